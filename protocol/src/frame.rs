@@ -1,0 +1,196 @@
+//! The frame: one header for wire, journal, extent and peer.
+//!
+//! `frame = FrameHeader (64 bytes) + payload + zero bytes up to the next multiple of FRAME_ALIGN`
+//!
+//! The layout is in `docs/disk-format.md`; the assertions below hold it. All integers are little-endian.
+//!
+//! What each checksum covers:
+//! - `header_crc`: bytes 4..64 of the header.
+//! - `payload_crc`: for a batch, the batch's own CRC-32C (which covers everything behind it in the batch); the 21 bytes
+//!   of the batch in front of that coverage repeat what the header says and are compared with it. For every other kind:
+//!   CRC-32C of the payload.
+//!
+//! So a flipped bit anywhere in a frame is found, and a batch's payload is never summed twice.
+
+use zerocopy::byteorder::little_endian::{I32, I64, U16, U32, U64};
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
+
+/// Bytes of a frame header.
+pub const FRAME_HEADER_BYTES: usize = 64;
+
+/// Frames begin at multiples of this.
+pub const FRAME_ALIGN: usize = 8;
+
+/// The first field behind the header checksum of every frame.
+pub const FRAME_MAGIC: u16 = 0x5748;
+
+/// Version of the frame layout.
+pub const FRAME_VERSION: u8 = 1;
+
+/// What a frame's payload is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(u8)]
+pub enum FrameKind {
+    /// A record batch (Kafka's RecordBatch v2), with its offset and leader epoch stamped.
+    Batch = 1,
+    /// Zero bytes, so that the next frame starts on a page boundary. Has the index of the frame that follows it and takes none.
+    Padding = 2,
+    /// A leader's first frame of its epoch. Has an index and no offset.
+    EpochStart = 3,
+}
+
+impl FrameKind {
+    /// The kind with this number, if there is one.
+    pub const fn from_u8(n: u8) -> Option<Self> {
+        match n {
+            1 => Some(Self::Batch),
+            2 => Some(Self::Padding),
+            3 => Some(Self::EpochStart),
+            _ => None,
+        }
+    }
+}
+
+/// The header in front of every payload. Field by field in `docs/disk-format.md`.
+#[derive(Clone, Copy, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned, Debug, PartialEq, Eq)]
+#[repr(C)]
+pub struct FrameHeader {
+    /// CRC-32C of bytes 4..64.
+    pub header_crc: U32,
+    /// [`FRAME_MAGIC`].
+    pub magic: U16,
+    /// [`FRAME_VERSION`].
+    pub version: u8,
+    /// A [`FrameKind`].
+    pub kind: u8,
+    /// Bytes of payload, without the alignment behind it.
+    pub payload_bytes: U32,
+    /// See the module's doc.
+    pub payload_crc: U32,
+    /// The life of the extent this frame was written for.
+    pub incarnation: U64,
+    /// Replication index.
+    pub index: U64,
+    /// Every frame with an index below this was durable when this one was made. Recovery tells by it
+    /// whether a bad frame in front of this one had been acknowledged.
+    pub durable_index: U64,
+    /// Offset of the first record of a batch; for other kinds, of the next record.
+    pub base_offset: I64,
+    /// Records of a batch minus one, counted in offsets; 0 for other kinds.
+    pub last_offset_delta: U32,
+    /// Term of the leader that appended this frame.
+    pub leader_epoch: I32,
+    /// [`crate::ids::TopicPartition::tag`].
+    pub partition_tag: U32,
+    /// None defined yet; must be zero.
+    pub flags: U16,
+    /// Must be zero.
+    pub reserved: U16,
+}
+
+const _: () = {
+    use core::mem::{offset_of, size_of};
+    assert!(size_of::<FrameHeader>() == FRAME_HEADER_BYTES);
+    assert!(offset_of!(FrameHeader, header_crc) == 0);
+    assert!(offset_of!(FrameHeader, magic) == 4);
+    assert!(offset_of!(FrameHeader, version) == 6);
+    assert!(offset_of!(FrameHeader, kind) == 7);
+    assert!(offset_of!(FrameHeader, payload_bytes) == 8);
+    assert!(offset_of!(FrameHeader, payload_crc) == 12);
+    assert!(offset_of!(FrameHeader, incarnation) == 16);
+    assert!(offset_of!(FrameHeader, index) == 24);
+    assert!(offset_of!(FrameHeader, durable_index) == 32);
+    assert!(offset_of!(FrameHeader, base_offset) == 40);
+    assert!(offset_of!(FrameHeader, last_offset_delta) == 48);
+    assert!(offset_of!(FrameHeader, leader_epoch) == 52);
+    assert!(offset_of!(FrameHeader, partition_tag) == 56);
+    assert!(offset_of!(FrameHeader, flags) == 60);
+    assert!(offset_of!(FrameHeader, reserved) == 62);
+    assert!(FRAME_HEADER_BYTES.is_multiple_of(FRAME_ALIGN));
+};
+
+/// Bytes a frame with this payload takes, alignment included.
+#[inline]
+pub const fn frame_bytes(payload_bytes: usize) -> usize {
+    (FRAME_HEADER_BYTES + payload_bytes).next_multiple_of(FRAME_ALIGN)
+}
+
+/// Why a header or a frame is not one.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum FrameError {
+    /// All bytes of the header are zero: nothing was ever written here.
+    #[error("no frame: zero bytes")]
+    Zero,
+    /// Fewer bytes than the header or its payload need.
+    #[error("truncated frame: {have} bytes of {need}")]
+    Truncated {
+        /// Bytes at hand.
+        have: usize,
+        /// Bytes needed.
+        need: usize,
+    },
+    /// The magic number does not match.
+    #[error("not a frame (magic {0:#06x})")]
+    Magic(u16),
+    /// The header checksum does not match.
+    #[error("frame header checksum mismatch")]
+    HeaderChecksum,
+    /// A version this build does not know.
+    #[error("frame version {0} is newer than this build understands")]
+    Version(u8),
+    /// A kind this build does not know.
+    #[error("unknown frame kind {0}")]
+    Kind(u8),
+    /// The payload does not match its checksum or does not repeat its header.
+    #[error("frame payload checksum mismatch")]
+    PayloadChecksum,
+}
+
+impl FrameHeader {
+    /// The checksum of this header's bytes 4..64.
+    pub fn checksum(&self) -> u32 {
+        crc32c::crc32c(self.as_bytes().split_at(4).1)
+    }
+
+    /// This header with its checksum set.
+    #[must_use]
+    pub fn sealed(mut self) -> Self {
+        self.header_crc = U32::new(self.checksum());
+        self
+    }
+
+    /// The header at the start of `bytes`, checked: magic, checksum, version, kind, reserved bytes.
+    pub fn parse(bytes: &[u8]) -> Result<(&Self, FrameKind), FrameError> {
+        let Ok((header, _)) = Self::ref_from_prefix(bytes) else {
+            return Err(FrameError::Truncated { have: bytes.len(), need: FRAME_HEADER_BYTES });
+        };
+        if header.magic.get() != FRAME_MAGIC {
+            let zero = header.as_bytes().iter().all(|b| *b == 0);
+            return Err(if zero { FrameError::Zero } else { FrameError::Magic(header.magic.get()) });
+        }
+        if header.header_crc.get() != header.checksum() {
+            return Err(FrameError::HeaderChecksum);
+        }
+        if header.version != FRAME_VERSION {
+            return Err(FrameError::Version(header.version));
+        }
+        let kind = FrameKind::from_u8(header.kind).ok_or(FrameError::Kind(header.kind))?;
+        Ok((header, kind))
+    }
+
+    /// Bytes of the whole frame, alignment included.
+    #[inline]
+    pub fn frame_bytes(&self) -> usize {
+        frame_bytes(self.payload_bytes.get() as usize)
+    }
+
+    /// The offset behind the last record of this frame.
+    #[inline]
+    pub fn next_offset(&self) -> i64 {
+        match FrameKind::from_u8(self.kind) {
+            Some(FrameKind::Batch) => self.base_offset.get() + i64::from(self.last_offset_delta.get()) + 1,
+            _ => self.base_offset.get(),
+        }
+    }
+}

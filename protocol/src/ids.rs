@@ -1,0 +1,149 @@
+//! Newtypes for every number that could be confused with another.
+//!
+//! None of them has a `Default`: offset 0 in a reply that meant "unknown" has cost other brokers acknowledged data.
+
+use core::fmt;
+
+macro_rules! number {
+    ($(#[$doc:meta])* $name:ident($inner:ty)) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        #[repr(transparent)]
+        pub struct $name(pub $inner);
+
+        impl $name {
+            /// The bare number.
+            #[inline]
+            pub const fn get(self) -> $inner {
+                self.0
+            }
+        }
+
+        impl fmt::Debug for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                write!(f, concat!(stringify!($name), "({})"), self.0)
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                fmt::Display::fmt(&self.0, f)
+            }
+        }
+    };
+}
+
+number! {
+    /// Position of a record in a partition, as users see it. Never negative once assigned.
+    Offset(i64)
+}
+number! {
+    /// Position of a frame in a partition's replicated log. Internal records have an index and no [`Offset`].
+    LogIndex(u64)
+}
+number! {
+    /// The term of the leader that appended a frame; Kafka's `partitionLeaderEpoch`.
+    LeaderEpoch(i32)
+}
+number! {
+    /// Number of a partition within its topic.
+    PartitionIndex(u32)
+}
+number! {
+    /// A broker process in a cluster.
+    NodeId(u32)
+}
+number! {
+    /// A core's share of a broker: one thread, one ring.
+    ShardId(u16)
+}
+number! {
+    /// A store: the folder in which a shard keeps the logs of its partitions. Outlives a change of the number of shards.
+    StoreId(u16)
+}
+number! {
+    /// The life of an extent. Extents are recycled; an old frame must never look valid in a new life.
+    Incarnation(u64)
+}
+number! {
+    /// Identity of an idempotent producer, allocated by the broker. Negative means none.
+    ProducerId(i64)
+}
+number! {
+    /// Milliseconds since the Unix epoch, as carried by records.
+    Timestamp(i64)
+}
+
+impl Offset {
+    /// The offset `n` records later.
+    #[inline]
+    #[must_use]
+    pub const fn plus(self, n: i64) -> Self {
+        Self(self.0 + n)
+    }
+}
+
+impl LogIndex {
+    /// The index of the following frame.
+    #[inline]
+    #[must_use]
+    pub const fn next(self) -> Self {
+        Self(self.0 + 1)
+    }
+}
+
+impl ProducerId {
+    /// What a batch without an idempotent producer carries.
+    pub const NONE: Self = Self(-1);
+}
+
+macro_rules! uuid_id {
+    ($(#[$doc:meta])* $name:ident) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        pub struct $name(pub [u8; 16]);
+
+        impl fmt::Debug for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                fmt::Display::fmt(self, f)
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                fmt::Display::fmt(&uuid::Uuid::from_bytes(self.0).hyphenated(), f)
+            }
+        }
+    };
+}
+
+uuid_id! {
+    /// Identity of a topic for its whole life. A topic deleted and created again is another topic.
+    TopicId
+}
+uuid_id! {
+    /// Identity of a cluster; a data directory belongs to exactly one.
+    ClusterId
+}
+
+/// One partition of one topic, cluster wide.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct TopicPartition {
+    /// The topic.
+    pub topic: TopicId,
+    /// The partition within it.
+    pub partition: PartitionIndex,
+}
+
+impl fmt::Display for TopicPartition {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.topic, self.partition)
+    }
+}
+
+impl TopicPartition {
+    /// A 32-bit tag stored in every frame, so that a frame found in another partition's extent is recognised as misdirected.
+    pub fn tag(&self) -> u32 {
+        crc32c::crc32c_append(crc32c::crc32c(&self.topic.0), &self.partition.0.to_le_bytes())
+    }
+}

@@ -1,0 +1,49 @@
+//! Every limit of what travels and what rests, in one place, each with its unit in its name.
+
+/// Bytes of the largest record batch a client may send (Kafka's `message.max.bytes` cap here is wider than its default).
+pub const BATCH_BYTES_MAX: usize = 16 << 20;
+
+/// Bytes of the largest record batch of a topic that sets no `max.message.bytes`. Kafka's default.
+pub const BATCH_BYTES_DEFAULT: usize = 1_048_588;
+
+/// Bytes of a native message body other than a batch: metadata, topic names, offsets.
+pub const CONTROL_BODY_BYTES_MAX: usize = 8 << 20;
+
+/// Bytes of a message before the hello of a connection is accepted.
+pub const HELLO_BODY_BYTES_MAX: usize = 64 << 10;
+
+/// From this many payload bytes on, a produce body is received straight into pages of its own.
+pub const BULK_BYTES_MIN: usize = 64 << 10;
+
+/// Bytes of a topic name. Kafka's limit.
+pub const TOPIC_NAME_BYTES_MAX: usize = 249;
+
+/// Bytes of a consumer's name.
+pub const CONSUMER_NAME_BYTES_MAX: usize = 255;
+
+/// Bytes of the metadata string kept with a committed offset. Kafka's default.
+pub const OFFSET_METADATA_BYTES_MAX: usize = 4096;
+
+/// Partitions of one topic.
+pub const PARTITIONS_PER_TOPIC_MAX: u32 = 100_000;
+
+/// Entries of a topic's configuration.
+pub const TOPIC_CONFIGS_MAX: usize = 128;
+
+/// Bytes of a configuration value.
+pub const CONFIG_VALUE_BYTES_MAX: usize = 4096;
+
+/// Credit a subscription may hold, in bytes: what the server may have sent beyond what the client has released.
+pub const CREDIT_BYTES_MAX: u64 = 64 << 20;
+
+/// Records a batch may claim to hold.
+pub const RECORDS_PER_BATCH_MAX: u32 = 4 << 20;
+
+/// Bytes a compressed batch may grow to in the client.
+pub const DECOMPRESSED_BYTES_MAX: usize = 64 << 20;
+
+/// Headers of one record.
+pub const HEADERS_PER_RECORD_MAX: usize = 1024;
+
+/// Batches of one producer remembered per partition, so that a retry is recognised. Kafka's window.
+pub const DEDUP_BATCHES_MAX: usize = 5;

@@ -1,0 +1,232 @@
+//! Buffers for direct I/O: whole pages, page aligned, recycled.
+//!
+//! An [`AlignedBuf`] is owned by one writer; [`freeze`](AlignedBuf::freeze) turns it into shared, immutable [`Bytes`], which may be written to
+//! disk, sent to clients and kept as cache at the same time. When the last of those is dropped the pages return to the pool of
+//! the thread that dropped it.
+
+use std::alloc::{Layout, alloc_zeroed, dealloc, handle_alloc_error};
+use std::cell::RefCell;
+use std::fmt;
+use std::ops::{Deref, DerefMut};
+use std::ptr::NonNull;
+
+use bytes::Bytes;
+
+/// Alignment and granule of direct I/O.
+pub const PAGE_BYTES: usize = 4096;
+
+/// Bytes one thread keeps in its pool; more is given back to the allocator.
+pub const POOL_BYTES_MAX: usize = 32 << 20;
+
+/// Buffers from this size on are rounded to multiples of it; smaller ones to powers of two.
+const CLASS_STEP: usize = 64 << 10;
+
+/// Buffers above this size are not pooled.
+const POOLED_BYTES_MAX: usize = 4 << 20;
+
+/// Whole pages, page aligned, with one owner.
+///
+/// Invariant: `ptr` is valid for `capacity` initialised bytes, `len <= capacity`, both are multiples of [`PAGE_BYTES`].
+pub struct AlignedBuf {
+    ptr: NonNull<u8>,
+    len: usize,
+    capacity: usize,
+}
+
+// SAFETY: the memory is owned by this value alone, like a `Vec<u8>`'s.
+unsafe impl Send for AlignedBuf {}
+// SAFETY: shared references only read.
+unsafe impl Sync for AlignedBuf {}
+
+impl AlignedBuf {
+    /// A buffer of at least `bytes` bytes, rounded up to whole pages. Its content is zero bytes or what an earlier owner left.
+    pub fn new(bytes: usize) -> Self {
+        let len = bytes.max(1).next_multiple_of(PAGE_BYTES);
+        let capacity = class_bytes(len);
+        let ptr = pool_take(capacity).unwrap_or_else(|| allocate(capacity));
+        Self { ptr, len, capacity }
+    }
+
+    /// The same, all zero bytes.
+    pub fn zeroed(bytes: usize) -> Self {
+        let mut buf = Self::new(bytes);
+        buf.fill(0);
+        buf
+    }
+
+    /// Gives up the pages behind the first `bytes` (rounded up to whole pages).
+    pub fn truncate(&mut self, bytes: usize) {
+        self.len = self.len.min(bytes.next_multiple_of(PAGE_BYTES));
+    }
+
+    /// Makes it longer, copying the content if it has to move. New bytes are zero.
+    pub fn grow(&mut self, bytes: usize) {
+        let len = bytes.next_multiple_of(PAGE_BYTES);
+        if len <= self.len {
+            return;
+        }
+        let old = self.len;
+        if len > self.capacity {
+            let mut larger = Self::new(len);
+            larger[..old].copy_from_slice(self);
+            *self = larger;
+        }
+        self.len = len;
+        self[old..].fill(0);
+    }
+
+    /// Shared and immutable from here on; no copy. The result keeps the alignment.
+    pub fn freeze(self) -> Bytes {
+        Bytes::from_owner(self)
+    }
+}
+
+impl Drop for AlignedBuf {
+    fn drop(&mut self) {
+        pool_put(self.ptr, self.capacity);
+    }
+}
+
+impl Deref for AlignedBuf {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        // SAFETY: the type's invariant.
+        unsafe { std::slice::from_raw_parts(self.ptr.as_ptr(), self.len) }
+    }
+}
+
+impl DerefMut for AlignedBuf {
+    fn deref_mut(&mut self) -> &mut [u8] {
+        // SAFETY: the type's invariant, and `self` is borrowed alone.
+        unsafe { std::slice::from_raw_parts_mut(self.ptr.as_ptr(), self.len) }
+    }
+}
+
+impl AsRef<[u8]> for AlignedBuf {
+    fn as_ref(&self) -> &[u8] {
+        self
+    }
+}
+
+impl fmt::Debug for AlignedBuf {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("AlignedBuf").field("len", &self.len).finish_non_exhaustive()
+    }
+}
+
+fn class_bytes(len: usize) -> usize {
+    if len < CLASS_STEP { len.next_power_of_two() } else { len.next_multiple_of(CLASS_STEP) }
+}
+
+fn layout(capacity: usize) -> Layout {
+    Layout::from_size_align(capacity, PAGE_BYTES)
+        .expect("a page is a power of two and buffers are far below isize::MAX")
+}
+
+fn allocate(capacity: usize) -> NonNull<u8> {
+    let layout = layout(capacity);
+    // SAFETY: the layout's size is at least one page, never zero.
+    let ptr = unsafe { alloc_zeroed(layout) };
+    NonNull::new(ptr).unwrap_or_else(|| handle_alloc_error(layout))
+}
+
+fn release(ptr: NonNull<u8>, capacity: usize) {
+    // SAFETY: every pointer handled here came from `allocate` with this capacity.
+    unsafe { dealloc(ptr.as_ptr(), layout(capacity)) }
+}
+
+/// Free buffers of one thread, by capacity.
+struct Pool {
+    free: Vec<(usize, Vec<NonNull<u8>>)>,
+    bytes: usize,
+}
+
+impl Drop for Pool {
+    fn drop(&mut self) {
+        for (capacity, list) in self.free.drain(..) {
+            for ptr in list {
+                release(ptr, capacity);
+            }
+        }
+    }
+}
+
+thread_local! {
+    static POOL: RefCell<Pool> = const { RefCell::new(Pool { free: Vec::new(), bytes: 0 }) };
+}
+
+fn pool_take(capacity: usize) -> Option<NonNull<u8>> {
+    POOL.try_with(|pool| {
+        let mut pool = pool.borrow_mut();
+        let at = pool.free.binary_search_by_key(&capacity, |class| class.0).ok()?;
+        let ptr = pool.free[at].1.pop()?;
+        pool.bytes -= capacity;
+        Some(ptr)
+    })
+    .ok()
+    .flatten()
+}
+
+fn pool_put(ptr: NonNull<u8>, capacity: usize) {
+    let kept = POOL
+        .try_with(|pool| {
+            let mut pool = pool.borrow_mut();
+            if capacity > POOLED_BYTES_MAX || pool.bytes + capacity > POOL_BYTES_MAX {
+                return false;
+            }
+            pool.bytes += capacity;
+            match pool.free.binary_search_by_key(&capacity, |class| class.0) {
+                Ok(at) => pool.free[at].1.push(ptr),
+                Err(at) => pool.free.insert(at, (capacity, vec![ptr])),
+            }
+            true
+        })
+        .unwrap_or(false);
+    if !kept {
+        release(ptr, capacity);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn buffers_are_page_aligned_whole_pages_and_keep_their_content_when_they_grow() {
+        for bytes in [1, 4096, 4097, 65536, 65537, 1 << 20, (1 << 20) + 64, 9 << 20] {
+            let mut buf = AlignedBuf::zeroed(bytes);
+            assert_eq!(buf.as_ptr() as usize % PAGE_BYTES, 0);
+            assert_eq!(buf.len(), bytes.next_multiple_of(PAGE_BYTES));
+            buf[0] = 7;
+            let last = buf.len() - 1;
+            buf[last] = 9;
+            buf.grow(bytes * 3);
+            assert_eq!((buf[0], buf[last]), (7, 9));
+            assert!(buf[last + 1..].iter().all(|b| *b == 0), "new bytes are zero");
+        }
+    }
+
+    #[test]
+    fn a_frozen_buffer_keeps_its_address_and_returns_to_the_pool_of_the_thread_that_drops_it() {
+        let buf = AlignedBuf::new(128 << 10);
+        let address = buf.as_ptr() as usize;
+        let bytes = buf.freeze();
+        assert_eq!(bytes.as_ptr() as usize, address);
+        drop(bytes);
+        assert_eq!(AlignedBuf::new(128 << 10).as_ptr() as usize, address);
+        std::thread::spawn(move || {
+            let other = AlignedBuf::new(128 << 10);
+            assert_ne!(other.as_ptr() as usize, 0);
+        })
+        .join()
+        .expect("the thread must not panic");
+    }
+
+    #[test]
+    fn the_pool_keeps_no_more_than_its_limit() {
+        let many: Vec<_> = (0..64).map(|_| AlignedBuf::new(1 << 20)).collect();
+        drop(many);
+        POOL.with(|pool| assert!(pool.borrow().bytes <= POOL_BYTES_MAX));
+    }
+}

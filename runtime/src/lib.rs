@@ -1,0 +1,15 @@
+//! The plane: what a shard sees of the machine, and nothing else.
+//!
+//! A shard is a [`ShardApp`]: a synchronous state machine driven by completions. It never blocks, never awaits and owns what it
+//! touches. Everything it asks of the world goes through a [`Plane`], and everything that happens reaches it through one of
+//! its `on_*` methods. Three implementations drive the same application:
+//!
+//! - the io_uring plane hosted in a pinned glommio executor (what a broker runs),
+//! - the io_uring plane on a bare thread (comparison and fallback),
+//! - the simulated plane: virtual time, seeded order, disks and networks that fail on purpose.
+//!
+//! Invariant: glommio and io-uring are named in this crate only, and appear in none of its public signatures.
+
+pub mod buf;
+pub mod fs;
+pub mod plane;
