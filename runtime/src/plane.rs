@@ -159,9 +159,10 @@ pub trait Net {
     /// Ends hello mode.
     fn stream(&mut self, conn: ConnId);
     /// Bulk: the next bytes of this connection, those behind what `on_recv` has been given, are received straight into `buf`
-    /// from its byte `filled` on. When the buffer's length is reached, `on_bulk` gives it back, and then `on_recv` goes on.
+    /// from its byte `filled` up to its byte `end`. Then `on_bulk` gives it back, and then `on_recv` goes on. (Buffers are
+    /// whole pages, messages are not: the bytes from `end` on are not touched.)
     /// To be called from `on_recv` or `on_bulk` of this connection only, after all bytes given there have been used.
-    fn recv_into(&mut self, conn: ConnId, buf: AlignedBuf, filled: usize);
+    fn recv_into(&mut self, conn: ConnId, buf: AlignedBuf, filled: usize, end: usize);
     /// Stops receiving. What was received already may still be given to `on_recv`.
     fn pause(&mut self, conn: ConnId);
     /// Goes on receiving.
@@ -213,7 +214,7 @@ pub trait ShardApp: Sized {
     );
     /// Bytes have come in. They are valid during the call only.
     fn on_recv(&mut self, plane: &mut dyn Plane<Self::Message>, conn: ConnId, data: &[u8]);
-    /// The buffer of [`Net::recv_into`] is full.
+    /// The buffer of [`Net::recv_into`] holds its `end - filled` bytes.
     fn on_bulk(&mut self, plane: &mut dyn Plane<Self::Message>, conn: ConnId, buf: AlignedBuf);
     /// This many more bytes have been taken by the kernel.
     fn on_sent(&mut self, plane: &mut dyn Plane<Self::Message>, conn: ConnId, bytes: usize);
