@@ -8,3 +8,4 @@ pub mod frame;
 pub mod ids;
 pub mod limits;
 pub mod native;
+pub mod topic;

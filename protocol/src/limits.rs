@@ -47,3 +47,20 @@ pub const HEADERS_PER_RECORD_MAX: usize = 1024;
 
 /// Batches of one producer remembered per partition, so that a retry is recognised. Kafka's window.
 pub const DEDUP_BATCHES_MAX: usize = 5;
+
+/// Bytes of a client's name in its hello, and of a broker's version in the reply.
+pub const CLIENT_NAME_BYTES_MAX: usize = 255;
+
+/// Bytes of a node's `host:port`. A DNS name has at most 253.
+pub const ADDRESS_BYTES_MAX: usize = 263;
+
+/// Bytes of a configuration entry's name.
+pub const CONFIG_NAME_BYTES_MAX: usize = 255;
+
+/// Bytes of the text in an error reply.
+pub const ERROR_TEXT_BYTES_MAX: usize = 4096;
+
+/// Bytes of the body of a data message or of a fetch reply. One frame of the largest batch always fits.
+pub const DATA_BODY_BYTES_MAX: usize = 32 << 20;
+
+const _: () = assert!(DATA_BODY_BYTES_MAX >= BATCH_BYTES_MAX + 4096);

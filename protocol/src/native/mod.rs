@@ -3,9 +3,34 @@
 //! Every message is a [`WireHeader`] and a body. Field by field in `docs/wire-format.md`. The first message of a connection is a
 //! [`Hello`], which names the shard the connection wants to live on; everything after it may be pipelined, and is
 //! answered in request order except for what a subscription pushes.
+//!
+//! Bodies are written and read with [`Body`]; whole messages are made by [`message`], [`empty_message`], [`error_message`]
+//! and their `put_*` forms. On the data path a batch or frames follow a fixed head that [`produce_head`] or [`data_head`] makes,
+//! so that they are sent from where they are.
+//!
+//! ```
+//! use highwater_protocol::native::{Body, DeleteTopicRequest, MessageKind, WIRE_HEADER_BYTES, WireHeader, message};
+//!
+//! let request = DeleteTopicRequest { name: "orders".into() };
+//! let bytes = message(7, &request);
+//! let header = WireHeader::parse(&bytes).unwrap();
+//! assert_eq!(header.kind(), Some(MessageKind::DeleteTopic));
+//! assert_eq!(DeleteTopicRequest::decode(&bytes[WIRE_HEADER_BYTES..]), Ok(request));
+//! ```
 
+mod codec;
+mod codec_data;
+mod codec_topics;
 mod header;
+mod message;
 mod messages;
+mod reader;
 
+pub use codec::Body;
 pub use header::{MessageKind, WIRE_HEADER_BYTES, WireHeader};
+pub use message::{
+    DATA_HEAD_BYTES, PRODUCE_HEAD_BYTES, data_head, empty_message, error_message, error_text, message,
+    produce_head, put_empty, put_error, put_message,
+};
 pub use messages::*;
+pub use reader::{DecodeError, Reader};

@@ -1,0 +1,310 @@
+//! Bodies of the messages about connections, nodes and topics.
+#![deny(clippy::unwrap_used, clippy::indexing_slicing, clippy::arithmetic_side_effects)]
+
+use bytes::BufMut;
+
+use super::codec::{Body, put_count, put_option, put_str, read_configs};
+use super::header::MessageKind;
+use super::messages::{
+    AlterTopicRequest, CreateTopicReply, CreateTopicRequest, DeleteTopicRequest, DescribeTopicReply,
+    DescribeTopicRequest, HELLO_MAGIC, Hello, HelloReply, InitProducerReply, MetadataReply, MetadataRequest,
+    NodeInfo, PartitionDetail, PartitionInfo, TopicInfo,
+};
+use super::reader::{DecodeError, Reader};
+use crate::error::ErrorCode;
+use crate::ids::{ClusterId, NodeId, ProducerId, ShardId, TopicId};
+use crate::limits::{
+    ADDRESS_BYTES_MAX, CLIENT_NAME_BYTES_MAX, CONFIG_NAME_BYTES_MAX, CONFIG_VALUE_BYTES_MAX,
+    CONTROL_BODY_BYTES_MAX, PARTITIONS_PER_TOPIC_MAX, TOPIC_NAME_BYTES_MAX,
+};
+
+/// A list that only the size of its message bounds.
+const COUNT_MAX: usize = CONTROL_BODY_BYTES_MAX;
+const PARTITIONS_MAX: usize = PARTITIONS_PER_TOPIC_MAX as usize;
+
+fn read_name(reader: &mut Reader<'_>) -> Result<String, DecodeError> {
+    reader.string("topic name", TOPIC_NAME_BYTES_MAX)
+}
+
+fn read_config_name(reader: &mut Reader<'_>) -> Result<String, DecodeError> {
+    reader.string("config name", CONFIG_NAME_BYTES_MAX)
+}
+
+fn read_config_value(reader: &mut Reader<'_>) -> Result<String, DecodeError> {
+    reader.string("config value", CONFIG_VALUE_BYTES_MAX)
+}
+
+fn read_cluster(reader: &mut Reader<'_>) -> Result<ClusterId, DecodeError> {
+    reader.array("cluster id").map(ClusterId)
+}
+
+impl Body for Hello {
+    const KIND: MessageKind = MessageKind::Hello;
+
+    fn encode(&self, out: &mut impl BufMut) {
+        out.put_slice(&HELLO_MAGIC);
+        out.put_u16_le(self.version_min);
+        out.put_u16_le(self.version_max);
+        out.put_u64_le(self.features);
+        put_option(out, self.shard, |out, shard| out.put_u16_le(shard.0));
+        put_option(out, self.cluster, |out, cluster| out.put_slice(&cluster.0));
+        put_str(out, &self.client_name);
+    }
+
+    /// Reads these fields and drops what follows them: a newer client may say more in its hello and must still learn from an
+    /// older broker which versions that one speaks.
+    fn read(reader: &mut Reader<'_>) -> Result<Self, DecodeError> {
+        let magic: [u8; 8] = reader.array("hello magic")?;
+        if magic != HELLO_MAGIC {
+            return Err(DecodeError::Invalid { field: "hello magic", value: i64::from_le_bytes(magic) });
+        }
+        let hello = Self {
+            version_min: reader.u16("version min")?,
+            version_max: reader.u16("version max")?,
+            features: reader.u64("features")?,
+            shard: reader.option("shard", |r| r.u16("shard").map(ShardId))?,
+            cluster: reader.option("cluster id", read_cluster)?,
+            client_name: reader.string("client name", CLIENT_NAME_BYTES_MAX)?,
+        };
+        *reader = Reader::new(&[]);
+        Ok(hello)
+    }
+}
+
+impl Body for HelloReply {
+    const KIND: MessageKind = MessageKind::Hello;
+
+    fn encode(&self, out: &mut impl BufMut) {
+        out.put_u16_le(self.version);
+        out.put_u64_le(self.features);
+        out.put_u32_le(self.node.0);
+        out.put_u16_le(self.shard.0);
+        out.put_u16_le(self.shards);
+        out.put_slice(&self.cluster.0);
+        put_str(out, &self.broker_version);
+    }
+
+    fn read(reader: &mut Reader<'_>) -> Result<Self, DecodeError> {
+        Ok(Self {
+            version: reader.u16("version")?,
+            features: reader.u64("features")?,
+            node: NodeId(reader.u32("node")?),
+            shard: ShardId(reader.u16("shard")?),
+            shards: reader.u16("shards")?,
+            cluster: read_cluster(reader)?,
+            broker_version: reader.string("broker version", CLIENT_NAME_BYTES_MAX)?,
+        })
+    }
+}
+
+impl Body for MetadataRequest {
+    const KIND: MessageKind = MessageKind::Metadata;
+
+    fn encode(&self, out: &mut impl BufMut) {
+        put_option(out, self.topics.as_ref(), |out, topics| {
+            put_count(out, topics.len());
+            for name in topics {
+                put_str(out, name);
+            }
+        });
+    }
+
+    fn read(reader: &mut Reader<'_>) -> Result<Self, DecodeError> {
+        Ok(Self { topics: reader.option("topics", |r| r.list("topics", 4, COUNT_MAX, read_name))? })
+    }
+}
+
+impl Body for MetadataReply {
+    const KIND: MessageKind = MessageKind::Metadata;
+
+    fn encode(&self, out: &mut impl BufMut) {
+        out.put_slice(&self.cluster.0);
+        put_count(out, self.nodes.len());
+        for node in &self.nodes {
+            out.put_u32_le(node.node.0);
+            put_str(out, &node.address);
+            out.put_u16_le(node.shards);
+        }
+        put_count(out, self.topics.len());
+        for topic in &self.topics {
+            put_str(out, &topic.name);
+            out.put_u16_le(topic.error.map_or(0, |code| code as u16));
+            out.put_slice(&topic.id.0);
+            put_count(out, topic.partitions.len());
+            for partition in &topic.partitions {
+                partition.put(out);
+            }
+        }
+    }
+
+    fn read(reader: &mut Reader<'_>) -> Result<Self, DecodeError> {
+        Ok(Self {
+            cluster: read_cluster(reader)?,
+            nodes: reader.list("nodes", 10, COUNT_MAX, |r| {
+                Ok(NodeInfo {
+                    node: NodeId(r.u32("node")?),
+                    address: r.string("address", ADDRESS_BYTES_MAX)?,
+                    shards: r.u16("shards")?,
+                })
+            })?,
+            topics: reader.list("topics", 26, COUNT_MAX, |r| {
+                Ok(TopicInfo {
+                    name: read_name(r)?,
+                    error: match r.u16("topic error")? {
+                        0 => None,
+                        n => Some(ErrorCode::from_u16(n)),
+                    },
+                    id: r.array("topic id").map(TopicId)?,
+                    partitions: r.list(
+                        "partitions",
+                        PartitionInfo::BYTES,
+                        PARTITIONS_MAX,
+                        PartitionInfo::read,
+                    )?,
+                })
+            })?,
+        })
+    }
+}
+
+impl Body for CreateTopicRequest {
+    const KIND: MessageKind = MessageKind::CreateTopic;
+
+    fn encode(&self, out: &mut impl BufMut) {
+        put_str(out, &self.name);
+        out.put_u32_le(self.partitions);
+        put_count(out, self.configs.len());
+        for (name, value) in &self.configs {
+            put_str(out, name);
+            put_str(out, value);
+        }
+        out.put_u8(u8::from(self.validate_only));
+    }
+
+    fn read(reader: &mut Reader<'_>) -> Result<Self, DecodeError> {
+        Ok(Self {
+            name: read_name(reader)?,
+            partitions: reader.u32("partitions")?,
+            configs: read_configs(reader, 8, |r| Ok((read_config_name(r)?, read_config_value(r)?)))?,
+            validate_only: reader.bool("validate only")?,
+        })
+    }
+}
+
+impl Body for CreateTopicReply {
+    const KIND: MessageKind = MessageKind::CreateTopic;
+
+    fn encode(&self, out: &mut impl BufMut) {
+        out.put_slice(&self.id.0);
+    }
+
+    fn read(reader: &mut Reader<'_>) -> Result<Self, DecodeError> {
+        Ok(Self { id: reader.array("topic id").map(TopicId)? })
+    }
+}
+
+impl Body for DeleteTopicRequest {
+    const KIND: MessageKind = MessageKind::DeleteTopic;
+
+    fn encode(&self, out: &mut impl BufMut) {
+        put_str(out, &self.name);
+    }
+
+    fn read(reader: &mut Reader<'_>) -> Result<Self, DecodeError> {
+        Ok(Self { name: read_name(reader)? })
+    }
+}
+
+impl Body for AlterTopicRequest {
+    const KIND: MessageKind = MessageKind::AlterTopic;
+
+    fn encode(&self, out: &mut impl BufMut) {
+        put_str(out, &self.name);
+        put_count(out, self.configs.len());
+        for (name, value) in &self.configs {
+            put_str(out, name);
+            put_option(out, value.as_ref(), |out, value| put_str(out, value));
+        }
+        put_option(out, self.partitions, BufMut::put_u32_le);
+    }
+
+    fn read(reader: &mut Reader<'_>) -> Result<Self, DecodeError> {
+        Ok(Self {
+            name: read_name(reader)?,
+            configs: read_configs(reader, 5, |r| {
+                Ok((read_config_name(r)?, r.option("config value", read_config_value)?))
+            })?,
+            partitions: reader.option("partitions", |r| r.u32("partitions"))?,
+        })
+    }
+}
+
+impl Body for DescribeTopicRequest {
+    const KIND: MessageKind = MessageKind::DescribeTopic;
+
+    fn encode(&self, out: &mut impl BufMut) {
+        put_str(out, &self.name);
+    }
+
+    fn read(reader: &mut Reader<'_>) -> Result<Self, DecodeError> {
+        Ok(Self { name: read_name(reader)? })
+    }
+}
+
+impl Body for DescribeTopicReply {
+    const KIND: MessageKind = MessageKind::DescribeTopic;
+
+    fn encode(&self, out: &mut impl BufMut) {
+        out.put_slice(&self.id.0);
+        put_count(out, self.configs.len());
+        for (name, value, set) in &self.configs {
+            put_str(out, name);
+            put_str(out, value);
+            out.put_u8(u8::from(*set));
+        }
+        put_count(out, self.partitions.len());
+        for partition in &self.partitions {
+            partition.info.put(out);
+            out.put_i64_le(partition.log_start.0);
+            out.put_i64_le(partition.high_watermark.0);
+            out.put_u64_le(partition.bytes);
+            out.put_u8(u8::from(partition.faulty));
+        }
+    }
+
+    fn read(reader: &mut Reader<'_>) -> Result<Self, DecodeError> {
+        Ok(Self {
+            id: reader.array("topic id").map(TopicId)?,
+            configs: read_configs(reader, 9, |r| {
+                Ok((read_config_name(r)?, read_config_value(r)?, r.bool("config set")?))
+            })?,
+            partitions: reader.list("partitions", 39, PARTITIONS_MAX, |r| {
+                Ok(PartitionDetail {
+                    info: PartitionInfo::read(r)?,
+                    log_start: r.offset("log start")?,
+                    high_watermark: r.offset("high watermark")?,
+                    bytes: r.u64("bytes")?,
+                    faulty: r.bool("faulty")?,
+                })
+            })?,
+        })
+    }
+}
+
+impl Body for InitProducerReply {
+    const KIND: MessageKind = MessageKind::InitProducer;
+
+    fn encode(&self, out: &mut impl BufMut) {
+        out.put_i64_le(self.producer.0);
+        out.put_i16_le(self.epoch);
+    }
+
+    fn read(reader: &mut Reader<'_>) -> Result<Self, DecodeError> {
+        let producer = ProducerId(reader.non_negative("producer id")?);
+        let epoch = reader.i16("producer epoch")?;
+        if epoch < 0 {
+            return Err(DecodeError::Invalid { field: "producer epoch", value: i64::from(epoch) });
+        }
+        Ok(Self { producer, epoch })
+    }
+}
