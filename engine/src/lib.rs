@@ -1,1 +1,12 @@
-//! Skeleton.
+//! The Highwater broker: shards, partitions, cluster metadata and routing between cores.
+//!
+//! [`Broker`] starts and stops one in this process; [`TestBroker`] does so on a temporary directory and a free port.
+#![forbid(unsafe_code)]
+
+mod broker;
+mod config;
+mod test_broker;
+
+pub use broker::{Broker, ReadyInfo, StartError};
+pub use config::{BrokerConfig, DurableChoice, HostKind, NATIVE_PORT_DEFAULT};
+pub use test_broker::TestBroker;

@@ -1,0 +1,67 @@
+//! What a broker is told when it starts.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+
+/// The port of the native protocol unless another is asked for.
+pub const NATIVE_PORT_DEFAULT: u16 = 9191;
+
+/// How a broker is to run. [`Default`] is what `highwater start` does without arguments.
+#[derive(Clone, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub struct BrokerConfig {
+    /// Where the data rests. Created if it is not there.
+    pub data_dir: PathBuf,
+    /// Addresses of the native listener. Port 0 takes a free one.
+    pub listen: Vec<SocketAddr>,
+    /// What clients are told to connect to, `host:port`; none: the first address of `listen`, with the port it got.
+    pub advertised: Option<String>,
+    /// How many cores to use; none: all that the process may use.
+    pub cores: Option<u16>,
+    /// Memory for caches and buffers of all cores; none: a quarter of the machine's, at least 256 MiB and at most 8 GiB.
+    pub memory_bytes: Option<u64>,
+    /// What hosts the shards.
+    pub host: HostKind,
+    /// How writes are made durable.
+    pub durable: DurableChoice,
+    /// Listen on addresses that other machines can reach although connections are neither encrypted nor authenticated.
+    pub insecure: bool,
+    /// Stop cleanly on SIGTERM and SIGINT. A program that embeds a broker may want to handle these itself.
+    pub stop_on_signals: bool,
+}
+
+impl Default for BrokerConfig {
+    fn default() -> Self {
+        Self {
+            data_dir: PathBuf::from("highwater-data"),
+            listen: vec![SocketAddr::from((Ipv4Addr::LOCALHOST, NATIVE_PORT_DEFAULT))],
+            advertised: None,
+            cores: None,
+            memory_bytes: None,
+            host: HostKind::Glommio,
+            durable: DurableChoice::Measure,
+            insecure: false,
+            stop_on_signals: true,
+        }
+    }
+}
+
+/// What hosts the shards.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum HostKind {
+    /// Pinned glommio executors.
+    Glommio,
+    /// A bare thread per core.
+    Thread,
+}
+
+/// How writes are made durable.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum DurableChoice {
+    /// Whatever a short measurement at start finds faster on this disk.
+    Measure,
+    /// Every write by itself (RWF_DSYNC).
+    Dsync,
+    /// Writes first, then one sync for the round.
+    SyncPerRound,
+}
