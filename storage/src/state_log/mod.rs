@@ -1,0 +1,356 @@
+//! A small durable log, kept twice: `X.a` and `X.b`.
+//!
+//! ```text
+//!   header block | base: snapshot, payloads carried over | record | record | … | zero bytes
+//! ```
+//!
+//! The writer: payloads appended in a turn leave as one record, written at the same position of both files. A record is durable
+//! when both copies have it, and only then does the next one start. So at most the last record can be missing or cut off, and
+//! any one damaged block in either file (or in each, as long as they are not the same block) is survived and reported.
+//!
+//! Rotation: when the space for records runs out, the owner gives a snapshot of everything appended so far; `.a` is replaced with
+//! a new generation that begins with it, then `.b`. Nothing is recorded in the new generation before both have it. What is
+//! appended meanwhile waits in memory.
+//!
+//! Opening: [`recover`] reads both copies together; then they are made equal before anything else happens, so that what was
+//! told to the owner stays true after the next crash.
+//!
+//! The owner's part: after [`flush`](StateLog::flush), if [`wants_snapshot`](StateLog::wants_snapshot), give one. When the space has run out
+//! nothing becomes durable until it does.
+
+pub mod format;
+mod open;
+pub mod recover;
+
+use std::path::PathBuf;
+
+use bytes::Bytes;
+use highwater_runtime::plane::{Completion, Disk, Durability, FileId, FileJob, Token, WRITE_BYTES_MAX};
+
+pub use format::Owner;
+pub use open::{Recovered, StateLogError, read_image};
+
+/// Size of a file that holds little.
+pub const FILE_BYTES_DEFAULT: u64 = 256 << 10;
+
+/// Bytes of one payload.
+pub const PAYLOAD_BYTES_MAX: usize = 64 << 20;
+
+/// Bytes of payloads in one record, unless a single payload is larger.
+const RECORD_PAYLOADS_BYTES_MAX: usize = WRITE_BYTES_MAX - format::BLOCK_BYTES;
+
+/// Number of an appended payload. The first is 1.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct Seq(pub u64);
+
+/// The log cannot go on: the disk is not to be trusted. The process has to end with the exit code for disk errors.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct Fatal(pub String);
+
+/// A small durable log, kept twice. See the module's doc.
+///
+/// Call [`flush`](Self::flush) at the end of a turn, and pass every completion whose token has this log's `token_space` in its top byte to
+/// [`on_disk`](Self::on_disk).
+pub struct StateLog {
+    owner: Owner,
+    paths: [PathBuf; 2],
+    files: [FileId; 2],
+    token_space: u8,
+    generation: u64,
+    file_bytes_min: u64,
+    file_bytes: u64,
+    /// Where the next record goes.
+    position: u64,
+    last_seq: u64,
+    durable: u64,
+    /// Payloads that are in no record yet, with their lengths in front, and where each ends.
+    pending: Vec<u8>,
+    pending_ends: Vec<usize>,
+    writing: Option<Writing>,
+    rotation: Option<Rotation>,
+    /// A snapshot given while another one was on its way.
+    next_snapshot: Option<(Bytes, u64)>,
+    failed: Option<Fatal>,
+}
+
+/// A record on its way to both files.
+struct Writing {
+    record: Bytes,
+    last_seq: u64,
+    /// Bytes answered, per file. One write per file is in flight while this is less than the record's length.
+    written: [usize; 2],
+}
+
+/// A new generation on its way.
+struct Rotation {
+    content: Bytes,
+    file_bytes: u64,
+    records_at: u64,
+    covers: u64,
+    stage: Stage,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Stage {
+    /// A record is still on its way to the old files.
+    Waiting,
+    /// This copy is being replaced.
+    Replacing(usize),
+    /// The disk had no space for this copy.
+    Stalled(usize),
+}
+
+/// What a token's low bits say.
+const TOKEN_REPLACE: u64 = 2;
+
+impl StateLog {
+    /// Adds a payload behind all others. It leaves with the next [`flush`](Self::flush).
+    pub fn append(&mut self, payload: &[u8]) -> Seq {
+        assert!(payload.len() <= PAYLOAD_BYTES_MAX, "payload of {} bytes", payload.len());
+        format::push_payload(&mut self.pending, payload);
+        self.pending_ends.push(self.pending.len());
+        self.last_seq += 1;
+        Seq(self.last_seq)
+    }
+
+    /// Starts writing what has been appended, if nothing is being written.
+    pub fn flush(&mut self, disk: &mut dyn Disk) {
+        if self.failed.is_some() {
+            return;
+        }
+        if let Some(Rotation { stage: Stage::Stalled(_), .. }) = self.rotation
+            && !self.pending.is_empty()
+        {
+            self.retry_stalled(disk);
+        }
+        self.start_record(disk);
+    }
+
+    /// Takes the result of an operation of this log.
+    pub fn on_disk(
+        &mut self,
+        disk: &mut dyn Disk,
+        token: Token,
+        completion: Completion,
+    ) -> Result<(), Fatal> {
+        if let Some(fatal) = &self.failed {
+            return Err(fatal.clone());
+        }
+        let copy = (token.0 & 1) as usize;
+        let outcome = match completion {
+            Completion::Write(result) => self.on_written(disk, copy, result),
+            Completion::Replaced(result) => self.on_replaced(disk, copy, result),
+            other => panic!("a state log starts no operation that ends in {other:?}"),
+        };
+        if let Err(fatal) = &outcome {
+            self.failed = Some(fatal.clone());
+        }
+        outcome
+    }
+
+    /// Every payload up to this number is on stable storage in both files.
+    pub fn durable(&self) -> Seq {
+        Seq(self.durable)
+    }
+
+    /// The number of the last payload appended.
+    pub fn appended(&self) -> Seq {
+        Seq(self.last_seq)
+    }
+
+    /// Whether the owner should give a snapshot now: the space for records is three quarters used, or what waits does not fit.
+    pub fn wants_snapshot(&self) -> bool {
+        if self.rotation.is_some() || self.failed.is_some() {
+            return false;
+        }
+        let next = self.position + self.next_record().map_or(0, |(_, _, bytes)| bytes as u64);
+        let quarter = self.file_bytes / 4;
+        next > self.file_bytes || self.position > self.file_bytes - quarter
+    }
+
+    /// Begins a new generation with `payload`, which stands for everything appended so far. To be called after a flush or any time.
+    pub fn snapshot(&mut self, disk: &mut dyn Disk, payload: Bytes) {
+        // What is in no record yet is in the snapshot.
+        self.pending.clear();
+        self.pending_ends.clear();
+        if self.rotation.is_some() {
+            self.next_snapshot = Some((payload, self.last_seq));
+            return;
+        }
+        self.begin_rotation(disk, &payload, self.last_seq);
+    }
+
+    /// Nothing is on its way and nothing waits. True also when the disk is full and the log waits for space.
+    pub fn is_idle(&self) -> bool {
+        let resting = match &self.rotation {
+            None => self.pending.is_empty(),
+            Some(rotation) => matches!(rotation.stage, Stage::Stalled(_)),
+        };
+        self.writing.is_none() && resting
+    }
+
+    /// Whether a rotation waits for space on the disk. Tried again at every flush with something to write, and by
+    /// [`retry_stalled`](Self::retry_stalled).
+    pub fn is_stalled(&self) -> bool {
+        matches!(self.rotation, Some(Rotation { stage: Stage::Stalled(_), .. }))
+    }
+
+    /// Tries a rotation again that found no space on the disk.
+    pub fn retry_stalled(&mut self, disk: &mut dyn Disk) {
+        if let Some(Rotation { stage: Stage::Stalled(copy), .. }) = self.rotation {
+            self.start_replace(disk, copy);
+        }
+    }
+
+    /// Closes both files. What is on its way is still written, what waits is not.
+    pub fn close(self, disk: &mut dyn Disk) {
+        for file in self.files {
+            disk.close_file(file);
+        }
+    }
+
+    /// The payloads that fit in the next record: how many, the bytes they take, the bytes of the record.
+    fn next_record(&self) -> Option<(usize, usize, usize)> {
+        let count = self.pending_ends.partition_point(|end| *end <= RECORD_PAYLOADS_BYTES_MAX).max(1);
+        let bytes = *self.pending_ends.get(count - 1)?;
+        Some((count, bytes, format::record_bytes(bytes)))
+    }
+
+    fn start_record(&mut self, disk: &mut dyn Disk) {
+        if self.writing.is_some() || self.rotation.is_some() {
+            return;
+        }
+        let Some((count, bytes, record_bytes)) = self.next_record() else { return };
+        if self.position + record_bytes as u64 > self.file_bytes {
+            return; // wants_snapshot() says so
+        }
+        let first_seq = self.last_seq + 1 - self.pending_ends.len() as u64;
+        let payloads = &self.pending[..bytes];
+        let record = format::encode_record(
+            self.owner,
+            self.generation,
+            first_seq,
+            self.position,
+            payloads,
+            count as u32,
+        )
+        .freeze();
+        self.pending.drain(..bytes);
+        self.pending_ends.drain(..count);
+        for end in &mut self.pending_ends {
+            *end -= bytes;
+        }
+        let last_seq = first_seq + count as u64 - 1;
+        self.writing = Some(Writing { record, last_seq, written: [0; 2] });
+        self.write_chunk(disk, 0);
+        self.write_chunk(disk, 1);
+    }
+
+    fn write_chunk(&mut self, disk: &mut dyn Disk, copy: usize) {
+        let writing = self.writing.as_ref().expect("called while a record is on its way");
+        let from = writing.written[copy];
+        let to = (from + WRITE_BYTES_MAX).min(writing.record.len());
+        let data = writing.record.slice(from..to);
+        disk.write(
+            self.files[copy],
+            self.position + from as u64,
+            data,
+            Durability::Durable,
+            self.token(copy as u64),
+        );
+    }
+
+    fn on_written(
+        &mut self,
+        disk: &mut dyn Disk,
+        copy: usize,
+        result: std::io::Result<()>,
+    ) -> Result<(), Fatal> {
+        result.map_err(|e| Fatal(format!("could not write {}: {e}", self.paths[copy].display())))?;
+        let writing = self.writing.as_mut().expect("a write was answered, so a record was on its way");
+        let len = writing.record.len();
+        writing.written[copy] = (writing.written[copy] + WRITE_BYTES_MAX).min(len);
+        if writing.written[copy] < len {
+            self.write_chunk(disk, copy);
+            return Ok(());
+        }
+        if writing.written == [len; 2] {
+            assert!(writing.last_seq > self.durable, "numbers only grow");
+            self.durable = writing.last_seq;
+            self.position += len as u64;
+            self.writing = None;
+            if self.rotation.is_some() {
+                self.start_replace(disk, 0);
+            } else {
+                self.start_record(disk);
+            }
+        }
+        Ok(())
+    }
+
+    fn begin_rotation(&mut self, disk: &mut dyn Disk, snapshot: &[u8], covers: u64) {
+        let base = format::Base { snapshot: Some(snapshot), carried: &[], first_seq: covers + 1 };
+        let (content, file_bytes) =
+            format::encode_base(self.owner, self.generation + 1, &base, self.file_bytes_min);
+        let records_at = content.len() as u64;
+        let content = content.freeze();
+        self.rotation = Some(Rotation { content, file_bytes, records_at, covers, stage: Stage::Waiting });
+        if self.writing.is_none() {
+            self.start_replace(disk, 0);
+        }
+    }
+
+    fn start_replace(&mut self, disk: &mut dyn Disk, copy: usize) {
+        let rotation = self.rotation.as_mut().expect("called during a rotation");
+        rotation.stage = Stage::Replacing(copy);
+        let job = FileJob::Replace {
+            path: self.paths[copy].clone(),
+            content: rotation.content.clone(),
+            bytes: rotation.file_bytes,
+        };
+        let token = self.token(TOKEN_REPLACE | copy as u64);
+        disk.file_job(job, token);
+    }
+
+    fn on_replaced(
+        &mut self,
+        disk: &mut dyn Disk,
+        copy: usize,
+        result: std::io::Result<FileId>,
+    ) -> Result<(), Fatal> {
+        let rotation =
+            self.rotation.as_mut().expect("a replacement was answered, so a rotation was on its way");
+        assert!(rotation.stage == Stage::Replacing(copy), "one replacement at a time");
+        let file = match result {
+            Ok(file) => file,
+            Err(e) if e.kind() == std::io::ErrorKind::StorageFull => {
+                tracing::warn!(path = %self.paths[copy].display(), "no space to rewrite a state log; it waits");
+                rotation.stage = Stage::Stalled(copy);
+                return Ok(());
+            }
+            Err(e) => return Err(Fatal(format!("could not replace {}: {e}", self.paths[copy].display()))),
+        };
+        disk.close_file(std::mem::replace(&mut self.files[copy], file));
+        if copy == 0 {
+            self.start_replace(disk, 1);
+            return Ok(());
+        }
+        let done = self.rotation.take().expect("it was there above");
+        self.generation += 1;
+        self.file_bytes = done.file_bytes;
+        self.position = done.records_at;
+        assert!(done.covers >= self.durable, "a snapshot stands for everything before it");
+        self.durable = done.covers;
+        if let Some((snapshot, covers)) = self.next_snapshot.take() {
+            self.begin_rotation(disk, &snapshot, covers);
+        } else {
+            self.start_record(disk);
+        }
+        Ok(())
+    }
+
+    fn token(&self, low: u64) -> Token {
+        Token(u64::from(self.token_space) << 56 | low)
+    }
+}

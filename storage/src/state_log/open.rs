@@ -1,0 +1,337 @@
+//! Opening a state log: making a new one, reading what two copies hold, and making them equal.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use bytes::Bytes;
+use highwater_protocol::ids::ClusterId;
+use highwater_runtime::fs::OpenMode;
+use highwater_runtime::plane::{Disk, FileId};
+
+use super::format::{self, BLOCK_BYTES, HeaderFault, Owner};
+use super::recover::{self, Analysis, Image, Lost};
+use super::{FILE_BYTES_DEFAULT, StateLog};
+
+/// Bytes of one read, while nothing is unreadable.
+const READ_BYTES: usize = 1 << 20;
+
+/// How much further than any generation seen a recreated log begins: copies that cannot be read now may be readable later.
+const RECREATED_GENERATION_STEP: u64 = 1 << 32;
+
+/// What an opened log held.
+#[derive(Debug)]
+pub struct Recovered {
+    /// The last snapshot.
+    pub snapshot: Option<Bytes>,
+    /// Every payload behind it, in order.
+    pub records: Vec<Bytes>,
+    /// Damage found and healed: what, where.
+    pub damage: Vec<String>,
+    /// What a crash explains: a last record that was cut off.
+    pub notes: Vec<String>,
+}
+
+/// Why a log cannot be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum StateLogError {
+    /// An operation failed.
+    #[error("{path}: {error}")]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        error: io::Error,
+    },
+    /// Both copies are damaged where it counts. The files are untouched.
+    #[error("the state in {a} and {b} is lost: {why}")]
+    Damaged {
+        /// First copy.
+        a: PathBuf,
+        /// Second copy.
+        b: PathBuf,
+        /// What is wrong.
+        why: String,
+    },
+    /// The log belongs to another cluster.
+    #[error("{path} belongs to cluster {found}, this is cluster {expected}")]
+    OtherCluster {
+        /// The file.
+        path: PathBuf,
+        /// Whose it is.
+        found: ClusterId,
+        /// Who asks.
+        expected: ClusterId,
+    },
+    /// The log holds another kind of state.
+    #[error("{path} holds another kind of state ({:?})", String::from_utf8_lossy(.found))]
+    OtherPurpose {
+        /// The file.
+        path: PathBuf,
+        /// What it holds.
+        found: [u8; 4],
+    },
+    /// A newer version made it.
+    #[error("{path} has format version {version}, newer than this build understands: start a newer build")]
+    Newer {
+        /// The file.
+        path: PathBuf,
+        /// Its version.
+        version: u32,
+    },
+}
+
+impl StateLog {
+    /// Opens the log of files `<path_stem>.a` and `<path_stem>.b`, or makes it if neither exists, and tells what it holds.
+    ///
+    /// Blocking. When both copies are damaged where it counts this is an error, and the files are left as they are: a state that
+    /// can be rebuilt from elsewhere may then be [`recreate`](Self::recreate)d.
+    pub fn open(
+        disk: &mut dyn Disk,
+        path_stem: &Path,
+        purpose: [u8; 4],
+        cluster: ClusterId,
+        token_space: u8,
+    ) -> Result<(Self, Recovered), StateLogError> {
+        Self::open_sized(disk, path_stem, Owner { purpose, cluster }, token_space, FILE_BYTES_DEFAULT)
+    }
+
+    /// The same with another size of files that hold little, for tests and simulation.
+    pub fn open_sized(
+        disk: &mut dyn Disk,
+        path_stem: &Path,
+        owner: Owner,
+        token_space: u8,
+        file_bytes_min: u64,
+    ) -> Result<(Self, Recovered), StateLogError> {
+        let paths = copy_paths(path_stem);
+        let names = [display(&paths[0]), display(&paths[1])];
+        let mut files = [None; 2];
+        let mut images = [None, None];
+        for copy in 0..2 {
+            let path = &paths[copy];
+            match disk.open(path, OpenMode::ReadWrite) {
+                Ok(file) => {
+                    // What the page or device cache holds from before a crash of the process must not count as durable.
+                    disk.sync_file(file).map_err(io_error(path))?;
+                    images[copy] = Some(read_image(disk, file).map_err(io_error(path))?);
+                    files[copy] = Some(file);
+                }
+                Err(e) if e.kind() == io::ErrorKind::NotFound => {}
+                Err(error) => return Err(StateLogError::Io { path: path.clone(), error }),
+            }
+        }
+        let analysis =
+            recover::analyse(owner, [&names[0], &names[1]], [images[0].as_ref(), images[1].as_ref()]);
+        let analysis = match analysis {
+            Ok(analysis) => analysis,
+            Err(Lost::New) => {
+                let base = format::Base { snapshot: None, carried: &[], first_seq: 1 };
+                let log = Self::make(disk, paths, owner, token_space, 1, &base, file_bytes_min)?;
+                return Ok((
+                    log,
+                    Recovered { snapshot: None, records: vec![], damage: vec![], notes: vec![] },
+                ));
+            }
+            Err(lost) => {
+                for file in files.into_iter().flatten() {
+                    disk.close_file(file);
+                }
+                return Err(lost_error(lost, paths, owner));
+            }
+        };
+        let log = match files {
+            [Some(a), Some(b)] if analysis.mendable => {
+                for (copy, file) in [a, b].into_iter().enumerate() {
+                    let image = images[copy].take().expect("the file is open, so its image was read");
+                    mend(disk, file, &image, &analysis).map_err(io_error(&paths[copy]))?;
+                }
+                Self {
+                    generation: analysis.generation,
+                    file_bytes: analysis.file_bytes,
+                    position: analysis.expected.len() as u64,
+                    last_seq: analysis.last_seq,
+                    durable: analysis.last_seq,
+                    ..Self::with(paths, [a, b], owner, token_space, file_bytes_min)
+                }
+            }
+            _ => {
+                for file in files.into_iter().flatten() {
+                    disk.close_file(file);
+                }
+                let base = format::Base {
+                    snapshot: analysis.snapshot.as_deref(),
+                    carried: &analysis.payloads,
+                    first_seq: analysis.last_seq + 1,
+                };
+                let generation = analysis.generation_max + 1;
+                Self::make(disk, paths, owner, token_space, generation, &base, file_bytes_min)?
+            }
+        };
+        for what in &analysis.damage {
+            tracing::warn!("damaged state log, healed from its other copy: {what}");
+        }
+        let Analysis { snapshot, payloads, damage, notes, .. } = analysis;
+        Ok((log, Recovered { snapshot, records: payloads, damage, notes }))
+    }
+
+    /// Begins an empty log in the place of one that is lost. The damaged files are kept beside it under the name `<name>.damaged`.
+    pub fn recreate(
+        disk: &mut dyn Disk,
+        path_stem: &Path,
+        purpose: [u8; 4],
+        cluster: ClusterId,
+        token_space: u8,
+    ) -> Result<Self, StateLogError> {
+        let owner = Owner { purpose, cluster };
+        let paths = copy_paths(path_stem);
+        let mut generation_max = 0;
+        for path in &paths {
+            let Ok(file) = disk.open(path, OpenMode::Read) else { continue };
+            let mut block = vec![0; BLOCK_BYTES];
+            if disk.read_at(file, 0, &mut block).is_ok()
+                && let Ok(header) = format::parse_header(&block, owner)
+            {
+                generation_max = generation_max.max(header.generation.get());
+            }
+            disk.close_file(file);
+        }
+        for path in &paths {
+            let mut kept = path.clone().into_os_string();
+            kept.push(".damaged");
+            match disk.rename(path, Path::new(&kept)) {
+                Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(io_error(path)(e)),
+                _ => {}
+            }
+        }
+        let base = format::Base { snapshot: None, carried: &[], first_seq: 1 };
+        let generation = generation_max + RECREATED_GENERATION_STEP;
+        Self::make(disk, paths, owner, token_space, generation, &base, FILE_BYTES_DEFAULT)
+    }
+
+    /// Makes both files anew.
+    fn make(
+        disk: &mut dyn Disk,
+        paths: [PathBuf; 2],
+        owner: Owner,
+        token_space: u8,
+        generation: u64,
+        base: &format::Base<'_>,
+        file_bytes_min: u64,
+    ) -> Result<Self, StateLogError> {
+        let (content, file_bytes) = format::encode_base(owner, generation, base, file_bytes_min);
+        let a = disk.replace_file(&paths[0], &content, file_bytes).map_err(io_error(&paths[0]))?;
+        let b = disk.replace_file(&paths[1], &content, file_bytes).map_err(io_error(&paths[1]))?;
+        let last_seq = base.first_seq - 1;
+        Ok(Self {
+            generation,
+            file_bytes,
+            position: content.len() as u64,
+            last_seq,
+            durable: last_seq,
+            ..Self::with(paths, [a, b], owner, token_space, file_bytes_min)
+        })
+    }
+
+    fn with(
+        paths: [PathBuf; 2],
+        files: [FileId; 2],
+        owner: Owner,
+        token_space: u8,
+        file_bytes_min: u64,
+    ) -> Self {
+        Self {
+            owner,
+            paths,
+            files,
+            token_space,
+            generation: 0,
+            file_bytes_min,
+            file_bytes: 0,
+            position: 0,
+            last_seq: 0,
+            durable: 0,
+            pending: Vec::new(),
+            pending_ends: Vec::new(),
+            writing: None,
+            rotation: None,
+            next_snapshot: None,
+            failed: None,
+        }
+    }
+}
+
+/// The two files of a log.
+pub(crate) fn copy_paths(stem: &Path) -> [PathBuf; 2] {
+    ["a", "b"].map(|copy| {
+        let mut path = stem.as_os_str().to_os_string();
+        path.push(".");
+        path.push(copy);
+        path.into()
+    })
+}
+
+/// All of a file, block by block where larger reads fail. Unreadable blocks are zero and listed.
+pub fn read_image<F: highwater_runtime::fs::Fs + ?Sized>(disk: &mut F, file: FileId) -> io::Result<Image> {
+    let len = disk.file_bytes(file)? as usize;
+    let mut bytes = vec![0; len];
+    let mut unreadable = Vec::new();
+    for from in (0..len).step_by(READ_BYTES) {
+        let to = (from + READ_BYTES).min(len);
+        if disk.read_at(file, from as u64, &mut bytes[from..to]).is_ok() {
+            continue;
+        }
+        for block in (from..to).step_by(BLOCK_BYTES) {
+            let end = (block + BLOCK_BYTES).min(to);
+            if disk.read_at(file, block as u64, &mut bytes[block..end]).is_err() {
+                bytes[block..end].fill(0);
+                unreadable.push(block as u64);
+            }
+        }
+    }
+    Ok(Image { bytes, unreadable })
+}
+
+/// Overwrites what differs from what the file should hold. A crash in between leaves the same blocks to be mended: they are either
+/// right in the other copy, or belong to a record that is right in none.
+fn mend(disk: &mut dyn Disk, file: FileId, image: &Image, analysis: &Analysis) -> io::Result<()> {
+    let mut expected = analysis.expected.clone();
+    expected.resize(image.bytes.len(), 0);
+    let mut mended = false;
+    for (i, (here, right)) in image.bytes.chunks(BLOCK_BYTES).zip(expected.chunks(BLOCK_BYTES)).enumerate() {
+        if here != right {
+            disk.write_at(file, (i * BLOCK_BYTES) as u64, right)?;
+            mended = true;
+        }
+    }
+    if mended { disk.sync_file(file) } else { Ok(()) }
+}
+
+fn io_error(path: &Path) -> impl FnOnce(io::Error) -> StateLogError + use<'_> {
+    move |error| StateLogError::Io { path: path.to_path_buf(), error }
+}
+
+fn display(path: &Path) -> String {
+    path.file_name().unwrap_or_default().to_string_lossy().into_owned()
+}
+
+fn lost_error(lost: Lost, paths: [PathBuf; 2], owner: Owner) -> StateLogError {
+    let [a, b] = paths;
+    match lost {
+        Lost::New => unreachable!("a new log is made, not refused"),
+        Lost::Newer(version) => StateLogError::Newer { path: a, version },
+        Lost::Content(why) => StateLogError::Damaged { a, b, why },
+        Lost::Headers([fa, fb]) => match (fa, fb) {
+            (HeaderFault::Cluster(found), _) => {
+                StateLogError::OtherCluster { path: a, found, expected: owner.cluster }
+            }
+            (_, HeaderFault::Cluster(found)) => {
+                StateLogError::OtherCluster { path: b, found, expected: owner.cluster }
+            }
+            (HeaderFault::Purpose(found), _) => StateLogError::OtherPurpose { path: a, found },
+            (_, HeaderFault::Purpose(found)) => StateLogError::OtherPurpose { path: b, found },
+            (fa, fb) => {
+                StateLogError::Damaged { why: format!("{}: {fa}; {}: {fb}", display(&a), display(&b)), a, b }
+            }
+        },
+    }
+}

@@ -1,0 +1,310 @@
+//! What two copies of a state log say together. Pure: two images in, the log's content out.
+//!
+//! 1. The newest valid header decides the generation. Its base is put together chunk by chunk from whichever copy has it right.
+//!    If neither has a chunk: the older generation is complete as long as nothing was recorded in the newer one (a record there
+//!    proves that both copies had reached it); else the log is lost, which is an error and never an empty log.
+//! 2. Records follow in order of their numbers, each from whichever copy has it right. The writer starts a record only when the one
+//!    before rests in both copies, so: a copy that lacks a record which is not the last is *damaged*; a copy that lacks
+//!    the last one was perhaps cut off by the crash.
+//! 3. Where neither copy has the next record, a later one of this generation proves that it had been there: an error. Otherwise the
+//!    log ends, and what rests there was never acknowledged.
+
+use bytes::Bytes;
+
+use super::format::{self, BLOCK_BYTES, FileHeader, HeaderFault, Owner};
+
+/// The bytes of one copy.
+pub struct Image {
+    /// All of it; unreadable blocks are zero.
+    pub bytes: Vec<u8>,
+    /// Positions of blocks that could not be read.
+    pub unreadable: Vec<u64>,
+}
+
+/// What two copies hold together.
+#[derive(Debug)]
+pub struct Analysis {
+    /// Of the content.
+    pub generation: u64,
+    /// The largest generation seen in any copy.
+    pub generation_max: u64,
+    /// The last snapshot.
+    pub snapshot: Option<Bytes>,
+    /// Every payload behind it.
+    pub payloads: Vec<Bytes>,
+    /// Number of the last payload.
+    pub last_seq: u64,
+    /// What both files should hold from their start to the end of the log; zero bytes follow.
+    pub expected: Vec<u8>,
+    /// Size both files should have.
+    pub file_bytes: u64,
+    /// Damage found and healed, for people.
+    pub damage: Vec<String>,
+    /// What a crash explains.
+    pub notes: Vec<String>,
+    /// Whether both copies are of this generation and can be made equal block by block.
+    pub mendable: bool,
+}
+
+/// Why two copies do not make a log.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Lost {
+    /// Neither file exists.
+    New,
+    /// No copy has a valid header, and this is what is wrong with each.
+    Headers([HeaderFault; 2]),
+    /// A part that had been acknowledged is right in neither copy.
+    Content(String),
+    /// A copy was made by a newer version.
+    Newer(u32),
+}
+
+/// Reads both copies together. `names` are for the report.
+pub fn analyse(owner: Owner, names: [&str; 2], images: [Option<&Image>; 2]) -> Result<Analysis, Lost> {
+    let headers = images.map(|image| match image {
+        None => Err(HeaderFault::Missing),
+        Some(image) => format::parse_header(&image.bytes, owner),
+    });
+    for header in &headers {
+        if let Err(HeaderFault::Version(v)) = header {
+            return Err(Lost::Newer(*v));
+        }
+    }
+    let mut damage = Vec::new();
+    let candidates = match (headers[0], headers[1]) {
+        (Err(HeaderFault::Missing), Err(HeaderFault::Missing)) => return Err(Lost::New),
+        (Err(a), Err(b)) => return Err(Lost::Headers([a, b])),
+        (Ok(a), Ok(b)) if a.generation.get() == b.generation.get() => vec![a],
+        (Ok(a), Ok(b)) => {
+            let mut both = vec![a, b];
+            both.sort_by_key(|h| std::cmp::Reverse(h.generation.get()));
+            both
+        }
+        (Ok(a), Err(_)) => vec![a],
+        (Err(_), Ok(b)) => vec![b],
+    };
+    let generation_max = candidates[0].generation.get();
+
+    for (tried, header) in candidates.iter().enumerate() {
+        let other = candidates.get(tried + 1);
+        let walk = Walk { owner, names, images, header };
+        match walk.base(&mut damage) {
+            Ok(base) => {
+                walk.header_faults(&headers, &mut damage);
+                return walk.finish(&base, generation_max, damage);
+            }
+            Err(why) if other.is_none() || walk.any_record() => return Err(Lost::Content(why)),
+            Err(why) => damage.push(format!("{why}; the older copy is complete")),
+        }
+    }
+    Err(Lost::Content("no generation is complete".into()))
+}
+
+/// One generation read from both copies.
+struct Walk<'a> {
+    owner: Owner,
+    names: [&'a str; 2],
+    images: [Option<&'a Image>; 2],
+    header: &'a FileHeader,
+}
+
+impl Walk<'_> {
+    fn generation(&self) -> u64 {
+        self.header.generation.get()
+    }
+
+    /// The base, each chunk from a copy whose checksum is right.
+    fn base(&self, damage: &mut Vec<String>) -> Result<Vec<u8>, String> {
+        let bytes = self.header.base_bytes() as usize;
+        let chunk_bytes = self.header.chunk_bytes.get() as usize;
+        let mut base = Vec::new();
+        while base.len() < bytes {
+            let from = BLOCK_BYTES + base.len();
+            let to = (from + chunk_bytes).min(BLOCK_BYTES + bytes);
+            let crc = self.header.chunk_crcs[base.len() / chunk_bytes].get();
+            let chunk_of = |image: Option<&Image>| {
+                let chunk = image?.bytes.get(from..to)?;
+                (crc32c::crc32c(chunk) == crc).then(|| chunk.to_vec())
+            };
+            let found = self.images.map(chunk_of);
+            for (i, name) in self.names.iter().enumerate() {
+                // A copy of another generation is not expected to hold this base.
+                if found[i].is_none() && self.is_this_generation(i) {
+                    damage.push(format!("{name}: bytes {from}..{to} (snapshot) do not match their checksum"));
+                }
+            }
+            match found {
+                [Some(chunk), _] | [None, Some(chunk)] => base.extend_from_slice(&chunk),
+                [None, None] => {
+                    return Err(format!(
+                        "{} and {}: bytes {from}..{to} of the snapshot of generation {} are right in neither copy",
+                        self.names[0],
+                        self.names[1],
+                        self.generation()
+                    ));
+                }
+            }
+        }
+        Ok(base)
+    }
+
+    fn is_this_generation(&self, copy: usize) -> bool {
+        self.images[copy].is_some_and(|image| {
+            format::parse_header(&image.bytes, self.owner)
+                .is_ok_and(|h| h.generation.get() == self.generation())
+        })
+    }
+
+    /// Whether any record of this generation rests anywhere.
+    fn any_record(&self) -> bool {
+        self.later_record(self.header.records_at(), 0).is_some()
+    }
+
+    /// A valid record of this generation at or behind `from` with a number of at least `seq`.
+    fn later_record(&self, from: u64, seq: u64) -> Option<u64> {
+        let blocks = |image: &Image| {
+            (from..image.bytes.len() as u64)
+                .step_by(BLOCK_BYTES)
+                .filter_map(|at| format::parse_record(&image.bytes, at, self.owner, self.generation()))
+                .map(|record| record.header.first_seq.get())
+                .find(|found| *found >= seq)
+        };
+        self.images.iter().flatten().find_map(|image| blocks(image))
+    }
+
+    fn header_faults(&self, headers: &[Result<&FileHeader, HeaderFault>; 2], damage: &mut Vec<String>) {
+        for (i, header) in headers.iter().enumerate() {
+            match header {
+                Err(fault) if *fault == HeaderFault::Missing && i == 1 && self.is_first_creation() => {}
+                Err(fault) => damage.push(format!("{}: {fault}", self.names[i])),
+                // One step behind is what a crash between the two replacements of a rotation leaves.
+                Ok(h) if h.generation.get() == self.generation() => {}
+                Ok(h) if i == 1 && h.generation.get() + 1 == self.generation() && !self.any_record() => {}
+                Ok(h) if h.generation.get() > self.generation() => {} // its base is damaged, which has been said
+                Ok(h) => damage.push(format!(
+                    "{}: is of generation {}, the other copy of {}",
+                    self.names[i],
+                    h.generation.get(),
+                    self.generation()
+                )),
+            }
+        }
+        for (image, name) in self.images.iter().zip(self.names) {
+            for at in image.iter().flat_map(|image| &image.unreadable) {
+                damage.push(format!("{name}: the block at {at} cannot be read"));
+            }
+        }
+    }
+
+    /// Whether this is the first of the two files of a new log, made just before a crash.
+    fn is_first_creation(&self) -> bool {
+        self.generation() == 1 && self.header.base_bytes() == 0 && !self.any_record()
+    }
+
+    fn finish(&self, base: &[u8], generation_max: u64, damage: Vec<String>) -> Result<Analysis, Lost> {
+        let header = self.header;
+        let snapshot_len = header.snapshot_len() as usize;
+        let carried_bytes = header.carried_bytes.get() as usize;
+        let carried = base
+            .get(snapshot_len..snapshot_len + carried_bytes)
+            .and_then(|bytes| format::split_payloads(bytes, header.carried_count.get()))
+            .ok_or_else(|| Lost::Content("its header contradicts its content".into()))?;
+        let snapshot = (header.snapshot_bytes.get() != format::NO_SNAPSHOT)
+            .then(|| Bytes::copy_from_slice(&base[..snapshot_len]));
+        let mut expected = zerocopy::IntoBytes::as_bytes(header).to_vec();
+        expected.extend_from_slice(base);
+        let mut analysis = Analysis {
+            generation: self.generation(),
+            generation_max,
+            snapshot,
+            payloads: carried,
+            last_seq: header.first_seq.get().saturating_sub(1),
+            expected,
+            file_bytes: header.file_bytes.get(),
+            damage,
+            notes: Vec::new(),
+            mendable: (0..2).all(|i| self.is_this_generation(i))
+                && self.images.iter().flatten().all(|image| {
+                    image.bytes.len() as u64 == header.file_bytes.get() && image.unreadable.is_empty()
+                }),
+        };
+        self.records(&mut analysis)?;
+        Ok(analysis)
+    }
+
+    fn records(&self, analysis: &mut Analysis) -> Result<(), Lost> {
+        let mut faults: Vec<(usize, u64, u64)> = Vec::new();
+        loop {
+            let at = analysis.expected.len() as u64;
+            let seq = analysis.last_seq + 1;
+            let found = self.images.map(|image| {
+                format::parse_record(&image?.bytes, at, self.owner, self.generation())
+                    .filter(|record| record.header.first_seq.get() == seq)
+            });
+            let Some(record) = found.iter().flatten().next() else {
+                if let Some(later) = self.later_record(at, seq) {
+                    return Err(Lost::Content(format!(
+                        "{} and {}: the record at {at} (number {seq}) is right in neither copy, and number {later} follows",
+                        self.names[0], self.names[1]
+                    )));
+                }
+                self.last_faults(&faults, analysis);
+                self.tail(at, analysis);
+                return Ok(());
+            };
+            // The ones before were followed by this one, so they had rested in both copies.
+            analysis.damage.extend(faults.drain(..).filter_map(|(copy, at, seq)| self.fault(copy, at, seq)));
+            for (copy, found) in found.iter().enumerate() {
+                if found.is_none() {
+                    faults.push((copy, at, seq));
+                }
+            }
+            let count = record.header.count.get();
+            let Some(payloads) = format::split_payloads(record.payloads, count).filter(|_| count > 0) else {
+                return Err(Lost::Content(format!("the record at {at} contradicts its own header")));
+            };
+            analysis.last_seq += u64::from(count);
+            analysis.payloads.extend(payloads);
+            analysis.expected.extend_from_slice(record.whole);
+        }
+    }
+
+    /// Damage to a record that is not the last. A copy that is not of this generation has been reported as a whole.
+    fn fault(&self, copy: usize, at: u64, seq: u64) -> Option<String> {
+        self.is_this_generation(copy)
+            .then(|| format!("{}: the record at {at} (number {seq}) is damaged", self.names[copy]))
+    }
+
+    /// The last record is right in one copy only. If the other holds nothing but sectors of it and sectors of zero bytes, the
+    /// crash cut the write off; if it holds anything else, it is damaged.
+    fn last_faults(&self, faults: &[(usize, u64, u64)], analysis: &mut Analysis) {
+        for &(copy, at, seq) in faults {
+            let Some(image) = self.images[copy].filter(|_| self.is_this_generation(copy)) else { continue };
+            let name = self.names[copy];
+            let right = &analysis.expected[at as usize..];
+            let here = image.bytes.get(at as usize..at as usize + right.len()).unwrap_or_default();
+            let torn = here.len() == right.len()
+                && here.chunks(512).zip(right.chunks(512)).all(|(h, r)| h == r || h.iter().all(|b| *b == 0))
+                && !image.unreadable.iter().any(|u| (at..at + right.len() as u64).contains(u));
+            if torn {
+                analysis.notes.push(format!(
+                    "{name}: the last record (number {seq}) was cut off; taken from the other copy"
+                ));
+            } else {
+                analysis.damage.push(format!("{name}: the last record at {at} (number {seq}) is damaged"));
+            }
+        }
+    }
+
+    fn tail(&self, at: u64, analysis: &mut Analysis) {
+        for (copy, name) in self.names.iter().enumerate() {
+            let image = self.images[copy].filter(|_| self.is_this_generation(copy));
+            let rest = image.and_then(|image| image.bytes.get(at as usize..)).unwrap_or_default();
+            if rest.iter().any(|b| *b != 0) {
+                analysis.notes.push(format!(
+                    "{name}: bytes behind the end at {at} were never acknowledged and are dropped"
+                ));
+            }
+        }
+    }
+}
