@@ -13,3 +13,14 @@
 pub mod buf;
 pub mod fs;
 pub mod plane;
+
+mod cpus;
+mod listen;
+mod osfs;
+mod slab;
+mod start;
+
+pub use cpus::{Cpu, available_cpus};
+pub use listen::bind;
+pub use osfs::{FILES_OPEN_MAX, OsFs};
+pub use start::{BoxError, HostKind, RunError, Runtime, RuntimeConfig, ShutdownHandle, StartError, start};

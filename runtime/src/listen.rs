@@ -1,0 +1,68 @@
+//! Listening sockets.
+
+use std::io;
+use std::net::{SocketAddr, TcpListener};
+
+use rustix::net::{AddressFamily, SocketFlags, SocketType, ipproto, sockopt};
+
+/// Connections the kernel may hold for a listening socket before a shard accepts them.
+const BACKLOG: i32 = 4096;
+
+/// Listens on an address. Port 0 picks a free one.
+///
+/// A port that another socket listens on is an error that names it: `SO_REUSEPORT`, with which two brokers would silently share a
+/// port, is never set. `SO_REUSEADDR` is, so that a restarted broker need not wait for old connections to time out.
+pub fn bind(address: SocketAddr) -> io::Result<TcpListener> {
+    listen(address).map_err(|e| explain(address, &e))
+}
+
+fn listen(address: SocketAddr) -> io::Result<TcpListener> {
+    let family = if address.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
+    let socket =
+        rustix::net::socket_with(family, SocketType::STREAM, SocketFlags::CLOEXEC, Some(ipproto::TCP))?;
+    sockopt::set_socket_reuseaddr(&socket, true)?;
+    rustix::net::bind(&socket, &address)?;
+    rustix::net::listen(&socket, BACKLOG)?;
+    Ok(TcpListener::from(socket))
+}
+
+fn explain(address: SocketAddr, e: &io::Error) -> io::Error {
+    let why = match e.kind() {
+        io::ErrorKind::AddrInUse => format!(
+            "cannot listen on {address}: the port is in use; stop the process that holds it (`ss -ltnp 'sport = :{}'`) or choose another port",
+            address.port()
+        ),
+        io::ErrorKind::AddrNotAvailable => {
+            format!(
+                "cannot listen on {address}: this machine has no such address; use one of its own, or 0.0.0.0 for all"
+            )
+        }
+        io::ErrorKind::PermissionDenied => {
+            format!("cannot listen on {address}: not permitted; ports below 1024 need CAP_NET_BIND_SERVICE")
+        }
+        _ => format!("cannot listen on {address}: {e}"),
+    };
+    io::Error::new(e.kind(), why)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_port_in_use_is_an_error_that_names_it_and_never_shared() {
+        let first = bind(([127, 0, 0, 1], 0).into()).expect("a free port");
+        let address = first.local_addr().expect("address");
+        let e = bind(address).expect_err("the port is taken");
+        assert_eq!(e.kind(), io::ErrorKind::AddrInUse);
+        assert!(e.to_string().contains(&address.to_string()), "{e}");
+        drop(first);
+        bind(address).expect("free again");
+    }
+
+    #[test]
+    fn a_foreign_address_is_an_error_that_says_what_to_do() {
+        let e = bind(([192, 0, 2, 1], 0).into()).expect_err("TEST-NET-1 is nobody's");
+        assert!(e.to_string().contains("0.0.0.0"), "{e}");
+    }
+}

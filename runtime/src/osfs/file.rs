@@ -1,0 +1,209 @@
+//! One open file, and how new files come to be.
+
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::path::Path;
+use std::sync::Once;
+
+use rustix::fs::{AtFlags, CWD, FallocateFlags, Mode, OFlags, RenameFlags};
+use rustix::io::Errno;
+
+use super::{parent_of, sync_dir};
+use crate::buf::{AlignedBuf, PAGE_BYTES};
+use crate::fs::temporary_path;
+
+/// Bytes of one blocking read or write.
+const STEP_BYTES: usize = 1 << 20;
+
+/// A file opened for direct I/O, or buffered where the file system has none.
+pub(crate) struct OpenFile {
+    fd: OwnedFd,
+}
+
+impl AsFd for OpenFile {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+}
+
+impl AsRawFd for OpenFile {
+    fn as_raw_fd(&self) -> RawFd {
+        self.fd.as_raw_fd()
+    }
+}
+
+impl OpenFile {
+    /// Opens, with `O_DIRECT` if the file system has it (tmpfs and some network file systems answer EINVAL).
+    pub(crate) fn open(path: &Path, flags: OFlags) -> io::Result<Self> {
+        let flags = flags | OFlags::CLOEXEC;
+        let mode = Mode::from_raw_mode(0o640);
+        match rustix::fs::open(path, flags | OFlags::DIRECT, mode) {
+            Ok(fd) => Ok(Self { fd }),
+            Err(Errno::INVAL) => {
+                let fd = rustix::fs::open(path, flags, mode)?;
+                say_buffered(path);
+                Ok(Self { fd })
+            }
+            Err(e) => Err(e.into()),
+        }
+    }
+
+    pub(crate) fn bytes(&self) -> io::Result<u64> {
+        Ok(rustix::fs::fstat(&self.fd)?.st_size.cast_unsigned())
+    }
+
+    pub(crate) fn read_at(&self, at: u64, buf: &mut [u8]) -> io::Result<usize> {
+        let mut bounce: Option<AlignedBuf> = None;
+        let mut done = 0;
+        while done < buf.len() {
+            let rest = &mut buf[done..];
+            let direct =
+                rest.as_ptr().addr().is_multiple_of(PAGE_BYTES) && rest.len().is_multiple_of(PAGE_BYTES);
+            let n = if direct {
+                retry(|| rustix::io::pread(&self.fd, &mut *rest, at + done as u64))?
+            } else {
+                let pages = bounce.get_or_insert_with(|| AlignedBuf::new(rest.len().min(STEP_BYTES)));
+                let n = retry(|| rustix::io::pread(&self.fd, &mut pages[..], at + done as u64))?;
+                let n = n.min(rest.len());
+                rest[..n].copy_from_slice(&pages[..n]);
+                n
+            };
+            done += n;
+            if n == 0 || !n.is_multiple_of(PAGE_BYTES) {
+                break;
+            }
+        }
+        Ok(done)
+    }
+
+    pub(crate) fn write_at(&self, at: u64, data: &[u8]) -> io::Result<()> {
+        if !data.len().is_multiple_of(PAGE_BYTES) || !at.is_multiple_of(PAGE_BYTES as u64) {
+            return Err(io::Error::other(format!(
+                "write of {} bytes at {at} is not whole pages",
+                data.len()
+            )));
+        }
+        if data.as_ptr().addr().is_multiple_of(PAGE_BYTES) {
+            return self.write_pages(at, data);
+        }
+        let mut pages = AlignedBuf::new(data.len().min(STEP_BYTES));
+        let mut at = at;
+        for step in data.chunks(STEP_BYTES) {
+            pages[..step.len()].copy_from_slice(step);
+            self.write_pages(at, &pages[..step.len()])?;
+            at += step.len() as u64;
+        }
+        Ok(())
+    }
+
+    fn write_pages(&self, at: u64, data: &[u8]) -> io::Result<()> {
+        let mut done = 0;
+        while done < data.len() {
+            let n = retry(|| rustix::io::pwrite(&self.fd, &data[done..], at + done as u64))?;
+            // A write that stops inside a block is repeated from the start of that block: direct I/O knows no less.
+            let whole = n / PAGE_BYTES * PAGE_BYTES;
+            if whole == 0 {
+                return Err(io::ErrorKind::WriteZero.into());
+            }
+            done += whole;
+        }
+        Ok(())
+    }
+}
+
+/// Does a [`FileJob::Create`](crate::plane::FileJob::Create).
+pub(crate) fn create_file(path: &Path, bytes: u64) -> io::Result<OpenFile> {
+    // Looked at first only to spare the work; the rename below is what decides.
+    if path.symlink_metadata().is_ok() {
+        return Err(io::ErrorKind::AlreadyExists.into());
+    }
+    finish(path, || {
+        let file = OpenFile::open(&temporary_path(path), OFlags::RDWR | OFlags::CREATE | OFlags::TRUNC)?;
+        match rustix::fs::fallocate(&file, FallocateFlags::empty(), 0, bytes.max(1)) {
+            Ok(()) => {}
+            Err(Errno::OPNOTSUPP) => write_whole(&file, &[], bytes)?,
+            Err(e) => return Err(e.into()),
+        }
+        rustix::fs::fsync(&file)?;
+        rename_to_free_name(&temporary_path(path), path)?;
+        Ok(file)
+    })
+}
+
+/// Does a [`FileJob::Replace`](crate::plane::FileJob::Replace).
+pub(crate) fn replace_file(path: &Path, content: &[u8], bytes: u64) -> io::Result<OpenFile> {
+    finish(path, || {
+        let file = OpenFile::open(&temporary_path(path), OFlags::RDWR | OFlags::CREATE | OFlags::TRUNC)?;
+        write_whole(&file, content, bytes)?;
+        rustix::fs::fsync(&file)?;
+        std::fs::rename(temporary_path(path), path)?;
+        Ok(file)
+    })
+}
+
+/// Makes the name durable, or removes what was begun.
+fn finish(path: &Path, make: impl FnOnce() -> io::Result<OpenFile>) -> io::Result<OpenFile> {
+    match make() {
+        Ok(file) => {
+            sync_dir(parent_of(path))?;
+            Ok(file)
+        }
+        Err(e) => {
+            // Best effort: a temporary file left behind is quarantined at the next start.
+            let _ = std::fs::remove_file(temporary_path(path));
+            Err(e)
+        }
+    }
+}
+
+fn write_whole(file: &OpenFile, content: &[u8], bytes: u64) -> io::Result<()> {
+    if content.len() as u64 > bytes || !bytes.is_multiple_of(PAGE_BYTES as u64) {
+        return Err(io::Error::other(format!(
+            "a file of {bytes} bytes cannot hold {} bytes in whole pages",
+            content.len()
+        )));
+    }
+    let mut pages = AlignedBuf::new(STEP_BYTES.min(usize::try_from(bytes).unwrap_or(STEP_BYTES)));
+    let mut at = 0;
+    while at < bytes {
+        let step = usize::try_from(bytes - at).unwrap_or(STEP_BYTES).min(STEP_BYTES);
+        let from = usize::try_from(at).map_or(content.len(), |at| at.min(content.len()));
+        let copied = (content.len() - from).min(step);
+        pages[..copied].copy_from_slice(&content[from..from + copied]);
+        pages[copied..step].fill(0);
+        file.write_at(at, &pages[..step])?;
+        at += step as u64;
+    }
+    Ok(())
+}
+
+fn rename_to_free_name(from: &Path, to: &Path) -> io::Result<()> {
+    match rustix::fs::renameat_with(CWD, from, CWD, to, RenameFlags::NOREPLACE) {
+        Ok(()) => Ok(()),
+        // File systems without RENAME_NOREPLACE: a hard link has the same effect in two steps.
+        Err(Errno::INVAL | Errno::NOSYS) => {
+            rustix::fs::linkat(CWD, from, CWD, to, AtFlags::empty())?;
+            Ok(std::fs::remove_file(from)?)
+        }
+        Err(e) => Err(e.into()),
+    }
+}
+
+fn retry<T>(mut call: impl FnMut() -> rustix::io::Result<T>) -> io::Result<T> {
+    loop {
+        match call() {
+            Err(Errno::INTR) => {}
+            other => return Ok(other?),
+        }
+    }
+}
+
+fn say_buffered(path: &Path) {
+    static ONCE: Once = Once::new();
+    ONCE.call_once(|| {
+        tracing::warn!(
+            path = %path.display(),
+            "this file system has no direct I/O: files go through the page cache (fine for tests, slower and less predictable for data)"
+        );
+    });
+}

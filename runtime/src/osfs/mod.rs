@@ -1,0 +1,240 @@
+//! The file system of the operating system, through blocking calls.
+//!
+//! The shard's plane keeps its files in one of these; offline tools use it alone.
+
+mod file;
+
+use std::fs;
+use std::io;
+use std::os::fd::AsFd;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use rustix::fs::{Mode, OFlags};
+
+pub(crate) use file::{OpenFile, create_file, replace_file};
+
+use crate::fs::{DirEntry, Fs, OpenMode};
+use crate::plane::FileId;
+use crate::slab::{Key, Slab};
+
+/// A [`FileId`] holds a place in its low bits and the place's generation above.
+const INDEX_BITS: u32 = 20;
+
+/// Files one `OsFs` may have open; far above what a store's slabs need.
+pub const FILES_OPEN_MAX: usize = 1 << INDEX_BITS;
+
+/// The file system of the operating system. Files are opened for direct I/O where the file system can do that.
+pub struct OsFs {
+    files: Slab<Arc<OpenFile>>,
+}
+
+impl Default for OsFs {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl OsFs {
+    /// One without open files.
+    pub fn new() -> Self {
+        Self { files: Slab::new(u32::MAX >> INDEX_BITS) }
+    }
+
+    pub(crate) fn insert(&mut self, file: OpenFile) -> io::Result<FileId> {
+        if self.files.len() >= FILES_OPEN_MAX {
+            return Err(io::Error::other(format!("more than {FILES_OPEN_MAX} files are open")));
+        }
+        let key = self.files.insert(Arc::new(file));
+        Ok(FileId(key.generation << INDEX_BITS | key.index))
+    }
+
+    pub(crate) fn file(&self, id: FileId) -> io::Result<&Arc<OpenFile>> {
+        self.files.get(key(id)).ok_or_else(|| io::Error::other(format!("file number {} is not open", id.0)))
+    }
+}
+
+fn key(id: FileId) -> Key {
+    Key { index: id.0 & ((1 << INDEX_BITS) - 1), generation: id.0 >> INDEX_BITS }
+}
+
+impl Fs for OsFs {
+    fn create_dir_all(&mut self, path: &Path) -> io::Result<()> {
+        let mut missing: Vec<PathBuf> = Vec::new();
+        let mut at = path;
+        while !at.as_os_str().is_empty() && !at.exists() {
+            missing.push(at.to_path_buf());
+            let Some(parent) = at.parent() else { break };
+            at = parent;
+        }
+        for dir in missing.iter().rev() {
+            match fs::create_dir(dir) {
+                Err(e) if e.kind() != io::ErrorKind::AlreadyExists => return Err(e),
+                _ => {}
+            }
+            sync_dir(parent_of(dir))?;
+        }
+        if path.is_dir() { Ok(()) } else { Err(io::ErrorKind::NotADirectory.into()) }
+    }
+
+    fn list(&mut self, dir: &Path) -> io::Result<Vec<DirEntry>> {
+        let mut found = Vec::new();
+        for entry in fs::read_dir(dir)? {
+            let entry = entry?;
+            let metadata = entry.metadata()?;
+            found.push(DirEntry {
+                name: entry.file_name().to_string_lossy().into_owned(),
+                is_dir: metadata.is_dir(),
+                bytes: metadata.len(),
+            });
+        }
+        found.sort();
+        Ok(found)
+    }
+
+    fn open(&mut self, path: &Path, mode: OpenMode) -> io::Result<FileId> {
+        let access = match mode {
+            OpenMode::Read => OFlags::RDONLY,
+            OpenMode::ReadWrite => OFlags::RDWR,
+        };
+        self.insert(OpenFile::open(path, access)?)
+    }
+
+    fn file_bytes(&mut self, file: FileId) -> io::Result<u64> {
+        self.file(file)?.bytes()
+    }
+
+    fn read_at(&mut self, file: FileId, at: u64, buf: &mut [u8]) -> io::Result<usize> {
+        self.file(file)?.read_at(at, buf)
+    }
+
+    fn write_at(&mut self, file: FileId, at: u64, data: &[u8]) -> io::Result<()> {
+        self.file(file)?.write_at(at, data)
+    }
+
+    fn sync_file(&mut self, file: FileId) -> io::Result<()> {
+        Ok(rustix::fs::fdatasync(self.file(file)?.as_fd())?)
+    }
+
+    fn close_file(&mut self, file: FileId) {
+        self.files.remove(key(file));
+    }
+
+    fn create_file(&mut self, path: &Path, bytes: u64) -> io::Result<FileId> {
+        self.insert(create_file(path, bytes)?)
+    }
+
+    fn replace_file(&mut self, path: &Path, content: &[u8], bytes: u64) -> io::Result<FileId> {
+        self.insert(replace_file(path, content, bytes)?)
+    }
+
+    fn rename(&mut self, from: &Path, to: &Path) -> io::Result<()> {
+        fs::rename(from, to)?;
+        let (from, to) = (parent_of(from), parent_of(to));
+        sync_dir(to)?;
+        if from == to { Ok(()) } else { sync_dir(from) }
+    }
+}
+
+/// The directory a name is in.
+fn parent_of(path: &Path) -> &Path {
+    match path.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        _ if path.is_absolute() => Path::new("/"),
+        _ => Path::new("."),
+    }
+}
+
+/// Makes the names in a directory durable.
+fn sync_dir(dir: &Path) -> io::Result<()> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let fd = rustix::fs::open(dir, flags, Mode::empty())?;
+    Ok(rustix::fs::fsync(&fd)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fs::temporary_path;
+
+    fn page(fill: u8, pages: usize) -> Vec<u8> {
+        vec![fill; pages * 4096]
+    }
+
+    #[test]
+    fn a_created_file_has_its_size_reads_as_zero_and_is_never_created_twice() {
+        let dir = tempfile::tempdir().expect("temporary directory");
+        let path = dir.path().join("slab-000000");
+        let mut fs = OsFs::new();
+        let file = fs.create_file(&path, 1 << 20).expect("create");
+        assert_eq!(fs.file_bytes(file).expect("size"), 1 << 20);
+        let mut buf = page(7, 4);
+        assert_eq!(fs.read_at(file, 8192, &mut buf).expect("read"), buf.len());
+        assert!(buf.iter().all(|b| *b == 0));
+        fs.write_at(file, 4096, &page(3, 2)).expect("write");
+        let again = fs.create_file(&path, 4096).expect_err("the name is taken");
+        assert_eq!(again.kind(), io::ErrorKind::AlreadyExists);
+        assert!(!temporary_path(&path).exists());
+        let mut buf = page(0, 2);
+        fs.read_at(file, 4096, &mut buf).expect("read");
+        assert_eq!(buf, page(3, 2), "the first file is untouched");
+    }
+
+    #[test]
+    fn a_replaced_file_takes_the_name_and_the_old_one_can_still_be_read() {
+        let dir = tempfile::tempdir().expect("temporary directory");
+        let path = dir.path().join("meta.a");
+        let mut fs = OsFs::new();
+        let old = fs.replace_file(&path, b"old", 4096).expect("replace");
+        let new = fs.replace_file(&path, &page(9, 3), 5 * 4096).expect("replace");
+        let mut buf = page(1, 8);
+        assert_eq!(fs.read_at(new, 0, &mut buf).expect("read"), 5 * 4096, "short at the end");
+        assert_eq!(buf[..3 * 4096], page(9, 3));
+        assert!(buf[3 * 4096..5 * 4096].iter().all(|b| *b == 0));
+        assert_eq!(fs.read_at(old, 0, &mut buf).expect("read"), 4096);
+        assert_eq!(buf[..3], *b"old");
+        let listed = fs.list(dir.path()).expect("list");
+        assert_eq!(listed, [DirEntry { name: "meta.a".into(), is_dir: false, bytes: 5 * 4096 }]);
+    }
+
+    #[test]
+    fn unaligned_buffers_are_read_into_and_written_from() {
+        let dir = tempfile::tempdir().expect("temporary directory");
+        let mut fs = OsFs::new();
+        let file = fs.create_file(&dir.path().join("f"), 4 << 20).expect("create");
+        let data: Vec<u8> = (0..=3 << 20).map(|i| (i * 7 % 251) as u8).collect();
+        fs.write_at(file, 4096, &data[1..]).expect("write");
+        fs.sync_file(file).expect("sync");
+        let mut back = vec![0; data.len()];
+        assert_eq!(fs.read_at(file, 4096, &mut back[1..]).expect("read"), data.len() - 1);
+        assert_eq!(back[1..], data[1..]);
+    }
+
+    #[test]
+    fn a_closed_file_number_finds_nothing_even_when_its_place_is_used_again() {
+        let dir = tempfile::tempdir().expect("temporary directory");
+        let mut fs = OsFs::new();
+        let a = fs.create_file(&dir.path().join("a"), 4096).expect("create");
+        fs.close_file(a);
+        let b = fs.create_file(&dir.path().join("b"), 8192).expect("create");
+        assert_ne!(a, b);
+        assert!(fs.file_bytes(a).is_err());
+        assert_eq!(fs.file_bytes(b).expect("size"), 8192);
+    }
+
+    #[test]
+    fn directories_are_made_with_their_parents_and_renames_move_files() {
+        let dir = tempfile::tempdir().expect("temporary directory");
+        let mut fs = OsFs::new();
+        let deep = dir.path().join("x/y/z");
+        fs.create_dir_all(&deep).expect("create");
+        fs.create_dir_all(&deep).expect("no error when it is there");
+        fs.create_file(&deep.join("f"), 4096).expect("create");
+        fs.rename(&deep.join("f"), &dir.path().join("x/g")).expect("rename");
+        assert!(fs.list(&deep).expect("list").is_empty());
+        let names: Vec<_> =
+            fs.list(&dir.path().join("x")).expect("list").into_iter().map(|e| e.name).collect();
+        assert_eq!(names, ["g", "y"]);
+        assert!(fs.create_dir_all(&dir.path().join("x/g")).is_err(), "a file is in the way");
+    }
+}
