@@ -13,6 +13,7 @@
 pub mod buf;
 pub mod fs;
 pub mod plane;
+pub mod sim;
 
 mod cpus;
 mod listen;

@@ -1,0 +1,165 @@
+//! Content of files as shared 4 KiB blocks: a copy costs a few pointers, and thousands of disk images fit in memory at once.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use crate::buf::PAGE_BYTES;
+
+/// What one write tears into.
+pub(super) const SECTOR_BYTES: usize = 512;
+
+/// One block. Blocks are never changed, only replaced.
+pub(super) type Block = Arc<[u8; PAGE_BYTES]>;
+
+/// Blocks that are shared, or copied, together.
+const CHUNK_BLOCKS: usize = 64;
+
+/// The content of one file. Blocks that were never written are not there and read as zero bytes.
+#[derive(Clone, Default)]
+pub(super) struct Blocks {
+    bytes: u64,
+    chunks: Vec<Option<Arc<Chunk>>>,
+}
+
+#[derive(Clone)]
+struct Chunk([Option<Block>; CHUNK_BLOCKS]);
+
+impl Blocks {
+    pub(super) fn zeroed(bytes: u64) -> Self {
+        let chunks = bytes.div_ceil((PAGE_BYTES * CHUNK_BLOCKS) as u64);
+        Self { bytes, chunks: vec![None; chunks as usize] }
+    }
+
+    pub(super) fn with_content(content: &[u8], bytes: u64) -> Self {
+        let mut blocks = Self::zeroed(bytes.max(content.len() as u64));
+        for (at, block) in split(content).into_iter().enumerate() {
+            blocks.set(at, Some(block));
+        }
+        blocks
+    }
+
+    pub(super) fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    pub(super) fn get(&self, block: usize) -> Option<&Block> {
+        self.chunks.get(block / CHUNK_BLOCKS)?.as_ref()?.0[block % CHUNK_BLOCKS].as_ref()
+    }
+
+    pub(super) fn set(&mut self, block: usize, content: Option<Block>) {
+        assert!(
+            block < self.bytes.div_ceil(PAGE_BYTES as u64) as usize,
+            "block {block} is behind the end of the file"
+        );
+        let slot = &mut self.chunks[block / CHUNK_BLOCKS];
+        if content.is_none() && slot.is_none() {
+            return;
+        }
+        let chunk = slot.get_or_insert_with(|| Arc::new(Chunk([const { None }; CHUNK_BLOCKS])));
+        Arc::make_mut(chunk).0[block % CHUNK_BLOCKS] = content;
+    }
+
+    /// Replaces those 512-byte sectors of a block that `mask` names, one bit each.
+    pub(super) fn set_sectors(&mut self, block: usize, content: &Block, mask: u8) {
+        match mask {
+            0 => {}
+            0xFF => self.set(block, Some(content.clone())),
+            _ => {
+                let mut mixed = self.get(block).map_or([0; PAGE_BYTES], |old| **old);
+                copy_sectors(&mut mixed, &content[..], mask);
+                self.set(block, Some(Arc::new(mixed)));
+            }
+        }
+    }
+
+    /// Fills `buf` from position `at` on as far as the file goes; tells how far that was. `at` is a multiple of the block size.
+    pub(super) fn read(&self, at: u64, buf: &mut [u8]) -> usize {
+        let len = self.bytes.saturating_sub(at).min(buf.len() as u64) as usize;
+        let first = at as usize / PAGE_BYTES;
+        for (n, part) in buf[..len].chunks_mut(PAGE_BYTES).enumerate() {
+            match self.get(first + n) {
+                Some(block) => part.copy_from_slice(&block[..part.len()]),
+                None => part.fill(0),
+            }
+        }
+        len
+    }
+}
+
+/// Cuts content into blocks, the last one padded with zero bytes.
+pub(super) fn split(content: &[u8]) -> Vec<Block> {
+    content
+        .chunks(PAGE_BYTES)
+        .map(|part| {
+            let mut block = [0; PAGE_BYTES];
+            block[..part.len()].copy_from_slice(part);
+            Arc::new(block)
+        })
+        .collect()
+}
+
+/// Copies the sectors that `mask` names.
+pub(super) fn copy_sectors(to: &mut [u8], from: &[u8], mask: u8) {
+    for (n, (to, from)) in to.chunks_mut(SECTOR_BYTES).zip(from.chunks(SECTOR_BYTES)).enumerate() {
+        if mask & (1 << n) != 0 {
+            to.copy_from_slice(from);
+        }
+    }
+}
+
+/// Everything that rests on a disk. Cheap to copy.
+#[derive(Clone, Default)]
+pub struct DiskImage {
+    pub(super) dirs: BTreeSet<PathBuf>,
+    pub(super) files: BTreeMap<PathBuf, Blocks>,
+}
+
+impl DiskImage {
+    /// The files, sorted by path, and their sizes.
+    pub fn files(&self) -> impl Iterator<Item = (&Path, u64)> {
+        self.files.iter().map(|(path, content)| (path.as_path(), content.bytes()))
+    }
+
+    /// The content of a file.
+    pub fn read(&self, path: &Path) -> Option<Vec<u8>> {
+        let content = self.files.get(path)?;
+        let mut bytes = vec![0; content.bytes() as usize];
+        content.read(0, &mut bytes);
+        Some(bytes)
+    }
+}
+
+impl std::fmt::Debug for DiskImage {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_map().entries(self.files()).finish()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_copy_does_not_see_what_is_written_to_the_original() {
+        let mut original = Blocks::with_content(&[1; 10_000], 300 * 4096);
+        let copy = original.clone();
+        original.set(1, Some(Arc::new([9; PAGE_BYTES])));
+        let mut buf = vec![7; 3 * PAGE_BYTES];
+        assert_eq!(copy.read(0, &mut buf), buf.len());
+        assert!(buf[..10_000].iter().all(|b| *b == 1) && buf[10_000..].iter().all(|b| *b == 0));
+        original.read(4096, &mut buf);
+        assert_eq!((buf[0], buf[4095], buf[4096]), (9, 9, 1));
+        assert_eq!(original.read(299 * 4096, &mut buf), 4096, "a read at the end is short");
+    }
+
+    #[test]
+    fn a_mask_replaces_single_sectors() {
+        let mut content = Blocks::with_content(&[1; PAGE_BYTES], 4096);
+        content.set_sectors(0, &Arc::new([2; PAGE_BYTES]), 0b1000_0001);
+        let mut buf = [0; PAGE_BYTES];
+        content.read(0, &mut buf);
+        let sectors: Vec<u8> = buf.chunks(SECTOR_BYTES).map(|s| s[0]).collect();
+        assert_eq!(sectors, [2, 1, 1, 1, 1, 1, 1, 2]);
+    }
+}

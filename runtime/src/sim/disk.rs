@@ -1,0 +1,445 @@
+//! The disk of a simulated node.
+
+use std::cell::{RefCell, RefMut};
+use std::collections::{BTreeMap, BTreeSet};
+use std::io;
+use std::ops::RangeInclusive;
+use std::path::{Path, PathBuf};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use rand::RngExt as _;
+
+use super::blocks::{Block, Blocks, DiskImage, split};
+use super::clock::SimClock;
+use super::faults::{Damage, Fault, FaultKind, Faults};
+use super::ledger::{CrashPolicy, Event, Inode, Ledger};
+use super::record::Recording;
+use super::rng::{SimRng, stream};
+use crate::buf::{AlignedBuf, PAGE_BYTES};
+use crate::fs::OpenMode;
+use crate::plane::{Completion, Durability, FileId, FileJob, Instant, Token, WRITE_BYTES_MAX};
+
+/// How long operations take: drawn evenly from these.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Latency {
+    /// Of a read.
+    pub read: RangeInclusive<Duration>,
+    /// Of a volatile write.
+    pub write: RangeInclusive<Duration>,
+    /// Of a durable write or a sync.
+    pub sync: RangeInclusive<Duration>,
+    /// Of a file job.
+    pub job: RangeInclusive<Duration>,
+}
+
+impl Default for Latency {
+    fn default() -> Self {
+        let micros = |from, to| Duration::from_micros(from)..=Duration::from_micros(to);
+        Self {
+            read: micros(20, 400),
+            write: micros(10, 300),
+            sync: micros(50, 2000),
+            job: micros(500, 20_000),
+        }
+    }
+}
+
+/// What a disk has been asked to do so far.
+#[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
+pub struct DiskStats {
+    /// Reads.
+    pub reads: u64,
+    /// Writes.
+    pub writes: u64,
+    /// Bytes of those writes.
+    pub bytes_written: u64,
+    /// Syncs.
+    pub syncs: u64,
+    /// File jobs.
+    pub jobs: u64,
+}
+
+/// A disk: files, a volatile cache in front of them, operations in flight, faults. Clones are handles to the same disk.
+///
+/// It checks its user: positions, lengths and addresses that direct I/O would refuse, writes behind the end of a file, two
+/// overlapping writes in flight, and file numbers that are not open are panics.
+#[derive(Clone)]
+pub struct SimDisk(Rc<RefCell<State>>);
+
+pub(super) struct State {
+    pub(super) clock: SimClock,
+    pub(super) rng: SimRng,
+    pub(super) latency: Latency,
+    pub(super) capacity: Option<u64>,
+    pub(super) faults: Faults,
+    pub(super) ledger: Ledger,
+    pub(super) files: BTreeMap<Inode, FileState>,
+    pub(super) open: BTreeMap<FileId, (Inode, OpenMode)>,
+    next_file: u32,
+    next_inode: u32,
+    next_op: u64,
+    pub(super) flights: BTreeMap<(Instant, u64), Flight>,
+    recording: Option<Recording>,
+    stats: DiskStats,
+}
+
+/// A file as reads see it.
+pub(super) struct FileState {
+    pub(super) path: PathBuf,
+    pub(super) content: Blocks,
+    /// What blocks held before they were last written.
+    pub(super) before: BTreeMap<usize, Option<Block>>,
+    pub(super) unreadable: BTreeSet<usize>,
+}
+
+pub(super) struct Flight {
+    owner: u16,
+    token: Token,
+    pub(super) op: Op,
+}
+
+pub(super) enum Op {
+    Write { inode: Inode, block: usize, data: Arc<[Block]>, asked: (Inode, usize), fails: bool },
+    Read { inode: Inode, at: u64, buf: AlignedBuf },
+    Sync { inode: Inode },
+    Job { inode: Inode, job: FileJob },
+}
+
+impl SimDisk {
+    /// An empty disk.
+    pub fn new(seed: u64) -> Self {
+        Self::from_image(&DiskImage::default(), seed)
+    }
+
+    /// A disk with this on it.
+    pub fn from_image(image: &DiskImage, seed: u64) -> Self {
+        Self::with_clock(image, stream(seed, "disk", 0), SimClock::default())
+    }
+
+    pub(super) fn with_clock(image: &DiskImage, rng: SimRng, clock: SimClock) -> Self {
+        let mut state = State {
+            clock,
+            rng,
+            latency: Latency::default(),
+            capacity: None,
+            faults: Faults::default(),
+            ledger: Ledger::default(),
+            files: BTreeMap::new(),
+            open: BTreeMap::new(),
+            next_file: 0,
+            next_inode: 0,
+            next_op: 0,
+            flights: BTreeMap::new(),
+            recording: None,
+            stats: DiskStats::default(),
+        };
+        state.start_from(image);
+        Self(Rc::new(RefCell::new(state)))
+    }
+
+    pub(super) fn state(&self) -> RefMut<'_, State> {
+        self.0.borrow_mut()
+    }
+
+    /// How long operations take from now on.
+    pub fn set_latency(&self, latency: Latency) {
+        self.state().latency = latency;
+    }
+
+    /// Bytes that all files together may have; making more fails with ENOSPC. None: no limit.
+    pub fn set_capacity(&self, bytes: Option<u64>) {
+        self.state().capacity = bytes;
+    }
+
+    /// Puts a fault in place.
+    pub fn inject(&self, fault: Fault) {
+        self.state().faults.push(fault);
+    }
+
+    /// Takes all faults away. (Damage at rest stays.)
+    pub fn clear_faults(&self) {
+        self.state().faults.clear();
+    }
+
+    /// Damages a 4 KiB block of a file at rest.
+    pub fn damage(&self, path: &Path, block: u64, damage: &Damage) {
+        self.state().damage(path, block as usize, damage);
+    }
+
+    /// Power is cut, or the process killed: operations in flight are never answered, open files are closed, and what was not
+    /// durable survives as the policy says.
+    pub fn crash(&self, policy: CrashPolicy) {
+        let mut state = self.state();
+        assert!(state.recording.is_none(), "take the recording before the crash");
+        let State { ledger, rng, .. } = &mut *state;
+        let image = ledger.survivors(policy, rng);
+        state.start_from(&image);
+    }
+
+    /// What is durable for certain at this moment.
+    pub fn image(&self) -> DiskImage {
+        self.state().durable_image()
+    }
+
+    /// Begins to remember everything that is asked of the disk. Nothing is in flight at this moment.
+    pub fn record(&self) {
+        let mut state = self.state();
+        assert!(!state.ledger.has_pending(), "a recording begins with nothing unsynced");
+        let recording = Recording::new(state.ledger.clone());
+        state.recording = Some(recording);
+    }
+
+    /// Notes something in the recording: an acknowledgement, say.
+    pub fn mark(&self, mark: u64) {
+        self.state().log(Event::Mark(mark));
+    }
+
+    /// Ends the recording.
+    pub fn take_recording(&self) -> Recording {
+        self.state().recording.take().expect("nothing is being recorded")
+    }
+
+    /// What has been asked so far.
+    pub fn stats(&self) -> DiskStats {
+        self.state().stats
+    }
+
+    /// Operations that were not answered yet.
+    pub fn in_flight(&self) -> usize {
+        self.state().flights.len()
+    }
+
+    /// When the next operation is answered.
+    pub(super) fn next_due(&self) -> Option<Instant> {
+        self.state().flights.first_key_value().map(|((due, _), _)| *due)
+    }
+
+    /// Answers the next operation.
+    pub(super) fn complete_next(&self) -> Option<(u16, Token, Completion)> {
+        let mut state = self.state();
+        let ((_, id), flight) = state.flights.pop_first()?;
+        let completion = state.complete(id, flight.op);
+        Some((flight.owner, flight.token, completion))
+    }
+
+    pub(super) fn submit_write(
+        &self,
+        owner: u16,
+        file: FileId,
+        at: u64,
+        data: &[u8],
+        durability: Durability,
+        token: Token,
+    ) {
+        assert!(data.as_ptr().addr().is_multiple_of(PAGE_BYTES), "direct I/O needs an aligned address");
+        assert!(data.len() <= WRITE_BYTES_MAX, "a write of {} bytes is too large", data.len());
+        let mut state = self.state();
+        let latency = match durability {
+            Durability::Volatile => state.latency.write.clone(),
+            Durability::Durable => state.latency.sync.clone(),
+        };
+        let id = state.next_op();
+        let op = state.begin_write(id, file, at, data, durability);
+        state.launch(id, owner, token, &latency, op);
+    }
+
+    pub(super) fn submit_read(&self, owner: u16, file: FileId, at: u64, buf: AlignedBuf, token: Token) {
+        aligned(at, buf.len());
+        let mut state = self.state();
+        let inode = state.inode(file);
+        let latency = state.latency.read.clone();
+        let id = state.next_op();
+        state.stats.reads += 1;
+        state.launch(id, owner, token, &latency, Op::Read { inode, at, buf });
+    }
+
+    pub(super) fn submit_sync(&self, owner: u16, file: FileId, token: Token) {
+        let mut state = self.state();
+        let latency = state.latency.sync.clone();
+        let id = state.next_op();
+        let op = state.begin_sync(id, file);
+        state.launch(id, owner, token, &latency, op);
+    }
+
+    pub(super) fn submit_job(&self, owner: u16, job: FileJob, token: Token) {
+        let mut state = self.state();
+        let latency = state.latency.job.clone();
+        let id = state.next_op();
+        let op = state.begin_job(id, job);
+        state.launch(id, owner, token, &latency, op);
+    }
+}
+
+impl State {
+    fn start_from(&mut self, image: &DiskImage) {
+        let (ledger, inodes) = Ledger::of_image(image);
+        self.files.clear();
+        for (path, inode) in ledger.names() {
+            let content = ledger.content(*inode).expect("a named file has content").clone();
+            self.files.insert(*inode, FileState::new(path.clone(), content));
+        }
+        self.ledger = ledger;
+        self.next_inode = inodes;
+        self.open.clear();
+        self.flights.clear();
+    }
+
+    fn durable_image(&self) -> DiskImage {
+        // Losing everything takes no decision, so the stream of random numbers is not touched.
+        self.ledger.survivors(CrashPolicy::LOSE_ALL, &mut self.rng.clone())
+    }
+
+    pub(super) fn log(&mut self, event: Event) {
+        self.ledger.apply(&event);
+        if let Some(recording) = &mut self.recording {
+            recording.push(event);
+        }
+    }
+
+    pub(super) fn next_op(&mut self) -> u64 {
+        self.next_op += 1;
+        self.next_op
+    }
+
+    pub(super) fn inode(&self, file: FileId) -> Inode {
+        self.open.get(&file).unwrap_or_else(|| panic!("{file:?} is not open")).0
+    }
+
+    pub(super) fn file(&self, inode: Inode) -> &FileState {
+        &self.files[&inode]
+    }
+
+    pub(super) fn open_inode(&mut self, inode: Inode, mode: OpenMode) -> FileId {
+        let file = FileId(self.next_file);
+        self.next_file += 1;
+        self.open.insert(file, (inode, mode));
+        file
+    }
+
+    /// Forgets files that have no name, are not open and have no operation in flight.
+    pub(super) fn forget_unused(&mut self) {
+        let Self { files, open, flights, ledger, .. } = self;
+        files.retain(|inode, file| {
+            ledger.names().get(&file.path) == Some(inode)
+                || open.values().any(|(open, _)| open == inode)
+                || flights.values().any(|flight| flight.op.inode() == *inode)
+        });
+    }
+
+    pub(super) fn renamed(&mut self, from: &Path, to: &Path) {
+        let inode = self.ledger.names()[from];
+        self.log(Event::Renamed(from.to_path_buf(), to.to_path_buf()));
+        if let Some(file) = self.files.get_mut(&inode) {
+            file.path = to.to_path_buf();
+        }
+        self.forget_unused();
+    }
+
+    fn launch(&mut self, id: u64, owner: u16, token: Token, latency: &RangeInclusive<Duration>, op: Op) {
+        let nanos = |d: &Duration| d.as_nanos() as u64;
+        let takes = self.rng.random_range(nanos(latency.start())..=nanos(latency.end()));
+        let due = self.clock.now().after(Duration::from_nanos(takes));
+        self.flights.insert((due, id), Flight { owner, token, op });
+    }
+
+    pub(super) fn begin_write(
+        &mut self,
+        id: u64,
+        file: FileId,
+        at: u64,
+        data: &[u8],
+        durability: Durability,
+    ) -> Op {
+        aligned(at, data.len());
+        let (inode, mode) = *self.open.get(&file).unwrap_or_else(|| panic!("{file:?} is not open"));
+        let state = &self.files[&inode];
+        assert!(mode == OpenMode::ReadWrite, "{} is open for reading only", state.path.display());
+        let end = at + data.len() as u64;
+        assert!(
+            end <= state.content.bytes(),
+            "a write ends at {end}, behind the end of {}",
+            state.path.display()
+        );
+        let asked = (inode, at as usize / PAGE_BYTES);
+        let mut data: Arc<[Block]> = split(data).into();
+        for flight in self.flights.values() {
+            if let Op::Write { asked: (other, block), data: other_data, .. } = &flight.op {
+                assert!(
+                    *other != inode || block + other_data.len() <= asked.1 || asked.1 + data.len() <= *block,
+                    "two writes in flight overlap in {}",
+                    state.path.display()
+                );
+            }
+        }
+        self.stats.writes += 1;
+        self.stats.bytes_written += end - at;
+        let path = &self.files[&inode].path;
+        let is_of_write = |kind: &FaultKind| !matches!(kind, FaultKind::ReadError | FaultKind::SyncError);
+        let (mut target, mut fails) = (asked, false);
+        match self.faults.met(path, at..end, is_of_write) {
+            Some(FaultKind::WriteError) => fails = true,
+            Some(FaultKind::WriteLost) => data = Arc::new([]),
+            Some(FaultKind::WriteMisdirected { path, at }) => {
+                let other =
+                    *self.ledger.names().get(&path).expect("a misdirected write goes to a file that exists");
+                target = (other, at as usize / PAGE_BYTES);
+                let room =
+                    (self.files[&other].content.bytes() as usize / PAGE_BYTES).saturating_sub(target.1);
+                data = data.iter().take(room).cloned().collect();
+            }
+            _ => {}
+        }
+        let (inode, block) = target;
+        self.log(Event::WriteBegun { id, inode, block, data: data.clone(), durability });
+        Op::Write { inode, block, data, asked, fails }
+    }
+
+    pub(super) fn begin_sync(&mut self, id: u64, file: FileId) -> Op {
+        let inode = self.inode(file);
+        self.stats.syncs += 1;
+        self.log(Event::SyncBegun { id, inode });
+        Op::Sync { inode }
+    }
+
+    pub(super) fn begin_job(&mut self, id: u64, job: FileJob) -> Op {
+        let (FileJob::Create { bytes, .. } | FileJob::Replace { bytes, .. }) = &job;
+        aligned(*bytes, PAGE_BYTES);
+        self.stats.jobs += 1;
+        let inode = Inode(self.next_inode);
+        self.next_inode += 1;
+        self.log(Event::JobBegun { id, inode, job: job.clone() });
+        Op::Job { inode, job }
+    }
+}
+
+impl FileState {
+    pub(super) fn new(path: PathBuf, content: Blocks) -> Self {
+        Self { path, content, before: BTreeMap::new(), unreadable: BTreeSet::new() }
+    }
+}
+
+impl Op {
+    fn inode(&self) -> Inode {
+        match self {
+            Self::Write { inode, .. }
+            | Self::Read { inode, .. }
+            | Self::Sync { inode }
+            | Self::Job { inode, .. } => *inode,
+        }
+    }
+}
+
+pub(super) fn errno(code: i32) -> io::Error {
+    io::Error::from_raw_os_error(code)
+}
+
+/// What direct I/O would refuse.
+pub(super) fn aligned(at: u64, len: usize) {
+    assert!(at.is_multiple_of(PAGE_BYTES as u64), "direct I/O at {at}, which is not a multiple of 4096");
+    assert!(
+        len > 0 && len.is_multiple_of(PAGE_BYTES),
+        "direct I/O of {len} bytes, which is not a multiple of 4096"
+    );
+}

@@ -1,0 +1,182 @@
+//! How the operations of a simulated disk are carried out.
+
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+
+use rand::Rng as _;
+
+use super::blocks::{Block, copy_sectors};
+use super::disk::{FileState, Op, State, errno};
+use super::faults::{Damage, FaultKind};
+use super::ledger::{Event, Inode, job_result, tear};
+use crate::buf::PAGE_BYTES;
+use crate::fs::OpenMode;
+use crate::plane::{Completion, Durability, FileId, FileJob};
+
+impl State {
+    pub(super) fn complete(&mut self, id: u64, op: Op) -> Completion {
+        let completion = match op {
+            Op::Write { inode, block, data, fails, .. } => {
+                self.apply_write(inode, block, &data, fails);
+                self.log(Event::WriteAnswered { id, ok: !fails });
+                Completion::Write(if fails { Err(eio()) } else { Ok(()) })
+            }
+            Op::Read { inode, at, mut buf } => {
+                let result = self.read(inode, at, &mut buf);
+                Completion::Read(result.map(|filled| (buf, filled)))
+            }
+            Op::Sync { inode } => Completion::Sync(self.finish_sync(id, inode)),
+            Op::Job { inode, job } => {
+                let is_create = matches!(job, FileJob::Create { .. });
+                let result = self.finish_job(id, inode, &job);
+                if is_create { Completion::Created(result) } else { Completion::Replaced(result) }
+            }
+        };
+        self.forget_unused();
+        completion
+    }
+
+    fn apply_write(&mut self, inode: Inode, block: usize, data: &[Block], torn: bool) {
+        let masks = if torn { tear(data.len(), &mut self.rng) } else { vec![0xFF; data.len()] };
+        let Some(file) = self.files.get_mut(&inode) else { return };
+        for ((at, data), mask) in (block..).zip(data).zip(masks) {
+            file.before.insert(at, file.content.get(at).cloned());
+            file.content.set_sectors(at, data, mask);
+            file.unreadable.remove(&at);
+        }
+    }
+
+    /// Reads what is there, and of overlapping writes in flight any sectors.
+    pub(super) fn read(&mut self, inode: Inode, at: u64, buf: &mut [u8]) -> io::Result<usize> {
+        let file = &self.files[&inode];
+        let filled = file.content.read(at, buf);
+        let first = at as usize / PAGE_BYTES;
+        let blocks = first..first + filled.div_ceil(PAGE_BYTES);
+        let is_of_read = |kind: &FaultKind| *kind == FaultKind::ReadError;
+        if file.unreadable.range(blocks.clone()).next().is_some()
+            || self.faults.met(&file.path, at..at + filled as u64, is_of_read).is_some()
+        {
+            return Err(eio());
+        }
+        for flight in self.flights.values() {
+            if let Op::Write { inode: other, block, data, .. } = &flight.op
+                && *other == inode
+            {
+                for (n, data) in (*block..).zip(data.iter()).filter(|(n, _)| blocks.contains(n)) {
+                    let part = &mut buf[(n - first) * PAGE_BYTES..filled.min((n - first + 1) * PAGE_BYTES)];
+                    copy_sectors(part, &data[..], self.rng.next_u64() as u8);
+                }
+            }
+        }
+        // What lies behind the end must not depend on what the buffer held before.
+        buf[filled..].fill(0xA5);
+        Ok(filled)
+    }
+
+    fn finish_sync(&mut self, id: u64, inode: Inode) -> io::Result<()> {
+        let path = &self.files[&inode].path;
+        let fails = self.faults.met(path, 0..u64::MAX, |kind| *kind == FaultKind::SyncError).is_some();
+        self.log(Event::SyncAnswered { id, ok: !fails });
+        if fails { Err(eio()) } else { Ok(()) }
+    }
+
+    fn finish_job(&mut self, id: u64, inode: Inode, job: &FileJob) -> io::Result<FileId> {
+        let (path, content) = job_result(job);
+        let result = self.may_make(&path, content.bytes(), matches!(job, FileJob::Create { .. }));
+        self.log(Event::JobAnswered { id, ok: result.is_ok() });
+        result?;
+        self.files.insert(inode, FileState::new(path, content));
+        Ok(self.open_inode(inode, OpenMode::ReadWrite))
+    }
+
+    fn may_make(&self, path: &Path, bytes: u64, anew: bool) -> io::Result<()> {
+        if !self.is_dir(path.parent().unwrap_or(Path::new(""))) {
+            return Err(errno(libc::ENOENT));
+        }
+        if anew && self.ledger.names().contains_key(path) {
+            return Err(errno(libc::EEXIST));
+        }
+        let used: u64 = self.files.values().map(|file| file.content.bytes()).sum();
+        match self.capacity {
+            Some(capacity) if used + bytes > capacity => Err(errno(libc::ENOSPC)),
+            _ => Ok(()),
+        }
+    }
+
+    pub(super) fn is_dir(&self, path: &Path) -> bool {
+        path == Path::new("") || path == Path::new("/") || self.ledger.dirs().contains(path)
+    }
+
+    /// Writes at once, for the calls that block.
+    pub(super) fn write_now(&mut self, file: FileId, at: u64, data: &[u8]) -> io::Result<()> {
+        if self.open.get(&file).is_some_and(|(_, mode)| *mode == OpenMode::Read) {
+            return Err(errno(libc::EBADF));
+        }
+        let id = self.next_op();
+        let op = self.begin_write(id, file, at, data, Durability::Volatile);
+        match self.complete(id, op) {
+            Completion::Write(result) => result,
+            other => unreachable!("a write was answered with {other:?}"),
+        }
+    }
+
+    pub(super) fn sync_now(&mut self, file: FileId) -> io::Result<()> {
+        let id = self.next_op();
+        let op = self.begin_sync(id, file);
+        match self.complete(id, op) {
+            Completion::Sync(result) => result,
+            other => unreachable!("a sync was answered with {other:?}"),
+        }
+    }
+
+    pub(super) fn job_now(&mut self, job: FileJob) -> io::Result<FileId> {
+        let id = self.next_op();
+        let op = self.begin_job(id, job);
+        match self.complete(id, op) {
+            Completion::Created(result) | Completion::Replaced(result) => result,
+            other => unreachable!("a file job was answered with {other:?}"),
+        }
+    }
+
+    pub(super) fn damage(&mut self, path: &Path, block: usize, damage: &Damage) {
+        let content = |path: &Path, block: usize| {
+            let inode = *self.ledger.names().get(path).expect("only a file that exists can be damaged");
+            (inode, self.files[&inode].content.get(block).cloned())
+        };
+        let (inode, mut old) = content(path, block);
+        let new = match damage {
+            Damage::FlipBit(bit) => {
+                let flipped = Arc::make_mut(old.get_or_insert_with(|| Arc::new([0; PAGE_BYTES])));
+                flipped[bit / 8] ^= 1 << (bit % 8);
+                old
+            }
+            Damage::Zero => None,
+            Damage::Stale => self.files[&inode].before.get(&block).cloned().flatten(),
+            Damage::ContentOf(other, at) => content(other, *at as usize).1,
+            Damage::SwapWith(other, at) => {
+                let (other, theirs) = content(other, *at as usize);
+                self.put(other, *at as usize, old);
+                theirs
+            }
+            Damage::Unreadable => {
+                self.files.entry(inode).and_modify(|file| {
+                    file.unreadable.insert(block);
+                });
+                return;
+            }
+        };
+        self.put(inode, block, new);
+    }
+
+    fn put(&mut self, inode: Inode, block: usize, content: Option<Block>) {
+        self.ledger.damage(inode, block, content.as_ref());
+        if let Some(file) = self.files.get_mut(&inode) {
+            file.content.set(block, content);
+        }
+    }
+}
+
+fn eio() -> io::Error {
+    errno(libc::EIO)
+}
