@@ -1,4 +1,31 @@
-//! The log of the broker: stores of extents, commit rounds on direct I/O, recovery, indexes, tail cache and retention.
+//! The log: where records become durable and are read back.
+//!
+//! A [`Store`] keeps the logs of the partitions of one shard in a few large files. It is driven like a shard itself: commands
+//! (`append`, `read`, ...) return at once, disk completions come in through [`Store::on_disk`], and what the owner has to know
+//! goes out through [`Store::poll_event`].
+//!
+//! Invariant, per partition: `extent_end <= durable_end <= append_end`. What is between `extent_end` and `append_end` is contiguous and in memory.
+//!
+//! Invariant: nothing below `durable_end` is ever overwritten or truncated; readers only ever see what is below it.
+//!
+//! This crate knows neither sockets nor topics' names, and nothing of replication: `durable` means on this disk.
+
 #![forbid(unsafe_code)]
 
+pub mod api;
+pub mod config;
+pub mod expect;
+pub mod layout;
+pub mod limits;
+pub mod report;
 pub mod state_log;
+mod store;
+
+pub use api::{
+    AppendError, Appended, Bounds, Cursor, FindOutcome, FindResult, Frames, LogStartError, Payload,
+    ProducerCheck, ProducerStamp, ReadId, ReadOutcome, ReadResult, Slot, StoreEvent, StoreStats,
+};
+pub use config::{DurableForm, PartitionConfig, StoreConfig};
+pub use limits::StoreLimits;
+pub use report::{OpenError, PartitionFinding, RecoveryReport};
+pub use store::Store;

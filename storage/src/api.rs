@@ -1,0 +1,329 @@
+//! What goes into a store and what comes out: values without behaviour.
+
+use bytes::Bytes;
+use highwater_protocol::ids::{Incarnation, LeaderEpoch, LogIndex, Offset, Timestamp, TopicPartition};
+use highwater_runtime::buf::AlignedBuf;
+
+/// A partition within its store, for as long as the store is open. Never given to another partition.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct Slot(pub u32);
+
+/// A read or search that has to wait for the disk.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct ReadId(pub u64);
+
+/// A record batch on its way into the log. The caller has checked its checksum and its length.
+#[derive(Debug)]
+pub enum Payload<'a> {
+    /// Copied once, into the partition's tail page.
+    Small(&'a [u8]),
+    /// Written, cached and sent from where it is. The batch is at `pages[64..64 + batch_bytes]`; the frame's header goes in front of it.
+    Bulk {
+        /// Pages of the frame's own.
+        pages: AlignedBuf,
+        /// Length of the batch.
+        batch_bytes: usize,
+    },
+}
+
+/// Where a batch went. It is not durable yet.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Appended {
+    /// Its index: durable once [`StoreEvent::Durable`] names a higher one.
+    pub index: LogIndex,
+    /// Offset of its first record.
+    pub base_offset: Offset,
+    /// Offset behind its last record.
+    pub next_offset: Offset,
+}
+
+/// Why a batch was not appended. Nothing has changed then.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum AppendError {
+    /// No space for another slab. Appends succeed again after [`StoreEvent::SpaceAvailable`].
+    #[error("the disk is full: no space for another slab in the store")]
+    StorageFull,
+    /// The partition was stopped because part of its log is damaged.
+    #[error("the partition is stopped: part of its log is damaged")]
+    Faulty,
+    /// The batch does not fit an extent.
+    #[error("a batch of {bytes} bytes is larger than the {max} bytes that fit an extent")]
+    TooLarge {
+        /// Its size.
+        bytes: usize,
+        /// The limit.
+        max: usize,
+    },
+    /// Too much is waiting for the disk already.
+    #[error("too many bytes are waiting for the disk")]
+    Busy,
+    /// The batch is in the log already.
+    #[error("the batch was appended before, at offset {base_offset}")]
+    Duplicate {
+        /// Where it is.
+        base_offset: Offset,
+        /// The offset behind its last record: the batch is durable once `durable_end` reaches it.
+        next_offset: Offset,
+        /// Its largest timestamp.
+        timestamp: Timestamp,
+    },
+    /// The batch does not follow the producer's last one.
+    #[error("the batch does not follow the producer's last one: sequence {expected} was expected")]
+    OutOfOrder {
+        /// The sequence number that would.
+        expected: i32,
+    },
+    /// A newer instance of the producer has written here.
+    #[error("a newer instance of the producer has written here")]
+    Fenced,
+    /// The partition was deleted.
+    #[error("the partition was deleted")]
+    Deleted,
+}
+
+/// What the partition knows of a producer's batch.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum ProducerCheck {
+    /// Not seen before: append it.
+    New,
+    /// In the log already.
+    Duplicate {
+        /// Where.
+        base_offset: Offset,
+        /// The offset behind its last record.
+        next_offset: Offset,
+        /// Its largest timestamp.
+        timestamp: Timestamp,
+    },
+    /// It does not follow the last one.
+    OutOfOrder {
+        /// The sequence number that would.
+        expected: i32,
+    },
+    /// A newer epoch of the producer has written here.
+    Fenced,
+}
+
+/// What a batch says of its producer.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct ProducerStamp {
+    /// The producer; negative for none.
+    pub producer: i64,
+    /// Its epoch.
+    pub epoch: i16,
+    /// Sequence number of the batch's first record.
+    pub base_sequence: i32,
+    /// Records of the batch, minus one.
+    pub last_offset_delta: u32,
+}
+
+/// Where the log of a partition begins and ends.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Bounds {
+    /// Offset of the first record that may be read.
+    pub log_start: Offset,
+    /// Every record below is on stable storage here.
+    pub durable_end: Offset,
+    /// Offset of the next record.
+    pub append_end: Offset,
+    /// Every frame with a lower index is on stable storage here.
+    pub durable_index: LogIndex,
+    /// Index of the next frame.
+    pub append_index: LogIndex,
+    /// Bytes of frames in the partition's extents.
+    pub bytes: u64,
+    /// Part of the log is damaged: appends are refused.
+    pub faulty: bool,
+    /// Epoch of the last frame, if there is any.
+    pub last_epoch: Option<LeaderEpoch>,
+}
+
+/// A reader's place in a partition. Going on from the cursor that a read returned needs no search.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Cursor {
+    pub(crate) offset: Offset,
+    pub(crate) hint: Option<CursorHint>,
+}
+
+/// Where the frame of a cursor's offset begins.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct CursorHint {
+    pub(crate) incarnation: Incarnation,
+    pub(crate) position: u32,
+    /// Size of the largest frame of the last read: the next one is made large enough for one of that kind.
+    pub(crate) frame_bytes: u32,
+}
+
+impl Cursor {
+    /// In front of the record with this offset.
+    pub const fn at(offset: Offset) -> Self {
+        Self { offset, hint: None }
+    }
+
+    /// The next offset this cursor reads.
+    pub const fn offset(&self) -> Offset {
+        self.offset
+    }
+}
+
+/// Whole frames as they rest, each slice contiguous. The first batch may begin before the offset that was asked for;
+/// frames of other kinds than batches are among them.
+#[derive(Clone, Debug)]
+pub struct Frames {
+    /// The slices, in order. None splits a frame.
+    pub bytes: Vec<Bytes>,
+    /// Where to go on.
+    pub next: Cursor,
+}
+
+/// What a read found.
+#[derive(Clone, Debug)]
+pub enum ReadResult {
+    /// At least one batch.
+    Frames(Frames),
+    /// Nothing to read yet at this offset.
+    AtEnd,
+    /// The offset is before the log's start or behind its end.
+    OutOfRange {
+        /// Where the log starts.
+        log_start: Offset,
+        /// Where it ends.
+        durable_end: Offset,
+    },
+    /// The frame at this offset cannot be read, or fails its checksum.
+    Damaged {
+        /// The next offset that can be read.
+        resume_at: Offset,
+    },
+}
+
+/// Answer to [`Store::read`](crate::Store::read).
+#[derive(Clone, Debug)]
+pub enum ReadOutcome {
+    /// From memory.
+    Ready(ReadResult),
+    /// From disk: [`StoreEvent::Read`] will bring it.
+    Pending(ReadId),
+}
+
+/// What a search by timestamp found: the first record at or after it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum FindResult {
+    /// This record.
+    At(Offset, Timestamp),
+    /// No record is that late.
+    None,
+    /// A frame that had to be looked into cannot be read; what lies behind it was not searched.
+    Damaged {
+        /// The next offset that can be read.
+        resume_at: Offset,
+    },
+}
+
+/// Answer to [`Store::find_time`](crate::Store::find_time).
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum FindOutcome {
+    /// From memory.
+    Ready(FindResult),
+    /// From disk: [`StoreEvent::Found`] will bring it.
+    Pending(ReadId),
+}
+
+/// Why the start of a log cannot be moved there.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum LogStartError {
+    /// Records that are not durable yet, or do not exist.
+    #[error("offset {offset} is behind the end of the log, {durable_end}")]
+    BehindEnd {
+        /// What was asked.
+        offset: Offset,
+        /// Where the log ends.
+        durable_end: Offset,
+    },
+    /// The partition was deleted.
+    #[error("the partition was deleted")]
+    Deleted,
+}
+
+/// Something that the owner of a store has to know. Taken with [`Store::poll_event`](crate::Store::poll_event).
+#[derive(Clone, Debug)]
+pub enum StoreEvent {
+    /// More of a partition's log is on stable storage.
+    Durable {
+        /// The partition.
+        slot: Slot,
+        /// Every frame with a lower index is durable.
+        durable_index: LogIndex,
+        /// Every record with a lower offset is durable.
+        durable_offset: Offset,
+    },
+    /// A read is done.
+    Read {
+        /// Which.
+        id: ReadId,
+        /// What it found.
+        result: ReadResult,
+    },
+    /// A search is done.
+    Found {
+        /// Which.
+        id: ReadId,
+        /// What it found.
+        result: FindResult,
+    },
+    /// The start of a log was moved, durably.
+    LogStart {
+        /// The partition.
+        slot: Slot,
+        /// Its first offset now.
+        offset: Offset,
+    },
+    /// A partition was deleted, durably.
+    Deleted {
+        /// Which it was.
+        tp: TopicPartition,
+    },
+    /// No slab can be added: appends that need space fail until [`StoreEvent::SpaceAvailable`].
+    StorageFull(String),
+    /// Appends that failed with [`AppendError::StorageFull`] may succeed now.
+    SpaceAvailable,
+    /// The disk is not to be trusted any more: end the process.
+    Fatal(String),
+    /// Everything is durable and checkpointed after [`Store::shutdown`](crate::Store::shutdown).
+    Closed,
+}
+
+/// Counters since the store was opened.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub struct StoreStats {
+    /// Disk writes of log data.
+    pub writes: u64,
+    /// Bytes of them.
+    pub bytes_written: u64,
+    /// Syncs of slabs.
+    pub syncs: u64,
+    /// Commit rounds.
+    pub rounds: u64,
+    /// Frames appended.
+    pub frames_appended: u64,
+    /// Bytes of them.
+    pub bytes_appended: u64,
+    /// Reads answered from the cache.
+    pub reads_cached: u64,
+    /// Disk reads.
+    pub reads_disk: u64,
+    /// Bytes of them.
+    pub bytes_read: u64,
+    /// Checkpoints.
+    pub checkpoints: u64,
+    /// Bytes of frozen chunks held for readers.
+    pub cache_bytes: u64,
+    /// Appended and not yet durable.
+    pub unacked_bytes: u64,
+    /// Bytes of slabs.
+    pub slab_bytes: u64,
+    /// Of them, free.
+    pub free_bytes: u64,
+}

@@ -1,0 +1,59 @@
+//! What a store is told by its owner.
+
+use std::path::PathBuf;
+
+use highwater_protocol::ids::{ClusterId, StoreId};
+
+use crate::limits::StoreLimits;
+
+/// How a commit round is made durable. Which one is faster depends on the disk and is measured at start-up.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum DurableForm {
+    /// Every write is durable by itself (RWF_DSYNC).
+    Dsync,
+    /// Volatile writes, then one sync for each slab that the round touched.
+    SyncPerRound,
+}
+
+/// What a store is opened with.
+#[derive(Clone, Debug)]
+pub struct StoreConfig {
+    /// The store's own folder, such as `highwater-data/store-000`.
+    pub dir: PathBuf,
+    /// The cluster that the data belongs to.
+    pub cluster: ClusterId,
+    /// Which store this is.
+    pub store: StoreId,
+    /// Top byte of every token of the store and of its state log's.
+    pub token_space: u8,
+    /// Sizes.
+    pub limits: StoreLimits,
+    /// How rounds become durable.
+    pub durable_form: DurableForm,
+}
+
+/// What a topic's configuration means for the log of one of its partitions.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct PartitionConfig {
+    /// Records older than this may go. `None`: time deletes nothing.
+    pub retention_ms: Option<i64>,
+    /// What is beyond this many bytes may go. `None`: size deletes nothing.
+    pub retention_bytes: Option<u64>,
+    /// The active extent is closed when its first record is this old, so that retention can cut behind it.
+    pub segment_ms: i64,
+    /// The active extent is closed when it holds this many bytes, so that retention can cut behind it.
+    pub segment_bytes: u64,
+}
+
+impl Default for PartitionConfig {
+    /// Kafka's defaults: a week, any size, segments of a week and 1 GiB.
+    fn default() -> Self {
+        const WEEK_MS: i64 = 7 * 24 * 60 * 60 * 1000;
+        Self {
+            retention_ms: Some(WEEK_MS),
+            retention_bytes: None,
+            segment_ms: WEEK_MS,
+            segment_bytes: 1 << 30,
+        }
+    }
+}

@@ -1,0 +1,44 @@
+//! What the store tells recovery before it scans an extent, and how recovery gets at the extent's bytes.
+//!
+//! Positions are relative to the start of the extent, its header block included: the first frame is at [`EXTENT_HEADER_BYTES`](crate::layout::EXTENT_HEADER_BYTES).
+
+use std::io;
+
+use highwater_protocol::ids::{Incarnation, LogIndex, Offset};
+
+/// A place between two frames of a partition's log.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Mark {
+    /// The extent.
+    pub incarnation: Incarnation,
+    /// Where in the extent the next frame goes; a multiple of 8.
+    pub position: u32,
+    /// Index of the next frame.
+    pub index: LogIndex,
+    /// Offset of the next record.
+    pub offset: Offset,
+}
+
+/// What must be true of the frames from a place on.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Expectation {
+    /// Where to start, and the extent's life, the index and the offset expected there.
+    pub start: Mark,
+    /// [`TopicPartition::tag`](highwater_protocol::ids::TopicPartition::tag) of the partition.
+    pub tag: u32,
+    /// Size of the extent, header block included.
+    pub extent_bytes: u32,
+    /// Where the extent was sealed, if the store's map says so: every frame in front of it had been written.
+    pub sealed_at: Option<u32>,
+    /// The store's map says that every frame with an index below this was durable.
+    pub durable_hint: LogIndex,
+    /// How far behind a bad frame to look for proof that it had been acknowledged.
+    pub unacked_bytes_max: u32,
+}
+
+/// The bytes of one extent.
+pub trait ExtentBytes {
+    /// Reads from this position of the extent until `buf` is full or the file ends; tells how much.
+    /// `at` and the length are multiples of the page size.
+    fn read_at(&mut self, at: u32, buf: &mut [u8]) -> io::Result<usize>;
+}

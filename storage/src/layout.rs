@@ -1,0 +1,286 @@
+//! Where bytes lie: names of slabs, the header of an extent, the sizes that both stand on. Field by field in `docs/disk-format.md`.
+//!
+//! ```text
+//! store-000/slab-000000      |extent          |extent  |free    |extent                          | ...
+//!                            |header|frames...|
+//!                             4 KiB
+//! ```
+//!
+//! An extent's size is a power of two and its position in the slab a multiple of its size, so a header can only be at
+//! multiples of the smallest extent: that is how the map of a store is rebuilt when it is lost.
+
+use highwater_protocol::ids::{
+    ClusterId, Incarnation, LeaderEpoch, LogIndex, Offset, PartitionIndex, StoreId, TopicId, TopicPartition,
+};
+use zerocopy::byteorder::little_endian::{I32, I64, U16, U32, U64};
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
+
+/// Granule of every position and length on disk.
+pub use highwater_runtime::buf::PAGE_BYTES;
+
+/// Bytes of the block in front of an extent's frames.
+pub const EXTENT_HEADER_BYTES: usize = PAGE_BYTES;
+
+/// How an extent header begins, behind its checksum: "HWEXTENT".
+pub const EXTENT_MAGIC: u64 = u64::from_le_bytes(*b"HWEXTENT");
+
+/// Version of the layout of extents and slabs.
+pub const EXTENT_VERSION: u16 = 1;
+
+/// The number of a slab within its store.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct SlabId(pub u32);
+
+/// Where an extent lies.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct Place {
+    /// The slab.
+    pub slab: SlabId,
+    /// First byte within the slab; a multiple of the extent's size.
+    pub at: u64,
+}
+
+/// The name of a slab's file.
+pub fn slab_name(slab: SlabId) -> String {
+    format!("slab-{:06}", slab.0)
+}
+
+/// The slab whose file has this name, if it is a slab's.
+pub fn parse_slab_name(name: &str) -> Option<SlabId> {
+    let digits = name.strip_prefix("slab-")?;
+    if digits.len() < 6 || !digits.bytes().all(|b| b.is_ascii_digit()) {
+        return None;
+    }
+    let id = SlabId(digits.parse().ok()?);
+    (slab_name(id) == name).then_some(id)
+}
+
+/// The name of a store's folder.
+pub fn store_dir_name(store: StoreId) -> String {
+    format!("store-{:03}", store.0)
+}
+
+/// The store whose folder has this name, if it is a store's.
+pub fn parse_store_dir_name(name: &str) -> Option<StoreId> {
+    let digits = name.strip_prefix("store-")?;
+    if digits.len() < 3 || !digits.bytes().all(|b| b.is_ascii_digit()) {
+        return None;
+    }
+    let id = StoreId(digits.parse().ok()?);
+    (store_dir_name(id) == name).then_some(id)
+}
+
+/// Path stem of a store's state log within its folder: files `state.a` and `state.b`.
+pub const STATE_STEM: &str = "state";
+
+/// Purpose tag of a store's state log.
+pub const STATE_PURPOSE: [u8; 4] = *b"STOR";
+
+/// What an extent says about itself.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct ExtentId {
+    /// The cluster whose data this is.
+    pub cluster: ClusterId,
+    /// The store it belongs to.
+    pub store: StoreId,
+    /// Where it lies. A header found elsewhere was misdirected.
+    pub place: Place,
+    /// Its size is two to the power of this.
+    pub log2_bytes: u8,
+    /// This life of the space.
+    pub incarnation: Incarnation,
+    /// Whose log it holds.
+    pub tp: TopicPartition,
+    /// Index of its first frame.
+    pub base_index: LogIndex,
+    /// Offset of its first record.
+    pub base_offset: Offset,
+    /// Epoch of the leader at its allocation.
+    pub leader_epoch: LeaderEpoch,
+}
+
+/// The first bytes of an extent; the rest of its first page is zero.
+#[derive(Clone, Copy, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned, Debug)]
+#[repr(C)]
+struct ExtentHeader {
+    /// CRC-32C of bytes 4..4096.
+    crc: U32,
+    version: U16,
+    store: U16,
+    magic: U64,
+    cluster: [u8; 16],
+    topic: [u8; 16],
+    partition: U32,
+    slab: U32,
+    at: U64,
+    incarnation: U64,
+    base_index: U64,
+    base_offset: I64,
+    leader_epoch: I32,
+    log2_bytes: u8,
+    reserved: [u8; 3],
+}
+
+/// Bytes of the fields of an extent header.
+pub const EXTENT_HEADER_FIELD_BYTES: usize = size_of::<ExtentHeader>();
+
+const _: () = {
+    use core::mem::{offset_of, size_of};
+    assert!(size_of::<ExtentHeader>() == 96);
+    assert!(offset_of!(ExtentHeader, crc) == 0);
+    assert!(offset_of!(ExtentHeader, version) == 4);
+    assert!(offset_of!(ExtentHeader, store) == 6);
+    assert!(offset_of!(ExtentHeader, magic) == 8);
+    assert!(offset_of!(ExtentHeader, cluster) == 16);
+    assert!(offset_of!(ExtentHeader, topic) == 32);
+    assert!(offset_of!(ExtentHeader, partition) == 48);
+    assert!(offset_of!(ExtentHeader, slab) == 52);
+    assert!(offset_of!(ExtentHeader, at) == 56);
+    assert!(offset_of!(ExtentHeader, incarnation) == 64);
+    assert!(offset_of!(ExtentHeader, base_index) == 72);
+    assert!(offset_of!(ExtentHeader, base_offset) == 80);
+    assert!(offset_of!(ExtentHeader, leader_epoch) == 88);
+    assert!(offset_of!(ExtentHeader, log2_bytes) == 92);
+    assert!(offset_of!(ExtentHeader, reserved) == 93);
+    assert!(EXTENT_HEADER_BYTES.is_multiple_of(PAGE_BYTES));
+};
+
+/// Why a block is not an extent header.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ExtentHeaderError {
+    /// Every byte is zero: nothing was ever written here.
+    #[error("no extent header: zero bytes")]
+    Zero,
+    /// Something else than a header.
+    #[error("not an extent header")]
+    Magic,
+    /// A header once, damaged since.
+    #[error("extent header checksum mismatch")]
+    Checksum,
+    /// Written by a newer version.
+    #[error("extent version {0} is newer than this build understands")]
+    Version(u16),
+    /// The fields contradict each other.
+    #[error("extent header with impossible fields")]
+    Fields,
+}
+
+impl ExtentId {
+    /// The header block of this extent.
+    pub fn to_block(&self) -> [u8; EXTENT_HEADER_BYTES] {
+        let mut header = ExtentHeader {
+            crc: U32::new(0),
+            version: U16::new(EXTENT_VERSION),
+            store: U16::new(self.store.0),
+            magic: U64::new(EXTENT_MAGIC),
+            cluster: self.cluster.0,
+            topic: self.tp.topic.0,
+            partition: U32::new(self.tp.partition.0),
+            slab: U32::new(self.place.slab.0),
+            at: U64::new(self.place.at),
+            incarnation: U64::new(self.incarnation.0),
+            base_index: U64::new(self.base_index.0),
+            base_offset: I64::new(self.base_offset.0),
+            leader_epoch: I32::new(self.leader_epoch.0),
+            log2_bytes: self.log2_bytes,
+            reserved: [0; 3],
+        };
+        let mut block = [0; EXTENT_HEADER_BYTES];
+        block[..EXTENT_HEADER_FIELD_BYTES].copy_from_slice(header.as_bytes());
+        header.crc = U32::new(crc32c::crc32c(&block[4..]));
+        block[..EXTENT_HEADER_FIELD_BYTES].copy_from_slice(header.as_bytes());
+        block
+    }
+
+    /// Reads a header block. It says where it believes to be; the caller compares that with where it was found.
+    pub fn from_block(block: &[u8; EXTENT_HEADER_BYTES]) -> Result<Self, ExtentHeaderError> {
+        let Ok((header, _)) = ExtentHeader::ref_from_prefix(block) else {
+            return Err(ExtentHeaderError::Magic);
+        };
+        if header.magic.get() != EXTENT_MAGIC {
+            let zero = block.iter().all(|b| *b == 0);
+            return Err(if zero { ExtentHeaderError::Zero } else { ExtentHeaderError::Magic });
+        }
+        if header.crc.get() != crc32c::crc32c(&block[4..]) {
+            return Err(ExtentHeaderError::Checksum);
+        }
+        if header.version.get() != EXTENT_VERSION {
+            return Err(ExtentHeaderError::Version(header.version.get()));
+        }
+        let size_fits = (12..=40).contains(&header.log2_bytes);
+        if !size_fits
+            || !header.at.get().is_multiple_of(1 << header.log2_bytes)
+            || header.base_offset.get() < 0
+        {
+            return Err(ExtentHeaderError::Fields);
+        }
+        Ok(Self {
+            cluster: ClusterId(header.cluster),
+            store: StoreId(header.store.get()),
+            place: Place { slab: SlabId(header.slab.get()), at: header.at.get() },
+            log2_bytes: header.log2_bytes,
+            incarnation: Incarnation(header.incarnation.get()),
+            tp: TopicPartition {
+                topic: TopicId(header.topic),
+                partition: PartitionIndex(header.partition.get()),
+            },
+            base_index: LogIndex(header.base_index.get()),
+            base_offset: Offset(header.base_offset.get()),
+            leader_epoch: LeaderEpoch(header.leader_epoch.get()),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn example() -> ExtentId {
+        ExtentId {
+            cluster: ClusterId([1; 16]),
+            store: StoreId(3),
+            place: Place { slab: SlabId(7), at: 512 << 10 },
+            log2_bytes: 18,
+            incarnation: Incarnation(99),
+            tp: TopicPartition { topic: TopicId([2; 16]), partition: PartitionIndex(5) },
+            base_index: LogIndex(1000),
+            base_offset: Offset(12_345),
+            leader_epoch: LeaderEpoch(4),
+        }
+    }
+
+    #[test]
+    fn a_header_block_reads_back_as_what_was_written() {
+        assert_eq!(ExtentId::from_block(&example().to_block()), Ok(example()));
+    }
+
+    #[test]
+    fn a_flipped_bit_anywhere_in_a_header_block_is_found() {
+        let good = example().to_block();
+        for bit in 0..good.len() * 8 {
+            let mut bad = good;
+            bad[bit / 8] ^= 1 << (bit % 8);
+            assert!(ExtentId::from_block(&bad).is_err(), "bit {bit} flipped and not noticed");
+        }
+    }
+
+    #[test]
+    fn zero_bytes_are_told_apart_from_garbage() {
+        assert_eq!(ExtentId::from_block(&[0; EXTENT_HEADER_BYTES]), Err(ExtentHeaderError::Zero));
+        assert_eq!(ExtentId::from_block(&[7; EXTENT_HEADER_BYTES]), Err(ExtentHeaderError::Magic));
+    }
+
+    #[test]
+    fn only_names_that_a_store_gives_are_taken_for_its_slabs_and_folders() {
+        assert_eq!(slab_name(SlabId(0)), "slab-000000");
+        assert_eq!(parse_slab_name("slab-000012"), Some(SlabId(12)));
+        for stranger in
+            ["slab-12", "slab-000012.tmp", "slab-0000012", "slab-+00012", "state.a", "slab-99999999999"]
+        {
+            assert_eq!(parse_slab_name(stranger), None, "{stranger}");
+        }
+        assert_eq!(parse_store_dir_name(&store_dir_name(StoreId(7))), Some(StoreId(7)));
+        assert_eq!(parse_store_dir_name("store-7"), None);
+    }
+}

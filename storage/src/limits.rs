@@ -1,0 +1,129 @@
+//! Every limit of a store in one place, each with its unit in its name.
+
+use highwater_protocol::frame::{FRAME_ALIGN, FRAME_HEADER_BYTES};
+use highwater_protocol::limits::BATCH_BYTES_MAX;
+
+use crate::layout::{EXTENT_HEADER_BYTES, PAGE_BYTES};
+
+/// Commit rounds in flight at once: while one is on its way the next one gathers and leaves; a third waits, so load makes rounds larger instead of slower.
+pub const ROUNDS_IN_FLIGHT_MAX: usize = 2;
+
+/// Bytes a gap may take in front of a frame that starts on a page: a padding frame needs room for its header, else it takes the next page too.
+pub const PADDING_BYTES_MAX: usize = PAGE_BYTES + FRAME_HEADER_BYTES;
+
+/// Partitions of one store.
+pub const PARTITIONS_PER_STORE_MAX: usize = 1 << 20;
+
+/// Sizes that a store works with.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct StoreLimits {
+    /// Size of the first slab. A power of two.
+    pub slab_bytes_first: u64,
+    /// Each slab is twice the size of the one before, up to this. A power of two.
+    pub slab_bytes_max: u64,
+    /// Size of a partition's first extent. A power of two.
+    pub extent_bytes_min: u64,
+    /// Each extent of a partition is twice the size of the one before, up to this. A power of two.
+    pub extent_bytes_max: u64,
+    /// Frozen chunks kept for readers.
+    pub cache_bytes_max: u64,
+    /// Appended and not yet durable, per partition. Recovery looks this far behind a bad frame for proof that it had been acknowledged.
+    pub unacked_bytes_max: u64,
+    /// Appended and not yet durable, all partitions of the store together.
+    pub store_unacked_bytes_max: u64,
+    /// A checkpoint is written every so many bytes appended: what a restart reads again.
+    pub checkpoint_bytes: u64,
+    /// Small frames are gathered in buffers of this size.
+    pub chunk_bytes_max: usize,
+    /// Bytes of log between two entries of the sparse index.
+    pub index_interval_bytes: u32,
+    /// Size of a read from disk, unless one frame needs more.
+    pub read_bytes_max: usize,
+    /// Producers remembered per partition; the one that was silent longest is forgotten first.
+    pub producers_max: usize,
+    /// A producer that was silent this long is forgotten. Kafka's default: one day.
+    pub producer_expiry_ms: i64,
+}
+
+impl Default for StoreLimits {
+    fn default() -> Self {
+        Self {
+            slab_bytes_first: 64 << 20,
+            slab_bytes_max: 1 << 30,
+            extent_bytes_min: 256 << 10,
+            extent_bytes_max: 64 << 20,
+            cache_bytes_max: 256 << 20,
+            unacked_bytes_max: 32 << 20,
+            store_unacked_bytes_max: 256 << 20,
+            checkpoint_bytes: 64 << 20,
+            chunk_bytes_max: 256 << 10,
+            index_interval_bytes: 32 << 10,
+            read_bytes_max: 1 << 20,
+            producers_max: 10_000,
+            producer_expiry_ms: 24 * 60 * 60 * 1000,
+        }
+    }
+}
+
+impl StoreLimits {
+    /// Limits that make a short run see what production sees in a year: rolls, wraps, recycled extents, evictions, checkpoints.
+    pub const fn tiny() -> Self {
+        Self {
+            slab_bytes_first: 256 << 10,
+            slab_bytes_max: 1 << 20,
+            extent_bytes_min: 16 << 10,
+            extent_bytes_max: 64 << 10,
+            cache_bytes_max: 128 << 10,
+            unacked_bytes_max: 96 << 10,
+            store_unacked_bytes_max: 256 << 10,
+            checkpoint_bytes: 128 << 10,
+            chunk_bytes_max: 16 << 10,
+            index_interval_bytes: 2 << 10,
+            read_bytes_max: 16 << 10,
+            producers_max: 4,
+            producer_expiry_ms: 60_000,
+        }
+    }
+
+    /// Payload bytes of the largest frame that fits an extent.
+    pub const fn payload_bytes_max(&self) -> usize {
+        let room = self.extent_bytes_max as usize - EXTENT_HEADER_BYTES - FRAME_HEADER_BYTES - FRAME_ALIGN;
+        room - PADDING_BYTES_MAX
+    }
+
+    /// Panics when the sizes contradict each other: they are ours, not outside data.
+    pub const fn assert_consistent(&self) {
+        assert!(self.slab_bytes_first.is_power_of_two() && self.slab_bytes_max.is_power_of_two());
+        assert!(self.extent_bytes_min.is_power_of_two() && self.extent_bytes_max.is_power_of_two());
+        assert!(
+            self.extent_bytes_min >= 2 * PAGE_BYTES as u64 && self.extent_bytes_min <= self.extent_bytes_max
+        );
+        assert!(
+            self.extent_bytes_max <= self.slab_bytes_first && self.slab_bytes_first <= self.slab_bytes_max
+        );
+        assert!(self.extent_bytes_max <= u32::MAX as u64 / 2, "positions within an extent are 32 bits");
+        assert!(self.chunk_bytes_max.is_multiple_of(PAGE_BYTES) && self.chunk_bytes_max >= 2 * PAGE_BYTES);
+        assert!(self.read_bytes_max.is_multiple_of(PAGE_BYTES) && self.read_bytes_max >= 2 * PAGE_BYTES);
+        assert!(self.unacked_bytes_max >= self.payload_bytes_max().next_power_of_two() as u64 / 2);
+        assert!(self.index_interval_bytes > 0 && self.producers_max > 0);
+    }
+}
+
+const _: () = {
+    // The largest batch a client may send fits an extent of the default limits.
+    let limits = StoreLimits { extent_bytes_max: 64 << 20, ..StoreLimits::tiny() };
+    assert!(limits.payload_bytes_max() >= BATCH_BYTES_MAX);
+    StoreLimits::tiny().assert_consistent();
+};
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_limits_of_production_and_of_simulation_are_consistent() {
+        StoreLimits::default().assert_consistent();
+        StoreLimits::tiny().assert_consistent();
+        assert!(StoreLimits::default().payload_bytes_max() >= BATCH_BYTES_MAX);
+    }
+}

@@ -1,0 +1,71 @@
+//! What opening a store found, for people and for the engine.
+
+use std::path::PathBuf;
+
+use highwater_protocol::ids::{Offset, TopicPartition};
+
+/// What happened to a partition on opening, if anything did.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum PartitionFinding {
+    /// Frames at the end that had never been acknowledged are gone.
+    Truncated {
+        /// Where the log ends now.
+        end: Offset,
+    },
+    /// Part of the log is damaged: it serves what can be read and refuses appends.
+    Faulty {
+        /// Offset of the first record that is missing.
+        at: Offset,
+        /// What was found there.
+        why: String,
+    },
+}
+
+/// What opening a store found.
+#[derive(Clone, PartialEq, Eq, Default, Debug)]
+pub struct RecoveryReport {
+    /// Partitions found on disk.
+    pub partitions: usize,
+    /// Extents in use.
+    pub extents: usize,
+    /// Bytes of log read to find the ends.
+    pub bytes_scanned: u64,
+    /// Partitions that are not as they were left.
+    pub findings: Vec<(TopicPartition, PartitionFinding)>,
+    /// Damage of the state log that was survived, and other things worth a warning.
+    pub warnings: Vec<String>,
+    /// The map of the store was lost and rebuilt from the headers of its extents.
+    pub map_rebuilt: bool,
+    /// Files that nothing knows, with where they were moved.
+    pub quarantined: Vec<(PathBuf, PathBuf)>,
+}
+
+/// Why a store cannot be opened.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum OpenError {
+    /// A file or folder cannot be read or made.
+    #[error("{path}: {source}")]
+    Io {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// The data belongs to another cluster or store.
+    #[error("{path}: {what}")]
+    Foreign {
+        /// Which file.
+        path: PathBuf,
+        /// What it says.
+        what: String,
+    },
+    /// The data was written by a newer version of Highwater.
+    #[error("{path}: {what}; run the version of Highwater that wrote it, or a newer one")]
+    Newer {
+        /// Which file.
+        path: PathBuf,
+        /// What it says.
+        what: String,
+    },
+}
