@@ -1,1 +1,20 @@
-//! Skeleton.
+//! The listener side: what arrives on a connection becomes requests, and what is answered becomes bytes.
+//!
+//! Everything here is sans-IO. Bytes and time go in by method calls, requests and replies come out; nobody here knows topics, stores
+//! or sockets. A shard keeps one [`NativeConn`] per connection.
+//!
+//! Invariant: nothing is allocated on the claim of a length; a peer that says nonsense is told so once and dropped.
+#![forbid(unsafe_code)]
+
+mod conn;
+mod credit;
+mod decoder;
+pub mod limits;
+mod replies;
+mod request;
+
+pub use conn::{NativeConn, Overdue};
+pub use credit::CreditLine;
+pub use decoder::{Decoder, Lent, Refusal, Step};
+pub use replies::{Popped, Reply, ReplyQueue, SlotId};
+pub use request::{Batch, Produce, Received, Request};

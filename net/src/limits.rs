@@ -1,0 +1,25 @@
+//! Every limit of a connection. What a single message may hold is in `highwater_protocol::limits`.
+
+use std::time::Duration;
+
+use highwater_protocol::limits::BATCH_BYTES_MAX;
+
+/// Requests of a connection that wait for their reply; then it is not read any further.
+pub const REQUESTS_IN_FLIGHT_MAX: usize = 64;
+
+/// Bytes of a connection's requests in flight, with what their replies may hold; then it is not read any further.
+pub const BYTES_IN_FLIGHT_MAX: usize = 32 << 20;
+
+const _: () = assert!(BYTES_IN_FLIGHT_MAX >= BATCH_BYTES_MAX, "one request of the largest kind must fit");
+
+/// Subscriptions of a connection.
+pub const SUBSCRIPTIONS_MAX: usize = 10_000;
+
+/// From connecting to a complete hello.
+pub const HELLO_TIME: Duration = Duration::from_secs(10);
+
+/// From the first byte of a message to its last, apart from what [`BYTES_PER_SECOND_MIN`] allows for large ones.
+pub const MESSAGE_TIME: Duration = Duration::from_secs(30);
+
+/// A message that takes longer than [`MESSAGE_TIME`] has to come at least this fast: a large batch over a thin line is no attack.
+pub const BYTES_PER_SECOND_MIN: u64 = 64 << 10;

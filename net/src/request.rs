@@ -1,0 +1,84 @@
+//! What a client asked for.
+
+use highwater_protocol::ids::TopicPartition;
+use highwater_protocol::native::{
+    Acks, AlterTopicRequest, CommitOffsetsRequest, CreateTopicRequest, DeleteRecordsRequest,
+    DeleteTopicRequest, DescribeTopicRequest, FetchRequest, Hello, ListOffsetsRequest, MessageKind,
+    MetadataRequest, ReadOffsetsRequest, SubscribeRequest,
+};
+use highwater_runtime::buf::AlignedBuf;
+
+/// A whole message of a client.
+#[derive(Debug)]
+pub struct Received<'a> {
+    /// What its reply repeats; for messages about a subscription, the subscription's number.
+    pub id: u64,
+    /// Its kind, which its reply repeats.
+    pub kind: MessageKind,
+    /// Bytes of its body.
+    pub bytes: usize,
+    /// What it says.
+    pub request: Request<'a>,
+}
+
+/// What a client asked for.
+#[derive(Debug)]
+pub enum Request<'a> {
+    /// Greets. Always the first, and only the first.
+    Hello(Hello),
+    /// Nodes and topics.
+    Metadata(MetadataRequest),
+    /// A new topic.
+    CreateTopic(CreateTopicRequest),
+    /// A topic's end.
+    DeleteTopic(DeleteTopicRequest),
+    /// Other settings or more partitions.
+    AlterTopic(AlterTopicRequest),
+    /// A topic in detail.
+    DescribeTopic(DescribeTopicRequest),
+    /// A producer id.
+    InitProducer,
+    /// Append a batch.
+    Produce(Produce<'a>),
+    /// Push frames.
+    Subscribe(SubscribeRequest),
+    /// Go on pushing: this many bytes were released. Has no reply.
+    Credit(u64),
+    /// Stop pushing.
+    Unsubscribe,
+    /// Frames, once.
+    Fetch(FetchRequest),
+    /// Offsets by time or at the ends.
+    ListOffsets(ListOffsetsRequest),
+    /// Keep positions.
+    CommitOffsets(CommitOffsetsRequest),
+    /// Give positions.
+    ReadOffsets(ReadOffsetsRequest),
+    /// Move the start of partitions.
+    DeleteRecords(DeleteRecordsRequest),
+}
+
+/// A batch to append. Nothing of the batch has been looked at.
+#[derive(Debug)]
+pub struct Produce<'a> {
+    /// Where.
+    pub to: TopicPartition,
+    /// What its acknowledgement is to mean.
+    pub acks: Acks,
+    /// The batch.
+    pub batch: Batch<'a>,
+}
+
+/// The bytes of a batch.
+#[derive(Debug)]
+pub enum Batch<'a> {
+    /// In a receive buffer, to be copied.
+    Small(&'a [u8]),
+    /// In pages of its own, behind room for a frame header.
+    Bulk {
+        /// The batch is at `FRAME_HEADER_BYTES..FRAME_HEADER_BYTES + batch_bytes`. What surrounds it is not defined.
+        pages: AlignedBuf,
+        /// Its length.
+        batch_bytes: usize,
+    },
+}
