@@ -27,6 +27,9 @@ pub const RECORD_HEADER_BYTES: usize = 64;
 /// Chunks of the base that have a checksum of their own, at most.
 pub const BASE_CHUNKS_MAX: usize = 992;
 
+/// Space for records in a file, beyond twice its base.
+pub const RECORDS_BYTES_MAX: u64 = 16 << 20;
+
 /// What [`FileHeader::snapshot_bytes`] says when there is no snapshot.
 pub const NO_SNAPSHOT: u64 = u64::MAX;
 
@@ -163,7 +166,9 @@ impl FileHeader {
             && chunk_bytes.is_multiple_of(BLOCK_BYTES as u64)
             && chunks <= BASE_CHUNKS_MAX as u64
             && base_bytes <= chunks * chunk_bytes
+            && self.file_bytes.get().is_multiple_of(BLOCK_BYTES as u64)
             && base_bytes < self.file_bytes.get()
+            && self.file_bytes.get() <= 2 * base_bytes + RECORDS_BYTES_MAX
     }
 
     /// Bytes of the base, in whole blocks.
@@ -197,6 +202,7 @@ pub struct Base<'a> {
 
 /// Header and base of a new generation, and the size its file should have.
 pub fn encode_base(owner: Owner, generation: u64, base: &Base<'_>, file_bytes_min: u64) -> (AlignedBuf, u64) {
+    assert!(file_bytes_min <= RECORDS_BYTES_MAX && file_bytes_min.is_multiple_of(BLOCK_BYTES as u64));
     let snapshot = base.snapshot.unwrap_or_default();
     let carried_bytes: usize = base.carried.iter().map(|p| 4 + p.len()).sum();
     let base_bytes = (snapshot.len() + carried_bytes).next_multiple_of(BLOCK_BYTES);

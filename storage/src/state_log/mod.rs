@@ -21,6 +21,8 @@
 pub mod format;
 mod open;
 pub mod recover;
+#[cfg(test)]
+mod tests;
 
 use std::path::PathBuf;
 

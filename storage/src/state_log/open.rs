@@ -139,33 +139,31 @@ impl StateLog {
                 return Err(lost_error(lost, paths, owner));
             }
         };
-        let log = match files {
-            [Some(a), Some(b)] if analysis.mendable => {
-                for (copy, file) in [a, b].into_iter().enumerate() {
-                    let image = images[copy].take().expect("the file is open, so its image was read");
-                    mend(disk, file, &image, &analysis).map_err(io_error(&paths[copy]))?;
+        // From here on both copies are made what they should be, the content of one always whole.
+        let mut equal = [FileId(0); 2];
+        for copy in 0..2 {
+            let path = &paths[copy];
+            equal[copy] = match (files[copy], &images[copy]) {
+                (Some(file), Some(image)) if analysis.mendable[copy] => {
+                    mend(disk, file, image, &analysis).map_err(io_error(path))?;
+                    file
                 }
-                Self {
-                    generation: analysis.generation,
-                    file_bytes: analysis.file_bytes,
-                    position: analysis.expected.len() as u64,
-                    last_seq: analysis.last_seq,
-                    durable: analysis.last_seq,
-                    ..Self::with(paths, [a, b], owner, token_space, file_bytes_min)
+                (file, _) => {
+                    if let Some(file) = file {
+                        disk.close_file(file);
+                    }
+                    disk.replace_file(path, &analysis.expected, analysis.file_bytes)
+                        .map_err(io_error(path))?
                 }
-            }
-            _ => {
-                for file in files.into_iter().flatten() {
-                    disk.close_file(file);
-                }
-                let base = format::Base {
-                    snapshot: analysis.snapshot.as_deref(),
-                    carried: &analysis.payloads,
-                    first_seq: analysis.last_seq + 1,
-                };
-                let generation = analysis.generation_max + 1;
-                Self::make(disk, paths, owner, token_space, generation, &base, file_bytes_min)?
-            }
+            };
+        }
+        let log = Self {
+            generation: analysis.generation,
+            file_bytes: analysis.file_bytes,
+            position: analysis.expected.len() as u64,
+            last_seq: analysis.last_seq,
+            durable: analysis.last_seq,
+            ..Self::with(paths, equal, owner, token_space, file_bytes_min)
         };
         for what in &analysis.damage {
             tracing::warn!("damaged state log, healed from its other copy: {what}");

@@ -26,8 +26,6 @@ pub struct Image {
 pub struct Analysis {
     /// Of the content.
     pub generation: u64,
-    /// The largest generation seen in any copy.
-    pub generation_max: u64,
     /// The last snapshot.
     pub snapshot: Option<Bytes>,
     /// Every payload behind it.
@@ -42,8 +40,8 @@ pub struct Analysis {
     pub damage: Vec<String>,
     /// What a crash explains.
     pub notes: Vec<String>,
-    /// Whether both copies are of this generation and can be made equal block by block.
-    pub mendable: bool,
+    /// Whether each copy can be made right block by block; if not, its file has to be replaced.
+    pub mendable: [bool; 2],
 }
 
 /// Why two copies do not make a log.
@@ -83,15 +81,13 @@ pub fn analyse(owner: Owner, names: [&str; 2], images: [Option<&Image>; 2]) -> R
         (Ok(a), Err(_)) => vec![a],
         (Err(_), Ok(b)) => vec![b],
     };
-    let generation_max = candidates[0].generation.get();
-
     for (tried, header) in candidates.iter().enumerate() {
         let other = candidates.get(tried + 1);
         let walk = Walk { owner, names, images, header };
         match walk.base(&mut damage) {
             Ok(base) => {
                 walk.header_faults(&headers, &mut damage);
-                return walk.finish(&base, generation_max, damage);
+                return walk.finish(&base, damage);
             }
             Err(why) if other.is_none() || walk.any_record() => return Err(Lost::Content(why)),
             Err(why) => damage.push(format!("{why}; the older copy is complete")),
@@ -201,7 +197,7 @@ impl Walk<'_> {
         self.generation() == 1 && self.header.base_bytes() == 0 && !self.any_record()
     }
 
-    fn finish(&self, base: &[u8], generation_max: u64, damage: Vec<String>) -> Result<Analysis, Lost> {
+    fn finish(&self, base: &[u8], damage: Vec<String>) -> Result<Analysis, Lost> {
         let header = self.header;
         let snapshot_len = header.snapshot_len() as usize;
         let carried_bytes = header.carried_bytes.get() as usize;
@@ -215,7 +211,6 @@ impl Walk<'_> {
         expected.extend_from_slice(base);
         let mut analysis = Analysis {
             generation: self.generation(),
-            generation_max,
             snapshot,
             payloads: carried,
             last_seq: header.first_seq.get().saturating_sub(1),
@@ -223,10 +218,12 @@ impl Walk<'_> {
             file_bytes: header.file_bytes.get(),
             damage,
             notes: Vec::new(),
-            mendable: (0..2).all(|i| self.is_this_generation(i))
-                && self.images.iter().flatten().all(|image| {
+            mendable: [0, 1].map(|copy| {
+                let whole = |image: &Image| {
                     image.bytes.len() as u64 == header.file_bytes.get() && image.unreadable.is_empty()
-                }),
+                };
+                self.is_this_generation(copy) && self.images[copy].is_some_and(whole)
+            }),
         };
         self.records(&mut analysis)?;
         Ok(analysis)
