@@ -3,6 +3,7 @@
 //! Invariant: this crate is pure. No I/O, no async, no clock, no randomness; every decoder is bounded by the bytes that remain.
 #![forbid(unsafe_code)]
 
+pub mod batch;
 pub mod error;
 pub mod frame;
 pub mod ids;

@@ -1,0 +1,261 @@
+//! Making a batch out of records.
+
+use bytes::{BufMut, BytesMut};
+use zerocopy::IntoBytes;
+use zerocopy::byteorder::big_endian::{I16, I32, I64, U32};
+
+use super::compression::{Compression, Compressor};
+use super::header::{BATCH_HEADER_BYTES, BATCH_MAGIC, BatchHeader, BatchProducer, LENGTH_END};
+use super::records::Header;
+use super::varint;
+use super::view::seal;
+use crate::ids::Timestamp;
+use crate::limits::{BATCH_BYTES_MAX, HEADERS_PER_RECORD_MAX, RECORDS_PER_BATCH_MAX};
+
+/// A record to be.
+#[derive(Clone, Copy, Debug)]
+pub struct NewRecord<'a> {
+    /// Its timestamp.
+    pub timestamp: Timestamp,
+    /// The key, if it has one.
+    pub key: Option<&'a [u8]>,
+    /// The value; none: a tombstone.
+    pub value: Option<&'a [u8]>,
+    /// The headers.
+    pub headers: &'a [Header<'a>],
+}
+
+impl<'a> NewRecord<'a> {
+    /// A record without headers.
+    pub const fn new(timestamp: Timestamp, key: Option<&'a [u8]>, value: Option<&'a [u8]>) -> Self {
+        Self { timestamp, key, value, headers: &[] }
+    }
+}
+
+/// Why a record cannot go into a batch. The batch is as it was.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum AppendError {
+    /// Not into this one: it has as many records or bytes as a batch may have.
+    #[error("the batch is full")]
+    Full,
+    /// Not into any.
+    #[error("a batch with this record has {bytes} bytes, the limit is {max}")]
+    TooLarge {
+        /// Bytes of a batch that holds nothing else.
+        bytes: usize,
+        /// The limit.
+        max: usize,
+    },
+    /// More headers than a record may have.
+    #[error("a record has at most {HEADERS_PER_RECORD_MAX} headers, this one has {0}")]
+    Headers(usize),
+}
+
+/// Collects records and makes batches of them, one after the other.
+///
+/// Records are encoded as they come. A prefix is left free in front of the batch for what the caller sends or stores before it (a
+/// frame header, the head of a produce request), so that the batch is never copied.
+///
+/// Records are kept as they are if compression does not make them smaller, so [`BatchBuilder::bytes`] is an upper bound.
+pub struct BatchBuilder {
+    compression: Compression,
+    prefix_bytes: usize,
+    /// Prefix, header and encoded records; empty if there are no records.
+    buffer: BytesMut,
+    /// Room to reserve for the next batch: what the last one took.
+    expected_bytes: usize,
+    count: u32,
+    base_timestamp: i64,
+    max_timestamp: i64,
+    compressor: Compressor,
+}
+
+impl BatchBuilder {
+    /// A builder that leaves `prefix_bytes` in front of every batch.
+    pub fn new(compression: Compression, prefix_bytes: usize) -> Self {
+        Self {
+            compression,
+            prefix_bytes,
+            buffer: BytesMut::new(),
+            expected_bytes: 0,
+            count: 0,
+            base_timestamp: -1,
+            max_timestamp: -1,
+            compressor: Compressor::default(),
+        }
+    }
+
+    /// Records collected.
+    pub fn count(&self) -> u32 {
+        self.count
+    }
+
+    /// No records yet.
+    pub fn is_empty(&self) -> bool {
+        self.count == 0
+    }
+
+    /// Bytes that the batch has at most, without the prefix.
+    pub fn bytes(&self) -> usize {
+        BATCH_HEADER_BYTES.max(self.buffer.len().saturating_sub(self.prefix_bytes))
+    }
+
+    /// What [`BatchBuilder::bytes`] will be once this record is added.
+    pub fn bytes_with(&self, record: &NewRecord<'_>) -> usize {
+        let body = self.body_bytes(record);
+        self.bytes() + varint::len(body as i64) + body
+    }
+
+    /// Largest timestamp of the records so far; -1 if there is none.
+    pub fn max_timestamp(&self) -> Timestamp {
+        Timestamp(self.max_timestamp)
+    }
+
+    /// Adds a record. It gets the next offset of the batch.
+    pub fn append(&mut self, record: &NewRecord<'_>) -> Result<(), AppendError> {
+        if record.headers.len() > HEADERS_PER_RECORD_MAX {
+            return Err(AppendError::Headers(record.headers.len()));
+        }
+        if self.count == RECORDS_PER_BATCH_MAX {
+            return Err(AppendError::Full);
+        }
+        let body = self.body_bytes(record);
+        let bytes = self.bytes() + varint::len(body as i64) + body;
+        if bytes > BATCH_BYTES_MAX {
+            let alone = bytes - self.bytes() + BATCH_HEADER_BYTES;
+            return Err(if alone > BATCH_BYTES_MAX {
+                AppendError::TooLarge { bytes: alone, max: BATCH_BYTES_MAX }
+            } else {
+                AppendError::Full
+            });
+        }
+        if self.count == 0 {
+            self.buffer.reserve(self.expected_bytes.max(self.prefix_bytes + bytes));
+            self.buffer.put_bytes(0, self.prefix_bytes + BATCH_HEADER_BYTES);
+            self.base_timestamp = record.timestamp.0;
+            self.max_timestamp = record.timestamp.0;
+        }
+        self.put(record, body);
+        self.max_timestamp = self.max_timestamp.max(record.timestamp.0);
+        self.count += 1;
+        debug_assert_eq!(self.bytes(), bytes, "the length known before is the length written");
+        Ok(())
+    }
+
+    /// The batch: `prefix_bytes` zero bytes and the batch behind them. None if there are no records.
+    ///
+    /// The builder is empty afterwards and ready for the next one.
+    pub fn finish(&mut self, producer: BatchProducer) -> Option<BytesMut> {
+        if self.count == 0 {
+            return None;
+        }
+        let records_at = self.prefix_bytes + BATCH_HEADER_BYTES;
+        self.expected_bytes = self.buffer.len();
+        let compressed = self.compressed(records_at);
+        let codec = if compressed.is_some() { self.compression } else { Compression::None };
+        let mut out = if let Some(out) = compressed {
+            self.buffer.clear();
+            out
+        } else {
+            core::mem::take(&mut self.buffer)
+        };
+        let batch = &mut out[self.prefix_bytes..];
+        let header = BatchHeader {
+            base_offset: I64::new(0),
+            length: I32::new((batch.len() - LENGTH_END) as i32),
+            leader_epoch: I32::new(-1),
+            magic: BATCH_MAGIC,
+            crc: U32::new(0),
+            attributes: I16::new(codec as i16),
+            last_offset_delta: I32::new(self.count as i32 - 1),
+            base_timestamp: I64::new(self.base_timestamp),
+            max_timestamp: I64::new(self.max_timestamp),
+            producer_id: I64::new(producer.id.0),
+            producer_epoch: I16::new(producer.epoch),
+            base_sequence: I32::new(producer.sequence),
+            count: I32::new(self.count as i32),
+        };
+        batch[..BATCH_HEADER_BYTES].copy_from_slice(header.as_bytes());
+        seal(batch);
+        self.count = 0;
+        self.max_timestamp = -1;
+        Some(out)
+    }
+
+    /// Gives back the memory of a batch that is not needed any more, for one to come.
+    pub fn recycle(&mut self, mut buffer: BytesMut) {
+        if self.count == 0 && buffer.capacity() > self.buffer.capacity() {
+            buffer.clear();
+            self.buffer = buffer;
+        }
+    }
+
+    fn compressed(&mut self, records_at: usize) -> Option<BytesMut> {
+        if self.compression == Compression::None {
+            return None;
+        }
+        let mut out = BytesMut::with_capacity(self.buffer.len());
+        out.put_bytes(0, records_at);
+        let smaller = self.compressor.compress(self.compression, &self.buffer[records_at..], &mut out);
+        smaller.then_some(out)
+    }
+
+    fn timestamp_delta(&self, record: &NewRecord<'_>) -> i64 {
+        if self.count == 0 { 0 } else { record.timestamp.0.wrapping_sub(self.base_timestamp) }
+    }
+
+    /// Bytes of the record behind its length.
+    fn body_bytes(&self, record: &NewRecord<'_>) -> usize {
+        let mut bytes = 1
+            + varint::len(self.timestamp_delta(record))
+            + varint::len(i64::from(self.count))
+            + nullable_bytes(record.key)
+            + nullable_bytes(record.value)
+            + varint::len(record.headers.len() as i64);
+        for header in record.headers {
+            bytes += nullable_bytes(Some(header.key)) + nullable_bytes(header.value);
+        }
+        bytes
+    }
+
+    fn put(&mut self, record: &NewRecord<'_>, body: usize) {
+        let timestamp_delta = self.timestamp_delta(record);
+        let out = &mut self.buffer;
+        out.reserve(varint::len(body as i64) + body);
+        varint::put(out, body as i64);
+        out.put_u8(0);
+        varint::put(out, timestamp_delta);
+        varint::put(out, i64::from(self.count));
+        put_nullable(out, record.key);
+        put_nullable(out, record.value);
+        varint::put(out, record.headers.len() as i64);
+        for header in record.headers {
+            put_nullable(out, Some(header.key));
+            put_nullable(out, header.value);
+        }
+    }
+}
+
+fn nullable_bytes(bytes: Option<&[u8]>) -> usize {
+    bytes.map_or(1, |bytes| varint::len(bytes.len() as i64) + bytes.len())
+}
+
+fn put_nullable(out: &mut BytesMut, bytes: Option<&[u8]>) {
+    if let Some(bytes) = bytes {
+        varint::put(out, bytes.len() as i64);
+        out.put_slice(bytes);
+    } else {
+        varint::put(out, -1);
+    }
+}
+
+impl core::fmt::Debug for BatchBuilder {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.debug_struct("BatchBuilder")
+            .field("compression", &self.compression)
+            .field("count", &self.count)
+            .field("bytes", &self.bytes())
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,228 @@
+//! The codecs of a batch's records, and bounded decompression.
+#![deny(clippy::unwrap_used, clippy::indexing_slicing, clippy::arithmetic_side_effects)]
+
+use core::fmt;
+use std::io::{Read, Write};
+
+use bytes::{BufMut, BytesMut};
+
+use super::error::BatchError;
+use crate::limits::DECOMPRESSED_BYTES_MAX;
+
+/// How the records of a batch are compressed. The numbers are those of the batch's attributes.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
+#[repr(u8)]
+pub enum Compression {
+    /// Not at all.
+    #[default]
+    None = 0,
+    /// gzip.
+    Gzip = 1,
+    /// Snappy in the framing of xerial's snappy-java, as every Kafka client writes it. Raw snappy is read too.
+    Snappy = 2,
+    /// LZ4 frames.
+    Lz4 = 3,
+    /// Zstandard.
+    Zstd = 4,
+}
+
+impl fmt::Display for Compression {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.name())
+    }
+}
+
+impl core::str::FromStr for Compression {
+    type Err = UnknownCompression;
+
+    fn from_str(name: &str) -> Result<Self, UnknownCompression> {
+        Self::ALL.iter().find(|codec| codec.name() == name).copied().ok_or(UnknownCompression)
+    }
+}
+
+/// A name that is not one of [`Compression::ALL`].
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+#[error("unknown compression; known are none, gzip, snappy, lz4 and zstd")]
+pub struct UnknownCompression;
+
+const XERIAL_MAGIC: [u8; 8] = *b"\x82SNAPPY\0";
+/// Magic, version and lowest compatible version.
+const XERIAL_HEAD: [u8; 16] = *b"\x82SNAPPY\0\0\0\0\x01\0\0\0\x01";
+/// What snappy-java compresses at a time.
+const XERIAL_BLOCK_BYTES: usize = 32 << 10;
+/// Three bytes of snappy become 64 at most.
+const SNAPPY_RATIO_MAX: usize = 22;
+/// The only kind of LZ4 frame there is in Kafka; the legacy kind allocates 8 MiB on sight.
+const LZ4_MAGIC: [u8; 4] = 0x184D_2204_u32.to_le_bytes();
+/// The largest window that any level of zstd writes.
+const ZSTD_WINDOW_LOG_MAX: u32 = 27;
+
+impl Compression {
+    /// Every codec.
+    pub const ALL: &'static [Self] = &[Self::None, Self::Gzip, Self::Snappy, Self::Lz4, Self::Zstd];
+
+    /// The codec with this number, if there is one.
+    pub const fn from_u8(n: u8) -> Option<Self> {
+        match n {
+            0 => Some(Self::None),
+            1 => Some(Self::Gzip),
+            2 => Some(Self::Snappy),
+            3 => Some(Self::Lz4),
+            4 => Some(Self::Zstd),
+            _ => None,
+        }
+    }
+
+    /// Its name, as in Kafka's `compression.type`.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::None => "none",
+            Self::Gzip => "gzip",
+            Self::Snappy => "snappy",
+            Self::Lz4 => "lz4",
+            Self::Zstd => "zstd",
+        }
+    }
+
+    /// Decompresses `stored` into `out`, whose content is replaced, up to [`DECOMPRESSED_BYTES_MAX`].
+    ///
+    /// Memory follows what comes out, not what the data claim to hold.
+    pub fn decompress(self, stored: &[u8], out: &mut Vec<u8>) -> Result<(), BatchError> {
+        self.decompress_bounded(stored, out, DECOMPRESSED_BYTES_MAX)
+    }
+
+    fn decompress_bounded(self, stored: &[u8], out: &mut Vec<u8>, max: usize) -> Result<(), BatchError> {
+        out.clear();
+        let corrupt = BatchError::Compressed(self);
+        match self {
+            Self::None => read_all(stored, out, max, corrupt),
+            Self::Gzip => read_all(flate2::read::MultiGzDecoder::new(stored), out, max, corrupt),
+            Self::Snappy => match stored.split_first_chunk() {
+                Some((head, rest)) if *head == XERIAL_MAGIC => unframe_snappy(rest, out, max),
+                _ => append_snappy(&mut snap::raw::Decoder::new(), stored, out, max),
+            },
+            Self::Lz4 if stored.starts_with(&LZ4_MAGIC) => {
+                read_all(lz4_flex::frame::FrameDecoder::new(stored), out, max, corrupt)
+            }
+            Self::Lz4 => Err(corrupt),
+            Self::Zstd => {
+                let mut decoder = zstd::stream::read::Decoder::with_buffer(stored).map_err(|_| corrupt)?;
+                decoder.window_log_max(ZSTD_WINDOW_LOG_MAX).map_err(|_| corrupt)?;
+                read_all(decoder, out, max, corrupt)
+            }
+        }
+    }
+}
+
+/// Reads to the end, unless that is further away than `max`.
+fn read_all(from: impl Read, out: &mut Vec<u8>, max: usize, corrupt: BatchError) -> Result<(), BatchError> {
+    let one_more = (max as u64).saturating_add(1);
+    from.take(one_more).read_to_end(out).map_err(|_| corrupt)?;
+    if out.len() > max { Err(BatchError::DecompressedTooLarge { max }) } else { Ok(()) }
+}
+
+/// The blocks behind xerial's magic.
+fn unframe_snappy(framed: &[u8], out: &mut Vec<u8>, max: usize) -> Result<(), BatchError> {
+    let corrupt = BatchError::Compressed(Compression::Snappy);
+    let (_versions, mut rest) = framed.split_first_chunk::<8>().ok_or(corrupt)?;
+    let mut decoder = snap::raw::Decoder::new();
+    while !rest.is_empty() {
+        let (len, behind) = rest.split_first_chunk().ok_or(corrupt)?;
+        let len = u32::from_be_bytes(*len) as usize;
+        let (block, behind) = behind.split_at_checked(len).ok_or(corrupt)?;
+        append_snappy(&mut decoder, block, out, max)?;
+        rest = behind;
+    }
+    Ok(())
+}
+
+fn append_snappy(
+    decoder: &mut snap::raw::Decoder,
+    block: &[u8],
+    out: &mut Vec<u8>,
+    max: usize,
+) -> Result<(), BatchError> {
+    let corrupt = BatchError::Compressed(Compression::Snappy);
+    let claimed = snap::raw::decompress_len(block).map_err(|_| corrupt)?;
+    if claimed > block.len().saturating_mul(SNAPPY_RATIO_MAX) {
+        return Err(corrupt);
+    }
+    let start = out.len();
+    let end = start.saturating_add(claimed);
+    if end > max {
+        return Err(BatchError::DecompressedTooLarge { max });
+    }
+    out.resize(end, 0);
+    decoder.decompress(block, out.get_mut(start..).unwrap_or_default()).map_err(|_| corrupt)?;
+    Ok(())
+}
+
+/// Compresses; keeps what is worth keeping from batch to batch.
+#[derive(Default)]
+pub(super) struct Compressor {
+    zstd: Option<zstd::bulk::Compressor<'static>>,
+    snappy: Option<snap::raw::Encoder>,
+}
+
+impl Compressor {
+    /// Appends `raw`, compressed, to `out`. False, with `out` as it was, if that would not make it smaller.
+    pub(super) fn compress(&mut self, codec: Compression, raw: &[u8], out: &mut BytesMut) -> bool {
+        let start = out.len();
+        let done = match codec {
+            Compression::None => None,
+            Compression::Gzip => gzip(raw, out),
+            Compression::Snappy => self.frame_snappy(raw, out),
+            Compression::Lz4 => lz4(raw, out),
+            Compression::Zstd => self.zstd(raw, out),
+        };
+        let smaller = done.is_some() && out.len().saturating_sub(start) < raw.len();
+        if !smaller {
+            out.truncate(start);
+        }
+        smaller
+    }
+
+    fn frame_snappy(&mut self, raw: &[u8], out: &mut BytesMut) -> Option<()> {
+        let encoder = self.snappy.get_or_insert_with(snap::raw::Encoder::new);
+        out.put_slice(&XERIAL_HEAD);
+        for block in raw.chunks(XERIAL_BLOCK_BYTES) {
+            let len_at = out.len();
+            let block_at = len_at.checked_add(4)?;
+            out.resize(block_at.checked_add(snap::raw::max_compress_len(block.len()))?, 0);
+            let len = encoder.compress(block, out.get_mut(block_at..)?).ok()?;
+            out.truncate(block_at.checked_add(len)?);
+            out.get_mut(len_at..block_at)?.copy_from_slice(&u32::try_from(len).ok()?.to_be_bytes());
+        }
+        Some(())
+    }
+
+    fn zstd(&mut self, raw: &[u8], out: &mut BytesMut) -> Option<()> {
+        let compressor = match &mut self.zstd {
+            Some(compressor) => compressor,
+            none => none.insert(zstd::bulk::Compressor::new(zstd::DEFAULT_COMPRESSION_LEVEL).ok()?),
+        };
+        // No room for more than the records themselves: what does not fit is not worth having.
+        let start = out.len();
+        out.resize(start.checked_add(raw.len())?, 0);
+        let len = compressor.compress_to_buffer(raw, out.get_mut(start..)?).ok()?;
+        out.truncate(start.checked_add(len)?);
+        Some(())
+    }
+}
+
+fn gzip(raw: &[u8], out: &mut BytesMut) -> Option<()> {
+    let mut encoder = flate2::write::GzEncoder::new(out.writer(), flate2::Compression::default());
+    encoder.write_all(raw).ok()?;
+    encoder.finish().ok()?;
+    Some(())
+}
+
+/// Independent blocks of 64 KiB: Kafka's Java client reads no other.
+fn lz4(raw: &[u8], out: &mut BytesMut) -> Option<()> {
+    use lz4_flex::frame::{BlockMode, BlockSize, FrameEncoder, FrameInfo};
+    let info = FrameInfo::new().block_mode(BlockMode::Independent).block_size(BlockSize::Max64KB);
+    let mut encoder = FrameEncoder::with_frame_info(info, out.writer());
+    encoder.write_all(raw).ok()?;
+    encoder.finish().ok()?;
+    Some(())
+}

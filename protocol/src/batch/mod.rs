@@ -1,0 +1,48 @@
+//! The record batch: Kafka's RecordBatch v2, the same bytes from the producer to the disk to the consumer.
+//!
+//! ```text
+//! base offset i64 | length i32 | leader epoch i32 | magic i8 | crc u32 |          <- not covered by the checksum
+//! attributes i16 | last offset delta i32 | base timestamp i64 | max timestamp i64 |
+//! producer id i64 | producer epoch i16 | base sequence i32 | count i32 | records   <- covered
+//! ```
+//!
+//! All big-endian. A broker stamps base offset and leader epoch in place ([`stamp`]) without touching what is covered.
+//!
+//! - [`BatchBuilder`] makes batches out of records.
+//! - [`validate`] is what a broker asks of a batch that a client sends; [`BatchView::parse`] reads one that is already trusted.
+//! - [`BatchView::records`] decompresses, if need be, and iterates; keys, values and headers are borrowed.
+//!
+//! ```
+//! use highwater_protocol::batch::{BatchBuilder, BatchProducer, BatchView, Compression, NewRecord, stamp, validate};
+//! use highwater_protocol::ids::{LeaderEpoch, Offset, Timestamp};
+//!
+//! let mut builder = BatchBuilder::new(Compression::Lz4, 0);
+//! builder.append(&NewRecord::new(Timestamp(1_700_000_000_000), Some(b"k"), Some(b"v")))?;
+//! let mut bytes = builder.finish(BatchProducer::NONE).unwrap();
+//!
+//! assert_eq!(validate(&bytes)?.header().count(), 1);
+//! stamp(&mut bytes, Offset(42), LeaderEpoch(7));
+//!
+//! let mut scratch = Vec::new();
+//! let batch = BatchView::parse(&bytes)?;
+//! let record = batch.records(&mut scratch)?.next().unwrap()?;
+//! assert_eq!((record.offset, record.key, record.value), (Offset(42), Some(&b"k"[..]), Some(&b"v"[..])));
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+
+mod builder;
+mod compression;
+mod error;
+mod header;
+mod records;
+mod varint;
+mod view;
+
+pub use builder::{AppendError, BatchBuilder, NewRecord};
+pub use compression::{Compression, UnknownCompression};
+pub use error::BatchError;
+pub use header::{
+    BATCH_HEADER_BYTES, BATCH_MAGIC, BatchHeader, BatchProducer, RECORD_BYTES_MIN, TimestampType,
+};
+pub use records::{ControlKind, Header, Headers, Record, Records};
+pub use view::{BatchView, seal, stamp, stamp_log_append_time, stamp_producer, validate};

@@ -1,0 +1,114 @@
+//! Kafka's variable-length numbers: zigzag, seven bits a byte, least first.
+#![deny(clippy::unwrap_used, clippy::indexing_slicing, clippy::arithmetic_side_effects)]
+
+use bytes::BufMut;
+
+/// Takes an unsigned number of at most `bits` bits off the front; none if the bytes end or the number is longer.
+#[inline]
+fn take(bytes: &mut &[u8], bits: u32) -> Option<u64> {
+    let mut value = 0_u64;
+    let mut shift = 0_u32;
+    loop {
+        let (&byte, rest) = bytes.split_first()?;
+        *bytes = rest;
+        let low = u64::from(byte & 0x7f);
+        let room = bits.checked_sub(shift)?;
+        if room < 7 && low.checked_shr(room)? != 0 {
+            return None;
+        }
+        value |= low.checked_shl(shift)?;
+        if byte & 0x80 == 0 {
+            return Some(value);
+        }
+        shift = shift.checked_add(7)?;
+    }
+}
+
+/// Takes a number off the front of `bytes`.
+#[inline]
+pub(super) fn take_i32(bytes: &mut &[u8]) -> Option<i32> {
+    let value = take(bytes, 32)? as u32;
+    Some((value >> 1) as i32 ^ ((value & 1) as i32).wrapping_neg())
+}
+
+/// Takes a number off the front of `bytes`.
+#[inline]
+pub(super) fn take_i64(bytes: &mut &[u8]) -> Option<i64> {
+    let value = take(bytes, 64)?;
+    Some((value >> 1) as i64 ^ ((value & 1) as i64).wrapping_neg())
+}
+
+#[inline]
+const fn zigzag(value: i64) -> u64 {
+    ((value << 1) ^ (value >> 63)) as u64
+}
+
+/// Bytes that [`put`] writes. Numbers of 32 bits are written the same way, whichever type they have.
+#[inline]
+#[allow(clippy::arithmetic_side_effects, reason = "64 leading zeros at most")]
+pub(super) const fn len(value: i64) -> usize {
+    (64 - (zigzag(value) | 1).leading_zeros()).div_ceil(7) as usize
+}
+
+/// Appends a number.
+#[inline]
+pub(super) fn put(out: &mut impl BufMut, value: i64) {
+    let mut rest = zigzag(value);
+    while rest >= 0x80 {
+        out.put_u8(rest as u8 | 0x80);
+        rest >>= 7;
+    }
+    out.put_u8(rest as u8);
+}
+
+#[cfg(test)]
+#[allow(clippy::indexing_slicing, reason = "a panic fails the test")]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn numbers_survive_and_their_length_is_known(value: i64, shift in 0_u32..64) {
+            let value = value >> shift;
+            let mut bytes = Vec::new();
+            put(&mut bytes, value);
+            prop_assert_eq!(bytes.len(), len(value));
+            let mut rest = &bytes[..];
+            prop_assert_eq!(take_i64(&mut rest), Some(value));
+            prop_assert!(rest.is_empty());
+            prop_assert_eq!(take_i32(&mut &bytes[..]), i32::try_from(value).ok());
+            for cut in 0..bytes.len() {
+                prop_assert_eq!(take_i64(&mut &bytes[..cut]), None);
+            }
+        }
+    }
+
+    #[test]
+    fn kafkas_own_examples() {
+        let encoded = |value| {
+            let mut bytes = Vec::new();
+            put(&mut bytes, value);
+            bytes
+        };
+        assert_eq!(encoded(0), [0]);
+        assert_eq!(encoded(-1), [1]);
+        assert_eq!(encoded(1), [2]);
+        assert_eq!(encoded(63), [0x7e]);
+        assert_eq!(encoded(-64), [0x7f]);
+        assert_eq!(encoded(64), [0x80, 1]);
+        assert_eq!(encoded(i64::from(i32::MAX)), [0xfe, 0xff, 0xff, 0xff, 0x0f]);
+        assert_eq!(encoded(i64::from(i32::MIN)), [0xff, 0xff, 0xff, 0xff, 0x0f]);
+        assert_eq!(encoded(i64::MIN), [0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x01]);
+    }
+
+    #[test]
+    fn a_number_longer_than_its_type_is_refused() {
+        assert_eq!(take_i32(&mut &[0xff, 0xff, 0xff, 0xff, 0x1f][..]), None);
+        assert_eq!(take_i32(&mut &[0x80, 0x80, 0x80, 0x80, 0x80, 0][..]), None);
+        assert_eq!(take_i64(&mut &[0xff; 11][..]), None);
+        let ten = [0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x02];
+        assert_eq!(take_i64(&mut &ten[..]), None);
+    }
+}

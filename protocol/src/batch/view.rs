@@ -1,0 +1,195 @@
+//! A batch in its bytes: checks, and the fields that a broker writes.
+#![deny(clippy::unwrap_used, clippy::indexing_slicing, clippy::arithmetic_side_effects)]
+
+use zerocopy::FromBytes;
+
+use super::compression::Compression;
+use super::error::BatchError;
+use super::header::{
+    BATCH_HEADER_BYTES, BROKER_ONLY, BatchHeader, BatchProducer, CRC_START, LOG_APPEND_TIME,
+    RECORD_BYTES_MIN, TimestampType,
+};
+use super::records::Records;
+use crate::ids::{LeaderEpoch, Offset, Timestamp};
+use crate::limits::RECORDS_PER_BATCH_MAX;
+
+/// Exactly one batch in borrowed bytes.
+#[derive(Clone, Copy, Debug)]
+pub struct BatchView<'a> {
+    header: &'a BatchHeader,
+    bytes: &'a [u8],
+    records: &'a [u8],
+}
+
+impl<'a> BatchView<'a> {
+    /// The batch that `bytes` are: magic and length are checked, nothing else. For batches whose frame has been checked.
+    pub fn parse(bytes: &'a [u8]) -> Result<Self, BatchError> {
+        let header = BatchHeader::parse(bytes)?;
+        let need = header.batch_bytes();
+        if let Some(extra @ 1..) = bytes.len().checked_sub(need) {
+            return Err(BatchError::Trailing { bytes: extra });
+        }
+        let records = bytes.get(BATCH_HEADER_BYTES..).unwrap_or_default();
+        if bytes.len() < need {
+            return Err(BatchError::Truncated { have: bytes.len(), need });
+        }
+        Ok(Self { header, bytes, records })
+    }
+
+    /// The header.
+    #[inline]
+    pub fn header(&self) -> &'a BatchHeader {
+        self.header
+    }
+
+    /// The whole batch.
+    #[inline]
+    pub fn bytes(&self) -> &'a [u8] {
+        self.bytes
+    }
+
+    /// The records as they are stored: compressed, if the header says so.
+    #[inline]
+    pub fn stored_records(&self) -> &'a [u8] {
+        self.records
+    }
+
+    /// The checksum of the bytes that it covers.
+    pub fn checksum(&self) -> u32 {
+        checksum(self.bytes)
+    }
+
+    /// Compares the checksum with the bytes.
+    pub fn check_checksum(&self) -> Result<(), BatchError> {
+        let (stored, computed) = (self.header.crc.get(), self.checksum());
+        if stored == computed { Ok(()) } else { Err(BatchError::Checksum { stored, computed }) }
+    }
+
+    /// The records decompressed: into `scratch` (whose content is replaced) if they are compressed, else where they are.
+    pub fn decompressed<'s>(&self, scratch: &'s mut Vec<u8>) -> Result<&'s [u8], BatchError>
+    where
+        'a: 's,
+    {
+        match self.header.compression() {
+            Some(Compression::None) => Ok(self.records),
+            Some(codec) => {
+                codec.decompress(self.records, scratch)?;
+                Ok(scratch)
+            }
+            None => Err(BatchError::Codec(self.header.codec())),
+        }
+    }
+
+    /// Iterates over the records, decompressed into `scratch` if need be.
+    pub fn records<'s>(&self, scratch: &'s mut Vec<u8>) -> Result<Records<'s>, BatchError>
+    where
+        'a: 's,
+    {
+        Ok(Records::new(self.header, self.decompressed(scratch)?))
+    }
+
+    /// Reads every record: what [`validate`] takes the producer's word for. Offsets are those of a batch without gaps and the
+    /// header's max timestamp is that of the records.
+    pub fn verify_records(&self, scratch: &mut Vec<u8>) -> Result<(), BatchError> {
+        let mut max = Timestamp(-1);
+        let mut expected = self.header.base_offset.get();
+        for (number, record) in (0_u32..).zip(self.records(scratch)?) {
+            let record = record?;
+            if record.offset.0 != expected {
+                return Err(BatchError::Record { number, field: "offset" });
+            }
+            expected = expected.saturating_add(1);
+            max = max.max(record.timestamp);
+        }
+        let header = self.header.max_timestamp();
+        if self.header.timestamp_type() == TimestampType::CreateTime && header != max {
+            return Err(BatchError::MaxTimestamp { header: header.0, records: max.0 });
+        }
+        Ok(())
+    }
+
+    /// The rules for what a producer may send, all of them in the header.
+    fn check_produced(&self) -> Result<(), BatchError> {
+        let header = self.header;
+        let compression = header.compression().ok_or(BatchError::Codec(header.codec()))?;
+        if header.base_offset.get() != 0 {
+            return Err(BatchError::BaseOffset(header.base_offset.get()));
+        }
+        if header.attributes.get() & BROKER_ONLY != 0 {
+            return Err(BatchError::Attributes(header.attributes.get()));
+        }
+        let (count, last_offset_delta) = (header.count.get(), header.last_offset_delta.get());
+        let fits = compression != Compression::None
+            || (header.count() as usize).saturating_mul(RECORD_BYTES_MIN) <= self.records.len();
+        if count <= 0
+            || header.count() > RECORDS_PER_BATCH_MAX
+            || last_offset_delta.checked_add(1) != Some(count)
+            || !fits
+        {
+            return Err(BatchError::Count { count, last_offset_delta, bytes: self.records.len() });
+        }
+        let (id, epoch) = (header.producer_id.get(), header.producer_epoch.get());
+        let sequence = header.base_sequence.get();
+        let together = if id >= 0 { epoch >= 0 && sequence >= 0 } else { !header.is_transactional() };
+        if id < -1 || !together {
+            return Err(BatchError::Producer { id, epoch, sequence });
+        }
+        Ok(())
+    }
+}
+
+/// What a broker asks of the bytes that a producer sends: exactly one batch, whole and with the right checksum, that obeys the
+/// format's rules for producers. Its records are not decompressed; see [`BatchView::verify_records`].
+pub fn validate(bytes: &[u8]) -> Result<BatchView<'_>, BatchError> {
+    let batch = BatchView::parse(bytes)?;
+    batch.check_checksum()?;
+    batch.check_produced()?;
+    Ok(batch)
+}
+
+fn checksum(batch: &[u8]) -> u32 {
+    crc32c::crc32c(batch.get(CRC_START..).unwrap_or_default())
+}
+
+fn header_mut(batch: &mut [u8]) -> &mut BatchHeader {
+    let (header, _) = BatchHeader::mut_from_prefix(batch).expect("only a checked batch is written to");
+    header
+}
+
+/// Writes base offset and leader epoch, which the checksum does not cover.
+///
+/// Panics if `batch` is shorter than a header.
+pub fn stamp(batch: &mut [u8], base_offset: Offset, epoch: LeaderEpoch) {
+    let header = header_mut(batch);
+    header.base_offset.set(base_offset.0);
+    header.leader_epoch.set(epoch.0);
+}
+
+/// Writes the checksum of what `batch` holds now.
+///
+/// Panics if `batch` is shorter than a header.
+pub fn seal(batch: &mut [u8]) {
+    let crc = checksum(batch);
+    header_mut(batch).crc.set(crc);
+}
+
+/// Gives every record the time of appending, and writes the new checksum.
+///
+/// Panics if `batch` is shorter than a header.
+pub fn stamp_log_append_time(batch: &mut [u8], at: Timestamp) {
+    let header = header_mut(batch);
+    header.attributes.set(header.attributes.get() | LOG_APPEND_TIME);
+    header.max_timestamp.set(at.0);
+    seal(batch);
+}
+
+/// Replaces producer id, epoch and sequence, and writes the new checksum: for a batch that is sent again by a new epoch.
+///
+/// Panics if `batch` is shorter than a header.
+pub fn stamp_producer(batch: &mut [u8], producer: BatchProducer) {
+    let header = header_mut(batch);
+    header.producer_id.set(producer.id.0);
+    header.producer_epoch.set(producer.epoch);
+    header.base_sequence.set(producer.sequence);
+    seal(batch);
+}
