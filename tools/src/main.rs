@@ -1,2 +1,78 @@
-//! Skeleton.
-fn main() {}
+//! The command line of Highwater: runs a broker and talks to one.
+#![forbid(unsafe_code)]
+
+mod cli;
+mod escape;
+mod failure;
+mod format;
+mod output;
+mod record;
+mod settings;
+mod start_at;
+mod units;
+
+use std::io::IsTerminal as _;
+use std::process::ExitCode;
+
+use clap::{ArgMatches, CommandFactory as _, FromArgMatches as _};
+
+use crate::cli::{Cli, Command};
+use crate::failure::Failure;
+
+fn main() -> ExitCode {
+    let matches = Cli::command().get_matches();
+    let cli = Cli::from_arg_matches(&matches).unwrap_or_else(|e| e.exit());
+    match run(cli, &matches) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(Failure::Quiet(code)) => ExitCode::from(code),
+        Err(Failure::Said { code, message }) => {
+            eprintln!("highwater: {message}");
+            ExitCode::from(code)
+        }
+    }
+}
+
+fn run(cli: Cli, matches: &ArgMatches) -> Result<(), Failure> {
+    match cli.command {
+        Command::Start(args) => {
+            let (_, start_matches) = matches.subcommand().expect("a command was given");
+            let machine = settings::Machine::here();
+            let settings =
+                settings::Settings::resolve(&args, cli.log_level.as_ref(), start_matches, machine)?;
+            if args.print_config {
+                return output::print(&settings.to_toml());
+            }
+            log_to_stderr(&settings.log_level.value)?;
+            Ok(())
+        }
+        command => {
+            if let Some(filter) = &cli.log_level {
+                log_to_stderr(filter)?;
+            }
+            client_command(command)
+        }
+    }
+}
+
+fn client_command(command: Command) -> Result<(), Failure> {
+    match command {
+        Command::Completions { shell } => {
+            let mut script = Vec::new();
+            clap_complete::generate(shell, &mut Cli::command(), "highwater", &mut script);
+            output::print_bytes(&script)
+        }
+        _ => Ok(()),
+    }
+}
+
+fn log_to_stderr(filter: &str) -> Result<(), Failure> {
+    let filter = tracing_subscriber::EnvFilter::builder()
+        .parse(filter)
+        .map_err(|e| Failure::configuration(format_args!("log level `{filter}`: {e}")))?;
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal())
+        .init();
+    Ok(())
+}

@@ -1,0 +1,378 @@
+//! The command line as a type. What a flag does is said here, once; `--help`, completions and the documentation follow it.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap_complete::Shell;
+
+use crate::format::{self, Format};
+use crate::start_at::StartPosition;
+use crate::units::ByteSize;
+
+/// Where a broker listens and a client looks for it when neither is told otherwise.
+pub(crate) const ADDRESS_DEFAULT: &str = "127.0.0.1:9191";
+
+/// Highwater: an event-streaming broker. An acknowledged record is on stable storage.
+#[derive(Parser, Debug)]
+#[command(name = "highwater", version, propagate_version = true, max_term_width = 110, after_help = EXIT_CODES)]
+pub(crate) struct Cli {
+    /// What to log on stderr: off, error, warn, info, debug, trace, or a filter such as `info,highwater_storage=debug`
+    /// [default: warn for `start`, off elsewhere]
+    #[arg(long, global = true, env = "HIGHWATER_LOG_LEVEL", value_name = "FILTER", hide_env_values = true)]
+    pub log_level: Option<String>,
+
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+const EXIT_CODES: &str = "Exit codes: 0 done, 1 failed, 2 wrong usage, 130 interrupted by Ctrl-C, 141 the reader of the \
+output went away. `start` also: 70 internal error, 73 data directory in use, 74 disk error, 75 data of a newer version or of \
+another cluster, 78 configuration.";
+
+/// The commands.
+#[derive(Subcommand, Debug)]
+pub(crate) enum Command {
+    /// Run a broker; prints one line `ready ...` on stdout when clients can connect
+    Start(StartArgs),
+    /// Create, list, describe, alter and delete topics
+    #[command(subcommand)]
+    Topic(TopicCommand),
+    /// Send the lines of stdin as records; exits 0 only when all of them are acknowledged
+    Produce(ProduceArgs),
+    /// Print records; ends at what was the end when it began, unless told to follow or to count
+    Consume(ConsumeArgs),
+    /// Look at a stopped broker's data
+    #[command(subcommand)]
+    Log(LogCommand),
+    /// Print a completion script for a shell
+    Completions {
+        /// The shell
+        shell: Shell,
+    },
+}
+
+/// `start`. Every value is optional here: what is not given comes from the configuration file or the defaults.
+#[derive(Args, Debug, Default)]
+pub(crate) struct StartArgs {
+    /// Directory for the broker's data, made if it is missing [default: ./highwater-data]
+    #[arg(long, env = "HIGHWATER_DATA_DIR", value_name = "DIR", hide_env_values = true)]
+    pub data_dir: Option<PathBuf>,
+
+    /// Addresses to listen on, separated by commas; port 0 picks a free one [default: 127.0.0.1:9191]
+    #[arg(
+        long,
+        env = "HIGHWATER_LISTEN",
+        value_name = "IP:PORT",
+        value_delimiter = ',',
+        hide_env_values = true
+    )]
+    pub listen: Option<Vec<SocketAddr>>,
+
+    /// Address that clients are told to connect to, if it is not the first one listened on
+    #[arg(long, env = "HIGHWATER_ADVERTISE", value_name = "HOST:PORT", hide_env_values = true)]
+    pub advertise: Option<String>,
+
+    /// Number of cores to use, one thread each [default: every core the process may use]
+    #[arg(long, env = "HIGHWATER_CORES", value_name = "N", hide_env_values = true)]
+    pub cores: Option<u16>,
+
+    /// Memory for requests and cache, all cores together, such as 2GiB [default: a quarter of the machine's]
+    #[arg(long, env = "HIGHWATER_MEMORY", value_name = "SIZE", hide_env_values = true)]
+    pub memory: Option<ByteSize>,
+
+    /// Allow listening beyond this machine although nothing is encrypted and nobody is authenticated [default: false]
+    #[arg(
+        long,
+        env = "HIGHWATER_INSECURE",
+        value_name = "BOOL",
+        num_args = 0..=1,
+        default_missing_value = "true",
+        require_equals = true,
+        hide_env_values = true
+    )]
+    pub insecure: Option<bool>,
+
+    /// TOML file with any of these settings, named as the flags are, with `_` for `-`
+    #[arg(long, env = "HIGHWATER_CONFIG", value_name = "FILE", hide_env_values = true)]
+    pub config: Option<PathBuf>,
+
+    /// Print the settings in force and where each comes from, as a configuration file, and exit
+    #[arg(long)]
+    pub print_config: bool,
+}
+
+/// How to find the broker.
+#[derive(Args, Debug)]
+pub(crate) struct ServerArgs {
+    /// Addresses of brokers, separated by commas; one that answers is enough
+    #[arg(
+        long,
+        env = "HIGHWATER_SERVER",
+        value_name = "HOST:PORT",
+        value_delimiter = ',',
+        default_value = ADDRESS_DEFAULT,
+        hide_env_values = true
+    )]
+    pub server: Vec<String>,
+}
+
+/// `topic`.
+#[derive(Subcommand, Debug)]
+pub(crate) enum TopicCommand {
+    /// Create a topic
+    Create {
+        /// Its name
+        topic: String,
+        /// Number of partitions
+        #[arg(long, short, value_name = "N", default_value_t = 1)]
+        partitions: u32,
+        /// A setting, such as retention.ms=7d or retention.bytes=10GiB; may be given more than once
+        #[arg(long, short, value_name = "NAME=VALUE", value_parser = setting)]
+        config: Vec<(String, String)>,
+        /// Do nothing if there is a topic of that name
+        #[arg(long)]
+        if_not_exists: bool,
+        #[command(flatten)]
+        server: ServerArgs,
+    },
+    /// List topics
+    List {
+        /// One JSON object a line
+        #[arg(long)]
+        json: bool,
+        #[command(flatten)]
+        server: ServerArgs,
+    },
+    /// Show a topic's partitions and settings
+    Describe {
+        /// Its name
+        #[arg(required = true)]
+        topic: Vec<String>,
+        /// One JSON object a line
+        #[arg(long)]
+        json: bool,
+        #[command(flatten)]
+        server: ServerArgs,
+    },
+    /// Change a topic's settings or add partitions
+    Alter {
+        /// Its name
+        topic: String,
+        /// New number of partitions, more than before
+        #[arg(long, short, value_name = "N")]
+        partitions: Option<u32>,
+        /// A setting, such as retention.ms=7d; may be given more than once
+        #[arg(long, short, value_name = "NAME=VALUE", value_parser = setting)]
+        config: Vec<(String, String)>,
+        /// A setting to return to its default; may be given more than once
+        #[arg(long, value_name = "NAME")]
+        unset: Vec<String>,
+        #[command(flatten)]
+        server: ServerArgs,
+    },
+    /// Delete topics and all their records
+    Delete {
+        /// Their names
+        #[arg(required = true)]
+        topic: Vec<String>,
+        #[command(flatten)]
+        server: ServerArgs,
+    },
+}
+
+/// How a producer compresses its batches.
+#[derive(ValueEnum, Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub(crate) enum CompressionArg {
+    /// As they are
+    #[default]
+    None,
+    /// gzip
+    Gzip,
+    /// Snappy
+    Snappy,
+    /// LZ4
+    Lz4,
+    /// Zstandard
+    Zstd,
+}
+
+/// `produce`.
+#[derive(Args, Debug)]
+pub(crate) struct ProduceArgs {
+    /// Topic to send to
+    pub topic: String,
+    /// What separates key and value in a line, at its first occurrence; a line without it has no key. Escapes as in --format
+    #[arg(long, short = 'K', value_name = "TEXT", value_parser = separator, conflicts_with = "json")]
+    pub key_separator: Option<Separator>,
+    /// A header for every record; may be given more than once
+    #[arg(long, short = 'H', value_name = "NAME=VALUE", value_parser = setting)]
+    pub header: Vec<(String, String)>,
+    /// Read JSON lines as `consume --json` prints them: key, value, headers, timestamp
+    #[arg(long)]
+    pub json: bool,
+    /// Compression of batches
+    #[arg(long, short = 'z', value_name = "CODEC", default_value = "none")]
+    pub compression: CompressionArg,
+    /// Send everything to this partition; otherwise the key decides
+    #[arg(long, short, value_name = "N")]
+    pub partition: Option<u32>,
+    #[command(flatten)]
+    pub server: ServerArgs,
+}
+
+/// Bytes between key and value.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) struct Separator(pub Vec<u8>);
+
+/// `consume`.
+#[derive(Args, Debug)]
+pub(crate) struct ConsumeArgs {
+    /// Topic to read
+    pub topic: String,
+    /// Where to begin: earliest, latest, an offset, -N (N records before the end of each partition), or a time:
+    /// 2025-01-31T08:00:00Z, @MILLISECONDS, @-90m
+    #[arg(long, short, value_name = "WHERE", default_value = "earliest", allow_hyphen_values = true)]
+    pub from: StartPosition,
+    /// Stop after this many records, waiting for them if they are not there yet
+    #[arg(long, short = 'n', value_name = "N")]
+    pub limit: Option<u64>,
+    /// Wait for new records at the end
+    #[arg(long, short = 'F')]
+    pub follow: bool,
+    /// How to print a record [default: %v\n]
+    #[arg(long, value_name = "TEXT", value_parser = Format::parse, conflicts_with = "json", long_help = format_help())]
+    pub format: Option<Format>,
+    /// One JSON object a line
+    #[arg(long)]
+    pub json: bool,
+    /// Only this partition; may be given more than once
+    #[arg(long, short, value_name = "N")]
+    pub partition: Vec<u32>,
+    /// Continue where this consumer stopped, and remember how far it came; --from counts where it has no position yet
+    #[arg(long, value_name = "NAME")]
+    pub consumer: Option<String>,
+    #[command(flatten)]
+    pub server: ServerArgs,
+}
+
+/// `log`.
+#[derive(Subcommand, Debug)]
+pub(crate) enum LogCommand {
+    /// List the partitions and how much each holds
+    Ls {
+        /// One JSON object a line
+        #[arg(long)]
+        json: bool,
+        #[command(flatten)]
+        data: DataArgs,
+    },
+    /// Print the frames of a partition
+    Dump {
+        /// Topic, by name or id
+        topic: String,
+        /// Its partition
+        #[arg(long, short, value_name = "N", default_value_t = 0)]
+        partition: u32,
+        /// Begin at this offset
+        #[arg(long, value_name = "OFFSET", default_value_t = 0)]
+        from: i64,
+        /// Stop after this many frames
+        #[arg(long, short = 'n', value_name = "N")]
+        limit: Option<u64>,
+        /// One JSON object a line
+        #[arg(long)]
+        json: bool,
+        #[command(flatten)]
+        data: DataArgs,
+    },
+    /// Read everything and check every checksum; exits 1 if damage is found
+    Verify {
+        /// One JSON object a line
+        #[arg(long)]
+        json: bool,
+        #[command(flatten)]
+        data: DataArgs,
+    },
+}
+
+/// A stopped broker's data.
+#[derive(Args, Debug)]
+pub(crate) struct DataArgs {
+    /// The broker's data directory
+    #[arg(
+        long,
+        env = "HIGHWATER_DATA_DIR",
+        value_name = "DIR",
+        default_value = crate::settings::DATA_DIR_DEFAULT,
+        hide_env_values = true
+    )]
+    pub data_dir: PathBuf,
+}
+
+fn format_help() -> String {
+    format!("How to print a record [default: %v\\n]: {}", format::LETTERS_HELP)
+}
+
+/// `NAME=VALUE`, split at the first `=`.
+fn setting(text: &str) -> Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((name, value)) if !name.is_empty() => Ok((name.to_owned(), value.to_owned())),
+        _ => Err(format!("`{text}` is not of the form NAME=VALUE")),
+    }
+}
+
+fn separator(text: &str) -> Result<Separator, String> {
+    let bytes = crate::escape::unescape(text)?;
+    match bytes.as_slice() {
+        [] => Err("an empty separator separates nothing".into()),
+        bytes if bytes.contains(&b'\n') => {
+            Err("a record is a line: a newline cannot separate key and value".into())
+        }
+        _ => Ok(Separator(bytes)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn the_lines_of_the_quick_start_are_understood() {
+        for line in [
+            "highwater start",
+            "highwater topic create orders --partitions 8",
+            "highwater produce orders --key-separator :",
+            "highwater consume orders --from earliest --limit 1000000 --format %k:%v\\n",
+            "highwater consume orders --from latest --follow --json",
+            "highwater produce orders --header k=v --json --compression zstd --partition 3",
+            "highwater consume orders --from -10 --partition 1 --partition 2 --consumer billing",
+        ] {
+            Cli::try_parse_from(line.split(' ')).unwrap_or_else(|e| panic!("{line}: {e}"));
+        }
+    }
+
+    #[test]
+    fn a_key_separator_is_at_least_one_byte_and_no_newline() {
+        assert_eq!(separator(r"\t"), Ok(Separator(b"\t".to_vec())));
+        assert_eq!(separator("::"), Ok(Separator(b"::".to_vec())));
+        assert!(separator("").is_err());
+        assert!(separator(r"a\n").is_err());
+    }
+
+    #[test]
+    fn a_setting_is_split_at_its_first_equals_sign() {
+        assert_eq!(setting("a=b=c"), Ok(("a".into(), "b=c".into())));
+        assert_eq!(setting("a="), Ok(("a".into(), String::new())));
+        assert!(setting("a").is_err());
+        assert!(setting("=b").is_err());
+    }
+}

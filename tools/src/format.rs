@@ -1,0 +1,203 @@
+//! `consume --format`: a line of text with letters that stand for parts of a record, as in kcat and rpk.
+
+use std::io::Write as _;
+
+use crate::escape::unescape;
+use crate::record::RecordView;
+
+/// What `--help` says of the letters. The table in [`Field::of`] and this text are held together by a test.
+pub(crate) const LETTERS_HELP: &str = "\
+%t topic, %p partition, %o offset, %k key, %v value (also %s), %h headers as NAME=VALUE,..., %T timestamp in \
+milliseconds (also %d); %K, %V (also %S) and %H: bytes of the key, bytes of the value (-1 for none), number of headers; \
+%% a percent sign; \\n \\t \\r \\0 \\\\ \\xHH bytes";
+
+/// A part of a record.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Field {
+    Topic,
+    Partition,
+    Offset,
+    Key,
+    Value,
+    Headers,
+    Timestamp,
+    KeyBytes,
+    ValueBytes,
+    HeaderCount,
+}
+
+impl Field {
+    fn of(letter: char) -> Option<Self> {
+        Some(match letter {
+            't' => Self::Topic,
+            'p' => Self::Partition,
+            'o' => Self::Offset,
+            'k' => Self::Key,
+            'v' | 's' => Self::Value,
+            'h' => Self::Headers,
+            'T' | 'd' => Self::Timestamp,
+            'K' => Self::KeyBytes,
+            'V' | 'S' => Self::ValueBytes,
+            'H' => Self::HeaderCount,
+            _ => return None,
+        })
+    }
+}
+
+#[derive(Clone, PartialEq, Eq, Debug)]
+enum Piece {
+    Text(Vec<u8>),
+    Field(Field),
+}
+
+/// A format string, understood once.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) struct Format(Vec<Piece>);
+
+impl Format {
+    /// The value and a newline: what `consume` prints when not told otherwise.
+    pub(crate) fn lines() -> Self {
+        Self(vec![Piece::Field(Field::Value), Piece::Text(b"\n".to_vec())])
+    }
+
+    /// Understands a format string.
+    pub(crate) fn parse(text: &str) -> Result<Self, String> {
+        let mut pieces = Vec::new();
+        let mut literal = String::new();
+        let mut chars = text.chars();
+        while let Some(c) = chars.next() {
+            match c {
+                '%' => match chars.next() {
+                    Some('%') => literal.push('%'),
+                    Some(letter) => {
+                        let field = Field::of(letter).ok_or_else(|| {
+                            format!("%{letter} stands for nothing; there are {LETTERS_HELP}")
+                        })?;
+                        push_text(&mut pieces, &mut literal)?;
+                        pieces.push(Piece::Field(field));
+                    }
+                    None => return Err("a single % at the end; write %% for a percent sign".into()),
+                },
+                '\\' => {
+                    // Kept together with what follows, so that the escape is read as one.
+                    literal.push(c);
+                    literal.extend(chars.next());
+                }
+                _ => literal.push(c),
+            }
+        }
+        push_text(&mut pieces, &mut literal)?;
+        Ok(Self(pieces))
+    }
+
+    /// Appends a record in this format.
+    pub(crate) fn write(&self, record: &RecordView<'_>, out: &mut Vec<u8>) {
+        for piece in &self.0 {
+            match piece {
+                Piece::Text(text) => out.extend_from_slice(text),
+                Piece::Field(field) => write_field(*field, record, out),
+            }
+        }
+    }
+}
+
+fn push_text(pieces: &mut Vec<Piece>, literal: &mut String) -> Result<(), String> {
+    if !literal.is_empty() {
+        pieces.push(Piece::Text(unescape(literal)?));
+        literal.clear();
+    }
+    Ok(())
+}
+
+fn write_field(field: Field, record: &RecordView<'_>, out: &mut Vec<u8>) {
+    match field {
+        Field::Topic => out.extend_from_slice(record.topic.as_bytes()),
+        Field::Partition => number(i64::from(record.partition), out),
+        Field::Offset => number(record.offset, out),
+        Field::Key => out.extend_from_slice(record.key.unwrap_or_default()),
+        Field::Value => out.extend_from_slice(record.value.unwrap_or_default()),
+        Field::Timestamp => number(record.timestamp_ms, out),
+        Field::KeyBytes => number(record.key.map_or(-1, |key| key.len() as i64), out),
+        Field::ValueBytes => number(record.value.map_or(-1, |value| value.len() as i64), out),
+        Field::HeaderCount => number(record.headers.len() as i64, out),
+        Field::Headers => {
+            for (i, (name, value)) in record.headers.iter().enumerate() {
+                if i > 0 {
+                    out.push(b',');
+                }
+                out.extend_from_slice(name.as_bytes());
+                out.push(b'=');
+                out.extend_from_slice(value.unwrap_or_default());
+            }
+        }
+    }
+}
+
+fn number(n: i64, out: &mut Vec<u8>) {
+    // Writing to a vector cannot fail.
+    let _ = write!(out, "{n}");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sample() -> RecordView<'static> {
+        RecordView {
+            topic: "orders",
+            partition: 3,
+            offset: 42,
+            timestamp_ms: 1_735_689_600_000,
+            key: Some(b"u-\xff"),
+            value: Some(b"two\twords"),
+            headers: &[("trace", Some(b"abc")), ("empty", None)],
+        }
+    }
+
+    fn check(format: &str, expect: &[u8]) {
+        let mut out = Vec::new();
+        Format::parse(format).expect("the format is right").write(&sample(), &mut out);
+        assert_eq!(out, expect, "{format}");
+    }
+
+    #[test]
+    fn every_letter_prints_its_part_of_the_record() {
+        check(r"%k:%v\n", b"u-\xff:two\twords\n");
+        check("%t/%p@%o %T", b"orders/3@42 1735689600000");
+        check("%s %d", b"two\twords 1735689600000");
+        check("%h|%H", b"trace=abc,empty=|2");
+        check("%K %V %S", b"3 9 9");
+        check(r"100%%\t\\\0\x41", b"100%\t\\\0A");
+        check("", b"");
+    }
+
+    #[test]
+    fn a_record_without_key_or_value_prints_nothing_for_them_and_minus_one_for_their_size() {
+        let record = RecordView { key: None, value: None, headers: &[], ..sample() };
+        let mut out = Vec::new();
+        Format::parse("[%k][%v][%h]%K,%V").expect("a literal").write(&record, &mut out);
+        assert_eq!(out, b"[][][]-1,-1");
+    }
+
+    #[test]
+    fn a_wrong_format_says_which_letter_and_what_there_is() {
+        let error = Format::parse("%q").expect_err("there is no %q");
+        assert!(error.contains("%q") && error.contains("%o offset"), "{error}");
+        for text in ["50%", r"end\", r"\z"] {
+            assert!(Format::parse(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn the_help_names_every_letter_and_no_other() {
+        for letter in ('a'..='z').chain('A'..='Z') {
+            let named = LETTERS_HELP.contains(&format!("%{letter}"));
+            assert_eq!(named, Field::of(letter).is_some(), "%{letter}");
+        }
+    }
+
+    #[test]
+    fn the_default_prints_the_value_and_a_newline() {
+        assert_eq!(Format::parse(r"%v\n"), Ok(Format::lines()));
+    }
+}

@@ -1,0 +1,68 @@
+//! `consume --from`: where to begin reading.
+
+use std::str::FromStr;
+
+use crate::units::moment_ms;
+
+/// Where to begin in each partition.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum StartPosition {
+    /// The first record there is.
+    Earliest,
+    /// Behind the last one.
+    Latest,
+    /// This offset.
+    Offset(i64),
+    /// This many records before the end.
+    BeforeEnd(i64),
+    /// The first record of this time (milliseconds since the Unix epoch) or later.
+    Time(i64),
+}
+
+impl FromStr for StartPosition {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "earliest" | "beginning" | "start" => return Ok(Self::Earliest),
+            "latest" | "end" => return Ok(Self::Latest),
+            _ => {}
+        }
+        match text.parse::<i64>() {
+            Ok(n) if n < 0 => return Ok(Self::BeforeEnd(n.saturating_neg())),
+            Ok(n) => return Ok(Self::Offset(n)),
+            Err(_) => {}
+        }
+        moment_ms(text, jiff::Timestamp::now()).map(Self::Time).map_err(|e| {
+            if text.starts_with('@') || text.starts_with(|c: char| c.is_ascii_digit()) {
+                e
+            } else {
+                format!("`{text}` is none of earliest, latest, an offset, -N, or a time such as 2025-01-31T08:00:00Z or @-90m")
+            }
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_start_is_a_word_a_number_or_a_time() {
+        for (text, start) in [
+            ("earliest", StartPosition::Earliest),
+            ("latest", StartPosition::Latest),
+            ("0", StartPosition::Offset(0)),
+            ("123", StartPosition::Offset(123)),
+            ("-10", StartPosition::BeforeEnd(10)),
+            ("@1735689600000", StartPosition::Time(1_735_689_600_000)),
+            ("2025-01-01T00:00:00Z", StartPosition::Time(1_735_689_600_000)),
+        ] {
+            assert_eq!(text.parse(), Ok(start), "{text}");
+        }
+        assert!(matches!("@-1h".parse(), Ok(StartPosition::Time(_))));
+        for text in ["", "first", "1.5", "99999999999999999999", "@"] {
+            assert!(text.parse::<StartPosition>().is_err(), "{text}");
+        }
+    }
+}
