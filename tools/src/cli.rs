@@ -7,6 +7,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 
 use crate::format::{self, Format};
+use crate::settings::Durability;
 use crate::start_at::StartPosition;
 use crate::units::ByteSize;
 
@@ -78,9 +79,14 @@ pub(crate) struct StartArgs {
     #[arg(long, env = "HIGHWATER_CORES", value_name = "N", hide_env_values = true)]
     pub cores: Option<u16>,
 
-    /// Memory for requests and cache, all cores together, such as 2GiB [default: a quarter of the machine's]
+    /// Memory for requests and cache, all cores together, such as 2GiB [default: a quarter of the machine's, at least
+    /// 256MiB and at most 8GiB]
     #[arg(long, env = "HIGHWATER_MEMORY", value_name = "SIZE", hide_env_values = true)]
     pub memory: Option<ByteSize>,
+
+    /// How writes are made durable [default: measure]
+    #[arg(long, env = "HIGHWATER_DURABILITY", value_name = "FORM", hide_env_values = true)]
+    pub durability: Option<Durability>,
 
     /// Allow listening beyond this machine although nothing is encrypted and nobody is authenticated [default: false]
     #[arg(
@@ -90,6 +96,7 @@ pub(crate) struct StartArgs {
         num_args = 0..=1,
         default_missing_value = "true",
         require_equals = true,
+        value_parser = clap::builder::BoolishValueParser::new(),
         hide_env_values = true
     )]
     pub insecure: Option<bool>,

@@ -8,6 +8,7 @@ mod format;
 mod output;
 mod record;
 mod settings;
+mod start;
 mod start_at;
 mod units;
 
@@ -18,6 +19,7 @@ use clap::{ArgMatches, CommandFactory as _, FromArgMatches as _};
 
 use crate::cli::{Cli, Command};
 use crate::failure::Failure;
+use crate::settings::Settings;
 
 fn main() -> ExitCode {
     let matches = Cli::command().get_matches();
@@ -36,14 +38,12 @@ fn run(cli: Cli, matches: &ArgMatches) -> Result<(), Failure> {
     match cli.command {
         Command::Start(args) => {
             let (_, start_matches) = matches.subcommand().expect("a command was given");
-            let machine = settings::Machine::here();
-            let settings =
-                settings::Settings::resolve(&args, cli.log_level.as_ref(), start_matches, machine)?;
+            let settings = Settings::resolve(&args, cli.log_level.as_ref(), start_matches)?;
             if args.print_config {
                 return output::print(&settings.to_toml());
             }
             log_to_stderr(&settings.log_level.value)?;
-            Ok(())
+            start::run(&settings)
         }
         command => {
             if let Some(filter) = &cli.log_level {

@@ -1,0 +1,60 @@
+//! `start`: a broker in this process, until it is told to stop.
+
+use std::path::absolute;
+
+use highwater_engine::{Broker, ReadyInfo};
+
+use crate::failure::Failure;
+use crate::output;
+use crate::settings::Settings;
+
+/// Runs a broker until SIGTERM or SIGINT.
+pub(crate) fn run(settings: &Settings) -> Result<(), Failure> {
+    let broker = Broker::start(settings.to_broker_config())
+        .map_err(|e| Failure::Said { code: e.exit_code(), message: e.to_string() })?;
+    for warning in &broker.ready().warnings {
+        tracing::warn!("{warning}");
+    }
+    // A broker serves whether or not anybody reads its stdout.
+    if output::print(&ready_line(broker.ready())).is_err() {
+        tracing::warn!("nobody reads the `ready` line: stdout is closed");
+    }
+    match broker.wait() {
+        0 => Ok(()),
+        code => Err(Failure::Quiet(code)),
+    }
+}
+
+/// `ready` and what a script or a person wants to know, as `name=value`; a value with spaces in it is quoted.
+fn ready_line(ready: &ReadyInfo) -> String {
+    let native = ready.native.iter().map(ToString::to_string).collect::<Vec<_>>().join(",");
+    let data = absolute(&ready.data_dir).unwrap_or_else(|_| ready.data_dir.clone());
+    format!(
+        "ready native={native} data={} cores={} durability={} topics={} partitions={} took_ms={}\n",
+        quoted(&data.to_string_lossy()),
+        ready.cores,
+        quoted(&ready.durability),
+        ready.topics,
+        ready.partitions,
+        ready.took.as_millis(),
+    )
+}
+
+fn quoted(value: &str) -> String {
+    let plain =
+        !value.is_empty() && !value.contains(|c: char| c.is_whitespace() || c.is_control() || c == '"');
+    if plain { value.to_owned() } else { format!("{value:?}") }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_value_with_spaces_is_quoted_and_no_other() {
+        assert_eq!(quoted("/var/lib/highwater"), "/var/lib/highwater");
+        assert_eq!(quoted("/my data"), "\"/my data\"");
+        assert_eq!(quoted("a\nb"), "\"a\\nb\"");
+        assert_eq!(quoted(""), "\"\"");
+    }
+}
