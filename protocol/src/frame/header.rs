@@ -1,16 +1,4 @@
-//! The frame: one header for wire, journal, extent and peer.
-//!
-//! `frame = FrameHeader (64 bytes) + payload + zero bytes up to the next multiple of FRAME_ALIGN`
-//!
-//! The layout is in `docs/disk-format.md`; the assertions below hold it. All integers are little-endian.
-//!
-//! What each checksum covers:
-//! - `header_crc`: bytes 4..64 of the header.
-//! - `payload_crc`: for a batch, the batch's own CRC-32C (which covers everything behind it in the batch); the 21 bytes
-//!   of the batch in front of that coverage repeat what the header says and are compared with it. For every other kind:
-//!   CRC-32C of the payload.
-//!
-//! So a flipped bit anywhere in a frame is found, and a batch's payload is never summed twice.
+//! The header in front of every payload.
 
 use zerocopy::byteorder::little_endian::{I32, I64, U16, U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
@@ -142,9 +130,18 @@ pub enum FrameError {
     /// A kind this build does not know.
     #[error("unknown frame kind {0}")]
     Kind(u8),
-    /// The payload does not match its checksum or does not repeat its header.
+    /// Flags or reserved bytes that this build does not know.
+    #[error("frame has flags that this build does not understand")]
+    Flags,
+    /// The payload is not the one that its checksum was made of.
     #[error("frame payload checksum mismatch")]
     PayloadChecksum,
+    /// The payload is a batch whose own header says something else than the frame's.
+    #[error("the frame's header and its batch differ in {0}")]
+    Differs(&'static str),
+    /// Padding, or the bytes up to the next frame, are not zero.
+    #[error("bytes that must be zero are not")]
+    NotZero,
 }
 
 impl FrameHeader {
@@ -175,6 +172,9 @@ impl FrameHeader {
         if header.version != FRAME_VERSION {
             return Err(FrameError::Version(header.version));
         }
+        if header.flags.get() != 0 || header.reserved.get() != 0 {
+            return Err(FrameError::Flags);
+        }
         let kind = FrameKind::from_u8(header.kind).ok_or(FrameError::Kind(header.kind))?;
         Ok((header, kind))
     }
@@ -189,7 +189,10 @@ impl FrameHeader {
     #[inline]
     pub fn next_offset(&self) -> i64 {
         match FrameKind::from_u8(self.kind) {
-            Some(FrameKind::Batch) => self.base_offset.get() + i64::from(self.last_offset_delta.get()) + 1,
+            Some(FrameKind::Batch) => {
+                let delta = i64::from(self.last_offset_delta.get()) + 1;
+                self.base_offset.get().saturating_add(delta)
+            }
             _ => self.base_offset.get(),
         }
     }

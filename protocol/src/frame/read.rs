@@ -1,0 +1,146 @@
+//! Reading frames from bytes that may be anything.
+#![deny(clippy::unwrap_used, clippy::indexing_slicing, clippy::arithmetic_side_effects)]
+
+use core::iter::FusedIterator;
+
+use super::header::{FRAME_HEADER_BYTES, FrameError, FrameHeader, FrameKind};
+use crate::batch::BatchView;
+
+/// A whole frame in borrowed bytes.
+#[derive(Clone, Copy, Debug)]
+pub struct Frame<'a> {
+    header: &'a FrameHeader,
+    kind: FrameKind,
+    payload: &'a [u8],
+    alignment: &'a [u8],
+}
+
+impl<'a> Frame<'a> {
+    /// The frame at the start of `bytes`: the header is checked and all of its bytes are there. The payload is left to
+    /// [`Frame::check`].
+    pub fn parse(bytes: &'a [u8]) -> Result<Self, FrameError> {
+        let (header, kind) = FrameHeader::parse(bytes)?;
+        let payload_bytes = header.payload_bytes.get() as usize;
+        let behind = bytes.get(FRAME_HEADER_BYTES..header.frame_bytes());
+        let Some((payload, alignment)) = behind.and_then(|behind| behind.split_at_checked(payload_bytes))
+        else {
+            return Err(FrameError::Truncated { have: bytes.len(), need: header.frame_bytes() });
+        };
+        Ok(Self { header, kind, payload, alignment })
+    }
+
+    /// The frame at the start of `bytes`, every bit of it checked.
+    pub fn checked(bytes: &'a [u8]) -> Result<Self, FrameError> {
+        let frame = Self::parse(bytes)?;
+        frame.check()?;
+        Ok(frame)
+    }
+
+    /// Checks what the header's checksum does not cover: payload and alignment.
+    ///
+    /// A batch's checksum is compared here, so whoever has checked the frame need not check the batch.
+    pub fn check(&self) -> Result<(), FrameError> {
+        if self.alignment.iter().any(|byte| *byte != 0) {
+            return Err(FrameError::NotZero);
+        }
+        match self.kind {
+            FrameKind::Batch => self.check_batch(),
+            FrameKind::Padding if self.payload.iter().any(|byte| *byte != 0) => Err(FrameError::NotZero),
+            FrameKind::Padding | FrameKind::EpochStart => {
+                self.check_payload_crc(crc32c::crc32c(self.payload))
+            }
+        }
+    }
+
+    fn check_payload_crc(&self, crc: u32) -> Result<(), FrameError> {
+        if self.header.payload_crc.get() == crc { Ok(()) } else { Err(FrameError::PayloadChecksum) }
+    }
+
+    /// The batch's first 21 bytes against the header, the others against the checksum.
+    fn check_batch(&self) -> Result<(), FrameError> {
+        let batch = BatchView::parse(self.payload).map_err(|_| FrameError::Differs("length or magic"))?;
+        let (frame, header) = (self.header, batch.header());
+        self.check_payload_crc(batch.checksum())?;
+        let same = [
+            ("checksum", frame.payload_crc.get() == header.crc.get()),
+            ("base offset", frame.base_offset.get() == header.base_offset.get()),
+            ("leader epoch", frame.leader_epoch.get() == header.leader_epoch.get()),
+            (
+                "last offset delta",
+                i64::from(frame.last_offset_delta.get()) == i64::from(header.last_offset_delta.get()),
+            ),
+        ];
+        match same.iter().find(|(_, same)| !same) {
+            Some((field, _)) => Err(FrameError::Differs(field)),
+            None => Ok(()),
+        }
+    }
+
+    /// The header.
+    #[inline]
+    pub fn header(&self) -> &'a FrameHeader {
+        self.header
+    }
+
+    /// What the payload is.
+    #[inline]
+    pub fn kind(&self) -> FrameKind {
+        self.kind
+    }
+
+    /// The payload.
+    #[inline]
+    pub fn payload(&self) -> &'a [u8] {
+        self.payload
+    }
+
+    /// The batch, if the frame holds one.
+    #[inline]
+    pub fn batch(&self) -> Option<BatchView<'a>> {
+        match self.kind {
+            FrameKind::Batch => BatchView::parse(self.payload).ok(),
+            FrameKind::Padding | FrameKind::EpochStart => None,
+        }
+    }
+}
+
+/// Iterates over frames that lie one behind the other. Ends where the bytes end, or after the first error.
+///
+/// Headers are checked on the way; call [`Frame::check`] on each frame whose payload matters.
+#[derive(Clone, Debug)]
+pub struct Frames<'a> {
+    bytes: &'a [u8],
+    position: usize,
+    failed: bool,
+}
+
+impl<'a> Frames<'a> {
+    /// The frames in `bytes`, from its start.
+    pub const fn new(bytes: &'a [u8]) -> Self {
+        Self { bytes, position: 0, failed: false }
+    }
+
+    /// Where the next frame begins; after an error, where that bad frame begins.
+    pub const fn position(&self) -> usize {
+        self.position
+    }
+}
+
+impl<'a> Iterator for Frames<'a> {
+    type Item = Result<Frame<'a>, FrameError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let rest = self.bytes.get(self.position..)?;
+        if self.failed || rest.is_empty() {
+            return None;
+        }
+        let frame = Frame::parse(rest);
+        match &frame {
+            Ok(frame) => self.position = self.position.saturating_add(frame.header.frame_bytes()),
+            Err(_) => self.failed = true,
+        }
+        Some(frame)
+    }
+}
+
+impl FusedIterator for Frames<'_> {}

@@ -1,0 +1,111 @@
+//! Making frames where they are going to be written from.
+
+use zerocopy::IntoBytes;
+use zerocopy::byteorder::little_endian::{I32, I64, U16, U32, U64};
+
+use super::header::{
+    FRAME_ALIGN, FRAME_HEADER_BYTES, FRAME_MAGIC, FRAME_VERSION, FrameHeader, FrameKind, frame_bytes,
+};
+use crate::batch::BatchHeader;
+use crate::ids::{Incarnation, LeaderEpoch, LogIndex, Offset};
+
+/// What a frame's header says of its place in a log.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct FramePlace {
+    /// The life of the extent.
+    pub incarnation: Incarnation,
+    /// Replication index of the frame; of padding, that of the frame behind it.
+    pub index: LogIndex,
+    /// Every frame with an index below this is durable by now.
+    pub durable_index: LogIndex,
+    /// [`crate::ids::TopicPartition::tag`].
+    pub partition_tag: u32,
+}
+
+impl FrameHeader {
+    /// The header of a frame around a batch that has been checked and has got its offset and epoch.
+    pub fn for_batch(place: FramePlace, batch: &BatchHeader) -> Self {
+        Self {
+            base_offset: I64::new(batch.base_offset.get()),
+            last_offset_delta: U32::new(batch.last_offset_delta.get().cast_unsigned()),
+            leader_epoch: I32::new(batch.leader_epoch.get()),
+            payload_bytes: U32::new(batch.batch_bytes() as u32),
+            payload_crc: U32::new(batch.crc.get()),
+            ..Self::at(FrameKind::Batch, place)
+        }
+        .sealed()
+    }
+
+    fn internal(
+        kind: FrameKind,
+        place: FramePlace,
+        next_offset: Offset,
+        epoch: LeaderEpoch,
+        payload: &[u8],
+    ) -> Self {
+        Self {
+            base_offset: I64::new(next_offset.0),
+            leader_epoch: I32::new(epoch.0),
+            payload_bytes: U32::new(payload.len() as u32),
+            payload_crc: U32::new(crc32c::crc32c(payload)),
+            ..Self::at(kind, place)
+        }
+        .sealed()
+    }
+
+    fn at(kind: FrameKind, place: FramePlace) -> Self {
+        Self {
+            header_crc: U32::ZERO,
+            magic: U16::new(FRAME_MAGIC),
+            version: FRAME_VERSION,
+            kind: kind as u8,
+            payload_bytes: U32::ZERO,
+            payload_crc: U32::ZERO,
+            incarnation: U64::new(place.incarnation.0),
+            index: U64::new(place.index.0),
+            durable_index: U64::new(place.durable_index.0),
+            base_offset: I64::ZERO,
+            last_offset_delta: U32::ZERO,
+            leader_epoch: I32::ZERO,
+            partition_tag: U32::new(place.partition_tag),
+            flags: U16::ZERO,
+            reserved: U16::ZERO,
+        }
+    }
+}
+
+/// Makes a frame around the batch at `frame[FRAME_HEADER_BYTES..]`, which has been checked and has got its offset and epoch:
+/// writes the header in front of it and zeros behind it.
+///
+/// Panics if `frame` is not as long as the frame.
+pub fn write_batch_frame(frame: &mut [u8], place: FramePlace) {
+    let (head, payload) = frame.split_at_mut(FRAME_HEADER_BYTES);
+    let batch = BatchHeader::parse(payload).expect("only a checked batch is framed");
+    let bytes = batch.batch_bytes();
+    assert_eq!(payload.len(), frame_bytes(bytes) - FRAME_HEADER_BYTES, "the frame ends behind its alignment");
+    assert!(batch.base_offset.get() >= 0, "a batch is framed once it has its offset");
+    head.copy_from_slice(FrameHeader::for_batch(place, batch).as_bytes());
+    payload[bytes..].fill(0);
+}
+
+/// Makes the whole of `gap` a padding frame. `next_offset` is the offset of the next record.
+///
+/// Panics if `gap` is not a multiple of [`FRAME_ALIGN`] or too short for a header.
+pub fn write_padding(gap: &mut [u8], place: FramePlace, next_offset: Offset, epoch: LeaderEpoch) {
+    assert!(gap.len().is_multiple_of(FRAME_ALIGN), "frames begin at multiples of FRAME_ALIGN");
+    let (head, payload) = gap.split_at_mut(FRAME_HEADER_BYTES);
+    payload.fill(0);
+    let header = FrameHeader::internal(FrameKind::Padding, place, next_offset, epoch, payload);
+    head.copy_from_slice(header.as_bytes());
+}
+
+/// Makes `frame` the first frame of a leader's epoch. It has no payload. `next_offset` is the offset of the next record.
+pub fn write_epoch_start(
+    frame: &mut [u8; FRAME_HEADER_BYTES],
+    place: FramePlace,
+    next_offset: Offset,
+    epoch: LeaderEpoch,
+) {
+    let header = FrameHeader::internal(FrameKind::EpochStart, place, next_offset, epoch, &[]);
+    frame.copy_from_slice(header.as_bytes());
+}

@@ -1,0 +1,65 @@
+//! Which partition a key belongs to: as Kafka's clients decide, so that a key lands on the same partition through either protocol.
+
+/// The partition of a key in a topic of that many partitions.
+///
+/// Panics if there are none.
+///
+/// ```
+/// use highwater_protocol::partitioner::partition_for_key;
+/// assert_eq!(partition_for_key(b"foobar", 10), 6);
+/// ```
+pub fn partition_for_key(key: &[u8], partitions: u32) -> u32 {
+    assert!(partitions > 0, "a topic has at least one partition");
+    (murmur2(key).cast_unsigned() & 0x7fff_ffff) % partitions
+}
+
+/// MurmurHash2 of 32 bits with the seed that Kafka uses.
+pub fn murmur2(bytes: &[u8]) -> i32 {
+    const SEED: u32 = 0x9747_b28c;
+    const M: u32 = 0x5bd1_e995;
+    let mut hash = SEED ^ bytes.len() as u32;
+    let (words, tail) = bytes.as_chunks::<4>();
+    for word in words {
+        let mut k = u32::from_le_bytes(*word).wrapping_mul(M);
+        k = (k ^ (k >> 24)).wrapping_mul(M);
+        hash = hash.wrapping_mul(M) ^ k;
+    }
+    if !tail.is_empty() {
+        let mut last = [0; 4];
+        last[..tail.len()].copy_from_slice(tail);
+        hash = (hash ^ u32::from_le_bytes(last)).wrapping_mul(M);
+    }
+    hash = (hash ^ (hash >> 13)).wrapping_mul(M);
+    (hash ^ (hash >> 15)).cast_signed()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn hashes_are_those_of_kafka() {
+        let known: &[(&[u8], i32)] = &[
+            (b"21", -973_932_308),
+            (b"foobar", -790_332_482),
+            (b"a-little-bit-long-string", -985_981_536),
+            (b"a-little-bit-longer-string", -1_486_304_829),
+            (b"lkjh234lh9fiuh90y23oiuhsafujhadof229phr9h19h89h8", -58_897_971),
+            (b"abc", 479_470_107),
+            (b"", 275_646_681),
+        ];
+        for (key, hash) in known {
+            assert_eq!(murmur2(key), *hash, "{:?}", String::from_utf8_lossy(key));
+        }
+    }
+
+    #[test]
+    fn a_negative_hash_loses_its_sign_before_the_division() {
+        assert_eq!(partition_for_key(b"21", 12), 1_173_551_340 % 12);
+        assert_eq!(partition_for_key(b"foobar", 7), 1_357_151_166 % 7);
+        assert_eq!(partition_for_key(b"anything", 1), 0);
+        for key in 0..1000_u32 {
+            assert!(partition_for_key(&key.to_le_bytes(), 8) < 8);
+        }
+    }
+}

@@ -1,0 +1,213 @@
+//! Frames survive the way through their bytes, and no flipped bit goes unnoticed.
+
+use highwater_protocol::batch::{BatchBuilder, BatchProducer, Compression, NewRecord, stamp};
+use highwater_protocol::frame::*;
+use highwater_protocol::ids::{Incarnation, LeaderEpoch, LogIndex, Offset, Timestamp};
+use proptest::collection::vec;
+use proptest::prelude::*;
+use zerocopy::FromBytes;
+
+fn place(index: u64) -> FramePlace {
+    FramePlace {
+        incarnation: Incarnation(0x0102_0304_0506),
+        index: LogIndex(index),
+        durable_index: LogIndex(index / 2),
+        partition_tag: 0xfeed_f00d,
+    }
+}
+
+fn batch_frame(index: u64, base_offset: i64, values: &[Vec<u8>]) -> Vec<u8> {
+    let mut builder = BatchBuilder::new(Compression::None, FRAME_HEADER_BYTES);
+    for value in values {
+        builder.append(&NewRecord::new(Timestamp(7), None, Some(value))).unwrap();
+    }
+    let mut frame = builder.finish(BatchProducer::NONE).unwrap();
+    stamp(&mut frame[FRAME_HEADER_BYTES..], Offset(base_offset), LeaderEpoch(3));
+    let bytes = frame_bytes(frame.len() - FRAME_HEADER_BYTES);
+    frame.resize(bytes, 0xee);
+    write_batch_frame(&mut frame, place(index));
+    frame.to_vec()
+}
+
+fn padding(index: u64, base_offset: i64, bytes: usize) -> Vec<u8> {
+    let mut gap = vec![0xee; bytes];
+    write_padding(&mut gap, place(index), Offset(base_offset), LeaderEpoch(3));
+    gap
+}
+
+fn epoch_start(index: u64, base_offset: i64) -> Vec<u8> {
+    let mut frame = [0xee; FRAME_HEADER_BYTES];
+    write_epoch_start(&mut frame, place(index), Offset(base_offset), LeaderEpoch(3));
+    frame.to_vec()
+}
+
+#[derive(Clone, Debug)]
+enum Piece {
+    Batch(Vec<Vec<u8>>),
+    Padding(usize),
+    EpochStart,
+}
+
+fn piece() -> impl Strategy<Value = Piece> {
+    prop_oneof![
+        vec(vec(any::<u8>(), 0..40), 1..4).prop_map(Piece::Batch),
+        (0..100_usize).prop_map(|n| Piece::Padding(FRAME_HEADER_BYTES + n * FRAME_ALIGN)),
+        Just(Piece::EpochStart),
+    ]
+}
+
+proptest! {
+    #[test]
+    fn a_log_of_frames_is_read_back(pieces in vec(piece(), 0..10)) {
+        let mut log = Vec::new();
+        let (mut index, mut offset) = (5, 100);
+        for piece in &pieces {
+            match piece {
+                Piece::Batch(values) => {
+                    log.extend(batch_frame(index, offset, values));
+                    (index, offset) = (index + 1, offset + values.len() as i64);
+                }
+                Piece::Padding(bytes) => log.extend(padding(index, offset, *bytes)),
+                Piece::EpochStart => {
+                    log.extend(epoch_start(index, offset));
+                    index += 1;
+                }
+            }
+        }
+        let (mut index, mut offset) = (5, 100);
+        let mut frames = Frames::new(&log);
+        for piece in &pieces {
+            let frame = frames.next().unwrap().unwrap();
+            frame.check().unwrap();
+            prop_assert_eq!(frame.header().index.get(), index);
+            prop_assert_eq!(frame.header().base_offset.get(), offset);
+            prop_assert_eq!(frame.header().leader_epoch.get(), 3);
+            match piece {
+                Piece::Batch(values) => {
+                    let mut scratch = Vec::new();
+                    let batch = frame.batch().unwrap();
+                    let read: Vec<_> =
+                        batch.records(&mut scratch).unwrap().map(|r| r.unwrap().value.unwrap().to_vec()).collect();
+                    prop_assert_eq!(&read, values);
+                    (index, offset) = (index + 1, offset + values.len() as i64);
+                }
+                Piece::Padding(bytes) => {
+                    prop_assert_eq!(frame.kind(), FrameKind::Padding);
+                    prop_assert_eq!(frame.payload().len() + FRAME_HEADER_BYTES, *bytes);
+                    prop_assert!(frame.batch().is_none());
+                }
+                Piece::EpochStart => {
+                    prop_assert_eq!(frame.kind(), FrameKind::EpochStart);
+                    index += 1;
+                }
+            }
+            prop_assert_eq!(frame.header().next_offset(), offset);
+        }
+        prop_assert!(frames.next().is_none());
+        prop_assert_eq!(frames.position(), log.len());
+    }
+
+    #[test]
+    fn garbage_is_walked_without_harm(mut bytes in vec(any::<u8>(), 0..300), payload_bytes: u32, kind in 0..5_u8) {
+        for frame in Frames::new(&bytes) {
+            let _ = frame.map(|frame| frame.check());
+        }
+        // The same behind a header that is right in itself.
+        if let Ok((header, _)) = FrameHeader::mut_from_prefix(&mut bytes) {
+            header.magic.set(FRAME_MAGIC);
+            header.version = FRAME_VERSION;
+            (header.flags, header.reserved) = (0.into(), 0.into());
+            header.kind = kind;
+            header.payload_bytes.set(if payload_bytes % 2 == 0 { payload_bytes } else { payload_bytes % 256 });
+            *header = header.sealed();
+            let _ = header.next_offset();
+            let mut frames = Frames::new(&bytes);
+            if let Some(Ok(frame)) = frames.next() {
+                prop_assert!(frame.check().is_err() || frame.kind() != FrameKind::Batch);
+            }
+        }
+    }
+}
+
+#[test]
+fn every_flipped_bit_of_every_kind_of_frame_is_found() {
+    let frames = [
+        batch_frame(9, 40, &[b"a".to_vec(), b"bc".to_vec()]),
+        batch_frame(9, 40, &[vec![0; 100]]),
+        padding(9, 40, 136),
+        epoch_start(9, 40),
+    ];
+    for frame in frames {
+        Frame::checked(&frame).unwrap();
+        for bit in 0..frame.len() * 8 {
+            let mut flipped = frame.clone();
+            flipped[bit / 8] ^= 1 << (bit % 8);
+            assert!(Frame::checked(&flipped).is_err(), "bit {bit} of {frame:?}");
+        }
+        for cut in 0..frame.len() {
+            assert!(matches!(Frame::parse(&frame[..cut]), Err(FrameError::Truncated { .. })), "cut at {cut}");
+        }
+    }
+}
+
+/// The frame with a change in its header that has the right checksum.
+fn resealed(frame: &[u8], change: impl FnOnce(&mut FrameHeader)) -> Result<(), FrameError> {
+    let mut frame = frame.to_vec();
+    let (header, _) = FrameHeader::mut_from_prefix(&mut frame).unwrap();
+    change(header);
+    *header = header.sealed();
+    Frame::checked(&frame).map(drop)
+}
+
+#[test]
+fn each_reason_to_refuse_a_frame_has_its_error() {
+    let good = batch_frame(9, 40, &[b"value".to_vec()]);
+    assert_eq!(Frame::checked(&[0; 100]).unwrap_err(), FrameError::Zero);
+    assert_eq!(Frame::checked(&[1; 100]).unwrap_err(), FrameError::Magic(0x0101));
+    assert_eq!(resealed(&good, |_| ()), Ok(()));
+    assert_eq!(resealed(&good, |h| h.version = 2), Err(FrameError::Version(2)));
+    assert_eq!(resealed(&good, |h| h.kind = 9), Err(FrameError::Kind(9)));
+    assert_eq!(resealed(&good, |h| h.flags.set(1)), Err(FrameError::Flags));
+    assert_eq!(resealed(&good, |h| h.reserved.set(1)), Err(FrameError::Flags));
+    assert!(matches!(
+        resealed(&good, |h| h.payload_bytes.set(u32::MAX)),
+        Err(FrameError::Truncated { need: 4_294_967_360, .. })
+    ));
+    assert_eq!(resealed(&good, |h| h.payload_crc.set(1)), Err(FrameError::PayloadChecksum));
+    assert_eq!(resealed(&good, |h| h.base_offset.set(41)), Err(FrameError::Differs("base offset")));
+    assert_eq!(resealed(&good, |h| h.leader_epoch.set(4)), Err(FrameError::Differs("leader epoch")));
+    assert_eq!(
+        resealed(&good, |h| h.last_offset_delta.set(1)),
+        Err(FrameError::Differs("last offset delta"))
+    );
+    let shorter = |h: &mut FrameHeader| h.payload_bytes.set(h.payload_bytes.get() - 1);
+    assert_eq!(resealed(&good, shorter), Err(FrameError::Differs("length or magic")));
+    let mut behind = good.clone();
+    *behind.last_mut().expect("this frame ends in alignment") = 1;
+    assert_eq!(Frame::checked(&behind).unwrap_err(), FrameError::NotZero);
+
+    let mut bad_padding = padding(9, 40, 80);
+    bad_padding[70] = 1;
+    assert_eq!(Frame::checked(&bad_padding).unwrap_err(), FrameError::NotZero);
+    let padding = padding(9, 40, 80);
+    assert_eq!(resealed(&padding, |h| h.payload_crc.set(1)), Err(FrameError::PayloadChecksum));
+}
+
+#[test]
+fn a_walk_stops_at_the_first_bad_frame_and_tells_where() {
+    let mut log = batch_frame(1, 0, &[b"x".to_vec()]);
+    let first = log.len();
+    log.extend(batch_frame(2, 1, &[b"y".to_vec()]));
+    log[first + 20] ^= 1;
+    let mut frames = Frames::new(&log);
+    assert!(frames.next().unwrap().is_ok());
+    assert_eq!(frames.next().unwrap().unwrap_err(), FrameError::HeaderChecksum);
+    assert!(frames.next().is_none());
+    assert_eq!(frames.position(), first);
+}
+
+#[test]
+#[should_panic(expected = "only a checked batch is framed")]
+fn framing_what_is_no_batch_is_a_bug() {
+    write_batch_frame(&mut [0; 200], place(1));
+}
