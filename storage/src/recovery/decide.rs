@@ -73,10 +73,9 @@ pub enum Decision {
 pub const fn decide(found: Found, hint: bool, later: Later) -> Decision {
     match (found, hint, later) {
         (Found::Valid, _, _) => Decision::Keep,
-        (Found::Sealed, _, _) => Decision::End,
+        (Found::Sealed, _, _) | (Found::Zero | Found::Older, false, Later::None) => Decision::End,
         (Found::Unreadable | Found::NewerVersion, _, _)
         | (Found::Zero | Found::Older | Found::Bad | Found::Misdirected, true, _) => Decision::Rot,
-        (Found::Zero | Found::Older, false, Later::None) => Decision::End,
         (Found::Bad | Found::Misdirected, false, Later::None) => Decision::Truncate { seal: false },
         (Found::Zero | Found::Older | Found::Bad | Found::Misdirected, false, Later::Unproven) => {
             Decision::Truncate { seal: true }

@@ -100,7 +100,7 @@ impl Extent {
         self.at += whole;
     }
 
-    pub(super) fn mark(&self, position: usize, index: u64, offset: i64) -> Mark {
+    pub(super) fn mark(position: usize, index: u64, offset: i64) -> Mark {
         Mark {
             incarnation: Incarnation(INCARNATION),
             position: position as u32,
@@ -110,12 +110,12 @@ impl Extent {
     }
 
     pub(super) fn end(&self) -> Mark {
-        self.mark(self.at, self.index, self.offset)
+        Self::mark(self.at, self.index, self.offset)
     }
 
     pub(super) fn expect(&self) -> Expectation {
         Expectation {
-            start: self.mark(START as usize, 100, 1000),
+            start: Self::mark(START as usize, 100, 1000),
             tag: TAG,
             extent_bytes: self.bytes.len() as u32,
             sealed_at: None,

@@ -73,8 +73,8 @@ fn a_bad_frame_before_one_that_proves_it_durable_is_a_hole_and_the_rest_is_found
         let gap = scanned.gaps[0];
         assert_eq!(gap.decision, Decision::Hole);
         assert_eq!(gap.found, if damage == 2 { Found::Zero } else { Found::Bad });
-        assert_eq!(gap.from, extent.mark(from, 105, 1015));
-        assert_eq!(gap.to, Some(extent.mark(to, 106, 1018)));
+        assert_eq!(gap.from, Extent::mark(from, 105, 1015));
+        assert_eq!(gap.to, Some(Extent::mark(to, 106, 1018)));
         assert_eq!((scanned.end, scanned.decision, scanned.frames), (extent.end(), Decision::End, 19));
     }
 }
@@ -85,7 +85,7 @@ fn frames_of_the_last_round_behind_a_bad_one_are_truncated_and_never_come_back()
     let from = extent.starts[17];
     extent.bytes[from + 100] ^= 1;
     let scanned = extent.scan();
-    assert_eq!(scanned.end, extent.mark(from, 117, 1051));
+    assert_eq!(scanned.end, Extent::mark(from, 117, 1051));
     assert_eq!((scanned.found, scanned.decision), (Found::Bad, Decision::Truncate { seal: true }));
     assert!(scanned.gaps.is_empty());
 }
@@ -127,7 +127,7 @@ fn an_unreadable_page_is_rot_and_what_follows_is_found_even_outside_the_window()
     let scanned = extent.scan();
     assert_eq!(scanned.gaps.len(), 1, "{scanned:?}");
     assert_eq!((scanned.gaps[0].found, scanned.gaps[0].decision), (Found::Unreadable, Decision::Rot));
-    assert_eq!(scanned.gaps[0].to, Some(extent.mark(extent.starts[2], 102, 1002)));
+    assert_eq!(scanned.gaps[0].to, Some(Extent::mark(extent.starts[2], 102, 1002)));
     assert_eq!(scanned.unreadable, [page / 4096 * 4096]);
     assert_eq!(scanned.end, extent.end());
 }
