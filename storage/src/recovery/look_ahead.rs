@@ -1,6 +1,8 @@
 //! Looking for frames behind a place where one is missing.
 
-use highwater_protocol::frame::{FRAME_ALIGN, FRAME_HEADER_BYTES, FRAME_MAGIC, FRAME_VERSION, FrameHeader};
+use highwater_protocol::frame::{
+    FRAME_ALIGN, FRAME_HEADER_BYTES, FRAME_MAGIC, FRAME_VERSION, Frame, FrameHeader,
+};
 use highwater_protocol::ids::{LogIndex, Offset};
 use highwater_runtime::buf::PAGE_BYTES;
 
@@ -42,22 +44,20 @@ pub(super) fn look_ahead(window: &mut Window<'_>, next: &Next, from: u32, to: u3
             break;
         }
         let bytes = window.get(position, FRAME_HEADER_BYTES);
+        let ours = |header: &FrameHeader| check::is_ours(header, next) && header.index.get() >= next.index.0;
         let header = match FrameHeader::parse(bytes) {
-            Ok((header, kind)) if check::is_ours(header, next) && header.index.get() >= next.index.0 => {
-                Some((*header, kind))
+            Ok((header, _)) if ours(header) => *header,
+            _ => {
+                position += FRAME_ALIGN as u32;
+                continue;
             }
-            _ => None,
-        };
-        let Some((header, kind)) = header else {
-            position += FRAME_ALIGN as u32;
-            continue;
         };
         let durable_index = LogIndex(header.durable_index.get().min(header.index.get()));
         let proves = durable_index > next.index;
         ahead.later = ahead.later.max(if proves { Later::Proven } else { Later::Unproven });
         ahead.durable_index_max = ahead.durable_index_max.max(durable_index);
         let whole = header.frame_bytes();
-        if check::payload(window.get(position, whole), &header, kind).is_none() {
+        if Frame::checked(window.get(position, whole)).is_err() {
             position += FRAME_ALIGN as u32;
             continue;
         }
@@ -84,12 +84,11 @@ pub(super) fn behind_padding(window: &mut Window<'_>, next: &Next, position: u32
         if at + FRAME_HEADER_BYTES as u32 > end {
             return false;
         }
-        let Ok((header, kind)) = check::header(window.get(*at, FRAME_HEADER_BYTES), next) else {
+        let Ok(header) = check::header(window.get(*at, FRAME_HEADER_BYTES), next) else {
             return false;
         };
-        let header = *header;
         let whole = header.frame_bytes();
-        whole <= (end - at) as usize && check::payload(window.get(*at, whole), &header, kind).is_some()
+        whole <= (end - at) as usize && Frame::checked(window.get(*at, whole)).is_ok()
     })
 }
 

@@ -14,12 +14,11 @@ mod look_ahead;
 mod tests;
 mod window;
 
-use highwater_protocol::frame::FRAME_HEADER_BYTES;
+use highwater_protocol::frame::{FRAME_HEADER_BYTES, Frame, FrameKind};
 use highwater_protocol::ids::{LeaderEpoch, LogIndex, Offset};
 
 use crate::expect::{Expectation, ExtentBytes, Mark};
 
-pub use check::Frame;
 pub use decide::{Decision, Found, Later, decide};
 
 use check::Next;
@@ -75,8 +74,12 @@ pub struct Scanned {
     pub misdirected: bool,
 }
 
-/// Walks the frames of an extent, giving each valid one to `visit`, padding included.
-pub fn scan(expect: &Expectation, bytes: &mut dyn ExtentBytes, visit: &mut dyn FnMut(&Frame<'_>)) -> Scanned {
+/// Walks the frames of an extent, giving each valid one to `visit` with its position, padding included. Every bit of them is checked.
+pub fn scan(
+    expect: &Expectation,
+    bytes: &mut dyn ExtentBytes,
+    visit: &mut dyn FnMut(u32, &Frame<'_>),
+) -> Scanned {
     let end = expect.sealed_at.unwrap_or(expect.extent_bytes).min(expect.extent_bytes);
     let mut walk = Walk {
         window: Window::new(bytes, end),
@@ -145,7 +148,7 @@ struct Walk<'a> {
 impl Walk<'_> {
     /// Takes frames as long as they are the next ones. Tells what rests behind them, and where a frame that is bad but whose
     /// header is right would end: what is inside it is no frame.
-    fn frames(&mut self, visit: &mut dyn FnMut(&Frame<'_>)) -> (Found, Option<u32>) {
+    fn frames(&mut self, visit: &mut dyn FnMut(u32, &Frame<'_>)) -> (Found, Option<u32>) {
         loop {
             let position = self.at.position;
             let left = self.end.saturating_sub(position) as usize;
@@ -158,33 +161,28 @@ impl Walk<'_> {
                 );
             }
             let bytes = self.window.get(position, FRAME_HEADER_BYTES);
-            let (header, kind) = match check::header(bytes, &self.next) {
-                Ok((header, kind)) => (*header, kind),
+            let whole = match check::header(bytes, &self.next) {
+                Ok(header) => header.frame_bytes(),
                 Err(found) => return (self.unless_unreadable(found, position, FRAME_HEADER_BYTES), None),
             };
-            let whole = header.frame_bytes();
             if whole > left {
                 return (Found::Bad, None);
             }
             let behind = position + whole as u32;
-            let bytes = self.window.get(position, whole);
-            let Some(payload) = check::payload(bytes, &header, kind) else {
+            let Ok(frame) = Frame::checked(self.window.get(position, whole)) else {
                 return (self.unless_unreadable(Found::Bad, position, whole), Some(behind));
             };
-            visit(&Frame { position, header: &header, kind, payload });
+            visit(position, &frame);
+            let header = frame.header();
             self.frames += 1;
             self.durable_index_max = self.durable_index_max.max(LogIndex(header.durable_index.get()));
             self.next.epoch = Some(LeaderEpoch(header.leader_epoch.get()));
-            self.go_to(Mark {
-                position: behind,
-                index: if kind == highwater_protocol::frame::FrameKind::Padding {
-                    self.at.index
-                } else {
-                    self.at.index.next()
-                },
-                offset: Offset(header.next_offset()),
-                ..self.at
-            });
+            let index = match frame.kind() {
+                FrameKind::Padding => self.at.index,
+                FrameKind::Batch | FrameKind::EpochStart => self.at.index.next(),
+            };
+            let offset = Offset(header.next_offset());
+            self.go_to(Mark { position: behind, index, offset, ..self.at });
         }
     }
 

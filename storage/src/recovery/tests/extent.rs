@@ -132,9 +132,9 @@ impl Extent {
     pub(super) fn scan_with(&mut self, expect: &Expectation) -> Scanned {
         let mut visited = 0;
         let mut last = 0;
-        let scanned = scan(expect, self, &mut |frame| {
-            assert!(frame.position > last);
-            last = frame.position;
+        let scanned = scan(expect, self, &mut |position, _frame| {
+            assert!(position > last);
+            last = position;
             visited += 1;
         });
         assert_eq!(visited, scanned.frames);
