@@ -1,0 +1,211 @@
+//! Topics, offsets and what a cluster consists of.
+
+use std::fmt;
+use std::future::{Future, IntoFuture};
+use std::pin::Pin;
+
+use highwater_protocol::ids::{Offset, PartitionIndex, TopicId};
+use highwater_protocol::native::{
+    AlterTopicRequest, CommitOffsetsRequest, CommittedOffset, CreateTopicReply, CreateTopicRequest,
+    DeleteRecordsRequest, DeleteTopicRequest, DescribeTopicReply, DescribeTopicRequest, ListOffsetsReply,
+    ListOffsetsRequest, ListedOffset, MetadataReply, ReadOffsetsReply, ReadOffsetsRequest, StartAt,
+};
+
+use crate::client::Client;
+use crate::error::{AdminError, CallError};
+use crate::io::cluster::Repeat;
+
+/// What an administrative call comes to.
+pub type AdminResult<T> = Result<T, AdminError>;
+
+impl Client {
+    /// Nodes and all topics.
+    pub async fn metadata(&self) -> AdminResult<MetadataReply> {
+        self.cluster.metadata(None).await.map_err(failed(format_args!("the cluster cannot be described")))
+    }
+
+    /// Creates a topic; to be configured and awaited. It can be used as soon as that is done.
+    pub fn create_topic(&self, name: impl Into<String>) -> CreateTopic {
+        let request = CreateTopicRequest {
+            name: name.into(),
+            partitions: 1,
+            configs: Vec::new(),
+            validate_only: false,
+        };
+        CreateTopic { client: self.clone(), request }
+    }
+
+    /// Deletes a topic with all its records.
+    pub async fn delete_topic(&self, name: impl Into<String>) -> AdminResult<()> {
+        let request = DeleteTopicRequest { name: name.into() };
+        let result = self.cluster.call_empty(&request, Repeat::Unsent).await;
+        result.map_err(failed(format_args!("topic {} cannot be deleted", request.name)))
+    }
+
+    /// Changes a topic; to be configured and awaited.
+    pub fn alter_topic(&self, name: impl Into<String>) -> AlterTopic {
+        let request = AlterTopicRequest { name: name.into(), configs: Vec::new(), partitions: None };
+        AlterTopic { client: self.clone(), request }
+    }
+
+    /// A topic with its configuration and the bounds of its partitions.
+    pub async fn describe_topic(&self, name: impl Into<String>) -> AdminResult<DescribeTopicReply> {
+        let request = DescribeTopicRequest { name: name.into() };
+        let result = self.cluster.call(&request, Repeat::Always).await;
+        result.map_err(failed(format_args!("topic {} cannot be described", request.name)))
+    }
+
+    /// Where each of the partitions begins or ends, or what its first offset at a time or later is.
+    pub async fn list_offsets(
+        &self,
+        topic: &str,
+        partitions: impl IntoIterator<Item = (u32, StartAt)>,
+    ) -> AdminResult<Vec<ListedOffset>> {
+        let failed = failed(format_args!("offsets of topic {topic} cannot be listed"));
+        let partitions =
+            partitions.into_iter().map(|(partition, at)| (PartitionIndex(partition), at)).collect();
+        let topic = self.topic_id(topic).await.map_err(&failed)?;
+        let request = ListOffsetsRequest { topic, partitions };
+        let reply: ListOffsetsReply = self.cluster.call(&request, Repeat::Always).await.map_err(failed)?;
+        Ok(reply.partitions)
+    }
+
+    /// Moves the start of partitions forward: records before these offsets are gone once it returns.
+    pub async fn delete_records(
+        &self,
+        topic: &str,
+        before: impl IntoIterator<Item = (u32, Offset)>,
+    ) -> AdminResult<()> {
+        let failed = failed(format_args!("records of topic {topic} cannot be deleted"));
+        let partitions =
+            before.into_iter().map(|(partition, offset)| (PartitionIndex(partition), offset)).collect();
+        let topic = self.topic_id(topic).await.map_err(&failed)?;
+        let request = DeleteRecordsRequest { topic, partitions };
+        self.cluster.call_empty(&request, Repeat::Always).await.map_err(failed)
+    }
+
+    /// The positions that a named consumer has committed.
+    pub async fn committed(&self, consumer: &str, topic: &str) -> AdminResult<Vec<CommittedOffset>> {
+        let failed = failed(format_args!("positions of {consumer} in topic {topic} cannot be read"));
+        let topic = self.topic_id(topic).await.map_err(&failed)?;
+        let request = ReadOffsetsRequest { consumer: consumer.to_owned(), topic };
+        let reply: ReadOffsetsReply = self.cluster.call(&request, Repeat::Always).await.map_err(failed)?;
+        Ok(reply.positions)
+    }
+
+    /// Sets the positions of a named consumer. A consumer that runs does not notice.
+    pub async fn commit_offsets(
+        &self,
+        consumer: &str,
+        topic: &str,
+        positions: impl IntoIterator<Item = (u32, Offset)>,
+    ) -> AdminResult<()> {
+        let failed = failed(format_args!("positions of {consumer} in topic {topic} cannot be set"));
+        let positions = positions.into_iter().map(|(partition, offset)| CommittedOffset {
+            partition: PartitionIndex(partition),
+            offset,
+            leader_epoch: -1,
+            metadata: String::new(),
+        });
+        let positions = positions.collect();
+        let topic = self.topic_id(topic).await.map_err(&failed)?;
+        let request = CommitOffsetsRequest { consumer: consumer.to_owned(), topic, positions };
+        self.cluster.call_empty(&request, Repeat::Always).await.map_err(failed)
+    }
+
+    async fn topic_id(&self, name: &str) -> Result<TopicId, CallError> {
+        // Asked anew: a topic deleted and created again has another id.
+        let info = self.cluster.topic(name, Some(std::time::Instant::now())).await?;
+        Ok(info.id)
+    }
+}
+
+fn failed(what: fmt::Arguments<'_>) -> impl Fn(CallError) -> AdminError + use<> {
+    let what = what.to_string();
+    move |error| AdminError::from_call(&what, &error)
+}
+
+/// Creates a topic when awaited. Made by [`Client::create_topic`].
+#[derive(Debug)]
+#[must_use = "nothing happens until it is awaited"]
+pub struct CreateTopic {
+    client: Client,
+    request: CreateTopicRequest,
+}
+
+impl CreateTopic {
+    /// How many partitions. Default: 1.
+    pub fn partitions(mut self, partitions: u32) -> Self {
+        self.request.partitions = partitions;
+        self
+    }
+
+    /// Sets a configuration entry, by Kafka's name for it.
+    pub fn config(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
+        self.request.configs.push((name.into(), value.into()));
+        self
+    }
+
+    /// Only checks whether it could be created.
+    pub fn validate_only(mut self) -> Self {
+        self.request.validate_only = true;
+        self
+    }
+}
+
+impl IntoFuture for CreateTopic {
+    type Output = AdminResult<TopicId>;
+    type IntoFuture = Pin<Box<dyn Future<Output = Self::Output> + Send>>;
+
+    fn into_future(self) -> Self::IntoFuture {
+        Box::pin(async move {
+            let reply = self.client.cluster.call(&self.request, Repeat::Unsent).await;
+            let failed = failed(format_args!("topic {} cannot be created", self.request.name));
+            reply.map(|reply: CreateTopicReply| reply.id).map_err(failed)
+        })
+    }
+}
+
+/// Changes a topic when awaited. Made by [`Client::alter_topic`].
+#[derive(Debug)]
+#[must_use = "nothing happens until it is awaited"]
+pub struct AlterTopic {
+    client: Client,
+    request: AlterTopicRequest,
+}
+
+impl AlterTopic {
+    /// The new number of partitions, which can only grow. Keys may go to other partitions from then on.
+    pub fn partitions(mut self, partitions: u32) -> Self {
+        self.request.partitions = Some(partitions);
+        self
+    }
+
+    /// Sets a configuration entry, by Kafka's name for it.
+    pub fn config(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
+        self.request.configs.push((name.into(), Some(value.into())));
+        self
+    }
+
+    /// Returns a configuration entry to its default.
+    pub fn default_config(mut self, name: impl Into<String>) -> Self {
+        self.request.configs.push((name.into(), None));
+        self
+    }
+}
+
+impl IntoFuture for AlterTopic {
+    type Output = AdminResult<()>;
+    type IntoFuture = Pin<Box<dyn Future<Output = Self::Output> + Send>>;
+
+    fn into_future(self) -> Self::IntoFuture {
+        Box::pin(async move {
+            // To the same state twice is once.
+            let result = self.client.cluster.call_empty(&self.request, Repeat::Always).await;
+            let failed = failed(format_args!("topic {} cannot be changed", self.request.name));
+            result.map_err(failed)?;
+            self.client.cluster.refresh().await;
+            Ok(())
+        })
+    }
+}

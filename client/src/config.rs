@@ -1,0 +1,31 @@
+//! What holds for a whole client.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+#[derive(Clone, Debug)]
+pub(crate) struct Config {
+    pub(crate) bootstrap: Vec<Arc<str>>,
+    pub(crate) name: String,
+    pub(crate) connect_timeout: Duration,
+    pub(crate) request_timeout: Duration,
+    pub(crate) keep_alive: Duration,
+    pub(crate) backoff_min: Duration,
+    pub(crate) backoff_max: Duration,
+    pub(crate) metadata_refresh: Duration,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            bootstrap: Vec::new(),
+            name: concat!("highwater-rust/", env!("CARGO_PKG_VERSION")).into(),
+            connect_timeout: Duration::from_secs(10),
+            request_timeout: Duration::from_secs(30),
+            keep_alive: Duration::from_secs(10),
+            backoff_min: Duration::from_millis(20),
+            backoff_max: Duration::from_secs(1),
+            metadata_refresh: Duration::from_mins(1),
+        }
+    }
+}

@@ -1,0 +1,376 @@
+//! Receiving records.
+
+use std::future::{Future, IntoFuture, poll_fn};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+use std::time::Instant;
+
+use futures_core::Stream;
+use highwater_protocol::error::ErrorCode;
+use highwater_protocol::ids::{Offset, PartitionIndex};
+use highwater_protocol::limits::CREDIT_BYTES_MAX;
+use highwater_protocol::native::{CommittedOffset, ReadOffsetsReply, ReadOffsetsRequest, StartAt};
+use tokio::sync::oneshot;
+
+use crate::batch::Batch;
+use crate::core::decode::{Damage, Decoded, Decoder};
+use crate::core::subscription::{ConsumerCore, Taken};
+use crate::error::{CallError, CommitError, FetchError, FetchErrorKind, Outcome};
+use crate::io::cluster::{Cluster, Repeat};
+use crate::io::consumer::{ConsumerShared, watch_partitions};
+use crate::record::ConsumedRecord;
+
+/// Configures a consumer; await it to have the consumer. Made by [`Client::consumer`](crate::Client::consumer).
+#[derive(Debug)]
+#[must_use = "a builder does nothing until it is awaited"]
+pub struct ConsumerBuilder {
+    cluster: Arc<Cluster>,
+    topic: String,
+    partitions: Option<Vec<u32>>,
+    start: StartAt,
+    name: Option<String>,
+    buffer_bytes: usize,
+    until_end: bool,
+    reset: Option<StartAt>,
+}
+
+impl ConsumerBuilder {
+    pub(crate) fn new(cluster: Arc<Cluster>, topic: String) -> Self {
+        Self {
+            cluster,
+            topic,
+            partitions: None,
+            start: StartAt::Latest,
+            name: None,
+            buffer_bytes: 16 << 20,
+            until_end: false,
+            reset: None,
+        }
+    }
+
+    /// The partitions to read. Default: all, and those that the topic gets later.
+    pub fn partitions(mut self, partitions: impl IntoIterator<Item = u32>) -> Self {
+        self.partitions = Some(partitions.into_iter().collect());
+        self
+    }
+
+    /// Where to begin in partitions without a committed position. Default: [`StartAt::Latest`], what is written from now on.
+    pub fn start(mut self, start: StartAt) -> Self {
+        self.start = start;
+        self
+    }
+
+    /// The name under which positions are committed, and from whose positions it goes on. Two consumers of one name at the same time
+    /// each read everything, and overwrite each other's positions.
+    pub fn name(mut self, name: impl Into<String>) -> Self {
+        self.name = Some(name.into());
+        self
+    }
+
+    /// Bytes that may have arrived and wait to be taken, shared by the partitions. Default: 16 MiB.
+    pub fn buffer_bytes(mut self, bytes: usize) -> Self {
+        self.buffer_bytes = bytes;
+        self
+    }
+
+    /// End at what is the end of each partition when it is first reached: [`Consumer::next_batch`] then returns none.
+    pub fn until_end(mut self) -> Self {
+        self.until_end = true;
+        self
+    }
+
+    /// Where to go on when the position no longer exists, because retention has removed it. Without this, `next_batch` returns an error of
+    /// the kind [`FetchErrorKind::OutOfRange`], and the partition stops until [`Consumer::seek`].
+    pub fn on_out_of_range(mut self, start: StartAt) -> Self {
+        self.reset = Some(start);
+        self
+    }
+
+    async fn start_up(self) -> Result<Consumer, FetchError> {
+        let topic: Arc<str> = self.topic.into();
+        let failed =
+            |error: CallError| FetchError::from_call(format_args!("cannot consume topic {topic}"), &error);
+        let info = self.cluster.topic(&topic, Some(Instant::now())).await.map_err(failed)?;
+        let count = info.partitions.len() as u32;
+        let all = self.partitions.is_none();
+        let mut partitions = self.partitions.unwrap_or_else(|| (0..count).collect());
+        partitions.sort_unstable();
+        partitions.dedup();
+        if let Some(unknown) = partitions.iter().find(|partition| **partition >= count) {
+            let text = format!("{topic}/{unknown}: the topic has {count} partitions, numbered from 0");
+            let code = ErrorCode::UnknownPartition;
+            return Err(FetchError::with_code(FetchErrorKind::UnknownTopic, Outcome::NotWritten, code, text));
+        }
+        let committed = match &self.name {
+            Some(name) => {
+                let request = ReadOffsetsRequest { consumer: name.clone(), topic: info.id };
+                let reply: ReadOffsetsReply =
+                    self.cluster.call(&request, Repeat::Always).await.map_err(failed)?;
+                reply.positions
+            }
+            None => Vec::new(),
+        };
+        let starts = partitions.into_iter().map(|partition| {
+            let committed = committed.iter().find(|position| position.partition.0 == partition);
+            (partition, committed.map_or(self.start, |position| StartAt::Offset(position.offset)))
+        });
+        let buffer_bytes = self.buffer_bytes.min(CREDIT_BYTES_MAX as usize);
+        let core = ConsumerCore::new(starts, buffer_bytes, self.until_end);
+        let shared = Arc::new(ConsumerShared::new(topic, info.id, self.name, self.cluster, self.reset, core));
+        shared.start();
+        let (guard, gone) = oneshot::channel();
+        if all && !self.until_end {
+            shared.cluster.runtime.spawn(watch_partitions(Arc::downgrade(&shared), gone));
+        }
+        Ok(Consumer { shared, current: None, _guard: guard })
+    }
+}
+
+impl IntoFuture for ConsumerBuilder {
+    type Output = Result<Consumer, FetchError>;
+    type IntoFuture = Pin<Box<dyn Future<Output = Self::Output> + Send>>;
+
+    fn into_future(self) -> Self::IntoFuture {
+        Box::pin(self.start_up())
+    }
+}
+
+/// Reads a topic. The broker pushes records as they become durable, as far as the buffer has room; there is no polling interval.
+///
+/// A lost connection is made again and reading goes on at the same record.
+#[derive(Debug)]
+pub struct Consumer {
+    shared: Arc<ConsumerShared>,
+    /// The frames being worked through, and whose they are.
+    current: Option<(usize, Decoder)>,
+    /// Tells the task that watches for partitions that the consumer is gone.
+    _guard: oneshot::Sender<()>,
+}
+
+/// Where a consumer stands in a partition.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub struct PartitionStatus {
+    /// The partition.
+    pub partition: u32,
+    /// The offset behind the last record delivered. None until the broker has said where the consumer begins.
+    pub position: Option<Offset>,
+    /// First offset that can be read, as last heard.
+    pub log_start: Option<Offset>,
+    /// Offset behind the last acknowledged record, as last heard.
+    pub high_watermark: Option<Offset>,
+    /// With [`ConsumerBuilder::until_end`]: where it ends.
+    pub end: Option<Offset>,
+}
+
+impl Consumer {
+    /// The topic.
+    pub fn topic(&self) -> &str {
+        &self.shared.topic
+    }
+
+    /// The next records, of whatever partition has some. None at the end that was asked for, if one was.
+    ///
+    /// After an error the other partitions go on; call again.
+    ///
+    /// Cancel-safe: nothing is taken that is not returned.
+    pub async fn next_batch(&mut self) -> Result<Option<Batch>, FetchError> {
+        poll_fn(|cx| self.poll_next_batch(cx)).await
+    }
+
+    /// [`Consumer::next_batch`] for those who poll.
+    pub fn poll_next_batch(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Batch>, FetchError>> {
+        loop {
+            if let Some(batch) = self.work_on() {
+                return Poll::Ready(Ok(Some(batch)));
+            }
+            let taken = self.shared.core().take(cx.waker());
+            match taken {
+                Taken::Chunk(chunk) => {
+                    self.current = Some((chunk.place, Decoder::new(chunk.frames, chunk.next_offset)));
+                }
+                Taken::Failed(error) => return Poll::Ready(Err(error)),
+                Taken::End => return Poll::Ready(Ok(None)),
+                Taken::Pending => return Poll::Pending,
+            }
+        }
+    }
+
+    /// Works through the current frames until they bring a batch or are used up.
+    fn work_on(&mut self) -> Option<Batch> {
+        while let Some((place, decoder)) = &mut self.current {
+            let place = *place;
+            let (from, end) = {
+                let core = self.shared.core();
+                let at = &core.places()[place];
+                (at.position().expect("frames arrive behind the answer to the subscribe"), at.end)
+            };
+            let decoded = match decoder.step(from, end) {
+                Ok(decoded) => decoded,
+                Err(damage) => {
+                    self.current = None;
+                    self.damaged(place, from, &damage);
+                    return None;
+                }
+            };
+            let bytes = decoder.bytes();
+            if decoded.done {
+                self.current = None;
+            }
+            if let Some(batch) = self.hand_out(place, decoded, bytes) {
+                return Some(batch);
+            }
+        }
+        None
+    }
+
+    fn hand_out(&self, place: usize, decoded: Decoded, bytes: usize) -> Option<Batch> {
+        let mut core = self.shared.core();
+        let leader_epoch = decoded.leader_epoch.unwrap_or(core.places()[place].leader_epoch);
+        core.delivered(place, decoded.next_offset, leader_epoch);
+        let release = if decoded.done { core.release(place, bytes) } else { None };
+        let at = &core.places()[place];
+        let (partition, high_watermark) = (at.partition, at.high_watermark);
+        drop(core);
+        if let Some(release) = release {
+            self.shared.credit(release);
+        }
+        self.shared.cluster.metrics.records_consumed.add(decoded.records as u64);
+        (decoded.records > 0).then(|| Batch {
+            consumer: self.shared.clone(),
+            partition,
+            parts: decoded.parts,
+            records: decoded.records,
+            next_offset: decoded.next_offset,
+            leader_epoch,
+            high_watermark: high_watermark.unwrap_or(decoded.next_offset),
+        })
+    }
+
+    /// Asks for the frames again; the second time in the same place the user is told.
+    fn damaged(&self, place: usize, position: Offset, damage: &Damage) {
+        self.shared.cluster.metrics.frames_damaged.add(1);
+        let mut core = self.shared.core();
+        let at = core.place_mut(place);
+        if at.damaged_at.replace(position) == Some(position) {
+            let text = format!(
+                "{}/{} from offset {position} on arrives damaged: {damage}; seek behind it to go on",
+                self.shared.topic, at.partition
+            );
+            core.fail(place, FetchError::new(FetchErrorKind::Corrupt, Outcome::NotWritten, text));
+        } else {
+            core.fetch_again(place);
+        }
+        drop(core);
+        self.shared.changed(place);
+    }
+
+    /// Stores the positions behind all records delivered so far under the consumer's name. Returns once that is durable.
+    ///
+    /// Cancel-safe in that nothing but the positions may be changed; they may be committed or not.
+    pub async fn commit(&self) -> Result<(), CommitError> {
+        self.shared.commit(self.positions()).await
+    }
+
+    fn positions(&self) -> Vec<CommittedOffset> {
+        let core = self.shared.core();
+        let positions = core.places().iter().filter_map(|place| {
+            Some(CommittedOffset {
+                partition: PartitionIndex(place.partition),
+                offset: place.position()?,
+                leader_epoch: place.leader_epoch,
+                metadata: String::new(),
+            })
+        });
+        positions.collect()
+    }
+
+    /// The offset behind the last record delivered of a partition. None for a partition that it does not read, and until the broker has
+    /// said where it begins.
+    pub fn position(&self, partition: u32) -> Option<Offset> {
+        let core = self.shared.core();
+        core.places()[core.place_of(partition)?].position()
+    }
+
+    /// Where it stands in each partition.
+    pub fn status(&self) -> Vec<PartitionStatus> {
+        let core = self.shared.core();
+        let status = core.places().iter().map(|place| PartitionStatus {
+            partition: place.partition,
+            position: place.position(),
+            log_start: place.log_start,
+            high_watermark: place.high_watermark,
+            end: place.end,
+        });
+        status.collect()
+    }
+
+    /// Goes on somewhere else in a partition. Nothing that was there before is delivered after this.
+    pub fn seek(&mut self, partition: u32, to: StartAt) -> Result<(), FetchError> {
+        let mut core = self.shared.core();
+        let Some(place) = core.place_of(partition) else {
+            let text = format!("{}/{partition} is not read by this consumer", self.shared.topic);
+            return Err(FetchError::new(FetchErrorKind::Invalid, Outcome::NotWritten, text));
+        };
+        core.seek(place, to);
+        drop(core);
+        if self.current.as_ref().is_some_and(|(current, _)| *current == place) {
+            self.current = None;
+        }
+        self.shared.changed(place);
+        Ok(())
+    }
+
+    /// The records one by one, each with its share of the buffer. Positions are those of whole batches: to commit, use
+    /// [`Consumer::next_batch`].
+    pub fn into_stream(self) -> RecordStream {
+        RecordStream { consumer: self, records: Vec::new().into_iter() }
+    }
+}
+
+impl Drop for Consumer {
+    fn drop(&mut self) {
+        self.shared.close();
+    }
+}
+
+/// The records of a consumer. See [`Consumer::into_stream`].
+///
+/// Cancel-safe: a record is taken only when it is returned.
+#[derive(Debug)]
+pub struct RecordStream {
+    consumer: Consumer,
+    records: std::vec::IntoIter<ConsumedRecord>,
+}
+
+impl RecordStream {
+    /// The next record; none at the end that was asked for, if one was.
+    pub async fn next(&mut self) -> Option<Result<ConsumedRecord, FetchError>> {
+        poll_fn(|cx| self.poll(cx)).await
+    }
+
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<ConsumedRecord, FetchError>>> {
+        loop {
+            if let Some(record) = self.records.next() {
+                return Poll::Ready(Some(Ok(record)));
+            }
+            match ready!(self.consumer.poll_next_batch(cx)) {
+                Ok(Some(batch)) => {
+                    let records: Vec<_> = batch.iter().map(|record| record.to_owned()).collect();
+                    self.records = records.into_iter();
+                }
+                Ok(None) => return Poll::Ready(None),
+                Err(error) => return Poll::Ready(Some(Err(error))),
+            }
+        }
+    }
+}
+
+impl Stream for RecordStream {
+    type Item = Result<ConsumedRecord, FetchError>;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        self.poll(cx)
+    }
+}

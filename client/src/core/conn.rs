@@ -1,0 +1,420 @@
+//! A connection: requests out in order, answers matched by their ids, pushes handed to their subscriptions.
+//!
+//! `send_*` are the commands; [`ConnCore::gather`]/[`ConnCore::wrote`] drain what is to be written; [`ConnCore::handle_message`]
+//! takes what was read and says whose it is; [`ConnCore::handle_closed`] hands every open request back. A request counts as
+//! *sent* from the moment its first byte may have left: only then can it have had an effect.
+
+use std::collections::VecDeque;
+use std::io::IoSlice;
+use std::time::Instant;
+
+use ahash::AHashMap;
+use bytes::Bytes;
+use highwater_protocol::error::ErrorCode;
+use highwater_protocol::native::{MessageKind, PRODUCE_HEAD_BYTES, error_text};
+
+use super::split::{Message, PeerFault};
+
+/// What was answered: the body, or the error and its text.
+pub(crate) type Answer = Result<Bytes, (ErrorCode, String)>;
+
+/// Whose a message is. `C` waits for one answer; `S` is a subscription.
+#[derive(Debug)]
+pub(crate) enum Event<C, S> {
+    /// The answer to a call.
+    Answered(C, Answer),
+    /// The answer to a subscribe. After an error the subscription does not exist.
+    Subscribed(S, Answer),
+    /// Frames for a subscription, or the error that ended it.
+    Pushed(S, Answer),
+}
+
+/// Every request that was open when a connection ended.
+#[derive(Debug)]
+pub(crate) struct Orphans<C, S> {
+    /// Calls without an answer, in order; `true`: the request may have reached the broker.
+    pub(crate) calls: Vec<(C, bool)>,
+    pub(crate) subscriptions: Vec<S>,
+}
+
+/// See the module's doc.
+#[derive(Debug)]
+pub(crate) struct ConnCore<C, S> {
+    next_id: u64,
+    outgoing: VecDeque<Outgoing>,
+    /// Bytes of the first outgoing message that were written.
+    front_written: usize,
+    /// Ids below this may have left.
+    started: u64,
+    /// By rising id.
+    waiting: VecDeque<Waiting<C, S>>,
+    subscriptions: AHashMap<u64, S>,
+}
+
+#[derive(Debug)]
+struct Outgoing {
+    head: [u8; PRODUCE_HEAD_BYTES],
+    head_bytes: usize,
+    body: Bytes,
+}
+
+#[derive(Debug)]
+struct Waiting<C, S> {
+    id: u64,
+    kind: MessageKind,
+    since: Instant,
+    waiter: Waiter<C, S>,
+}
+
+#[derive(Debug)]
+enum Waiter<C, S> {
+    Call(C),
+    Subscribe(S),
+    /// Unsubscribed before the subscribe was answered.
+    Nobody,
+}
+
+impl<C, S: Clone> ConnCore<C, S> {
+    /// Ids begin at `first_id`: the hello took those before it.
+    pub(crate) fn new(first_id: u64) -> Self {
+        Self {
+            next_id: first_id,
+            outgoing: VecDeque::new(),
+            front_written: 0,
+            started: first_id,
+            waiting: VecDeque::new(),
+            subscriptions: AHashMap::with_hasher(ahash::RandomState::with_seeds(1, 2, 3, 4)),
+        }
+    }
+
+    /// A request with one answer. `message` makes it whole from its id.
+    pub(crate) fn send_call(
+        &mut self,
+        kind: MessageKind,
+        message: impl FnOnce(u64) -> Bytes,
+        waiter: C,
+        now: Instant,
+    ) -> u64 {
+        let id = self.queue(message);
+        self.waiting.push_back(Waiting { id, kind, since: now, waiter: Waiter::Call(waiter) });
+        id
+    }
+
+    /// A produce request: a head made from its id in front of a batch that is sent from where it is. Without a `waiter` no
+    /// answer is expected.
+    pub(crate) fn send_produce(
+        &mut self,
+        head: impl FnOnce(u64) -> [u8; PRODUCE_HEAD_BYTES],
+        batch: Bytes,
+        waiter: Option<C>,
+        now: Instant,
+    ) -> u64 {
+        let id = self.take_id();
+        self.outgoing.push_back(Outgoing { head: head(id), head_bytes: PRODUCE_HEAD_BYTES, body: batch });
+        if let Some(waiter) = waiter {
+            self.waiting.push_back(Waiting {
+                id,
+                kind: MessageKind::Produce,
+                since: now,
+                waiter: Waiter::Call(waiter),
+            });
+        }
+        id
+    }
+
+    /// Opens a subscription; its number is the id.
+    pub(crate) fn send_subscribe(
+        &mut self,
+        message: impl FnOnce(u64) -> Bytes,
+        subscription: S,
+        now: Instant,
+    ) -> u64 {
+        let id = self.queue(message);
+        let waiter = Waiter::Subscribe(subscription);
+        self.waiting.push_back(Waiting { id, kind: MessageKind::Subscribe, since: now, waiter });
+        id
+    }
+
+    /// Gives a subscription more credit, if it is still there. `message` is whole.
+    pub(crate) fn send_credit(&mut self, subscription: u64, message: Bytes) {
+        if self.subscriptions.contains_key(&subscription) {
+            self.queue_whole(message);
+        }
+    }
+
+    /// Ends a subscription: what is pushed for it from here on is nobody's. `message` is whole.
+    pub(crate) fn send_unsubscribe(&mut self, subscription: u64, message: Bytes) {
+        if self.subscriptions.remove(&subscription).is_some() {
+            self.queue_whole(message);
+        } else if let Ok(at) = self.waiting.binary_search_by_key(&subscription, |waiting| waiting.id) {
+            self.waiting[at].waiter = Waiter::Nobody;
+            self.queue_whole(message);
+        }
+    }
+
+    /// Fills `slices` with what is to be written next and says with how many.
+    pub(crate) fn gather<'a>(&'a self, slices: &mut [IoSlice<'a>]) -> usize {
+        let mut count = 0;
+        let mut skip = self.front_written;
+        for message in &self.outgoing {
+            for piece in [&message.head[..message.head_bytes], &message.body[..]] {
+                let written = skip.min(piece.len());
+                skip -= written;
+                let piece = &piece[written..];
+                if piece.is_empty() {
+                    continue;
+                }
+                let Some(slot) = slices.get_mut(count) else { return count };
+                *slot = IoSlice::new(piece);
+                count += 1;
+            }
+        }
+        count
+    }
+
+    /// Whether anything is to be written.
+    pub(crate) fn wants_write(&self) -> bool {
+        !self.outgoing.is_empty()
+    }
+
+    /// Everything queued counts as sent from here on: it is about to be given to the socket.
+    pub(crate) fn writing(&mut self) {
+        self.started = self.next_id;
+    }
+
+    /// `bytes` of what was gathered were written.
+    pub(crate) fn wrote(&mut self, mut bytes: usize) {
+        while let Some(front) = self.outgoing.front() {
+            let left = front.head_bytes + front.body.len() - self.front_written;
+            if bytes < left {
+                self.front_written += bytes;
+                return;
+            }
+            bytes -= left;
+            self.front_written = 0;
+            self.outgoing.pop_front();
+        }
+        assert!(bytes == 0, "more bytes written than were gathered");
+    }
+
+    /// Whose `message` is. None: nobody's any more.
+    pub(crate) fn handle_message(&mut self, message: Message) -> Result<Option<Event<C, S>>, PeerFault> {
+        let Message { kind, error, request_id: id, body } = message;
+        let answer = match error {
+            None => Ok(body),
+            Some(code) => Err((code, error_text(&body))),
+        };
+        if kind == MessageKind::Data {
+            return self.handle_push(id, answer);
+        }
+        let Ok(at) = self.waiting.binary_search_by_key(&id, |waiting| waiting.id) else {
+            return match kind {
+                // An error about a subscription may have either kind.
+                MessageKind::Subscribe if answer.is_err() => self.handle_push(id, answer),
+                // Nobody waits for the end of a subscription, nor for an unacknowledged batch.
+                MessageKind::Unsubscribe | MessageKind::Credit | MessageKind::Produce
+                    if id < self.next_id =>
+                {
+                    Ok(None)
+                }
+                _ => Err(PeerFault::Unasked(id)),
+            };
+        };
+        if self.waiting[at].kind != kind {
+            return Err(PeerFault::OtherKind { asked: self.waiting[at].kind, got: kind });
+        }
+        let waiting = self.waiting.remove(at).expect("just found");
+        Ok(match waiting.waiter {
+            Waiter::Call(waiter) => Some(Event::Answered(waiter, answer)),
+            Waiter::Subscribe(subscription) => {
+                if answer.is_ok() {
+                    self.subscriptions.insert(id, subscription.clone());
+                }
+                Some(Event::Subscribed(subscription, answer))
+            }
+            Waiter::Nobody => None,
+        })
+    }
+
+    fn handle_push(&mut self, id: u64, answer: Answer) -> Result<Option<Event<C, S>>, PeerFault> {
+        if id >= self.next_id {
+            return Err(PeerFault::Unasked(id));
+        }
+        let subscription = match &answer {
+            Ok(_) => self.subscriptions.get(&id).cloned(),
+            Err(_) => self.subscriptions.remove(&id),
+        };
+        Ok(subscription.map(|subscription| Event::Pushed(subscription, answer)))
+    }
+
+    /// Since when the oldest unanswered request waits.
+    pub(crate) fn oldest_unanswered(&self) -> Option<Instant> {
+        self.waiting.front().map(|waiting| waiting.since)
+    }
+
+    /// Requests without an answer.
+    #[cfg(test)]
+    pub(crate) fn in_flight(&self) -> usize {
+        self.waiting.len()
+    }
+
+    /// The connection is gone.
+    pub(crate) fn handle_closed(&mut self) -> Orphans<C, S> {
+        self.outgoing.clear();
+        let mut orphans = Orphans { calls: Vec::new(), subscriptions: Vec::new() };
+        orphans.subscriptions.extend(self.subscriptions.drain().map(|(_, subscription)| subscription));
+        for waiting in self.waiting.drain(..) {
+            match waiting.waiter {
+                Waiter::Call(waiter) => orphans.calls.push((waiter, waiting.id < self.started)),
+                Waiter::Subscribe(subscription) => orphans.subscriptions.push(subscription),
+                Waiter::Nobody => {}
+            }
+        }
+        orphans
+    }
+
+    fn take_id(&mut self) -> u64 {
+        let id = self.next_id;
+        self.next_id += 1;
+        id
+    }
+
+    fn queue(&mut self, message: impl FnOnce(u64) -> Bytes) -> u64 {
+        let id = self.take_id();
+        self.queue_whole(message(id));
+        id
+    }
+
+    fn queue_whole(&mut self, body: Bytes) {
+        self.outgoing.push_back(Outgoing { head: [0; PRODUCE_HEAD_BYTES], head_bytes: 0, body });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use highwater_protocol::native::{empty_message, error_message};
+
+    type Core = ConnCore<&'static str, &'static str>;
+
+    fn core() -> Core {
+        ConnCore::new(1)
+    }
+
+    fn call(core: &mut Core, who: &'static str) -> u64 {
+        core.send_call(
+            MessageKind::Metadata,
+            |id| empty_message(MessageKind::Metadata, id),
+            who,
+            Instant::now(),
+        )
+    }
+
+    fn answer(kind: MessageKind, request_id: u64) -> Message {
+        Message { kind, error: None, request_id, body: Bytes::from_static(b"x") }
+    }
+
+    fn written(core: &mut Core, step: usize) -> Vec<u8> {
+        let mut out = Vec::new();
+        while core.wants_write() {
+            let mut slices = [IoSlice::new(&[]); 3];
+            let count = core.gather(&mut slices);
+            let all: Vec<u8> = slices[..count].iter().flat_map(|slice| slice.iter().copied()).collect();
+            let take = step.min(all.len());
+            out.extend_from_slice(&all[..take]);
+            core.writing();
+            core.wrote(take);
+        }
+        out
+    }
+
+    #[test]
+    fn answers_find_their_requests_in_whatever_order_they_come() {
+        let mut core = core();
+        let ids: Vec<_> = ["a", "b", "c"].map(|who| call(&mut core, who)).into();
+        for (id, who) in [(ids[1], "b"), (ids[2], "c"), (ids[0], "a")] {
+            match core.handle_message(answer(MessageKind::Metadata, id)).unwrap() {
+                Some(Event::Answered(got, Ok(_))) => assert_eq!(got, who),
+                other => panic!("{other:?}"),
+            }
+        }
+        assert_eq!(core.in_flight(), 0);
+        assert!(matches!(
+            core.handle_message(answer(MessageKind::Metadata, ids[0])),
+            Err(PeerFault::Unasked(_))
+        ));
+    }
+
+    #[test]
+    fn an_answer_of_another_kind_is_a_fault() {
+        let mut core = core();
+        let id = call(&mut core, "a");
+        assert!(matches!(
+            core.handle_message(answer(MessageKind::Fetch, id)),
+            Err(PeerFault::OtherKind { .. })
+        ));
+    }
+
+    #[test]
+    fn partial_writes_of_any_size_put_the_same_bytes_on_the_wire() {
+        let make = || {
+            let mut core = core();
+            call(&mut core, "a");
+            core.send_produce(
+                |_| [7; PRODUCE_HEAD_BYTES],
+                Bytes::from(vec![9; 100]),
+                Some("p"),
+                Instant::now(),
+            );
+            call(&mut core, "b");
+            core
+        };
+        let whole = written(&mut make(), usize::MAX);
+        assert_eq!(whole.len(), 16 + PRODUCE_HEAD_BYTES + 100 + 16);
+        for step in 1..whole.len() {
+            assert_eq!(written(&mut make(), step), whole, "steps of {step}");
+        }
+    }
+
+    #[test]
+    fn only_what_was_given_to_the_socket_counts_as_sent() {
+        let mut core = core();
+        call(&mut core, "left");
+        written(&mut core, usize::MAX);
+        call(&mut core, "stayed");
+        let orphans = core.handle_closed();
+        assert_eq!(orphans.calls, [("left", true), ("stayed", false)]);
+    }
+
+    #[test]
+    fn pushes_reach_their_subscription_until_it_ends() {
+        let mut core = core();
+        let id = core.send_subscribe(|id| empty_message(MessageKind::Subscribe, id), "s", Instant::now());
+        assert!(matches!(core.handle_message(answer(MessageKind::Data, id)), Ok(None)));
+        let subscribed = core.handle_message(answer(MessageKind::Subscribe, id)).unwrap();
+        assert!(matches!(subscribed, Some(Event::Subscribed("s", Ok(_)))));
+        let pushed = core.handle_message(answer(MessageKind::Data, id)).unwrap();
+        assert!(matches!(pushed, Some(Event::Pushed("s", Ok(_)))));
+        core.send_unsubscribe(id, empty_message(MessageKind::Unsubscribe, id));
+        assert!(matches!(core.handle_message(answer(MessageKind::Data, id)), Ok(None)));
+        assert!(matches!(core.handle_message(answer(MessageKind::Unsubscribe, id)), Ok(None)));
+        assert!(matches!(core.handle_message(answer(MessageKind::Data, 99)), Err(PeerFault::Unasked(99))));
+    }
+
+    #[test]
+    fn an_error_ends_a_subscription() {
+        let mut core = core();
+        let id = core.send_subscribe(|id| empty_message(MessageKind::Subscribe, id), "s", Instant::now());
+        core.handle_message(answer(MessageKind::Subscribe, id)).unwrap();
+        let bytes = error_message(MessageKind::Data as u16, id, ErrorCode::UnknownTopic, "gone");
+        let mut buf = bytes::BytesMut::from(&bytes[..]);
+        let message = super::super::split::next_message(&mut buf).unwrap().unwrap();
+        match core.handle_message(message).unwrap() {
+            Some(Event::Pushed("s", Err((code, text)))) => {
+                assert_eq!((code, text.as_str()), (ErrorCode::UnknownTopic, "gone"));
+            }
+            other => panic!("{other:?}"),
+        }
+        assert!(core.handle_closed().subscriptions.is_empty());
+    }
+}

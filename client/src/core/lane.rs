@@ -1,0 +1,491 @@
+//! The way of batches to one partition: filled, queued, sent, acknowledged, and sent again where that is needed.
+//!
+//! How a retry never duplicates and never reorders:
+//! - A batch gets its sequence when it is first sent and keeps it for every retry, so the broker recognises one it has already.
+//! - After a refusal nothing is sent until every request in flight is answered; then all that is left goes again, in order.
+//! - Until a producer id has its first acknowledgement in the partition one batch is in flight: a broker that does not know the
+//!   id takes any first sequence, and must not take the second batch's.
+//! - When a sequence is given up (its batch failed or timed out) those behind it cannot be told apart from a gap: the lane is
+//!   *broken*. What may have been written is settled under the old id; what the broker refused as out of order was certainly not
+//!   written and, once all is settled, goes again under a new id from sequence 0.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use highwater_protocol::batch::{BatchBuilder, BatchProducer};
+use highwater_protocol::error::ErrorCode;
+use highwater_protocol::ids::ProducerId;
+
+use super::backoff::Backoff;
+use super::ticket::Ticket;
+use crate::error::Outcome;
+
+/// Times a batch may be numbered anew before it is given up: a broker that loses every producer's state would make it endless.
+const RENUMBERED_MAX: u32 = 3;
+
+/// What a producer is to the broker. `generation` counts the ids this producer has had.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Identity {
+    pub(crate) producer: ProducerId,
+    pub(crate) epoch: i16,
+    pub(crate) generation: u32,
+}
+
+/// What holds for every lane of a producer.
+#[derive(Clone, Debug)]
+pub(crate) struct LaneLimits {
+    pub(crate) linger: Duration,
+    pub(crate) in_flight_max: usize,
+    pub(crate) delivery_timeout: Duration,
+    pub(crate) idempotent: bool,
+}
+
+/// Records that travel together.
+#[derive(Debug)]
+pub(crate) struct Batch {
+    pub(crate) id: u64,
+    pub(crate) ticket: Arc<Ticket>,
+    pub(crate) records: u32,
+    /// Bytes of the producer's budget it holds.
+    pub(crate) charged: usize,
+    pub(crate) born: Instant,
+    pub(crate) payload: Payload,
+    state: State,
+    /// An earlier attempt left and was not answered.
+    maybe_written: bool,
+    /// The broker said that it does not have it and cannot take it in this place.
+    refused: bool,
+    /// Its records were told that they timed out; only its place in the sequence is still of interest.
+    abandoned: bool,
+    renumbered: u32,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum State {
+    /// Never sent, or not under the present identity.
+    Unsent,
+    InFlight,
+    Retry,
+}
+
+/// The records of a batch in the form they have at the moment.
+#[derive(Debug)]
+pub(crate) enum Payload {
+    /// Still growing, or waiting to be sent first.
+    Building(Box<BatchBuilder>),
+    /// With the driver, which makes bytes of it.
+    Encoding,
+    /// As it travels.
+    Encoded(Bytes),
+    /// Given up.
+    Gone,
+}
+
+/// What to send.
+#[derive(Debug)]
+pub(crate) enum Send {
+    /// First time: to be encoded with this stamp; the bytes are to be given back with [`Lane::encoded`].
+    Fresh { batch: u64, buffer: Box<BatchBuilder>, stamp: BatchProducer },
+    /// Encoded before, to be stamped anew; the bytes are to be given back with [`Lane::encoded`].
+    Renumber { batch: u64, bytes: Bytes, stamp: BatchProducer },
+    /// As it was sent before.
+    Again { batch: u64, bytes: Bytes },
+}
+
+/// What a lane wants.
+#[derive(Debug)]
+pub(crate) enum Next {
+    Send(Send),
+    /// A producer id newer than this generation.
+    Identity(u32),
+    /// A connection to the partition's leader; asked once. `misrouted`: the last one was not.
+    Route {
+        misrouted: bool,
+    },
+    /// To be asked again then.
+    At(Instant),
+    /// Nothing until something happens.
+    Nothing,
+}
+
+/// What a refusal came to.
+#[derive(Debug)]
+pub(crate) enum Refused {
+    /// It goes again.
+    Retry,
+    /// It is given up.
+    Failed(Batch, Outcome),
+    /// It had been given up before.
+    Settled,
+}
+
+/// See the module's doc.
+#[derive(Debug)]
+#[allow(clippy::struct_excessive_bools, reason = "independent facts; their combinations are the point")]
+pub(crate) struct Lane {
+    open: Option<Batch>,
+    /// Closed, unsent.
+    queue: VecDeque<Batch>,
+    /// Sent under `identity` and not settled, by sequence.
+    sent: VecDeque<Batch>,
+    in_flight: usize,
+    /// Nothing is sent before all that is in flight is answered.
+    drain: bool,
+    retry_at: Option<Instant>,
+    backoff: Backoff,
+    identity: Option<Identity>,
+    generation: u32,
+    next_sequence: i32,
+    /// The identity has an acknowledgement here.
+    proven: bool,
+    broken: bool,
+    route: Route,
+    /// The last route led to where the partition is not.
+    misrouted: bool,
+    /// In the core's list of lanes to ask.
+    pub(crate) listed: bool,
+    /// The core has a timer for the oldest batch, at this moment.
+    pub(crate) expiry_armed: Option<Instant>,
+}
+
+/// Whether there is a connection to send on.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Route {
+    Down,
+    Asked,
+    Up,
+}
+
+impl Lane {
+    pub(crate) fn new(backoff: Backoff) -> Self {
+        Self {
+            open: None,
+            queue: VecDeque::new(),
+            sent: VecDeque::new(),
+            in_flight: 0,
+            drain: false,
+            retry_at: None,
+            backoff,
+            identity: None,
+            generation: 0,
+            next_sequence: 0,
+            proven: false,
+            broken: false,
+            route: Route::Down,
+            misrouted: false,
+            listed: false,
+            expiry_armed: None,
+        }
+    }
+
+    // Getters.
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.open.is_none() && self.queue.is_empty() && self.sent.iter().all(|batch| batch.abandoned)
+    }
+
+    pub(crate) fn is_routed(&self) -> bool {
+        self.route == Route::Up
+    }
+
+    /// The growing batch, to be appended to.
+    pub(crate) fn open_mut(&mut self) -> Option<&mut Batch> {
+        self.open.as_mut()
+    }
+
+    /// Tickets of all batches that are not settled.
+    pub(crate) fn tickets(&self) -> impl Iterator<Item = &Arc<Ticket>> {
+        let sent = self.sent.iter().filter(|batch| !batch.abandoned);
+        sent.chain(&self.queue).chain(&self.open).map(|batch| &batch.ticket)
+    }
+
+    /// When the oldest batch times out.
+    pub(crate) fn expires_at(&self, limits: &LaneLimits) -> Option<Instant> {
+        let sent = self.sent.iter().find(|batch| !batch.abandoned);
+        let oldest = sent.or(self.queue.front()).or(self.open.as_ref())?;
+        Some(oldest.born + limits.delivery_timeout)
+    }
+
+    // Commands.
+
+    /// Begins a batch. There must be no open one.
+    pub(crate) fn begin(&mut self, id: u64, buffer: Box<BatchBuilder>, now: Instant) -> &mut Batch {
+        assert!(self.open.is_none(), "a batch is open");
+        self.open.insert(Batch {
+            id,
+            ticket: Arc::default(),
+            records: 0,
+            charged: 0,
+            born: now,
+            payload: Payload::Building(buffer),
+            state: State::Unsent,
+            maybe_written: false,
+            refused: false,
+            abandoned: false,
+            renumbered: 0,
+        })
+    }
+
+    /// The open batch takes no more records. True if there was one.
+    pub(crate) fn close_open(&mut self) -> bool {
+        let open = self.open.take();
+        let closed = open.is_some();
+        self.queue.extend(open);
+        closed
+    }
+
+    /// Everything that is here now goes without lingering.
+    pub(crate) fn flush(&mut self) {
+        self.close_open();
+    }
+
+    /// Whether there is a connection to send on.
+    pub(crate) fn set_routed(&mut self, up: bool) {
+        self.route = if up { Route::Up } else { Route::Down };
+    }
+
+    /// What to do next. `identity` is the producer's newest.
+    pub(crate) fn next(&mut self, limits: &LaneLimits, identity: Option<Identity>, now: Instant) -> Next {
+        if self.drain && self.in_flight > 0 {
+            return Next::Nothing;
+        }
+        self.drain = false;
+        if let Some(at) = self.retry_at.filter(|at| now < *at) {
+            return Next::At(at);
+        }
+        self.retry_at = None;
+        match self.route {
+            Route::Up => {}
+            Route::Down if !self.is_empty() => {
+                self.route = Route::Asked;
+                return Next::Route { misrouted: std::mem::take(&mut self.misrouted) };
+            }
+            Route::Down | Route::Asked => return Next::Nothing,
+        }
+        if self.broken && self.in_flight == 0 && self.sent.front().is_some_and(|batch| batch.refused) {
+            self.unsend();
+        }
+        let careful = limits.idempotent && (self.broken || !self.proven);
+        if self.in_flight >= if careful { 1 } else { limits.in_flight_max } {
+            return Next::Nothing;
+        }
+        if let Some(batch) = self.sent.iter_mut().find(|batch| batch.state == State::Retry) {
+            let Payload::Encoded(bytes) = &batch.payload else { panic!("a batch to retry has its bytes") };
+            batch.state = State::InFlight;
+            self.in_flight += 1;
+            return Next::Send(Send::Again { batch: batch.id, bytes: bytes.clone() });
+        }
+        if self.broken && !self.sent.is_empty() {
+            return Next::Nothing;
+        }
+        self.next_fresh(limits, identity, now)
+    }
+
+    fn next_fresh(&mut self, limits: &LaneLimits, identity: Option<Identity>, now: Instant) -> Next {
+        if self.queue.is_empty() {
+            let Some(open) = &self.open else { return Next::Nothing };
+            let due = open.born + limits.linger;
+            if now < due {
+                return Next::At(due);
+            }
+            self.close_open();
+        }
+        let mut stamp = BatchProducer::NONE;
+        if limits.idempotent {
+            if self.broken || self.identity.is_none() {
+                let Some(identity) = identity.filter(|identity| identity.generation > self.generation) else {
+                    return Next::Identity(self.generation);
+                };
+                self.identity = Some(identity);
+                self.generation = identity.generation;
+                self.next_sequence = 0;
+                self.proven = false;
+                self.broken = false;
+            }
+            let identity = self.identity.expect("just adopted");
+            stamp =
+                BatchProducer { id: identity.producer, epoch: identity.epoch, sequence: self.next_sequence };
+        }
+        let mut batch = self.queue.pop_front().expect("just checked");
+        batch.state = State::InFlight;
+        batch.refused = false;
+        self.next_sequence = stamp.sequence_after(batch.records);
+        self.in_flight += 1;
+        let id = batch.id;
+        let send = match std::mem::replace(&mut batch.payload, Payload::Encoding) {
+            Payload::Building(buffer) => Send::Fresh { batch: id, buffer, stamp },
+            Payload::Encoded(bytes) => Send::Renumber { batch: id, bytes, stamp },
+            Payload::Encoding | Payload::Gone => panic!("an unsent batch has its records"),
+        };
+        self.sent.push_back(batch);
+        Next::Send(send)
+    }
+
+    /// All that was sent is unsent again: certainly not written, to be numbered under a new identity.
+    fn unsend(&mut self) {
+        while let Some(mut batch) = self.sent.pop_back() {
+            if batch.abandoned {
+                continue;
+            }
+            batch.state = State::Unsent;
+            batch.maybe_written = false;
+            self.queue.push_front(batch);
+        }
+        self.identity = None;
+    }
+
+    // Events.
+
+    /// The driver made bytes of a batch.
+    pub(crate) fn encoded(&mut self, id: u64, bytes: &Bytes) {
+        if let Some(batch) = self.sent.iter_mut().find(|batch| batch.id == id && !batch.abandoned) {
+            batch.payload = Payload::Encoded(bytes.clone());
+        }
+    }
+
+    /// A batch was acknowledged, or handed over where no acknowledgement is asked for. None: its records were given up before.
+    pub(crate) fn handle_acked(&mut self, id: u64) -> Option<Batch> {
+        let at = self.in_flight_at(id)?;
+        self.in_flight -= 1;
+        self.proven = true;
+        self.backoff.succeed();
+        let batch = self.sent.remove(at).expect("just found");
+        (!batch.abandoned).then_some(batch)
+    }
+
+    /// The broker refused a batch.
+    pub(crate) fn handle_refused(
+        &mut self,
+        id: u64,
+        code: ErrorCode,
+        limits: &LaneLimits,
+        now: Instant,
+        jitter: f64,
+    ) -> Refused {
+        let Some(at) = self.in_flight_at(id) else { return Refused::Settled };
+        self.in_flight -= 1;
+        if self.sent[at].abandoned {
+            self.sent.remove(at);
+            self.broken = limits.idempotent;
+            return Refused::Settled;
+        }
+        let out_of_order = limits.idempotent && code == ErrorCode::OutOfOrderSequence;
+        if out_of_order && at > 0 {
+            // Its predecessor was refused and goes again first.
+            self.retry(at);
+            return Refused::Retry;
+        }
+        let batch = &mut self.sent[at];
+        if out_of_order && batch.renumbered < RENUMBERED_MAX {
+            batch.renumbered += 1;
+            batch.refused = true;
+            self.broken = true;
+            self.retry(at);
+            return Refused::Retry;
+        }
+        if code.is_retryable() {
+            if code == ErrorCode::WrongShard {
+                self.route = Route::Down;
+                self.misrouted = true;
+            }
+            self.retry(at);
+            self.retry_at = Some(now + self.backoff.fail(jitter));
+            return Refused::Retry;
+        }
+        let batch = self.sent.remove(at).expect("just found");
+        self.broken = limits.idempotent;
+        let outcome = if batch.maybe_written { Outcome::Unknown } else { Outcome::NotWritten };
+        Refused::Failed(batch, outcome)
+    }
+
+    /// The connection was lost before the answer came; `sent`: the request may have arrived.
+    pub(crate) fn handle_lost(&mut self, id: u64, sent: bool, limits: &LaneLimits) {
+        self.route = Route::Down;
+        let Some(at) = self.in_flight_at(id) else { return };
+        self.in_flight -= 1;
+        let batch = &mut self.sent[at];
+        if batch.abandoned {
+            self.sent.remove(at);
+            self.broken = limits.idempotent;
+            return;
+        }
+        batch.state = State::Retry;
+        batch.maybe_written |= sent;
+    }
+
+    /// Takes out what is older than the delivery timeout.
+    pub(crate) fn handle_expired(
+        &mut self,
+        limits: &LaneLimits,
+        now: Instant,
+        out: &mut Vec<(Batch, Outcome)>,
+    ) {
+        let old = |batch: &Batch| batch.born + limits.delivery_timeout <= now;
+        self.give_up(limits, old, out);
+    }
+
+    /// Takes out everything.
+    pub(crate) fn handle_close(&mut self, limits: &LaneLimits, out: &mut Vec<(Batch, Outcome)>) {
+        self.give_up(limits, |_| true, out);
+    }
+
+    fn give_up(
+        &mut self,
+        limits: &LaneLimits,
+        which: impl Fn(&Batch) -> bool,
+        out: &mut Vec<(Batch, Outcome)>,
+    ) {
+        let mut at = 0;
+        while let Some(batch) = self.sent.get_mut(at) {
+            if batch.abandoned || !which(batch) {
+                at += 1;
+            } else if batch.state == State::InFlight {
+                // Its answer still tells whether there is a gap.
+                out.push((batch.abandon(), Outcome::Unknown));
+                at += 1;
+            } else {
+                let batch = self.sent.remove(at).expect("just found");
+                let outcome = if batch.maybe_written { Outcome::Unknown } else { Outcome::NotWritten };
+                self.broken = limits.idempotent;
+                out.push((batch, outcome));
+            }
+        }
+        while self.queue.front().is_some_and(&which) {
+            out.extend(self.queue.pop_front().map(|batch| (batch, Outcome::NotWritten)));
+        }
+        if self.queue.is_empty() && self.open.as_ref().is_some_and(which) {
+            out.extend(self.open.take().map(|batch| (batch, Outcome::NotWritten)));
+        }
+    }
+
+    fn retry(&mut self, at: usize) {
+        self.sent[at].state = State::Retry;
+        self.drain = true;
+    }
+
+    fn in_flight_at(&self, id: u64) -> Option<usize> {
+        self.sent.iter().position(|batch| batch.id == id && batch.state == State::InFlight)
+    }
+}
+
+impl Batch {
+    /// Splits what its records need off, leaving its place in the sequence.
+    fn abandon(&mut self) -> Self {
+        self.abandoned = true;
+        Self {
+            id: self.id,
+            ticket: self.ticket.clone(),
+            records: self.records,
+            charged: std::mem::take(&mut self.charged),
+            born: self.born,
+            payload: std::mem::replace(&mut self.payload, Payload::Gone),
+            ..*self
+        }
+    }
+}
+
+#[cfg(test)]
+#[path = "lane_tests.rs"]
+mod tests;

@@ -1,0 +1,393 @@
+//! A consumer: what is subscribed, what arrived and waits to be taken, and where each partition stands.
+//!
+//! A partition has two positions: *fetched*, behind the last frame that arrived, where a new subscription begins; and
+//! *delivered*, behind the last record that the user got, which is what is committed. A lost connection leaves what arrived in place
+//! and subscribes again at *fetched*, so nothing is lost and nothing comes twice.
+//!
+//! Memory is bounded by credit: a subscription starts with the window minus what waits, and gets credit for what is taken.
+
+use std::collections::VecDeque;
+use std::task::Waker;
+
+use bytes::Bytes;
+use highwater_protocol::error::ErrorCode;
+use highwater_protocol::ids::Offset;
+use highwater_protocol::native::{Body, DATA_PREFIX_BYTES, DataPrefix, StartAt, SubscribeReply};
+
+use crate::error::FetchError;
+
+/// The least credit to subscribe with: enough for the broker to send something.
+const CREDIT_BYTES_MIN: usize = 64 << 10;
+
+/// Names one subscription of one partition: messages of an earlier one are ignored.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub(crate) struct SubscriptionKey {
+    /// Which of the consumer's partitions, by place.
+    pub(crate) place: usize,
+    pub(crate) attempt: u64,
+}
+
+/// Frames that arrived together.
+#[derive(Debug)]
+pub(crate) struct Chunk {
+    pub(crate) place: usize,
+    pub(crate) frames: Bytes,
+    /// Behind the last record of the frames.
+    pub(crate) next_offset: Offset,
+}
+
+/// What the user is to be told next.
+#[derive(Debug)]
+pub(crate) enum Taken {
+    Chunk(Chunk),
+    Failed(FetchError),
+    /// Every partition reached the end that was asked for, or the consumer was closed.
+    End,
+    /// Nothing yet; the waker is kept.
+    Pending,
+}
+
+/// Credit to be sent on the current subscription.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Release {
+    pub(crate) key: SubscriptionKey,
+    pub(crate) bytes: u64,
+}
+
+/// What came of an answer or a push.
+#[derive(Debug)]
+pub(crate) enum Heard {
+    /// All is well.
+    Fine,
+    /// Of an earlier subscription.
+    Stale,
+    /// The broker ended or refused the subscription.
+    Refused { code: ErrorCode, text: String, position: Option<Offset> },
+    /// The bytes make no sense.
+    Nonsense(String),
+}
+
+/// Where one partition stands.
+#[derive(Debug)]
+pub(crate) struct Place {
+    pub(crate) partition: u32,
+    attempt: u64,
+    subscribed: bool,
+    /// Where to subscribe: a place to be found by the broker first, a position from then on.
+    start: StartAt,
+    /// Offsets below this were delivered. None: not known before the broker's first answer.
+    delivered: Option<Offset>,
+    /// Bytes that wait to be taken.
+    waiting_bytes: usize,
+    /// Bytes taken and not yet credited.
+    owed_bytes: usize,
+    pub(crate) leader_epoch: i32,
+    pub(crate) high_watermark: Option<Offset>,
+    pub(crate) log_start: Option<Offset>,
+    /// With an end asked for: where that is.
+    pub(crate) end: Option<Offset>,
+    /// Frames at this offset were damaged when they arrived; once more, and the user is told.
+    pub(crate) damaged_at: Option<Offset>,
+    /// The user was told of an error; nothing happens until a seek.
+    pub(crate) stopped: bool,
+}
+
+/// See the module's doc.
+#[derive(Debug)]
+pub(crate) struct ConsumerCore {
+    places: Vec<Place>,
+    window_bytes: usize,
+    until_end: bool,
+    ready: VecDeque<Chunk>,
+    failures: VecDeque<FetchError>,
+    closed: bool,
+    waker: Option<Waker>,
+}
+
+impl ConsumerCore {
+    /// `buffer_bytes` is shared by the partitions.
+    pub(crate) fn new(
+        starts: impl IntoIterator<Item = (u32, StartAt)>,
+        buffer_bytes: usize,
+        until_end: bool,
+    ) -> Self {
+        let places: Vec<_> =
+            starts.into_iter().map(|(partition, start)| Place::new(partition, start)).collect();
+        let window_bytes = (buffer_bytes / places.len().max(1)).max(CREDIT_BYTES_MIN);
+        Self {
+            places,
+            window_bytes,
+            until_end,
+            ready: VecDeque::new(),
+            failures: VecDeque::new(),
+            closed: false,
+            waker: None,
+        }
+    }
+
+    // Getters.
+
+    pub(crate) fn places(&self) -> &[Place] {
+        &self.places
+    }
+
+    pub(crate) fn place_mut(&mut self, place: usize) -> &mut Place {
+        &mut self.places[place]
+    }
+
+    pub(crate) fn place_of(&self, partition: u32) -> Option<usize> {
+        self.places.iter().position(|place| place.partition == partition)
+    }
+
+    pub(crate) fn is_closed(&self) -> bool {
+        self.closed
+    }
+
+    /// Whether a place still wants frames.
+    pub(crate) fn wants_subscription(&self, place: usize) -> bool {
+        let place = &self.places[place];
+        let over = self.until_end && place.is_fetched_to_end();
+        !(self.closed || place.stopped || over)
+    }
+
+    // Commands.
+
+    /// Another partition, from its first record.
+    pub(crate) fn add(&mut self, partition: u32) -> usize {
+        self.places.push(Place::new(partition, StartAt::Earliest));
+        self.places.len() - 1
+    }
+
+    /// Begins a subscription: its key, where it begins and its first credit. None if none is wanted.
+    pub(crate) fn subscribe(&mut self, place: usize) -> Option<(SubscriptionKey, StartAt, u64)> {
+        if !self.wants_subscription(place) {
+            return None;
+        }
+        let window = self.window_bytes;
+        let at = &mut self.places[place];
+        at.attempt += 1;
+        at.subscribed = false;
+        at.owed_bytes = 0;
+        let credit = window.saturating_sub(at.waiting_bytes).max(CREDIT_BYTES_MIN);
+        Some((SubscriptionKey { place, attempt: at.attempt }, at.start, credit as u64))
+    }
+
+    /// Goes on somewhere else; what arrived is forgotten and the subscription is over.
+    pub(crate) fn seek(&mut self, place: usize, to: StartAt) {
+        self.forget_chunks(place);
+        let at = &mut self.places[place];
+        at.attempt += 1;
+        at.subscribed = false;
+        at.start = to;
+        at.damaged_at = None;
+        at.stopped = false;
+        at.delivered = match to {
+            StartAt::Offset(offset) => Some(offset),
+            _ => None,
+        };
+    }
+
+    /// What arrived is worthless: it is asked for again, from the first record that was not delivered.
+    pub(crate) fn fetch_again(&mut self, place: usize) {
+        let Some(delivered) = self.places[place].delivered else { return };
+        let damaged_at = self.places[place].damaged_at;
+        self.seek(place, StartAt::Offset(delivered));
+        self.places[place].damaged_at = damaged_at;
+    }
+
+    /// Tells the user; the partition stops until a seek.
+    pub(crate) fn fail(&mut self, place: usize, error: FetchError) {
+        let at = &mut self.places[place];
+        at.attempt += 1;
+        at.subscribed = false;
+        at.stopped = true;
+        self.failures.push_back(error);
+        self.wake();
+    }
+
+    /// Over, for this reason.
+    pub(crate) fn end(&mut self, error: FetchError) {
+        if !self.closed {
+            self.failures.push_back(error);
+            self.close();
+        }
+    }
+
+    /// Over.
+    pub(crate) fn close(&mut self) {
+        self.closed = true;
+        self.wake();
+    }
+
+    /// What is next for the user.
+    pub(crate) fn take(&mut self, waker: &Waker) -> Taken {
+        if let Some(chunk) = self.ready.pop_front() {
+            return Taken::Chunk(chunk);
+        }
+        if let Some(error) = self.failures.pop_front() {
+            return Taken::Failed(error);
+        }
+        if self.closed || (self.until_end && self.places.iter().all(Place::is_delivered_to_end)) {
+            return Taken::End;
+        }
+        match &mut self.waker {
+            Some(kept) => kept.clone_from(waker),
+            none => *none = Some(waker.clone()),
+        }
+        Taken::Pending
+    }
+
+    /// Records up to `next` were given to the user.
+    pub(crate) fn delivered(&mut self, place: usize, next: Offset, leader_epoch: i32) {
+        let at = &mut self.places[place];
+        at.delivered = at.delivered.max(Some(next));
+        at.leader_epoch = leader_epoch;
+    }
+
+    /// A chunk of this many bytes was taken whole. Credit to be sent, once it is worth a message.
+    pub(crate) fn release(&mut self, place: usize, bytes: usize) -> Option<Release> {
+        let window = self.window_bytes;
+        let at = &mut self.places[place];
+        at.waiting_bytes = at.waiting_bytes.saturating_sub(bytes);
+        at.owed_bytes += bytes;
+        at.release(place, window)
+    }
+
+    // Events.
+
+    pub(crate) fn handle_subscribed(&mut self, key: SubscriptionKey, reply: &SubscribeReply) -> Heard {
+        let until_end = self.until_end;
+        let Some(at) = self.current(key) else { return Heard::Stale };
+        let start = Offset(reply.start.get());
+        if start.0 < 0 {
+            return Heard::Nonsense(format!("a subscription that begins at offset {start}"));
+        }
+        at.subscribed = true;
+        at.start = StartAt::Offset(start);
+        at.delivered.get_or_insert(start);
+        at.heard(reply.log_start.get(), reply.high_watermark.get());
+        if until_end {
+            at.end.get_or_insert(Offset(reply.high_watermark.get()));
+        }
+        self.wake_if_ended();
+        Heard::Fine
+    }
+
+    pub(crate) fn handle_data(&mut self, key: SubscriptionKey, body: &Bytes) -> Heard {
+        let until_end = self.until_end;
+        let Some(at) = self.current(key) else { return Heard::Stale };
+        let prefix = match DataPrefix::split(body) {
+            Ok((prefix, _)) => *prefix,
+            Err(error) => return Heard::Nonsense(error.to_string()),
+        };
+        let next_offset = Offset(prefix.next_offset.get());
+        at.heard(prefix.log_start.get(), prefix.high_watermark.get());
+        at.start = StartAt::Offset(next_offset);
+        let frames = body.slice(DATA_PREFIX_BYTES..);
+        at.waiting_bytes += frames.len();
+        // Behind the end that was asked for there may be more; nobody wants it.
+        let over = until_end && at.is_fetched_to_end();
+        if over {
+            at.attempt += 1;
+            at.subscribed = false;
+        }
+        self.ready.push_back(Chunk { place: key.place, frames, next_offset });
+        self.wake();
+        Heard::Fine
+    }
+
+    pub(crate) fn handle_refused(&mut self, key: SubscriptionKey, code: ErrorCode, text: String) -> Heard {
+        let Some(at) = self.current(key) else { return Heard::Stale };
+        at.attempt += 1;
+        at.subscribed = false;
+        Heard::Refused { code, text, position: at.delivered }
+    }
+
+    /// The connection was lost. False: of an earlier subscription.
+    pub(crate) fn handle_lost(&mut self, key: SubscriptionKey) -> bool {
+        let Some(at) = self.current(key) else { return false };
+        at.attempt += 1;
+        at.subscribed = false;
+        true
+    }
+
+    fn current(&mut self, key: SubscriptionKey) -> Option<&mut Place> {
+        self.places.get_mut(key.place).filter(|place| place.attempt == key.attempt)
+    }
+
+    /// Whether this subscription is the one its partition has now.
+    pub(crate) fn is_current(&self, key: SubscriptionKey) -> bool {
+        self.places.get(key.place).is_some_and(|place| place.attempt == key.attempt)
+    }
+
+    fn forget_chunks(&mut self, place: usize) {
+        self.ready.retain(|chunk| chunk.place != place);
+        self.places[place].waiting_bytes = 0;
+    }
+
+    fn wake_if_ended(&mut self) {
+        if self.until_end && self.places.iter().all(Place::is_delivered_to_end) {
+            self.wake();
+        }
+    }
+
+    fn wake(&mut self) {
+        if let Some(waker) = self.waker.take() {
+            waker.wake();
+        }
+    }
+}
+
+impl Place {
+    fn new(partition: u32, start: StartAt) -> Self {
+        Self {
+            partition,
+            attempt: 0,
+            subscribed: false,
+            start,
+            delivered: match start {
+                StartAt::Offset(offset) => Some(offset),
+                _ => None,
+            },
+            waiting_bytes: 0,
+            owed_bytes: 0,
+            leader_epoch: -1,
+            high_watermark: None,
+            log_start: None,
+            end: None,
+            damaged_at: None,
+            stopped: false,
+        }
+    }
+
+    /// Behind the last record delivered. None: not known before the broker's first answer.
+    pub(crate) fn position(&self) -> Option<Offset> {
+        self.delivered
+    }
+
+    fn is_delivered_to_end(&self) -> bool {
+        self.end.is_some_and(|end| self.delivered.is_some_and(|delivered| delivered >= end))
+    }
+
+    fn is_fetched_to_end(&self) -> bool {
+        self.end.is_some_and(|end| matches!(self.start, StartAt::Offset(next) if next >= end))
+    }
+
+    fn heard(&mut self, log_start: i64, high_watermark: i64) {
+        self.log_start = Some(Offset(log_start));
+        self.high_watermark = Some(Offset(high_watermark));
+    }
+
+    fn release(&mut self, place: usize, window: usize) -> Option<Release> {
+        if !self.subscribed || self.owed_bytes < window / 2 {
+            return None;
+        }
+        let bytes = std::mem::take(&mut self.owed_bytes) as u64;
+        Some(Release { key: SubscriptionKey { place, attempt: self.attempt }, bytes })
+    }
+}
+
+/// The reply to a subscribe in its bytes.
+pub(crate) fn subscribe_reply(body: &[u8]) -> Result<SubscribeReply, String> {
+    SubscribeReply::decode(body).map_err(|error| error.to_string())
+}

@@ -1,0 +1,99 @@
+//! The fate of a batch, shared by the deliveries of its records. One allocation for all of them.
+
+use std::sync::{Mutex, OnceLock, PoisonError};
+use std::task::{Context, Poll, Waker};
+
+use highwater_protocol::ids::{Offset, Timestamp};
+
+use crate::error::ProduceError;
+
+/// What the broker said of an acknowledged batch.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Acked {
+    /// Offset of the first record; none if no acknowledgement was asked for.
+    pub(crate) base_offset: Option<Offset>,
+    /// The time the broker gave all its records, if it did.
+    pub(crate) log_append_time: Option<Timestamp>,
+}
+
+pub(crate) type Fate = Result<Acked, ProduceError>;
+
+/// See the module's doc.
+#[derive(Debug, Default)]
+pub(crate) struct Ticket {
+    fate: OnceLock<Fate>,
+    waiters: Mutex<Vec<Waker>>,
+}
+
+impl Ticket {
+    /// Decides. Only the first decision counts: a delivery never changes its mind.
+    pub(crate) fn decide(&self, fate: Fate) {
+        if self.fate.set(fate).is_ok() {
+            let waiters = std::mem::take(&mut *self.waiters.lock().unwrap_or_else(PoisonError::into_inner));
+            waiters.into_iter().for_each(Waker::wake);
+        }
+    }
+
+    pub(crate) fn fate(&self) -> Option<&Fate> {
+        self.fate.get()
+    }
+
+    /// Ready once decided. `place` is where the caller's waker is kept between polls; it begins as none.
+    pub(crate) fn poll(&self, cx: &mut Context<'_>, place: &mut Option<usize>) -> Poll<&Fate> {
+        if let Some(fate) = self.fate.get() {
+            return Poll::Ready(fate);
+        }
+        let mut waiters = self.waiters.lock().unwrap_or_else(PoisonError::into_inner);
+        // Decided in between: the waiters were taken already, nobody would wake this one.
+        if let Some(fate) = self.fate.get() {
+            return Poll::Ready(fate);
+        }
+        if let Some(at) = *place {
+            waiters[at].clone_from(cx.waker());
+        } else {
+            *place = Some(waiters.len());
+            waiters.push(cx.waker().clone());
+        }
+        Poll::Pending
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::task::Wake;
+
+    #[derive(Default)]
+    struct Count(AtomicUsize);
+
+    impl Wake for Count {
+        fn wake(self: Arc<Self>) {
+            self.0.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    #[test]
+    fn every_waiter_is_woken_once_and_the_first_decision_stays() {
+        let ticket = Ticket::default();
+        let counts: Vec<_> = (0..3).map(|_| Arc::new(Count::default())).collect();
+        let mut places = [None; 3];
+        for _ in 0..2 {
+            for (count, place) in counts.iter().zip(&mut places) {
+                let waker = Waker::from(count.clone());
+                assert!(ticket.poll(&mut Context::from_waker(&waker), place).is_pending());
+            }
+        }
+        ticket.decide(Ok(Acked { base_offset: Some(Offset(7)), log_append_time: None }));
+        ticket.decide(Ok(Acked { base_offset: Some(Offset(8)), log_append_time: None }));
+        for (count, place) in counts.iter().zip(&mut places) {
+            assert_eq!(count.0.load(Ordering::Relaxed), 1);
+            let waker = Waker::from(count.clone());
+            match ticket.poll(&mut Context::from_waker(&waker), place) {
+                Poll::Ready(Ok(acked)) => assert_eq!(acked.base_offset, Some(Offset(7))),
+                other => panic!("{other:?}"),
+            }
+        }
+    }
+}

@@ -1,0 +1,392 @@
+//! Errors, one type per operation.
+//!
+//! Each has a `kind()` to match on, `is_retryable()` (the same call may succeed later, unchanged), `code()` (what the broker answered,
+//! if it did) and a text that says what failed, for which topic or address, and what to do. Operations that change something
+//! have an `outcome()` as well: whether the change was made.
+
+use std::fmt;
+use std::sync::Arc;
+
+use highwater_protocol::error::ErrorCode;
+
+/// Whether the change that an operation was to make was made.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum Outcome {
+    /// It was not made and will not be: asking again cannot make it twice.
+    NotWritten,
+    /// It may have been made, or may still be: the request left, and no answer came.
+    Unknown,
+    /// It was made.
+    Written,
+}
+
+#[derive(Debug)]
+struct Inner<K> {
+    kind: K,
+    outcome: Outcome,
+    retryable: bool,
+    code: Option<ErrorCode>,
+    text: String,
+}
+
+macro_rules! operation_error {
+    (
+        $(#[$error_doc:meta])* $error:ident;
+        $(#[$kind_doc:meta])* $kind:ident { $($(#[$doc:meta])* $name:ident = $retryable:literal,)+ }
+    ) => {
+        $(#[$kind_doc])*
+        #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+        #[non_exhaustive]
+        pub enum $kind {
+            $($(#[$doc])* $name,)+
+        }
+
+        impl $kind {
+            const fn retryable(self) -> bool {
+                match self {
+                    $(Self::$name => $retryable,)+
+                }
+            }
+        }
+
+        $(#[$error_doc])*
+        #[derive(Clone)]
+        pub struct $error(Arc<Inner<$kind>>);
+
+        impl $error {
+            pub(crate) fn new(kind: $kind, outcome: Outcome, text: impl Into<String>) -> Self {
+                Self(Arc::new(Inner { kind, outcome, retryable: kind.retryable(), code: None, text: text.into() }))
+            }
+
+            pub(crate) fn with_code(
+                kind: $kind,
+                outcome: Outcome,
+                code: ErrorCode,
+                text: impl Into<String>,
+            ) -> Self {
+                let retryable = kind.retryable() || code.is_retryable();
+                Self(Arc::new(Inner { kind, outcome, retryable, code: Some(code), text: text.into() }))
+            }
+
+            /// What went wrong, to match on.
+            pub fn kind(&self) -> $kind {
+                self.0.kind
+            }
+
+            /// Whether the same call may succeed later, unchanged.
+            pub fn is_retryable(&self) -> bool {
+                self.0.retryable
+            }
+
+            /// What the broker answered, where the error is an answer.
+            pub fn code(&self) -> Option<ErrorCode> {
+                self.0.code
+            }
+        }
+
+        impl fmt::Display for $error {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(&self.0.text)
+            }
+        }
+
+        impl fmt::Debug for $error {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.debug_struct(stringify!($error))
+                    .field("kind", &self.0.kind)
+                    .field("outcome", &self.0.outcome)
+                    .field("code", &self.0.code)
+                    .field("text", &self.0.text)
+                    .finish()
+            }
+        }
+
+        impl std::error::Error for $error {}
+    };
+}
+
+macro_rules! with_outcome {
+    ($($error:ident),+) => {
+        $(
+            impl $error {
+                /// Whether the change was made.
+                pub fn outcome(&self) -> Outcome {
+                    self.0.outcome
+                }
+            }
+        )+
+    };
+}
+
+with_outcome!(ProduceError, CommitError, AdminError);
+
+operation_error! {
+    /// Why no broker could be reached.
+    ConnectError;
+    /// What went wrong with a [`ConnectError`].
+    ConnectErrorKind {
+        /// An address is no `host:port` or its name cannot be resolved; or there is none.
+        Address = false,
+        /// Nothing answers at the address.
+        Unreachable = true,
+        /// Something answers, in time or not at all, that is no Highwater broker.
+        NotHighwater = false,
+        /// The broker belongs to another cluster than the one first connected to.
+        OtherCluster = false,
+        /// The broker refused the connection.
+        Refused = false,
+        /// The client was closed.
+        Closed = false,
+    }
+}
+
+operation_error! {
+    /// Why a record was not acknowledged.
+    ProduceError;
+    /// What went wrong with a [`ProduceError`].
+    ProduceErrorKind {
+        /// There is no such topic, or it has no such partition.
+        UnknownTopic = false,
+        /// The record is larger than the topic allows.
+        TooLarge = false,
+        /// The record or the batch breaks a rule: its format, its timestamp, a setting of the producer.
+        Invalid = false,
+        /// Not acknowledged within the delivery timeout.
+        TimedOut = true,
+        /// No broker could be reached, or the connection was lost.
+        Unavailable = true,
+        /// The partition was stopped because damage was found in it.
+        Faulty = false,
+        /// The broker's record of this producer does not fit: another instance has taken over, or the broker lost data.
+        Fenced = false,
+        /// The producer or the client was closed.
+        Closed = false,
+        /// Any other refusal by the broker; [`ProduceError::code`] has it.
+        Refused = false,
+    }
+}
+
+operation_error! {
+    /// Why reading cannot go on.
+    FetchError;
+    /// What went wrong with a [`FetchError`].
+    FetchErrorKind {
+        /// There is no such topic, or it has no such partition.
+        UnknownTopic = false,
+        /// The position is before the first record that still exists, or behind the last one.
+        OutOfRange = false,
+        /// Bytes that arrived do not match their checksum, again after being asked for once more.
+        Corrupt = false,
+        /// Part of the partition cannot be read because it is damaged.
+        Faulty = false,
+        /// An argument that cannot be used.
+        Invalid = false,
+        /// No broker answered in time.
+        Unavailable = true,
+        /// The client was closed.
+        Closed = false,
+        /// Any other refusal by the broker; [`FetchError::code`] has it.
+        Refused = false,
+    }
+}
+
+operation_error! {
+    /// Why positions were not committed.
+    CommitError;
+    /// What went wrong with a [`CommitError`].
+    CommitErrorKind {
+        /// The consumer was built without a name to commit under.
+        Unnamed = false,
+        /// There is no such topic, or it has no such partition.
+        UnknownTopic = false,
+        /// No broker answered in time.
+        Unavailable = true,
+        /// The client was closed.
+        Closed = false,
+        /// Any other refusal by the broker; [`CommitError::code`] has it.
+        Refused = false,
+    }
+}
+
+operation_error! {
+    /// Why an administrative call failed.
+    AdminError;
+    /// What went wrong with an [`AdminError`].
+    AdminErrorKind {
+        /// There is no such topic, or it has no such partition.
+        NotFound = false,
+        /// A topic of that name exists.
+        Exists = false,
+        /// A name, number or configuration that cannot be used.
+        Invalid = false,
+        /// No broker answered in time.
+        Unavailable = true,
+        /// The client was closed.
+        Closed = false,
+        /// Any other refusal by the broker; [`AdminError::code`] has it.
+        Refused = false,
+    }
+}
+
+/// What came of a request on a connection, before an operation makes its own error of it.
+#[derive(Clone, Debug, thiserror::Error)]
+pub(crate) enum CallError {
+    #[error("{text} ({code})")]
+    Refused { code: ErrorCode, text: String },
+    #[error("the connection to {address} was lost: {reason}")]
+    Lost { sent: bool, address: Arc<str>, reason: Arc<str> },
+    #[error("no answer within {seconds} s")]
+    TimedOut { sent: bool, seconds: f64 },
+    #[error("{0}")]
+    Unreachable(ConnectError),
+    #[error("the broker's answer cannot be read: {0}")]
+    Nonsense(String),
+    #[error("the client was closed")]
+    Closed,
+}
+
+impl CallError {
+    pub(crate) fn outcome(&self) -> Outcome {
+        match self {
+            Self::Refused { .. } | Self::Unreachable(_) | Self::Closed => Outcome::NotWritten,
+            Self::Lost { sent, .. } | Self::TimedOut { sent, .. } if !sent => Outcome::NotWritten,
+            Self::Lost { .. } | Self::TimedOut { .. } | Self::Nonsense(_) => Outcome::Unknown,
+        }
+    }
+
+    /// Whether another connection or another moment may serve the same request.
+    pub(crate) fn is_transient(&self) -> bool {
+        match self {
+            Self::Refused { code, .. } => code.is_retryable(),
+            Self::Lost { .. } | Self::TimedOut { .. } => true,
+            Self::Unreachable(error) => error.is_retryable(),
+            Self::Nonsense(_) | Self::Closed => false,
+        }
+    }
+
+    fn code(&self) -> Option<ErrorCode> {
+        match self {
+            Self::Refused { code, .. } => Some(*code),
+            _ => None,
+        }
+    }
+}
+
+macro_rules! from_call {
+    ($error:ident, $kind:ident, $of:ident) => {
+        impl $error {
+            /// `what` is the operation and what it was about, as in `topic orders cannot be created`.
+            pub(crate) fn from_call(what: impl fmt::Display, error: &CallError) -> Self {
+                let text = format!("{what}: {error}");
+                let kind = match error {
+                    CallError::Refused { code, .. } => $of(*code),
+                    CallError::Closed => $kind::Closed,
+                    CallError::Nonsense(_) => $kind::Refused,
+                    CallError::Lost { .. } | CallError::TimedOut { .. } | CallError::Unreachable(_) => {
+                        $kind::Unavailable
+                    }
+                };
+                match error.code() {
+                    Some(code) => Self::with_code(kind, error.outcome(), code, text),
+                    None => Self::new(kind, error.outcome(), text),
+                }
+            }
+        }
+    };
+}
+
+pub(crate) fn produce_kind(code: ErrorCode) -> ProduceErrorKind {
+    match code {
+        ErrorCode::UnknownTopic | ErrorCode::UnknownPartition => ProduceErrorKind::UnknownTopic,
+        ErrorCode::TooLarge => ProduceErrorKind::TooLarge,
+        ErrorCode::CorruptBatch
+        | ErrorCode::InvalidBatch
+        | ErrorCode::InvalidTimestamp
+        | ErrorCode::InvalidArgument => ProduceErrorKind::Invalid,
+        ErrorCode::OutOfOrderSequence | ErrorCode::ProducerFenced => ProduceErrorKind::Fenced,
+        ErrorCode::PartitionFaulty => ProduceErrorKind::Faulty,
+        code if code.is_retryable() => ProduceErrorKind::Unavailable,
+        _ => ProduceErrorKind::Refused,
+    }
+}
+
+pub(crate) fn fetch_kind(code: ErrorCode) -> FetchErrorKind {
+    match code {
+        ErrorCode::UnknownTopic | ErrorCode::UnknownPartition => FetchErrorKind::UnknownTopic,
+        ErrorCode::OffsetOutOfRange => FetchErrorKind::OutOfRange,
+        ErrorCode::PartitionFaulty => FetchErrorKind::Faulty,
+        ErrorCode::CorruptBatch | ErrorCode::InvalidBatch => FetchErrorKind::Corrupt,
+        ErrorCode::InvalidArgument => FetchErrorKind::Invalid,
+        code if code.is_retryable() => FetchErrorKind::Unavailable,
+        _ => FetchErrorKind::Refused,
+    }
+}
+
+fn commit_kind(code: ErrorCode) -> CommitErrorKind {
+    match code {
+        ErrorCode::UnknownTopic | ErrorCode::UnknownPartition => CommitErrorKind::UnknownTopic,
+        code if code.is_retryable() => CommitErrorKind::Unavailable,
+        _ => CommitErrorKind::Refused,
+    }
+}
+
+fn admin_kind(code: ErrorCode) -> AdminErrorKind {
+    match code {
+        ErrorCode::UnknownTopic | ErrorCode::UnknownPartition => AdminErrorKind::NotFound,
+        ErrorCode::TopicExists => AdminErrorKind::Exists,
+        ErrorCode::InvalidTopicName
+        | ErrorCode::InvalidArgument
+        | ErrorCode::InvalidConfig
+        | ErrorCode::OffsetOutOfRange
+        | ErrorCode::TooLarge => AdminErrorKind::Invalid,
+        code if code.is_retryable() => AdminErrorKind::Unavailable,
+        _ => AdminErrorKind::Refused,
+    }
+}
+
+from_call!(ProduceError, ProduceErrorKind, produce_kind);
+from_call!(FetchError, FetchErrorKind, fetch_kind);
+from_call!(CommitError, CommitErrorKind, commit_kind);
+from_call!(AdminError, AdminErrorKind, admin_kind);
+
+/// Why [`Producer::try_send`](crate::Producer::try_send) did not take a record. The record comes back.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum TrySendError {
+    /// The buffer is full now; [`Producer::send`](crate::Producer::send) would wait.
+    Full(crate::Record),
+    /// The record cannot be sent at all.
+    Rejected {
+        /// The record.
+        record: crate::Record,
+        /// Why.
+        error: ProduceError,
+    },
+}
+
+impl TrySendError {
+    /// The record that was not taken.
+    pub fn into_record(self) -> crate::Record {
+        match self {
+            Self::Full(record) | Self::Rejected { record, .. } => record,
+        }
+    }
+}
+
+impl fmt::Display for TrySendError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Full(_) => f.write_str("the producer's buffer is full"),
+            Self::Rejected { error, .. } => error.fmt(f),
+        }
+    }
+}
+
+impl std::error::Error for TrySendError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            Self::Full(_) => None,
+            Self::Rejected { error, .. } => Some(error),
+        }
+    }
+}

@@ -1,0 +1,377 @@
+//! One connection: a task that owns the socket, and a handle that puts requests into its queue.
+
+use std::future::Future;
+use std::io::IoSlice;
+use std::pin::{Pin, pin};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, Waker, ready};
+use std::time::{Duration, Instant};
+
+use bytes::{Bytes, BytesMut};
+use highwater_protocol::ids::{NodeId, ShardId, TopicPartition};
+use highwater_protocol::native::{
+    Acks, Body, Credit, MessageKind, MetadataRequest, SubscribeRequest, empty_message, message, produce_head,
+};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
+use tokio::sync::oneshot;
+use tokio::time::Sleep;
+
+use super::consumer::ConsumerShared;
+use super::producer::ProducerShared;
+use crate::core::conn::{ConnCore, Event};
+use crate::core::split::{next_message, room_wanted};
+use crate::core::subscription::SubscriptionKey;
+use crate::error::CallError;
+use crate::metrics::Metrics;
+
+/// Pieces given to the socket in one call.
+const SLICES_MAX: usize = 64;
+/// The hello took the first id.
+pub(crate) const FIRST_REQUEST_ID: u64 = 2;
+
+/// Who waits for an answer.
+#[derive(Debug)]
+pub(crate) enum Call {
+    Once(oneshot::Sender<Result<Bytes, CallError>>),
+    Produce {
+        producer: Arc<ProducerShared>,
+        lane: u32,
+        batch: u64,
+        sent_at: Instant,
+    },
+    /// Nobody: it was asked to see whether the broker is still there.
+    Ping,
+}
+
+/// Who gets what a subscription pushes.
+#[derive(Clone, Debug)]
+pub(crate) struct Subscriber {
+    pub(crate) consumer: Arc<ConsumerShared>,
+    pub(crate) key: SubscriptionKey,
+}
+
+/// The connection is closed; nothing was sent.
+#[derive(Debug)]
+pub(crate) struct ConnClosed;
+
+/// A handle to a connection.
+#[derive(Debug)]
+pub(crate) struct Conn {
+    pub(crate) node: NodeId,
+    pub(crate) shard: ShardId,
+    pub(crate) address: Arc<str>,
+    state: Mutex<State>,
+}
+
+#[derive(Debug)]
+struct State {
+    core: ConnCore<Call, Subscriber>,
+    /// Of the task, while it has nothing to do.
+    waker: Option<Waker>,
+    /// Why it is closed, or is to be.
+    closed: Option<Arc<str>>,
+}
+
+impl Conn {
+    pub(crate) fn new(node: NodeId, shard: ShardId, address: Arc<str>) -> Self {
+        let state = State { core: ConnCore::new(FIRST_REQUEST_ID), waker: None, closed: None };
+        Self { node, shard, address, state: Mutex::new(state) }
+    }
+
+    pub(crate) fn is_closed(&self) -> bool {
+        self.lock().closed.is_some()
+    }
+
+    /// Ends the connection.
+    pub(crate) fn close(&self, reason: &str) {
+        let mut state = self.lock();
+        state.closed.get_or_insert_with(|| reason.into());
+        wake(state);
+    }
+
+    /// Asks and waits for the answer. The request is queued at once, not when the future is first polled.
+    pub(crate) fn call<M: FnOnce(u64) -> Bytes>(
+        &self,
+        kind: MessageKind,
+        message: M,
+    ) -> impl Future<Output = Result<Bytes, CallError>> + use<M> {
+        let (sender, receiver) = oneshot::channel();
+        let mut state = self.lock();
+        let closed = state.closed.clone();
+        if closed.is_none() {
+            state.core.send_call(kind, message, Call::Once(sender), Instant::now());
+            wake(state);
+        }
+        let address = self.address.clone();
+        async move {
+            if let Some(reason) = closed {
+                return Err(CallError::Lost { sent: false, address, reason });
+            }
+            let dropped =
+                |_| Err(CallError::Lost { sent: true, address, reason: "the runtime stopped".into() });
+            receiver.await.unwrap_or_else(dropped)
+        }
+    }
+
+    /// Sends a batch. The answer goes to `producer`, if one is expected.
+    pub(crate) fn produce(
+        &self,
+        to: TopicPartition,
+        acks: Acks,
+        batch: Bytes,
+        waiter: Option<(Arc<ProducerShared>, u32, u64)>,
+    ) -> Result<(), ConnClosed> {
+        let mut state = self.open()?;
+        let now = Instant::now();
+        let waiter =
+            waiter.map(|(producer, lane, batch)| Call::Produce { producer, lane, batch, sent_at: now });
+        let batch_bytes = batch.len();
+        state.core.send_produce(|id| produce_head(id, to, acks, batch_bytes), batch, waiter, now);
+        wake(state);
+        Ok(())
+    }
+
+    /// Opens a subscription and says its number.
+    pub(crate) fn subscribe(
+        &self,
+        request: &SubscribeRequest,
+        subscriber: Subscriber,
+    ) -> Result<u64, ConnClosed> {
+        let mut state = self.open()?;
+        let id = state.core.send_subscribe(|id| message(id, request), subscriber, Instant::now());
+        wake(state);
+        Ok(id)
+    }
+
+    /// Gives a subscription more credit.
+    pub(crate) fn credit(&self, subscription: u64, bytes: u64) {
+        let Ok(mut state) = self.open() else { return };
+        state.core.send_credit(subscription, message(subscription, &Credit { bytes: bytes.into() }));
+        wake(state);
+    }
+
+    /// Ends a subscription.
+    pub(crate) fn unsubscribe(&self, subscription: u64) {
+        let Ok(mut state) = self.open() else { return };
+        state.core.send_unsubscribe(subscription, empty_message(MessageKind::Unsubscribe, subscription));
+        wake(state);
+    }
+
+    fn open(&self) -> Result<MutexGuard<'_, State>, ConnClosed> {
+        let state = self.lock();
+        if state.closed.is_some() { Err(ConnClosed) } else { Ok(state) }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn wake(mut state: MutexGuard<'_, State>) {
+    let waker = state.waker.take();
+    drop(state);
+    waker.into_iter().for_each(Waker::wake);
+}
+
+/// When a connection that says nothing is asked, and when it is given up.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Patience {
+    /// Silence after which the broker is asked whether it is there.
+    pub(crate) keep_alive: Duration,
+    /// Silence, with a request open, after which the connection is given up.
+    pub(crate) request_timeout: Duration,
+}
+
+/// Reads, writes and watches the clock until the connection ends. Resolves to why it did.
+pub(crate) struct Driver<S> {
+    conn: Arc<Conn>,
+    stream: S,
+    buf: BytesMut,
+    patience: Patience,
+    last_heard: Instant,
+    timer: Pin<Box<Sleep>>,
+    metrics: Arc<Metrics>,
+    events: Vec<Event<Call, Subscriber>>,
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
+    /// `buf` holds what was read behind the hello's answer.
+    pub(crate) fn new(
+        conn: Arc<Conn>,
+        stream: S,
+        buf: BytesMut,
+        patience: Patience,
+        metrics: Arc<Metrics>,
+    ) -> Self {
+        let timer = Box::pin(tokio::time::sleep(patience.tick()));
+        let last_heard = Instant::now();
+        Self { conn, stream, buf, patience, last_heard, timer, metrics, events: Vec::new() }
+    }
+
+    fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<String> {
+        loop {
+            if self.buf.capacity() - self.buf.len() < room_wanted(&self.buf) {
+                self.buf.reserve(room_wanted(&self.buf));
+            }
+            let read = pin!(self.stream.read_buf(&mut self.buf)).poll(cx);
+            match ready!(read) {
+                Ok(0) => return Poll::Ready("the broker closed it".into()),
+                Err(error) => return Poll::Ready(error.to_string()),
+                Ok(n) => self.metrics.bytes_read.add(n as u64),
+            }
+            self.last_heard = Instant::now();
+            if let Err(fault) = self.take_messages() {
+                return Poll::Ready(fault);
+            }
+        }
+    }
+
+    fn take_messages(&mut self) -> Result<(), String> {
+        let mut state = self.conn.lock();
+        let mut result = Ok(());
+        loop {
+            match next_message(&mut self.buf).and_then(|message| match message {
+                Some(message) => state.core.handle_message(message).map(Some),
+                None => Ok(None),
+            }) {
+                Ok(Some(event)) => self.events.extend(event),
+                Ok(None) => break,
+                Err(fault) => {
+                    result = Err(fault.to_string());
+                    break;
+                }
+            }
+        }
+        drop(state);
+        // Without the lock: whoever hears may want to send.
+        for event in self.events.drain(..) {
+            deliver(event, &self.metrics);
+        }
+        result
+    }
+
+    fn poll_write(&mut self, cx: &mut Context<'_>) -> Poll<String> {
+        let mut state = self.conn.lock();
+        loop {
+            if let Some(reason) = &state.closed {
+                return Poll::Ready(reason.to_string());
+            }
+            if !state.core.wants_write() {
+                match &mut state.waker {
+                    Some(waker) => waker.clone_from(cx.waker()),
+                    none => *none = Some(cx.waker().clone()),
+                }
+                return Poll::Pending;
+            }
+            state.core.writing();
+            let mut slices = [IoSlice::new(&[]); SLICES_MAX];
+            let count = state.core.gather(&mut slices);
+            let written = Pin::new(&mut self.stream).poll_write_vectored(cx, &slices[..count]);
+            match written {
+                Poll::Ready(Ok(0)) => return Poll::Ready("the broker takes no more bytes".into()),
+                Poll::Ready(Ok(n)) => {
+                    state.core.wrote(n);
+                    self.metrics.bytes_written.add(n as u64);
+                }
+                Poll::Ready(Err(error)) => return Poll::Ready(error.to_string()),
+                Poll::Pending => {
+                    // Woken by the socket, and by `close`.
+                    state.waker = Some(cx.waker().clone());
+                    return Poll::Pending;
+                }
+            }
+        }
+    }
+
+    fn poll_clock(&mut self, cx: &mut Context<'_>) -> Poll<String> {
+        while self.timer.as_mut().poll(cx).is_ready() {
+            let now = Instant::now();
+            self.timer.as_mut().reset((now + self.patience.tick()).into());
+            let mut state = self.conn.lock();
+            let silence = now.saturating_duration_since(self.last_heard);
+            if let Some(since) = state.core.oldest_unanswered() {
+                let waited = silence.min(now.saturating_duration_since(since));
+                if waited >= self.patience.request_timeout {
+                    return Poll::Ready(format!("no answer within {} s", waited.as_secs_f64().round()));
+                }
+            } else if silence >= self.patience.keep_alive {
+                let nothing = MetadataRequest { topics: Some(Vec::new()) };
+                state.core.send_call(MetadataRequest::KIND, |id| message(id, &nothing), Call::Ping, now);
+                wake(state);
+            }
+        }
+        Poll::Pending
+    }
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> Future for Driver<S> {
+    type Output = String;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<String> {
+        let this = &mut *self;
+        if !this.buf.is_empty()
+            && let Err(fault) = this.take_messages()
+        {
+            return Poll::Ready(fault);
+        }
+        let ended = [
+            this.poll_read(cx),
+            this.poll_clock(cx),
+            // Last: answers and the clock may have queued something.
+            this.poll_write(cx),
+        ];
+        ended.into_iter().find(Poll::is_ready).unwrap_or(Poll::Pending)
+    }
+}
+
+impl Patience {
+    fn tick(&self) -> Duration {
+        (self.keep_alive.min(self.request_timeout) / 4).max(Duration::from_millis(5))
+    }
+}
+
+/// However the task ends, everyone who waits is told.
+impl<S> Drop for Driver<S> {
+    fn drop(&mut self) {
+        let mut state = self.conn.lock();
+        let reason = state.closed.get_or_insert_with(|| "it was closed".into()).clone();
+        let orphans = state.core.handle_closed();
+        drop(state);
+        for (call, sent) in orphans.calls {
+            match call {
+                Call::Once(sender) => {
+                    let address = self.conn.address.clone();
+                    let _ = sender.send(Err(CallError::Lost { sent, address, reason: reason.clone() }));
+                }
+                Call::Produce { producer, lane, batch, .. } => producer.handle_lost(lane, batch, sent),
+                Call::Ping => {}
+            }
+        }
+        for subscriber in orphans.subscriptions {
+            subscriber.consumer.handle_lost(subscriber.key);
+        }
+    }
+}
+
+fn deliver(event: Event<Call, Subscriber>, metrics: &Metrics) {
+    match event {
+        Event::Answered(Call::Once(sender), answer) => {
+            // The asker may be gone: then nobody wants to know.
+            let _ = sender.send(answer.map_err(|(code, text)| CallError::Refused { code, text }));
+        }
+        Event::Answered(Call::Produce { producer, lane, batch, sent_at }, answer) => {
+            metrics.produce_latency.record(sent_at.elapsed());
+            producer.handle_answer(lane, batch, answer);
+        }
+        Event::Answered(Call::Ping, _) => {}
+        Event::Subscribed(subscriber, answer) => {
+            subscriber.consumer.handle_subscribed(subscriber.key, answer);
+        }
+        Event::Pushed(subscriber, answer) => subscriber.consumer.handle_pushed(subscriber.key, answer),
+    }
+}
+
+/// The body of an answer.
+pub(crate) fn decode<B: Body>(body: &[u8]) -> Result<B, CallError> {
+    B::decode(body).map_err(|error| CallError::Nonsense(error.to_string()))
+}

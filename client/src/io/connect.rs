@@ -1,0 +1,186 @@
+//! From an address to a connection that has said hello.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::BytesMut;
+use highwater_protocol::error::ErrorCode;
+use highwater_protocol::ids::{ClusterId, ShardId};
+use highwater_protocol::native::{
+    Body, Hello, HelloReply, MessageKind, PROTOCOL_VERSION, error_text, message,
+};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::net::TcpStream;
+
+use super::conn::FIRST_REQUEST_ID;
+use crate::core::split::{READ_BYTES_MIN, next_message};
+use crate::error::{ConnectError, ConnectErrorKind, Outcome};
+
+/// Head start of an address before the next one is tried beside it.
+const HEAD_START: Duration = Duration::from_millis(300);
+const HELLO_ID: u64 = FIRST_REQUEST_ID - 1;
+
+/// What a client says of itself.
+#[derive(Clone, Debug)]
+pub(crate) struct Introduction {
+    pub(crate) client_name: String,
+    pub(crate) shard: Option<ShardId>,
+    /// Talk to no other cluster.
+    pub(crate) cluster: Option<ClusterId>,
+}
+
+/// A connection that can be used.
+#[derive(Debug)]
+pub(crate) struct Greeted<S> {
+    pub(crate) stream: S,
+    /// What was read behind the hello's answer.
+    pub(crate) rest: BytesMut,
+    pub(crate) hello: HelloReply,
+    pub(crate) address: Arc<str>,
+}
+
+/// The first of the addresses that answers as a broker should and passes `check`. Each has a head start of a moment on the next.
+pub(crate) async fn connect_first(
+    addresses: &[Arc<str>],
+    introduction: &Introduction,
+    timeout: Duration,
+    check: impl Fn(&HelloReply) -> Result<(), String> + Clone + Send + 'static,
+) -> Result<Greeted<TcpStream>, ConnectError> {
+    let mut attempts = tokio::task::JoinSet::new();
+    let mut failures = Vec::new();
+    let mut waiting = addresses.iter();
+    loop {
+        if let Some(address) = waiting.next() {
+            let (address, introduction, check) = (address.clone(), introduction.clone(), check.clone());
+            attempts.spawn(async move { connect(address, &introduction, timeout, check).await });
+        }
+        let head_start = if waiting.len() > 0 { HEAD_START } else { timeout * 2 };
+        match tokio::time::timeout(head_start, attempts.join_next()).await {
+            Ok(Some(Ok(Ok(greeted)))) => return Ok(greeted),
+            Ok(Some(Ok(Err(failure)))) => failures.push(failure),
+            Ok(Some(Err(_)) | None) => {}
+            Err(_) => continue,
+        }
+        if attempts.is_empty() && waiting.len() == 0 {
+            return Err(all_failed(&failures));
+        }
+    }
+}
+
+fn all_failed(failures: &[ConnectError]) -> ConnectError {
+    match failures {
+        [] => ConnectError::new(
+            ConnectErrorKind::Address,
+            Outcome::NotWritten,
+            "there is no address to connect to; give at least one `host:port`",
+        ),
+        [only] => only.clone(),
+        [first, ..] => {
+            // One that may work later outweighs those that never will.
+            let kind = failures.iter().find(|failure| failure.is_retryable()).unwrap_or(first).kind();
+            let texts: Vec<_> = failures.iter().map(ToString::to_string).collect();
+            ConnectError::new(kind, Outcome::NotWritten, texts.join("; "))
+        }
+    }
+}
+
+async fn connect(
+    address: Arc<str>,
+    introduction: &Introduction,
+    timeout: Duration,
+    check: impl Fn(&HelloReply) -> Result<(), String>,
+) -> Result<Greeted<TcpStream>, ConnectError> {
+    let failed = |kind, text: String| ConnectError::new(kind, Outcome::NotWritten, text);
+    let greeted = async {
+        let stream = open(&address).await?;
+        greet(stream, address.clone(), introduction).await
+    };
+    let greeted = tokio::time::timeout(timeout, greeted).await.unwrap_or_else(|_| {
+        let text =
+            format!("{address}: no answer within {} s; is it a Highwater broker?", timeout.as_secs_f64());
+        Err(failed(ConnectErrorKind::Unreachable, text))
+    })?;
+    if let Some(cluster) = introduction.cluster.filter(|cluster| *cluster != greeted.hello.cluster) {
+        let other = greeted.hello.cluster;
+        let text = format!("{address}: the broker there is of cluster {other}, not of {cluster} as before");
+        return Err(failed(ConnectErrorKind::OtherCluster, text));
+    }
+    match check(&greeted.hello) {
+        Ok(()) => Ok(greeted),
+        Err(text) => Err(failed(ConnectErrorKind::Unreachable, format!("{address}: {text}"))),
+    }
+}
+
+async fn open(address: &Arc<str>) -> Result<TcpStream, ConnectError> {
+    let failed = |kind, text: String| ConnectError::new(kind, Outcome::NotWritten, text);
+    let resolved = tokio::net::lookup_host(&**address).await.map_err(|error| {
+        let kind = if error.kind() == std::io::ErrorKind::InvalidInput {
+            ConnectErrorKind::Address
+        } else {
+            // The name server may be what is missing.
+            ConnectErrorKind::Unreachable
+        };
+        failed(kind, format!("{address}: cannot be resolved: {error}; expected is `host:port`"))
+    })?;
+    let mut last = None;
+    for resolved in resolved {
+        match TcpStream::connect(resolved).await {
+            Ok(stream) => {
+                // Requests are coalesced here; the kernel must not wait for more of them.
+                let _ = stream.set_nodelay(true);
+                return Ok(stream);
+            }
+            Err(error) => last = Some(error),
+        }
+    }
+    let why = last.map_or_else(|| "the name has no address".into(), |error| error.to_string());
+    Err(failed(ConnectErrorKind::Unreachable, format!("{address}: {why}; is the broker running?")))
+}
+
+/// Says hello and waits for the answer.
+pub(crate) async fn greet<S: AsyncRead + AsyncWrite + Unpin>(
+    mut stream: S,
+    address: Arc<str>,
+    introduction: &Introduction,
+) -> Result<Greeted<S>, ConnectError> {
+    let failed =
+        |kind, text: String| ConnectError::new(kind, Outcome::NotWritten, format!("{address}: {text}"));
+    let hello = Hello {
+        version_min: PROTOCOL_VERSION,
+        version_max: PROTOCOL_VERSION,
+        features: 0,
+        shard: introduction.shard,
+        // Compared with the answer instead, which says more than a refusal.
+        cluster: None,
+        client_name: introduction.client_name.clone(),
+    };
+    let io = |error: std::io::Error| failed(ConnectErrorKind::Unreachable, error.to_string());
+    stream.write_all(&message(HELLO_ID, &hello)).await.map_err(io)?;
+    let mut rest = BytesMut::with_capacity(READ_BYTES_MIN);
+    let answer = loop {
+        match next_message(&mut rest) {
+            Ok(Some(answer)) => break answer,
+            Ok(None) => {}
+            Err(fault) => return Err(failed(ConnectErrorKind::NotHighwater, fault.to_string())),
+        }
+        if stream.read_buf(&mut rest).await.map_err(io)? == 0 {
+            let text = "closed the connection without an answer to the hello; is it a Highwater broker?";
+            return Err(failed(ConnectErrorKind::Unreachable, text.into()));
+        }
+    };
+    if let Some(code) = answer.error {
+        return Err(refused(&address, code, &error_text(&answer.body)));
+    }
+    if answer.kind != MessageKind::Hello || answer.request_id != HELLO_ID {
+        return Err(failed(ConnectErrorKind::NotHighwater, "the answer to the hello is none".into()));
+    }
+    let hello = HelloReply::decode(&answer.body)
+        .map_err(|error| failed(ConnectErrorKind::NotHighwater, error.to_string()))?;
+    Ok(Greeted { stream, rest, hello, address: address.clone() })
+}
+
+fn refused(address: &str, code: ErrorCode, text: &str) -> ConnectError {
+    let kind = if code.is_retryable() { ConnectErrorKind::Unreachable } else { ConnectErrorKind::Refused };
+    let text = format!("{address}: the broker refuses the connection: {text} ({code})");
+    ConnectError::with_code(kind, Outcome::NotWritten, code, text)
+}

@@ -1,0 +1,304 @@
+//! A consumer's tasks: one per partition keeps it subscribed; frames go from the connection straight into the core.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+
+use highwater_protocol::error::ErrorCode;
+use highwater_protocol::ids::{Offset, PartitionIndex, TopicId};
+use highwater_protocol::native::{CommitOffsetsRequest, CommittedOffset, StartAt, SubscribeRequest};
+use tokio::sync::{Notify, oneshot};
+
+use super::cluster::{Cluster, Repeat};
+use super::conn::{Conn, Subscriber};
+use crate::core::backoff::Backoff;
+use crate::core::conn::Answer;
+use crate::core::subscription::{ConsumerCore, Heard, Release, SubscriptionKey, subscribe_reply};
+use crate::error::{
+    CallError, CommitError, CommitErrorKind, FetchError, FetchErrorKind, Outcome, fetch_kind,
+};
+use crate::events::Event;
+
+/// What the consumer, its tasks and the connections share.
+#[derive(Debug)]
+pub(crate) struct ConsumerShared {
+    pub(crate) topic: Arc<str>,
+    pub(crate) topic_id: TopicId,
+    pub(crate) name: Option<String>,
+    pub(crate) cluster: Arc<Cluster>,
+    /// Where to go on when a position no longer exists.
+    pub(crate) reset: Option<StartAt>,
+    core: Mutex<ConsumerCore>,
+    links: Mutex<Vec<Arc<Link>>>,
+    /// Commits go one after the other: an older one must not overtake.
+    committing: tokio::sync::Mutex<()>,
+}
+
+/// What ties a partition's task to the rest.
+#[derive(Debug, Default)]
+struct Link {
+    /// The partition's state changed.
+    changed: Notify,
+    active: Mutex<Option<Active>>,
+    /// The broker refused the last subscription with this.
+    refused: Mutex<Option<ErrorCode>>,
+}
+
+#[derive(Debug)]
+struct Active {
+    conn: Arc<Conn>,
+    subscription: u64,
+    key: SubscriptionKey,
+}
+
+impl ConsumerShared {
+    pub(crate) fn new(
+        topic: Arc<str>,
+        topic_id: TopicId,
+        name: Option<String>,
+        cluster: Arc<Cluster>,
+        reset: Option<StartAt>,
+        core: ConsumerCore,
+    ) -> Self {
+        Self {
+            topic,
+            topic_id,
+            name,
+            cluster,
+            reset,
+            core: Mutex::new(core),
+            links: Mutex::default(),
+            committing: tokio::sync::Mutex::default(),
+        }
+    }
+
+    pub(crate) fn core(&self) -> MutexGuard<'_, ConsumerCore> {
+        self.core.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Starts the task of every partition that has none yet.
+    pub(crate) fn start(self: &Arc<Self>) {
+        let partitions: Vec<u32> = self.core().places().iter().map(|place| place.partition).collect();
+        let mut links = lock(&self.links);
+        for (place, partition) in partitions.into_iter().enumerate().skip(links.len()) {
+            let link = Arc::new(Link::default());
+            links.push(link.clone());
+            self.cluster.runtime.spawn(keep_subscribed(self.clone(), link, place, partition));
+        }
+    }
+
+    /// The partition's task looks again.
+    pub(crate) fn changed(&self, place: usize) {
+        if let Some(link) = self.link(place) {
+            link.changed.notify_one();
+        }
+    }
+
+    /// Ends it all.
+    pub(crate) fn close(&self) {
+        self.core().close();
+        for link in lock(&self.links).iter() {
+            link.changed.notify_one();
+        }
+    }
+
+    pub(crate) fn credit(&self, release: Release) {
+        let Some(link) = self.link(release.key.place) else { return };
+        if let Some(active) = lock(&link.active).as_ref().filter(|active| active.key == release.key) {
+            active.conn.credit(active.subscription, release.bytes);
+        }
+    }
+
+    pub(crate) async fn commit(&self, positions: Vec<CommittedOffset>) -> Result<(), CommitError> {
+        let Some(name) = &self.name else {
+            return Err(CommitError::new(
+                CommitErrorKind::Unnamed,
+                Outcome::NotWritten,
+                format!(
+                    "the consumer of {} has no name to commit under; give it one with .name(..)",
+                    self.topic
+                ),
+            ));
+        };
+        let _one_at_a_time = self.committing.lock().await;
+        let request = CommitOffsetsRequest { consumer: name.clone(), topic: self.topic_id, positions };
+        self.cluster.call_empty(&request, Repeat::Always).await.map_err(|error| {
+            CommitError::from_call(
+                format_args!("positions of {name} in {} not committed", self.topic),
+                &error,
+            )
+        })
+    }
+
+    // Ways in for a connection.
+
+    pub(crate) fn handle_subscribed(&self, key: SubscriptionKey, answer: Answer) {
+        match answer {
+            Ok(body) => {
+                let heard = match subscribe_reply(&body) {
+                    Ok(reply) => self.core().handle_subscribed(key, &reply),
+                    Err(text) => Heard::Nonsense(text),
+                };
+                self.heard(key, heard);
+            }
+            Err((code, text)) => self.refused(key, code, text),
+        }
+    }
+
+    pub(crate) fn handle_pushed(&self, key: SubscriptionKey, answer: Answer) {
+        match answer {
+            Ok(body) => {
+                self.cluster.metrics.frame_bytes_received.add(body.len() as u64);
+                let heard = self.core().handle_data(key, &body);
+                self.heard(key, heard);
+            }
+            Err((code, text)) => self.refused(key, code, text),
+        }
+    }
+
+    pub(crate) fn handle_lost(&self, key: SubscriptionKey) {
+        if self.core().handle_lost(key) {
+            self.changed(key.place);
+        }
+    }
+
+    fn refused(&self, key: SubscriptionKey, code: ErrorCode, text: String) {
+        let heard = self.core().handle_refused(key, code, text);
+        self.heard(key, heard);
+    }
+
+    fn heard(&self, key: SubscriptionKey, heard: Heard) {
+        match heard {
+            Heard::Fine => {
+                let core = self.core();
+                let over = !core.is_current(key) || !core.wants_subscription(key.place);
+                drop(core);
+                if over {
+                    self.changed(key.place);
+                }
+                return;
+            }
+            Heard::Stale => return,
+            Heard::Nonsense(text) => {
+                tracing::warn!(topic = %self.topic, %text, "the broker's answer makes no sense");
+                if let Some(link) = self.link(key.place)
+                    && let Some(active) = lock(&link.active).as_ref()
+                {
+                    active.conn.close("an answer that makes no sense");
+                }
+                return;
+            }
+            Heard::Refused { code, text, position } => self.judge(key.place, code, &text, position),
+        }
+        self.changed(key.place);
+    }
+
+    /// A subscription was refused or ended: again, elsewhere, or the user is told.
+    fn judge(&self, place: usize, code: ErrorCode, text: &str, position: Option<Offset>) {
+        let partition = self.core().places()[place].partition;
+        if code.is_retryable() {
+            if let Some(link) = self.link(place) {
+                *lock(&link.refused) = Some(code);
+            }
+            return;
+        }
+        if let (ErrorCode::OffsetOutOfRange, Some(to)) = (code, self.reset) {
+            self.core().seek(place, to);
+            let topic = self.topic.to_string();
+            self.cluster.events.emit(&Event::PositionReset { topic, partition, from: position });
+            return;
+        }
+        let at = position.map_or_else(String::new, |position| format!(" at offset {position}"));
+        let text = format!("{}/{partition}{at} cannot be read: {text} ({code})", self.topic);
+        let error = FetchError::with_code(fetch_kind(code), Outcome::NotWritten, code, text);
+        self.core().fail(place, error);
+    }
+
+    fn link(&self, place: usize) -> Option<Arc<Link>> {
+        lock(&self.links).get(place).cloned()
+    }
+}
+
+/// Subscribes, and again after every loss, until the consumer is closed.
+async fn keep_subscribed(shared: Arc<ConsumerShared>, link: Arc<Link>, place: usize, partition: u32) {
+    let config = &shared.cluster.config;
+    let mut pause = Backoff::new(config.backoff_min, config.backoff_max);
+    let mut misrouted = false;
+    loop {
+        if shared.core().is_closed() {
+            return;
+        }
+        if !shared.core().wants_subscription(place) {
+            link.changed.notified().await;
+            continue;
+        }
+        let (conn, to) = match shared.cluster.route(&shared.topic, partition, misrouted).await {
+            Ok(route) => route,
+            Err(error) => {
+                unroutable(&shared, place, partition, &error);
+                continue;
+            }
+        };
+        let key = {
+            let mut active = lock(&link.active);
+            let Some((key, start, credit_bytes)) = shared.core().subscribe(place) else { continue };
+            let partition = PartitionIndex(partition);
+            let request = SubscribeRequest { topic: to.topic, partition, start, credit_bytes };
+            let subscriber = Subscriber { consumer: shared.clone(), key };
+            let Ok(subscription) = conn.subscribe(&request, subscriber) else { continue };
+            *active = Some(Active { conn, subscription, key });
+            key
+        };
+        while !shared.core().is_closed()
+            && shared.core().is_current(key)
+            && shared.core().wants_subscription(place)
+        {
+            link.changed.notified().await;
+        }
+        if let Some(active) = lock(&link.active).take() {
+            active.conn.unsubscribe(active.subscription);
+        }
+        let refused = lock(&link.refused).take();
+        misrouted = refused == Some(ErrorCode::WrongShard);
+        if refused.is_some() {
+            tokio::time::sleep(pause.fail(rand::random())).await;
+        } else {
+            pause.succeed();
+        }
+    }
+}
+
+fn unroutable(shared: &ConsumerShared, place: usize, partition: u32, error: &CallError) {
+    let what = format_args!("{}/{partition} cannot be read", shared.topic);
+    let error = FetchError::from_call(what, error);
+    let mut core = shared.core();
+    if error.kind() == FetchErrorKind::Closed {
+        core.end(error);
+    } else {
+        core.fail(place, error);
+    }
+}
+
+/// Subscribes to partitions that the topic gets later, from their first record, until `gone`.
+pub(crate) async fn watch_partitions(shared: Weak<ConsumerShared>, mut gone: oneshot::Receiver<()>) {
+    let Some(mut changes) = shared.upgrade().map(|shared| shared.cluster.changes()) else { return };
+    loop {
+        tokio::select! {
+            _ = &mut gone => return,
+            changed = changes.changed() => if changed.is_err() { return },
+        }
+        let Some(shared) = shared.upgrade() else { return };
+        let Some(partitions) = shared.cluster.partitions_of(&shared.topic) else { continue };
+        {
+            let mut core = shared.core();
+            for partition in 0..partitions {
+                if core.place_of(partition).is_none() {
+                    core.add(partition);
+                }
+            }
+        }
+        shared.start();
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,7 @@
+//! tokio around the state machines of `core`.
+
+pub(crate) mod cluster;
+pub(crate) mod conn;
+pub(crate) mod connect;
+pub(crate) mod consumer;
+pub(crate) mod producer;

@@ -1,0 +1,405 @@
+//! A producer's task: sends what the core has ready, and the ways in for answers.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
+
+use bytes::Bytes;
+use highwater_protocol::batch::{BatchProducer, BatchView, stamp_producer};
+use highwater_protocol::error::ErrorCode;
+use highwater_protocol::ids::{Offset, Timestamp, TopicPartition};
+use highwater_protocol::native::{Acks, Body, InitProducerReply, MessageKind, ProduceReply};
+use tokio::sync::{Notify, Semaphore};
+
+use super::cluster::Cluster;
+use super::conn::Conn;
+use crate::core::conn::Answer;
+use crate::core::lane::{Payload, Send};
+use crate::core::producer::{Action, How, ProducerCore, Settled};
+use crate::core::ticket::{Acked, Fate};
+use crate::error::{CallError, Outcome, ProduceError, ProduceErrorKind, produce_kind};
+use crate::events::Event;
+use crate::record::{Record, RecordHeader};
+
+/// What the handles, the task and the connections share.
+#[derive(Debug)]
+pub(crate) struct ProducerShared {
+    pub(crate) topic: Arc<str>,
+    pub(crate) cluster: Arc<Cluster>,
+    pub(crate) acks: Acks,
+    pub(crate) delivery_timeout: std::time::Duration,
+    /// Bytes of the buffer that are free.
+    pub(crate) room: Semaphore,
+    /// Bytes of the buffer.
+    pub(crate) buffer_bytes: usize,
+    state: Mutex<State>,
+    /// Held while a batch's records are with whoever encodes them, so that closing finds all of them in place.
+    encoding: Mutex<()>,
+    /// There is something to do.
+    work: Notify,
+    /// Something was settled.
+    pub(crate) settled: Notify,
+}
+
+struct State {
+    core: ProducerCore,
+    /// The connection of each lane, and who it is for.
+    routes: Vec<Option<(Arc<Conn>, TopicPartition)>>,
+    handles_gone: bool,
+}
+
+impl std::fmt::Debug for State {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("State").field("partitions", &self.core.partitions()).finish_non_exhaustive()
+    }
+}
+
+/// A record that was not acknowledged when its producer was closed.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Unsent {
+    /// The record, with its partition and timestamp set as they were chosen.
+    pub record: Record,
+    /// Whether it was written.
+    pub outcome: Outcome,
+}
+
+impl ProducerShared {
+    pub(crate) fn new(
+        topic: Arc<str>,
+        cluster: Arc<Cluster>,
+        core: ProducerCore,
+        acks: Acks,
+        delivery_timeout: std::time::Duration,
+        buffer_bytes: usize,
+    ) -> Self {
+        Self {
+            topic,
+            cluster,
+            acks,
+            delivery_timeout,
+            room: Semaphore::new(buffer_bytes),
+            buffer_bytes,
+            state: Mutex::new(State { core, routes: Vec::new(), handles_gone: false }),
+            encoding: Mutex::default(),
+            work: Notify::new(),
+            settled: Notify::new(),
+        }
+    }
+
+    /// Changes the core, settles what that settled, and wakes the task.
+    pub(crate) fn with<R>(&self, change: impl FnOnce(&mut ProducerCore) -> R) -> R {
+        let mut state = self.lock();
+        let result = change(&mut state.core);
+        let settled = state.core.take_settled();
+        drop(state);
+        self.settle(settled, &mut Vec::new());
+        self.work.notify_one();
+        result
+    }
+
+    /// Only looks, or changes something that concerns nobody else.
+    pub(crate) fn peek<R>(&self, look: impl FnOnce(&mut ProducerCore) -> R) -> R {
+        look(&mut self.lock().core)
+    }
+
+    pub(crate) fn wake(&self) {
+        self.work.notify_one();
+    }
+
+    /// The last handle is gone: what is in the buffer still goes, then the task ends.
+    pub(crate) fn handles_gone(&self) {
+        let mut state = self.lock();
+        state.handles_gone = true;
+        state.core.refuse_more();
+        state.core.flush();
+        drop(state);
+        self.work.notify_one();
+    }
+
+    /// Gives everything up, and gives it back.
+    pub(crate) fn close(&self) -> Vec<Unsent> {
+        let nothing_is_encoding = self.encoding.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut state = self.lock();
+        state.core.close();
+        state.handles_gone = true;
+        let settled = state.core.take_settled();
+        drop(state);
+        drop(nothing_is_encoding);
+        let mut unsent = Vec::new();
+        self.settle(settled, &mut unsent);
+        self.work.notify_one();
+        unsent
+    }
+
+    // Ways in for a connection.
+
+    pub(crate) fn handle_answer(&self, lane: u32, batch: u64, answer: Answer) {
+        match answer.map(|body| ProduceReply::decode(&body)) {
+            Ok(Ok(reply)) => {
+                let acked = Acked {
+                    base_offset: Some(Offset(reply.base_offset.get())),
+                    log_append_time: Some(Timestamp(reply.log_append_time.get())).filter(|time| time.0 >= 0),
+                };
+                self.with(|core| core.handle_acked(lane, batch, acked));
+            }
+            // Written, most likely; the retry brings the offset again.
+            Ok(Err(_)) => self.handle_lost(lane, batch, true),
+            Err(error) => {
+                self.cluster.metrics.batches_retried.add(u64::from(error.0.is_retryable()));
+                self.with(|core| core.handle_refused(lane, batch, error, Instant::now(), rand::random()));
+            }
+        }
+    }
+
+    pub(crate) fn handle_lost(&self, lane: u32, batch: u64, sent: bool) {
+        self.cluster.metrics.batches_retried.add(u64::from(sent));
+        self.with(|core| core.handle_lost(lane, batch, sent));
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    // What became of batches.
+
+    /// Tells those that wait; frees the buffer. Records of batches given up by closing are put into `unsent`.
+    fn settle(&self, settled: Vec<Settled>, unsent: &mut Vec<Unsent>) {
+        if settled.is_empty() {
+            return;
+        }
+        for Settled { lane, mut batch, how } in settled {
+            let metrics = &self.cluster.metrics;
+            if let How::Acked(_) = how {
+                metrics.batches_acknowledged.add(1);
+                metrics.records_acknowledged.add(u64::from(batch.records));
+            } else {
+                metrics.records_failed.add(u64::from(batch.records));
+            }
+            if let How::Closed(outcome) = how {
+                let records = records_of(&mut batch.payload, lane);
+                unsent.extend(records.into_iter().map(|record| Unsent { record, outcome }));
+            }
+            batch.ticket.decide(self.fate(lane, how));
+            self.room.add_permits(batch.charged);
+            if let Payload::Encoded(bytes) = batch.payload
+                && let Ok(buffer) = bytes.try_into_mut()
+            {
+                self.lock().core.recycle(buffer);
+            }
+        }
+        self.settled.notify_waiters();
+    }
+
+    fn fate(&self, lane: u32, how: How) -> Fate {
+        let place = format_args!("{}/{lane}", self.topic);
+        let may = |outcome| match outcome {
+            Outcome::NotWritten => "it was not written",
+            Outcome::Unknown | Outcome::Written => "it may have been written",
+        };
+        Err(match how {
+            How::Acked(acked) => return Ok(acked),
+            How::Refused { code, text, outcome } => {
+                let text =
+                    format!("{place}: the broker refuses the record: {text} ({code}); {}", may(outcome));
+                ProduceError::with_code(produce_kind(code), outcome, code, text)
+            }
+            How::TimedOut(outcome) => ProduceError::new(
+                ProduceErrorKind::TimedOut,
+                outcome,
+                format!(
+                    "{place}: the record was not acknowledged within {} s; {}",
+                    self.delivery_timeout.as_secs_f64(),
+                    may(outcome)
+                ),
+            ),
+            How::Closed(outcome) => ProduceError::new(
+                ProduceErrorKind::Closed,
+                outcome,
+                format!(
+                    "{place}: the producer was closed before the record was acknowledged; {}",
+                    may(outcome)
+                ),
+            ),
+        })
+    }
+}
+
+/// The records of a batch that was given up.
+fn records_of(payload: &mut Payload, partition: u32) -> Vec<Record> {
+    let bytes = match std::mem::replace(payload, Payload::Gone) {
+        Payload::Building(mut builder) => builder.finish(BatchProducer::NONE),
+        Payload::Encoded(bytes) => Some(bytes.into()),
+        Payload::Encoding | Payload::Gone => None,
+    };
+    let Some(bytes) = bytes.map(bytes::BytesMut::freeze) else { return Vec::new() };
+    let mut scratch = Vec::new();
+    let batch = BatchView::parse(&bytes).expect("a batch that was just made");
+    let records = batch.records(&mut scratch).expect("a batch that was just made");
+    records
+        .map(|record| {
+            let record = record.expect("a batch that was just made");
+            let own = |bytes: &[u8]| Bytes::copy_from_slice(bytes);
+            Record {
+                key: record.key.map(own),
+                value: record.value.map(own),
+                headers: record
+                    .headers
+                    .map(|header| RecordHeader { key: own(header.key), value: header.value.map(own) })
+                    .collect(),
+                partition: Some(partition),
+                timestamp: Some(record.timestamp),
+            }
+        })
+        .collect()
+}
+
+/// The task of a producer. Ends when the handles are gone and nothing is left to send, or when the client is closed.
+pub(crate) async fn drive(shared: Arc<ProducerShared>) {
+    let mut changes = shared.cluster.changes();
+    loop {
+        work_off(&shared);
+        let (deadline, done) = {
+            let state = shared.lock();
+            (state.core.next_deadline(), state.handles_gone && state.core.is_empty())
+        };
+        if done {
+            return;
+        }
+        if shared.cluster.is_closed() {
+            shared.close();
+            return;
+        }
+        let timer = async {
+            match deadline {
+                Some(at) => tokio::time::sleep_until(at.into()).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            () = shared.work.notified() => {}
+            () = timer => {}
+            _ = changes.changed() => note_partitions(&shared),
+        }
+    }
+}
+
+/// Does everything the core wants done now.
+fn work_off(shared: &Arc<ProducerShared>) {
+    loop {
+        let encoding = shared.encoding.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut state = shared.lock();
+        let action = state.core.poll_send(Instant::now());
+        let settled = state.core.take_settled();
+        match action {
+            Some(Action::Send { lane, send }) => {
+                let route = state.routes.get(lane as usize).cloned().flatten();
+                drop(state);
+                let (batch, bytes) = encode(shared, lane, send);
+                drop(encoding);
+                transmit(shared, lane, batch, bytes, route);
+            }
+            Some(Action::Route { lane, misrouted }) => {
+                drop(state);
+                tokio::spawn(find_route(shared.clone(), lane, misrouted));
+            }
+            Some(Action::InitProducer) => {
+                drop(state);
+                tokio::spawn(init_producer(shared.clone()));
+            }
+            None => {
+                drop(state);
+                shared.settle(settled, &mut Vec::new());
+                return;
+            }
+        }
+        shared.settle(settled, &mut Vec::new());
+    }
+}
+
+/// Makes bytes of a batch, compressed and stamped. Outside the core's lock: this is where the time goes.
+fn encode(shared: &ProducerShared, lane: u32, send: Send) -> (u64, Bytes) {
+    match send {
+        Send::Fresh { batch, mut buffer, stamp } => {
+            let bytes = buffer.finish(stamp).expect("a batch has records").freeze();
+            let mut state = shared.lock();
+            state.core.handle_encoded(lane, batch, &bytes);
+            state.core.reuse(buffer);
+            (batch, bytes)
+        }
+        Send::Renumber { batch, bytes, stamp } => {
+            let mut bytes = bytes::BytesMut::from(bytes);
+            stamp_producer(&mut bytes, stamp);
+            let bytes = bytes.freeze();
+            shared.lock().core.handle_encoded(lane, batch, &bytes);
+            (batch, bytes)
+        }
+        Send::Again { batch, bytes } => (batch, bytes),
+    }
+}
+
+fn transmit(
+    shared: &Arc<ProducerShared>,
+    lane: u32,
+    batch: u64,
+    bytes: Bytes,
+    route: Option<(Arc<Conn>, TopicPartition)>,
+) {
+    let Some((conn, to)) = route else { return shared.handle_lost(lane, batch, false) };
+    let answered = shared.acks != Acks::None;
+    let waiter = answered.then(|| (shared.clone(), lane, batch));
+    shared.cluster.metrics.batch_bytes_sent.add(bytes.len() as u64);
+    if conn.produce(to, shared.acks, bytes, waiter).is_err() {
+        shared.handle_lost(lane, batch, false);
+    } else if !answered {
+        let acked = Acked { base_offset: None, log_append_time: None };
+        shared.with(|core| core.handle_acked(lane, batch, acked));
+    }
+}
+
+async fn find_route(shared: Arc<ProducerShared>, lane: u32, misrouted: bool) {
+    match shared.cluster.route(&shared.topic, lane, misrouted).await {
+        Ok(route) => {
+            {
+                let mut state = shared.lock();
+                let lanes = state.core.partitions() as usize;
+                state.routes.resize_with(lanes, || None);
+                state.routes[lane as usize] = Some(route);
+            }
+            shared.with(|core| core.handle_route(lane, true));
+        }
+        Err(error) => {
+            let (code, text) = match error {
+                CallError::Refused { code, text } => (code, text),
+                other => (ErrorCode::Unavailable, other.to_string()),
+            };
+            shared.with(|core| core.handle_unroutable(lane, code, &text));
+        }
+    }
+}
+
+/// Asks for a producer id until there is one.
+async fn init_producer(shared: Arc<ProducerShared>) {
+    loop {
+        match shared.cluster.ask::<InitProducerReply>(MessageKind::InitProducer).await {
+            Ok(reply) => {
+                let again = shared.with(|core| core.handle_identity(reply.producer, reply.epoch));
+                if again {
+                    let topic = shared.topic.to_string();
+                    shared.cluster.events.emit(&Event::ProducerIdChanged { topic, producer: reply.producer });
+                }
+                return;
+            }
+            Err(_) if shared.cluster.is_closed() => return,
+            Err(error) => {
+                tracing::debug!(topic = %shared.topic, %error, "no producer id yet");
+                tokio::time::sleep(shared.cluster.config.backoff_max).await;
+            }
+        }
+    }
+}
+
+/// More partitions may have come.
+fn note_partitions(shared: &Arc<ProducerShared>) {
+    if let Some(partitions) = shared.cluster.partitions_of(&shared.topic) {
+        shared.peek(|core| core.set_partitions(partitions));
+    }
+}

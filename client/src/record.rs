@@ -1,0 +1,141 @@
+//! A record to be sent, and one that was received.
+
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use bytes::Bytes;
+use highwater_protocol::ids::{Offset, Timestamp};
+
+/// A record to be sent.
+///
+/// ```
+/// use highwater_client::Record;
+///
+/// let record = Record::new("paid").key("u-42").header("trace", "7f3a");
+/// assert_eq!(record.value(), Some(&b"paid"[..]));
+/// ```
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Record {
+    pub(crate) key: Option<Bytes>,
+    pub(crate) value: Option<Bytes>,
+    pub(crate) headers: Vec<RecordHeader>,
+    pub(crate) partition: Option<u32>,
+    pub(crate) timestamp: Option<Timestamp>,
+}
+
+/// A header of a record.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct RecordHeader {
+    /// Its name. UTF-8 by convention, which nobody enforces.
+    pub key: Bytes,
+    /// Its value.
+    pub value: Option<Bytes>,
+}
+
+impl Record {
+    /// A record with this value.
+    pub fn new(value: impl Into<Bytes>) -> Self {
+        Self { value: Some(value.into()), ..Self::tombstone() }
+    }
+
+    /// A record without a value: in a compacted topic it deletes its key.
+    pub fn tombstone() -> Self {
+        Self { key: None, value: None, headers: Vec::new(), partition: None, timestamp: None }
+    }
+
+    /// Sets the key. Records with the same key go to the same partition, in order; the same one that a Kafka client would choose.
+    #[must_use]
+    pub fn key(mut self, key: impl Into<Bytes>) -> Self {
+        self.key = Some(key.into());
+        self
+    }
+
+    /// Adds a header.
+    #[must_use]
+    pub fn header(mut self, key: impl Into<Bytes>, value: impl Into<Bytes>) -> Self {
+        self.headers.push(RecordHeader { key: key.into(), value: Some(value.into()) });
+        self
+    }
+
+    /// Sets the partition, whatever the key.
+    #[must_use]
+    pub fn partition(mut self, partition: u32) -> Self {
+        self.partition = Some(partition);
+        self
+    }
+
+    /// Sets the timestamp, which otherwise is the moment of sending.
+    #[must_use]
+    pub fn timestamp(mut self, timestamp: Timestamp) -> Self {
+        self.timestamp = Some(timestamp);
+        self
+    }
+
+    /// The value.
+    pub fn value(&self) -> Option<&[u8]> {
+        self.value.as_deref()
+    }
+
+    /// The key, if it has one.
+    pub fn key_bytes(&self) -> Option<&[u8]> {
+        self.key.as_deref()
+    }
+
+    /// The headers.
+    pub fn headers(&self) -> &[RecordHeader] {
+        &self.headers
+    }
+
+    /// Bytes it takes of the producer's buffer: at least what it takes of a batch.
+    pub(crate) fn charge(&self) -> usize {
+        let len = |bytes: &Option<Bytes>| bytes.as_ref().map_or(0, Bytes::len);
+        let headers: usize =
+            self.headers.iter().map(|header| header.key.len() + len(&header.value) + 10).sum();
+        RECORD_OVERHEAD_BYTES + len(&self.key) + len(&self.value) + headers
+    }
+}
+
+/// Length, attributes, deltas and the lengths of key, value and headers at their longest.
+const RECORD_OVERHEAD_BYTES: usize = 36;
+
+impl From<Bytes> for Record {
+    fn from(value: Bytes) -> Self {
+        Self::new(value)
+    }
+}
+
+/// A record that was received, with its own share of the memory it came in.
+///
+/// Cheap to clone. Keeping one keeps the buffer of its batch; copy what is to stay long.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct ConsumedRecord {
+    /// The partition it came from.
+    pub partition: u32,
+    /// Its offset.
+    pub offset: Offset,
+    /// Its timestamp.
+    pub timestamp: Timestamp,
+    /// Its key, if it has one.
+    pub key: Option<Bytes>,
+    /// Its value; none: a tombstone.
+    pub value: Option<Bytes>,
+    /// Its headers.
+    pub headers: Vec<RecordHeader>,
+}
+
+impl ConsumedRecord {
+    /// The value; empty for a tombstone.
+    pub fn value(&self) -> &[u8] {
+        self.value.as_deref().unwrap_or_default()
+    }
+
+    /// The key, if it has one.
+    pub fn key(&self) -> Option<&[u8]> {
+        self.key.as_deref()
+    }
+}
+
+/// Milliseconds since the Unix epoch, now.
+pub(crate) fn now_ms() -> Timestamp {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    Timestamp(i64::try_from(since.as_millis()).unwrap_or(i64::MAX))
+}

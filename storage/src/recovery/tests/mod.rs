@@ -1,4 +1,0 @@
-//! Scans of extents built by hand.
-
-mod extent;
-mod scans;
