@@ -1,6 +1,55 @@
-//! What travels and what rests in Highwater: record batches, frames, native messages, ids, error codes and limits.
+//! What travels and what rests in [Highwater](https://docs.rs/highwater-client): record batches, frames, native messages, ids, error
+//! codes and limits.
 //!
-//! Invariant: this crate is pure. No I/O, no async, no clock, no randomness; every decoder is bounded by the bytes that remain.
+//! Invariant: this crate is pure. No I/O, no async, no clock, no randomness, no `unsafe`; every decoder is bounded by the bytes that
+//! remain, and takes memory in proportion to them.
+//!
+//! | module | what |
+//! |---|---|
+//! | [`batch`] | Kafka's RecordBatch v2: built, validated, stamped, decompressed and iterated |
+//! | [`frame`] | the header around a batch on disk and on the wire; checks that find every flipped bit |
+//! | [`native`] | the messages of the native protocol |
+//! | [`partitioner`] | which partition a key belongs to, as Kafka has it |
+//! | [`topic`] | the rule for topic names |
+//! | [`ids`], [`error`], [`limits`] | newtypes for every number that could be confused, error codes, every bound in one place |
+//!
+//! A batch is the same bytes from the producer to the disk to the consumer. This is its whole way:
+//!
+//! ```
+//! use highwater_protocol::batch::{BatchBuilder, BatchProducer, Compression, NewRecord, stamp, validate};
+//! use highwater_protocol::frame::{FRAME_HEADER_BYTES, FramePlace, Frames, frame_bytes, write_batch_frame};
+//! use highwater_protocol::ids::{Incarnation, LeaderEpoch, LogIndex, Offset, Timestamp};
+//!
+//! // The producer: room in front, so that nothing is copied later.
+//! let mut builder = BatchBuilder::new(Compression::Zstd, FRAME_HEADER_BYTES);
+//! for n in 0..100 {
+//!     let value = format!("measurement {n}");
+//!     builder.append(&NewRecord::new(Timestamp(1_700_000_000_000), Some(b"sensor-7"), Some(value.as_bytes())))?;
+//! }
+//! let mut bytes = builder.finish(BatchProducer::NONE).expect("there are records");
+//!
+//! // The broker: checked once, stamped, framed in place.
+//! validate(&bytes[FRAME_HEADER_BYTES..])?;
+//! stamp(&mut bytes[FRAME_HEADER_BYTES..], Offset(5000), LeaderEpoch(1));
+//! bytes.resize(frame_bytes(bytes.len() - FRAME_HEADER_BYTES), 0);
+//! write_batch_frame(
+//!     &mut bytes,
+//!     FramePlace { incarnation: Incarnation(1), index: LogIndex(9), durable_index: LogIndex(8), partition_tag: 0xabcd },
+//! );
+//!
+//! // The consumer: borrowed from what arrived.
+//! let mut scratch = Vec::new();
+//! for frame in Frames::new(&bytes) {
+//!     let frame = frame?;
+//!     frame.check()?;
+//!     let Some(batch) = frame.batch() else { continue };
+//!     for record in batch.records(&mut scratch)? {
+//!         let record = record?;
+//!         assert!(record.offset >= Offset(5000) && record.value.unwrap().starts_with(b"measurement"));
+//!     }
+//! }
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
 #![forbid(unsafe_code)]
 
 pub mod batch;

@@ -16,12 +16,17 @@ pub mod plane;
 pub mod sim;
 
 mod cpus;
+mod host;
 mod listen;
 mod osfs;
+mod preflight;
 mod slab;
 mod start;
+mod uring;
 
 pub use cpus::{Cpu, available_cpus};
 pub use listen::bind;
 pub use osfs::{FILES_OPEN_MAX, OsFs};
-pub use start::{BoxError, HostKind, RunError, Runtime, RuntimeConfig, ShutdownHandle, StartError, start};
+pub use start::{
+    BoxError, HostKind, RunError, Runtime, RuntimeConfig, SHARDS_MAX, ShutdownHandle, StartError, start,
+};

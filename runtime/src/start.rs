@@ -3,9 +3,19 @@
 use std::io;
 use std::net::TcpListener;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{self, Receiver, Sender};
+use std::thread::{self, JoinHandle};
+use std::time::Instant;
 
 use crate::cpus::Cpu;
+use crate::host;
 use crate::plane::{Plane, ShardApp, ShardIndex};
+use crate::preflight;
+use crate::uring::{Bells, Driver, PlaneParts, bells, mailboxes, spawn_file_thread};
+
+/// Shards of one process at most.
+pub const SHARDS_MAX: usize = 1024;
 
 /// An error of the application, handed through.
 pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
@@ -68,10 +78,17 @@ pub enum StartError {
     },
 }
 
+impl StartError {
+    pub(crate) fn os(what: impl Into<String>) -> impl FnOnce(io::Error) -> Self {
+        let what = what.into();
+        move |source| Self::Os { what, source }
+    }
+}
+
 /// Why the shards ended otherwise than by [`Plane::exit`].
 #[derive(Debug, thiserror::Error)]
 pub enum RunError {
-    /// A shard's thread panicked: our bug.
+    /// A shard's thread panicked: our bug. The other shards were stopped without `on_shutdown`.
     #[error("shard {shard} panicked: {message}")]
     Panicked {
         /// Which shard.
@@ -84,31 +101,49 @@ pub enum RunError {
 /// Asks every shard to stop. Cheap to clone; usable from any thread.
 #[derive(Clone)]
 pub struct ShutdownHandle {
-    ask: Arc<dyn Fn() + Send + Sync>,
+    bells: Bells,
 }
 
 impl ShutdownHandle {
     /// Calls `on_shutdown` on every shard, once however often this is called.
     pub fn shutdown(&self) {
-        (self.ask)();
+        for bell in self.bells.iter() {
+            bell.ask_for_shutdown();
+        }
     }
 }
 
-/// The running shards.
+/// The running shards. They go on if this is dropped.
 pub struct Runtime {
-    shutdown: ShutdownHandle,
+    bells: Bells,
+    shards: Vec<JoinHandle<()>>,
+    file_thread: JoinHandle<()>,
 }
 
 impl Runtime {
     /// A handle that stops the shards.
     pub fn shutdown_handle(&self) -> ShutdownHandle {
-        self.shutdown.clone()
+        ShutdownHandle { bells: Arc::clone(&self.bells) }
     }
 
     /// Waits until every shard has ended.
     pub fn wait(self) -> Result<(), RunError> {
-        Ok(())
+        let mut result = Ok(());
+        for (shard, thread) in self.shards.into_iter().enumerate() {
+            if let Err(panic) = thread.join() {
+                let message = panic_message(panic.as_ref());
+                result = result.and(Err(RunError::Panicked { shard: shard as ShardIndex, message }));
+            }
+        }
+        // It has nobody left to work for; a panic of it was a panic of nothing that still runs.
+        let _ = self.file_thread.join();
+        result
     }
+}
+
+fn panic_message(panic: &(dyn std::any::Any + Send)) -> String {
+    let text = panic.downcast_ref::<&str>().map(ToString::to_string);
+    text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_else(|| "no message".into())
 }
 
 /// Starts one shard per CPU of the configuration and returns when all are ready to serve.
@@ -121,6 +156,155 @@ where
     A: ShardApp + 'static,
     F: Fn(ShardIndex, &mut dyn Plane<A::Message>) -> Result<A, BoxError> + Send + Sync + 'static,
 {
-    let _ = (config, make_app);
-    Err(StartError::Machine("the io_uring plane is not part of this build yet".into()))
+    if config.cpus.is_empty() || config.cpus.len() > SHARDS_MAX {
+        let shards = config.cpus.len();
+        return Err(StartError::Config(format!("cannot run {shards} shards: choose 1 to {SHARDS_MAX}")));
+    }
+    preflight::check(config.host)?;
+    let bells = bells(config.cpus.len() as u16).map_err(StartError::os("cannot make an eventfd"))?;
+    let (jobs, file_thread) =
+        spawn_file_thread(Arc::clone(&bells)).map_err(StartError::os("cannot start a thread"))?;
+    let make_app = Arc::new(make_app);
+    let abandoned = Arc::new(AtomicBool::new(false));
+    let epoch = Instant::now();
+    let (ready, readiness) = mpsc::channel();
+    let mut shards = Vec::new();
+    let mut goes = Vec::new();
+    for (mailbox, cpu) in mailboxes(&bells).into_iter().zip(&config.cpus) {
+        let shard = shards.len() as ShardIndex;
+        let (go, may_go) = mpsc::channel();
+        goes.push(go);
+        let listeners: io::Result<Vec<_>> = config.listeners.iter().map(TcpListener::try_clone).collect();
+        let parts = PlaneParts {
+            mailbox,
+            jobs: jobs.clone(),
+            listeners: listeners.map_err(StartError::os("cannot share a listening socket"))?,
+            ring_entries: config.ring_entries,
+            epoch,
+        };
+        let seat = Seat {
+            shard,
+            cpu: *cpu,
+            parts,
+            ready: ready.clone(),
+            may_go,
+            panics: PanicWatch { bells: Arc::clone(&bells), abandoned: Arc::clone(&abandoned) },
+        };
+        let make_app = Arc::clone(&make_app);
+        let host = config.host;
+        let thread = thread::Builder::new().name(format!("hw-shard-{shard}")).spawn(move || match host {
+            HostKind::Glommio => host::glommio::run(seat, &*make_app),
+            HostKind::Thread => host::thread::run(seat, &*make_app),
+        });
+        shards.push(thread.map_err(StartError::os("cannot start a thread"))?);
+    }
+    drop((ready, jobs, config.listeners));
+    let runtime = Runtime { bells, shards, file_thread };
+    match await_readiness(&readiness, goes.len()) {
+        Ok(()) => {
+            for go in goes {
+                // Fails only if the shard has panicked since, which `wait` tells.
+                let _ = go.send(());
+            }
+            Ok(runtime)
+        }
+        Err(e) => {
+            drop(goes);
+            match (e, runtime.wait()) {
+                (Some(e), _) => Err(e),
+                (None, Err(panic)) => Err(StartError::Machine(panic.to_string())),
+                (None, Ok(())) => Err(StartError::Machine("a shard ended before it was ready".into())),
+            }
+        }
+    }
+}
+
+/// Waits for every shard to be ready, or for the first error; none if a shard died without a word.
+fn await_readiness(
+    readiness: &Receiver<Result<(), StartError>>,
+    shards: usize,
+) -> Result<(), Option<StartError>> {
+    for _ in 0..shards {
+        readiness.recv().map_err(|_| None)?.map_err(Some)?;
+    }
+    Ok(())
+}
+
+/// What a shard's thread starts with.
+pub(crate) struct Seat<M> {
+    pub(crate) shard: ShardIndex,
+    pub(crate) cpu: Cpu,
+    parts: PlaneParts<M>,
+    ready: Sender<Result<(), StartError>>,
+    may_go: Receiver<()>,
+    panics: PanicWatch,
+}
+
+impl<M: Send + 'static> Seat<M> {
+    /// Makes the shard's plane and application and waits for the other shards; none if one of them has failed.
+    pub(crate) fn take<A, F>(self, make_app: &F, eventfd: Option<i32>) -> Option<Shard<A>>
+    where
+        A: ShardApp<Message = M>,
+        F: Fn(ShardIndex, &mut dyn Plane<M>) -> Result<A, BoxError>,
+    {
+        let Self { shard, parts, ready, may_go, panics, .. } = self;
+        let made = Driver::new(parts)
+            .and_then(|mut driver| {
+                eventfd.map_or(Ok(()), |fd| driver.register_eventfd(fd))?;
+                Ok(driver)
+            })
+            .map_err(StartError::os(format!("shard {shard} cannot set up its ring")))
+            .and_then(|mut driver| match make_app(shard, &mut driver.plane) {
+                Ok(app) => Ok((driver, app)),
+                Err(source) => Err(StartError::App { shard, source }),
+            });
+        let (made, told) = match made {
+            Ok(made) => (Some(made), Ok(())),
+            Err(e) => (None, Err(e)),
+        };
+        // Nobody listens any more if another shard has failed first.
+        let _ = ready.send(told);
+        drop(ready);
+        let (mut driver, app) = made?;
+        may_go.recv().ok()?;
+        driver.open();
+        Some(Shard { app, driver, panics })
+    }
+
+    /// Gives up before a plane was made.
+    pub(crate) fn leave(self, why: StartError) {
+        let _ = self.ready.send(Err(why));
+    }
+}
+
+/// A shard, ready to run.
+pub(crate) struct Shard<A: ShardApp + 'static> {
+    // Dropped in this order: the application may own buffers, but no operation, when the plane ends.
+    pub(crate) app: A,
+    pub(crate) driver: Driver<A::Message>,
+    panics: PanicWatch,
+}
+
+impl<A: ShardApp + 'static> Shard<A> {
+    /// Whether another shard has panicked, so that this one has to end.
+    pub(crate) fn is_abandoned(&self) -> bool {
+        self.panics.abandoned.load(Ordering::Relaxed)
+    }
+}
+
+/// Ends all shards when one of them panics: the others would wait for it for ever. (Release builds abort the process instead.)
+struct PanicWatch {
+    bells: Bells,
+    abandoned: Arc<AtomicBool>,
+}
+
+impl Drop for PanicWatch {
+    fn drop(&mut self) {
+        if thread::panicking() {
+            self.abandoned.store(true, Ordering::Relaxed);
+            for bell in self.bells.iter() {
+                bell.ask_for_shutdown();
+            }
+        }
+    }
 }

@@ -17,6 +17,7 @@ pub mod config;
 pub mod expect;
 pub mod layout;
 pub mod limits;
+pub mod recovery;
 pub mod report;
 pub mod state_log;
 mod store;

@@ -271,21 +271,24 @@ pub(crate) fn copy_paths(stem: &Path) -> [PathBuf; 2] {
 /// All of a file, block by block where larger reads fail. Unreadable blocks are zero and listed.
 pub fn read_image<F: highwater_runtime::fs::Fs + ?Sized>(disk: &mut F, file: FileId) -> io::Result<Image> {
     let len = disk.file_bytes(file)? as usize;
-    let mut bytes = vec![0; len];
+    // Direct I/O reads whole blocks, also at the end of a file whose size somebody has changed.
+    let whole = len.next_multiple_of(BLOCK_BYTES);
+    let mut bytes = vec![0; whole];
     let mut unreadable = Vec::new();
-    for from in (0..len).step_by(READ_BYTES) {
-        let to = (from + READ_BYTES).min(len);
+    for from in (0..whole).step_by(READ_BYTES) {
+        let to = (from + READ_BYTES).min(whole);
         if disk.read_at(file, from as u64, &mut bytes[from..to]).is_ok() {
             continue;
         }
         for block in (from..to).step_by(BLOCK_BYTES) {
-            let end = (block + BLOCK_BYTES).min(to);
+            let end = block + BLOCK_BYTES;
             if disk.read_at(file, block as u64, &mut bytes[block..end]).is_err() {
                 bytes[block..end].fill(0);
                 unreadable.push(block as u64);
             }
         }
     }
+    bytes.truncate(len);
     Ok(Image { bytes, unreadable })
 }
 

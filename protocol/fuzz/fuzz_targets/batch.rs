@@ -1,0 +1,64 @@
+//! A record batch: validated, decompressed, iterated; and its records, built again, are the same.
+#![no_main]
+
+use highwater_protocol::batch::*;
+use highwater_protocol::ids::{Offset, Timestamp};
+use libfuzzer_sys::fuzz_target;
+
+fuzz_target!(|input: &[u8]| {
+    let _ = validate(input);
+    // The checksum would stop nearly every mutation: set it right, and the length too.
+    let mut bytes = input.to_vec();
+    if bytes.len() < BATCH_HEADER_BYTES {
+        return;
+    }
+    let length = (bytes.len() - 12) as i32;
+    bytes[8..12].copy_from_slice(&length.to_be_bytes());
+    bytes[16] = BATCH_MAGIC as u8;
+    seal(&mut bytes);
+
+    let Ok(batch) = BatchView::parse(&bytes) else { return };
+    let valid = validate(&bytes).is_ok();
+    let verified = batch.verify_records(&mut Vec::new()).is_ok();
+    let mut scratch = Vec::new();
+    let Ok(records) = batch.records(&mut scratch) else { return };
+    let mut builder = BatchBuilder::new(Compression::None, 3);
+    let (mut last, mut seen) = (i64::MIN, Vec::new());
+    for record in records {
+        let Ok(record) = record else {
+            assert!(!verified, "verification reads every record");
+            break;
+        };
+        assert!(record.offset.0 >= last);
+        last = record.offset.0;
+        let headers: Vec<_> = record.headers.clone().collect();
+        assert_eq!(headers.len(), record.headers.len());
+        let new = NewRecord {
+            timestamp: record.timestamp,
+            key: record.key,
+            value: record.value,
+            headers: &headers,
+        };
+        if builder.append(&new).is_err() {
+            break;
+        }
+        seen.push((record.timestamp, record.key, record.value, headers));
+    }
+    if let Some(built) = builder.finish(BatchProducer::NONE) {
+        let again = validate(&built[3..]).expect("what the builder makes is valid");
+        let mut scratch = Vec::new();
+        let mut count = 0;
+        for (record, expected) in again.records(&mut scratch).unwrap().zip(&seen) {
+            let record = record.unwrap();
+            assert_eq!(record.offset, Offset(count));
+            assert_eq!((record.timestamp, record.key, record.value), (expected.0, expected.1, expected.2));
+            assert!(record.headers.eq(expected.3.iter().copied()));
+            count += 1;
+        }
+        assert_eq!(count as usize, seen.len());
+    }
+    if valid {
+        stamp_log_append_time(&mut bytes, Timestamp(1));
+        BatchView::parse(&bytes).unwrap().check_checksum().unwrap();
+    }
+});

@@ -1,0 +1,56 @@
+//! A native message: whatever is read is written back as it was read.
+#![no_main]
+
+use highwater_protocol::native::*;
+use libfuzzer_sys::fuzz_target;
+
+fn check<B: Body + PartialEq + std::fmt::Debug>(bytes: &[u8]) {
+    let Ok(body) = B::decode(bytes) else { return };
+    let mut encoded = Vec::new();
+    body.encode(&mut encoded);
+    assert!(encoded.len() <= bytes.len());
+    assert_eq!(B::decode(&encoded).as_ref(), Ok(&body));
+}
+
+fuzz_target!(|input: &[u8]| {
+    let Some((selector, bytes)) = input.split_first() else { return };
+    match selector % 24 {
+        0 => check::<Hello>(bytes),
+        1 => check::<HelloReply>(bytes),
+        2 => check::<MetadataRequest>(bytes),
+        3 => check::<MetadataReply>(bytes),
+        4 => check::<CreateTopicRequest>(bytes),
+        5 => check::<CreateTopicReply>(bytes),
+        6 => check::<DeleteTopicRequest>(bytes),
+        7 => check::<AlterTopicRequest>(bytes),
+        8 => check::<DescribeTopicRequest>(bytes),
+        9 => check::<DescribeTopicReply>(bytes),
+        10 => check::<InitProducerReply>(bytes),
+        11 => check::<ProduceReply>(bytes),
+        12 => check::<SubscribeRequest>(bytes),
+        13 => check::<SubscribeReply>(bytes),
+        14 => check::<Credit>(bytes),
+        15 => check::<FetchRequest>(bytes),
+        16 => check::<ListOffsetsRequest>(bytes),
+        17 => check::<ListOffsetsReply>(bytes),
+        18 => check::<CommitOffsetsRequest>(bytes),
+        19 => check::<ReadOffsetsRequest>(bytes),
+        20 => check::<ReadOffsetsReply>(bytes),
+        21 => check::<DeleteRecordsRequest>(bytes),
+        22 => {
+            if let Ok((prefix, batch)) = ProducePrefix::split(bytes) {
+                assert_eq!(batch.len() + PRODUCE_PREFIX_BYTES, bytes.len());
+                if let Ok((to, acks)) = prefix.target() {
+                    assert_eq!(*prefix, ProducePrefix::new(to, acks));
+                }
+            }
+            let _ = DataPrefix::split(bytes);
+        }
+        _ => {
+            let _ = error_text(bytes);
+            if let Some(header) = WireHeader::parse(bytes) {
+                let _ = (header.kind(), header.error());
+            }
+        }
+    }
+});

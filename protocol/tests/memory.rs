@@ -1,0 +1,189 @@
+//! No message, however made, takes more memory to decode than a small multiple of its own size.
+//!
+//! One test, so that nothing else allocates beside it.
+
+use std::hint::black_box;
+
+use bytes::{BufMut, BytesMut};
+use highwater_protocol::batch::{Compression, validate};
+use highwater_protocol::error::ErrorCode;
+use highwater_protocol::frame::Frames;
+use highwater_protocol::ids::{
+    ClusterId, LeaderEpoch, NodeId, Offset, PartitionIndex, ShardId, Timestamp, TopicId,
+};
+use highwater_protocol::native::*;
+use peak_alloc::PeakAlloc;
+use rand::rngs::SmallRng;
+use rand::{Rng, RngExt, SeedableRng};
+
+#[global_allocator]
+static MEMORY: PeakAlloc = PeakAlloc;
+
+type Decode = fn(&[u8]) -> bool;
+
+fn decode<B: Body>(bytes: &[u8]) -> bool {
+    black_box(B::decode(bytes)).is_ok()
+}
+
+/// How much `decode` allocates at once.
+fn peak_of(decode: Decode, bytes: &[u8]) -> usize {
+    let before = MEMORY.current_usage();
+    MEMORY.reset_peak_usage();
+    black_box(decode(bytes));
+    MEMORY.peak_usage() - before
+}
+
+fn check(name: &str, decode: Decode, bytes: &[u8]) {
+    let peak = peak_of(decode, bytes);
+    assert!(
+        peak <= 8 * bytes.len() + (64 << 10),
+        "{name}: {peak} bytes for {} of input: {:?}",
+        bytes.len(),
+        &bytes[..bytes.len().min(64)]
+    );
+}
+
+fn encoded(body: &impl Body) -> Vec<u8> {
+    let mut out = BytesMut::new();
+    body.encode(&mut out);
+    out.to_vec()
+}
+
+/// The densest form of every list: as many entries as possible for its bytes.
+fn dense() -> Vec<(&'static str, Decode, Vec<u8>)> {
+    const N: usize = 50_000;
+    let topic = TopicId([1; 16]);
+    let info = |n: usize| PartitionInfo {
+        index: PartitionIndex(n as u32),
+        leader: NodeId(1),
+        shard: ShardId(1),
+        leader_epoch: LeaderEpoch(0),
+    };
+    let names: Vec<String> = (0..N).map(|_| String::new()).collect();
+    let one_letter: Vec<String> = (0..N).map(|_| "x".to_owned()).collect();
+    let topics = names.iter().map(|name| TopicInfo {
+        name: name.clone(),
+        error: Some(ErrorCode::UnknownTopic),
+        id: topic,
+        partitions: vec![],
+    });
+    let nodes =
+        names.iter().map(|name| NodeInfo { node: NodeId(1), address: name.clone(), shards: 1 }).collect();
+    let position = |n: usize| CommittedOffset {
+        partition: PartitionIndex(n as u32),
+        offset: Offset(0),
+        leader_epoch: -1,
+        metadata: String::new(),
+    };
+    let partitions = vec![TopicInfo {
+        name: String::new(),
+        error: None,
+        id: topic,
+        partitions: (0..N).map(info).collect(),
+    }];
+    let cluster = ClusterId([2; 16]);
+    let no_nodes = MetadataReply { cluster, nodes: vec![], topics: topics.collect() };
+    let listed = |n: usize| ListedOffset { partition: PartitionIndex(n as u32), found: Ok(None) };
+    vec![
+        ("metadata request", decode::<MetadataRequest>, encoded(&MetadataRequest { topics: Some(names) })),
+        ("short names", decode::<MetadataRequest>, encoded(&MetadataRequest { topics: Some(one_letter) })),
+        ("topics", decode::<MetadataReply>, encoded(&no_nodes)),
+        ("nodes", decode::<MetadataReply>, encoded(&MetadataReply { cluster, nodes, topics: vec![] })),
+        (
+            "partitions",
+            decode::<MetadataReply>,
+            encoded(&MetadataReply { cluster, nodes: vec![], topics: partitions }),
+        ),
+        (
+            "positions",
+            decode::<ReadOffsetsReply>,
+            encoded(&ReadOffsetsReply { positions: (0..N).map(position).collect() }),
+        ),
+        (
+            "list offsets",
+            decode::<ListOffsetsRequest>,
+            encoded(&ListOffsetsRequest {
+                topic,
+                partitions: (0..N).map(|n| (PartitionIndex(n as u32), StartAt::Latest)).collect(),
+            }),
+        ),
+        (
+            "listed offsets",
+            decode::<ListOffsetsReply>,
+            encoded(&ListOffsetsReply { partitions: (0..N).map(listed).collect() }),
+        ),
+        (
+            "delete records",
+            decode::<DeleteRecordsRequest>,
+            encoded(&DeleteRecordsRequest {
+                topic,
+                partitions: (0..N).map(|n| (PartitionIndex(n as u32), Offset(1))).collect(),
+            }),
+        ),
+        (
+            "a timestamp",
+            decode::<ListOffsetsRequest>,
+            encoded(&ListOffsetsRequest {
+                topic,
+                partitions: vec![(PartitionIndex(0), StartAt::Timestamp(Timestamp(1)))],
+            }),
+        ),
+    ]
+}
+
+const DECODERS: &[(&str, Decode)] = &[
+    ("hello", decode::<Hello>),
+    ("hello reply", decode::<HelloReply>),
+    ("metadata request", decode::<MetadataRequest>),
+    ("metadata reply", decode::<MetadataReply>),
+    ("create topic", decode::<CreateTopicRequest>),
+    ("alter topic", decode::<AlterTopicRequest>),
+    ("describe topic reply", decode::<DescribeTopicReply>),
+    ("fetch", decode::<FetchRequest>),
+    ("list offsets", decode::<ListOffsetsRequest>),
+    ("listed offsets", decode::<ListOffsetsReply>),
+    ("commit offsets", decode::<CommitOffsetsRequest>),
+    ("read offsets reply", decode::<ReadOffsetsReply>),
+    ("delete records", decode::<DeleteRecordsRequest>),
+    ("batch", |bytes| validate(bytes).is_ok()),
+    ("frames", |bytes| Frames::new(bytes).all(|frame| frame.is_ok_and(|frame| frame.check().is_ok()))),
+    ("snappy", |bytes| Compression::Snappy.decompress(bytes, &mut Vec::new()).is_ok()),
+];
+
+#[test]
+fn decoding_takes_a_small_multiple_of_what_is_decoded() {
+    for (name, decode, bytes) in dense() {
+        assert!(decode(&bytes), "{name} is a message");
+        check(name, decode, &bytes);
+    }
+
+    let mut rng = SmallRng::seed_from_u64(17);
+    let mut bytes = Vec::new();
+    for round in 0..4000 {
+        bytes.clear();
+        let len = rng.random_range(0..600);
+        bytes.resize(len, 0);
+        rng.fill_bytes(&mut bytes);
+        if round % 2 == 0 {
+            // Large counts in plausible places: where a list begins after fixed fields.
+            let at = rng.random_range(0..40);
+            if let Some(count) = bytes.get_mut(at..at + 4) {
+                let claim = u32::MAX >> rng.random_range(0..32);
+                count.copy_from_slice(&claim.to_le_bytes());
+            }
+            bytes.iter_mut().take(4).for_each(|byte| *byte &= 1);
+        }
+        for (name, decode) in DECODERS {
+            check(name, *decode, &bytes);
+        }
+    }
+
+    let mut bomb = BytesMut::new();
+    bomb.put_slice(&[0xff, 0xff, 0xff, 0x7f]);
+    bomb.put_bytes(0, 100);
+    check(
+        "snappy that claims 256 MiB",
+        |b| Compression::Snappy.decompress(b, &mut Vec::new()).is_ok(),
+        &bomb,
+    );
+}

@@ -1,0 +1,159 @@
+//! A pinned glommio executor. The shard's loop is its root future; the shard's ring is beside glommio's own.
+//!
+//! The executor sleeps in glommio's ring, so a read of an eventfd that the shard's ring signals wakes it. While the shard is busy the
+//! executor would never look at its own events: every [`PASS_AFTER`] the loop awaits a read that is always ready, which
+//! takes it through glommio's reactor once. (Yielding does not.)
+
+use std::cell::Cell;
+use std::io;
+use std::os::fd::{FromRawFd, IntoRawFd, OwnedFd};
+use std::rc::Rc;
+use std::time::Duration;
+
+use glommio::io::BufferedFile;
+use glommio::timer::Timer;
+use glommio::{LocalExecutor, LocalExecutorBuilder, Placement, PoolPlacement};
+use rustix::event::{EventfdFlags, eventfd};
+
+use crate::plane::{Instant, Plane, ShardApp, ShardIndex};
+use crate::start::{BoxError, Seat, Shard, StartError};
+use crate::uring::Turn;
+
+/// How long a busy shard keeps the executor from its own events.
+const PASS_AFTER: Duration = Duration::from_micros(500);
+
+/// Memory the executor registers three times for its own files. It has none that matter, and the default does not fit the common limit.
+const IO_MEMORY_BYTES: usize = 64 << 10;
+
+const RING_DEPTH: usize = 1024;
+
+/// Shorter ones make glommio park for ever with runnable tasks.
+const PREEMPT_TIMER: Duration = Duration::from_millis(10);
+
+/// Beats of the timer that wakes an executor that has parked although it had something to do (glommio 0.9.0 can): often while there
+/// is traffic, seldom enough to cost nothing when idle.
+const HEARTBEAT_BUSY: Duration = Duration::from_millis(10);
+const HEARTBEAT_IDLE: Duration = Duration::from_millis(250);
+
+/// Runs a shard to its end on the calling thread.
+pub(crate) fn run<A, F>(seat: Seat<A::Message>, make_app: &F)
+where
+    A: ShardApp + 'static,
+    F: Fn(ShardIndex, &mut dyn Plane<A::Message>) -> Result<A, BoxError>,
+{
+    let executor = match executor(seat.cpu.0) {
+        Ok(executor) => executor,
+        Err(e) => {
+            let what = format!("cannot start the executor of shard {} on CPU {}", seat.shard, seat.cpu.0);
+            return seat.leave(StartError::os(what)(e));
+        }
+    };
+    executor.run(async move {
+        match Parking::new() {
+            Err(e) => seat.leave(StartError::os("cannot make an eventfd")(e)),
+            Ok(parking) => {
+                if let Some(shard) = seat.take(make_app, Some(parking.signal_fd)) {
+                    run_shard(shard, &parking).await;
+                }
+                parking.close().await;
+            }
+        }
+    });
+}
+
+fn executor(cpu: usize) -> io::Result<LocalExecutor> {
+    LocalExecutorBuilder::new(Placement::Fixed(cpu))
+        .name("hw-shard")
+        .io_memory(IO_MEMORY_BYTES)
+        .ring_depth(RING_DEPTH)
+        .preempt_timer(PREEMPT_TIMER)
+        .blocking_thread_pool_placement(PoolPlacement::Unbound(1))
+        .make()
+        .map_err(io::Error::from)
+}
+
+async fn run_shard<A: ShardApp + 'static>(mut shard: Shard<A>, parking: &Parking) {
+    let turns = Rc::new(Cell::new(0));
+    let heartbeat = glommio::spawn_local(heartbeat(Rc::clone(&turns)));
+    let mut passed_at = Instant(0);
+    loop {
+        match shard.driver.turn(&mut shard.app, false) {
+            Turn::Exit => break,
+            Turn::Busy => {
+                turns.set(turns.get() + 1_u64);
+                if shard.driver.plane.now().since(passed_at) > PASS_AFTER {
+                    parking.pass().await;
+                    passed_at = shard.driver.plane.now();
+                }
+            }
+            Turn::Idle => {
+                if shard.driver.park() {
+                    parking.park().await;
+                    shard.driver.unpark();
+                    passed_at = shard.driver.plane.now();
+                }
+            }
+        }
+        if shard.is_abandoned() {
+            break;
+        }
+    }
+    heartbeat.cancel().await;
+}
+
+/// Wakes the executor now and then.
+async fn heartbeat(turns: Rc<Cell<u64>>) {
+    let mut seen = 0;
+    loop {
+        let busy = turns.get() != seen;
+        seen = turns.get();
+        Timer::new(if busy { HEARTBEAT_BUSY } else { HEARTBEAT_IDLE }).await;
+    }
+}
+
+/// The two files whose reads are the only things the loop ever awaits.
+struct Parking {
+    /// Signalled by the shard's ring.
+    signal: BufferedFile,
+    signal_fd: i32,
+    /// Always ready.
+    always: BufferedFile,
+}
+
+impl Parking {
+    fn new() -> io::Result<Self> {
+        let signal = eventfd(0, EventfdFlags::CLOEXEC)?.into_raw_fd();
+        let always = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::SEMAPHORE)?;
+        // Each read takes one of it: enough for longer than the machine will last.
+        rustix::io::write(&always, &(1_u64 << 62).to_ne_bytes())?;
+        // SAFETY: descriptors that nobody else owns; the file closes them.
+        let (signal_file, always) = unsafe {
+            (BufferedFile::from_raw_fd(signal), BufferedFile::from_raw_fd(OwnedFd::into_raw_fd(always)))
+        };
+        Ok(Self { signal: signal_file, signal_fd: signal, always })
+    }
+
+    /// Sleeps until the shard's ring has something. The counter adds up, so a signal before the read is not lost.
+    async fn park(&self) {
+        self.read(&self.signal).await;
+    }
+
+    /// Lets the executor look at its own events.
+    async fn pass(&self) {
+        self.read(&self.always).await;
+    }
+
+    async fn read(&self, file: &BufferedFile) {
+        if let Err(e) = file.read_at(0, 8).await {
+            // Never seen; without the pause a shard would spin on it.
+            tracing::error!(error = %e, "cannot read an eventfd");
+            Timer::new(Duration::from_millis(1)).await;
+        }
+    }
+
+    async fn close(self) {
+        // Eventfds have nothing to flush, so nothing can be lost.
+        let _ = self.signal.close().await;
+        let _ = self.always.close().await;
+    }
+}

@@ -1,0 +1,141 @@
+//! What can be wrong with a machine, found out before anything is started, and said in words that help.
+
+use std::io;
+
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+
+use crate::start::{HostKind, StartError};
+use crate::uring::build_ring;
+
+/// Memory glommio insists on being allowed to lock.
+const MEMLOCK_BYTES_MIN: u64 = 512 << 10;
+
+/// File descriptors without which a broker cannot do anything useful.
+const NOFILE_MIN: u64 = 256;
+
+/// Below this many file descriptors a broker works, but will run out of them under load.
+const NOFILE_ADVISED: u64 = 16 << 10;
+
+/// Oldest kernel that has everything the plane uses (completions deferred to the thread that asks for them).
+const KERNEL_MIN: &str = "6.1";
+
+/// Finds out whether shards can run here. Raises soft limits as far as they may be raised.
+pub(crate) fn check(host: HostKind) -> Result<(), StartError> {
+    build_ring(8).map_err(|e| StartError::Machine(explain_ring(&e, &kernel_release())))?;
+    let nofile = raise(Resource::Nofile, u64::MAX);
+    check_nofile(nofile)?;
+    if host == HostKind::Glommio {
+        check_memlock(raise(Resource::Memlock, MEMLOCK_BYTES_MIN))?;
+    }
+    Ok(())
+}
+
+fn kernel_release() -> String {
+    rustix::system::uname().release().to_string_lossy().into_owned()
+}
+
+/// Raises a soft limit towards `wanted`, no further than the hard limit, and returns what it is then.
+fn raise(resource: Resource, wanted: u64) -> u64 {
+    let limit = getrlimit(resource);
+    let (current, maximum) = (limit.current.unwrap_or(u64::MAX), limit.maximum.unwrap_or(u64::MAX));
+    let target = wanted.min(maximum);
+    if current >= target {
+        return current;
+    }
+    let raised = Rlimit { current: (target != u64::MAX).then_some(target), maximum: limit.maximum };
+    if setrlimit(resource, raised).is_ok() { target } else { current }
+}
+
+fn check_nofile(limit: u64) -> Result<(), StartError> {
+    if limit < NOFILE_MIN {
+        return Err(StartError::Machine(format!(
+            "this process may open only {limit} files and connections, fewer than {NOFILE_MIN}: raise the limit, with `ulimit -n 65536` \
+             in the shell or `LimitNOFILE=65536` in the systemd unit"
+        )));
+    }
+    if limit < NOFILE_ADVISED {
+        tracing::warn!(
+            limit,
+            "the limit of open files and connections is low; set `ulimit -n 65536` or `LimitNOFILE=65536`"
+        );
+    }
+    Ok(())
+}
+
+fn check_memlock(limit: u64) -> Result<(), StartError> {
+    if limit >= MEMLOCK_BYTES_MIN {
+        return Ok(());
+    }
+    Err(StartError::Machine(format!(
+        "this process may lock only {} KiB of memory, fewer than the {} KiB that io_uring buffers need: raise the limit, with \
+         `ulimit -l 8192` in the shell, `LimitMEMLOCK=8M` in the systemd unit or `--ulimit memlock=8388608` for a container",
+        limit >> 10,
+        MEMLOCK_BYTES_MIN >> 10
+    )))
+}
+
+/// Why a ring could not be set up, and what to do.
+fn explain_ring(e: &io::Error, kernel: &str) -> String {
+    let why = match e.raw_os_error() {
+        Some(libc::EPERM | libc::EACCES) => {
+            "io_uring is forbidden here: look at `sysctl kernel.io_uring_disabled` (it has to be 0, or 1 with this user in \
+             `kernel.io_uring_group`), and in a container allow it in the seccomp profile (for a test: `--security-opt seccomp=unconfined`)"
+                .to_string()
+        }
+        Some(libc::ENOSYS) => format!(
+            "this system has no io_uring: either a kernel older than {KERNEL_MIN}, or a seccomp profile that hides it (containers: \
+             `--security-opt seccomp=unconfined` for a test)"
+        ),
+        Some(libc::EINVAL) => {
+            format!("the io_uring of this kernel is too old: Linux {KERNEL_MIN} or newer is needed")
+        }
+        Some(libc::ENOMEM) => "io_uring cannot get the memory for a ring: raise the limit of locked memory (`ulimit -l 8192`, \
+                               `LimitMEMLOCK=8M`) or of the control group"
+            .to_string(),
+        Some(libc::EMFILE | libc::ENFILE) => {
+            "io_uring cannot open a ring: out of file descriptors; raise `ulimit -n` (LimitNOFILE=)".to_string()
+        }
+        _ => "io_uring cannot be set up".to_string(),
+    };
+    format!("{why} (kernel {kernel}: {e})")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check_explained(errno: i32, expect: &str) {
+        let text = explain_ring(&io::Error::from_raw_os_error(errno), "5.4.0");
+        assert!(text.contains(expect), "{text}");
+        assert!(text.contains("5.4.0"), "the kernel is named: {text}");
+    }
+
+    #[test]
+    fn a_forbidden_missing_or_old_io_uring_is_explained_with_what_to_do() {
+        check_explained(libc::EPERM, "kernel.io_uring_disabled");
+        check_explained(libc::ENOSYS, "seccomp");
+        check_explained(libc::EINVAL, "Linux 6.1 or newer");
+        check_explained(libc::ENOMEM, "ulimit -l");
+        check_explained(libc::EMFILE, "ulimit -n");
+        check_explained(libc::EIO, "cannot be set up");
+    }
+
+    #[test]
+    fn too_little_lockable_memory_is_refused_with_what_to_do() {
+        let e = check_memlock(64 << 10).expect_err("too low").to_string();
+        assert!(e.contains("only 64 KiB") && e.contains("512 KiB") && e.contains("LimitMEMLOCK"), "{e}");
+        check_memlock(8 << 20).expect("the common limit is enough");
+    }
+
+    #[test]
+    fn too_few_file_descriptors_are_refused_with_what_to_do() {
+        let e = check_nofile(64).expect_err("too low").to_string();
+        assert!(e.contains("only 64") && e.contains("LimitNOFILE"), "{e}");
+        check_nofile(1024).expect("works, with a warning");
+    }
+
+    #[test]
+    fn this_machine_passes() {
+        check(HostKind::Glommio).expect("tests need io_uring");
+    }
+}

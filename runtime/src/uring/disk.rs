@@ -1,0 +1,289 @@
+//! The log's way to the disk: direct writes and reads in the ring, slow work on names on the file thread.
+
+use std::io;
+use std::os::fd::AsRawFd;
+use std::path::Path;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use io_uring::{opcode, squeue, types};
+
+use super::UringPlane;
+use super::jobs::{Job, JobDone, JobKind};
+use super::limits::DISK_OPS_IN_FLIGHT_MAX;
+use super::ring::Cqe;
+use super::token::Op;
+use crate::buf::{AlignedBuf, PAGE_BYTES};
+use crate::fs::{DirEntry, Fs, OpenMode};
+use crate::osfs::OpenFile;
+use crate::plane::{Completion, Disk, Durability, FileId, FileJob, Token, WRITE_BYTES_MAX};
+use crate::slab::Key;
+
+/// A disk operation, from its start to its answer.
+pub(super) struct DiskOp {
+    token: Token,
+    /// Keeps the file open: closing its number does not take it from operations in flight.
+    file: Arc<OpenFile>,
+    at: u64,
+    /// Bytes that are done.
+    done: usize,
+    work: Work,
+}
+
+enum Work {
+    Write { data: Bytes, durability: Durability },
+    Read { buf: AlignedBuf },
+    Sync,
+}
+
+/// What a completion makes of an operation.
+enum Next {
+    Again,
+    Done(io::Result<()>),
+}
+
+impl DiskOp {
+    fn entry(&mut self) -> squeue::Entry {
+        let fd = types::Fd(self.file.as_raw_fd());
+        let at = self.at + self.done as u64;
+        match &mut self.work {
+            Work::Write { data, durability } => {
+                let rest = &data[self.done..];
+                let flags = match durability {
+                    Durability::Volatile => 0,
+                    Durability::Durable => libc::RWF_DSYNC,
+                };
+                opcode::Write::new(fd, rest.as_ptr(), rest.len() as u32).offset(at).rw_flags(flags).build()
+            }
+            Work::Read { buf } => {
+                let rest = &mut buf[self.done..];
+                opcode::Read::new(fd, rest.as_mut_ptr(), rest.len() as u32).offset(at).build()
+            }
+            Work::Sync => opcode::Fsync::new(fd).flags(types::FsyncFlags::DATASYNC).build(),
+        }
+    }
+
+    fn note(&mut self, outcome: io::Result<usize>) -> Next {
+        let n = match outcome {
+            Ok(n) => n,
+            Err(e) if matches!(e.raw_os_error(), Some(libc::EINTR | libc::EAGAIN)) => return Next::Again,
+            Err(e) => return Next::Done(Err(e)),
+        };
+        match &self.work {
+            Work::Sync => Next::Done(Ok(())),
+            Work::Write { data, .. } => {
+                if self.done + n == data.len() {
+                    return Next::Done(Ok(()));
+                }
+                // A write that stops inside a block is repeated from the start of that block: direct I/O knows no less.
+                let whole = n / PAGE_BYTES * PAGE_BYTES;
+                if whole == 0 {
+                    return Next::Done(Err(io::ErrorKind::WriteZero.into()));
+                }
+                self.done += whole;
+                Next::Again
+            }
+            Work::Read { buf } => {
+                self.done += n;
+                if n > 0 && self.done < buf.len() && n.is_multiple_of(PAGE_BYTES) {
+                    Next::Again
+                } else {
+                    Next::Done(Ok(()))
+                }
+            }
+        }
+    }
+
+    fn completion(self, result: io::Result<()>) -> Completion {
+        match self.work {
+            Work::Write { .. } => Completion::Write(result),
+            Work::Read { buf } => Completion::Read(result.map(|()| (buf, self.done))),
+            Work::Sync => Completion::Sync(result),
+        }
+    }
+}
+
+fn assert_pages(what: &str, at: u64, address: *const u8, bytes: usize) {
+    assert!(
+        at.is_multiple_of(PAGE_BYTES as u64)
+            && address.addr().is_multiple_of(PAGE_BYTES)
+            && bytes.is_multiple_of(PAGE_BYTES)
+            && bytes > 0,
+        "{what} of {bytes} bytes at {at} from {address:p}: whole pages only"
+    );
+}
+
+impl<M: Send + 'static> UringPlane<M> {
+    fn start_disk(&mut self, file: FileId, at: u64, token: Token, work: Work) {
+        match self.fs.file(file) {
+            Ok(file) => {
+                let op = DiskOp { token, file: Arc::clone(file), at, done: 0, work };
+                let key = self.disk_ops.insert(op);
+                self.disk_waiting.push_back(key);
+                self.start_disk_ops();
+            }
+            Err(e) => {
+                let completion = match work {
+                    Work::Write { .. } => Completion::Write(Err(e)),
+                    Work::Read { .. } => Completion::Read(Err(e)),
+                    Work::Sync => Completion::Sync(Err(e)),
+                };
+                self.answers.push_back((token, completion));
+            }
+        }
+    }
+
+    fn start_disk_ops(&mut self) {
+        while self.disk_in_flight < DISK_OPS_IN_FLIGHT_MAX
+            && let Some(key) = self.disk_waiting.pop_front()
+        {
+            self.disk_in_flight += 1;
+            self.push_disk_op(key);
+        }
+    }
+
+    fn push_disk_op(&mut self, key: Key) {
+        let Some(op) = self.disk_ops.get_mut(key) else { return };
+        let entry = op.entry();
+        // SAFETY: data, buffer and file are in the slab until the operation has completed, and not looked at meanwhile.
+        unsafe { self.ring.push(entry, Op::Disk(key)) };
+    }
+
+    /// A disk operation is over, unless it goes on.
+    pub(super) fn on_disk_completed(&mut self, key: Key, cqe: Cqe) -> Option<(Token, Completion)> {
+        let op = self.disk_ops.get_mut(key)?;
+        match op.note(cqe.outcome()) {
+            Next::Again => {
+                self.push_disk_op(key);
+                None
+            }
+            Next::Done(result) => {
+                self.disk_in_flight -= 1;
+                self.start_disk_ops();
+                let op = self.disk_ops.remove(key)?;
+                Some((op.token, op.completion(result)))
+            }
+        }
+    }
+
+    /// The file thread has done a job.
+    pub(super) fn on_job_done(&mut self, done: JobDone) {
+        let result = done.result.and_then(|file| self.fs.insert(file));
+        let completion = match done.kind {
+            JobKind::Create => Completion::Created(result),
+            JobKind::Replace => Completion::Replaced(result),
+        };
+        self.answers.push_back((done.token, completion));
+    }
+}
+
+impl<M: Send + 'static> Disk for UringPlane<M> {
+    fn write(&mut self, file: FileId, at: u64, data: Bytes, durability: Durability, token: Token) {
+        assert_pages("write", at, data.as_ptr(), data.len());
+        assert!(data.len() <= WRITE_BYTES_MAX, "a write of {} bytes", data.len());
+        self.start_disk(file, at, token, Work::Write { data, durability });
+    }
+
+    fn read(&mut self, file: FileId, at: u64, buf: AlignedBuf, token: Token) {
+        assert_pages("read", at, buf.as_ptr(), buf.len());
+        self.start_disk(file, at, token, Work::Read { buf });
+    }
+
+    fn sync(&mut self, file: FileId, token: Token) {
+        self.start_disk(file, 0, token, Work::Sync);
+    }
+
+    fn file_job(&mut self, job: FileJob, token: Token) {
+        let job = Job { shard: self.mailbox.shard(), token, work: job };
+        self.jobs.send(job).expect("the file thread runs for as long as a shard does");
+    }
+}
+
+impl<M: Send + 'static> Fs for UringPlane<M> {
+    fn create_dir_all(&mut self, path: &Path) -> io::Result<()> {
+        self.fs.create_dir_all(path)
+    }
+
+    fn list(&mut self, dir: &Path) -> io::Result<Vec<DirEntry>> {
+        self.fs.list(dir)
+    }
+
+    fn open(&mut self, path: &Path, mode: OpenMode) -> io::Result<FileId> {
+        self.fs.open(path, mode)
+    }
+
+    fn file_bytes(&mut self, file: FileId) -> io::Result<u64> {
+        self.fs.file_bytes(file)
+    }
+
+    fn read_at(&mut self, file: FileId, at: u64, buf: &mut [u8]) -> io::Result<usize> {
+        self.fs.read_at(file, at, buf)
+    }
+
+    fn write_at(&mut self, file: FileId, at: u64, data: &[u8]) -> io::Result<()> {
+        self.fs.write_at(file, at, data)
+    }
+
+    fn sync_file(&mut self, file: FileId) -> io::Result<()> {
+        self.fs.sync_file(file)
+    }
+
+    fn close_file(&mut self, file: FileId) {
+        self.fs.close_file(file);
+    }
+
+    fn create_file(&mut self, path: &Path, bytes: u64) -> io::Result<FileId> {
+        self.fs.create_file(path, bytes)
+    }
+
+    fn replace_file(&mut self, path: &Path, content: &[u8], bytes: u64) -> io::Result<FileId> {
+        self.fs.replace_file(path, content, bytes)
+    }
+
+    fn rename(&mut self, from: &Path, to: &Path) -> io::Result<()> {
+        self.fs.rename(from, to)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::osfs::OsFs;
+
+    fn op(work: Work) -> DiskOp {
+        let dir = tempfile::tempdir().expect("temporary directory");
+        let mut fs = OsFs::new();
+        let file = fs.create_file(&dir.path().join("f"), 4096).expect("create");
+        let file = Arc::clone(fs.file(file).expect("open"));
+        DiskOp { token: Token(1), file, at: 0, done: 0, work }
+    }
+
+    #[test]
+    fn a_short_write_goes_on_from_the_block_it_stopped_in() {
+        let data = AlignedBuf::zeroed(5 * PAGE_BYTES).freeze();
+        let mut op = op(Work::Write { data, durability: Durability::Durable });
+        assert!(matches!(op.note(Ok(2 * PAGE_BYTES + 512)), Next::Again));
+        assert_eq!(op.done, 2 * PAGE_BYTES);
+        assert!(matches!(op.note(Err(io::Error::from_raw_os_error(libc::EAGAIN))), Next::Again));
+        assert!(matches!(op.note(Ok(3 * PAGE_BYTES)), Next::Done(Ok(()))));
+        assert!(matches!(op.completion(Ok(())), Completion::Write(Ok(()))));
+    }
+
+    #[test]
+    fn a_write_that_makes_no_progress_or_fails_is_told() {
+        let data = AlignedBuf::zeroed(PAGE_BYTES).freeze();
+        let mut op = op(Work::Write { data, durability: Durability::Volatile });
+        assert!(matches!(op.note(Ok(0)), Next::Done(Err(_))));
+        let enospc = io::Error::from_raw_os_error(libc::ENOSPC);
+        assert!(matches!(op.note(Err(enospc)), Next::Done(Err(e)) if e.kind() == io::ErrorKind::StorageFull));
+    }
+
+    #[test]
+    fn a_short_read_goes_on_until_the_file_ends() {
+        let mut op = op(Work::Read { buf: AlignedBuf::new(4 * PAGE_BYTES) });
+        assert!(matches!(op.note(Ok(PAGE_BYTES)), Next::Again));
+        assert!(matches!(op.note(Ok(100)), Next::Done(Ok(()))), "only the end of the file is no whole page");
+        let Completion::Read(Ok((buf, filled))) = op.completion(Ok(())) else { panic!("a read") };
+        assert_eq!((buf.len(), filled), (4 * PAGE_BYTES, PAGE_BYTES + 100));
+    }
+}

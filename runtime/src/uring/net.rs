@@ -1,0 +1,429 @@
+//! Connections: accepting, sending, closing, moving.
+
+use std::io;
+use std::net::TcpListener;
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+
+use bytes::Bytes;
+use io_uring::{opcode, types};
+use rustix::net::{Shutdown, sockopt};
+
+use super::UringPlane;
+use super::conn::{Bulk, Conn, FlushFor, Move, Receiving, Scatter, State};
+use super::limits::{ACCEPT_RETRY_AFTER, CONNECTIONS_MAX, FLUSH_TIME_MAX, LINGER_TIME_MAX};
+use super::mesh::{Envelope, Moved};
+use super::ring::Cqe;
+use super::token::Op;
+use super::turn::Due;
+use crate::buf::AlignedBuf;
+use crate::plane::{Close, ClosedBecause, ConnId, ListenerId, Net, ShardIndex};
+use crate::slab::Key;
+
+/// One listening socket of a shard.
+pub(super) struct Listener {
+    /// None once it has stopped.
+    socket: Option<TcpListener>,
+    accepting: bool,
+}
+
+impl Listener {
+    pub(super) fn new(socket: TcpListener) -> Self {
+        Self { socket: Some(socket), accepting: false }
+    }
+}
+
+pub(super) fn conn_id(key: Key) -> ConnId {
+    ConnId(u64::from(key.generation) << 32 | u64::from(key.index))
+}
+
+pub(super) fn conn_key(conn: ConnId) -> Key {
+    Key { index: conn.0 as u32, generation: (conn.0 >> 32) as u32 }
+}
+
+impl<M: Send + 'static> UringPlane<M> {
+    /// Accepts from a listener until told otherwise.
+    pub(super) fn accept(&mut self, index: u16) {
+        let listener = &mut self.listeners[usize::from(index)];
+        let Some(socket) = &listener.socket else { return };
+        if listener.accepting || self.accept_stopped {
+            return;
+        }
+        listener.accepting = true;
+        let entry = opcode::AcceptMulti::new(types::Fd(socket.as_raw_fd())).flags(libc::SOCK_CLOEXEC).build();
+        // SAFETY: the entry names no memory; the socket is kept until this operation has ended (see `on_accepted`).
+        unsafe { self.ring.push(entry, Op::Accept(index)) };
+    }
+
+    /// A completion of an accept: the new connection, if there is one.
+    pub(super) fn on_accepted(&mut self, index: u16, cqe: Cqe) -> Option<Key> {
+        // SAFETY: a successful accept gives a new descriptor that nobody else knows of.
+        let result = cqe.outcome().map(|fd| unsafe { OwnedFd::from_raw_fd(fd as RawFd) });
+        let listener = &mut self.listeners[usize::from(index)];
+        if !cqe.more() {
+            listener.accepting = false;
+            if self.accept_stopped {
+                listener.socket = None;
+            } else if result.as_ref().is_err_and(is_exhaustion) {
+                self.timers.set(self.now.after(ACCEPT_RETRY_AFTER), Due::Accept(index));
+            } else {
+                self.accept(index);
+            }
+        }
+        match result {
+            // Dropping the socket tells the client; a descriptor that nobody reads would leave it waiting.
+            Ok(_) if self.accept_stopped => None,
+            Ok(socket) => self.adopt_accepted(socket, ListenerId(index)),
+            Err(e) => {
+                if is_exhaustion(&e) {
+                    tracing::warn!(
+                        error = %e,
+                        "cannot accept connections: out of file descriptors or memory; raise `ulimit -n` (LimitNOFILE=)"
+                    );
+                }
+                None
+            }
+        }
+    }
+
+    fn adopt_accepted(&mut self, socket: OwnedFd, listener: ListenerId) -> Option<Key> {
+        // A connection that is gone already has no peer.
+        let peer = rustix::net::getpeername(&socket).ok().flatten()?.try_into().ok()?;
+        // Replies are coalesced here; the kernel's own delay would only add to them.
+        let _ = sockopt::set_tcp_nodelay(&socket, true);
+        if self.conns.len() >= CONNECTIONS_MAX {
+            tracing::warn!(%peer, "refused a connection: this shard has {CONNECTIONS_MAX}");
+            return None;
+        }
+        Some(self.conns.insert(Conn::new(socket, listener, peer)))
+    }
+
+    pub(super) fn list_to_send(&mut self, key: Key) {
+        if let Some(conn) = self.conns.get_mut(key)
+            && !conn.listed
+            && !conn.sending
+        {
+            conn.listed = true;
+            self.to_send.push(key);
+        }
+    }
+
+    /// Starts a send for every connection that has something to send: what was queued during a turn leaves together.
+    pub(super) fn start_sends(&mut self) {
+        let mut listed = std::mem::take(&mut self.to_send);
+        for key in listed.drain(..) {
+            let Some(conn) = self.conns.get_mut(key) else { continue };
+            conn.listed = false;
+            if !conn.sending && !conn.out.is_empty() {
+                self.start_send(key);
+            }
+        }
+        self.to_send = listed;
+    }
+
+    fn start_send(&mut self, key: Key) {
+        let Some(conn) = self.conns.get_mut(key) else { return };
+        let fd = types::Fd(conn.socket.as_raw_fd());
+        conn.sending = true;
+        let scatter = conn.scatter.get_or_insert_with(|| {
+            // SAFETY: all zero bytes are a valid msghdr: null pointers and zero lengths.
+            Box::new(Scatter { pieces: Vec::new(), header: unsafe { std::mem::zeroed() } })
+        });
+        scatter.pieces.clear();
+        conn.out.take_off(|piece| {
+            scatter
+                .pieces
+                .push(libc::iovec { iov_base: piece.as_ptr().cast_mut().cast(), iov_len: piece.len() });
+        });
+        let entry = if let [piece] = scatter.pieces[..] {
+            let bytes = u32::try_from(piece.iov_len).unwrap_or(u32::MAX);
+            opcode::Send::new(fd, piece.iov_base.cast(), bytes).flags(libc::MSG_NOSIGNAL).build()
+        } else {
+            scatter.header.msg_iov = scatter.pieces.as_mut_ptr();
+            scatter.header.msg_iovlen = scatter.pieces.len();
+            opcode::SendMsg::new(fd, &raw const scatter.header).flags(libc::MSG_NOSIGNAL as u32).build()
+        };
+        // SAFETY: the pieces stay in place in `out`, and the scatter list and the socket in the connection, until this send has
+        // completed: `sending` keeps the connection in the slab and `out` does not touch pieces in flight.
+        unsafe { self.ring.push(entry, Op::Send(key)) };
+    }
+
+    /// A send is over: how many of its bytes to tell the application of.
+    pub(super) fn on_send_over(&mut self, key: Key, cqe: Cqe) -> Option<usize> {
+        let conn = self.conns.get_mut(key)?;
+        conn.sending = false;
+        let told = match cqe.outcome() {
+            Ok(sent) => {
+                conn.out.advance(sent);
+                (conn.is_live() && sent > 0).then_some(sent)
+            }
+            Err(e) => {
+                conn.out.advance(0);
+                if !is_passing(&e) {
+                    self.break_off(key, &e);
+                }
+                None
+            }
+        };
+        self.after_send(key);
+        told
+    }
+
+    fn after_send(&mut self, key: Key) {
+        let Some(conn) = self.conns.get_mut(key) else { return };
+        if !conn.out.is_empty() {
+            if !matches!(conn.state, State::Dead) {
+                self.list_to_send(key);
+            }
+        } else if !conn.sending {
+            match conn.state {
+                State::Flushing(FlushFor::Peer) => self.die(key, ClosedBecause::Peer),
+                State::Flushing(FlushFor::Local) => self.linger(key),
+                State::Moving(_) => self.leave(key),
+                State::Open | State::Lingering | State::Dead => {}
+            }
+        }
+        self.remove_if_over(key);
+    }
+
+    /// Sending has failed. What was received before that is still told, if a receive is on its way to bring it.
+    fn break_off(&mut self, key: Key, e: &io::Error) {
+        let Some(conn) = self.conns.get_mut(key) else { return };
+        conn.out.clear();
+        match conn.state {
+            State::Open if conn.receiving != Receiving::Nothing => conn.broken = Some(e.to_string()),
+            State::Open => self.die(key, ClosedBecause::Error(e.to_string())),
+            State::Flushing(FlushFor::Peer) => self.die(key, ClosedBecause::Peer),
+            State::Flushing(FlushFor::Local) => self.die(key, ClosedBecause::Local),
+            State::Lingering | State::Dead | State::Moving(_) => {}
+        }
+    }
+
+    /// The other side has sent its last byte. It may still read.
+    pub(super) fn on_finished(&mut self, key: Key) {
+        let Some(conn) = self.conns.get_mut(key) else { return };
+        conn.finished = true;
+        conn.bulk = None;
+        match conn.state {
+            State::Open => match conn.broken.take() {
+                Some(why) => self.die(key, ClosedBecause::Error(why)),
+                None if conn.out.is_empty() && !conn.sending => self.die(key, ClosedBecause::Peer),
+                None => {
+                    conn.state = State::Flushing(FlushFor::Peer);
+                    self.timers.set(self.now.after(FLUSH_TIME_MAX), Due::GiveUp(key));
+                }
+            },
+            State::Lingering => self.die_silently(key),
+            State::Flushing(_) | State::Dead | State::Moving(_) => {}
+        }
+    }
+
+    /// Receiving has failed.
+    pub(super) fn on_receive_failed(&mut self, key: Key, e: &io::Error) {
+        let Some(conn) = self.conns.get_mut(key) else { return };
+        conn.bulk = None;
+        match conn.state {
+            State::Open => {
+                let why = conn.broken.take().unwrap_or_else(|| e.to_string());
+                self.die(key, ClosedBecause::Error(why));
+            }
+            State::Flushing(FlushFor::Peer) => self.die(key, ClosedBecause::Peer),
+            State::Flushing(FlushFor::Local) => self.die(key, ClosedBecause::Local),
+            State::Lingering => self.die_silently(key),
+            State::Dead | State::Moving(_) => conn.finished = true,
+        }
+    }
+
+    /// A connection has had its time to flush or linger.
+    pub(super) fn give_up(&mut self, key: Key) {
+        let Some(conn) = self.conns.get_mut(key) else { return };
+        match conn.state {
+            State::Flushing(FlushFor::Peer) => self.die(key, ClosedBecause::Peer),
+            State::Flushing(FlushFor::Local) => self.die(key, ClosedBecause::Local),
+            State::Lingering => self.die_silently(key),
+            State::Open | State::Dead | State::Moving(_) => {}
+        }
+    }
+
+    fn linger(&mut self, key: Key) {
+        let Some(conn) = self.conns.get_mut(key) else { return };
+        // Fails if the connection broke meanwhile, which its receive will tell.
+        let _ = rustix::net::shutdown(&conn.socket, Shutdown::Write);
+        self.closed.push_back((conn_id(key), ClosedBecause::Local));
+        if conn.finished {
+            self.die_silently(key);
+        } else {
+            conn.state = State::Lingering;
+            self.timers.set(self.now.after(LINGER_TIME_MAX), Due::GiveUp(key));
+            self.list_to_receive(key);
+        }
+    }
+
+    fn die(&mut self, key: Key, because: ClosedBecause) {
+        self.closed.push_back((conn_id(key), because));
+        self.die_silently(key);
+    }
+
+    fn die_silently(&mut self, key: Key) {
+        let Some(conn) = self.conns.get_mut(key) else { return };
+        conn.state = State::Dead;
+        conn.bulk = conn.bulk.take().filter(|_| conn.receiving == Receiving::Bulk);
+        conn.out.clear();
+        if !conn.is_quiet() {
+            // Ends a receive or send that waits; if it fails they have ended by themselves, and the cancellations see to the rest.
+            let _ = rustix::net::shutdown(&conn.socket, Shutdown::Both);
+        }
+        if conn.sending {
+            self.cancel(Op::Send(key));
+        }
+        self.cancel_receive(key);
+        self.remove_if_over(key);
+    }
+
+    pub(super) fn cancel_receive(&mut self, key: Key) {
+        if let Some(conn) = self.conns.get_mut(key)
+            && conn.receiving != Receiving::Nothing
+            && !conn.receive_cancelled
+        {
+            conn.receive_cancelled = true;
+            self.cancel(Op::Recv(key));
+        }
+    }
+
+    pub(super) fn cancel(&mut self, op: Op) {
+        let entry = opcode::AsyncCancel::new(op.pack()).build();
+        // SAFETY: the entry names no memory.
+        unsafe { self.ring.push(entry, Op::Quiet) };
+    }
+
+    pub(super) fn remove_if_over(&mut self, key: Key) {
+        if let Some(conn) = self.conns.get(key)
+            && matches!(conn.state, State::Dead)
+            && conn.is_quiet()
+        {
+            self.conns.remove(key);
+        }
+    }
+
+    /// A moving connection has nothing in the kernel any more: off it goes.
+    fn leave(&mut self, key: Key) {
+        if !self.conns.get(key).is_some_and(Conn::is_quiet) {
+            return;
+        }
+        let Some(conn) = self.conns.remove(key) else { return };
+        let State::Moving(moving) = conn.state else { return };
+        let Move { to, baggage, unread } = *moving;
+        let Conn { socket, listener, peer, .. } = conn;
+        self.post_envelope(
+            to,
+            Envelope::Connection(Box::new(Moved { socket, listener, peer, baggage, unread })),
+        );
+    }
+
+    /// A connection has arrived from another shard.
+    pub(super) fn adopt_moved(&mut self, moved: Moved<M>) -> (Key, M, Bytes) {
+        let key = self.conns.insert(Conn::new(moved.socket, moved.listener, moved.peer));
+        (key, moved.baggage, moved.unread)
+    }
+
+    fn live(&mut self, conn: ConnId) -> Option<&mut Conn<M>> {
+        self.conns.get_mut(conn_key(conn)).filter(|conn| conn.is_live())
+    }
+
+    pub(super) fn migrate_conn(&mut self, id: ConnId, to: ShardIndex, baggage: M, unread: Bytes) {
+        let key = conn_key(id);
+        let Some(conn) = self.live(id) else { return };
+        assert!(
+            conn.hello && conn.receiving == Receiving::Nothing,
+            "only a connection in hello mode can move"
+        );
+        conn.state = State::Moving(Box::new(Move { to, baggage, unread }));
+        if conn.out.is_empty() {
+            self.leave(key);
+        }
+    }
+}
+
+impl<M: Send + 'static> Net for UringPlane<M> {
+    fn send(&mut self, conn: ConnId, data: Bytes) {
+        let Some(c) = self.live(conn) else { return };
+        if c.broken.is_none() {
+            c.out.push(data);
+            self.list_to_send(conn_key(conn));
+        }
+    }
+
+    fn send_queue_bytes(&self, conn: ConnId) -> usize {
+        self.conns.get(conn_key(conn)).map_or(0, |c| c.out.bytes())
+    }
+
+    fn stream(&mut self, conn: ConnId) {
+        if let Some(c) = self.live(conn) {
+            c.hello = false;
+            self.list_to_receive(conn_key(conn));
+        }
+    }
+
+    fn recv_into(&mut self, conn: ConnId, buf: AlignedBuf, filled: usize, end: usize) {
+        assert!(filled <= end && end <= buf.len(), "a bulk from {filled} to {end} of {} bytes", buf.len());
+        if let Some(c) = self.live(conn) {
+            assert!(c.bulk.is_none(), "one bulk at a time");
+            c.bulk = Some(Bulk { buf, filled, end });
+            self.list_to_receive(conn_key(conn));
+        }
+    }
+
+    fn pause(&mut self, conn: ConnId) {
+        if let Some(c) = self.live(conn) {
+            c.paused = true;
+            self.list_to_receive(conn_key(conn));
+        }
+    }
+
+    fn resume(&mut self, conn: ConnId) {
+        if let Some(c) = self.live(conn) {
+            c.paused = false;
+            self.list_to_receive(conn_key(conn));
+        }
+    }
+
+    fn close(&mut self, conn: ConnId, how: Close) {
+        let key = conn_key(conn);
+        let Some(c) = self.live(conn) else { return };
+        if how == Close::Now || c.broken.is_some() {
+            self.die(key, ClosedBecause::Local);
+            return;
+        }
+        c.state = State::Flushing(FlushFor::Local);
+        c.paused = false;
+        if c.out.is_empty() && !c.sending {
+            self.linger(key);
+        } else {
+            self.timers.set(self.now.after(FLUSH_TIME_MAX), Due::GiveUp(key));
+            self.list_to_receive(key);
+        }
+    }
+
+    fn stop_accepting(&mut self) {
+        self.accept_stopped = true;
+        for index in 0..self.listeners.len() {
+            let listener = &mut self.listeners[index];
+            if listener.accepting {
+                self.cancel(Op::Accept(index as u16));
+            } else {
+                listener.socket = None;
+            }
+        }
+    }
+}
+
+fn is_exhaustion(e: &io::Error) -> bool {
+    matches!(e.raw_os_error(), Some(libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM))
+}
+
+/// Whether trying again is all there is to do.
+pub(super) fn is_passing(e: &io::Error) -> bool {
+    matches!(
+        e.raw_os_error(),
+        Some(libc::EINTR | libc::EAGAIN | libc::ENOBUFS | libc::ECANCELED | libc::ENOMEM)
+    )
+}

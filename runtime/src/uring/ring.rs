@@ -1,0 +1,178 @@
+//! One io_uring ring: entries in, completions out.
+
+use std::collections::VecDeque;
+use std::io;
+use std::os::fd::{AsRawFd, RawFd};
+use std::sync::atomic::{Ordering, fence};
+use std::time::Duration;
+
+use io_uring::squeue::Flags;
+use io_uring::{IoUring, cqueue, squeue, types};
+
+use super::limits::COMPLETIONS_PER_SUBMISSION;
+use super::token::Op;
+
+/// A completion, copied out of the ring.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Cqe {
+    pub(super) op: Op,
+    pub(super) result: i32,
+    flags: u32,
+}
+
+impl Cqe {
+    /// Whether the operation goes on and will complete again.
+    pub(super) fn more(self) -> bool {
+        cqueue::more(self.flags)
+    }
+
+    /// The provided buffer that was filled.
+    pub(super) fn buffer(self) -> Option<u16> {
+        cqueue::buffer_select(self.flags)
+    }
+
+    pub(super) fn outcome(self) -> io::Result<usize> {
+        usize::try_from(self.result).map_err(|_| io::Error::from_raw_os_error(-self.result))
+    }
+}
+
+/// How a ring is set up: one thread submits, and completions are worked off only when that thread asks for them.
+/// Also what the preflight tries.
+pub(crate) fn build(entries: u32) -> io::Result<IoUring> {
+    IoUring::builder()
+        .setup_single_issuer()
+        .setup_defer_taskrun()
+        .setup_taskrun_flag()
+        .setup_submit_all()
+        .setup_clamp()
+        .setup_cqsize(entries.next_power_of_two() * COMPLETIONS_PER_SUBMISSION)
+        .build(entries)
+}
+
+pub(super) struct Ring {
+    uring: IoUring,
+    /// Completions taken out of the ring early, to make room while submitting.
+    taken: VecDeque<Cqe>,
+    /// Operations whose last completion has not been taken yet.
+    in_flight: usize,
+}
+
+impl Ring {
+    /// To be called on the thread that will use it.
+    pub(super) fn new(entries: u32) -> io::Result<Self> {
+        Ok(Self { uring: build(entries)?, taken: VecDeque::new(), in_flight: 0 })
+    }
+
+    pub(super) fn fd(&self) -> RawFd {
+        self.uring.as_raw_fd()
+    }
+
+    pub(super) fn in_flight(&self) -> usize {
+        self.in_flight
+    }
+
+    pub(super) fn uring(&self) -> &IoUring {
+        &self.uring
+    }
+
+    /// Queues an operation.
+    ///
+    /// # Safety
+    /// The memory and the file that the entry names stay valid and, where the kernel writes, untouched until the last completion of `op`
+    /// has been taken from [`pop`](Self::pop).
+    pub(super) unsafe fn push(&mut self, entry: squeue::Entry, op: Op) {
+        let mut entry = entry.user_data(op.pack());
+        if op.is_awaited() {
+            self.in_flight += 1;
+        } else {
+            entry = entry.flags(Flags::SKIP_SUCCESS);
+        }
+        // SAFETY: the caller keeps what the entry names valid.
+        while unsafe { self.uring.submission().push(&entry) }.is_err() {
+            self.submit();
+        }
+    }
+
+    /// Whether a system call would do anything.
+    pub(super) fn has_work(&mut self) -> bool {
+        let queue = self.uring.submission();
+        !queue.is_empty() || queue.taskrun() || queue.cq_overflow()
+    }
+
+    /// Hands queued operations to the kernel and lets it post what has completed.
+    pub(super) fn submit(&mut self) {
+        if !self.has_work() {
+            return;
+        }
+        match self.uring.submit() {
+            Ok(_) => {}
+            Err(e) => self.recover(&e),
+        }
+    }
+
+    /// The same, and sleeps until something has completed or this much time has passed.
+    pub(super) fn submit_and_wait(&mut self, timeout: Option<Duration>) {
+        let result = match timeout {
+            None => self.uring.submit_and_wait(1),
+            Some(timeout) => {
+                let timespec = types::Timespec::from(timeout);
+                self.uring.submitter().submit_with_args(1, &types::SubmitArgs::new().timespec(&timespec))
+            }
+        };
+        match result {
+            Err(e) if e.raw_os_error() == Some(libc::ETIME) => {}
+            Err(e) => self.recover(&e),
+            Ok(_) => {}
+        }
+    }
+
+    /// What a failed submission means: nothing (a signal), or that completions have to be taken first.
+    fn recover(&mut self, e: &io::Error) {
+        match e.raw_os_error() {
+            Some(libc::EINTR) => {}
+            Some(libc::EBUSY | libc::EAGAIN | libc::ENOMEM) => {
+                while let Some(cqe) = self.pop_ring() {
+                    self.taken.push_back(cqe);
+                }
+            }
+            _ => panic!("io_uring_enter failed: {e}"),
+        }
+    }
+
+    /// The next completion.
+    pub(super) fn pop(&mut self) -> Option<Cqe> {
+        let cqe = self.taken.pop_front().or_else(|| self.pop_ring())?;
+        if cqe.op.is_awaited() && !cqe.more() {
+            self.in_flight -= 1;
+        }
+        Some(cqe)
+    }
+
+    fn pop_ring(&mut self) -> Option<Cqe> {
+        let entry = self.uring.completion().next()?;
+        Some(Cqe { op: Op::unpack(entry.user_data()), result: entry.result(), flags: entry.flags() })
+    }
+
+    /// Whether completions wait, in the ring or in the kernel.
+    pub(super) fn is_ready(&mut self) -> bool {
+        !self.taken.is_empty() || !self.uring.completion().is_empty() || self.has_work()
+    }
+
+    /// Has completions signal this eventfd, between [`listen`](Self::listen) and [`mute`](Self::mute).
+    pub(super) fn register_eventfd(&mut self, eventfd: RawFd) -> io::Result<()> {
+        self.uring.submitter().register_eventfd(eventfd)?;
+        self.mute();
+        Ok(())
+    }
+
+    /// Signals the eventfd from now on. Check [`is_ready`](Self::is_ready) afterwards: earlier completions gave no signal.
+    pub(super) fn listen(&mut self) {
+        self.uring.completion().enable_eventfd();
+        // The kernel marks the ring and then looks at the flag; this thread sets the flag and then looks at the ring.
+        fence(Ordering::SeqCst);
+    }
+
+    pub(super) fn mute(&mut self) {
+        self.uring.completion().disable_eventfd();
+    }
+}

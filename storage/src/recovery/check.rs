@@ -1,0 +1,52 @@
+//! Whether bytes are the frame that a place calls for.
+
+use highwater_protocol::frame::{FrameError, FrameHeader};
+use highwater_protocol::ids::{Incarnation, LeaderEpoch, LogIndex, Offset};
+
+use super::decide::Found;
+
+/// No partition gets there; below it, adding a batch's length cannot overflow.
+const OFFSET_MAX: i64 = i64::MAX - (1 << 33);
+
+/// What the next frame has to be.
+#[derive(Clone, Copy)]
+pub(super) struct Next {
+    pub(super) incarnation: Incarnation,
+    pub(super) tag: u32,
+    pub(super) index: LogIndex,
+    pub(super) offset: Offset,
+    pub(super) epoch: Option<LeaderEpoch>,
+}
+
+/// Whether a header is of this extent's life and partition at all.
+pub(super) fn is_ours(header: &FrameHeader, next: &Next) -> bool {
+    header.incarnation.get() == next.incarnation.0 && header.partition_tag.get() == next.tag
+}
+
+/// Compares a header whose checksum is right with what the place calls for.
+pub(super) fn chain(header: &FrameHeader, next: &Next) -> Found {
+    if header.incarnation.get() < next.incarnation.0 {
+        return Found::Older;
+    }
+    let fits = is_ours(header, next)
+        && header.index.get() == next.index.0
+        && header.base_offset.get() == next.offset.0
+        && header.durable_index.get() <= header.index.get()
+        && (0..OFFSET_MAX).contains(&header.base_offset.get())
+        && next.epoch.is_none_or(|epoch| epoch.0 <= header.leader_epoch.get());
+    if fits { Found::Valid } else { Found::Misdirected }
+}
+
+/// The header at the start of `bytes`, and what it amounts to at this place.
+pub(super) fn header<'a>(bytes: &'a [u8], next: &Next) -> Result<&'a FrameHeader, Found> {
+    match FrameHeader::parse(bytes) {
+        Ok((header, _)) => match chain(header, next) {
+            Found::Valid => Ok(header),
+            other => Err(other),
+        },
+        Err(FrameError::Zero) => Err(Found::Zero),
+        // The checksum is right, so it was written like this.
+        Err(FrameError::Version(_) | FrameError::Kind(_) | FrameError::Flags) => Err(Found::NewerVersion),
+        Err(_) => Err(Found::Bad),
+    }
+}

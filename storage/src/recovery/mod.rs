@@ -1,0 +1,248 @@
+//! Reading a log after a crash: where it ends, what is missing, and what may be dropped.
+//!
+//! [`scan`] walks the frames of an extent from a place where one is known to begin. Every frame must be of this life of the extent and
+//! of this partition, with the next index, the next offset and an epoch that does not go back. At the first position where that fails it
+//! looks ahead over the bytes that can have been in flight, and [`decide`] says what it means. Where frames are
+//! missing that had been acknowledged, the scan goes on behind the gap, so that the rest can be served.
+//!
+//! Sizes never tell the end; frames do. And a bad checksum never means that what follows is worthless.
+
+mod check;
+mod decide;
+mod look_ahead;
+#[cfg(test)]
+mod tests;
+mod window;
+
+use highwater_protocol::frame::{FRAME_HEADER_BYTES, Frame, FrameKind};
+use highwater_protocol::ids::{LeaderEpoch, LogIndex, Offset};
+
+use crate::expect::{Expectation, ExtentBytes, Mark};
+
+pub use decide::{Decision, Found, Later, decide};
+
+use check::Next;
+use look_ahead::LookAhead;
+use window::Window;
+
+/// A part of a log that is not there though it had been durable.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Gap {
+    /// The frame that is missing.
+    pub from: Mark,
+    /// The next frame that is there; `None` if there is none in this extent.
+    pub to: Option<Mark>,
+    /// What rests in its place.
+    pub found: Found,
+    /// [`Decision::Hole`] or [`Decision::Rot`].
+    pub decision: Decision,
+}
+
+/// A damaged padding frame: nothing is missing, the next frame is where it should be.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct SkippedPadding {
+    /// Where the padding frame should be.
+    pub from: u32,
+    /// Where the next frame is.
+    pub to: u32,
+}
+
+/// What a scan found.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Scanned {
+    /// Behind the last valid frame.
+    pub end: Mark,
+    /// What rests there.
+    pub found: Found,
+    /// What that means: never [`Decision::Keep`]. With [`Decision::Hole`] or [`Decision::Rot`], the last of `gaps` tells more.
+    pub decision: Decision,
+    /// What is missing. A partition with gaps is faulty: it refuses appends and serves the rest.
+    pub gaps: Vec<Gap>,
+    /// Padding that is damaged. A partition is none the worse for it.
+    pub skipped: Vec<SkippedPadding>,
+    /// Epoch of the last frame.
+    pub last_epoch: Option<LeaderEpoch>,
+    /// Valid frames.
+    pub frames: u64,
+    /// Largest `durable_index` of any frame seen: every frame with a lower index had been durable. May speak of an earlier extent.
+    pub durable_index_max: LogIndex,
+    /// Bytes read.
+    pub bytes_read: u64,
+    /// Positions of pages that could not be read.
+    pub unreadable: Vec<u32>,
+    /// A frame was found where it does not belong: the disk wrote it elsewhere than it was told.
+    pub misdirected: bool,
+}
+
+/// Walks the frames of an extent, giving each valid one to `visit` with its position, padding included. Every bit of them is checked.
+pub fn scan(
+    expect: &Expectation,
+    bytes: &mut dyn ExtentBytes,
+    visit: &mut dyn FnMut(u32, &Frame<'_>),
+) -> Scanned {
+    let end = expect.sealed_at.unwrap_or(expect.extent_bytes).min(expect.extent_bytes);
+    let mut walk = Walk {
+        window: Window::new(bytes, end),
+        expect,
+        end,
+        at: expect.start,
+        next: Next {
+            incarnation: expect.start.incarnation,
+            tag: expect.tag,
+            index: expect.start.index,
+            offset: expect.start.offset,
+            epoch: None,
+        },
+        frames: 0,
+        durable_index_max: LogIndex(0),
+        misdirected: false,
+    };
+    let mut gaps = Vec::new();
+    let mut skipped = Vec::new();
+    loop {
+        let (found, skip) = walk.frames(visit);
+        let position = walk.at.position;
+        if !matches!(found, Found::Sealed | Found::NewerVersion)
+            && let Some(to) = look_ahead::behind_padding(&mut walk.window, &walk.next, position, end)
+        {
+            skipped.push(SkippedPadding { from: position, to });
+            walk.at.position = to;
+            continue;
+        }
+        let (decision, ahead) = walk.decide(found, skip);
+        if matches!(decision, Decision::Hole | Decision::Rot) {
+            gaps.push(Gap { from: walk.at, to: ahead.resume, found, decision });
+            if let Some(resume) = ahead.resume {
+                walk.go_to(resume);
+                continue;
+            }
+        }
+        return Scanned {
+            end: walk.at,
+            found,
+            decision,
+            gaps,
+            skipped,
+            last_epoch: walk.next.epoch,
+            frames: walk.frames,
+            durable_index_max: walk.durable_index_max,
+            bytes_read: walk.window.bytes_read,
+            unreadable: walk.window.unreadable,
+            misdirected: walk.misdirected,
+        };
+    }
+}
+
+struct Walk<'a> {
+    window: Window<'a>,
+    expect: &'a Expectation,
+    /// Frames end here at the latest.
+    end: u32,
+    at: Mark,
+    next: Next,
+    frames: u64,
+    durable_index_max: LogIndex,
+    misdirected: bool,
+}
+
+impl Walk<'_> {
+    /// Takes frames as long as they are the next ones. Tells what rests behind them, and where a frame that is bad but whose
+    /// header is right would end: what is inside it is no frame.
+    fn frames(&mut self, visit: &mut dyn FnMut(u32, &Frame<'_>)) -> (Found, Option<u32>) {
+        loop {
+            let position = self.at.position;
+            let left = self.end.saturating_sub(position) as usize;
+            if left < FRAME_HEADER_BYTES {
+                // The writer leaves no room that a frame would need, so this says that the extent is full. Sealed at a place that
+                // is not the end of a frame cannot happen: that place was behind a frame when it was written.
+                return (
+                    if left == 0 || self.expect.sealed_at.is_none() { Found::Sealed } else { Found::Bad },
+                    None,
+                );
+            }
+            let bytes = self.window.get(position, FRAME_HEADER_BYTES);
+            let whole = match check::header(bytes, &self.next) {
+                Ok(header) => header.frame_bytes(),
+                Err(found) => return (self.unless_unreadable(found, position, FRAME_HEADER_BYTES), None),
+            };
+            if whole > left {
+                return (Found::Bad, None);
+            }
+            let behind = position + whole as u32;
+            let Ok(frame) = Frame::checked(self.window.get(position, whole)) else {
+                return (self.unless_unreadable(Found::Bad, position, whole), Some(behind));
+            };
+            visit(position, &frame);
+            let header = frame.header();
+            self.frames += 1;
+            self.durable_index_max = self.durable_index_max.max(LogIndex(header.durable_index.get()));
+            self.next.epoch = Some(LeaderEpoch(header.leader_epoch.get()));
+            let index = match frame.kind() {
+                FrameKind::Padding => self.at.index,
+                FrameKind::Batch | FrameKind::EpochStart => self.at.index.next(),
+            };
+            let offset = Offset(header.next_offset());
+            self.go_to(Mark { position: behind, index, offset, ..self.at });
+        }
+    }
+
+    fn go_to(&mut self, mark: Mark) {
+        self.at = mark;
+        self.next.index = mark.index;
+        self.next.offset = mark.offset;
+    }
+
+    /// Unreadable bytes are zero in memory; what was found in them says nothing.
+    fn unless_unreadable(&self, found: Found, position: u32, len: usize) -> Found {
+        if self.window.is_unreadable(position..position + len as u32) { Found::Unreadable } else { found }
+    }
+
+    fn decide(&mut self, found: Found, skip: Option<u32>) -> (Decision, LookAhead) {
+        if found == Found::Sealed {
+            return (decide(found, false, Later::None), LookAhead::default());
+        }
+        self.misdirected |= found == Found::Misdirected;
+        let sealed_behind = self.expect.sealed_at.is_some_and(|at| self.at.position < at);
+        let hint = self.expect.durable_hint > self.at.index || sealed_behind;
+        let from = skip.unwrap_or(self.at.position + 8);
+        // What is known to have been durable is looked for to the end.
+        let to = if hint {
+            self.end
+        } else {
+            self.at.position.saturating_add(self.expect.unacked_bytes_max).min(self.end)
+        };
+        let ahead = look_ahead::look_ahead(&mut self.window, &self.next, from, to);
+        self.durable_index_max = self.durable_index_max.max(ahead.durable_index_max);
+        let decision = decide(found, hint, ahead.later);
+        if matches!(decision, Decision::Rot | Decision::Hole) && ahead.resume.is_none() && to < self.end {
+            // The decision stands; what the log goes on with may begin further behind.
+            let further = look_ahead::look_ahead(&mut self.window, &self.next, to, self.end);
+            return (decision, further);
+        }
+        // An unreadable page in the window may hide frames that were in flight: they must not come back.
+        let hidden = self.window.first_unreadable(self.at.position..to).is_some();
+        match decision {
+            Decision::End | Decision::Truncate { seal: false } if hidden => {
+                (Decision::Truncate { seal: true }, ahead)
+            }
+            decision => (decision, ahead),
+        }
+    }
+}
+
+/// Whether a frame of this extent's life within `unacked_bytes_max` behind its start proves that the frame with `index`, of an
+/// earlier extent of the partition, had been durable. For an extent that begins behind a gap.
+pub fn proves_durable(expect: &Expectation, bytes: &mut dyn ExtentBytes, index: LogIndex) -> Later {
+    let end = expect.sealed_at.unwrap_or(expect.extent_bytes).min(expect.extent_bytes);
+    let mut window = Window::new(bytes, end);
+    let next = Next {
+        incarnation: expect.start.incarnation,
+        tag: expect.tag,
+        index,
+        offset: Offset(0),
+        epoch: None,
+    };
+    let from = expect.start.position;
+    let to = from.saturating_add(expect.unacked_bytes_max).min(end);
+    look_ahead::look_ahead(&mut window, &next, from, to).later
+}

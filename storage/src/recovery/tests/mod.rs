@@ -1,0 +1,4 @@
+//! Scans of extents built by hand.
+
+mod extent;
+mod scans;

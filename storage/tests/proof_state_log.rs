@@ -1,0 +1,117 @@
+//! The state log on a disk with a volatile cache: every image that a power cut could have left of a recorded run is opened, and again
+//! after a power cut in the middle of that.
+//!
+//! `HIGHWATER_PROOF=long cargo test -p highwater-storage --test proof_state_log` runs more seeds.
+
+use std::path::Path;
+
+use bytes::Bytes;
+use highwater_protocol::ids::ClusterId;
+use highwater_runtime::fs::Fs as _;
+use highwater_runtime::sim::{DiskHarness, DiskImage, SimDisk};
+use highwater_storage::state_log::{Owner, Recovered, Seq, StateLog};
+use rand::rngs::SmallRng;
+use rand::{RngExt as _, SeedableRng as _};
+
+const OWNER: Owner = Owner { purpose: *b"test", cluster: ClusterId([3; 16]) };
+const FILE_BYTES: u64 = 32 << 10;
+
+fn open(disk: &mut DiskHarness) -> (StateLog, Recovered) {
+    let opened = StateLog::open_sized(disk, Path::new("/d/meta"), OWNER, 1, FILE_BYTES);
+    opened.expect("a power cut never loses a log")
+}
+
+fn on(image: &DiskImage, seed: u64) -> DiskHarness {
+    DiskHarness::on(SimDisk::from_image(image, seed))
+}
+
+/// The state is a count of payloads and their numbers: payload `n` says so and is `n`'s pseudorandom length.
+fn payload(n: u64) -> Vec<u8> {
+    let bytes = 8 + (n * 2_654_435_761 % 6000) as usize;
+    n.to_le_bytes().into_iter().cycle().take(bytes).collect()
+}
+
+/// How many payloads a recovered log holds; each must be what was appended.
+fn count(recovered: &Recovered) -> u64 {
+    assert!(recovered.damage.is_empty(), "a power cut is not damage: {:?}", recovered.damage);
+    let mut n =
+        recovered.snapshot.as_ref().map_or(0, |s| u64::from_le_bytes(s[..8].try_into().expect("eight")));
+    for record in &recovered.records {
+        n += 1;
+        assert_eq!(record[..], payload(n));
+    }
+    n
+}
+
+fn check(image: &DiskImage, durable: u64, appended: u64, seed: u64) {
+    let mut disk = on(image, seed);
+    disk.disk().record();
+    let (mut log, recovered) = open(&mut disk);
+    let n = count(&recovered);
+    assert!((durable..=appended).contains(&n), "{durable} durable, {appended} appended, {n} recovered");
+    assert_eq!(log.durable(), Seq(n));
+    // Told is told: a power cut during or after recovery takes nothing of it away once it is done.
+    let recording = disk.disk().take_recording();
+    for cut in recording.crash_images(seed, 1) {
+        let least = if cut.events == recording.events().len() { n } else { durable };
+        let again = count(&open(&mut on(&cut.image, seed)).1);
+        assert!(
+            (least..=appended).contains(&again),
+            "{least}..={appended}, {again} after a second power cut"
+        );
+    }
+    log.append(&payload(n + 1));
+    log.flush(&mut disk);
+    if log.wants_snapshot() {
+        log.snapshot(&mut disk, Bytes::copy_from_slice(&(n + 1).to_le_bytes()));
+    }
+    for (token, completion) in disk.run_until_idle() {
+        log.on_disk(&mut disk, token, completion).expect("no faults");
+    }
+    while let Some((token, completion)) = disk.step() {
+        log.on_disk(&mut disk, token, completion).expect("no faults");
+    }
+    assert_eq!(log.durable(), Seq(n + 1));
+    assert_eq!(count(&open(&mut on(&disk.disk().image(), seed)).1), n + 1);
+}
+
+#[test]
+fn every_power_cut_leaves_what_was_durable_and_nothing_that_was_not_appended() {
+    let seeds = if std::env::var("HIGHWATER_PROOF").is_ok_and(|v| v == "long") { 40 } else { 3 };
+    let mut images = 0;
+    for seed in 0..seeds {
+        let mut rng = SmallRng::seed_from_u64(seed);
+        let mut disk = DiskHarness::new(seed);
+        disk.create_dir_all("/d".as_ref()).expect("an empty disk");
+        let (mut log, _) = open(&mut disk);
+        disk.disk().record();
+        let mut appended = 0;
+        for _ in 0..150 {
+            match rng.random_range(0..4) {
+                0 => {
+                    appended += 1;
+                    log.append(&payload(appended));
+                }
+                1 => {
+                    log.flush(&mut disk);
+                    if log.wants_snapshot() {
+                        log.snapshot(&mut disk, Bytes::copy_from_slice(&appended.to_le_bytes()));
+                    }
+                }
+                _ => {
+                    let Some((token, completion)) = disk.step() else { continue };
+                    let before = log.durable();
+                    log.on_disk(&mut disk, token, completion).expect("no faults");
+                    if log.durable() != before {
+                        disk.disk().mark(log.durable().0);
+                    }
+                }
+            }
+        }
+        for cut in disk.disk().take_recording().crash_images(seed, 2) {
+            check(&cut.image, cut.last_mark.unwrap_or(0), appended, seed);
+            images += 1;
+        }
+    }
+    assert!(images > 200 * seeds, "{images} images");
+}
