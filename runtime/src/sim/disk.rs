@@ -178,6 +178,12 @@ impl SimDisk {
         state.start_from(&image);
     }
 
+    /// The process ends, the power stays: operations in flight are never answered but may have happened, wholly or in part; open
+    /// files are closed. What was not durable is still not, and a crash that follows may take it.
+    pub fn kill(&self) {
+        self.state().kill();
+    }
+
     /// What is durable for certain at this moment.
     pub fn image(&self) -> DiskImage {
         self.state().durable_image()
@@ -303,6 +309,11 @@ impl State {
         self.next_op
     }
 
+    pub(super) fn next_inode(&mut self) -> Inode {
+        self.next_inode += 1;
+        Inode(self.next_inode - 1)
+    }
+
     pub(super) fn inode(&self, file: FileId) -> Inode {
         self.open.get(&file).unwrap_or_else(|| panic!("{file:?} is not open")).0
     }
@@ -407,8 +418,7 @@ impl State {
         let (FileJob::Create { bytes, .. } | FileJob::Replace { bytes, .. }) = &job;
         aligned(*bytes, PAGE_BYTES);
         self.stats.jobs += 1;
-        let inode = Inode(self.next_inode);
-        self.next_inode += 1;
+        let inode = self.next_inode();
         self.log(Event::JobBegun { id, inode, job: job.clone() });
         Op::Job { inode, job }
     }

@@ -81,6 +81,18 @@ pub enum Event {
         /// Whether it succeeded.
         ok: bool,
     },
+    /// The process ended while a write was in flight: of it, this is what reads see. Nothing of it is durable.
+    WriteCut {
+        /// Which operation.
+        id: u64,
+        /// The blocks it has changed.
+        data: Vec<Option<Arc<[u8; PAGE_BYTES]>>>,
+    },
+    /// The process ended while a sync was in flight.
+    SyncCut {
+        /// Which operation.
+        id: u64,
+    },
     /// The test noted something.
     Mark(u64),
 }
@@ -228,6 +240,16 @@ impl Ledger {
                     self.durable.insert(inode, content);
                     self.name(path, inode);
                 }
+            }
+            Event::WriteCut { id, data: seen } => {
+                let at = self.position(*id);
+                if let Change::Write { data, durability, state, .. } = &mut self.pending[at].change {
+                    (*durability, *state) = (Durability::Volatile, WriteState::Answered);
+                    data.clone_from(seen);
+                }
+            }
+            Event::SyncCut { id } => {
+                self.syncs.remove(id);
             }
             Event::Mark(_) => {}
         }
@@ -399,7 +421,7 @@ pub(super) fn job_result(job: &FileJob) -> (PathBuf, Blocks) {
 }
 
 /// The temporary file of a job that was cut off.
-fn half_done(job: &FileJob, rng: &mut SimRng) -> (PathBuf, Blocks) {
+pub(super) fn half_done(job: &FileJob, rng: &mut SimRng) -> (PathBuf, Blocks) {
     let (path, content, bytes) = match job {
         FileJob::Create { path, bytes } => (path, &[][..], *bytes),
         FileJob::Replace { path, content, bytes } => (path, &content[..], *bytes),

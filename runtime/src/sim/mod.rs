@@ -1,6 +1,7 @@
 //! The simulated machine: the same [`Plane`](crate::plane::Plane), [`Disk`](crate::plane::Disk) and [`Fs`](crate::fs::Fs) as the real one, in
 //! one thread, in virtual time, with every decision taken from one seed.
 //!
+//! - [`SimWorld`] runs nodes, each with shards running any [`ShardApp`](crate::plane::ShardApp), a disk, and [`SimClient`]s that talk to them;
 //! - [`SimDisk`] is a disk with a volatile cache, faults to inject and a memory of what was asked of it; [`DiskHarness`] drives one
 //!   alone, for storage tests that need no node around them;
 //! - [`Recording`] replays such a memory into every image that a power cut could have left.
@@ -8,22 +9,35 @@
 //! Invariant: nothing in here reads a clock, starts a thread or iterates over a map whose order is not fixed. The same seed and
 //! the same calls give the same run.
 
+mod agenda;
 mod blocks;
+mod client;
 mod clock;
+mod core;
 mod disk;
 mod faults;
 mod harness;
 mod ledger;
+mod network;
+mod node;
 mod record;
 mod rng;
 mod service;
 mod simfs;
+mod simplane;
+mod turn;
+mod world;
 
+pub use self::core::ScheduleConfig;
 pub use blocks::DiskImage;
+pub use client::{ClientEnd, SimClient};
 pub use clock::SimClock;
 pub use disk::{DiskStats, Latency, SimDisk};
 pub use faults::{Damage, Fault};
 pub use harness::DiskHarness;
 pub use ledger::{CrashPolicy, Event, Inode};
+pub use network::NetworkConfig;
+pub use node::{NodeEnd, SimNode};
 pub use record::{CrashImage, CrashImages, Recording};
 pub use rng::{SimRng, stream};
+pub use world::{NodeConfig, SimWorld, WorldConfig};

@@ -4,12 +4,12 @@ use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
-use rand::Rng as _;
+use rand::{Rng as _, RngExt as _};
 
 use super::blocks::{Block, copy_sectors};
 use super::disk::{FileState, Op, State, errno};
 use super::faults::{Damage, FaultKind};
-use super::ledger::{Event, Inode, job_result, tear};
+use super::ledger::{Event, Inode, half_done, job_result, tear};
 use crate::buf::PAGE_BYTES;
 use crate::fs::OpenMode;
 use crate::plane::{Completion, Durability, FileId, FileJob};
@@ -137,6 +137,53 @@ impl State {
             Completion::Created(result) | Completion::Replaced(result) => result,
             other => unreachable!("a file job was answered with {other:?}"),
         }
+    }
+
+    pub(super) fn kill(&mut self) {
+        while let Some(((_, id), flight)) = self.flights.pop_first() {
+            match flight.op {
+                Op::Write { inode, block, data, .. } => self.cut_write(id, inode, block, &data),
+                Op::Read { .. } => {}
+                Op::Sync { .. } => self.log(Event::SyncCut { id }),
+                Op::Job { inode, job } => {
+                    if self.rng.random() {
+                        // Whether it succeeds or not, nobody hears of it.
+                        let _ = self.finish_job(id, inode, &job);
+                    } else {
+                        self.log(Event::JobAnswered { id, ok: false });
+                        self.leave_half_done(&job);
+                    }
+                }
+            }
+        }
+        self.open.clear();
+        self.forget_unused();
+    }
+
+    fn cut_write(&mut self, id: u64, inode: Inode, block: usize, data: &[Block]) {
+        let masks = match self.rng.random_range(0..3_u8) {
+            0 => vec![0; data.len()],
+            1 => vec![0xFF; data.len()],
+            _ => tear(data.len(), &mut self.rng),
+        };
+        let Some(file) = self.files.get_mut(&inode) else { return };
+        let mut seen = vec![None; data.len()];
+        for (n, (data, mask)) in data.iter().zip(masks).enumerate().filter(|(_, (_, mask))| *mask != 0) {
+            file.content.set_sectors(block + n, data, mask);
+            seen[n] = file.content.get(block + n).cloned();
+        }
+        self.log(Event::WriteCut { id, data: seen });
+    }
+
+    fn leave_half_done(&mut self, job: &FileJob) {
+        let (path, content) = half_done(job, &mut self.rng);
+        let mut bytes = vec![0; content.bytes() as usize];
+        content.read(0, &mut bytes);
+        let (id, inode) = (self.next_op(), self.next_inode());
+        let job = FileJob::Replace { path: path.clone(), bytes: bytes.len() as u64, content: bytes.into() };
+        self.log(Event::JobBegun { id, inode, job });
+        self.log(Event::JobAnswered { id, ok: true });
+        self.files.insert(inode, FileState::new(path, content));
     }
 
     pub(super) fn damage(&mut self, path: &Path, block: usize, damage: &Damage) {

@@ -1,0 +1,434 @@
+//! Byte streams between ends, as TCP makes them: in order, nothing twice, nothing lost while both ends live; but cut into any pieces,
+//! late, held back by a reader that does not read, stalled by a cut, or broken by a reset.
+//!
+//! ```text
+//! send -> [ queued ] --take--> [ travelling ] --arrive--> [ arrived ] -> read
+//!                              \______ at most `window_bytes` ______/
+//! ```
+
+use std::collections::{BTreeMap, VecDeque};
+use std::net::{Ipv4Addr, SocketAddr};
+use std::ops::RangeInclusive;
+use std::time::Duration;
+
+use bytes::{Buf as _, Bytes};
+use rand::RngExt as _;
+
+use super::agenda::Agenda;
+use super::clock::SimClock;
+use super::rng::SimRng;
+use crate::plane::Instant;
+
+/// How the network behaves.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct NetworkConfig {
+    /// How long a piece travels. Drawn anew for each, but they never overtake each other.
+    pub delay: RangeInclusive<Duration>,
+    /// How long it takes until the kernel takes what is queued.
+    pub take: RangeInclusive<Duration>,
+    /// Bytes of one direction of a connection that have been taken and not yet read.
+    pub window_bytes: usize,
+}
+
+impl Default for NetworkConfig {
+    fn default() -> Self {
+        let micros = |from, to| Duration::from_micros(from)..=Duration::from_micros(to);
+        Self { delay: micros(20, 1000), take: micros(0, 50), window_bytes: 256 << 10 }
+    }
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub(super) struct LinkId(pub(super) u64);
+
+/// An end of a link.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub(super) enum Side {
+    Connecting,
+    Accepting,
+}
+
+impl Side {
+    fn other(self) -> Self {
+        match self {
+            Self::Connecting => Self::Accepting,
+            Self::Accepting => Self::Connecting,
+        }
+    }
+}
+
+/// How a direction ended.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum StreamEnd {
+    Fin,
+    Reset,
+}
+
+/// What the owner of an end should know.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Notice {
+    /// A connection wants to be accepted.
+    Connect(LinkId, SocketAddr),
+    /// Bytes were taken.
+    Taken(LinkId, Side, usize),
+    /// Bytes, or an end, have arrived.
+    Readable(LinkId, Side),
+}
+
+/// What one end sends and the other receives.
+#[derive(Default)]
+struct Pipe {
+    queued: VecDeque<Bytes>,
+    queued_bytes: usize,
+    finish_when_sent: bool,
+    fin_sent: bool,
+    take_pending: bool,
+    travelling: VecDeque<Piece>,
+    last_due: Option<Instant>,
+    arrived: VecDeque<Bytes>,
+    arrived_bytes: usize,
+    /// Bytes taken and not yet read.
+    unread_bytes: usize,
+    end: Option<StreamEnd>,
+}
+
+enum Piece {
+    Data(Bytes),
+    End(StreamEnd),
+}
+
+/// Who is at an end.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Presence {
+    Here,
+    /// Finished sending and throws away what comes in.
+    Draining,
+    /// Whatever comes in is answered with a reset.
+    Gone,
+}
+
+struct Link {
+    to: SocketAddr,
+    /// What each side sends.
+    pipes: [Pipe; 2],
+    presence: [Presence; 2],
+    cut: bool,
+}
+
+enum Step {
+    Connect(LinkId),
+    Take(LinkId, Side),
+    Arrive(LinkId, Side),
+}
+
+pub(super) struct Network {
+    clock: SimClock,
+    rng: SimRng,
+    config: NetworkConfig,
+    links: BTreeMap<LinkId, Link>,
+    next_link: u64,
+    agenda: Agenda<Step>,
+}
+
+impl Network {
+    pub(super) fn new(clock: SimClock, rng: SimRng, config: NetworkConfig) -> Self {
+        Self { clock, rng, config, links: BTreeMap::new(), next_link: 0, agenda: Agenda::default() }
+    }
+
+    pub(super) fn set_config(&mut self, config: NetworkConfig) {
+        self.config = config;
+    }
+
+    pub(super) fn next_due(&self) -> Option<Instant> {
+        self.agenda.next_due()
+    }
+
+    /// Opens a link; whoever listens there is told.
+    pub(super) fn connect(&mut self, to: SocketAddr) -> LinkId {
+        let id = LinkId(self.next_link);
+        self.next_link += 1;
+        let link = Link { to, pipes: Default::default(), presence: [Presence::Here; 2], cut: false };
+        self.links.insert(id, link);
+        let due = self.after(&self.config.delay.clone());
+        self.agenda.push(due, Step::Connect(id));
+        id
+    }
+
+    /// The address that the connecting side seems to have.
+    pub(super) fn peer_address(link: LinkId) -> SocketAddr {
+        let [.., high, low] = link.0.to_be_bytes();
+        SocketAddr::from((Ipv4Addr::new(10, 255, high, low), 40_000))
+    }
+
+    pub(super) fn send(&mut self, link: LinkId, from: Side, data: Bytes) {
+        if data.is_empty() {
+            return;
+        }
+        let Some(pipe) = self.pipe(link, from) else { return };
+        assert!(!pipe.finish_when_sent, "nothing is sent behind the end");
+        pipe.queued_bytes += data.len();
+        pipe.queued.push_back(data);
+        self.plan_take(link, from);
+    }
+
+    /// Bytes sent and not yet taken.
+    pub(super) fn queued_bytes(&self, link: LinkId, from: Side) -> usize {
+        self.links.get(&link).map_or(0, |link| link.pipes[from as usize].queued_bytes)
+    }
+
+    /// Bytes that can be read.
+    pub(super) fn arrived_bytes(&self, link: LinkId, at: Side) -> usize {
+        self.links.get(&link).map_or(0, |link| link.pipes[at.other() as usize].arrived_bytes)
+    }
+
+    /// How the direction towards this side has ended, once everything before has been read.
+    pub(super) fn end(&self, link: LinkId, at: Side) -> Option<StreamEnd> {
+        let Some(link) = self.links.get(&link) else { return Some(StreamEnd::Reset) };
+        let pipe = &link.pipes[at.other() as usize];
+        pipe.end.filter(|_| pipe.arrived_bytes == 0)
+    }
+
+    /// Takes up to `bytes` of what has arrived.
+    pub(super) fn read(&mut self, link: LinkId, at: Side, bytes: usize) -> Vec<u8> {
+        let from = at.other();
+        let Some(pipe) = self.pipe(link, from) else { return Vec::new() };
+        let mut data = Vec::with_capacity(bytes.min(pipe.arrived_bytes));
+        while let Some(first) = pipe.arrived.front_mut().filter(|_| data.len() < bytes) {
+            let part = first.split_to(first.len().min(bytes - data.len()));
+            data.extend_from_slice(&part);
+            if !first.has_remaining() {
+                pipe.arrived.pop_front();
+            }
+        }
+        pipe.arrived_bytes -= data.len();
+        pipe.unread_bytes -= data.len();
+        self.plan_take(link, from);
+        data
+    }
+
+    /// Puts bytes back in front of what has arrived.
+    pub(super) fn unread(&mut self, link: LinkId, at: Side, data: Bytes) {
+        if let Some(pipe) = self.pipe(link, at.other()).filter(|_| !data.is_empty()) {
+            pipe.arrived_bytes += data.len();
+            pipe.unread_bytes += data.len();
+            pipe.arrived.push_front(data);
+        }
+    }
+
+    /// Nothing more is sent than what is queued.
+    pub(super) fn finish_sending(&mut self, link: LinkId, side: Side) {
+        if let Some(pipe) = self.pipe(link, side) {
+            pipe.finish_when_sent = true;
+            self.plan_take(link, side);
+        }
+    }
+
+    /// The same, and what comes in is thrown away.
+    pub(super) fn finish(&mut self, link: LinkId, side: Side) {
+        self.finish_sending(link, side);
+        let Some(it) = self.links.get_mut(&link) else { return };
+        it.presence[side as usize] = Presence::Draining;
+        let incoming = &mut it.pipes[side.other() as usize];
+        incoming.drain();
+        self.plan_take(link, side.other());
+        self.forget_if_over(link);
+    }
+
+    /// The end is gone at once. What was queued is lost; what was taken still travels, unless something unread makes it a reset.
+    pub(super) fn abandon(&mut self, link: LinkId, side: Side, reset: bool) {
+        let Some(it) = self.links.get_mut(&link) else { return };
+        it.presence[side as usize] = Presence::Gone;
+        let incoming = &mut it.pipes[side.other() as usize];
+        let reset = reset || incoming.arrived_bytes > 0;
+        incoming.drain();
+        let outgoing = &mut it.pipes[side as usize];
+        outgoing.queued.clear();
+        outgoing.queued_bytes = 0;
+        outgoing.finish_when_sent = true;
+        let finished = std::mem::replace(&mut outgoing.fin_sent, true);
+        if reset {
+            self.travel(link, side, Piece::End(StreamEnd::Reset));
+        } else if !finished {
+            self.travel(link, side, Piece::End(StreamEnd::Fin));
+        }
+        self.forget_if_over(link);
+    }
+
+    /// Bytes and ends stop travelling, or go on.
+    pub(super) fn set_cut(&mut self, link: LinkId, cut: bool) {
+        let Some(it) = self.links.get_mut(&link) else { return };
+        let healed = std::mem::replace(&mut it.cut, cut) && !cut;
+        if healed {
+            for side in [Side::Connecting, Side::Accepting] {
+                for _ in 0..self.links[&link].pipes[side as usize].travelling.len() {
+                    let due = self.after(&self.config.delay.clone());
+                    self.agenda.push(due, Step::Arrive(link, side));
+                }
+            }
+        }
+    }
+
+    /// Cuts everything that goes to these addresses, or heals it.
+    pub(super) fn set_cut_to(&mut self, addresses: &[SocketAddr], cut: bool) {
+        let links = self.links.iter().filter(|(_, link)| addresses.contains(&link.to));
+        let links: Vec<LinkId> = links.map(|(id, _)| *id).collect();
+        for link in links {
+            self.set_cut(link, cut);
+        }
+    }
+
+    /// Nobody hears the knocking: it is tried again.
+    pub(super) fn stall_connect(&mut self, id: LinkId) {
+        self.set_cut(id, true);
+        let again = self.clock.now().after(Duration::from_secs(1));
+        self.agenda.push(again, Step::Connect(id));
+    }
+
+    /// Does what is due next.
+    pub(super) fn advance(&mut self) -> Option<Notice> {
+        match self.agenda.pop()? {
+            Step::Connect(id) => {
+                let link = self.links.get(&id)?;
+                if link.cut {
+                    self.stall_connect(id);
+                    return None;
+                }
+                Some(Notice::Connect(id, link.to))
+            }
+            Step::Take(id, side) => self.take(id, side),
+            Step::Arrive(id, side) => self.arrive(id, side),
+        }
+    }
+
+    fn take(&mut self, id: LinkId, side: Side) -> Option<Notice> {
+        let window = self.config.window_bytes;
+        let pipe = self.pipe(id, side)?;
+        pipe.take_pending = false;
+        let most = pipe.queued_bytes.min(window.saturating_sub(pipe.unread_bytes));
+        if most == 0 {
+            if pipe.queued_bytes == 0 && pipe.finish_when_sent && !pipe.fin_sent {
+                pipe.fin_sent = true;
+                self.travel(id, side, Piece::End(StreamEnd::Fin));
+            }
+            return None;
+        }
+        let bytes = piece_bytes(most, &mut self.rng);
+        let pipe = self.pipe(id, side)?;
+        let mut data = Vec::with_capacity(bytes);
+        while let Some(first) = pipe.queued.front_mut().filter(|_| data.len() < bytes) {
+            data.extend_from_slice(&first.split_to(first.len().min(bytes - data.len())));
+            if first.is_empty() {
+                pipe.queued.pop_front();
+            }
+        }
+        pipe.queued_bytes -= bytes;
+        pipe.unread_bytes += bytes;
+        self.travel(id, side, Piece::Data(data.into()));
+        self.plan_take(id, side);
+        Some(Notice::Taken(id, side, bytes))
+    }
+
+    fn arrive(&mut self, id: LinkId, side: Side) -> Option<Notice> {
+        let at = side.other();
+        let link = self.links.get_mut(&id)?;
+        if link.cut {
+            return None;
+        }
+        let presence = link.presence[at as usize];
+        let pipe = &mut link.pipes[side as usize];
+        match pipe.travelling.pop_front()? {
+            Piece::Data(data) if presence == Presence::Here => {
+                pipe.arrived_bytes += data.len();
+                pipe.arrived.push_back(data);
+            }
+            Piece::Data(data) => {
+                pipe.unread_bytes -= data.len();
+                if presence == Presence::Gone {
+                    self.travel(id, at, Piece::End(StreamEnd::Reset));
+                }
+                self.plan_take(id, side);
+                return None;
+            }
+            Piece::End(end) => {
+                if end == StreamEnd::Reset {
+                    // A reset may overtake what was not read yet.
+                    if self.rng.random() {
+                        pipe.drain();
+                    }
+                    pipe.travelling.clear();
+                    pipe.unread_bytes = pipe.arrived_bytes;
+                    let back = &mut link.pipes[at as usize];
+                    back.queued.clear();
+                    back.queued_bytes = 0;
+                }
+                let pipe = &mut link.pipes[side as usize];
+                pipe.end = pipe.end.filter(|_| end == StreamEnd::Fin).or(Some(end));
+                self.forget_if_over(id);
+            }
+        }
+        Some(Notice::Readable(id, at))
+    }
+
+    fn travel(&mut self, id: LinkId, side: Side, piece: Piece) {
+        let drawn = self.after(&self.config.delay.clone());
+        let Some(pipe) = self.pipe(id, side) else { return };
+        let due = pipe.last_due.map_or(drawn, |last| last.max(drawn));
+        pipe.last_due = Some(due);
+        pipe.travelling.push_back(piece);
+        self.agenda.push(due, Step::Arrive(id, side));
+    }
+
+    fn plan_take(&mut self, id: LinkId, side: Side) {
+        let window = self.config.window_bytes;
+        let due = self.after(&self.config.take.clone());
+        let Some(pipe) = self.pipe(id, side) else { return };
+        let nothing_left = pipe.queued_bytes == 0 && pipe.finish_when_sent && !pipe.fin_sent;
+        let can_take = pipe.queued_bytes > 0 && pipe.unread_bytes < window;
+        if (nothing_left || can_take) && !pipe.take_pending {
+            pipe.take_pending = true;
+            self.agenda.push(due, Step::Take(id, side));
+        }
+    }
+
+    fn pipe(&mut self, link: LinkId, from: Side) -> Option<&mut Pipe> {
+        self.links.get_mut(&link).map(|link| &mut link.pipes[from as usize])
+    }
+
+    fn after(&mut self, range: &RangeInclusive<Duration>) -> Instant {
+        self.clock.now().after(draw(range, &mut self.rng))
+    }
+
+    fn forget_if_over(&mut self, id: LinkId) {
+        let Link { pipes, presence, .. } = &self.links[&id];
+        let ends = pipes.each_ref().map(|pipe| pipe.end);
+        let nothing_comes = ends.contains(&Some(StreamEnd::Reset)) || !ends.contains(&None);
+        if !presence.contains(&Presence::Here) && (nothing_comes || *presence == [Presence::Gone; 2]) {
+            self.links.remove(&id);
+        }
+    }
+}
+
+impl Pipe {
+    /// Throws away what has arrived.
+    fn drain(&mut self) {
+        self.arrived.clear();
+        self.unread_bytes -= std::mem::take(&mut self.arrived_bytes);
+    }
+}
+
+/// A length between 1 and `most`: small ones, large ones and all of it are about equally likely.
+pub(super) fn piece_bytes(most: usize, rng: &mut SimRng) -> usize {
+    match rng.random_range(0..4) {
+        0 => most,
+        1 => rng.random_range(1..=most),
+        _ => {
+            let small = 1 << rng.random_range(0..16_u32);
+            rng.random_range(1..=most.min(small))
+        }
+    }
+}
+
+/// A duration out of this range.
+pub(super) fn draw(range: &RangeInclusive<Duration>, rng: &mut SimRng) -> Duration {
+    let nanos = |d: &Duration| d.as_nanos() as u64;
+    Duration::from_nanos(rng.random_range(nanos(range.start())..=nanos(range.end())))
+}

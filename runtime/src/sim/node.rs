@@ -1,0 +1,272 @@
+//! What a simulated node consists of: shards with an inbox each, connections, timers, a disk.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::net::SocketAddr;
+
+use bytes::Bytes;
+use rand::RngExt as _;
+
+use super::disk::SimDisk;
+use super::network::LinkId;
+use super::rng::SimRng;
+use crate::buf::AlignedBuf;
+use crate::plane::{Close, ClosedBecause, Completion, ConnId, Instant, ListenerId, ShardIndex, Token};
+
+/// A node of the simulated world.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct SimNode(pub usize);
+
+/// Why a node runs no longer.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum NodeEnd {
+    /// It was not started yet.
+    NeverStarted,
+    /// All its shards ended their loops.
+    Exited,
+    /// It ended itself by [`Plane::fatal`](crate::plane::Plane::fatal): the exit code and why.
+    Fatal(u8, String),
+    /// The test crashed it.
+    Crashed,
+}
+
+pub(super) struct Node<M> {
+    pub(super) listeners: Vec<SocketAddr>,
+    pub(super) disk: SimDisk,
+    pub(super) shards: Vec<Shard<M>>,
+    /// None while it runs.
+    pub(super) end: Option<NodeEnd>,
+    pub(super) paused: bool,
+    pub(super) isolated: bool,
+    pub(super) started: Instant,
+    pub(super) wall_clock_ms: i64,
+    /// Which shard accepted each link.
+    pub(super) links: BTreeMap<LinkId, (ShardIndex, ConnId)>,
+    /// Connections that move, from where to where, as soon as what they have queued is sent.
+    pub(super) moving: BTreeMap<LinkId, (ShardIndex, ShardIndex, Box<Migrant<M>>)>,
+}
+
+impl<M> Node<M> {
+    pub(super) fn shard(&mut self, shard: ShardIndex) -> &mut Shard<M> {
+        &mut self.shards[usize::from(shard)]
+    }
+
+    /// Ends every shard, as the end of the process does. The links that were open are returned.
+    pub(super) fn stop(&mut self) -> Vec<LinkId> {
+        for shard in &mut self.shards {
+            shard.end();
+        }
+        let links = std::mem::take(&mut self.links).into_keys();
+        links.chain(std::mem::take(&mut self.moving).into_keys()).collect()
+    }
+}
+
+/// Where an event comes from. Events of one source are delivered in order, those of different sources in any.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub(super) enum Source {
+    Conn(ConnId),
+    Mesh(ShardIndex),
+    Disk,
+    Timer,
+    Shutdown,
+}
+
+/// Something a shard is to be told.
+pub(super) enum Event<M> {
+    Accept(ConnId),
+    Readable(ConnId),
+    Sent(ConnId, usize),
+    Closed(ConnId, ClosedBecause),
+    Disk(Token, Completion),
+    Message(ShardIndex, M),
+    Migrated(Box<Migrant<M>>),
+    Timer(Token),
+    Shutdown,
+}
+
+/// A connection on its way to another shard.
+pub(super) struct Migrant<M> {
+    pub(super) link: LinkId,
+    pub(super) listener: ListenerId,
+    pub(super) peer: SocketAddr,
+    pub(super) baggage: M,
+    pub(super) unread: Bytes,
+}
+
+/// Carried between shards.
+pub(super) enum Parcel<M> {
+    Message(M),
+    Migrant(Box<Migrant<M>>),
+}
+
+pub(super) struct Conn {
+    pub(super) link: LinkId,
+    pub(super) listener: ListenerId,
+    pub(super) peer: SocketAddr,
+    pub(super) hello: bool,
+    pub(super) receiving: Receiving,
+    pub(super) bulk: Option<Bulk>,
+    pub(super) closing: Option<Close>,
+    /// The other side has finished; what is queued is still sent.
+    pub(super) finished: bool,
+    pub(super) readable_queued: bool,
+}
+
+/// Whether a connection is read from.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Receiving {
+    On,
+    /// Paused, but something was received ahead and is still delivered.
+    Ahead,
+    Off,
+}
+
+pub(super) struct Bulk {
+    pub(super) buf: AlignedBuf,
+    pub(super) filled: usize,
+    pub(super) end: usize,
+}
+
+impl Conn {
+    pub(super) fn new(link: LinkId, listener: ListenerId, peer: SocketAddr) -> Self {
+        Self {
+            link,
+            listener,
+            peer,
+            hello: true,
+            receiving: Receiving::On,
+            bulk: None,
+            closing: None,
+            finished: false,
+            readable_queued: false,
+        }
+    }
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Life {
+    Running,
+    /// Its loop ends after this turn.
+    Exiting,
+    Over,
+}
+
+pub(super) struct Shard<M> {
+    pub(super) inbox: Inbox<M>,
+    pub(super) conns: BTreeMap<ConnId, Conn>,
+    pub(super) next_conn: u64,
+    pub(super) timers: BTreeMap<(Instant, u64), (Token, Instant)>,
+    pub(super) next_timer: u64,
+    pub(super) now: Instant,
+    /// When the next turn begins, if something is waiting.
+    pub(super) turn_at: Option<Instant>,
+    /// A turn takes time: the next one begins after this.
+    pub(super) busy_until: Instant,
+    pub(super) accepting: bool,
+    pub(super) shutdown_told: bool,
+    pub(super) life: Life,
+    /// The connection whose `on_recv` or `on_bulk` is being called.
+    pub(super) receiving: Option<ConnId>,
+    pub(super) rng: SimRng,
+}
+
+impl<M> Shard<M> {
+    pub(super) fn new(rng: SimRng, now: Instant) -> Self {
+        Self {
+            inbox: Inbox::default(),
+            conns: BTreeMap::new(),
+            next_conn: 0,
+            timers: BTreeMap::new(),
+            next_timer: 0,
+            now,
+            turn_at: Some(now),
+            busy_until: now,
+            accepting: true,
+            shutdown_told: false,
+            life: Life::Running,
+            receiving: None,
+            rng,
+        }
+    }
+
+    pub(super) fn add_conn(&mut self, conn: Conn) -> ConnId {
+        let id = ConnId(self.next_conn);
+        self.next_conn += 1;
+        self.conns.insert(id, conn);
+        id
+    }
+
+    pub(super) fn is_running(&self) -> bool {
+        self.life != Life::Over
+    }
+
+    /// When it has something to do next.
+    pub(super) fn due(&self) -> Option<Instant> {
+        let timer = self.timers.first_key_value().map(|(_, (_, fires))| *fires);
+        let due = self.turn_at.into_iter().chain(timer).min()?;
+        Some(due.max(self.busy_until))
+    }
+
+    /// Moves timers that are due into the inbox, in the order of their times.
+    pub(super) fn collect_timers(&mut self) {
+        while let Some(timer) = self.timers.first_entry().filter(|timer| timer.key().0 <= self.now) {
+            let (token, _) = timer.remove();
+            self.inbox.push(Source::Timer, Event::Timer(token));
+        }
+    }
+
+    /// Something to read, or the end, may be waiting on this connection.
+    pub(super) fn readable(&mut self, id: ConnId) {
+        if let Some(conn) = self.conns.get_mut(&id).filter(|conn| !conn.readable_queued) {
+            conn.readable_queued = true;
+            self.inbox.push(Source::Conn(id), Event::Readable(id));
+        }
+    }
+
+    pub(super) fn end(&mut self) {
+        self.life = Life::Over;
+        self.inbox.clear();
+        self.conns.clear();
+        self.timers.clear();
+        self.turn_at = None;
+    }
+}
+
+pub(super) struct Inbox<M> {
+    queues: Vec<(Source, VecDeque<Event<M>>)>,
+}
+
+impl<M> Default for Inbox<M> {
+    fn default() -> Self {
+        Self { queues: Vec::new() }
+    }
+}
+
+impl<M> Inbox<M> {
+    pub(super) fn push(&mut self, source: Source, event: Event<M>) {
+        match self.queues.iter_mut().find(|(other, _)| *other == source) {
+            Some((_, queue)) => queue.push_back(event),
+            None => self.queues.push((source, VecDeque::from([event]))),
+        }
+    }
+
+    /// The oldest event of any source.
+    pub(super) fn pick(&mut self, rng: &mut SimRng) -> Option<Event<M>> {
+        if self.queues.is_empty() {
+            return None;
+        }
+        let at = rng.random_range(0..self.queues.len());
+        let event = self.queues[at].1.pop_front();
+        if self.queues[at].1.is_empty() {
+            self.queues.swap_remove(at);
+        }
+        event
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.queues.is_empty()
+    }
+
+    pub(super) fn clear(&mut self) {
+        self.queues.clear();
+    }
+}

@@ -1,0 +1,270 @@
+//! What a shard sees of the simulated machine.
+
+use std::io;
+use std::path::Path;
+
+use bytes::Bytes;
+
+use super::core::Core;
+use super::disk::SimDisk;
+use super::network::{Side, draw};
+use super::node::{
+    Bulk, Conn, Event, Life, Migrant, Node, NodeEnd, Parcel, Receiving, Shard, SimNode, Source,
+};
+use crate::buf::AlignedBuf;
+use crate::fs::{DirEntry, Fs, OpenMode};
+use crate::plane::{
+    Close, ClosedBecause, ConnId, Disk, Durability, FileId, FileJob, Instant, Net, Plane, ShardIndex, Token,
+};
+
+/// The plane of one shard, for the duration of one call.
+pub(super) struct SimPlane<'a, M> {
+    pub(super) core: &'a mut Core<M>,
+    pub(super) node: SimNode,
+    pub(super) shard: ShardIndex,
+}
+
+impl<M> SimPlane<'_, M> {
+    fn node(&mut self) -> &mut Node<M> {
+        self.core.node(self.node)
+    }
+
+    fn me(&mut self) -> &mut Shard<M> {
+        let shard = self.shard;
+        self.node().shard(shard)
+    }
+
+    /// After [`Plane::fatal`] the real process does not reach its next line. Here it does, but nothing comes of it.
+    fn is_dead(&self) -> bool {
+        self.core.nodes[self.node.0].end.is_some()
+    }
+
+    fn disk(&mut self) -> SimDisk {
+        self.node().disk.clone()
+    }
+
+    /// A connection that is open and not being closed.
+    fn open_conn(&mut self, conn: ConnId) -> Option<&mut Conn> {
+        if self.is_dead() {
+            return None;
+        }
+        self.me().conns.get_mut(&conn).filter(|conn| conn.closing.is_none())
+    }
+}
+
+impl<M> Net for SimPlane<'_, M> {
+    fn send(&mut self, conn: ConnId, data: Bytes) {
+        if let Some(link) = self.open_conn(conn).map(|conn| conn.link) {
+            self.core.trace.add_bytes("send", conn.0, &data);
+            self.core.network.borrow_mut().send(link, Side::Accepting, data);
+        }
+    }
+
+    fn send_queue_bytes(&self, conn: ConnId) -> usize {
+        let shard = &self.core.nodes[self.node.0].shards[usize::from(self.shard)];
+        shard
+            .conns
+            .get(&conn)
+            .map_or(0, |conn| self.core.network.borrow().queued_bytes(conn.link, Side::Accepting))
+    }
+
+    fn stream(&mut self, conn: ConnId) {
+        if let Some(conn) = self.open_conn(conn) {
+            conn.hello = false;
+        }
+    }
+
+    fn recv_into(&mut self, conn: ConnId, buf: AlignedBuf, filled: usize, end: usize) {
+        assert!(
+            filled <= end && end <= buf.len(),
+            "a bulk receive of {filled}..{end} into {} bytes",
+            buf.len()
+        );
+        let receiving = self.me().receiving;
+        if let Some(open) = self.open_conn(conn) {
+            assert!(receiving == Some(conn), "recv_into outside of on_recv and on_bulk of {conn:?}");
+            assert!(open.bulk.is_none(), "a second recv_into before the first was answered");
+            open.bulk = Some(Bulk { buf, filled, end });
+        }
+    }
+
+    fn pause(&mut self, conn: ConnId) {
+        let ahead = self.core.flip();
+        let receiving = self.me().receiving == Some(conn);
+        if let Some(conn) = self.open_conn(conn) {
+            conn.receiving =
+                if ahead && !(conn.hello && receiving) { Receiving::Ahead } else { Receiving::Off };
+        }
+    }
+
+    fn resume(&mut self, conn: ConnId) {
+        if let Some(open) = self.open_conn(conn) {
+            open.receiving = Receiving::On;
+            self.me().readable(conn);
+            self.core.wake(self.node, self.shard);
+        }
+    }
+
+    fn close(&mut self, conn: ConnId, how: Close) {
+        let Some(open) = self.open_conn(conn) else { return };
+        open.closing = Some(how);
+        open.bulk = None;
+        let link = open.link;
+        let mut network = self.core.network.borrow_mut();
+        let over = match how {
+            Close::Now => {
+                network.abandon(link, Side::Accepting, false);
+                true
+            }
+            Close::AfterSends => {
+                network.finish(link, Side::Accepting);
+                network.queued_bytes(link, Side::Accepting) == 0
+            }
+        };
+        drop(network);
+        if over {
+            self.me().inbox.push(Source::Conn(conn), Event::Closed(conn, ClosedBecause::Local));
+            self.core.wake(self.node, self.shard);
+        }
+    }
+
+    fn stop_accepting(&mut self) {
+        self.me().accepting = false;
+    }
+}
+
+impl<M> Disk for SimPlane<'_, M> {
+    fn write(&mut self, file: FileId, at: u64, data: Bytes, durability: Durability, token: Token) {
+        if !self.is_dead() {
+            self.core.trace.add_bytes("write", at, &data);
+            self.disk().submit_write(self.shard, file, at, &data, durability, token);
+        }
+    }
+
+    fn read(&mut self, file: FileId, at: u64, buf: AlignedBuf, token: Token) {
+        if !self.is_dead() {
+            self.disk().submit_read(self.shard, file, at, buf, token);
+        }
+    }
+
+    fn sync(&mut self, file: FileId, token: Token) {
+        if !self.is_dead() {
+            self.disk().submit_sync(self.shard, file, token);
+        }
+    }
+
+    fn file_job(&mut self, job: FileJob, token: Token) {
+        if !self.is_dead() {
+            self.disk().submit_job(self.shard, job, token);
+        }
+    }
+}
+
+impl<M> Plane<M> for SimPlane<'_, M> {
+    fn shard(&self) -> ShardIndex {
+        self.shard
+    }
+
+    fn shards(&self) -> u16 {
+        self.core.nodes[self.node.0].shards.len() as u16
+    }
+
+    fn now(&self) -> Instant {
+        let node = &self.core.nodes[self.node.0];
+        Instant(node.shards[usize::from(self.shard)].now.0 - node.started.0)
+    }
+
+    fn wall_clock_ms(&self) -> i64 {
+        let now = self.core.clock.now().since(Instant(0));
+        self.core.nodes[self.node.0].wall_clock_ms + now.as_millis() as i64
+    }
+
+    fn random_u64(&mut self) -> u64 {
+        rand::Rng::next_u64(&mut self.me().rng)
+    }
+
+    fn post(&mut self, to: ShardIndex, message: M) {
+        self.core.post(self.node, self.shard, to, Parcel::Message(message));
+    }
+
+    fn set_timer(&mut self, at: Instant, token: Token) {
+        let late = draw(&self.core.schedule.timer_late.clone(), &mut self.core.schedule_rng);
+        let started = self.node().started;
+        let shard = self.me();
+        let at = Instant(at.0.saturating_add(started.0));
+        let number = shard.next_timer;
+        shard.next_timer += 1;
+        shard.timers.insert((at, number), (token, at.max(shard.now).after(late)));
+    }
+
+    fn migrate(&mut self, conn: ConnId, to: ShardIndex, baggage: M, unread: Bytes) {
+        let receiving = self.me().receiving;
+        let Some(open) = self.open_conn(conn) else { return };
+        assert!(open.hello, "{conn:?} migrates after hello mode");
+        assert!(receiving == Some(conn), "{conn:?} migrates outside of its on_recv");
+        let conn = self.me().conns.remove(&conn).expect("it is open");
+        self.node().links.remove(&conn.link);
+        let Conn { link, listener, peer, .. } = conn;
+        let migrant = Box::new(Migrant { link, listener, peer, baggage, unread });
+        let shard = self.shard;
+        self.node().moving.insert(link, (shard, to, migrant));
+        self.core.move_if_sent(self.node, link);
+    }
+
+    fn exit(&mut self) {
+        self.me().life = Life::Exiting;
+    }
+
+    fn fatal(&mut self, exit_code: u8, why: String) {
+        let node = self.node();
+        if node.end.is_none() {
+            node.end = Some(NodeEnd::Fatal(exit_code, why));
+        }
+    }
+}
+
+impl<M> Fs for SimPlane<'_, M> {
+    fn create_dir_all(&mut self, path: &Path) -> io::Result<()> {
+        self.disk().create_dir_all(path)
+    }
+
+    fn list(&mut self, dir: &Path) -> io::Result<Vec<DirEntry>> {
+        self.disk().list(dir)
+    }
+
+    fn open(&mut self, path: &Path, mode: OpenMode) -> io::Result<FileId> {
+        self.disk().open(path, mode)
+    }
+
+    fn file_bytes(&mut self, file: FileId) -> io::Result<u64> {
+        self.disk().file_bytes(file)
+    }
+
+    fn read_at(&mut self, file: FileId, at: u64, buf: &mut [u8]) -> io::Result<usize> {
+        self.disk().read_at(file, at, buf)
+    }
+
+    fn write_at(&mut self, file: FileId, at: u64, data: &[u8]) -> io::Result<()> {
+        self.disk().write_at(file, at, data)
+    }
+
+    fn sync_file(&mut self, file: FileId) -> io::Result<()> {
+        self.disk().sync_file(file)
+    }
+
+    fn close_file(&mut self, file: FileId) {
+        self.disk().close_file(file);
+    }
+
+    fn create_file(&mut self, path: &Path, bytes: u64) -> io::Result<FileId> {
+        self.disk().create_file(path, bytes)
+    }
+
+    fn replace_file(&mut self, path: &Path, content: &[u8], bytes: u64) -> io::Result<FileId> {
+        self.disk().replace_file(path, content, bytes)
+    }
+
+    fn rename(&mut self, from: &Path, to: &Path) -> io::Result<()> {
+        self.disk().rename(from, to)
+    }
+}

@@ -1,0 +1,194 @@
+//! One turn of a simulated shard: the calls to its application.
+
+use super::core::Core;
+use super::network::{Network, Side, StreamEnd, draw, piece_bytes};
+use super::node::{Conn, Event, Receiving, SimNode};
+use super::simplane::SimPlane;
+use crate::plane::{ClosedBecause, ConnId, ShardApp, ShardIndex};
+
+/// What one `on_recv` is given at most.
+const RECV_BYTES_MAX: usize = 64 << 10;
+
+/// The same in hello mode.
+const HELLO_RECV_BYTES_MAX: usize = 4 << 10;
+
+/// An application and where it runs.
+pub(super) struct Turn<'a, A: ShardApp> {
+    pub(super) core: &'a mut Core<A::Message>,
+    pub(super) app: &'a mut A,
+    pub(super) node: SimNode,
+    pub(super) shard: ShardIndex,
+}
+
+impl<A: ShardApp> Turn<'_, A> {
+    /// Tells the application of what has happened, as much as one turn takes, and ends with `on_turn_end`.
+    pub(super) fn run(&mut self) {
+        let (node, shard) = (self.node, self.shard);
+        let now = self.core.clock.now();
+        let schedule = &self.core.schedule;
+        let takes = draw(&schedule.turn.clone(), &mut self.core.schedule_rng);
+        let range = self.core.schedule.calls_per_turn.clone();
+        let calls = range.start() + self.core.random_below(range.end() - range.start() + 1);
+        let me = self.core.node(node).shard(shard);
+        me.turn_at = None;
+        me.now = now;
+        me.collect_timers();
+        for _ in 0..calls {
+            let Core { nodes, schedule_rng, .. } = &mut *self.core;
+            let Some(event) = nodes[node.0].shard(shard).inbox.pick(schedule_rng) else { break };
+            self.dispatch(event);
+            if self.core.node(node).end.is_some() {
+                return;
+            }
+        }
+        self.call("turn end", 0, |app, plane| app.on_turn_end(plane));
+        let me = self.core.node(node).shard(shard);
+        me.busy_until = now.after(takes);
+        if !me.inbox.is_empty() && me.turn_at.is_none() {
+            me.turn_at = Some(now.after(takes));
+        }
+    }
+
+    fn call(&mut self, what: &str, number: u64, f: impl FnOnce(&mut A, &mut SimPlane<'_, A::Message>)) {
+        let at = self.core.clock.now().0 ^ (self.node.0 as u64) << 48 ^ u64::from(self.shard) << 56;
+        self.core.trace.add(what, at);
+        self.core.trace.add(what, number);
+        tracing::trace!(at = self.core.clock.now().0, node = self.node.0, shard = self.shard, what, number);
+        let mut plane = SimPlane { core: self.core, node: self.node, shard: self.shard };
+        f(self.app, &mut plane);
+    }
+
+    fn conn(&mut self, id: ConnId) -> Option<&mut Conn> {
+        self.core.node(self.node).shard(self.shard).conns.get_mut(&id)
+    }
+
+    fn dispatch(&mut self, event: Event<A::Message>) {
+        match event {
+            Event::Accept(id) => {
+                let Some((listener, peer)) = self.conn(id).map(|conn| (conn.listener, conn.peer)) else {
+                    return;
+                };
+                self.call("accept", id.0, |app, plane| app.on_accept(plane, id, listener, peer));
+            }
+            Event::Readable(id) => self.readable(id),
+            Event::Sent(id, bytes) => {
+                if self.conn(id).is_some_and(|conn| conn.closing.is_none()) {
+                    self.call("sent", bytes as u64, |app, plane| app.on_sent(plane, id, bytes));
+                }
+            }
+            Event::Closed(id, because) => {
+                // The application may have sent more to a side that has finished.
+                let more = self.conn(id).is_some_and(|conn| conn.finished) && self.queued_bytes(id) > 0;
+                if !more {
+                    self.over(id, because);
+                }
+            }
+            Event::Disk(token, completion) => {
+                self.call("disk", token.0, |app, plane| app.on_disk(plane, token, completion));
+            }
+            Event::Message(from, message) => {
+                self.call("message", u64::from(from), |app, plane| app.on_message(plane, from, message));
+            }
+            Event::Migrated(migrant) => {
+                let (link, listener, peer) = (migrant.link, migrant.listener, migrant.peer);
+                self.core.network.borrow_mut().unread(link, Side::Accepting, migrant.unread);
+                let node = self.core.node(self.node);
+                let id = node.shard(self.shard).add_conn(Conn::new(link, listener, peer));
+                node.links.insert(link, (self.shard, id));
+                node.shard(self.shard).readable(id);
+                let baggage = migrant.baggage;
+                self.call("migrated", id.0, |app, plane| app.on_migrated(plane, id, listener, peer, baggage));
+            }
+            Event::Timer(token) => self.call("timer", token.0, |app, plane| app.on_timer(plane, token)),
+            Event::Shutdown => self.call("shutdown", 0, |app, plane| app.on_shutdown(plane)),
+        }
+    }
+
+    /// Gives the application some of what has arrived, or the end.
+    fn readable(&mut self, id: ConnId) {
+        let Some(conn) = self.conn(id) else { return };
+        conn.readable_queued = false;
+        let (link, closing, hello) = (conn.link, conn.closing, conn.hello);
+        let held_back = conn.receiving == Receiving::Off;
+        // What was received ahead is told once; a bulk has its memory already and is filled to its end.
+        if conn.receiving == Receiving::Ahead && conn.bulk.is_none() {
+            conn.receiving = Receiving::Off;
+        }
+        let room = conn.bulk.as_ref().map(|bulk| bulk.end - bulk.filled);
+        let (available, end) = {
+            let network = self.core.network.borrow();
+            (network.arrived_bytes(link, Side::Accepting), network.end(link, Side::Accepting))
+        };
+        if closing.is_some() || held_back {
+            // Nobody reads, but a connection that is broken is broken.
+            if end == Some(StreamEnd::Reset) {
+                self.over(id, if closing.is_some() { ClosedBecause::Local } else { broken() });
+            }
+            return;
+        }
+        if room == Some(0) || available > 0 {
+            let most = room.unwrap_or(if hello { HELLO_RECV_BYTES_MAX } else { RECV_BYTES_MAX });
+            let data = self.read(link, available.min(most));
+            self.received(id, &data);
+        } else if end == Some(StreamEnd::Reset) {
+            self.over(id, broken());
+        } else if end == Some(StreamEnd::Fin) && self.queued_bytes(id) == 0 {
+            self.over(id, ClosedBecause::Peer);
+        } else if let (Some(StreamEnd::Fin), Some(conn)) = (end, self.conn(id)) {
+            conn.finished = true;
+            conn.bulk = None;
+        }
+    }
+
+    fn read(&mut self, link: super::network::LinkId, most: usize) -> Vec<u8> {
+        if most == 0 {
+            return Vec::new();
+        }
+        let bytes = piece_bytes(most, &mut self.core.schedule_rng);
+        let network: &mut Network = &mut self.core.network.borrow_mut();
+        network.read(link, Side::Accepting, bytes)
+    }
+
+    fn received(&mut self, id: ConnId, data: &[u8]) {
+        let Some(conn) = self.conn(id) else { return };
+        let mut full = None;
+        if let Some(bulk) = &mut conn.bulk {
+            bulk.buf[bulk.filled..bulk.filled + data.len()].copy_from_slice(data);
+            bulk.filled += data.len();
+            if bulk.filled == bulk.end {
+                full = conn.bulk.take();
+            }
+        }
+        let in_bulk = conn.bulk.is_some();
+        self.core.node(self.node).shard(self.shard).receiving = Some(id);
+        if let Some(bulk) = full {
+            self.call("bulk", id.0, |app, plane| app.on_bulk(plane, id, bulk.buf));
+        } else if !in_bulk {
+            self.core.trace.add_bytes("received", id.0, data);
+            self.call("recv", id.0, |app, plane| app.on_recv(plane, id, data));
+        }
+        let me = self.core.node(self.node).shard(self.shard);
+        me.receiving = None;
+        me.readable(id);
+    }
+
+    /// A connection is gone.
+    fn over(&mut self, id: ConnId, because: ClosedBecause) {
+        let node = self.core.node(self.node);
+        let Some(conn) = node.shard(self.shard).conns.remove(&id) else { return };
+        node.links.remove(&conn.link);
+        if conn.closing.is_none() {
+            self.core.network.borrow_mut().abandon(conn.link, Side::Accepting, false);
+        }
+        self.call("closed", id.0, |app, plane| app.on_closed(plane, id, because));
+    }
+
+    fn queued_bytes(&mut self, id: ConnId) -> usize {
+        let link = self.conn(id).map(|conn| conn.link);
+        link.map_or(0, |link| self.core.network.borrow().queued_bytes(link, Side::Accepting))
+    }
+}
+
+fn broken() -> ClosedBecause {
+    ClosedBecause::Error("connection reset by peer".into())
+}
