@@ -11,6 +11,8 @@
 //! Invariant: glommio and io-uring are named in this crate only, and appear in none of its public signatures.
 
 pub mod buf;
+#[doc(hidden)]
+pub mod conformance;
 pub mod fs;
 pub mod plane;
 pub mod sim;

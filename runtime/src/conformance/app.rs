@@ -1,0 +1,371 @@
+//! The application that the suite runs.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use bytes::Bytes;
+
+use super::bulk::Parcels;
+use super::closing::{Closing, Observed, Observer};
+use super::disk::DiskCheck;
+use super::mesh::{Counts, MeshCheck};
+use super::sending::Sending;
+use super::simple::{Echo, InTurnEnd, Paused, Who};
+use super::timers::TimerCheck;
+use crate::buf::AlignedBuf;
+use crate::plane::{
+    Close, ClosedBecause, Completion, ConnId, ListenerId, Plane, ShardApp, ShardIndex, Token,
+};
+
+/// What test applications send each other.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum TestMessage {
+    /// Goes with a connection that moves: how often it has moved.
+    Moved(u8),
+    /// One of a numbered row of messages.
+    Count {
+        /// The checker's number on its shard.
+        number: u32,
+        /// Which of them this is.
+        n: u32,
+        /// How many there are.
+        of: u32,
+    },
+    /// All of a row have arrived in order.
+    Counted {
+        /// The checker's number on its shard.
+        number: u32,
+    },
+}
+
+pub(super) type TestPlane<'a> = dyn Plane<TestMessage> + 'a;
+
+/// What the application does with one connection.
+pub(super) trait Behaviour {
+    fn recv(&mut self, ctx: &mut Ctx<'_, '_>, data: &[u8]);
+    fn bulk(&mut self, _: &mut Ctx<'_, '_>, _: AlignedBuf) {
+        panic!("a bulk that nobody asked for");
+    }
+    fn sent(&mut self, _: &mut Ctx<'_, '_>, _: usize) {}
+    fn timer(&mut self, _: &mut Ctx<'_, '_>, token: u32) {
+        panic!("a timer {token} that nobody set");
+    }
+    fn disk(&mut self, _: &mut Ctx<'_, '_>, token: u32, completion: Completion) {
+        panic!("an answer {token} to nothing: {completion:?}");
+    }
+    fn counted(&mut self, _: &mut Ctx<'_, '_>, _: ShardIndex) {
+        panic!("a count that nobody began");
+    }
+    fn turn_end(&mut self, _: &mut Ctx<'_, '_>, _: &Observed) {}
+    /// Under which label the end of the connection is noted.
+    fn label(&self) -> Option<u8> {
+        None
+    }
+}
+
+/// Where a behaviour acts.
+pub(super) struct Ctx<'a, 'p> {
+    pub(super) plane: &'a mut TestPlane<'p>,
+    pub(super) conn: ConnId,
+    pub(super) listener: ListenerId,
+    /// Names this connection's behaviour among those of its shard.
+    pub(super) number: u32,
+    pub(super) dir: &'a PathBuf,
+}
+
+impl Ctx<'_, '_> {
+    /// A token that comes back to this behaviour.
+    pub(super) fn token(&self, own: u32) -> Token {
+        Token(u64::from(self.number) << 32 | u64::from(own))
+    }
+
+    pub(super) fn reply(&mut self, data: impl Into<Bytes>) {
+        self.plane.send(self.conn, data.into());
+    }
+}
+
+/// A connection's first bytes choose what is done with it:
+///
+/// | first bytes | then |
+/// |---|---|
+/// | `E` | echo |
+/// | `H` | echo, without leaving hello mode |
+/// | `W` | tells shard, listener and how often the connection has moved, one byte each; then echo |
+/// | `M` shard | moves there, and begins again with the bytes that follow |
+/// | `P` quota:u32 | echo, with a pause of receiving after every so many bytes |
+/// | `U` | echo, from `on_turn_end` |
+/// | `B` | parcels, see `bulk.rs` |
+/// | `S` bytes:u64 | sends so many bytes of a pattern, counts `on_sent`, ends with "all sent" |
+/// | `C` label, how, bytes:u32 | sends so many bytes and closes: `A` after sends, `N` now |
+/// | `L` label | reads and discards, and notes under the label how it ended |
+/// | `O` label | tells how the connection of that label ended, once it has |
+/// | `X` count:u32 | so many messages to every shard; "in order" when all have arrived |
+/// | `T` | checks timers |
+/// | `D` seed:u64 | checks the disk |
+/// | `Z` | ends this shard |
+pub struct TestApp {
+    dir: PathBuf,
+    conns: BTreeMap<ConnId, Entry>,
+    numbers: BTreeMap<u32, ConnId>,
+    next_number: u32,
+    counts: Counts,
+    observed: Observed,
+    stopping: bool,
+    told_since_turn_end: bool,
+}
+
+struct Entry {
+    number: u32,
+    listener: ListenerId,
+    moves: u8,
+    doing: Doing,
+}
+
+enum Doing {
+    /// Not enough bytes to know.
+    Choosing(Vec<u8>),
+    This(Box<dyn Behaviour>),
+    Closing,
+}
+
+impl TestApp {
+    /// An application whose files are in this directory.
+    pub fn new(dir: PathBuf) -> Self {
+        Self {
+            dir,
+            conns: BTreeMap::new(),
+            numbers: BTreeMap::new(),
+            next_number: 0,
+            counts: Counts::default(),
+            observed: Observed::default(),
+            stopping: false,
+            told_since_turn_end: false,
+        }
+    }
+
+    fn add(&mut self, conn: ConnId, listener: ListenerId, moves: u8) {
+        let number = self.next_number;
+        self.next_number += 1;
+        self.numbers.insert(number, conn);
+        let doing = Doing::Choosing(Vec::new());
+        let old = self.conns.insert(conn, Entry { number, listener, moves, doing });
+        assert!(old.is_none(), "{conn:?} was given twice");
+    }
+
+    fn act(
+        &mut self,
+        plane: &mut TestPlane<'_>,
+        conn: ConnId,
+        f: impl FnOnce(&mut dyn Behaviour, &mut Ctx<'_, '_>),
+    ) {
+        let Some(entry) = self.conns.get_mut(&conn) else { return };
+        if let Doing::This(behaviour) = &mut entry.doing {
+            let (number, listener) = (entry.number, entry.listener);
+            f(behaviour.as_mut(), &mut Ctx { plane, conn, listener, number, dir: &self.dir });
+        }
+    }
+
+    fn act_by_number(
+        &mut self,
+        plane: &mut TestPlane<'_>,
+        number: u32,
+        f: impl FnOnce(&mut dyn Behaviour, &mut Ctx<'_, '_>),
+    ) {
+        if let Some(conn) = self.numbers.get(&number).copied() {
+            self.act(plane, conn, f);
+        }
+    }
+
+    fn forget(&mut self, conn: ConnId) -> Entry {
+        let entry = self.conns.remove(&conn).unwrap_or_else(|| panic!("{conn:?} is not open"));
+        self.numbers.remove(&entry.number);
+        entry
+    }
+
+    /// Hello mode: the first bytes choose the behaviour.
+    fn choose(&mut self, plane: &mut TestPlane<'_>, conn: ConnId, data: &[u8]) {
+        let Some(entry) = self.conns.get_mut(&conn) else { return };
+        let Doing::Choosing(bytes) = &mut entry.doing else { unreachable!("it is still choosing") };
+        assert!(data.len() <= 4096, "{} bytes in hello mode", data.len());
+        bytes.extend_from_slice(data);
+        let bytes = std::mem::take(bytes);
+        let Some((behaviour, used)) = chosen(&bytes, entry.moves) else {
+            entry.doing = Doing::Choosing(bytes);
+            return;
+        };
+        let rest = &bytes[used..];
+        match behaviour {
+            Chosen::Move(to) => {
+                let moves = entry.moves + 1;
+                self.forget(conn);
+                plane.migrate(conn, to, TestMessage::Moved(moves), Bytes::copy_from_slice(rest));
+            }
+            Chosen::Exit => plane.exit(),
+            Chosen::Behaviour { behaviour, stream } => {
+                entry.doing = Doing::This(behaviour);
+                if stream {
+                    plane.stream(conn);
+                }
+                self.act(plane, conn, |behaviour, ctx| behaviour.recv(ctx, rest));
+            }
+        }
+    }
+}
+
+enum Chosen {
+    Move(ShardIndex),
+    Exit,
+    Behaviour { behaviour: Box<dyn Behaviour>, stream: bool },
+}
+
+/// What these bytes choose, and how many of them it takes.
+fn chosen(bytes: &[u8], moves: u8) -> Option<(Chosen, usize)> {
+    let (first, rest) = bytes.split_first()?;
+    let number = |from: usize, len: usize| {
+        let mut number = [0; 8];
+        number[..len].copy_from_slice(rest.get(from..from + len)?);
+        Some(u64::from_le_bytes(number))
+    };
+    let (behaviour, used): (Box<dyn Behaviour>, usize) = match first {
+        b'M' => return Some((Chosen::Move(number(0, 1)? as ShardIndex), 2)),
+        b'Z' => return Some((Chosen::Exit, 1)),
+        b'H' => return Some((Chosen::Behaviour { behaviour: Box::new(Echo), stream: false }, 1)),
+        b'E' => (Box::new(Echo), 0),
+        b'W' => (Box::new(Who::new(moves)), 0),
+        b'P' => (Box::new(Paused::new(number(0, 4)? as usize)), 4),
+        b'U' => (Box::new(InTurnEnd::default()), 0),
+        b'B' => (Box::new(Parcels::default()), 0),
+        b'S' => (Box::new(Sending::new(number(0, 8)?)), 8),
+        b'C' => {
+            let how = if number(1, 1)? as u8 == b'A' { Close::AfterSends } else { Close::Now };
+            (Box::new(Closing::new(number(0, 1)? as u8, Some(how), number(2, 4)?)), 6)
+        }
+        b'L' => (Box::new(Closing::new(number(0, 1)? as u8, None, 0)), 1),
+        b'O' => (Box::new(Observer::new(number(0, 1)? as u8)), 1),
+        b'X' => (Box::new(MeshCheck::new(number(0, 4)? as u32)), 4),
+        b'T' => (Box::new(TimerCheck::default()), 0),
+        b'D' => (Box::new(DiskCheck::new(number(0, 8)?)), 8),
+        other => panic!("{:?} chooses nothing", char::from(*other)),
+    };
+    Some((Chosen::Behaviour { behaviour, stream: true }, 1 + used))
+}
+
+impl ShardApp for TestApp {
+    type Message = TestMessage;
+
+    fn on_accept(&mut self, plane: &mut TestPlane<'_>, conn: ConnId, listener: ListenerId, peer: SocketAddr) {
+        self.told_since_turn_end = true;
+        assert!(peer.port() != 0, "a peer has an address");
+        self.add(conn, listener, 0);
+        if self.stopping {
+            plane.close(conn, Close::Now);
+        }
+    }
+
+    fn on_recv(&mut self, plane: &mut TestPlane<'_>, conn: ConnId, data: &[u8]) {
+        self.told_since_turn_end = true;
+        assert!(!data.is_empty(), "nothing was received");
+        let entry = self.conns.get(&conn).unwrap_or_else(|| panic!("{conn:?} is not open"));
+        match entry.doing {
+            Doing::Choosing(_) => self.choose(plane, conn, data),
+            Doing::This(_) => self.act(plane, conn, |behaviour, ctx| behaviour.recv(ctx, data)),
+            Doing::Closing => panic!("{conn:?} was being closed"),
+        }
+    }
+
+    fn on_bulk(&mut self, plane: &mut TestPlane<'_>, conn: ConnId, buf: AlignedBuf) {
+        self.told_since_turn_end = true;
+        self.act(plane, conn, |behaviour, ctx| behaviour.bulk(ctx, buf));
+    }
+
+    fn on_sent(&mut self, plane: &mut TestPlane<'_>, conn: ConnId, bytes: usize) {
+        self.told_since_turn_end = true;
+        assert!(self.conns.contains_key(&conn), "{conn:?} is not open");
+        self.act(plane, conn, |behaviour, ctx| behaviour.sent(ctx, bytes));
+    }
+
+    fn on_closed(&mut self, _: &mut TestPlane<'_>, conn: ConnId, because: ClosedBecause) {
+        self.told_since_turn_end = true;
+        if let Doing::This(behaviour) = self.forget(conn).doing
+            && let Some(label) = behaviour.label()
+        {
+            self.observed.closed(label, &because);
+        }
+    }
+
+    fn on_disk(&mut self, plane: &mut TestPlane<'_>, token: Token, completion: Completion) {
+        self.told_since_turn_end = true;
+        self.act_by_number(plane, (token.0 >> 32) as u32, |behaviour, ctx| {
+            behaviour.disk(ctx, token.0 as u32, completion);
+        });
+    }
+
+    fn on_message(&mut self, plane: &mut TestPlane<'_>, from: ShardIndex, message: TestMessage) {
+        self.told_since_turn_end = true;
+        match message {
+            TestMessage::Count { number, n, of } => {
+                if self.counts.count(from, number, n, of) {
+                    plane.post(from, TestMessage::Counted { number });
+                }
+            }
+            TestMessage::Counted { number } => {
+                self.act_by_number(plane, number, |behaviour, ctx| behaviour.counted(ctx, from));
+            }
+            TestMessage::Moved(_) => panic!("a connection's baggage without the connection"),
+        }
+    }
+
+    fn on_migrated(
+        &mut self,
+        _: &mut TestPlane<'_>,
+        conn: ConnId,
+        listener: ListenerId,
+        _: SocketAddr,
+        baggage: TestMessage,
+    ) {
+        self.told_since_turn_end = true;
+        let TestMessage::Moved(moves) = baggage else { panic!("someone else's baggage: {baggage:?}") };
+        self.add(conn, listener, moves);
+    }
+
+    fn on_timer(&mut self, plane: &mut TestPlane<'_>, token: Token) {
+        self.told_since_turn_end = true;
+        self.act_by_number(plane, (token.0 >> 32) as u32, |behaviour, ctx| {
+            behaviour.timer(ctx, token.0 as u32);
+        });
+    }
+
+    fn on_shutdown(&mut self, plane: &mut TestPlane<'_>) {
+        self.told_since_turn_end = true;
+        assert!(!std::mem::replace(&mut self.stopping, true), "shutdown is told once");
+        plane.stop_accepting();
+        for (conn, entry) in &mut self.conns {
+            plane.send(*conn, Bytes::from_static(b"bye"));
+            plane.close(*conn, Close::AfterSends);
+            entry.doing = Doing::Closing;
+        }
+    }
+
+    fn on_turn_end(&mut self, plane: &mut TestPlane<'_>) {
+        self.told_since_turn_end = false;
+        for (conn, entry) in &mut self.conns {
+            if let Doing::This(behaviour) = &mut entry.doing {
+                let (number, listener) = (entry.number, entry.listener);
+                let mut ctx = Ctx { plane, conn: *conn, listener, number, dir: &self.dir };
+                behaviour.turn_end(&mut ctx, &self.observed);
+            }
+        }
+        if self.stopping && self.conns.is_empty() {
+            plane.exit();
+        }
+    }
+}
+
+impl Drop for TestApp {
+    fn drop(&mut self) {
+        if !std::thread::panicking() {
+            assert!(!self.told_since_turn_end, "the last turn did not end");
+        }
+    }
+}

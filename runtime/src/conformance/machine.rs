@@ -1,0 +1,60 @@
+//! What a scenario needs of whoever runs the application.
+
+use crate::sim::SimRng;
+
+/// A client's connection.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub struct ClientId(pub usize);
+
+/// Runs a [`TestApp`](super::TestApp) on each shard of a plane, and has clients. Whatever takes longer than a generous limit panics.
+pub trait Machine {
+    /// Starts so many shards with so many listeners. Called once.
+    fn start(&mut self, shards: u16, listeners: u16);
+    /// Connects a client.
+    fn connect(&mut self, listener: u16) -> ClientId;
+    /// Sends, now or while something else is waited for. Never waits.
+    fn send(&mut self, client: ClientId, data: &[u8]);
+    /// Waits for bytes, at most so many. None of them: the connection has ended, or is broken.
+    fn receive(&mut self, client: ClientId, bytes_max: usize) -> Vec<u8>;
+    /// Sends the end after everything else; goes on receiving.
+    fn finish(&mut self, client: ClientId);
+    /// Closes a client's connection.
+    fn close(&mut self, client: ClientId);
+    /// Breaks a client's connection.
+    fn reset(&mut self, client: ClientId);
+    /// Asks the shards to stop.
+    fn shutdown(&mut self);
+    /// Waits until all of them have.
+    fn wait(&mut self);
+    /// Randomness for the scenario.
+    fn random(&mut self) -> &mut SimRng;
+}
+
+/// Receives exactly so many bytes.
+pub(super) fn receive_exact(machine: &mut dyn Machine, client: ClientId, bytes: usize) -> Vec<u8> {
+    let mut all = Vec::with_capacity(bytes);
+    while all.len() < bytes {
+        let part = machine.receive(client, bytes - all.len());
+        assert!(!part.is_empty(), "the connection ended after {} of {bytes} bytes", all.len());
+        all.extend(part);
+    }
+    all
+}
+
+/// Receives until the connection ends.
+pub(super) fn receive_to_end(machine: &mut dyn Machine, client: ClientId) -> Vec<u8> {
+    let mut all = Vec::new();
+    loop {
+        let part = machine.receive(client, usize::MAX);
+        if part.is_empty() {
+            return all;
+        }
+        all.extend(part);
+    }
+}
+
+/// Expects exactly these bytes next.
+pub(super) fn expect(machine: &mut dyn Machine, client: ClientId, what: &[u8]) {
+    let got = receive_exact(machine, client, what.len());
+    assert_eq!(String::from_utf8_lossy(&got), String::from_utf8_lossy(what));
+}

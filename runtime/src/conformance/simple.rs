@@ -1,0 +1,90 @@
+//! Behaviours of a few lines: echoes.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use super::app::{Behaviour, Ctx};
+use super::closing::Observed;
+
+/// Sends back what comes in.
+pub(super) struct Echo;
+
+impl Behaviour for Echo {
+    fn recv(&mut self, ctx: &mut Ctx<'_, '_>, data: &[u8]) {
+        ctx.reply(Bytes::copy_from_slice(data));
+    }
+}
+
+/// Tells where it is, then echoes.
+pub(super) struct Who {
+    moves: u8,
+    told: bool,
+}
+
+impl Who {
+    pub(super) fn new(moves: u8) -> Self {
+        Self { moves, told: false }
+    }
+}
+
+impl Behaviour for Who {
+    fn recv(&mut self, ctx: &mut Ctx<'_, '_>, data: &[u8]) {
+        if !std::mem::replace(&mut self.told, true) {
+            let shard = ctx.plane.shard() as u8;
+            ctx.reply(vec![shard, ctx.listener.0 as u8, self.moves]);
+        }
+        ctx.reply(Bytes::copy_from_slice(data));
+    }
+}
+
+/// Echoes, with pauses.
+pub(super) struct Paused {
+    quota: usize,
+    since_resume: usize,
+    pauses: u32,
+}
+
+impl Paused {
+    pub(super) fn new(quota: usize) -> Self {
+        Self { quota, since_resume: 0, pauses: 0 }
+    }
+}
+
+impl Behaviour for Paused {
+    fn recv(&mut self, ctx: &mut Ctx<'_, '_>, data: &[u8]) {
+        ctx.reply(Bytes::copy_from_slice(data));
+        let before = self.since_resume;
+        self.since_resume += data.len();
+        if before < self.quota && self.since_resume >= self.quota {
+            ctx.plane.pause(ctx.conn);
+            self.pauses += 1;
+            let at = ctx.plane.now().after(Duration::from_micros(300));
+            ctx.plane.set_timer(at, ctx.token(self.pauses));
+        }
+    }
+
+    fn timer(&mut self, ctx: &mut Ctx<'_, '_>, token: u32) {
+        assert_eq!(token, self.pauses, "one pause at a time");
+        self.since_resume = 0;
+        ctx.plane.resume(ctx.conn);
+    }
+}
+
+/// Echoes at the end of the turn. If a plane slept without ending the turn, nothing would ever come back.
+#[derive(Default)]
+pub(super) struct InTurnEnd {
+    received: Vec<u8>,
+}
+
+impl Behaviour for InTurnEnd {
+    fn recv(&mut self, _: &mut Ctx<'_, '_>, data: &[u8]) {
+        self.received.extend_from_slice(data);
+    }
+
+    fn turn_end(&mut self, ctx: &mut Ctx<'_, '_>, _: &Observed) {
+        if !self.received.is_empty() {
+            ctx.reply(std::mem::take(&mut self.received));
+        }
+    }
+}

@@ -1,0 +1,37 @@
+//! The same suite against every plane.
+
+mod machines;
+
+/// One test per scenario.
+macro_rules! suite {
+    ($($scenario:ident)*) => {
+        mod simulation {
+            $(#[test]
+            fn $scenario() {
+                for seed in 0..crate::machines::SEEDS {
+                    let mut machine = crate::machines::Simulated::new(seed);
+                    highwater_runtime::conformance::$scenario(&mut machine);
+                }
+            })*
+        }
+    };
+}
+
+suite! {
+    echo_returns_every_byte_in_order
+    connections_know_their_listener
+    bulks_and_small_messages_mix
+    bulks_wait_for_their_bytes
+    pause_and_resume_lose_nothing
+    a_slow_reader_gets_everything_in_order
+    closing_after_sends_delivers_and_closing_now_does_not_wait
+    the_other_sides_end_is_told_and_its_replies_still_arrive
+    a_broken_connection_is_told
+    migration_keeps_unread_bytes_and_order
+    messages_between_shards_arrive_in_order
+    timers_fire_once_and_in_order
+    disk_operations_are_answered_once_and_read_what_was_written
+    the_end_of_a_turn_comes_before_sleep
+    shutdown_is_told_once_and_every_shard_ends
+    a_shard_exits_alone
+}
