@@ -125,7 +125,7 @@ fn write_field(field: Field, record: &RecordView<'_>, out: &mut Vec<u8>) {
                 if i > 0 {
                     out.push(b',');
                 }
-                out.extend_from_slice(name.as_bytes());
+                out.extend_from_slice(name);
                 out.push(b'=');
                 out.extend_from_slice(value.unwrap_or_default());
             }
@@ -150,7 +150,7 @@ mod tests {
             timestamp_ms: 1_735_689_600_000,
             key: Some(b"u-\xff"),
             value: Some(b"two\twords"),
-            headers: &[("trace", Some(b"abc")), ("empty", None)],
+            headers: &[(b"trace", Some(b"abc")), (b"empty", None)],
         }
     }
 

@@ -5,6 +5,7 @@ mod cli;
 mod escape;
 mod failure;
 mod format;
+mod lines;
 mod output;
 mod record;
 mod settings;

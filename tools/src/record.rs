@@ -25,7 +25,7 @@ pub(crate) struct RecordView<'a> {
     /// The value.
     pub value: Option<&'a [u8]>,
     /// The headers.
-    pub headers: &'a [(&'a str, Option<&'a [u8]>)],
+    pub headers: &'a [(&'a [u8], Option<&'a [u8]>)],
 }
 
 /// A record to be sent, as read from a line of JSON.
@@ -36,7 +36,7 @@ pub(crate) struct RecordInput {
     /// The value.
     pub value: Option<Vec<u8>>,
     /// The headers.
-    pub headers: Vec<(String, Option<Vec<u8>>)>,
+    pub headers: Vec<(Vec<u8>, Option<Vec<u8>>)>,
     /// Milliseconds since the Unix epoch, if the line says.
     pub timestamp_ms: Option<i64>,
 }
@@ -76,7 +76,9 @@ fn join(
 
 #[derive(Serialize)]
 struct HeaderOut<'a> {
-    key: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    key_base64: Option<String>,
+    key: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     value_base64: Option<String>,
     value: Option<&'a str>,
@@ -101,7 +103,9 @@ struct LineOut<'a> {
 #[serde(deny_unknown_fields)]
 struct HeaderIn<'a> {
     #[serde(borrow)]
-    key: Cow<'a, str>,
+    key: Option<Cow<'a, str>>,
+    #[serde(borrow)]
+    key_base64: Option<Cow<'a, str>>,
     #[serde(borrow)]
     value: Option<Cow<'a, str>>,
     #[serde(borrow)]
@@ -139,8 +143,13 @@ pub(crate) fn write_json(record: &RecordView<'_>, out: &mut Vec<u8>) {
         .headers
         .iter()
         .map(|(name, bytes)| {
-            let split = Split::of(*bytes);
-            HeaderOut { key: name, value: split.text, value_base64: split.base64 }
+            let (name, value) = (Split::of(Some(name)), Split::of(*bytes));
+            HeaderOut {
+                key: name.text,
+                key_base64: name.base64,
+                value: value.text,
+                value_base64: value.base64,
+            }
         })
         .collect();
     let line = LineOut {
@@ -164,7 +173,10 @@ pub(crate) fn read_json(line: &[u8]) -> Result<RecordInput, String> {
     let headers = line
         .headers
         .into_iter()
-        .map(|header| Ok((header.key.into_owned(), join("value", header.value, header.value_base64)?)))
+        .map(|header| {
+            let key = join("key", header.key, header.key_base64)?.ok_or("a header without `key`")?;
+            Ok((key, join("value", header.value, header.value_base64)?))
+        })
         .collect::<Result<_, String>>()?;
     Ok(RecordInput {
         key: join("key", line.key, line.key_base64)?,
@@ -182,7 +194,7 @@ mod tests {
     fn view<'a>(
         key: Option<&'a [u8]>,
         value: Option<&'a [u8]>,
-        headers: &'a [(&'a str, Option<&'a [u8]>)],
+        headers: &'a [(&'a [u8], Option<&'a [u8]>)],
     ) -> RecordView<'a> {
         RecordView { topic: "t", partition: 1, offset: 7, timestamp_ms: 1000, key, value, headers }
     }
@@ -190,7 +202,7 @@ mod tests {
     #[test]
     fn a_record_is_one_line_with_its_parts_by_name() {
         let mut out = Vec::new();
-        write_json(&view(Some(b"k"), Some(b"a \"b\"\n"), &[("h", Some(b"1"))]), &mut out);
+        write_json(&view(Some(b"k"), Some(b"a \"b\"\n"), &[(b"h", Some(b"1"))]), &mut out);
         assert_eq!(
             String::from_utf8(out).expect("JSON is text"),
             r#"{"topic":"t","partition":1,"offset":7,"timestamp":1000,"key":"k","value":"a \"b\"\n","headers":[{"key":"h","value":"1"}]}"#
@@ -201,7 +213,8 @@ mod tests {
 
     #[test]
     fn what_was_printed_reads_back_exactly() {
-        let headers: &[(&str, Option<&[u8]>)] = &[("a", Some(b"\xfe\xff")), ("b", None), ("c", Some(b""))];
+        let headers: &[(&[u8], Option<&[u8]>)] =
+            &[(b"a", Some(b"\xfe\xff")), (b"\xff", None), (b"", Some(b""))];
         for (key, value) in [
             (None, None),
             (Some(&b""[..]), Some(&b"\0\x01\xff"[..])),
@@ -213,7 +226,7 @@ mod tests {
             assert_eq!(back.key.as_deref(), key);
             assert_eq!(back.value.as_deref(), value);
             assert_eq!(back.timestamp_ms, Some(1000));
-            let got: Vec<_> = back.headers.iter().map(|(n, v)| (n.as_str(), v.as_deref())).collect();
+            let got: Vec<_> = back.headers.iter().map(|(n, v)| (n.as_slice(), v.as_deref())).collect();
             assert_eq!(got, headers);
         }
     }
@@ -225,6 +238,7 @@ mod tests {
             br#"{"value":"x","value_base64":"eA=="}"#,
             br#"{"value_base64":"?"}"#,
             br#"{"value":5}"#,
+            br#"{"headers":[{"value":"x"}]}"#,
             b"[]",
             b"not json",
         ] {

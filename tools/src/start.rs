@@ -15,8 +15,10 @@ pub(crate) fn run(settings: &Settings) -> Result<(), Failure> {
     for warning in &broker.ready().warnings {
         tracing::warn!("{warning}");
     }
+    let ready = ready_line(broker.ready());
+    tracing::info!("{ready}");
     // A broker serves whether or not anybody reads its stdout.
-    if output::print(&ready_line(broker.ready())).is_err() {
+    if output::print(&format!("{ready}\n")).is_err() {
         tracing::warn!("nobody reads the `ready` line: stdout is closed");
     }
     match broker.wait() {
@@ -30,7 +32,7 @@ fn ready_line(ready: &ReadyInfo) -> String {
     let native = ready.native.iter().map(ToString::to_string).collect::<Vec<_>>().join(",");
     let data = absolute(&ready.data_dir).unwrap_or_else(|_| ready.data_dir.clone());
     format!(
-        "ready native={native} data={} cores={} durability={} topics={} partitions={} took_ms={}\n",
+        "ready native={native} data={} cores={} durability={} topics={} partitions={} took_ms={}",
         quoted(&data.to_string_lossy()),
         ready.cores,
         quoted(&ready.durability),

@@ -1,0 +1,189 @@
+//! Starting and stopping: who may, with what, and what is said when it cannot be.
+
+use std::fs;
+use std::io::{BufRead as _, BufReader};
+use std::net::{TcpListener, TcpStream};
+use std::process::{Command, Stdio};
+
+use rustix::process::{Pid, Signal, kill_process};
+
+use crate::support::{Broker, Guard, Place, fails_with, output, program, start_command, start_fails_with};
+
+#[test]
+fn a_broker_says_ready_with_all_there_is_to_know_and_stops_on_sigterm_and_on_ctrl_c() {
+    for signal in [Signal::TERM, Signal::INT] {
+        let place = Place::new();
+        let broker = place.start_with(&["--cores", "1"]);
+        assert_eq!(broker.field("data"), place.data().display().to_string());
+        assert_eq!(broker.field("cores"), "1");
+        assert!(broker.address().starts_with("127.0.0.1:") && !broker.address().ends_with(":0"));
+        assert!(!broker.field("durability").is_empty());
+        let (status, stderr) = broker.end(signal);
+        assert_eq!(status.code(), Some(0), "{stderr}");
+        assert_eq!(stderr, "", "a quiet start and stop says nothing on stderr");
+    }
+}
+
+#[test]
+fn a_second_broker_on_the_same_directory_is_refused_and_the_first_one_goes_on() {
+    let place = Place::new();
+    let mut first = place.start();
+    let said = start_fails_with(73, start_command(&place.data(), &[]));
+    assert!(said.contains(&place.data().display().to_string()), "names the directory: {said}");
+    assert!(said.contains(&first.pid().to_string()), "names the process: {said}");
+    assert!(first.is_running());
+    first.stop();
+}
+
+#[test]
+fn a_directory_is_free_again_after_a_kill() {
+    let place = Place::new();
+    place.start().kill();
+    place.start().stop();
+}
+
+#[test]
+fn a_port_in_use_is_named() {
+    let place = Place::new();
+    let taken = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let address = taken.local_addr().expect("it is bound").to_string();
+    let said = start_fails_with(1, start_command(&place.data(), &["--listen", &address]));
+    assert!(said.contains(&address), "names the address: {said}");
+
+    let first = place.start();
+    let other = Place::new();
+    let said = start_fails_with(1, start_command(&other.data(), &["--listen", &first.address()]));
+    assert!(said.contains(&first.address()), "a broker's port is as taken as any other: {said}");
+}
+
+#[test]
+fn an_address_that_others_can_reach_needs_a_second_word() {
+    let place = Place::new();
+    let said = start_fails_with(78, start_command(&place.data(), &["--listen", "0.0.0.0:0"]));
+    assert!(said.contains("insecure"), "says what to do: {said}");
+    let broker = place.start_with(&["--listen", "0.0.0.0:0", "--insecure"]);
+    assert!(broker.address().starts_with("0.0.0.0:"));
+}
+
+#[test]
+fn settings_that_cannot_be_are_refused_with_their_name() {
+    let place = Place::new();
+    for (flags, word) in [
+        (&["--cores", "0"][..], "cores"),
+        (&["--cores", "9999"], "cores"),
+        (&["--config", "/nonexistent.toml"], "/nonexistent.toml"),
+        (&["--log-level", "loud=quiet=x"], "log level"),
+    ] {
+        let said = start_fails_with(78, start_command(&place.data(), flags));
+        assert!(said.contains(word), "{flags:?}: {said}");
+    }
+    let file = place.path("not-a-directory");
+    fs::write(&file, "x").expect("a writable temporary directory");
+    let said = fails_with(78, start_command(&file, &[]));
+    assert!(said.contains("not-a-directory"), "{said}");
+}
+
+#[test]
+fn a_wrong_command_line_exits_with_two_and_says_what_is_wrong() {
+    for arguments in [
+        &["start", "--listen", "nowhere"][..],
+        &["consume"],
+        &["frobnicate"],
+        &["consume", "t", "--format", "%q"],
+        &["consume", "t", "--from", "tomorrow"],
+        &["consume", "t", "--json", "--format", "%v"],
+        &["produce", "t", "--key-separator", ""],
+        &["topic", "create", "t", "--config", "novalue"],
+    ] {
+        let said = fails_with(2, program(arguments));
+        assert!(said.starts_with("error:"), "{arguments:?}: {said}");
+    }
+}
+
+#[test]
+fn print_config_shows_where_each_setting_comes_from_and_starts_nothing() {
+    let place = Place::new();
+    let file = place.path("highwater.toml");
+    fs::write(&file, "cores = 1\nmemory = \"300MiB\"\n").expect("a writable temporary directory");
+    let mut command = start_command(&place.data(), &["--print-config"]);
+    command.env("HIGHWATER_CONFIG", &file).env("HIGHWATER_MEMORY", "400MiB");
+    let printed = output(command, b"");
+    assert!(printed.status.success());
+    let text = String::from_utf8(printed.stdout).expect("text");
+    for line in [
+        "listen = [\"127.0.0.1:0\"]  # flag",
+        "memory = \"400MiB\"  # environment",
+        "cores = 1  # file",
+        "log_level = \"warn\"  # default",
+    ] {
+        assert!(text.lines().any(|l| l == line), "{line} is not in\n{text}");
+    }
+    assert!(!place.data().exists());
+}
+
+#[test]
+fn a_broker_whose_stdout_nobody_reads_serves_all_the_same() {
+    let place = Place::new();
+    let first = place.start();
+    let address = first.address();
+    first.stop();
+    let mut child = start_command(&place.data(), &["--listen", &address, "--log-level", "info"])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("the program runs");
+    let guard = Guard::new(&child);
+    drop(child.stdout.take());
+    let stderr = BufReader::new(child.stderr.take().expect("stderr is piped"));
+    let logged = stderr.lines().map_while(Result::ok).find(|line| line.contains("ready native="));
+    assert!(logged.is_some_and(|line| line.contains(&address)));
+    assert!(TcpStream::connect(&address).is_ok());
+    kill_process(Pid::from_child(&child), Signal::TERM).expect("it runs");
+    let status = child.wait().expect("a child can be waited for");
+    guard.release();
+    assert!(status.success(), "{status}");
+}
+
+#[test]
+fn a_kernel_that_refuses_io_uring_is_told_apart_from_one_that_lacks_it() {
+    for (errno, words) in [
+        (libc_errno::EPERM, &["io_uring", "seccomp"][..]),
+        (libc_errno::ENOSYS, &["io_uring", "kernel"]),
+        (libc_errno::ENOMEM, &["memlock", "ulimit -l"]),
+    ] {
+        let place = Place::new();
+        let started = start_with_refused_io_uring(start_command(&place.data(), &["--cores", "1"]), errno);
+        let Err(ended) = started else { panic!("started although io_uring_setup fails with {errno}") };
+        let said = String::from_utf8_lossy(&ended.stderr).into_owned();
+        assert_eq!(ended.status.code(), Some(1), "{said}");
+        assert!(words.iter().all(|word| said.contains(word)), "errno {errno}: {said}");
+        assert_eq!(said.trim_end().lines().count(), 1, "one line says it: {said}");
+    }
+}
+
+mod libc_errno {
+    pub(super) const EPERM: u32 = 1;
+    pub(super) const ENOMEM: u32 = 12;
+    pub(super) const ENOSYS: u32 = 38;
+}
+
+/// Starts a broker whose every `io_uring_setup` fails with this error. The filter is laid on a thread that then starts the
+/// process: children inherit it, other threads do not.
+fn start_with_refused_io_uring(command: Command, errno: u32) -> Result<Broker, std::process::Output> {
+    use seccompiler::{BpfProgram, SeccompAction, SeccompFilter};
+    const IO_URING_SETUP: i64 = 425;
+    let filter = SeccompFilter::new(
+        [(IO_URING_SETUP, vec![])].into(),
+        SeccompAction::Allow,
+        SeccompAction::Errno(errno),
+        std::env::consts::ARCH.try_into().expect("a machine that seccomp knows"),
+    )
+    .expect("a filter");
+    let filter: BpfProgram = filter.try_into().expect("a small filter");
+    std::thread::spawn(move || {
+        seccompiler::apply_filter(&filter).expect("a process may restrict itself");
+        Broker::start(command)
+    })
+    .join()
+    .expect("the starting thread does not panic")
+}
