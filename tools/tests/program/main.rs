@@ -3,5 +3,8 @@
 
 mod support;
 
+mod commands;
+mod files;
 mod hostile;
+mod quick_start;
 mod start;

@@ -1,0 +1,325 @@
+//! Every command and flag, as a script uses them.
+
+use std::io::{BufRead as _, BufReader, Read as _};
+use std::process::Stdio;
+
+use rustix::process::{Pid, Signal, kill_process};
+
+use crate::support::{Broker, Guard, Place, fails_with, output, program};
+
+fn text(bytes: Vec<u8>) -> String {
+    String::from_utf8(bytes).expect("text")
+}
+
+fn json(line: &str) -> serde_json::Value {
+    serde_json::from_str(line).unwrap_or_else(|e| panic!("{line}: {e}"))
+}
+
+fn with_topic(partitions: &str) -> (Place, Broker) {
+    let place = Place::new();
+    let broker = place.start();
+    broker.run(&["topic", "create", "t", "--partitions", partitions], b"");
+    (place, broker)
+}
+
+#[test]
+fn a_topic_is_created_listed_described_altered_and_deleted() {
+    let place = Place::new();
+    let broker = place.start();
+    broker.run(&["topic", "create", "b", "--partitions", "2", "--config", "retention.ms=7d"], b"");
+    broker.run(&["topic", "create", "a"], b"");
+
+    let listed = text(broker.run(&["topic", "list", "--json"], b""));
+    let topics: Vec<_> =
+        listed.lines().map(|line| (json(line)["topic"].clone(), json(line)["partitions"].clone())).collect();
+    assert_eq!(topics, [("a".into(), 1.into()), ("b".into(), 2.into())]);
+    assert!(text(broker.run(&["topic", "list"], b"")).lines().any(|line| line.starts_with("b ")));
+
+    let described = json(&text(broker.run(&["topic", "describe", "b", "--json"], b"")));
+    assert_eq!(described["partitions"].as_array().map(Vec::len), Some(2));
+    assert_eq!(described["configs"]["retention.ms"]["value"], "604800000");
+    assert_eq!(described["configs"]["retention.ms"]["set"], true);
+    let shown = text(broker.run(&["topic", "describe", "b"], b""));
+    assert!(shown.contains("retention.ms") && shown.contains("604800000"), "{shown}");
+
+    broker.run(
+        &[
+            "topic",
+            "alter",
+            "b",
+            "--partitions",
+            "5",
+            "--unset",
+            "retention.ms",
+            "--config",
+            "retention.bytes=1GiB",
+        ],
+        b"",
+    );
+    let described = json(&text(broker.run(&["topic", "describe", "b", "--json"], b"")));
+    assert_eq!(described["partitions"].as_array().map(Vec::len), Some(5));
+    assert_eq!(described["configs"]["retention.ms"]["set"], false);
+    assert_eq!(described["configs"]["retention.bytes"]["value"], "1073741824");
+
+    broker.run(&["topic", "delete", "a", "b"], b"");
+    assert_eq!(text(broker.run(&["topic", "list", "--json"], b"")), "");
+    broker.stop();
+}
+
+#[test]
+fn what_cannot_be_done_to_a_topic_says_why() {
+    let (_place, broker) = with_topic("3");
+    for (arguments, word) in [
+        (&["topic", "create", "t"][..], "exists"),
+        (&["topic", "create", "no/slashes"], "no/slashes"),
+        (&["topic", "create", "x", "--partitions", "0"], "partition"),
+        (&["topic", "create", "x", "--config", "no.such=1"], "no.such"),
+        (&["topic", "create", "x", "--config", "retention.ms=soon"], "retention.ms"),
+        (&["topic", "alter", "t", "--partitions", "2"], "partition"),
+        (&["topic", "describe", "missing"], "missing"),
+        (&["topic", "delete", "missing"], "missing"),
+        (&["consume", "missing"], "missing"),
+        (&["produce", "missing"], "missing"),
+        (&["consume", "t", "--partition", "9"], "9"),
+        (&["produce", "t", "--partition", "9"], "9"),
+    ] {
+        let said = fails_with(1, broker.command(arguments));
+        assert!(said.contains(word), "{arguments:?}: {said}");
+        assert_eq!(said.lines().count(), 1, "{arguments:?}: {said}");
+    }
+    broker.run(&["topic", "create", "t", "--if-not-exists"], b"");
+    broker.stop();
+}
+
+#[test]
+fn a_line_is_a_value_and_with_a_separator_a_key_and_a_value() {
+    let (_place, broker) = with_topic("1");
+    broker.run(&["produce", "t"], b"a:b\n\nlast");
+    broker.run(&["produce", "t", "--key-separator", ":"], b"k:v:w\nno key\n:empty key\nkey:\n");
+    broker.run(&["produce", "t", "-K", r"\t"], b"tab\tbed\n");
+    let shown = text(broker.run(&["consume", "t", "--format", r"%o[%k](%K)[%v](%V)\n"], b""));
+    assert_eq!(
+        shown.lines().collect::<Vec<_>>(),
+        [
+            "0[](-1)[a:b](3)",
+            "1[](-1)[](0)",
+            "2[](-1)[last](4)",
+            "3[k](1)[v:w](3)",
+            "4[](-1)[no key](6)",
+            "5[](0)[empty key](9)",
+            "6[key](3)[](0)",
+            "7[tab](3)[bed](3)",
+        ]
+    );
+    broker.stop();
+}
+
+#[test]
+fn headers_and_partition_are_said_once_for_all_records() {
+    let (_place, broker) = with_topic("4");
+    broker.run(
+        &["produce", "t", "--header", "a=1", "-H", "b=x=y", "--partition", "3", "-K", ":"],
+        b"k:v\nk2:v2\n",
+    );
+    let shown = text(broker.run(&["consume", "t", "--format", r"%t/%p/%o %k=%v %h %H\n"], b""));
+    assert_eq!(shown, "t/3/0 k=v a=1,b=x=y 2\nt/3/1 k2=v2 a=1,b=x=y 2\n");
+    assert_eq!(broker.run(&["consume", "t", "--partition", "0", "--partition", "1"], b""), b"");
+    broker.stop();
+}
+
+#[test]
+fn json_lines_copy_records_exactly_from_one_topic_to_another() {
+    let (_place, broker) = with_topic("1");
+    broker.run(&["topic", "create", "copy"], b"");
+    let lines = concat!(
+        r#"{"key":"k","value":"text ü","headers":[{"key":"h","value":"1"},{"key":"n","value":null}],"timestamp":1700000000123}"#,
+        "\n",
+        r#"{"key_base64":"AP8=","value_base64":"/w=="}"#,
+        "\n",
+        r#"{"key":"gone","value":null}"#,
+        "\n"
+    );
+    broker.run(&["produce", "t", "--json"], lines.as_bytes());
+    let printed = broker.run(&["consume", "t", "--json"], b"");
+    broker.run(&["produce", "copy", "--json"], &printed);
+    let copied = text(broker.run(&["consume", "copy", "--json"], b""));
+    assert_eq!(copied.replace(r#""topic":"copy""#, r#""topic":"t""#), text(printed.clone()));
+    let first = json(copied.lines().next().expect("three lines"));
+    assert_eq!(first["timestamp"], 1_700_000_000_123_i64);
+    assert_eq!(first["headers"][0]["value"], "1");
+    let said = fails_with_input(1, &broker, &["produce", "t", "--json"], b"{}\nnot json\n");
+    assert!(said.contains("line 2"), "{said}");
+    broker.stop();
+}
+
+fn fails_with_input(code: i32, broker: &Broker, arguments: &[&str], stdin: &[u8]) -> String {
+    let done = output(broker.command(arguments), stdin);
+    let said = text(done.stderr);
+    assert_eq!(done.status.code(), Some(code), "{said}");
+    said
+}
+
+#[test]
+fn reading_begins_where_it_is_told_to() {
+    let (_place, broker) = with_topic("1");
+    let mut lines = String::new();
+    for i in 0..100 {
+        lines += &format!("{{\"value\":\"{i}\",\"timestamp\":{}}}\n", 1_700_000_000_000_i64 + i * 60_000);
+    }
+    broker.run(&["produce", "t", "--json"], lines.as_bytes());
+    let from = |start: &str| {
+        text(broker.run(&["consume", "t", "--from", start], b""))
+            .lines()
+            .map(str::to_owned)
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(from("earliest").len(), 100);
+    assert_eq!(from("latest").len(), 0);
+    assert_eq!(from("97"), ["97", "98", "99"]);
+    assert_eq!(from("-2"), ["98", "99"]);
+    assert_eq!(from("-1000").len(), 100);
+    assert_eq!(from("@1700000000000").len(), 100);
+    assert_eq!(from("@1700005880000"), ["98", "99"], "two minutes before the end");
+    assert_eq!(from("@1700005820001"), ["98", "99"], "between two records: the later one");
+    assert_eq!(from("2023-11-14T23:51:20Z"), ["98", "99"]);
+    assert_eq!(from("2099-01-01").len(), 0, "a time that has not come");
+    let said = fails_with(1, broker.command(&["consume", "t", "--from", "5000"]));
+    assert!(said.contains("5000"), "{said}");
+    broker.stop();
+}
+
+#[test]
+fn a_named_consumer_goes_on_where_it_stopped() {
+    let (_place, broker) = with_topic("3");
+    let numbers = |n: std::ops::Range<u32>| n.map(|i| format!("{i}:{i}\n")).collect::<String>();
+    let read = |flags: &[&str]| {
+        let mut arguments = vec!["consume", "t", "--consumer", "billing"];
+        arguments.extend(flags);
+        let mut got: Vec<u32> =
+            text(broker.run(&arguments, b"")).lines().map(|line| line.parse().expect("a number")).collect();
+        got.sort_unstable();
+        got
+    };
+    broker.run(&["produce", "t", "-K", ":"], numbers(0..100).as_bytes());
+    let first = read(&["--limit", "30"]);
+    assert_eq!(first.len(), 30);
+    let second = read(&[]);
+    let mut both = [first, second].concat();
+    both.sort_unstable();
+    assert_eq!(both, (0..100).collect::<Vec<_>>(), "nothing twice, nothing left out");
+    assert!(read(&[]).is_empty());
+    broker.run(&["produce", "t", "-K", ":"], numbers(100..110).as_bytes());
+    assert_eq!(read(&[]), (100..110).collect::<Vec<_>>());
+    assert!(text(broker.run(&["consume", "t", "--consumer", "other", "--from", "latest"], b"")).is_empty());
+    broker.stop();
+}
+
+#[test]
+fn following_prints_what_comes_and_ends_on_ctrl_c() {
+    let (_place, broker) = with_topic("2");
+    broker.run(&["produce", "t"], b"one\n");
+    let mut follow = broker
+        .command(&["consume", "t", "--follow"])
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("the program runs");
+    let guard = Guard::new(&follow);
+    let mut lines = BufReader::new(follow.stdout.take().expect("stdout is piped")).lines();
+    let mut next = || lines.next().expect("it follows").expect("text");
+    assert_eq!(next(), "one");
+    broker.run(&["produce", "t"], b"two\n");
+    assert_eq!(next(), "two");
+    kill_process(Pid::from_child(&follow), Signal::INT).expect("it follows");
+    let status = follow.wait().expect("a child can be waited for");
+    guard.release();
+    use std::os::unix::process::ExitStatusExt as _;
+    assert!(status.signal() == Some(2) || status.code() == Some(130), "as a shell sees Ctrl-C: {status}");
+    broker.stop();
+}
+
+#[test]
+fn a_limit_waits_for_records_that_are_not_there_yet() {
+    let (_place, broker) = with_topic("2");
+    broker.run(&["produce", "t"], b"one\n");
+    let mut waiting = broker
+        .command(&["consume", "t", "--limit", "2"])
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("the program runs");
+    let guard = Guard::new(&waiting);
+    let mut lines = BufReader::new(waiting.stdout.take().expect("stdout is piped")).lines();
+    assert_eq!(lines.next().expect("a line").expect("text"), "one");
+    broker.run(&["produce", "t"], b"two\nthree\n");
+    assert!(lines.next().is_some());
+    assert!(lines.next().is_none(), "two records and no more");
+    assert!(waiting.wait().expect("a child can be waited for").success());
+    guard.release();
+    assert_eq!(broker.run(&["consume", "t", "--limit", "0"], b""), b"");
+    broker.stop();
+}
+
+#[test]
+fn a_reader_that_goes_away_ends_consume_quietly() {
+    let (_place, broker) = with_topic("1");
+    broker.run(&["produce", "t"], "a line of some length\n".repeat(50_000).as_bytes());
+    let mut reading = broker
+        .command(&["consume", "t"])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("the program runs");
+    let guard = Guard::new(&reading);
+    let mut stdout = reading.stdout.take().expect("stdout is piped");
+    let mut some = [0; 10];
+    stdout.read_exact(&mut some).expect("something is printed");
+    drop(stdout);
+    let ended = reading.wait_with_output().expect("a child can be waited for");
+    guard.release();
+    assert_eq!(ended.status.code(), Some(141));
+    assert_eq!(text(ended.stderr), "");
+    broker.stop();
+}
+
+#[test]
+fn without_a_broker_each_command_says_so_in_one_line() {
+    // A port that was free a moment ago and that nobody listens on.
+    let address = std::net::TcpListener::bind("127.0.0.1:0")
+        .and_then(|l| l.local_addr())
+        .expect("a free port")
+        .to_string();
+    for arguments in
+        [&["topic", "list"][..], &["topic", "create", "t"], &["produce", "t"], &["consume", "t", "--follow"]]
+    {
+        let mut command = program(arguments);
+        command.args(["--server", &address]);
+        let said = fails_with(1, command);
+        assert!(said.contains(&address), "{arguments:?}: {said}");
+        assert_eq!(said.lines().count(), 1, "{arguments:?}: {said}");
+    }
+    let said = fails_with(1, {
+        let mut command = program(&["topic", "list", "--server", "no-such-host.invalid:1"]);
+        command.env_remove("HIGHWATER_SERVER");
+        command
+    });
+    assert!(said.contains("no-such-host.invalid"), "{said}");
+}
+
+#[test]
+fn one_answering_address_of_several_is_enough() {
+    let (_place, broker) = with_topic("1");
+    let dead = std::net::TcpListener::bind("127.0.0.1:0").and_then(|l| l.local_addr()).expect("a free port");
+    let both = format!("{dead},{}", broker.address());
+    let listed = output(program(&["topic", "list", "--server", &both]), b"");
+    assert!(listed.status.success(), "{}", String::from_utf8_lossy(&listed.stderr));
+    broker.stop();
+}
+
+#[test]
+fn completions_are_there_for_the_usual_shells() {
+    for shell in ["bash", "zsh", "fish"] {
+        let script = output(program(&["completions", shell]), b"");
+        assert!(script.status.success());
+        let script = text(script.stdout);
+        assert!(script.contains("highwater") && script.contains("key-separator"), "{shell}");
+    }
+}

@@ -1,0 +1,147 @@
+//! Real text goes in by `produce` and comes out of `consume` byte-identical, per key and in order.
+//!
+//! `HIGHWATER_LINES=3000000` makes the file that long (100,000 lines otherwise); `HIGHWATER_FILE=path` takes the text from another
+//! file than the sources of this project.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use crate::support::{Broker, Place, from_environment};
+
+/// Every line with its key in front: which text it is from. What a line holds is arbitrary bytes.
+fn corpus(lines: usize) -> Vec<u8> {
+    let texts: Vec<(String, Vec<u8>)> = match std::env::var_os("HIGHWATER_FILE") {
+        Some(path) => vec![("file".into(), fs::read(path).expect("HIGHWATER_FILE is a file"))],
+        None => sources().into_iter().map(|(name, path)| (name, fs::read(path).expect("a source"))).collect(),
+    };
+    let mut out = Vec::new();
+    let mut made = 0;
+    for round in 0.. {
+        for (name, text) in &texts {
+            for (i, line) in text.split(|b| *b == b'\n').enumerate() {
+                if made == lines {
+                    return out;
+                }
+                // A single text gets many keys, so that all partitions have work.
+                let key = if texts.len() == 1 {
+                    format!("{name}-{}-{round}", i % 1009)
+                } else {
+                    format!("{name}-{round}")
+                };
+                out.extend_from_slice(key.as_bytes());
+                out.push(b'|');
+                out.extend_from_slice(line);
+                out.push(b'\n');
+                made += 1;
+            }
+        }
+    }
+    out
+}
+
+fn sources() -> Vec<(String, PathBuf)> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("tools/ is in the workspace");
+    let mut found = Vec::new();
+    for dir in ["protocol/src", "storage/src", "engine/src", "client/src", "tools/src", "docs"] {
+        for entry in fs::read_dir(root.join(dir)).expect("a folder of the workspace") {
+            let path = entry.expect("a folder can be listed").path();
+            if path.is_file() {
+                found.push((
+                    format!("{dir}/{}", path.file_name().unwrap_or_default().to_string_lossy()),
+                    path,
+                ));
+            }
+        }
+    }
+    found.sort();
+    found
+}
+
+/// The lines of each key, in order.
+fn by_key(text: &[u8]) -> BTreeMap<&[u8], Vec<&[u8]>> {
+    let mut keys: BTreeMap<&[u8], Vec<&[u8]>> = BTreeMap::new();
+    for line in text.split_inclusive(|b| *b == b'\n') {
+        let separator = line.iter().position(|b| *b == b'|').expect("every line has a key");
+        keys.entry(&line[..separator]).or_default().push(&line[separator + 1..]);
+    }
+    keys
+}
+
+fn assert_same(name: &str, sent: &[u8], received: &[u8]) {
+    let (sent, received) = (by_key(sent), by_key(received));
+    assert_eq!(sent.len(), received.len(), "{name}: number of keys");
+    for (key, lines) in &sent {
+        assert!(received.get(key) == Some(lines), "{name}: key {} differs", String::from_utf8_lossy(key));
+    }
+}
+
+fn send(broker: &Broker, topic: &str, text: &[u8], flags: &[&str]) {
+    let mut arguments = vec!["produce", topic, "--key-separator", "|"];
+    arguments.extend(flags);
+    broker.run(&arguments, text);
+}
+
+#[test]
+fn a_file_of_many_lines_comes_out_as_it_went_in_by_key_and_in_order() {
+    let lines = from_environment("HIGHWATER_LINES", 100_000);
+    let text = corpus(lines);
+    let place = Place::new();
+    let broker = place.start();
+    broker.run(&["topic", "create", "text", "--partitions", "8"], b"");
+    send(&broker, "text", &text, &[]);
+    let received = broker.run(&["consume", "text", "--format", r"%k|%v\n"], b"");
+    assert_same("before a restart", &text, &received);
+    let counts = broker.run(&["consume", "text", "--format", r"%p\n"], b"");
+    let mut partitions: Vec<&[u8]> = counts.split_inclusive(|b| *b == b'\n').collect();
+    partitions.sort_unstable();
+    partitions.dedup();
+    assert_eq!(partitions.len(), 8, "the keys spread over all partitions");
+
+    broker.stop();
+    let broker = place.start();
+    let received = broker.run(&["consume", "text", "--format", r"%k|%v\n"], b"");
+    assert_same("after a restart", &text, &received);
+    let limit = (lines / 3).to_string();
+    let some = broker.run(&["consume", "text", "--limit", &limit], b"");
+    assert_eq!(some.iter().filter(|b| **b == b'\n').count(), lines / 3);
+    broker.stop();
+}
+
+#[test]
+fn every_compression_gives_back_the_same_bytes() {
+    let text = corpus(20_000);
+    let place = Place::new();
+    let broker = place.start();
+    for codec in ["none", "gzip", "snappy", "lz4", "zstd"] {
+        broker.run(&["topic", "create", codec, "--partitions", "3"], b"");
+        send(&broker, codec, &text, &["--compression", codec]);
+        let received = broker.run(&["consume", codec, "--format", r"%k|%v\n"], b"");
+        assert_same(codec, &text, &received);
+    }
+    broker.stop();
+}
+
+#[test]
+fn lines_of_any_size_and_any_bytes_are_records() {
+    let place = Place::new();
+    let broker = place.start();
+    broker.run(&["topic", "create", "sizes", "--config", "max.message.bytes=16MiB"], b"");
+    let mut text = Vec::new();
+    for (i, bytes) in
+        [0, 1, 2, 100, 4_000, 4_096, 65_000, 70_000, 1 << 20, 5 << 20, 3].into_iter().enumerate()
+    {
+        text.extend((0..bytes).map(|j| match (i * 31 + j * 7) % 256 {
+            10 => 11,
+            byte => byte as u8,
+        }));
+        text.push(b'\n');
+    }
+    // The last line need not end.
+    text.extend(b"the end\0\xff\r");
+    broker.run(&["produce", "sizes"], &text);
+    let mut received = broker.run(&["consume", "sizes"], b"");
+    assert_eq!(received.pop(), Some(b'\n'));
+    assert!(received == text, "bytes changed on the way");
+    broker.stop();
+}
