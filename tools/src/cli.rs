@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
@@ -225,6 +226,9 @@ pub(crate) struct ProduceArgs {
     /// Send everything to this partition; otherwise the key decides
     #[arg(long, short, value_name = "N")]
     pub partition: Option<u32>,
+    /// How long to try for the acknowledgement of a record, reconnecting as needed, before giving up
+    #[arg(long, value_name = "DURATION", default_value = "2m", value_parser = patience)]
+    pub timeout: Duration,
     #[command(flatten)]
     pub server: ServerArgs,
 }
@@ -328,6 +332,10 @@ fn setting(text: &str) -> Result<(String, String), String> {
         Some((name, value)) if !name.is_empty() => Ok((name.to_owned(), value.to_owned())),
         _ => Err(format!("`{text}` is not of the form NAME=VALUE")),
     }
+}
+
+fn patience(text: &str) -> Result<Duration, String> {
+    Duration::try_from(crate::units::duration(text)?).map_err(|_| format!("`{text}` is before now"))
 }
 
 fn separator(text: &str) -> Result<Separator, String> {

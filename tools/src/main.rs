@@ -2,15 +2,20 @@
 #![forbid(unsafe_code)]
 
 mod cli;
+mod consume;
 mod escape;
 mod failure;
 mod format;
 mod lines;
 mod output;
+mod produce;
+mod progress;
 mod record;
+mod session;
 mod settings;
 mod start;
 mod start_at;
+mod topic;
 mod units;
 
 use std::io::IsTerminal as _;
@@ -36,6 +41,11 @@ fn main() -> ExitCode {
 }
 
 fn run(cli: Cli, matches: &ArgMatches) -> Result<(), Failure> {
+    if let Some(filter) = &cli.log_level
+        && !matches!(cli.command, Command::Start(_))
+    {
+        log_to_stderr(filter)?;
+    }
     match cli.command {
         Command::Start(args) => {
             let (_, start_matches) = matches.subcommand().expect("a command was given");
@@ -46,23 +56,15 @@ fn run(cli: Cli, matches: &ArgMatches) -> Result<(), Failure> {
             log_to_stderr(&settings.log_level.value)?;
             start::run(&settings)
         }
-        command => {
-            if let Some(filter) = &cli.log_level {
-                log_to_stderr(filter)?;
-            }
-            client_command(command)
-        }
-    }
-}
-
-fn client_command(command: Command) -> Result<(), Failure> {
-    match command {
+        Command::Topic(command) => topic::run(command),
+        Command::Produce(args) => produce::run(&args),
+        Command::Consume(args) => consume::run(&args),
+        Command::Log(_) => Ok(()),
         Command::Completions { shell } => {
             let mut script = Vec::new();
             clap_complete::generate(shell, &mut Cli::command(), "highwater", &mut script);
             output::print_bytes(&script)
         }
-        _ => Ok(()),
     }
 }
 

@@ -1,6 +1,10 @@
 //! Small output on stdout, with a closed pipe understood.
 
+use std::fs::File;
 use std::io::Write as _;
+use std::os::fd::AsFd as _;
+
+use serde::Serialize;
 
 use crate::failure::Failure;
 
@@ -13,6 +17,28 @@ pub(crate) fn print(text: &str) -> Result<(), Failure> {
 pub(crate) fn print_bytes(bytes: &[u8]) -> Result<(), Failure> {
     let mut out = std::io::stdout().lock();
     out.write_all(bytes).and_then(|()| out.flush()).map_err(|e| Failure::stdout(&e))
+}
+
+/// Prints one line of JSON.
+pub(crate) fn print_json(value: &impl Serialize) -> Result<(), Failure> {
+    let mut line = serde_json::to_vec(value).expect("what is printed has a JSON form");
+    line.push(b'\n');
+    print_bytes(&line)
+}
+
+/// Stdout without the buffer that `std` puts in front of it, for those who bring their own.
+pub(crate) struct RawStdout(File);
+
+impl RawStdout {
+    pub(crate) fn new() -> Result<Self, Failure> {
+        let stdout = std::io::stdout().as_fd().try_clone_to_owned();
+        stdout.map(|fd| Self(File::from(fd))).map_err(|e| Failure::stdout(&e))
+    }
+
+    /// Writes all of it.
+    pub(crate) fn write(&mut self, bytes: &[u8]) -> Result<(), Failure> {
+        self.0.write_all(bytes).map_err(|e| Failure::stdout(&e))
+    }
 }
 
 /// Lines of columns, each as wide as its widest cell, the last one not padded. No cell is cut.

@@ -1,0 +1,71 @@
+//! Progress on stderr, if a person is looking: done, rate, time left. Silent otherwise.
+
+use std::fs::File;
+use std::os::fd::AsFd as _;
+
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+
+use crate::units::grouped;
+
+/// Progress of a command.
+pub(crate) struct Progress(ProgressBar);
+
+impl Progress {
+    /// Of so many bytes, if it is known how many.
+    pub(crate) fn of_bytes(total: Option<u64>) -> Self {
+        let template = match total {
+            Some(_) => "{bytes} of {total_bytes}  {bytes_per_sec}  {msg}  {eta} left",
+            None => "{bytes}  {bytes_per_sec}  {msg}",
+        };
+        Self::new(total, template)
+    }
+
+    /// Of so many records, if it is known how many.
+    pub(crate) fn of_records(total: Option<u64>) -> Self {
+        let template = match total {
+            Some(_) => "{human_pos} of {human_len} records  {per_sec}  {eta} left",
+            None => "{human_pos} records  {per_sec}",
+        };
+        Self::new(total, template)
+    }
+
+    /// None at all.
+    pub(crate) fn hidden() -> Self {
+        Self(ProgressBar::hidden())
+    }
+
+    fn new(total: Option<u64>, template: &str) -> Self {
+        // Hidden by itself when stderr is no terminal.
+        let bar = ProgressBar::with_draw_target(total, ProgressDrawTarget::stderr_with_hz(5));
+        bar.set_style(ProgressStyle::with_template(template).expect("the templates above are templates"));
+        Self(bar)
+    }
+
+    /// More is done.
+    pub(crate) fn advance(&self, by: u64, records: u64) {
+        if !self.0.is_hidden() {
+            self.0.set_message(format!("{} records acknowledged", grouped(records)));
+            self.0.inc(by);
+        }
+    }
+
+    /// Everything is done.
+    pub(crate) fn finish(&self, summary: &str) {
+        if !self.0.is_hidden() {
+            self.0.set_style(ProgressStyle::with_template("{msg} in {elapsed}").expect("a template"));
+            self.0.finish_with_message(summary.to_owned());
+        }
+    }
+
+    /// Leaves nothing behind.
+    pub(crate) fn clear(&self) {
+        self.0.finish_and_clear();
+    }
+}
+
+/// How much there is on stdin, if it is a file.
+pub(crate) fn stdin_bytes() -> Option<u64> {
+    let stdin = std::io::stdin().as_fd().try_clone_to_owned().ok()?;
+    let metadata = File::from(stdin).metadata().ok()?;
+    metadata.is_file().then(|| metadata.len())
+}

@@ -1,0 +1,219 @@
+//! `topic`: create, list, describe, alter, delete.
+
+use std::collections::BTreeMap;
+
+use highwater_client::{AdminErrorKind, Client, DescribeTopicReply};
+use serde::Serialize;
+
+use crate::cli::{ServerArgs, TopicCommand};
+use crate::failure::Failure;
+use crate::output;
+use crate::session::with_client;
+use crate::units::{ByteSize, duration, grouped};
+
+/// Does what the command line says.
+pub(crate) fn run(command: TopicCommand) -> Result<(), Failure> {
+    match command {
+        TopicCommand::Create { topic, partitions, config, if_not_exists, server } => {
+            let config = config_values(config)?;
+            create(&server, &topic, partitions, config, if_not_exists)
+        }
+        TopicCommand::List { json, server } => with_client(&server, |client| async move { list(&client, json).await }),
+        TopicCommand::Describe { topic, json, server } => with_client(&server, |client| async move {
+            for (i, topic) in topic.iter().enumerate() {
+                let reply = client.describe_topic(topic).await.map_err(Failure::general)?;
+                let described = Described::new(topic, &reply);
+                if json {
+                    output::print_json(&described)?;
+                } else {
+                    output::print(if i == 0 { "" } else { "\n" })?;
+                    output::print(&described.to_text())?;
+                }
+            }
+            Ok(())
+        }),
+        TopicCommand::Alter { topic, partitions, config, unset, server } => {
+            if partitions.is_none() && config.is_empty() && unset.is_empty() {
+                return Err(Failure::usage("nothing to change: give --partitions, --config or --unset"));
+            }
+            let config = config_values(config)?;
+            with_client(&server, |client| async move {
+                let mut alter = client.alter_topic(&topic);
+                if let Some(partitions) = partitions {
+                    alter = alter.partitions(partitions);
+                }
+                for (name, value) in config {
+                    alter = alter.config(name, value);
+                }
+                for name in unset {
+                    alter = alter.default_config(name);
+                }
+                alter.await.map_err(Failure::general)?;
+                output::print(&format!("changed {topic}\n"))
+            })
+        }
+        TopicCommand::Delete { topic, server } => with_client(&server, |client| async move {
+            for topic in topic {
+                client.delete_topic(&topic).await.map_err(Failure::general)?;
+                output::print(&format!("deleted {topic}\n"))?;
+            }
+            Ok(())
+        }),
+    }
+}
+
+fn create(
+    server: &ServerArgs,
+    topic: &str,
+    partitions: u32,
+    config: Vec<(String, String)>,
+    if_not_exists: bool,
+) -> Result<(), Failure> {
+    with_client(server, |client| async move {
+        let mut create = client.create_topic(topic).partitions(partitions);
+        for (name, value) in config {
+            create = create.config(name, value);
+        }
+        match create.await {
+            Ok(_) => output::print(&format!("created {topic} with {} partitions\n", grouped(partitions.into()))),
+            Err(e) if if_not_exists && e.kind() == AdminErrorKind::Exists => Ok(()),
+            Err(e) => Err(Failure::general(e)),
+        }
+    })
+}
+
+/// Kafka's settings are in milliseconds and bytes; people may write `7d` and `10GiB`.
+fn config_values(config: Vec<(String, String)>) -> Result<Vec<(String, String)>, Failure> {
+    config
+        .into_iter()
+        .map(|(name, value)| {
+            let value = config_value(&name, value).map_err(|e| Failure::general(format_args!("{name}: {e}")))?;
+            Ok((name, value))
+        })
+        .collect()
+}
+
+fn config_value(name: &str, value: String) -> Result<String, String> {
+    if value.parse::<i64>().is_ok() {
+        Ok(value)
+    } else if name.ends_with(".ms") {
+        Ok(duration(&value)?.as_millis().to_string())
+    } else if name.ends_with(".bytes") {
+        Ok(value.parse::<ByteSize>()?.0.to_string())
+    } else {
+        Ok(value)
+    }
+}
+
+#[derive(Serialize)]
+struct Listed<'a> {
+    topic: &'a str,
+    id: String,
+    partitions: usize,
+}
+
+async fn list(client: &Client, json: bool) -> Result<(), Failure> {
+    let mut topics = client.metadata().await.map_err(Failure::general)?.topics;
+    topics.sort_by(|a, b| a.name.cmp(&b.name));
+    if json {
+        for topic in &topics {
+            let listed =
+                Listed { topic: &topic.name, id: topic.id.to_string(), partitions: topic.partitions.len() };
+            output::print_json(&listed)?;
+        }
+        return Ok(());
+    }
+    let mut rows = vec![vec!["TOPIC".to_owned(), "PARTITIONS".to_owned()]];
+    rows.extend(topics.into_iter().map(|topic| vec![topic.name, topic.partitions.len().to_string()]));
+    output::print(&output::table(&rows))
+}
+
+#[derive(Serialize)]
+struct Described<'a> {
+    topic: &'a str,
+    id: String,
+    configs: BTreeMap<&'a str, DescribedConfig<'a>>,
+    partitions: Vec<DescribedPartition>,
+}
+
+#[derive(Serialize)]
+struct DescribedConfig<'a> {
+    value: &'a str,
+    /// It was set for this topic; otherwise it is the default.
+    set: bool,
+}
+
+#[derive(Serialize)]
+struct DescribedPartition {
+    partition: u32,
+    leader: u32,
+    shard: u16,
+    leader_epoch: i32,
+    log_start: i64,
+    high_watermark: i64,
+    bytes: u64,
+    faulty: bool,
+}
+
+impl<'a> Described<'a> {
+    fn new(topic: &'a str, reply: &'a DescribeTopicReply) -> Self {
+        let configs = reply.configs.iter().map(|(name, value, set)| (name.as_str(), DescribedConfig { value, set: *set }));
+        let partitions = reply.partitions.iter().map(|partition| DescribedPartition {
+            partition: partition.info.index.get(),
+            leader: partition.info.leader.get(),
+            shard: partition.info.shard.get(),
+            leader_epoch: partition.info.leader_epoch.get(),
+            log_start: partition.log_start.get(),
+            high_watermark: partition.high_watermark.get(),
+            bytes: partition.bytes,
+            faulty: partition.faulty,
+        });
+        Self { topic, id: reply.id.to_string(), configs: configs.collect(), partitions: partitions.collect() }
+    }
+
+    fn to_text(&self) -> String {
+        let records: u64 = self.partitions.iter().map(|p| (p.high_watermark - p.log_start).max(0) as u64).sum();
+        let summary = format!(
+            "{}  id {}  {} partitions  {} records\n\n",
+            self.topic,
+            self.id,
+            grouped(self.partitions.len() as u64),
+            grouped(records)
+        );
+        let heading = ["PARTITION", "NODE", "SHARD", "EPOCH", "START", "END", "BYTES", "STATE"];
+        let mut rows = vec![heading.map(str::to_owned).to_vec()];
+        rows.extend(self.partitions.iter().map(|p| {
+            vec![
+                p.partition.to_string(),
+                p.leader.to_string(),
+                p.shard.to_string(),
+                p.leader_epoch.to_string(),
+                p.log_start.to_string(),
+                p.high_watermark.to_string(),
+                p.bytes.to_string(),
+                if p.faulty { "damaged" } else { "ok" }.to_owned(),
+            ]
+        }));
+        let mut settings = vec![["SETTING", "VALUE", "FROM"].map(str::to_owned).to_vec()];
+        settings.extend(self.configs.iter().map(|(name, config)| {
+            let from = if config.set { "topic" } else { "default" };
+            vec![(*name).to_owned(), config.value.to_owned(), from.to_owned()]
+        }));
+        format!("{summary}{}\n{}", output::table(&rows), output::table(&settings))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_and_sizes_may_be_written_with_units_where_kafka_counts() {
+        let value = |name: &str, value: &str| config_value(name, value.to_owned());
+        assert_eq!(value("retention.ms", "7d"), Ok("604800000".into()));
+        assert_eq!(value("retention.ms", "-1"), Ok("-1".into()));
+        assert_eq!(value("retention.bytes", "1GiB"), Ok("1073741824".into()));
+        assert_eq!(value("cleanup.policy", "delete"), Ok("delete".into()));
+        assert!(value("retention.ms", "soon").is_err());
+    }
+}
