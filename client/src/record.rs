@@ -56,6 +56,13 @@ impl Record {
         self
     }
 
+    /// Adds a header without a value.
+    #[must_use]
+    pub fn null_header(mut self, key: impl Into<Bytes>) -> Self {
+        self.headers.push(RecordHeader { key: key.into(), value: None });
+        self
+    }
+
     /// Sets the partition, whatever the key.
     #[must_use]
     pub fn partition(mut self, partition: u32) -> Self {

@@ -86,7 +86,12 @@ async fn open(client: &Client, args: &ConsumeArgs) -> Result<Consumer, Failure> 
 }
 
 /// Moves every partition that has no committed position this many records before its end.
-async fn step_back(client: &Client, args: &ConsumeArgs, consumer: &mut Consumer, records: i64) -> Result<(), Failure> {
+async fn step_back(
+    client: &Client,
+    args: &ConsumeArgs,
+    consumer: &mut Consumer,
+    records: i64,
+) -> Result<(), Failure> {
     let committed = match &args.consumer {
         Some(name) => client.committed(name, &args.topic).await.map_err(Failure::general)?,
         None => Vec::new(),

@@ -9,8 +9,6 @@ pub(crate) const GENERAL: u8 = 1;
 pub(crate) const USAGE: u8 = 2;
 /// Configuration that cannot be used (`EX_CONFIG`).
 pub(crate) const CONFIGURATION: u8 = 78;
-/// Ended by Ctrl-C, as a shell reports it.
-pub(crate) const INTERRUPTED: u8 = 130;
 /// The reader of our output went away, as a shell reports SIGPIPE.
 pub(crate) const BROKEN_PIPE: u8 = 141;
 

@@ -108,7 +108,8 @@ impl Sending {
             for line in lines(block) {
                 self.taken += 1;
                 let record = shape.record(line).map_err(|e| Trouble::Line(self.taken, e))?;
-                let delivery = self.producer.send(record).await.map_err(|e| Trouble::Record(self.taken, e))?;
+                let delivery =
+                    self.producer.send(record).await.map_err(|e| Trouble::Record(self.taken, e))?;
                 self.in_flight.push_back(delivery);
             }
             self.note_acknowledged()?;
@@ -168,7 +169,7 @@ impl<'a> Shape<'a> {
     }
 
     fn record(&self, line: Bytes) -> Result<Record, String> {
-        let mut record = if self.json { from_json(read_json(&line)?) } else { self.from_text(line) };
+        let mut record = if self.json { from_json(read_json(&line)?) } else { self.split(line) };
         for (name, value) in &self.headers {
             record = record.header(name.clone(), value.clone());
         }
@@ -178,7 +179,7 @@ impl<'a> Shape<'a> {
         }
     }
 
-    fn from_text(&self, mut line: Bytes) -> Record {
+    fn split(&self, mut line: Bytes) -> Record {
         let Some(separator) = &self.separator else { return Record::new(line) };
         match separator.find(&line) {
             Some(at) => {

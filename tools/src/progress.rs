@@ -67,5 +67,5 @@ impl Progress {
 pub(crate) fn stdin_bytes() -> Option<u64> {
     let stdin = std::io::stdin().as_fd().try_clone_to_owned().ok()?;
     let metadata = File::from(stdin).metadata().ok()?;
-    metadata.is_file().then(|| metadata.len())
+    metadata.is_file().then_some(metadata.len())
 }

@@ -18,7 +18,9 @@ pub(crate) fn run(command: TopicCommand) -> Result<(), Failure> {
             let config = config_values(config)?;
             create(&server, &topic, partitions, config, if_not_exists)
         }
-        TopicCommand::List { json, server } => with_client(&server, |client| async move { list(&client, json).await }),
+        TopicCommand::List { json, server } => {
+            with_client(&server, |client| async move { list(&client, json).await })
+        }
         TopicCommand::Describe { topic, json, server } => with_client(&server, |client| async move {
             for (i, topic) in topic.iter().enumerate() {
                 let reply = client.describe_topic(topic).await.map_err(Failure::general)?;
@@ -75,7 +77,9 @@ fn create(
             create = create.config(name, value);
         }
         match create.await {
-            Ok(_) => output::print(&format!("created {topic} with {} partitions\n", grouped(partitions.into()))),
+            Ok(_) => {
+                output::print(&format!("created {topic} with {} partitions\n", grouped(partitions.into())))
+            }
             Err(e) if if_not_exists && e.kind() == AdminErrorKind::Exists => Ok(()),
             Err(e) => Err(Failure::general(e)),
         }
@@ -87,7 +91,8 @@ fn config_values(config: Vec<(String, String)>) -> Result<Vec<(String, String)>,
     config
         .into_iter()
         .map(|(name, value)| {
-            let value = config_value(&name, value).map_err(|e| Failure::general(format_args!("{name}: {e}")))?;
+            let value =
+                config_value(&name, value).map_err(|e| Failure::general(format_args!("{name}: {e}")))?;
             Ok((name, value))
         })
         .collect()
@@ -95,13 +100,12 @@ fn config_values(config: Vec<(String, String)>) -> Result<Vec<(String, String)>,
 
 fn config_value(name: &str, value: String) -> Result<String, String> {
     if value.parse::<i64>().is_ok() {
-        Ok(value)
-    } else if name.ends_with(".ms") {
-        Ok(duration(&value)?.as_millis().to_string())
-    } else if name.ends_with(".bytes") {
-        Ok(value.parse::<ByteSize>()?.0.to_string())
-    } else {
-        Ok(value)
+        return Ok(value);
+    }
+    match name.rsplit('.').next() {
+        Some("ms") => Ok(duration(&value)?.as_millis().to_string()),
+        Some("bytes") => Ok(value.parse::<ByteSize>()?.0.to_string()),
+        _ => Ok(value),
     }
 }
 
@@ -157,7 +161,10 @@ struct DescribedPartition {
 
 impl<'a> Described<'a> {
     fn new(topic: &'a str, reply: &'a DescribeTopicReply) -> Self {
-        let configs = reply.configs.iter().map(|(name, value, set)| (name.as_str(), DescribedConfig { value, set: *set }));
+        let configs = reply
+            .configs
+            .iter()
+            .map(|(name, value, set)| (name.as_str(), DescribedConfig { value, set: *set }));
         let partitions = reply.partitions.iter().map(|partition| DescribedPartition {
             partition: partition.info.index.get(),
             leader: partition.info.leader.get(),
@@ -172,7 +179,8 @@ impl<'a> Described<'a> {
     }
 
     fn to_text(&self) -> String {
-        let records: u64 = self.partitions.iter().map(|p| (p.high_watermark - p.log_start).max(0) as u64).sum();
+        let records: u64 =
+            self.partitions.iter().map(|p| (p.high_watermark - p.log_start).max(0) as u64).sum();
         let summary = format!(
             "{}  id {}  {} partitions  {} records\n\n",
             self.topic,

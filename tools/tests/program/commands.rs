@@ -1,5 +1,6 @@
 //! Every command and flag, as a script uses them.
 
+use std::fmt::Write as _;
 use std::io::{BufRead as _, BufReader, Read as _};
 use std::process::Stdio;
 
@@ -164,7 +165,7 @@ fn reading_begins_where_it_is_told_to() {
     let (_place, broker) = with_topic("1");
     let mut lines = String::new();
     for i in 0..100 {
-        lines += &format!("{{\"value\":\"{i}\",\"timestamp\":{}}}\n", 1_700_000_000_000_i64 + i * 60_000);
+        let _ = writeln!(lines, r#"{{"value":"{i}","timestamp":{}}}"#, 1_700_000_000_000_i64 + i * 60_000);
     }
     broker.run(&["produce", "t", "--json"], lines.as_bytes());
     let from = |start: &str| {
@@ -191,7 +192,7 @@ fn reading_begins_where_it_is_told_to() {
 #[test]
 fn a_named_consumer_goes_on_where_it_stopped() {
     let (_place, broker) = with_topic("3");
-    let numbers = |n: std::ops::Range<u32>| n.map(|i| format!("{i}:{i}\n")).collect::<String>();
+    let numbers = |n: std::ops::Range<u32>| n.map(|i| format!("{i}:{i}\n")).collect::<Vec<_>>().concat();
     let read = |flags: &[&str]| {
         let mut arguments = vec!["consume", "t", "--consumer", "billing"];
         arguments.extend(flags);

@@ -104,7 +104,7 @@ fn a_file_of_many_lines_comes_out_as_it_went_in_by_key_and_in_order() {
     assert_same("after a restart", &text, &received);
     let limit = (lines / 3).to_string();
     let some = broker.run(&["consume", "text", "--limit", &limit], b"");
-    assert_eq!(some.iter().filter(|b| **b == b'\n').count(), lines / 3);
+    assert_eq!(some.split_inclusive(|b| *b == b'\n').count(), lines / 3);
     broker.stop();
 }
 

@@ -27,7 +27,7 @@ impl Raw {
     fn connect(broker: &Broker) -> Self {
         let stream = TcpStream::connect(broker.address()).expect("the broker listens");
         // Patience, not timing: a broker that neither answers nor closes fails the test.
-        stream.set_read_timeout(Some(Duration::from_secs(60))).expect("a socket option");
+        stream.set_read_timeout(Some(Duration::from_mins(1))).expect("a socket option");
         Self(stream)
     }
 

@@ -11,7 +11,7 @@ use std::time::Duration;
 use rustix::process::{Pid, Signal, kill_process};
 
 /// How long anything may take before a test gives up on it. No test passes or fails by time below this.
-const PATIENCE: Duration = Duration::from_secs(180);
+const PATIENCE: Duration = Duration::from_mins(3);
 
 /// A temporary directory of a test.
 pub(crate) struct Place(tempfile::TempDir);
@@ -250,13 +250,6 @@ pub(crate) fn start_fails_with(code: i32, command: Command) -> String {
             stderr
         }
     }
-}
-
-/// Reads what is left.
-pub(crate) fn rest_of(mut reader: impl std::io::Read) -> Vec<u8> {
-    let mut bytes = Vec::new();
-    reader.read_to_end(&mut bytes).expect("a pipe can be read");
-    bytes
 }
 
 /// A number from the environment, for the long form of a test.
