@@ -1,4 +1,4 @@
-//! What travels and what rests in [Highwater](https://docs.rs/highwater-client): record batches, frames, native messages, ids, error
+//! What travels and what rests in Highwater: record batches, frames, native messages, ids, error
 //! codes and limits.
 //!
 //! Invariant: this crate is pure. No I/O, no async, no clock, no randomness, no `unsafe`; every decoder is bounded by the bytes that

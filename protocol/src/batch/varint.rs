@@ -6,6 +6,17 @@ use bytes::BufMut;
 /// Takes an unsigned number of at most `bits` bits off the front; none if the bytes end or the number is longer.
 #[inline]
 fn take(bytes: &mut &[u8], bits: u32) -> Option<u64> {
+    // Nearly all numbers of a record are one byte long.
+    match bytes.split_first() {
+        Some((&byte, rest)) if byte < 0x80 => {
+            *bytes = rest;
+            Some(u64::from(byte))
+        }
+        _ => take_long(bytes, bits),
+    }
+}
+
+fn take_long(bytes: &mut &[u8], bits: u32) -> Option<u64> {
     let mut value = 0_u64;
     let mut shift = 0_u32;
     loop {
@@ -50,15 +61,30 @@ pub(super) const fn len(value: i64) -> usize {
     (64 - (zigzag(value) | 1).leading_zeros()).div_ceil(7) as usize
 }
 
+/// Bytes of the longest number.
+const BYTES_MAX: usize = 10;
+
 /// Appends a number.
 #[inline]
+#[allow(
+    clippy::indexing_slicing,
+    clippy::arithmetic_side_effects,
+    reason = "64 bits are ten times seven at most"
+)]
 pub(super) fn put(out: &mut impl BufMut, value: i64) {
     let mut rest = zigzag(value);
-    while rest >= 0x80 {
-        out.put_u8(rest as u8 | 0x80);
-        rest >>= 7;
+    if rest < 0x80 {
+        return out.put_u8(rest as u8);
     }
-    out.put_u8(rest as u8);
+    let mut encoded = [0; BYTES_MAX];
+    let mut len = 0;
+    while rest >= 0x80 {
+        encoded[len] = rest as u8 | 0x80;
+        rest >>= 7;
+        len += 1;
+    }
+    encoded[len] = rest as u8;
+    out.put_slice(&encoded[..=len]);
 }
 
 #[cfg(test)]
