@@ -1,19 +1,37 @@
 //! A broker in this process: start, stop, and what went wrong.
 
-use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::fs::{File, TryLockError};
+use std::io::{self, Write as _};
+use std::net::{SocketAddr, TcpListener};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, mpsc};
+use std::thread::JoinHandle;
 use std::time::Duration;
 
 use highwater_protocol::ids::{ClusterId, NodeId};
+use highwater_runtime::{
+    Cpu, OsFs, Runtime, RuntimeConfig, ShutdownHandle, StartError as RuntimeError, available_cpus, bind,
+};
+use highwater_storage::{DurableForm, OpenError as StoreError};
+use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::iterator::{Handle as SignalHandle, Signals};
 
-use crate::config::BrokerConfig;
+use crate::config::{BrokerConfig, DurableChoice};
+use crate::controller::ReadyReport;
+use crate::data_dir::{self, DataDir, Identity, LOCK};
+use crate::limits::ShardLimits;
+use crate::shard::{OpenError, Shard, ShardSetup};
 
 /// A running broker.
 ///
 /// Dropping it stops it the way [`shutdown`](Self::shutdown) and [`wait`](Self::wait) do.
-#[derive(Debug)]
 pub struct Broker {
     ready: ReadyInfo,
+    runtime: Option<Runtime>,
+    shutdown: ShutdownHandle,
+    signals: Option<(SignalHandle, JoinHandle<()>)>,
+    /// Locked until the last file of the data directory is closed.
+    lock: Option<File>,
 }
 
 /// What there is to tell once clients can connect.
@@ -66,6 +84,9 @@ pub enum StartError {
     /// The kernel or a limit of the process does not allow what a broker needs.
     #[error("{0}")]
     Environment(String),
+    /// Our bug.
+    #[error("{0}")]
+    Internal(String),
 }
 
 impl StartError {
@@ -77,18 +98,74 @@ impl StartError {
             Self::Storage(_) => 75,
             Self::Disk(_) => 74,
             Self::Listen(_) | Self::Environment(_) => 1,
+            Self::Internal(_) => EXIT_INTERNAL,
         }
     }
 }
 
+/// A bug of ours.
+const EXIT_INTERNAL: u8 = 70;
+
 impl Broker {
     /// Starts a broker; returns when clients can connect.
+    #[expect(clippy::needless_pass_by_value, reason = "a configuration is given away, as to any builder")]
     pub fn start(config: BrokerConfig) -> Result<Self, StartError> {
-        let BrokerConfig { data_dir, .. } = config;
-        Err(StartError::Environment(format!(
-            "cannot serve {} yet: the shards of this build are not connected",
-            data_dir.display()
-        )))
+        let began = std::time::Instant::now();
+        check_addresses(&config)?;
+        let cpus = choose_cpus(config.cores)?;
+        let shards = cpus.len() as u16;
+        let lock = lock(&config.data_dir)?;
+        let new = Identity { cluster: ClusterId(*uuid::Uuid::new_v4().as_bytes()), node: NodeId(0) };
+        let data = data_dir::open(&mut OsFs::new(), &config.data_dir, new)?;
+        let listeners = listen(&config.listen)?;
+        let native: Vec<SocketAddr> = listeners.iter().filter_map(|l| l.local_addr().ok()).collect();
+        let advertised = config.advertised.clone().unwrap_or_else(|| native[0].to_string());
+        let durable_form = match config.durable {
+            DurableChoice::Measure | DurableChoice::Dsync => DurableForm::Dsync,
+            DurableChoice::SyncPerRound => DurableForm::SyncPerRound,
+        };
+        let stores = data.stores.max(shards);
+        let memory_bytes = config.memory_bytes.unwrap_or_else(default_memory_bytes);
+        let (ready_sender, ready) = mpsc::sync_channel(1);
+        let setup = Arc::new(ShardSetup {
+            data_dir: config.data_dir.clone(),
+            identity: data.identity,
+            shards,
+            stores,
+            limits: ShardLimits::production(
+                memory_bytes,
+                shards,
+                usize::from(stores).div_ceil(usize::from(shards)),
+            ),
+            durable_form,
+            advertised: advertised.clone(),
+            on_ready: Box::new(move |report| {
+                // The receiver is gone only if the start was given up.
+                let _ = ready_sender.try_send(report);
+            }),
+        });
+        let runtime_config = RuntimeConfig { host: config.host, listeners, ..RuntimeConfig::new(cpus) };
+        let runtime = highwater_runtime::start(runtime_config, move |_, plane| {
+            Shard::open(plane, &setup).map_err(Into::into)
+        })
+        .map_err(explain)?;
+        let shutdown = runtime.shutdown_handle();
+        let mut broker = Self {
+            ready: describe(&config, &data, native, advertised, shards, durable_form),
+            runtime: Some(runtime),
+            shutdown,
+            signals: None,
+            lock: Some(lock),
+        };
+        if config.stop_on_signals {
+            broker.signals = Some(handle_signals(broker.shutdown.clone())?);
+        }
+        let Ok(report) = ready.recv() else {
+            return Err(StartError::Internal("the shards ended before they were ready; see the log".into()));
+        };
+        broker.ready.take_report(report);
+        broker.ready.took = began.elapsed();
+        Ok(broker)
     }
 
     /// The first address of the native listener.
@@ -102,10 +179,235 @@ impl Broker {
     }
 
     /// Asks it to stop: finish what is in flight, make everything durable, end. Returns at once.
-    pub fn shutdown(&self) {}
+    pub fn shutdown(&self) {
+        self.shutdown.shutdown();
+    }
 
     /// Waits until it has ended. Gives the exit code for the process.
-    pub fn wait(self) -> u8 {
-        0
+    pub fn wait(mut self) -> u8 {
+        self.join()
+    }
+
+    fn join(&mut self) -> u8 {
+        let Some(runtime) = self.runtime.take() else { return 0 };
+        let code = match runtime.wait() {
+            Ok(()) => 0,
+            Err(error) => {
+                tracing::error!("{error}");
+                EXIT_INTERNAL
+            }
+        };
+        if let Some((handle, thread)) = self.signals.take() {
+            handle.close();
+            // It only ever asks for a stop.
+            let _ = thread.join();
+        }
+        self.lock = None;
+        code
+    }
+}
+
+impl Drop for Broker {
+    fn drop(&mut self) {
+        self.shutdown();
+        self.join();
+    }
+}
+
+impl std::fmt::Debug for Broker {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Broker").field("ready", &self.ready).finish_non_exhaustive()
+    }
+}
+
+impl ReadyInfo {
+    fn take_report(&mut self, report: ReadyReport) {
+        self.topics = report.topics;
+        self.partitions = report.partitions;
+        self.warnings.extend(report.warnings);
+    }
+}
+
+fn describe(
+    config: &BrokerConfig,
+    data: &DataDir,
+    native: Vec<SocketAddr>,
+    advertised: String,
+    cores: u16,
+    form: DurableForm,
+) -> ReadyInfo {
+    ReadyInfo {
+        native,
+        advertised,
+        data_dir: config.data_dir.clone(),
+        cores,
+        durability: match form {
+            DurableForm::Dsync => "dsync".into(),
+            DurableForm::SyncPerRound => "sync-per-round".into(),
+        },
+        cluster: data.identity.cluster,
+        node: data.identity.node,
+        topics: 0,
+        partitions: 0,
+        warnings: data.warnings.clone(),
+        took: Duration::ZERO,
+    }
+}
+
+fn check_addresses(config: &BrokerConfig) -> Result<(), StartError> {
+    if config.listen.is_empty() {
+        return Err(StartError::Config(
+            "no address to listen on; give at least one, such as 127.0.0.1:9191".into(),
+        ));
+    }
+    match config.listen.iter().find(|a| !a.ip().is_loopback()) {
+        Some(open) if !config.insecure => Err(StartError::Config(format!(
+            "{open} can be reached from other machines, and connections are neither encrypted nor authenticated; \
+             listen on 127.0.0.1, or accept that with --insecure"
+        ))),
+        _ => Ok(()),
+    }
+}
+
+fn choose_cpus(cores: Option<u16>) -> Result<Vec<Cpu>, StartError> {
+    let available = available_cpus()
+        .map_err(|e| StartError::Environment(format!("cannot tell which CPUs this process may use: {e}")))?;
+    let wanted = cores.map_or(available.len(), usize::from);
+    if wanted == 0 || wanted > available.len() {
+        return Err(StartError::Config(format!(
+            "cannot run on {wanted} cores: this process may use {}",
+            available.len()
+        )));
+    }
+    Ok(available[..wanted].to_vec())
+}
+
+fn listen(addresses: &[SocketAddr]) -> Result<Vec<TcpListener>, StartError> {
+    addresses.iter().map(|address| bind(*address).map_err(|e| StartError::Listen(e.to_string()))).collect()
+}
+
+/// Locks the data directory against other brokers, for as long as the file is open.
+fn lock(data_dir: &Path) -> Result<File, StartError> {
+    let path = data_dir.join(LOCK);
+    let failed = |e: &io::Error| StartError::Disk(format!("cannot lock {}: {e}", path.display()));
+    std::fs::create_dir_all(data_dir).map_err(|e| {
+        StartError::Disk(format!("cannot make the data directory {}: {e}", data_dir.display()))
+    })?;
+    let mut file = File::options()
+        .create(true)
+        .truncate(false)
+        .read(true)
+        .write(true)
+        .open(&path)
+        .map_err(|e| failed(&e))?;
+    match file.try_lock() {
+        Ok(()) => {}
+        Err(TryLockError::WouldBlock) => {
+            let holder = std::fs::read_to_string(&path).unwrap_or_default();
+            let holder = holder.trim();
+            let who = if holder.is_empty() { String::new() } else { format!(" (process {holder})") };
+            return Err(StartError::Locked(format!(
+                "another broker{who} runs on {}; stop it, or choose another --data-dir",
+                data_dir.display()
+            )));
+        }
+        Err(TryLockError::Error(e)) => return Err(failed(&e)),
+    }
+    // For people: who it is.
+    file.set_len(0).and_then(|()| writeln!(file, "{}", std::process::id())).map_err(|e| failed(&e))?;
+    Ok(file)
+}
+
+/// A quarter of the memory that this process may use, at least 256 MiB and at most 8 GiB.
+fn default_memory_bytes() -> u64 {
+    let info = rustix::system::sysinfo();
+    let machine = info.totalram as u64 * u64::from(info.mem_unit.max(1));
+    let group = std::fs::read_to_string("/sys/fs/cgroup/memory.max").ok();
+    let group = group.and_then(|text| text.trim().parse::<u64>().ok()).unwrap_or(u64::MAX);
+    (machine.min(group) / 4).clamp(256 << 20, 8 << 30)
+}
+
+/// The first signal stops in order, a second one at once.
+fn handle_signals(shutdown: ShutdownHandle) -> Result<(SignalHandle, JoinHandle<()>), StartError> {
+    let failed = |e: io::Error| StartError::Environment(format!("cannot wait for signals: {e}"));
+    let mut signals = Signals::new([SIGTERM, SIGINT]).map_err(failed)?;
+    let handle = signals.handle();
+    let thread = std::thread::Builder::new()
+        .name("hw-signals".into())
+        .spawn(move || {
+            let mut asked = false;
+            for signal in signals.forever() {
+                if std::mem::replace(&mut asked, true) {
+                    tracing::warn!(signal, "asked a second time: ending at once");
+                    std::process::exit(128 + signal);
+                }
+                shutdown.shutdown();
+            }
+        })
+        .map_err(failed)?;
+    Ok((handle, thread))
+}
+
+fn explain(error: RuntimeError) -> StartError {
+    match error {
+        RuntimeError::Config(text) => StartError::Config(text),
+        RuntimeError::Machine(text) => StartError::Environment(text),
+        RuntimeError::Os { .. } => StartError::Environment(error.to_string()),
+        RuntimeError::App { source, .. } => match source.downcast::<OpenError>() {
+            Ok(error) => {
+                let text = error.to_string();
+                match *error {
+                    OpenError::Store(StoreError::Io { .. }) => StartError::Disk(text),
+                    OpenError::Config(_) => StartError::Config(text),
+                    _ => StartError::Storage(text),
+                }
+            }
+            Err(other) => StartError::Internal(other.to_string()),
+        },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_that_others_can_reach_have_to_be_asked_for() {
+        let config = |listen: &str, insecure| BrokerConfig {
+            listen: vec![listen.parse().expect("an address")],
+            insecure,
+            ..BrokerConfig::default()
+        };
+        assert!(check_addresses(&config("127.0.0.1:0", false)).is_ok());
+        assert!(check_addresses(&config("[::1]:0", false)).is_ok());
+        assert!(check_addresses(&config("0.0.0.0:9191", true)).is_ok());
+        let error = check_addresses(&config("0.0.0.0:9191", false)).expect_err("refused");
+        assert_eq!(error.exit_code(), 78);
+        assert!(error.to_string().contains("0.0.0.0:9191") && error.to_string().contains("--insecure"));
+        assert!(check_addresses(&BrokerConfig { listen: vec![], ..BrokerConfig::default() }).is_err());
+    }
+
+    #[test]
+    fn a_directory_is_locked_by_one_process_at_a_time() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let held = lock(dir.path()).expect("free");
+        let error = lock(dir.path()).expect_err("taken");
+        assert_eq!(error.exit_code(), 73);
+        assert!(error.to_string().contains(&std::process::id().to_string()), "{error}");
+        drop(held);
+        lock(dir.path()).expect("free again");
+    }
+
+    #[test]
+    fn no_more_cores_are_used_than_there_are() {
+        assert_eq!(choose_cpus(Some(1)).expect("one").len(), 1);
+        assert!(choose_cpus(Some(0)).is_err());
+        assert!(choose_cpus(Some(u16::MAX)).is_err());
+        assert!(!choose_cpus(None).expect("all").is_empty());
+    }
+
+    #[test]
+    fn the_default_memory_is_within_its_bounds() {
+        assert!((256 << 20..=8 << 30).contains(&default_memory_bytes()));
     }
 }

@@ -3,6 +3,8 @@
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 
+pub use highwater_runtime::HostKind;
+
 /// The port of the native protocol unless another is asked for.
 pub const NATIVE_PORT_DEFAULT: u16 = 9191;
 
@@ -44,15 +46,6 @@ impl Default for BrokerConfig {
             stop_on_signals: true,
         }
     }
-}
-
-/// What hosts the shards.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-pub enum HostKind {
-    /// Pinned glommio executors.
-    Glommio,
-    /// A bare thread per core.
-    Thread,
 }
 
 /// How writes are made durable.

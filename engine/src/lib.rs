@@ -5,6 +5,14 @@
 
 mod broker;
 mod config;
+mod controller;
+pub mod data_dir;
+pub mod limits;
+pub mod message;
+pub mod metadata;
+pub mod positions;
+mod positions_log;
+pub mod shard;
 mod test_broker;
 
 pub use broker::{Broker, ReadyInfo, StartError};

@@ -3,8 +3,9 @@
 //! ```text
 //!   received bytes --next()--> Request            whole in what was received: borrowed from there, no copy
 //!                          \-> (partial)          the beginning of a message is kept until the rest arrives
-//!                          \-> WantsPages(n)      a large batch: begin_bulk() takes pages for it; what is there is copied,
-//!                                                 lend_bulk() gives them to the plane, which receives the rest into them
+//!                          \-> WantsRoom(n)       a large message has begun: admit() lets it in. For a batch that means pages of
+//!                                                 its own; what is there is copied, and lend_bulk() gives them to the plane, which
+//!                                                 receives the rest into them
 //! ```
 #![deny(clippy::unwrap_used, clippy::indexing_slicing, clippy::arithmetic_side_effects)]
 
@@ -27,8 +28,9 @@ pub enum Step<'a> {
     More,
     /// A whole message.
     Request(Received<'a>),
-    /// A large batch begins, and pages of that many bytes are needed for it. Nothing is used up until [`Decoder::begin_bulk`] is called.
-    WantsPages(usize),
+    /// A large message begins, and that many bytes of memory are needed for it. Nothing of its body is used up until
+    /// [`Decoder::admit`] is called; asked again, the answer is the same.
+    WantsRoom(usize),
 }
 
 /// Pages to receive into: from byte `filled` up to byte `end`.
@@ -62,6 +64,8 @@ pub struct Decoder {
     /// A message that has begun, or, if `spent`, one that was given out.
     partial: Vec<u8>,
     spent: bool,
+    /// Room for all of the large message in `partial` was granted.
+    admitted: usize,
     bulk: Option<Bulk>,
     messages: u64,
 }
@@ -109,7 +113,7 @@ impl Decoder {
             Some(Bulk { pages: Pages::Here(_) | Pages::Lent, end, .. }) => *end,
             _ => 0,
         };
-        pages.saturating_add(self.partial.capacity())
+        pages.saturating_add(self.partial.capacity().max(self.admitted))
     }
 
     /// Takes the next message, or as much of it as there is, from the front of `data`.
@@ -158,9 +162,14 @@ impl Decoder {
             let head = std::mem::take(&mut self.partial);
             return self.start_bulk(&header, &head);
         }
-        if !fill(&mut self.partial, WIRE_HEADER_BYTES.saturating_add(body_bytes), data) {
+        let bytes = WIRE_HEADER_BYTES.saturating_add(body_bytes);
+        if body_bytes >= BULK_BYTES_MIN && self.admitted == 0 {
+            return Ok(Step::WantsRoom(bytes));
+        }
+        if !fill(&mut self.partial, bytes, data) {
             return Ok(Step::More);
         }
+        self.admitted = 0;
         self.spent = true;
         self.note(kind);
         read_message(kind, &header, &self.partial).map(Step::Request)
@@ -228,18 +237,21 @@ impl Decoder {
         let end = FRAME_HEADER_BYTES.saturating_add(batch_bytes);
         let id = header.request_id.get();
         self.bulk = Some(Bulk { id, to, acks, end, filled: FRAME_HEADER_BYTES, pages: Pages::Wanted });
-        Ok(Step::WantsPages(end))
+        Ok(Step::WantsRoom(end))
     }
 
-    /// Takes pages for the large batch that [`Step::WantsPages`] announced.
-    pub fn begin_bulk(&mut self) {
-        if let Some(bulk) = &mut self.bulk
-            && matches!(bulk.pages, Pages::Wanted)
-        {
+    /// Lets in the large message that [`Step::WantsRoom`] announced.
+    pub fn admit(&mut self) {
+        if let Some(bulk) = &mut self.bulk {
+            if !matches!(bulk.pages, Pages::Wanted) {
+                return;
+            }
             // Room for whatever padding has to follow the frame in the log, so that nothing moves there.
             let mut pages = AlignedBuf::new(bulk.end.saturating_add(PAGE_BYTES));
             pages.truncate(bulk.end);
             bulk.pages = Pages::Here(pages);
+        } else if let Some(header) = WireHeader::parse(&self.partial) {
+            self.admitted = WIRE_HEADER_BYTES.saturating_add(header.body_bytes.get() as usize);
         }
     }
 
@@ -247,7 +259,7 @@ impl Decoder {
         let Some(bulk) = &mut self.bulk else { return Step::More };
         let pages = match &mut bulk.pages {
             Pages::Here(pages) => pages,
-            Pages::Wanted => return Step::WantsPages(bulk.end),
+            Pages::Wanted => return Step::WantsRoom(bulk.end),
             Pages::Lent => {
                 assert!(data.is_empty(), "the plane receives into the pages it was lent and nowhere else");
                 return Step::More;

@@ -72,7 +72,8 @@ pub struct Popped {
 struct Slot {
     kind: MessageKind,
     id: u64,
-    bytes: usize,
+    request_bytes: usize,
+    reply_bytes: usize,
     reply: Option<Reply>,
 }
 
@@ -82,15 +83,17 @@ pub struct ReplyQueue {
     /// Number of the slot at the front.
     first: u64,
     slots: VecDeque<Slot>,
-    bytes: usize,
+    request_bytes: usize,
+    reply_bytes: usize,
 }
 
 impl ReplyQueue {
-    /// A place for the reply to a request that holds `bytes` until it is answered.
-    pub fn open(&mut self, kind: MessageKind, id: u64, bytes: usize) -> SlotId {
+    /// A place for the reply to a request that holds `request_bytes` until it is answered, and then may hold `reply_bytes`.
+    pub fn open(&mut self, kind: MessageKind, id: u64, request_bytes: usize, reply_bytes: usize) -> SlotId {
         let slot = SlotId(self.first + self.slots.len() as u64);
-        self.slots.push_back(Slot { kind, id, bytes, reply: None });
-        self.bytes += bytes;
+        self.slots.push_back(Slot { kind, id, request_bytes, reply_bytes, reply: None });
+        self.request_bytes += request_bytes;
+        self.reply_bytes += reply_bytes;
         slot
     }
 
@@ -105,10 +108,11 @@ impl ReplyQueue {
     /// Takes the reply whose turn it is, if it is known, and appends what comes in front of its frames to `out`.
     pub fn pop(&mut self, out: &mut BytesMut) -> Option<Popped> {
         self.slots.front()?.reply.as_ref()?;
-        let Slot { kind, id, bytes, reply } = self.slots.pop_front()?;
+        let Slot { kind, id, request_bytes, reply_bytes, reply } = self.slots.pop_front()?;
         let reply = reply?;
         self.first += 1;
-        self.bytes -= bytes;
+        self.request_bytes -= request_bytes;
+        self.reply_bytes -= reply_bytes;
         let ok = !matches!(reply, Reply::Error { .. });
         let mut frames = Vec::new();
         match reply {
@@ -133,7 +137,8 @@ impl ReplyQueue {
 
     /// Whether no further request may be taken up for now.
     pub fn is_full(&self) -> bool {
-        self.slots.len() >= REQUESTS_IN_FLIGHT_MAX || self.bytes >= BYTES_IN_FLIGHT_MAX
+        self.slots.len() >= REQUESTS_IN_FLIGHT_MAX
+            || self.request_bytes + self.reply_bytes >= BYTES_IN_FLIGHT_MAX
     }
 
     /// Requests that have not been answered.
@@ -147,8 +152,8 @@ impl ReplyQueue {
     }
 
     /// Bytes that the requests in flight hold.
-    pub fn bytes(&self) -> usize {
-        self.bytes
+    pub fn request_bytes(&self) -> usize {
+        self.request_bytes
     }
 }
 
@@ -173,14 +178,14 @@ mod tests {
     fn replies_leave_in_the_order_of_their_requests() {
         let mut queue = ReplyQueue::default();
         let mut out = BytesMut::new();
-        let slots: Vec<_> = (0..4).map(|id| queue.open(MessageKind::Produce, id, 10)).collect();
+        let slots: Vec<_> = (0..4).map(|id| queue.open(MessageKind::Produce, id, 10, 0)).collect();
         queue.fill(slots[2], Reply::Empty);
         queue.fill(slots[1], Reply::error(ErrorCode::StorageFull, "full"));
         assert!(queue.pop(&mut out).is_none());
         queue.fill(slots[0], Reply::Empty);
         while queue.pop(&mut out).is_some() {}
         assert_eq!(ids(&out), [(0, 0), (1, ErrorCode::StorageFull as u16), (2, 0)]);
-        assert_eq!((queue.len(), queue.bytes()), (1, 10));
+        assert_eq!((queue.len(), queue.request_bytes()), (1, 10));
         queue.fill(slots[3], Reply::Empty);
         assert_eq!(queue.pop(&mut out).map(|p| p.id), Some(3));
         assert!(queue.is_empty());
@@ -191,20 +196,20 @@ mod tests {
         let mut queue = ReplyQueue::default();
         for id in 0..REQUESTS_IN_FLIGHT_MAX {
             assert!(!queue.is_full());
-            queue.open(MessageKind::Metadata, id as u64, 0);
+            queue.open(MessageKind::Metadata, id as u64, 0, 0);
         }
         assert!(queue.is_full());
         let mut queue = ReplyQueue::default();
-        queue.open(MessageKind::Produce, 0, BYTES_IN_FLIGHT_MAX - 1);
+        queue.open(MessageKind::Produce, 0, BYTES_IN_FLIGHT_MAX - 1, 0);
         assert!(!queue.is_full());
-        queue.open(MessageKind::Produce, 1, 1);
+        queue.open(MessageKind::Fetch, 1, 0, 1);
         assert!(queue.is_full());
     }
 
     #[test]
     fn frames_follow_their_head_without_a_copy() {
         let mut queue = ReplyQueue::default();
-        let slot = queue.open(MessageKind::Fetch, 9, 0);
+        let slot = queue.open(MessageKind::Fetch, 9, 0, 0);
         let prefix = DataPrefix { next_offset: 5.into(), log_start: 0.into(), high_watermark: 5.into() };
         let frame = Bytes::from(vec![7; 100]);
         queue.fill(slot, Reply::Frames { prefix, frames: vec![frame.clone(), frame.clone()] });
@@ -219,7 +224,7 @@ mod tests {
     #[should_panic(expected = "a slot is answered once")]
     fn answering_twice_is_our_bug() {
         let mut queue = ReplyQueue::default();
-        let slot = queue.open(MessageKind::Fetch, 9, 0);
+        let slot = queue.open(MessageKind::Fetch, 9, 0, 0);
         queue.fill(slot, Reply::Empty);
         queue.fill(slot, Reply::Empty);
     }

@@ -36,9 +36,9 @@ fn decode(bytes: &[u8], pieces: &[usize]) -> (Vec<String>, Result<(), Refusal>) 
         loop {
             match decoder.next(&mut given) {
                 Ok(Step::More) => break,
-                Ok(Step::WantsPages(bytes)) => {
+                Ok(Step::WantsRoom(bytes)) => {
                     assert!(bytes <= FRAME_HEADER_BYTES + BATCH_BYTES_MAX);
-                    decoder.begin_bulk();
+                    decoder.admit();
                 }
                 Ok(Step::Request(received)) => {
                     let what = match &received.request {
@@ -97,6 +97,9 @@ fn any_message() -> impl Strategy<Value = Vec<u8>> {
         1 => any::<u64>().prop_map(|id| empty_message(MessageKind::InitProducer, id).to_vec()),
         1 => (any::<u64>(), "[a-z]{0,40}").prop_map(|(id, name)| {
             message(id, &MetadataRequest { topics: Some(vec![name]) }).to_vec()
+        }),
+        1 => (any::<u64>(), 0_usize..2000).prop_map(|(id, topics)| {
+            message(id, &MetadataRequest { topics: Some(vec!["x".repeat(100); topics]) }).to_vec()
         }),
         1 => any::<u64>().prop_map(|id| {
             let fetch = FetchRequest {
@@ -239,11 +242,11 @@ fn a_large_batch_that_is_not_given_pages_keeps_what_came_of_it_unused() {
     assert!(matches!(decoder.next(&mut data), Ok(Step::Request(_))));
     for _ in 0..3 {
         assert!(
-            matches!(decoder.next(&mut data), Ok(Step::WantsPages(n)) if n == BULK_BYTES_MIN + FRAME_HEADER_BYTES)
+            matches!(decoder.next(&mut data), Ok(Step::WantsRoom(n)) if n == BULK_BYTES_MIN + FRAME_HEADER_BYTES)
         );
         assert_eq!(data.len(), BULK_BYTES_MIN, "the batch stays with whoever received it");
     }
-    decoder.begin_bulk();
+    decoder.admit();
     assert!(matches!(decoder.next(&mut data), Ok(Step::Request(r)) if r.id == 5));
 }
 

@@ -1,0 +1,433 @@
+//! The controller: decides what the metadata becomes, and when everybody has heard.
+//!
+//! ```text
+//!   ask --> checked against the tip --> record appended --(durable)--> published to every shard --(all applied)--> answer
+//! ```
+//!
+//! The *tip* holds every record appended, durable or not: decisions are made on it, one after the other. What shards and clients
+//! see is only ever durable. Lives on shard 0.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
+
+use bytes::Bytes;
+use highwater_net::Reply;
+use highwater_protocol::error::ErrorCode;
+use highwater_protocol::ids::TopicId;
+use highwater_protocol::limits::PARTITIONS_PER_TOPIC_MAX;
+use highwater_protocol::native::{
+    AlterTopicRequest, CreateTopicReply, CreateTopicRequest, DeleteTopicRequest,
+};
+use highwater_protocol::topic::validate_topic_name;
+use highwater_runtime::plane::{Completion, Disk, ShardIndex, Token};
+use highwater_storage::state_log::{Fatal, Recovered, Seq, StateLog};
+
+use crate::limits::{METADATA_BYTES_MAX, PARTITIONS_MAX};
+use crate::message::{Answer, Opened, Ticket};
+use crate::metadata::configs::TopicConfig;
+use crate::metadata::{
+    Change, Metadata, PRODUCER_IDS_PER_BLOCK, Record, RecoverError, Topic, TopicRecord, place,
+};
+
+/// Something for shard 0 to do.
+#[derive(Debug)]
+pub(crate) enum Action {
+    /// Tell every shard.
+    Publish(Arc<Metadata>, Arc<[Change]>),
+    /// Answer a shard's question.
+    Answer(ShardIndex, Ticket, Answer),
+    /// Every shard serves.
+    Ready(ReadyReport),
+}
+
+/// What there was when every shard had opened its stores.
+#[derive(Clone, PartialEq, Eq, Default, Debug)]
+pub struct ReadyReport {
+    /// Topics.
+    pub topics: usize,
+    /// Partitions of all topics.
+    pub partitions: usize,
+    /// What a person should read.
+    pub warnings: Vec<String>,
+}
+
+pub(crate) struct Controller {
+    log: StateLog,
+    tip: Metadata,
+    stores: usize,
+    /// Changes since the last mark, and whether there was anything else.
+    changes: Vec<Change>,
+    touched: bool,
+    marks: VecDeque<Mark>,
+    published: u64,
+    /// Answers that wait for a version to be durable.
+    until_durable: VecDeque<Waiting>,
+    /// Answers that wait for a version to be in effect everywhere.
+    until_applied: VecDeque<Waiting>,
+    applied: Vec<u64>,
+    opened: Vec<Option<Opened>>,
+    /// The version that every shard has to have applied before clients are served.
+    first_version: Option<u64>,
+    ready: Option<ReadyReport>,
+    /// Deleted topics, with the shards that have not freed everything yet.
+    freeing: BTreeMap<TopicId, BTreeSet<ShardIndex>>,
+    actions: VecDeque<Action>,
+}
+
+/// The metadata as of a position of the log.
+struct Mark {
+    seq: Seq,
+    metadata: Arc<Metadata>,
+    changes: Arc<[Change]>,
+}
+
+struct Waiting {
+    version: u64,
+    to: (ShardIndex, Ticket),
+    answer: Answer,
+}
+
+/// Why a request is not carried out.
+struct Refused(ErrorCode, String);
+
+impl Controller {
+    /// The controller of a broker with that many stores and shards, from what its log held.
+    pub(crate) fn new(
+        log: StateLog,
+        recovered: &Recovered,
+        stores: usize,
+        shards: u16,
+    ) -> Result<Self, RecoverError> {
+        let tip = Metadata::recover(recovered.snapshot.as_deref(), recovered.records.iter().map(|r| &r[..]))?;
+        Ok(Self {
+            log,
+            tip,
+            stores,
+            changes: Vec::new(),
+            touched: false,
+            marks: VecDeque::new(),
+            published: 0,
+            until_durable: VecDeque::new(),
+            until_applied: VecDeque::new(),
+            applied: vec![0; usize::from(shards)],
+            opened: (0..shards).map(|_| None).collect(),
+            first_version: None,
+            ready: None,
+            freeing: BTreeMap::new(),
+            actions: VecDeque::new(),
+        })
+    }
+
+    /// All of the metadata, durable or not.
+    pub(crate) fn tip(&self) -> &Metadata {
+        &self.tip
+    }
+
+    /// The next thing to do.
+    pub(crate) fn poll(&mut self) -> Option<Action> {
+        self.actions.pop_front()
+    }
+
+    /// A shard has opened its stores. When all have, the metadata is published for the first time.
+    pub(crate) fn handle_opened(&mut self, shard: ShardIndex, opened: Opened) {
+        self.opened[usize::from(shard)] = Some(opened);
+        if !self.opened.iter().all(Option::is_some) {
+            return;
+        }
+        let mut report = ReadyReport {
+            topics: self.tip.topics().len(),
+            partitions: self.tip.partition_count(),
+            warnings: Vec::new(),
+        };
+        let mut holders: BTreeMap<TopicId, BTreeSet<ShardIndex>> = BTreeMap::new();
+        for (shard, opened) in self.opened.iter_mut().enumerate() {
+            let opened = std::mem::take(opened).expect("checked above");
+            for topic in opened.topics {
+                holders.entry(topic).or_default().insert(shard as ShardIndex);
+            }
+            for (tp, epoch) in opened.epochs {
+                if self.tip.topic_by_id(tp.topic).is_some() {
+                    self.tip.learn_epoch(tp, epoch);
+                }
+            }
+            report.warnings.extend(opened.warnings);
+        }
+        let deleting: Vec<TopicId> = self.tip.deleting().keys().copied().collect();
+        self.changes = self.tip.topics().map(|t| Change::Topic(Arc::clone(t))).collect();
+        for topic in deleting {
+            match holders.remove(&topic) {
+                Some(shards) => {
+                    self.freeing.insert(topic, shards);
+                    self.changes.push(Change::Deleted(topic));
+                }
+                None => self.write(&Record::TopicGone { id: topic.0 }),
+            }
+        }
+        self.touched = true;
+        self.first_version = Some(self.tip.version());
+        self.ready = Some(report);
+    }
+
+    /// A shard has put everything up to a version into effect.
+    pub(crate) fn handle_applied(&mut self, shard: ShardIndex, version: u64) {
+        self.applied[usize::from(shard)] = version;
+        let everywhere = self.applied.iter().copied().min().unwrap_or(0);
+        while self.until_applied.front().is_some_and(|w| w.version <= everywhere) {
+            self.answer_front(true);
+        }
+        if self.first_version.is_some_and(|first| first <= everywhere)
+            && let Some(report) = self.ready.take()
+        {
+            self.actions.push_back(Action::Ready(report));
+        }
+    }
+
+    /// Nothing of these topics is left on a shard's stores.
+    pub(crate) fn handle_gone(&mut self, shard: ShardIndex, topics: &[TopicId]) {
+        for topic in topics {
+            let Some(shards) = self.freeing.get_mut(topic) else { continue };
+            shards.remove(&shard);
+            if shards.is_empty() {
+                self.freeing.remove(topic);
+                self.write(&Record::TopicGone { id: topic.0 });
+            }
+        }
+    }
+
+    /// Creates a topic. `new_id` is the identity it gets.
+    pub(crate) fn create_topic(
+        &mut self,
+        to: (ShardIndex, Ticket),
+        request: &CreateTopicRequest,
+        new_id: TopicId,
+    ) {
+        let outcome = self.check_create(request).map(|()| {
+            if request.validate_only {
+                return Reply::body(&CreateTopicReply { id: TopicId([0; 16]) });
+            }
+            let stores = self.stores;
+            let placed = place(&self.tip.loads(stores), &vec![0; stores], request.partitions as usize);
+            self.write(&Record::TopicCreated(TopicRecord {
+                id: new_id.0,
+                name: request.name.clone(),
+                stores: placed.iter().map(|s| s.0).collect(),
+                configs: request.configs.clone(),
+            }));
+            Reply::body(&CreateTopicReply { id: new_id })
+        });
+        self.answer_when_applied(to, outcome);
+    }
+
+    fn check_create(&self, request: &CreateTopicRequest) -> Result<(), Refused> {
+        self.check_space()?;
+        let name = &request.name;
+        validate_topic_name(name)
+            .map_err(|e| Refused(ErrorCode::InvalidTopicName, format!("topic {name:?}: {e}")))?;
+        if self.tip.topic(name).is_some() {
+            return Err(Refused(ErrorCode::TopicExists, format!("topic {name} exists already")));
+        }
+        self.check_partitions(name, 0, request.partitions)?;
+        let configs: BTreeMap<String, String> = request.configs.iter().cloned().collect();
+        if configs.len() < request.configs.len() {
+            return Err(Refused(ErrorCode::InvalidConfig, format!("topic {name}: a setting is given twice")));
+        }
+        TopicConfig::resolve(&configs)
+            .map(drop)
+            .map_err(|e| Refused(ErrorCode::InvalidConfig, format!("topic {name}: {e}")))
+    }
+
+    fn check_partitions(&self, name: &str, have: usize, want: u32) -> Result<(), Refused> {
+        let refuse = |what: String| Err(Refused(ErrorCode::InvalidArgument, format!("topic {name}: {what}")));
+        if want == 0 {
+            return refuse("a topic has at least one partition".into());
+        }
+        if want > PARTITIONS_PER_TOPIC_MAX {
+            return refuse(format!("a topic has at most {PARTITIONS_PER_TOPIC_MAX} partitions, not {want}"));
+        }
+        let want = want as usize;
+        if want < have {
+            return refuse(format!("it has {have} partitions, and partitions cannot be taken away"));
+        }
+        if self.tip.partition_count() + (want - have) > PARTITIONS_MAX {
+            return refuse(format!(
+                "a broker has at most {PARTITIONS_MAX} partitions, of all topics together"
+            ));
+        }
+        if self.tip.snapshot_bytes() > METADATA_BYTES_MAX {
+            return refuse("the metadata of all topics has reached its limit; delete topics".into());
+        }
+        Ok(())
+    }
+
+    fn check_space(&self) -> Result<(), Refused> {
+        if self.log.is_stalled() {
+            let text = "the disk is full: the metadata log cannot grow; free some space and try again";
+            return Err(Refused(ErrorCode::StorageFull, text.into()));
+        }
+        Ok(())
+    }
+
+    fn known(&self, name: &str) -> Result<Arc<Topic>, Refused> {
+        let topic = self.tip.topic(name).cloned();
+        topic.ok_or_else(|| Refused(ErrorCode::UnknownTopic, format!("there is no topic {name}")))
+    }
+
+    /// Deletes a topic. Gives its identity if that happens.
+    pub(crate) fn delete_topic(
+        &mut self,
+        to: (ShardIndex, Ticket),
+        request: &DeleteTopicRequest,
+    ) -> Option<TopicId> {
+        let topic = self.known(&request.name);
+        let deleted = topic.as_ref().ok().map(|t| t.id);
+        let outcome = topic.map(|topic| {
+            let shards = self.applied.len() as u16;
+            let holders = topic.stores.iter().map(|s| s.0 % shards).collect();
+            self.freeing.insert(topic.id, holders);
+            self.write(&Record::TopicDeleted { id: topic.id.0 });
+            Reply::Empty
+        });
+        self.answer_when_applied(to, outcome);
+        deleted
+    }
+
+    /// Changes a topic.
+    pub(crate) fn alter_topic(&mut self, to: (ShardIndex, Ticket), request: &AlterTopicRequest) {
+        let outcome = self.check_alter(request).map(|topic| {
+            if !request.configs.is_empty() {
+                self.write(&Record::TopicConfigured { id: topic.id.0, configs: request.configs.clone() });
+            }
+            let have = topic.stores.len();
+            let want = request.partitions.map_or(have, |n| n as usize);
+            if want > have {
+                let placed = place(&self.tip.loads(self.stores), &topic.loads(self.stores), want - have);
+                let stores = placed.iter().map(|s| s.0).collect();
+                self.write(&Record::PartitionsAdded { id: topic.id.0, stores });
+            }
+            Reply::Empty
+        });
+        self.answer_when_applied(to, outcome);
+    }
+
+    fn check_alter(&self, request: &AlterTopicRequest) -> Result<Arc<Topic>, Refused> {
+        self.check_space()?;
+        let topic = self.known(&request.name)?;
+        let mut configs = topic.configs.clone();
+        for (name, value) in &request.configs {
+            if crate::metadata::configs::find(name).is_none() && value.is_none() {
+                let text = format!("topic {}: {name} is not a topic setting", topic.name);
+                return Err(Refused(ErrorCode::InvalidConfig, text));
+            }
+            match value {
+                Some(value) => configs.insert(name.clone(), value.clone()),
+                None => configs.remove(name),
+            };
+        }
+        TopicConfig::resolve(&configs)
+            .map_err(|e| Refused(ErrorCode::InvalidConfig, format!("topic {}: {e}", topic.name)))?;
+        if let Some(want) = request.partitions {
+            self.check_partitions(&topic.name, topic.stores.len(), want)?;
+        }
+        Ok(topic)
+    }
+
+    /// Gives a shard producer ids of its own.
+    pub(crate) fn producer_ids(&mut self, to: (ShardIndex, Ticket)) {
+        let start = self.tip.producer_ids_end();
+        match (self.check_space(), start.checked_add(PRODUCER_IDS_PER_BLOCK)) {
+            (Ok(()), Some(end)) => {
+                self.write(&Record::ProducerIdsReserved { end });
+                let answer = Answer::ProducerIds(start, end);
+                self.until_durable.push_back(Waiting { version: self.tip.version(), to, answer });
+            }
+            (Err(Refused(code, text)), _) => self.answer(to, Answer::Reply(Reply::Error { code, text })),
+            (_, None) => {
+                let reply = Reply::error(ErrorCode::Internal, "all producer ids are used up");
+                self.answer(to, Answer::Reply(reply));
+            }
+        }
+    }
+
+    fn write(&mut self, record: &Record) {
+        let change = self.tip.apply(record).expect("the controller checks before it writes");
+        self.changes.extend(change);
+        self.touched = true;
+        self.log.append(&record.encode());
+    }
+
+    fn answer(&mut self, (shard, ticket): (ShardIndex, Ticket), answer: Answer) {
+        self.actions.push_back(Action::Answer(shard, ticket, answer));
+    }
+
+    fn answer_when_applied(&mut self, to: (ShardIndex, Ticket), outcome: Result<Reply, Refused>) {
+        match outcome {
+            Ok(reply) => {
+                let answer = Answer::Reply(reply);
+                self.until_applied.push_back(Waiting { version: self.tip.version(), to, answer });
+                let everywhere = self.applied.iter().copied().min().unwrap_or(0);
+                while self.until_applied.front().is_some_and(|w| w.version <= everywhere) {
+                    self.answer_front(true);
+                }
+            }
+            Err(Refused(code, text)) => self.answer(to, Answer::Reply(Reply::Error { code, text })),
+        }
+    }
+
+    fn answer_front(&mut self, applied: bool) {
+        let queue = if applied { &mut self.until_applied } else { &mut self.until_durable };
+        if let Some(Waiting { to, answer, .. }) = queue.pop_front() {
+            self.answer(to, answer);
+        }
+    }
+
+    /// To be called at the end of every turn.
+    pub(crate) fn flush(&mut self, disk: &mut dyn Disk) {
+        if std::mem::take(&mut self.touched) {
+            self.marks.push_back(Mark {
+                seq: self.log.appended(),
+                metadata: Arc::new(self.tip.clone()),
+                changes: std::mem::take(&mut self.changes).into(),
+            });
+        }
+        self.log.flush(disk);
+        if self.log.wants_snapshot() {
+            self.log.snapshot(disk, Bytes::from(self.tip.encode_snapshot()));
+        }
+        self.publish_durable();
+    }
+
+    /// An operation of the log is done.
+    pub(crate) fn on_disk(
+        &mut self,
+        disk: &mut dyn Disk,
+        token: Token,
+        completion: Completion,
+    ) -> Result<(), Fatal> {
+        self.log.on_disk(disk, token, completion)?;
+        self.publish_durable();
+        Ok(())
+    }
+
+    fn publish_durable(&mut self) {
+        while self.marks.front().is_some_and(|m| m.seq <= self.log.durable()) {
+            let Some(Mark { metadata, changes, .. }) = self.marks.pop_front() else { break };
+            self.published = metadata.version();
+            self.actions.push_back(Action::Publish(metadata, changes));
+        }
+        while self.until_durable.front().is_some_and(|w| w.version <= self.published) {
+            self.answer_front(false);
+        }
+    }
+
+    /// Tries again what the disk had no space for.
+    pub(crate) fn retry_stalled(&mut self, disk: &mut dyn Disk) {
+        if self.log.is_stalled() {
+            self.log.retry_stalled(disk);
+        }
+    }
+
+    /// Whether everything decided is durable.
+    pub(crate) fn is_idle(&self) -> bool {
+        !self.touched && self.marks.is_empty() && self.log.is_idle()
+    }
+}

@@ -1,0 +1,104 @@
+//! Every limit of a shard in one place, each with its unit in its name. Those of a connection are in `highwater_net::limits`.
+
+use std::time::Duration;
+
+use highwater_storage::StoreLimits;
+use highwater_storage::state_log::PAYLOAD_BYTES_MAX;
+
+/// Connections of a broker, over all its shards.
+pub const CONNECTIONS_MAX: usize = 10_000;
+
+/// Connections of a shard from one address.
+pub const CONNECTIONS_PER_ADDRESS_MAX: usize = 1_000;
+
+/// Bytes of frames in the reply to one fetch, unless a single frame is larger.
+pub const FETCH_BYTES_MAX: usize = 4 << 20;
+
+/// Longest time a fetch may wait for records.
+pub const FETCH_WAIT_MAX: Duration = Duration::from_mins(1);
+
+/// Bytes of frames that are pushed to a subscription in one message, unless a single frame is larger.
+pub const PUSH_BYTES_MAX: usize = 1 << 20;
+
+/// Bytes that are pushed in one turn, all subscriptions together; the rest follows in the next turn, so that requests are not kept waiting.
+pub const PUSH_BYTES_PER_TURN_MAX: usize = 8 << 20;
+
+/// Bytes that may wait to be sent on one connection before nothing is pushed there and its requests are not read.
+pub const SEND_QUEUE_BYTES_MAX: usize = 8 << 20;
+
+/// The same when many connections are slow at once and share what the shard has for that.
+pub const SEND_QUEUE_BYTES_MIN: usize = 64 << 10;
+
+/// Bytes of the positions of all consumers together. A snapshot of them is one payload of a state log.
+pub const POSITIONS_BYTES_MAX: usize = 32 << 20;
+
+/// Bytes of the metadata of all topics together. A snapshot of it is one payload of a state log.
+pub const METADATA_BYTES_MAX: usize = 32 << 20;
+
+const _: () =
+    assert!(2 * POSITIONS_BYTES_MAX <= PAYLOAD_BYTES_MAX && 2 * METADATA_BYTES_MAX <= PAYLOAD_BYTES_MAX);
+
+/// Partitions of a broker.
+pub const PARTITIONS_MAX: usize = 1 << 20;
+
+/// How often connections are looked at for having taken too long.
+pub const SWEEP_INTERVAL: Duration = Duration::from_secs(2);
+
+/// A connection that was told why it ends and does not take that is cut off after this time.
+pub const CLOSING_TIME_MAX: Duration = Duration::from_secs(10);
+
+/// How often retention is enforced.
+pub const RETENTION_INTERVAL: Duration = Duration::from_secs(15);
+
+/// What was asked before a stop is finished in this time, or dropped.
+pub const DRAIN_TIME: Duration = Duration::from_secs(5);
+
+/// Stores that one shard can serve: each has a number in the top byte of its operations' tokens.
+pub const STORES_PER_SHARD_MAX: usize = 200;
+
+/// What a shard may hold in memory, and the sizes of its stores.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct ShardLimits {
+    /// Requests that were received and not answered, in bytes. When it is used up, sockets are not read.
+    pub request_bytes_max: usize,
+    /// Bytes on their way to clients.
+    pub send_bytes_max: usize,
+    /// Connections.
+    pub connections_max: usize,
+    /// Each store's own.
+    pub store: StoreLimits,
+    /// Size of the files of the controller's and of the positions' log while these hold little.
+    pub state_log_bytes: u64,
+}
+
+impl ShardLimits {
+    /// How `memory_bytes` are divided on one of `shards` shards with `stores` stores.
+    pub fn production(memory_bytes: u64, shards: u16, stores: usize) -> Self {
+        let share = memory_bytes / u64::from(shards.max(1));
+        let stores = stores.max(1) as u64;
+        let defaults = StoreLimits::default();
+        Self {
+            request_bytes_max: (share / 4).max(48 << 20) as usize,
+            send_bytes_max: (share / 4).max(32 << 20) as usize,
+            connections_max: CONNECTIONS_MAX.div_ceil(usize::from(shards.max(1))),
+            store: StoreLimits {
+                cache_bytes_max: (share / 2 / stores).max(16 << 20),
+                store_unacked_bytes_max: (share / 4 / stores)
+                    .clamp(defaults.unacked_bytes_max, defaults.store_unacked_bytes_max),
+                ..defaults
+            },
+            state_log_bytes: highwater_storage::state_log::FILE_BYTES_DEFAULT,
+        }
+    }
+
+    /// Limits that a short simulation runs into.
+    pub const fn tiny() -> Self {
+        Self {
+            request_bytes_max: 256 << 10,
+            send_bytes_max: 128 << 10,
+            connections_max: 64,
+            store: StoreLimits::tiny(),
+            state_log_bytes: 32 << 10,
+        }
+    }
+}

@@ -1,0 +1,122 @@
+//! What shards say to each other.
+
+use std::sync::Arc;
+
+use highwater_net::Reply;
+use highwater_protocol::error::ErrorCode;
+use highwater_protocol::ids::{LeaderEpoch, Offset, Timestamp, TopicId, TopicPartition};
+use highwater_protocol::native::{
+    AlterTopicRequest, CommitOffsetsRequest, CreateTopicRequest, DeleteTopicRequest, Hello, PartitionDetail,
+    ReadOffsetsRequest, StartAt,
+};
+
+use crate::metadata::{Change, Metadata};
+
+/// Names a question; its answer repeats it. Unique on the shard that asks.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub struct Ticket(pub u64);
+
+/// A message from one shard to another, or to itself.
+#[derive(Debug)]
+pub enum Message {
+    /// Comes with a connection that moves to the shard its hello names.
+    Greeted(Box<Greeting>),
+    /// To shard 0: this shard has opened its stores.
+    Opened(Box<Opened>),
+    /// From shard 0: the metadata now, and what has changed since the last time.
+    Publish {
+        /// All of it.
+        metadata: Arc<Metadata>,
+        /// What is new in it.
+        changes: Arc<[Change]>,
+    },
+    /// To shard 0: everything up to this version is in effect here.
+    Applied(u64),
+    /// To shard 0: nothing of these topics is left on this shard's stores.
+    Gone(Vec<TopicId>),
+    /// To shard 0.
+    Ask(Ticket, Box<Ask>),
+    /// From shard 0.
+    Answer(Ticket, Answer),
+    /// To a shard that has the partitions.
+    Query(Ticket, Query),
+    /// From it.
+    QueryAnswer(Ticket, QueryAnswer),
+    /// To itself: there is more to do than fits one turn.
+    Continue,
+    /// To shard 0: this shard has answered its clients and stopped.
+    Drained,
+    /// From shard 0: all have; close the stores and end.
+    Close,
+}
+
+/// A hello that was read on another shard.
+#[derive(Debug)]
+pub struct Greeting {
+    /// What it said.
+    pub hello: Hello,
+    /// The id that its reply repeats.
+    pub id: u64,
+}
+
+/// What a shard found in its stores.
+#[derive(Debug)]
+pub struct Opened {
+    /// Partitions whose leader's term is not 0.
+    pub epochs: Vec<(TopicPartition, LeaderEpoch)>,
+    /// Topics that have something in these stores.
+    pub topics: Vec<TopicId>,
+    /// What a person should read.
+    pub warnings: Vec<String>,
+}
+
+/// What only shard 0 can do.
+#[derive(Debug)]
+pub enum Ask {
+    /// A new topic.
+    CreateTopic(CreateTopicRequest),
+    /// A topic's end.
+    DeleteTopic(DeleteTopicRequest),
+    /// Other settings or more partitions.
+    AlterTopic(AlterTopicRequest),
+    /// Ids for producers.
+    ProducerIds,
+    /// Keep positions.
+    CommitOffsets(CommitOffsetsRequest),
+    /// Give positions.
+    ReadOffsets(ReadOffsetsRequest),
+}
+
+/// What it answers.
+#[derive(Debug)]
+pub enum Answer {
+    /// The reply for the client.
+    Reply(Reply),
+    /// Ids from the first up to, and without, the second.
+    ProducerIds(i64, i64),
+}
+
+/// A question about partitions. The number of each is given back with its answer.
+#[derive(Debug)]
+pub enum Query {
+    /// Offsets by time or at the ends.
+    Offsets(Vec<(u32, TopicPartition, StartAt)>),
+    /// Bounds.
+    Details(Vec<(u32, TopicPartition)>),
+    /// Move the start.
+    DeleteRecords(Vec<(TopicPartition, Offset)>),
+}
+
+/// Offset and, for a search by time, timestamp of what was found.
+pub type FoundOffset = Result<Option<(Offset, Option<Timestamp>)>, ErrorCode>;
+
+/// The answer to a [`Query`].
+#[derive(Debug)]
+pub enum QueryAnswer {
+    /// To `Offsets`.
+    Offsets(Vec<(u32, FoundOffset)>),
+    /// To `Details`.
+    Details(Vec<(u32, PartitionDetail)>),
+    /// To `DeleteRecords`: all are moved, durably, or why one is not.
+    DeleteRecords(Result<(), (ErrorCode, String)>),
+}

@@ -1,0 +1,303 @@
+//! Topic configuration: Kafka's names, their values, and what they mean here.
+
+use std::collections::BTreeMap;
+
+use highwater_protocol::limits::{BATCH_BYTES_MAX, CONFIG_VALUE_BYTES_MAX, TOPIC_CONFIGS_MAX};
+use highwater_storage::PartitionConfig;
+
+/// What a name's value may be.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub enum Kind {
+    /// `true` or `false`.
+    Bool,
+    /// A whole number of this range.
+    Number(i64, i64),
+    /// A number from 0 to 1.
+    Ratio,
+    /// One of these.
+    OneOf(&'static [&'static str]),
+    /// Which policies clean the topic up.
+    CleanupPolicy,
+    /// A list that nothing here reads.
+    Text,
+}
+
+/// What a name does here.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Effect {
+    /// What Kafka documents.
+    Honoured,
+    /// Kept and shown, and nothing else: what it tunes does not exist here, or is done otherwise.
+    Kept,
+    /// Only its default is accepted: anything else would promise what is not done.
+    DefaultOnly,
+}
+
+/// A name that a topic's configuration may have.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub struct Config {
+    /// Kafka's name.
+    pub name: &'static str,
+    /// Its value unless set.
+    pub default: &'static str,
+    /// What it may be.
+    pub kind: Kind,
+    /// What it does here.
+    pub effect: Effect,
+}
+
+const MAX: i64 = i64::MAX;
+const INT_MAX: i64 = i32::MAX as i64;
+const LONG_MAX: &str = "9223372036854775807";
+
+macro_rules! configs {
+    ($($name:literal, $default:expr, $kind:expr, $effect:ident;)+) => {
+        /// Every name of Kafka's topic configuration, sorted, and what it does here.
+        pub const CONFIGS: &[Config] = &[
+            $(Config { name: $name, default: $default, kind: $kind, effect: Effect::$effect },)+
+        ];
+    };
+}
+
+configs! {
+    "cleanup.policy", "delete", Kind::CleanupPolicy, Honoured;
+    "compression.gzip.level", "-1", Kind::Number(-1, 9), Kept;
+    "compression.lz4.level", "9", Kind::Number(1, 17), Kept;
+    "compression.type", "producer", Kind::OneOf(&["uncompressed", "zstd", "lz4", "snappy", "gzip", "producer"]), DefaultOnly;
+    "compression.zstd.level", "3", Kind::Number(-131_072, 22), Kept;
+    "delete.retention.ms", "86400000", Kind::Number(0, MAX), Kept;
+    "errors.deadletterqueue.group.enable", "false", Kind::Bool, Kept;
+    "file.delete.delay.ms", "60000", Kind::Number(0, MAX), Kept;
+    "flush.messages", LONG_MAX, Kind::Number(1, MAX), Kept;
+    "flush.ms", LONG_MAX, Kind::Number(0, MAX), Kept;
+    "follower.replication.throttled.replicas", "", Kind::Text, Kept;
+    "index.interval.bytes", "4096", Kind::Number(0, INT_MAX), Kept;
+    "leader.replication.throttled.replicas", "", Kind::Text, Kept;
+    "local.retention.bytes", "-2", Kind::Number(-2, MAX), Kept;
+    "local.retention.ms", "-2", Kind::Number(-2, MAX), Kept;
+    "max.compaction.lag.ms", LONG_MAX, Kind::Number(1, MAX), Kept;
+    "max.message.bytes", "1048588", Kind::Number(0, BATCH_BYTES_MAX as i64), Honoured;
+    "message.downconversion.enable", "true", Kind::Bool, Kept;
+    "message.timestamp.after.max.ms", "3600000", Kind::Number(0, MAX), Honoured;
+    "message.timestamp.before.max.ms", LONG_MAX, Kind::Number(0, MAX), Honoured;
+    "message.timestamp.type", "CreateTime", Kind::OneOf(&["CreateTime", "LogAppendTime"]), Honoured;
+    "min.cleanable.dirty.ratio", "0.5", Kind::Ratio, Kept;
+    "min.compaction.lag.ms", "0", Kind::Number(0, MAX), Kept;
+    "min.insync.replicas", "1", Kind::Number(1, INT_MAX), Kept;
+    "preallocate", "false", Kind::Bool, Kept;
+    "remote.copy.lag.bytes", "0", Kind::Number(-1, MAX), Kept;
+    "remote.copy.lag.ms", "0", Kind::Number(-1, MAX), Kept;
+    "remote.log.copy.disable", "false", Kind::Bool, Kept;
+    "remote.log.delete.on.disable", "false", Kind::Bool, Kept;
+    "remote.storage.enable", "false", Kind::Bool, DefaultOnly;
+    "retention.bytes", "-1", Kind::Number(-1, MAX), Honoured;
+    "retention.ms", "604800000", Kind::Number(-1, MAX), Honoured;
+    "segment.bytes", "1073741824", Kind::Number(14, INT_MAX), Honoured;
+    "segment.index.bytes", "10485760", Kind::Number(4, INT_MAX), Kept;
+    "segment.jitter.ms", "0", Kind::Number(0, MAX), Kept;
+    "segment.ms", "604800000", Kind::Number(1, MAX), Honoured;
+    "unclean.leader.election.enable", "false", Kind::Bool, Kept;
+}
+
+/// A configuration that cannot be.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct ConfigError(pub String);
+
+/// The name's entry, if Kafka has that name.
+pub fn find(name: &str) -> Option<&'static Config> {
+    CONFIGS.binary_search_by(|c| c.name.cmp(name)).ok().map(|at| &CONFIGS[at])
+}
+
+impl Config {
+    /// Whether this value may be set.
+    pub fn check(&self, value: &str) -> Result<(), ConfigError> {
+        let name = self.name;
+        let refuse = |what: String| Err(ConfigError(format!("{name}={value}: {what}")));
+        if value.len() > CONFIG_VALUE_BYTES_MAX {
+            return Err(ConfigError(format!("{name}: a value has at most {CONFIG_VALUE_BYTES_MAX} bytes")));
+        }
+        match self.kind {
+            Kind::Bool if !matches!(value, "true" | "false") => return refuse("true or false".into()),
+            Kind::Number(min, max) if !value.parse().is_ok_and(|n: i64| (min..=max).contains(&n)) => {
+                return refuse(format!("a whole number from {min} to {max}"));
+            }
+            Kind::Ratio if !value.parse().is_ok_and(|n: f64| (0.0..=1.0).contains(&n)) => {
+                return refuse("a number from 0 to 1".into());
+            }
+            Kind::OneOf(values) if !values.contains(&value) => {
+                return refuse(format!("one of {}", values.join(", ")));
+            }
+            Kind::CleanupPolicy => check_policy(value)?,
+            _ => {}
+        }
+        if self.effect == Effect::DefaultOnly && value != self.default {
+            return refuse(format!("not available in this version; only {name}={} is", self.default));
+        }
+        Ok(())
+    }
+}
+
+fn check_policy(value: &str) -> Result<(), ConfigError> {
+    for policy in value.split(',').map(str::trim) {
+        match policy {
+            "delete" => {}
+            "compact" => {
+                return Err(ConfigError(format!(
+                    "cleanup.policy={value}: compaction is not available in this version; only cleanup.policy=delete is"
+                )));
+            }
+            _ => return Err(ConfigError(format!("cleanup.policy={value}: a list of delete and compact"))),
+        }
+    }
+    Ok(())
+}
+
+/// What stamps a record's time.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum TimestampSource {
+    /// The producer.
+    CreateTime,
+    /// The broker.
+    LogAppendTime,
+}
+
+/// What a topic's configuration means.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct TopicConfig {
+    /// Records older than this may go; none: kept for ever.
+    pub retention_ms: Option<i64>,
+    /// A partition beyond this size may lose its oldest records; none: no limit.
+    pub retention_bytes: Option<u64>,
+    /// How fine retention by size can cut.
+    pub segment_bytes: u64,
+    /// How fine retention by time can cut.
+    pub segment_ms: i64,
+    /// Bytes of the largest batch.
+    pub max_message_bytes: usize,
+    /// What stamps records.
+    pub timestamp: TimestampSource,
+    /// How far behind the broker's clock a producer's timestamp may be.
+    pub timestamp_before_max_ms: i64,
+    /// How far ahead of the broker's clock a producer's timestamp may be.
+    pub timestamp_after_max_ms: i64,
+}
+
+impl TopicConfig {
+    /// What these settings mean, or why they cannot be.
+    pub fn resolve(set: &BTreeMap<String, String>) -> Result<Self, ConfigError> {
+        if set.len() > TOPIC_CONFIGS_MAX {
+            return Err(ConfigError(format!("a topic has at most {TOPIC_CONFIGS_MAX} settings")));
+        }
+        for (name, value) in set {
+            let Some(config) = find(name) else {
+                return Err(ConfigError(format!(
+                    "{name} is not a topic setting; the names are those of Apache Kafka's topic configuration"
+                )));
+            };
+            config.check(value)?;
+        }
+        let number = |name: &str| -> i64 { value_of(set, name).parse().expect("checked above") };
+        let unlimited = |n: i64| (n >= 0).then_some(n);
+        Ok(Self {
+            retention_ms: unlimited(number("retention.ms")),
+            retention_bytes: unlimited(number("retention.bytes")).map(|n| n as u64),
+            segment_bytes: number("segment.bytes") as u64,
+            segment_ms: number("segment.ms"),
+            max_message_bytes: number("max.message.bytes") as usize,
+            timestamp: match value_of(set, "message.timestamp.type") {
+                "LogAppendTime" => TimestampSource::LogAppendTime,
+                _ => TimestampSource::CreateTime,
+            },
+            timestamp_before_max_ms: number("message.timestamp.before.max.ms"),
+            timestamp_after_max_ms: number("message.timestamp.after.max.ms"),
+        })
+    }
+
+    /// What it means for the log of a partition.
+    pub fn for_storage(&self) -> PartitionConfig {
+        PartitionConfig {
+            retention_ms: self.retention_ms,
+            retention_bytes: self.retention_bytes,
+            segment_ms: self.segment_ms,
+            segment_bytes: self.segment_bytes,
+        }
+    }
+}
+
+fn value_of<'a>(set: &'a BTreeMap<String, String>, name: &str) -> &'a str {
+    match set.get(name) {
+        Some(value) => value,
+        None => find(name).expect("the names used here are in the table").default,
+    }
+}
+
+/// Every setting with its value, and whether it was set for this topic.
+pub fn describe(set: &BTreeMap<String, String>) -> Vec<(String, String, bool)> {
+    CONFIGS
+        .iter()
+        .map(|c| (c.name.to_owned(), value_of(set, c.name).to_owned(), set.contains_key(c.name)))
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn resolve(set: &[(&str, &str)]) -> Result<TopicConfig, ConfigError> {
+        TopicConfig::resolve(&set.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect())
+    }
+
+    #[test]
+    fn the_table_is_sorted_and_every_default_is_a_value_of_its_kind() {
+        assert!(CONFIGS.is_sorted_by(|a, b| a.name < b.name));
+        for config in CONFIGS {
+            assert_eq!(config.check(config.default), Ok(()), "{}", config.name);
+        }
+    }
+
+    #[test]
+    fn the_defaults_are_kafkas() {
+        let config = resolve(&[]).expect("the defaults can be");
+        assert_eq!(config.for_storage(), PartitionConfig::default());
+        assert_eq!(config.max_message_bytes, highwater_protocol::limits::BATCH_BYTES_DEFAULT);
+        assert_eq!(config.timestamp_after_max_ms, 3_600_000);
+    }
+
+    #[test]
+    fn minus_one_means_no_limit() {
+        let config = resolve(&[("retention.ms", "-1"), ("retention.bytes", "-1")]).expect("can be");
+        assert_eq!((config.retention_ms, config.retention_bytes), (None, None));
+    }
+
+    #[test]
+    fn what_cannot_be_is_refused_with_the_name_and_what_can() {
+        for (name, value, says) in [
+            ("retenton.ms", "1", "not a topic setting"),
+            ("retention.ms", "-2", "from -1"),
+            ("retention.ms", "soon", "whole number"),
+            ("max.message.bytes", "99999999999", "to 16777216"),
+            ("preallocate", "yes", "true or false"),
+            ("min.cleanable.dirty.ratio", "1.5", "0 to 1"),
+            ("message.timestamp.type", "createtime", "CreateTime, LogAppendTime"),
+            ("cleanup.policy", "compact", "compaction is not available"),
+            ("cleanup.policy", "compact,delete", "compaction is not available"),
+            ("cleanup.policy", "shred", "delete and compact"),
+            ("compression.type", "zstd", "only compression.type=producer"),
+            ("remote.storage.enable", "true", "not available"),
+        ] {
+            let error = resolve(&[(name, value)]).expect_err("it has to be refused").to_string();
+            assert!(error.contains(name) && error.contains(says), "{error}");
+        }
+    }
+
+    #[test]
+    fn names_that_tune_nothing_here_are_kept_and_shown() {
+        let set = BTreeMap::from([("min.insync.replicas".to_owned(), "2".to_owned())]);
+        TopicConfig::resolve(&set).expect("accepted");
+        let shown = describe(&set);
+        assert_eq!(shown.len(), CONFIGS.len());
+        assert!(shown.contains(&("min.insync.replicas".into(), "2".into(), true)));
+        assert!(shown.contains(&("retention.bytes".into(), "-1".into(), false)));
+    }
+}

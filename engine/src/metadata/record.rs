@@ -1,0 +1,158 @@
+//! What the controller writes down: changes of the metadata, and all of it as a snapshot.
+
+use highwater_protocol::ids::{StoreId, TopicId};
+use rkyv::rancor;
+use rkyv::util::AlignedVec;
+
+/// Version of what follows it in every payload.
+const FORMAT_VERSION: u8 = 1;
+
+/// A change of the metadata.
+#[derive(Clone, PartialEq, Eq, Debug, rkyv::Archive, rkyv::Serialize, rkyv::Deserialize)]
+pub enum Record {
+    /// A topic exists from here on.
+    TopicCreated(TopicRecord),
+    /// A topic exists no longer; its partitions' logs may be freed.
+    TopicDeleted {
+        /// Which.
+        id: [u8; 16],
+    },
+    /// Nothing of a deleted topic is left on any store.
+    TopicGone {
+        /// Which.
+        id: [u8; 16],
+    },
+    /// Configuration was set (`Some`) or returned to its default (`None`).
+    TopicConfigured {
+        /// Which.
+        id: [u8; 16],
+        /// Names and values.
+        configs: Vec<(String, Option<String>)>,
+    },
+    /// A topic has more partitions, behind those it had.
+    PartitionsAdded {
+        /// Which.
+        id: [u8; 16],
+        /// The store of each new one.
+        stores: Vec<u16>,
+    },
+    /// Producer ids below this may be in use.
+    ProducerIdsReserved {
+        /// The first id that is free.
+        end: i64,
+    },
+}
+
+/// A topic as it is written down.
+#[derive(Clone, PartialEq, Eq, Debug, rkyv::Archive, rkyv::Serialize, rkyv::Deserialize)]
+pub struct TopicRecord {
+    /// Its identity.
+    pub id: [u8; 16],
+    /// Its name.
+    pub name: String,
+    /// The store of each partition, by number.
+    pub stores: Vec<u16>,
+    /// Configuration that was set for it.
+    pub configs: Vec<(String, String)>,
+}
+
+/// All of the metadata.
+#[derive(Clone, PartialEq, Eq, Default, Debug, rkyv::Archive, rkyv::Serialize, rkyv::Deserialize)]
+pub(super) struct Snapshot {
+    pub topics: Vec<TopicRecord>,
+    /// Deleted topics, with the stores that may still hold something of them.
+    pub deleting: Vec<([u8; 16], Vec<u16>)>,
+    pub producer_ids_end: i64,
+}
+
+/// A payload is not what it should be, although its checksum says that it is what was written.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum DecodeRecordError {
+    /// Written by a newer version.
+    #[error("the metadata has format version {0}, newer than this build understands: start a newer build")]
+    Newer(u8),
+    /// Not readable.
+    #[error("a metadata record cannot be read: {0}")]
+    Malformed(String),
+}
+
+macro_rules! codec {
+    ($t:ty) => {
+        impl $t {
+            /// As the payload of a state log.
+            pub(crate) fn encode(&self) -> Vec<u8> {
+                let mut out = AlignedVec::<16>::new();
+                out.push(FORMAT_VERSION);
+                let body = rkyv::to_bytes::<rancor::Error>(self).expect("memory is the only limit");
+                let mut out = out.into_vec();
+                out.extend_from_slice(&body);
+                out
+            }
+
+            /// From the payload of a state log.
+            pub(crate) fn decode(payload: &[u8]) -> Result<Self, DecodeRecordError> {
+                let body = body_of(payload)?;
+                rkyv::from_bytes::<Self, rancor::Error>(&body)
+                    .map_err(|e| DecodeRecordError::Malformed(e.to_string()))
+            }
+        }
+    };
+}
+
+codec!(Record);
+codec!(Snapshot);
+
+/// What follows the version, at an aligned address.
+fn body_of(payload: &[u8]) -> Result<AlignedVec<16>, DecodeRecordError> {
+    match payload.split_first() {
+        Some((&FORMAT_VERSION, body)) => {
+            let mut aligned = AlignedVec::with_capacity(body.len());
+            aligned.extend_from_slice(body);
+            Ok(aligned)
+        }
+        Some((&version, _)) if version > FORMAT_VERSION => Err(DecodeRecordError::Newer(version)),
+        _ => Err(DecodeRecordError::Malformed(format!("{} bytes without a version", payload.len()))),
+    }
+}
+
+impl TopicRecord {
+    pub(super) fn topic_id(&self) -> TopicId {
+        TopicId(self.id)
+    }
+
+    pub(super) fn store_ids(&self) -> Vec<StoreId> {
+        self.stores.iter().copied().map(StoreId).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn records_come_back_as_they_were_written() {
+        let records = [
+            Record::TopicCreated(TopicRecord {
+                id: [1; 16],
+                name: "orders".into(),
+                stores: vec![0, 1, 0],
+                configs: vec![("retention.ms".into(), "5".into())],
+            }),
+            Record::TopicDeleted { id: [1; 16] },
+            Record::TopicConfigured { id: [2; 16], configs: vec![("a".into(), None)] },
+            Record::PartitionsAdded { id: [2; 16], stores: vec![3] },
+            Record::ProducerIdsReserved { end: 1000 },
+            Record::TopicGone { id: [1; 16] },
+        ];
+        for record in records {
+            assert_eq!(Record::decode(&record.encode()), Ok(record));
+        }
+    }
+
+    #[test]
+    fn newer_and_malformed_payloads_are_told_apart() {
+        assert_eq!(Record::decode(&[9, 1, 2]), Err(DecodeRecordError::Newer(9)));
+        assert!(matches!(Record::decode(&[]), Err(DecodeRecordError::Malformed(_))));
+        assert!(matches!(Record::decode(&[1, 1, 2]), Err(DecodeRecordError::Malformed(_))));
+    }
+}

@@ -1,0 +1,321 @@
+//! Requests that concern more than one partition: answered from the metadata, by shard 0, or by asking every shard concerned.
+
+use std::collections::BTreeMap;
+
+use highwater_net::{Reply, SlotId};
+use highwater_protocol::error::ErrorCode;
+use highwater_protocol::ids::{LeaderEpoch, NodeId, PartitionIndex, ProducerId, TopicId, TopicPartition};
+use highwater_protocol::native::{
+    DeleteRecordsRequest, DescribeTopicReply, DescribeTopicRequest, InitProducerReply, ListOffsetsReply,
+    ListOffsetsRequest, ListedOffset, MetadataReply, MetadataRequest, NodeInfo, PartitionDetail,
+    PartitionInfo, TopicInfo,
+};
+use highwater_runtime::plane::{ConnId, Plane, ShardIndex};
+
+use super::Shard;
+use crate::message::{Answer, Ask, FoundOffset, Message, Query, QueryAnswer, Ticket};
+use crate::metadata::{Metadata, Topic, configs};
+
+/// A question that this shard has asked others.
+pub(super) enum Asked {
+    /// Shard 0, for a client.
+    Client(ConnId, SlotId),
+    /// Shard 0, for producer ids.
+    ProducerIds,
+    /// Shards that have partitions, for a client.
+    Partitions { conn: ConnId, slot: SlotId, missing: usize, gathered: Gathered },
+}
+
+/// Answers so far.
+pub(super) enum Gathered {
+    Offsets(Vec<ListedOffset>),
+    Details { topic: std::sync::Arc<Topic>, details: Vec<Option<PartitionDetail>> },
+    DeleteRecords(Result<(), (ErrorCode, String)>),
+}
+
+/// Producer ids of this shard's own, and who waits for more.
+#[derive(Default)]
+pub(super) struct ProducerIds {
+    next: i64,
+    end: i64,
+    waiting: Vec<(ConnId, SlotId)>,
+    asked: bool,
+}
+
+impl Shard {
+    pub(super) fn describe_cluster(&mut self, conn: ConnId, slot: SlotId, request: &MetadataRequest) {
+        let Some(metadata) = self.metadata.clone() else { return };
+        let topics = match &request.topics {
+            None => metadata.topics().map(|t| self.topic_info(&metadata, t)).collect(),
+            Some(names) => names
+                .iter()
+                .map(|name| match metadata.topic(name) {
+                    Some(topic) => self.topic_info(&metadata, topic),
+                    None => TopicInfo {
+                        name: name.clone(),
+                        error: Some(ErrorCode::UnknownTopic),
+                        id: TopicId([0; 16]),
+                        partitions: Vec::new(),
+                    },
+                })
+                .collect(),
+        };
+        let node = NodeInfo {
+            node: self.setup.identity.node,
+            address: self.setup.advertised.clone(),
+            shards: self.setup.shards,
+        };
+        let reply = MetadataReply { cluster: self.setup.identity.cluster, nodes: vec![node], topics };
+        self.reply(conn, slot, Reply::body(&reply));
+    }
+
+    fn topic_info(&self, metadata: &Metadata, topic: &Topic) -> TopicInfo {
+        let partitions = topic
+            .partitions()
+            .map(|(tp, store)| PartitionInfo {
+                index: tp.partition,
+                leader: self.setup.identity.node,
+                shard: self.shard_of(store),
+                leader_epoch: metadata.epoch(tp),
+            })
+            .collect();
+        TopicInfo { name: topic.name.clone(), error: None, id: topic.id, partitions }
+    }
+
+    /// Asks shard 0 on behalf of a client.
+    pub(super) fn ask(&mut self, plane: &mut dyn Plane<Message>, conn: ConnId, slot: SlotId, ask: Ask) {
+        let ticket = self.open_ticket(Asked::Client(conn, slot));
+        plane.post(0, Message::Ask(ticket, Box::new(ask)));
+    }
+
+    pub(super) fn ask_about_topic(
+        &mut self,
+        plane: &mut dyn Plane<Message>,
+        conn: ConnId,
+        slot: SlotId,
+        topic: TopicId,
+        ask: Ask,
+    ) {
+        if self.metadata.as_ref().is_none_or(|m| m.topic_by_id(topic).is_none()) {
+            let text = format!("there is no topic with id {topic}");
+            return self.reply(conn, slot, Reply::error(ErrorCode::UnknownTopic, text));
+        }
+        self.ask(plane, conn, slot, ask);
+    }
+
+    pub(super) fn open_ticket(&mut self, asked: Asked) -> Ticket {
+        self.last_ticket += 1;
+        let ticket = Ticket(self.last_ticket);
+        self.asked.insert(ticket, asked);
+        ticket
+    }
+
+    pub(super) fn on_answer(&mut self, ticket: Ticket, answer: Answer) {
+        match (self.asked.remove(&ticket), answer) {
+            (Some(Asked::Client(conn, slot)), Answer::Reply(reply)) => self.reply(conn, slot, reply),
+            (Some(Asked::ProducerIds), answer) => self.on_producer_ids(answer),
+            _ => {}
+        }
+    }
+
+    pub(super) fn init_producer(&mut self, plane: &mut dyn Plane<Message>, conn: ConnId, slot: SlotId) {
+        self.producer_ids.waiting.push((conn, slot));
+        if self.producer_ids.next < self.producer_ids.end {
+            self.give_producer_ids();
+        }
+        if !self.producer_ids.waiting.is_empty() && !self.producer_ids.asked {
+            self.producer_ids.asked = true;
+            let ticket = self.open_ticket(Asked::ProducerIds);
+            plane.post(0, Message::Ask(ticket, Box::new(Ask::ProducerIds)));
+        }
+    }
+
+    fn on_producer_ids(&mut self, answer: Answer) {
+        self.producer_ids.asked = false;
+        match answer {
+            Answer::ProducerIds(start, end) => {
+                self.producer_ids.next = start;
+                self.producer_ids.end = end;
+                self.give_producer_ids();
+                let text = "producer ids are used up for the moment; try again";
+                self.refuse_producers(&Reply::error(ErrorCode::Overloaded, text));
+            }
+            Answer::Reply(reply) => self.refuse_producers(&reply),
+        }
+    }
+
+    fn give_producer_ids(&mut self) {
+        while self.producer_ids.next < self.producer_ids.end
+            && let Some((conn, slot)) = self.producer_ids.waiting.pop()
+        {
+            let reply = InitProducerReply { producer: ProducerId(self.producer_ids.next), epoch: 0 };
+            self.producer_ids.next += 1;
+            self.reply(conn, slot, Reply::body(&reply));
+        }
+    }
+
+    fn refuse_producers(&mut self, reply: &Reply) {
+        for (conn, slot) in std::mem::take(&mut self.producer_ids.waiting) {
+            self.reply(conn, slot, reply.clone());
+        }
+    }
+
+    pub(super) fn list_offsets(
+        &mut self,
+        plane: &mut dyn Plane<Message>,
+        conn: ConnId,
+        slot: SlotId,
+        request: &ListOffsetsRequest,
+    ) {
+        let mut by_shard: BTreeMap<ShardIndex, Vec<_>> = BTreeMap::new();
+        let mut offsets = Vec::with_capacity(request.partitions.len());
+        let topic_exists = self.metadata.as_ref().is_some_and(|m| m.topic_by_id(request.topic).is_some());
+        let unknown = if topic_exists { ErrorCode::UnknownPartition } else { ErrorCode::UnknownTopic };
+        for (number, (partition, start)) in (0_u32..).zip(&request.partitions) {
+            let tp = TopicPartition { topic: request.topic, partition: *partition };
+            offsets.push(ListedOffset { partition: *partition, found: Err(unknown) });
+            if let Some(shard) = self.owner_of(tp) {
+                by_shard.entry(shard).or_default().push((number, tp, *start));
+            }
+        }
+        let queries = by_shard.into_iter().map(|(shard, list)| (shard, Query::Offsets(list))).collect();
+        self.gather(plane, conn, slot, Gathered::Offsets(offsets), queries);
+    }
+
+    pub(super) fn describe_topic(
+        &mut self,
+        plane: &mut dyn Plane<Message>,
+        conn: ConnId,
+        slot: SlotId,
+        request: &DescribeTopicRequest,
+    ) {
+        let Some(topic) = self.metadata.as_ref().and_then(|m| m.topic(&request.name)).cloned() else {
+            let text = format!("there is no topic {}", request.name);
+            return self.reply(conn, slot, Reply::error(ErrorCode::UnknownTopic, text));
+        };
+        let mut by_shard: BTreeMap<ShardIndex, Vec<_>> = BTreeMap::new();
+        for (tp, store) in topic.partitions() {
+            by_shard.entry(self.shard_of(store).0).or_default().push((tp.partition.0, tp));
+        }
+        let queries = by_shard.into_iter().map(|(shard, list)| (shard, Query::Details(list))).collect();
+        let details = vec![None; topic.stores.len()];
+        self.gather(plane, conn, slot, Gathered::Details { topic, details }, queries);
+    }
+
+    pub(super) fn delete_records(
+        &mut self,
+        plane: &mut dyn Plane<Message>,
+        conn: ConnId,
+        slot: SlotId,
+        request: &DeleteRecordsRequest,
+    ) {
+        let mut by_shard: BTreeMap<ShardIndex, Vec<_>> = BTreeMap::new();
+        for (partition, offset) in &request.partitions {
+            let tp = TopicPartition { topic: request.topic, partition: *partition };
+            let Some(shard) = self.owner_of(tp) else {
+                let (code, text) = self.unknown(tp);
+                return self.reply(conn, slot, Reply::Error { code, text });
+            };
+            by_shard.entry(shard).or_default().push((tp, *offset));
+        }
+        let queries = by_shard.into_iter().map(|(shard, list)| (shard, Query::DeleteRecords(list))).collect();
+        self.gather(plane, conn, slot, Gathered::DeleteRecords(Ok(())), queries);
+    }
+
+    fn unknown(&self, tp: TopicPartition) -> (ErrorCode, String) {
+        match self.metadata.as_ref().and_then(|m| m.topic_by_id(tp.topic)) {
+            Some(topic) => {
+                let text = format!("topic {} has no partition {}", topic.name, tp.partition);
+                (ErrorCode::UnknownPartition, text)
+            }
+            None => (ErrorCode::UnknownTopic, format!("there is no topic with id {}", tp.topic)),
+        }
+    }
+
+    fn gather(
+        &mut self,
+        plane: &mut dyn Plane<Message>,
+        conn: ConnId,
+        slot: SlotId,
+        gathered: Gathered,
+        queries: Vec<(ShardIndex, Query)>,
+    ) {
+        if queries.is_empty() {
+            let reply = finish(gathered);
+            return self.reply(conn, slot, reply);
+        }
+        let ticket = self.open_ticket(Asked::Partitions { conn, slot, missing: queries.len(), gathered });
+        for (shard, query) in queries {
+            plane.post(shard, Message::Query(ticket, query));
+        }
+    }
+
+    pub(super) fn on_query_answer(&mut self, ticket: Ticket, answer: QueryAnswer) {
+        let Some(Asked::Partitions { missing, gathered, .. }) = self.asked.get_mut(&ticket) else { return };
+        *missing -= 1;
+        match (gathered, answer) {
+            (Gathered::Offsets(offsets), QueryAnswer::Offsets(found)) => {
+                for (number, found) in found {
+                    if let Some(offset) = offsets.get_mut(number as usize) {
+                        offset.found = found;
+                    }
+                }
+            }
+            (Gathered::Details { details, .. }, QueryAnswer::Details(found)) => {
+                for (number, detail) in found {
+                    if let Some(place) = details.get_mut(number as usize) {
+                        *place = Some(detail);
+                    }
+                }
+            }
+            (Gathered::DeleteRecords(all), QueryAnswer::DeleteRecords(result)) => {
+                if all.is_ok() {
+                    *all = result;
+                }
+            }
+            _ => unreachable!("a question is answered in its own kind"),
+        }
+        if *missing == 0
+            && let Some(Asked::Partitions { conn, slot, gathered, .. }) = self.asked.remove(&ticket)
+        {
+            let reply = finish(gathered);
+            self.reply(conn, slot, reply);
+        }
+    }
+
+    /// What the metadata says of a partition of this node.
+    pub(super) fn info(&self, partition: PartitionIndex, leader_epoch: LeaderEpoch) -> PartitionInfo {
+        let leader: NodeId = self.setup.identity.node;
+        PartitionInfo {
+            index: partition,
+            leader,
+            shard: highwater_protocol::ids::ShardId(self.me),
+            leader_epoch,
+        }
+    }
+}
+
+fn finish(gathered: Gathered) -> Reply {
+    match gathered {
+        Gathered::Offsets(partitions) => Reply::body(&ListOffsetsReply { partitions }),
+        Gathered::Details { topic, details } => finish_details(&topic, details),
+        Gathered::DeleteRecords(Ok(())) => Reply::Empty,
+        Gathered::DeleteRecords(Err((code, text))) => Reply::Error { code, text },
+    }
+}
+
+fn finish_details(topic: &Topic, details: Vec<Option<PartitionDetail>>) -> Reply {
+    let partitions: Option<Vec<_>> = details.into_iter().collect();
+    match partitions {
+        Some(partitions) => Reply::body(&DescribeTopicReply {
+            id: topic.id,
+            configs: configs::describe(&topic.configs),
+            partitions,
+        }),
+        // A shard that does not know a partition any more: the topic was deleted meanwhile.
+        None => Reply::error(ErrorCode::UnknownTopic, format!("there is no topic {} any more", topic.name)),
+    }
+}
+
+/// What a search by offset kind found.
+pub(super) const NOT_FOUND: FoundOffset = Ok(None);

@@ -1,0 +1,151 @@
+//! A connection of a shard, and the memory that requests may take.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
+
+use highwater_net::{NativeConn, SlotId};
+use highwater_protocol::ids::TopicPartition;
+use highwater_protocol::native::Acks;
+use highwater_runtime::buf::AlignedBuf;
+use highwater_runtime::plane::Instant;
+
+use super::readers::ReaderId;
+
+/// How far a connection is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Stage {
+    /// Its hello has not come.
+    Hello,
+    /// It may ask.
+    Open,
+    /// It was told why it ends, and ends once that is sent.
+    Closing,
+}
+
+pub(super) struct Connection {
+    pub(super) net: NativeConn,
+    pub(super) peer: SocketAddr,
+    pub(super) stage: Stage,
+    /// When it was told why it ends.
+    pub(super) closing_since: Option<Instant>,
+    /// Whether the plane was told not to receive.
+    pub(super) paused: bool,
+    /// What was received and may not be looked at yet.
+    pub(super) held: Vec<u8>,
+    /// What of the shard's memory for requests it has.
+    pub(super) charged: usize,
+    /// Bytes on their way to it.
+    pub(super) queued: usize,
+    /// Subscriptions, by the client's number.
+    pub(super) subscriptions: BTreeMap<u64, ReaderId>,
+    /// Fetches that have not been answered.
+    pub(super) fetches: BTreeSet<ReaderId>,
+    /// Readers that go on when less is on its way.
+    pub(super) blocked: Vec<ReaderId>,
+    /// A batch that waits for room in front of the disk. Nothing else of this connection is looked at meanwhile.
+    pub(super) stalled: Option<Stalled>,
+    /// Listed as having replies to send.
+    pub(super) dirty: bool,
+    /// Listed as waiting for memory.
+    pub(super) wants_memory: bool,
+}
+
+/// A batch that waits for room in front of the disk.
+pub(super) struct Stalled {
+    pub(super) to: TopicPartition,
+    pub(super) acks: Acks,
+    pub(super) slot: Option<SlotId>,
+    pub(super) id: u64,
+    pub(super) batch: OwnedBatch,
+}
+
+pub(super) enum OwnedBatch {
+    Small(Vec<u8>),
+    Bulk { pages: AlignedBuf, batch_bytes: usize },
+}
+
+impl Connection {
+    pub(super) fn new(net: NativeConn, peer: SocketAddr, stage: Stage) -> Self {
+        Self {
+            net,
+            peer,
+            stage,
+            closing_since: None,
+            paused: false,
+            held: Vec::new(),
+            charged: 0,
+            queued: 0,
+            subscriptions: BTreeMap::new(),
+            fetches: BTreeSet::new(),
+            blocked: Vec::new(),
+            stalled: None,
+            dirty: false,
+            wants_memory: false,
+        }
+    }
+
+    /// Whether another request may be taken up, as far as this connection alone is concerned.
+    pub(super) fn may_ask(&self, send_queue_max: usize) -> bool {
+        self.stage != Stage::Closing
+            && self.stalled.is_none()
+            && !self.net.replies.is_full()
+            && self.queued < send_queue_max
+    }
+
+    pub(super) fn readers(&self) -> impl Iterator<Item = ReaderId> {
+        self.subscriptions.values().chain(&self.fetches).copied()
+    }
+}
+
+/// The memory of a shard for requests that were received and not answered.
+///
+/// Only what can be finished without more memory counts: requests in flight and messages that were let in. So what is used
+/// up always comes back.
+#[derive(Debug)]
+pub(super) struct Budget {
+    used: usize,
+    max: usize,
+}
+
+impl Budget {
+    pub(super) fn new(max: usize) -> Self {
+        Self { used: 0, max }
+    }
+
+    /// Whether another request may be taken up.
+    pub(super) fn is_open(&self) -> bool {
+        self.used < self.max
+    }
+
+    /// Whether a message of that size may be let in. One always may: it could never come in otherwise.
+    pub(super) fn admits(&self, bytes: usize) -> bool {
+        self.used == 0 || self.used.saturating_add(bytes) <= self.max
+    }
+
+    /// What a connection has changes.
+    pub(super) fn recharge(&mut self, before: usize, after: usize) {
+        self.used = self.used + after - before;
+    }
+
+    pub(super) fn used(&self) -> usize {
+        self.used
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn memory_that_is_used_up_lets_nothing_in_until_it_comes_back() {
+        let mut budget = Budget::new(100);
+        assert!(budget.admits(1000), "nothing else is in the way");
+        budget.recharge(0, 70);
+        assert!(budget.is_open() && budget.admits(30) && !budget.admits(31));
+        budget.recharge(70, 100);
+        assert!(!budget.is_open());
+        budget.recharge(100, 20);
+        assert!(budget.is_open() && budget.admits(80));
+        assert_eq!(budget.used(), 20);
+    }
+}

@@ -1,0 +1,363 @@
+//! Connections come, say hello, move, ask, are paused, and go.
+
+use std::net::{IpAddr, SocketAddr};
+
+use bytes::Bytes;
+use highwater_net::{NativeConn, Received, Refusal, Reply, Request, Step};
+use highwater_protocol::error::ErrorCode;
+use highwater_protocol::ids::ShardId;
+use highwater_protocol::native::{Hello, HelloReply, MessageKind, PROTOCOL_VERSION, error_message};
+use highwater_runtime::buf::AlignedBuf;
+use highwater_runtime::plane::{Close, ConnId, Plane};
+
+use super::Shard;
+use super::connection::{Connection, Stage};
+use super::timers::Timer;
+use crate::limits::{CLOSING_TIME_MAX, CONNECTIONS_PER_ADDRESS_MAX, SWEEP_INTERVAL};
+use crate::message::{Greeting, Message};
+
+/// What became of a connection's input.
+enum Input {
+    /// All was used.
+    Used,
+    /// No more may be looked at for now.
+    Full,
+    /// The connection is on another shard, or gone.
+    Gone,
+    /// It said nonsense.
+    Refused(Refusal),
+}
+
+impl Shard {
+    pub(super) fn accept(&mut self, plane: &mut dyn Plane<Message>, conn: ConnId, peer: SocketAddr) {
+        if let Err((code, text)) = self.check_room_for(peer.ip()) {
+            tracing::warn!(%peer, "connection refused: {text}");
+            plane.send(conn, error_message(MessageKind::Hello as u16, 0, code, &text));
+            plane.close(conn, Close::AfterSends);
+            return;
+        }
+        let net = NativeConn::new(plane.now());
+        self.insert_connection(plane, conn, Connection::new(net, peer, Stage::Hello));
+    }
+
+    fn check_room_for(&self, address: IpAddr) -> Result<(), (ErrorCode, String)> {
+        if self.drain.is_some() {
+            return Err((ErrorCode::Unavailable, "the broker is stopping".into()));
+        }
+        let max = self.setup.limits.connections_max;
+        if self.connections.len() >= max {
+            return Err((ErrorCode::Overloaded, format!("this shard has {max} connections, its limit")));
+        }
+        if self.addresses.get(&address).is_some_and(|n| *n >= CONNECTIONS_PER_ADDRESS_MAX) {
+            let text =
+                format!("this shard has {CONNECTIONS_PER_ADDRESS_MAX} connections from {address}, the limit");
+            return Err((ErrorCode::Overloaded, text));
+        }
+        Ok(())
+    }
+
+    fn insert_connection(&mut self, plane: &mut dyn Plane<Message>, conn: ConnId, connection: Connection) {
+        *self.addresses.entry(connection.peer.ip()).or_default() += 1;
+        if self.connections.is_empty() {
+            self.timers.set_after(plane, SWEEP_INTERVAL, Timer::Sweep);
+        }
+        self.connections.insert(conn, connection);
+    }
+
+    /// Forgets a connection and everything that it waited for.
+    pub(super) fn remove_connection(&mut self, conn: ConnId) {
+        let Some(connection) = self.connections.remove(&conn) else { return };
+        let ip = connection.peer.ip();
+        if let Some(count) = self.addresses.get_mut(&ip) {
+            *count -= 1;
+            if *count == 0 {
+                self.addresses.remove(&ip);
+            }
+        }
+        self.budget.recharge(connection.charged, 0);
+        self.sent(connection.queued);
+        if connection.queued > 0 {
+            self.slow_connections -= 1;
+        }
+        for reader in connection.readers() {
+            self.remove_reader(reader);
+        }
+    }
+
+    /// A connection has moved here.
+    pub(super) fn migrated(
+        &mut self,
+        plane: &mut dyn Plane<Message>,
+        conn: ConnId,
+        peer: SocketAddr,
+        greeting: &Greeting,
+    ) {
+        if let Err((code, text)) = self.check_room_for(peer.ip()) {
+            plane.send(conn, error_message(MessageKind::Hello as u16, greeting.id, code, &text));
+            plane.close(conn, Close::AfterSends);
+            return;
+        }
+        self.insert_connection(plane, conn, Connection::new(NativeConn::greeted(), peer, Stage::Open));
+        self.welcome(plane, conn, greeting.id);
+    }
+
+    fn welcome(&mut self, plane: &mut dyn Plane<Message>, conn: ConnId, id: u64) {
+        let reply = Reply::body(&HelloReply {
+            version: PROTOCOL_VERSION,
+            features: 0,
+            node: self.setup.identity.node,
+            shard: ShardId(self.me),
+            shards: self.setup.shards,
+            cluster: self.setup.identity.cluster,
+            broker_version: env!("CARGO_PKG_VERSION").to_owned(),
+        });
+        let Some(connection) = self.connections.get_mut(&conn) else { return };
+        connection.stage = Stage::Open;
+        let slot = connection.net.replies.open(MessageKind::Hello, id, 0, 0);
+        plane.stream(conn);
+        self.reply(conn, slot, reply);
+    }
+
+    fn check_hello(&self, hello: &Hello) -> Result<(), (ErrorCode, String)> {
+        if !(hello.version_min..=hello.version_max).contains(&PROTOCOL_VERSION) {
+            let text = format!(
+                "this broker speaks version {PROTOCOL_VERSION} of the protocol, the client {} to {}",
+                hello.version_min, hello.version_max
+            );
+            return Err((ErrorCode::UnsupportedVersion, text));
+        }
+        let cluster = self.setup.identity.cluster;
+        if let Some(wanted) = hello.cluster.filter(|wanted| *wanted != cluster) {
+            let text = format!("this broker is of cluster {cluster}, the client wants cluster {wanted}");
+            return Err((ErrorCode::BadHello, text));
+        }
+        match hello.shard {
+            Some(shard) if shard.0 >= self.setup.shards => {
+                let text = format!("there is no shard {shard}: this broker has {}", self.setup.shards);
+                Err((ErrorCode::BadHello, text))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// A hello was read. False if the connection is not here any more.
+    fn greet(
+        &mut self,
+        plane: &mut dyn Plane<Message>,
+        conn: ConnId,
+        hello: Hello,
+        id: u64,
+        unread: &[u8],
+    ) -> Result<bool, Refusal> {
+        self.check_hello(&hello).map_err(|(code, text)| Refusal {
+            kind: MessageKind::Hello as u16,
+            id,
+            code,
+            text,
+        })?;
+        match hello.shard {
+            Some(shard) if shard.0 != self.me => {
+                let baggage = Message::Greeted(Box::new(Greeting { hello, id }));
+                plane.migrate(conn, shard.0, baggage, Bytes::copy_from_slice(unread));
+                self.remove_connection(conn);
+                Ok(false)
+            }
+            _ => {
+                tracing::debug!(?conn, client = hello.client_name, "hello");
+                self.welcome(plane, conn, id);
+                Ok(true)
+            }
+        }
+    }
+
+    pub(super) fn receive(&mut self, plane: &mut dyn Plane<Message>, conn: ConnId, data: &[u8]) {
+        let Some(connection) = self.connections.get_mut(&conn) else { return };
+        if connection.stage == Stage::Closing {
+            return;
+        }
+        if connection.paused {
+            connection.held.extend_from_slice(data);
+            return;
+        }
+        self.take_input(plane, conn, data);
+        self.lend_pages(plane, conn);
+    }
+
+    /// The pages of a large batch are full.
+    pub(super) fn receive_bulk(&mut self, plane: &mut dyn Plane<Message>, conn: ConnId, pages: AlignedBuf) {
+        let Some(connection) = self.connections.get_mut(&conn) else { return };
+        if connection.stage == Stage::Closing {
+            return;
+        }
+        connection.net.input.return_bulk(pages);
+        self.take_input(plane, conn, &[]);
+        self.lend_pages(plane, conn);
+    }
+
+    /// If a large batch has begun, its rest is received where it belongs.
+    fn lend_pages(&mut self, plane: &mut dyn Plane<Message>, conn: ConnId) {
+        let Some(connection) = self.connections.get_mut(&conn) else { return };
+        if !connection.paused
+            && let Some(lent) = connection.net.input.lend_bulk()
+        {
+            plane.recv_into(conn, lent.pages, lent.filled, lent.end);
+        }
+    }
+
+    /// Handles the requests in `data`, as many as may be; keeps the rest.
+    fn take_input(&mut self, plane: &mut dyn Plane<Message>, conn: ConnId, mut data: &[u8]) {
+        let Some(connection) = self.connections.get_mut(&conn) else { return };
+        // Requests borrow from the decoder while they are handled.
+        let mut decoder = std::mem::take(&mut connection.net.input);
+        let outcome = loop {
+            if !decoder.is_inside_message() && !self.may_ask(conn) {
+                break Input::Full;
+            }
+            match decoder.next(&mut data) {
+                Ok(Step::More) => break Input::Used,
+                Ok(Step::WantsRoom(bytes)) => {
+                    if !self.budget.admits(bytes) {
+                        self.want_memory(conn);
+                        break Input::Full;
+                    }
+                    decoder.admit();
+                }
+                Ok(Step::Request(Received { request: Request::Hello(hello), id, .. })) => {
+                    match self.greet(plane, conn, hello, id, data) {
+                        Ok(true) => {}
+                        Ok(false) => break Input::Gone,
+                        Err(refusal) => break Input::Refused(refusal),
+                    }
+                }
+                Ok(Step::Request(received)) => self.request(plane, conn, received),
+                Err(refusal) => break Input::Refused(refusal),
+            }
+        };
+        let Some(connection) = self.connections.get_mut(&conn) else { return };
+        connection.net.input = decoder;
+        match outcome {
+            Input::Used => {
+                connection.net.note_progress(plane.now(), true);
+                if std::mem::take(&mut connection.paused) {
+                    plane.resume(conn);
+                }
+            }
+            Input::Full => {
+                if !data.is_empty() {
+                    connection.held = data.to_vec();
+                }
+                connection.net.note_progress(plane.now(), false);
+                if !std::mem::replace(&mut connection.paused, true) {
+                    plane.pause(conn);
+                }
+            }
+            Input::Gone => {}
+            Input::Refused(refusal) => self.refuse(plane, conn, &refusal),
+        }
+        self.recharge(conn);
+    }
+
+    fn may_ask(&mut self, conn: ConnId) -> bool {
+        let send_queue_max = self.send_queue_max();
+        let Some(connection) = self.connections.get(&conn) else { return false };
+        if connection.stage == Stage::Hello {
+            return true;
+        }
+        if self.drain.is_some() || !connection.may_ask(send_queue_max) {
+            return false;
+        }
+        if !self.budget.is_open() {
+            self.want_memory(conn);
+            return false;
+        }
+        true
+    }
+
+    fn want_memory(&mut self, conn: ConnId) {
+        if let Some(connection) = self.connections.get_mut(&conn)
+            && !std::mem::replace(&mut connection.wants_memory, true)
+        {
+            self.memory_waiters.push_back(conn);
+        }
+    }
+
+    /// What a connection has of the memory for requests is counted anew.
+    pub(super) fn recharge(&mut self, conn: ConnId) {
+        let Some(connection) = self.connections.get_mut(&conn) else { return };
+        let now = connection.net.replies.request_bytes() + connection.net.input.held_bytes();
+        self.budget.recharge(connection.charged, now);
+        connection.charged = now;
+    }
+
+    /// Goes on with a connection that was not read, if nothing stands in the way any more.
+    pub(super) fn resume(&mut self, plane: &mut dyn Plane<Message>, conn: ConnId) {
+        let Some(connection) = self.connections.get_mut(&conn) else { return };
+        if !connection.paused {
+            return;
+        }
+        let held = std::mem::take(&mut connection.held);
+        self.take_input(plane, conn, &held);
+    }
+
+    /// Goes on with the connections that waited for memory, while there is some.
+    pub(super) fn resume_memory_waiters(&mut self, plane: &mut dyn Plane<Message>) {
+        for _ in 0..self.memory_waiters.len() {
+            if !self.budget.is_open() {
+                return;
+            }
+            let Some(conn) = self.memory_waiters.pop_front() else { return };
+            if let Some(connection) = self.connections.get_mut(&conn) {
+                connection.wants_memory = false;
+                self.resume(plane, conn);
+            }
+        }
+    }
+
+    /// Tells a peer what is wrong and ends its connection.
+    pub(super) fn refuse(&mut self, plane: &mut dyn Plane<Message>, conn: ConnId, refusal: &Refusal) {
+        if let Some(connection) = self.connections.get(&conn) {
+            tracing::debug!(peer = %connection.peer, code = %refusal.code, "dropped: {}", refusal.text);
+        }
+        let message = error_message(refusal.kind, refusal.id, refusal.code, &refusal.text);
+        self.send(plane, conn, message);
+        self.close(plane, conn, Close::AfterSends);
+    }
+
+    /// Ends a connection. What it waited for is forgotten at once; it is itself when the plane says so.
+    pub(super) fn close(&mut self, plane: &mut dyn Plane<Message>, conn: ConnId, how: Close) {
+        let Some(connection) = self.connections.get_mut(&conn) else { return };
+        connection.stage = Stage::Closing;
+        connection.closing_since = Some(plane.now());
+        connection.held = Vec::new();
+        connection.stalled = None;
+        let readers: Vec<_> = connection.readers().collect();
+        connection.subscriptions.clear();
+        connection.fetches.clear();
+        for reader in readers {
+            self.remove_reader(reader);
+        }
+        plane.close(conn, how);
+    }
+
+    /// Ends connections that take too long.
+    pub(super) fn sweep(&mut self, plane: &mut dyn Plane<Message>) {
+        let now = plane.now();
+        let overdue: Vec<_> = self
+            .connections
+            .iter()
+            .filter(|(_, c)| c.stage != Stage::Closing)
+            .filter_map(|(id, c)| c.net.overdue(now).map(|why| (*id, why)))
+            .collect();
+        for (conn, why) in overdue {
+            self.refuse(plane, conn, &why.refusal());
+        }
+        for (conn, connection) in &self.connections {
+            if connection.closing_since.is_some_and(|since| now.since(since) >= CLOSING_TIME_MAX) {
+                plane.close(*conn, Close::Now);
+            }
+        }
+        if !self.connections.is_empty() {
+            self.timers.set_after(plane, SWEEP_INTERVAL, Timer::Sweep);
+        }
+    }
+}

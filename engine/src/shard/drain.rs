@@ -1,0 +1,139 @@
+//! Stopping in order.
+//!
+//! ```text
+//!   every shard: take no more requests, answer what is in flight, close connections --> Drained, to shard 0
+//!   shard 0:     when all have -------------------------------------------------------> Close, to every shard
+//!   every shard: last commit round, checkpoint, state logs at rest -------------------> exit
+//! ```
+//!
+//! Other shards answer questions until the `Close`, so no client waits for an answer that nobody gives.
+
+use highwater_net::Reply;
+use highwater_protocol::error::ErrorCode;
+use highwater_protocol::native::{MessageKind, error_message};
+use highwater_runtime::plane::{Close, Plane};
+
+use super::Shard;
+use super::connection::Stage;
+use super::readers::ReaderKind;
+use super::timers::Timer;
+use crate::limits::DRAIN_TIME;
+use crate::message::Message;
+
+/// How far a stop has got on this shard.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Drain {
+    /// Clients are being answered.
+    Answering,
+    /// All have been; the other shards may not be as far.
+    Drained,
+    /// Stores are being closed.
+    Closing,
+    /// The plane was told to end.
+    Exited,
+}
+
+impl Shard {
+    pub(super) fn shut_down(&mut self, plane: &mut dyn Plane<Message>) {
+        if self.drain.is_some() {
+            return;
+        }
+        tracing::info!(shard = self.me, connections = self.connections.len(), "stopping");
+        self.drain = Some(Drain::Answering);
+        plane.stop_accepting();
+        self.timers.set_after(plane, DRAIN_TIME, Timer::Drain);
+        let readers: Vec<_> = self.readers.keys().copied().collect();
+        for id in readers {
+            match self.readers.get(&id).map(|r| (r.kind, r.conn)) {
+                // Gets what there is.
+                Some((ReaderKind::Fetch { .. }, _)) => self.fetch_waited(id),
+                Some((ReaderKind::Subscription { number, .. }, conn)) => {
+                    self.remove_reader(id);
+                    let text = "the broker is stopping; subscribe again when it is back";
+                    let message =
+                        error_message(MessageKind::Data as u16, number, ErrorCode::Unavailable, text);
+                    self.send(plane, conn, message);
+                }
+                None => {}
+            }
+        }
+        self.refuse_stalled();
+    }
+
+    /// Batches that wait for room were not appended, and will not be.
+    fn refuse_stalled(&mut self) {
+        for store in 0..self.stores.len() {
+            for conn in std::mem::take(&mut self.stores[store].stalled) {
+                let Some(stalled) = self.connections.get_mut(&conn).and_then(|c| c.stalled.take()) else {
+                    continue;
+                };
+                if let Some(slot) = stalled.slot {
+                    let reply = Reply::error(ErrorCode::Unavailable, "the broker is stopping");
+                    self.reply(conn, slot, reply);
+                }
+            }
+        }
+    }
+
+    /// At the end of a turn: takes the stop as far as it goes.
+    pub(super) fn run_drain(&mut self, plane: &mut dyn Plane<Message>) {
+        match self.drain {
+            Some(Drain::Answering) => {
+                let idle: Vec<_> = self
+                    .connections
+                    .iter()
+                    .filter(|(_, c)| c.stage != Stage::Closing && c.net.replies.is_empty())
+                    .map(|(id, _)| *id)
+                    .collect();
+                for conn in idle {
+                    self.close(plane, conn, Close::AfterSends);
+                }
+                if self.connections.is_empty() {
+                    self.drain = Some(Drain::Drained);
+                    plane.post(0, Message::Drained);
+                }
+            }
+            Some(Drain::Closing) if self.is_closed() => {
+                self.drain = Some(Drain::Exited);
+                tracing::info!(shard = self.me, "stopped");
+                plane.exit();
+            }
+            _ => {}
+        }
+    }
+
+    /// The time to answer is over: connections end as they are.
+    pub(super) fn drain_time_is_over(&mut self, plane: &mut dyn Plane<Message>) {
+        if self.drain != Some(Drain::Answering) {
+            return;
+        }
+        let all: Vec<_> = self.connections.keys().copied().collect();
+        tracing::warn!(shard = self.me, connections = all.len(), "cut off: they took too long to stop");
+        for conn in all {
+            self.close(plane, conn, Close::Now);
+            self.remove_connection(conn);
+        }
+    }
+
+    /// To shard 0: a shard has answered its clients.
+    pub(super) fn on_drained(&mut self, plane: &mut dyn Plane<Message>) {
+        self.drained_shards += 1;
+        if self.drained_shards == self.setup.shards {
+            for shard in 0..self.setup.shards {
+                plane.post(shard, Message::Close);
+            }
+        }
+    }
+
+    pub(super) fn on_close(&mut self, plane: &mut dyn Plane<Message>) {
+        self.drain = Some(Drain::Closing);
+        for entry in &mut self.stores {
+            entry.store.shutdown(plane);
+        }
+    }
+
+    fn is_closed(&self) -> bool {
+        let lead_idle = self.lead.as_ref().is_none_or(|l| l.controller.is_idle() && l.positions.is_idle());
+        lead_idle && self.stores.iter().all(|entry| entry.closed)
+    }
+}

@@ -1,0 +1,290 @@
+//! A shard: one core's share of the broker, as a synchronous state machine.
+//!
+//! Requests come in by `on_recv` and are carried out at once, as far as memory allows; whatever has to wait for the disk, for
+//! another shard or for other clients is written down and found again by what it waits for. At the end of each turn the
+//! stores start a commit round with everything appended, and the replies that have become known leave together.
+//!
+//! Invariant: a partition belongs to exactly one shard, and nothing of it is touched by any other.
+//!
+//! Invariant: no acknowledgement leaves before the partition's [`Quorum`](highwater_replication::Quorum) has said that it may.
+
+mod admin;
+mod connection;
+mod connections;
+mod drain;
+mod lead;
+mod partition;
+mod produce;
+mod publish;
+mod query;
+mod readers;
+mod requests;
+mod sending;
+mod setup;
+mod stores;
+mod subscribe;
+mod timers;
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+
+use bytes::BytesMut;
+use highwater_protocol::ids::{LeaderEpoch, PartitionIndex, TopicId};
+use highwater_runtime::buf::AlignedBuf;
+use highwater_runtime::plane::{
+    ClosedBecause, Completion, ConnId, ListenerId, Plane, ShardApp, ShardIndex, Token,
+};
+use highwater_storage::ReadId;
+
+use admin::{Asked, ProducerIds};
+use connection::{Budget, Connection};
+use drain::Drain;
+use lead::Lead;
+use partition::Partitions;
+use query::{Moving, Search, Work, WorkId};
+use readers::{ReaderId, Readers};
+use stores::StoreEntry;
+use subscribe::Start;
+use timers::{Timer, Timers};
+
+pub use setup::{OnReady, OpenError, ShardSetup};
+
+use crate::limits::{PUSH_BYTES_PER_TURN_MAX, RETENTION_INTERVAL};
+use crate::message::{Message, Ticket};
+use crate::metadata::Metadata;
+
+/// One core's share of the broker. See the module's doc.
+pub struct Shard {
+    setup: Arc<ShardSetup>,
+    me: ShardIndex,
+    lead: Option<Box<Lead>>,
+    /// None until shard 0 has published it for the first time.
+    metadata: Option<Arc<Metadata>>,
+    stores: Vec<StoreEntry>,
+    partitions: Partitions,
+    /// Partitions of deleted topics whose space is being freed, by store and number.
+    freeing: BTreeMap<TopicId, BTreeSet<(usize, PartitionIndex)>>,
+
+    connections: BTreeMap<ConnId, Connection>,
+    addresses: BTreeMap<IpAddr, usize>,
+    budget: Budget,
+    memory_waiters: VecDeque<ConnId>,
+    /// Bytes on their way to clients, and connections that have any.
+    queued: usize,
+    slow_connections: usize,
+    /// Connections that may have replies to send.
+    dirty: Vec<ConnId>,
+
+    readers: Readers,
+    last_reader: u64,
+    /// Readers that can go on.
+    ready: VecDeque<ReaderId>,
+    /// Who waits for which operation of which store.
+    reads: BTreeMap<(usize, ReadId), ReaderId>,
+    starts: BTreeMap<(usize, ReadId), Start>,
+    searches: BTreeMap<(usize, ReadId), Search>,
+    moving: Vec<Moving>,
+
+    /// Questions that others work on.
+    asked: BTreeMap<Ticket, Asked>,
+    last_ticket: u64,
+    /// Questions that this shard works on.
+    work: BTreeMap<WorkId, Work>,
+    last_work: u64,
+    producer_ids: ProducerIds,
+
+    timers: Timers,
+    drain: Option<Drain>,
+    /// On shard 0: shards that have answered their clients.
+    drained_shards: u16,
+    /// Buffers that are used again and again.
+    arena: BytesMut,
+    scratch: Vec<u8>,
+}
+
+impl Shard {
+    /// Opens what is this shard's in the data directory, and recovers it. Blocks.
+    pub fn open(plane: &mut dyn Plane<Message>, setup: &Arc<ShardSetup>) -> Result<Self, OpenError> {
+        let me = plane.shard();
+        let (stores, mut opened) = stores::open_all(plane, setup)?;
+        let lead = match me {
+            0 => Some(Box::new(Lead::open(plane, setup, &mut opened.warnings)?)),
+            _ => None,
+        };
+        for entry in &stores {
+            for (tp, slot) in entry.store.partitions() {
+                let last = entry.store.bounds(slot).last_epoch.unwrap_or(LeaderEpoch(0));
+                let bump = i32::from(entry.truncated.contains(&tp));
+                if last.0 + bump != 0 {
+                    opened.epochs.push((tp, LeaderEpoch(last.0 + bump)));
+                }
+            }
+        }
+        plane.post(0, Message::Opened(Box::new(opened)));
+        let mut timers = Timers::default();
+        timers.set_after(plane, RETENTION_INTERVAL, Timer::Retention);
+        Ok(Self {
+            setup: Arc::clone(setup),
+            me,
+            lead,
+            metadata: None,
+            stores,
+            partitions: Partitions::new(),
+            freeing: BTreeMap::new(),
+            connections: BTreeMap::new(),
+            addresses: BTreeMap::new(),
+            budget: Budget::new(setup.limits.request_bytes_max),
+            memory_waiters: VecDeque::new(),
+            queued: 0,
+            slow_connections: 0,
+            dirty: Vec::new(),
+            readers: Readers::new(),
+            last_reader: 0,
+            ready: VecDeque::new(),
+            reads: BTreeMap::new(),
+            starts: BTreeMap::new(),
+            searches: BTreeMap::new(),
+            moving: Vec::new(),
+            asked: BTreeMap::new(),
+            last_ticket: 0,
+            work: BTreeMap::new(),
+            last_work: 0,
+            producer_ids: ProducerIds::default(),
+            timers,
+            drain: None,
+            drained_shards: 0,
+            arena: BytesMut::new(),
+            scratch: Vec::new(),
+        })
+    }
+
+    /// Bytes of memory that requests and what is on its way to clients take.
+    pub fn memory_bytes(&self) -> usize {
+        self.budget.used() + self.queued
+    }
+
+    fn enforce_retention(&mut self, plane: &mut dyn Plane<Message>) {
+        let wall_ms = plane.wall_clock_ms();
+        for entry in &mut self.stores {
+            entry.store.enforce_retention(plane, wall_ms);
+        }
+        if let Some(lead) = &mut self.lead {
+            lead.controller.retry_stalled(plane);
+            lead.positions.retry_stalled(plane);
+        }
+        self.timers.set_after(plane, RETENTION_INTERVAL, Timer::Retention);
+    }
+}
+
+impl ShardApp for Shard {
+    type Message = Message;
+
+    fn on_accept(
+        &mut self,
+        plane: &mut dyn Plane<Message>,
+        conn: ConnId,
+        _listener: ListenerId,
+        peer: SocketAddr,
+    ) {
+        self.accept(plane, conn, peer);
+    }
+
+    fn on_recv(&mut self, plane: &mut dyn Plane<Message>, conn: ConnId, data: &[u8]) {
+        self.receive(plane, conn, data);
+    }
+
+    fn on_bulk(&mut self, plane: &mut dyn Plane<Message>, conn: ConnId, buf: AlignedBuf) {
+        self.receive_bulk(plane, conn, buf);
+    }
+
+    fn on_sent(&mut self, plane: &mut dyn Plane<Message>, conn: ConnId, bytes: usize) {
+        self.on_bytes_sent(plane, conn, bytes);
+    }
+
+    fn on_closed(&mut self, _plane: &mut dyn Plane<Message>, conn: ConnId, because: ClosedBecause) {
+        tracing::debug!(?conn, ?because, "connection closed");
+        self.remove_connection(conn);
+    }
+
+    fn on_disk(&mut self, plane: &mut dyn Plane<Message>, token: Token, completion: Completion) {
+        self.disk_completed(plane, token, completion);
+    }
+
+    fn on_message(&mut self, plane: &mut dyn Plane<Message>, from: ShardIndex, message: Message) {
+        match message {
+            Message::Greeted(_) => unreachable!("a greeting comes with its connection"),
+            Message::Opened(opened) => {
+                if let Some(lead) = &mut self.lead {
+                    lead.controller.handle_opened(from, *opened);
+                }
+            }
+            Message::Publish { metadata, changes } => self.on_publish(plane, metadata, &changes),
+            Message::Applied(version) => {
+                if let Some(lead) = &mut self.lead {
+                    lead.controller.handle_applied(from, version);
+                }
+            }
+            Message::Gone(topics) => {
+                if let Some(lead) = &mut self.lead {
+                    lead.controller.handle_gone(from, &topics);
+                }
+            }
+            Message::Ask(ticket, ask) => self.on_ask(plane, from, ticket, *ask),
+            Message::Answer(ticket, answer) => self.on_answer(ticket, answer),
+            Message::Query(ticket, query) => self.on_query(plane, from, ticket, query),
+            Message::QueryAnswer(ticket, answer) => self.on_query_answer(ticket, answer),
+            Message::Continue => {}
+            Message::Drained => self.on_drained(plane),
+            Message::Close => self.on_close(plane),
+        }
+    }
+
+    fn on_migrated(
+        &mut self,
+        plane: &mut dyn Plane<Message>,
+        conn: ConnId,
+        _listener: ListenerId,
+        peer: SocketAddr,
+        baggage: Message,
+    ) {
+        let Message::Greeted(greeting) = baggage else {
+            unreachable!("a connection moves with its greeting");
+        };
+        self.migrated(plane, conn, peer, &greeting);
+    }
+
+    fn on_timer(&mut self, plane: &mut dyn Plane<Message>, _token: Token) {
+        self.timers.on_timer();
+        while let Some(timer) = self.timers.pop(plane) {
+            match timer {
+                Timer::Sweep => self.sweep(plane),
+                Timer::Retention => self.enforce_retention(plane),
+                Timer::Fetch(reader) => self.fetch_waited(reader),
+                Timer::Drain => self.drain_time_is_over(plane),
+            }
+        }
+    }
+
+    fn on_shutdown(&mut self, plane: &mut dyn Plane<Message>) {
+        self.shut_down(plane);
+    }
+
+    fn on_turn_end(&mut self, plane: &mut dyn Plane<Message>) {
+        self.poll_stores(plane);
+        // The disk first: it works while the rest of this is done.
+        self.flush_stores(plane);
+        self.poll_stores(plane);
+        self.run_lead(plane);
+        self.send_replies(plane);
+        let more = self.run_readers(plane, PUSH_BYTES_PER_TURN_MAX);
+        self.resume_memory_waiters(plane);
+        self.send_replies(plane);
+        // Requests that were resumed just now have appended too.
+        self.flush_stores(plane);
+        self.run_drain(plane);
+        if more {
+            plane.post(self.me, Message::Continue);
+        }
+    }
+}

@@ -1,0 +1,264 @@
+//! A partition as its owner sees it: what is durable, what is committed, and who waits for that.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+
+use highwater_net::SlotId;
+use highwater_protocol::error::ErrorCode;
+use highwater_protocol::ids::{LeaderEpoch, LogIndex, NodeId, Offset, TopicPartition};
+use highwater_protocol::native::Acks;
+use highwater_replication::Quorum;
+use highwater_runtime::plane::ConnId;
+use highwater_storage::{Bounds, Slot};
+
+use super::readers::ReaderId;
+use crate::metadata::Topic;
+
+/// A partition of this shard. Numbers are not used again.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub(super) struct PartitionId(usize);
+
+/// A producer that waits for its acknowledgement.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct Ack {
+    pub(super) conn: ConnId,
+    pub(super) slot: SlotId,
+    /// Offset behind the batch's last record.
+    pub(super) end: Offset,
+    pub(super) base_offset: Offset,
+    /// -1 unless the broker stamped the batch.
+    pub(super) log_append_time: i64,
+}
+
+pub(super) struct Partition {
+    pub(super) tp: TopicPartition,
+    pub(super) topic: Arc<Topic>,
+    /// Index of the store on this shard.
+    pub(super) store: usize,
+    pub(super) slot: Slot,
+    pub(super) epoch: LeaderEpoch,
+    /// The first frame of the epoch has not been appended yet.
+    pub(super) epoch_start_due: bool,
+    /// Who reads and has read everything so far.
+    pub(super) waiters: Vec<ReaderId>,
+    quorum: Quorum,
+    /// What became durable and is not committed: index and offset where it ends.
+    marks: VecDeque<(LogIndex, Offset)>,
+    durable_end: Offset,
+    high_watermark: Offset,
+    until_committed: VecDeque<Ack>,
+    until_durable: VecDeque<Ack>,
+}
+
+impl Partition {
+    /// A partition that this node leads, as its store found it. `truncated`: frames of its last epoch, never acknowledged, were
+    /// lost, so that what is appended from here on needs an epoch of its own.
+    pub(super) fn new(
+        tp: TopicPartition,
+        topic: Arc<Topic>,
+        store: usize,
+        slot: Slot,
+        bounds: &Bounds,
+        truncated: bool,
+        me: NodeId,
+    ) -> Self {
+        let last = bounds.last_epoch.unwrap_or(LeaderEpoch(0));
+        let (epoch, term_start) =
+            if truncated { (LeaderEpoch(last.0 + 1), bounds.append_index) } else { (last, LogIndex(0)) };
+        Self {
+            tp,
+            topic,
+            store,
+            slot,
+            epoch,
+            epoch_start_due: truncated,
+            waiters: Vec::new(),
+            quorum: Quorum::new([me], epoch, term_start, bounds.durable_index),
+            marks: VecDeque::new(),
+            durable_end: bounds.durable_end,
+            high_watermark: bounds.durable_end,
+            until_committed: VecDeque::new(),
+            until_durable: VecDeque::new(),
+        }
+    }
+
+    /// Offset behind the last acknowledged record: what readers see.
+    pub(super) fn high_watermark(&self) -> Offset {
+        self.high_watermark
+    }
+
+    /// A producer waits until its batch is what `acks` asks for. True if it is already (a batch that was sent again).
+    pub(super) fn wait(&mut self, acks: Acks, ack: Ack) -> bool {
+        let (reached, queue) = match acks {
+            Acks::All => (self.high_watermark, &mut self.until_committed),
+            Acks::Leader | Acks::None => (self.durable_end, &mut self.until_durable),
+        };
+        if ack.end <= reached {
+            return true;
+        }
+        queue.push_back(ack);
+        false
+    }
+
+    /// A replica has made more durable. True if the high watermark moved by that.
+    pub(super) fn handle_durable(
+        &mut self,
+        me: NodeId,
+        from: NodeId,
+        index: LogIndex,
+        offset: Offset,
+    ) -> bool {
+        if from == me {
+            assert!(offset >= self.durable_end, "what is durable stays durable");
+            self.durable_end = offset;
+            self.marks.push_back((index, offset));
+        }
+        let Some(committed) = self.quorum.handle_durable(from, index) else { return false };
+        let before = self.high_watermark;
+        while let Some((_, offset)) = self.marks.pop_front_if(|(index, _)| *index <= committed) {
+            self.high_watermark = offset;
+        }
+        self.high_watermark > before
+    }
+
+    /// A producer whose batch is what it waited for.
+    pub(super) fn pop_acked(&mut self) -> Option<Ack> {
+        let (durable, committed) = (self.durable_end, self.high_watermark);
+        self.until_durable
+            .pop_front_if(|ack| ack.end <= durable)
+            .or_else(|| self.until_committed.pop_front_if(|ack| ack.end <= committed))
+    }
+
+    /// Everybody who waits for an acknowledgement.
+    pub(super) fn take_acks(&mut self) -> impl Iterator<Item = Ack> {
+        self.until_durable.drain(..).chain(self.until_committed.drain(..))
+    }
+
+    pub(super) fn name(&self) -> String {
+        format!("{}/{}", self.topic.name, self.tp.partition)
+    }
+}
+
+/// The partitions of a shard.
+#[derive(Default)]
+pub(super) struct Partitions {
+    all: Vec<Option<Box<Partition>>>,
+    by_tp: HashMap<TopicPartition, PartitionId, ahash::RandomState>,
+    by_slot: HashMap<(usize, Slot), PartitionId, ahash::RandomState>,
+}
+
+impl Partitions {
+    pub(super) fn new() -> Self {
+        // Fixed keys: the same run has the same order everywhere. The keys are the broker's own ids, not a client's choice.
+        let state = || ahash::RandomState::with_seeds(1, 2, 3, 4);
+        Self { all: Vec::new(), by_tp: HashMap::with_hasher(state()), by_slot: HashMap::with_hasher(state()) }
+    }
+
+    pub(super) fn insert(&mut self, partition: Partition) -> PartitionId {
+        let id = PartitionId(self.all.len());
+        self.by_tp.insert(partition.tp, id);
+        self.by_slot.insert((partition.store, partition.slot), id);
+        self.all.push(Some(Box::new(partition)));
+        id
+    }
+
+    pub(super) fn remove(&mut self, id: PartitionId) -> Option<Box<Partition>> {
+        let partition = self.all.get_mut(id.0)?.take()?;
+        self.by_tp.remove(&partition.tp);
+        self.by_slot.remove(&(partition.store, partition.slot));
+        Some(partition)
+    }
+
+    pub(super) fn find(&self, tp: TopicPartition) -> Option<PartitionId> {
+        self.by_tp.get(&tp).copied()
+    }
+
+    pub(super) fn of_slot(&self, store: usize, slot: Slot) -> Option<PartitionId> {
+        self.by_slot.get(&(store, slot)).copied()
+    }
+
+    pub(super) fn get(&self, id: PartitionId) -> Option<&Partition> {
+        self.all.get(id.0)?.as_deref()
+    }
+
+    pub(super) fn get_mut(&mut self, id: PartitionId) -> Option<&mut Partition> {
+        self.all.get_mut(id.0)?.as_deref_mut()
+    }
+}
+
+/// Why nothing can be done with a partition: for the client, and for people.
+pub(super) type Refusal = (ErrorCode, String);
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use highwater_net::{ReplyQueue, SlotId};
+    use highwater_protocol::ids::{PartitionIndex, TopicId};
+    use highwater_protocol::native::MessageKind;
+
+    use super::*;
+    use crate::metadata::configs::TopicConfig;
+
+    const ME: NodeId = NodeId(0);
+
+    fn partition(durable: i64, truncated: bool) -> Partition {
+        let topic = Topic {
+            id: TopicId([1; 16]),
+            name: "t".into(),
+            stores: vec![],
+            configs: BTreeMap::new(),
+            config: TopicConfig::resolve(&BTreeMap::new()).expect("defaults"),
+        };
+        let bounds = Bounds {
+            log_start: Offset(0),
+            durable_end: Offset(durable),
+            append_end: Offset(durable),
+            durable_index: LogIndex(durable as u64),
+            append_index: LogIndex(durable as u64),
+            bytes: 0,
+            faulty: false,
+            last_epoch: Some(LeaderEpoch(4)),
+        };
+        let tp = TopicPartition { topic: topic.id, partition: PartitionIndex(0) };
+        Partition::new(tp, Arc::new(topic), 0, Slot(0), &bounds, truncated, ME)
+    }
+
+    fn ack(slot: SlotId, end: i64) -> Ack {
+        Ack { conn: ConnId(1), slot, end: Offset(end), base_offset: Offset(end - 1), log_append_time: -1 }
+    }
+
+    fn slots() -> Vec<SlotId> {
+        let mut queue = ReplyQueue::default();
+        (0..4).map(|id| queue.open(MessageKind::Produce, id, 0, 0)).collect()
+    }
+
+    #[test]
+    fn producers_hear_in_order_when_their_batches_are_committed() {
+        let slots = slots();
+        let mut p = partition(10, false);
+        assert_eq!(p.high_watermark(), Offset(10));
+        assert!(!p.wait(Acks::All, ack(slots[0], 12)));
+        assert!(!p.wait(Acks::All, ack(slots[1], 15)));
+        assert!(p.wait(Acks::All, ack(slots[2], 9)), "sent again, and committed long ago");
+        assert_eq!(p.pop_acked(), None);
+        assert!(p.handle_durable(ME, ME, LogIndex(11), Offset(12)));
+        assert_eq!(p.pop_acked().map(|a| a.slot), Some(slots[0]));
+        assert_eq!(p.pop_acked(), None);
+        assert!(p.handle_durable(ME, ME, LogIndex(12), Offset(15)));
+        assert_eq!(p.pop_acked().map(|a| a.slot), Some(slots[1]));
+    }
+
+    #[test]
+    fn after_frames_were_lost_a_new_epoch_begins_and_commits_nothing_before_its_first_frame() {
+        let slots = slots();
+        let mut p = partition(10, true);
+        assert_eq!((p.epoch, p.epoch_start_due), (LeaderEpoch(5), true));
+        assert!(!p.wait(Acks::All, ack(slots[0], 11)));
+        assert!(!p.wait(Acks::Leader, ack(slots[1], 10 + 1)));
+        assert!(!p.handle_durable(ME, ME, LogIndex(11), Offset(10)), "the epoch's first frame has no record");
+        assert!(p.handle_durable(ME, ME, LogIndex(12), Offset(11)));
+        assert_eq!(p.pop_acked().map(|a| a.slot), Some(slots[1]));
+        assert_eq!(p.pop_acked().map(|a| a.slot), Some(slots[0]));
+    }
+}

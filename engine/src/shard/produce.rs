@@ -1,0 +1,284 @@
+//! A batch on its way into the log: checked once, appended, acknowledged when it is what the producer asked for.
+
+use highwater_net::{Batch, Produce, Refusal as Nonsense, Reply, SlotId};
+use highwater_protocol::batch::{BatchHeader, stamp_log_append_time, validate};
+use highwater_protocol::error::ErrorCode;
+use highwater_protocol::frame::FRAME_HEADER_BYTES;
+use highwater_protocol::ids::{Offset, Timestamp, TopicPartition};
+use highwater_protocol::native::{Acks, MessageKind, ProduceReply};
+use highwater_runtime::plane::{ConnId, Plane};
+use highwater_storage::{AppendError, Payload};
+
+use super::Shard;
+use super::connection::{OwnedBatch, Stalled};
+use super::partition::{Ack, PartitionId, Refusal};
+use super::readers::deleted;
+use crate::message::Message;
+use crate::metadata::configs::{TimestampSource, TopicConfig};
+
+/// What became of a batch.
+enum Outcome {
+    /// It is in the log, now or since it was sent the first time.
+    Appended {
+        partition: PartitionId,
+        base_offset: Offset,
+        end: Offset,
+        log_append_time: i64,
+    },
+    /// There is no room in front of the disk just now.
+    Busy,
+    Refused(Refusal),
+}
+
+impl Shard {
+    pub(super) fn produce(
+        &mut self,
+        plane: &mut dyn Plane<Message>,
+        conn: ConnId,
+        id: u64,
+        bytes: usize,
+        produce: Produce<'_>,
+    ) {
+        let Produce { to, acks, batch } = produce;
+        let Some(connection) = self.connections.get_mut(&conn) else { return };
+        let slot =
+            (acks != Acks::None).then(|| connection.net.replies.open(MessageKind::Produce, id, bytes, 0));
+        let batch = match batch {
+            Batch::Small(bytes) => AnyBatch::Small(bytes),
+            Batch::Bulk { pages, batch_bytes } => AnyBatch::Owned(OwnedBatch::Bulk { pages, batch_bytes }),
+        };
+        self.append_or_stall(plane, conn, id, slot, to, acks, batch);
+    }
+
+    /// Tries a batch again that waited for room. True if it does not wait any more.
+    pub(super) fn retry_stalled(&mut self, plane: &mut dyn Plane<Message>, conn: ConnId) -> bool {
+        let Some(connection) = self.connections.get_mut(&conn) else { return true };
+        let Some(Stalled { to, acks, slot, id, batch }) = connection.stalled.take() else { return true };
+        self.append_or_stall(plane, conn, id, slot, to, acks, AnyBatch::Owned(batch));
+        let stalled = self.connections.get(&conn).is_some_and(|c| c.stalled.is_some());
+        if !stalled {
+            self.resume(plane, conn);
+        }
+        !stalled
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "one request, field by field")]
+    fn append_or_stall(
+        &mut self,
+        plane: &mut dyn Plane<Message>,
+        conn: ConnId,
+        id: u64,
+        slot: Option<SlotId>,
+        to: TopicPartition,
+        acks: Acks,
+        mut batch: AnyBatch<'_>,
+    ) {
+        match self.append(plane, to, &mut batch) {
+            Outcome::Appended { partition, base_offset, end, log_append_time } => {
+                let Some(slot) = slot else { return };
+                let ack = Ack { conn, slot, end, base_offset, log_append_time };
+                let Some(partition) = self.partitions.get_mut(partition) else { return };
+                if partition.wait(acks, ack) {
+                    let (store, in_store) = (partition.store, partition.slot);
+                    self.acknowledge(store, in_store, ack);
+                }
+            }
+            Outcome::Busy => {
+                let Some(store) = self.locate(to).ok().and_then(|p| self.partitions.get(p)).map(|p| p.store)
+                else {
+                    return;
+                };
+                let Some(connection) = self.connections.get_mut(&conn) else { return };
+                connection.stalled = Some(Stalled { to, acks, slot, id, batch: batch.into_owned() });
+                self.stores[store].stalled.push_back(conn);
+            }
+            Outcome::Refused((code, text)) => {
+                if let Some(slot) = slot {
+                    return self.reply(conn, slot, Reply::Error { code, text });
+                }
+                // Nobody waits for a reply in which this could be told. Kafka ends the connection too.
+                let kind = MessageKind::Produce as u16;
+                self.refuse(plane, conn, &Nonsense { kind, id, code, text });
+            }
+        }
+    }
+
+    fn append(
+        &mut self,
+        plane: &mut dyn Plane<Message>,
+        to: TopicPartition,
+        batch: &mut AnyBatch<'_>,
+    ) -> Outcome {
+        let id = match self.locate(to) {
+            Ok(id) => id,
+            Err(refusal) => return Outcome::Refused(refusal),
+        };
+        let Some(partition) = self.partitions.get_mut(id) else { return Outcome::Refused(deleted()) };
+        let wall_ms = plane.wall_clock_ms();
+        let config = partition.topic.config;
+        if let Err((code, text)) = check(batch.bytes(), &config, wall_ms) {
+            return Outcome::Refused((code, format!("{}: {text}", partition.name())));
+        }
+        let (slot, epoch) = (partition.slot, partition.epoch);
+        let entry = &mut self.stores[partition.store];
+        if entry.is_busy(slot, batch.bytes().len()) {
+            return Outcome::Busy;
+        }
+        if partition.epoch_start_due {
+            match entry.store.append_epoch_start(plane, slot, epoch, wall_ms) {
+                Ok(_) => partition.epoch_start_due = false,
+                Err(error) => return refused(&partition.name(), error),
+            }
+        }
+        let log_append_time = match config.timestamp {
+            TimestampSource::CreateTime => -1,
+            TimestampSource::LogAppendTime => {
+                batch.make_mutable(&mut self.scratch);
+                if let Some(bytes) = batch.bytes_mut(&mut self.scratch) {
+                    stamp_log_append_time(bytes, Timestamp(wall_ms));
+                }
+                wall_ms
+            }
+        };
+        let payload = match std::mem::replace(batch, AnyBatch::Gone) {
+            AnyBatch::Small(bytes) => Payload::Small(bytes),
+            AnyBatch::Scratch => Payload::Small(&self.scratch),
+            AnyBatch::Owned(OwnedBatch::Small(bytes)) => {
+                self.scratch = bytes;
+                Payload::Small(&self.scratch)
+            }
+            AnyBatch::Owned(OwnedBatch::Bulk { pages, batch_bytes }) => Payload::Bulk { pages, batch_bytes },
+            AnyBatch::Gone => unreachable!("a batch is appended once"),
+        };
+        let appended = entry.store.append(plane, slot, payload, epoch, wall_ms);
+        match appended {
+            Ok(appended) => Outcome::Appended {
+                partition: id,
+                base_offset: appended.base_offset,
+                end: appended.next_offset,
+                log_append_time,
+            },
+            Err(AppendError::Duplicate { base_offset, next_offset, timestamp }) => Outcome::Appended {
+                partition: id,
+                base_offset,
+                end: next_offset,
+                log_append_time: if log_append_time < 0 { -1 } else { timestamp.0 },
+            },
+            Err(error) => refused(&partition.name(), error),
+        }
+    }
+
+    /// A producer hears that its batch is what it asked for.
+    pub(super) fn acknowledge(&mut self, store: usize, slot: highwater_storage::Slot, ack: Ack) {
+        let log_start = self.stores[store].store.bounds(slot).log_start;
+        let reply = ProduceReply {
+            base_offset: ack.base_offset.0.into(),
+            log_append_time: ack.log_append_time.into(),
+            log_start: log_start.0.into(),
+        };
+        self.reply(ack.conn, ack.slot, Reply::Produced(reply));
+    }
+}
+
+/// A batch, wherever its bytes are.
+enum AnyBatch<'a> {
+    Small(&'a [u8]),
+    /// In the shard's scratch buffer, where it may be changed.
+    Scratch,
+    Owned(OwnedBatch),
+    Gone,
+}
+
+impl AnyBatch<'_> {
+    fn bytes(&self) -> &[u8] {
+        match self {
+            Self::Small(bytes) => bytes,
+            Self::Owned(OwnedBatch::Small(bytes)) => bytes,
+            Self::Owned(OwnedBatch::Bulk { pages, batch_bytes }) => {
+                &pages[FRAME_HEADER_BYTES..FRAME_HEADER_BYTES + batch_bytes]
+            }
+            Self::Scratch | Self::Gone => &[],
+        }
+    }
+
+    fn make_mutable(&mut self, scratch: &mut Vec<u8>) {
+        if let Self::Small(bytes) = self {
+            scratch.clear();
+            scratch.extend_from_slice(bytes);
+            *self = Self::Scratch;
+        }
+    }
+
+    fn bytes_mut<'s>(&'s mut self, scratch: &'s mut [u8]) -> Option<&'s mut [u8]> {
+        match self {
+            Self::Scratch => Some(scratch),
+            Self::Owned(OwnedBatch::Small(bytes)) => Some(bytes),
+            Self::Owned(OwnedBatch::Bulk { pages, batch_bytes }) => {
+                Some(&mut pages[FRAME_HEADER_BYTES..FRAME_HEADER_BYTES + *batch_bytes])
+            }
+            Self::Small(_) | Self::Gone => None,
+        }
+    }
+
+    fn into_owned(self) -> OwnedBatch {
+        match self {
+            Self::Small(bytes) => OwnedBatch::Small(bytes.to_vec()),
+            Self::Owned(batch) => batch,
+            Self::Scratch | Self::Gone => unreachable!("a batch that waits has not been touched"),
+        }
+    }
+}
+
+/// What a batch has to be, whoever sends it, and what this topic asks of it.
+fn check(batch: &[u8], config: &TopicConfig, wall_ms: i64) -> Result<(), Refusal> {
+    if batch.len() > config.max_message_bytes {
+        let text = format!(
+            "a batch of {} bytes is over the topic's max.message.bytes of {}",
+            batch.len(),
+            config.max_message_bytes
+        );
+        return Err((ErrorCode::TooLarge, text));
+    }
+    let batch = validate(batch).map_err(|e| (e.code(), e.to_string()))?;
+    let header = batch.header();
+    if header.is_transactional() {
+        let text = "the batch belongs to a transaction, and transactions are not available in this version";
+        return Err((ErrorCode::InvalidBatch, text.into()));
+    }
+    if config.timestamp == TimestampSource::CreateTime {
+        check_timestamps(header, config, wall_ms)?;
+    }
+    Ok(())
+}
+
+/// The header's word is taken for the records': their largest timestamp, and the first one's.
+fn check_timestamps(header: &BatchHeader, config: &TopicConfig, wall_ms: i64) -> Result<(), Refusal> {
+    let (first, last) = (header.base_timestamp.get(), header.max_timestamp.get());
+    if last > wall_ms.saturating_add(config.timestamp_after_max_ms) {
+        let text = format!(
+            "a record's timestamp {last} is more than message.timestamp.after.max.ms ahead of the broker's clock {wall_ms}"
+        );
+        return Err((ErrorCode::InvalidTimestamp, text));
+    }
+    if first < wall_ms.saturating_sub(config.timestamp_before_max_ms) {
+        let text = format!(
+            "a record's timestamp {first} is more than message.timestamp.before.max.ms behind the broker's clock {wall_ms}"
+        );
+        return Err((ErrorCode::InvalidTimestamp, text));
+    }
+    Ok(())
+}
+
+fn refused(partition: &str, error: AppendError) -> Outcome {
+    let code = match error {
+        AppendError::StorageFull => ErrorCode::StorageFull,
+        AppendError::Faulty => ErrorCode::PartitionFaulty,
+        AppendError::TooLarge { .. } => ErrorCode::TooLarge,
+        AppendError::Busy => ErrorCode::Overloaded,
+        AppendError::OutOfOrder { .. } => ErrorCode::OutOfOrderSequence,
+        AppendError::Fenced => ErrorCode::ProducerFenced,
+        AppendError::Deleted => ErrorCode::UnknownTopic,
+        _ => ErrorCode::Internal,
+    };
+    Outcome::Refused((code, format!("{partition}: {error}")))
+}

@@ -1,0 +1,274 @@
+//! Questions of other shards about partitions of this one.
+
+use highwater_protocol::error::ErrorCode;
+use highwater_protocol::ids::{Offset, TopicPartition};
+use highwater_protocol::native::{PartitionDetail, StartAt};
+use highwater_runtime::plane::{Plane, ShardIndex};
+use highwater_storage::{FindOutcome, FindResult, LogStartError, ReadId, Slot};
+
+use super::Shard;
+use super::admin::NOT_FOUND;
+use super::partition::{Partition, PartitionId};
+use super::readers::deleted;
+use crate::message::{FoundOffset, Message, Query, QueryAnswer, Ticket};
+
+/// A question that is being worked on.
+#[derive(Debug)]
+pub(super) struct Work {
+    from: ShardIndex,
+    ticket: Ticket,
+    /// Parts that wait for the disk.
+    missing: usize,
+    answer: QueryAnswer,
+}
+
+/// Names a question that is being worked on.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub(super) struct WorkId(u64);
+
+/// A search by time on behalf of a question.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Search {
+    work: WorkId,
+    number: u32,
+    partition: PartitionId,
+}
+
+/// A start of a log that is being moved on behalf of a question.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Moving {
+    store: usize,
+    slot: Slot,
+    to: Offset,
+    work: WorkId,
+}
+
+impl Shard {
+    pub(super) fn on_query(
+        &mut self,
+        plane: &mut dyn Plane<Message>,
+        from: ShardIndex,
+        ticket: Ticket,
+        query: Query,
+    ) {
+        self.last_work += 1;
+        let id = WorkId(self.last_work);
+        let (answer, missing) = match query {
+            Query::Offsets(list) => self.find_offsets(plane, id, list),
+            Query::Details(list) => {
+                let details =
+                    list.into_iter().filter_map(|(n, tp)| self.details(tp).map(|d| (n, d))).collect();
+                (QueryAnswer::Details(details), 0)
+            }
+            Query::DeleteRecords(list) => self.move_starts(plane, id, list),
+        };
+        self.work.insert(id, Work { from, ticket, missing, answer });
+        self.finish_work(plane, id);
+    }
+
+    fn finish_work(&mut self, plane: &mut dyn Plane<Message>, id: WorkId) {
+        if self.work.get(&id).is_none_or(|work| work.missing > 0) {
+            return;
+        }
+        if let Some(Work { from, ticket, answer, .. }) = self.work.remove(&id) {
+            plane.post(from, Message::QueryAnswer(ticket, answer));
+        }
+    }
+
+    fn find_offsets(
+        &mut self,
+        plane: &mut dyn Plane<Message>,
+        work: WorkId,
+        list: Vec<(u32, TopicPartition, StartAt)>,
+    ) -> (QueryAnswer, usize) {
+        let mut found: Vec<(u32, FoundOffset)> = Vec::with_capacity(list.len());
+        let mut missing = 0;
+        for (number, tp, start) in list {
+            let Some(partition) = self.partitions.find(tp) else {
+                found.push((number, Err(ErrorCode::UnknownTopic)));
+                continue;
+            };
+            match self.find_offset(plane, partition, start) {
+                Ok(offset) => found.push((number, offset)),
+                Err(search) => {
+                    missing += 1;
+                    self.searches.insert(search, Search { work, number, partition });
+                }
+            }
+        }
+        (QueryAnswer::Offsets(found), missing)
+    }
+
+    /// An offset, or the search for it.
+    fn find_offset(
+        &mut self,
+        plane: &mut dyn Plane<Message>,
+        id: PartitionId,
+        start: StartAt,
+    ) -> Result<FoundOffset, (usize, ReadId)> {
+        let Some(partition) = self.partitions.get(id) else { return Ok(Err(ErrorCode::UnknownTopic)) };
+        let (index, slot) = (partition.store, partition.slot);
+        let high_watermark = partition.high_watermark();
+        let store = &mut self.stores[index].store;
+        let log_start = store.bounds(slot).log_start;
+        Ok(match start {
+            StartAt::Earliest => Ok(Some((log_start, None))),
+            StartAt::Latest => Ok(Some((high_watermark, None))),
+            StartAt::Offset(at) if (log_start..=high_watermark).contains(&at) => Ok(Some((at, None))),
+            StartAt::Offset(_) => Err(ErrorCode::OffsetOutOfRange),
+            StartAt::Timestamp(at) => match store.find_time(plane, slot, at) {
+                FindOutcome::Ready(result) => visible(result, high_watermark),
+                FindOutcome::Pending(read) => return Err((index, read)),
+            },
+        })
+    }
+
+    /// A search by time is done.
+    pub(super) fn on_search_done(
+        &mut self,
+        plane: &mut dyn Plane<Message>,
+        search: Search,
+        result: FindResult,
+    ) {
+        let high_watermark = self.partitions.get(search.partition).map(Partition::high_watermark);
+        let found = high_watermark.map_or(Err(ErrorCode::UnknownTopic), |hw| visible(result, hw));
+        if let Some(Work { missing, answer: QueryAnswer::Offsets(list), .. }) =
+            self.work.get_mut(&search.work)
+        {
+            *missing -= 1;
+            list.push((search.number, found));
+        }
+        self.finish_work(plane, search.work);
+    }
+
+    fn details(&self, tp: TopicPartition) -> Option<PartitionDetail> {
+        let partition = self.partitions.get(self.partitions.find(tp)?)?;
+        let bounds = self.stores[partition.store].store.bounds(partition.slot);
+        Some(PartitionDetail {
+            info: self.info(tp.partition, partition.epoch),
+            log_start: bounds.log_start,
+            high_watermark: partition.high_watermark(),
+            bytes: bounds.bytes,
+            faulty: bounds.faulty,
+        })
+    }
+
+    fn move_starts(
+        &mut self,
+        plane: &mut dyn Plane<Message>,
+        work: WorkId,
+        list: Vec<(TopicPartition, Offset)>,
+    ) -> (QueryAnswer, usize) {
+        let mut missing = 0;
+        let mut result = Ok(());
+        for (tp, to) in list {
+            match self.move_start(plane, tp, to) {
+                Ok(None) => {}
+                Ok(Some((store, slot))) => {
+                    missing += 1;
+                    self.moving.push(Moving { store, slot, to, work });
+                }
+                Err(error) => {
+                    result = Err(error);
+                    break;
+                }
+            }
+        }
+        (QueryAnswer::DeleteRecords(result), missing)
+    }
+
+    /// Moves the start of a partition. Some: it is durable when the store says so.
+    fn move_start(
+        &mut self,
+        plane: &mut dyn Plane<Message>,
+        tp: TopicPartition,
+        to: Offset,
+    ) -> Result<Option<(usize, Slot)>, (ErrorCode, String)> {
+        let partition =
+            self.partitions.find(tp).and_then(|id| self.partitions.get(id)).ok_or_else(deleted)?;
+        let (index, slot) = (partition.store, partition.slot);
+        let high_watermark = partition.high_watermark();
+        let store = &mut self.stores[index].store;
+        if to > high_watermark {
+            let text = format!("{}: offset {to} is behind the end, {high_watermark}", partition.name());
+            return Err((ErrorCode::OffsetOutOfRange, text));
+        }
+        if to <= store.bounds(slot).log_start {
+            return Ok(None);
+        }
+        match store.set_log_start(plane, slot, to) {
+            Ok(()) => Ok(Some((index, slot))),
+            Err(error @ LogStartError::BehindEnd { .. }) => {
+                Err((ErrorCode::OffsetOutOfRange, format!("{}: {error}", partition.name())))
+            }
+            Err(_) => Err(deleted()),
+        }
+    }
+
+    /// The start of a log was moved, durably.
+    pub(super) fn on_log_start(
+        &mut self,
+        plane: &mut dyn Plane<Message>,
+        store: usize,
+        slot: Slot,
+        offset: Offset,
+    ) {
+        let here = |m: &Moving| m.store == store && m.slot == slot && m.to <= offset;
+        let (done, moving) = self.moving.iter().partition::<Vec<Moving>, _>(|m| here(m));
+        self.moving = moving;
+        for Moving { work, .. } in done {
+            if let Some(work) = self.work.get_mut(&work) {
+                work.missing -= 1;
+            }
+            self.finish_work(plane, work);
+        }
+    }
+
+    /// A partition is gone: nobody waits for its start to move any more.
+    pub(super) fn abandon_moves(&mut self, plane: &mut dyn Plane<Message>, store: usize, slot: Slot) {
+        let (gone, moving) =
+            self.moving.iter().partition::<Vec<Moving>, _>(|m| m.store == store && m.slot == slot);
+        self.moving = moving;
+        for Moving { work, .. } in gone {
+            if let Some(Work { missing, answer: QueryAnswer::DeleteRecords(result), .. }) =
+                self.work.get_mut(&work)
+            {
+                *missing -= 1;
+                *result = Err(deleted());
+            }
+            self.finish_work(plane, work);
+        }
+    }
+}
+
+impl Shard {
+    /// A partition is gone: what was being looked for in it is not found.
+    pub(super) fn abandon_searches(&mut self, plane: &mut dyn Plane<Message>, partition: PartitionId) {
+        let mut gone = Vec::new();
+        self.searches.retain(|_, search| {
+            let here = search.partition == partition;
+            if here {
+                gone.push(*search);
+            }
+            !here
+        });
+        for search in gone {
+            if let Some(Work { missing, answer: QueryAnswer::Offsets(list), .. }) =
+                self.work.get_mut(&search.work)
+            {
+                *missing -= 1;
+                list.push((search.number, Err(ErrorCode::UnknownTopic)));
+            }
+            self.finish_work(plane, search.work);
+        }
+    }
+}
+
+/// What readers may see of a search's result.
+fn visible(result: FindResult, high_watermark: Offset) -> FoundOffset {
+    match result {
+        FindResult::At(offset, at) if offset < high_watermark => Ok(Some((offset, Some(at)))),
+        FindResult::At(..) | FindResult::None => NOT_FOUND,
+        FindResult::Damaged { .. } => Err(ErrorCode::PartitionFaulty),
+    }
+}

@@ -1,0 +1,337 @@
+//! Readers: subscriptions and fetches, both a cursor in a partition that goes on when there is something to read and room to send it.
+//!
+//! ```text
+//!                  +--> Waiting (at the end) ---- the high watermark moves ---+
+//!   Starting ------+--> Reading (from disk) ----- the read is done -----------+--> Queued --> run
+//!   (finds its     +--> Blocked (send queue) ---- bytes have left ------------+
+//!    offset)       +--> NoCredit ---------------- the client gives credit ----+
+//! ```
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+use highwater_net::{CreditLine, Reply, SlotId};
+use highwater_protocol::error::ErrorCode;
+use highwater_protocol::ids::Offset;
+use highwater_protocol::native::{DataPrefix, MessageKind, data_head, error_message};
+use highwater_runtime::plane::{ConnId, Instant, Plane};
+use highwater_storage::{Cursor, Frames, ReadOutcome, ReadResult};
+
+use super::Shard;
+use super::partition::{PartitionId, Refusal};
+use super::timers::Timer;
+use crate::limits::PUSH_BYTES_MAX;
+use crate::message::Message;
+
+/// A reader of this shard. Numbers are not used again.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub(super) struct ReaderId(pub(super) u64);
+
+#[derive(Debug)]
+pub(super) struct Reader {
+    pub(super) conn: ConnId,
+    pub(super) partition: PartitionId,
+    pub(super) cursor: Cursor,
+    /// The high watermark at its last read.
+    pub(super) seen: Offset,
+    pub(super) kind: ReaderKind,
+    pub(super) state: ReaderState,
+}
+
+#[derive(Clone, Copy, Debug)]
+pub(super) enum ReaderKind {
+    /// Frames are pushed as long as there is credit.
+    Subscription {
+        /// The client's number.
+        number: u64,
+        credit: CreditLine,
+    },
+    /// Frames are given once.
+    Fetch {
+        slot: SlotId,
+        max_bytes: usize,
+        min_bytes: usize,
+        /// Until when it may wait. None: not at all (any more).
+        until: Option<Instant>,
+    },
+}
+
+/// See the module's doc.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum ReaderState {
+    Starting,
+    Queued,
+    Waiting,
+    Reading,
+    Blocked,
+    NoCredit,
+}
+
+/// How a turn at a reader ended.
+enum Ran {
+    /// It waits for something, or is gone.
+    Rests,
+    /// It sent this many bytes and may send more.
+    Sent(usize),
+}
+
+impl Shard {
+    pub(super) fn insert_reader(&mut self, reader: Reader) -> ReaderId {
+        self.last_reader += 1;
+        let id = ReaderId(self.last_reader);
+        self.readers.insert(id, reader);
+        id
+    }
+
+    /// Forgets a reader.
+    pub(super) fn remove_reader(&mut self, id: ReaderId) -> Option<Reader> {
+        let reader = self.readers.remove(&id)?;
+        if reader.state == ReaderState::Waiting
+            && let Some(partition) = self.partitions.get_mut(reader.partition)
+        {
+            partition.waiters.retain(|waiter| *waiter != id);
+        }
+        match reader.kind {
+            ReaderKind::Subscription { number, .. } => {
+                if let Some(connection) = self.connections.get_mut(&reader.conn) {
+                    connection.subscriptions.remove(&number);
+                }
+            }
+            ReaderKind::Fetch { until, .. } => {
+                if let Some(until) = until {
+                    self.timers.cancel(until, Timer::Fetch(id));
+                }
+                if let Some(connection) = self.connections.get_mut(&reader.conn) {
+                    connection.fetches.remove(&id);
+                }
+            }
+        }
+        Some(reader)
+    }
+
+    /// What a reader waited for has come.
+    pub(super) fn wake_reader(&mut self, id: ReaderId) {
+        let Some(reader) = self.readers.get_mut(&id) else { return };
+        if matches!(reader.state, ReaderState::Queued | ReaderState::Reading | ReaderState::Starting) {
+            return;
+        }
+        reader.state = ReaderState::Queued;
+        self.ready.push_back(id);
+    }
+
+    /// Everybody at the end of a partition has something to read.
+    pub(super) fn wake_waiters(&mut self, partition: PartitionId) {
+        let Some(partition) = self.partitions.get_mut(partition) else { return };
+        for waiter in std::mem::take(&mut partition.waiters) {
+            self.wake_reader(waiter);
+        }
+    }
+
+    /// Lets the readers that can go on do so, up to a number of bytes. True if there is more to do.
+    pub(super) fn run_readers(&mut self, plane: &mut dyn Plane<Message>, mut bytes_max: usize) -> bool {
+        while bytes_max > 0 {
+            let Some(id) = self.ready.pop_front() else { return false };
+            if let Ran::Sent(bytes) = self.run_reader(plane, id) {
+                bytes_max = bytes_max.saturating_sub(bytes.max(1));
+                self.ready.push_back(id);
+            }
+        }
+        !self.ready.is_empty()
+    }
+
+    fn run_reader(&mut self, plane: &mut dyn Plane<Message>, id: ReaderId) -> Ran {
+        let send_queue_max = self.send_queue_max();
+        let Some(reader) = self.readers.get_mut(&id) else { return Ran::Rests };
+        let Some(partition) = self.partitions.get(reader.partition) else {
+            self.end_reader(plane, id, deleted());
+            return Ran::Rests;
+        };
+        let Some(connection) = self.connections.get_mut(&reader.conn) else {
+            self.remove_reader(id);
+            return Ran::Rests;
+        };
+        if connection.queued >= send_queue_max {
+            reader.state = ReaderState::Blocked;
+            connection.blocked.push(id);
+            return Ran::Rests;
+        }
+        let max_bytes = match reader.kind {
+            ReaderKind::Subscription { credit, .. } if !credit.is_open() => {
+                reader.state = ReaderState::NoCredit;
+                return Ran::Rests;
+            }
+            ReaderKind::Subscription { credit, .. } => credit.left().min(PUSH_BYTES_MAX),
+            ReaderKind::Fetch { max_bytes, .. } => max_bytes,
+        };
+        let (store, slot, up_to) = (partition.store, partition.slot, partition.high_watermark());
+        reader.seen = up_to;
+        let outcome = self.stores[store].store.read(plane, slot, reader.cursor, max_bytes, up_to);
+        match outcome {
+            ReadOutcome::Pending(read) => {
+                reader.state = ReaderState::Reading;
+                self.reads.insert((store, read), id);
+                Ran::Rests
+            }
+            ReadOutcome::Ready(result) => self.give(plane, id, result),
+        }
+    }
+
+    /// A read from disk is done.
+    pub(super) fn on_read(&mut self, plane: &mut dyn Plane<Message>, id: ReaderId, result: ReadResult) {
+        let Some(reader) = self.readers.get_mut(&id) else { return };
+        reader.state = ReaderState::Queued;
+        if let Ran::Sent(_) = self.give(plane, id, result) {
+            self.ready.push_back(id);
+        }
+    }
+
+    /// What was read goes to the client.
+    fn give(&mut self, plane: &mut dyn Plane<Message>, id: ReaderId, result: ReadResult) -> Ran {
+        let Some(reader) = self.readers.get_mut(&id) else { return Ran::Rests };
+        match result {
+            ReadResult::Frames(frames) => match reader.kind {
+                ReaderKind::Subscription { number, .. } => self.push(plane, id, number, frames),
+                ReaderKind::Fetch { min_bytes, until, max_bytes, .. } => {
+                    let bytes: usize = frames.bytes.iter().map(Bytes::len).sum();
+                    if bytes >= min_bytes.min(max_bytes) || until.is_none() {
+                        self.finish_fetch(id, frames);
+                    } else {
+                        self.wait_at_end(id);
+                    }
+                    Ran::Rests
+                }
+            },
+            ReadResult::AtEnd => {
+                match reader.kind {
+                    ReaderKind::Fetch { until: None, .. } => {
+                        let nothing = Frames { bytes: Vec::new(), next: reader.cursor };
+                        self.finish_fetch(id, nothing);
+                    }
+                    _ => self.wait_at_end(id),
+                }
+                Ran::Rests
+            }
+            ReadResult::OutOfRange { log_start, durable_end } => {
+                let wanted = reader.cursor.offset();
+                let name = self.name_of(id);
+                let text = format!("{name}: offset {wanted} is outside of {log_start}..={durable_end}");
+                self.end_reader(plane, id, (ErrorCode::OffsetOutOfRange, text));
+                Ran::Rests
+            }
+            ReadResult::Damaged { resume_at } => {
+                let wanted = reader.cursor.offset();
+                let name = self.name_of(id);
+                let text = format!(
+                    "{name}: what begins at offset {wanted} is damaged on disk; the next that can be read is offset {resume_at}"
+                );
+                tracing::error!("{text}");
+                self.end_reader(plane, id, (ErrorCode::PartitionFaulty, text));
+                Ran::Rests
+            }
+        }
+    }
+
+    /// A reader that has read everything waits for more, unless there is more by now.
+    fn wait_at_end(&mut self, id: ReaderId) {
+        let Some(reader) = self.readers.get_mut(&id) else { return };
+        let Some(partition) = self.partitions.get_mut(reader.partition) else { return };
+        if partition.high_watermark() > reader.seen {
+            reader.state = ReaderState::Queued;
+            self.ready.push_back(id);
+        } else {
+            reader.state = ReaderState::Waiting;
+            partition.waiters.push(id);
+        }
+    }
+
+    fn name_of(&self, id: ReaderId) -> String {
+        let partition = self.readers.get(&id).and_then(|r| self.partitions.get(r.partition));
+        partition.map_or_else(|| "a deleted partition".to_owned(), super::partition::Partition::name)
+    }
+
+    /// What stands in front of the frames that a reader is given.
+    fn prefix(&self, partition: PartitionId, next: Offset) -> DataPrefix {
+        let Some(partition) = self.partitions.get(partition) else {
+            return DataPrefix {
+                next_offset: next.0.into(),
+                log_start: 0.into(),
+                high_watermark: next.0.into(),
+            };
+        };
+        let bounds = self.stores[partition.store].store.bounds(partition.slot);
+        DataPrefix {
+            next_offset: next.0.into(),
+            log_start: bounds.log_start.0.into(),
+            high_watermark: partition.high_watermark().0.into(),
+        }
+    }
+
+    fn push(&mut self, plane: &mut dyn Plane<Message>, id: ReaderId, number: u64, frames: Frames) -> Ran {
+        let bytes: usize = frames.bytes.iter().map(Bytes::len).sum();
+        let Some(reader) = self.readers.get_mut(&id) else { return Ran::Rests };
+        reader.cursor = frames.next;
+        reader.state = ReaderState::Queued;
+        if let ReaderKind::Subscription { credit, .. } = &mut reader.kind {
+            credit.spend(bytes);
+        }
+        let (conn, partition) = (reader.conn, reader.partition);
+        let prefix = self.prefix(partition, frames.next.offset());
+        let head = self.encode_head(&data_head(MessageKind::Data, number, &prefix, bytes));
+        self.send(plane, conn, head);
+        for frame in frames.bytes {
+            self.send(plane, conn, frame);
+        }
+        Ran::Sent(bytes)
+    }
+
+    fn finish_fetch(&mut self, id: ReaderId, frames: Frames) {
+        let Some(reader) = self.remove_reader(id) else { return };
+        let ReaderKind::Fetch { slot, .. } = reader.kind else { return };
+        let prefix = self.prefix(reader.partition, frames.next.offset());
+        self.reply(reader.conn, slot, Reply::Frames { prefix, frames: frames.bytes });
+    }
+
+    /// A fetch may not wait any longer.
+    pub(super) fn fetch_waited(&mut self, id: ReaderId) {
+        if let Some(Reader { kind: ReaderKind::Fetch { until, .. }, .. }) = self.readers.get_mut(&id) {
+            *until = None;
+        }
+        if let Some(Reader { state: ReaderState::Waiting, partition, .. }) = self.readers.get(&id)
+            && let Some(partition) = self.partitions.get_mut(*partition)
+        {
+            partition.waiters.retain(|waiter| *waiter != id);
+        }
+        self.wake_reader(id);
+    }
+
+    /// Ends a reader with an error, and tells the client.
+    pub(super) fn end_reader(&mut self, plane: &mut dyn Plane<Message>, id: ReaderId, (code, text): Refusal) {
+        let Some(reader) = self.remove_reader(id) else { return };
+        match reader.kind {
+            // Its first reply has not left: what that finds out is told when it does.
+            ReaderKind::Subscription { .. } if reader.state == ReaderState::Starting => {}
+            ReaderKind::Subscription { number, .. } => {
+                let message = error_message(MessageKind::Data as u16, number, code, &text);
+                self.send(plane, reader.conn, message);
+            }
+            ReaderKind::Fetch { slot, .. } => self.reply(reader.conn, slot, Reply::Error { code, text }),
+        }
+    }
+
+    /// Ends every reader of a partition that was deleted.
+    pub(super) fn end_readers_of(&mut self, plane: &mut dyn Plane<Message>, partition: PartitionId) {
+        let of_partition =
+            |(id, reader): (&ReaderId, &Reader)| (reader.partition == partition).then_some(*id);
+        let readers: Vec<_> = self.readers.iter().filter_map(of_partition).collect();
+        for id in readers {
+            self.end_reader(plane, id, deleted());
+        }
+    }
+}
+
+pub(super) fn deleted() -> Refusal {
+    (ErrorCode::UnknownTopic, "the topic was deleted".into())
+}
+
+/// All readers of a shard, in an order that does not depend on chance.
+pub(super) type Readers = BTreeMap<ReaderId, Reader>;

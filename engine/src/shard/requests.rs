@@ -1,0 +1,94 @@
+//! What a request leads to.
+
+use highwater_net::{Received, Reply, Request};
+use highwater_protocol::error::ErrorCode;
+use highwater_protocol::ids::{ShardId, StoreId, TopicPartition};
+use highwater_runtime::plane::{ConnId, Plane, ShardIndex};
+
+use super::Shard;
+use super::partition::{PartitionId, Refusal};
+use crate::message::{Ask, Message};
+
+impl Shard {
+    /// Carries out a request, or sees to it that others do.
+    pub(super) fn request(&mut self, plane: &mut dyn Plane<Message>, conn: ConnId, received: Received<'_>) {
+        let Received { id, kind, bytes, request } = received;
+        // The data path first; these open their own slots.
+        let request = match request {
+            Request::Produce(produce) => return self.produce(plane, conn, id, bytes, produce),
+            Request::Subscribe(subscribe) => return self.subscribe(plane, conn, id, bytes, &subscribe),
+            Request::Fetch(fetch) => return self.fetch(plane, conn, id, bytes, &fetch),
+            Request::Credit(bytes) => return self.add_credit(plane, conn, id, bytes),
+            Request::Unsubscribe => return self.unsubscribe(conn, id),
+            other => other,
+        };
+        let Some(connection) = self.connections.get_mut(&conn) else { return };
+        let slot = connection.net.replies.open(kind, id, bytes, 0);
+        if self.metadata.is_none() {
+            let text = "the broker is starting; try again";
+            return self.reply(conn, slot, Reply::error(ErrorCode::Unavailable, text));
+        }
+        match request {
+            Request::Metadata(request) => self.describe_cluster(conn, slot, &request),
+            Request::DescribeTopic(request) => self.describe_topic(plane, conn, slot, &request),
+            Request::ListOffsets(request) => self.list_offsets(plane, conn, slot, &request),
+            Request::DeleteRecords(request) => self.delete_records(plane, conn, slot, &request),
+            Request::InitProducer => self.init_producer(plane, conn, slot),
+            Request::CreateTopic(request) => self.ask(plane, conn, slot, Ask::CreateTopic(request)),
+            Request::DeleteTopic(request) => self.ask(plane, conn, slot, Ask::DeleteTopic(request)),
+            Request::AlterTopic(request) => self.ask(plane, conn, slot, Ask::AlterTopic(request)),
+            Request::CommitOffsets(request) => {
+                self.ask_about_topic(plane, conn, slot, request.topic, Ask::CommitOffsets(request));
+            }
+            Request::ReadOffsets(request) => {
+                self.ask_about_topic(plane, conn, slot, request.topic, Ask::ReadOffsets(request));
+            }
+            Request::Hello(_)
+            | Request::Produce(_)
+            | Request::Subscribe(_)
+            | Request::Fetch(_)
+            | Request::Credit(_)
+            | Request::Unsubscribe => unreachable!("handled before"),
+        }
+    }
+
+    /// A partition of this shard, or why it is none.
+    pub(super) fn locate(&self, tp: TopicPartition) -> Result<PartitionId, Refusal> {
+        if let Some(id) = self.partitions.find(tp) {
+            return Ok(id);
+        }
+        let Some(metadata) = &self.metadata else {
+            return Err((ErrorCode::Unavailable, "the broker is starting; try again".into()));
+        };
+        let Some(topic) = metadata.topic_by_id(tp.topic) else {
+            return Err((ErrorCode::UnknownTopic, format!("there is no topic with id {}", tp.topic)));
+        };
+        let Some(store) = topic.stores.get(tp.partition.0 as usize) else {
+            let text = format!(
+                "topic {} has {} partitions, and no {}",
+                topic.name,
+                topic.stores.len(),
+                tp.partition
+            );
+            return Err((ErrorCode::UnknownPartition, text));
+        };
+        let shard = self.shard_of(*store);
+        let text = format!(
+            "{}/{} lives on shard {shard} of this node, this connection on shard {}; ask for metadata and connect there",
+            topic.name, tp.partition, self.me
+        );
+        Err((ErrorCode::WrongShard, text))
+    }
+
+    /// The shard that serves a store.
+    pub(super) fn shard_of(&self, store: StoreId) -> ShardId {
+        ShardId(store.0 % self.setup.shards)
+    }
+
+    /// The shard that has a partition.
+    pub(super) fn owner_of(&self, tp: TopicPartition) -> Option<ShardIndex> {
+        let topic = self.metadata.as_ref()?.topic_by_id(tp.topic)?;
+        let store = topic.stores.get(tp.partition.0 as usize)?;
+        Some(self.shard_of(*store).0)
+    }
+}

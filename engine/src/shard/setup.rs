@@ -1,0 +1,93 @@
+//! What a shard is started with, and why it may not start.
+
+use std::fmt;
+use std::path::PathBuf;
+
+use highwater_runtime::plane::Disk;
+use highwater_storage::state_log::{FILE_BYTES_DEFAULT, Owner, Recovered, StateLog, StateLogError};
+use highwater_storage::{DurableForm, OpenError as StoreError};
+
+use crate::controller::ReadyReport;
+use crate::data_dir::Identity;
+use crate::limits::ShardLimits;
+use crate::metadata::RecoverError;
+use crate::positions::PositionsError;
+
+/// Called on shard 0 when every shard serves.
+pub type OnReady = Box<dyn Fn(ReadyReport) + Send + Sync>;
+
+/// What all shards of a broker are started with.
+pub struct ShardSetup {
+    /// The data directory, already opened.
+    pub data_dir: PathBuf,
+    /// Whose data it is.
+    pub identity: Identity,
+    /// Shards of this broker.
+    pub shards: u16,
+    /// Stores of this broker, at least as many as shards.
+    pub stores: u16,
+    /// Sizes.
+    pub limits: ShardLimits,
+    /// How writes become durable.
+    pub durable_form: DurableForm,
+    /// What clients are told to connect to.
+    pub advertised: String,
+    /// Who wants to know that the broker is ready.
+    pub on_ready: OnReady,
+}
+
+impl fmt::Debug for ShardSetup {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ShardSetup").field("data_dir", &self.data_dir).finish_non_exhaustive()
+    }
+}
+
+/// Why a shard cannot start.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// A store cannot be opened.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// A state log cannot be opened.
+    #[error(transparent)]
+    StateLog(#[from] StateLogError),
+    /// The metadata is not what it should be.
+    #[error(transparent)]
+    Metadata(#[from] RecoverError),
+    /// The positions are not what they should be.
+    #[error(transparent)]
+    Positions(#[from] PositionsError),
+    /// The directory is not complete.
+    #[error("{0}")]
+    Incomplete(String),
+    /// The broker cannot be run like this.
+    #[error("{0}")]
+    Config(String),
+}
+
+impl ShardSetup {
+    /// Opens a state log of the data directory; damage that was healed goes to `warnings`.
+    pub(super) fn open_log(
+        &self,
+        disk: &mut dyn Disk,
+        name: &str,
+        purpose: [u8; 4],
+        token_space: u8,
+        warnings: &mut Vec<String>,
+    ) -> Result<(StateLog, Recovered), OpenError> {
+        let owner = Owner { purpose, cluster: self.identity.cluster };
+        let stem = self.data_dir.join(name);
+        let (log, recovered) = StateLog::open_sized(
+            disk,
+            &stem,
+            owner,
+            token_space,
+            self.limits.state_log_bytes.min(FILE_BYTES_DEFAULT),
+        )?;
+        for note in &recovered.notes {
+            tracing::info!("{note}");
+        }
+        warnings.extend(recovered.damage.iter().cloned());
+        Ok((log, recovered))
+    }
+}

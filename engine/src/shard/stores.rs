@@ -1,0 +1,260 @@
+//! The stores of a shard: opening, commit rounds, and what they report.
+
+use std::collections::VecDeque;
+
+use highwater_protocol::ids::{LogIndex, Offset, StoreId, TopicId, TopicPartition};
+use highwater_runtime::plane::{Completion, ConnId, Plane, Token};
+use highwater_storage::{PartitionFinding, RecoveryReport, Slot, Store, StoreConfig, StoreEvent};
+
+use super::Shard;
+use super::readers::deleted;
+use super::setup::{OpenError, ShardSetup};
+use crate::data_dir::store_dir;
+use crate::limits::STORES_PER_SHARD_MAX;
+use crate::message::{Message, Opened};
+
+/// Token spaces: the top byte of a disk operation's token says whose it is.
+pub(super) const META_SPACE: u8 = 1;
+pub(super) const OFFSETS_SPACE: u8 = 2;
+const STORE_SPACE_FIRST: u8 = 8;
+const _: () = assert!(STORE_SPACE_FIRST as usize + STORES_PER_SHARD_MAX <= 256);
+
+/// A store of this shard.
+pub(super) struct StoreEntry {
+    pub(super) id: StoreId,
+    pub(super) store: Store,
+    /// Partitions whose last epoch lost frames that had never been acknowledged.
+    pub(super) truncated: Vec<TopicPartition>,
+    /// Connections with a batch that waits for room, first come, first served.
+    pub(super) stalled: VecDeque<ConnId>,
+    pub(super) closed: bool,
+}
+
+impl StoreEntry {
+    /// Whether a batch would have to wait for the disk before it can be appended.
+    pub(super) fn is_busy(&self, _slot: Slot, batch_bytes: usize) -> bool {
+        let waiting = self.store.stats().unacked_bytes;
+        waiting > 0 && waiting + batch_bytes as u64 > self.store.config().limits.unacked_bytes_max / 2
+    }
+}
+
+/// Opens the stores that are this shard's, and says what they hold.
+pub(super) fn open_all(
+    plane: &mut dyn Plane<Message>,
+    setup: &ShardSetup,
+) -> Result<(Vec<StoreEntry>, Opened), OpenError> {
+    let mut entries = Vec::new();
+    let mut opened = Opened { epochs: Vec::new(), topics: Vec::new(), warnings: Vec::new() };
+    let mine = (plane.shard()..setup.stores).step_by(usize::from(setup.shards));
+    for (number, id) in mine.enumerate() {
+        if number >= STORES_PER_SHARD_MAX {
+            return Err(OpenError::Config(format!(
+                "one core would serve more than {STORES_PER_SHARD_MAX} stores; start with more cores"
+            )));
+        }
+        let config = StoreConfig {
+            dir: store_dir(&setup.data_dir, id),
+            cluster: setup.identity.cluster,
+            store: StoreId(id),
+            token_space: STORE_SPACE_FIRST + number as u8,
+            limits: setup.limits.store,
+            durable_form: setup.durable_form,
+        };
+        let (store, report) = Store::open(config, plane)?;
+        let truncated = findings(StoreId(id), report, &mut opened.warnings);
+        opened.topics.extend(store.partitions().map(|(tp, _)| tp.topic));
+        entries.push(StoreEntry {
+            id: StoreId(id),
+            store,
+            truncated,
+            stalled: VecDeque::new(),
+            closed: false,
+        });
+    }
+    opened.topics.sort_unstable();
+    opened.topics.dedup();
+    Ok((entries, opened))
+}
+
+/// What recovery found goes to the log and to whoever starts the broker. Gives the partitions that were truncated.
+fn findings(store: StoreId, report: RecoveryReport, warnings: &mut Vec<String>) -> Vec<TopicPartition> {
+    let mut truncated = Vec::new();
+    tracing::info!(
+        store = store.0,
+        partitions = report.partitions,
+        extents = report.extents,
+        scanned = report.bytes_scanned,
+        "store opened"
+    );
+    for (tp, finding) in report.findings {
+        match finding {
+            PartitionFinding::Truncated { end } => {
+                tracing::info!(%tp, %end, "frames that were never acknowledged are gone");
+                truncated.push(tp);
+            }
+            PartitionFinding::Faulty { at, why } => warnings.push(format!(
+                "partition {tp} is damaged at offset {at}: {why}; it serves what can be read and takes no new records"
+            )),
+        }
+    }
+    warnings.extend(report.warnings.into_iter().map(|w| format!("store-{:03}: {w}", store.0)));
+    if report.map_rebuilt {
+        warnings.push(format!("store-{:03}: its map was lost and rebuilt from the extents", store.0));
+    }
+    for (from, to) in report.quarantined {
+        warnings.push(format!(
+            "{}: nothing knows this file; it was moved to {}",
+            from.display(),
+            to.display()
+        ));
+    }
+    truncated
+}
+
+/// The index of the store that a token belongs to.
+fn store_of(token: Token) -> Option<usize> {
+    usize::from((token.0 >> 56) as u8).checked_sub(usize::from(STORE_SPACE_FIRST))
+}
+
+impl Shard {
+    pub(super) fn disk_completed(
+        &mut self,
+        plane: &mut dyn Plane<Message>,
+        token: Token,
+        completion: Completion,
+    ) {
+        let result = match ((token.0 >> 56) as u8, &mut self.lead) {
+            (META_SPACE, Some(lead)) => lead.controller.on_disk(plane, token, completion),
+            (OFFSETS_SPACE, Some(lead)) => lead.positions.on_disk(plane, token, completion),
+            _ => {
+                let index = store_of(token).expect("tokens are numbered by their owners");
+                self.stores[index].store.on_disk(plane, token, completion);
+                Ok(())
+            }
+        };
+        if let Err(fatal) = result {
+            plane.fatal(EXIT_DISK, format!("the disk is not to be trusted: {fatal}"));
+        }
+    }
+
+    /// Starts commit rounds with what this turn has appended.
+    pub(super) fn flush_stores(&mut self, plane: &mut dyn Plane<Message>) {
+        for entry in &mut self.stores {
+            entry.store.flush(plane);
+        }
+    }
+
+    /// Takes what the stores have to say.
+    pub(super) fn poll_stores(&mut self, plane: &mut dyn Plane<Message>) {
+        for store in 0..self.stores.len() {
+            let mut room = false;
+            while let Some(event) = self.stores[store].store.poll_event() {
+                room |= matches!(event, StoreEvent::Durable { .. } | StoreEvent::SpaceAvailable);
+                self.on_store_event(plane, store, event);
+            }
+            if room {
+                self.retry_stalled_of(plane, store);
+            }
+        }
+    }
+
+    fn on_store_event(&mut self, plane: &mut dyn Plane<Message>, store: usize, event: StoreEvent) {
+        match event {
+            StoreEvent::Durable { slot, durable_index, durable_offset } => {
+                self.on_durable(store, slot, durable_index, durable_offset);
+            }
+            StoreEvent::Read { id, result } => {
+                if let Some(reader) = self.reads.remove(&(store, id)) {
+                    self.on_read(plane, reader, result);
+                }
+            }
+            StoreEvent::Found { id, result } => {
+                if let Some(start) = self.starts.remove(&(store, id)) {
+                    self.on_start_found(start, result);
+                } else if let Some(search) = self.searches.remove(&(store, id)) {
+                    self.on_search_done(plane, search, result);
+                }
+            }
+            StoreEvent::LogStart { slot, offset } => self.on_log_start(plane, store, slot, offset),
+            StoreEvent::Deleted { tp } => self.on_partition_gone(plane, store, tp),
+            StoreEvent::StorageFull(why) => {
+                tracing::error!(store = self.stores[store].id.0, "the disk is full: {why}");
+            }
+            StoreEvent::SpaceAvailable => {
+                tracing::info!(store = self.stores[store].id.0, "there is space on the disk again");
+            }
+            StoreEvent::Fatal(why) => {
+                plane.fatal(EXIT_DISK, format!("the disk is not to be trusted: {why}"));
+            }
+            StoreEvent::Closed => {
+                self.stores[store].closed = true;
+            }
+        }
+    }
+
+    /// More of a partition's log is on stable storage: producers and readers hear what follows from that.
+    fn on_durable(&mut self, store: usize, slot: Slot, index: LogIndex, offset: Offset) {
+        let me = self.setup.identity.node;
+        let Some(id) = self.partitions.of_slot(store, slot) else { return };
+        let Some(partition) = self.partitions.get_mut(id) else { return };
+        let moved = partition.handle_durable(me, me, index, offset);
+        while let Some(ack) = self.partitions.get_mut(id).and_then(super::partition::Partition::pop_acked) {
+            self.acknowledge(store, slot, ack);
+        }
+        if moved {
+            self.wake_waiters(id);
+        }
+    }
+
+    fn retry_stalled_of(&mut self, plane: &mut dyn Plane<Message>, store: usize) {
+        for _ in 0..self.stores[store].stalled.len() {
+            let Some(conn) = self.stores[store].stalled.pop_front() else { return };
+            // What waits on goes to the back: it waits for its own partition, others may not.
+            self.retry_stalled(plane, conn);
+        }
+    }
+
+    /// A deleted partition's space is free.
+    fn on_partition_gone(&mut self, plane: &mut dyn Plane<Message>, store: usize, tp: TopicPartition) {
+        let Some(missing) = self.freeing.get_mut(&tp.topic) else { return };
+        missing.remove(&(store, tp.partition));
+        if missing.is_empty() {
+            self.freeing.remove(&tp.topic);
+            plane.post(0, Message::Gone(vec![tp.topic]));
+        }
+    }
+
+    /// A topic was deleted: its partitions here go.
+    pub(super) fn delete_topic(&mut self, plane: &mut dyn Plane<Message>, topic: TopicId) {
+        for store in 0..self.stores.len() {
+            let here: Vec<_> =
+                self.stores[store].store.partitions().filter(|(tp, _)| tp.topic == topic).collect();
+            for (tp, slot) in here {
+                if let Some(id) = self.partitions.of_slot(store, slot) {
+                    self.forget_partition(plane, id);
+                }
+                self.freeing.entry(topic).or_default().insert((store, tp.partition));
+                self.stores[store].store.delete_partition(plane, slot);
+            }
+        }
+        if !self.freeing.contains_key(&topic) {
+            plane.post(0, Message::Gone(vec![topic]));
+        }
+    }
+
+    /// Nobody can do anything with a partition any more; those who wait for it hear that.
+    fn forget_partition(&mut self, plane: &mut dyn Plane<Message>, id: super::partition::PartitionId) {
+        self.end_readers_of(plane, id);
+        self.abandon_searches(plane, id);
+        let Some(mut partition) = self.partitions.remove(id) else { return };
+        self.abandon_moves(plane, partition.store, partition.slot);
+        let acks: Vec<_> = partition.take_acks().collect();
+        for ack in acks {
+            let (code, text) = deleted();
+            self.reply(ack.conn, ack.slot, highwater_net::Reply::Error { code, text });
+        }
+    }
+}
+
+/// A disk error on a write or a sync.
+pub(super) const EXIT_DISK: u8 = 74;

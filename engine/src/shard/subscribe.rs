@@ -1,0 +1,245 @@
+//! Subscriptions and fetches begin: where is offset so-and-so?
+
+use std::time::Duration;
+
+use highwater_net::limits::SUBSCRIPTIONS_MAX;
+use highwater_net::{CreditLine, Refusal as Nonsense, Reply, SlotId};
+use highwater_protocol::error::ErrorCode;
+use highwater_protocol::ids::{Offset, TopicPartition};
+use highwater_protocol::native::{
+    FetchRequest, MessageKind, StartAt, SubscribeReply, SubscribeRequest, error_message,
+};
+use highwater_runtime::plane::{ConnId, Plane};
+use highwater_storage::{Cursor, FindOutcome, FindResult, ReadId};
+
+use super::Shard;
+use super::partition::{PartitionId, Refusal};
+use super::readers::{Reader, ReaderId, ReaderKind, ReaderState, deleted};
+use super::timers::Timer;
+use crate::limits::{FETCH_BYTES_MAX, FETCH_WAIT_MAX};
+use crate::message::Message;
+
+/// A reader whose first offset is being looked for.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Start {
+    pub(super) reader: ReaderId,
+    pub(super) slot: SlotId,
+}
+
+/// Where a reader begins.
+enum Begin {
+    At(Offset),
+    /// The store is looking for it.
+    Later(usize, ReadId),
+}
+
+impl Shard {
+    pub(super) fn subscribe(
+        &mut self,
+        plane: &mut dyn Plane<Message>,
+        conn: ConnId,
+        number: u64,
+        bytes: usize,
+        request: &SubscribeRequest,
+    ) {
+        let Some(connection) = self.connections.get_mut(&conn) else { return };
+        let slot = connection.net.replies.open(MessageKind::Subscribe, number, bytes, 0);
+        let subscriptions = connection.subscriptions.len();
+        let taken = connection.subscriptions.contains_key(&number);
+        let outcome = if taken {
+            Err((ErrorCode::BadSubscription, format!("subscription {number} exists already")))
+        } else if subscriptions >= SUBSCRIPTIONS_MAX {
+            let text = format!("a connection has at most {SUBSCRIPTIONS_MAX} subscriptions");
+            Err((ErrorCode::BadSubscription, text))
+        } else {
+            CreditLine::new(request.credit_bytes)
+                .ok_or_else(|| (ErrorCode::TooLarge, "more credit than a subscription may hold".into()))
+        };
+        let tp = TopicPartition { topic: request.topic, partition: request.partition };
+        let kind = outcome.map(|credit| ReaderKind::Subscription { number, credit });
+        self.start_reader(plane, conn, slot, tp, request.start, kind);
+    }
+
+    pub(super) fn fetch(
+        &mut self,
+        plane: &mut dyn Plane<Message>,
+        conn: ConnId,
+        id: u64,
+        bytes: usize,
+        request: &FetchRequest,
+    ) {
+        let max_bytes = (request.max_bytes as usize).clamp(1, FETCH_BYTES_MAX);
+        let Some(connection) = self.connections.get_mut(&conn) else { return };
+        let slot = connection.net.replies.open(MessageKind::Fetch, id, bytes, max_bytes);
+        let wait = Duration::from_millis(request.wait_ms.into()).min(FETCH_WAIT_MAX);
+        let until = (!wait.is_zero()).then(|| plane.now().after(wait));
+        let kind = ReaderKind::Fetch { slot, max_bytes, min_bytes: request.min_bytes as usize, until };
+        let tp = TopicPartition { topic: request.topic, partition: request.partition };
+        self.start_reader(plane, conn, slot, tp, request.start, Ok(kind));
+    }
+
+    fn start_reader(
+        &mut self,
+        plane: &mut dyn Plane<Message>,
+        conn: ConnId,
+        slot: SlotId,
+        tp: TopicPartition,
+        start: StartAt,
+        kind: Result<ReaderKind, Refusal>,
+    ) {
+        let begin = kind.and_then(|kind| {
+            let partition = self.locate(tp)?;
+            Ok((partition, kind, self.begin_at(plane, partition, start)?))
+        });
+        let (partition, kind, begin) = match begin {
+            Ok(all) => all,
+            Err((code, text)) => return self.reply(conn, slot, Reply::Error { code, text }),
+        };
+        let state = ReaderState::Starting;
+        let reader = Reader { conn, partition, cursor: Cursor::at(Offset(0)), seen: Offset(0), kind, state };
+        let id = self.insert_reader(reader);
+        if let Some(connection) = self.connections.get_mut(&conn) {
+            match kind {
+                ReaderKind::Subscription { number, .. } => {
+                    connection.subscriptions.insert(number, id);
+                }
+                ReaderKind::Fetch { until, .. } => {
+                    connection.fetches.insert(id);
+                    if let Some(until) = until {
+                        self.timers.set(plane, until, Timer::Fetch(id));
+                    }
+                }
+            }
+        }
+        match begin {
+            Begin::At(offset) => self.reader_found(Start { reader: id, slot }, offset),
+            Begin::Later(store, read) => {
+                self.starts.insert((store, read), Start { reader: id, slot });
+            }
+        }
+    }
+
+    fn begin_at(
+        &mut self,
+        plane: &mut dyn Plane<Message>,
+        id: PartitionId,
+        start: StartAt,
+    ) -> Result<Begin, Refusal> {
+        let partition = self.partitions.get(id).ok_or_else(deleted)?;
+        let high_watermark = partition.high_watermark();
+        let (store, slot) = (partition.store, partition.slot);
+        let log_start = self.stores[store].store.bounds(slot).log_start;
+        Ok(Begin::At(match start {
+            StartAt::Earliest => log_start,
+            StartAt::Latest => high_watermark,
+            StartAt::Offset(offset) if (log_start..=high_watermark).contains(&offset) => offset,
+            StartAt::Offset(offset) => {
+                let text = format!(
+                    "{}: offset {offset} is outside of {log_start}..={high_watermark}",
+                    partition.name()
+                );
+                return Err((ErrorCode::OffsetOutOfRange, text));
+            }
+            StartAt::Timestamp(at) => match self.stores[store].store.find_time(plane, slot, at) {
+                FindOutcome::Pending(read) => return Ok(Begin::Later(store, read)),
+                FindOutcome::Ready(FindResult::At(offset, _)) => offset.min(high_watermark),
+                FindOutcome::Ready(FindResult::None) => high_watermark,
+                FindOutcome::Ready(FindResult::Damaged { resume_at }) => resume_at.min(high_watermark),
+            },
+        }))
+    }
+
+    /// The store has found where a reader begins.
+    pub(super) fn on_start_found(&mut self, start: Start, result: FindResult) {
+        let Some(reader) = self.readers.get(&start.reader) else { return };
+        let Some(partition) = self.partitions.get(reader.partition) else { return };
+        let high_watermark = partition.high_watermark();
+        let offset = match result {
+            FindResult::At(offset, _) => offset.min(high_watermark),
+            FindResult::None => high_watermark,
+            FindResult::Damaged { resume_at } => resume_at.min(high_watermark),
+        };
+        self.reader_found(start, offset);
+    }
+
+    /// A reader begins at this offset.
+    fn reader_found(&mut self, Start { reader: id, slot }: Start, offset: Offset) {
+        let Some(reader) = self.readers.get_mut(&id) else { return };
+        reader.cursor = Cursor::at(offset);
+        let conn = reader.conn;
+        match reader.kind {
+            ReaderKind::Fetch { .. } => {
+                reader.state = ReaderState::Queued;
+                self.ready.push_back(id);
+            }
+            ReaderKind::Subscription { .. } => {
+                let Some(partition) = self.partitions.get(reader.partition) else { return };
+                let bounds = self.stores[partition.store].store.bounds(partition.slot);
+                let reply = SubscribeReply {
+                    start: offset.0.into(),
+                    log_start: bounds.log_start.0.into(),
+                    high_watermark: partition.high_watermark().0.into(),
+                };
+                self.reply(conn, slot, Reply::Subscribed(reply));
+            }
+        }
+    }
+
+    /// The reply to a subscription has left: from here on frames may.
+    pub(super) fn start_subscription(&mut self, plane: &mut dyn Plane<Message>, conn: ConnId, number: u64) {
+        let Some(connection) = self.connections.get(&conn) else { return };
+        let Some(id) = connection.subscriptions.get(&number).copied() else {
+            // It ended between the two.
+            let (code, text) = deleted();
+            let message = error_message(MessageKind::Data as u16, number, code, &text);
+            return self.send(plane, conn, message);
+        };
+        if let Some(reader) = self.readers.get_mut(&id)
+            && reader.state == ReaderState::Starting
+        {
+            reader.state = ReaderState::Queued;
+            self.ready.push_back(id);
+        }
+    }
+
+    pub(super) fn add_credit(
+        &mut self,
+        plane: &mut dyn Plane<Message>,
+        conn: ConnId,
+        number: u64,
+        bytes: u64,
+    ) {
+        let Some(connection) = self.connections.get(&conn) else { return };
+        // A subscription that has ended may still be given what was on its way.
+        let Some(id) = connection.subscriptions.get(&number).copied() else { return };
+        let Some(Reader { kind: ReaderKind::Subscription { credit, .. }, state, .. }) =
+            self.readers.get_mut(&id)
+        else {
+            return;
+        };
+        if !credit.add(bytes) {
+            let text = format!("subscription {number}: more credit than a subscription may hold");
+            let kind = MessageKind::Credit as u16;
+            let refusal = Nonsense { kind, id: number, code: ErrorCode::TooLarge, text };
+            return self.refuse(plane, conn, &refusal);
+        }
+        if *state == ReaderState::NoCredit && credit.is_open() {
+            self.wake_reader(id);
+        }
+    }
+
+    pub(super) fn unsubscribe(&mut self, conn: ConnId, number: u64) {
+        let Some(connection) = self.connections.get_mut(&conn) else { return };
+        let slot = connection.net.replies.open(MessageKind::Unsubscribe, number, 0, 0);
+        let reply = match connection.subscriptions.get(&number).copied() {
+            Some(id) => {
+                self.remove_reader(id);
+                Reply::Empty
+            }
+            None => {
+                Reply::error(ErrorCode::BadSubscription, format!("there is no subscription {number} here"))
+            }
+        };
+        self.reply(conn, slot, reply);
+    }
+}

@@ -1,0 +1,68 @@
+//! A shard's timers: one timer of the plane, armed for the earliest.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use highwater_runtime::plane::{Instant, Plane, Token};
+
+use super::readers::ReaderId;
+use crate::message::Message;
+
+/// What a timer is for.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub(super) enum Timer {
+    /// Look for connections that take too long.
+    Sweep,
+    /// Let go of what retention does not keep.
+    Retention,
+    /// A fetch has waited long enough.
+    Fetch(ReaderId),
+    /// The time to stop in order is over.
+    Drain,
+}
+
+#[derive(Debug, Default)]
+pub(super) struct Timers {
+    due: BTreeSet<(Instant, Timer)>,
+    armed: Option<Instant>,
+}
+
+impl Timers {
+    pub(super) fn set(&mut self, plane: &mut dyn Plane<Message>, at: Instant, timer: Timer) {
+        self.due.insert((at, timer));
+        self.arm(plane);
+    }
+
+    pub(super) fn set_after(&mut self, plane: &mut dyn Plane<Message>, after: Duration, timer: Timer) {
+        let at = plane.now().after(after);
+        self.set(plane, at, timer);
+    }
+
+    pub(super) fn cancel(&mut self, at: Instant, timer: Timer) {
+        self.due.remove(&(at, timer));
+    }
+
+    /// The plane's timer has come.
+    pub(super) fn on_timer(&mut self) {
+        self.armed = None;
+    }
+
+    /// A timer that is due. To be called until there is none.
+    pub(super) fn pop(&mut self, plane: &mut dyn Plane<Message>) -> Option<Timer> {
+        let (at, timer) = *self.due.first()?;
+        if at > plane.now() {
+            self.arm(plane);
+            return None;
+        }
+        self.due.pop_first();
+        Some(timer)
+    }
+
+    fn arm(&mut self, plane: &mut dyn Plane<Message>) {
+        let Some((first, _)) = self.due.first() else { return };
+        if self.armed.is_none_or(|armed| *first < armed) {
+            self.armed = Some(*first);
+            plane.set_timer(*first, Token(0));
+        }
+    }
+}

@@ -1,0 +1,60 @@
+//! A whole broker on the real runtime, over real sockets.
+
+mod common;
+
+use common::{Client, partition, start, stop, try_start};
+use highwater_engine::HostKind;
+use highwater_protocol::error::ErrorCode;
+
+#[test]
+fn topics_are_created_once_found_again_after_a_restart_and_deleted() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let broker = start(dir.path(), 1, HostKind::Thread);
+    let mut client = Client::connect(broker.native_addr());
+    let id = client.created("orders", 3, &[("retention.ms", "1000")]);
+    assert_eq!(client.create_topic("orders", 1, &[]).err().0, ErrorCode::TopicExists);
+    assert_eq!(client.create_topic("or ders", 1, &[]).err().0, ErrorCode::InvalidTopicName);
+    assert_eq!(client.create_topic("t", 0, &[]).err().0, ErrorCode::InvalidArgument);
+    assert_eq!(client.create_topic("t", 1, &[("no.such", "1")]).err().0, ErrorCode::InvalidConfig);
+    stop(broker);
+
+    let broker = start(dir.path(), 2, HostKind::Glommio);
+    let mut client = Client::connect(broker.native_addr());
+    let metadata = client.metadata();
+    assert_eq!(metadata.topics.len(), 1);
+    assert_eq!((metadata.topics[0].id, metadata.topics[0].partitions.len()), (id, 3));
+    let described = client.describe("orders");
+    assert!(described.configs.contains(&("retention.ms".into(), "1000".into(), true)));
+    client.delete_topic("orders").ok();
+    assert_eq!(client.delete_topic("orders").err().0, ErrorCode::UnknownTopic);
+    assert_ne!(client.created("orders", 2, &[]), id, "another topic, although it has the name");
+    stop(broker);
+}
+
+#[test]
+fn a_second_broker_on_the_directory_is_refused() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let broker = start(dir.path(), 1, HostKind::Thread);
+    let error = try_start(dir.path(), 1, HostKind::Thread).expect_err("refused");
+    assert_eq!(error.exit_code(), 73);
+    drop(broker);
+    drop(start(dir.path(), 1, HostKind::Thread));
+}
+
+#[test]
+fn connections_live_on_the_shard_they_name() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let broker = start(dir.path(), 2, HostKind::Glommio);
+    for shard in [0, 1, 1, 0] {
+        let client = Client::connect_to(broker.native_addr(), Some(shard));
+        assert_eq!((client.hello.shard.0, client.hello.shards), (shard, 2));
+    }
+    let mut client = Client::connect_to(broker.native_addr(), Some(1));
+    let topic = client.created("t", 2, &[]);
+    let metadata = client.metadata();
+    for info in &metadata.topics[0].partitions {
+        let refused = client.produce(partition(topic, info.index.0), &["x"]);
+        assert_eq!(refused.error == Some(ErrorCode::WrongShard), info.shard.0 != 1);
+    }
+    stop(broker);
+}
