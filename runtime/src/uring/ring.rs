@@ -7,7 +7,7 @@ use std::sync::atomic::{Ordering, fence};
 use std::time::Duration;
 
 use io_uring::squeue::Flags;
-use io_uring::{IoUring, cqueue, squeue, types};
+use io_uring::{EnterFlags, IoUring, cqueue, squeue, types};
 
 use super::limits::COMPLETIONS_PER_SUBMISSION;
 use super::token::Op;
@@ -112,13 +112,17 @@ impl Ring {
 
     /// The same, and sleeps until something has completed or this much time has passed.
     pub(super) fn submit_and_wait(&mut self, timeout: Option<Duration>) {
-        let result = match timeout {
-            None => self.uring.submit_and_wait(1),
-            Some(timeout) => {
-                let timespec = types::Timespec::from(timeout);
-                self.uring.submitter().submit_with_args(1, &types::SubmitArgs::new().timespec(&timespec))
-            }
-        };
+        let timespec = timeout.map(types::Timespec::from);
+        let args = types::SubmitArgs::new();
+        let args = timespec.as_ref().map_or(args, |timespec| args.timespec(timespec));
+        let mut flags = EnterFlags::GETEVENTS | EnterFlags::EXT_ARG;
+        if self.uring.params().is_feature_no_iowait() {
+            // A shard that waits for clients is idle, not waiting for a disk, whatever its ring holds.
+            flags |= EnterFlags::NO_IOWAIT;
+        }
+        let queued = self.uring.submission().len() as u32;
+        // SAFETY: the entries are in order (see `push`), and the argument is of the type that the flag announces.
+        let result = unsafe { self.uring.submitter().enter(queued, 1, flags.bits(), Some(&args)) };
         match result {
             Err(e) if e.raw_os_error() == Some(libc::ETIME) => {}
             Err(e) => self.recover(&e),

@@ -92,6 +92,9 @@ impl SendQueue {
     /// Forgets everything, except what is with the kernel.
     pub(super) fn clear(&mut self) {
         self.pieces.truncate(self.in_flight);
+        if self.pieces.is_empty() {
+            self.sent_of_first = 0;
+        }
         self.bytes = self.pieces.iter().map(|piece| piece.bytes().len()).sum::<usize>() - self.sent_of_first;
     }
 }
@@ -165,9 +168,11 @@ mod tests {
         queue.push(Bytes::from(vec![2; 1000]));
         queue.clear();
         assert_eq!(queue.bytes(), 1000);
-        queue.advance(1000);
-        assert!(queue.is_empty());
+        queue.advance(400);
+        assert_eq!(queue.bytes(), 600);
         queue.clear();
         assert!(queue.is_empty());
+        queue.push(Bytes::from_static(b"new"));
+        assert_eq!(taken(&mut queue), [b"new"], "nothing of the old position is left");
     }
 }
