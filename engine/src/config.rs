@@ -10,7 +10,6 @@ pub const NATIVE_PORT_DEFAULT: u16 = 9191;
 
 /// How a broker is to run. [`Default`] is what `highwater start` does without arguments.
 #[derive(Clone, PartialEq, Eq, Debug)]
-#[non_exhaustive]
 pub struct BrokerConfig {
     /// Where the data rests. Created if it is not there.
     pub data_dir: PathBuf,

@@ -1,5 +1,5 @@
 //! A small blocking client, so that the broker's tests depend on no other.
-#![allow(dead_code, reason = "each test uses a part of it")]
+#![allow(dead_code, unreachable_pub, reason = "each test uses a part of it")]
 
 use std::collections::VecDeque;
 use std::io::{Read, Write};
@@ -28,14 +28,15 @@ pub fn try_start(
     cores: u16,
     host: HostKind,
 ) -> Result<Broker, highwater_engine::StartError> {
-    let mut config = BrokerConfig::default();
-    config.data_dir = data_dir.to_owned();
-    config.listen = vec![SocketAddr::from(([127, 0, 0, 1], 0))];
-    config.cores = Some(cores);
-    config.host = host;
-    config.stop_on_signals = false;
-    config.memory_bytes = Some(256 << 20);
-    Broker::start(config)
+    Broker::start(BrokerConfig {
+        data_dir: data_dir.to_owned(),
+        listen: vec![SocketAddr::from(([127, 0, 0, 1], 0))],
+        cores: Some(cores),
+        host,
+        stop_on_signals: false,
+        memory_bytes: Some(256 << 20),
+        ..BrokerConfig::default()
+    })
 }
 
 /// Stops a broker in order.
@@ -238,7 +239,7 @@ pub fn raw(address: SocketAddr) -> TcpStream {
     let stream = TcpStream::connect(address).expect("connected");
     stream.set_nodelay(true).expect("set");
     // Not a wait: what stops a test that would hang for ever.
-    stream.set_read_timeout(Some(Duration::from_secs(60))).expect("set");
+    stream.set_read_timeout(Some(Duration::from_mins(1))).expect("set");
     stream
 }
 
