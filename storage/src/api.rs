@@ -105,19 +105,6 @@ pub enum ProducerCheck {
     Fenced,
 }
 
-/// What a batch says of its producer.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct ProducerStamp {
-    /// The producer; negative for none.
-    pub producer: i64,
-    /// Its epoch.
-    pub epoch: i16,
-    /// Sequence number of the batch's first record.
-    pub base_sequence: i32,
-    /// Records of the batch, minus one.
-    pub last_offset_delta: u32,
-}
-
 /// Where the log of a partition begins and ends.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Bounds {
@@ -182,7 +169,7 @@ pub struct Frames {
 pub enum ReadResult {
     /// At least one batch.
     Frames(Frames),
-    /// Nothing to read yet at this offset.
+    /// Nothing to read yet at this offset. Also what is left of reads when their partition is deleted.
     AtEnd,
     /// The offset is before the log's start or behind its end.
     OutOfRange {

@@ -45,6 +45,12 @@ pub struct PartitionConfig {
     pub segment_bytes: u64,
 }
 
+impl PartitionConfig {
+    /// Nothing is ever let go: what holds for a partition found on disk until its owner says otherwise.
+    pub const KEEP_ALL: Self =
+        Self { retention_ms: None, retention_bytes: None, segment_ms: i64::MAX, segment_bytes: u64::MAX };
+}
+
 impl Default for PartitionConfig {
     /// Kafka's defaults: a week, any size, segments of a week and 1 GiB.
     fn default() -> Self {

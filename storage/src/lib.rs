@@ -12,19 +12,30 @@
 
 #![forbid(unsafe_code)]
 
+mod alloc;
 pub mod api;
+mod cache;
 pub mod config;
+mod examine;
 pub mod expect;
+mod extent;
+mod index;
+mod lay;
 pub mod layout;
 pub mod limits;
+pub mod map;
+mod padding;
+mod partition;
+mod producers;
 pub mod recovery;
 pub mod report;
 pub mod state_log;
 mod store;
+mod tail;
 
 pub use api::{
     AppendError, Appended, Bounds, Cursor, FindOutcome, FindResult, Frames, LogStartError, Payload,
-    ProducerCheck, ProducerStamp, ReadId, ReadOutcome, ReadResult, Slot, StoreEvent, StoreStats,
+    ProducerCheck, ReadId, ReadOutcome, ReadResult, Slot, StoreEvent, StoreStats,
 };
 pub use config::{DurableForm, PartitionConfig, StoreConfig};
 pub use limits::StoreLimits;

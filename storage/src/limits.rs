@@ -33,6 +33,8 @@ pub struct StoreLimits {
     pub store_unacked_bytes_max: u64,
     /// A checkpoint is written every so many bytes appended: what a restart reads again.
     pub checkpoint_bytes: u64,
+    /// Size of each copy of the store's state log while it holds little.
+    pub state_log_bytes: u64,
     /// Small frames are gathered in buffers of this size.
     pub chunk_bytes_max: usize,
     /// Bytes of log between two entries of the sparse index.
@@ -56,6 +58,7 @@ impl Default for StoreLimits {
             unacked_bytes_max: 32 << 20,
             store_unacked_bytes_max: 256 << 20,
             checkpoint_bytes: 64 << 20,
+            state_log_bytes: 256 << 10,
             chunk_bytes_max: 256 << 10,
             index_interval_bytes: 32 << 10,
             read_bytes_max: 1 << 20,
@@ -77,6 +80,7 @@ impl StoreLimits {
             unacked_bytes_max: 96 << 10,
             store_unacked_bytes_max: 256 << 10,
             checkpoint_bytes: 128 << 10,
+            state_log_bytes: 64 << 10,
             chunk_bytes_max: 16 << 10,
             index_interval_bytes: 2 << 10,
             read_bytes_max: 16 << 10,

@@ -1,0 +1,189 @@
+//! The tail cache: frozen chunks, kept as they were written, from which readers at the end of a log are served.
+//!
+//! The chunks of a partition are a contiguous end of its log. Over the store's budget the oldest of all goes first, whichever
+//! partition it belongs to, but never one that is not durable: it is the only copy.
+
+use std::collections::VecDeque;
+
+use bytes::Bytes;
+use highwater_protocol::ids::{Incarnation, Offset};
+
+use crate::api::Slot;
+use crate::tail::Frozen;
+
+/// A frozen piece of an extent.
+#[derive(Clone, Debug)]
+pub(crate) struct Chunk {
+    id: u64,
+    pub(crate) incarnation: Incarnation,
+    /// Position of the first byte of `buf`.
+    pub(crate) base: u32,
+    /// Positions of its frames: those that lie wholly in `buf`.
+    pub(crate) from: u32,
+    pub(crate) to: u32,
+    /// Where the last frame that is not padding ends.
+    pub(crate) data_end: u32,
+    pub(crate) base_offset: Offset,
+    pub(crate) next_offset: Offset,
+    pub(crate) buf: Bytes,
+}
+
+impl Chunk {
+    pub(crate) fn new(incarnation: Incarnation, frozen: &Frozen, next_offset: Offset) -> Self {
+        assert!(frozen.base <= frozen.from && frozen.from <= frozen.data_end && frozen.data_end <= frozen.to);
+        Self {
+            id: 0,
+            incarnation,
+            base: frozen.base,
+            from: frozen.from,
+            to: frozen.to,
+            data_end: frozen.data_end,
+            base_offset: frozen.from_offset,
+            next_offset,
+            buf: frozen.buf.clone(),
+        }
+    }
+
+    /// The bytes between two positions.
+    pub(crate) fn slice(&self, from: u32, to: u32) -> Bytes {
+        self.buf.slice((from - self.base) as usize..(to - self.base) as usize)
+    }
+}
+
+/// The chunks of one partition, oldest first, without gaps.
+#[derive(Default, Debug)]
+pub(crate) struct Chunks {
+    chunks: VecDeque<Chunk>,
+}
+
+impl Chunks {
+    /// The chunk that holds the frame of this offset, by its number.
+    pub(crate) fn find(&self, offset: Offset) -> Option<usize> {
+        let first = self.chunks.front()?;
+        if offset < first.base_offset {
+            return None;
+        }
+        let at = self.chunks.partition_point(|chunk| chunk.next_offset <= offset);
+        (at < self.chunks.len()).then_some(at)
+    }
+
+    /// The chunk that holds the frame at this position.
+    pub(crate) fn at_position(&self, incarnation: Incarnation, position: u32) -> Option<&Chunk> {
+        let at =
+            self.chunks.partition_point(|chunk| (chunk.incarnation, chunk.to) <= (incarnation, position));
+        let chunk = self.chunks.get(at)?;
+        (chunk.incarnation == incarnation && chunk.from <= position).then_some(chunk)
+    }
+
+    pub(crate) fn get(&self, at: usize) -> Option<&Chunk> {
+        self.chunks.get(at)
+    }
+
+    fn bytes(&self) -> u64 {
+        self.chunks.iter().map(|chunk| chunk.buf.len() as u64).sum()
+    }
+}
+
+/// The order in which chunks were frozen, and the sum of their sizes.
+#[derive(Default, Debug)]
+pub(crate) struct CacheBudget {
+    queue: VecDeque<(Slot, u64)>,
+    bytes: u64,
+    next_id: u64,
+    live: usize,
+}
+
+/// Entries of the queue that may stand for nothing before it is cleaned up.
+const STALE_ENTRIES_MAX: usize = 1024;
+
+impl CacheBudget {
+    /// Adds a chunk behind the others of its partition. If it holds everything that the last one does, it replaces it.
+    pub(crate) fn push(&mut self, slot: Slot, chunks: &mut Chunks, mut chunk: Chunk) {
+        self.bytes += chunk.buf.len() as u64;
+        if let Some(last) = chunks.chunks.back_mut() {
+            let contiguous =
+                last.incarnation < chunk.incarnation || last.to == chunk.from || last.from == chunk.from;
+            assert!(
+                contiguous && last.next_offset >= chunk.base_offset,
+                "chunks are a contiguous end of the log"
+            );
+            if last.incarnation == chunk.incarnation && last.from >= chunk.from {
+                self.bytes -= last.buf.len() as u64;
+                chunk.id = last.id;
+                *last = chunk;
+                return;
+            }
+        }
+        chunk.id = self.next_id;
+        self.next_id += 1;
+        self.live += 1;
+        self.queue.push_back((slot, chunk.id));
+        chunks.chunks.push_back(chunk);
+    }
+
+    pub(crate) fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    /// The partition whose chunk is the oldest of all.
+    pub(crate) fn oldest(&self) -> Option<(Slot, u64)> {
+        self.queue.front().copied()
+    }
+
+    /// Takes the oldest entry off the queue, and its chunk if it is still there. `false`, with nothing changed, if it may not go.
+    pub(crate) fn evict(
+        &mut self,
+        chunks: Option<&mut Chunks>,
+        is_durable: impl FnOnce(&Chunk) -> bool,
+    ) -> bool {
+        let Some((_, id)) = self.queue.front().copied() else { return false };
+        if let Some(chunks) = chunks
+            && let Some(first) = chunks.chunks.front()
+            && first.id == id
+        {
+            if !is_durable(first) {
+                return false;
+            }
+            self.drop_front(chunks);
+        }
+        self.queue.pop_front();
+        true
+    }
+
+    /// Drops the chunks of extents that are freed: all below this life.
+    pub(crate) fn drop_below(&mut self, chunks: &mut Chunks, incarnation: Incarnation) {
+        while chunks.chunks.front().is_some_and(|chunk| chunk.incarnation < incarnation) {
+            self.drop_front(chunks);
+        }
+    }
+
+    /// Drops all chunks of a partition.
+    pub(crate) fn drop_all(&mut self, chunks: &mut Chunks) {
+        self.bytes -= chunks.bytes();
+        self.live -= chunks.chunks.len();
+        chunks.chunks.clear();
+    }
+
+    /// Whether so many entries of the queue stand for nothing that it should be cleaned up.
+    pub(crate) fn wants_cleaning(&self) -> bool {
+        self.queue.len() > 2 * self.live + STALE_ENTRIES_MAX
+    }
+
+    /// Keeps the entries for which this is true.
+    pub(crate) fn clean(&mut self, is_live: impl Fn(Slot, u64) -> bool) {
+        self.queue.retain(|(slot, id)| is_live(*slot, *id));
+    }
+
+    fn drop_front(&mut self, chunks: &mut Chunks) {
+        let chunk = chunks.chunks.pop_front().expect("the caller looked");
+        self.bytes -= chunk.buf.len() as u64;
+        self.live -= 1;
+    }
+}
+
+impl Chunks {
+    /// Whether a chunk of this number is here.
+    pub(crate) fn holds(&self, id: u64) -> bool {
+        self.chunks.binary_search_by_key(&id, |chunk| chunk.id).is_ok()
+    }
+}

@@ -1,0 +1,252 @@
+//! Looking through bytes of an extent for what a reader wants. Pure: the store brings the bytes, piece by piece.
+//!
+//! Frames from disk are checked, every bit of those that are given away. A frame that is bad ends a result; at the head of one it
+//! is reported with the next offset that can be read, which is looked for frame by frame, never guessed.
+
+use bytes::Bytes;
+use highwater_protocol::batch::{BATCH_HEADER_BYTES, BatchHeader};
+use highwater_protocol::frame::{
+    FRAME_ALIGN, FRAME_HEADER_BYTES, FRAME_MAGIC, Frame, FrameError, FrameHeader, FrameKind,
+};
+use highwater_protocol::ids::{Incarnation, Offset, Timestamp};
+
+use crate::index::Entry;
+
+/// What a reader looks for.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Goal {
+    /// Whole frames from an offset on.
+    Frames { max_bytes: usize, up_to: Offset },
+    /// The first record at or after a time.
+    Time { at: Timestamp, log_start: Offset },
+}
+
+/// Where a reader is.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Scout {
+    /// Frames that end at or before this offset are passed over.
+    pub(crate) offset: Offset,
+    /// Where the next frame begins; when searching, where the next one may begin.
+    pub(crate) position: u32,
+    /// The frame that was expected is bad: looking for the next one that is not.
+    pub(crate) searching: bool,
+    /// Largest timestamp of the extent's batches in front, if it is known.
+    pub(crate) max_timestamp: Option<i64>,
+}
+
+/// Bytes of an extent.
+pub(crate) struct View<'a> {
+    pub(crate) bytes: &'a Bytes,
+    /// Position of the first byte.
+    pub(crate) from: u32,
+    /// No frame behind this position is to be read.
+    pub(crate) limit: u32,
+    pub(crate) incarnation: Incarnation,
+    pub(crate) tag: u32,
+}
+
+/// What came of it.
+#[derive(Debug)]
+pub(crate) enum Step {
+    /// Whole frames.
+    Frames { bytes: Bytes, next: Offset, frame_bytes_max: u32 },
+    /// A record.
+    Record(Offset, Timestamp),
+    /// The next frame is behind what may be read.
+    End,
+    /// More bytes are needed, from the scout's position on, at least this many. `behind`: the offset behind the frame that is there, if
+    /// its header could be read.
+    More { bytes: usize, behind: Option<Offset> },
+    /// The extent has no more frames.
+    EndOfExtent,
+    /// What is at the scout's offset cannot be read.
+    Damaged { resume_at: Offset },
+    /// The search for the next frame found that nothing is missing.
+    Again,
+}
+
+/// Frames found so far: from one position to another.
+struct Taken {
+    from: u32,
+    to: u32,
+    next: Offset,
+    frame_bytes_max: u32,
+}
+
+impl View<'_> {
+    fn end(&self) -> u32 {
+        self.limit.min(self.from + self.bytes.len() as u32)
+    }
+
+    fn at(&self, position: u32) -> &[u8] {
+        let (from, to) = (position - self.from, self.end() - self.from);
+        self.bytes.get(from as usize..to as usize).unwrap_or_default()
+    }
+
+    /// The header at this position, if it is one of this extent's.
+    fn header(&self, position: u32) -> Result<(&FrameHeader, FrameKind), FrameError> {
+        let (header, kind) = FrameHeader::parse(self.at(position))?;
+        let ours = header.incarnation.get() == self.incarnation.0 && header.partition_tag.get() == self.tag;
+        let fits = header.frame_bytes() <= (self.limit - position) as usize;
+        if ours && fits { Ok((header, kind)) } else { Err(FrameError::HeaderChecksum) }
+    }
+}
+
+/// Looks through `view` from the scout's position on, which lies in it or at its end, and moves the scout. `note` is told of frames passed.
+pub(crate) fn examine(goal: &Goal, scout: &mut Scout, view: &View<'_>, note: &mut dyn FnMut(Entry)) -> Step {
+    if scout.searching {
+        return search(scout, view);
+    }
+    let mut taken: Option<Taken> = None;
+    let step = walk(goal, scout, view, note, &mut taken);
+    match taken {
+        Some(taken) => Step::Frames {
+            bytes: view.bytes.slice((taken.from - view.from) as usize..(taken.to - view.from) as usize),
+            next: taken.next,
+            frame_bytes_max: taken.frame_bytes_max,
+        },
+        None => step,
+    }
+}
+
+/// Walks until there is something to say. What was taken by then counts first.
+fn walk(
+    goal: &Goal,
+    scout: &mut Scout,
+    view: &View<'_>,
+    note: &mut dyn FnMut(Entry),
+    taken: &mut Option<Taken>,
+) -> Step {
+    loop {
+        let position = scout.position;
+        if position >= view.limit {
+            return Step::EndOfExtent;
+        }
+        let bytes = view.at(position);
+        let (header, kind) = match view.header(position) {
+            Ok(found) => found,
+            Err(FrameError::Truncated { .. }) if view.end() < view.limit => {
+                return Step::More { bytes: FRAME_HEADER_BYTES, behind: None };
+            }
+            Err(_) if taken.is_some() => return Step::End,
+            Err(_) => {
+                scout.searching = true;
+                scout.position += FRAME_ALIGN as u32;
+                return search(scout, view);
+            }
+        };
+        let whole = header.frame_bytes();
+        let (base, behind) = (Offset(header.base_offset.get()), Offset(header.next_offset()));
+        if kind != FrameKind::Batch {
+            if taken.is_some() && Frame::checked(bytes).is_err() {
+                return Step::End;
+            }
+            scout.position += whole as u32;
+            continue;
+        }
+        if behind > scout.offset && base > scout.offset {
+            return Step::Damaged { resume_at: base };
+        }
+        if let Some(max_timestamp_before) = scout.max_timestamp {
+            note(Entry { position, offset: base, max_timestamp_before });
+        }
+        let batch_header = bytes.get(FRAME_HEADER_BYTES..).and_then(|batch| BatchHeader::parse(batch).ok());
+        let max_timestamp = batch_header.map(|header| header.max_timestamp.get());
+        let wanted = behind > scout.offset
+            && match goal {
+                Goal::Frames { max_bytes, up_to } => {
+                    let full = taken.as_ref().is_some_and(|t| (t.to - t.from) as usize + whole > *max_bytes);
+                    if behind > *up_to || full {
+                        return Step::End;
+                    }
+                    true
+                }
+                Goal::Time { at, .. } => match max_timestamp {
+                    Some(max_timestamp) => max_timestamp >= at.0,
+                    None if bytes.len() < FRAME_HEADER_BYTES + BATCH_HEADER_BYTES
+                        && view.end() < view.limit =>
+                    {
+                        let bytes = FRAME_HEADER_BYTES + BATCH_HEADER_BYTES;
+                        return Step::More { bytes, behind: Some(behind) };
+                    }
+                    None => return Step::Damaged { resume_at: behind },
+                },
+            };
+        if wanted {
+            if bytes.len() < whole {
+                return Step::More { bytes: whole, behind: Some(behind) };
+            }
+            let Ok(frame) = Frame::checked(bytes) else {
+                return Step::Damaged { resume_at: behind };
+            };
+            match goal {
+                Goal::Frames { .. } => {
+                    let t = taken.get_or_insert(Taken {
+                        from: position,
+                        to: position,
+                        next: base,
+                        frame_bytes_max: 0,
+                    });
+                    t.to = position + whole as u32;
+                    t.next = behind;
+                    t.frame_bytes_max = t.frame_bytes_max.max(whole as u32);
+                }
+                Goal::Time { at, log_start } => match first_record(&frame, *at, *log_start) {
+                    Ok(Some((offset, timestamp))) => return Step::Record(offset, timestamp),
+                    Ok(None) => {}
+                    Err(_) => return Step::Damaged { resume_at: behind },
+                },
+            }
+        }
+        scout.offset = scout.offset.max(behind);
+        scout.position += whole as u32;
+        scout.max_timestamp = match (scout.max_timestamp, max_timestamp) {
+            (Some(before), Some(here)) => Some(before.max(here)),
+            _ => None,
+        };
+    }
+}
+
+/// The first record of a batch that is late enough. Decompression is bounded by the protocol's limit.
+fn first_record(
+    frame: &Frame<'_>,
+    at: Timestamp,
+    log_start: Offset,
+) -> Result<Option<(Offset, Timestamp)>, highwater_protocol::batch::BatchError> {
+    let Some(batch) = frame.batch() else { return Ok(None) };
+    let mut scratch = Vec::new();
+    for record in batch.records(&mut scratch)? {
+        let record = record?;
+        if record.timestamp >= at && record.offset >= log_start {
+            return Ok(Some((record.offset, record.timestamp)));
+        }
+    }
+    Ok(None)
+}
+
+/// Looks for the next frame header at every place where one can be.
+fn search(scout: &mut Scout, view: &View<'_>) -> Step {
+    scout.max_timestamp = None;
+    while scout.position + FRAME_HEADER_BYTES as u32 <= view.end() {
+        let bytes = view.at(scout.position);
+        if bytes[4..6] == FRAME_MAGIC.to_le_bytes()
+            && let Ok((header, _)) = view.header(scout.position)
+        {
+            let base = Offset(header.base_offset.get());
+            if base == scout.offset {
+                scout.searching = false;
+                return Step::Again;
+            }
+            if base > scout.offset {
+                return Step::Damaged { resume_at: base };
+            }
+        }
+        scout.position += FRAME_ALIGN as u32;
+    }
+    if view.end() < view.limit {
+        Step::More { bytes: FRAME_HEADER_BYTES, behind: None }
+    } else {
+        scout.position = view.limit;
+        Step::EndOfExtent
+    }
+}

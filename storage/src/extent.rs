@@ -1,0 +1,125 @@
+//! One extent of a partition's log, as the store knows it in memory.
+
+use highwater_protocol::frame::FRAME_HEADER_BYTES;
+use highwater_protocol::ids::{Incarnation, LeaderEpoch, LogIndex, Offset};
+
+use crate::expect::Mark;
+use crate::index::{Entry, SparseIndex};
+use crate::layout::{EXTENT_HEADER_BYTES, Place};
+use crate::state_log::Seq;
+
+/// Position of an extent's first frame.
+pub(crate) const FIRST_POSITION: u32 = EXTENT_HEADER_BYTES as u32;
+
+/// Stands for "no batch yet" where a largest timestamp is kept.
+pub(crate) const NO_TIMESTAMP: i64 = i64::MIN;
+
+/// One extent. Invariant: `base_* <= end_*`, and only the last extent of a partition is not sealed.
+#[derive(Debug)]
+pub(crate) struct Extent {
+    pub(crate) incarnation: Incarnation,
+    pub(crate) log2_bytes: u8,
+    /// Not known yet while the store waits for a new slab.
+    pub(crate) place: Option<Place>,
+    pub(crate) base_index: LogIndex,
+    pub(crate) base_offset: Offset,
+    pub(crate) leader_epoch: LeaderEpoch,
+    /// By the broker's clock.
+    pub(crate) created_ms: i64,
+    /// Where the next frame goes; when sealed, where the last one ends.
+    pub(crate) end: u32,
+    pub(crate) end_index: LogIndex,
+    pub(crate) end_offset: Offset,
+    pub(crate) sealed: bool,
+    /// The map of the store says so too.
+    pub(crate) seal_recorded: bool,
+    pub(crate) max_timestamp: i64,
+    /// The record of its allocation in the map: no frame in it is durable before that is.
+    pub(crate) map_seq: Option<Seq>,
+    /// Its header block has been handed to the disk.
+    pub(crate) header_written: bool,
+    pub(crate) index: SparseIndex,
+}
+
+impl Extent {
+    /// An extent without frames.
+    pub(crate) fn new(
+        incarnation: Incarnation,
+        log2_bytes: u8,
+        index: LogIndex,
+        offset: Offset,
+        leader_epoch: LeaderEpoch,
+        created_ms: i64,
+    ) -> Self {
+        Self {
+            incarnation,
+            log2_bytes,
+            place: None,
+            base_index: index,
+            base_offset: offset,
+            leader_epoch,
+            created_ms,
+            end: FIRST_POSITION,
+            end_index: index,
+            end_offset: offset,
+            sealed: false,
+            seal_recorded: false,
+            max_timestamp: NO_TIMESTAMP,
+            map_seq: None,
+            header_written: false,
+            index: SparseIndex::default(),
+        }
+    }
+
+    pub(crate) fn bytes(&self) -> u32 {
+        1 << self.log2_bytes
+    }
+
+    /// Bytes of frames in it.
+    pub(crate) fn used_bytes(&self) -> u32 {
+        self.end - FIRST_POSITION
+    }
+
+    pub(crate) fn room(&self) -> usize {
+        (self.bytes() - self.end) as usize
+    }
+
+    pub(crate) fn has_frames(&self) -> bool {
+        self.end > FIRST_POSITION
+    }
+
+    /// Behind its last frame.
+    pub(crate) fn end_mark(&self) -> Mark {
+        Mark {
+            incarnation: self.incarnation,
+            position: self.end,
+            index: self.end_index,
+            offset: self.end_offset,
+        }
+    }
+
+    /// Notes a frame that begins here, in front of which `max_timestamp` is the largest.
+    pub(crate) fn note_index(&mut self, position: u32, offset: Offset, interval_bytes: u32) {
+        let entry = Entry { position, offset, max_timestamp_before: self.max_timestamp };
+        self.note_entry(entry, interval_bytes);
+    }
+
+    /// Notes a frame that a reader passed.
+    pub(crate) fn note_entry(&mut self, entry: Entry, interval_bytes: u32) {
+        let interval = SparseIndex::interval(self.bytes(), interval_bytes);
+        self.index.note(entry, interval);
+    }
+
+    /// Moves the end behind a frame that takes this many bytes.
+    pub(crate) fn advance(&mut self, bytes: usize, next_index: LogIndex, next_offset: Offset) {
+        assert!(!self.sealed, "no frame goes into a sealed extent");
+        assert!(bytes <= self.room(), "a frame never crosses an extent");
+        assert!(next_index >= self.end_index && next_offset >= self.end_offset);
+        self.end += bytes as u32;
+        self.end_index = next_index;
+        self.end_offset = next_offset;
+        if self.room() < FRAME_HEADER_BYTES {
+            self.sealed = true;
+        }
+    }
+}

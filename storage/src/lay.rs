@@ -1,0 +1,212 @@
+//! How frames are laid into an extent.
+//!
+//! - Small frames are packed back to back in the tail. When the tail's buffer has grown to its limit it is padded to a page
+//!   boundary and the next frame begins a new one.
+//! - A bulk frame begins on a page boundary and the frame behind it too, so its pages are written as they came.
+//! - A gap is a padding frame; see [`padding_bytes`].
+
+use highwater_protocol::batch::{self, BatchHeader};
+use highwater_protocol::frame::{FRAME_HEADER_BYTES, frame_bytes, write_batch_frame, write_padding};
+use highwater_protocol::ids::{LeaderEpoch, LogIndex, Offset};
+use highwater_runtime::buf::AlignedBuf;
+
+use crate::api::Appended;
+use crate::cache::{CacheBudget, Chunk};
+use crate::layout::PAGE_BYTES;
+use crate::limits::StoreLimits;
+use crate::padding::padding_bytes;
+use crate::partition::{Partition, Piece};
+use crate::producers::ProducerStamp;
+use crate::tail::{Frozen, Tail};
+
+/// How a frame is to lie.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Lie {
+    /// Behind the last one.
+    Packed,
+    /// In pages of its own.
+    OwnPages,
+}
+
+/// What laying frames needs of the store.
+pub(crate) struct Bench<'a> {
+    pub(crate) limits: &'a StoreLimits,
+    pub(crate) budget: &'a mut CacheBudget,
+    pub(crate) wall_ms: i64,
+}
+
+impl Partition {
+    /// Whether the active extent takes a frame of this size.
+    pub(crate) fn fits(&self, limits: &StoreLimits, frame_bytes: usize, lie: Lie) -> bool {
+        let gap = if self.must_split(limits, frame_bytes, lie) {
+            self.tail.as_ref().map_or(0, |tail| padding_bytes(tail.position() as usize))
+        } else {
+            0
+        };
+        self.active().is_some_and(|active| gap + frame_bytes <= active.room())
+    }
+
+    /// Whether the tail has to end in front of a frame of this size.
+    fn must_split(&self, limits: &StoreLimits, frame_bytes: usize, lie: Lie) -> bool {
+        self.tail.as_ref().is_some_and(|tail| {
+            let full = tail.is_fresh() && tail.filled() + frame_bytes > limits.chunk_bytes_max;
+            full || lie == Lie::OwnPages
+        })
+    }
+
+    /// Adds a batch to the tail. It fits.
+    pub(crate) fn push_small(
+        &mut self,
+        bench: &mut Bench<'_>,
+        bytes: &[u8],
+        header: &BatchHeader,
+        epoch: LeaderEpoch,
+    ) -> Appended {
+        let frame_bytes = frame_bytes(bytes.len());
+        self.split_tail(bench, frame_bytes, Lie::Packed, epoch);
+        let (place, offset) = (self.place(epoch), self.append_offset);
+        self.tail_with_room(bench.limits, frame_bytes).push_batch(place, bytes, offset, epoch);
+        self.note_batch(bench, frame_bytes, header, epoch)
+    }
+
+    /// Adds a frame without payload or offset to the tail. It fits.
+    pub(crate) fn push_epoch_start(&mut self, bench: &mut Bench<'_>, epoch: LeaderEpoch) -> LogIndex {
+        let frame_bytes = frame_bytes(0);
+        self.split_tail(bench, frame_bytes, Lie::Packed, epoch);
+        let (place, offset) = (self.place(epoch), self.append_offset);
+        self.tail_with_room(bench.limits, frame_bytes).push_epoch_start(place, offset, epoch);
+        let index = self.append_index;
+        self.last_epoch = Some(epoch);
+        self.advance_append(frame_bytes, index.next(), self.append_offset);
+        index
+    }
+
+    /// Adds a batch in pages of its own, whose first bytes are the frame header's. It fits.
+    pub(crate) fn push_bulk(
+        &mut self,
+        bench: &mut Bench<'_>,
+        mut pages: AlignedBuf,
+        header: &BatchHeader,
+        epoch: LeaderEpoch,
+    ) -> Appended {
+        let batch_bytes = header.batch_bytes();
+        let frame_bytes = frame_bytes(batch_bytes);
+        self.split_tail(bench, frame_bytes, Lie::OwnPages, epoch);
+        assert!(self.tail.is_none());
+        let active = self.active().expect("the frame fits");
+        let (base, room) = (active.end, active.room());
+        assert!((base as usize).is_multiple_of(PAGE_BYTES), "pages of its own begin at a page");
+        let gap = padding_bytes(frame_bytes);
+        // At the very end of an extent there may be no room for a padding frame: then nothing fits behind, and none is needed.
+        let gap = if frame_bytes + gap <= room { gap } else { 0 };
+        let whole = (frame_bytes + gap).next_multiple_of(PAGE_BYTES);
+        pages.grow(whole);
+        pages.truncate(whole);
+
+        let from_offset = self.append_offset;
+        batch::stamp(&mut pages[FRAME_HEADER_BYTES..FRAME_HEADER_BYTES + batch_bytes], from_offset, epoch);
+        write_batch_frame(&mut pages[..frame_bytes], self.place(epoch));
+        pages[frame_bytes..].fill(0);
+        let appended = self.note_batch(bench, frame_bytes, header, epoch);
+        if gap > 0 {
+            let place = self.place(epoch);
+            write_padding(&mut pages[frame_bytes..frame_bytes + gap], place, self.append_offset, epoch);
+            self.advance_append(gap, self.append_index, self.append_offset);
+        }
+        let frozen = Frozen {
+            buf: pages.freeze(),
+            base,
+            from: base,
+            from_offset,
+            to: base + (frame_bytes + gap) as u32,
+            data_end: base + frame_bytes as u32,
+            fresh_bytes: (frame_bytes + gap) as u64,
+        };
+        self.enqueue(bench.budget, &frozen);
+        appended
+    }
+
+    /// Freezes what the tail holds and queues it. With `carry`, the tail goes on behind it in the same page.
+    pub(crate) fn freeze_tail(&mut self, budget: &mut CacheBudget, carry: bool) {
+        let Some(tail) = self.tail.take() else { return };
+        if !tail.is_fresh() {
+            // Everything in it is on disk or on its way.
+            self.tail = carry.then_some(tail);
+            return;
+        }
+        let (frozen, next) = tail.freeze(self.append_offset, carry);
+        self.tail = next;
+        self.tail_bytes_last = frozen.buf.len();
+        self.enqueue(budget, &frozen);
+    }
+
+    fn enqueue(&mut self, budget: &mut CacheBudget, frozen: &Frozen) {
+        let extent = self.extents.back().expect("frozen frames lie in an extent");
+        let end = extent.end_mark();
+        assert!(frozen.to == end.position, "what is frozen ends where the log ends");
+        let chunk = Chunk::new(extent.incarnation, frozen, end.offset);
+        self.queue.push_back(Piece {
+            incarnation: extent.incarnation,
+            from: frozen.base,
+            data: frozen.buf.clone(),
+            end,
+            frame_bytes: frozen.fresh_bytes,
+        });
+        budget.push(self.slot, &mut self.chunks, chunk);
+    }
+
+    /// Ends the tail in front of a frame that does not go into it.
+    fn split_tail(&mut self, bench: &mut Bench<'_>, frame_bytes: usize, lie: Lie, epoch: LeaderEpoch) {
+        if !self.must_split(bench.limits, frame_bytes, lie) {
+            return;
+        }
+        let (place, offset) = (self.place(epoch), self.append_offset);
+        let tail = self.tail.as_mut().expect("there is a tail to split");
+        let gap = padding_bytes(tail.position() as usize);
+        if gap > 0 {
+            tail.reserve(gap, 0);
+            tail.push_padding(gap, place, offset, epoch);
+            self.advance_append(gap, self.append_index, self.append_offset);
+        }
+        self.freeze_tail(bench.budget, false);
+    }
+
+    fn tail_with_room(&mut self, limits: &StoreLimits, frame_bytes: usize) -> &mut Tail {
+        let active = self.active().expect("the frame fits");
+        let (position, offset) = (active.end, self.append_offset);
+        // As large as the last one, or twice what is there: buffers double until they fit what a round brings.
+        let have = self.tail.as_ref().map_or(0, Tail::buffer_bytes);
+        let target = self.tail_bytes_last.max(2 * have).next_power_of_two().min(limits.chunk_bytes_max);
+        let tail = self.tail.get_or_insert_with(|| Tail::new(position, offset, frame_bytes.max(target)));
+        assert!(tail.position() == position, "the tail ends where the log ends");
+        tail.reserve(frame_bytes, target);
+        tail
+    }
+
+    fn note_batch(
+        &mut self,
+        bench: &Bench<'_>,
+        frame_bytes: usize,
+        header: &BatchHeader,
+        epoch: LeaderEpoch,
+    ) -> Appended {
+        let (index, base_offset) = (self.append_index, self.append_offset);
+        let next_offset = base_offset.plus(i64::from(header.last_offset_delta.get()) + 1);
+        let timestamp = header.max_timestamp.get();
+        let active = self.extents.back_mut().expect("the frame fits");
+        active.note_index(active.end, base_offset, bench.limits.index_interval_bytes);
+        active.max_timestamp = active.max_timestamp.max(timestamp);
+        let stamp = ProducerStamp::of(header);
+        self.producers.note(&stamp, base_offset, timestamp, bench.wall_ms, bench.limits.producers_max);
+        self.last_epoch = Some(epoch);
+        self.advance_append(frame_bytes, index.next(), next_offset);
+        Appended { index, base_offset, next_offset }
+    }
+
+    fn advance_append(&mut self, frame_bytes: usize, next_index: LogIndex, next_offset: Offset) {
+        self.extents.back_mut().expect("the frame fits").advance(frame_bytes, next_index, next_offset);
+        self.append_index = next_index;
+        self.append_offset = next_offset;
+        self.unacked_bytes += frame_bytes as u64;
+    }
+}

@@ -1,0 +1,243 @@
+//! One partition's log in memory: its extents, its tail, and what is on its way to the disk.
+//!
+//! ```text
+//!  extents:  [sealed][sealed][.........active..........]
+//!                                 ^durable    ^queued     ^append end
+//!  cache:          ----------------------------
+//!  flights:                       ------------             (handed to the disk, in order)
+//!  queue:                                     ----         (frozen, waits for a round)
+//!  tail:                                          ----     (still being filled)
+//! ```
+//!
+//! Invariant: `durable <= append end`; what is between them is contiguous and in memory: in flights, queue and tail, in this order.
+//!
+//! Invariant: two writes that overlap are never in flight together. They can only share the page where one ends and the next
+//! goes on; the second waits.
+
+use std::collections::VecDeque;
+
+use bytes::Bytes;
+use highwater_protocol::frame::FramePlace;
+use highwater_protocol::ids::{Incarnation, LeaderEpoch, LogIndex, Offset, TopicPartition};
+
+use crate::api::{Bounds, Slot};
+use crate::cache::Chunks;
+use crate::config::PartitionConfig;
+use crate::expect::Mark;
+use crate::extent::Extent;
+use crate::map::CheckpointEntry;
+use crate::producers::Producers;
+use crate::state_log::Seq;
+use crate::tail::Tail;
+
+/// A frozen part of the log that waits for a commit round. Whole pages.
+#[derive(Debug)]
+pub(crate) struct Piece {
+    pub(crate) incarnation: Incarnation,
+    pub(crate) from: u32,
+    pub(crate) data: Bytes,
+    /// Behind its last frame.
+    pub(crate) end: Mark,
+    /// Bytes of frames that become durable with it.
+    pub(crate) frame_bytes: u64,
+}
+
+/// A part of the log that the disk has been given.
+#[derive(Debug)]
+pub(crate) struct Flight {
+    pub(crate) incarnation: Incarnation,
+    /// Behind its last page.
+    pub(crate) to: u32,
+    pub(crate) end: Mark,
+    pub(crate) frame_bytes: u64,
+    pub(crate) writes_left: u32,
+    pub(crate) durable: bool,
+}
+
+/// One partition.
+#[derive(Debug)]
+pub(crate) struct Partition {
+    pub(crate) slot: Slot,
+    pub(crate) tp: TopicPartition,
+    pub(crate) tag: u32,
+    pub(crate) config: PartitionConfig,
+    /// Oldest first. Their incarnations rise.
+    pub(crate) extents: VecDeque<Extent>,
+    pub(crate) log_start: Offset,
+    pub(crate) append_index: LogIndex,
+    pub(crate) append_offset: Offset,
+    /// Everything in front of it is on stable storage, and the map knows its extents.
+    pub(crate) durable: Mark,
+    pub(crate) last_epoch: Option<LeaderEpoch>,
+    pub(crate) producers: Producers,
+    pub(crate) tail: Option<Tail>,
+    /// Size of the last tail that left: the next one is likely to be as large.
+    pub(crate) tail_bytes_last: usize,
+    pub(crate) queue: VecDeque<Piece>,
+    pub(crate) flights: VecDeque<Flight>,
+    /// Number of the first flight; they are numbered in order.
+    pub(crate) flight_first: u64,
+    pub(crate) chunks: Chunks,
+    pub(crate) unacked_bytes: u64,
+    /// What the map remembers of it.
+    pub(crate) checkpoint: Option<Box<CheckpointEntry>>,
+    /// Part of the log is damaged: no appends.
+    pub(crate) faulty: bool,
+    pub(crate) deleting: bool,
+    pub(crate) flags: Flags,
+}
+
+/// In which of the store's lists a partition is.
+#[derive(Clone, Copy, Default, Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "each is the membership in one list")]
+pub(crate) struct Flags {
+    /// Has something for a round.
+    pub(crate) dirty: bool,
+    /// Appended to since its last checkpoint.
+    pub(crate) touched: bool,
+    /// A `Durable` event waits to be taken.
+    pub(crate) event: bool,
+    /// Its durable end waits for the map.
+    pub(crate) waits_for_map: bool,
+}
+
+impl Partition {
+    /// A partition without records.
+    pub(crate) fn new(slot: Slot, tp: TopicPartition, config: PartitionConfig) -> Self {
+        let start = Mark { incarnation: Incarnation(0), position: 0, index: LogIndex(0), offset: Offset(0) };
+        Self {
+            slot,
+            tp,
+            tag: tp.tag(),
+            config,
+            extents: VecDeque::new(),
+            log_start: Offset(0),
+            append_index: start.index,
+            append_offset: start.offset,
+            durable: start,
+            last_epoch: None,
+            producers: Producers::default(),
+            tail: None,
+            tail_bytes_last: 0,
+            queue: VecDeque::new(),
+            flights: VecDeque::new(),
+            flight_first: 0,
+            chunks: Chunks::default(),
+            unacked_bytes: 0,
+            checkpoint: None,
+            faulty: false,
+            deleting: false,
+            flags: Flags::default(),
+        }
+    }
+
+    pub(crate) fn bounds(&self) -> Bounds {
+        Bounds {
+            log_start: self.log_start,
+            durable_end: self.durable.offset,
+            append_end: self.append_offset,
+            durable_index: self.durable.index,
+            append_index: self.append_index,
+            bytes: self.extents.iter().map(|extent| u64::from(extent.used_bytes())).sum(),
+            faulty: self.faulty,
+            last_epoch: self.last_epoch,
+        }
+    }
+
+    /// The extent that takes the next frame, if it is not sealed.
+    pub(crate) fn active(&self) -> Option<&Extent> {
+        self.extents.back().filter(|extent| !extent.sealed)
+    }
+
+    /// The number of the extent with this life.
+    pub(crate) fn extent_at(&self, incarnation: Incarnation) -> Option<usize> {
+        self.extents.binary_search_by_key(&incarnation, |extent| extent.incarnation).ok()
+    }
+
+    pub(crate) fn extent(&self, incarnation: Incarnation) -> Option<&Extent> {
+        self.extent_at(incarnation).map(|at| &self.extents[at])
+    }
+
+    pub(crate) fn extent_mut(&mut self, incarnation: Incarnation) -> Option<&mut Extent> {
+        self.extent_at(incarnation).map(|at| &mut self.extents[at])
+    }
+
+    /// How far an extent may be read.
+    pub(crate) fn readable_to(&self, extent: &Extent) -> u32 {
+        match extent.incarnation.cmp(&self.durable.incarnation) {
+            std::cmp::Ordering::Less => extent.end,
+            std::cmp::Ordering::Equal => self.durable.position,
+            std::cmp::Ordering::Greater => crate::extent::FIRST_POSITION,
+        }
+    }
+
+    /// Where the next frame goes, as it says itself.
+    pub(crate) fn place(&self, leader_epoch: LeaderEpoch) -> FramePlace {
+        let active = self.active().expect("an extent takes the frame");
+        assert!(self.last_epoch.is_none_or(|last| last <= leader_epoch), "epochs of leaders never go back");
+        assert!(self.durable.index <= self.append_index, "what is durable has been appended");
+        FramePlace {
+            incarnation: active.incarnation,
+            index: self.append_index,
+            durable_index: self.durable.index,
+            partition_tag: self.tag,
+        }
+    }
+
+    /// Whether something waits for a round.
+    pub(crate) fn has_work(&self) -> bool {
+        !self.queue.is_empty() || self.tail.as_ref().is_some_and(Tail::is_fresh)
+    }
+
+    /// Whether everything appended is durable.
+    pub(crate) fn is_settled(&self) -> bool {
+        !self.has_work() && self.flights.is_empty()
+    }
+
+    /// Whether a write that begins here would overlap one that is in flight.
+    pub(crate) fn overlaps_flight(&self, incarnation: Incarnation, from: u32) -> bool {
+        self.flights
+            .back()
+            .is_some_and(|last| last.writes_left > 0 && last.incarnation == incarnation && last.to > from)
+    }
+
+    /// The flight of this number.
+    pub(crate) fn flight_mut(&mut self, number: u64) -> &mut Flight {
+        let at = usize::try_from(number - self.flight_first).expect("flights are few");
+        &mut self.flights[at]
+    }
+
+    /// Moves the durable end over what has become durable, in order. Tells how many bytes of frames that were.
+    pub(crate) fn advance_durable(&mut self, map_durable: Seq) -> u64 {
+        let mut bytes = 0;
+        self.flags.waits_for_map = false;
+        while let Some(flight) = self.flights.front() {
+            if !flight.durable {
+                break;
+            }
+            let known = self.extent(flight.incarnation).and_then(|extent| extent.map_seq);
+            if known.expect("what is written lies in an extent that has a place") > map_durable {
+                self.flags.waits_for_map = true;
+                break;
+            }
+            let flight = self.flights.pop_front().expect("it was there");
+            self.flight_first += 1;
+            assert!(flight.writes_left == 0);
+            assert!(flight.end.index >= self.durable.index && flight.end.offset >= self.durable.offset);
+            assert!(flight.end.incarnation >= self.durable.incarnation);
+            bytes += flight.frame_bytes;
+            self.durable = flight.end;
+        }
+        assert!(self.durable.index <= self.append_index && self.durable.offset <= self.append_offset);
+        assert!(self.unacked_bytes >= bytes);
+        self.unacked_bytes -= bytes;
+        bytes
+    }
+
+    /// Ends the active extent: what comes next goes into another one.
+    pub(crate) fn seal_active(&mut self) {
+        if let Some(active) = self.extents.back_mut() {
+            active.sealed = true;
+        }
+    }
+}

@@ -1,0 +1,299 @@
+//! What a partition remembers of idempotent producers: the last batches of each, so that a retry is recognised and a gap refused.
+//!
+//! | epoch of the batch | its sequence | answer |
+//! |---|---|---|
+//! | producer unknown | any | new |
+//! | below the known one | any | fenced |
+//! | above the known one | 0 | new, the window is emptied |
+//! | above the known one | other | out of order, 0 expected |
+//! | the known one | equals one of the last five batches, first and last | duplicate: where that one went |
+//! | the known one | the one behind the last batch | new |
+//! | the known one | other | out of order |
+
+use std::collections::BTreeMap;
+
+use highwater_protocol::batch::BatchHeader;
+use highwater_protocol::ids::{Offset, Timestamp};
+use highwater_protocol::limits::DEDUP_BATCHES_MAX;
+
+use crate::api::ProducerCheck;
+
+/// What a batch says of its producer.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct ProducerStamp {
+    /// The producer; negative for none.
+    pub(crate) producer: i64,
+    pub(crate) epoch: i16,
+    /// Sequence number of the batch's first record.
+    pub(crate) base_sequence: i32,
+    pub(crate) last_offset_delta: u32,
+}
+
+impl ProducerStamp {
+    pub(crate) fn of(batch: &BatchHeader) -> Self {
+        Self {
+            producer: batch.producer_id.get(),
+            epoch: batch.producer_epoch.get(),
+            base_sequence: batch.base_sequence.get(),
+            last_offset_delta: batch.last_offset_delta.get().max(0) as u32,
+        }
+    }
+}
+
+/// Stands for a time that is not known. Such a producer's silence is counted from the next look at the clock.
+pub(crate) const UNKNOWN_MS: i64 = i64::MIN;
+
+/// A batch in the window.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, rkyv::Archive, rkyv::Serialize, rkyv::Deserialize)]
+pub(crate) struct Seen {
+    pub(crate) base_sequence: i32,
+    pub(crate) last_offset_delta: u32,
+    pub(crate) base_offset: i64,
+    pub(crate) timestamp: i64,
+}
+
+/// One producer.
+#[derive(Clone, PartialEq, Eq, Debug, rkyv::Archive, rkyv::Serialize, rkyv::Deserialize)]
+pub(crate) struct Producer {
+    pub(crate) id: i64,
+    pub(crate) epoch: i16,
+    /// When it last wrote, by the broker's clock; [`UNKNOWN_MS`] after a restart.
+    pub(crate) last_ms: i64,
+    /// Where its epoch began here, if it followed an older one: what was known of that is gone.
+    pub(crate) bumped_at: Option<i64>,
+    /// Its last batches, oldest first.
+    pub(crate) window: Vec<Seen>,
+}
+
+impl Seen {
+    fn last_sequence(&self) -> i32 {
+        wrapping_sequence(self.base_sequence, self.last_offset_delta)
+    }
+
+    fn next_offset(&self) -> Offset {
+        Offset(self.base_offset + i64::from(self.last_offset_delta) + 1)
+    }
+}
+
+/// Sequence numbers go from 0 to `i32::MAX` and then to 0 again.
+fn wrapping_sequence(base: i32, delta: u32) -> i32 {
+    ((i64::from(base) + i64::from(delta)) & i64::from(i32::MAX)) as i32
+}
+
+/// The producers of a partition.
+#[derive(Clone, Default, Debug)]
+pub(crate) struct Producers {
+    known: BTreeMap<i64, Producer>,
+}
+
+impl Producers {
+    /// What is known of this batch.
+    pub(crate) fn check(&self, stamp: &ProducerStamp) -> ProducerCheck {
+        if stamp.producer < 0 {
+            return ProducerCheck::New;
+        }
+        let Some(producer) = self.known.get(&stamp.producer) else { return ProducerCheck::New };
+        if stamp.epoch < producer.epoch {
+            return ProducerCheck::Fenced;
+        }
+        if stamp.epoch > producer.epoch {
+            let first = stamp.base_sequence == 0;
+            return if first { ProducerCheck::New } else { ProducerCheck::OutOfOrder { expected: 0 } };
+        }
+        let same = |seen: &&Seen| {
+            seen.base_sequence == stamp.base_sequence && seen.last_offset_delta == stamp.last_offset_delta
+        };
+        if let Some(seen) = producer.window.iter().find(same) {
+            return ProducerCheck::Duplicate {
+                base_offset: Offset(seen.base_offset),
+                next_offset: seen.next_offset(),
+                timestamp: Timestamp(seen.timestamp),
+            };
+        }
+        let Some(last) = producer.window.last() else { return ProducerCheck::New };
+        let expected = wrapping_sequence(last.last_sequence(), 1);
+        if stamp.base_sequence == expected {
+            ProducerCheck::New
+        } else {
+            ProducerCheck::OutOfOrder { expected }
+        }
+    }
+
+    /// Notes a batch that was appended. If there are more than `producers_max` the one silent longest is forgotten.
+    pub(crate) fn note(
+        &mut self,
+        stamp: &ProducerStamp,
+        base_offset: Offset,
+        timestamp: i64,
+        now_ms: i64,
+        producers_max: usize,
+    ) {
+        if stamp.producer < 0 {
+            return;
+        }
+        let seen = Seen {
+            base_sequence: stamp.base_sequence,
+            last_offset_delta: stamp.last_offset_delta,
+            base_offset: base_offset.0,
+            timestamp,
+        };
+        let producer = self.known.entry(stamp.producer).or_insert_with(|| Producer {
+            id: stamp.producer,
+            epoch: stamp.epoch,
+            last_ms: now_ms,
+            bumped_at: None,
+            window: Vec::with_capacity(DEDUP_BATCHES_MAX),
+        });
+        if producer.epoch != stamp.epoch {
+            producer.epoch = stamp.epoch;
+            producer.bumped_at = Some(base_offset.0);
+            producer.window.clear();
+        }
+        if producer.window.len() == DEDUP_BATCHES_MAX {
+            producer.window.remove(0);
+        }
+        producer.window.push(seen);
+        producer.last_ms = now_ms;
+        if self.known.len() > producers_max {
+            let last_offset = |p: &&Producer| p.window.last().map(|seen| seen.base_offset);
+            let silent = self.known.values().min_by_key(last_offset);
+            if let Some(id) = silent.map(|p| p.id) {
+                self.known.remove(&id);
+            }
+        }
+    }
+
+    /// Forgets producers that have been silent for this long.
+    pub(crate) fn expire(&mut self, now_ms: i64, silent_ms: i64) {
+        self.known.retain(|_, producer| {
+            if producer.last_ms == UNKNOWN_MS {
+                producer.last_ms = now_ms;
+            }
+            now_ms.saturating_sub(producer.last_ms) <= silent_ms
+        });
+    }
+
+    /// What is known from the batches below this offset alone. `None` when that cannot be told any more, because an epoch that
+    /// began behind it has displaced an older one.
+    ///
+    /// A window may come out with fewer than five batches. That is enough: a producer has at most five in flight, and those
+    /// that are missing here are displaced by batches that are in flight themselves.
+    pub(crate) fn below(&self, offset: Offset) -> Option<Vec<Producer>> {
+        let mut all = Vec::with_capacity(self.known.len());
+        for producer in self.known.values() {
+            if producer.bumped_at.is_some_and(|at| at >= offset.0) {
+                return None;
+            }
+            let mut producer = producer.clone();
+            producer.window.retain(|seen| seen.base_offset < offset.0);
+            if !producer.window.is_empty() {
+                all.push(producer);
+            }
+        }
+        Some(all)
+    }
+
+    /// What a checkpoint remembered.
+    pub(crate) fn restore(&mut self, producers: Vec<Producer>) {
+        self.known = producers.into_iter().map(|producer| (producer.id, producer)).collect();
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.known.is_empty()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MAX: usize = 100;
+
+    fn stamp(epoch: i16, base_sequence: i32, records: u32) -> ProducerStamp {
+        ProducerStamp { producer: 7, epoch, base_sequence, last_offset_delta: records - 1 }
+    }
+
+    /// Batches of epoch 1 with these sequences and sizes, at offsets 100, 101, ...
+    fn after(batches: &[(i32, u32)]) -> Producers {
+        let mut producers = Producers::default();
+        for (i, (sequence, records)) in (100..).zip(batches) {
+            producers.note(&stamp(1, *sequence, *records), Offset(i), 1000 + i, 0, MAX);
+        }
+        producers
+    }
+
+    fn duplicate(base: i64, next: i64) -> ProducerCheck {
+        ProducerCheck::Duplicate {
+            base_offset: Offset(base),
+            next_offset: Offset(next),
+            timestamp: Timestamp(1000 + base),
+        }
+    }
+
+    #[test]
+    fn an_unknown_producer_may_begin_anywhere() {
+        assert_eq!(Producers::default().check(&stamp(3, 17, 2)), ProducerCheck::New);
+    }
+
+    #[test]
+    fn an_older_epoch_is_fenced() {
+        assert_eq!(after(&[(0, 1)]).check(&stamp(0, 1, 1)), ProducerCheck::Fenced);
+    }
+
+    #[test]
+    fn a_newer_epoch_begins_at_sequence_zero_and_empties_the_window() {
+        let mut producers = after(&[(0, 1)]);
+        assert_eq!(producers.check(&stamp(2, 1, 1)), ProducerCheck::OutOfOrder { expected: 0 });
+        assert_eq!(producers.check(&stamp(2, 0, 1)), ProducerCheck::New);
+        producers.note(&stamp(2, 0, 1), Offset(500), 1, 0, MAX);
+        assert_eq!(producers.check(&stamp(1, 0, 1)), ProducerCheck::Fenced);
+        assert_eq!(producers.check(&stamp(2, 1, 1)), ProducerCheck::New);
+    }
+
+    #[test]
+    fn a_retry_of_one_of_the_last_five_batches_is_a_duplicate_and_an_older_one_is_out_of_order() {
+        let producers = after(&[(0, 1), (1, 1), (2, 1), (3, 1), (4, 1), (5, 3)]);
+        assert_eq!(producers.check(&stamp(1, 5, 3)), duplicate(105, 108));
+        assert_eq!(producers.check(&stamp(1, 1, 1)), duplicate(101, 102));
+        assert_eq!(producers.check(&stamp(1, 0, 1)), ProducerCheck::OutOfOrder { expected: 8 });
+        assert_eq!(producers.check(&stamp(1, 5, 2)), ProducerCheck::OutOfOrder { expected: 8 });
+        assert_eq!(producers.check(&stamp(1, 8, 2)), ProducerCheck::New);
+        assert_eq!(producers.check(&stamp(1, 9, 2)), ProducerCheck::OutOfOrder { expected: 8 });
+    }
+
+    #[test]
+    fn sequence_numbers_wrap_to_zero_behind_the_largest() {
+        assert_eq!(after(&[(i32::MAX, 1)]).check(&stamp(1, 0, 1)), ProducerCheck::New);
+        let producers = after(&[(i32::MAX - 1, 4)]);
+        assert_eq!(producers.check(&stamp(1, 2, 1)), ProducerCheck::New);
+        assert_eq!(producers.check(&stamp(1, 3, 1)), ProducerCheck::OutOfOrder { expected: 2 });
+    }
+
+    #[test]
+    fn the_producer_silent_longest_is_forgotten_when_there_are_too_many_and_all_after_a_day() {
+        let mut producers = Producers::default();
+        for id in 0..5 {
+            let stamp = ProducerStamp { producer: id, epoch: 0, base_sequence: 0, last_offset_delta: 0 };
+            producers.note(&stamp, Offset(10 - id), 0, 100 + id, 4);
+        }
+        assert_eq!(
+            producers.known.keys().copied().collect::<Vec<_>>(),
+            [0, 1, 2, 3],
+            "4 has the lowest offset"
+        );
+        producers.expire(150, 48);
+        assert_eq!(producers.known.keys().copied().collect::<Vec<_>>(), [2, 3]);
+    }
+
+    #[test]
+    fn what_is_known_below_an_offset_leaves_out_what_is_not_durable() {
+        let producers = after(&[(0, 1), (1, 1), (2, 1)]);
+        let below = producers.below(Offset(102)).expect("no epoch was displaced");
+        assert_eq!(below[0].window.len(), 2);
+        assert_eq!(producers.below(Offset(100)).expect("no epoch was displaced"), []);
+        let mut bumped = producers;
+        bumped.note(&stamp(2, 0, 1), Offset(103), 0, 0, MAX);
+        assert_eq!(bumped.below(Offset(103)), None);
+        assert!(bumped.below(Offset(104)).is_some());
+    }
+}

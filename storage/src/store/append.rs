@@ -1,0 +1,140 @@
+//! Appending: checks, room, tail.
+
+use highwater_protocol::batch::BatchHeader;
+use highwater_protocol::frame::{FRAME_HEADER_BYTES, frame_bytes};
+use highwater_protocol::ids::{LeaderEpoch, LogIndex};
+use highwater_runtime::plane::Disk;
+
+use super::{Phase, Store};
+use crate::api::{AppendError, Appended, Payload, ProducerCheck, Slot};
+use crate::lay::{Bench, Lie};
+use crate::partition::Partition;
+use crate::producers::ProducerStamp;
+
+impl Store {
+    /// Appends a record batch: stamps its base offset and leader epoch and puts it into the tail. It becomes durable after a later
+    /// [`flush`](Self::flush). The caller has checked the batch; its frame's checksum is the batch's own.
+    pub fn append(
+        &mut self,
+        _disk: &mut dyn Disk,
+        slot: Slot,
+        payload: Payload<'_>,
+        epoch: LeaderEpoch,
+        wall_ms: i64,
+    ) -> Result<Appended, AppendError> {
+        let bytes = match &payload {
+            Payload::Small(bytes) => bytes,
+            Payload::Bulk { pages, batch_bytes } => {
+                &pages[FRAME_HEADER_BYTES..FRAME_HEADER_BYTES + batch_bytes]
+            }
+        };
+        let header = *BatchHeader::parse(bytes).expect("the caller has checked the batch");
+        assert!(header.batch_bytes() == bytes.len(), "the caller has checked the batch's length");
+        assert!(header.last_offset_delta.get() >= 0, "the caller has checked the batch's offsets");
+        let batch_bytes = bytes.len();
+        let partition = self.partition(slot).ok_or(AppendError::Deleted)?;
+        self.check_phase(partition)?;
+        match partition.producers.check(&ProducerStamp::of(&header)) {
+            ProducerCheck::New => {}
+            ProducerCheck::Duplicate { base_offset, next_offset, timestamp } => {
+                return Err(AppendError::Duplicate { base_offset, next_offset, timestamp });
+            }
+            ProducerCheck::OutOfOrder { expected } => return Err(AppendError::OutOfOrder { expected }),
+            ProducerCheck::Fenced => return Err(AppendError::Fenced),
+        }
+        self.check_backlog(partition, batch_bytes)?;
+        let lie = if matches!(payload, Payload::Bulk { .. }) { Lie::OwnPages } else { Lie::Packed };
+        self.ensure_room(slot, batch_bytes, lie, epoch, wall_ms)?;
+        Ok(self.append_with(slot, wall_ms, |partition, bench| match payload {
+            Payload::Small(bytes) => partition.push_small(bench, bytes, &header, epoch),
+            Payload::Bulk { pages, .. } => partition.push_bulk(bench, pages, &header, epoch),
+        }))
+    }
+
+    /// Appends the first frame of a leader's epoch. It has an index and no offset.
+    pub fn append_epoch_start(
+        &mut self,
+        _disk: &mut dyn Disk,
+        slot: Slot,
+        epoch: LeaderEpoch,
+        wall_ms: i64,
+    ) -> Result<LogIndex, AppendError> {
+        let partition = self.partition(slot).ok_or(AppendError::Deleted)?;
+        self.check_phase(partition)?;
+        self.check_backlog(partition, 0)?;
+        self.ensure_room(slot, 0, Lie::Packed, epoch, wall_ms)?;
+        Ok(self.append_with(slot, wall_ms, |partition, bench| partition.push_epoch_start(bench, epoch)))
+    }
+
+    fn append_with<T>(
+        &mut self,
+        slot: Slot,
+        wall_ms: i64,
+        push: impl FnOnce(&mut Partition, &mut Bench<'_>) -> T,
+    ) -> T {
+        let partition = self.partitions[slot.0 as usize].as_mut().expect("the caller looked");
+        let mut bench = Bench { limits: &self.config.limits, budget: &mut self.budget, wall_ms };
+        let before = partition.unacked_bytes;
+        let result = push(partition, &mut bench);
+        let bytes = partition.unacked_bytes - before;
+        self.unacked_bytes += bytes;
+        self.appended_since_checkpoint += bytes;
+        self.stats.frames_appended += 1;
+        self.stats.bytes_appended += bytes;
+        if !partition.flags.dirty {
+            partition.flags.dirty = true;
+            self.dirty.push_back(slot);
+        }
+        if !partition.flags.touched {
+            partition.flags.touched = true;
+            self.touched.push(slot);
+        }
+        self.evict();
+        result
+    }
+
+    fn check_phase(&self, partition: &Partition) -> Result<(), AppendError> {
+        if self.phase != Phase::Open {
+            return Err(AppendError::Busy);
+        }
+        if partition.faulty { Err(AppendError::Faulty) } else { Ok(()) }
+    }
+
+    /// Whether a batch of this size may join those that wait for the disk. One may always wait.
+    pub(super) fn check_backlog(&self, partition: &Partition, batch_bytes: usize) -> Result<(), AppendError> {
+        let limits = &self.config.limits;
+        if batch_bytes > limits.payload_bytes_max() {
+            return Err(AppendError::TooLarge { bytes: batch_bytes, max: limits.payload_bytes_max() });
+        }
+        let bytes = frame_bytes(batch_bytes) as u64;
+        let of_partition =
+            partition.unacked_bytes > 0 && partition.unacked_bytes + bytes > limits.unacked_bytes_max;
+        let of_store = self.unacked_bytes > 0 && self.unacked_bytes + bytes > limits.store_unacked_bytes_max;
+        if of_partition || of_store { Err(AppendError::Busy) } else { Ok(()) }
+    }
+
+    /// Drops the oldest chunks of the cache while it is over its budget.
+    pub(super) fn evict(&mut self) {
+        while self.budget.bytes() > self.config.limits.cache_bytes_max {
+            let Some((slot, _)) = self.budget.oldest() else { break };
+            let partition = self.partitions.get_mut(slot.0 as usize).and_then(Option::as_mut);
+            let gone = match partition {
+                None => self.budget.evict(None, |_| true),
+                Some(partition) => {
+                    let durable = partition.durable;
+                    self.budget.evict(Some(&mut partition.chunks), |chunk| {
+                        (chunk.incarnation, chunk.to) <= (durable.incarnation, durable.position)
+                    })
+                }
+            };
+            if !gone {
+                break;
+            }
+        }
+        if self.budget.wants_cleaning() {
+            let partitions = &self.partitions;
+            self.budget
+                .clean(|slot, id| partitions[slot.0 as usize].as_ref().is_some_and(|p| p.chunks.holds(id)));
+        }
+    }
+}

@@ -1,0 +1,229 @@
+//! The store: commands in, completions in, events out.
+//!
+//! One file for each thing it does; all of them are `impl Store`:
+//! [`append`] puts batches into tails, [`round`] makes them durable, [`space`] finds room for extents, [`record`] keeps the map,
+//! [`read`] and [`find`] read, [`retention`] lets go, [`open`] begins and [`close`] ends it.
+
+mod append;
+mod close;
+mod open;
+mod read;
+mod record;
+mod retention;
+mod round;
+mod space;
+
+use std::collections::{BTreeMap, VecDeque};
+
+use highwater_protocol::batch::BatchHeader;
+use highwater_protocol::ids::TopicPartition;
+use highwater_runtime::plane::{Completion, Disk, Token};
+
+use crate::api::{Bounds, ProducerCheck, Slot, StoreEvent, StoreStats};
+use crate::cache::CacheBudget;
+use crate::config::{PartitionConfig, StoreConfig};
+use crate::limits::PARTITIONS_PER_STORE_MAX;
+use crate::partition::Partition;
+use crate::producers::ProducerStamp;
+use crate::state_log::{Seq, StateLog};
+
+use read::Reads;
+use round::Rounds;
+use space::Space;
+
+/// The logs of the partitions of one shard. See the crate's doc.
+///
+/// Order of calls: any number of commands and completions, then [`flush`](Self::flush) at the end of the turn, then
+/// [`poll_event`](Self::poll_event) until it is empty.
+pub struct Store {
+    config: StoreConfig,
+    /// By slot. Slots are not used again.
+    partitions: Vec<Option<Box<Partition>>>,
+    by_tp: BTreeMap<TopicPartition, Slot>,
+    events: VecDeque<Queued>,
+    stats: StoreStats,
+    state: StateLog,
+    space: Space,
+    rounds: Rounds,
+    reads: Reads,
+    budget: CacheBudget,
+    /// Partitions with something for a round.
+    dirty: VecDeque<Slot>,
+    /// Partitions whose durable end waits for the map.
+    waiting_for_map: Vec<Slot>,
+    /// Partitions appended to since their last checkpoint.
+    touched: Vec<Slot>,
+    unacked_bytes: u64,
+    appended_since_checkpoint: u64,
+    /// Replies that wait for the map.
+    promises: VecDeque<(Seq, StoreEvent)>,
+    phase: Phase,
+}
+
+/// An event on its way out. What is durable is looked up when the event is taken, so there is one per partition at most.
+enum Queued {
+    Durable(Slot),
+    Event(StoreEvent),
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Phase {
+    Open,
+    /// No appends any more; rounds go on until everything is durable.
+    Draining,
+    /// The last snapshot of the map is on its way.
+    Closing,
+    Closed,
+    /// The disk is not to be trusted.
+    Failed,
+}
+
+/// What the byte below the token space says.
+const TOKEN_KIND_SHIFT: u32 = 48;
+/// The state log's own tokens.
+const TOKEN_STATE: u64 = 0;
+/// A token of this store.
+const TOKEN_STORE: u64 = 1;
+
+impl Store {
+    /// The partitions of this store.
+    pub fn partitions(&self) -> impl Iterator<Item = (TopicPartition, Slot)> {
+        self.by_tp.iter().map(|(tp, slot)| (*tp, *slot))
+    }
+
+    /// The slot of this partition, made (in memory only) if there is none. Updates its configuration.
+    pub fn ensure_partition(&mut self, tp: TopicPartition, config: PartitionConfig) -> Slot {
+        if let Some(slot) = self.by_tp.get(&tp) {
+            let partition =
+                self.partitions[slot.0 as usize].as_mut().expect("a partition with a name is there");
+            partition.config = config;
+            return *slot;
+        }
+        assert!(self.partitions.len() < PARTITIONS_PER_STORE_MAX, "too many partitions in one store");
+        let slot = Slot(self.partitions.len() as u32);
+        self.partitions.push(Some(Box::new(Partition::new(slot, tp, config))));
+        self.by_tp.insert(tp, slot);
+        slot
+    }
+
+    /// What the partition knows of a batch's producer.
+    pub fn check_producer(&self, slot: Slot, batch: &BatchHeader) -> ProducerCheck {
+        self.partition(slot).map_or(ProducerCheck::New, |p| p.producers.check(&ProducerStamp::of(batch)))
+    }
+
+    /// Where the log of a partition begins and ends. Panics if it was deleted.
+    pub fn bounds(&self, slot: Slot) -> Bounds {
+        self.partition(slot).expect("the slot of a deleted partition is not used again").bounds()
+    }
+
+    /// Whether an append of this many bytes would be refused as [`Busy`](crate::AppendError::Busy) now.
+    pub fn is_busy(&self, slot: Slot, batch_bytes: usize) -> bool {
+        self.partition(slot).is_some_and(|p| self.check_backlog(p, batch_bytes).is_err())
+    }
+
+    /// Starts what can be started: records of the map, slabs, a commit round. Call it at the end of every turn.
+    pub fn flush(&mut self, disk: &mut dyn Disk) {
+        if matches!(self.phase, Phase::Failed | Phase::Closed) {
+            return;
+        }
+        if self.phase != Phase::Closing {
+            self.grow_space(disk);
+            self.checkpoint_if_due();
+            self.flush_map(disk);
+            self.start_round(disk);
+        }
+        self.close_if_drained(disk);
+    }
+
+    /// A completion of an operation that this store started: its token has the store's token space as its top byte.
+    pub fn on_disk(&mut self, disk: &mut dyn Disk, token: Token, completion: Completion) {
+        assert!((token.0 >> 56) as u8 == self.config.token_space, "a completion of another owner");
+        if self.phase == Phase::Failed {
+            return;
+        }
+        match token.0 >> TOKEN_KIND_SHIFT & 0xff {
+            TOKEN_STATE => match self.state.on_disk(disk, token, completion) {
+                Ok(()) => self.on_map_durable(disk),
+                Err(fatal) => self.fail(fatal.0),
+            },
+            TOKEN_STORE => {
+                self.on_operation(disk, (token.0 & ((1 << TOKEN_KIND_SHIFT) - 1)) as usize, completion);
+            }
+            other => panic!("no token of a store has kind {other}"),
+        }
+    }
+
+    /// The next thing that the owner has to know.
+    pub fn poll_event(&mut self) -> Option<StoreEvent> {
+        loop {
+            match self.events.pop_front()? {
+                Queued::Event(event) => return Some(event),
+                Queued::Durable(slot) => {
+                    let Some(partition) = self.partition_mut(slot) else { continue };
+                    partition.flags.event = false;
+                    let durable = partition.durable;
+                    return Some(StoreEvent::Durable {
+                        slot,
+                        durable_index: durable.index,
+                        durable_offset: durable.offset,
+                    });
+                }
+            }
+        }
+    }
+
+    /// Counters.
+    pub fn stats(&self) -> StoreStats {
+        StoreStats {
+            cache_bytes: self.budget.bytes(),
+            unacked_bytes: self.unacked_bytes,
+            slab_bytes: self.space.alloc.slab_bytes(),
+            free_bytes: self.space.alloc.free_bytes(),
+            ..self.stats
+        }
+    }
+
+    /// Bytes of memory in buffers: the cache and what waits for the disk.
+    pub fn memory_bytes(&self) -> u64 {
+        self.budget.bytes() + self.unacked_bytes
+    }
+
+    /// What the store was opened with.
+    pub fn config(&self) -> &StoreConfig {
+        &self.config
+    }
+
+    fn partition(&self, slot: Slot) -> Option<&Partition> {
+        let partition = self.partitions.get(slot.0 as usize)?.as_deref()?;
+        (!partition.deleting).then_some(partition)
+    }
+
+    fn partition_mut(&mut self, slot: Slot) -> Option<&mut Partition> {
+        let partition = self.partitions.get_mut(slot.0 as usize)?.as_deref_mut()?;
+        (!partition.deleting).then_some(partition)
+    }
+
+    fn push_event(&mut self, event: StoreEvent) {
+        self.events.push_back(Queued::Event(event));
+    }
+
+    /// The disk is not to be trusted any more. Nothing is acknowledged from here on.
+    fn fail(&mut self, why: String) {
+        if self.phase != Phase::Failed {
+            self.phase = Phase::Failed;
+            self.events.clear();
+            self.push_event(StoreEvent::Fatal(why));
+        }
+    }
+}
+
+impl std::fmt::Debug for Store {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Store")
+            .field("dir", &self.config.dir)
+            .field("partitions", &self.by_tp.len())
+            .field("stats", &self.stats())
+            .field("phase", &self.phase)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,275 @@
+//! Opening a store: what is in the folder, what the map says, where every log ends.
+//!
+//! Nothing is deleted here, and nothing is truncated that may have been acknowledged. What was never acknowledged stays where it
+//! is; logs go on behind it.
+
+mod rebuild;
+mod recover;
+
+use std::collections::{BTreeMap, VecDeque};
+use std::io;
+use std::path::Path;
+
+use bytes::Bytes;
+use highwater_protocol::ids::TopicPartition;
+use highwater_runtime::fs::OpenMode;
+use highwater_runtime::plane::Disk;
+
+use super::read::Reads;
+use super::round::Rounds;
+use super::space::{SlabFile, Space};
+use super::{Phase, Store};
+use crate::alloc::Allocator;
+use crate::api::{Slot, StoreStats};
+use crate::cache::CacheBudget;
+use crate::config::StoreConfig;
+use crate::layout::{Place, STATE_PURPOSE, STATE_STEM, SlabId, parse_slab_name, slab_name};
+use crate::map::{ExtentEntry, MapError, MapRecord, PartitionKey, StoreMap};
+use crate::report::{OpenError, RecoveryReport};
+use crate::state_log::{Owner, Recovered, StateLog, StateLogError};
+
+use rebuild::Orphans;
+use recover::Recovery;
+
+/// Where files go that nothing knows, beside the stores.
+const QUARANTINE_DIR: &str = "quarantine";
+
+/// The slabs of a store.
+type Slabs = BTreeMap<SlabId, SlabFile>;
+
+impl Store {
+    /// Opens the store in its folder, making it if there is none, and recovers every partition found. Blocks.
+    pub fn open(config: StoreConfig, disk: &mut dyn Disk) -> Result<(Self, RecoveryReport), OpenError> {
+        config.limits.assert_consistent();
+        disk.create_dir_all(&config.dir).map_err(io_error(&config.dir))?;
+        let mut report = RecoveryReport::default();
+        let slabs = open_slabs(&config, disk, &mut report)?;
+        let (state, known) = open_map(&config, disk, &slabs, &mut report)?;
+        let (map, orphans) = match known {
+            Some(map) => (map, Orphans::default()),
+            None => rebuild::rebuild(&config, disk, &slabs, &mut report)?,
+        };
+        let mut space = open_space(&config, &slabs, &map, &orphans);
+        let mut partitions = Vec::new();
+        let mut by_tp = BTreeMap::new();
+        let mut discarded: Vec<(PartitionKey, ExtentEntry)> = Vec::new();
+        for (key, entry) in map.partitions {
+            let tp = TopicPartition::from(key);
+            let slot = Slot(partitions.len() as u32);
+            let trusted = map.clean && entry.complete;
+            let unusable = take_space(&mut space, tp, &entry.extents, &mut report);
+            let recovery = Recovery {
+                config: &config,
+                disk: &mut *disk,
+                slabs: &slabs,
+                report: &mut report,
+                tp,
+                orphans: &orphans,
+            };
+            let found = recovery.run(slot, entry, trusted, unusable)?;
+            report.extents += found.partition.extents.len();
+            discarded.extend(found.discarded.into_iter().map(|extent| (key, extent)));
+            partitions.push(Some(Box::new(found.partition)));
+            by_tp.insert(tp, slot);
+        }
+        report.partitions = partitions.len();
+        let mut store = Self {
+            config,
+            partitions,
+            by_tp,
+            events: VecDeque::new(),
+            stats: StoreStats::default(),
+            state,
+            space,
+            rounds: Rounds::default(),
+            reads: Reads::default(),
+            budget: CacheBudget::default(),
+            dirty: VecDeque::new(),
+            waiting_for_map: Vec::new(),
+            touched: Vec::new(),
+            unacked_bytes: 0,
+            appended_since_checkpoint: 0,
+            promises: VecDeque::new(),
+            phase: Phase::Open,
+        };
+        store.record_recovery(disk, &discarded, report.map_rebuilt);
+        Ok((store, report))
+    }
+
+    /// Tells the map what recovery found.
+    fn record_recovery(
+        &mut self,
+        disk: &mut dyn Disk,
+        discarded: &[(PartitionKey, ExtentEntry)],
+        rebuilt: bool,
+    ) {
+        if rebuilt {
+            // Nothing is recorded before this is durable: a map that knew only what comes next would give away the space of the rest.
+            let map = self.map(false).encode();
+            self.state.snapshot(disk, Bytes::from(map));
+        }
+        for (key, extent) in discarded {
+            let log_start = self.by_tp.get(&(*key).into()).map_or(0, |slot| self.bounds(*slot).log_start.0);
+            let record = MapRecord::Freed { key: *key, incarnations: vec![extent.incarnation], log_start };
+            let seq = self.record(&record);
+            self.free_when_durable(
+                seq,
+                Place { slab: SlabId(extent.slab), at: extent.at },
+                extent.log2_bytes,
+            );
+        }
+        for at in 0..self.partitions.len() {
+            self.record_seals(Slot(at as u32));
+        }
+    }
+}
+
+/// Opens every slab and moves strangers out of the way.
+fn open_slabs(
+    config: &StoreConfig,
+    disk: &mut dyn Disk,
+    report: &mut RecoveryReport,
+) -> Result<Slabs, OpenError> {
+    let mut slabs = Slabs::new();
+    for entry in disk.list(&config.dir).map_err(io_error(&config.dir))? {
+        let path = config.dir.join(&entry.name);
+        let Some(id) = parse_slab_name(&entry.name).filter(|_| !entry.is_dir) else {
+            if !is_of_state_log(&entry.name) {
+                quarantine(config, disk, &entry.name, report)?;
+            }
+            continue;
+        };
+        let file = disk.open(&path, OpenMode::ReadWrite).map_err(io_error(&path))?;
+        // What a cache holds from before a crash of the process must not count as durable.
+        disk.sync_file(file).map_err(io_error(&path))?;
+        let bytes = disk.file_bytes(file).map_err(io_error(&path))?;
+        slabs.insert(id, SlabFile { file, bytes });
+    }
+    Ok(slabs)
+}
+
+fn is_of_state_log(name: &str) -> bool {
+    let Some(copy) = name.strip_prefix(STATE_STEM) else { return false };
+    ["a", "b"].iter().any(|c| {
+        copy.strip_prefix('.')
+            .and_then(|copy| copy.strip_prefix(c))
+            .is_some_and(|rest| rest.is_empty() || rest == ".damaged")
+    })
+}
+
+fn quarantine(
+    config: &StoreConfig,
+    disk: &mut dyn Disk,
+    name: &str,
+    report: &mut RecoveryReport,
+) -> Result<(), OpenError> {
+    let from = config.dir.join(name);
+    let dir = config.dir.parent().unwrap_or(&config.dir).join(QUARANTINE_DIR);
+    disk.create_dir_all(&dir).map_err(io_error(&dir))?;
+    let taken = disk.list(&dir).map_err(io_error(&dir))?;
+    let stem = format!("{}.{name}", crate::layout::store_dir_name(config.store));
+    let free = (0..).map(|n| if n == 0 { stem.clone() } else { format!("{stem}.{n}") });
+    let name = free.into_iter().find(|name| taken.iter().all(|entry| entry.name != *name));
+    let to = dir.join(name.expect("there are more numbers than files"));
+    disk.rename(&from, &to).map_err(io_error(&from))?;
+    tracing::warn!(from = %from.display(), to = %to.display(), "a file that nothing knows was moved out of the store");
+    report.quarantined.push((from, to));
+    Ok(())
+}
+
+/// The map as the state log tells it; `None` if it has to be rebuilt.
+fn open_map(
+    config: &StoreConfig,
+    disk: &mut dyn Disk,
+    slabs: &Slabs,
+    report: &mut RecoveryReport,
+) -> Result<(StateLog, Option<StoreMap>), OpenError> {
+    let stem = config.dir.join(STATE_STEM);
+    let owner = Owner { purpose: STATE_PURPOSE, cluster: config.cluster };
+    let opened = StateLog::open_sized(disk, &stem, owner, config.token_space, config.limits.state_log_bytes);
+    match opened {
+        Ok((state, recovered)) => {
+            let Recovered { snapshot, records, damage, notes } = recovered;
+            report.warnings.extend(damage.into_iter().chain(notes));
+            if snapshot.is_none() && records.is_empty() && !slabs.is_empty() {
+                report
+                    .warnings
+                    .push(format!("{}: no map of the store; rebuilding it from its extents", stem.display()));
+                report.map_rebuilt = true;
+                return Ok((state, None));
+            }
+            match StoreMap::from_recovered(snapshot.as_deref(), records.iter().map(Bytes::as_ref)) {
+                Ok(map) => return Ok((state, Some(map))),
+                Err(e @ MapError::Newer(_)) => {
+                    return Err(OpenError::Newer { path: stem, what: e.to_string() });
+                }
+                Err(e) => {
+                    report.warnings.push(format!("{}: {e}; rebuilding it from its extents", stem.display()));
+                }
+            }
+            state.close(disk);
+        }
+        Err(e @ StateLogError::Damaged { .. }) => {
+            report.warnings.push(format!("{e}; rebuilding the map of the store from its extents"));
+        }
+        Err(StateLogError::Io { path, error }) => return Err(OpenError::Io { path, source: error }),
+        Err(e @ StateLogError::Newer { .. }) => {
+            return Err(OpenError::Newer { path: stem, what: e.to_string() });
+        }
+        Err(e) => return Err(OpenError::Foreign { path: stem, what: e.to_string() }),
+    }
+    let state = StateLog::recreate(disk, &stem, STATE_PURPOSE, config.cluster, config.token_space)
+        .map_err(|e| OpenError::Io { path: stem, source: io::Error::other(e.to_string()) })?;
+    report.map_rebuilt = true;
+    Ok((state, None))
+}
+
+fn open_space(config: &StoreConfig, slabs: &Slabs, map: &StoreMap, orphans: &Orphans) -> Space {
+    let log2_min = config.limits.extent_bytes_min.ilog2() as u8;
+    let mut space = Space::new(Allocator::new(log2_min), map.next_incarnation);
+    let named = map.partitions.values().flat_map(|p| &p.extents).map(|extent| SlabId(extent.slab));
+    let last = slabs.keys().copied().chain(named).max();
+    space.next_slab = last.map_or(SlabId(0), |last| SlabId(last.0 + 1));
+    for (id, slab) in slabs {
+        // A slab of another size was not made by a store, or was cut: what it holds is served, but nothing is added.
+        if slab.bytes.is_power_of_two() && slab.bytes >= config.limits.extent_bytes_min {
+            space.alloc.add_slab(*id, slab.bytes);
+        }
+    }
+    space.slabs.clone_from(slabs);
+    for place in orphans.places() {
+        // Not given away as long as nobody knows whose it is. It may be part of an extent that is known after all.
+        let _ = space.alloc.take(place, log2_min);
+    }
+    space
+}
+
+/// Takes the space of a partition's extents. Tells what is wrong with it, if anything is.
+fn take_space(
+    space: &mut Space,
+    tp: TopicPartition,
+    extents: &[ExtentEntry],
+    report: &mut RecoveryReport,
+) -> Option<String> {
+    let mut wrong = None;
+    for extent in extents {
+        let place = Place { slab: SlabId(extent.slab), at: extent.at };
+        let fits =
+            space.slabs.get(&place.slab).map(|slab| extent.at + (1 << extent.log2_bytes) <= slab.bytes);
+        let why = match fits {
+            None => format!("{} is missing", slab_name(place.slab)),
+            Some(false) => format!("{} is too short", slab_name(place.slab)),
+            Some(true) => match space.alloc.take(place, extent.log2_bytes) {
+                Ok(()) => continue,
+                Err(_) => format!("{} at {} is in use twice", slab_name(place.slab), place.at),
+            },
+        };
+        report.warnings.push(format!("{tp}: extent {}: {why}", extent.incarnation));
+        wrong = Some(why);
+    }
+    wrong
+}
+
+fn io_error(path: &Path) -> impl FnOnce(io::Error) -> OpenError + use<'_> {
+    move |source| OpenError::Io { path: path.to_path_buf(), source }
+}

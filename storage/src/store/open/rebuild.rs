@@ -1,0 +1,192 @@
+//! Rebuilding the map of a store from the headers of its extents.
+//!
+//! A header can be at every multiple of the smallest extent's size. Space is used again, so headers of earlier lives are found
+//! too: where two extents overlap the later life is real. Of a partition's extents, one that begins at or behind the beginning of
+//! a later life was given up.
+
+use std::collections::BTreeMap;
+
+use highwater_protocol::frame::{FrameHeader, FrameKind};
+use highwater_protocol::ids::{Incarnation, LogIndex};
+use highwater_runtime::plane::Disk;
+
+use super::Slabs;
+use crate::config::StoreConfig;
+use crate::layout::{EXTENT_HEADER_BYTES, ExtentHeaderError, ExtentId, PAGE_BYTES, Place, SlabId, slab_name};
+use crate::map::{ExtentEntry, PartitionEntry, PartitionKey, StoreMap};
+use crate::report::{OpenError, RecoveryReport};
+
+/// How far behind every life seen the next one begins: extents whose headers were not found may hold frames of later lives.
+const INCARNATION_STEP: u64 = 1 << 32;
+
+/// Frames found where no extent is known: the header in front of them is damaged.
+#[derive(Default, Debug)]
+pub(super) struct Orphans {
+    found: Vec<Orphan>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Orphan {
+    place: Place,
+    tag: u32,
+    index: LogIndex,
+}
+
+impl Orphans {
+    /// Where they lie.
+    pub(super) fn places(&self) -> impl Iterator<Item = Place> {
+        self.found.iter().map(|orphan| orphan.place)
+    }
+
+    /// Whether an orphan belongs to this partition and begins between two indexes.
+    pub(super) fn explains(&self, tag: u32, from: LogIndex, to: LogIndex) -> bool {
+        self.found.iter().any(|orphan| orphan.tag == tag && (from..to).contains(&orphan.index))
+    }
+}
+
+/// Reads what can be a header in every slab.
+pub(super) fn rebuild(
+    config: &StoreConfig,
+    disk: &mut dyn Disk,
+    slabs: &Slabs,
+    report: &mut RecoveryReport,
+) -> Result<(StoreMap, Orphans), OpenError> {
+    let step = config.limits.extent_bytes_min;
+    let mut headers = Vec::new();
+    let mut suspects = Vec::new();
+    let mut two_pages = vec![0; 2 * PAGE_BYTES];
+    for (slab, file) in slabs {
+        for at in (0..file.bytes).step_by(step as usize) {
+            let place = Place { slab: *slab, at };
+            let path = config.dir.join(slab_name(*slab));
+            let Ok(read) = disk.read_at(file.file, at, &mut two_pages) else {
+                report.warnings.push(format!("{} cannot be read at {at}", path.display()));
+                suspects.push((place, None));
+                continue;
+            };
+            report.bytes_scanned += read as u64;
+            let Some((block, behind)) = two_pages.split_first_chunk::<EXTENT_HEADER_BYTES>() else {
+                continue;
+            };
+            match ExtentId::from_block(block) {
+                Ok(id) if id.cluster != config.cluster || id.store != config.store => {
+                    let what = format!(
+                        "the extent at {at} belongs to store {} of cluster {}, this is store {} of cluster {}",
+                        id.store, id.cluster, config.store, config.cluster
+                    );
+                    return Err(OpenError::Foreign { path, what });
+                }
+                Ok(id) if id.place != place => {
+                    report.warnings.push(format!(
+                        "{} at {at}: the header of another extent, written astray",
+                        path.display()
+                    ));
+                    suspects.push((place, first_frame(behind)));
+                }
+                Ok(id) => headers.push(id),
+                Err(ExtentHeaderError::Version(version)) => {
+                    let what = format!("the extent at {at} has version {version}");
+                    return Err(OpenError::Newer { path, what });
+                }
+                Err(ExtentHeaderError::Zero) if first_frame(behind).is_none() => {}
+                Err(_) => suspects.push((place, first_frame(behind))),
+            }
+        }
+    }
+    let last = headers.iter().map(|id| id.incarnation.0).max().unwrap_or(0);
+    let kept = latest_lives(headers);
+    let orphans = orphans(&kept, suspects, report);
+    let mut map =
+        StoreMap { next_incarnation: last + INCARNATION_STEP, clean: false, partitions: BTreeMap::new() };
+    for id in kept.into_values() {
+        let key = PartitionKey::from(id.tp);
+        let entry = map.partitions.entry(key).or_insert_with(|| PartitionEntry {
+            key,
+            log_start: 0,
+            extents: Vec::new(),
+            checkpoint: None,
+            complete: false,
+        });
+        entry.extents.push(extent_entry(&id));
+    }
+    for partition in map.partitions.values_mut() {
+        partition.extents.sort_by_key(|extent| extent.incarnation);
+        let mut begin = u64::MAX;
+        let mut chain: Vec<ExtentEntry> = Vec::new();
+        for extent in partition.extents.drain(..).rev() {
+            if extent.base_index < begin {
+                begin = extent.base_index;
+                chain.push(extent);
+            }
+        }
+        chain.reverse();
+        partition.log_start = chain.first().map_or(0, |extent| extent.base_offset);
+        partition.extents = chain;
+    }
+    Ok((map, orphans))
+}
+
+/// Of extents that overlap, the one with the latest life. By place.
+fn latest_lives(mut headers: Vec<ExtentId>) -> BTreeMap<Place, ExtentId> {
+    headers.sort_by_key(|id| std::cmp::Reverse(id.incarnation));
+    let mut kept: BTreeMap<Place, ExtentId> = BTreeMap::new();
+    for id in headers {
+        let end = Place { at: id.place.at + (1 << id.log2_bytes), ..id.place };
+        let overlaps_next = kept.range(id.place..end).next().is_some();
+        if !overlaps_next && !is_covered(&kept, id.place) {
+            kept.insert(id.place, id);
+        }
+    }
+    kept
+}
+
+/// Whether a place is inside one of these extents.
+fn is_covered(kept: &BTreeMap<Place, ExtentId>, place: Place) -> bool {
+    let before = kept.range(..=place).next_back();
+    before.is_some_and(|(start, id)| start.slab == place.slab && start.at + (1 << id.log2_bytes) > place.at)
+}
+
+/// The suspicious places outside all extents whose frames say whose they are.
+fn orphans(
+    kept: &BTreeMap<Place, ExtentId>,
+    suspects: Vec<(Place, Option<FrameHeader>)>,
+    report: &mut RecoveryReport,
+) -> Orphans {
+    let mut orphans = Orphans::default();
+    for (place, frame) in suspects {
+        let Some(frame) = frame.filter(|_| !is_covered(kept, place)) else { continue };
+        // A later life of the same space would have written over it.
+        let incarnation = Incarnation(frame.incarnation.get());
+        let Place { slab: SlabId(slab), at } = place;
+        report.warnings.push(format!(
+            "slab {slab} at {at}: frames of extent {incarnation} without its header; left alone"
+        ));
+        orphans.found.push(Orphan {
+            place,
+            tag: frame.partition_tag.get(),
+            index: LogIndex(frame.index.get()),
+        });
+    }
+    orphans
+}
+
+/// The header of the frame at the start of these bytes.
+fn first_frame(bytes: &[u8]) -> Option<FrameHeader> {
+    let (header, kind) = FrameHeader::parse(bytes).ok()?;
+    (kind != FrameKind::Padding).then_some(*header)
+}
+
+fn extent_entry(id: &ExtentId) -> ExtentEntry {
+    ExtentEntry {
+        slab: id.place.slab.0,
+        at: id.place.at,
+        log2_bytes: id.log2_bytes,
+        incarnation: id.incarnation.0,
+        base_index: id.base_index.0,
+        base_offset: id.base_offset.0,
+        leader_epoch: id.leader_epoch.0,
+        // Not known. It must not make an extent look old.
+        created_ms: i64::MAX,
+        sealed: None,
+    }
+}

@@ -1,0 +1,483 @@
+//! Reading: from the cache at once, else from disk.
+//!
+//! A read or search is a task that is driven from buffer to buffer, be it a chunk of the cache or what a disk read brought, until
+//! it knows its answer. Between two disk reads anything may happen to the partition; a task holds no reference to it, only
+//! the life of the extent and the position it is at, and begins again from its offset when that extent is gone.
+
+use std::collections::BTreeMap;
+use std::io;
+
+use bytes::Bytes;
+use highwater_protocol::frame::FrameHeader;
+use highwater_protocol::ids::{Incarnation, Offset, Timestamp};
+use highwater_runtime::buf::AlignedBuf;
+use highwater_runtime::plane::Disk;
+use zerocopy::FromBytes;
+
+use super::Store;
+use super::round::Op;
+use crate::api::{
+    Cursor, CursorHint, FindOutcome, FindResult, Frames, ReadId, ReadOutcome, ReadResult, Slot, StoreEvent,
+};
+use crate::cache::Chunk;
+use crate::examine::{Goal, Scout, Step, View, examine};
+use crate::extent::{Extent, FIRST_POSITION, NO_TIMESTAMP};
+use crate::index::Entry;
+use crate::layout::PAGE_BYTES;
+use crate::partition::Partition;
+
+/// Reads that wait for the disk.
+#[derive(Default, Debug)]
+pub(super) struct Reads {
+    tasks: BTreeMap<ReadId, Task>,
+    next: u64,
+}
+
+#[derive(Debug)]
+struct Task {
+    slot: Slot,
+    goal: Goal,
+    scout: Scout,
+    /// The extent it is in.
+    incarnation: Incarnation,
+    /// How many bytes the next look needs at least.
+    need: usize,
+    /// The offset behind the frame it needs them for, if known.
+    behind: Option<Offset>,
+    /// Size of the frames seen last.
+    frame_bytes: u32,
+    /// Reads are cut to this after one failed.
+    cautious: Option<usize>,
+    /// What is being read: position and length.
+    reading: (u32, usize),
+}
+
+/// The answer of a task.
+enum Answer {
+    Frames { bytes: Bytes, next: Offset, incarnation: Incarnation, position: u32, frame_bytes: u32 },
+    Record(Offset, Timestamp),
+    End,
+    OutOfRange,
+    Damaged(Offset),
+    Deleted,
+}
+
+impl Store {
+    /// Reads durable frames from the batch that holds the cursor's offset on, below `up_to`: at least one batch, then while `max_bytes` allows.
+    pub fn read(
+        &mut self,
+        disk: &mut dyn Disk,
+        slot: Slot,
+        cursor: Cursor,
+        max_bytes: usize,
+        up_to: Offset,
+    ) -> ReadOutcome {
+        let Some(partition) = self.partition(slot) else { return ReadOutcome::Ready(ReadResult::AtEnd) };
+        let (log_start, durable_end) = (partition.log_start, partition.durable.offset);
+        if cursor.offset < log_start || cursor.offset > partition.append_offset {
+            return ReadOutcome::Ready(ReadResult::OutOfRange { log_start, durable_end });
+        }
+        let up_to = up_to.min(durable_end);
+        if cursor.offset >= up_to {
+            return ReadOutcome::Ready(ReadResult::AtEnd);
+        }
+        if let Some(frames) = read_cached(partition, cursor, max_bytes, up_to) {
+            self.stats.reads_cached += 1;
+            return ReadOutcome::Ready(frames);
+        }
+        let goal = Goal::Frames { max_bytes, up_to };
+        let mut task = Task::new(slot, goal, cursor.offset);
+        if let Some(hint) = cursor.hint
+            && partition.extent(hint.incarnation).is_some()
+        {
+            task.incarnation = hint.incarnation;
+            task.scout.position = hint.position;
+            task.frame_bytes = hint.frame_bytes;
+        } else if !task.locate(partition) {
+            return ReadOutcome::Ready(ReadResult::AtEnd);
+        }
+        match self.drive(disk, None, task) {
+            Ok(answer) => ReadOutcome::Ready(self.read_result(slot, answer)),
+            Err(id) => ReadOutcome::Pending(id),
+        }
+    }
+
+    /// The first durable record at or after a timestamp.
+    pub fn find_time(&mut self, disk: &mut dyn Disk, slot: Slot, at: Timestamp) -> FindOutcome {
+        let Some(partition) = self.partition(slot) else { return FindOutcome::Ready(FindResult::None) };
+        let log_start = partition.log_start;
+        let mut task = Task::new(slot, Goal::Time { at, log_start }, log_start);
+        if !task.locate(partition) {
+            return FindOutcome::Ready(FindResult::None);
+        }
+        match self.drive(disk, None, task) {
+            Ok(answer) => FindOutcome::Ready(find_result(&answer)),
+            Err(id) => FindOutcome::Pending(id),
+        }
+    }
+
+    fn read_result(&self, slot: Slot, answer: Answer) -> ReadResult {
+        match answer {
+            Answer::Frames { bytes, next, incarnation, position, frame_bytes } => {
+                ReadResult::Frames(Frames {
+                    bytes: vec![bytes],
+                    next: Cursor {
+                        offset: next,
+                        hint: Some(CursorHint { incarnation, position, frame_bytes }),
+                    },
+                })
+            }
+            Answer::End | Answer::Deleted => ReadResult::AtEnd,
+            Answer::Damaged(resume_at) => ReadResult::Damaged { resume_at },
+            Answer::OutOfRange => match self.partition(slot) {
+                Some(p) => ReadResult::OutOfRange { log_start: p.log_start, durable_end: p.durable.offset },
+                None => ReadResult::AtEnd,
+            },
+            Answer::Record(..) => unreachable!("a read looks for frames"),
+        }
+    }
+
+    /// A disk read is done.
+    pub(super) fn on_read(
+        &mut self,
+        disk: &mut dyn Disk,
+        id: ReadId,
+        result: io::Result<(AlignedBuf, usize)>,
+    ) {
+        let mut task = self.reads.tasks.remove(&id).expect("a task waits for its read");
+        let (from, len) = task.reading;
+        let answer = match result {
+            Ok((buf, filled)) if filled >= len => {
+                self.stats.bytes_read += len as u64;
+                let bytes = buf.freeze();
+                self.look(&mut task, &bytes, from, from + len as u32)
+            }
+            _ => task.on_unreadable(),
+        };
+        let slot = task.slot;
+        let is_time = matches!(task.goal, Goal::Time { .. });
+        let answer = match answer {
+            Some(answer) => answer,
+            None => match self.drive(disk, Some(id), task) {
+                Ok(answer) => answer,
+                Err(_) => return,
+            },
+        };
+        let event = if is_time {
+            StoreEvent::Found { id, result: find_result(&answer) }
+        } else {
+            StoreEvent::Read { id, result: self.read_result(slot, answer) }
+        };
+        self.push_event(event);
+    }
+
+    /// Drives a task until it has its answer or needs the disk.
+    fn drive(&mut self, disk: &mut dyn Disk, id: Option<ReadId>, mut task: Task) -> Result<Answer, ReadId> {
+        loop {
+            let Some(partition) = self.partition(task.slot) else { return Ok(Answer::Deleted) };
+            let Some(at) = partition.extent_at(task.incarnation) else {
+                if task.scout.offset < partition.log_start {
+                    let Goal::Time { log_start, .. } = &mut task.goal else { return Ok(Answer::OutOfRange) };
+                    *log_start = partition.log_start;
+                    task.scout.offset = partition.log_start;
+                }
+                if !task.locate(partition) {
+                    return Ok(Answer::End);
+                }
+                continue;
+            };
+            let limit = partition.readable_to(&partition.extents[at]);
+            if task.scout.position >= limit {
+                match task.next_extent(partition, at) {
+                    Some(answer) => return Ok(answer),
+                    None => continue,
+                }
+            }
+            let position = task.scout.position;
+            if let Some(chunk) = partition.chunks.at_position(task.incarnation, position) {
+                let (bytes, from, to) = (chunk.slice(chunk.base, chunk.to), chunk.base, chunk.to);
+                if let Some(answer) = self.look(&mut task, &bytes, from, to) {
+                    return Ok(answer);
+                }
+                continue;
+            }
+            if !partition.extents[at].place.is_some_and(|place| self.space.slabs.contains_key(&place.slab)) {
+                // Its slab is missing.
+                task.scout.position = limit;
+                task.scout.searching = true;
+                continue;
+            }
+            let id = id.unwrap_or_else(|| {
+                self.reads.next += 1;
+                ReadId(self.reads.next)
+            });
+            self.submit_read(disk, id, task);
+            return Err(id);
+        }
+    }
+
+    /// Looks through bytes of the task's extent, between two positions. `None`: go on.
+    fn look(&mut self, task: &mut Task, bytes: &Bytes, from: u32, to: u32) -> Option<Answer> {
+        let interval = self.config.limits.index_interval_bytes;
+        let partition = self.partition_mut(task.slot)?;
+        let tag = partition.tag;
+        let at = partition.extent_at(task.incarnation)?;
+        let limit = partition.readable_to(&partition.extents[at]);
+        let extent = &mut partition.extents[at];
+        let mut note = |entry: Entry| extent.note_entry(entry, interval);
+        let view = View { bytes, from, limit, incarnation: task.incarnation, tag };
+        task.need = 0;
+        task.behind = None;
+        match examine(&task.goal, &mut task.scout, &view, &mut note) {
+            Step::Frames { bytes, next, frame_bytes_max } => Some(Answer::Frames {
+                bytes,
+                next,
+                incarnation: task.incarnation,
+                position: task.scout.position,
+                frame_bytes: frame_bytes_max,
+            }),
+            Step::Record(offset, timestamp) => Some(Answer::Record(offset, timestamp)),
+            Step::End => Some(Answer::End),
+            Step::Damaged { resume_at } => Some(Answer::Damaged(resume_at)),
+            Step::More { bytes, behind } => {
+                assert!(task.scout.position + bytes as u32 > to, "what is here has been looked at");
+                task.need = bytes;
+                task.behind = behind;
+                None
+            }
+            Step::EndOfExtent => {
+                task.scout.position = limit;
+                None
+            }
+            Step::Again => None,
+        }
+    }
+
+    fn submit_read(&mut self, disk: &mut dyn Disk, id: ReadId, mut task: Task) {
+        let partition = self.partition(task.slot).expect("the caller looked");
+        let extent = partition.extent(task.incarnation).expect("the caller looked");
+        let place = extent.place.expect("what is durable has a place");
+        let limit = partition.readable_to(extent);
+        let (from, len) = task.range(extent, limit, self.config.limits.read_bytes_max);
+        let file = self.space.slabs[&place.slab].file;
+        task.reading = (from, len);
+        self.reads.tasks.insert(id, task);
+        self.stats.reads_disk += 1;
+        let token = self.token(Op::Read(id));
+        disk.read(file, place.at + u64::from(from), AlignedBuf::new(len), token);
+    }
+}
+
+impl Task {
+    fn new(slot: Slot, goal: Goal, offset: Offset) -> Self {
+        Self {
+            slot,
+            goal,
+            scout: Scout { offset, position: FIRST_POSITION, searching: false, max_timestamp: None },
+            incarnation: Incarnation(0),
+            need: 0,
+            behind: None,
+            frame_bytes: 0,
+            cautious: None,
+            reading: (0, 0),
+        }
+    }
+
+    /// Goes to the extent and the nearest known frame in front of what it looks for. `false`: there is no such extent.
+    fn locate(&mut self, partition: &Partition) -> bool {
+        let first = partition.extents.partition_point(|extent| extent.end_offset <= self.scout.offset);
+        self.enter(partition, first)
+    }
+
+    /// Enters the first extent from this one on that can hold what it looks for.
+    fn enter(&mut self, partition: &Partition, first: usize) -> bool {
+        let late_enough = |extent: &&Extent| match self.goal {
+            Goal::Frames { .. } => true,
+            Goal::Time { at, .. } => extent.max_timestamp != NO_TIMESTAMP && extent.max_timestamp >= at.0,
+        };
+        let Some(extent) = partition.extents.iter().skip(first).find(late_enough) else { return false };
+        if let Goal::Time { .. } = self.goal {
+            self.scout.offset = self.scout.offset.max(extent.base_offset);
+        }
+        let mut entry = extent.index.floor_of_offset(self.scout.offset);
+        if let Goal::Time { at, .. } = self.goal {
+            entry = entry.max_by_position(extent.index.floor_of_timestamp(at.0));
+            self.scout.offset = entry.map_or(self.scout.offset, |entry| self.scout.offset.max(entry.offset));
+        }
+        self.incarnation = extent.incarnation;
+        self.scout.position = entry.map_or(FIRST_POSITION, |entry| entry.position);
+        self.scout.max_timestamp = Some(entry.map_or(NO_TIMESTAMP, |entry| entry.max_timestamp_before));
+        self.scout.searching = false;
+        self.need = 0;
+        true
+    }
+
+    /// Goes on behind the extent of this number. An answer, if there is nothing or what comes next does not follow.
+    fn next_extent(&mut self, partition: &Partition, at: usize) -> Option<Answer> {
+        let was_searching = self.scout.searching;
+        let resume_at =
+            partition.extents.get(at + 1).map_or(partition.durable.offset, |next| next.base_offset);
+        if was_searching && resume_at > self.scout.offset {
+            return Some(Answer::Damaged(resume_at));
+        }
+        (!self.enter(partition, at + 1)).then_some(Answer::End)
+    }
+
+    /// A read failed: try a shorter one, then go round what cannot be read.
+    fn on_unreadable(&mut self) -> Option<Answer> {
+        let (from, len) = self.reading;
+        let least = self.least_bytes(from);
+        if len > least {
+            self.cautious = Some((len / 2).next_multiple_of(PAGE_BYTES).max(least).min(len - PAGE_BYTES));
+            return None;
+        }
+        if let Some(behind) = self.behind {
+            return Some(Answer::Damaged(behind));
+        }
+        tracing::warn!(slot = self.slot.0, offset = self.scout.offset.0, "a page of the log cannot be read");
+        self.scout.searching = true;
+        self.scout.position = from + len as u32;
+        self.need = 0;
+        None
+    }
+
+    /// The shortest read from here that is of any use.
+    fn least_bytes(&self, from: u32) -> usize {
+        ((self.scout.position - from) as usize + self.need.max(1)).next_multiple_of(PAGE_BYTES)
+    }
+
+    /// What to read next: position and length.
+    fn range(&self, extent: &Extent, limit: u32, read_bytes_max: usize) -> (u32, usize) {
+        let position = self.scout.position;
+        let from = position - position % PAGE_BYTES as u32;
+        let least = self.least_bytes(from);
+        let most = (limit - from) as usize;
+        let wanted = match (self.cautious, self.goal) {
+            (Some(bytes), _) => bytes,
+            (None, Goal::Frames { max_bytes, .. }) if self.scout.max_timestamp.is_none() => {
+                // Reading on from where a read ended: as much as is wanted, or one frame of the kind seen there.
+                max_bytes.min(read_bytes_max).max((position - from) as usize + self.frame_bytes as usize)
+            }
+            _ => read_bytes_max,
+        };
+        let to = from + wanted.min(most) as u32;
+        // End at a frame boundary if one is known: half a frame is read twice.
+        let boundary = extent.index.last_within(position, to).or_else(|| extent.index.next_after(position));
+        let len = match boundary {
+            Some(boundary) if self.cautious.is_none() => (boundary - from) as usize,
+            _ => (to - from) as usize,
+        };
+        let len = len.max(least).min(most).next_multiple_of(PAGE_BYTES);
+        (from, len)
+    }
+}
+
+trait MaxByPosition {
+    fn max_by_position(self, other: Self) -> Self;
+}
+
+impl MaxByPosition for Option<Entry> {
+    fn max_by_position(self, other: Self) -> Self {
+        [self, other].into_iter().flatten().max_by_key(|entry| entry.position)
+    }
+}
+
+fn find_result(answer: &Answer) -> FindResult {
+    match answer {
+        Answer::Record(offset, timestamp) => FindResult::At(*offset, *timestamp),
+        Answer::Damaged(resume_at) => FindResult::Damaged { resume_at: *resume_at },
+        Answer::End | Answer::OutOfRange | Answer::Deleted => FindResult::None,
+        Answer::Frames { .. } => unreachable!("a search looks for a record"),
+    }
+}
+
+/// Answers a read from frozen chunks alone: no check, no copy. `None`: the offset is older than the cache.
+fn read_cached(partition: &Partition, cursor: Cursor, max_bytes: usize, up_to: Offset) -> Option<ReadResult> {
+    let first = partition.chunks.find(cursor.offset)?;
+    let mut frames = Frames { bytes: Vec::new(), next: cursor };
+    let (mut taken, mut largest) = (0, 0);
+    let mut at = first;
+    while let Some(chunk) = partition.chunks.get(at) {
+        let readable = partition.readable_to(partition.extent(chunk.incarnation)?);
+        let end = chunk.data_end.min(readable);
+        let mut walk = ChunkWalk { chunk, end, position: chunk.from, offset: chunk.base_offset };
+        if at == first {
+            walk.skip_to(cursor);
+        }
+        let (from, mut to) = (walk.position, walk.position);
+        let whole =
+            chunk.next_offset <= up_to && end == chunk.data_end && taken + (end - from) as usize <= max_bytes;
+        let mut done = false;
+        if whole && walk.offset < chunk.next_offset {
+            to = end;
+            walk.position = chunk.to;
+            walk.offset = chunk.next_offset;
+        } else if walk.offset < chunk.next_offset {
+            while let Some((next, bytes, is_batch)) = walk.peek() {
+                let some = taken > 0 || to > from;
+                if next > up_to || (some && taken + (walk.position - from + bytes) as usize > max_bytes) {
+                    break;
+                }
+                walk.position += bytes;
+                walk.offset = next;
+                if is_batch {
+                    to = walk.position;
+                    largest = largest.max(bytes);
+                }
+            }
+            done = walk.offset < chunk.next_offset;
+        }
+        if to > from {
+            taken += (to - from) as usize;
+            frames.bytes.push(chunk.slice(from, to));
+            let hint =
+                CursorHint { incarnation: chunk.incarnation, position: walk.position, frame_bytes: largest };
+            frames.next = Cursor { offset: walk.offset, hint: Some(hint) };
+        }
+        if done || taken >= max_bytes {
+            break;
+        }
+        at += 1;
+    }
+    Some(if frames.bytes.is_empty() { ReadResult::AtEnd } else { ReadResult::Frames(frames) })
+}
+
+/// Steps over the frames of a chunk. They are ours: nothing is checked.
+struct ChunkWalk<'a> {
+    chunk: &'a Chunk,
+    end: u32,
+    position: u32,
+    offset: Offset,
+}
+
+impl ChunkWalk<'_> {
+    /// The frame here: the offset behind it, its size, and whether it is a batch.
+    fn peek(&self) -> Option<(Offset, u32, bool)> {
+        if self.position >= self.end {
+            return None;
+        }
+        let bytes = &self.chunk.buf[(self.position - self.chunk.base) as usize..];
+        let (header, _) = FrameHeader::ref_from_prefix(bytes).expect("a chunk holds whole frames");
+        let next = Offset(header.next_offset());
+        Some((next, header.frame_bytes() as u32, next.0 > header.base_offset.get()))
+    }
+
+    /// Goes to the frame that holds the cursor's offset.
+    fn skip_to(&mut self, cursor: Cursor) {
+        if let Some(hint) = cursor.hint
+            && hint.incarnation == self.chunk.incarnation
+            && (self.chunk.from..self.chunk.to).contains(&hint.position)
+        {
+            self.position = hint.position;
+            self.offset = cursor.offset;
+            return;
+        }
+        while let Some((next, bytes, _)) = self.peek() {
+            if next > cursor.offset {
+                break;
+            }
+            self.position += bytes;
+            self.offset = next;
+        }
+    }
+}

@@ -1,0 +1,190 @@
+//! Keeping the map: records of what changes, checkpoints, snapshots.
+//!
+//! A checkpoint only says what is durable, and of producers only what their durable batches say: a crash may take the rest, and a
+//! retry of a batch that is gone must not be answered as a duplicate.
+
+use bytes::Bytes;
+use highwater_runtime::plane::Disk;
+
+use super::Store;
+use crate::api::Slot;
+use crate::extent::{Extent, NO_TIMESTAMP};
+use crate::layout::Place;
+use crate::map::{
+    CheckpointEntry, ExtentEntry, MapRecord, PartitionEntry, PartitionKey, SealEntry, StoreMap,
+};
+use crate::partition::Partition;
+use crate::state_log::Seq;
+
+impl Extent {
+    /// What the map says of it. `None` while it has no place.
+    pub(crate) fn entry(&self) -> Option<ExtentEntry> {
+        let Place { slab, at } = self.place?;
+        Some(ExtentEntry {
+            slab: slab.0,
+            at,
+            log2_bytes: self.log2_bytes,
+            incarnation: self.incarnation.0,
+            base_index: self.base_index.0,
+            base_offset: self.base_offset.0,
+            leader_epoch: self.leader_epoch.0,
+            created_ms: self.created_ms,
+            sealed: self.seal_recorded.then(|| self.seal_entry()),
+        })
+    }
+
+    fn seal_entry(&self) -> SealEntry {
+        assert!(self.sealed);
+        SealEntry {
+            position: self.end,
+            index: self.end_index.0,
+            offset: self.end_offset.0,
+            max_timestamp: self.max_timestamp,
+        }
+    }
+}
+
+impl Partition {
+    /// What is durable now. `None` if that cannot be told: see [`Producers::below`](crate::producers::Producers::below).
+    /// A partition that is faulty keeps the checkpoint it has, so that every start finds the damage again.
+    fn durable_checkpoint(&self) -> Option<CheckpointEntry> {
+        if self.faulty {
+            return None;
+        }
+        let extent = self.extent(self.durable.incarnation);
+        Some(CheckpointEntry {
+            incarnation: self.durable.incarnation.0,
+            position: self.durable.position,
+            index: self.durable.index.0,
+            offset: self.durable.offset.0,
+            last_epoch: self.last_epoch.map(|epoch| epoch.0),
+            // The extent's largest timestamp may be that of a batch that is not durable yet: too large only costs a look.
+            max_timestamp: extent.map_or(NO_TIMESTAMP, |extent| extent.max_timestamp),
+            producers: self.producers.below(self.durable.offset)?,
+        })
+    }
+
+    fn entry(&self) -> PartitionEntry {
+        let fresh = self.durable_checkpoint();
+        let complete = fresh.is_some();
+        PartitionEntry {
+            key: PartitionKey::from(self.tp),
+            log_start: self.log_start.0,
+            extents: self.extents.iter().filter_map(Extent::entry).collect(),
+            checkpoint: fresh.or_else(|| self.checkpoint.as_deref().cloned()),
+            complete,
+        }
+    }
+}
+
+impl Store {
+    /// Adds a record to the map's log. It leaves with the next flush.
+    pub(super) fn record(&mut self, record: &MapRecord) -> Seq {
+        self.state.append(&record.encode())
+    }
+
+    /// The map as it is now. Replaying every record made so far gives the same, or something older that leads to the same log.
+    pub(super) fn map(&self, clean: bool) -> StoreMap {
+        let partitions = self.partitions.iter().flatten().filter(|p| !p.deleting);
+        let known = partitions
+            .map(|p| p.entry())
+            .filter(|entry| !entry.extents.is_empty() || entry.checkpoint_matters());
+        StoreMap {
+            next_incarnation: self.space.reserved.max(self.space.next_incarnation),
+            clean,
+            partitions: known.map(|entry| (entry.key, entry)).collect(),
+        }
+    }
+
+    /// Writes what has been recorded, or a snapshot when the log is full.
+    pub(super) fn flush_map(&mut self, disk: &mut dyn Disk) {
+        if self.state.wants_snapshot() {
+            let map = self.map(false).encode();
+            self.state.snapshot(disk, Bytes::from(map));
+        }
+        self.state.flush(disk);
+    }
+
+    /// Takes a checkpoint of every partition appended to, if enough was appended since the last one.
+    pub(super) fn checkpoint_if_due(&mut self) {
+        if self.appended_since_checkpoint >= self.config.limits.checkpoint_bytes {
+            self.checkpoint();
+        }
+    }
+
+    pub(super) fn checkpoint(&mut self) {
+        self.appended_since_checkpoint = 0;
+        self.stats.checkpoints += 1;
+        for slot in std::mem::take(&mut self.touched) {
+            self.checkpoint_partition(slot);
+        }
+    }
+
+    /// Takes a checkpoint of one partition. What is not durable now is for the next one.
+    pub(super) fn checkpoint_partition(&mut self, slot: Slot) {
+        let Some(partition) = self.partition_mut(slot) else { return };
+        partition.flags.touched = false;
+        let fresh = partition.durable_checkpoint();
+        if fresh.is_none() || !partition.is_settled() {
+            partition.flags.touched = true;
+        }
+        let again = partition.flags.touched;
+        if let Some(checkpoint) = fresh {
+            partition.checkpoint = Some(Box::new(checkpoint.clone()));
+            let key = PartitionKey::from(partition.tp);
+            self.record(&MapRecord::Checkpoint { key, checkpoint });
+        }
+        if again {
+            self.touched.push(slot);
+        }
+    }
+
+    /// Records the extents of a partition that are complete and durable.
+    pub(super) fn record_seals(&mut self, slot: Slot) {
+        let Some(partition) = self.partitions[slot.0 as usize].as_mut() else { return };
+        let durable = partition.durable;
+        let key = PartitionKey::from(partition.tp);
+        let mut records = Vec::new();
+        for extent in partition.extents.iter_mut().rev() {
+            if extent.seal_recorded {
+                break;
+            }
+            let complete = (extent.incarnation, extent.end) <= (durable.incarnation, durable.position);
+            if extent.sealed && complete {
+                extent.seal_recorded = true;
+                records.push(MapRecord::Sealed {
+                    key,
+                    incarnation: extent.incarnation.0,
+                    seal: extent.seal_entry(),
+                });
+            }
+        }
+        for record in records.iter().rev() {
+            self.record(record);
+        }
+    }
+
+    /// More of the map is durable: what waited for that goes on.
+    pub(super) fn on_map_durable(&mut self, disk: &mut dyn Disk) {
+        let durable = self.state.durable();
+        self.settle_space(durable);
+        for slot in std::mem::take(&mut self.waiting_for_map) {
+            if let Some(partition) = self.partitions[slot.0 as usize].as_mut() {
+                partition.flags.waits_for_map = false;
+            }
+            self.advance(slot);
+        }
+        while self.promises.front().is_some_and(|(seq, _)| *seq <= durable) {
+            let (_, event) = self.promises.pop_front().expect("it was there");
+            self.push_event(event);
+        }
+        self.close_if_drained(disk);
+    }
+}
+
+impl PartitionEntry {
+    /// Whether anything is lost when a partition without extents is forgotten.
+    fn checkpoint_matters(&self) -> bool {
+        self.log_start > 0 || self.checkpoint.as_ref().is_some_and(|c| c.index > 0)
+    }
+}

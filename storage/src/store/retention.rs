@@ -1,0 +1,177 @@
+//! Letting go: the start of a log moves forward, extents in front of it become free, partitions are deleted.
+//!
+//! Freeing an extent is a change of the map and nothing else. Its space is used again once that change is durable.
+//! The extent that takes appends is never freed; it is sealed first, when its partition's configuration says that it is due.
+
+use highwater_protocol::ids::{Incarnation, Offset};
+use highwater_runtime::plane::Disk;
+
+use super::Store;
+use super::space::wants_roll;
+use crate::api::{LogStartError, Slot, StoreEvent};
+use crate::extent::Extent;
+use crate::map::{MapRecord, PartitionKey};
+use crate::partition::Partition;
+use crate::state_log::Seq;
+
+impl Store {
+    /// Moves the start of a log forward. [`StoreEvent::LogStart`] tells when that is durable; readers see it at once.
+    pub fn set_log_start(
+        &mut self,
+        _disk: &mut dyn Disk,
+        slot: Slot,
+        offset: Offset,
+    ) -> Result<(), LogStartError> {
+        let partition = self.partition_mut(slot).ok_or(LogStartError::Deleted)?;
+        let durable_end = partition.durable.offset;
+        if offset > durable_end {
+            return Err(LogStartError::BehindEnd { offset, durable_end });
+        }
+        let key = PartitionKey::from(partition.tp);
+        let seq = if offset > partition.log_start {
+            partition.log_start = offset;
+            self.record(&MapRecord::LogStart { key, log_start: offset.0 })
+        } else {
+            self.state.appended()
+        };
+        let log_start = self.partition(slot).expect("it was there").log_start;
+        self.promise(seq, StoreEvent::LogStart { slot, offset: log_start });
+        self.free_below_log_start(slot);
+        Ok(())
+    }
+
+    /// Lets go of what the partitions' configurations do not keep, and tries again to get space if there was none. Call it from a timer.
+    pub fn enforce_retention(&mut self, disk: &mut dyn Disk, wall_ms: i64) {
+        if self.phase != super::Phase::Open {
+            return;
+        }
+        let silent_ms = self.config.limits.producer_expiry_ms;
+        for at in 0..self.partitions.len() {
+            let slot = Slot(at as u32);
+            let Some(partition) = self.partition_mut(slot) else { continue };
+            if !partition.producers.is_empty() {
+                partition.producers.expire(wall_ms, silent_ms);
+            }
+            if partition.extents.is_empty() {
+                continue;
+            }
+            if partition.is_settled()
+                && (wants_roll(partition, wall_ms) || is_all_expired(partition, wall_ms))
+            {
+                partition.seal_active();
+                partition.tail = None;
+                self.record_seals(slot);
+            }
+            let partition = self.partition(slot).expect("it was there");
+            let cut = retention_cut(partition, wall_ms);
+            if cut > partition.log_start {
+                self.partition_mut(slot).expect("it was there").log_start = cut;
+                let seq = self.free_below_log_start(slot);
+                self.promise(seq, StoreEvent::LogStart { slot, offset: cut });
+            }
+        }
+        self.retry_space(disk);
+    }
+
+    /// Forgets a partition. Its space is used again once that is durable; [`StoreEvent::Deleted`] tells.
+    pub fn delete_partition(&mut self, _disk: &mut dyn Disk, slot: Slot) {
+        let Some(partition) = self.partitions.get_mut(slot.0 as usize).and_then(Option::as_mut) else {
+            return;
+        };
+        if partition.deleting {
+            return;
+        }
+        partition.deleting = true;
+        partition.tail = None;
+        partition.queue.clear();
+        self.budget.drop_all(&mut partition.chunks);
+        let in_flight = partition.flights.iter().map(|flight| flight.frame_bytes).sum();
+        self.unacked_bytes -= partition.unacked_bytes - in_flight;
+        partition.unacked_bytes = in_flight;
+        let tp = partition.tp;
+        self.by_tp.remove(&tp);
+        let seq = self.record(&MapRecord::Deleted { key: PartitionKey::from(tp) });
+        self.promise(seq, StoreEvent::Deleted { tp });
+        self.finish_delete(slot);
+    }
+
+    /// Frees the extents of a deleted partition when nothing is being written to them any more.
+    pub(super) fn finish_delete(&mut self, slot: Slot) {
+        let place = &mut self.partitions[slot.0 as usize];
+        if place.as_ref().is_none_or(|partition| !partition.flights.is_empty()) {
+            return;
+        }
+        let partition = place.take().expect("it was there");
+        let seq = self.state.appended();
+        for extent in partition.extents {
+            self.free_extent(seq, &extent);
+        }
+        self.settle_space(self.state.durable());
+    }
+
+    /// Frees the complete extents in front of the log's start.
+    fn free_below_log_start(&mut self, slot: Slot) -> Seq {
+        let partition = self.partition_mut(slot).expect("the caller looked");
+        let log_start = partition.log_start;
+        let mut freed = Vec::new();
+        while partition
+            .extents
+            .front()
+            .is_some_and(|front| front.seal_recorded && front.end_offset <= log_start)
+        {
+            freed.extend(partition.extents.pop_front());
+        }
+        let Some(last) = freed.last() else { return self.state.appended() };
+        let behind = Incarnation(last.incarnation.0 + 1);
+        let key = PartitionKey::from(partition.tp);
+        if partition.extents.is_empty() {
+            // The map has to remember where the log goes on.
+            self.checkpoint_partition(slot);
+        }
+        let partition = self.partitions[slot.0 as usize].as_mut().expect("it was there");
+        self.budget.drop_below(&mut partition.chunks, behind);
+        let incarnations = freed.iter().map(|extent| extent.incarnation.0).collect();
+        let seq = self.record(&MapRecord::Freed { key, incarnations, log_start: log_start.0 });
+        for extent in &freed {
+            self.free_extent(seq, extent);
+        }
+        seq
+    }
+
+    fn free_extent(&mut self, seq: Seq, extent: &Extent) {
+        if let Some(place) = extent.place {
+            self.free_when_durable(seq, place, extent.log2_bytes);
+        }
+    }
+}
+
+/// The time that an extent's age is counted from.
+fn newest_ms(extent: &Extent) -> i64 {
+    if extent.max_timestamp >= 0 { extent.max_timestamp } else { extent.created_ms }
+}
+
+fn is_expired(partition: &Partition, extent: &Extent, wall_ms: i64) -> bool {
+    partition.config.retention_ms.is_some_and(|ms| newest_ms(extent) < wall_ms.saturating_sub(ms))
+}
+
+/// Whether even the active extent holds nothing that is to be kept.
+fn is_all_expired(partition: &Partition, wall_ms: i64) -> bool {
+    partition.active().is_some_and(Extent::has_frames)
+        && partition.extents.iter().all(|extent| is_expired(partition, extent, wall_ms))
+}
+
+/// Where the log may start, by time and by size. Whole extents only, and only from the front.
+fn retention_cut(partition: &Partition, wall_ms: i64) -> Offset {
+    let mut bytes: u64 = partition.extents.iter().map(|extent| u64::from(extent.used_bytes())).sum();
+    let mut cut = partition.log_start;
+    for extent in partition.extents.iter().take_while(|extent| extent.seal_recorded) {
+        let rest = bytes - u64::from(extent.used_bytes());
+        let too_large = partition.config.retention_bytes.is_some_and(|max| rest >= max);
+        if !too_large && !is_expired(partition, extent, wall_ms) {
+            break;
+        }
+        bytes = rest;
+        cut = cut.max(extent.end_offset);
+    }
+    cut
+}

@@ -1,0 +1,316 @@
+//! Commit rounds: everything appended on the store since the last one becomes durable together.
+//!
+//! A round takes the frozen pieces and the tails of all dirty partitions and hands them to the disk at once. With
+//! [`DurableForm::Dsync`] each write is durable by itself; with [`DurableForm::SyncPerRound`] one sync per slab follows the writes.
+//! Rounds chain without a timer: what is appended while [`ROUNDS_IN_FLIGHT_MAX`] of them are on their way makes the next one larger.
+//!
+//! A partition whose partial last page is in flight sits a round out: its next write would overlap.
+
+use highwater_runtime::plane::{Completion, Disk, Durability, Token, WRITE_BYTES_MAX};
+
+use bytes::Bytes;
+use highwater_protocol::ids::Incarnation;
+
+use super::{Queued, Store, TOKEN_KIND_SHIFT, TOKEN_STORE};
+use crate::api::{ReadId, Slot, StoreEvent};
+use crate::config::DurableForm;
+use crate::expect::Mark;
+use crate::extent::FIRST_POSITION;
+use crate::layout::{ExtentId, PAGE_BYTES, SlabId};
+use crate::limits::ROUNDS_IN_FLIGHT_MAX;
+use crate::partition::{Flight, Piece};
+
+/// An operation on its way.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Op {
+    /// Part of a flight.
+    Write { slot: Slot, flight: u64, round: u64, slab: SlabId },
+    /// The sync behind a round's writes to this slab.
+    Sync { round: u64, slab: SlabId },
+    /// A read.
+    Read(ReadId),
+    /// A new slab.
+    CreateSlab,
+}
+
+/// Rounds on their way, and every operation of the store.
+#[derive(Default, Debug)]
+pub(super) struct Rounds {
+    ops: Vec<Option<Op>>,
+    free: Vec<usize>,
+    in_flight: Vec<Round>,
+    next_round: u64,
+}
+
+/// One round.
+#[derive(Debug)]
+struct Round {
+    number: u64,
+    slabs: Vec<RoundSlab>,
+}
+
+/// A slab that a round writes to.
+#[derive(Debug)]
+struct RoundSlab {
+    slab: SlabId,
+    writes_left: u32,
+    /// What becomes durable with the sync.
+    flights: Vec<(Slot, u64)>,
+}
+
+impl Rounds {
+    pub(super) fn is_empty(&self) -> bool {
+        self.in_flight.is_empty()
+    }
+
+    fn slab(&mut self, round: u64, slab: SlabId) -> &mut RoundSlab {
+        let round = self
+            .in_flight
+            .iter_mut()
+            .find(|r| r.number == round)
+            .expect("a round ends with its last operation");
+        let at = round.slabs.iter().position(|s| s.slab == slab).unwrap_or_else(|| {
+            round.slabs.push(RoundSlab { slab, writes_left: 0, flights: Vec::new() });
+            round.slabs.len() - 1
+        });
+        &mut round.slabs[at]
+    }
+
+    fn end_slab(&mut self, round: u64, slab: SlabId) {
+        let at = self
+            .in_flight
+            .iter()
+            .position(|r| r.number == round)
+            .expect("a round ends with its last operation");
+        self.in_flight[at].slabs.retain(|s| s.slab != slab);
+        if self.in_flight[at].slabs.is_empty() {
+            self.in_flight.swap_remove(at);
+        }
+    }
+}
+
+impl Store {
+    /// A token for this operation.
+    pub(super) fn token(&mut self, op: Op) -> Token {
+        let at = self.rounds.free.pop().unwrap_or_else(|| {
+            self.rounds.ops.push(None);
+            self.rounds.ops.len() - 1
+        });
+        self.rounds.ops[at] = Some(op);
+        Token(u64::from(self.config.token_space) << 56 | TOKEN_STORE << TOKEN_KIND_SHIFT | at as u64)
+    }
+
+    /// An operation is done.
+    pub(super) fn on_operation(&mut self, disk: &mut dyn Disk, at: usize, completion: Completion) {
+        let op = self.rounds.ops[at].take().expect("every operation is answered once");
+        self.rounds.free.push(at);
+        match (op, completion) {
+            (Op::Write { slot, flight, round, slab }, Completion::Write(result)) => match result {
+                Ok(()) => self.on_written(disk, slot, flight, round, slab),
+                Err(e) => self.fail(format!("could not write to {}: {e}", self.slab_path(slab))),
+            },
+            (Op::Sync { round, slab }, Completion::Sync(result)) => match result {
+                Ok(()) => self.on_synced(round, slab),
+                Err(e) => self.fail(format!("could not sync {}: {e}", self.slab_path(slab))),
+            },
+            (Op::Read(id), Completion::Read(result)) => self.on_read(disk, id, result),
+            (Op::CreateSlab, Completion::Created(result)) => self.on_slab_created(disk, result),
+            (op, completion) => panic!("{op:?} answered with {completion:?}"),
+        }
+    }
+
+    fn slab_path(&self, slab: SlabId) -> String {
+        self.config.dir.join(crate::layout::slab_name(slab)).display().to_string()
+    }
+
+    /// Starts a round with everything that may leave now.
+    pub(super) fn start_round(&mut self, disk: &mut dyn Disk) {
+        if self.dirty.is_empty() || self.rounds.in_flight.len() >= ROUNDS_IN_FLIGHT_MAX {
+            return;
+        }
+        let number = self.rounds.next_round;
+        self.rounds.in_flight.push(Round { number, slabs: Vec::new() });
+        for _ in 0..self.dirty.len() {
+            let slot = self.dirty.pop_front().expect("as many as were counted");
+            self.submit_partition(disk, slot, number);
+            let Some(partition) = self.partitions[slot.0 as usize].as_mut() else { continue };
+            partition.flags.dirty = !partition.deleting && partition.has_work();
+            if partition.flags.dirty {
+                self.dirty.push_back(slot);
+            }
+        }
+        if self.rounds.in_flight.last().is_some_and(|round| round.slabs.is_empty()) {
+            self.rounds.in_flight.pop();
+            return;
+        }
+        self.rounds.next_round += 1;
+        self.stats.rounds += 1;
+    }
+
+    fn submit_partition(&mut self, disk: &mut dyn Disk, slot: Slot, round: u64) {
+        loop {
+            let Some(partition) = self.partitions[slot.0 as usize].as_mut() else { return };
+            let next = match (partition.queue.front(), &partition.tail) {
+                (Some(piece), _) => (piece.incarnation, piece.from),
+                (None, Some(tail)) if tail.is_fresh() => {
+                    (partition.extents.back().expect("a tail lies in an extent").incarnation, tail.base())
+                }
+                _ => return,
+            };
+            let (incarnation, from) = next;
+            let extent = partition.extent(incarnation).expect("what is not durable is not freed");
+            let Some(place) = extent.place else { return };
+            if !self.space.is_reserved(incarnation) || partition.overlaps_flight(incarnation, from) {
+                return;
+            }
+            if !extent.header_written {
+                self.submit_header(disk, slot, incarnation, round);
+            }
+            let partition = self.partitions[slot.0 as usize].as_mut().expect("it was there");
+            if partition.queue.is_empty() {
+                partition.freeze_tail(&mut self.budget, true);
+                self.evict();
+            }
+            let partition = self.partitions[slot.0 as usize].as_mut().expect("it was there");
+            let piece = partition.queue.pop_front().expect("a piece or a tail was there");
+            self.submit(disk, slot, &piece, place.slab, round);
+        }
+    }
+
+    fn submit_header(&mut self, disk: &mut dyn Disk, slot: Slot, incarnation: Incarnation, round: u64) {
+        let (cluster, store) = (self.config.cluster, self.config.store);
+        let partition = self.partitions[slot.0 as usize].as_mut().expect("the caller looked");
+        let tp = partition.tp;
+        let extent = partition.extent_mut(incarnation).expect("the caller looked");
+        extent.header_written = true;
+        let place = extent.place.expect("the caller looked");
+        let id = ExtentId {
+            cluster,
+            store,
+            place,
+            log2_bytes: extent.log2_bytes,
+            incarnation,
+            tp,
+            base_index: extent.base_index,
+            base_offset: extent.base_offset,
+            leader_epoch: extent.leader_epoch,
+        };
+        let end = Mark {
+            incarnation,
+            position: FIRST_POSITION,
+            index: extent.base_index,
+            offset: extent.base_offset,
+        };
+        let mut page = highwater_runtime::buf::AlignedBuf::new(PAGE_BYTES);
+        page.copy_from_slice(&id.to_block());
+        let piece = Piece { incarnation, from: 0, data: page.freeze(), end, frame_bytes: 0 };
+        self.submit(disk, slot, &piece, place.slab, round);
+    }
+
+    fn submit(&mut self, disk: &mut dyn Disk, slot: Slot, piece: &Piece, slab: SlabId, round: u64) {
+        let form = self.config.durable_form;
+        let durability = match form {
+            DurableForm::Dsync => Durability::Durable,
+            DurableForm::SyncPerRound => Durability::Volatile,
+        };
+        let partition = self.partitions[slot.0 as usize].as_mut().expect("the caller looked");
+        let extent = partition.extent(piece.incarnation).expect("the caller looked");
+        let place = extent.place.expect("the caller looked");
+        let bytes = piece.data.len();
+        assert!(
+            bytes > 0 && bytes.is_multiple_of(PAGE_BYTES) && (piece.from as usize).is_multiple_of(PAGE_BYTES)
+        );
+        assert!(piece.from as usize + bytes <= extent.bytes() as usize, "a write stays within its extent");
+        let flight = partition.flight_first + partition.flights.len() as u64;
+        let writes = bytes.div_ceil(WRITE_BYTES_MAX) as u32;
+        partition.flights.push_back(Flight {
+            incarnation: piece.incarnation,
+            to: piece.from + bytes as u32,
+            end: piece.end,
+            frame_bytes: piece.frame_bytes,
+            writes_left: writes,
+            durable: false,
+        });
+        let of_slab = self.rounds.slab(round, slab);
+        of_slab.writes_left += writes;
+        if form == DurableForm::SyncPerRound {
+            of_slab.flights.push((slot, flight));
+        }
+        let file = self.space.slabs[&slab].file;
+        let at = place.at + u64::from(piece.from);
+        for from in (0..bytes).step_by(WRITE_BYTES_MAX) {
+            let data: Bytes = piece.data.slice(from..(from + WRITE_BYTES_MAX).min(bytes));
+            let token = self.token(Op::Write { slot, flight, round, slab });
+            self.stats.writes += 1;
+            self.stats.bytes_written += data.len() as u64;
+            disk.write(file, at + from as u64, data, durability, token);
+        }
+    }
+
+    fn on_written(&mut self, disk: &mut dyn Disk, slot: Slot, flight: u64, round: u64, slab: SlabId) {
+        let partition = self.partitions[slot.0 as usize].as_mut().expect("a partition waits for its writes");
+        let landed = partition.flight_mut(flight);
+        landed.writes_left -= 1;
+        let whole = landed.writes_left == 0;
+        if whole && self.config.durable_form == DurableForm::Dsync {
+            landed.durable = true;
+            self.advance(slot);
+        }
+        let of_slab = self.rounds.slab(round, slab);
+        of_slab.writes_left -= 1;
+        if of_slab.writes_left > 0 {
+            return;
+        }
+        match self.config.durable_form {
+            DurableForm::Dsync => self.rounds.end_slab(round, slab),
+            DurableForm::SyncPerRound => {
+                let token = self.token(Op::Sync { round, slab });
+                self.stats.syncs += 1;
+                disk.sync(self.space.slabs[&slab].file, token);
+            }
+        }
+    }
+
+    fn on_synced(&mut self, round: u64, slab: SlabId) {
+        let flights = std::mem::take(&mut self.rounds.slab(round, slab).flights);
+        self.rounds.end_slab(round, slab);
+        for (slot, flight) in &flights {
+            let partition =
+                self.partitions[slot.0 as usize].as_mut().expect("a partition waits for its writes");
+            partition.flight_mut(*flight).durable = true;
+        }
+        for (slot, _) in flights {
+            self.advance(slot);
+        }
+    }
+
+    /// Moves a partition's durable end as far as it goes now.
+    pub(super) fn advance(&mut self, slot: Slot) {
+        let map_durable = self.state.durable();
+        let Some(partition) = self.partitions[slot.0 as usize].as_mut() else { return };
+        let before = partition.durable.index;
+        let waited = partition.flags.waits_for_map;
+        let bytes = partition.advance_durable(map_durable);
+        self.unacked_bytes -= bytes;
+        if partition.flags.waits_for_map && !waited {
+            self.waiting_for_map.push(slot);
+        }
+        if partition.deleting {
+            self.finish_delete(slot);
+            return;
+        }
+        let moved = partition.durable.index > before;
+        if moved && !partition.flags.event {
+            partition.flags.event = true;
+            self.events.push_back(Queued::Durable(slot));
+        }
+        if bytes > 0 {
+            self.record_seals(slot);
+        }
+    }
+
+    /// A promise to the owner that is kept once the map is durable.
+    pub(super) fn promise(&mut self, seq: crate::state_log::Seq, event: StoreEvent) {
+        self.promises.push_back((seq, event));
+    }
+}

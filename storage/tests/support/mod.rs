@@ -1,0 +1,296 @@
+//! A store on a simulated disk, with what every test of it needs.
+#![allow(dead_code, unreachable_pub, reason = "not every test uses everything")]
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use bytes::Bytes;
+use highwater_protocol::batch::{BatchBuilder, BatchProducer, Compression, NewRecord};
+use highwater_protocol::frame::{FRAME_HEADER_BYTES, Frame, Frames as FrameIter};
+use highwater_protocol::ids::{
+    ClusterId, LeaderEpoch, LogIndex, Offset, PartitionIndex, ProducerId, StoreId, Timestamp, TopicId,
+    TopicPartition,
+};
+use highwater_runtime::buf::AlignedBuf;
+use highwater_runtime::sim::{CrashPolicy, DiskHarness};
+use highwater_storage::{
+    AppendError, Appended, Cursor, DurableForm, FindOutcome, FindResult, PartitionConfig, Payload, ReadId,
+    ReadOutcome, ReadResult, RecoveryReport, Slot, Store, StoreConfig, StoreEvent, StoreLimits,
+};
+
+pub const EPOCH: LeaderEpoch = LeaderEpoch(1);
+pub const HOUR_MS: i64 = 60 * 60 * 1000;
+
+/// Partition `n` of the one topic.
+pub fn tp(n: u32) -> TopicPartition {
+    TopicPartition { topic: TopicId([9; 16]), partition: PartitionIndex(n) }
+}
+
+pub fn config() -> StoreConfig {
+    StoreConfig {
+        dir: PathBuf::from("/data/store-000"),
+        cluster: ClusterId([5; 16]),
+        store: StoreId(0),
+        token_space: 3,
+        limits: StoreLimits::tiny(),
+        durable_form: DurableForm::Dsync,
+    }
+}
+
+/// A record read back: offset, timestamp, value.
+pub type Rec = (i64, i64, Vec<u8>);
+
+/// A batch with these values, a millisecond apart.
+pub fn batch_at(timestamp: i64, values: &[&[u8]]) -> Bytes {
+    batch_of(Compression::None, BatchProducer::NONE, timestamp, values)
+}
+
+pub fn batch(values: &[&[u8]]) -> Bytes {
+    batch_at(1_000, values)
+}
+
+/// A batch with one value of this size, every byte of which is `fill`.
+pub fn filled(fill: u8, bytes: usize) -> Bytes {
+    batch(&[&vec![fill; bytes]])
+}
+
+pub fn batch_of(
+    compression: Compression,
+    producer: BatchProducer,
+    timestamp: i64,
+    values: &[&[u8]],
+) -> Bytes {
+    let mut builder = BatchBuilder::new(compression, 0);
+    for (at, value) in (timestamp..).zip(values) {
+        builder.append(&NewRecord::new(Timestamp(at), None, Some(value))).expect("a test's batch is small");
+    }
+    builder.finish(producer).expect("it has records").freeze()
+}
+
+pub fn producer(id: i64, epoch: i16, sequence: i32) -> BatchProducer {
+    BatchProducer { id: ProducerId(id), epoch, sequence }
+}
+
+/// A batch as a bulk receive brings it.
+pub fn bulk(batch: &[u8]) -> Payload<'static> {
+    let mut pages = AlignedBuf::new(FRAME_HEADER_BYTES + batch.len());
+    pages[FRAME_HEADER_BYTES..FRAME_HEADER_BYTES + batch.len()].copy_from_slice(batch);
+    Payload::Bulk { pages, batch_bytes: batch.len() }
+}
+
+/// A store on its disk.
+pub struct Bed {
+    pub disk: DiskHarness,
+    pub store: Store,
+    pub config: StoreConfig,
+    pub report: RecoveryReport,
+    /// Events taken, except those of reads.
+    pub events: Vec<StoreEvent>,
+    pub reads: BTreeMap<ReadId, ReadResult>,
+    pub founds: BTreeMap<ReadId, FindResult>,
+    pub wall_ms: i64,
+}
+
+impl Bed {
+    pub fn new(seed: u64) -> Self {
+        Self::with(seed, config())
+    }
+
+    pub fn with(seed: u64, config: StoreConfig) -> Self {
+        Self::on(DiskHarness::new(seed), config)
+    }
+
+    pub fn on(mut disk: DiskHarness, config: StoreConfig) -> Self {
+        let (store, report) = Store::open(config.clone(), &mut disk).expect("the store opens");
+        Self {
+            disk,
+            store,
+            config,
+            report,
+            events: Vec::new(),
+            reads: BTreeMap::new(),
+            founds: BTreeMap::new(),
+            wall_ms: 1_000_000,
+        }
+    }
+
+    /// The end of a turn.
+    pub fn turn(&mut self) {
+        self.store.flush(&mut self.disk);
+        while let Some(event) = self.store.poll_event() {
+            match event {
+                StoreEvent::Read { id, result } => drop(self.reads.insert(id, result)),
+                StoreEvent::Found { id, result } => drop(self.founds.insert(id, result)),
+                event => self.events.push(event),
+            }
+        }
+    }
+
+    /// One completion and the turn it makes. `false`: nothing is on its way.
+    pub fn step(&mut self) -> bool {
+        self.turn();
+        let Some((token, completion)) = self.disk.step() else { return false };
+        self.store.on_disk(&mut self.disk, token, completion);
+        self.turn();
+        true
+    }
+
+    /// Until nothing is on its way.
+    pub fn settle(&mut self) {
+        while self.step() {}
+    }
+
+    pub fn slot(&mut self, n: u32) -> Slot {
+        self.store
+            .ensure_partition(tp(n), PartitionConfig { segment_ms: i64::MAX, ..PartitionConfig::KEEP_ALL })
+    }
+
+    pub fn try_append(&mut self, slot: Slot, batch: &[u8]) -> Result<Appended, AppendError> {
+        self.store.append(&mut self.disk, slot, Payload::Small(batch), EPOCH, self.wall_ms)
+    }
+
+    pub fn try_append_bulk(&mut self, slot: Slot, batch: &[u8]) -> Result<Appended, AppendError> {
+        self.store.append(&mut self.disk, slot, bulk(batch), EPOCH, self.wall_ms)
+    }
+
+    pub fn append(&mut self, slot: Slot, batch: &[u8]) -> Appended {
+        self.try_append(slot, batch).expect("the append is taken")
+    }
+
+    /// Appends and waits until it is durable.
+    pub fn append_durably(&mut self, slot: Slot, batch: &[u8]) -> Appended {
+        let appended = self.append(slot, batch);
+        self.settle();
+        assert!(self.store.bounds(slot).durable_end >= appended.next_offset, "settled and not durable");
+        appended
+    }
+
+    pub fn read(&mut self, slot: Slot, cursor: Cursor, max_bytes: usize) -> ReadResult {
+        self.read_up_to(slot, cursor, max_bytes, Offset(i64::MAX))
+    }
+
+    pub fn read_up_to(&mut self, slot: Slot, cursor: Cursor, max_bytes: usize, up_to: Offset) -> ReadResult {
+        match self.store.read(&mut self.disk, slot, cursor, max_bytes, up_to) {
+            ReadOutcome::Ready(result) => result,
+            ReadOutcome::Pending(id) => loop {
+                if let Some(result) = self.reads.remove(&id) {
+                    break result;
+                }
+                assert!(self.step(), "a read was never answered");
+            },
+        }
+    }
+
+    pub fn find(&mut self, slot: Slot, at: i64) -> FindResult {
+        match self.store.find_time(&mut self.disk, slot, Timestamp(at)) {
+            FindOutcome::Ready(result) => result,
+            FindOutcome::Pending(id) => loop {
+                if let Some(result) = self.founds.remove(&id) {
+                    break result;
+                }
+                assert!(self.step(), "a search was never answered");
+            },
+        }
+    }
+
+    /// Everything that can be read from an offset on, and the offsets that were skipped for damage: from, to.
+    pub fn read_all(&mut self, slot: Slot, from: i64, max_bytes: usize) -> (Vec<Rec>, Vec<(i64, i64)>) {
+        let mut cursor = Cursor::at(Offset(from));
+        let (mut records, mut skipped) = (Vec::new(), Vec::new());
+        loop {
+            match self.read(slot, cursor, max_bytes) {
+                ReadResult::Frames(frames) => {
+                    let mut bytes = 0;
+                    let before = records.len();
+                    for slice in &frames.bytes {
+                        bytes += slice.len();
+                        records_of(slice, from, &mut records);
+                    }
+                    let batches = frames.bytes.iter().map(batches_of).sum::<usize>();
+                    assert!(
+                        bytes <= max_bytes || batches == 1,
+                        "{bytes} bytes in {batches} batches, {max_bytes} wanted"
+                    );
+                    assert!(records.len() > before, "frames without a record that was asked for");
+                    assert_eq!(frames.next.offset().0, records.last().expect("there is one").0 + 1);
+                    cursor = frames.next;
+                }
+                ReadResult::AtEnd => return (records, skipped),
+                ReadResult::Damaged { resume_at } => {
+                    assert!(resume_at > cursor.offset(), "damage leads forward");
+                    skipped.push((cursor.offset().0, resume_at.0));
+                    cursor = Cursor::at(resume_at);
+                }
+                other => panic!("reading at {cursor:?}: {other:?}"),
+            }
+        }
+    }
+
+    /// Everything that can be read; nothing may be damaged, and offsets have no gaps.
+    pub fn values(&mut self, slot: Slot) -> Vec<Vec<u8>> {
+        let start = self.store.bounds(slot).log_start;
+        let (records, skipped) = self.read_all(slot, start.0, 64 << 10);
+        assert_eq!(skipped, []);
+        for (at, record) in (start.0..).zip(&records) {
+            assert_eq!(record.0, at, "offsets have no gaps");
+        }
+        assert_eq!(start.0 + records.len() as i64, self.store.bounds(slot).durable_end.0);
+        records.into_iter().map(|record| record.2).collect()
+    }
+
+    /// Whether such an event was taken.
+    pub fn saw(&self, is: impl Fn(&StoreEvent) -> bool) -> bool {
+        self.events.iter().any(is)
+    }
+
+    /// Shuts down in order and opens again.
+    pub fn restart(mut self) -> Self {
+        self.store.shutdown(&mut self.disk);
+        self.settle();
+        assert!(
+            self.saw(|event| matches!(event, StoreEvent::Closed)),
+            "shut down and not closed: {:?}",
+            self.events
+        );
+        self.disk.crash(CrashPolicy::LOSE_ALL);
+        self.again()
+    }
+
+    /// Loses power and opens again.
+    pub fn crash(mut self, policy: CrashPolicy) -> Self {
+        self.disk.crash(policy);
+        self.again()
+    }
+
+    fn again(self) -> Self {
+        let wall_ms = self.wall_ms;
+        Self { wall_ms, ..Self::on(self.disk, self.config) }
+    }
+}
+
+fn batches_of(slice: &Bytes) -> usize {
+    FrameIter::new(slice).filter(|frame| frame.as_ref().expect("frames are whole").batch().is_some()).count()
+}
+
+fn records_of(slice: &Bytes, from: i64, records: &mut Vec<Rec>) {
+    let mut at = 0;
+    while at < slice.len() {
+        let frame = Frame::checked(&slice[at..]).expect("a reader is given good frames only");
+        at += frame.header().frame_bytes();
+        let Some(batch) = frame.batch() else { continue };
+        let mut scratch = Vec::new();
+        for record in batch.records(&mut scratch).expect("it decompresses") {
+            let record = record.expect("records are good");
+            if record.offset.0 >= from {
+                let value = record.value.expect("a test's record has a value").to_vec();
+                records.push((record.offset.0, record.timestamp.0, value));
+            }
+        }
+    }
+    assert_eq!(at, slice.len(), "a slice holds whole frames");
+}
+
+/// The index that everything below is durable.
+pub fn durable_index(bed: &Bed, slot: Slot) -> LogIndex {
+    bed.store.bounds(slot).durable_index
+}
