@@ -20,6 +20,7 @@ mod examine;
 pub mod expect;
 mod extent;
 mod index;
+pub mod inspect;
 mod lay;
 pub mod layout;
 pub mod limits;

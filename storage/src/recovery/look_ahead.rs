@@ -4,43 +4,60 @@ use highwater_protocol::frame::{
     FRAME_ALIGN, FRAME_HEADER_BYTES, FRAME_MAGIC, FRAME_VERSION, Frame, FrameHeader,
 };
 use highwater_protocol::ids::{LogIndex, Offset};
-use highwater_runtime::buf::PAGE_BYTES;
+use highwater_runtime::plane::WRITE_BYTES_MAX;
 
 use super::check::{self, Next};
-use super::decide::Later;
+use super::decide::{Found, Later};
 use super::window::Window;
 use crate::expect::Mark;
 
+/// Bytes that a disk can have written astray at once: behind a frame that a log could go on with, one that belongs in front of it may
+/// still come.
+const ASTRAY_BYTES_MAX: u32 = WRITE_BYTES_MAX as u32;
+
 /// What lies behind.
 pub(super) struct LookAhead {
+    /// The missing frame itself: what was looked at before it is damaged padding, or was written over by a block that belongs elsewhere.
+    pub(super) itself: Option<u32>,
     /// Whether frames of this incarnation are there, and whether one proves that the missing frame had been durable.
     pub(super) later: Later,
-    /// The first whole valid frame that a log could go on with.
+    /// The whole valid frame with the lowest index that a log could go on with.
     pub(super) resume: Option<Mark>,
     pub(super) durable_index_max: LogIndex,
 }
 
 impl Default for LookAhead {
     fn default() -> Self {
-        Self { later: Later::None, resume: None, durable_index_max: LogIndex(0) }
+        Self { itself: None, later: Later::None, resume: None, durable_index_max: LogIndex(0) }
     }
 }
 
-/// Looks at every place from `from` to `to` where a frame can begin. What is inside a whole valid frame is not looked at: it is
-/// somebody's data. Stops at the first whole frame that proves that the frame of `next.index` had been durable.
-pub(super) fn look_ahead(window: &mut Window<'_>, next: &Next, from: u32, to: u32) -> LookAhead {
+/// Where to look.
+pub(super) struct Range {
+    pub(super) from: u32,
+    pub(super) to: u32,
+    /// In front of this, inside a frame whose payload is bad, only the missing frame itself counts: anything else is somebody's data.
+    pub(super) inside_until: u32,
+    /// Whether it is worth going on for the sake of a proof.
+    pub(super) wants_proof: bool,
+}
+
+/// Looks at every place in the range where a frame can begin. What is inside a whole valid frame is not looked at: it is
+/// somebody's data.
+pub(super) fn look_ahead(window: &mut Window<'_>, next: &Next, range: &Range) -> LookAhead {
     let mut ahead = LookAhead::default();
-    let mut position = from.next_multiple_of(FRAME_ALIGN as u32);
-    while position < to {
+    let mut position = range.from.next_multiple_of(FRAME_ALIGN as u32);
+    let mut stop = range.to;
+    while position < stop {
         let bytes = window.get(position, FRAME_HEADER_BYTES);
-        let bytes = &bytes[..bytes.len().min((to - position) as usize + FRAME_HEADER_BYTES)];
+        let bytes = &bytes[..bytes.len().min((stop - position) as usize + FRAME_HEADER_BYTES)];
         let Some(skipped) = find_header(bytes) else {
             // Every whole word was looked at, also those whose header ends behind these bytes.
             position += (bytes.len() as u32 & !7).max(FRAME_ALIGN as u32);
             continue;
         };
         position += skipped as u32;
-        if position >= to {
+        if position >= stop {
             break;
         }
         let bytes = window.get(position, FRAME_HEADER_BYTES);
@@ -52,44 +69,45 @@ pub(super) fn look_ahead(window: &mut Window<'_>, next: &Next, from: u32, to: u3
                 continue;
             }
         };
+        let whole = header.frame_bytes();
+        let is_valid = Frame::checked(window.get(position, whole)).is_ok();
+        if is_valid && check::chain(&header, next) == Found::Valid {
+            ahead.itself = Some(position);
+            break;
+        }
+        if position < range.inside_until {
+            position += FRAME_ALIGN as u32;
+            continue;
+        }
         let durable_index = LogIndex(header.durable_index.get().min(header.index.get()));
         let proves = durable_index > next.index;
         ahead.later = ahead.later.max(if proves { Later::Proven } else { Later::Unproven });
         ahead.durable_index_max = ahead.durable_index_max.max(durable_index);
-        let whole = header.frame_bytes();
-        if Frame::checked(window.get(position, whole)).is_err() {
+        if !is_valid {
             position += FRAME_ALIGN as u32;
             continue;
         }
-        if ahead.resume.is_none() && header.base_offset.get() >= next.offset.0 {
-            ahead.resume = Some(Mark {
-                incarnation: next.incarnation,
-                position,
-                index: LogIndex(header.index.get()),
-                offset: Offset(header.base_offset.get()),
-            });
+        let mark = Mark {
+            incarnation: next.incarnation,
+            position,
+            index: LogIndex(header.index.get()),
+            offset: Offset(header.base_offset.get()),
+        };
+        let from_there = Next { index: mark.index, offset: mark.offset, ..*next };
+        if mark.offset >= next.offset
+            && check::chain(&header, &from_there) == Found::Valid
+            && ahead.resume.is_none_or(|resume| mark.index < resume.index)
+        {
+            ahead.resume = Some(mark);
         }
-        if ahead.resume.is_some() && ahead.later == Later::Proven {
-            break;
+        if let Some(resume) = ahead.resume
+            && (ahead.later == Later::Proven || !range.wants_proof)
+        {
+            stop = stop.min(resume.position.saturating_add(ASTRAY_BYTES_MAX).max(position));
         }
         position += whole as u32;
     }
     ahead
-}
-
-/// The next frame itself, on one of the page boundaries that a damaged padding frame at `position` would have led to.
-pub(super) fn behind_padding(window: &mut Window<'_>, next: &Next, position: u32, end: u32) -> Option<u32> {
-    let first = (position + 1).next_multiple_of(PAGE_BYTES as u32);
-    [first, first + PAGE_BYTES as u32].into_iter().find(|at| {
-        if at + FRAME_HEADER_BYTES as u32 > end {
-            return false;
-        }
-        let Ok(header) = check::header(window.get(*at, FRAME_HEADER_BYTES), next) else {
-            return false;
-        };
-        let whole = header.frame_bytes();
-        whole <= (end - at) as usize && Frame::checked(window.get(*at, whole)).is_ok()
-    })
 }
 
 /// Where the first header could begin, in steps of [`FRAME_ALIGN`]: its magic and version are there.

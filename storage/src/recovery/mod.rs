@@ -14,7 +14,7 @@ mod look_ahead;
 mod tests;
 mod window;
 
-use highwater_protocol::frame::{FRAME_HEADER_BYTES, Frame, FrameKind};
+use highwater_protocol::frame::{FRAME_ALIGN, FRAME_HEADER_BYTES, Frame, FrameKind};
 use highwater_protocol::ids::{LeaderEpoch, LogIndex, Offset};
 
 use crate::expect::{Expectation, ExtentBytes, Mark};
@@ -38,10 +38,10 @@ pub struct Gap {
     pub decision: Decision,
 }
 
-/// A damaged padding frame: nothing is missing, the next frame is where it should be.
+/// Damaged bytes between two frames that follow one another: padding, or a block that the disk wrote astray. Nothing is missing.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct SkippedPadding {
-    /// Where the padding frame should be.
+pub struct Skipped {
+    /// Behind the frame in front.
     pub from: u32,
     /// Where the next frame is.
     pub to: u32,
@@ -58,8 +58,8 @@ pub struct Scanned {
     pub decision: Decision,
     /// What is missing. A partition with gaps is faulty: it refuses appends and serves the rest.
     pub gaps: Vec<Gap>,
-    /// Padding that is damaged. A partition is none the worse for it.
-    pub skipped: Vec<SkippedPadding>,
+    /// Damaged bytes that hold no frame. A partition is none the worse for them.
+    pub skipped: Vec<Skipped>,
     /// Epoch of the last frame.
     pub last_epoch: Option<LeaderEpoch>,
     /// Valid frames.
@@ -101,15 +101,12 @@ pub fn scan(
     let mut skipped = Vec::new();
     loop {
         let (found, skip) = walk.frames(visit);
-        let position = walk.at.position;
-        if !matches!(found, Found::Sealed | Found::NewerVersion)
-            && let Some(to) = look_ahead::behind_padding(&mut walk.window, &walk.next, position, end)
-        {
-            skipped.push(SkippedPadding { from: position, to });
+        let (decision, ahead) = walk.decide(found, skip);
+        if let Some(to) = ahead.itself {
+            skipped.push(Skipped { from: walk.at.position, to });
             walk.at.position = to;
             continue;
         }
-        let (decision, ahead) = walk.decide(found, skip);
         if matches!(decision, Decision::Hole | Decision::Rot) {
             gaps.push(Gap { from: walk.at, to: ahead.resume, found, decision });
             if let Some(resume) = ahead.resume {
@@ -204,20 +201,28 @@ impl Walk<'_> {
         self.misdirected |= found == Found::Misdirected;
         let sealed_behind = self.expect.sealed_at.is_some_and(|at| self.at.position < at);
         let hint = self.expect.durable_hint > self.at.index || sealed_behind;
-        let from = skip.unwrap_or(self.at.position + 8);
+        // A frame that belongs elsewhere may still say something of the one that is missing.
+        let here = if found == Found::Misdirected { 0 } else { FRAME_ALIGN as u32 };
+        let from = self.at.position + here;
         // What is known to have been durable is looked for to the end.
-        let to = if hint {
-            self.end
-        } else {
-            self.at.position.saturating_add(self.expect.unacked_bytes_max).min(self.end)
-        };
-        let ahead = look_ahead::look_ahead(&mut self.window, &self.next, from, to);
+        let window_end = self.at.position.saturating_add(self.expect.unacked_bytes_max).min(self.end);
+        let to = if hint { self.end } else { window_end };
+        let inside_until = skip.unwrap_or(from);
+        let range = look_ahead::Range { from, to, inside_until, wants_proof: !hint };
+        let mut ahead = look_ahead::look_ahead(&mut self.window, &self.next, &range);
+        if found == Found::NewerVersion {
+            ahead.itself = None;
+        }
         self.durable_index_max = self.durable_index_max.max(ahead.durable_index_max);
         let decision = decide(found, hint, ahead.later);
-        if matches!(decision, Decision::Rot | Decision::Hole) && ahead.resume.is_none() && to < self.end {
+        if matches!(decision, Decision::Rot | Decision::Hole)
+            && ahead.resume.is_none()
+            && ahead.itself.is_none()
+            && to < self.end
+        {
             // The decision stands; what the log goes on with may begin further behind.
-            let further = look_ahead::look_ahead(&mut self.window, &self.next, to, self.end);
-            return (decision, further);
+            let range = look_ahead::Range { from: to, to: self.end, inside_until: to, wants_proof: false };
+            return (decision, look_ahead::look_ahead(&mut self.window, &self.next, &range));
         }
         // An unreadable page in the window may hide frames that were in flight: they must not come back.
         let hidden = self.window.first_unreadable(self.at.position..to).is_some();
@@ -244,5 +249,6 @@ pub fn proves_durable(expect: &Expectation, bytes: &mut dyn ExtentBytes, index: 
     };
     let from = expect.start.position;
     let to = from.saturating_add(expect.unacked_bytes_max).min(end);
-    look_ahead::look_ahead(&mut window, &next, from, to).later
+    let range = look_ahead::Range { from, to, inside_until: from, wants_proof: true };
+    look_ahead::look_ahead(&mut window, &next, &range).later
 }

@@ -154,6 +154,14 @@ pub fn parse_header(image: &[u8], owner: Owner) -> Result<&FileHeader, HeaderFau
     if header.is_consistent() { Ok(header) } else { Err(HeaderFault::Damaged) }
 }
 
+/// Whose file this is, if its header's checksum is right.
+pub fn peek_owner(image: &[u8]) -> Option<Owner> {
+    let (header, _) = FileHeader::ref_from_prefix(image).ok()?;
+    let crc = crc32c::crc32c(header.as_bytes().split_at(4).1);
+    let right = header.magic.get() == FILE_MAGIC && header.header_crc.get() == crc;
+    right.then_some(Owner { purpose: header.purpose, cluster: ClusterId(header.cluster) })
+}
+
 impl FileHeader {
     /// Whether its numbers agree with each other, so that none of them can lead a reader astray.
     fn is_consistent(&self) -> bool {

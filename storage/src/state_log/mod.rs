@@ -30,6 +30,7 @@ use bytes::Bytes;
 use highwater_runtime::plane::{Completion, Disk, Durability, FileId, FileJob, Token, WRITE_BYTES_MAX};
 
 pub use format::Owner;
+pub(crate) use open::copy_paths;
 pub use open::{Recovered, StateLogError, read_image};
 
 /// Size of a file that holds little.

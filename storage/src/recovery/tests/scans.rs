@@ -1,7 +1,8 @@
+use highwater_protocol::frame::FrameKind;
 use highwater_protocol::ids::{LeaderEpoch, LogIndex};
 
 use super::extent::{Extent, INCARNATION, START, TAG};
-use crate::recovery::{Decision, Found, Later, proves_durable};
+use crate::recovery::{Decision, Found, Later, proves_durable, scan};
 
 const MIB: usize = 1 << 20;
 
@@ -181,7 +182,8 @@ fn a_frame_of_another_partition_or_place_is_misdirected() {
         let scanned = extent.scan();
         assert!(scanned.misdirected);
         assert_eq!((scanned.end.position as usize, scanned.found), (end, Found::Misdirected));
-        assert_eq!(scanned.decision, Decision::Truncate { seal: false }, "case {case}");
+        // What is of this partition and this life must not come back.
+        assert_eq!(scanned.decision, Decision::Truncate { seal: case > 0 }, "case {case}");
     }
 }
 
@@ -273,5 +275,43 @@ fn a_flipped_bit_anywhere_in_a_proven_log_loses_one_frame_at_most() {
         let told = scanned.gaps.len() + scanned.skipped.len();
         assert_eq!((told, scanned.frames), (1, 8), "bit {bit}: {scanned:?}");
         extent.bytes[bit / 8] ^= 1 << (bit % 8);
+    }
+}
+
+#[test]
+fn a_block_written_astray_costs_the_frames_in_it_and_no_others() {
+    let mut extent = Extent::new(128 << 10);
+    let mut frames = Vec::new();
+    for n in 0..40 {
+        let bytes = [300, 1500, 90, 2900, 5000][n % 5] + 8 * n;
+        if n % 10 == 9 {
+            extent.padding(100 + n as u64);
+        }
+        let from = extent.at;
+        extent.batch(bytes, 1, 100 + n as u64);
+        frames.push((100 + n as u64, from..extent.at));
+    }
+    let mut expect = extent.expect();
+    expect.durable_hint = LogIndex(140);
+    let whole = extent.bytes.clone();
+    let blocks = extent.at / 4096 + 2;
+    for to in 1..blocks {
+        for from in 0..blocks {
+            let (to, from) = (to * 4096, from * 4096);
+            extent.bytes.copy_within(from..from + 4096, to);
+            let mut seen = Vec::new();
+            let scanned = scan(&expect, &mut extent, &mut |_, frame| {
+                if frame.kind() == FrameKind::Batch {
+                    seen.push(frame.header().index.get());
+                }
+            });
+            assert!(seen.is_sorted_by(|a, b| a < b), "{from} to {to}: {seen:?}");
+            for (index, span) in &frames {
+                let hit = span.start < to + 4096 && to < span.end;
+                assert!(hit || seen.contains(index), "{from} to {to}: {index} is lost; {scanned:?}");
+            }
+            assert_eq!(scanned.end.index.0 < 140, !seen.contains(&139), "{from} to {to}: {scanned:?}");
+            extent.bytes.copy_from_slice(&whole);
+        }
     }
 }

@@ -1,0 +1,70 @@
+//! Files opened for reading, once each.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use highwater_runtime::fs::{DirEntry, Fs, OpenMode};
+use highwater_runtime::plane::FileId;
+
+use super::InspectError;
+use crate::expect::ExtentBytes;
+
+/// Read-only access; closes what it opened.
+pub(super) struct Files<'a> {
+    fs: &'a mut dyn Fs,
+    open: BTreeMap<PathBuf, FileId>,
+}
+
+impl<'a> Files<'a> {
+    pub(super) fn new(fs: &'a mut dyn Fs) -> Self {
+        Self { fs, open: BTreeMap::new() }
+    }
+
+    pub(super) fn list(&mut self, dir: &Path) -> Result<Vec<DirEntry>, InspectError> {
+        self.fs.list(dir).map_err(|source| InspectError::Io { path: dir.to_path_buf(), source })
+    }
+
+    pub(super) fn open(&mut self, path: &Path) -> io::Result<FileId> {
+        if let Some(file) = self.open.get(path) {
+            return Ok(*file);
+        }
+        let file = self.fs.open(path, OpenMode::Read)?;
+        self.open.insert(path.to_path_buf(), file);
+        Ok(file)
+    }
+
+    pub(super) fn read_at(&mut self, file: FileId, at: u64, buf: &mut [u8]) -> io::Result<usize> {
+        self.fs.read_at(file, at, buf)
+    }
+
+    /// An extent's bytes.
+    pub(super) fn extent(&mut self, file: FileId, at: u64) -> ExtentOf<'_, 'a> {
+        ExtentOf { files: self, file, at }
+    }
+
+    pub(super) fn fs(&mut self) -> &mut dyn Fs {
+        self.fs
+    }
+}
+
+impl Drop for Files<'_> {
+    fn drop(&mut self) {
+        for file in std::mem::take(&mut self.open).into_values() {
+            self.fs.close_file(file);
+        }
+    }
+}
+
+/// One extent within a slab's file.
+pub(super) struct ExtentOf<'f, 'a> {
+    files: &'f mut Files<'a>,
+    file: FileId,
+    at: u64,
+}
+
+impl ExtentBytes for ExtentOf<'_, '_> {
+    fn read_at(&mut self, at: u32, buf: &mut [u8]) -> io::Result<usize> {
+        self.files.read_at(self.file, self.at + u64::from(at), buf)
+    }
+}

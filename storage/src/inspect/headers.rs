@@ -1,0 +1,107 @@
+//! The map of a store from the headers of its extents, for when the state log is lost.
+
+use std::collections::BTreeMap;
+
+use highwater_protocol::ids::{ClusterId, StoreId};
+use highwater_runtime::plane::FileId;
+
+use super::files::Files;
+use crate::layout::{EXTENT_HEADER_BYTES, ExtentId, PAGE_BYTES, Place, SlabId};
+use crate::limits::StoreLimits;
+use crate::map::{ExtentEntry, PartitionEntry, PartitionKey, StoreMap};
+
+/// The smallest extent in a slab of this size: headers are looked for at its multiples. Slabs smaller than the first one of production
+/// come from tests and simulations, with extents to match.
+fn extent_bytes_min(slab_bytes: u64) -> u64 {
+    let production = StoreLimits::default();
+    if slab_bytes >= production.slab_bytes_first {
+        production.extent_bytes_min
+    } else {
+        2 * PAGE_BYTES as u64
+    }
+}
+
+/// The header at this place, if it is one of this store and says that it belongs there.
+pub(super) fn header_at(
+    files: &mut Files<'_>,
+    file: FileId,
+    store: StoreId,
+    place: Place,
+) -> Option<ExtentId> {
+    let mut block = [0; EXTENT_HEADER_BYTES];
+    files.read_at(file, place.at, &mut block).ok().filter(|n| *n == block.len())?;
+    ExtentId::from_block(&block).ok().filter(|id| id.place == place && id.store == store)
+}
+
+/// The extents whose headers are in a slab. Where two overlap, the later life is real.
+fn extents_of(
+    files: &mut Files<'_>,
+    file: FileId,
+    store: StoreId,
+    slab: SlabId,
+    bytes: u64,
+) -> Vec<ExtentId> {
+    let step = extent_bytes_min(bytes) as usize;
+    let mut ids: Vec<ExtentId> =
+        (0..bytes).step_by(step).filter_map(|at| header_at(files, file, store, Place { slab, at })).collect();
+    ids.sort_by_key(|id| std::cmp::Reverse(id.incarnation));
+    let mut real: Vec<ExtentId> = Vec::new();
+    let span = |id: &ExtentId| id.place.at..id.place.at + (1 << id.log2_bytes);
+    for id in ids {
+        if real.iter().all(|other| span(other).end <= span(&id).start || span(&id).end <= span(other).start) {
+            real.push(id);
+        }
+    }
+    real
+}
+
+/// Reads every header of every slab. An extent that had been freed and not used again looks as if it were in use.
+pub(super) fn map_from_headers(
+    files: &mut Files<'_>,
+    store: StoreId,
+    slabs: &BTreeMap<SlabId, (FileId, u64)>,
+) -> (StoreMap, Option<ClusterId>) {
+    let mut map = StoreMap { next_incarnation: 1, ..StoreMap::default() };
+    let mut cluster = None;
+    for (slab, (file, bytes)) in slabs {
+        for id in extents_of(files, *file, store, *slab, *bytes) {
+            cluster = cluster.or(Some(id.cluster));
+            map.next_incarnation = map.next_incarnation.max(id.incarnation.0 + 1);
+            let key = PartitionKey::from(id.tp);
+            let partition = map.partitions.entry(key).or_insert_with(|| PartitionEntry {
+                key,
+                log_start: 0,
+                extents: Vec::new(),
+                checkpoint: None,
+                complete: false,
+            });
+            partition.extents.push(ExtentEntry {
+                slab: slab.0,
+                at: id.place.at,
+                log2_bytes: id.log2_bytes,
+                incarnation: id.incarnation.0,
+                base_index: id.base_index.0,
+                base_offset: id.base_offset.0,
+                leader_epoch: id.leader_epoch.0,
+                created_ms: 0,
+                sealed: None,
+            });
+        }
+    }
+    for partition in map.partitions.values_mut() {
+        partition.extents.sort_by_key(|extent| extent.incarnation);
+        // One that begins at or behind the beginning of a later life was given up.
+        let mut bound = u64::MAX;
+        let mut kept = Vec::new();
+        for extent in std::mem::take(&mut partition.extents).into_iter().rev() {
+            if extent.base_index < bound {
+                bound = extent.base_index;
+                kept.push(extent);
+            }
+        }
+        kept.reverse();
+        partition.extents = kept;
+        partition.log_start = partition.extents.first().map_or(0, |extent| extent.base_offset);
+    }
+    (map, cluster)
+}
