@@ -14,6 +14,22 @@ macro_rules! suite {
                 }
             })*
         }
+
+        mod uring_on_glommio {
+            $(#[test]
+            fn $scenario() {
+                let mut machine = crate::machines::Real::new(highwater_runtime::HostKind::Glommio);
+                highwater_runtime::conformance::$scenario(&mut machine);
+            })*
+        }
+
+        mod uring_on_a_thread {
+            $(#[test]
+            fn $scenario() {
+                let mut machine = crate::machines::Real::new(highwater_runtime::HostKind::Thread);
+                highwater_runtime::conformance::$scenario(&mut machine);
+            })*
+        }
     };
 }
 
@@ -31,6 +47,7 @@ suite! {
     messages_between_shards_arrive_in_order
     timers_fire_once_and_in_order
     disk_operations_are_answered_once_and_read_what_was_written
+    a_sleeping_shard_hears_of_every_file_job
     the_end_of_a_turn_comes_before_sleep
     shutdown_is_told_once_and_every_shard_ends
     a_shard_exits_alone

@@ -8,7 +8,7 @@ use bytes::Bytes;
 
 use super::bulk::Parcels;
 use super::closing::{Closing, Observed, Observer};
-use super::disk::DiskCheck;
+use super::disk::{DiskCheck, JobByJob};
 use super::mesh::{Counts, MeshCheck};
 use super::sending::Sending;
 use super::simple::{Echo, InTurnEnd, Paused, Who};
@@ -103,6 +103,7 @@ impl Ctx<'_, '_> {
 /// | `X` count:u32 | so many messages to every shard; "in order" when all have arrived |
 /// | `T` | checks timers |
 /// | `D` seed:u64 | checks the disk |
+/// | `J` | one file job after the other |
 /// | `Z` | ends this shard |
 pub struct TestApp {
     dir: PathBuf,
@@ -246,6 +247,7 @@ fn chosen(bytes: &[u8], moves: u8) -> Option<(Chosen, usize)> {
         b'X' => (Box::new(MeshCheck::new(number(0, 4)? as u32)), 4),
         b'T' => (Box::new(TimerCheck::default()), 0),
         b'D' => (Box::new(DiskCheck::new(number(0, 8)?)), 8),
+        b'J' => (Box::new(JobByJob::default()), 0),
         other => panic!("{:?} chooses nothing", char::from(*other)),
     };
     Some((Chosen::Behaviour { behaviour, stream: true }, 1 + used))

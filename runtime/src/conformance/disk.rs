@@ -250,3 +250,41 @@ impl Behaviour for DiskCheck {
         }
     }
 }
+
+/// One file job after the other, with nothing else to do: each answer has to wake a shard that sleeps.
+#[derive(Default)]
+pub(super) struct JobByJob {
+    done: u32,
+}
+
+impl JobByJob {
+    const JOBS: u32 = 12;
+
+    fn next(&self, ctx: &mut Ctx<'_, '_>) {
+        ctx.plane.create_dir_all(ctx.dir).expect("the directory can be made");
+        let path = ctx.dir.join(format!("job-{}", self.done));
+        let token = ctx.token(self.done);
+        ctx.plane.file_job(FileJob::Create { path, bytes: 4096 }, token);
+    }
+}
+
+impl Behaviour for JobByJob {
+    fn recv(&mut self, ctx: &mut Ctx<'_, '_>, _: &[u8]) {
+        self.next(ctx);
+    }
+
+    fn disk(&mut self, ctx: &mut Ctx<'_, '_>, token: u32, completion: Completion) {
+        assert_eq!(token, self.done);
+        let Completion::Created(result) = completion else {
+            panic!("an answer of another kind: {completion:?}")
+        };
+        let file = result.expect("nothing is wrong with this disk");
+        ctx.plane.close_file(file);
+        self.done += 1;
+        if self.done == Self::JOBS {
+            ctx.reply(DISK_OK);
+        } else {
+            self.next(ctx);
+        }
+    }
+}

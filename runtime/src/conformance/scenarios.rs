@@ -278,6 +278,14 @@ pub fn disk_operations_are_answered_once_and_read_what_was_written(machine: &mut
     }
 }
 
+/// A shard that sleeps is woken by every file job that is done.
+pub fn a_sleeping_shard_hears_of_every_file_job(machine: &mut dyn Machine) {
+    machine.start(1, 1);
+    let client = machine.connect(0);
+    machine.send(client, b"J");
+    expect(machine, client, disk::DISK_OK);
+}
+
 /// The end of a turn is told before the plane sleeps.
 pub fn the_end_of_a_turn_comes_before_sleep(machine: &mut dyn Machine) {
     machine.start(1, 1);

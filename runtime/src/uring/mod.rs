@@ -85,8 +85,8 @@ pub(crate) struct UringPlane<M> {
     deadline_spec: Box<types::Timespec>,
     /// Messages of this shard to itself.
     to_self: VecDeque<Envelope<M>>,
-    /// Where the kernel puts the bell's counter.
-    rung: Box<[u8; 8]>,
+    /// Where the kernel puts what it reads from the bell.
+    rung: Box<[u8; 32]>,
     exiting: bool,
 }
 
@@ -117,7 +117,7 @@ impl<M: Send + 'static> UringPlane<M> {
             deadline: None,
             deadline_spec: Box::new(types::Timespec::new()),
             to_self: VecDeque::new(),
-            rung: Box::new([0; 8]),
+            rung: Box::new([0; 32]),
             exiting: false,
         })
     }
@@ -136,8 +136,8 @@ impl<M: Send + 'static> UringPlane<M> {
 
     fn listen_to_bell(&mut self) {
         let into = self.rung.as_mut_ptr();
-        let entry = opcode::Read::new(types::Fd(self.mailbox.bell().eventfd()), into, 8).build();
-        // SAFETY: the counter's memory and the bell live as long as the plane, and nobody else looks at the counter.
+        let entry = opcode::Read::new(types::Fd(self.mailbox.bell().heard()), into, 32).build();
+        // SAFETY: the memory and the bell live as long as the plane, and nobody else looks at the memory.
         unsafe { self.ring.push(entry, Op::Doorbell) };
     }
 

@@ -16,7 +16,7 @@ pub(super) enum Op {
     Send(Key),
     /// A disk operation.
     Disk(Key),
-    /// Reading the eventfd that other threads ring.
+    /// Reading the bell that other threads ring.
     Doorbell,
     /// The timeout that ends a park.
     Deadline,

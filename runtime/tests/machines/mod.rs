@@ -1,5 +1,7 @@
 //! What runs the suite's application.
 
+mod real;
 mod simulated;
 
+pub(crate) use real::Real;
 pub(crate) use simulated::{SEEDS, Simulated};

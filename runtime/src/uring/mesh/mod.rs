@@ -13,7 +13,8 @@ use std::sync::atomic::{AtomicBool, Ordering, fence};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use bytes::Bytes;
-use rustix::event::EventfdFlags;
+use rustix::fs::OFlags;
+use rustix::pipe::PipeFlags;
 
 use self::spsc::{Receiver, Sender, queue};
 use super::jobs::JobDone;
@@ -39,8 +40,11 @@ pub(super) struct Moved<M> {
 
 /// The part of a shard that every thread of the process may touch.
 pub(crate) struct Bell {
-    /// Rung by threads that have no ring.
-    eventfd: OwnedFd,
+    /// Rung by threads that have no ring. A pipe, because the shard's ring tells its host of completions through an eventfd, and the kernel
+    /// does not do that from inside a write to another eventfd: it puts it off the first time and drops it every time after (seen on
+    /// 6.18), so that a shard asleep in its host would never hear the bell again.
+    heard: OwnedFd,
+    rope: OwnedFd,
     /// The shard's ring, for wake-ups from ring to ring. A descriptor of its own, so that the number never comes to mean another
     /// ring: not one of ours, and above all not one of glommio's, which would take a wake-up for one of its own completions.
     ring: OnceLock<OwnedFd>,
@@ -52,8 +56,12 @@ pub(crate) struct Bell {
 
 impl Bell {
     fn new() -> std::io::Result<Self> {
+        let (heard, rope) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC)?;
+        // Whoever rings never waits. The other end stays as it is: the ring does not wait for data on a non-blocking one.
+        rustix::fs::fcntl_setfl(&rope, OFlags::NONBLOCK)?;
         Ok(Self {
-            eventfd: rustix::event::eventfd(0, EventfdFlags::CLOEXEC)?,
+            heard,
+            rope,
             ring: OnceLock::new(),
             sleeping: AtomicBool::new(false),
             ended: AtomicBool::new(false),
@@ -62,14 +70,15 @@ impl Bell {
         })
     }
 
-    pub(super) fn eventfd(&self) -> RawFd {
-        self.eventfd.as_raw_fd()
+    /// What the shard reads to hear it.
+    pub(super) fn heard(&self) -> RawFd {
+        self.heard.as_raw_fd()
     }
 
     /// Wakes the shard, from any thread.
     fn ring(&self) {
-        // Fails only when the counter is full, and then the shard is being woken anyway.
-        let _ = rustix::io::write(&self.eventfd, &1_u64.to_ne_bytes());
+        // Fails only when the pipe is full, and then the shard is being woken anyway.
+        let _ = rustix::io::write(&self.rope, &[1]);
     }
 
     /// Has the shard call `on_shutdown`.
@@ -266,7 +275,7 @@ mod tests {
 
     #[test]
     fn messages_beyond_the_queue_wait_with_the_sender_and_keep_their_order() {
-        let bells = bells(2).expect("eventfds");
+        let bells = bells(2).expect("pipes");
         let mut boxes = mailboxes::<u32>(&bells);
         let count = MESH_QUEUE_MESSAGES as u32 * 3 + 5;
         for n in 0..count {
@@ -287,12 +296,12 @@ mod tests {
 
     #[test]
     fn a_sleeping_shard_is_woken_once_and_a_starved_sender_is_told_of_room() {
-        let bells = bells(2).expect("eventfds");
+        let bells = bells(2).expect("pipes");
         let mut boxes = mailboxes::<u32>(&bells);
         let rings: Vec<RawFd> = boxes
             .iter()
             .map(|mailbox| {
-                let stand_in = mailbox.bell().eventfd.try_clone().expect("a descriptor");
+                let stand_in = mailbox.bell().heard.try_clone().expect("a descriptor");
                 let number = stand_in.as_raw_fd();
                 mailbox.open(stand_in);
                 number
@@ -315,7 +324,7 @@ mod tests {
 
     #[test]
     fn messages_to_a_shard_that_has_ended_are_dropped() {
-        let bells = bells(2).expect("eventfds");
+        let bells = bells(2).expect("pipes");
         let mut boxes = mailboxes::<u32>(&bells);
         for n in 0..=MESH_QUEUE_MESSAGES as u32 {
             boxes[0].post(1, Envelope::Message(n));

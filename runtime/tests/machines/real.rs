@@ -1,0 +1,174 @@
+//! The suite on the io_uring plane: real sockets, real files.
+
+use std::collections::VecDeque;
+use std::io::{ErrorKind, Read as _, Write as _};
+use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpStream};
+use std::sync::mpsc;
+use std::time::Duration;
+
+use highwater_runtime::conformance::{ClientId, Machine, TestApp};
+use highwater_runtime::sim::{SimRng, stream};
+use highwater_runtime::{HostKind, RunError, Runtime, RuntimeConfig, available_cpus, bind, start};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::net::sockopt;
+use tempfile::TempDir;
+
+/// Longer than anything takes.
+const LIMIT: Duration = Duration::from_secs(30);
+
+pub(crate) struct Real {
+    host: HostKind,
+    dir: TempDir,
+    runtime: Option<Runtime>,
+    addresses: Vec<SocketAddr>,
+    clients: Vec<Client>,
+    random: SimRng,
+}
+
+struct Client {
+    /// None once it is closed.
+    socket: Option<TcpStream>,
+    queued: VecDeque<u8>,
+    finishing: bool,
+}
+
+impl Client {
+    /// Sends as much as the kernel takes.
+    fn flush(&mut self) {
+        let Some(socket) = &mut self.socket else { return };
+        while !self.queued.is_empty() {
+            match socket.write(self.queued.as_slices().0) {
+                Ok(sent) => drop(self.queued.drain(..sent)),
+                Err(e) if e.kind() == ErrorKind::WouldBlock => return,
+                // Whoever receives finds out how the connection has ended.
+                Err(_) => self.queued.clear(),
+            }
+        }
+        if std::mem::take(&mut self.finishing) {
+            let _ = socket.shutdown(Shutdown::Write);
+        }
+    }
+}
+
+impl Real {
+    pub(crate) fn new(host: HostKind) -> Self {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let random = stream(1, "conformance", 0);
+        Self { host, dir, runtime: None, addresses: Vec::new(), clients: Vec::new(), random }
+    }
+
+    fn flush(&mut self) {
+        for client in &mut self.clients {
+            client.flush();
+        }
+    }
+
+    /// Sleeps until a client can go on.
+    fn poll(&self, receiver: ClientId) {
+        let mut waiting: Vec<PollFd<'_>> = Vec::new();
+        for (at, client) in self.clients.iter().enumerate() {
+            let mut flags = PollFlags::empty();
+            flags.set(PollFlags::IN, at == receiver.0);
+            flags.set(PollFlags::OUT, !client.queued.is_empty());
+            if let Some(socket) = client.socket.as_ref().filter(|_| !flags.is_empty()) {
+                waiting.push(PollFd::new(socket, flags));
+            }
+        }
+        let limit = Timespec { tv_sec: LIMIT.as_secs() as i64, tv_nsec: 0 };
+        let ready = poll(&mut waiting, Some(&limit)).expect("poll");
+        assert!(ready > 0, "nothing came for {LIMIT:?}");
+    }
+
+    /// The result of the shards, on a thread of its own so that a hang fails.
+    fn join(&mut self) -> Result<(), RunError> {
+        let Some(runtime) = self.runtime.take() else { return Ok(()) };
+        let (done, result) = mpsc::channel();
+        std::thread::spawn(move || done.send(runtime.wait()));
+        result.recv_timeout(LIMIT).expect("the shards end")
+    }
+}
+
+impl Machine for Real {
+    fn start(&mut self, shards: u16, listeners: u16) {
+        let cpus = available_cpus().expect("there are CPUs");
+        let cpus = (0..usize::from(shards)).map(|shard| cpus[shard % cpus.len()]).collect();
+        let any = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+        let listeners: Vec<_> = (0..listeners).map(|_| bind(any).expect("a free port")).collect();
+        self.addresses = listeners.iter().map(|l| l.local_addr().expect("it is bound")).collect();
+        let config = RuntimeConfig { host: self.host, listeners, ..RuntimeConfig::new(cpus) };
+        let dir = self.dir.path().join("data");
+        let runtime = start(config, move |_, _| Ok(TestApp::new(dir.clone()))).expect("the shards start");
+        self.runtime = Some(runtime);
+    }
+
+    fn connect(&mut self, listener: u16) -> ClientId {
+        let socket = TcpStream::connect(self.addresses[usize::from(listener)]).expect("it listens");
+        socket.set_nonblocking(true).expect("a socket can be told not to block");
+        socket.set_nodelay(true).expect("a socket can be told not to wait");
+        self.clients.push(Client { socket: Some(socket), queued: VecDeque::new(), finishing: false });
+        ClientId(self.clients.len() - 1)
+    }
+
+    fn send(&mut self, client: ClientId, data: &[u8]) {
+        self.clients[client.0].queued.extend(data);
+        self.flush();
+    }
+
+    fn receive(&mut self, client: ClientId, bytes_max: usize) -> Vec<u8> {
+        let mut buf = vec![0; bytes_max.min(1 << 20)];
+        loop {
+            self.flush();
+            let socket = self.clients[client.0].socket.as_mut().expect("a closed client receives nothing");
+            match socket.read(&mut buf) {
+                Ok(bytes) => {
+                    buf.truncate(bytes);
+                    return buf;
+                }
+                Err(e) if e.kind() == ErrorKind::WouldBlock => self.poll(client),
+                Err(e) if e.kind() == ErrorKind::ConnectionReset => return Vec::new(),
+                Err(e) => panic!("receiving failed: {e}"),
+            }
+        }
+    }
+
+    fn finish(&mut self, client: ClientId) {
+        self.clients[client.0].finishing = true;
+        self.flush();
+    }
+
+    fn close(&mut self, client: ClientId) {
+        self.clients[client.0].socket = None;
+    }
+
+    fn reset(&mut self, client: ClientId) {
+        let socket = self.clients[client.0].socket.take().expect("it is open");
+        sockopt::set_socket_linger(&socket, Some(Duration::ZERO))
+            .expect("a socket can be told not to linger");
+    }
+
+    fn shutdown(&mut self) {
+        self.runtime.as_ref().expect("it runs").shutdown_handle().shutdown();
+    }
+
+    fn wait(&mut self) {
+        self.join().expect("the shards end well");
+    }
+
+    fn random(&mut self) -> &mut SimRng {
+        &mut self.random
+    }
+}
+
+impl Drop for Real {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            return;
+        }
+        self.clients.clear();
+        if let Some(runtime) = &self.runtime {
+            runtime.shutdown_handle().shutdown();
+        }
+        // An assertion of the application that no client has waited for.
+        self.join().expect("the shards end well");
+    }
+}
