@@ -10,11 +10,26 @@ use std::net::{SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
 use highwater_runtime::HostKind;
-use uring_support::{ECHO, HEADER, HOSTS, SUM, connect, frame, pattern, serve, stop};
+use uring_support::{ECHO, HEADER, HOSTS, SUM, connect, frame, pattern, serve, stop, sum};
 
 fn main() {
     let seconds: f64 = std::env::args().nth(1).map_or(2.0, |s| s.parse().expect("seconds"));
     let time = Duration::from_secs_f64(seconds);
+    println!("two shards: time to start, then CPU of a core while idle, resident memory");
+    for host in HOSTS {
+        let started = Instant::now();
+        let (runtime, address) = serve(host, 2, None);
+        let start_ms = started.elapsed().as_secs_f64() * 1e3;
+        let mut clients: Vec<TcpStream> = (0..100).map(|_| connect(address)).collect();
+        for client in &mut clients {
+            sum(client, &pattern(1, 100_000));
+        }
+        let before = shard_cpu();
+        std::thread::sleep(time);
+        let idle = (shard_cpu() - before) / seconds * 100.0;
+        println!("  {host:?}: {start_ms:.1} ms, {idle:.3} %, {}", resident());
+        stop(runtime);
+    }
     println!("echo of 64-byte frames, one shard: frames/s, CPU µs per frame of the shard");
     for (connections, depth) in [(1, 1), (32, 1), (256, 1), (256, 16)] {
         for host in HOSTS {
@@ -51,6 +66,11 @@ fn measured(host: HostKind, load: impl FnOnce(SocketAddr) -> f64) -> (f64, f64) 
     let cpu = shard_cpu() - before;
     stop(runtime);
     (count, cpu)
+}
+
+fn resident() -> String {
+    let status = std::fs::read_to_string("/proc/self/status").expect("procfs");
+    status.lines().find(|line| line.starts_with("VmRSS")).unwrap_or_default().to_string()
 }
 
 /// CPU seconds of the threads that run shards.

@@ -10,7 +10,7 @@ use io_uring::{opcode, squeue, types};
 
 use super::UringPlane;
 use super::jobs::{Job, JobDone, JobKind};
-use super::limits::DISK_OPS_IN_FLIGHT_MAX;
+use super::limits::{DISK_OPS_IN_FLIGHT_MAX, WAITING_MAX};
 use super::ring::Cqe;
 use super::token::Op;
 use crate::buf::{AlignedBuf, PAGE_BYTES};
@@ -119,6 +119,7 @@ impl<M: Send + 'static> UringPlane<M> {
             Ok(file) => {
                 let op = DiskOp { token, file: Arc::clone(file), at, done: 0, work };
                 let key = self.disk_ops.insert(op);
+                assert!(self.disk_waiting.len() < WAITING_MAX, "{WAITING_MAX} disk operations wait");
                 self.disk_waiting.push_back(key);
                 self.start_disk_ops();
             }

@@ -53,11 +53,20 @@ pub(crate) const FLUSH_TIME_MAX: Duration = Duration::from_secs(30);
 /// reset the connection and could destroy the last reply on its way.
 pub(crate) const LINGER_TIME_MAX: Duration = Duration::from_secs(1);
 
+/// Silence after which the other side is asked whether it is still there, how often, and how many answers may be missing.
+pub(crate) const KEEPALIVE_AFTER: Duration = Duration::from_mins(1);
+pub(crate) const KEEPALIVE_EVERY: Duration = Duration::from_secs(10);
+pub(crate) const KEEPALIVE_PROBES: u32 = 6;
+
 /// Pause before accepting again after the process ran out of file descriptors.
 pub(crate) const ACCEPT_RETRY_AFTER: Duration = Duration::from_millis(100);
 
 /// Disk operations of one shard in the kernel; more wait in order.
 pub(crate) const DISK_OPS_IN_FLIGHT_MAX: usize = 1024;
+
+/// Disk operations of one shard that wait for their turn, and messages of a shard to itself, and timers. More means that the
+/// application has lost count: our bug.
+pub(crate) const WAITING_MAX: usize = 1 << 20;
 
 /// Messages on their way from one shard to another.
 pub(crate) const MESH_QUEUE_MESSAGES: usize = 1024;

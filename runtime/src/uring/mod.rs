@@ -35,6 +35,7 @@ pub(crate) use self::turn::{Driver, Turn};
 
 use self::conn::Conn;
 use self::disk::DiskOp;
+use self::limits::WAITING_MAX;
 use self::mesh::Envelope;
 use self::net::Listener;
 use self::ring::Ring;
@@ -143,6 +144,7 @@ impl<M: Send + 'static> UringPlane<M> {
 
     fn post_envelope(&mut self, to: ShardIndex, envelope: Envelope<M>) {
         if to == self.mailbox.shard() {
+            assert!(self.to_self.len() < WAITING_MAX, "{WAITING_MAX} messages of a shard to itself wait");
             self.to_self.push_back(envelope);
         } else {
             self.mailbox.post(to, envelope);
@@ -232,6 +234,7 @@ impl<M: Send + 'static> Plane<M> for UringPlane<M> {
     }
 
     fn set_timer(&mut self, at: Instant, token: Token) {
+        assert!(self.timers.len() < WAITING_MAX, "{WAITING_MAX} timers are set");
         self.timers.set(at, Due::App(token));
     }
 

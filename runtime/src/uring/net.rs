@@ -10,7 +10,10 @@ use rustix::net::{Shutdown, sockopt};
 
 use super::UringPlane;
 use super::conn::{Bulk, Conn, FlushFor, Move, Receiving, Scatter, State};
-use super::limits::{ACCEPT_RETRY_AFTER, CONNECTIONS_MAX, FLUSH_TIME_MAX, LINGER_TIME_MAX};
+use super::limits::{
+    ACCEPT_RETRY_AFTER, CONNECTIONS_MAX, FLUSH_TIME_MAX, KEEPALIVE_AFTER, KEEPALIVE_EVERY, KEEPALIVE_PROBES,
+    LINGER_TIME_MAX,
+};
 use super::mesh::{Envelope, Moved};
 use super::ring::Cqe;
 use super::token::Op;
@@ -88,8 +91,7 @@ impl<M: Send + 'static> UringPlane<M> {
     fn adopt_accepted(&mut self, socket: OwnedFd, listener: ListenerId) -> Option<Key> {
         // A connection that is gone already has no peer.
         let peer = rustix::net::getpeername(&socket).ok().flatten()?.try_into().ok()?;
-        // Replies are coalesced here; the kernel's own delay would only add to them.
-        let _ = sockopt::set_tcp_nodelay(&socket, true);
+        prepare_socket(&socket);
         if self.conns.len() >= CONNECTIONS_MAX {
             tracing::warn!(%peer, "refused a connection: this shard has {CONNECTIONS_MAX}");
             return None;
@@ -388,6 +390,13 @@ impl<M: Send + 'static> Net for UringPlane<M> {
 
     fn close(&mut self, conn: ConnId, how: Close) {
         let key = conn_key(conn);
+        if how == Close::Now
+            && let Some(c) = self.conns.get(key)
+            && matches!(c.state, State::Flushing(FlushFor::Local))
+        {
+            // Closed in order before, but it takes too long.
+            return self.die(key, ClosedBecause::Local);
+        }
         let Some(c) = self.live(conn) else { return };
         if how == Close::Now || c.broken.is_some() {
             self.die(key, ClosedBecause::Local);
@@ -414,6 +423,17 @@ impl<M: Send + 'static> Net for UringPlane<M> {
             }
         }
     }
+}
+
+/// Options that make a connection better, but that it works without.
+fn prepare_socket(socket: &OwnedFd) {
+    // Replies are coalesced here; the kernel's own delay would only add to them.
+    let _ = sockopt::set_tcp_nodelay(socket, true);
+    // A client whose machine vanished is found out in two minutes instead of never.
+    let _ = sockopt::set_socket_keepalive(socket, true);
+    let _ = sockopt::set_tcp_keepidle(socket, KEEPALIVE_AFTER);
+    let _ = sockopt::set_tcp_keepintvl(socket, KEEPALIVE_EVERY);
+    let _ = sockopt::set_tcp_keepcnt(socket, KEEPALIVE_PROBES);
 }
 
 fn is_exhaustion(e: &io::Error) -> bool {

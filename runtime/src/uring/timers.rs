@@ -41,6 +41,10 @@ impl<T> Timers<T> {
         Self { heap: BinaryHeap::new(), next: 0 }
     }
 
+    pub(super) fn len(&self) -> usize {
+        self.heap.len()
+    }
+
     pub(super) fn set(&mut self, at: Instant, what: T) {
         self.heap.push(Reverse(Timer { at, sequence: self.next, what }));
         self.next += 1;
