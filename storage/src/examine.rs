@@ -9,6 +9,7 @@ use highwater_protocol::frame::{
     FRAME_ALIGN, FRAME_HEADER_BYTES, FRAME_MAGIC, Frame, FrameError, FrameHeader, FrameKind,
 };
 use highwater_protocol::ids::{Incarnation, Offset, Timestamp};
+use highwater_runtime::plane::WRITE_BYTES_MAX;
 
 use crate::index::Entry;
 
@@ -30,6 +31,8 @@ pub(crate) struct Scout {
     pub(crate) position: u32,
     /// The frame that was expected is bad: looking for the next one that is not.
     pub(crate) searching: bool,
+    /// While searching: the lowest offset of a good frame behind the one that is wanted, and where to give up looking for that one.
+    pub(crate) found: Option<(Offset, u32)>,
     /// Largest timestamp of the extent's batches in front, if it is known.
     pub(crate) max_timestamp: Option<i64>,
 }
@@ -43,7 +46,12 @@ pub(crate) struct View<'a> {
     pub(crate) limit: u32,
     pub(crate) incarnation: Incarnation,
     pub(crate) tag: u32,
+    /// A chunk of the cache: there are whole frames in it, and more of it cannot be had.
+    pub(crate) is_chunk: bool,
 }
+
+/// Bytes that a disk can have written astray at once: behind a frame that is good, the one in front of it may still come.
+const ASTRAY_BYTES_MAX: u32 = WRITE_BYTES_MAX as u32;
 
 /// What came of it.
 #[derive(Debug)]
@@ -129,11 +137,7 @@ fn walk(
                 return Step::More { bytes: FRAME_HEADER_BYTES, behind: None };
             }
             Err(_) if taken.is_some() => return Step::End,
-            Err(_) => {
-                scout.searching = true;
-                scout.position += FRAME_ALIGN as u32;
-                return search(scout, view);
-            }
+            Err(_) => return begin_search(scout, view, FRAME_ALIGN as u32),
         };
         let whole = header.frame_bytes();
         let (base, behind) = (Offset(header.base_offset.get()), Offset(header.next_offset()));
@@ -145,7 +149,7 @@ fn walk(
             continue;
         }
         if behind > scout.offset && base > scout.offset {
-            return Step::Damaged { resume_at: base };
+            return begin_search(scout, view, 0);
         }
         if let Some(max_timestamp_before) = scout.max_timestamp {
             note(Entry { position, offset: base, max_timestamp_before });
@@ -177,7 +181,10 @@ fn walk(
                 return Step::More { bytes: whole, behind: Some(behind) };
             }
             let Ok(frame) = Frame::checked(bytes) else {
-                return Step::Damaged { resume_at: behind };
+                if taken.is_some() {
+                    return Step::End;
+                }
+                return begin_search(scout, view, FRAME_ALIGN as u32);
             };
             match goal {
                 Goal::Frames { .. } => {
@@ -224,29 +231,56 @@ fn first_record(
     Ok(None)
 }
 
-/// Looks for the next frame header at every place where one can be.
+/// What should be here is not: looks for it further behind.
+fn begin_search(scout: &mut Scout, view: &View<'_>, skip: u32) -> Step {
+    scout.searching = true;
+    scout.found = None;
+    scout.position += skip;
+    search(scout, view)
+}
+
+/// Looks for a good frame at every place where one can be: for the one that is wanted, else for the one with the lowest offset behind it.
+/// What is inside a good frame is not looked at.
 fn search(scout: &mut Scout, view: &View<'_>) -> Step {
     scout.max_timestamp = None;
     while scout.position + FRAME_HEADER_BYTES as u32 <= view.end() {
-        let bytes = view.at(scout.position);
-        if bytes[4..6] == FRAME_MAGIC.to_le_bytes()
-            && let Ok((header, _)) = view.header(scout.position)
+        if let Some((resume_at, until)) = scout.found
+            && scout.position >= until
         {
-            let base = Offset(header.base_offset.get());
-            if base == scout.offset {
-                scout.searching = false;
-                return Step::Again;
-            }
-            if base > scout.offset {
-                return Step::Damaged { resume_at: base };
-            }
+            return Step::Damaged { resume_at };
         }
-        scout.position += FRAME_ALIGN as u32;
+        let bytes = view.at(scout.position);
+        let is_magic = bytes[4..6] == FRAME_MAGIC.to_le_bytes();
+        let Some((header, _)) = is_magic.then(|| view.header(scout.position).ok()).flatten() else {
+            scout.position += FRAME_ALIGN as u32;
+            continue;
+        };
+        let whole = header.frame_bytes();
+        if whole > bytes.len() && view.end() < view.limit && !view.is_chunk {
+            return Step::More { bytes: whole, behind: None };
+        }
+        if Frame::checked(bytes).is_err() {
+            scout.position += FRAME_ALIGN as u32;
+            continue;
+        }
+        let (base, behind) = (Offset(header.base_offset.get()), Offset(header.next_offset()));
+        if base == scout.offset || (base < scout.offset && scout.offset < behind) {
+            scout.searching = false;
+            return Step::Again;
+        }
+        if base > scout.offset {
+            let until = scout.position.saturating_add(ASTRAY_BYTES_MAX);
+            scout.found = Some(scout.found.map_or((base, until), |(found, until)| (found.min(base), until)));
+        }
+        scout.position += whole as u32;
     }
-    if view.end() < view.limit {
-        Step::More { bytes: FRAME_HEADER_BYTES, behind: None }
-    } else {
+    if view.end() == view.limit {
         scout.position = view.limit;
-        Step::EndOfExtent
+        return scout.found.map_or(Step::EndOfExtent, |(resume_at, _)| Step::Damaged { resume_at });
     }
+    if view.is_chunk {
+        scout.position = view.end();
+        return Step::Again;
+    }
+    Step::More { bytes: FRAME_HEADER_BYTES, behind: None }
 }

@@ -86,8 +86,9 @@ pub fn analyse(owner: Owner, names: [&str; 2], images: [Option<&Image>; 2]) -> R
         let walk = Walk { owner, names, images, header };
         match walk.base(&mut damage) {
             Ok(base) => {
-                walk.header_faults(&headers, &mut damage);
-                return walk.finish(&base, damage);
+                let mut notes = Vec::new();
+                walk.header_faults(&headers, &mut damage, &mut notes);
+                return walk.finish(&base, damage, notes);
             }
             Err(why) if other.is_none() || walk.any_record() => return Err(Lost::Content(why)),
             Err(why) => damage.push(format!("{why}; the older copy is complete")),
@@ -168,14 +169,24 @@ impl Walk<'_> {
         self.images.iter().flatten().find_map(|image| blocks(image))
     }
 
-    fn header_faults(&self, headers: &[Result<&FileHeader, HeaderFault>; 2], damage: &mut Vec<String>) {
+    fn header_faults(
+        &self,
+        headers: &[Result<&FileHeader, HeaderFault>; 2],
+        damage: &mut Vec<String>,
+        notes: &mut Vec<String>,
+    ) {
         for (i, header) in headers.iter().enumerate() {
             match header {
                 Err(fault) if *fault == HeaderFault::Missing && i == 1 && self.is_first_creation() => {}
                 Err(fault) => damage.push(format!("{}: {fault}", self.names[i])),
                 // One step behind is what a crash between the two replacements of a rotation leaves.
                 Ok(h) if h.generation.get() == self.generation() => {}
-                Ok(h) if i == 1 && h.generation.get() + 1 == self.generation() && !self.any_record() => {}
+                Ok(h) if i == 1 && h.generation.get() + 1 == self.generation() && !self.any_record() => {
+                    notes.push(format!(
+                        "{}: a rewrite of the log was cut off before this copy",
+                        self.names[i]
+                    ));
+                }
                 Ok(h) if h.generation.get() > self.generation() => {} // its base is damaged, which has been said
                 Ok(h) => damage.push(format!(
                     "{}: is of generation {}, the other copy of {}",
@@ -197,7 +208,7 @@ impl Walk<'_> {
         self.generation() == 1 && self.header.base_bytes() == 0 && !self.any_record()
     }
 
-    fn finish(&self, base: &[u8], damage: Vec<String>) -> Result<Analysis, Lost> {
+    fn finish(&self, base: &[u8], damage: Vec<String>, notes: Vec<String>) -> Result<Analysis, Lost> {
         let header = self.header;
         let snapshot_len = header.snapshot_len() as usize;
         let carried_bytes = header.carried_bytes.get() as usize;
@@ -217,7 +228,7 @@ impl Walk<'_> {
             expected,
             file_bytes: header.file_bytes.get(),
             damage,
-            notes: Vec::new(),
+            notes,
             mendable: [0, 1].map(|copy| {
                 let whole = |image: &Image| {
                     image.bytes.len() as u64 == header.file_bytes.get() && image.unreadable.is_empty()

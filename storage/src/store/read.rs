@@ -150,7 +150,7 @@ impl Store {
             Ok((buf, filled)) if filled >= len => {
                 self.stats.bytes_read += len as u64;
                 let bytes = buf.freeze();
-                self.look(&mut task, &bytes, from, from + len as u32)
+                self.look(&mut task, &bytes, from, from + len as u32, false)
             }
             _ => task.on_unreadable(),
         };
@@ -196,7 +196,7 @@ impl Store {
             let position = task.scout.position;
             if let Some(chunk) = partition.chunks.at_position(task.incarnation, position) {
                 let (bytes, from, to) = (chunk.slice(chunk.base, chunk.to), chunk.base, chunk.to);
-                if let Some(answer) = self.look(&mut task, &bytes, from, to) {
+                if let Some(answer) = self.look(&mut task, &bytes, from, to, true) {
                     return Ok(answer);
                 }
                 continue;
@@ -217,7 +217,7 @@ impl Store {
     }
 
     /// Looks through bytes of the task's extent, between two positions. `None`: go on.
-    fn look(&mut self, task: &mut Task, bytes: &Bytes, from: u32, to: u32) -> Option<Answer> {
+    fn look(&mut self, task: &mut Task, bytes: &Bytes, from: u32, to: u32, is_chunk: bool) -> Option<Answer> {
         let interval = self.config.limits.index_interval_bytes;
         let partition = self.partition_mut(task.slot)?;
         let tag = partition.tag;
@@ -225,7 +225,7 @@ impl Store {
         let limit = partition.readable_to(&partition.extents[at]);
         let extent = &mut partition.extents[at];
         let mut note = |entry: Entry| extent.note_entry(entry, interval);
-        let view = View { bytes, from, limit, incarnation: task.incarnation, tag };
+        let view = View { bytes, from, limit, incarnation: task.incarnation, tag, is_chunk };
         task.need = 0;
         task.behind = None;
         match examine(&task.goal, &mut task.scout, &view, &mut note) {
@@ -273,7 +273,13 @@ impl Task {
         Self {
             slot,
             goal,
-            scout: Scout { offset, position: FIRST_POSITION, searching: false, max_timestamp: None },
+            scout: Scout {
+                offset,
+                position: FIRST_POSITION,
+                searching: false,
+                found: None,
+                max_timestamp: None,
+            },
             incarnation: Incarnation(0),
             need: 0,
             behind: None,
@@ -308,6 +314,7 @@ impl Task {
         self.scout.position = entry.map_or(FIRST_POSITION, |entry| entry.position);
         self.scout.max_timestamp = Some(entry.map_or(NO_TIMESTAMP, |entry| entry.max_timestamp_before));
         self.scout.searching = false;
+        self.scout.found = None;
         self.need = 0;
         true
     }
@@ -318,7 +325,8 @@ impl Task {
         let resume_at =
             partition.extents.get(at + 1).map_or(partition.durable.offset, |next| next.base_offset);
         if was_searching && resume_at > self.scout.offset {
-            return Some(Answer::Damaged(resume_at));
+            let found = self.scout.found.map(|(found, _)| found);
+            return Some(Answer::Damaged(found.unwrap_or(resume_at)));
         }
         (!self.enter(partition, at + 1)).then_some(Answer::End)
     }

@@ -9,7 +9,7 @@ use highwater_runtime::plane::Disk;
 use super::Store;
 use super::space::wants_roll;
 use crate::api::{LogStartError, Slot, StoreEvent};
-use crate::extent::Extent;
+use crate::extent::{Extent, FIRST_POSITION};
 use crate::map::{MapRecord, PartitionKey};
 use crate::partition::Partition;
 use crate::state_log::Seq;
@@ -70,7 +70,16 @@ impl Store {
                 self.promise(seq, StoreEvent::LogStart { slot, offset: cut });
             }
         }
+        if self.is_quiet() {
+            // A checkpoint proves to recovery that the last round was durable: without one, damage to it would look like a torn write.
+            self.checkpoint();
+        }
         self.retry_space(disk);
+    }
+
+    /// Everything appended is durable, and the map does not know it yet.
+    fn is_quiet(&self) -> bool {
+        self.unacked_bytes == 0 && self.appended_since_checkpoint > 0
     }
 
     /// Forgets a partition. Its space is used again once that is durable; [`StoreEvent::Deleted`] tells.
@@ -160,9 +169,11 @@ fn is_all_expired(partition: &Partition, wall_ms: i64) -> bool {
         && partition.extents.iter().all(|extent| is_expired(partition, extent, wall_ms))
 }
 
-/// Where the log may start, by time and by size. Whole extents only, and only from the front.
+/// Where the log may start, by time and by size. Whole extents only, and only from the front. What is not durable does not count:
+/// a crash may take it, and what is durable would have been deleted for its sake.
 fn retention_cut(partition: &Partition, wall_ms: i64) -> Offset {
-    let mut bytes: u64 = partition.extents.iter().map(|extent| u64::from(extent.used_bytes())).sum();
+    let durable_bytes = |extent: &Extent| u64::from(partition.readable_to(extent) - FIRST_POSITION);
+    let mut bytes: u64 = partition.extents.iter().map(durable_bytes).sum();
     let mut cut = partition.log_start;
     for extent in partition.extents.iter().take_while(|extent| extent.seal_recorded) {
         let rest = bytes - u64::from(extent.used_bytes());

@@ -1,0 +1,20 @@
+//! The proofs of the store, on a simulated disk.
+//!
+//! 1. [`replay`]: every image that a power cut could have left of recorded random work is recovered and compared.
+//! 2. [`faults`]: every block of every file is damaged in every way, and the outcome compared with the decision that is due.
+//!
+//! `cargo test -p highwater-storage --test proof_store` runs a short version. `HIGHWATER_PROOF=long` recovers at least 10,000 crash
+//! images and damages blocks in more ways:
+//! `HIGHWATER_PROOF=long cargo test --release -p highwater-storage --test proof_store`.
+
+mod faults;
+mod inspecting;
+mod model;
+mod node;
+mod replay;
+mod workload;
+
+/// Whether the long version was asked for.
+fn is_long() -> bool {
+    std::env::var("HIGHWATER_PROOF").is_ok_and(|value| value == "long")
+}

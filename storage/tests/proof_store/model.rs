@@ -1,0 +1,215 @@
+//! What a store has been told and has promised, and whether what it holds agrees with that.
+
+use std::collections::BTreeMap;
+use std::rc::Rc;
+
+use highwater_protocol::batch::BatchHeader;
+use highwater_protocol::ids::TopicPartition;
+use highwater_storage::{PartitionConfig, PartitionFinding, ProducerCheck, RecoveryReport, Slot};
+
+use crate::node::{Node, header};
+
+/// A batch that was appended.
+#[derive(Clone)]
+pub(crate) struct Entry {
+    pub(crate) base: i64,
+    pub(crate) next: i64,
+    /// The broker's clock when it was appended.
+    pub(crate) written_ms: i64,
+    /// As it must be read: offset and epoch stamped.
+    pub(crate) batch: Rc<[u8]>,
+}
+
+/// What was appended to a partition.
+#[derive(Clone, Default)]
+pub(crate) struct Log {
+    pub(crate) entries: Vec<Entry>,
+    pub(crate) config: PartitionConfig,
+    /// The broker's clock at the last enforcement of retention.
+    pub(crate) wall_ms: i64,
+    /// Where its start was asked to be.
+    pub(crate) start_asked: i64,
+    pub(crate) delete_asked: bool,
+}
+
+/// What was promised of a partition.
+#[derive(Clone, Copy, Default, Debug)]
+pub(crate) struct Promise {
+    pub(crate) durable: i64,
+    pub(crate) start: i64,
+    pub(crate) deleted: bool,
+}
+
+/// A promise as it was made.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Ack {
+    Durable(TopicPartition, i64),
+    LogStart(TopicPartition, i64),
+    Deleted(TopicPartition),
+}
+
+pub(crate) type Promises = BTreeMap<TopicPartition, Promise>;
+
+pub(crate) fn promise(promises: &mut Promises, ack: Ack) {
+    match ack {
+        Ack::Durable(tp, offset) => {
+            let promise = promises.entry(tp).or_default();
+            assert!(offset >= promise.durable, "{tp}: the durable end never goes back");
+            promise.durable = offset;
+        }
+        Ack::LogStart(tp, offset) => {
+            let promise = promises.entry(tp).or_default();
+            promise.start = promise.start.max(offset);
+        }
+        Ack::Deleted(tp) => promises.entry(tp).or_default().deleted = true,
+    }
+}
+
+#[derive(Clone, Default)]
+pub(crate) struct Model {
+    pub(crate) logs: BTreeMap<TopicPartition, Log>,
+}
+
+impl Model {
+    /// Compares everything a freshly opened store holds with what it was told and has promised. Says what is wrong.
+    pub(crate) fn check(
+        &self,
+        node: &mut Node,
+        report: &RecoveryReport,
+        promises: &Promises,
+    ) -> Result<(), String> {
+        for (tp, finding) in &report.findings {
+            if let PartitionFinding::Faulty { at, why } = finding {
+                return Err(format!("{tp}: a power cut is not damage: faulty at {at}: {why}"));
+            }
+        }
+        let found: Vec<TopicPartition> = node.store.partitions().map(|(tp, _)| tp).collect();
+        if let Some(tp) = found.iter().find(|tp| !self.logs.contains_key(tp)) {
+            return Err(format!("{tp} was invented"));
+        }
+        for (tp, log) in &self.logs {
+            let promise = promises.get(tp).copied().unwrap_or_default();
+            if promise.deleted || (log.delete_asked && !found.contains(tp)) {
+                if found.contains(tp) {
+                    return Err(format!("{tp} was deleted and is back"));
+                }
+                continue;
+            }
+            log.check(*tp, node, promise).map_err(|why| format!("{tp}: {why} ({promise:?})"))?;
+        }
+        Ok(())
+    }
+
+    /// Forgets what a crash has taken: what is not in the store was not promised.
+    pub(crate) fn adopt(&mut self, node: &mut Node) {
+        let found: Vec<TopicPartition> = node.store.partitions().map(|(tp, _)| tp).collect();
+        self.logs.retain(|tp, log| !log.delete_asked || found.contains(tp));
+        for (tp, log) in &mut self.logs {
+            let slot = node.ensure(*tp, log.config);
+            let bounds = node.store.bounds(slot);
+            log.entries.retain(|entry| entry.next <= bounds.append_end.0);
+            log.start_asked = bounds.log_start.0;
+            log.delete_asked = false;
+        }
+    }
+}
+
+impl Log {
+    pub(crate) fn end(&self) -> i64 {
+        self.entries.last().map_or(0, |entry| entry.next)
+    }
+
+    fn check(&self, tp: TopicPartition, node: &mut Node, promise: Promise) -> Result<(), String> {
+        let slot = node.ensure(tp, self.config);
+        let bounds = node.store.bounds(slot);
+        let (start, end) = (bounds.log_start.0, bounds.durable_end.0);
+        if bounds.faulty {
+            return Err("faulty".into());
+        }
+        if bounds.append_end != bounds.durable_end || bounds.append_index != bounds.durable_index {
+            return Err(format!("after recovery everything is durable: {bounds:?}"));
+        }
+        if end < promise.durable {
+            return Err(format!("acknowledged records are lost: the log ends at {end}"));
+        }
+        if end > self.end() || (end > 0 && !self.entries.iter().any(|entry| entry.next == end)) {
+            return Err(format!("the log ends at {end}, which is behind no batch that was appended"));
+        }
+        if start < promise.start || start > end {
+            return Err(format!("the log starts at {start} and ends at {end}"));
+        }
+        if start > self.start_asked {
+            self.check_retention(start, end)?;
+        }
+        let read = node.read_all(slot);
+        if !read.damaged.is_empty() {
+            return Err(format!("damage at {:?}", read.damaged));
+        }
+        let wanted = self.entries.iter().filter(|entry| entry.next > start && entry.next <= end);
+        let mut batches = read.batches.iter();
+        for entry in wanted {
+            match batches.next() {
+                Some((base, batch)) if *base == entry.base && batch[..] == entry.batch[..] => {}
+                Some((base, _)) if *base == entry.base => {
+                    return Err(format!("offset {base} has other bytes"));
+                }
+                other => {
+                    return Err(format!("offset {}: read {:?}", entry.base, other.map(|(base, _)| base)));
+                }
+            }
+        }
+        if let Some((base, _)) = batches.next() {
+            return Err(format!("offset {base} was read and never appended"));
+        }
+        self.check_producers(node, slot, start, end)
+    }
+
+    /// Retention may move the start of a log, but leaves what it has to keep.
+    fn check_retention(&self, start: i64, end: i64) -> Result<(), String> {
+        let kept: usize =
+            self.entries.iter().filter(|e| e.next > start && e.next <= end).map(|e| e.batch.len() + 64).sum();
+        let by_bytes = self.config.retention_bytes.is_some_and(|bytes| kept as u64 + (16 << 10) >= bytes);
+        let newest_gone = self.entries.iter().filter(|e| e.next <= start).map(|e| e.written_ms).max();
+        let by_time = self
+            .config
+            .retention_ms
+            .is_some_and(|ms| newest_gone.is_none_or(|gone| gone + ms <= self.wall_ms));
+        if by_bytes || by_time {
+            return Ok(());
+        }
+        Err(format!("the log starts at {start}: nobody asked for that; {kept} bytes are left"))
+    }
+
+    /// A retry of the last batch of any producer is recognised.
+    fn check_producers(&self, node: &Node, slot: Slot, start: i64, end: i64) -> Result<(), String> {
+        let mut last: BTreeMap<i64, &Entry> = BTreeMap::new();
+        for entry in self.entries.iter().filter(|entry| entry.next <= end) {
+            last.insert(header(&entry.batch).producer_id.get(), entry);
+        }
+        for (producer, entry) in last {
+            if producer < 0 || entry.base < start {
+                continue;
+            }
+            let check = node.store.check_producer(slot, header(&entry.batch));
+            match check {
+                ProducerCheck::Duplicate { base_offset, .. } if base_offset.0 == entry.base => {}
+                other => {
+                    return Err(format!(
+                        "a retry of the batch at {} of producer {producer}: {other:?}",
+                        entry.base
+                    ));
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Largest sequence so far of a producer, from the log.
+pub(crate) fn next_sequence(log: &Log, producer: i64) -> i32 {
+    let of = |entry: &&Entry| header(&entry.batch).producer_id.get() == producer;
+    log.entries.iter().rev().find(of).map_or(0, |entry| {
+        let batch: &BatchHeader = header(&entry.batch);
+        batch.base_sequence.get() + batch.last_offset_delta.get() + 1
+    })
+}

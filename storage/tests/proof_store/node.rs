@@ -1,0 +1,188 @@
+//! A store on a simulated disk, driven by hand.
+
+use std::path::PathBuf;
+
+use highwater_protocol::batch::BatchHeader;
+use highwater_protocol::frame::{Frame, FrameKind, Frames};
+use highwater_protocol::ids::{
+    ClusterId, LeaderEpoch, Offset, PartitionIndex, StoreId, TopicId, TopicPartition,
+};
+use highwater_runtime::buf::AlignedBuf;
+use highwater_runtime::sim::{DiskHarness, DiskImage, SimDisk};
+use highwater_storage::{
+    AppendError, Appended, Cursor, DurableForm, OpenError, PartitionConfig, Payload, ReadOutcome, ReadResult,
+    RecoveryReport, Slot, Store, StoreConfig, StoreEvent, StoreLimits,
+};
+
+pub(crate) const DATA: &str = "/data";
+pub(crate) const DIR: &str = "/data/store-000";
+pub(crate) const CLUSTER: ClusterId = ClusterId([0xC1; 16]);
+
+pub(crate) fn config(form: DurableForm) -> StoreConfig {
+    StoreConfig {
+        dir: PathBuf::from(DIR),
+        cluster: CLUSTER,
+        store: StoreId(0),
+        token_space: 7,
+        limits: StoreLimits::tiny(),
+        durable_form: form,
+    }
+}
+
+pub(crate) fn tp(topic: u8, partition: u32) -> TopicPartition {
+    TopicPartition { topic: TopicId([topic; 16]), partition: PartitionIndex(partition) }
+}
+
+/// What was read of a partition.
+#[derive(Default)]
+pub(crate) struct ReadLog {
+    /// Base offset and bytes of every batch.
+    pub(crate) batches: Vec<(i64, Vec<u8>)>,
+    /// Where reads found damage, and where they were told to go on.
+    pub(crate) damaged: Vec<(i64, i64)>,
+}
+
+pub(crate) struct Node {
+    pub(crate) disk: DiskHarness,
+    pub(crate) store: Store,
+    /// Events that nobody has looked at.
+    pub(crate) events: Vec<StoreEvent>,
+}
+
+impl Node {
+    pub(crate) fn open(
+        mut disk: DiskHarness,
+        form: DurableForm,
+    ) -> Result<(Self, RecoveryReport), OpenError> {
+        let (store, report) = Store::open(config(form), &mut disk)?;
+        Ok((Self { disk, store, events: Vec::new() }, report))
+    }
+
+    pub(crate) fn open_image(
+        image: &DiskImage,
+        seed: u64,
+        form: DurableForm,
+    ) -> Result<(Self, RecoveryReport), OpenError> {
+        Self::open(DiskHarness::on(SimDisk::from_image(image, seed)), form)
+    }
+
+    pub(crate) fn ensure(&mut self, tp: TopicPartition, config: PartitionConfig) -> Slot {
+        self.store.ensure_partition(tp, config)
+    }
+
+    pub(crate) fn append(
+        &mut self,
+        slot: Slot,
+        batch: &[u8],
+        bulk: bool,
+        epoch: i32,
+        wall_ms: i64,
+    ) -> Result<Appended, AppendError> {
+        let payload = if bulk {
+            let mut pages = AlignedBuf::zeroed(64 + batch.len());
+            pages[64..64 + batch.len()].copy_from_slice(batch);
+            Payload::Bulk { pages, batch_bytes: batch.len() }
+        } else {
+            Payload::Small(batch)
+        };
+        self.store.append(&mut self.disk, slot, payload, LeaderEpoch(epoch), wall_ms)
+    }
+
+    /// Lets the disk answer one operation. False: nothing was in flight.
+    pub(crate) fn step(&mut self) -> bool {
+        let Some((token, completion)) = self.disk.step() else { return false };
+        assert_eq!(token.0 >> 56, 7, "the top byte of a token names its owner");
+        self.store.on_disk(&mut self.disk, token, completion);
+        self.take_events();
+        true
+    }
+
+    pub(crate) fn flush(&mut self) {
+        self.store.flush(&mut self.disk);
+        self.take_events();
+    }
+
+    pub(crate) fn take_events(&mut self) {
+        while let Some(event) = self.store.poll_event() {
+            if let StoreEvent::Fatal(why) = &event {
+                panic!("the disk did nothing wrong: {why}");
+            }
+            self.events.push(event);
+        }
+    }
+
+    /// Until nothing is on its way.
+    pub(crate) fn settle(&mut self) {
+        loop {
+            self.flush();
+            if !self.step() {
+                return;
+            }
+        }
+    }
+
+    /// One read, waiting for the disk if it has to.
+    pub(crate) fn read(&mut self, slot: Slot, cursor: Cursor, max_bytes: usize, up_to: Offset) -> ReadResult {
+        match self.store.read(&mut self.disk, slot, cursor, max_bytes, up_to) {
+            ReadOutcome::Ready(result) => result,
+            ReadOutcome::Pending(id) => loop {
+                self.take_events();
+                let answer = self
+                    .events
+                    .iter()
+                    .position(|e| matches!(e, StoreEvent::Read { id: of, .. } if *of == id));
+                if let Some(at) = answer {
+                    let StoreEvent::Read { result, .. } = self.events.remove(at) else {
+                        unreachable!("just matched")
+                    };
+                    return result;
+                }
+                assert!(self.step(), "a read waits for ever");
+            },
+        }
+    }
+
+    /// Everything from the start of a log to its durable end.
+    pub(crate) fn read_all(&mut self, slot: Slot) -> ReadLog {
+        let bounds = self.store.bounds(slot);
+        let mut log = ReadLog::default();
+        let mut cursor = Cursor::at(bounds.log_start);
+        while cursor.offset() < bounds.durable_end {
+            match self.read(slot, cursor, 40 << 10, bounds.durable_end) {
+                ReadResult::Frames(frames) => {
+                    assert!(frames.next.offset() > cursor.offset(), "a read gets on");
+                    for bytes in &frames.bytes {
+                        collect(bytes, &mut log);
+                    }
+                    cursor = frames.next;
+                }
+                ReadResult::Damaged { resume_at } => {
+                    assert!(
+                        resume_at > cursor.offset(),
+                        "damage is passed over: {} to {resume_at}",
+                        cursor.offset()
+                    );
+                    log.damaged.push((cursor.offset().0, resume_at.0));
+                    cursor = Cursor::at(resume_at);
+                }
+                other => panic!("offset {} of {bounds:?}: {other:?}", cursor.offset()),
+            }
+        }
+        log
+    }
+}
+
+/// The batches in whole contiguous frames.
+fn collect(bytes: &[u8], log: &mut ReadLog) {
+    for frame in Frames::new(bytes) {
+        let frame: Frame<'_> = frame.expect("reads give whole frames");
+        frame.check().expect("reads give good frames");
+        if frame.kind() == FrameKind::Batch {
+            log.batches.push((frame.header().base_offset.get(), frame.payload().to_vec()));
+        }
+    }
+}
+
+pub(crate) fn header(batch: &[u8]) -> &BatchHeader {
+    BatchHeader::parse(batch).expect("a batch of this test")
+}

@@ -1,0 +1,276 @@
+//! Random work on a store: several partitions, small and bulk batches, rolls, checkpoints, retention, deletes, reads. What it appends
+//! goes into the model, what the store promises is marked in the disk's recording.
+
+use std::collections::BTreeMap;
+use std::rc::Rc;
+
+use highwater_protocol::batch::{BatchBuilder, BatchProducer, Compression, NewRecord, stamp};
+use highwater_protocol::ids::{LeaderEpoch, Offset, ProducerId, Timestamp, TopicPartition};
+use highwater_storage::{AppendError, Cursor, PartitionConfig, ReadResult, Slot, StoreEvent};
+use rand::rngs::SmallRng;
+use rand::{RngExt as _, SeedableRng as _};
+
+use crate::model::{Ack, Entry, Log, Model, Promises, next_sequence, promise};
+use crate::node::{Node, tp};
+
+pub(crate) struct Workload {
+    pub(crate) rng: SmallRng,
+    pub(crate) node: Node,
+    pub(crate) model: Model,
+    /// What was promised before the recording began.
+    pub(crate) base: Promises,
+    /// What was promised since: mark `n` of the recording is `acks[n]`.
+    pub(crate) acks: Vec<Ack>,
+    pub(crate) wall_ms: i64,
+    epoch: i32,
+    slots: BTreeMap<TopicPartition, Slot>,
+    topics: u8,
+}
+
+impl Workload {
+    pub(crate) fn new(node: Node, seed: u64) -> Self {
+        Self {
+            rng: SmallRng::seed_from_u64(seed),
+            node,
+            model: Model::default(),
+            base: Promises::new(),
+            acks: Vec::new(),
+            wall_ms: 1_700_000_000_000,
+            epoch: 0,
+            slots: BTreeMap::new(),
+            topics: 0,
+        }
+    }
+
+    /// Begins another life of the same store, after a crash or a stop: what the store holds now is what there is.
+    pub(crate) fn begin(&mut self) {
+        self.model.adopt(&mut self.node);
+        self.acks.clear();
+        self.base.clear();
+        self.slots.clear();
+        self.epoch += 1;
+        for (tp, log) in &self.model.logs {
+            let slot = self.node.ensure(*tp, log.config);
+            let bounds = self.node.store.bounds(slot);
+            self.slots.insert(*tp, slot);
+            promise(&mut self.base, Ack::Durable(*tp, bounds.durable_end.0));
+            promise(&mut self.base, Ack::LogStart(*tp, bounds.log_start.0));
+        }
+        while self.slots.len() < 5 {
+            self.new_partition();
+        }
+    }
+
+    fn new_partition(&mut self) {
+        let config = match self.topics % 5 {
+            // Rolls often and keeps little.
+            1 => PartitionConfig {
+                retention_bytes: Some(60 << 10),
+                segment_bytes: 12 << 10,
+                ..PartitionConfig::default()
+            },
+            2 => PartitionConfig { retention_ms: Some(3000), segment_ms: 800, ..PartitionConfig::default() },
+            _ => PartitionConfig { retention_ms: None, ..PartitionConfig::default() },
+        };
+        let tp = tp(self.topics, u32::from(self.topics));
+        self.topics += 1;
+        self.add_partition(tp, config);
+    }
+
+    pub(crate) fn add_partition(&mut self, tp: TopicPartition, config: PartitionConfig) {
+        let slot = self.node.ensure(tp, config);
+        self.slots.insert(tp, slot);
+        self.model.logs.insert(tp, Log { config, ..Log::default() });
+    }
+
+    /// One random thing.
+    pub(crate) fn step(&mut self) {
+        self.wall_ms += self.rng.random_range(0..20);
+        match self.rng.random_range(0..100) {
+            0..34 => {
+                let bytes = if self.rng.random_bool(0.7) { self.rng.random_range(10..700) } else { 2500 };
+                self.append(bytes, false);
+            }
+            34..41 => {
+                let bytes = self.rng.random_range(2000..30_000);
+                self.append(bytes, true);
+            }
+            41..60 => self.node.flush(),
+            60..91 => {
+                for _ in 0..self.rng.random_range(1..5) {
+                    self.node.step();
+                }
+            }
+            91 => self.move_start(),
+            92..94 => {
+                self.wall_ms += self.rng.random_range(0..500);
+                self.model.logs.values_mut().for_each(|log| log.wall_ms = self.wall_ms);
+                self.node.store.enforce_retention(&mut self.node.disk, self.wall_ms);
+                self.node.take_events();
+            }
+            94 => self.epoch_start(),
+            95 => self.delete(),
+            _ => self.read(),
+        }
+        self.note_events();
+    }
+
+    pub(crate) fn random_partition(&mut self) -> (TopicPartition, Slot) {
+        // The first ones get more than the others.
+        let n = self.rng.random_range(0..self.slots.len()).min(self.rng.random_range(0..self.slots.len()));
+        self.slots.iter().nth(n).map(|(tp, slot)| (*tp, *slot)).expect("there are some")
+    }
+
+    pub(crate) fn append(&mut self, bytes: usize, bulk: bool) {
+        let (tp, slot) = self.random_partition();
+        let producer = self.rng.random_range(-1..2);
+        self.append_to(tp, slot, bytes, bulk, producer);
+    }
+
+    pub(crate) fn append_to(
+        &mut self,
+        tp: TopicPartition,
+        slot: Slot,
+        bytes: usize,
+        bulk: bool,
+        producer: i64,
+    ) {
+        let log = self.model.logs.get_mut(&tp).expect("a partition of this test");
+        let producer = match producer {
+            id @ 0.. => BatchProducer { id: ProducerId(id), epoch: 0, sequence: next_sequence(log, id) },
+            _ => BatchProducer::NONE,
+        };
+        let records = self.rng.random_range(1..4);
+        let mut batch = batch(&mut self.rng, records, bytes, self.wall_ms, producer);
+        match self.node.append(slot, &batch, bulk, self.epoch, self.wall_ms) {
+            Ok(appended) => {
+                stamp(&mut batch, appended.base_offset, LeaderEpoch(self.epoch));
+                assert_eq!(appended.base_offset.0, log.end(), "{tp}: offsets are contiguous");
+                log.entries.push(Entry {
+                    base: appended.base_offset.0,
+                    next: appended.next_offset.0,
+                    written_ms: self.wall_ms,
+                    batch: Rc::from(batch),
+                });
+            }
+            Err(AppendError::Busy | AppendError::StorageFull) => {
+                self.node.flush();
+                self.node.step();
+            }
+            Err(e) => panic!("{tp}: {e}"),
+        }
+    }
+
+    fn move_start(&mut self) {
+        let (tp, slot) = self.random_partition();
+        let bounds = self.node.store.bounds(slot);
+        let offset = self.rng.random_range(bounds.log_start.0..=bounds.durable_end.0);
+        let log = self.model.logs.get_mut(&tp).expect("a partition of this test");
+        log.start_asked = log.start_asked.max(offset);
+        self.node.store.set_log_start(&mut self.node.disk, slot, Offset(offset)).expect("not behind the end");
+        self.node.take_events();
+    }
+
+    fn epoch_start(&mut self) {
+        let (tp, slot) = self.random_partition();
+        if self.model.logs[&tp].delete_asked {
+            return;
+        }
+        let epoch = LeaderEpoch(self.epoch);
+        let _ = self.node.store.append_epoch_start(&mut self.node.disk, slot, epoch, self.wall_ms);
+    }
+
+    fn delete(&mut self) {
+        if self.rng.random_bool(0.7) {
+            return;
+        }
+        let (tp, slot) = self.random_partition();
+        self.node.store.delete_partition(&mut self.node.disk, slot);
+        self.node.take_events();
+        self.model.logs.get_mut(&tp).expect("a partition of this test").delete_asked = true;
+        self.slots.remove(&tp);
+        self.new_partition();
+    }
+
+    /// Reads somewhere and compares.
+    fn read(&mut self) {
+        let (tp, slot) = self.random_partition();
+        let bounds = self.node.store.bounds(slot);
+        if bounds.log_start == bounds.durable_end {
+            return;
+        }
+        let at = self.rng.random_range(bounds.log_start.0..bounds.durable_end.0);
+        let result = self.node.read(slot, Cursor::at(Offset(at)), 8 << 10, bounds.durable_end);
+        let ReadResult::Frames(frames) = result else {
+            // The log may have lost its start while the read was on its way.
+            let bounds = self.node.store.bounds(slot);
+            assert!(at < bounds.log_start.0, "{tp} offset {at} of {bounds:?}: {result:?}");
+            return;
+        };
+        let log = &self.model.logs[&tp];
+        let mut found = false;
+        for bytes in &frames.bytes {
+            for frame in highwater_protocol::frame::Frames::new(bytes) {
+                let frame = frame.expect("reads give whole frames");
+                let Some(batch) = frame.batch() else { continue };
+                let base = batch.header().base_offset().0;
+                let entry = log.entries.iter().find(|entry| entry.base == base).expect("appended");
+                assert_eq!(*entry.batch, *batch.bytes(), "{tp} offset {base}");
+                found |= entry.base <= at && at < entry.next;
+            }
+        }
+        assert!(found, "{tp}: a read at {at} gives the batch that holds it");
+    }
+
+    fn tp_of(&self, slot: Slot) -> Option<TopicPartition> {
+        self.slots.iter().find(|(_, of)| **of == slot).map(|(tp, _)| *tp)
+    }
+
+    /// What the store has promised since the last time is noted, and marked in the recording.
+    pub(crate) fn note_events(&mut self) {
+        for event in std::mem::take(&mut self.node.events) {
+            let ack = match event {
+                StoreEvent::Durable { slot, durable_offset, .. } => {
+                    self.tp_of(slot).map(|tp| Ack::Durable(tp, durable_offset.0))
+                }
+                StoreEvent::LogStart { slot, offset } => {
+                    self.tp_of(slot).map(|tp| Ack::LogStart(tp, offset.0))
+                }
+                StoreEvent::Deleted { tp } => Some(Ack::Deleted(tp)),
+                _ => None,
+            };
+            if let Some(ack) = ack {
+                self.node.disk.disk().mark(self.acks.len() as u64);
+                self.acks.push(ack);
+            }
+        }
+    }
+
+    /// Everything appended becomes durable.
+    pub(crate) fn settle(&mut self) {
+        self.node.settle();
+        self.note_events();
+    }
+
+    pub(crate) fn partitions(&self) -> Vec<(TopicPartition, Slot)> {
+        self.slots.iter().map(|(tp, slot)| (*tp, *slot)).collect()
+    }
+}
+
+/// A batch of this many records in about this many bytes.
+pub(crate) fn batch(
+    rng: &mut SmallRng,
+    records: usize,
+    bytes: usize,
+    wall_ms: i64,
+    producer: BatchProducer,
+) -> Vec<u8> {
+    let mut builder = BatchBuilder::new(Compression::None, 0);
+    for n in 0..records {
+        let mut value = vec![0; bytes / records];
+        rng.fill(&mut value[..]);
+        let record = NewRecord::new(Timestamp(wall_ms + n as i64), None, Some(&value));
+        builder.append(&record).expect("it is small");
+    }
+    builder.finish(producer).expect("it is not empty").to_vec()
+}
