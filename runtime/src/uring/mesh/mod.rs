@@ -223,8 +223,11 @@ impl<M: Send> Mailbox<M> {
         }
     }
 
+    /// Whether there is something to take, or room for something that was parked. (A receiver that makes room while the sender is
+    /// still awake wakes nobody, so the sender has to look before it sleeps.)
     pub(super) fn has_mail(&mut self) -> bool {
         self.inboxes.iter_mut().any(|inbox| !inbox.is_empty())
+            || self.outboxes.iter().any(|out| !out.parked.is_empty() && out.sender.was_told_of_room())
     }
 
     /// Says that this shard is going to sleep. To be followed by a last look at everything that could keep it awake.
@@ -320,6 +323,23 @@ mod tests {
         boxes[1].tell_of_room(0, |ring| woken.push(ring));
         boxes[1].tell_of_room(0, |ring| woken.push(ring));
         assert_eq!(woken, [rings[1], rings[0]]);
+    }
+
+    #[test]
+    fn room_made_before_the_sender_sleeps_keeps_it_awake() {
+        let bells = bells(2).expect("pipes");
+        let mut boxes = mailboxes::<u32>(&bells);
+        for n in 0..=MESH_QUEUE_MESSAGES as u32 {
+            boxes[0].post(1, Envelope::Message(n));
+        }
+        boxes[0].flush(|_| panic!("nobody sleeps"));
+        assert!(!boxes[0].has_mail(), "no room yet: sleep");
+        assert_eq!(message(boxes[1].pop(0)), Some(0));
+        boxes[1].tell_of_room(0, |_| panic!("nobody sleeps"));
+        boxes[0].fall_asleep();
+        assert!(boxes[0].has_mail(), "room: stay awake");
+        boxes[0].flush(|_| panic!("nobody sleeps"));
+        assert!(!boxes[0].has_parked() && !boxes[0].has_mail());
     }
 
     #[test]

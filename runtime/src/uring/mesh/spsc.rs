@@ -93,6 +93,11 @@ impl<T: Send> Sender<T> {
         self.queue.starved.store(true, Ordering::Relaxed);
         fence(Ordering::SeqCst);
     }
+
+    /// Whether the receiver has taken note since it was asked, so that there is room.
+    pub(super) fn was_told_of_room(&self) -> bool {
+        !self.queue.starved.load(Ordering::Relaxed)
+    }
 }
 
 impl<T: Send> Receiver<T> {
@@ -159,8 +164,10 @@ mod tests {
         assert!(!receiver.take_ask_for_room());
         sender.ask_for_room();
         assert_eq!(receiver.pop(), Some(1));
+        assert!(!sender.was_told_of_room());
         assert!(receiver.take_ask_for_room());
         assert!(!receiver.take_ask_for_room());
+        assert!(sender.was_told_of_room());
         assert_eq!(sender.push(3), Ok(()));
         assert_eq!((receiver.pop(), receiver.pop(), receiver.pop()), (Some(2), Some(3), None));
     }
