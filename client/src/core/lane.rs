@@ -3,6 +3,8 @@
 //! How a retry never duplicates and never reorders:
 //! - A batch gets its sequence when it is first sent and keeps it for every retry, so the broker recognises one it has already.
 //! - After a refusal nothing is sent until every request in flight is answered; then all that is left goes again, in order.
+//! - The broker remembers an id's last five batches. So no batch is first sent while one five places before it is not settled: acknowledged
+//!   ones behind that count too, or its retry would not be recognised.
 //! - Until a producer id has its first acknowledgement in the partition one batch is in flight: a broker that does not know the
 //!   id takes any first sequence, and must not take the second batch's.
 //! - When a sequence is given up (its batch failed or timed out) those behind it cannot be told apart from a gap: the lane is
@@ -57,8 +59,8 @@ pub(crate) struct Batch {
     maybe_written: bool,
     /// The broker said that it does not have it and cannot take it in this place.
     refused: bool,
-    /// Its records were told that they timed out; only its place in the sequence is still of interest.
-    abandoned: bool,
+    /// Its records know their fate; only its place in the sequence is still of interest.
+    told: bool,
     renumbered: u32,
 }
 
@@ -68,6 +70,8 @@ enum State {
     Unsent,
     InFlight,
     Retry,
+    /// Acknowledged; one before it is not.
+    Done,
 }
 
 /// The records of a batch in the form they have at the moment.
@@ -183,7 +187,7 @@ impl Lane {
     // Getters.
 
     pub(crate) fn is_empty(&self) -> bool {
-        self.open.is_none() && self.queue.is_empty() && self.sent.iter().all(|batch| batch.abandoned)
+        self.open.is_none() && self.queue.is_empty() && self.sent.iter().all(|batch| batch.told)
     }
 
     pub(crate) fn is_routed(&self) -> bool {
@@ -197,13 +201,13 @@ impl Lane {
 
     /// Tickets of all batches that are not settled.
     pub(crate) fn tickets(&self) -> impl Iterator<Item = &Arc<Ticket>> {
-        let sent = self.sent.iter().filter(|batch| !batch.abandoned);
+        let sent = self.sent.iter().filter(|batch| !batch.told);
         sent.chain(&self.queue).chain(&self.open).map(|batch| &batch.ticket)
     }
 
     /// When the oldest batch times out.
     pub(crate) fn expires_at(&self, limits: &LaneLimits) -> Option<Instant> {
-        let sent = self.sent.iter().find(|batch| !batch.abandoned);
+        let sent = self.sent.iter().find(|batch| !batch.told);
         let oldest = sent.or(self.queue.front()).or(self.open.as_ref())?;
         Some(oldest.born + limits.delivery_timeout)
     }
@@ -223,7 +227,7 @@ impl Lane {
             state: State::Unsent,
             maybe_written: false,
             refused: false,
-            abandoned: false,
+            told: false,
             renumbered: 0,
         })
     }
@@ -277,7 +281,7 @@ impl Lane {
             self.in_flight += 1;
             return Next::Send(Send::Again { batch: batch.id, bytes: bytes.clone() });
         }
-        if self.broken && !self.sent.is_empty() {
+        if limits.idempotent && self.sent.len() >= if self.broken { 1 } else { limits.in_flight_max } {
             return Next::Nothing;
         }
         self.next_fresh(limits, identity, now)
@@ -326,7 +330,7 @@ impl Lane {
     /// All that was sent is unsent again: certainly not written, to be numbered under a new identity.
     fn unsend(&mut self) {
         while let Some(mut batch) = self.sent.pop_back() {
-            if batch.abandoned {
+            if batch.told {
                 continue;
             }
             batch.state = State::Unsent;
@@ -340,7 +344,7 @@ impl Lane {
 
     /// The driver made bytes of a batch.
     pub(crate) fn encoded(&mut self, id: u64, bytes: &Bytes) {
-        if let Some(batch) = self.sent.iter_mut().find(|batch| batch.id == id && !batch.abandoned) {
+        if let Some(batch) = self.sent.iter_mut().find(|batch| batch.id == id && !batch.told) {
             batch.payload = Payload::Encoded(bytes.clone());
         }
     }
@@ -351,8 +355,12 @@ impl Lane {
         self.in_flight -= 1;
         self.proven = true;
         self.backoff.succeed();
-        let batch = self.sent.remove(at).expect("just found");
-        (!batch.abandoned).then_some(batch)
+        let batch = &mut self.sent[at];
+        batch.state = State::Done;
+        let told = batch.told;
+        let batch = batch.split_off();
+        self.forget_done();
+        (!told).then_some(batch)
     }
 
     /// The broker refused a batch.
@@ -366,8 +374,8 @@ impl Lane {
     ) -> Refused {
         let Some(at) = self.in_flight_at(id) else { return Refused::Settled };
         self.in_flight -= 1;
-        if self.sent[at].abandoned {
-            self.sent.remove(at);
+        if self.sent[at].told {
+            self.remove(at);
             self.broken = limits.idempotent;
             return Refused::Settled;
         }
@@ -394,7 +402,7 @@ impl Lane {
             self.retry_at = Some(now + self.backoff.fail(jitter));
             return Refused::Retry;
         }
-        let batch = self.sent.remove(at).expect("just found");
+        let batch = self.remove(at);
         self.broken = limits.idempotent;
         let outcome = if batch.maybe_written { Outcome::Unknown } else { Outcome::NotWritten };
         Refused::Failed(batch, outcome)
@@ -406,8 +414,8 @@ impl Lane {
         let Some(at) = self.in_flight_at(id) else { return };
         self.in_flight -= 1;
         let batch = &mut self.sent[at];
-        if batch.abandoned {
-            self.sent.remove(at);
+        if batch.told {
+            self.remove(at);
             self.broken = limits.idempotent;
             return;
         }
@@ -439,14 +447,14 @@ impl Lane {
     ) {
         let mut at = 0;
         while let Some(batch) = self.sent.get_mut(at) {
-            if batch.abandoned || !which(batch) {
+            if batch.told || !which(batch) {
                 at += 1;
             } else if batch.state == State::InFlight {
                 // Its answer still tells whether there is a gap.
-                out.push((batch.abandon(), Outcome::Unknown));
+                out.push((batch.split_off(), Outcome::Unknown));
                 at += 1;
             } else {
-                let batch = self.sent.remove(at).expect("just found");
+                let batch = self.remove(at);
                 let outcome = if batch.maybe_written { Outcome::Unknown } else { Outcome::NotWritten };
                 self.broken = limits.idempotent;
                 out.push((batch, outcome));
@@ -465,6 +473,19 @@ impl Lane {
         self.drain = true;
     }
 
+    fn remove(&mut self, at: usize) -> Batch {
+        let batch = self.sent.remove(at).expect("it was found there");
+        self.forget_done();
+        batch
+    }
+
+    /// Acknowledged batches with nothing unsettled before them are of no more interest.
+    fn forget_done(&mut self) {
+        while self.sent.front().is_some_and(|batch| batch.state == State::Done) {
+            self.sent.pop_front();
+        }
+    }
+
     fn in_flight_at(&self, id: u64) -> Option<usize> {
         self.sent.iter().position(|batch| batch.id == id && batch.state == State::InFlight)
     }
@@ -472,8 +493,8 @@ impl Lane {
 
 impl Batch {
     /// Splits what its records need off, leaving its place in the sequence.
-    fn abandon(&mut self) -> Self {
-        self.abandoned = true;
+    fn split_off(&mut self) -> Self {
+        self.told = true;
         Self {
             id: self.id,
             ticket: self.ticket.clone(),

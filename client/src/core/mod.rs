@@ -10,3 +10,6 @@ pub(crate) mod producer;
 pub(crate) mod split;
 pub(crate) mod subscription;
 pub(crate) mod ticket;
+
+#[cfg(test)]
+pub(crate) mod test_frames;

@@ -470,3 +470,7 @@ impl From<AppendError> for NotAppended {
         }
     }
 }
+
+#[cfg(test)]
+#[path = "producer_tests.rs"]
+mod tests;

@@ -391,3 +391,7 @@ impl Place {
 pub(crate) fn subscribe_reply(body: &[u8]) -> Result<SubscribeReply, String> {
     SubscribeReply::decode(body).map_err(|error| error.to_string())
 }
+
+#[cfg(test)]
+#[path = "subscription_tests.rs"]
+mod tests;
