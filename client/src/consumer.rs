@@ -253,14 +253,15 @@ impl Consumer {
         self.shared.cluster.metrics.frames_damaged.add(1);
         let mut core = self.shared.core();
         let at = core.place_mut(place);
-        if at.damaged_at.replace(position) == Some(position) {
+        let partition = at.partition;
+        let again = at.damaged_at.replace(position) == Some(position);
+        core.fetch_again(place);
+        if again {
             let text = format!(
-                "{}/{} from offset {position} on arrives damaged: {damage}; seek behind it to go on",
-                self.shared.topic, at.partition
+                "{}/{partition} from offset {position} on arrives damaged: {damage}; seek behind it to go on",
+                self.shared.topic
             );
             core.fail(place, FetchError::new(FetchErrorKind::Corrupt, Outcome::NotWritten, text));
-        } else {
-            core.fetch_again(place);
         }
         drop(core);
         self.shared.changed(place);

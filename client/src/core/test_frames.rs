@@ -13,6 +13,7 @@ use highwater_protocol::native::{DataPrefix, MessageKind, WIRE_HEADER_BYTES, dat
 const EPOCH: LeaderEpoch = LeaderEpoch(1);
 
 /// The frames of one partition.
+#[derive(Default)]
 pub(crate) struct Log {
     frames: Vec<(Vec<u8>, i64)>,
 }

@@ -5,3 +5,8 @@ pub(crate) mod conn;
 pub(crate) mod connect;
 pub(crate) mod consumer;
 pub(crate) mod producer;
+
+#[cfg(test)]
+mod fake_broker;
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,355 @@
+//! A broker of a few lines on a real socket, which does as it is told: answers, keeps silent, refuses, hangs up.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, MutexGuard};
+
+use bytes::{Bytes, BytesMut};
+use highwater_protocol::batch::BatchView;
+use highwater_protocol::error::ErrorCode;
+use highwater_protocol::ids::{
+    ClusterId, LeaderEpoch, NodeId, Offset, PartitionIndex, ProducerId, ShardId, TopicId,
+};
+use highwater_protocol::native::{
+    Body, CommitOffsetsRequest, CommittedOffset, Credit, DescribeTopicReply, Hello, HelloReply,
+    InitProducerReply, MessageKind, MetadataReply, MetadataRequest, NodeInfo, PROTOCOL_VERSION,
+    PartitionInfo, ProducePrefix, ProduceReply, ReadOffsetsReply, StartAt, SubscribeReply, SubscribeRequest,
+    TopicInfo, WIRE_HEADER_BYTES, WireHeader, empty_message, error_message, message,
+};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Notify;
+
+use crate::core::test_frames::Log;
+
+pub(crate) const TOPIC: TopicId = TopicId([7; 16]);
+const CLUSTER: ClusterId = ClusterId([9; 16]);
+
+/// What the broker does with the next request of a kind, instead of what it should.
+#[derive(Clone, Debug)]
+pub(crate) enum Instead {
+    /// Hangs up without having done anything.
+    HangUp,
+    /// Does it and hangs up without an answer.
+    LoseReply,
+    /// Answers with this.
+    Refuse(ErrorCode),
+    /// Does nothing at all.
+    Ignore,
+}
+
+#[derive(Default)]
+pub(crate) struct Inner {
+    pub(crate) log: Log,
+    pub(crate) partitions: u32,
+    pub(crate) shards: u16,
+    /// Shard on which the partitions live.
+    pub(crate) shard: u16,
+    pub(crate) address: String,
+    pub(crate) script: VecDeque<(MessageKind, Instead)>,
+    /// Kinds of the requests that came, pings aside.
+    pub(crate) seen: Vec<MessageKind>,
+    pub(crate) connections: u32,
+    pub(crate) committed: Vec<CommittedOffset>,
+    /// Where subscriptions began.
+    pub(crate) starts: Vec<StartAt>,
+    /// Credit left of each subscription, by connection and number; and the next frame.
+    subscriptions: Vec<Subscription>,
+    /// Sequence expected next and last base offsets, by first sequence.
+    producer: (i32, VecDeque<(i32, i64)>),
+    pub(crate) duplicates: u32,
+    pub(crate) producers: i64,
+    /// The first record there is.
+    pub(crate) log_start: i64,
+    /// Flips a bit of the next data message.
+    pub(crate) damage: u32,
+}
+
+struct Subscription {
+    connection: u32,
+    id: u64,
+    credit: i64,
+    next: usize,
+}
+
+pub(crate) struct FakeBroker {
+    pub(crate) inner: Arc<Mutex<Inner>>,
+    changed: Arc<Notify>,
+    hang_up: Arc<Notify>,
+    address: String,
+}
+
+impl FakeBroker {
+    pub(crate) async fn start(partitions: u32) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap().to_string();
+        let inner = Inner { partitions, shards: 1, address: address.clone(), ..Inner::default() };
+        let broker = Self {
+            inner: Arc::new(Mutex::new(inner)),
+            changed: Arc::default(),
+            hang_up: Arc::default(),
+            address,
+        };
+        let (inner, changed, hang_up) =
+            (broker.inner.clone(), broker.changed.clone(), broker.hang_up.clone());
+        tokio::spawn(async move {
+            while let Ok((stream, _)) = listener.accept().await {
+                let (inner, changed, hang_up) = (inner.clone(), changed.clone(), hang_up.clone());
+                tokio::spawn(async move {
+                    let connection = {
+                        let mut inner = inner.lock().unwrap();
+                        inner.connections += 1;
+                        inner.connections
+                    };
+                    tokio::select! {
+                        () = serve(stream, connection, inner, changed) => {}
+                        () = hang_up.notified() => {}
+                    }
+                });
+            }
+        });
+        broker
+    }
+
+    pub(crate) fn address(&self) -> String {
+        self.address.clone()
+    }
+
+    pub(crate) fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap()
+    }
+
+    pub(crate) fn script(&self, steps: impl IntoIterator<Item = (MessageKind, Instead)>) {
+        self.lock().script.extend(steps);
+    }
+
+    /// Ends every connection.
+    pub(crate) fn hang_up(&self) {
+        self.hang_up.notify_waiters();
+    }
+
+    /// Appends to the log and lets subscriptions see it.
+    pub(crate) fn append(&self, batches: &[usize]) {
+        for records in batches {
+            self.lock().log.batch(*records, highwater_protocol::batch::Compression::None);
+        }
+        self.changed.notify_waiters();
+    }
+
+    pub(crate) fn requests(&self, kind: MessageKind) -> usize {
+        self.lock().seen.iter().filter(|seen| **seen == kind).count()
+    }
+}
+
+async fn serve(mut stream: TcpStream, connection: u32, inner: Arc<Mutex<Inner>>, changed: Arc<Notify>) {
+    let mut buf = BytesMut::new();
+    loop {
+        let woken = changed.notified();
+        let pushes = inner.lock().unwrap().pushes(connection);
+        for push in pushes {
+            if stream.write_all(&push).await.is_err() {
+                return;
+            }
+        }
+        tokio::select! {
+            read = stream.read_buf(&mut buf) => if !matches!(read, Ok(1..)) { return },
+            () = woken => {}
+        }
+        while let Some(header) = WireHeader::parse(&buf) {
+            let bytes = WIRE_HEADER_BYTES + header.body_bytes.get() as usize;
+            if buf.len() < bytes {
+                break;
+            }
+            let body = buf.split_to(bytes).freeze().slice(WIRE_HEADER_BYTES..);
+            let kind = header.kind().unwrap();
+            let id = header.request_id.get();
+            let answer = inner.lock().unwrap().answer(connection, kind, id, &body);
+            match answer {
+                Some(answer) if stream.write_all(&answer).await.is_ok() => {}
+                Some(_) | None => return,
+            }
+        }
+    }
+}
+
+impl Inner {
+    /// The answer, empty for none; none: hang up.
+    fn answer(&mut self, connection: u32, kind: MessageKind, id: u64, body: &Bytes) -> Option<Bytes> {
+        let is_ping = kind == MessageKind::Metadata
+            && MetadataRequest::decode(body).unwrap().topics.is_some_and(|topics| topics.is_empty());
+        if !is_ping {
+            self.seen.push(kind);
+        }
+        let scripted = self.script.front().is_some_and(|(at, _)| *at == kind && !is_ping);
+        let instead = if scripted { self.script.pop_front().map(|(_, instead)| instead) } else { None };
+        match instead {
+            Some(Instead::HangUp) => return None,
+            Some(Instead::Refuse(code)) => return Some(error_message(kind as u16, id, code, "as told")),
+            Some(Instead::Ignore) => return Some(Bytes::new()),
+            Some(Instead::LoseReply) => {
+                self.act(connection, kind, id, body);
+                return None;
+            }
+            None => {}
+        }
+        Some(self.act(connection, kind, id, body))
+    }
+
+    fn act(&mut self, connection: u32, kind: MessageKind, id: u64, body: &Bytes) -> Bytes {
+        match kind {
+            MessageKind::Hello => self.hello(id, &Hello::decode(body).unwrap()),
+            MessageKind::Metadata => message(id, &self.metadata(&MetadataRequest::decode(body).unwrap())),
+            MessageKind::DescribeTopic => message(
+                id,
+                &DescribeTopicReply {
+                    id: TOPIC,
+                    configs: vec![("max.message.bytes".into(), "100000".into(), false)],
+                    partitions: Vec::new(),
+                },
+            ),
+            MessageKind::InitProducer => {
+                self.producers += 1;
+                self.producer = (0, VecDeque::new());
+                message(id, &InitProducerReply { producer: ProducerId(self.producers), epoch: 0 })
+            }
+            MessageKind::Produce => match self.produce(ProducePrefix::split(body).unwrap().1) {
+                Ok(base) => message(
+                    id,
+                    &ProduceReply {
+                        base_offset: base.into(),
+                        log_append_time: (-1).into(),
+                        log_start: 0.into(),
+                    },
+                ),
+                Err(code) => error_message(kind as u16, id, code, "the sequence"),
+            },
+            MessageKind::Subscribe => {
+                self.subscribe(connection, id, &SubscribeRequest::decode(body).unwrap())
+            }
+            MessageKind::Credit => {
+                let bytes = Credit::decode(body).unwrap().bytes.get() as i64;
+                for subscription in &mut self.subscriptions {
+                    if (subscription.connection, subscription.id) == (connection, id) {
+                        subscription.credit += bytes;
+                    }
+                }
+                Bytes::new()
+            }
+            MessageKind::Unsubscribe => {
+                self.subscriptions.retain(|at| (at.connection, at.id) != (connection, id));
+                empty_message(kind, id)
+            }
+            MessageKind::CommitOffsets => {
+                for position in CommitOffsetsRequest::decode(body).unwrap().positions {
+                    self.committed.retain(|known| known.partition != position.partition);
+                    self.committed.push(position);
+                }
+                empty_message(kind, id)
+            }
+            MessageKind::ReadOffsets => message(id, &ReadOffsetsReply { positions: self.committed.clone() }),
+            other => panic!("the fake broker knows no {other:?}"),
+        }
+    }
+
+    fn hello(&self, id: u64, hello: &Hello) -> Bytes {
+        let shard = hello.shard.unwrap_or(ShardId(0));
+        if shard.0 >= self.shards {
+            return error_message(MessageKind::Hello as u16, id, ErrorCode::BadHello, "no such shard");
+        }
+        let reply = HelloReply {
+            version: PROTOCOL_VERSION,
+            features: 0,
+            node: NodeId(1),
+            shard,
+            shards: self.shards,
+            cluster: CLUSTER,
+            broker_version: "fake".into(),
+        };
+        message(id, &reply)
+    }
+
+    fn metadata(&self, request: &MetadataRequest) -> MetadataReply {
+        let topic = |name: &String| {
+            let known = name == "orders";
+            let partition = |index| PartitionInfo {
+                index: PartitionIndex(index),
+                leader: NodeId(1),
+                shard: ShardId(self.shard),
+                leader_epoch: LeaderEpoch(0),
+            };
+            TopicInfo {
+                name: name.clone(),
+                error: (!known).then_some(ErrorCode::UnknownTopic),
+                id: if known { TOPIC } else { TopicId([0; 16]) },
+                partitions: if known { (0..self.partitions).map(partition).collect() } else { Vec::new() },
+            }
+        };
+        MetadataReply {
+            cluster: CLUSTER,
+            nodes: vec![NodeInfo { node: NodeId(1), address: self.address.clone(), shards: self.shards }],
+            topics: request.topics.iter().flatten().map(topic).collect(),
+        }
+    }
+
+    /// Kafka's rule for one producer and one partition.
+    fn produce(&mut self, batch: &[u8]) -> Result<i64, ErrorCode> {
+        let header = *BatchView::parse(batch).unwrap().header();
+        if let Some(producer) = header.producer() {
+            let (expected, window) = &mut self.producer;
+            if let Some((_, base)) = window.iter().find(|(first, _)| *first == producer.sequence) {
+                self.duplicates += 1;
+                return Ok(*base);
+            }
+            if !window.is_empty() && *expected != producer.sequence {
+                return Err(ErrorCode::OutOfOrderSequence);
+            }
+            *expected = producer.sequence_after(header.count());
+            window.push_back((producer.sequence, self.log.next_offset()));
+        }
+        Ok(self.log.append(batch))
+    }
+
+    fn subscribe(&mut self, connection: u32, id: u64, request: &SubscribeRequest) -> Bytes {
+        self.starts.push(request.start);
+        let end = self.log.next_offset();
+        let start = match request.start {
+            StartAt::Earliest | StartAt::Timestamp(_) => self.log_start,
+            StartAt::Latest => end,
+            StartAt::Offset(Offset(offset)) => offset,
+        };
+        if start < self.log_start || start > end {
+            let kind = MessageKind::Subscribe as u16;
+            return error_message(kind, id, ErrorCode::OffsetOutOfRange, "no such offset");
+        }
+        let next = self.log.frame_of(start);
+        let credit = request.credit_bytes as i64;
+        self.subscriptions.push(Subscription { connection, id, credit, next });
+        let reply = SubscribeReply {
+            start: start.into(),
+            log_start: self.log_start.into(),
+            high_watermark: end.into(),
+        };
+        message(id, &reply)
+    }
+
+    /// Data messages that credit allows, a frame each.
+    fn pushes(&mut self, connection: u32) -> Vec<Bytes> {
+        let mut pushes = Vec::new();
+        for at in self.subscriptions.iter_mut().filter(|at| at.connection == connection) {
+            while at.credit > 0 && at.next < self.log.frames() {
+                let mut body = BytesMut::from(self.log.data(at.next..at.next + 1));
+                at.next += 1;
+                at.credit -= (body.len() - 24) as i64;
+                if self.damage > 0 {
+                    self.damage -= 1;
+                    *body.last_mut().unwrap() ^= 1;
+                }
+                let header = WireHeader::new(MessageKind::Data, at.id, body.len());
+                let mut push = BytesMut::from(&empty_message(MessageKind::Data, at.id)[..]);
+                push[0..4].copy_from_slice(&header.body_bytes.get().to_le_bytes());
+                push.extend_from_slice(&body);
+                pushes.push(push.freeze());
+            }
+        }
+        pushes
+    }
+}
