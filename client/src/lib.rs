@@ -1,4 +1,66 @@
-//! The native client of the Highwater event-streaming broker.
+//! The native Rust client of the Highwater event-streaming broker.
+//!
+//! Topics of partitioned, durable logs: a [`Producer`] appends records, a [`Consumer`] reads them in order, as often as it likes, from
+//! wherever it likes. An acknowledged record is on stable storage.
+//!
+//! # Quick start
+//!
+//! ```
+//! use std::time::Duration;
+//! use highwater_client::{Client, Record, Start};
+//!
+//! # let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+//! # runtime.block_on(async {
+//! // A broker in this process, for tests and examples. Otherwise: `highwater start`, and the address is localhost:9191.
+//! let broker = highwater_engine::TestBroker::start();
+//! let client = Client::connect(broker.address()).await?;
+//! client.create_topic("orders").partitions(8).await?;
+//!
+//! // Send. The first await is for room in the buffer, the second for the acknowledgement.
+//! let producer = client.producer("orders").linger(Duration::from_millis(1)).await?;
+//! let delivery = producer.send(Record::new("paid").key("u-42")).await?;
+//! let receipt = delivery.await?;
+//! println!("partition {}, offset {}", receipt.partition(), receipt.offset().unwrap());
+//!
+//! // Many records are sent without waiting for each, and waited for together.
+//! for n in 0..1000 {
+//!     producer.send(Record::new(format!("order {n}")).key(format!("u-{}", n % 10))).await?;
+//! }
+//! let unsent = producer.close(Duration::from_secs(10)).await?;
+//! assert!(unsent.is_empty());
+//!
+//! // Receive. A named consumer goes on where it committed; without a commit, at the start it is given.
+//! let mut consumer = client.consumer("orders").name("billing").start(Start::Earliest).until_end().await?;
+//! let mut count = 0;
+//! while let Some(batch) = consumer.next_batch().await? {
+//!     for record in &batch {
+//!         // Key and value are views into the buffer that the batch arrived in.
+//!         let (_key, _value): (Option<&[u8]>, &[u8]) = (record.key(), record.value());
+//!         count += 1;
+//!     }
+//!     batch.commit().await?;
+//! }
+//! assert_eq!(count, 1001);
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! # })?;
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! # What can be relied on
+//!
+//! - **A delivery that is `Ok` is durable** in the sense of the producer's [`Acks`]. One that failed says by
+//!   [`ProduceError::outcome`] whether the record was written.
+//! - **A retry never duplicates.** A lost connection is made again and what was not acknowledged is sent again, with the sequence it had; the
+//!   broker recognises what it has already. Order within a partition is kept.
+//! - **A consumer misses nothing and gets nothing twice** across lost connections: it goes on behind the last record that arrived. What was
+//!   processed but not committed comes again when a consumer of that name starts anew.
+//! - **Memory is bounded** by [`ProducerBuilder::buffer_bytes`] and [`ConsumerBuilder::buffer_bytes`], and by what the program keeps.
+//! - **Futures can be dropped.** Each says what that means; none loses what it was given without saying so.
+//!
+//! # Shape
+//!
+//! There is one connection to each shard that something is wanted of, with many requests in flight. Everything that decides is a state
+//! machine without I/O; tokio is around it. Any flavour of tokio runtime will do, with I/O and time enabled.
 #![forbid(unsafe_code)]
 #![warn(missing_docs)]
 

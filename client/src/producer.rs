@@ -192,6 +192,8 @@ impl Producer {
     pub async fn send(&self, record: Record) -> Result<Delivery, ProduceError> {
         let shared = &*self.0.0;
         let charge = shared.charge(&record)?;
+        // A loop of sends that always find room would leave no turn to the tasks that carry the records away.
+        tokio::task::coop::consume_budget().await;
         let room = match shared.room.try_acquire_many(charge) {
             Ok(room) => room,
             Err(_) => shared.room.acquire_many(charge).await.map_err(|_| shared.closed())?,
@@ -320,7 +322,6 @@ impl ProducerShared {
 ///
 /// Cancel-safe: it can be polled, kept and polled again.
 #[derive(Debug)]
-#[must_use = "await it to know whether the record was written, or drop it deliberately"]
 pub struct Delivery {
     ticket: Arc<Ticket>,
     partition: u32,

@@ -113,9 +113,8 @@ async fn a_connection_that_says_nothing_is_given_up_and_made_again() {
     let producer = client.producer("orders").await.unwrap();
     assert_eq!(send(&producer, 1).await, [0]);
     let disconnected = loop {
-        match events.next().await.unwrap() {
-            Event::Disconnected { reason, .. } => break reason,
-            _ => {}
+        if let Event::Disconnected { reason, .. } = events.next().await.unwrap() {
+            break reason;
         }
     };
     assert!(disconnected.starts_with("no answer within"), "{disconnected}");
@@ -199,7 +198,7 @@ async fn closing_gives_back_what_was_not_acknowledged_with_key_headers_and_order
 async fn dropping_the_producer_still_sends_what_it_took() {
     let broker = FakeBroker::start(1).await;
     let client = client(&broker).await;
-    let producer = client.producer("orders").linger(Duration::from_secs(60)).await.unwrap();
+    let producer = client.producer("orders").linger(Duration::from_mins(1)).await.unwrap();
     let delivery = producer.send(Record::new("x")).await.unwrap();
     drop(producer);
     assert_eq!(delivery.await.unwrap().offset(), Some(Offset(0)));
