@@ -189,8 +189,11 @@ impl Shard {
     pub(super) fn start_subscription(&mut self, plane: &mut dyn Plane<Message>, conn: ConnId, number: u64) {
         let Some(connection) = self.connections.get(&conn) else { return };
         let Some(id) = connection.subscriptions.get(&number).copied() else {
-            // It ended between the two.
-            let (code, text) = deleted();
+            // It ended between the two: the topic was deleted, unless the broker stops and has ended them all.
+            let (code, text) = match self.drain {
+                Some(_) => (ErrorCode::Unavailable, "the broker is stopping".into()),
+                None => deleted(),
+            };
             let message = error_message(MessageKind::Data as u16, number, code, &text);
             return self.send(plane, conn, message);
         };
