@@ -243,9 +243,15 @@ async fn producer_and_consumer_go_on_across_restarts_of_the_broker_without_loss_
         }
         seen
     });
+    let mut halfway = None;
     for n in 0..30_000u32 {
-        producer.send(Record::new(format!("{n}")).partition(n % 3)).await.unwrap();
+        let delivery = producer.send(Record::new(format!("{n}")).partition(n % 3)).await.unwrap();
+        if n % 10_000 == 5_000 {
+            halfway = Some(delivery);
+        }
         if n % 10_000 == 9_999 {
+            // Connected again, and in the middle of it.
+            halfway.take().unwrap().await.unwrap();
             broker.shutdown();
             tokio::task::spawn_blocking(move || broker.wait()).await.unwrap();
             broker = start(data.path(), port);
