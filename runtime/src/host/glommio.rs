@@ -6,7 +6,7 @@
 
 use std::cell::Cell;
 use std::io;
-use std::os::fd::{FromRawFd, IntoRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, FromRawFd, IntoRawFd, OwnedFd};
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -30,8 +30,8 @@ const RING_DEPTH: usize = 1024;
 /// Shorter ones make glommio park for ever with runnable tasks.
 const PREEMPT_TIMER: Duration = Duration::from_millis(10);
 
-/// Beats of the timer that wakes an executor that has parked although it had something to do (glommio 0.9.0 can): often while there
-/// is traffic, seldom enough to cost nothing when idle.
+/// Beats of the timer that wakes a shard that sleeps although it has something to do, because glommio 0.9.0 can park with runnable tasks
+/// or because a signal was lost on its way: often while there is traffic, seldom enough to cost nothing when idle.
 const HEARTBEAT_BUSY: Duration = Duration::from_millis(10);
 const HEARTBEAT_IDLE: Duration = Duration::from_millis(250);
 
@@ -52,10 +52,13 @@ where
         match Parking::new() {
             Err(e) => seat.leave(StartError::os("cannot make an eventfd")(e)),
             Ok(parking) => {
-                if let Some(shard) = seat.take(make_app, Some(parking.signal_fd)) {
+                let parking = Rc::new(parking);
+                if let Some(shard) = seat.take(make_app, Some(parking.knock.as_raw_fd())) {
                     run_shard(shard, &parking).await;
                 }
-                parking.close().await;
+                if let Some(parking) = Rc::into_inner(parking) {
+                    parking.close().await;
+                }
             }
         }
     });
@@ -72,9 +75,9 @@ fn executor(cpu: usize) -> io::Result<LocalExecutor> {
         .map_err(io::Error::from)
 }
 
-async fn run_shard<A: ShardApp + 'static>(mut shard: Shard<A>, parking: &Parking) {
+async fn run_shard<A: ShardApp + 'static>(mut shard: Shard<A>, parking: &Rc<Parking>) {
     let turns = Rc::new(Cell::new(0));
-    let heartbeat = glommio::spawn_local(heartbeat(Rc::clone(&turns)));
+    let heartbeat = glommio::spawn_local(heartbeat(Rc::clone(&turns), Rc::clone(parking)));
     let mut passed_at = Instant(0);
     loop {
         match shard.driver.turn(&mut shard.app, false) {
@@ -101,13 +104,14 @@ async fn run_shard<A: ShardApp + 'static>(mut shard: Shard<A>, parking: &Parking
     heartbeat.cancel().await;
 }
 
-/// Wakes the executor now and then.
-async fn heartbeat(turns: Rc<Cell<u64>>) {
+/// Wakes the executor now and then, and the shard if it sleeps.
+async fn heartbeat(turns: Rc<Cell<u64>>, parking: Rc<Parking>) {
     let mut seen = 0;
     loop {
         let busy = turns.get() != seen;
         seen = turns.get();
         Timer::new(if busy { HEARTBEAT_BUSY } else { HEARTBEAT_IDLE }).await;
+        parking.knock();
     }
 }
 
@@ -115,27 +119,40 @@ async fn heartbeat(turns: Rc<Cell<u64>>) {
 struct Parking {
     /// Signalled by the shard's ring.
     signal: BufferedFile,
-    signal_fd: i32,
+    /// The same, to be signalled from here.
+    knock: OwnedFd,
+    parked: Cell<bool>,
     /// Always ready.
     always: BufferedFile,
 }
 
 impl Parking {
     fn new() -> io::Result<Self> {
-        let signal = eventfd(0, EventfdFlags::CLOEXEC)?.into_raw_fd();
+        let signal = eventfd(0, EventfdFlags::CLOEXEC)?;
+        let knock = signal.try_clone()?;
         let always = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::SEMAPHORE)?;
         // Each read takes one of it: enough for longer than the machine will last.
         rustix::io::write(&always, &(1_u64 << 62).to_ne_bytes())?;
         // SAFETY: descriptors that nobody else owns; the file closes them.
-        let (signal_file, always) = unsafe {
-            (BufferedFile::from_raw_fd(signal), BufferedFile::from_raw_fd(OwnedFd::into_raw_fd(always)))
+        let (signal, always) = unsafe {
+            (BufferedFile::from_raw_fd(signal.into_raw_fd()), BufferedFile::from_raw_fd(always.into_raw_fd()))
         };
-        Ok(Self { signal: signal_file, signal_fd: signal, always })
+        Ok(Self { signal, knock, parked: Cell::new(false), always })
     }
 
     /// Sleeps until the shard's ring has something. The counter adds up, so a signal before the read is not lost.
     async fn park(&self) {
+        self.parked.set(true);
         self.read(&self.signal).await;
+        self.parked.set(false);
+    }
+
+    /// Ends a park that nothing has ended.
+    fn knock(&self) {
+        if self.parked.get() {
+            // Fails only when the counter is full, and then the park is over anyway.
+            let _ = rustix::io::write(&self.knock, &1_u64.to_ne_bytes());
+        }
     }
 
     /// Lets the executor look at its own events.
