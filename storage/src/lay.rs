@@ -16,7 +16,7 @@ use crate::layout::PAGE_BYTES;
 use crate::limits::StoreLimits;
 use crate::padding::padding_bytes;
 use crate::partition::{Partition, Piece};
-use crate::producers::ProducerStamp;
+use crate::producers::{Appearance, ProducerStamp};
 use crate::tail::{Frozen, Tail};
 
 /// How a frame is to lie.
@@ -197,7 +197,8 @@ impl Partition {
         active.note_index(active.end, base_offset, bench.limits.index_interval_bytes);
         active.max_timestamp = active.max_timestamp.max(timestamp);
         let stamp = ProducerStamp::of(header);
-        self.producers.note(&stamp, base_offset, timestamp, bench.wall_ms, bench.limits.producers_max);
+        let seen = Appearance { base_offset, timestamp, now_ms: bench.wall_ms };
+        self.producers.note(&stamp, seen, self.durable.offset, bench.limits.producers_max);
         self.last_epoch = Some(epoch);
         self.advance_append(frame_bytes, index.next(), next_offset);
         Appended { index, base_offset, next_offset }

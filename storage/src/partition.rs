@@ -207,7 +207,8 @@ impl Partition {
         &mut self.flights[at]
     }
 
-    /// Moves the durable end over what has become durable, in order. Tells how many bytes of frames that were.
+    /// Moves the durable end over what has become durable, in order, as far as the map knows its extents. Tells how many
+    /// bytes of frames that were.
     pub(crate) fn advance_durable(&mut self, map_durable: Seq) -> u64 {
         let mut bytes = 0;
         self.flags.waits_for_map = false;

@@ -61,8 +61,32 @@ pub(crate) struct Producer {
     pub(crate) last_ms: i64,
     /// Where its epoch began here, if it followed an older one: what was known of that is gone.
     pub(crate) bumped_at: Option<i64>,
-    /// Its last batches, oldest first.
+    /// Its last batches, oldest first: five, and more while they are not durable.
     pub(crate) window: Vec<Seen>,
+}
+
+/// Where and when a batch was seen.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Appearance {
+    pub(crate) base_offset: Offset,
+    /// Its largest timestamp.
+    pub(crate) timestamp: i64,
+    /// The broker's clock, or [`UNKNOWN_MS`].
+    pub(crate) now_ms: i64,
+}
+
+/// A window may be this long before what it does not need is dropped at every batch, and not when it is most of it.
+const WINDOW_SHORT: usize = 4 * DEDUP_BATCHES_MAX;
+
+impl Producer {
+    /// Keeps the last five batches that are durable and everything behind them: a crash takes what is not durable, and five must be left.
+    fn trim(&mut self, durable: Offset) {
+        let durable = self.window.partition_point(|seen| seen.base_offset < durable.0);
+        let spare = durable.saturating_sub(DEDUP_BATCHES_MAX);
+        if spare > 0 && (self.window.len() <= WINDOW_SHORT || 2 * spare >= self.window.len()) {
+            self.window.drain(..spare);
+        }
+    }
 }
 
 impl Seen {
@@ -103,7 +127,7 @@ impl Producers {
         let same = |seen: &&Seen| {
             seen.base_sequence == stamp.base_sequence && seen.last_offset_delta == stamp.last_offset_delta
         };
-        if let Some(seen) = producer.window.iter().find(same) {
+        if let Some(seen) = producer.window.iter().rfind(same) {
             return ProducerCheck::Duplicate {
                 base_offset: Offset(seen.base_offset),
                 next_offset: seen.next_offset(),
@@ -119,41 +143,38 @@ impl Producers {
         }
     }
 
-    /// Notes a batch that was appended. If there are more than `producers_max` the one silent longest is forgotten.
+    /// Notes a batch that was appended, when everything below `durable` was durable. If there are more than `producers_max` the one
+    /// whose last batch lies furthest back is forgotten.
     pub(crate) fn note(
         &mut self,
         stamp: &ProducerStamp,
-        base_offset: Offset,
-        timestamp: i64,
-        now_ms: i64,
+        seen: Appearance,
+        durable: Offset,
         producers_max: usize,
     ) {
         if stamp.producer < 0 {
             return;
         }
-        let seen = Seen {
-            base_sequence: stamp.base_sequence,
-            last_offset_delta: stamp.last_offset_delta,
-            base_offset: base_offset.0,
-            timestamp,
-        };
         let producer = self.known.entry(stamp.producer).or_insert_with(|| Producer {
             id: stamp.producer,
             epoch: stamp.epoch,
-            last_ms: now_ms,
+            last_ms: seen.now_ms,
             bumped_at: None,
-            window: Vec::with_capacity(DEDUP_BATCHES_MAX),
+            window: Vec::with_capacity(DEDUP_BATCHES_MAX + 1),
         });
         if producer.epoch != stamp.epoch {
             producer.epoch = stamp.epoch;
-            producer.bumped_at = Some(base_offset.0);
+            producer.bumped_at = Some(seen.base_offset.0);
             producer.window.clear();
         }
-        if producer.window.len() == DEDUP_BATCHES_MAX {
-            producer.window.remove(0);
-        }
-        producer.window.push(seen);
-        producer.last_ms = now_ms;
+        producer.window.push(Seen {
+            base_sequence: stamp.base_sequence,
+            last_offset_delta: stamp.last_offset_delta,
+            base_offset: seen.base_offset.0,
+            timestamp: seen.timestamp,
+        });
+        producer.last_ms = seen.now_ms;
+        producer.trim(durable);
         if self.known.len() > producers_max {
             let last_offset = |p: &&Producer| p.window.last().map(|seen| seen.base_offset);
             let silent = self.known.values().min_by_key(last_offset);
@@ -173,11 +194,8 @@ impl Producers {
         });
     }
 
-    /// What is known from the batches below this offset alone. `None` when that cannot be told any more, because an epoch that
-    /// began behind it has displaced an older one.
-    ///
-    /// A window may come out with fewer than five batches. That is enough: a producer has at most five in flight, and those
-    /// that are missing here are displaced by batches that are in flight themselves.
+    /// What is known from the batches below this offset alone, which is where the log was durable to. `None` when that cannot be told any
+    /// more, because an epoch that began behind it has displaced an older one.
     pub(crate) fn below(&self, offset: Offset) -> Option<Vec<Producer>> {
         let mut all = Vec::with_capacity(self.known.len());
         for producer in self.known.values() {
@@ -186,6 +204,7 @@ impl Producers {
             }
             let mut producer = producer.clone();
             producer.window.retain(|seen| seen.base_offset < offset.0);
+            producer.window.drain(..producer.window.len().saturating_sub(DEDUP_BATCHES_MAX));
             if !producer.window.is_empty() {
                 all.push(producer);
             }
@@ -217,9 +236,13 @@ mod tests {
     fn after(batches: &[(i32, u32)]) -> Producers {
         let mut producers = Producers::default();
         for (i, (sequence, records)) in (100..).zip(batches) {
-            producers.note(&stamp(1, *sequence, *records), Offset(i), 1000 + i, 0, MAX);
+            producers.note(&stamp(1, *sequence, *records), at(i), Offset(i + 1), MAX);
         }
         producers
+    }
+
+    fn at(offset: i64) -> Appearance {
+        Appearance { base_offset: Offset(offset), timestamp: 1000 + offset, now_ms: 0 }
     }
 
     fn duplicate(base: i64, next: i64) -> ProducerCheck {
@@ -245,7 +268,7 @@ mod tests {
         let mut producers = after(&[(0, 1)]);
         assert_eq!(producers.check(&stamp(2, 1, 1)), ProducerCheck::OutOfOrder { expected: 0 });
         assert_eq!(producers.check(&stamp(2, 0, 1)), ProducerCheck::New);
-        producers.note(&stamp(2, 0, 1), Offset(500), 1, 0, MAX);
+        producers.note(&stamp(2, 0, 1), at(500), Offset(500), MAX);
         assert_eq!(producers.check(&stamp(1, 0, 1)), ProducerCheck::Fenced);
         assert_eq!(producers.check(&stamp(2, 1, 1)), ProducerCheck::New);
     }
@@ -274,7 +297,7 @@ mod tests {
         let mut producers = Producers::default();
         for id in 0..5 {
             let stamp = ProducerStamp { producer: id, epoch: 0, base_sequence: 0, last_offset_delta: 0 };
-            producers.note(&stamp, Offset(10 - id), 0, 100 + id, 4);
+            producers.note(&stamp, Appearance { now_ms: 100 + id, ..at(10 - id) }, Offset(0), 4);
         }
         assert_eq!(
             producers.known.keys().copied().collect::<Vec<_>>(),
@@ -286,13 +309,25 @@ mod tests {
     }
 
     #[test]
+    fn batches_in_flight_displace_none_that_a_crash_would_leave() {
+        let mut producers = Producers::default();
+        for i in 0..100 {
+            producers.note(&stamp(1, i, 1), at(i64::from(i)), Offset(10), MAX);
+        }
+        let below = producers.below(Offset(10)).expect("no epoch was displaced");
+        assert_eq!(below[0].window.iter().map(|seen| seen.base_offset).collect::<Vec<_>>(), [5, 6, 7, 8, 9]);
+        producers.note(&stamp(1, 100, 1), at(100), Offset(100), MAX);
+        assert_eq!(producers.known[&7].window.len(), 6, "five durable ones and one in flight");
+    }
+
+    #[test]
     fn what_is_known_below_an_offset_leaves_out_what_is_not_durable() {
         let producers = after(&[(0, 1), (1, 1), (2, 1)]);
         let below = producers.below(Offset(102)).expect("no epoch was displaced");
         assert_eq!(below[0].window.len(), 2);
         assert_eq!(producers.below(Offset(100)).expect("no epoch was displaced"), []);
         let mut bumped = producers;
-        bumped.note(&stamp(2, 0, 1), Offset(103), 0, 0, MAX);
+        bumped.note(&stamp(2, 0, 1), at(103), Offset(103), MAX);
         assert_eq!(bumped.below(Offset(103)), None);
         assert!(bumped.below(Offset(104)).is_some());
     }

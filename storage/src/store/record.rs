@@ -116,27 +116,29 @@ impl Store {
         self.appended_since_checkpoint = 0;
         self.stats.checkpoints += 1;
         for slot in std::mem::take(&mut self.touched) {
+            if let Some(partition) = self.partition_mut(slot) {
+                partition.flags.touched = false;
+            }
             self.checkpoint_partition(slot);
         }
     }
 
-    /// Takes a checkpoint of one partition. What is not durable now is for the next one.
-    pub(super) fn checkpoint_partition(&mut self, slot: Slot) {
-        let Some(partition) = self.partition_mut(slot) else { return };
-        partition.flags.touched = false;
+    /// Takes a checkpoint of one partition. What is not durable now is for the next one. `false`: none can be taken now.
+    pub(super) fn checkpoint_partition(&mut self, slot: Slot) -> bool {
+        let Some(partition) = self.partition_mut(slot) else { return false };
         let fresh = partition.durable_checkpoint();
-        if fresh.is_none() || !partition.is_settled() {
-            partition.flags.touched = true;
-        }
-        let again = partition.flags.touched;
+        let again = !partition.faulty && (fresh.is_none() || !partition.is_settled());
+        let was_touched = std::mem::replace(&mut partition.flags.touched, again);
+        let taken = fresh.is_some();
         if let Some(checkpoint) = fresh {
             partition.checkpoint = Some(Box::new(checkpoint.clone()));
             let key = PartitionKey::from(partition.tp);
             self.record(&MapRecord::Checkpoint { key, checkpoint });
         }
-        if again {
+        if again && !was_touched {
             self.touched.push(slot);
         }
+        taken
     }
 
     /// Records the extents of a partition that are complete and durable.

@@ -64,9 +64,11 @@ impl Store {
             }
             let partition = self.partition(slot).expect("it was there");
             let cut = retention_cut(partition, wall_ms);
+            let tp = partition.tp;
             if cut > partition.log_start {
                 self.partition_mut(slot).expect("it was there").log_start = cut;
-                let seq = self.free_below_log_start(slot);
+                let record = MapRecord::LogStart { key: PartitionKey::from(tp), log_start: cut.0 };
+                let seq = self.free_below_log_start(slot).unwrap_or_else(|| self.record(&record));
                 self.promise(seq, StoreEvent::LogStart { slot, offset: cut });
             }
         }
@@ -118,33 +120,29 @@ impl Store {
         self.settle_space(self.state.durable());
     }
 
-    /// Frees the complete extents in front of the log's start.
-    fn free_below_log_start(&mut self, slot: Slot) -> Seq {
+    /// Frees the complete extents in front of the log's start. `None`: there are none.
+    fn free_below_log_start(&mut self, slot: Slot) -> Option<Seq> {
         let partition = self.partition_mut(slot).expect("the caller looked");
         let log_start = partition.log_start;
-        let mut freed = Vec::new();
-        while partition
-            .extents
-            .front()
-            .is_some_and(|front| front.seal_recorded && front.end_offset <= log_start)
-        {
-            freed.extend(partition.extents.pop_front());
-        }
-        let Some(last) = freed.last() else { return self.state.appended() };
-        let behind = Incarnation(last.incarnation.0 + 1);
-        let key = PartitionKey::from(partition.tp);
-        if partition.extents.is_empty() {
-            // The map has to remember where the log goes on.
-            self.checkpoint_partition(slot);
+        let is_below = |extent: &&Extent| extent.seal_recorded && extent.end_offset <= log_start;
+        let mut count = partition.extents.iter().take_while(is_below).count();
+        // The map has to remember where the log goes on, and what producers sent last, without these extents.
+        let known = |p: &Partition| p.checkpoint.as_ref().map_or(0, |checkpoint| checkpoint.index);
+        let last = count.checked_sub(1).map(|last| partition.extents[last].end_index.0);
+        if last.is_some_and(|last| last > known(partition)) && !self.checkpoint_partition(slot) {
+            count = 0;
         }
         let partition = self.partitions[slot.0 as usize].as_mut().expect("it was there");
+        let freed: Vec<Extent> = partition.extents.drain(..count).collect();
+        let behind = Incarnation(freed.last()?.incarnation.0 + 1);
+        let key = PartitionKey::from(partition.tp);
         self.budget.drop_below(&mut partition.chunks, behind);
         let incarnations = freed.iter().map(|extent| extent.incarnation.0).collect();
         let seq = self.record(&MapRecord::Freed { key, incarnations, log_start: log_start.0 });
         for extent in &freed {
             self.free_extent(seq, extent);
         }
-        seq
+        Some(seq)
     }
 
     fn free_extent(&mut self, seq: Seq, extent: &Extent) {

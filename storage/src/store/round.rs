@@ -128,6 +128,10 @@ impl Store {
         if self.dirty.is_empty() || self.rounds.in_flight.len() >= ROUNDS_IN_FLIGHT_MAX {
             return;
         }
+        // Nothing of this run reaches the disk before the map has ceased to say that the store was shut down in order.
+        if self.space.run_seq.is_none_or(|seq| seq > self.state.durable()) {
+            return;
+        }
         let number = self.rounds.next_round;
         self.rounds.in_flight.push(Round { number, slabs: Vec::new() });
         for _ in 0..self.dirty.len() {

@@ -56,8 +56,8 @@ pub(super) struct Space {
     waiting: VecDeque<(Slot, Incarnation)>,
     /// Extents that are free once the map says so durably.
     pending_free: VecDeque<(Seq, Place, u8)>,
-    /// The first life of this run.
-    first_incarnation: u64,
+    /// The first record of this run.
+    pub(super) run_seq: Option<Seq>,
     /// The next extent's life.
     pub(super) next_incarnation: u64,
     /// Lives below are reserved in the map; it may not be durable yet.
@@ -79,7 +79,7 @@ impl Space {
             refused: false,
             waiting: VecDeque::new(),
             pending_free: VecDeque::new(),
-            first_incarnation: next_incarnation,
+            run_seq: None,
             next_incarnation,
             reserved: next_incarnation,
             reserved_durable: next_incarnation,
@@ -129,7 +129,10 @@ impl Store {
             log2_segment.checked_next_power_of_two().map_or(u8::MAX, |bytes| bytes.ilog2() as u8);
         let next = partition.extents.back().map_or(log2_first, |last| last.log2_bytes + 1);
         let wanted = next.min(log2_segment).max(log2_min).min(log2_max);
-        let found = (log2_min..=wanted).rev().find_map(|log2| Some((self.space.alloc.allocate(log2)?, log2)));
+        // A partition's extents are recorded in order: what a crash forgets is the end of its log.
+        let after_waiting = partition.extents.back().is_some_and(|last| last.place.is_none());
+        let mut sizes = (log2_min..=wanted).rev().filter(|_| !after_waiting);
+        let found = sizes.find_map(|log2| Some((self.space.alloc.allocate(log2)?, log2)));
         if found.is_none() && self.space.full {
             self.space.refused = true;
             return Err(AppendError::StorageFull);
@@ -162,12 +165,14 @@ impl Store {
 
     /// Reserves lives, makes the next slab when space is short, and gives waiting extents their places.
     pub(super) fn grow_space(&mut self, disk: &mut dyn Disk) {
-        // Nothing is recorded before the first extent: an idle store writes nothing.
-        let used = self.space.next_incarnation > self.space.first_incarnation;
-        if used && self.space.next_incarnation + INCARNATIONS_RESERVED / 2 > self.space.reserved {
+        // Nothing is recorded before the first append: an idle store writes nothing.
+        let first = self.space.run_seq.is_none() && !self.dirty.is_empty();
+        let few = self.space.next_incarnation + INCARNATIONS_RESERVED / 2 > self.space.reserved;
+        if first || (few && self.space.run_seq.is_some()) {
             let reserved = self.space.next_incarnation + INCARNATIONS_RESERVED;
             let seq = self.record(&MapRecord::Reserve { next_incarnation: reserved });
             self.space.reserved = reserved;
+            self.space.run_seq.get_or_insert(seq);
             self.space.reservations.push_back((seq, reserved));
         }
         self.place_waiting();

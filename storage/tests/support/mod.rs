@@ -221,7 +221,7 @@ impl Bed {
                     skipped.push((cursor.offset().0, resume_at.0));
                     cursor = Cursor::at(resume_at);
                 }
-                other => panic!("reading at {cursor:?}: {other:?}"),
+                other @ ReadResult::OutOfRange { .. } => panic!("reading at {cursor:?}: {other:?}"),
             }
         }
     }

@@ -24,7 +24,7 @@ use crate::layout::{EXTENT_HEADER_BYTES, ExtentId, PAGE_BYTES, Place, SlabId, sl
 use crate::limits::PADDING_BYTES_MAX;
 use crate::map::{CheckpointEntry, ExtentEntry, PartitionEntry};
 use crate::partition::Partition;
-use crate::producers::{ProducerStamp, UNKNOWN_MS};
+use crate::producers::{Appearance, ProducerStamp, UNKNOWN_MS};
 use crate::recovery::{Decision, Found as FoundThere, Later, Scanned, proves_durable, scan};
 use crate::report::{OpenError, PartitionFinding, RecoveryReport};
 use crate::state_log::Seq;
@@ -91,8 +91,12 @@ impl Recovery<'_> {
         let mut truncated = false;
         for (at, extent) in entry.extents.iter().enumerate() {
             let behind = &entry.extents[at..];
-            if let Some(previous) = partition.extents.back() {
-                let end = previous.end_mark();
+            let before = partition.extents.back().map(Extent::end_mark);
+            if before.is_none() && extent.base_offset > entry.log_start {
+                let why = format!("the first extent begins at offset {}", extent.base_offset);
+                damage = damage.or(Some((partition.log_start, why)));
+            }
+            if let Some(end) = before {
                 match self.gap(end, behind, checkpoint) {
                     Gap::None => {}
                     Gap::Missing(why) => damage = damage.or(Some((end.offset, why))),
@@ -118,10 +122,13 @@ impl Recovery<'_> {
             damage = damage.or(walked.damage);
             let is_last = behind.len() == 1;
             partition.extents.push_back(walked.extent);
-            if is_last && matches!(walked.decision, Decision::Truncate { .. }) {
-                truncated = true;
-                partition.seal_active();
-            }
+            truncated |= is_last && matches!(walked.decision, Decision::Truncate { .. });
+        }
+        if truncated {
+            // The log goes on in another extent. What was given up may still be on disk and in the map: if the log went on here and
+            // the power failed again, it could come to lie exactly in front of it. The map learns of the next extent only after
+            // it has learnt what was given up.
+            partition.seal_active();
         }
         if let Some(last) = partition.extents.back() {
             partition.durable = last.end_mark();
@@ -226,7 +233,8 @@ impl Recovery<'_> {
                 note_batch(&mut extent, position, offset, batch.header(), limits.index_interval_bytes);
                 let stamp = ProducerStamp::of(batch.header());
                 let timestamp = batch.header().max_timestamp.get();
-                producers.note(&stamp, offset, timestamp, UNKNOWN_MS, limits.producers_max);
+                let seen = Appearance { base_offset: offset, timestamp, now_ms: UNKNOWN_MS };
+                producers.note(&stamp, seen, Offset(i64::MAX), limits.producers_max);
             }
         };
         let mut bytes = SlabBytes { disk: self.disk, file, at: entry.at };
