@@ -31,7 +31,7 @@ pub struct Broker {
     shutdown: ShutdownHandle,
     signals: Option<(SignalHandle, JoinHandle<()>)>,
     /// Locked until the last file of the data directory is closed.
-    lock: Option<File>,
+    lock: Option<Arc<File>>,
 }
 
 /// What there is to tell once clients can connect.
@@ -114,7 +114,7 @@ impl Broker {
         check_addresses(&config)?;
         let cpus = choose_cpus(config.cores)?;
         let shards = cpus.len() as u16;
-        let lock = lock(&config.data_dir)?;
+        let lock = Arc::new(lock(&config.data_dir)?);
         let new = Identity { cluster: ClusterId(*uuid::Uuid::new_v4().as_bytes()), node: NodeId(0) };
         let data = data_dir::open(&mut OsFs::new(), &config.data_dir, new)?;
         let listeners = listen(&config.listen)?;
@@ -144,7 +144,12 @@ impl Broker {
                 let _ = ready_sender.try_send(report);
             }),
         });
-        let runtime_config = RuntimeConfig { host: config.host, listeners, ..RuntimeConfig::new(cpus) };
+        let runtime_config = RuntimeConfig {
+            host: config.host,
+            listeners,
+            held: Some(Arc::clone(&lock)),
+            ..RuntimeConfig::new(cpus)
+        };
         let runtime = highwater_runtime::start(runtime_config, move |_, plane| {
             Shard::open(plane, &setup).map_err(Into::into)
         })
@@ -286,6 +291,11 @@ fn listen(addresses: &[SocketAddr]) -> Result<Vec<TcpListener>, StartError> {
     addresses.iter().map(|address| bind(*address).map_err(|e| StartError::Listen(e.to_string()))).collect()
 }
 
+/// How long to wait for the lock. The kernel ends the operations of a broker that was killed a little after the process, and its
+/// lock lasts until then: a write of it that landed later would destroy what this broker has written.
+const LOCK_WAIT_MAX: Duration = Duration::from_secs(2);
+const LOCK_WAIT_STEP: Duration = Duration::from_millis(2);
+
 /// Locks the data directory against other brokers, for as long as the file is open.
 fn lock(data_dir: &Path) -> Result<File, StartError> {
     let path = data_dir.join(LOCK);
@@ -300,7 +310,16 @@ fn lock(data_dir: &Path) -> Result<File, StartError> {
         .write(true)
         .open(&path)
         .map_err(|e| failed(&e))?;
-    match file.try_lock() {
+    let began = std::time::Instant::now();
+    let locked = loop {
+        match file.try_lock() {
+            Err(TryLockError::WouldBlock) if began.elapsed() < LOCK_WAIT_MAX => {
+                std::thread::sleep(LOCK_WAIT_STEP);
+            }
+            outcome => break outcome,
+        }
+    };
+    match locked {
         Ok(()) => {}
         Err(TryLockError::WouldBlock) => {
             let holder = std::fs::read_to_string(&path).unwrap_or_default();

@@ -1,5 +1,6 @@
 //! Starting and stopping the shards of a process.
 
+use std::fs::File;
 use std::io;
 use std::net::TcpListener;
 use std::sync::Arc;
@@ -42,12 +43,16 @@ pub struct RuntimeConfig {
     pub listeners: Vec<TcpListener>,
     /// Entries of each shard's submission queue.
     pub ring_entries: u32,
+    /// A file that stays open, whatever becomes of the process, until the kernel has ended the last operation of every shard. A
+    /// lock held by it says truthfully that nothing is on its way to the disk any more: a killed process can be gone while
+    /// its writes are not.
+    pub held: Option<Arc<File>>,
 }
 
 impl RuntimeConfig {
     /// Shards on these CPUs, the rest as a broker wants it.
     pub fn new(cpus: Vec<Cpu>) -> Self {
-        Self { cpus, host: HostKind::default(), listeners: Vec::new(), ring_entries: 1024 }
+        Self { cpus, host: HostKind::default(), listeners: Vec::new(), ring_entries: 1024, held: None }
     }
 }
 
@@ -180,6 +185,7 @@ where
             jobs: jobs.clone(),
             listeners: listeners.map_err(StartError::os("cannot share a listening socket"))?,
             ring_entries: config.ring_entries,
+            held: config.held.clone(),
             epoch,
         };
         let seat = Seat {

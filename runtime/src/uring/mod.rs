@@ -19,10 +19,11 @@ mod token;
 mod turn;
 
 use std::collections::VecDeque;
+use std::fs::File;
 use std::io;
 use std::net::TcpListener;
-use std::os::fd::{BorrowedFd, RawFd};
-use std::sync::mpsc;
+use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
+use std::sync::{Arc, mpsc};
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
@@ -52,6 +53,7 @@ pub(crate) struct PlaneParts<M> {
     pub(crate) jobs: mpsc::Sender<Job>,
     pub(crate) listeners: Vec<TcpListener>,
     pub(crate) ring_entries: u32,
+    pub(crate) held: Option<Arc<File>>,
     /// When the process's planes started; the same for all of them.
     pub(crate) epoch: std::time::Instant,
 }
@@ -94,6 +96,9 @@ pub(crate) struct UringPlane<M> {
 impl<M: Send + 'static> UringPlane<M> {
     fn new(parts: PlaneParts<M>) -> io::Result<Self> {
         let ring = Ring::new(parts.ring_entries)?;
+        if let Some(held) = &parts.held {
+            ring.keep_open(held.as_raw_fd())?;
+        }
         // SAFETY: the ring is open.
         let fd = unsafe { BorrowedFd::borrow_raw(ring.fd()) };
         parts.mailbox.open(fd.try_clone_to_owned()?);

@@ -162,6 +162,11 @@ impl Ring {
         !self.taken.is_empty() || !self.uring.completion().is_empty() || self.has_work()
     }
 
+    /// Keeps this file open until the kernel has ended the ring's last operation, even if the process is killed before.
+    pub(super) fn keep_open(&self, file: RawFd) -> io::Result<()> {
+        self.uring.submitter().register_files(&[file])
+    }
+
     /// Has completions signal this eventfd, between [`listen`](Self::listen) and [`mute`](Self::mute).
     pub(super) fn register_eventfd(&mut self, eventfd: RawFd) -> io::Result<()> {
         self.uring.submitter().register_eventfd(eventfd)?;

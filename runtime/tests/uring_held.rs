@@ -1,0 +1,61 @@
+//! A held file outlives the process's own use of it by as much as the kernel needs to end what the shards began.
+
+use std::fs::{File, TryLockError};
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use highwater_runtime::buf::AlignedBuf;
+use highwater_runtime::plane::{
+    ClosedBecause, Completion, ConnId, ListenerId, Plane, ShardApp, ShardIndex, Token,
+};
+use highwater_runtime::{HostKind, RuntimeConfig, available_cpus, start};
+
+/// Does nothing until it is asked to stop.
+struct Idle;
+
+macro_rules! deaf {
+    ($($name:ident($($arg:ty),*);)*) => {
+        $(fn $name(&mut self, _: &mut dyn Plane<()>, $(_: $arg),*) {})*
+    };
+}
+
+impl ShardApp for Idle {
+    type Message = ();
+
+    deaf! {
+        on_accept(ConnId, ListenerId, SocketAddr);
+        on_recv(ConnId, &[u8]);
+        on_bulk(ConnId, AlignedBuf);
+        on_sent(ConnId, usize);
+        on_closed(ConnId, ClosedBecause);
+        on_disk(Token, Completion);
+        on_message(ShardIndex, ());
+        on_migrated(ConnId, ListenerId, SocketAddr, ());
+        on_timer(Token);
+        on_turn_end();
+    }
+
+    fn on_shutdown(&mut self, plane: &mut dyn Plane<()>) {
+        plane.exit();
+    }
+}
+
+#[test]
+fn a_lock_by_a_held_file_lasts_until_the_rings_have_ended() {
+    for host in [HostKind::Glommio, HostKind::Thread] {
+        let dir = tempfile::tempdir().expect("a directory");
+        let path = dir.path().join("LOCK");
+        let held = Arc::new(File::create(&path).expect("a file"));
+        held.try_lock().expect("nobody else has it");
+        let cpus = available_cpus().expect("affinity").into_iter().take(1).collect();
+        let config = RuntimeConfig { host, held: Some(Arc::clone(&held)), ..RuntimeConfig::new(cpus) };
+        let runtime = start(config, |_, _| Ok(Idle)).expect("a shard");
+        drop(held);
+
+        let other = File::open(&path).expect("it is there");
+        assert!(matches!(other.try_lock(), Err(TryLockError::WouldBlock)), "the ring holds it");
+        runtime.shutdown_handle().shutdown();
+        runtime.wait().expect("an orderly end");
+        other.lock().expect("free once the kernel has let go of the ring");
+    }
+}
