@@ -149,6 +149,9 @@ fn walk(
             continue;
         }
         if behind > scout.offset && base > scout.offset {
+            if taken.is_some() {
+                return Step::End;
+            }
             return begin_search(scout, view, 0);
         }
         if let Some(max_timestamp_before) = scout.max_timestamp {

@@ -206,7 +206,7 @@ impl Sample {
             let slot = node.ensure(*tp, log.config);
             let bounds = node.store.bounds(slot);
             let read = node.read_all(slot);
-            let mut batches: BTreeMap<i64, Vec<u8>> = read.batches.into_iter().collect();
+            let mut batches: BTreeMap<i64, Vec<u8>> = read.batches.iter().cloned().collect();
             // From here on frames may be taken for torn.
             let of_log = self.frames.range((*tp, 0)..=(*tp, i64::MAX));
             let torn = of_log
@@ -222,7 +222,11 @@ impl Sample {
                     continue;
                 }
                 let excused = hit(rests) || torn.is_some_and(|torn| rests.index >= torn);
-                assert!(excused, "{at}: {tp} offset {} is lost; {bounds:?} {report:?}", entry.base);
+                assert!(
+                    excused,
+                    "{at}: {tp} offset {} is lost; {bounds:?} {:?} {report:?}",
+                    entry.base, read.damaged
+                );
                 lost_here += 1;
             }
             assert!(batches.is_empty(), "{at}: {tp} {:?} were invented", batches.keys());

@@ -29,9 +29,9 @@ pub(crate) struct Effort {
 impl Effort {
     pub(crate) fn from_environment() -> Self {
         if crate::is_long() {
-            Self { seeds: 60, lives: 4, steps: 400, mixtures: 3, one_in: 5 }
+            Self { seeds: 100, lives: 4, steps: 400, mixtures: 3, one_in: 5 }
         } else {
-            Self { seeds: 6, lives: 3, steps: 300, mixtures: 2, one_in: 7 }
+            Self { seeds: 8, lives: 3, steps: 300, mixtures: 2, one_in: 4 }
         }
     }
 }
@@ -152,6 +152,6 @@ fn no_power_cut_loses_what_was_acknowledged_or_invents_what_was_not_appended() {
         }
     }
     println!("{tried:?}");
-    let least = if crate::is_long() { 10_000 } else { 1000 };
+    let least = if crate::is_long() { 100_000 } else { 10_000 };
     assert!(tried.recovered >= least, "{tried:?}");
 }

@@ -48,14 +48,15 @@ impl Workload {
         self.acks.clear();
         self.base.clear();
         self.slots.clear();
-        self.epoch += 1;
         for (tp, log) in &self.model.logs {
             let slot = self.node.ensure(*tp, log.config);
             let bounds = self.node.store.bounds(slot);
             self.slots.insert(*tp, slot);
+            self.epoch = self.epoch.max(bounds.last_epoch.map_or(0, |epoch| epoch.0));
             promise(&mut self.base, Ack::Durable(*tp, bounds.durable_end.0));
             promise(&mut self.base, Ack::LogStart(*tp, bounds.log_start.0));
         }
+        self.epoch += 1;
         while self.slots.len() < 5 {
             self.new_partition();
         }
@@ -157,7 +158,7 @@ impl Workload {
                 self.node.flush();
                 self.node.step();
             }
-            Err(e) => panic!("{tp}: {e}"),
+            Err(e) => panic!("{tp}: producer {producer:?} at {}: {e}", log.end()),
         }
     }
 
