@@ -11,6 +11,7 @@ use std::time::Duration;
 use highwater_protocol::ids::{ClusterId, NodeId};
 use highwater_runtime::{
     Cpu, OsFs, Runtime, RuntimeConfig, ShutdownHandle, StartError as RuntimeError, available_cpus, bind,
+    measure,
 };
 use highwater_storage::{DurableForm, OpenError as StoreError};
 use signal_hook::consts::{SIGINT, SIGTERM};
@@ -120,10 +121,7 @@ impl Broker {
         let listeners = listen(&config.listen)?;
         let native: Vec<SocketAddr> = listeners.iter().filter_map(|l| l.local_addr().ok()).collect();
         let advertised = config.advertised.clone().unwrap_or_else(|| native[0].to_string());
-        let durable_form = match config.durable {
-            DurableChoice::Measure | DurableChoice::Dsync => DurableForm::Dsync,
-            DurableChoice::SyncPerRound => DurableForm::SyncPerRound,
-        };
+        let durable_form = choose_durable_form(&config)?;
         let stores = data.stores.max(shards);
         let memory_bytes = config.memory_bytes.unwrap_or_else(default_memory_bytes);
         let (ready_sender, ready) = mpsc::sync_channel(1);
@@ -285,6 +283,24 @@ fn choose_cpus(cores: Option<u16>) -> Result<Vec<Cpu>, StartError> {
         )));
     }
     Ok(available[..wanted].to_vec())
+}
+
+fn choose_durable_form(config: &BrokerConfig) -> Result<DurableForm, StartError> {
+    match config.durable {
+        DurableChoice::Dsync => Ok(DurableForm::Dsync),
+        DurableChoice::SyncPerRound => Ok(DurableForm::SyncPerRound),
+        DurableChoice::Measure => {
+            let measured = measure::durable_writes(&config.data_dir).map_err(|e| {
+                let dir = config.data_dir.display();
+                StartError::Disk(format!("cannot write to {dir} directly and durably: {e}"))
+            })?;
+            tracing::info!(?measured, "durable writes");
+            Ok(match measured.faster {
+                measure::DurableWrites::EachWrite => DurableForm::Dsync,
+                measure::DurableWrites::SyncPerRound => DurableForm::SyncPerRound,
+            })
+        }
+    }
 }
 
 fn listen(addresses: &[SocketAddr]) -> Result<Vec<TcpListener>, StartError> {

@@ -19,6 +19,9 @@ pub const META: &str = "meta";
 /// The log of consumers' positions.
 pub const OFFSETS: &str = "offsets";
 
+/// What the measurement of the disk leaves behind if it is cut off. It is overwritten the next time.
+const SCRATCH: &str = ".durability.tmp";
+
 const IDENTITY_BYTES: usize = 4096;
 const IDENTITY_MAGIC: [u8; 8] = *b"HWIDENTY";
 /// Version of everything in the directory.
@@ -61,7 +64,7 @@ fn store_number(name: &str) -> Option<u16> {
 
 fn is_known(name: &str) -> bool {
     let state = |stem: &str| name.strip_prefix(stem).is_some_and(|rest| matches!(rest, ".a" | ".b"));
-    matches!(name, IDENTITY | LOCK | QUARANTINE)
+    matches!(name, IDENTITY | LOCK | QUARANTINE | SCRATCH)
         || state(META)
         || state(OFFSETS)
         || store_number(name).is_some()

@@ -288,7 +288,7 @@ mod tests {
     fn without_anything_said_the_defaults_hold() {
         let settings = resolve(&[], None).expect("defaults are right");
         assert_eq!(settings.data_dir.value, PathBuf::from(DATA_DIR_DEFAULT));
-        assert_eq!(settings.listen.value, ["127.0.0.1:9191".parse().expect("a literal")]);
+        assert_eq!(settings.listen.value, ["127.0.0.1:9191".parse::<SocketAddr>().expect("a literal")]);
         assert_eq!(settings.cores, Setting { value: None, source: Source::Default });
         assert_eq!(settings.to_broker_config().listen, BrokerConfig::default().listen);
         assert!(!settings.insecure.value);
