@@ -2,9 +2,11 @@
 
 mod common;
 
-use common::{Client, partition, start, stop, try_start};
+use common::{Client, batch, partition, start, stop, try_start};
 use highwater_engine::HostKind;
+use highwater_protocol::batch::BatchProducer;
 use highwater_protocol::error::ErrorCode;
+use highwater_protocol::native::{Acks, StartAt};
 
 #[test]
 fn topics_are_created_once_found_again_after_a_restart_and_deleted() {
@@ -57,4 +59,46 @@ fn connections_live_on_the_shard_they_name() {
         assert_eq!(refused.error == Some(ErrorCode::WrongShard), info.shard.0 != 1);
     }
     stop(broker);
+}
+
+#[test]
+fn records_are_acknowledged_pushed_fetched_and_found_again_after_a_restart() {
+    for host in [HostKind::Thread, HostKind::Glommio] {
+        let dir = tempfile::tempdir().expect("a directory");
+        let broker = start(dir.path(), 1, host);
+        let mut client = Client::connect(broker.native_addr());
+        let to = partition(client.created("t", 1, &[]), 0);
+        assert_eq!(client.produced(to, &["a", "b"]), 0);
+
+        let mut reader = Client::connect(broker.native_addr());
+        let (number, reply) = reader.subscribe(to, StartAt::Earliest, 1 << 20);
+        assert_eq!((reply.start.get(), reply.high_watermark.get()), (0, 2));
+        assert_eq!(reader.pushed_records(number, 2), [(0, "a".into()), (1, "b".into())]);
+        assert_eq!(client.produced(to, &["c"]), 2);
+        assert_eq!(reader.pushed_records(number, 1), [(2, "c".into())]);
+
+        // Large batches take the other way in, and many requests may be on their way.
+        let large = "x".repeat(200_000);
+        let ids: Vec<u64> = (0..20)
+            .map(|n| {
+                let value = format!("{n}");
+                let values = if n % 3 == 0 { vec![large.as_str()] } else { vec![value.as_str(), "y"] };
+                client.send_batch(to, Acks::All, &batch(&values, BatchProducer::NONE))
+            })
+            .collect();
+        for id in ids {
+            client.reply_to(id).ok();
+        }
+        let all = client.read_all(to, 0);
+        assert!(all.iter().map(|(offset, _)| *offset).eq(0..all.len() as i64), "no gap");
+        assert_eq!(all.len(), 3 + 7 + 2 * 13);
+        assert_eq!(reader.pushed_records(number, all.len() - 3), all[3..]);
+        stop(broker);
+
+        let broker = start(dir.path(), 1, host);
+        let mut client = Client::connect(broker.native_addr());
+        assert_eq!(client.read_all(to, 0), all);
+        assert_eq!(client.produced(to, &["d"]), all.len() as i64);
+        stop(broker);
+    }
 }

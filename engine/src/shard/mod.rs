@@ -271,19 +271,19 @@ impl ShardApp for Shard {
     }
 
     fn on_turn_end(&mut self, plane: &mut dyn Plane<Message>) {
-        self.poll_stores(plane);
         // The disk first: it works while the rest of this is done.
         self.flush_stores(plane);
         self.poll_stores(plane);
         self.run_lead(plane);
         self.send_replies(plane);
-        let more = self.run_readers(plane, PUSH_BYTES_PER_TURN_MAX);
+        let mut more = self.run_readers(plane, PUSH_BYTES_PER_TURN_MAX);
         self.resume_memory_waiters(plane);
         self.send_replies(plane);
-        // Requests that were resumed just now have appended too.
+        // Requests that were resumed meanwhile have appended too; and no event may be left for a turn that never comes.
         self.flush_stores(plane);
+        more |= self.poll_stores(plane);
         self.run_drain(plane);
-        if more {
+        if more || !self.dirty.is_empty() || !self.ready.is_empty() {
             plane.post(self.me, Message::Continue);
         }
     }

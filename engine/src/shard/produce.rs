@@ -121,7 +121,7 @@ impl Shard {
         }
         let (slot, epoch) = (partition.slot, partition.epoch);
         let entry = &mut self.stores[partition.store];
-        if entry.is_busy(slot, batch.bytes().len()) {
+        if entry.store.is_busy(slot, batch.bytes().len()) {
             return Outcome::Busy;
         }
         if partition.epoch_start_due {

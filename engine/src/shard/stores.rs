@@ -30,14 +30,6 @@ pub(super) struct StoreEntry {
     pub(super) closed: bool,
 }
 
-impl StoreEntry {
-    /// Whether a batch would have to wait for the disk before it can be appended.
-    pub(super) fn is_busy(&self, _slot: Slot, batch_bytes: usize) -> bool {
-        let waiting = self.store.stats().unacked_bytes;
-        waiting > 0 && waiting + batch_bytes as u64 > self.store.config().limits.unacked_bytes_max / 2
-    }
-}
-
 /// Opens the stores that are this shard's, and says what they hold.
 pub(super) fn open_all(
     plane: &mut dyn Plane<Message>,
@@ -144,11 +136,13 @@ impl Shard {
         }
     }
 
-    /// Takes what the stores have to say.
-    pub(super) fn poll_stores(&mut self, plane: &mut dyn Plane<Message>) {
+    /// Takes what the stores have to say. False if that is nothing.
+    pub(super) fn poll_stores(&mut self, plane: &mut dyn Plane<Message>) -> bool {
+        let mut any = false;
         for store in 0..self.stores.len() {
             let mut room = false;
             while let Some(event) = self.stores[store].store.poll_event() {
+                any = true;
                 room |= matches!(event, StoreEvent::Durable { .. } | StoreEvent::SpaceAvailable);
                 self.on_store_event(plane, store, event);
             }
@@ -156,6 +150,7 @@ impl Shard {
                 self.retry_stalled_of(plane, store);
             }
         }
+        any
     }
 
     fn on_store_event(&mut self, plane: &mut dyn Plane<Message>, store: usize, event: StoreEvent) {
