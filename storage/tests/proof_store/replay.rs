@@ -142,7 +142,6 @@ fn check_image(
 }
 
 #[test]
-#[ignore = "extents that recovery gave up come back after a second power cut"]
 fn no_power_cut_loses_what_was_acknowledged_or_invents_what_was_not_appended() {
     let effort = Effort::from_environment();
     let mut tried = Tried::default();
