@@ -4,6 +4,7 @@
 //! whatever the number of operations. The ring belongs to the shard's thread; other threads reach it through its
 //! [`Bell`](mesh::Bell) only.
 
+mod accept;
 mod conn;
 mod disk;
 mod jobs;
@@ -34,11 +35,12 @@ pub(crate) use self::mesh::{Bells, Mailbox, bells, mailboxes};
 pub(crate) use self::ring::build as build_ring;
 pub(crate) use self::turn::{Driver, Turn};
 
+use self::accept::Listener;
 use self::conn::Conn;
 use self::disk::DiskOp;
 use self::limits::WAITING_MAX;
 use self::mesh::Envelope;
-use self::net::Listener;
+
 use self::ring::Ring;
 use self::timers::Timers;
 use self::token::Op;
