@@ -139,7 +139,7 @@ pub enum Close {
 /// Why a connection ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ClosedBecause {
-    /// The other side closed it.
+    /// The other side closed it. What was queued has been sent, if that side still took it.
     Peer,
     /// This side asked for it.
     Local,
@@ -167,7 +167,8 @@ pub trait Net {
     fn pause(&mut self, conn: ConnId);
     /// Goes on receiving.
     fn resume(&mut self, conn: ConnId);
-    /// Ends a connection; `on_closed` follows.
+    /// Ends a connection: `on_closed` follows, and nothing else is told of it. [`Close::Now`] also ends a close after sends that takes too
+    /// long (the plane itself gives that up after half a minute).
     fn close(&mut self, conn: ConnId, how: Close);
     /// Stops accepting connections.
     fn stop_accepting(&mut self);
@@ -187,11 +188,12 @@ pub trait Plane<M>: Disk + Net {
     fn random_u64(&mut self) -> u64;
     /// Sends a message to another shard, or to this one.
     fn post(&mut self, to: ShardIndex, message: M);
-    /// Calls `on_timer` with this token at that time or soon after, once.
+    /// Calls `on_timer` with this token at that time or soon after, once. Those that are due are called in the order of their times.
     fn set_timer(&mut self, at: Instant, token: Token);
     /// Moves a connection that is in hello mode, and with it `baggage`, to another shard, where it appears in `on_migrated`.
     /// To be called from `on_recv` of that connection only; its number is void afterwards, without `on_closed`.
     /// `unread` are bytes that were received but not used: the new owner is given them first.
+    /// What is queued to be sent leaves before the connection moves; `on_sent` tells nobody of it.
     fn migrate(&mut self, conn: ConnId, to: ShardIndex, baggage: M, unread: Bytes);
     /// Ends this shard's loop after this turn. The others go on until they do the same.
     fn exit(&mut self);

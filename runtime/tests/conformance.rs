@@ -41,6 +41,9 @@ suite! {
     pause_and_resume_lose_nothing
     a_slow_reader_gets_everything_in_order
     closing_after_sends_delivers_and_closing_now_does_not_wait
+    closing_now_ends_whatever_is_going_on
+    clients_that_vanish_within_a_bulk_disturb_nobody
+    many_connections_at_once_are_all_served
     the_other_sides_end_is_told_and_its_replies_still_arrive
     a_broken_connection_is_told
     migration_keeps_unread_bytes_and_order

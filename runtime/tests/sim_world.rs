@@ -316,3 +316,19 @@ fn the_same_seed_gives_the_same_run_and_another_seed_another() {
         hashes.push(hash);
     }
 }
+
+#[test]
+fn a_client_that_never_reads_does_not_keep_a_closing_connection_for_ever() {
+    let mut world = SimWorld::new(WorldConfig::new(1));
+    let node = world.add_node(NodeConfig::new(1, 1), |_, _| Ok(TestApp::new("/data".into())));
+    world.start(node).unwrap();
+    let address = world.address(node, 0);
+    let mut slow = world.connect(address);
+    slow.send(&b"C\x01A\x00\x00\x00\x02"[..]);
+    let mut observer = world.connect(address);
+    observer.send(&b"O\x01"[..]);
+    world.run_for(29 * SECOND);
+    assert!(observer.receive().is_empty());
+    world.run_for(2 * SECOND);
+    assert_eq!(observer.receive(), b"local.");
+}

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use bytes::Bytes;
 
 use super::bulk::Parcels;
-use super::closing::{Closing, Observed, Observer};
+use super::closing::{Closing, Observed, Observer, Vanishing};
 use super::disk::{DiskCheck, JobByJob};
 use super::mesh::{Counts, MeshCheck};
 use super::sending::Sending;
@@ -98,6 +98,7 @@ impl Ctx<'_, '_> {
 /// | `B` | parcels, see `bulk.rs` |
 /// | `S` bytes:u64 | sends so many bytes of a pattern, counts `on_sent`, ends with "all sent" |
 /// | `C` label, how, bytes:u32 | sends so many bytes and closes: `A` after sends, `N` now |
+/// | `V` label, how | asks for a bulk and closes before it is there, see `closing.rs` |
 /// | `L` label | reads and discards, and notes under the label how it ended |
 /// | `O` label | tells how the connection of that label ended, once it has |
 /// | `X` count:u32 | so many messages to every shard; "in order" when all have arrived |
@@ -242,6 +243,7 @@ fn chosen(bytes: &[u8], moves: u8) -> Option<(Chosen, usize)> {
             let how = if number(1, 1)? as u8 == b'A' { Close::AfterSends } else { Close::Now };
             (Box::new(Closing::new(number(0, 1)? as u8, Some(how), number(2, 4)?)), 6)
         }
+        b'V' => (Box::new(Vanishing::new(number(0, 1)? as u8, number(1, 1)? as u8)), 2),
         b'L' => (Box::new(Closing::new(number(0, 1)? as u8, None, 0)), 1),
         b'O' => (Box::new(Observer::new(number(0, 1)? as u8)), 1),
         b'X' => (Box::new(MeshCheck::new(number(0, 4)? as u32)), 4),

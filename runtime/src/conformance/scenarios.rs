@@ -178,6 +178,62 @@ pub fn closing_after_sends_delivers_and_closing_now_does_not_wait(machine: &mut 
     }
 }
 
+/// Closing while a bulk is being received, or while a close in order takes too long, ends the connection and disturbs nobody.
+pub fn closing_now_ends_whatever_is_going_on(machine: &mut dyn Machine) {
+    machine.start(1, 1);
+    let observed = machine.connect(0);
+    machine.send(observed, b"E");
+    for (label, how) in (0..).zip(b"OSPIOSPI") {
+        let client = machine.connect(0);
+        machine.send(client, &[b'V', label, *how]);
+        machine.send(client, &vec![label; 3 << 20]);
+        echo(machine, observed, 50_000);
+        let observer = machine.connect(0);
+        machine.send(observer, &[b'O', label]);
+        expect(machine, observer, b"local.");
+    }
+    echo(machine, observed, 100_000);
+}
+
+/// Clients that go away in the middle of a bulk leave nothing behind.
+pub fn clients_that_vanish_within_a_bulk_disturb_nobody(machine: &mut dyn Machine) {
+    machine.start(2, 1);
+    for n in 0..12_u32 {
+        let client = machine.connect(0);
+        let mut head = b"B\x01".to_vec();
+        head.extend_from_slice(&(1_000_000 + n).to_le_bytes());
+        head.extend_from_slice(&64_u32.to_le_bytes());
+        machine.send(client, &head);
+        let part = machine.random().random_range(0..900_000);
+        machine.send(client, &vec![7; part]);
+        match n % 3 {
+            0 => machine.reset(client),
+            1 => machine.close(client),
+            _ => {
+                machine.finish(client);
+                assert!(receive_to_end(machine, client).is_empty());
+            }
+        }
+    }
+    let client = machine.connect(0);
+    machine.send(client, b"E");
+    echo(machine, client, 200_000);
+}
+
+/// Many connections that send at once are all served, whatever the plane's buffers hold.
+pub fn many_connections_at_once_are_all_served(machine: &mut dyn Machine) {
+    machine.start(2, 1);
+    let clients: Vec<_> = (0..100).map(|_| machine.connect(0)).collect();
+    let data = some_bytes(machine, 120_000);
+    for client in &clients {
+        machine.send(*client, b"E");
+        machine.send(*client, &data);
+    }
+    for client in clients {
+        assert!(receive_exact(machine, client, data.len()) == data, "something else came back");
+    }
+}
+
 /// The end of the other side is told after its last byte; what was queued for it is still sent.
 pub fn the_other_sides_end_is_told_and_its_replies_still_arrive(machine: &mut dyn Machine) {
     machine.start(1, 1);

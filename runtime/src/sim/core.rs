@@ -13,7 +13,7 @@ use super::clock::SimClock;
 use super::network::{LinkId, Network, Notice, Side, draw};
 use super::node::{Conn, Event, Node, Parcel, SimNode, Source};
 use super::rng::{SimRng, mix};
-use crate::plane::{Close, ClosedBecause, Instant, ListenerId, ShardIndex};
+use crate::plane::{Close, ClosedBecause, ConnId, Instant, ListenerId, ShardIndex};
 
 /// How shards are scheduled.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -51,15 +51,22 @@ pub(super) struct Core<M> {
     mesh: Agenda<(SimNode, ShardIndex, ShardIndex, Parcel<M>)>,
     /// When the last message of each pair of shards arrives: none overtakes it.
     mesh_last: std::collections::BTreeMap<(SimNode, ShardIndex, ShardIndex), Instant>,
+    /// Connections that are to end, if they have not by then.
+    giving_up: Agenda<(SimNode, ShardIndex, ConnId)>,
     pub(super) nodes: Vec<Node<M>>,
     pub(super) trace: Trace,
 }
+
+/// How long a connection that is being closed, or whose other side has finished, may take to send what is queued for it. As in
+/// the io_uring plane.
+const FLUSH_TIME_MAX: Duration = Duration::from_secs(30);
 
 /// What happens next in the world.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Next {
     Network,
     Mesh,
+    GiveUp,
     Disk(SimNode),
     Turn(SimNode, ShardIndex),
 }
@@ -79,6 +86,7 @@ impl<M> Core<M> {
             network: Rc::new(RefCell::new(network)),
             mesh: Agenda::default(),
             mesh_last: std::collections::BTreeMap::new(),
+            giving_up: Agenda::default(),
             nodes: Vec::new(),
             trace,
         }
@@ -131,6 +139,7 @@ impl<M> Core<M> {
         };
         offer(self.network.borrow().next_due(), Next::Network);
         offer(self.mesh.next_due(), Next::Mesh);
+        offer(self.giving_up.next_due(), Next::GiveUp);
         for (at, node) in self.nodes.iter().enumerate() {
             let id = SimNode(at);
             offer(node.disk.next_due(), Next::Disk(id));
@@ -175,6 +184,23 @@ impl<M> Core<M> {
         self.wake(node, to);
     }
 
+    /// A connection has a limited time to send what is queued for it.
+    pub(super) fn give_up_later(&mut self, node: SimNode, shard: ShardIndex, conn: ConnId) {
+        self.giving_up.push(self.clock.now().after(FLUSH_TIME_MAX), (node, shard, conn));
+    }
+
+    pub(super) fn advance_giving_up(&mut self) {
+        let Some((node, shard, id)) = self.giving_up.pop() else { return };
+        let it = self.nodes[node.0].shard(shard);
+        let Some(conn) = it.conns.get_mut(&id) else { return };
+        let because = if conn.closing.is_some() { ClosedBecause::Local } else { ClosedBecause::Peer };
+        conn.closing = Some(Close::Now);
+        let link = conn.link;
+        it.inbox.push(Source::Conn(id), Event::Closed(id, because));
+        self.network.borrow_mut().abandon(link, Side::Accepting, false);
+        self.wake(node, shard);
+    }
+
     pub(super) fn advance_disk(&mut self, node: SimNode) {
         let Some((shard, token, completion)) = self.nodes[node.0].disk.complete_next() else { return };
         if self.nodes[node.0].shard(shard).is_running() {
@@ -198,6 +224,7 @@ impl<M> Core<M> {
             *other != node
         });
         self.mesh_last.retain(|(other, _, _), _| *other != node);
+        self.giving_up.retain(|(other, _, _)| *other != node);
     }
 
     fn connect(&mut self, link: LinkId, to: SocketAddr) {
@@ -261,7 +288,7 @@ impl<M> Core<M> {
         self.wake(node, shard);
     }
 
-    fn owner(&self, link: LinkId) -> Option<(SimNode, ShardIndex, crate::plane::ConnId)> {
+    fn owner(&self, link: LinkId) -> Option<(SimNode, ShardIndex, ConnId)> {
         self.nodes.iter().enumerate().find_map(|(at, node)| {
             let (shard, conn) = node.links.get(&link)?;
             Some((SimNode(at), *shard, *conn))

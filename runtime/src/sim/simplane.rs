@@ -106,26 +106,31 @@ impl<M> Net for SimPlane<'_, M> {
     }
 
     fn close(&mut self, conn: ConnId, how: Close) {
-        let Some(open) = self.open_conn(conn) else { return };
-        open.closing = Some(how);
-        open.bulk = None;
-        let link = open.link;
-        let mut network = self.core.network.borrow_mut();
-        let over = match how {
-            Close::Now => {
-                network.abandon(link, Side::Accepting, false);
-                true
-            }
-            Close::AfterSends => {
-                network.finish(link, Side::Accepting);
-                network.queued_bytes(link, Side::Accepting) == 0
-            }
-        };
-        drop(network);
-        if over {
-            self.me().inbox.push(Source::Conn(conn), Event::Closed(conn, ClosedBecause::Local));
-            self.core.wake(self.node, self.shard);
+        if self.is_dead() {
+            return;
         }
+        let Some(it) = self.me().conns.get_mut(&conn) else { return };
+        let link = it.link;
+        match (it.closing, how) {
+            (None, Close::AfterSends) => {
+                it.closing = Some(how);
+                it.bulk = None;
+                self.core.network.borrow_mut().finish(link, Side::Accepting);
+                self.core.give_up_later(self.node, self.shard, conn);
+                if self.core.network.borrow().queued_bytes(link, Side::Accepting) > 0 {
+                    return;
+                }
+            }
+            // An orderly close that takes too long can still be ended.
+            (None | Some(Close::AfterSends), Close::Now) => {
+                it.closing = Some(how);
+                it.bulk = None;
+                self.core.network.borrow_mut().abandon(link, Side::Accepting, false);
+            }
+            (Some(_), _) => return,
+        }
+        self.me().inbox.push(Source::Conn(conn), Event::Closed(conn, ClosedBecause::Local));
+        self.core.wake(self.node, self.shard);
     }
 
     fn stop_accepting(&mut self) {

@@ -78,7 +78,8 @@ impl<A: ShardApp> Turn<'_, A> {
             }
             Event::Closed(id, because) => {
                 // The application may have sent more to a side that has finished.
-                let more = self.conn(id).is_some_and(|conn| conn.finished) && self.queued_bytes(id) > 0;
+                let may_send = self.conn(id).is_some_and(|conn| conn.finished && conn.closing.is_none());
+                let more = may_send && self.queued_bytes(id) > 0;
                 if !more {
                     self.over(id, because);
                 }
@@ -134,9 +135,12 @@ impl<A: ShardApp> Turn<'_, A> {
             self.over(id, broken());
         } else if end == Some(StreamEnd::Fin) && self.queued_bytes(id) == 0 {
             self.over(id, ClosedBecause::Peer);
-        } else if let (Some(StreamEnd::Fin), Some(conn)) = (end, self.conn(id)) {
+        } else if end == Some(StreamEnd::Fin)
+            && let Some(conn) = self.conn(id).filter(|conn| !conn.finished)
+        {
             conn.finished = true;
             conn.bulk = None;
+            self.core.give_up_later(self.node, self.shard, id);
         }
     }
 

@@ -170,6 +170,7 @@ impl<A: ShardApp> SimWorld<A> {
         match next {
             Next::Network => self.core.advance_network(),
             Next::Mesh => self.core.advance_mesh(),
+            Next::GiveUp => self.core.advance_giving_up(),
             Next::Disk(node) => self.core.advance_disk(node),
             Next::Turn(node, shard) => self.turn(node, shard),
         }
