@@ -45,7 +45,10 @@ impl Checker {
         for (at, number) in read {
             let expected = next.entry(at.partition).or_insert(0);
             if at.offset != *expected {
-                wrong.push(format!("partition {}: offset {} where {expected} was due", at.partition, at.offset));
+                wrong.push(format!(
+                    "partition {}: offset {} where {expected} was due",
+                    at.partition, at.offset
+                ));
             }
             *expected = at.offset + 1;
             if !self.sent.contains_key(number) {
@@ -63,7 +66,9 @@ impl Checker {
         for (number, said) in self.sent.iter().filter_map(|(number, at)| at.map(|at| (number, at))) {
             match found.get(number) {
                 None => wrong.push(format!("record {number}, acknowledged at {said:?}, is lost")),
-                Some(at) if *at != said => wrong.push(format!("record {number}, acknowledged at {said:?}, is at {at:?}")),
+                Some(at) if *at != said => {
+                    wrong.push(format!("record {number}, acknowledged at {said:?}, is at {at:?}"));
+                }
                 Some(_) => {}
             }
         }

@@ -1,10 +1,12 @@
 //! The real program in real processes: what a person with a shell sees.
 #![forbid(unsafe_code)]
 
+mod checker;
 mod support;
 
 mod commands;
 mod files;
 mod hostile;
+mod kill;
 mod quick_start;
 mod start;
