@@ -317,7 +317,10 @@ fn lock(data_dir: &Path) -> Result<File, StartError> {
     let path = data_dir.join(LOCK);
     let failed = |e: &io::Error| StartError::Disk(format!("cannot lock {}: {e}", path.display()));
     std::fs::create_dir_all(data_dir).map_err(|e| {
-        StartError::Disk(format!("cannot make the data directory {}: {e}", data_dir.display()))
+        StartError::Config(format!(
+            "cannot make the data directory {}: {e}; choose another --data-dir",
+            data_dir.display()
+        ))
     })?;
     let mut file = File::options()
         .create(true)

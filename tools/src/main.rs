@@ -18,7 +18,7 @@ mod start_at;
 mod topic;
 mod units;
 
-use std::io::IsTerminal as _;
+use std::io::{IsTerminal as _, Write as _};
 use std::process::ExitCode;
 
 use clap::{ArgMatches, CommandFactory as _, FromArgMatches as _};
@@ -34,7 +34,8 @@ fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(Failure::Quiet(code)) => ExitCode::from(code),
         Err(Failure::Said { code, message }) => {
-            eprintln!("highwater: {message}");
+            // If stderr is gone too, the exit code still says it.
+            let _ = writeln!(std::io::stderr(), "highwater: {message}");
             ExitCode::from(code)
         }
     }
@@ -76,6 +77,8 @@ fn log_to_stderr(filter: &str) -> Result<(), Failure> {
         .with_env_filter(filter)
         .with_writer(std::io::stderr)
         .with_ansi(std::io::stderr().is_terminal())
+        // A closed stderr is no reason to panic.
+        .log_internal_errors(false)
         .init();
     Ok(())
 }

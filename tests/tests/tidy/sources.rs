@@ -28,7 +28,11 @@ const BANNED: [(&str, &str); 13] = [
 ];
 
 /// Where a banned call stands all the same: file, call, reason.
-const ALLOWED: [(&str, &str, &str); 0] = [];
+const ALLOWED: [(&str, &str, &str); 3] = [
+    ("engine/src/broker.rs", "std::fs", "the lock of the data directory, taken before there is a plane"),
+    ("engine/src/broker.rs", "std::thread", "waits for signals, beside the shards"),
+    ("engine/src/broker.rs", "Instant::now", "how long the start took, for people"),
+];
 
 /// Words that mean unfinished. Written in halves so that this file does not contain them.
 const UNFINISHED: [&str; 6] = [

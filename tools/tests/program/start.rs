@@ -122,7 +122,7 @@ fn print_config_shows_where_each_setting_comes_from_and_starts_nothing() {
 }
 
 #[test]
-fn a_broker_whose_stdout_nobody_reads_serves_all_the_same() {
+fn a_broker_that_nobody_listens_to_serves_all_the_same() {
     let place = Place::new();
     let first = place.start();
     let address = first.address();
@@ -137,6 +137,7 @@ fn a_broker_whose_stdout_nobody_reads_serves_all_the_same() {
     let stderr = BufReader::new(child.stderr.take().expect("stderr is piped"));
     let logged = stderr.lines().map_while(Result::ok).find(|line| line.contains("ready native="));
     assert!(logged.is_some_and(|line| line.contains(&address)));
+    // The reader of stderr is gone, too, now.
     assert!(TcpStream::connect(&address).is_ok());
     kill_process(Pid::from_child(&child), Signal::TERM).expect("it runs");
     let status = child.wait().expect("a child can be waited for");
@@ -149,7 +150,7 @@ fn a_kernel_that_refuses_io_uring_is_told_apart_from_one_that_lacks_it() {
     for (errno, words) in [
         (libc_errno::EPERM, &["io_uring", "seccomp"][..]),
         (libc_errno::ENOSYS, &["io_uring", "kernel"]),
-        (libc_errno::ENOMEM, &["memlock", "ulimit -l"]),
+        (libc_errno::ENOMEM, &["locked memory", "ulimit -l"]),
     ] {
         let place = Place::new();
         let started = start_with_refused_io_uring(start_command(&place.data(), &["--cores", "1"]), errno);
