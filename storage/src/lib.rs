@@ -25,6 +25,10 @@ mod lay;
 pub mod layout;
 pub mod limits;
 pub mod map;
+#[cfg(feature = "mutants")]
+pub mod mutants;
+#[cfg(not(feature = "mutants"))]
+mod mutants;
 mod padding;
 mod partition;
 mod producers;

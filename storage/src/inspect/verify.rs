@@ -88,8 +88,8 @@ pub enum FindingKind {
         /// What recovery makes of it.
         decision: Decision,
     },
-    /// Padding between frames is damaged. No record is concerned.
-    #[error("padding is damaged; no record is concerned")]
+    /// Bytes between two frames are damaged: padding, or a block written astray. No record is concerned.
+    #[error("bytes between two frames are damaged; no record is concerned")]
     Padding,
     /// The extents of a partition do not follow one another.
     #[error(

@@ -4,6 +4,7 @@ use highwater_protocol::frame::{FrameError, FrameHeader};
 use highwater_protocol::ids::{Incarnation, LeaderEpoch, LogIndex, Offset};
 
 use super::decide::Found;
+use crate::mutants::{Mutant, is_planted};
 
 /// No partition gets there; below it, adding a batch's length cannot overflow.
 const OFFSET_MAX: i64 = i64::MAX - (1 << 33);
@@ -20,12 +21,14 @@ pub(super) struct Next {
 
 /// Whether a header is of this extent's life and partition at all.
 pub(super) fn is_ours(header: &FrameHeader, next: &Next) -> bool {
-    header.incarnation.get() == next.incarnation.0 && header.partition_tag.get() == next.tag
+    let of_this_life =
+        header.incarnation.get() == next.incarnation.0 || is_planted(Mutant::IgnoreIncarnation);
+    of_this_life && header.partition_tag.get() == next.tag
 }
 
 /// Compares a header whose checksum is right with what the place calls for.
 pub(super) fn chain(header: &FrameHeader, next: &Next) -> Found {
-    if header.incarnation.get() < next.incarnation.0 {
+    if header.incarnation.get() < next.incarnation.0 && !is_planted(Mutant::IgnoreIncarnation) {
         return Found::Older;
     }
     let fits = is_ours(header, next)

@@ -18,6 +18,7 @@ use highwater_protocol::frame::{FRAME_ALIGN, FRAME_HEADER_BYTES, Frame, FrameKin
 use highwater_protocol::ids::{LeaderEpoch, LogIndex, Offset};
 
 use crate::expect::{Expectation, ExtentBytes, Mark};
+use crate::mutants::{Mutant, is_planted};
 
 pub use decide::{Decision, Found, Later, decide};
 
@@ -197,6 +198,9 @@ impl Walk<'_> {
     fn decide(&mut self, found: Found, skip: Option<u32>) -> (Decision, LookAhead) {
         if found == Found::Sealed {
             return (decide(found, false, Later::None), LookAhead::default());
+        }
+        if is_planted(Mutant::TruncateAtFirstBadChecksum) {
+            return (Decision::Truncate { seal: false }, LookAhead::default());
         }
         self.misdirected |= found == Found::Misdirected;
         let sealed_behind = self.expect.sealed_at.is_some_and(|at| self.at.position < at);

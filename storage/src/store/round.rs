@@ -18,6 +18,7 @@ use crate::expect::Mark;
 use crate::extent::FIRST_POSITION;
 use crate::layout::{ExtentId, PAGE_BYTES, SlabId};
 use crate::limits::ROUNDS_IN_FLIGHT_MAX;
+use crate::mutants::{Mutant, is_planted};
 use crate::partition::{Flight, Piece};
 
 /// An operation on its way.
@@ -214,6 +215,7 @@ impl Store {
     fn submit(&mut self, disk: &mut dyn Disk, slot: Slot, piece: &Piece, slab: SlabId, round: u64) {
         let form = self.config.durable_form;
         let durability = match form {
+            DurableForm::Dsync if is_planted(Mutant::AckBeforeSync) => Durability::Volatile,
             DurableForm::Dsync => Durability::Durable,
             DurableForm::SyncPerRound => Durability::Volatile,
         };

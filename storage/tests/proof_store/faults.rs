@@ -48,7 +48,7 @@ struct Sample {
 
 /// How a store came to rest.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum End {
+pub(crate) enum End {
     Stopped,
     KilledIdle,
     KilledAtOnce,
@@ -286,7 +286,7 @@ impl Case {
     }
 }
 
-fn run(end: End) {
+pub(crate) fn run(end: End) {
     let sample = sample(end);
     let mut rng = SmallRng::seed_from_u64(9);
     let (mut cases, mut meaningful, mut lost) = (0, 0, 0);

@@ -2,6 +2,8 @@
 //!
 //! 1. [`replay`]: every image that a power cut could have left of recorded random work is recovered and compared.
 //! 2. [`faults`]: every block of every file is damaged in every way, and the outcome compared with the decision that is due.
+//! 3. `mutants`: bugs are planted, and the proofs must find each of them:
+//!    `cargo test -p highwater-storage --features mutants --test proof_store mutants`.
 //!
 //! `cargo test -p highwater-storage --test proof_store` runs a short version. `HIGHWATER_PROOF=long` recovers at least 10,000 crash
 //! images and damages blocks in more ways:
@@ -10,6 +12,8 @@
 mod faults;
 mod inspecting;
 mod model;
+#[cfg(feature = "mutants")]
+mod mutants;
 mod node;
 mod replay;
 mod workload;

@@ -23,6 +23,7 @@ use crate::extent::{Extent, FIRST_POSITION};
 use crate::layout::{EXTENT_HEADER_BYTES, ExtentId, PAGE_BYTES, Place, SlabId, slab_name};
 use crate::limits::PADDING_BYTES_MAX;
 use crate::map::{CheckpointEntry, ExtentEntry, PartitionEntry};
+use crate::mutants::{Mutant, is_planted};
 use crate::partition::Partition;
 use crate::producers::{Appearance, ProducerStamp, UNKNOWN_MS};
 use crate::recovery::{Decision, Found as FoundThere, Later, Scanned, proves_durable, scan};
@@ -124,7 +125,7 @@ impl Recovery<'_> {
             partition.extents.push_back(walked.extent);
             truncated |= is_last && matches!(walked.decision, Decision::Truncate { .. });
         }
-        if truncated {
+        if truncated && !is_planted(Mutant::WriteBeforeStaleTail) {
             // The log goes on in another extent. What was given up may still be on disk and in the map: if the log went on here and
             // the power failed again, it could come to lie exactly in front of it. The map learns of the next extent only after
             // it has learnt what was given up.
@@ -234,6 +235,9 @@ impl Recovery<'_> {
                 let stamp = ProducerStamp::of(batch.header());
                 let timestamp = batch.header().max_timestamp.get();
                 let seen = Appearance { base_offset: offset, timestamp, now_ms: UNKNOWN_MS };
+                if is_planted(Mutant::DedupForgets) {
+                    return;
+                }
                 producers.note(&stamp, seen, Offset(i64::MAX), limits.producers_max);
             }
         };

@@ -1,0 +1,45 @@
+//! Bugs that can be planted, so that the proofs can be seen to find them.
+//!
+//! Without the feature `mutants` none can be: [`is_planted`] is `false` at compile time.
+
+/// A planted bug.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[cfg_attr(
+    not(feature = "mutants"),
+    expect(unreachable_pub, reason = "the module is public with the feature only")
+)]
+pub enum Mutant {
+    /// A write that only the disk's cache has counts as durable.
+    AckBeforeSync,
+    /// A log ends at the first frame whose checksum is wrong, whatever lies behind.
+    TruncateAtFirstBadChecksum,
+    /// A frame of an earlier life of an extent passes for one of this life.
+    IgnoreIncarnation,
+    /// After a truncation the log goes on in front of the frames that were given up.
+    WriteBeforeStaleTail,
+    /// What producers have sent is not read back from the frames.
+    DedupForgets,
+}
+
+#[cfg(feature = "mutants")]
+thread_local! {
+    static PLANTED: std::cell::Cell<Option<Mutant>> = const { std::cell::Cell::new(None) };
+}
+
+/// Plants a bug in everything that this thread does from now on; `None`: no bug.
+#[cfg(feature = "mutants")]
+pub fn plant(mutant: Option<Mutant>) {
+    PLANTED.set(mutant);
+}
+
+/// Whether this bug is planted.
+#[cfg(feature = "mutants")]
+pub(crate) fn is_planted(mutant: Mutant) -> bool {
+    PLANTED.get() == Some(mutant)
+}
+
+/// Whether this bug is planted: never.
+#[cfg(not(feature = "mutants"))]
+pub(crate) const fn is_planted(_mutant: Mutant) -> bool {
+    false
+}

@@ -1,0 +1,58 @@
+//! Proof 3: bugs are planted, and the proofs must find each of them. A proof that finds none proves nothing.
+//!
+//! `cargo test -p highwater-storage --features mutants --test proof_store mutants`
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use highwater_storage::mutants::{Mutant, plant};
+
+use crate::faults;
+use crate::replay::{Effort, Tried, run_seed};
+
+/// Seeds that may be used up before a bug is found.
+const SEEDS_MAX: u64 = 40;
+
+/// What the replay of crash images says with this bug planted, and after how many seeds.
+fn replay_finds(mutant: Mutant) {
+    let effort = Effort { seeds: SEEDS_MAX, lives: 3, steps: 300, mixtures: 2, one_in: 4 };
+    plant(Some(mutant));
+    let found = (0..effort.seeds).find_map(|seed| {
+        let run = catch_unwind(AssertUnwindSafe(|| run_seed(seed, effort, &mut Tried::default())));
+        match run {
+            Ok(Ok(())) => None,
+            Ok(Err(why)) => Some(why),
+            Err(_) => Some(format!("seed {seed}: an assertion failed")),
+        }
+    });
+    plant(None);
+    println!("{mutant:?}: {}", found.as_deref().unwrap_or("not found"));
+    assert!(found.is_some(), "{mutant:?} was not found in {SEEDS_MAX} seeds");
+}
+
+#[test]
+fn acknowledging_before_the_sync_is_found() {
+    replay_finds(Mutant::AckBeforeSync);
+}
+
+#[test]
+fn writing_in_front_of_a_stale_tail_is_found() {
+    replay_finds(Mutant::WriteBeforeStaleTail);
+}
+
+#[test]
+fn ignoring_the_incarnation_is_found() {
+    replay_finds(Mutant::IgnoreIncarnation);
+}
+
+#[test]
+fn a_forgetful_dedup_window_is_found() {
+    replay_finds(Mutant::DedupForgets);
+}
+
+#[test]
+fn truncating_at_the_first_bad_checksum_is_found() {
+    plant(Some(Mutant::TruncateAtFirstBadChecksum));
+    let run = catch_unwind(|| faults::run(faults::End::KilledIdle));
+    plant(None);
+    assert!(run.is_err(), "the fault table did not find it");
+}
