@@ -98,6 +98,10 @@ impl Store {
 
     /// Writes what has been recorded, or a snapshot when the log is full.
     pub(super) fn flush_map(&mut self, disk: &mut dyn Disk) {
+        if self.state.is_stalled() {
+            // The disk has no space for a new generation. Asking at every turn would be all this shard does; a timer does it.
+            return;
+        }
         if self.state.wants_snapshot() {
             let map = self.map(false).encode();
             self.state.snapshot(disk, Bytes::from(map));

@@ -253,11 +253,10 @@ impl Recovery<'_> {
             self.check_header(entry, file, &mut extent)?;
         }
         let decision = if stopped.is_some() { Decision::End } else { scanned.decision };
-        if extent.sealed && damage.is_none() {
-            assert!(
-                entry.sealed.is_none_or(|seal| seal.position == extent.end),
-                "a sealed extent ends where it was sealed"
-            );
+        if let Some(seal) = entry.sealed.filter(|_| damage.is_none()) {
+            let end = (extent.end_index.0, extent.end_offset.0);
+            assert!(end == (seal.index, seal.offset), "a sealed extent ends where it was sealed");
+            extent.end = seal.position;
         }
         Ok(Walked { extent, last_epoch: scanned.last_epoch, decision, damage })
     }
@@ -285,6 +284,15 @@ impl Recovery<'_> {
         }
         let in_log = |from: &Mark| stopped.is_none_or(|stop| from.position < stop.position);
         let gap = scanned.gaps.iter().find(|gap| in_log(&gap.from))?;
+        if gap.to.is_none() && entry.sealed.is_some_and(|seal| seal.index == gap.from.index.0) {
+            // Behind the last frame there was padding at most.
+            let what = format!(
+                "{}: {place}: padding at {} is damaged; nothing is missing",
+                self.tp, gap.from.position
+            );
+            self.report.warnings.push(what);
+            return None;
+        }
         let what = match gap.found {
             FoundThere::Zero | FoundThere::Older => "is not there",
             FoundThere::Unreadable => "cannot be read",

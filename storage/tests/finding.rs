@@ -1,0 +1,86 @@
+//! Searching by timestamp: the first record at or after a time, whatever it is packed in and wherever it lies.
+
+mod support;
+
+use highwater_protocol::batch::{BatchProducer, Compression};
+use highwater_protocol::ids::{Offset, Timestamp};
+use highwater_runtime::sim::CrashPolicy;
+use highwater_storage::{FindResult, Slot};
+use support::{Bed, batch_at, batch_of};
+
+fn at(offset: i64, timestamp: i64) -> FindResult {
+    FindResult::At(Offset(offset), Timestamp(timestamp))
+}
+
+/// What the search must find among records with these timestamps, from an offset on.
+fn expected(timestamps: &[i64], log_start: usize, from: i64) -> FindResult {
+    let found = timestamps.iter().enumerate().skip(log_start).find(|(_, t)| **t >= from);
+    found.map_or(FindResult::None, |(offset, t)| at(offset as i64, *t))
+}
+
+fn check(bed: &mut Bed, slot: Slot, timestamps: &[i64]) {
+    let log_start = bed.store.bounds(slot).log_start.0 as usize;
+    let last = timestamps.iter().max().copied().unwrap_or(0);
+    for from in (-1..last + 3).step_by(7) {
+        assert_eq!(bed.find(slot, from), expected(timestamps, log_start, from), "from {from}");
+    }
+}
+
+#[test]
+fn an_empty_log_holds_no_record() {
+    let mut bed = Bed::new(1);
+    let slot = bed.slot(0);
+    assert_eq!(bed.find(slot, 0), FindResult::None);
+    bed.append(slot, &batch_at(5, &[b"not durable yet"]));
+    assert_eq!(bed.find(slot, 0), FindResult::None);
+    bed.settle();
+    assert_eq!(bed.find(slot, 0), at(0, 5));
+    assert_eq!(bed.find(slot, 6), FindResult::None);
+}
+
+#[test]
+fn the_very_record_is_found_inside_batches_in_memory_on_disk_and_behind_the_start_of_the_log() {
+    let mut bed = Bed::new(2);
+    let slot = bed.slot(0);
+    let mut timestamps = Vec::new();
+    for n in 0..120i64 {
+        // Not in order: batches go back in time.
+        let from = n * 10 - (n % 4) * 25 + 100;
+        let values: Vec<Vec<u8>> = (0..3).map(|_| vec![n as u8; 400]).collect();
+        let slices: Vec<&[u8]> = values.iter().map(Vec::as_slice).collect();
+        bed.append_durably(slot, &batch_at(from, &slices));
+        timestamps.extend(from..from + 3);
+    }
+    check(&mut bed, slot, &timestamps);
+    bed.store.set_log_start(&mut bed.disk, slot, Offset(40)).expect("it is in the log");
+    bed.settle();
+    check(&mut bed, slot, &timestamps);
+    let mut bed = bed.restart();
+    let slot = bed.slot(0);
+    check(&mut bed, slot, &timestamps);
+    let mut bed = bed.crash(CrashPolicy::LOSE_ALL);
+    let slot = bed.slot(0);
+    check(&mut bed, slot, &timestamps);
+    assert!(bed.store.stats().reads_disk > 0);
+}
+
+#[test]
+fn records_are_found_in_compressed_batches() {
+    let codecs = [Compression::Gzip, Compression::Snappy, Compression::Lz4, Compression::Zstd];
+    for (seed, codec) in (3..).zip(codecs) {
+        let mut bed = Bed::new(seed);
+        let slot = bed.slot(0);
+        let value = [7u8; 500];
+        for n in 0..5 {
+            let values = vec![&value[..]; 100];
+            let batch = batch_of(codec, BatchProducer::NONE, n * 1000, &values);
+            assert!(batch.len() < 100 * 500 / 4, "{codec:?} makes it smaller");
+            bed.append_durably(slot, &batch);
+        }
+        assert_eq!(bed.find(slot, 2050), at(250, 2050), "{codec:?}");
+        let mut bed = bed.restart();
+        let slot = bed.slot(0);
+        assert_eq!(bed.find(slot, 3099), at(399, 3099), "{codec:?}");
+        assert_eq!(bed.find(slot, 3100), at(400, 4000), "{codec:?}");
+    }
+}

@@ -1,0 +1,194 @@
+//! What is kept: retention by time and size, the start of the log, what producers sent.
+
+mod support;
+
+use highwater_protocol::batch::Compression;
+use highwater_protocol::ids::Offset;
+use highwater_runtime::sim::CrashPolicy;
+use highwater_storage::{AppendError, Cursor, LogStartError, PartitionConfig, ReadResult, Slot, StoreEvent};
+use support::{Bed, HOUR_MS, batch, batch_at, batch_of, filled, producer, tp};
+
+fn configured(bed: &mut Bed, config: PartitionConfig) -> Slot {
+    bed.store.ensure_partition(tp(0), config)
+}
+
+fn retain(bed: &mut Bed, wall_ms: i64) {
+    bed.store.enforce_retention(&mut bed.disk, wall_ms);
+    bed.settle();
+}
+
+const KEEP: PartitionConfig = PartitionConfig::KEEP_ALL;
+
+#[test]
+fn size_cuts_whole_extents_from_the_front_and_keeps_at_least_what_was_asked() {
+    let mut bed = Bed::new(1);
+    let slot = configured(&mut bed, KEEP);
+    for n in 0..100u8 {
+        bed.append_durably(slot, &filled(n, 5000));
+    }
+    retain(&mut bed, 0);
+    assert_eq!(bed.store.bounds(slot).log_start, Offset(0));
+    configured(&mut bed, PartitionConfig { retention_bytes: Some(150_000), ..KEEP });
+    retain(&mut bed, 0);
+    let bounds = bed.store.bounds(slot);
+    assert!((150_000..150_000 + 64_000).contains(&bounds.bytes), "{bounds:?}");
+    assert!(bed.saw(|e| matches!(e, StoreEvent::LogStart { offset, .. } if *offset == bounds.log_start)));
+    assert_eq!(bed.values(slot).len() as i64, 100 - bounds.log_start.0);
+    let out = bed.read(slot, Cursor::at(Offset(0)), 1000);
+    assert!(
+        matches!(out, ReadResult::OutOfRange { log_start, .. } if log_start == bounds.log_start),
+        "{out:?}"
+    );
+    configured(&mut bed, PartitionConfig { retention_bytes: Some(0), ..KEEP });
+    retain(&mut bed, 0);
+    assert!(bed.store.bounds(slot).bytes > 0, "the extent that takes appends is not cut by size");
+}
+
+#[test]
+fn time_cuts_what_is_too_old_and_closes_the_active_extent_when_all_of_it_is() {
+    let mut bed = Bed::new(2);
+    let slot = configured(&mut bed, PartitionConfig { retention_ms: Some(HOUR_MS), ..KEEP });
+    for n in 0..60 {
+        bed.append_durably(slot, &batch_at(n * HOUR_MS / 60, &[&[n as u8; 3000]]));
+    }
+    retain(&mut bed, HOUR_MS);
+    assert_eq!(bed.store.bounds(slot).log_start, Offset(0));
+    retain(&mut bed, HOUR_MS + HOUR_MS / 2);
+    let log_start = bed.store.bounds(slot).log_start.0;
+    assert!((1..=31).contains(&log_start), "{log_start}");
+    retain(&mut bed, 3 * HOUR_MS);
+    let bounds = bed.store.bounds(slot);
+    assert_eq!((bounds.log_start, bounds.bytes), (Offset(60), 0));
+    assert_eq!(bed.store.stats().free_bytes, bed.store.stats().slab_bytes);
+    let mut bed = bed.crash(CrashPolicy::LOSE_ALL);
+    let slot = configured(&mut bed, KEEP);
+    assert_eq!(bed.store.bounds(slot).append_end, Offset(60), "offsets go on where they were");
+    bed.append_durably(slot, &batch(&[b"next"]));
+    assert_eq!(bed.values(slot), [b"next".to_vec()]);
+}
+
+#[test]
+fn an_old_record_in_a_young_extent_and_a_record_from_the_future_are_kept() {
+    let mut bed = Bed::new(3);
+    let slot = configured(&mut bed, PartitionConfig { retention_ms: Some(HOUR_MS), ..KEEP });
+    bed.append_durably(slot, &batch_at(0, &[b"old"]));
+    bed.append_durably(slot, &batch_at(i64::MAX / 2, &[b"future"]));
+    retain(&mut bed, 100 * HOUR_MS);
+    assert_eq!(bed.values(slot).len(), 2);
+}
+
+#[test]
+fn segment_settings_decide_when_an_extent_is_closed() {
+    let mut bed = Bed::new(4);
+    let slot =
+        configured(&mut bed, PartitionConfig { segment_bytes: 8000, retention_bytes: Some(8000), ..KEEP });
+    for n in 0..50u8 {
+        bed.append_durably(slot, &filled(n, 1000));
+    }
+    retain(&mut bed, 0);
+    let bounds = bed.store.bounds(slot);
+    assert!((8000..20_000).contains(&bounds.bytes), "{bounds:?}");
+    let slow = PartitionConfig { segment_ms: HOUR_MS, retention_ms: Some(2 * HOUR_MS), ..KEEP };
+    configured(&mut bed, slow);
+    let start = bed.wall_ms;
+    bed.append_durably(slot, &batch_at(start, &[b"first"]));
+    bed.wall_ms += HOUR_MS + 1;
+    let second = bed.append_durably(slot, &batch_at(start + HOUR_MS, &[b"second"]));
+    retain(&mut bed, start + 2 * HOUR_MS + 10);
+    assert_eq!(bed.store.bounds(slot).log_start, second.base_offset, "the hour made a cut between them");
+}
+
+#[test]
+fn the_log_starts_where_it_is_told_and_still_does_after_power_was_lost() {
+    let mut bed = Bed::new(5);
+    let slot = configured(&mut bed, KEEP);
+    for n in 0..30u8 {
+        bed.append_durably(slot, &batch(&[&[n; 2000], &[n; 2000]]));
+    }
+    assert!(matches!(
+        bed.store.set_log_start(&mut bed.disk, slot, Offset(61)),
+        Err(LogStartError::BehindEnd { durable_end: Offset(60), .. })
+    ));
+    bed.store.set_log_start(&mut bed.disk, slot, Offset(33)).expect("it is in the log");
+    bed.turn();
+    assert!(!bed.saw(|e| matches!(e, StoreEvent::LogStart { .. })), "not before it is durable");
+    bed.settle();
+    assert!(bed.saw(|e| matches!(e, StoreEvent::LogStart { offset: Offset(33), .. })));
+    bed.store.set_log_start(&mut bed.disk, slot, Offset(10)).expect("going back is asked in vain");
+    bed.settle();
+    let mut bed = bed.crash(CrashPolicy::LOSE_ALL);
+    let slot = configured(&mut bed, KEEP);
+    assert_eq!(bed.store.bounds(slot).log_start, Offset(33));
+    let (records, _) = bed.read_all(slot, 33, 10_000);
+    assert_eq!((records[0].0, records.len()), (33, 27), "in the middle of a batch");
+    bed.store.set_log_start(&mut bed.disk, slot, Offset(60)).expect("everything may go");
+    bed.settle();
+    let mut bed = bed.restart();
+    let slot = configured(&mut bed, KEEP);
+    assert_eq!(bed.store.bounds(slot).log_start, Offset(60));
+    assert_eq!(bed.append_durably(slot, &batch(&[b"x"])).base_offset, Offset(60));
+}
+
+fn sent(sequence: i32) -> bytes::Bytes {
+    batch_of(Compression::None, producer(7, 0, sequence), 5, &[&[sequence as u8; 700]])
+}
+
+#[test]
+fn a_retry_is_recognised_after_a_restart_a_crash_and_the_deletion_of_the_batch() {
+    for how in 0..3 {
+        let mut bed = Bed::new(6 + how);
+        let slot = configured(&mut bed, KEEP);
+        for sequence in 0..40 {
+            bed.append_durably(slot, &sent(sequence));
+        }
+        if how == 2 {
+            bed.store.set_log_start(&mut bed.disk, slot, Offset(40)).expect("everything may go");
+            bed.settle();
+        }
+        let mut bed = if how == 0 { bed.restart() } else { bed.crash(CrashPolicy::LOSE_ALL) };
+        let slot = configured(&mut bed, KEEP);
+        for sequence in 35..40 {
+            let again = bed.try_append(slot, &sent(sequence));
+            assert!(
+                matches!(again, Err(AppendError::Duplicate { base_offset, .. }) if base_offset.0 == i64::from(sequence)),
+                "restart {how}: {again:?}"
+            );
+        }
+        assert_eq!(bed.try_append(slot, &sent(41)), Err(AppendError::OutOfOrder { expected: 40 }));
+        bed.append_durably(slot, &sent(40));
+    }
+}
+
+#[test]
+fn a_batch_that_a_crash_took_is_no_duplicate_when_it_is_sent_again() {
+    let mut bed = Bed::new(9);
+    let slot = configured(&mut bed, KEEP);
+    for sequence in 0..10 {
+        bed.append_durably(slot, &sent(sequence));
+    }
+    for sequence in 10..20 {
+        bed.append(slot, &sent(sequence));
+    }
+    // Checkpoints while those are on their way.
+    bed.store.enforce_retention(&mut bed.disk, 0);
+    bed.turn();
+    let mut bed = bed.crash(CrashPolicy::LOSE_ALL);
+    let slot = configured(&mut bed, KEEP);
+    assert_eq!(bed.store.bounds(slot).append_end, Offset(10));
+    assert!(matches!(bed.try_append(slot, &sent(9)), Err(AppendError::Duplicate { .. })));
+    assert_eq!(bed.append_durably(slot, &sent(10)).base_offset, Offset(10));
+}
+
+#[test]
+fn a_producer_that_was_silent_too_long_is_forgotten_but_not_at_a_restart() {
+    let mut bed = Bed::new(10);
+    let slot = configured(&mut bed, KEEP);
+    bed.append_durably(slot, &sent(0));
+    let mut bed = bed.crash(CrashPolicy::LOSE_ALL);
+    let slot = configured(&mut bed, KEEP);
+    let expiry_ms = bed.config.limits.producer_expiry_ms;
+    retain(&mut bed, 50 * expiry_ms);
+    assert!(matches!(bed.try_append(slot, &sent(0)), Err(AppendError::Duplicate { .. })));
+    retain(&mut bed, 52 * expiry_ms);
+    assert_eq!(bed.append_durably(slot, &sent(5)).base_offset, Offset(1), "unknown: it may begin anywhere");
+}

@@ -1,0 +1,267 @@
+//! Opening a store that is not as it was left: the map is lost, files are missing or strange, blocks cannot be read.
+
+mod support;
+
+use std::path::Path;
+
+use highwater_protocol::ids::{ClusterId, Offset, StoreId};
+use highwater_runtime::fs::{Fs, OpenMode};
+use highwater_runtime::sim::{CrashPolicy, Damage, DiskHarness, Fault};
+use highwater_storage::{AppendError, Cursor, OpenError, PartitionFinding, ReadResult, Store, StoreConfig};
+use support::{Bed, batch, config, filled};
+
+const SLAB: &str = "/data/store-000/slab-000000";
+
+/// Three partitions over several extents and slabs. The values of partition 0.
+fn example(seed: u64) -> (Bed, Vec<Vec<u8>>) {
+    let mut bed = Bed::new(seed);
+    let mut expected = Vec::new();
+    for n in 0..60usize {
+        for partition in 0..3 {
+            let slot = bed.slot(partition);
+            bed.append(slot, &filled(n as u8, 100 + 97 * n));
+        }
+        expected.push(vec![n as u8; 100 + 97 * n]);
+        if n % 4 == 0 {
+            bed.settle();
+        }
+    }
+    bed.settle();
+    (bed, expected)
+}
+
+/// Overwrites both copies of the state log with zero bytes.
+fn lose_the_map(disk: &mut DiskHarness) {
+    for copy in ["a", "b"] {
+        let path = format!("/data/store-000/state.{copy}");
+        let file = disk.open(path.as_ref(), OpenMode::ReadWrite).expect("it is there");
+        let bytes = disk.file_bytes(file).expect("it is open") as usize;
+        disk.write_at(file, 0, &vec![0; bytes]).expect("it is open");
+        disk.sync_file(file).expect("it is open");
+        disk.close_file(file);
+    }
+}
+
+#[test]
+fn a_lost_map_is_rebuilt_from_the_headers_of_the_extents() {
+    for restart in [false, true] {
+        let (bed, expected) = example(1);
+        let mut bed = if restart { bed.restart() } else { bed };
+        lose_the_map(&mut bed.disk);
+        let mut bed = bed.crash(CrashPolicy::LOSE_ALL);
+        assert!(bed.report.map_rebuilt && !bed.report.warnings.is_empty());
+        assert_eq!(bed.report.findings, []);
+        for partition in 0..3 {
+            let slot = bed.slot(partition);
+            assert_eq!(bed.values(slot), expected);
+            bed.append_durably(slot, &batch(&[b"on it goes"]));
+        }
+        // The rebuilt map is kept, and what comes next knows of everything.
+        let mut bed = bed.crash(CrashPolicy::LOSE_ALL);
+        assert!(!bed.report.map_rebuilt);
+        let slot = bed.slot(0);
+        assert_eq!(bed.values(slot).len(), expected.len() + 1);
+    }
+}
+
+#[test]
+fn a_map_is_rebuilt_again_when_power_is_lost_before_it_is_kept() {
+    let (mut bed, expected) = example(2);
+    lose_the_map(&mut bed.disk);
+    for _ in 0..5 {
+        bed = bed.crash(CrashPolicy::LOSE_ALL);
+        assert!(bed.report.map_rebuilt);
+        let slot = bed.slot(0);
+        bed.append(slot, &batch(&[b"never durable"]));
+        bed.turn();
+    }
+    bed = bed.crash(CrashPolicy::LOSE_ALL);
+    let slot = bed.slot(0);
+    assert_eq!(bed.values(slot), expected);
+}
+
+#[test]
+fn a_rebuilt_map_leaves_out_extents_that_were_freed_and_used_again() {
+    let mut bed = Bed::new(3);
+    let (slot, other) = (bed.slot(0), bed.slot(1));
+    for n in 0..200u64 {
+        let end = bed.append_durably(slot, &filled(n as u8, 5000)).next_offset;
+        bed.append_durably(other, &filled(n as u8, 300));
+        bed.store.set_log_start(&mut bed.disk, slot, Offset((end.0 - 20).max(0))).expect("it is in the log");
+    }
+    bed.settle();
+    let before = bed.store.bounds(slot);
+    lose_the_map(&mut bed.disk);
+    let mut bed = bed.crash(CrashPolicy::LOSE_ALL);
+    assert_eq!(bed.report.findings, []);
+    let (slot, other) = (bed.slot(0), bed.slot(1));
+    let after = bed.store.bounds(slot);
+    assert_eq!(after.durable_end, before.durable_end);
+    assert!(after.log_start <= before.log_start, "what was deleted may come back, nothing else may go");
+    bed.values(slot);
+    assert_eq!(bed.values(other).len(), 200);
+}
+
+#[test]
+fn a_damaged_header_is_no_loss_while_the_map_is_there() {
+    let (bed, expected) = example(4);
+    for block in (0..).take(4).map(|n| n * 4) {
+        bed.disk.disk().damage(SLAB.as_ref(), block, &Damage::Zero);
+    }
+    let mut bed = bed.crash(CrashPolicy::LOSE_ALL);
+    let slot = bed.slot(0);
+    assert_eq!(bed.values(slot), expected);
+}
+
+#[test]
+fn strangers_are_moved_out_of_the_way_and_kept() {
+    let (mut bed, expected) = example(5);
+    for name in ["slab-000007.tmp", "notes.txt"] {
+        bed.disk.create_file(&Path::new("/data/store-000").join(name), 8192).expect("a new file");
+    }
+    let bed = bed.crash(CrashPolicy::LOSE_ALL);
+    assert_eq!(bed.report.quarantined.len(), 2);
+    let mut bed = bed.crash(CrashPolicy::LOSE_ALL);
+    assert_eq!(bed.report.quarantined.len(), 0);
+    bed.disk.create_file("/data/store-000/notes.txt".as_ref(), 4096).expect("the name is free");
+    let mut bed = bed.crash(CrashPolicy::LOSE_ALL);
+    let kept = bed.disk.list("/data/quarantine".as_ref()).expect("the folder was made");
+    let names: Vec<_> = kept.iter().map(|entry| entry.name.as_str()).collect();
+    assert_eq!(names, ["store-000.notes.txt", "store-000.notes.txt.1", "store-000.slab-000007.tmp"]);
+    let slot = bed.slot(0);
+    assert_eq!(bed.values(slot), expected);
+}
+
+#[test]
+fn a_store_of_another_cluster_or_number_is_not_opened() {
+    for lost in [false, true] {
+        let (bed, _) = example(6);
+        let mut disk = bed.disk;
+        if lost {
+            lose_the_map(&mut disk);
+        }
+        let other = StoreConfig { cluster: ClusterId([6; 16]), ..config() };
+        let refused = Store::open(other, &mut disk).map(|_| ()).expect_err("another cluster");
+        assert!(matches!(&refused, OpenError::Foreign { what, .. } if what.contains("cluster")), "{refused}");
+        if lost {
+            let other = StoreConfig { store: StoreId(1), ..config() };
+            let refused = Store::open(other, &mut disk).map(|_| ()).expect_err("another store");
+            assert!(matches!(refused, OpenError::Foreign { .. }), "{refused}");
+        }
+    }
+}
+
+#[test]
+fn a_missing_slab_stops_the_partitions_that_were_in_it_and_nothing_is_given_away() {
+    let (mut bed, _) = example(7);
+    bed.disk
+        .rename("/data/store-000/slab-000001".as_ref(), "/data/slab-000001".as_ref())
+        .expect("it is there");
+    let mut bed = bed.crash(CrashPolicy::LOSE_ALL);
+    assert!(!bed.report.findings.is_empty());
+    assert!(bed.report.warnings.iter().any(|w| w.contains("slab-000001 is missing")), "{:?}", bed.report);
+    let slot = bed.slot(0);
+    assert!(bed.store.bounds(slot).faulty);
+    assert_eq!(bed.try_append(slot, &batch(&[b"x"])), Err(AppendError::Faulty));
+    let (records, _) = bed.read_all(slot, 0, 100_000);
+    assert!(!records.is_empty(), "what is there is served");
+    bed.store.enforce_retention(&mut bed.disk, i64::MAX);
+    bed.settle();
+    // With the slab back, everything is back.
+    bed.disk
+        .rename("/data/slab-000001".as_ref(), "/data/store-000/slab-000001".as_ref())
+        .expect("it is there");
+    let mut bed = bed.crash(CrashPolicy::LOSE_ALL);
+    assert_eq!(bed.report.findings, []);
+    let slot = bed.slot(0);
+    assert_eq!(bed.values(slot).len(), 60);
+}
+
+#[test]
+fn a_page_that_cannot_be_read_costs_its_own_records_and_no_others() {
+    let (bed, expected) = example(8);
+    let mut bed = bed.restart();
+    let slot = bed.slot(0);
+    let (all, _) = bed.read_all(slot, 0, 50_000);
+    assert_eq!(all.len(), expected.len());
+    let mut lost_somewhere = false;
+    for block in (1..64).step_by(7) {
+        let range = block * 4096..(block + 1) * 4096;
+        bed.disk.disk().inject(Fault::read_error(SLAB).within(range));
+        for max_bytes in [1, 50_000] {
+            let (records, skipped) = bed.read_all(slot, 0, max_bytes);
+            let lost: i64 = skipped.iter().map(|(from, to)| to - from).sum();
+            assert_eq!(records.len() as i64 + lost, all.len() as i64, "block {block}: {skipped:?}");
+            assert!(records.iter().all(|record| all.contains(record)));
+            lost_somewhere |= lost > 0;
+        }
+        bed.disk.disk().clear_faults();
+    }
+    assert!(lost_somewhere);
+    let out = bed.read(slot, Cursor::at(Offset(0)), 1000);
+    assert!(matches!(out, ReadResult::Frames(_)), "readable again");
+}
+
+#[test]
+fn rot_in_front_of_acknowledged_frames_stops_the_partition_and_truncates_nothing() {
+    let mut bed = Bed::new(9);
+    let slot = bed.slot(0);
+    for n in 0..5u8 {
+        bed.try_append_bulk(slot, &filled(n, 3800)).expect("it is taken");
+        bed.settle();
+    }
+    // Block 0 is the header, and each frame has a page of its own. There is room for three.
+    bed.disk.disk().damage(SLAB.as_ref(), 2, &Damage::FlipBit(12_345));
+    for _ in 0..2 {
+        bed = bed.crash(CrashPolicy::LOSE_ALL);
+        let [(_, PartitionFinding::Faulty { at: Offset(1), .. })] = &bed.report.findings[..] else {
+            panic!("{:?}", bed.report.findings)
+        };
+        let slot = bed.slot(0);
+        assert_eq!(bed.try_append(slot, &batch(&[b"x"])), Err(AppendError::Faulty));
+        let (records, skipped) = bed.read_all(slot, 0, 50_000);
+        assert_eq!(skipped, [(1, 2)]);
+        assert_eq!(records.iter().map(|record| record.2[0]).collect::<Vec<_>>(), [0, 2, 3, 4]);
+        // An orderly restart does not make it good.
+        bed = bed.restart();
+    }
+}
+
+#[test]
+fn rot_in_padding_is_reported_and_stops_nothing() {
+    let mut bed = Bed::new(9);
+    let slot = bed.slot(0);
+    for n in 0..5u8 {
+        bed.try_append_bulk(slot, &filled(n, 5000)).expect("it is taken");
+        bed.settle();
+    }
+    // Each extent holds one frame of two pages; most of the second is padding.
+    bed.disk.disk().damage(SLAB.as_ref(), 2, &Damage::FlipBit(30_000));
+    let mut bed = bed.crash(CrashPolicy::LOSE_ALL);
+    assert_eq!(bed.report.findings, []);
+    assert!(bed.report.warnings.iter().any(|w| w.contains("padding")), "{:?}", bed.report);
+    let slot = bed.slot(0);
+    assert_eq!(bed.values(slot).len(), 5);
+    bed.append_durably(slot, &batch(&[b"on it goes"]));
+}
+
+#[test]
+fn rot_in_what_a_checkpoint_covers_is_found_when_it_is_read() {
+    let (bed, expected) = example(9);
+    let mut bed = bed.restart();
+    for block in 1..64 {
+        bed.disk.disk().damage(SLAB.as_ref(), block, &Damage::FlipBit(12_345));
+    }
+    let mut skips = 0;
+    for partition in 0..3 {
+        let slot = bed.slot(partition);
+        let (records, skipped) = bed.read_all(slot, 0, 50_000);
+        let lost: i64 = skipped.iter().map(|(from, to)| to - from).sum();
+        assert_eq!(records.len() as i64 + lost, expected.len() as i64, "partition {partition}: {skipped:?}");
+        for record in records {
+            assert_eq!(record.2, expected[record.0 as usize]);
+        }
+        skips += skipped.len();
+    }
+    assert!(skips > 0);
+}

@@ -1,0 +1,201 @@
+//! Space: slabs are added, extents used again, a full disk refuses appends and nothing else.
+
+mod support;
+
+use highwater_protocol::ids::Offset;
+use highwater_runtime::fs::Fs;
+use highwater_runtime::sim::{CrashPolicy, Fault};
+use highwater_storage::{AppendError, PartitionConfig, StoreEvent};
+use support::{Bed, batch, config, filled, tp};
+
+/// Bytes of the first two slabs, both copies of the state log, and a new one while it replaces an old one.
+fn two_slabs_and_the_state() -> u64 {
+    let limits = config().limits;
+    3 * limits.slab_bytes_first + 3 * limits.state_log_bytes
+}
+
+fn fill_up(bed: &mut Bed, slot: highwater_storage::Slot) -> usize {
+    for taken in 0..1000 {
+        match bed.try_append(slot, &filled(taken as u8, 10_000)) {
+            Ok(_) => bed.settle(),
+            Err(AppendError::StorageFull) => return taken,
+            Err(e) => panic!("{e}"),
+        }
+    }
+    panic!("the disk is never full");
+}
+
+#[test]
+fn a_full_disk_refuses_appends_and_serves_everything_else_until_space_comes_back() {
+    let mut bed = Bed::new(1);
+    bed.disk.disk().set_capacity(Some(two_slabs_and_the_state()));
+    let (slot, other) = (bed.slot(0), bed.slot(1));
+    bed.append_durably(other, &batch(&[b"other"]));
+    let taken = fill_up(&mut bed, slot);
+    assert!(taken > 30, "{taken} batches fitted");
+    assert!(bed.saw(|e| matches!(e, StoreEvent::StorageFull(why) if why.contains("/data/store-000"))));
+    assert_eq!(bed.try_append(slot, &filled(0, 10_000)), Err(AppendError::StorageFull), "and again");
+    assert_eq!(bed.values(slot).len(), taken, "reading goes on");
+    bed.append_durably(other, &batch(&[b"room in its extent"]));
+    assert_eq!(bed.values(other).len(), 2, "appends that need no space go on");
+
+    // Retention gives space back.
+    bed.events.clear();
+    let half = Offset(taken as i64 / 2);
+    bed.store.set_log_start(&mut bed.disk, slot, half).expect("it is in the log");
+    bed.settle();
+    assert!(bed.saw(|e| matches!(e, StoreEvent::SpaceAvailable)));
+    bed.append_durably(slot, &filled(1, 10_000));
+    assert_eq!(bed.values(slot).len(), taken - taken / 2 + 1);
+}
+
+#[test]
+fn a_full_disk_is_noticed_to_have_space_again_without_a_restart() {
+    let mut bed = Bed::new(2);
+    bed.disk.disk().set_capacity(Some(two_slabs_and_the_state()));
+    let slot = bed.slot(0);
+    let taken = fill_up(&mut bed, slot);
+    bed.store.enforce_retention(&mut bed.disk, 0);
+    bed.settle();
+    assert!(!bed.saw(|e| matches!(e, StoreEvent::SpaceAvailable)), "there is none yet");
+    bed.disk.disk().set_capacity(None);
+    bed.store.enforce_retention(&mut bed.disk, 0);
+    bed.settle();
+    assert!(bed.saw(|e| matches!(e, StoreEvent::SpaceAvailable)));
+    bed.append_durably(slot, &filled(1, 10_000));
+    assert_eq!(bed.values(slot).len(), taken + 1);
+}
+
+#[test]
+fn a_disk_that_is_full_from_the_start_keeps_what_it_took_and_writes_it_when_it_can() {
+    let mut bed = Bed::new(3);
+    bed.disk.disk().set_capacity(Some(3 * bed.config.limits.state_log_bytes));
+    let slot = bed.slot(0);
+    bed.append(slot, &batch(&[b"waits for the first slab"]));
+    bed.settle();
+    assert_eq!(bed.store.bounds(slot).durable_end, Offset(0));
+    let other = bed.slot(1);
+    assert_eq!(bed.try_append(other, &batch(&[b"x"])), Err(AppendError::StorageFull));
+    bed.disk.disk().set_capacity(None);
+    bed.store.enforce_retention(&mut bed.disk, 0);
+    bed.settle();
+    assert_eq!(bed.values(slot), [b"waits for the first slab".to_vec()]);
+    bed.append_durably(other, &batch(&[b"x"]));
+}
+
+#[test]
+fn a_store_on_a_full_disk_can_be_shut_down() {
+    let mut bed = Bed::new(4);
+    bed.disk.disk().set_capacity(Some(two_slabs_and_the_state()));
+    let slot = bed.slot(0);
+    let taken = fill_up(&mut bed, slot);
+    let mut bed = bed.restart();
+    assert_eq!(bed.report.findings, []);
+    let slot = bed.slot(0);
+    assert_eq!(bed.values(slot).len(), taken);
+}
+
+#[test]
+fn freed_extents_are_used_again_before_a_slab_is_added() {
+    let mut bed = Bed::new(5);
+    let slot = bed.slot(0);
+    for n in 0..500u64 {
+        let appended = bed.append_durably(slot, &filled(n as u8, 5000));
+        let keep_from = Offset((appended.next_offset.0 - 10).max(0));
+        bed.store.set_log_start(&mut bed.disk, slot, keep_from).expect("it is in the log");
+    }
+    bed.settle();
+    let stats = bed.store.stats();
+    assert!(stats.bytes_appended > 4 * stats.slab_bytes, "{stats:?}");
+    let values = bed.values(slot);
+    assert!((490..500u64).zip(&values).all(|(n, value)| value[0] == n as u8));
+}
+
+#[test]
+fn frames_of_an_earlier_life_never_come_back() {
+    // The same partition, the same sizes: what lies behind the end of the log is always an old frame at the right place.
+    let mut bed = Bed::new(6);
+    let mut next = 0;
+    for round in 0..60u64 {
+        let slot = bed.slot(0);
+        for _ in 0..4 {
+            bed.append_durably(slot, &filled(round as u8, 3000));
+            next += 1;
+        }
+        let end = bed.store.bounds(slot).durable_end;
+        bed.store.set_log_start(&mut bed.disk, slot, Offset(end.0 - 2)).expect("it is in the log");
+        bed.settle();
+        bed = bed.crash(CrashPolicy::LOSE_ALL);
+        assert_eq!(bed.report.findings, [], "round {round}");
+        let slot = bed.slot(0);
+        assert_eq!(bed.store.bounds(slot).durable_end, Offset(next), "round {round}");
+        assert!(bed.values(slot).iter().all(|value| value[0] == round as u8));
+    }
+    assert!(bed.store.stats().slab_bytes <= 3 * bed.config.limits.slab_bytes_first);
+}
+
+#[test]
+fn a_deleted_partition_gives_its_space_back_even_while_it_is_being_written() {
+    let mut bed = Bed::new(7);
+    for n in 0..200 {
+        let slot = bed.slot(n);
+        bed.append(slot, &filled(n as u8, 9000));
+        if n % 3 == 0 {
+            bed.settle();
+        }
+        bed.turn();
+        bed.store.delete_partition(&mut bed.disk, slot);
+        assert_eq!(bed.try_append(slot, &batch(&[b"x"])), Err(AppendError::Deleted));
+    }
+    bed.settle();
+    for n in 0..200 {
+        assert!(bed.saw(|e| matches!(e, StoreEvent::Deleted { tp: gone } if *gone == tp(n))));
+    }
+    let stats = bed.store.stats();
+    assert_eq!(stats.free_bytes, stats.slab_bytes, "all space is free");
+    assert_eq!((stats.unacked_bytes, stats.cache_bytes), (0, 0));
+    let bed = bed.crash(CrashPolicy::LOSE_ALL);
+    assert_eq!(bed.report.partitions, 0);
+}
+
+#[test]
+fn an_error_of_a_write_or_sync_ends_the_store_without_acknowledging_anything() {
+    let errors =
+        [Fault::write_error("/data/store-000/slab-000000"), Fault::sync_error("/data/store-000/slab-000000")];
+    for (fault, form) in errors
+        .into_iter()
+        .zip([highwater_storage::DurableForm::Dsync, highwater_storage::DurableForm::SyncPerRound])
+    {
+        let mut bed = Bed::with(8, highwater_storage::StoreConfig { durable_form: form, ..config() });
+        let slot = bed.slot(0);
+        bed.append_durably(slot, &batch(&[b"before"]));
+        bed.events.clear();
+        bed.disk.disk().inject(fault);
+        bed.append(slot, &batch(&[b"lost"]));
+        bed.settle();
+        assert!(
+            matches!(&bed.events[..], [StoreEvent::Fatal(why)] if why.contains("slab-000000")),
+            "{:?}",
+            bed.events
+        );
+        assert_eq!(bed.store.bounds(slot).durable_end, Offset(1));
+    }
+}
+
+#[test]
+fn ten_thousand_partitions_without_records_cost_no_files_and_no_time_to_open() {
+    let mut bed = Bed::new(9);
+    for n in 0..10_000 {
+        bed.store.ensure_partition(tp(n), PartitionConfig::default());
+    }
+    bed.store.enforce_retention(&mut bed.disk, 1 << 40);
+    bed.settle();
+    let mut bed = bed.restart();
+    let names: Vec<_> = bed.disk.list("/data/store-000".as_ref()).expect("the folder is there");
+    assert_eq!(names.iter().map(|entry| entry.name.as_str()).collect::<Vec<_>>(), ["state.a", "state.b"]);
+    assert_eq!((bed.report.partitions, bed.report.bytes_scanned), (0, 0));
+    for n in 0..10_000 {
+        bed.store.ensure_partition(tp(n), PartitionConfig::default());
+    }
+    assert_eq!(bed.store.partitions().count(), 10_000);
+}
