@@ -146,3 +146,24 @@ pub(crate) fn now_ms() -> Timestamp {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     Timestamp(i64::try_from(since.as_millis()).unwrap_or(i64::MAX))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use highwater_protocol::batch::{BatchBuilder, Compression, Header, NewRecord};
+
+    #[test]
+    fn a_record_is_charged_at_least_what_it_takes() {
+        let mut builder = BatchBuilder::new(Compression::None, 0);
+        builder.append(&NewRecord::new(Timestamp(i64::MAX), None, None)).unwrap();
+        for len in [0, 1, 63, 64, 8191, 8192, 1 << 20] {
+            let record = Record::new(vec![0; len]).key(vec![1; len / 2]).header(vec![2; len / 3], "x");
+            let headers = [Header { key: &record.headers[0].key, value: Some(b"x") }];
+            let (key, value) = (record.key_bytes(), record.value());
+            // The longest timestamp delta there is.
+            let new = NewRecord { timestamp: Timestamp(i64::MIN), key, value, headers: &headers };
+            let taken = builder.bytes_with(&new) - builder.bytes();
+            assert!(record.charge() >= taken, "{len}: {} < {taken}", record.charge());
+        }
+    }
+}

@@ -208,7 +208,9 @@ impl ProducerCore {
             let Payload::Building(builder) = &mut open.payload else {
                 panic!("an open batch is being built")
             };
-            if builder.bytes_with(record) <= self.batch_bytes {
+            // The charge is never less than what the record takes: far from the end there is nothing to reckon.
+            let fits = builder.bytes() + charge <= self.batch_bytes;
+            if fits || builder.bytes_with(record) <= self.batch_bytes {
                 match builder.append(record) {
                     Ok(()) => return Ok(open.took(partition, charge, false)),
                     Err(AppendError::Full) => {}

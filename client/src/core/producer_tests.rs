@@ -103,7 +103,7 @@ impl World {
         self.next_value += 1;
         let partition = self.rng.random_range(0..self.core.partitions());
         let record = Record::new(Bytes::copy_from_slice(&value.to_le_bytes())).partition(partition);
-        let appended = self.core.append(&record, Timestamp(0), 1, || self.now).unwrap();
+        let appended = self.core.append(&record, Timestamp(0), record.charge(), || self.now).unwrap();
         self.deliveries.push((appended.partition, value, appended.ticket, appended.index));
     }
 
@@ -276,7 +276,7 @@ fn records_without_a_key_change_the_partition_with_the_batch() {
     let mut partitions: Vec<u32> = (0..60)
         .map(|_| {
             let record = Record::new(vec![0u8; 20]);
-            core.append(&record, Timestamp(0), 1, Instant::now).unwrap().partition
+            core.append(&record, Timestamp(0), record.charge(), Instant::now).unwrap().partition
         })
         .collect();
     let of_each = |partition| partitions.iter().filter(|at| **at == partition).count();
@@ -296,12 +296,15 @@ fn keys_go_where_kafka_puts_them_and_partitions_that_are_named_win() {
     let mut core = ProducerCore::new(limits, Compression::None, 200, 1000, 0);
     core.set_partitions(10);
     let record = Record::new("v").key("u-42");
-    let to = core.append(&record, Timestamp(0), 1, Instant::now).unwrap().partition;
+    let to = core.append(&record, Timestamp(0), record.charge(), Instant::now).unwrap().partition;
     assert_eq!(to, partition_for_key(b"u-42", 10));
     let named = record.partition((to + 1) % 10);
-    assert_eq!(core.append(&named, Timestamp(0), 1, Instant::now).unwrap().partition, (to + 1) % 10);
+    assert_eq!(
+        core.append(&named, Timestamp(0), named.charge(), Instant::now).unwrap().partition,
+        (to + 1) % 10
+    );
     let nowhere = Record::new("v").partition(10);
-    let refused = core.append(&nowhere, Timestamp(0), 1, Instant::now).unwrap_err();
+    let refused = core.append(&nowhere, Timestamp(0), nowhere.charge(), Instant::now).unwrap_err();
     assert_eq!(refused, NotAppended::NoPartition { partition: 10, partitions: 10 });
 }
 
@@ -315,8 +318,10 @@ fn a_record_over_the_limit_is_refused_and_one_over_the_batch_size_travels_alone(
     };
     let mut core = ProducerCore::new(limits, Compression::None, 200, 1000, 0);
     core.set_partitions(1);
-    let mut append =
-        |bytes: usize| core.append(&Record::new(vec![0u8; bytes]), Timestamp(0), 1, Instant::now);
+    let mut append = |bytes: usize| {
+        let record = Record::new(vec![0u8; bytes]);
+        core.append(&record, Timestamp(0), record.charge(), Instant::now)
+    };
     assert!(matches!(append(1000), Err(NotAppended::TooLarge { max: 1000, .. })));
     let small = append(10).unwrap();
     let large = append(500).unwrap();
