@@ -50,7 +50,7 @@ async fn measure(
         producer.send(record).await?;
     }
     let taken = start.elapsed();
-    let unsent = producer.close(Duration::from_secs(60)).await?;
+    let unsent = producer.close(Duration::from_mins(1)).await?;
     assert!(unsent.is_empty());
     report(&format!("{topic} produced, taken after {taken:.2?}"), records, bytes, start, cpu);
 

@@ -13,7 +13,7 @@ use highwater_protocol::native::{
 
 use crate::client::Client;
 use crate::error::{AdminError, CallError};
-use crate::io::cluster::Repeat;
+use crate::io::calls::Repeat;
 
 /// What an administrative call comes to.
 pub type AdminResult<T> = Result<T, AdminError>;

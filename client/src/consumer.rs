@@ -17,7 +17,8 @@ use crate::batch::Batch;
 use crate::core::decode::{Damage, Decoded, Decoder};
 use crate::core::subscription::{ConsumerCore, Taken};
 use crate::error::{CallError, CommitError, FetchError, FetchErrorKind, Outcome};
-use crate::io::cluster::{Cluster, Repeat};
+use crate::io::calls::Repeat;
+use crate::io::cluster::Cluster;
 use crate::io::consumer::{ConsumerShared, watch_partitions};
 use crate::record::ConsumedRecord;
 

@@ -15,7 +15,8 @@ use crate::core::lane::LaneLimits;
 use crate::core::producer::{NotAppended, ProducerCore};
 use crate::core::ticket::Ticket;
 use crate::error::{Outcome, ProduceError, ProduceErrorKind, TrySendError};
-use crate::io::cluster::{Cluster, Repeat};
+use crate::io::calls::Repeat;
+use crate::io::cluster::Cluster;
 use crate::io::producer::{ProducerShared, Unsent, drive};
 use crate::record::{Record, now_ms};
 

@@ -402,6 +402,11 @@ impl Lane {
             self.retry_at = Some(now + self.backoff.fail(jitter));
             return Refused::Retry;
         }
+        if matches!(code, ErrorCode::UnknownTopic | ErrorCode::UnknownPartition) {
+            // The next ones may find a topic of that name again, which then is another one.
+            self.route = Route::Down;
+            self.misrouted = true;
+        }
         let batch = self.remove(at);
         self.broken = limits.idempotent;
         let outcome = if batch.maybe_written { Outcome::Unknown } else { Outcome::NotWritten };

@@ -7,7 +7,8 @@ use highwater_protocol::ids::{Offset, PartitionIndex, TopicId};
 use highwater_protocol::native::{CommitOffsetsRequest, CommittedOffset, StartAt, SubscribeRequest};
 use tokio::sync::{Notify, oneshot};
 
-use super::cluster::{Cluster, Repeat};
+use super::calls::Repeat;
+use super::cluster::Cluster;
 use super::conn::{Conn, Subscriber};
 use crate::core::backoff::Backoff;
 use crate::core::conn::Answer;

@@ -1,10 +1,13 @@
 //! tokio around the state machines of `core`.
 
+pub(crate) mod calls;
 pub(crate) mod cluster;
 pub(crate) mod conn;
 pub(crate) mod connect;
 pub(crate) mod consumer;
+mod metadata;
 pub(crate) mod producer;
+mod slot;
 
 #[cfg(test)]
 mod fake_broker;

@@ -1,0 +1,94 @@
+//! Requests that any broker can answer, made again while that may help.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use bytes::Bytes;
+use highwater_protocol::native::{Body, MessageKind, empty_message, message};
+
+use super::cluster::Cluster;
+use super::conn::decode;
+use crate::core::backoff::Backoff;
+use crate::error::{CallError, ConnectErrorKind, Outcome};
+
+/// Whether a call may be made again when nobody knows what came of it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Repeat {
+    /// Twice is as good as once.
+    Always,
+    /// Only if the request cannot have arrived.
+    Unsent,
+}
+
+impl Cluster {
+    /// Asks any broker and reads the answer.
+    pub(crate) async fn call<Q: Body, A: Body>(
+        self: &Arc<Self>,
+        request: &Q,
+        repeat: Repeat,
+    ) -> Result<A, CallError> {
+        let answer = self.call_raw(Q::KIND, |id| message(id, request), repeat).await?;
+        decode(&answer)
+    }
+
+    /// As [`Cluster::call`], for an answer without a body.
+    pub(crate) async fn call_empty<Q: Body>(
+        self: &Arc<Self>,
+        request: &Q,
+        repeat: Repeat,
+    ) -> Result<(), CallError> {
+        self.call_raw(Q::KIND, |id| message(id, request), repeat).await.map(drop)
+    }
+
+    /// As [`Cluster::call`], for a request without a body.
+    pub(crate) async fn ask<A: Body>(self: &Arc<Self>, kind: MessageKind) -> Result<A, CallError> {
+        let answer = self.call_raw(kind, |id| empty_message(kind, id), Repeat::Always).await?;
+        decode(&answer)
+    }
+
+    async fn call_raw(
+        self: &Arc<Self>,
+        kind: MessageKind,
+        message: impl Fn(u64) -> Bytes,
+        repeat: Repeat,
+    ) -> Result<Bytes, CallError> {
+        let timeout = self.config.request_timeout;
+        let deadline = tokio::time::Instant::now() + timeout;
+        let timed_out = |sent| CallError::TimedOut { sent, seconds: timeout.as_secs_f64() };
+        let mut pause = Backoff::new(self.config.backoff_min, self.config.backoff_max);
+        let mut last = None;
+        loop {
+            let conn = match tokio::time::timeout_at(deadline, self.any()).await {
+                Ok(Ok(conn)) => conn,
+                Ok(Err(error)) if error.kind() == ConnectErrorKind::Closed => return Err(CallError::Closed),
+                Ok(Err(error)) => return Err(CallError::Unreachable(error)),
+                Err(_) => {
+                    let unreachable = self.known().last_failure.clone().map(CallError::Unreachable);
+                    return Err(unreachable.or(last).unwrap_or_else(|| timed_out(false)));
+                }
+            };
+            let asked = Instant::now();
+            let error = match tokio::time::timeout_at(deadline, conn.call(kind, &message)).await {
+                Ok(Ok(answer)) => {
+                    self.metrics.call_latency.record(asked.elapsed());
+                    return Ok(answer);
+                }
+                Ok(Err(error)) => error,
+                Err(_) => return Err(timed_out(true)),
+            };
+            if self.is_closed() {
+                return Err(CallError::Closed);
+            }
+            let may_repeat = repeat == Repeat::Always || error.outcome() == Outcome::NotWritten;
+            if !error.is_transient() || !may_repeat {
+                return Err(error);
+            }
+            let wait = tokio::time::Instant::now() + pause.fail(rand::random());
+            if wait >= deadline {
+                return Err(error);
+            }
+            last = Some(error);
+            tokio::time::sleep_until(wait).await;
+        }
+    }
+}
