@@ -183,6 +183,11 @@ impl BatchBuilder {
         Some(out)
     }
 
+    /// Exchanges what the codec keeps from batch to batch, so that many builders can share one: a zstd context is about a megabyte.
+    pub fn swap_compressor(&mut self, other: &mut Compressor) {
+        core::mem::swap(&mut self.compressor, other);
+    }
+
     /// Gives back the memory of a batch that is not needed any more, for one to come.
     pub fn recycle(&mut self, mut buffer: BytesMut) {
         if self.count == 0 && buffer.capacity() > self.buffer.capacity() {

@@ -157,11 +157,17 @@ fn append_snappy(
     Ok(())
 }
 
-/// Compresses; keeps what is worth keeping from batch to batch.
+/// What the codecs keep from batch to batch; see [`BatchBuilder::swap_compressor`](super::BatchBuilder::swap_compressor).
 #[derive(Default)]
-pub(super) struct Compressor {
+pub struct Compressor {
     zstd: Option<zstd::bulk::Compressor<'static>>,
     snappy: Option<snap::raw::Encoder>,
+}
+
+impl fmt::Debug for Compressor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Compressor").finish_non_exhaustive()
+    }
 }
 
 impl Compressor {

@@ -39,7 +39,7 @@ mod varint;
 mod view;
 
 pub use builder::{AppendError, BatchBuilder, NewRecord};
-pub use compression::{Compression, UnknownCompression};
+pub use compression::{Compression, Compressor, UnknownCompression};
 pub use error::BatchError;
 pub use header::{
     BATCH_HEADER_BYTES, BATCH_MAGIC, BatchHeader, BatchProducer, RECORD_BYTES_MIN, TimestampType,
