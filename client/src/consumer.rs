@@ -69,7 +69,8 @@ impl ConsumerBuilder {
         self
     }
 
-    /// Bytes that may have arrived and wait to be taken, shared by the partitions. Default: 16 MiB.
+    /// Bytes that may have arrived and wait to be taken, shared by the partitions, each of which has
+    /// at least 64 KiB. Default: 16 MiB.
     pub fn buffer_bytes(mut self, bytes: usize) -> Self {
         self.buffer_bytes = bytes;
         self

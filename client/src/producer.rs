@@ -11,6 +11,8 @@ use highwater_protocol::ids::{Offset, Timestamp};
 use highwater_protocol::limits::{BATCH_BYTES_DEFAULT, BATCH_BYTES_MAX, DEDUP_BATCHES_MAX};
 use highwater_protocol::native::{Acks, DescribeTopicReply, DescribeTopicRequest};
 
+use tracing::Instrument;
+
 use crate::core::lane::LaneLimits;
 use crate::core::producer::{NotAppended, ProducerCore};
 use crate::core::ticket::Ticket;
@@ -139,7 +141,8 @@ impl ProducerBuilder {
             self.delivery_timeout,
             self.buffer_bytes,
         ));
-        shared.cluster.runtime.spawn(drive(shared.clone()));
+        let span = tracing::debug_span!("producer", topic = %shared.topic);
+        shared.cluster.runtime.spawn(drive(shared.clone()).instrument(span));
         Ok(Producer(Arc::new(Handle(shared))))
     }
 }

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::Path;
+use std::task::Poll;
 use std::time::Duration;
 
 use highwater_client::{
@@ -266,4 +267,99 @@ async fn producer_and_consumer_go_on_across_restarts_of_the_broker_without_loss_
     assert!(client.metrics().disconnects >= 2);
     broker.shutdown();
     broker.wait();
+}
+
+#[tokio::test]
+async fn a_topic_deleted_and_created_again_is_found_again_by_the_same_producer() {
+    let broker = TestBroker::start();
+    let client = client(&broker).await;
+    client.create_topic("orders").await.unwrap();
+    let producer = client.producer("orders").await.unwrap();
+    producer.send(Record::new("old")).await.unwrap().await.unwrap();
+    client.delete_topic("orders").await.unwrap();
+    client.create_topic("orders").await.unwrap();
+    // The first one finds out, at the latest.
+    let _ = producer.send(Record::new("lost with the old topic, or new")).await.unwrap().await;
+    producer.send(Record::new("new")).await.unwrap().await.unwrap();
+    let values = values(&client, "orders").await;
+    assert_eq!(values[&0].last().unwrap(), "new");
+    assert!(!values[&0].contains(&"old".to_owned()));
+}
+
+#[tokio::test]
+async fn a_consumer_of_all_partitions_reads_those_that_come_later() {
+    let broker = TestBroker::start();
+    let client = client(&broker).await;
+    client.create_topic("orders").await.unwrap();
+    let mut stream = client.consumer("orders").start(Start::Earliest).await.unwrap().into_stream();
+    client.alter_topic("orders").partitions(2).await.unwrap();
+    let producer = client.producer("orders").await.unwrap();
+    producer.send(Record::new("late").partition(1)).await.unwrap().await.unwrap();
+    let record = stream.next().await.unwrap().unwrap();
+    assert_eq!((record.partition, record.value()), (1, &b"late"[..]));
+}
+
+/// Polls a future once and drops it. True if it was not ready.
+async fn cancelled<F: Future>(future: F) -> bool {
+    let mut future = std::pin::pin!(future);
+    std::future::poll_fn(|cx| Poll::Ready(future.as_mut().poll(cx).is_pending())).await
+}
+
+#[tokio::test]
+async fn what_is_cancelled_goes_on_where_it_says_so() {
+    let broker = TestBroker::start();
+    let client = client(&broker).await;
+    client.create_topic("orders").await.unwrap();
+    let producer = client.producer("orders").linger(Duration::from_mins(1)).await.unwrap();
+    let other = producer.clone();
+    let flushed = producer.send(Record::new("flushed")).await.unwrap();
+    assert!(cancelled(producer.flush()).await);
+    assert_eq!(flushed.await.unwrap().offset(), Some(Offset(0)));
+    let closed = producer.send(Record::new("closed")).await.unwrap();
+    assert!(cancelled(producer.close(Duration::from_mins(1))).await);
+    assert_eq!(other.send(Record::new("x")).await.unwrap_err().kind(), ProduceErrorKind::Closed);
+    assert_eq!(closed.await.unwrap().offset(), Some(Offset(1)));
+    let mut consumer = client.consumer("orders").name("billing").start(Start::Earliest).await.unwrap();
+    let batch = consumer.next_batch().await.unwrap().unwrap();
+    assert!(cancelled(batch.commit()).await);
+    // Committed or not; the next one is.
+    batch.commit().await.unwrap();
+    assert_eq!(client.committed("billing", "orders").await.unwrap()[0].offset, batch.next_offset());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 3)]
+async fn many_tasks_on_many_threads_share_a_producer() {
+    let broker = TestBroker::start();
+    let client = client(&broker).await;
+    client.create_topic("orders").partitions(4).await.unwrap();
+    let producer = client.producer("orders").batch_bytes(1000).buffer_bytes(20_000).await.unwrap();
+    let tasks: Vec<_> = (0..8)
+        .map(|task| {
+            let producer = producer.clone();
+            tokio::spawn(async move {
+                let mut deliveries = Vec::new();
+                for n in 0..2000 {
+                    let record = Record::new(format!("{task} {n}")).key(format!("{task}"));
+                    deliveries.push(producer.send(record).await.unwrap());
+                }
+                let mut offsets = Vec::new();
+                for delivery in deliveries {
+                    offsets.push(delivery.await.unwrap().offset().unwrap());
+                }
+                assert!(offsets.is_sorted_by(|a, b| a < b));
+            })
+        })
+        .collect();
+    for task in tasks {
+        task.await.unwrap();
+    }
+    let values = values(&client, "orders").await;
+    assert_eq!(values.values().map(Vec::len).sum::<usize>(), 16_000);
+    for task in 0..8 {
+        let prefix = format!("{task} ");
+        let all = values.values().flatten();
+        let numbers: Vec<u32> =
+            all.filter_map(|value| value.strip_prefix(&prefix)).map(|n| n.parse().unwrap()).collect();
+        assert!(numbers.into_iter().eq(0..2000), "of task {task}");
+    }
 }

@@ -10,6 +10,7 @@ use highwater_protocol::native::{HelloReply, NodeInfo, TopicInfo};
 use tokio::net::TcpStream;
 use tokio::runtime::Handle;
 use tokio::sync::watch;
+use tracing::Instrument;
 
 use super::conn::{Conn, Driver, Patience};
 use super::connect::{Greeted, Introduction, connect_first};
@@ -230,7 +231,8 @@ impl Cluster {
         drop(replaced);
         let cluster = Arc::downgrade(self);
         let handle = conn.clone();
-        self.runtime.spawn(async move {
+        let span = tracing::debug_span!("connection", node = hello.node.0, shard = hello.shard.0, %address);
+        let task = async move {
             let reason = (&mut driver).await;
             handle.close(&reason);
             drop(driver);
@@ -242,7 +244,8 @@ impl Cluster {
                 address: handle.address.to_string(),
                 reason,
             });
-        });
+        };
+        self.runtime.spawn(task.instrument(span));
         conn
     }
 

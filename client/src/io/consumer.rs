@@ -6,6 +6,7 @@ use highwater_protocol::error::ErrorCode;
 use highwater_protocol::ids::{Offset, PartitionIndex, TopicId};
 use highwater_protocol::native::{CommitOffsetsRequest, CommittedOffset, StartAt, SubscribeRequest};
 use tokio::sync::{Notify, oneshot};
+use tracing::Instrument;
 
 use super::calls::Repeat;
 use super::cluster::Cluster;
@@ -82,7 +83,9 @@ impl ConsumerShared {
         for (place, partition) in partitions.into_iter().enumerate().skip(links.len()) {
             let link = Arc::new(Link::default());
             links.push(link.clone());
-            self.cluster.runtime.spawn(keep_subscribed(self.clone(), link, place, partition));
+            let span = tracing::debug_span!("consumer", topic = %self.topic, partition);
+            let task = keep_subscribed(self.clone(), link, place, partition);
+            self.cluster.runtime.spawn(task.instrument(span));
         }
     }
 

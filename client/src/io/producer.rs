@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use bytes::Bytes;
-use highwater_protocol::batch::{BatchProducer, BatchView, stamp_producer};
+use highwater_protocol::batch::{BatchProducer, BatchView, Compressor, stamp_producer};
 use highwater_protocol::error::ErrorCode;
 use highwater_protocol::ids::{Offset, Timestamp, TopicPartition};
 use highwater_protocol::native::{Acks, Body, InitProducerReply, MessageKind, ProduceReply};
@@ -32,8 +32,8 @@ pub(crate) struct ProducerShared {
     /// Bytes of the buffer.
     pub(crate) buffer_bytes: usize,
     state: Mutex<State>,
-    /// Held while a batch's records are with whoever encodes them, so that closing finds all of them in place.
-    encoding: Mutex<()>,
+    /// Shared by all batches. Held while a batch's records are with whoever encodes them, so that closing finds all of them in place.
+    encoding: Mutex<Compressor>,
     /// There is something to do.
     work: Notify,
     /// Something was settled.
@@ -285,7 +285,7 @@ pub(crate) async fn drive(shared: Arc<ProducerShared>) {
 /// Does everything the core wants done now.
 fn work_off(shared: &Arc<ProducerShared>) {
     loop {
-        let encoding = shared.encoding.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut encoding = shared.encoding.lock().unwrap_or_else(PoisonError::into_inner);
         let mut state = shared.lock();
         let action = state.core.poll_send(Instant::now());
         let settled = state.core.take_settled();
@@ -293,7 +293,7 @@ fn work_off(shared: &Arc<ProducerShared>) {
             Some(Action::Send { lane, send }) => {
                 let route = state.routes.get(lane as usize).cloned().flatten();
                 drop(state);
-                let (batch, bytes) = encode(shared, lane, send);
+                let (batch, bytes) = encode(shared, lane, send, &mut encoding);
                 drop(encoding);
                 transmit(shared, lane, batch, bytes, route);
             }
@@ -316,10 +316,12 @@ fn work_off(shared: &Arc<ProducerShared>) {
 }
 
 /// Makes bytes of a batch, compressed and stamped. Outside the core's lock: this is where the time goes.
-fn encode(shared: &ProducerShared, lane: u32, send: Send) -> (u64, Bytes) {
+fn encode(shared: &ProducerShared, lane: u32, send: Send, compressor: &mut Compressor) -> (u64, Bytes) {
     match send {
         Send::Fresh { batch, mut buffer, stamp } => {
+            buffer.swap_compressor(compressor);
             let bytes = buffer.finish(stamp).expect("a batch has records").freeze();
+            buffer.swap_compressor(compressor);
             let mut state = shared.lock();
             state.core.handle_encoded(lane, batch, &bytes);
             state.core.reuse(buffer);
