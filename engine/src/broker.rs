@@ -312,6 +312,19 @@ fn listen(addresses: &[SocketAddr]) -> Result<Vec<TcpListener>, StartError> {
 const LOCK_WAIT_MAX: Duration = Duration::from_secs(2);
 const LOCK_WAIT_STEP: Duration = Duration::from_millis(2);
 
+/// Locks a lock file, waiting for what the kernel still has to end for the process that had it.
+pub(crate) fn lock_patiently(file: &File) -> Result<(), TryLockError> {
+    let began = std::time::Instant::now();
+    loop {
+        match file.try_lock() {
+            Err(TryLockError::WouldBlock) if began.elapsed() < LOCK_WAIT_MAX => {
+                std::thread::sleep(LOCK_WAIT_STEP);
+            }
+            outcome => return outcome,
+        }
+    }
+}
+
 /// Locks the data directory against other brokers, for as long as the file is open.
 fn lock(data_dir: &Path) -> Result<File, StartError> {
     let path = data_dir.join(LOCK);
@@ -329,16 +342,7 @@ fn lock(data_dir: &Path) -> Result<File, StartError> {
         .write(true)
         .open(&path)
         .map_err(|e| failed(&e))?;
-    let began = std::time::Instant::now();
-    let locked = loop {
-        match file.try_lock() {
-            Err(TryLockError::WouldBlock) if began.elapsed() < LOCK_WAIT_MAX => {
-                std::thread::sleep(LOCK_WAIT_STEP);
-            }
-            outcome => break outcome,
-        }
-    };
-    match locked {
+    match lock_patiently(&file) {
         Ok(()) => {}
         Err(TryLockError::WouldBlock) => {
             let holder = std::fs::read_to_string(&path).unwrap_or_default();

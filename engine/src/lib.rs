@@ -10,6 +10,7 @@ pub mod data_dir;
 pub mod limits;
 pub mod message;
 pub mod metadata;
+pub mod offline;
 pub mod positions;
 mod positions_log;
 pub mod shard;

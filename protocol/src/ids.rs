@@ -114,6 +114,14 @@ macro_rules! uuid_id {
                 fmt::Display::fmt(&uuid::Uuid::from_bytes(self.0).hyphenated(), f)
             }
         }
+
+        impl core::str::FromStr for $name {
+            type Err = uuid::Error;
+
+            fn from_str(text: &str) -> Result<Self, uuid::Error> {
+                Ok(Self(uuid::Uuid::parse_str(text)?.into_bytes()))
+            }
+        }
     };
 }
 

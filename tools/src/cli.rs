@@ -273,6 +273,9 @@ pub(crate) struct ConsumeArgs {
 pub(crate) enum LogCommand {
     /// List the partitions and how much each holds
     Ls {
+        /// List the extents instead: where in which file lies what
+        #[arg(long)]
+        extents: bool,
         /// One JSON object a line
         #[arg(long)]
         json: bool,

@@ -9,12 +9,15 @@ use std::io::IsTerminal as _;
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
-use highwater_client::{Batch, Client, Consumer, Offset, RecordRef, StartAt, Timestamp};
+use highwater_client::{
+    Batch, Client, Consumer, FetchError, FetchErrorKind, Offset, PartitionStatus, RecordRef, StartAt,
+    Timestamp,
+};
 
 use crate::cli::ConsumeArgs;
-use crate::failure::Failure;
+use crate::failure::{self, Failure};
 use crate::format::Format;
-use crate::output::RawStdout;
+use crate::output::{self, RawStdout};
 use crate::progress::Progress;
 use crate::record::{RecordView, write_json};
 use crate::session::with_client;
@@ -36,6 +39,7 @@ async fn consume(client: Client, args: &ConsumeArgs) -> Result<(), Failure> {
     let mut printer = Printer::new(args)?;
     let mut positions = Positions::new(&client, args);
     let mut left = args.limit.unwrap_or(u64::MAX);
+    let mut failed_partitions = 0;
     while left > 0 {
         let batch = match poll_fn(|cx| Poll::Ready(consumer.poll_next_batch(cx))).await {
             Poll::Ready(batch) => batch,
@@ -43,10 +47,24 @@ async fn consume(client: Client, args: &ConsumeArgs) -> Result<(), Failure> {
                 // A pause: everything out before waiting.
                 printer.write()?;
                 positions.commit().await?;
+                if failed_partitions > 0 && unfinished(&consumer) <= failed_partitions {
+                    break;
+                }
                 consumer.next_batch().await
             }
         };
-        let Some(batch) = batch.map_err(Failure::general)? else { break };
+        let batch = match batch {
+            Ok(Some(batch)) => batch,
+            Ok(None) => break,
+            Err(e) if concerns_one_partition(&e) => {
+                // The others are not to blame: what can be read is printed, and the exit code tells that something is missing.
+                printer.write()?;
+                output::complain(&e);
+                failed_partitions += 1;
+                continue;
+            }
+            Err(e) => return Err(Failure::general(e)),
+        };
         let printed = printer.print(&batch, left)?;
         left -= printed.records;
         positions.note(&batch, printed.next_offset);
@@ -58,7 +76,18 @@ async fn consume(client: Client, args: &ConsumeArgs) -> Result<(), Failure> {
     printer.write()?;
     positions.commit().await?;
     printer.progress.clear();
-    Ok(())
+    if failed_partitions == 0 { Ok(()) } else { Err(Failure::Quiet(failure::GENERAL)) }
+}
+
+/// Whether the other partitions go on after this error.
+fn concerns_one_partition(error: &FetchError) -> bool {
+    matches!(error.kind(), FetchErrorKind::Faulty | FetchErrorKind::Corrupt | FetchErrorKind::OutOfRange)
+}
+
+/// Partitions that have not come to the end that was asked for, those that failed among them.
+fn unfinished(consumer: &Consumer) -> usize {
+    let is_finished = |status: &PartitionStatus| status.end.is_some() && status.position >= status.end;
+    consumer.status().iter().filter(|status| !is_finished(status)).count()
 }
 
 async fn open(client: &Client, args: &ConsumeArgs) -> Result<Consumer, Failure> {
@@ -171,7 +200,7 @@ impl<'a> Printer<'a> {
                 self.write()?;
             }
         }
-        self.progress.advance(printed.records, 0);
+        self.progress.advance(printed.records);
         Ok(printed)
     }
 

@@ -7,6 +7,7 @@ mod escape;
 mod failure;
 mod format;
 mod lines;
+mod log;
 mod output;
 mod produce;
 mod progress;
@@ -18,7 +19,7 @@ mod start_at;
 mod topic;
 mod units;
 
-use std::io::{IsTerminal as _, Write as _};
+use std::io::IsTerminal as _;
 use std::process::ExitCode;
 
 use clap::{ArgMatches, CommandFactory as _, FromArgMatches as _};
@@ -34,8 +35,7 @@ fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(Failure::Quiet(code)) => ExitCode::from(code),
         Err(Failure::Said { code, message }) => {
-            // If stderr is gone too, the exit code still says it.
-            let _ = writeln!(std::io::stderr(), "highwater: {message}");
+            output::complain(&message);
             ExitCode::from(code)
         }
     }
@@ -60,7 +60,7 @@ fn run(cli: Cli, matches: &ArgMatches) -> Result<(), Failure> {
         Command::Topic(command) => topic::run(command),
         Command::Produce(args) => produce::run(&args),
         Command::Consume(args) => consume::run(&args),
-        Command::Log(_) => Ok(()),
+        Command::Log(command) => log::run(command),
         Command::Completions { shell } => {
             let mut script = Vec::new();
             clap_complete::generate(shell, &mut Cli::command(), "highwater", &mut script);

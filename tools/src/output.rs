@@ -19,6 +19,12 @@ pub(crate) fn print_bytes(bytes: &[u8]) -> Result<(), Failure> {
     out.write_all(bytes).and_then(|()| out.flush()).map_err(|e| Failure::stdout(&e))
 }
 
+/// Says on stderr what went wrong.
+pub(crate) fn complain(what: &impl std::fmt::Display) {
+    // If stderr is gone too, the exit code still says it.
+    let _ = writeln!(std::io::stderr(), "highwater: {what}");
+}
+
 /// Prints one line of JSON.
 pub(crate) fn print_json(value: &impl Serialize) -> Result<(), Failure> {
     let mut line = serde_json::to_vec(value).expect("what is printed has a JSON form");

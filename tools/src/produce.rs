@@ -113,7 +113,8 @@ impl Sending {
                 self.in_flight.push_back(delivery);
             }
             self.note_acknowledged()?;
-            self.progress.advance(bytes, self.acknowledged);
+            self.progress.advance(bytes);
+            self.progress.acknowledged(self.acknowledged);
         }
         Ok(())
     }

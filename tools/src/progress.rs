@@ -41,11 +41,15 @@ impl Progress {
         Self(bar)
     }
 
-    /// More is done.
-    pub(crate) fn advance(&self, by: u64, records: u64) {
+    /// So much more is done.
+    pub(crate) fn advance(&self, by: u64) {
+        self.0.inc(by);
+    }
+
+    /// So many records are acknowledged.
+    pub(crate) fn acknowledged(&self, records: u64) {
         if !self.0.is_hidden() {
             self.0.set_message(format!("{} records acknowledged", grouped(records)));
-            self.0.inc(by);
         }
     }
 

@@ -19,7 +19,7 @@ use highwater_runtime::fs::Fs;
 use crate::layout::{Place, SlabId, parse_store_dir_name};
 
 pub use dump::{Dumped, dump};
-pub use state::{StateLogListing, state_log};
+pub use state::{Content as StateLogContent, StateLogListing, state_log, state_log_content};
 pub use verify::{Finding, FindingKind, Holds, PageHolds, Verification, verify};
 
 use files::Files;

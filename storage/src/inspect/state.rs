@@ -36,15 +36,23 @@ pub struct StateLogListing {
 }
 
 /// What a state log holds.
-#[derive(Default)]
-pub(super) struct Content {
-    pub(super) snapshot: Option<Bytes>,
-    pub(super) records: Vec<Bytes>,
+#[derive(Clone, Default, Debug)]
+pub struct Content {
+    /// Everything up to the last rewrite of the log.
+    pub snapshot: Option<Bytes>,
+    /// What came after it.
+    pub records: Vec<Bytes>,
 }
 
 /// Reads the state log with files `<stem>.a` and `<stem>.b`.
 pub fn state_log(fs: &mut dyn highwater_runtime::fs::Fs, stem: &Path) -> StateLogListing {
     read(&mut Files::new(fs), stem).0
+}
+
+/// What the state log with files `<stem>.a` and `<stem>.b` holds; or why there is nothing to be had from it.
+pub fn state_log_content(fs: &mut dyn highwater_runtime::fs::Fs, stem: &Path) -> Result<Content, String> {
+    let (listing, content) = read(&mut Files::new(fs), stem);
+    content.ok_or_else(|| format!("{}: {}", stem.display(), listing.lost.unwrap_or_default()))
 }
 
 pub(super) fn read(files: &mut Files<'_>, stem: &Path) -> (StateLogListing, Option<Content>) {

@@ -5,6 +5,7 @@ mod checker;
 mod support;
 
 mod commands;
+mod data;
 mod docs;
 mod files;
 mod hostile;

@@ -1,0 +1,78 @@
+//! `log`: what rests in the data directory of a stopped broker. Reads only.
+
+mod dump;
+mod list;
+mod verify;
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use highwater_engine::offline::{self, Hold};
+use highwater_protocol::ids::{PartitionIndex, TopicId, TopicPartition};
+use highwater_runtime::OsFs;
+use highwater_storage::inspect;
+
+use crate::cli::{DataArgs, LogCommand};
+use crate::failure::Failure;
+
+/// Does what the command line says.
+pub(crate) fn run(command: LogCommand) -> Result<(), Failure> {
+    match command {
+        LogCommand::Ls { extents, json, data } => {
+            let data = Data::open(&data)?;
+            let listing = inspect::list(&mut OsFs::new(), data.dir).map_err(Failure::general)?;
+            if extents {
+                list::extents(&data, &listing, json)
+            } else {
+                list::partitions(&data, &listing, json)
+            }
+        }
+        LogCommand::Dump { topic, partition, from, limit, json, data } => {
+            let data = Data::open(&data)?;
+            let tp = TopicPartition { topic: data.topic(&topic)?, partition: PartitionIndex(partition) };
+            dump::run(&data, tp, from, limit.unwrap_or(u64::MAX), json)
+        }
+        LogCommand::Verify { json, data } => verify::run(&Data::open(&data)?, json),
+    }
+}
+
+/// A data directory that no broker uses while this value is there.
+struct Data<'a> {
+    dir: &'a Path,
+    names: BTreeMap<TopicId, String>,
+    _hold: Hold,
+}
+
+impl<'a> Data<'a> {
+    fn open(args: &'a DataArgs) -> Result<Self, Failure> {
+        let dir = args.data_dir.as_path();
+        let hold =
+            offline::hold(dir).map_err(|e| Failure::Said { code: e.exit_code(), message: e.to_string() })?;
+        let names = offline::topic_names(&mut OsFs::new(), dir).unwrap_or_else(|e| {
+            // There are still ids.
+            tracing::warn!("the names of topics cannot be told: {e}");
+            BTreeMap::new()
+        });
+        Ok(Self { dir, names, _hold: hold })
+    }
+
+    /// A topic's name, or its id if it has none any more.
+    fn name(&self, topic: TopicId) -> String {
+        self.names.get(&topic).cloned().unwrap_or_else(|| topic.to_string())
+    }
+
+    fn topic(&self, text: &str) -> Result<TopicId, Failure> {
+        let named = self.names.iter().find(|(_, name)| *name == text).map(|(id, _)| *id);
+        named.or_else(|| text.parse().ok()).ok_or_else(|| {
+            Failure::general(format_args!(
+                "{}: no topic is called {text}, and it is no topic's id",
+                self.dir.display()
+            ))
+        })
+    }
+
+    /// A path from the data directory on.
+    fn shown(&self, path: &Path) -> String {
+        path.strip_prefix(self.dir).unwrap_or(path).display().to_string()
+    }
+}

@@ -1,0 +1,147 @@
+//! `log ls`.
+
+use highwater_storage::inspect::{ExtentState, Listing, MapSource};
+use serde::Serialize;
+
+use super::Data;
+use crate::failure::Failure;
+use crate::output;
+use crate::units::ByteSize;
+
+#[derive(Serialize)]
+struct PartitionLine {
+    topic: String,
+    id: String,
+    partition: u32,
+    store: u16,
+    log_start: i64,
+    end: i64,
+    bytes: u64,
+    extents: usize,
+}
+
+/// One line for each partition.
+pub(super) fn partitions(data: &Data<'_>, listing: &Listing, json: bool) -> Result<(), Failure> {
+    let mut found = Vec::new();
+    for store in &listing.stores {
+        found.extend(store.partitions.iter().map(|partition| PartitionLine {
+            topic: data.name(partition.tp.topic),
+            id: partition.tp.topic.to_string(),
+            partition: partition.tp.partition.get(),
+            store: store.store.get(),
+            log_start: partition.log_start.get(),
+            end: partition.end.get(),
+            bytes: partition.bytes,
+            extents: partition.extents.len(),
+        }));
+    }
+    found.sort_by(|a, b| (&a.topic, a.partition).cmp(&(&b.topic, b.partition)));
+    if json {
+        return found.iter().try_for_each(output::print_json);
+    }
+    let mut rows =
+        vec![["TOPIC", "PARTITION", "STORE", "START", "END", "BYTES", "EXTENTS"].map(str::to_owned).to_vec()];
+    rows.extend(found.into_iter().map(|p| {
+        vec![
+            p.topic,
+            p.partition.to_string(),
+            p.store.to_string(),
+            p.log_start.to_string(),
+            p.end.to_string(),
+            p.bytes.to_string(),
+            p.extents.to_string(),
+        ]
+    }));
+    output::print(&output::table(&rows))?;
+    remarks(data, listing)
+}
+
+/// What a person should know beside the list.
+fn remarks(data: &Data<'_>, listing: &Listing) -> Result<(), Failure> {
+    for store in &listing.stores {
+        if let MapSource::Headers(why) = &store.map {
+            output::print(&format!(
+                "{}: its map cannot be read ({why}); extents were found by their headers\n",
+                data.shown(&store.dir)
+            ))?;
+        }
+        for path in &store.strangers {
+            output::print(&format!("{}: nothing knows this file\n", data.shown(path)))?;
+        }
+    }
+    for path in &listing.strangers {
+        output::print(&format!("{}: nothing knows this file\n", data.shown(path)))?;
+    }
+    Ok(())
+}
+
+#[derive(Serialize)]
+struct ExtentLine {
+    file: String,
+    at: u64,
+    bytes: u64,
+    state: &'static str,
+    #[serde(flatten)]
+    holds: Option<Holds>,
+}
+
+#[derive(Serialize)]
+struct Holds {
+    topic: String,
+    partition: u32,
+    incarnation: u64,
+    base_offset: i64,
+    end_offset: i64,
+    used_bytes: u64,
+}
+
+/// One line for each extent.
+pub(super) fn extents(data: &Data<'_>, listing: &Listing, json: bool) -> Result<(), Failure> {
+    let slabs = listing.stores.iter().flat_map(|store| &store.slabs);
+    let found = slabs.flat_map(|slab| {
+        slab.extents.iter().map(|extent| ExtentLine {
+            file: data.shown(&slab.path),
+            at: extent.place.at,
+            bytes: extent.bytes,
+            state: match extent.state {
+                ExtentState::Sealed => "sealed",
+                ExtentState::Active => "active",
+                ExtentState::Free => "free",
+                ExtentState::Unknown => "unknown",
+            },
+            holds: extent.holds.map(|holds| Holds {
+                topic: data.name(holds.tp.topic),
+                partition: holds.tp.partition.get(),
+                incarnation: holds.incarnation.get(),
+                base_offset: holds.base_offset.get(),
+                end_offset: holds.end_offset.get(),
+                used_bytes: holds.used_bytes,
+            }),
+        })
+    });
+    if json {
+        return found.into_iter().try_for_each(|extent| output::print_json(&extent));
+    }
+    let heading = ["FILE", "AT", "SIZE", "STATE", "TOPIC", "PARTITION", "LIFE", "OFFSETS", "USED"];
+    let mut rows = vec![heading.map(str::to_owned).to_vec()];
+    rows.extend(found.map(|extent| {
+        let mut row = vec![
+            extent.file,
+            extent.at.to_string(),
+            ByteSize(extent.bytes).to_string(),
+            extent.state.to_owned(),
+        ];
+        if let Some(holds) = extent.holds {
+            row.extend([
+                holds.topic,
+                holds.partition.to_string(),
+                holds.incarnation.to_string(),
+                format!("{}..{}", holds.base_offset, holds.end_offset),
+                holds.used_bytes.to_string(),
+            ]);
+        }
+        row
+    }));
+    output::print(&output::table(&rows))?;
+    remarks(data, listing)
+}

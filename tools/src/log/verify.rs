@@ -1,0 +1,97 @@
+//! `log verify`.
+
+use std::fmt::Write as _;
+
+use highwater_runtime::OsFs;
+use highwater_storage::inspect::{self, Finding, Verification};
+use serde::Serialize;
+
+use super::Data;
+use crate::failure::{self, Failure};
+use crate::output;
+use crate::progress::Progress;
+use crate::units::grouped;
+
+#[derive(Serialize)]
+struct FindingLine {
+    file: String,
+    at: u64,
+    bytes: u64,
+    topic: Option<String>,
+    partition: Option<u32>,
+    what: String,
+    blocks: Vec<Block>,
+}
+
+#[derive(Serialize)]
+struct Block {
+    at: u64,
+    holds: String,
+}
+
+/// Reads and checks everything. Ends with 1 if something is damaged.
+pub(super) fn run(data: &Data<'_>, json: bool) -> Result<(), Failure> {
+    let progress = Progress::of_bytes(None);
+    let mut told = 0;
+    let verification = inspect::verify(&mut OsFs::new(), data.dir, &mut |bytes| {
+        progress.advance(bytes - told);
+        told = bytes;
+    })
+    .map_err(Failure::general)?;
+    progress.clear();
+    for finding in &verification.findings {
+        let line = finding_line(data, finding);
+        if json { output::print_json(&line)? } else { output::print(&text(&line))? }
+    }
+    if !json {
+        output::print(&summary(&verification))?;
+    }
+    if verification.findings.is_empty() { Ok(()) } else { Err(Failure::Quiet(failure::GENERAL)) }
+}
+
+fn summary(verification: &Verification) -> String {
+    let mut out = String::new();
+    for note in &verification.notes {
+        out += note;
+        out += " (a crash explains this; the next start puts it right)\n";
+    }
+    let found = match verification.findings.len() {
+        0 => "no damage".to_owned(),
+        n => format!("{} places damaged", grouped(n as u64)),
+    };
+    out + &format!(
+        "{} partitions, {} frames, {} bytes read: {found}\n",
+        grouped(verification.partitions as u64),
+        grouped(verification.frames),
+        grouped(verification.bytes)
+    )
+}
+
+fn finding_line(data: &Data<'_>, finding: &Finding) -> FindingLine {
+    FindingLine {
+        file: data.shown(&finding.path),
+        at: finding.at,
+        bytes: finding.bytes,
+        topic: finding.tp.map(|tp| data.name(tp.topic)),
+        partition: finding.tp.map(|tp| tp.partition.get()),
+        what: finding.kind.to_string(),
+        blocks: finding
+            .pages
+            .iter()
+            .map(|page| Block { at: page.at, holds: format!("{:?}", page.holds) })
+            .collect(),
+    }
+}
+
+fn text(line: &FindingLine) -> String {
+    let whose = match (&line.topic, line.partition) {
+        (Some(topic), Some(partition)) => format!(" {topic}/{partition}"),
+        _ => String::new(),
+    };
+    let mut out = format!("{}:{} ({} bytes){whose}: {}\n", line.file, line.at, line.bytes, line.what);
+    for block in &line.blocks {
+        // Writing to a string cannot fail.
+        let _ = writeln!(out, "  block at {}: {}", block.at, block.holds);
+    }
+    out
+}

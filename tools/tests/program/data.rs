@@ -1,0 +1,231 @@
+//! What rests on disk: looked into, damaged, of another cluster, of a newer version, and with no room left.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use crate::support::{Broker, Place, fails_with, output, program, start_command, start_fails_with};
+
+fn log(place: &Place, arguments: &[&str]) -> Command {
+    let mut command = program(&[&["log"], arguments].concat());
+    command.arg("--data-dir").arg(place.data());
+    command
+}
+
+fn printed(command: Command) -> String {
+    let done = output(command, b"");
+    assert!(done.status.success(), "{}{}", text(&done.stdout), text(&done.stderr));
+    text(&done.stdout)
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+fn json_lines(text: &str) -> Vec<serde_json::Value> {
+    text.lines().map(|line| serde_json::from_str(line).unwrap_or_else(|e| panic!("{line}: {e}"))).collect()
+}
+
+/// A stopped broker's data: topic `t`, two partitions with 1,000 records each, `p-n` being the value of record n of partition p.
+fn stopped() -> Place {
+    let place = Place::new();
+    let broker = place.start();
+    broker.run(&["topic", "create", "t", "--partitions", "2"], b"");
+    for partition in ["0", "1"] {
+        let lines: Vec<String> = (0..1000).map(|n| format!("{partition}-{n}\n")).collect();
+        for part in lines.chunks(250) {
+            broker.run(&["produce", "t", "--partition", partition], part.concat().as_bytes());
+        }
+    }
+    broker.stop();
+    place
+}
+
+#[test]
+fn a_stopped_brokers_logs_can_be_listed_dumped_and_verified() {
+    let place = stopped();
+    let listed = json_lines(&printed(log(&place, &["ls", "--json"])));
+    let partitions: Vec<_> =
+        listed.iter().map(|line| (line["partition"].as_u64(), line["end"].as_i64())).collect();
+    assert_eq!(partitions, [(Some(0), Some(1000)), (Some(1), Some(1000))]);
+    assert!(listed.iter().all(|line| line["topic"] == "t"));
+    assert!(printed(log(&place, &["ls"])).contains("t      0"));
+    assert!(printed(log(&place, &["ls", "--extents"])).contains("0..1000"));
+
+    let dumped = json_lines(&printed(log(&place, &["dump", "t", "--partition", "1", "--json"])));
+    let batches: Vec<_> = dumped.iter().filter(|line| line["kind"] == "batch").collect();
+    let records: u64 = batches.iter().filter_map(|line| line["batch"]["records"].as_u64()).sum();
+    assert_eq!(records, 1000);
+    let first = printed(log(&place, &["dump", "t", "--partition", "1", "--from", "600", "--limit", "1"]));
+    assert_eq!(first.lines().count(), 1);
+    let id = listed[0]["id"].as_str().expect("an id").to_owned();
+    assert_eq!(json_lines(&printed(log(&place, &["dump", &id, "--partition", "1", "--json"]))), dumped);
+    fails_with(1, log(&place, &["dump", "nothing"]));
+
+    assert!(printed(log(&place, &["verify"])).contains("no damage"));
+    assert_eq!(printed(log(&place, &["verify", "--json"])), "");
+}
+
+#[test]
+fn a_running_brokers_logs_are_left_alone() {
+    let place = Place::new();
+    let broker = place.start();
+    let said = fails_with(73, log(&place, &["verify"]));
+    assert!(said.contains("runs on"), "{said}");
+    broker.stop();
+}
+
+#[test]
+fn a_folder_without_a_brokers_data_says_so() {
+    let place = Place::new();
+    fails_with(1, log(&place, &["ls"]));
+    fs::create_dir(place.data()).expect("a writable temporary directory");
+    let said = fails_with(1, log(&place, &["ls"]));
+    assert!(said.contains("data directory"), "{said}");
+}
+
+/// Flips a bit of the first file that holds `needle`, in the needle.
+fn flip(place: &Place, needle: &str) -> PathBuf {
+    for path in slabs(&place.data()) {
+        let mut bytes = fs::read(&path).expect("a slab");
+        let found = bytes.windows(needle.len()).position(|window| window == needle.as_bytes());
+        if let Some(at) = found {
+            bytes[at] ^= 1;
+            fs::write(&path, bytes).expect("a slab");
+            return path;
+        }
+    }
+    panic!("{needle} is nowhere");
+}
+
+fn slabs(data: &Path) -> Vec<PathBuf> {
+    let list = |dir: &Path| fs::read_dir(dir).expect("a folder").map(|entry| entry.expect("an entry").path());
+    let stores: Vec<PathBuf> = list(data).filter(|path| path.is_dir()).collect();
+    let files = stores.iter().flat_map(|store| list(store));
+    files
+        .filter(|path| path.file_name().is_some_and(|name| name.to_string_lossy().starts_with("slab-")))
+        .collect()
+}
+
+#[test]
+fn a_flipped_bit_is_found_named_and_costs_nothing_but_the_records_it_hit() {
+    let place = stopped();
+    let slab = flip(&place, "0-300");
+    let verified = output(log(&place, &["verify"]), b"");
+    assert_eq!(verified.status.code(), Some(1));
+    let said = text(&verified.stdout);
+    assert!(
+        said.contains("t/0") && said.contains(&*slab.file_name().unwrap_or_default().to_string_lossy()),
+        "{said}"
+    );
+    let findings = json_lines(&text(&output(log(&place, &["verify", "--json"]), b"").stdout));
+    assert_eq!(findings.len(), 1);
+
+    let broker = place.start();
+    let consumed = output(broker.command(&["consume", "t"]), b"");
+    assert_eq!(consumed.status.code(), Some(1), "something is missing, and the exit code says so");
+    let (read, said) = (text(&consumed.stdout), text(&consumed.stderr));
+    let other: Vec<&str> = read.lines().filter(|line| line.starts_with("1-")).collect();
+    assert_eq!(other.len(), 1000, "the other partition is whole");
+    assert_eq!(
+        read.lines().filter(|line| line.starts_with("0-")).count(),
+        250,
+        "what is before the damage is there"
+    );
+    assert!(!read.contains("0-300\n") && said.contains("t/0"), "{said}");
+    let behind = broker.run(&["consume", "t", "--partition", "0", "--from", "500"], b"");
+    assert_eq!(text(&behind).lines().count(), 500, "what is behind the damage is there");
+    broker.stop();
+}
+
+#[test]
+fn the_data_of_another_cluster_is_refused_and_left_as_it_is() {
+    let (place, other) = (stopped(), stopped());
+    fs::copy(other.path("data/identity"), place.path("data/identity")).expect("a file of the data directory");
+    let said = start_fails_with(75, start_command(&place.data(), &[]));
+    assert!(said.contains("cluster"), "{said}");
+    assert!(
+        printed(log(&place, &["verify"])).contains("2,000")
+            || printed(log(&place, &["verify"])).contains("no damage")
+    );
+}
+
+#[test]
+fn data_of_a_newer_version_is_refused_and_left_as_it_is() {
+    let place = stopped();
+    let path = place.path("data/identity");
+    let before = fs::read(&path).expect("the identity");
+    let mut newer = before.clone();
+    // The version of the format, in front of everything that a newer version may have changed.
+    newer[12] = 99;
+    fs::write(&path, newer).expect("the identity");
+    let said = start_fails_with(75, start_command(&place.data(), &[]));
+    assert!(said.contains("99") && said.contains("newer"), "{said}");
+    fs::write(&path, before).expect("the identity");
+    let broker = place.start();
+    assert_eq!(text(&broker.run(&["consume", "t"], b"")).lines().count(), 2000);
+    broker.stop();
+}
+
+#[test]
+fn a_folder_with_other_files_in_it_is_not_taken_for_a_data_directory() {
+    let place = Place::new();
+    fs::create_dir(place.data()).expect("a writable temporary directory");
+    fs::write(place.path("data/thesis.tex"), "chapter one").expect("a writable temporary directory");
+    let said = start_fails_with(75, start_command(&place.data(), &[]));
+    assert!(said.contains("thesis.tex"), "{said}");
+}
+
+/// A file system of its own, so that filling it harms nobody. Unmounted when dropped.
+struct SmallDisk(PathBuf);
+
+impl SmallDisk {
+    /// None where this process may not mount.
+    fn mount(place: &Place, mebibytes: u32) -> Option<Self> {
+        let (image, dir) = (place.path("image"), place.path("disk"));
+        fs::create_dir(&dir).ok()?;
+        let file = fs::File::create(&image).ok()?;
+        file.set_len(u64::from(mebibytes) << 20).ok()?;
+        let runs = |program: &str, arguments: &[&str], paths: &[&Path]| {
+            Command::new(program).args(arguments).args(paths).output().is_ok_and(|done| done.status.success())
+        };
+        let made = runs("mkfs.ext4", &["-q", "-F", "-m", "0"], &[&image])
+            || runs("/usr/sbin/mkfs.ext4", &["-q", "-F", "-m", "0"], &[&image]);
+        (made && runs("mount", &["-o", "loop"], &[&image, &dir])).then_some(Self(dir))
+    }
+}
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg("-l").arg(&self.0).status();
+    }
+}
+
+#[test]
+fn a_full_disk_refuses_records_loses_none_and_takes_more_when_there_is_room() {
+    let place = Place::new();
+    let Some(disk) = SmallDisk::mount(&place, 160) else {
+        println!("skipped: this process may not mount a file system");
+        return;
+    };
+    let data = disk.0.join("data");
+    let broker = Broker::start(start_command(&data, &["--cores", "1"]))
+        .unwrap_or_else(|ended| panic!("{}", text(&ended.stderr)));
+    broker.run(&["topic", "create", "keep"], b"");
+    broker.run(&["topic", "create", "fill"], b"");
+    broker.run(&["produce", "keep"], b"kept\n");
+    let line = vec![b'x'; 1000];
+    let lines: Vec<u8> = (0..300_000).flat_map(|_| line.iter().copied().chain([b'\n'])).collect();
+    let refused = output(broker.command(&["produce", "fill", "--timeout", "3s"]), &lines);
+    let said = text(&refused.stderr);
+    assert_eq!(refused.status.code(), Some(1), "{said}");
+    assert!(!said.is_empty());
+
+    assert_eq!(broker.run(&["consume", "keep"], b""), b"kept\n", "reading goes on");
+    let acknowledged = broker.run(&["consume", "fill"], b"").len();
+    assert!(acknowledged > 20_000_000, "{acknowledged} bytes were taken before the disk was full");
+    broker.run(&["topic", "delete", "fill"], b"");
+    broker.run(&["produce", "keep", "--timeout", "1m"], b"and more\n");
+    assert_eq!(broker.run(&["consume", "keep"], b""), b"kept\nand more\n");
+    broker.stop();
+}
