@@ -1,0 +1,189 @@
+//! Somebody who creates and deletes topics and keeps positions, and remembers what the broker promised.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+
+use highwater_protocol::error::ErrorCode;
+use highwater_protocol::ids::{Offset, PartitionIndex, TopicId};
+use highwater_protocol::native::{
+    Body, CommitOffsetsRequest, CommittedOffset, CreateTopicReply, CreateTopicRequest, DeleteTopicRequest,
+    MetadataReply, MetadataRequest, ReadOffsetsReply, ReadOffsetsRequest,
+};
+use highwater_runtime::sim::SimRng;
+use rand::RngExt;
+
+use crate::node::World;
+use crate::wire::Wire;
+
+/// What is known of a topic.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Known {
+    Exists,
+    Absent,
+    /// A request on it was never answered.
+    Unsure,
+}
+
+#[derive(Debug)]
+enum Asked {
+    Create(String),
+    Delete(String),
+    Commit(i64),
+    Read,
+    Metadata,
+}
+
+pub(crate) struct Admin {
+    rng: SimRng,
+    wire: Option<Wire>,
+    asked: Option<Asked>,
+    topics: BTreeMap<String, Known>,
+    /// The topic that is not touched.
+    main: (String, TopicId),
+    committed: i64,
+    attempted: i64,
+    pub(crate) answers: u64,
+}
+
+impl Admin {
+    pub(crate) fn new(main: (String, TopicId), rng: SimRng) -> Self {
+        Self {
+            rng,
+            wire: None,
+            asked: None,
+            topics: BTreeMap::new(),
+            main,
+            committed: 0,
+            attempted: 0,
+            answers: 0,
+        }
+    }
+
+    pub(crate) fn poll(&mut self, world: &mut World, address: SocketAddr) {
+        if self.wire.as_ref().is_some_and(Wire::is_over) {
+            self.wire = None;
+            // Whether it was carried out, nobody knows.
+            if let Some(Asked::Create(name) | Asked::Delete(name)) = self.asked.take() {
+                self.topics.insert(name, Known::Unsure);
+            }
+        }
+        if self.wire.is_none() {
+            self.wire = Some(Wire::connect(world, address, None));
+        }
+        let Some(wire) = &mut self.wire else { return };
+        wire.receive(usize::MAX);
+        while let Some(answer) = wire.pop() {
+            let asked = self.asked.take().expect("one question at a time");
+            self.answers += 1;
+            Self::check(
+                &mut self.topics,
+                &mut self.committed,
+                self.attempted,
+                &self.main,
+                asked,
+                answer.body,
+            );
+        }
+        if self.asked.is_none() && self.rng.random_bool(0.1) {
+            self.ask();
+        }
+    }
+
+    fn check(
+        topics: &mut BTreeMap<String, Known>,
+        committed: &mut i64,
+        attempted: i64,
+        main: &(String, TopicId),
+        asked: Asked,
+        body: Result<Vec<u8>, (ErrorCode, String)>,
+    ) {
+        let of = |name: &str| topics.get(name).copied().unwrap_or(Known::Absent);
+        match (asked, body) {
+            (_, Err((ErrorCode::Unavailable | ErrorCode::Overloaded, _))) => {}
+            (Asked::Create(name), Ok(body)) => {
+                CreateTopicReply::decode(&body).expect("a reply");
+                assert_ne!(of(&name), Known::Exists, "{name} was created twice");
+                topics.insert(name, Known::Exists);
+            }
+            (Asked::Create(name), Err((code, text))) => {
+                assert_eq!(code, ErrorCode::TopicExists, "{text}");
+                assert_ne!(of(&name), Known::Absent, "{text}");
+                topics.insert(name, Known::Exists);
+            }
+            (Asked::Delete(name), Ok(_)) => {
+                assert_ne!(of(&name), Known::Absent, "{name} was deleted twice");
+                topics.insert(name, Known::Absent);
+            }
+            (Asked::Delete(name), Err((code, text))) => {
+                assert_eq!(code, ErrorCode::UnknownTopic, "{text}");
+                assert_ne!(of(&name), Known::Exists, "{text}");
+                topics.insert(name, Known::Absent);
+            }
+            (Asked::Commit(at), body) => {
+                body.expect("the main topic exists");
+                *committed = at;
+            }
+            (Asked::Read, body) => {
+                let reply = ReadOffsetsReply::decode(&body.expect("the main topic exists")).expect("a reply");
+                let at = reply.positions.first().map_or(0, |p| p.offset.0);
+                assert!((*committed..=attempted).contains(&at), "position {at}, committed {committed}");
+                *committed = at;
+            }
+            (Asked::Metadata, body) => {
+                let reply = MetadataReply::decode(&body.expect("always answered")).expect("a reply");
+                let there = |name: &str| reply.topics.iter().find(|t| t.name == name);
+                assert_eq!(there(&main.0).map(|t| t.id), Some(main.1));
+                for (name, known) in topics.iter() {
+                    match known {
+                        Known::Exists => assert!(there(name).is_some(), "{name} is gone"),
+                        Known::Absent => assert!(there(name).is_none(), "{name} is there"),
+                        Known::Unsure => {}
+                    }
+                }
+            }
+        }
+    }
+
+    fn ask(&mut self) {
+        let Some(wire) = &mut self.wire else { return };
+        let name = format!("side-{}", self.rng.random_range(0..5));
+        let asked = match self.rng.random_range(0..10) {
+            0..=2 => {
+                wire.send(&CreateTopicRequest {
+                    name: name.clone(),
+                    partitions: self.rng.random_range(1..4),
+                    configs: Vec::new(),
+                    validate_only: false,
+                });
+                Asked::Create(name)
+            }
+            3..=4 => {
+                wire.send(&DeleteTopicRequest { name: name.clone() });
+                Asked::Delete(name)
+            }
+            5..=6 => {
+                self.attempted += 1;
+                wire.send(&CommitOffsetsRequest {
+                    consumer: "c".into(),
+                    topic: self.main.1,
+                    positions: vec![CommittedOffset {
+                        partition: PartitionIndex(0),
+                        offset: Offset(self.attempted),
+                        leader_epoch: -1,
+                        metadata: String::new(),
+                    }],
+                });
+                Asked::Commit(self.attempted)
+            }
+            7..=8 => {
+                wire.send(&ReadOffsetsRequest { consumer: "c".into(), topic: self.main.1 });
+                Asked::Read
+            }
+            _ => {
+                wire.send(&MetadataRequest { topics: None });
+                Asked::Metadata
+            }
+        };
+        self.asked = Some(asked);
+    }
+}

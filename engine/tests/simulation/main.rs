@@ -1,0 +1,46 @@
+//! The whole engine in the simulated world: one node, two shards, clients that remember what they were told, and a power
+//! that fails. One seed decides everything.
+//!
+//! `HIGHWATER_SIM_SEEDS=2000 cargo test -p highwater-engine --test simulation` runs that many seeds, `HIGHWATER_SIM_SEEDS=7..8` only
+//! seed 7. A failure names its seed.
+
+mod admin;
+mod consumer;
+mod node;
+mod producer;
+mod run;
+mod wire;
+
+use std::ops::Range;
+
+/// Seeds of an ordinary test run.
+const SEEDS: u64 = 24;
+
+fn seeds() -> Range<u64> {
+    let Ok(text) = std::env::var("HIGHWATER_SIM_SEEDS") else { return 0..SEEDS };
+    let number = |text: &str| text.trim().parse::<u64>().expect("HIGHWATER_SIM_SEEDS is N or FROM..TO");
+    match text.split_once("..") {
+        Some((from, to)) => number(from)..number(to),
+        None => 0..number(&text),
+    }
+}
+
+#[test]
+fn what_was_acknowledged_survives_crashes_once_each_and_in_order() {
+    let mut total = run::Totals::default();
+    for seed in seeds() {
+        // Printed by the test harness only when the run fails.
+        println!("seed {seed}: HIGHWATER_SIM_SEEDS={seed}..{}", seed + 1);
+        total += run::run(seed).totals;
+    }
+    println!("{total:?}");
+    assert!(total.acknowledged > 0 && total.crashes > 0 && total.consumed > 0, "{total:?}");
+}
+
+#[test]
+fn the_same_seed_is_the_same_run() {
+    for seed in [3, 11] {
+        let (first, second) = (run::run(seed), run::run(seed));
+        assert_eq!(first.trace, second.trace, "seed {seed}");
+    }
+}

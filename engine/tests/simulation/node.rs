@@ -1,0 +1,63 @@
+//! The node under test.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use highwater_engine::data_dir::{self, Identity};
+use highwater_engine::limits::ShardLimits;
+use highwater_engine::shard::{Shard, ShardSetup};
+use highwater_protocol::ids::{ClusterId, NodeId};
+use highwater_runtime::sim::{NodeConfig, SimNode, SimWorld, WorldConfig};
+use highwater_storage::{DurableForm, StoreLimits};
+
+pub(crate) const SHARDS: u16 = 2;
+
+pub(crate) type World = SimWorld<Shard>;
+
+/// A world with a node that was not started yet.
+pub(crate) fn world(seed: u64) -> (World, SimNode) {
+    let mut world = World::new(WorldConfig::new(seed));
+    let limits = limits(seed);
+    let durable_form = if seed.is_multiple_of(2) { DurableForm::Dsync } else { DurableForm::SyncPerRound };
+    let mut setup: Option<Arc<ShardSetup>> = None;
+    let node = world.add_node(NodeConfig::new(SHARDS, 1), move |shard, plane| {
+        let data_dir = Path::new("/data");
+        if shard == 0 {
+            let new = Identity { cluster: ClusterId([7; 16]), node: NodeId(0) };
+            let data = data_dir::open(plane, data_dir, new)?;
+            setup = Some(Arc::new(ShardSetup {
+                data_dir: data_dir.to_owned(),
+                identity: data.identity,
+                shards: SHARDS,
+                stores: data.stores.max(SHARDS),
+                limits,
+                durable_form,
+                advertised: "10.0.0.1:9000".into(),
+                on_ready: Box::new(|_| {}),
+            }));
+        }
+        let setup = setup.as_ref().expect("shard 0 comes first");
+        Ok(Shard::open(plane, setup)?)
+    });
+    (world, node)
+}
+
+/// Small enough to run into; every other seed lets batches in that are large enough to come the other way.
+fn limits(seed: u64) -> ShardLimits {
+    let tiny = ShardLimits::tiny();
+    if seed % 4 < 2 {
+        return tiny;
+    }
+    let store = StoreLimits {
+        extent_bytes_max: 256 << 10,
+        unacked_bytes_max: 256 << 10,
+        store_unacked_bytes_max: 512 << 10,
+        ..StoreLimits::tiny()
+    };
+    ShardLimits { store, ..tiny }
+}
+
+/// Whether batches over the bulk threshold fit.
+pub(crate) fn takes_large_batches(seed: u64) -> bool {
+    seed % 4 >= 2
+}

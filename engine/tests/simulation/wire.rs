@@ -1,0 +1,91 @@
+//! A client's connection in the simulated world.
+
+use std::net::SocketAddr;
+
+use highwater_protocol::error::ErrorCode;
+use highwater_protocol::ids::ShardId;
+use highwater_protocol::native::{
+    Body, Hello, MessageKind, PROTOCOL_VERSION, WIRE_HEADER_BYTES, WireHeader, error_text, message,
+};
+use highwater_runtime::sim::SimClient;
+
+use crate::node::World;
+
+/// A message of the broker.
+#[derive(Debug)]
+pub(crate) struct Answer {
+    pub(crate) kind: MessageKind,
+    pub(crate) id: u64,
+    pub(crate) body: Result<Vec<u8>, (ErrorCode, String)>,
+}
+
+pub(crate) struct Wire {
+    client: SimClient,
+    received: Vec<u8>,
+    next_id: u64,
+}
+
+impl Wire {
+    /// Connects and says hello; its reply is swallowed.
+    pub(crate) fn connect(world: &mut World, to: SocketAddr, shard: Option<u16>) -> Self {
+        let mut client = world.connect(to);
+        let hello = Hello {
+            version_min: PROTOCOL_VERSION,
+            version_max: PROTOCOL_VERSION,
+            features: 0,
+            shard: shard.map(ShardId),
+            cluster: None,
+            client_name: "simulation".into(),
+        };
+        client.send(message(0, &hello));
+        Self { client, received: Vec::new(), next_id: 0 }
+    }
+
+    pub(crate) fn send(&mut self, body: &impl Body) -> u64 {
+        self.next_id += 1;
+        self.client.send(message(self.next_id, body));
+        self.next_id
+    }
+
+    pub(crate) fn send_with_id(&mut self, make: impl FnOnce(u64) -> Vec<u8>) -> u64 {
+        self.next_id += 1;
+        self.client.send(make(self.next_id));
+        self.next_id
+    }
+
+    pub(crate) fn send_raw(&mut self, bytes: impl Into<bytes::Bytes>) {
+        self.client.send(bytes);
+    }
+
+    /// Whether it is over, and everything that came before was taken.
+    pub(crate) fn is_over(&self) -> bool {
+        self.client.end().is_some()
+    }
+
+    /// Takes at most so many bytes of what has arrived.
+    pub(crate) fn receive(&mut self, bytes_max: usize) {
+        let bytes = self.client.receive_up_to(bytes_max);
+        self.received.extend_from_slice(&bytes);
+    }
+
+    /// The next whole message; the reply to the hello is none.
+    pub(crate) fn pop(&mut self) -> Option<Answer> {
+        loop {
+            let header = WireHeader::parse(&self.received)?;
+            let end = WIRE_HEADER_BYTES + header.body_bytes.get() as usize;
+            if self.received.len() < end {
+                return None;
+            }
+            let body: Vec<u8> = self.received.drain(..end).skip(WIRE_HEADER_BYTES).collect();
+            let kind = header.kind().expect("a kind that exists");
+            let body = match header.error() {
+                None => Ok(body),
+                Some(code) => Err((code, error_text(&body))),
+            };
+            if kind == MessageKind::Hello && body.is_ok() {
+                continue;
+            }
+            return Some(Answer { kind, id: header.request_id.get(), body });
+        }
+    }
+}
