@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 
 use highwater_net::{NativeConn, SlotId};
-use highwater_protocol::ids::TopicPartition;
+use highwater_protocol::ids::{ProducerId, TopicPartition};
 use highwater_protocol::native::Acks;
 use highwater_runtime::buf::AlignedBuf;
 use highwater_runtime::plane::Instant;
@@ -44,10 +44,20 @@ pub(super) struct Connection {
     pub(super) blocked: Vec<ReaderId>,
     /// A batch that waits for room in front of the disk. Nothing else of this connection is looked at meanwhile.
     pub(super) stalled: Option<Stalled>,
+    /// Batches that were refused and may be sent again. What the producer has sent behind one must not overtake it.
+    pub(super) refused: BTreeMap<ProducerOf, i32>,
     /// Listed as having replies to send.
     pub(super) dirty: bool,
     /// Listed as waiting for memory.
     pub(super) wants_memory: bool,
+}
+
+/// A producer's instance in a partition.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub(super) struct ProducerOf {
+    pub(super) tp: TopicPartition,
+    pub(super) producer: ProducerId,
+    pub(super) epoch: i16,
 }
 
 /// A batch that waits for room in front of the disk.
@@ -79,6 +89,7 @@ impl Connection {
             fetches: BTreeSet::new(),
             blocked: Vec::new(),
             stalled: None,
+            refused: BTreeMap::new(),
             dirty: false,
             wants_memory: false,
         }

@@ -263,7 +263,8 @@ impl Shard {
         if connection.stage == Stage::Hello {
             return true;
         }
-        if self.drain.is_some() || !connection.may_ask(send_queue_max) {
+        // Until the metadata is here requests wait: an answer now would be wrong a moment later.
+        if self.metadata.is_none() || self.drain.is_some() || !connection.may_ask(send_queue_max) {
             return false;
         }
         if !self.budget.is_open() {

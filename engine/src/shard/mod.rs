@@ -13,6 +13,7 @@ mod connection;
 mod connections;
 mod drain;
 mod lead;
+mod order;
 mod partition;
 mod produce;
 mod publish;

@@ -6,7 +6,7 @@ use highwater_protocol::error::ErrorCode;
 use highwater_protocol::frame::FRAME_HEADER_BYTES;
 use highwater_protocol::ids::{Offset, Timestamp, TopicPartition};
 use highwater_protocol::native::{Acks, MessageKind, ProduceReply};
-use highwater_runtime::plane::{ConnId, Plane};
+use highwater_runtime::plane::{Close, ConnId, Plane};
 use highwater_storage::{AppendError, Payload};
 
 use super::Shard;
@@ -73,8 +73,13 @@ impl Shard {
         acks: Acks,
         mut batch: AnyBatch<'_>,
     ) {
+        let stamp = Self::stamp_of(to, batch.bytes());
+        if let Some((code, text)) = self.overtakes(conn, stamp) {
+            return self.refuse_batch(plane, conn, id, slot, code, text);
+        }
         match self.append(plane, to, &mut batch) {
             Outcome::Appended { partition, base_offset, end, log_append_time } => {
+                self.note_appended(conn, stamp);
                 let Some(slot) = slot else { return };
                 let ack = Ack { conn, slot, end, base_offset, log_append_time };
                 let Some(partition) = self.partitions.get_mut(partition) else { return };
@@ -93,14 +98,30 @@ impl Shard {
                 self.stores[store].stalled.push_back(conn);
             }
             Outcome::Refused((code, text)) => {
-                if let Some(slot) = slot {
-                    return self.reply(conn, slot, Reply::Error { code, text });
+                let remembered = !code.is_retryable() || self.note_refused(conn, stamp);
+                self.refuse_batch(plane, conn, id, slot, code, text);
+                if !remembered {
+                    self.close(plane, conn, Close::AfterSends);
                 }
-                // Nobody waits for a reply in which this could be told. Kafka ends the connection too.
-                let kind = MessageKind::Produce as u16;
-                self.refuse(plane, conn, &Nonsense { kind, id, code, text });
             }
         }
+    }
+
+    fn refuse_batch(
+        &mut self,
+        plane: &mut dyn Plane<Message>,
+        conn: ConnId,
+        id: u64,
+        slot: Option<SlotId>,
+        code: ErrorCode,
+        text: String,
+    ) {
+        if let Some(slot) = slot {
+            return self.reply(conn, slot, Reply::Error { code, text });
+        }
+        // Nobody waits for a reply in which this could be told. Kafka ends the connection too.
+        let kind = MessageKind::Produce as u16;
+        self.refuse(plane, conn, &Nonsense { kind, id, code, text });
     }
 
     fn append(

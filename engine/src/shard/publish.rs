@@ -18,7 +18,7 @@ impl Shard {
         changes: &[Change],
     ) {
         let version = metadata.version();
-        self.metadata = Some(metadata);
+        let is_first = self.metadata.replace(metadata).is_none();
         for change in changes {
             match change {
                 Change::Topic(topic) => self.put_topic(topic),
@@ -26,6 +26,12 @@ impl Shard {
             }
         }
         plane.post(0, Message::Applied(version));
+        if is_first {
+            let all: Vec<_> = self.connections.keys().copied().collect();
+            for conn in all {
+                self.resume(plane, conn);
+            }
+        }
     }
 
     /// A topic is new here or has changed.

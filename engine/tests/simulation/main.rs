@@ -14,7 +14,7 @@ mod wire;
 use std::ops::Range;
 
 /// Seeds of an ordinary test run.
-const SEEDS: u64 = 24;
+const SEEDS: u64 = 60;
 
 fn seeds() -> Range<u64> {
     let Ok(text) = std::env::var("HIGHWATER_SIM_SEEDS") else { return 0..SEEDS };
@@ -39,7 +39,7 @@ fn what_was_acknowledged_survives_crashes_once_each_and_in_order() {
 
 #[test]
 fn the_same_seed_is_the_same_run() {
-    for seed in [3, 11] {
+    for seed in [3, 41] {
         let (first, second) = (run::run(seed), run::run(seed));
         assert_eq!(first.trace, second.trace, "seed {seed}");
     }

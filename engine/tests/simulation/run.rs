@@ -76,10 +76,13 @@ pub(crate) fn run(seed: u64) -> Outcome {
     let mut totals = Totals::default();
     let mut everybody = |world: &mut World, producers: &mut [Producer], consumers: &mut [Consumer]| {
         world.run_for(TICK);
-        producers.iter_mut().for_each(|p| p.poll(world, address));
-        consumers.iter_mut().for_each(|c| c.poll(world, address));
+        for producer in producers {
+            producer.poll(world, address);
+        }
+        for consumer in consumers {
+            consumer.poll(world, address);
+        }
         admin.poll(world, address);
-        admin.answers
     };
 
     for _ in 0..UNSAFE_TICKS {
@@ -95,7 +98,7 @@ pub(crate) fn run(seed: u64) -> Outcome {
     };
     while !done(&producers, &consumers) {
         assert_eq!(world.end(node), None, "the node goes on");
-        totals.admin_answers = everybody(&mut world, &mut producers, &mut consumers);
+        everybody(&mut world, &mut producers, &mut consumers);
         ticks += 1;
         if ticks >= HEALED_TICKS_MAX {
             let waiting: Vec<String> = producers.iter().map(Producer::describe).collect();
@@ -104,6 +107,7 @@ pub(crate) fn run(seed: u64) -> Outcome {
         }
     }
     compare(&producers, &consumers);
+    totals.admin_answers = admin.answers;
     totals.acknowledged = producers.iter().map(|p| p.acked.len()).sum();
     totals.consumed = consumers.iter().map(|c| c.seen.len()).sum();
     Outcome { totals, trace: world.trace_hash() }

@@ -52,11 +52,9 @@ impl<M> Node<M> {
 
     /// Ends every shard, as the end of the process does. The links that were open are returned.
     pub(super) fn stop(&mut self) -> Vec<LinkId> {
-        for shard in &mut self.shards {
-            shard.end();
-        }
+        let arriving: Vec<LinkId> = self.shards.iter_mut().flat_map(Shard::end).collect();
         let links = std::mem::take(&mut self.links).into_keys();
-        links.chain(std::mem::take(&mut self.moving).into_keys()).collect()
+        links.chain(std::mem::take(&mut self.moving).into_keys()).chain(arriving).collect()
     }
 }
 
@@ -222,12 +220,14 @@ impl<M> Shard<M> {
         }
     }
 
-    pub(super) fn end(&mut self) {
+    /// Ends it. The links of connections that had moved here, but which it was not told of, are returned.
+    pub(super) fn end(&mut self) -> Vec<LinkId> {
         self.life = Life::Over;
-        self.inbox.clear();
+        let arriving = self.inbox.clear();
         self.conns.clear();
         self.timers.clear();
         self.turn_at = None;
+        arriving
     }
 }
 
@@ -266,7 +266,13 @@ impl<M> Inbox<M> {
         self.queues.is_empty()
     }
 
-    pub(super) fn clear(&mut self) {
-        self.queues.clear();
+    /// Forgets everything, and returns the links of the connections that were moving here.
+    fn clear(&mut self) -> Vec<LinkId> {
+        let events = self.queues.drain(..).flat_map(|(_, queue)| queue);
+        let link = |event| match event {
+            Event::Migrated(migrant) => Some(migrant.link),
+            _ => None,
+        };
+        events.filter_map(link).collect()
     }
 }

@@ -330,8 +330,8 @@ impl<A: ShardApp> SimWorld<A> {
         let node = self.core.node(id);
         let links: Vec<_> =
             node.links.iter().filter(|(_, owner)| owner.0 == shard).map(|(link, _)| *link).collect();
-        node.shard(shard).end();
-        for link in links {
+        let arriving = node.shard(shard).end();
+        for link in links.into_iter().chain(arriving) {
             self.core.node(id).links.remove(&link);
             self.core.network.borrow_mut().abandon(link, Side::Accepting, false);
         }
