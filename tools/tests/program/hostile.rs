@@ -4,15 +4,17 @@ use std::io::{ErrorKind, Read as _, Write as _};
 use std::net::{Shutdown, TcpStream};
 use std::time::Duration;
 
+use highwater_protocol::batch::{BatchBuilder, BatchProducer, Compression, NewRecord};
 use highwater_protocol::error::ErrorCode;
+use highwater_protocol::ids::{PartitionIndex, Timestamp, TopicId, TopicPartition};
 use highwater_protocol::limits::{BATCH_BYTES_MAX, CONTROL_BODY_BYTES_MAX, HELLO_BODY_BYTES_MAX};
 use highwater_protocol::native::{
-    Hello, HelloReply, MessageKind, MetadataRequest, PROTOCOL_VERSION, WIRE_HEADER_BYTES, WireHeader,
-    error_text, message,
+    Acks, Hello, HelloReply, MessageKind, MetadataRequest, PROTOCOL_VERSION, WIRE_HEADER_BYTES, WireHeader,
+    error_text, message, produce_head,
 };
 use zerocopy::IntoBytes as _;
 
-use crate::support::{Broker, Place};
+use crate::support::{Broker, Place, output};
 
 /// A connection that says what it likes.
 struct Raw(TcpStream);
@@ -216,6 +218,62 @@ fn a_shard_that_is_not_there_and_another_cluster_are_refused() {
     raw.send(&message(1, &foreign));
     refused_with(&mut raw, ErrorCode::BadHello);
     serves(&broker);
+    broker.stop();
+}
+
+/// What the broker makes of a batch that is sent as the body of a produce request.
+fn produce(raw: &mut Raw, topic: TopicId, batch: &[u8]) -> Reply {
+    let to = TopicPartition { topic, partition: PartitionIndex(0) };
+    raw.send(&produce_head(9, to, Acks::All, batch.len()));
+    raw.send(batch);
+    raw.reply().expect("an answer")
+}
+
+fn batch_of(value: &[u8]) -> Vec<u8> {
+    let mut builder = BatchBuilder::new(Compression::None, 0);
+    builder.append(&NewRecord::new(Timestamp(1_700_000_000_000), None, Some(value))).expect("a small record");
+    builder.finish(BatchProducer::NONE).expect("a record").to_vec()
+}
+
+#[test]
+fn a_batch_whose_bytes_changed_on_the_way_is_refused_small_or_large() {
+    let place = Place::new();
+    let broker = place.start_with(&["--cores", "1"]);
+    broker.run(&["topic", "create", "t", "--partitions", "1"], b"");
+    let listed: serde_json::Value =
+        serde_json::from_slice(&broker.run(&["topic", "list", "--json"], b"")).expect("JSON");
+    let topic: TopicId = listed["id"].as_str().expect("an id").parse().expect("an id");
+    let mut raw = Raw::greeted(&broker);
+    // The second one comes in pages of its own.
+    for bytes in [10, 300 << 10] {
+        let good = batch_of(&vec![b'v'; bytes]);
+        for at in [17, 21, 40, good.len() - 1] {
+            let mut bad = good.clone();
+            bad[at] ^= 0x10;
+            let reply = produce(&mut raw, topic, &bad);
+            let code = reply.header.error();
+            let refused = matches!(code, Some(ErrorCode::CorruptBatch | ErrorCode::InvalidBatch));
+            assert!(refused, "byte {at} of {}: {code:?} {}", good.len(), error_text(&reply.body));
+        }
+        assert_eq!(produce(&mut raw, topic, &good).header.error(), None, "the connection goes on");
+    }
+    let whole = batch_of(b"cut");
+    assert!(produce(&mut raw, topic, &whole[..40]).header.error().is_some());
+    assert_eq!(broker.run(&["consume", "t", "--format", "%o "], b""), b"0 1 ", "nothing refused was written");
+    broker.stop();
+}
+
+#[test]
+fn a_record_larger_than_its_topic_takes_is_refused_with_its_line() {
+    let place = Place::new();
+    let broker = place.start();
+    broker.run(&["topic", "create", "t", "--config", "max.message.bytes=100KiB"], b"");
+    let lines = [b"small\n", &vec![b'x'; 200 << 10][..]].concat();
+    let refused = output(broker.command(&["produce", "t"]), &lines);
+    let said = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert_eq!(refused.status.code(), Some(1), "{said}");
+    assert!(said.contains("line 2") && said.contains("max.message.bytes"), "{said}");
+    assert_eq!(broker.run(&["consume", "t"], b""), b"small\n");
     broker.stop();
 }
 
