@@ -7,6 +7,8 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use highwater_client::{Client, Record, Start};
+
 use crate::support::{Broker, Place, from_environment};
 
 /// Every line with its key in front: which text it is from. What a line holds is arbitrary bytes.
@@ -62,10 +64,16 @@ fn sources() -> Vec<(String, PathBuf)> {
 fn by_key(text: &[u8]) -> BTreeMap<&[u8], Vec<&[u8]>> {
     let mut keys: BTreeMap<&[u8], Vec<&[u8]>> = BTreeMap::new();
     for line in text.split_inclusive(|b| *b == b'\n') {
-        let separator = line.iter().position(|b| *b == b'|').expect("every line has a key");
-        keys.entry(&line[..separator]).or_default().push(&line[separator + 1..]);
+        let (key, rest) = split(line);
+        keys.entry(key).or_default().push(rest);
     }
     keys
+}
+
+/// Key and the rest of a line.
+fn split(line: &[u8]) -> (&[u8], &[u8]) {
+    let separator = line.iter().position(|b| *b == b'|').expect("every line has a key");
+    (&line[..separator], &line[separator + 1..])
 }
 
 fn assert_same(name: &str, sent: &[u8], received: &[u8]) {
@@ -143,5 +151,44 @@ fn lines_of_any_size_and_any_bytes_are_records() {
     let mut received = broker.run(&["consume", "sizes"], b"");
     assert_eq!(received.pop(), Some(b'\n'));
     assert!(received == text, "bytes changed on the way");
+    broker.stop();
+}
+
+/// The same through the Rust client: sent by one task, every delivery awaited, read by another client.
+#[test]
+fn a_file_of_many_lines_comes_back_the_same_through_the_client() {
+    let lines = from_environment("HIGHWATER_LINES", 100_000);
+    let text = corpus(lines);
+    let place = Place::new();
+    let broker = place.start();
+    let address = broker.address();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+    let received = runtime.block_on(async {
+        let client = Client::connect(&address).await.expect("the broker is ready");
+        client.create_topic("text").partitions(8).await.expect("a new topic");
+        let producer = client.producer("text").await.expect("a producer");
+        let mut deliveries = Vec::with_capacity(lines);
+        for line in text.split_inclusive(|b| *b == b'\n') {
+            let (key, value) = split(line);
+            let record = Record::new(value.to_vec()).key(key.to_vec());
+            deliveries.push(producer.send(record).await.expect("a record that is allowed"));
+        }
+        for delivery in deliveries {
+            delivery.await.expect("an acknowledgement");
+        }
+        let reader = Client::connect(&address).await.expect("the broker is there");
+        let mut consumer =
+            reader.consumer("text").start(Start::Earliest).until_end().await.expect("a consumer");
+        let mut received = Vec::with_capacity(text.len());
+        while let Some(batch) = consumer.next_batch().await.expect("all can be read") {
+            for record in &batch {
+                received.extend_from_slice(record.key().expect("every record has a key"));
+                received.push(b'|');
+                received.extend_from_slice(record.value());
+            }
+        }
+        received
+    });
+    assert_same("through the client", &text, &received);
     broker.stop();
 }
