@@ -11,7 +11,7 @@ use std::time::Duration;
 use highwater_protocol::ids::{ClusterId, NodeId};
 use highwater_runtime::{
     Cpu, OsFs, Runtime, RuntimeConfig, ShutdownHandle, StartError as RuntimeError, available_cpus, bind,
-    measure,
+    measure, preflight,
 };
 use highwater_storage::{DurableForm, OpenError as StoreError};
 use signal_hook::consts::{SIGINT, SIGTERM};
@@ -113,6 +113,8 @@ impl Broker {
     pub fn start(config: BrokerConfig) -> Result<Self, StartError> {
         let began = std::time::Instant::now();
         check_addresses(&config)?;
+        // Before anything is written or measured: what this says is clearer than what would fail.
+        preflight(config.host).map_err(explain)?;
         let cpus = choose_cpus(config.cores)?;
         let shards = cpus.len() as u16;
         let lock = Arc::new(lock(&config.data_dir)?);

@@ -30,6 +30,7 @@ mod uring;
 pub use cpus::{Cpu, available_cpus};
 pub use listen::bind;
 pub use osfs::{FILES_OPEN_MAX, OsFs};
+pub use preflight::check as preflight;
 pub use start::{
     BoxError, HostKind, RunError, Runtime, RuntimeConfig, SHARDS_MAX, ShutdownHandle, StartError, start,
 };

@@ -20,7 +20,7 @@ const NOFILE_ADVISED: u64 = 16 << 10;
 const KERNEL_MIN: &str = "6.1";
 
 /// Finds out whether shards can run here. Raises soft limits as far as they may be raised.
-pub(crate) fn check(host: HostKind) -> Result<(), StartError> {
+pub fn check(host: HostKind) -> Result<(), StartError> {
     build_ring(8).map_err(|e| StartError::Machine(explain_ring(&e, &kernel_release())))?;
     let nofile = raise(Resource::Nofile, u64::MAX);
     check_nofile(nofile)?;
