@@ -1,0 +1,317 @@
+//! Requests beside producing and subscribing, on two cores.
+
+mod common;
+
+use std::io::{Read, Seek, SeekFrom, Write};
+use std::path::Path;
+
+use common::{Client, batch, partition, start, stop};
+use highwater_engine::{Broker, HostKind};
+use highwater_protocol::batch::BatchProducer;
+use highwater_protocol::error::ErrorCode;
+use highwater_protocol::ids::{Offset, PartitionIndex, Timestamp, TopicId, TopicPartition};
+use highwater_protocol::native::{
+    Acks, AlterTopicRequest, Body, CommitOffsetsRequest, CommittedOffset, DataPrefix, DeleteRecordsRequest,
+    InitProducerReply, ListOffsetsReply, ListOffsetsRequest, MessageKind, ProduceReply, ReadOffsetsReply,
+    ReadOffsetsRequest, StartAt,
+};
+
+/// A client on the shard that has a partition.
+fn at_home(broker: &Broker, topic: &str, number: u32) -> Client {
+    let metadata = Client::connect(broker.native_addr()).metadata();
+    let topic = metadata.topics.iter().find(|t| t.name == topic).expect("it exists");
+    let shard = topic.partitions[number as usize].shard.0;
+    Client::connect_to(broker.native_addr(), Some(shard))
+}
+
+fn two_cores(dir: &Path) -> Broker {
+    start(dir, 2, HostKind::Thread)
+}
+
+#[test]
+fn offsets_are_found_by_kind_and_time_whatever_shard_is_asked() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let broker = two_cores(dir.path());
+    let mut admin = Client::connect_to(broker.native_addr(), Some(1));
+    let topic = admin.created("t", 4, &[]);
+    let base = common::now_ms() - 10_000;
+    for number in 0..4 {
+        let mut home = at_home(&broker, "t", number);
+        for n in 0..3_i64 {
+            let bytes = common::batch_at(&["x", "y"], BatchProducer::NONE, base + n * 1000);
+            let id = home.send_batch(partition(topic, number), Acks::All, &bytes);
+            home.reply_to(id).ok();
+        }
+    }
+    let at = |ms: i64| StartAt::Timestamp(Timestamp(base + ms));
+    let mut ask = |starts: &[StartAt]| {
+        let partitions =
+            (0..4).flat_map(|p| starts.iter().map(move |s| (PartitionIndex(p), *s))).collect::<Vec<_>>();
+        let reply = admin.call(&ListOffsetsRequest { topic, partitions }).ok();
+        let found = ListOffsetsReply::decode(&reply).expect("a reply").partitions;
+        assert_eq!(found.len(), 4 * starts.len());
+        let first: Vec<_> = found[..starts.len()].iter().map(|f| f.found).collect();
+        for chunk in found.chunks(starts.len()) {
+            assert!(chunk.iter().map(|f| f.found).eq(first.iter().copied()), "all partitions are alike");
+        }
+        first
+    };
+    let stamp = |ms: i64| Some(Timestamp(base + ms));
+    assert_eq!(
+        ask(&[
+            StartAt::Earliest,
+            StartAt::Latest,
+            at(-5),
+            at(1),
+            at(1000),
+            at(2001),
+            StartAt::Offset(Offset(9))
+        ]),
+        [
+            Ok(Some((Offset(0), None))),
+            Ok(Some((Offset(6), None))),
+            Ok(Some((Offset(0), stamp(0)))),
+            Ok(Some((Offset(2), stamp(1000)))),
+            Ok(Some((Offset(2), stamp(1000)))),
+            Ok(None),
+            Err(ErrorCode::OffsetOutOfRange),
+        ]
+    );
+    let nobody = admin.call(&ListOffsetsRequest {
+        topic: TopicId([9; 16]),
+        partitions: vec![(PartitionIndex(0), StartAt::Latest)],
+    });
+    let found = ListOffsetsReply::decode(&nobody.ok()).expect("a reply").partitions;
+    assert_eq!(found[0].found, Err(ErrorCode::UnknownTopic));
+    stop(broker);
+}
+
+#[test]
+fn positions_are_kept_across_a_restart() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let broker = two_cores(dir.path());
+    let mut client = Client::connect_to(broker.native_addr(), Some(1));
+    let topic = client.created("t", 2, &[]);
+    let commit = |offset: i64| CommitOffsetsRequest {
+        consumer: "billing".into(),
+        topic,
+        positions: vec![CommittedOffset {
+            partition: PartitionIndex(1),
+            offset: Offset(offset),
+            leader_epoch: -1,
+            metadata: "m".into(),
+        }],
+    };
+    for offset in 1..50 {
+        client.send(&commit(offset));
+    }
+    let last = client.send(&commit(50));
+    for _ in 1..50 {
+        client.read().expect("a reply").ok();
+    }
+    client.reply_to(last).ok();
+    assert_eq!(
+        client.call(&CommitOffsetsRequest { topic: TopicId([9; 16]), ..commit(1) }).err().0,
+        ErrorCode::UnknownTopic
+    );
+    stop(broker);
+    let broker = two_cores(dir.path());
+    let mut client = Client::connect(broker.native_addr());
+    let request = ReadOffsetsRequest { consumer: "billing".into(), topic };
+    let reply = ReadOffsetsReply::decode(&client.call(&request).ok()).expect("a reply");
+    assert_eq!(reply.positions, commit(50).positions);
+    let other = ReadOffsetsRequest { consumer: "shipping".into(), topic };
+    assert_eq!(ReadOffsetsReply::decode(&client.call(&other).ok()).expect("a reply").positions, []);
+    stop(broker);
+}
+
+#[test]
+fn records_are_deleted_up_to_an_offset_and_stay_deleted() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let broker = two_cores(dir.path());
+    let mut client = Client::connect_to(broker.native_addr(), Some(1));
+    let topic = client.created("t", 2, &[]);
+    for number in 0..2 {
+        at_home(&broker, "t", number).produced(partition(topic, number), &["a", "b", "c"]);
+    }
+    let up_to = |offset: i64| DeleteRecordsRequest {
+        topic,
+        partitions: vec![(PartitionIndex(0), Offset(offset)), (PartitionIndex(1), Offset(offset))],
+    };
+    client.call(&up_to(2)).ok();
+    client.call(&up_to(1)).ok();
+    assert_eq!(client.call(&up_to(4)).err().0, ErrorCode::OffsetOutOfRange);
+    stop(broker);
+    let broker = two_cores(dir.path());
+    let described = Client::connect(broker.native_addr()).describe("t");
+    for number in 0..2 {
+        let detail = described.partitions[number as usize];
+        assert_eq!((detail.log_start, detail.high_watermark, detail.faulty), (Offset(2), Offset(3), false));
+        let mut home = at_home(&broker, "t", number);
+        let to = partition(topic, number);
+        assert_eq!(home.read_all(to, 2), [(2, "c".into())]);
+        let refused = home.fetch(to, StartAt::Offset(Offset(1)), 0).err();
+        assert_eq!(refused.0, ErrorCode::OffsetOutOfRange);
+    }
+    stop(broker);
+}
+
+#[test]
+fn topics_are_altered_and_their_settings_are_obeyed() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let broker = two_cores(dir.path());
+    let mut client = Client::connect(broker.native_addr());
+    let topic = client.created("t", 1, &[("message.timestamp.type", "LogAppendTime")]);
+    let mut home = at_home(&broker, "t", 0);
+    let old = common::batch_at(&["x"], BatchProducer::NONE, 5);
+    let id = home.send_batch(partition(topic, 0), Acks::All, &old);
+    let reply = ProduceReply::decode(&home.reply_to(id).ok()).expect("a reply");
+    assert!(reply.log_append_time.get() > 5, "the broker's own time");
+    let alter = |configs: &[(&str, Option<&str>)], partitions| AlterTopicRequest {
+        name: "t".into(),
+        configs: configs.iter().map(|(k, v)| ((*k).into(), v.map(Into::into))).collect(),
+        partitions,
+    };
+    client
+        .call(&alter(&[("message.timestamp.type", None), ("max.message.bytes", Some("300"))], Some(3)))
+        .ok();
+    assert_eq!(client.call(&alter(&[], Some(2))).err().0, ErrorCode::InvalidArgument);
+    assert_eq!(client.call(&alter(&[("x", Some("1"))], None)).err().0, ErrorCode::InvalidConfig);
+    let described = client.describe("t");
+    assert_eq!(described.partitions.len(), 3);
+    assert!(described.configs.contains(&("max.message.bytes".into(), "300".into(), true)));
+    assert_eq!(home.produce(partition(topic, 0), &[&"x".repeat(500)]).err().0, ErrorCode::TooLarge);
+    assert_eq!(at_home(&broker, "t", 2).produced(partition(topic, 2), &["new"]), 0);
+    stop(broker);
+}
+
+#[test]
+fn producer_ids_are_never_given_twice() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let mut ids = Vec::new();
+    for _ in 0..2 {
+        let broker = two_cores(dir.path());
+        for shard in [0, 1] {
+            let mut client = Client::connect_to(broker.native_addr(), Some(shard));
+            for id in 1..=5 {
+                client.send_empty(MessageKind::InitProducer, id);
+            }
+            for id in 1..=5 {
+                let reply = InitProducerReply::decode(&client.reply_to(id).ok()).expect("a reply");
+                ids.push(reply.producer);
+            }
+        }
+        stop(broker);
+    }
+    let given = ids.len();
+    ids.sort_unstable();
+    ids.dedup();
+    assert_eq!((ids.len(), given), (20, 20));
+}
+
+#[test]
+fn a_batch_sent_again_is_acknowledged_where_it_was_and_a_gap_is_refused() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let broker = start(dir.path(), 1, HostKind::Thread);
+    let mut client = Client::connect(broker.native_addr());
+    let to = partition(client.created("t", 1, &[]), 0);
+    client.send_empty(MessageKind::InitProducer, 1);
+    let id = InitProducerReply::decode(&client.reply_to(1).ok()).expect("a reply").producer;
+    let mut send = |sequence, epoch, values: &[&str]| {
+        let producer = BatchProducer { id, epoch, sequence };
+        let id = client.send_batch(to, Acks::All, &batch(values, producer));
+        let answer = client.reply_to(id);
+        match answer.error {
+            None => Ok(ProduceReply::decode(&answer.body).expect("a reply").base_offset.get()),
+            Some(code) => Err(code),
+        }
+    };
+    assert_eq!(send(0, 0, &["a", "b"]), Ok(0));
+    assert_eq!(send(2, 0, &["c"]), Ok(2));
+    assert_eq!(send(0, 0, &["a", "b"]), Ok(0), "again");
+    assert_eq!(send(4, 0, &["e"]), Err(ErrorCode::OutOfOrderSequence));
+    assert_eq!(send(0, 1, &["d"]), Ok(3), "a new epoch begins at 0");
+    assert_eq!(send(3, 0, &["d"]), Err(ErrorCode::ProducerFenced));
+    assert_eq!(client.read_all(to, 0).len(), 4);
+    stop(broker);
+}
+
+#[test]
+fn a_fetch_waits_for_records_as_long_as_it_was_told() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let broker = start(dir.path(), 1, HostKind::Thread);
+    let mut client = Client::connect(broker.native_addr());
+    let to = partition(client.created("t", 1, &[]), 0);
+    let body = client.fetch(to, StartAt::Latest, 20).ok();
+    let (prefix, frames) = DataPrefix::split(&body).expect("a prefix");
+    assert_eq!((prefix.next_offset.get(), frames.len()), (0, 0), "nothing came");
+    let mut reader = Client::connect(broker.native_addr());
+    let waiting = reader.send(&highwater_protocol::native::FetchRequest {
+        topic: to.topic,
+        partition: to.partition,
+        start: StartAt::Latest,
+        max_bytes: 1 << 20,
+        min_bytes: 1,
+        wait_ms: 30_000,
+    });
+    client.produced(to, &["x"]);
+    let body = reader.reply_to(waiting).ok();
+    let (prefix, frames) = DataPrefix::split(&body).expect("a prefix");
+    assert_eq!((prefix.next_offset.get(), common::records_of(frames)), (1, vec![(0, "x".into())]));
+    stop(broker);
+}
+
+/// Flips a bit of the first place in a store's slabs where `needle` rests.
+fn damage(data_dir: &Path, needle: &[u8]) {
+    let slab = data_dir.join("store-000").join("slab-000000");
+    let mut file = std::fs::File::options().read(true).write(true).open(slab).expect("the slab");
+    let mut content = Vec::new();
+    file.read_to_end(&mut content).expect("read");
+    let at = content.windows(needle.len()).position(|w| w == needle).expect("it rests there");
+    file.seek(SeekFrom::Start(at as u64)).expect("there");
+    file.write_all(&[needle[0] ^ 1]).expect("damaged");
+}
+
+#[test]
+fn damage_is_told_for_what_is_damaged_only() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let broker = start(dir.path(), 1, HostKind::Thread);
+    let mut client = Client::connect(broker.native_addr());
+    let to: TopicPartition = partition(client.created("t", 1, &[]), 0);
+    for value in ["first", "unlucky-record", "third"] {
+        client.produced(to, &[value]);
+    }
+    stop(broker);
+    damage(dir.path(), b"unlucky-record");
+    let broker = start(dir.path(), 1, HostKind::Thread);
+    let mut client = Client::connect(broker.native_addr());
+    let body = client.fetch(to, StartAt::Earliest, 0).ok();
+    let (prefix, frames) = DataPrefix::split(&body).expect("a prefix");
+    assert_eq!((prefix.next_offset.get(), common::records_of(frames)), (1, vec![(0, "first".into())]));
+    let (code, text) = client.fetch(to, StartAt::Offset(Offset(1)), 0).err();
+    assert_eq!(code, ErrorCode::PartitionFaulty);
+    assert!(text.contains("t/0") && text.contains("offset 2"), "{text}");
+    assert_eq!(client.read_all(to, 2), [(2, "third".into())]);
+    let (number, _) = client.subscribe(to, StartAt::Offset(Offset(1)), 1000);
+    let told = client.data();
+    assert_eq!((told.id, told.err().0), (number, ErrorCode::PartitionFaulty));
+    stop(broker);
+}
+
+#[test]
+fn ten_thousand_partitions_are_created_and_found_again() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let broker = two_cores(dir.path());
+    let mut client = Client::connect(broker.native_addr());
+    for n in 0..50 {
+        client.created(&format!("many-{n}"), 180, &[]);
+    }
+    client.created("wide", 1000, &[]);
+    stop(broker);
+    let broker = two_cores(dir.path());
+    assert_eq!((broker.ready().topics, broker.ready().partitions), (51, 10_000));
+    println!("ready after {:?}", broker.ready().took);
+    let described = Client::connect(broker.native_addr()).describe("wide");
+    assert!(described.partitions.iter().all(|p| p.high_watermark == Offset(0)));
+    stop(broker);
+}
