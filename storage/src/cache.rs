@@ -26,6 +26,7 @@ pub(crate) struct Chunk {
     pub(crate) base_offset: Offset,
     pub(crate) next_offset: Offset,
     pub(crate) buf: Bytes,
+    memory_bytes: u64,
 }
 
 impl Chunk {
@@ -41,6 +42,7 @@ impl Chunk {
             base_offset: frozen.from_offset,
             next_offset,
             buf: frozen.buf.clone(),
+            memory_bytes: frozen.memory_bytes as u64,
         }
     }
 
@@ -80,7 +82,7 @@ impl Chunks {
     }
 
     fn bytes(&self) -> u64 {
-        self.chunks.iter().map(|chunk| chunk.buf.len() as u64).sum()
+        self.chunks.iter().map(|chunk| chunk.memory_bytes).sum()
     }
 }
 
@@ -99,7 +101,7 @@ const STALE_ENTRIES_MAX: usize = 1024;
 impl CacheBudget {
     /// Adds a chunk behind the others of its partition. If it holds everything that the last one does, it replaces it.
     pub(crate) fn push(&mut self, slot: Slot, chunks: &mut Chunks, mut chunk: Chunk) {
-        self.bytes += chunk.buf.len() as u64;
+        self.bytes += chunk.memory_bytes;
         if let Some(last) = chunks.chunks.back_mut() {
             let contiguous =
                 last.incarnation < chunk.incarnation || last.to == chunk.from || last.from == chunk.from;
@@ -108,7 +110,7 @@ impl CacheBudget {
                 "chunks are a contiguous end of the log"
             );
             if last.incarnation == chunk.incarnation && last.from >= chunk.from {
-                self.bytes -= last.buf.len() as u64;
+                self.bytes -= last.memory_bytes;
                 chunk.id = last.id;
                 *last = chunk;
                 return;
@@ -176,7 +178,7 @@ impl CacheBudget {
 
     fn drop_front(&mut self, chunks: &mut Chunks) {
         let chunk = chunks.chunks.pop_front().expect("the caller looked");
-        self.bytes -= chunk.buf.len() as u64;
+        self.bytes -= chunk.memory_bytes;
         self.live -= 1;
     }
 }

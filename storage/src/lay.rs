@@ -114,6 +114,7 @@ impl Partition {
             self.advance_append(gap, self.append_index, self.append_offset);
         }
         let frozen = Frozen {
+            memory_bytes: pages.len(),
             buf: pages.freeze(),
             base,
             from: base,

@@ -19,6 +19,9 @@ use highwater_runtime::buf::AlignedBuf;
 
 use crate::layout::PAGE_BYTES;
 
+/// A buffer that is this many times as large as what is in it is not kept.
+const SPARE_FACTOR_MAX: usize = 4;
+
 /// The writer's buffer.
 #[derive(Debug)]
 pub(crate) struct Tail {
@@ -40,6 +43,8 @@ pub(crate) struct Tail {
 pub(crate) struct Frozen {
     /// Whole pages.
     pub(crate) buf: Bytes,
+    /// Bytes of memory that it holds.
+    pub(crate) memory_bytes: usize,
     pub(crate) base: u32,
     pub(crate) from: u32,
     pub(crate) from_offset: Offset,
@@ -153,10 +158,9 @@ impl Tail {
         assert!(self.filled > 0, "there is something to freeze");
         let whole = self.filled.next_multiple_of(PAGE_BYTES);
         self.buf[self.filled..whole].fill(0);
-        self.buf.truncate(whole);
         let to = self.position();
         let next = (carry && whole != self.filled).then(|| {
-            let mut next = Self::resume(to, end_offset, &self.buf[whole - PAGE_BYTES..]);
+            let mut next = Self::resume(to, end_offset, &self.buf[whole - PAGE_BYTES..whole]);
             // When everything of this buffer is in the copy, the next frozen buffer replaces this one for readers.
             if self.from >= next.base {
                 next.from = self.from;
@@ -165,8 +169,18 @@ impl Tail {
             }
             next
         });
+        let mut memory_bytes = self.buf.len();
+        if memory_bytes >= SPARE_FACTOR_MAX * whole {
+            // A buffer made for a larger round. Kept in the cache it would hold memory that nothing is in.
+            let mut fitting = AlignedBuf::new(whole);
+            fitting.copy_from_slice(&self.buf[..whole]);
+            self.buf = fitting;
+            memory_bytes = whole;
+        }
+        self.buf.truncate(whole);
         let frozen = Frozen {
             buf: self.buf.freeze(),
+            memory_bytes,
             base: self.base,
             from: self.from,
             from_offset: self.from_offset,

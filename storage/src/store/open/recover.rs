@@ -90,6 +90,7 @@ impl Recovery<'_> {
         let checkpoint = entry.checkpoint.as_ref();
         let mut discarded = Vec::new();
         let mut truncated = false;
+        let mut last = Decision::End;
         for (at, extent) in entry.extents.iter().enumerate() {
             let behind = &entry.extents[at..];
             let before = partition.extents.back().map(Extent::end_mark);
@@ -98,7 +99,7 @@ impl Recovery<'_> {
                 damage = damage.or(Some((partition.log_start, why)));
             }
             if let Some(end) = before {
-                match self.gap(end, behind, checkpoint) {
+                match self.gap((end, last), behind, checkpoint) {
                     Gap::None => {}
                     Gap::Missing(why) => damage = damage.or(Some((end.offset, why))),
                     Gap::NeverAcknowledged => {
@@ -122,6 +123,7 @@ impl Recovery<'_> {
             partition.last_epoch = walked.last_epoch.or(partition.last_epoch);
             damage = damage.or(walked.damage);
             let is_last = behind.len() == 1;
+            last = walked.decision;
             partition.extents.push_back(walked.extent);
             truncated |= is_last && matches!(walked.decision, Decision::Truncate { .. });
         }
@@ -151,8 +153,13 @@ impl Recovery<'_> {
         Ok(Found { partition, discarded })
     }
 
-    /// What is wrong between the end of an extent and the beginning of the next.
-    fn gap(&mut self, end: Mark, behind: &[ExtentEntry], checkpoint: Option<&CheckpointEntry>) -> Gap {
+    /// What is wrong between the end of an extent, which was decided like this, and the beginning of the next.
+    fn gap(
+        &mut self,
+        (end, last): (Mark, Decision),
+        behind: &[ExtentEntry],
+        checkpoint: Option<&CheckpointEntry>,
+    ) -> Gap {
         let next = &behind[0];
         if next.base_index == end.index.0 {
             return Gap::None;
@@ -165,9 +172,12 @@ impl Recovery<'_> {
             ));
         }
         if self.report.map_rebuilt {
+            // Retention frees from the front: a whole run of extents that is gone, in front of frames that know it to have been durable, was
+            // freed, and so was what lies in front of it. Anything else is not guessed at.
             let (from, to) = (end.index, LogIndex(next.base_index));
-            let lost = self.orphans.explains(self.tp.tag(), from, to);
-            return if lost { Gap::Missing(missing) } else { Gap::FreedBefore };
+            let lost = self.orphans.explains(self.tp.tag(), from, to) || last != Decision::End;
+            let proven = behind.iter().any(|extent| self.proves(extent, end.index));
+            return if proven && !lost { Gap::FreedBefore } else { Gap::Missing(missing) };
         }
         let known_durable =
             checkpoint.is_some_and(|c| c.index > end.index.0) || behind.iter().any(|e| e.sealed.is_some());
