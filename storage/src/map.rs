@@ -104,7 +104,7 @@ pub struct PartitionEntry {
     pub extents: Vec<ExtentEntry>,
     /// Its last checkpoint.
     pub checkpoint: Option<CheckpointEntry>,
-    /// The checkpoint was where the log ended. Means something only in a map that is [`clean`](StoreMap::clean).
+    /// The checkpoint is where the log ends: nothing was written behind it.
     pub complete: bool,
 }
 
@@ -128,8 +128,10 @@ pub(crate) enum MapRecord {
     Freed { key: PartitionKey, incarnations: Vec<u64>, log_start: i64 },
     /// Records below this offset are deleted.
     LogStart { key: PartitionKey, log_start: i64 },
-    /// What is durable of a partition.
-    Checkpoint { key: PartitionKey, checkpoint: CheckpointEntry },
+    /// What is durable of a partition, and whether it comes to rest there.
+    Checkpoint { key: PartitionKey, checkpoint: CheckpointEntry, complete: bool },
+    /// A partition that rested is going to be written to.
+    Woken { key: PartitionKey },
     /// A partition is gone, with all its extents.
     Deleted { key: PartitionKey },
 }
@@ -216,7 +218,12 @@ impl StoreMap {
                 partition.log_start = log_start;
             }
             MapRecord::LogStart { key, log_start } => self.partition(key).log_start = log_start,
-            MapRecord::Checkpoint { key, checkpoint } => self.partition(key).checkpoint = Some(checkpoint),
+            MapRecord::Checkpoint { key, checkpoint, complete } => {
+                let partition = self.partition(key);
+                partition.checkpoint = Some(checkpoint);
+                partition.complete = complete;
+            }
+            MapRecord::Woken { key } => self.partition(key).complete = false,
             MapRecord::Deleted { key } => {
                 self.partitions.remove(&key);
             }
@@ -306,7 +313,8 @@ mod tests {
             MapRecord::Allocated { key: key(1), extent: extent(4) },
             MapRecord::Sealed { key: key(1), incarnation: 3, seal },
             MapRecord::LogStart { key: key(1), log_start: 150 },
-            MapRecord::Checkpoint { key: key(1), checkpoint },
+            MapRecord::Checkpoint { key: key(1), checkpoint, complete: true },
+            MapRecord::Woken { key: key(1) },
             MapRecord::Freed { key: key(1), incarnations: vec![3], log_start: 160 },
             MapRecord::Deleted { key: key(2) },
         ];

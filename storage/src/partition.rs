@@ -84,7 +84,25 @@ pub(crate) struct Partition {
     /// Part of the log is damaged: no appends.
     pub(crate) faulty: bool,
     pub(crate) deleting: bool,
+    pub(crate) rest: Rest,
     pub(crate) flags: Flags,
+}
+
+/// Whether recovery may take the map's word for where a log ends.
+///
+/// A partition that nobody writes to comes to rest after a while: the map says so, and a start after a crash need not look for the end of its log.
+/// Before it is written to again the map has to know that too: a frame that a crash left behind a log at rest would be forgotten, and come back
+/// when the log has grown up to it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Rest {
+    /// Recovery looks for the end of the log.
+    Awake,
+    /// Not written to since the last checkpoint.
+    Drowsy,
+    /// The map says where the log ends.
+    Resting,
+    /// Written to when this record of the map is durable.
+    Waking(Seq),
 }
 
 /// In which of the store's lists a partition is.
@@ -127,6 +145,7 @@ impl Partition {
             checkpoint: None,
             faulty: false,
             deleting: false,
+            rest: Rest::Awake,
             flags: Flags::default(),
         }
     }

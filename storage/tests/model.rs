@@ -26,6 +26,7 @@ enum Op {
     LogStart { partition: u32, at: usize },
     Retain { partition: u32, bytes: u64 },
     Delete { partition: u32 },
+    Tick,
     Crash(CrashPolicy),
     Restart,
 }
@@ -50,6 +51,7 @@ fn op() -> impl Strategy<Value = Op> {
         1 => (partition.clone(), 0..1000usize).prop_map(|(partition, at)| Op::LogStart { partition, at }),
         1 => (partition.clone(), 0..100_000u64).prop_map(|(partition, bytes)| Op::Retain { partition, bytes }),
         1 => partition.prop_map(|partition| Op::Delete { partition }),
+        3 => Just(Op::Tick),
         2 => policy.prop_map(Op::Crash),
         1 => Just(Op::Restart),
     ]
@@ -118,6 +120,7 @@ impl World {
                 self.bed.step();
             }),
             Op::Settle => self.bed.settle(),
+            Op::Tick => self.tick(),
             Op::Read { partition, from, max_bytes } => self.read(partition, from, max_bytes),
             Op::LogStart { partition, at } => self.move_log_start(partition, at),
             Op::Retain { partition, bytes } => self.retain(partition, bytes),
@@ -210,6 +213,17 @@ impl World {
         self.bed.store.enforce_retention(&mut self.bed.disk, wall_ms);
         let log_start = self.bed.store.bounds(slot).log_start.0;
         self.known[partition as usize].log_start_asked = log_start;
+    }
+
+    /// What a timer does. It also lets what retention was told before go.
+    fn tick(&mut self) {
+        let wall_ms = self.bed.wall_ms;
+        self.bed.store.enforce_retention(&mut self.bed.disk, wall_ms);
+        for partition in 0..PARTITIONS {
+            let slot = self.slot(partition);
+            let log_start = self.bed.store.bounds(slot).log_start.0;
+            self.known[partition as usize].log_start_asked = log_start;
+        }
     }
 
     /// Notes what has become durable, and checks that it never goes back.

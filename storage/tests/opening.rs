@@ -43,6 +43,30 @@ fn lose_the_map(disk: &mut DiskHarness) {
 }
 
 #[test]
+fn a_partition_that_was_left_alone_for_a_while_is_not_searched_after_a_crash() {
+    let (mut bed, expected) = example(10);
+    for _ in 0..3 {
+        bed.store.enforce_retention(&mut bed.disk, 0);
+        bed.settle();
+    }
+    let writes = bed.disk.disk().stats().writes;
+    bed.store.enforce_retention(&mut bed.disk, 0);
+    bed.settle();
+    assert_eq!(bed.disk.disk().stats().writes, writes, "the map knows, once and for all");
+    let mut bed = bed.crash(CrashPolicy::LOSE_ALL);
+    assert_eq!((bed.report.partitions, bed.report.bytes_scanned), (3, 0));
+    // One is woken: only that one is searched the next time.
+    let slot = bed.slot(1);
+    bed.append_durably(slot, &batch(&[b"awake"]));
+    let mut bed = bed.crash(CrashPolicy::LOSE_ALL);
+    assert!((1..100_000).contains(&bed.report.bytes_scanned), "{}", bed.report.bytes_scanned);
+    for (partition, more) in [(0, 0), (1, 1), (2, 0)] {
+        let slot = bed.slot(partition);
+        assert_eq!(bed.values(slot).len(), expected.len() + more);
+    }
+}
+
+#[test]
 fn a_lost_map_is_rebuilt_from_the_headers_of_the_extents() {
     for restart in [false, true] {
         let (bed, expected) = example(1);

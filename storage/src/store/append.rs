@@ -8,7 +8,8 @@ use highwater_runtime::plane::Disk;
 use super::{Phase, Store};
 use crate::api::{AppendError, Appended, Payload, ProducerCheck, Slot};
 use crate::lay::{Bench, Lie};
-use crate::partition::Partition;
+use crate::map::{MapRecord, PartitionKey};
+use crate::partition::{Partition, Rest};
 use crate::producers::ProducerStamp;
 
 impl Store {
@@ -88,6 +89,15 @@ impl Store {
         if !partition.flags.touched {
             partition.flags.touched = true;
             self.touched.push(slot);
+        }
+        match partition.rest {
+            Rest::Awake | Rest::Waking(_) => {}
+            Rest::Drowsy => partition.rest = Rest::Awake,
+            Rest::Resting => {
+                let key = PartitionKey::from(partition.tp);
+                let seq = self.record(&MapRecord::Woken { key });
+                self.partitions[slot.0 as usize].as_mut().expect("as above").rest = Rest::Waking(seq);
+            }
         }
         self.evict();
         result

@@ -13,7 +13,7 @@ use crate::layout::Place;
 use crate::map::{
     CheckpointEntry, ExtentEntry, MapRecord, PartitionEntry, PartitionKey, SealEntry, StoreMap,
 };
-use crate::partition::Partition;
+use crate::partition::{Partition, Rest};
 use crate::state_log::Seq;
 
 impl Extent {
@@ -64,9 +64,10 @@ impl Partition {
         })
     }
 
-    fn entry(&self) -> PartitionEntry {
+    /// What the map keeps. `last`: nothing will be written any more.
+    fn entry(&self, last: bool) -> PartitionEntry {
         let fresh = self.durable_checkpoint();
-        let complete = fresh.is_some();
+        let complete = fresh.is_some() && (self.rest == Rest::Resting || (last && self.flights.is_empty()));
         PartitionEntry {
             key: PartitionKey::from(self.tp),
             log_start: self.log_start.0,
@@ -87,7 +88,7 @@ impl Store {
     pub(super) fn map(&self, clean: bool) -> StoreMap {
         let partitions = self.partitions.iter().flatten().filter(|p| !p.deleting);
         let known = partitions
-            .map(|p| p.entry())
+            .map(|p| p.entry(clean))
             .filter(|entry| !entry.extents.is_empty() || entry.checkpoint_matters());
         StoreMap {
             next_incarnation: self.space.reserved.max(self.space.next_incarnation),
@@ -116,33 +117,36 @@ impl Store {
         }
     }
 
+    /// Takes a checkpoint of every partition appended to. Those that were not appended to since the last one come to rest.
     pub(super) fn checkpoint(&mut self) {
         self.appended_since_checkpoint = 0;
         self.stats.checkpoints += 1;
         for slot in std::mem::take(&mut self.touched) {
-            if let Some(partition) = self.partition_mut(slot) {
-                partition.flags.touched = false;
+            let Some(partition) = self.partition_mut(slot) else { continue };
+            let quiet = partition.is_settled();
+            let rest = quiet && partition.rest == Rest::Drowsy;
+            let taken = self.take_checkpoint(slot, rest);
+            let partition = self.partition_mut(slot).expect("it was there");
+            partition.rest = match (taken && quiet, rest) {
+                (true, true) => Rest::Resting,
+                (true, false) => Rest::Drowsy,
+                (false, _) => partition.rest,
+            };
+            partition.flags.touched = !partition.faulty && partition.rest != Rest::Resting;
+            if partition.flags.touched {
+                self.touched.push(slot);
             }
-            self.checkpoint_partition(slot);
         }
     }
 
     /// Takes a checkpoint of one partition. What is not durable now is for the next one. `false`: none can be taken now.
-    pub(super) fn checkpoint_partition(&mut self, slot: Slot) -> bool {
+    pub(super) fn take_checkpoint(&mut self, slot: Slot, complete: bool) -> bool {
         let Some(partition) = self.partition_mut(slot) else { return false };
-        let fresh = partition.durable_checkpoint();
-        let again = !partition.faulty && (fresh.is_none() || !partition.is_settled());
-        let was_touched = std::mem::replace(&mut partition.flags.touched, again);
-        let taken = fresh.is_some();
-        if let Some(checkpoint) = fresh {
-            partition.checkpoint = Some(Box::new(checkpoint.clone()));
-            let key = PartitionKey::from(partition.tp);
-            self.record(&MapRecord::Checkpoint { key, checkpoint });
-        }
-        if again && !was_touched {
-            self.touched.push(slot);
-        }
-        taken
+        let Some(checkpoint) = partition.durable_checkpoint() else { return false };
+        partition.checkpoint = Some(Box::new(checkpoint.clone()));
+        let key = PartitionKey::from(partition.tp);
+        self.record(&MapRecord::Checkpoint { key, checkpoint, complete });
+        true
     }
 
     /// Records the extents of a partition that are complete and durable.

@@ -11,7 +11,7 @@ use super::space::wants_roll;
 use crate::api::{LogStartError, Slot, StoreEvent};
 use crate::extent::{Extent, FIRST_POSITION};
 use crate::map::{MapRecord, PartitionKey};
-use crate::partition::Partition;
+use crate::partition::{Partition, Rest};
 use crate::state_log::Seq;
 
 impl Store {
@@ -81,7 +81,7 @@ impl Store {
 
     /// Everything appended is durable, and the map does not know it yet.
     fn is_quiet(&self) -> bool {
-        self.unacked_bytes == 0 && self.appended_since_checkpoint > 0
+        self.unacked_bytes == 0 && !self.touched.is_empty()
     }
 
     /// Forgets a partition. Its space is used again once that is durable; [`StoreEvent::Deleted`] tells.
@@ -129,7 +129,8 @@ impl Store {
         // The map has to remember where the log goes on, and what producers sent last, without these extents.
         let known = |p: &Partition| p.checkpoint.as_ref().map_or(0, |checkpoint| checkpoint.index);
         let last = count.checked_sub(1).map(|last| partition.extents[last].end_index.0);
-        if last.is_some_and(|last| last > known(partition)) && !self.checkpoint_partition(slot) {
+        let resting = partition.rest == Rest::Resting;
+        if last.is_some_and(|last| last > known(partition)) && !self.take_checkpoint(slot, resting) {
             count = 0;
         }
         let partition = self.partitions[slot.0 as usize].as_mut().expect("it was there");

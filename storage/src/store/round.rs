@@ -19,7 +19,7 @@ use crate::extent::FIRST_POSITION;
 use crate::layout::{ExtentId, PAGE_BYTES, SlabId};
 use crate::limits::ROUNDS_IN_FLIGHT_MAX;
 use crate::mutants::{Mutant, is_planted};
-use crate::partition::{Flight, Piece};
+use crate::partition::{Flight, Piece, Rest};
 
 /// An operation on its way.
 #[derive(Clone, Copy, Debug)]
@@ -129,10 +129,6 @@ impl Store {
         if self.dirty.is_empty() || self.rounds.in_flight.len() >= ROUNDS_IN_FLIGHT_MAX {
             return;
         }
-        // Nothing of this run reaches the disk before the map has ceased to say that the store was shut down in order.
-        if self.space.run_seq.is_none_or(|seq| seq > self.state.durable()) {
-            return;
-        }
         let number = self.rounds.next_round;
         self.rounds.in_flight.push(Round { number, slabs: Vec::new() });
         for _ in 0..self.dirty.len() {
@@ -153,6 +149,14 @@ impl Store {
     }
 
     fn submit_partition(&mut self, disk: &mut dyn Disk, slot: Slot, round: u64) {
+        let map_durable = self.state.durable();
+        let Some(partition) = self.partitions[slot.0 as usize].as_mut() else { return };
+        if let Rest::Waking(seq) = partition.rest {
+            if seq > map_durable {
+                return;
+            }
+            partition.rest = Rest::Awake;
+        }
         loop {
             let Some(partition) = self.partitions[slot.0 as usize].as_mut() else { return };
             let next = match (partition.queue.front(), &partition.tail) {

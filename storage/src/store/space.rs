@@ -56,8 +56,8 @@ pub(super) struct Space {
     waiting: VecDeque<(Slot, Incarnation)>,
     /// Extents that are free once the map says so durably.
     pending_free: VecDeque<(Seq, Place, u8)>,
-    /// The first record of this run.
-    pub(super) run_seq: Option<Seq>,
+    /// The first life of this run.
+    first_incarnation: u64,
     /// The next extent's life.
     pub(super) next_incarnation: u64,
     /// Lives below are reserved in the map; it may not be durable yet.
@@ -79,7 +79,7 @@ impl Space {
             refused: false,
             waiting: VecDeque::new(),
             pending_free: VecDeque::new(),
-            run_seq: None,
+            first_incarnation: next_incarnation,
             next_incarnation,
             reserved: next_incarnation,
             reserved_durable: next_incarnation,
@@ -165,14 +165,12 @@ impl Store {
 
     /// Reserves lives, makes the next slab when space is short, and gives waiting extents their places.
     pub(super) fn grow_space(&mut self, disk: &mut dyn Disk) {
-        // Nothing is recorded before the first append: an idle store writes nothing.
-        let first = self.space.run_seq.is_none() && !self.dirty.is_empty();
-        let few = self.space.next_incarnation + INCARNATIONS_RESERVED / 2 > self.space.reserved;
-        if first || (few && self.space.run_seq.is_some()) {
+        // Nothing is recorded before the first extent: an idle store writes nothing.
+        let used = self.space.next_incarnation > self.space.first_incarnation;
+        if used && self.space.next_incarnation + INCARNATIONS_RESERVED / 2 > self.space.reserved {
             let reserved = self.space.next_incarnation + INCARNATIONS_RESERVED;
             let seq = self.record(&MapRecord::Reserve { next_incarnation: reserved });
             self.space.reserved = reserved;
-            self.space.run_seq.get_or_insert(seq);
             self.space.reservations.push_back((seq, reserved));
         }
         self.place_waiting();

@@ -56,7 +56,7 @@ impl Store {
         for (key, entry) in map.partitions {
             let tp = TopicPartition::from(key);
             let slot = Slot(partitions.len() as u32);
-            let trusted = map.clean && entry.complete;
+            let trusted = entry.complete;
             let unusable = take_space(&mut space, tp, &entry.extents, &mut report);
             let recovery = Recovery {
                 config: &config,

@@ -24,7 +24,7 @@ use crate::layout::{EXTENT_HEADER_BYTES, ExtentId, PAGE_BYTES, Place, SlabId, sl
 use crate::limits::PADDING_BYTES_MAX;
 use crate::map::{CheckpointEntry, ExtentEntry, PartitionEntry};
 use crate::mutants::{Mutant, is_planted};
-use crate::partition::Partition;
+use crate::partition::{Partition, Rest};
 use crate::producers::{Appearance, ProducerStamp, UNKNOWN_MS};
 use crate::recovery::{Decision, Found as FoundThere, Later, Scanned, proves_durable, scan};
 use crate::report::{OpenError, PartitionFinding, RecoveryReport};
@@ -141,6 +141,7 @@ impl Recovery<'_> {
         partition.log_start = partition.log_start.min(partition.durable.offset);
         partition.checkpoint = entry.checkpoint.map(Box::new);
         partition.faulty = damage.is_some();
+        partition.rest = if trusted && !partition.faulty { Rest::Resting } else { Rest::Awake };
         self.resume_tail(&mut partition);
         if let Some((at, why)) = damage {
             tracing::error!(partition = %self.tp, offset = at.0, "part of the log is damaged, appends are refused: {why}");

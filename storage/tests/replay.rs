@@ -1,0 +1,321 @@
+//! A store against a model of it: whatever is appended, flushed, deleted, crashed and restarted in whatever order, what was durable is
+//! there, nothing else is, and offsets and producers go on where they were.
+
+mod support;
+
+use std::collections::BTreeMap;
+
+use highwater_protocol::batch::Compression;
+use highwater_protocol::ids::Offset;
+use highwater_runtime::sim::CrashPolicy;
+use highwater_storage::{
+    AppendError, Cursor, DurableForm, PartitionConfig, ReadResult, Slot, StoreConfig, StoreEvent,
+};
+use proptest::prelude::*;
+use support::{Bed, batch_of, config, producer, tp};
+
+const PARTITIONS: u32 = 3;
+
+#[derive(Clone, Debug)]
+enum Op {
+    Append { partition: u32, bytes: usize, records: usize, bulk: bool, retry: bool },
+    Turn,
+    Steps(usize),
+    Settle,
+    Read { partition: u32, from: usize, max_bytes: usize },
+    LogStart { partition: u32, at: usize },
+    Retain { partition: u32, bytes: u64 },
+    Delete { partition: u32 },
+    Tick,
+    Crash(CrashPolicy),
+    Restart,
+}
+
+fn op() -> impl Strategy<Value = Op> {
+    let partition = 0..PARTITIONS;
+    let size = prop_oneof![4 => 1..300usize, 2 => 300..5000usize, 1 => 5000..30_000usize];
+    let policy = prop_oneof![
+        Just(CrashPolicy::LOSE_ALL),
+        Just(CrashPolicy::KEEP_ALL),
+        Just(CrashPolicy::TEAR_ALL),
+        Just(CrashPolicy::MIXED)
+    ];
+    let append = (partition.clone(), size, 1..5usize, any::<bool>(), prop::bool::weighted(0.1));
+    prop_oneof![
+        30 => append.prop_map(|(partition, bytes, records, bulk, retry)| Op::Append { partition, bytes, records, bulk, retry }),
+        10 => Just(Op::Turn),
+        10 => (1..8usize).prop_map(Op::Steps),
+        4 => Just(Op::Settle),
+        4 => (partition.clone(), 0..1000usize, 1..40_000usize)
+            .prop_map(|(partition, from, max_bytes)| Op::Read { partition, from, max_bytes }),
+        1 => (partition.clone(), 0..1000usize).prop_map(|(partition, at)| Op::LogStart { partition, at }),
+        1 => (partition.clone(), 0..100_000u64).prop_map(|(partition, bytes)| Op::Retain { partition, bytes }),
+        1 => partition.prop_map(|partition| Op::Delete { partition }),
+        3 => Just(Op::Tick),
+        2 => policy.prop_map(Op::Crash),
+        1 => Just(Op::Restart),
+    ]
+}
+
+/// A batch as the model knows it.
+#[derive(Clone, Debug)]
+struct Sent {
+    base: i64,
+    sequence: i32,
+    values: Vec<Vec<u8>>,
+}
+
+/// A partition as the model knows it. A deleted one is another generation of topic partition.
+#[derive(Default)]
+struct Known {
+    generation: u32,
+    sent: Vec<Sent>,
+    next_offset: i64,
+    next_sequence: i32,
+    /// What was durable when last looked at.
+    durable: i64,
+    log_start: i64,
+    /// The log's start may be anywhere between these after a crash.
+    log_start_asked: i64,
+}
+
+struct World {
+    bed: Bed,
+    known: Vec<Known>,
+    fill: u8,
+}
+
+impl World {
+    fn new(seed: u64, form: DurableForm) -> Self {
+        let config = StoreConfig { durable_form: form, ..config() };
+        let known = (0..PARTITIONS).map(|_| Known::default()).collect();
+        Self { bed: Bed::with(seed, config), known, fill: 0 }
+    }
+
+    fn slot(&mut self, partition: u32) -> Slot {
+        let generation = self.known[partition as usize].generation;
+        let keep = PartitionConfig { segment_bytes: 40_000, ..PartitionConfig::KEEP_ALL };
+        self.bed.store.ensure_partition(tp(partition + PARTITIONS * generation), keep)
+    }
+
+    fn run(mut self, ops: Vec<Op>) {
+        for op in ops {
+            self.apply(&op);
+            self.look();
+        }
+        self.bed.settle();
+        self.look();
+        self.check_all();
+        self.bed = self.bed.restart();
+        self.check_all();
+    }
+
+    fn apply(&mut self, op: &Op) {
+        match *op {
+            Op::Append { partition, bytes, records, bulk, retry } => {
+                self.append(partition, bytes, records, bulk, retry);
+            }
+            Op::Turn => self.bed.turn(),
+            Op::Steps(n) => (0..n).for_each(|_| {
+                self.bed.step();
+            }),
+            Op::Settle => self.bed.settle(),
+            Op::Tick => self.tick(),
+            Op::Read { partition, from, max_bytes } => self.read(partition, from, max_bytes),
+            Op::LogStart { partition, at } => self.move_log_start(partition, at),
+            Op::Retain { partition, bytes } => self.retain(partition, bytes),
+            Op::Delete { partition } => {
+                let slot = self.slot(partition);
+                self.bed.store.delete_partition(&mut self.bed.disk, slot);
+                let generation = self.known[partition as usize].generation + 1;
+                self.known[partition as usize] = Known { generation, ..Known::default() };
+            }
+            Op::Crash(policy) => {
+                replace_with(&mut self.bed, |bed| bed.crash(policy));
+                self.after_crash();
+            }
+            Op::Restart => {
+                self.bed.settle();
+                self.look();
+                replace_with(&mut self.bed, Bed::restart);
+                for known in &mut self.known {
+                    known.log_start = known.log_start_asked;
+                }
+                assert_eq!(self.bed.report.findings, [], "an orderly restart finds everything in order");
+                self.check_all();
+            }
+        }
+    }
+
+    fn append(&mut self, partition: u32, bytes: usize, records: usize, bulk: bool, retry: bool) {
+        let slot = self.slot(partition);
+        self.fill = self.fill.wrapping_add(1);
+        let fill = self.fill;
+        let id = i64::from(partition);
+        let known = &mut self.known[partition as usize];
+        if retry && let Some(last) = known.sent.last() {
+            let values: Vec<&[u8]> = last.values.iter().map(Vec::as_slice).collect();
+            let batch = batch_of(Compression::None, producer(id, 0, last.sequence), 5, &values);
+            let again = self.bed.try_append(slot, &batch);
+            assert!(
+                matches!(again, Err(AppendError::Duplicate { base_offset, .. }) if base_offset.0 == last.base),
+                "{again:?}"
+            );
+            return;
+        }
+        let values: Vec<Vec<u8>> =
+            (0..records).map(|n| vec![fill.wrapping_add(n as u8); bytes / records]).collect();
+        let slices: Vec<&[u8]> = values.iter().map(Vec::as_slice).collect();
+        let batch = batch_of(Compression::None, producer(id, 0, known.next_sequence), 5, &slices);
+        let outcome =
+            if bulk { self.bed.try_append_bulk(slot, &batch) } else { self.bed.try_append(slot, &batch) };
+        match outcome {
+            Ok(appended) => {
+                assert_eq!(appended.base_offset.0, known.next_offset);
+                known.sent.push(Sent { base: known.next_offset, sequence: known.next_sequence, values });
+                known.next_offset += records as i64;
+                known.next_sequence += records as i32;
+            }
+            Err(AppendError::Busy) => {}
+            Err(e) => panic!("{e}"),
+        }
+    }
+
+    fn read(&mut self, partition: u32, from: usize, max_bytes: usize) {
+        let slot = self.slot(partition);
+        let bounds = self.bed.store.bounds(slot);
+        let span = (bounds.durable_end.0 - bounds.log_start.0) as usize;
+        let from = bounds.log_start.0 + (from % (span + 1)) as i64;
+        let result = self.bed.read(slot, Cursor::at(Offset(from)), max_bytes);
+        let expect_end = from == bounds.durable_end.0;
+        assert_eq!(matches!(result, ReadResult::AtEnd), expect_end, "{result:?}");
+    }
+
+    fn move_log_start(&mut self, partition: u32, at: usize) {
+        let slot = self.slot(partition);
+        let bounds = self.bed.store.bounds(slot);
+        let span = (bounds.durable_end.0 - bounds.log_start.0) as usize;
+        let to = bounds.log_start.0 + (at % (span + 1)) as i64;
+        self.bed.store.set_log_start(&mut self.bed.disk, slot, Offset(to)).expect("it is within the log");
+        self.known[partition as usize].log_start_asked = to;
+    }
+
+    fn retain(&mut self, partition: u32, bytes: u64) {
+        let slot = self.slot(partition);
+        let generation = self.known[partition as usize].generation;
+        let limited = PartitionConfig {
+            retention_bytes: Some(bytes),
+            segment_bytes: 40_000,
+            ..PartitionConfig::KEEP_ALL
+        };
+        self.bed.store.ensure_partition(tp(partition + PARTITIONS * generation), limited);
+        let wall_ms = self.bed.wall_ms;
+        self.bed.store.enforce_retention(&mut self.bed.disk, wall_ms);
+        let log_start = self.bed.store.bounds(slot).log_start.0;
+        self.known[partition as usize].log_start_asked = log_start;
+    }
+
+    /// What a timer does. It also lets what retention was told before go.
+    fn tick(&mut self) {
+        let wall_ms = self.bed.wall_ms;
+        self.bed.store.enforce_retention(&mut self.bed.disk, wall_ms);
+        for partition in 0..PARTITIONS {
+            let slot = self.slot(partition);
+            let log_start = self.bed.store.bounds(slot).log_start.0;
+            self.known[partition as usize].log_start_asked = log_start;
+        }
+    }
+
+    /// Notes what has become durable, and checks that it never goes back.
+    fn look(&mut self) {
+        for event in std::mem::take(&mut self.bed.events) {
+            match event {
+                StoreEvent::Durable { .. } | StoreEvent::Deleted { .. } | StoreEvent::Closed => {}
+                StoreEvent::LogStart { slot, offset } => {
+                    for partition in 0..PARTITIONS {
+                        if self.slot(partition) == slot {
+                            let known = &mut self.known[partition as usize];
+                            known.log_start = known.log_start.max(offset.0);
+                        }
+                    }
+                }
+                other => panic!("{other:?}"),
+            }
+        }
+        for partition in 0..PARTITIONS {
+            let slot = self.slot(partition);
+            let bounds = self.bed.store.bounds(slot);
+            let known = &mut self.known[partition as usize];
+            assert!(bounds.durable_end.0 >= known.durable, "what is durable stays");
+            assert_eq!(bounds.append_end.0, known.next_offset);
+            assert_eq!(bounds.log_start.0, known.log_start_asked);
+            known.durable = bounds.durable_end.0;
+        }
+    }
+
+    fn after_crash(&mut self) {
+        for partition in 0..PARTITIONS {
+            let slot = self.slot(partition);
+            let bounds = self.bed.store.bounds(slot);
+            let known = &mut self.known[partition as usize];
+            assert!(!bounds.faulty, "partition {partition}: {:?}", self.bed.report);
+            let end = bounds.durable_end.0;
+            assert!(
+                end >= known.durable,
+                "partition {partition}: {} was durable, {end} is left: {:?}",
+                known.durable,
+                self.bed.report
+            );
+            assert!(end <= known.next_offset, "nothing is invented");
+            known.sent.retain(|sent| sent.base < end);
+            known.next_sequence =
+                known.sent.last().map_or(known.next_sequence, |s| s.sequence + s.values.len() as i32);
+            if known.sent.is_empty() {
+                known.next_sequence = 0;
+            }
+            known.next_offset = end;
+            let start = bounds.log_start.0;
+            assert!((known.log_start..=known.log_start_asked).contains(&start), "the log starts at {start}");
+            known.log_start_asked = start;
+            known.log_start = start;
+        }
+        self.check_all();
+    }
+
+    fn check_all(&mut self) {
+        for partition in 0..PARTITIONS {
+            let slot = self.slot(partition);
+            let bounds = self.bed.store.bounds(slot);
+            let known = &self.known[partition as usize];
+            let expected: BTreeMap<i64, Vec<u8>> =
+                known.sent.iter().flat_map(|sent| (sent.base..).zip(sent.values.iter().cloned())).collect();
+            let expected: Vec<Vec<u8>> = expected
+                .range(bounds.log_start.0..bounds.durable_end.0)
+                .map(|(_, value)| value.clone())
+                .collect();
+            let values = self.bed.values(slot);
+            assert_eq!(values.len(), expected.len(), "partition {partition}");
+            assert!(values == expected, "partition {partition}: a record is not as it was sent");
+        }
+    }
+}
+
+fn replace_with(bed: &mut Bed, with: impl FnOnce(Bed) -> Bed) {
+    // The disk outlives the store; nothing else of the old bed is used.
+    let placeholder = Bed::new(0);
+    *bed = with(std::mem::replace(bed, placeholder));
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { max_shrink_iters: 2000, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn a_store_with_durable_writes_does_what_the_model_says(seed in any::<u64>(), ops in prop::collection::vec(op(), 1..150)) {
+        World::new(seed, DurableForm::Dsync).run(ops);
+    }
+
+    #[test]
+    fn a_store_with_one_sync_per_round_does_what_the_model_says(seed in any::<u64>(), ops in prop::collection::vec(op(), 1..150)) {
+        World::new(seed, DurableForm::SyncPerRound).run(ops);
+    }
+}
