@@ -163,6 +163,11 @@ impl Controller {
                 None => self.write(&Record::TopicGone { id: topic.0 }),
             }
         }
+        for topic in holders.into_keys().filter(|t| self.tip.topic_by_id(*t).is_none()) {
+            report.warnings.push(format!(
+                "partitions of topic {topic} rest on disk and the metadata does not know it; they are kept and not served"
+            ));
+        }
         self.touched = true;
         self.first_version = Some(self.tip.version());
         self.ready = Some(report);

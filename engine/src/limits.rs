@@ -53,6 +53,9 @@ pub const CLOSING_TIME_MAX: Duration = Duration::from_secs(10);
 /// How often retention is enforced.
 pub const RETENTION_INTERVAL: Duration = Duration::from_secs(15);
 
+/// How often a full disk is tried again.
+pub const SPACE_INTERVAL: Duration = Duration::from_secs(1);
+
 /// What was asked before a stop is finished in this time, or dropped.
 pub const DRAIN_TIME: Duration = Duration::from_secs(5);
 

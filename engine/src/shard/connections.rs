@@ -31,7 +31,7 @@ enum Input {
 impl Shard {
     pub(super) fn accept(&mut self, plane: &mut dyn Plane<Message>, conn: ConnId, peer: SocketAddr) {
         if let Err((code, text)) = self.check_room_for(peer.ip()) {
-            tracing::warn!(%peer, "connection refused: {text}");
+            tracing::debug!(%peer, "connection refused: {text}");
             plane.send(conn, error_message(MessageKind::Hello as u16, 0, code, &text));
             plane.close(conn, Close::AfterSends);
             return;

@@ -29,12 +29,13 @@ mod timers;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::BytesMut;
 use highwater_protocol::ids::{LeaderEpoch, PartitionIndex, TopicId};
 use highwater_runtime::buf::AlignedBuf;
 use highwater_runtime::plane::{
-    ClosedBecause, Completion, ConnId, ListenerId, Plane, ShardApp, ShardIndex, Token,
+    ClosedBecause, Completion, ConnId, Instant, ListenerId, Plane, ShardApp, ShardIndex, Token,
 };
 use highwater_storage::ReadId;
 
@@ -51,7 +52,7 @@ use timers::{Timer, Timers};
 
 pub use setup::{OnReady, OpenError, ShardSetup};
 
-use crate::limits::{PUSH_BYTES_PER_TURN_MAX, RETENTION_INTERVAL};
+use crate::limits::{PUSH_BYTES_PER_TURN_MAX, RETENTION_INTERVAL, SPACE_INTERVAL};
 use crate::message::{Message, Ticket};
 use crate::metadata::Metadata;
 
@@ -96,6 +97,7 @@ pub struct Shard {
     producer_ids: ProducerIds,
 
     timers: Timers,
+    retention_at: Instant,
     drain: Option<Drain>,
     /// On shard 0: shards that have answered their clients.
     drained_shards: u16,
@@ -124,7 +126,8 @@ impl Shard {
         }
         plane.post(0, Message::Opened(Box::new(opened)));
         let mut timers = Timers::default();
-        timers.set_after(plane, RETENTION_INTERVAL, Timer::Retention);
+        let retention_at = plane.now().after(RETENTION_INTERVAL);
+        timers.set(plane, retention_at, Timer::Retention);
         Ok(Self {
             setup: Arc::clone(setup),
             me,
@@ -153,6 +156,7 @@ impl Shard {
             last_work: 0,
             producer_ids: ProducerIds::default(),
             timers,
+            retention_at,
             drain: None,
             drained_shards: 0,
             arena: BytesMut::new(),
@@ -174,7 +178,15 @@ impl Shard {
             lead.controller.retry_stalled(plane);
             lead.positions.retry_stalled(plane);
         }
-        self.timers.set_after(plane, RETENTION_INTERVAL, Timer::Retention);
+        let full = self.stores.iter().any(|entry| entry.full);
+        self.plan_retention(plane, if full { SPACE_INTERVAL } else { RETENTION_INTERVAL });
+    }
+
+    /// The next time that retention is enforced, and that space is looked for on a full disk.
+    fn plan_retention(&mut self, plane: &mut dyn Plane<Message>, after: Duration) {
+        self.timers.cancel(self.retention_at, Timer::Retention);
+        self.retention_at = plane.now().after(after);
+        self.timers.set(plane, self.retention_at, Timer::Retention);
     }
 }
 

@@ -39,6 +39,8 @@ pub(super) struct Partition {
     pub(super) epoch: LeaderEpoch,
     /// The first frame of the epoch has not been appended yet.
     pub(super) epoch_start_due: bool,
+    /// Readers have met damage, and the log says so.
+    pub(super) damage_told: bool,
     /// Who reads and has read everything so far.
     pub(super) waiters: Vec<ReaderId>,
     quorum: Quorum,
@@ -72,6 +74,7 @@ impl Partition {
             slot,
             epoch,
             epoch_start_due: truncated,
+            damage_told: false,
             waiters: Vec::new(),
             quorum: Quorum::new([me], epoch, term_start, bounds.durable_index),
             marks: VecDeque::new(),

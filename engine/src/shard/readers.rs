@@ -224,7 +224,7 @@ impl Shard {
                 let text = format!(
                     "{name}: what begins at offset {wanted} is damaged on disk; the next that can be read is offset {resume_at}"
                 );
-                tracing::error!("{text}");
+                self.tell_damage(id, &text);
                 self.end_reader(plane, id, (ErrorCode::PartitionFaulty, text));
                 Ran::Rests
             }
@@ -241,6 +241,16 @@ impl Shard {
         } else {
             reader.state = ReaderState::Waiting;
             partition.waiters.push(id);
+        }
+    }
+
+    /// Damage goes to the log once, however many readers meet it.
+    fn tell_damage(&mut self, id: ReaderId, text: &str) {
+        let Some(partition) = self.readers.get(&id).map(|r| r.partition) else { return };
+        if let Some(partition) = self.partitions.get_mut(partition)
+            && !std::mem::replace(&mut partition.damage_told, true)
+        {
+            tracing::error!("{text}");
         }
     }
 

@@ -10,7 +10,7 @@ use super::Shard;
 use super::readers::deleted;
 use super::setup::{OpenError, ShardSetup};
 use crate::data_dir::store_dir;
-use crate::limits::STORES_PER_SHARD_MAX;
+use crate::limits::{SPACE_INTERVAL, STORES_PER_SHARD_MAX};
 use crate::message::{Message, Opened};
 
 /// Token spaces: the top byte of a disk operation's token says whose it is.
@@ -27,6 +27,8 @@ pub(super) struct StoreEntry {
     pub(super) truncated: Vec<TopicPartition>,
     /// Connections with a batch that waits for room, first come, first served.
     pub(super) stalled: VecDeque<ConnId>,
+    /// The disk had no space the last time it was asked for some.
+    pub(super) full: bool,
     pub(super) closed: bool,
 }
 
@@ -60,6 +62,7 @@ pub(super) fn open_all(
             store,
             truncated,
             stalled: VecDeque::new(),
+            full: false,
             closed: false,
         });
     }
@@ -174,9 +177,12 @@ impl Shard {
             StoreEvent::Deleted { tp } => self.on_partition_gone(plane, store, tp),
             StoreEvent::StorageFull(why) => {
                 tracing::error!(store = self.stores[store].id.0, "the disk is full: {why}");
+                self.stores[store].full = true;
+                self.plan_retention(plane, SPACE_INTERVAL);
             }
             StoreEvent::SpaceAvailable => {
                 tracing::info!(store = self.stores[store].id.0, "there is space on the disk again");
+                self.stores[store].full = false;
             }
             StoreEvent::Fatal(why) => {
                 plane.fatal(EXIT_DISK, format!("the disk is not to be trusted: {why}"));

@@ -6,6 +6,7 @@
 
 mod admin;
 mod consumer;
+mod faults;
 mod node;
 mod producer;
 mod run;

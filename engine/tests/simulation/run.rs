@@ -114,7 +114,11 @@ pub(crate) fn run(seed: u64) -> Outcome {
 }
 
 /// A topic with its identity, its partitions and their shards.
-fn create(world: &mut World, address: SocketAddr, partitions: u32) -> (TopicId, Vec<(TopicPartition, u16)>) {
+pub(crate) fn create(
+    world: &mut World,
+    address: SocketAddr,
+    partitions: u32,
+) -> (TopicId, Vec<(TopicPartition, u16)>) {
     let mut wire = Wire::connect(world, address, None);
     let request =
         CreateTopicRequest { name: "main".into(), partitions, configs: Vec::new(), validate_only: false };

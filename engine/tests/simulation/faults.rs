@@ -1,0 +1,108 @@
+//! What a node does about a disk that is full or not to be trusted.
+
+use std::time::Duration;
+
+use highwater_protocol::batch::{BatchBuilder, BatchProducer, Compression, NewRecord};
+use highwater_protocol::error::ErrorCode;
+use highwater_protocol::ids::{Timestamp, TopicPartition};
+use highwater_protocol::native::{Acks, Body, CreateTopicRequest, DeleteTopicRequest, produce_head};
+use highwater_runtime::sim::{Fault, NodeEnd};
+
+use crate::node::{World, world};
+use crate::run::create;
+use crate::wire::{Answer, Wire};
+
+const PATIENCE: Duration = Duration::from_mins(2);
+
+fn answer(world: &mut World, wire: &mut Wire) -> Option<Answer> {
+    let until = world.now().after(PATIENCE);
+    while world.now() < until && !wire.is_over() {
+        world.run_for(Duration::from_millis(1));
+        wire.receive(usize::MAX);
+        if let Some(answer) = wire.pop() {
+            return Some(answer);
+        }
+    }
+    None
+}
+
+fn call(world: &mut World, wire: &mut Wire, body: &impl Body) -> Result<Vec<u8>, (ErrorCode, String)> {
+    wire.send(body);
+    answer(world, wire).expect("an answer").body
+}
+
+fn produce(wire: &mut Wire, to: TopicPartition, bytes: usize) {
+    let mut builder = BatchBuilder::new(Compression::None, 0);
+    let value = vec![b'x'; bytes];
+    builder.append(&NewRecord::new(Timestamp(1_700_000_000_000), None, Some(&value))).expect("it fits");
+    let batch = builder.finish(BatchProducer::NONE).expect("there is a record");
+    wire.send_with_id(|id| [&produce_head(id, to, Acks::All, batch.len())[..], &batch].concat());
+}
+
+#[test]
+fn a_full_disk_refuses_records_and_takes_them_again_when_there_is_space() {
+    let (mut world, node) = world(1);
+    world.start(node).expect("a first start");
+    let address = world.address(node, 0);
+    let (_, partitions) = create(&mut world, address, 1);
+    let (to, shard) = partitions[0];
+    let mut wire = Wire::connect(&mut world, address, Some(shard));
+    produce(&mut wire, to, 1000);
+    answer(&mut world, &mut wire).expect("an answer").body.expect("there is space");
+    world.disk(node).set_capacity(Some(0));
+    let mut taken = 1;
+    let (code, text) = loop {
+        produce(&mut wire, to, 10_000);
+        match answer(&mut world, &mut wire).expect("an answer").body {
+            Ok(_) => taken += 1,
+            Err(error) => break error,
+        }
+        assert!(taken < 1000, "a full disk takes no more");
+    };
+    assert_eq!(code, ErrorCode::StorageFull, "{text}");
+    assert!(text.contains("main/0"), "{text}");
+    assert_eq!(world.end(node), None, "it goes on serving");
+    // Deleting another topic is possible, and so is everything that reads.
+    let mut admin = Wire::connect(&mut world, address, None);
+    let missing = call(&mut world, &mut admin, &DeleteTopicRequest { name: "none".into() });
+    assert_eq!(missing.expect_err("refused").0, ErrorCode::UnknownTopic);
+    world.disk(node).set_capacity(None);
+    world.run_for(Duration::from_secs(2));
+    produce(&mut wire, to, 10_000);
+    answer(&mut world, &mut wire).expect("an answer").body.expect("there is space again");
+}
+
+#[test]
+fn a_disk_that_fails_to_write_ends_the_process_with_its_own_exit_code() {
+    for file in ["/data/meta.a", "/data/offsets.b", "/data/store-000/slab-000000"] {
+        let (mut world, node) = world(0);
+        world.start(node).expect("a first start");
+        let address = world.address(node, 0);
+        let (topic, partitions) = create(&mut world, address, 2);
+        let home = partitions.iter().find(|(_, shard)| *shard == 0).expect("one is on shard 0");
+        let mut wire = Wire::connect(&mut world, address, Some(0));
+        produce(&mut wire, home.0, 100);
+        answer(&mut world, &mut wire).expect("an answer").body.expect("the disk is sound");
+        world.disk(node).inject(Fault::write_error(file));
+        wire.send(&CreateTopicRequest {
+            name: "other".into(),
+            partitions: 1,
+            configs: Vec::new(),
+            validate_only: false,
+        });
+        wire.send(&highwater_protocol::native::CommitOffsetsRequest {
+            consumer: "c".into(),
+            topic,
+            positions: Vec::new(),
+        });
+        produce(&mut wire, home.0, 100);
+        world.run_for(Duration::from_secs(1));
+        assert!(
+            matches!(world.end(node), Some(NodeEnd::Fatal(74, why)) if why.contains("disk")),
+            "{file}: {:?}",
+            world.end(node)
+        );
+        world.disk(node).clear_faults();
+        world.start(node).expect("it starts on a sound disk");
+    }
+}
