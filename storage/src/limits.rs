@@ -33,8 +33,10 @@ pub struct StoreLimits {
     pub store_unacked_bytes_max: u64,
     /// A checkpoint is written every so many bytes appended: what a restart reads again.
     pub checkpoint_bytes: u64,
-    /// Size of each copy of the store's state log while it holds little.
+    /// Size of each copy of a new store's state log.
     pub state_log_bytes: u64,
+    /// The same once it has been in use: what is appended in new extents waits while it is rewritten, so that should be rare.
+    pub state_log_bytes_used: u64,
     /// Small frames are gathered in buffers of this size.
     pub chunk_bytes_max: usize,
     /// Bytes of log between two entries of the sparse index.
@@ -59,6 +61,7 @@ impl Default for StoreLimits {
             store_unacked_bytes_max: 256 << 20,
             checkpoint_bytes: 64 << 20,
             state_log_bytes: 256 << 10,
+            state_log_bytes_used: 2 << 20,
             chunk_bytes_max: 256 << 10,
             index_interval_bytes: 32 << 10,
             read_bytes_max: 1 << 20,
@@ -81,6 +84,7 @@ impl StoreLimits {
             store_unacked_bytes_max: 256 << 10,
             checkpoint_bytes: 128 << 10,
             state_log_bytes: 64 << 10,
+            state_log_bytes_used: 64 << 10,
             chunk_bytes_max: 16 << 10,
             index_interval_bytes: 2 << 10,
             read_bytes_max: 16 << 10,

@@ -165,7 +165,7 @@ impl StoreMap {
         records: impl IntoIterator<Item = &'a [u8]>,
     ) -> Result<Self, MapError> {
         let mut map = match snapshot {
-            None => Self { next_incarnation: 1, ..Self::default() },
+            None => Self { next_incarnation: 1, clean: true, ..Self::default() },
             Some(bytes) => {
                 let snapshot = rkyv::from_bytes::<Snapshot, RkyvError>(&aligned(bytes)?).map_err(invalid)?;
                 Self {

@@ -64,6 +64,12 @@ fn a_partition_that_was_left_alone_for_a_while_is_not_searched_after_a_crash() {
         let slot = bed.slot(partition);
         assert_eq!(bed.values(slot).len(), expected.len() + more);
     }
+    for _ in 0..2 {
+        bed.store.enforce_retention(&mut bed.disk, 0);
+        bed.settle();
+    }
+    let bed = bed.crash(CrashPolicy::LOSE_ALL);
+    assert_eq!(bed.report.bytes_scanned, 0, "what was searched once has come to rest too");
 }
 
 #[test]
@@ -288,4 +294,19 @@ fn rot_in_what_a_checkpoint_covers_is_found_when_it_is_read() {
         skips += skipped.len();
     }
     assert!(skips > 0);
+}
+
+#[test]
+fn a_store_that_was_not_used_is_closed_without_a_write() {
+    let (bed, _) = example(11);
+    let mut bed = bed.restart();
+    for _ in 0..3 {
+        bed.store.enforce_retention(&mut bed.disk, 0);
+        bed.settle();
+        let before = bed.disk.disk().stats();
+        let again = bed.restart();
+        assert_eq!(again.disk.disk().stats().bytes_written, before.bytes_written);
+        bed = again;
+    }
+    assert_eq!(bed.report.bytes_scanned, 0);
 }

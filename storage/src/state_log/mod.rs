@@ -157,6 +157,11 @@ impl StateLog {
         Seq(self.durable)
     }
 
+    /// The size that files holding little have from the next generation on. A busy log rotates less often in larger files.
+    pub fn set_file_bytes_min(&mut self, bytes: u64) {
+        self.file_bytes_min = bytes;
+    }
+
     /// The number of the last payload appended.
     pub fn appended(&self) -> Seq {
         Seq(self.last_seq)

@@ -19,8 +19,11 @@ impl Store {
     pub(super) fn close_if_drained(&mut self, disk: &mut dyn Disk) {
         if self.phase == Phase::Draining && self.is_drained() {
             self.phase = Phase::Closing;
-            let map = self.map(true).encode();
-            self.state.snapshot(disk, Bytes::from(map));
+            // Where nothing happened, the map is as the last shutdown left it.
+            if self.untouched != Some(self.state.appended()) {
+                let map = self.map(true).encode();
+                self.state.snapshot(disk, Bytes::from(map));
+            }
         }
         if self.phase == Phase::Closing && self.state.is_idle() {
             self.phase = Phase::Closed;

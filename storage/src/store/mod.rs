@@ -57,6 +57,8 @@ pub struct Store {
     appended_since_checkpoint: u64,
     /// Replies that wait for the map.
     promises: VecDeque<(Seq, StoreEvent)>,
+    /// The last record of the map when the store was opened, if it had been shut down in order.
+    untouched: Option<Seq>,
     phase: Phase,
 }
 

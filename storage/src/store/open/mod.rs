@@ -25,6 +25,7 @@ use crate::cache::CacheBudget;
 use crate::config::StoreConfig;
 use crate::layout::{Place, STATE_PURPOSE, STATE_STEM, SlabId, parse_slab_name, slab_name};
 use crate::map::{ExtentEntry, MapError, MapRecord, PartitionKey, StoreMap};
+use crate::partition::Rest;
 use crate::report::{OpenError, RecoveryReport};
 use crate::state_log::{Owner, Recovered, StateLog, StateLogError};
 
@@ -44,7 +45,8 @@ impl Store {
         disk.create_dir_all(&config.dir).map_err(io_error(&config.dir))?;
         let mut report = RecoveryReport::default();
         let slabs = open_slabs(&config, disk, &mut report)?;
-        let (state, known) = open_map(&config, disk, &slabs, &mut report)?;
+        let (mut state, known) = open_map(&config, disk, &slabs, &mut report)?;
+        state.set_file_bytes_min(config.limits.state_log_bytes_used);
         let (map, orphans) = match known {
             Some(map) => (map, Orphans::default()),
             None => rebuild::rebuild(&config, disk, &slabs, &mut report)?,
@@ -79,7 +81,6 @@ impl Store {
             by_tp,
             events: VecDeque::new(),
             stats: StoreStats::default(),
-            state,
             space,
             rounds: Rounds::default(),
             reads: Reads::default(),
@@ -90,6 +91,8 @@ impl Store {
             unacked_bytes: 0,
             appended_since_checkpoint: 0,
             promises: VecDeque::new(),
+            untouched: map.clean.then(|| state.appended()),
+            state,
             phase: Phase::Open,
         };
         store.record_recovery(disk, &discarded, report.map_rebuilt);
@@ -119,7 +122,14 @@ impl Store {
             );
         }
         for at in 0..self.partitions.len() {
-            self.record_seals(Slot(at as u32));
+            let slot = Slot(at as u32);
+            self.record_seals(slot);
+            // What had to be searched gets a checkpoint, with the next ones or when the store is idle, so that it need not be searched again.
+            let partition = self.partitions[at].as_mut().expect("it was just made");
+            partition.flags.touched = !partition.faulty && partition.rest == Rest::Awake;
+            if partition.flags.touched {
+                self.touched.push(slot);
+            }
         }
     }
 }
