@@ -26,6 +26,7 @@ enum Op {
     LogStart { partition: u32, at: usize },
     Retain { partition: u32, bytes: u64 },
     Delete { partition: u32 },
+    EpochStart { partition: u32 },
     Tick,
     Crash(CrashPolicy),
     Restart,
@@ -51,6 +52,7 @@ fn op() -> impl Strategy<Value = Op> {
         1 => (partition.clone(), 0..1000usize).prop_map(|(partition, at)| Op::LogStart { partition, at }),
         1 => (partition.clone(), 0..100_000u64).prop_map(|(partition, bytes)| Op::Retain { partition, bytes }),
         1 => partition.prop_map(|partition| Op::Delete { partition }),
+        2 => (0..PARTITIONS).prop_map(|partition| Op::EpochStart { partition }),
         3 => Just(Op::Tick),
         2 => policy.prop_map(Op::Crash),
         1 => Just(Op::Restart),
@@ -121,6 +123,11 @@ impl World {
             }),
             Op::Settle => self.bed.settle(),
             Op::Tick => self.tick(),
+            Op::EpochStart { partition } => {
+                let slot = self.slot(partition);
+                let started = self.bed.store.append_epoch_start(&mut self.bed.disk, slot, support::EPOCH, 0);
+                assert!(matches!(started, Ok(_) | Err(AppendError::Busy)), "{started:?}");
+            }
             Op::Read { partition, from, max_bytes } => self.read(partition, from, max_bytes),
             Op::LogStart { partition, at } => self.move_log_start(partition, at),
             Op::Retain { partition, bytes } => self.retain(partition, bytes),
