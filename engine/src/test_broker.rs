@@ -16,7 +16,7 @@ pub struct TestBroker {
 impl TestBroker {
     /// Starts one; returns when clients can connect.
     ///
-    /// ```no_run
+    /// ```
     /// let broker = highwater_engine::TestBroker::start();
     /// let address = broker.address(); // what a client connects to
     /// ```
