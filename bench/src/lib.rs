@@ -1,2 +1,15 @@
-//! Benchmarks of Highwater. Micro benchmarks of the codecs so far: `cargo bench -p highwater-bench --bench codec`.
+//! The load generator behind `highwater bench`: drives a broker with a named workload, in open or closed loop, checks that nothing
+//! was lost, doubled or reordered, and measures latency from the moment a record was *meant* to be sent.
+//!
+//! | module | what it has |
+//! |---|---|
+//! | [`scenario`] | what a workload is, as a TOML file |
+//! | [`backend`] | the clients that can carry it out, behind one trait |
+//! | [`outcome`] | what one run of it came to |
+//! | [`report`] | the same as JSON, and its environment |
 #![forbid(unsafe_code)]
+
+pub mod backend;
+pub mod outcome;
+pub mod report;
+pub mod scenario;

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 
 /// The folders of the workspace, in the order of ARCHITECTURE.md's table.
 const FOLDERS: [&str; 10] =
-    ["protocol", "runtime", "storage", "replication", "net", "engine", "client", "tools", "bench", "tests"];
+    ["protocol", "runtime", "storage", "replication", "net", "engine", "client", "bench", "tools", "tests"];
 
 /// The top of the workspace.
 fn root() -> PathBuf {
