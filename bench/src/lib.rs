@@ -6,10 +6,14 @@
 //! | [`scenario`] | what a workload is, as a TOML file |
 //! | [`backend`] | the clients that can carry it out, behind one trait |
 //! | [`outcome`] | what one run of it came to |
-//! | [`report`] | the same as JSON, and its environment |
+//! | [`process`] | what the broker's process used meanwhile |
+//! | [`environment`] | where it was measured |
+//! | [`report`] | all of it as JSON, text, percentile files and plots; comparing two |
 #![forbid(unsafe_code)]
 
 pub mod backend;
+pub mod environment;
 pub mod outcome;
+pub mod process;
 pub mod report;
 pub mod scenario;

@@ -1,4 +1,20 @@
-//! The JSON of a report. Fields are only ever added; what they mean changes only with `schema`.
+//! What was measured, for programs and for people. The types here are the JSON: fields are only ever added; what they mean changes
+//! only with `schema`. Everything else is made of them.
+//!
+//! | module | what it makes |
+//! |---|---|
+//! | [`file`] | the JSON file, written and read |
+//! | [`run`] | a [`Run`] of an [`Outcome`](crate::outcome::Outcome) |
+//! | [`group`] | the runs of one workload on one broker, together |
+//! | [`text`] | the table |
+//! | [`histogram`] | histograms as they stand in the JSON, in `.hgrm` files and in interval logs |
+
+pub mod file;
+pub mod group;
+pub mod histogram;
+mod numbers;
+pub mod run;
+pub mod text;
 
 use std::collections::BTreeMap;
 
@@ -65,12 +81,26 @@ pub struct Run {
     pub rate: u64,
     pub partitions: u32,
     pub record_bytes: u64,
+    /// Distinct keys; zero: records without one.
+    pub keys: u32,
+    /// Each with connections of its own.
     pub producers: u32,
     pub batch_bytes: u64,
     pub batch_records: u32,
     pub linger_us: u64,
+    /// Batches of a partition.
     pub in_flight: u32,
+    /// Records of a producer that wait for their acknowledgement, at most.
+    pub outstanding: u32,
+    pub compression: String,
+    pub tail_consumers: u32,
+    pub cold_consumers: u32,
+    /// When measuring began, in milliseconds since 1970.
+    pub started_ms: i64,
+    pub warmup_seconds: f64,
     pub seconds: f64,
+    pub records: u64,
+    pub bytes: u64,
     pub records_per_second: f64,
     pub bytes_per_second: f64,
     /// The limit it runs into, and how near it came.
@@ -126,12 +156,15 @@ pub struct Percentiles {
 #[allow(missing_docs)]
 pub struct ProcessUse {
     pub cpu_seconds: f64,
+    /// For each 10^9 bytes acknowledged.
     pub cpu_seconds_per_gb: f64,
     pub rss_bytes_max: u64,
     pub context_switches: u64,
     pub bytes_written: u64,
+    /// Bytes given to the disk for each byte acknowledged.
     pub bytes_written_per_byte: f64,
     pub syncs: Option<u64>,
+    pub syncs_per_second: Option<f64>,
 }
 
 /// A piece of a run.

@@ -1,0 +1,29 @@
+//! Hands the commit that the program is built from to it, so that a report of measurements can name it.
+
+use std::path::Path;
+use std::process::Command;
+
+/// What `git` says, if there is one and this is a work tree.
+fn git(args: &[&str]) -> Option<String> {
+    let output = Command::new("git").args(args).output().ok()?;
+    let text = String::from_utf8(output.stdout).ok()?;
+    (output.status.success() && !text.trim().is_empty()).then(|| text.trim().to_owned())
+}
+
+fn main() {
+    // This crate depends on all others that are in the program, so it is built again whenever they change anyhow.
+    println!("cargo::rerun-if-changed=src");
+    println!("cargo::rerun-if-changed=Cargo.toml");
+    println!("cargo::rerun-if-changed=../Cargo.lock");
+    for folder in ["protocol", "runtime", "storage", "replication", "net", "engine", "client", "bench"] {
+        println!("cargo::rerun-if-changed=../{folder}/src");
+    }
+    if let Some(log) = git(&["rev-parse", "--git-path", "logs/HEAD"])
+        && Path::new(&log).exists()
+    {
+        println!("cargo::rerun-if-changed={log}");
+    }
+    if let Some(commit) = git(&["describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"]) {
+        println!("cargo::rustc-env=HIGHWATER_COMMIT={commit}");
+    }
+}
