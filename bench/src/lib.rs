@@ -3,7 +3,8 @@
 //!
 //! | module | what it has |
 //! |---|---|
-//! | [`scenario`] | what a workload is, as a TOML file |
+//! | [`cli`] | the command line |
+//! | [`scenario`], [`scenarios`] | what a workload is, as a TOML file, and those that come with the program |
 //! | [`backend`] | the clients that can carry it out, behind one trait |
 //! | [`outcome`] | what one run of it came to |
 //! | [`process`] | what the broker's process used meanwhile |
@@ -12,8 +13,13 @@
 #![forbid(unsafe_code)]
 
 pub mod backend;
+pub mod cli;
 pub mod environment;
+mod error;
 pub mod outcome;
 pub mod process;
 pub mod report;
 pub mod scenario;
+pub mod scenarios;
+
+pub use error::BenchError;

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
+use highwater_bench::cli::BenchCommand;
 
 use crate::format::{self, Format};
 use crate::settings::Durability;
@@ -48,6 +49,9 @@ pub(crate) enum Command {
     /// Look at a stopped broker's data
     #[command(subcommand)]
     Log(LogCommand),
+    /// Measure a broker: named workloads, in open or closed loop, checked for loss
+    #[command(subcommand)]
+    Bench(BenchCommand),
     /// Print a completion script for a shell
     Completions {
         /// The shell

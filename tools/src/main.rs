@@ -1,6 +1,7 @@
 //! The command line of Highwater: runs a broker and talks to one.
 #![forbid(unsafe_code)]
 
+mod bench;
 mod cli;
 mod consume;
 mod escape;
@@ -61,6 +62,7 @@ fn run(cli: Cli, matches: &ArgMatches) -> Result<(), Failure> {
         Command::Produce(args) => produce::run(&args),
         Command::Consume(args) => consume::run(&args),
         Command::Log(command) => log::run(command),
+        Command::Bench(command) => bench::run(&command),
         Command::Completions { shell } => {
             let mut script = Vec::new();
             clap_complete::generate(shell, &mut Cli::command(), "highwater", &mut script);
