@@ -14,6 +14,7 @@ pub mod buf;
 #[doc(hidden)]
 pub mod conformance;
 pub mod fs;
+pub mod limits;
 pub mod measure;
 pub mod plane;
 pub mod sim;
