@@ -3,6 +3,11 @@
 //! A producer is used by one task: [`Producer::send`] takes a record without waiting, [`Producer::poll_acks`] says what became of
 //! those taken before. A back end with threads of its own (librdkafka) puts results into a queue and wakes the task.
 
+#[cfg(feature = "kafka")]
+pub mod kafka;
+#[cfg(feature = "kafka")]
+mod mailbox;
+
 use std::future::Future;
 use std::pin::Pin;
 use std::task::{Context, Poll};

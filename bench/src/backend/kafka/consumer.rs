@@ -1,0 +1,159 @@
+//! Reads through librdkafka: a queue for each partition, and the task woken for those that got something.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use rdkafka::consumer::base_consumer::PartitionQueue;
+use rdkafka::consumer::{BaseConsumer, Consumer as _, DefaultConsumerContext};
+use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
+use rdkafka::message::{BorrowedMessage, Message as _};
+use rdkafka::util::Timeout;
+use rdkafka::{ClientConfig, Offset, TopicPartitionList};
+
+use super::ADMIN_TIMEOUT;
+use crate::backend::mailbox::Mailbox;
+use crate::backend::{BackendError, Consumer, From, Incoming};
+
+/// Records handed out in one turn, so that other tasks get theirs.
+const RECORDS_A_TURN: usize = 10_000;
+
+pub(super) struct KafkaConsumer {
+    consumer: Arc<BaseConsumer>,
+    /// One for each partition.
+    queues: Vec<PartitionQueue<DefaultConsumerContext>>,
+    /// Partitions whose queue got something while it was empty.
+    filled: Arc<Mailbox<usize>>,
+    /// The same, known by now and to be drained in turn.
+    ready: VecDeque<usize>,
+    /// Which ones are in `ready`.
+    is_ready: Vec<bool>,
+    taken: Vec<usize>,
+}
+
+impl KafkaConsumer {
+    /// Reads all partitions of a topic, as a member of no group. Blocks.
+    pub(super) fn new(config: &ClientConfig, topic: &str, partitions: u32, from: From) -> KafkaResult<Self> {
+        let consumer: Arc<BaseConsumer> = Arc::new(config.create()?);
+        let mut assignment = TopicPartitionList::with_capacity(partitions as usize);
+        let at = match from {
+            From::Earliest => Offset::Beginning,
+            From::Latest => Offset::End,
+        };
+        for partition in 0..partitions as i32 {
+            assignment.add_partition_offset(topic, partition, at)?;
+        }
+        if from == From::Latest {
+            // The ends are asked for now: "the end" would be where it is when the first fetch arrives.
+            assignment = consumer.offsets_for_times(assignment, ADMIN_TIMEOUT)?;
+            for element in assignment.elements() {
+                element.error()?;
+            }
+        }
+        consumer.assign(&assignment)?;
+        let filled = Arc::new(Mailbox::default());
+        let mut queues = Vec::with_capacity(partitions as usize);
+        for partition in 0..partitions as usize {
+            let mut queue = consumer
+                .split_partition_queue(topic, partition as i32)
+                .ok_or(KafkaError::Subscription(format!("partition {partition} has no queue")))?;
+            let filled = Arc::clone(&filled);
+            queue.set_nonempty_callback(move || filled.push(partition));
+            queues.push(queue);
+        }
+        let all = 0..partitions as usize;
+        Ok(Self {
+            consumer,
+            queues,
+            filled,
+            ready: all.clone().collect(),
+            is_ready: all.map(|_| true).collect(),
+            taken: Vec::new(),
+        })
+    }
+
+    fn mark_ready(&mut self) {
+        for partition in self.taken.drain(..) {
+            if !std::mem::replace(&mut self.is_ready[partition], true) {
+                self.ready.push_back(partition);
+            }
+        }
+    }
+}
+
+impl Consumer for KafkaConsumer {
+    fn poll_records(
+        &mut self,
+        cx: &mut Context<'_>,
+        take: &mut dyn FnMut(Incoming<'_>),
+    ) -> Poll<Result<(), BackendError>> {
+        let mut count = 0;
+        // Errors, and what was fetched before the partitions had queues of their own.
+        while let Some(event) = self.consumer.poll(Timeout::After(Duration::ZERO)) {
+            match event {
+                Ok(message) => hand_over(&message, take, &mut count),
+                Err(error) if passes(&error) => {}
+                Err(error) => {
+                    return Poll::Ready(Err(BackendError(format!("cannot read from Kafka: {error}"))));
+                }
+            }
+        }
+        loop {
+            let wait = self.filled.poll_take(cx, &mut self.taken);
+            self.mark_ready();
+            while let Some(partition) = self.ready.pop_front() {
+                self.is_ready[partition] = false;
+                while let Some(message) = self.queues[partition].poll(Timeout::After(Duration::ZERO)) {
+                    match message {
+                        Ok(message) => hand_over(&message, take, &mut count),
+                        Err(error) if passes(&error) => {}
+                        Err(error) => {
+                            return Poll::Ready(Err(BackendError(format!(
+                                "cannot read partition {partition} from Kafka: {error}"
+                            ))));
+                        }
+                    }
+                    if count >= RECORDS_A_TURN {
+                        self.taken.push(partition);
+                        self.mark_ready();
+                        return Poll::Ready(Ok(()));
+                    }
+                }
+            }
+            if count > 0 {
+                return Poll::Ready(Ok(()));
+            }
+            if wait.is_pending() {
+                return Poll::Pending;
+            }
+        }
+    }
+}
+
+fn hand_over(message: &BorrowedMessage<'_>, take: &mut dyn FnMut(Incoming<'_>), count: &mut usize) {
+    *count += 1;
+    take(Incoming {
+        partition: message.partition() as u32,
+        offset: message.offset(),
+        value: message.payload().unwrap_or_default(),
+    });
+}
+
+/// Whether librdkafka goes on by itself after this error.
+fn passes(error: &KafkaError) -> bool {
+    matches!(
+        error.rdkafka_error_code(),
+        Some(
+            RDKafkaErrorCode::BrokerTransportFailure
+                | RDKafkaErrorCode::AllBrokersDown
+                | RDKafkaErrorCode::OperationTimedOut
+                | RDKafkaErrorCode::RequestTimedOut
+                | RDKafkaErrorCode::NotLeaderForPartition
+                | RDKafkaErrorCode::LeaderNotAvailable
+                | RDKafkaErrorCode::CoordinatorNotAvailable
+                | RDKafkaErrorCode::CoordinatorLoadInProgress
+                | RDKafkaErrorCode::NotCoordinator
+        )
+    )
+}
