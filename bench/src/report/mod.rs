@@ -7,12 +7,16 @@
 //! | [`run`] | a [`Run`] of an [`Outcome`](crate::outcome::Outcome) |
 //! | [`group`] | the runs of one workload on one broker, together |
 //! | [`text`] | the table |
+//! | [`compare`] | two reports side by side |
+//! | [`plots`] | a folder of plots and percentile files |
 //! | [`histogram`] | histograms as they stand in the JSON, in `.hgrm` files and in interval logs |
 
+pub mod compare;
 pub mod file;
 pub mod group;
 pub mod histogram;
 mod numbers;
+pub mod plots;
 pub mod run;
 pub mod text;
 
