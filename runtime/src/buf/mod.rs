@@ -2,7 +2,9 @@
 //!
 //! An [`AlignedBuf`] is owned by one writer; [`freeze`](AlignedBuf::freeze) turns it into shared, immutable [`Bytes`], which may be written to
 //! disk, sent to clients and kept as cache at the same time. When the last of those is dropped the pages return to the pool of
-//! the thread that dropped it.
+//! the thread that dropped it, or, if the buffer is large, to the chunk of huge pages that it was cut from.
+
+mod arena;
 
 use std::alloc::{Layout, alloc_zeroed, dealloc, handle_alloc_error};
 use std::cell::RefCell;
@@ -15,14 +17,11 @@ use bytes::Bytes;
 /// Alignment and granule of direct I/O.
 pub const PAGE_BYTES: usize = 4096;
 
-/// Bytes one thread keeps in its pool; more is given back to the allocator.
+/// Bytes of small buffers that one thread keeps in its pool; more is given back to the allocator.
 pub const POOL_BYTES_MAX: usize = 32 << 20;
 
 /// Buffers from this size on are rounded to multiples of it; smaller ones to powers of two.
 const CLASS_STEP: usize = 64 << 10;
-
-/// Buffers above this size are not pooled.
-const POOLED_BYTES_MAX: usize = 4 << 20;
 
 /// Whole pages, page aligned, with one owner.
 ///
@@ -43,7 +42,11 @@ impl AlignedBuf {
     pub fn new(bytes: usize) -> Self {
         let len = bytes.max(1).next_multiple_of(PAGE_BYTES);
         let capacity = class_bytes(len);
-        let ptr = pool_take(capacity).unwrap_or_else(|| allocate(capacity));
+        let ptr = if is_large(capacity) {
+            arena::take(capacity)
+        } else {
+            pool_take(capacity).unwrap_or_else(|| allocate(capacity))
+        };
         Self { ptr, len, capacity }
     }
 
@@ -83,7 +86,11 @@ impl AlignedBuf {
 
 impl Drop for AlignedBuf {
     fn drop(&mut self) {
-        pool_put(self.ptr, self.capacity);
+        if is_large(self.capacity) {
+            arena::give(self.ptr, self.capacity);
+        } else {
+            pool_put(self.ptr, self.capacity);
+        }
     }
 }
 
@@ -117,6 +124,11 @@ impl fmt::Debug for AlignedBuf {
 
 fn class_bytes(len: usize) -> usize {
     if len < CLASS_STEP { len.next_power_of_two() } else { len.next_multiple_of(CLASS_STEP) }
+}
+
+/// Whether it is cut from huge pages.
+fn is_large(capacity: usize) -> bool {
+    capacity >= arena::CHUNKED_BYTES_MIN
 }
 
 fn layout(capacity: usize) -> Layout {
@@ -172,7 +184,7 @@ fn pool_put(ptr: NonNull<u8>, capacity: usize) {
     let kept = POOL
         .try_with(|pool| {
             let mut pool = pool.borrow_mut();
-            if capacity > POOLED_BYTES_MAX || pool.bytes + capacity > POOL_BYTES_MAX {
+            if pool.bytes + capacity > POOL_BYTES_MAX {
                 return false;
             }
             pool.bytes += capacity;
@@ -225,7 +237,7 @@ mod tests {
 
     #[test]
     fn the_pool_keeps_no_more_than_its_limit() {
-        let many: Vec<_> = (0..64).map(|_| AlignedBuf::new(1 << 20)).collect();
+        let many: Vec<_> = (0..400).map(|_| AlignedBuf::new(128 << 10)).collect();
         drop(many);
         POOL.with(|pool| assert!(pool.borrow().bytes <= POOL_BYTES_MAX));
     }

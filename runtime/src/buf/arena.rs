@@ -1,0 +1,211 @@
+//! Memory of large buffers: chunks of huge pages, each cut into buffers of one size.
+//!
+//! A batch of a megabyte in pages of 4 KiB costs 256 page faults when it is first written to, and 256 pages to pin each time a disk
+//! reads or writes it. In huge pages it costs one of each. The kernel gives huge pages only to ranges that cover them whole, so
+//! buffers are cut from chunks that are mapped, advised and given back as a whole.
+//!
+//! ```text
+//!   chunk, CHUNK_BYTES at a multiple of CHUNK_BYTES
+//!   +----------+----------+----------+-- .. --+-------+
+//!   | buffer 0 | buffer 1 | buffer 2 |        | waste |      all of one capacity; a bit each says whether it is free
+//!   +----------+----------+----------+-- .. --+-------+
+//! ```
+//!
+//! One arena serves all threads: a buffer is often dropped by another thread than made it, and at these sizes a lock costs nothing.
+
+use std::collections::BTreeMap;
+use std::ptr::NonNull;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+/// Bytes of a chunk, and what its address is a multiple of.
+pub(super) const CHUNK_BYTES: usize = 32 << 20;
+
+/// Buffers of at least this size come from chunks. A chunk has a bit for each, so it cannot be smaller than a 128th of one.
+pub(super) const CHUNKED_BYTES_MIN: usize = 256 << 10;
+
+/// Buffers of at most this size come from chunks; larger ones, which are rare, are mapped one by one.
+pub(super) const CHUNKED_BYTES_MAX: usize = 4 << 20;
+
+/// Chunks without a buffer in use that are kept for those to come.
+const EMPTY_CHUNKS_MAX: usize = 2;
+
+const _: () = assert!(CHUNK_BYTES / CHUNKED_BYTES_MIN <= u128::BITS as usize);
+
+static ARENA: Mutex<Arena> = Mutex::new(Arena::new());
+
+/// Memory for a buffer of this capacity, which the last owner left as it is, or zero bytes.
+pub(super) fn take(capacity: usize) -> NonNull<u8> {
+    if capacity > CHUNKED_BYTES_MAX {
+        return map(capacity);
+    }
+    let at = arena().take(capacity);
+    NonNull::new(at as *mut u8).expect("nothing is mapped at zero")
+}
+
+/// Gives back what [`take`] gave for this capacity.
+pub(super) fn give(ptr: NonNull<u8>, capacity: usize) {
+    if capacity > CHUNKED_BYTES_MAX {
+        return unmap(ptr, capacity);
+    }
+    let gone = arena().give(ptr.as_ptr() as usize, capacity);
+    // Without the lock: giving memory back to the system takes a while.
+    if let Some(chunk) = gone.and_then(|at| NonNull::new(at as *mut u8)) {
+        unmap(chunk, CHUNK_BYTES);
+    }
+}
+
+fn arena() -> MutexGuard<'static, Arena> {
+    ARENA.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Addresses are kept as numbers: the arena itself never looks into the memory.
+struct Arena {
+    chunks: BTreeMap<usize, Chunk>,
+    /// Chunks with a free buffer and with one in use, by capacity.
+    roomy: BTreeMap<usize, Vec<usize>>,
+    /// Mapped and without any buffer in use.
+    empty: Vec<usize>,
+}
+
+struct Chunk {
+    /// A set bit is a free buffer.
+    free: u128,
+}
+
+impl Arena {
+    const fn new() -> Self {
+        Self { chunks: BTreeMap::new(), roomy: BTreeMap::new(), empty: Vec::new() }
+    }
+
+    fn take(&mut self, capacity: usize) -> usize {
+        let roomy = self.roomy.entry(capacity).or_default();
+        let base = if let Some(base) = roomy.last() {
+            *base
+        } else {
+            let base = self.empty.pop().unwrap_or_else(|| map(CHUNK_BYTES).as_ptr() as usize);
+            self.chunks.insert(base, Chunk { free: all_free(capacity) });
+            roomy.push(base);
+            base
+        };
+        let chunk = self.chunks.get_mut(&base).expect("a chunk with room is known");
+        let slot = chunk.free.trailing_zeros() as usize;
+        chunk.free &= chunk.free - 1;
+        if chunk.free == 0 {
+            roomy.pop();
+        }
+        base + slot * capacity
+    }
+
+    /// Takes a buffer back. Some: a chunk that is to be unmapped.
+    fn give(&mut self, at: usize, capacity: usize) -> Option<usize> {
+        let base = at & !(CHUNK_BYTES - 1);
+        let slot = (at - base) / capacity;
+        let chunk = self.chunks.get_mut(&base).expect("a buffer lies in a chunk");
+        let roomy = self.roomy.get_mut(&capacity).expect("its capacity was asked for");
+        assert_eq!(chunk.free & (1 << slot), 0, "a buffer is given back once");
+        if chunk.free == 0 {
+            roomy.push(base);
+        }
+        chunk.free |= 1 << slot;
+        if chunk.free != all_free(capacity) {
+            return None;
+        }
+        roomy.retain(|roomy| *roomy != base);
+        self.chunks.remove(&base);
+        if self.empty.len() < EMPTY_CHUNKS_MAX {
+            self.empty.push(base);
+            return None;
+        }
+        Some(base)
+    }
+}
+
+fn all_free(capacity: usize) -> u128 {
+    u128::MAX >> (u128::BITS as usize - CHUNK_BYTES / capacity)
+}
+
+/// Fresh zero bytes at a multiple of [`CHUNK_BYTES`], in huge pages if the system has any to give.
+fn map(bytes: usize) -> NonNull<u8> {
+    let failed = |what: &str| -> ! {
+        panic!("cannot {what} {bytes} bytes of memory: {}", std::io::Error::last_os_error())
+    };
+    let (protection, kind) = (libc::PROT_READ | libc::PROT_WRITE, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS);
+    // SAFETY: a new mapping at an address that the kernel chooses.
+    let whole = unsafe { libc::mmap(std::ptr::null_mut(), bytes + CHUNK_BYTES, protection, kind, -1, 0) };
+    if whole == libc::MAP_FAILED {
+        failed("map");
+    }
+    let start = whole as usize;
+    let from = start.next_multiple_of(CHUNK_BYTES);
+    for (at, len) in [(start, from - start), (from + bytes, start + CHUNK_BYTES - from)] {
+        // SAFETY: both ends are whole pages of the mapping just made, and nobody knows of them.
+        if len > 0 && unsafe { libc::munmap(at as *mut libc::c_void, len) } != 0 {
+            failed("trim a mapping to");
+        }
+    }
+    // SAFETY: the range is the mapping just made. A refusal means small pages, which are slower and do as well.
+    let _ = unsafe { libc::madvise(from as *mut libc::c_void, bytes, libc::MADV_HUGEPAGE) };
+    NonNull::new(from as *mut u8).expect("nothing is mapped at zero")
+}
+
+fn unmap(ptr: NonNull<u8>, bytes: usize) {
+    // SAFETY: what `map` mapped, and no buffer in it is in use.
+    let result = unsafe { libc::munmap(ptr.as_ptr().cast(), bytes) };
+    assert_eq!(result, 0, "cannot unmap {bytes} bytes: {}", std::io::Error::last_os_error());
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn buffers_of_a_chunk_do_not_overlap_and_its_memory_is_used_again() {
+        let mut arena = Arena::new();
+        let capacity = (1 << 20) + (64 << 10);
+        let per_chunk = CHUNK_BYTES / capacity;
+        let taken: Vec<usize> = (0..=per_chunk * 2).map(|_| arena.take(capacity)).collect();
+        let mut sorted = taken.clone();
+        sorted.sort_unstable();
+        assert!(sorted.windows(2).all(|pair| pair[0] + capacity <= pair[1]));
+        assert!(
+            sorted.iter().all(|at| at % CHUNK_BYTES + capacity <= CHUNK_BYTES),
+            "none crosses a chunk's end"
+        );
+        assert_eq!(arena.chunks.len(), 3);
+        assert_eq!(arena.give(taken[5], capacity), None);
+        assert_eq!(arena.take(capacity), taken[5], "a free buffer comes before a new chunk");
+        let mut unmapped = Vec::new();
+        for at in &taken {
+            unmapped.extend(arena.give(*at, capacity));
+        }
+        assert_eq!((arena.chunks.len(), arena.empty.len(), unmapped.len()), (0, EMPTY_CHUNKS_MAX, 1));
+        let other = arena.take(512 << 10);
+        assert_eq!(arena.empty.len(), EMPTY_CHUNKS_MAX - 1, "an empty chunk serves any capacity");
+        assert!(arena.give(other, 512 << 10).is_none());
+        for chunk in unmapped.into_iter().chain(arena.empty.drain(..)) {
+            unmap(NonNull::new(chunk as *mut u8).expect("mapped"), CHUNK_BYTES);
+        }
+    }
+
+    #[test]
+    #[should_panic(expected = "a buffer is given back once")]
+    fn a_buffer_given_back_twice_is_noticed() {
+        let mut arena = Arena::new();
+        let (one, _other) = (arena.take(CHUNKED_BYTES_MIN), arena.take(CHUNKED_BYTES_MIN));
+        arena.give(one, CHUNKED_BYTES_MIN);
+        arena.give(one, CHUNKED_BYTES_MIN);
+    }
+
+    #[test]
+    fn a_mapping_of_any_size_is_aligned_and_zero() {
+        for bytes in [CHUNK_BYTES, 9 << 20] {
+            let ptr = map(bytes);
+            assert_eq!(ptr.as_ptr() as usize % CHUNK_BYTES, 0);
+            // SAFETY: just mapped, readable and writable.
+            let memory = unsafe { std::slice::from_raw_parts_mut(ptr.as_ptr(), bytes) };
+            assert!(memory.iter().all(|byte| *byte == 0));
+            memory.fill(1);
+            unmap(ptr, bytes);
+        }
+    }
+}
