@@ -6,6 +6,7 @@ use std::io::Write as _;
 use clap::Subcommand;
 
 use crate::BenchError;
+use crate::limits::LimitsCommand;
 use crate::scenarios;
 
 /// `highwater bench ...`.
@@ -13,12 +14,15 @@ use crate::scenarios;
 pub enum BenchCommand {
     /// List the scenarios that come with the program
     List,
+    /// Measure the machine's own limits: disk, loopback network, memory, cores, and all of them together
+    Limits(LimitsCommand),
 }
 
 /// Does what was asked for.
 pub fn run(command: &BenchCommand) -> Result<(), BenchError> {
     match command {
         BenchCommand::List => list(),
+        BenchCommand::Limits(limits) => limits.run(),
     }
 }
 

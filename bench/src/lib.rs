@@ -7,6 +7,7 @@
 //! | [`scenario`], [`scenarios`] | what a workload is, as a TOML file, and those that come with the program |
 //! | [`backend`] | the clients that can carry it out, behind one trait |
 //! | [`outcome`] | what one run of it came to |
+//! | [`limits`] | what the machine can do, which results are a percentage of |
 //! | [`process`] | what the broker's process used meanwhile |
 //! | [`environment`] | where it was measured |
 //! | [`report`] | all of it as JSON, text, percentile files and plots; comparing two |
@@ -16,6 +17,7 @@ pub mod backend;
 pub mod cli;
 pub mod environment;
 mod error;
+pub mod limits;
 pub mod outcome;
 pub mod process;
 pub mod report;

@@ -15,7 +15,7 @@ pub mod compare;
 pub mod file;
 pub mod group;
 pub mod histogram;
-mod numbers;
+pub(crate) mod numbers;
 pub mod plots;
 pub mod run;
 pub mod text;

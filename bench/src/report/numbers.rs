@@ -23,13 +23,13 @@ fn unit_of(value: f64) -> (f64, &'static str) {
 }
 
 /// `812 k`, `1.02 M`, `41.0`.
-pub(super) fn count(value: f64) -> String {
+pub(crate) fn count(value: f64) -> String {
     let (unit, name) = unit_of(value);
     three_digits(value / unit) + name
 }
 
 /// `790–815 k`: a spread, both ends in the unit of the upper one.
-pub(super) fn spread(values: impl Iterator<Item = f64> + Clone) -> String {
+pub(crate) fn spread(values: impl Iterator<Item = f64> + Clone) -> String {
     let low = values.clone().fold(f64::INFINITY, f64::min);
     let high = values.fold(0.0, f64::max);
     let (unit, name) = unit_of(high);
@@ -38,7 +38,7 @@ pub(super) fn spread(values: impl Iterator<Item = f64> + Clone) -> String {
 }
 
 /// `812 ns`, `1.20 ms`, `3.10 s`.
-pub(super) fn duration(ns: f64) -> String {
+pub(crate) fn duration(ns: f64) -> String {
     let (unit, name) = match ns {
         v if v >= 0.9995 * NS_PER_S => (NS_PER_S, "s"),
         v if v >= 0.9995 * NS_PER_MS => (NS_PER_MS, "ms"),
@@ -49,7 +49,7 @@ pub(super) fn duration(ns: f64) -> String {
 }
 
 /// `402 MB`: powers of ten, as disks and networks are counted.
-pub(super) fn bytes(bytes: f64) -> String {
+pub(crate) fn bytes(bytes: f64) -> String {
     let text = count(bytes);
     match text.strip_suffix(" k") {
         Some(digits) => format!("{digits} kB"),
@@ -59,7 +59,7 @@ pub(super) fn bytes(bytes: f64) -> String {
 }
 
 /// `1 MiB`, `100 B`: a size that somebody set, exactly.
-pub(super) fn size(bytes: u64) -> String {
+pub(crate) fn size(bytes: u64) -> String {
     match bytes {
         b if b >= 1 << 20 && b.is_multiple_of(1 << 20) => format!("{} MiB", b >> 20),
         b if b >= 1 << 10 && b.is_multiple_of(1 << 10) => format!("{} KiB", b >> 10),
@@ -68,7 +68,7 @@ pub(super) fn size(bytes: u64) -> String {
 }
 
 /// `5 ms`, `0`: a time that somebody set, exactly.
-pub(super) fn linger(us: u64) -> String {
+pub(crate) fn linger(us: u64) -> String {
     match us {
         0 => "0".to_owned(),
         us if us.is_multiple_of(1000) => format!("{} ms", us / 1000),
@@ -77,7 +77,7 @@ pub(super) fn linger(us: u64) -> String {
 }
 
 /// `1 partition`, `3 partitions`.
-pub(super) fn plural(count: u64, name: &str) -> String {
+pub(crate) fn plural(count: u64, name: &str) -> String {
     format!("{count} {name}{}", if count == 1 { "" } else { "s" })
 }
 
