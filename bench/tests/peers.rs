@@ -3,7 +3,9 @@
 //! ```text
 //! HIGHWATER_BENCH_KAFKA=127.0.0.1:9092 cargo test -p highwater-bench --features kafka --test peers -- --nocapture
 //! ```
-#![cfg(feature = "kafka")]
+//!
+//! and `nats` and `redis` likewise.
+#![cfg(any(feature = "kafka", feature = "nats", feature = "redis"))]
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::future::poll_fn;
@@ -134,5 +136,21 @@ fn run(backend: &dyn Backend) {
 fn what_is_sent_to_kafka_comes_back_once_and_in_order() {
     if let Some(server) = address("HIGHWATER_BENCH_KAFKA") {
         run(&highwater_bench::backend::kafka::Kafka::new(&server, None, &[]));
+    }
+}
+
+#[cfg(feature = "nats")]
+#[test]
+fn what_is_sent_to_nats_comes_back_once_and_in_order() {
+    if let Some(server) = address("HIGHWATER_BENCH_NATS") {
+        run(&highwater_bench::backend::nats::Nats::new(&server, None));
+    }
+}
+
+#[cfg(feature = "redis")]
+#[test]
+fn what_is_sent_to_redis_comes_back_once_and_in_order() {
+    if let Some(server) = address("HIGHWATER_BENCH_REDIS") {
+        run(&highwater_bench::backend::redis::Redis::new(&server, None));
     }
 }

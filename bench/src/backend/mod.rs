@@ -3,10 +3,16 @@
 //! A producer is used by one task: [`Producer::send`] takes a record without waiting, [`Producer::poll_acks`] says what became of
 //! those taken before. A back end with threads of its own (librdkafka) puts results into a queue and wakes the task.
 
+#[cfg(any(feature = "nats", feature = "redis"))]
+mod calls;
 #[cfg(feature = "kafka")]
 pub mod kafka;
 #[cfg(feature = "kafka")]
 mod mailbox;
+#[cfg(feature = "nats")]
+pub mod nats;
+#[cfg(feature = "redis")]
+pub mod redis;
 
 use std::future::Future;
 use std::pin::Pin;

@@ -77,6 +77,8 @@ impl Kafka {
 
     fn producer_config(&self, scenario: &Scenario) -> ClientConfig {
         let producers = &scenario.producers;
+        // The number of records is what bounds a batch of one: librdkafka counts what surrounds a record too.
+        let batch_bytes = producers.batch_bytes.max(scenario.record.bytes + 1024);
         let batch_records = if producers.batch_records == 0 { 1_000_000 } else { producers.batch_records };
         // librdkafka counts the requests in flight of a connection, and sends one partition's batch in each.
         let in_flight = u64::from(producers.in_flight) * u64::from(scenario.topic.partitions).clamp(1, 1000);
@@ -85,7 +87,7 @@ impl Kafka {
         let mut config = self.config();
         config
             .set("acks", "all")
-            .set("batch.size", producers.batch_bytes.to_string())
+            .set("batch.size", batch_bytes.to_string())
             .set("batch.num.messages", batch_records.to_string())
             .set("linger.ms", format!("{}", producers.linger_us as f64 / 1000.0))
             .set("compression.codec", codec(producers.compression))
