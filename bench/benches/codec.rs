@@ -2,6 +2,7 @@
 #![allow(missing_docs, reason = "criterion's macros make public functions")]
 
 use std::hint::black_box;
+use std::time::Duration;
 
 use bytes::BytesMut;
 use criterion::{BatchSize, BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
@@ -272,5 +273,12 @@ fn requests(c: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(benches, checksums, batches, compression, frames, requests);
+fn short() -> Criterion {
+    Criterion::default()
+        .sample_size(20)
+        .warm_up_time(Duration::from_millis(200))
+        .measurement_time(Duration::from_secs(1))
+}
+
+criterion_group! { name = benches; config = short(); targets = checksums, batches, compression, frames, requests }
 criterion_main!(benches);

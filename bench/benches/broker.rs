@@ -1,0 +1,191 @@
+//! What a request costs inside the broker: reading it, appending it to the tail of a log, and crossing from one core to another.
+#![allow(missing_docs, reason = "criterion's macros make public functions")]
+
+use std::hint::black_box;
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
+use highwater_net::{Decoder, Step};
+use highwater_protocol::batch::{BatchBuilder, BatchProducer, Compression, NewRecord};
+use highwater_protocol::frame::FRAME_HEADER_BYTES;
+use highwater_protocol::ids::{
+    ClusterId, LeaderEpoch, PartitionIndex, StoreId, Timestamp, TopicId, TopicPartition,
+};
+use highwater_protocol::native::{Acks, produce_head};
+use highwater_runtime::buf::AlignedBuf;
+use highwater_runtime::limits::mesh_round_trip;
+use highwater_runtime::sim::DiskHarness;
+use highwater_storage::{DurableForm, PartitionConfig, Payload, Slot, Store, StoreConfig, StoreLimits};
+
+/// Bytes of a record's value.
+const VALUE_BYTES: usize = 100;
+
+/// Requests that arrive in one receive.
+const REQUESTS: u32 = 64;
+
+/// Appends between two commit rounds.
+const SMALL_APPENDS: u64 = 64;
+const BULK_APPENDS: u64 = 4;
+
+/// Bytes after which a store starts anew: its simulated disk is in memory.
+const STORE_BYTES_MAX: usize = 64 << 20;
+
+/// How long the cores play ball for one sample.
+const MESH_TIME: Duration = Duration::from_millis(20);
+
+const TO: TopicPartition = TopicPartition { topic: TopicId([3; 16]), partition: PartitionIndex(0) };
+
+fn batch(records: usize) -> Bytes {
+    let mut builder = BatchBuilder::new(Compression::None, 0);
+    let value = [0x5a; VALUE_BYTES];
+    for n in 0..records {
+        let at = Timestamp(1_700_000_000_000 + n as i64);
+        builder.append(&NewRecord::new(at, None, Some(&value))).expect("far below the limit");
+    }
+    builder.finish(BatchProducer::NONE).expect("there are records").freeze()
+}
+
+/// A store on a simulated disk, of which only appends are timed.
+struct Log {
+    disk: DiskHarness,
+    store: Store,
+    slot: Slot,
+    bytes: usize,
+}
+
+impl Log {
+    fn new() -> Self {
+        let config = StoreConfig {
+            dir: PathBuf::from("/data/store-000"),
+            cluster: ClusterId([5; 16]),
+            store: StoreId(0),
+            token_space: 3,
+            limits: StoreLimits::default(),
+            durable_form: DurableForm::Dsync,
+        };
+        let mut disk = DiskHarness::new(1);
+        let (mut store, _) = Store::open(config, &mut disk).expect("an empty disk");
+        let slot = store.ensure_partition(TO, PartitionConfig::default());
+        let mut log = Self { disk, store, slot, bytes: 0 };
+        log.settle();
+        log
+    }
+
+    /// Until everything is durable and nothing is on its way.
+    fn settle(&mut self) {
+        loop {
+            self.store.flush(&mut self.disk);
+            while self.store.poll_event().is_some() {}
+            let Some((token, completion)) = self.disk.step() else { break };
+            self.store.on_disk(&mut self.disk, token, completion);
+        }
+    }
+
+    fn append(&mut self, payload: Payload<'_>) {
+        let appended =
+            self.store.append(&mut self.disk, self.slot, payload, LeaderEpoch(1), 1_700_000_000_000);
+        black_box(appended.expect("everything before is durable"));
+    }
+}
+
+/// Time of so many appends, a few between two commit rounds.
+fn appends(iterations: u64, round: u64, batch: &Bytes, bulk: bool) -> Duration {
+    let mut took = Duration::ZERO;
+    let mut log = Log::new();
+    let mut left = iterations;
+    while left > 0 {
+        if log.bytes > STORE_BYTES_MAX {
+            log = Log::new();
+        }
+        let count = left.min(round);
+        let pages: Vec<AlignedBuf> = (0..if bulk { count } else { 0 })
+            .map(|_| {
+                let mut pages = AlignedBuf::new(FRAME_HEADER_BYTES + batch.len());
+                pages[FRAME_HEADER_BYTES..FRAME_HEADER_BYTES + batch.len()].copy_from_slice(batch);
+                pages
+            })
+            .collect();
+        let began = Instant::now();
+        if bulk {
+            for pages in pages {
+                log.append(Payload::Bulk { pages, batch_bytes: batch.len() });
+            }
+        } else {
+            for _ in 0..count {
+                log.append(Payload::Small(batch));
+            }
+        }
+        took += began.elapsed();
+        log.bytes += batch.len() * count as usize;
+        log.settle();
+        left -= count;
+    }
+    took
+}
+
+fn append(c: &mut Criterion) {
+    let mut group = c.benchmark_group("append");
+    for (name, records, round, bulk) in [
+        ("small, 1 record", 1, SMALL_APPENDS, false),
+        ("small, 150 records", 150, SMALL_APPENDS, false),
+        ("bulk, 9000 records", 9_000, BULK_APPENDS, true),
+    ] {
+        let batch = batch(records);
+        group.throughput(Throughput::Bytes(batch.len() as u64));
+        group.bench_with_input(BenchmarkId::from_parameter(name), &batch, |b, batch| {
+            b.iter_custom(|iterations| appends(iterations, round, batch, bulk));
+        });
+    }
+    group.finish();
+}
+
+fn parse(c: &mut Criterion) {
+    let mut group = c.benchmark_group("request");
+    let batch = batch(1);
+    let mut received = Vec::new();
+    for id in 0..REQUESTS {
+        received.extend_from_slice(&produce_head(id.into(), TO, Acks::All, batch.len()));
+        received.extend_from_slice(&batch);
+    }
+    group.throughput(Throughput::Elements(REQUESTS.into()));
+    group.bench_function("64 produce requests of one record", |b| {
+        let mut decoder = Decoder::greeted();
+        b.iter(|| {
+            let mut data = black_box(&received[..]);
+            let mut requests = 0;
+            while let Step::Request(request) = decoder.next(&mut data).expect("they are well formed") {
+                black_box(request);
+                requests += 1;
+            }
+            assert_eq!(requests, REQUESTS);
+        });
+    });
+    group.finish();
+}
+
+fn mesh(c: &mut Criterion) {
+    let mut group = c.benchmark_group("mesh round trip");
+    group.sample_size(10);
+    for (name, busy) in [("asleep", false), ("busy", true)] {
+        group.bench_function(name, |b| {
+            // Shards take longer to start than a message takes: one start for a sample, whatever its number of messages.
+            b.iter_custom(|iterations| {
+                let one = mesh_round_trip(busy, MESH_TIME).expect("shards start").value;
+                Duration::from_nanos((one * iterations as f64) as u64)
+            });
+        });
+    }
+    group.finish();
+}
+
+fn short() -> Criterion {
+    Criterion::default()
+        .sample_size(20)
+        .warm_up_time(Duration::from_millis(200))
+        .measurement_time(Duration::from_secs(1))
+}
+
+criterion_group! { name = benches; config = short(); targets = parse, append, mesh }
+criterion_main!(benches);
