@@ -8,7 +8,8 @@ use highwater_protocol::ids::{Offset, PartitionIndex, TopicId};
 use highwater_protocol::native::{
     AlterTopicRequest, CommitOffsetsRequest, CommittedOffset, CreateTopicReply, CreateTopicRequest,
     DeleteRecordsRequest, DeleteTopicRequest, DescribeTopicReply, DescribeTopicRequest, ListOffsetsReply,
-    ListOffsetsRequest, ListedOffset, MetadataReply, ReadOffsetsReply, ReadOffsetsRequest, StartAt,
+    ListOffsetsRequest, ListedOffset, MessageKind, MetadataReply, ReadOffsetsReply, ReadOffsetsRequest,
+    StartAt, StatsReply,
 };
 
 use crate::client::Client;
@@ -22,6 +23,13 @@ impl Client {
     /// Nodes and all topics.
     pub async fn metadata(&self) -> AdminResult<MetadataReply> {
         self.cluster.metadata(None).await.map_err(failed(format_args!("the cluster cannot be described")))
+    }
+
+    /// What a broker of the cluster has done so far, in numbers: one that the client is connected to. The counters' names are in
+    /// `docs/operations.md`.
+    pub async fn stats(&self) -> AdminResult<StatsReply> {
+        let result = self.cluster.ask(MessageKind::Stats).await;
+        result.map_err(failed(format_args!("the broker's statistics cannot be read")))
     }
 
     /// Creates a topic; to be configured and awaited. It can be used as soon as that is done.

@@ -96,5 +96,5 @@ pub use highwater_protocol::error::ErrorCode;
 pub use highwater_protocol::ids::{ClusterId, NodeId, Offset, PartitionIndex, ShardId, Timestamp, TopicId};
 pub use highwater_protocol::native::{
     Acks, CommittedOffset, DescribeTopicReply, ListedOffset, MetadataReply, NodeInfo, PartitionDetail,
-    PartitionInfo, StartAt, StartAt as Start, TopicInfo,
+    PartitionInfo, ShardStats, StartAt, StartAt as Start, StatsReply, TopicInfo,
 };

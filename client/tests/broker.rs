@@ -76,6 +76,23 @@ async fn keys_headers_timestamps_and_tombstones_survive_the_way() {
 }
 
 #[tokio::test]
+async fn the_broker_tells_what_it_has_done() {
+    let broker = TestBroker::start();
+    let client = client(&broker).await;
+    client.create_topic("orders").await.unwrap();
+    let before = client.stats().await.unwrap();
+    let producer = client.producer("orders").await.unwrap();
+    for _ in 0..3 {
+        producer.send(Record::new("paid")).await.unwrap().await.unwrap();
+    }
+    let after = client.stats().await.unwrap();
+    let more = |name| after.total(name).unwrap() - before.total(name).unwrap();
+    assert_eq!(more("records.appended"), 3);
+    assert!(more("disk.bytes.written") > 0 && more("bytes.received") > 0 && more("bytes.sent") > 0);
+    assert_eq!(after.total("no such counter"), None);
+}
+
+#[tokio::test]
 async fn a_consumer_at_the_end_is_given_what_is_written_later() {
     let broker = TestBroker::start();
     let client = client(&broker).await;

@@ -19,6 +19,7 @@ use signal_hook::iterator::{Handle as SignalHandle, Signals};
 
 use crate::config::{BrokerConfig, DurableChoice};
 use crate::controller::ReadyReport;
+use crate::counters::ShardCounters;
 use crate::data_dir::{self, DataDir, Identity, LOCK};
 use crate::limits::ShardLimits;
 use crate::shard::{OpenError, Shard, ShardSetup};
@@ -138,6 +139,7 @@ impl Broker {
                 usize::from(stores).div_ceil(usize::from(shards)),
             ),
             durable_form,
+            counters: ShardCounters::of_shards(shards),
             advertised: advertised.clone(),
             on_ready: Box::new(move |report| {
                 // The receiver is gone only if the start was given up.

@@ -6,6 +6,7 @@
 mod broker;
 mod config;
 mod controller;
+pub mod counters;
 pub mod data_dir;
 pub mod limits;
 pub mod message;

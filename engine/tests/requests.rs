@@ -13,7 +13,7 @@ use highwater_protocol::ids::{Offset, PartitionIndex, Timestamp, TopicId, TopicP
 use highwater_protocol::native::{
     Acks, AlterTopicRequest, Body, CommitOffsetsRequest, CommittedOffset, DataPrefix, DeleteRecordsRequest,
     InitProducerReply, ListOffsetsReply, ListOffsetsRequest, MessageKind, ProduceReply, ReadOffsetsReply,
-    ReadOffsetsRequest, StartAt,
+    ReadOffsetsRequest, StartAt, StatsReply,
 };
 
 /// A client on the shard that has a partition.
@@ -207,6 +207,53 @@ fn producer_ids_are_never_given_twice() {
     ids.sort_unstable();
     ids.dedup();
     assert_eq!((ids.len(), given), (20, 20));
+}
+
+#[test]
+fn what_was_acknowledged_is_in_the_statistics_of_the_shard_that_did_it_whichever_is_asked() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let broker = two_cores(dir.path());
+    let mut asking = [0, 1].map(|shard| Client::connect_to(broker.native_addr(), Some(shard)));
+    let mut ask = |shard: usize, id| {
+        asking[shard].send_empty(MessageKind::Stats, id);
+        StatsReply::decode(&asking[shard].reply_to(id).ok()).expect("a reply")
+    };
+    let topic = Client::connect(broker.native_addr()).created("t", 4, &[]);
+    let before = ask(0, 1);
+    assert_eq!(before.shards.iter().map(|s| s.shard.0).collect::<Vec<_>>(), [0, 1]);
+    for n in 0..4 {
+        let mut home = at_home(&broker, "t", n);
+        for _ in 0..3 {
+            home.produced(partition(topic, n), &["one", "two"]);
+        }
+    }
+    let large = "x".repeat(200_000);
+    let mut home = at_home(&broker, "t", 0);
+    home.produced(partition(topic, 0), &[&large]);
+    home.produce(partition(topic, 9), &["nowhere"]).err();
+    for asked in [0, 1] {
+        let after = ask(asked, 2);
+        let more = |name| after.total(name).expect("known") - before.total(name).expect("known");
+        assert_eq!((more("batches.appended"), more("records.appended")), (13, 25));
+        assert_eq!(more("requests.refused"), 1);
+        assert!(more("requests") >= 14);
+        assert!(
+            more("bytes.received") > 200_000,
+            "a large batch is received otherwise, and counted all the same"
+        );
+        assert!(more("disk.bytes.written") >= more("frames.bytes") && more("frames.bytes") > 200_000);
+        assert!(more("disk.writes") >= 4 && more("rounds") >= 4);
+        let durable = more("disk.writes.durable");
+        assert!(durable == more("disk.writes") || durable == 0 && more("disk.syncs") > 0);
+        assert!(after.total("connections.now") >= Some(2));
+    }
+    let of = |stats: &StatsReply, shard: usize| {
+        let counters = &stats.shards[shard].counters;
+        counters.iter().find(|(name, _)| name == "records.appended").map(|(_, value)| *value)
+    };
+    let after = ask(1, 3);
+    assert!((0..2).all(|shard| of(&after, shard) > of(&before, shard)), "each shard has its own");
+    stop(broker);
 }
 
 #[test]

@@ -372,6 +372,7 @@ fn read_body(kind: MessageKind, body: &[u8]) -> Result<Request<'_>, DecodeError>
         MessageKind::CommitOffsets => Request::CommitOffsets(Body::decode(body)?),
         MessageKind::ReadOffsets => Request::ReadOffsets(Body::decode(body)?),
         MessageKind::DeleteRecords => Request::DeleteRecords(Body::decode(body)?),
+        MessageKind::Stats => no_body(body, Request::Stats)?,
     })
 }
 

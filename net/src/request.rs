@@ -56,6 +56,8 @@ pub enum Request<'a> {
     ReadOffsets(ReadOffsetsRequest),
     /// Move the start of partitions.
     DeleteRecords(DeleteRecordsRequest),
+    /// What the broker has done so far.
+    Stats,
 }
 
 /// A batch to append. Nothing of the batch has been looked at.

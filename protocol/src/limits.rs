@@ -57,6 +57,12 @@ pub const ADDRESS_BYTES_MAX: usize = 263;
 /// Bytes of a configuration entry's name.
 pub const CONFIG_NAME_BYTES_MAX: usize = 255;
 
+/// Counters of one shard in a broker's statistics.
+pub const COUNTERS_MAX: usize = 256;
+
+/// Bytes of a counter's name.
+pub const COUNTER_NAME_BYTES_MAX: usize = 255;
+
 /// Bytes of the text in an error reply.
 pub const ERROR_TEXT_BYTES_MAX: usize = 4096;
 

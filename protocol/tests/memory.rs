@@ -121,6 +121,22 @@ fn dense() -> Vec<(&'static str, Decode, Vec<u8>)> {
             }),
         ),
         (
+            "shards",
+            decode::<StatsReply>,
+            encoded(&StatsReply {
+                shards: (0..N).map(|n| ShardStats { shard: ShardId(n as u16), counters: vec![] }).collect(),
+            }),
+        ),
+        (
+            "counters",
+            decode::<StatsReply>,
+            encoded(&StatsReply {
+                shards: (0..200)
+                    .map(|n| ShardStats { shard: ShardId(n), counters: vec![("x".to_owned(), 1); 256] })
+                    .collect(),
+            }),
+        ),
+        (
             "a timestamp",
             decode::<ListOffsetsRequest>,
             encoded(&ListOffsetsRequest {
@@ -145,6 +161,7 @@ const DECODERS: &[(&str, Decode)] = &[
     ("commit offsets", decode::<CommitOffsetsRequest>),
     ("read offsets reply", decode::<ReadOffsetsReply>),
     ("delete records", decode::<DeleteRecordsRequest>),
+    ("stats reply", decode::<StatsReply>),
     ("batch", |bytes| validate(bytes).is_ok()),
     ("frames", |bytes| Frames::new(bytes).all(|frame| frame.is_ok_and(|frame| frame.check().is_ok()))),
     ("snappy", |bytes| Compression::Snappy.decompress(bytes, &mut Vec::new()).is_ok()),

@@ -175,6 +175,12 @@ proptest! {
     }
 
     #[test]
+    fn statistics_round_trip(shards in vec((any::<u16>(), vec((text(255), any::<u64>()), 0..5)), 0..4)) {
+        let shards = shards.into_iter().map(|(n, counters)| ShardStats { shard: ShardId(n), counters }).collect();
+        check(&StatsReply { shards })?;
+    }
+
+    #[test]
     fn the_head_of_a_produce_request_says_where_the_batch_goes(
         request_id: u64, topic: [u8; 16], partition: u32, acks in proptest::sample::select(vec![Acks::None, Acks::Leader, Acks::All]),
     ) {
@@ -188,6 +194,16 @@ proptest! {
         prop_assert_eq!(prefix.target(), Ok((to, acks)));
         prop_assert!(batch.is_empty());
     }
+}
+
+#[test]
+fn a_counter_is_added_up_over_the_shards() {
+    let shard = |n, counters: &[(&str, u64)]| ShardStats {
+        shard: ShardId(n),
+        counters: counters.iter().map(|(name, value)| ((*name).to_owned(), *value)).collect(),
+    };
+    let reply = StatsReply { shards: vec![shard(0, &[("a", 1), ("b", 0)]), shard(1, &[("a", 2)])] };
+    assert_eq!([reply.total("a"), reply.total("b"), reply.total("c")], [Some(3), Some(0), None]);
 }
 
 #[test]

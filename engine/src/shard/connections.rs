@@ -200,6 +200,7 @@ impl Shard {
         if !connection.paused
             && let Some(lent) = connection.net.input.lend_bulk()
         {
+            self.counted.received += (lent.end - lent.filled) as u64;
             plane.recv_into(conn, lent.pages, lent.filled, lent.end);
         }
     }
@@ -319,6 +320,7 @@ impl Shard {
         if let Some(connection) = self.connections.get(&conn) {
             tracing::debug!(peer = %connection.peer, code = %refusal.code, "dropped: {}", refusal.text);
         }
+        self.counted.requests_refused += 1;
         let message = error_message(refusal.kind, refusal.id, refusal.code, &refusal.text);
         self.send(plane, conn, message);
         self.close(plane, conn, Close::AfterSends);

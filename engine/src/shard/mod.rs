@@ -22,6 +22,7 @@ mod readers;
 mod requests;
 mod sending;
 mod setup;
+mod statistics;
 mod stores;
 mod subscribe;
 mod timers;
@@ -52,6 +53,7 @@ use timers::{Timer, Timers};
 
 pub use setup::{OnReady, OpenError, ShardSetup};
 
+use crate::counters::Counters;
 use crate::limits::{PUSH_BYTES_PER_TURN_MAX, RETENTION_INTERVAL, SPACE_INTERVAL};
 use crate::message::{Message, Ticket};
 use crate::metadata::Metadata;
@@ -97,6 +99,8 @@ pub struct Shard {
     producer_ids: ProducerIds,
 
     timers: Timers,
+    /// What was done so far, as far as the stores do not count it.
+    counted: Counters,
     retention_at: Instant,
     drain: Option<Drain>,
     /// On shard 0: shards that have answered their clients.
@@ -156,6 +160,7 @@ impl Shard {
             last_work: 0,
             producer_ids: ProducerIds::default(),
             timers,
+            counted: Counters::default(),
             retention_at,
             drain: None,
             drained_shards: 0,
@@ -204,6 +209,7 @@ impl ShardApp for Shard {
     }
 
     fn on_recv(&mut self, plane: &mut dyn Plane<Message>, conn: ConnId, data: &[u8]) {
+        self.counted.received += data.len() as u64;
         self.receive(plane, conn, data);
     }
 
@@ -288,6 +294,7 @@ impl ShardApp for Shard {
         self.flush_stores(plane);
         self.poll_stores(plane);
         self.run_lead(plane);
+        self.publish_counters();
         self.send_replies(plane);
         let mut more = self.run_readers(plane, PUSH_BYTES_PER_TURN_MAX);
         self.resume_memory_waiters(plane);

@@ -173,12 +173,16 @@ impl Shard {
         };
         let appended = entry.store.append(plane, slot, payload, epoch, wall_ms);
         match appended {
-            Ok(appended) => Outcome::Appended {
-                partition: id,
-                base_offset: appended.base_offset,
-                end: appended.next_offset,
-                log_append_time,
-            },
+            Ok(appended) => {
+                self.counted.batches += 1;
+                self.counted.records += (appended.next_offset.0 - appended.base_offset.0) as u64;
+                Outcome::Appended {
+                    partition: id,
+                    base_offset: appended.base_offset,
+                    end: appended.next_offset,
+                    log_append_time,
+                }
+            }
             Err(AppendError::Duplicate { base_offset, next_offset, timestamp }) => Outcome::Appended {
                 partition: id,
                 base_offset,

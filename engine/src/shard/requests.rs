@@ -13,6 +13,7 @@ impl Shard {
     /// Carries out a request, or sees to it that others do.
     pub(super) fn request(&mut self, plane: &mut dyn Plane<Message>, conn: ConnId, received: Received<'_>) {
         let Received { id, kind, bytes, request } = received;
+        self.counted.requests += 1;
         // The data path first; these open their own slots.
         let request = match request {
             Request::Produce(produce) => return self.produce(plane, conn, id, bytes, produce),
@@ -33,6 +34,7 @@ impl Shard {
             Request::DescribeTopic(request) => self.describe_topic(plane, conn, slot, &request),
             Request::ListOffsets(request) => self.list_offsets(plane, conn, slot, &request),
             Request::DeleteRecords(request) => self.delete_records(plane, conn, slot, &request),
+            Request::Stats => self.tell_stats(conn, slot),
             Request::InitProducer => self.init_producer(plane, conn, slot),
             Request::CreateTopic(request) => self.ask(plane, conn, slot, Ask::CreateTopic(request)),
             Request::DeleteTopic(request) => self.ask(plane, conn, slot, Ask::DeleteTopic(request)),

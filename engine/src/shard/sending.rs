@@ -17,6 +17,7 @@ impl Shard {
     /// The reply to a request is known.
     pub(super) fn reply(&mut self, conn: ConnId, slot: SlotId, reply: Reply) {
         let Some(connection) = self.connections.get_mut(&conn) else { return };
+        self.counted.requests_refused += u64::from(matches!(reply, Reply::Error { .. }));
         connection.net.replies.fill(slot, reply);
         self.mark_dirty(conn);
     }
@@ -103,6 +104,7 @@ impl Shard {
     pub(super) fn on_bytes_sent(&mut self, plane: &mut dyn Plane<Message>, conn: ConnId, bytes: usize) {
         let Some(connection) = self.connections.get_mut(&conn) else { return };
         let bytes = bytes.min(connection.queued);
+        self.counted.sent += bytes as u64;
         connection.queued -= bytes;
         if connection.queued == 0 && bytes > 0 {
             self.slow_connections -= 1;

@@ -8,6 +8,7 @@ use highwater_storage::state_log::{FILE_BYTES_DEFAULT, Owner, Recovered, StateLo
 use highwater_storage::{DurableForm, OpenError as StoreError};
 
 use crate::controller::ReadyReport;
+use crate::counters::ShardCounters;
 use crate::data_dir::Identity;
 use crate::limits::ShardLimits;
 use crate::metadata::RecoverError;
@@ -30,6 +31,8 @@ pub struct ShardSetup {
     pub limits: ShardLimits,
     /// How writes become durable.
     pub durable_form: DurableForm,
+    /// What each shard has done.
+    pub counters: Box<[ShardCounters]>,
     /// What clients are told to connect to.
     pub advertised: String,
     /// Who wants to know that the broker is ready.

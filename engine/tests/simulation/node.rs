@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
+use highwater_engine::counters::ShardCounters;
 use highwater_engine::data_dir::{self, Identity};
 use highwater_engine::limits::ShardLimits;
 use highwater_engine::shard::{Shard, ShardSetup};
@@ -32,6 +33,7 @@ pub(crate) fn world(seed: u64) -> (World, SimNode) {
                 stores: data.stores.max(SHARDS),
                 limits,
                 durable_form,
+                counters: ShardCounters::of_shards(SHARDS),
                 advertised: "10.0.0.1:9000".into(),
                 on_ready: Box::new(|_| {}),
             }));

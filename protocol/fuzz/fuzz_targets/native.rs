@@ -14,7 +14,7 @@ fn check<B: Body + PartialEq + std::fmt::Debug>(bytes: &[u8]) {
 
 fuzz_target!(|input: &[u8]| {
     let Some((selector, bytes)) = input.split_first() else { return };
-    match selector % 24 {
+    match selector % 25 {
         0 => check::<Hello>(bytes),
         1 => check::<HelloReply>(bytes),
         2 => check::<MetadataRequest>(bytes),
@@ -37,7 +37,8 @@ fuzz_target!(|input: &[u8]| {
         19 => check::<ReadOffsetsRequest>(bytes),
         20 => check::<ReadOffsetsReply>(bytes),
         21 => check::<DeleteRecordsRequest>(bytes),
-        22 => {
+        22 => check::<StatsReply>(bytes),
+        23 => {
             if let Ok((prefix, batch)) = ProducePrefix::split(bytes) {
                 assert_eq!(batch.len() + PRODUCE_PREFIX_BYTES, bytes.len());
                 if let Ok((to, acks)) = prefix.target() {

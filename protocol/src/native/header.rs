@@ -81,4 +81,6 @@ kinds! {
     ReadOffsets = 16,
     /// Moves the start of partitions forward.
     DeleteRecords = 17,
+    /// What the broker has done so far, in numbers.
+    Stats = 18,
 }

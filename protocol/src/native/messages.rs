@@ -188,6 +188,30 @@ pub struct InitProducerReply {
     pub epoch: i16,
 }
 
+/// Answer to a `Stats` request, whose body is empty.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct StatsReply {
+    /// The shards of the broker that was asked, in their order.
+    pub shards: Vec<ShardStats>,
+}
+
+/// A shard in [`StatsReply`].
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct ShardStats {
+    /// Its number.
+    pub shard: ShardId,
+    /// Counters by name. Other versions of the broker have others.
+    pub counters: Vec<(String, u64)>,
+}
+
+impl StatsReply {
+    /// A counter, added up over the shards; none if there is none of that name.
+    pub fn total(&self, name: &str) -> Option<u64> {
+        let counters = self.shards.iter().flat_map(|shard| &shard.counters);
+        counters.filter(|(found, _)| found == name).map(|(_, value)| *value).reduce(u64::wrapping_add)
+    }
+}
+
 /// What an acknowledgement is to mean.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 #[repr(u8)]

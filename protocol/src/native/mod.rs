@@ -20,6 +20,7 @@
 
 mod codec;
 mod codec_data;
+mod codec_stats;
 mod codec_topics;
 mod header;
 mod message;

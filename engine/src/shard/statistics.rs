@@ -1,0 +1,46 @@
+//! What this shard has done, published for whoever asks.
+
+use highwater_net::{Reply, SlotId};
+use highwater_protocol::ids::ShardId;
+use highwater_protocol::native::StatsReply;
+use highwater_runtime::plane::ConnId;
+use highwater_storage::DurableForm;
+
+use super::Shard;
+use crate::counters::Counters;
+
+impl Shard {
+    /// Others see what was done so far. Once a turn.
+    pub(super) fn publish_counters(&mut self) {
+        let mut now = Counters {
+            connections: self.connections.len() as u64,
+            request_memory: self.memory_bytes() as u64,
+            ..self.counted
+        };
+        for entry in &self.stores {
+            let stats = entry.store.stats();
+            now.frame_bytes += stats.bytes_appended;
+            now.rounds += stats.rounds;
+            now.writes += stats.writes;
+            now.syncs += stats.syncs;
+            now.written += stats.bytes_written;
+            now.reads += stats.reads_disk;
+            now.read += stats.bytes_read;
+            now.cached_reads += stats.reads_cached;
+            now.log_memory += stats.cache_bytes + stats.unacked_bytes;
+            now.slabs += stats.slab_bytes;
+            now.free += stats.free_bytes;
+        }
+        if self.setup.durable_form == DurableForm::Dsync {
+            now.durable_writes = now.writes;
+        }
+        self.setup.counters[usize::from(self.me)].publish(&now);
+    }
+
+    /// Answers with the counters of all shards.
+    pub(super) fn tell_stats(&mut self, conn: ConnId, slot: SlotId) {
+        self.publish_counters();
+        let shards = self.setup.counters.iter().zip(0..).map(|(shard, n)| shard.read(ShardId(n))).collect();
+        self.reply(conn, slot, Reply::body(&StatsReply { shards }));
+    }
+}
