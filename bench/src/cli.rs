@@ -2,12 +2,12 @@
 
 use std::fmt::Write as _;
 use std::io::Write as _;
+use std::path::{Path, PathBuf};
 
 use clap::Subcommand;
 
-use crate::BenchError;
 use crate::limits::LimitsCommand;
-use crate::scenarios;
+use crate::{BenchError, report, scenarios};
 
 /// `highwater bench ...`.
 #[derive(Subcommand, Debug)]
@@ -16,6 +16,15 @@ pub enum BenchCommand {
     List,
     /// Measure the machine's own limits: disk, loopback network, memory, cores, and all of them together
     Limits(LimitsCommand),
+    /// Compare reports that `--json` wrote; the first is the base
+    Compare {
+        /// The files
+        #[arg(required = true, num_args = 2.., value_name = "FILE")]
+        files: Vec<PathBuf>,
+        /// Also draw the percentiles of all of them into this folder
+        #[arg(long, value_name = "DIR")]
+        plots: Option<PathBuf>,
+    },
 }
 
 /// Does what was asked for.
@@ -23,6 +32,7 @@ pub fn run(command: &BenchCommand) -> Result<(), BenchError> {
     match command {
         BenchCommand::List => list(),
         BenchCommand::Limits(limits) => limits.run(),
+        BenchCommand::Compare { files, plots } => compare(files, plots.as_deref()),
     }
 }
 
@@ -34,6 +44,14 @@ fn list() -> Result<(), BenchError> {
         let _ = writeln!(text, "{:width$}  {}", scenario.name, scenario.about);
     }
     say(&text)
+}
+
+fn compare(files: &[PathBuf], plots: Option<&Path>) -> Result<(), BenchError> {
+    let reports = report::compare::read(files).map_err(BenchError::failed)?;
+    if let Some(folder) = plots {
+        report::plots::write_comparison(folder, &reports).map_err(BenchError::failed)?;
+    }
+    say(&report::compare::compare(&reports))
 }
 
 /// Prints to stdout.

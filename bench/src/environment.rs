@@ -10,6 +10,9 @@ use crate::report::Environment;
 /// What is written for what cannot be found out.
 const UNKNOWN: &str = "unknown";
 
+/// The commit that this was built from, with `-dirty` if the tree was, as far as git was there to tell.
+pub const COMMIT: Option<&str> = option_env!("HIGHWATER_COMMIT");
+
 /// Describes the machine and the file system below `data` (the broker's data directory, or the folder it will be made in).
 /// `commit` and `version` are those of the program.
 pub fn environment(data: &Path, commit: Option<&str>, version: &str) -> Environment {

@@ -48,7 +48,7 @@ impl LimitsCommand {
         let mut machine = Machine::new(&dir);
         let mut report = Report {
             schema: SCHEMA,
-            environment: environment::environment(&dir, None, env!("CARGO_PKG_VERSION")),
+            environment: environment::environment(&dir, environment::COMMIT, env!("CARGO_PKG_VERSION")),
             limits: Vec::with_capacity(limits.len()),
             runs: Vec::new(),
         };

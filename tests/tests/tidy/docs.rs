@@ -8,10 +8,11 @@ use highwater_protocol::native::MessageKind;
 use crate::{files, none_of, read, root, shown};
 
 /// What a project has to have at its top.
-const DOCUMENTS: [&str; 7] = [
+const DOCUMENTS: [&str; 8] = [
     "README.md",
     "ARCHITECTURE.md",
     "LICENSE",
+    "docs/benchmarks.md",
     "docs/guarantees.md",
     "docs/operations.md",
     "docs/disk-format.md",

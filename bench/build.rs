@@ -11,11 +11,12 @@ fn git(args: &[&str]) -> Option<String> {
 }
 
 fn main() {
-    // This crate depends on all others that are in the program, so it is built again whenever they change anyhow.
+    // Whether the tree is dirty depends on all that is in the program. Only this crate is built again for it.
+    println!("cargo::rerun-if-changed=build.rs");
     println!("cargo::rerun-if-changed=src");
     println!("cargo::rerun-if-changed=Cargo.toml");
     println!("cargo::rerun-if-changed=../Cargo.lock");
-    for folder in ["protocol", "runtime", "storage", "replication", "net", "engine", "client", "bench"] {
+    for folder in ["protocol", "runtime", "storage", "replication", "net", "engine", "client", "tools"] {
         println!("cargo::rerun-if-changed=../{folder}/src");
     }
     if let Some(log) = git(&["rev-parse", "--git-path", "logs/HEAD"])
