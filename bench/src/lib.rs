@@ -6,6 +6,8 @@
 //! | [`cli`] | the command line |
 //! | [`scenario`], [`scenarios`] | what a workload is, as a TOML file, and those that come with the program |
 //! | [`backend`] | the clients that can carry it out, behind one trait |
+//! | [`load`] | the generator |
+//! | [`server`] | a broker of the run's own |
 //! | [`outcome`] | what one run of it came to |
 //! | [`limits`] | what the machine can do, which results are a percentage of |
 //! | [`process`] | what the broker's process used meanwhile |
@@ -18,10 +20,12 @@ pub mod cli;
 pub mod environment;
 mod error;
 pub mod limits;
+pub mod load;
 pub mod outcome;
 pub mod process;
 pub mod report;
 pub mod scenario;
 pub mod scenarios;
+pub mod server;
 
 pub use error::BenchError;

@@ -51,6 +51,10 @@ pub struct Outcome {
     pub reordered: u64,
     /// Why the generator, not the broker, was the limit. The run's latencies mean nothing then.
     pub saturated: Option<String>,
+    /// Why the broker, not the generator, did not keep up with an open loop: its acknowledgements came too slowly.
+    pub overloaded: Option<String>,
+    /// Why not everything was read back and compared, if so. Losses are then counted among what was.
+    pub unchecked: Option<String>,
     /// The longest time without an acknowledgement.
     pub longest_gap: Duration,
     /// The run in short pieces.

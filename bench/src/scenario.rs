@@ -166,6 +166,13 @@ pub struct Disturbance {
     pub kill: bool,
 }
 
+impl Scenario {
+    /// Whether the topic forgets old records by itself.
+    pub fn removes_records(&self) -> bool {
+        self.topic.config.keys().any(|name| name.starts_with("retention."))
+    }
+}
+
 impl Load {
     /// Time before measuring.
     pub fn warmup(&self) -> Duration {

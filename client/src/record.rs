@@ -87,6 +87,11 @@ impl Record {
         self.key.as_deref()
     }
 
+    /// Key and value, for a record that came back: see [`TrySendError`](crate::TrySendError).
+    pub fn into_parts(self) -> (Option<Bytes>, Option<Bytes>) {
+        (self.key, self.value)
+    }
+
     /// The headers.
     pub fn headers(&self) -> &[RecordHeader] {
         &self.headers
@@ -151,6 +156,15 @@ pub(crate) fn now_ms() -> Timestamp {
 mod tests {
     use super::*;
     use highwater_protocol::batch::{BatchBuilder, Compression, Header, NewRecord};
+
+    #[test]
+    fn a_record_gives_back_the_key_and_the_value_it_was_made_of() {
+        let value = Bytes::from(vec![7; 100]);
+        let (key, back) = Record::new(value.clone()).key("k").into_parts();
+        assert_eq!(key.as_deref(), Some(&b"k"[..]));
+        assert_eq!(back.map(|back| back.as_ptr()), Some(value.as_ptr()));
+        assert_eq!(Record::tombstone().into_parts(), (None, None));
+    }
 
     #[test]
     fn a_record_is_charged_at_least_what_it_takes() {

@@ -22,6 +22,14 @@ use bytes::Bytes;
 
 use crate::scenario::Scenario;
 
+mod kind;
+mod native;
+mod null;
+
+pub use kind::BackendKind;
+pub use native::Native;
+pub use null::Null;
+
 /// A future that a trait object can return.
 pub type Pending<'a, T> = Pin<Box<dyn Future<Output = Result<T, BackendError>> + Send + 'a>>;
 
@@ -57,6 +65,18 @@ pub trait Backend: Send + Sync {
         from: From,
         scenario: &'a Scenario,
     ) -> Pending<'a, Box<dyn Consumer>>;
+
+    /// The offsets behind the last records of the partitions, if it can say: then reading everything back ends there. Otherwise
+    /// it ends when everything acknowledged was read and nothing more comes for a while.
+    fn ends<'a>(&'a self, topic: &'a str, partitions: u32) -> Pending<'a, Option<Vec<i64>>> {
+        let _ = (topic, partitions);
+        Box::pin(async { Ok(None) })
+    }
+
+    /// Whether what was sent can be read. Not so for the one that throws everything away.
+    fn keeps_records(&self) -> bool {
+        true
+    }
 }
 
 /// Where a consumer begins.

@@ -177,6 +177,8 @@ pub(super) mod tests {
             duplicated: 0,
             reordered: 0,
             saturated: None,
+            overloaded: None,
+            unchecked: None,
             longest_gap: Duration::from_millis(12),
             intervals: (0..10).map(interval).collect(),
             generator: Usage { cpu_seconds: 0.5, rss_bytes_max: 50_000_000, ..Usage::default() },

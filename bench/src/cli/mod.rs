@@ -6,8 +6,16 @@ use std::path::{Path, PathBuf};
 
 use clap::Subcommand;
 
+mod args;
+mod progress;
+mod run;
+mod units;
+
 use crate::limits::LimitsCommand;
 use crate::{BenchError, report, scenarios};
+
+pub use args::LoadArgs;
+pub use run::RunArgs;
 
 /// `highwater bench ...`.
 #[derive(Subcommand, Debug)]
@@ -25,6 +33,8 @@ pub enum BenchCommand {
         #[arg(long, value_name = "DIR")]
         plots: Option<PathBuf>,
     },
+    /// Run a scenario and report what it came to
+    Run(Box<RunArgs>),
 }
 
 /// Does what was asked for.
@@ -33,6 +43,7 @@ pub fn run(command: &BenchCommand) -> Result<(), BenchError> {
         BenchCommand::List => list(),
         BenchCommand::Limits(limits) => limits.run(),
         BenchCommand::Compare { files, plots } => compare(files, plots.as_deref()),
+        BenchCommand::Run(args) => run::run(args),
     }
 }
 

@@ -1,0 +1,540 @@
+//! One run of a scenario, from making its topic to comparing what was read with what was sent.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, mpsc};
+use std::thread::{Scope, ScopedJoinHandle};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use tokio::runtime::Runtime;
+use tokio::sync::{oneshot, watch as signal};
+
+use super::check::{Checker, Sent, Verdict};
+use super::control::Control;
+use super::generator::{Generated, Plan, generate};
+use super::payload::Filling;
+use super::prefill::prefill;
+use super::reader::{Ending, Tail, at_tail, cold, read_back, tail};
+use super::recorder::{histogram, merge_intervals};
+use super::verdict::judge;
+use crate::BenchError;
+use crate::backend::{Backend, BackendError, From};
+use crate::outcome::{Drain, Interval, Outcome};
+use crate::process::Sampler;
+use crate::scenario::Scenario;
+use crate::server::Server;
+
+/// How often the caller's thread looks on.
+const LOOK: Duration = Duration::from_millis(50);
+
+/// How often processes are sampled, in looks.
+const SAMPLE: u32 = 4;
+
+/// How long reading everything back may take, for each second of the run, and at least.
+const READ_BACK: u32 = 10;
+const READ_BACK_MIN: Duration = Duration::from_mins(2);
+
+/// What a run is done with.
+pub struct Stage<'a> {
+    /// The client.
+    pub backend: &'a dyn Backend,
+    /// The broker, if it is the run's own.
+    pub server: Option<&'a mut Server>,
+    /// Threads of the generator.
+    pub threads: u32,
+    /// Becomes true when the user wants no more.
+    pub interrupted: &'a AtomicBool,
+    /// Shows how it goes.
+    pub watch: &'a dyn Watch,
+}
+
+/// Sees how a run goes, for people.
+pub trait Watch: Sync {
+    /// What is being done now, when it is not the load itself.
+    fn phase(&self, what: &str);
+    /// The load goes on: records acknowledged so far, and how long of how long it runs.
+    fn load(&self, records: u64, elapsed: Duration, whole: Duration);
+    /// A piece of the measured time is complete, on one thread.
+    fn interval(&self, interval: &Interval);
+    /// The run is over.
+    fn done(&self);
+}
+
+/// Watches nothing.
+#[derive(Debug)]
+pub struct Unwatched;
+
+impl Watch for Unwatched {
+    fn phase(&self, _: &str) {}
+    fn load(&self, _: u64, _: Duration, _: Duration) {}
+    fn interval(&self, _: &Interval) {}
+    fn done(&self) {}
+}
+
+/// Runs a scenario once. `run` counts from 1.
+pub fn run_once(stage: &mut Stage<'_>, scenario: &Scenario, run: u32) -> Result<Outcome, BenchError> {
+    let runtime = runtime()?;
+    let topic = topic_name(scenario, run);
+    stage.watch.phase("making topics");
+    let idle = format!("{topic}-idle");
+    let has_idle = scenario.topic.idle_partitions > 0;
+    runtime.block_on(async {
+        stage.backend.create_topic(&topic, scenario).await?;
+        if has_idle {
+            stage.backend.create_idle_topic(&idle, scenario.topic.idle_partitions).await?;
+        }
+        Ok::<_, BackendError>(())
+    })?;
+    let result = Run { runtime: &runtime, scenario, topic: &topic, number: run }.carry_out(stage);
+    stage.watch.done();
+    if result.is_ok() {
+        runtime.block_on(async {
+            stage.backend.delete_topic(&topic).await?;
+            if has_idle {
+                stage.backend.delete_topic(&idle).await?;
+            }
+            Ok::<_, BackendError>(())
+        })?;
+    }
+    result
+}
+
+fn runtime() -> Result<Runtime, BenchError> {
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|e| BenchError::failed(format_args!("no runtime: {e}")))
+}
+
+/// Not used by anyone before, so that the broker may be one that others use.
+fn topic_name(scenario: &Scenario, run: u32) -> String {
+    format!("bench-{}-{}-{run}", scenario.name, now_ms())
+}
+
+fn now_ms() -> i64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis() as i64
+}
+
+struct Run<'a> {
+    runtime: &'a Runtime,
+    scenario: &'a Scenario,
+    topic: &'a str,
+    /// Which of the runs.
+    number: u32,
+}
+
+/// What consumers have come to.
+#[derive(Default)]
+struct Consumed {
+    tails: Vec<Tail>,
+    cold: Vec<Drain>,
+}
+
+impl Run<'_> {
+    fn carry_out(&self, stage: &mut Stage<'_>) -> Result<Outcome, BenchError> {
+        let scenario = self.scenario;
+        let filling = Filling::new(scenario.record.bytes);
+        let count = scenario.producers.count;
+        let partitions = scenario.topic.partitions;
+        let reads = stage.backend.keeps_records();
+        // The backlog counts as that of one producer more.
+        let mut backlog = None;
+        let mut begin_at = vec![0; partitions as usize];
+        if scenario.consumers.cold > 0 && reads {
+            stage.watch.phase("writing the backlog");
+            let sent =
+                self.interruptible(stage, prefill(stage.backend, scenario, self.topic, &filling, count))?;
+            let ends = self.interruptible(stage, stage.backend.ends(self.topic, partitions))?;
+            begin_at = ends.ok_or_else(|| {
+                BenchError::failed("this back end cannot tell where a backlog ends, so none can be drained")
+            })?;
+            backlog = Some(sent);
+        }
+        let producers = count + u32::from(backlog.is_some());
+        let checker = Checker::new(producers, partitions, filling.clone(), scenario.removes_records());
+        let plan = Plan {
+            scenario: scenario.clone(),
+            topic: self.topic.to_owned(),
+            filling,
+            first_producer: 0,
+            threads: stage.threads.clamp(1, count),
+            limit: None,
+        };
+        let (generated, consumed, usage, started_ms) =
+            self.load(stage, &plan, &checker.clone().from(&begin_at), &begin_at)?;
+        let mut outcome = self.outcome(stage.backend, started_ms, &generated, &consumed);
+        (outcome.generator, outcome.broker) = usage;
+
+        if reads {
+            stage.watch.phase("reading everything back");
+            let mut sent: Vec<(u32, Sent)> = generated.into_iter().flat_map(|(sent, _)| sent).collect();
+            sent.sort_by_key(|(which, _)| *which);
+            let live: Vec<Sent> = sent.into_iter().map(|(_, sent)| sent).collect();
+            let mut all = live.clone();
+            all.extend(backlog);
+            let mut checker = checker;
+            let at_most = (scenario.load.duration() * READ_BACK).max(READ_BACK_MIN);
+            let back = read_back(stage.backend, self.topic, scenario, &all, &mut checker, at_most);
+            let complete = self.interruptible(stage, back)?;
+            let mut verdict = checker.verdict(&all);
+            if !complete {
+                outcome.unchecked = Some(format!(
+                    "reading back ended after {} s, with {} records read",
+                    at_most.as_secs(),
+                    checker.records()
+                ));
+                verdict.lost = 0;
+            }
+            let tails = consumed.tails.iter().map(|tail| tail.checker.verdict(&live));
+            set_verdict(&mut outcome, tails.fold(verdict, Verdict::or));
+        }
+        Ok(outcome)
+    }
+
+    /// Does something on this thread until it is done or the user wants no more.
+    fn interruptible<T>(
+        &self,
+        stage: &Stage<'_>,
+        what: impl Future<Output = Result<T, BackendError>>,
+    ) -> Result<T, BenchError> {
+        self.runtime.block_on(async {
+            let interrupted = async {
+                while !stage.interrupted.load(Ordering::Relaxed) {
+                    tokio::time::sleep(LOOK).await;
+                }
+            };
+            tokio::select! {
+                result = what => Ok(result?),
+                () = interrupted => Err(BenchError::Interrupted),
+            }
+        })
+    }
+
+    /// The load itself: threads for producers, one for consumers, and this one that looks on.
+    #[allow(clippy::type_complexity, reason = "parts of an outcome, taken apart by the only caller")]
+    fn load(
+        &self,
+        stage: &mut Stage<'_>,
+        plan: &Plan,
+        checker: &Checker,
+        backlog_ends: &[i64],
+    ) -> Result<
+        (Vec<Generated>, Consumed, (crate::outcome::Usage, Option<crate::outcome::Usage>), i64),
+        BenchError,
+    > {
+        let backend = stage.backend;
+        let on = stage.watch;
+        let (watch, pieces) = mpsc::channel();
+        let (abort, aborted) = signal::channel(false);
+        let (ending, ends) = signal::channel(Ending::NotYet);
+        std::thread::scope(|scope| {
+            let mut ready = Vec::new();
+            let mut begins = Vec::new();
+            let mut generators = Vec::new();
+            stage.watch.phase("connecting");
+            for thread in 0..plan.threads {
+                let (connected, is_connected) = oneshot::channel();
+                let (begin, begun) = oneshot::channel();
+                ready.push(is_connected);
+                begins.push(begin);
+                let watch = watch.clone();
+                generators.push(spawn(scope, aborted.clone(), move || {
+                    generate(backend, plan, thread, connected, begun, watch)
+                })?);
+            }
+            let (connected, is_connected) = oneshot::channel();
+            let (begin, begun) = oneshot::channel();
+            ready.push(is_connected);
+            begins.push(begin);
+            let consumers = spawn(scope, aborted, move || {
+                self.consume(backend, checker, backlog_ends, connected, begun, ends)
+            })?;
+
+            let all_ready = async {
+                for ready in ready {
+                    // One that fails says why when it is joined.
+                    let _ = ready.await;
+                }
+                Ok(())
+            };
+            let waited = self.interruptible(stage, all_ready);
+            if waited.is_err() {
+                let _ = abort.send(true);
+            }
+            let control = Arc::new(Control::new(&self.scenario.load));
+            let started_ms = now_ms() + self.scenario.load.warmup().as_millis() as i64;
+            for begin in begins {
+                let _ = begin.send(control.clone());
+            }
+            let looked = waited.and_then(|()| self.look_on(stage, &control, &generators, &pieces));
+            if looked.is_err() {
+                let _ = abort.send(true);
+            }
+            let mut generated = Vec::new();
+            let mut failed = None;
+            for generator in generators {
+                match join(generator) {
+                    Ok(part) => generated.push(part),
+                    Err(error) => failed = Some(error),
+                }
+            }
+            if failed.is_some() {
+                let _ = abort.send(true);
+            } else if looked.is_ok() {
+                on.phase("waiting for consumers");
+                let ends = backend.ends(self.topic, self.scenario.topic.partitions);
+                match self.interruptible(stage, ends) {
+                    Ok(Some(ends)) => _ = ending.send(Ending::At(ends)),
+                    Ok(None) => _ = ending.send(Ending::WhenQuiet),
+                    Err(error) => {
+                        let _ = abort.send(true);
+                        failed = Some(error);
+                    }
+                }
+            }
+            while !consumers.is_finished() {
+                if stage.interrupted.load(Ordering::Relaxed) {
+                    let _ = abort.send(true);
+                }
+                std::thread::sleep(Duration::from_millis(1));
+            }
+            let consumed = join(consumers);
+            let usage = looked?;
+            if let Some(failed) = failed {
+                return Err(failed);
+            }
+            Ok((generated, consumed?, usage, started_ms))
+        })
+    }
+
+    async fn consume(
+        &self,
+        backend: &dyn Backend,
+        checker: &Checker,
+        backlog_ends: &[i64],
+        connected: oneshot::Sender<()>,
+        begun: oneshot::Receiver<Arc<Control>>,
+        ends: signal::Receiver<Ending>,
+    ) -> Result<Consumed, BackendError> {
+        let consumers = self.scenario.consumers;
+        let mut consumed = Consumed::default();
+        if !backend.keeps_records() {
+            return Ok(consumed);
+        }
+        let mut at_the_tail = Vec::new();
+        for _ in 0..consumers.tail {
+            at_the_tail.push(backend.consumer(self.topic, From::Latest, self.scenario).await?);
+        }
+        let _ = connected.send(());
+        let Ok(control) = begun.await else { return Ok(consumed) };
+        let tasks = async {
+            let tails = at_the_tail
+                .into_iter()
+                .map(|consumer| tail(consumer, at_tail(checker.clone()), control.clone(), ends.clone()));
+            let tails = all(tails);
+            let cold = async {
+                tokio::time::sleep_until(control.instant(control.from).into()).await;
+                all((0..consumers.cold).map(|_| cold(backend, self.topic, self.scenario, backlog_ends))).await
+            };
+            tokio::try_join!(tails, cold)
+        };
+        (consumed.tails, consumed.cold) = tasks.await?;
+        Ok(consumed)
+    }
+
+    /// Until the generator is done: samples what processes use, disturbs the broker if that is asked for, shows progress.
+    fn look_on(
+        &self,
+        stage: &mut Stage<'_>,
+        control: &Control,
+        generators: &[ScopedJoinHandle<'_, Result<Generated, BenchError>>],
+        pieces: &mpsc::Receiver<Interval>,
+    ) -> Result<(crate::outcome::Usage, Option<crate::outcome::Usage>), BenchError> {
+        let whole = Duration::from_nanos(control.to);
+        let kill_at = u64::midpoint(control.from, control.to);
+        let mut kills = self.scenario.disturbance.is_some_and(|disturbance| disturbance.kill);
+        if kills && stage.server.is_none() {
+            return Err(BenchError::failed(
+                "this scenario kills its broker, so it needs one of its own: leave --server out",
+            ));
+        }
+        let begin = |pids: &[u32]| Sampler::start(pids);
+        let mut own = begin(&[std::process::id()]);
+        let mut broker = stage.server.as_ref().map(|server| begin(&[server.pid()]));
+        let mut measuring = false;
+        let mut used = None;
+        let mut looks = 0;
+        while !generators.iter().all(ScopedJoinHandle::is_finished) {
+            if stage.interrupted.load(Ordering::Relaxed) {
+                return Err(BenchError::Interrupted);
+            }
+            let now = control.now();
+            if !measuring && now >= control.from {
+                measuring = true;
+                own = begin(&[std::process::id()]);
+                broker = stage.server.as_ref().map(|server| begin(&[server.pid()]));
+            }
+            if kills && now >= kill_at {
+                kills = false;
+                let server = stage.server.as_mut().expect("checked above");
+                if let Some(broker) = &mut broker {
+                    broker.sample();
+                }
+                server.kill_and_start()?;
+                if let Some(broker) = &mut broker {
+                    broker.follow(server.pid());
+                }
+            }
+            if used.is_none() && now >= control.to {
+                used = Some((
+                    std::mem::replace(&mut own, begin(&[])).finish(),
+                    broker.take().map(Sampler::finish),
+                ));
+            }
+            looks += 1;
+            if looks % SAMPLE == 0 {
+                own.sample();
+                if let Some(broker) = &mut broker {
+                    broker.sample();
+                }
+            }
+            for piece in pieces.try_iter() {
+                stage.watch.interval(&piece);
+            }
+            stage.watch.load(control.records(), Duration::from_nanos(now.min(control.to)), whole);
+            std::thread::sleep(LOOK);
+        }
+        Ok(used.unwrap_or_else(|| (own.finish(), broker.map(Sampler::finish))))
+    }
+
+    fn outcome(
+        &self,
+        backend: &dyn Backend,
+        started_ms: i64,
+        generated: &[Generated],
+        consumed: &Consumed,
+    ) -> Outcome {
+        let measured: Vec<_> = generated.iter().map(|(_, measured)| measured).collect();
+        let mut intervals = Vec::new();
+        let mut errors = BTreeMap::new();
+        let (mut service, mut send_delay, mut produce) = (histogram(), histogram(), histogram());
+        for part in &measured {
+            merge_intervals(&mut intervals, part.intervals.clone());
+            service += &part.service;
+            send_delay += &part.send_delay;
+            for (kind, count) in &part.errors {
+                *errors.entry(kind.clone()).or_insert(0) += count;
+            }
+        }
+        for interval in &intervals {
+            produce += &interval.produce;
+        }
+        if self.scenario.load.rate == 0 {
+            service = produce.clone();
+        }
+        let mut end_to_end = histogram();
+        for tail in &consumed.tails {
+            end_to_end += &tail.end_to_end;
+        }
+        let limits = judge(&measured);
+        Outcome {
+            scenario: self.scenario.clone(),
+            backend: backend.name().into(),
+            acknowledgement: backend.acknowledgement(),
+            run: self.number,
+            started_ms,
+            measured: self.scenario.load.duration(),
+            records: intervals.iter().map(|interval| interval.records).sum(),
+            bytes: intervals.iter().map(|interval| interval.bytes).sum(),
+            tail_records: consumed.tails.iter().map(|tail| tail.records).sum(),
+            cold: drained(&consumed.cold),
+            produce,
+            service,
+            send_delay,
+            end_to_end,
+            errors,
+            lost: 0,
+            duplicated: 0,
+            reordered: 0,
+            saturated: limits.saturated,
+            overloaded: limits.overloaded,
+            unchecked: (!backend.keeps_records()).then(|| "this back end keeps nothing".into()),
+            longest_gap: Duration::from_nanos(
+                measured.iter().map(|part| part.longest_gap).max().unwrap_or(0),
+            ),
+            intervals,
+            generator: crate::outcome::Usage::default(),
+            broker: None,
+        }
+    }
+}
+
+fn set_verdict(outcome: &mut Outcome, verdict: Verdict) {
+    (outcome.lost, outcome.duplicated, outcome.reordered) =
+        (verdict.lost, verdict.duplicated, verdict.reordered);
+    if verdict.altered > 0 {
+        outcome.errors.insert("read with other bytes than sent".into(), verdict.altered);
+    }
+}
+
+/// All together, as long as the slowest took.
+fn drained(cold: &[Drain]) -> Option<Drain> {
+    let took = cold.iter().map(|drain| drain.took).max()?;
+    let records = cold.iter().map(|drain| drain.records).sum();
+    Some(Drain { records, bytes: cold.iter().map(|drain| drain.bytes).sum(), took })
+}
+
+/// All of them at once, on this task; the first error ends it.
+async fn all<T>(
+    futures: impl Iterator<Item = impl Future<Output = Result<T, BackendError>>>,
+) -> Result<Vec<T>, BackendError> {
+    let mut running: Vec<_> = futures.map(Box::pin).collect();
+    let mut done: Vec<Option<T>> = running.iter().map(|_| None).collect();
+    std::future::poll_fn(|cx| {
+        for (future, done) in running.iter_mut().zip(&mut done) {
+            if done.is_none()
+                && let std::task::Poll::Ready(result) = future.as_mut().poll(cx)
+            {
+                match result {
+                    Ok(value) => *done = Some(value),
+                    Err(error) => return std::task::Poll::Ready(Err(error)),
+                }
+            }
+        }
+        if done.iter().all(Option::is_some) {
+            std::task::Poll::Ready(Ok(()))
+        } else {
+            std::task::Poll::Pending
+        }
+    })
+    .await?;
+    Ok(done.into_iter().flatten().collect())
+}
+
+/// A thread with a runtime that does one thing, unless it is aborted.
+fn spawn<'scope, T: Send + 'scope, F>(
+    scope: &'scope Scope<'scope, '_>,
+    mut aborted: signal::Receiver<bool>,
+    job: impl FnOnce() -> F + Send + 'scope,
+) -> Result<ScopedJoinHandle<'scope, Result<T, BenchError>>, BenchError>
+where
+    F: Future<Output = Result<T, BackendError>>,
+{
+    let runtime = runtime()?;
+    let thread = move || {
+        runtime.block_on(async {
+            tokio::select! {
+                result = job() => Ok(result?),
+                _ = aborted.wait_for(|aborted| *aborted) => Err(BenchError::Interrupted),
+            }
+        })
+    };
+    std::thread::Builder::new()
+        .name("bench".into())
+        .spawn_scoped(scope, thread)
+        .map_err(|e| BenchError::failed(format_args!("no thread: {e}")))
+}
+
+fn join<T>(thread: ScopedJoinHandle<'_, Result<T, BenchError>>) -> Result<T, BenchError> {
+    thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+}
