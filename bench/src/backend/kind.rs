@@ -11,6 +11,21 @@ pub enum BackendKind {
     Native,
     /// None at all: everything is acknowledged at once, which shows the generator's own floor
     Null,
+    /// Any broker that speaks Kafka's protocol, through librdkafka
+    Kafka,
+    /// NATS JetStream
+    Nats,
+    /// Redis Streams
+    Redis,
+}
+
+/// What is known of a broker that was not started here.
+#[derive(Clone, Copy, Default, Debug)]
+pub struct Foreign<'a> {
+    /// What its acknowledgements mean.
+    pub acknowledgement: Option<&'a str>,
+    /// Settings of its client.
+    pub settings: &'a [(String, String)],
 }
 
 impl BackendKind {
@@ -25,10 +40,40 @@ impl BackendKind {
     }
 
     /// Makes it, for a broker at these addresses. `durability` is what the broker said of its disk, if it is known.
-    pub fn make(self, server: &[String], durability: Option<&str>) -> Result<Box<dyn Backend>, BenchError> {
+    pub fn make(
+        self,
+        server: &[String],
+        durability: Option<&str>,
+        foreign: Foreign<'_>,
+    ) -> Result<Box<dyn Backend>, BenchError> {
+        if !foreign.settings.is_empty() && self != Self::Kafka {
+            return Err(BenchError::failed("--client-setting is for --backend kafka"));
+        }
         Ok(match self {
             Self::Native => Box::new(Native::new(server.to_vec(), durability)),
             Self::Null => Box::new(Null),
+            #[cfg(feature = "kafka")]
+            Self::Kafka => Box::new(super::kafka::Kafka::new(
+                &server.join(","),
+                foreign.acknowledgement,
+                foreign.settings,
+            )),
+            #[cfg(feature = "nats")]
+            Self::Nats => Box::new(super::nats::Nats::new(&server.join(","), foreign.acknowledgement)),
+            #[cfg(feature = "redis")]
+            Self::Redis => Box::new(super::redis::Redis::new(&server.join(","), foreign.acknowledgement)),
+            #[cfg(not(all(feature = "kafka", feature = "nats", feature = "redis")))]
+            missing => return Err(missing.not_built()),
         })
+    }
+
+    #[cfg(not(all(feature = "kafka", feature = "nats", feature = "redis")))]
+    fn not_built(self) -> BenchError {
+        let value = clap::ValueEnum::to_possible_value(&self).expect("all have a name");
+        let name = value.get_name();
+        BenchError::failed(format_args!(
+            "this program was built without its client for {name}; \
+             `cargo build --release -p highwater --features {name}` builds one with it"
+        ))
     }
 }

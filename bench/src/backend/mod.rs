@@ -7,10 +7,13 @@
 mod calls;
 #[cfg(feature = "kafka")]
 pub mod kafka;
+mod kind;
 #[cfg(feature = "kafka")]
 mod mailbox;
+mod native;
 #[cfg(feature = "nats")]
 pub mod nats;
+mod null;
 #[cfg(feature = "redis")]
 pub mod redis;
 
@@ -22,11 +25,7 @@ use bytes::Bytes;
 
 use crate::scenario::Scenario;
 
-mod kind;
-mod native;
-mod null;
-
-pub use kind::BackendKind;
+pub use kind::{BackendKind, Foreign};
 pub use native::Native;
 pub use null::Null;
 

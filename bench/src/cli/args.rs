@@ -6,7 +6,7 @@ use clap::Args;
 
 use super::units::{bytes, seconds};
 use crate::BenchError;
-use crate::backend::BackendKind;
+use crate::backend::{BackendKind, Foreign};
 use crate::scenario::Scenario;
 use crate::scenarios;
 use crate::server::ServerPlan;
@@ -22,6 +22,15 @@ pub struct LoadArgs {
     /// The client that carries the scenario out
     #[arg(long, value_name = "NAME", default_value = "native")]
     pub backend: BackendKind,
+    /// What an acknowledgement of the broker at --server means, which its configuration says and no client can see
+    #[arg(long, value_name = "TEXT", requires = "server")]
+    pub ack_means: Option<String>,
+    /// Process of the broker at --server, if it is on this machine: its processor time and memory go into the report
+    #[arg(long, value_name = "PID", requires = "server")]
+    pub broker_pid: Option<u32>,
+    /// A setting of the client for Kafka, by librdkafka's name; can be given more than once
+    #[arg(long, value_name = "NAME=VALUE", value_parser = setting)]
+    pub client_setting: Vec<(String, String)>,
     /// How long to measure, such as 20s
     #[arg(long, value_name = "DURATION", value_parser = seconds)]
     pub duration: Option<f64>,
@@ -66,6 +75,11 @@ pub struct LoadArgs {
     pub progress: bool,
 }
 
+fn setting(text: &str) -> Result<(String, String), String> {
+    let (name, value) = text.split_once('=').ok_or("NAME=VALUE is what it has to be")?;
+    Ok((name.to_owned(), value.to_owned()))
+}
+
 impl LoadArgs {
     /// The scenario with what was changed of it.
     pub(crate) fn resolve(&self) -> Result<Scenario, BenchError> {
@@ -84,6 +98,11 @@ impl LoadArgs {
         scenario.load.rate = self.rate.unwrap_or(scenario.load.rate);
         scenarios::check(&scenario)?;
         Ok(scenario)
+    }
+
+    /// What was said of a broker at an address.
+    pub(crate) fn foreign(&self) -> Foreign<'_> {
+        Foreign { acknowledgement: self.ack_means.as_deref(), settings: &self.client_setting }
     }
 
     /// How a broker of the run's own is started; none: there is one at an address, or none is needed.

@@ -58,7 +58,8 @@ pub(crate) fn run(args: &RunArgs) -> Result<(), BenchError> {
     };
     let address =
         server.as_ref().map_or(args.load.server.clone(), |server| vec![server.address().to_owned()]);
-    let backend = args.load.backend.make(&address, server.as_ref().map(Server::durability))?;
+    let backend =
+        args.load.backend.make(&address, server.as_ref().map(Server::durability), args.load.foreign())?;
     let progress = Progress::new(&scenario.name, args.load.progress);
     let mut remarks = Vec::new();
     let floor = args.load.backend.needs_broker().then(|| floor(&scenario, args.load.threads, &interrupted));
@@ -69,6 +70,7 @@ pub(crate) fn run(args: &RunArgs) -> Result<(), BenchError> {
         let mut stage = Stage {
             backend: &*backend,
             server: server.as_mut(),
+            broker_pid: args.load.broker_pid,
             threads: args.load.threads,
             interrupted: &interrupted,
             watch: &progress,

@@ -21,7 +21,8 @@ pub fn floor(scenario: &Scenario, threads: u32, interrupted: &AtomicBool) -> Res
         disturbance: None,
         ..scenario.clone()
     };
-    let mut stage = Stage { backend: &Null, server: None, threads, interrupted, watch: &Unwatched };
+    let mut stage =
+        Stage { backend: &Null, server: None, broker_pid: None, threads, interrupted, watch: &Unwatched };
     let outcome = run_once(&mut stage, &scenario, 1)?;
     Ok(outcome.records as f64 / outcome.measured.as_secs_f64())
 }

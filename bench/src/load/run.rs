@@ -40,12 +40,21 @@ pub struct Stage<'a> {
     pub backend: &'a dyn Backend,
     /// The broker, if it is the run's own.
     pub server: Option<&'a mut Server>,
+    /// The process of one that is not, if it is on this machine.
+    pub broker_pid: Option<u32>,
     /// Threads of the generator.
     pub threads: u32,
     /// Becomes true when the user wants no more.
     pub interrupted: &'a AtomicBool,
     /// Shows how it goes.
     pub watch: &'a dyn Watch,
+}
+
+impl Stage<'_> {
+    /// The broker's process.
+    fn broker(&self) -> Option<u32> {
+        self.server.as_ref().map(|server| server.pid()).or(self.broker_pid)
+    }
 }
 
 /// Sees how a run goes, for people.
@@ -360,7 +369,7 @@ impl Run<'_> {
         }
         let begin = |pids: &[u32]| Sampler::start(pids);
         let mut own = begin(&[std::process::id()]);
-        let mut broker = stage.server.as_ref().map(|server| begin(&[server.pid()]));
+        let mut broker = stage.broker().map(|pid| begin(&[pid]));
         let mut measuring = false;
         let mut used = None;
         let mut looks = 0;
@@ -372,7 +381,7 @@ impl Run<'_> {
             if !measuring && now >= control.from {
                 measuring = true;
                 own = begin(&[std::process::id()]);
-                broker = stage.server.as_ref().map(|server| begin(&[server.pid()]));
+                broker = stage.broker().map(|pid| begin(&[pid]));
             }
             if kills && now >= kill_at {
                 kills = false;
