@@ -1,0 +1,194 @@
+# shellcheck shell=bash
+# What the scripts for other brokers have in common. Each sources it, starts its broker, and calls `measure` in turn for it and for
+# this broker. Everything that is started is stopped, and every file that is made in passing removed, however the script ends.
+
+set -euo pipefail
+
+root=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
+# shellcheck disable=SC2034 # the scripts fetch into it
+cache=${XDG_CACHE_HOME:-$HOME/.cache}/highwater-peers
+duration=
+rounds=3
+json=
+program=
+pause=3
+workloads=()
+broker_pid=
+broker_log=
+work=
+last=()
+
+say() { printf '%s\n' "$*" >&2; }
+
+die() {
+    say "$(basename "$0"): $*"
+    exit 1
+}
+
+need() {
+    command -v "$1" >/dev/null || die "$1 is needed: $2"
+}
+
+usage() {
+    cat <<END
+Usage: bench/peers/$(basename "$0") [OPTION]... [SCENARIO]...
+
+Runs scenarios (see \`highwater bench list\`) on $1 and on this broker in turn; without one: $2.
+
+  --duration TIME   how long each run measures, such as 10s [default: what the scenario says]
+  --rounds N        runs of each on each; the last is what counts, since the first ones warm the brokers up [default: 3]
+  --json DIR        keep the reports of all rounds there
+  --program FILE    a highwater with this peer's client [default: one is built]
+END
+}
+
+# options WHAT DEFAULT_SCENARIOS ARGUMENTS...
+options() {
+    local what=$1 default=$2
+    shift 2
+    while (($#)); do
+        case $1 in
+        --duration | --rounds | --json | --program)
+            (($# > 1)) || die "$1 wants a value"
+            case $1 in
+            --duration) duration=$2 ;;
+            --rounds) rounds=$2 ;;
+            --json) json=$2 ;;
+            --program) program=$2 ;;
+            esac
+            shift 2
+            ;;
+        -h | --help)
+            usage "$what" "$default"
+            exit 0
+            ;;
+        -*) die "there is no option $1; --help lists them" ;;
+        *)
+            workloads+=("$1")
+            shift
+            ;;
+        esac
+    done
+    [[ $rounds =~ ^[1-9][0-9]*$ ]] || die "--rounds wants a number from 1, not $rounds"
+    ((${#workloads[@]})) || read -ra workloads <<<"$default"
+}
+
+# A directory for everything that is gone afterwards, on a disk: in memory, nothing that is measured would mean anything.
+workspace() {
+    work=$(mktemp -d "${TMPDIR:-/tmp}/highwater-peers.XXXXXX")
+    trap clean_up EXIT
+    trap 'exit 130' INT
+    trap 'exit 143' TERM HUP
+    case $(stat -f -c %T "$work") in
+    tmpfs | ramfs) die "$work is in memory; TMPDIR names a directory on a disk" ;;
+    esac
+    if [[ -n $json ]]; then
+        mkdir -p "$json"
+    else
+        json=$work/json
+        mkdir "$json"
+    fi
+    export TMPDIR=$work
+    ulimit -n "$(ulimit -Hn)"
+}
+
+clean_up() {
+    local status=$?
+    trap - EXIT
+    stop_broker
+    [[ -n $work ]] && rm -rf -- "$work"
+    exit "$status"
+}
+
+# build FEATURE: the program with this peer's client.
+build() {
+    if [[ -z $program ]]; then
+        need cargo "https://rustup.rs installs it; --program names a highwater that is already built"
+        say "building highwater with its client for $1 ..."
+        (cd "$root" && cargo build --release --quiet -p highwater --features "$1")
+        program=$(cd "$root" && cargo metadata --no-deps --format-version 1 |
+            sed -n 's/.*"target_directory":"\([^"]*\)".*/\1/p')/release/highwater
+    fi
+    [[ -x $program ]] || die "$program is not a program"
+    local known workload
+    known=" $("$program" bench list | awk '{ printf "%s ", $1 }')"
+    for workload in "${workloads[@]}"; do
+        [[ -f $workload || $known == *" $workload "* ]] || die "there is no scenario $workload; known are:$known"
+    done
+}
+
+# A port that nothing listens on, far from those that brokers have by default.
+free_port() {
+    local port
+    while :; do
+        port=$((20000 + RANDOM % 9000))
+        if ! (exec 3<>"/dev/tcp/127.0.0.1/$port") 2>/dev/null; then
+            echo "$port"
+            return
+        fi
+    done
+}
+
+# start_broker PORT COMMAND...: starts it and waits until it listens.
+start_broker() {
+    local port=$1 tries
+    shift
+    broker_log=$work/broker.log
+    "$@" >"$broker_log" 2>&1 </dev/null &
+    broker_pid=$!
+    for ((tries = 0; tries < 300; tries++)); do
+        if (exec 3<>"/dev/tcp/127.0.0.1/$port") 2>/dev/null; then
+            return
+        fi
+        kill -0 "$broker_pid" 2>/dev/null || break
+        sleep 0.2
+    done
+    tail -n 20 "$broker_log" >&2
+    die "$1 does not listen on port $port"
+}
+
+stop_broker() {
+    [[ -n $broker_pid ]] || return 0
+    local tries
+    kill "$broker_pid" 2>/dev/null || true
+    for ((tries = 0; tries < 100; tries++)); do
+        kill -0 "$broker_pid" 2>/dev/null || break
+        sleep 0.2
+    done
+    kill -KILL "$broker_pid" 2>/dev/null || true
+    wait "$broker_pid" 2>/dev/null || true
+    broker_pid=
+}
+
+# measure ROUND SCENARIO LABEL ARGUMENTS...: one run. What the one before left in the page cache is written first.
+measure() {
+    local round=$1 workload=$2 label=$3 file
+    shift 3
+    file=$json/$(basename "$workload" .toml)-$label-$round.json
+    sync
+    sleep "$pause"
+    say "round $round of $rounds: $workload on $label"
+    "$program" bench run "$workload" --runs 1 ${duration:+--duration "$duration"} --json "$file" "$@" >"$work/report" ||
+        die "$workload on $label did not run to its end"
+    if ((round == rounds)); then
+        cat "$work/report"
+        last+=("$file")
+    fi
+}
+
+# in_turn LABEL ARGUMENTS...: the scenarios on the peer and on this broker, one after the other, as often as there are rounds.
+in_turn() {
+    local label=$1 workload round
+    shift
+    for workload in "${workloads[@]}"; do
+        for ((round = 1; round <= rounds; round++)); do
+            measure "$round" "$workload" "$label" "$@" --broker-pid "$broker_pid"
+            measure "$round" "$workload" "highwater-beside-$label"
+        done
+    done
+}
+
+# Everything side by side.
+summary() {
+    "$program" bench compare "${last[@]}"
+}
