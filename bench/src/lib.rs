@@ -7,6 +7,7 @@
 //! | [`scenario`], [`scenarios`] | what a workload is, as a TOML file, and those that come with the program |
 //! | [`backend`] | the clients that can carry it out, behind one trait |
 //! | [`load`] | the generator |
+//! | [`ladder`] | the search for the highest rate |
 //! | [`server`] | a broker of the run's own |
 //! | [`outcome`] | what one run of it came to |
 //! | [`limits`] | what the machine can do, which results are a percentage of |
@@ -19,6 +20,7 @@ pub mod backend;
 pub mod cli;
 pub mod environment;
 mod error;
+pub mod ladder;
 pub mod limits;
 pub mod load;
 pub mod outcome;

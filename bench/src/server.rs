@@ -145,6 +145,11 @@ fn spawn(plan: &ServerPlan, data: &Path, listen: &str) -> Result<(Child, Ready),
     if let Some(cores) = plan.cores {
         command.args(["--cores", &cores.to_string()]);
     }
+    // Only what the command line says holds for it.
+    for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("HIGHWATER_"))
+    {
+        command.env_remove(name);
+    }
     // Not among those that Ctrl-C at the terminal reaches: it is stopped when the run has ended.
     std::os::unix::process::CommandExt::process_group(&mut command, 0);
     let mut child = command

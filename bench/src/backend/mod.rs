@@ -72,6 +72,11 @@ pub trait Backend: Send + Sync {
         Box::pin(async { Ok(None) })
     }
 
+    /// How often the broker has made writes durable since it started, if it tells.
+    fn syncs(&self) -> Pending<'_, Option<u64>> {
+        Box::pin(async { Ok(None) })
+    }
+
     /// Whether what was sent can be read. Not so for the one that throws everything away.
     fn keeps_records(&self) -> bool {
         true

@@ -138,7 +138,17 @@ impl Backend for Native {
             listed.into_iter().map(end).collect::<Result<_, _>>().map(Some)
         })
     }
+
+    fn syncs(&self) -> Pending<'_, Option<u64>> {
+        Box::pin(async move {
+            let stats = self.client().await?.stats().await.map_err(failed)?;
+            Ok(SYNCS.iter().filter_map(|name| stats.total(name)).reduce(|a, b| a + b))
+        })
+    }
 }
+
+/// Counters of the broker: flushes of a disk, and writes that are durable by themselves.
+const SYNCS: [&str; 2] = ["disk.syncs", "disk.writes.durable"];
 
 fn compression(of: Compression) -> client::Compression {
     match of {

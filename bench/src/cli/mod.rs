@@ -7,14 +7,18 @@ use std::path::{Path, PathBuf};
 use clap::Subcommand;
 
 mod args;
+mod ladder;
+mod limit;
 mod progress;
 mod run;
+mod session;
 mod units;
 
 use crate::limits::LimitsCommand;
 use crate::{BenchError, report, scenarios};
 
 pub use args::LoadArgs;
+pub use ladder::LadderArgs;
 pub use run::RunArgs;
 
 /// `highwater bench ...`.
@@ -35,6 +39,8 @@ pub enum BenchCommand {
     },
     /// Run a scenario and report what it came to
     Run(Box<RunArgs>),
+    /// Raise the rate until the broker cannot follow, and report latency against rate and the highest sustainable rate
+    Ladder(Box<LadderArgs>),
 }
 
 /// Does what was asked for.
@@ -44,6 +50,7 @@ pub fn run(command: &BenchCommand) -> Result<(), BenchError> {
         BenchCommand::Limits(limits) => limits.run(),
         BenchCommand::Compare { files, plots } => compare(files, plots.as_deref()),
         BenchCommand::Run(args) => run::run(args),
+        BenchCommand::Ladder(args) => ladder::run(args),
     }
 }
 

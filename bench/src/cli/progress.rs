@@ -35,9 +35,9 @@ impl Progress {
         Self { shown: terminal || asked, terminal, name: name.to_owned(), state: Mutex::new(state) }
     }
 
-    pub(crate) fn begin(&self, run: u32, runs: u32) {
+    pub(crate) fn begin(&self, run: u32, of: Option<u32>) {
         let mut state = self.state();
-        state.run = format!("{run}/{runs}");
+        state.run = of.map_or(format!("{run}"), |of| format!("{run}/{of}"));
         state.last = (0, Duration::ZERO);
         state.p99 = None;
     }

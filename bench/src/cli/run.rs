@@ -1,22 +1,17 @@
 //! `run`: a scenario as often as it says, and the report.
 
-use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
+use std::path::PathBuf;
 
 use clap::Args;
 
 use super::args::LoadArgs;
-use super::progress::Progress;
+use super::limit::Beside;
 use super::say;
+use super::session::Session;
 use crate::BenchError;
-use crate::environment::{COMMIT, environment};
-use crate::load::floor::floor;
-use crate::load::run::{Stage, run_once};
+use crate::load::floor;
 use crate::outcome::Outcome;
 use crate::report::text::table;
-use crate::report::{Report, Run, SCHEMA, plots};
-use crate::server::Server;
 
 /// How far the generator's own floor has to be above what it measures.
 const FLOOR_FACTOR: f64 = 3.0;
@@ -29,75 +24,42 @@ pub struct RunArgs {
     /// Also write the report as JSON
     #[arg(long, value_name = "FILE")]
     pub(crate) json: Option<PathBuf>,
+    /// Do not measure the machine's limit between the runs
+    #[arg(long)]
+    pub(crate) no_limit: bool,
     /// Also draw plots and write percentile files into this folder
     #[arg(long, value_name = "DIR")]
     pub(crate) plots: Option<PathBuf>,
 }
 
-/// Becomes true with Ctrl-C or SIGTERM.
-pub(crate) fn interrupts() -> Result<Arc<AtomicBool>, BenchError> {
-    let flag = Arc::new(AtomicBool::new(false));
-    for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM] {
-        signal_hook::flag::register(signal, flag.clone())
-            .map_err(|e| BenchError::failed(format_args!("signals cannot be caught: {e}")))?;
-    }
-    Ok(flag)
-}
-
 pub(crate) fn run(args: &RunArgs) -> Result<(), BenchError> {
     let scenario = args.load.resolve()?;
-    let interrupted = interrupts()?;
-    let plan = args.load.own_server()?;
-    let mut server = plan.map(Server::start).transpose()?;
-    let data = server.as_ref().map_or(Path::new("."), Server::data_dir);
-    let mut report = Report {
-        schema: SCHEMA,
-        environment: environment(data, COMMIT, env!("CARGO_PKG_VERSION")),
-        limits: Vec::new(),
-        runs: Vec::new(),
-    };
-    let address =
-        server.as_ref().map_or(args.load.server.clone(), |server| vec![server.address().to_owned()]);
-    let backend =
-        args.load.backend.make(&address, server.as_ref().map(Server::durability), args.load.foreign())?;
-    let progress = Progress::new(&scenario.name, args.load.progress);
-    let mut remarks = Vec::new();
-    let floor = args.load.backend.needs_broker().then(|| floor(&scenario, args.load.threads, &interrupted));
-    let floor = floor.transpose()?;
-    let mut outcomes = Vec::new();
+    let mut session = Session::begin(&args.load, &scenario)?;
+    let floor = args.load.backend.needs_broker();
+    let floor =
+        floor.then(|| floor::floor(&scenario, args.load.threads, session.interrupted())).transpose()?;
+    let dir = args.load.data_dir.clone().unwrap_or_else(std::env::temp_dir);
+    let with_limit = args.load.backend.needs_broker() && !args.no_limit;
+    let mut limit = with_limit.then(|| Beside::new(&scenario, &dir));
+    limit.as_mut().map_or(Ok(()), Beside::measure)?;
     for run in 1..=scenario.load.runs {
-        progress.begin(run, scenario.load.runs);
-        let mut stage = Stage {
-            backend: &*backend,
-            server: server.as_mut(),
-            broker_pid: args.load.broker_pid,
-            threads: args.load.threads,
-            interrupted: &interrupted,
-            watch: &progress,
-        };
-        let outcome = run_once(&mut stage, &scenario, run)?;
-        remarks.extend(remark(&outcome));
-        report.runs.push(Run::of(&outcome));
-        outcomes.push(outcome);
+        session.run(&scenario, run, Some(scenario.load.runs))?;
+        limit.as_mut().map_or(Ok(()), Beside::measure)?;
     }
-    if let Some(server) = server {
-        server.stop()?;
+    let mut results = session.end()?;
+    if let Some(limit) = limit {
+        limit.note(&mut results.report);
     }
-    let mut text = table(&report);
-    let best = report.runs.iter().map(|run| run.records_per_second).fold(0.0, f64::max);
+    let mut text = table(&results.report);
+    let best = results.report.runs.iter().map(|run| run.records_per_second).fold(0.0, f64::max);
+    let mut remarks: Vec<String> = results.outcomes.iter().flat_map(remark).collect();
     remarks.extend(floor.map(|floor| about_floor(floor, best)));
     for remark in remarks {
         text.push_str(&remark);
         text.push('\n');
     }
     say(&text)?;
-    if let Some(path) = &args.json {
-        report.write(path).map_err(BenchError::failed)?;
-    }
-    if let Some(folder) = &args.plots {
-        plots::write(folder, &report, &outcomes).map_err(BenchError::failed)?;
-    }
-    Ok(())
+    results.write(args.json.as_deref(), args.plots.as_deref())
 }
 
 /// What has to be said of a run beside its numbers.

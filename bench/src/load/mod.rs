@@ -8,6 +8,7 @@ pub mod check;
 mod control;
 pub mod floor;
 mod generator;
+mod look_on;
 pub mod payload;
 mod prefill;
 mod reader;

@@ -79,6 +79,8 @@ pub(crate) struct Measured {
     pub(crate) send_delay: Histogram<u64>,
     pub(crate) errors: BTreeMap<String, u64>,
     pub(crate) longest_gap: u64,
+    /// Records of an open loop that were sent.
+    pub(crate) sent: u64,
     /// Records sent late because the generator came late, and because there was no room for them.
     pub(crate) late: u64,
     pub(crate) held_back: u64,
@@ -95,6 +97,7 @@ impl Recorder {
             send_delay: histogram(),
             errors: BTreeMap::new(),
             longest_gap: 0,
+            sent: 0,
             late: 0,
             held_back: 0,
             unsent: 0,
@@ -129,15 +132,18 @@ impl Recorder {
         }
     }
 
-    /// A record was sent, so long after its moment.
+    /// A record was sent at `now`. Late ones are counted in the warm-up too: a backlog from there is still one in the measured time.
     pub(crate) fn sent(&mut self, intended: u64, now: u64, bound: u64, held_back: bool) {
-        if !self.open || !self.measures(intended) {
+        if !self.open {
             return;
         }
         let delay = now.saturating_sub(intended);
-        self.send_delay.record(delay.max(1));
+        self.measured.sent += 1;
         if delay > bound {
             *if held_back { &mut self.measured.held_back } else { &mut self.measured.late } += 1;
+        }
+        if self.measures(intended) {
+            self.send_delay.record(delay.max(1));
         }
     }
 

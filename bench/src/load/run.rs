@@ -19,16 +19,12 @@ use super::recorder::{histogram, merge_intervals};
 use super::verdict::judge;
 use crate::BenchError;
 use crate::backend::{Backend, BackendError, From};
-use crate::outcome::{Drain, Interval, Outcome};
-use crate::process::Sampler;
+use crate::outcome::{Drain, Interval, Outcome, Usage};
 use crate::scenario::Scenario;
 use crate::server::Server;
 
 /// How often the caller's thread looks on.
-const LOOK: Duration = Duration::from_millis(50);
-
-/// How often processes are sampled, in looks.
-const SAMPLE: u32 = 4;
+pub(super) const LOOK: Duration = Duration::from_millis(50);
 
 /// How long reading everything back may take, for each second of the run, and at least.
 const READ_BACK: u32 = 10;
@@ -52,7 +48,7 @@ pub struct Stage<'a> {
 
 impl Stage<'_> {
     /// The broker's process.
-    fn broker(&self) -> Option<u32> {
+    pub(super) fn broker(&self) -> Option<u32> {
         self.server.as_ref().map(|server| server.pid()).or(self.broker_pid)
     }
 }
@@ -124,9 +120,10 @@ fn now_ms() -> i64 {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis() as i64
 }
 
-struct Run<'a> {
-    runtime: &'a Runtime,
-    scenario: &'a Scenario,
+/// One run in the making.
+pub(super) struct Run<'a> {
+    pub(super) runtime: &'a Runtime,
+    pub(super) scenario: &'a Scenario,
     topic: &'a str,
     /// Which of the runs.
     number: u32,
@@ -227,10 +224,7 @@ impl Run<'_> {
         plan: &Plan,
         checker: &Checker,
         backlog_ends: &[i64],
-    ) -> Result<
-        (Vec<Generated>, Consumed, (crate::outcome::Usage, Option<crate::outcome::Usage>), i64),
-        BenchError,
-    > {
+    ) -> Result<(Vec<Generated>, Consumed, (Usage, Option<Usage>), i64), BenchError> {
         let backend = stage.backend;
         let on = stage.watch;
         let (watch, pieces) = mpsc::channel();
@@ -351,71 +345,6 @@ impl Run<'_> {
         Ok(consumed)
     }
 
-    /// Until the generator is done: samples what processes use, disturbs the broker if that is asked for, shows progress.
-    fn look_on(
-        &self,
-        stage: &mut Stage<'_>,
-        control: &Control,
-        generators: &[ScopedJoinHandle<'_, Result<Generated, BenchError>>],
-        pieces: &mpsc::Receiver<Interval>,
-    ) -> Result<(crate::outcome::Usage, Option<crate::outcome::Usage>), BenchError> {
-        let whole = Duration::from_nanos(control.to);
-        let kill_at = u64::midpoint(control.from, control.to);
-        let mut kills = self.scenario.disturbance.is_some_and(|disturbance| disturbance.kill);
-        if kills && stage.server.is_none() {
-            return Err(BenchError::failed(
-                "this scenario kills its broker, so it needs one of its own: leave --server out",
-            ));
-        }
-        let begin = |pids: &[u32]| Sampler::start(pids);
-        let mut own = begin(&[std::process::id()]);
-        let mut broker = stage.broker().map(|pid| begin(&[pid]));
-        let mut measuring = false;
-        let mut used = None;
-        let mut looks = 0;
-        while !generators.iter().all(ScopedJoinHandle::is_finished) {
-            if stage.interrupted.load(Ordering::Relaxed) {
-                return Err(BenchError::Interrupted);
-            }
-            let now = control.now();
-            if !measuring && now >= control.from {
-                measuring = true;
-                own = begin(&[std::process::id()]);
-                broker = stage.broker().map(|pid| begin(&[pid]));
-            }
-            if kills && now >= kill_at {
-                kills = false;
-                let server = stage.server.as_mut().expect("checked above");
-                if let Some(broker) = &mut broker {
-                    broker.sample();
-                }
-                server.kill_and_start()?;
-                if let Some(broker) = &mut broker {
-                    broker.follow(server.pid());
-                }
-            }
-            if used.is_none() && now >= control.to {
-                used = Some((
-                    std::mem::replace(&mut own, begin(&[])).finish(),
-                    broker.take().map(Sampler::finish),
-                ));
-            }
-            looks += 1;
-            if looks % SAMPLE == 0 {
-                own.sample();
-                if let Some(broker) = &mut broker {
-                    broker.sample();
-                }
-            }
-            for piece in pieces.try_iter() {
-                stage.watch.interval(&piece);
-            }
-            stage.watch.load(control.records(), Duration::from_nanos(now.min(control.to)), whole);
-            std::thread::sleep(LOOK);
-        }
-        Ok(used.unwrap_or_else(|| (own.finish(), broker.map(Sampler::finish))))
-    }
-
     fn outcome(
         &self,
         backend: &dyn Backend,
@@ -472,7 +401,7 @@ impl Run<'_> {
                 measured.iter().map(|part| part.longest_gap).max().unwrap_or(0),
             ),
             intervals,
-            generator: crate::outcome::Usage::default(),
+            generator: Usage::default(),
             broker: None,
         }
     }

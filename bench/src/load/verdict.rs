@@ -20,7 +20,7 @@ pub(crate) struct Limits {
 pub(crate) fn judge(parts: &[&Measured]) -> Limits {
     let sum = |of: fn(&Measured) -> u64| parts.iter().map(|part| of(part)).sum::<u64>();
     let (late, held_back, unsent) = (sum(|m| m.late), sum(|m| m.held_back), sum(|m| m.unsent));
-    let due = sum(|m| m.send_delay.len()) + unsent;
+    let due = sum(|m| m.sent) + unsent;
     let percent = |count: u64| 100.0 * count as f64 / due.max(1) as f64;
     let ms = LATE / 1_000_000;
     let mut limits = Limits::default();
@@ -36,7 +36,7 @@ pub(crate) fn judge(parts: &[&Measured]) -> Limits {
             "{:.1} % of the records were due and could not be sent within {ms} ms",
             percent(held_back + unsent)
         );
-        if held_back >= late {
+        if held_back > late {
             limits.overloaded = Some(format!("{why}: too many waited for their acknowledgement"));
         } else {
             limits.saturated.get_or_insert(why);

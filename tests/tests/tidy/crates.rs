@@ -7,8 +7,9 @@ use toml::{Table, Value};
 use crate::{FOLDERS, files, none_of, read, root, shown};
 
 /// Dev-dependencies beside the arrows: only what a test needs that its crate must not.
-const TEST_ARROWS: [(&str, &str, &str); 3] = [
+const TEST_ARROWS: [(&str, &str, &str); 4] = [
     ("client", "engine", "the documentation's examples run against an in-process broker"),
+    ("bench", "engine", "short runs of the load generator against an in-process broker"),
     ("bench", "net", "micro benchmarks of reading requests"),
     ("bench", "storage", "micro benchmarks of appending"),
 ];

@@ -4,6 +4,7 @@
 mod checker;
 mod support;
 
+mod bench;
 mod commands;
 mod data;
 mod docs;
