@@ -40,6 +40,17 @@ pub(crate) enum Turn {
     Exit,
 }
 
+/// What a turn does if there is nothing to do.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Rest {
+    /// It ends.
+    Not,
+    /// It waits in the ring until there is, or for this long.
+    For(Duration),
+    /// It waits in the ring until there is.
+    UntilNews,
+}
+
 /// A plane and what drives it. Dropping it ends every operation first.
 pub(crate) struct Driver<M: Send + 'static> {
     pub(crate) plane: UringPlane<M>,
@@ -63,19 +74,24 @@ impl<M: Send + 'static> Driver<M> {
         self.plane.open();
     }
 
-    /// One turn. With `may_sleep` it waits in the ring until there is something to do.
-    pub(crate) fn turn<A>(&mut self, app: &mut A, may_sleep: bool) -> Turn
+    /// One turn.
+    pub(crate) fn turn<A>(&mut self, app: &mut A, rest: Rest) -> Turn
     where
         A: ShardApp<Message = M>,
     {
         let plane = &mut self.plane;
-        if may_sleep && !self.fresh && !plane.has_news() {
+        if rest != Rest::Not && !self.fresh && !plane.has_news() {
             plane.mailbox.fall_asleep();
             if plane.mailbox.has_mail() {
                 plane.ring.submit();
             } else {
                 plane.read_clock();
-                plane.ring.submit_and_wait(plane.until_timer());
+                let timer = plane.until_timer();
+                let longest = match rest {
+                    Rest::For(longest) => Some(timer.map_or(longest, |timer| timer.min(longest))),
+                    Rest::UntilNews | Rest::Not => timer,
+                };
+                plane.ring.submit_and_wait(longest);
             }
             plane.mailbox.wake_up();
         } else {
