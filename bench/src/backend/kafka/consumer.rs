@@ -32,25 +32,37 @@ pub(super) struct KafkaConsumer {
     taken: Vec<usize>,
 }
 
+/// All partitions, from here.
+fn all(topic: &str, partitions: u32, at: Offset) -> KafkaResult<TopicPartitionList> {
+    let mut list = TopicPartitionList::with_capacity(partitions as usize);
+    for partition in 0..partitions as i32 {
+        list.add_partition_offset(topic, partition, at)?;
+    }
+    Ok(list)
+}
+
+fn ends_by(consumer: &BaseConsumer, topic: &str, partitions: u32) -> KafkaResult<TopicPartitionList> {
+    let ends = consumer.offsets_for_times(all(topic, partitions, Offset::End)?, ADMIN_TIMEOUT)?;
+    for element in ends.elements() {
+        element.error()?;
+    }
+    Ok(ends)
+}
+
+/// Whether all leaders say where their partitions end: then they serve. Blocks.
+pub(super) fn ends(config: &ClientConfig, topic: &str, partitions: u32) -> KafkaResult<()> {
+    ends_by(&config.create()?, topic, partitions).map(|_| ())
+}
+
 impl KafkaConsumer {
     /// Reads all partitions of a topic, as a member of no group. Blocks.
     pub(super) fn new(config: &ClientConfig, topic: &str, partitions: u32, from: From) -> KafkaResult<Self> {
         let consumer: Arc<BaseConsumer> = Arc::new(config.create()?);
-        let mut assignment = TopicPartitionList::with_capacity(partitions as usize);
-        let at = match from {
-            From::Earliest => Offset::Beginning,
-            From::Latest => Offset::End,
+        let assignment = match from {
+            From::Earliest => all(topic, partitions, Offset::Beginning)?,
+            // Asked for now: "the end" would be where it is when the first fetch arrives.
+            From::Latest => ends_by(&consumer, topic, partitions)?,
         };
-        for partition in 0..partitions as i32 {
-            assignment.add_partition_offset(topic, partition, at)?;
-        }
-        if from == From::Latest {
-            // The ends are asked for now: "the end" would be where it is when the first fetch arrives.
-            assignment = consumer.offsets_for_times(assignment, ADMIN_TIMEOUT)?;
-            for element in assignment.elements() {
-                element.error()?;
-            }
-        }
         consumer.assign(&assignment)?;
         let filled = Arc::new(Mailbox::default());
         let mut queues = Vec::with_capacity(partitions as usize);

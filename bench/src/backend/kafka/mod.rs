@@ -12,7 +12,6 @@ use std::time::{Duration, Instant};
 use rdkafka::ClientConfig;
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
 use rdkafka::client::DefaultClientContext;
-use rdkafka::error::KafkaResult;
 use rdkafka::producer::{Producer as _, ThreadedProducer};
 
 use self::consumer::KafkaConsumer;
@@ -102,13 +101,17 @@ impl Kafka {
         config
     }
 
+    /// librdkafka wants a group's name of a consumer that joins none; nothing is committed under it.
+    fn reader_config(&self) -> ClientConfig {
+        let mut config = self.config();
+        config.set("group.id", "highwater-bench").set("enable.auto.commit", "false");
+        config
+    }
+
     fn consumer_config(&self, scenario: &Scenario) -> ClientConfig {
         let batch_bytes = scenario.producers.batch_bytes + BATCH_SLACK;
-        let mut config = self.config();
+        let mut config = self.reader_config();
         config
-            // librdkafka wants a name even if it joins no group; nothing is committed under it.
-            .set("group.id", "highwater-bench")
-            .set("enable.auto.commit", "false")
             .set("auto.offset.reset", "earliest")
             .set("fetch.message.max.bytes", FETCH_BYTES.max(2 * batch_bytes).to_string())
             .set("fetch.max.bytes", FETCH_BYTES_ALL.to_string())
@@ -145,19 +148,18 @@ impl Kafka {
         for result in results {
             result.map_err(|(_, code)| failed(code.to_string()))?;
         }
-        // The answer comes before every partition has a leader; the first sends would fail and be tried again.
+        // The answer comes before every partition has a leader, and leaders before they serve: the first records would be refused and
+        // tried again, behind others.
         let until = Instant::now() + ADMIN_TIMEOUT;
-        let admin = Arc::new(admin);
+        let config = self.reader_config();
         loop {
-            let (asked, name) = (Arc::clone(&admin), topic.to_owned());
-            let leaders = blocking(move || leaders(&asked, &name)).await;
-            match leaders {
-                Ok(leaders) if leaders == partitions as usize => return Ok(()),
-                Ok(leaders) if Instant::now() > until => {
-                    return Err(failed(format!("{leaders} of {partitions} partitions have a leader")));
+            let (config, name) = (config.clone(), topic.to_owned());
+            match blocking(move || consumer::ends(&config, &name, partitions)).await {
+                Ok(()) => return Ok(()),
+                Err(error) if Instant::now() > until => {
+                    return Err(failed(format!("not all its partitions serve: {error}")));
                 }
-                Err(error) if Instant::now() > until => return Err(failed(error.to_string())),
-                _ => tokio::time::sleep(Duration::from_millis(20)).await,
+                Err(_) => tokio::time::sleep(Duration::from_millis(20)).await,
             }
         }
     }
@@ -175,16 +177,6 @@ fn codec(compression: Compression) -> &'static str {
 
 fn options() -> AdminOptions {
     AdminOptions::new().request_timeout(Some(ADMIN_TIMEOUT)).operation_timeout(Some(ADMIN_TIMEOUT))
-}
-
-fn leaders(admin: &AdminClient<DefaultClientContext>, topic: &str) -> KafkaResult<usize> {
-    let metadata = admin.inner().fetch_metadata(Some(topic), METADATA_TIMEOUT)?;
-    Ok(metadata
-        .topics()
-        .iter()
-        .flat_map(rdkafka::metadata::MetadataTopic::partitions)
-        .filter(|p| p.leader() >= 0 && p.error().is_none())
-        .count())
 }
 
 /// Runs what blocks on a thread for such things.
