@@ -176,15 +176,39 @@ measure() {
     fi
 }
 
+# climb SCENARIO LABEL ARGUMENTS...: the highest rate it sustains; then runs at half of that, and at one that is the same for all. Each
+# step has a topic of its own, and Kafka is busy for a while after deleting one and making another: that is not measured.
+climb() {
+    local workload=$1 label=$2 best rate
+    shift 2
+    sync
+    sleep "$pause"
+    say "$workload on $label: the highest sustainable rate"
+    "$program" bench ladder "$workload" --warmup 3s --duration 3s "$@" >"$work/ladder" ||
+        die "$workload on $label did not run to its end"
+    cat "$work/ladder"
+    best=$(sed -n 's/^highest sustainable rate: \([0-9]*\) .*/\1/p' "$work/ladder")
+    for rate in ${best:+$((best / 2))} 4000; do
+        measure "$rounds" "$workload" "$label-at-$rate" "$@" --rate "$rate"
+    done
+}
+
 # in_turn LABEL ARGUMENTS...: the scenarios on the peer and on this broker, one after the other, as often as there are rounds.
 in_turn() {
-    local label=$1 workload round
+    local label=$1 workload round own=highwater-native-beside-$1 best
     shift
     for workload in "${workloads[@]}"; do
+        best=()
+        # With few records outstanding a broker of many threads is measured by how they wait for each other.
+        [[ $workload == few-big ]] && best=(--outstanding 65536)
         for ((round = 1; round <= rounds; round++)); do
-            measure "$round" "$workload" "$label" "$@" --broker-pid "$broker_pid"
-            measure "$round" "$workload" "highwater-beside-$label"
+            measure "$round" "$workload" "$label" "$@" --broker-pid "$broker_pid" "${best[@]}"
+            measure "$round" "$workload" "$own"
         done
+        if [[ $workload == small-batches ]]; then
+            climb "$workload" "$label" "$@" --broker-pid "$broker_pid"
+            climb "$workload" "$own"
+        fi
     done
 }
 
