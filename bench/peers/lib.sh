@@ -195,8 +195,9 @@ climb() {
 
 # in_turn LABEL ARGUMENTS...: the scenarios on the peer and on this broker, one after the other, as often as there are rounds.
 in_turn() {
-    local label=$1 workload round own=highwater-native-beside-$1 best
+    local label=$1 workload round own=highwater-native best
     shift
+    ((${#last[@]} == 0)) || own+=-again
     for workload in "${workloads[@]}"; do
         best=()
         # With few records outstanding a broker of many threads is measured by how they wait for each other.
