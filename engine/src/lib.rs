@@ -8,12 +8,12 @@ mod config;
 mod controller;
 pub mod counters;
 pub mod data_dir;
+pub mod groups;
+mod groups_log;
 pub mod limits;
 pub mod message;
 pub mod metadata;
 pub mod offline;
-pub mod positions;
-mod positions_log;
 pub mod shard;
 mod test_broker;
 

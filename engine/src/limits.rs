@@ -29,14 +29,13 @@ pub const SEND_QUEUE_BYTES_MAX: usize = 8 << 20;
 /// The same when many connections are slow at once and share what the shard has for that.
 pub const SEND_QUEUE_BYTES_MIN: usize = 64 << 10;
 
-/// Bytes of the positions of all consumers together. A snapshot of them is one payload of a state log.
-pub const POSITIONS_BYTES_MAX: usize = 32 << 20;
+/// Bytes of the offsets of all groups together. A snapshot of them, with the groups' members, is one payload of a state log.
+pub const OFFSETS_BYTES_MAX: usize = 32 << 20;
 
 /// Bytes of the metadata of all topics together. A snapshot of it is one payload of a state log.
 pub const METADATA_BYTES_MAX: usize = 32 << 20;
 
-const _: () =
-    assert!(2 * POSITIONS_BYTES_MAX <= PAYLOAD_BYTES_MAX && 2 * METADATA_BYTES_MAX <= PAYLOAD_BYTES_MAX);
+const _: () = assert!(2 * METADATA_BYTES_MAX <= PAYLOAD_BYTES_MAX);
 
 /// Partitions of a broker.
 pub const PARTITIONS_MAX: usize = 1 << 20;
@@ -73,7 +72,7 @@ pub struct ShardLimits {
     pub connections_max: usize,
     /// Each store's own.
     pub store: StoreLimits,
-    /// Size of the files of the controller's and of the positions' log while these hold little.
+    /// Size of the files of the controller's and of the groups' log while these hold little.
     pub state_log_bytes: u64,
 }
 

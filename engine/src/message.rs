@@ -10,6 +10,7 @@ use highwater_protocol::native::{
     ReadOffsetsRequest, StartAt,
 };
 
+use crate::groups::{GroupReply, GroupRequest};
 use crate::metadata::{Change, Metadata};
 
 /// Names a question; its answer repeats it. Unique on the shard that asks.
@@ -85,6 +86,8 @@ pub enum Ask {
     CommitOffsets(CommitOffsetsRequest),
     /// Give positions.
     ReadOffsets(ReadOffsetsRequest),
+    /// Anything about groups.
+    Group(GroupRequest),
 }
 
 /// What it answers.
@@ -94,6 +97,8 @@ pub enum Answer {
     Reply(Reply),
     /// Ids from the first up to, and without, the second.
     ProducerIds(i64, i64),
+    /// The coordinator's.
+    Group(GroupReply),
 }
 
 /// A question about partitions. The number of each is given back with its answer.

@@ -141,6 +141,7 @@ impl Shard {
                 self.refuse_producers(&Reply::error(ErrorCode::Overloaded, text));
             }
             Answer::Reply(reply) => self.refuse_producers(&reply),
+            Answer::Group(_) => unreachable!("nothing about groups was asked"),
         }
     }
 

@@ -133,7 +133,7 @@ impl Shard {
     }
 
     fn is_closed(&self) -> bool {
-        let lead_idle = self.lead.as_ref().is_none_or(|l| l.controller.is_idle() && l.positions.is_idle());
+        let lead_idle = self.lead.as_ref().is_none_or(|l| l.controller.is_idle() && l.groups.is_idle());
         lead_idle && self.stores.iter().all(|entry| entry.closed)
     }
 }

@@ -1,21 +1,26 @@
-//! What only shard 0 does: it has the controller and the consumers' positions.
+//! What only shard 0 does: it has the controller and the groups with their offsets.
 
 use highwater_net::Reply;
 use highwater_protocol::error::ErrorCode;
 use highwater_protocol::ids::TopicId;
-use highwater_runtime::plane::{Plane, ShardIndex};
+use highwater_runtime::plane::{Instant, Plane, ShardIndex};
 
 use super::Shard;
 use super::setup::{OpenError, ShardSetup};
 use super::stores::{META_SPACE, OFFSETS_SPACE};
+use super::timers::Timer;
 use crate::controller::{Action, Controller};
 use crate::data_dir::{META, OFFSETS};
+use crate::groups::Now;
+use crate::groups_log::{GroupsLog, Question};
 use crate::message::{Answer, Ask, Message, Ticket};
-use crate::positions_log::PositionsLog;
+use crate::metadata::Change;
 
 pub(super) struct Lead {
     pub(super) controller: Controller,
-    pub(super) positions: PositionsLog,
+    pub(super) groups: GroupsLog,
+    /// When the timer for groups is set to.
+    groups_timer: Option<Instant>,
     ready: bool,
 }
 
@@ -37,26 +42,35 @@ impl Lead {
             )));
         }
         let (log, recovered) = setup.open_log(plane, OFFSETS, *b"OFFS", OFFSETS_SPACE, warnings)?;
-        let mut positions = PositionsLog::new(log, &recovered)?;
-        positions.retain_topics(|id| metadata.topic_by_id(id).is_some());
-        Ok(Self { controller, positions, ready: false })
+        let mut groups = GroupsLog::new(log, &recovered, now(plane))?;
+        groups.retain_topics(|id| metadata.topic_by_id(id).is_some());
+        Ok(Self { controller, groups, groups_timer: None, ready: false })
     }
 
-    fn ask(&mut self, to: (ShardIndex, Ticket), ask: Ask, mut random: impl FnMut() -> u64) -> Option<Reply> {
+    fn ask(
+        &mut self,
+        to: (ShardIndex, Ticket),
+        ask: Ask,
+        now: Now,
+        mut random: impl FnMut() -> u64,
+    ) -> Option<Reply> {
         if !self.ready {
             return Some(Reply::error(ErrorCode::Unavailable, "the broker is starting; try again"));
         }
+        let mut random_id = || {
+            let mut id = [0; 16];
+            id[..8].copy_from_slice(&random().to_le_bytes());
+            id[8..].copy_from_slice(&random().to_le_bytes());
+            id
+        };
         match ask {
             Ask::CreateTopic(request) => {
-                let mut id = [0; 16];
-                id[..8].copy_from_slice(&random().to_le_bytes());
-                id[8..].copy_from_slice(&random().to_le_bytes());
-                let id = *uuid::Builder::from_random_bytes(id).as_uuid().as_bytes();
+                let id = *uuid::Builder::from_random_bytes(random_id()).as_uuid().as_bytes();
                 self.controller.create_topic(to, &request, TopicId(id));
             }
             Ask::DeleteTopic(request) => {
                 if let Some(topic) = self.controller.delete_topic(to, &request) {
-                    self.positions.delete_topic(topic);
+                    self.groups.delete_topic(topic);
                 }
             }
             Ask::AlterTopic(request) => self.controller.alter_topic(to, &request),
@@ -66,9 +80,10 @@ impl Lead {
                     let text = format!("there is no topic with id {}", request.topic);
                     return Some(Reply::error(ErrorCode::UnknownTopic, text));
                 }
-                self.positions.commit(to, request);
+                self.groups.ask(now, to, Question::Commit(request), random_id());
             }
-            Ask::ReadOffsets(request) => self.positions.read(to, &request),
+            Ask::ReadOffsets(request) => self.groups.ask(now, to, Question::Read(request), random_id()),
+            Ask::Group(request) => self.groups.ask(now, to, Question::Group(request), random_id()),
         }
         None
     }
@@ -83,7 +98,8 @@ impl Shard {
         ask: Ask,
     ) {
         let Some(lead) = &mut self.lead else { return };
-        if let Some(reply) = lead.ask((from, ticket), ask, || plane.random_u64()) {
+        let now = now(plane);
+        if let Some(reply) = lead.ask((from, ticket), ask, now, || plane.random_u64()) {
             plane.post(from, Message::Answer(ticket, Answer::Reply(reply)));
         }
     }
@@ -92,11 +108,17 @@ impl Shard {
     pub(super) fn run_lead(&mut self, plane: &mut dyn Plane<Message>) {
         let Some(lead) = &mut self.lead else { return };
         lead.controller.flush(plane);
-        lead.positions.flush(plane);
         while let Some(action) = lead.controller.poll() {
             match action {
                 Action::Publish(metadata, changes) => {
                     lead.ready = true;
+                    // Before any shard has heard of a topic, so that nobody can commit to one that is not known here.
+                    for change in changes.iter() {
+                        match change {
+                            Change::Topic(topic) => lead.groups.handle_topic(topic),
+                            Change::Deleted(topic) => lead.groups.delete_topic(*topic),
+                        }
+                    }
                     for shard in 0..plane.shards() {
                         let message =
                             Message::Publish { metadata: metadata.clone(), changes: changes.clone() };
@@ -109,8 +131,39 @@ impl Shard {
                 Action::Ready(report) => (self.setup.on_ready)(report),
             }
         }
-        while let Some(((shard, ticket), reply)) = lead.positions.poll() {
-            plane.post(shard, Message::Answer(ticket, Answer::Reply(reply)));
+        lead.groups.flush(plane);
+        while let Some(((shard, ticket), answer)) = lead.groups.poll() {
+            plane.post(shard, Message::Answer(ticket, answer));
+        }
+        self.plan_groups(plane);
+    }
+
+    /// Sets the timer for the next thing that groups have to do.
+    fn plan_groups(&mut self, plane: &mut dyn Plane<Message>) {
+        let Some(lead) = self.lead.as_mut().filter(|lead| lead.ready && self.drain.is_none()) else { return };
+        let at = Instant(lead.groups.next_deadline().saturating_mul(NANOS_PER_MS));
+        if lead.groups_timer == Some(at) {
+            return;
+        }
+        if let Some(before) = lead.groups_timer.replace(at) {
+            self.timers.cancel(before, Timer::Groups);
+        }
+        self.timers.set(plane, at, Timer::Groups);
+    }
+
+    /// The time of the timer for groups has come.
+    pub(super) fn groups_are_due(&mut self, plane: &mut dyn Plane<Message>) {
+        let Some(lead) = &mut self.lead else { return };
+        lead.groups_timer = None;
+        // What a member cannot do while the broker stops is not held against it.
+        if self.drain.is_none() {
+            lead.groups.handle_time(now(plane));
         }
     }
+}
+
+const NANOS_PER_MS: u64 = 1_000_000;
+
+fn now(plane: &mut dyn Plane<Message>) -> Now {
+    Now { ms: plane.now().0 / NANOS_PER_MS, wall_ms: plane.wall_clock_ms() }
 }

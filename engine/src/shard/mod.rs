@@ -181,7 +181,7 @@ impl Shard {
         }
         if let Some(lead) = &mut self.lead {
             lead.controller.retry_stalled(plane);
-            lead.positions.retry_stalled(plane);
+            lead.groups.retry_stalled(plane);
         }
         let full = self.stores.iter().any(|entry| entry.full);
         self.plan_retention(plane, if full { SPACE_INTERVAL } else { RETENTION_INTERVAL });
@@ -281,6 +281,7 @@ impl ShardApp for Shard {
                 Timer::Retention => self.enforce_retention(plane),
                 Timer::Fetch(reader) => self.fetch_waited(reader),
                 Timer::Drain => self.drain_time_is_over(plane),
+                Timer::Groups => self.groups_are_due(plane),
             }
         }
     }

@@ -10,9 +10,9 @@ use highwater_storage::{DurableForm, OpenError as StoreError};
 use crate::controller::ReadyReport;
 use crate::counters::ShardCounters;
 use crate::data_dir::Identity;
+use crate::groups::GroupsError;
 use crate::limits::ShardLimits;
 use crate::metadata::RecoverError;
-use crate::positions::PositionsError;
 
 /// Called on shard 0 when every shard serves.
 pub type OnReady = Box<dyn Fn(ReadyReport) + Send + Sync>;
@@ -57,9 +57,9 @@ pub enum OpenError {
     /// The metadata is not what it should be.
     #[error(transparent)]
     Metadata(#[from] RecoverError),
-    /// The positions are not what they should be.
+    /// The groups and their offsets are not what they should be.
     #[error(transparent)]
-    Positions(#[from] PositionsError),
+    Groups(#[from] GroupsError),
     /// The directory is not complete.
     #[error("{0}")]
     Incomplete(String),

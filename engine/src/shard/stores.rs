@@ -120,7 +120,7 @@ impl Shard {
     ) {
         let result = match ((token.0 >> 56) as u8, &mut self.lead) {
             (META_SPACE, Some(lead)) => lead.controller.on_disk(plane, token, completion),
-            (OFFSETS_SPACE, Some(lead)) => lead.positions.on_disk(plane, token, completion),
+            (OFFSETS_SPACE, Some(lead)) => lead.groups.on_disk(plane, token, completion),
             _ => {
                 let index = store_of(token).expect("tokens are numbered by their owners");
                 self.stores[index].store.on_disk(plane, token, completion);

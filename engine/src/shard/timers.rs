@@ -19,6 +19,8 @@ pub(super) enum Timer {
     Fetch(ReaderId),
     /// The time to stop in order is over.
     Drain,
+    /// A group has something to do.
+    Groups,
 }
 
 #[derive(Debug, Default)]

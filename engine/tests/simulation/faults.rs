@@ -93,7 +93,12 @@ fn a_disk_that_fails_to_write_ends_the_process_with_its_own_exit_code() {
         wire.send(&highwater_protocol::native::CommitOffsetsRequest {
             consumer: "c".into(),
             topic,
-            positions: Vec::new(),
+            positions: vec![highwater_protocol::native::CommittedOffset {
+                partition: home.0.partition,
+                offset: highwater_protocol::ids::Offset(1),
+                leader_epoch: -1,
+                metadata: String::new(),
+            }],
         });
         produce(&mut wire, home.0, 100);
         world.run_for(Duration::from_secs(1));

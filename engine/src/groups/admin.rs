@@ -1,0 +1,75 @@
+//! What administrators ask: which groups there are, what they look like, and that they be forgotten.
+
+use super::coordinator::{Group, GroupCoordinator, Kind};
+use super::error::GroupError;
+use super::record::Record;
+use super::reply::{GroupReply, ListedGroup};
+use super::request::{ListRequest, Token};
+
+/// Protocol type of consumers.
+const CONSUMER: &str = "consumer";
+
+impl Group {
+    fn listed(&self, name: &str) -> ListedGroup {
+        let (protocol_type, state, group_type) = match &self.kind {
+            Kind::Classic(group) => (group.protocol_type(), group.state().name(), "classic"),
+            Kind::Consumer(group) => (CONSUMER, group.state_name(), CONSUMER),
+        };
+        ListedGroup { group: name.to_owned(), protocol_type: protocol_type.to_owned(), state, group_type }
+    }
+}
+
+impl GroupCoordinator {
+    pub(super) fn list(&mut self, token: Token, request: &ListRequest) {
+        let takes = |filter: &[String], value: &str| {
+            filter.is_empty() || filter.iter().any(|f| f.eq_ignore_ascii_case(value))
+        };
+        let groups = self.groups.iter().map(|(name, group)| group.listed(name));
+        let groups =
+            groups.filter(|g| takes(&request.states, g.state) && takes(&request.types, g.group_type));
+        let reply = GroupReply::List(groups.collect());
+        self.reply_now(token, reply);
+    }
+
+    pub(super) fn describe(&mut self, token: Token, groups: Vec<String>) {
+        let described = groups.into_iter().map(|name| {
+            let found = match self.groups.get(&name).map(|group| &group.kind) {
+                Some(Kind::Classic(group)) => Ok(group.describe()),
+                _ => Err(GroupError::GroupIdNotFound),
+            };
+            (name, found)
+        });
+        let reply = GroupReply::Describe(described.collect());
+        self.reply_now(token, reply);
+    }
+
+    pub(super) fn consumer_describe(&mut self, token: Token, groups: Vec<String>) {
+        let described = groups.into_iter().map(|name| {
+            let found = match self.groups.get(&name).map(|group| &group.kind) {
+                Some(Kind::Consumer(group)) => Ok(group.describe()),
+                _ => Err(GroupError::GroupIdNotFound),
+            };
+            (name, found)
+        });
+        let reply = GroupReply::ConsumerDescribe(described.collect());
+        self.reply_now(token, reply);
+    }
+
+    pub(super) fn delete(&mut self, token: Token, groups: Vec<String>) {
+        let mut outcomes = Vec::with_capacity(groups.len());
+        for name in groups {
+            let error = match self.groups.get(&name) {
+                None => Some(GroupError::GroupIdNotFound),
+                Some(group) if !group.is_empty() => Some(GroupError::NonEmptyGroup),
+                Some(_) if self.stalled => Some(GroupError::CoordinatorNotAvailable),
+                Some(_) => None,
+            };
+            if error.is_none() {
+                self.remove(&name);
+                self.append(&Record::GroupDeleted(name.clone()));
+            }
+            outcomes.push((name, error));
+        }
+        self.reply_after_all(token, GroupReply::Delete(outcomes));
+    }
+}

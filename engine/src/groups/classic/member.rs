@@ -1,0 +1,47 @@
+//! A member of a group of the classic protocol.
+
+use bytes::Bytes;
+
+use crate::groups::request::{Client, Token};
+
+/// About what a member takes, apart from what it says.
+const MEMBER_BYTES: usize = 256;
+
+#[derive(Debug)]
+pub(in crate::groups) struct Member {
+    pub(super) instance: Option<String>,
+    pub(super) client: Client,
+    pub(super) rebalance_timeout_ms: i32,
+    pub(super) session_timeout_ms: i32,
+    pub(super) protocols: Vec<(String, Bytes)>,
+    pub(super) assignment: Bytes,
+    /// Its JoinGroup that waits for the others.
+    pub(super) joining: Option<Token>,
+    /// Its SyncGroup that waits for the leader.
+    pub(super) syncing: Option<Token>,
+    /// Whether it waits for its first generation.
+    pub(super) is_new: bool,
+    /// When it is gone if nothing is heard from it.
+    pub(super) deadline: Option<u64>,
+}
+
+impl Member {
+    /// What it said about a protocol.
+    pub(super) fn metadata(&self, protocol: &str) -> Option<&Bytes> {
+        self.protocols.iter().find(|(name, _)| name == protocol).map(|(_, metadata)| metadata)
+    }
+
+    /// Whether it is excused from heartbeats: it waits for others. Not so the first time, as a client that joins may be gone by then.
+    pub(super) fn is_excused(&self) -> bool {
+        !self.is_new && (self.joining.is_some() || self.syncing.is_some())
+    }
+
+    pub(super) fn bytes(&self) -> usize {
+        let protocols: usize = self.protocols.iter().map(|(name, m)| name.len() + m.len() + 32).sum();
+        MEMBER_BYTES
+            + protocols
+            + self.assignment.len()
+            + self.client.id.len()
+            + self.instance.as_ref().map_or(0, String::len)
+    }
+}

@@ -1,0 +1,280 @@
+//! A group of the classic protocol: members meet at a barrier, one of them assigns, all take home what it decided.
+//!
+//! ```text
+//!            first member joins               all have joined, or time is up
+//!   Empty ----------------------> Preparing -------------------------------> Completing
+//!     ^                            ^   |  ^                                     |  the leader's assignment came
+//!     |      nobody joined         |   |  |  a member came, changed or went     v
+//!     +----------------------------|---+  +------------------------------------ Stable
+//! ```
+//!
+//! What members say to each other is opaque here. Nothing but a finished generation is written down: a crash in the middle of a
+//! rebalance leads back to the last one, whose number the members do not know any more, so that they join again.
+
+mod join;
+mod leave;
+mod member;
+mod rebalance;
+mod record;
+mod sync;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use highwater_protocol::ids::TopicId;
+
+pub(super) use member::Member;
+
+use super::consumer_protocol::subscribed_topics;
+use super::effects::Context;
+use super::error::GroupError;
+use super::record::ClassicRecord;
+use super::reply::{DescribedGroup, DescribedMember};
+use super::topics::Topics;
+
+/// Protocol type of groups whose members are consumers.
+const CONSUMER: &str = "consumer";
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum State {
+    Empty,
+    Preparing,
+    Completing,
+    Stable,
+}
+
+impl State {
+    pub(super) const fn name(self) -> &'static str {
+        match self {
+            Self::Empty => "Empty",
+            Self::Preparing => "PreparingRebalance",
+            Self::Completing => "CompletingRebalance",
+            Self::Stable => "Stable",
+        }
+    }
+}
+
+/// The time in which an empty group waits for more members.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+struct InitialDelay {
+    delay_ms: u64,
+    remaining_ms: u64,
+    /// Whether somebody came meanwhile.
+    newcomers: bool,
+}
+
+/// A group of the classic protocol.
+///
+/// Invariant: a token waits in at most one place, and whoever takes it out answers it.
+#[derive(Debug)]
+pub(super) struct ClassicGroup {
+    name: String,
+    state: State,
+    /// By the wall clock.
+    since_ms: i64,
+    generation: i32,
+    protocol_type: Option<String>,
+    protocol: Option<String>,
+    leader: Option<String>,
+    members: BTreeMap<String, Member>,
+    /// Member ids by instance id.
+    instances: BTreeMap<String, String>,
+    /// Ids that were given to members that have not come back with them, and until when these may.
+    pending: BTreeMap<String, u64>,
+    /// Members that have not asked for their assignment yet.
+    unsynced: BTreeSet<String>,
+    initial: Option<InitialDelay>,
+    join_deadline: Option<u64>,
+    sync_deadline: Option<u64>,
+    /// Not later than any deadline of the group.
+    alarm: Option<u64>,
+    persisted: Option<Arc<ClassicRecord>>,
+}
+
+impl ClassicGroup {
+    pub(super) fn new(name: &str, since_ms: i64) -> Self {
+        Self {
+            name: name.to_owned(),
+            state: State::Empty,
+            since_ms,
+            generation: 0,
+            protocol_type: None,
+            protocol: None,
+            leader: None,
+            members: BTreeMap::new(),
+            instances: BTreeMap::new(),
+            pending: BTreeMap::new(),
+            unsynced: BTreeSet::new(),
+            initial: None,
+            join_deadline: None,
+            sync_deadline: None,
+            alarm: None,
+            persisted: None,
+        }
+    }
+
+    pub(super) fn state(&self) -> State {
+        self.state
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.state == State::Empty
+    }
+
+    /// Whether nobody is on the way to become a member either.
+    pub(super) fn is_deserted(&self) -> bool {
+        self.is_empty() && self.pending.is_empty()
+    }
+
+    pub(super) fn protocol_type(&self) -> &str {
+        self.protocol_type.as_deref().unwrap_or("")
+    }
+
+    /// Since when nobody has used the offsets, if that is not known by the offsets themselves.
+    pub(super) fn idle_since_ms(&self) -> Option<i64> {
+        (self.is_empty() && self.protocol_type.is_some()).then_some(self.since_ms)
+    }
+
+    /// Whether offsets of topics that are not subscribed to may expire.
+    pub(super) fn offsets_may_expire(&self) -> bool {
+        match (&self.protocol_type, self.state) {
+            (None, _) | (_, State::Empty) => true,
+            (Some(_), State::Stable) => self.subscription().is_some(),
+            _ => false,
+        }
+    }
+
+    /// The topics that members read, if these are consumers and say so in the form that consumers agreed on.
+    fn subscription(&self) -> Option<BTreeSet<String>> {
+        if self.protocol_type.as_deref() != Some(CONSUMER) {
+            return None;
+        }
+        let Some(protocol) = &self.protocol else {
+            return self.members.is_empty().then(BTreeSet::new);
+        };
+        let mut topics = BTreeSet::new();
+        for member in self.members.values() {
+            topics.extend(subscribed_topics(member.metadata(protocol)?)?);
+        }
+        Some(topics)
+    }
+
+    /// Whether members read a topic. Where that cannot be known, consumers read all and others none.
+    pub(super) fn is_subscribed(&self, topics: &Topics, topic: TopicId) -> bool {
+        if self.members.is_empty() {
+            return false;
+        }
+        match self.subscription() {
+            Some(names) => topics.name(topic).is_some_and(|name| names.contains(name)),
+            None => self.protocol_type.as_deref() == Some(CONSUMER),
+        }
+    }
+
+    /// The topics that members read, where that matters for deleting offsets.
+    pub(super) fn check_delete_offsets(&self) -> Option<GroupError> {
+        let refused = !self.is_empty() && self.protocol_type.as_deref() != Some(CONSUMER);
+        refused.then_some(GroupError::NonEmptyGroup)
+    }
+
+    /// Whether a commit is refused. `member` may be empty.
+    pub(super) fn check_commit(
+        &mut self,
+        cx: &Context<'_>,
+        member: &str,
+        instance: Option<&str>,
+        generation: i32,
+    ) -> Result<(), GroupError> {
+        if generation < 0 && self.is_empty() {
+            return Ok(());
+        }
+        if generation < 0 && member.is_empty() && instance.is_none() {
+            return Err(GroupError::UnknownMemberId);
+        }
+        self.check_member(member, instance)?;
+        if generation != self.generation {
+            return Err(GroupError::IllegalGeneration);
+        }
+        if self.state == State::Completing {
+            return Err(GroupError::RebalanceInProgress);
+        }
+        self.heard_from(cx, member);
+        Ok(())
+    }
+
+    /// Whether a member is who it says.
+    fn check_member(&self, member: &str, instance: Option<&str>) -> Result<(), GroupError> {
+        if let Some(instance) = instance {
+            match self.instances.get(instance) {
+                None => return Err(GroupError::UnknownMemberId),
+                Some(holder) if holder != member => return Err(GroupError::FencedInstanceId),
+                Some(_) => {}
+            }
+        }
+        if self.members.contains_key(member) { Ok(()) } else { Err(GroupError::UnknownMemberId) }
+    }
+
+    pub(super) fn heartbeat(
+        &mut self,
+        cx: &Context<'_>,
+        member: &str,
+        instance: Option<&str>,
+        generation: i32,
+    ) -> Option<GroupError> {
+        if let Err(error) = self.check_member(member, instance) {
+            return Some(error);
+        }
+        if generation != self.generation {
+            return Some(GroupError::IllegalGeneration);
+        }
+        self.heard_from(cx, member);
+        (self.state == State::Preparing).then_some(GroupError::RebalanceInProgress)
+    }
+
+    /// A member's session begins anew.
+    fn heard_from(&mut self, cx: &Context<'_>, member: &str) {
+        let Some(member) = self.members.get_mut(member) else { return };
+        let deadline = cx.now.ms + member.session_timeout_ms.max(0) as u64;
+        member.deadline = Some(deadline);
+        self.arm(deadline);
+    }
+
+    fn arm(&mut self, at: u64) {
+        self.alarm = Some(self.alarm.map_or(at, |alarm| alarm.min(at)));
+    }
+
+    pub(super) fn alarm(&self) -> Option<u64> {
+        self.alarm
+    }
+
+    fn transition(&mut self, cx: &Context<'_>, to: State) {
+        self.state = to;
+        self.since_ms = cx.now.wall_ms;
+    }
+
+    fn is_leader(&self, member: &str) -> bool {
+        self.leader.as_deref() == Some(member)
+    }
+
+    /// About what members take.
+    pub(super) fn bytes(&self) -> usize {
+        self.members.values().map(Member::bytes).sum::<usize>() + self.pending.len() * 64
+    }
+
+    pub(super) fn describe(&self) -> DescribedGroup {
+        let protocol = self.protocol.as_deref().filter(|_| self.state == State::Stable);
+        let members = self.members.iter().map(|(id, m)| DescribedMember {
+            member: id.clone(),
+            instance: m.instance.clone(),
+            client_id: m.client.id.clone(),
+            client_host: m.client.host.clone(),
+            metadata: protocol.and_then(|p| m.metadata(p)).cloned().unwrap_or_default(),
+            assignment: protocol.map(|_| m.assignment.clone()).unwrap_or_default(),
+        });
+        DescribedGroup {
+            state: self.state.name(),
+            protocol_type: self.protocol_type().to_owned(),
+            protocol: protocol.unwrap_or("").to_owned(),
+            members: members.collect(),
+        }
+    }
+}

@@ -1,0 +1,203 @@
+//! Offsets: kept, given, deleted, and forgotten when nobody has needed them for long.
+
+use std::collections::BTreeMap;
+
+use highwater_protocol::ids::TopicId;
+
+use super::coordinator::{Group, GroupCoordinator, Kind};
+use super::error::GroupError;
+use super::limits::{NAME_BYTES_MAX, OFFSET_METADATA_UNITS_MAX};
+use super::offsets::offset_bytes;
+use super::record::{CommitsRecord, FOREVER, OffsetRecord, Record};
+use super::reply::{FetchReply, GroupReply};
+use super::request::{CommitRequest, CommittedPartition, DeleteOffsetsRequest, FetchRequest, Now, Token};
+use super::topics::Topics;
+use crate::limits::OFFSETS_BYTES_MAX;
+
+impl GroupCoordinator {
+    pub(super) fn commit(&mut self, now: Now, token: Token, request: CommitRequest) {
+        if let Err(error) = self.check_commit(&request) {
+            let refused = request.offsets.iter().map(|o| (o.topic, o.partition, Some(error))).collect();
+            return self.reply_now(token, GroupReply::Commit(refused));
+        }
+        let name = request.group.clone();
+        self.groups.entry(name.clone()).or_insert_with(|| Group::classic(&name, now));
+        let more = self.with(now, &name, |group, cx, topics| {
+            let checked = match &mut group.kind {
+                Kind::Classic(g) => g
+                    .check_commit(cx, &request.member, request.instance.as_deref(), request.generation)
+                    .map(|()| false),
+                Kind::Consumer(g) => {
+                    g.check_commit(&request.member, request.generation, request.knows_epochs)
+                }
+            };
+            let mut accepted: BTreeMap<TopicId, Vec<OffsetRecord>> = BTreeMap::new();
+            let mut outcomes = Vec::with_capacity(request.offsets.len());
+            for of in request.offsets {
+                let outcome = checked.and_then(|one_by_one| {
+                    check_partition(topics, &of)?;
+                    match &group.kind {
+                        Kind::Consumer(g) if one_by_one => {
+                            g.check_commit_of(&request.member, request.generation, &of)
+                        }
+                        _ => Ok(()),
+                    }
+                });
+                outcomes.push((of.topic, of.partition, outcome.err()));
+                if outcome.is_ok() {
+                    accepted.entry(of.topic).or_default().push(OffsetRecord {
+                        partition: of.partition,
+                        leader_epoch: of.leader_epoch,
+                        offset: of.offset,
+                        committed_ms: if request.forever { FOREVER } else { now.wall_ms },
+                        metadata: of.metadata,
+                    });
+                }
+            }
+            let mut more = 0;
+            for (topic, offsets) in accepted {
+                let record = CommitsRecord { group: name.clone(), topic: topic.0, offsets };
+                more += group.offsets.take(record.clone());
+                cx.records.push(Record::Commits(record));
+            }
+            cx.replies.push((token, GroupReply::Commit(outcomes), super::effects::Behind::Everything));
+            more
+        });
+        self.offsets_bytes = self.offsets_bytes.saturating_add_signed(more);
+    }
+
+    fn check_commit(&self, request: &CommitRequest) -> Result<(), GroupError> {
+        if request.group.len() > NAME_BYTES_MAX {
+            return Err(GroupError::InvalidGroupId);
+        }
+        if self.stalled {
+            return Err(GroupError::CoordinatorNotAvailable);
+        }
+        if !self.groups.contains_key(&request.group) {
+            match (request.generation, request.knows_epochs) {
+                (0.., true) => return Err(GroupError::GroupIdNotFound),
+                (0.., false) => return Err(GroupError::IllegalGeneration),
+                _ if !self.has_space() => return Err(GroupError::InvalidCommitOffsetSize),
+                _ => {}
+            }
+        }
+        let topics = 64 + request.group.len();
+        let more: usize = request.offsets.iter().map(|o| offset_bytes(&o.metadata) + topics).sum();
+        if self.offsets_bytes + more > OFFSETS_BYTES_MAX {
+            return Err(GroupError::InvalidCommitOffsetSize);
+        }
+        Ok(())
+    }
+
+    pub(super) fn fetch(&mut self, token: Token, request: &FetchRequest) {
+        let Some(group) = self.groups.get(&request.group) else {
+            let reply = FetchReply { error: None, offsets: Vec::new() };
+            return self.reply_after_all(token, GroupReply::Fetch(reply));
+        };
+        let error = match (&group.kind, &request.member) {
+            (Kind::Consumer(group), Some((member, epoch))) => group.check_fetch(member, *epoch).err(),
+            _ => None,
+        };
+        let offsets = match (&request.partitions, error) {
+            (_, Some(_)) => Vec::new(),
+            (None, None) => group.offsets.all().collect(),
+            (Some(wanted), None) => wanted
+                .iter()
+                .flat_map(|(topic, partitions)| partitions.iter().map(|p| (*topic, *p)))
+                .filter_map(|(topic, partition)| group.offsets.of(topic, partition))
+                .collect(),
+        };
+        // What was told once must not go back after a crash.
+        let seq = group.last_seq();
+        self.reply(seq, token, GroupReply::Fetch(FetchReply { error, offsets }));
+    }
+
+    pub(super) fn delete_offsets(&mut self, now: Now, token: Token, request: &DeleteOffsetsRequest) {
+        let error = match self.groups.get(&request.group).map(|group| &group.kind) {
+            None => Some(GroupError::GroupIdNotFound),
+            _ if self.stalled => Some(GroupError::CoordinatorNotAvailable),
+            Some(Kind::Classic(group)) => group.check_delete_offsets(),
+            Some(Kind::Consumer(_)) => None,
+        };
+        if let Some(error) = error {
+            return self.reply_now(token, GroupReply::DeleteOffsets(Err(error)));
+        }
+        self.with(now, &request.group, |group, cx, topics| {
+            let mut outcomes = Vec::new();
+            for (topic, partitions) in &request.partitions {
+                let refused = group.reads(topics, *topic).then_some(GroupError::GroupSubscribedToTopic);
+                outcomes.extend(partitions.iter().map(|p| (*topic, *p, refused)));
+                let had: Vec<u32> =
+                    partitions.iter().copied().filter(|p| group.offsets.has(*topic, *p)).collect();
+                if refused.is_none() && !had.is_empty() {
+                    group.offsets.remove(*topic, &had);
+                    cx.records.push(Record::OffsetsDeleted(request.group.clone(), topic.0, had));
+                }
+            }
+            let reply = GroupReply::DeleteOffsets(Ok(outcomes));
+            cx.replies.push((token, reply, super::effects::Behind::Everything));
+        });
+        self.measure_offsets();
+    }
+
+    /// Forgets offsets that nobody has needed for long, and groups that have nothing left.
+    pub(super) fn clean_up(&mut self, now: Now) {
+        if self.stalled {
+            return;
+        }
+        let before_ms = now.wall_ms - self.config.offsets_retention_ms;
+        let names: Vec<String> = self.groups.keys().cloned().collect();
+        for name in names {
+            let group = self.groups.get_mut(&name).expect("its own key");
+            let (may_expire, idle_since_ms) = match &group.kind {
+                Kind::Classic(g) => (g.offsets_may_expire(), g.idle_since_ms()),
+                Kind::Consumer(_) => (true, None),
+            };
+            if may_expire {
+                let topics = &self.topics;
+                let expired =
+                    group.offsets.expired(before_ms, idle_since_ms, |topic| group.reads(topics, topic));
+                if !expired.is_empty() {
+                    self.with(now, &name, |group, cx, _| {
+                        for (topic, partitions) in expired {
+                            group.offsets.remove(topic, &partitions);
+                            cx.records.push(Record::OffsetsDeleted(name.clone(), topic.0, partitions));
+                        }
+                    });
+                }
+            }
+            let is_over = self.groups.get(&name).is_some_and(|group| {
+                let is_deserted = match &group.kind {
+                    Kind::Classic(g) => g.is_deserted(),
+                    Kind::Consumer(g) => g.is_empty(),
+                };
+                is_deserted && group.offsets.is_empty()
+            });
+            if is_over {
+                self.remove(&name);
+                self.append(&Record::GroupDeleted(name));
+            }
+        }
+        self.measure_offsets();
+    }
+}
+
+impl Group {
+    /// Whether members read a topic.
+    fn reads(&self, topics: &Topics, topic: TopicId) -> bool {
+        match &self.kind {
+            Kind::Classic(group) => group.is_subscribed(topics, topic),
+            Kind::Consumer(group) => group.is_subscribed(topics, topic),
+        }
+    }
+}
+
+fn check_partition(topics: &Topics, of: &CommittedPartition) -> Result<(), GroupError> {
+    if topics.partitions(of.topic).is_none_or(|count| of.partition >= count) {
+        return Err(GroupError::UnknownTopicOrPartition);
+    }
+    if of.metadata.encode_utf16().count() > OFFSET_METADATA_UNITS_MAX {
+        return Err(GroupError::OffsetMetadataTooLarge);
+    }
+    Ok(())
+}

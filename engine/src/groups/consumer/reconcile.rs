@@ -1,0 +1,129 @@
+//! Leads a member from what it has to what it is meant to have, one heartbeat at a time.
+//!
+//! First it gives up what it is not meant to have; then it reaches the target's epoch and gets what nobody else has (any more);
+//! the rest follows when the others have given it up.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use highwater_protocol::ids::TopicId;
+
+use super::member::{Assigned, MemberState};
+use super::{ConsumerGroup, Target};
+
+impl ConsumerGroup {
+    /// Takes the next step of a member that says it has `owned`. Says whether anything of it has changed.
+    pub(super) fn reconcile(
+        &mut self,
+        id: &str,
+        subscription_changed: bool,
+        wanted: &BTreeSet<TopicId>,
+        owned: Option<&[(TopicId, Vec<u32>)]>,
+    ) -> bool {
+        let member = &self.members[id];
+        let is_held_up = member.state == MemberState::Revoking && has_any(owned, &member.revoking);
+        let is_there = member.state == MemberState::Stable && member.epoch == self.target_epoch;
+        if is_held_up || is_there {
+            return subscription_changed && self.drop_unwanted(id, wanted, owned);
+        }
+        self.advance(id, wanted, owned)
+    }
+
+    /// What the member is not subscribed to any more is given up at once, whatever the target says.
+    fn drop_unwanted(
+        &mut self,
+        id: &str,
+        wanted: &BTreeSet<TopicId>,
+        owned: Option<&[(TopicId, Vec<u32>)]>,
+    ) -> bool {
+        let member = self.members.get_mut(id).expect("the caller has it");
+        let (kept, dropped): (Assigned, Assigned) =
+            std::mem::take(&mut member.assigned).into_iter().partition(|(topic, _)| wanted.contains(topic));
+        member.assigned = kept;
+        if dropped.is_empty() {
+            return false;
+        }
+        let mut revoking = member.revoking.clone();
+        for (topic, partitions) in dropped {
+            revoking.entry(topic).or_default().extend(partitions);
+        }
+        let epoch = member.epoch;
+        member.reach(epoch);
+        if has_any(owned, &revoking) {
+            member.state = MemberState::Revoking;
+            member.revoking = revoking;
+        }
+        true
+    }
+
+    fn advance(
+        &mut self,
+        id: &str,
+        wanted: &BTreeSet<TopicId>,
+        owned: Option<&[(TopicId, Vec<u32>)]>,
+    ) -> bool {
+        let member = &self.members[id];
+        let target: Target =
+            member.target.iter().filter(|(t, _)| wanted.contains(t)).map(|(t, p)| (*t, p.clone())).collect();
+        let mut kept = Assigned::new();
+        let mut revoking = Assigned::new();
+        for (topic, partitions) in &member.assigned {
+            let meant = target.get(topic);
+            for (partition, epoch) in partitions {
+                let is_meant = meant.is_some_and(|m| m.contains(partition));
+                let into = if is_meant { &mut kept } else { &mut revoking };
+                into.entry(*topic).or_default().insert(*partition, *epoch);
+            }
+        }
+        let mut after = member.clone();
+        if has_any(owned, &revoking) {
+            let epoch = after.epoch;
+            after.reach(epoch);
+            after.state = MemberState::Revoking;
+            after.assigned = kept;
+            after.revoking = revoking;
+        } else {
+            let missing: Vec<(TopicId, u32)> = target
+                .iter()
+                .flat_map(|(topic, partitions)| partitions.iter().map(|p| (*topic, *p)))
+                .filter(|(topic, p)| kept.get(topic).is_none_or(|k| !k.contains_key(p)))
+                .collect();
+            let held = if missing.is_empty() { BTreeSet::new() } else { self.held_by_others(id) };
+            after.state = MemberState::Stable;
+            for (topic, partition) in missing {
+                if held.contains(&(topic, partition)) {
+                    after.state = MemberState::Waiting;
+                } else {
+                    kept.entry(topic).or_default().insert(partition, self.target_epoch);
+                }
+            }
+            after.reach(self.target_epoch);
+            after.assigned = kept;
+            after.revoking = BTreeMap::new();
+        }
+        let is_same = after.epoch == member.epoch
+            && after.state == member.state
+            && after.assigned == member.assigned
+            && after.revoking == member.revoking;
+        if !is_same {
+            self.members.insert(id.to_owned(), after);
+        }
+        !is_same
+    }
+
+    fn held_by_others(&self, id: &str) -> BTreeSet<(TopicId, u32)> {
+        self.members
+            .iter()
+            .filter(|(other, _)| *other != id)
+            .flat_map(|(_, m)| m.assigned.iter().chain(&m.revoking))
+            .flat_map(|(topic, partitions)| partitions.keys().map(|p| (*topic, *p)))
+            .collect()
+    }
+}
+
+/// Whether a member has any of these partitions. If it does not say what it has, it may.
+fn has_any(owned: Option<&[(TopicId, Vec<u32>)]>, of: &Assigned) -> bool {
+    let Some(owned) = owned else { return !of.is_empty() };
+    owned.iter().any(|(topic, partitions)| {
+        of.get(topic).is_some_and(|of_topic| partitions.iter().any(|p| of_topic.contains_key(p)))
+    })
+}

@@ -1,0 +1,125 @@
+//! Which topics members want: names, and regular expressions over them.
+//!
+//! The expressions are in RE2's syntax, and match a topic if they match all of its name. What they match is found out when they
+//! come into use and when topics have changed; matching takes time linear in the names, and what a compiled expression takes is bounded.
+
+use std::collections::BTreeSet;
+use std::hash::Hasher;
+
+use highwater_protocol::ids::TopicId;
+use regex::{Regex, RegexBuilder};
+
+use super::{ConsumerGroup, Member};
+use crate::groups::error::GroupError;
+use crate::groups::limits::{REGEX_BYTES_MAX, REGEX_COMPILED_BYTES_MAX};
+use crate::groups::topics::Topics;
+
+/// A regular expression in use, and the topics it matches.
+#[derive(Debug)]
+pub(super) struct Pattern {
+    regex: Option<Regex>,
+    pub(super) topics: BTreeSet<TopicId>,
+}
+
+/// Compiles an expression that has to match a whole name.
+fn compile(regex: &str) -> Result<Regex, GroupError> {
+    if regex.len() > REGEX_BYTES_MAX {
+        return Err(GroupError::InvalidRegularExpression);
+    }
+    let build = |regex: &str| {
+        RegexBuilder::new(regex)
+            .size_limit(REGEX_COMPILED_BYTES_MAX)
+            .dfa_size_limit(REGEX_COMPILED_BYTES_MAX)
+            .build()
+            .map_err(|_| GroupError::InvalidRegularExpression)
+    };
+    // By itself first: it may have a parenthesis that closes the one put around it.
+    build(regex)?;
+    build(&format!(r"\A(?:{regex})\z"))
+}
+
+impl Pattern {
+    fn new(regex: &str, topics: &Topics) -> Result<Self, GroupError> {
+        let mut pattern = Self { regex: Some(compile(regex)?), topics: BTreeSet::new() };
+        pattern.resolve(topics);
+        Ok(pattern)
+    }
+
+    fn resolve(&mut self, topics: &Topics) {
+        let Some(regex) = &self.regex else { return };
+        self.topics = topics.names().filter(|(name, _)| regex.is_match(name)).map(|(_, id)| id).collect();
+    }
+}
+
+impl ConsumerGroup {
+    /// Takes an expression into use.
+    pub(super) fn use_regex(&mut self, regex: &str, topics: &Topics) -> Result<(), GroupError> {
+        if !regex.is_empty() && !self.patterns.contains_key(regex) {
+            self.patterns.insert(regex.to_owned(), Pattern::new(regex, topics)?);
+        }
+        Ok(())
+    }
+
+    /// After a topic has changed: finds out again what expressions match, those of members that were restored included; lets
+    /// go of those that nobody uses.
+    pub(super) fn resolve_all(&mut self, topics: &Topics) {
+        let used: BTreeSet<String> =
+            self.members.values().map(|m| m.topic_regex.clone()).filter(|r| !r.is_empty()).collect();
+        self.patterns.retain(|regex, _| used.contains(regex));
+        for pattern in self.patterns.values_mut() {
+            pattern.resolve(topics);
+        }
+        for regex in used {
+            self.patterns.entry(regex).or_insert_with_key(|regex| {
+                let none = |_| Pattern { regex: None, topics: BTreeSet::new() };
+                Pattern::new(regex, topics).unwrap_or_else(none)
+            });
+        }
+    }
+
+    /// The topics that a member wants and that are there.
+    pub(super) fn wanted(&self, member: &Member, topics: &Topics) -> BTreeSet<TopicId> {
+        let mut wanted: BTreeSet<TopicId> =
+            member.topic_names.iter().filter_map(|name| topics.id(name)).collect();
+        if let Some(pattern) = self.patterns.get(&member.topic_regex) {
+            wanted.extend(&pattern.topics);
+        }
+        wanted
+    }
+
+    /// A hash of all topics that anybody wants, with their partitions.
+    pub(super) fn hash_topics(&self, topics: &Topics) -> u64 {
+        let mut all = BTreeSet::new();
+        for member in self.members.values() {
+            all.extend(self.wanted(member, topics));
+        }
+        // Fixed keys: it is compared with what was written down before a restart.
+        let mut hash = Fnv::default();
+        for topic in all {
+            hash.write(&topic.0);
+            hash.write(&topics.partitions(topic).unwrap_or(0).to_be_bytes());
+        }
+        hash.finish()
+    }
+}
+
+/// FNV-1a with 64 bits.
+struct Fnv(u64);
+
+impl Default for Fnv {
+    fn default() -> Self {
+        Self(0xcbf2_9ce4_8422_2325)
+    }
+}
+
+impl Hasher for Fnv {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        for byte in bytes {
+            self.0 = (self.0 ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3);
+        }
+    }
+}

@@ -1,0 +1,325 @@
+//! All groups: finds the one that is meant, and keeps replies back until their records are durable.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+use highwater_protocol::ids::TopicId;
+
+use super::classic::ClassicGroup;
+use super::consumer::ConsumerGroup;
+use super::effects::{Behind, Context};
+use super::limits::{GROUPS_MAX, GroupConfig};
+use super::offsets::GroupOffsets;
+use super::record::Record;
+use super::reply::GroupReply;
+use super::request::{GroupRequest, Now, Token};
+use super::topics::Topics;
+
+/// All groups of the broker. See the module's doc.
+#[derive(Debug)]
+pub struct GroupCoordinator {
+    pub(super) config: GroupConfig,
+    pub(super) groups: BTreeMap<String, Group>,
+    pub(super) topics: Topics,
+    /// When groups have something to do; at most one entry each.
+    alarms: BTreeSet<(u64, String)>,
+    pub(super) cleanup_at: u64,
+    /// About what all offsets take in a snapshot, and what all members do.
+    pub(super) offsets_bytes: usize,
+    pub(super) members_bytes: usize,
+    /// Whether nothing can be written down at present.
+    pub(super) stalled: bool,
+    appended: u64,
+    durable: u64,
+    records: VecDeque<(u64, Vec<u8>)>,
+    /// Replies by the record they wait for, in the order in which they were made.
+    waiting: BTreeMap<(u64, u64), (Token, GroupReply)>,
+    ready: VecDeque<(Token, GroupReply)>,
+    replies: u64,
+}
+
+/// A group: its members, and its offsets.
+#[derive(Debug)]
+pub(super) struct Group {
+    pub(super) kind: Kind,
+    pub(super) offsets: GroupOffsets,
+    alarm: Option<u64>,
+    /// About what members take.
+    pub(super) bytes: usize,
+    /// The last records about members, and about offsets.
+    members_seq: u64,
+    offsets_seq: u64,
+}
+
+#[derive(Debug)]
+pub(super) enum Kind {
+    Classic(Box<ClassicGroup>),
+    Consumer(Box<ConsumerGroup>),
+}
+
+impl Group {
+    pub(super) fn new(kind: Kind) -> Self {
+        Self { kind, offsets: GroupOffsets::default(), alarm: None, bytes: 0, members_seq: 0, offsets_seq: 0 }
+    }
+
+    pub(super) fn classic(name: &str, now: Now) -> Self {
+        Self::new(Kind::Classic(Box::new(ClassicGroup::new(name, now.wall_ms))))
+    }
+
+    /// Whether it has no members.
+    pub(super) fn is_empty(&self) -> bool {
+        match &self.kind {
+            Kind::Classic(group) => group.is_empty(),
+            Kind::Consumer(group) => group.is_empty(),
+        }
+    }
+
+    /// The last record about it.
+    pub(super) fn last_seq(&self) -> u64 {
+        self.members_seq.max(self.offsets_seq)
+    }
+
+    /// Whether nothing is known of it that anybody could miss.
+    fn is_void(&self) -> bool {
+        let is_unwritten = match &self.kind {
+            Kind::Classic(group) => group.is_deserted() && group.persisted().is_none(),
+            Kind::Consumer(_) => false,
+        };
+        is_unwritten && self.offsets.is_empty()
+    }
+
+    pub(super) fn measure(&self) -> usize {
+        match &self.kind {
+            Kind::Classic(group) => group.bytes(),
+            Kind::Consumer(group) => group.bytes(),
+        }
+    }
+
+    fn wanted_alarm(&self) -> Option<u64> {
+        match &self.kind {
+            Kind::Classic(group) => group.alarm(),
+            Kind::Consumer(group) => group.alarm(),
+        }
+    }
+}
+
+impl GroupCoordinator {
+    /// A coordinator without groups.
+    pub fn new(config: GroupConfig, now: Now) -> Self {
+        Self {
+            config,
+            groups: BTreeMap::new(),
+            topics: Topics::default(),
+            alarms: BTreeSet::new(),
+            cleanup_at: now.ms + config.cleanup_interval_ms,
+            offsets_bytes: 0,
+            members_bytes: 0,
+            stalled: false,
+            appended: 0,
+            durable: 0,
+            records: VecDeque::new(),
+            waiting: BTreeMap::new(),
+            ready: VecDeque::new(),
+            replies: 0,
+        }
+    }
+
+    /// Takes a request. Its reply comes out of [`Self::poll_reply`], now or when others have done their part. `random` makes member
+    /// ids that nobody else has.
+    pub fn handle(&mut self, now: Now, token: Token, request: GroupRequest, random: [u8; 16]) {
+        let id = uuid::Builder::from_random_bytes(random).into_uuid();
+        match request {
+            GroupRequest::Join(request) => self.join(now, token, request, id),
+            GroupRequest::Sync(request) => self.sync(now, token, request),
+            GroupRequest::Heartbeat(request) => self.heartbeat(now, token, &request),
+            GroupRequest::Leave(request) => self.leave(now, token, request),
+            GroupRequest::Commit(request) => self.commit(now, token, request),
+            GroupRequest::Fetch(request) => self.fetch(token, &request),
+            GroupRequest::DeleteOffsets(request) => self.delete_offsets(now, token, &request),
+            GroupRequest::List(request) => self.list(token, &request),
+            GroupRequest::Describe(groups) => self.describe(token, groups),
+            GroupRequest::Delete(groups) => self.delete(token, groups),
+            GroupRequest::ConsumerHeartbeat(request) => self.consumer_heartbeat(now, token, &request, id),
+            GroupRequest::ConsumerDescribe(groups) => self.consumer_describe(token, groups),
+        }
+    }
+
+    /// The next record to write, with its number. Numbers begin with 1 and have no gaps.
+    pub fn poll_record(&mut self) -> Option<(u64, Vec<u8>)> {
+        self.records.pop_front()
+    }
+
+    /// All records up to and with this number are on stable storage.
+    pub fn handle_durable(&mut self, seq: u64) {
+        self.durable = self.durable.max(seq);
+        while let Some(entry) = self.waiting.first_entry().filter(|e| e.key().0 <= self.durable) {
+            self.ready.push_back(entry.remove());
+        }
+    }
+
+    /// Whether the log has no space. What would have to be written down is refused meanwhile.
+    pub fn handle_stalled(&mut self, stalled: bool) {
+        self.stalled = stalled;
+    }
+
+    /// A reply whose time has come.
+    pub fn poll_reply(&mut self) -> Option<(Token, GroupReply)> {
+        self.ready.pop_front()
+    }
+
+    /// When [`Self::handle_time`] has something to do, by the clock of [`Now::ms`].
+    pub fn next_deadline(&self) -> u64 {
+        self.alarms.first().map_or(self.cleanup_at, |(at, _)| self.cleanup_at.min(*at))
+    }
+
+    /// Does what is due.
+    pub fn handle_time(&mut self, now: Now) {
+        while let Some((_, name)) = self.alarms.first().filter(|(at, _)| *at <= now.ms).cloned() {
+            self.with(now, &name, |group, cx, _| match &mut group.kind {
+                Kind::Classic(group) => group.handle_time(cx),
+                Kind::Consumer(group) => group.handle_time(cx),
+            });
+        }
+        if self.cleanup_at <= now.ms {
+            self.cleanup_at = now.ms + self.config.cleanup_interval_ms;
+            self.clean_up(now);
+        }
+    }
+
+    /// A topic is new, or has more partitions than before.
+    pub fn handle_topic(&mut self, id: TopicId, name: &str, partitions: u32) {
+        if self.topics.insert(id, name, partitions) {
+            self.tell_of_topics();
+        }
+    }
+
+    /// A topic is gone; its offsets are forgotten.
+    pub fn handle_topic_deleted(&mut self, id: TopicId) {
+        if self.topics.remove(id) {
+            self.tell_of_topics();
+        }
+        let mut had: Vec<String> = Vec::new();
+        for (name, group) in &mut self.groups {
+            if group.offsets.remove_topic(id) {
+                had.push(name.clone());
+            }
+        }
+        if had.is_empty() {
+            return;
+        }
+        self.measure_offsets();
+        let seq = self.append(&Record::TopicDeleted(id.0));
+        for name in had {
+            if let Some(group) = self.groups.get_mut(&name) {
+                group.offsets_seq = seq;
+            }
+        }
+    }
+
+    /// Forgets the offsets in topics that `keep` says no to: a crash may have come between a topic's deletion and this log's record.
+    pub fn retain_topics(&mut self, keep: impl Fn(TopicId) -> bool) {
+        let topics: BTreeSet<TopicId> = self.groups.values().flat_map(|g| g.offsets.topics()).collect();
+        for topic in topics.into_iter().filter(|t| !keep(*t)) {
+            self.handle_topic_deleted(topic);
+        }
+    }
+
+    fn tell_of_topics(&mut self) {
+        for group in self.groups.values_mut() {
+            if let Kind::Consumer(group) = &mut group.kind {
+                group.topics_changed();
+            }
+        }
+    }
+
+    pub(super) fn measure_offsets(&mut self) {
+        self.offsets_bytes = self.groups.iter().map(|(name, g)| g.offsets.bytes(name.len())).sum();
+    }
+
+    /// Whether there is space for one more group.
+    pub(super) fn has_space(&self) -> bool {
+        self.groups.len() < GROUPS_MAX
+    }
+
+    /// Works on a group that is there, and takes what comes of it.
+    pub(super) fn with<R>(
+        &mut self,
+        now: Now,
+        name: &str,
+        work: impl FnOnce(&mut Group, &mut Context<'_>, &Topics) -> R,
+    ) -> R {
+        let group = self.groups.get_mut(name).expect("the caller has looked");
+        let mut cx = Context::new(now, &self.config);
+        let result = work(group, &mut cx, &self.topics);
+        let Context { records, replies, resized, .. } = cx;
+        for record in records {
+            let seq = self.append(&record);
+            let group = self.groups.get_mut(name).expect("as above");
+            match record {
+                Record::Commits(_) | Record::OffsetsDeleted(..) => group.offsets_seq = seq,
+                _ => group.members_seq = seq,
+            }
+        }
+        let group = self.groups.get_mut(name).expect("as above");
+        if resized {
+            let bytes = group.measure();
+            self.members_bytes = self.members_bytes - group.bytes + bytes;
+            group.bytes = bytes;
+        }
+        let (members, offsets) = (group.members_seq, group.offsets_seq);
+        let alarm = group.wanted_alarm();
+        let before = std::mem::replace(&mut group.alarm, alarm);
+        if before != alarm {
+            before.map(|at| self.alarms.remove(&(at, name.to_owned())));
+            alarm.map(|at| self.alarms.insert((at, name.to_owned())));
+        }
+        let is_void = group.is_void();
+        for (token, reply, behind) in replies {
+            let seq = match behind {
+                Behind::Members => members,
+                Behind::Everything => members.max(offsets),
+            };
+            self.reply(seq, token, reply);
+        }
+        if is_void {
+            self.remove(name);
+        }
+        result
+    }
+
+    /// Answers, when everything up to a record is durable.
+    pub(super) fn reply(&mut self, seq: u64, token: Token, reply: GroupReply) {
+        if seq <= self.durable {
+            self.ready.push_back((token, reply));
+        } else {
+            self.replies += 1;
+            self.waiting.insert((seq, self.replies), (token, reply));
+        }
+    }
+
+    /// Answers at once: the reply tells of nothing that could be lost.
+    pub(super) fn reply_now(&mut self, token: Token, reply: GroupReply) {
+        self.reply(0, token, reply);
+    }
+
+    /// Answers when everything so far is durable.
+    pub(super) fn reply_after_all(&mut self, token: Token, reply: GroupReply) {
+        self.reply(self.appended, token, reply);
+    }
+
+    pub(super) fn append(&mut self, record: &Record) -> u64 {
+        self.appended += 1;
+        self.records.push_back((self.appended, record.encode()));
+        self.appended
+    }
+
+    /// Takes a group out.
+    pub(super) fn remove(&mut self, name: &str) -> Option<Group> {
+        let group = self.groups.remove(name)?;
+        if let Some(at) = group.alarm {
+            self.alarms.remove(&(at, name.to_owned()));
+        }
+        self.members_bytes -= group.bytes;
+        self.offsets_bytes -= group.offsets.bytes(name.len());
+        Some(group)
+    }
+}

@@ -1,0 +1,70 @@
+//! Limits of the group coordinator, each with its unit in its name, and what can be configured.
+
+use highwater_storage::state_log::PAYLOAD_BYTES_MAX;
+
+use crate::limits::OFFSETS_BYTES_MAX;
+
+/// Groups of a broker, those that only have offsets included.
+pub const GROUPS_MAX: usize = 100_000;
+
+/// Members of a group.
+pub const GROUP_MEMBERS_MAX: usize = 10_000;
+
+/// Bytes of the members' metadata and assignments of one group.
+pub const GROUP_BYTES_MAX: usize = 4 << 20;
+
+/// The same of all groups together. A snapshot holds it and all offsets in one payload of a state log.
+pub const GROUPS_BYTES_MAX: usize = 12 << 20;
+
+const _: () = assert!(OFFSETS_BYTES_MAX + 2 * GROUPS_BYTES_MAX <= PAYLOAD_BYTES_MAX);
+
+/// Bytes of a group's name, a member's id or an instance id.
+pub const NAME_BYTES_MAX: usize = 1 << 10;
+
+/// UTF-16 units of what is kept with an offset; Kafka's `offset.metadata.max.bytes`, which counts the same.
+pub const OFFSET_METADATA_UNITS_MAX: usize = 4096;
+
+/// Bytes of a regular expression of a subscription.
+pub const REGEX_BYTES_MAX: usize = 1 << 10;
+
+/// Bytes that a compiled regular expression may take.
+pub const REGEX_COMPILED_BYTES_MAX: usize = 1 << 20;
+
+/// What can be configured about groups. Times are in milliseconds.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct GroupConfig {
+    /// How long an empty group waits for more members before its first generation.
+    pub initial_rebalance_delay_ms: u64,
+    /// The shortest session timeout a member of the classic protocol may ask for.
+    pub session_timeout_min_ms: i32,
+    /// The longest.
+    pub session_timeout_max_ms: i32,
+    /// How long a member that joins for the first time may wait for the others.
+    pub new_member_join_timeout_ms: u64,
+    /// Session timeout of members of the consumer protocol.
+    pub consumer_session_timeout_ms: u64,
+    /// How often they shall send heartbeats.
+    pub consumer_heartbeat_interval_ms: i32,
+    /// How long offsets are kept that nobody uses.
+    pub offsets_retention_ms: i64,
+    /// How often offsets are looked at for that.
+    pub cleanup_interval_ms: u64,
+    /// Members of a group.
+    pub group_members_max: usize,
+}
+
+impl Default for GroupConfig {
+    fn default() -> Self {
+        Self {
+            initial_rebalance_delay_ms: 3_000,
+            session_timeout_min_ms: 6_000,
+            session_timeout_max_ms: 1_800_000,
+            new_member_join_timeout_ms: 300_000,
+            consumer_session_timeout_ms: 45_000,
+            consumer_heartbeat_interval_ms: 5_000,
+            offsets_retention_ms: 7 * 24 * 3_600 * 1_000,
+            cleanup_interval_ms: 600_000,
+            group_members_max: GROUP_MEMBERS_MAX,
+        }
+    }
+}

@@ -1,0 +1,45 @@
+//! The group coordinator: who reads which partition, and how far it has got.
+//!
+//! [`GroupCoordinator`] is a pure state machine for all groups of the broker, of Kafka's classic protocol and of its consumer
+//! protocol (KIP-848), and for the offsets of all of them; a named consumer of the native protocol is a group that has nothing but
+//! offsets. It is told the time and gets its randomness with each request, and does no I/O:
+//!
+//! ```text
+//!   handle(now, token, request) ---> poll_record() ---> the caller's log ---> handle_durable(seq)
+//!                               \                                              |
+//!                                `--> (waits for other members) ----------------+--> poll_reply(): token, reply
+//! ```
+//!
+//! Invariant: a reply leaves when everything that it tells of is durable, and for every token exactly once.
+
+mod admin;
+mod classic;
+mod commits;
+mod consumer;
+mod consumer_protocol;
+mod coordinator;
+mod effects;
+mod error;
+pub mod limits;
+mod membership;
+mod offsets;
+mod record;
+mod recover;
+mod reply;
+mod request;
+#[cfg(test)]
+mod tests;
+mod topics;
+
+pub use coordinator::GroupCoordinator;
+pub use error::GroupError;
+pub use limits::GroupConfig;
+pub use record::GroupsError;
+pub use reply::{
+    ConsumerHeartbeatReply, DescribedConsumerGroup, DescribedConsumerMember, DescribedGroup, DescribedMember,
+    FetchReply, GroupReply, JoinReply, JoinedMember, LeaveReply, ListedGroup, SyncReply,
+};
+pub use request::{
+    Client, CommitRequest, CommittedPartition, ConsumerHeartbeatRequest, DeleteOffsetsRequest, FetchRequest,
+    GroupRequest, HeartbeatRequest, JoinRequest, LeaveRequest, ListRequest, Now, SyncRequest, Token,
+};

@@ -1,0 +1,143 @@
+//! The offsets of one group.
+
+use std::collections::BTreeMap;
+
+use highwater_protocol::ids::TopicId;
+
+use super::record::{CommitsRecord, FOREVER, OffsetRecord};
+use super::request::CommittedPartition;
+
+/// About what an offset takes in a snapshot, apart from its metadata.
+const OFFSET_BYTES: usize = 40;
+/// The same for a group in a topic, apart from the group's name.
+const TOPIC_BYTES: usize = 64;
+
+#[derive(Clone, PartialEq, Eq, Debug)]
+struct Committed {
+    offset: i64,
+    leader_epoch: i32,
+    at_ms: i64,
+    metadata: String,
+}
+
+/// By topic and partition.
+///
+/// Invariant: no topic is without offsets.
+#[derive(Default, Debug)]
+pub(super) struct GroupOffsets {
+    by_topic: BTreeMap<TopicId, BTreeMap<u32, Committed>>,
+}
+
+/// About what an offset with this metadata takes.
+pub(super) fn offset_bytes(metadata: &str) -> usize {
+    OFFSET_BYTES + metadata.len()
+}
+
+impl GroupOffsets {
+    pub(super) fn is_empty(&self) -> bool {
+        self.by_topic.is_empty()
+    }
+
+    /// About what it takes in a snapshot, if the group's name takes `name_bytes`.
+    pub(super) fn bytes(&self, name_bytes: usize) -> usize {
+        self.by_topic
+            .values()
+            .map(|p| TOPIC_BYTES + name_bytes + p.values().map(|c| offset_bytes(&c.metadata)).sum::<usize>())
+            .sum()
+    }
+
+    /// Takes offsets. Gives how many bytes more they are.
+    pub(super) fn take(&mut self, record: CommitsRecord) -> isize {
+        if record.offsets.is_empty() {
+            return 0;
+        }
+        let of_topic = self.by_topic.entry(TopicId(record.topic)).or_default();
+        let mut more = if of_topic.is_empty() { (TOPIC_BYTES + record.group.len()) as isize } else { 0 };
+        for o in record.offsets {
+            more += offset_bytes(&o.metadata) as isize;
+            let committed = Committed {
+                offset: o.offset,
+                leader_epoch: o.leader_epoch,
+                at_ms: o.committed_ms,
+                metadata: o.metadata,
+            };
+            if let Some(old) = of_topic.insert(o.partition, committed) {
+                more -= offset_bytes(&old.metadata) as isize;
+            }
+        }
+        more
+    }
+
+    /// Forgets a topic. Says whether there was anything.
+    pub(super) fn remove_topic(&mut self, topic: TopicId) -> bool {
+        self.by_topic.remove(&topic).is_some()
+    }
+
+    pub(super) fn remove(&mut self, topic: TopicId, partitions: &[u32]) {
+        if let Some(of_topic) = self.by_topic.get_mut(&topic) {
+            of_topic.retain(|partition, _| !partitions.contains(partition));
+            if of_topic.is_empty() {
+                self.by_topic.remove(&topic);
+            }
+        }
+    }
+
+    pub(super) fn has(&self, topic: TopicId, partition: u32) -> bool {
+        self.by_topic.get(&topic).is_some_and(|p| p.contains_key(&partition))
+    }
+
+    pub(super) fn topics(&self) -> impl Iterator<Item = TopicId> {
+        self.by_topic.keys().copied()
+    }
+
+    pub(super) fn of(&self, topic: TopicId, partition: u32) -> Option<CommittedPartition> {
+        Some(to_reply(topic, partition, self.by_topic.get(&topic)?.get(&partition)?))
+    }
+
+    pub(super) fn all(&self) -> impl Iterator<Item = CommittedPartition> {
+        self.by_topic.iter().flat_map(|(topic, p)| p.iter().map(|(n, c)| to_reply(*topic, *n, c)))
+    }
+
+    /// Partitions whose offset has not been needed since before `before_ms`. Nobody has needed any since `idle_since_ms`, if that is known.
+    pub(super) fn expired(
+        &self,
+        before_ms: i64,
+        idle_since_ms: Option<i64>,
+        is_subscribed: impl Fn(TopicId) -> bool,
+    ) -> Vec<(TopicId, Vec<u32>)> {
+        let is_expired =
+            |c: &Committed| c.at_ms != FOREVER && idle_since_ms.unwrap_or(c.at_ms).max(c.at_ms) <= before_ms;
+        let of_topic = |(topic, p): (&TopicId, &BTreeMap<u32, Committed>)| {
+            let expired: Vec<u32> = p.iter().filter(|(_, c)| is_expired(c)).map(|(n, _)| *n).collect();
+            (!expired.is_empty() && !is_subscribed(*topic)).then_some((*topic, expired))
+        };
+        self.by_topic.iter().filter_map(of_topic).collect()
+    }
+
+    pub(super) fn records(&self, group: &str) -> impl Iterator<Item = CommitsRecord> {
+        self.by_topic.iter().map(move |(topic, partitions)| CommitsRecord {
+            group: group.to_owned(),
+            topic: topic.0,
+            offsets: partitions
+                .iter()
+                .map(|(partition, c)| OffsetRecord {
+                    partition: *partition,
+                    leader_epoch: c.leader_epoch,
+                    offset: c.offset,
+                    committed_ms: c.at_ms,
+                    metadata: c.metadata.clone(),
+                })
+                .collect(),
+        })
+    }
+}
+
+fn to_reply(topic: TopicId, partition: u32, c: &Committed) -> CommittedPartition {
+    CommittedPartition {
+        topic,
+        partition,
+        offset: c.offset,
+        leader_epoch: c.leader_epoch,
+        metadata: c.metadata.clone(),
+    }
+}

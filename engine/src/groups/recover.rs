@@ -1,0 +1,106 @@
+//! From records to groups, and back into a snapshot.
+
+use highwater_protocol::ids::TopicId;
+
+use super::classic::ClassicGroup;
+use super::consumer::ConsumerGroup;
+use super::coordinator::{Group, GroupCoordinator, Kind};
+use super::effects::Context;
+use super::limits::GroupConfig;
+use super::record::{CommitsRecord, GroupsError, Record, SnapshotRecord};
+use super::request::Now;
+
+impl GroupCoordinator {
+    /// What a snapshot and the records behind it add up to. Members have the time of a session from now on to be heard from.
+    pub fn recover<'a>(
+        config: GroupConfig,
+        now: Now,
+        snapshot: Option<&'a [u8]>,
+        payloads: impl Iterator<Item = &'a [u8]>,
+    ) -> Result<Self, GroupsError> {
+        let mut coordinator = Self::new(config, now);
+        for payload in snapshot.into_iter().chain(payloads) {
+            for record in Record::decode(payload)? {
+                coordinator.apply(now, record);
+            }
+        }
+        coordinator.measure_offsets();
+        let names: Vec<String> = coordinator.groups.keys().cloned().collect();
+        for name in names {
+            coordinator.with(now, &name, |group, cx: &mut Context<'_>, _| {
+                cx.resized = true;
+                match &mut group.kind {
+                    Kind::Classic(group) => group.resume(cx),
+                    Kind::Consumer(group) => group.resume(cx),
+                }
+            });
+        }
+        Ok(coordinator)
+    }
+
+    fn apply(&mut self, now: Now, record: Record) {
+        match record {
+            Record::Commits(commits) => self.apply_commits(now, commits),
+            Record::TopicDeleted(topic) => {
+                for group in self.groups.values_mut() {
+                    group.offsets.remove_topic(TopicId(topic));
+                }
+            }
+            Record::OffsetsDeleted(name, topic, partitions) => {
+                if let Some(group) = self.groups.get_mut(&name) {
+                    group.offsets.remove(TopicId(topic), &partitions);
+                }
+            }
+            Record::Classic(record) => {
+                let name = record.group.clone();
+                self.set_kind(name, Kind::Classic(Box::new(ClassicGroup::restore(record))));
+            }
+            Record::Consumer(record) => {
+                let name = record.group.clone();
+                let has_kind = self.groups.get(&name).is_some_and(|g| matches!(g.kind, Kind::Consumer(_)));
+                if !has_kind {
+                    self.set_kind(name.clone(), Kind::Consumer(Box::new(ConsumerGroup::new(&name))));
+                }
+                if let Some(Kind::Consumer(group)) = self.groups.get_mut(&name).map(|g| &mut g.kind) {
+                    group.apply(record);
+                }
+            }
+            Record::GroupDeleted(name) => {
+                self.groups.remove(&name);
+            }
+            Record::Snapshot(snapshot) => {
+                snapshot.commits.into_iter().for_each(|commits| self.apply_commits(now, commits));
+                snapshot.classic.into_iter().for_each(|record| self.apply(now, Record::Classic(record)));
+                snapshot.consumer.into_iter().for_each(|record| self.apply(now, Record::Consumer(record)));
+            }
+        }
+    }
+
+    fn apply_commits(&mut self, now: Now, commits: CommitsRecord) {
+        let name = commits.group.clone();
+        let group = self.groups.entry(name).or_insert_with_key(|name| Group::classic(name, now));
+        group.offsets.take(commits);
+    }
+
+    fn set_kind(&mut self, name: String, kind: Kind) {
+        match self.groups.get_mut(&name) {
+            Some(group) => group.kind = kind,
+            None => {
+                self.groups.insert(name, Group::new(kind));
+            }
+        }
+    }
+
+    /// All that has been written down so far, as one record.
+    pub fn encode_snapshot(&self) -> Vec<u8> {
+        let mut snapshot = SnapshotRecord { commits: Vec::new(), classic: Vec::new(), consumer: Vec::new() };
+        for (name, group) in &self.groups {
+            snapshot.commits.extend(group.offsets.records(name));
+            match &group.kind {
+                Kind::Classic(group) => snapshot.classic.extend(group.persisted().cloned()),
+                Kind::Consumer(group) => snapshot.consumer.push(group.to_record()),
+            }
+        }
+        Record::Snapshot(snapshot).encode()
+    }
+}

@@ -1,0 +1,213 @@
+//! What the coordinator is asked, independent of any protocol's encoding.
+
+use bytes::Bytes;
+use highwater_protocol::ids::TopicId;
+
+/// Names a request; its reply repeats it. The caller takes care that it is unique.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct Token(pub u64);
+
+/// The time, by both clocks.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Now {
+    /// Milliseconds of a clock that never goes back; it may begin anywhere.
+    pub ms: u64,
+    /// Milliseconds since the Unix epoch.
+    pub wall_ms: i64,
+}
+
+/// A request. Group names and member ids are as the client sent them.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum GroupRequest {
+    /// Become a member, or begin the next generation.
+    Join(JoinRequest),
+    /// Get the assignment; the leader brings all.
+    Sync(SyncRequest),
+    /// Still there.
+    Heartbeat(HeartbeatRequest),
+    /// Members end.
+    Leave(LeaveRequest),
+    /// Keep offsets.
+    Commit(CommitRequest),
+    /// Give offsets.
+    Fetch(FetchRequest),
+    /// Forget offsets.
+    DeleteOffsets(DeleteOffsetsRequest),
+    /// Which groups there are.
+    List(ListRequest),
+    /// What groups of the classic protocol look like.
+    Describe(Vec<String>),
+    /// Forget groups.
+    Delete(Vec<String>),
+    /// Everything a member of the consumer protocol says.
+    ConsumerHeartbeat(ConsumerHeartbeatRequest),
+    /// What groups of the consumer protocol look like.
+    ConsumerDescribe(Vec<String>),
+}
+
+/// Who sent a request.
+#[derive(Clone, PartialEq, Eq, Default, Debug)]
+pub struct Client {
+    /// The client id it gave.
+    pub id: String,
+    /// Its address, as it is shown to people: Kafka writes `/127.0.0.1`.
+    pub host: String,
+}
+
+/// Become a member of a group of the classic protocol.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct JoinRequest {
+    /// The group.
+    pub group: String,
+    /// The member's id, or empty.
+    pub member: String,
+    /// Its instance id, if it is static.
+    pub instance: Option<String>,
+    /// Who it is.
+    pub client: Client,
+    /// What kind of group this is: `consumer`, `connect`, `sr`, or anything else.
+    pub protocol_type: String,
+    /// What it can do, best first, with bytes that only members understand.
+    pub protocols: Vec<(String, Bytes)>,
+    /// It is gone when nothing is heard from it for so long.
+    pub session_timeout_ms: i32,
+    /// How long it may take to join again when the group rebalances.
+    pub rebalance_timeout_ms: i32,
+    /// Whether it knows that it may be told to come again with an id (version 4).
+    pub requires_member_id: bool,
+    /// Whether it knows that a leader may be told not to assign (version 9).
+    pub can_skip_assignment: bool,
+}
+
+/// Get the assignment.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct SyncRequest {
+    /// The group.
+    pub group: String,
+    /// The member.
+    pub member: String,
+    /// Its instance id, if it is static.
+    pub instance: Option<String>,
+    /// The generation it joined.
+    pub generation: i32,
+    /// The protocol type it believes in (version 5).
+    pub protocol_type: Option<String>,
+    /// The protocol it believes in (version 5).
+    pub protocol: Option<String>,
+    /// From the leader: each member's assignment.
+    pub assignments: Vec<(String, Bytes)>,
+}
+
+/// A member of the classic protocol is still there.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct HeartbeatRequest {
+    /// The group.
+    pub group: String,
+    /// The member.
+    pub member: String,
+    /// Its instance id, if it is static.
+    pub instance: Option<String>,
+    /// Its generation.
+    pub generation: i32,
+}
+
+/// Members end.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct LeaveRequest {
+    /// The group.
+    pub group: String,
+    /// The members: member id (may be empty for a static one) and instance id.
+    pub members: Vec<(String, Option<String>)>,
+}
+
+/// Keep offsets.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct CommitRequest {
+    /// The group.
+    pub group: String,
+    /// The member, or empty.
+    pub member: String,
+    /// Its instance id, if it is static.
+    pub instance: Option<String>,
+    /// Its generation or epoch; −1 if it is no member.
+    pub generation: i32,
+    /// Whether the request's version knows member epochs (version 9).
+    pub knows_epochs: bool,
+    /// Whether the offsets are kept until they are deleted: those of named consumers of the native protocol are.
+    pub forever: bool,
+    /// The offsets.
+    pub offsets: Vec<CommittedPartition>,
+}
+
+/// An offset of a partition.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct CommittedPartition {
+    /// The topic.
+    pub topic: TopicId,
+    /// The partition.
+    pub partition: u32,
+    /// The next offset to read.
+    pub offset: i64,
+    /// The epoch of the last record read, or −1.
+    pub leader_epoch: i32,
+    /// What the client wants to keep with it.
+    pub metadata: String,
+}
+
+/// Give offsets.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct FetchRequest {
+    /// The group.
+    pub group: String,
+    /// The member and its epoch (version 9): checked if the group speaks the consumer protocol.
+    pub member: Option<(String, i32)>,
+    /// Which, or all there are.
+    pub partitions: Option<Vec<(TopicId, Vec<u32>)>>,
+    /// Whether to wait for transactions that have offsets of the group. There are none yet, so all offsets are stable.
+    pub require_stable: bool,
+}
+
+/// Forget offsets.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct DeleteOffsetsRequest {
+    /// The group.
+    pub group: String,
+    /// Which.
+    pub partitions: Vec<(TopicId, Vec<u32>)>,
+}
+
+/// Which groups there are. An empty list takes all.
+#[derive(Clone, PartialEq, Eq, Default, Debug)]
+pub struct ListRequest {
+    /// States, in any case.
+    pub states: Vec<String>,
+    /// Types (`classic`, `consumer`), in any case.
+    pub types: Vec<String>,
+}
+
+/// Everything a member of the consumer protocol says. `None` is: as before.
+#[derive(Clone, PartialEq, Eq, Default, Debug)]
+pub struct ConsumerHeartbeatRequest {
+    /// The group.
+    pub group: String,
+    /// The member's id; empty only at the first join of a client that speaks version 0.
+    pub member: String,
+    /// Its epoch; 0 joins, −1 leaves, −2 leaves for a while with the instance id kept.
+    pub epoch: i32,
+    /// Its instance id, if it is static.
+    pub instance: Option<String>,
+    /// Where it is.
+    pub rack: Option<String>,
+    /// Who it is.
+    pub client: Client,
+    /// How long it may take to give partitions up; −1: as before.
+    pub rebalance_timeout_ms: i32,
+    /// Topics it wants, by name.
+    pub topic_names: Option<Vec<String>>,
+    /// Topics it wants, by a regular expression.
+    pub topic_regex: Option<String>,
+    /// The assignor it would like.
+    pub assignor: Option<String>,
+    /// Partitions it has.
+    pub owned: Option<Vec<(TopicId, Vec<u32>)>>,
+}

@@ -1,0 +1,398 @@
+//! The consumer protocol (KIP-848).
+
+use super::*;
+
+/// Keeps up one member: what it says, and what it has.
+#[derive(Clone, Debug)]
+pub(super) struct Worker {
+    pub(super) request: ConsumerHeartbeatRequest,
+    /// What it was last told to have.
+    pub(super) told: Vec<(TopicId, Vec<u32>)>,
+}
+
+pub(super) fn worker(group: &str, member: &str, names: &[&str]) -> Worker {
+    let request = ConsumerHeartbeatRequest {
+        group: group.into(),
+        member: member.into(),
+        client: Client { id: "client".into(), host: "/127.0.0.1".into() },
+        rebalance_timeout_ms: REBALANCE_MS,
+        topic_names: Some(names.iter().map(|n| (*n).to_owned()).collect()),
+        owned: Some(vec![]),
+        ..ConsumerHeartbeatRequest::default()
+    };
+    Worker { request, told: vec![] }
+}
+
+impl Worker {
+    /// Says everything, as when it joins or after a failure, and takes over what it is told. It has what it was told before.
+    pub(super) fn beat(&mut self, desk: &mut Desk) -> ConsumerHeartbeatReply {
+        if self.request.epoch > 0 {
+            self.request.owned = Some(self.told.clone());
+        }
+        self.send(desk)
+    }
+
+    pub(super) fn send(&mut self, desk: &mut Desk) -> ConsumerHeartbeatReply {
+        let reply = match desk.call(GroupRequest::ConsumerHeartbeat(self.request.clone())) {
+            GroupReply::ConsumerHeartbeat(reply) => reply,
+            other => panic!("{other:?}"),
+        };
+        if reply.error.is_none() {
+            self.request.epoch = reply.epoch;
+            if let Some(assignment) = &reply.assignment {
+                self.told.clone_from(assignment);
+            }
+        }
+        reply
+    }
+
+    fn count(&self) -> usize {
+        self.told.iter().map(|(_, p)| p.len()).sum()
+    }
+
+    fn refused(&mut self, desk: &mut Desk) -> Option<GroupError> {
+        self.send(desk).error
+    }
+}
+
+fn described(desk: &mut Desk, group: &str) -> Result<DescribedConsumerGroup, GroupError> {
+    match desk.call(GroupRequest::ConsumerDescribe(vec![group.into()])) {
+        GroupReply::ConsumerDescribe(mut groups) => groups.remove(0).1,
+        other => panic!("{other:?}"),
+    }
+}
+
+/// Members "a" and "b" that share topic "one".
+fn two(desk: &mut Desk) -> [Worker; 2] {
+    let [mut a, mut b] = ["a", "b"].map(|m| worker("g", m, &["one"]));
+    a.beat(desk);
+    b.beat(desk);
+    for _ in 0..3 {
+        a.beat(desk);
+        b.beat(desk);
+    }
+    assert_eq!((a.count(), b.count()), (2, 2));
+    assert_eq!(described(desk, "g").expect("there").state, "Stable");
+    [a, b]
+}
+
+#[test]
+fn the_first_member_gets_everything_at_once() {
+    let mut desk = Desk::new();
+    let mut a = worker("g", "a", &["one", "two", "not there"]);
+    let reply = a.beat(&mut desk);
+    assert_eq!((reply.error, reply.epoch, reply.heartbeat_interval_ms), (None, 1, 5_000));
+    assert_eq!(a.told, [(topic(1), vec![0, 1, 2, 3]), (topic(2), vec![0, 1])]);
+}
+
+#[test]
+fn a_partition_is_handed_over_when_its_owner_says_it_has_it_no_more() {
+    let mut desk = Desk::new();
+    let [mut a, mut b] = ["a", "b"].map(|m| worker("g", m, &["one"]));
+    a.beat(&mut desk);
+    b.beat(&mut desk);
+    assert_eq!((b.request.epoch, b.count()), (2, 0), "all of it is the other's");
+    let had = a.told.clone();
+    let reply = a.beat(&mut desk);
+    assert_eq!((reply.epoch, a.count()), (1, 2), "it is asked to give up two");
+    assert_eq!(described(&mut desk, "g").expect("there").state, "Reconciling");
+    let still = ConsumerHeartbeatRequest { owned: Some(had), ..a.request.clone() };
+    desk.call(GroupRequest::ConsumerHeartbeat(still));
+    b.beat(&mut desk);
+    assert_eq!(b.count(), 0, "it has not said so");
+    assert_eq!(a.beat(&mut desk).epoch, 2);
+    b.beat(&mut desk);
+    assert_eq!(b.count(), 2);
+    assert_eq!(described(&mut desk, "g").expect("there").state, "Stable");
+}
+
+#[test]
+fn a_heartbeat_that_changes_nothing_is_answered_without_an_assignment() {
+    let mut desk = Desk::new();
+    let [a, _] = two(&mut desk);
+    let written = desk.log.len();
+    let short = ConsumerHeartbeatRequest {
+        rebalance_timeout_ms: -1,
+        topic_names: None,
+        owned: None,
+        ..a.request.clone()
+    };
+    let GroupReply::ConsumerHeartbeat(reply) = desk.call(GroupRequest::ConsumerHeartbeat(short)) else {
+        panic!("another reply");
+    };
+    assert_eq!((reply.error, reply.assignment), (None, None));
+    assert_eq!(desk.log.len(), written, "and nothing is written down");
+}
+
+#[test]
+fn a_member_that_does_not_give_up_in_time_is_fenced() {
+    let mut desk = Desk::new();
+    let [mut a, mut b] = ["a", "b"].map(|m| worker("g", m, &["one"]));
+    a.beat(&mut desk);
+    b.beat(&mut desk);
+    let had = a.told.clone();
+    a.beat(&mut desk);
+    a.request.owned = Some(had);
+    for _ in 0..REBALANCE_MS / 5_000 {
+        assert_eq!(a.send(&mut desk).error, None);
+        b.beat(&mut desk);
+        assert_eq!(b.count(), 0);
+        desk.pass(5_000);
+    }
+    assert_eq!(a.refused(&mut desk), Some(GroupError::UnknownMemberId));
+    b.beat(&mut desk);
+    assert_eq!(b.count(), 4);
+}
+
+#[test]
+fn a_member_that_is_silent_for_its_session_is_out() {
+    let mut desk = Desk::new();
+    let [mut a, mut b] = two(&mut desk);
+    desk.pass(44_000);
+    b.beat(&mut desk);
+    desk.pass(1_000);
+    b.beat(&mut desk);
+    assert_eq!(b.count(), 4);
+    assert_eq!(a.refused(&mut desk), Some(GroupError::UnknownMemberId));
+}
+
+#[test]
+fn a_member_that_leaves_frees_what_it_has() {
+    let mut desk = Desk::new();
+    let [mut a, mut b] = two(&mut desk);
+    a.request.epoch = -1;
+    assert_eq!(a.send(&mut desk).epoch, -1);
+    b.beat(&mut desk);
+    assert_eq!(b.count(), 4);
+    b.request.epoch = -1;
+    b.send(&mut desk);
+    assert_eq!(described(&mut desk, "g").expect("there").state, "Empty");
+}
+
+#[test]
+fn epochs_that_are_not_the_coordinators_are_fenced() {
+    let mut desk = Desk::new();
+    let [mut a, _] = two(&mut desk);
+    let epoch = a.request.epoch;
+    a.request.epoch = epoch + 1;
+    assert_eq!(a.refused(&mut desk), Some(GroupError::FencedMemberEpoch));
+    a.request.epoch = epoch - 1;
+    a.request.owned = Some(vec![(topic(2), vec![0])]);
+    assert_eq!(a.refused(&mut desk), Some(GroupError::FencedMemberEpoch));
+    let mut nobody = worker("g", "nobody", &["one"]);
+    nobody.request.epoch = 1;
+    assert_eq!(nobody.refused(&mut desk), Some(GroupError::UnknownMemberId));
+    nobody.request.group = "none".into();
+    assert_eq!(nobody.refused(&mut desk), Some(GroupError::GroupIdNotFound));
+}
+
+#[test]
+fn a_member_that_missed_an_answer_may_come_again_with_the_epoch_before() {
+    let mut desk = Desk::new();
+    let [mut a, _] = two(&mut desk);
+    let before = a.request.clone();
+    let told = a.told.clone();
+    desk.coordinator.handle_topic(topic(1), "one", 6);
+    let reply = a.beat(&mut desk);
+    assert!(reply.epoch > before.epoch);
+    let again = ConsumerHeartbeatRequest { owned: Some(told), ..before };
+    let GroupReply::ConsumerHeartbeat(reply) = desk.call(GroupRequest::ConsumerHeartbeat(again)) else {
+        panic!("another reply");
+    };
+    assert_eq!(reply.error, None);
+}
+
+#[test]
+fn more_partitions_are_assigned_with_the_next_heartbeats() {
+    let mut desk = Desk::new();
+    let [mut a, mut b] = two(&mut desk);
+    desk.coordinator.handle_topic(topic(1), "one", 6);
+    for _ in 0..2 {
+        a.beat(&mut desk);
+        b.beat(&mut desk);
+    }
+    assert_eq!((a.count(), b.count()), (3, 3));
+}
+
+#[test]
+fn a_topic_that_is_deleted_is_given_up() {
+    let mut desk = Desk::new();
+    let mut a = worker("g", "a", &["one", "two"]);
+    a.beat(&mut desk);
+    desk.coordinator.handle_topic_deleted(topic(1));
+    desk.settle();
+    a.beat(&mut desk);
+    assert_eq!(a.told, [(topic(2), vec![0, 1])]);
+    a.beat(&mut desk);
+    assert_eq!(described(&mut desk, "g").expect("there").state, "Stable");
+}
+
+#[test]
+fn a_regular_expression_matches_whole_names_and_new_topics() {
+    let mut desk = Desk::new();
+    let mut a = worker("g", "a", &[]);
+    a.request.topic_regex = Some("o.e|t".into());
+    a.beat(&mut desk);
+    assert_eq!(a.told, [(topic(1), vec![0, 1, 2, 3])]);
+    desk.coordinator.handle_topic(topic(3), "ore", 1);
+    a.beat(&mut desk);
+    assert_eq!(a.told, [(topic(1), vec![0, 1, 2, 3]), (topic(3), vec![0])]);
+    desk.crash();
+    desk.coordinator.handle_topic(topic(3), "ore", 1);
+    assert_eq!(a.beat(&mut desk).error, None);
+    assert_eq!(a.count(), 5);
+}
+
+#[test]
+fn a_regular_expression_that_cannot_be_used_is_refused() {
+    let mut desk = Desk::new();
+    for regex in ["(", "a)|(b", "\\1", "(?=a)", &"x".repeat(2_000), "(((a{100}){100}){100})"] {
+        let mut a = worker("g", "a", &[]);
+        a.request.topic_regex = Some(regex.into());
+        assert_eq!(a.refused(&mut desk), Some(GroupError::InvalidRegularExpression), "{regex}");
+    }
+    assert_eq!(desk.state("g"), "Dead");
+}
+
+#[test]
+fn members_choose_the_assignor_and_unknown_ones_are_refused() {
+    let mut desk = Desk::new();
+    let mut a = worker("g", "a", &["one"]);
+    a.request.assignor = Some("mine".into());
+    assert_eq!(a.refused(&mut desk), Some(GroupError::UnsupportedAssignor));
+    a.request.assignor = Some("range".into());
+    a.beat(&mut desk);
+    assert_eq!(described(&mut desk, "g").expect("there").assignor, "range");
+}
+
+#[test]
+fn a_first_heartbeat_that_says_too_little_is_refused() {
+    let mut desk = Desk::new();
+    let good = worker("g", "a", &["one"]).request;
+    let owns = Some(vec![(topic(1), vec![0])]);
+    for bad in [
+        ConsumerHeartbeatRequest { group: String::new(), ..good.clone() },
+        ConsumerHeartbeatRequest { rebalance_timeout_ms: -1, ..good.clone() },
+        ConsumerHeartbeatRequest { owned: None, ..good.clone() },
+        ConsumerHeartbeatRequest { owned: owns, ..good.clone() },
+        ConsumerHeartbeatRequest { topic_names: None, ..good.clone() },
+        ConsumerHeartbeatRequest { instance: Some(String::new()), ..good.clone() },
+    ] {
+        let mut worker = Worker { request: bad, told: vec![] };
+        assert_eq!(worker.refused(&mut desk), Some(GroupError::InvalidRequest), "{worker:?}");
+    }
+    let mut a = worker("g", "a", &["one"]);
+    a.beat(&mut desk);
+    a.request.epoch = -2;
+    assert_eq!(a.refused(&mut desk), Some(GroupError::InvalidRequest));
+}
+
+#[test]
+fn a_static_member_that_leaves_for_a_while_keeps_its_partitions() {
+    let mut desk = Desk::new();
+    let mut a = worker("g", "a", &["one"]);
+    a.request.instance = Some("i".into());
+    a.beat(&mut desk);
+    let mut early = worker("g", "early", &["one"]);
+    early.request.instance = Some("i".into());
+    assert_eq!(early.refused(&mut desk), Some(GroupError::UnreleasedInstanceId));
+    a.request.epoch = -2;
+    assert_eq!(a.send(&mut desk).epoch, -2);
+    let mut b = worker("g", "b", &["one"]);
+    b.beat(&mut desk);
+    assert_eq!(b.count(), 0);
+    desk.pass(10_000);
+    let mut again = worker("g", "again", &["one"]);
+    again.request.instance = Some("i".into());
+    let reply = again.beat(&mut desk);
+    assert_eq!((reply.error, again.count()), (None, 2), "the other two are for the newcomer");
+    a.request.epoch = 1;
+    assert_eq!(a.refused(&mut desk), Some(GroupError::FencedInstanceId));
+    b.beat(&mut desk);
+    assert_eq!(b.count(), 2);
+}
+
+#[test]
+fn a_static_member_that_stays_away_is_out_after_its_session() {
+    let mut desk = Desk::new();
+    let mut a = worker("g", "a", &["one"]);
+    a.request.instance = Some("i".into());
+    a.beat(&mut desk);
+    a.request.epoch = -2;
+    a.send(&mut desk);
+    desk.pass(45_000);
+    assert_eq!(described(&mut desk, "g").expect("there").state, "Empty");
+}
+
+#[test]
+fn members_commit_with_their_epoch_or_with_the_one_of_the_partition() {
+    let mut desk = Desk::new();
+    let [mut a, _] = two(&mut desk);
+    let epoch = a.request.epoch;
+    let kept = a.told[0].1[0];
+    let with = |epoch: i32, partition: u32, knows_epochs: bool| {
+        let mut request = CommitRequest { knows_epochs, ..commit("g", "a", epoch, 1) };
+        request.offsets[0].partition = partition;
+        request
+    };
+    assert_eq!(desk.commit(with(epoch, kept, true)), None);
+    assert_eq!(desk.commit(with(epoch + 1, kept, true)), Some(GroupError::StaleMemberEpoch));
+    assert_eq!(desk.commit(with(epoch, kept, false)), Some(GroupError::UnsupportedVersion));
+    desk.coordinator.handle_topic(topic(1), "one", 8);
+    a.beat(&mut desk);
+    assert!(a.request.epoch > epoch);
+    let new = *a.told[0].1.last().expect("some");
+    assert_eq!(desk.commit(with(epoch, kept, true)), None, "it has had that one since then");
+    assert_eq!(desk.commit(with(epoch, new, true)), Some(GroupError::StaleMemberEpoch));
+    assert_eq!(desk.commit(commit("g", "", -1, 1)), Some(GroupError::UnknownMemberId));
+}
+
+#[test]
+fn members_read_offsets_with_their_epoch() {
+    let mut desk = Desk::new();
+    let [a, _] = two(&mut desk);
+    let mut fetch = |member: Option<(String, i32)>| {
+        let request = FetchRequest { group: "g".into(), member, partitions: None, require_stable: true };
+        match desk.call(GroupRequest::Fetch(request)) {
+            GroupReply::Fetch(reply) => reply.error,
+            other => panic!("{other:?}"),
+        }
+    };
+    assert_eq!(fetch(Some(("a".into(), a.request.epoch))), None);
+    assert_eq!(fetch(Some(("a".into(), 0))), Some(GroupError::StaleMemberEpoch));
+    assert_eq!(fetch(Some(("x".into(), 0))), Some(GroupError::UnknownMemberId));
+    assert_eq!(fetch(None), None);
+}
+
+#[test]
+fn an_empty_group_changes_its_protocol_and_keeps_its_offsets() {
+    let mut desk = Desk::new();
+    let joined = desk.stable("g", 1);
+    desk.commit(commit("g", &joined[0].member, 1, 5));
+    let mut a = worker("g", "a", &["one"]);
+    assert_eq!(a.refused(&mut desk), Some(GroupError::GroupIdNotFound), "it has members");
+    desk.leave("g", &[(&joined[0].member, None)]);
+    assert_eq!(a.beat(&mut desk).error, None);
+    assert_eq!((a.count(), desk.offset("g", 1, 0)), (4, Some(5)));
+    let token = desk.join("g", "");
+    assert_eq!(desk.joined(token).error, Some(GroupError::InconsistentGroupProtocol), "it has members again");
+    a.request.epoch = -1;
+    a.send(&mut desk);
+    desk.crash();
+    desk.stable("g", 1);
+    assert_eq!((desk.state("g"), desk.offset("g", 1, 0)), ("Stable", Some(5)));
+}
+
+#[test]
+fn requests_of_the_other_protocol_are_refused() {
+    let mut desk = Desk::new();
+    let [a, _] = two(&mut desk);
+    assert_eq!(desk.heartbeat("g", "a", a.request.epoch), Some(GroupError::UnknownMemberId));
+    let GroupReply::Describe(groups) = desk.call(GroupRequest::Describe(vec!["g".into()])) else {
+        panic!("another reply");
+    };
+    assert_eq!(groups[0].1, Err(GroupError::GroupIdNotFound));
+    desk.stable("c", 1);
+    assert_eq!(described(&mut desk, "c"), Err(GroupError::GroupIdNotFound));
+    assert_eq!(desk.leave("g", &[("a", None), ("x", None)]), [None, Some(GroupError::UnknownMemberId)]);
+}

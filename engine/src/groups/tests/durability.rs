@@ -1,0 +1,148 @@
+//! What survives a restart, and what is told before it does.
+
+use super::consumer::worker;
+use super::*;
+
+/// The same desk whose log takes nothing until told.
+fn held() -> Desk {
+    Desk { writes: false, ..Desk::new() }
+}
+
+#[test]
+fn a_commit_is_answered_when_it_is_durable_and_not_read_before() {
+    let mut desk = held();
+    let committed = desk.ask(GroupRequest::Commit(commit("g", "", -1, 7)));
+    let all = FetchRequest { group: "g".into(), member: None, partitions: None, require_stable: false };
+    let read = desk.ask(GroupRequest::Fetch(all));
+    assert!(desk.reply(committed).is_none() && desk.reply(read).is_none());
+    desk.write();
+    desk.settle();
+    assert!(matches!(desk.reply(committed), Some(GroupReply::Commit(_))));
+    let Some(GroupReply::Fetch(reply)) = desk.reply(read) else { panic!("no answer") };
+    assert_eq!(reply.offsets[0].offset, 7);
+}
+
+#[test]
+fn nobody_learns_an_assignment_before_it_is_durable() {
+    let mut desk = held();
+    let token = desk.join("g", "");
+    desk.pass(6_000);
+    let joined = desk.joined(token);
+    let synced = desk.sync(&joined, "g", &[(&joined.member, b"mine")]);
+    assert!(desk.reply(synced).is_none());
+    desk.write();
+    desk.settle();
+    assert_eq!(&desk.synced(synced).assignment[..], b"mine");
+}
+
+#[test]
+fn other_groups_do_not_wait_for_a_commit() {
+    let mut desk = Desk::new();
+    let joined = desk.stable("g", 1);
+    desk.writes = false;
+    desk.ask(GroupRequest::Commit(commit("other", "", -1, 7)));
+    assert_eq!(desk.heartbeat("g", &joined[0].member, 1), None);
+}
+
+#[test]
+fn members_of_the_classic_protocol_go_on_after_a_restart() {
+    let mut desk = Desk::new();
+    let joined = desk.stable("g", 2);
+    desk.commit(commit("g", &joined[0].member, 1, 9));
+    desk.pass(9_000);
+    desk.crash();
+    desk.pass(SESSION_MS as u64 - 1);
+    assert_eq!(desk.heartbeat("g", &joined[0].member, 1), None, "sessions began anew");
+    let token = desk.sync(&joined[1], "g", &[]);
+    assert_eq!(&desk.synced(token).assignment[..], [1]);
+    assert_eq!((desk.state("g"), desk.offset("g", 1, 0)), ("Stable", Some(9)));
+    desk.pass(1);
+    assert_eq!(desk.heartbeat("g", &joined[0].member, 1), Some(GroupError::RebalanceInProgress));
+}
+
+#[test]
+fn a_crash_in_the_middle_of_a_rebalance_leads_back_to_the_last_generation() {
+    let mut desk = Desk::new();
+    let joined = desk.stable("g", 1);
+    let token = desk.join("g", &joined[0].member);
+    let second = desk.joined(token);
+    assert_eq!(second.generation, 2);
+    desk.crash();
+    assert_eq!(desk.heartbeat("g", &joined[0].member, 2), Some(GroupError::IllegalGeneration));
+    let token = desk.join("g", &joined[0].member);
+    assert_eq!(desk.joined(token).generation, 2);
+}
+
+#[test]
+fn members_of_the_consumer_protocol_go_on_after_a_restart() {
+    let mut desk = Desk::new();
+    let [mut a, mut b] = ["a", "b"].map(|m| worker("g", m, &["one"]));
+    a.beat(&mut desk);
+    b.beat(&mut desk);
+    a.beat(&mut desk);
+    desk.crash();
+    assert_eq!(a.beat(&mut desk).error, None);
+    assert_eq!(b.beat(&mut desk).error, None);
+    assert_eq!((&a.told[0].1[..], &b.told[0].1[..]), (&[0, 1][..], &[2, 3][..]));
+}
+
+#[test]
+fn a_member_that_gives_partitions_up_has_the_time_for_it_again_after_a_restart() {
+    let mut desk = Desk::new();
+    let [mut a, mut b] = ["a", "b"].map(|m| worker("g", m, &["one"]));
+    a.request.rebalance_timeout_ms = 20_000;
+    a.beat(&mut desk);
+    b.beat(&mut desk);
+    a.beat(&mut desk);
+    desk.crash();
+    desk.pass(19_999);
+    b.beat(&mut desk);
+    assert!(b.told.is_empty());
+    desk.pass(1);
+    b.beat(&mut desk);
+    assert_eq!(b.told, [(topic(1), vec![0, 1, 2, 3])]);
+}
+
+#[test]
+fn a_snapshot_holds_what_was_written_and_nothing_else() {
+    let mut desk = Desk::new();
+    let joined = desk.stable("g", 2);
+    let mut a = worker("h", "a", &["one"]);
+    a.beat(&mut desk);
+    desk.commit(commit("simple", "", -1, 3));
+    desk.join("g", &joined[0].member);
+    let before = desk.coordinator.encode_snapshot();
+    let again =
+        GroupCoordinator::recover(GroupConfig::default(), desk.now(), Some(&before), std::iter::empty())
+            .expect("readable");
+    assert_eq!(again.encode_snapshot(), before);
+    let log: Vec<&[u8]> = desk.log.iter().map(Vec::as_slice).collect();
+    let from_log = GroupCoordinator::recover(GroupConfig::default(), desk.now(), None, log.into_iter())
+        .expect("readable");
+    assert_eq!(from_log.encode_snapshot(), before);
+}
+
+#[test]
+fn topics_that_went_while_the_log_was_behind_take_their_offsets_along() {
+    let mut desk = Desk::new();
+    desk.commit(commit("g", "", -1, 3));
+    desk.crash();
+    desk.coordinator.retain_topics(|t| t != topic(1));
+    desk.settle();
+    assert_eq!(desk.offset("g", 1, 0), None);
+}
+
+#[test]
+fn a_full_disk_refuses_what_would_have_to_be_written() {
+    let mut desk = Desk::new();
+    let joined = desk.stable("g", 1);
+    desk.coordinator.handle_stalled(true);
+    let unavailable = Some(GroupError::CoordinatorNotAvailable);
+    assert_eq!(desk.commit(commit("g", &joined[0].member, 1, 3)), unavailable);
+    let token = desk.join("new", "");
+    assert_eq!(desk.joined(token).error, unavailable);
+    assert_eq!(worker("x", "a", &["one"]).beat(&mut desk).error, unavailable);
+    assert_eq!(desk.heartbeat("g", &joined[0].member, 1), None);
+    desk.coordinator.handle_stalled(false);
+    assert_eq!(desk.commit(commit("g", &joined[0].member, 1, 3)), None);
+}

@@ -1,0 +1,256 @@
+//! Tests of the coordinator as a whole: rule by rule, and all together in a simulation.
+
+mod classic;
+mod consumer;
+mod durability;
+mod instances;
+mod offsets;
+mod simulation;
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+use highwater_protocol::ids::TopicId;
+
+use super::*;
+
+/// What the first member's session timeout is, and everybody's unless a test says otherwise.
+const SESSION_MS: i32 = 10_000;
+const REBALANCE_MS: i32 = 60_000;
+
+/// A coordinator with its clock and its log.
+struct Desk {
+    coordinator: GroupCoordinator,
+    ms: u64,
+    /// Whether records are durable at once.
+    writes: bool,
+    log: Vec<Vec<u8>>,
+    tokens: u64,
+    replies: BTreeMap<Token, GroupReply>,
+}
+
+fn topic(n: u8) -> TopicId {
+    TopicId([n; 16])
+}
+
+impl Desk {
+    fn new() -> Self {
+        let now = Now { ms: 1_000, wall_ms: 1_001_000 };
+        let mut desk = Self {
+            coordinator: GroupCoordinator::new(GroupConfig::default(), now),
+            ms: now.ms,
+            writes: true,
+            log: Vec::new(),
+            tokens: 0,
+            replies: BTreeMap::new(),
+        };
+        desk.add_topics();
+        desk
+    }
+
+    /// Topics 1 and 2, "one" with four partitions and "two" with two.
+    fn add_topics(&mut self) {
+        self.coordinator.handle_topic(topic(1), "one", 4);
+        self.coordinator.handle_topic(topic(2), "two", 2);
+    }
+
+    fn now(&self) -> Now {
+        Now { ms: self.ms, wall_ms: 1_000_000 + self.ms as i64 }
+    }
+
+    fn ask(&mut self, request: GroupRequest) -> Token {
+        self.tokens += 1;
+        let token = Token(self.tokens);
+        let mut random = [0; 16];
+        random[..8].copy_from_slice(&self.tokens.to_le_bytes());
+        self.coordinator.handle(self.now(), token, request, random);
+        self.settle();
+        token
+    }
+
+    fn settle(&mut self) {
+        if self.writes {
+            self.write();
+        }
+        while let Some((token, reply)) = self.coordinator.poll_reply() {
+            assert!(self.replies.insert(token, reply).is_none(), "{token:?} was answered twice");
+        }
+    }
+
+    fn write(&mut self) {
+        while let Some((seq, payload)) = self.coordinator.poll_record() {
+            self.log.push(payload);
+            self.coordinator.handle_durable(seq);
+        }
+    }
+
+    /// The reply to a request that does not have to wait.
+    fn call(&mut self, request: GroupRequest) -> GroupReply {
+        let token = self.ask(request);
+        self.reply(token).expect("an answer at once")
+    }
+
+    fn reply(&mut self, token: Token) -> Option<GroupReply> {
+        self.replies.remove(&token)
+    }
+
+    /// Time goes by, with everything that is due.
+    fn pass(&mut self, ms: u64) {
+        let end = self.ms + ms;
+        while self.coordinator.next_deadline() <= end {
+            self.ms = self.ms.max(self.coordinator.next_deadline());
+            self.coordinator.handle_time(self.now());
+            self.settle();
+        }
+        self.ms = end;
+    }
+
+    /// The broker ends without a word and starts again with what its log holds.
+    fn crash(&mut self) {
+        let payloads = self.log.iter().map(Vec::as_slice);
+        let now = self.now();
+        self.coordinator =
+            GroupCoordinator::recover(GroupConfig::default(), now, None, payloads).expect("readable");
+        self.add_topics();
+        // Numbers of records begin anew with a new log; here what was written is a snapshot of its own.
+        let snapshot = self.coordinator.encode_snapshot();
+        self.log = vec![snapshot];
+    }
+
+    fn joined(&mut self, token: Token) -> JoinReply {
+        match self.reply(token) {
+            Some(GroupReply::Join(reply)) => reply,
+            other => panic!("{other:?} is not an answer to a join"),
+        }
+    }
+
+    fn synced(&mut self, token: Token) -> SyncReply {
+        match self.reply(token) {
+            Some(GroupReply::Sync(reply)) => reply,
+            other => panic!("{other:?} is not an answer to a sync"),
+        }
+    }
+
+    fn heartbeat(&mut self, group: &str, member: &str, generation: i32) -> Option<GroupError> {
+        let request =
+            HeartbeatRequest { group: group.into(), member: member.into(), instance: None, generation };
+        match self.call(GroupRequest::Heartbeat(request)) {
+            GroupReply::Heartbeat(error) => error,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn leave(&mut self, group: &str, members: &[(&str, Option<&str>)]) -> Vec<Option<GroupError>> {
+        let members = members.iter().map(|(m, i)| ((*m).to_owned(), i.map(str::to_owned))).collect();
+        match self.call(GroupRequest::Leave(LeaveRequest { group: group.into(), members })) {
+            GroupReply::Leave(reply) => reply.members.into_iter().map(|(_, _, error)| error).collect(),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    /// A member of the old clients that get their id with their first generation.
+    fn join(&mut self, group: &str, member: &str) -> Token {
+        self.ask(GroupRequest::Join(join(group, member)))
+    }
+
+    fn sync(&mut self, joined: &JoinReply, group: &str, assignments: &[(&str, &[u8])]) -> Token {
+        let assignments =
+            assignments.iter().map(|(m, a)| ((*m).to_owned(), Bytes::copy_from_slice(a))).collect();
+        self.ask(GroupRequest::Sync(SyncRequest {
+            group: group.into(),
+            member: joined.member.clone(),
+            instance: None,
+            generation: joined.generation,
+            protocol_type: None,
+            protocol: None,
+            assignments,
+        }))
+    }
+
+    /// A stable group of so many members, the leader first. Member n has the assignment `[n]`.
+    fn stable(&mut self, group: &str, members: usize) -> Vec<JoinReply> {
+        let tokens: Vec<Token> = (0..members).map(|_| self.join(group, "")).collect();
+        self.pass(6_000);
+        let mut joined: Vec<JoinReply> = tokens.into_iter().map(|t| self.joined(t)).collect();
+        joined.sort_by_key(|j| j.member != j.leader);
+        self.sync_all(group, &joined);
+        joined
+    }
+
+    fn sync_all(&mut self, group: &str, joined: &[JoinReply]) {
+        let ids: Vec<&str> = joined.iter().map(|j| j.member.as_str()).collect();
+        let plan: Vec<[u8; 1]> = (0..ids.len()).map(|n| [n as u8]).collect();
+        let plan: Vec<(&str, &[u8])> = ids.iter().copied().zip(plan.iter().map(|p| &p[..])).collect();
+        let leader = joined[0].leader.clone();
+        let tokens: Vec<Token> = joined
+            .iter()
+            .map(|j| self.sync(j, group, if j.member == leader { &plan } else { &[] }))
+            .collect();
+        for (n, token) in tokens.into_iter().enumerate() {
+            let synced = self.synced(token);
+            assert_eq!((synced.error, &synced.assignment[..]), (None, &[n as u8][..]));
+        }
+    }
+
+    fn state(&mut self, group: &str) -> &'static str {
+        let listed = match self.call(GroupRequest::List(ListRequest::default())) {
+            GroupReply::List(listed) => listed,
+            other => panic!("{other:?}"),
+        };
+        listed.iter().find(|g| g.group == group).map_or("Dead", |g| g.state)
+    }
+
+    fn commit(&mut self, request: CommitRequest) -> Option<GroupError> {
+        match self.call(GroupRequest::Commit(request)) {
+            GroupReply::Commit(outcomes) => outcomes[0].2,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn offset(&mut self, group: &str, of: u8, partition: u32) -> Option<i64> {
+        let request = FetchRequest {
+            group: group.into(),
+            member: None,
+            partitions: Some(vec![(topic(of), vec![partition])]),
+            require_stable: true,
+        };
+        match self.call(GroupRequest::Fetch(request)) {
+            GroupReply::Fetch(reply) => reply.offsets.first().map(|o| o.offset),
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+fn join(group: &str, member: &str) -> JoinRequest {
+    JoinRequest {
+        group: group.into(),
+        member: member.into(),
+        instance: None,
+        client: Client { id: "client".into(), host: "/127.0.0.1".into() },
+        protocol_type: "consumer".into(),
+        protocols: vec![("range".into(), Bytes::from_static(b"\x00\x00\x00\x00\x00\x01\x00\x03one"))],
+        session_timeout_ms: SESSION_MS,
+        rebalance_timeout_ms: REBALANCE_MS,
+        requires_member_id: false,
+        can_skip_assignment: false,
+    }
+}
+
+/// A commit of one offset of partition 0 of topic "one", as whoever is named.
+fn commit(group: &str, member: &str, generation: i32, offset: i64) -> CommitRequest {
+    CommitRequest {
+        group: group.into(),
+        member: member.into(),
+        instance: None,
+        generation,
+        knows_epochs: true,
+        forever: false,
+        offsets: vec![CommittedPartition {
+            topic: topic(1),
+            partition: 0,
+            offset,
+            leader_epoch: 5,
+            metadata: "kept".into(),
+        }],
+    }
+}

@@ -1,0 +1,228 @@
+//! Offsets: who may commit and when, and what becomes of them.
+
+use super::*;
+
+const WEEK_MS: u64 = 7 * 24 * 3_600 * 1_000;
+const CLEANUP_MS: u64 = 600_000;
+
+fn delete(desk: &mut Desk, group: &str) -> Option<GroupError> {
+    match desk.call(GroupRequest::Delete(vec![group.into()])) {
+        GroupReply::Delete(outcomes) => outcomes[0].1,
+        other => panic!("{other:?}"),
+    }
+}
+
+fn delete_offsets(desk: &mut Desk, group: &str, of: u8) -> Result<Option<GroupError>, GroupError> {
+    let request = DeleteOffsetsRequest { group: group.into(), partitions: vec![(topic(of), vec![0, 1])] };
+    match desk.call(GroupRequest::DeleteOffsets(request)) {
+        GroupReply::DeleteOffsets(outcomes) => outcomes.map(|o| o[0].2),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn an_offset_comes_back_with_its_epoch_and_metadata() {
+    let mut desk = Desk::new();
+    assert_eq!(desk.commit(commit("g", "", -1, 42)), None);
+    let all = FetchRequest { group: "g".into(), member: None, partitions: None, require_stable: false };
+    let GroupReply::Fetch(reply) = desk.call(GroupRequest::Fetch(all)) else { panic!("another reply") };
+    assert_eq!(reply, FetchReply { error: None, offsets: commit("g", "", -1, 42).offsets });
+    assert_eq!(desk.offset("g", 1, 1), None);
+    assert_eq!(desk.offset("nobody", 1, 0), None);
+}
+
+#[test]
+fn who_is_no_member_commits_only_while_there_are_none() {
+    let mut desk = Desk::new();
+    assert_eq!(desk.commit(commit("g", "", -1, 1)), None);
+    let joined = desk.stable("g", 1);
+    assert_eq!(desk.commit(commit("g", "", -1, 2)), Some(GroupError::UnknownMemberId));
+    assert_eq!(desk.commit(commit("g", &joined[0].member, 1, 3)), None);
+    assert_eq!(desk.commit(commit("g", &joined[0].member, 2, 4)), Some(GroupError::IllegalGeneration));
+    assert_eq!(desk.commit(commit("g", "nobody", 1, 4)), Some(GroupError::UnknownMemberId));
+    assert_eq!(desk.offset("g", 1, 0), Some(3));
+}
+
+#[test]
+fn a_member_of_a_group_that_is_not_there_has_a_generation_nobody_knows() {
+    let mut desk = Desk::new();
+    assert_eq!(desk.commit(commit("g", "m", 1, 1)), Some(GroupError::GroupIdNotFound));
+    let old = CommitRequest { knows_epochs: false, ..commit("g", "m", 1, 1) };
+    assert_eq!(desk.commit(old), Some(GroupError::IllegalGeneration));
+}
+
+#[test]
+fn members_commit_while_others_join_but_not_before_they_know_what_they_have() {
+    let mut desk = Desk::new();
+    let joined = desk.stable("g", 2);
+    let leader = desk.join("g", &joined[0].member);
+    assert_eq!(desk.commit(commit("g", &joined[1].member, 1, 8)), None);
+    let follower = desk.join("g", &joined[1].member);
+    assert_eq!((desk.joined(leader).generation, desk.joined(follower).generation), (2, 2));
+    assert_eq!(desk.commit(commit("g", &joined[1].member, 2, 9)), Some(GroupError::RebalanceInProgress));
+    assert_eq!(desk.offset("g", 1, 0), Some(8));
+}
+
+#[test]
+fn a_commit_is_a_sign_of_life() {
+    let mut desk = Desk::new();
+    let joined = desk.stable("g", 1);
+    for n in 0..4 {
+        desk.pass(SESSION_MS as u64 - 1);
+        assert_eq!(desk.commit(commit("g", &joined[0].member, 1, n)), None);
+    }
+}
+
+#[test]
+fn metadata_may_be_as_long_as_in_kafka() {
+    let mut desk = Desk::new();
+    let with = |metadata: String| {
+        let mut request = commit("g", "", -1, 1);
+        request.offsets[0].metadata = metadata;
+        request
+    };
+    assert_eq!(desk.commit(with("é".repeat(4_096))), None);
+    assert_eq!(desk.commit(with("x".repeat(4_097))), Some(GroupError::OffsetMetadataTooLarge));
+}
+
+#[test]
+fn a_partition_that_is_not_there_has_no_offset_and_the_others_do() {
+    let mut desk = Desk::new();
+    let mut request = commit("g", "", -1, 1);
+    request.offsets.push(CommittedPartition { partition: 4, ..request.offsets[0].clone() });
+    request.offsets.push(CommittedPartition { topic: topic(9), ..request.offsets[0].clone() });
+    let GroupReply::Commit(outcomes) = desk.call(GroupRequest::Commit(request)) else {
+        panic!("another reply");
+    };
+    let unknown = Some(GroupError::UnknownTopicOrPartition);
+    assert_eq!(outcomes, [(topic(1), 0, None), (topic(1), 4, unknown), (topic(9), 0, unknown)]);
+}
+
+#[test]
+fn what_all_offsets_take_is_bounded() {
+    let mut desk = Desk::new();
+    let metadata = "x".repeat(4_096);
+    let names = (0..).map(|n| format!("g{n}"));
+    let mut refused = None;
+    for name in names.take(2 * crate::limits::OFFSETS_BYTES_MAX / 4 / 4_096) {
+        let mut request = commit(&name, "", -1, 1);
+        request.offsets = (0..4)
+            .map(|p| CommittedPartition {
+                partition: p,
+                metadata: metadata.clone(),
+                ..request.offsets[0].clone()
+            })
+            .collect();
+        refused = desk.commit(request);
+        if refused.is_some() {
+            break;
+        }
+    }
+    assert_eq!(refused, Some(GroupError::InvalidCommitOffsetSize));
+    assert!(desk.coordinator.encode_snapshot().len() <= crate::limits::OFFSETS_BYTES_MAX);
+}
+
+#[test]
+fn offsets_of_a_simple_group_expire_a_week_after_their_commit() {
+    let mut desk = Desk::new();
+    desk.commit(commit("g", "", -1, 1));
+    desk.pass(WEEK_MS - CLEANUP_MS);
+    assert_eq!(desk.offset("g", 1, 0), Some(1));
+    desk.pass(2 * CLEANUP_MS);
+    assert_eq!((desk.offset("g", 1, 0), desk.state("g")), (None, "Dead"));
+    desk.crash();
+    assert_eq!(desk.offset("g", 1, 0), None);
+}
+
+#[test]
+fn offsets_of_a_named_consumer_are_kept_until_somebody_deletes_them() {
+    let mut desk = Desk::new();
+    desk.commit(CommitRequest { forever: true, ..commit("g", "", -1, 1) });
+    desk.pass(10 * WEEK_MS);
+    assert_eq!(desk.offset("g", 1, 0), Some(1));
+    assert_eq!(delete(&mut desk, "g"), None);
+    assert_eq!(desk.offset("g", 1, 0), None);
+}
+
+#[test]
+fn offsets_of_a_group_expire_a_week_after_its_last_member_left() {
+    let mut desk = Desk::new();
+    let joined = desk.stable("g", 1);
+    desk.commit(commit("g", &joined[0].member, 1, 1));
+    for _ in 0..2 * WEEK_MS / 5_000_000 {
+        for _ in 0..2 {
+            assert_eq!(desk.heartbeat("g", &joined[0].member, 1), None);
+        }
+        // Sessions are shorter than this: the clock jumps and the member is heard from before anything is due.
+        desk.ms += 5_000_000;
+    }
+    desk.leave("g", &[(&joined[0].member, None)]);
+    desk.crash();
+    desk.pass(WEEK_MS - CLEANUP_MS);
+    assert_eq!(desk.offset("g", 1, 0), Some(1), "it is empty for less than a week");
+    desk.pass(2 * CLEANUP_MS);
+    assert_eq!((desk.offset("g", 1, 0), desk.state("g")), (None, "Dead"));
+}
+
+#[test]
+fn a_live_group_of_consumers_loses_offsets_of_topics_it_does_not_read() {
+    let mut desk = Desk::new();
+    let joined = desk.stable("g", 1);
+    let mut request = commit("g", &joined[0].member, 1, 7);
+    request.offsets.push(CommittedPartition { topic: topic(2), ..request.offsets[0].clone() });
+    desk.commit(request);
+    desk.ms += WEEK_MS + CLEANUP_MS;
+    desk.heartbeat("g", &joined[0].member, 1);
+    desk.pass(0);
+    assert_eq!((desk.offset("g", 1, 0), desk.offset("g", 2, 0)), (Some(7), None));
+}
+
+#[test]
+fn offsets_of_topics_that_are_read_are_not_deleted() {
+    let mut desk = Desk::new();
+    assert_eq!(delete_offsets(&mut desk, "g", 1), Err(GroupError::GroupIdNotFound));
+    let joined = desk.stable("g", 1);
+    desk.commit(commit("g", &joined[0].member, 1, 7));
+    assert_eq!(delete_offsets(&mut desk, "g", 1), Ok(Some(GroupError::GroupSubscribedToTopic)));
+    assert_eq!(delete_offsets(&mut desk, "g", 2), Ok(None));
+    desk.leave("g", &[(&joined[0].member, None)]);
+    assert_eq!(delete_offsets(&mut desk, "g", 1), Ok(None));
+    assert_eq!(desk.offset("g", 1, 0), None);
+    desk.crash();
+    assert_eq!(desk.offset("g", 1, 0), None);
+}
+
+#[test]
+fn what_members_other_than_consumers_read_is_not_known() {
+    let mut desk = Desk::new();
+    let token =
+        desk.ask(GroupRequest::Join(JoinRequest { protocol_type: "connect".into(), ..join("c", "") }));
+    desk.pass(6_000);
+    let joined = [desk.joined(token)];
+    desk.sync_all("c", &joined);
+    assert_eq!(delete_offsets(&mut desk, "c", 1), Err(GroupError::NonEmptyGroup));
+}
+
+#[test]
+fn only_a_group_without_members_is_deleted() {
+    let mut desk = Desk::new();
+    let joined = desk.stable("g", 1);
+    desk.commit(commit("g", &joined[0].member, 1, 7));
+    assert_eq!(delete(&mut desk, "g"), Some(GroupError::NonEmptyGroup));
+    desk.leave("g", &[(&joined[0].member, None)]);
+    assert_eq!(delete(&mut desk, "g"), None);
+    assert_eq!(delete(&mut desk, "g"), Some(GroupError::GroupIdNotFound));
+    desk.crash();
+    assert_eq!((desk.state("g"), desk.offset("g", 1, 0)), ("Dead", None));
+}
+
+#[test]
+fn a_deleted_topic_takes_its_offsets_along() {
+    let mut desk = Desk::new();
+    desk.commit(commit("g", "", -1, 1));
+    desk.coordinator.handle_topic_deleted(topic(1));
+    desk.settle();
+    assert_eq!(desk.offset("g", 1, 0), None);
+    desk.crash();
+    assert_eq!(desk.offset("g", 1, 0), None);
+}
