@@ -40,6 +40,9 @@ impl GroupCoordinator {
         if request.group.is_empty() || request.group.len() > NAME_BYTES_MAX {
             return Err(GroupError::InvalidGroupId);
         }
+        if request.instance.as_ref().is_some_and(|i| i.is_empty() || i.len() > NAME_BYTES_MAX) {
+            return Err(GroupError::InvalidRequest);
+        }
         let bounds = self.config.session_timeout_min_ms..=self.config.session_timeout_max_ms;
         if !bounds.contains(&request.session_timeout_ms) {
             return Err(GroupError::InvalidSessionTimeout);
@@ -143,7 +146,7 @@ impl GroupCoordinator {
             Err(error) => {
                 let mut reply = ConsumerHeartbeatReply::refused(&request.member, error);
                 if error == GroupError::InvalidRequest {
-                    reply.message = Some("the group's name is empty or too long".to_owned());
+                    reply.message = Some("a name or an id is empty or too long".to_owned());
                 }
                 return self.reply_now(token, GroupReply::ConsumerHeartbeat(reply));
             }
@@ -173,6 +176,12 @@ impl GroupCoordinator {
     /// Whether the group becomes one of the consumer protocol.
     fn check_consumer_heartbeat(&self, request: &ConsumerHeartbeatRequest) -> Result<bool, GroupError> {
         if request.group.is_empty() || request.group.len() > NAME_BYTES_MAX {
+            return Err(GroupError::InvalidRequest);
+        }
+        let is_too_long = |text: &String| text.len() > NAME_BYTES_MAX;
+        if is_too_long(&request.member)
+            || [&request.instance, &request.rack].into_iter().flatten().any(is_too_long)
+        {
             return Err(GroupError::InvalidRequest);
         }
         let joins = request.epoch == 0;

@@ -258,6 +258,7 @@ mod positions {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::groups::{GroupConfig, GroupCoordinator, Now};
 
     fn offset(partition: u32, committed_ms: i64) -> OffsetRecord {
         OffsetRecord {
@@ -312,6 +313,25 @@ mod tests {
             CommitsRecord { group: "c".into(), topic: [1; 16], offsets: vec![at(2, 9), at(3, 70_000)] };
         assert_eq!(Record::decode(OLD_COMMIT), Ok(vec![Record::Commits(commits)]));
         assert_eq!(Record::decode(OLD_DELETED), Ok(vec![Record::TopicDeleted([1; 16])]));
+    }
+
+    #[test]
+    fn a_log_that_an_earlier_build_began_is_gone_on_with() {
+        let now = Now { ms: 0, wall_ms: 0 };
+        let recover = |snapshot, rest: &[&[u8]]| {
+            let rest = rest.iter().copied();
+            GroupCoordinator::recover(GroupConfig::default(), now, snapshot, rest)
+                .expect("readable")
+                .encode_snapshot()
+        };
+        let snapshot = recover(Some(OLD_COMMIT), &[]);
+        let commits = Record::decode(OLD_COMMIT).expect("readable").remove(0);
+        let new = Record::decode(&snapshot).expect("readable").remove(0);
+        assert!(
+            matches!((&new, &commits), (Record::Snapshot(s), Record::Commits(c)) if s.commits == [c.clone()])
+        );
+        assert_eq!(recover(Some(&snapshot), &[]), snapshot);
+        assert_ne!(recover(Some(&snapshot), &[OLD_DELETED]), snapshot, "the topic has gone");
     }
 
     #[test]

@@ -42,6 +42,7 @@ impl Member {
             + protocols
             + self.assignment.len()
             + self.client.id.len()
+            + self.client.host.len()
             + self.instance.as_ref().map_or(0, String::len)
     }
 }

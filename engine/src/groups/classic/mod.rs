@@ -257,7 +257,8 @@ impl ClassicGroup {
 
     /// About what members take.
     pub(super) fn bytes(&self) -> usize {
-        self.members.values().map(Member::bytes).sum::<usize>() + self.pending.len() * 64
+        let members = self.members.iter().map(|(id, m)| id.len() + m.bytes());
+        members.sum::<usize>() + self.pending.keys().map(|id| 64 + id.len()).sum::<usize>()
     }
 
     pub(super) fn describe(&self) -> DescribedGroup {

@@ -88,7 +88,8 @@ impl ConsumerGroup {
         let after = updated(&before, request);
         let subscription_changed =
             before.topic_names != after.topic_names || before.topic_regex != after.topic_regex;
-        let assignor_before = self.assignor();
+        let votes_anew = before.assignor != after.assignor;
+        let assignor_before = votes_anew.then(|| self.assignor());
         if is_new || after != before {
             if let Some(instance) = &after.instance {
                 self.instances.insert(instance.clone(), id.clone());
@@ -96,11 +97,14 @@ impl ConsumerGroup {
             self.members.insert(id.clone(), after);
             self.changed.insert(id.clone());
         }
-        self.next_epoch(topics, is_new || subscription_changed || self.assignor() != assignor_before);
-        let wanted = self.wanted(&self.members[&id], topics);
-        if self.reconcile(&id, subscription_changed, &wanted, request.owned.as_deref()) {
-            self.plan_revocation(cx.now, &id);
-            self.changed.insert(id.clone());
+        let assignor_changed = assignor_before.is_some_and(|before| before != self.assignor());
+        self.next_epoch(topics, is_new || subscription_changed || assignor_changed);
+        if subscription_changed || !self.members[&id].is_reconciled(self.target_epoch) {
+            let wanted = self.wanted(&self.members[&id], topics);
+            if self.reconcile(&id, subscription_changed, &wanted, request.owned.as_deref()) {
+                self.plan_revocation(cx.now, &id);
+                self.changed.insert(id.clone());
+            }
         }
         self.heard_from(cx, &id);
         self.persist(cx);

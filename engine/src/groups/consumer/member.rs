@@ -90,6 +90,8 @@ impl Member {
             + names
             + self.topic_regex.len()
             + self.client.id.len()
+            + self.client.host.len()
+            + [&self.instance, &self.rack].into_iter().flatten().map(String::len).sum::<usize>()
             + assigned(&self.assigned)
             + assigned(&self.revoking)
             + target

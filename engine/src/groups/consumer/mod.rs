@@ -196,7 +196,7 @@ impl ConsumerGroup {
 
     /// About what members take.
     pub(super) fn bytes(&self) -> usize {
-        self.members.values().map(Member::bytes).sum()
+        self.members.iter().map(|(id, m)| id.len() + m.bytes()).sum()
     }
 
     pub(super) fn describe(&self) -> DescribedConsumerGroup {

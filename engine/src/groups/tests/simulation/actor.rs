@@ -42,7 +42,9 @@ pub(super) struct Actor {
     pub(super) is_over: bool,
     /// Commits under way: partition and offset.
     pub(super) commits: BTreeMap<Token, (u32, i64)>,
-    pub(super) joined: Option<JoinReply>,
+    /// Whether it leads its group, and how many partitions it has assigned.
+    pub(super) leads: bool,
+    pub(super) assigned: u32,
 }
 
 impl Actor {
@@ -62,7 +64,8 @@ impl Actor {
             next_at: world.ms,
             is_over: false,
             commits: BTreeMap::new(),
-            joined: None,
+            leads: false,
+            assigned: 0,
         }
     }
 

@@ -12,7 +12,8 @@ fn metadata(owned: &[u32]) -> Bytes {
 
 impl Actor {
     pub(super) fn act_classic(&mut self, world: &mut World, n: usize) {
-        if self.phase == Phase::In {
+        // A leader sees to it that new partitions are assigned.
+        if self.phase == Phase::In && !(self.leads && self.assigned != world.partitions) {
             let request = HeartbeatRequest {
                 group: self.group().into(),
                 member: self.member.clone(),
@@ -50,12 +51,15 @@ impl Actor {
             None => {
                 self.member.clone_from(&reply.member);
                 self.generation = reply.generation;
+                self.leads = reply.leader == self.member;
                 let assignments = if reply.leader == self.member && !reply.skip_assignment {
                     Self::assign(world, &reply)
                 } else {
                     vec![]
                 };
-                self.joined = Some(reply);
+                if !assignments.is_empty() {
+                    self.assigned = world.partitions;
+                }
                 self.phase = Phase::Syncing;
                 let request = SyncRequest {
                     group: self.group().into(),
@@ -127,6 +131,5 @@ impl Actor {
     fn forget(&mut self) {
         self.member.clear();
         self.owned.clear();
-        self.joined = None;
     }
 }

@@ -285,18 +285,13 @@ impl World {
             read.sort_unstable();
             assert_eq!(read, (0..self.partitions).collect::<Vec<_>>(), "seed {seed}: {group}");
         }
-        let waiting: Vec<_> = self.open.iter().filter(|(t, _)| !self.asked_lately(**t)).collect();
-        assert!(waiting.is_empty(), "seed {seed}: no answer to {waiting:?}");
-    }
-
-    fn asked_lately(&self, token: Token) -> bool {
-        self.actors.iter().flatten().any(|a| a.waits_for == Some(token))
+        assert!(self.open.is_empty(), "seed {seed}: no answer to {:?}", self.open);
     }
 }
 
 #[test]
 fn whatever_members_and_crashes_do_partitions_have_one_owner_and_offsets_stay() {
-    for seed in 0..60 {
+    for seed in 0..100 {
         let mut world = World::new(seed);
         for _ in 0..1_500 {
             world.step();
