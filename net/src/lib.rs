@@ -9,6 +9,7 @@
 mod conn;
 mod credit;
 mod decoder;
+pub mod kafka;
 pub mod limits;
 mod replies;
 mod request;

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use highwater_protocol::limits::BATCH_BYTES_MAX;
+use highwater_protocol::limits::{BATCH_BYTES_MAX, CONTROL_BODY_BYTES_MAX};
 
 /// Requests of a connection that wait for their reply; then it is not read any further.
 pub const REQUESTS_IN_FLIGHT_MAX: usize = 64;
@@ -23,3 +23,19 @@ pub const MESSAGE_TIME: Duration = Duration::from_secs(30);
 
 /// A message that takes longer than [`MESSAGE_TIME`] has to come at least this fast: a large batch over a thin line is no attack.
 pub const BYTES_PER_SECOND_MIN: u64 = 64 << 10;
+
+/// Bytes of a Kafka request that carries record batches. Kafka's `socket.request.max.bytes`.
+pub const KAFKA_PRODUCE_BYTES_MAX: usize = 100 << 20;
+
+/// Bytes of any other Kafka request.
+pub const KAFKA_REQUEST_BYTES_MAX: usize = CONTROL_BODY_BYTES_MAX;
+
+/// Bytes of a string in Kafka's protocol.
+pub const KAFKA_STRING_BYTES_MAX: usize = i16::MAX as usize;
+
+/// Bytes of memory that the lists of a Kafka message may take for each of its bytes, beside [`KAFKA_DECODED_BYTES_FREE`]. Compact
+/// lists of empty strings could take sixteen times this; messages of clients take half of it at most.
+pub const KAFKA_DECODED_BYTES_PER_BYTE: usize = 8;
+
+/// Bytes of memory that the lists of any Kafka message may take.
+pub const KAFKA_DECODED_BYTES_FREE: usize = 64 << 10;

@@ -1,0 +1,154 @@
+//! What of Kafka's protocol is served: the one table behind the ApiVersions answer, the gate for requests and
+//! docs/kafka-compatibility.md.
+//!
+//! A row stands here when its messages can be read and written. It is offered to clients when `served` is true, which is set in the
+//! change that brings its handler: clients choose what they do by what is offered.
+
+use super::error::KafkaError;
+use super::messages::{ApiVersion, ApiVersionsResponse};
+
+/// One kind of request.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Api {
+    /// Its number.
+    pub key: ApiKey,
+    /// Its name.
+    pub name: &'static str,
+    /// The oldest version that is offered.
+    pub min: i16,
+    /// The oldest version that is accepted, which is not always the oldest offered.
+    pub accepted_min: i16,
+    /// The newest version that is offered and accepted.
+    pub max: i16,
+    /// The first version with compact lengths and tagged fields.
+    pub flexible_from: i16,
+    /// Whether there is a handler.
+    pub served: bool,
+    /// What a user should know.
+    pub remark: &'static str,
+}
+
+macro_rules! apis {
+    ($($name:ident = $key:literal, $min:literal ..= $max:literal $(from $accepted:literal)?, flexible $flexible:literal,
+        served $served:literal $(, $remark:literal)?;)+) => {
+        /// The number of a kind of request.
+        #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+        #[repr(i16)]
+        #[allow(missing_docs, reason = "Kafka's names; the messages say what they are")]
+        pub enum ApiKey {
+            $($name = $key,)+
+        }
+
+        impl ApiKey {
+            /// The kind of request with this number.
+            pub const fn from_i16(key: i16) -> Option<Self> {
+                match key {
+                    $($key => Some(Self::$name),)+
+                    _ => None,
+                }
+            }
+
+            /// Its row.
+            pub const fn api(self) -> &'static Api {
+                match self {
+                    $(Self::$name => const {
+                        &Api {
+                            key: Self::$name,
+                            name: stringify!($name),
+                            min: $min,
+                            accepted_min: accepted_min($min, &[$($accepted)?]),
+                            max: $max,
+                            flexible_from: $flexible,
+                            served: $served,
+                            remark: concat!($($remark)?),
+                        }
+                    },)+
+                }
+            }
+        }
+
+        /// Every row, in the order of the numbers.
+        pub const APIS: &[&Api] = &[$(ApiKey::$name.api(),)+];
+    };
+}
+
+const fn accepted_min(min: i16, accepted: &[i16]) -> i16 {
+    match accepted {
+        [accepted, ..] => *accepted,
+        [] => min,
+    }
+}
+
+apis! {
+    Produce = 0, 0..=11 from 3, flexible 9, served false,
+        "0 to 2 are offered and refused, as Kafka does: some clients compress only if they see them. Topic ids (13) are not offered";
+    Fetch = 1, 4..=17, flexible 12, served false,
+        "no fetch sessions: every answer is full and says session 0. Batches are never split";
+    ListOffsets = 2, 1..=10, flexible 6, served false,
+        "all special times up to -5. Nothing is tiered: -4 is the earliest offset, and -5 finds nothing";
+    Metadata = 3, 0..=13, flexible 9, served false, "topics by name and by id";
+    OffsetCommit = 8, 2..=10, flexible 8, served false;
+    OffsetFetch = 9, 1..=10, flexible 6, served false;
+    FindCoordinator = 10, 0..=6, flexible 3, served false;
+    JoinGroup = 11, 0..=9, flexible 6, served false;
+    Heartbeat = 12, 0..=4, flexible 4, served false;
+    LeaveGroup = 13, 0..=5, flexible 4, served false;
+    SyncGroup = 14, 0..=5, flexible 4, served false;
+    DescribeGroups = 15, 0..=6, flexible 5, served false;
+    ListGroups = 16, 0..=5, flexible 3, served false;
+    ApiVersions = 18, 0..=4, flexible 3, served false, "any version is answered; one that is not offered with error 35 and this table";
+    CreateTopics = 19, 2..=7, flexible 5, served false;
+    DeleteTopics = 20, 1..=6, flexible 4, served false, "by name and by id";
+    DeleteRecords = 21, 0..=2, flexible 2, served false;
+    InitProducerId = 22, 0..=5, flexible 2, served false;
+    OffsetForLeaderEpoch = 23, 2..=4, flexible 4, served false;
+    DescribeConfigs = 32, 1..=4, flexible 4, served false;
+    AlterConfigs = 33, 0..=2, flexible 2, served false;
+    CreatePartitions = 37, 0..=3, flexible 2, served false;
+    DeleteGroups = 42, 0..=2, flexible 2, served false;
+    IncrementalAlterConfigs = 44, 0..=1, flexible 1, served false;
+    OffsetDelete = 47, 0..=0, flexible 32767, served false;
+    DescribeCluster = 60, 0..=2, flexible 0, served false;
+    ConsumerGroupHeartbeat = 68, 0..=1, flexible 0, served false;
+    ConsumerGroupDescribe = 69, 0..=1, flexible 0, served false;
+    DescribeTopicPartitions = 75, 0..=0, flexible 0, served false;
+}
+
+impl Api {
+    /// Whether a request of this version is accepted.
+    pub const fn accepts(&self, version: i16) -> bool {
+        self.accepted_min <= version && version <= self.max
+    }
+
+    /// Whether the request's header ends in tagged fields.
+    pub const fn request_header_is_flexible(&self, version: i16) -> bool {
+        version >= self.flexible_from
+    }
+
+    /// Whether the response's header ends in tagged fields.
+    pub const fn response_header_is_flexible(&self, version: i16) -> bool {
+        // A client that has just connected cannot know yet which header to expect, so that of ApiVersions never changes.
+        version >= self.flexible_from && !matches!(self.key, ApiKey::ApiVersions)
+    }
+}
+
+/// What is offered, as clients are told it.
+pub fn api_versions(error_code: KafkaError) -> ApiVersionsResponse<'static> {
+    let served = APIS.iter().filter(|api| api.served);
+    ApiVersionsResponse {
+        error_code,
+        api_keys: served
+            .map(|api| ApiVersion { api_key: api.key as i16, min_version: api.min, max_version: api.max })
+            .collect(),
+        ..Default::default()
+    }
+}
+
+/// The version in which an ApiVersions request of `version` is answered, and the error that the answer bears.
+pub const fn api_versions_answer(version: i16) -> (i16, KafkaError) {
+    if ApiKey::ApiVersions.api().accepts(version) {
+        (version, KafkaError::NONE)
+    } else {
+        (0, KafkaError::UNSUPPORTED_VERSION)
+    }
+}

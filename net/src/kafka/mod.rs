@@ -1,0 +1,28 @@
+//! Kafka's protocol, the server's side: what arrives becomes requests that borrow from what was received, and answers become bytes.
+//!
+//! ```text
+//!   bytes -> decoder -> header, gate (api) -> Request (messages, produce)
+//!   answer (messages, fetch) -> head and pages -> replies -> bytes, in the order of the requests
+//! ```
+//!
+//! Names of messages and fields are Kafka's own, and so is what they mean; where this broker gives a field a meaning of its own or
+//! ignores it, docs/kafka-compatibility.md says so.
+
+pub mod api;
+//Dmod decoder;
+pub mod error;
+//Dpub mod fetch;
+pub mod messages;
+//Dpub mod produce;
+//Dmod replies;
+//Dmod request;
+pub mod schema;
+pub mod wire;
+
+#[cfg(test)]
+mod tests;
+
+//Dpub use decoder::{KafkaDecoder, KafkaLent, KafkaRefusal, KafkaStep};
+pub use error::KafkaError;
+//Dpub use replies::{KafkaReply, KafkaReplies, response};
+//Dpub use request::{Header, Received, Request};

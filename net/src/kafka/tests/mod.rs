@@ -1,0 +1,6 @@
+//! The messages against another implementation of them, and against input that was never meant well.
+
+mod oracle;
+pub(crate) mod samples;
+mod subjects;
+mod tree;

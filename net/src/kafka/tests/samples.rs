@@ -1,0 +1,146 @@
+//! Values for every message, made from its declaration, in which no two fields are alike.
+
+use std::borrow::Cow;
+
+use crate::kafka::error::KafkaError;
+use crate::kafka::wire::Uuid;
+
+/// How the values are.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Shape {
+    /// Lists and texts are empty, numbers are 0, and what may be null is.
+    Empty,
+    /// One of everything.
+    One,
+    /// Lists of several, some things null and others not, texts longer than one byte can tell, the largest and smallest numbers.
+    Many,
+}
+
+impl Shape {
+    pub(crate) const ALL: [Self; 3] = [Self::Empty, Self::One, Self::Many];
+}
+
+/// Makes values.
+#[derive(Debug)]
+pub(crate) struct Samples {
+    shape: Shape,
+    made: u64,
+    depth: usize,
+}
+
+impl Samples {
+    pub(crate) fn new(shape: Shape) -> Self {
+        Self { shape, made: 0, depth: 0 }
+    }
+
+    /// A number that was not given before, as far as its type allows.
+    fn number(&mut self, bits: u32) -> i64 {
+        self.made += 1;
+        let distinct = self.made as i64;
+        match self.shape {
+            Shape::Empty => 0,
+            Shape::One => distinct << (bits / 8),
+            Shape::Many => match self.made % 7 {
+                0 => i64::MAX >> (64 - bits),
+                1 => i64::MIN >> (64 - bits),
+                2 => -distinct,
+                _ => distinct,
+            },
+        }
+    }
+
+    fn text(&mut self) -> String {
+        self.made += 1;
+        match (self.shape, self.made % 5) {
+            (Shape::Empty, _) => String::new(),
+            (Shape::Many, 0) => "ü€".repeat(40) + &self.made.to_string(),
+            _ => format!("text {}", self.made),
+        }
+    }
+}
+
+/// A type of which values can be made. What they borrow is never given back; tests are short.
+pub(crate) trait Sample {
+    fn sample(s: &mut Samples) -> Self;
+}
+
+macro_rules! numbers {
+    ($($t:ty),+) => {
+        $(impl Sample for $t {
+            fn sample(s: &mut Samples) -> Self {
+                s.number(<$t>::BITS) as $t
+            }
+        })+
+    };
+}
+
+numbers!(i8, i16, i32, i64);
+
+impl Sample for bool {
+    fn sample(s: &mut Samples) -> Self {
+        s.number(64) & 1 != 0
+    }
+}
+
+impl Sample for KafkaError {
+    fn sample(s: &mut Samples) -> Self {
+        Self(i16::sample(s))
+    }
+}
+
+impl Sample for Uuid {
+    fn sample(s: &mut Samples) -> Self {
+        (s.number(64) as u128).wrapping_mul(0x0123_4567_89ab_cdef_0123_4567_89ab_cdef).to_be_bytes()
+    }
+}
+
+impl Sample for &str {
+    fn sample(s: &mut Samples) -> Self {
+        s.text().leak()
+    }
+}
+
+impl Sample for &[u8] {
+    fn sample(s: &mut Samples) -> Self {
+        s.text().into_bytes().leak()
+    }
+}
+
+impl Sample for Cow<'_, str> {
+    fn sample(s: &mut Samples) -> Self {
+        s.text().into()
+    }
+}
+
+impl Sample for Cow<'_, [u8]> {
+    fn sample(s: &mut Samples) -> Self {
+        s.text().into_bytes().into()
+    }
+}
+
+impl<T: Sample> Sample for Option<T> {
+    fn sample(s: &mut Samples) -> Self {
+        s.made += 1;
+        let null = match s.shape {
+            Shape::Empty => true,
+            Shape::One => false,
+            Shape::Many => s.made.is_multiple_of(3),
+        };
+        (!null).then(|| T::sample(s))
+    }
+}
+
+impl<T: Sample> Sample for Vec<T> {
+    fn sample(s: &mut Samples) -> Self {
+        s.depth += 1;
+        let len = match s.shape {
+            Shape::Empty => 0,
+            Shape::One => 1,
+            // More than one byte can tell, at the top; inside, just several.
+            Shape::Many => [1, 130, 2, 2, 2][s.depth.min(4)],
+        };
+        let list = (0..len).map(|_| T::sample(s)).collect();
+        s.depth -= 1;
+        list
+    }
+}

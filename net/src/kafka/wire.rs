@@ -1,0 +1,484 @@
+//! Kafka's primitive types: read out of bytes from outside, never past their end and never allocating on a claim; and written.
+//!
+//! ```text
+//!   type        old form                    in flexible versions
+//!   numbers     big-endian                  same
+//!   string      i16 length, -1 null         unsigned varint of length + 1, 0 null
+//!   bytes       i32 length, -1 null         unsigned varint of length + 1, 0 null
+//!   array       i32 count, -1 null          unsigned varint of count + 1, 0 null
+//!   struct      its fields                  its fields, then its tagged fields
+//!   null struct one byte, -1 null           same
+//! ```
+#![deny(clippy::unwrap_used, clippy::indexing_slicing, clippy::arithmetic_side_effects)]
+
+use std::borrow::Cow;
+
+use bytes::{BufMut, BytesMut};
+
+use super::error::KafkaError;
+use crate::limits::{
+    KAFKA_DECODED_BYTES_FREE as DECODED_BYTES_FREE, KAFKA_DECODED_BYTES_PER_BYTE as DECODED_BYTES_PER_BYTE,
+    KAFKA_STRING_BYTES_MAX as STRING_BYTES_MAX,
+};
+
+/// A topic id. All zeros: none.
+pub type Uuid = [u8; 16];
+
+/// Why bytes cannot be read.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum WireError {
+    /// Fewer bytes remain than the field needs.
+    #[error("{field}: {need} bytes needed, {have} remain")]
+    Truncated {
+        /// The field.
+        field: &'static str,
+        /// Bytes needed, at least.
+        need: usize,
+        /// Bytes that remain.
+        have: usize,
+    },
+    /// A count of entries that the remaining bytes cannot hold.
+    #[error("{field}: {count} entries claimed, {have} bytes remain")]
+    Count {
+        /// The field.
+        field: &'static str,
+        /// What is claimed.
+        count: usize,
+        /// Bytes that remain.
+        have: usize,
+    },
+    /// The entries would take many times the memory of the message.
+    #[error("{field}: {bytes} bytes of memory needed, {have} allowed for a message of this length")]
+    Memory {
+        /// The field.
+        field: &'static str,
+        /// Bytes that the entries need.
+        bytes: usize,
+        /// Bytes that may still be used.
+        have: usize,
+    },
+    /// A length or number that the field cannot have.
+    #[error("{field}: {value} is not valid here")]
+    Invalid {
+        /// The field.
+        field: &'static str,
+        /// What it was.
+        value: i64,
+    },
+    /// A field that must not be null in this version.
+    #[error("{field}: null is not valid here")]
+    Null {
+        /// The field.
+        field: &'static str,
+    },
+    /// A text is not UTF-8.
+    #[error("{field}: not UTF-8")]
+    NotUtf8 {
+        /// The field.
+        field: &'static str,
+    },
+    /// Bytes follow the last field.
+    #[error("{bytes} bytes behind the last field")]
+    Trailing {
+        /// How many.
+        bytes: usize,
+    },
+    /// No such version of the message.
+    #[error("{message} has no version {version}")]
+    Version {
+        /// The message.
+        message: &'static str,
+        /// The version.
+        version: i16,
+    },
+}
+
+/// Which form the fields have.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Form {
+    /// The version of the message.
+    pub version: i16,
+    /// Compact lengths, and tagged fields behind every struct.
+    pub flexible: bool,
+}
+
+/// Takes fields from the front of a slice.
+#[derive(Clone, Debug)]
+pub struct Reader<'a> {
+    rest: &'a [u8],
+    /// Memory that lists may still take.
+    memory: usize,
+}
+
+impl<'a> Reader<'a> {
+    /// Reads a message, which is all of `bytes`.
+    pub const fn new(bytes: &'a [u8]) -> Self {
+        let memory = bytes.len().saturating_mul(DECODED_BYTES_PER_BYTE).saturating_add(DECODED_BYTES_FREE);
+        Self { rest: bytes, memory }
+    }
+
+    /// What has not been read yet.
+    pub const fn rest(&self) -> &'a [u8] {
+        self.rest
+    }
+
+    /// Ends the reading; anything left is an error.
+    pub const fn finish(self) -> Result<(), WireError> {
+        if self.rest.is_empty() { Ok(()) } else { Err(WireError::Trailing { bytes: self.rest.len() }) }
+    }
+
+    /// The next `N` bytes.
+    #[inline]
+    pub fn array<const N: usize>(&mut self, field: &'static str) -> Result<[u8; N], WireError> {
+        let Some((head, rest)) = self.rest.split_first_chunk::<N>() else {
+            return Err(WireError::Truncated { field, need: N, have: self.rest.len() });
+        };
+        self.rest = rest;
+        Ok(*head)
+    }
+
+    /// The next `len` bytes, borrowed.
+    #[inline]
+    pub fn take(&mut self, len: usize, field: &'static str) -> Result<&'a [u8], WireError> {
+        let Some((head, rest)) = self.rest.split_at_checked(len) else {
+            return Err(WireError::Truncated { field, need: len, have: self.rest.len() });
+        };
+        self.rest = rest;
+        Ok(head)
+    }
+
+    /// An unsigned varint of at most 32 bits.
+    #[inline]
+    pub fn uvarint(&mut self, field: &'static str) -> Result<u32, WireError> {
+        let mut value = 0_u32;
+        for shift in [0_u32, 7, 14, 21, 28] {
+            let [byte] = self.array(field)?;
+            let low = u32::from(byte & 0x7f);
+            if shift == 28 && byte > 0x0f {
+                return Err(WireError::Invalid { field, value: i64::from(byte) });
+            }
+            value |= low << shift;
+            if byte & 0x80 == 0 {
+                return Ok(value);
+            }
+        }
+        Err(WireError::Invalid { field, value: i64::from(value) })
+    }
+
+    /// A length or count in its flexible form, or as an `i32`; `None` is null.
+    #[inline]
+    pub fn length(&mut self, form: Form, field: &'static str) -> Result<Option<usize>, WireError> {
+        if form.flexible {
+            return Ok((self.uvarint(field)? as usize).checked_sub(1));
+        }
+        match i32::from_be_bytes(self.array(field)?) {
+            -1 => Ok(None),
+            len => usize::try_from(len)
+                .map(Some)
+                .map_err(|_| WireError::Invalid { field, value: i64::from(len) }),
+        }
+    }
+
+    /// A text, or null.
+    #[inline]
+    pub fn string(&mut self, form: Form, field: &'static str) -> Result<Option<&'a str>, WireError> {
+        let len = if form.flexible {
+            (self.uvarint(field)? as usize).checked_sub(1)
+        } else {
+            match i16::from_be_bytes(self.array(field)?) {
+                -1 => None,
+                len => Some(
+                    usize::try_from(len).map_err(|_| WireError::Invalid { field, value: i64::from(len) })?,
+                ),
+            }
+        };
+        let Some(len) = len else { return Ok(None) };
+        if len > STRING_BYTES_MAX {
+            return Err(WireError::Invalid { field, value: len as i64 });
+        }
+        let bytes = self.take(len, field)?;
+        core::str::from_utf8(bytes).map(Some).map_err(|_| WireError::NotUtf8 { field })
+    }
+
+    /// Bytes, or null.
+    #[inline]
+    pub fn bytes(&mut self, form: Form, field: &'static str) -> Result<Option<&'a [u8]>, WireError> {
+        match self.length(form, field)? {
+            Some(len) => self.take(len, field).map(Some),
+            None => Ok(None),
+        }
+    }
+
+    /// An array, or null.
+    pub fn list<T: Wire<'a>>(
+        &mut self,
+        form: Form,
+        field: &'static str,
+    ) -> Result<Option<Vec<T>>, WireError> {
+        let Some(count) = self.length(form, field)? else { return Ok(None) };
+        let mut entries = self.room_for::<T>(count, T::bytes_min(form), field)?;
+        for _ in 0..count {
+            entries.push(T::read(self, form, field)?);
+        }
+        Ok(Some(entries))
+    }
+
+    /// Room for `count` entries of at least `bytes_min` bytes each, if the bytes that remain can hold as many.
+    pub fn room_for<T>(
+        &mut self,
+        count: usize,
+        bytes_min: usize,
+        field: &'static str,
+    ) -> Result<Vec<T>, WireError> {
+        if count.saturating_mul(bytes_min.max(1)) > self.rest.len() {
+            return Err(WireError::Count { field, count, have: self.rest.len() });
+        }
+        let bytes = count.saturating_mul(size_of::<T>());
+        let Some(left) = self.memory.checked_sub(bytes) else {
+            return Err(WireError::Memory { field, bytes, have: self.memory });
+        };
+        self.memory = left;
+        Ok(Vec::with_capacity(count))
+    }
+
+    /// The tagged fields behind a struct: `known` reads those it knows and says so; the others are skipped.
+    #[inline]
+    pub fn tagged(
+        &mut self,
+        form: Form,
+        mut known: impl FnMut(u32, &mut Self) -> Result<bool, WireError>,
+    ) -> Result<(), WireError> {
+        const FIELD: &str = "tagged fields";
+        if !form.flexible {
+            return Ok(());
+        }
+        let count = self.uvarint(FIELD)?;
+        for _ in 0..count {
+            let tag = self.uvarint(FIELD)?;
+            let len = self.uvarint(FIELD)? as usize;
+            let rest = self.take(len, FIELD)?;
+            let mut inside = Reader { rest, memory: self.memory };
+            if known(tag, &mut inside)? {
+                self.memory = inside.memory;
+                inside.finish()?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Appends an unsigned varint.
+#[inline]
+pub fn put_uvarint(out: &mut BytesMut, mut value: u32) {
+    while value >= 0x80 {
+        out.put_u8(value as u8 | 0x80);
+        value >>= 7;
+    }
+    out.put_u8(value as u8);
+}
+
+/// Appends a length or count; `None` is null.
+#[inline]
+pub fn put_length(out: &mut BytesMut, form: Form, len: Option<usize>) {
+    if form.flexible {
+        put_uvarint(out, len.map_or(0, |len| (len as u32).saturating_add(1)));
+    } else {
+        out.put_i32(len.map_or(-1, |len| len as i32));
+    }
+}
+
+/// Appends a text, or null. A text that is longer than a string can be is cut: only our own texts for people can be that long.
+pub fn put_string(out: &mut BytesMut, form: Form, text: Option<&str>) {
+    let text = text.map(|text| &text.as_bytes()[..text.floor_char_boundary(STRING_BYTES_MAX)]);
+    if form.flexible {
+        put_length(out, form, text.map(<[u8]>::len));
+    } else {
+        out.put_i16(text.map_or(-1, |text| text.len() as i16));
+    }
+    out.put_slice(text.unwrap_or_default());
+}
+
+/// Appends bytes, or null.
+pub fn put_bytes(out: &mut BytesMut, form: Form, bytes: Option<&[u8]>) {
+    put_length(out, form, bytes.map(<[u8]>::len));
+    out.put_slice(bytes.unwrap_or_default());
+}
+
+/// Appends an array, or null.
+pub fn put_list<'a, T: Wire<'a>>(out: &mut BytesMut, form: Form, list: Option<&[T]>) {
+    put_length(out, form, list.map(<[T]>::len));
+    for entry in list.unwrap_or_default() {
+        entry.write(out, form);
+    }
+}
+
+/// A type that a field can have.
+pub trait Wire<'a>: Sized {
+    /// The fewest bytes that a value takes.
+    fn bytes_min(form: Form) -> usize;
+
+    /// Takes a value from the front.
+    fn read(r: &mut Reader<'a>, form: Form, field: &'static str) -> Result<Self, WireError>;
+
+    /// Appends a value.
+    fn write(&self, out: &mut BytesMut, form: Form);
+}
+
+/// A type that has a null beside its values.
+pub trait Nullable<'a>: Wire<'a> {
+    /// The fewest bytes that a value or null takes.
+    fn nullable_bytes_min(form: Form) -> usize;
+
+    /// Takes a value or null from the front.
+    fn read_nullable(r: &mut Reader<'a>, form: Form, field: &'static str) -> Result<Option<Self>, WireError>;
+
+    /// Appends a value or null.
+    fn write_nullable(value: Option<&Self>, out: &mut BytesMut, form: Form);
+}
+
+impl<'a, T: Nullable<'a>> Wire<'a> for Option<T> {
+    #[inline]
+    fn bytes_min(form: Form) -> usize {
+        T::nullable_bytes_min(form)
+    }
+
+    #[inline]
+    fn read(r: &mut Reader<'a>, form: Form, field: &'static str) -> Result<Self, WireError> {
+        T::read_nullable(r, form, field)
+    }
+
+    #[inline]
+    fn write(&self, out: &mut BytesMut, form: Form) {
+        T::write_nullable(self.as_ref(), out, form);
+    }
+}
+
+macro_rules! numbers {
+    ($($t:ty),+) => {
+        $(
+            impl Wire<'_> for $t {
+                #[inline]
+                fn bytes_min(_: Form) -> usize {
+                    size_of::<$t>()
+                }
+
+                #[inline]
+                fn read(r: &mut Reader<'_>, _: Form, field: &'static str) -> Result<Self, WireError> {
+                    r.array(field).map(<$t>::from_be_bytes)
+                }
+
+                #[inline]
+                fn write(&self, out: &mut BytesMut, _: Form) {
+                    out.put_slice(&self.to_be_bytes());
+                }
+            }
+        )+
+    };
+}
+
+numbers!(i8, i16, i32, i64);
+
+impl Wire<'_> for bool {
+    #[inline]
+    fn bytes_min(_: Form) -> usize {
+        1
+    }
+
+    #[inline]
+    fn read(r: &mut Reader<'_>, _: Form, field: &'static str) -> Result<Self, WireError> {
+        r.array(field).map(|[byte]| byte != 0)
+    }
+
+    #[inline]
+    fn write(&self, out: &mut BytesMut, _: Form) {
+        out.put_u8(u8::from(*self));
+    }
+}
+
+impl Wire<'_> for KafkaError {
+    #[inline]
+    fn bytes_min(_: Form) -> usize {
+        2
+    }
+
+    #[inline]
+    fn read(r: &mut Reader<'_>, form: Form, field: &'static str) -> Result<Self, WireError> {
+        i16::read(r, form, field).map(KafkaError)
+    }
+
+    #[inline]
+    fn write(&self, out: &mut BytesMut, _: Form) {
+        out.put_i16(self.0);
+    }
+}
+
+impl Wire<'_> for Uuid {
+    #[inline]
+    fn bytes_min(_: Form) -> usize {
+        16
+    }
+
+    #[inline]
+    fn read(r: &mut Reader<'_>, _: Form, field: &'static str) -> Result<Self, WireError> {
+        r.array(field)
+    }
+
+    #[inline]
+    fn write(&self, out: &mut BytesMut, _: Form) {
+        out.put_slice(self);
+    }
+}
+
+/// What is read by a method of the reader and written by a function, with null and without.
+macro_rules! nullables {
+    ($([$($generics:tt)*] $t:ty, $old_bytes:literal, $read:expr, $write:expr;)+) => {
+        $(
+            impl<'a, $($generics)*> Wire<'a> for $t {
+                #[inline]
+                fn bytes_min(form: Form) -> usize {
+                    Self::nullable_bytes_min(form)
+                }
+
+                #[inline]
+                fn read(r: &mut Reader<'a>, form: Form, field: &'static str) -> Result<Self, WireError> {
+                    Self::read_nullable(r, form, field)?.ok_or(WireError::Null { field })
+                }
+
+                #[inline]
+                fn write(&self, out: &mut BytesMut, form: Form) {
+                    $write(out, form, Some(&self[..]));
+                }
+            }
+
+            impl<'a, $($generics)*> Nullable<'a> for $t {
+                #[inline]
+                fn nullable_bytes_min(form: Form) -> usize {
+                    if form.flexible { 1 } else { $old_bytes }
+                }
+
+                #[inline]
+                fn read_nullable(
+                    r: &mut Reader<'a>,
+                    form: Form,
+                    field: &'static str,
+                ) -> Result<Option<Self>, WireError> {
+                    $read(r, form, field)
+                }
+
+                #[inline]
+                fn write_nullable(value: Option<&Self>, out: &mut BytesMut, form: Form) {
+                    $write(out, form, value.map(|value| &value[..]));
+                }
+            }
+        )+
+    };
+}
+
+nullables! {
+    [] &'a str, 2, Reader::string, put_string;
+    [] Cow<'a, str>, 2, |r: &mut Reader<'a>, form, field| Ok(r.string(form, field)?.map(Cow::Borrowed)), put_string;
+    [] &'a [u8], 4, Reader::bytes, put_bytes;
+    [] Cow<'a, [u8]>, 4, |r: &mut Reader<'a>, form, field| Ok(r.bytes(form, field)?.map(Cow::Borrowed)), put_bytes;
+    [T: Wire<'a>] Vec<T>, 4, Reader::list, put_list;
+}
