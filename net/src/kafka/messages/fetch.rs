@@ -8,7 +8,7 @@ use crate::kafka::wire::Uuid;
 
 schema! {
     /// Reads record batches of several partitions.
-    pub struct FetchRequest<'a> in 4..=17, flexible 12 {
+    pub struct FetchRequest<'a> in 4..=18, flexible 12 {
         cluster_id: Option<&'a str> => 12.., tag 0;
         replica_id: i32 = -1 => 0..=14;
         replica_state: FetchReplicaState => 15.., tag 1;
@@ -52,10 +52,11 @@ schema! {
         log_start_offset: i64 = -1 => 5..;
         partition_max_bytes: i32 => 0..;
         replica_directory_id: Uuid => 17.., tag 0;
+        high_watermark: i64 = i64::MAX => 18.., tag 1;
     }
 
     /// Record batches.
-    pub struct FetchResponse<'a> in 4..=17, flexible 12 {
+    pub struct FetchResponse<'a> in 4..=18, flexible 12 {
         throttle_time_ms: i32 => 0..;
         error_code: KafkaError => 7..;
         session_id: i32 => 7..;

@@ -19,6 +19,14 @@ impl Tree {
         tree
     }
 
+    /// The same without these fields of its own.
+    pub(super) fn without(mut self, names: &[&str]) -> Self {
+        if let Self::Fields(fields) = &mut self {
+            fields.retain(|name, _| !names.contains(&name.as_str()));
+        }
+        self
+    }
+
     /// Where two values first differ, and how.
     pub(super) fn difference(&self, other: &Self) -> Option<String> {
         match (self, other) {
@@ -67,7 +75,8 @@ fn parse(rest: &mut &str) -> Tree {
     if rest.trim_start().starts_with('"') {
         return Tree::Atom(quoted(rest));
     }
-    if eat(rest, "b") && rest.starts_with('"') {
+    if rest.trim_start().starts_with("b\"") {
+        eat(rest, "b");
         return Tree::List(bytes(&quoted(rest)));
     }
     let word = rest.find([',', '(', '{', ')', '}', ']', ' ']).unwrap_or(rest.len());
