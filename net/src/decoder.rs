@@ -318,7 +318,7 @@ impl Decoder {
 }
 
 /// Appends to `partial`, from the front of `data`, until it has `want` bytes. False if there are not enough.
-fn fill(partial: &mut Vec<u8>, want: usize, data: &mut &[u8]) -> bool {
+pub(crate) fn fill(partial: &mut Vec<u8>, want: usize, data: &mut &[u8]) -> bool {
     let take = want.saturating_sub(partial.len()).min(data.len());
     let (now, rest) = data.split_at(take);
     partial.extend_from_slice(now);

@@ -12,7 +12,7 @@ use crate::limits::{BYTES_IN_FLIGHT_MAX, REQUESTS_IN_FLIGHT_MAX};
 
 /// A request's place in the order of replies.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
-pub struct SlotId(u64);
+pub struct SlotId(pub(crate) u64);
 
 /// An answer.
 #[derive(Clone, Debug)]

@@ -9,20 +9,21 @@
 //! ignores it, docs/kafka-compatibility.md says so.
 
 pub mod api;
-//Dmod decoder;
+mod decoder;
 pub mod error;
-//Dpub mod fetch;
+pub mod fetch;
+mod intake;
 pub mod messages;
-//Dpub mod produce;
-//Dmod replies;
-//Dmod request;
+pub mod produce;
+mod replies;
+mod request;
 pub mod schema;
 pub mod wire;
 
 #[cfg(test)]
 mod tests;
 
-//Dpub use decoder::{KafkaDecoder, KafkaLent, KafkaRefusal, KafkaStep};
+pub use decoder::{Gate, KafkaDecoder, KafkaRefusal, KafkaStep};
 pub use error::KafkaError;
-//Dpub use replies::{KafkaReply, KafkaReplies, response};
-//Dpub use request::{Header, Received, Request};
+pub use replies::{KafkaReplies, KafkaReply, Origin, response};
+pub use request::{Header, Received, Request};

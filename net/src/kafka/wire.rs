@@ -107,6 +107,8 @@ pub struct Form {
 #[derive(Clone, Debug)]
 pub struct Reader<'a> {
     rest: &'a [u8],
+    /// Bytes of the message that are not here.
+    beyond: usize,
     /// Memory that lists may still take.
     memory: usize,
 }
@@ -114,8 +116,23 @@ pub struct Reader<'a> {
 impl<'a> Reader<'a> {
     /// Reads a message, which is all of `bytes`.
     pub const fn new(bytes: &'a [u8]) -> Self {
-        let memory = bytes.len().saturating_mul(DECODED_BYTES_PER_BYTE).saturating_add(DECODED_BYTES_FREE);
-        Self { rest: bytes, memory }
+        Self::within(bytes, bytes.len())
+    }
+
+    /// Reads `bytes`, all that is needed of a message of `message_bytes`, which may use memory as the whole.
+    pub const fn within(bytes: &'a [u8], message_bytes: usize) -> Self {
+        let memory = message_bytes.saturating_mul(DECODED_BYTES_PER_BYTE).saturating_add(DECODED_BYTES_FREE);
+        Self { rest: bytes, beyond: 0, memory }
+    }
+
+    /// Reads the beginning of a message of which `beyond` bytes follow.
+    pub const fn partial(bytes: &'a [u8], beyond: usize) -> Self {
+        Self { rest: bytes, beyond, memory: DECODED_BYTES_FREE }
+    }
+
+    /// Bytes of the message that have not been read, here or not.
+    pub const fn remaining(&self) -> usize {
+        self.rest.len().saturating_add(self.beyond)
     }
 
     /// What has not been read yet.
@@ -234,12 +251,15 @@ impl<'a> Reader<'a> {
         if count.saturating_mul(bytes_min.max(1)) > self.rest.len() {
             return Err(WireError::Count { field, count, have: self.rest.len() });
         }
-        let bytes = count.saturating_mul(size_of::<T>());
-        let Some(left) = self.memory.checked_sub(bytes) else {
-            return Err(WireError::Memory { field, bytes, have: self.memory });
-        };
-        self.memory = left;
+        self.take_memory(count.saturating_mul(size_of::<T>()), field)?;
         Ok(Vec::with_capacity(count))
+    }
+
+    /// Leaves `bytes` of memory less for further lists.
+    pub fn take_memory(&mut self, bytes: usize, field: &'static str) -> Result<(), WireError> {
+        let left = self.memory.checked_sub(bytes);
+        self.memory = left.ok_or(WireError::Memory { field, bytes, have: self.memory })?;
+        Ok(())
     }
 
     /// The tagged fields behind a struct: `known` reads those it knows and says so; the others are skipped.
@@ -258,7 +278,7 @@ impl<'a> Reader<'a> {
             let tag = self.uvarint(FIELD)?;
             let len = self.uvarint(FIELD)? as usize;
             let rest = self.take(len, FIELD)?;
-            let mut inside = Reader { rest, memory: self.memory };
+            let mut inside = Reader { rest, beyond: 0, memory: self.memory };
             if known(tag, &mut inside)? {
                 self.memory = inside.memory;
                 inside.finish()?;

@@ -1,0 +1,154 @@
+//! The answer to Fetch, written by hand: records go out from where they rest.
+//!
+//! ```text
+//!   length, header, .. up to the first records │ pages │ what stands between │ pages │ .. the end
+//!   head                                         rest[0]  rest[1]              rest[2]
+//! ```
+
+use bytes::{Bytes, BytesMut};
+
+use super::error::KafkaError;
+use super::messages::{FetchPartitionResponse, FetchResponse};
+use super::replies::{KafkaReply, Origin, start};
+use super::schema::{Message, differs, put_tagged};
+use super::wire::{Form, Uuid, Wire, put_length, put_list, put_string, put_uvarint};
+
+/// An answer to Fetch that is being written: topic by topic, partition by partition, as many as were announced.
+#[derive(Debug)]
+pub struct FetchAnswer {
+    form: Form,
+    /// What is sent in front of the first records, once they are there.
+    head: Option<BytesMut>,
+    rest: Vec<Bytes>,
+    out: BytesMut,
+    bytes: usize,
+    topics: usize,
+    partitions: usize,
+}
+
+impl FetchAnswer {
+    /// Begins; `topics` will follow. There are no fetch sessions, so the answer is full and its session is 0.
+    pub fn new(origin: Origin, throttle_time_ms: i32, error: KafkaError, topics: usize) -> Self {
+        let form = FetchResponse::form(origin.version);
+        let mut out = BytesMut::with_capacity(256);
+        start(origin, &mut out);
+        throttle_time_ms.write(&mut out, form);
+        if form.version >= 7 {
+            error.write(&mut out, form);
+            0_i32.write(&mut out, form);
+        }
+        put_length(&mut out, form, Some(topics));
+        let mut answer = Self { form, head: None, rest: Vec::new(), out, bytes: 0, topics, partitions: 0 };
+        answer.end_if_done();
+        answer
+    }
+
+    /// The next topic, of which `partitions` will follow.
+    pub fn topic(&mut self, name: &str, id: Uuid, partitions: usize) {
+        assert!(self.topics > 0 && self.partitions == 0, "as many topics and partitions as were announced");
+        if self.form.version >= 13 {
+            id.write(&mut self.out, self.form);
+        } else {
+            put_string(&mut self.out, self.form, Some(name));
+        }
+        put_length(&mut self.out, self.form, Some(partitions));
+        self.partitions = partitions;
+        if partitions == 0 {
+            self.end_topic();
+        }
+    }
+
+    /// The next partition, with `records`, which are not copied. What `partition` has in their place is not looked at.
+    pub fn partition(&mut self, partition: &FetchPartitionResponse<'_>, records: &[Bytes]) {
+        assert!(self.partitions > 0, "as many partitions as were announced");
+        let (out, form) = (&mut self.out, self.form);
+        partition.partition_index.write(out, form);
+        partition.error_code.write(out, form);
+        partition.high_watermark.write(out, form);
+        partition.last_stable_offset.write(out, form);
+        if form.version >= 5 {
+            partition.log_start_offset.write(out, form);
+        }
+        put_list(out, form, partition.aborted_transactions.as_deref());
+        if form.version >= 11 {
+            partition.preferred_read_replica.write(out, form);
+        }
+        let bytes: usize = records.iter().map(Bytes::len).sum();
+        put_length(out, form, Some(bytes));
+        if bytes > 0 {
+            let before = self.out.split();
+            if self.head.is_none() {
+                self.bytes += before.len();
+                self.head = Some(before);
+            } else {
+                self.push(before.freeze());
+            }
+            for records in records {
+                self.push(records.clone());
+            }
+        }
+        if form.flexible {
+            self.put_tags(partition);
+        }
+        self.partitions -= 1;
+        if self.partitions == 0 {
+            self.end_topic();
+        }
+    }
+
+    fn put_tags(&mut self, partition: &FetchPartitionResponse<'_>) {
+        let mut tagged = Vec::new();
+        let mut tag = |number, differs: bool, value: &dyn Fn(&mut BytesMut)| {
+            if differs {
+                let mut out = BytesMut::new();
+                value(&mut out);
+                tagged.push((number, out));
+            }
+        };
+        let (form, p) = (self.form, partition);
+        tag(0, differs(&p.diverging_epoch, &Default::default()), &|out| p.diverging_epoch.write(out, form));
+        tag(1, differs(&p.current_leader, &Default::default()), &|out| p.current_leader.write(out, form));
+        tag(2, differs(&p.snapshot_id, &Default::default()), &|out| p.snapshot_id.write(out, form));
+        put_tagged(&mut self.out, &tagged);
+    }
+
+    fn push(&mut self, bytes: Bytes) {
+        self.bytes += bytes.len();
+        self.rest.push(bytes);
+    }
+
+    fn end_topic(&mut self) {
+        if self.form.flexible {
+            put_uvarint(&mut self.out, 0);
+        }
+        self.topics -= 1;
+        self.end_if_done();
+    }
+
+    fn end_if_done(&mut self) {
+        if self.topics == 0 && self.form.flexible {
+            put_uvarint(&mut self.out, 0);
+        }
+    }
+
+    /// The answer, which is whole.
+    pub fn finish(mut self) -> KafkaReply {
+        assert!(self.topics == 0 && self.partitions == 0, "as many topics and partitions as were announced");
+        let last = self.out.split();
+        let mut head = match self.head.take() {
+            Some(head) => {
+                if !last.is_empty() {
+                    self.push(last.freeze());
+                }
+                head
+            }
+            None => {
+                self.bytes = last.len();
+                last
+            }
+        };
+        let bytes = (self.bytes - 4) as u32;
+        head[..4].copy_from_slice(&bytes.to_be_bytes());
+        KafkaReply { head: head.freeze(), rest: self.rest }
+    }
+}

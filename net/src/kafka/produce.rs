@@ -1,0 +1,124 @@
+//! Produce, read by hand: small batches stay where they were received, large ones are received into pages of their own.
+//!
+//! ```text
+//!   request ── head: everything but the large batches ──────────────┐
+//!          └── batches of BULK_BYTES_MIN and more: pages, in order ─┴── Produce
+//! ```
+//!
+//! A request below `BULK_BYTES_MIN` has no large batch and is read where it is. Of a larger one an `Intake` keeps the head and the
+//! pages apart while it arrives, and when it is there the same reader reads the head and takes each large batch from the pages.
+#![deny(clippy::unwrap_used, clippy::indexing_slicing, clippy::arithmetic_side_effects)]
+
+use std::collections::VecDeque;
+
+use highwater_protocol::limits::BULK_BYTES_MIN;
+
+use super::messages::ProduceRequest;
+use super::schema::Message;
+use super::wire::{Form, Reader, Uuid, Wire, WireError};
+use crate::request::Batch;
+
+/// Batches to append. Nothing of the batches has been looked at.
+#[derive(Debug)]
+pub struct Produce<'a> {
+    /// Null unless the producer is transactional.
+    pub transactional_id: Option<&'a str>,
+    /// 0: no answer; 1: appended here; -1: as durable as the topic demands.
+    pub acks: i16,
+    /// How long the client waits.
+    pub timeout_ms: i32,
+    /// The batches in the order of the request; those of one topic follow each other.
+    pub partitions: Vec<ProduceTo<'a>>,
+}
+
+/// A batch and where it goes.
+#[derive(Debug)]
+pub struct ProduceTo<'a> {
+    /// The topic's name; empty from version 13 on.
+    pub topic: &'a str,
+    /// The topic's id, from version 13 on.
+    pub topic_id: Uuid,
+    /// The partition.
+    pub index: i32,
+    /// The batch.
+    pub records: Records<'a>,
+}
+
+/// What a request has for a partition.
+#[derive(Debug)]
+pub enum Records<'a> {
+    /// Nothing at all.
+    Null,
+    /// Bytes that should be one batch.
+    Batch(Batch<'a>),
+    /// More than the largest batch, so nothing of it was kept.
+    TooLarge {
+        /// How much it was.
+        bytes: usize,
+    },
+}
+
+/// Large batches of a request in the order in which they came.
+pub(super) type Pages = VecDeque<Records<'static>>;
+
+impl<'a> Produce<'a> {
+    /// Reads a request that came whole.
+    pub fn decode(version: i16, r: &mut Reader<'a>) -> Result<Self, WireError> {
+        Self::read(version, r, None)
+    }
+
+    /// Reads a request whose large batches are in `pages`.
+    pub(super) fn read(
+        version: i16,
+        r: &mut Reader<'a>,
+        mut pages: Option<&mut Pages>,
+    ) -> Result<Self, WireError> {
+        let form = ProduceRequest::form(version);
+        let transactional_id = r.string(form, "transactional_id")?;
+        let acks = Wire::read(r, form, "acks")?;
+        let timeout_ms = Wire::read(r, form, "timeout_ms")?;
+        let topics = count(r, form, "topics")?;
+        let mut partitions = Vec::new();
+        for _ in 0..topics {
+            let (topic, topic_id) = topic(r, form)?;
+            let here = count(r, form, "partitions")?;
+            // Twice, because a vector that grows holds up to twice what is in it.
+            r.take_memory(here.saturating_mul(2).saturating_mul(size_of::<ProduceTo<'_>>()), "partitions")?;
+            partitions.reserve(here);
+            for _ in 0..here {
+                let index = Wire::read(r, form, "index")?;
+                let len = r.length(form, "records")?;
+                let records = match (len, &mut pages) {
+                    (None, _) => Records::Null,
+                    (Some(len), Some(pages)) if len >= BULK_BYTES_MIN => pages
+                        .pop_front()
+                        .ok_or(WireError::Truncated { field: "records", need: len, have: 0 })?,
+                    (Some(len), _) => Records::Batch(Batch::Small(r.take(len, "records")?)),
+                };
+                r.tagged(form, |_, _| Ok(false))?;
+                partitions.push(ProduceTo { topic, topic_id, index, records });
+            }
+            r.tagged(form, |_, _| Ok(false))?;
+        }
+        r.tagged(form, |_, _| Ok(false))?;
+        Ok(Self { transactional_id, acks, timeout_ms, partitions })
+    }
+}
+
+/// A count of topics or partitions, as many as can be there.
+pub(super) fn count(r: &mut Reader<'_>, form: Form, field: &'static str) -> Result<usize, WireError> {
+    let count = r.length(form, field)?.ok_or(WireError::Null { field })?;
+    let bytes_min: usize = if form.flexible { 3 } else { 6 };
+    if count.saturating_mul(bytes_min) > r.remaining() {
+        return Err(WireError::Count { field, count, have: r.remaining() });
+    }
+    Ok(count)
+}
+
+pub(super) fn topic<'a>(r: &mut Reader<'a>, form: Form) -> Result<(&'a str, Uuid), WireError> {
+    if form.version >= 13 {
+        Ok(("", Uuid::read(r, form, "topic_id")?))
+    } else {
+        Ok((<&str>::read(r, form, "name")?, Uuid::default()))
+    }
+}
