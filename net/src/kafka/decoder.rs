@@ -57,6 +57,9 @@ const PREFIX_BYTES: usize = 12;
 /// Bytes of a request that its length does not count.
 const LENGTH_BYTES: usize = 4;
 
+/// Bytes of the shortest request: up to its correlation id.
+const REQUEST_BYTES_MIN: usize = PREFIX_BYTES - LENGTH_BYTES;
+
 /// Bytes of an idle connection's buffer that are kept.
 const PARTIAL_BYTES_KEPT: usize = 1024;
 
@@ -178,15 +181,12 @@ impl KafkaDecoder {
         let Some((length, data)) = data.split_first_chunk::<LENGTH_BYTES>() else { return Ok(None) };
         let length = i32::from_be_bytes(*length);
         let refuse = |key, version, text: String| Err(KafkaRefusal { key, version, text });
-        let bytes = match usize::try_from(length) {
-            Ok(bytes @ 8..=KAFKA_PRODUCE_BYTES_MAX) => bytes,
-            _ => {
-                let text = format!(
-                    "a request of {length} bytes; at least 8 and at most {KAFKA_PRODUCE_BYTES_MAX} are possible. Is this \
-                     a client of another protocol?"
-                );
-                return refuse(None, None, text);
-            }
+        let Ok(bytes @ REQUEST_BYTES_MIN..=KAFKA_PRODUCE_BYTES_MAX) = usize::try_from(length) else {
+            let text = format!(
+                "a request of {length} bytes; {REQUEST_BYTES_MIN} to {KAFKA_PRODUCE_BYTES_MAX} are possible. Is this a client \
+                 of another protocol?"
+            );
+            return refuse(None, None, text);
         };
         let Some(([k0, k1, v0, v1, c0, c1, c2, c3], _)) = data.split_first_chunk::<8>() else {
             return Ok(None);

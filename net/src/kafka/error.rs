@@ -209,6 +209,12 @@ impl fmt::Display for KafkaError {
     }
 }
 
+impl From<i16> for KafkaError {
+    fn from(number: i16) -> Self {
+        Self(number)
+    }
+}
+
 impl From<ErrorCode> for KafkaError {
     /// What a Kafka client is told. Clients retry by the code, so one that may pass becomes one that they try again.
     fn from(code: ErrorCode) -> Self {

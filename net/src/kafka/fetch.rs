@@ -8,9 +8,11 @@
 use bytes::{Bytes, BytesMut};
 
 use super::error::KafkaError;
-use super::messages::{FetchPartitionResponse, FetchResponse};
+use super::messages::{
+    FetchEpochEndOffset, FetchLeader, FetchPartitionResponse, FetchResponse, FetchSnapshotId,
+};
 use super::replies::{KafkaReply, Origin, start};
-use super::schema::{Message, differs, put_tagged};
+use super::schema::{Message, put_tagged};
 use super::wire::{Form, Uuid, Wire, put_length, put_list, put_string, put_uvarint};
 
 /// An answer to Fetch that is being written: topic by topic, partition by partition, as many as were announced.
@@ -98,17 +100,18 @@ impl FetchAnswer {
 
     fn put_tags(&mut self, partition: &FetchPartitionResponse<'_>) {
         let mut tagged = Vec::new();
-        let mut tag = |number, differs: bool, value: &dyn Fn(&mut BytesMut)| {
-            if differs {
-                let mut out = BytesMut::new();
-                value(&mut out);
-                tagged.push((number, out));
+        let form = self.form;
+        let mut tag = |number, is_default: bool, write: &dyn Fn(&mut BytesMut)| {
+            if !is_default {
+                let mut value = BytesMut::new();
+                write(&mut value);
+                tagged.push((number, value));
             }
         };
-        let (form, p) = (self.form, partition);
-        tag(0, differs(&p.diverging_epoch, &Default::default()), &|out| p.diverging_epoch.write(out, form));
-        tag(1, differs(&p.current_leader, &Default::default()), &|out| p.current_leader.write(out, form));
-        tag(2, differs(&p.snapshot_id, &Default::default()), &|out| p.snapshot_id.write(out, form));
+        let FetchPartitionResponse { diverging_epoch, current_leader, snapshot_id, .. } = partition;
+        tag(0, *diverging_epoch == FetchEpochEndOffset::default(), &|out| diverging_epoch.write(out, form));
+        tag(1, *current_leader == FetchLeader::default(), &|out| current_leader.write(out, form));
+        tag(2, *snapshot_id == FetchSnapshotId::default(), &|out| snapshot_id.write(out, form));
         put_tagged(&mut self.out, &tagged);
     }
 
@@ -135,17 +138,14 @@ impl FetchAnswer {
     pub fn finish(mut self) -> KafkaReply {
         assert!(self.topics == 0 && self.partitions == 0, "as many topics and partitions as were announced");
         let last = self.out.split();
-        let mut head = match self.head.take() {
-            Some(head) => {
-                if !last.is_empty() {
-                    self.push(last.freeze());
-                }
-                head
+        self.bytes += last.len();
+        let mut head = if let Some(head) = self.head.take() {
+            if !last.is_empty() {
+                self.rest.push(last.freeze());
             }
-            None => {
-                self.bytes = last.len();
-                last
-            }
+            head
+        } else {
+            last
         };
         let bytes = (self.bytes - 4) as u32;
         head[..4].copy_from_slice(&bytes.to_be_bytes());

@@ -1,6 +1,7 @@
 //! What a Kafka client asked for.
 
 use super::api::ApiKey;
+#[allow(clippy::wildcard_imports, reason = "nearly all requests")]
 use super::messages::*;
 use super::produce::Produce;
 use super::replies::Origin;

@@ -252,7 +252,11 @@ macro_rules! write_field {
                 $crate::kafka::wire::Wire::write(&$self.$field, $out, $form);
             } else {
                 // This version has no null; empty is what comes closest.
-                $crate::kafka::wire::Wire::write(&$crate::kafka::schema::empty(&$self.$field), $out, $form);
+                $crate::kafka::wire::Wire::write(
+                    &$crate::kafka::schema::empty($self.$field.as_ref()),
+                    $out,
+                    $form,
+                );
             }
         }
     };
@@ -283,7 +287,7 @@ pub(crate) fn differs<T: PartialEq>(value: &T, default: &T) -> bool {
 }
 
 /// The empty value of the type of a field that is null.
-pub(crate) fn empty<T: Default>(_: &Option<T>) -> T {
+pub(crate) fn empty<T: Default>(_: Option<&T>) -> T {
     T::default()
 }
 

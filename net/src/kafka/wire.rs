@@ -310,7 +310,7 @@ pub fn put_length(out: &mut BytesMut, form: Form, len: Option<usize>) {
 
 /// Appends a text, or null. A text that is longer than a string can be is cut: only our own texts for people can be that long.
 pub fn put_string(out: &mut BytesMut, form: Form, text: Option<&str>) {
-    let text = text.map(|text| &text.as_bytes()[..text.floor_char_boundary(STRING_BYTES_MAX)]);
+    let text = text.map(|text| text.split_at(text.floor_char_boundary(STRING_BYTES_MAX)).0.as_bytes());
     if form.flexible {
         put_length(out, form, text.map(<[u8]>::len));
     } else {

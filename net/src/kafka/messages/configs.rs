@@ -18,7 +18,7 @@ schema! {
         resource_type: i8 => 0..;
         resource_name: &'a str => 0..;
         /// Null for all.
-        configuration_keys: Option<Vec<&'a str>> = Some(Default::default()) => 0..;
+        configuration_keys: Option<Vec<&'a str>> => 0..;
     }
 
     /// Configurations.
@@ -30,7 +30,7 @@ schema! {
     /// The configuration of one resource.
     pub struct DescribedResource<'a> {
         error_code: KafkaError => 0..;
-        error_message: Option<Cow<'a, str>> = Some(Default::default()) => 0..;
+        error_message: Option<Cow<'a, str>> => 0..;
         resource_type: i8 => 0..;
         resource_name: Cow<'a, str> => 0..;
         configs: Vec<DescribedConfig<'a>> => 0..;
@@ -39,19 +39,19 @@ schema! {
     /// An entry.
     pub struct DescribedConfig<'a> {
         name: Cow<'a, str> => 0..;
-        value: Option<Cow<'a, str>> = Some(Default::default()) => 0..;
+        value: Option<Cow<'a, str>> => 0..;
         read_only: bool => 0..;
         config_source: i8 = -1 => 0..;
         is_sensitive: bool => 0..;
         synonyms: Vec<DescribedConfigSynonym<'a>> => 0..;
         config_type: i8 => 3..;
-        documentation: Option<Cow<'a, str>> = Some(Default::default()) => 3..;
+        documentation: Option<Cow<'a, str>> => 3..;
     }
 
     /// Where a value could come from.
     pub struct DescribedConfigSynonym<'a> {
         name: Cow<'a, str> => 0..;
-        value: Option<Cow<'a, str>> = Some(Default::default()) => 0..;
+        value: Option<Cow<'a, str>> => 0..;
         source: i8 => 0..;
     }
 
@@ -71,7 +71,7 @@ schema! {
     /// An entry.
     pub struct AlterConfigsConfig<'a> {
         name: &'a str => 0..;
-        value: Option<&'a str> = Some(Default::default()) => 0..;
+        value: Option<&'a str> => 0..;
     }
 
     /// What became of them.
@@ -83,7 +83,7 @@ schema! {
     /// What became of one resource.
     pub struct AlterConfigsResourceResponse<'a> {
         error_code: KafkaError => 0..;
-        error_message: Option<Cow<'a, str>> = Some(Default::default()) => 0..;
+        error_message: Option<Cow<'a, str>> => 0..;
         resource_type: i8 => 0..;
         resource_name: Cow<'a, str> => 0..;
     }
@@ -106,7 +106,7 @@ schema! {
         name: &'a str => 0..;
         /// 0 set, 1 delete, 2 append to a list, 3 take from a list.
         config_operation: i8 => 0..;
-        value: Option<&'a str> = Some(Default::default()) => 0..;
+        value: Option<&'a str> => 0..;
     }
 
     /// What became of them.
@@ -118,7 +118,7 @@ schema! {
     /// What became of one resource.
     pub struct IncrementalAlterConfigsResourceResponse<'a> {
         error_code: KafkaError => 0..;
-        error_message: Option<Cow<'a, str>> = Some(Default::default()) => 0..;
+        error_message: Option<Cow<'a, str>> => 0..;
         resource_type: i8 => 0..;
         resource_name: Cow<'a, str> => 0..;
     }

@@ -89,9 +89,9 @@ schema! {
         diverging_epoch: FetchEpochEndOffset => 12.., tag 0;
         current_leader: FetchLeader => 12.., tag 1;
         snapshot_id: FetchSnapshotId => 12.., tag 2;
-        aborted_transactions: Option<Vec<FetchAbortedTransaction>> = Some(Default::default()) => 0..;
+        aborted_transactions: Option<Vec<FetchAbortedTransaction>> => 0..;
         preferred_read_replica: i32 = -1 => 11..;
-        records: Option<&'a [u8]> = Some(Default::default()) => 0..;
+        records: Option<&'a [u8]> => 0..;
     }
 
     /// Where the client's log parts from this one.

@@ -18,7 +18,7 @@ schema! {
     pub struct FindCoordinatorResponse<'a> in 0..=6, flexible 3 {
         throttle_time_ms: i32 => 1..;
         error_code: KafkaError => 0..=3;
-        error_message: Option<Cow<'a, str>> = Some(Default::default()) => 1..=3;
+        error_message: Option<Cow<'a, str>> => 1..=3;
         node_id: i32 => 0..=3;
         host: Cow<'a, str> => 0..=3;
         port: i32 => 0..=3;
@@ -32,7 +32,7 @@ schema! {
         host: Cow<'a, str> => 4..;
         port: i32 => 4..;
         error_code: KafkaError => 4..;
-        error_message: Option<Cow<'a, str>> = Some(Default::default()) => 4..;
+        error_message: Option<Cow<'a, str>> => 4..;
     }
 
     /// Joins a group, or joins it again.
@@ -59,7 +59,7 @@ schema! {
         error_code: KafkaError => 0..;
         generation_id: i32 = -1 => 0..;
         protocol_type: Option<Cow<'a, str>> => 7..;
-        protocol_name: Option<Cow<'a, str>> = Some(Default::default()) => 0.., null 7..;
+        protocol_name: Option<Cow<'a, str>> => 0.., null 7..;
         leader: Cow<'a, str> => 0..;
         skip_assignment: bool => 9..;
         member_id: Cow<'a, str> => 0..;
@@ -137,7 +137,7 @@ schema! {
     /// What became of one member.
     pub struct LeaveGroupMemberResponse<'a> {
         member_id: Cow<'a, str> => 3..;
-        group_instance_id: Option<Cow<'a, str>> = Some(Default::default()) => 3..;
+        group_instance_id: Option<Cow<'a, str>> => 3..;
         error_code: KafkaError => 3..;
     }
 }

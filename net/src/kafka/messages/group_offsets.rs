@@ -29,7 +29,7 @@ schema! {
         partition_index: i32 => 0..;
         committed_offset: i64 => 0..;
         committed_leader_epoch: i32 = -1 => 6..;
-        committed_metadata: Option<&'a str> = Some(Default::default()) => 0..;
+        committed_metadata: Option<&'a str> => 0..;
     }
 
     /// What became of them.
@@ -55,7 +55,7 @@ schema! {
     pub struct OffsetFetchRequest<'a> in 1..=10, flexible 6 {
         group_id: &'a str => 0..=7;
         /// Null for all.
-        topics: Option<Vec<OffsetFetchTopic<'a>>> = Some(Default::default()) => 0..=7, null 2..=7;
+        topics: Option<Vec<OffsetFetchTopic<'a>>> => 0..=7, null 2..=7;
         groups: Vec<OffsetFetchGroup<'a>> => 8..;
         require_stable: bool => 7..;
     }
@@ -72,7 +72,7 @@ schema! {
         member_id: Option<&'a str> => 9..;
         member_epoch: i32 = -1 => 9..;
         /// Null for all.
-        topics: Option<Vec<OffsetFetchGroupTopic<'a>>> = Some(Default::default()) => 8..;
+        topics: Option<Vec<OffsetFetchGroupTopic<'a>>> => 8..;
     }
 
     /// Partitions of one topic.
@@ -108,7 +108,7 @@ schema! {
         partition_index: i32 => 0..=7;
         committed_offset: i64 => 0..=7;
         committed_leader_epoch: i32 = -1 => 5..=7;
-        metadata: Option<Cow<'a, str>> = Some(Default::default()) => 0..=7;
+        metadata: Option<Cow<'a, str>> => 0..=7;
         error_code: KafkaError => 0..=7;
     }
 
@@ -124,7 +124,7 @@ schema! {
         partition_index: i32 => 8..;
         committed_offset: i64 => 8..;
         committed_leader_epoch: i32 = -1 => 8..;
-        metadata: Option<Cow<'a, str>> = Some(Default::default()) => 8..;
+        metadata: Option<Cow<'a, str>> => 8..;
         error_code: KafkaError => 8..;
     }
 

@@ -10,7 +10,7 @@ schema! {
     /// Nodes and topics.
     pub struct MetadataRequest<'a> in 0..=13, flexible 9 {
         /// Null for all topics; in version 0, which has no null, an empty list means all.
-        topics: Option<Vec<MetadataRequestTopic<'a>>> = Some(Default::default()) => 0.., null 1..;
+        topics: Option<Vec<MetadataRequestTopic<'a>>> => 0.., null 1..;
         allow_auto_topic_creation: bool = true => 4..;
         include_cluster_authorized_operations: bool => 8..=10;
         include_topic_authorized_operations: bool => 8..;
@@ -19,7 +19,7 @@ schema! {
     /// A topic, by its name or its id.
     pub struct MetadataRequestTopic<'a> {
         topic_id: Uuid => 10..;
-        name: Option<&'a str> = Some(Default::default()) => 0.., null 10..;
+        name: Option<&'a str> => 0.., null 10..;
     }
 
     /// The cluster as it is.
@@ -44,7 +44,7 @@ schema! {
     /// A topic.
     pub struct MetadataTopic<'a> {
         error_code: KafkaError => 0..;
-        name: Option<Cow<'a, str>> = Some(Default::default()) => 0.., null 12..;
+        name: Option<Cow<'a, str>> => 0.., null 12..;
         topic_id: Uuid => 10..;
         is_internal: bool => 1..;
         partitions: Vec<MetadataPartition> => 0..;
@@ -156,7 +156,7 @@ schema! {
     /// A topic.
     pub struct DescribedTopic<'a> {
         error_code: KafkaError => 0..;
-        name: Option<Cow<'a, str>> = Some(Default::default()) => 0..;
+        name: Option<Cow<'a, str>> => 0..;
         topic_id: Uuid => 0..;
         is_internal: bool => 0..;
         partitions: Vec<DescribedPartition> => 0..;

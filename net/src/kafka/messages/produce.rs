@@ -26,7 +26,7 @@ schema! {
     pub struct ProducePartition<'a> {
         index: i32 => 0..;
         /// Since version 3 exactly one record batch.
-        records: Option<&'a [u8]> = Some(Default::default()) => 0..;
+        records: Option<&'a [u8]> => 0..;
     }
 
     /// Where the batches were appended.

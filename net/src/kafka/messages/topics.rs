@@ -33,7 +33,7 @@ schema! {
     /// A configuration entry.
     pub struct CreatableConfig<'a> {
         name: &'a str => 0..;
-        value: Option<&'a str> = Some(Default::default()) => 0..;
+        value: Option<&'a str> => 0..;
     }
 
     /// What became of them.
@@ -47,17 +47,17 @@ schema! {
         name: Cow<'a, str> => 0..;
         topic_id: Uuid => 7..;
         error_code: KafkaError => 0..;
-        error_message: Option<Cow<'a, str>> = Some(Default::default()) => 0..;
+        error_message: Option<Cow<'a, str>> => 0..;
         topic_config_error_code: KafkaError => 5.., tag 0;
         num_partitions: i32 = -1 => 5..;
         replication_factor: i16 = -1 => 5..;
-        configs: Option<Vec<CreatedTopicConfig<'a>>> = Some(Default::default()) => 5..;
+        configs: Option<Vec<CreatedTopicConfig<'a>>> => 5..;
     }
 
     /// A configuration entry as it is now.
     pub struct CreatedTopicConfig<'a> {
         name: Cow<'a, str> => 5..;
-        value: Option<Cow<'a, str>> = Some(Default::default()) => 5..;
+        value: Option<Cow<'a, str>> => 5..;
         read_only: bool => 5..;
         config_source: i8 = -1 => 5..;
         is_sensitive: bool => 5..;
@@ -84,7 +84,7 @@ schema! {
 
     /// What became of one topic.
     pub struct DeletedTopic<'a> {
-        name: Option<Cow<'a, str>> = Some(Default::default()) => 0.., null 6..;
+        name: Option<Cow<'a, str>> => 0.., null 6..;
         topic_id: Uuid => 6..;
         error_code: KafkaError => 0..;
         error_message: Option<Cow<'a, str>> => 5..;
@@ -101,7 +101,7 @@ schema! {
     pub struct CreatePartitionsTopic<'a> {
         name: &'a str => 0..;
         count: i32 => 0..;
-        assignments: Option<Vec<CreatePartitionsAssignment>> = Some(Default::default()) => 0..;
+        assignments: Option<Vec<CreatePartitionsAssignment>> => 0..;
     }
 
     /// Nodes that are to hold one new partition.

@@ -25,12 +25,13 @@ impl Shape {
 pub(crate) struct Samples {
     shape: Shape,
     made: u64,
-    depth: usize,
+    /// Whether there was a list that is longer than one byte can tell.
+    long: bool,
 }
 
 impl Samples {
     pub(crate) fn new(shape: Shape) -> Self {
-        Self { shape, made: 0, depth: 0 }
+        Self { shape, made: 0, long: false }
     }
 
     /// A number that was not given before, as far as its type allows.
@@ -132,15 +133,12 @@ impl<T: Sample> Sample for Option<T> {
 
 impl<T: Sample> Sample for Vec<T> {
     fn sample(s: &mut Samples) -> Self {
-        s.depth += 1;
         let len = match s.shape {
             Shape::Empty => 0,
             Shape::One => 1,
-            // More than one byte can tell, at the top; inside, just several.
-            Shape::Many => [1, 130, 2, 2, 2][s.depth.min(4)],
+            Shape::Many if !std::mem::replace(&mut s.long, true) => 130,
+            Shape::Many => 2,
         };
-        let list = (0..len).map(|_| T::sample(s)).collect();
-        s.depth -= 1;
-        list
+        (0..len).map(|_| T::sample(s)).collect()
     }
 }

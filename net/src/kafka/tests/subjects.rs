@@ -17,6 +17,8 @@ pub(crate) struct Subject {
     pub(crate) flexible_from: i16,
     /// A sample, written.
     pub(crate) encode: fn(Shape, i16) -> Bytes,
+    /// A message of which nothing was set, written.
+    pub(crate) unset: fn(i16) -> Bytes,
     /// Reads all of the bytes.
     pub(crate) decode: fn(&[u8], i16) -> Result<(), WireError>,
     /// Reads all of the bytes and shows what it found.
@@ -45,6 +47,7 @@ macro_rules! subject {
             max: ours::$name::VERSION_MAX,
             flexible_from: ours::$name::FLEXIBLE_FROM,
             encode: |shape, version| write(&ours::$name::sample(&mut Samples::new(shape)), version),
+            unset: |version| write(&ours::$name::default(), version),
             decode: |bytes, version| all(bytes, |r| ours::$name::decode(version, r).map(drop)),
             tree: |bytes, version| {
                 let mut r = Reader::new(bytes);
@@ -61,7 +64,6 @@ macro_rules! subject {
         }
     };
 }
-pub(super) use subject;
 
 /// Calls a macro with the names of all messages.
 macro_rules! for_every_message {

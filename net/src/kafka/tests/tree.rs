@@ -39,6 +39,9 @@ impl Tree {
                 both.find_map(|(at, (a, b))| a.difference(b).map(|what| format!("[{at}]{what}")))
             }
             (a, b) if a == b => None,
+            // Where a version has no such field, theirs is empty where ours is null. Where it has one, the bytes tell.
+            (Self::Atom(ours), Self::Atom(theirs)) if ours == "None" && theirs.is_empty() => None,
+            (Self::Atom(ours), Self::List(theirs)) if ours == "None" && theirs.is_empty() => None,
             (a, b) => Some(format!(": {a:?} and {b:?}")),
         }
     }
@@ -144,8 +147,7 @@ fn bytes(text: &str) -> Vec<Tree> {
             (b'\\', [b'r', left @ ..]) => (b'\r', left),
             (b'\\', [b't', left @ ..]) => (b'\t', left),
             (b'\\', [b'0', left @ ..]) => (0, left),
-            (b'\\', [c, left @ ..]) => (*c, left),
-            (c, left) => (*c, left),
+            (b'\\', [c, left @ ..]) | (c, left) => (*c, left),
         };
         bytes.push(Tree::Atom(byte.to_string()));
         rest = left;

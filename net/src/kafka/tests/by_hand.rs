@@ -1,0 +1,95 @@
+//! What is read and written by hand against the same messages as they are declared.
+
+use bytes::{Bytes, BytesMut};
+
+use super::samples::{Sample, Samples, Shape};
+use crate::kafka::api::ApiKey;
+use crate::kafka::fetch::FetchAnswer;
+use crate::kafka::messages::{FetchResponse, ProduceRequest};
+use crate::kafka::produce::{Produce, Records};
+use crate::kafka::replies::{Origin, response};
+use crate::kafka::schema::Message;
+use crate::kafka::wire::Reader;
+use crate::request::Batch;
+
+#[test]
+fn produce_is_read_as_it_is_declared() {
+    for shape in Shape::ALL {
+        let sample = ProduceRequest::sample(&mut Samples::new(shape));
+        for version in ProduceRequest::VERSION_MIN..=ProduceRequest::VERSION_MAX {
+            let mut bytes = BytesMut::new();
+            sample.encode(version, &mut bytes);
+            let mut r = Reader::new(&bytes);
+            let produce = Produce::decode(version, &mut r).expect("it can be read");
+            r.finish().expect("all of it");
+            let declared = ProduceRequest::decode(version, &mut Reader::new(&bytes)).expect("it can be read");
+            assert_eq!(
+                (produce.transactional_id, produce.acks, produce.timeout_ms),
+                (declared.transactional_id, declared.acks, declared.timeout_ms)
+            );
+            let mut flat = produce.partitions.iter();
+            for topic in &declared.topic_data {
+                for partition in &topic.partition_data {
+                    let to = flat.next().expect("as many partitions");
+                    let place = (to.topic, to.topic_id, to.index);
+                    assert_eq!(place, (topic.name, topic.topic_id, partition.index));
+                    let records = match &to.records {
+                        Records::Null => None,
+                        Records::Batch(Batch::Small(bytes)) => Some(*bytes),
+                        other => panic!("{other:?}"),
+                    };
+                    assert_eq!(records, partition.records);
+                }
+            }
+            assert!(flat.next().is_none());
+            for end in 0..bytes.len().min(2000) {
+                assert!(Produce::decode(version, &mut Reader::new(&bytes[..end])).is_err());
+            }
+        }
+    }
+}
+
+#[test]
+fn fetch_is_answered_as_it_is_declared_and_records_are_not_copied() {
+    for shape in Shape::ALL {
+        let mut sample = FetchResponse::sample(&mut Samples::new(shape));
+        sample.session_id = 0;
+        sample.node_endpoints.clear();
+        for topic in &mut sample.responses {
+            for partition in &mut topic.partitions {
+                partition.records = partition.records.or(Some(&[]));
+            }
+        }
+        for version in FetchResponse::VERSION_MIN..=FetchResponse::VERSION_MAX {
+            let origin = Origin { api: ApiKey::Fetch, version, correlation_id: 77 };
+            let mut answer =
+                FetchAnswer::new(origin, sample.throttle_time_ms, sample.error_code, sample.responses.len());
+            let mut pages = Vec::new();
+            for topic in &sample.responses {
+                answer.topic(&topic.topic, topic.topic_id, topic.partitions.len());
+                for partition in &topic.partitions {
+                    let records = Bytes::copy_from_slice(partition.records.expect("records"));
+                    // In two pieces, as a batch may lie over two buffers.
+                    let middle = records.len() / 2;
+                    let pieces = [records.slice(..middle), records.slice(middle..)];
+                    answer.partition(partition, &pieces);
+                    pages.extend(pieces.into_iter().filter(|piece| !piece.is_empty()));
+                }
+            }
+            let reply = answer.finish();
+            let whole = [std::slice::from_ref(&reply.head), &reply.rest[..]].concat().concat();
+            assert_eq!(Bytes::from(whole), response(origin, &sample).head, "{version} {shape:?}");
+            assert_eq!(reply.bytes(), response(origin, &sample).bytes());
+            for page in pages {
+                assert!(reply.rest.iter().any(|part| part.as_ptr() == page.as_ptr()), "not copied");
+            }
+        }
+    }
+}
+
+#[test]
+#[should_panic(expected = "as many topics and partitions as were announced")]
+fn a_fetch_answer_that_is_not_whole_is_our_bug() {
+    let origin = Origin { api: ApiKey::Fetch, version: 12, correlation_id: 1 };
+    let _ = FetchAnswer::new(origin, 0, crate::kafka::KafkaError::NONE, 1).finish();
+}

@@ -1,0 +1,312 @@
+//! Whatever the pieces in which a Kafka client's bytes arrive, the same requests come out; and whatever the bytes, nothing worse than
+//! a refusal.
+
+use std::fmt::Write;
+
+use bytes::{BufMut, BytesMut};
+use highwater_net::Batch;
+use highwater_net::kafka::api::ApiKey;
+use highwater_net::kafka::messages::{
+    ApiVersionsRequest, MetadataRequest, MetadataRequestTopic, ProducePartition, ProduceRequest, ProduceTopic,
+};
+use highwater_net::kafka::produce::Records;
+use highwater_net::kafka::schema::Message;
+use highwater_net::kafka::{Gate, KafkaDecoder, KafkaRefusal, KafkaStep, Request};
+use highwater_net::limits::{KAFKA_PRODUCE_BYTES_MAX, KAFKA_REQUEST_BYTES_MAX};
+use highwater_protocol::frame::FRAME_HEADER_BYTES;
+use highwater_protocol::limits::{BATCH_BYTES_MAX, BULK_BYTES_MIN};
+use proptest::prelude::*;
+
+fn shown(request: &Request<'_>) -> String {
+    let Request::Produce(produce) = request else { return format!("{request:?}") };
+    let mut text = format!("{:?} {} {}", produce.transactional_id, produce.acks, produce.timeout_ms);
+    for to in &produce.partitions {
+        let records = match &to.records {
+            Records::Null => "nothing".to_owned(),
+            Records::TooLarge { bytes } => format!("too large: {bytes}"),
+            Records::Batch(batch) => {
+                let (bytes, bulk) = match batch {
+                    Batch::Small(bytes) => (*bytes, false),
+                    Batch::Bulk { pages, batch_bytes } => {
+                        (&pages[FRAME_HEADER_BYTES..FRAME_HEADER_BYTES + batch_bytes], true)
+                    }
+                };
+                assert_eq!(bulk, bytes.len() >= BULK_BYTES_MIN);
+                let sum = bytes.iter().fold(0_u64, |sum, byte| sum.wrapping_mul(31) + u64::from(*byte));
+                format!("{} bytes {sum:x}", bytes.len())
+            }
+        };
+        write!(text, " | {} {:02x?} {} {records}", to.topic, &to.topic_id[..2], to.index).expect("a text");
+    }
+    text
+}
+
+/// A decoder with a plane that receives what it is told to; other bytes come in `pieces`.
+fn decode(bytes: &[u8], pieces: &[usize]) -> (Vec<String>, Result<(), KafkaRefusal>) {
+    let mut decoder = KafkaDecoder::new(Gate::Declared);
+    let mut told = Vec::new();
+    let mut rest = bytes;
+    let mut pieces = pieces.iter().copied().cycle();
+    while !rest.is_empty() {
+        let mut given = if let Some(mut lent) = decoder.lend_bulk() {
+            let take = rest.len().min(lent.end - lent.filled);
+            lent.pages[lent.filled..lent.filled + take].copy_from_slice(&rest[..take]);
+            rest = &rest[take..];
+            if lent.filled + take < lent.end {
+                assert!(decoder.is_inside_request());
+                return (told, Ok(()));
+            }
+            decoder.return_bulk(lent.pages);
+            &[][..]
+        } else {
+            let (given, left) = rest.split_at(pieces.next().unwrap_or(1).clamp(1, rest.len()));
+            rest = left;
+            given
+        };
+        loop {
+            match decoder.next(&mut given) {
+                Ok(KafkaStep::More) => break,
+                Ok(KafkaStep::WantsRoom(bytes)) => {
+                    assert!(bytes <= KAFKA_PRODUCE_BYTES_MAX);
+                    decoder.admit();
+                }
+                Ok(KafkaStep::Request(received)) => {
+                    let header = received.header;
+                    told.push(format!("{header:?} {} {}", received.bytes, shown(&received.request)));
+                }
+                Err(refusal) => return (told, Err(refusal)),
+            }
+        }
+        assert!(given.is_empty(), "everything that was given is used or kept");
+    }
+    (told, Ok(()))
+}
+
+fn request<'a>(api: ApiKey, version: i16, correlation_id: i32, body: &impl Message<'a>) -> Vec<u8> {
+    let mut out = BytesMut::new();
+    out.put_i16(api as i16);
+    out.put_i16(version);
+    out.put_i32(correlation_id);
+    out.put_slice(&[0, 4]);
+    out.put_slice(b"test");
+    if api.api().request_header_is_flexible(version) {
+        // One tagged field that nobody knows.
+        out.put_slice(&[1, 5, 2, 8, 8]);
+    }
+    body.encode(version, &mut out);
+    framed(&out)
+}
+
+fn framed(request: &[u8]) -> Vec<u8> {
+    [&(request.len() as u32).to_be_bytes()[..], request].concat()
+}
+
+/// A Produce with batches of these lengths, some of them on one topic.
+fn produce(version: i16, id: i32, batches: &[Option<usize>]) -> Vec<u8> {
+    let batches: Vec<Option<Vec<u8>>> = batches
+        .iter()
+        .enumerate()
+        .map(|(at, len)| len.map(|len| (0..len).map(|i| (i * (at + 3)) as u8).collect()))
+        .collect();
+    let topic_data = batches
+        .chunks(2)
+        .enumerate()
+        .map(|(at, batches)| ProduceTopic {
+            name: if at == 0 { "orders" } else { "täglich" },
+            topic_id: [at as u8; 16],
+            partition_data: batches
+                .iter()
+                .enumerate()
+                .map(|(index, batch)| ProducePartition { index: index as i32, records: batch.as_deref() })
+                .collect(),
+        })
+        .collect();
+    let body = ProduceRequest { transactional_id: None, acks: -1, timeout_ms: 1500, topic_data };
+    request(ApiKey::Produce, version, id, &body)
+}
+
+fn any_request() -> impl Strategy<Value = Vec<u8>> {
+    let batch = prop_oneof![
+        1 => Just(None),
+        6 => (0_usize..2000).prop_map(Some),
+        2 => ((BULK_BYTES_MIN - 2)..(BULK_BYTES_MIN + 2)).prop_map(Some),
+        2 => (BULK_BYTES_MIN..(3 * BULK_BYTES_MIN)).prop_map(Some),
+    ];
+    prop_oneof![
+        3 => (3_i16..=11, any::<i32>(), proptest::collection::vec(batch, 0..6))
+            .prop_map(|(version, id, batches)| produce(version, id, &batches)),
+        2 => (0_i16..=13, any::<i32>(), 0_usize..2000).prop_map(|(version, id, topics)| {
+            let name = Some("a topic's name, which is quite long in this test");
+            let topics = Some(vec![MetadataRequestTopic { name, ..Default::default() }; topics]);
+            request(ApiKey::Metadata, version, id, &MetadataRequest { topics, ..Default::default() })
+        }),
+        1 => (0_i16..=4, any::<i32>()).prop_map(|(version, id)| {
+            request(ApiKey::ApiVersions, version, id, &ApiVersionsRequest::default())
+        }),
+    ]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(96))]
+
+    #[test]
+    fn the_same_requests_come_out_however_the_bytes_arrive(
+        requests in proptest::collection::vec(any_request(), 1..8),
+        pieces in proptest::collection::vec(prop_oneof![1_usize..40, 1_usize..20_000, Just(1 << 20)], 1..6),
+    ) {
+        let bytes = requests.concat();
+        let (whole, result) = decode(&bytes, &[usize::MAX]);
+        prop_assert_eq!(result, Ok(()));
+        prop_assert_eq!(whole.len(), requests.len());
+        let (in_pieces, result) = decode(&bytes, &pieces);
+        prop_assert_eq!(result, Ok(()));
+        prop_assert_eq!(in_pieces, whole);
+    }
+
+    #[test]
+    fn garbage_is_refused_and_nothing_else_happens(
+        key in prop_oneof![Just(0_i16), Just(18), 0_i16..80],
+        version in 0_i16..14,
+        garbage in proptest::collection::vec(any::<u8>(), 0..300),
+        large in any::<bool>(),
+        pieces in proptest::collection::vec(1_usize..100, 1..4),
+    ) {
+        let mut request = [key.to_be_bytes(), version.to_be_bytes()].concat();
+        request.extend(&garbage);
+        let mut bytes = framed(&request);
+        if large {
+            // As if the request were one that is received into pages.
+            bytes[..4].copy_from_slice(&(BULK_BYTES_MIN as u32 * 2).to_be_bytes());
+        }
+        let (first, refusal) = decode(&bytes, &pieces);
+        let (second, again) = decode(&bytes, &[usize::MAX]);
+        prop_assert_eq!(first, second);
+        prop_assert_eq!(refusal, again, "a refusal does not depend on the pieces");
+    }
+
+    #[test]
+    fn a_request_with_flipped_bits_is_another_request_or_refused(
+        requests in proptest::collection::vec(any_request(), 1..4),
+        flips in proptest::collection::vec((any::<prop::sample::Index>(), 0_u8..8), 1..5),
+        pieces in proptest::collection::vec(1_usize..5000, 1..4),
+    ) {
+        let mut bytes = requests.concat();
+        for (at, bit) in flips {
+            let at = at.index(bytes.len().min(4096));
+            bytes[at] ^= 1 << bit;
+        }
+        let (first, _) = decode(&bytes, &pieces);
+        prop_assert!(first.len() <= bytes.len() / 12 + 1);
+    }
+}
+
+#[test]
+fn a_large_produce_comes_out_byte_by_byte_too() {
+    let bytes = produce(9, 5, &[Some(100), Some(BULK_BYTES_MIN), None, Some(0), Some(BULK_BYTES_MIN - 1)]);
+    let (whole, result) = decode(&bytes, &[usize::MAX]);
+    assert_eq!((whole.len(), result), (1, Ok(())));
+    assert_eq!(decode(&bytes, &[1]), (whole, Ok(())));
+}
+
+#[test]
+fn a_batch_over_the_limit_is_not_kept_and_the_rest_of_the_request_is_read() {
+    let bytes = produce(7, 5, &[Some(BATCH_BYTES_MAX + 1), Some(9)]);
+    let (told, result) = decode(&bytes, &[1 << 20]);
+    assert_eq!(result, Ok(()));
+    assert!(told[0].contains(&format!("too large: {}", BATCH_BYTES_MAX + 1)), "{}", told[0]);
+    assert!(told[0].contains("| orders [00, 00] 1 9 bytes"), "{}", told[0]);
+}
+
+#[track_caller]
+fn check_refused(bytes: &[u8], says: &str) {
+    let (_, result) = decode(bytes, &[7]);
+    let refusal = result.expect_err("it has to be refused");
+    assert!(refusal.text.contains(says), "{refusal:?}");
+}
+
+fn front(length: i32, key: i16, version: i16) -> Vec<u8> {
+    [&length.to_be_bytes()[..], &key.to_be_bytes(), &version.to_be_bytes(), &[0, 0, 0, 9]].concat()
+}
+
+#[test]
+fn lengths_that_cannot_be_are_refused_at_once() {
+    check_refused(b"GET / HTTP/1.1\r\n\r\n", "another protocol");
+    check_refused(&(-1_i32).to_be_bytes(), "-1 bytes");
+    check_refused(&7_i32.to_be_bytes(), "7 bytes");
+    check_refused(&(KAFKA_PRODUCE_BYTES_MAX as i32 + 1).to_be_bytes(), "104857601 bytes");
+    check_refused(&front(KAFKA_REQUEST_BYTES_MAX as i32 + 1, 3, 9), "limit of 8388608");
+}
+
+#[test]
+fn unknown_requests_and_versions_are_refused() {
+    check_refused(&front(100, 4, 0), "requests of kind 4 are not served");
+    check_refused(&front(100, -1, 0), "requests of kind -1");
+    check_refused(&front(100, 0, 2), "Produce 2: versions 3 to 11");
+    check_refused(&front(100, 0, 12), "Produce 12");
+    check_refused(&front(100, 3, -1), "Metadata -1");
+}
+
+#[test]
+fn what_has_no_handler_is_not_let_in() {
+    let mut decoder = KafkaDecoder::default();
+    for key in 0..100 {
+        let served = ApiKey::from_i16(key).is_some_and(|key| key.api().served);
+        if !served {
+            let bytes = front(10, key, 0);
+            let refusal = decoder.next(&mut &bytes[..]).expect_err("it has no handler");
+            assert_eq!(refusal.key, Some(key));
+        }
+    }
+}
+
+#[test]
+fn api_versions_of_any_version_is_a_request() {
+    let mut bytes = front(12, 18, 99);
+    bytes.extend([1, 2, 3, 4]);
+    let mut decoder = KafkaDecoder::new(Gate::Declared);
+    let mut data = &bytes[..];
+    let Ok(KafkaStep::Request(received)) = decoder.next(&mut data) else { panic!("it is one") };
+    assert!(matches!(received.request, Request::UnknownApiVersions));
+    assert_eq!((received.header.version, received.header.correlation_id), (99, 9));
+}
+
+#[test]
+fn a_large_request_that_is_not_let_in_stays_with_whoever_received_it() {
+    let bytes = produce(9, 5, &[Some(BULK_BYTES_MIN)]);
+    let mut decoder = KafkaDecoder::new(Gate::Declared);
+    let mut data = &bytes[..];
+    for _ in 0..3 {
+        assert!(matches!(decoder.next(&mut data), Ok(KafkaStep::WantsRoom(n)) if n == bytes.len() - 4));
+        assert_eq!(data.len(), bytes.len() - 12, "all but the front");
+        assert_eq!(decoder.held_bytes(), 0);
+    }
+    decoder.admit();
+    assert!(matches!(decoder.next(&mut data), Ok(KafkaStep::Request(_))));
+    assert_eq!(decoder.requests(), 1);
+    assert!(matches!(decoder.next(&mut data), Ok(KafkaStep::More)));
+    assert_eq!(decoder.held_bytes(), 0);
+}
+
+#[test]
+fn bodies_that_end_early_or_late_are_refused() {
+    let mut long = request(ApiKey::Metadata, 4, 1, &MetadataRequest { topics: None, ..Default::default() });
+    long.push(0);
+    let length = (long.len() - 4) as u32;
+    long[..4].copy_from_slice(&length.to_be_bytes());
+    check_refused(&long, "Metadata 4: 1 bytes behind the last field");
+    let mut short = produce(8, 1, &[Some(10)]);
+    let length = (short.len() - 5) as u32;
+    short[..4].copy_from_slice(&length.to_be_bytes());
+    check_refused(&short, "records: 10 bytes needed, 9 remain");
+    // The same of a request that is received into pages.
+    for batches in [&[Some(BULK_BYTES_MIN)][..], &[Some(BULK_BYTES_MIN), Some(5)]] {
+        let whole = produce(8, 1, batches);
+        let mut short = whole.clone();
+        short[..4].copy_from_slice(&((whole.len() - 5) as u32).to_be_bytes());
+        check_refused(&short, "remain");
+        let mut long = whole.clone();
+        long[..4].copy_from_slice(&((whole.len() - 3) as u32).to_be_bytes());
+        long.push(0);
+        check_refused(&long, "1 bytes behind the last field");
+    }
+}
