@@ -35,14 +35,9 @@ impl Overdue {
     }
 }
 
-/// One connection: what it has sent, what it waits for, and since when.
-#[derive(Debug)]
-pub struct NativeConn {
-    /// Bytes in, requests out. Taken out while its requests are handled, because they borrow from it.
-    pub input: Decoder,
-    /// What has not been answered.
-    pub replies: ReplyQueue,
-    hello_until: Option<Instant>,
+/// A message that has begun, and since when it has been coming.
+#[derive(Clone, Copy, Default, Debug)]
+pub(crate) struct Progress {
     inside: Option<Inside>,
 }
 
@@ -55,38 +50,61 @@ struct Inside {
     held_bytes: usize,
 }
 
+impl Progress {
+    /// Notes that `number` messages came and whether the next, of which `held_bytes` are kept, has begun.
+    pub(crate) fn note(&mut self, now: Instant, number: u64, is_inside: bool, held_bytes: usize) {
+        let since = match self.inside {
+            Some(inside) if inside.number == number => inside.since,
+            _ => now,
+        };
+        self.inside = is_inside.then_some(Inside { number, since, held_bytes });
+    }
+
+    /// Whether a message was begun and not ended in its time.
+    pub(crate) fn is_overdue(&self, now: Instant) -> bool {
+        self.inside.is_some_and(|inside| {
+            let allowed = MESSAGE_TIME + Duration::from_secs(inside.held_bytes as u64 / BYTES_PER_SECOND_MIN);
+            now.since(inside.since) >= allowed
+        })
+    }
+}
+
+/// One connection: what it has sent, what it waits for, and since when.
+#[derive(Debug)]
+pub struct NativeConn {
+    /// Bytes in, requests out. Taken out while its requests are handled, because they borrow from it.
+    pub input: Decoder,
+    /// What has not been answered.
+    pub replies: ReplyQueue,
+    hello_until: Option<Instant>,
+    progress: Progress,
+}
+
 impl NativeConn {
     /// A connection that has just come in.
     pub fn new(now: Instant) -> Self {
-        Self {
-            input: Decoder::default(),
-            replies: ReplyQueue::default(),
-            hello_until: Some(now.after(HELLO_TIME)),
-            inside: None,
-        }
+        Self { input: Decoder::default(), hello_until: Some(now.after(HELLO_TIME)), ..Self::greeted() }
     }
 
     /// A connection that has moved here after its hello.
     pub fn greeted() -> Self {
-        Self { input: Decoder::greeted(), replies: ReplyQueue::default(), hello_until: None, inside: None }
+        Self {
+            input: Decoder::greeted(),
+            replies: ReplyQueue::default(),
+            hello_until: None,
+            progress: Progress::default(),
+        }
     }
 
     /// To be called after the input was used: notes what the clock is compared with. `reading` is false while this side does not
     /// read, which the peer cannot be blamed for.
     pub fn note_progress(&mut self, now: Instant, reading: bool) {
-        if self.input.messages() > 0 {
+        let messages = self.input.messages();
+        if messages > 0 {
             self.hello_until = None;
         }
-        if !reading || !self.input.is_inside_message() {
-            self.inside = None;
-            return;
-        }
-        let (number, held_bytes) = (self.input.messages(), self.input.held_bytes());
-        let since = match self.inside {
-            Some(inside) if inside.number == number => inside.since,
-            _ => now,
-        };
-        self.inside = Some(Inside { number, since, held_bytes });
+        let is_inside = reading && self.input.is_inside_message();
+        self.progress.note(now, messages, is_inside, self.input.held_bytes());
     }
 
     /// Whether it took too long.
@@ -94,9 +112,7 @@ impl NativeConn {
         if self.hello_until.is_some_and(|until| now >= until) {
             return Some(Overdue::Hello);
         }
-        let inside = self.inside?;
-        let allowed = MESSAGE_TIME + Duration::from_secs(inside.held_bytes as u64 / BYTES_PER_SECOND_MIN);
-        (now.since(inside.since) >= allowed).then_some(Overdue::Message)
+        self.progress.is_overdue(now).then_some(Overdue::Message)
     }
 }
 

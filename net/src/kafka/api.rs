@@ -84,8 +84,8 @@ apis! {
         "0 to 2 are offered and refused, as Kafka does: some clients compress only if they see them. Topic ids (13) are not offered";
     Fetch = 1, 4..=17, flexible 12, served false,
         "no fetch sessions: every answer is full and says session 0. Batches are never split";
-    ListOffsets = 2, 1..=10, flexible 6, served false,
-        "all special times up to -5. Nothing is tiered: -4 is the earliest offset, and -5 finds nothing";
+    ListOffsets = 2, 1..=11, flexible 6, served false,
+        "all special times. Nothing is tiered: -4 is the earliest offset, -5 and -6 find nothing";
     Metadata = 3, 0..=13, flexible 9, served false, "topics by name and by id";
     OffsetCommit = 8, 2..=10, flexible 8, served false;
     OffsetFetch = 9, 1..=10, flexible 6, served false;

@@ -9,6 +9,7 @@
 //! ignores it, docs/kafka-compatibility.md says so.
 
 pub mod api;
+mod conn;
 mod decoder;
 pub mod error;
 pub mod fetch;
@@ -23,6 +24,7 @@ pub mod wire;
 #[cfg(test)]
 mod tests;
 
+pub use conn::KafkaConn;
 pub use decoder::{Gate, KafkaDecoder, KafkaRefusal, KafkaStep};
 pub use error::KafkaError;
 pub use replies::{KafkaReplies, KafkaReply, Origin, response};

@@ -17,6 +17,7 @@ const DOCUMENTS: [&str; 8] = [
     "docs/operations.md",
     "docs/disk-format.md",
     "docs/wire-format.md",
+    "docs/kafka-compatibility.md",
 ];
 
 fn documents() -> Vec<PathBuf> {
