@@ -141,7 +141,7 @@ fn spawn(plan: &ServerPlan, data: &Path, listen: &str) -> Result<(Child, Ready),
             .map_err(|e| BenchError::failed(format_args!("this program cannot find itself: {e}")))?,
     };
     let mut command = Command::new(&program);
-    command.arg("start").arg("--data-dir").arg(data).args(["--listen", listen]);
+    command.arg("start").arg("--data-dir").arg(data).args(["--listen", listen, "--kafka-listen", "none"]);
     if let Some(cores) = plan.cores {
         command.args(["--cores", &cores.to_string()]);
     }

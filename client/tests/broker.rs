@@ -228,6 +228,7 @@ fn start(data_dir: &Path, port: u16) -> Broker {
     let config = BrokerConfig {
         data_dir: data_dir.to_owned(),
         listen: vec![SocketAddr::from(([127, 0, 0, 1], port))],
+        kafka_listen: Vec::new(),
         cores: Some(1),
         host: HostKind::Thread,
         stop_on_signals: false,

@@ -9,6 +9,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use highwater_protocol::ids::{ClusterId, NodeId};
+use highwater_protocol::limits::PARTITIONS_PER_TOPIC_MAX;
 use highwater_runtime::{
     Cpu, OsFs, Runtime, RuntimeConfig, ShutdownHandle, StartError as RuntimeError, available_cpus, bind,
     measure, preflight,
@@ -17,12 +18,12 @@ use highwater_storage::{DurableForm, OpenError as StoreError};
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::{Handle as SignalHandle, Signals};
 
-use crate::config::{BrokerConfig, DurableChoice};
+use crate::config::{BrokerConfig, DurableChoice, KAFKA_PORT_DEFAULT};
 use crate::controller::ReadyReport;
 use crate::counters::ShardCounters;
 use crate::data_dir::{self, DataDir, Identity, LOCK};
 use crate::limits::ShardLimits;
-use crate::shard::{OpenError, Shard, ShardSetup};
+use crate::shard::{KafkaSetup, OpenError, Shard, ShardSetup};
 
 /// A running broker.
 ///
@@ -44,6 +45,8 @@ pub struct ReadyInfo {
     pub native: Vec<SocketAddr>,
     /// What clients are told to connect to.
     pub advertised: String,
+    /// Addresses of the Kafka listener, with the ports they got.
+    pub kafka: Vec<SocketAddr>,
     /// Where the data rests.
     pub data_dir: PathBuf,
     /// Cores in use.
@@ -121,9 +124,13 @@ impl Broker {
         let lock = Arc::new(lock(&config.data_dir)?);
         let new = Identity { cluster: ClusterId(*uuid::Uuid::new_v4().as_bytes()), node: NodeId(0) };
         let data = data_dir::open(&mut OsFs::new(), &config.data_dir, new)?;
-        let listeners = listen(&config.listen)?;
+        let mut listeners = listen(&config.listen)?;
+        let kafka_listeners = listen(&config.kafka_listen)?;
         let native: Vec<SocketAddr> = listeners.iter().filter_map(|l| l.local_addr().ok()).collect();
         let advertised = config.advertised.clone().unwrap_or_else(|| native[0].to_string());
+        let kafka: Vec<SocketAddr> = kafka_listeners.iter().filter_map(|l| l.local_addr().ok()).collect();
+        let kafka_setup = kafka_setup(&config, native.len(), kafka.first())?;
+        listeners.extend(kafka_listeners);
         let durable_form = choose_durable_form(&config)?;
         let stores = data.stores.max(shards);
         let memory_bytes = config.memory_bytes.unwrap_or_else(default_memory_bytes);
@@ -141,6 +148,7 @@ impl Broker {
             durable_form,
             counters: ShardCounters::of_shards(shards),
             advertised: advertised.clone(),
+            kafka: kafka_setup,
             on_ready: Box::new(move |report| {
                 // The receiver is gone only if the start was given up.
                 let _ = ready_sender.try_send(report);
@@ -158,7 +166,7 @@ impl Broker {
         .map_err(explain)?;
         let shutdown = runtime.shutdown_handle();
         let mut broker = Self {
-            ready: describe(&config, &data, native, advertised, shards, durable_form),
+            ready: ReadyInfo { kafka, ..describe(&config, &data, native, advertised, shards, durable_form) },
             runtime: Some(runtime),
             shutdown,
             signals: None,
@@ -178,6 +186,11 @@ impl Broker {
     /// The first address of the native listener.
     pub fn native_addr(&self) -> SocketAddr {
         self.ready.native[0]
+    }
+
+    /// The first address of the Kafka listener, if there is one.
+    pub fn kafka_addr(&self) -> Option<SocketAddr> {
+        self.ready.kafka.first().copied()
     }
 
     /// What there is to tell once clients can connect.
@@ -246,6 +259,7 @@ fn describe(
     ReadyInfo {
         native,
         advertised,
+        kafka: Vec::new(),
         data_dir: config.data_dir.clone(),
         cores,
         durability: match form {
@@ -267,13 +281,50 @@ fn check_addresses(config: &BrokerConfig) -> Result<(), StartError> {
             "no address to listen on; give at least one, such as 127.0.0.1:9191".into(),
         ));
     }
-    match config.listen.iter().find(|a| !a.ip().is_loopback()) {
+    match config.listen.iter().chain(&config.kafka_listen).find(|a| !a.ip().is_loopback()) {
         Some(open) if !config.insecure => Err(StartError::Config(format!(
             "{open} can be reached from other machines, and connections are neither encrypted nor authenticated; \
              listen on 127.0.0.1, or accept that with --insecure"
         ))),
         _ => Ok(()),
     }
+}
+
+/// What Kafka clients get: which listeners are theirs, and what they are told to connect to.
+fn kafka_setup(
+    config: &BrokerConfig,
+    native: usize,
+    first: Option<&SocketAddr>,
+) -> Result<KafkaSetup, StartError> {
+    let Some(first) = first else { return Ok(KafkaSetup::default()) };
+    let (host, port) = match &config.kafka_advertised {
+        None => (first.ip().to_string(), first.port()),
+        Some(advertised) => {
+            let parts = advertised.rsplit_once(':').and_then(|(host, port)| {
+                let host = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
+                Some((host.to_owned(), port.parse().ok()?)).filter(|(host, _)| !host.is_empty())
+            });
+            parts.ok_or_else(|| {
+                StartError::Config(format!(
+                    "Kafka clients cannot be told to connect to {advertised:?}; a host and a port are needed, such as \
+                     broker.example.com:{KAFKA_PORT_DEFAULT}"
+                ))
+            })?
+        }
+    };
+    if config.default_partitions == 0 || config.default_partitions > PARTITIONS_PER_TOPIC_MAX {
+        return Err(StartError::Config(format!(
+            "topics cannot have {} partitions by default; 1 to {PARTITIONS_PER_TOPIC_MAX} are possible",
+            config.default_partitions
+        )));
+    }
+    Ok(KafkaSetup {
+        first_listener: native as u16,
+        host,
+        port,
+        auto_create_topics: config.auto_create_topics,
+        default_partitions: config.default_partitions,
+    })
 }
 
 fn choose_cpus(cores: Option<u16>) -> Result<Vec<Cpu>, StartError> {

@@ -8,6 +8,9 @@ pub use highwater_runtime::HostKind;
 /// The port of the native protocol unless another is asked for.
 pub const NATIVE_PORT_DEFAULT: u16 = 9191;
 
+/// The port of Kafka's protocol unless another is asked for.
+pub const KAFKA_PORT_DEFAULT: u16 = 9092;
+
 /// How a broker is to run. [`Default`] is what `highwater start` does without arguments.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct BrokerConfig {
@@ -17,6 +20,14 @@ pub struct BrokerConfig {
     pub listen: Vec<SocketAddr>,
     /// What clients are told to connect to, `host:port`; none: the first address of `listen`, with the port it got.
     pub advertised: Option<String>,
+    /// Addresses of the Kafka listener. Port 0 takes a free one; no address: there is none.
+    pub kafka_listen: Vec<SocketAddr>,
+    /// What Kafka clients are told to connect to, `host:port`; none: the first address of `kafka_listen`, with the port it got.
+    pub kafka_advertised: Option<String>,
+    /// Kafka clients that ask for a topic that does not exist get it created.
+    pub auto_create_topics: bool,
+    /// Partitions of topics that are created without saying how many.
+    pub default_partitions: u32,
     /// How many cores to use; none: all that the process may use.
     pub cores: Option<u16>,
     /// Memory for caches and buffers of all cores; none: a quarter of the machine's, at least 256 MiB and at most 8 GiB.
@@ -37,6 +48,10 @@ impl Default for BrokerConfig {
             data_dir: PathBuf::from("highwater-data"),
             listen: vec![SocketAddr::from((Ipv4Addr::LOCALHOST, NATIVE_PORT_DEFAULT))],
             advertised: None,
+            kafka_listen: vec![SocketAddr::from((Ipv4Addr::LOCALHOST, KAFKA_PORT_DEFAULT))],
+            kafka_advertised: None,
+            auto_create_topics: true,
+            default_partitions: 1,
             cores: None,
             memory_bytes: None,
             host: HostKind::Glommio,

@@ -10,6 +10,7 @@ pub mod counters;
 pub mod data_dir;
 pub mod groups;
 mod groups_log;
+mod kafka_message;
 pub mod limits;
 pub mod message;
 pub mod metadata;
@@ -18,5 +19,5 @@ pub mod shard;
 mod test_broker;
 
 pub use broker::{Broker, ReadyInfo, StartError};
-pub use config::{BrokerConfig, DurableChoice, HostKind, NATIVE_PORT_DEFAULT};
+pub use config::{BrokerConfig, DurableChoice, HostKind, KAFKA_PORT_DEFAULT, NATIVE_PORT_DEFAULT};
 pub use test_broker::TestBroker;

@@ -14,6 +14,12 @@ pub const CONNECTIONS_PER_ADDRESS_MAX: usize = 1_000;
 /// Bytes of frames in the reply to one fetch, unless a single frame is larger.
 pub const FETCH_BYTES_MAX: usize = 4 << 20;
 
+/// Bytes of records in the answer to one fetch of a Kafka client, unless a single batch is larger.
+pub const KAFKA_FETCH_BYTES_MAX: usize = 16 << 20;
+
+/// Partitions in which a shard remembers where one connection is.
+pub const FETCH_PLACES_MAX: usize = 10_000;
+
 /// Longest time a fetch may wait for records.
 pub const FETCH_WAIT_MAX: Duration = Duration::from_mins(1);
 

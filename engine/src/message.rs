@@ -11,6 +11,9 @@ use highwater_protocol::native::{
 };
 
 use crate::groups::{GroupReply, GroupRequest};
+pub use crate::kafka_message::{
+    Append, FetchAsk, Fetched, KafkaMessage, OwnedBatch, Produced, ProducedAt, ProducedFor, RequestId, Want,
+};
 use crate::metadata::{Change, Metadata};
 
 /// Names a question; its answer repeats it. Unique on the shard that asks.
@@ -43,6 +46,8 @@ pub enum Message {
     Query(Ticket, Query),
     /// From it.
     QueryAnswer(Ticket, QueryAnswer),
+    /// On behalf of a Kafka client.
+    Kafka(Box<KafkaMessage>),
     /// To itself: there is more to do than fits one turn.
     Continue,
     /// To shard 0: this shard has answered its clients and stopped.
@@ -106,6 +111,10 @@ pub enum Answer {
 pub enum Query {
     /// Offsets by time or at the ends.
     Offsets(Vec<(u32, TopicPartition, StartAt)>),
+    /// The records with the largest timestamps.
+    LastTimes(Vec<(u32, TopicPartition)>),
+    /// Where leader epochs end: partition and epoch.
+    EpochEnds(Vec<(u32, TopicPartition, i32)>),
     /// Bounds.
     Details(Vec<(u32, TopicPartition)>),
     /// Move the start.
@@ -118,8 +127,10 @@ pub type FoundOffset = Result<Option<(Offset, Option<Timestamp>)>, ErrorCode>;
 /// The answer to a [`Query`].
 #[derive(Debug)]
 pub enum QueryAnswer {
-    /// To `Offsets`.
+    /// To `Offsets` and `LastTimes`.
     Offsets(Vec<(u32, FoundOffset)>),
+    /// To `EpochEnds`: the largest epoch that is not above the one asked for, and its end.
+    EpochEnds(Vec<(u32, Option<(i32, i64)>)>),
     /// To `Details`.
     Details(Vec<(u32, PartitionDetail)>),
     /// To `DeleteRecords`: all are moved, durably, or why one is not.

@@ -33,6 +33,7 @@ impl TestBroker {
         let config = BrokerConfig {
             data_dir: data.path().join("data"),
             listen: vec![SocketAddr::from(([127, 0, 0, 1], 0))],
+            kafka_listen: vec![SocketAddr::from(([127, 0, 0, 1], 0))],
             cores: Some(1),
             host: HostKind::Thread,
             stop_on_signals: false,
@@ -44,6 +45,11 @@ impl TestBroker {
     /// What a client connects to, `host:port`.
     pub fn address(&self) -> String {
         self.broker.native_addr().to_string()
+    }
+
+    /// What a Kafka client connects to, `host:port`.
+    pub fn kafka_address(&self) -> String {
+        self.broker.kafka_addr().expect("a test broker has a Kafka listener").to_string()
     }
 
     /// The broker.

@@ -9,12 +9,15 @@ use clap_complete::Shell;
 use highwater_bench::cli::BenchCommand;
 
 use crate::format::{self, Format};
-use crate::settings::Durability;
+use crate::settings::{Durability, KafkaListen};
 use crate::start_at::StartPosition;
 use crate::units::ByteSize;
 
 /// Where a broker listens and a client looks for it when neither is told otherwise.
 pub(crate) const ADDRESS_DEFAULT: &str = "127.0.0.1:9191";
+
+/// Where a broker listens for Kafka clients when it is not told otherwise.
+pub(crate) const KAFKA_ADDRESS_DEFAULT: &str = "127.0.0.1:9092";
 
 /// Highwater: an event-streaming broker. An acknowledged record is on stable storage.
 #[derive(Parser, Debug)]
@@ -79,6 +82,29 @@ pub(crate) struct StartArgs {
     /// Address that clients are told to connect to, if it is not the first one listened on
     #[arg(long, env = "HIGHWATER_ADVERTISE", value_name = "HOST:PORT", hide_env_values = true)]
     pub advertise: Option<String>,
+
+    /// Addresses to listen on for Kafka clients, separated by commas; port 0 picks a free one, `none` is no listener
+    /// [default: 127.0.0.1:9092]
+    #[arg(long, env = "HIGHWATER_KAFKA_LISTEN", value_name = "IP:PORT", hide_env_values = true)]
+    pub kafka_listen: Option<KafkaListen>,
+
+    /// Address that Kafka clients are told to connect to, if it is not the first one listened on for them
+    #[arg(long, env = "HIGHWATER_KAFKA_ADVERTISE", value_name = "HOST:PORT", hide_env_values = true)]
+    pub kafka_advertise: Option<String>,
+
+    /// Create topics that Kafka clients ask for and that do not exist [default: true]
+    #[arg(
+        long,
+        env = "HIGHWATER_AUTO_CREATE_TOPICS",
+        value_name = "BOOL",
+        value_parser = clap::builder::BoolishValueParser::new(),
+        hide_env_values = true
+    )]
+    pub auto_create_topics: Option<bool>,
+
+    /// Partitions of a topic that a Kafka client creates without saying how many [default: 1]
+    #[arg(long, env = "HIGHWATER_DEFAULT_PARTITIONS", value_name = "N", hide_env_values = true)]
+    pub default_partitions: Option<u32>,
 
     /// Number of cores to use, one thread each [default: every core the process may use]
     #[arg(long, env = "HIGHWATER_CORES", value_name = "N", hide_env_values = true)]

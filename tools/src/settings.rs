@@ -5,13 +5,14 @@ use std::fmt::{self, Write as _};
 use std::fs;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::str::FromStr;
 
 use clap::parser::ValueSource;
 use clap::{ArgMatches, ValueEnum};
 use highwater_engine::{BrokerConfig, DurableChoice};
 use serde::Deserialize;
 
-use crate::cli::{ADDRESS_DEFAULT, StartArgs};
+use crate::cli::{ADDRESS_DEFAULT, KAFKA_ADDRESS_DEFAULT, StartArgs};
 use crate::failure::Failure;
 use crate::units::ByteSize;
 
@@ -57,6 +58,47 @@ impl From<Durability> for DurableChoice {
     }
 }
 
+/// Addresses to listen on for Kafka clients; empty: there is no such listener.
+#[derive(Deserialize, Clone, PartialEq, Eq, Debug)]
+#[serde(try_from = "OneOrManyTexts")]
+pub(crate) struct KafkaListen(pub Vec<SocketAddr>);
+
+/// What says that there is no listener.
+const NONE: &str = "none";
+
+#[derive(Deserialize, Debug)]
+#[serde(untagged, expecting = "an address such as \"127.0.0.1:9092\", a list of them, or \"none\"")]
+enum OneOrManyTexts {
+    One(String),
+    Many(Vec<SocketAddr>),
+}
+
+impl TryFrom<OneOrManyTexts> for KafkaListen {
+    type Error = String;
+
+    fn try_from(listen: OneOrManyTexts) -> Result<Self, String> {
+        match listen {
+            OneOrManyTexts::One(text) => text.parse(),
+            OneOrManyTexts::Many(addresses) => Ok(Self(addresses)),
+        }
+    }
+}
+
+impl FromStr for KafkaListen {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        if text == NONE {
+            return Ok(Self(Vec::new()));
+        }
+        let address = |text: &str| {
+            let wrong = |e| format!("{text}: {e}; an address such as {KAFKA_ADDRESS_DEFAULT}, or {NONE}, is expected");
+            text.parse().map_err(wrong)
+        };
+        text.split(',').map(address).collect::<Result<_, _>>().map(Self)
+    }
+}
+
 /// Who said a setting.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Source {
@@ -99,6 +141,14 @@ pub(crate) struct Settings {
     pub listen: Setting<Vec<SocketAddr>>,
     /// Address that clients are told.
     pub advertise: Setting<Option<String>>,
+    /// Addresses to listen on for Kafka clients.
+    pub kafka_listen: Setting<KafkaListen>,
+    /// Address that Kafka clients are told.
+    pub kafka_advertise: Setting<Option<String>>,
+    /// Create topics that Kafka clients ask for.
+    pub auto_create_topics: Setting<bool>,
+    /// Partitions of a topic whose creator does not say how many.
+    pub default_partitions: Setting<u32>,
     /// Cores to use; none: every core the process may use.
     pub cores: Setting<Option<u16>>,
     /// Memory for requests and cache; none: a share of the machine's.
@@ -118,6 +168,10 @@ struct File {
     data_dir: Option<PathBuf>,
     listen: Option<OneOrMany>,
     advertise: Option<String>,
+    kafka_listen: Option<KafkaListen>,
+    kafka_advertise: Option<String>,
+    auto_create_topics: Option<bool>,
+    default_partitions: Option<u32>,
     cores: Option<u16>,
     memory: Option<Size>,
     durability: Option<Durability>,
@@ -177,6 +231,27 @@ impl Settings {
                 file.advertise.map(Some),
                 || None,
             ),
+            kafka_listen: merge.pick("kafka_listen", args.kafka_listen.clone(), file.kafka_listen, || {
+                KAFKA_ADDRESS_DEFAULT.parse().expect("the default address is an address")
+            }),
+            kafka_advertise: merge.pick(
+                "kafka_advertise",
+                args.kafka_advertise.clone().map(Some),
+                file.kafka_advertise.map(Some),
+                || None,
+            ),
+            auto_create_topics: merge.pick(
+                "auto_create_topics",
+                args.auto_create_topics,
+                file.auto_create_topics,
+                || true,
+            ),
+            default_partitions: merge.pick(
+                "default_partitions",
+                args.default_partitions,
+                file.default_partitions,
+                || 1,
+            ),
             cores: merge.pick("cores", args.cores.map(Some), file.cores.map(Some), || None),
             memory: merge.pick("memory", args.memory.map(Some), memory_in_file.map(Some), || None),
             durability: merge.pick("durability", args.durability, file.durability, Durability::default),
@@ -192,6 +267,10 @@ impl Settings {
         config.data_dir.clone_from(&self.data_dir.value);
         config.listen.clone_from(&self.listen.value);
         config.advertised.clone_from(&self.advertise.value);
+        config.kafka_listen.clone_from(&self.kafka_listen.value.0);
+        config.kafka_advertised.clone_from(&self.kafka_advertise.value);
+        config.auto_create_topics = self.auto_create_topics.value;
+        config.default_partitions = self.default_partitions.value;
         config.cores = self.cores.value;
         config.memory_bytes = self.memory.value.map(|size| size.0);
         config.durable = self.durability.value.into();
@@ -214,6 +293,20 @@ impl Settings {
         line("listen", Some(toml::Value::Array(listen)), self.listen.source, "");
         let advertise = self.advertise.value.as_deref().map(text);
         line("advertise", advertise, self.advertise.source, "the first address listened on");
+        let kafka_listen = match &self.kafka_listen.value.0[..] {
+            [] => text(NONE),
+            addresses => {
+                toml::Value::Array(addresses.iter().map(|address| text(&address.to_string())).collect())
+            }
+        };
+        line("kafka_listen", Some(kafka_listen), self.kafka_listen.source, "");
+        let kafka_advertise = self.kafka_advertise.value.as_deref().map(text);
+        let unset = "the first address listened on for Kafka clients";
+        line("kafka_advertise", kafka_advertise, self.kafka_advertise.source, unset);
+        let auto_create = toml::Value::Boolean(self.auto_create_topics.value);
+        line("auto_create_topics", Some(auto_create), self.auto_create_topics.source, "");
+        let partitions = toml::Value::Integer(self.default_partitions.value.into());
+        line("default_partitions", Some(partitions), self.default_partitions.source, "");
         let cores = self.cores.value.map(|n| toml::Value::Integer(n.into()));
         line("cores", cores, self.cores.source, "every core the process may use");
         let memory = self.memory.value.map(|size| text(&size.to_string()));
@@ -291,6 +384,7 @@ mod tests {
         assert_eq!(settings.listen.value, ["127.0.0.1:9191".parse::<SocketAddr>().expect("a literal")]);
         assert_eq!(settings.cores, Setting { value: None, source: Source::Default });
         assert_eq!(settings.to_broker_config().listen, BrokerConfig::default().listen);
+        assert_eq!(settings.to_broker_config().kafka_listen, BrokerConfig::default().kafka_listen);
         assert!(!settings.insecure.value);
     }
 
@@ -303,6 +397,19 @@ mod tests {
         assert_eq!(settings.listen.source, Source::File);
         assert_eq!(settings.log_level, Setting { value: "info".into(), source: Source::File });
         assert_eq!(settings.data_dir.source, Source::Default);
+    }
+
+    #[test]
+    fn the_kafka_listener_can_be_switched_off_and_be_several() {
+        for off in [resolve(&["--kafka-listen", "none"], None), resolve(&[], Some("kafka_listen = \"none\""))] {
+            let settings = off.expect("all right");
+            assert!(settings.to_broker_config().kafka_listen.is_empty());
+            let again = resolve(&[], Some(&settings.to_toml())).expect("our own file");
+            assert_eq!(again.kafka_listen.value, settings.kafka_listen.value);
+        }
+        let several = resolve(&["--kafka-listen", "127.0.0.1:0,[::1]:0"], None).expect("all right");
+        let again = resolve(&[], Some(&several.to_toml())).expect("our own file");
+        assert_eq!(again.kafka_listen.value.0.len(), 2);
     }
 
     #[test]

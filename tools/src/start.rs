@@ -30,9 +30,13 @@ pub(crate) fn run(settings: &Settings) -> Result<(), Failure> {
 /// `ready` and what a script or a person wants to know, as `name=value`; a value with spaces in it is quoted.
 fn ready_line(ready: &ReadyInfo) -> String {
     let native = ready.native.iter().map(ToString::to_string).collect::<Vec<_>>().join(",");
+    let kafka = match &ready.kafka[..] {
+        [] => "none".to_owned(),
+        addresses => addresses.iter().map(ToString::to_string).collect::<Vec<_>>().join(","),
+    };
     let data = absolute(&ready.data_dir).unwrap_or_else(|_| ready.data_dir.clone());
     format!(
-        "ready native={native} data={} cores={} durability={} topics={} partitions={} took_ms={}",
+        "ready native={native} kafka={kafka} data={} cores={} durability={} topics={} partitions={} took_ms={}",
         quoted(&data.to_string_lossy()),
         ready.cores,
         quoted(&ready.durability),

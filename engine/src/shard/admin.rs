@@ -13,7 +13,8 @@ use highwater_protocol::native::{
 use highwater_runtime::plane::{ConnId, Plane, ShardIndex};
 
 use super::Shard;
-use crate::message::{Answer, Ask, FoundOffset, Message, Query, QueryAnswer, Ticket};
+use super::kafka::{Call, Part};
+use crate::message::{Answer, Ask, FoundOffset, Message, Query, QueryAnswer, RequestId, Ticket};
 use crate::metadata::{Metadata, Topic, configs};
 
 /// A question that this shard has asked others.
@@ -22,6 +23,8 @@ pub(super) enum Asked {
     Client(ConnId, SlotId),
     /// Shard 0, for producer ids.
     ProducerIds,
+    /// Anybody, for a part of a Kafka client's request.
+    Kafka { request: RequestId, part: u32 },
     /// Shards that have partitions, for a client.
     Partitions { conn: ConnId, slot: SlotId, missing: usize, gathered: Gathered },
 }
@@ -33,12 +36,19 @@ pub(super) enum Gathered {
     DeleteRecords(Result<(), (ErrorCode, String)>),
 }
 
+/// Who wants a producer id.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum WantsProducerId {
+    Native(ConnId, SlotId),
+    Kafka(Call),
+}
+
 /// Producer ids of this shard's own, and who waits for more.
 #[derive(Default)]
 pub(super) struct ProducerIds {
     next: i64,
     end: i64,
-    waiting: Vec<(ConnId, SlotId)>,
+    waiting: Vec<WantsProducerId>,
     asked: bool,
 }
 
@@ -110,16 +120,19 @@ impl Shard {
         ticket
     }
 
-    pub(super) fn on_answer(&mut self, ticket: Ticket, answer: Answer) {
+    pub(super) fn on_answer(&mut self, plane: &mut dyn Plane<Message>, ticket: Ticket, answer: Answer) {
         match (self.asked.remove(&ticket), answer) {
             (Some(Asked::Client(conn, slot)), Answer::Reply(reply)) => self.reply(conn, slot, reply),
             (Some(Asked::ProducerIds), answer) => self.on_producer_ids(answer),
+            (Some(Asked::Kafka { request, part }), answer) => {
+                self.on_kafka_part(plane, request, part, Part::Lead(answer));
+            }
             _ => {}
         }
     }
 
-    pub(super) fn init_producer(&mut self, plane: &mut dyn Plane<Message>, conn: ConnId, slot: SlotId) {
-        self.producer_ids.waiting.push((conn, slot));
+    pub(super) fn init_producer(&mut self, plane: &mut dyn Plane<Message>, who: WantsProducerId) {
+        self.producer_ids.waiting.push(who);
         if self.producer_ids.next < self.producer_ids.end {
             self.give_producer_ids();
         }
@@ -147,17 +160,28 @@ impl Shard {
 
     fn give_producer_ids(&mut self) {
         while self.producer_ids.next < self.producer_ids.end
-            && let Some((conn, slot)) = self.producer_ids.waiting.pop()
+            && let Some(who) = self.producer_ids.waiting.pop()
         {
-            let reply = InitProducerReply { producer: ProducerId(self.producer_ids.next), epoch: 0 };
+            let producer = ProducerId(self.producer_ids.next);
             self.producer_ids.next += 1;
-            self.reply(conn, slot, Reply::body(&reply));
+            match who {
+                WantsProducerId::Native(conn, slot) => {
+                    self.reply(conn, slot, Reply::body(&InitProducerReply { producer, epoch: 0 }));
+                }
+                WantsProducerId::Kafka(call) => self.give_kafka_producer_id(call, Ok(producer)),
+            }
         }
     }
 
     fn refuse_producers(&mut self, reply: &Reply) {
-        for (conn, slot) in std::mem::take(&mut self.producer_ids.waiting) {
-            self.reply(conn, slot, reply.clone());
+        for who in std::mem::take(&mut self.producer_ids.waiting) {
+            match (who, reply) {
+                (WantsProducerId::Native(conn, slot), reply) => self.reply(conn, slot, reply.clone()),
+                (WantsProducerId::Kafka(call), Reply::Error { code, .. }) => {
+                    self.give_kafka_producer_id(call, Err((*code).into()));
+                }
+                (WantsProducerId::Kafka(_), _) => unreachable!("who is refused gets an error"),
+            }
         }
     }
 
@@ -251,7 +275,17 @@ impl Shard {
         }
     }
 
-    pub(super) fn on_query_answer(&mut self, ticket: Ticket, answer: QueryAnswer) {
+    pub(super) fn on_query_answer(
+        &mut self,
+        plane: &mut dyn Plane<Message>,
+        ticket: Ticket,
+        answer: QueryAnswer,
+    ) {
+        if let Some(Asked::Kafka { request, part }) = self.asked.get(&ticket) {
+            let (request, part) = (*request, *part);
+            self.asked.remove(&ticket);
+            return self.on_kafka_part(plane, request, part, Part::Owner(answer));
+        }
         let Some(Asked::Partitions { missing, gathered, .. }) = self.asked.get_mut(&ticket) else { return };
         *missing -= 1;
         match (gathered, answer) {

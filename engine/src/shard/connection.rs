@@ -3,13 +3,15 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 
-use highwater_net::{NativeConn, SlotId};
+use highwater_net::kafka::KafkaConn;
+use highwater_net::{Lent, NativeConn, SlotId};
 use highwater_protocol::ids::{ProducerId, TopicPartition};
 use highwater_protocol::native::Acks;
 use highwater_runtime::buf::AlignedBuf;
 use highwater_runtime::plane::Instant;
 
 use super::readers::ReaderId;
+use crate::message::OwnedBatch;
 
 /// How far a connection is.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -22,8 +24,14 @@ pub(super) enum Stage {
     Closing,
 }
 
+/// What it speaks.
+pub(super) enum Net {
+    Native(NativeConn),
+    Kafka(KafkaConn),
+}
+
 pub(super) struct Connection {
-    pub(super) net: NativeConn,
+    pub(super) net: Net,
     pub(super) peer: SocketAddr,
     pub(super) stage: Stage,
     /// When it was told why it ends.
@@ -46,6 +54,10 @@ pub(super) struct Connection {
     pub(super) stalled: Option<Stalled>,
     /// Batches that were refused and may be sent again. What the producer has sent behind one must not overtake it.
     pub(super) refused: BTreeMap<ProducerOf, i32>,
+    /// To be closed when what is known has been sent.
+    pub(super) ending: bool,
+    /// It has fetched, so that shards keep its places in partitions.
+    pub(super) fetches_kafka: bool,
     /// Listed as having replies to send.
     pub(super) dirty: bool,
     /// Listed as waiting for memory.
@@ -69,13 +81,56 @@ pub(super) struct Stalled {
     pub(super) batch: OwnedBatch,
 }
 
-pub(super) enum OwnedBatch {
-    Small(Vec<u8>),
-    Bulk { pages: AlignedBuf, batch_bytes: usize },
+impl Net {
+    /// Whether no further request may be taken up for now.
+    fn is_full(&self) -> bool {
+        match self {
+            Self::Native(native) => native.replies.is_full(),
+            Self::Kafka(kafka) => kafka.replies.is_full(),
+        }
+    }
+
+    /// Whether nobody waits for an answer.
+    pub(super) fn is_answered(&self) -> bool {
+        match self {
+            Self::Native(native) => native.replies.is_empty(),
+            Self::Kafka(kafka) => kafka.replies.is_empty(),
+        }
+    }
+
+    /// Memory for requests that have not been answered, whole or not.
+    pub(super) fn request_bytes(&self) -> usize {
+        match self {
+            Self::Native(native) => native.replies.request_bytes() + native.input.held_bytes(),
+            Self::Kafka(kafka) => kafka.replies.request_bytes() + kafka.input.held_bytes(),
+        }
+    }
+
+    /// See [`NativeConn::note_progress`].
+    pub(super) fn note_progress(&mut self, now: Instant, reading: bool) {
+        match self {
+            Self::Native(native) => native.note_progress(now, reading),
+            Self::Kafka(kafka) => kafka.note_progress(now, reading),
+        }
+    }
+
+    pub(super) fn return_bulk(&mut self, pages: AlignedBuf) {
+        match self {
+            Self::Native(native) => native.input.return_bulk(pages),
+            Self::Kafka(kafka) => kafka.input.return_bulk(pages),
+        }
+    }
+
+    pub(super) fn lend_bulk(&mut self) -> Option<Lent> {
+        match self {
+            Self::Native(native) => native.input.lend_bulk(),
+            Self::Kafka(kafka) => kafka.input.lend_bulk(),
+        }
+    }
 }
 
 impl Connection {
-    pub(super) fn new(net: NativeConn, peer: SocketAddr, stage: Stage) -> Self {
+    pub(super) fn new(net: Net, peer: SocketAddr, stage: Stage) -> Self {
         Self {
             net,
             peer,
@@ -90,6 +145,8 @@ impl Connection {
             blocked: Vec::new(),
             stalled: None,
             refused: BTreeMap::new(),
+            ending: false,
+            fetches_kafka: false,
             dirty: false,
             wants_memory: false,
         }
@@ -99,8 +156,24 @@ impl Connection {
     pub(super) fn may_ask(&self, send_queue_max: usize) -> bool {
         self.stage != Stage::Closing
             && self.stalled.is_none()
-            && !self.net.replies.is_full()
+            && !self.net.is_full()
             && self.queued < send_queue_max
+    }
+
+    /// Its native side. What only native connections do asks for it.
+    pub(super) fn native(&mut self) -> &mut NativeConn {
+        match &mut self.net {
+            Net::Native(native) => native,
+            Net::Kafka(_) => unreachable!("requests of one protocol come by connections of that protocol"),
+        }
+    }
+
+    /// Its Kafka side, if that is what it speaks.
+    pub(super) fn kafka(&mut self) -> Option<&mut KafkaConn> {
+        match &mut self.net {
+            Net::Native(_) => None,
+            Net::Kafka(kafka) => Some(kafka),
+        }
     }
 
     pub(super) fn readers(&self) -> impl Iterator<Item = ReaderId> {

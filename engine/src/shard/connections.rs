@@ -11,7 +11,7 @@ use highwater_runtime::buf::AlignedBuf;
 use highwater_runtime::plane::{Close, ConnId, Plane};
 
 use super::Shard;
-use super::connection::{Connection, Stage};
+use super::connection::{Connection, Net, Stage};
 use super::timers::Timer;
 use crate::limits::{CLOSING_TIME_MAX, CONNECTIONS_PER_ADDRESS_MAX, SWEEP_INTERVAL};
 use crate::message::{Greeting, Message};
@@ -37,10 +37,10 @@ impl Shard {
             return;
         }
         let net = NativeConn::new(plane.now());
-        self.insert_connection(plane, conn, Connection::new(net, peer, Stage::Hello));
+        self.insert_connection(plane, conn, Connection::new(Net::Native(net), peer, Stage::Hello));
     }
 
-    fn check_room_for(&self, address: IpAddr) -> Result<(), (ErrorCode, String)> {
+    pub(super) fn check_room_for(&self, address: IpAddr) -> Result<(), (ErrorCode, String)> {
         if self.drain.is_some() {
             return Err((ErrorCode::Unavailable, "the broker is stopping".into()));
         }
@@ -56,7 +56,12 @@ impl Shard {
         Ok(())
     }
 
-    fn insert_connection(&mut self, plane: &mut dyn Plane<Message>, conn: ConnId, connection: Connection) {
+    pub(super) fn insert_connection(
+        &mut self,
+        plane: &mut dyn Plane<Message>,
+        conn: ConnId,
+        connection: Connection,
+    ) {
         *self.addresses.entry(connection.peer.ip()).or_default() += 1;
         if self.connections.is_empty() {
             self.timers.set_after(plane, SWEEP_INTERVAL, Timer::Sweep);
@@ -67,6 +72,9 @@ impl Shard {
     /// Forgets a connection and everything that it waited for.
     pub(super) fn remove_connection(&mut self, conn: ConnId) {
         let Some(connection) = self.connections.remove(&conn) else { return };
+        if connection.fetches_kafka {
+            self.kafka.connection_is_gone(conn);
+        }
         let ip = connection.peer.ip();
         if let Some(count) = self.addresses.get_mut(&ip) {
             *count -= 1;
@@ -97,7 +105,7 @@ impl Shard {
             plane.close(conn, Close::AfterSends);
             return;
         }
-        self.insert_connection(plane, conn, Connection::new(NativeConn::greeted(), peer, Stage::Open));
+        self.insert_connection(plane, conn, Connection::new(Net::Native(NativeConn::greeted()), peer, Stage::Open));
         self.welcome(plane, conn, greeting.id);
     }
 
@@ -113,7 +121,7 @@ impl Shard {
         });
         let Some(connection) = self.connections.get_mut(&conn) else { return };
         connection.stage = Stage::Open;
-        let slot = connection.net.replies.open(MessageKind::Hello, id, 0, 0);
+        let slot = connection.native().replies.open(MessageKind::Hello, id, 0, 0);
         plane.stream(conn);
         self.reply(conn, slot, reply);
     }
@@ -189,7 +197,7 @@ impl Shard {
         if connection.stage == Stage::Closing {
             return;
         }
-        connection.net.input.return_bulk(pages);
+        connection.net.return_bulk(pages);
         self.take_input(plane, conn, &[]);
         self.lend_pages(plane, conn);
     }
@@ -198,7 +206,7 @@ impl Shard {
     fn lend_pages(&mut self, plane: &mut dyn Plane<Message>, conn: ConnId) {
         let Some(connection) = self.connections.get_mut(&conn) else { return };
         if !connection.paused
-            && let Some(lent) = connection.net.input.lend_bulk()
+            && let Some(lent) = connection.net.lend_bulk()
         {
             self.counted.received += (lent.end - lent.filled) as u64;
             plane.recv_into(conn, lent.pages, lent.filled, lent.end);
@@ -208,8 +216,11 @@ impl Shard {
     /// Handles the requests in `data`, as many as may be; keeps the rest.
     fn take_input(&mut self, plane: &mut dyn Plane<Message>, conn: ConnId, mut data: &[u8]) {
         let Some(connection) = self.connections.get_mut(&conn) else { return };
+        if connection.kafka().is_some() {
+            return self.take_kafka_input(plane, conn, data);
+        }
         // Requests borrow from the decoder while they are handled.
-        let mut decoder = std::mem::take(&mut connection.net.input);
+        let mut decoder = std::mem::take(&mut connection.native().input);
         let outcome = loop {
             if !decoder.is_inside_message() && !self.may_ask(conn) {
                 break Input::Full;
@@ -235,30 +246,38 @@ impl Shard {
             }
         };
         let Some(connection) = self.connections.get_mut(&conn) else { return };
-        connection.net.input = decoder;
+        connection.native().input = decoder;
         match outcome {
-            Input::Used => {
-                connection.net.note_progress(plane.now(), true);
-                if std::mem::take(&mut connection.paused) {
-                    plane.resume(conn);
-                }
-            }
-            Input::Full => {
-                if !data.is_empty() {
-                    connection.held = data.to_vec();
-                }
-                connection.net.note_progress(plane.now(), false);
-                if !std::mem::replace(&mut connection.paused, true) {
-                    plane.pause(conn);
-                }
-            }
+            Input::Used => self.read_on(plane, conn),
+            Input::Full => self.hold(plane, conn, data),
             Input::Gone => {}
             Input::Refused(refusal) => self.refuse(plane, conn, &refusal),
         }
         self.recharge(conn);
     }
 
-    fn may_ask(&mut self, conn: ConnId) -> bool {
+    /// All that came was used: the connection is read, or read again.
+    pub(super) fn read_on(&mut self, plane: &mut dyn Plane<Message>, conn: ConnId) {
+        let Some(connection) = self.connections.get_mut(&conn) else { return };
+        connection.net.note_progress(plane.now(), true);
+        if std::mem::take(&mut connection.paused) {
+            plane.resume(conn);
+        }
+    }
+
+    /// No more may be looked at for now: the rest of what came is kept, and the connection not read.
+    pub(super) fn hold(&mut self, plane: &mut dyn Plane<Message>, conn: ConnId, rest: &[u8]) {
+        let Some(connection) = self.connections.get_mut(&conn) else { return };
+        if !rest.is_empty() {
+            connection.held = rest.to_vec();
+        }
+        connection.net.note_progress(plane.now(), false);
+        if !std::mem::replace(&mut connection.paused, true) {
+            plane.pause(conn);
+        }
+    }
+
+    pub(super) fn may_ask(&mut self, conn: ConnId) -> bool {
         let send_queue_max = self.send_queue_max();
         let Some(connection) = self.connections.get(&conn) else { return false };
         if connection.stage == Stage::Hello {
@@ -275,7 +294,7 @@ impl Shard {
         true
     }
 
-    fn want_memory(&mut self, conn: ConnId) {
+    pub(super) fn want_memory(&mut self, conn: ConnId) {
         if let Some(connection) = self.connections.get_mut(&conn)
             && !std::mem::replace(&mut connection.wants_memory, true)
         {
@@ -286,7 +305,7 @@ impl Shard {
     /// What a connection has of the memory for requests is counted anew.
     pub(super) fn recharge(&mut self, conn: ConnId) {
         let Some(connection) = self.connections.get_mut(&conn) else { return };
-        let now = connection.net.replies.request_bytes() + connection.net.input.held_bytes();
+        let now = connection.net.request_bytes();
         self.budget.recharge(connection.charged, now);
         connection.charged = now;
     }
@@ -345,14 +364,18 @@ impl Shard {
     /// Ends connections that take too long.
     pub(super) fn sweep(&mut self, plane: &mut dyn Plane<Message>) {
         let now = plane.now();
-        let overdue: Vec<_> = self
-            .connections
-            .iter()
-            .filter(|(_, c)| c.stage != Stage::Closing)
-            .filter_map(|(id, c)| c.net.overdue(now).map(|why| (*id, why)))
-            .collect();
+        let (mut overdue, mut kafka) = (Vec::new(), Vec::new());
+        for (conn, connection) in self.connections.iter().filter(|(_, c)| c.stage != Stage::Closing) {
+            match &connection.net {
+                Net::Native(native) => overdue.extend(native.overdue(now).map(|why| (*conn, why))),
+                Net::Kafka(side) => kafka.extend(side.is_overdue(now).then_some(*conn)),
+            }
+        }
         for (conn, why) in overdue {
             self.refuse(plane, conn, &why.refusal());
+        }
+        for conn in kafka {
+            self.drop_kafka(plane, conn, "a request was begun and not ended in its time");
         }
         for (conn, connection) in &self.connections {
             if connection.closing_since.is_some_and(|since| now.since(since) >= CLOSING_TIME_MAX) {

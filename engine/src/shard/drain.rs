@@ -58,6 +58,7 @@ impl Shard {
             }
         }
         self.refuse_stalled();
+        self.end_kafka_waits(plane);
     }
 
     /// Batches that wait for room were not appended, and will not be.
@@ -82,7 +83,7 @@ impl Shard {
                 let idle: Vec<_> = self
                     .connections
                     .iter()
-                    .filter(|(_, c)| c.stage != Stage::Closing && c.net.replies.is_empty())
+                    .filter(|(_, c)| c.stage != Stage::Closing && c.net.is_answered())
                     .map(|(id, _)| *id)
                     .collect();
                 for conn in idle {

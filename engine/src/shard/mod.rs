@@ -12,6 +12,7 @@ mod admin;
 mod connection;
 mod connections;
 mod drain;
+mod kafka;
 mod lead;
 mod order;
 mod partition;
@@ -43,6 +44,7 @@ use highwater_storage::ReadId;
 use admin::{Asked, ProducerIds};
 use connection::{Budget, Connection};
 use drain::Drain;
+use kafka::Kafka;
 use lead::Lead;
 use partition::Partitions;
 use query::{Moving, Search, Work, WorkId};
@@ -51,7 +53,7 @@ use stores::StoreEntry;
 use subscribe::Start;
 use timers::{Timer, Timers};
 
-pub use setup::{OnReady, OpenError, ShardSetup};
+pub use setup::{KafkaSetup, OnReady, OpenError, ShardSetup};
 
 use crate::counters::Counters;
 use crate::limits::{PUSH_BYTES_PER_TURN_MAX, RETENTION_INTERVAL, SPACE_INTERVAL};
@@ -97,6 +99,8 @@ pub struct Shard {
     work: BTreeMap<WorkId, Work>,
     last_work: u64,
     producer_ids: ProducerIds,
+    /// What Kafka clients wait for.
+    kafka: Kafka,
 
     timers: Timers,
     /// What was done so far, as far as the stores do not count it.
@@ -159,6 +163,7 @@ impl Shard {
             work: BTreeMap::new(),
             last_work: 0,
             producer_ids: ProducerIds::default(),
+            kafka: Kafka::default(),
             timers,
             counted: Counters::default(),
             retention_at,
@@ -202,10 +207,14 @@ impl ShardApp for Shard {
         &mut self,
         plane: &mut dyn Plane<Message>,
         conn: ConnId,
-        _listener: ListenerId,
+        listener: ListenerId,
         peer: SocketAddr,
     ) {
-        self.accept(plane, conn, peer);
+        if listener.0 < self.setup.kafka.first_listener {
+            self.accept(plane, conn, peer);
+        } else {
+            self.accept_kafka(plane, conn, peer);
+        }
     }
 
     fn on_recv(&mut self, plane: &mut dyn Plane<Message>, conn: ConnId, data: &[u8]) {
@@ -250,9 +259,10 @@ impl ShardApp for Shard {
                 }
             }
             Message::Ask(ticket, ask) => self.on_ask(plane, from, ticket, *ask),
-            Message::Answer(ticket, answer) => self.on_answer(ticket, answer),
+            Message::Answer(ticket, answer) => self.on_answer(plane, ticket, answer),
             Message::Query(ticket, query) => self.on_query(plane, from, ticket, query),
-            Message::QueryAnswer(ticket, answer) => self.on_query_answer(ticket, answer),
+            Message::QueryAnswer(ticket, answer) => self.on_query_answer(plane, ticket, answer),
+            Message::Kafka(message) => self.on_kafka_message(plane, from, *message),
             Message::Continue => {}
             Message::Drained => self.on_drained(plane),
             Message::Close => self.on_close(plane),
@@ -280,6 +290,7 @@ impl ShardApp for Shard {
                 Timer::Sweep => self.sweep(plane),
                 Timer::Retention => self.enforce_retention(plane),
                 Timer::Fetch(reader) => self.fetch_waited(reader),
+                Timer::KafkaFetch(request) => self.kafka_fetch_waited(plane, request),
                 Timer::Drain => self.drain_time_is_over(plane),
                 Timer::Groups => self.groups_are_due(plane),
             }
@@ -294,15 +305,19 @@ impl ShardApp for Shard {
         // The disk first: it works while the rest of this is done.
         self.flush_stores(plane);
         self.poll_stores(plane);
+        self.run_kafka_fetches(plane, PUSH_BYTES_PER_TURN_MAX);
         self.run_lead(plane);
         self.publish_counters();
         self.send_replies(plane);
         let mut more = self.run_readers(plane, PUSH_BYTES_PER_TURN_MAX);
         self.resume_memory_waiters(plane);
+        self.tell_kafka_shards(plane);
         self.send_replies(plane);
         // Requests that were resumed meanwhile have appended too; and no event may be left for a turn that never comes.
         self.flush_stores(plane);
         more |= self.poll_stores(plane);
+        more |= self.kafka_has_more();
+        self.tell_kafka_shards(plane);
         self.run_drain(plane);
         if more || !self.dirty.is_empty() || !self.ready.is_empty() {
             plane.post(self.me, Message::Continue);

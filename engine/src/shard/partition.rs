@@ -11,18 +11,25 @@ use highwater_replication::Quorum;
 use highwater_runtime::plane::ConnId;
 use highwater_storage::{Bounds, Slot};
 
-use super::readers::ReaderId;
+use super::readers::Waiter;
+use crate::message::ProducedFor;
 use crate::metadata::Topic;
 
 /// A partition of this shard. Numbers are not used again.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub(super) struct PartitionId(usize);
 
+/// Whom to tell.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum AckTo {
+    Native(ConnId, SlotId),
+    Kafka(ProducedFor),
+}
+
 /// A producer that waits for its acknowledgement.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct Ack {
-    pub(super) conn: ConnId,
-    pub(super) slot: SlotId,
+    pub(super) to: AckTo,
     /// Offset behind the batch's last record.
     pub(super) end: Offset,
     pub(super) base_offset: Offset,
@@ -42,7 +49,7 @@ pub(super) struct Partition {
     /// Readers have met damage, and the log says so.
     pub(super) damage_told: bool,
     /// Who reads and has read everything so far.
-    pub(super) waiters: Vec<ReaderId>,
+    pub(super) waiters: Vec<Waiter>,
     quorum: Quorum,
     /// What became durable and is not committed: index and offset where it ends.
     marks: VecDeque<(LogIndex, Offset)>,
@@ -228,7 +235,11 @@ mod tests {
     }
 
     fn ack(slot: SlotId, end: i64) -> Ack {
-        Ack { conn: ConnId(1), slot, end: Offset(end), base_offset: Offset(end - 1), log_append_time: -1 }
+        Ack { to: AckTo::Native(ConnId(1), slot), end: Offset(end), base_offset: Offset(end - 1), log_append_time: -1 }
+    }
+
+    fn to(slot: SlotId) -> Option<AckTo> {
+        Some(AckTo::Native(ConnId(1), slot))
     }
 
     fn slots() -> Vec<SlotId> {
@@ -246,10 +257,10 @@ mod tests {
         assert!(p.wait(Acks::All, ack(slots[2], 9)), "sent again, and committed long ago");
         assert_eq!(p.pop_acked(), None);
         assert!(p.handle_durable(ME, ME, LogIndex(11), Offset(12)));
-        assert_eq!(p.pop_acked().map(|a| a.slot), Some(slots[0]));
+        assert_eq!(p.pop_acked().map(|a| a.to), to(slots[0]));
         assert_eq!(p.pop_acked(), None);
         assert!(p.handle_durable(ME, ME, LogIndex(12), Offset(15)));
-        assert_eq!(p.pop_acked().map(|a| a.slot), Some(slots[1]));
+        assert_eq!(p.pop_acked().map(|a| a.to), to(slots[1]));
     }
 
     #[test]
@@ -261,7 +272,7 @@ mod tests {
         assert!(!p.wait(Acks::Leader, ack(slots[1], 10 + 1)));
         assert!(!p.handle_durable(ME, ME, LogIndex(11), Offset(10)), "the epoch's first frame has no record");
         assert!(p.handle_durable(ME, ME, LogIndex(12), Offset(11)));
-        assert_eq!(p.pop_acked().map(|a| a.slot), Some(slots[1]));
-        assert_eq!(p.pop_acked().map(|a| a.slot), Some(slots[0]));
+        assert_eq!(p.pop_acked().map(|a| a.to), to(slots[1]));
+        assert_eq!(p.pop_acked().map(|a| a.to), to(slots[0]));
     }
 }

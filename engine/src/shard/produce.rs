@@ -10,14 +10,14 @@ use highwater_runtime::plane::{Close, ConnId, Plane};
 use highwater_storage::{AppendError, Payload};
 
 use super::Shard;
-use super::connection::{OwnedBatch, Stalled};
-use super::partition::{Ack, PartitionId, Refusal};
+use super::connection::Stalled;
+use super::partition::{Ack, AckTo, PartitionId, Refusal};
 use super::readers::deleted;
-use crate::message::Message;
+use crate::message::{Message, OwnedBatch, ProducedAt};
 use crate::metadata::configs::{TimestampSource, TopicConfig};
 
 /// What became of a batch.
-enum Outcome {
+pub(super) enum Outcome {
     /// It is in the log, now or since it was sent the first time.
     Appended {
         partition: PartitionId,
@@ -42,7 +42,7 @@ impl Shard {
         let Produce { to, acks, batch } = produce;
         let Some(connection) = self.connections.get_mut(&conn) else { return };
         let slot =
-            (acks != Acks::None).then(|| connection.net.replies.open(MessageKind::Produce, id, bytes, 0));
+            (acks != Acks::None).then(|| connection.native().replies.open(MessageKind::Produce, id, bytes, 0));
         let batch = match batch {
             Batch::Small(bytes) => AnyBatch::Small(bytes),
             Batch::Bulk { pages, batch_bytes } => AnyBatch::Owned(OwnedBatch::Bulk { pages, batch_bytes }),
@@ -81,7 +81,7 @@ impl Shard {
             Outcome::Appended { partition, base_offset, end, log_append_time } => {
                 self.note_appended(conn, stamp);
                 let Some(slot) = slot else { return };
-                let ack = Ack { conn, slot, end, base_offset, log_append_time };
+                let ack = Ack { to: AckTo::Native(conn, slot), end, base_offset, log_append_time };
                 let Some(partition) = self.partitions.get_mut(partition) else { return };
                 if partition.wait(acks, ack) {
                     let (store, in_store) = (partition.store, partition.slot);
@@ -124,7 +124,7 @@ impl Shard {
         self.refuse(plane, conn, &Nonsense { kind, id, code, text });
     }
 
-    fn append(
+    pub(super) fn append(
         &mut self,
         plane: &mut dyn Plane<Message>,
         to: TopicPartition,
@@ -196,17 +196,28 @@ impl Shard {
     /// A producer hears that its batch is what it asked for.
     pub(super) fn acknowledge(&mut self, store: usize, slot: highwater_storage::Slot, ack: Ack) {
         let log_start = self.stores[store].store.bounds(slot).log_start;
+        let (conn, to) = match ack.to {
+            AckTo::Native(conn, slot) => (conn, slot),
+            AckTo::Kafka(to) => {
+                let at = ProducedAt {
+                    base_offset: ack.base_offset.0,
+                    log_append_time: ack.log_append_time,
+                    log_start: log_start.0,
+                };
+                return self.tell_produced(to, Ok(at));
+            }
+        };
         let reply = ProduceReply {
             base_offset: ack.base_offset.0.into(),
             log_append_time: ack.log_append_time.into(),
             log_start: log_start.0.into(),
         };
-        self.reply(ack.conn, ack.slot, Reply::Produced(reply));
+        self.reply(conn, to, Reply::Produced(reply));
     }
 }
 
 /// A batch, wherever its bytes are.
-enum AnyBatch<'a> {
+pub(super) enum AnyBatch<'a> {
     Small(&'a [u8]),
     /// In the shard's scratch buffer, where it may be changed.
     Scratch,
@@ -215,7 +226,7 @@ enum AnyBatch<'a> {
 }
 
 impl AnyBatch<'_> {
-    fn bytes(&self) -> &[u8] {
+    pub(super) fn bytes(&self) -> &[u8] {
         match self {
             Self::Small(bytes) => bytes,
             Self::Owned(OwnedBatch::Small(bytes)) => bytes,
@@ -245,7 +256,7 @@ impl AnyBatch<'_> {
         }
     }
 
-    fn into_owned(self) -> OwnedBatch {
+    pub(super) fn into_owned(self) -> OwnedBatch {
         match self {
             Self::Small(bytes) => OwnedBatch::Small(bytes.to_vec()),
             Self::Owned(batch) => batch,

@@ -1,7 +1,7 @@
 //! Questions of other shards about partitions of this one.
 
 use highwater_protocol::error::ErrorCode;
-use highwater_protocol::ids::{Offset, TopicPartition};
+use highwater_protocol::ids::{LeaderEpoch, Offset, TopicPartition};
 use highwater_protocol::native::{PartitionDetail, StartAt};
 use highwater_runtime::plane::{Plane, ShardIndex};
 use highwater_storage::{FindOutcome, FindResult, LogStartError, ReadId, Slot};
@@ -55,6 +55,8 @@ impl Shard {
         let id = WorkId(self.last_work);
         let (answer, missing) = match query {
             Query::Offsets(list) => self.find_offsets(plane, id, list),
+            Query::LastTimes(list) => self.find_last_times(plane, id, list),
+            Query::EpochEnds(list) => (self.find_epoch_ends(list), 0),
             Query::Details(list) => {
                 let details =
                     list.into_iter().filter_map(|(n, tp)| self.details(tp).map(|d| (n, d))).collect();
@@ -97,6 +99,45 @@ impl Shard {
             }
         }
         (QueryAnswer::Offsets(found), missing)
+    }
+
+    /// The records with the largest timestamps.
+    fn find_last_times(
+        &mut self,
+        plane: &mut dyn Plane<Message>,
+        work: WorkId,
+        list: Vec<(u32, TopicPartition)>,
+    ) -> (QueryAnswer, usize) {
+        let (mut empty, mut times) = (Vec::new(), Vec::new());
+        for (number, tp) in list {
+            let partition = self.partitions.find(tp).and_then(|id| self.partitions.get(id));
+            match partition.map(|p| self.stores[p.store].store.last_time(p.slot)) {
+                None => empty.push((number, Err(ErrorCode::UnknownTopic))),
+                Some(None) => empty.push((number, NOT_FOUND)),
+                Some(Some(at)) => times.push((number, tp, StartAt::Timestamp(at))),
+            }
+        }
+        let (mut answer, missing) = self.find_offsets(plane, work, times);
+        if let QueryAnswer::Offsets(found) = &mut answer {
+            found.extend(empty);
+        }
+        (answer, missing)
+    }
+
+    fn find_epoch_ends(&self, list: Vec<(u32, TopicPartition, i32)>) -> QueryAnswer {
+        let end = |tp, epoch| {
+            let partition = self.partitions.get(self.partitions.find(tp)?)?;
+            if epoch > partition.epoch.0 {
+                return None;
+            }
+            let high_watermark = partition.high_watermark();
+            if epoch == partition.epoch.0 {
+                return Some((epoch, high_watermark.0));
+            }
+            let (epoch, end) = self.stores[partition.store].store.epoch_end(partition.slot, LeaderEpoch(epoch));
+            Some((epoch.0, end.map_or(high_watermark, |end| end.min(high_watermark)).0))
+        };
+        QueryAnswer::EpochEnds(list.into_iter().map(|(number, tp, epoch)| (number, end(tp, epoch))).collect())
     }
 
     /// An offset, or the search for it.

@@ -18,6 +18,7 @@ use highwater_runtime::plane::{ConnId, Instant, Plane};
 use highwater_storage::{Cursor, Frames, ReadOutcome, ReadResult};
 
 use super::Shard;
+use super::kafka::FetchId;
 use super::partition::{PartitionId, Refusal};
 use super::timers::Timer;
 use crate::limits::PUSH_BYTES_MAX;
@@ -26,6 +27,13 @@ use crate::message::Message;
 /// A reader of this shard. Numbers are not used again.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub(super) struct ReaderId(pub(super) u64);
+
+/// Who waits for the high watermark of a partition.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Waiter {
+    Reader(ReaderId),
+    Kafka(FetchId),
+}
 
 #[derive(Debug)]
 pub(super) struct Reader {
@@ -89,7 +97,7 @@ impl Shard {
         if reader.state == ReaderState::Waiting
             && let Some(partition) = self.partitions.get_mut(reader.partition)
         {
-            partition.waiters.retain(|waiter| *waiter != id);
+            partition.waiters.retain(|waiter| *waiter != Waiter::Reader(id));
         }
         match reader.kind {
             ReaderKind::Subscription { number, .. } => {
@@ -121,9 +129,12 @@ impl Shard {
 
     /// Everybody at the end of a partition has something to read.
     pub(super) fn wake_waiters(&mut self, partition: PartitionId) {
-        let Some(partition) = self.partitions.get_mut(partition) else { return };
-        for waiter in std::mem::take(&mut partition.waiters) {
-            self.wake_reader(waiter);
+        let Some(here) = self.partitions.get_mut(partition) else { return };
+        for waiter in std::mem::take(&mut here.waiters) {
+            match waiter {
+                Waiter::Reader(id) => self.wake_reader(id),
+                Waiter::Kafka(id) => self.wake_kafka_fetch(id, partition),
+            }
         }
     }
 
@@ -240,7 +251,7 @@ impl Shard {
             self.ready.push_back(id);
         } else {
             reader.state = ReaderState::Waiting;
-            partition.waiters.push(id);
+            partition.waiters.push(Waiter::Reader(id));
         }
     }
 
@@ -309,7 +320,7 @@ impl Shard {
         if let Some(Reader { state: ReaderState::Waiting, partition, .. }) = self.readers.get(&id)
             && let Some(partition) = self.partitions.get_mut(*partition)
         {
-            partition.waiters.retain(|waiter| *waiter != id);
+            partition.waiters.retain(|waiter| *waiter != Waiter::Reader(id));
         }
         self.wake_reader(id);
     }

@@ -6,6 +6,7 @@ use highwater_protocol::ids::{ShardId, StoreId, TopicPartition};
 use highwater_runtime::plane::{ConnId, Plane, ShardIndex};
 
 use super::Shard;
+use super::admin::WantsProducerId;
 use super::partition::{PartitionId, Refusal};
 use crate::message::{Ask, Message};
 
@@ -24,7 +25,7 @@ impl Shard {
             other => other,
         };
         let Some(connection) = self.connections.get_mut(&conn) else { return };
-        let slot = connection.net.replies.open(kind, id, bytes, 0);
+        let slot = connection.native().replies.open(kind, id, bytes, 0);
         if self.metadata.is_none() {
             let text = "the broker is starting; try again";
             return self.reply(conn, slot, Reply::error(ErrorCode::Unavailable, text));
@@ -35,7 +36,7 @@ impl Shard {
             Request::ListOffsets(request) => self.list_offsets(plane, conn, slot, &request),
             Request::DeleteRecords(request) => self.delete_records(plane, conn, slot, &request),
             Request::Stats => self.tell_stats(conn, slot),
-            Request::InitProducer => self.init_producer(plane, conn, slot),
+            Request::InitProducer => self.init_producer(plane, WantsProducerId::Native(conn, slot)),
             Request::CreateTopic(request) => self.ask(plane, conn, slot, Ask::CreateTopic(request)),
             Request::DeleteTopic(request) => self.ask(plane, conn, slot, Ask::DeleteTopic(request)),
             Request::AlterTopic(request) => self.ask(plane, conn, slot, Ask::AlterTopic(request)),

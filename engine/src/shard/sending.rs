@@ -18,7 +18,7 @@ impl Shard {
     pub(super) fn reply(&mut self, conn: ConnId, slot: SlotId, reply: Reply) {
         let Some(connection) = self.connections.get_mut(&conn) else { return };
         self.counted.requests_refused += u64::from(matches!(reply, Reply::Error { .. }));
-        connection.net.replies.fill(slot, reply);
+        connection.native().replies.fill(slot, reply);
         self.mark_dirty(conn);
     }
 
@@ -45,12 +45,12 @@ impl Shard {
         if connection.stage == Stage::Closing {
             return;
         }
-        let mut subscribed = Vec::new();
-        let mut out = std::mem::take(&mut self.arena);
-        if out.capacity() == 0 {
-            out.reserve(ARENA_BYTES);
+        if connection.kafka().is_some() {
+            return self.send_kafka_replies_of(plane, conn);
         }
-        while let Some(popped) = self.connections.get_mut(&conn).and_then(|c| c.net.replies.pop(&mut out)) {
+        let mut subscribed = Vec::new();
+        let mut out = self.take_arena();
+        while let Some(popped) = self.connections.get_mut(&conn).and_then(|c| c.native().replies.pop(&mut out)) {
             if popped.kind == MessageKind::Subscribe && popped.ok {
                 subscribed.push(popped.id);
             }
@@ -70,6 +70,15 @@ impl Shard {
             self.start_subscription(plane, conn, number);
         }
         self.resume(plane, conn);
+    }
+
+    /// The buffer in which replies are encoded. Whoever takes it gives it back.
+    pub(super) fn take_arena(&mut self) -> BytesMut {
+        let mut out = std::mem::take(&mut self.arena);
+        if out.capacity() == 0 {
+            out.reserve(ARENA_BYTES);
+        }
+        out
     }
 
     /// Queues bytes for a connection.

@@ -35,8 +35,38 @@ pub struct ShardSetup {
     pub counters: Box<[ShardCounters]>,
     /// What clients are told to connect to.
     pub advertised: String,
+    /// What Kafka clients get.
+    pub kafka: KafkaSetup,
     /// Who wants to know that the broker is ready.
     pub on_ready: OnReady,
+}
+
+/// What Kafka clients get.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct KafkaSetup {
+    /// The first of the Kafka listeners; all behind it are Kafka's too.
+    pub first_listener: u16,
+    /// The host that clients are told to connect to.
+    pub host: String,
+    /// The port.
+    pub port: u16,
+    /// Create topics that clients ask for.
+    pub auto_create_topics: bool,
+    /// Partitions of a topic unless its creator says how many.
+    pub default_partitions: u32,
+}
+
+impl Default for KafkaSetup {
+    /// No Kafka listener.
+    fn default() -> Self {
+        Self {
+            first_listener: u16::MAX,
+            host: String::new(),
+            port: 0,
+            auto_create_topics: true,
+            default_partitions: 1,
+        }
+    }
 }
 
 impl fmt::Debug for ShardSetup {

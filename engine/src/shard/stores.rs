@@ -7,11 +7,12 @@ use highwater_runtime::plane::{Completion, ConnId, Plane, Token};
 use highwater_storage::{PartitionFinding, RecoveryReport, Slot, Store, StoreConfig, StoreEvent};
 
 use super::Shard;
+use super::partition::AckTo;
 use super::readers::deleted;
 use super::setup::{OpenError, ShardSetup};
 use crate::data_dir::store_dir;
 use crate::limits::{SPACE_INTERVAL, STORES_PER_SHARD_MAX};
-use crate::message::{Message, Opened};
+use crate::message::{Append, Message, Opened};
 
 /// Token spaces: the top byte of a disk operation's token says whose it is.
 pub(super) const META_SPACE: u8 = 1;
@@ -27,6 +28,8 @@ pub(super) struct StoreEntry {
     pub(super) truncated: Vec<TopicPartition>,
     /// Connections with a batch that waits for room, first come, first served.
     pub(super) stalled: VecDeque<ConnId>,
+    /// Batches of Kafka clients that wait for room, in the order in which they came.
+    pub(super) waiting: VecDeque<Append>,
     /// The disk had no space the last time it was asked for some.
     pub(super) full: bool,
     pub(super) closed: bool,
@@ -62,6 +65,7 @@ pub(super) fn open_all(
             store,
             truncated,
             stalled: VecDeque::new(),
+            waiting: VecDeque::new(),
             full: false,
             closed: false,
         });
@@ -164,6 +168,8 @@ impl Shard {
             StoreEvent::Read { id, result } => {
                 if let Some(reader) = self.reads.remove(&(store, id)) {
                     self.on_read(plane, reader, result);
+                } else {
+                    self.on_kafka_read(plane, (store, id), result);
                 }
             }
             StoreEvent::Found { id, result } => {
@@ -213,6 +219,7 @@ impl Shard {
             // What waits on goes to the back: it waits for its own partition, others may not.
             self.retry_stalled(plane, conn);
         }
+        self.retry_kafka_appends(plane, store);
     }
 
     /// A deleted partition's space is free.
@@ -245,6 +252,7 @@ impl Shard {
 
     /// Nobody can do anything with a partition any more; those who wait for it hear that.
     fn forget_partition(&mut self, plane: &mut dyn Plane<Message>, id: super::partition::PartitionId) {
+        self.wake_waiters(id);
         self.end_readers_of(plane, id);
         self.abandon_searches(plane, id);
         let Some(mut partition) = self.partitions.remove(id) else { return };
@@ -252,7 +260,10 @@ impl Shard {
         let acks: Vec<_> = partition.take_acks().collect();
         for ack in acks {
             let (code, text) = deleted();
-            self.reply(ack.conn, ack.slot, highwater_net::Reply::Error { code, text });
+            match ack.to {
+                AckTo::Native(conn, slot) => self.reply(conn, slot, highwater_net::Reply::Error { code, text }),
+                AckTo::Kafka(to) => self.tell_produced(to, Err((code.into(), text))),
+            }
         }
     }
 }

@@ -43,7 +43,7 @@ impl Shard {
         request: &SubscribeRequest,
     ) {
         let Some(connection) = self.connections.get_mut(&conn) else { return };
-        let slot = connection.net.replies.open(MessageKind::Subscribe, number, bytes, 0);
+        let slot = connection.native().replies.open(MessageKind::Subscribe, number, bytes, 0);
         let subscriptions = connection.subscriptions.len();
         let taken = connection.subscriptions.contains_key(&number);
         let outcome = if taken {
@@ -70,7 +70,7 @@ impl Shard {
     ) {
         let max_bytes = (request.max_bytes as usize).clamp(1, FETCH_BYTES_MAX);
         let Some(connection) = self.connections.get_mut(&conn) else { return };
-        let slot = connection.net.replies.open(MessageKind::Fetch, id, bytes, max_bytes);
+        let slot = connection.native().replies.open(MessageKind::Fetch, id, bytes, max_bytes);
         let wait = Duration::from_millis(request.wait_ms.into()).min(FETCH_WAIT_MAX);
         let until = (!wait.is_zero()).then(|| plane.now().after(wait));
         let kind = ReaderKind::Fetch { slot, max_bytes, min_bytes: request.min_bytes as usize, until };
@@ -233,7 +233,7 @@ impl Shard {
 
     pub(super) fn unsubscribe(&mut self, conn: ConnId, number: u64) {
         let Some(connection) = self.connections.get_mut(&conn) else { return };
-        let slot = connection.net.replies.open(MessageKind::Unsubscribe, number, 0, 0);
+        let slot = connection.native().replies.open(MessageKind::Unsubscribe, number, 0, 0);
         let reply = match connection.subscriptions.get(&number).copied() {
             Some(id) => {
                 self.remove_reader(id);

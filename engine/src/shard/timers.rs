@@ -6,7 +6,7 @@ use std::time::Duration;
 use highwater_runtime::plane::{Instant, Plane, Token};
 
 use super::readers::ReaderId;
-use crate::message::Message;
+use crate::message::{Message, RequestId};
 
 /// What a timer is for.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -17,6 +17,8 @@ pub(super) enum Timer {
     Retention,
     /// A fetch has waited long enough.
     Fetch(ReaderId),
+    /// A fetch of a Kafka client has waited long enough.
+    KafkaFetch(RequestId),
     /// The time to stop in order is over.
     Drain,
     /// A group has something to do.

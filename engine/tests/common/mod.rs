@@ -31,6 +31,7 @@ pub fn try_start(
     Broker::start(BrokerConfig {
         data_dir: data_dir.to_owned(),
         listen: vec![SocketAddr::from(([127, 0, 0, 1], 0))],
+        kafka_listen: vec![SocketAddr::from(([127, 0, 0, 1], 0))],
         cores: Some(cores),
         host,
         stop_on_signals: false,

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use highwater_engine::counters::ShardCounters;
 use highwater_engine::data_dir::{self, Identity};
 use highwater_engine::limits::ShardLimits;
-use highwater_engine::shard::{Shard, ShardSetup};
+use highwater_engine::shard::{KafkaSetup, Shard, ShardSetup};
 use highwater_protocol::ids::{ClusterId, NodeId};
 use highwater_runtime::sim::{NodeConfig, SimNode, SimWorld, WorldConfig};
 use highwater_storage::{DurableForm, StoreLimits};
@@ -35,6 +35,7 @@ pub(crate) fn world(seed: u64) -> (World, SimNode) {
                 durable_form,
                 counters: ShardCounters::of_shards(SHARDS),
                 advertised: "10.0.0.1:9000".into(),
+                kafka: KafkaSetup::default(),
                 on_ready: Box::new(|_| {}),
             }));
         }

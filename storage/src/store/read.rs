@@ -9,7 +9,7 @@ use std::io;
 
 use bytes::Bytes;
 use highwater_protocol::frame::FrameHeader;
-use highwater_protocol::ids::{Incarnation, Offset, Timestamp};
+use highwater_protocol::ids::{Incarnation, LeaderEpoch, Offset, Timestamp};
 use highwater_runtime::buf::AlignedBuf;
 use highwater_runtime::plane::Disk;
 use zerocopy::FromBytes;
@@ -114,6 +114,23 @@ impl Store {
             Ok(answer) => FindOutcome::Ready(find_result(&answer)),
             Err(id) => FindOutcome::Pending(id),
         }
+    }
+
+    /// The largest timestamp of the log's records, durable or not, if there are any.
+    pub fn last_time(&self, slot: Slot) -> Option<Timestamp> {
+        let extents = &self.partition(slot)?.extents;
+        let times = extents.iter().map(|extent| extent.max_timestamp);
+        times.filter(|at| *at != NO_TIMESTAMP).max().map(Timestamp)
+    }
+
+    /// The largest epoch up to `epoch` that the log knows, and where it ends: none, if no newer one has begun. An epoch begins with an
+    /// extent.
+    pub fn epoch_end(&self, slot: Slot, epoch: LeaderEpoch) -> (LeaderEpoch, Option<Offset>) {
+        let Some(partition) = self.partition(slot) else { return (epoch, None) };
+        let newer = partition.extents.partition_point(|extent| extent.leader_epoch <= epoch);
+        let last = newer.checked_sub(1).and_then(|at| partition.extents.get(at));
+        let end = partition.extents.get(newer).map(|extent| extent.base_offset);
+        (last.map_or(epoch, |extent| extent.leader_epoch), end)
     }
 
     fn read_result(&self, slot: Slot, answer: Answer) -> ReadResult {

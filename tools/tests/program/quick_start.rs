@@ -48,9 +48,9 @@ fn the_quick_start_of_the_readme_works_as_it_stands() {
     let input = block_behind("this makes one of a million lines").join("\n");
     assert!(shell(&input, &here).status().expect("a shell").success());
 
-    // The only things the test adds: a port of its own, and `exec`, so that the shell's process is the broker.
+    // The only things the test adds: ports of its own, and `exec`, so that the shell's process is the broker.
     let mut start = shell(&format!("exec {}", lines[0]), &here);
-    start.env("HIGHWATER_LISTEN", "127.0.0.1:0");
+    start.env("HIGHWATER_LISTEN", "127.0.0.1:0").env("HIGHWATER_KAFKA_LISTEN", "127.0.0.1:0");
     let broker = Broker::start(start).unwrap_or_else(|ended| {
         panic!("{}: {}", lines[0], String::from_utf8_lossy(&ended.stderr));
     });

@@ -62,6 +62,9 @@ pub(crate) fn start_command(data: &Path, flags: &[&str]) -> Command {
     if !flags.contains(&"--listen") {
         command.args(["--listen", "127.0.0.1:0"]);
     }
+    if !flags.contains(&"--kafka-listen") {
+        command.args(["--kafka-listen", "127.0.0.1:0"]);
+    }
     command.args(flags);
     command
 }

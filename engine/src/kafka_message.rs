@@ -1,0 +1,143 @@
+//! What shards say to each other on behalf of Kafka clients.
+//!
+//! ```text
+//!   the connection's shard                             the partition's owner
+//!   Append: batches, by handle        -------------->  appended in the order in which they came
+//!                                     <--------------  Appended: as durable as was asked
+//!   Fetch: what to read, how much     -------------->  read, or parked until there is something
+//!                                     <--------------  FetchBytes: so much is there, and not enough
+//!   FetchNow: give what there is      -------------->
+//!                                     <--------------  Fetched: slices of pages
+//!   Closed: nobody goes on from there -------------->
+//! ```
+
+use bytes::Bytes;
+use highwater_net::kafka::KafkaError;
+use highwater_protocol::ids::TopicPartition;
+use highwater_protocol::native::Acks;
+use highwater_runtime::buf::AlignedBuf;
+use highwater_runtime::plane::{ConnId, ShardIndex};
+
+/// A request of a Kafka client that waits for others. Unique on the shard of its connection.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct RequestId(pub u64);
+
+/// See the module's doc.
+#[derive(Debug)]
+pub enum KafkaMessage {
+    /// To an owner.
+    Append(Vec<Append>),
+    /// From it.
+    Appended(Vec<(ProducedFor, Produced)>),
+    /// To an owner.
+    Fetch(FetchAsk),
+    /// From it: bytes that are there and may be too few.
+    FetchBytes(RequestId, usize),
+    /// To it.
+    FetchNow(RequestId),
+    /// From it.
+    Fetched(RequestId, Vec<Fetched>),
+    /// To an owner: this connection is gone.
+    Closed(ConnId),
+}
+
+/// The bytes of a batch, out of the buffer that it was received in.
+#[derive(Debug)]
+pub enum OwnedBatch {
+    /// Copied.
+    Small(Vec<u8>),
+    /// Received into pages of its own.
+    Bulk {
+        /// The batch, behind room for a frame header.
+        pages: AlignedBuf,
+        /// Its length.
+        batch_bytes: usize,
+    },
+}
+
+/// Which batch of which request an outcome is of.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct ProducedFor {
+    /// The shard of the connection.
+    pub shard: ShardIndex,
+    /// The request there.
+    pub request: RequestId,
+    /// The batch's number in the request.
+    pub number: u32,
+}
+
+/// A batch to append.
+#[derive(Debug)]
+pub struct Append {
+    /// Whom to tell.
+    pub to: ProducedFor,
+    /// Where.
+    pub tp: TopicPartition,
+    /// What "done" means.
+    pub acks: Acks,
+    /// The batch.
+    pub batch: OwnedBatch,
+}
+
+/// Where a batch went.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct ProducedAt {
+    /// The offset of its first record.
+    pub base_offset: i64,
+    /// -1 unless the broker stamped the batch.
+    pub log_append_time: i64,
+    /// Where the log starts.
+    pub log_start: i64,
+}
+
+/// What became of a batch.
+pub type Produced = Result<ProducedAt, (KafkaError, String)>;
+
+/// Partitions of one owner to read.
+#[derive(Debug)]
+pub struct FetchAsk {
+    /// The request.
+    pub request: RequestId,
+    /// Its connection, for which places in partitions are remembered.
+    pub conn: ConnId,
+    /// What to read, in this order.
+    pub wants: Vec<Want>,
+    /// Bytes to read at most, apart from a first batch that is larger.
+    pub max_bytes: usize,
+    /// Bytes that are enough.
+    pub min_bytes: usize,
+    /// Other owners read for the same request.
+    pub shared: bool,
+    /// Not to wait.
+    pub now: bool,
+}
+
+/// A partition to read.
+#[derive(Clone, Copy, Debug)]
+pub struct Want {
+    /// Its number in the request.
+    pub number: u32,
+    /// The partition.
+    pub tp: TopicPartition,
+    /// From where.
+    pub offset: i64,
+    /// Bytes to read of it at most.
+    pub max_bytes: usize,
+}
+
+/// What was read of a partition.
+#[derive(Debug)]
+pub struct Fetched {
+    /// Its number in the request.
+    pub number: u32,
+    /// What went wrong.
+    pub error: KafkaError,
+    /// -1 with an error.
+    pub high_watermark: i64,
+    /// -1 with an error.
+    pub log_start: i64,
+    /// Batches.
+    pub records: Vec<Bytes>,
+    /// Their bytes.
+    pub bytes: usize,
+}

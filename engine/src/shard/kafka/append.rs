@@ -1,0 +1,137 @@
+//! Batches on the shard that owns their partition: appended in the order in which they came, whatever shard they came from.
+
+use std::collections::BTreeMap;
+
+use highwater_net::kafka::KafkaError;
+use highwater_protocol::ids::TopicPartition;
+use highwater_protocol::native::Acks;
+use highwater_runtime::plane::Plane;
+
+use crate::limits::REFUSED_PRODUCERS_MAX;
+use crate::message::{Append, Message, OwnedBatch, Produced, ProducedAt, ProducedFor};
+use crate::shard::Shard;
+use crate::shard::connection::ProducerOf;
+use crate::shard::partition::{Ack, AckTo};
+use crate::shard::produce::{AnyBatch, Outcome};
+
+/// What an owner remembers.
+#[derive(Default)]
+pub(super) struct Owner {
+    /// Batches that were refused and may be sent again, by their producers; see [`crate::shard::order`].
+    refused: BTreeMap<ProducerOf, i32>,
+}
+
+impl From<OwnedBatch> for AnyBatch<'static> {
+    fn from(batch: OwnedBatch) -> Self {
+        Self::Owned(batch)
+    }
+}
+
+impl Shard {
+    /// Appends a batch, or lets it wait for room behind those that came before it.
+    pub(super) fn kafka_append(
+        &mut self,
+        plane: &mut dyn Plane<Message>,
+        to: ProducedFor,
+        tp: TopicPartition,
+        acks: Acks,
+        batch: AnyBatch<'_>,
+    ) {
+        let store = self.partitions.find(tp).and_then(|id| self.partitions.get(id)).map(|p| p.store);
+        let batch = match store {
+            Some(store) if self.stores[store].waiting.iter().any(|waiting| waiting.tp == tp) => batch,
+            _ => match self.try_kafka_append(plane, to, tp, acks, batch) {
+                Some(batch) => batch,
+                None => return,
+            },
+        };
+        let store = store.expect("only a partition that is here can be busy");
+        self.stores[store].waiting.push_back(Append { to, tp, acks, batch: batch.into_owned() });
+    }
+
+    /// There may be room again.
+    pub(in crate::shard) fn retry_kafka_appends(&mut self, plane: &mut dyn Plane<Message>, store: usize) {
+        let mut busy: Vec<TopicPartition> = Vec::new();
+        for _ in 0..self.stores[store].waiting.len() {
+            let Some(Append { to, tp, acks, batch }) = self.stores[store].waiting.pop_front() else { return };
+            // What cannot be appended yet goes round the queue, so that it stays in its order.
+            let batch = if busy.contains(&tp) {
+                Some(batch.into())
+            } else {
+                self.try_kafka_append(plane, to, tp, acks, batch.into())
+            };
+            if let Some(batch) = batch {
+                if !busy.contains(&tp) {
+                    busy.push(tp);
+                }
+                self.stores[store].waiting.push_back(Append { to, tp, acks, batch: batch.into_owned() });
+            }
+        }
+    }
+
+    /// Gives the batch back if there is no room for it.
+    fn try_kafka_append<'a>(
+        &mut self,
+        plane: &mut dyn Plane<Message>,
+        to: ProducedFor,
+        tp: TopicPartition,
+        acks: Acks,
+        mut batch: AnyBatch<'a>,
+    ) -> Option<AnyBatch<'a>> {
+        let stamp = Self::stamp_of(tp, batch.bytes());
+        if let Some((of, sequence)) = stamp
+            && let Some(refused) = self.kafka.append.refused.get(&of)
+            && sequence.wrapping_sub(*refused) > 0
+        {
+            let text = format!("the batch with sequence {refused} in front of it was refused; send that one first");
+            self.tell_produced(to, Err((KafkaError::OUT_OF_ORDER_SEQUENCE_NUMBER, text)));
+            return None;
+        }
+        match self.append(plane, tp, &mut batch) {
+            Outcome::Busy => return Some(batch),
+            Outcome::Appended { partition, base_offset, end, log_append_time } => {
+                if let Some((of, sequence)) = stamp
+                    && self.kafka.append.refused.get(&of) == Some(&sequence)
+                {
+                    self.kafka.append.refused.remove(&of);
+                }
+                let ack = Ack { to: AckTo::Kafka(to), end, base_offset, log_append_time };
+                let partition = self.partitions.get_mut(partition)?;
+                let (store, slot) = (partition.store, partition.slot);
+                if acks == Acks::None || partition.wait(acks, ack) {
+                    self.acknowledge(store, slot, ack);
+                }
+            }
+            Outcome::Refused((code, text)) => {
+                if code.is_retryable()
+                    && let Some((of, sequence)) = stamp
+                {
+                    self.kafka.append.note_refused(of, sequence);
+                }
+                self.tell_produced(to, Err((code.into(), text)));
+            }
+        }
+        None
+    }
+
+    /// What became of a batch goes to the shard of its connection.
+    pub(in crate::shard) fn tell_produced(&mut self, to: ProducedFor, produced: Produced) {
+        if to.shard == self.me {
+            self.on_produced(to.request, to.number, produced);
+        } else {
+            self.kafka.produced.push((to, produced));
+        }
+    }
+}
+
+impl Owner {
+    fn note_refused(&mut self, of: ProducerOf, sequence: i32) {
+        self.refused.entry(of).or_insert(sequence);
+        if self.refused.len() > REFUSED_PRODUCERS_MAX {
+            self.refused.pop_first();
+        }
+    }
+}
+
+/// Nothing was appended.
+pub(super) const NOWHERE: ProducedAt = ProducedAt { base_offset: -1, log_append_time: -1, log_start: -1 };

@@ -1,0 +1,157 @@
+//! What there is: the node, and topics page by page.
+
+use std::borrow::Cow;
+
+use highwater_net::kafka::messages::{
+    DescribeClusterBroker, DescribeClusterRequest, DescribeClusterResponse, DescribeTopicPartitionsCursor,
+    DescribeTopicPartitionsRequest, DescribeTopicPartitionsResponse, DescribedPartition, DescribedTopic,
+};
+use highwater_net::kafka::{KafkaError, response};
+use highwater_protocol::ids::TopicPartition;
+
+use super::{Call, Named};
+use crate::metadata::Topic;
+use crate::shard::Shard;
+
+/// Partitions in one answer at most. Kafka's `max.request.partition.size.limit`.
+const PARTITIONS_PER_ANSWER_MAX: usize = 2000;
+
+/// What is asked about when it is about brokers; the other is controllers.
+const ENDPOINT_BROKERS: i8 = 1;
+
+impl Shard {
+    pub(super) fn kafka_node(&self) -> i32 {
+        self.setup.identity.node.0 as i32
+    }
+
+    /// The cluster's id as Kafka writes such ids: base64 for file names, without padding.
+    pub(super) fn kafka_cluster_id(&self) -> String {
+        base64(self.setup.identity.cluster.0)
+    }
+
+    pub(super) fn kafka_leader_epoch(&self, tp: TopicPartition) -> i32 {
+        self.metadata.as_ref().map_or(0, |metadata| metadata.epoch(tp).0)
+    }
+
+    pub(super) fn kafka_describe_cluster(&mut self, call: Call, request: &DescribeClusterRequest) {
+        let about_brokers = request.endpoint_type == ENDPOINT_BROKERS;
+        let broker = DescribeClusterBroker {
+            broker_id: self.kafka_node(),
+            host: Cow::Borrowed(&self.setup.kafka.host),
+            port: self.setup.kafka.port.into(),
+            rack: None,
+            is_fenced: false,
+        };
+        let answer = DescribeClusterResponse {
+            error_code: if about_brokers { KafkaError::NONE } else { KafkaError::MISMATCHED_ENDPOINT_TYPE },
+            error_message: (!about_brokers).then_some(Cow::Borrowed("this listener is for brokers")),
+            endpoint_type: ENDPOINT_BROKERS,
+            cluster_id: Cow::Owned(self.kafka_cluster_id()),
+            controller_id: self.kafka_node(),
+            brokers: if about_brokers { vec![broker] } else { Vec::new() },
+            ..Default::default()
+        };
+        let reply = response(call.origin, &answer);
+        self.kafka_reply(call, reply);
+    }
+
+    pub(super) fn kafka_describe_topic_partitions(
+        &mut self,
+        call: Call,
+        request: &DescribeTopicPartitionsRequest<'_>,
+    ) {
+        let Some(metadata) = self.metadata.clone() else { return };
+        let mut names: Vec<&str> = match &request.topics[..] {
+            [] => metadata.topics().map(|topic| &topic.name[..]).collect(),
+            topics => topics.iter().map(|topic| topic.name).collect(),
+        };
+        names.sort_unstable();
+        names.dedup();
+        let (mut skip, mut next_cursor) = (0, None);
+        if let Some(cursor) = &request.cursor {
+            names.retain(|name| *name >= cursor.topic_name);
+            if names.first() == Some(&cursor.topic_name) {
+                skip = usize::try_from(cursor.partition_index).unwrap_or(0);
+            }
+        }
+        let limit = usize::try_from(request.response_partition_limit).unwrap_or(0);
+        let mut left = limit.clamp(1, PARTITIONS_PER_ANSWER_MAX);
+        let mut topics = Vec::new();
+        for name in names {
+            let from = std::mem::take(&mut skip);
+            let Named::Known(topic) = self.kafka_topic(name, [0; 16]) else {
+                topics.push(DescribedTopic {
+                    error_code: KafkaError::UNKNOWN_TOPIC_OR_PARTITION,
+                    name: Some(Cow::Borrowed(name)),
+                    ..Default::default()
+                });
+                continue;
+            };
+            let count = topic.stores.len().saturating_sub(from);
+            if left == 0 || count > left {
+                let cursor = |at: usize| DescribeTopicPartitionsCursor {
+                    topic_name: Cow::Owned(topic.name.clone()),
+                    partition_index: at as i32,
+                };
+                next_cursor = Some(cursor(from + left));
+            }
+            if left == 0 {
+                break;
+            }
+            topics.push(self.described_topic(&topic, from, count.min(left)));
+            left -= count.min(left);
+            if next_cursor.is_some() {
+                break;
+            }
+        }
+        let answer = DescribeTopicPartitionsResponse { topics, next_cursor, ..Default::default() };
+        let reply = response(call.origin, &answer);
+        self.kafka_reply(call, reply);
+    }
+
+    fn described_topic(&self, topic: &Topic, from: usize, count: usize) -> DescribedTopic<'static> {
+        let node = self.kafka_node();
+        let partitions = topic.partitions().skip(from).take(count).map(|(tp, _)| DescribedPartition {
+            partition_index: tp.partition.0 as i32,
+            leader_id: node,
+            leader_epoch: self.kafka_leader_epoch(tp),
+            replica_nodes: vec![node],
+            isr_nodes: vec![node],
+            eligible_leader_replicas: Some(Vec::new()),
+            last_known_elr: Some(Vec::new()),
+            ..Default::default()
+        });
+        DescribedTopic {
+            name: Some(Cow::Owned(topic.name.clone())),
+            topic_id: topic.id.0,
+            partitions: partitions.collect(),
+            ..Default::default()
+        }
+    }
+}
+
+/// Base64 with `-` and `_`, without padding.
+fn base64(id: [u8; 16]) -> String {
+    const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
+    let mut out = String::with_capacity(22);
+    for group in id.chunks(3) {
+        let bits = group.iter().fold(0_u32, |bits, byte| bits << 8 | u32::from(*byte)) << (8 * (3 - group.len()));
+        for digit in 0..=group.len() {
+            out.push(char::from(DIGITS[(bits >> (18 - 6 * digit) & 63) as usize]));
+        }
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ids_are_written_as_kafka_writes_them() {
+        // As Kafka's Uuid prints these.
+        assert_eq!(base64([0; 16]), "AAAAAAAAAAAAAAAAAAAAAA");
+        assert_eq!(base64([0xff; 16]), "_____________________w");
+        assert_eq!(base64([0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1]), "AAAAAAAAAAAAAAAAAAAAAQ");
+    }
+}

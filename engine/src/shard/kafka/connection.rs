@@ -1,0 +1,155 @@
+//! Connections of Kafka clients: they begin without a hello, stay on the shard that accepted them, and end without a word.
+
+use std::net::SocketAddr;
+
+use highwater_net::kafka::{KafkaConn, KafkaReply, KafkaStep};
+use highwater_runtime::plane::{Close, ConnId, Plane};
+
+use super::Call;
+use crate::message::{KafkaMessage, Message};
+use crate::shard::Shard;
+use crate::shard::connection::{Connection, Net, Stage};
+
+/// What became of a connection's input.
+enum Input {
+    Used,
+    Full,
+    Refused(String),
+}
+
+impl Shard {
+    pub(in crate::shard) fn accept_kafka(
+        &mut self,
+        plane: &mut dyn Plane<Message>,
+        conn: ConnId,
+        peer: SocketAddr,
+    ) {
+        if let Err((_, text)) = self.check_room_for(peer.ip()) {
+            tracing::debug!(%peer, "connection refused: {text}");
+            plane.close(conn, Close::Now);
+            return;
+        }
+        let net = Net::Kafka(KafkaConn::default());
+        self.insert_connection(plane, conn, Connection::new(net, peer, Stage::Open));
+        plane.stream(conn);
+    }
+
+    /// Handles the requests in `data`, as many as may be; keeps the rest.
+    pub(in crate::shard) fn take_kafka_input(
+        &mut self,
+        plane: &mut dyn Plane<Message>,
+        conn: ConnId,
+        mut data: &[u8],
+    ) {
+        let Some(kafka) = self.connections.get_mut(&conn).and_then(Connection::kafka) else { return };
+        // Requests borrow from the decoder while they are handled.
+        let mut decoder = std::mem::take(&mut kafka.input);
+        let outcome = loop {
+            if !decoder.is_inside_request() && !self.may_ask(conn) {
+                break Input::Full;
+            }
+            match decoder.next(&mut data) {
+                Ok(KafkaStep::More) => break Input::Used,
+                Ok(KafkaStep::WantsRoom(bytes)) => {
+                    if !self.budget.admits(bytes) {
+                        self.want_memory(conn);
+                        break Input::Full;
+                    }
+                    decoder.admit();
+                }
+                Ok(KafkaStep::Request(received)) => self.kafka_request(plane, conn, received),
+                Err(refusal) => break Input::Refused(refusal.text),
+            }
+        };
+        if let Some(kafka) = self.connections.get_mut(&conn).and_then(Connection::kafka) {
+            kafka.input = decoder;
+        }
+        match outcome {
+            Input::Used => self.read_on(plane, conn),
+            Input::Full => self.hold(plane, conn, data),
+            Input::Refused(text) => self.drop_kafka(plane, conn, &text),
+        }
+        self.recharge(conn);
+    }
+
+    /// Ends a connection, which is all that Kafka's protocol has for nonsense.
+    pub(in crate::shard) fn drop_kafka(
+        &mut self,
+        plane: &mut dyn Plane<Message>,
+        conn: ConnId,
+        why: &str,
+    ) {
+        let Some(connection) = self.connections.get(&conn) else { return };
+        tracing::debug!(peer = %connection.peer, "dropped: {why}");
+        self.counted.requests_refused += 1;
+        self.close(plane, conn, Close::AfterSends);
+    }
+
+    /// Something that is not served. It is not offered either.
+    pub(super) fn kafka_unserved(&mut self, plane: &mut dyn Plane<Message>, call: Call) {
+        let why = format!("{} is not served", call.origin.api.api().name);
+        self.drop_kafka(plane, call.conn, &why);
+    }
+
+    /// The answer to a request is known.
+    pub(super) fn kafka_reply(&mut self, call: Call, reply: KafkaReply) {
+        let Some(connection) = self.connections.get_mut(&call.conn) else { return };
+        if connection.stage == Stage::Closing {
+            return;
+        }
+        let Some(kafka) = connection.kafka() else { return };
+        kafka.replies.fill(call.slot, reply);
+        self.mark_dirty(call.conn);
+    }
+
+    /// A request that has no answer failed: its connection ends, which is how its client learns of it.
+    pub(super) fn kafka_end(&mut self, call: Call) {
+        if let Some(connection) = self.connections.get_mut(&call.conn) {
+            connection.ending = true;
+            self.mark_dirty(call.conn);
+        }
+    }
+
+    /// Sends the answers whose turn it is.
+    pub(in crate::shard) fn send_kafka_replies_of(&mut self, plane: &mut dyn Plane<Message>, conn: ConnId) {
+        let mut out = self.take_arena();
+        while let Some(rest) = self
+            .connections
+            .get_mut(&conn)
+            .and_then(Connection::kafka)
+            .and_then(|kafka| kafka.replies.pop(&mut out))
+        {
+            if !rest.is_empty() {
+                self.send(plane, conn, out.split().freeze());
+                for bytes in rest {
+                    self.send(plane, conn, bytes);
+                }
+            }
+        }
+        if !out.is_empty() {
+            self.send(plane, conn, out.split().freeze());
+        }
+        self.arena = out;
+        self.recharge(conn);
+        if self.connections.get(&conn).is_some_and(|connection| connection.ending) {
+            return self.drop_kafka(plane, conn, "a request without an answer failed");
+        }
+        self.resume(plane, conn);
+    }
+
+    /// Other shards forget what they kept for connections that are gone, and hear what became of their batches.
+    pub(in crate::shard) fn tell_kafka_shards(&mut self, plane: &mut dyn Plane<Message>) {
+        for conn in std::mem::take(&mut self.kafka.gone) {
+            for shard in 0..plane.shards() {
+                plane.post(shard, Message::Kafka(Box::new(KafkaMessage::Closed(conn))));
+            }
+        }
+        let mut produced = std::mem::take(&mut self.kafka.produced);
+        while let Some((first, _)) = produced.first() {
+            let shard = first.shard;
+            let (now, later) = produced.into_iter().partition(|(to, _)| to.shard == shard);
+            plane.post(shard, Message::Kafka(Box::new(KafkaMessage::Appended(now))));
+            produced = later;
+        }
+    }
+}

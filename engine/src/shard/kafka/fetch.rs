@@ -1,0 +1,225 @@
+//! Fetch on the shard of the connection: each owner of partitions is asked once, and the answer is put together when all have answered.
+//!
+//! The owners park a fetch that finds too little. The first that has enough answers, and then the others are told not to wait; so are
+//! all of them when the client's time is over.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use highwater_net::kafka::KafkaError;
+use highwater_net::kafka::messages::FetchRequest;
+use highwater_runtime::plane::{Instant, Plane, ShardIndex};
+
+use super::{Call, Kafka, Named, Pending};
+use crate::limits::{FETCH_WAIT_MAX, KAFKA_FETCH_BYTES_MAX};
+use crate::message::{FetchAsk, Fetched, KafkaMessage, Message, RequestId, Want};
+use crate::shard::Shard;
+use crate::shard::timers::Timer;
+
+/// A request whose partitions are being read.
+pub(in crate::shard) struct FetchPending {
+    pub(super) call: Call,
+    /// Topics, each with how many of `partitions` are of it.
+    pub(super) topics: Vec<(Named, usize)>,
+    pub(super) partitions: Vec<(i32, Option<Fetched>)>,
+    pub(super) max_bytes: usize,
+    /// Only what is committed is wanted.
+    pub(super) committed: bool,
+    min_bytes: usize,
+    /// Owners that have not answered, with the bytes that they said are there.
+    owners: BTreeMap<ShardIndex, usize>,
+    /// Bytes that came.
+    bytes: usize,
+    /// Owners were told not to wait.
+    now: bool,
+    until: Option<Instant>,
+}
+
+impl Shard {
+    /// Bytes of records that an answer may have, apart from a first batch that is larger.
+    pub(super) fn kafka_fetch_bytes_max(&self, asked: i32) -> usize {
+        let max = KAFKA_FETCH_BYTES_MAX.min(self.send_queue_max());
+        usize::try_from(asked).unwrap_or(0).min(max)
+    }
+
+    pub(super) fn kafka_fetch(
+        &mut self,
+        plane: &mut dyn Plane<Message>,
+        call: Call,
+        request: &FetchRequest<'_>,
+    ) {
+        // There are no sessions: one that a client goes on with is from somewhere else.
+        if request.session_id != 0 || request.session_epoch > 0 {
+            return self.refuse_fetch(call, KafkaError::FETCH_SESSION_ID_NOT_FOUND);
+        }
+        let max_bytes = self.kafka_fetch_bytes_max(request.max_bytes);
+        let wait = Duration::from_millis(u64::try_from(request.max_wait_ms).unwrap_or(0)).min(FETCH_WAIT_MAX);
+        let mut pending = FetchPending {
+            call,
+            topics: Vec::new(),
+            partitions: Vec::new(),
+            max_bytes,
+            committed: request.isolation_level == 1,
+            min_bytes: usize::try_from(request.min_bytes).unwrap_or(0),
+            owners: BTreeMap::new(),
+            bytes: 0,
+            now: wait.is_zero() || request.min_bytes <= 0 || self.drain.is_some(),
+            until: None,
+        };
+        let mut asks: BTreeMap<ShardIndex, Vec<Want>> = BTreeMap::new();
+        for topic in &request.topics {
+            let named = self.kafka_topic(topic.topic, topic.topic_id);
+            for wanted in &topic.partitions {
+                let number = pending.partitions.len() as u32;
+                let tp = named.partition(wanted.partition);
+                let target = tp
+                    .and_then(|tp| Some((tp, self.owner_of(tp)?)))
+                    .ok_or_else(|| named.missing())
+                    .and_then(|(tp, owner)| {
+                        self.check_leader_epoch(tp, wanted.current_leader_epoch).map(|()| (tp, owner))
+                    });
+                let fetched = match target {
+                    Ok((tp, owner)) => {
+                        let max_bytes = usize::try_from(wanted.partition_max_bytes).unwrap_or(0);
+                        let want = Want { number, tp, offset: wanted.fetch_offset, max_bytes };
+                        asks.entry(owner).or_default().push(want);
+                        None
+                    }
+                    Err(error) => {
+                        pending.now = true;
+                        Some(Fetched {
+                            number,
+                            error,
+                            high_watermark: -1,
+                            log_start: -1,
+                            records: Vec::new(),
+                            bytes: 0,
+                        })
+                    }
+                };
+                pending.partitions.push((wanted.partition, fetched));
+            }
+            pending.topics.push((named, topic.partitions.len()));
+        }
+        if asks.is_empty() {
+            return self.tell_fetched(pending);
+        }
+        if let Some(connection) = self.connections.get_mut(&call.conn) {
+            connection.fetches_kafka = true;
+        }
+        pending.owners = asks.keys().map(|owner| (*owner, 0)).collect();
+        let (min_bytes, now, shared) = (pending.min_bytes, pending.now, asks.len() > 1);
+        pending.until = (!now).then(|| plane.now().after(wait));
+        let until = pending.until;
+        let id = self.kafka_wait(Pending::Fetch(pending));
+        for (owner, wants) in asks {
+            let conn = call.conn;
+            let ask = FetchAsk { request: id, conn, wants, max_bytes, min_bytes, shared, now };
+            if owner == self.me {
+                self.kafka_read(plane, owner, ask);
+            } else {
+                plane.post(owner, Message::Kafka(Box::new(KafkaMessage::Fetch(ask))));
+            }
+        }
+        // Often it is answered by now.
+        if let Some(until) = until
+            && self.kafka.pending.contains_key(&id)
+        {
+            self.timers.set(plane, until, Timer::KafkaFetch(id));
+        }
+    }
+
+    /// An owner has bytes, and thinks them too few.
+    pub(super) fn on_fetch_bytes(
+        &mut self,
+        plane: &mut dyn Plane<Message>,
+        from: ShardIndex,
+        request: RequestId,
+        bytes: usize,
+    ) {
+        let Some(Pending::Fetch(pending)) = self.kafka.pending.get_mut(&request) else { return };
+        if let Some(there) = pending.owners.get_mut(&from) {
+            *there = bytes;
+        }
+        self.answer_fetch_if_enough(plane, request);
+    }
+
+    /// An owner has answered.
+    pub(super) fn on_fetched(
+        &mut self,
+        plane: &mut dyn Plane<Message>,
+        from: ShardIndex,
+        request: RequestId,
+        fetched: Vec<Fetched>,
+    ) {
+        let Some(Pending::Fetch(pending)) = self.kafka.pending.get_mut(&request) else { return };
+        pending.owners.remove(&from);
+        for fetched in fetched {
+            pending.bytes += fetched.bytes;
+            // An owner answers on its own when it has enough, and when something is wrong.
+            if fetched.error.is_err() {
+                pending.min_bytes = 0;
+            }
+            if let Some((_, place)) = pending.partitions.get_mut(fetched.number as usize) {
+                *place = Some(fetched);
+            }
+        }
+        if !pending.owners.is_empty() {
+            return self.answer_fetch_if_enough(plane, request);
+        }
+        if let Some(Pending::Fetch(pending)) = self.kafka.pending.remove(&request) {
+            if let Some(until) = pending.until {
+                self.timers.cancel(until, Timer::KafkaFetch(request));
+            }
+            self.tell_fetched(pending);
+        }
+    }
+
+    fn answer_fetch_if_enough(&mut self, plane: &mut dyn Plane<Message>, request: RequestId) {
+        let Some(Pending::Fetch(pending)) = self.kafka.pending.get(&request) else { return };
+        if pending.bytes + pending.owners.values().sum::<usize>() >= pending.min_bytes {
+            self.kafka_fetch_waited(plane, request);
+        }
+    }
+
+    /// A fetch may not wait any longer.
+    pub(in crate::shard) fn kafka_fetch_waited(
+        &mut self,
+        plane: &mut dyn Plane<Message>,
+        request: RequestId,
+    ) {
+        let Some(Pending::Fetch(pending)) = self.kafka.pending.get_mut(&request) else { return };
+        if std::mem::replace(&mut pending.now, true) {
+            return;
+        }
+        let owners: Vec<_> = pending.owners.keys().copied().collect();
+        for owner in owners {
+            if owner == self.me {
+                self.kafka_read_now(owner, request);
+            } else {
+                plane.post(owner, Message::Kafka(Box::new(KafkaMessage::FetchNow(request))));
+            }
+        }
+    }
+
+    /// The broker stops: whoever waits gets what there is.
+    pub(in crate::shard) fn end_kafka_waits(&mut self, plane: &mut dyn Plane<Message>) {
+        for request in self.kafka.fetches() {
+            self.kafka_fetch_waited(plane, request);
+        }
+    }
+}
+
+impl Kafka {
+    fn fetches(&self) -> Vec<RequestId> {
+        let is_fetch = |(id, pending): (&RequestId, &Pending)| {
+            matches!(pending, Pending::Fetch(_)).then_some(*id)
+        };
+        self.pending.iter().filter_map(is_fetch).collect()
+    }
+
+    /// A connection that has fetched is gone.
+    pub(in crate::shard) fn connection_is_gone(&mut self, conn: highwater_runtime::plane::ConnId) {
+        self.gone.push(conn);
+    }
+}

@@ -1,0 +1,317 @@
+//! Fetch on the shard that owns partitions: they are read one after the other, and if that is not enough the fetch is parked until
+//! there is more or somebody says that it has to be enough.
+//!
+//! ```text
+//!   kafka_read --> Queued --> run: read, read, .. --> enough, or must not wait --> Fetched
+//!                    ^           |   ^                 else
+//!                    |        Reading (disk)            v
+//!                    +---- a high watermark moves --- Parked
+//! ```
+
+use std::collections::{BTreeMap, VecDeque};
+
+use highwater_net::kafka::KafkaError;
+use highwater_protocol::ids::{Offset, TopicPartition};
+use highwater_runtime::plane::{ConnId, Plane, ShardIndex};
+use highwater_storage::{Cursor, ReadId, ReadOutcome, ReadResult};
+
+use super::records::batches;
+use crate::limits::FETCH_PLACES_MAX;
+use crate::message::{FetchAsk, Fetched, KafkaMessage, Message, RequestId, Want};
+use crate::shard::Shard;
+use crate::shard::partition::PartitionId;
+use crate::shard::readers::Waiter;
+
+/// A fetch that is carried out here. Numbers are not used again.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub(in crate::shard) struct FetchId(u64);
+
+/// Fetches of this shard's partitions, and where their connections are in them.
+#[derive(Default)]
+pub(super) struct Owner {
+    tasks: BTreeMap<FetchId, Task>,
+    by_request: BTreeMap<(ShardIndex, RequestId), FetchId>,
+    last: u64,
+    /// Fetches that can go on.
+    ready: VecDeque<FetchId>,
+    /// Which fetch waits for which read of which store.
+    reads: BTreeMap<(usize, ReadId), FetchId>,
+    /// Where to go on: what a client reads next it finds without a search.
+    places: BTreeMap<(ShardIndex, ConnId), BTreeMap<TopicPartition, Cursor>>,
+}
+
+struct Task {
+    from: ShardIndex,
+    ask: FetchAsk,
+    state: State,
+    /// What was read, in the order of what is wanted.
+    fetched: Vec<Fetched>,
+    bytes: usize,
+    failed: bool,
+    /// Bytes that the other side was told of.
+    told: usize,
+    /// Partitions that will wake it.
+    waits: Vec<PartitionId>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum State {
+    Queued,
+    Reading,
+    Parked,
+}
+
+impl Shard {
+    /// Another shard, or this one, asks for partitions of this one.
+    pub(super) fn kafka_read(&mut self, plane: &mut dyn Plane<Message>, from: ShardIndex, ask: FetchAsk) {
+        let owner = &mut self.kafka.read;
+        owner.last += 1;
+        let id = FetchId(owner.last);
+        owner.by_request.insert((from, ask.request), id);
+        let task = Task {
+            from,
+            ask,
+            state: State::Queued,
+            fetched: Vec::new(),
+            bytes: 0,
+            failed: false,
+            told: 0,
+            waits: Vec::new(),
+        };
+        owner.tasks.insert(id, task);
+        self.run_kafka_fetch(plane, id);
+    }
+
+    /// What there is has to be enough.
+    pub(super) fn kafka_read_now(&mut self, from: ShardIndex, request: RequestId) {
+        let owner = &mut self.kafka.read;
+        let Some(id) = owner.by_request.get(&(from, request)).copied() else { return };
+        if let Some(task) = owner.tasks.get_mut(&id) {
+            task.ask.now = true;
+            owner.wake(id);
+        }
+    }
+
+    /// The high watermark of a partition has moved, or the partition is gone.
+    pub(in crate::shard) fn wake_kafka_fetch(&mut self, id: FetchId, partition: PartitionId) {
+        if let Some(task) = self.kafka.read.tasks.get_mut(&id) {
+            task.waits.retain(|waits| *waits != partition);
+            self.kafka.read.wake(id);
+        }
+    }
+
+    /// Lets the fetches that can go on do so, up to about that many bytes.
+    pub(in crate::shard) fn run_kafka_fetches(&mut self, plane: &mut dyn Plane<Message>, mut bytes_max: usize) {
+        while bytes_max > 0
+            && let Some(id) = self.kafka.read.ready.pop_front()
+        {
+            bytes_max = bytes_max.saturating_sub(self.run_kafka_fetch(plane, id).max(1));
+        }
+    }
+
+    /// Whether a turn has to follow this one.
+    pub(in crate::shard) fn kafka_has_more(&self) -> bool {
+        !self.kafka.read.ready.is_empty()
+    }
+
+    /// A read from disk is done.
+    pub(in crate::shard) fn on_kafka_read(
+        &mut self,
+        plane: &mut dyn Plane<Message>,
+        read: (usize, ReadId),
+        result: ReadResult,
+    ) {
+        let Some(id) = self.kafka.read.reads.remove(&read) else { return };
+        let Some(mut task) = self.kafka.read.tasks.remove(&id) else { return };
+        self.take_read(&mut task, result);
+        self.go_on(plane, id, task);
+    }
+
+    /// Reads all that a fetch wants. Gives the bytes.
+    fn run_kafka_fetch(&mut self, plane: &mut dyn Plane<Message>, id: FetchId) -> usize {
+        let Some(mut task) = self.kafka.read.tasks.remove(&id) else { return 0 };
+        task.fetched.clear();
+        task.bytes = 0;
+        task.failed = false;
+        self.go_on(plane, id, task)
+    }
+
+    fn go_on(&mut self, plane: &mut dyn Plane<Message>, id: FetchId, mut task: Task) -> usize {
+        while let Some(want) = task.ask.wants.get(task.fetched.len()).copied() {
+            match self.read_wanted(plane, &task, want) {
+                Err(read) => {
+                    task.state = State::Reading;
+                    self.kafka.read.reads.insert(read, id);
+                    self.kafka.read.tasks.insert(id, task);
+                    return 0;
+                }
+                Ok(result) => self.take_read(&mut task, result),
+            }
+        }
+        let bytes = task.bytes;
+        if task.ask.now || task.failed || bytes >= task.ask.min_bytes {
+            self.finish_kafka_read(plane, id, task);
+        } else {
+            self.park(plane, id, task);
+        }
+        bytes
+    }
+
+    /// Reads a partition, as far as there is room.
+    fn read_wanted(
+        &mut self,
+        plane: &mut dyn Plane<Message>,
+        task: &Task,
+        want: Want,
+    ) -> Result<ReadResult, (usize, ReadId)> {
+        let Some(partition) = self.partitions.find(want.tp).and_then(|id| self.partitions.get(id)) else {
+            return Ok(ReadResult::AtEnd);
+        };
+        let max_bytes = room(task, want);
+        if max_bytes == 0 {
+            return Ok(ReadResult::AtEnd);
+        }
+        let key = (task.from, task.ask.conn);
+        let place = self.kafka.read.places.get(&key).and_then(|places| places.get(&want.tp));
+        let cursor = match place {
+            Some(cursor) if cursor.offset().0 == want.offset => *cursor,
+            _ => Cursor::at(Offset(want.offset)),
+        };
+        let (store, slot, up_to) = (partition.store, partition.slot, partition.high_watermark());
+        match self.stores[store].store.read(plane, slot, cursor, max_bytes, up_to) {
+            ReadOutcome::Pending(read) => Err((store, read)),
+            ReadOutcome::Ready(result) => Ok(result),
+        }
+    }
+
+    /// Takes what was read of the next partition that is wanted.
+    fn take_read(&mut self, task: &mut Task, result: ReadResult) {
+        let want = task.ask.wants[task.fetched.len()];
+        let mut fetched = Fetched {
+            number: want.number,
+            error: KafkaError::NONE,
+            high_watermark: -1,
+            log_start: -1,
+            records: Vec::new(),
+            bytes: 0,
+        };
+        match self.partitions.find(want.tp).and_then(|id| self.partitions.get(id)) {
+            None => fetched.error = KafkaError::UNKNOWN_TOPIC_OR_PARTITION,
+            Some(partition) => {
+                fetched.high_watermark = partition.high_watermark().0;
+                fetched.log_start = self.stores[partition.store].store.bounds(partition.slot).log_start.0;
+            }
+        }
+        match result {
+            ReadResult::Frames(frames) if !fetched.error.is_err() => {
+                let (records, bytes) = batches(&frames.bytes);
+                // The very first batch may be larger than what was asked for. No other may.
+                if task.bytes == 0 || bytes <= room(task, want) {
+                    (fetched.records, fetched.bytes) = (records, bytes);
+                    self.kafka.read.remember((task.from, task.ask.conn), want.tp, frames.next);
+                }
+            }
+            ReadResult::Frames(_) | ReadResult::AtEnd => {}
+            ReadResult::OutOfRange { .. } => fetched.error = KafkaError::OFFSET_OUT_OF_RANGE,
+            ReadResult::Damaged { resume_at } => {
+                tracing::error!(
+                    partition = %want.tp, offset = want.offset, %resume_at,
+                    "what begins at this offset is damaged on disk; the next that can be read is `resume_at`"
+                );
+                fetched.error = KafkaError::CORRUPT_MESSAGE;
+            }
+        }
+        if fetched.error.is_err() {
+            (fetched.high_watermark, fetched.log_start) = (-1, -1);
+            task.failed = true;
+        }
+        task.bytes += fetched.bytes;
+        task.fetched.push(fetched);
+    }
+
+    /// There is too little: the fetch waits for any of its partitions.
+    fn park(&mut self, plane: &mut dyn Plane<Message>, id: FetchId, mut task: Task) {
+        let mut again = false;
+        for (want, fetched) in task.ask.wants.iter().zip(&task.fetched) {
+            let Some(partition) = self.partitions.find(want.tp) else { continue };
+            let Some(here) = self.partitions.get_mut(partition) else { continue };
+            // It may have moved while another partition was read from disk.
+            again |= here.high_watermark().0 > fetched.high_watermark;
+            if !task.waits.contains(&partition) {
+                task.waits.push(partition);
+                here.waiters.push(Waiter::Kafka(id));
+            }
+        }
+        let (from, request, bytes) = (task.from, task.ask.request, task.bytes);
+        let tell = task.ask.shared && bytes > task.told;
+        task.told = bytes;
+        task.fetched.clear();
+        task.state = State::Parked;
+        self.kafka.read.tasks.insert(id, task);
+        if again {
+            self.kafka.read.wake(id);
+        }
+        if tell {
+            self.tell_fetch(plane, from, KafkaMessage::FetchBytes(request, bytes));
+        }
+    }
+
+    fn finish_kafka_read(&mut self, plane: &mut dyn Plane<Message>, id: FetchId, task: Task) {
+        self.kafka.read.by_request.remove(&(task.from, task.ask.request));
+        for partition in task.waits {
+            if let Some(partition) = self.partitions.get_mut(partition) {
+                partition.waiters.retain(|waiter| *waiter != Waiter::Kafka(id));
+            }
+        }
+        self.tell_fetch(plane, task.from, KafkaMessage::Fetched(task.ask.request, task.fetched));
+    }
+
+    fn tell_fetch(&mut self, plane: &mut dyn Plane<Message>, to: ShardIndex, message: KafkaMessage) {
+        if to == self.me {
+            self.on_kafka_message(plane, to, message);
+        } else {
+            plane.post(to, Message::Kafka(Box::new(message)));
+        }
+    }
+}
+
+/// Bytes that may be read of the next partition.
+fn room(task: &Task, want: Want) -> usize {
+    want.max_bytes.max(1).min(task.ask.max_bytes.max(1).saturating_sub(task.bytes))
+}
+
+impl Owner {
+    fn wake(&mut self, id: FetchId) {
+        if let Some(task) = self.tasks.get_mut(&id)
+            && task.state == State::Parked
+        {
+            task.state = State::Queued;
+            self.ready.push_back(id);
+        }
+    }
+
+    fn remember(&mut self, key: (ShardIndex, ConnId), tp: TopicPartition, place: Cursor) {
+        let places = self.places.entry(key).or_default();
+        if places.len() >= FETCH_PLACES_MAX && !places.contains_key(&tp) {
+            places.clear();
+        }
+        places.insert(tp, place);
+    }
+
+    /// A connection is gone.
+    pub(super) fn forget(&mut self, from: ShardIndex, conn: ConnId) {
+        self.places.remove(&(from, conn));
+        for task in self.tasks.values_mut().filter(|task| task.from == from && task.ask.conn == conn) {
+            task.ask.now = true;
+        }
+        let now: Vec<_> = self
+            .tasks
+            .iter()
+            .filter(|(_, task)| task.from == from && task.ask.conn == conn)
+            .map(|(id, _)| *id)
+            .collect();
+        for id in now {
+            self.wake(id);
+        }
+    }
+}

@@ -1,0 +1,151 @@
+//! Metadata: the node and its topics, made on the way if they are asked for and may be.
+
+use std::borrow::Cow;
+
+use highwater_net::Reply;
+use highwater_net::kafka::KafkaError;
+use highwater_net::kafka::messages::{
+    MetadataBroker, MetadataPartition, MetadataRequest, MetadataResponse, MetadataTopic,
+};
+use highwater_protocol::error::ErrorCode;
+use highwater_protocol::native::CreateTopicRequest;
+use highwater_protocol::topic::validate_topic_name;
+use highwater_runtime::plane::Plane;
+
+use super::{Call, Named, Part, Pending};
+use crate::message::{Answer, Ask, Message, RequestId};
+use crate::metadata::Topic;
+use crate::shard::Shard;
+
+/// A request that waits for topics to be made.
+pub(in crate::shard) struct MetadataPending {
+    call: Call,
+    /// What was asked: name, id, and why there is none.
+    topics: Vec<Wanted>,
+    missing: usize,
+}
+
+struct Wanted {
+    name: Option<String>,
+    id: [u8; 16],
+    error: Option<KafkaError>,
+}
+
+impl Shard {
+    pub(super) fn kafka_metadata(
+        &mut self,
+        plane: &mut dyn Plane<Message>,
+        call: Call,
+        request: &MetadataRequest<'_>,
+    ) {
+        let asked = match &request.topics {
+            None => return self.tell_metadata(call, None),
+            Some(topics) if topics.is_empty() && call.version() == 0 => return self.tell_metadata(call, None),
+            Some(topics) => topics,
+        };
+        let topics: Vec<Wanted> = asked
+            .iter()
+            .map(|topic| Wanted { name: topic.name.map(str::to_owned), id: topic.topic_id, error: None })
+            .collect();
+        let may_create = request.allow_auto_topic_creation && self.setup.kafka.auto_create_topics;
+        let mut pending = MetadataPending { call, topics, missing: 0 };
+        let mut create = Vec::new();
+        for (number, wanted) in (0..).zip(&mut pending.topics) {
+            let Some(name) = wanted.name.as_deref().filter(|_| wanted.id == [0; 16]) else { continue };
+            if validate_topic_name(name).is_err() {
+                wanted.error = Some(KafkaError::INVALID_TOPIC_EXCEPTION);
+            } else if may_create && matches!(self.kafka_topic(name, [0; 16]), Named::Unknown { .. }) {
+                create.push((number, name.to_owned()));
+            }
+        }
+        if create.is_empty() {
+            return self.tell_metadata(call, Some(&pending.topics));
+        }
+        pending.missing = create.len();
+        let id = self.kafka_wait(Pending::Metadata(pending));
+        for (number, name) in create {
+            tracing::info!(topic = name, "made because a Kafka client asked for it");
+            let partitions = self.setup.kafka.default_partitions;
+            let request = CreateTopicRequest { name, partitions, configs: Vec::new(), validate_only: false };
+            self.kafka_ask(plane, id, number, Ask::CreateTopic(request));
+        }
+    }
+
+    pub(super) fn kafka_metadata_part(
+        &mut self,
+        request: RequestId,
+        mut pending: MetadataPending,
+        part: u32,
+        came: Part,
+    ) {
+        // Somebody else may have been faster.
+        if let Part::Lead(Answer::Reply(Reply::Error { code, .. })) = came
+            && code != ErrorCode::TopicExists
+            && let Some(wanted) = pending.topics.get_mut(part as usize)
+        {
+            wanted.error = Some(code.into());
+        }
+        pending.missing -= 1;
+        if pending.missing > 0 {
+            return self.kafka_wait_on(request, Pending::Metadata(pending));
+        }
+        self.tell_metadata(pending.call, Some(&pending.topics));
+    }
+
+    /// Answers with these topics; none: with all.
+    fn tell_metadata(&mut self, call: Call, topics: Option<&[Wanted]>) {
+        let Some(metadata) = self.metadata.clone() else { return };
+        let topics = match topics {
+            None => metadata.topics().map(|topic| self.metadata_topic(topic)).collect(),
+            Some(topics) => topics.iter().map(|wanted| self.wanted_topic(wanted)).collect(),
+        };
+        let response = MetadataResponse {
+            brokers: vec![MetadataBroker {
+                node_id: self.kafka_node(),
+                host: Cow::Borrowed(&self.setup.kafka.host),
+                port: self.setup.kafka.port.into(),
+                rack: None,
+            }],
+            cluster_id: Some(Cow::Owned(self.kafka_cluster_id())),
+            controller_id: self.kafka_node(),
+            topics,
+            ..Default::default()
+        };
+        // The answer borrows from the setup, which is shared and never changes.
+        let reply = highwater_net::kafka::response(call.origin, &response);
+        self.kafka_reply(call, reply);
+    }
+
+    fn wanted_topic(&self, wanted: &Wanted) -> MetadataTopic<'static> {
+        let named = self.kafka_topic(wanted.name.as_deref().unwrap_or_default(), wanted.id);
+        match (&named, wanted.error) {
+            (Named::Known(topic), None) => self.metadata_topic(topic),
+            (named, error) => MetadataTopic {
+                error_code: error.unwrap_or_else(|| named.missing()),
+                name: wanted.name.clone().map(Cow::Owned),
+                topic_id: wanted.id,
+                ..Default::default()
+            },
+        }
+    }
+
+    fn metadata_topic(&self, topic: &Topic) -> MetadataTopic<'static> {
+        let node = self.kafka_node();
+        let partitions = topic.partitions().map(|(tp, _)| MetadataPartition {
+            error_code: KafkaError::NONE,
+            partition_index: tp.partition.0 as i32,
+            leader_id: node,
+            leader_epoch: self.kafka_leader_epoch(tp),
+            replica_nodes: vec![node],
+            isr_nodes: vec![node],
+            offline_replicas: Vec::new(),
+        });
+        MetadataTopic {
+            error_code: KafkaError::NONE,
+            name: Some(Cow::Owned(topic.name.clone())),
+            topic_id: topic.id.0,
+            partitions: partitions.collect(),
+            ..Default::default()
+        }
+    }
+}

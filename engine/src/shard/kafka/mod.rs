@@ -1,0 +1,307 @@
+//! Kafka's requests on a shard: one method per request, in files by family.
+//!
+//! A request gets a slot in its connection's order of answers, and a [`Call`] that names it. Who can answer does so at once with
+//! [`Shard::kafka_answer`]. Who has to ask others keeps what is known so far as a [`Pending`], asks with [`Shard::kafka_ask`] (shard 0) or
+//! [`Shard::kafka_query`] (owners of partitions), and goes on when a [`Part`] comes back.
+//!
+//! Produce and Fetch, the two hot ones, have messages of their own: see [`crate::kafka_message`].
+
+mod append;
+mod cluster;
+mod configs;
+mod connection;
+mod epochs;
+mod fetch;
+mod fetch_answer;
+mod fetch_read;
+mod groups;
+mod metadata;
+mod offsets;
+mod produce;
+mod producer;
+mod records;
+mod topics;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use highwater_net::SlotId;
+use highwater_net::kafka::api::{api_versions, api_versions_answer};
+use highwater_net::kafka::schema::Message as KafkaBody;
+use highwater_net::kafka::{KafkaError, Origin, Received, Request, response};
+use highwater_protocol::ids::{PartitionIndex, TopicId, TopicPartition};
+use highwater_runtime::plane::{ConnId, Plane, ShardIndex};
+
+use super::Shard;
+use super::admin::Asked;
+use crate::message::{
+    Answer, Ask, KafkaMessage, Message, Produced, ProducedFor, Query, QueryAnswer, RequestId,
+};
+use crate::metadata::Topic;
+
+pub(super) use fetch_read::FetchId;
+
+/// A request: what its answer needs.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Call {
+    pub(super) conn: ConnId,
+    pub(super) slot: SlotId,
+    pub(super) origin: Origin,
+}
+
+impl Call {
+    /// The version of the request, in which it is answered.
+    pub(super) fn version(&self) -> i16 {
+        self.origin.version
+    }
+}
+
+/// What a shard keeps for Kafka clients.
+#[derive(Default)]
+pub(super) struct Kafka {
+    pending: BTreeMap<RequestId, Pending>,
+    last_request: u64,
+    /// Outcomes for other shards, sent once a turn.
+    produced: Vec<(ProducedFor, Produced)>,
+    /// Connections that are gone, which other shards have to hear.
+    gone: Vec<ConnId>,
+    append: append::Owner,
+    read: fetch_read::Owner,
+}
+
+/// A request that waits for others: what is known so far.
+pub(super) enum Pending {
+    Produce(produce::ProducePending),
+    Fetch(fetch::FetchPending),
+    Offsets(offsets::OffsetsPending),
+    Epochs(epochs::EpochsPending),
+    Metadata(metadata::MetadataPending),
+    Topics(topics::TopicsPending),
+    Configs(configs::ConfigsPending),
+    Groups(groups::GroupsPending),
+}
+
+/// What came back.
+pub(super) enum Part {
+    /// From shard 0.
+    Lead(Answer),
+    /// From an owner of partitions.
+    Owner(QueryAnswer),
+}
+
+/// A topic as a request names it.
+pub(super) enum Named {
+    Known(Arc<Topic>),
+    Unknown { name: String, id: [u8; 16] },
+}
+
+impl Named {
+    pub(super) fn name(&self) -> &str {
+        match self {
+            Self::Known(topic) => &topic.name,
+            Self::Unknown { name, .. } => name,
+        }
+    }
+
+    pub(super) fn id(&self) -> [u8; 16] {
+        match self {
+            Self::Known(topic) => topic.id.0,
+            Self::Unknown { id, .. } => *id,
+        }
+    }
+
+    /// A partition of it, if it has that one.
+    pub(super) fn partition(&self, index: i32) -> Option<TopicPartition> {
+        let Self::Known(topic) = self else { return None };
+        let index = u32::try_from(index).ok().filter(|index| (*index as usize) < topic.stores.len())?;
+        Some(TopicPartition { topic: topic.id, partition: PartitionIndex(index) })
+    }
+
+    /// What is wrong if it has not.
+    pub(super) fn missing(&self) -> KafkaError {
+        match self {
+            Self::Unknown { id, .. } if *id != [0; 16] => KafkaError::UNKNOWN_TOPIC_ID,
+            _ => KafkaError::UNKNOWN_TOPIC_OR_PARTITION,
+        }
+    }
+}
+
+impl Shard {
+    /// Carries out a request of a Kafka client, or sees to it that others do.
+    fn kafka_request(&mut self, plane: &mut dyn Plane<Message>, conn: ConnId, received: Received<'_>) {
+        let Received { header, bytes, request } = received;
+        self.counted.requests += 1;
+        let reply_bytes = match &request {
+            Request::Fetch(fetch) => self.kafka_fetch_bytes_max(fetch.max_bytes),
+            _ => 0,
+        };
+        let Some(kafka) = self.connections.get_mut(&conn).and_then(super::connection::Connection::kafka)
+        else {
+            return;
+        };
+        let slot = kafka.replies.open(bytes, reply_bytes);
+        let call = Call { conn, slot, origin: header.origin() };
+        let client = header.client_id.unwrap_or_default();
+        match request {
+            Request::Produce(request) => self.kafka_produce(plane, call, request),
+            Request::Fetch(request) => self.kafka_fetch(plane, call, &request),
+            Request::ListOffsets(request) => self.kafka_list_offsets(plane, call, &request),
+            Request::OffsetForLeaderEpoch(request) => self.kafka_epoch_ends(plane, call, &request),
+            Request::Metadata(request) => self.kafka_metadata(plane, call, &request),
+            Request::DescribeCluster(request) => self.kafka_describe_cluster(call, &request),
+            Request::DescribeTopicPartitions(request) => {
+                self.kafka_describe_topic_partitions(call, &request);
+            }
+            Request::ApiVersions(_) | Request::UnknownApiVersions => self.kafka_api_versions(call),
+            Request::InitProducerId(request) => self.kafka_init_producer_id(plane, call, &request),
+
+            Request::CreateTopics(request) => self.kafka_create_topics(plane, call, &request),
+            Request::DeleteTopics(request) => self.kafka_delete_topics(plane, call, &request),
+            Request::CreatePartitions(request) => self.kafka_create_partitions(plane, call, &request),
+            Request::DeleteRecords(request) => self.kafka_delete_records(plane, call, &request),
+
+            Request::DescribeConfigs(request) => self.kafka_describe_configs(plane, call, &request),
+            Request::AlterConfigs(request) => self.kafka_alter_configs(plane, call, &request),
+            Request::IncrementalAlterConfigs(request) => {
+                self.kafka_incremental_alter_configs(plane, call, &request);
+            }
+
+            Request::FindCoordinator(request) => self.kafka_find_coordinator(plane, call, &request),
+            Request::JoinGroup(request) => self.kafka_join_group(plane, call, client, &request),
+            Request::SyncGroup(request) => self.kafka_sync_group(plane, call, &request),
+            Request::Heartbeat(request) => self.kafka_heartbeat(plane, call, &request),
+            Request::LeaveGroup(request) => self.kafka_leave_group(plane, call, &request),
+            Request::OffsetCommit(request) => self.kafka_offset_commit(plane, call, &request),
+            Request::OffsetFetch(request) => self.kafka_offset_fetch(plane, call, &request),
+            Request::DescribeGroups(request) => self.kafka_describe_groups(plane, call, &request),
+            Request::ListGroups(request) => self.kafka_list_groups(plane, call, &request),
+            Request::DeleteGroups(request) => self.kafka_delete_groups(plane, call, &request),
+            Request::OffsetDelete(request) => self.kafka_offset_delete(plane, call, &request),
+            Request::ConsumerGroupHeartbeat(request) => {
+                self.kafka_consumer_group_heartbeat(plane, call, client, &request);
+            }
+            Request::ConsumerGroupDescribe(request) => {
+                self.kafka_consumer_group_describe(plane, call, &request);
+            }
+        }
+    }
+
+    /// Answers a request.
+    pub(super) fn kafka_answer<'a>(&mut self, call: Call, message: &impl KafkaBody<'a>) {
+        self.kafka_reply(call, response(call.origin, message));
+    }
+
+    fn kafka_api_versions(&mut self, call: Call) {
+        let (version, error) = api_versions_answer(call.version());
+        let origin = Origin { version, ..call.origin };
+        self.kafka_reply(call, response(origin, &api_versions(error)));
+    }
+
+    /// Keeps what is known of a request that waits for others.
+    pub(super) fn kafka_wait(&mut self, pending: Pending) -> RequestId {
+        self.kafka.last_request += 1;
+        let request = RequestId(self.kafka.last_request);
+        self.kafka.pending.insert(request, pending);
+        request
+    }
+
+    /// Keeps it further.
+    pub(super) fn kafka_wait_on(&mut self, request: RequestId, pending: Pending) {
+        self.kafka.pending.insert(request, pending);
+    }
+
+    /// Asks shard 0. The answer comes as this part of the request.
+    pub(super) fn kafka_ask(
+        &mut self,
+        plane: &mut dyn Plane<Message>,
+        request: RequestId,
+        part: u32,
+        ask: Ask,
+    ) {
+        let ticket = self.open_ticket(Asked::Kafka { request, part });
+        plane.post(0, Message::Ask(ticket, Box::new(ask)));
+    }
+
+    /// Asks an owner of partitions. The answer comes as this part of the request.
+    pub(super) fn kafka_query(
+        &mut self,
+        plane: &mut dyn Plane<Message>,
+        request: RequestId,
+        part: u32,
+        owner: ShardIndex,
+        query: Query,
+    ) {
+        let ticket = self.open_ticket(Asked::Kafka { request, part });
+        plane.post(owner, Message::Query(ticket, query));
+    }
+
+    /// A part of what a request waits for has come. Whoever still misses something keeps its [`Pending`] again.
+    pub(super) fn on_kafka_part(
+        &mut self,
+        plane: &mut dyn Plane<Message>,
+        request: RequestId,
+        part: u32,
+        came: Part,
+    ) {
+        match self.kafka.pending.remove(&request) {
+            Some(Pending::Offsets(pending)) => self.kafka_offsets_part(request, pending, came),
+            Some(Pending::Epochs(pending)) => self.kafka_epochs_part(request, pending, came),
+            Some(Pending::Metadata(pending)) => self.kafka_metadata_part(request, pending, part, came),
+            Some(Pending::Topics(pending)) => self.kafka_topics_part(plane, request, pending, part, came),
+            Some(Pending::Configs(pending)) => self.kafka_configs_part(plane, request, pending, part, came),
+            Some(Pending::Groups(pending)) => self.kafka_groups_part(plane, request, pending, part, came),
+            Some(Pending::Produce(_) | Pending::Fetch(_)) => {
+                unreachable!("produce and fetch have messages of their own")
+            }
+            None => {}
+        }
+    }
+
+    pub(super) fn on_kafka_message(
+        &mut self,
+        plane: &mut dyn Plane<Message>,
+        from: ShardIndex,
+        message: KafkaMessage,
+    ) {
+        match message {
+            KafkaMessage::Append(batches) => {
+                for batch in batches {
+                    self.kafka_append(plane, batch.to, batch.tp, batch.acks, batch.batch.into());
+                }
+            }
+            KafkaMessage::Appended(outcomes) => {
+                for (to, produced) in outcomes {
+                    self.on_produced(to.request, to.number, produced);
+                }
+            }
+            KafkaMessage::Fetch(ask) => self.kafka_read(plane, from, ask),
+            KafkaMessage::FetchBytes(request, bytes) => self.on_fetch_bytes(plane, from, request, bytes),
+            KafkaMessage::FetchNow(request) => self.kafka_read_now(from, request),
+            KafkaMessage::Fetched(request, fetched) => self.on_fetched(plane, from, request, fetched),
+            KafkaMessage::Closed(conn) => self.kafka.read.forget(from, conn),
+        }
+    }
+
+    /// A topic by name, or, if the request has ids, by id.
+    pub(super) fn kafka_topic(&self, name: &str, id: [u8; 16]) -> Named {
+        let known = self.metadata.as_ref().and_then(|metadata| match id {
+            [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0] => metadata.topic(name),
+            id => metadata.topic_by_id(TopicId(id)),
+        });
+        match known {
+            Some(topic) => Named::Known(Arc::clone(topic)),
+            None => Named::Unknown { name: name.to_owned(), id },
+        }
+    }
+
+    /// Whether a client knows another epoch of a partition's leader.
+    pub(super) fn check_leader_epoch(&self, tp: TopicPartition, known: i32) -> Result<(), KafkaError> {
+        let epoch = self.metadata.as_ref().map_or(0, |metadata| metadata.epoch(tp).0);
+        match known {
+            ..0 => Ok(()),
+            known if known < epoch => Err(KafkaError::FENCED_LEADER_EPOCH),
+            known if known > epoch => Err(KafkaError::UNKNOWN_LEADER_EPOCH),
+            _ => Ok(()),
+        }
+    }
+}
