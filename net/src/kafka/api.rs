@@ -80,13 +80,13 @@ const fn accepted_min(min: i16, accepted: &[i16]) -> i16 {
 }
 
 apis! {
-    Produce = 0, 0..=11 from 3, flexible 9, served false,
+    Produce = 0, 0..=11 from 3, flexible 9, served true,
         "0 to 2 are offered and refused, as Kafka does: some clients compress only if they see them. Topic ids (13) are not offered";
-    Fetch = 1, 4..=17, flexible 12, served false,
+    Fetch = 1, 4..=17, flexible 12, served true,
         "no fetch sessions: every answer is full and says session 0. Batches are never split";
-    ListOffsets = 2, 1..=11, flexible 6, served false,
+    ListOffsets = 2, 1..=11, flexible 6, served true,
         "all special times. Nothing is tiered: -4 is the earliest offset, -5 and -6 find nothing";
-    Metadata = 3, 0..=13, flexible 9, served false, "topics by name and by id";
+    Metadata = 3, 0..=13, flexible 9, served true, "topics by name and by id";
     OffsetCommit = 8, 2..=10, flexible 8, served false;
     OffsetFetch = 9, 1..=10, flexible 6, served false;
     FindCoordinator = 10, 0..=6, flexible 3, served false;
@@ -96,22 +96,23 @@ apis! {
     SyncGroup = 14, 0..=5, flexible 4, served false;
     DescribeGroups = 15, 0..=6, flexible 5, served false;
     ListGroups = 16, 0..=5, flexible 3, served false;
-    ApiVersions = 18, 0..=4, flexible 3, served false, "any version is answered; one that is not offered with error 35 and this table";
+    ApiVersions = 18, 0..=4, flexible 3, served true, "any version is answered; one that is not offered with error 35 and this table";
     CreateTopics = 19, 2..=7, flexible 5, served false;
     DeleteTopics = 20, 1..=6, flexible 4, served false, "by name and by id";
     DeleteRecords = 21, 0..=2, flexible 2, served false;
-    InitProducerId = 22, 0..=5, flexible 2, served false;
-    OffsetForLeaderEpoch = 23, 2..=4, flexible 4, served false;
+    InitProducerId = 22, 0..=5, flexible 2, served true,
+        "a transactional id is answered with UNSUPPORTED_VERSION";
+    OffsetForLeaderEpoch = 23, 2..=4, flexible 4, served true;
     DescribeConfigs = 32, 1..=4, flexible 4, served false;
     AlterConfigs = 33, 0..=2, flexible 2, served false;
     CreatePartitions = 37, 0..=3, flexible 2, served false;
     DeleteGroups = 42, 0..=2, flexible 2, served false;
     IncrementalAlterConfigs = 44, 0..=1, flexible 1, served false;
     OffsetDelete = 47, 0..=0, flexible 32767, served false;
-    DescribeCluster = 60, 0..=2, flexible 0, served false;
+    DescribeCluster = 60, 0..=2, flexible 0, served true;
     ConsumerGroupHeartbeat = 68, 0..=1, flexible 0, served false;
     ConsumerGroupDescribe = 69, 0..=1, flexible 0, served false;
-    DescribeTopicPartitions = 75, 0..=0, flexible 0, served false;
+    DescribeTopicPartitions = 75, 0..=0, flexible 0, served true;
 }
 
 impl Api {

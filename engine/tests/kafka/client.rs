@@ -1,0 +1,265 @@
+//! A small blocking Kafka client.
+
+use std::io::{ErrorKind, Read, Write};
+use std::net::{SocketAddr, TcpStream};
+
+use bytes::{BufMut, BytesMut};
+use highwater_engine::{Broker, HostKind};
+use highwater_net::kafka::KafkaError;
+use highwater_net::kafka::api::ApiKey;
+use highwater_net::kafka::messages::{
+    FetchPartition, FetchRequest, FetchResponse, FetchTopic, InitProducerIdRequest, InitProducerIdResponse,
+    ProducePartition, ProduceRequest, ProduceResponse, ProduceTopic,
+};
+use highwater_net::kafka::schema::Message;
+use highwater_net::kafka::wire::{Form, Reader, put_string};
+use highwater_protocol::batch::{BatchHeader, BatchView};
+
+use crate::common::raw;
+
+/// A broker with its directory. Two cores, so that partitions are on two shards.
+pub struct Place {
+    pub dir: tempfile::TempDir,
+    pub broker: Option<Broker>,
+}
+
+impl Place {
+    pub fn new() -> Self {
+        let dir = tempfile::tempdir().expect("a directory");
+        let broker = Some(crate::common::start(dir.path(), 2, HostKind::Thread));
+        Self { dir, broker }
+    }
+
+    pub fn restart(&mut self) {
+        crate::common::stop(self.broker.take().expect("it runs"));
+        self.broker = Some(crate::common::start(self.dir.path(), 2, HostKind::Thread));
+    }
+
+    pub fn address(&self) -> SocketAddr {
+        self.broker.as_ref().and_then(Broker::kafka_addr).expect("it runs and has a Kafka listener")
+    }
+
+    pub fn kafka(&self) -> Kafka {
+        Kafka { stream: raw(self.address()), next: 0 }
+    }
+
+    pub fn native(&self) -> crate::common::Client {
+        crate::common::Client::connect(self.broker.as_ref().expect("it runs").native_addr())
+    }
+}
+
+pub struct Kafka {
+    pub stream: TcpStream,
+    next: i32,
+}
+
+/// An answer, whole.
+pub struct Answer {
+    api: ApiKey,
+    version: i16,
+    pub correlation_id: i32,
+    bytes: Vec<u8>,
+}
+
+impl Answer {
+    /// The body, to its last byte.
+    pub fn body<'a, M: Message<'a>>(&'a self) -> M {
+        let mut r = Reader::new(&self.bytes);
+        r.take(4, "correlation id").expect("it has one");
+        if self.api.api().response_header_is_flexible(self.version) {
+            assert_eq!(r.take(1, "tagged fields").expect("a count"), [0]);
+        }
+        let body = M::decode(self.version, &mut r).expect("an answer of this version");
+        r.finish().expect("nothing follows");
+        body
+    }
+}
+
+/// A request, as it is sent.
+pub fn request<'a>(api: ApiKey, version: i16, correlation_id: i32, body: &impl Message<'a>) -> BytesMut {
+    let mut out = BytesMut::new();
+    out.put_i32(0);
+    out.put_i16(api as i16);
+    out.put_i16(version);
+    out.put_i32(correlation_id);
+    put_string(&mut out, Form { version, flexible: false }, Some("engine-test"));
+    if api.api().request_header_is_flexible(version) {
+        out.put_u8(0);
+    }
+    body.encode(version, &mut out);
+    let bytes = (out.len() - 4) as u32;
+    out[..4].copy_from_slice(&bytes.to_be_bytes());
+    out
+}
+
+impl Kafka {
+    pub fn send_raw(&mut self, bytes: &[u8]) {
+        self.stream.write_all(bytes).expect("sent");
+    }
+
+    pub fn send<'a>(&mut self, api: ApiKey, version: i16, body: &impl Message<'a>) -> i32 {
+        self.next += 1;
+        let bytes = request(api, version, self.next, body);
+        self.send_raw(&bytes);
+        self.next
+    }
+
+    /// The next answer, to a request of this kind; none if the connection ended.
+    pub fn read(&mut self, api: ApiKey, version: i16) -> Option<Answer> {
+        let mut length = [0; 4];
+        let first = loop {
+            match self.stream.read(&mut length) {
+                Err(e) if e.kind() == ErrorKind::Interrupted => {}
+                Err(e) if e.kind() == ErrorKind::ConnectionReset => return None,
+                first => break first.expect("readable"),
+            }
+        };
+        if first == 0 {
+            return None;
+        }
+        self.stream.read_exact(&mut length[first..]).expect("a whole length");
+        let mut bytes = vec![0; u32::from_be_bytes(length) as usize];
+        self.stream.read_exact(&mut bytes).expect("a whole answer");
+        let correlation_id = i32::from_be_bytes(bytes[..4].try_into().expect("four bytes"));
+        Some(Answer { api, version, correlation_id, bytes })
+    }
+
+    pub fn call<'a>(&mut self, api: ApiKey, version: i16, body: &impl Message<'a>) -> Answer {
+        let id = self.send(api, version, body);
+        let answer = self.read(api, version).expect("the connection stays");
+        assert_eq!(answer.correlation_id, id, "answers come in order");
+        answer
+    }
+
+    /// Sends a batch to each of these partitions.
+    pub fn send_batches(&mut self, version: i16, acks: i16, topic: &str, batches: &[(i32, &[u8])]) -> i32 {
+        let partition_data =
+            batches.iter().map(|(index, records)| ProducePartition { index: *index, records: Some(*records) });
+        let topic = ProduceTopic { name: topic, topic_id: [0; 16], partition_data: partition_data.collect() };
+        let body =
+            ProduceRequest { transactional_id: None, acks, timeout_ms: 1000, topic_data: vec![topic] };
+        self.send(ApiKey::Produce, version, &body)
+    }
+
+    /// What became of a batch for each partition: error and offset.
+    pub fn produce(&mut self, topic: &str, batches: &[(i32, &[u8])]) -> Vec<(KafkaError, i64)> {
+        self.send_batches(11, -1, topic, batches);
+        self.produced(11)
+    }
+
+    pub fn produced(&mut self, version: i16) -> Vec<(KafkaError, i64)> {
+        let answer = self.read(ApiKey::Produce, version).expect("the connection stays");
+        let response: ProduceResponse<'_> = answer.body();
+        let partitions = response.responses.iter().flat_map(|topic| &topic.partition_responses);
+        partitions.map(|partition| (partition.error_code, partition.base_offset)).collect()
+    }
+
+    pub fn fetch(&mut self, version: i16, fetch: &Fetch<'_>) -> Vec<Got> {
+        self.call(ApiKey::Fetch, version, &fetch.request()).fetched()
+    }
+
+    pub fn producer_id(&mut self) -> i64 {
+        let body = InitProducerIdRequest { transaction_timeout_ms: 60_000, ..Default::default() };
+        let answer = self.call(ApiKey::InitProducerId, 4, &body);
+        let response: InitProducerIdResponse = answer.body();
+        assert_eq!((response.error_code, response.producer_epoch), (KafkaError::NONE, 0));
+        response.producer_id
+    }
+}
+
+/// What to fetch of one topic.
+#[derive(Clone)]
+pub struct Fetch<'a> {
+    pub topic: &'a str,
+    pub topic_id: [u8; 16],
+    /// Partition and offset.
+    pub from: &'a [(i32, i64)],
+    pub max_wait_ms: i32,
+    pub min_bytes: i32,
+    pub max_bytes: i32,
+    pub partition_max_bytes: i32,
+    pub epoch: i32,
+}
+
+impl<'a> Fetch<'a> {
+    pub fn of(topic: &'a str, from: &'a [(i32, i64)]) -> Self {
+        Self {
+            topic,
+            topic_id: [0; 16],
+            from,
+            max_wait_ms: 0,
+            min_bytes: 1,
+            max_bytes: 50 << 20,
+            partition_max_bytes: 1 << 20,
+            epoch: -1,
+        }
+    }
+
+    pub fn request(&self) -> FetchRequest<'a> {
+        let partitions = self.from.iter().map(|(partition, fetch_offset)| FetchPartition {
+            partition: *partition,
+            current_leader_epoch: self.epoch,
+            fetch_offset: *fetch_offset,
+            partition_max_bytes: self.partition_max_bytes,
+            ..Default::default()
+        });
+        let topic =
+            FetchTopic { topic: self.topic, topic_id: self.topic_id, partitions: partitions.collect() };
+        FetchRequest {
+            max_wait_ms: self.max_wait_ms,
+            min_bytes: self.min_bytes,
+            max_bytes: self.max_bytes,
+            topics: vec![topic],
+            ..Default::default()
+        }
+    }
+}
+
+/// What was fetched of a partition.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Got {
+    pub partition: i32,
+    pub error: KafkaError,
+    pub high_watermark: i64,
+    pub log_start: i64,
+    pub records: Vec<(i64, String)>,
+    pub bytes: usize,
+}
+
+impl Answer {
+    pub fn fetched(&self) -> Vec<Got> {
+        let response: FetchResponse<'_> = self.body();
+        assert_eq!((response.error_code, response.session_id), (KafkaError::NONE, 0));
+        let partitions = response.responses.iter().flat_map(|topic| &topic.partitions);
+        let got = partitions.map(|partition| {
+            let bytes = partition.records.unwrap_or_default();
+            Got {
+                partition: partition.partition_index,
+                error: partition.error_code,
+                high_watermark: partition.high_watermark,
+                log_start: partition.log_start_offset,
+                records: records_of(bytes),
+                bytes: bytes.len(),
+            }
+        });
+        got.collect()
+    }
+}
+
+/// Offsets and values of whole batches.
+pub fn records_of(mut bytes: &[u8]) -> Vec<(i64, String)> {
+    let mut records = Vec::new();
+    while !bytes.is_empty() {
+        let len = BatchHeader::parse(bytes).expect("a batch").batch_bytes();
+        let view = BatchView::parse(&bytes[..len]).expect("a whole batch");
+        view.check_checksum().expect("as it was sent");
+        let mut scratch = Vec::new();
+        for record in view.records(&mut scratch).expect("records") {
+            let record = record.expect("a record");
+            let value = String::from_utf8_lossy(record.value.unwrap_or_default()).into_owned();
+            records.push((record.offset.0, value));
+        }
+        bytes = &bytes[len..];
+    }
+    records
+}

@@ -1,0 +1,179 @@
+//! Fetch.
+
+use highwater_net::kafka::KafkaError;
+use highwater_net::kafka::api::ApiKey;
+use highwater_net::kafka::messages::{FetchRequest, FetchResponse};
+use highwater_protocol::batch::BatchProducer;
+
+use crate::client::{Fetch, Place};
+use crate::common::batch;
+
+const NONE: BatchProducer = BatchProducer::NONE;
+
+#[test]
+fn a_fetch_waits_until_there_is_something_on_any_shard() {
+    let place = Place::new();
+    place.native().created("t", 4, &[]);
+    let mut writer = place.kafka();
+    let mut reader = place.kafka();
+    let mut ends = [0; 4];
+    for round in 0..12 {
+        let from: Vec<(i32, i64)> = (0..4).map(|p| (p, ends[p as usize])).collect();
+        // Longer than the test may take: only records end it.
+        let fetch = Fetch { max_wait_ms: 600_000, ..Fetch::of("t", &from) };
+        reader.send(ApiKey::Fetch, 12, &fetch.request());
+        let to = round % 4;
+        writer.produce("t", &[(to, &batch(&["v"], NONE))]);
+        let got = reader.read(ApiKey::Fetch, 12).expect("an answer").fetched();
+        for got in got {
+            let here = if got.partition == to { vec![(ends[to as usize], "v".to_owned())] } else { vec![] };
+            assert_eq!((got.error, got.records), (KafkaError::NONE, here));
+        }
+        ends[to as usize] += 1;
+    }
+}
+
+#[test]
+fn a_fetch_waits_for_as_many_bytes_as_it_asks_for_over_all_shards() {
+    let place = Place::new();
+    place.native().created("t", 2, &[]);
+    let bytes = batch(&["v"], NONE);
+    let mut writer = place.kafka();
+    let mut reader = place.kafka();
+    let from = [(0, 0), (1, 0)];
+    let min_bytes = 2 * bytes.len() as i32;
+    let fetch = Fetch { max_wait_ms: 600_000, min_bytes, ..Fetch::of("t", &from) };
+    reader.send(ApiKey::Fetch, 12, &fetch.request());
+    for to in 0..2 {
+        writer.produce("t", &[(to, &bytes)]);
+    }
+    let got = reader.read(ApiKey::Fetch, 12).expect("an answer").fetched();
+    assert_eq!(got.iter().map(|got| got.records.len()).collect::<Vec<_>>(), [1, 1]);
+    // And no longer than it asks to.
+    let fetch = Fetch { max_wait_ms: 1, min_bytes: i32::MAX, ..Fetch::of("t", &from) };
+    assert_eq!(reader.fetch(12, &fetch)[0].records.len(), 1);
+}
+
+#[test]
+fn an_offset_inside_a_batch_gives_the_whole_batch() {
+    let place = Place::new();
+    place.native().created("t", 1, &[]);
+    let mut kafka = place.kafka();
+    kafka.produce("t", &[(0, &batch(&["a", "b", "c"], NONE))]);
+    kafka.produce("t", &[(0, &batch(&["d"], NONE))]);
+    let got = kafka.fetch(12, &Fetch::of("t", &[(0, 1)]));
+    assert_eq!(got[0].records.iter().map(|(offset, _)| *offset).collect::<Vec<_>>(), [0, 1, 2, 3]);
+    let got = kafka.fetch(12, &Fetch::of("t", &[(0, 3)]));
+    assert_eq!(got[0].records, [(3, "d".to_owned())]);
+    assert_eq!(kafka.fetch(12, &Fetch::of("t", &[(0, 4)]))[0].records, []);
+}
+
+#[test]
+fn one_batch_is_given_even_if_it_is_larger_than_asked_and_others_are_not() {
+    let place = Place::new();
+    place.native().created("t", 4, &[]);
+    let mut kafka = place.kafka();
+    let value = "x".repeat(1000);
+    let bytes = batch(&[&value], NONE);
+    for _ in 0..4 {
+        kafka.produce("t", &[(0, &bytes), (1, &bytes), (2, &bytes), (3, &bytes)]);
+    }
+    let batches = |kafka: &mut crate::client::Kafka, max_bytes: usize, partition_max_bytes: usize| -> Vec<usize> {
+        let from = [(2, 0), (1, 0), (3, 0), (0, 0)];
+        let fetch = Fetch {
+            max_bytes: max_bytes as i32,
+            partition_max_bytes: partition_max_bytes as i32,
+            ..Fetch::of("t", &from)
+        };
+        kafka.fetch(12, &fetch).iter().map(|got| got.records.len()).collect()
+    };
+    assert_eq!(batches(&mut kafka, 10, 1 << 20), [1, 0, 0, 0]);
+    assert_eq!(batches(&mut kafka, 0, 0).iter().sum::<usize>(), 1);
+    assert_eq!(batches(&mut kafka, 1 << 20, 1 << 20), [4, 4, 4, 4]);
+    let some = batches(&mut kafka, 3 * bytes.len(), 1 << 20);
+    assert!(some[0] > 0 && some.iter().sum::<usize>() <= 3, "{some:?}");
+    let each = batches(&mut kafka, 1 << 20, 2 * bytes.len() + 200);
+    assert!(each.iter().all(|n| (1..=2).contains(n)), "{each:?}");
+}
+
+#[test]
+fn offsets_epochs_and_topics_that_do_not_exist_are_told_at_once() {
+    let place = Place::new();
+    let id = place.native().created("t", 2, &[]);
+    let mut kafka = place.kafka();
+    kafka.produce("t", &[(0, &batch(&["v"], NONE))]);
+    let wait = |from, epoch| Fetch { max_wait_ms: 600_000, epoch, ..Fetch::of("t", from) };
+    for (from, epoch, error) in [
+        (&[(0, 2), (1, 0)][..], -1, KafkaError::OFFSET_OUT_OF_RANGE),
+        (&[(0, -1), (1, 0)], -1, KafkaError::OFFSET_OUT_OF_RANGE),
+        (&[(7, 0), (1, 0)], -1, KafkaError::UNKNOWN_TOPIC_OR_PARTITION),
+        (&[(0, 0), (1, 0)], 3, KafkaError::UNKNOWN_LEADER_EPOCH),
+    ] {
+        let got = kafka.fetch(12, &wait(from, epoch));
+        assert_eq!((got.len(), got[0].error), (2, error));
+    }
+    let by_id = Fetch { topic: "", topic_id: id.0, ..Fetch::of("t", &[(0, 0)]) };
+    assert_eq!(kafka.fetch(13, &by_id)[0].records.len(), 1);
+    let unknown = Fetch { topic_id: [9; 16], ..by_id };
+    assert_eq!(kafka.fetch(17, &unknown)[0].error, KafkaError::UNKNOWN_TOPIC_ID);
+}
+
+#[test]
+fn there_are_no_fetch_sessions() {
+    let place = Place::new();
+    let mut kafka = place.kafka();
+    let request = FetchRequest { session_id: 5, session_epoch: 1, ..Default::default() };
+    let answer = kafka.call(ApiKey::Fetch, 12, &request);
+    assert_eq!(answer.body::<FetchResponse<'_>>().error_code, KafkaError::FETCH_SESSION_ID_NOT_FOUND);
+}
+
+#[test]
+fn a_parked_fetch_ends_when_its_topic_is_deleted_or_the_broker_stops() {
+    let mut place = Place::new();
+    place.native().created("gone", 2, &[]);
+    place.native().created("stays", 2, &[]);
+    let mut reader = place.kafka();
+    for topic in ["gone", "stays"] {
+        let fetch = Fetch { max_wait_ms: 600_000, ..Fetch::of(topic, &[(0, 0), (1, 0)]) };
+        reader.send(ApiKey::Fetch, 12, &fetch.request());
+    }
+    place.native().delete_topic("gone").ok();
+    let got = reader.read(ApiKey::Fetch, 12).expect("an answer").fetched();
+    assert!(got.iter().any(|got| got.error == KafkaError::UNKNOWN_TOPIC_OR_PARTITION));
+    place.restart();
+    let got = reader.read(ApiKey::Fetch, 12).expect("an answer").fetched();
+    assert!(got.iter().all(|got| got.error == KafkaError::NONE && got.records.is_empty()));
+    assert!(reader.read(ApiKey::Fetch, 12).is_none());
+}
+
+#[test]
+fn a_reader_that_goes_on_reads_everything_once() {
+    let mut place = Place::new();
+    place.native().created("t", 2, &[]);
+    let mut kafka = place.kafka();
+    let value = "x".repeat(2500);
+    let bytes = batch(&[&value, &value, &value], NONE);
+    for _ in 0..40 {
+        kafka.send_batches(9, -1, "t", &[(0, &bytes), (1, &bytes)]);
+        kafka.produced(9);
+    }
+    for _ in 0..2 {
+        let mut kafka = place.kafka();
+        let mut at = [(0, 0), (1, 0)];
+        while at.iter().any(|(_, offset)| *offset < 120) {
+            let fetch = Fetch { max_bytes: 40_000, partition_max_bytes: 30_000, ..Fetch::of("t", &at) };
+            let mut next = at;
+            for got in kafka.fetch(12, &fetch) {
+                let (_, offset) = &mut next[got.partition as usize];
+                for (record, _) in &got.records {
+                    assert_eq!(record, offset);
+                    *offset += 1;
+                }
+            }
+            assert_ne!(next, at, "it goes on");
+            // As clients do, so that every partition has its turn.
+            at = next;
+        }
+        place.restart();
+    }
+}

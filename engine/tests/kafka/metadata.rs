@@ -1,0 +1,128 @@
+//! Metadata and its kin.
+
+use highwater_net::kafka::KafkaError;
+use highwater_net::kafka::api::ApiKey;
+use highwater_net::kafka::messages::{
+    DescribeClusterRequest, DescribeClusterResponse, DescribeTopicPartitionsRequest,
+    DescribeTopicPartitionsRequestCursor, DescribeTopicPartitionsRequestTopic,
+    DescribeTopicPartitionsResponse, MetadataRequest, MetadataRequestTopic, MetadataResponse,
+};
+
+use crate::client::{Answer, Kafka, Place};
+
+fn ask(kafka: &mut Kafka, version: i16, names: Option<&[&str]>, create: bool) -> Answer {
+    let topic = |name: &&'static str| MetadataRequestTopic { topic_id: [0; 16], name: Some(name) };
+    let names: Option<Vec<&'static str>> = names.map(|names| {
+        names.iter().map(|name| &*Box::leak((*name).to_owned().into_boxed_str())).collect()
+    });
+    let request = MetadataRequest {
+        topics: names.as_ref().map(|names| names.iter().map(topic).collect()),
+        allow_auto_topic_creation: create,
+        ..Default::default()
+    };
+    kafka.call(ApiKey::Metadata, version, &request)
+}
+
+fn names(answer: &Answer) -> Vec<(String, KafkaError, usize)> {
+    let response: MetadataResponse<'_> = answer.body();
+    let topics = response.topics.iter();
+    topics
+        .map(|t| (t.name.as_deref().unwrap_or_default().to_owned(), t.error_code, t.partitions.len()))
+        .collect()
+}
+
+#[test]
+fn metadata_names_this_broker_and_the_topics_that_are_asked_for() {
+    let place = Place::new();
+    let id = place.native().created("a", 3, &[]);
+    place.native().created("b", 1, &[]);
+    let mut kafka = place.kafka();
+    let a = ("a".to_owned(), KafkaError::NONE, 3);
+    let b = ("b".to_owned(), KafkaError::NONE, 1);
+    for version in 0..=13 {
+        assert_eq!(names(&ask(&mut kafka, version, Some(&["b"]), false)), [b.clone()]);
+        if version > 0 {
+            assert_eq!(names(&ask(&mut kafka, version, None, false)), [a.clone(), b.clone()]);
+            assert_eq!(names(&ask(&mut kafka, version, Some(&[]), false)), []);
+        }
+    }
+    assert_eq!(names(&ask(&mut kafka, 0, Some(&[]), false)), [a, b]);
+    let answer = ask(&mut kafka, 12, None, false);
+    let response: MetadataResponse<'_> = answer.body();
+    let address = place.address();
+    assert_eq!(response.brokers.len(), 1);
+    let broker = &response.brokers[0];
+    assert_eq!((&broker.host[..], broker.port), ("127.0.0.1", i32::from(address.port())));
+    assert_eq!(response.controller_id, broker.node_id);
+    assert_eq!(response.cluster_id.as_deref().map(str::len), Some(22));
+    assert_eq!(response.topics[0].topic_id, id.0);
+    assert_eq!(response.topics[0].topic_authorized_operations, i32::MIN);
+    let partition = &response.topics[0].partitions[2];
+    assert_eq!((partition.partition_index, partition.leader_id, partition.leader_epoch), (2, broker.node_id, 0));
+
+    let by_id = |topic_id| MetadataRequest {
+        topics: Some(vec![MetadataRequestTopic { topic_id, name: None }]),
+        allow_auto_topic_creation: true,
+        ..Default::default()
+    };
+    let answer = kafka.call(ApiKey::Metadata, 12, &by_id(id.0));
+    assert_eq!(names(&answer), [("a".to_owned(), KafkaError::NONE, 3)]);
+    let answer = kafka.call(ApiKey::Metadata, 12, &by_id([9; 16]));
+    assert_eq!(answer.body::<MetadataResponse<'_>>().topics[0].error_code, KafkaError::UNKNOWN_TOPIC_ID);
+}
+
+#[test]
+fn a_topic_that_is_asked_for_is_made_if_the_client_allows_it() {
+    let place = Place::new();
+    let mut kafka = place.kafka();
+    let unknown = |name: &str| (name.to_owned(), KafkaError::UNKNOWN_TOPIC_OR_PARTITION, 0);
+    assert_eq!(names(&ask(&mut kafka, 12, Some(&["new"]), false)), [unknown("new")]);
+    let made = |name: &str| (name.to_owned(), KafkaError::NONE, 1);
+    let bad = ("b/d".to_owned(), KafkaError::INVALID_TOPIC_EXCEPTION, 0);
+    let answer = ask(&mut kafka, 12, Some(&["new", "b/d", "newer", "new"]), true);
+    assert_eq!(names(&answer), [made("new"), bad, made("newer"), made("new")]);
+    // Before version 4 nobody can say no.
+    assert_eq!(names(&ask(&mut kafka, 3, Some(&["newest"]), true)), [made("newest")]);
+    assert_eq!(names(&ask(&mut place.kafka(), 12, None, false)).len(), 3);
+}
+
+#[test]
+fn the_cluster_and_pages_of_topics_are_described() {
+    let place = Place::new();
+    for (name, partitions) in [("a", 3), ("b", 4)] {
+        place.native().created(name, partitions, &[]);
+    }
+    let mut kafka = place.kafka();
+    for version in 0..=2 {
+        let answer = kafka.call(ApiKey::DescribeCluster, version, &DescribeClusterRequest::default());
+        let response: DescribeClusterResponse<'_> = answer.body();
+        assert_eq!((response.error_code, response.brokers.len()), (KafkaError::NONE, 1));
+        assert_eq!(response.cluster_id.len(), 22);
+    }
+    let mut cursor: Option<(String, i32)> = None;
+    let mut seen = Vec::new();
+    loop {
+        let from = cursor.as_ref().map(|(topic_name, partition_index)| DescribeTopicPartitionsRequestCursor {
+            topic_name,
+            partition_index: *partition_index,
+        });
+        let topics = ["b", "a", "c"].map(|name| DescribeTopicPartitionsRequestTopic { name });
+        let request = DescribeTopicPartitionsRequest {
+            topics: topics.to_vec(),
+            response_partition_limit: 2,
+            cursor: from,
+        };
+        let answer = kafka.call(ApiKey::DescribeTopicPartitions, 0, &request);
+        let response: DescribeTopicPartitionsResponse<'_> = answer.body();
+        for topic in &response.topics {
+            let name = topic.name.as_deref().unwrap_or_default();
+            assert_eq!(topic.error_code.is_err(), name == "c");
+            seen.extend(topic.partitions.iter().map(|p| format!("{name}{}", p.partition_index)));
+        }
+        cursor = response.next_cursor.map(|c| (c.topic_name.into_owned(), c.partition_index));
+        if cursor.is_none() {
+            break;
+        }
+    }
+    assert_eq!(seen, ["a0", "a1", "a2", "b0", "b1", "b2", "b3"]);
+}

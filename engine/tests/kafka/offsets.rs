@@ -1,0 +1,81 @@
+//! ListOffsets and OffsetForLeaderEpoch.
+
+use highwater_net::kafka::KafkaError;
+use highwater_net::kafka::api::ApiKey;
+use highwater_net::kafka::messages::{
+    EpochPartition, EpochTopic, ListOffsetsPartition, ListOffsetsRequest, ListOffsetsResponse,
+    ListOffsetsTopic, OffsetForLeaderEpochRequest, OffsetForLeaderEpochResponse,
+};
+use highwater_protocol::batch::{BatchBuilder, BatchProducer, Compression, NewRecord};
+use highwater_protocol::ids::Timestamp;
+
+use crate::client::{Kafka, Place};
+use crate::common::now_ms;
+
+/// Error, offset and timestamp.
+type Found = (KafkaError, i64, i64);
+
+fn list(kafka: &mut Kafka, version: i16, epoch: i32, wanted: &[(i32, i64)]) -> Vec<Found> {
+    let partitions = wanted.iter().map(|(partition_index, timestamp)| ListOffsetsPartition {
+        partition_index: *partition_index,
+        current_leader_epoch: epoch,
+        timestamp: *timestamp,
+    });
+    let topics = vec![ListOffsetsTopic { name: "t", partitions: partitions.collect() }];
+    let request = ListOffsetsRequest { replica_id: -1, topics, ..Default::default() };
+    let answer = kafka.call(ApiKey::ListOffsets, version, &request);
+    let response: ListOffsetsResponse<'_> = answer.body();
+    response.topics[0].partitions.iter().map(|p| (p.error_code, p.offset, p.timestamp)).collect()
+}
+
+#[test]
+fn offsets_are_found_at_the_ends_and_by_time_to_the_record() {
+    let place = Place::new();
+    place.native().created("t", 2, &[]);
+    let mut kafka = place.kafka();
+    let t = now_ms();
+    for times in [[t - 50, t - 10, t - 30], [t - 20, t - 25, t - 5]] {
+        let mut builder = BatchBuilder::new(Compression::Gzip, 0);
+        for at in times {
+            builder.append(&NewRecord::new(Timestamp(at), None, Some(b"some value"))).expect("it fits");
+        }
+        let bytes = builder.finish(BatchProducer::NONE).expect("records");
+        assert_eq!(kafka.produce("t", &[(0, &bytes)])[0].0, KafkaError::NONE);
+    }
+    let ok = |offset, timestamp| (KafkaError::NONE, offset, timestamp);
+    for version in [1, 5, 7, 11] {
+        assert_eq!(list(&mut kafka, version, -1, &[(0, -1), (0, -2)]), [ok(6, -1), ok(0, -1)]);
+        assert_eq!(list(&mut kafka, version, -1, &[(1, -1), (1, -2)]), [ok(0, -1), ok(0, -1)]);
+    }
+    assert_eq!(
+        list(&mut kafka, 7, -1, &[(0, t - 100), (0, t - 49), (0, t - 9), (0, t), (1, 0)]),
+        [ok(0, t - 50), ok(1, t - 10), ok(5, t - 5), ok(-1, -1), ok(-1, -1)]
+    );
+    assert_eq!(list(&mut kafka, 7, -1, &[(0, -3), (1, -3)]), [ok(5, t - 5), ok(-1, -1)]);
+    assert_eq!(list(&mut kafka, 11, -1, &[(0, -4), (0, -5), (0, -6)]), [ok(0, -1), ok(-1, -1), ok(-1, -1)]);
+    assert_eq!(list(&mut kafka, 6, -1, &[(0, -3)])[0].0, KafkaError::UNSUPPORTED_VERSION);
+    assert_eq!(list(&mut kafka, 6, 9, &[(0, -1)])[0].0, KafkaError::UNKNOWN_LEADER_EPOCH);
+    assert_eq!(list(&mut kafka, 6, -1, &[(5, -1)])[0].0, KafkaError::UNKNOWN_TOPIC_OR_PARTITION);
+}
+
+#[test]
+fn the_current_epoch_ends_where_the_log_does_and_a_later_one_is_not_known() {
+    let place = Place::new();
+    place.native().created("t", 1, &[]);
+    let mut kafka = place.kafka();
+    kafka.produce("t", &[(0, &crate::common::batch(&["a", "b"], BatchProducer::NONE))]);
+    for (current, epoch, expected) in [
+        (-1, 0, (KafkaError::NONE, 0, 2)),
+        (0, 0, (KafkaError::NONE, 0, 2)),
+        (0, 1, (KafkaError::NONE, -1, -1)),
+        (1, 0, (KafkaError::UNKNOWN_LEADER_EPOCH, -1, -1)),
+    ] {
+        let partition = EpochPartition { partition: 0, current_leader_epoch: current, leader_epoch: epoch };
+        let topics = vec![EpochTopic { topic: "t", partitions: vec![partition] }];
+        let request = OffsetForLeaderEpochRequest { topics, ..Default::default() };
+        let answer = kafka.call(ApiKey::OffsetForLeaderEpoch, 4, &request);
+        let response: OffsetForLeaderEpochResponse<'_> = answer.body();
+        let found = &response.topics[0].partitions[0];
+        assert_eq!((found.error_code, found.leader_epoch, found.end_offset), expected);
+    }
+}

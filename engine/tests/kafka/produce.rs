@@ -1,0 +1,202 @@
+//! Produce, and idempotence.
+
+use highwater_net::kafka::KafkaError;
+use highwater_net::kafka::api::ApiKey;
+use highwater_net::kafka::messages::{
+    InitProducerIdRequest, InitProducerIdResponse, ProduceRequest, ProduceResponse,
+};
+use highwater_protocol::batch::{BatchBuilder, BatchProducer, Compression, NewRecord};
+use highwater_protocol::ids::{ProducerId, Timestamp};
+
+use crate::client::{Fetch, Place};
+use crate::common::{batch, now_ms, partition};
+
+const NONE: BatchProducer = BatchProducer::NONE;
+
+fn of(id: i64, epoch: i16, sequence: i32) -> BatchProducer {
+    BatchProducer { id: ProducerId(id), epoch, sequence }
+}
+
+#[test]
+fn records_for_partitions_of_several_shards_come_back_and_survive_a_restart() {
+    let mut place = Place::new();
+    place.native().created("t", 4, &[]);
+    let mut kafka = place.kafka();
+    let values: Vec<String> = (0..4).map(|n| format!("v{n}")).collect();
+    let batches: Vec<_> = values.iter().map(|value| batch(&[value, "and"], NONE)).collect();
+    let to: Vec<(i32, &[u8])> = (0..).zip(batches.iter().map(Vec::as_slice)).collect();
+    assert_eq!(kafka.produce("t", &to), [(KafkaError::NONE, 0); 4]);
+    assert_eq!(kafka.produce("t", &to), [(KafkaError::NONE, 2); 4]);
+    let from: Vec<(i32, i64)> = (0..4).map(|partition| (partition, 0)).collect();
+    for _ in 0..2 {
+        let got = place.kafka().fetch(12, &Fetch::of("t", &from));
+        assert_eq!(got.len(), 4);
+        for (got, value) in got.iter().zip(&values) {
+            assert_eq!((got.error, got.high_watermark, got.log_start), (KafkaError::NONE, 4, 0));
+            let and = || "and".to_owned();
+            let expected = [(0, value.clone()), (1, and()), (2, value.clone()), (3, and())];
+            assert_eq!(got.records, expected);
+        }
+        place.restart();
+    }
+}
+
+#[test]
+fn a_large_batch_is_received_into_pages_and_given_back_as_it_was() {
+    let place = Place::new();
+    place.native().created("t", 2, &[]);
+    let large = "x".repeat(300_000);
+    let bytes = batch(&[&large], NONE);
+    for acks in [1, -1] {
+        let mut kafka = place.kafka();
+        kafka.send_batches(9, acks, "t", &[(0, &bytes), (1, &bytes)]);
+        assert!(kafka.produced(9).iter().all(|(error, _)| !error.is_err()));
+    }
+    let got = place.kafka().fetch(12, &Fetch::of("t", &[(0, 0), (1, 1)]));
+    assert_eq!(got[0].records, [(0, large.clone()), (1, large.clone())]);
+    assert_eq!(got[1].records, [(1, large)]);
+}
+
+#[test]
+fn what_was_written_by_one_protocol_is_read_by_the_other() {
+    let place = Place::new();
+    let mut native = place.native();
+    let topic = native.created("t", 1, &[]);
+    // The one shard that has it; the client of this test does not follow.
+    let shard = native.metadata().topics[0].partitions[0].shard;
+    let address = place.broker.as_ref().expect("it runs").native_addr();
+    let mut native = crate::common::Client::connect_to(address, Some(shard.0));
+    let mut kafka = place.kafka();
+    assert_eq!(native.produced(partition(topic, 0), &["from native"]), 0);
+    assert_eq!(kafka.produce("t", &[(0, &batch(&["from kafka"], NONE))]), [(KafkaError::NONE, 1)]);
+    let expected = [(0, "from native".to_owned()), (1, "from kafka".to_owned())];
+    assert_eq!(native.read_all(partition(topic, 0), 0), expected);
+    assert_eq!(kafka.fetch(11, &Fetch::of("t", &[(0, 0)]))[0].records, expected);
+}
+
+#[test]
+fn a_batch_that_is_sent_again_is_answered_with_its_offset_and_a_gap_is_refused() {
+    let mut place = Place::new();
+    place.native().created("t", 1, &[]);
+    let mut kafka = place.kafka();
+    let id = kafka.producer_id();
+    assert_ne!(kafka.producer_id(), id);
+    for sequence in 0..5 {
+        let bytes = batch(&["v"], of(id, 0, sequence));
+        assert_eq!(kafka.produce("t", &[(0, &bytes)]), [(KafkaError::NONE, i64::from(sequence))]);
+    }
+    for _ in 0..2 {
+        let mut kafka = place.kafka();
+        for sequence in 0..5 {
+            let bytes = batch(&["v"], of(id, 0, sequence));
+            assert_eq!(kafka.produce("t", &[(0, &bytes)]), [(KafkaError::NONE, i64::from(sequence))]);
+        }
+        let gap = batch(&["v"], of(id, 0, 7));
+        assert_eq!(kafka.produce("t", &[(0, &gap)]), [(KafkaError::OUT_OF_ORDER_SEQUENCE_NUMBER, -1)]);
+        place.restart();
+    }
+    let mut kafka = place.kafka();
+    let next = batch(&["v"], of(id, 1, 0));
+    assert_eq!(kafka.produce("t", &[(0, &next)]), [(KafkaError::NONE, 5)]);
+    let old = batch(&["v"], of(id, 0, 5));
+    assert_eq!(kafka.produce("t", &[(0, &old)]), [(KafkaError::INVALID_PRODUCER_EPOCH, -1)]);
+}
+
+#[test]
+fn pipelined_batches_of_a_producer_are_appended_and_answered_in_their_order() {
+    let place = Place::new();
+    place.native().created("t", 2, &[]);
+    let mut kafka = place.kafka();
+    let id = kafka.producer_id();
+    for sequence in 0..60 {
+        let bytes = batch(&["v"], of(id, 0, sequence));
+        kafka.send_batches(9, -1, "t", &[(0, &bytes), (1, &bytes)]);
+    }
+    for sequence in 0..60 {
+        assert_eq!(kafka.produced(9), [(KafkaError::NONE, sequence); 2]);
+    }
+}
+
+#[test]
+fn what_is_wrong_with_a_batch_is_told_for_its_partition_alone() {
+    let place = Place::new();
+    place.native().created("t", 4, &[("max.message.bytes", "1000")]);
+    let mut kafka = place.kafka();
+    let good = batch(&["v"], NONE);
+    let mut corrupt = good.clone();
+    *corrupt.last_mut().expect("bytes") ^= 1;
+    let two = [good.clone(), good.clone()].concat();
+    let large = batch(&[&"x".repeat(2000)], NONE);
+    let mut offset = good.clone();
+    offset[7] = 5;
+    let answers = kafka.produce("t", &[(0, &corrupt), (1, &two), (2, &large), (3, &good), (9, &good), (-1, &good)]);
+    let errors: Vec<_> = answers.iter().map(|(error, _)| *error).collect();
+    assert_eq!(
+        errors,
+        [
+            KafkaError::CORRUPT_MESSAGE,
+            KafkaError::INVALID_RECORD,
+            KafkaError::MESSAGE_TOO_LARGE,
+            KafkaError::NONE,
+            KafkaError::UNKNOWN_TOPIC_OR_PARTITION,
+            KafkaError::UNKNOWN_TOPIC_OR_PARTITION,
+        ]
+    );
+    assert_eq!(kafka.produce("t", &[(0, &offset)])[0].0, KafkaError::INVALID_RECORD);
+    assert_eq!(kafka.produce("t", &[(0, &[])])[0].0, KafkaError::CORRUPT_MESSAGE);
+    assert_eq!(kafka.produce("nowhere", &[(0, &good)])[0].0, KafkaError::UNKNOWN_TOPIC_OR_PARTITION);
+    kafka.send_batches(9, 2, "t", &[(0, &good)]);
+    assert_eq!(kafka.produced(9)[0].0, KafkaError::INVALID_REQUIRED_ACKS);
+    let null = ProduceRequest { acks: -1, ..Default::default() };
+    let answer = kafka.call(ApiKey::Produce, 11, &null);
+    assert!(answer.body::<ProduceResponse<'_>>().responses.is_empty());
+}
+
+#[test]
+fn zstd_needs_version_seven() {
+    let place = Place::new();
+    place.native().created("t", 1, &[]);
+    let mut builder = BatchBuilder::new(Compression::Zstd, 0);
+    let value = [7; 1000];
+    builder.append(&NewRecord::new(Timestamp(now_ms()), None, Some(&value))).expect("it fits");
+    let bytes = builder.finish(NONE).expect("a record");
+    let mut kafka = place.kafka();
+    for (version, error) in [(6, KafkaError::UNSUPPORTED_COMPRESSION_TYPE), (7, KafkaError::NONE)] {
+        kafka.send_batches(version, 1, "t", &[(0, &bytes)]);
+        assert_eq!(kafka.produced(version)[0].0, error);
+    }
+}
+
+#[test]
+fn acks_zero_has_no_answer_and_an_error_ends_the_connection() {
+    let place = Place::new();
+    place.native().created("t", 2, &[]);
+    let mut kafka = place.kafka();
+    let good = batch(&["v"], NONE);
+    kafka.send_batches(9, 0, "t", &[(0, &good), (1, &good)]);
+    assert_eq!(kafka.produce("t", &[(0, &good), (1, &good)]), [(KafkaError::NONE, 1); 2]);
+    kafka.send_batches(9, 0, "t", &[(7, &good)]);
+    assert!(kafka.read(ApiKey::Produce, 9).is_none());
+}
+
+#[test]
+fn a_topic_can_stamp_the_time_of_appending() {
+    let place = Place::new();
+    place.native().created("t", 1, &[("message.timestamp.type", "LogAppendTime")]);
+    let mut kafka = place.kafka();
+    let before = now_ms();
+    kafka.send_batches(8, -1, "t", &[(0, &batch(&["v"], NONE))]);
+    let answer = kafka.read(ApiKey::Produce, 8).expect("an answer");
+    let response: ProduceResponse<'_> = answer.body();
+    let stamped = response.responses[0].partition_responses[0].log_append_time_ms;
+    assert!((before..=now_ms()).contains(&stamped));
+    assert_eq!(kafka.fetch(11, &Fetch::of("t", &[(0, 0)]))[0].records, [(0, "v".to_owned())]);
+}
+
+#[test]
+fn transactional_producers_are_told_that_there_are_no_transactions() {
+    let place = Place::new();
+    let body = InitProducerIdRequest { transactional_id: Some("x"), ..Default::default() };
+    let answer = place.kafka().call(ApiKey::InitProducerId, 4, &body);
+    assert_eq!(answer.body::<InitProducerIdResponse>().error_code, KafkaError::UNSUPPORTED_VERSION);
+}

@@ -1,0 +1,112 @@
+//! The protocol as such: versions, order, and nonsense.
+
+use highwater_net::kafka::KafkaError;
+use highwater_net::kafka::api::{APIS, ApiKey};
+use highwater_net::kafka::messages::{ApiVersionsRequest, ApiVersionsResponse, HeartbeatRequest, MetadataRequest};
+use highwater_protocol::batch::BatchProducer;
+
+use crate::client::{Fetch, Place, request};
+use crate::common::batch;
+
+#[test]
+fn versions_are_told_in_any_version_that_is_asked() {
+    let place = Place::new();
+    for version in 0..=4 {
+        let body = ApiVersionsRequest { client_software_name: "x", client_software_version: "1" };
+        let answer = place.kafka().call(ApiKey::ApiVersions, version, &body);
+        let response: ApiVersionsResponse<'_> = answer.body();
+        assert_eq!(response.error_code, KafkaError::NONE);
+        assert_eq!(response.api_keys.len(), APIS.iter().filter(|api| api.served).count());
+        let produce = &response.api_keys[0];
+        assert_eq!((produce.api_key, produce.min_version, produce.max_version), (0, 0, 11));
+    }
+    // One from the future: answered in version 0, which every client can read.
+    let mut kafka = place.kafka();
+    let mut bytes = request(ApiKey::ApiVersions, 4, 77, &ApiVersionsRequest::default());
+    bytes[6..8].copy_from_slice(&99_i16.to_be_bytes());
+    kafka.send_raw(&bytes);
+    let answer = kafka.read(ApiKey::ApiVersions, 0).expect("an answer");
+    let response: ApiVersionsResponse<'_> = answer.body();
+    assert_eq!((answer.correlation_id, response.error_code), (77, KafkaError::UNSUPPORTED_VERSION));
+    assert!(!response.api_keys.is_empty());
+}
+
+#[test]
+fn answers_come_in_the_order_of_requests_whatever_takes_longest() {
+    let place = Place::new();
+    place.native().created("t", 2, &[]);
+    let mut kafka = place.kafka();
+    let fetch = Fetch { max_wait_ms: 600_000, ..Fetch::of("t", &[(0, 0), (1, 0)]) };
+    let first = kafka.send(ApiKey::Fetch, 12, &fetch.request());
+    let second = kafka.send(ApiKey::Metadata, 12, &MetadataRequest::default());
+    place.kafka().produce("t", &[(1, &batch(&["v"], BatchProducer::NONE))]);
+    assert_eq!(kafka.read(ApiKey::Fetch, 12).map(|answer| answer.correlation_id), Some(first));
+    assert_eq!(kafka.read(ApiKey::Metadata, 12).map(|answer| answer.correlation_id), Some(second));
+}
+
+#[test]
+fn requests_in_any_pieces_are_the_same_requests() {
+    let place = Place::new();
+    place.native().created("t", 1, &[]);
+    let bytes = batch(&[&"x".repeat(100_000)], BatchProducer::NONE);
+    let mut whole = Vec::new();
+    for id in 0..3 {
+        whole.extend_from_slice(&request(ApiKey::Metadata, 9, 2 * id, &MetadataRequest::default()));
+        let mut kafka = highwater_net::kafka::messages::ProduceRequest { acks: -1, ..Default::default() };
+        kafka.topic_data.push(highwater_net::kafka::messages::ProduceTopic {
+            name: "t",
+            topic_id: [0; 16],
+            partition_data: vec![highwater_net::kafka::messages::ProducePartition {
+                index: 0,
+                records: Some(&bytes),
+            }],
+        });
+        whole.extend_from_slice(&request(ApiKey::Produce, 9, 2 * id + 1, &kafka));
+    }
+    let mut kafka = place.kafka();
+    for piece in whole.chunks(7001) {
+        kafka.send_raw(piece);
+    }
+    for id in 0..3 {
+        assert_eq!(kafka.read(ApiKey::Metadata, 9).map(|answer| answer.correlation_id), Some(2 * id));
+        assert_eq!(kafka.produced(9), [(KafkaError::NONE, i64::from(id))]);
+    }
+}
+
+#[test]
+fn nonsense_ends_the_connection_and_harms_nobody() {
+    let place = Place::new();
+    place.native().created("t", 1, &[]);
+    let produce = |key: i16, version: i16| {
+        let mut bytes = request(ApiKey::Heartbeat, 4, 1, &HeartbeatRequest::default());
+        bytes[4..6].copy_from_slice(&key.to_be_bytes());
+        bytes[6..8].copy_from_slice(&version.to_be_bytes());
+        bytes.to_vec()
+    };
+    let mut cases = vec![
+        b"GET / HTTP/1.1\r\nHost: x\r\n\r\n".to_vec(),
+        produce(9999, 0),
+        produce(-1, 0),
+        produce(ApiKey::Metadata as i16, 99),
+        produce(ApiKey::Produce as i16, 2),
+        produce(ApiKey::Fetch as i16, -1),
+        // A length that no request has, and one that is not what follows.
+        vec![0xff; 12],
+        vec![0, 0, 0, 3, 0, 3, 0],
+        produce(ApiKey::Fetch as i16, 12),
+    ];
+    // Every kind of request, with a body that is none.
+    for api in APIS.iter().filter(|api| api.key != ApiKey::ApiVersions) {
+        let mut bytes = vec![0, 0, 0, 30];
+        bytes.extend_from_slice(&(api.key as i16).to_be_bytes());
+        bytes.extend_from_slice(&api.max.to_be_bytes());
+        bytes.extend_from_slice(&[0xff; 26]);
+        cases.push(bytes);
+    }
+    for case in cases {
+        let mut kafka = place.kafka();
+        kafka.send_raw(&case);
+        assert!(kafka.read(ApiKey::Heartbeat, 4).is_none(), "{case:?}");
+    }
+    assert_eq!(place.kafka().produce("t", &[(0, &batch(&["v"], BatchProducer::NONE))]), [(KafkaError::NONE, 0)]);
+}
