@@ -22,6 +22,7 @@ use crate::config::{BrokerConfig, DurableChoice, KAFKA_PORT_DEFAULT};
 use crate::controller::ReadyReport;
 use crate::counters::ShardCounters;
 use crate::data_dir::{self, DataDir, Identity, LOCK};
+use crate::groups::GroupConfig;
 use crate::limits::ShardLimits;
 use crate::shard::{KafkaSetup, OpenError, Shard, ShardSetup};
 
@@ -149,6 +150,11 @@ impl Broker {
             counters: ShardCounters::of_shards(shards),
             advertised: advertised.clone(),
             kafka: kafka_setup,
+            groups: GroupConfig {
+                initial_rebalance_delay_ms: config.group_initial_rebalance_delay.as_millis() as u64,
+                offsets_retention_ms: config.offsets_retention.as_millis() as i64,
+                ..GroupConfig::default()
+            },
             on_ready: Box::new(move |report| {
                 // The receiver is gone only if the start was given up.
                 let _ = ready_sender.try_send(report);

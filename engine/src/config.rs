@@ -2,6 +2,7 @@
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
+use std::time::Duration;
 
 pub use highwater_runtime::HostKind;
 
@@ -28,6 +29,10 @@ pub struct BrokerConfig {
     pub auto_create_topics: bool,
     /// Partitions of topics that are created without saying how many.
     pub default_partitions: u32,
+    /// How long an empty group of the classic protocol waits for more members before its first generation.
+    pub group_initial_rebalance_delay: Duration,
+    /// How long committed offsets are kept that no member of their group needs. Those of named consumers stay until they are deleted.
+    pub offsets_retention: Duration,
     /// How many cores to use; none: all that the process may use.
     pub cores: Option<u16>,
     /// Memory for caches and buffers of all cores; none: a quarter of the machine's, at least 256 MiB and at most 8 GiB.
@@ -52,6 +57,8 @@ impl Default for BrokerConfig {
             kafka_advertised: None,
             auto_create_topics: true,
             default_partitions: 1,
+            group_initial_rebalance_delay: Duration::from_secs(3),
+            offsets_retention: Duration::from_hours(7 * 24),
             cores: None,
             memory_bytes: None,
             host: HostKind::Glommio,

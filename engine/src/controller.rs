@@ -284,6 +284,17 @@ impl Controller {
         request: &DeleteTopicRequest,
     ) -> Option<TopicId> {
         let topic = self.known(&request.name);
+        self.delete(to, topic)
+    }
+
+    /// Deletes the topic of this identity.
+    pub(crate) fn delete_topic_by_id(&mut self, to: (ShardIndex, Ticket), id: TopicId) -> Option<TopicId> {
+        let topic = self.tip.topic_by_id(id).cloned();
+        let unknown = || Refused(ErrorCode::UnknownTopic, format!("there is no topic with id {id}"));
+        self.delete(to, topic.ok_or_else(unknown))
+    }
+
+    fn delete(&mut self, to: (ShardIndex, Ticket), topic: Result<Arc<Topic>, Refused>) -> Option<TopicId> {
         let deleted = topic.as_ref().ok().map(|t| t.id);
         let outcome = topic.map(|topic| {
             let shards = self.applied.len() as u16;

@@ -56,10 +56,15 @@ enum Form {
 }
 
 impl GroupsLog {
-    pub(crate) fn new(log: StateLog, recovered: &Recovered, now: Now) -> Result<Self, GroupsError> {
+    pub(crate) fn new(
+        log: StateLog,
+        recovered: &Recovered,
+        config: GroupConfig,
+        now: Now,
+    ) -> Result<Self, GroupsError> {
         let records = recovered.records.iter().map(|r| &r[..]);
         let snapshot = recovered.snapshot.as_deref();
-        let coordinator = GroupCoordinator::recover(GroupConfig::default(), now, snapshot, records)?;
+        let coordinator = GroupCoordinator::recover(config, now, snapshot, records)?;
         let base = log.appended().0;
         Ok(Self { log, coordinator, base, asked: BTreeMap::new(), last_token: 0 })
     }

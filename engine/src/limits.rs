@@ -49,6 +49,9 @@ pub const PARTITIONS_MAX: usize = 1 << 20;
 /// Producers of a connection with a batch that was refused and has not been sent again; a client that ignores that so often is cut off.
 pub const REFUSED_PRODUCERS_MAX: usize = 10_000;
 
+/// Topics and other resources that one request of a Kafka client may change.
+pub const KAFKA_CHANGES_PER_REQUEST_MAX: usize = 10_000;
+
 /// How often connections are looked at for having taken too long.
 pub const SWEEP_INTERVAL: Duration = Duration::from_secs(2);
 

@@ -83,6 +83,8 @@ pub enum Ask {
     CreateTopic(CreateTopicRequest),
     /// A topic's end.
     DeleteTopic(DeleteTopicRequest),
+    /// The same, and of no other topic that may have got its name.
+    DeleteTopicById(TopicId),
     /// Other settings or more partitions.
     AlterTopic(AlterTopicRequest),
     /// Ids for producers.
@@ -118,7 +120,18 @@ pub enum Query {
     /// Bounds.
     Details(Vec<(u32, TopicPartition)>),
     /// Move the start.
-    DeleteRecords(Vec<(TopicPartition, Offset)>),
+    DeleteRecords(Vec<NewStart>),
+}
+
+/// A new start of a partition.
+#[derive(Clone, Copy, Debug)]
+pub struct NewStart {
+    /// Given back with the outcome.
+    pub number: u32,
+    /// Of which partition.
+    pub tp: TopicPartition,
+    /// None for the end of what can be read.
+    pub to: Option<Offset>,
 }
 
 /// Offset and, for a search by time, timestamp of what was found.
@@ -133,6 +146,6 @@ pub enum QueryAnswer {
     EpochEnds(Vec<(u32, Option<(i32, i64)>)>),
     /// To `Details`.
     Details(Vec<(u32, PartitionDetail)>),
-    /// To `DeleteRecords`: all are moved, durably, or why one is not.
-    DeleteRecords(Result<(), (ErrorCode, String)>),
+    /// To `DeleteRecords`: where each begins now, durably, or why it was not moved.
+    DeleteRecords(Vec<(u32, Result<Offset, (ErrorCode, String)>)>),
 }

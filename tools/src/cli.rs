@@ -119,6 +119,25 @@ pub(crate) struct StartArgs {
     #[arg(long, env = "HIGHWATER_DURABILITY", value_name = "FORM", hide_env_values = true)]
     pub durability: Option<Durability>,
 
+    /// Milliseconds that an empty group of Kafka clients waits for more members before it divides the partitions [default: 3000]
+    #[arg(
+        long,
+        env = "HIGHWATER_GROUP_INITIAL_REBALANCE_DELAY_MS",
+        value_name = "MS",
+        hide_env_values = true
+    )]
+    pub group_initial_rebalance_delay_ms: Option<u32>,
+
+    /// Minutes for which offsets of a group are kept that none of its members needs [default: 10080, seven days]
+    #[arg(
+        long,
+        env = "HIGHWATER_OFFSETS_RETENTION_MINUTES",
+        value_name = "N",
+        value_parser = clap::value_parser!(u32).range(1..),
+        hide_env_values = true
+    )]
+    pub offsets_retention_minutes: Option<u32>,
+
     /// Allow listening beyond this machine although nothing is encrypted and nobody is authenticated [default: false]
     #[arg(
         long,

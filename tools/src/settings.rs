@@ -4,8 +4,10 @@
 use std::fmt::{self, Write as _};
 use std::fs;
 use std::net::SocketAddr;
+use std::num::NonZeroU32;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
+use std::time::Duration;
 
 use clap::parser::ValueSource;
 use clap::{ArgMatches, ValueEnum};
@@ -92,7 +94,9 @@ impl FromStr for KafkaListen {
             return Ok(Self(Vec::new()));
         }
         let address = |text: &str| {
-            let wrong = |e| format!("{text}: {e}; an address such as {KAFKA_ADDRESS_DEFAULT}, or {NONE}, is expected");
+            let wrong = |e| {
+                format!("{text}: {e}; an address such as {KAFKA_ADDRESS_DEFAULT}, or {NONE}, is expected")
+            };
             text.parse().map_err(wrong)
         };
         text.split(',').map(address).collect::<Result<_, _>>().map(Self)
@@ -157,6 +161,10 @@ pub(crate) struct Settings {
     pub durability: Setting<Durability>,
     /// What to log.
     pub log_level: Setting<String>,
+    /// How long an empty group waits for more members.
+    pub group_initial_rebalance_delay_ms: Setting<u32>,
+    /// How long offsets are kept that nobody needs.
+    pub offsets_retention_minutes: Setting<u32>,
     /// Listen beyond this machine without encryption.
     pub insecure: Setting<bool>,
 }
@@ -176,6 +184,8 @@ struct File {
     memory: Option<Size>,
     durability: Option<Durability>,
     log_level: Option<String>,
+    group_initial_rebalance_delay_ms: Option<u32>,
+    offsets_retention_minutes: Option<NonZeroU32>,
     insecure: Option<bool>,
 }
 
@@ -257,6 +267,18 @@ impl Settings {
             durability: merge.pick("durability", args.durability, file.durability, Durability::default),
             log_level: merge
                 .pick("log_level", log_level.cloned(), file.log_level, || LOG_LEVEL_DEFAULT.into()),
+            group_initial_rebalance_delay_ms: merge.pick(
+                "group_initial_rebalance_delay_ms",
+                args.group_initial_rebalance_delay_ms,
+                file.group_initial_rebalance_delay_ms,
+                || 3_000,
+            ),
+            offsets_retention_minutes: merge.pick(
+                "offsets_retention_minutes",
+                args.offsets_retention_minutes,
+                file.offsets_retention_minutes.map(NonZeroU32::get),
+                || 7 * 24 * 60,
+            ),
             insecure: merge.pick("insecure", args.insecure, file.insecure, || false),
         })
     }
@@ -274,6 +296,9 @@ impl Settings {
         config.cores = self.cores.value;
         config.memory_bytes = self.memory.value.map(|size| size.0);
         config.durable = self.durability.value.into();
+        config.group_initial_rebalance_delay =
+            Duration::from_millis(self.group_initial_rebalance_delay_ms.value.into());
+        config.offsets_retention = Duration::from_mins(self.offsets_retention_minutes.value.into());
         config.insecure = self.insecure.value;
         config
     }
@@ -313,6 +338,12 @@ impl Settings {
         line("memory", memory, self.memory.source, MEMORY_DEFAULT);
         line("durability", Some(text(self.durability.value.name())), self.durability.source, "");
         line("log_level", Some(text(&self.log_level.value)), self.log_level.source, "");
+        let delay = &self.group_initial_rebalance_delay_ms;
+        let value = toml::Value::Integer(delay.value.into());
+        line("group_initial_rebalance_delay_ms", Some(value), delay.source, "");
+        let retention = &self.offsets_retention_minutes;
+        let value = toml::Value::Integer(retention.value.into());
+        line("offsets_retention_minutes", Some(value), retention.source, "");
         line("insecure", Some(toml::Value::Boolean(self.insecure.value)), self.insecure.source, "");
         out
     }
@@ -383,8 +414,10 @@ mod tests {
         assert_eq!(settings.data_dir.value, PathBuf::from(DATA_DIR_DEFAULT));
         assert_eq!(settings.listen.value, ["127.0.0.1:9191".parse::<SocketAddr>().expect("a literal")]);
         assert_eq!(settings.cores, Setting { value: None, source: Source::Default });
-        assert_eq!(settings.to_broker_config().listen, BrokerConfig::default().listen);
-        assert_eq!(settings.to_broker_config().kafka_listen, BrokerConfig::default().kafka_listen);
+        assert_eq!(
+            settings.to_broker_config(),
+            BrokerConfig { data_dir: DATA_DIR_DEFAULT.into(), ..BrokerConfig::default() }
+        );
         assert!(!settings.insecure.value);
     }
 
@@ -401,7 +434,8 @@ mod tests {
 
     #[test]
     fn the_kafka_listener_can_be_switched_off_and_be_several() {
-        for off in [resolve(&["--kafka-listen", "none"], None), resolve(&[], Some("kafka_listen = \"none\""))] {
+        for off in [resolve(&["--kafka-listen", "none"], None), resolve(&[], Some("kafka_listen = \"none\""))]
+        {
             let settings = off.expect("all right");
             assert!(settings.to_broker_config().kafka_listen.is_empty());
             let again = resolve(&[], Some(&settings.to_toml())).expect("our own file");
@@ -433,6 +467,7 @@ mod tests {
             "cores = \"many\"",
             "memory = \"lots\"",
             "listen = 5",
+            "offsets_retention_minutes = 0",
             "durability = \"none\"",
             "not toml",
         ] {

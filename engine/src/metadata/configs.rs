@@ -138,19 +138,12 @@ impl Config {
     }
 }
 
+/// Compaction is not there yet. A topic that asks for it keeps all its records, which is right for whoever reads it to the end.
 fn check_policy(value: &str) -> Result<(), ConfigError> {
-    for policy in value.split(',').map(str::trim) {
-        match policy {
-            "delete" => {}
-            "compact" => {
-                return Err(ConfigError(format!(
-                    "cleanup.policy={value}: compaction is not available in this version; only cleanup.policy=delete is"
-                )));
-            }
-            _ => return Err(ConfigError(format!("cleanup.policy={value}: a list of delete and compact"))),
-        }
+    match value.split(',').map(str::trim).find(|policy| !matches!(*policy, "delete" | "compact")) {
+        Some(_) => Err(ConfigError(format!("cleanup.policy={value}: a list of delete and compact"))),
+        None => Ok(()),
     }
-    Ok(())
 }
 
 /// What stamps a record's time.
@@ -198,7 +191,8 @@ impl TopicConfig {
             config.check(value)?;
         }
         let number = |name: &str| -> i64 { value_of(set, name).parse().expect("checked above") };
-        let unlimited = |n: i64| (n >= 0).then_some(n);
+        // Only the policy of deletion looks at age and size.
+        let unlimited = |n: i64| (n >= 0 && deletes(set)).then_some(n);
         Ok(Self {
             retention_ms: unlimited(number("retention.ms")),
             retention_bytes: unlimited(number("retention.bytes")).map(|n| n as u64),
@@ -230,6 +224,11 @@ fn value_of<'a>(set: &'a BTreeMap<String, String>, name: &str) -> &'a str {
         Some(value) => value,
         None => find(name).expect("the names used here are in the table").default,
     }
+}
+
+/// Whether a topic's records are deleted by their age or place.
+pub fn deletes(set: &BTreeMap<String, String>) -> bool {
+    value_of(set, "cleanup.policy").split(',').any(|policy| policy.trim() == "delete")
 }
 
 /// Every setting with its value, and whether it was set for this topic.
@@ -271,6 +270,18 @@ mod tests {
     }
 
     #[test]
+    fn retention_is_for_topics_whose_records_are_deleted() {
+        let of = |policy| {
+            let set = [("cleanup.policy", policy), ("retention.ms", "5"), ("retention.bytes", "7")];
+            let config = resolve(&set).expect("can be");
+            (config.retention_ms, config.retention_bytes)
+        };
+        assert_eq!(of("compact"), (None, None));
+        assert_eq!(of("delete"), (Some(5), Some(7)));
+        assert_eq!(of("compact,delete"), (Some(5), Some(7)));
+    }
+
+    #[test]
     fn what_cannot_be_is_refused_with_the_name_and_what_can() {
         for (name, value, says) in [
             ("retenton.ms", "1", "not a topic setting"),
@@ -280,8 +291,6 @@ mod tests {
             ("preallocate", "yes", "true or false"),
             ("min.cleanable.dirty.ratio", "1.5", "0 to 1"),
             ("message.timestamp.type", "createtime", "CreateTime, LogAppendTime"),
-            ("cleanup.policy", "compact", "compaction is not available"),
-            ("cleanup.policy", "compact,delete", "compaction is not available"),
             ("cleanup.policy", "shred", "delete and compact"),
             ("compression.type", "zstd", "only compression.type=producer"),
             ("remote.storage.enable", "true", "not available"),

@@ -14,7 +14,7 @@ use highwater_runtime::plane::{ConnId, Plane, ShardIndex};
 
 use super::Shard;
 use super::kafka::{Call, Part};
-use crate::message::{Answer, Ask, FoundOffset, Message, Query, QueryAnswer, RequestId, Ticket};
+use crate::message::{Answer, Ask, FoundOffset, Message, NewStart, Query, QueryAnswer, RequestId, Ticket};
 use crate::metadata::{Metadata, Topic, configs};
 
 /// A question that this shard has asked others.
@@ -120,12 +120,12 @@ impl Shard {
         ticket
     }
 
-    pub(super) fn on_answer(&mut self, plane: &mut dyn Plane<Message>, ticket: Ticket, answer: Answer) {
+    pub(super) fn on_answer(&mut self, ticket: Ticket, answer: Answer) {
         match (self.asked.remove(&ticket), answer) {
             (Some(Asked::Client(conn, slot)), Answer::Reply(reply)) => self.reply(conn, slot, reply),
             (Some(Asked::ProducerIds), answer) => self.on_producer_ids(answer),
             (Some(Asked::Kafka { request, part }), answer) => {
-                self.on_kafka_part(plane, request, part, Part::Lead(answer));
+                self.on_kafka_part(request, part, Part::Lead(answer));
             }
             _ => {}
         }
@@ -241,7 +241,7 @@ impl Shard {
                 let (code, text) = self.unknown(tp);
                 return self.reply(conn, slot, Reply::Error { code, text });
             };
-            by_shard.entry(shard).or_default().push((tp, *offset));
+            by_shard.entry(shard).or_default().push(NewStart { number: 0, tp, to: Some(*offset) });
         }
         let queries = by_shard.into_iter().map(|(shard, list)| (shard, Query::DeleteRecords(list))).collect();
         self.gather(plane, conn, slot, Gathered::DeleteRecords(Ok(())), queries);
@@ -275,16 +275,11 @@ impl Shard {
         }
     }
 
-    pub(super) fn on_query_answer(
-        &mut self,
-        plane: &mut dyn Plane<Message>,
-        ticket: Ticket,
-        answer: QueryAnswer,
-    ) {
+    pub(super) fn on_query_answer(&mut self, ticket: Ticket, answer: QueryAnswer) {
         if let Some(Asked::Kafka { request, part }) = self.asked.get(&ticket) {
             let (request, part) = (*request, *part);
             self.asked.remove(&ticket);
-            return self.on_kafka_part(plane, request, part, Part::Owner(answer));
+            return self.on_kafka_part(request, part, Part::Owner(answer));
         }
         let Some(Asked::Partitions { missing, gathered, .. }) = self.asked.get_mut(&ticket) else { return };
         *missing -= 1;
@@ -303,9 +298,9 @@ impl Shard {
                     }
                 }
             }
-            (Gathered::DeleteRecords(all), QueryAnswer::DeleteRecords(result)) => {
-                if all.is_ok() {
-                    *all = result;
+            (Gathered::DeleteRecords(all), QueryAnswer::DeleteRecords(outcomes)) => {
+                if let Some((_, Err(error))) = outcomes.into_iter().find(|(_, outcome)| outcome.is_err()) {
+                    *all = Err(error);
                 }
             }
             _ => unreachable!("a question is answered in its own kind"),

@@ -59,6 +59,7 @@ impl Shard {
         }
         self.refuse_stalled();
         self.end_kafka_waits(plane);
+        self.dismiss_kafka_waiters();
     }
 
     /// Batches that wait for room were not appended, and will not be.

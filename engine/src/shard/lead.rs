@@ -42,7 +42,7 @@ impl Lead {
             )));
         }
         let (log, recovered) = setup.open_log(plane, OFFSETS, *b"OFFS", OFFSETS_SPACE, warnings)?;
-        let mut groups = GroupsLog::new(log, &recovered, now(plane))?;
+        let mut groups = GroupsLog::new(log, &recovered, setup.groups, now(plane))?;
         groups.retain_topics(|id| metadata.topic_by_id(id).is_some());
         Ok(Self { controller, groups, groups_timer: None, ready: false })
     }
@@ -70,6 +70,11 @@ impl Lead {
             }
             Ask::DeleteTopic(request) => {
                 if let Some(topic) = self.controller.delete_topic(to, &request) {
+                    self.groups.delete_topic(topic);
+                }
+            }
+            Ask::DeleteTopicById(id) => {
+                if let Some(topic) = self.controller.delete_topic_by_id(to, id) {
                     self.groups.delete_topic(topic);
                 }
             }

@@ -259,9 +259,9 @@ impl ShardApp for Shard {
                 }
             }
             Message::Ask(ticket, ask) => self.on_ask(plane, from, ticket, *ask),
-            Message::Answer(ticket, answer) => self.on_answer(plane, ticket, answer),
+            Message::Answer(ticket, answer) => self.on_answer(ticket, answer),
             Message::Query(ticket, query) => self.on_query(plane, from, ticket, query),
-            Message::QueryAnswer(ticket, answer) => self.on_query_answer(plane, ticket, answer),
+            Message::QueryAnswer(ticket, answer) => self.on_query_answer(ticket, answer),
             Message::Kafka(message) => self.on_kafka_message(plane, from, *message),
             Message::Continue => {}
             Message::Drained => self.on_drained(plane),

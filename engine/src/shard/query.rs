@@ -10,7 +10,7 @@ use super::Shard;
 use super::admin::NOT_FOUND;
 use super::partition::{Partition, PartitionId};
 use super::readers::deleted;
-use crate::message::{FoundOffset, Message, Query, QueryAnswer, Ticket};
+use crate::message::{FoundOffset, Message, NewStart, Query, QueryAnswer, Ticket};
 
 /// A question that is being worked on.
 #[derive(Debug)]
@@ -41,6 +41,15 @@ pub(super) struct Moving {
     slot: Slot,
     to: Offset,
     work: WorkId,
+    number: u32,
+}
+
+/// What became of moving a start.
+enum Moved {
+    /// It is there.
+    Already(Offset),
+    /// It is durable when the store says so.
+    Soon(Moving),
 }
 
 impl Shard {
@@ -134,7 +143,8 @@ impl Shard {
             if epoch == partition.epoch.0 {
                 return Some((epoch, high_watermark.0));
             }
-            let (epoch, end) = self.stores[partition.store].store.epoch_end(partition.slot, LeaderEpoch(epoch));
+            let (epoch, end) =
+                self.stores[partition.store].store.epoch_end(partition.slot, LeaderEpoch(epoch));
             Some((epoch.0, end.map_or(high_watermark, |end| end.min(high_watermark)).0))
         };
         QueryAnswer::EpochEnds(list.into_iter().map(|(number, tp, epoch)| (number, end(tp, epoch))).collect())
@@ -198,47 +208,46 @@ impl Shard {
         &mut self,
         plane: &mut dyn Plane<Message>,
         work: WorkId,
-        list: Vec<(TopicPartition, Offset)>,
+        list: Vec<NewStart>,
     ) -> (QueryAnswer, usize) {
+        let mut outcomes = Vec::with_capacity(list.len());
         let mut missing = 0;
-        let mut result = Ok(());
-        for (tp, to) in list {
-            match self.move_start(plane, tp, to) {
-                Ok(None) => {}
-                Ok(Some((store, slot))) => {
+        for new in list {
+            match self.move_start(plane, work, new) {
+                Ok(Moved::Already(start)) => outcomes.push((new.number, Ok(start))),
+                Ok(Moved::Soon(moving)) => {
                     missing += 1;
-                    self.moving.push(Moving { store, slot, to, work });
+                    self.moving.push(moving);
                 }
-                Err(error) => {
-                    result = Err(error);
-                    break;
-                }
+                Err(error) => outcomes.push((new.number, Err(error))),
             }
         }
-        (QueryAnswer::DeleteRecords(result), missing)
+        (QueryAnswer::DeleteRecords(outcomes), missing)
     }
 
-    /// Moves the start of a partition. Some: it is durable when the store says so.
+    /// Moves the start of a partition.
     fn move_start(
         &mut self,
         plane: &mut dyn Plane<Message>,
-        tp: TopicPartition,
-        to: Offset,
-    ) -> Result<Option<(usize, Slot)>, (ErrorCode, String)> {
+        work: WorkId,
+        NewStart { number, tp, to }: NewStart,
+    ) -> Result<Moved, (ErrorCode, String)> {
         let partition =
             self.partitions.find(tp).and_then(|id| self.partitions.get(id)).ok_or_else(deleted)?;
         let (index, slot) = (partition.store, partition.slot);
         let high_watermark = partition.high_watermark();
+        let to = to.unwrap_or(high_watermark);
         let store = &mut self.stores[index].store;
         if to > high_watermark {
             let text = format!("{}: offset {to} is behind the end, {high_watermark}", partition.name());
             return Err((ErrorCode::OffsetOutOfRange, text));
         }
-        if to <= store.bounds(slot).log_start {
-            return Ok(None);
+        let start = store.bounds(slot).log_start;
+        if to <= start {
+            return Ok(Moved::Already(start));
         }
         match store.set_log_start(plane, slot, to) {
-            Ok(()) => Ok(Some((index, slot))),
+            Ok(()) => Ok(Moved::Soon(Moving { store: index, slot, to, work, number })),
             Err(error @ LogStartError::BehindEnd { .. }) => {
                 Err((ErrorCode::OffsetOutOfRange, format!("{}: {error}", partition.name())))
             }
@@ -255,29 +264,28 @@ impl Shard {
         offset: Offset,
     ) {
         let here = |m: &Moving| m.store == store && m.slot == slot && m.to <= offset;
-        let (done, moving) = self.moving.iter().partition::<Vec<Moving>, _>(|m| here(m));
-        self.moving = moving;
-        for Moving { work, .. } in done {
-            if let Some(work) = self.work.get_mut(&work) {
-                work.missing -= 1;
-            }
-            self.finish_work(plane, work);
-        }
+        self.end_moves(plane, here, &Ok(offset));
     }
 
     /// A partition is gone: nobody waits for its start to move any more.
     pub(super) fn abandon_moves(&mut self, plane: &mut dyn Plane<Message>, store: usize, slot: Slot) {
-        let (gone, moving) =
-            self.moving.iter().partition::<Vec<Moving>, _>(|m| m.store == store && m.slot == slot);
-        self.moving = moving;
-        for Moving { work, .. } in gone {
-            if let Some(Work { missing, answer: QueryAnswer::DeleteRecords(result), .. }) =
-                self.work.get_mut(&work)
+        self.end_moves(plane, |m| m.store == store && m.slot == slot, &Err(deleted()));
+    }
+
+    fn end_moves(
+        &mut self,
+        plane: &mut dyn Plane<Message>,
+        ends: impl Fn(&Moving) -> bool,
+        outcome: &Result<Offset, (ErrorCode, String)>,
+    ) {
+        for Moving { work: id, number, .. } in self.moving.extract_if(.., |m| ends(m)).collect::<Vec<_>>() {
+            if let Some(Work { missing, answer: QueryAnswer::DeleteRecords(outcomes), .. }) =
+                self.work.get_mut(&id)
             {
                 *missing -= 1;
-                *result = Err(deleted());
+                outcomes.push((number, outcome.clone()));
             }
-            self.finish_work(plane, work);
+            self.finish_work(plane, id);
         }
     }
 }

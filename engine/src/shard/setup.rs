@@ -10,7 +10,7 @@ use highwater_storage::{DurableForm, OpenError as StoreError};
 use crate::controller::ReadyReport;
 use crate::counters::ShardCounters;
 use crate::data_dir::Identity;
-use crate::groups::GroupsError;
+use crate::groups::{GroupConfig, GroupsError};
 use crate::limits::ShardLimits;
 use crate::metadata::RecoverError;
 
@@ -37,6 +37,8 @@ pub struct ShardSetup {
     pub advertised: String,
     /// What Kafka clients get.
     pub kafka: KafkaSetup,
+    /// How groups are coordinated.
+    pub groups: GroupConfig,
     /// Who wants to know that the broker is ready.
     pub on_ready: OnReady,
 }

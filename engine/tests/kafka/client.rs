@@ -40,7 +40,7 @@ impl Place {
     }
 
     pub fn kafka(&self) -> Kafka {
-        Kafka { stream: raw(self.address()), next: 0 }
+        Kafka::connect(self.address())
     }
 
     pub fn native(&self) -> crate::common::Client {
@@ -93,6 +93,10 @@ pub fn request<'a>(api: ApiKey, version: i16, correlation_id: i32, body: &impl M
 }
 
 impl Kafka {
+    pub fn connect(address: SocketAddr) -> Self {
+        Self { stream: raw(address), next: 0 }
+    }
+
     pub fn send_raw(&mut self, bytes: &[u8]) {
         self.stream.write_all(bytes).expect("sent");
     }

@@ -3,8 +3,12 @@
 #[path = "../common/mod.rs"]
 mod common;
 
+mod admin;
 mod client;
 mod fetch;
+mod group_offsets;
+mod groups;
+mod members;
 mod metadata;
 mod offsets;
 mod produce;

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use highwater_engine::counters::ShardCounters;
 use highwater_engine::data_dir::{self, Identity};
+use highwater_engine::groups::GroupConfig;
 use highwater_engine::limits::ShardLimits;
 use highwater_engine::shard::{KafkaSetup, Shard, ShardSetup};
 use highwater_protocol::ids::{ClusterId, NodeId};
@@ -36,6 +37,7 @@ pub(crate) fn world(seed: u64) -> (World, SimNode) {
                 counters: ShardCounters::of_shards(SHARDS),
                 advertised: "10.0.0.1:9000".into(),
                 kafka: KafkaSetup::default(),
+                groups: GroupConfig::default(),
                 on_ready: Box::new(|_| {}),
             }));
         }

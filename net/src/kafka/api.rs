@@ -87,31 +87,34 @@ apis! {
     ListOffsets = 2, 1..=11, flexible 6, served true,
         "all special times. Nothing is tiered: -4 is the earliest offset, -5 and -6 find nothing";
     Metadata = 3, 0..=13, flexible 9, served true, "topics by name and by id";
-    OffsetCommit = 8, 2..=10, flexible 8, served false;
-    OffsetFetch = 9, 1..=10, flexible 6, served false;
-    FindCoordinator = 10, 0..=6, flexible 3, served false;
-    JoinGroup = 11, 0..=9, flexible 6, served false;
-    Heartbeat = 12, 0..=4, flexible 4, served false;
-    LeaveGroup = 13, 0..=5, flexible 4, served false;
-    SyncGroup = 14, 0..=5, flexible 4, served false;
-    DescribeGroups = 15, 0..=6, flexible 5, served false;
-    ListGroups = 16, 0..=5, flexible 3, served false;
+    OffsetCommit = 8, 2..=10, flexible 8, served true,
+        "offsets are kept as `offsets_retention_minutes` says; the retention time of old versions is ignored";
+    OffsetFetch = 9, 1..=10, flexible 6, served true;
+    FindCoordinator = 10, 0..=6, flexible 3, served true,
+        "groups only; there are no transactions, and asking for their coordinator is an INVALID_REQUEST";
+    JoinGroup = 11, 0..=9, flexible 6, served true;
+    Heartbeat = 12, 0..=4, flexible 4, served true;
+    LeaveGroup = 13, 0..=5, flexible 4, served true;
+    SyncGroup = 14, 0..=5, flexible 4, served true;
+    DescribeGroups = 15, 0..=6, flexible 5, served true;
+    ListGroups = 16, 0..=5, flexible 3, served true;
     ApiVersions = 18, 0..=4, flexible 3, served true, "any version is answered; one that is not offered with error 35 and this table";
-    CreateTopics = 19, 2..=7, flexible 5, served false;
-    DeleteTopics = 20, 1..=6, flexible 4, served false, "by name and by id";
-    DeleteRecords = 21, 0..=2, flexible 2, served false;
+    CreateTopics = 19, 2..=7, flexible 5, served true, "one replica; compact topics keep every record (see below)";
+    DeleteTopics = 20, 1..=6, flexible 4, served true, "by name and by id";
+    DeleteRecords = 21, 0..=2, flexible 2, served true;
     InitProducerId = 22, 0..=5, flexible 2, served true,
         "a transactional id is answered with UNSUPPORTED_VERSION";
     OffsetForLeaderEpoch = 23, 2..=4, flexible 4, served true;
-    DescribeConfigs = 32, 1..=4, flexible 4, served false;
-    AlterConfigs = 33, 0..=2, flexible 2, served false;
-    CreatePartitions = 37, 0..=3, flexible 2, served false;
-    DeleteGroups = 42, 0..=2, flexible 2, served false;
-    IncrementalAlterConfigs = 44, 0..=1, flexible 1, served false;
-    OffsetDelete = 47, 0..=0, flexible 32767, served false;
+    DescribeConfigs = 32, 1..=4, flexible 4, served true, "topics, this broker, groups";
+    AlterConfigs = 33, 0..=2, flexible 2, served true, "topics";
+    CreatePartitions = 37, 0..=3, flexible 2, served true;
+    DeleteGroups = 42, 0..=2, flexible 2, served true;
+    IncrementalAlterConfigs = 44, 0..=1, flexible 1, served true, "topics";
+    OffsetDelete = 47, 0..=0, flexible 32767, served true;
     DescribeCluster = 60, 0..=2, flexible 0, served true;
-    ConsumerGroupHeartbeat = 68, 0..=1, flexible 0, served false;
-    ConsumerGroupDescribe = 69, 0..=1, flexible 0, served false;
+    ConsumerGroupHeartbeat = 68, 0..=1, flexible 0, served true,
+        "assignors uniform and range; classic and consumer members are not mixed in one group";
+    ConsumerGroupDescribe = 69, 0..=1, flexible 0, served true;
     DescribeTopicPartitions = 75, 0..=0, flexible 0, served true;
 }
 

@@ -85,12 +85,6 @@ impl Shard {
         self.close(plane, conn, Close::AfterSends);
     }
 
-    /// Something that is not served. It is not offered either.
-    pub(super) fn kafka_unserved(&mut self, plane: &mut dyn Plane<Message>, call: Call) {
-        let why = format!("{} is not served", call.origin.api.api().name);
-        self.drop_kafka(plane, call.conn, &why);
-    }
-
     /// The answer to a request is known.
     pub(super) fn kafka_reply(&mut self, call: Call, reply: KafkaReply) {
         let Some(connection) = self.connections.get_mut(&call.conn) else { return };

@@ -1,146 +1,284 @@
-//! Groups and their offsets: asked of the coordinator on shard 0.
+//! Members of groups: find the coordinator, join, get an assignment, stay, leave.
 
+use bytes::Bytes;
+use highwater_net::kafka::KafkaError;
 use highwater_net::kafka::messages::{
-    ConsumerGroupDescribeRequest, ConsumerGroupHeartbeatRequest, DeleteGroupsRequest, DescribeGroupsRequest, FindCoordinatorRequest, HeartbeatRequest, JoinGroupRequest, LeaveGroupRequest, ListGroupsRequest, OffsetCommitRequest, OffsetDeleteRequest, OffsetFetchRequest, SyncGroupRequest,
+    AssignedPartitions, ConsumerGroupHeartbeatRequest, ConsumerGroupHeartbeatResponse,
+    FindCoordinatorRequest, FindCoordinatorResponse, FoundCoordinator, HeartbeatAssignment, HeartbeatRequest,
+    HeartbeatResponse, JoinGroupMember, JoinGroupRequest, JoinGroupResponse, LeaveGroupMemberResponse,
+    LeaveGroupRequest, LeaveGroupResponse, SyncGroupRequest, SyncGroupResponse,
 };
+use highwater_protocol::ids::TopicId;
 use highwater_runtime::plane::Plane;
 
-use super::{Call, Part};
-use crate::message::{Message, RequestId};
+use super::Call;
+use super::gather::{code, refusal};
+use crate::groups::{self, Client, GroupReply, GroupRequest, JoinReply};
+use crate::message::Message;
 use crate::shard::Shard;
 
-/// Requests of this family that wait.
-pub(in crate::shard) enum GroupsPending {}
+/// Kinds of coordinators.
+const OF_GROUP: i8 = 0;
+const OF_TRANSACTION: i8 = 1;
 
 impl Shard {
-    /// A part of what such a request waits for has come.
-    pub(super) fn kafka_groups_part(
-        &mut self,
-        _plane: &mut dyn Plane<Message>,
-        _request: RequestId,
-        pending: GroupsPending,
-        _part: u32,
-        _came: Part,
-    ) {
-        match pending {}
+    /// Who asks.
+    fn client_of(&self, call: Call, id: &str) -> Client {
+        let peer = self.connections.get(&call.conn).map(|connection| connection.peer.ip());
+        Client { id: id.to_owned(), host: peer.map_or_else(String::new, |ip| format!("/{ip}")) }
     }
 
-    pub(super) fn kafka_find_coordinator(
-        &mut self,
-        plane: &mut dyn Plane<Message>,
-        call: Call,
-        _request: &FindCoordinatorRequest<'_>,
-    ) {
-        self.kafka_unserved(plane, call);
+    /// This node coordinates every group.
+    pub(super) fn kafka_find_coordinator(&mut self, call: Call, request: &FindCoordinatorRequest<'_>) {
+        let version = call.origin.version;
+        let key_type = if version == 0 { OF_GROUP } else { request.key_type };
+        let refused = match key_type {
+            OF_GROUP => None,
+            // Clients retry what they are told is not available yet, and this never will be.
+            OF_TRANSACTION => Some("this broker has no transactions"),
+            _ => Some("this broker coordinates groups only"),
+        };
+        let error = if refused.is_some() { KafkaError::INVALID_REQUEST } else { KafkaError::NONE };
+        let (node, host, port) = match refused {
+            None => (self.kafka_node(), self.setup.kafka.host.clone(), self.setup.kafka.port.into()),
+            Some(_) => (-1, String::new(), -1),
+        };
+        let keys: &[&str] = if version < 4 { &[request.key] } else { &request.coordinator_keys };
+        let coordinators = keys.iter().map(|key| FoundCoordinator {
+            key: (*key).into(),
+            node_id: node,
+            host: host.as_str().into(),
+            port,
+            error_code: error,
+            error_message: refused.map(Into::into),
+        });
+        let response = if version < 4 {
+            FindCoordinatorResponse {
+                error_code: error,
+                error_message: refused.map(Into::into),
+                node_id: node,
+                host: host.as_str().into(),
+                port,
+                ..Default::default()
+            }
+        } else {
+            FindCoordinatorResponse { coordinators: coordinators.collect(), ..Default::default() }
+        };
+        self.kafka_answer(call, &response);
     }
 
     pub(super) fn kafka_join_group(
         &mut self,
         plane: &mut dyn Plane<Message>,
         call: Call,
-        _client_id: &str,
-        _request: &JoinGroupRequest<'_>,
+        client: &str,
+        request: &JoinGroupRequest<'_>,
     ) {
-        self.kafka_unserved(plane, call);
+        let version = call.origin.version;
+        let protocols = request.protocols.iter();
+        let ask = groups::JoinRequest {
+            group: request.group_id.to_owned(),
+            member: request.member_id.to_owned(),
+            instance: request.group_instance_id.map(str::to_owned),
+            client: self.client_of(call, client),
+            protocol_type: request.protocol_type.to_owned(),
+            protocols: protocols.map(|p| (p.name.to_owned(), Bytes::copy_from_slice(p.metadata))).collect(),
+            session_timeout_ms: request.session_timeout_ms,
+            // The first version had one timeout for both.
+            rebalance_timeout_ms: match version {
+                0 => request.session_timeout_ms,
+                _ => request.rebalance_timeout_ms,
+            },
+            requires_member_id: version >= 4,
+            can_skip_assignment: version >= 9,
+        };
+        let member = request.member_id.to_owned();
+        self.kafka_ask_group_and_wait(plane, call, GroupRequest::Join(ask), move |shard, call, reply| {
+            let mut response = match reply {
+                Ok(GroupReply::Join(reply)) => joined(reply),
+                other => JoinGroupResponse {
+                    error_code: refusal(other),
+                    member_id: member.into(),
+                    ..Default::default()
+                },
+            };
+            if version < 7 {
+                response.protocol_name.get_or_insert_default();
+            }
+            shard.kafka_answer(call, &response);
+        });
     }
 
     pub(super) fn kafka_sync_group(
         &mut self,
         plane: &mut dyn Plane<Message>,
         call: Call,
-        _request: &SyncGroupRequest<'_>,
+        request: &SyncGroupRequest<'_>,
     ) {
-        self.kafka_unserved(plane, call);
+        let lacks_protocol = request.protocol_type.is_none() || request.protocol_name.is_none();
+        if call.origin.version >= 5 && lacks_protocol {
+            let error_code = KafkaError::INCONSISTENT_GROUP_PROTOCOL;
+            return self.kafka_answer(call, &SyncGroupResponse { error_code, ..Default::default() });
+        }
+        let assignments = request.assignments.iter();
+        let ask = groups::SyncRequest {
+            group: request.group_id.to_owned(),
+            member: request.member_id.to_owned(),
+            instance: request.group_instance_id.map(str::to_owned),
+            generation: request.generation_id,
+            protocol_type: request.protocol_type.map(str::to_owned),
+            protocol: request.protocol_name.map(str::to_owned),
+            assignments: assignments
+                .map(|a| (a.member_id.to_owned(), Bytes::copy_from_slice(a.assignment)))
+                .collect(),
+        };
+        self.kafka_ask_group_and_wait(plane, call, GroupRequest::Sync(ask), |shard, call, reply| {
+            let response = match reply {
+                Ok(GroupReply::Sync(reply)) => SyncGroupResponse {
+                    throttle_time_ms: 0,
+                    error_code: code(reply.error),
+                    protocol_type: reply.protocol_type.map(Into::into),
+                    protocol_name: reply.protocol.map(Into::into),
+                    assignment: Vec::from(reply.assignment).into(),
+                },
+                other => SyncGroupResponse { error_code: refusal(other), ..Default::default() },
+            };
+            shard.kafka_answer(call, &response);
+        });
     }
 
     pub(super) fn kafka_heartbeat(
         &mut self,
         plane: &mut dyn Plane<Message>,
         call: Call,
-        _request: &HeartbeatRequest<'_>,
+        request: &HeartbeatRequest<'_>,
     ) {
-        self.kafka_unserved(plane, call);
+        let ask = groups::HeartbeatRequest {
+            group: request.group_id.to_owned(),
+            member: request.member_id.to_owned(),
+            instance: request.group_instance_id.map(str::to_owned),
+            generation: request.generation_id,
+        };
+        self.kafka_ask_group(plane, call, GroupRequest::Heartbeat(ask), |shard, call, reply| {
+            let error_code = match reply {
+                Ok(GroupReply::Heartbeat(error)) => code(error),
+                other => refusal(other),
+            };
+            shard.kafka_answer(call, &HeartbeatResponse { throttle_time_ms: 0, error_code });
+        });
     }
 
     pub(super) fn kafka_leave_group(
         &mut self,
         plane: &mut dyn Plane<Message>,
         call: Call,
-        _request: &LeaveGroupRequest<'_>,
+        request: &LeaveGroupRequest<'_>,
     ) {
-        self.kafka_unserved(plane, call);
-    }
-
-    pub(super) fn kafka_offset_commit(
-        &mut self,
-        plane: &mut dyn Plane<Message>,
-        call: Call,
-        _request: &OffsetCommitRequest<'_>,
-    ) {
-        self.kafka_unserved(plane, call);
-    }
-
-    pub(super) fn kafka_offset_fetch(
-        &mut self,
-        plane: &mut dyn Plane<Message>,
-        call: Call,
-        _request: &OffsetFetchRequest<'_>,
-    ) {
-        self.kafka_unserved(plane, call);
-    }
-
-    pub(super) fn kafka_describe_groups(
-        &mut self,
-        plane: &mut dyn Plane<Message>,
-        call: Call,
-        _request: &DescribeGroupsRequest<'_>,
-    ) {
-        self.kafka_unserved(plane, call);
-    }
-
-    pub(super) fn kafka_list_groups(
-        &mut self,
-        plane: &mut dyn Plane<Message>,
-        call: Call,
-        _request: &ListGroupsRequest<'_>,
-    ) {
-        self.kafka_unserved(plane, call);
-    }
-
-    pub(super) fn kafka_delete_groups(
-        &mut self,
-        plane: &mut dyn Plane<Message>,
-        call: Call,
-        _request: &DeleteGroupsRequest<'_>,
-    ) {
-        self.kafka_unserved(plane, call);
-    }
-
-    pub(super) fn kafka_offset_delete(
-        &mut self,
-        plane: &mut dyn Plane<Message>,
-        call: Call,
-        _request: &OffsetDeleteRequest<'_>,
-    ) {
-        self.kafka_unserved(plane, call);
+        let leaves_alone = call.origin.version < 3;
+        let members = if leaves_alone {
+            vec![(request.member_id.to_owned(), None)]
+        } else {
+            let members = request.members.iter();
+            members.map(|m| (m.member_id.to_owned(), m.group_instance_id.map(str::to_owned))).collect()
+        };
+        let ask = groups::LeaveRequest { group: request.group_id.to_owned(), members };
+        self.kafka_ask_group(plane, call, GroupRequest::Leave(ask), move |shard, call, reply| {
+            let mut response = LeaveGroupResponse::default();
+            match reply {
+                Ok(GroupReply::Leave(reply)) if leaves_alone => {
+                    let of_member = reply.members.first().and_then(|(_, _, error)| *error);
+                    response.error_code = code(reply.error.or(of_member));
+                }
+                Ok(GroupReply::Leave(reply)) => {
+                    response.error_code = code(reply.error);
+                    let members = reply.members.into_iter();
+                    let members = members.map(|(member, instance, error)| LeaveGroupMemberResponse {
+                        member_id: member.into(),
+                        group_instance_id: instance.map(Into::into),
+                        error_code: code(error),
+                    });
+                    response.members = members.collect();
+                }
+                other => response.error_code = refusal(other),
+            }
+            shard.kafka_answer(call, &response);
+        });
     }
 
     pub(super) fn kafka_consumer_group_heartbeat(
         &mut self,
         plane: &mut dyn Plane<Message>,
         call: Call,
-        _client_id: &str,
-        _request: &ConsumerGroupHeartbeatRequest<'_>,
+        client: &str,
+        request: &ConsumerGroupHeartbeatRequest<'_>,
     ) {
-        self.kafka_unserved(plane, call);
+        if call.origin.version >= 1 && request.member_id.is_empty() {
+            let response = ConsumerGroupHeartbeatResponse {
+                error_code: KafkaError::INVALID_REQUEST,
+                error_message: Some("the member id is missing: members choose it themselves".into()),
+                ..Default::default()
+            };
+            return self.kafka_answer(call, &response);
+        }
+        let owned = request.topic_partitions.as_ref().map(|topics| {
+            let topics = topics.iter().map(|t| (TopicId(t.topic_id), t.partitions.iter().map(|p| *p as u32)));
+            topics.map(|(id, partitions)| (id, partitions.collect())).collect()
+        });
+        let names = request.subscribed_topic_names.as_ref();
+        let ask = groups::ConsumerHeartbeatRequest {
+            group: request.group_id.to_owned(),
+            member: request.member_id.to_owned(),
+            epoch: request.member_epoch,
+            instance: request.instance_id.map(str::to_owned),
+            rack: request.rack_id.map(str::to_owned),
+            client: self.client_of(call, client),
+            rebalance_timeout_ms: request.rebalance_timeout_ms,
+            topic_names: names.map(|names| names.iter().map(|name| (*name).to_owned()).collect()),
+            topic_regex: request.subscribed_topic_regex.map(str::to_owned),
+            assignor: request.server_assignor.map(str::to_owned),
+            owned,
+        };
+        self.kafka_ask_group(plane, call, GroupRequest::ConsumerHeartbeat(ask), |shard, call, reply| {
+            let response = match reply {
+                Ok(GroupReply::ConsumerHeartbeat(reply)) => ConsumerGroupHeartbeatResponse {
+                    throttle_time_ms: 0,
+                    error_code: code(reply.error),
+                    error_message: reply.message.map(Into::into),
+                    member_id: Some(reply.member.into()),
+                    member_epoch: reply.epoch,
+                    heartbeat_interval_ms: reply.heartbeat_interval_ms,
+                    assignment: reply.assignment.map(assigned),
+                },
+                other => ConsumerGroupHeartbeatResponse { error_code: refusal(other), ..Default::default() },
+            };
+            shard.kafka_answer(call, &response);
+        });
     }
+}
 
-    pub(super) fn kafka_consumer_group_describe(
-        &mut self,
-        plane: &mut dyn Plane<Message>,
-        call: Call,
-        _request: &ConsumerGroupDescribeRequest<'_>,
-    ) {
-        self.kafka_unserved(plane, call);
+fn joined(reply: JoinReply) -> JoinGroupResponse<'static> {
+    let members = reply.members.into_iter().map(|member| JoinGroupMember {
+        member_id: member.member.into(),
+        group_instance_id: member.instance.map(Into::into),
+        metadata: Vec::from(member.metadata).into(),
+    });
+    JoinGroupResponse {
+        throttle_time_ms: 0,
+        error_code: code(reply.error),
+        generation_id: reply.generation,
+        protocol_type: reply.protocol_type.map(Into::into),
+        protocol_name: reply.protocol.map(Into::into),
+        leader: reply.leader.into(),
+        skip_assignment: reply.skip_assignment,
+        member_id: reply.member.into(),
+        members: members.collect(),
     }
+}
+
+fn assigned(topics: Vec<(TopicId, Vec<u32>)>) -> HeartbeatAssignment {
+    let topics = topics.into_iter().map(|(topic, partitions)| AssignedPartitions {
+        topic_id: topic.0,
+        partitions: partitions.into_iter().map(|p| p as i32).collect(),
+    });
+    HeartbeatAssignment { topic_partitions: topics.collect() }
 }

@@ -6,14 +6,20 @@
 //!
 //! Produce and Fetch, the two hot ones, have messages of their own: see [`crate::kafka_message`].
 
+mod alter_configs;
 mod append;
 mod cluster;
+mod config_names;
 mod configs;
 mod connection;
+mod delete_records;
 mod epochs;
 mod fetch;
 mod fetch_answer;
 mod fetch_read;
+mod gather;
+mod group_admin;
+mod group_offsets;
 mod groups;
 mod metadata;
 mod offsets;
@@ -76,9 +82,7 @@ pub(super) enum Pending {
     Offsets(offsets::OffsetsPending),
     Epochs(epochs::EpochsPending),
     Metadata(metadata::MetadataPending),
-    Topics(topics::TopicsPending),
-    Configs(configs::ConfigsPending),
-    Groups(groups::GroupsPending),
+    Gathering(gather::Gathering),
 }
 
 /// What came back.
@@ -160,13 +164,13 @@ impl Shard {
             Request::CreatePartitions(request) => self.kafka_create_partitions(plane, call, &request),
             Request::DeleteRecords(request) => self.kafka_delete_records(plane, call, &request),
 
-            Request::DescribeConfigs(request) => self.kafka_describe_configs(plane, call, &request),
+            Request::DescribeConfigs(request) => self.kafka_describe_configs(call, &request),
             Request::AlterConfigs(request) => self.kafka_alter_configs(plane, call, &request),
             Request::IncrementalAlterConfigs(request) => {
                 self.kafka_incremental_alter_configs(plane, call, &request);
             }
 
-            Request::FindCoordinator(request) => self.kafka_find_coordinator(plane, call, &request),
+            Request::FindCoordinator(request) => self.kafka_find_coordinator(call, &request),
             Request::JoinGroup(request) => self.kafka_join_group(plane, call, client, &request),
             Request::SyncGroup(request) => self.kafka_sync_group(plane, call, &request),
             Request::Heartbeat(request) => self.kafka_heartbeat(plane, call, &request),
@@ -236,20 +240,12 @@ impl Shard {
     }
 
     /// A part of what a request waits for has come. Whoever still misses something keeps its [`Pending`] again.
-    pub(super) fn on_kafka_part(
-        &mut self,
-        plane: &mut dyn Plane<Message>,
-        request: RequestId,
-        part: u32,
-        came: Part,
-    ) {
+    pub(super) fn on_kafka_part(&mut self, request: RequestId, part: u32, came: Part) {
         match self.kafka.pending.remove(&request) {
             Some(Pending::Offsets(pending)) => self.kafka_offsets_part(request, pending, came),
             Some(Pending::Epochs(pending)) => self.kafka_epochs_part(request, pending, came),
             Some(Pending::Metadata(pending)) => self.kafka_metadata_part(request, pending, part, came),
-            Some(Pending::Topics(pending)) => self.kafka_topics_part(plane, request, pending, part, came),
-            Some(Pending::Configs(pending)) => self.kafka_configs_part(plane, request, pending, part, came),
-            Some(Pending::Groups(pending)) => self.kafka_groups_part(plane, request, pending, part, came),
+            Some(Pending::Gathering(gathering)) => self.on_gathered(request, gathering, part, came),
             Some(Pending::Produce(_) | Pending::Fetch(_)) => {
                 unreachable!("produce and fetch have messages of their own")
             }

@@ -1,0 +1,200 @@
+//! Answers that are made of several others.
+//!
+//! A request may need several (one for each topic it creates); its own answer is written when all are there. Some come at once and
+//! some after minutes, such as that to a member which waits for the others; the client may be gone by then.
+
+use highwater_net::Reply;
+use highwater_net::kafka::KafkaError;
+use highwater_protocol::error::ErrorCode;
+use highwater_runtime::plane::{Plane, ShardIndex};
+
+use super::{Call, Part, Pending};
+use crate::groups::{GroupError, GroupReply, GroupRequest};
+use crate::message::{Answer, Ask, Message, Query, QueryAnswer, RequestId};
+use crate::shard::Shard;
+
+type Finish = Box<dyn FnOnce(&mut Shard, Call, Vec<Part>)>;
+
+/// An answer that is being gathered.
+pub(in crate::shard) struct Gathering {
+    call: Call,
+    missing: usize,
+    parts: Vec<Option<Part>>,
+    /// Writes it, from the parts in the order in which they were asked for.
+    finish: Finish,
+    /// Whether it waits for what other clients do.
+    waits_for_others: bool,
+}
+
+/// What the coordinator of groups said, or why it said nothing.
+pub(super) type GroupAnswer = Result<GroupReply, KafkaError>;
+
+impl Shard {
+    /// Asks shard 0; `finish` gets the answers in the order of the questions.
+    pub(super) fn kafka_gather(
+        &mut self,
+        plane: &mut dyn Plane<Message>,
+        call: Call,
+        asks: Vec<Ask>,
+        finish: impl FnOnce(&mut Self, Call, Vec<Answer>) + 'static,
+    ) {
+        let finish = Box::new(|shard: &mut Self, call, parts: Vec<Part>| {
+            let answers = parts.into_iter().map(|part| match part {
+                Part::Lead(answer) => answer,
+                Part::Owner(_) => unreachable!("only shard 0 was asked"),
+            });
+            let answers = answers.collect();
+            finish(shard, call, answers);
+        });
+        self.gather_from_lead(plane, call, asks, finish, false);
+    }
+
+    fn gather_from_lead(
+        &mut self,
+        plane: &mut dyn Plane<Message>,
+        call: Call,
+        asks: Vec<Ask>,
+        finish: Finish,
+        waits_for_others: bool,
+    ) {
+        if let Some(request) = self.begin_gathering(call, asks.len(), finish, waits_for_others) {
+            for (part, ask) in (0..).zip(asks) {
+                self.kafka_ask(plane, request, part, ask);
+            }
+        }
+    }
+
+    /// Asks owners of partitions; `finish` gets the answers in the order of the questions.
+    pub(super) fn kafka_gather_from_owners(
+        &mut self,
+        plane: &mut dyn Plane<Message>,
+        call: Call,
+        queries: Vec<(ShardIndex, Query)>,
+        finish: impl FnOnce(&mut Self, Call, Vec<QueryAnswer>) + 'static,
+    ) {
+        let finish = Box::new(|shard: &mut Self, call, parts: Vec<Part>| {
+            let answers = parts.into_iter().map(|part| match part {
+                Part::Owner(answer) => answer,
+                Part::Lead(_) => unreachable!("only owners were asked"),
+            });
+            let answers = answers.collect();
+            finish(shard, call, answers);
+        });
+        if let Some(request) = self.begin_gathering(call, queries.len(), finish, false) {
+            for (part, (owner, query)) in (0..).zip(queries) {
+                self.kafka_query(plane, request, part, owner, query);
+            }
+        }
+    }
+
+    /// None if there is nothing to gather, and the answer is written.
+    fn begin_gathering(
+        &mut self,
+        call: Call,
+        missing: usize,
+        finish: Finish,
+        waits_for_others: bool,
+    ) -> Option<RequestId> {
+        if missing == 0 {
+            finish(self, call, Vec::new());
+            return None;
+        }
+        let parts = (0..missing).map(|_| None).collect();
+        let gathering = Gathering { call, missing, parts, finish, waits_for_others };
+        Some(self.kafka_wait(Pending::Gathering(gathering)))
+    }
+
+    /// One of the parts is there.
+    pub(super) fn on_gathered(
+        &mut self,
+        request: RequestId,
+        mut gathering: Gathering,
+        part: u32,
+        came: Part,
+    ) {
+        gathering.parts[part as usize] = Some(came);
+        gathering.missing -= 1;
+        if gathering.missing > 0 {
+            return self.kafka_wait_on(request, Pending::Gathering(gathering));
+        }
+        let Gathering { call, parts, finish, .. } = gathering;
+        finish(self, call, parts.into_iter().flatten().collect());
+    }
+
+    /// Asks the coordinator of groups.
+    pub(super) fn kafka_ask_group(
+        &mut self,
+        plane: &mut dyn Plane<Message>,
+        call: Call,
+        request: GroupRequest,
+        finish: impl FnOnce(&mut Self, Call, GroupAnswer) + 'static,
+    ) {
+        let asks = vec![Ask::Group(request)];
+        self.gather_from_lead(plane, call, asks, finish_group(finish), false);
+    }
+
+    /// The same where the answer may wait for what other members do.
+    pub(super) fn kafka_ask_group_and_wait(
+        &mut self,
+        plane: &mut dyn Plane<Message>,
+        call: Call,
+        request: GroupRequest,
+        finish: impl FnOnce(&mut Self, Call, GroupAnswer) + 'static,
+    ) {
+        let asks = vec![Ask::Group(request)];
+        self.gather_from_lead(plane, call, asks, finish_group(finish), true);
+    }
+
+    /// The broker stops: who waits for other clients waits in vain.
+    pub(in crate::shard) fn dismiss_kafka_waiters(&mut self) {
+        let waits = |pending: &Pending| matches!(pending, Pending::Gathering(g) if g.waits_for_others);
+        let waiting: Vec<_> = self
+            .kafka
+            .pending
+            .extract_if(.., |_, pending| waits(pending))
+            .map(|(_, pending)| pending)
+            .collect();
+        for pending in waiting {
+            let Pending::Gathering(Gathering { call, finish, .. }) = pending else { continue };
+            let reply = Reply::error(ErrorCode::Unavailable, "the broker is stopping");
+            finish(self, call, vec![Part::Lead(Answer::Reply(reply))]);
+        }
+    }
+
+    /// What the coordinator of groups said.
+    pub(super) fn group_answer(&self, answer: Answer) -> GroupAnswer {
+        match answer {
+            Answer::Group(reply) => Ok(reply),
+            Answer::Reply(Reply::Error { code: ErrorCode::Unavailable, .. }) => {
+                let stops = self.drain.is_some();
+                let starts = KafkaError::COORDINATOR_LOAD_IN_PROGRESS;
+                Err(if stops { KafkaError::NOT_COORDINATOR } else { starts })
+            }
+            Answer::Reply(Reply::Error { code, .. }) => Err(code.into()),
+            other => unreachable!("a question about groups is answered in its own kind, not with {other:?}"),
+        }
+    }
+}
+
+fn finish_group(finish: impl FnOnce(&mut Shard, Call, GroupAnswer) + 'static) -> Finish {
+    Box::new(|shard, call, parts| {
+        let Some(Part::Lead(answer)) = parts.into_iter().next() else {
+            unreachable!("shard 0 was asked one question")
+        };
+        let answer = shard.group_answer(answer);
+        finish(shard, call, answer);
+    })
+}
+
+/// Kafka's code for what became of something.
+pub(super) fn code(error: Option<GroupError>) -> KafkaError {
+    error.map_or(KafkaError::NONE, |error| KafkaError(error.kafka_code()))
+}
+
+/// Why there is no answer of the kind that was asked for.
+pub(super) fn refusal(answer: GroupAnswer) -> KafkaError {
+    match answer {
+        Err(error) => error,
+        Ok(other) => unreachable!("a question is answered in its own kind, not with {other:?}"),
+    }
+}

@@ -1,0 +1,247 @@
+//! What tools ask about groups: which there are, what they look like, and that they be deleted.
+
+use highwater_net::kafka::KafkaError;
+use highwater_net::kafka::messages::{
+    ConsumerGroupDescribeRequest, ConsumerGroupDescribeResponse, DeleteGroupsRequest, DeleteGroupsResponse,
+    DeletedGroup, DescribeGroupsRequest, DescribeGroupsResponse, DescribedAssignment, DescribedConsumerGroup,
+    DescribedConsumerGroupMember, DescribedGroup, DescribedGroupMember, DescribedTopicPartitions,
+    ListGroupsRequest, ListGroupsResponse, ListedGroup,
+};
+use highwater_protocol::ids::TopicId;
+use highwater_runtime::plane::Plane;
+
+use super::Call;
+use super::gather::{code, refusal};
+use crate::groups::{self, GroupError, GroupReply, GroupRequest};
+use crate::message::Message;
+use crate::shard::Shard;
+
+/// The state of a group that is not there.
+const DEAD: &str = "Dead";
+
+/// Kafka's number for a member of the consumer protocol.
+const CONSUMER_MEMBER: i8 = 1;
+
+/// What may be done with a group, as bits of Kafka's operations: read, delete, describe, describe and alter its configuration.
+const GROUP_OPERATIONS: i32 = 1 << 3 | 1 << 6 | 1 << 8 | 1 << 10 | 1 << 11;
+
+fn operations(are_wanted: bool) -> i32 {
+    if are_wanted { GROUP_OPERATIONS } else { i32::MIN }
+}
+
+fn owned(names: &[&str]) -> Vec<String> {
+    names.iter().map(|name| (*name).to_owned()).collect()
+}
+
+impl Shard {
+    pub(super) fn kafka_describe_groups(
+        &mut self,
+        plane: &mut dyn Plane<Message>,
+        call: Call,
+        request: &DescribeGroupsRequest<'_>,
+    ) {
+        let names = owned(&request.groups);
+        let authorized_operations = operations(request.include_authorized_operations);
+        let tells_of_unknown = call.origin.version >= 6;
+        let ask = GroupRequest::Describe(names.clone());
+        self.kafka_ask_group(plane, call, ask, move |shard, call, reply| {
+            let groups = match reply {
+                Ok(GroupReply::Describe(groups)) => groups
+                    .into_iter()
+                    .map(|(name, found)| DescribedGroup {
+                        authorized_operations,
+                        ..described(name, found, tells_of_unknown)
+                    })
+                    .collect(),
+                other => {
+                    let error_code = refusal(other);
+                    let groups = names.into_iter();
+                    groups
+                        .map(|name| DescribedGroup {
+                            error_code,
+                            group_id: name.into(),
+                            ..Default::default()
+                        })
+                        .collect()
+                }
+            };
+            shard.kafka_answer(call, &DescribeGroupsResponse { throttle_time_ms: 0, groups });
+        });
+    }
+
+    pub(super) fn kafka_list_groups(
+        &mut self,
+        plane: &mut dyn Plane<Message>,
+        call: Call,
+        request: &ListGroupsRequest<'_>,
+    ) {
+        let ask = groups::ListRequest {
+            states: owned(&request.states_filter),
+            types: owned(&request.types_filter),
+        };
+        self.kafka_ask_group(plane, call, GroupRequest::List(ask), |shard, call, reply| {
+            let mut response = ListGroupsResponse::default();
+            match reply {
+                Ok(GroupReply::List(groups)) => {
+                    let groups = groups.into_iter().map(|group| ListedGroup {
+                        group_id: group.group.into(),
+                        protocol_type: group.protocol_type.into(),
+                        group_state: group.state.into(),
+                        group_type: group.group_type.into(),
+                    });
+                    response.groups = groups.collect();
+                }
+                other => response.error_code = refusal(other),
+            }
+            shard.kafka_answer(call, &response);
+        });
+    }
+
+    pub(super) fn kafka_delete_groups(
+        &mut self,
+        plane: &mut dyn Plane<Message>,
+        call: Call,
+        request: &DeleteGroupsRequest<'_>,
+    ) {
+        let names = owned(&request.groups_names);
+        self.kafka_ask_group(plane, call, GroupRequest::Delete(names.clone()), |shard, call, reply| {
+            let outcomes = match reply {
+                Ok(GroupReply::Delete(outcomes)) => {
+                    outcomes.into_iter().map(|(name, error)| (name, code(error))).collect::<Vec<_>>()
+                }
+                other => {
+                    let error = refusal(other);
+                    names.into_iter().map(|name| (name, error)).collect()
+                }
+            };
+            let results = outcomes.into_iter();
+            let results = results
+                .map(|(name, error_code)| DeletedGroup { group_id: name.into(), error_code })
+                .collect();
+            shard.kafka_answer(call, &DeleteGroupsResponse { throttle_time_ms: 0, results });
+        });
+    }
+
+    pub(super) fn kafka_consumer_group_describe(
+        &mut self,
+        plane: &mut dyn Plane<Message>,
+        call: Call,
+        request: &ConsumerGroupDescribeRequest<'_>,
+    ) {
+        let names = owned(&request.group_ids);
+        let authorized_operations = operations(request.include_authorized_operations);
+        let ask = GroupRequest::ConsumerDescribe(names.clone());
+        self.kafka_ask_group(plane, call, ask, move |shard, call, reply| {
+            let groups = match reply {
+                Ok(GroupReply::ConsumerDescribe(groups)) => groups
+                    .into_iter()
+                    .map(|(name, found)| DescribedConsumerGroup {
+                        authorized_operations,
+                        ..shard.described_consumer_group(name, found)
+                    })
+                    .collect(),
+                other => {
+                    let error_code = refusal(other);
+                    let groups = names.into_iter().map(|name| DescribedConsumerGroup {
+                        error_code,
+                        group_id: name.into(),
+                        ..Default::default()
+                    });
+                    groups.collect()
+                }
+            };
+            shard.kafka_answer(call, &ConsumerGroupDescribeResponse { throttle_time_ms: 0, groups });
+        });
+    }
+
+    fn described_consumer_group(
+        &self,
+        name: String,
+        found: Result<groups::DescribedConsumerGroup, GroupError>,
+    ) -> DescribedConsumerGroup<'static> {
+        let group = match found {
+            Ok(group) => group,
+            Err(error) => {
+                return DescribedConsumerGroup {
+                    error_code: code(Some(error)),
+                    error_message: Some(format!("group {name}: {error}").into()),
+                    group_id: name.into(),
+                    group_state: DEAD.into(),
+                    ..Default::default()
+                };
+            }
+        };
+        let members = group.members.into_iter().map(|member| DescribedConsumerGroupMember {
+            member_id: member.member.into(),
+            instance_id: member.instance.map(Into::into),
+            rack_id: member.rack.map(Into::into),
+            member_epoch: member.epoch,
+            client_id: member.client_id.into(),
+            client_host: member.client_host.into(),
+            subscribed_topic_names: member.topic_names.into_iter().map(Into::into).collect(),
+            subscribed_topic_regex: Some(member.topic_regex.into()),
+            assignment: self.named(member.assignment),
+            target_assignment: self.named(member.target),
+            member_type: CONSUMER_MEMBER,
+        });
+        DescribedConsumerGroup {
+            group_id: name.into(),
+            group_state: group.state.into(),
+            group_epoch: group.epoch,
+            assignment_epoch: group.assignment_epoch,
+            assignor_name: group.assignor.into(),
+            members: members.collect(),
+            ..Default::default()
+        }
+    }
+
+    /// Partitions with the names of their topics. A topic that was deleted meanwhile is nobody's.
+    fn named(&self, topics: Vec<(TopicId, Vec<u32>)>) -> DescribedAssignment<'static> {
+        let metadata = self.metadata.as_ref();
+        let named = topics.into_iter().filter_map(|(id, partitions)| {
+            Some(DescribedTopicPartitions {
+                topic_id: id.0,
+                topic_name: metadata?.topic_by_id(id)?.name.clone().into(),
+                partitions: partitions.into_iter().map(|p| p as i32).collect(),
+            })
+        });
+        DescribedAssignment { topic_partitions: named.collect() }
+    }
+}
+
+fn described(
+    name: String,
+    found: Result<groups::DescribedGroup, GroupError>,
+    tells_of_unknown: bool,
+) -> DescribedGroup<'static> {
+    let group = match found {
+        Ok(group) => group,
+        Err(error) => {
+            // Old clients learn from the state alone that there is no such group.
+            let is_told = tells_of_unknown || error != GroupError::GroupIdNotFound;
+            return DescribedGroup {
+                error_code: if is_told { code(Some(error)) } else { KafkaError::NONE },
+                error_message: is_told.then(|| format!("group {name}: {error}").into()),
+                group_id: name.into(),
+                group_state: DEAD.into(),
+                ..Default::default()
+            };
+        }
+    };
+    let members = group.members.into_iter().map(|member| DescribedGroupMember {
+        member_id: member.member.into(),
+        group_instance_id: member.instance.map(Into::into),
+        client_id: member.client_id.into(),
+        client_host: member.client_host.into(),
+        member_metadata: Vec::from(member.metadata).into(),
+        member_assignment: Vec::from(member.assignment).into(),
+    });
+    DescribedGroup {
+        group_id: name.into(),
+        group_state: group.state.into(),
+        protocol_type: group.protocol_type.into(),
+        protocol_data: group.protocol.into(),
+        members: members.collect(),
+        ..Default::default()
+    }
+}

@@ -1,0 +1,330 @@
+//! Offsets of groups: committed, given, forgotten.
+//!
+//! The coordinator knows topics by their ids. Names are resolved here, and what has no id is answered here.
+
+use std::collections::BTreeMap;
+
+use highwater_net::kafka::KafkaError;
+use highwater_net::kafka::messages::{
+    OffsetCommitPartitionResponse, OffsetCommitRequest, OffsetCommitResponse, OffsetCommitTopicResponse,
+    OffsetDeletePartitionResponse, OffsetDeleteRequest, OffsetDeleteResponse, OffsetDeleteTopicResponse,
+    OffsetFetchGroupPartitionResponse, OffsetFetchGroupResponse, OffsetFetchGroupTopicResponse,
+    OffsetFetchPartitionResponse, OffsetFetchRequest, OffsetFetchResponse, OffsetFetchTopicResponse,
+};
+use highwater_net::kafka::wire::Uuid;
+use highwater_protocol::ids::TopicId;
+use highwater_runtime::plane::Plane;
+
+use super::Call;
+use super::gather::{GroupAnswer, code, refusal};
+use crate::groups::{self, CommittedPartition, FetchReply, GroupError, GroupReply, GroupRequest};
+use crate::message::{Ask, Message};
+use crate::shard::Shard;
+
+/// From this version on, requests about offsets name topics by id.
+const BY_ID_FROM: i16 = 10;
+
+/// What is told of partitions that have no offset.
+const NO_OFFSET: i64 = -1;
+
+/// What one group is asked for.
+struct Wanted {
+    group: String,
+    /// None for all that there are.
+    topics: Option<Vec<WantedTopic>>,
+}
+
+struct WantedTopic {
+    name: String,
+    id: Uuid,
+    is_known: bool,
+    /// What is told of its partitions if it is not. A name without a topic has no offsets, which is no error.
+    error: KafkaError,
+    partitions: Vec<i32>,
+}
+
+type FoundTopic = OffsetFetchGroupTopicResponse<'static>;
+type FoundPartition = OffsetFetchGroupPartitionResponse<'static>;
+
+impl Shard {
+    fn resolve(&self, by_id: bool, name: &str, id: Uuid) -> Option<TopicId> {
+        let metadata = self.metadata.as_ref()?;
+        let topic = if by_id { metadata.topic_by_id(TopicId(id)) } else { metadata.topic(name) };
+        topic.map(|topic| topic.id)
+    }
+
+    fn topic_name(&self, id: TopicId) -> Option<String> {
+        self.metadata.as_ref()?.topic_by_id(id).map(|topic| topic.name.clone())
+    }
+
+    pub(super) fn kafka_offset_commit(
+        &mut self,
+        plane: &mut dyn Plane<Message>,
+        call: Call,
+        request: &OffsetCommitRequest<'_>,
+    ) {
+        let by_id = call.origin.version >= BY_ID_FROM;
+        let unknown =
+            if by_id { KafkaError::UNKNOWN_TOPIC_ID } else { KafkaError::UNKNOWN_TOPIC_OR_PARTITION };
+        let mut response = OffsetCommitResponse::default();
+        let mut offsets = Vec::new();
+        // Where the outcome of each offset belongs.
+        let mut places = Vec::new();
+        for topic in &request.topics {
+            let id = self.resolve(by_id, topic.name, topic.topic_id);
+            let mut partitions = Vec::with_capacity(topic.partitions.len());
+            for partition in &topic.partitions {
+                let index = partition.partition_index;
+                let error_code = match (id, u32::try_from(index)) {
+                    (Some(topic), Ok(number)) => {
+                        places.push((response.topics.len(), partitions.len()));
+                        offsets.push(CommittedPartition {
+                            topic,
+                            partition: number,
+                            offset: partition.committed_offset,
+                            leader_epoch: partition.committed_leader_epoch,
+                            metadata: partition.committed_metadata.unwrap_or_default().to_owned(),
+                        });
+                        KafkaError::NONE
+                    }
+                    (None, _) => unknown,
+                    (Some(_), Err(_)) => KafkaError::UNKNOWN_TOPIC_OR_PARTITION,
+                };
+                partitions.push(OffsetCommitPartitionResponse { partition_index: index, error_code });
+            }
+            response.topics.push(OffsetCommitTopicResponse {
+                name: topic.name.to_owned().into(),
+                topic_id: topic.topic_id,
+                partitions,
+            });
+        }
+        if offsets.is_empty() {
+            return self.kafka_answer(call, &response);
+        }
+        let ask = groups::CommitRequest {
+            group: request.group_id.to_owned(),
+            member: request.member_id.to_owned(),
+            instance: request.group_instance_id.map(str::to_owned),
+            generation: request.generation_id_or_member_epoch,
+            knows_epochs: call.origin.version >= 9,
+            forever: false,
+            offsets,
+        };
+        self.kafka_ask_group(plane, call, GroupRequest::Commit(ask), move |shard, call, reply| {
+            let mut set = |(topic, partition): (usize, usize), error_code| {
+                response.topics[topic].partitions[partition].error_code = error_code;
+            };
+            match reply {
+                Ok(GroupReply::Commit(outcomes)) => {
+                    for (place, (topic, _, error)) in places.into_iter().zip(outcomes) {
+                        let is_gone = error == Some(GroupError::UnknownTopicOrPartition)
+                            && shard.topic_name(topic).is_none();
+                        set(place, if is_gone { unknown } else { code(error) });
+                    }
+                }
+                other => {
+                    let error = refusal(other);
+                    places.into_iter().for_each(|place| set(place, error));
+                }
+            }
+            shard.kafka_answer(call, &response);
+        });
+    }
+
+    pub(super) fn kafka_offset_fetch(
+        &mut self,
+        plane: &mut dyn Plane<Message>,
+        call: Call,
+        request: &OffsetFetchRequest<'_>,
+    ) {
+        let version = call.origin.version;
+        let by_id = version >= BY_ID_FROM;
+        let mut wanted = Vec::new();
+        let mut members = Vec::new();
+        if version < 8 {
+            let topics = request.topics.as_ref().map(|topics| {
+                let topics =
+                    topics.iter().map(|t| self.wanted(false, t.name, Uuid::default(), &t.partition_indexes));
+                topics.collect()
+            });
+            wanted.push(Wanted { group: request.group_id.to_owned(), topics });
+            members.push(None);
+        } else {
+            for group in &request.groups {
+                let topics = group.topics.as_ref().map(|topics| {
+                    let topics =
+                        topics.iter().map(|t| self.wanted(by_id, t.name, t.topic_id, &t.partition_indexes));
+                    topics.collect()
+                });
+                wanted.push(Wanted { group: group.group_id.to_owned(), topics });
+                let is_member = version >= 9 && (group.member_id.is_some() || group.member_epoch >= 0);
+                let member = group.member_id.unwrap_or_default().to_owned();
+                members.push(is_member.then_some((member, group.member_epoch)));
+            }
+        }
+        let asks = wanted.iter().zip(members).map(|(wanted, member)| {
+            Ask::Group(GroupRequest::Fetch(groups::FetchRequest {
+                group: wanted.group.clone(),
+                member,
+                partitions: wanted.topics.as_ref().map(|topics| to_ask(topics)),
+                require_stable: request.require_stable,
+            }))
+        });
+        let asks = asks.collect();
+        self.kafka_gather(plane, call, asks, move |shard, call, answers| {
+            let mut groups = Vec::with_capacity(wanted.len());
+            for (wanted, answer) in wanted.into_iter().zip(answers) {
+                let answer = shard.group_answer(answer);
+                groups.push(shard.found(version, wanted, answer));
+            }
+            let response = match version {
+                8.. => OffsetFetchResponse { groups, ..Default::default() },
+                _ => of_one_group(groups.pop().expect("one was asked for")),
+            };
+            shard.kafka_answer(call, &response);
+        });
+    }
+
+    fn wanted(&self, by_id: bool, name: &str, id: Uuid, partitions: &[i32]) -> WantedTopic {
+        let found = self.resolve(by_id, name, id);
+        WantedTopic {
+            name: name.to_owned(),
+            id: found.map_or(id, |topic| topic.0),
+            is_known: found.is_some(),
+            error: match found {
+                None if by_id => KafkaError::UNKNOWN_TOPIC_ID,
+                _ => KafkaError::NONE,
+            },
+            partitions: partitions.to_vec(),
+        }
+    }
+
+    fn found(&self, version: i16, wanted: Wanted, answer: GroupAnswer) -> OffsetFetchGroupResponse<'static> {
+        let (error_code, offsets) = match answer {
+            Ok(GroupReply::Fetch(FetchReply { error, offsets })) => (code(error), offsets),
+            other => (refusal(other), Vec::new()),
+        };
+        let topics = match wanted.topics {
+            // The oldest version has no other place for the error.
+            Some(topics) if version < 2 => fill(topics, offsets, error_code),
+            _ if error_code.is_err() => Vec::new(),
+            Some(topics) => fill(topics, offsets, KafkaError::NONE),
+            None => self.all(offsets),
+        };
+        OffsetFetchGroupResponse { group_id: wanted.group.into(), topics, error_code }
+    }
+
+    /// All offsets of a group, by topic.
+    fn all(&self, offsets: Vec<CommittedPartition>) -> Vec<FoundTopic> {
+        let mut by_topic: BTreeMap<TopicId, Vec<FoundPartition>> = BTreeMap::new();
+        for offset in offsets {
+            by_topic.entry(offset.topic).or_default().push(found_partition(offset));
+        }
+        let named = by_topic.into_iter().filter_map(|(id, partitions)| {
+            let name = self.topic_name(id)?;
+            Some(FoundTopic { name: name.into(), topic_id: id.0, partitions })
+        });
+        named.collect()
+    }
+
+    pub(super) fn kafka_offset_delete(
+        &mut self,
+        plane: &mut dyn Plane<Message>,
+        call: Call,
+        request: &OffsetDeleteRequest<'_>,
+    ) {
+        let mut response = OffsetDeleteResponse::default();
+        let mut partitions: Vec<(TopicId, Vec<u32>)> = Vec::new();
+        let mut places = Vec::new();
+        for topic in &request.topics {
+            let id = self.resolve(false, topic.name, Uuid::default());
+            let mut outcomes = Vec::with_capacity(topic.partitions.len());
+            let mut numbers = Vec::new();
+            for partition in &topic.partitions {
+                let index = partition.partition_index;
+                let mut error_code = KafkaError::UNKNOWN_TOPIC_OR_PARTITION;
+                if let (Some(_), Ok(number)) = (id, u32::try_from(index)) {
+                    places.push((response.topics.len(), outcomes.len()));
+                    numbers.push(number);
+                    error_code = KafkaError::NONE;
+                }
+                outcomes.push(OffsetDeletePartitionResponse { partition_index: index, error_code });
+            }
+            partitions.extend(id.map(|id| (id, numbers)));
+            let name = topic.name.to_owned().into();
+            response.topics.push(OffsetDeleteTopicResponse { name, partitions: outcomes });
+        }
+        let ask = groups::DeleteOffsetsRequest { group: request.group_id.to_owned(), partitions };
+        self.kafka_ask_group(plane, call, GroupRequest::DeleteOffsets(ask), move |shard, call, reply| {
+            match reply {
+                Ok(GroupReply::DeleteOffsets(Ok(outcomes))) => {
+                    for ((topic, partition), (_, _, error)) in places.into_iter().zip(outcomes) {
+                        response.topics[topic].partitions[partition].error_code = code(error);
+                    }
+                }
+                Ok(GroupReply::DeleteOffsets(Err(error))) => {
+                    response = OffsetDeleteResponse { error_code: code(Some(error)), ..Default::default() };
+                }
+                other => {
+                    response = OffsetDeleteResponse { error_code: refusal(other), ..Default::default() };
+                }
+            }
+            shard.kafka_answer(call, &response);
+        });
+    }
+}
+
+fn to_ask(topics: &[WantedTopic]) -> Vec<(TopicId, Vec<u32>)> {
+    let known = topics.iter().filter(|topic| topic.is_known);
+    let numbers = |t: &WantedTopic| t.partitions.iter().filter_map(|p| u32::try_from(*p).ok()).collect();
+    known.map(|topic| (TopicId(topic.id), numbers(topic))).collect()
+}
+
+fn found_partition(offset: CommittedPartition) -> FoundPartition {
+    FoundPartition {
+        partition_index: offset.partition as i32,
+        committed_offset: offset.offset,
+        committed_leader_epoch: offset.leader_epoch,
+        metadata: Some(offset.metadata.into()),
+        error_code: KafkaError::NONE,
+    }
+}
+
+/// What was asked for, with what there is.
+fn fill(topics: Vec<WantedTopic>, offsets: Vec<CommittedPartition>, error: KafkaError) -> Vec<FoundTopic> {
+    let mut found: BTreeMap<(Uuid, i32), CommittedPartition> =
+        offsets.into_iter().map(|o| ((o.topic.0, o.partition as i32), o)).collect();
+    let filled = topics.into_iter().map(|topic| {
+        let partitions = topic.partitions.into_iter().map(|index| match found.remove(&(topic.id, index)) {
+            Some(offset) => found_partition(offset),
+            None => FoundPartition {
+                partition_index: index,
+                committed_offset: NO_OFFSET,
+                committed_leader_epoch: -1,
+                metadata: Some("".into()),
+                error_code: if topic.error.is_err() { topic.error } else { error },
+            },
+        });
+        FoundTopic { name: topic.name.into(), topic_id: topic.id, partitions: partitions.collect() }
+    });
+    filled.collect()
+}
+
+/// The answer of the versions that know one group.
+fn of_one_group(group: OffsetFetchGroupResponse<'static>) -> OffsetFetchResponse<'static> {
+    let topics = group.topics.into_iter().map(|topic| OffsetFetchTopicResponse {
+        name: topic.name,
+        partitions: topic
+            .partitions
+            .into_iter()
+            .map(|p| OffsetFetchPartitionResponse {
+                partition_index: p.partition_index,
+                committed_offset: p.committed_offset,
+                committed_leader_epoch: p.committed_leader_epoch,
+                metadata: p.metadata,
+                error_code: p.error_code,
+            })
+            .collect(),
+    });
+    OffsetFetchResponse { topics: topics.collect(), error_code: group.error_code, ..Default::default() }
+}

@@ -1,0 +1,138 @@
+//! Offsets of groups as Kafka clients meet them, on a whole broker in this process.
+
+use crate::common::{self, Client};
+use crate::members::{Member, commit, committed, given, kafka, native, start, to_commit};
+use highwater_net::kafka::KafkaError;
+use highwater_net::kafka::api::ApiKey;
+use highwater_net::kafka::messages::{
+    OffsetCommitRequest, OffsetCommitTopic, OffsetFetchGroup, OffsetFetchGroupTopic, OffsetFetchRequest,
+    OffsetFetchResponse,
+};
+use highwater_protocol::ids::{Offset, PartitionIndex, TopicId};
+use highwater_protocol::native::{
+    Body as _, CommitOffsetsRequest, CommittedOffset, ReadOffsetsReply, ReadOffsetsRequest,
+};
+
+const NONE: KafkaError = KafkaError::NONE;
+
+fn positions(client: &mut Client, consumer: &str, topic: TopicId) -> Vec<(u32, i64, String)> {
+    let reply = client.call(&ReadOffsetsRequest { consumer: consumer.into(), topic }).ok();
+    let reply = ReadOffsetsReply::decode(&reply).expect("a reply");
+    reply.positions.into_iter().map(|p| (p.partition.0, p.offset.0, p.metadata)).collect()
+}
+
+#[test]
+fn offsets_are_the_same_in_both_protocols_and_outlive_a_restart() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let broker = start(dir.path());
+    let topic = native(&broker).created("orders", 3, &[]);
+    let by_name = |name, partitions| OffsetCommitTopic { name, topic_id: [0; 16], partitions };
+    let request = commit(
+        "readers",
+        vec![
+            by_name("orders", vec![to_commit(0, 7), to_commit(9, 1), to_commit(-1, 1)]),
+            by_name("nowhere", vec![to_commit(0, 1)]),
+        ],
+    );
+    let unknown = KafkaError::UNKNOWN_TOPIC_OR_PARTITION;
+    let mut client = kafka(&broker);
+    assert_eq!(committed(&mut client, 2, &request), [NONE, unknown, unknown, unknown]);
+    assert_eq!(positions(&mut native(&broker), "readers", topic), [(0, 7, "noted".into())]);
+
+    let position = CommittedOffset {
+        partition: PartitionIndex(1),
+        offset: Offset(5),
+        leader_epoch: -1,
+        metadata: "natively".into(),
+    };
+    let request = CommitOffsetsRequest { consumer: "readers".into(), topic, positions: vec![position] };
+    native(&broker).call(&request).ok();
+    let all =
+        [(0, 7, "noted".to_owned(), NONE), (1, 5, "natively".to_owned(), NONE), (2, -1, String::new(), NONE)];
+    assert_eq!(given(&mut client, "readers", "orders", &[0, 1, 2]), all);
+    assert_eq!(given(&mut client, "readers", "nowhere", &[0]), [(0, -1, String::new(), NONE)]);
+    assert_eq!(given(&mut client, "nobody", "orders", &[0]), [(0, -1, String::new(), NONE)]);
+    common::stop(broker);
+
+    let broker = start(dir.path());
+    assert_eq!(given(&mut kafka(&broker), "readers", "orders", &[0, 1, 2]), all);
+    common::stop(broker);
+}
+
+#[test]
+fn offsets_are_committed_and_given_by_topic_id() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let broker = start(dir.path());
+    let id = native(&broker).created("orders", 2, &[]).0;
+    let mut client = kafka(&broker);
+    let by_id = |topic_id, partitions| OffsetCommitTopic { name: "", topic_id, partitions };
+    let request =
+        commit("readers", vec![by_id(id, vec![to_commit(1, 3)]), by_id([9; 16], vec![to_commit(0, 1)])]);
+    assert_eq!(committed(&mut client, 10, &request), [NONE, KafkaError::UNKNOWN_TOPIC_ID]);
+    let wanted =
+        |topic_id, partitions| OffsetFetchGroupTopic { name: "", topic_id, partition_indexes: partitions };
+    let group = |group_id, topics| OffsetFetchGroup { group_id, topics, ..Default::default() };
+    let request = OffsetFetchRequest {
+        groups: vec![
+            group("readers", Some(vec![wanted(id, vec![0, 1]), wanted([9; 16], vec![0])])),
+            group("readers", None),
+            group("nobody", None),
+        ],
+        ..Default::default()
+    };
+    let reply = client.call(ApiKey::OffsetFetch, 10, &request);
+    let answer: OffsetFetchResponse<'_> = reply.body();
+    let told: Vec<Vec<_>> = answer
+        .groups
+        .iter()
+        .map(|group| {
+            assert_eq!(group.error_code, NONE);
+            let topics = group.topics.iter();
+            topics
+                .flat_map(|t| {
+                    t.partitions
+                        .iter()
+                        .map(|p| (t.topic_id, p.partition_index, p.committed_offset, p.error_code))
+                })
+                .collect()
+        })
+        .collect();
+    let unknown = ([9; 16], 0, -1, KafkaError::UNKNOWN_TOPIC_ID);
+    assert_eq!(told[0], [(id, 0, -1, NONE), (id, 1, 3, NONE), unknown]);
+    assert_eq!(told[1], [(id, 1, 3, NONE)]);
+    assert!(told[2].is_empty());
+    common::stop(broker);
+}
+
+#[test]
+fn members_and_their_generation_outlive_a_restart_and_only_they_commit() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let broker = start(dir.path());
+    native(&broker).created("orders", 1, &[]);
+    let mut member = Member::new(&broker, "team");
+    member.join_alone();
+    common::stop(broker);
+
+    let broker = start(dir.path());
+    member.client = kafka(&broker);
+    assert_eq!(member.heartbeat(), NONE);
+    let topics =
+        || vec![OffsetCommitTopic { name: "orders", topic_id: [0; 16], partitions: vec![to_commit(0, 4)] }];
+    let of_member = OffsetCommitRequest {
+        generation_id_or_member_epoch: member.generation,
+        member_id: &member.id,
+        ..commit("team", topics())
+    };
+    let mut client = kafka(&broker);
+    let stranger = commit("team", topics());
+    assert_eq!(committed(&mut client, 8, &stranger), [KafkaError::UNKNOWN_MEMBER_ID]);
+    let late = OffsetCommitRequest { generation_id_or_member_epoch: 7, ..of_member.clone() };
+    assert_eq!(committed(&mut client, 8, &late), [KafkaError::ILLEGAL_GENERATION]);
+    assert_eq!(committed(&mut client, 8, &of_member), [NONE]);
+    let long = "x".repeat(5000);
+    let mut too_long = of_member.clone();
+    too_long.topics[0].partitions[0].committed_metadata = Some(&long);
+    assert_eq!(committed(&mut client, 8, &too_long), [KafkaError::OFFSET_METADATA_TOO_LARGE]);
+    assert_eq!(given(&mut client, "team", "orders", &[0]), [(0, 4, "noted".into(), NONE)]);
+    common::stop(broker);
+}

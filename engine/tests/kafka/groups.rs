@@ -1,0 +1,290 @@
+//! Groups as Kafka clients meet them, on a whole broker in this process.
+
+use crate::client::Kafka;
+use crate::common;
+use crate::members::{Member, commit, committed, given, join, kafka, native, start, to_commit};
+use highwater_net::kafka::KafkaError;
+use highwater_net::kafka::api::ApiKey;
+use highwater_net::kafka::messages::{
+    ConsumerGroupDescribeRequest, ConsumerGroupDescribeResponse, ConsumerGroupHeartbeatRequest,
+    ConsumerGroupHeartbeatResponse, DeleteGroupsRequest, DeleteGroupsResponse, DescribeGroupsRequest,
+    DescribeGroupsResponse, FindCoordinatorRequest, FindCoordinatorResponse, JoinGroupRequest,
+    JoinGroupResponse, LeaveGroupMember, LeaveGroupRequest, LeaveGroupResponse, ListGroupsRequest,
+    ListGroupsResponse, OffsetCommitRequest, OffsetCommitTopic, OffsetDeletePartition, OffsetDeleteRequest,
+    OffsetDeleteResponse, OffsetDeleteTopic, OffsetFetchGroup, OffsetFetchRequest, OffsetFetchResponse,
+    OwnedPartitions, SyncGroupRequest, SyncGroupResponse,
+};
+
+const NONE: KafkaError = KafkaError::NONE;
+
+#[test]
+fn two_members_share_a_group_until_one_leaves() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let broker = start(dir.path());
+    let mut first = Member::new(&broker, "team");
+    first.join_alone();
+    assert_eq!(first.generation, 1);
+    assert_eq!(first.heartbeat(), NONE);
+
+    let mut second = Member::new(&broker, "team");
+    second.send_join();
+    while first.heartbeat() == NONE {}
+    assert_eq!(first.heartbeat(), KafkaError::REBALANCE_IN_PROGRESS);
+    first.send_join();
+    let (leads, members) = first.joined();
+    assert!(leads, "the leader stays");
+    assert_eq!(members.len(), 2);
+    assert!(members.contains(&first.id) && members.contains(&second.id));
+    assert_eq!(second.joined(), (false, vec![]));
+    assert_eq!((first.generation, second.generation), (2, 2));
+
+    second.send_sync(&[]);
+    let (one, two) = (first.id.clone(), second.id.clone());
+    first.send_sync(&[(&one, b"partition 0"), (&two, b"partition 1")]);
+    assert_eq!(first.synced(), b"partition 0");
+    assert_eq!(second.synced(), b"partition 1");
+    assert_eq!((first.heartbeat(), second.heartbeat()), (NONE, NONE));
+
+    second.generation = 1;
+    assert_eq!(second.heartbeat(), KafkaError::ILLEGAL_GENERATION);
+    let member = LeaveGroupMember { member_id: &two, ..Default::default() };
+    let stranger = LeaveGroupMember { member_id: "stranger", ..Default::default() };
+    let request =
+        LeaveGroupRequest { group_id: "team", members: vec![member, stranger], ..Default::default() };
+    let reply = second.client.call(ApiKey::LeaveGroup, 5, &request);
+    let answer: LeaveGroupResponse<'_> = reply.body();
+    assert_eq!(answer.error_code, NONE);
+    let errors: Vec<_> = answer.members.iter().map(|m| m.error_code).collect();
+    assert_eq!(errors, [NONE, KafkaError::UNKNOWN_MEMBER_ID]);
+    assert_eq!(first.heartbeat(), KafkaError::REBALANCE_IN_PROGRESS);
+    assert_eq!(second.heartbeat(), KafkaError::UNKNOWN_MEMBER_ID);
+    first.join_alone();
+    assert_eq!(first.generation, 3);
+    common::stop(broker);
+}
+
+#[test]
+fn old_versions_join_at_once_and_leave_with_one_error() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let broker = start(dir.path());
+    let mut client = kafka(&broker);
+    let reply = client.call(ApiKey::JoinGroup, 0, &join("old", ""));
+    let answer: JoinGroupResponse<'_> = reply.body();
+    assert_eq!((answer.error_code, answer.generation_id), (NONE, 1));
+    assert_eq!(answer.members.len(), 1);
+    let member = answer.member_id.to_string();
+    for (member, error) in [("stranger", KafkaError::UNKNOWN_MEMBER_ID), (&member, NONE)] {
+        let request = LeaveGroupRequest { group_id: "old", member_id: member, ..Default::default() };
+        let reply = client.call(ApiKey::LeaveGroup, 0, &request);
+        assert_eq!(reply.body::<LeaveGroupResponse<'_>>().error_code, error);
+    }
+    let request = JoinGroupRequest { session_timeout_ms: 1, ..join("old", "") };
+    let reply = client.call(ApiKey::JoinGroup, 5, &request);
+    let answer: JoinGroupResponse<'_> = reply.body();
+    assert_eq!(answer.error_code, KafkaError::INVALID_SESSION_TIMEOUT);
+    let reply = client.call(ApiKey::SyncGroup, 5, &SyncGroupRequest { group_id: "old", ..Default::default() });
+    let answer: SyncGroupResponse<'_> = reply.body();
+    assert_eq!(answer.error_code, KafkaError::INCONSISTENT_GROUP_PROTOCOL);
+    common::stop(broker);
+}
+
+#[test]
+fn this_node_coordinates_groups_and_no_transactions() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let broker = start(dir.path());
+    let mut client = kafka(&broker);
+    let port = i32::from(broker.kafka_addr().expect("it has one").port());
+    for version in 0..=3 {
+        let request = FindCoordinatorRequest { key: "team", ..Default::default() };
+        let reply = client.call(ApiKey::FindCoordinator, version, &request);
+        let answer: FindCoordinatorResponse<'_> = reply.body();
+        assert_eq!((answer.error_code, answer.node_id), (NONE, 0));
+        assert_eq!((&*answer.host, answer.port), ("127.0.0.1", port));
+    }
+    for (key_type, error) in [(0, NONE), (1, KafkaError::INVALID_REQUEST), (7, KafkaError::INVALID_REQUEST)] {
+        let request =
+            FindCoordinatorRequest { key_type, coordinator_keys: vec!["a", "b"], ..Default::default() };
+        let reply = client.call(ApiKey::FindCoordinator, 6, &request);
+        let answer: FindCoordinatorResponse<'_> = reply.body();
+        let found: Vec<_> = answer.coordinators.iter().map(|c| (&*c.key, c.error_code)).collect();
+        assert_eq!(found, [("a", error), ("b", error)]);
+        assert_eq!(answer.coordinators[0].port, if error == NONE { port } else { -1 });
+    }
+    common::stop(broker);
+}
+
+#[test]
+fn groups_are_listed_described_and_deleted() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let broker = start(dir.path());
+    native(&broker).created("orders", 2, &[]);
+    let mut client = kafka(&broker);
+    let topics = vec![OffsetCommitTopic {
+        name: "orders",
+        topic_id: [0; 16],
+        partitions: vec![to_commit(0, 4), to_commit(1, 5)],
+    }];
+    assert_eq!(committed(&mut client, 8, &commit("simple", topics)), [NONE, NONE]);
+    let mut member = Member::new(&broker, "team");
+    member.join_alone();
+
+    let list = |client: &mut Kafka, states: Vec<&str>, types: Vec<&str>| -> Vec<(String, String)> {
+        let request = ListGroupsRequest { states_filter: states, types_filter: types };
+        let reply = client.call(ApiKey::ListGroups, 5, &request);
+        let answer: ListGroupsResponse<'_> = reply.body();
+        assert_eq!(answer.error_code, NONE);
+        answer.groups.iter().map(|g| (g.group_id.to_string(), g.group_state.to_string())).collect()
+    };
+    let simple = ("simple".to_owned(), "Empty".to_owned());
+    let team = ("team".to_owned(), "Stable".to_owned());
+    assert_eq!(list(&mut client, vec![], vec![]), [simple.clone(), team.clone()]);
+    assert_eq!(list(&mut client, vec!["stable"], vec!["classic"]), std::slice::from_ref(&team));
+    assert!(list(&mut client, vec![], vec!["consumer"]).is_empty());
+
+    let request =
+        DescribeGroupsRequest { groups: vec!["team", "nobody"], include_authorized_operations: true };
+    for (version, error) in [(5, NONE), (6, KafkaError::GROUP_ID_NOT_FOUND)] {
+        let reply = client.call(ApiKey::DescribeGroups, version, &request);
+        let answer: DescribeGroupsResponse<'_> = reply.body();
+        let [team, nobody] = &answer.groups[..] else { panic!("two were asked for") };
+        assert_eq!((team.error_code, &*team.group_state, &*team.protocol_data), (NONE, "Stable", "range"));
+        assert_eq!(&*team.protocol_type, "consumer");
+        assert_eq!(&*team.members[0].client_id, "engine-test");
+        assert_eq!(&*team.members[0].client_host, "/127.0.0.1");
+        assert_eq!(&*team.members[0].member_assignment, b"all");
+        assert!(team.authorized_operations > 0);
+        assert_eq!((nobody.error_code, &*nobody.group_state), (error, "Dead"));
+    }
+
+    let partitions = [0, 7].map(|partition_index| OffsetDeletePartition { partition_index });
+    let topic = |name| OffsetDeleteTopic { name, partitions: partitions.to_vec() };
+    let request = OffsetDeleteRequest { group_id: "simple", topics: vec![topic("orders"), topic("nowhere")] };
+    let reply = client.call(ApiKey::OffsetDelete, 0, &request);
+    let answer: OffsetDeleteResponse<'_> = reply.body();
+    assert_eq!(answer.error_code, NONE);
+    let errors: Vec<_> = answer.topics.iter().flat_map(|t| &t.partitions).map(|p| p.error_code).collect();
+    let unknown = KafkaError::UNKNOWN_TOPIC_OR_PARTITION;
+    assert_eq!((errors[0], &errors[2..]), (NONE, &[unknown, unknown][..]));
+    assert_eq!(given(&mut client, "simple", "orders", &[0]), [(0, -1, String::new(), NONE)]);
+    let request = OffsetDeleteRequest { group_id: "nobody", topics: vec![topic("orders")] };
+    let reply = client.call(ApiKey::OffsetDelete, 0, &request);
+    let answer: OffsetDeleteResponse<'_> = reply.body();
+    assert_eq!(answer.error_code, KafkaError::GROUP_ID_NOT_FOUND);
+
+    let request = DeleteGroupsRequest { groups_names: vec!["simple", "team", "nobody"] };
+    let reply = client.call(ApiKey::DeleteGroups, 2, &request);
+    let answer: DeleteGroupsResponse<'_> = reply.body();
+    let errors: Vec<_> = answer.results.iter().map(|r| r.error_code).collect();
+    assert_eq!(errors, [NONE, KafkaError::NON_EMPTY_GROUP, KafkaError::GROUP_ID_NOT_FOUND]);
+    assert_eq!(list(&mut client, vec![], vec![]), [team]);
+    common::stop(broker);
+}
+
+#[test]
+fn a_member_of_the_consumer_protocol_gets_its_partitions() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let broker = start(dir.path());
+    let id = native(&broker).created("orders", 2, &[]).0;
+    let mut client = kafka(&broker);
+    let join = ConsumerGroupHeartbeatRequest {
+        group_id: "modern",
+        member_id: "one",
+        member_epoch: 0,
+        rebalance_timeout_ms: 30_000,
+        subscribed_topic_names: Some(vec!["orders"]),
+        topic_partitions: Some(vec![]),
+        ..Default::default()
+    };
+    let nameless = ConsumerGroupHeartbeatRequest { member_id: "", ..join.clone() };
+    let reply = client.call(ApiKey::ConsumerGroupHeartbeat, 1, &nameless);
+    let answer: ConsumerGroupHeartbeatResponse<'_> = reply.body();
+    assert_eq!(answer.error_code, KafkaError::INVALID_REQUEST);
+    assert!(answer.error_message.is_some());
+    let assignor = ConsumerGroupHeartbeatRequest { server_assignor: Some("best"), ..join.clone() };
+    let reply = client.call(ApiKey::ConsumerGroupHeartbeat, 1, &assignor);
+    let answer: ConsumerGroupHeartbeatResponse<'_> = reply.body();
+    assert_eq!(answer.error_code, KafkaError::UNSUPPORTED_ASSIGNOR);
+
+    let reply = client.call(ApiKey::ConsumerGroupHeartbeat, 1, &join);
+    let answer: ConsumerGroupHeartbeatResponse<'_> = reply.body();
+    assert_eq!((answer.error_code, answer.member_id.as_deref()), (NONE, Some("one")));
+    assert_eq!(answer.heartbeat_interval_ms, 5_000);
+    let epoch = answer.member_epoch;
+    let assigned = answer.assignment.clone().expect("an assignment").topic_partitions;
+    assert_eq!(assigned.len(), 1);
+    assert_eq!((assigned[0].topic_id, &assigned[0].partitions[..]), (id, &[0, 1][..]));
+
+    let alive = ConsumerGroupHeartbeatRequest {
+        member_epoch: epoch,
+        rebalance_timeout_ms: -1,
+        subscribed_topic_names: None,
+        topic_partitions: Some(vec![OwnedPartitions { topic_id: id, partitions: vec![0, 1] }]),
+        ..join.clone()
+    };
+    let reply = client.call(ApiKey::ConsumerGroupHeartbeat, 1, &alive);
+    let answer: ConsumerGroupHeartbeatResponse<'_> = reply.body();
+    assert_eq!((answer.error_code, answer.member_epoch), (NONE, epoch));
+
+    let request = ConsumerGroupDescribeRequest {
+        group_ids: vec!["modern", "nobody"],
+        include_authorized_operations: false,
+    };
+    let reply = client.call(ApiKey::ConsumerGroupDescribe, 1, &request);
+    let answer: ConsumerGroupDescribeResponse<'_> = reply.body();
+    let [modern, nobody] = &answer.groups[..] else { panic!("two were asked for") };
+    assert_eq!(
+        (modern.error_code, &*modern.group_state, &*modern.assignor_name),
+        (NONE, "Stable", "uniform")
+    );
+    let member = &modern.members[0];
+    assert_eq!((&*member.member_id, member.member_epoch, member.member_type), ("one", epoch, 1));
+    assert_eq!(&*member.assignment.topic_partitions[0].topic_name, "orders");
+    assert_eq!(nobody.error_code, KafkaError::GROUP_ID_NOT_FOUND);
+
+    let topics = || vec![OffsetCommitTopic { name: "", topic_id: id, partitions: vec![to_commit(0, 4)] }];
+    let of_member = |generation_id_or_member_epoch| OffsetCommitRequest {
+        generation_id_or_member_epoch,
+        member_id: "one",
+        ..commit("modern", topics())
+    };
+    assert_eq!(committed(&mut client, 10, &of_member(epoch)), [NONE]);
+    assert_eq!(committed(&mut client, 10, &of_member(epoch + 9)), [KafkaError::STALE_MEMBER_EPOCH]);
+    for (epoch, error) in [(epoch, NONE), (epoch + 9, KafkaError::STALE_MEMBER_EPOCH)] {
+        let group = OffsetFetchGroup {
+            group_id: "modern",
+            member_id: Some("one"),
+            member_epoch: epoch,
+            topics: None,
+        };
+        let request = OffsetFetchRequest { groups: vec![group], ..Default::default() };
+        let reply = client.call(ApiKey::OffsetFetch, 10, &request);
+        let answer: OffsetFetchResponse<'_> = reply.body();
+        assert_eq!(answer.groups[0].error_code, error);
+        assert_eq!(answer.groups[0].topics.len(), usize::from(error == NONE));
+    }
+
+    let leave = ConsumerGroupHeartbeatRequest { member_epoch: -1, ..alive.clone() };
+    let reply = client.call(ApiKey::ConsumerGroupHeartbeat, 1, &leave);
+    let answer: ConsumerGroupHeartbeatResponse<'_> = reply.body();
+    assert_eq!((answer.error_code, answer.member_epoch), (NONE, -1));
+    let reply = client.call(ApiKey::ConsumerGroupHeartbeat, 1, &alive);
+    let answer: ConsumerGroupHeartbeatResponse<'_> = reply.body();
+    assert!(answer.error_code.is_err());
+    common::stop(broker);
+}
+
+#[test]
+fn a_broker_stops_while_members_wait_for_each_other() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let broker = start(dir.path());
+    let mut first = Member::new(&broker, "team");
+    first.join_alone();
+    let mut second = Member::new(&broker, "team");
+    second.send_join();
+    while first.heartbeat() == NONE {}
+    broker.shutdown();
+    let reply = second.client.read(ApiKey::JoinGroup, 9).expect("an answer");
+    let answer: JoinGroupResponse<'_> = reply.body();
+    assert_eq!(answer.error_code, KafkaError::NOT_COORDINATOR);
+    assert_eq!(broker.wait(), 0);
+}
