@@ -137,6 +137,9 @@ pub struct NewStart {
 /// Offset and, for a search by time, timestamp of what was found.
 pub type FoundOffset = Result<Option<(Offset, Option<Timestamp>)>, ErrorCode>;
 
+/// Where a partition begins now, or why its start was not moved.
+pub type Moved = Result<Offset, (ErrorCode, String)>;
+
 /// The answer to a [`Query`].
 #[derive(Debug)]
 pub enum QueryAnswer {
@@ -147,5 +150,5 @@ pub enum QueryAnswer {
     /// To `Details`.
     Details(Vec<(u32, PartitionDetail)>),
     /// To `DeleteRecords`: where each begins now, durably, or why it was not moved.
-    DeleteRecords(Vec<(u32, Result<Offset, (ErrorCode, String)>)>),
+    DeleteRecords(Vec<(u32, Moved)>),
 }

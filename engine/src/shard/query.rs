@@ -10,7 +10,7 @@ use super::Shard;
 use super::admin::NOT_FOUND;
 use super::partition::{Partition, PartitionId};
 use super::readers::deleted;
-use crate::message::{FoundOffset, Message, NewStart, Query, QueryAnswer, Ticket};
+use crate::message::{FoundOffset, Message, Moved, NewStart, Query, QueryAnswer, Ticket};
 
 /// A question that is being worked on.
 #[derive(Debug)]
@@ -45,7 +45,7 @@ pub(super) struct Moving {
 }
 
 /// What became of moving a start.
-enum Moved {
+enum Started {
     /// It is there.
     Already(Offset),
     /// It is durable when the store says so.
@@ -214,8 +214,8 @@ impl Shard {
         let mut missing = 0;
         for new in list {
             match self.move_start(plane, work, new) {
-                Ok(Moved::Already(start)) => outcomes.push((new.number, Ok(start))),
-                Ok(Moved::Soon(moving)) => {
+                Ok(Started::Already(start)) => outcomes.push((new.number, Ok(start))),
+                Ok(Started::Soon(moving)) => {
                     missing += 1;
                     self.moving.push(moving);
                 }
@@ -231,7 +231,7 @@ impl Shard {
         plane: &mut dyn Plane<Message>,
         work: WorkId,
         NewStart { number, tp, to }: NewStart,
-    ) -> Result<Moved, (ErrorCode, String)> {
+    ) -> Result<Started, (ErrorCode, String)> {
         let partition =
             self.partitions.find(tp).and_then(|id| self.partitions.get(id)).ok_or_else(deleted)?;
         let (index, slot) = (partition.store, partition.slot);
@@ -244,10 +244,10 @@ impl Shard {
         }
         let start = store.bounds(slot).log_start;
         if to <= start {
-            return Ok(Moved::Already(start));
+            return Ok(Started::Already(start));
         }
         match store.set_log_start(plane, slot, to) {
-            Ok(()) => Ok(Moved::Soon(Moving { store: index, slot, to, work, number })),
+            Ok(()) => Ok(Started::Soon(Moving { store: index, slot, to, work, number })),
             Err(error @ LogStartError::BehindEnd { .. }) => {
                 Err((ErrorCode::OffsetOutOfRange, format!("{}: {error}", partition.name())))
             }
@@ -272,12 +272,7 @@ impl Shard {
         self.end_moves(plane, |m| m.store == store && m.slot == slot, &Err(deleted()));
     }
 
-    fn end_moves(
-        &mut self,
-        plane: &mut dyn Plane<Message>,
-        ends: impl Fn(&Moving) -> bool,
-        outcome: &Result<Offset, (ErrorCode, String)>,
-    ) {
+    fn end_moves(&mut self, plane: &mut dyn Plane<Message>, ends: impl Fn(&Moving) -> bool, outcome: &Moved) {
         for Moving { work: id, number, .. } in self.moving.extract_if(.., |m| ends(m)).collect::<Vec<_>>() {
             if let Some(Work { missing, answer: QueryAnswer::DeleteRecords(outcomes), .. }) =
                 self.work.get_mut(&id)

@@ -39,7 +39,10 @@ fn start(data_dir: &Path) -> Broker {
 }
 
 fn both(broker: &Broker) -> (Kafka, Client) {
-    (Kafka::connect(broker.kafka_addr().expect("it has a Kafka listener")), Client::connect(broker.native_addr()))
+    (
+        Kafka::connect(broker.kafka_addr().expect("it has a Kafka listener")),
+        Client::connect(broker.native_addr()),
+    )
 }
 
 /// A native connection to the shard that has a partition, and that partition.
@@ -308,11 +311,7 @@ fn records_are_deleted_up_to_an_offset_or_all() {
     common::stop(broker);
 }
 
-fn described<'a>(
-    client: &mut Kafka,
-    version: i16,
-    resource: DescribeConfigsResource<'a>,
-) -> Answer {
+fn described<'a>(client: &mut Kafka, version: i16, resource: DescribeConfigsResource<'a>) -> Answer {
     let request = DescribeConfigsRequest {
         resources: vec![resource],
         include_synonyms: true,

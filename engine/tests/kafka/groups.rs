@@ -82,7 +82,8 @@ fn old_versions_join_at_once_and_leave_with_one_error() {
     let reply = client.call(ApiKey::JoinGroup, 5, &request);
     let answer: JoinGroupResponse<'_> = reply.body();
     assert_eq!(answer.error_code, KafkaError::INVALID_SESSION_TIMEOUT);
-    let reply = client.call(ApiKey::SyncGroup, 5, &SyncGroupRequest { group_id: "old", ..Default::default() });
+    let reply =
+        client.call(ApiKey::SyncGroup, 5, &SyncGroupRequest { group_id: "old", ..Default::default() });
     let answer: SyncGroupResponse<'_> = reply.body();
     assert_eq!(answer.error_code, KafkaError::INCONSISTENT_GROUP_PROTOCOL);
     common::stop(broker);

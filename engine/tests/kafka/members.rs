@@ -18,7 +18,7 @@ use crate::common::Client;
 
 const NONE: KafkaError = KafkaError::NONE;
 
-pub fn start(data_dir: &Path) -> Broker {
+pub(crate) fn start(data_dir: &Path) -> Broker {
     Broker::start(BrokerConfig {
         data_dir: data_dir.to_owned(),
         listen: vec![SocketAddr::from(([127, 0, 0, 1], 0))],
@@ -33,24 +33,24 @@ pub fn start(data_dir: &Path) -> Broker {
     .expect("the broker starts")
 }
 
-pub fn kafka(broker: &Broker) -> Kafka {
+pub(crate) fn kafka(broker: &Broker) -> Kafka {
     Kafka::connect(broker.kafka_addr().expect("it has a Kafka listener"))
 }
 
-pub fn native(broker: &Broker) -> Client {
+pub(crate) fn native(broker: &Broker) -> Client {
     Client::connect(broker.native_addr())
 }
 
 /// A member of a group of the classic protocol, on a connection of its own.
-pub struct Member {
-    pub client: Kafka,
-    pub group: &'static str,
-    pub id: String,
-    pub generation: i32,
+pub(crate) struct Member {
+    pub(crate) client: Kafka,
+    pub(crate) group: &'static str,
+    pub(crate) id: String,
+    pub(crate) generation: i32,
 }
 
 impl Member {
-    pub fn new(broker: &Broker, group: &'static str) -> Self {
+    pub(crate) fn new(broker: &Broker, group: &'static str) -> Self {
         let mut member = Self { client: kafka(broker), group, id: String::new(), generation: -1 };
         let reply = member.client.call(ApiKey::JoinGroup, 9, &join(group, ""));
         let answer: JoinGroupResponse<'_> = reply.body();
@@ -60,12 +60,12 @@ impl Member {
         member
     }
 
-    pub fn send_join(&mut self) {
+    pub(crate) fn send_join(&mut self) {
         self.client.send(ApiKey::JoinGroup, 9, &join(self.group, &self.id));
     }
 
     /// The answer to a join: whether it leads, and the members that it is told of.
-    pub fn joined(&mut self) -> (bool, Vec<String>) {
+    pub(crate) fn joined(&mut self) -> (bool, Vec<String>) {
         let reply = self.client.read(ApiKey::JoinGroup, 9).expect("the connection stays");
         let answer: JoinGroupResponse<'_> = reply.body();
         assert_eq!(answer.error_code, NONE);
@@ -75,7 +75,7 @@ impl Member {
         (answer.leader == self.id, answer.members.iter().map(|m| m.member_id.to_string()).collect())
     }
 
-    pub fn send_sync(&mut self, assignments: &[(&str, &[u8])]) {
+    pub(crate) fn send_sync(&mut self, assignments: &[(&str, &[u8])]) {
         let request = SyncGroupRequest {
             group_id: self.group,
             generation_id: self.generation,
@@ -91,14 +91,14 @@ impl Member {
         self.client.send(ApiKey::SyncGroup, 5, &request);
     }
 
-    pub fn synced(&mut self) -> Vec<u8> {
+    pub(crate) fn synced(&mut self) -> Vec<u8> {
         let reply = self.client.read(ApiKey::SyncGroup, 5).expect("the connection stays");
         let answer: SyncGroupResponse<'_> = reply.body();
         assert_eq!(answer.error_code, NONE);
         answer.assignment.into_owned()
     }
 
-    pub fn heartbeat(&mut self) -> KafkaError {
+    pub(crate) fn heartbeat(&mut self) -> KafkaError {
         let request = HeartbeatRequest {
             group_id: self.group,
             generation_id: self.generation,
@@ -110,7 +110,7 @@ impl Member {
     }
 
     /// Joins a group that has nobody else, and gives itself an assignment.
-    pub fn join_alone(&mut self) {
+    pub(crate) fn join_alone(&mut self) {
         self.send_join();
         let (leads, members) = self.joined();
         assert!(leads);
@@ -121,7 +121,7 @@ impl Member {
     }
 }
 
-pub fn join<'a>(group: &'a str, member: &'a str) -> JoinGroupRequest<'a> {
+pub(crate) fn join<'a>(group: &'a str, member: &'a str) -> JoinGroupRequest<'a> {
     JoinGroupRequest {
         group_id: group,
         session_timeout_ms: 30_000,
@@ -133,11 +133,11 @@ pub fn join<'a>(group: &'a str, member: &'a str) -> JoinGroupRequest<'a> {
     }
 }
 
-pub fn commit<'a>(group: &'a str, topics: Vec<OffsetCommitTopic<'a>>) -> OffsetCommitRequest<'a> {
+pub(crate) fn commit<'a>(group: &'a str, topics: Vec<OffsetCommitTopic<'a>>) -> OffsetCommitRequest<'a> {
     OffsetCommitRequest { group_id: group, topics, ..Default::default() }
 }
 
-pub fn to_commit(partition: i32, offset: i64) -> OffsetCommitPartition<'static> {
+pub(crate) fn to_commit(partition: i32, offset: i64) -> OffsetCommitPartition<'static> {
     OffsetCommitPartition {
         partition_index: partition,
         committed_offset: offset,
@@ -146,7 +146,7 @@ pub fn to_commit(partition: i32, offset: i64) -> OffsetCommitPartition<'static> 
     }
 }
 
-pub fn committed(
+pub(crate) fn committed(
     client: &mut Kafka,
     version: i16,
     request: &OffsetCommitRequest<'_>,
@@ -157,9 +157,9 @@ pub fn committed(
 }
 
 /// Partition, offset, metadata and error, of one topic, as version 7 gives them.
-pub type Given = (i32, i64, String, KafkaError);
+pub(crate) type Given = (i32, i64, String, KafkaError);
 
-pub fn given(client: &mut Kafka, group: &str, topic: &str, partitions: &[i32]) -> Vec<Given> {
+pub(crate) fn given(client: &mut Kafka, group: &str, topic: &str, partitions: &[i32]) -> Vec<Given> {
     let request = OffsetFetchRequest {
         group_id: group,
         topics: Some(vec![OffsetFetchTopic { name: topic, partition_indexes: partitions.to_vec() }]),

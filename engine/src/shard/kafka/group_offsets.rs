@@ -124,7 +124,9 @@ impl Shard {
                 }
                 other => {
                     let error = refusal(other);
-                    places.into_iter().for_each(|place| set(place, error));
+                    for place in places {
+                        set(place, error);
+                    }
                 }
             }
             shard.kafka_answer(call, &response);
