@@ -20,6 +20,8 @@ pub(super) enum Stage {
     Hello,
     /// It may ask.
     Open,
+    /// A request that has no answer failed: it ends once what is known has been sent.
+    Ending,
     /// It was told why it ends, and ends once that is sent.
     Closing,
 }
@@ -54,10 +56,6 @@ pub(super) struct Connection {
     pub(super) stalled: Option<Stalled>,
     /// Batches that were refused and may be sent again. What the producer has sent behind one must not overtake it.
     pub(super) refused: BTreeMap<ProducerOf, i32>,
-    /// To be closed when what is known has been sent.
-    pub(super) ending: bool,
-    /// It has fetched, so that shards keep its places in partitions.
-    pub(super) fetches_kafka: bool,
     /// Listed as having replies to send.
     pub(super) dirty: bool,
     /// Listed as waiting for memory.
@@ -145,8 +143,6 @@ impl Connection {
             blocked: Vec::new(),
             stalled: None,
             refused: BTreeMap::new(),
-            ending: false,
-            fetches_kafka: false,
             dirty: false,
             wants_memory: false,
         }
@@ -154,7 +150,7 @@ impl Connection {
 
     /// Whether another request may be taken up, as far as this connection alone is concerned.
     pub(super) fn may_ask(&self, send_queue_max: usize) -> bool {
-        self.stage != Stage::Closing
+        self.stage == Stage::Open
             && self.stalled.is_none()
             && !self.net.is_full()
             && self.queued < send_queue_max

@@ -72,9 +72,7 @@ impl Shard {
     /// Forgets a connection and everything that it waited for.
     pub(super) fn remove_connection(&mut self, conn: ConnId) {
         let Some(connection) = self.connections.remove(&conn) else { return };
-        if connection.fetches_kafka {
-            self.kafka.connection_is_gone(conn);
-        }
+        self.kafka.connection_is_gone(conn);
         let ip = connection.peer.ip();
         if let Some(count) = self.addresses.get_mut(&ip) {
             *count -= 1;
@@ -105,7 +103,11 @@ impl Shard {
             plane.close(conn, Close::AfterSends);
             return;
         }
-        self.insert_connection(plane, conn, Connection::new(Net::Native(NativeConn::greeted()), peer, Stage::Open));
+        self.insert_connection(
+            plane,
+            conn,
+            Connection::new(Net::Native(NativeConn::greeted()), peer, Stage::Open),
+        );
         self.welcome(plane, conn, greeting.id);
     }
 

@@ -235,7 +235,12 @@ mod tests {
     }
 
     fn ack(slot: SlotId, end: i64) -> Ack {
-        Ack { to: AckTo::Native(ConnId(1), slot), end: Offset(end), base_offset: Offset(end - 1), log_append_time: -1 }
+        Ack {
+            to: AckTo::Native(ConnId(1), slot),
+            end: Offset(end),
+            base_offset: Offset(end - 1),
+            log_append_time: -1,
+        }
     }
 
     fn to(slot: SlotId) -> Option<AckTo> {

@@ -41,8 +41,8 @@ impl Shard {
     ) {
         let Produce { to, acks, batch } = produce;
         let Some(connection) = self.connections.get_mut(&conn) else { return };
-        let slot =
-            (acks != Acks::None).then(|| connection.native().replies.open(MessageKind::Produce, id, bytes, 0));
+        let slot = (acks != Acks::None)
+            .then(|| connection.native().replies.open(MessageKind::Produce, id, bytes, 0));
         let batch = match batch {
             Batch::Small(bytes) => AnyBatch::Small(bytes),
             Batch::Bulk { pages, batch_bytes } => AnyBatch::Owned(OwnedBatch::Bulk { pages, batch_bytes }),

@@ -50,7 +50,9 @@ impl Shard {
         }
         let mut subscribed = Vec::new();
         let mut out = self.take_arena();
-        while let Some(popped) = self.connections.get_mut(&conn).and_then(|c| c.native().replies.pop(&mut out)) {
+        while let Some(popped) =
+            self.connections.get_mut(&conn).and_then(|c| c.native().replies.pop(&mut out))
+        {
             if popped.kind == MessageKind::Subscribe && popped.ok {
                 subscribed.push(popped.id);
             }

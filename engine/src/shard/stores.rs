@@ -261,7 +261,9 @@ impl Shard {
         for ack in acks {
             let (code, text) = deleted();
             match ack.to {
-                AckTo::Native(conn, slot) => self.reply(conn, slot, highwater_net::Reply::Error { code, text }),
+                AckTo::Native(conn, slot) => {
+                    self.reply(conn, slot, highwater_net::Reply::Error { code, text });
+                }
                 AckTo::Kafka(to) => self.tell_produced(to, Err((code.into(), text))),
             }
         }

@@ -18,52 +18,53 @@ use highwater_protocol::batch::{BatchHeader, BatchView};
 use crate::common::raw;
 
 /// A broker with its directory. Two cores, so that partitions are on two shards.
-pub struct Place {
-    pub dir: tempfile::TempDir,
-    pub broker: Option<Broker>,
+pub(crate) struct Place {
+    /// Declared before the directory: it has to end before its files go.
+    pub(crate) broker: Option<Broker>,
+    pub(crate) dir: tempfile::TempDir,
 }
 
 impl Place {
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let dir = tempfile::tempdir().expect("a directory");
         let broker = Some(crate::common::start(dir.path(), 2, HostKind::Thread));
-        Self { dir, broker }
+        Self { broker, dir }
     }
 
-    pub fn restart(&mut self) {
+    pub(crate) fn restart(&mut self) {
         crate::common::stop(self.broker.take().expect("it runs"));
         self.broker = Some(crate::common::start(self.dir.path(), 2, HostKind::Thread));
     }
 
-    pub fn address(&self) -> SocketAddr {
+    pub(crate) fn address(&self) -> SocketAddr {
         self.broker.as_ref().and_then(Broker::kafka_addr).expect("it runs and has a Kafka listener")
     }
 
-    pub fn kafka(&self) -> Kafka {
+    pub(crate) fn kafka(&self) -> Kafka {
         Kafka::connect(self.address())
     }
 
-    pub fn native(&self) -> crate::common::Client {
+    pub(crate) fn native(&self) -> crate::common::Client {
         crate::common::Client::connect(self.broker.as_ref().expect("it runs").native_addr())
     }
 }
 
-pub struct Kafka {
-    pub stream: TcpStream,
+pub(crate) struct Kafka {
+    pub(crate) stream: TcpStream,
     next: i32,
 }
 
 /// An answer, whole.
-pub struct Answer {
+pub(crate) struct Answer {
     api: ApiKey,
     version: i16,
-    pub correlation_id: i32,
+    pub(crate) correlation_id: i32,
     bytes: Vec<u8>,
 }
 
 impl Answer {
     /// The body, to its last byte.
-    pub fn body<'a, M: Message<'a>>(&'a self) -> M {
+    pub(crate) fn body<'a, M: Message<'a>>(&'a self) -> M {
         let mut r = Reader::new(&self.bytes);
         r.take(4, "correlation id").expect("it has one");
         if self.api.api().response_header_is_flexible(self.version) {
@@ -76,7 +77,12 @@ impl Answer {
 }
 
 /// A request, as it is sent.
-pub fn request<'a>(api: ApiKey, version: i16, correlation_id: i32, body: &impl Message<'a>) -> BytesMut {
+pub(crate) fn request<'a>(
+    api: ApiKey,
+    version: i16,
+    correlation_id: i32,
+    body: &impl Message<'a>,
+) -> BytesMut {
     let mut out = BytesMut::new();
     out.put_i32(0);
     out.put_i16(api as i16);
@@ -93,15 +99,15 @@ pub fn request<'a>(api: ApiKey, version: i16, correlation_id: i32, body: &impl M
 }
 
 impl Kafka {
-    pub fn connect(address: SocketAddr) -> Self {
+    pub(crate) fn connect(address: SocketAddr) -> Self {
         Self { stream: raw(address), next: 0 }
     }
 
-    pub fn send_raw(&mut self, bytes: &[u8]) {
+    pub(crate) fn send_raw(&mut self, bytes: &[u8]) {
         self.stream.write_all(bytes).expect("sent");
     }
 
-    pub fn send<'a>(&mut self, api: ApiKey, version: i16, body: &impl Message<'a>) -> i32 {
+    pub(crate) fn send<'a>(&mut self, api: ApiKey, version: i16, body: &impl Message<'a>) -> i32 {
         self.next += 1;
         let bytes = request(api, version, self.next, body);
         self.send_raw(&bytes);
@@ -109,7 +115,7 @@ impl Kafka {
     }
 
     /// The next answer, to a request of this kind; none if the connection ended.
-    pub fn read(&mut self, api: ApiKey, version: i16) -> Option<Answer> {
+    pub(crate) fn read(&mut self, api: ApiKey, version: i16) -> Option<Answer> {
         let mut length = [0; 4];
         let first = loop {
             match self.stream.read(&mut length) {
@@ -128,7 +134,7 @@ impl Kafka {
         Some(Answer { api, version, correlation_id, bytes })
     }
 
-    pub fn call<'a>(&mut self, api: ApiKey, version: i16, body: &impl Message<'a>) -> Answer {
+    pub(crate) fn call<'a>(&mut self, api: ApiKey, version: i16, body: &impl Message<'a>) -> Answer {
         let id = self.send(api, version, body);
         let answer = self.read(api, version).expect("the connection stays");
         assert_eq!(answer.correlation_id, id, "answers come in order");
@@ -136,33 +142,39 @@ impl Kafka {
     }
 
     /// Sends a batch to each of these partitions.
-    pub fn send_batches(&mut self, version: i16, acks: i16, topic: &str, batches: &[(i32, &[u8])]) -> i32 {
-        let partition_data =
-            batches.iter().map(|(index, records)| ProducePartition { index: *index, records: Some(*records) });
+    pub(crate) fn send_batches(
+        &mut self,
+        version: i16,
+        acks: i16,
+        topic: &str,
+        batches: &[(i32, &[u8])],
+    ) -> i32 {
+        let partition_data = batches
+            .iter()
+            .map(|(index, records)| ProducePartition { index: *index, records: Some(*records) });
         let topic = ProduceTopic { name: topic, topic_id: [0; 16], partition_data: partition_data.collect() };
-        let body =
-            ProduceRequest { transactional_id: None, acks, timeout_ms: 1000, topic_data: vec![topic] };
+        let body = ProduceRequest { transactional_id: None, acks, timeout_ms: 1000, topic_data: vec![topic] };
         self.send(ApiKey::Produce, version, &body)
     }
 
     /// What became of a batch for each partition: error and offset.
-    pub fn produce(&mut self, topic: &str, batches: &[(i32, &[u8])]) -> Vec<(KafkaError, i64)> {
+    pub(crate) fn produce(&mut self, topic: &str, batches: &[(i32, &[u8])]) -> Vec<(KafkaError, i64)> {
         self.send_batches(11, -1, topic, batches);
         self.produced(11)
     }
 
-    pub fn produced(&mut self, version: i16) -> Vec<(KafkaError, i64)> {
+    pub(crate) fn produced(&mut self, version: i16) -> Vec<(KafkaError, i64)> {
         let answer = self.read(ApiKey::Produce, version).expect("the connection stays");
         let response: ProduceResponse<'_> = answer.body();
         let partitions = response.responses.iter().flat_map(|topic| &topic.partition_responses);
         partitions.map(|partition| (partition.error_code, partition.base_offset)).collect()
     }
 
-    pub fn fetch(&mut self, version: i16, fetch: &Fetch<'_>) -> Vec<Got> {
+    pub(crate) fn fetch(&mut self, version: i16, fetch: &Fetch<'_>) -> Vec<Got> {
         self.call(ApiKey::Fetch, version, &fetch.request()).fetched()
     }
 
-    pub fn producer_id(&mut self) -> i64 {
+    pub(crate) fn producer_id(&mut self) -> i64 {
         let body = InitProducerIdRequest { transaction_timeout_ms: 60_000, ..Default::default() };
         let answer = self.call(ApiKey::InitProducerId, 4, &body);
         let response: InitProducerIdResponse = answer.body();
@@ -173,20 +185,20 @@ impl Kafka {
 
 /// What to fetch of one topic.
 #[derive(Clone)]
-pub struct Fetch<'a> {
-    pub topic: &'a str,
-    pub topic_id: [u8; 16],
+pub(crate) struct Fetch<'a> {
+    pub(crate) topic: &'a str,
+    pub(crate) topic_id: [u8; 16],
     /// Partition and offset.
-    pub from: &'a [(i32, i64)],
-    pub max_wait_ms: i32,
-    pub min_bytes: i32,
-    pub max_bytes: i32,
-    pub partition_max_bytes: i32,
-    pub epoch: i32,
+    pub(crate) from: &'a [(i32, i64)],
+    pub(crate) max_wait_ms: i32,
+    pub(crate) min_bytes: i32,
+    pub(crate) max_bytes: i32,
+    pub(crate) partition_max_bytes: i32,
+    pub(crate) epoch: i32,
 }
 
 impl<'a> Fetch<'a> {
-    pub fn of(topic: &'a str, from: &'a [(i32, i64)]) -> Self {
+    pub(crate) fn of(topic: &'a str, from: &'a [(i32, i64)]) -> Self {
         Self {
             topic,
             topic_id: [0; 16],
@@ -199,7 +211,7 @@ impl<'a> Fetch<'a> {
         }
     }
 
-    pub fn request(&self) -> FetchRequest<'a> {
+    pub(crate) fn request(&self) -> FetchRequest<'a> {
         let partitions = self.from.iter().map(|(partition, fetch_offset)| FetchPartition {
             partition: *partition,
             current_leader_epoch: self.epoch,
@@ -221,17 +233,17 @@ impl<'a> Fetch<'a> {
 
 /// What was fetched of a partition.
 #[derive(Debug, PartialEq, Eq)]
-pub struct Got {
-    pub partition: i32,
-    pub error: KafkaError,
-    pub high_watermark: i64,
-    pub log_start: i64,
-    pub records: Vec<(i64, String)>,
-    pub bytes: usize,
+pub(crate) struct Got {
+    pub(crate) partition: i32,
+    pub(crate) error: KafkaError,
+    pub(crate) high_watermark: i64,
+    pub(crate) log_start: i64,
+    pub(crate) records: Vec<(i64, String)>,
+    pub(crate) bytes: usize,
 }
 
 impl Answer {
-    pub fn fetched(&self) -> Vec<Got> {
+    pub(crate) fn fetched(&self) -> Vec<Got> {
         let response: FetchResponse<'_> = self.body();
         assert_eq!((response.error_code, response.session_id), (KafkaError::NONE, 0));
         let partitions = response.responses.iter().flat_map(|topic| &topic.partitions);
@@ -251,7 +263,7 @@ impl Answer {
 }
 
 /// Offsets and values of whole batches.
-pub fn records_of(mut bytes: &[u8]) -> Vec<(i64, String)> {
+pub(crate) fn records_of(mut bytes: &[u8]) -> Vec<(i64, String)> {
     let mut records = Vec::new();
     while !bytes.is_empty() {
         let len = BatchHeader::parse(bytes).expect("a batch").batch_bytes();

@@ -78,15 +78,16 @@ fn one_batch_is_given_even_if_it_is_larger_than_asked_and_others_are_not() {
     for _ in 0..4 {
         kafka.produce("t", &[(0, &bytes), (1, &bytes), (2, &bytes), (3, &bytes)]);
     }
-    let batches = |kafka: &mut crate::client::Kafka, max_bytes: usize, partition_max_bytes: usize| -> Vec<usize> {
-        let from = [(2, 0), (1, 0), (3, 0), (0, 0)];
-        let fetch = Fetch {
-            max_bytes: max_bytes as i32,
-            partition_max_bytes: partition_max_bytes as i32,
-            ..Fetch::of("t", &from)
+    let batches =
+        |kafka: &mut crate::client::Kafka, max_bytes: usize, partition_max_bytes: usize| -> Vec<usize> {
+            let from = [(2, 0), (1, 0), (3, 0), (0, 0)];
+            let fetch = Fetch {
+                max_bytes: max_bytes as i32,
+                partition_max_bytes: partition_max_bytes as i32,
+                ..Fetch::of("t", &from)
+            };
+            kafka.fetch(12, &fetch).iter().map(|got| got.records.len()).collect()
         };
-        kafka.fetch(12, &fetch).iter().map(|got| got.records.len()).collect()
-    };
     assert_eq!(batches(&mut kafka, 10, 1 << 20), [1, 0, 0, 0]);
     assert_eq!(batches(&mut kafka, 0, 0).iter().sum::<usize>(), 1);
     assert_eq!(batches(&mut kafka, 1 << 20, 1 << 20), [4, 4, 4, 4]);

@@ -12,9 +12,8 @@ use crate::client::{Answer, Kafka, Place};
 
 fn ask(kafka: &mut Kafka, version: i16, names: Option<&[&str]>, create: bool) -> Answer {
     let topic = |name: &&'static str| MetadataRequestTopic { topic_id: [0; 16], name: Some(name) };
-    let names: Option<Vec<&'static str>> = names.map(|names| {
-        names.iter().map(|name| &*Box::leak((*name).to_owned().into_boxed_str())).collect()
-    });
+    let names: Option<Vec<&'static str>> = names
+        .map(|names| names.iter().map(|name| &*Box::leak((*name).to_owned().into_boxed_str())).collect());
     let request = MetadataRequest {
         topics: names.as_ref().map(|names| names.iter().map(topic).collect()),
         allow_auto_topic_creation: create,
@@ -58,7 +57,10 @@ fn metadata_names_this_broker_and_the_topics_that_are_asked_for() {
     assert_eq!(response.topics[0].topic_id, id.0);
     assert_eq!(response.topics[0].topic_authorized_operations, i32::MIN);
     let partition = &response.topics[0].partitions[2];
-    assert_eq!((partition.partition_index, partition.leader_id, partition.leader_epoch), (2, broker.node_id, 0));
+    assert_eq!(
+        (partition.partition_index, partition.leader_id, partition.leader_epoch),
+        (2, broker.node_id, 0)
+    );
 
     let by_id = |topic_id| MetadataRequest {
         topics: Some(vec![MetadataRequestTopic { topic_id, name: None }]),
@@ -102,9 +104,8 @@ fn the_cluster_and_pages_of_topics_are_described() {
     let mut cursor: Option<(String, i32)> = None;
     let mut seen = Vec::new();
     loop {
-        let from = cursor.as_ref().map(|(topic_name, partition_index)| DescribeTopicPartitionsRequestCursor {
-            topic_name,
-            partition_index: *partition_index,
+        let from = cursor.as_ref().map(|(topic_name, partition_index)| {
+            DescribeTopicPartitionsRequestCursor { topic_name, partition_index: *partition_index }
         });
         let topics = ["b", "a", "c"].map(|name| DescribeTopicPartitionsRequestTopic { name });
         let request = DescribeTopicPartitionsRequest {

@@ -129,7 +129,8 @@ fn what_is_wrong_with_a_batch_is_told_for_its_partition_alone() {
     let large = batch(&[&"x".repeat(2000)], NONE);
     let mut offset = good.clone();
     offset[7] = 5;
-    let answers = kafka.produce("t", &[(0, &corrupt), (1, &two), (2, &large), (3, &good), (9, &good), (-1, &good)]);
+    let answers =
+        kafka.produce("t", &[(0, &corrupt), (1, &two), (2, &large), (3, &good), (9, &good), (-1, &good)]);
     let errors: Vec<_> = answers.iter().map(|(error, _)| *error).collect();
     assert_eq!(
         errors,

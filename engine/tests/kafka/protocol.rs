@@ -2,7 +2,9 @@
 
 use highwater_net::kafka::KafkaError;
 use highwater_net::kafka::api::{APIS, ApiKey};
-use highwater_net::kafka::messages::{ApiVersionsRequest, ApiVersionsResponse, HeartbeatRequest, MetadataRequest};
+use highwater_net::kafka::messages::{
+    ApiVersionsRequest, ApiVersionsResponse, HeartbeatRequest, MetadataRequest,
+};
 use highwater_protocol::batch::BatchProducer;
 
 use crate::client::{Fetch, Place, request};
@@ -108,5 +110,8 @@ fn nonsense_ends_the_connection_and_harms_nobody() {
         kafka.send_raw(&case);
         assert!(kafka.read(ApiKey::Heartbeat, 4).is_none(), "{case:?}");
     }
-    assert_eq!(place.kafka().produce("t", &[(0, &batch(&["v"], BatchProducer::NONE))]), [(KafkaError::NONE, 0)]);
+    assert_eq!(
+        place.kafka().produce("t", &[(0, &batch(&["v"], BatchProducer::NONE))]),
+        [(KafkaError::NONE, 0)]
+    );
 }

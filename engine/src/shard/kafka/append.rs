@@ -83,7 +83,8 @@ impl Shard {
             && let Some(refused) = self.kafka.append.refused.get(&of)
             && sequence.wrapping_sub(*refused) > 0
         {
-            let text = format!("the batch with sequence {refused} in front of it was refused; send that one first");
+            let text =
+                format!("the batch with sequence {refused} in front of it was refused; send that one first");
             self.tell_produced(to, Err((KafkaError::OUT_OF_ORDER_SEQUENCE_NUMBER, text)));
             return None;
         }

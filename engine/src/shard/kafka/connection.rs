@@ -73,12 +73,7 @@ impl Shard {
     }
 
     /// Ends a connection, which is all that Kafka's protocol has for nonsense.
-    pub(in crate::shard) fn drop_kafka(
-        &mut self,
-        plane: &mut dyn Plane<Message>,
-        conn: ConnId,
-        why: &str,
-    ) {
+    pub(in crate::shard) fn drop_kafka(&mut self, plane: &mut dyn Plane<Message>, conn: ConnId, why: &str) {
         let Some(connection) = self.connections.get(&conn) else { return };
         tracing::debug!(peer = %connection.peer, "dropped: {why}");
         self.counted.requests_refused += 1;
@@ -99,7 +94,9 @@ impl Shard {
     /// A request that has no answer failed: its connection ends, which is how its client learns of it.
     pub(super) fn kafka_end(&mut self, call: Call) {
         if let Some(connection) = self.connections.get_mut(&call.conn) {
-            connection.ending = true;
+            if connection.stage == Stage::Open {
+                connection.stage = Stage::Ending;
+            }
             self.mark_dirty(call.conn);
         }
     }
@@ -125,7 +122,7 @@ impl Shard {
         }
         self.arena = out;
         self.recharge(conn);
-        if self.connections.get(&conn).is_some_and(|connection| connection.ending) {
+        if self.connections.get(&conn).is_some_and(|connection| connection.stage == Stage::Ending) {
             return self.drop_kafka(plane, conn, "a request without an answer failed");
         }
         self.resume(plane, conn);

@@ -37,8 +37,7 @@ impl Shard {
             let named = self.kafka_topic(topic.topic, [0; 16]);
             for wanted in &topic.partitions {
                 let number = pending.partitions.len() as u32;
-                let mut entry =
-                    EpochPartitionResponse { partition: wanted.partition, ..Default::default() };
+                let mut entry = EpochPartitionResponse { partition: wanted.partition, ..Default::default() };
                 let tp = named.partition(wanted.partition);
                 match tp.and_then(|tp| Some((tp, self.owner_of(tp)?))) {
                     None => entry.error_code = named.missing(),
@@ -65,7 +64,9 @@ impl Shard {
     pub(super) fn kafka_epochs_part(&mut self, request: RequestId, mut pending: EpochsPending, came: Part) {
         if let Part::Owner(QueryAnswer::EpochEnds(found)) = came {
             for (number, found) in found {
-                if let (Some(entry), Some((epoch, end))) = (pending.partitions.get_mut(number as usize), found) {
+                if let (Some(entry), Some((epoch, end))) =
+                    (pending.partitions.get_mut(number as usize), found)
+                {
                     entry.leader_epoch = epoch;
                     entry.end_offset = end;
                 }

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use highwater_net::kafka::KafkaError;
 use highwater_net::kafka::messages::FetchRequest;
-use highwater_runtime::plane::{Instant, Plane, ShardIndex};
+use highwater_runtime::plane::{ConnId, Instant, Plane, ShardIndex};
 
 use super::{Call, Kafka, Named, Pending};
 use crate::limits::{FETCH_WAIT_MAX, KAFKA_FETCH_BYTES_MAX};
@@ -104,22 +104,21 @@ impl Shard {
         if asks.is_empty() {
             return self.tell_fetched(pending);
         }
-        if let Some(connection) = self.connections.get_mut(&call.conn) {
-            connection.fetches_kafka = true;
-        }
+        self.kafka.fetching.insert(call.conn);
         pending.owners = asks.keys().map(|owner| (*owner, 0)).collect();
         let (min_bytes, now, shared) = (pending.min_bytes, pending.now, asks.len() > 1);
         pending.until = (!now).then(|| plane.now().after(wait));
         let until = pending.until;
         let id = self.kafka_wait(Pending::Fetch(pending));
+        let conn = call.conn;
+        let ask = |wants| FetchAsk { request: id, conn, wants, max_bytes, min_bytes, shared, now };
+        let here = asks.remove(&self.me);
         for (owner, wants) in asks {
-            let conn = call.conn;
-            let ask = FetchAsk { request: id, conn, wants, max_bytes, min_bytes, shared, now };
-            if owner == self.me {
-                self.kafka_read(plane, owner, ask);
-            } else {
-                plane.post(owner, Message::Kafka(Box::new(KafkaMessage::Fetch(ask))));
-            }
+            plane.post(owner, Message::Kafka(Box::new(KafkaMessage::Fetch(ask(wants)))));
+        }
+        // This shard at last: it may have enough at once, and the others can be told so only when they have been asked.
+        if let Some(wants) = here {
+            self.kafka_read(plane, self.me, ask(wants));
         }
         // Often it is answered by now.
         if let Some(until) = until
@@ -212,14 +211,15 @@ impl Shard {
 
 impl Kafka {
     fn fetches(&self) -> Vec<RequestId> {
-        let is_fetch = |(id, pending): (&RequestId, &Pending)| {
-            matches!(pending, Pending::Fetch(_)).then_some(*id)
-        };
+        let is_fetch =
+            |(id, pending): (&RequestId, &Pending)| matches!(pending, Pending::Fetch(_)).then_some(*id);
         self.pending.iter().filter_map(is_fetch).collect()
     }
 
-    /// A connection that has fetched is gone.
-    pub(in crate::shard) fn connection_is_gone(&mut self, conn: highwater_runtime::plane::ConnId) {
-        self.gone.push(conn);
+    /// A connection is gone.
+    pub(in crate::shard) fn connection_is_gone(&mut self, conn: ConnId) {
+        if self.fetching.remove(&conn) {
+            self.gone.push(conn);
+        }
     }
 }

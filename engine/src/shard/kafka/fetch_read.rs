@@ -101,7 +101,11 @@ impl Shard {
     }
 
     /// Lets the fetches that can go on do so, up to about that many bytes.
-    pub(in crate::shard) fn run_kafka_fetches(&mut self, plane: &mut dyn Plane<Message>, mut bytes_max: usize) {
+    pub(in crate::shard) fn run_kafka_fetches(
+        &mut self,
+        plane: &mut dyn Plane<Message>,
+        mut bytes_max: usize,
+    ) {
         while bytes_max > 0
             && let Some(id) = self.kafka.read.ready.pop_front()
         {

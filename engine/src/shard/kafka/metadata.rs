@@ -40,7 +40,9 @@ impl Shard {
     ) {
         let asked = match &request.topics {
             None => return self.tell_metadata(call, None),
-            Some(topics) if topics.is_empty() && call.version() == 0 => return self.tell_metadata(call, None),
+            Some(topics) if topics.is_empty() && call.version() == 0 => {
+                return self.tell_metadata(call, None);
+            }
             Some(topics) => topics,
         };
         let topics: Vec<Wanted> = asked
@@ -76,14 +78,14 @@ impl Shard {
         request: RequestId,
         mut pending: MetadataPending,
         part: u32,
-        came: Part,
+        came: &Part,
     ) {
         // Somebody else may have been faster.
         if let Part::Lead(Answer::Reply(Reply::Error { code, .. })) = came
-            && code != ErrorCode::TopicExists
+            && *code != ErrorCode::TopicExists
             && let Some(wanted) = pending.topics.get_mut(part as usize)
         {
-            wanted.error = Some(code.into());
+            wanted.error = Some((*code).into());
         }
         pending.missing -= 1;
         if pending.missing > 0 {

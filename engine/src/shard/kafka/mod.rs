@@ -28,7 +28,7 @@ mod producer;
 mod records;
 mod topics;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use highwater_net::SlotId;
@@ -69,7 +69,9 @@ pub(super) struct Kafka {
     last_request: u64,
     /// Outcomes for other shards, sent once a turn.
     produced: Vec<(ProducedFor, Produced)>,
-    /// Connections that are gone, which other shards have to hear.
+    /// Connections that have fetched: shards remember their places in partitions.
+    fetching: BTreeSet<ConnId>,
+    /// Of these, those that are gone, which other shards have to hear.
     gone: Vec<ConnId>,
     append: append::Owner,
     read: fetch_read::Owner,
@@ -244,7 +246,7 @@ impl Shard {
         match self.kafka.pending.remove(&request) {
             Some(Pending::Offsets(pending)) => self.kafka_offsets_part(request, pending, came),
             Some(Pending::Epochs(pending)) => self.kafka_epochs_part(request, pending, came),
-            Some(Pending::Metadata(pending)) => self.kafka_metadata_part(request, pending, part, came),
+            Some(Pending::Metadata(pending)) => self.kafka_metadata_part(request, pending, part, &came),
             Some(Pending::Gathering(gathering)) => self.on_gathered(request, gathering, part, came),
             Some(Pending::Produce(_) | Pending::Fetch(_)) => {
                 unreachable!("produce and fetch have messages of their own")

@@ -98,7 +98,8 @@ impl Shard {
         if let Part::Owner(QueryAnswer::Offsets(found)) = came {
             for (number, found) in found {
                 let number = number as usize;
-                let (Some(entry), Some(epoch)) = (pending.partitions.get_mut(number), pending.epochs.get(number))
+                let (Some(entry), Some(epoch)) =
+                    (pending.partitions.get_mut(number), pending.epochs.get(number))
                 else {
                     continue;
                 };

@@ -35,17 +35,14 @@ pub(in crate::shard) struct ProducePending {
 }
 
 impl Shard {
-    pub(super) fn kafka_produce(
-        &mut self,
-        plane: &mut dyn Plane<Message>,
-        call: Call,
-        request: Produce<'_>,
-    ) {
+    pub(super) fn kafka_produce(&mut self, plane: &mut dyn Plane<Message>, call: Call, request: Produce<'_>) {
         let acks = match request.acks {
             0 => Ok(Acks::None),
             1 => Ok(Acks::Leader),
             -1 => Ok(Acks::All),
-            acks => Err((KafkaError::INVALID_REQUIRED_ACKS, format!("acks {acks}; 0, 1 and -1 are possible"))),
+            acks => {
+                Err((KafkaError::INVALID_REQUIRED_ACKS, format!("acks {acks}; 0, 1 and -1 are possible")))
+            }
         };
         let topics = self.topics_of(&request.partitions);
         let count = request.partitions.len();
@@ -62,7 +59,9 @@ impl Shard {
             .collect();
         let id = self.kafka_wait(Pending::Produce(pending));
         let mut elsewhere: BTreeMap<ShardIndex, Vec<Append>> = BTreeMap::new();
-        for (number, (ProduceTo { records, .. }, tp)) in (0..).zip(request.partitions.into_iter().zip(targets)) {
+        for (number, (ProduceTo { records, .. }, tp)) in
+            (0..).zip(request.partitions.into_iter().zip(targets))
+        {
             let to = ProducedFor { shard: self.me, request: id, number };
             let checked = acks.clone().and_then(|acks| {
                 let (tp, owner) = self.target(tp)?;
@@ -122,7 +121,8 @@ impl Shard {
     }
 
     fn finish_produce(&mut self, pending: &ProducePending) {
-        let refused = pending.partitions.iter().filter(|(_, produced)| matches!(produced, Some(Err(_)))).count();
+        let refused =
+            pending.partitions.iter().filter(|(_, produced)| matches!(produced, Some(Err(_)))).count();
         self.counted.requests_refused += u64::from(refused > 0);
         if pending.silent {
             self.kafka_reply(pending.call, KafkaReply::nothing());
@@ -163,7 +163,10 @@ fn answer_of((index, produced): &(i32, Option<Produced>)) -> ProducePartitionRes
 fn check(records: Records<'_>, version: i16) -> Result<AnyBatch<'_>, (KafkaError, String)> {
     let batch = match records {
         Records::Null => {
-            return Err((KafkaError::INVALID_RECORD, "exactly one record batch is expected, not none".into()));
+            return Err((
+                KafkaError::INVALID_RECORD,
+                "exactly one record batch is expected, not none".into(),
+            ));
         }
         Records::TooLarge { bytes } => {
             let text = format!("a batch of {bytes} bytes is larger than any topic allows");

@@ -33,12 +33,16 @@ impl Shard {
         let response = match given {
             Ok(id) => InitProducerIdResponse { producer_id: id.0, producer_epoch: 0, ..Default::default() },
             // One that a client tries again.
-            Err(KafkaError::REQUEST_TIMED_OUT | KafkaError::NOT_LEADER_OR_FOLLOWER) => InitProducerIdResponse {
-                error_code: KafkaError::COORDINATOR_NOT_AVAILABLE,
-                producer_epoch: -1,
-                ..Default::default()
-            },
-            Err(error_code) => InitProducerIdResponse { error_code, producer_epoch: -1, ..Default::default() },
+            Err(KafkaError::REQUEST_TIMED_OUT | KafkaError::NOT_LEADER_OR_FOLLOWER) => {
+                InitProducerIdResponse {
+                    error_code: KafkaError::COORDINATOR_NOT_AVAILABLE,
+                    producer_epoch: -1,
+                    ..Default::default()
+                }
+            }
+            Err(error_code) => {
+                InitProducerIdResponse { error_code, producer_epoch: -1, ..Default::default() }
+            }
         };
         self.kafka_answer(call, &response);
     }
