@@ -243,8 +243,8 @@ mod tests {
         }
     }
 
-    fn to(slot: SlotId) -> Option<AckTo> {
-        Some(AckTo::Native(ConnId(1), slot))
+    fn to(slot: SlotId) -> AckTo {
+        AckTo::Native(ConnId(1), slot)
     }
 
     fn slots() -> Vec<SlotId> {
@@ -262,10 +262,10 @@ mod tests {
         assert!(p.wait(Acks::All, ack(slots[2], 9)), "sent again, and committed long ago");
         assert_eq!(p.pop_acked(), None);
         assert!(p.handle_durable(ME, ME, LogIndex(11), Offset(12)));
-        assert_eq!(p.pop_acked().map(|a| a.to), to(slots[0]));
+        assert_eq!(p.pop_acked().map(|a| a.to), Some(to(slots[0])));
         assert_eq!(p.pop_acked(), None);
         assert!(p.handle_durable(ME, ME, LogIndex(12), Offset(15)));
-        assert_eq!(p.pop_acked().map(|a| a.to), to(slots[1]));
+        assert_eq!(p.pop_acked().map(|a| a.to), Some(to(slots[1])));
     }
 
     #[test]
@@ -277,7 +277,7 @@ mod tests {
         assert!(!p.wait(Acks::Leader, ack(slots[1], 10 + 1)));
         assert!(!p.handle_durable(ME, ME, LogIndex(11), Offset(10)), "the epoch's first frame has no record");
         assert!(p.handle_durable(ME, ME, LogIndex(12), Offset(11)));
-        assert_eq!(p.pop_acked().map(|a| a.to), to(slots[1]));
-        assert_eq!(p.pop_acked().map(|a| a.to), to(slots[0]));
+        assert_eq!(p.pop_acked().map(|a| a.to), Some(to(slots[1])));
+        assert_eq!(p.pop_acked().map(|a| a.to), Some(to(slots[0])));
     }
 }

@@ -311,7 +311,7 @@ fn records_are_deleted_up_to_an_offset_or_all() {
     common::stop(broker);
 }
 
-fn described<'a>(client: &mut Kafka, version: i16, resource: DescribeConfigsResource<'a>) -> Answer {
+fn described(client: &mut Kafka, version: i16, resource: DescribeConfigsResource<'_>) -> Answer {
     let request = DescribeConfigsRequest {
         resources: vec![resource],
         include_synonyms: true,

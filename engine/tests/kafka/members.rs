@@ -114,7 +114,7 @@ impl Member {
         self.send_join();
         let (leads, members) = self.joined();
         assert!(leads);
-        assert_eq!(members, [self.id.clone()]);
+        assert_eq!(members, std::slice::from_ref(&self.id));
         let id = self.id.clone();
         self.send_sync(&[(&id, b"all")]);
         assert_eq!(self.synced(), b"all");
