@@ -8,7 +8,7 @@ use highwater_protocol::native::MessageKind;
 use crate::{files, none_of, read, root, shown};
 
 /// What a project has to have at its top.
-const DOCUMENTS: [&str; 8] = [
+const DOCUMENTS: [&str; 9] = [
     "README.md",
     "ARCHITECTURE.md",
     "LICENSE",
