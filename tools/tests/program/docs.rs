@@ -10,7 +10,10 @@ fn documents() -> Vec<PathBuf> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("tools/ is in the workspace");
     let mut found = vec![root.join("README.md"), root.join("ARCHITECTURE.md")];
     for entry in fs::read_dir(root.join("docs")).expect("there are docs") {
-        found.push(entry.expect("a folder can be listed").path());
+        let path = entry.expect("a folder can be listed").path();
+        if path.extension().is_some_and(|extension| extension == "md") {
+            found.push(path);
+        }
     }
     found
 }
