@@ -1,0 +1,1 @@
+"""What all cases share: the registry, a broker to test, processes with deadlines, fetched packages."""

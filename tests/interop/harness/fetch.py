@@ -1,0 +1,72 @@
+"""Packages from outside, fetched once into a cache outside the repository, and only as their lock files name them."""
+
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+import fcntl
+import hashlib
+import os
+from pathlib import Path
+import shutil
+import tempfile
+import urllib.request
+
+from harness.expect import Failed
+
+
+def default_cache() -> Path:
+    """Where packages go if nobody says otherwise."""
+    named = os.environ.get("HIGHWATER_INTEROP_CACHE")
+    if named:
+        return Path(named)
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "highwater-interop"
+
+
+class Cache:
+    """Directories that are complete if they are there at all."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+
+    def directory(self, name: str, lock: bytes, fill: Callable[[Path], None]) -> Path:
+        """The directory that `fill` makes for the lock file's content `lock`; made if this content has not been fetched yet.
+
+        It is filled under another name and renamed at the end, so a fetch that fails leaves nothing that looks complete.
+        """
+        self.root.mkdir(parents=True, exist_ok=True)
+        done = self.root / f"{name}-{hashlib.sha256(lock).hexdigest()[:12]}"
+        with open(self.root / f"{done.name}.lock", "w", encoding="ascii") as alone:
+            fcntl.flock(alone, fcntl.LOCK_EX)
+            if done.is_dir():
+                return done
+            filling = Path(tempfile.mkdtemp(prefix=f"{done.name}.", dir=self.root))
+            try:
+                fill(filling)
+                filling.rename(done)
+            finally:
+                shutil.rmtree(filling, ignore_errors=True)
+        return done
+
+    def files(self, name: str, lock: Path, base: str) -> Path:
+        """A directory of the files that a `sha256sum` list names; their paths there are paths under the address `base`."""
+        text = lock.read_text()
+        wanted = [line.split(maxsplit=1) for line in text.splitlines()]
+
+        def fill(into: Path) -> None:
+            with ThreadPoolExecutor(8) as pool:
+                list(pool.map(lambda row: download(f"{base}/{row[1]}", row[0], into / Path(row[1]).name), wanted))
+
+        return self.directory(name, text.encode(), fill)
+
+
+def download(url: str, sha256: str, to: Path) -> None:
+    """One file, which has to have this digest."""
+    digest = hashlib.sha256()
+    try:
+        with urllib.request.urlopen(url, timeout=120) as answer, open(to, "wb") as file:
+            while piece := answer.read(1 << 20):
+                digest.update(piece)
+                file.write(piece)
+    except OSError as error:
+        raise Failed(f"cannot fetch {url}: {error}") from None
+    if digest.hexdigest() != sha256:
+        raise Failed(f"{url} should have the SHA-256 {sha256} and has {digest.hexdigest()}")

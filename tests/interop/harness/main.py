@@ -1,0 +1,153 @@
+"""The command line, and the loop over the cases."""
+
+import argparse
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+import json
+from pathlib import Path
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+import traceback
+
+from harness.cases import ROOT, Case, load, select
+from harness.context import Context, Settings
+from harness.expect import Failed
+from harness.fetch import Cache, default_cache
+
+
+def arguments(argv: Sequence[str]) -> argparse.Namespace:
+    """What the command line says."""
+    parser = argparse.ArgumentParser(
+        prog="tests/interop/run", description="Runs real Kafka clients and tools against a real broker."
+    )
+    parser.add_argument("cases", nargs="*", metavar="CASE", help="a case such as java.topics, or a group of them such as java")
+    parser.add_argument("--short", action="store_true", help="only the cases that .ci/run takes")
+    parser.add_argument("--list", action="store_true", help="print the cases and what each shows, and exit")
+    parser.add_argument("--broker", type=Path, metavar="PATH", help="the program to test [default: a release build is made]")
+    parser.add_argument(
+        "--cache",
+        type=Path,
+        metavar="DIR",
+        default=default_cache(),
+        help="where fetched packages are kept, also HIGHWATER_INTEROP_CACHE [default: %(default)s]",
+    )
+    parser.add_argument("--keep", action="store_true", help="keep the scratch directories of cases that pass, too")
+    parser.add_argument("--jobs", type=int, default=1, metavar="N", help="cases at a time [default: 1]")
+    parser.add_argument(
+        "--skip-missing", action="store_true", help="leave out cases whose programs, such as Go, are not installed"
+    )
+    return parser.parse_args(argv)
+
+
+def build() -> Path:
+    """The program, built from this tree."""
+    repository = ROOT.parent.parent
+    cargo = ["cargo", "build", "--release", "--locked", "--bin", "highwater"]
+    if subprocess.run(cargo, cwd=repository, check=False).returncode != 0:
+        raise Failed("the broker cannot be built; --broker names one that is already there")
+    metadata = subprocess.run(
+        ["cargo", "metadata", "--no-deps", "--format-version", "1"], cwd=repository, check=True, capture_output=True
+    )
+    return Path(json.loads(metadata.stdout)["target_directory"]) / "release" / "highwater"
+
+
+class Runner:
+    """Runs cases, says how each went, and counts."""
+
+    def __init__(self, options: argparse.Namespace, program: Path, scratch: Path) -> None:
+        self._settings = Settings(program, Cache(options.cache.resolve()), options.short)
+        self._options = options
+        self._scratch = scratch
+        self._alone = threading.Lock()
+        self._running: list[Context] = []
+        self._interrupted = False
+        self.counts = {"ok": 0, "FAILED": 0, "skipped": 0}
+
+    def say(self, verdict: str, case: Case, rest: str) -> None:
+        """One line for one case."""
+        with self._alone:
+            self.counts[verdict] += 1
+            print(f"{verdict} {case.name} {rest}", flush=True)
+
+    def run(self, case: Case) -> None:
+        """One case from start to end."""
+        if self._interrupted:
+            return
+        missing = case.missing()
+        if missing:
+            self.say("skipped" if self._options.skip_missing else "FAILED", case, missing)
+            return
+        scratch = self._scratch / case.name
+        scratch.mkdir()
+        context = Context(self._settings, scratch)
+        with self._alone:
+            self._running.append(context)
+        began = time.monotonic()
+        complaint = None
+        try:
+            case.body(context)
+            context.check_brokers()
+        except Failed as failed:
+            complaint = str(failed)
+        except Exception:  # a case may fail in ways that nobody foresaw, and the others still have their turn
+            complaint = traceback.format_exc()
+        finally:
+            context.end()
+            with self._alone:
+                self._running.remove(context)
+        took = time.monotonic() - began
+        if complaint is None:
+            if not self._options.keep:
+                shutil.rmtree(scratch)
+            self.say("ok", case, f"{took:.1f} s")
+        else:
+            self.say("FAILED", case, f"{took:.1f} s, kept in {scratch}\n    " + complaint.strip().replace("\n", "\n    "))
+
+    def interrupt(self) -> None:
+        """Ends what runs, so that the cases fail and clean up after themselves."""
+        self._interrupted = True
+        with self._alone:
+            running = list(self._running)
+        for context in running:
+            context.end()
+
+
+def main(argv: Sequence[str]) -> int:
+    """Exit code 0 if every case passed, 1 if one did not, 2 if the command line makes no sense."""
+    options = arguments(argv)
+    cases = load()
+    try:
+        chosen = select(cases, options.cases, options.short)
+        if options.list:
+            width = max((len(case.name) for case in chosen), default=0)
+            for case in chosen:
+                print(f"{case.name:{width}}  {case.shows}{' (short)' if case.short else ''}")
+            return 0
+        program = options.broker.resolve() if options.broker else build()
+        if not program.is_file():
+            raise Failed(f"there is no program {program}")
+    except Failed as failed:
+        print(f"tests/interop/run: {failed}", file=sys.stderr)
+        return 2
+
+    scratch = Path(tempfile.mkdtemp(prefix="highwater-interop."))
+    runner = Runner(options, program, scratch)
+    # The workers do the waiting, so that the main thread can be interrupted.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    with ThreadPoolExecutor(max(1, options.jobs)) as pool:
+        futures = [pool.submit(runner.run, case) for case in chosen]
+        try:
+            for future in futures:
+                future.result()
+        except KeyboardInterrupt:
+            runner.interrupt()
+            print("interrupted", file=sys.stderr)
+    if not any(scratch.iterdir()):
+        scratch.rmdir()
+    print(", ".join(f"{count} {verdict}" for verdict, count in runner.counts.items()))
+    return 0 if runner.counts["ok"] + runner.counts["skipped"] == len(chosen) else 1
