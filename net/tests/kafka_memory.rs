@@ -24,7 +24,8 @@ fn peak_of(run: impl FnOnce()) -> usize {
     MEMORY.peak_usage() - before
 }
 
-fn check(api: &Api, version: i16, bytes: &[u8]) {
+/// How much reading took.
+fn check(api: &Api, version: i16, bytes: &[u8]) -> usize {
     let peak = peak_of(|| drop(black_box(Request::decode(api.key, version, &mut Reader::new(bytes)))));
     let bound = KAFKA_DECODED_BYTES_PER_BYTE * bytes.len() + KAFKA_DECODED_BYTES_FREE;
     assert!(
@@ -34,6 +35,7 @@ fn check(api: &Api, version: i16, bytes: &[u8]) {
         bytes.len(),
         &bytes[..bytes.len().min(64)]
     );
+    peak
 }
 
 /// A count in front of very many of the smallest entries, behind some plausible fields.
@@ -63,10 +65,12 @@ fn dense(rng: &mut SmallRng, flexible: bool) -> Vec<u8> {
 #[test]
 fn reading_takes_a_small_multiple_of_what_is_read() {
     let mut rng = SmallRng::seed_from_u64(23);
+    let mut largest = 0;
     for api in APIS {
         for version in api.accepted_min..=api.max {
             for _ in 0..150 {
-                check(api, version, &dense(&mut rng, api.request_header_is_flexible(version)));
+                let bytes = dense(&mut rng, api.request_header_is_flexible(version));
+                largest = largest.max(check(api, version, &bytes));
             }
             for _ in 0..100 {
                 let mut bytes = vec![0; rng.random_range(0..600)];
@@ -76,6 +80,7 @@ fn reading_takes_a_small_multiple_of_what_is_read() {
             }
         }
     }
+    assert!(largest > 1 << 20, "some lists are long: {largest} bytes");
 
     // What claims to be the largest request takes nothing before it is let in, and then what came of it.
     let mut front = (KAFKA_PRODUCE_BYTES_MAX as u32).to_be_bytes().to_vec();

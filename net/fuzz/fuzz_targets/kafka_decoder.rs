@@ -12,7 +12,11 @@ fn shown(request: &Request<'_>) -> String {
     let records = produce.partitions.iter().map(|to| match &to.records {
         Records::Null => format!("{} {} nothing", to.topic, to.index),
         Records::TooLarge { bytes } => format!("{} {} too large: {bytes}", to.topic, to.index),
-        Records::Batch(Batch::Small(bytes)) => format!("{} {} {bytes:?}", to.topic, to.index),
+        Records::Batch(Batch::Small(bytes)) => {
+            let sum =
+                bytes.iter().fold(0_u64, |sum, byte| sum.wrapping_mul(31).wrapping_add(u64::from(*byte)));
+            format!("{} {} {} bytes {sum}", to.topic, to.index, bytes.len())
+        }
         Records::Batch(Batch::Bulk { batch_bytes, .. }) => {
             format!("{} {} bulk {batch_bytes}", to.topic, to.index)
         }
@@ -57,15 +61,19 @@ fn decode(bytes: &[u8], piece: usize, lends: bool) -> Vec<String> {
     told
 }
 
+/// Longer than a batch that is copied with its request.
+const LARGE: usize = 66_000;
+
 /// The input as requests: how long each is, which and of what version, and its bytes. Otherwise hardly any would have a length.
 fn requests(mut input: &[u8]) -> Vec<u8> {
     let mut stream = Vec::new();
     while let [flags, key, version, len, body @ ..] = input {
         let (body, rest) = body.split_at(usize::from(*len).min(body.len()));
         input = rest;
-        // Some are long enough for a large batch; what they lack is made up.
-        let more = if flags & 7 == 7 { 66_000 + usize::from(*flags) * 16 } else { 0 };
-        let lie = if flags & 0x18 == 0x18 { 1 } else { 0 };
+        // One may be long enough for a large batch; what it lacks is made up.
+        let may_be_large = stream.len() < LARGE;
+        let more = if may_be_large && flags & 31 == 31 { LARGE + usize::from(*flags) * 16 } else { 0 };
+        let lie = u32::from(flags & 0x60 == 0x60);
         let api = APIS[usize::from(*key) % APIS.len()];
         stream.extend((8 + body.len() as u32 + more as u32 + lie).to_be_bytes());
         stream.extend((api.key as i16).to_be_bytes());
@@ -81,8 +89,10 @@ fuzz_target!(|input: &[u8]| {
     let [piece, input @ ..] = input else { return };
     let stream = requests(input);
     let whole = decode(&stream, usize::MAX, false);
-    assert_eq!(decode(&stream, usize::from(*piece) + 1, false), whole);
-    let lent = decode(&stream, usize::from(*piece) * 64 + 1, true);
+    // Hundreds of pieces say as much as a hundred thousand.
+    let piece = (usize::from(*piece) + 1) * (1 + stream.len() / 512);
+    assert_eq!(decode(&stream, piece, false), whole);
+    let lent = decode(&stream, piece * 64, true);
     // Pages that were lent and did not become full end it early.
     assert_eq!(lent, whole[..lent.len()]);
 });

@@ -1,4 +1,4 @@
-//! A Kafka message: whatever is read is written and read again the same.
+//! A Kafka message: whatever is read is written and read again the same, and reading takes no more memory than is promised.
 #![no_main]
 
 use bytes::BytesMut;
@@ -6,8 +6,14 @@ use highwater_net::kafka::api::{APIS, ApiKey};
 use highwater_net::kafka::messages::*;
 use highwater_net::kafka::produce::{Produce, Records};
 use highwater_net::kafka::schema::Message;
+use highwater_net::kafka::Request;
 use highwater_net::kafka::wire::{Reader, WireError};
+use highwater_net::limits::{KAFKA_DECODED_BYTES_FREE, KAFKA_DECODED_BYTES_PER_BYTE};
 use libfuzzer_sys::fuzz_target;
+use peak_alloc::PeakAlloc;
+
+#[global_allocator]
+static MEMORY: PeakAlloc = PeakAlloc;
 
 fn check<'a, M: Message<'a> + PartialEq + std::fmt::Debug>(
     version: i16,
@@ -19,6 +25,17 @@ fn check<'a, M: Message<'a> + PartialEq + std::fmt::Debug>(
     let mut r = Reader::within(again, bytes.len().max(again.len()));
     assert_eq!(M::decode(version, &mut r).as_ref(), Ok(&message));
     assert_eq!(r.finish(), Ok(()));
+}
+
+/// What a broker keeps of a request is bounded by the bytes it came in.
+fn check_memory(key: ApiKey, version: i16, bytes: &[u8]) {
+    let before = MEMORY.current_usage();
+    MEMORY.reset_peak_usage();
+    let request = Request::decode(key, version, &mut Reader::new(bytes));
+    let peak = MEMORY.peak_usage() - before;
+    drop(request);
+    let bound = KAFKA_DECODED_BYTES_PER_BYTE * bytes.len() + KAFKA_DECODED_BYTES_FREE;
+    assert!(peak <= bound, "{key:?} {version}: {peak} bytes for {} of input", bytes.len());
 }
 
 /// Produce is read by hand as it is declared.
@@ -54,6 +71,9 @@ fuzz_target!(|input: &[u8]| {
     let [kind, version, bytes @ ..] = input else { return };
     let api = APIS[usize::from(kind >> 1) % APIS.len()];
     let version = i16::from(*version % 20);
+    if kind & 1 == 0 && (api.accepted_min..=api.max).contains(&version) {
+        check_memory(api.key, version, bytes);
+    }
     if api.key == ApiKey::Produce && kind & 1 == 0 {
         check_produce(version.clamp(3, 13), bytes);
     }
