@@ -17,9 +17,9 @@ use highwater_protocol::native::{
     Acks, Body, Credit, DecodeError, MessageKind, PRODUCE_HEAD_BYTES, PRODUCE_PREFIX_BYTES, ProducePrefix,
     WIRE_HEADER_BYTES, WireHeader,
 };
-use highwater_runtime::buf::{AlignedBuf, PAGE_BYTES};
+use highwater_runtime::buf::AlignedBuf;
 
-use crate::request::{Batch, Produce, Received, Request};
+use crate::request::{Batch, Produce, Received, Request, bulk_pages};
 
 /// What became of the bytes.
 #[derive(Debug)]
@@ -246,10 +246,7 @@ impl Decoder {
             if !matches!(bulk.pages, Pages::Wanted) {
                 return;
             }
-            // Room for whatever padding has to follow the frame in the log, so that nothing moves there.
-            let mut pages = AlignedBuf::new(bulk.end.saturating_add(PAGE_BYTES));
-            pages.truncate(bulk.end);
-            bulk.pages = Pages::Here(pages);
+            bulk.pages = Pages::Here(bulk_pages(bulk.end));
         } else if let Some(header) = WireHeader::parse(&self.partial) {
             self.admitted = WIRE_HEADER_BYTES.saturating_add(header.body_bytes.get() as usize);
         }

@@ -9,6 +9,7 @@
 mod conn;
 mod credit;
 mod decoder;
+mod in_order;
 pub mod kafka;
 pub mod limits;
 mod replies;
@@ -17,5 +18,6 @@ mod request;
 pub use conn::{NativeConn, Overdue};
 pub use credit::CreditLine;
 pub use decoder::{Decoder, Lent, Refusal, Step};
-pub use replies::{Popped, Reply, ReplyQueue, SlotId};
+pub use in_order::{InOrder, SlotId};
+pub use replies::{Popped, Reply, ReplyQueue};
 pub use request::{Batch, Produce, Received, Request};

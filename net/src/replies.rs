@@ -1,6 +1,4 @@
-//! Replies leave in the order of their requests, whatever the order in which they became ready.
-
-use std::collections::VecDeque;
+//! Replies of the native protocol, and how they are written.
 
 use bytes::{Bytes, BytesMut};
 use highwater_protocol::error::ErrorCode;
@@ -8,11 +6,7 @@ use highwater_protocol::native::{
     Body, DataPrefix, MessageKind, ProduceReply, SubscribeReply, data_head, put_empty, put_error, put_message,
 };
 
-use crate::limits::{BYTES_IN_FLIGHT_MAX, REQUESTS_IN_FLIGHT_MAX};
-
-/// A request's place in the order of replies.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
-pub struct SlotId(pub(crate) u64);
+use crate::in_order::{InOrder, SlotId};
 
 /// An answer.
 #[derive(Clone, Debug)]
@@ -68,51 +62,18 @@ pub struct Popped {
     pub frames: Vec<Bytes>,
 }
 
-#[derive(Debug)]
-struct Slot {
-    kind: MessageKind,
-    id: u64,
-    request_bytes: usize,
-    reply_bytes: usize,
-    reply: Option<Reply>,
-}
-
-/// The requests of a connection that have not been answered, in their order.
-#[derive(Debug, Default)]
-pub struct ReplyQueue {
-    /// Number of the slot at the front.
-    first: u64,
-    slots: VecDeque<Slot>,
-    request_bytes: usize,
-    reply_bytes: usize,
-}
+/// The requests of a connection that have not been answered: of each its kind and its id.
+pub type ReplyQueue = InOrder<(MessageKind, u64), Reply>;
 
 impl ReplyQueue {
     /// A place for the reply to a request that holds `request_bytes` until it is answered, and then may hold `reply_bytes`.
     pub fn open(&mut self, kind: MessageKind, id: u64, request_bytes: usize, reply_bytes: usize) -> SlotId {
-        let slot = SlotId(self.first + self.slots.len() as u64);
-        self.slots.push_back(Slot { kind, id, request_bytes, reply_bytes, reply: None });
-        self.request_bytes += request_bytes;
-        self.reply_bytes += reply_bytes;
-        slot
-    }
-
-    /// The reply of a slot is known.
-    pub fn fill(&mut self, slot: SlotId, reply: Reply) {
-        let at = slot.0.checked_sub(self.first).expect("a slot is answered once");
-        let slot = &mut self.slots[at as usize];
-        assert!(slot.reply.is_none(), "a slot is answered once");
-        slot.reply = Some(reply);
+        self.push((kind, id), request_bytes, reply_bytes)
     }
 
     /// Takes the reply whose turn it is, if it is known, and appends what comes in front of its frames to `out`.
     pub fn pop(&mut self, out: &mut BytesMut) -> Option<Popped> {
-        self.slots.front()?.reply.as_ref()?;
-        let Slot { kind, id, request_bytes, reply_bytes, reply } = self.slots.pop_front()?;
-        let reply = reply?;
-        self.first += 1;
-        self.request_bytes -= request_bytes;
-        self.reply_bytes -= reply_bytes;
+        let ((kind, id), reply) = self.take()?;
         let ok = !matches!(reply, Reply::Error { .. });
         let mut frames = Vec::new();
         match reply {
@@ -133,27 +94,6 @@ impl ReplyQueue {
             Reply::Error { code, text } => put_error(out, kind as u16, id, code, &text),
         }
         Some(Popped { kind, id, ok, frames })
-    }
-
-    /// Whether no further request may be taken up for now.
-    pub fn is_full(&self) -> bool {
-        self.slots.len() >= REQUESTS_IN_FLIGHT_MAX
-            || self.request_bytes + self.reply_bytes >= BYTES_IN_FLIGHT_MAX
-    }
-
-    /// Requests that have not been answered.
-    pub fn len(&self) -> usize {
-        self.slots.len()
-    }
-
-    /// Whether everything has been answered.
-    pub fn is_empty(&self) -> bool {
-        self.slots.is_empty()
-    }
-
-    /// Bytes that the requests in flight hold.
-    pub fn request_bytes(&self) -> usize {
-        self.request_bytes
     }
 }
 
@@ -192,21 +132,6 @@ mod tests {
     }
 
     #[test]
-    fn a_connection_is_full_by_requests_and_by_bytes() {
-        let mut queue = ReplyQueue::default();
-        for id in 0..REQUESTS_IN_FLIGHT_MAX {
-            assert!(!queue.is_full());
-            queue.open(MessageKind::Metadata, id as u64, 0, 0);
-        }
-        assert!(queue.is_full());
-        let mut queue = ReplyQueue::default();
-        queue.open(MessageKind::Produce, 0, BYTES_IN_FLIGHT_MAX - 1, 0);
-        assert!(!queue.is_full());
-        queue.open(MessageKind::Fetch, 1, 0, 1);
-        assert!(queue.is_full());
-    }
-
-    #[test]
     fn frames_follow_their_head_without_a_copy() {
         let mut queue = ReplyQueue::default();
         let slot = queue.open(MessageKind::Fetch, 9, 0, 0);
@@ -218,14 +143,5 @@ mod tests {
         assert_eq!(popped.frames[1].as_ptr(), frame.as_ptr());
         let header = WireHeader::parse(&out).expect("a header");
         assert_eq!(header.body_bytes.get() as usize, out.len() - WIRE_HEADER_BYTES + 200);
-    }
-
-    #[test]
-    #[should_panic(expected = "a slot is answered once")]
-    fn answering_twice_is_our_bug() {
-        let mut queue = ReplyQueue::default();
-        let slot = queue.open(MessageKind::Fetch, 9, 0, 0);
-        queue.fill(slot, Reply::Empty);
-        queue.fill(slot, Reply::Empty);
     }
 }

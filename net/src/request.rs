@@ -6,7 +6,7 @@ use highwater_protocol::native::{
     DeleteTopicRequest, DescribeTopicRequest, FetchRequest, Hello, ListOffsetsRequest, MessageKind,
     MetadataRequest, ReadOffsetsRequest, SubscribeRequest,
 };
-use highwater_runtime::buf::AlignedBuf;
+use highwater_runtime::buf::{AlignedBuf, PAGE_BYTES};
 
 /// A whole message of a client.
 #[derive(Debug)]
@@ -83,4 +83,12 @@ pub enum Batch<'a> {
         /// Its length.
         batch_bytes: usize,
     },
+}
+
+/// Pages for a large batch and the room in front of it, `end` bytes in all.
+pub(crate) fn bulk_pages(end: usize) -> AlignedBuf {
+    // Room for whatever padding has to follow the frame in the log, so that nothing moves there.
+    let mut pages = AlignedBuf::new(end.saturating_add(PAGE_BYTES));
+    pages.truncate(end);
+    pages
 }

@@ -1,6 +1,8 @@
 //! Whatever the pieces in which bytes arrive, the same requests come out; and whatever the bytes, nothing worse than a refusal.
 
-use highwater_net::{Batch, Decoder, Refusal, Request, Step};
+mod common;
+
+use highwater_net::{Batch, Decoder, Lent, Refusal, Request, Step};
 use highwater_protocol::error::ErrorCode;
 use highwater_protocol::frame::FRAME_HEADER_BYTES;
 use highwater_protocol::ids::{Offset, PartitionIndex, TopicId, TopicPartition};
@@ -9,60 +11,66 @@ use highwater_protocol::native::{
     Acks, Body, CreateTopicRequest, Credit, FetchRequest, Hello, MessageKind, MetadataRequest,
     PROTOCOL_VERSION, StartAt, WIRE_HEADER_BYTES, WireHeader, empty_message, message, produce_head,
 };
+use highwater_runtime::buf::AlignedBuf;
 use proptest::prelude::*;
 
-/// A decoder with a plane that receives what it is told to, in pieces of at most `piece` bytes.
-fn decode(bytes: &[u8], pieces: &[usize]) -> (Vec<String>, Result<(), Refusal>) {
-    let mut decoder = Decoder::default();
-    let mut told = Vec::new();
-    let mut rest = bytes;
-    let mut pieces = pieces.iter().copied().cycle();
-    while !rest.is_empty() {
-        let mut given = if let Some(mut lent) = decoder.lend_bulk() {
-            let take = rest.len().min(lent.end - lent.filled);
-            lent.pages[lent.filled..lent.filled + take].copy_from_slice(&rest[..take]);
-            rest = &rest[take..];
-            if lent.filled + take < lent.end {
-                assert!(decoder.is_inside_message());
-                return (told, Ok(()));
-            }
-            decoder.return_bulk(lent.pages);
-            &[][..]
-        } else {
-            let (given, left) = rest.split_at(pieces.next().unwrap_or(1).clamp(1, rest.len()));
-            rest = left;
-            given
-        };
+use crate::common::Decodes;
+
+fn shown(request: &Request<'_>) -> String {
+    match request {
+        Request::Produce(produce) => {
+            let (batch, bulk) = match &produce.batch {
+                Batch::Small(batch) => (*batch, false),
+                Batch::Bulk { pages, batch_bytes } => {
+                    (&pages[FRAME_HEADER_BYTES..FRAME_HEADER_BYTES + batch_bytes], true)
+                }
+            };
+            assert_eq!(bulk, batch.len() >= BULK_BYTES_MIN);
+            let sum: u64 = batch.iter().map(|b| u64::from(*b)).sum();
+            format!("{} {:?} {} {sum}", produce.to, produce.acks, batch.len())
+        }
+        other => format!("{other:?}"),
+    }
+}
+
+impl Decodes for Decoder {
+    type Refusal = Refusal;
+
+    fn lend(&mut self) -> Option<Lent> {
+        self.lend_bulk()
+    }
+
+    fn give_back(&mut self, pages: AlignedBuf) {
+        self.return_bulk(pages);
+    }
+
+    fn is_inside(&self) -> bool {
+        self.is_inside_message()
+    }
+
+    fn next_in_words(&mut self, data: &mut &[u8]) -> Result<Option<String>, Refusal> {
         loop {
-            match decoder.next(&mut given) {
-                Ok(Step::More) => break,
-                Ok(Step::WantsRoom(bytes)) => {
+            match self.next(data)? {
+                Step::More => return Ok(None),
+                Step::WantsRoom(bytes) => {
                     assert!(bytes <= FRAME_HEADER_BYTES + BATCH_BYTES_MAX);
-                    decoder.admit();
+                    self.admit();
                 }
-                Ok(Step::Request(received)) => {
-                    let what = match &received.request {
-                        Request::Produce(produce) => {
-                            let (batch, bulk) = match &produce.batch {
-                                Batch::Small(batch) => (*batch, false),
-                                Batch::Bulk { pages, batch_bytes } => {
-                                    (&pages[FRAME_HEADER_BYTES..FRAME_HEADER_BYTES + batch_bytes], true)
-                                }
-                            };
-                            assert_eq!(bulk, batch.len() >= BULK_BYTES_MIN);
-                            let sum: u64 = batch.iter().map(|b| u64::from(*b)).sum();
-                            format!("{} {:?} {} {sum}", produce.to, produce.acks, batch.len())
-                        }
-                        other => format!("{other:?}"),
-                    };
-                    told.push(format!("{} {:?} {what}", received.id, received.kind));
+                Step::Request(received) => {
+                    return Ok(Some(format!(
+                        "{} {:?} {}",
+                        received.id,
+                        received.kind,
+                        shown(&received.request)
+                    )));
                 }
-                Err(refusal) => return (told, Err(refusal)),
             }
         }
-        assert!(given.is_empty(), "everything that was given is used or kept");
     }
-    (told, Ok(()))
+}
+
+fn decode(bytes: &[u8], pieces: &[usize]) -> (Vec<String>, Result<(), Refusal>) {
+    common::decode(&mut Decoder::default(), bytes, pieces)
 }
 
 fn hello() -> Vec<u8> {

@@ -1,10 +1,11 @@
 //! Whatever the pieces in which a Kafka client's bytes arrive, the same requests come out; and whatever the bytes, nothing worse than
 //! a refusal.
 
+mod common;
+
 use std::fmt::Write;
 
 use bytes::{BufMut, BytesMut};
-use highwater_net::Batch;
 use highwater_net::kafka::api::ApiKey;
 use highwater_net::kafka::messages::{
     ApiVersionsRequest, MetadataRequest, MetadataRequestTopic, ProducePartition, ProduceRequest, ProduceTopic,
@@ -13,9 +14,13 @@ use highwater_net::kafka::produce::Records;
 use highwater_net::kafka::schema::Message;
 use highwater_net::kafka::{Gate, KafkaDecoder, KafkaRefusal, KafkaStep, Request};
 use highwater_net::limits::{KAFKA_PRODUCE_BYTES_MAX, KAFKA_REQUEST_BYTES_MAX};
+use highwater_net::{Batch, Lent};
 use highwater_protocol::frame::FRAME_HEADER_BYTES;
 use highwater_protocol::limits::{BATCH_BYTES_MAX, BULK_BYTES_MIN};
+use highwater_runtime::buf::AlignedBuf;
 use proptest::prelude::*;
+
+use crate::common::Decodes;
 
 fn shown(request: &Request<'_>) -> String {
     let Request::Produce(produce) = request else { return format!("{request:?}") };
@@ -41,45 +46,44 @@ fn shown(request: &Request<'_>) -> String {
     text
 }
 
-/// A decoder with a plane that receives what it is told to; other bytes come in `pieces`.
-fn decode(bytes: &[u8], pieces: &[usize]) -> (Vec<String>, Result<(), KafkaRefusal>) {
-    let mut decoder = KafkaDecoder::new(Gate::Declared);
-    let mut told = Vec::new();
-    let mut rest = bytes;
-    let mut pieces = pieces.iter().copied().cycle();
-    while !rest.is_empty() {
-        let mut given = if let Some(mut lent) = decoder.lend_bulk() {
-            let take = rest.len().min(lent.end - lent.filled);
-            lent.pages[lent.filled..lent.filled + take].copy_from_slice(&rest[..take]);
-            rest = &rest[take..];
-            if lent.filled + take < lent.end {
-                assert!(decoder.is_inside_request());
-                return (told, Ok(()));
-            }
-            decoder.return_bulk(lent.pages);
-            &[][..]
-        } else {
-            let (given, left) = rest.split_at(pieces.next().unwrap_or(1).clamp(1, rest.len()));
-            rest = left;
-            given
-        };
+impl Decodes for KafkaDecoder {
+    type Refusal = KafkaRefusal;
+
+    fn lend(&mut self) -> Option<Lent> {
+        self.lend_bulk()
+    }
+
+    fn give_back(&mut self, pages: AlignedBuf) {
+        self.return_bulk(pages);
+    }
+
+    fn is_inside(&self) -> bool {
+        self.is_inside_request()
+    }
+
+    fn next_in_words(&mut self, data: &mut &[u8]) -> Result<Option<String>, KafkaRefusal> {
         loop {
-            match decoder.next(&mut given) {
-                Ok(KafkaStep::More) => break,
-                Ok(KafkaStep::WantsRoom(bytes)) => {
+            match self.next(data)? {
+                KafkaStep::More => return Ok(None),
+                KafkaStep::WantsRoom(bytes) => {
                     assert!(bytes <= KAFKA_PRODUCE_BYTES_MAX);
-                    decoder.admit();
+                    self.admit();
                 }
-                Ok(KafkaStep::Request(received)) => {
-                    let header = received.header;
-                    told.push(format!("{header:?} {} {}", received.bytes, shown(&received.request)));
+                KafkaStep::Request(received) => {
+                    return Ok(Some(format!(
+                        "{:?} {} {}",
+                        received.header,
+                        received.bytes,
+                        shown(&received.request)
+                    )));
                 }
-                Err(refusal) => return (told, Err(refusal)),
             }
         }
-        assert!(given.is_empty(), "everything that was given is used or kept");
     }
-    (told, Ok(()))
+}
+
+fn decode(bytes: &[u8], pieces: &[usize]) -> (Vec<String>, Result<(), KafkaRefusal>) {
+    common::decode(&mut KafkaDecoder::new(Gate::Declared), bytes, pieces)
 }
 
 fn request<'a>(api: ApiKey, version: i16, correlation_id: i32, body: &impl Message<'a>) -> Vec<u8> {

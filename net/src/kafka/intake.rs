@@ -6,7 +6,7 @@
 
 use highwater_protocol::frame::FRAME_HEADER_BYTES;
 use highwater_protocol::limits::{BATCH_BYTES_MAX, BULK_BYTES_MIN};
-use highwater_runtime::buf::{AlignedBuf, PAGE_BYTES};
+use highwater_runtime::buf::AlignedBuf;
 
 use super::api::ApiKey;
 use super::messages::ProduceRequest;
@@ -15,7 +15,7 @@ use super::request::Header;
 use super::schema::Message;
 use super::wire::{Form, Reader, WireError};
 use crate::decoder::Lent;
-use crate::request::Batch;
+use crate::request::{Batch, bulk_pages};
 
 /// A large request while it arrives.
 #[derive(Debug)]
@@ -153,10 +153,7 @@ impl Intake {
                         Next::Skip(bytes)
                     } else {
                         let end = FRAME_HEADER_BYTES.saturating_add(bytes);
-                        // Room for whatever padding has to follow the frame in the log, so that nothing moves there.
-                        let mut pages = AlignedBuf::new(end.saturating_add(PAGE_BYTES));
-                        pages.truncate(end);
-                        self.bulk = Bulk::Here { pages, filled: FRAME_HEADER_BYTES, end };
+                        self.bulk = Bulk::Here { pages: bulk_pages(end), filled: FRAME_HEADER_BYTES, end };
                         Next::Pages
                     };
                 }

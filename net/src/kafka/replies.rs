@@ -1,13 +1,10 @@
-//! Answers leave in the order of their requests, whatever the order in which they became ready.
-
-use std::collections::VecDeque;
+//! Answers of Kafka's protocol, and how they are written.
 
 use bytes::{BufMut, Bytes, BytesMut};
 
 use super::api::ApiKey;
 use super::schema::Message;
-use crate::limits::{BYTES_IN_FLIGHT_MAX, REQUESTS_IN_FLIGHT_MAX};
-use crate::replies::SlotId;
+use crate::in_order::{InOrder, SlotId};
 
 /// What an answer has to repeat of its request.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -60,72 +57,20 @@ impl KafkaReply {
     }
 }
 
-#[derive(Debug)]
-struct Slot {
-    request_bytes: usize,
-    reply_bytes: usize,
-    reply: Option<KafkaReply>,
-}
-
-/// The requests of a connection that have not been answered, in their order.
-#[derive(Debug, Default)]
-pub struct KafkaReplies {
-    /// Number of the slot at the front.
-    first: u64,
-    slots: VecDeque<Slot>,
-    request_bytes: usize,
-    reply_bytes: usize,
-}
+/// The requests of a connection that have not been answered.
+pub type KafkaReplies = InOrder<(), KafkaReply>;
 
 impl KafkaReplies {
     /// A place for the answer to a request that holds `request_bytes` until it is answered, and then may hold `reply_bytes`.
     pub fn open(&mut self, request_bytes: usize, reply_bytes: usize) -> SlotId {
-        let slot = SlotId(self.first + self.slots.len() as u64);
-        self.slots.push_back(Slot { request_bytes, reply_bytes, reply: None });
-        self.request_bytes += request_bytes;
-        self.reply_bytes += reply_bytes;
-        slot
-    }
-
-    /// The answer of a slot is known.
-    pub fn fill(&mut self, slot: SlotId, reply: KafkaReply) {
-        let at = slot.0.checked_sub(self.first).expect("a slot is answered once");
-        let slot = &mut self.slots[at as usize];
-        assert!(slot.reply.is_none(), "a slot is answered once");
-        slot.reply = Some(reply);
+        self.push((), request_bytes, reply_bytes)
     }
 
     /// Takes the answer whose turn it is, if it is known: appends its head to `out` and gives what has to be sent behind it.
     pub fn pop(&mut self, out: &mut BytesMut) -> Option<Vec<Bytes>> {
-        self.slots.front()?.reply.as_ref()?;
-        let Slot { request_bytes, reply_bytes, reply } = self.slots.pop_front()?;
-        self.first += 1;
-        self.request_bytes -= request_bytes;
-        self.reply_bytes -= reply_bytes;
-        let KafkaReply { head, rest } = reply?;
+        let ((), KafkaReply { head, rest }) = self.take()?;
         out.extend_from_slice(&head);
         Some(rest)
-    }
-
-    /// Whether no further request may be taken up for now.
-    pub fn is_full(&self) -> bool {
-        self.slots.len() >= REQUESTS_IN_FLIGHT_MAX
-            || self.request_bytes + self.reply_bytes >= BYTES_IN_FLIGHT_MAX
-    }
-
-    /// Requests that have not been answered.
-    pub fn len(&self) -> usize {
-        self.slots.len()
-    }
-
-    /// Whether everything has been answered.
-    pub fn is_empty(&self) -> bool {
-        self.slots.is_empty()
-    }
-
-    /// Bytes that the requests in flight hold.
-    pub fn request_bytes(&self) -> usize {
-        self.request_bytes
     }
 }
 
@@ -161,29 +106,5 @@ mod tests {
         // Length, correlation id, no tagged fields; throttle time, error, no tagged fields.
         let expected = [0, 0, 0, 12, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0];
         assert_eq!(out[..first], expected);
-    }
-
-    #[test]
-    fn a_connection_is_full_by_requests_and_by_bytes() {
-        let mut queue = KafkaReplies::default();
-        for _ in 0..REQUESTS_IN_FLIGHT_MAX {
-            assert!(!queue.is_full());
-            queue.open(0, 0);
-        }
-        assert!(queue.is_full());
-        let mut queue = KafkaReplies::default();
-        queue.open(BYTES_IN_FLIGHT_MAX - 1, 0);
-        assert!(!queue.is_full());
-        queue.open(0, 1);
-        assert!(queue.is_full());
-    }
-
-    #[test]
-    #[should_panic(expected = "a slot is answered once")]
-    fn answering_twice_is_our_bug() {
-        let mut queue = KafkaReplies::default();
-        let slot = queue.open(0, 0);
-        queue.fill(slot, KafkaReply::nothing());
-        queue.fill(slot, KafkaReply::nothing());
     }
 }

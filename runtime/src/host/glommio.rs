@@ -21,7 +21,7 @@ use rustix::event::{EventfdFlags, eventfd};
 
 use crate::plane::{Instant, Plane, ShardApp, ShardIndex};
 use crate::start::{BoxError, Seat, Shard, StartError};
-use crate::uring::{Rest, Turn};
+use crate::uring::Turn;
 
 /// How long a busy shard keeps the executor from its own events. It has none that are in a hurry: the heartbeat, and the end.
 const PASS_AFTER: Duration = Duration::from_millis(5);
@@ -87,7 +87,7 @@ async fn run_shard<A: ShardApp + 'static>(mut shard: Shard<A>, parking: &Rc<Park
     let heartbeat = glommio::spawn_local(heartbeat(Rc::clone(&turns), Rc::clone(parking)));
     let mut passed_at = Instant(0);
     loop {
-        match shard.driver.turn(&mut shard.app, Rest::For(LIGHT_SLEEP)) {
+        match shard.driver.turn(&mut shard.app, Some(LIGHT_SLEEP)) {
             Turn::Exit => break,
             Turn::Busy => {
                 turns.set(turns.get() + 1_u64);

@@ -3,7 +3,7 @@
 use crate::cpus::pin_thread;
 use crate::plane::{Plane, ShardApp, ShardIndex};
 use crate::start::{BoxError, Seat, StartError};
-use crate::uring::{Rest, Turn};
+use crate::uring::Turn;
 
 /// Runs a shard to its end on the calling thread.
 pub(crate) fn run<A, F>(seat: Seat<A::Message>, make_app: &F)
@@ -16,5 +16,5 @@ where
         return seat.leave(StartError::os(what)(e));
     }
     let Some(mut shard) = seat.take(make_app, None) else { return };
-    while shard.driver.turn(&mut shard.app, Rest::UntilNews) != Turn::Exit && !shard.is_abandoned() {}
+    while shard.driver.turn(&mut shard.app, None) != Turn::Exit && !shard.is_abandoned() {}
 }

@@ -33,7 +33,7 @@ use io_uring::{opcode, types};
 pub(crate) use self::jobs::{Job, spawn as spawn_file_thread};
 pub(crate) use self::mesh::{Bells, Mailbox, bells, mailboxes};
 pub(crate) use self::ring::build as build_ring;
-pub(crate) use self::turn::{Driver, Rest, Turn};
+pub(crate) use self::turn::{Driver, Turn};
 
 use self::accept::Listener;
 use self::conn::Conn;

@@ -40,17 +40,6 @@ pub(crate) enum Turn {
     Exit,
 }
 
-/// What a turn does if there is nothing to do.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Rest {
-    /// It ends.
-    Not,
-    /// It waits in the ring until there is, or for this long.
-    For(Duration),
-    /// It waits in the ring until there is.
-    UntilNews,
-}
-
 /// A plane and what drives it. Dropping it ends every operation first.
 pub(crate) struct Driver<M: Send + 'static> {
     pub(crate) plane: UringPlane<M>,
@@ -74,24 +63,19 @@ impl<M: Send + 'static> Driver<M> {
         self.plane.open();
     }
 
-    /// One turn.
-    pub(crate) fn turn<A>(&mut self, app: &mut A, rest: Rest) -> Turn
+    /// One turn. If there is nothing to do, it waits in the ring until there is, or until the time given.
+    pub(crate) fn turn<A>(&mut self, app: &mut A, longest: Option<Duration>) -> Turn
     where
         A: ShardApp<Message = M>,
     {
         let plane = &mut self.plane;
-        if rest != Rest::Not && !self.fresh && !plane.has_news() {
+        if !self.fresh && !plane.has_news() {
             plane.mailbox.fall_asleep();
             if plane.mailbox.has_mail() {
                 plane.ring.submit();
             } else {
                 plane.read_clock();
-                let timer = plane.until_timer();
-                let longest = match rest {
-                    Rest::For(longest) => Some(timer.map_or(longest, |timer| timer.min(longest))),
-                    Rest::UntilNews | Rest::Not => timer,
-                };
-                plane.ring.submit_and_wait(longest);
+                plane.ring.submit_and_wait(plane.until_timer().into_iter().chain(longest).min());
             }
             plane.mailbox.wake_up();
         } else {

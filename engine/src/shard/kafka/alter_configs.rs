@@ -1,5 +1,6 @@
 //! Configurations of topics, changed: all at once, or entry by entry.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use highwater_net::kafka::KafkaError;
@@ -13,7 +14,7 @@ use highwater_runtime::plane::Plane;
 
 use super::Call;
 use super::configs::{BROKER, GROUP, TOPIC};
-use super::topics::{Refused, check_count, outcome, repeated, told};
+use super::topics::{Refused, TWICE, check_count, outcome, repeated, told};
 use crate::message::{Ask, Message};
 use crate::metadata::configs::{Kind, TopicConfig, find};
 use crate::shard::Shard;
@@ -28,6 +29,9 @@ struct Altered {
     changes: Result<Changes, Refused>,
 }
 
+/// What became of a resource: its kind and name, and what its answer says.
+type Outcome = (i8, String, KafkaError, Option<Cow<'static, str>>);
+
 impl Shard {
     pub(super) fn kafka_alter_configs(
         &mut self,
@@ -35,28 +39,17 @@ impl Shard {
         call: Call,
         request: &AlterConfigsRequest<'_>,
     ) {
-        let resources = &request.resources;
-        let twice = repeated(resources.iter().map(|r| (r.resource_type, r.resource_name)));
-        let count = check_count(resources.len());
-        let altered = resources.iter().map(|resource| {
-            let (kind, name) = (resource.resource_type, resource.resource_name);
-            let checked = count.clone().and_then(|()| check_named_once(twice.contains(&(kind, name))));
-            let changes = checked.and_then(|()| self.replaced(resource));
-            Altered { kind, name: name.to_owned(), changes }
-        });
-        let altered = altered.collect();
+        let resources = request.resources.iter().map(|r| ((r.resource_type, r.resource_name), r));
+        let altered = plan(resources, |resource| self.replaced(resource));
         self.alter(plane, call, altered, request.validate_only, |shard, call, outcomes| {
-            let responses = outcomes.into_iter().map(|(kind, name, outcome)| {
-                let (error_code, text) = told(outcome);
-                let error_message = text.map(Into::into);
-                AlterConfigsResourceResponse {
+            let response =
+                |(resource_type, name, error_code, error_message): Outcome| AlterConfigsResourceResponse {
                     error_code,
                     error_message,
-                    resource_type: kind,
+                    resource_type,
                     resource_name: name.into(),
-                }
-            });
-            let responses = responses.collect();
+                };
+            let responses = outcomes.into_iter().map(response).collect();
             shard.kafka_answer(call, &AlterConfigsResponse { throttle_time_ms: 0, responses });
         });
     }
@@ -67,28 +60,18 @@ impl Shard {
         call: Call,
         request: &IncrementalAlterConfigsRequest<'_>,
     ) {
-        let resources = &request.resources;
-        let twice = repeated(resources.iter().map(|r| (r.resource_type, r.resource_name)));
-        let count = check_count(resources.len());
-        let altered = resources.iter().map(|resource| {
-            let (kind, name) = (resource.resource_type, resource.resource_name);
-            let checked = count.clone().and_then(|()| check_named_once(twice.contains(&(kind, name))));
-            let changes = checked.and_then(|()| self.changed(resource));
-            Altered { kind, name: name.to_owned(), changes }
-        });
-        let altered = altered.collect();
+        let resources = request.resources.iter().map(|r| ((r.resource_type, r.resource_name), r));
+        let altered = plan(resources, |resource| self.changed(resource));
         self.alter(plane, call, altered, request.validate_only, |shard, call, outcomes| {
-            let responses = outcomes.into_iter().map(|(kind, name, outcome)| {
-                let (error_code, text) = told(outcome);
-                let error_message = text.map(Into::into);
+            let response = |(resource_type, name, error_code, error_message): Outcome| {
                 IncrementalAlterConfigsResourceResponse {
                     error_code,
                     error_message,
-                    resource_type: kind,
+                    resource_type,
                     resource_name: name.into(),
                 }
-            });
-            let responses = responses.collect();
+            };
+            let responses = outcomes.into_iter().map(response).collect();
             shard.kafka_answer(call, &IncrementalAlterConfigsResponse { throttle_time_ms: 0, responses });
         });
     }
@@ -100,7 +83,7 @@ impl Shard {
         call: Call,
         altered: Vec<Altered>,
         validate_only: bool,
-        finish: impl FnOnce(&mut Self, Call, Vec<(i8, String, Result<(), Refused>)>) + 'static,
+        finish: impl FnOnce(&mut Self, Call, Vec<Outcome>) + 'static,
     ) {
         let mut outcomes = Vec::with_capacity(altered.len());
         let mut asks = Vec::new();
@@ -130,7 +113,11 @@ impl Shard {
             for (place, answer) in places.into_iter().zip(answers) {
                 outcomes[place].2 = outcome(answer).map(drop);
             }
-            finish(shard, call, outcomes);
+            let outcomes = outcomes.into_iter().map(|(kind, name, outcome)| {
+                let (error, text) = told(outcome);
+                (kind, name, error, text.map(Cow::Owned))
+            });
+            finish(shard, call, outcomes.collect());
         });
     }
 
@@ -204,6 +191,22 @@ impl Shard {
     }
 }
 
+/// What is to become of each resource of a request, known by kind and name; `changes` works it out for one that is in order.
+fn plan<'a, R>(
+    resources: impl ExactSizeIterator<Item = ((i8, &'a str), R)> + Clone,
+    changes: impl Fn(R) -> Result<Changes, Refused>,
+) -> Vec<Altered> {
+    let twice = repeated(resources.clone().map(|(id, _)| id));
+    let count = check_count(resources.len());
+    let altered = resources.map(|(id, resource)| {
+        let once =
+            if twice.contains(&id) { Err((KafkaError::INVALID_REQUEST, TWICE.into())) } else { Ok(()) };
+        let changes = count.clone().and(once).and_then(|()| changes(resource));
+        Altered { kind: id.0, name: id.1.to_owned(), changes }
+    });
+    altered.collect()
+}
+
 /// The value that an entry gets, or none for its default.
 fn changed(
     before: &BTreeMap<String, String>,
@@ -241,9 +244,4 @@ fn given<'a>(name: &str, value: Option<&'a str>) -> Result<&'a str, Refused> {
 
 fn given_twice(name: &str) -> Refused {
     (KafkaError::INVALID_REQUEST, format!("{name} is given twice"))
-}
-
-fn check_named_once(is_twice: bool) -> Result<(), Refused> {
-    let refused = || (KafkaError::INVALID_REQUEST, "it is named twice in the request".to_owned());
-    if is_twice { Err(refused()) } else { Ok(()) }
 }

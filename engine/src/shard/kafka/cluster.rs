@@ -2,6 +2,8 @@
 
 use std::borrow::Cow;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use highwater_net::kafka::messages::{
     DescribeClusterBroker, DescribeClusterRequest, DescribeClusterResponse, DescribeTopicPartitionsCursor,
     DescribeTopicPartitionsRequest, DescribeTopicPartitionsResponse, DescribedPartition, DescribedTopic,
@@ -24,7 +26,7 @@ impl Shard {
         self.setup.identity.node.0 as i32
     }
 
-    /// The cluster's id as Kafka writes such ids: base64 for file names, without padding.
+    /// The cluster's id as Kafka writes such ids.
     pub(super) fn kafka_cluster_id(&self) -> String {
         base64(self.setup.identity.cluster.0)
     }
@@ -130,18 +132,9 @@ impl Shard {
     }
 }
 
-/// Base64 with `-` and `_`, without padding.
+/// An id as Kafka writes it: base64 for file names, without padding.
 fn base64(id: [u8; 16]) -> String {
-    const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
-    let mut out = String::with_capacity(22);
-    for group in id.chunks(3) {
-        let bits =
-            group.iter().fold(0_u32, |bits, byte| bits << 8 | u32::from(*byte)) << (8 * (3 - group.len()));
-        for digit in 0..=group.len() {
-            out.push(char::from(DIGITS[(bits >> (18 - 6 * digit) & 63) as usize]));
-        }
-    }
-    out
+    URL_SAFE_NO_PAD.encode(id)
 }
 
 #[cfg(test)]

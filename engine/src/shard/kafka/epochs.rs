@@ -1,6 +1,5 @@
 //! OffsetForLeaderEpoch: where the epochs of leaders end, asked of the owners of the partitions.
 
-use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use highwater_net::kafka::messages::{
@@ -9,18 +8,10 @@ use highwater_net::kafka::messages::{
 use highwater_protocol::ids::TopicPartition;
 use highwater_runtime::plane::{Plane, ShardIndex};
 
-use super::{Call, Part, Pending};
-use crate::message::{Message, Query, QueryAnswer, RequestId};
+use super::Call;
+use super::offsets::counted;
+use crate::message::{Message, Query, QueryAnswer};
 use crate::shard::Shard;
-
-/// A request whose partitions are being looked into.
-pub(in crate::shard) struct EpochsPending {
-    call: Call,
-    /// Topics, each with how many of `partitions` are of it.
-    topics: Vec<(String, usize)>,
-    partitions: Vec<EpochPartitionResponse>,
-    missing: usize,
-}
 
 impl Shard {
     pub(super) fn kafka_epoch_ends(
@@ -29,14 +20,12 @@ impl Shard {
         call: Call,
         request: &OffsetForLeaderEpochRequest<'_>,
     ) {
-        let topics = request.topics.iter().map(|topic| (topic.topic.to_owned(), topic.partitions.len()));
-        let mut pending =
-            EpochsPending { call, topics: topics.collect(), partitions: Vec::new(), missing: 0 };
+        let mut partitions = Vec::new();
         let mut by_owner: BTreeMap<ShardIndex, Vec<(u32, TopicPartition, i32)>> = BTreeMap::new();
         for topic in &request.topics {
             let named = self.kafka_topic(topic.topic, [0; 16]);
             for wanted in &topic.partitions {
-                let number = pending.partitions.len() as u32;
+                let number = partitions.len() as u32;
                 let mut entry = EpochPartitionResponse { partition: wanted.partition, ..Default::default() };
                 let tp = named.partition(wanted.partition);
                 match tp.and_then(|tp| Some((tp, self.owner_of(tp)?))) {
@@ -48,44 +37,31 @@ impl Shard {
                         }
                     },
                 }
-                pending.partitions.push(entry);
+                partitions.push(entry);
             }
         }
-        pending.missing = by_owner.len();
-        if by_owner.is_empty() {
-            return self.tell_epoch_ends(pending);
-        }
-        let id = self.kafka_wait(Pending::Epochs(pending));
-        for (owner, list) in by_owner {
-            self.kafka_query(plane, id, 0, owner, Query::EpochEnds(list));
-        }
-    }
-
-    pub(super) fn kafka_epochs_part(&mut self, request: RequestId, mut pending: EpochsPending, came: Part) {
-        if let Part::Owner(QueryAnswer::EpochEnds(found)) = came {
-            for (number, found) in found {
-                if let (Some(entry), Some((epoch, end))) =
-                    (pending.partitions.get_mut(number as usize), found)
-                {
-                    entry.leader_epoch = epoch;
-                    entry.end_offset = end;
+        let queries = by_owner.into_iter().map(|(owner, list)| (owner, Query::EpochEnds(list))).collect();
+        let topics = counted(request.topics.iter().map(|topic| (topic.topic, topic.partitions.len())));
+        self.kafka_gather_from_owners(plane, call, queries, |shard, call, answers| {
+            for answer in answers {
+                let QueryAnswer::EpochEnds(found) = answer else {
+                    unreachable!("a question is answered in its own kind, not with {answer:?}")
+                };
+                for (number, found) in found {
+                    let entry: &mut EpochPartitionResponse = &mut partitions[number as usize];
+                    if let Some((epoch, end)) = found {
+                        entry.leader_epoch = epoch;
+                        entry.end_offset = end;
+                    }
                 }
             }
-        }
-        pending.missing -= 1;
-        if pending.missing > 0 {
-            return self.kafka_wait_on(request, Pending::Epochs(pending));
-        }
-        self.tell_epoch_ends(pending);
-    }
-
-    fn tell_epoch_ends(&mut self, pending: EpochsPending) {
-        let mut partitions = pending.partitions.into_iter();
-        let topics = pending.topics.iter().map(|(name, count)| EpochTopicResponse {
-            topic: Cow::Borrowed(name),
-            partitions: partitions.by_ref().take(*count).collect(),
+            let mut partitions = partitions.into_iter();
+            let topics = topics.into_iter().map(|(name, count)| EpochTopicResponse {
+                topic: name.into(),
+                partitions: partitions.by_ref().take(count).collect(),
+            });
+            let response = OffsetForLeaderEpochResponse { topics: topics.collect(), ..Default::default() };
+            shard.kafka_answer(call, &response);
         });
-        let response = OffsetForLeaderEpochResponse { topics: topics.collect(), ..Default::default() };
-        self.kafka_answer(pending.call, &response);
     }
 }

@@ -12,19 +12,12 @@ use highwater_protocol::native::CreateTopicRequest;
 use highwater_protocol::topic::validate_topic_name;
 use highwater_runtime::plane::Plane;
 
-use super::{Call, Named, Part, Pending};
-use crate::message::{Answer, Ask, Message, RequestId};
+use super::{Call, Named};
+use crate::message::{Answer, Ask, Message};
 use crate::metadata::Topic;
 use crate::shard::Shard;
 
-/// A request that waits for topics to be made.
-pub(in crate::shard) struct MetadataPending {
-    call: Call,
-    /// What was asked: name, id, and why there is none.
-    topics: Vec<Wanted>,
-    missing: usize,
-}
-
+/// What was asked: a name or an id, and why there is none.
 struct Wanted {
     name: Option<String>,
     id: [u8; 16],
@@ -45,53 +38,38 @@ impl Shard {
             }
             Some(topics) => topics,
         };
-        let topics: Vec<Wanted> = asked
+        let mut topics: Vec<Wanted> = asked
             .iter()
             .map(|topic| Wanted { name: topic.name.map(str::to_owned), id: topic.topic_id, error: None })
             .collect();
         let may_create = request.allow_auto_topic_creation && self.setup.kafka.auto_create_topics;
-        let mut pending = MetadataPending { call, topics, missing: 0 };
-        let mut create = Vec::new();
-        for (number, wanted) in (0..).zip(&mut pending.topics) {
+        let (mut made, mut asks) = (Vec::new(), Vec::new());
+        for (number, wanted) in topics.iter_mut().enumerate() {
             let Some(name) = wanted.name.as_deref().filter(|_| wanted.id == [0; 16]) else { continue };
             if validate_topic_name(name).is_err() {
                 wanted.error = Some(KafkaError::INVALID_TOPIC_EXCEPTION);
             } else if may_create && matches!(self.kafka_topic(name, [0; 16]), Named::Unknown { .. }) {
-                create.push((number, name.to_owned()));
+                tracing::info!(topic = name, "made because a Kafka client asked for it");
+                made.push(number);
+                asks.push(Ask::CreateTopic(CreateTopicRequest {
+                    name: name.to_owned(),
+                    partitions: self.setup.kafka.default_partitions,
+                    configs: Vec::new(),
+                    validate_only: false,
+                }));
             }
         }
-        if create.is_empty() {
-            return self.tell_metadata(call, Some(&pending.topics));
-        }
-        pending.missing = create.len();
-        let id = self.kafka_wait(Pending::Metadata(pending));
-        for (number, name) in create {
-            tracing::info!(topic = name, "made because a Kafka client asked for it");
-            let partitions = self.setup.kafka.default_partitions;
-            let request = CreateTopicRequest { name, partitions, configs: Vec::new(), validate_only: false };
-            self.kafka_ask(plane, id, number, Ask::CreateTopic(request));
-        }
-    }
-
-    pub(super) fn kafka_metadata_part(
-        &mut self,
-        request: RequestId,
-        mut pending: MetadataPending,
-        part: u32,
-        came: &Part,
-    ) {
-        // Somebody else may have been faster.
-        if let Part::Lead(Answer::Reply(Reply::Error { code, .. })) = came
-            && *code != ErrorCode::TopicExists
-            && let Some(wanted) = pending.topics.get_mut(part as usize)
-        {
-            wanted.error = Some((*code).into());
-        }
-        pending.missing -= 1;
-        if pending.missing > 0 {
-            return self.kafka_wait_on(request, Pending::Metadata(pending));
-        }
-        self.tell_metadata(pending.call, Some(&pending.topics));
+        self.kafka_gather(plane, call, asks, move |shard, call, answers| {
+            for (number, answer) in made.into_iter().zip(answers) {
+                // Somebody else may have been faster.
+                if let Answer::Reply(Reply::Error { code, .. }) = answer
+                    && code != ErrorCode::TopicExists
+                {
+                    topics[number].error = Some(code.into());
+                }
+            }
+            shard.tell_metadata(call, Some(&topics));
+        });
     }
 
     /// Answers with these topics; none: with all.

@@ -81,9 +81,6 @@ pub(super) struct Kafka {
 pub(super) enum Pending {
     Produce(produce::ProducePending),
     Fetch(fetch::FetchPending),
-    Offsets(offsets::OffsetsPending),
-    Epochs(epochs::EpochsPending),
-    Metadata(metadata::MetadataPending),
     Gathering(gather::Gathering),
 }
 
@@ -244,9 +241,6 @@ impl Shard {
     /// A part of what a request waits for has come. Whoever still misses something keeps its [`Pending`] again.
     pub(super) fn on_kafka_part(&mut self, request: RequestId, part: u32, came: Part) {
         match self.kafka.pending.remove(&request) {
-            Some(Pending::Offsets(pending)) => self.kafka_offsets_part(request, pending, came),
-            Some(Pending::Epochs(pending)) => self.kafka_epochs_part(request, pending, came),
-            Some(Pending::Metadata(pending)) => self.kafka_metadata_part(request, pending, part, &came),
             Some(Pending::Gathering(gathering)) => self.on_gathered(request, gathering, part, came),
             Some(Pending::Produce(_) | Pending::Fetch(_)) => {
                 unreachable!("produce and fetch have messages of their own")

@@ -1,6 +1,5 @@
 //! ListOffsets: asked of the owners of the partitions.
 
-use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use highwater_net::kafka::KafkaError;
@@ -12,20 +11,9 @@ use highwater_protocol::ids::{Timestamp, TopicPartition};
 use highwater_protocol::native::StartAt;
 use highwater_runtime::plane::{Plane, ShardIndex};
 
-use super::{Call, Part, Pending};
-use crate::message::{Message, Query, QueryAnswer, RequestId};
+use super::Call;
+use crate::message::{Message, Query, QueryAnswer};
 use crate::shard::Shard;
-
-/// A request whose partitions are being looked into.
-pub(in crate::shard) struct OffsetsPending {
-    call: Call,
-    /// Topics, each with how many of `partitions` are of it.
-    topics: Vec<(String, usize)>,
-    partitions: Vec<ListOffsetsPartitionResponse>,
-    /// What the leader's epoch is, where something is found.
-    epochs: Vec<i32>,
-    missing: usize,
-}
 
 /// What to look for.
 enum Find {
@@ -42,20 +30,15 @@ impl Shard {
         call: Call,
         request: &ListOffsetsRequest<'_>,
     ) {
-        let topics = request.topics.iter().map(|topic| (topic.name.to_owned(), topic.partitions.len()));
-        let mut pending = OffsetsPending {
-            call,
-            topics: topics.collect(),
-            partitions: Vec::new(),
-            epochs: Vec::new(),
-            missing: 0,
-        };
+        let mut partitions = Vec::new();
+        // What the leader's epoch is, where something is found.
+        let mut epochs = Vec::new();
         let mut starts: BTreeMap<ShardIndex, Vec<(u32, TopicPartition, StartAt)>> = BTreeMap::new();
         let mut last_times: BTreeMap<ShardIndex, Vec<(u32, TopicPartition)>> = BTreeMap::new();
         for topic in &request.topics {
             let named = self.kafka_topic(topic.name, [0; 16]);
             for wanted in &topic.partitions {
-                let number = pending.partitions.len() as u32;
+                let number = partitions.len() as u32;
                 let mut entry = ListOffsetsPartitionResponse {
                     partition_index: wanted.partition_index,
                     ..Default::default()
@@ -77,59 +60,50 @@ impl Shard {
                         }
                     }
                 }
-                pending.epochs.push(tp.map_or(-1, |tp| self.kafka_leader_epoch(tp)));
-                pending.partitions.push(entry);
+                epochs.push(tp.map_or(-1, |tp| self.kafka_leader_epoch(tp)));
+                partitions.push(entry);
             }
         }
-        pending.missing = starts.len() + last_times.len();
-        if pending.missing == 0 {
-            return self.tell_offsets(pending);
-        }
-        let id = self.kafka_wait(Pending::Offsets(pending));
-        for (owner, list) in starts {
-            self.kafka_query(plane, id, 0, owner, Query::Offsets(list));
-        }
-        for (owner, list) in last_times {
-            self.kafka_query(plane, id, 0, owner, Query::LastTimes(list));
-        }
-    }
-
-    pub(super) fn kafka_offsets_part(&mut self, request: RequestId, mut pending: OffsetsPending, came: Part) {
-        if let Part::Owner(QueryAnswer::Offsets(found)) = came {
-            for (number, found) in found {
-                let number = number as usize;
-                let (Some(entry), Some(epoch)) =
-                    (pending.partitions.get_mut(number), pending.epochs.get(number))
-                else {
-                    continue;
-                };
-                match found {
-                    Ok(Some((offset, timestamp))) => {
-                        entry.offset = offset.0;
-                        entry.timestamp = timestamp.map_or(-1, |at| at.0);
-                        entry.leader_epoch = *epoch;
+        let queries = starts.into_iter().map(|(owner, list)| (owner, Query::Offsets(list)));
+        let more = last_times.into_iter().map(|(owner, list)| (owner, Query::LastTimes(list)));
+        let topics = counted(request.topics.iter().map(|topic| (topic.name, topic.partitions.len())));
+        self.kafka_gather_from_owners(
+            plane,
+            call,
+            queries.chain(more).collect(),
+            move |shard, call, answers| {
+                for answer in answers {
+                    let QueryAnswer::Offsets(found) = answer else {
+                        unreachable!("a question is answered in its own kind, not with {answer:?}")
+                    };
+                    for (number, found) in found {
+                        let entry: &mut ListOffsetsPartitionResponse = &mut partitions[number as usize];
+                        match found {
+                            Ok(Some((offset, timestamp))) => {
+                                entry.offset = offset.0;
+                                entry.timestamp = timestamp.map_or(-1, |at| at.0);
+                                entry.leader_epoch = epochs[number as usize];
+                            }
+                            Ok(None) => {}
+                            Err(code) => entry.error_code = code.into(),
+                        }
                     }
-                    Ok(None) => {}
-                    Err(code) => entry.error_code = code.into(),
                 }
-            }
-        }
-        pending.missing -= 1;
-        if pending.missing > 0 {
-            return self.kafka_wait_on(request, Pending::Offsets(pending));
-        }
-        self.tell_offsets(pending);
+                let mut partitions = partitions.into_iter();
+                let topics = topics.into_iter().map(|(name, count)| ListOffsetsTopicResponse {
+                    name: name.into(),
+                    partitions: partitions.by_ref().take(count).collect(),
+                });
+                let response = ListOffsetsResponse { topics: topics.collect(), ..Default::default() };
+                shard.kafka_answer(call, &response);
+            },
+        );
     }
+}
 
-    fn tell_offsets(&mut self, pending: OffsetsPending) {
-        let mut partitions = pending.partitions.into_iter();
-        let topics = pending.topics.iter().map(|(name, count)| ListOffsetsTopicResponse {
-            name: Cow::Borrowed(name),
-            partitions: partitions.by_ref().take(*count).collect(),
-        });
-        let response = ListOffsetsResponse { topics: topics.collect(), ..Default::default() };
-        self.kafka_answer(pending.call, &response);
-    }
+/// Topics, each with how many partitions of it a request names.
+pub(super) fn counted<'a>(topics: impl Iterator<Item = (&'a str, usize)>) -> Vec<(String, usize)> {
+    topics.map(|(name, count)| (name.to_owned(), count)).collect()
 }
 
 /// What a request's timestamp means. Nothing is tiered here, so all of a log is local.

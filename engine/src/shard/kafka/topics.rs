@@ -65,7 +65,8 @@ pub(super) fn check_count(changes: usize) -> Result<(), Refused> {
     Ok(())
 }
 
-const TWICE: &str = "it is named twice in the request";
+/// Why neither of two things of one name is done.
+pub(super) const TWICE: &str = "it is named twice in the request";
 
 impl Shard {
     pub(super) fn kafka_create_topics(
