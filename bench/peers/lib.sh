@@ -13,6 +13,8 @@ json=
 program=
 pause=3
 workloads=()
+# The clients that this broker is measured with, as `--backend` names them.
+own=(native)
 broker_pid=
 broker_log=
 work=
@@ -31,18 +33,21 @@ need() {
 
 usage() {
     cat <<END
-Usage: bench/peers/$(basename "$0") [OPTION]... [SCENARIO]...
+Usage: bench/peers/$(basename "$0") [OPTION]... [${3^^}]...
 
-Runs scenarios (see \`highwater bench list\`) on $1 and on this broker in turn; without one: $2.
+Runs ${3}s${4:+ ($4)} on $1 and on this broker in turn; without one: $2.
 
-  --duration TIME   how long each run measures, such as 10s [default: what the scenario says]
+  --duration TIME   how long each run of a scenario measures, such as 10s [default: what the scenario says]
   --rounds N        runs of each on each; the last is what counts, since the first ones warm the brokers up [default: 3]
-  --json DIR        keep the reports of all rounds there
+  --json DIR        keep the reports of all rounds of scenarios there
   --program FILE    a highwater with this peer's client [default: one is built]
 END
 }
 
-# options WHAT DEFAULT_SCENARIOS ARGUMENTS...
+# What is run: scenarios, unless a script says otherwise.
+kind=(scenario "see \`highwater bench list\`")
+
+# options WHAT DEFAULT_WORKLOADS ARGUMENTS...
 options() {
     local what=$1 default=$2
     shift 2
@@ -59,7 +64,7 @@ options() {
             shift 2
             ;;
         -h | --help)
-            usage "$what" "$default"
+            usage "$what" "$default" "${kind[@]}"
             exit 0
             ;;
         -*) die "there is no option $1; --help lists them" ;;
@@ -110,6 +115,7 @@ build() {
             sed -n 's/.*"target_directory":"\([^"]*\)".*/\1/p')/release/highwater
     fi
     [[ -x $program ]] || die "$program is not a program"
+    [[ ${kind[0]} == scenario ]] || return 0
     local known workload
     known=" $("$program" bench list | awk '{ printf "%s ", $1 }')"
     for workload in "${workloads[@]}"; do
@@ -193,24 +199,38 @@ climb() {
     done
 }
 
-# in_turn LABEL ARGUMENTS...: the scenarios on the peer and on this broker, one after the other, as often as there are rounds.
+# in_turn LABEL ARGUMENTS...: the scenarios on the peer and on this broker, one after the other, as often as there are rounds. Its own
+# highest rate this broker has to find only once.
 in_turn() {
-    local label=$1 workload round own=highwater-native best
+    local label=$1 workload round backend again='' large
     shift
-    ((${#last[@]} == 0)) || own+=-again
+    ((${#last[@]} == 0)) || again=-again
     for workload in "${workloads[@]}"; do
-        best=()
+        large=()
         # With few records outstanding a broker of many threads is measured by how they wait for each other.
-        [[ $workload == few-big ]] && best=(--outstanding 65536)
+        [[ $workload != few-big ]] || large=(--outstanding 65536)
         for ((round = 1; round <= rounds; round++)); do
-            measure "$round" "$workload" "$label" "$@" --broker-pid "$broker_pid" "${best[@]}"
-            measure "$round" "$workload" "$own"
+            measure "$round" "$workload" "$label" "$@" --broker-pid "$broker_pid" "${large[@]}"
+            for backend in "${own[@]}"; do
+                if [[ $backend == native ]]; then
+                    measure "$round" "$workload" "$(own_label native)$again"
+                else
+                    measure "$round" "$workload" "$(own_label "$backend")$again" --backend "$backend" "${large[@]}"
+                fi
+            done
         done
-        if [[ $workload == small-batches ]]; then
-            climb "$workload" "$label" "$@" --broker-pid "$broker_pid"
-            climb "$workload" "$own"
-        fi
+        [[ $workload == small-batches ]] || continue
+        climb "$workload" "$label" "$@" --broker-pid "$broker_pid"
+        [[ -z $again ]] || continue
+        for backend in "${own[@]}"; do
+            climb "$workload" "$(own_label "$backend")" --backend "$backend"
+        done
     done
+}
+
+# own_label BACKEND: the name of a row of this broker, which ends with its client's.
+own_label() {
+    echo "highwater-${1/#kafka/librdkafka}"
 }
 
 # Everything side by side.

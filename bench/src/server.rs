@@ -12,6 +12,16 @@ use crate::BenchError;
 /// How long a broker may take to end when it is told to, before it is killed.
 const STOP: Duration = Duration::from_mins(1);
 
+/// What clients speak with a broker.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub enum Protocol {
+    /// This project's own.
+    #[default]
+    Native,
+    /// Kafka's.
+    Kafka,
+}
+
 /// How a broker is started.
 #[derive(Clone, Default, Debug)]
 pub struct ServerPlan {
@@ -21,6 +31,8 @@ pub struct ServerPlan {
     pub data_dir: Option<PathBuf>,
     /// Cores it uses; none: what it takes by itself.
     pub cores: Option<u16>,
+    /// The listener that is used.
+    pub protocol: Protocol,
 }
 
 /// A broker that runs. Killed, and its directory removed, when dropped; [`Server::stop`] is the orderly way.
@@ -67,14 +79,14 @@ impl Server {
         Ok(Self { plan, data, child, address: ready.address, durability: ready.durability })
     }
 
-    /// What a client connects to.
+    /// What a client connects to, with the protocol of its plan.
     pub fn address(&self) -> &str {
         &self.address
     }
 
-    /// How it makes writes durable.
-    pub fn durability(&self) -> &str {
-        &self.durability
+    /// What its acknowledgements mean.
+    pub fn acknowledgement(&self) -> String {
+        format!("on stable storage ({}), 1 replica", self.durability)
     }
 
     /// Its process.
@@ -141,7 +153,11 @@ fn spawn(plan: &ServerPlan, data: &Path, listen: &str) -> Result<(Child, Ready),
             .map_err(|e| BenchError::failed(format_args!("this program cannot find itself: {e}")))?,
     };
     let mut command = Command::new(&program);
-    command.arg("start").arg("--data-dir").arg(data).args(["--listen", listen, "--kafka-listen", "none"]);
+    let (native, kafka) = match plan.protocol {
+        Protocol::Native => (listen, "none"),
+        Protocol::Kafka => ("127.0.0.1:0", listen),
+    };
+    command.arg("start").arg("--data-dir").arg(data).args(["--listen", native, "--kafka-listen", kafka]);
     if let Some(cores) = plan.cores {
         command.args(["--cores", &cores.to_string()]);
     }
@@ -160,7 +176,7 @@ fn spawn(plan: &ServerPlan, data: &Path, listen: &str) -> Result<(Child, Ready),
     let stdout = child.stdout.take().expect("it is a pipe");
     let mut line = String::new();
     let read = BufReader::new(stdout).read_line(&mut line);
-    if let Some(ready) = read.ok().and_then(|_| parse_ready(&line)) {
+    if let Some(ready) = read.ok().and_then(|_| parse_ready(&line, plan.protocol)) {
         return Ok((child, ready));
     }
     let _ = child.kill();
@@ -168,8 +184,8 @@ fn spawn(plan: &ServerPlan, data: &Path, listen: &str) -> Result<(Child, Ready),
     Err(BenchError::failed(format_args!("the broker of this run did not become ready ({status}); see above")))
 }
 
-/// `ready native=ADDRESS ... durability="..." ...`
-fn parse_ready(line: &str) -> Option<Ready> {
+/// `ready native=ADDRESS kafka=ADDRESS ... durability="..." ...`
+fn parse_ready(line: &str, protocol: Protocol) -> Option<Ready> {
     let rest = line.strip_prefix("ready ")?;
     let value = |name: &str| {
         let at = rest.find(name)? + name.len();
@@ -177,7 +193,11 @@ fn parse_ready(line: &str) -> Option<Ready> {
         let quoted = value.strip_prefix('"').and_then(|value| value.split_once('"')).map(|(value, _)| value);
         quoted.or_else(|| value.split_ascii_whitespace().next()).map(str::to_owned)
     };
-    let address = value("native=")?.split(',').next()?.to_owned();
+    let listener = match protocol {
+        Protocol::Native => "native=",
+        Protocol::Kafka => "kafka=",
+    };
+    let address = value(listener)?.split(',').next()?.to_owned();
     Some(Ready { address, durability: value("durability=").unwrap_or_default() })
 }
 
@@ -202,13 +222,16 @@ mod tests {
 
     #[test]
     fn the_line_of_a_broker_that_is_ready_is_understood() {
-        let line = "ready native=127.0.0.1:4711,10.0.0.1:1 data=/d cores=2 durability=\"RWF_DSYNC (measured)\" topics=0\n";
-        let ready = parse_ready(line).expect("a ready line");
-        assert_eq!(
-            (ready.address.as_str(), ready.durability.as_str()),
-            ("127.0.0.1:4711", "RWF_DSYNC (measured)")
-        );
-        assert!(parse_ready("highwater: no\n").is_none());
+        let line = "ready native=127.0.0.1:4711,10.0.0.1:1 kafka=127.0.0.1:4712 data=/d cores=2 durability=\"RWF_DSYNC (measured)\" topics=0\n";
+        for (protocol, address) in [(Protocol::Native, "127.0.0.1:4711"), (Protocol::Kafka, "127.0.0.1:4712")]
+        {
+            let ready = parse_ready(line, protocol).expect("a ready line");
+            assert_eq!(
+                (ready.address.as_str(), ready.durability.as_str()),
+                (address, "RWF_DSYNC (measured)")
+            );
+            assert!(parse_ready("highwater: no\n", protocol).is_none());
+        }
     }
 
     #[test]

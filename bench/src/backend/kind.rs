@@ -2,6 +2,7 @@
 
 use super::{Backend, Native, Null};
 use crate::BenchError;
+use crate::server::Protocol;
 
 /// A client, by its name.
 #[derive(clap::ValueEnum, Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -11,7 +12,7 @@ pub enum BackendKind {
     Native,
     /// None at all: everything is acknowledged at once, which shows the generator's own floor
     Null,
-    /// Any broker that speaks Kafka's protocol, through librdkafka
+    /// Any broker that speaks Kafka's protocol, this one too, through librdkafka
     Kafka,
     /// NATS JetStream
     Nats,
@@ -19,9 +20,9 @@ pub enum BackendKind {
     Redis,
 }
 
-/// What is known of a broker that was not started here.
+/// What is known of a broker that no client can see.
 #[derive(Clone, Copy, Default, Debug)]
-pub struct Foreign<'a> {
+pub struct Told<'a> {
     /// What its acknowledgements mean.
     pub acknowledgement: Option<&'a str>,
     /// Settings of its client.
@@ -29,9 +30,13 @@ pub struct Foreign<'a> {
 }
 
 impl BackendKind {
-    /// Whether a broker of the run's own can be started for it.
-    pub fn has_own_broker(self) -> bool {
-        self == Self::Native
+    /// With what it speaks to a broker of the run's own; none: it cannot.
+    pub fn protocol(self) -> Option<Protocol> {
+        match self {
+            Self::Native => Some(Protocol::Native),
+            Self::Kafka => Some(Protocol::Kafka),
+            Self::Null | Self::Nats | Self::Redis => None,
+        }
     }
 
     /// Whether it needs a broker at all.
@@ -39,29 +44,22 @@ impl BackendKind {
         self != Self::Null
     }
 
-    /// Makes it, for a broker at these addresses. `durability` is what the broker said of its disk, if it is known.
-    pub fn make(
-        self,
-        server: &[String],
-        durability: Option<&str>,
-        foreign: Foreign<'_>,
-    ) -> Result<Box<dyn Backend>, BenchError> {
-        if !foreign.settings.is_empty() && self != Self::Kafka {
+    /// Makes it, for a broker at these addresses.
+    pub fn make(self, server: &[String], told: Told<'_>) -> Result<Box<dyn Backend>, BenchError> {
+        if !told.settings.is_empty() && self != Self::Kafka {
             return Err(BenchError::failed("--client-setting is for --backend kafka"));
         }
         Ok(match self {
-            Self::Native => Box::new(Native::new(server.to_vec(), durability)),
+            Self::Native => Box::new(Native::new(server.to_vec(), told.acknowledgement)),
             Self::Null => Box::new(Null),
             #[cfg(feature = "kafka")]
-            Self::Kafka => Box::new(super::kafka::Kafka::new(
-                &server.join(","),
-                foreign.acknowledgement,
-                foreign.settings,
-            )),
+            Self::Kafka => {
+                Box::new(super::kafka::Kafka::new(&server.join(","), told.acknowledgement, told.settings))
+            }
             #[cfg(feature = "nats")]
-            Self::Nats => Box::new(super::nats::Nats::new(&server.join(","), foreign.acknowledgement)),
+            Self::Nats => Box::new(super::nats::Nats::new(&server.join(","), told.acknowledgement)),
             #[cfg(feature = "redis")]
-            Self::Redis => Box::new(super::redis::Redis::new(&server.join(","), foreign.acknowledgement)),
+            Self::Redis => Box::new(super::redis::Redis::new(&server.join(","), told.acknowledgement)),
             #[cfg(not(all(feature = "kafka", feature = "nats", feature = "redis")))]
             missing => return Err(missing.not_built()),
         })

@@ -25,7 +25,7 @@ use bytes::Bytes;
 
 use crate::scenario::Scenario;
 
-pub use kind::{BackendKind, Foreign};
+pub use kind::{BackendKind, Told};
 pub use native::Native;
 pub use null::Null;
 

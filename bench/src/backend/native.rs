@@ -22,6 +22,9 @@ const PRODUCER_BYTES_MAX: usize = 1 << 30;
 /// What the client reckons for a record beside key and value.
 const RECORD_OVERHEAD: usize = 64;
 
+/// What an acknowledgement means if nobody says more.
+const ACKNOWLEDGEMENT: &str = "on stable storage, 1 replica";
+
 /// See the module's doc.
 #[derive(Debug)]
 pub struct Native {
@@ -30,10 +33,9 @@ pub struct Native {
 }
 
 impl Native {
-    /// Brokers at these addresses. `durability` is what the broker said of its disk, if it is known.
-    pub fn new(server: Vec<String>, durability: Option<&str>) -> Self {
-        let how = durability.map_or(String::new(), |form| format!(" ({form})"));
-        Self { server, acknowledgement: format!("on stable storage{how}, 1 replica") }
+    /// Brokers at these addresses. What an acknowledgement means is known more exactly by who started them.
+    pub fn new(server: Vec<String>, acknowledgement: Option<&str>) -> Self {
+        Self { server, acknowledgement: acknowledgement.unwrap_or(ACKNOWLEDGEMENT).to_owned() }
     }
 
     async fn client(&self) -> Result<Client, BackendError> {

@@ -6,7 +6,7 @@ use clap::Args;
 
 use super::units::{bytes, seconds};
 use crate::BenchError;
-use crate::backend::{BackendKind, Foreign};
+use crate::backend::BackendKind;
 use crate::scenario::Scenario;
 use crate::scenarios;
 use crate::server::ServerPlan;
@@ -100,26 +100,22 @@ impl LoadArgs {
         Ok(scenario)
     }
 
-    /// What was said of a broker at an address.
-    pub(crate) fn foreign(&self) -> Foreign<'_> {
-        Foreign { acknowledgement: self.ack_means.as_deref(), settings: &self.client_setting }
-    }
-
     /// How a broker of the run's own is started; none: there is one at an address, or none is needed.
     pub(crate) fn own_server(&self) -> Result<Option<ServerPlan>, BenchError> {
         if !self.server.is_empty() || !self.backend.needs_broker() {
             return Ok(None);
         }
-        if !self.backend.has_own_broker() {
+        let Some(protocol) = self.backend.protocol() else {
             return Err(BenchError::failed(format_args!(
                 "--backend {} needs --server HOST:PORT: only this project's broker can be started by itself",
                 clap::ValueEnum::to_possible_value(&self.backend).expect("all have a name").get_name()
             )));
-        }
+        };
         Ok(Some(ServerPlan {
             program: self.broker_program.clone(),
             data_dir: self.data_dir.clone(),
             cores: self.broker_cores,
+            protocol,
         }))
     }
 }

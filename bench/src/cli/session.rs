@@ -7,7 +7,7 @@ use std::sync::atomic::AtomicBool;
 use super::args::LoadArgs;
 use super::progress::Progress;
 use crate::BenchError;
-use crate::backend::Backend;
+use crate::backend::{Backend, Told};
 use crate::environment::{COMMIT, environment};
 use crate::load::run::{Stage, run_once};
 use crate::outcome::Outcome;
@@ -55,7 +55,9 @@ impl Session {
         };
         let address = server.as_ref().map(|server| vec![server.address().to_owned()]);
         let address = address.unwrap_or_else(|| args.server.clone());
-        let backend = args.backend.make(&address, server.as_ref().map(Server::durability), args.foreign())?;
+        let acknowledgement = server.as_ref().map(Server::acknowledgement).or_else(|| args.ack_means.clone());
+        let told = Told { acknowledgement: acknowledgement.as_deref(), settings: &args.client_setting };
+        let backend = args.backend.make(&address, told)?;
         Ok(Self {
             backend,
             server,

@@ -1,0 +1,81 @@
+# shellcheck shell=bash
+# Apache Kafka: how it comes here and how it is started. For the scripts that measure beside it.
+
+version=4.3.1
+log4j=2.25.4
+home=$cache/kafka-$version
+# Where it listens.
+server=
+
+fetch() {
+    [[ -f $home/complete ]] && return
+    need mvn "it fetches Kafka (Debian: apt-get install maven)"
+    say "fetching Apache Kafka $version into $home ..."
+    mkdir -p "$home"
+    cat >"$home/pom.xml" <<END
+<project xmlns="http://maven.apache.org/POM/4.0.0">
+  <modelVersion>4.0.0</modelVersion>
+  <groupId>highwater.peers</groupId>
+  <artifactId>kafka</artifactId>
+  <version>1</version>
+  <packaging>pom</packaging>
+  <dependencies>
+    <dependency><groupId>org.apache.kafka</groupId><artifactId>kafka_2.13</artifactId><version>$version</version></dependency>
+    <dependency><groupId>org.apache.kafka</groupId><artifactId>kafka-tools</artifactId><version>$version</version></dependency>
+    <dependency><groupId>org.apache.logging.log4j</groupId><artifactId>log4j-slf4j-impl</artifactId><version>$log4j</version></dependency>
+  </dependencies>
+</project>
+END
+    mvn --quiet --batch-mode -f "$home/pom.xml" dependency:copy-dependencies -DoutputDirectory="$home/libs"
+    touch "$home/complete"
+}
+
+java_kafka() {
+    cat >"$work/log4j2.properties" <<END
+appender.out.type=Console
+appender.out.name=out
+appender.out.layout.type=PatternLayout
+appender.out.layout.pattern=%d %p %m (%c)%n
+rootLogger.level=WARN
+rootLogger.appenderRef.out.ref=out
+END
+    exec java "${heap[@]}" -Dlog4j2.configurationFile="file:$work/log4j2.properties" -cp "$home/libs/*" "$@"
+}
+
+# start SETTING...: one node, formatted anew. The settings of the JVM are those of Kafka's own scripts.
+start() {
+    local port controller_port
+    port=$(free_port)
+    controller_port=$(free_port)
+    server=127.0.0.1:$port
+    rm -rf "$work/kafka"
+    cat >"$work/server.properties" <<END
+process.roles=broker,controller
+node.id=1
+controller.quorum.voters=1@127.0.0.1:$controller_port
+listeners=PLAINTEXT://$server,CONTROLLER://127.0.0.1:$controller_port
+advertised.listeners=PLAINTEXT://$server
+controller.listener.names=CONTROLLER
+log.dirs=$work/kafka
+offsets.topic.replication.factor=1
+offsets.topic.num.partitions=1
+transaction.state.log.replication.factor=1
+transaction.state.log.min.isr=1
+share.coordinator.state.topic.replication.factor=1
+share.coordinator.state.topic.min.isr=1
+group.initial.rebalance.delay.ms=0
+auto.create.topics.enable=false
+log.retention.check.interval.ms=1000
+file.delete.delay.ms=1000
+$(printf '%s\n' "$@")
+END
+    local heap=(-Xmx256m) id
+    id=$(java_kafka kafka.tools.StorageTool random-uuid | tail -n 1)
+    (java_kafka kafka.tools.StorageTool format -t "$id" -c "$work/server.properties") >"$work/format.log" 2>&1 || {
+        cat "$work/format.log" >&2
+        die "Kafka's data directory cannot be made"
+    }
+    heap=(-server -Xms1g -Xmx1g -XX:+UseG1GC -XX:MaxGCPauseMillis=20 -XX:InitiatingHeapOccupancyPercent=35
+        -XX:+ExplicitGCInvokesConcurrent -Djava.awt.headless=true)
+    start_broker "$port" java_kafka kafka.Kafka "$work/server.properties"
+}
