@@ -291,26 +291,43 @@ fn a_large_request_that_is_not_let_in_stays_with_whoever_received_it() {
     assert_eq!(decoder.held_bytes(), 0);
 }
 
+/// The request with a byte behind its last field, which belongs to it.
+fn lengthened(mut request: Vec<u8>) -> Vec<u8> {
+    request.push(0);
+    let length = (request.len() - 4) as u32;
+    request[..4].copy_from_slice(&length.to_be_bytes());
+    request
+}
+
+/// The request, said to end a byte before it does.
+fn shortened(mut request: Vec<u8>) -> Vec<u8> {
+    let length = (request.len() - 5) as u32;
+    request[..4].copy_from_slice(&length.to_be_bytes());
+    request
+}
+
 #[test]
-fn bodies_that_end_early_or_late_are_refused() {
-    let mut long = request(ApiKey::Metadata, 4, 1, &MetadataRequest { topics: None, ..Default::default() });
-    long.push(0);
-    let length = (long.len() - 4) as u32;
-    long[..4].copy_from_slice(&length.to_be_bytes());
-    check_refused(&long, "Metadata 4: 1 bytes behind the last field");
-    let mut short = produce(8, 1, &[Some(10)]);
-    let length = (short.len() - 5) as u32;
-    short[..4].copy_from_slice(&length.to_be_bytes());
-    check_refused(&short, "records: 10 bytes needed, 9 remain");
+fn bodies_that_end_early_are_refused() {
+    check_refused(&shortened(produce(8, 1, &[Some(10)])), "records: 10 bytes needed, 9 remain");
     // The same of a request that is received into pages.
     for batches in [&[Some(BULK_BYTES_MIN)][..], &[Some(BULK_BYTES_MIN), Some(5)]] {
-        let whole = produce(8, 1, batches);
-        let mut short = whole.clone();
-        short[..4].copy_from_slice(&((whole.len() - 5) as u32).to_be_bytes());
-        check_refused(&short, "remain");
-        let mut long = whole.clone();
-        long[..4].copy_from_slice(&((whole.len() - 3) as u32).to_be_bytes());
-        long.push(0);
-        check_refused(&long, "1 bytes behind the last field");
+        check_refused(&shortened(produce(8, 1, batches)), "remain");
     }
+}
+
+#[test]
+fn bytes_behind_the_last_field_are_passed_over() {
+    let metadata = MetadataRequest { topics: None, ..Default::default() };
+    let longer = [
+        request(ApiKey::Metadata, 13, 1, &metadata),
+        produce(8, 2, &[Some(10)]),
+        produce(8, 3, &[Some(BULK_BYTES_MIN)]),
+        request(ApiKey::Metadata, 4, 4, &metadata),
+    ]
+    .map(lengthened)
+    .concat();
+    let (told, result) = decode(&longer, &[7]);
+    assert_eq!(result, Ok(()));
+    let ids = [1, 2, 3, 4].map(|id| format!("correlation_id: {id}, "));
+    assert!(told.len() == 4 && told.iter().zip(&ids).all(|(told, id)| told.contains(id)), "{told:?}");
 }

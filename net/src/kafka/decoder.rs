@@ -273,7 +273,8 @@ fn refusal(api: &Api, version: i16, error: WireError) -> KafkaRefusal {
     }
 }
 
-/// Reads a request that is whole and has no large batch.
+/// Reads a request that is whole and has no large batch. Bytes behind its last field are ignored, as Kafka ignores them: librdkafka
+/// leaves three of them in a request for the metadata of all topics.
 fn read<'a>(prefix: &Prefix, request: &'a [u8]) -> Result<Received<'a>, KafkaRefusal> {
     let Prefix { bytes, api, version, correlation_id, known } = *prefix;
     let body = request.get(PREFIX_BYTES..).unwrap_or_default();
@@ -287,5 +288,5 @@ fn read<'a>(prefix: &Prefix, request: &'a [u8]) -> Result<Received<'a>, KafkaRef
         let request = Request::decode(api.key, version, &mut r)?;
         Ok(Received { header, bytes, request })
     });
-    read.and_then(|received| r.finish().map(|()| received)).map_err(|e| refusal(api, version, e))
+    read.map_err(|e| refusal(api, version, e))
 }

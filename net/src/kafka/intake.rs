@@ -118,7 +118,12 @@ impl Intake {
         loop {
             match self.next {
                 Next::Nothing if self.left == 0 => return Ok(true),
-                Next::Nothing => return Err(WireError::Trailing { bytes: self.left }),
+                // What follows the last field is nobody's, here as in other requests.
+                Next::Nothing => {
+                    if self.split(self.left, data).is_empty() {
+                        return Ok(false);
+                    }
+                }
                 Next::Skip(0) => self.next = self.end_of(Behind::Partition),
                 Next::Skip(bytes) => {
                     let skipped = self.split(bytes, data).len();
