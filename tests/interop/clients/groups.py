@@ -1,0 +1,149 @@
+"""A group whose members join, leave and die while records keep coming: none is missed, and each partition has one owner in the end."""
+
+from collections.abc import Sequence
+import itertools
+import json
+import signal
+
+from clients.programs import Kafka, Native
+from harness.broker import Broker
+from harness.context import Context
+from harness.expect import Failed, equal, eventually, same_items, true
+from harness.proc import Process
+
+GROUP = "workers"
+TOPIC = "work"
+PARTITIONS = 6
+BURST = 60
+"""Records that are written after each change."""
+
+
+class Member:
+    """A running member, as what it printed tells."""
+
+    def __init__(self, name: str, process: Process) -> None:
+        self.name = name
+        self.process = process
+
+    def _events(self, field: str) -> list:
+        return [event[field] for event in map(json.loads, self.process.lines) if field in event]
+
+    @property
+    def assignments(self) -> list[list[int]]:
+        """The partitions it has owned, after each change."""
+        return self._events("owns")
+
+    @property
+    def owns(self) -> list[int]:
+        """The partitions it owns."""
+        return (self.assignments or [[]])[-1]
+
+    @property
+    def seen(self) -> list[str]:
+        """The values it has read."""
+        return self._events("value")
+
+    def leave(self) -> None:
+        """In order."""
+        self.process.signal(signal.SIGTERM)
+        self.process.wait()
+
+    def die(self) -> None:
+        """kill -9."""
+        self.process.kill()
+
+
+class Group:
+    """The group of a case, its topic, and who was ever in it."""
+
+    def __init__(self, ctx: Context, protocol: str) -> None:
+        self.ctx = ctx
+        self.protocol = protocol
+        self.broker: Broker = ctx.broker()
+        self._native = Native()
+        self._native.create(ctx, self.broker, TOPIC, PARTITIONS)
+        self.written: list[str] = []
+        self._names = itertools.count(1)
+        self._members: list[Member] = []
+
+    def join(self, client: Kafka, instance: str | None = None) -> Member:
+        """One more member."""
+        words = [GROUP, TOPIC, self.protocol, *([instance] if instance else [])]
+        member = Member(f"member {next(self._names)} ({client.name})", client.member(self.ctx, self.broker, *words))
+        self._members.append(member)
+        return member
+
+    def settle(self, members: Sequence[Member]) -> None:
+        """Waits until these own the partitions, each as many as another; then writes, and waits until all of it was read."""
+
+        def divided() -> bool:
+            for member in members:
+                if not member.process.running:
+                    raise Failed(f"{member.name} has ended by itself\n{member.process.story()}")
+            owned = sorted(partition for member in members for partition in member.owns)
+            even = {len(member.owns) for member in members} == {PARTITIONS // len(members)}
+            return even and owned == list(range(PARTITIONS))
+
+        names = ", ".join(member.name for member in members)
+        self._await(f"{names} own the {PARTITIONS} partitions", divided)
+        self.write()
+        self._await(f"{names} have read what was written", lambda: set(self.written) <= self._seen())
+
+    def write(self) -> list[str]:
+        """Some more records, on all partitions."""
+        values = [f"task {len(self.written) + n}" for n in range(BURST)]
+        lines = [json.dumps({"key": value, "value": value, "headers": []}) for value in values]
+        self._native.write(self.ctx, self.broker, TOPIC, "none", lines)
+        self.written += values
+        return values
+
+    def _seen(self) -> set[str]:
+        return {value for member in self._members for value in member.seen}
+
+    def _await(self, what: str, probe) -> None:
+        try:
+            eventually(what, probe)
+        except Failed as failed:
+            owned = "; ".join(f"{member.name} owns {member.owns}" for member in self._members)
+            missing = sorted(set(self.written) - self._seen())
+            raise Failed(f"{failed}: {owned}; {len(missing)} records were read by nobody, such as {missing[:5]}") from None
+
+
+def come_and_go(ctx: Context, clients: Sequence[Kafka], protocol: str) -> None:
+    """Members of these clients, in turn, join, leave in order, and are killed. The last ones leave, and one comes back."""
+    group, clients = Group(ctx, protocol), itertools.cycle(clients)
+    first = group.join(next(clients))
+    group.settle([first])
+    second, third = group.join(next(clients)), group.join(next(clients))
+    group.settle([first, second, third])
+    second.leave()
+    group.settle([first, third])
+    third.die()
+    group.settle([first])
+    if protocol != "range":
+        true("whoever stays keeps partitions all the time", [] not in first.assignments[1:], first.assignments)
+    fourth = group.join(next(clients))
+    group.settle([first, fourth])
+    first.leave()
+    fourth.leave()
+
+    new = group.write()
+    last = group.join(next(clients))
+    group.settle([last])
+    same_items("what a member reads that comes when all have left", last.seen, [*new, *group.written[-BURST:]])
+    last.leave()
+
+
+def static_members(ctx: Context, client: Kafka, protocol: str) -> None:
+    """A member with a name is killed and started again: it has its partitions again, and the others do not notice."""
+    group = Group(ctx, protocol)
+    stays, dies = group.join(client, "a"), group.join(client, "b")
+    group.settle([stays, dies])
+    before = len(stays.assignments)
+    dies.die()
+    again = group.join(client, "b")
+    group.settle([stays, again])
+    equal("partitions of the member that came back", again.owns, dies.owns)
+    equal("changes of the partitions of the member that stayed", len(stays.assignments) - before, 0)
+    stays.leave()
+    again.leave()

@@ -1,0 +1,182 @@
+"""Records with everything that can get lost on the way, and the comparison of what was written with what was read."""
+
+import base64
+from collections.abc import Iterable, Sequence
+import json
+import random
+import time
+from typing import NamedTuple
+
+from clients.programs import Kafka, Native
+from harness.broker import Broker
+from harness.context import Context
+from harness.expect import Failed, equal, true
+
+PARTITIONS = 5
+
+
+class Record(NamedTuple):
+    """A record as it has to come out again."""
+
+    key: bytes | None
+    value: bytes | None
+    headers: tuple[tuple[str, bytes | None], ...]
+    timestamp: int
+
+
+def _field(name: str, value: bytes | None) -> dict[str, str | None]:
+    """Text or, if it is not UTF-8, base64 in a field of its own."""
+    if value is None:
+        return {name: None}
+    try:
+        return {name: value.decode()}
+    except UnicodeDecodeError:
+        return {f"{name}_base64": base64.b64encode(value).decode()}
+
+
+def _bytes(fields: dict, name: str) -> bytes | None:
+    """The reverse."""
+    code, text = fields.get(f"{name}_base64"), fields.get(name)
+    if code is not None:
+        return base64.b64decode(code)
+    return None if text is None else text.encode()
+
+
+def line(record: Record) -> str:
+    """The record as the clients read it."""
+    headers = [{"key": name, **_field("value", value)} for name, value in record.headers]
+    fields = {**_field("key", record.key), **_field("value", record.value), "headers": headers, "timestamp": record.timestamp}
+    return json.dumps(fields)
+
+
+def parse(text: str) -> tuple[int, int, Record]:
+    """Partition, offset and record that a client printed."""
+    fields = json.loads(text)
+    headers = tuple((header["key"], _bytes(header, "value")) for header in fields["headers"])
+    record = Record(_bytes(fields, "key"), _bytes(fields, "value"), headers, fields["timestamp"])
+    return fields["partition"], fields["offset"], record
+
+
+def corpus(client: Kafka | Native) -> list[Record]:
+    """What the client can write of all that is rare in tests and usual in the world, and enough plain records to compress.
+
+    No two are the same.
+    """
+    chance = random.Random(5)
+    # Within the hour, so that retention leaves them alone, and none of them what the clock says.
+    time_ms = int(time.time()) * 1000 - 3_600_000
+    twice = (("trace", b"1"), ("trace", b"2"), ("trace", b"1"), ("empty", b""), ("", b"no name"), ("raw", b"\xff\x00"))
+    special: list[tuple[bytes | None, bytes | None, tuple]] = [
+        (None, None, ()),
+        (None, b"", ()),
+        (b"deleted", None, (("why", b"a tombstone"),)),
+        (b"\x00\xff\xfe", b"\x80 not text \xff", ()),
+        ("schlüssel".encode(), "Grüße 🌊".encode(), (("größe", "µ".encode()),)),
+        (b"headers", b"", twice),
+        (b"large", b"a line that repeats itself\n" * 8000, ()),
+        (b"noise", chance.randbytes(50_000), ()),
+        (b"k" * 1000, b"a long key", ()),
+    ]
+    if client.null_headers:
+        special.append((b"bare", b"", (("bare", None), ("trace", None))))
+    plain = [(f"user-{n % 97}".encode(), f"click number {n} of a session".encode(), (("n", str(n).encode()),)) for n in range(300)]
+    return [Record(key, value, headers, time_ms + n * 7) for n, (key, value, headers) in enumerate(special + plain)]
+
+
+def check_read(what: str, lines: Iterable[str], written: Sequence[Record]) -> dict[tuple[int, int], Record]:
+    """Each record came out once, as it went in, at offsets without gaps; where each of them was."""
+    places = {(partition, offset): record for partition, offset, record in map(parse, lines)}
+    ends: dict[int, int] = {}
+    for partition, offset in sorted(places):
+        equal(f"{what}: the next offset of partition {partition}", offset, ends.get(partition, 0))
+        ends[partition] = offset + 1
+    wanted, seen = sorted(written, key=_order), sorted(places.values(), key=_order)
+    for left, right in zip(wanted, seen):
+        if left != right:
+            raise Failed(f"{what}: expected {_short(left)}, saw {_short(right)}")
+    equal(f"{what}: number of records", len(seen), len(wanted))
+    return places
+
+
+def check_places(what: str, said: Sequence[str], places: dict[tuple[int, int], Record], written: Sequence[Record]) -> None:
+    """Each record is where its acknowledgement said it is."""
+    equal(f"{what}: number of acknowledgements", len(said), len(written))
+    for text, record in zip(said, written):
+        place = json.loads(text)
+        at = (place["partition"], place["offset"])
+        if places.get(at) != record:
+            raise Failed(f"{what}: expected {_short(record)} at {at}, saw {places.get(at) and _short(places[at])}")
+
+
+def partitions_of_keys(places: dict[tuple[int, int], Record]) -> dict[bytes, int]:
+    """Where each key went, which has to be one partition."""
+    found: dict[bytes, int] = {}
+    for (partition, _), record in places.items():
+        if record.key is not None:
+            equal(f"the partition of key {record.key[:20]!r}", partition, found.setdefault(record.key, partition))
+    true("keys are on every partition", len(set(found.values())) == PARTITIONS, found)
+    return found
+
+
+def check_stored(ctx: Context, broker: Broker, topic: str, codec: str) -> None:
+    """The batches of a topic rest in the log as this codec made them. The broker has to be stopped."""
+    seen = set()
+    for partition in range(PARTITIONS):
+        dump = [broker.program, "log", "dump", topic, "--partition", str(partition), "--json", "--data-dir", broker.data]
+        frames = [json.loads(text) for text in ctx.run(dump, name="dump").lines]
+        seen |= {frame["batch"]["compression"] for frame in frames if frame["kind"] == "batch"}
+    # What does not get smaller stays as it is.
+    equal(f"compression of the batches of {topic}", seen | {"none"}, {codec, "none"})
+    true(f"batches of {topic} are compressed with {codec}", codec in seen, seen)
+
+
+def round_trip(ctx: Context, client: Kafka) -> None:
+    """With each codec, with and without idempotence: what the client wrote it reads back, and the log holds what it compressed."""
+    broker, native, written = ctx.broker(), Native(), corpus(client)
+    codecs = _codecs(ctx, client)
+    for codec, mode in ((codec, mode) for codec in codecs for mode in ("plain", "idempotent")):
+        topic = f"{codec}-{mode}"
+        native.create(ctx, broker, topic, PARTITIONS)
+        said = client.write(ctx, broker, topic, codec, [line(record) for record in written], mode)
+        places = check_read(f"{client.name} reads {topic}", client.read(ctx, broker, topic, len(written)), written)
+        check_places(f"{client.name} wrote {topic}", said, places, written)
+        partitions_of_keys(places)
+    broker.stop()
+    for codec in codecs:
+        check_stored(ctx, broker, f"{codec}-plain", codec)
+
+
+def all_to_all(ctx: Context, clients: Sequence[Kafka | Native]) -> None:
+    """What each wrote, with each codec, every other reads; and a key is on the same partition whoever wrote it."""
+    broker, native = ctx.broker(), Native()
+    homes: dict[bytes, int] = {}
+    for writer in clients:
+        written = corpus(writer)
+        for codec in _codecs(ctx, writer):
+            topic = f"{writer.name}-{codec}"
+            native.create(ctx, broker, topic, PARTITIONS)
+            writer.write(ctx, broker, topic, codec, [line(record) for record in written])
+            for reader in (reader for reader in clients if codec in reader.codecs):
+                places = check_read(f"{reader.name} reads {topic}", reader.read(ctx, broker, topic, len(written)), written)
+                for key, partition in partitions_of_keys(places).items():
+                    equal(f"the partition to which {writer.name} sends key {key[:20]!r}", partition, homes.setdefault(key, partition))
+    broker.stop()
+    for writer in clients:
+        for codec in _codecs(ctx, writer):
+            check_stored(ctx, broker, f"{writer.name}-{codec}", codec)
+
+
+def _codecs(ctx: Context, client: Kafka | Native) -> Sequence[str]:
+    """What is tried with this client; one codec will do for the short version."""
+    return client.codecs[-1:] if ctx.settings.short else client.codecs
+
+
+def _order(record: Record) -> int:
+    """No two records of the corpus have the same time."""
+    return record.timestamp
+
+
+def _short(record: Record) -> str:
+    """For a message: large values are cut."""
+    text = repr(record)
+    return text if len(text) < 500 else f"{text[:500]}… ({len(text)} characters)"

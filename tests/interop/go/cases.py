@@ -1,0 +1,49 @@
+"""The cases of franz-go."""
+
+from clients.groups import come_and_go, static_members
+from clients.records import round_trip
+from go.library import client
+from harness.cases import case
+from harness.context import Context
+
+
+@case("go.records", "franz-go writes with every codec, and reads back keys, values, headers and times", short=True, needs=("go",))
+def records(ctx: Context) -> None:
+    """Round trips."""
+    round_trip(ctx, client(ctx))
+
+
+@case("go.admin", "kadm on topics, configurations, offsets, records and groups", short=True, needs=("go",))
+def admin(ctx: Context) -> None:
+    """The program checks itself."""
+    client(ctx).admin(ctx, ctx.broker())
+
+
+@case("go.group-eager", "franz-go members of a group join, leave and die; every rebalance stops all of them", needs=("go",))
+def group_eager(ctx: Context) -> None:
+    """The classic protocol, range."""
+    come_and_go(ctx, [client(ctx)], "range")
+
+
+@case("go.group-cooperative", "franz-go members join, leave and die; whoever stays goes on reading", needs=("go",))
+def group_cooperative(ctx: Context) -> None:
+    """The classic protocol, cooperative-sticky."""
+    come_and_go(ctx, [client(ctx)], "cooperative")
+
+
+@case("go.group-consumer", "franz-go members join, leave and die in the consumer protocol (KIP-848)", needs=("go",))
+def group_consumer(ctx: Context) -> None:
+    """The broker assigns."""
+    come_and_go(ctx, [client(ctx)], "consumer")
+
+
+@case("go.group-static", "franz-go members with an instance id are killed and come back, and nobody else notices", needs=("go",))
+def group_static(ctx: Context) -> None:
+    """The classic protocol, static members."""
+    static_members(ctx, client(ctx), "cooperative")
+
+
+@case("go.group-static-consumer", "the same in the consumer protocol (KIP-848)", needs=("go",))
+def group_static_consumer(ctx: Context) -> None:
+    """The broker assigns, static members."""
+    static_members(ctx, client(ctx), "consumer")

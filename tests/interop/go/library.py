@@ -1,0 +1,20 @@
+"""franz-go, as `go.mod` and `go.sum` pin it."""
+
+from pathlib import Path
+
+from clients.programs import Kafka, step, words
+from harness.context import Context
+
+HERE = Path(__file__).resolve().parent
+
+
+def client(ctx: Context) -> Kafka:
+    """The program of this folder, built once for each state of its sources."""
+
+    def build(into: Path) -> None:
+        argv = ["go", "build", "-mod=readonly", "-modcacherw", "-buildvcs=false", "-o", into / "client", "."]
+        step("build the franz-go client", argv, cwd=HERE, env={"GOMODCACHE": str(ctx.cache.root / "go-modules")})
+
+    sources = [*sorted(HERE.glob("*.go")), HERE / "go.mod", HERE / "go.sum"]
+    program = ctx.cache.directory("go", b"".join(file.read_bytes() for file in sources), build) / "client"
+    return Kafka("go", words(lambda word: [program, word]))

@@ -1,0 +1,25 @@
+"""The cases of kafkajs."""
+
+from clients.groups import come_and_go
+from clients.records import round_trip
+from harness.cases import case
+from harness.context import Context
+from node.library import client
+
+
+@case("node.records", "kafkajs writes with gzip and Snappy, and reads back keys, values, headers and times", short=True, needs=("node", "npm"))
+def records(ctx: Context) -> None:
+    """Round trips."""
+    round_trip(ctx, client(ctx))
+
+
+@case("node.admin", "kafkajs's admin on topics, configurations, offsets, records and groups", short=True, needs=("node", "npm"))
+def admin(ctx: Context) -> None:
+    """The program checks itself."""
+    client(ctx).admin(ctx, ctx.broker())
+
+
+@case("node.group", "kafkajs members of a group join, leave and die", needs=("node", "npm"))
+def group(ctx: Context) -> None:
+    """The classic protocol, in which kafkajs has only an assignor of its own."""
+    come_and_go(ctx, [client(ctx)], "range")

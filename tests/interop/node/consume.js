@@ -1,0 +1,31 @@
+// Prints the records of a topic from its beginning: consume.js BOOTSTRAP TOPIC COUNT. kafkajs reads in groups only; this one is fresh.
+'use strict';
+
+const { randomUUID } = require('node:crypto');
+const { kafkaAt, run, say } = require('./kafka');
+const { asFields, headerFields } = require('./lines');
+
+run(async (bootstrap, topic, count) => {
+  const consumer = kafkaAt(bootstrap).consumer({ groupId: `reader-${randomUUID()}`, maxWaitTimeInMs: 500 });
+  await consumer.connect();
+  await consumer.subscribe({ topic, fromBeginning: true });
+  let left = Number(count);
+  await new Promise((done, failed) => {
+    consumer.on(consumer.events.CRASH, ({ payload }) => failed(payload.error));
+    consumer.run({
+      eachMessage: async ({ partition, message }) => {
+        say({
+          partition,
+          offset: Number(message.offset),
+          timestamp: Number(message.timestamp),
+          ...asFields('key', message.key),
+          ...asFields('value', message.value),
+          headers: headerFields(message.headers),
+        });
+        left -= 1;
+        if (left === 0) done();
+      },
+    });
+  });
+  await consumer.disconnect();
+});

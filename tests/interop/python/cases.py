@@ -1,0 +1,49 @@
+"""The cases of confluent-kafka, which is librdkafka for Python."""
+
+from clients.groups import come_and_go, static_members
+from clients.records import round_trip
+from harness.cases import case
+from harness.context import Context
+from python.library import client
+
+
+@case("python.records", "confluent-kafka writes with every codec, and reads back keys, values, headers and times", short=True)
+def records(ctx: Context) -> None:
+    """Round trips."""
+    round_trip(ctx, client(ctx))
+
+
+@case("python.admin", "confluent-kafka's AdminClient on topics, configurations, offsets, records and groups", short=True)
+def admin(ctx: Context) -> None:
+    """The program checks itself."""
+    client(ctx).admin(ctx, ctx.broker())
+
+
+@case("python.group-eager", "confluent-kafka members of a group join, leave and die; every rebalance stops all of them")
+def group_eager(ctx: Context) -> None:
+    """The classic protocol, range."""
+    come_and_go(ctx, [client(ctx)], "range")
+
+
+@case("python.group-cooperative", "confluent-kafka members join, leave and die; whoever stays goes on reading")
+def group_cooperative(ctx: Context) -> None:
+    """The classic protocol, cooperative-sticky."""
+    come_and_go(ctx, [client(ctx)], "cooperative")
+
+
+@case("python.group-consumer", "confluent-kafka members join, leave and die in the consumer protocol (KIP-848)")
+def group_consumer(ctx: Context) -> None:
+    """The broker assigns."""
+    come_and_go(ctx, [client(ctx)], "consumer")
+
+
+@case("python.group-static", "confluent-kafka members with an instance id are killed and come back, and nobody else notices")
+def group_static(ctx: Context) -> None:
+    """The classic protocol, static members."""
+    static_members(ctx, client(ctx), "cooperative")
+
+
+@case("python.group-static-consumer", "the same in the consumer protocol (KIP-848)")
+def group_static_consumer(ctx: Context) -> None:
+    """The broker assigns, static members."""
+    static_members(ctx, client(ctx), "consumer")
