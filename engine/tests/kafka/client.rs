@@ -3,7 +3,6 @@
 use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 
-use bytes::{BufMut, BytesMut};
 use highwater_engine::{Broker, HostKind};
 use highwater_net::kafka::KafkaError;
 use highwater_net::kafka::api::ApiKey;
@@ -12,10 +11,10 @@ use highwater_net::kafka::messages::{
     ProducePartition, ProduceRequest, ProduceResponse, ProduceTopic,
 };
 use highwater_net::kafka::schema::Message;
-use highwater_net::kafka::wire::{Form, Reader, put_string};
 use highwater_protocol::batch::{BatchHeader, BatchView};
 
 use crate::common::raw;
+pub(crate) use crate::wire::{Answer, request};
 
 /// A broker with its directory. Two cores, so that partitions are on two shards.
 pub(crate) struct Place {
@@ -54,50 +53,6 @@ pub(crate) struct Kafka {
     next: i32,
 }
 
-/// An answer, whole.
-pub(crate) struct Answer {
-    api: ApiKey,
-    version: i16,
-    pub(crate) correlation_id: i32,
-    bytes: Vec<u8>,
-}
-
-impl Answer {
-    /// The body, to its last byte.
-    pub(crate) fn body<'a, M: Message<'a>>(&'a self) -> M {
-        let mut r = Reader::new(&self.bytes);
-        r.take(4, "correlation id").expect("it has one");
-        if self.api.api().response_header_is_flexible(self.version) {
-            assert_eq!(r.take(1, "tagged fields").expect("a count"), [0]);
-        }
-        let body = M::decode(self.version, &mut r).expect("an answer of this version");
-        r.finish().expect("nothing follows");
-        body
-    }
-}
-
-/// A request, as it is sent.
-pub(crate) fn request<'a>(
-    api: ApiKey,
-    version: i16,
-    correlation_id: i32,
-    body: &impl Message<'a>,
-) -> BytesMut {
-    let mut out = BytesMut::new();
-    out.put_i32(0);
-    out.put_i16(api as i16);
-    out.put_i16(version);
-    out.put_i32(correlation_id);
-    put_string(&mut out, Form { version, flexible: false }, Some("engine-test"));
-    if api.api().request_header_is_flexible(version) {
-        out.put_u8(0);
-    }
-    body.encode(version, &mut out);
-    let bytes = (out.len() - 4) as u32;
-    out[..4].copy_from_slice(&bytes.to_be_bytes());
-    out
-}
-
 impl Kafka {
     pub(crate) fn connect(address: SocketAddr) -> Self {
         Self { stream: raw(address), next: 0 }
@@ -130,8 +85,7 @@ impl Kafka {
         self.stream.read_exact(&mut length[first..]).expect("a whole length");
         let mut bytes = vec![0; u32::from_be_bytes(length) as usize];
         self.stream.read_exact(&mut bytes).expect("a whole answer");
-        let correlation_id = i32::from_be_bytes(bytes[..4].try_into().expect("four bytes"));
-        Some(Answer { api, version, correlation_id, bytes })
+        Some(Answer::new(api, version, bytes))
     }
 
     pub(crate) fn call<'a>(&mut self, api: ApiKey, version: i16, body: &impl Message<'a>) -> Answer {

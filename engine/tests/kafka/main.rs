@@ -2,6 +2,8 @@
 
 #[path = "../common/mod.rs"]
 mod common;
+#[path = "../common/kafka.rs"]
+mod wire;
 
 mod admin;
 mod client;

@@ -1,9 +1,7 @@
 //! A consumer with little credit that goes on where it was, and remembers every record it was given.
 
-use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
-use highwater_protocol::batch::BatchView;
 use highwater_protocol::error::ErrorCode;
 use highwater_protocol::frame::{FRAME_HEADER_BYTES, FrameHeader, FrameKind};
 use highwater_protocol::ids::{Offset, TopicPartition};
@@ -14,44 +12,26 @@ use highwater_runtime::sim::SimRng;
 use rand::RngExt;
 
 use crate::node::World;
+use crate::seen::Seen;
 use crate::wire::{Answer, Wire};
 
 pub(crate) struct Consumer {
-    from: TopicPartition,
+    pub(crate) seen: Seen,
     shard: u16,
     /// By subscription, or by fetches that wait.
     subscribes: bool,
     rng: SimRng,
     wire: Option<Wire>,
-    next: i64,
-    /// Highest high watermark told: it never goes back.
-    high_watermark: i64,
-    pub(crate) seen: BTreeMap<i64, String>,
 }
 
 impl Consumer {
     pub(crate) fn new(from: TopicPartition, shard: u16, subscribes: bool, rng: SimRng) -> Self {
-        Self { from, shard, subscribes, rng, wire: None, next: 0, high_watermark: 0, seen: BTreeMap::new() }
-    }
-
-    pub(crate) fn from(&self) -> TopicPartition {
-        self.from
+        Self { seen: Seen::new(from), shard, subscribes, rng, wire: None }
     }
 
     /// For people, when it waits for ever.
-    pub(crate) fn describe(&self, ends: &BTreeMap<TopicPartition, i64>) -> String {
-        format!(
-            "{} of {}: at {} of {:?}",
-            if self.subscribes { "subscription" } else { "fetches" },
-            self.from.partition,
-            self.next,
-            ends.get(&self.from)
-        )
-    }
-
-    /// The next offset that it wants.
-    pub(crate) fn next(&self) -> i64 {
-        self.next
+    pub(crate) fn describe(&self) -> &'static str {
+        if self.subscribes { "subscription" } else { "fetches" }
     }
 
     pub(crate) fn poll(&mut self, world: &mut World, address: SocketAddr) {
@@ -83,8 +63,8 @@ impl Consumer {
 
     fn ask(&mut self) {
         let Some(wire) = &mut self.wire else { return };
-        let (topic, partition) = (self.from.topic, self.from.partition);
-        let start = StartAt::Offset(Offset(self.next));
+        let TopicPartition { topic, partition } = self.seen.from();
+        let start = StartAt::Offset(Offset(self.seen.next()));
         if self.subscribes {
             let credit_bytes = self.rng.random_range(100..60_000);
             wire.send(&SubscribeRequest { topic, partition, start, credit_bytes });
@@ -123,9 +103,7 @@ impl Consumer {
     }
 
     fn take_frames(&mut self, prefix: &DataPrefix, mut frames: &[u8]) {
-        let high_watermark = prefix.high_watermark.get();
-        assert!(high_watermark >= self.high_watermark, "the high watermark went back");
-        self.high_watermark = high_watermark;
+        self.seen.told(prefix.high_watermark.get());
         while !frames.is_empty() {
             let (header, kind) = FrameHeader::parse(frames).expect("a frame");
             let (frame, rest) = frames.split_at(header.frame_bytes());
@@ -134,21 +112,8 @@ impl Consumer {
                 continue;
             }
             let end = FRAME_HEADER_BYTES + header.payload_bytes.get() as usize;
-            let view = BatchView::parse(&frame[FRAME_HEADER_BYTES..end]).expect("a batch");
-            view.check_checksum().expect("as it was sent");
-            let mut scratch = Vec::new();
-            for record in view.records(&mut scratch).expect("records") {
-                let record = record.expect("a record");
-                let (offset, value) = (record.offset.0, record.value.expect("a value"));
-                assert!(offset < high_watermark, "only what is acknowledged is read");
-                if offset < self.next {
-                    continue;
-                }
-                assert_eq!(offset, self.next, "no record is left out");
-                self.next += 1;
-                self.seen.insert(offset, String::from_utf8_lossy(value).into_owned());
-            }
+            self.seen.take(&frame[FRAME_HEADER_BYTES..end]);
         }
-        assert_eq!(prefix.next_offset.get(), self.next);
+        assert_eq!(prefix.next_offset.get(), self.seen.next());
     }
 }

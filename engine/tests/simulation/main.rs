@@ -1,15 +1,21 @@
-//! The whole engine in the simulated world: one node, two shards, clients that remember what they were told, and a power
-//! that fails. One seed decides everything.
+//! The whole engine in the simulated world: one node, two shards, native and Kafka clients that remember what they were
+//! told, and a power that fails. One seed decides everything.
 //!
 //! `HIGHWATER_SIM_SEEDS=2000 cargo test -p highwater-engine --test simulation` runs that many seeds, `HIGHWATER_SIM_SEEDS=7..8` only
 //! seed 7. A failure names its seed.
 
 mod admin;
 mod consumer;
+mod crowd;
 mod faults;
+mod kafka;
+#[path = "../common/kafka.rs"]
+mod kafka_wire;
+mod lane;
 mod node;
 mod producer;
 mod run;
+mod seen;
 mod wire;
 
 use std::ops::Range;

@@ -22,7 +22,7 @@ pub(crate) fn world(seed: u64) -> (World, SimNode) {
     let limits = limits(seed);
     let durable_form = if seed.is_multiple_of(2) { DurableForm::Dsync } else { DurableForm::SyncPerRound };
     let mut setup: Option<Arc<ShardSetup>> = None;
-    let node = world.add_node(NodeConfig::new(SHARDS, 1), move |shard, plane| {
+    let node = world.add_node(NodeConfig::new(SHARDS, 2), move |shard, plane| {
         let data_dir = Path::new("/data");
         if shard == 0 {
             let new = Identity { cluster: ClusterId([7; 16]), node: NodeId(0) };
@@ -36,7 +36,7 @@ pub(crate) fn world(seed: u64) -> (World, SimNode) {
                 durable_form,
                 counters: ShardCounters::of_shards(SHARDS),
                 advertised: "10.0.0.1:9000".into(),
-                kafka: KafkaSetup::default(),
+                kafka: KafkaSetup { first_listener: 1, ..KafkaSetup::default() },
                 groups: GroupConfig::default(),
                 on_ready: Box::new(|_| {}),
             }));

@@ -1,7 +1,6 @@
 //! One run: set up, let everybody do something while the node fails now and then, heal, and compare what is there with what was
 //! promised.
 
-use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::ops::AddAssign;
 use std::time::Duration;
@@ -13,10 +12,8 @@ use highwater_protocol::native::{
 use highwater_runtime::sim::{CrashPolicy, NodeEnd, SimNode, SimRng, stream};
 use rand::RngExt;
 
-use crate::admin::Admin;
-use crate::consumer::Consumer;
-use crate::node::{World, takes_large_batches, world};
-use crate::producer::Producer;
+use crate::crowd::Crowd;
+use crate::node::{World, world};
 use crate::wire::Wire;
 
 /// How often clients look at what has happened.
@@ -58,58 +55,30 @@ pub(crate) fn run(seed: u64) -> Outcome {
     let address = world.address(node, 0);
     let mut rng = stream(seed, "test", 0);
     let (topic, partitions) = create(&mut world, address, rng.random_range(1..=4));
-    let rng_of = |name, number: usize| stream(seed, name, number as u64);
-    let mut producers: Vec<Producer> = (0..3)
-        .map(|n| {
-            let (to, shard) = partitions[n % partitions.len()];
-            let goal = rng.random_range(20..200);
-            Producer::new(n, to, shard, goal, takes_large_batches(seed), rng_of("producer", n))
-        })
-        .collect();
-    let mut consumers: Vec<Consumer> = partitions
-        .iter()
-        .flat_map(|(from, shard)| [(*from, *shard, true), (*from, *shard, false)])
-        .enumerate()
-        .map(|(n, (from, shard, subscribes))| Consumer::new(from, shard, subscribes, rng_of("consumer", n)))
-        .collect();
-    let mut admin = Admin::new(("main".into(), topic), rng_of("admin", 0));
+    let mut crowd = Crowd::new(seed, topic, &partitions, &mut rng);
     let mut totals = Totals::default();
-    let mut everybody = |world: &mut World, producers: &mut [Producer], consumers: &mut [Consumer]| {
+    let kafka = world.address(node, 1);
+    let everybody = |world: &mut World, crowd: &mut Crowd| {
         world.run_for(TICK);
-        for producer in producers {
-            producer.poll(world, address);
-        }
-        for consumer in consumers {
-            consumer.poll(world, address);
-        }
-        admin.poll(world, address);
+        crowd.poll(world, address, kafka);
     };
 
     for _ in 0..UNSAFE_TICKS {
-        everybody(&mut world, &mut producers, &mut consumers);
+        everybody(&mut world, &mut crowd);
         fail_maybe(&mut world, node, &mut rng, &mut totals);
     }
     restart(&mut world, node, &mut totals);
     let mut ticks = 0;
-    let done = |producers: &[Producer], consumers: &[Consumer]| {
-        let ends = ends(producers);
-        producers.iter().all(Producer::is_done)
-            && consumers.iter().all(|c| c.next() >= ends.get(&c.from()).copied().unwrap_or(0))
-    };
-    while !done(&producers, &consumers) {
+    while !crowd.is_done() {
         assert_eq!(world.end(node), None, "the node goes on");
-        everybody(&mut world, &mut producers, &mut consumers);
+        everybody(&mut world, &mut crowd);
         ticks += 1;
-        if ticks >= HEALED_TICKS_MAX {
-            let waiting: Vec<String> = producers.iter().map(Producer::describe).collect();
-            let reading: Vec<String> = consumers.iter().map(|c| c.describe(&ends(&producers))).collect();
-            panic!("seed {seed}: somebody waits for ever: {waiting:#?} {reading:#?}");
-        }
+        assert!(ticks < HEALED_TICKS_MAX, "seed {seed}: somebody waits for ever: {:#?}", crowd.describe());
     }
-    compare(&producers, &consumers);
-    totals.admin_answers = admin.answers;
-    totals.acknowledged = producers.iter().map(|p| p.acked.len()).sum();
-    totals.consumed = consumers.iter().map(|c| c.seen.len()).sum();
+    crowd.compare();
+    totals.admin_answers = crowd.admin_answers();
+    totals.acknowledged = crowd.lanes().map(|lane| lane.acked.len()).sum();
+    totals.consumed = crowd.readers().map(|seen| seen.records.len()).sum();
     Outcome { totals, trace: world.trace_hash() }
 }
 
@@ -187,41 +156,4 @@ fn restart(world: &mut World, node: SimNode, totals: &mut Totals) {
         Some(other) => panic!("the node ended: {other:?}"),
     }
     world.start(node).expect("it starts again");
-}
-
-/// Where each partition has to end, as far as anybody was told.
-fn ends(producers: &[Producer]) -> BTreeMap<TopicPartition, i64> {
-    let mut ends = BTreeMap::new();
-    for producer in producers {
-        let last = producer.acked.last().map_or(0, |(offset, _)| offset + 1);
-        let end = ends.entry(producer.to()).or_insert(0);
-        *end = last.max(*end);
-    }
-    ends
-}
-
-/// What consumers have seen is what producers were told, once each and in order.
-fn compare(producers: &[Producer], consumers: &[Consumer]) {
-    let mut logs: BTreeMap<TopicPartition, &BTreeMap<i64, String>> = BTreeMap::new();
-    for consumer in consumers {
-        let log = logs.entry(consumer.from()).or_insert(&consumer.seen);
-        let both = log.len().min(consumer.seen.len());
-        assert!(log.iter().take(both).eq(consumer.seen.iter().take(both)), "two readers differ");
-        if consumer.seen.len() > log.len() {
-            *log = &consumer.seen;
-        }
-    }
-    for producer in producers {
-        let log = logs[&producer.to()];
-        for (offset, value) in &producer.acked {
-            assert_eq!(log.get(offset), Some(value), "acknowledged at {offset} of {}", producer.to());
-        }
-        let prefix = producer.prefix();
-        let numbers: Vec<u32> = log
-            .values()
-            .filter_map(|value| value.strip_prefix(&prefix)?.split('-').next()?.parse().ok())
-            .collect();
-        assert!(numbers.iter().copied().eq(0..numbers.len() as u32), "once each and in order: {numbers:?}");
-        assert_eq!(numbers.len(), producer.acked.len(), "nothing that nobody sent");
-    }
 }

@@ -47,6 +47,11 @@ impl Wire {
         self.next_id
     }
 
+    /// The id that the next request will have.
+    pub(crate) fn next_id(&self) -> u64 {
+        self.next_id + 1
+    }
+
     pub(crate) fn send_with_id(&mut self, make: impl FnOnce(u64) -> Vec<u8>) -> u64 {
         self.next_id += 1;
         self.client.send(make(self.next_id));

@@ -1,0 +1,142 @@
+//! Everybody who uses the node in a run, and whether what they were told fits together.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+
+use highwater_protocol::ids::{TopicId, TopicPartition};
+use highwater_runtime::sim::{SimRng, stream};
+use rand::RngExt;
+
+use crate::admin::Admin;
+use crate::consumer::Consumer;
+use crate::kafka::{KafkaConsumer, KafkaProducer};
+use crate::lane::Lane;
+use crate::node::{World, takes_large_batches};
+use crate::producer::Producer;
+use crate::seen::Seen;
+
+pub(crate) struct Crowd {
+    producers: Vec<Producer>,
+    consumers: Vec<Consumer>,
+    kafka_producer: KafkaProducer,
+    kafka_consumer: KafkaConsumer,
+    admin: Admin,
+}
+
+impl Crowd {
+    pub(crate) fn new(
+        seed: u64,
+        topic: TopicId,
+        partitions: &[(TopicPartition, u16)],
+        rng: &mut SimRng,
+    ) -> Self {
+        let rng_of = |name, number: usize| stream(seed, name, number as u64);
+        let large = takes_large_batches(seed);
+        let mut lane = |name: String, to| Lane::new(name, to, rng.random_range(20..200), large);
+        let producers = (0..3).map(|n| {
+            let (to, shard) = partitions[n % partitions.len()];
+            Producer::new(lane(format!("p{n}"), to), shard, rng_of("producer", n))
+        });
+        let producers = producers.collect();
+        let lanes = partitions.iter().map(|(to, _)| lane(format!("k{}", to.partition.0), *to)).collect();
+        let consumers = partitions
+            .iter()
+            .flat_map(|(from, shard)| [(*from, *shard, true), (*from, *shard, false)])
+            .enumerate()
+            .map(|(n, (from, shard, subscribes))| {
+                Consumer::new(from, shard, subscribes, rng_of("consumer", n))
+            });
+        let seen = partitions.iter().map(|(from, _)| Seen::new(*from)).collect();
+        Self {
+            producers,
+            consumers: consumers.collect(),
+            kafka_producer: KafkaProducer::new(lanes, rng_of("kafka producer", 0)),
+            kafka_consumer: KafkaConsumer::new(seen, rng_of("kafka consumer", 0)),
+            admin: Admin::new(("main".into(), topic), rng_of("admin", 0)),
+        }
+    }
+
+    /// Lets everybody look at what has happened. The addresses are those of the native and of the Kafka listener.
+    pub(crate) fn poll(&mut self, world: &mut World, native: SocketAddr, kafka: SocketAddr) {
+        for producer in &mut self.producers {
+            producer.poll(world, native);
+        }
+        for consumer in &mut self.consumers {
+            consumer.poll(world, native);
+        }
+        self.kafka_producer.poll(world, kafka);
+        self.kafka_consumer.poll(world, kafka);
+        self.admin.poll(world, native);
+    }
+
+    pub(crate) fn lanes(&self) -> impl Iterator<Item = &Lane> {
+        self.producers.iter().map(|producer| &producer.lane).chain(&self.kafka_producer.lanes)
+    }
+
+    pub(crate) fn readers(&self) -> impl Iterator<Item = &Seen> {
+        self.consumers.iter().map(|consumer| &consumer.seen).chain(&self.kafka_consumer.seen)
+    }
+
+    pub(crate) fn admin_answers(&self) -> u64 {
+        self.admin.answers
+    }
+
+    /// Whether everything was acknowledged, and read.
+    pub(crate) fn is_done(&self) -> bool {
+        let ends = self.ends();
+        self.lanes().all(Lane::is_done)
+            && self.readers().all(|seen| seen.next() >= ends.get(&seen.from()).copied().unwrap_or(0))
+    }
+
+    /// For people, when somebody waits for ever.
+    pub(crate) fn describe(&self) -> Vec<String> {
+        let ends = self.ends();
+        let native = self.consumers.iter().map(|consumer| (consumer.describe(), &consumer.seen));
+        let kafka = self.kafka_consumer.seen.iter().map(|seen| ("Kafka fetches", seen));
+        let readers = native.chain(kafka).map(|(name, seen)| {
+            let (from, next) = (seen.from(), seen.next());
+            format!("{name} of {}: at {next} of {:?}", from.partition, ends.get(&from))
+        });
+        self.lanes().map(Lane::describe).chain(readers).collect()
+    }
+
+    /// Where each partition has to end, as far as anybody was told.
+    fn ends(&self) -> BTreeMap<TopicPartition, i64> {
+        let mut ends = BTreeMap::new();
+        for lane in self.lanes() {
+            let last = lane.acked.last().map_or(0, |(offset, _)| offset + 1);
+            let end = ends.entry(lane.to()).or_insert(0);
+            *end = last.max(*end);
+        }
+        ends
+    }
+
+    /// What was read is what producers were told, once each and in order.
+    pub(crate) fn compare(&self) {
+        let mut logs: BTreeMap<TopicPartition, &BTreeMap<i64, String>> = BTreeMap::new();
+        for seen in self.readers() {
+            let log = logs.entry(seen.from()).or_insert(&seen.records);
+            let both = log.len().min(seen.records.len());
+            assert!(log.iter().take(both).eq(seen.records.iter().take(both)), "two readers differ");
+            if seen.records.len() > log.len() {
+                *log = &seen.records;
+            }
+        }
+        for lane in self.lanes() {
+            let log = logs[&lane.to()];
+            for (offset, value) in &lane.acked {
+                assert_eq!(log.get(offset), Some(value), "acknowledged at {offset} of {}", lane.to());
+            }
+            let prefix = lane.prefix();
+            let numbers: Vec<u32> = log
+                .values()
+                .filter_map(|value| value.strip_prefix(&prefix)?.split('-').next()?.parse().ok())
+                .collect();
+            assert!(
+                numbers.iter().copied().eq(0..numbers.len() as u32),
+                "once each and in order: {numbers:?}"
+            );
+            assert_eq!(numbers.len(), lane.acked.len(), "nothing that nobody sent");
+        }
+    }
+}

@@ -1,0 +1,26 @@
+//! Kafka clients: one producer to all partitions, whose requests cross between shards, and one consumer of all of them, which keeps its
+//! positions in a group.
+
+mod consumer;
+mod producer;
+mod wire;
+
+use highwater_net::kafka::KafkaError;
+
+pub(crate) use consumer::KafkaConsumer;
+pub(crate) use producer::KafkaProducer;
+
+/// The topic that everybody uses.
+const TOPIC: &str = "main";
+
+/// Whether a request was carried out. If not, the error is one after which clients try again.
+fn worked(error: KafkaError) -> bool {
+    let retried = [
+        KafkaError::OUT_OF_ORDER_SEQUENCE_NUMBER,
+        KafkaError::NOT_LEADER_OR_FOLLOWER,
+        KafkaError::COORDINATOR_LOAD_IN_PROGRESS,
+        KafkaError::NOT_COORDINATOR,
+    ];
+    assert!(error == KafkaError::NONE || retried.contains(&error), "{error:?}");
+    error == KafkaError::NONE
+}

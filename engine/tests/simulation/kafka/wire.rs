@@ -1,0 +1,61 @@
+//! A Kafka client's connection in the simulated world.
+
+use std::collections::VecDeque;
+use std::net::SocketAddr;
+
+use highwater_net::kafka::api::ApiKey;
+use highwater_net::kafka::schema::Message;
+use highwater_runtime::sim::SimClient;
+
+use crate::kafka_wire::{Answer, request};
+use crate::node::World;
+
+pub(crate) struct Wire {
+    client: SimClient,
+    received: Vec<u8>,
+    next: i32,
+    /// What was asked and not answered.
+    asked: VecDeque<(i32, ApiKey, i16)>,
+}
+
+impl Wire {
+    pub(crate) fn connect(world: &mut World, to: SocketAddr) -> Self {
+        Self { client: world.connect(to), received: Vec::new(), next: 0, asked: VecDeque::new() }
+    }
+
+    /// The number that the next request will have.
+    pub(crate) fn next_id(&self) -> i32 {
+        self.next + 1
+    }
+
+    pub(crate) fn send<'a>(&mut self, api: ApiKey, version: i16, body: &impl Message<'a>) {
+        self.next += 1;
+        self.client.send(request(api, version, self.next, body).freeze());
+        self.asked.push_back((self.next, api, version));
+    }
+
+    /// Requests that were not answered.
+    pub(crate) fn asked(&self) -> usize {
+        self.asked.len()
+    }
+
+    pub(crate) fn is_over(&self) -> bool {
+        self.client.end().is_some()
+    }
+
+    /// Takes at most so many bytes of what has arrived, and gives the next answer if it is whole.
+    pub(crate) fn receive(&mut self, bytes_max: usize) -> Option<(ApiKey, Answer)> {
+        let bytes = self.client.receive_up_to(bytes_max);
+        self.received.extend_from_slice(&bytes);
+        let length = u32::from_be_bytes(self.received.get(..4)?.try_into().expect("four bytes"));
+        let end = 4 + length as usize;
+        if self.received.len() < end {
+            return None;
+        }
+        let bytes = self.received.drain(..end).skip(4).collect();
+        let (id, api, version) = self.asked.pop_front().expect("nobody asked");
+        let answer = Answer::new(api, version, bytes);
+        assert_eq!(answer.correlation_id, id, "answers come in order");
+        Some((api, answer))
+    }
+}

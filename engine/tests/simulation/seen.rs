@@ -1,0 +1,53 @@
+//! What somebody has read of a partition, from its beginning and without a gap.
+
+use std::collections::BTreeMap;
+
+use highwater_protocol::batch::BatchView;
+use highwater_protocol::ids::TopicPartition;
+
+pub(crate) struct Seen {
+    from: TopicPartition,
+    next: i64,
+    /// Highest high watermark told: it never goes back.
+    high_watermark: i64,
+    pub(crate) records: BTreeMap<i64, String>,
+}
+
+impl Seen {
+    pub(crate) fn new(from: TopicPartition) -> Self {
+        Self { from, next: 0, high_watermark: 0, records: BTreeMap::new() }
+    }
+
+    pub(crate) fn from(&self) -> TopicPartition {
+        self.from
+    }
+
+    /// The next offset that is wanted.
+    pub(crate) fn next(&self) -> i64 {
+        self.next
+    }
+
+    /// Everything below this can be read, says the broker.
+    pub(crate) fn told(&mut self, high_watermark: i64) {
+        assert!(high_watermark >= self.high_watermark, "the high watermark went back");
+        self.high_watermark = high_watermark;
+    }
+
+    /// Reads a batch; what was read before is in it once more at times.
+    pub(crate) fn take(&mut self, batch: &[u8]) {
+        let view = BatchView::parse(batch).expect("a batch");
+        view.check_checksum().expect("as it was sent");
+        let mut scratch = Vec::new();
+        for record in view.records(&mut scratch).expect("records") {
+            let record = record.expect("a record");
+            let (offset, value) = (record.offset.0, record.value.expect("a value"));
+            assert!(offset < self.high_watermark, "only what is acknowledged is read");
+            if offset < self.next {
+                continue;
+            }
+            assert_eq!(offset, self.next, "no record is left out");
+            self.next += 1;
+            self.records.insert(offset, String::from_utf8_lossy(value).into_owned());
+        }
+    }
+}
