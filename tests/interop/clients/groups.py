@@ -66,9 +66,9 @@ class Group:
         self._names = itertools.count(1)
         self._members: list[Member] = []
 
-    def join(self, client: Kafka, instance: str | None = None) -> Member:
-        """One more member."""
-        words = [GROUP, TOPIC, self.protocol, *([instance] if instance else [])]
+    def join(self, client: Kafka, instance: str | None = None, topic: str = TOPIC) -> Member:
+        """One more member; `topic` may be a pattern."""
+        words = [GROUP, topic, self.protocol, *([instance] if instance else [])]
         member = Member(f"member {next(self._names)} ({client.name})", client.member(self.ctx, self.broker, *words))
         self._members.append(member)
         return member
@@ -135,15 +135,50 @@ def come_and_go(ctx: Context, clients: Sequence[Kafka], protocol: str) -> None:
 
 
 def static_members(ctx: Context, client: Kafka, protocol: str) -> None:
-    """A member with a name is killed and started again: it has its partitions again, and the others do not notice."""
+    """A member with a name goes and comes back: it has its partitions again, and the others do not notice."""
     group = Group(ctx, protocol)
-    stays, dies = group.join(client, "a"), group.join(client, "b")
-    group.settle([stays, dies])
+    stays, goes = group.join(client, "a"), group.join(client, "b")
+    group.settle([stays, goes])
     before = len(stays.assignments)
-    dies.die()
+    if protocol == "consumer":
+        # It says that it will be back. A name whose member died is free when the session ends, in Kafka, too.
+        goes.leave()
+    else:
+        goes.die()
     again = group.join(client, "b")
     group.settle([stays, again])
-    equal("partitions of the member that came back", again.owns, dies.owns)
+    assigned = [owned for owned in goes.assignments if owned][-1]
+    equal("partitions of the member that came back", again.owns, assigned)
     equal("changes of the partitions of the member that stayed", len(stays.assignments) - before, 0)
     stays.leave()
     again.leave()
+
+
+def outlive_the_broker(ctx: Context, client: Kafka, protocol: str) -> None:
+    """The broker is killed and started again, twice, under members that read: they go on where they were."""
+    group = Group(ctx, protocol)
+    members = [group.join(client), group.join(client)]
+    group.settle(members)
+    for _ in range(2):
+        group.broker.kill9()
+        group.broker.start()
+        group.settle(members)
+    for member in members:
+        member.leave()
+    new = group.write()
+    last = group.join(client)
+    group.settle([last])
+    same_items("what a member reads that comes when all have left", last.seen, [*new, *group.written[-BURST:]])
+    last.leave()
+
+
+def by_pattern(ctx: Context, client: Kafka, protocol: str) -> None:
+    """A member that subscribes to a pattern gets the topic that matches, and with another member its part of it."""
+    group = Group(ctx, protocol)
+    Native().create(ctx, group.broker, "play", PARTITIONS)
+    members = [group.join(client, topic="^w.rk$")]
+    group.settle(members)
+    members.append(group.join(client, topic="^w.rk$"))
+    group.settle(members)
+    for member in members:
+        member.leave()

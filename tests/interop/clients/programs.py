@@ -29,10 +29,16 @@ class Kafka:
     """Whether it can write a header that has no value."""
     env: Mapping[str, str] = field(default_factory=dict)
 
+    def producer(self, ctx: Context, broker: Broker, topic: str, codec: str, mode: str) -> Process:
+        """Starts a producer that sends the lines of its input, and says where each of them went when it is acknowledged."""
+        return ctx.start([*self.argv["produce"], broker.kafka, topic, codec, mode], name=f"{self.name}-produce", env=self.env)
+
     def write(self, ctx: Context, broker: Broker, topic: str, codec: str, lines: Sequence[str], mode: str = "idempotent") -> list[str]:
-        """Sends the records; the lines say where each of them went."""
-        argv = [*self.argv["produce"], broker.kafka, topic, codec, mode]
-        return ctx.run(argv, name=f"{self.name}-produce", env=self.env, stdin="".join(f"{line}\n" for line in lines)).lines
+        """Sends the records; the lines that it returns say where each of them went."""
+        producer = self.producer(ctx, broker, topic, codec, mode)
+        producer.write("".join(f"{line}\n" for line in lines))
+        producer.close_input()
+        return producer.wait().lines
 
     def read(self, ctx: Context, broker: Broker, topic: str, count: int) -> list[str]:
         """The records of a topic of which it is known how many there are."""

@@ -13,6 +13,7 @@ from harness.context import Context
 from harness.expect import Failed, equal, true
 
 PARTITIONS = 5
+CRASHES = 8
 
 
 class Record(NamedTuple):
@@ -100,12 +101,11 @@ def check_read(what: str, lines: Iterable[str], written: Sequence[Record]) -> di
 
 def check_places(what: str, said: Sequence[str], places: dict[tuple[int, int], Record], written: Sequence[Record]) -> None:
     """Each record is where its acknowledgement said it is."""
-    equal(f"{what}: number of acknowledgements", len(said), len(written))
-    for text, record in zip(said, written):
-        place = json.loads(text)
-        at = (place["partition"], place["offset"])
-        if places.get(at) != record:
-            raise Failed(f"{what}: expected {_short(record)} at {at}, saw {places.get(at) and _short(places[at])}")
+    told = {place["record"]: (place["partition"], place["offset"]) for place in map(json.loads, said)}
+    equal(f"{what}: records that were acknowledged", sorted(told), list(range(len(written))))
+    for index, at in told.items():
+        if places.get(at) != written[index]:
+            raise Failed(f"{what}: expected {_short(written[index])} at {at}, saw {places.get(at) and _short(places[at])}")
 
 
 def partitions_of_keys(places: dict[tuple[int, int], Record]) -> dict[bytes, int]:
@@ -164,6 +164,31 @@ def all_to_all(ctx: Context, clients: Sequence[Kafka | Native]) -> None:
     for writer in clients:
         for codec in _codecs(ctx, writer):
             check_stored(ctx, broker, f"{writer.name}-{codec}", codec)
+
+
+def through_crashes(ctx: Context, client: Kafka) -> None:
+    """The broker is killed under an idempotent producer, time and again: each record is there once, and in order."""
+    broker, native = ctx.broker(), Native()
+    native.create(ctx, broker, "survivors", PARTITIONS)
+    start_ms = int(time.time()) * 1000 - 3_600_000
+    written = [Record(f"user-{n % 97}".encode(), f"click {n}".encode(), (), start_ms + n) for n in range(40_000)]
+    lines = [f"{line(record)}\n" for record in written]
+    producer = client.producer(ctx, broker, "survivors", "lz4", "idempotent")
+    share = len(lines) // CRASHES
+    for begin in range(0, len(lines), share):
+        producer.write("".join(lines[begin : begin + share]))
+        # The first of them have arrived, so the others are on their way.
+        producer.wait_for("an acknowledgement of what was just sent", lambda told: len(told) > begin)
+        broker.kill9()
+        broker.start()
+    producer.close_input()
+    said = producer.wait().lines
+    places = check_read(f"{client.name} reads", client.read(ctx, broker, "survivors", len(written)), written)
+    check_places(f"{client.name} wrote", said, places, written)
+    times: dict[int, int] = {}
+    for (partition, offset), record in sorted(places.items()):
+        true(f"offset {offset} of partition {partition} was written after the one before", record.timestamp > times.get(partition, 0))
+        times[partition] = record.timestamp
 
 
 def _codecs(ctx: Context, client: Kafka | Native) -> Sequence[str]:

@@ -69,6 +69,8 @@ func admin(ctx context.Context, bootstrap string, _ []string) (err error) {
 	a.offsets()
 	a.commits()
 	a.groups()
+	a.commits()
+	a.consumerGroups()
 	return nil
 }
 
@@ -188,15 +190,15 @@ func (a *administrator) commits() {
 	equal("without the deleted one", a.committed(), []string{"0:5 up to order 15", "2:3 "})
 }
 
-// groups are listed and described with and without members, and deleted.
-func (a *administrator) groups() {
-	member := must(kgo.NewClient(
+// member joins the group and reads all that it has not committed.
+func (a *administrator) member(options ...kgo.Opt) *kgo.Client {
+	member := must(kgo.NewClient(append([]kgo.Opt{
 		kgo.SeedBrokers(a.broker),
 		kgo.ConsumerGroup(adminGroup),
 		kgo.ConsumeTopics(adminTopic),
 		kgo.ConsumeResetOffset(kgo.NewOffset().AtStart()),
 		kgo.DisableAutoCommit(),
-	))
+	}, options...)...))
 	var read []string
 	for len(read) < 12 {
 		fetches := member.PollFetches(a.ctx)
@@ -208,6 +210,12 @@ func (a *administrator) groups() {
 	slices.Sort(read)
 	wanted := []string{"0:5", "0:6", "0:7", "0:8", "0:9", "2:3", "2:4", "2:5", "2:6", "2:7", "2:8", "2:9"}
 	equal("what the member reads", read, wanted)
+	return member
+}
+
+// groups are listed and described with and without members, and deleted.
+func (a *administrator) groups() {
+	member := a.member()
 	described := must(must(a.DescribeGroups(a.ctx, adminGroup)).On(adminGroup, nil))
 	equal("state with a member", described.State, "Stable")
 	equal("its assignment", described.AssignedPartitions(), kadm.TopicsSet{adminTopic: {0: {}, 1: {}, 2: {}}})
@@ -223,4 +231,17 @@ func (a *administrator) groups() {
 	_, err = a.DeleteGroup(a.ctx, adminGroup)
 	refused("deleting it again", err, kerr.GroupIDNotFound)
 	equal("groups at the end", len(must(a.ListGroups(a.ctx))), 0)
+}
+
+// consumerGroups are those of KIP-848, and described by a request of their own.
+func (a *administrator) consumerGroups() {
+	member := a.member(kgo.Balancers(kgo.StickyBalancer()), kgo.ServerSideBalancer())
+	described := must(a.DescribeConsumerGroups(a.ctx, adminGroup))[adminGroup]
+	equal("state with a member", described.State, "Stable")
+	equal("its assignment", described.AssignedPartitions(), kadm.TopicsSet{adminTopic: {0: {}, 1: {}, 2: {}}})
+	_, err := a.DeleteGroup(a.ctx, adminGroup)
+	refused("deleting a group in use", err, kerr.NonEmptyGroup)
+	member.Close()
+	equal("groups of the protocol", must(a.ListGroupsByType(a.ctx, []string{"consumer"})).Groups(), []string{adminGroup})
+	must(a.DeleteGroup(a.ctx, adminGroup))
 }

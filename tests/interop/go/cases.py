@@ -1,7 +1,7 @@
 """The cases of franz-go."""
 
-from clients.groups import come_and_go, static_members
-from clients.records import round_trip
+from clients.groups import come_and_go, outlive_the_broker, static_members
+from clients.records import round_trip, through_crashes
 from go.library import client
 from harness.cases import case
 from harness.context import Context
@@ -37,13 +37,25 @@ def group_consumer(ctx: Context) -> None:
     come_and_go(ctx, [client(ctx)], "consumer")
 
 
-@case("go.group-static", "franz-go members with an instance id are killed and come back, and nobody else notices", needs=("go",))
+@case("go.group-static", "franz-go members with an instance id come back after kill -9, and nobody else notices", needs=("go",))
 def group_static(ctx: Context) -> None:
-    """The classic protocol, static members."""
+    """The classic protocol only: in the other one kgo leaves without its instance id, which Kafka refuses, and so does this broker."""
     static_members(ctx, client(ctx), "cooperative")
 
 
-@case("go.group-static-consumer", "the same in the consumer protocol (KIP-848)", needs=("go",))
-def group_static_consumer(ctx: Context) -> None:
-    """The broker assigns, static members."""
-    static_members(ctx, client(ctx), "consumer")
+@case("go.group-broker-dies", "the broker is killed under franz-go members of a group, which go on where they were", needs=("go",))
+def group_broker_dies(ctx: Context) -> None:
+    """The classic protocol."""
+    outlive_the_broker(ctx, client(ctx), "range")
+
+
+@case("go.group-broker-dies-consumer", "the same in the consumer protocol (KIP-848)", needs=("go",))
+def group_broker_dies_consumer(ctx: Context) -> None:
+    """The broker assigns."""
+    outlive_the_broker(ctx, client(ctx), "consumer")
+
+
+@case("go.records-broker-dies", "the broker is killed under franz-go's idempotent producer: each record is there once, in order", needs=("go",))
+def records_broker_dies(ctx: Context) -> None:
+    """Time and again."""
+    through_crashes(ctx, client(ctx))

@@ -3,6 +3,7 @@ package main
 import (
 	"encoding/base64"
 	"encoding/json"
+	"fmt"
 	"time"
 	"unicode/utf8"
 
@@ -95,4 +96,13 @@ func recordOf(text []byte) (*kgo.Record, error) {
 		record.Headers = append(record.Headers, kgo.RecordHeader{Key: h.Key, Value: value})
 	}
 	return record, nil
+}
+
+// say tells the scenario what happened, at once: it waits for it.
+func say(event map[string]any) {
+	text, err := json.Marshal(event)
+	if err != nil {
+		panic(err)
+	}
+	fmt.Println(string(text))
 }

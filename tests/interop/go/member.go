@@ -2,8 +2,6 @@ package main
 
 import (
 	"context"
-	"encoding/json"
-	"fmt"
 	"maps"
 	"os"
 	"os/signal"
@@ -38,15 +36,6 @@ func (o *owned) change(partitions []int32, owns bool) {
 		}
 	}
 	say(map[string]any{"owns": append([]int32{}, slices.Sorted(maps.Keys(o.partitions))...)})
-}
-
-// say tells the scenario what happened, at once: it waits for it.
-func say(event map[string]any) {
-	text, err := json.Marshal(event)
-	if err != nil {
-		panic(err)
-	}
-	fmt.Println(string(text))
 }
 
 // member is a member of a group: GROUP TOPIC range|cooperative|consumer [INSTANCE]. It prints a line of JSON for each change of the

@@ -3,9 +3,9 @@ package main
 import (
 	"bufio"
 	"context"
-	"encoding/json"
 	"fmt"
 	"os"
+	"sync/atomic"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kgo"
@@ -22,7 +22,7 @@ var codecs = map[string]kgo.CompressionCodec{
 // lineBytesMax is more than any line of the suite has.
 const lineBytesMax = 16 << 20
 
-// produce sends the records of stdin and prints where each of them went, in their order: TOPIC CODEC plain|idempotent.
+// produce sends the records of stdin and prints where each of them went: TOPIC CODEC plain|idempotent.
 func produce(ctx context.Context, bootstrap string, args []string) error {
 	topic, codec, mode := args[0], args[1], args[2]
 	options := []kgo.Opt{
@@ -39,26 +39,29 @@ func produce(ctx context.Context, bootstrap string, args []string) error {
 		return err
 	}
 	defer client.Close()
-	var records []*kgo.Record
+	var failed atomic.Pointer[error]
 	in := bufio.NewScanner(os.Stdin)
 	in.Buffer(nil, lineBytesMax)
-	for in.Scan() {
+	for index := 0; in.Scan(); index++ {
 		record, err := recordOf(in.Bytes())
 		if err != nil {
-			return fmt.Errorf("record %d: %w", len(records), err)
+			return fmt.Errorf("record %d: %w", index, err)
 		}
-		records = append(records, record)
+		client.Produce(ctx, record, func(record *kgo.Record, err error) {
+			if err != nil {
+				failed.CompareAndSwap(nil, &err)
+				return
+			}
+			say(map[string]any{"record": index, "partition": record.Partition, "offset": record.Offset})
+		})
 	}
 	ctx, cancel := context.WithTimeout(ctx, 2*time.Minute)
 	defer cancel()
-	if err := client.ProduceSync(ctx, records...).FirstErr(); err != nil {
-		return fmt.Errorf("a record was not acknowledged: %w", err)
+	if err := client.Flush(ctx); err != nil {
+		return fmt.Errorf("not all records were acknowledged within two minutes: %w", err)
 	}
-	out := json.NewEncoder(os.Stdout)
-	for _, record := range records {
-		if err := out.Encode(map[string]int64{"partition": int64(record.Partition), "offset": record.Offset}); err != nil {
-			return err
-		}
+	if err := failed.Load(); err != nil {
+		return fmt.Errorf("a record was not acknowledged: %w", *err)
 	}
 	return in.Err()
 }

@@ -1,6 +1,6 @@
 """The cases of kafkajs."""
 
-from clients.groups import come_and_go
+from clients.groups import come_and_go, outlive_the_broker
 from clients.records import round_trip
 from harness.cases import case
 from harness.context import Context
@@ -23,3 +23,9 @@ def admin(ctx: Context) -> None:
 def group(ctx: Context) -> None:
     """The classic protocol, in which kafkajs has only an assignor of its own."""
     come_and_go(ctx, [client(ctx)], "range")
+
+
+@case("node.group-broker-dies", "the broker is killed under kafkajs members of a group, which go on where they were", needs=("node", "npm"))
+def group_broker_dies(ctx: Context) -> None:
+    """The classic protocol."""
+    outlive_the_broker(ctx, client(ctx), "range")

@@ -1,4 +1,4 @@
-// Sends the records of stdin: produce.js BOOTSTRAP TOPIC CODEC plain|idempotent. Prints where each of them went, in their order.
+// Sends the records of stdin: produce.js BOOTSTRAP TOPIC CODEC plain|idempotent. Prints where each of them went.
 'use strict';
 
 const { readFileSync } = require('node:fs');
@@ -9,7 +9,7 @@ run(async (bootstrap, topic, codec, mode) => {
   const producer = kafkaAt(bootstrap).producer({ createPartitioner: partitioner, idempotent: mode === 'idempotent' });
   await producer.connect();
   const lines = readFileSync(0, 'utf8').split('\n').filter(Boolean);
-  for (const line of lines) {
+  for (const [index, line] of lines.entries()) {
     const record = JSON.parse(line);
     const message = {
       key: asBytes(record, 'key'),
@@ -18,7 +18,7 @@ run(async (bootstrap, topic, codec, mode) => {
       timestamp: String(record.timestamp),
     };
     const [place] = await producer.send({ topic, acks: -1, compression: codecs[codec], messages: [message] });
-    say({ partition: place.partition, offset: Number(place.baseOffset) });
+    say({ record: index, partition: place.partition, offset: Number(place.baseOffset) });
   }
   await producer.disconnect();
 });

@@ -1,7 +1,7 @@
 """The cases of confluent-kafka, which is librdkafka for Python."""
 
-from clients.groups import come_and_go, static_members
-from clients.records import round_trip
+from clients.groups import by_pattern, come_and_go, outlive_the_broker, static_members
+from clients.records import round_trip, through_crashes
 from harness.cases import case
 from harness.context import Context
 from python.library import client
@@ -37,13 +37,43 @@ def group_consumer(ctx: Context) -> None:
     come_and_go(ctx, [client(ctx)], "consumer")
 
 
-@case("python.group-static", "confluent-kafka members with an instance id are killed and come back, and nobody else notices")
+@case("python.group-static", "confluent-kafka members with an instance id come back after kill -9, and nobody else notices")
 def group_static(ctx: Context) -> None:
     """The classic protocol, static members."""
     static_members(ctx, client(ctx), "cooperative")
 
 
-@case("python.group-static-consumer", "the same in the consumer protocol (KIP-848)")
+@case("python.group-static-consumer", "members with an instance id come back in the consumer protocol (KIP-848)")
 def group_static_consumer(ctx: Context) -> None:
     """The broker assigns, static members."""
     static_members(ctx, client(ctx), "consumer")
+
+
+@case("python.group-broker-dies", "the broker is killed under confluent-kafka members of a group, which go on where they were")
+def group_broker_dies(ctx: Context) -> None:
+    """The classic protocol."""
+    outlive_the_broker(ctx, client(ctx), "range")
+
+
+@case("python.group-broker-dies-consumer", "the same in the consumer protocol (KIP-848)")
+def group_broker_dies_consumer(ctx: Context) -> None:
+    """The broker assigns."""
+    outlive_the_broker(ctx, client(ctx), "consumer")
+
+
+@case("python.group-pattern", "confluent-kafka members subscribe to a pattern, which the client matches")
+def group_pattern(ctx: Context) -> None:
+    """The classic protocol."""
+    by_pattern(ctx, client(ctx), "range")
+
+
+@case("python.group-pattern-consumer", "the same in the consumer protocol (KIP-848), where the broker matches")
+def group_pattern_consumer(ctx: Context) -> None:
+    """The broker assigns."""
+    by_pattern(ctx, client(ctx), "consumer")
+
+
+@case("python.records-broker-dies", "the broker is killed under confluent-kafka's idempotent producer: each record is there once, in order")
+def records_broker_dies(ctx: Context) -> None:
+    """Time and again."""
+    through_crashes(ctx, client(ctx))

@@ -4,9 +4,11 @@ import sys
 import time
 
 from confluent_kafka import (
+    TIMESTAMP_LOG_APPEND_TIME,
     Consumer,
     ConsumerGroupState,
     ConsumerGroupTopicPartitions,
+    ConsumerGroupType,
     IsolationLevel,
     KafkaError,
     KafkaException,
@@ -140,11 +142,30 @@ def offsets(admin: AdminClient) -> None:
     equal("earliest offsets after deletion", listed(admin, OffsetSpec.earliest()), [4, 10, 0])
 
 
-def consumer_of(bootstrap: str) -> Consumer:
+def consumer_of(bootstrap: str, protocol: str = "classic") -> Consumer:
     """A consumer of the group."""
-    return Consumer(
-        {"bootstrap.servers": bootstrap, "group.id": GROUP, "auto.offset.reset": "earliest", "enable.auto.commit": False}
-    )
+    config = {"bootstrap.servers": bootstrap, "group.id": GROUP, "auto.offset.reset": "earliest", "enable.auto.commit": False}
+    return Consumer({**config, "group.protocol": protocol})
+
+
+def limits_and_times(admin: AdminClient, bootstrap: str) -> None:
+    """What a topic's configuration says about records is done: how long they may be, and who gives them their times."""
+    config = {"message.timestamp.type": "LogAppendTime", "max.message.bytes": "1000"}
+    all_of(admin.create_topics([NewTopic("short-notes", 1, 1, config=config)]))
+    told = []
+    producer = Producer({"bootstrap.servers": bootstrap})
+    for value in ("short", "long" * 1000):
+        producer.produce("short-notes", value=value, timestamp=START_MS, on_delivery=lambda error, _: told.append(error and error.name()))
+        equal("records left", producer.flush(SECONDS), 0)
+    equal("what the producer is told", told, [None, "MSG_SIZE_TOO_LARGE"])
+    consumer = consumer_of(bootstrap)
+    consumer.assign([TopicPartition("short-notes", 0, 0)])
+    message = consumer.poll(SECONDS)
+    kind, time_ms = message.timestamp()
+    equal("whose time it is", (message.value(), kind), (b"short", TIMESTAMP_LOG_APPEND_TIME))
+    equal("that it is the broker's time", time_ms > START_MS, True)
+    consumer.close()
+    all_of(admin.delete_topics(["short-notes"]))
 
 
 def commits(bootstrap: str) -> None:
@@ -166,19 +187,20 @@ def group_offsets(admin: AdminClient) -> list[tuple[int, int]]:
     return sorted((p.partition, p.offset) for p in group.topic_partitions)
 
 
-def groups(admin: AdminClient, bootstrap: str) -> None:
+def groups(admin: AdminClient, bootstrap: str, protocol: str) -> None:
     """Groups are listed and described with and without members, their offsets changed, and they are deleted."""
     equal("the group's offsets", group_offsets(admin), [(0, 5), (2, 3)])
     changed = ConsumerGroupTopicPartitions(GROUP, [TopicPartition(TOPIC, 1, 10), TopicPartition(TOPIC, 0, 8)])
     all_of(admin.alter_consumer_group_offsets([changed]))
     equal("the group's offsets, changed", group_offsets(admin), [(0, 8), (1, 10), (2, 3)])
 
-    member = consumer_of(bootstrap)
+    member = consumer_of(bootstrap, protocol)
     member.subscribe([TOPIC])
     read = [f"{m.partition()}:{m.offset()}" for m in member.consume(9, timeout=SECONDS)]
     equal("what the member reads", sorted(read), ["0:8", "0:9"] + [f"2:{n}" for n in range(3, 10)])
     (described,) = all_of(admin.describe_consumer_groups([GROUP]))
     equal("state with a member", described.state, ConsumerGroupState.STABLE)
+    equal("its protocol", described.type, ConsumerGroupType[protocol.upper()])
     (seen,) = described.members
     equal("its assignment", sorted(p.partition for p in seen.assignment.topic_partitions), [0, 1, 2])
     (answer,) = all_of(admin.alter_consumer_group_offsets([changed]))
@@ -201,8 +223,10 @@ def main(bootstrap: str) -> None:
     configs(admin)
     produce(bootstrap)
     offsets(admin)
-    commits(bootstrap)
-    groups(admin, bootstrap)
+    limits_and_times(admin, bootstrap)
+    for protocol in ("classic", "consumer"):
+        commits(bootstrap)
+        groups(admin, bootstrap, protocol)
 
 
 main(*sys.argv[1:])

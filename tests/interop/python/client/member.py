@@ -25,8 +25,10 @@ def main(bootstrap: str, group: str, topic: str, protocol: str, instance: str | 
     config = {"bootstrap.servers": bootstrap, "group.id": group, "auto.offset.reset": "earliest", "enable.auto.commit": False}
     config |= PROTOCOLS[protocol]
     if instance is not None:
-        # A static member has to outlive the time in which it is started again.
-        config |= {"group.instance.id": instance, "session.timeout.ms": 45000}
+        config["group.instance.id"] = instance
+        if "session.timeout.ms" in config:
+            # A static member's session has to outlive the time in which it is started again.
+            config["session.timeout.ms"] = 45000
     consumer = Consumer(config)
     owned: set[int] = set()
 

@@ -1,7 +1,8 @@
-"""Sends the records of stdin: produce.py BOOTSTRAP TOPIC CODEC plain|idempotent. Prints where each of them went, in their order."""
+"""Sends the records of stdin: produce.py BOOTSTRAP TOPIC CODEC plain|idempotent. Prints where each of them went."""
 
 import json
 import sys
+import threading
 
 from confluent_kafka import Producer
 
@@ -19,32 +20,40 @@ def main(bootstrap: str, topic: str, codec: str, mode: str) -> None:
             "linger.ms": 50,
         }
     )
-    places: list[dict | None] = []
+    failures: list[str] = []
 
     def delivered_to(index: int):
         def delivered(error, message) -> None:
             if error is not None:
-                raise SystemExit(f"record {index} was not acknowledged: {error}")
-            places[index] = {"partition": message.partition(), "offset": message.offset()}
+                failures.append(f"record {index} was not acknowledged: {error}")
+                return
+            place = {"record": index, "partition": message.partition(), "offset": message.offset()}
+            # One write each: two threads come here.
+            sys.stdout.write(f"{json.dumps(place)}\n")
+            sys.stdout.flush()
 
         return delivered
 
-    for line in sys.stdin:
+    def serve() -> None:
+        while True:
+            producer.poll(1)
+
+    # Acknowledgements are told while this waits for more records.
+    threading.Thread(target=serve, daemon=True).start()
+    for index, line in enumerate(sys.stdin):
         record = json.loads(line)
-        places.append(None)
         producer.produce(
             topic,
             key=as_bytes(record, "key"),
             value=as_bytes(record, "value"),
             headers=[(header["key"], as_bytes(header, "value")) for header in record["headers"]],
             timestamp=record["timestamp"],
-            on_delivery=delivered_to(len(places) - 1),
+            on_delivery=delivered_to(index),
         )
-        producer.poll(0)
     if left := producer.flush(120):
-        raise SystemExit(f"{left} records were not acknowledged within two minutes")
-    for place in places:
-        print(json.dumps(place))
+        failures.append(f"{left} records were not acknowledged within two minutes")
+    if failures:
+        raise SystemExit(failures[0])
 
 
 main(*sys.argv[1:])
