@@ -7,6 +7,7 @@ from pathlib import Path
 import threading
 
 from harness.broker import Broker
+from harness.cases import ROOT
 from harness.expect import Failed
 from harness.fetch import Cache
 from harness.proc import DEADLINE, Process, Result
@@ -27,7 +28,8 @@ class Context:
     def __init__(self, settings: Settings, scratch: Path) -> None:
         self.settings = settings
         self.scratch = scratch
-        self.stopping = False
+        self.notes: list[str] = []
+        self._stopping = False
         self._numbers = itertools.count(1)
         self._processes: list[Process] = []
         self._brokers: list[Broker] = []
@@ -37,6 +39,20 @@ class Context:
     def cache(self) -> Cache:
         """Fetched packages."""
         return self.settings.cache
+
+    @property
+    def repository(self) -> Path:
+        """The root of the tree that these cases belong to."""
+        return ROOT.parent.parent
+
+    @property
+    def short(self) -> bool:
+        """Whether the short version runs: then loops are shorter, too."""
+        return self.settings.short
+
+    def note(self, text: str) -> None:
+        """Something measured or found, for the report; nothing depends on it."""
+        self.notes.append(text)
 
     def broker(self, *flags: str) -> Broker:
         """A broker of the case's own, with these flags of `highwater start` beside those that place it."""
@@ -72,7 +88,7 @@ class Context:
         """Starts a command that goes on in the background; it is killed when the case ends."""
         log = self.scratch / f"{next(self._numbers):03}-{name or Path(argv[0]).name}.out"
         with self._alone:
-            if self.stopping:
+            if self._stopping:
                 raise Failed("the run was interrupted")
             process = Process(argv, log, env=env, cwd=cwd)
             self._processes.append(process)
@@ -104,7 +120,7 @@ class Context:
     def end(self) -> None:
         """Kills what still runs; nothing can be started afterwards."""
         with self._alone:
-            self.stopping = True
+            self._stopping = True
             processes = list(self._processes)
         for process in reversed(processes):
             process.kill()

@@ -1,5 +1,6 @@
 """Checks that say what was expected and what was seen."""
 
+from collections import Counter
 from collections.abc import Callable, Iterable
 import time
 
@@ -27,24 +28,15 @@ def contains(what: str, text: str, *parts: str) -> None:
             raise Failed(f"{what}: expected {part!r} in it, saw:\n{text.strip()}")
 
 
-def same_items(what: str, seen: Iterable[str], wanted: Iterable[str]) -> None:
-    """The same items, whatever their order; each as often. Of long lists only the difference is told."""
-    seen, wanted = sorted(seen), sorted(wanted)
-    if seen == wanted:
-        return
-    missing, extra = list(wanted), []
-    left: dict[str, int] = {}
-    for item in wanted:
-        left[item] = left.get(item, 0) + 1
-    for item in seen:
-        if left.get(item, 0):
-            left[item] -= 1
-        else:
-            extra.append(item)
-    missing = [item for item, count in left.items() for _ in range(count)]
-    raise Failed(
-        f"{what}: {len(missing)} of {len(wanted)} items are missing {missing[:10]!r}, {len(extra)} are too many {extra[:10]!r}"
-    )
+def same_items(what: str, seen: Iterable[object], wanted: Iterable[object]) -> None:
+    """The same items, each as often, whatever their order. Of long lists only the difference is told."""
+    had, should = Counter(seen), Counter(wanted)
+    missing, extra = list((should - had).elements()), list((had - should).elements())
+    if missing or extra:
+        raise Failed(
+            f"{what}: {len(missing)} of {should.total()} items are missing {missing[:10]!r}, "
+            f"{len(extra)} are too many {extra[:10]!r}"
+        )
 
 
 def eventually(what: str, probe: Callable[[], object], deadline: float = 120) -> object:

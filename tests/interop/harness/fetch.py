@@ -4,13 +4,17 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 import fcntl
 import hashlib
+import http.client
 import os
 from pathlib import Path
 import shutil
 import tempfile
+import time
 import urllib.request
 
 from harness.expect import Failed
+
+TRIES = 3
 
 
 def default_cache() -> Path:
@@ -59,14 +63,17 @@ class Cache:
 
 
 def download(url: str, sha256: str, to: Path) -> None:
-    """One file, which has to have this digest."""
-    digest = hashlib.sha256()
-    try:
-        with urllib.request.urlopen(url, timeout=120) as answer, open(to, "wb") as file:
-            while piece := answer.read(1 << 20):
-                digest.update(piece)
-                file.write(piece)
-    except OSError as error:
-        raise Failed(f"cannot fetch {url}: {error}") from None
-    if digest.hexdigest() != sha256:
-        raise Failed(f"{url} should have the SHA-256 {sha256} and has {digest.hexdigest()}")
+    """One file, which has to have this digest. Registries have bad moments, so it is asked for more than once."""
+    for left in reversed(range(TRIES)):
+        try:
+            with urllib.request.urlopen(url, timeout=120) as answer, open(to, "wb") as file:
+                shutil.copyfileobj(answer, file)
+            break
+        except (OSError, http.client.HTTPException) as error:
+            if not left:
+                raise Failed(f"cannot fetch {url}: {error}") from None
+            time.sleep(1)
+    with open(to, "rb") as file:
+        found = hashlib.file_digest(file, "sha256").hexdigest()
+    if found != sha256:
+        raise Failed(f"{url} should have the SHA-256 {sha256} and has {found}")

@@ -104,7 +104,7 @@ class Runner:
         if complaint is None:
             if not self._options.keep:
                 shutil.rmtree(scratch)
-            self.say("ok", case, f"{took:.1f} s")
+            self.say("ok", case, "\n    ".join([f"{took:.1f} s", *context.notes]))
         else:
             self.say("FAILED", case, f"{took:.1f} s, kept in {scratch}\n    " + complaint.strip().replace("\n", "\n    "))
 

@@ -85,6 +85,11 @@ class Process:
         with self._changed:
             return list(self._lines)
 
+    def lines_from(self, start: int) -> list[str]:
+        """Those from the `start`th on: what is new to somebody who has seen that many."""
+        with self._changed:
+            return self._lines[start:]
+
     @property
     def errors(self) -> str:
         """What it has printed to its standard error so far."""
@@ -112,13 +117,13 @@ class Process:
         except BrokenPipeError:
             pass
 
-    def wait_for(self, what: str, wanted: Callable[[list[str]], object], deadline: float = DEADLINE) -> object:
+    def wait_for(self, what: str, wanted: Callable[[Sequence[str]], object], deadline: float = DEADLINE) -> object:
         """Blocks until `wanted`, asked about all lines printed so far, gives something true; returns that."""
         end = time.monotonic() + deadline
         with self._changed:
             while True:
                 ended = self._ended
-                found = wanted(list(self._lines))
+                found = wanted(self._lines)
                 if found:
                     return found
                 if ended:
@@ -160,6 +165,5 @@ class Process:
 
     def story(self) -> str:
         """For a failure's report: the command and the end of what it said."""
-        out = "\n".join(self._lines[-30:])
-        err = "\n".join(self.errors.splitlines()[-30:])
+        out, err = ("\n".join(line[:300] for line in lines[-20:]) for lines in (self._lines, self.errors.splitlines()))
         return f"command: {shlex.join(self.argv)}\n--- stdout ({self.log})\n{out}\n--- stderr ({self._err})\n{err}"

@@ -1,3 +1,10 @@
-"""The cases of Apache Kafka's own programs."""
+"""The cases of Apache Kafka's own programs; importing them registers them."""
 
-import java.topics  # noqa: F401  (importing registers)
+import java.admin  # noqa: F401
+import java.compat  # noqa: F401
+import java.connect  # noqa: F401
+import java.console  # noqa: F401
+import java.groups  # noqa: F401
+import java.kills  # noqa: F401
+import java.members  # noqa: F401
+import java.streams  # noqa: F401

@@ -1,11 +1,11 @@
 """Apache Kafka's jars, and its tools and programs as commands."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from harness.broker import Broker
 from harness.context import Context
-from harness.proc import DEADLINE, Process, Result
+from harness.proc import Process, Result
 
 HERE = Path(__file__).resolve().parent
 CENTRAL = "https://repo1.maven.org/maven2"
@@ -13,11 +13,25 @@ NEW = "4.3.1"
 OLD = "3.9.2"
 
 TOOLS = {
+    "broker-api-versions": "org.apache.kafka.tools.BrokerApiVersionsCommand",
+    "client-compatibility-test": "org.apache.kafka.tools.ClientCompatibilityTest",
+    "configs": "kafka.admin.ConfigCommand",
+    "console-consumer": "org.apache.kafka.tools.consumer.ConsoleConsumer",
+    "console-producer": "org.apache.kafka.tools.ConsoleProducer",
+    "consumer-groups": "org.apache.kafka.tools.consumer.group.ConsumerGroupCommand",
+    "consumer-perf-test": "org.apache.kafka.tools.ConsumerPerformance",
+    "delete-records": "org.apache.kafka.tools.DeleteRecordsCommand",
+    "get-offsets": "org.apache.kafka.tools.GetOffsetShell",
+    "producer-perf-test": "org.apache.kafka.tools.ProducerPerformance",
     "topics": "org.apache.kafka.tools.TopicCommand",
+    "verifiable-consumer": "org.apache.kafka.tools.VerifiableConsumer",
+    "verifiable-producer": "org.apache.kafka.tools.VerifiableProducer",
 }
-"""What the scripts of the distribution run, by the scripts' names without `kafka-` and `.sh`."""
+"""What the scripts of the distribution run, by their names without `kafka-` and `.sh`."""
 
-# Tools live for a second or two: most of it is the JVM's start, and the second compiler never pays.
+TOOLS_OF_OLD = {**TOOLS, "console-producer": "kafka.tools.ConsoleProducer"}
+
+# Most of a tool's second or two is the JVM's start; the second compiler never pays.
 JVM = ["-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC", "-Xshare:auto", "-Xmx512m"]
 
 
@@ -27,18 +41,36 @@ class Kafka:
     def __init__(self, ctx: Context, broker: Broker, version: str = NEW) -> None:
         self.ctx = ctx
         self.broker = broker
+        self.version = version
+        self._tools = TOOLS_OF_OLD if version == OLD else TOOLS
         self._libs = ctx.cache.files(f"kafka-{version}", HERE / f"kafka-{version}.sha256", CENTRAL)
 
-    def command(self, main: str, *args: str | Path, classes: Path | None = None) -> list[str | Path]:
-        """The command line that runs a class of the distribution, or of `classes`."""
-        path = f"{self._libs}/*" if classes is None else f"{classes}:{self._libs}/*"
-        return ["java", *JVM, f"-Dlog4j2.configurationFile=file:{HERE / 'log4j2.properties'}", "-cp", path, main, *args]
+    def command(self, main: str, *args: str | Path) -> list[str | Path]:
+        """The command line that runs a class of the distribution."""
+        logging = [f"-Dlog4j2.configurationFile=file:{HERE}/log4j2.properties", f"-Dlog4j.configuration=file:{HERE}/log4j.properties"]
+        return ["java", *JVM, *logging, "-cp", f"{self._libs}/*", main, *args]
 
     def tool(self, name: str, *args: str | Path, stdin: str = "", codes: Sequence[int] | None = (0,)) -> Result:
         """Runs a tool to its end, as `kafka-NAME.sh --bootstrap-server ... ARGS` would."""
-        argv = self.command(TOOLS[name], "--bootstrap-server", self.broker.kafka, *args)
-        return self.ctx.run(argv, name=name, stdin=stdin, codes=codes, deadline=DEADLINE)
+        return self.ctx.run(self._line(name, args), name=name, stdin=stdin, codes=codes)
 
     def start(self, name: str, *args: str | Path) -> Process:
         """The same in the background."""
-        return self.ctx.start(self.command(TOOLS[name], "--bootstrap-server", self.broker.kafka, *args), name=name)
+        return self.ctx.start(self._line(name, args), name=name)
+
+    def refused(self, name: str, *args: str | Path) -> str:
+        """Runs a tool that should end with an error; all that it says."""
+        result = self.tool(name, *args, codes=(1,))
+        return result.out + result.err
+
+    def create(self, topic: str, partitions: int, **configs: str) -> None:
+        """A topic; `retention_ms` and the like are settings of it."""
+        settings = [word for name, value in configs.items() for word in ("--config", f"{name.replace('_', '.')}={value}")]
+        self.tool("topics", "--create", "--topic", topic, "--partitions", str(partitions), *settings)
+
+    def properties(self, name: str, values: Mapping[str, object]) -> Path:
+        """A file of properties."""
+        return self.ctx.file(f"{name}.properties", "".join(f"{key}={value}\n" for key, value in values.items()))
+
+    def _line(self, name: str, args: Sequence[str | Path]) -> list[str | Path]:
+        return self.command(self._tools[name], "--bootstrap-server", self.broker.kafka, *args)

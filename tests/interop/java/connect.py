@@ -1,0 +1,84 @@
+"""Kafka Connect, standalone, with its file source and sink."""
+
+from pathlib import Path
+import signal
+
+from harness.cases import case
+from harness.context import Context
+from harness.expect import equal, eventually, true
+from harness.proc import Process
+from java.kafka import Kafka
+
+
+class Files:
+    """What goes in, and what comes out."""
+
+    def __init__(self, ctx: Context) -> None:
+        self.source = ctx.file("test.txt", "")
+        self.sink = ctx.scratch / "test.sink.txt"
+        self.written: list[str] = []
+
+    def write(self, count: int) -> None:
+        """More lines for the source."""
+        more = [f"line {len(self.written) + i}" for i in range(count)]
+        self.written += more
+        with open(self.source, "a", encoding="ascii") as file:
+            file.writelines(f"{line}\n" for line in more)
+
+    def read(self) -> list[str]:
+        """The lines that the sink has written."""
+        return self.sink.read_text().splitlines() if self.sink.exists() else []
+
+
+def connect(kafka: Kafka, configs: list[Path]) -> Process:
+    """Starts a worker with both connectors."""
+    main = "org.apache.kafka.connect.cli.ConnectStandalone"
+    return kafka.ctx.start(kafka.command(main, *configs), name="connect")
+
+
+@case("java.connect", "Kafka Connect standalone, file source to file sink, stopped, killed and resumed without loss", needs=("java",))
+def files(ctx: Context) -> None:
+    kafka = Kafka(ctx, ctx.broker())
+    files = Files(ctx)
+    common = {"tasks.max": 1}
+    configs = [
+        kafka.properties(
+            "worker",
+            {
+                "bootstrap.servers": kafka.broker.kafka,
+                "key.converter": "org.apache.kafka.connect.json.JsonConverter",
+                "value.converter": "org.apache.kafka.connect.json.JsonConverter",
+                "offset.storage.file.filename": ctx.scratch / "connect.offsets",
+                "offset.flush.interval.ms": 500,
+                "listeners": "http://127.0.0.1:0",
+            },
+        ),
+        kafka.properties(
+            "source",
+            {"name": "source", "connector.class": "FileStreamSource", "file": files.source, "topic": "connect-test", **common},
+        ),
+        kafka.properties(
+            "sink",
+            {"name": "sink", "connector.class": "FileStreamSink", "file": files.sink, "topics": "connect-test", **common},
+        ),
+    ]
+    files.write(1000)
+    worker = connect(kafka, configs)
+    eventually("the lines have come through", lambda: files.read() == files.written)
+    worker.signal(signal.SIGTERM)
+    worker.wait(codes=None)
+    files.write(1000)
+    worker = connect(kafka, configs)
+    eventually("the lines of the time in which it was stopped have come through, each once", lambda: files.read() == files.written)
+
+    files.write(1000)
+    eventually("it goes on", lambda: len(files.read()) > 2000)
+    worker.kill()
+    kafka.broker.restart()
+    files.write(1000)
+    worker = connect(kafka, configs)
+    eventually("nothing is lost after a kill", lambda: set(files.read()) == set(files.written))
+    again = [line for line in files.read() if line not in files.written]
+    equal("lines that nobody wrote", again, [])
+    groups = kafka.tool("consumer-groups", "--list").out.split()
+    true("the sink has its group", "connect-sink" in groups, groups)

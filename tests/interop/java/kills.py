@@ -1,0 +1,146 @@
+"""The broker is killed again and again under an idempotent producer and a group: nothing acknowledged is lost, nothing comes twice."""
+
+import os
+import random
+import time
+
+from harness.cases import case
+from harness.context import Context
+from harness.expect import Failed, equal, eventually, same_items
+from java.kafka import NEW, OLD, Kafka
+from java.verifiable import Consumer, Producer
+
+PARTITIONS = 3
+REPLACED_EVERY = 4
+"""A member is killed with the broker, and another one started, each time that many kills have passed."""
+
+
+def cycles(ctx: Context) -> int:
+    """How many times the broker is killed."""
+    named = os.environ.get("HIGHWATER_INTEROP_CYCLES")
+    return int(named) if named else 5 if ctx.short else 200
+
+
+class Floor:
+    """What members knew to be committed when the broker was killed last."""
+
+    def __init__(self) -> None:
+        self.killed_at = 0.0
+        self.offsets: dict[int, int] = {}
+
+    def rise(self, killed_at: float, members: list["Member"]) -> None:
+        """Takes the state of now. Commits only grow, so what is not known yet makes the check weaker and not wrong."""
+        self.killed_at = killed_at
+        for member in members:
+            for partition, offset in member.committed.items():
+                self.offsets[partition] = max(self.offsets.get(partition, 0), offset)
+
+
+class Member(Consumer):
+    """A member that checks where it begins when it is given a partition, and that nothing is left out from there on."""
+
+    def __init__(self, kafka: Kafka, floor: Floor, *args: str) -> None:
+        self._floor = floor
+        self._from: dict[int, int] = {}
+        """Of partitions that it was given and has not read from yet: the least offset to begin at."""
+        self._next: dict[int, int] = {}
+        """Of the others: the offset that has to come next."""
+        super().__init__(kafka, "t", "g", "--verbose", *args)
+
+    def on_event(self, name: str, event: dict) -> None:
+        """Positions, beside what every member notes."""
+        super().on_event(name, event)
+        if name == "partitions_assigned":
+            # What was committed before the kill is known to whoever is given a partition after it.
+            after = event["timestamp"] / 1000 > self._floor.killed_at
+            for each in event["partitions"]:
+                self._from[each["partition"]] = self._floor.offsets.get(each["partition"], 0) if after else 0
+        elif name == "record_data":
+            self._position(event["partition"], event["offset"])
+
+    def _position(self, partition: int, offset: int) -> None:
+        least = self._from.pop(partition, None)
+        if least is not None and offset < least:
+            raise Failed(f"offset {least} of partition {partition} was committed, and a member goes on at {offset}")
+        if least is None and offset != self._next[partition]:
+            raise Failed(f"offset {self._next[partition]} of partition {partition} should come next, and {offset} comes")
+        self._next[partition] = offset + 1
+
+
+def producer(kafka: Kafka) -> Producer:
+    """VerifiableProducer does not retry by itself, which turns idempotence off; its settings can be changed."""
+    config = kafka.properties("producer", {"enable.idempotence": "true", "retries": 2147483647, "delivery.timeout.ms": 600_000})
+    option = "--command-config" if kafka.version == NEW else "--producer.config"
+    return Producer(kafka, "t", "--acks", "-1", "--throughput", "2000", "--repeating-keys", "1000", option, config)
+
+
+def read_all(kafka: Kafka, count: int) -> list[tuple[int, tuple[int, int]]]:
+    """Every record of the topic: its value, and where it is."""
+    shown = [word for each in ("partition", "offset") for word in ("--formatter-property", f"print.{each}=true")]
+    lines = kafka.tool("console-consumer", "--topic", "t", "--from-beginning", "--max-messages", str(count), *shown).lines
+    rows = (line.split("\t") for line in lines)
+    return [(int(value), (int(partition.split(":")[1]), int(offset.split(":")[1]))) for partition, offset, value in rows]
+
+
+def kills(ctx: Context, version: str, *args: str) -> None:
+    """Kills at moments that acknowledgements choose; then everything that was said is compared with what is there."""
+    chance = random.Random()
+    broker = ctx.broker()
+    newest, kafka = Kafka(ctx, broker), Kafka(ctx, broker, version)
+    newest.create("t", PARTITIONS)
+    floor = Floor()
+    sender = producer(kafka)
+    members = [Member(kafka, floor, *args) for _ in range(2)]
+    living = list(members)
+    rounds = cycles(ctx)
+    for number in range(rounds):
+        goal = len(sender.acked) + chance.randrange(1, 3000)
+        sender.wait_for(f"{goal} acknowledgements, after {number} kills", lambda goal=goal: len(sender.acked) >= goal)
+        broker.kill9()
+        killed_at = time.time()
+        for member in members:
+            member.update()
+        floor.rise(killed_at, members)
+        if number % REPLACED_EVERY == REPLACED_EVERY - 1:
+            living.pop(0).process.kill()
+            living.append(Member(kafka, floor, *args))
+            members.append(living[-1])
+        broker.start()
+    goal = len(sender.acked) + 1000
+    sender.wait_for("it goes on after the last kill", lambda: len(sender.acked) >= goal)
+    sender.close()
+    equal("records that the producer could not send", sender.errors, [])
+
+    ends = newest.tool("get-offsets", "--topic", "t").lines
+    found = read_all(newest, sum(int(line.split(":")[2]) for line in ends))
+    places = dict(found)
+    same_items("values in the log, each once", [value for value, _ in found], range(len(found)))
+    wrong = [(value, place, places.get(value)) for value, place in sender.acked.items() if places.get(value) != place]
+    equal("acknowledged records that are not where the acknowledgement says", wrong[:10], [])
+
+    read: set[tuple[int, int]] = set()
+
+    def everything() -> bool:
+        for member in members:
+            member.update()
+            read.update((partition, offset) for partition, offset, _ in member.read)
+            member.read.clear()
+        return read >= set(places.values())
+
+    eventually("the group has read everything", everything)
+    ctx.note(f"{rounds} kills, {len(sender.acked)} acknowledged, {len(found)} in the log, {len(members)} members in all")
+
+
+@case("java.kills", "kill -9 of the broker under an idempotent producer and a classic group of 4.3", short=True, needs=("java",))
+def new(ctx: Context) -> None:
+    kills(ctx, NEW, "--session-timeout", "6000")
+
+
+@case("java.kills-consumer", "the same with a group of the consumer protocol", needs=("java",))
+def new_consumer(ctx: Context) -> None:
+    kills(ctx, NEW, "--group-protocol", "consumer")
+
+
+@case("java.kills-old", "the same with clients of 3.9 and a classic group", needs=("java",))
+def old(ctx: Context) -> None:
+    kills(ctx, OLD, "--session-timeout", "6000")

@@ -1,0 +1,100 @@
+"""VerifiableProducer and VerifiableConsumer, which tell as JSON what happens to them."""
+
+from collections.abc import Callable, Sequence
+import json
+from pathlib import Path
+import signal
+
+from harness.proc import DEADLINE, Process
+from java.kafka import Kafka
+
+
+class Verifiable:
+    """One of the two as a process, and its events, each looked at once."""
+
+    def __init__(self, process: Process) -> None:
+        self.process = process
+        self._seen = 0
+
+    def update(self) -> None:
+        """Takes in what it has said since the last time."""
+        self._take(self.process.lines_from(self._seen))
+
+    def _take(self, lines: Sequence[str]) -> None:
+        self._seen += len(lines)
+        for line in lines:
+            if line.startswith("{"):
+                event = json.loads(line)
+                self.on_event(event["name"], event)
+
+    def on_event(self, name: str, event: dict) -> None:
+        """What an event means is for the two to know."""
+        raise NotImplementedError
+
+    def wait_for(self, what: str, holds: Callable[[], object], deadline: float = DEADLINE) -> None:
+        """Until `holds`, which is asked whenever there is something new."""
+
+        def look(lines: Sequence[str]) -> object:
+            self._take(lines[self._seen :])
+            return holds()
+
+        self.process.wait_for(what, look, deadline)
+
+    def close(self) -> None:
+        """Asks it to end in order, and takes in the rest."""
+        self.process.signal(signal.SIGTERM)
+        self.process.wait(codes=None)
+        self.update()
+
+    def finish(self) -> None:
+        """Waits for its end, which should be a good one, and takes in the rest."""
+        self.process.wait()
+        self.update()
+
+
+class Producer(Verifiable):
+    """VerifiableProducer: sends 0, 1, 2, … and says what was acknowledged, and where it is."""
+
+    def __init__(self, kafka: Kafka, topic: str, *args: str | Path) -> None:
+        self.acked: dict[int, tuple[int, int]] = {}
+        """Partition and offset of each value that was acknowledged."""
+        self.errors: list[str] = []
+        super().__init__(kafka.start("verifiable-producer", "--topic", topic, *args))
+
+    def on_event(self, name: str, event: dict) -> None:
+        """Acknowledgements and failures."""
+        if name == "producer_send_success":
+            self.acked[int(event["value"])] = (event["partition"], event["offset"])
+        elif name == "producer_send_error":
+            self.errors.append(event["message"])
+
+
+class Consumer(Verifiable):
+    """VerifiableConsumer: a member of a group that commits after every poll."""
+
+    def __init__(self, kafka: Kafka, topic: str, group: str, *args: str | Path) -> None:
+        self.assigned: set[int] = set()
+        self.rebalances = 0
+        """How often it was given partitions or had to give them back."""
+        self.read: list[tuple[int, int, int]] = []
+        """Partition, offset and value of each record, with `--verbose`."""
+        self.count = 0
+        """How many records it has read."""
+        self.committed: dict[int, int] = {}
+        """What it knows to be committed."""
+        super().__init__(kafka.start("verifiable-consumer", "--topic", topic, "--group-id", group, *args))
+
+    def on_event(self, name: str, event: dict) -> None:
+        """What it is given, reads and commits."""
+        if name == "partitions_assigned":
+            self.assigned |= {each["partition"] for each in event["partitions"]}
+            self.rebalances += 1
+        elif name == "partitions_revoked":
+            self.assigned -= {each["partition"] for each in event["partitions"]}
+            self.rebalances += 1
+        elif name == "record_data":
+            self.read.append((event["partition"], event["offset"], int(event["value"])))
+        elif name == "records_consumed":
+            self.count += event["count"]
+        elif name == "offsets_committed" and event["success"]:
+            self.committed.update({each["partition"]: each["offset"] for each in event["offsets"]})
