@@ -74,6 +74,20 @@ fn metadata_names_this_broker_and_the_topics_that_are_asked_for() {
 }
 
 #[test]
+fn librdkafkas_request_for_all_topics_is_answered_with_the_three_bytes_that_it_has_too_many() {
+    let place = Place::new();
+    place.native().created("a", 1, &[]);
+    let mut kafka = place.kafka();
+    // No list of topics, no creation, no operations, no tagged fields; and then something that belongs to nothing.
+    let body = [0, 0, 0, 0, 1, 0, 0];
+    let header = [&[0, 3, 0, 13, 0, 0, 0, 3, 0, 7][..], b"rdkafka", &[0]].concat();
+    let length = (header.len() + body.len()) as u32;
+    kafka.send_raw(&[&length.to_be_bytes()[..], &header, &body].concat());
+    let answer = kafka.read(ApiKey::Metadata, 13).expect("an answer");
+    assert_eq!(names(&answer), [("a".to_owned(), KafkaError::NONE, 1)]);
+}
+
+#[test]
 fn a_topic_that_is_asked_for_is_made_if_the_client_allows_it() {
     let place = Place::new();
     let mut kafka = place.kafka();

@@ -14,6 +14,8 @@ from harness.proc import Process
 GROUP = "workers"
 TOPIC = "work"
 PARTITIONS = 6
+HANG = 300.0
+"""Seconds after which a group is taken to hang: sessions of the consumer protocol alone are 45 of them."""
 BURST = 60
 """Records that are written after each change."""
 
@@ -102,7 +104,7 @@ class Group:
 
     def _await(self, what: str, probe) -> None:
         try:
-            eventually(what, probe)
+            eventually(what, probe, HANG)
         except Failed as failed:
             owned = "; ".join(f"{member.name} owns {member.owns}" for member in self._members)
             missing = sorted(set(self.written) - self._seen())

@@ -14,10 +14,9 @@ NEEDS = ("dpkg-deb",)
 
 @case("kcat.records", "kcat -P and -C: keys, headers, codecs, and reading from everywhere (-o); kcat -L and -Q", short=True, needs=NEEDS)
 def records(ctx: Context) -> None:
-    """One topic with two partitions, written by kcat alone."""
-    broker = ctx.broker()
+    """One topic, which comes to be when kcat writes to it."""
+    broker = ctx.broker("--default-partitions", "2")
     kcat = Kcat(ctx, broker)
-    Native().create(ctx, broker, "letters", 2)
     sent = [f"{codec}-{n}" for codec in ALL_CODECS for n in range(10)]
     for codec in ALL_CODECS:
         lines = "".join(f"key {value}|{value}\n" for value in sent if value.startswith(f"{codec}-"))
