@@ -1,6 +1,6 @@
 """A group whose members join, leave and die while records keep coming: none is missed, and each partition has one owner in the end."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 import itertools
 import json
 import signal
@@ -79,17 +79,14 @@ class Group:
         """Waits until these own the partitions, each as many as another; then writes, and waits until all of it was read."""
 
         def divided() -> bool:
-            for member in members:
-                if not member.process.running:
-                    raise Failed(f"{member.name} has ended by itself\n{member.process.story()}")
             owned = sorted(partition for member in members for partition in member.owns)
             even = {len(member.owns) for member in members} == {PARTITIONS // len(members)}
             return even and owned == list(range(PARTITIONS))
 
         names = ", ".join(member.name for member in members)
-        self._await(f"{names} own the {PARTITIONS} partitions", divided)
+        self._await(f"{names} own the {PARTITIONS} partitions", members, divided)
         self.write()
-        self._await(f"{names} have read what was written", lambda: set(self.written) <= self._seen())
+        self._await(f"{names} have read what was written", members, lambda: set(self.written) <= self._seen())
 
     def write(self) -> list[str]:
         """Some more records, on all partitions."""
@@ -102,9 +99,15 @@ class Group:
     def _seen(self) -> set[str]:
         return {value for member in self._members for value in member.seen}
 
-    def _await(self, what: str, probe) -> None:
+    def _await(self, what: str, members: Sequence[Member], probe: Callable[[], bool]) -> None:
+        def unless_somebody_ended() -> bool:
+            for member in members:
+                if not member.process.running:
+                    raise Failed(f"{member.name} has ended by itself\n{member.process.story()}")
+            return probe()
+
         try:
-            eventually(what, probe, HANG)
+            eventually(what, unless_somebody_ended, HANG)
         except Failed as failed:
             owned = "; ".join(f"{member.name} owns {member.owns}" for member in self._members)
             missing = sorted(set(self.written) - self._seen())

@@ -2,7 +2,7 @@
 'use strict';
 
 const { randomUUID } = require('node:crypto');
-const { kafkaAt, run, say } = require('./kafka');
+const { givesUp, kafkaAt, run, say } = require('./kafka');
 const { asFields, headerFields } = require('./lines');
 
 run(async (bootstrap, topic, count) => {
@@ -10,8 +10,7 @@ run(async (bootstrap, topic, count) => {
   await consumer.connect();
   await consumer.subscribe({ topic, fromBeginning: true });
   let left = Number(count);
-  await new Promise((done, failed) => {
-    consumer.on(consumer.events.CRASH, ({ payload }) => failed(payload.error));
+  const whole = new Promise((done) => {
     consumer.run({
       eachMessage: async ({ partition, message }) => {
         say({
@@ -27,5 +26,6 @@ run(async (bootstrap, topic, count) => {
       },
     });
   });
+  await Promise.race([whole, givesUp(consumer)]);
   await consumer.disconnect();
 });

@@ -25,4 +25,10 @@ const run = (main) =>
 /** Tells the scenario what happened, at once: it waits for it. */
 const say = (event) => process.stdout.write(`${JSON.stringify(event)}\n`);
 
-module.exports = { codecs, kafkaAt, run, say, partitioner: Partitioners.DefaultPartitioner };
+/** Fails when the consumer gives up. After errors that may pass it starts again by itself. */
+const givesUp = (consumer) =>
+  new Promise((_, failed) => {
+    consumer.on(consumer.events.CRASH, ({ payload }) => payload.restart || failed(payload.error));
+  });
+
+module.exports = { codecs, givesUp, kafkaAt, run, say, partitioner: Partitioners.DefaultPartitioner };

@@ -2,7 +2,7 @@
 // Prints a line of JSON for each change of the partitions it owns and for each record, and commits what it printed. Leaves on SIGTERM.
 'use strict';
 
-const { kafkaAt, run, say } = require('./kafka');
+const { givesUp, kafkaAt, run, say } = require('./kafka');
 
 run(async (bootstrap, groupId, topic) => {
   const consumer = kafkaAt(bootstrap).consumer({ groupId, sessionTimeout: 6000, heartbeatInterval: 500, maxWaitTimeInMs: 500 });
@@ -11,24 +11,21 @@ run(async (bootstrap, groupId, topic) => {
   await consumer.connect();
   await consumer.subscribe({ topic, fromBeginning: true });
   const stopped = new Promise((done) => process.once('SIGTERM', done));
-  await new Promise((done, failed) => {
-    consumer.on(consumer.events.CRASH, ({ payload }) => failed(payload.error));
-    stopped.then(done);
-    consumer.run({
-      autoCommit: false,
-      eachBatch: async ({ batch, resolveOffset, isRunning, isStale }) => {
-        let next = null;
-        for (const message of batch.messages) {
-          if (!isRunning() || isStale()) break;
-          say({ partition: batch.partition, offset: Number(message.offset), value: message.value.toString() });
-          resolveOffset(message.offset);
-          next = String(BigInt(message.offset) + 1n);
-        }
-        if (next === null) return;
-        // If the group moved on meanwhile this throws, kafkajs joins again, and whoever owns the partition then reads these records again.
-        await consumer.commitOffsets([{ topic, partition: batch.partition, offset: next }]);
-      },
-    });
+  await consumer.run({
+    autoCommit: false,
+    eachBatch: async ({ batch, resolveOffset, isRunning, isStale }) => {
+      let next = null;
+      for (const message of batch.messages) {
+        if (!isRunning() || isStale()) break;
+        say({ partition: batch.partition, offset: Number(message.offset), value: message.value.toString() });
+        resolveOffset(message.offset);
+        next = String(BigInt(message.offset) + 1n);
+      }
+      if (next === null) return;
+      // If the group moved on meanwhile this throws, kafkajs joins again, and whoever owns the partition then reads these records again.
+      await consumer.commitOffsets([{ topic, partition: batch.partition, offset: next }]);
+    },
   });
+  await Promise.race([stopped, givesUp(consumer)]);
   await consumer.disconnect();
 });
