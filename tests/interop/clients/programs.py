@@ -81,13 +81,14 @@ class Native:
         return lines
 
 
-def step(what: str, argv: Sequence[str | Path], *, cwd: Path | None = None, env: Mapping[str, str] | None = None) -> None:
-    """One step of fetching or building a client. `env` is added to the environment."""
+def step(what: str, argv: Sequence[str | Path], *, cwd: Path | None = None, env: Mapping[str, str] | None = None) -> str:
+    """One step of fetching or building a client; what it prints. `env` is added to the environment."""
     done = subprocess.run(
         argv, capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL, cwd=cwd, env={**os.environ, **(env or {})}
     )
     if done.returncode != 0:
         raise Failed(f"cannot {what}:\n{done.stdout[-2000:]}{done.stderr[-2000:]}")
+    return done.stdout
 
 
 def words(start: Callable[[str], Sequence[str | Path]]) -> dict[str, Sequence[str | Path]]:

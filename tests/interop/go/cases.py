@@ -3,6 +3,7 @@
 from clients.groups import come_and_go, outlive_the_broker, static_members
 from clients.records import round_trip, through_crashes
 from go.library import client
+from go.own import run_own_tests
 from harness.cases import case
 from harness.context import Context
 
@@ -59,3 +60,9 @@ def group_broker_dies_consumer(ctx: Context) -> None:
 def records_broker_dies(ctx: Context) -> None:
     """Time and again."""
     through_crashes(ctx, client(ctx))
+
+
+@case("go.own-tests", "the integration tests of franz-go itself: pipelines of groups of every kind, produce, consume, pause", needs=("go",))
+def own_tests(ctx: Context) -> None:
+    """All of package kgo but what needs something that this broker does not offer."""
+    run_own_tests(ctx, ctx.broker(), records=50_000)

@@ -8,12 +8,17 @@ from harness.context import Context
 HERE = Path(__file__).resolve().parent
 
 
+def modules(ctx: Context) -> dict[str, str]:
+    """The environment in which Go keeps modules in the cache."""
+    return {"GOMODCACHE": str(ctx.cache.root / "go-modules"), "GOFLAGS": "-modcacherw"}
+
+
 def client(ctx: Context) -> Kafka:
     """The program of this folder, built once for each state of its sources."""
 
     def build(into: Path) -> None:
-        argv = ["go", "build", "-mod=readonly", "-modcacherw", "-buildvcs=false", "-o", into / "client", "."]
-        step("build the franz-go client", argv, cwd=HERE, env={"GOMODCACHE": str(ctx.cache.root / "go-modules")})
+        argv = ["go", "build", "-mod=readonly", "-buildvcs=false", "-o", into / "client", "."]
+        step("build the franz-go client", argv, cwd=HERE, env=modules(ctx))
 
     sources = [*sorted(HERE.glob("*.go")), HERE / "go.mod", HERE / "go.sum"]
     program = ctx.cache.directory("go", b"".join(file.read_bytes() for file in sources), build) / "client"

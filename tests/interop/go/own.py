@@ -1,0 +1,35 @@
+"""franz-go's own integration tests, from the very module that `go.mod` names."""
+
+from pathlib import Path
+import shutil
+
+from clients.programs import step
+from go.library import HERE, modules
+from harness.context import Context
+from harness.broker import Broker
+
+# They want the topic __consumer_offsets, transactions, share groups or SASL.
+SKIPPED = "TestConsumeRegex|Test848RegexBrokerResolves|TestTxn|TestShare|SCRAM"
+
+
+def run_own_tests(ctx: Context, broker: Broker, records: int) -> None:
+    """`go test` on the package kgo, which finds the broker through the environment; `records` go through each of its pipelines."""
+    env = modules(ctx)
+
+    def build(into: Path) -> None:
+        step("fetch franz-go", ["go", "mod", "download"], cwd=HERE, env=env)
+        listed = step("find franz-go", ["go", "list", "-mod=readonly", "-m", "-f", "{{.Dir}}", "github.com/twmb/franz-go"], cwd=HERE, env=env)
+        # A copy, because some tests read files beside them, and modules in the cache are not to be written to.
+        source = into / "franz-go"
+        shutil.copytree(listed.strip(), source)
+        package = source / "pkg/kgo"
+        step("build franz-go's tests", ["go", "test", "-c", "-o", into / "kgo.test", "."], cwd=package, env=env)
+
+    directory = ctx.cache.directory("go-tests", (HERE / "go.sum").read_bytes(), build)
+    ctx.run(
+        [directory / "kgo.test", "-test.v", "-test.timeout", "9m", "-test.skip", SKIPPED],
+        name="kgo-tests",
+        env={"KGO_SEEDS": broker.kafka, "KGO_TEST_RF": "1", "KGO_TEST_RECORDS": str(records)},
+        cwd=directory / "franz-go/pkg/kgo",
+        deadline=600,
+    )
