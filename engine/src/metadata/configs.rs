@@ -63,7 +63,7 @@ configs! {
     "cleanup.policy", "delete", Kind::CleanupPolicy, Honoured;
     "compression.gzip.level", "-1", Kind::Number(-1, 9), Kept;
     "compression.lz4.level", "9", Kind::Number(1, 17), Kept;
-    "compression.type", "producer", Kind::OneOf(&["uncompressed", "zstd", "lz4", "snappy", "gzip", "producer"]), DefaultOnly;
+    "compression.type", "producer", Kind::OneOf(&["uncompressed", "zstd", "lz4", "snappy", "gzip", "producer"]), Kept;
     "compression.zstd.level", "3", Kind::Number(-131_072, 22), Kept;
     "delete.retention.ms", "86400000", Kind::Number(0, MAX), Kept;
     "errors.deadletterqueue.group.enable", "false", Kind::Bool, Kept;
@@ -292,8 +292,8 @@ mod tests {
             ("min.cleanable.dirty.ratio", "1.5", "0 to 1"),
             ("message.timestamp.type", "createtime", "CreateTime, LogAppendTime"),
             ("cleanup.policy", "shred", "delete and compact"),
-            ("compression.type", "zstd", "only compression.type=producer"),
-            ("remote.storage.enable", "true", "not available"),
+            ("compression.type", "brotli", "one of uncompressed"),
+            ("remote.storage.enable", "true", "only remote.storage.enable=false"),
         ] {
             let error = resolve(&[(name, value)]).expect_err("it has to be refused").to_string();
             assert!(error.contains(name) && error.contains(says), "{error}");
