@@ -8,3 +8,4 @@ import java.groups  # noqa: F401
 import java.kills  # noqa: F401
 import java.members  # noqa: F401
 import java.streams  # noqa: F401
+import java.unsupported  # noqa: F401
