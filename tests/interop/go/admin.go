@@ -198,6 +198,7 @@ func (a *administrator) member(options ...kgo.Opt) *kgo.Client {
 		kgo.ConsumeTopics(adminTopic),
 		kgo.ConsumeResetOffset(kgo.NewOffset().AtStart()),
 		kgo.DisableAutoCommit(),
+		kgo.FetchMaxWait(500 * time.Millisecond),
 	}, options...)...))
 	var read []string
 	for len(read) < 12 {

@@ -26,7 +26,7 @@ def group_eager(ctx: Context) -> None:
     come_and_go(ctx, [client(ctx)], "range")
 
 
-@case("go.group-cooperative", "franz-go members join, leave and die; whoever stays goes on reading", needs=("go",))
+@case("go.group-cooperative", "franz-go members join, leave and die; whoever stays goes on reading", short=True, needs=("go",))
 def group_cooperative(ctx: Context) -> None:
     """The classic protocol, cooperative-sticky."""
     come_and_go(ctx, [client(ctx)], "cooperative")
@@ -56,7 +56,7 @@ def group_broker_dies_consumer(ctx: Context) -> None:
     outlive_the_broker(ctx, client(ctx), "consumer")
 
 
-@case("go.records-broker-dies", "the broker is killed under franz-go's idempotent producer: each record is there once, in order", needs=("go",))
+@case("go.records-broker-dies", "the broker is killed under franz-go's idempotent producer: each record is there once, in order", short=True, needs=("go",))
 def records_broker_dies(ctx: Context) -> None:
     """Time and again."""
     through_crashes(ctx, client(ctx))
