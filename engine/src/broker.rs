@@ -152,6 +152,9 @@ impl Broker {
             kafka: kafka_setup,
             groups: GroupConfig {
                 initial_rebalance_delay_ms: config.group_initial_rebalance_delay.as_millis() as u64,
+                consumer_heartbeat_interval_ms: i32::try_from(config.group_heartbeat_interval.as_millis())
+                    .unwrap_or(i32::MAX),
+                consumer_session_timeout_ms: config.group_session_timeout.as_millis() as u64,
                 offsets_retention_ms: config.offsets_retention.as_millis() as i64,
                 ..GroupConfig::default()
             },

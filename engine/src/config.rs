@@ -31,6 +31,10 @@ pub struct BrokerConfig {
     pub default_partitions: u32,
     /// How long an empty group of the classic protocol waits for more members before its first generation.
     pub group_initial_rebalance_delay: Duration,
+    /// How often members of groups with the consumer protocol, which native clients speak too, send heartbeats.
+    pub group_heartbeat_interval: Duration,
+    /// How long nothing may be heard from such a member before its partitions go to others.
+    pub group_session_timeout: Duration,
     /// How long committed offsets are kept that no member of their group needs. Those of named consumers stay until they are deleted.
     pub offsets_retention: Duration,
     /// How many cores to use; none: all that the process may use.
@@ -58,6 +62,8 @@ impl Default for BrokerConfig {
             auto_create_topics: true,
             default_partitions: 1,
             group_initial_rebalance_delay: Duration::from_secs(3),
+            group_heartbeat_interval: Duration::from_secs(5),
+            group_session_timeout: Duration::from_secs(45),
             offsets_retention: Duration::from_hours(7 * 24),
             cores: None,
             memory_bytes: None,

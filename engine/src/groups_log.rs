@@ -3,22 +3,14 @@
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
-use highwater_net::Reply;
-use highwater_protocol::error::ErrorCode;
-use highwater_protocol::ids::{Offset, PartitionIndex, TopicId};
-use highwater_protocol::native::{
-    CommitOffsetsRequest, CommittedOffset, ReadOffsetsReply, ReadOffsetsRequest,
-};
+use highwater_protocol::ids::TopicId;
 use highwater_runtime::plane::{Completion, Disk, ShardIndex, Token as DiskToken};
 use highwater_storage::state_log::{Fatal, Recovered, StateLog};
 
-use crate::groups::{
-    CommitRequest, CommittedPartition, FetchRequest, GroupConfig, GroupCoordinator, GroupError, GroupReply,
-    GroupRequest, GroupsError, Now, Token,
-};
-use crate::limits::OFFSETS_BYTES_MAX;
+use crate::groups::{GroupConfig, GroupCoordinator, GroupRequest, GroupsError, Now, Token};
 use crate::message::{Answer, Ticket};
 use crate::metadata::Topic;
+use crate::native_groups::{NativeAsk, NativeForm};
 
 pub(crate) struct GroupsLog {
     log: StateLog,
@@ -32,27 +24,16 @@ pub(crate) struct GroupsLog {
 
 /// Something about groups.
 pub(crate) enum Question {
-    /// From the native protocol: a named consumer commits.
-    Commit(CommitOffsetsRequest),
-    /// From the native protocol: a named consumer reads its positions.
-    Read(ReadOffsetsRequest),
+    /// From a client of the native protocol.
+    Native(NativeAsk),
     /// Anything else.
     Group(GroupRequest),
 }
 
 struct Asked {
     to: (ShardIndex, Ticket),
-    form: Form,
-}
-
-/// How the answer has to look.
-enum Form {
-    /// To a commit of this named consumer.
-    Committed(String),
-    /// The positions in this topic.
-    Positions(TopicId),
-    /// As it comes.
-    Group,
+    /// How the answer has to look; none: as it comes.
+    form: Option<NativeForm>,
 }
 
 impl GroupsLog {
@@ -72,17 +53,11 @@ impl GroupsLog {
     /// Takes a question. The answer comes when what it tells of is durable.
     pub(crate) fn ask(&mut self, now: Now, to: (ShardIndex, Ticket), question: Question, random: [u8; 16]) {
         let (form, request) = match question {
-            Question::Commit(request) => (Form::Committed(request.consumer.clone()), to_commit(request)),
-            Question::Read(request) => (
-                Form::Positions(request.topic),
-                GroupRequest::Fetch(FetchRequest {
-                    group: request.consumer,
-                    member: None,
-                    partitions: None,
-                    require_stable: false,
-                }),
-            ),
-            Question::Group(request) => (Form::Group, request),
+            Question::Native(ask) => {
+                let (form, request) = ask.into_request(|group| self.coordinator.is_classic(group));
+                (Some(form), request)
+            }
+            Question::Group(request) => (None, request),
         };
         self.last_token += 1;
         let token = Token(self.last_token);
@@ -120,18 +95,9 @@ impl GroupsLog {
     pub(crate) fn poll(&mut self) -> Option<((ShardIndex, Ticket), Answer)> {
         let (token, reply) = self.coordinator.poll_reply()?;
         let Asked { to, form } = self.asked.remove(&token).expect("every token is answered once");
-        let answer = match (form, reply) {
-            (Form::Committed(consumer), GroupReply::Commit(outcomes)) => {
-                let refused = outcomes.into_iter().find_map(|(topic, partition, error)| {
-                    error.map(|error| refuse_commit(&consumer, topic, partition, error))
-                });
-                Answer::Reply(refused.unwrap_or(Reply::Empty))
-            }
-            (Form::Positions(topic), GroupReply::Fetch(reply)) => {
-                let positions = reply.offsets.into_iter().filter(|p| p.topic == topic).map(to_position);
-                Answer::Reply(Reply::body(&ReadOffsetsReply { positions: positions.collect() }))
-            }
-            (_, reply) => Answer::Group(reply),
+        let answer = match form {
+            Some(form) => Answer::Reply(form.into_reply(reply, self.coordinator.config())),
+            None => Answer::Group(reply),
         };
         Some((to, answer))
     }
@@ -170,61 +136,4 @@ impl GroupsLog {
     pub(crate) fn is_idle(&self) -> bool {
         self.log.is_idle()
     }
-}
-
-/// A named consumer is a group without members, whose offsets are kept until somebody deletes them.
-fn to_commit(request: CommitOffsetsRequest) -> GroupRequest {
-    let topic = request.topic;
-    let offsets = request.positions.into_iter().map(|p| CommittedPartition {
-        topic,
-        partition: p.partition.0,
-        offset: p.offset.0,
-        leader_epoch: p.leader_epoch,
-        metadata: p.metadata,
-    });
-    GroupRequest::Commit(CommitRequest {
-        group: request.consumer,
-        member: String::new(),
-        instance: None,
-        generation: -1,
-        knows_epochs: true,
-        forever: true,
-        offsets: offsets.collect(),
-    })
-}
-
-fn to_position(of: CommittedPartition) -> CommittedOffset {
-    CommittedOffset {
-        partition: PartitionIndex(of.partition),
-        offset: Offset(of.offset),
-        leader_epoch: of.leader_epoch,
-        metadata: of.metadata,
-    }
-}
-
-fn refuse_commit(consumer: &str, topic: TopicId, partition: u32, error: GroupError) -> Reply {
-    let (code, text) = match error {
-        GroupError::CoordinatorNotAvailable => {
-            (ErrorCode::StorageFull, "the disk is full: positions cannot be kept".to_owned())
-        }
-        GroupError::InvalidCommitOffsetSize => (
-            ErrorCode::TooLarge,
-            format!("the positions of all consumers have reached their limit of {OFFSETS_BYTES_MAX} bytes"),
-        ),
-        GroupError::OffsetMetadataTooLarge => (
-            ErrorCode::TooLarge,
-            format!("what is to be kept with the position of partition {partition} is too long"),
-        ),
-        GroupError::UnknownTopicOrPartition => {
-            (ErrorCode::UnknownPartition, format!("topic {topic} has no partition {partition}"))
-        }
-        GroupError::UnknownMemberId => (
-            ErrorCode::InvalidArgument,
-            format!(
-                "{consumer} is a group with members, and only these commit; stop them or use another name"
-            ),
-        ),
-        other => (ErrorCode::InvalidArgument, format!("positions of {consumer} cannot be kept: {other}")),
-    };
-    Reply::error(code, text)
 }

@@ -14,6 +14,7 @@ mod kafka_message;
 pub mod limits;
 pub mod message;
 pub mod metadata;
+mod native_groups;
 pub mod offline;
 pub mod shard;
 mod test_broker;

@@ -6,8 +6,7 @@ use highwater_net::Reply;
 use highwater_protocol::error::ErrorCode;
 use highwater_protocol::ids::{LeaderEpoch, Offset, Timestamp, TopicId, TopicPartition};
 use highwater_protocol::native::{
-    AlterTopicRequest, CommitOffsetsRequest, CreateTopicRequest, DeleteTopicRequest, Hello, PartitionDetail,
-    ReadOffsetsRequest, StartAt,
+    AlterTopicRequest, CreateTopicRequest, DeleteTopicRequest, Hello, PartitionDetail, StartAt,
 };
 
 use crate::groups::{GroupReply, GroupRequest};
@@ -15,6 +14,7 @@ pub use crate::kafka_message::{
     Append, FetchAsk, Fetched, KafkaMessage, OwnedBatch, Produced, ProducedAt, ProducedFor, RequestId, Want,
 };
 use crate::metadata::{Change, Metadata};
+pub use crate::native_groups::NativeAsk;
 
 /// Names a question; its answer repeats it. Unique on the shard that asks.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -89,11 +89,9 @@ pub enum Ask {
     AlterTopic(AlterTopicRequest),
     /// Ids for producers.
     ProducerIds,
-    /// Keep positions.
-    CommitOffsets(CommitOffsetsRequest),
-    /// Give positions.
-    ReadOffsets(ReadOffsetsRequest),
-    /// Anything about groups.
+    /// Anything about groups, for a client of the native protocol.
+    NativeGroup(NativeAsk),
+    /// Anything about groups, for a Kafka client.
     Group(GroupRequest),
 }
 

@@ -370,6 +370,12 @@ fn read_body(kind: MessageKind, body: &[u8]) -> Result<Request<'_>, DecodeError>
         MessageKind::ReadOffsets => Request::ReadOffsets(Body::decode(body)?),
         MessageKind::DeleteRecords => Request::DeleteRecords(Body::decode(body)?),
         MessageKind::Stats => no_body(body, Request::Stats)?,
+        MessageKind::GroupHeartbeat => Request::GroupHeartbeat(Body::decode(body)?),
+        MessageKind::CommitGroupOffsets => Request::CommitGroupOffsets(Body::decode(body)?),
+        MessageKind::ReadGroupOffsets => Request::ReadGroupOffsets(Body::decode(body)?),
+        MessageKind::ListGroups => Request::ListGroups(Body::decode(body)?),
+        MessageKind::DescribeGroup => Request::DescribeGroup(Body::decode(body)?),
+        MessageKind::DeleteGroup => Request::DeleteGroup(Body::decode(body)?),
     })
 }
 

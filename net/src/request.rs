@@ -2,9 +2,10 @@
 
 use highwater_protocol::ids::TopicPartition;
 use highwater_protocol::native::{
-    Acks, AlterTopicRequest, CommitOffsetsRequest, CreateTopicRequest, DeleteRecordsRequest,
-    DeleteTopicRequest, DescribeTopicRequest, FetchRequest, Hello, ListOffsetsRequest, MessageKind,
-    MetadataRequest, ReadOffsetsRequest, SubscribeRequest,
+    Acks, AlterTopicRequest, CommitGroupOffsetsRequest, CommitOffsetsRequest, CreateTopicRequest,
+    DeleteGroupRequest, DeleteRecordsRequest, DeleteTopicRequest, DescribeGroupRequest, DescribeTopicRequest,
+    FetchRequest, GroupHeartbeatRequest, Hello, ListGroupsRequest, ListOffsetsRequest, MessageKind,
+    MetadataRequest, ReadGroupOffsetsRequest, ReadOffsetsRequest, SubscribeRequest,
 };
 use highwater_runtime::buf::{AlignedBuf, PAGE_BYTES};
 
@@ -58,6 +59,18 @@ pub enum Request<'a> {
     DeleteRecords(DeleteRecordsRequest),
     /// What the broker has done so far.
     Stats,
+    /// A member of a group joins, is there, or leaves.
+    GroupHeartbeat(GroupHeartbeatRequest),
+    /// Keep positions of a group.
+    CommitGroupOffsets(CommitGroupOffsetsRequest),
+    /// Give positions of a group.
+    ReadGroupOffsets(ReadGroupOffsetsRequest),
+    /// Which groups there are.
+    ListGroups(ListGroupsRequest),
+    /// A group with its members.
+    DescribeGroup(DescribeGroupRequest),
+    /// Forget a group.
+    DeleteGroup(DeleteGroupRequest),
 }
 
 /// A batch to append. Nothing of the batch has been looked at.

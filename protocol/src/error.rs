@@ -84,6 +84,22 @@ codes! {
     BadHello = 22, false;
     /// The subscription does not exist or its number is taken.
     BadSubscription = 23, false;
+    /// There is no such group.
+    UnknownGroup = 24, false;
+    /// Not a member of the group, or not any more: join again.
+    UnknownMember = 25, false;
+    /// The member's epoch is not the one the group has for it: give up all partitions and join again.
+    FencedMember = 26, false;
+    /// The member's epoch is not the current one, or the partition is not the member's: not kept, not told.
+    StaleEpoch = 27, false;
+    /// The group's members speak Kafka's classic protocol, which others cannot join.
+    OtherGroupProtocol = 28, false;
+    /// Another member has the instance id and has not left.
+    InstanceInUse = 29, false;
+    /// Another member has taken over the instance id.
+    InstanceFenced = 30, false;
+    /// The group has members.
+    GroupNotEmpty = 31, false;
 }
 
 impl fmt::Display for ErrorCode {

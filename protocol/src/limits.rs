@@ -21,6 +21,12 @@ pub const TOPIC_NAME_BYTES_MAX: usize = 249;
 /// Bytes of a consumer's name.
 pub const CONSUMER_NAME_BYTES_MAX: usize = 255;
 
+/// Bytes of a group's name, a member's id or an instance id. A consumer's name is a group's that is not that long.
+pub const GROUP_NAME_BYTES_MAX: usize = 1 << 10;
+
+/// Bytes of an assignor's name, of a protocol's, of a state, of an address in what is told of a group.
+pub const GROUP_WORD_BYTES_MAX: usize = 255;
+
 /// Bytes of the metadata string kept with a committed offset. Kafka's default.
 pub const OFFSET_METADATA_BYTES_MAX: usize = 4096;
 

@@ -84,6 +84,7 @@ fn dense() -> Vec<(&'static str, Decode, Vec<u8>)> {
     let cluster = ClusterId([2; 16]);
     let no_nodes = MetadataReply { cluster, nodes: vec![], topics: topics.collect() };
     let listed = |n: usize| ListedOffset { partition: PartitionIndex(n as u32), found: Ok(None) };
+    let of_topic = TopicPartitions { topic, partitions: Vec::new() };
     vec![
         ("metadata request", decode::<MetadataRequest>, encoded(&MetadataRequest { topics: Some(names) })),
         ("short names", decode::<MetadataRequest>, encoded(&MetadataRequest { topics: Some(one_letter) })),
@@ -137,6 +138,68 @@ fn dense() -> Vec<(&'static str, Decode, Vec<u8>)> {
             }),
         ),
         (
+            "partitions of topics",
+            decode::<ReadGroupOffsetsRequest>,
+            encoded(&ReadGroupOffsetsRequest {
+                group: String::new(),
+                member: None,
+                partitions: Some(vec![of_topic; N]),
+            }),
+        ),
+        (
+            "positions of topics",
+            decode::<ReadGroupOffsetsReply>,
+            encoded(&ReadGroupOffsetsReply { topics: vec![TopicPositions { topic, positions: vec![] }; N] }),
+        ),
+        (
+            "refused positions",
+            decode::<CommitGroupOffsetsReply>,
+            encoded(&CommitGroupOffsetsReply {
+                refused: vec![
+                    RefusedPosition {
+                        topic,
+                        partition: PartitionIndex(0),
+                        error: ErrorCode::StaleEpoch
+                    };
+                    N
+                ],
+            }),
+        ),
+        (
+            "groups",
+            decode::<ListGroupsReply>,
+            encoded(&ListGroupsReply {
+                groups: vec![
+                    GroupInfo { name: String::new(), protocol: String::new(), state: String::new() };
+                    N
+                ],
+                more: false,
+            }),
+        ),
+        (
+            "members",
+            decode::<DescribeGroupReply>,
+            encoded(&DescribeGroupReply {
+                protocol: String::new(),
+                state: String::new(),
+                epoch: 0,
+                assignor: String::new(),
+                members: vec![
+                    GroupMemberInfo {
+                        member: String::new(),
+                        instance: None,
+                        client_name: String::new(),
+                        host: String::new(),
+                        epoch: 0,
+                        topics: vec![],
+                        assignment: vec![],
+                        target: vec![],
+                    };
+                    N
+                ],
+            }),
+        ),
+        (
             "a timestamp",
             decode::<ListOffsetsRequest>,
             encoded(&ListOffsetsRequest {
@@ -162,6 +225,14 @@ const DECODERS: &[(&str, Decode)] = &[
     ("read offsets reply", decode::<ReadOffsetsReply>),
     ("delete records", decode::<DeleteRecordsRequest>),
     ("stats reply", decode::<StatsReply>),
+    ("group heartbeat", decode::<GroupHeartbeatRequest>),
+    ("group heartbeat reply", decode::<GroupHeartbeatReply>),
+    ("commit group offsets", decode::<CommitGroupOffsetsRequest>),
+    ("refused positions", decode::<CommitGroupOffsetsReply>),
+    ("read group offsets", decode::<ReadGroupOffsetsRequest>),
+    ("group offsets", decode::<ReadGroupOffsetsReply>),
+    ("groups", decode::<ListGroupsReply>),
+    ("group", decode::<DescribeGroupReply>),
     ("batch", |bytes| validate(bytes).is_ok()),
     ("frames", |bytes| Frames::new(bytes).all(|frame| frame.is_ok_and(|frame| frame.check().is_ok()))),
     ("snappy", |bytes| Compression::Snappy.decompress(bytes, &mut Vec::new()).is_ok()),

@@ -1,6 +1,9 @@
 //! Every native message survives the way through its bytes, and no cut or flipped message does harm.
 
+mod common;
+
 use bytes::BytesMut;
+use common::{check, position, text};
 use highwater_protocol::error::ErrorCode;
 use highwater_protocol::ids::{
     ClusterId, LeaderEpoch, NodeId, Offset, PartitionIndex, ProducerId, ShardId, Timestamp, TopicId,
@@ -12,31 +15,6 @@ use proptest::collection::vec;
 use proptest::option;
 use proptest::prelude::*;
 use zerocopy::IntoBytes;
-
-fn check<B: Body + PartialEq + std::fmt::Debug>(body: &B) -> Result<(), TestCaseError> {
-    let bytes = message(77, body);
-    let header = WireHeader::parse(&bytes).unwrap();
-    prop_assert_eq!(header.kind(), Some(B::KIND));
-    prop_assert_eq!(header.error(), None);
-    prop_assert_eq!(header.request_id.get(), 77);
-    let encoded = &bytes[WIRE_HEADER_BYTES..];
-    prop_assert_eq!(header.body_bytes.get() as usize, encoded.len());
-    prop_assert_eq!(&B::decode(encoded).unwrap(), body);
-    for cut in 0..encoded.len() {
-        prop_assert!(B::decode(&encoded[..cut]).is_err(), "cut at {} of {}", cut, encoded.len());
-    }
-    let longer = [encoded, &[0]].concat();
-    if std::any::type_name::<B>() == std::any::type_name::<Hello>() {
-        prop_assert_eq!(&B::decode(&longer).unwrap(), body, "a newer client may say more");
-    } else {
-        prop_assert_eq!(B::decode(&longer), Err(DecodeError::Trailing { bytes: 1 }));
-    }
-    Ok(())
-}
-
-fn text(max: usize) -> impl Strategy<Value = String> {
-    vec(any::<char>(), 0..=max / 4).prop_map(|chars| chars.into_iter().collect())
-}
 
 prop_compose! {
     fn partition_info()(index: u32, leader: u32, shard: u16, epoch: i32) -> PartitionInfo {
@@ -60,12 +38,6 @@ prop_compose! {
 prop_compose! {
     fn detail()(info in partition_info(), a in 0..i64::MAX, b in 0..i64::MAX, bytes: u64, faulty: bool) -> PartitionDetail {
         PartitionDetail { info, log_start: Offset(a), high_watermark: Offset(b), bytes, faulty }
-    }
-}
-
-prop_compose! {
-    fn position()(partition: u32, offset in 0..i64::MAX, leader_epoch: i32, metadata in text(64)) -> CommittedOffset {
-        CommittedOffset { partition: PartitionIndex(partition), offset: Offset(offset), leader_epoch, metadata }
     }
 }
 

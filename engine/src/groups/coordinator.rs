@@ -123,6 +123,16 @@ impl GroupCoordinator {
         }
     }
 
+    /// What was configured.
+    pub fn config(&self) -> &GroupConfig {
+        &self.config
+    }
+
+    /// Whether there is a group of that name that speaks the classic protocol, or only has offsets.
+    pub fn is_classic(&self, group: &str) -> bool {
+        self.groups.get(group).is_some_and(|group| matches!(group.kind, Kind::Classic(_)))
+    }
+
     /// Takes a request. Its reply comes out of [`Self::poll_reply`], now or when others have done their part. `random` makes member
     /// ids that nobody else has.
     pub fn handle(&mut self, now: Now, token: Token, request: GroupRequest, random: [u8; 16]) {

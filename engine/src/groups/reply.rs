@@ -154,6 +154,8 @@ pub struct ConsumerHeartbeatReply {
     pub epoch: i32,
     /// When to come again.
     pub heartbeat_interval_ms: i32,
+    /// Whether it has all that it is meant to have, and nothing else.
+    pub is_settled: bool,
     /// Its partitions, if they have changed or it cannot know them.
     pub assignment: Option<Vec<(TopicId, Vec<u32>)>>,
 }

@@ -36,6 +36,8 @@ pub(super) struct Connection {
     pub(super) net: Net,
     pub(super) peer: SocketAddr,
     pub(super) stage: Stage,
+    /// What it calls itself, if it has said so.
+    pub(super) client_name: String,
     /// When it was told why it ends.
     pub(super) closing_since: Option<Instant>,
     /// Whether the plane was told not to receive.
@@ -133,6 +135,7 @@ impl Connection {
             net,
             peer,
             stage,
+            client_name: String::new(),
             closing_since: None,
             paused: false,
             held: Vec::new(),

@@ -6,7 +6,9 @@ use bytes::Bytes;
 use highwater_net::{NativeConn, Received, Refusal, Reply, Request, Step};
 use highwater_protocol::error::ErrorCode;
 use highwater_protocol::ids::ShardId;
-use highwater_protocol::native::{Hello, HelloReply, MessageKind, PROTOCOL_VERSION, error_message};
+use highwater_protocol::native::{
+    FEATURE_GROUPS, Hello, HelloReply, MessageKind, PROTOCOL_VERSION, error_message,
+};
 use highwater_runtime::buf::AlignedBuf;
 use highwater_runtime::plane::{Close, ConnId, Plane};
 
@@ -108,13 +110,13 @@ impl Shard {
             conn,
             Connection::new(Net::Native(NativeConn::greeted()), peer, Stage::Open),
         );
-        self.welcome(plane, conn, greeting.id);
+        self.welcome(plane, conn, &greeting.hello, greeting.id);
     }
 
-    fn welcome(&mut self, plane: &mut dyn Plane<Message>, conn: ConnId, id: u64) {
+    fn welcome(&mut self, plane: &mut dyn Plane<Message>, conn: ConnId, hello: &Hello, id: u64) {
         let reply = Reply::body(&HelloReply {
             version: PROTOCOL_VERSION,
-            features: 0,
+            features: hello.features & FEATURE_GROUPS,
             node: self.setup.identity.node,
             shard: ShardId(self.me),
             shards: self.setup.shards,
@@ -123,6 +125,7 @@ impl Shard {
         });
         let Some(connection) = self.connections.get_mut(&conn) else { return };
         connection.stage = Stage::Open;
+        connection.client_name.clone_from(&hello.client_name);
         let slot = connection.native().replies.open(MessageKind::Hello, id, 0, 0);
         plane.stream(conn);
         self.reply(conn, slot, reply);
@@ -174,7 +177,7 @@ impl Shard {
             }
             _ => {
                 tracing::debug!(?conn, client = hello.client_name, "hello");
-                self.welcome(plane, conn, id);
+                self.welcome(plane, conn, &hello, id);
                 Ok(true)
             }
         }

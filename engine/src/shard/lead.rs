@@ -13,7 +13,7 @@ use crate::controller::{Action, Controller};
 use crate::data_dir::{META, OFFSETS};
 use crate::groups::Now;
 use crate::groups_log::{GroupsLog, Question};
-use crate::message::{Answer, Ask, Message, Ticket};
+use crate::message::{Answer, Ask, Message, NativeAsk, Ticket};
 use crate::metadata::Change;
 
 pub(super) struct Lead {
@@ -80,14 +80,15 @@ impl Lead {
             }
             Ask::AlterTopic(request) => self.controller.alter_topic(to, &request),
             Ask::ProducerIds => self.controller.producer_ids(to),
-            Ask::CommitOffsets(request) => {
-                if self.controller.tip().topic_by_id(request.topic).is_none() {
+            Ask::NativeGroup(ask) => {
+                if let NativeAsk::Commit(request) = &ask
+                    && self.controller.tip().topic_by_id(request.topic).is_none()
+                {
                     let text = format!("there is no topic with id {}", request.topic);
                     return Some(Reply::error(ErrorCode::UnknownTopic, text));
                 }
-                self.groups.ask(now, to, Question::Commit(request), random_id());
+                self.groups.ask(now, to, Question::Native(ask), random_id());
             }
-            Ask::ReadOffsets(request) => self.groups.ask(now, to, Question::Read(request), random_id()),
             Ask::Group(request) => self.groups.ask(now, to, Question::Group(request), random_id()),
         }
         None

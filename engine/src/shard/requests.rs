@@ -8,7 +8,8 @@ use highwater_runtime::plane::{ConnId, Plane, ShardIndex};
 use super::Shard;
 use super::admin::WantsProducerId;
 use super::partition::{PartitionId, Refusal};
-use crate::message::{Ask, Message};
+use crate::groups::Client;
+use crate::message::{Ask, Message, NativeAsk};
 
 impl Shard {
     /// Carries out a request, or sees to it that others do.
@@ -41,10 +42,31 @@ impl Shard {
             Request::DeleteTopic(request) => self.ask(plane, conn, slot, Ask::DeleteTopic(request)),
             Request::AlterTopic(request) => self.ask(plane, conn, slot, Ask::AlterTopic(request)),
             Request::CommitOffsets(request) => {
-                self.ask_about_topic(plane, conn, slot, request.topic, Ask::CommitOffsets(request));
+                let (topic, ask) = (request.topic, NativeAsk::Commit(request));
+                self.ask_about_topic(plane, conn, slot, topic, Ask::NativeGroup(ask));
             }
             Request::ReadOffsets(request) => {
-                self.ask_about_topic(plane, conn, slot, request.topic, Ask::ReadOffsets(request));
+                let (topic, ask) = (request.topic, NativeAsk::Read(request));
+                self.ask_about_topic(plane, conn, slot, topic, Ask::NativeGroup(ask));
+            }
+            Request::GroupHeartbeat(request) => {
+                let ask = NativeAsk::Heartbeat(request, self.client_of(conn));
+                self.ask(plane, conn, slot, Ask::NativeGroup(ask));
+            }
+            Request::CommitGroupOffsets(request) => {
+                self.ask(plane, conn, slot, Ask::NativeGroup(NativeAsk::CommitOf(request)));
+            }
+            Request::ReadGroupOffsets(request) => {
+                self.ask(plane, conn, slot, Ask::NativeGroup(NativeAsk::ReadOf(request)));
+            }
+            Request::ListGroups(request) => {
+                self.ask(plane, conn, slot, Ask::NativeGroup(NativeAsk::List(request)));
+            }
+            Request::DescribeGroup(request) => {
+                self.ask(plane, conn, slot, Ask::NativeGroup(NativeAsk::Describe(request)));
+            }
+            Request::DeleteGroup(request) => {
+                self.ask(plane, conn, slot, Ask::NativeGroup(NativeAsk::Delete(request)));
             }
             Request::Hello(_)
             | Request::Produce(_)
@@ -53,6 +75,12 @@ impl Shard {
             | Request::Credit(_)
             | Request::Unsubscribe => unreachable!("handled before"),
         }
+    }
+
+    /// Who a member of a group is, for people.
+    fn client_of(&self, conn: ConnId) -> Client {
+        let Some(connection) = self.connections.get(&conn) else { return Client::default() };
+        Client { id: connection.client_name.clone(), host: format!("/{}", connection.peer.ip()) }
     }
 
     /// A partition of this shard, or why it is none.

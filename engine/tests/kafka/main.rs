@@ -12,6 +12,7 @@ mod group_offsets;
 mod groups;
 mod members;
 mod metadata;
+mod native_members;
 mod offsets;
 mod produce;
 mod protocol;

@@ -11,6 +11,7 @@ use crate::admin::Admin;
 use crate::consumer::Consumer;
 use crate::kafka::{KafkaConsumer, KafkaProducer};
 use crate::lane::Lane;
+use crate::member::{Group, Member};
 use crate::node::{World, takes_large_batches};
 use crate::producer::Producer;
 use crate::seen::Seen;
@@ -20,6 +21,8 @@ pub(crate) struct Crowd {
     consumers: Vec<Consumer>,
     kafka_producer: KafkaProducer,
     kafka_consumer: KafkaConsumer,
+    members: Vec<Member>,
+    group: Group,
     admin: Admin,
 }
 
@@ -52,12 +55,15 @@ impl Crowd {
             consumers: consumers.collect(),
             kafka_producer: KafkaProducer::new(lanes, rng_of("kafka producer", 0)),
             kafka_consumer: KafkaConsumer::new(seen, rng_of("kafka consumer", 0)),
+            members: (0..3).map(|n| Member::new(n, partitions, rng_of("member", n))).collect(),
+            group: Group::default(),
             admin: Admin::new(("main".into(), topic), rng_of("admin", 0)),
         }
     }
 
-    /// Lets everybody look at what has happened. The addresses are those of the native and of the Kafka listener.
-    pub(crate) fn poll(&mut self, world: &mut World, native: SocketAddr, kafka: SocketAddr) {
+    /// Lets everybody look at what has happened. The addresses are those of the native and of the Kafka listener; members of the group crash
+    /// now and then if they may.
+    pub(crate) fn poll(&mut self, world: &mut World, native: SocketAddr, kafka: SocketAddr, may_fail: bool) {
         for producer in &mut self.producers {
             producer.poll(world, native);
         }
@@ -66,6 +72,9 @@ impl Crowd {
         }
         self.kafka_producer.poll(world, kafka);
         self.kafka_consumer.poll(world, kafka);
+        for member in &mut self.members {
+            member.poll(world, native, &mut self.group, may_fail);
+        }
         self.admin.poll(world, native);
     }
 
@@ -81,11 +90,17 @@ impl Crowd {
         self.admin.answers
     }
 
-    /// Whether everything was acknowledged, and read.
+    /// How often a partition came to a member of the group.
+    pub(crate) fn handovers(&self) -> u64 {
+        self.group.handovers
+    }
+
+    /// Whether everything was acknowledged, and read, and processed by the group.
     pub(crate) fn is_done(&self) -> bool {
         let ends = self.ends();
         self.lanes().all(Lane::is_done)
             && self.readers().all(|seen| seen.next() >= ends.get(&seen.from()).copied().unwrap_or(0))
+            && ends.iter().all(|(tp, end)| self.group.has_all(*tp, *end))
     }
 
     /// For people, when somebody waits for ever.
@@ -97,7 +112,9 @@ impl Crowd {
             let (from, next) = (seen.from(), seen.next());
             format!("{name} of {}: at {next} of {:?}", from.partition, ends.get(&from))
         });
-        self.lanes().map(Lane::describe).chain(readers).collect()
+        let left = ends.iter().filter(|(tp, end)| !self.group.has_all(**tp, **end));
+        let left = left.map(|(tp, end)| format!("the group has not processed all {end} of {}", tp.partition));
+        self.lanes().map(Lane::describe).chain(readers).chain(left).collect()
     }
 
     /// Where each partition has to end, as far as anybody was told.

@@ -12,6 +12,7 @@ mod kafka;
 #[path = "../common/kafka.rs"]
 mod kafka_wire;
 mod lane;
+mod member;
 mod node;
 mod producer;
 mod run;
@@ -42,6 +43,7 @@ fn what_was_acknowledged_survives_crashes_once_each_and_in_order() {
     }
     println!("{total:?}");
     assert!(total.acknowledged > 0 && total.crashes > 0 && total.consumed > 0, "{total:?}");
+    assert!(total.handovers > 0, "{total:?}");
 }
 
 #[test]

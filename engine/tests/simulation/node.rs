@@ -2,6 +2,7 @@
 
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use highwater_engine::counters::ShardCounters;
 use highwater_engine::data_dir::{self, Identity};
@@ -13,6 +14,13 @@ use highwater_runtime::sim::{NodeConfig, SimNode, SimWorld, WorldConfig};
 use highwater_storage::{DurableForm, StoreLimits};
 
 pub(crate) const SHARDS: u16 = 2;
+
+/// How often clients look at what has happened.
+pub(crate) const TICK: Duration = Duration::from_micros(500);
+
+/// Milliseconds, and ticks of the test, without a heartbeat after which a member's partitions go to others.
+const SESSION_MS: u64 = 60;
+pub(crate) const SESSION_TICKS: u64 = SESSION_MS * 1000 / TICK.as_micros() as u64;
 
 pub(crate) type World = SimWorld<Shard>;
 
@@ -37,7 +45,11 @@ pub(crate) fn world(seed: u64) -> (World, SimNode) {
                 counters: ShardCounters::of_shards(SHARDS),
                 advertised: "10.0.0.1:9000".into(),
                 kafka: KafkaSetup { first_listener: 1, ..KafkaSetup::default() },
-                groups: GroupConfig::default(),
+                groups: GroupConfig {
+                    consumer_session_timeout_ms: SESSION_MS,
+                    consumer_heartbeat_interval_ms: 5,
+                    ..GroupConfig::default()
+                },
                 on_ready: Box::new(|_| {}),
             }));
         }

@@ -3,7 +3,6 @@
 
 use std::net::SocketAddr;
 use std::ops::AddAssign;
-use std::time::Duration;
 
 use highwater_protocol::ids::{TopicId, TopicPartition};
 use highwater_protocol::native::{
@@ -13,11 +12,8 @@ use highwater_runtime::sim::{CrashPolicy, NodeEnd, SimNode, SimRng, stream};
 use rand::RngExt;
 
 use crate::crowd::Crowd;
-use crate::node::{World, world};
+use crate::node::{TICK, World, world};
 use crate::wire::Wire;
-
-/// How often clients look at what has happened.
-const TICK: Duration = Duration::from_micros(500);
 
 /// Ticks in which the node may fail.
 const UNSAFE_TICKS: u32 = 4000;
@@ -29,6 +25,7 @@ const HEALED_TICKS_MAX: u32 = 60_000;
 pub(crate) struct Totals {
     pub(crate) acknowledged: usize,
     pub(crate) consumed: usize,
+    pub(crate) handovers: u64,
     pub(crate) crashes: u32,
     pub(crate) stops: u32,
     pub(crate) admin_answers: u64,
@@ -38,6 +35,7 @@ impl AddAssign for Totals {
     fn add_assign(&mut self, other: Self) {
         self.acknowledged += other.acknowledged;
         self.consumed += other.consumed;
+        self.handovers += other.handovers;
         self.crashes += other.crashes;
         self.stops += other.stops;
         self.admin_answers += other.admin_answers;
@@ -58,26 +56,27 @@ pub(crate) fn run(seed: u64) -> Outcome {
     let mut crowd = Crowd::new(seed, topic, &partitions, &mut rng);
     let mut totals = Totals::default();
     let kafka = world.address(node, 1);
-    let everybody = |world: &mut World, crowd: &mut Crowd| {
+    let everybody = |world: &mut World, crowd: &mut Crowd, may_fail: bool| {
         world.run_for(TICK);
-        crowd.poll(world, address, kafka);
+        crowd.poll(world, address, kafka, may_fail);
     };
 
     for _ in 0..UNSAFE_TICKS {
-        everybody(&mut world, &mut crowd);
+        everybody(&mut world, &mut crowd, true);
         fail_maybe(&mut world, node, &mut rng, &mut totals);
     }
     restart(&mut world, node, &mut totals);
     let mut ticks = 0;
     while !crowd.is_done() {
         assert_eq!(world.end(node), None, "the node goes on");
-        everybody(&mut world, &mut crowd);
+        everybody(&mut world, &mut crowd, false);
         ticks += 1;
         assert!(ticks < HEALED_TICKS_MAX, "seed {seed}: somebody waits for ever: {:#?}", crowd.describe());
     }
     crowd.compare();
     totals.admin_answers = crowd.admin_answers();
     totals.acknowledged = crowd.lanes().map(|lane| lane.acked.len()).sum();
+    totals.handovers = crowd.handovers();
     totals.consumed = crowd.readers().map(|seen| seen.records.len()).sum();
     Outcome { totals, trace: world.trace_hash() }
 }

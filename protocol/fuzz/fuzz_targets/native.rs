@@ -14,7 +14,7 @@ fn check<B: Body + PartialEq + std::fmt::Debug>(bytes: &[u8]) {
 
 fuzz_target!(|input: &[u8]| {
     let Some((selector, bytes)) = input.split_first() else { return };
-    match selector % 25 {
+    match selector % 35 {
         0 => check::<Hello>(bytes),
         1 => check::<HelloReply>(bytes),
         2 => check::<MetadataRequest>(bytes),
@@ -47,6 +47,16 @@ fuzz_target!(|input: &[u8]| {
             }
             let _ = DataPrefix::split(bytes);
         }
+        24 => check::<GroupHeartbeatRequest>(bytes),
+        25 => check::<GroupHeartbeatReply>(bytes),
+        26 => check::<CommitGroupOffsetsRequest>(bytes),
+        27 => check::<CommitGroupOffsetsReply>(bytes),
+        28 => check::<ReadGroupOffsetsRequest>(bytes),
+        29 => check::<ReadGroupOffsetsReply>(bytes),
+        30 => check::<ListGroupsRequest>(bytes),
+        31 => check::<ListGroupsReply>(bytes),
+        32 => check::<DescribeGroupRequest>(bytes),
+        33 => check::<DescribeGroupReply>(bytes),
         _ => {
             let _ = error_text(bytes);
             if let Some(header) = WireHeader::parse(bytes) {

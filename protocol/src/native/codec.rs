@@ -11,7 +11,10 @@ use super::messages::{
 };
 use super::reader::{DecodeError, Reader};
 use crate::ids::{LeaderEpoch, NodeId, PartitionIndex, ShardId, Timestamp, TopicId, TopicPartition};
-use crate::limits::{OFFSET_METADATA_BYTES_MAX, TOPIC_CONFIGS_MAX};
+use crate::limits::{OFFSET_METADATA_BYTES_MAX, PARTITIONS_PER_TOPIC_MAX, TOPIC_CONFIGS_MAX};
+
+/// A list with at most one entry for each partition of one topic.
+pub(super) const POSITIONS_MAX: usize = PARTITIONS_PER_TOPIC_MAX as usize;
 
 /// The body of a native message. Layouts are in `docs/wire-format.md`.
 pub trait Body: Sized {
@@ -127,6 +130,17 @@ impl CommittedOffset {
             metadata: reader.string("metadata", OFFSET_METADATA_BYTES_MAX)?,
         })
     }
+}
+
+pub(super) fn put_positions(out: &mut impl BufMut, positions: &[CommittedOffset]) {
+    put_count(out, positions.len());
+    for position in positions {
+        position.put(out);
+    }
+}
+
+pub(super) fn read_positions(reader: &mut Reader<'_>) -> Result<Vec<CommittedOffset>, DecodeError> {
+    reader.list("positions", CommittedOffset::BYTES_MIN, POSITIONS_MAX, CommittedOffset::read)
 }
 
 /// A list of configuration entries, each read by `read`; the shortest is `entry_bytes_min` long.

@@ -3,33 +3,22 @@
 
 use bytes::BufMut;
 
-use super::codec::{Body, put_count, put_str, read_partition, read_topic};
+use super::codec::{
+    Body, POSITIONS_MAX as ENTRIES_MAX, put_count, put_positions, put_str, read_partition, read_positions,
+    read_topic,
+};
 use super::header::MessageKind;
 use super::messages::{
-    CommitOffsetsRequest, CommittedOffset, DeleteRecordsRequest, FetchRequest, ListOffsetsReply,
-    ListOffsetsRequest, ListedOffset, ReadOffsetsReply, ReadOffsetsRequest, StartAt, SubscribeRequest,
+    CommitOffsetsRequest, DeleteRecordsRequest, FetchRequest, ListOffsetsReply, ListOffsetsRequest,
+    ListedOffset, ReadOffsetsReply, ReadOffsetsRequest, StartAt, SubscribeRequest,
 };
 use super::reader::{DecodeError, Reader};
 use crate::error::ErrorCode;
 use crate::ids::Timestamp;
-use crate::limits::{CONSUMER_NAME_BYTES_MAX, CREDIT_BYTES_MAX, PARTITIONS_PER_TOPIC_MAX};
-
-/// All these lists have at most one entry for each partition of one topic.
-const ENTRIES_MAX: usize = PARTITIONS_PER_TOPIC_MAX as usize;
+use crate::limits::{CONSUMER_NAME_BYTES_MAX, CREDIT_BYTES_MAX};
 
 fn read_consumer(reader: &mut Reader<'_>) -> Result<String, DecodeError> {
     reader.string("consumer name", CONSUMER_NAME_BYTES_MAX)
-}
-
-fn put_positions(out: &mut impl BufMut, positions: &[CommittedOffset]) {
-    put_count(out, positions.len());
-    for position in positions {
-        position.put(out);
-    }
-}
-
-fn read_positions(reader: &mut Reader<'_>) -> Result<Vec<CommittedOffset>, DecodeError> {
-    reader.list("positions", CommittedOffset::BYTES_MIN, ENTRIES_MAX, CommittedOffset::read)
 }
 
 impl Body for SubscribeRequest {

@@ -83,4 +83,16 @@ kinds! {
     DeleteRecords = 17,
     /// What the broker has done so far, in numbers.
     Stats = 18,
+    /// A member of a group joins, is there, or leaves.
+    GroupHeartbeat = 19,
+    /// Stores positions of a group.
+    CommitGroupOffsets = 20,
+    /// Reads positions of a group.
+    ReadGroupOffsets = 21,
+    /// Which groups there are.
+    ListGroups = 22,
+    /// A group with its members.
+    DescribeGroup = 23,
+    /// Forgets a group.
+    DeleteGroup = 24,
 }

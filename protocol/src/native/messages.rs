@@ -24,7 +24,7 @@ pub struct Hello {
     pub version_min: u16,
     /// Highest version the client speaks.
     pub version_max: u16,
-    /// Bits of optional features the client understands. None defined yet.
+    /// Bits of optional features the client understands: [`FEATURE_GROUPS`](super::FEATURE_GROUPS).
     pub features: u64,
     /// The shard to live on; none: any.
     pub shard: Option<ShardId>,

@@ -20,11 +20,13 @@
 
 mod codec;
 mod codec_data;
+mod codec_groups;
 mod codec_stats;
 mod codec_topics;
 mod header;
 mod message;
 mod messages;
+mod messages_groups;
 mod reader;
 
 pub use codec::Body;
@@ -34,4 +36,5 @@ pub use message::{
     produce_head, put_empty, put_error, put_message,
 };
 pub use messages::*;
+pub use messages_groups::*;
 pub use reader::{DecodeError, Reader};

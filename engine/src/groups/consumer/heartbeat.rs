@@ -18,6 +18,7 @@ impl ConsumerHeartbeatReply {
             member: member.to_owned(),
             epoch: 0,
             heartbeat_interval_ms: 0,
+            is_settled: false,
             assignment: None,
         }
     }
@@ -118,6 +119,7 @@ impl ConsumerGroup {
             message: None,
             epoch: member.epoch,
             heartbeat_interval_ms: cx.config.consumer_heartbeat_interval_ms,
+            is_settled: member.is_reconciled(self.target_epoch),
             assignment: tells.then(|| partitions_of(&member.assigned)),
             member: id,
         })

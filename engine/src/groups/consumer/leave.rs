@@ -42,6 +42,7 @@ impl ConsumerGroup {
             member: id.clone(),
             epoch: request.epoch,
             heartbeat_interval_ms: 0,
+            is_settled: true,
             assignment: None,
         })
     }

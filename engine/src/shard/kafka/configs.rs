@@ -118,14 +118,14 @@ impl Shard {
                 "group.consumer.heartbeat.interval.ms",
                 groups.consumer_heartbeat_interval_ms.to_string(),
                 Type::Int,
-                DEFAULT,
+                SET_AT_START,
                 "How often members of the consumer protocol shall send heartbeats.",
             ),
             (
                 "group.consumer.session.timeout.ms",
                 groups.consumer_session_timeout_ms.to_string(),
                 Type::Int,
-                DEFAULT,
+                SET_AT_START,
                 "When members of the consumer protocol that are silent are gone.",
             ),
             (

@@ -23,7 +23,7 @@ const OF_TRANSACTION: i8 = 1;
 
 impl Shard {
     /// Who asks.
-    fn client_of(&self, call: Call, id: &str) -> Client {
+    fn kafka_client_of(&self, call: Call, id: &str) -> Client {
         let peer = self.connections.get(&call.conn).map(|connection| connection.peer.ip());
         Client { id: id.to_owned(), host: peer.map_or_else(String::new, |ip| format!("/{ip}")) }
     }
@@ -80,7 +80,7 @@ impl Shard {
             group: request.group_id.to_owned(),
             member: request.member_id.to_owned(),
             instance: request.group_instance_id.map(str::to_owned),
-            client: self.client_of(call, client),
+            client: self.kafka_client_of(call, client),
             protocol_type: request.protocol_type.to_owned(),
             protocols: protocols.map(|p| (p.name.to_owned(), Bytes::copy_from_slice(p.metadata))).collect(),
             session_timeout_ms: request.session_timeout_ms,
@@ -231,7 +231,7 @@ impl Shard {
             epoch: request.member_epoch,
             instance: request.instance_id.map(str::to_owned),
             rack: request.rack_id.map(str::to_owned),
-            client: self.client_of(call, client),
+            client: self.kafka_client_of(call, client),
             rebalance_timeout_ms: request.rebalance_timeout_ms,
             topic_names: names.map(|names| names.iter().map(|name| (*name).to_owned()).collect()),
             topic_regex: request.subscribed_topic_regex.map(str::to_owned),

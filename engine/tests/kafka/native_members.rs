@@ -1,0 +1,210 @@
+//! Members of the native protocol in the groups that Kafka clients join.
+
+use highwater_net::kafka::KafkaError;
+use highwater_net::kafka::api::ApiKey;
+use highwater_net::kafka::messages::{ConsumerGroupHeartbeatRequest, ConsumerGroupHeartbeatResponse};
+use highwater_protocol::error::ErrorCode;
+use highwater_protocol::ids::{Offset, PartitionIndex, TopicId};
+use highwater_protocol::native::{
+    Body as _, CommitGroupOffsetsReply, CommitGroupOffsetsRequest, CommittedOffset, DeleteGroupRequest,
+    DescribeGroupReply, DescribeGroupRequest, GroupHeartbeatReply, GroupHeartbeatRequest, JOIN_EPOCH,
+    LEAVE_EPOCH, ListGroupsReply, ListGroupsRequest, ReadGroupOffsetsReply, ReadGroupOffsetsRequest,
+    RefusedPosition, TopicPartitions, TopicPositions,
+};
+
+use crate::client::Kafka;
+use crate::common::{Answer, Client, stop};
+use crate::members::{Member, kafka, native, start};
+
+/// A heartbeat of a member that has nothing new to say.
+fn beat(group: &str, epoch: i32) -> GroupHeartbeatRequest {
+    GroupHeartbeatRequest {
+        group: group.into(),
+        member: "native-1".into(),
+        epoch,
+        instance: None,
+        rebalance_timeout_ms: None,
+        topics: None,
+        assignor: None,
+        owned: None,
+    }
+}
+
+fn join(group: &str) -> GroupHeartbeatRequest {
+    GroupHeartbeatRequest {
+        rebalance_timeout_ms: Some(60_000),
+        topics: Some(vec!["orders".into()]),
+        owned: Some(vec![]),
+        ..beat(group, JOIN_EPOCH)
+    }
+}
+
+fn heard(answer: Answer) -> GroupHeartbeatReply {
+    GroupHeartbeatReply::decode(&answer.ok()).expect("a reply")
+}
+
+/// The partitions of the only topic.
+fn of(topic: TopicId, assignment: Option<&Vec<TopicPartitions>>) -> Option<Vec<u32>> {
+    let assignment = assignment?;
+    assert!(assignment.iter().all(|of| of.topic == topic));
+    Some(assignment.iter().flat_map(|of| &of.partitions).map(|p| p.0).collect())
+}
+
+fn owned(topic: TopicId, partitions: &[u32]) -> Vec<TopicPartitions> {
+    let partitions = partitions.iter().map(|p| PartitionIndex(*p)).collect();
+    vec![TopicPartitions { topic, partitions }]
+}
+
+/// What a Kafka member is told: epoch, and its partitions if they have changed.
+fn kafka_beat(client: &mut Kafka, epoch: i32) -> (i32, Option<Vec<i32>>) {
+    let joins = epoch == JOIN_EPOCH;
+    let request = ConsumerGroupHeartbeatRequest {
+        group_id: "billing",
+        member_id: "kafka-1",
+        member_epoch: epoch,
+        rebalance_timeout_ms: if joins { 60_000 } else { -1 },
+        subscribed_topic_names: joins.then(|| vec!["orders"]),
+        topic_partitions: joins.then(Vec::new),
+        ..Default::default()
+    };
+    let reply = client.call(ApiKey::ConsumerGroupHeartbeat, 1, &request);
+    let answer: ConsumerGroupHeartbeatResponse<'_> = reply.body();
+    assert_eq!(answer.error_code, KafkaError::NONE, "{:?}", answer.error_message);
+    let assignment =
+        answer.assignment.map(|a| a.topic_partitions.into_iter().flat_map(|t| t.partitions).collect());
+    (answer.member_epoch, assignment)
+}
+
+fn commit(client: &mut Client, topic: TopicId, epoch: i32, partitions: &[u32]) -> Answer {
+    let positions = partitions.iter().map(|partition| CommittedOffset {
+        partition: PartitionIndex(*partition),
+        offset: Offset(i64::from(*partition) + 10),
+        leader_epoch: 0,
+        metadata: String::new(),
+    });
+    client.call(&CommitGroupOffsetsRequest {
+        group: "billing".into(),
+        member: "native-1".into(),
+        epoch,
+        topics: vec![TopicPositions { topic, positions: positions.collect() }],
+    })
+}
+
+#[test]
+fn a_native_and_a_kafka_member_share_partitions_and_each_is_given_up_before_it_is_given() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let broker = start(dir.path());
+    let (mut native, mut kafka) = (native(&broker), kafka(&broker));
+    let topic = native.created("orders", 4, &[]);
+    let joined = heard(native.call(&join("billing")));
+    assert_eq!((joined.heartbeat_interval_ms, joined.session_timeout_ms), (5_000, 45_000));
+    assert_eq!(of(topic, joined.assignment.as_ref()), Some(vec![0, 1, 2, 3]));
+    // A lost answer: the same request again is the same member.
+    assert_eq!(heard(native.call(&join("billing"))).assignment, joined.assignment);
+
+    let (epoch, given) = kafka_beat(&mut kafka, JOIN_EPOCH);
+    assert_eq!(given, Some(vec![]), "everything has an owner");
+    let told = heard(native.call(&beat("billing", joined.epoch)));
+    let kept = of(topic, told.assignment.as_ref()).expect("it has to give something up");
+    assert_eq!((told.epoch, kept.len()), (joined.epoch, 2));
+    assert_eq!(kafka_beat(&mut kafka, epoch), (epoch, None), "nothing was given up yet");
+    // What is on its way out may still be committed.
+    let reply = commit(&mut native, topic, told.epoch, &[0, 1, 2, 3]).ok();
+    assert_eq!(CommitGroupOffsetsReply::decode(&reply).expect("a reply").refused, []);
+
+    let owns = GroupHeartbeatRequest { owned: Some(owned(topic, &kept)), ..beat("billing", told.epoch) };
+    let settled = heard(native.call(&owns));
+    assert!(settled.epoch > joined.epoch);
+    let (kafka_epoch, given) = kafka_beat(&mut kafka, epoch);
+    let given = given.expect("what was given up");
+    let mut all: Vec<u32> = kept.iter().copied().chain(given.iter().map(|p| *p as u32)).collect();
+    all.sort_unstable();
+    assert_eq!((all, kafka_epoch), (vec![0, 1, 2, 3], settled.epoch));
+
+    // The epoch before is good for what the member still has, and for nothing else.
+    let reply = commit(&mut native, topic, joined.epoch, &[0, 1, 2, 3]).ok();
+    let refused = CommitGroupOffsetsReply::decode(&reply).expect("a reply").refused;
+    let stale = given.iter().map(|p| RefusedPosition {
+        topic,
+        partition: PartitionIndex(*p as u32),
+        error: ErrorCode::StaleEpoch,
+    });
+    assert_eq!(refused, stale.collect::<Vec<_>>());
+    let fenced = native.call(&beat("billing", joined.epoch)).err();
+    assert_eq!(fenced.0, ErrorCode::FencedMember, "{}", fenced.1);
+
+    let read = |client: &mut Client, epoch| {
+        let member = Some(("native-1".to_owned(), epoch));
+        client.call(&ReadGroupOffsetsRequest { group: "billing".into(), member, partitions: None })
+    };
+    let topics =
+        ReadGroupOffsetsReply::decode(&read(&mut native, settled.epoch).ok()).expect("a reply").topics;
+    let offsets: Vec<i64> = topics.iter().flat_map(|t| &t.positions).map(|p| p.offset.0).collect();
+    assert_eq!(offsets, [10, 11, 12, 13]);
+    assert_eq!(read(&mut native, joined.epoch).err().0, ErrorCode::StaleEpoch);
+
+    let name = "billing".to_owned();
+    let described = native.call(&DescribeGroupRequest { name: name.clone() }).ok();
+    let described = DescribeGroupReply::decode(&described).expect("a reply");
+    assert_eq!(
+        (&*described.protocol, &*described.state, &*described.assignor),
+        ("consumer", "Stable", "uniform")
+    );
+    let members: Vec<_> = described.members.iter().map(|m| (&*m.member, &*m.client_name, &*m.host)).collect();
+    assert_eq!(
+        members,
+        [("kafka-1", "engine-test", "/127.0.0.1"), ("native-1", "engine-test", "/127.0.0.1")]
+    );
+    assert!(described.members.iter().all(|m| m.assignment == m.target && m.topics == ["orders"]));
+    assert_eq!(native.call(&DeleteGroupRequest { name }).err().0, ErrorCode::GroupNotEmpty);
+
+    native.call(&beat("billing", LEAVE_EPOCH)).ok();
+    let (_, given) = kafka_beat(&mut kafka, kafka_epoch);
+    assert_eq!(given.map(|all| all.len()), Some(4), "a member that leaves gives everything up at once");
+    assert_eq!(native.call(&beat("billing", settled.epoch)).err().0, ErrorCode::UnknownMember);
+    assert_eq!(commit(&mut native, topic, settled.epoch, &[0]).err().0, ErrorCode::UnknownMember);
+    stop(broker);
+}
+
+#[test]
+fn a_group_of_the_classic_protocol_is_not_joined_and_a_deleted_one_is_gone() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let broker = start(dir.path());
+    let mut client = native(&broker);
+    let topic = client.created("orders", 1, &[]);
+    let mut member = Member::new(&broker, "classics");
+    member.join_alone();
+    let (code, text) = client.call(&join("classics")).err();
+    assert_eq!(code, ErrorCode::OtherGroupProtocol, "{text}");
+    assert!(text.contains("classics") && text.contains("classic protocol"), "{text}");
+    let described = client.call(&DescribeGroupRequest { name: "classics".into() }).ok();
+    let described = DescribeGroupReply::decode(&described).expect("a reply");
+    assert_eq!((&*described.protocol, &*described.state, described.members.len()), ("classic", "Stable", 1));
+
+    let mut bad = join("billing");
+    bad.assignor = Some("sticky".into());
+    assert_eq!(client.call(&bad).err().0, ErrorCode::InvalidArgument);
+    assert_eq!(client.call(&beat("billing", 7)).err().0, ErrorCode::UnknownGroup);
+    let joined = heard(client.call(&join("billing")));
+    let list = |client: &mut Client, after: &str| {
+        let reply = client.call(&ListGroupsRequest { after: after.into() }).ok();
+        let reply = ListGroupsReply::decode(&reply).expect("a reply");
+        assert!(!reply.more);
+        reply.groups.into_iter().map(|g| (g.name, g.protocol, g.state)).collect::<Vec<_>>()
+    };
+    let row =
+        |name: &str, protocol: &str, state: &str| (name.to_owned(), protocol.to_owned(), state.to_owned());
+    assert_eq!(
+        list(&mut client, ""),
+        [row("billing", "consumer", "Stable"), row("classics", "classic", "Stable")]
+    );
+    assert_eq!(list(&mut client, "billing"), [row("classics", "classic", "Stable")]);
+
+    commit(&mut client, topic, joined.epoch, &[0]).ok();
+    client.call(&beat("billing", LEAVE_EPOCH)).ok();
+    let name = "billing".to_owned();
+    client.call(&DeleteGroupRequest { name: name.clone() }).ok();
+    assert_eq!(client.call(&DescribeGroupRequest { name: name.clone() }).err().0, ErrorCode::UnknownGroup);
+    assert_eq!(client.call(&DeleteGroupRequest { name }).err().0, ErrorCode::UnknownGroup);
+    stop(broker);
+}
