@@ -128,7 +128,7 @@ impl Client {
     }
 }
 
-fn failed(what: fmt::Arguments<'_>) -> impl Fn(CallError) -> AdminError + use<> {
+pub(crate) fn failed(what: fmt::Arguments<'_>) -> impl Fn(CallError) -> AdminError + use<> {
     let what = what.to_string();
     move |error| AdminError::from_call(&what, &error)
 }

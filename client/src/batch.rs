@@ -20,6 +20,8 @@ use crate::record::{ConsumedRecord, RecordHeader};
 pub struct Batch {
     pub(crate) consumer: Arc<ConsumerShared>,
     pub(crate) partition: u32,
+    /// The partition was this consumer's for that time when it was read.
+    pub(crate) tenure: u64,
     pub(crate) parts: Vec<Part>,
     pub(crate) records: usize,
     pub(crate) next_offset: Offset,
@@ -63,18 +65,25 @@ impl Batch {
         BatchIter { partition: self.partition, parts: self.parts.iter(), current: None }
     }
 
-    /// Stores the position behind this batch under the consumer's name. Returns once that is durable: a consumer of this name that starts
-    /// later starts here.
-    ///
-    /// Cancel-safe in that nothing but the position may be changed; it may be committed or not.
-    pub async fn commit(&self) -> Result<(), CommitError> {
+    /// As [`Batch::commit`], for a batch of which only the records before `offset` are processed.
+    pub async fn commit_until(&self, offset: Offset) -> Result<(), CommitError> {
         let position = CommittedOffset {
             partition: PartitionIndex(self.partition),
-            offset: self.next_offset,
+            offset: offset.min(self.next_offset),
             leader_epoch: self.leader_epoch,
             metadata: String::new(),
         };
-        self.consumer.commit(vec![position]).await
+        self.consumer.commit_batch(self.tenure, position).await
+    }
+
+    /// Stores the position behind this batch under the consumer's name, or for its group. Returns once that is durable: a consumer of this
+    /// name that starts later, or the next member of the group to have the partition, starts here.
+    ///
+    /// In a group it fails with [`CommitErrorKind::Fenced`](crate::CommitErrorKind::Fenced) if the partition has gone to another member.
+    ///
+    /// Cancel-safe in that nothing but the position may be changed; it may be committed or not.
+    pub async fn commit(&self) -> Result<(), CommitError> {
+        self.commit_until(self.next_offset).await
     }
 }
 

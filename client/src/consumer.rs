@@ -8,18 +8,19 @@ use std::time::Instant;
 
 use futures_core::Stream;
 use highwater_protocol::error::ErrorCode;
-use highwater_protocol::ids::{Offset, PartitionIndex};
+use highwater_protocol::ids::Offset;
 use highwater_protocol::limits::CREDIT_BYTES_MAX;
-use highwater_protocol::native::{CommittedOffset, ReadOffsetsReply, ReadOffsetsRequest, StartAt};
+use highwater_protocol::native::{ReadOffsetsReply, ReadOffsetsRequest, StartAt};
 use tokio::sync::oneshot;
 
 use crate::batch::Batch;
-use crate::core::decode::{Damage, Decoded, Decoder};
-use crate::core::subscription::{ConsumerCore, Taken};
+use crate::core::subscription::ConsumerCore;
 use crate::error::{CallError, CommitError, FetchError, FetchErrorKind, Outcome};
+use crate::group::GroupBuilder;
 use crate::io::calls::Repeat;
 use crate::io::cluster::Cluster;
-use crate::io::consumer::{ConsumerShared, watch_partitions};
+use crate::io::consumer::{Committer, ConsumerShared, watch_partitions};
+use crate::reader::Reader;
 use crate::record::ConsumedRecord;
 
 /// Configures a consumer; await it to have the consumer. Made by [`Client::consumer`](crate::Client::consumer).
@@ -63,10 +64,22 @@ impl ConsumerBuilder {
     }
 
     /// The name under which positions are committed, and from whose positions it goes on. Two consumers of one name at the same time
-    /// each read everything, and overwrite each other's positions.
+    /// each read everything, and overwrite each other's positions; to share the work, see [`ConsumerBuilder::group`].
     pub fn name(mut self, name: impl Into<String>) -> Self {
         self.name = Some(name.into());
         self
+    }
+
+    /// Shares the topic's partitions with the other members of a group, instead of reading all: Highwater's own clients and
+    /// Kafka's with `group.protocol=consumer`. What was set on this builder holds, but for partitions and name: the group assigns, and
+    /// positions are the group's.
+    pub fn group(self, group: impl Into<String>) -> GroupBuilder {
+        let mut builder = GroupBuilder::new(self.cluster, group.into(), self.topic);
+        builder.start = self.start;
+        builder.buffer_bytes = self.buffer_bytes;
+        builder.until_end = self.until_end;
+        builder.reset = self.reset;
+        builder
     }
 
     /// Bytes that may have arrived and wait to be taken, shared by the partitions, each of which has
@@ -119,13 +132,14 @@ impl ConsumerBuilder {
         });
         let buffer_bytes = self.buffer_bytes.min(CREDIT_BYTES_MAX as usize);
         let core = ConsumerCore::new(starts, buffer_bytes, self.until_end);
-        let shared = Arc::new(ConsumerShared::new(topic, info.id, self.name, self.cluster, self.reset, core));
+        let committer = self.name.map_or(Committer::Nobody, Committer::Named);
+        let shared = Arc::new(ConsumerShared::new(topic, info.id, committer, self.cluster, self.reset, core));
         shared.start();
         let (guard, gone) = oneshot::channel();
         if all && !self.until_end {
             shared.cluster.runtime.spawn(watch_partitions(Arc::downgrade(&shared), gone));
         }
-        Ok(Consumer { shared, current: None, _guard: guard })
+        Ok(Consumer { reader: Reader::new(shared.clone()), shared, _guard: guard })
     }
 }
 
@@ -144,8 +158,7 @@ impl IntoFuture for ConsumerBuilder {
 #[derive(Debug)]
 pub struct Consumer {
     shared: Arc<ConsumerShared>,
-    /// The frames being worked through, and whose they are.
-    current: Option<(usize, Decoder)>,
+    reader: Reader,
     /// Tells the task that watches for partitions that the consumer is gone.
     _guard: oneshot::Sender<()>,
 }
@@ -183,110 +196,15 @@ impl Consumer {
 
     /// [`Consumer::next_batch`] for those who poll.
     pub fn poll_next_batch(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Batch>, FetchError>> {
-        loop {
-            if let Some(batch) = self.work_on() {
-                return Poll::Ready(Ok(Some(batch)));
-            }
-            let taken = self.shared.core().take(cx.waker());
-            match taken {
-                Taken::Chunk(chunk) => {
-                    self.current = Some((chunk.place, Decoder::new(chunk.frames, chunk.next_offset)));
-                }
-                Taken::Failed(error) => return Poll::Ready(Err(error)),
-                Taken::End => return Poll::Ready(Ok(None)),
-                Taken::Pending => return Poll::Pending,
-            }
-        }
-    }
-
-    /// Works through the current frames until they bring a batch or are used up.
-    fn work_on(&mut self) -> Option<Batch> {
-        while let Some((place, decoder)) = &mut self.current {
-            let place = *place;
-            let (from, end) = {
-                let core = self.shared.core();
-                let at = &core.places()[place];
-                (at.position().expect("frames arrive behind the answer to the subscribe"), at.end)
-            };
-            let decoded = match decoder.step(from, end) {
-                Ok(decoded) => decoded,
-                Err(damage) => {
-                    self.current = None;
-                    self.damaged(place, from, &damage);
-                    return None;
-                }
-            };
-            let bytes = decoder.bytes();
-            if decoded.done {
-                self.current = None;
-            }
-            if let Some(batch) = self.hand_out(place, decoded, bytes) {
-                return Some(batch);
-            }
-        }
-        None
-    }
-
-    fn hand_out(&self, place: usize, decoded: Decoded, bytes: usize) -> Option<Batch> {
-        let mut core = self.shared.core();
-        let leader_epoch = decoded.leader_epoch.unwrap_or(core.places()[place].leader_epoch);
-        core.delivered(place, decoded.next_offset, leader_epoch);
-        let release = if decoded.done { core.release(place, bytes) } else { None };
-        let at = &core.places()[place];
-        let (partition, high_watermark) = (at.partition, at.high_watermark);
-        drop(core);
-        if let Some(release) = release {
-            self.shared.credit(release);
-        }
-        self.shared.cluster.metrics.records_consumed.add(decoded.records as u64);
-        (decoded.records > 0).then(|| Batch {
-            consumer: self.shared.clone(),
-            partition,
-            parts: decoded.parts,
-            records: decoded.records,
-            next_offset: decoded.next_offset,
-            leader_epoch,
-            high_watermark: high_watermark.unwrap_or(decoded.next_offset),
-        })
-    }
-
-    /// Asks for the frames again; the second time in the same place the user is told.
-    fn damaged(&self, place: usize, position: Offset, damage: &Damage) {
-        self.shared.cluster.metrics.frames_damaged.add(1);
-        let mut core = self.shared.core();
-        let at = core.place_mut(place);
-        let partition = at.partition;
-        let again = at.damaged_at.replace(position) == Some(position);
-        core.fetch_again(place);
-        if again {
-            let text = format!(
-                "{}/{partition} from offset {position} on arrives damaged: {damage}; seek behind it to go on",
-                self.shared.topic
-            );
-            core.fail(place, FetchError::new(FetchErrorKind::Corrupt, Outcome::NotWritten, text));
-        }
-        drop(core);
-        self.shared.changed(place);
+        self.reader.poll(cx)
     }
 
     /// Stores the positions behind all records delivered so far under the consumer's name. Returns once that is durable.
     ///
     /// Cancel-safe in that nothing but the positions may be changed; they may be committed or not.
     pub async fn commit(&self) -> Result<(), CommitError> {
-        self.shared.commit(self.positions()).await
-    }
-
-    fn positions(&self) -> Vec<CommittedOffset> {
-        let core = self.shared.core();
-        let positions = core.places().iter().filter_map(|place| {
-            Some(CommittedOffset {
-                partition: PartitionIndex(place.partition),
-                offset: place.position()?,
-                leader_epoch: place.leader_epoch,
-                metadata: String::new(),
-            })
-        });
-        positions.collect()
+        let positions = self.shared.core().delivered_positions();
+        self.shared.commit(positions).await
     }
 
     /// The offset behind the last record delivered of a partition. None for a partition that it does not read, and until the broker has
@@ -318,9 +236,7 @@ impl Consumer {
         };
         core.seek(place, to);
         drop(core);
-        if self.current.as_ref().is_some_and(|(current, _)| *current == place) {
-            self.current = None;
-        }
+        self.reader.forget(place);
         self.shared.changed(place);
         Ok(())
     }

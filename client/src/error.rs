@@ -185,6 +185,8 @@ operation_error! {
         Unavailable = true,
         /// The client was closed.
         Closed = false,
+        /// The group does not take this member, or not any more; [`FetchError::code`] and the text say why.
+        Group = false,
         /// Any other refusal by the broker; [`FetchError::code`] has it.
         Refused = false,
     }
@@ -201,8 +203,10 @@ operation_error! {
         UnknownTopic = false,
         /// No broker answered in time.
         Unavailable = true,
-        /// The client was closed.
+        /// The client or the consumer was closed.
         Closed = false,
+        /// The partition has gone, or may have gone, to another member of the group: it gets the records again.
+        Fenced = false,
         /// Any other refusal by the broker; [`CommitError::code`] has it.
         Refused = false,
     }
@@ -317,13 +321,20 @@ pub(crate) fn fetch_kind(code: ErrorCode) -> FetchErrorKind {
         ErrorCode::PartitionFaulty => FetchErrorKind::Faulty,
         ErrorCode::CorruptBatch | ErrorCode::InvalidBatch => FetchErrorKind::Corrupt,
         ErrorCode::InvalidArgument => FetchErrorKind::Invalid,
+        ErrorCode::OtherGroupProtocol | ErrorCode::InstanceInUse | ErrorCode::InstanceFenced => {
+            FetchErrorKind::Group
+        }
         code if code.is_retryable() => FetchErrorKind::Unavailable,
         _ => FetchErrorKind::Refused,
     }
 }
 
-fn commit_kind(code: ErrorCode) -> CommitErrorKind {
+pub(crate) fn commit_kind(code: ErrorCode) -> CommitErrorKind {
     match code {
+        ErrorCode::UnknownMember
+        | ErrorCode::FencedMember
+        | ErrorCode::StaleEpoch
+        | ErrorCode::UnknownGroup => CommitErrorKind::Fenced,
         ErrorCode::UnknownTopic | ErrorCode::UnknownPartition => CommitErrorKind::UnknownTopic,
         code if code.is_retryable() => CommitErrorKind::Unavailable,
         _ => CommitErrorKind::Refused,
@@ -332,7 +343,9 @@ fn commit_kind(code: ErrorCode) -> CommitErrorKind {
 
 fn admin_kind(code: ErrorCode) -> AdminErrorKind {
     match code {
-        ErrorCode::UnknownTopic | ErrorCode::UnknownPartition => AdminErrorKind::NotFound,
+        ErrorCode::UnknownTopic | ErrorCode::UnknownPartition | ErrorCode::UnknownGroup => {
+            AdminErrorKind::NotFound
+        }
         ErrorCode::TopicExists => AdminErrorKind::Exists,
         ErrorCode::InvalidTopicName
         | ErrorCode::InvalidArgument

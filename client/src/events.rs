@@ -67,6 +67,28 @@ pub enum Event {
         /// The position that no longer existed, where it was known.
         from: Option<Offset>,
     },
+    /// A consumer in a group reads a partition from now on.
+    #[non_exhaustive]
+    PartitionAssigned {
+        /// The group.
+        group: String,
+        /// The topic.
+        topic: String,
+        /// The partition.
+        partition: u32,
+        /// Where the group has got to in it; none if nothing was committed yet.
+        from: Option<Offset>,
+    },
+    /// A consumer in a group does not read a partition any more; another member may have it from now on.
+    #[non_exhaustive]
+    PartitionReleased {
+        /// The group.
+        group: String,
+        /// The topic.
+        topic: String,
+        /// The partition.
+        partition: u32,
+    },
     /// Events were dropped because nobody took them.
     #[non_exhaustive]
     Missed {

@@ -54,6 +54,8 @@
 //!   broker recognises what it has already. Order within a partition is kept.
 //! - **A consumer misses nothing and gets nothing twice** across lost connections: it goes on behind the last record that arrived. What was
 //!   processed but not committed comes again when a consumer of that name starts anew.
+//! - **Several consumers share the work** as members of a group, with Kafka's consumers if need be: [`ConsumerBuilder::group`]. A partition has one
+//!   member at a time; it goes to the next with its position committed.
 //! - **Memory is bounded** by [`ProducerBuilder::buffer_bytes`] and [`ConsumerBuilder::buffer_bytes`], and by what the program keeps.
 //! - **Futures can be dropped.** Each says what that means; none loses what it was given without saying so.
 //!
@@ -65,6 +67,7 @@
 #![warn(missing_docs)]
 
 mod admin;
+mod admin_groups;
 mod batch;
 mod client;
 mod config;
@@ -72,9 +75,11 @@ mod consumer;
 mod core;
 mod error;
 mod events;
+mod group;
 mod io;
 mod metrics;
 mod producer;
+mod reader;
 mod record;
 
 pub use admin::{AdminResult, AlterTopic, CreateTopic};
@@ -86,6 +91,7 @@ pub use error::{
     FetchErrorKind, Outcome, ProduceError, ProduceErrorKind, TrySendError,
 };
 pub use events::{Event, Events};
+pub use group::{Assignor, GroupBuilder, GroupConsumer};
 pub use io::producer::Unsent;
 pub use metrics::{LatencySnapshot, MetricsSnapshot};
 pub use producer::{Delivery, Producer, ProducerBuilder, Receipt};
@@ -95,6 +101,7 @@ pub use highwater_protocol::batch::{Compression, Header};
 pub use highwater_protocol::error::ErrorCode;
 pub use highwater_protocol::ids::{ClusterId, NodeId, Offset, PartitionIndex, ShardId, Timestamp, TopicId};
 pub use highwater_protocol::native::{
-    Acks, CommittedOffset, DescribeTopicReply, ListedOffset, MetadataReply, NodeInfo, PartitionDetail,
-    PartitionInfo, ShardStats, StartAt, StartAt as Start, StatsReply, TopicInfo,
+    Acks, CommittedOffset, DescribeGroupReply, DescribeTopicReply, GroupInfo, GroupMemberInfo, ListedOffset,
+    MetadataReply, NodeInfo, PartitionDetail, PartitionInfo, ShardStats, StartAt, StartAt as Start,
+    StatsReply, TopicInfo, TopicPartitions,
 };

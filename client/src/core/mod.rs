@@ -6,9 +6,11 @@ pub(crate) mod backoff;
 pub(crate) mod conn;
 pub(crate) mod decode;
 pub(crate) mod lane;
+pub(crate) mod membership;
 pub(crate) mod producer;
 pub(crate) mod split;
 pub(crate) mod subscription;
+pub(crate) mod tenure;
 pub(crate) mod ticket;
 
 #[cfg(test)]

@@ -31,6 +31,8 @@ pub(crate) struct SubscriptionKey {
 #[derive(Debug)]
 pub(crate) struct Chunk {
     pub(crate) place: usize,
+    /// See [`Place::tenure`].
+    pub(crate) tenure: u64,
     pub(crate) frames: Bytes,
     /// Behind the last record of the frames.
     pub(crate) next_offset: Offset,
@@ -67,16 +69,36 @@ pub(crate) enum Heard {
     Nonsense(String),
 }
 
+/// Whether a partition is this consumer's.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Hold {
+    /// It is.
+    Held,
+    /// Not for long: nothing of it is delivered any more.
+    Leaving,
+    /// It is not.
+    Free,
+}
+
 /// Where one partition stands.
 #[derive(Debug)]
 pub(crate) struct Place {
     pub(crate) partition: u32,
     attempt: u64,
     subscribed: bool,
+    /// Counts how often the partition was given to this consumer; what was read before it was given again is worthless.
+    pub(crate) tenure: u64,
+    /// Whether it is this consumer's. Without a group always.
+    pub(super) hold: Hold,
+    /// Offsets below this were processed, and committed, as far as a group has to know.
+    pub(super) processed: Option<Offset>,
+    pub(super) committed: Option<Offset>,
     /// Where to subscribe: a place to be found by the broker first, a position from then on.
     start: StartAt,
     /// Offsets below this were delivered. None: not known before the broker's first answer.
-    delivered: Option<Offset>,
+    pub(super) delivered: Option<Offset>,
+    /// Credit that the current subscription works with, and has been given or is owed.
+    window_bytes: usize,
     /// Bytes that wait to be taken.
     waiting_bytes: usize,
     /// Bytes taken and not yet credited.
@@ -95,9 +117,12 @@ pub(crate) struct Place {
 /// See the module's doc.
 #[derive(Debug)]
 pub(crate) struct ConsumerCore {
-    places: Vec<Place>,
+    pub(super) places: Vec<Place>,
+    buffer_bytes: usize,
     window_bytes: usize,
     until_end: bool,
+    /// The place of the records that the user got last and may still be working on.
+    pub(super) in_hand: Option<usize>,
     ready: VecDeque<Chunk>,
     failures: VecDeque<FetchError>,
     closed: bool,
@@ -113,11 +138,13 @@ impl ConsumerCore {
     ) -> Self {
         let places: Vec<_> =
             starts.into_iter().map(|(partition, start)| Place::new(partition, start)).collect();
-        let window_bytes = (buffer_bytes / places.len().max(1)).max(CREDIT_BYTES_MIN);
+        let window_bytes = window(buffer_bytes, places.len());
         Self {
             places,
+            buffer_bytes,
             window_bytes,
             until_end,
+            in_hand: None,
             ready: VecDeque::new(),
             failures: VecDeque::new(),
             closed: false,
@@ -147,7 +174,7 @@ impl ConsumerCore {
     pub(crate) fn wants_subscription(&self, place: usize) -> bool {
         let place = &self.places[place];
         let over = self.until_end && place.is_fetched_to_end();
-        !(self.closed || place.stopped || over)
+        !(self.closed || place.stopped || over || place.hold != Hold::Held)
     }
 
     // Commands.
@@ -168,6 +195,7 @@ impl ConsumerCore {
         at.attempt += 1;
         at.subscribed = false;
         at.owed_bytes = 0;
+        at.window_bytes = window;
         let credit = window.saturating_sub(at.waiting_bytes).max(CREDIT_BYTES_MIN);
         Some((SubscriptionKey { place, attempt: at.attempt }, at.start, credit as u64))
     }
@@ -185,6 +213,13 @@ impl ConsumerCore {
             StartAt::Offset(offset) => Some(offset),
             _ => None,
         };
+    }
+
+    /// The subscription is over; messages of it are ignored from now on.
+    pub(super) fn end_subscription(&mut self, place: usize) {
+        let at = &mut self.places[place];
+        at.attempt += 1;
+        at.subscribed = false;
     }
 
     /// What arrived is worthless: it is asked for again, from the first record that was not delivered.
@@ -227,7 +262,7 @@ impl ConsumerCore {
         if let Some(error) = self.failures.pop_front() {
             return Taken::Failed(error);
         }
-        if self.closed || (self.until_end && self.places.iter().all(Place::is_delivered_to_end)) {
+        if self.closed || (self.until_end && self.is_delivered_to_end()) {
             return Taken::End;
         }
         match &mut self.waker {
@@ -242,6 +277,9 @@ impl ConsumerCore {
         let at = &mut self.places[place];
         at.delivered = at.delivered.max(Some(next));
         at.leader_epoch = leader_epoch;
+        if self.in_hand != Some(place) {
+            at.processed = at.processed.max(at.delivered);
+        }
     }
 
     /// A chunk of this many bytes was taken whole. Credit to be sent, once it is worth a message.
@@ -265,6 +303,7 @@ impl ConsumerCore {
         at.subscribed = true;
         at.start = StartAt::Offset(start);
         at.delivered.get_or_insert(start);
+        at.processed.get_or_insert(start);
         at.heard(reply.log_start.get(), reply.high_watermark.get());
         if until_end {
             at.end.get_or_insert(Offset(reply.high_watermark.get()));
@@ -291,7 +330,8 @@ impl ConsumerCore {
             at.attempt += 1;
             at.subscribed = false;
         }
-        self.ready.push_back(Chunk { place: key.place, frames, next_offset });
+        let tenure = at.tenure;
+        self.ready.push_back(Chunk { place: key.place, tenure, frames, next_offset });
         self.wake();
         Heard::Fine
     }
@@ -320,30 +360,53 @@ impl ConsumerCore {
         self.places.get(key.place).is_some_and(|place| place.attempt == key.attempt)
     }
 
-    fn forget_chunks(&mut self, place: usize) {
+    pub(super) fn forget_chunks(&mut self, place: usize) {
         self.ready.retain(|chunk| chunk.place != place);
         self.places[place].waiting_bytes = 0;
     }
 
     fn wake_if_ended(&mut self) {
-        if self.until_end && self.places.iter().all(Place::is_delivered_to_end) {
+        if self.until_end && self.is_delivered_to_end() {
             self.wake();
         }
     }
 
-    fn wake(&mut self) {
+    /// Whether every partition has reached the end that was asked for.
+    fn is_delivered_to_end(&self) -> bool {
+        // In a group nobody can seek behind what stopped a partition, so it is at its end.
+        let is_over = |place: &Place| (place.tenure > 0 && place.stopped) || place.is_delivered_to_end();
+        self.places.iter().filter(|place| place.hold != Hold::Free).all(is_over)
+    }
+
+    /// There are more or fewer partitions to share the buffer; subscriptions adapt as credit flows.
+    pub(super) fn share_buffer(&mut self) {
+        let held = self.places.iter().filter(|place| place.hold == Hold::Held).count();
+        self.window_bytes = window(self.buffer_bytes, held);
+    }
+
+    pub(super) fn wake(&mut self) {
         if let Some(waker) = self.waker.take() {
             waker.wake();
         }
     }
 }
 
+/// What each of so many partitions may have waiting.
+fn window(buffer_bytes: usize, partitions: usize) -> usize {
+    (buffer_bytes / partitions.max(1)).max(CREDIT_BYTES_MIN)
+}
+
 impl Place {
-    fn new(partition: u32, start: StartAt) -> Self {
+    pub(super) fn new(partition: u32, start: StartAt) -> Self {
         Self {
             partition,
             attempt: 0,
             subscribed: false,
+            tenure: 0,
+            hold: Hold::Held,
+            processed: None,
+            committed: None,
+            window_bytes: 0,
             start,
             delivered: match start {
                 StartAt::Offset(offset) => Some(offset),
@@ -379,6 +442,15 @@ impl Place {
     }
 
     fn release(&mut self, place: usize, window: usize) -> Option<Release> {
+        // What the window has grown by is owed too; what it has shrunk by is kept back.
+        if self.window_bytes < window {
+            self.owed_bytes += window - self.window_bytes;
+            self.window_bytes = window;
+        } else {
+            let kept = self.owed_bytes.min(self.window_bytes - window);
+            self.owed_bytes -= kept;
+            self.window_bytes -= kept;
+        }
         if !self.subscribed || self.owed_bytes < window / 2 {
             return None;
         }

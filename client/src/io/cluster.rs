@@ -50,6 +50,8 @@ pub(super) struct Known {
     pub(super) reached_at: AHashMap<NodeId, Arc<str>>,
     pub(super) topics: AHashMap<String, (Instant, Arc<TopicInfo>)>,
     pub(super) last_failure: Option<ConnectError>,
+    /// What the broker greeted last understands.
+    features: u64,
 }
 
 impl Cluster {
@@ -71,6 +73,11 @@ impl Cluster {
 
     pub(crate) fn id(&self) -> Option<ClusterId> {
         self.known().cluster
+    }
+
+    /// Whether the broker understands this feature of the protocol.
+    pub(crate) fn understands(&self, feature: u64) -> bool {
+        self.known().features & feature != 0
     }
 
     /// Changes whenever a topic known here does.
@@ -217,6 +224,7 @@ impl Cluster {
             known.cluster = Some(hello.cluster);
             known.reached_at.insert(hello.node, address.clone());
             known.last_failure = None;
+            known.features = hello.features;
         }
         let patience =
             Patience { keep_alive: self.config.keep_alive, request_timeout: self.config.request_timeout };

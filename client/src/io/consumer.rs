@@ -11,6 +11,7 @@ use tracing::Instrument;
 use super::calls::Repeat;
 use super::cluster::Cluster;
 use super::conn::{Conn, Subscriber};
+use super::group::GroupShared;
 use crate::core::backoff::Backoff;
 use crate::core::conn::Answer;
 use crate::core::subscription::{ConsumerCore, Heard, Release, SubscriptionKey, subscribe_reply};
@@ -24,7 +25,7 @@ use crate::events::Event;
 pub(crate) struct ConsumerShared {
     pub(crate) topic: Arc<str>,
     pub(crate) topic_id: TopicId,
-    pub(crate) name: Option<String>,
+    committer: Committer,
     pub(crate) cluster: Arc<Cluster>,
     /// Where to go on when a position no longer exists.
     pub(crate) reset: Option<StartAt>,
@@ -32,6 +33,14 @@ pub(crate) struct ConsumerShared {
     links: Mutex<Vec<Arc<Link>>>,
     /// Commits go one after the other: an older one must not overtake.
     committing: tokio::sync::Mutex<()>,
+}
+
+/// For whom positions are kept.
+#[derive(Debug)]
+pub(crate) enum Committer {
+    Nobody,
+    Named(String),
+    Group(Weak<GroupShared>),
 }
 
 /// What ties a partition's task to the rest.
@@ -55,7 +64,7 @@ impl ConsumerShared {
     pub(crate) fn new(
         topic: Arc<str>,
         topic_id: TopicId,
-        name: Option<String>,
+        committer: Committer,
         cluster: Arc<Cluster>,
         reset: Option<StartAt>,
         core: ConsumerCore,
@@ -63,7 +72,7 @@ impl ConsumerShared {
         Self {
             topic,
             topic_id,
-            name,
+            committer,
             cluster,
             reset,
             core: Mutex::new(core),
@@ -112,7 +121,7 @@ impl ConsumerShared {
     }
 
     pub(crate) async fn commit(&self, positions: Vec<CommittedOffset>) -> Result<(), CommitError> {
-        let Some(name) = &self.name else {
+        let Committer::Named(name) = &self.committer else {
             return Err(CommitError::new(
                 CommitErrorKind::Unnamed,
                 Outcome::NotWritten,
@@ -130,6 +139,20 @@ impl ConsumerShared {
                 &error,
             )
         })
+    }
+
+    /// Commits the position behind a batch of a tenure of its partition.
+    pub(crate) async fn commit_batch(
+        &self,
+        tenure: u64,
+        position: CommittedOffset,
+    ) -> Result<(), CommitError> {
+        let Committer::Group(group) = &self.committer else { return self.commit(vec![position]).await };
+        let Some(group) = group.upgrade() else {
+            let text = format!("the consumer of {} was closed", self.topic);
+            return Err(CommitError::new(CommitErrorKind::Closed, Outcome::NotWritten, text));
+        };
+        group.commit_batch(&self.topic, tenure, position).await
     }
 
     // Ways in for a connection.

@@ -5,6 +5,7 @@ pub(crate) mod cluster;
 pub(crate) mod conn;
 pub(crate) mod connect;
 pub(crate) mod consumer;
+pub(crate) mod group;
 mod metadata;
 pub(crate) mod producer;
 mod slot;

@@ -1,0 +1,550 @@
+//! A member of a group: what it says to the broker, and what becomes of its partitions.
+//!
+//! ```text
+//!   assigned ---> Starting --(position read)--> Reading --(not assigned any more)--> Leaving --(processed, committed)--> gone
+//! ```
+//!
+//! The broker decides, in the answers to heartbeats. A partition that is to go is kept among those that this member *has*, and heartbeats
+//! say so, until everything that was delivered of it is processed and committed: only then does another member get it.
+//!
+//! A member whose epoch the broker refuses is *fenced*: others may have its partitions already. So has one that heard nothing for the session
+//! timeout. It drops everything without committing and joins again.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::time::{Duration, Instant};
+
+use highwater_protocol::error::ErrorCode;
+use highwater_protocol::ids::{Offset, PartitionIndex, TopicId, TopicPartition};
+use highwater_protocol::native::{
+    AWAY_EPOCH, GroupHeartbeatReply, GroupHeartbeatRequest, JOIN_EPOCH, LEAVE_EPOCH, ReadGroupOffsetsReply,
+    ReadGroupOffsetsRequest, TopicPartitions,
+};
+
+use super::backoff::Backoff;
+use super::tenure::Need;
+
+/// What a member is told when it is made.
+#[derive(Clone, Debug)]
+pub(crate) struct Member {
+    pub(crate) group: String,
+    pub(crate) id: String,
+    pub(crate) instance: Option<String>,
+    pub(crate) assignor: Option<String>,
+    pub(crate) rebalance_timeout: Duration,
+    /// Topics with the ids that they are known to have.
+    pub(crate) topics: Vec<(String, TopicId)>,
+    /// Between commits of what is processed; none: only the user commits.
+    pub(crate) commit_every: Option<Duration>,
+}
+
+/// Something is to be done with a partition of one of the topics.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Change {
+    pub(crate) topic: usize,
+    pub(crate) partition: u32,
+    pub(crate) what: What,
+}
+
+/// What is to be done with a partition.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum What {
+    /// Read it from its committed position, or from where the user wants to begin.
+    Start(Option<Offset>),
+    /// Deliver nothing of it any more.
+    Stop,
+    /// Forget it.
+    Free,
+}
+
+/// What is to be done next.
+#[derive(Debug)]
+pub(crate) enum Action {
+    /// Send this; the answer goes to [`Membership::handle_beat`] with the number.
+    Beat(u64, GroupHeartbeatRequest),
+    /// Send this; the answer goes to [`Membership::handle_positions`] with the number.
+    Read(u64, ReadGroupOffsetsRequest),
+    /// Commit what is processed; how that went goes to [`Membership::handle_committed`] with the number.
+    Commit(u64),
+    /// Ask for the topics' ids; they go to [`Membership::handle_topics`].
+    Resolve(u64),
+    /// Nothing until then, or until something happens.
+    Sleep(Instant),
+    /// The member is out of the group for good.
+    Over,
+}
+
+/// How a request went.
+#[derive(Clone, Debug)]
+pub(crate) enum Failure {
+    /// The broker says no.
+    Refused(ErrorCode),
+    /// Nobody knows; it may go better next time.
+    Unanswered,
+    /// It will never go better.
+    Hopeless,
+}
+
+/// What the answer to a heartbeat means for the user.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Beaten {
+    /// All is well, or will be.
+    Fine,
+    /// The group does not take this member: that is the end.
+    Rejected,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Stage {
+    Joining,
+    In,
+    /// Asked to leave; once nothing is left it does.
+    Leaving,
+    Out,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Has {
+    Starting,
+    Reading,
+    Leaving,
+}
+
+/// See the module's doc.
+#[derive(Debug)]
+pub(crate) struct Membership {
+    member: Member,
+    stage: Stage,
+    epoch: i32,
+    /// Counts fencings; answers to what was asked before are ignored.
+    life: u64,
+    /// What the broker wants this member to have. None: not told yet in this life.
+    assigned: Option<BTreeSet<TopicPartition>>,
+    has: BTreeMap<TopicPartition, Has>,
+    /// What the broker knows this member to have. None: it has to be told everything.
+    said: Option<BTreeSet<TopicPartition>>,
+    /// What the heartbeat in flight says, and when it was sent.
+    beating: Option<(Instant, BTreeSet<TopicPartition>)>,
+    working: bool,
+    /// Topics of assigned partitions have to be looked up.
+    unresolved: bool,
+    beat_at: Instant,
+    work_at: Instant,
+    commit_at: Option<Instant>,
+    session_until: Option<Instant>,
+    pause: Backoff,
+    changes: VecDeque<Change>,
+}
+
+impl Membership {
+    pub(crate) fn new(member: Member, now: Instant, pause: Backoff) -> Self {
+        let commit_at = member.commit_every.map(|every| now + every);
+        Self {
+            member,
+            stage: Stage::Joining,
+            epoch: JOIN_EPOCH,
+            life: 0,
+            assigned: None,
+            has: BTreeMap::new(),
+            said: None,
+            beating: None,
+            working: false,
+            unresolved: false,
+            beat_at: now,
+            work_at: now,
+            commit_at,
+            session_until: None,
+            pause,
+            changes: VecDeque::new(),
+        }
+    }
+
+    // Getters.
+
+    /// The epoch to commit with.
+    pub(crate) fn epoch(&self) -> i32 {
+        self.epoch
+    }
+
+    pub(crate) fn member(&self) -> &Member {
+        &self.member
+    }
+
+    /// Whether the broker takes it for a member.
+    pub(crate) fn is_in(&self) -> bool {
+        self.stage == Stage::In
+    }
+
+    /// The partitions that records may come from.
+    pub(crate) fn reading(&self) -> impl Iterator<Item = TopicPartition> {
+        self.has.iter().filter(|(_, has)| **has == Has::Reading).map(|(tp, _)| *tp)
+    }
+
+    /// Whether it has all that it was told to have, and nothing else.
+    pub(crate) fn is_settled(&self) -> bool {
+        let Some(assigned) = self.assigned.as_ref().filter(|_| self.changes.is_empty()) else { return false };
+        assigned.len() == self.has.len() && assigned.iter().all(|tp| self.has.get(tp) == Some(&Has::Reading))
+    }
+
+    /// The id that one of the topics has now.
+    pub(crate) fn topic_id(&self, topic: usize) -> TopicId {
+        self.member.topics[topic].1
+    }
+
+    /// Which of the topics this is.
+    pub(crate) fn topic_of(&self, id: TopicId) -> Option<usize> {
+        self.member.topics.iter().position(|(_, of)| *of == id)
+    }
+
+    // Commands.
+
+    /// Leaves the group as soon as what is processed is committed.
+    pub(crate) fn leave(&mut self, now: Instant) {
+        match self.stage {
+            Stage::Out | Stage::Leaving => {}
+            // Nobody is told who was never told of it. Its answer may be on its way, so the broker is told once it has come.
+            Stage::Joining if self.beating.is_none() => self.stage = Stage::Out,
+            Stage::Joining | Stage::In => {
+                self.stage = Stage::Leaving;
+                for tp in self.has.keys().copied().collect::<Vec<_>>() {
+                    self.give_up(tp);
+                }
+                self.work_at = now;
+            }
+        }
+    }
+
+    /// What to do with a partition, before anything else.
+    pub(crate) fn poll_change(&mut self) -> Option<Change> {
+        self.changes.pop_front()
+    }
+
+    /// What to do next, after all changes. `need` says what a partition that is read, or was, needs before it can be given up.
+    pub(crate) fn next(&mut self, now: Instant, need: impl Fn(TopicPartition) -> Need) -> Action {
+        if self.session_until.is_some_and(|until| until <= now) {
+            self.fence(now);
+        }
+        self.finish_leaving(&need);
+        if self.stage == Stage::Out {
+            return Action::Over;
+        }
+        if !self.working && now >= self.work_at {
+            let work = self.work(now, &need);
+            self.working = work.is_some();
+            if let Some(work) = work {
+                return work;
+            }
+        }
+        if self.beating.is_none() && self.has_to_beat(now) {
+            let request = self.heartbeat();
+            self.beating = Some((now, self.has.keys().copied().collect()));
+            return Action::Beat(self.life, request);
+        }
+        let beat_at = self.beating.is_none().then_some(self.beat_at);
+        let work_at = (!self.working && self.work_at > now).then_some(self.work_at);
+        let times = [beat_at, work_at, self.commit_at, self.session_until];
+        // One that waits for an answer is woken by it.
+        let at = times.into_iter().flatten().filter(|at| *at > now).min();
+        Action::Sleep(at.unwrap_or(now + Duration::from_secs(1)))
+    }
+
+    fn finish_leaving(&mut self, need: &impl Fn(TopicPartition) -> Need) {
+        let leaving = self.has.iter().filter(|(_, has)| **has == Has::Leaving).map(|(tp, _)| *tp);
+        let done: Vec<_> = leaving.filter(|tp| self.need(*tp, need) == Need::Nothing).collect();
+        for tp in done {
+            self.has.remove(&tp);
+            self.change(tp, What::Free);
+            // It came back while it was on its way out.
+            if self.stage == Stage::In && self.assigned.as_ref().is_some_and(|all| all.contains(&tp)) {
+                self.has.insert(tp, Has::Starting);
+            }
+        }
+    }
+
+    /// A user who commits by hand has done so before asking for more.
+    fn need(&self, tp: TopicPartition, need: &impl Fn(TopicPartition) -> Need) -> Need {
+        match need(tp) {
+            Need::Commit if self.member.commit_every.is_none() => Need::Nothing,
+            need => need,
+        }
+    }
+
+    /// A request beside the heartbeats, if one has to be made.
+    fn work(&mut self, now: Instant, need: &impl Fn(TopicPartition) -> Need) -> Option<Action> {
+        let is_due = self.commit_at.is_some_and(|at| at <= now);
+        if is_due {
+            self.commit_at = self.member.commit_every.map(|every| now + every);
+        }
+        let commits = self.has.iter().any(|(tp, has)| match has {
+            Has::Starting => false,
+            Has::Reading => is_due && self.need(*tp, need) == Need::Commit,
+            Has::Leaving => self.need(*tp, need) == Need::Commit,
+        });
+        if commits {
+            return Some(Action::Commit(self.life));
+        }
+        if self.stage != Stage::In {
+            return None;
+        }
+        if self.unresolved {
+            return Some(Action::Resolve(self.life));
+        }
+        let starting: BTreeSet<_> =
+            self.has.iter().filter(|(_, has)| **has == Has::Starting).map(|(tp, _)| *tp).collect();
+        (!starting.is_empty()).then(|| {
+            let request = ReadGroupOffsetsRequest {
+                group: self.member.group.clone(),
+                member: Some((self.member.id.clone(), self.epoch)),
+                partitions: Some(by_topic(&starting)),
+            };
+            Action::Read(self.life, request)
+        })
+    }
+
+    fn has_to_beat(&self, now: Instant) -> bool {
+        if self.stage == Stage::Leaving && self.has.is_empty() && !self.working {
+            return true;
+        }
+        // Others wait for what was given up.
+        let gave_up = self.said.as_ref().is_some_and(|said| said.iter().any(|tp| !self.has.contains_key(tp)));
+        now >= self.beat_at || (gave_up && self.stage == Stage::In)
+    }
+
+    fn heartbeat(&self) -> GroupHeartbeatRequest {
+        let member = &self.member;
+        let leaves = self.stage == Stage::Leaving && self.has.is_empty();
+        let is_full = self.said.is_none() && !leaves;
+        let owned: BTreeSet<_> = self.has.keys().copied().collect();
+        let is_news = self.said.as_ref() != Some(&owned) && !leaves;
+        GroupHeartbeatRequest {
+            group: member.group.clone(),
+            member: member.id.clone(),
+            epoch: match &member.instance {
+                Some(_) if leaves => AWAY_EPOCH,
+                None if leaves => LEAVE_EPOCH,
+                _ => self.epoch,
+            },
+            instance: member.instance.clone(),
+            rebalance_timeout_ms: is_full
+                .then(|| u32::try_from(member.rebalance_timeout.as_millis()).unwrap_or(u32::MAX)),
+            topics: is_full.then(|| member.topics.iter().map(|(name, _)| name.clone()).collect()),
+            assignor: member.assignor.clone().filter(|_| is_full),
+            owned: (is_full || is_news).then(|| by_topic(&owned)),
+        }
+    }
+
+    // Events.
+
+    /// The answer to a heartbeat of this life.
+    pub(crate) fn handle_beat(
+        &mut self,
+        now: Instant,
+        life: u64,
+        answer: Result<GroupHeartbeatReply, Failure>,
+    ) -> Beaten {
+        let (sent_at, said) = self.beating.take().expect("a heartbeat was sent");
+        if self.stage == Stage::Leaving && self.has.is_empty() {
+            // Whether it was the one that leaves, or one before it that failed: nothing is left to be lost.
+            let left = !matches!(&answer, Ok(reply) if reply.epoch > 0);
+            if left {
+                self.stage = Stage::Out;
+                return Beaten::Fine;
+            }
+        }
+        if life != self.life {
+            return Beaten::Fine;
+        }
+        match answer {
+            Ok(reply) => {
+                self.pause.succeed();
+                self.said = Some(said);
+                self.epoch = reply.epoch;
+                self.beat_at = sent_at + Duration::from_millis(reply.heartbeat_interval_ms.into());
+                self.session_until =
+                    Some(sent_at + Duration::from_millis(reply.session_timeout_ms.max(1).into()));
+                if self.stage == Stage::Joining {
+                    self.stage = Stage::In;
+                }
+                if let Some(assignment) = reply.assignment {
+                    self.assigned = Some(partitions(&assignment).collect());
+                    self.follow();
+                }
+            }
+            Err(Failure::Hopeless) => return self.reject(),
+            Err(Failure::Refused(code)) if is_fenced(code) && self.stage != Stage::Joining => self.fence(now),
+            Err(Failure::Refused(code)) if !code.is_retryable() => return self.reject(),
+            Err(_) => {
+                self.said = None;
+                self.beat_at = now + self.pause.fail(1.0);
+            }
+        }
+        Beaten::Fine
+    }
+
+    fn reject(&mut self) -> Beaten {
+        self.drop_all();
+        self.stage = Stage::Out;
+        Beaten::Rejected
+    }
+
+    /// Positions of the partitions that begin.
+    pub(crate) fn handle_positions(
+        &mut self,
+        now: Instant,
+        life: u64,
+        asked: &ReadGroupOffsetsRequest,
+        answer: Result<ReadGroupOffsetsReply, Failure>,
+    ) {
+        self.working = false;
+        if life != self.life {
+            return;
+        }
+        match answer {
+            Ok(reply) => {
+                let committed: BTreeMap<TopicPartition, Offset> = reply
+                    .topics
+                    .iter()
+                    .flat_map(|of| of.positions.iter().map(|p| (of.topic, p)))
+                    .map(|(topic, p)| (TopicPartition { topic, partition: p.partition }, p.offset))
+                    .collect();
+                for tp in asked.partitions.iter().flat_map(|topics| partitions(topics)) {
+                    if self.has.get(&tp) == Some(&Has::Starting) {
+                        self.has.insert(tp, Has::Reading);
+                        self.change(tp, What::Start(committed.get(&tp).copied()));
+                    }
+                }
+            }
+            Err(failure) => self.work_failed(now, &failure),
+        }
+    }
+
+    /// What was processed is committed, or not.
+    pub(crate) fn handle_committed(&mut self, now: Instant, life: u64, outcome: Result<(), Failure>) {
+        self.working = false;
+        if life != self.life {
+            return;
+        }
+        if let Err(failure) = outcome {
+            if self.stage == Stage::Leaving {
+                // It was tried for as long as a call may take. The next to have these partitions gets the records again.
+                self.drop_all();
+            }
+            self.work_failed(now, &failure);
+        }
+    }
+
+    /// The ids that the topics have now, in their order; none for one that is not there.
+    pub(crate) fn handle_topics(&mut self, now: Instant, life: u64, ids: &[Option<TopicId>]) {
+        self.working = false;
+        if life != self.life {
+            return;
+        }
+        for (topic, id) in ids.iter().enumerate() {
+            let old = self.member.topics[topic].1;
+            let Some(id) = id.filter(|id| *id != old) else { continue };
+            // The old topic is gone, and positions in it with it.
+            let gone: Vec<_> = self.has.keys().filter(|tp| tp.topic == old).copied().collect();
+            for tp in gone {
+                self.has.remove(&tp);
+                self.change(tp, What::Free);
+            }
+            self.member.topics[topic].1 = id;
+        }
+        self.follow();
+        if self.unresolved {
+            self.work_at = now + self.pause.fail(1.0);
+        }
+    }
+
+    fn work_failed(&mut self, now: Instant, failure: &Failure) {
+        match failure {
+            Failure::Refused(code) if is_fenced(*code) => self.fence(now),
+            // A heartbeat brings the epoch up to date.
+            Failure::Refused(ErrorCode::StaleEpoch) => self.beat_at = now,
+            _ => {}
+        }
+        self.work_at = now + self.pause.fail(1.0);
+    }
+
+    /// Towards what the broker wants this member to have.
+    fn follow(&mut self) {
+        let Some(assigned) = self.assigned.clone() else { return };
+        let lost: Vec<_> = self.has.keys().filter(|tp| !assigned.contains(tp)).copied().collect();
+        for tp in lost {
+            self.give_up(tp);
+        }
+        self.unresolved = false;
+        if self.stage != Stage::In {
+            return;
+        }
+        for tp in assigned {
+            if self.topic_of(tp.topic).is_none() {
+                self.unresolved = true;
+            } else {
+                self.has.entry(tp).or_insert(Has::Starting);
+            }
+        }
+    }
+
+    fn give_up(&mut self, tp: TopicPartition) {
+        match self.has.get_mut(&tp) {
+            Some(has @ Has::Reading) => {
+                *has = Has::Leaving;
+                self.change(tp, What::Stop);
+            }
+            Some(Has::Starting) => {
+                self.has.remove(&tp);
+            }
+            Some(Has::Leaving) | None => {}
+        }
+    }
+
+    /// Others may have the partitions by now.
+    fn fence(&mut self, now: Instant) {
+        self.drop_all();
+        self.life += 1;
+        self.assigned = None;
+        self.said = None;
+        self.session_until = None;
+        self.epoch = JOIN_EPOCH;
+        self.beat_at = now;
+        self.work_at = now;
+        // Who was about to leave has left.
+        self.stage = if self.stage == Stage::Leaving { Stage::Out } else { Stage::Joining };
+    }
+
+    fn drop_all(&mut self) {
+        self.changes.clear();
+        for tp in std::mem::take(&mut self.has).into_keys() {
+            self.change(tp, What::Free);
+        }
+    }
+
+    fn change(&mut self, tp: TopicPartition, what: What) {
+        if let Some(topic) = self.topic_of(tp.topic) {
+            self.changes.push_back(Change { topic, partition: tp.partition.0, what });
+        }
+    }
+}
+
+/// Whether the broker does not know the member in this epoch.
+fn is_fenced(code: ErrorCode) -> bool {
+    matches!(code, ErrorCode::UnknownMember | ErrorCode::FencedMember | ErrorCode::UnknownGroup)
+}
+
+fn partitions(topics: &[TopicPartitions]) -> impl Iterator<Item = TopicPartition> {
+    topics.iter().flat_map(|of| {
+        of.partitions.iter().map(|partition| TopicPartition { topic: of.topic, partition: *partition })
+    })
+}
+
+fn by_topic(partitions: &BTreeSet<TopicPartition>) -> Vec<TopicPartitions> {
+    let mut topics: BTreeMap<TopicId, Vec<PartitionIndex>> = BTreeMap::new();
+    for tp in partitions {
+        topics.entry(tp.topic).or_default().push(tp.partition);
+    }
+    topics.into_iter().map(|(topic, partitions)| TopicPartitions { topic, partitions }).collect()
+}
+
+#[cfg(test)]
+#[path = "membership_tests.rs"]
+mod tests;

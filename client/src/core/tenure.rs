@@ -1,0 +1,143 @@
+//! A consumer in a group: partitions come and go.
+//!
+//! A partition that goes is *leaving* first: nothing of it is delivered any more, while what was delivered is processed and committed.
+//! What counts as processed is everything but the batch that the user got last, until the user asks for the next one.
+
+use highwater_protocol::ids::{Offset, PartitionIndex};
+use highwater_protocol::native::{CommittedOffset, StartAt};
+
+use super::subscription::{ConsumerCore, Hold, Place};
+
+/// What has to happen before a partition can be given up.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Need {
+    /// The user is still at it.
+    Processing,
+    /// Its position is to be committed.
+    Commit,
+    /// Nothing.
+    Nothing,
+}
+
+impl ConsumerCore {
+    /// A partition is this consumer's from now on.
+    pub(crate) fn assign(&mut self, partition: u32, start: StartAt) -> usize {
+        let place = self.place_of(partition).unwrap_or_else(|| {
+            self.places.push(Place::new(partition, start));
+            self.places.len() - 1
+        });
+        self.seek(place, start);
+        let at = &mut self.places[place];
+        at.hold = Hold::Held;
+        at.tenure += 1;
+        at.end = None;
+        at.leader_epoch = -1;
+        at.processed = at.delivered;
+        at.committed = at.delivered;
+        self.share_buffer();
+        place
+    }
+
+    /// Nothing of a partition is delivered any more.
+    pub(crate) fn stop(&mut self, partition: u32) -> Option<usize> {
+        let place = self.place_of(partition)?;
+        self.let_go(place, Hold::Leaving);
+        Some(place)
+    }
+
+    /// A partition is not this consumer's any more.
+    pub(crate) fn free(&mut self, partition: u32) -> Option<usize> {
+        let place = self.place_of(partition)?;
+        self.let_go(place, Hold::Free);
+        if self.in_hand == Some(place) {
+            self.in_hand = None;
+        }
+        Some(place)
+    }
+
+    fn let_go(&mut self, place: usize, hold: Hold) {
+        self.forget_chunks(place);
+        self.end_subscription(place);
+        self.places[place].hold = hold;
+        self.share_buffer();
+        // Perhaps it was the last one that had not come to its end.
+        self.wake();
+    }
+
+    /// The user has got records of this place.
+    pub(crate) fn hand_out(&mut self, place: usize) {
+        self.in_hand = Some(place);
+    }
+
+    /// The user asks for more: what was given is processed. Says whether that is of a partition that somebody waits for.
+    pub(crate) fn note_processed(&mut self) -> bool {
+        let Some(place) = self.in_hand.take() else { return false };
+        let at = &mut self.places[place];
+        at.processed = at.processed.max(at.delivered);
+        at.hold == Hold::Leaving
+    }
+
+    /// The user will not ask again: what it has counts as not processed.
+    pub(crate) fn abandon_processing(&mut self) {
+        self.in_hand = None;
+    }
+
+    /// Whether what was given out in this tenure of the partition may be used.
+    pub(crate) fn is_held(&self, place: usize, tenure: u64) -> bool {
+        self.places.get(place).is_some_and(|at| at.tenure == tenure && at.hold == Hold::Held)
+    }
+
+    /// Whether a position of this tenure may be committed.
+    pub(crate) fn may_commit(&self, partition: u32, tenure: u64) -> bool {
+        let place = self.place_of(partition).map(|place| &self.places[place]);
+        place.is_some_and(|at| at.tenure == tenure && at.hold != Hold::Free)
+    }
+
+    /// See [`Need`].
+    pub(crate) fn need(&self, partition: u32) -> Need {
+        let Some(place) = self.place_of(partition) else { return Need::Nothing };
+        match &self.places[place] {
+            _ if self.in_hand == Some(place) => Need::Processing,
+            at if at.is_uncommitted() => Need::Commit,
+            _ => Need::Nothing,
+        }
+    }
+
+    /// The positions behind what was processed, where they are not committed.
+    pub(crate) fn uncommitted(&self) -> Vec<CommittedOffset> {
+        self.positions(|at| at.processed.filter(|_| at.is_uncommitted()))
+    }
+
+    /// The positions behind what was delivered.
+    pub(crate) fn delivered_positions(&self) -> Vec<CommittedOffset> {
+        self.positions(|at| at.delivered)
+    }
+
+    fn positions(&self, position: impl Fn(&Place) -> Option<Offset>) -> Vec<CommittedOffset> {
+        let held = self.places.iter().filter(|at| at.hold != Hold::Free);
+        let positions = held.filter_map(|at| {
+            Some(CommittedOffset {
+                partition: PartitionIndex(at.partition),
+                offset: position(at)?,
+                leader_epoch: at.leader_epoch,
+                metadata: String::new(),
+            })
+        });
+        positions.collect()
+    }
+
+    /// This position is committed, or never will be.
+    pub(crate) fn committed(&mut self, partition: u32, offset: Offset) {
+        if let Some(place) = self.place_of(partition) {
+            let at = &mut self.places[place];
+            at.committed = at.committed.max(Some(offset));
+            at.processed = at.processed.max(Some(offset));
+        }
+    }
+}
+
+impl Place {
+    fn is_uncommitted(&self) -> bool {
+        self.hold != Hold::Free && self.processed > self.committed
+    }
+}

@@ -1,0 +1,142 @@
+//! From frames that arrived to batches for the user.
+
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use highwater_protocol::ids::Offset;
+
+use crate::batch::Batch;
+use crate::core::decode::{Damage, Decoded, Decoder};
+use crate::core::subscription::{Chunk, Taken};
+use crate::error::{FetchError, FetchErrorKind, Outcome};
+use crate::io::consumer::ConsumerShared;
+
+/// Takes what arrived for one topic and works through it.
+#[derive(Debug)]
+pub(crate) struct Reader {
+    shared: Arc<ConsumerShared>,
+    current: Option<Current>,
+}
+
+/// The frames being worked through, and whose they are.
+#[derive(Debug)]
+struct Current {
+    place: usize,
+    tenure: u64,
+    decoder: Decoder,
+}
+
+impl Reader {
+    pub(crate) fn new(shared: Arc<ConsumerShared>) -> Self {
+        Self { shared, current: None }
+    }
+
+    /// The next batch; none at the end that was asked for, if one was, or when the consumer was closed.
+    pub(crate) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Batch>, FetchError>> {
+        loop {
+            if let Some(batch) = self.work_on() {
+                return Poll::Ready(Ok(Some(batch)));
+            }
+            let taken = self.shared.core().take(cx.waker());
+            match taken {
+                Taken::Chunk(Chunk { place, tenure, frames, next_offset }) => {
+                    self.current =
+                        Some(Current { place, tenure, decoder: Decoder::new(frames, next_offset) });
+                }
+                Taken::Failed(error) => return Poll::Ready(Err(error)),
+                Taken::End => return Poll::Ready(Ok(None)),
+                Taken::Pending => return Poll::Pending,
+            }
+        }
+    }
+
+    /// Nothing more of this place: it goes on elsewhere.
+    pub(crate) fn forget(&mut self, place: usize) {
+        self.current.take_if(|current| current.place == place);
+    }
+
+    /// Works through the current frames until they bring a batch or are used up.
+    fn work_on(&mut self) -> Option<Batch> {
+        while let Some(Current { place, tenure, decoder }) = &mut self.current {
+            let (place, tenure) = (*place, *tenure);
+            let (from, end) = {
+                let core = self.shared.core();
+                if !core.is_held(place, tenure) {
+                    drop(core);
+                    self.current = None;
+                    return None;
+                }
+                let at = &core.places()[place];
+                (at.position().expect("frames arrive behind the answer to the subscribe"), at.end)
+            };
+            let decoded = match decoder.step(from, end) {
+                Ok(decoded) => decoded,
+                Err(damage) => {
+                    self.current = None;
+                    self.damaged(place, tenure, from, &damage);
+                    return None;
+                }
+            };
+            let bytes = decoder.bytes();
+            if decoded.done {
+                self.current = None;
+            }
+            if let Some(batch) = self.hand_out(place, tenure, decoded, bytes) {
+                return Some(batch);
+            }
+        }
+        None
+    }
+
+    fn hand_out(&self, place: usize, tenure: u64, decoded: Decoded, bytes: usize) -> Option<Batch> {
+        let mut core = self.shared.core();
+        if !core.is_held(place, tenure) {
+            return None;
+        }
+        let leader_epoch = decoded.leader_epoch.unwrap_or(core.places()[place].leader_epoch);
+        if decoded.records > 0 {
+            core.hand_out(place);
+        }
+        core.delivered(place, decoded.next_offset, leader_epoch);
+        let release = if decoded.done { core.release(place, bytes) } else { None };
+        let at = &core.places()[place];
+        let (partition, high_watermark) = (at.partition, at.high_watermark);
+        drop(core);
+        if let Some(release) = release {
+            self.shared.credit(release);
+        }
+        self.shared.cluster.metrics.records_consumed.add(decoded.records as u64);
+        (decoded.records > 0).then(|| Batch {
+            consumer: self.shared.clone(),
+            partition,
+            tenure,
+            parts: decoded.parts,
+            records: decoded.records,
+            next_offset: decoded.next_offset,
+            leader_epoch,
+            high_watermark: high_watermark.unwrap_or(decoded.next_offset),
+        })
+    }
+
+    /// Asks for the frames again; the second time in the same place the user is told.
+    fn damaged(&self, place: usize, tenure: u64, position: Offset, damage: &Damage) {
+        self.shared.cluster.metrics.frames_damaged.add(1);
+        let mut core = self.shared.core();
+        if !core.is_held(place, tenure) {
+            return;
+        }
+        let at = core.place_mut(place);
+        let partition = at.partition;
+        let again = at.damaged_at.replace(position) == Some(position);
+        core.fetch_again(place);
+        if again {
+            let text = format!(
+                "{}/{partition} from offset {position} on arrives damaged: {damage}; seek behind it to go on",
+                self.shared.topic
+            );
+            core.fail(place, FetchError::new(FetchErrorKind::Corrupt, Outcome::NotWritten, text));
+        }
+        drop(core);
+        self.shared.changed(place);
+    }
+}

@@ -1,0 +1,318 @@
+//! Members of a group and a real broker in this process.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use highwater_client::{Client, CommitErrorKind, Event, FetchErrorKind, Offset, Record, Start};
+use highwater_engine::{Broker, BrokerConfig, HostKind};
+use tokio::sync::{mpsc, oneshot};
+use tokio::task::JoinHandle;
+
+struct Place {
+    /// Declared before the directory: it has to end before its files go.
+    broker: Broker,
+    _data: tempfile::TempDir,
+}
+
+impl Place {
+    /// Two cores, and a group's life in fast motion.
+    fn new(session_timeout: Duration) -> Self {
+        let data = tempfile::tempdir().unwrap();
+        let broker = Broker::start(BrokerConfig {
+            data_dir: data.path().to_owned(),
+            listen: vec![SocketAddr::from(([127, 0, 0, 1], 0))],
+            kafka_listen: Vec::new(),
+            cores: Some(2),
+            memory_bytes: Some(256 << 20),
+            host: HostKind::Thread,
+            stop_on_signals: false,
+            group_heartbeat_interval: Duration::from_millis(20),
+            group_session_timeout: session_timeout,
+            ..BrokerConfig::default()
+        });
+        Self { broker: broker.unwrap(), _data: data }
+    }
+
+    async fn client(&self) -> Client {
+        Client::connect(self.broker.native_addr().to_string()).await.unwrap()
+    }
+}
+
+/// A session that does not end while a test runs, however slow the machine is.
+const LONG: Duration = Duration::from_mins(5);
+
+/// A member that processes what it gets until it is told to stop, and then leaves. What it gets goes to whoever holds the receiver.
+struct Worker {
+    stop: oneshot::Sender<()>,
+    task: JoinHandle<()>,
+}
+
+type Seen = (String, u32, u64);
+
+async fn worker(
+    client: &Client,
+    topics: &[&str],
+    name: u64,
+    seen: mpsc::UnboundedSender<(u64, Seen)>,
+) -> Worker {
+    let mut builder = client.consumer(topics[0]).group("billing").start(Start::Earliest);
+    for topic in &topics[1..] {
+        builder = builder.topic(*topic);
+    }
+    let mut consumer = builder.await.unwrap();
+    let (stop, mut stopped) = oneshot::channel();
+    let task = tokio::spawn(async move {
+        loop {
+            let batch = tokio::select! {
+                batch = consumer.next_batch() => batch.unwrap().unwrap(),
+                _ = &mut stopped => break,
+            };
+            for record in &batch {
+                let number = std::str::from_utf8(record.value()).unwrap().parse().unwrap();
+                seen.send((name, (batch.topic().to_owned(), record.partition(), number))).unwrap();
+            }
+        }
+        consumer.close().await.unwrap();
+    });
+    Worker { stop, task }
+}
+
+/// Until the group has so many members, and each has what it is meant to have.
+async fn settled(client: &Client, members: usize) -> Vec<usize> {
+    loop {
+        let group = client.describe_group("billing").await.unwrap();
+        let is_there = group.members.iter().all(|m| m.assignment == m.target);
+        if group.state == "Stable" && group.members.len() == members && is_there {
+            let counts = group.members.iter().map(|m| m.assignment.iter().map(|t| t.partitions.len()).sum());
+            return counts.collect();
+        }
+    }
+}
+
+async fn send(client: &Client, topic: &str, numbers: std::ops::Range<u64>) {
+    let producer = client.producer(topic).await.unwrap();
+    for n in numbers {
+        producer.send(Record::new(n.to_string()).key(n.to_string())).await.unwrap();
+    }
+    assert!(producer.close(Duration::from_mins(1)).await.unwrap().is_empty());
+}
+
+/// Takes what was seen until all these numbers were; how often each was.
+async fn until_all(
+    seen: &mut mpsc::UnboundedReceiver<(u64, Seen)>,
+    counts: &mut BTreeMap<(String, u64), u32>,
+    topic: &str,
+    numbers: std::ops::Range<u64>,
+) {
+    let has_all = |counts: &BTreeMap<(String, u64), u32>| {
+        numbers.clone().all(|n| counts.contains_key(&(topic.to_owned(), n)))
+    };
+    while !has_all(counts) {
+        let (_, (topic, _, number)) = seen.recv().await.unwrap();
+        *counts.entry((topic, number)).or_default() += 1;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn members_share_partitions_and_each_record_comes_once_while_they_come_and_go() {
+    let place = Place::new(LONG);
+    let client = place.client().await;
+    client.create_topic("orders").partitions(6).await.unwrap();
+    client.create_topic("returns").partitions(3).await.unwrap();
+    let (sender, mut seen) = mpsc::unbounded_channel();
+    let mut counts = BTreeMap::new();
+    let topics = ["orders", "returns"];
+    let first = worker(&client, &topics, 1, sender.clone()).await;
+    send(&client, "orders", 0..500).await;
+    until_all(&mut seen, &mut counts, "orders", 0..500).await;
+    assert_eq!(settled(&client, 1).await, [9]);
+    let other_client = place.client().await;
+    let second = worker(&other_client, &topics, 2, sender.clone()).await;
+    send(&client, "orders", 500..1000).await;
+    send(&client, "returns", 0..500).await;
+    let mut shares = settled(&client, 2).await;
+    shares.sort_unstable();
+    assert_eq!(shares, [4, 5]);
+    let third = worker(&other_client, &topics, 3, sender.clone()).await;
+    send(&client, "orders", 1000..1500).await;
+    assert_eq!(settled(&client, 3).await, [3, 3, 3]);
+    first.stop.send(()).unwrap();
+    send(&client, "orders", 1500..2000).await;
+    first.task.await.unwrap();
+    settled(&client, 2).await;
+    second.stop.send(()).unwrap();
+    second.task.await.unwrap();
+    assert_eq!(settled(&client, 1).await, [9], "who leaves gives everything up at once");
+    until_all(&mut seen, &mut counts, "orders", 0..2000).await;
+    until_all(&mut seen, &mut counts, "returns", 0..500).await;
+    third.stop.send(()).unwrap();
+    third.task.await.unwrap();
+    drop(sender);
+    while let Some((_, (topic, _, number))) = seen.recv().await {
+        *counts.entry((topic, number)).or_default() += 1;
+    }
+    assert_eq!(counts.len(), 2500);
+    let twice: Vec<_> = counts.iter().filter(|(_, count)| **count != 1).collect();
+    assert!(twice.is_empty(), "{twice:?}");
+    let positions = client.group_positions("billing").await.unwrap();
+    assert_eq!(positions.values().map(|offset| offset.get()).sum::<i64>(), 2500);
+}
+
+#[tokio::test]
+async fn the_partitions_of_a_member_that_dies_go_to_the_others_after_the_session_timeout() {
+    let place = Place::new(Duration::from_millis(500));
+    let client = place.client().await;
+    client.create_topic("orders").partitions(4).await.unwrap();
+    let (sender, mut seen) = mpsc::unbounded_channel();
+    let dying_client = place.client().await;
+    let mut dying = dying_client.consumer("orders").group("billing").start(Start::Earliest).await.unwrap();
+    let live = worker(&client, &["orders"], 1, sender).await;
+    // It has to be asked for batches, or it gives nothing up.
+    let shares = tokio::select! {
+        shares = settled(&client, 2) => shares,
+        batch = dying.next_batch() => panic!("nothing was sent yet: {batch:?}"),
+    };
+    assert_eq!(shares, [2, 2]);
+    send(&client, "orders", 0..200).await;
+    // It gets something, and dies in the middle of it.
+    dying.next_batch().await.unwrap().unwrap();
+    dying_client.close();
+    let mut counts = BTreeMap::new();
+    until_all(&mut seen, &mut counts, "orders", 0..200).await;
+    assert_eq!(settled(&client, 1).await, [4]);
+    let error = loop {
+        match dying.next_batch().await {
+            Ok(Some(_)) => {}
+            Ok(None) => panic!("it is told why"),
+            Err(error) => break error,
+        }
+    };
+    assert_eq!(error.kind(), FetchErrorKind::Closed, "{error}");
+    live.stop.send(()).unwrap();
+    live.task.await.unwrap();
+}
+
+#[tokio::test]
+async fn who_takes_too_long_is_out_and_cannot_commit_and_joins_again() {
+    let place = Place::new(LONG);
+    let client = place.client().await;
+    client.create_topic("orders").partitions(2).await.unwrap();
+    send(&client, "orders", 0..100).await;
+    let mut events = client.events();
+    let slow = client.consumer("orders").group("billing").start(Start::Earliest).commit_by_hand();
+    let mut slow = slow.rebalance_timeout(Duration::from_millis(100)).await.unwrap();
+    // Of the partition that it will have to give up.
+    let in_hand = loop {
+        let batch = slow.next_batch().await.unwrap().unwrap();
+        if batch.partition() == 1 {
+            break batch;
+        }
+    };
+    let (sender, mut seen) = mpsc::unbounded_channel();
+    let quick_client = place.client().await;
+    let quick = worker(&quick_client, &["orders"], 1, sender).await;
+    // The batch is held on to, so the group goes on without its member.
+    let mut counts = BTreeMap::new();
+    until_all(&mut seen, &mut counts, "orders", 0..100).await;
+    let error = in_hand.commit().await.unwrap_err();
+    assert_eq!(error.kind(), CommitErrorKind::Fenced, "{error}");
+    let mut released = 0;
+    while released < 2 {
+        released += u32::from(matches!(events.next().await.unwrap(), Event::PartitionReleased { .. }));
+    }
+    drop(in_hand);
+    let shares = tokio::select! {
+        shares = settled(&client, 2) => shares,
+        batch = slow.next_batch() => panic!("all is committed: {batch:?}"),
+    };
+    assert_eq!(shares, [1, 1]);
+    quick.stop.send(()).unwrap();
+    quick.task.await.unwrap();
+    slow.close().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_group_goes_on_where_it_was_and_ends_at_the_end_if_asked_to() {
+    let place = Place::new(LONG);
+    let client = place.client().await;
+    client.create_topic("orders").partitions(3).await.unwrap();
+    for round in 0..3 {
+        send(&client, "orders", round * 100..(round + 1) * 100).await;
+        let member = client.consumer("orders").start(Start::Earliest).until_end().group("billing");
+        let mut consumer = member.await.unwrap();
+        let mut numbers = Vec::new();
+        while let Some(batch) = consumer.next_batch().await.unwrap() {
+            let values =
+                batch.iter().map(|r| std::str::from_utf8(r.value()).unwrap().parse::<u64>().unwrap());
+            numbers.extend(values);
+        }
+        numbers.sort_unstable();
+        assert_eq!(numbers, (round * 100..(round + 1) * 100).collect::<Vec<_>>());
+        consumer.close().await.unwrap();
+    }
+    assert_eq!(client.list_groups().await.unwrap()[0].state, "Empty");
+    client.delete_group("billing").await.unwrap();
+    assert!(client.list_groups().await.unwrap().is_empty());
+}
+
+#[tokio::test]
+async fn the_last_batch_before_the_end_counts_only_if_it_was_committed() {
+    let place = Place::new(LONG);
+    let client = place.client().await;
+    client.create_topic("orders").await.unwrap();
+    send(&client, "orders", 0..10).await;
+    let group = || client.consumer("orders").group("billing").start(Start::Earliest);
+    for _ in 0..2 {
+        let mut consumer = group().await.unwrap();
+        assert_eq!(consumer.next_batch().await.unwrap().unwrap().iter().next().unwrap().offset(), Offset(0));
+        consumer.close().await.unwrap();
+    }
+    let mut consumer = group().await.unwrap();
+    let mut count = 0;
+    while count < 10 {
+        count += consumer.next_batch().await.unwrap().unwrap().len();
+    }
+    consumer.commit().await.unwrap();
+    consumer.close().await.unwrap();
+    let positions = client.group_positions("billing").await.unwrap();
+    assert_eq!(positions.into_values().collect::<Vec<_>>(), [Offset(10)]);
+}
+
+#[tokio::test]
+async fn an_instance_keeps_its_partitions_over_a_restart_and_nobody_else_may_use_it() {
+    let place = Place::new(LONG);
+    let client = place.client().await;
+    client.create_topic("orders").partitions(2).await.unwrap();
+    let member = |instance: &str| client.consumer("orders").group("billing").instance(instance);
+    let first = member("a").await.unwrap();
+    let error = member("a").await.unwrap_err();
+    assert_eq!(error.kind(), FetchErrorKind::Group, "{error}");
+    let mut second = member("b").await.unwrap();
+    let shares = settled_while(&client, &mut second).await;
+    assert_eq!(shares, [1, 1]);
+    let epoch = client.describe_group("billing").await.unwrap().epoch;
+    first.close().await.unwrap();
+    let again = member("a").await.unwrap();
+    assert_eq!(settled_while(&client, &mut second).await, [1, 1]);
+    assert_eq!(client.describe_group("billing").await.unwrap().epoch, epoch, "nothing moved");
+    again.close().await.unwrap();
+}
+
+async fn settled_while(client: &Client, consumer: &mut highwater_client::GroupConsumer) -> Vec<usize> {
+    tokio::select! {
+        shares = settled(client, 2) => shares,
+        batch = consumer.next_batch() => panic!("nothing was sent: {batch:?}"),
+    }
+}
+
+#[tokio::test]
+async fn a_topic_that_is_not_there_is_an_error_and_so_is_a_group_without_a_name() {
+    let place = Place::new(LONG);
+    let client = place.client().await;
+    let error = client.consumer("orders").group("billing").await.unwrap_err();
+    assert_eq!(error.kind(), FetchErrorKind::UnknownTopic, "{error}");
+    client.create_topic("orders").await.unwrap();
+    let error = client.consumer("orders").group("").await.unwrap_err();
+    assert_eq!(error.kind(), FetchErrorKind::Invalid, "{error}");
+}
