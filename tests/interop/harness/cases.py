@@ -21,7 +21,7 @@ HINTS = {
     "go": "Go (https://go.dev/dl)",
     "node": "Node.js (Debian: apt-get install nodejs)",
     "npm": "npm (Debian: apt-get install npm)",
-    "kcat": "kcat (Debian: apt-get install kcat)",
+    "dpkg-deb": "dpkg, which every Debian has; kcat comes as a package of it",
 }
 
 
