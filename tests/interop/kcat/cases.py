@@ -12,7 +12,7 @@ from kcat.library import Kcat, offsets
 NEEDS = ("dpkg-deb",)
 
 
-@case("kcat.records", "kcat -P and -C: keys, headers, codecs, and reading from everywhere (-o); kcat -L and -Q", short=True, needs=NEEDS)
+@case("kcat.records", "kcat -P and -C: keys, headers, codecs, and reading from everywhere (-o); kcat -L and -Q", needs=NEEDS)
 def records(ctx: Context) -> None:
     """One topic, which comes to be when kcat writes to it."""
     broker = ctx.broker("--default-partitions", "2")
