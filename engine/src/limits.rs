@@ -8,8 +8,8 @@ use highwater_storage::state_log::PAYLOAD_BYTES_MAX;
 /// Connections of a broker, over all its shards.
 pub const CONNECTIONS_MAX: usize = 10_000;
 
-/// Connections of a shard from one address.
-pub const CONNECTIONS_PER_ADDRESS_MAX: usize = 1_000;
+/// Connections of a shard from one address. One shard may accept all of them, and a thousand clients on one machine are no attack.
+pub const CONNECTIONS_PER_ADDRESS_MAX: usize = 4_000;
 
 /// Bytes of frames in the reply to one fetch, unless a single frame is larger.
 pub const FETCH_BYTES_MAX: usize = 4 << 20;

@@ -45,7 +45,7 @@ pub(super) struct Connection {
     /// What was received and may not be looked at yet.
     pub(super) held: Vec<u8>,
     /// What of the shard's memory for requests it has.
-    pub(super) charged: usize,
+    pub(super) charged: RequestBytes,
     /// Bytes on their way to it.
     pub(super) queued: usize,
     /// Subscriptions, by the client's number.
@@ -98,12 +98,13 @@ impl Net {
         }
     }
 
-    /// Memory for requests that have not been answered, whole or not.
-    pub(super) fn request_bytes(&self) -> usize {
-        match self {
-            Self::Native(native) => native.replies.request_bytes() + native.input.held_bytes(),
-            Self::Kafka(kafka) => kafka.replies.request_bytes() + kafka.input.held_bytes(),
-        }
+    /// Memory for requests that have not been answered.
+    pub(super) fn request_bytes(&self) -> RequestBytes {
+        let (whole, begun) = match self {
+            Self::Native(native) => (native.replies.request_bytes(), native.input.held_bytes()),
+            Self::Kafka(kafka) => (kafka.replies.request_bytes(), kafka.input.held_bytes()),
+        };
+        RequestBytes { whole, begun }
     }
 
     /// See [`NativeConn::note_progress`].
@@ -139,7 +140,7 @@ impl Connection {
             closing_since: None,
             paused: false,
             held: Vec::new(),
-            charged: 0,
+            charged: RequestBytes::default(),
             queued: 0,
             subscriptions: BTreeMap::new(),
             fetches: BTreeSet::new(),
@@ -180,38 +181,55 @@ impl Connection {
     }
 }
 
+/// Memory for requests that were not answered.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub(super) struct RequestBytes {
+    /// For those that came whole.
+    pub(super) whole: usize,
+    /// For large ones that were let in and are coming.
+    pub(super) begun: usize,
+}
+
+impl RequestBytes {
+    fn total(self) -> usize {
+        self.whole.saturating_add(self.begun)
+    }
+}
+
 /// The memory of a shard for requests that were received and not answered.
 ///
 /// Only what can be finished without more memory counts: requests in flight and messages that were let in. So what is used
-/// up always comes back.
+/// up always comes back. A large message takes its time to come, or never does, so what is set aside for one keeps only other large ones
+/// waiting.
 #[derive(Debug)]
 pub(super) struct Budget {
-    used: usize,
+    used: RequestBytes,
     max: usize,
 }
 
 impl Budget {
     pub(super) fn new(max: usize) -> Self {
-        Self { used: 0, max }
+        Self { used: RequestBytes::default(), max }
     }
 
     /// Whether another request may be taken up.
     pub(super) fn is_open(&self) -> bool {
-        self.used < self.max
+        self.used.whole < self.max
     }
 
     /// Whether a message of that size may be let in. One always may: it could never come in otherwise.
     pub(super) fn admits(&self, bytes: usize) -> bool {
-        self.used == 0 || self.used.saturating_add(bytes) <= self.max
+        self.used() == 0 || self.used().saturating_add(bytes) <= self.max
     }
 
     /// What a connection has changes.
-    pub(super) fn recharge(&mut self, before: usize, after: usize) {
-        self.used = self.used + after - before;
+    pub(super) fn recharge(&mut self, before: RequestBytes, after: RequestBytes) {
+        self.used.whole = self.used.whole + after.whole - before.whole;
+        self.used.begun = self.used.begun + after.begun - before.begun;
     }
 
     pub(super) fn used(&self) -> usize {
-        self.used
+        self.used.total()
     }
 }
 
@@ -221,14 +239,25 @@ mod tests {
 
     #[test]
     fn memory_that_is_used_up_lets_nothing_in_until_it_comes_back() {
+        let whole = |whole| RequestBytes { whole, begun: 0 };
         let mut budget = Budget::new(100);
         assert!(budget.admits(1000), "nothing else is in the way");
-        budget.recharge(0, 70);
+        budget.recharge(whole(0), whole(70));
         assert!(budget.is_open() && budget.admits(30) && !budget.admits(31));
-        budget.recharge(70, 100);
+        budget.recharge(whole(70), whole(100));
         assert!(!budget.is_open());
-        budget.recharge(100, 20);
+        budget.recharge(whole(100), whole(20));
         assert!(budget.is_open() && budget.admits(80));
         assert_eq!(budget.used(), 20);
+    }
+
+    #[test]
+    fn memory_for_what_is_still_coming_keeps_only_large_messages_waiting() {
+        let begun = RequestBytes { whole: 0, begun: 1000 };
+        let mut budget = Budget::new(100);
+        budget.recharge(RequestBytes::default(), begun);
+        assert!(budget.is_open() && !budget.admits(1));
+        budget.recharge(begun, RequestBytes { whole: 1000, begun: 0 });
+        assert!(!budget.is_open(), "now it is there");
     }
 }

@@ -13,7 +13,7 @@ use highwater_runtime::buf::AlignedBuf;
 use highwater_runtime::plane::{Close, ConnId, Plane};
 
 use super::Shard;
-use super::connection::{Connection, Net, Stage};
+use super::connection::{Connection, Net, RequestBytes, Stage};
 use super::timers::Timer;
 use crate::limits::{CLOSING_TIME_MAX, CONNECTIONS_PER_ADDRESS_MAX, SWEEP_INTERVAL};
 use crate::message::{Greeting, Message};
@@ -82,7 +82,7 @@ impl Shard {
                 self.addresses.remove(&ip);
             }
         }
-        self.budget.recharge(connection.charged, 0);
+        self.budget.recharge(connection.charged, RequestBytes::default());
         self.sent(connection.queued);
         if connection.queued > 0 {
             self.slow_connections -= 1;

@@ -10,6 +10,7 @@ mod client;
 mod fetch;
 mod group_offsets;
 mod groups;
+mod hostile;
 mod members;
 mod metadata;
 mod native_members;

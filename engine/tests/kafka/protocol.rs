@@ -2,9 +2,7 @@
 
 use highwater_net::kafka::KafkaError;
 use highwater_net::kafka::api::{APIS, ApiKey};
-use highwater_net::kafka::messages::{
-    ApiVersionsRequest, ApiVersionsResponse, HeartbeatRequest, MetadataRequest,
-};
+use highwater_net::kafka::messages::{ApiVersionsRequest, ApiVersionsResponse, MetadataRequest};
 use highwater_protocol::batch::BatchProducer;
 
 use crate::client::{Fetch, Place, request};
@@ -73,45 +71,4 @@ fn requests_in_any_pieces_are_the_same_requests() {
         assert_eq!(kafka.read(ApiKey::Metadata, 9).map(|answer| answer.correlation_id), Some(2 * id));
         assert_eq!(kafka.produced(9), [(KafkaError::NONE, i64::from(id))]);
     }
-}
-
-#[test]
-fn nonsense_ends_the_connection_and_harms_nobody() {
-    let place = Place::new();
-    place.native().created("t", 1, &[]);
-    let produce = |key: i16, version: i16| {
-        let mut bytes = request(ApiKey::Heartbeat, 4, 1, &HeartbeatRequest::default());
-        bytes[4..6].copy_from_slice(&key.to_be_bytes());
-        bytes[6..8].copy_from_slice(&version.to_be_bytes());
-        bytes.to_vec()
-    };
-    let mut cases = vec![
-        b"GET / HTTP/1.1\r\nHost: x\r\n\r\n".to_vec(),
-        produce(9999, 0),
-        produce(-1, 0),
-        produce(ApiKey::Metadata as i16, 99),
-        produce(ApiKey::Produce as i16, 2),
-        produce(ApiKey::Fetch as i16, -1),
-        // A length that no request has, and one that is not what follows.
-        vec![0xff; 12],
-        vec![0, 0, 0, 3, 0, 3, 0],
-        produce(ApiKey::Fetch as i16, 12),
-    ];
-    // Every kind of request, with a body that is none.
-    for api in APIS.iter().filter(|api| api.key != ApiKey::ApiVersions) {
-        let mut bytes = vec![0, 0, 0, 30];
-        bytes.extend_from_slice(&(api.key as i16).to_be_bytes());
-        bytes.extend_from_slice(&api.max.to_be_bytes());
-        bytes.extend_from_slice(&[0xff; 26]);
-        cases.push(bytes);
-    }
-    for case in cases {
-        let mut kafka = place.kafka();
-        kafka.send_raw(&case);
-        assert!(kafka.read(ApiKey::Heartbeat, 4).is_none(), "{case:?}");
-    }
-    assert_eq!(
-        place.kafka().produce("t", &[(0, &batch(&["v"], BatchProducer::NONE))]),
-        [(KafkaError::NONE, 0)]
-    );
 }

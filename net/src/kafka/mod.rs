@@ -18,6 +18,8 @@ pub mod messages;
 pub mod produce;
 mod replies;
 mod request;
+#[cfg(any(test, feature = "samples"))]
+pub mod samples;
 pub mod schema;
 pub mod wire;
 

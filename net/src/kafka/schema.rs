@@ -156,10 +156,10 @@ macro_rules! schema {
 
         $crate::kafka::schema::message!([$($min $max [$($flexible)?])?] $name $(<$life>)?);
 
-        #[cfg(test)]
-        impl $(<$life>)? $crate::kafka::tests::samples::Sample for $name $(<$life>)? {
-            fn sample(s: &mut $crate::kafka::tests::samples::Samples) -> Self {
-                Self { $( $field: $crate::kafka::tests::samples::Sample::sample(s), )* }
+        #[cfg(any(test, feature = "samples"))]
+        impl $(<$life>)? $crate::kafka::samples::Sample for $name $(<$life>)? {
+            fn sample(s: &mut $crate::kafka::samples::Samples) -> Self {
+                Self { $( $field: $crate::kafka::samples::Sample::sample(s), )* }
             }
         }
     )+ };

@@ -2,12 +2,12 @@
 
 use bytes::{Bytes, BytesMut};
 
-use super::samples::{Sample, Samples, Shape};
 use crate::kafka::api::ApiKey;
 use crate::kafka::fetch::FetchAnswer;
 use crate::kafka::messages::{FetchResponse, ProduceRequest};
 use crate::kafka::produce::{Produce, Records};
 use crate::kafka::replies::{Origin, response};
+use crate::kafka::samples::{Sample, Samples, Shape};
 use crate::kafka::schema::Message;
 use crate::kafka::wire::Reader;
 use crate::request::Batch;

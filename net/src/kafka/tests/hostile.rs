@@ -2,9 +2,9 @@
 
 use proptest::prelude::*;
 
-use super::samples::Shape;
 use super::subjects::{SUBJECTS, Subject};
 use crate::kafka::api::APIS;
+use crate::kafka::samples::Shape;
 
 fn every_version(mut check: impl FnMut(&Subject, i16)) {
     for subject in SUBJECTS {

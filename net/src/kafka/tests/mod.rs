@@ -3,7 +3,6 @@
 mod by_hand;
 mod hostile;
 mod oracle;
-pub(crate) mod samples;
 mod subjects;
 mod tree;
 mod vectors;

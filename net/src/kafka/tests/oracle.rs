@@ -5,9 +5,10 @@ use bytes::{Bytes, BytesMut};
 use kafka_protocol::messages as theirs;
 use kafka_protocol::protocol::{Decodable, Encodable, Message};
 
-use super::samples::Shape;
-use super::subjects::{SUBJECTS, Subject, for_every_message};
+use super::subjects::{SUBJECTS, Subject};
 use super::tree::Tree;
+use crate::kafka::samples::Shape;
+use crate::kafka::samples::for_every_message;
 use crate::kafka::wire::WireError;
 
 /// Fields of versions that are newer than ours.

@@ -1,10 +1,10 @@
 //! Every message, as the tests see it.
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 
-use super::samples::{Sample, Samples, Shape};
 use super::tree::Tree;
 use crate::kafka::messages as ours;
+use crate::kafka::samples::{Sample, Samples, Shape, for_every_message, write};
 use crate::kafka::schema::Message;
 use crate::kafka::wire::{Reader, WireError};
 
@@ -33,12 +33,6 @@ fn all<T>(bytes: &[u8], read: impl FnOnce(&mut Reader<'_>) -> Result<T, WireErro
     r.finish().map(|()| value)
 }
 
-fn write<'a>(value: &impl Message<'a>, version: i16) -> Bytes {
-    let mut out = BytesMut::new();
-    value.encode(version, &mut out);
-    out.freeze()
-}
-
 macro_rules! subject {
     ($name:ident) => {
         Subject {
@@ -64,44 +58,6 @@ macro_rules! subject {
         }
     };
 }
-
-/// Calls a macro with the names of all messages.
-macro_rules! for_every_message {
-    ($callback:ident) => {
-        $callback! {
-            ProduceRequest ProduceResponse
-            FetchRequest FetchResponse
-            ListOffsetsRequest ListOffsetsResponse
-            MetadataRequest MetadataResponse
-            OffsetCommitRequest OffsetCommitResponse
-            OffsetFetchRequest OffsetFetchResponse
-            FindCoordinatorRequest FindCoordinatorResponse
-            JoinGroupRequest JoinGroupResponse
-            HeartbeatRequest HeartbeatResponse
-            LeaveGroupRequest LeaveGroupResponse
-            SyncGroupRequest SyncGroupResponse
-            DescribeGroupsRequest DescribeGroupsResponse
-            ListGroupsRequest ListGroupsResponse
-            ApiVersionsRequest ApiVersionsResponse
-            CreateTopicsRequest CreateTopicsResponse
-            DeleteTopicsRequest DeleteTopicsResponse
-            DeleteRecordsRequest DeleteRecordsResponse
-            InitProducerIdRequest InitProducerIdResponse
-            OffsetForLeaderEpochRequest OffsetForLeaderEpochResponse
-            DescribeConfigsRequest DescribeConfigsResponse
-            AlterConfigsRequest AlterConfigsResponse
-            CreatePartitionsRequest CreatePartitionsResponse
-            DeleteGroupsRequest DeleteGroupsResponse
-            IncrementalAlterConfigsRequest IncrementalAlterConfigsResponse
-            OffsetDeleteRequest OffsetDeleteResponse
-            DescribeClusterRequest DescribeClusterResponse
-            ConsumerGroupHeartbeatRequest ConsumerGroupHeartbeatResponse
-            ConsumerGroupDescribeRequest ConsumerGroupDescribeResponse
-            DescribeTopicPartitionsRequest DescribeTopicPartitionsResponse
-        }
-    };
-}
-pub(super) use for_every_message;
 
 macro_rules! subjects {
     ($($name:ident)+) => {

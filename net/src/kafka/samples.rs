@@ -2,12 +2,17 @@
 
 use std::borrow::Cow;
 
-use crate::kafka::error::KafkaError;
-use crate::kafka::wire::Uuid;
+use bytes::{Bytes, BytesMut};
+
+use super::api::{APIS, ApiKey};
+use super::error::KafkaError;
+use super::messages;
+use super::schema::Message;
+use super::wire::Uuid;
 
 /// How the values are.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Shape {
+pub enum Shape {
     /// Lists and texts are empty, numbers are 0, and what may be null is.
     Empty,
     /// One of everything.
@@ -17,7 +22,21 @@ pub(crate) enum Shape {
 }
 
 impl Shape {
-    pub(crate) const ALL: [Self; 3] = [Self::Empty, Self::One, Self::Many];
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::Empty, Self::One, Self::Many];
+}
+
+/// The body of a request of this kind and version, written.
+pub fn request(api: ApiKey, version: i16, shape: Shape) -> Bytes {
+    let at = APIS.iter().position(|row| row.key == api).expect("every kind stands in the table");
+    REQUESTS[at](shape, version)
+}
+
+/// A message, written.
+pub(crate) fn write<'a>(value: &impl Message<'a>, version: i16) -> Bytes {
+    let mut out = BytesMut::new();
+    value.encode(version, &mut out);
+    out.freeze()
 }
 
 /// Makes values.
@@ -142,3 +161,52 @@ impl<T: Sample> Sample for Vec<T> {
         (0..len).map(|_| T::sample(s)).collect()
     }
 }
+
+/// Calls a macro with the names of all messages: requests and responses in turn, in the order of the table of what is served.
+macro_rules! for_every_message {
+    ($callback:ident) => {
+        $callback! {
+            ProduceRequest ProduceResponse
+            FetchRequest FetchResponse
+            ListOffsetsRequest ListOffsetsResponse
+            MetadataRequest MetadataResponse
+            OffsetCommitRequest OffsetCommitResponse
+            OffsetFetchRequest OffsetFetchResponse
+            FindCoordinatorRequest FindCoordinatorResponse
+            JoinGroupRequest JoinGroupResponse
+            HeartbeatRequest HeartbeatResponse
+            LeaveGroupRequest LeaveGroupResponse
+            SyncGroupRequest SyncGroupResponse
+            DescribeGroupsRequest DescribeGroupsResponse
+            ListGroupsRequest ListGroupsResponse
+            ApiVersionsRequest ApiVersionsResponse
+            CreateTopicsRequest CreateTopicsResponse
+            DeleteTopicsRequest DeleteTopicsResponse
+            DeleteRecordsRequest DeleteRecordsResponse
+            InitProducerIdRequest InitProducerIdResponse
+            OffsetForLeaderEpochRequest OffsetForLeaderEpochResponse
+            DescribeConfigsRequest DescribeConfigsResponse
+            AlterConfigsRequest AlterConfigsResponse
+            CreatePartitionsRequest CreatePartitionsResponse
+            DeleteGroupsRequest DeleteGroupsResponse
+            IncrementalAlterConfigsRequest IncrementalAlterConfigsResponse
+            OffsetDeleteRequest OffsetDeleteResponse
+            DescribeClusterRequest DescribeClusterResponse
+            ConsumerGroupHeartbeatRequest ConsumerGroupHeartbeatResponse
+            ConsumerGroupDescribeRequest ConsumerGroupDescribeResponse
+            DescribeTopicPartitionsRequest DescribeTopicPartitionsResponse
+        }
+    };
+}
+#[cfg(test)]
+pub(crate) use for_every_message;
+
+macro_rules! requests {
+    ($($request:ident $response:ident)+) => {
+        /// Writes a sample of each request, in the order of the table of what is served.
+        const REQUESTS: &[fn(Shape, i16) -> Bytes] =
+            &[$(|shape, version| write(&messages::$request::sample(&mut Samples::new(shape)), version),)+];
+    };
+}
+
+for_every_message!(requests);

@@ -1,0 +1,286 @@
+//! Every kind of request, and numbers that are none, cut off, lied about and garbled, over real connections. Whatever comes, it is
+//! answered or its connection ends, and the broker serves whoever comes next.
+
+use std::io::{ErrorKind, Read as _, Write as _};
+use std::net::Shutdown;
+
+use highwater_engine::HostKind;
+use highwater_net::kafka::KafkaError;
+use highwater_net::kafka::api::{APIS, Api, ApiKey};
+use highwater_net::kafka::samples::{self, Shape};
+use highwater_net::limits::{KAFKA_PRODUCE_BYTES_MAX, KAFKA_REQUEST_BYTES_MAX};
+use highwater_protocol::batch::BatchProducer;
+use highwater_protocol::native::{Body as _, MessageKind, StatsReply};
+use rand::rngs::StdRng;
+use rand::{RngExt, SeedableRng};
+
+use crate::client::{Fetch, Kafka, Place};
+use crate::common::{Client, batch, raw, start, stop};
+
+/// Memory by which this process, with all tests that run in it at the same time, may grow meanwhile. A single length that is believed
+/// can be 2 GiB.
+const GROWTH_BYTES_MAX: usize = 1 << 30;
+
+/// The number that requests here have, and their answers repeat.
+const CORRELATION_ID: i32 = 77;
+
+/// Numbers in front of a request: its kind and its version.
+fn framed(key: i16, version: i16, flexible: bool, body: &[u8]) -> Vec<u8> {
+    let mut rest = [key.to_be_bytes(), version.to_be_bytes()].concat();
+    rest.extend(CORRELATION_ID.to_be_bytes());
+    // No name of the client; no tagged fields.
+    rest.extend((-1_i16).to_be_bytes());
+    rest.extend(flexible.then_some(0));
+    rest.extend(body);
+    [&(rest.len() as u32).to_be_bytes()[..], &rest].concat()
+}
+
+/// A request that can be read, of a version.
+fn request(api: &Api, version: i16, shape: Shape) -> Vec<u8> {
+    let body = samples::request(api.key, version, shape);
+    framed(api.key as i16, version, api.request_header_is_flexible(version), &body)
+}
+
+/// The versions at which the form of a request changes.
+fn versions(api: &Api) -> Vec<i16> {
+    let last_old = (api.accepted_min..=api.max).contains(&api.flexible_from).then(|| api.flexible_from - 1);
+    let mut versions = vec![api.accepted_min, api.flexible_from.min(api.max), api.max];
+    versions.extend(last_old.filter(|version| *version >= api.accepted_min));
+    versions.sort_unstable();
+    versions.dedup();
+    versions
+}
+
+/// What a connection gets for what it says.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum End {
+    /// The broker closes it, without a word.
+    Closed,
+    /// It closes its own side behind what it said; the broker answers or not, and closes the other.
+    Left,
+}
+
+/// A broker that is talked nonsense to, and those that it has to go on serving.
+struct Target {
+    place: Place,
+    witness: Kafka,
+    stats: Client,
+    memory_before: usize,
+    produced: i64,
+}
+
+impl Target {
+    fn new() -> Self {
+        let place = Place::new();
+        place.native().created("t", 1, &[]);
+        let (witness, stats) = (place.kafka(), place.native());
+        Self { place, witness, stats, memory_before: resident_bytes(), produced: 0 }
+    }
+
+    /// A connection that says this.
+    #[track_caller]
+    fn check(&self, what: &str, bytes: &[u8], end: End) {
+        let mut stream = raw(self.place.address());
+        // Whoever talks nonsense may find the door closed while still talking.
+        let _ = stream.write_all(bytes);
+        if end == End::Left {
+            let _ = stream.shutdown(Shutdown::Write);
+        }
+        let mut said = Vec::new();
+        match stream.read_to_end(&mut said) {
+            Ok(_) => {}
+            Err(e) if e.kind() == ErrorKind::ConnectionReset => {}
+            Err(e) => panic!("{what}: neither answered nor closed: {e}"),
+        }
+        let mut rest = &said[..];
+        while let [a, b, c, d, answer @ ..] = rest {
+            assert_eq!(end, End::Left, "{what}: answered with {said:?}");
+            let len = u32::from_be_bytes([*a, *b, *c, *d]) as usize;
+            assert!(len <= answer.len(), "{what}: an answer that is cut off");
+            assert_eq!(answer[..4], CORRELATION_ID.to_be_bytes(), "{what}: an answer to nothing");
+            rest = &answer[len..];
+        }
+        assert_eq!(rest, [], "{what}: bytes that are no answer");
+    }
+
+    /// It serves a newcomer, and whoever was there before, as if nothing had been.
+    fn serves(&mut self) {
+        let mut newcomer = self.place.kafka();
+        for kafka in [&mut newcomer, &mut self.witness] {
+            let sent = kafka.produce("t", &[(0, &batch(&["v"], BatchProducer::NONE))]);
+            assert_eq!(sent, [(KafkaError::NONE, self.produced)]);
+            let got = kafka.fetch(12, &Fetch::of("t", &[(0, self.produced)]));
+            assert_eq!(got[0].records, [(self.produced, "v".to_owned())]);
+            self.produced += 1;
+        }
+    }
+
+    /// Nothing is left of those that are gone.
+    fn end_unharmed(mut self) {
+        self.serves();
+        for attempt in 0.. {
+            self.stats.send_empty(MessageKind::Stats, attempt);
+            let stats = StatsReply::decode(&self.stats.reply_to(attempt).ok()).expect("statistics");
+            let now = |name| stats.total(name).expect("it is counted");
+            // The one that asks, and the witness.
+            if now("connections.now") == 2 && now("memory.requests.now") == 0 {
+                break;
+            }
+            assert!(attempt < 100_000, "connections or their memory are kept: {stats:?}");
+        }
+        let grown = resident_bytes().saturating_sub(self.memory_before);
+        assert!(grown < GROWTH_BYTES_MAX, "{grown} bytes more");
+    }
+}
+
+/// Memory of this process.
+fn resident_bytes() -> usize {
+    let status = std::fs::read_to_string("/proc/self/status").expect("Linux");
+    let line = status.lines().find(|line| line.starts_with("VmRSS:")).expect("it is told");
+    let kib: usize = line.split_whitespace().nth(1).and_then(|kib| kib.parse().ok()).expect("a number");
+    kib << 10
+}
+
+/// Every kind of request in every version that has a form of its own.
+fn every_form() -> impl Iterator<Item = (&'static Api, i16)> {
+    APIS.iter().flat_map(|api| versions(api).into_iter().map(|version| (*api, version)))
+}
+
+#[test]
+fn a_request_that_ends_early_ends_its_connection_wherever_it_ends() {
+    let mut target = Target::new();
+    for (api, version) in every_form() {
+        let whole = request(api, version, Shape::One);
+        for end in 0..whole.len() {
+            let what = format!("{} {version}: {end} of {} bytes", api.name, whole.len());
+            // Nothing follows.
+            target.check(&what, &whole[..end], End::Left);
+            // That is all, it says.
+            if end >= 4 {
+                let length = (end as u32 - 4).to_be_bytes();
+                target.check(&what, &[&length[..], &whole[4..end]].concat(), End::Closed);
+            }
+        }
+        target.serves();
+    }
+    target.end_unharmed();
+}
+
+#[test]
+fn requests_of_a_length_that_none_has_end_their_connection_before_they_come() {
+    let mut target = Target::new();
+    for api in APIS {
+        let front = &request(api, api.max, Shape::One)[4..12];
+        let too_long = match api.key {
+            ApiKey::Produce => KAFKA_PRODUCE_BYTES_MAX + 1,
+            _ => KAFKA_REQUEST_BYTES_MAX + 1,
+        };
+        for length in [i32::MIN, -1, 0, 7, too_long as i32, i32::MAX] {
+            let bytes = [&length.to_be_bytes()[..], front].concat();
+            target.check(&format!("{}: a length of {length}", api.name), &bytes, End::Closed);
+        }
+        target.serves();
+    }
+    target.end_unharmed();
+}
+
+#[test]
+fn kinds_and_versions_that_are_not_offered_end_the_connection() {
+    let target = Target::new();
+    for api in APIS.iter().filter(|api| api.key != ApiKey::ApiVersions) {
+        for version in [i16::MIN, -1, api.accepted_min - 1, api.max + 1, i16::MAX] {
+            let flexible = api.request_header_is_flexible(version);
+            let bytes =
+                framed(api.key as i16, version, flexible, &samples::request(api.key, api.max, Shape::One));
+            target.check(&format!("{} {version}", api.name), &bytes, End::Closed);
+        }
+    }
+    let strangers = (-2..200).chain([i16::MIN, 999, i16::MAX]);
+    for key in strangers.filter(|key| ApiKey::from_i16(*key).is_none()) {
+        for version in [0, 1, 3] {
+            target.check(
+                &format!("kind {key} {version}"),
+                &framed(key, version, false, &[0; 40]),
+                End::Closed,
+            );
+        }
+    }
+    for other in
+        [&b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"[..], b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc", &[0xff; 64]]
+    {
+        target.check("another protocol", other, End::Closed);
+    }
+    target.end_unharmed();
+}
+
+#[test]
+fn lengths_and_counts_inside_a_request_are_not_believed() {
+    // A negative number; the largest ones; the same in the form of flexible versions; and zero, which there is null.
+    const LIES: [&[u8]; 5] = [
+        &[0xff, 0xff, 0xff, 0xff],
+        &[0x7f, 0xff, 0xff, 0xff],
+        &[0x7f, 0xff],
+        &[0xff, 0xff, 0xff, 0xff, 0x0f],
+        &[0],
+    ];
+    let mut target = Target::new();
+    for (api, version) in every_form() {
+        let whole = request(api, version, Shape::One);
+        for at in 12..whole.len() {
+            for lie in LIES {
+                let mut bytes = whole.clone();
+                let end = whole.len().min(at + lie.len());
+                bytes[at..end].copy_from_slice(&lie[..end - at]);
+                target.check(&format!("{} {version}: {lie:x?} at {at}", api.name), &bytes, End::Left);
+            }
+        }
+        target.serves();
+    }
+    target.end_unharmed();
+}
+
+#[test]
+fn noise_behind_the_front_of_a_request_is_answered_or_ends_the_connection() {
+    let mut random = StdRng::seed_from_u64(9092);
+    let mut target = Target::new();
+    for (api, version) in every_form() {
+        for _ in 0..20 {
+            let noise: Vec<u8> = (0..random.random_range(0..2000)).map(|_| random.random()).collect();
+            let bytes = framed(api.key as i16, version, api.request_header_is_flexible(version), &noise);
+            target.check(&format!("{} {version} and noise", api.name), &bytes, End::Left);
+        }
+        // What follows a request's last field is passed over, as Kafka does.
+        let body = [&samples::request(api.key, version, Shape::One)[..], &[0xff; 9]].concat();
+        let bytes = framed(api.key as i16, version, api.request_header_is_flexible(version), &body);
+        target.check(&format!("{} {version} and more", api.name), &bytes, End::Left);
+        target.serves();
+    }
+    target.end_unharmed();
+}
+
+#[test]
+fn a_large_request_that_never_comes_keeps_nobody_waiting() {
+    let dir = tempfile::tempdir().expect("a directory");
+    // One shard, which has memory for less than one of them.
+    let broker = start(dir.path(), 1, HostKind::Thread);
+    let address = broker.kafka_addr().expect("it has a Kafka listener");
+    Client::connect(broker.native_addr()).created("t", 1, &[]);
+    let mut front = request(ApiKey::Produce.api(), ApiKey::Produce.api().max, Shape::One);
+    front[..4].copy_from_slice(&(KAFKA_PRODUCE_BYTES_MAX as u32).to_be_bytes());
+    let promises: Vec<Kafka> = (0..5)
+        .map(|_| {
+            let mut kafka = Kafka::connect(address);
+            kafka.send_raw(&front);
+            kafka
+        })
+        .collect();
+    for offset in 0..20 {
+        let mut kafka = Kafka::connect(address);
+        assert_eq!(
+            kafka.produce("t", &[(0, &batch(&["v"], BatchProducer::NONE))]),
+            [(KafkaError::NONE, offset)]
+        );
+    }
+    drop(promises);
+    stop(broker);
+}
