@@ -4,22 +4,27 @@
 
 use std::collections::VecDeque;
 use std::io::{BufRead as _, BufReader, Write as _};
+use std::pin::Pin;
 use std::process::Stdio;
+use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
-use highwater_client::{Client, Delivery, ProduceError, Producer, Receipt, Record, Start};
+use highwater_client::{Client, Producer, Record, Start};
 use tokio::sync::watch;
 
 use crate::checker::{At, Checker};
 use crate::support::{Broker, Guard, Place, from_environment, start_command};
 
-const PARTITIONS: u32 = 4;
+pub(crate) const PARTITIONS: u32 = 4;
+
+const KEYS: u64 = 50;
 
 /// How long the producer tries for a record: longer than all restarts together.
-const PATIENCE: Duration = Duration::from_hours(2);
+pub(crate) const PATIENCE: Duration = Duration::from_hours(2);
 
-/// A record carries its number, and then so many bytes that batches of every kind occur: packed into pages, and in pages of their own.
-fn record(number: u64) -> Record {
+/// Key and value of a record. It carries its number, and then so many bytes that batches of every kind occur: packed into pages, and
+/// in pages of their own.
+pub(crate) fn record(number: u64) -> (Vec<u8>, Vec<u8>) {
     let filler = match number % 100 {
         0 => 150_000,
         1..10 => 3_000,
@@ -28,56 +33,78 @@ fn record(number: u64) -> Record {
     let mut value = number.to_string().into_bytes();
     value.push(b' ');
     value.resize(value.len() + filler, b'a' + (number % 26) as u8);
-    Record::new(value).partition((number % u64::from(PARTITIONS)) as u32)
+    ((number % KEYS).to_string().into_bytes(), value)
 }
 
-fn number_of(value: &[u8]) -> u64 {
+/// The number of a record that was read.
+pub(crate) fn number_of(key: Option<&[u8]>, value: &[u8]) -> u64 {
     let digits = value.split(|b| *b == b' ').next().unwrap_or_default();
     let number =
         std::str::from_utf8(digits).ok().and_then(|text| text.parse().ok()).expect("a number in front");
-    assert_eq!(record(number).value(), Some(value), "the bytes of record {number} changed");
+    let (its_key, its_value) = record(number);
+    assert!(key == Some(&its_key) && value == its_value, "the bytes of record {number} changed");
     number
 }
 
+/// What comes of a record in the end: where it is.
+pub(crate) type Pending = Pin<Box<dyn Future<Output = At> + Send>>;
+
+/// A client that sends records in the order of their numbers, over lost connections too.
+pub(crate) trait Sends: Send + Sync + 'static {
+    /// Waits for room.
+    fn send(&self, number: u64) -> impl Future<Output = Pending> + Send;
+}
+
+impl Sends for Producer {
+    async fn send(&self, number: u64) -> Pending {
+        let (key, value) = record(number);
+        let record = Record::new(value).key(key).partition((number % u64::from(PARTITIONS)) as u32);
+        let delivery = Self::send(self, record).await.expect("records of a size that is allowed");
+        Box::pin(async move {
+            let receipt = delivery.await.unwrap_or_else(|e| panic!("record {number} was given up: {e}"));
+            let offset = receipt.offset().expect("there are acknowledgements").get();
+            At { partition: receipt.partition(), offset }
+        })
+    }
+}
+
 /// Produces until told to stop, and tells the checker of everything.
-struct Load {
+pub(crate) struct Load {
     acknowledged: watch::Receiver<usize>,
     stop: watch::Sender<bool>,
     task: tokio::task::JoinHandle<Checker>,
 }
 
 impl Load {
-    fn start(producer: Producer) -> Self {
+    pub(crate) fn start(client: impl Sends) -> Self {
         let (count, acknowledged) = watch::channel(0);
         let (stop, stopping) = watch::channel(false);
-        let task = tokio::spawn(produce(producer, count, stopping));
+        let task = tokio::spawn(produce(client, count, stopping));
         Self { acknowledged, stop, task }
     }
 
     /// Waits until this many more are acknowledged.
-    async fn progress(&mut self, records: usize) {
+    pub(crate) async fn progress(&mut self, records: usize) {
         let goal = *self.acknowledged.borrow_and_update() + records;
         self.acknowledged.wait_for(|count| *count >= goal).await.expect("the producer goes on");
     }
 
     /// Stops and waits for the last acknowledgement.
-    async fn finish(self) -> Checker {
+    pub(crate) async fn finish(self) -> Checker {
         self.stop.send_replace(true);
         self.task.await.expect("every record is acknowledged in the end")
     }
 }
 
 async fn produce(
-    producer: Producer,
+    client: impl Sends,
     count: watch::Sender<usize>,
     stopping: watch::Receiver<bool>,
 ) -> Checker {
     let mut checker = Checker::default();
-    let mut in_flight: VecDeque<(u64, Delivery)> = VecDeque::new();
-    let note = |checker: &mut Checker, number: u64, result: Result<Receipt, ProduceError>| {
-        let receipt = result.unwrap_or_else(|e| panic!("record {number} was given up: {e}"));
-        let offset = receipt.offset().expect("there are acknowledgements").get();
-        checker.acknowledged(number, At { partition: receipt.partition(), offset });
+    let mut in_flight: VecDeque<(u64, Pending)> = VecDeque::new();
+    let note = |checker: &mut Checker, number: u64, at: At| {
+        checker.acknowledged(number, at);
         count.send_replace(checker.acknowledgements());
     };
     for number in 0.. {
@@ -85,76 +112,115 @@ async fn produce(
             break;
         }
         checker.sent(number);
-        let delivery = producer.send(record(number)).await.expect("records of a size that is allowed");
-        in_flight.push_back((number, delivery));
+        in_flight.push_back((number, client.send(number).await));
         // Others may go on meanwhile: what is known is noted, and now and then one is waited for.
-        while let Some(result) = in_flight.front().and_then(|(_, delivery)| delivery.result()) {
-            let (number, _) = in_flight.pop_front().expect("it is there");
-            note(&mut checker, number, result);
+        while let Some((number, pending)) = in_flight.front_mut()
+            && let Poll::Ready(at) = pending.as_mut().poll(&mut Context::from_waker(Waker::noop()))
+        {
+            note(&mut checker, *number, at);
+            in_flight.pop_front();
         }
         if in_flight.len() > 2_000 {
-            let (number, delivery) = in_flight.pop_front().expect("there are many");
-            note(&mut checker, number, delivery.await);
+            let (number, pending) = in_flight.pop_front().expect("there are many");
+            note(&mut checker, number, pending.await);
         }
     }
-    for (number, delivery) in in_flight {
-        note(&mut checker, number, delivery.await);
+    for (number, pending) in in_flight {
+        note(&mut checker, number, pending.await);
     }
     checker
 }
 
-async fn read_all(client: &Client, topic: &str) -> Vec<(At, u64)> {
+pub(crate) async fn read_all(client: &Client, topic: &str) -> Vec<(At, u64)> {
     let mut consumer =
         client.consumer(topic).start(Start::Earliest).until_end().await.expect("a topic to read");
     let mut read = Vec::new();
     while let Some(batch) = consumer.next_batch().await.expect("all of it can be read") {
         for record in &batch {
             let at = At { partition: record.partition(), offset: record.offset().get() };
-            read.push((at, number_of(record.value())));
+            read.push((at, number_of(record.key(), record.value())));
         }
     }
     read
 }
 
+pub(crate) fn block_on(work: impl Future<Output = ()>) {
+    tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime").block_on(work);
+}
+
+/// A broker that is started again and again where it was.
+pub(crate) struct Restarted {
+    place: Place,
+    pub(crate) broker: Broker,
+    /// How long each start took.
+    times: Vec<Duration>,
+}
+
+impl Restarted {
+    pub(crate) fn new() -> Self {
+        let place = Place::new();
+        let broker = place.start();
+        Self { place, broker, times: Vec::new() }
+    }
+
+    /// Ends it by `end` and starts it on its data and addresses.
+    async fn again(self, end: fn(Broker)) -> Self {
+        let Self { place, broker, mut times } = self;
+        let (native, kafka) = (broker.address(), broker.kafka_address());
+        let (broker, time) = tokio::task::spawn_blocking({
+            let command = start_command(&place.data(), &["--listen", &native, "--kafka-listen", &kafka]);
+            move || {
+                end(broker);
+                let before = Instant::now();
+                let broker = Broker::start(command)
+                    .unwrap_or_else(|ended| panic!("{}", String::from_utf8_lossy(&ended.stderr)));
+                (broker, before.elapsed())
+            }
+        })
+        .await
+        .expect("it ends and starts again");
+        times.push(time);
+        Self { place, broker, times }
+    }
+
+    /// Kills it that often, at different moments: soon after the start, and with much in flight.
+    pub(crate) async fn killed(mut self, cycles: usize, load: &mut Load) -> Self {
+        for cycle in 0..cycles {
+            load.progress(1 + (cycle * 37) % 700).await;
+            self = self.again(Broker::kill).await;
+        }
+        load.progress(100).await;
+        self
+    }
+
+    /// Compares what was acknowledged with what is there.
+    pub(crate) fn judge(mut self, checker: &Checker, read: &[(At, u64)]) {
+        checker.judge(read).assert_clean();
+        assert_eq!(read.len(), checker.acknowledgements(), "everything sent was acknowledged in the end");
+        self.times.sort();
+        println!(
+            "{} restarts, {} records acknowledged and read; a start took: median {:?}, longest {:?}",
+            self.times.len(),
+            read.len(),
+            self.times[self.times.len() / 2],
+            self.times[self.times.len() - 1],
+        );
+        self.broker.stop();
+    }
+}
+
 #[test]
 fn no_acknowledged_record_is_lost_or_doubled_however_often_the_broker_is_killed() {
     let cycles = from_environment("HIGHWATER_KILL_CYCLES", 20);
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
-    runtime.block_on(async {
-        let place = Place::new();
-        let mut broker = place.start();
-        let address = broker.address();
-        let client = Client::connect(&address).await.expect("the broker is ready");
+    block_on(async {
+        let restarted = Restarted::new();
+        let client = Client::connect(&restarted.broker.address()).await.expect("the broker is ready");
         client.create_topic("t").partitions(PARTITIONS).await.expect("a new topic");
         let producer = client.producer("t").delivery_timeout(PATIENCE).buffer_bytes(4 << 20).await;
         let mut load = Load::start(producer.expect("a producer"));
-        let mut restarts = Vec::new();
-        for cycle in 0..cycles {
-            // Different moments: soon after the start, and with much in flight.
-            load.progress(1 + (cycle * 37) % 700).await;
-            broker.kill();
-            let before = Instant::now();
-            let restart = start_command(&place.data(), &["--listen", &address]);
-            broker = tokio::task::spawn_blocking(move || Broker::start(restart))
-                .await
-                .expect("no panic")
-                .unwrap_or_else(|ended| panic!("cycle {cycle}: {}", String::from_utf8_lossy(&ended.stderr)));
-            restarts.push(before.elapsed());
-        }
-        load.progress(100).await;
+        let restarted = restarted.killed(cycles, &mut load).await;
         let checker = load.finish().await;
-        let read = read_all(&client, "t").await;
-        checker.judge(&read).assert_clean();
-        restarts.sort();
-        println!(
-            "{cycles} kills, {} records acknowledged, {} read; start after a kill: median {:?}, longest {:?}",
-            checker.acknowledgements(),
-            read.len(),
-            restarts[restarts.len() / 2],
-            restarts[restarts.len() - 1],
-        );
-        assert_eq!(read.len(), checker.acknowledgements(), "everything sent was acknowledged in the end");
-        broker.stop();
+        restarted.judge(&checker, &read_all(&client, "t").await);
     });
 }
 
@@ -206,28 +272,18 @@ fn produce_carries_on_through_a_kill_and_its_lines_are_there_once() {
 
 #[test]
 fn a_stop_while_producing_loses_nothing_and_exits_with_zero() {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
-    runtime.block_on(async {
-        let place = Place::new();
-        let mut broker = place.start();
-        let address = broker.address();
-        let client = Client::connect(&address).await.expect("the broker is ready");
+    block_on(async {
+        let mut restarted = Restarted::new();
+        let client = Client::connect(&restarted.broker.address()).await.expect("the broker is ready");
         client.create_topic("t").partitions(PARTITIONS).await.expect("a new topic");
         let producer = client.producer("t").delivery_timeout(PATIENCE).await.expect("a producer");
         let mut load = Load::start(producer);
         for _ in 0..3 {
             load.progress(500).await;
-            let stopped = tokio::task::spawn_blocking(move || broker.stop());
-            stopped.await.expect("a broker drains and exits with 0");
-            let restart = start_command(&place.data(), &["--listen", &address]);
-            let started = tokio::task::spawn_blocking(move || Broker::start(restart));
-            broker = started.await.expect("no panic").unwrap_or_else(|ended| {
-                panic!("{}", String::from_utf8_lossy(&ended.stderr));
-            });
+            restarted = restarted.again(Broker::stop).await;
         }
         load.progress(100).await;
         let checker = load.finish().await;
-        checker.judge(&read_all(&client, "t").await).assert_clean();
-        broker.stop();
+        restarted.judge(&checker, &read_all(&client, "t").await);
     });
 }

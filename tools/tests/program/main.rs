@@ -10,6 +10,8 @@ mod data;
 mod docs;
 mod files;
 mod hostile;
+mod kafka_crowd;
 mod kill;
+mod kill_kafka;
 mod quick_start;
 mod start;

@@ -119,6 +119,11 @@ impl Broker {
         self.field("native").split(',').next().unwrap_or_default().to_owned()
     }
 
+    /// Where Kafka clients connect to.
+    pub(crate) fn kafka_address(&self) -> String {
+        self.field("kafka").split(',').next().unwrap_or_default().to_owned()
+    }
+
     pub(crate) fn pid(&self) -> u32 {
         self.child.id()
     }
