@@ -49,6 +49,9 @@ pub(crate) enum Command {
     Produce(ProduceArgs),
     /// Print records; ends at what was the end when it began, unless told to follow or to count
     Consume(ConsumeArgs),
+    /// List, describe and delete groups of consumers
+    #[command(subcommand)]
+    Group(GroupCommand),
     /// Look at a stopped broker's data
     #[command(subcommand)]
     Log(LogCommand),
@@ -127,6 +130,27 @@ pub(crate) struct StartArgs {
         hide_env_values = true
     )]
     pub group_initial_rebalance_delay_ms: Option<u32>,
+
+    /// Milliseconds between two heartbeats of a group's member, of Highwater's clients and of Kafka's with group.protocol=consumer
+    /// [default: 5000]
+    #[arg(
+        long,
+        env = "HIGHWATER_GROUP_HEARTBEAT_INTERVAL_MS",
+        value_name = "MS",
+        value_parser = clap::value_parser!(u32).range(1..),
+        hide_env_values = true
+    )]
+    pub group_heartbeat_interval_ms: Option<u32>,
+
+    /// Milliseconds without a heartbeat after which such a member's partitions go to others [default: 45000]
+    #[arg(
+        long,
+        env = "HIGHWATER_GROUP_SESSION_TIMEOUT_MS",
+        value_name = "MS",
+        value_parser = clap::value_parser!(u32).range(1..),
+        hide_env_values = true
+    )]
+    pub group_session_timeout_ms: Option<u32>,
 
     /// Minutes for which offsets of a group are kept that none of its members needs [default: 10080, seven days]
     #[arg(
@@ -313,8 +337,44 @@ pub(crate) struct ConsumeArgs {
     /// Continue where this consumer stopped, and remember how far it came; --from counts where it has no position yet
     #[arg(long, value_name = "NAME")]
     pub consumer: Option<String>,
+    /// Share the partitions with the other members of this group, Kafka's among them, and continue where the group stopped; --from counts
+    /// where it has no position yet
+    #[arg(long, short, value_name = "NAME", conflicts_with_all = ["consumer", "partition"])]
+    pub group: Option<String>,
     #[command(flatten)]
     pub server: ServerArgs,
+}
+
+/// `group`.
+#[derive(Subcommand, Debug)]
+pub(crate) enum GroupCommand {
+    /// List groups: of native clients, of Kafka clients, and named consumers
+    List {
+        /// One JSON object a line
+        #[arg(long)]
+        json: bool,
+        #[command(flatten)]
+        server: ServerArgs,
+    },
+    /// Show a group's members, who has which partition, and how far each partition is
+    Describe {
+        /// Its name
+        #[arg(required = true)]
+        group: Vec<String>,
+        /// One JSON object a line
+        #[arg(long)]
+        json: bool,
+        #[command(flatten)]
+        server: ServerArgs,
+    },
+    /// Delete groups that have no members, and their positions
+    Delete {
+        /// Their names
+        #[arg(required = true)]
+        group: Vec<String>,
+        #[command(flatten)]
+        server: ServerArgs,
+    },
 }
 
 /// `log`.
@@ -422,6 +482,8 @@ mod tests {
             "highwater consume orders --from latest --follow --json",
             "highwater produce orders --header k=v --json --compression zstd --partition 3",
             "highwater consume orders --from -10 --partition 1 --partition 2 --consumer billing",
+            "highwater consume orders --group billing --follow",
+            "highwater group describe billing",
         ] {
             Cli::try_parse_from(line.split(' ')).unwrap_or_else(|e| panic!("{line}: {e}"));
         }

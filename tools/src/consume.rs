@@ -80,7 +80,7 @@ async fn consume(client: Client, args: &ConsumeArgs) -> Result<(), Failure> {
 }
 
 /// Whether the other partitions go on after this error.
-fn concerns_one_partition(error: &FetchError) -> bool {
+pub(crate) fn concerns_one_partition(error: &FetchError) -> bool {
     matches!(error.kind(), FetchErrorKind::Faulty | FetchErrorKind::Corrupt | FetchErrorKind::OutOfRange)
 }
 
@@ -153,22 +153,23 @@ enum Shape {
     Json,
 }
 
-struct Printer<'a> {
+/// Records on their way to stdout.
+pub(crate) struct Printer<'a> {
     topic: &'a str,
     shape: Shape,
     out: Vec<u8>,
     stdout: RawStdout,
-    progress: Progress,
+    pub(crate) progress: Progress,
 }
 
 /// What was printed of a batch.
-struct Printed {
-    records: u64,
-    next_offset: i64,
+pub(crate) struct Printed {
+    pub(crate) records: u64,
+    pub(crate) next_offset: i64,
 }
 
 impl<'a> Printer<'a> {
-    fn new(args: &'a ConsumeArgs) -> Result<Self, Failure> {
+    pub(crate) fn new(args: &'a ConsumeArgs) -> Result<Self, Failure> {
         let shape = match &args.format {
             _ if args.json => Shape::Json,
             Some(format) => Shape::Format(format.clone()),
@@ -187,7 +188,7 @@ impl<'a> Printer<'a> {
     }
 
     /// Prints at most `limit` records.
-    fn print(&mut self, batch: &Batch, limit: u64) -> Result<Printed, Failure> {
+    pub(crate) fn print(&mut self, batch: &Batch, limit: u64) -> Result<Printed, Failure> {
         let mut printed = Printed { records: 0, next_offset: batch.next_offset().get() };
         for record in batch {
             if printed.records == limit {
@@ -221,7 +222,8 @@ impl<'a> Printer<'a> {
         }
     }
 
-    fn write(&mut self) -> Result<(), Failure> {
+    /// Writes what was gathered.
+    pub(crate) fn write(&mut self) -> Result<(), Failure> {
         if !self.out.is_empty() {
             self.stdout.write(&self.out)?;
             self.out.clear();

@@ -4,9 +4,11 @@
 mod bench;
 mod cli;
 mod consume;
+mod consume_group;
 mod escape;
 mod failure;
 mod format;
+mod group;
 mod lines;
 mod log;
 mod output;
@@ -60,7 +62,11 @@ fn run(cli: Cli, matches: &ArgMatches) -> Result<(), Failure> {
         }
         Command::Topic(command) => topic::run(command),
         Command::Produce(args) => produce::run(&args),
-        Command::Consume(args) => consume::run(&args),
+        Command::Consume(args) => match &args.group {
+            Some(group) => consume_group::run(&args, group),
+            None => consume::run(&args),
+        },
+        Command::Group(command) => group::run(command),
         Command::Log(command) => log::run(command),
         Command::Bench(command) => bench::run(&command),
         Command::Completions { shell } => {

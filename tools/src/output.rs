@@ -32,6 +32,20 @@ pub(crate) fn print_json(value: &impl Serialize) -> Result<(), Failure> {
     print_bytes(&line)
 }
 
+/// Prints one of several descriptions: as a line of JSON, or as text with an empty line in between.
+pub(crate) fn print_described(
+    number: usize,
+    json: bool,
+    described: &impl Serialize,
+    to_text: impl FnOnce() -> String,
+) -> Result<(), Failure> {
+    if json {
+        return print_json(described);
+    }
+    print(if number == 0 { "" } else { "\n" })?;
+    print(&to_text())
+}
+
 /// Stdout without the buffer that `std` puts in front of it, for those who bring their own.
 pub(crate) struct RawStdout(File);
 

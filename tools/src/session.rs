@@ -12,10 +12,27 @@ pub(crate) fn with_client<F>(server: &ServerArgs, job: impl FnOnce(Client) -> F)
 where
     F: Future<Output = Result<(), Failure>>,
 {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .map_err(|e| Failure::general(format_args!("cannot start: {e}")))?;
+    run(&mut tokio::runtime::Builder::new_current_thread(), server, job)
+}
+
+/// As [`with_client`], with a thread beside this one that keeps the client going while this one is held up by something else.
+pub(crate) fn with_client_beside<F>(server: &ServerArgs, job: impl FnOnce(Client) -> F) -> Result<(), Failure>
+where
+    F: Future<Output = Result<(), Failure>>,
+{
+    run(tokio::runtime::Builder::new_multi_thread().worker_threads(1), server, job)
+}
+
+fn run<F>(
+    runtime: &mut tokio::runtime::Builder,
+    server: &ServerArgs,
+    job: impl FnOnce(Client) -> F,
+) -> Result<(), Failure>
+where
+    F: Future<Output = Result<(), Failure>>,
+{
+    let runtime =
+        runtime.enable_all().build().map_err(|e| Failure::general(format_args!("cannot start: {e}")))?;
     runtime.block_on(async {
         let client = Client::builder().bootstrap(&server.server).name("highwater").connect();
         job(client.await.map_err(Failure::general)?).await

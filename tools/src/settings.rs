@@ -163,6 +163,10 @@ pub(crate) struct Settings {
     pub log_level: Setting<String>,
     /// How long an empty group waits for more members.
     pub group_initial_rebalance_delay_ms: Setting<u32>,
+    /// How often members send heartbeats.
+    pub group_heartbeat_interval_ms: Setting<u32>,
+    /// How long nothing may be heard from a member.
+    pub group_session_timeout_ms: Setting<u32>,
     /// How long offsets are kept that nobody needs.
     pub offsets_retention_minutes: Setting<u32>,
     /// Listen beyond this machine without encryption.
@@ -185,6 +189,8 @@ struct File {
     durability: Option<Durability>,
     log_level: Option<String>,
     group_initial_rebalance_delay_ms: Option<u32>,
+    group_heartbeat_interval_ms: Option<NonZeroU32>,
+    group_session_timeout_ms: Option<NonZeroU32>,
     offsets_retention_minutes: Option<NonZeroU32>,
     insecure: Option<bool>,
 }
@@ -273,6 +279,18 @@ impl Settings {
                 file.group_initial_rebalance_delay_ms,
                 || 3_000,
             ),
+            group_heartbeat_interval_ms: merge.pick(
+                "group_heartbeat_interval_ms",
+                args.group_heartbeat_interval_ms,
+                file.group_heartbeat_interval_ms.map(NonZeroU32::get),
+                || 5_000,
+            ),
+            group_session_timeout_ms: merge.pick(
+                "group_session_timeout_ms",
+                args.group_session_timeout_ms,
+                file.group_session_timeout_ms.map(NonZeroU32::get),
+                || 45_000,
+            ),
             offsets_retention_minutes: merge.pick(
                 "offsets_retention_minutes",
                 args.offsets_retention_minutes,
@@ -298,6 +316,9 @@ impl Settings {
         config.durable = self.durability.value.into();
         config.group_initial_rebalance_delay =
             Duration::from_millis(self.group_initial_rebalance_delay_ms.value.into());
+        config.group_heartbeat_interval =
+            Duration::from_millis(self.group_heartbeat_interval_ms.value.into());
+        config.group_session_timeout = Duration::from_millis(self.group_session_timeout_ms.value.into());
         config.offsets_retention = Duration::from_mins(self.offsets_retention_minutes.value.into());
         config.insecure = self.insecure.value;
         config
@@ -338,12 +359,14 @@ impl Settings {
         line("memory", memory, self.memory.source, MEMORY_DEFAULT);
         line("durability", Some(text(self.durability.value.name())), self.durability.source, "");
         line("log_level", Some(text(&self.log_level.value)), self.log_level.source, "");
-        let delay = &self.group_initial_rebalance_delay_ms;
-        let value = toml::Value::Integer(delay.value.into());
-        line("group_initial_rebalance_delay_ms", Some(value), delay.source, "");
-        let retention = &self.offsets_retention_minutes;
-        let value = toml::Value::Integer(retention.value.into());
-        line("offsets_retention_minutes", Some(value), retention.source, "");
+        for (name, setting) in [
+            ("group_initial_rebalance_delay_ms", &self.group_initial_rebalance_delay_ms),
+            ("group_heartbeat_interval_ms", &self.group_heartbeat_interval_ms),
+            ("group_session_timeout_ms", &self.group_session_timeout_ms),
+            ("offsets_retention_minutes", &self.offsets_retention_minutes),
+        ] {
+            line(name, Some(toml::Value::Integer(setting.value.into())), setting.source, "");
+        }
         line("insecure", Some(toml::Value::Boolean(self.insecure.value)), self.insecure.source, "");
         out
     }
@@ -468,6 +491,7 @@ mod tests {
             "memory = \"lots\"",
             "listen = 5",
             "offsets_retention_minutes = 0",
+            "group_session_timeout_ms = 0",
             "durability = \"none\"",
             "not toml",
         ] {

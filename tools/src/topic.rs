@@ -25,12 +25,7 @@ pub(crate) fn run(command: TopicCommand) -> Result<(), Failure> {
             for (i, topic) in topic.iter().enumerate() {
                 let reply = client.describe_topic(topic).await.map_err(Failure::general)?;
                 let described = Described::new(topic, &reply);
-                if json {
-                    output::print_json(&described)?;
-                } else {
-                    output::print(if i == 0 { "" } else { "\n" })?;
-                    output::print(&described.to_text())?;
-                }
+                output::print_described(i, json, &described, || described.to_text())?;
             }
             Ok(())
         }),

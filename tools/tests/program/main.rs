@@ -9,6 +9,7 @@ mod commands;
 mod data;
 mod docs;
 mod files;
+mod groups;
 mod hostile;
 mod kafka_crowd;
 mod kill;

@@ -1,0 +1,194 @@
+//! `group`: list, describe, delete.
+
+use std::collections::BTreeMap;
+
+use highwater_client::{Client, DescribeGroupReply, GroupMemberInfo, Offset, StartAt, TopicId};
+use serde::Serialize;
+
+use crate::cli::GroupCommand;
+use crate::failure::Failure;
+use crate::output;
+use crate::session::with_client;
+
+/// Does what the command line says.
+pub(crate) fn run(command: GroupCommand) -> Result<(), Failure> {
+    match command {
+        GroupCommand::List { json, server } => {
+            with_client(&server, |client| async move { list(&client, json).await })
+        }
+        GroupCommand::Describe { group, json, server } => with_client(&server, |client| async move {
+            for (i, group) in group.iter().enumerate() {
+                let described = describe(&client, group).await?;
+                output::print_described(i, json, &described, || described.to_text())?;
+            }
+            Ok(())
+        }),
+        GroupCommand::Delete { group, server } => with_client(&server, |client| async move {
+            for group in group {
+                client.delete_group(&group).await.map_err(Failure::general)?;
+                output::print(&format!("deleted {group}\n"))?;
+            }
+            Ok(())
+        }),
+    }
+}
+
+#[derive(Serialize)]
+struct Listed<'a> {
+    group: &'a str,
+    protocol: &'a str,
+    state: &'a str,
+}
+
+async fn list(client: &Client, json: bool) -> Result<(), Failure> {
+    let groups = client.list_groups().await.map_err(Failure::general)?;
+    if json {
+        for group in &groups {
+            output::print_json(&Listed {
+                group: &group.name,
+                protocol: &group.protocol,
+                state: &group.state,
+            })?;
+        }
+        return Ok(());
+    }
+    let mut rows = vec![["GROUP", "PROTOCOL", "STATE"].map(str::to_owned).to_vec()];
+    rows.extend(groups.into_iter().map(|group| vec![group.name, group.protocol, group.state]));
+    output::print(&output::table(&rows))
+}
+
+#[derive(Serialize)]
+struct Described<'a> {
+    group: &'a str,
+    protocol: String,
+    state: String,
+    epoch: i32,
+    assignor: String,
+    members: Vec<DescribedMember>,
+    partitions: Vec<DescribedPartition>,
+}
+
+#[derive(Serialize)]
+struct DescribedMember {
+    member: String,
+    instance: Option<String>,
+    client: String,
+    host: String,
+    epoch: i32,
+    partitions: usize,
+}
+
+#[derive(Serialize)]
+struct DescribedPartition {
+    topic: String,
+    partition: u32,
+    /// Nothing was committed yet.
+    position: Option<i64>,
+    end: Option<i64>,
+    lag: Option<i64>,
+    member: Option<String>,
+}
+
+/// Partitions by topic and number: the member that has each, if one does.
+type Owners = BTreeMap<(TopicId, u32), Option<String>>;
+
+fn owners(members: &[GroupMemberInfo], positions: &BTreeMap<(TopicId, u32), Offset>) -> Owners {
+    let mut owners: Owners = positions.keys().map(|place| (*place, None)).collect();
+    for member in members {
+        for of in &member.assignment {
+            for partition in &of.partitions {
+                owners.insert((of.topic, partition.get()), Some(member.member.clone()));
+            }
+        }
+    }
+    owners
+}
+
+async fn describe<'a>(client: &Client, group: &'a str) -> Result<Described<'a>, Failure> {
+    let reply: DescribeGroupReply = client.describe_group(group).await.map_err(Failure::general)?;
+    let positions = client.group_positions(group).await.map_err(Failure::general)?;
+    let owners = owners(&reply.members, &positions);
+    let topics = client.metadata().await.map_err(Failure::general)?.topics;
+    let names: BTreeMap<TopicId, String> = topics.into_iter().map(|topic| (topic.id, topic.name)).collect();
+    let mut partitions = Vec::with_capacity(owners.len());
+    for (topic, name) in &names {
+        let of_topic = owners.range((*topic, 0)..=(*topic, u32::MAX));
+        let of_topic: Vec<_> =
+            of_topic.map(|((_, partition), member)| (*partition, member.clone())).collect();
+        if of_topic.is_empty() {
+            continue;
+        }
+        let asked = of_topic.iter().map(|(partition, _)| (*partition, StartAt::Latest));
+        let ends = client.list_offsets(name, asked).await.map_err(Failure::general)?;
+        for ((partition, member), end) in of_topic.into_iter().zip(ends) {
+            let position = positions.get(&(*topic, partition)).map(|offset| offset.get());
+            let end = end.found.ok().flatten().map(|(offset, _)| offset.get());
+            let lag = end.zip(position).map(|(end, position)| (end - position).max(0));
+            partitions.push(DescribedPartition {
+                topic: name.clone(),
+                partition,
+                position,
+                end,
+                lag,
+                member,
+            });
+        }
+    }
+    partitions.sort_by(|a, b| (&a.topic, a.partition).cmp(&(&b.topic, b.partition)));
+    let members = reply.members.into_iter().map(|member| DescribedMember {
+        partitions: member.assignment.iter().map(|of| of.partitions.len()).sum(),
+        member: member.member,
+        instance: member.instance,
+        client: member.client_name,
+        host: member.host,
+        epoch: member.epoch,
+    });
+    Ok(Described {
+        group,
+        protocol: reply.protocol,
+        state: reply.state,
+        epoch: reply.epoch,
+        assignor: reply.assignor,
+        members: members.collect(),
+        partitions,
+    })
+}
+
+impl Described<'_> {
+    fn to_text(&self) -> String {
+        let mut text =
+            format!("{}  {}  {}  {} members\n", self.group, self.protocol, self.state, self.members.len());
+        if !self.members.is_empty() {
+            let heading = ["MEMBER", "INSTANCE", "CLIENT", "HOST", "PARTITIONS"];
+            let mut rows = vec![heading.map(str::to_owned).to_vec()];
+            rows.extend(self.members.iter().map(|member| {
+                vec![
+                    member.member.clone(),
+                    member.instance.clone().unwrap_or_else(|| "-".to_owned()),
+                    member.client.clone(),
+                    member.host.clone(),
+                    // What members of the classic protocol have is known to themselves only.
+                    if self.protocol == "classic" { "-".to_owned() } else { member.partitions.to_string() },
+                ]
+            }));
+            text = format!("{text}\n{}", output::table(&rows));
+        }
+        if !self.partitions.is_empty() {
+            let heading = ["TOPIC", "PARTITION", "POSITION", "END", "LAG", "MEMBER"];
+            let number = |n: Option<i64>| n.map_or_else(|| "-".to_owned(), |n| n.to_string());
+            let mut rows = vec![heading.map(str::to_owned).to_vec()];
+            rows.extend(self.partitions.iter().map(|p| {
+                vec![
+                    p.topic.clone(),
+                    p.partition.to_string(),
+                    number(p.position),
+                    number(p.end),
+                    number(p.lag),
+                    p.member.clone().unwrap_or_else(|| "-".to_owned()),
+                ]
+            }));
+            text = format!("{text}\n{}", output::table(&rows));
+        }
+        text
+    }
+}
