@@ -148,10 +148,10 @@ class Process:
         """To the process alone, as an operator would."""
         self._child.send_signal(number)
 
-    def stop(self, deadline: float = 60) -> Result:
-        """Asks it to end, as Ctrl-C does, and waits."""
-        self.signal(signal.SIGINT)
-        return self.wait(deadline, codes=None)
+    def stop(self) -> Result:
+        """Asks it to end in order, and waits. Not as Ctrl-C does: a run in the background of a shell has that ignored, and its children."""
+        self.signal(signal.SIGTERM)
+        return self.wait(codes=None)
 
     def kill(self) -> None:
         """kill -9, its children included. Afterwards it is gone."""

@@ -1,7 +1,6 @@
 """Kafka Connect, standalone, with its file source and sink."""
 
 from pathlib import Path
-import signal
 
 from harness.cases import case
 from harness.context import Context
@@ -69,8 +68,7 @@ def files(ctx: Context) -> None:
     files.write(1000)
     worker = connect(kafka, configs)
     eventually("the lines have come through", lambda: files.read() == files.written)
-    worker.signal(signal.SIGTERM)
-    worker.wait(codes=None)
+    worker.stop()
     files.write(1000)
     worker = connect(kafka, configs)
     eventually("the lines of the time in which it was stopped have come through, each once", lambda: files.read() == files.written)

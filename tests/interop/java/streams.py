@@ -93,6 +93,6 @@ def wordcount(ctx: Context) -> None:
     say(3)
     counts.reach(total)
     result = running.stop()
-    equal("its exit code after Ctrl-C", result.code, 130)
+    equal("its exit code after a termination", result.code, 143)
     topics = set(kafka.tool("topics", "--list").lines)
     equal("its own topics", sum(name.startswith("streams-wordcount-KSTREAM-AGGREGATE") for name in topics), 2)

@@ -3,7 +3,6 @@
 from collections.abc import Callable, Sequence
 import json
 from pathlib import Path
-import signal
 
 from harness.proc import DEADLINE, Process
 from java.kafka import Kafka
@@ -42,8 +41,7 @@ class Verifiable:
 
     def close(self) -> None:
         """Asks it to end in order, and takes in the rest."""
-        self.process.signal(signal.SIGTERM)
-        self.process.wait(codes=None)
+        self.process.stop()
         self.update()
 
     def finish(self) -> None:
