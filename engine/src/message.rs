@@ -25,6 +25,8 @@ pub struct Ticket(pub u64);
 pub enum Message {
     /// Comes with a connection that moves to the shard its hello names.
     Greeted(Box<Greeting>),
+    /// Comes with a connection of a Kafka client that moves to the shard whose turn it is.
+    Placed,
     /// To shard 0: this shard has opened its stores.
     Opened(Box<Opened>),
     /// From shard 0: the metadata now, and what has changed since the last time.

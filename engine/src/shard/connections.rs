@@ -192,6 +192,10 @@ impl Shard {
             connection.held.extend_from_slice(data);
             return;
         }
+        let is_new = connection.stage == Stage::Hello && connection.kafka().is_some();
+        if is_new && !self.place_kafka(plane, conn, data) {
+            return;
+        }
         self.take_input(plane, conn, data);
         self.lend_pages(plane, conn);
     }

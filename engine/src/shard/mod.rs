@@ -241,7 +241,7 @@ impl ShardApp for Shard {
 
     fn on_message(&mut self, plane: &mut dyn Plane<Message>, from: ShardIndex, message: Message) {
         match message {
-            Message::Greeted(_) => unreachable!("a greeting comes with its connection"),
+            Message::Greeted(_) | Message::Placed => unreachable!("it comes with its connection"),
             Message::Opened(opened) => {
                 if let Some(lead) = &mut self.lead {
                     lead.controller.handle_opened(from, *opened);
@@ -277,10 +277,11 @@ impl ShardApp for Shard {
         peer: SocketAddr,
         baggage: Message,
     ) {
-        let Message::Greeted(greeting) = baggage else {
-            unreachable!("a connection moves with its greeting");
-        };
-        self.migrated(plane, conn, peer, &greeting);
+        match baggage {
+            Message::Greeted(greeting) => self.migrated(plane, conn, peer, &greeting),
+            Message::Placed => self.kafka_migrated(plane, conn, peer),
+            other => unreachable!("a connection does not move with {other:?}"),
+        }
     }
 
     fn on_timer(&mut self, plane: &mut dyn Plane<Message>, _token: Token) {

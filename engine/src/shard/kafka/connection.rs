@@ -1,7 +1,8 @@
-//! Connections of Kafka clients: they begin without a hello, stay on the shard that accepted them, and end without a word.
+//! Connections of Kafka clients: they begin without a hello, on the shard whose turn it is, and end without a word.
 
 use std::net::SocketAddr;
 
+use bytes::Bytes;
 use highwater_net::kafka::{KafkaConn, KafkaReply, KafkaStep};
 use highwater_runtime::plane::{Close, ConnId, Plane};
 
@@ -24,14 +25,59 @@ impl Shard {
         conn: ConnId,
         peer: SocketAddr,
     ) {
+        self.begin_kafka(plane, conn, peer, Stage::Hello);
+    }
+
+    /// A connection has moved here.
+    pub(in crate::shard) fn kafka_migrated(
+        &mut self,
+        plane: &mut dyn Plane<Message>,
+        conn: ConnId,
+        peer: SocketAddr,
+    ) {
+        if self.begin_kafka(plane, conn, peer, Stage::Open) {
+            plane.stream(conn);
+        }
+    }
+
+    /// False if there is no room for it.
+    fn begin_kafka(
+        &mut self,
+        plane: &mut dyn Plane<Message>,
+        conn: ConnId,
+        peer: SocketAddr,
+        stage: Stage,
+    ) -> bool {
         if let Err((_, text)) = self.check_room_for(peer.ip()) {
             tracing::debug!(%peer, "connection refused: {text}");
             plane.close(conn, Close::Now);
-            return;
+            return false;
         }
         let net = Net::Kafka(KafkaConn::default());
-        self.insert_connection(plane, conn, Connection::new(net, peer, Stage::Open));
+        self.insert_connection(plane, conn, Connection::new(net, peer, stage));
+        true
+    }
+
+    /// The first bytes of a connection: it stays, or goes to the shard whose turn it is. True if it stays.
+    ///
+    /// Whichever shard waits first accepts, which on a quiet broker is always the same one, and Kafka's clients cannot choose.
+    pub(in crate::shard) fn place_kafka(
+        &mut self,
+        plane: &mut dyn Plane<Message>,
+        conn: ConnId,
+        first: &[u8],
+    ) -> bool {
+        let shard = self.kafka.turns.next(plane.shards(), plane.random_u64());
+        if shard != self.me {
+            plane.migrate(conn, shard, Message::Placed, Bytes::copy_from_slice(first));
+            self.remove_connection(conn);
+            return false;
+        }
+        if let Some(connection) = self.connections.get_mut(&conn) {
+            connection.stage = Stage::Open;
+        }
         plane.stream(conn);
+        true
     }
 
     /// Handles the requests in `data`, as many as may be; keeps the rest.

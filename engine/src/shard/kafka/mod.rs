@@ -27,6 +27,7 @@ mod produce;
 mod producer;
 mod records;
 mod topics;
+mod turns;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -73,6 +74,8 @@ pub(super) struct Kafka {
     fetching: BTreeSet<ConnId>,
     /// Of these, those that are gone, which other shards have to hear.
     gone: Vec<ConnId>,
+    /// Where new connections go.
+    turns: turns::Turns,
     append: append::Owner,
     read: fetch_read::Owner,
 }

@@ -1,0 +1,53 @@
+//! Whose turn it is to get a connection.
+
+use highwater_runtime::plane::ShardIndex;
+
+/// Rounds in which every shard has a turn, each in an order of its own.
+///
+/// A client opens one connection to find the broker and others to work with, always in the same order: if the rounds were alike, all
+/// connections that have something to do could come to the same shard.
+#[derive(Default, Debug)]
+pub(super) struct Turns {
+    /// The shards that have not had their turn in this round.
+    left: Vec<ShardIndex>,
+}
+
+impl Turns {
+    /// The next one; `random` decides which of those that are left.
+    pub(super) fn next(&mut self, shards: u16, random: u64) -> ShardIndex {
+        if self.left.is_empty() {
+            self.left.extend(0..shards);
+        }
+        let at = random % self.left.len() as u64;
+        self.left.swap_remove(at as usize)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rand::rngs::SmallRng;
+    use rand::{RngExt, SeedableRng};
+
+    use super::*;
+
+    #[test]
+    fn every_shard_has_a_turn_in_each_round_and_its_share_of_every_second_and_third() {
+        let mut rng = SmallRng::seed_from_u64(7);
+        for shards in [1, 2, 3, 4, 8] {
+            let mut turns = Turns::default();
+            let all: Vec<_> = (0..4800).map(|_| turns.next(shards, rng.random())).collect();
+            for round in all.chunks(usize::from(shards)) {
+                let mut round = round.to_vec();
+                round.sort_unstable();
+                assert!(round.iter().copied().eq(0..shards), "{round:?}");
+            }
+            for habit in 1..=4 {
+                let share = 4800 / habit / usize::from(shards);
+                for shard in 0..shards {
+                    let got = all.iter().step_by(habit).filter(|got| **got == shard).count();
+                    assert!(got.abs_diff(share) * 3 < share, "{shards} {habit} {shard}: {got} of {share}");
+                }
+            }
+        }
+    }
+}
