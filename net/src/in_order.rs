@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 
-use crate::limits::{BYTES_IN_FLIGHT_MAX, REQUESTS_IN_FLIGHT_MAX};
+use crate::limits::{BYTES_IN_FLIGHT_MAX, REQUEST_BYTES_MIN, REQUESTS_IN_FLIGHT_MAX};
 
 /// A request's place in the order of answers.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -36,6 +36,7 @@ impl<R, A> InOrder<R, A> {
     /// A place for the answer to a request that holds `request_bytes` until it is answered, and then may hold `reply_bytes`.
     pub(crate) fn push(&mut self, request: R, request_bytes: usize, reply_bytes: usize) -> SlotId {
         let slot = SlotId(self.first + self.slots.len() as u64);
+        let request_bytes = request_bytes.max(REQUEST_BYTES_MIN);
         self.slots.push_back(Slot { request, request_bytes, reply_bytes, answer: None });
         self.request_bytes += request_bytes;
         self.reply_bytes += reply_bytes;
@@ -91,7 +92,7 @@ mod tests {
     #[test]
     fn answers_leave_in_the_order_of_their_requests() {
         let mut queue = Queue::default();
-        let slots: Vec<_> = "abcd".chars().map(|name| queue.push(name, 10, 5)).collect();
+        let slots: Vec<_> = "abcd".chars().map(|name| queue.push(name, 1000, 5)).collect();
         queue.fill(slots[2], 2);
         queue.fill(slots[1], 1);
         assert_eq!(queue.take(), None);
@@ -101,7 +102,7 @@ mod tests {
             [Some(('a', 0)), Some(('b', 1)), Some(('c', 2))]
         );
         assert_eq!(queue.take(), None);
-        assert_eq!((queue.len(), queue.request_bytes()), (1, 10));
+        assert_eq!((queue.len(), queue.request_bytes()), (1, 1000));
         queue.fill(slots[3], 3);
         assert_eq!(queue.take(), Some(('d', 3)));
         assert!(queue.is_empty());
@@ -116,10 +117,10 @@ mod tests {
         }
         assert!(queue.is_full());
         let mut queue = Queue::default();
-        queue.push('a', BYTES_IN_FLIGHT_MAX - 1, 0);
+        queue.push('a', BYTES_IN_FLIGHT_MAX - REQUEST_BYTES_MIN - 1, 0);
         assert!(!queue.is_full());
         queue.push('b', 0, 1);
-        assert!(queue.is_full());
+        assert!(queue.is_full(), "a short request counts too");
     }
 
     #[test]

@@ -4,8 +4,11 @@ use std::time::Duration;
 
 use highwater_protocol::limits::{BATCH_BYTES_MAX, CONTROL_BODY_BYTES_MAX};
 
-/// Requests of a connection that wait for their reply; then it is not read any further.
-pub const REQUESTS_IN_FLIGHT_MAX: usize = 64;
+/// Requests of a connection that wait for their reply; then it is not read any further. What waits together is written together.
+pub const REQUESTS_IN_FLIGHT_MAX: usize = 512;
+
+/// What a request counts for at least, in bytes: what is kept of it until it is answered, however short it was.
+pub const REQUEST_BYTES_MIN: usize = 512;
 
 /// Bytes of a connection's requests in flight, with what their replies may hold; then it is not read any further.
 pub const BYTES_IN_FLIGHT_MAX: usize = 32 << 20;

@@ -102,6 +102,7 @@ mod tests {
     use highwater_protocol::native::{WIRE_HEADER_BYTES, WireHeader};
 
     use super::*;
+    use crate::limits::REQUEST_BYTES_MIN;
 
     fn ids(out: &[u8]) -> Vec<(u64, u16)> {
         let mut rest = out;
@@ -125,7 +126,7 @@ mod tests {
         queue.fill(slots[0], Reply::Empty);
         while queue.pop(&mut out).is_some() {}
         assert_eq!(ids(&out), [(0, 0), (1, ErrorCode::StorageFull as u16), (2, 0)]);
-        assert_eq!((queue.len(), queue.request_bytes()), (1, 10));
+        assert_eq!((queue.len(), queue.request_bytes()), (1, REQUEST_BYTES_MIN));
         queue.fill(slots[3], Reply::Empty);
         assert_eq!(queue.pop(&mut out).map(|p| p.id), Some(3));
         assert!(queue.is_empty());

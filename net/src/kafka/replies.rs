@@ -78,6 +78,7 @@ impl KafkaReplies {
 mod tests {
     use super::*;
     use crate::kafka::messages::HeartbeatResponse;
+    use crate::limits::REQUEST_BYTES_MIN;
 
     fn origin(correlation_id: i32) -> Origin {
         Origin { api: ApiKey::Heartbeat, version: 4, correlation_id }
@@ -102,7 +103,7 @@ mod tests {
         let rest = queue.pop(&mut out).expect("it is known");
         assert_eq!(rest[0].as_ptr(), page.as_ptr(), "records are not copied");
         assert!(queue.pop(&mut out).is_none());
-        assert_eq!((queue.len(), queue.request_bytes()), (1, 10));
+        assert_eq!((queue.len(), queue.request_bytes()), (1, REQUEST_BYTES_MIN));
         // Length, correlation id, no tagged fields; throttle time, error, no tagged fields.
         let expected = [0, 0, 0, 12, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0];
         assert_eq!(out[..first], expected);
