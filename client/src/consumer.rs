@@ -30,11 +30,19 @@ pub struct ConsumerBuilder {
     cluster: Arc<Cluster>,
     topic: String,
     partitions: Option<Vec<u32>>,
-    start: StartAt,
     name: Option<String>,
-    buffer_bytes: usize,
-    until_end: bool,
-    reset: Option<StartAt>,
+    reading: Reading,
+}
+
+/// How partitions are read, whoever says which.
+#[derive(Debug)]
+pub(crate) struct Reading {
+    /// Where a partition begins that has no committed position.
+    pub(crate) start: StartAt,
+    pub(crate) buffer_bytes: usize,
+    pub(crate) until_end: bool,
+    /// Where to go on when the position no longer exists.
+    pub(crate) reset: Option<StartAt>,
 }
 
 impl ConsumerBuilder {
@@ -43,11 +51,13 @@ impl ConsumerBuilder {
             cluster,
             topic,
             partitions: None,
-            start: StartAt::Latest,
             name: None,
-            buffer_bytes: 16 << 20,
-            until_end: false,
-            reset: None,
+            reading: Reading {
+                start: StartAt::Latest,
+                buffer_bytes: 16 << 20,
+                until_end: false,
+                reset: None,
+            },
         }
     }
 
@@ -59,7 +69,7 @@ impl ConsumerBuilder {
 
     /// Where to begin in partitions without a committed position. Default: [`StartAt::Latest`], what is written from now on.
     pub fn start(mut self, start: StartAt) -> Self {
-        self.start = start;
+        self.reading.start = start;
         self
     }
 
@@ -74,31 +84,26 @@ impl ConsumerBuilder {
     /// Kafka's with `group.protocol=consumer`. What was set on this builder holds, but for partitions and name: the group assigns, and
     /// positions are the group's.
     pub fn group(self, group: impl Into<String>) -> GroupBuilder {
-        let mut builder = GroupBuilder::new(self.cluster, group.into(), self.topic);
-        builder.start = self.start;
-        builder.buffer_bytes = self.buffer_bytes;
-        builder.until_end = self.until_end;
-        builder.reset = self.reset;
-        builder
+        GroupBuilder::new(self.cluster, group.into(), self.topic, self.reading)
     }
 
     /// Bytes that may have arrived and wait to be taken, shared by the partitions, each of which has
     /// at least 64 KiB. Default: 16 MiB.
     pub fn buffer_bytes(mut self, bytes: usize) -> Self {
-        self.buffer_bytes = bytes;
+        self.reading.buffer_bytes = bytes;
         self
     }
 
     /// End at what is the end of each partition when it is first reached: [`Consumer::next_batch`] then returns none.
     pub fn until_end(mut self) -> Self {
-        self.until_end = true;
+        self.reading.until_end = true;
         self
     }
 
     /// Where to go on when the position no longer exists, because retention has removed it. Without this, `next_batch` returns an error of
     /// the kind [`FetchErrorKind::OutOfRange`], and the partition stops until [`Consumer::seek`].
     pub fn on_out_of_range(mut self, start: StartAt) -> Self {
-        self.reset = Some(start);
+        self.reading.reset = Some(start);
         self
     }
 
@@ -128,15 +133,16 @@ impl ConsumerBuilder {
         };
         let starts = partitions.into_iter().map(|partition| {
             let committed = committed.iter().find(|position| position.partition.0 == partition);
-            (partition, committed.map_or(self.start, |position| StartAt::Offset(position.offset)))
+            (partition, committed.map_or(self.reading.start, |position| StartAt::Offset(position.offset)))
         });
-        let buffer_bytes = self.buffer_bytes.min(CREDIT_BYTES_MAX as usize);
-        let core = ConsumerCore::new(starts, buffer_bytes, self.until_end);
+        let buffer_bytes = self.reading.buffer_bytes.min(CREDIT_BYTES_MAX as usize);
+        let core = ConsumerCore::new(starts, buffer_bytes, self.reading.until_end);
         let committer = self.name.map_or(Committer::Nobody, Committer::Named);
-        let shared = Arc::new(ConsumerShared::new(topic, info.id, committer, self.cluster, self.reset, core));
+        let shared =
+            Arc::new(ConsumerShared::new(topic, info.id, committer, self.cluster, self.reading.reset, core));
         shared.start();
         let (guard, gone) = oneshot::channel();
-        if all && !self.until_end {
+        if all && !self.reading.until_end {
             shared.cluster.runtime.spawn(watch_partitions(Arc::downgrade(&shared), gone));
         }
         Ok(Consumer { reader: Reader::new(shared.clone()), shared, _guard: guard })

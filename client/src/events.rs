@@ -2,12 +2,14 @@
 
 use std::collections::VecDeque;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Mutex, Weak};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use futures_core::Stream;
 use highwater_protocol::ids::{NodeId, Offset, ProducerId, ShardId};
+
+use crate::lock::lock;
 
 /// Events kept for a listener that does not listen; the oldest go first.
 const EVENTS_MAX: usize = 256;
@@ -148,7 +150,7 @@ pub(crate) struct EventHub(Mutex<Vec<Weak<Mutex<Queue>>>>);
 impl EventHub {
     pub(crate) fn listen(&self) -> Events {
         let queue = Arc::default();
-        let mut listeners = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut listeners = lock(&self.0);
         listeners.retain(|listener| listener.strong_count() > 0);
         listeners.push(Arc::downgrade(&queue));
         Events(queue)
@@ -166,7 +168,7 @@ impl EventHub {
     }
 
     fn each(&self, mut change: impl FnMut(&mut Queue)) {
-        let listeners = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let listeners = lock(&self.0);
         for listener in listeners.iter().filter_map(Weak::upgrade) {
             let mut queue = lock(&listener);
             change(&mut queue);
@@ -181,10 +183,6 @@ impl Drop for EventHub {
     fn drop(&mut self) {
         self.each(|queue| queue.over = true);
     }
-}
-
-fn lock(queue: &Mutex<Queue>) -> std::sync::MutexGuard<'_, Queue> {
-    queue.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]

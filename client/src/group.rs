@@ -12,6 +12,7 @@ use highwater_protocol::limits::CREDIT_BYTES_MAX;
 use highwater_protocol::native::{FEATURE_GROUPS, StartAt};
 
 use crate::batch::Batch;
+use crate::consumer::Reading;
 use crate::core::backoff::Backoff;
 use crate::core::membership::{Member, Membership};
 use crate::core::subscription::ConsumerCore;
@@ -48,10 +49,7 @@ pub struct GroupBuilder {
     cluster: Arc<Cluster>,
     group: String,
     topics: BTreeSet<String>,
-    pub(crate) start: StartAt,
-    pub(crate) buffer_bytes: usize,
-    pub(crate) until_end: bool,
-    pub(crate) reset: Option<StartAt>,
+    reading: Reading,
     instance: Option<String>,
     assignor: Option<Assignor>,
     rebalance_timeout: Duration,
@@ -59,15 +57,12 @@ pub struct GroupBuilder {
 }
 
 impl GroupBuilder {
-    pub(crate) fn new(cluster: Arc<Cluster>, group: String, topic: String) -> Self {
+    pub(crate) fn new(cluster: Arc<Cluster>, group: String, topic: String, reading: Reading) -> Self {
         Self {
             cluster,
             group,
             topics: BTreeSet::from([topic]),
-            start: StartAt::Latest,
-            buffer_bytes: 16 << 20,
-            until_end: false,
-            reset: None,
+            reading,
             instance: None,
             assignor: None,
             rebalance_timeout: Duration::from_mins(5),
@@ -84,27 +79,27 @@ impl GroupBuilder {
     /// Where to begin in partitions in which the group has not committed anything. Default: [`StartAt::Latest`], what is written from
     /// now on. For new partitions of a topic, too: to miss nothing of these, [`StartAt::Earliest`].
     pub fn start(mut self, start: StartAt) -> Self {
-        self.start = start;
+        self.reading.start = start;
         self
     }
 
     /// Bytes that may have arrived and wait to be taken, shared by the partitions, each of which has
     /// at least 64 KiB. Default: 16 MiB.
     pub fn buffer_bytes(mut self, bytes: usize) -> Self {
-        self.buffer_bytes = bytes;
+        self.reading.buffer_bytes = bytes;
         self
     }
 
     /// End when everything that is assigned has been read up to what was its end when it was assigned.
     pub fn until_end(mut self) -> Self {
-        self.until_end = true;
+        self.reading.until_end = true;
         self
     }
 
     /// Where to go on when a position no longer exists, because retention has removed it. Without this, `next_batch` returns an error of
     /// the kind [`FetchErrorKind::OutOfRange`], and the partition stops.
     pub fn on_out_of_range(mut self, start: StartAt) -> Self {
-        self.reset = Some(start);
+        self.reading.reset = Some(start);
         self
     }
 
@@ -172,15 +167,15 @@ impl GroupBuilder {
         let config = &self.cluster.config;
         let pause = Backoff::new(config.backoff_min, config.backoff_max);
         let membership = Membership::new(member, Instant::now(), pause);
-        let buffer_bytes = self.buffer_bytes.min(CREDIT_BYTES_MAX as usize) / known.len();
+        let buffer_bytes = self.reading.buffer_bytes.min(CREDIT_BYTES_MAX as usize) / known.len();
         let shared = Arc::new_cyclic(|group| {
             let topics = known.into_iter().map(|(topic, id)| {
                 let committer = Committer::Group(group.clone());
-                let core = ConsumerCore::new([], buffer_bytes, self.until_end);
+                let core = ConsumerCore::new([], buffer_bytes, self.reading.until_end);
                 let cluster = self.cluster.clone();
-                Arc::new(ConsumerShared::new(topic.into(), id, committer, cluster, self.reset, core))
+                Arc::new(ConsumerShared::new(topic.into(), id, committer, cluster, self.reading.reset, core))
             });
-            GroupShared::new(self.cluster.clone(), topics.collect(), self.start, membership)
+            GroupShared::new(self.cluster.clone(), topics.collect(), self.reading.start, membership)
         });
         let readers = shared.topics.iter().map(|topic| Reader::new(topic.clone())).collect();
         let consumer = GroupConsumer { shared, readers, turn: 0 };

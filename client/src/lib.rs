@@ -77,6 +77,7 @@ mod error;
 mod events;
 mod group;
 mod io;
+mod lock;
 mod metrics;
 mod producer;
 mod reader;

@@ -1,11 +1,13 @@
 //! Counters and latencies of a client.
 
 use std::fmt;
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use hdrhistogram::Histogram;
+
+use crate::lock::lock;
 
 /// Longest latency told apart from longer ones.
 const LATENCY_US_MAX: u64 = 600_000_000;
@@ -105,11 +107,11 @@ impl Latency {
 
     pub(crate) fn record(&self, latency: Duration) {
         let us = u64::try_from(latency.as_micros()).unwrap_or(u64::MAX);
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).saturating_record(us.max(1));
+        lock(&self.0).saturating_record(us.max(1));
     }
 
     fn snapshot(&self) -> LatencySnapshot {
-        LatencySnapshot(self.0.lock().unwrap_or_else(PoisonError::into_inner).clone())
+        LatencySnapshot(lock(&self.0).clone())
     }
 }
 

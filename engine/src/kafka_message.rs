@@ -141,3 +141,10 @@ pub struct Fetched {
     /// Their bytes.
     pub bytes: usize,
 }
+
+impl Fetched {
+    /// Nothing, or not yet.
+    pub fn nothing(number: u32, error: KafkaError) -> Self {
+        Self { number, error, high_watermark: -1, log_start: -1, records: Vec::new(), bytes: 0 }
+    }
+}

@@ -1,11 +1,12 @@
 //! The fate of a batch, shared by the deliveries of its records. One allocation for all of them.
 
-use std::sync::{Mutex, OnceLock, PoisonError};
+use std::sync::{Mutex, OnceLock};
 use std::task::{Context, Poll, Waker};
 
 use highwater_protocol::ids::{Offset, Timestamp};
 
 use crate::error::ProduceError;
+use crate::lock::lock;
 
 /// What the broker said of an acknowledged batch.
 #[derive(Clone, Copy, Debug)]
@@ -29,7 +30,7 @@ impl Ticket {
     /// Decides. Only the first decision counts: a delivery never changes its mind.
     pub(crate) fn decide(&self, fate: Fate) {
         if self.fate.set(fate).is_ok() {
-            let waiters = std::mem::take(&mut *self.waiters.lock().unwrap_or_else(PoisonError::into_inner));
+            let waiters = std::mem::take(&mut *lock(&self.waiters));
             waiters.into_iter().for_each(Waker::wake);
         }
     }
@@ -43,7 +44,7 @@ impl Ticket {
         if let Some(fate) = self.fate.get() {
             return Poll::Ready(fate);
         }
-        let mut waiters = self.waiters.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut waiters = lock(&self.waiters);
         // Decided in between: the waiters were taken already, nobody would wake this one.
         if let Some(fate) = self.fate.get() {
             return Poll::Ready(fate);

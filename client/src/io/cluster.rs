@@ -1,7 +1,7 @@
 //! What a client knows of its cluster, and its connections: one per (node, shard), made when first needed and again when lost.
 
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
 use ahash::AHashMap;
@@ -19,6 +19,7 @@ use crate::config::Config;
 use crate::core::backoff::Backoff;
 use crate::error::{ConnectError, ConnectErrorKind, Outcome};
 use crate::events::{Event, EventHub};
+use crate::lock::lock;
 use crate::metrics::Metrics;
 
 /// A connection that lived shorter than this does not count as a success: a broker that accepts and drops is not hammered.
@@ -281,11 +282,11 @@ impl Cluster {
     }
 
     pub(super) fn known(&self) -> MutexGuard<'_, Known> {
-        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.known)
     }
 
     fn slots(&self) -> MutexGuard<'_, AHashMap<(NodeId, ShardId), Arc<Slot>>> {
-        self.slots.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.slots)
     }
 }
 

@@ -3,7 +3,7 @@
 use std::future::Future;
 use std::io::IoSlice;
 use std::pin::{Pin, pin};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::task::{Context, Poll, Waker, ready};
 use std::time::{Duration, Instant};
 
@@ -22,6 +22,7 @@ use crate::core::conn::{ConnCore, Event};
 use crate::core::split::{next_message, room_wanted};
 use crate::core::subscription::SubscriptionKey;
 use crate::error::CallError;
+use crate::lock::lock;
 use crate::metrics::Metrics;
 
 /// Pieces given to the socket in one call.
@@ -163,7 +164,7 @@ impl Conn {
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.state)
     }
 }
 

@@ -1,6 +1,6 @@
 //! A consumer's tasks: one per partition keeps it subscribed; frames go from the connection straight into the core.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, Weak};
 
 use highwater_protocol::error::ErrorCode;
 use highwater_protocol::ids::{Offset, PartitionIndex, TopicId};
@@ -19,6 +19,7 @@ use crate::error::{
     CallError, CommitError, CommitErrorKind, FetchError, FetchErrorKind, Outcome, fetch_kind,
 };
 use crate::events::Event;
+use crate::lock::lock;
 
 /// What the consumer, its tasks and the connections share.
 #[derive(Debug)]
@@ -82,7 +83,7 @@ impl ConsumerShared {
     }
 
     pub(crate) fn core(&self) -> MutexGuard<'_, ConsumerCore> {
-        self.core.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.core)
     }
 
     /// Starts the task of every partition that has none yet.
@@ -324,8 +325,4 @@ pub(crate) async fn watch_partitions(shared: Weak<ConsumerShared>, mut gone: one
         }
         shared.start();
     }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

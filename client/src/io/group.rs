@@ -2,7 +2,7 @@
 
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::task::Waker;
 use std::time::Instant;
 
@@ -22,6 +22,7 @@ use crate::core::subscription::ConsumerCore;
 use crate::core::tenure::Need;
 use crate::error::{CallError, CommitError, CommitErrorKind, FetchError, Outcome, commit_kind};
 use crate::events::Event;
+use crate::lock::lock;
 
 /// How far the member is.
 #[derive(Clone, Debug)]
@@ -387,8 +388,4 @@ fn worked(shared: &GroupShared, life: u64, done: Work) {
         Work::Committed(outcome) => membership.handle_committed(now, life, outcome),
         Work::Topics(ids) => membership.handle_topics(now, life, &ids),
     }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -1,6 +1,6 @@
 //! A producer's task: sends what the core has ready, and the ways in for answers.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Instant;
 
 use bytes::Bytes;
@@ -18,6 +18,7 @@ use crate::core::producer::{Action, How, ProducerCore, Settled};
 use crate::core::ticket::{Acked, Fate};
 use crate::error::{CallError, Outcome, ProduceError, ProduceErrorKind, produce_kind};
 use crate::events::Event;
+use crate::lock::lock;
 use crate::record::{Record, RecordHeader};
 
 /// What the handles, the task and the connections share.
@@ -117,7 +118,7 @@ impl ProducerShared {
 
     /// Gives everything up, and gives it back.
     pub(crate) fn close(&self) -> Vec<Unsent> {
-        let nothing_is_encoding = self.encoding.lock().unwrap_or_else(PoisonError::into_inner);
+        let nothing_is_encoding = lock(&self.encoding);
         let mut state = self.lock();
         state.core.close();
         state.handles_gone = true;
@@ -156,7 +157,7 @@ impl ProducerShared {
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.state)
     }
 
     // What became of batches.
@@ -285,7 +286,7 @@ pub(crate) async fn drive(shared: Arc<ProducerShared>) {
 /// Does everything the core wants done now.
 fn work_off(shared: &Arc<ProducerShared>) {
     loop {
-        let mut encoding = shared.encoding.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut encoding = lock(&shared.encoding);
         let mut state = shared.lock();
         let action = state.core.poll_send(Instant::now());
         let settled = state.core.take_settled();

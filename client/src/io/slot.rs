@@ -1,10 +1,11 @@
 //! A place for a connection: the one there is, and the pace of attempts to make one.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
 use super::conn::Conn;
 use crate::core::backoff::Backoff;
+use crate::lock::lock;
 
 /// A place for a connection.
 #[derive(Debug)]
@@ -30,7 +31,7 @@ impl Slot {
 
     /// The connection and since when it stands.
     pub(super) fn conn(&self) -> MutexGuard<'_, Option<(Arc<Conn>, Instant)>> {
-        self.conn.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.conn)
     }
 
     pub(super) fn live(&self) -> Option<Arc<Conn>> {

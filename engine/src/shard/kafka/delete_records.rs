@@ -41,12 +41,10 @@ impl Shard {
                     offset @ 0.. => Ok(Some(Offset(offset))),
                     _ => Err(KafkaError::OFFSET_OUT_OF_RANGE),
                 };
-                let tp = named.partition(index).ok_or_else(|| named.missing());
-                let checked = check_policy(&named).and_then(|()| Ok((tp?, to?)));
-                let checked = checked.and_then(|(tp, to)| {
-                    let owner = self.owner_of(tp).ok_or(KafkaError::UNKNOWN_TOPIC_OR_PARTITION)?;
+                let target = check_policy(&named).and_then(|()| self.kafka_target(&named, index));
+                let checked = target.and_then(|(tp, owner)| {
                     let number = places.len() as u32;
-                    by_owner.entry(owner).or_default().push(NewStart { number, tp, to });
+                    by_owner.entry(owner).or_default().push(NewStart { number, tp, to: to? });
                     places.push((topics.len(), partitions.len()));
                     Ok(())
                 });

@@ -71,13 +71,8 @@ impl Shard {
             let named = self.kafka_topic(topic.topic, topic.topic_id);
             for wanted in &topic.partitions {
                 let number = pending.partitions.len() as u32;
-                let tp = named.partition(wanted.partition);
-                let target = tp
-                    .and_then(|tp| Some((tp, self.owner_of(tp)?)))
-                    .ok_or_else(|| named.missing())
-                    .and_then(|(tp, owner)| {
-                        self.check_leader_epoch(tp, wanted.current_leader_epoch).map(|()| (tp, owner))
-                    });
+                let target =
+                    self.kafka_target_in_epoch(&named, wanted.partition, wanted.current_leader_epoch);
                 let fetched = match target {
                     Ok((tp, owner)) => {
                         let max_bytes = usize::try_from(wanted.partition_max_bytes).unwrap_or(0);
@@ -87,14 +82,7 @@ impl Shard {
                     }
                     Err(error) => {
                         pending.now = true;
-                        Some(Fetched {
-                            number,
-                            error,
-                            high_watermark: -1,
-                            log_start: -1,
-                            records: Vec::new(),
-                            bytes: 0,
-                        })
+                        Some(Fetched::nothing(number, error))
                     }
                 };
                 pending.partitions.push((wanted.partition, fetched));

@@ -191,14 +191,7 @@ impl Shard {
     /// Takes what was read of the next partition that is wanted.
     fn take_read(&mut self, task: &mut Task, result: ReadResult) {
         let want = task.ask.wants[task.fetched.len()];
-        let mut fetched = Fetched {
-            number: want.number,
-            error: KafkaError::NONE,
-            high_watermark: -1,
-            log_start: -1,
-            records: Vec::new(),
-            bytes: 0,
-        };
+        let mut fetched = Fetched::nothing(want.number, KafkaError::NONE);
         match self.partitions.find(want.tp).and_then(|id| self.partitions.get(id)) {
             None => fetched.error = KafkaError::UNKNOWN_TOPIC_OR_PARTITION,
             Some(partition) => {
@@ -305,16 +298,12 @@ impl Owner {
     /// A connection is gone.
     pub(super) fn forget(&mut self, from: ShardIndex, conn: ConnId) {
         self.places.remove(&(from, conn));
-        for task in self.tasks.values_mut().filter(|task| task.from == from && task.ask.conn == conn) {
+        let of_it = self.tasks.iter_mut().filter(|(_, task)| task.from == from && task.ask.conn == conn);
+        let now = of_it.map(|(id, task)| {
             task.ask.now = true;
-        }
-        let now: Vec<_> = self
-            .tasks
-            .iter()
-            .filter(|(_, task)| task.from == from && task.ask.conn == conn)
-            .map(|(id, _)| *id)
-            .collect();
-        for id in now {
+            *id
+        });
+        for id in now.collect::<Vec<_>>() {
             self.wake(id);
         }
     }

@@ -39,12 +39,7 @@ impl Shard {
         finish: impl FnOnce(&mut Self, Call, Vec<Answer>) + 'static,
     ) {
         let finish = Box::new(|shard: &mut Self, call, parts: Vec<Part>| {
-            let answers = parts.into_iter().map(|part| match part {
-                Part::Lead(answer) => answer,
-                Part::Owner(_) => unreachable!("only shard 0 was asked"),
-            });
-            let answers = answers.collect();
-            finish(shard, call, answers);
+            finish(shard, call, parts.into_iter().map(Part::of_lead).collect());
         });
         self.gather_from_lead(plane, call, asks, finish, false);
     }
@@ -73,12 +68,7 @@ impl Shard {
         finish: impl FnOnce(&mut Self, Call, Vec<QueryAnswer>) + 'static,
     ) {
         let finish = Box::new(|shard: &mut Self, call, parts: Vec<Part>| {
-            let answers = parts.into_iter().map(|part| match part {
-                Part::Owner(answer) => answer,
-                Part::Lead(_) => unreachable!("only owners were asked"),
-            });
-            let answers = answers.collect();
-            finish(shard, call, answers);
+            finish(shard, call, parts.into_iter().map(Part::of_owner).collect());
         });
         if let Some(request) = self.begin_gathering(call, queries.len(), finish, false) {
             for (part, (owner, query)) in (0..).zip(queries) {
@@ -178,9 +168,7 @@ impl Shard {
 
 fn finish_group(finish: impl FnOnce(&mut Shard, Call, GroupAnswer) + 'static) -> Finish {
     Box::new(|shard, call, parts| {
-        let Some(Part::Lead(answer)) = parts.into_iter().next() else {
-            unreachable!("shard 0 was asked one question")
-        };
+        let answer = parts.into_iter().map(Part::of_lead).next().expect("one question was asked");
         let answer = shard.group_answer(answer);
         finish(shard, call, answer);
     })

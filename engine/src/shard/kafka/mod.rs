@@ -95,6 +95,24 @@ pub(super) enum Part {
     Owner(QueryAnswer),
 }
 
+impl Part {
+    /// What shard 0 said, who alone was asked.
+    fn of_lead(self) -> Answer {
+        match self {
+            Self::Lead(answer) => answer,
+            Self::Owner(_) => unreachable!("only shard 0 was asked"),
+        }
+    }
+
+    /// What an owner said, of whom all were that were asked.
+    fn of_owner(self) -> QueryAnswer {
+        match self {
+            Self::Owner(answer) => answer,
+            Self::Lead(_) => unreachable!("only owners were asked"),
+        }
+    }
+}
+
 /// A topic as a request names it.
 pub(super) enum Named {
     Known(Arc<Topic>),
@@ -289,8 +307,30 @@ impl Shard {
         }
     }
 
+    /// A partition of a topic, and its owner.
+    pub(super) fn kafka_target(
+        &self,
+        topic: &Named,
+        index: i32,
+    ) -> Result<(TopicPartition, ShardIndex), KafkaError> {
+        let found = topic.partition(index).and_then(|tp| Some((tp, self.owner_of(tp)?)));
+        found.ok_or_else(|| topic.missing())
+    }
+
+    /// The same for a client that knows an epoch of the partition's leader, which must be the one there is.
+    pub(super) fn kafka_target_in_epoch(
+        &self,
+        topic: &Named,
+        index: i32,
+        epoch: i32,
+    ) -> Result<(TopicPartition, ShardIndex), KafkaError> {
+        let target = self.kafka_target(topic, index)?;
+        self.check_leader_epoch(target.0, epoch)?;
+        Ok(target)
+    }
+
     /// Whether a client knows another epoch of a partition's leader.
-    pub(super) fn check_leader_epoch(&self, tp: TopicPartition, known: i32) -> Result<(), KafkaError> {
+    fn check_leader_epoch(&self, tp: TopicPartition, known: i32) -> Result<(), KafkaError> {
         let epoch = self.metadata.as_ref().map_or(0, |metadata| metadata.epoch(tp).0);
         match known {
             ..0 => Ok(()),

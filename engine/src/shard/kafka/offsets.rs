@@ -30,80 +30,66 @@ impl Shard {
         call: Call,
         request: &ListOffsetsRequest<'_>,
     ) {
-        let mut partitions = Vec::new();
-        // What the leader's epoch is, where something is found.
-        let mut epochs = Vec::new();
+        let mut topics = Vec::with_capacity(request.topics.len());
         let mut starts: BTreeMap<ShardIndex, Vec<(u32, TopicPartition, StartAt)>> = BTreeMap::new();
         let mut last_times: BTreeMap<ShardIndex, Vec<(u32, TopicPartition)>> = BTreeMap::new();
+        // Where what is found of each number belongs, and the epoch of its leader.
+        let mut places = Vec::new();
         for topic in &request.topics {
             let named = self.kafka_topic(topic.name, [0; 16]);
+            let mut partitions = Vec::with_capacity(topic.partitions.len());
             for wanted in &topic.partitions {
-                let number = partitions.len() as u32;
-                let mut entry = ListOffsetsPartitionResponse {
-                    partition_index: wanted.partition_index,
-                    ..Default::default()
+                let index = wanted.partition_index;
+                let mut place = |tp| {
+                    places.push((topics.len(), partitions.len(), self.kafka_leader_epoch(tp)));
+                    places.len() as u32 - 1
                 };
-                let tp = named.partition(wanted.partition_index);
-                match tp.and_then(|tp| Some((tp, self.owner_of(tp)?))) {
-                    None => entry.error_code = named.missing(),
-                    Some((tp, owner)) => {
-                        let find = to_find(wanted.timestamp, call.version());
-                        match (self.check_leader_epoch(tp, wanted.current_leader_epoch), find) {
-                            (Err(error), _) | (_, Err(error)) => entry.error_code = error,
-                            (_, Ok(Find::Nothing)) => {}
-                            (_, Ok(Find::Start(start))) => {
-                                starts.entry(owner).or_default().push((number, tp, start));
-                            }
-                            (_, Ok(Find::LastTime)) => {
-                                last_times.entry(owner).or_default().push((number, tp));
-                            }
-                        }
+                let target = self.kafka_target_in_epoch(&named, index, wanted.current_leader_epoch);
+                let find = target.and_then(|target| Ok((target, to_find(wanted.timestamp, call.version())?)));
+                let mut error_code = KafkaError::NONE;
+                match find {
+                    Err(error) => error_code = error,
+                    Ok((_, Find::Nothing)) => {}
+                    Ok(((tp, owner), Find::Start(start))) => {
+                        starts.entry(owner).or_default().push((place(tp), tp, start));
+                    }
+                    Ok(((tp, owner), Find::LastTime)) => {
+                        last_times.entry(owner).or_default().push((place(tp), tp));
                     }
                 }
-                epochs.push(tp.map_or(-1, |tp| self.kafka_leader_epoch(tp)));
-                partitions.push(entry);
-            }
-        }
-        let queries = starts.into_iter().map(|(owner, list)| (owner, Query::Offsets(list)));
-        let more = last_times.into_iter().map(|(owner, list)| (owner, Query::LastTimes(list)));
-        let topics = counted(request.topics.iter().map(|topic| (topic.name, topic.partitions.len())));
-        self.kafka_gather_from_owners(
-            plane,
-            call,
-            queries.chain(more).collect(),
-            move |shard, call, answers| {
-                for answer in answers {
-                    let QueryAnswer::Offsets(found) = answer else {
-                        unreachable!("a question is answered in its own kind, not with {answer:?}")
-                    };
-                    for (number, found) in found {
-                        let entry: &mut ListOffsetsPartitionResponse = &mut partitions[number as usize];
-                        match found {
-                            Ok(Some((offset, timestamp))) => {
-                                entry.offset = offset.0;
-                                entry.timestamp = timestamp.map_or(-1, |at| at.0);
-                                entry.leader_epoch = epochs[number as usize];
-                            }
-                            Ok(None) => {}
-                            Err(code) => entry.error_code = code.into(),
-                        }
-                    }
-                }
-                let mut partitions = partitions.into_iter();
-                let topics = topics.into_iter().map(|(name, count)| ListOffsetsTopicResponse {
-                    name: name.into(),
-                    partitions: partitions.by_ref().take(count).collect(),
+                partitions.push(ListOffsetsPartitionResponse {
+                    partition_index: index,
+                    error_code,
+                    ..Default::default()
                 });
-                let response = ListOffsetsResponse { topics: topics.collect(), ..Default::default() };
-                shard.kafka_answer(call, &response);
-            },
-        );
+            }
+            topics.push(ListOffsetsTopicResponse { name: topic.name.to_owned().into(), partitions });
+        }
+        let starts = starts.into_iter().map(|(owner, list)| (owner, Query::Offsets(list)));
+        let last_times = last_times.into_iter().map(|(owner, list)| (owner, Query::LastTimes(list)));
+        let queries = starts.chain(last_times).collect();
+        self.kafka_gather_from_owners(plane, call, queries, move |shard, call, answers| {
+            for answer in answers {
+                let QueryAnswer::Offsets(found) = answer else {
+                    unreachable!("a question is answered in its own kind, not with {answer:?}")
+                };
+                for (number, found) in found {
+                    let (topic, partition, epoch) = places[number as usize];
+                    let entry: &mut ListOffsetsPartitionResponse = &mut topics[topic].partitions[partition];
+                    match found {
+                        Ok(Some((offset, timestamp))) => {
+                            entry.offset = offset.0;
+                            entry.timestamp = timestamp.map_or(-1, |at| at.0);
+                            entry.leader_epoch = epoch;
+                        }
+                        Ok(None) => {}
+                        Err(code) => entry.error_code = code.into(),
+                    }
+                }
+            }
+            shard.kafka_answer(call, &ListOffsetsResponse { throttle_time_ms: 0, topics });
+        });
     }
-}
-
-/// Topics, each with how many partitions of it a request names.
-pub(super) fn counted<'a>(topics: impl Iterator<Item = (&'a str, usize)>) -> Vec<(String, usize)> {
-    topics.map(|(name, count)| (name.to_owned(), count)).collect()
 }
 
 /// What a request's timestamp means. Nothing is tiered here, so all of a log is local.

@@ -9,7 +9,6 @@ use highwater_net::kafka::messages::{ProducePartitionResponse, ProduceResponse, 
 use highwater_net::kafka::produce::{Produce, ProduceTo, Records};
 use highwater_net::kafka::{KafkaError, KafkaReply};
 use highwater_protocol::batch::{BatchError, BatchHeader, BatchView, Compression};
-use highwater_protocol::ids::TopicPartition;
 use highwater_protocol::native::Acks;
 use highwater_runtime::plane::{Plane, ShardIndex};
 
@@ -44,27 +43,28 @@ impl Shard {
                 Err((KafkaError::INVALID_REQUIRED_ACKS, format!("acks {acks}; 0, 1 and -1 are possible")))
             }
         };
-        let topics = self.topics_of(&request.partitions);
         let count = request.partitions.len();
+        let mut topics = Vec::new();
+        let mut targets = Vec::with_capacity(count);
+        let same = |a: &ProduceTo<'_>, b: &ProduceTo<'_>| a.topic == b.topic && a.topic_id == b.topic_id;
+        for of in request.partitions.chunk_by(same) {
+            let named = self.kafka_topic(of[0].topic, of[0].topic_id);
+            targets.extend(of.iter().map(|to| self.kafka_target(&named, to.index)));
+            topics.push((named, of.len()));
+        }
         let partitions = request.partitions.iter().map(|partition| (partition.index, None)).collect();
         let silent = request.acks == 0;
         // One more than there are, so that nothing is answered before all have been handed over.
         let pending = ProducePending { call, silent, topics, partitions, missing: count + 1 };
-        let of_topics: Vec<usize> =
-            pending.topics.iter().enumerate().flat_map(|(at, (_, count))| vec![at; *count]).collect();
-        let targets: Vec<_> = of_topics
-            .iter()
-            .zip(&pending.partitions)
-            .map(|(topic, (index, _))| pending.topics[*topic].0.partition(*index))
-            .collect();
         let id = self.kafka_wait(Pending::Produce(pending));
         let mut elsewhere: BTreeMap<ShardIndex, Vec<Append>> = BTreeMap::new();
-        for (number, (ProduceTo { records, .. }, tp)) in
+        for (number, (ProduceTo { records, .. }, target)) in
             (0..).zip(request.partitions.into_iter().zip(targets))
         {
             let to = ProducedFor { shard: self.me, request: id, number };
             let checked = acks.clone().and_then(|acks| {
-                let (tp, owner) = self.target(tp)?;
+                let (tp, owner) =
+                    target.map_err(|error| (error, "there is no such topic or partition".into()))?;
                 Ok((acks, tp, owner, check(records, call.version())?))
             });
             match checked {
@@ -82,21 +82,6 @@ impl Shard {
             plane.post(owner, Message::Kafka(Box::new(KafkaMessage::Append(batches))));
         }
         self.produced_one_less(id);
-    }
-
-    fn topics_of(&self, partitions: &[ProduceTo<'_>]) -> Vec<(Named, usize)> {
-        let same = |a: &ProduceTo<'_>, b: &ProduceTo<'_>| a.topic == b.topic && a.topic_id == b.topic_id;
-        let topics = partitions.chunk_by(same);
-        topics.map(|of| (self.kafka_topic(of[0].topic, of[0].topic_id), of.len())).collect()
-    }
-
-    /// A partition with its owner.
-    fn target(
-        &self,
-        tp: Option<TopicPartition>,
-    ) -> Result<(TopicPartition, ShardIndex), (KafkaError, String)> {
-        let found = tp.and_then(|tp| Some((tp, self.owner_of(tp)?)));
-        found.ok_or((KafkaError::UNKNOWN_TOPIC_OR_PARTITION, "there is no such topic or partition".into()))
     }
 
     /// What became of a batch.
