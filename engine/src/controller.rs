@@ -24,6 +24,7 @@ use highwater_storage::state_log::{Fatal, Recovered, Seq, StateLog};
 
 use crate::limits::{METADATA_BYTES_MAX, PARTITIONS_MAX};
 use crate::message::{Answer, Opened, Ticket};
+use crate::metadata::config_changes::{ConfigChange, ConfigChanges};
 use crate::metadata::configs::TopicConfig;
 use crate::metadata::{
     Change, Metadata, PRODUCER_IDS_PER_BLOCK, Record, RecoverError, Topic, TopicRecord, place,
@@ -89,6 +90,13 @@ struct Waiting {
 
 /// Why a request is not carried out.
 struct Refused(ErrorCode, String);
+
+fn given_twice(topic: &str) -> Refused {
+    Refused(ErrorCode::InvalidConfig, format!("topic {topic}: a setting is given twice"))
+}
+
+/// Settings to write, and names to return to their defaults.
+type Writes = Vec<(String, Option<String>)>;
 
 impl Controller {
     /// The controller of a broker with that many stores and shards, from what its log held.
@@ -234,7 +242,7 @@ impl Controller {
         self.check_partitions(name, 0, request.partitions)?;
         let configs: BTreeMap<String, String> = request.configs.iter().cloned().collect();
         if configs.len() < request.configs.len() {
-            return Err(Refused(ErrorCode::InvalidConfig, format!("topic {name}: a setting is given twice")));
+            return Err(given_twice(name));
         }
         TopicConfig::resolve(&configs)
             .map(drop)
@@ -309,10 +317,8 @@ impl Controller {
 
     /// Changes a topic.
     pub(crate) fn alter_topic(&mut self, to: (ShardIndex, Ticket), request: &AlterTopicRequest) {
-        let outcome = self.check_alter(request).map(|topic| {
-            if !request.configs.is_empty() {
-                self.write(&Record::TopicConfigured { id: topic.id.0, configs: request.configs.clone() });
-            }
+        let outcome = self.check_alter(request).map(|(topic, configs)| {
+            self.write_configs(&topic, configs);
             let have = topic.stores.len();
             let want = request.partitions.map_or(have, |n| n as usize);
             if want > have {
@@ -325,26 +331,50 @@ impl Controller {
         self.answer_when_applied(to, outcome);
     }
 
-    fn check_alter(&self, request: &AlterTopicRequest) -> Result<Arc<Topic>, Refused> {
-        self.check_space()?;
-        let topic = self.known(&request.name)?;
-        let mut configs = topic.configs.clone();
-        for (name, value) in &request.configs {
-            if crate::metadata::configs::find(name).is_none() && value.is_none() {
-                let text = format!("topic {}: {name} is not a topic setting", topic.name);
-                return Err(Refused(ErrorCode::InvalidConfig, text));
-            }
-            match value {
-                Some(value) => configs.insert(name.clone(), value.clone()),
-                None => configs.remove(name),
-            };
+    fn check_alter(&self, request: &AlterTopicRequest) -> Result<(Arc<Topic>, Writes), Refused> {
+        let change = |value: &Option<String>| value.clone().map_or(ConfigChange::Reset, ConfigChange::Set);
+        let named: BTreeMap<_, _> =
+            request.configs.iter().map(|(name, value)| (name.clone(), change(value))).collect();
+        if named.len() < request.configs.len() {
+            return Err(given_twice(&request.name));
         }
-        TopicConfig::resolve(&configs)
-            .map_err(|e| Refused(ErrorCode::InvalidConfig, format!("topic {}: {e}", topic.name)))?;
+        let (topic, writes) =
+            self.check_configure(&request.name, &ConfigChanges { named, resets_others: false })?;
         if let Some(want) = request.partitions {
             self.check_partitions(&topic.name, topic.stores.len(), want)?;
         }
-        Ok(topic)
+        Ok((topic, writes))
+    }
+
+    /// Changes a topic's settings, or only says whether that can be.
+    pub(crate) fn configure_topic(
+        &mut self,
+        to: (ShardIndex, Ticket),
+        name: &str,
+        changes: &ConfigChanges,
+        validate_only: bool,
+    ) {
+        let outcome = self.check_configure(name, changes).map(|(topic, writes)| {
+            if !validate_only {
+                self.write_configs(&topic, writes);
+            }
+            Reply::Empty
+        });
+        self.answer_when_applied(to, outcome);
+    }
+
+    fn check_configure(&self, name: &str, changes: &ConfigChanges) -> Result<(Arc<Topic>, Writes), Refused> {
+        self.check_space()?;
+        let topic = self.known(name)?;
+        let refuse = |e| Refused(ErrorCode::InvalidConfig, format!("topic {name}: {e}"));
+        let writes = changes.of(&topic.configs).map_err(refuse)?;
+        Ok((topic, writes))
+    }
+
+    fn write_configs(&mut self, topic: &Topic, configs: Writes) {
+        if !configs.is_empty() {
+            self.write(&Record::TopicConfigured { id: topic.id.0, configs });
+        }
     }
 
     /// Gives a shard producer ids of its own.

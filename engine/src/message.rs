@@ -13,6 +13,7 @@ use crate::groups::{GroupReply, GroupRequest};
 pub use crate::kafka_message::{
     Append, FetchAsk, Fetched, KafkaMessage, OwnedBatch, Produced, ProducedAt, ProducedFor, RequestId, Want,
 };
+use crate::metadata::config_changes::ConfigChanges;
 use crate::metadata::{Change, Metadata};
 pub use crate::native_groups::NativeAsk;
 
@@ -89,6 +90,15 @@ pub enum Ask {
     DeleteTopicById(TopicId),
     /// Other settings or more partitions.
     AlterTopic(AlterTopicRequest),
+    /// Other settings, or only whether they can be.
+    ConfigureTopic {
+        /// The topic.
+        name: String,
+        /// What is to become of its settings.
+        changes: ConfigChanges,
+        /// Whether nothing is to happen.
+        validate_only: bool,
+    },
     /// Ids for producers.
     ProducerIds,
     /// Anything about groups, for a client of the native protocol.

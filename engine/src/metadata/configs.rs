@@ -104,6 +104,15 @@ configs! {
 #[error("{0}")]
 pub struct ConfigError(pub String);
 
+impl ConfigError {
+    /// There is no such name.
+    pub(super) fn unknown(name: &str) -> Self {
+        Self(format!(
+            "{name} is not a topic setting; the names are those of Apache Kafka's topic configuration"
+        ))
+    }
+}
+
 /// The name's entry, if Kafka has that name.
 pub fn find(name: &str) -> Option<&'static Config> {
     CONFIGS.binary_search_by(|c| c.name.cmp(name)).ok().map(|at| &CONFIGS[at])
@@ -184,9 +193,7 @@ impl TopicConfig {
         }
         for (name, value) in set {
             let Some(config) = find(name) else {
-                return Err(ConfigError(format!(
-                    "{name} is not a topic setting; the names are those of Apache Kafka's topic configuration"
-                )));
+                return Err(ConfigError::unknown(name));
             };
             config.check(value)?;
         }

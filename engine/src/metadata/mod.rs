@@ -2,6 +2,7 @@
 //!
 //! The controller writes [`Record`]s to a state log; [`Metadata`] is what they add up to. Both are pure: no clock, no chance, no I/O.
 
+pub mod config_changes;
 pub mod configs;
 mod placement;
 mod record;

@@ -79,6 +79,9 @@ impl Lead {
                 }
             }
             Ask::AlterTopic(request) => self.controller.alter_topic(to, &request),
+            Ask::ConfigureTopic { name, changes, validate_only } => {
+                self.controller.configure_topic(to, &name, &changes, validate_only);
+            }
             Ask::ProducerIds => self.controller.producer_ids(to),
             Ask::NativeGroup(ask) => {
                 if let NativeAsk::Commit(request) = &ask

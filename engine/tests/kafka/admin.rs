@@ -512,3 +512,32 @@ fn a_configuration_is_replaced_as_a_whole() {
     assert_eq!(replace(BROKER, "0", &wanted, false), (KafkaError::INVALID_REQUEST, after));
     common::stop(broker);
 }
+
+#[test]
+fn changes_of_one_list_at_the_same_moment_are_all_made() {
+    const APPEND: i8 = 2;
+    const CLIENTS: usize = 4;
+    const EACH: usize = 25;
+    let dir = tempfile::tempdir().expect("a directory");
+    let broker = start(dir.path());
+    let (mut client, mut native) = both(&broker);
+    native.created("orders", 1, &[]);
+    let replicas = "leader.replication.throttled.replicas";
+    let address = broker.kafka_addr().expect("a listener");
+    // Connections are dealt out to both shards.
+    std::thread::scope(|scope| {
+        for number in 0..CLIENTS {
+            scope.spawn(move || {
+                let mut client = Kafka::connect(address);
+                for at in 0..EACH {
+                    let entry = format!("{number}:{at}");
+                    let more = [(APPEND, replicas, Some(&*entry))];
+                    assert_eq!(changed(&mut client, vec![change(TOPIC, "orders", &more)], false), [NONE]);
+                }
+            });
+        }
+    });
+    let value = values(&mut client, &[replicas]).remove(0);
+    assert_eq!(value.split(',').count(), CLIENTS * EACH, "{value}");
+    common::stop(broker);
+}

@@ -5,28 +5,25 @@ use std::collections::BTreeMap;
 
 use highwater_net::kafka::KafkaError;
 use highwater_net::kafka::messages::{
-    AlterConfigsRequest, AlterConfigsResource, AlterConfigsResourceResponse, AlterConfigsResponse,
-    IncrementalAlterConfigsConfig, IncrementalAlterConfigsRequest, IncrementalAlterConfigsResource,
-    IncrementalAlterConfigsResourceResponse, IncrementalAlterConfigsResponse,
+    AlterConfigsConfig, AlterConfigsRequest, AlterConfigsResource, AlterConfigsResourceResponse,
+    AlterConfigsResponse, IncrementalAlterConfigsConfig, IncrementalAlterConfigsRequest,
+    IncrementalAlterConfigsResource, IncrementalAlterConfigsResourceResponse,
+    IncrementalAlterConfigsResponse,
 };
-use highwater_protocol::native::AlterTopicRequest;
 use highwater_runtime::plane::Plane;
 
 use super::Call;
 use super::configs::{BROKER, GROUP, TOPIC};
 use super::topics::{Refused, TWICE, check_count, outcome, repeated, told};
 use crate::message::{Ask, Message};
-use crate::metadata::configs::{Kind, TopicConfig, find};
+use crate::metadata::config_changes::{ConfigChange, ConfigChanges};
 use crate::shard::Shard;
 
-/// Settings, and entries to return to their defaults.
-type Changes = BTreeMap<String, Option<String>>;
-
-/// A resource of a request, and what is to become of it.
+/// A resource of a request, and what is to become of it; none if nothing is, which is all that is possible for other kinds than topics.
 struct Altered {
     kind: i8,
     name: String,
-    changes: Result<Changes, Refused>,
+    changes: Result<Option<ConfigChanges>, Refused>,
 }
 
 /// What became of a resource: its kind and name, and what its answer says.
@@ -89,25 +86,13 @@ impl Shard {
         let mut asks = Vec::new();
         let mut places = Vec::new();
         for Altered { kind, name, changes } in altered {
-            let checked = changes.and_then(|changes| {
-                if kind == TOPIC {
-                    self.check_changes(&name, &changes)?;
+            let checked = changes.map(|changes| {
+                if let Some(changes) = changes {
+                    places.push(outcomes.len());
+                    asks.push(Ask::ConfigureTopic { name: name.clone(), changes, validate_only });
                 }
-                Ok(changes)
             });
-            if let Ok(changes) = &checked
-                && !changes.is_empty()
-                && !validate_only
-            {
-                places.push(outcomes.len());
-                let configs = changes.clone().into_iter().collect();
-                asks.push(Ask::AlterTopic(AlterTopicRequest {
-                    name: name.clone(),
-                    configs,
-                    partitions: None,
-                }));
-            }
-            outcomes.push((kind, name, checked.map(drop)));
+            outcomes.push((kind, name, checked));
         }
         self.kafka_gather(plane, call, asks, move |shard, call, answers| {
             for (place, answer) in places.into_iter().zip(answers) {
@@ -121,54 +106,39 @@ impl Shard {
         });
     }
 
-    /// Whether a topic may have the settings that it would have.
-    fn check_changes(&self, topic: &str, changes: &Changes) -> Result<(), Refused> {
-        let mut set = self.configs_of(topic)?.clone();
-        for (name, value) in changes {
-            if find(name).is_none() {
-                let text = format!("topic {topic}: {name} is not a topic setting");
-                return Err((KafkaError::INVALID_CONFIG, text));
-            }
-            match value {
-                Some(value) => set.insert(name.clone(), value.clone()),
-                None => set.remove(name),
-            };
-        }
-        let checked = TopicConfig::resolve(&set);
-        checked.map(drop).map_err(|e| (KafkaError::INVALID_CONFIG, format!("topic {topic}: {e}")))
+    /// What makes a topic's configuration the one that is given.
+    fn replaced(&self, resource: &AlterConfigsResource<'_>) -> Result<Option<ConfigChanges>, Refused> {
+        let (kind, name) = (resource.resource_type, resource.resource_name);
+        self.changes(kind, name, resource.configs.iter().map(set), true)
     }
 
-    /// What makes a topic's configuration the one that is given: what is not named returns to its default.
-    fn replaced(&self, resource: &AlterConfigsResource<'_>) -> Result<Changes, Refused> {
-        self.check_alterable(resource.resource_type, resource.resource_name, resource.configs.is_empty())?;
-        if resource.resource_type != TOPIC {
-            return Ok(Changes::new());
-        }
-        let before = self.configs_of(resource.resource_name)?;
-        let mut changes: Changes = before.keys().map(|name| (name.clone(), None)).collect();
-        for config in &resource.configs {
-            let value = given(config.name, config.value)?;
-            if changes.insert(config.name.to_owned(), Some(value.to_owned())).flatten().is_some() {
-                return Err(given_twice(config.name));
-            }
-        }
-        Ok(changes)
+    fn changed(
+        &self,
+        resource: &IncrementalAlterConfigsResource<'_>,
+    ) -> Result<Option<ConfigChanges>, Refused> {
+        let (kind, name) = (resource.resource_type, resource.resource_name);
+        self.changes(kind, name, resource.configs.iter().map(changed), false)
     }
 
-    fn changed(&self, resource: &IncrementalAlterConfigsResource<'_>) -> Result<Changes, Refused> {
-        self.check_alterable(resource.resource_type, resource.resource_name, resource.configs.is_empty())?;
-        if resource.resource_type != TOPIC {
-            return Ok(Changes::new());
+    fn changes<'a>(
+        &self,
+        kind: i8,
+        name: &str,
+        changes: impl ExactSizeIterator<Item = Result<(&'a str, ConfigChange), Refused>>,
+        resets_others: bool,
+    ) -> Result<Option<ConfigChanges>, Refused> {
+        self.check_alterable(kind, name, changes.len() == 0)?;
+        if kind != TOPIC {
+            return Ok(None);
         }
-        let before = self.configs_of(resource.resource_name)?;
-        let mut changes = Changes::new();
-        for config in &resource.configs {
-            let value = changed(before, config)?;
-            if changes.insert(config.name.to_owned(), value).is_some() {
-                return Err(given_twice(config.name));
+        let mut named = BTreeMap::new();
+        for change in changes {
+            let (name, change) = change?;
+            if named.insert(name.to_owned(), change).is_some() {
+                return Err((KafkaError::INVALID_REQUEST, format!("{name} is given twice")));
             }
         }
-        Ok(changes)
+        Ok(Some(ConfigChanges { named, resets_others }))
     }
 
     /// Only topics have settings that can be changed; for others nothing can be, which is not much.
@@ -194,7 +164,7 @@ impl Shard {
 /// What is to become of each resource of a request, known by kind and name; `changes` works it out for one that is in order.
 fn plan<'a, R>(
     resources: impl ExactSizeIterator<Item = ((i8, &'a str), R)> + Clone,
-    changes: impl Fn(R) -> Result<Changes, Refused>,
+    changes: impl Fn(R) -> Result<Option<ConfigChanges>, Refused>,
 ) -> Vec<Altered> {
     let twice = repeated(resources.clone().map(|(id, _)| id));
     let count = check_count(resources.len());
@@ -207,41 +177,24 @@ fn plan<'a, R>(
     altered.collect()
 }
 
-/// The value that an entry gets, or none for its default.
-fn changed(
-    before: &BTreeMap<String, String>,
-    config: &IncrementalAlterConfigsConfig<'_>,
-) -> Result<Option<String>, Refused> {
+fn set<'a>(config: &AlterConfigsConfig<'a>) -> Result<(&'a str, ConfigChange), Refused> {
+    Ok((config.name, ConfigChange::Set(given(config.name, config.value)?)))
+}
+
+/// What is to become of an entry.
+fn changed<'a>(config: &IncrementalAlterConfigsConfig<'a>) -> Result<(&'a str, ConfigChange), Refused> {
     let name = config.name;
-    match config.config_operation {
-        0 => given(name, config.value).map(|value| Some(value.to_owned())),
-        1 => Ok(None),
-        operation @ (2 | 3) => {
-            let known = find(name)
-                .ok_or_else(|| (KafkaError::INVALID_CONFIG, format!("{name} is not a topic setting")))?;
-            if !matches!(known.kind, Kind::CleanupPolicy | Kind::Text) {
-                let text = format!("{name} is not a list: nothing can be added to it or taken from it");
-                return Err((KafkaError::INVALID_CONFIG, text));
-            }
-            let value = before.get(name).map_or(known.default, String::as_str);
-            let mut list: Vec<&str> = value.split(',').filter(|entry| !entry.is_empty()).collect();
-            for entry in given(name, config.value)?.split(',').map(str::trim) {
-                match operation {
-                    2 if !list.contains(&entry) => list.push(entry),
-                    3 => list.retain(|other| *other != entry),
-                    _ => {}
-                }
-            }
-            Ok(Some(list.join(",")))
-        }
-        other => Err((KafkaError::INVALID_REQUEST, format!("{name}: there is no operation {other}"))),
-    }
+    let change = match config.config_operation {
+        0 => ConfigChange::Set(given(name, config.value)?),
+        1 => ConfigChange::Reset,
+        2 => ConfigChange::Append(given(name, config.value)?),
+        3 => ConfigChange::Subtract(given(name, config.value)?),
+        other => return Err((KafkaError::INVALID_REQUEST, format!("{name}: there is no operation {other}"))),
+    };
+    Ok((name, change))
 }
 
-fn given<'a>(name: &str, value: Option<&'a str>) -> Result<&'a str, Refused> {
-    value.ok_or_else(|| (KafkaError::INVALID_REQUEST, format!("{name}: there is no value")))
-}
-
-fn given_twice(name: &str) -> Refused {
-    (KafkaError::INVALID_REQUEST, format!("{name} is given twice"))
+fn given(name: &str, value: Option<&str>) -> Result<String, Refused> {
+    let value = value.ok_or_else(|| (KafkaError::INVALID_REQUEST, format!("{name}: there is no value")));
+    value.map(str::to_owned)
 }

@@ -1,0 +1,156 @@
+//! Changes of a topic's settings as they are asked for. What they come to depends on the settings that there are when it is their turn:
+//! two clients that add to one list at the same moment both find theirs in it.
+
+use std::collections::BTreeMap;
+
+use super::configs::{ConfigError, Kind, TopicConfig, find};
+
+/// What is to become of a setting.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum ConfigChange {
+    /// It gets this value.
+    Set(String),
+    /// It returns to its default.
+    Reset,
+    /// It is a list, and gets these entries as well.
+    Append(String),
+    /// It is a list, and loses these entries.
+    Subtract(String),
+}
+
+/// What is to become of a topic's settings.
+#[derive(Clone, PartialEq, Eq, Default, Debug)]
+pub struct ConfigChanges {
+    /// Of each that is named.
+    pub named: BTreeMap<String, ConfigChange>,
+    /// Whether all others return to their defaults.
+    pub resets_others: bool,
+}
+
+impl ConfigChanges {
+    /// What this does to the settings that there are: values to set, and names to return to their defaults. Or why it cannot be.
+    pub fn of(
+        &self,
+        before: &BTreeMap<String, String>,
+    ) -> Result<Vec<(String, Option<String>)>, ConfigError> {
+        let mut after = if self.resets_others { BTreeMap::new() } else { before.clone() };
+        for (name, change) in &self.named {
+            let value = change.value(name, before)?;
+            match value {
+                Some(value) => after.insert(name.clone(), value),
+                None => after.remove(name),
+            };
+        }
+        TopicConfig::resolve(&after)?;
+        let gone = before.keys().filter(|name| !after.contains_key(*name)).map(|name| (name.clone(), None));
+        let mut writes: Vec<_> = gone.collect();
+        let new = after.into_iter().filter(|(name, value)| before.get(name) != Some(value));
+        writes.extend(new.map(|(name, value)| (name, Some(value))));
+        Ok(writes)
+    }
+}
+
+impl ConfigChange {
+    /// The value it comes to; none for the default.
+    fn value(&self, name: &str, before: &BTreeMap<String, String>) -> Result<Option<String>, ConfigError> {
+        let Some(config) = find(name) else {
+            return Err(ConfigError::unknown(name));
+        };
+        let list = || {
+            if !matches!(config.kind, Kind::CleanupPolicy | Kind::Text) {
+                let text = format!("{name} is not a list: nothing can be added to it or taken from it");
+                return Err(ConfigError(text));
+            }
+            let value = before.get(name).map_or(config.default, String::as_str);
+            Ok(entries(value).map(str::to_owned).collect::<Vec<_>>())
+        };
+        match self {
+            Self::Set(value) => Ok(Some(value.clone())),
+            Self::Reset => Ok(None),
+            Self::Append(more) => {
+                let mut list = list()?;
+                for entry in entries(more) {
+                    if list.iter().all(|other| other != entry) {
+                        list.push(entry.to_owned());
+                    }
+                }
+                Ok(Some(list.join(",")))
+            }
+            Self::Subtract(less) => {
+                let mut list = list()?;
+                list.retain(|entry| entries(less).all(|other| other != entry));
+                Ok(Some(list.join(",")))
+            }
+        }
+    }
+}
+
+fn entries(list: &str) -> impl Iterator<Item = &str> {
+    list.split(',').map(str::trim).filter(|entry| !entry.is_empty())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LIST: &str = "leader.replication.throttled.replicas";
+
+    fn settings(of: &[(&str, &str)]) -> BTreeMap<String, String> {
+        of.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
+    }
+
+    fn changes(of: &[(&str, ConfigChange)]) -> ConfigChanges {
+        let named = of.iter().map(|(name, change)| ((*name).to_owned(), change.clone())).collect();
+        ConfigChanges { named, resets_others: false }
+    }
+
+    fn append(entries: &str) -> ConfigChange {
+        ConfigChange::Append(entries.into())
+    }
+
+    #[test]
+    fn a_list_gets_what_it_has_not_and_loses_what_it_has() {
+        let before = settings(&[(LIST, "0:1,0:2")]);
+        let more = changes(&[(LIST, append("0:2, 0:3"))]).of(&before);
+        assert_eq!(more, Ok(vec![(LIST.into(), Some("0:1,0:2,0:3".into()))]));
+        let less = changes(&[(LIST, ConfigChange::Subtract("0:1,0:9".into()))]).of(&before);
+        assert_eq!(less, Ok(vec![(LIST.into(), Some("0:2".into()))]));
+        let to_default = changes(&[("cleanup.policy", append("compact"))]).of(&settings(&[]));
+        assert_eq!(to_default, Ok(vec![("cleanup.policy".into(), Some("delete,compact".into()))]));
+    }
+
+    #[test]
+    fn what_changes_nothing_writes_nothing() {
+        let before = settings(&[("retention.ms", "5"), (LIST, "0:1")]);
+        let same = [
+            ("retention.ms", ConfigChange::Set("5".into())),
+            ("segment.ms", ConfigChange::Reset),
+            (LIST, append("0:1")),
+        ];
+        assert_eq!(changes(&same).of(&before), Ok(vec![]));
+    }
+
+    #[test]
+    fn a_replacement_resets_what_it_does_not_name() {
+        let before = settings(&[("retention.ms", "5"), ("segment.ms", "7")]);
+        let mut whole = changes(&[("segment.ms", ConfigChange::Set("8".into()))]);
+        whole.resets_others = true;
+        let expected = vec![("retention.ms".to_owned(), None), ("segment.ms".into(), Some("8".into()))];
+        assert_eq!(whole.of(&before), Ok(expected));
+    }
+
+    #[test]
+    fn what_cannot_be_is_refused_with_the_name() {
+        for (name, change) in [
+            ("retenton.ms", ConfigChange::Set("1".into())),
+            ("retenton.ms", ConfigChange::Reset),
+            ("retention.ms", ConfigChange::Set("soon".into())),
+            ("retention.ms", append("1")),
+            ("retention.ms", ConfigChange::Subtract("1".into())),
+            ("cleanup.policy", append("shred")),
+        ] {
+            let error = changes(&[(name, change)]).of(&settings(&[])).expect_err("it cannot be");
+            assert!(error.to_string().contains(name), "{error}");
+        }
+    }
+}
