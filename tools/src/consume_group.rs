@@ -17,8 +17,32 @@ use crate::start_at::StartPosition;
 /// Between two commits of what is on stdout.
 const COMMIT_INTERVAL: Duration = Duration::from_secs(1);
 
-/// Exit code of a command that Ctrl-C ends.
-const INTERRUPTED: u8 = 130;
+/// What asks this process to end. Listened for all the time: what comes while records are printed is not lost.
+struct Stop {
+    interrupts: Signal,
+    terminations: Signal,
+}
+
+impl Stop {
+    fn listen() -> Result<Self, Failure> {
+        let listen = |kind, name| {
+            signal(kind).map_err(|e| Failure::general(format_args!("cannot listen for {name}: {e}")))
+        };
+        Ok(Self {
+            interrupts: listen(SignalKind::interrupt(), "Ctrl-C")?,
+            terminations: listen(SignalKind::terminate(), "SIGTERM")?,
+        })
+    }
+
+    /// Waits until it comes. The exit code is that of a shell for a command that the signal ends.
+    async fn asked(&mut self) -> Failure {
+        let kind = tokio::select! {
+            _ = self.interrupts.recv() => SignalKind::interrupt(),
+            _ = self.terminations.recv() => SignalKind::terminate(),
+        };
+        Failure::Quiet(128 + kind.as_raw_value() as u8)
+    }
+}
 
 /// Prints records. Heartbeats go on while a slow reader holds up stdout, so they have a thread of their own.
 pub(crate) fn run(args: &ConsumeArgs, group: &str) -> Result<(), Failure> {
@@ -26,18 +50,16 @@ pub(crate) fn run(args: &ConsumeArgs, group: &str) -> Result<(), Failure> {
 }
 
 async fn consume(client: Client, args: &ConsumeArgs, group: &str) -> Result<(), Failure> {
-    // One for all the time: a Ctrl-C that comes while records are printed is not lost.
-    let mut interrupts = signal(SignalKind::interrupt())
-        .map_err(|e| Failure::general(format_args!("cannot listen for Ctrl-C: {e}")))?;
+    let mut stop = Stop::listen()?;
     let mut consumer = tokio::select! {
         joined = join(&client, args, group) => joined?,
-        _ = interrupts.recv() => return Err(Failure::Quiet(INTERRUPTED)),
+        stopped = stop.asked() => return Err(stopped),
     };
-    let outcome = print_records(&mut consumer, args, &mut interrupts).await;
+    let outcome = print_records(&mut consumer, args, &mut stop).await;
     // Whatever happened: the others need not wait for the session to end. Who has no patience for that says so once more.
     let closed = tokio::select! {
         closed = consumer.close() => closed.map_err(Failure::general),
-        _ = interrupts.recv() => Err(Failure::Quiet(INTERRUPTED)),
+        stopped = stop.asked() => Err(stopped),
     };
     outcome.and(closed)
 }
@@ -64,7 +86,7 @@ async fn join(client: &Client, args: &ConsumeArgs, group: &str) -> Result<GroupC
 async fn print_records(
     consumer: &mut GroupConsumer,
     args: &ConsumeArgs,
-    interrupts: &mut Signal,
+    stop: &mut Stop,
 ) -> Result<(), Failure> {
     let mut printer = Printer::new(args)?;
     let mut left = args.limit.unwrap_or(u64::MAX);
@@ -72,7 +94,7 @@ async fn print_records(
     while left > 0 {
         let batch: Result<_, FetchError> = tokio::select! {
             batch = consumer.next_batch() => batch,
-            _ = interrupts.recv() => return Err(Failure::Quiet(INTERRUPTED)),
+            stopped = stop.asked() => return Err(stopped),
         };
         let batch = match batch {
             Ok(Some(batch)) => batch,

@@ -70,10 +70,10 @@ fn processes_of_a_group_share_the_partitions_and_take_over_from_each_other() {
     broker.run(&["topic", "create", "t", "--partitions", "4"], b"");
     let (printed, from_members) = mpsc::channel();
     let first = Member::start(&broker, 1, printed.clone());
-    let second = Member::start(&broker, 2, printed);
+    let second = Member::start(&broker, 2, printed.clone());
     settled(&broker, 2);
     let mut seen = Vec::new();
-    let mut by_member = [0; 3];
+    let mut by_member = [0; 4];
     let mut until = |count: usize, seen: &mut Vec<u64>| {
         while seen.len() < count {
             let (number, line) = from_members.recv().expect("a member runs");
@@ -83,8 +83,12 @@ fn processes_of_a_group_share_the_partitions_and_take_over_from_each_other() {
     };
     broker.run(&["produce", "t", "--key-separator", ":"], &lines(0, 1000));
     until(1000, &mut seen);
-    // Ctrl-C: it leaves, and what it had goes on at the other.
+    // SIGTERM, Ctrl-C: it leaves, and what it had goes on at the other.
     assert_eq!(first.end(Signal::INT), Some(130));
+    settled(&broker, 1);
+    let third = Member::start(&broker, 3, printed);
+    settled(&broker, 2);
+    assert_eq!(third.end(Signal::TERM), Some(143));
     settled(&broker, 1);
     broker.run(&["produce", "t", "--key-separator", ":"], &lines(1000, 1500));
     until(1500, &mut seen);
