@@ -122,8 +122,10 @@ pub struct Bounds {
     pub bytes: u64,
     /// Part of the log is damaged: appends are refused.
     pub faulty: bool,
-    /// Epoch of the last frame, if there is any.
+    /// The newest epoch: that of the last frame, or one that recovery began because frames of that one, never acknowledged, are gone.
     pub last_epoch: Option<LeaderEpoch>,
+    /// The log has no frame of that epoch yet.
+    pub epoch_is_new: bool,
 }
 
 /// A reader's place in a partition. Going on from the cursor that a read returned needs no search.

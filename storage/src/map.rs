@@ -85,7 +85,7 @@ pub struct CheckpointEntry {
     pub index: u64,
     /// Its offset.
     pub offset: i64,
-    /// Epoch of the last frame.
+    /// The newest epoch: that of the last frame, or one that recovery began.
     pub last_epoch: Option<i32>,
     /// Largest timestamp of the extent's batches so far.
     pub max_timestamp: i64,

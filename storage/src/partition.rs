@@ -68,6 +68,7 @@ pub(crate) struct Partition {
     pub(crate) append_offset: Offset,
     /// Everything in front of it is on stable storage, and the map knows its extents.
     pub(crate) durable: Mark,
+    /// See [`Bounds::last_epoch`].
     pub(crate) last_epoch: Option<LeaderEpoch>,
     pub(crate) producers: Producers,
     pub(crate) tail: Option<Tail>,
@@ -160,7 +161,14 @@ impl Partition {
             bytes: self.extents.iter().map(|extent| u64::from(extent.used_bytes())).sum(),
             faulty: self.faulty,
             last_epoch: self.last_epoch,
+            epoch_is_new: self.epoch_is_new(),
         }
+    }
+
+    /// An epoch begins in an extent of its own.
+    fn epoch_is_new(&self) -> bool {
+        let last = self.extents.iter().rev().find(|extent| extent.has_frames());
+        self.last_epoch.is_some_and(|epoch| last.is_none_or(|extent| extent.leader_epoch < epoch))
     }
 
     /// The extent that takes the next frame, if it is not sealed.

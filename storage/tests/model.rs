@@ -125,7 +125,8 @@ impl World {
             Op::Tick => self.tick(),
             Op::EpochStart { partition } => {
                 let slot = self.slot(partition);
-                let started = self.bed.store.append_epoch_start(&mut self.bed.disk, slot, support::EPOCH, 0);
+                let epoch = self.bed.epoch(slot);
+                let started = self.bed.store.append_epoch_start(&mut self.bed.disk, slot, epoch, 0);
                 assert!(matches!(started, Ok(_) | Err(AppendError::Busy)), "{started:?}");
             }
             Op::Read { partition, from, max_bytes } => self.read(partition, from, max_bytes),

@@ -310,3 +310,40 @@ fn a_store_that_was_not_used_is_closed_without_a_write() {
     }
     assert_eq!(bed.report.bytes_scanned, 0);
 }
+
+#[test]
+fn an_epoch_that_recovery_began_is_never_taken_back() {
+    let mut begun = 0;
+    for seed in 0..60 {
+        let mut bed = Bed::new(seed);
+        let slot = bed.slot(0);
+        bed.append_durably(slot, &filled(1, 700));
+        let mut told = bed.store.bounds(slot).last_epoch.expect("there is a frame");
+        for round in 0..6 {
+            // The first are given up in the middle of a write, the others at any moment of a start that nothing follows.
+            if round < 2 {
+                let slot = bed.slot(0);
+                bed.append(slot, &filled(2, 9000));
+                bed.turn();
+            }
+            for _ in 0..seed % 7 {
+                bed.step();
+            }
+            bed = bed.crash(CrashPolicy::MIXED);
+            let slot = bed.slot(0);
+            let bounds = bed.store.bounds(slot);
+            let epoch = bounds.last_epoch.expect("there is a frame");
+            assert!(epoch >= told, "seed {seed}, round {round}: {epoch:?} behind {told:?}");
+            begun += u32::from(bounds.epoch_is_new);
+            told = epoch;
+        }
+        let slot = bed.slot(0);
+        bed.append(slot, &filled(3, 100));
+        bed.settle();
+        assert!(!bed.store.bounds(slot).epoch_is_new);
+        let mut bed = bed.crash(CrashPolicy::LOSE_ALL);
+        let slot = bed.slot(0);
+        assert_eq!(bed.store.bounds(slot).last_epoch, Some(told));
+    }
+    assert!(begun > 20, "{begun}");
+}

@@ -34,7 +34,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::BytesMut;
-use highwater_protocol::ids::{LeaderEpoch, PartitionIndex, TopicId};
+use highwater_protocol::ids::{PartitionIndex, TopicId};
 use highwater_runtime::buf::AlignedBuf;
 use highwater_runtime::plane::{
     ClosedBecause, Completion, ConnId, Instant, ListenerId, Plane, ShardApp, ShardIndex, Token,
@@ -125,11 +125,8 @@ impl Shard {
         };
         for entry in &stores {
             for (tp, slot) in entry.store.partitions() {
-                let last = entry.store.bounds(slot).last_epoch.unwrap_or(LeaderEpoch(0));
-                let bump = i32::from(entry.truncated.contains(&tp));
-                if last.0 + bump != 0 {
-                    opened.epochs.push((tp, LeaderEpoch(last.0 + bump)));
-                }
+                let last = entry.store.bounds(slot).last_epoch;
+                opened.epochs.extend(last.filter(|epoch| epoch.0 != 0).map(|epoch| (tp, epoch)));
             }
         }
         plane.post(0, Message::Opened(Box::new(opened)));

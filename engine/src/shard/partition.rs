@@ -60,27 +60,24 @@ pub(super) struct Partition {
 }
 
 impl Partition {
-    /// A partition that this node leads, as its store found it. `truncated`: frames of its last epoch, never acknowledged, were
-    /// lost, so that what is appended from here on needs an epoch of its own.
+    /// A partition that this node leads, as its store found it.
     pub(super) fn new(
         tp: TopicPartition,
         topic: Arc<Topic>,
         store: usize,
         slot: Slot,
         bounds: &Bounds,
-        truncated: bool,
         me: NodeId,
     ) -> Self {
-        let last = bounds.last_epoch.unwrap_or(LeaderEpoch(0));
-        let (epoch, term_start) =
-            if truncated { (LeaderEpoch(last.0 + 1), bounds.append_index) } else { (last, LogIndex(0)) };
+        let epoch = bounds.last_epoch.unwrap_or(LeaderEpoch(0));
+        let term_start = if bounds.epoch_is_new { bounds.append_index } else { LogIndex(0) };
         Self {
             tp,
             topic,
             store,
             slot,
             epoch,
-            epoch_start_due: truncated,
+            epoch_start_due: bounds.epoch_is_new,
             damage_told: false,
             waiters: Vec::new(),
             quorum: Quorum::new([me], epoch, term_start, bounds.durable_index),
@@ -212,7 +209,7 @@ mod tests {
 
     const ME: NodeId = NodeId(0);
 
-    fn partition(durable: i64, truncated: bool) -> Partition {
+    fn partition(durable: i64, epoch_is_new: bool) -> Partition {
         let topic = Topic {
             id: TopicId([1; 16]),
             name: "t".into(),
@@ -228,10 +225,11 @@ mod tests {
             append_index: LogIndex(durable as u64),
             bytes: 0,
             faulty: false,
-            last_epoch: Some(LeaderEpoch(4)),
+            last_epoch: Some(LeaderEpoch(5)),
+            epoch_is_new,
         };
         let tp = TopicPartition { topic: topic.id, partition: PartitionIndex(0) };
-        Partition::new(tp, Arc::new(topic), 0, Slot(0), &bounds, truncated, ME)
+        Partition::new(tp, Arc::new(topic), 0, Slot(0), &bounds, ME)
     }
 
     fn ack(slot: SlotId, end: i64) -> Ack {

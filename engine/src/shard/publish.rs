@@ -48,17 +48,8 @@ impl Shard {
                 continue;
             }
             let bounds = entry.store.bounds(slot);
-            let truncated = entry.truncated.contains(&tp);
             let me = self.setup.identity.node;
-            self.partitions.insert(Partition::new(
-                tp,
-                Arc::clone(topic),
-                index,
-                slot,
-                &bounds,
-                truncated,
-                me,
-            ));
+            self.partitions.insert(Partition::new(tp, Arc::clone(topic), index, slot, &bounds, me));
         }
     }
 

@@ -24,8 +24,6 @@ const _: () = assert!(STORE_SPACE_FIRST as usize + STORES_PER_SHARD_MAX <= 256);
 pub(super) struct StoreEntry {
     pub(super) id: StoreId,
     pub(super) store: Store,
-    /// Partitions whose last epoch lost frames that had never been acknowledged.
-    pub(super) truncated: Vec<TopicPartition>,
     /// Connections with a batch that waits for room, first come, first served.
     pub(super) stalled: VecDeque<ConnId>,
     /// Batches of Kafka clients that wait for room, in the order in which they came.
@@ -58,12 +56,11 @@ pub(super) fn open_all(
             durable_form: setup.durable_form,
         };
         let (store, report) = Store::open(config, plane)?;
-        let truncated = findings(StoreId(id), report, &mut opened.warnings);
+        tell_findings(StoreId(id), report, &mut opened.warnings);
         opened.topics.extend(store.partitions().map(|(tp, _)| tp.topic));
         entries.push(StoreEntry {
             id: StoreId(id),
             store,
-            truncated,
             stalled: VecDeque::new(),
             waiting: VecDeque::new(),
             full: false,
@@ -75,9 +72,8 @@ pub(super) fn open_all(
     Ok((entries, opened))
 }
 
-/// What recovery found goes to the log and to whoever starts the broker. Gives the partitions that were truncated.
-fn findings(store: StoreId, report: RecoveryReport, warnings: &mut Vec<String>) -> Vec<TopicPartition> {
-    let mut truncated = Vec::new();
+/// What recovery found goes to the log and to whoever starts the broker.
+fn tell_findings(store: StoreId, report: RecoveryReport, warnings: &mut Vec<String>) {
     tracing::info!(
         store = store.0,
         partitions = report.partitions,
@@ -89,7 +85,6 @@ fn findings(store: StoreId, report: RecoveryReport, warnings: &mut Vec<String>) 
         match finding {
             PartitionFinding::Truncated { end } => {
                 tracing::info!(%tp, %end, "frames that were never acknowledged are gone");
-                truncated.push(tp);
             }
             PartitionFinding::Faulty { at, why } => warnings.push(format!(
                 "partition {tp} is damaged at offset {at}: {why}; it serves what can be read and takes no new records"
@@ -107,7 +102,6 @@ fn findings(store: StoreId, report: RecoveryReport, warnings: &mut Vec<String>) 
             to.display()
         ));
     }
-    truncated
 }
 
 /// The index of the store that a token belongs to.

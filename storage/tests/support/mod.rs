@@ -146,11 +146,21 @@ impl Bed {
     }
 
     pub fn try_append(&mut self, slot: Slot, batch: &[u8]) -> Result<Appended, AppendError> {
-        self.store.append(&mut self.disk, slot, Payload::Small(batch), EPOCH, self.wall_ms)
+        self.append_payload(slot, Payload::Small(batch))
     }
 
     pub fn try_append_bulk(&mut self, slot: Slot, batch: &[u8]) -> Result<Appended, AppendError> {
-        self.store.append(&mut self.disk, slot, bulk(batch), EPOCH, self.wall_ms)
+        self.append_payload(slot, bulk(batch))
+    }
+
+    /// The newest epoch, which is what appends are made in.
+    pub fn epoch(&self, slot: Slot) -> LeaderEpoch {
+        self.store.bounds(slot).last_epoch.unwrap_or(EPOCH)
+    }
+
+    fn append_payload(&mut self, slot: Slot, payload: Payload<'_>) -> Result<Appended, AppendError> {
+        let epoch = self.epoch(slot);
+        self.store.append(&mut self.disk, slot, payload, epoch, self.wall_ms)
     }
 
     pub fn append(&mut self, slot: Slot, batch: &[u8]) -> Appended {

@@ -26,7 +26,7 @@ use crate::config::StoreConfig;
 use crate::layout::{Place, STATE_PURPOSE, STATE_STEM, SlabId, parse_slab_name, slab_name};
 use crate::map::{ExtentEntry, MapError, MapRecord, PartitionKey, StoreMap};
 use crate::partition::Rest;
-use crate::report::{OpenError, RecoveryReport};
+use crate::report::{OpenError, PartitionFinding, RecoveryReport};
 use crate::state_log::{Owner, Recovered, StateLog, StateLogError};
 
 use rebuild::Orphans;
@@ -95,7 +95,7 @@ impl Store {
             state,
             phase: Phase::Open,
         };
-        store.record_recovery(disk, &discarded, report.map_rebuilt);
+        store.record_recovery(disk, &discarded, &report);
         Ok((store, report))
     }
 
@@ -104,12 +104,19 @@ impl Store {
         &mut self,
         disk: &mut dyn Disk,
         discarded: &[(PartitionKey, ExtentEntry)],
-        rebuilt: bool,
+        report: &RecoveryReport,
     ) {
-        if rebuilt {
+        if report.map_rebuilt {
             // Nothing is recorded before this is durable: a map that knew only what comes next would give away the space of the rest.
             let map = self.map(false).encode();
             self.state.snapshot(disk, Bytes::from(map));
+        }
+        for (tp, finding) in &report.findings {
+            if let PartitionFinding::Truncated { .. } = finding {
+                // The epoch that begins: once the map knows what is gone, nobody will find out again that one has to. So it goes first.
+                let taken = self.take_checkpoint(self.by_tp[tp], false);
+                debug_assert!(taken, "everything found is durable");
+            }
         }
         for (key, extent) in discarded {
             let log_start = self.by_tp.get(&(*key).into()).map_or(0, |slot| self.bounds(*slot).log_start.0);

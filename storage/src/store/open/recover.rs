@@ -147,6 +147,8 @@ impl Recovery<'_> {
             tracing::error!(partition = %self.tp, offset = at.0, "part of the log is damaged, appends are refused: {why}");
             self.report.findings.push((self.tp, PartitionFinding::Faulty { at, why }));
         } else if truncated {
+            // What comes next must not be taken for what is gone: somebody may have seen that, and of its epoch.
+            partition.last_epoch = Some(LeaderEpoch(partition.last_epoch.map_or(0, |last| last.0) + 1));
             self.report
                 .findings
                 .push((self.tp, PartitionFinding::Truncated { end: partition.durable.offset }));
