@@ -132,17 +132,27 @@ impl ConsumerGroup {
         id: &str,
         request: &ConsumerHeartbeatRequest,
     ) -> Result<Option<String>, GroupError> {
-        let holder = request.instance.as_ref().and_then(|i| self.instances.get(i));
+        let instance = request.instance.as_ref();
+        let holder =
+            instance.and_then(|i| self.instances.get(i)).and_then(|id| self.members.get_key_value(id));
         let is_known = self.members.contains_key(id);
         if holder.is_none() && !is_known && self.members.len() >= cx.config.group_members_max {
             return Err(GroupError::GroupMaxSizeReached);
         }
         match (holder, request.epoch) {
-            (Some(holder), 0) if self.members[holder].epoch == AWAY => Ok(Some(holder.clone())),
-            (Some(holder), 0) if holder == id => Ok(None),
+            // It has a place of its own, which nobody would have any more.
+            (Some((holder, member)), 0) if member.epoch == AWAY && holder != id && is_known => {
+                Err(GroupError::InvalidRequest)
+            }
+            (Some((holder, member)), 0) if member.epoch == AWAY => Ok(Some(holder.clone())),
+            (Some((holder, _)), 0) if holder == id => Ok(None),
             (Some(_), 0) => Err(GroupError::UnreleasedInstanceId),
-            (Some(holder), _) if holder != id => Err(GroupError::FencedInstanceId),
-            (Some(_), _) => check_epoch(&self.members[id], request).map(|()| None),
+            (Some((holder, _)), _) if holder != id => Err(GroupError::FencedInstanceId),
+            (Some((_, member)), _) => check_epoch(member, request).map(|()| None),
+            // The instance id that it has would be that of no member.
+            (None, 0) if instance.is_some() && self.members.get(id).is_some_and(|m| m.instance.is_some()) => {
+                Err(GroupError::InvalidRequest)
+            }
             (None, 0) => Ok(None),
             (None, _) if request.instance.is_some() => Err(GroupError::UnknownMemberId),
             (None, _) => match self.members.get(id) {

@@ -1,6 +1,6 @@
 //! Members of the consumer protocol that end: for good, or, static ones, for a while.
 
-use super::member::MemberState;
+use super::member::{Member, MemberState};
 use super::{AWAY, ConsumerGroup};
 use crate::groups::effects::Context;
 use crate::groups::error::GroupError;
@@ -79,12 +79,19 @@ impl ConsumerGroup {
     /// A member is no more, and what it had is free. The caller begins a new epoch.
     pub(super) fn remove(&mut self, id: &str) {
         let Some(member) = self.members.remove(id) else { return };
-        if let Some(instance) = &member.instance {
-            self.instances.remove(instance);
-        }
+        self.forget_instance(id, &member);
         self.changed.remove(id);
         self.removed.insert(id.to_owned());
         // The topics that it alone wanted are wanted no more, and its expression may go.
         self.topics_changed = true;
+    }
+
+    /// A member has its instance id no more.
+    pub(super) fn forget_instance(&mut self, id: &str, member: &Member) {
+        if let Some(instance) = &member.instance
+            && self.instances.get(instance).is_some_and(|holder| holder == id)
+        {
+            self.instances.remove(instance);
+        }
     }
 }

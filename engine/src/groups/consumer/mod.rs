@@ -47,6 +47,8 @@ pub(super) struct ConsumerGroup {
     topics_changed: bool,
     members: BTreeMap<String, Member>,
     /// Member ids by instance id.
+    ///
+    /// Invariant: exactly those that members have, each of the member that has it.
     instances: BTreeMap<String, String>,
     /// Regular expressions in use.
     patterns: BTreeMap<String, Pattern>,

@@ -45,13 +45,15 @@ impl ConsumerGroup {
         self.target_epoch = record.target_epoch;
         self.topics_hash = record.topics_hash;
         for id in record.removed {
-            if let Some(instance) = self.members.remove(&id).and_then(|m| m.instance)
-                && self.instances.get(&instance) == Some(&id)
-            {
-                self.instances.remove(&instance);
+            if let Some(member) = self.members.remove(&id) {
+                self.forget_instance(&id, &member);
             }
         }
         for m in record.members {
+            // Earlier builds let a member change its instance id.
+            if let Some(before) = self.members.remove(&m.member) {
+                self.forget_instance(&m.member, &before);
+            }
             if let Some(instance) = &m.instance {
                 self.instances.insert(instance.clone(), m.member.clone());
             }
