@@ -183,7 +183,10 @@ impl GroupCoordinator {
 
     /// Does what is due.
     pub fn handle_time(&mut self, now: Now) {
-        while let Some((_, name)) = self.alarms.first().filter(|(at, _)| *at <= now.ms).cloned() {
+        // Each group once: one that wants to be woken at once again does not keep all others waiting.
+        let due: Vec<String> =
+            self.alarms.iter().take_while(|(at, _)| *at <= now.ms).map(|(_, name)| name.clone()).collect();
+        for name in due {
             self.with(now, &name, |group, cx, _| match &mut group.kind {
                 Kind::Classic(group) => group.handle_time(cx),
                 Kind::Consumer(group) => group.handle_time(cx),

@@ -179,6 +179,8 @@ impl ClassicGroup {
             self.leader = Some(new_id.to_owned());
         }
         member.client = request.client.clone();
+        // Its predecessor's time to join for the first time is not its own; while it waits for the others it is excused.
+        member.is_new = false;
         self.members.insert(new_id.to_owned(), member);
         self.update(cx, new_id, request, token);
         self.heard_from(cx, new_id);

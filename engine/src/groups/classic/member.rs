@@ -31,6 +31,13 @@ impl Member {
         self.protocols.iter().find(|(name, _)| name == protocol).map(|(_, metadata)| metadata)
     }
 
+    /// How long it may take to join again. A client that gives it no time has that of its session.
+    pub(super) fn rebalance_timeout_ms(&self) -> u64 {
+        let ms =
+            if self.rebalance_timeout_ms > 0 { self.rebalance_timeout_ms } else { self.session_timeout_ms };
+        ms.max(1) as u64
+    }
+
     /// Whether it is excused from heartbeats: it waits for others. Not so the first time, as a client that joins may be gone by then.
     pub(super) fn is_excused(&self) -> bool {
         !self.is_new && (self.joining.is_some() || self.syncing.is_some())

@@ -58,7 +58,7 @@ impl ClassicGroup {
     }
 
     pub(super) fn rebalance_timeout_ms(&self) -> u64 {
-        self.members.values().map(|m| m.rebalance_timeout_ms.max(0) as u64).max().unwrap_or(0)
+        self.members.values().map(Member::rebalance_timeout_ms).max().unwrap_or(0)
     }
 
     pub(super) fn have_all_joined(&self) -> bool {

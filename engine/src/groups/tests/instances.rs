@@ -127,3 +127,46 @@ fn an_administrator_removes_static_members_by_their_instance_id() {
     assert_eq!(desk.state("g"), "PreparingRebalance");
     assert_eq!(desk.leave("none", &[("x", None)]), [Some(GroupError::UnknownMemberId)]);
 }
+
+#[test]
+fn a_static_member_without_a_rebalance_timeout_has_the_time_of_its_session() {
+    for timeout in [0, -1] {
+        let mut desk = Desk::new();
+        let hasty = JoinRequest { rebalance_timeout_ms: timeout, ..fixed("a", "") };
+        let tokens = [hasty, fixed("b", "")].map(|request| desk.ask(GroupRequest::Join(request)));
+        desk.pass(6_000);
+        let joined = tokens.map(|t| desk.joined(t));
+        desk.sync_all("g", &joined);
+        assert_eq!(desk.leave("g", &[("", Some("b"))]), [None]);
+        // The one that is left does not join again, and is waited for.
+        desk.pass(SESSION_MS as u64 - 1);
+        assert_eq!(desk.state("g"), "PreparingRebalance");
+        desk.pass(1);
+        assert_eq!(desk.state("g"), "Empty");
+    }
+}
+
+#[test]
+fn a_static_member_that_takes_over_before_the_first_generation_waits_for_it_as_long_as_anybody() {
+    let mut desk = Desk::new();
+    two(&mut desk);
+    let early = desk.ask(GroupRequest::Join(fixed("c", "")));
+    let late = desk.ask(GroupRequest::Join(fixed("c", "")));
+    assert_eq!(desk.joined(early).error, Some(GroupError::FencedInstanceId));
+    // The other two go on and are slow to join.
+    let joins = desk.ms + 4 * SESSION_MS as u64;
+    while desk.ms < joins {
+        for instance in ["a", "b"] {
+            let member = desk.member_of("g", instance);
+            assert_eq!(desk.heartbeat("g", &member, 1), Some(GroupError::RebalanceInProgress));
+        }
+        desk.pass(SESSION_MS as u64 / 2);
+        assert!(desk.reply(late).is_none());
+    }
+    for instance in ["a", "b"] {
+        let member = desk.member_of("g", instance);
+        desk.ask(GroupRequest::Join(fixed(instance, &member)));
+    }
+    let joined = desk.joined(late);
+    assert_eq!((joined.error, joined.generation), (None, 2));
+}

@@ -200,6 +200,16 @@ impl Desk {
         listed.iter().find(|g| g.group == group).map_or("Dead", |g| g.state)
     }
 
+    /// The id of a static member.
+    fn member_of(&mut self, group: &str, instance: &str) -> String {
+        let GroupReply::Describe(mut described) = self.call(GroupRequest::Describe(vec![group.into()]))
+        else {
+            panic!("another reply");
+        };
+        let members = described.remove(0).1.expect("there is one").members;
+        members.into_iter().find(|m| m.instance.as_deref() == Some(instance)).expect("a member").member
+    }
+
     fn commit(&mut self, request: CommitRequest) -> Option<GroupError> {
         match self.call(GroupRequest::Commit(request)) {
             GroupReply::Commit(outcomes) => outcomes[0].2,
