@@ -8,7 +8,7 @@
 //!                    +---- a high watermark moves --- Parked
 //! ```
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use highwater_net::kafka::KafkaError;
 use highwater_protocol::ids::{Offset, TopicPartition};
@@ -51,7 +51,7 @@ struct Task {
     /// Bytes that the other side was told of.
     told: usize,
     /// Partitions that will wake it.
-    waits: Vec<PartitionId>,
+    waits: BTreeSet<PartitionId>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -76,7 +76,7 @@ impl Shard {
             bytes: 0,
             failed: false,
             told: 0,
-            waits: Vec::new(),
+            waits: BTreeSet::new(),
         };
         owner.tasks.insert(id, task);
         self.run_kafka_fetch(plane, id);
@@ -95,7 +95,7 @@ impl Shard {
     /// The high watermark of a partition has moved, or the partition is gone.
     pub(in crate::shard) fn wake_kafka_fetch(&mut self, id: FetchId, partition: PartitionId) {
         if let Some(task) = self.kafka.read.tasks.get_mut(&id) {
-            task.waits.retain(|waits| *waits != partition);
+            task.waits.remove(&partition);
             self.kafka.read.wake(id);
         }
     }
@@ -234,8 +234,7 @@ impl Shard {
             let Some(here) = self.partitions.get_mut(partition) else { continue };
             // It may have moved while another partition was read from disk.
             again |= here.high_watermark().0 > fetched.high_watermark;
-            if !task.waits.contains(&partition) {
-                task.waits.push(partition);
+            if task.waits.insert(partition) {
                 here.waiters.push(Waiter::Kafka(id));
             }
         }
