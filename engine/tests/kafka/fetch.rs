@@ -131,16 +131,21 @@ fn there_are_no_fetch_sessions() {
 #[test]
 fn a_parked_fetch_ends_when_its_topic_is_deleted_or_the_broker_stops() {
     let mut place = Place::new();
-    place.native().created("gone", 2, &[]);
+    let id = place.native().created("gone", 2, &[]);
     place.native().created("stays", 2, &[]);
     let mut reader = place.kafka();
+    let mut by_id = place.kafka();
+    let from = [(0, 0), (1, 0)];
+    let wait = |topic| Fetch { max_wait_ms: 600_000, ..Fetch::of(topic, &from) };
     for topic in ["gone", "stays"] {
-        let fetch = Fetch { max_wait_ms: 600_000, ..Fetch::of(topic, &[(0, 0), (1, 0)]) };
-        reader.send(ApiKey::Fetch, 12, &fetch.request());
+        reader.send(ApiKey::Fetch, 12, &wait(topic).request());
     }
+    by_id.send(ApiKey::Fetch, 13, &Fetch { topic_id: id.0, ..wait("") }.request());
     place.native().delete_topic("gone").ok();
     let got = reader.read(ApiKey::Fetch, 12).expect("an answer").fetched();
     assert!(got.iter().any(|got| got.error == KafkaError::UNKNOWN_TOPIC_OR_PARTITION));
+    let got = by_id.read(ApiKey::Fetch, 13).expect("an answer").fetched();
+    assert!(got.iter().any(|got| got.error == KafkaError::UNKNOWN_TOPIC_ID), "{got:?}");
     place.restart();
     let got = reader.read(ApiKey::Fetch, 12).expect("an answer").fetched();
     assert!(got.iter().all(|got| got.error == KafkaError::NONE && got.records.is_empty()));

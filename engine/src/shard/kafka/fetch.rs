@@ -141,7 +141,11 @@ impl Shard {
     ) {
         let Some(Pending::Fetch(pending)) = self.kafka.pending.get_mut(&request) else { return };
         pending.owners.remove(&from);
-        for fetched in fetched {
+        for mut fetched in fetched {
+            // The topic went while the request was on its way. Who knows topics by id is told so.
+            if fetched.error == KafkaError::UNKNOWN_TOPIC_OR_PARTITION && pending.call.version() >= 13 {
+                fetched.error = KafkaError::UNKNOWN_TOPIC_ID;
+            }
             pending.bytes += fetched.bytes;
             // An owner answers on its own when it has enough, and when something is wrong.
             if fetched.error.is_err() {
