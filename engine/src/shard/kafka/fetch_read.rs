@@ -64,21 +64,7 @@ enum State {
 impl Shard {
     /// Another shard, or this one, asks for partitions of this one.
     pub(super) fn kafka_read(&mut self, plane: &mut dyn Plane<Message>, from: ShardIndex, ask: FetchAsk) {
-        let owner = &mut self.kafka.read;
-        owner.last += 1;
-        let id = FetchId(owner.last);
-        owner.by_request.insert((from, ask.request), id);
-        let task = Task {
-            from,
-            ask,
-            state: State::Queued,
-            fetched: Vec::new(),
-            bytes: 0,
-            failed: false,
-            told: 0,
-            waits: BTreeSet::new(),
-        };
-        owner.tasks.insert(id, task);
+        let id = self.kafka.read.begin(from, ask);
         self.run_kafka_fetch(plane, id);
     }
 
@@ -89,6 +75,20 @@ impl Shard {
         if let Some(task) = owner.tasks.get_mut(&id) {
             task.ask.now = true;
             owner.wake(id);
+        }
+    }
+
+    /// A connection is gone. What is carried out for it ends, or it would have its places remembered again, for ever.
+    pub(super) fn forget_kafka_reader(
+        &mut self,
+        plane: &mut dyn Plane<Message>,
+        from: ShardIndex,
+        conn: ConnId,
+    ) {
+        for (id, mut task) in self.kafka.read.forget(from, conn) {
+            let unread = task.ask.wants.iter().skip(task.fetched.len());
+            task.fetched.extend(unread.map(|want| Fetched::nothing(want.number, KafkaError::NONE)));
+            self.finish_kafka_read(plane, id, task);
         }
     }
 
@@ -277,6 +277,24 @@ fn room(task: &Task, want: Want) -> usize {
 }
 
 impl Owner {
+    fn begin(&mut self, from: ShardIndex, ask: FetchAsk) -> FetchId {
+        self.last += 1;
+        let id = FetchId(self.last);
+        self.by_request.insert((from, ask.request), id);
+        let task = Task {
+            from,
+            ask,
+            state: State::Queued,
+            fetched: Vec::new(),
+            bytes: 0,
+            failed: false,
+            told: 0,
+            waits: BTreeSet::new(),
+        };
+        self.tasks.insert(id, task);
+        id
+    }
+
     fn wake(&mut self, id: FetchId) {
         if let Some(task) = self.tasks.get_mut(&id)
             && task.state == State::Parked
@@ -294,16 +312,39 @@ impl Owner {
         places.insert(tp, place);
     }
 
-    /// A connection is gone.
-    pub(super) fn forget(&mut self, from: ShardIndex, conn: ConnId) {
+    /// Takes out all that is here for a connection: places and fetches. A disk read that is under way finds nobody.
+    fn forget(&mut self, from: ShardIndex, conn: ConnId) -> Vec<(FetchId, Task)> {
         self.places.remove(&(from, conn));
-        let of_it = self.tasks.iter_mut().filter(|(_, task)| task.from == from && task.ask.conn == conn);
-        let now = of_it.map(|(id, task)| {
-            task.ask.now = true;
-            *id
-        });
-        for id in now.collect::<Vec<_>>() {
-            self.wake(id);
+        let of_it = |_: &FetchId, task: &mut Task| task.from == from && task.ask.conn == conn;
+        self.tasks.extract_if(.., of_it).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use highwater_protocol::ids::{PartitionIndex, TopicId};
+
+    use super::*;
+
+    #[test]
+    fn of_a_connection_that_is_gone_neither_places_stay_nor_fetches_that_would_remember_them_again() {
+        let mut owner = Owner::default();
+        let tp = TopicPartition { topic: TopicId([1; 16]), partition: PartitionIndex(0) };
+        let (gone, stays) = ((0, ConnId(1)), (1, ConnId(1)));
+        let fetches =
+            [(gone, State::Queued), (gone, State::Reading), (gone, State::Parked), (stays, State::Parked)];
+        for (number, ((from, conn), state)) in fetches.into_iter().enumerate() {
+            let request = RequestId(number as u64);
+            let wants = vec![Want { number: 0, tp, offset: 0, max_bytes: 1 }];
+            let ask =
+                FetchAsk { request, conn, wants, max_bytes: 1, min_bytes: 1, shared: false, now: false };
+            let id = owner.begin(from, ask);
+            owner.tasks.get_mut(&id).expect("it has begun").state = state;
+            owner.remember((from, conn), tp, Cursor::at(Offset(0)));
         }
+        assert_eq!(owner.forget(gone.0, gone.1).len(), 3);
+        let left: Vec<_> = owner.tasks.values().map(|task| (task.from, task.ask.conn)).collect();
+        assert_eq!(left, [stays]);
+        assert_eq!(owner.places.into_keys().collect::<Vec<_>>(), [stays]);
     }
 }

@@ -291,7 +291,7 @@ impl Shard {
             KafkaMessage::FetchBytes(request, bytes) => self.on_fetch_bytes(plane, from, request, bytes),
             KafkaMessage::FetchNow(request) => self.kafka_read_now(from, request),
             KafkaMessage::Fetched(request, fetched) => self.on_fetched(plane, from, request, fetched),
-            KafkaMessage::Closed(conn) => self.kafka.read.forget(from, conn),
+            KafkaMessage::Closed(conn) => self.forget_kafka_reader(plane, from, conn),
         }
     }
 
