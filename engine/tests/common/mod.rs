@@ -239,8 +239,8 @@ impl Client {
 pub fn raw(address: SocketAddr) -> TcpStream {
     let stream = TcpStream::connect(address).expect("connected");
     stream.set_nodelay(true).expect("set");
-    // Not a wait: what stops a test that would hang for ever.
-    stream.set_read_timeout(Some(Duration::from_mins(1))).expect("set");
+    // Not a wait: what stops a test that would hang for ever, or for as long as a broker lets a fetch wait.
+    stream.set_read_timeout(Some(Duration::from_secs(50))).expect("set");
     stream
 }
 

@@ -55,6 +55,92 @@ fn a_fetch_waits_for_as_many_bytes_as_it_asks_for_over_all_shards() {
 }
 
 #[test]
+fn what_is_there_and_too_little_is_not_given_before_there_is_enough() {
+    let place = Place::new();
+    place.native().created("t", 1, &[]);
+    let bytes = batch(&["v"], NONE);
+    let mut writer = place.kafka();
+    let mut reader = place.kafka();
+    let min_bytes = 20 * bytes.len() as i32;
+    let fetch = Fetch { max_wait_ms: 600_000, min_bytes, ..Fetch::of("t", &[(0, 0)]) };
+    reader.send(ApiKey::Fetch, 12, &fetch.request());
+    for _ in 0..20 {
+        writer.produce("t", &[(0, &bytes)]);
+    }
+    let got = reader.read(ApiKey::Fetch, 12).expect("an answer").fetched();
+    assert_eq!(got[0].records.len(), 20);
+}
+
+/// Only because there is more than may be given are these answered: they would wait for longer than the test may take.
+#[test]
+fn a_fetch_that_leaves_something_behind_does_not_wait_for_more_on_any_shard() {
+    let place = Place::new();
+    place.native().created("t", 2, &[]);
+    let mut kafka = place.kafka();
+    let value = "x".repeat(1000);
+    let bytes = batch(&[&value], NONE);
+    for full in 0..2 {
+        for _ in 0..20 {
+            kafka.produce("t", &[(full, &bytes)]);
+        }
+        // Batches are whole, so what is given is a little less than this.
+        let most = 10 * bytes.len() as i32 - 1;
+        let all = Fetch { max_wait_ms: 600_000, min_bytes: most, ..Fetch::of("t", &[(0, 0), (1, 0)]) };
+        let other = 1 - full;
+        let from = [(full, 0), (other, if full == 0 { 0 } else { 20 })];
+        for fetch in [
+            Fetch { from: &from, partition_max_bytes: most, ..all.clone() },
+            Fetch { from: &from, max_bytes: most, ..all.clone() },
+            Fetch { from: &from[..1], partition_max_bytes: most, ..all.clone() },
+            Fetch { from: &from, partition_max_bytes: 1, min_bytes: 1 << 20, ..all },
+        ] {
+            let got = kafka.fetch(12, &fetch);
+            assert!((1..most as usize).contains(&got[0].bytes), "{got:?}");
+            assert!(got[1..].iter().all(|got| got.error == KafkaError::NONE && got.records.is_empty()));
+        }
+    }
+}
+
+#[test]
+fn more_bytes_than_an_answer_may_have_are_not_waited_for() {
+    let place = Place::new();
+    place.native().created("t", 1, &[]);
+    let mut kafka = place.kafka();
+    kafka.produce("t", &[(0, &batch(&["v"], NONE))]);
+    let fetch =
+        Fetch { max_wait_ms: 600_000, min_bytes: 1 << 20, max_bytes: 10, ..Fetch::of("t", &[(0, 0)]) };
+    assert_eq!(kafka.fetch(12, &fetch)[0].records, [(0, "v".to_owned())]);
+}
+
+#[test]
+fn a_fetch_of_more_than_one_read_from_disk_gives_does_not_wait() {
+    let mut place = Place::new();
+    place.native().created("t", 1, &[]);
+    let mut kafka = place.kafka();
+    let value = "x".repeat(250_000);
+    let bytes = batch(&[&value], NONE);
+    for _ in 0..12 {
+        kafka.produce("t", &[(0, &bytes)]);
+    }
+    place.restart();
+    let mut kafka = place.kafka();
+    let mut offset = 0;
+    while offset < 12 {
+        let min_bytes = (12 - offset) * 250_000;
+        let from = [(0, offset)];
+        let fetch = Fetch {
+            max_wait_ms: 600_000,
+            min_bytes: min_bytes as i32,
+            partition_max_bytes: 8 << 20,
+            ..Fetch::of("t", &from)
+        };
+        let got = kafka.fetch(12, &fetch);
+        assert_eq!(got[0].records.first().map(|(offset, _)| *offset), Some(offset));
+        offset += got[0].records.len() as i64;
+    }
+}
+
+#[test]
 fn an_offset_inside_a_batch_gives_the_whole_batch() {
     let place = Place::new();
     place.native().created("t", 1, &[]);

@@ -1,7 +1,7 @@
 //! Fetch on the shard of the connection: each owner of partitions is asked once, and the answer is put together when all have answered.
 //!
-//! The owners park a fetch that finds too little. The first that has enough answers, and then the others are told not to wait; so are
-//! all of them when the client's time is over.
+//! The owners park a fetch that finds too little. The first that has enough, or more than it may give, answers, and then the others are
+//! told not to wait; so are all of them when the client's time is over.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -28,8 +28,6 @@ pub(in crate::shard) struct FetchPending {
     min_bytes: usize,
     /// Owners that have not answered, with the bytes that they said are there.
     owners: BTreeMap<ShardIndex, usize>,
-    /// Bytes that came.
-    bytes: usize,
     /// Owners were told not to wait.
     now: bool,
     until: Option<Instant>,
@@ -53,6 +51,8 @@ impl Shard {
             return self.refuse_fetch(call, KafkaError::FETCH_SESSION_ID_NOT_FOUND);
         }
         let max_bytes = self.kafka_fetch_bytes_max(request.max_bytes);
+        // More than an answer may have never comes.
+        let min_bytes = usize::try_from(request.min_bytes).unwrap_or(0).min(max_bytes);
         let wait = Duration::from_millis(u64::try_from(request.max_wait_ms).unwrap_or(0)).min(FETCH_WAIT_MAX);
         let mut pending = FetchPending {
             call,
@@ -60,10 +60,9 @@ impl Shard {
             partitions: Vec::new(),
             max_bytes,
             committed: request.isolation_level == 1,
-            min_bytes: usize::try_from(request.min_bytes).unwrap_or(0),
+            min_bytes,
             owners: BTreeMap::new(),
-            bytes: 0,
-            now: wait.is_zero() || request.min_bytes <= 0 || self.drain.is_some(),
+            now: wait.is_zero() || min_bytes == 0 || self.drain.is_some(),
             until: None,
         };
         let mut asks: BTreeMap<ShardIndex, Vec<Want>> = BTreeMap::new();
@@ -94,7 +93,7 @@ impl Shard {
         }
         self.kafka.fetching.insert(call.conn);
         pending.owners = asks.keys().map(|owner| (*owner, 0)).collect();
-        let (min_bytes, now, shared) = (pending.min_bytes, pending.now, asks.len() > 1);
+        let (now, shared) = (pending.now, asks.len() > 1);
         pending.until = (!now).then(|| plane.now().after(wait));
         let until = pending.until;
         let id = self.kafka_wait(Pending::Fetch(pending));
@@ -128,7 +127,9 @@ impl Shard {
         if let Some(there) = pending.owners.get_mut(&from) {
             *there = bytes;
         }
-        self.answer_fetch_if_enough(plane, request);
+        if pending.owners.values().sum::<usize>() >= pending.min_bytes {
+            self.kafka_fetch_waited(plane, request);
+        }
     }
 
     /// An owner has answered.
@@ -146,30 +147,20 @@ impl Shard {
             if fetched.error == KafkaError::UNKNOWN_TOPIC_OR_PARTITION && pending.call.version() >= 13 {
                 fetched.error = KafkaError::UNKNOWN_TOPIC_ID;
             }
-            pending.bytes += fetched.bytes;
-            // An owner answers on its own when it has enough, and when something is wrong.
-            if fetched.error.is_err() {
-                pending.min_bytes = 0;
-            }
             if let Some((_, place)) = pending.partitions.get_mut(fetched.number as usize) {
                 *place = Some(fetched);
             }
         }
         if !pending.owners.is_empty() {
-            return self.answer_fetch_if_enough(plane, request);
+            // An owner that was not told to answers when nobody has to wait any longer: it has enough, or cannot give what is there,
+            // or something is wrong.
+            return self.kafka_fetch_waited(plane, request);
         }
         if let Some(Pending::Fetch(pending)) = self.kafka.pending.remove(&request) {
             if let Some(until) = pending.until {
                 self.timers.cancel(until, Timer::KafkaFetch(request));
             }
             self.tell_fetched(pending);
-        }
-    }
-
-    fn answer_fetch_if_enough(&mut self, plane: &mut dyn Plane<Message>, request: RequestId) {
-        let Some(Pending::Fetch(pending)) = self.kafka.pending.get(&request) else { return };
-        if pending.bytes + pending.owners.values().sum::<usize>() >= pending.min_bytes {
-            self.kafka_fetch_waited(plane, request);
         }
     }
 

@@ -48,6 +48,8 @@ struct Task {
     fetched: Vec<Fetched>,
     bytes: usize,
     failed: bool,
+    /// There is more to read than was read.
+    more: bool,
     /// Bytes that the other side was told of.
     told: usize,
     /// Partitions that will wake it.
@@ -137,6 +139,7 @@ impl Shard {
         task.fetched.clear();
         task.bytes = 0;
         task.failed = false;
+        task.more = false;
         self.go_on(plane, id, task)
     }
 
@@ -153,7 +156,9 @@ impl Shard {
             }
         }
         let bytes = task.bytes;
-        if task.ask.now || task.failed || bytes >= task.ask.min_bytes {
+        // Who leaves something behind has not too little to read but too little room, or has to read on from where a disk read ended:
+        // waiting would give no more.
+        if task.ask.now || task.failed || task.more || bytes >= task.ask.min_bytes {
             self.finish_kafka_read(plane, id, task);
         } else {
             self.park(plane, id, task);
@@ -203,7 +208,9 @@ impl Shard {
             ReadResult::Frames(frames) if !fetched.error.is_err() => {
                 let (records, bytes) = batches(&frames.bytes);
                 // The very first batch may be larger than what was asked for. No other may.
-                if task.bytes == 0 || bytes <= room(task, want) {
+                let fits = task.bytes == 0 || bytes <= room(task, want);
+                task.more |= !fits || frames.next.offset().0 < fetched.high_watermark;
+                if fits {
                     (fetched.records, fetched.bytes) = (records, bytes);
                     self.kafka.read.remember((task.from, task.ask.conn), want.tp, frames.next);
                 }
@@ -288,6 +295,7 @@ impl Owner {
             fetched: Vec::new(),
             bytes: 0,
             failed: false,
+            more: false,
             told: 0,
             waits: BTreeSet::new(),
         };
