@@ -52,6 +52,19 @@ pub const REFUSED_PRODUCERS_MAX: usize = 10_000;
 /// Topics and other resources that one request of a Kafka client may change.
 pub const KAFKA_CHANGES_PER_REQUEST_MAX: usize = 10_000;
 
+/// States and kinds of groups that a request of a Kafka client may list those of. There are fewer than ten.
+pub const KAFKA_FILTERS_MAX: usize = 100;
+
+/// Bytes that the answer to a request may have which tells of whole groups or many partitions and has to ask others. So much is set
+/// aside for it, so that only so many wait at once on a connection.
+pub const KAFKA_ANSWER_BYTES_EXPECTED: usize = 1 << 20;
+
+/// Searches by time of a shard that read from disk at once, each into a buffer of its own. Others wait for their turn.
+pub const SEARCHES_MAX: usize = 16;
+
+/// Searches by time that begin in one turn: what is cached is searched at once, and other requests are not to be kept waiting.
+pub const SEARCHES_PER_TURN_MAX: usize = 32;
+
 /// How often connections are looked at for having taken too long.
 pub const SWEEP_INTERVAL: Duration = Duration::from_secs(2);
 

@@ -2,13 +2,22 @@
 
 use std::collections::VecDeque;
 
-use crate::limits::{BYTES_IN_FLIGHT_MAX, REQUEST_BYTES_MIN, REQUESTS_IN_FLIGHT_MAX};
+use crate::limits::{BYTES_IN_FLIGHT_MAX, REQUEST_BYTES_MIN, REQUESTS_IN_FLIGHT_MAX, UNEXPECTED_BYTES_MAX};
 
 /// A request's place in the order of answers.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct SlotId(u64);
 
+/// What is kept until its turn.
+pub trait Answer {
+    /// Bytes that it holds.
+    fn bytes(&self) -> usize;
+}
+
 /// The requests of a connection that have not been answered, in their order: of each, what its answer needs of it, and the answer.
+///
+/// Room may be set aside for an answer before it is known. What answers take beyond that is counted by itself, and little of it ends
+/// the reading: a short request can have a long answer, and hundreds of them come in one packet.
 #[derive(Debug)]
 pub struct InOrder<R, A> {
     /// Number of the slot at the front.
@@ -16,28 +25,32 @@ pub struct InOrder<R, A> {
     slots: VecDeque<Slot<R, A>>,
     request_bytes: usize,
     reply_bytes: usize,
+    /// Bytes of answers for which nothing was set aside.
+    unexpected_bytes: usize,
 }
 
 #[derive(Debug)]
 struct Slot<R, A> {
     request: R,
     request_bytes: usize,
+    /// What is set aside for the answer; once it is known, what it holds.
     reply_bytes: usize,
+    unexpected_bytes: usize,
     answer: Option<A>,
 }
 
 impl<R, A> Default for InOrder<R, A> {
     fn default() -> Self {
-        Self { first: 0, slots: VecDeque::new(), request_bytes: 0, reply_bytes: 0 }
+        Self { first: 0, slots: VecDeque::new(), request_bytes: 0, reply_bytes: 0, unexpected_bytes: 0 }
     }
 }
 
-impl<R, A> InOrder<R, A> {
+impl<R, A: Answer> InOrder<R, A> {
     /// A place for the answer to a request that holds `request_bytes` until it is answered, and then may hold `reply_bytes`.
     pub(crate) fn push(&mut self, request: R, request_bytes: usize, reply_bytes: usize) -> SlotId {
         let slot = SlotId(self.first + self.slots.len() as u64);
         let request_bytes = request_bytes.max(REQUEST_BYTES_MIN);
-        self.slots.push_back(Slot { request, request_bytes, reply_bytes, answer: None });
+        self.slots.push_back(Slot { request, request_bytes, reply_bytes, unexpected_bytes: 0, answer: None });
         self.request_bytes += request_bytes;
         self.reply_bytes += reply_bytes;
         slot
@@ -48,16 +61,23 @@ impl<R, A> InOrder<R, A> {
         let at = slot.0.checked_sub(self.first).expect("a slot is answered once");
         let slot = &mut self.slots[at as usize];
         assert!(slot.answer.is_none(), "a slot is answered once");
+        let bytes = answer.bytes();
+        slot.unexpected_bytes = bytes.saturating_sub(slot.reply_bytes);
+        self.unexpected_bytes += slot.unexpected_bytes;
+        self.reply_bytes = self.reply_bytes - slot.reply_bytes + bytes;
+        slot.reply_bytes = bytes;
         slot.answer = Some(answer);
     }
 
     /// Takes the answer whose turn it is, if it is known.
     pub(crate) fn take(&mut self) -> Option<(R, A)> {
         self.slots.front()?.answer.as_ref()?;
-        let Slot { request, request_bytes, reply_bytes, answer } = self.slots.pop_front()?;
+        let Slot { request, request_bytes, reply_bytes, unexpected_bytes, answer } =
+            self.slots.pop_front()?;
         self.first += 1;
         self.request_bytes -= request_bytes;
         self.reply_bytes -= reply_bytes;
+        self.unexpected_bytes -= unexpected_bytes;
         Some((request, answer?))
     }
 
@@ -65,6 +85,7 @@ impl<R, A> InOrder<R, A> {
     pub fn is_full(&self) -> bool {
         self.slots.len() >= REQUESTS_IN_FLIGHT_MAX
             || self.request_bytes + self.reply_bytes >= BYTES_IN_FLIGHT_MAX
+            || self.unexpected_bytes >= UNEXPECTED_BYTES_MAX
     }
 
     /// Requests that have not been answered.
@@ -88,6 +109,13 @@ mod tests {
     use super::*;
 
     type Queue = InOrder<char, u32>;
+
+    /// An answer of so many bytes.
+    impl Answer for u32 {
+        fn bytes(&self) -> usize {
+            *self as usize
+        }
+    }
 
     #[test]
     fn answers_leave_in_the_order_of_their_requests() {
@@ -121,6 +149,34 @@ mod tests {
         assert!(!queue.is_full());
         queue.push('b', 0, 1);
         assert!(queue.is_full(), "a short request counts too");
+    }
+
+    #[test]
+    fn answers_that_nobody_expected_to_be_long_fill_a_connection_until_they_leave() {
+        let mut queue = Queue::default();
+        let waits = queue.push('a', 0, 0);
+        let mut held = 0;
+        // As of a pipeline of requests for all topics behind one that waits.
+        while !queue.is_full() {
+            let slot = queue.push('b', 0, 0);
+            queue.fill(slot, 260_000);
+            held += 260_000;
+        }
+        assert!((UNEXPECTED_BYTES_MAX..UNEXPECTED_BYTES_MAX + 260_000).contains(&held), "{held} bytes");
+        queue.fill(waits, 0);
+        assert!(queue.take().is_some() && queue.is_full());
+        assert!(queue.take().is_some() && !queue.is_full());
+    }
+
+    #[test]
+    fn what_was_set_aside_for_an_answer_is_given_back_when_it_is_shorter() {
+        let mut queue = Queue::default();
+        let slot = queue.push('a', 0, BYTES_IN_FLIGHT_MAX);
+        assert!(queue.is_full());
+        queue.fill(slot, (UNEXPECTED_BYTES_MAX + 1) as u32);
+        assert!(!queue.is_full(), "room was set aside for all of it");
+        assert!(queue.take().is_some() && !queue.is_full());
+        assert_eq!((queue.reply_bytes, queue.unexpected_bytes), (0, 0));
     }
 
     #[test]

@@ -18,6 +18,6 @@ mod request;
 pub use conn::{NativeConn, Overdue};
 pub use credit::CreditLine;
 pub use decoder::{Decoder, Lent, Refusal, Step};
-pub use in_order::{InOrder, SlotId};
+pub use in_order::{Answer, InOrder, SlotId};
 pub use replies::{Popped, Reply, ReplyQueue};
 pub use request::{Batch, Produce, Received, Request};

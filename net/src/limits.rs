@@ -15,6 +15,10 @@ pub const BYTES_IN_FLIGHT_MAX: usize = 32 << 20;
 
 const _: () = assert!(BYTES_IN_FLIGHT_MAX >= BATCH_BYTES_MAX, "one request of the largest kind must fit");
 
+/// Bytes of a connection's answers for which no room was set aside, as those to requests for metadata, until they leave; then it is
+/// not read any further. One answer may be larger.
+pub const UNEXPECTED_BYTES_MAX: usize = 1 << 20;
+
 /// Subscriptions of a connection.
 pub const SUBSCRIPTIONS_MAX: usize = 10_000;
 
@@ -29,6 +33,9 @@ pub const BYTES_PER_SECOND_MIN: u64 = 64 << 10;
 
 /// Bytes of a Kafka request that carries record batches. Kafka's `socket.request.max.bytes`.
 pub const KAFKA_PRODUCE_BYTES_MAX: usize = 100 << 20;
+
+/// Partitions in one Produce. What is kept of each, and its answer, is many times as long as an empty batch.
+pub const KAFKA_PRODUCE_PARTITIONS_MAX: usize = 100_000;
 
 /// Bytes of any other Kafka request.
 pub const KAFKA_REQUEST_BYTES_MAX: usize = CONTROL_BODY_BYTES_MAX;

@@ -6,7 +6,7 @@ use highwater_protocol::native::{
     Body, DataPrefix, MessageKind, ProduceReply, SubscribeReply, data_head, put_empty, put_error, put_message,
 };
 
-use crate::in_order::{InOrder, SlotId};
+use crate::in_order::{Answer, InOrder, SlotId};
 
 /// An answer.
 #[derive(Clone, Debug)]
@@ -46,6 +46,18 @@ impl Reply {
     /// It was not done.
     pub fn error(code: ErrorCode, text: impl Into<String>) -> Self {
         Self::Error { code, text: text.into() }
+    }
+}
+
+impl Answer for Reply {
+    fn bytes(&self) -> usize {
+        match self {
+            // As long as what is kept of their requests anyway.
+            Self::Empty | Self::Produced(_) | Self::Subscribed(_) => 0,
+            Self::Frames { frames, .. } => frames.iter().map(Bytes::len).sum(),
+            Self::Body(body) => body.len(),
+            Self::Error { text, .. } => text.len(),
+        }
     }
 }
 

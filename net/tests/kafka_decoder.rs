@@ -13,7 +13,7 @@ use highwater_net::kafka::messages::{
 use highwater_net::kafka::produce::Records;
 use highwater_net::kafka::schema::Message;
 use highwater_net::kafka::{Gate, KafkaDecoder, KafkaRefusal, KafkaStep, Request};
-use highwater_net::limits::{KAFKA_PRODUCE_BYTES_MAX, KAFKA_REQUEST_BYTES_MAX};
+use highwater_net::limits::{KAFKA_PRODUCE_BYTES_MAX, KAFKA_PRODUCE_PARTITIONS_MAX, KAFKA_REQUEST_BYTES_MAX};
 use highwater_net::{Batch, Lent};
 use highwater_protocol::frame::FRAME_HEADER_BYTES;
 use highwater_protocol::limits::{BATCH_BYTES_MAX, BULK_BYTES_MIN};
@@ -230,6 +230,16 @@ fn check_refused(bytes: &[u8], says: &str) {
 
 fn front(length: i32, key: i16, version: i16) -> Vec<u8> {
     [&length.to_be_bytes()[..], &key.to_be_bytes(), &version.to_be_bytes(), &[0, 0, 0, 9]].concat()
+}
+
+#[test]
+fn more_partitions_than_are_served_in_one_produce_are_refused_though_each_topic_has_few() {
+    let (told, result) = decode(&produce(9, 1, &vec![Some(20); KAFKA_PRODUCE_PARTITIONS_MAX]), &[1 << 20]);
+    assert_eq!((told.len(), result), (1, Ok(())));
+    check_refused(
+        &produce(9, 1, &vec![Some(20); KAFKA_PRODUCE_PARTITIONS_MAX + 1]),
+        "100000 at most are served",
+    );
 }
 
 #[test]

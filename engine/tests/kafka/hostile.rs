@@ -5,10 +5,12 @@ use std::io::{ErrorKind, Read as _, Write as _};
 use std::net::Shutdown;
 
 use highwater_engine::HostKind;
+use highwater_engine::limits::SEND_QUEUE_BYTES_MAX;
 use highwater_net::kafka::KafkaError;
 use highwater_net::kafka::api::{APIS, Api, ApiKey};
+use highwater_net::kafka::messages::{MetadataRequest, MetadataResponse};
 use highwater_net::kafka::samples::{self, Shape};
-use highwater_net::limits::{KAFKA_PRODUCE_BYTES_MAX, KAFKA_REQUEST_BYTES_MAX};
+use highwater_net::limits::{KAFKA_PRODUCE_BYTES_MAX, KAFKA_REQUEST_BYTES_MAX, UNEXPECTED_BYTES_MAX};
 use highwater_protocol::batch::BatchProducer;
 use highwater_protocol::native::{Body as _, MessageKind, StatsReply};
 use rand::rngs::StdRng;
@@ -16,6 +18,7 @@ use rand::{RngExt, SeedableRng};
 
 use crate::client::{Fetch, Kafka, Place};
 use crate::common::{Client, batch, raw, start, stop};
+use crate::wire;
 
 /// Memory by which this process, with all tests that run in it at the same time, may grow meanwhile. A single length that is believed
 /// can be 2 GiB.
@@ -282,5 +285,40 @@ fn a_large_request_that_never_comes_keeps_nobody_waiting() {
         );
     }
     drop(promises);
+    stop(broker);
+}
+
+#[test]
+fn a_pipeline_of_requests_for_all_topics_is_answered_in_order_and_few_of_its_answers_are_held() {
+    const PARTITIONS: usize = 2000;
+    let dir = tempfile::tempdir().expect("a directory");
+    let broker = start(dir.path(), 1, HostKind::Thread);
+    let mut native = Client::connect(broker.native_addr());
+    native.created("t", PARTITIONS as u32, &[]);
+    let mut kafka = Kafka::connect(broker.kafka_addr().expect("it has a Kafka listener"));
+    let all = MetadataRequest { topics: None, ..Default::default() };
+    let packet: Vec<_> = (0..512).flat_map(|id| wire::request(ApiKey::Metadata, 8, id, &all)).collect();
+    kafka.send_raw(&packet);
+    // More than what is sent at once, and what may wait behind it, is never there, though nobody reads.
+    let answer_bytes = 64 * PARTITIONS;
+    let most = SEND_QUEUE_BYTES_MAX + UNEXPECTED_BYTES_MAX + answer_bytes;
+    let mut held = 0;
+    for id in 0.. {
+        native.send_empty(MessageKind::Stats, id);
+        let stats = StatsReply::decode(&native.reply_to(id).ok()).expect("statistics");
+        let now = stats.total("memory.requests.now").expect("it is counted");
+        assert!(now <= most as u64, "{now} bytes");
+        held += u64::from(now > UNEXPECTED_BYTES_MAX as u64);
+        if held == 100 {
+            break;
+        }
+        assert!(id < 100_000, "nothing is answered: {stats:?}");
+    }
+    for id in 0..512 {
+        let answer = kafka.read(ApiKey::Metadata, 8).expect("the connection stays");
+        assert_eq!(answer.correlation_id, id);
+        let response: MetadataResponse<'_> = answer.body();
+        assert_eq!((response.topics.len(), response.topics[0].partitions.len()), (1, PARTITIONS));
+    }
     stop(broker);
 }

@@ -10,7 +10,7 @@ use highwater_runtime::buf::AlignedBuf;
 
 use super::api::ApiKey;
 use super::messages::ProduceRequest;
-use super::produce::{Pages, Produce, Records, count, topic};
+use super::produce::{Pages, Produce, Records, count, count_partitions, topic};
 use super::request::Header;
 use super::schema::Message;
 use super::wire::{Form, Reader, WireError};
@@ -32,6 +32,8 @@ pub(super) struct Intake {
     left: usize,
     topics: usize,
     partitions: usize,
+    /// Partitions of all topics so far.
+    partitions_in_all: usize,
     next: Next,
     pages: Pages,
     bulk: Bulk,
@@ -81,6 +83,7 @@ struct Step {
     next: Next,
     topics: usize,
     partitions: usize,
+    partitions_in_all: usize,
 }
 
 /// Pages that are being received into.
@@ -103,6 +106,7 @@ impl Intake {
             left,
             topics: 0,
             partitions: 0,
+            partitions_in_all: 0,
             next: Next::ClientId,
             pages: Pages::new(),
             bulk: Bulk::None,
@@ -170,6 +174,7 @@ impl Intake {
                         Ok(step) => {
                             self.at = self.head.len().saturating_sub(r.rest().len());
                             (self.topics, self.partitions) = (step.topics, step.partitions);
+                            self.partitions_in_all = step.partitions_in_all;
                             self.next = self.resolve(step.next);
                         }
                         Err(WireError::Truncated { need, have, .. })
@@ -191,7 +196,12 @@ impl Intake {
     /// Reads the part that comes next, all of it or nothing.
     fn step(&self, r: &mut Reader<'_>) -> Result<Step, WireError> {
         let old = Form { flexible: false, ..self.form };
-        let mut step = Step { next: self.next, topics: self.topics, partitions: self.partitions };
+        let mut step = Step {
+            next: self.next,
+            topics: self.topics,
+            partitions: self.partitions,
+            partitions_in_all: self.partitions_in_all,
+        };
         step.next = match self.next {
             Next::ClientId => {
                 r.string(old, "client_id")?;
@@ -206,7 +216,8 @@ impl Intake {
             Next::Topic => {
                 topic(r, self.form)?;
                 step.topics = step.topics.saturating_sub(1);
-                step.partitions = count(r, self.form, "partitions")?;
+                step.partitions = count_partitions(r, self.form, self.partitions_in_all)?;
+                step.partitions_in_all = self.partitions_in_all.saturating_add(step.partitions);
                 Next::Behind(Behind::Partition)
             }
             Next::Partition => {

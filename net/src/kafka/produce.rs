@@ -16,6 +16,7 @@ use highwater_protocol::limits::BULK_BYTES_MIN;
 use super::messages::ProduceRequest;
 use super::schema::Message;
 use super::wire::{Form, Reader, Uuid, Wire, WireError};
+use crate::limits::KAFKA_PRODUCE_PARTITIONS_MAX;
 use crate::request::Batch;
 
 /// Batches to append. Nothing of the batches has been looked at.
@@ -81,7 +82,7 @@ impl<'a> Produce<'a> {
         let mut partitions = Vec::new();
         for _ in 0..topics {
             let (topic, topic_id) = topic(r, form)?;
-            let here = count(r, form, "partitions")?;
+            let here = count_partitions(r, form, partitions.len())?;
             // Twice, because a vector that grows holds up to twice what is in it.
             r.take_memory(here.saturating_mul(2).saturating_mul(size_of::<ProduceTo<'_>>()), "partitions")?;
             partitions.reserve(here);
@@ -113,6 +114,13 @@ pub(super) fn count(r: &mut Reader<'_>, form: Form, field: &'static str) -> Resu
         return Err(WireError::Count { field, count, have: r.remaining() });
     }
     Ok(count)
+}
+
+/// A count of partitions in a request that has had `before` so far.
+pub(super) fn count_partitions(r: &mut Reader<'_>, form: Form, before: usize) -> Result<usize, WireError> {
+    let here = count(r, form, "partitions")?;
+    let (count, max) = (before.saturating_add(here), KAFKA_PRODUCE_PARTITIONS_MAX);
+    if count > max { Err(WireError::TooMany { field: "partitions", count, max }) } else { Ok(here) }
 }
 
 pub(super) fn topic<'a>(r: &mut Reader<'a>, form: Form) -> Result<(&'a str, Uuid), WireError> {

@@ -4,7 +4,7 @@ use bytes::{BufMut, Bytes, BytesMut};
 
 use super::api::ApiKey;
 use super::schema::Message;
-use crate::in_order::{InOrder, SlotId};
+use crate::in_order::{Answer, InOrder, SlotId};
 
 /// What an answer has to repeat of its request.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -50,9 +50,10 @@ impl KafkaReply {
     pub fn nothing() -> Self {
         Self::default()
     }
+}
 
-    /// Bytes that are sent.
-    pub fn bytes(&self) -> usize {
+impl Answer for KafkaReply {
+    fn bytes(&self) -> usize {
         self.head.len() + self.rest.iter().map(Bytes::len).sum::<usize>()
     }
 }

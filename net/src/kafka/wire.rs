@@ -58,6 +58,16 @@ pub enum WireError {
         /// Bytes that may still be used.
         have: usize,
     },
+    /// More entries than are served.
+    #[error("{field}: {count} entries, {max} at most are served in one request")]
+    TooMany {
+        /// The field.
+        field: &'static str,
+        /// How many there are.
+        count: usize,
+        /// How many may be.
+        max: usize,
+    },
     /// A length or number that the field cannot have.
     #[error("{field}: {value} is not valid here")]
     Invalid {

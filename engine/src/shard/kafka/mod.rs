@@ -41,6 +41,7 @@ use highwater_runtime::plane::{ConnId, Plane, ShardIndex};
 
 use super::Shard;
 use super::admin::Asked;
+use crate::limits::KAFKA_ANSWER_BYTES_EXPECTED;
 use crate::message::{
     Answer, Ask, KafkaMessage, Message, Produced, ProducedFor, Query, QueryAnswer, RequestId,
 };
@@ -155,10 +156,7 @@ impl Shard {
     fn kafka_request(&mut self, plane: &mut dyn Plane<Message>, conn: ConnId, received: Received<'_>) {
         let Received { header, bytes, request } = received;
         self.counted.requests += 1;
-        let reply_bytes = match &request {
-            Request::Fetch(fetch) => self.kafka_fetch_bytes_max(fetch.max_bytes),
-            _ => 0,
-        };
+        let reply_bytes = self.kafka_bytes_expected(&request);
         let Some(kafka) = self.connections.get_mut(&conn).and_then(super::connection::Connection::kafka)
         else {
             return;
@@ -207,6 +205,22 @@ impl Shard {
             Request::ConsumerGroupDescribe(request) => {
                 self.kafka_consumer_group_describe(plane, call, &request);
             }
+        }
+    }
+
+    /// Bytes to set aside for the answer to a request that has to wait for others. What is answered at once needs none.
+    fn kafka_bytes_expected(&self, request: &Request<'_>) -> usize {
+        match request {
+            Request::Fetch(fetch) => self.kafka_fetch_bytes_max(fetch.max_bytes),
+            Request::ListOffsets(_)
+            | Request::OffsetForLeaderEpoch(_)
+            | Request::JoinGroup(_)
+            | Request::SyncGroup(_)
+            | Request::OffsetFetch(_)
+            | Request::DescribeGroups(_)
+            | Request::ListGroups(_)
+            | Request::ConsumerGroupDescribe(_) => KAFKA_ANSWER_BYTES_EXPECTED,
+            _ => 0,
         }
     }
 

@@ -2,6 +2,7 @@
 
 use bytes::{Bytes, BytesMut};
 
+use crate::in_order::Answer as _;
 use crate::kafka::api::ApiKey;
 use crate::kafka::fetch::FetchAnswer;
 use crate::kafka::messages::{FetchResponse, ProduceRequest};
