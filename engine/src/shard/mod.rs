@@ -21,6 +21,7 @@ mod publish;
 mod query;
 mod readers;
 mod requests;
+mod search;
 mod sending;
 mod setup;
 mod statistics;
@@ -47,8 +48,9 @@ use drain::Drain;
 use kafka::Kafka;
 use lead::Lead;
 use partition::Partitions;
-use query::{Moving, Search, Work, WorkId};
+use query::{Moving, Work, WorkId};
 use readers::{ReaderId, Readers};
+use search::Searches;
 use stores::StoreEntry;
 use subscribe::Start;
 use timers::{Timer, Timers};
@@ -89,7 +91,7 @@ pub struct Shard {
     /// Who waits for which operation of which store.
     reads: BTreeMap<(usize, ReadId), ReaderId>,
     starts: BTreeMap<(usize, ReadId), Start>,
-    searches: BTreeMap<(usize, ReadId), Search>,
+    searches: Searches,
     moving: Vec<Moving>,
 
     /// Questions that others work on.
@@ -153,7 +155,7 @@ impl Shard {
             ready: VecDeque::new(),
             reads: BTreeMap::new(),
             starts: BTreeMap::new(),
-            searches: BTreeMap::new(),
+            searches: Searches::default(),
             moving: Vec::new(),
             asked: BTreeMap::new(),
             last_ticket: 0,
@@ -304,10 +306,11 @@ impl ShardApp for Shard {
         self.flush_stores(plane);
         self.poll_stores(plane);
         self.run_kafka_fetches(plane, PUSH_BYTES_PER_TURN_MAX);
+        let mut more = self.run_searches(plane);
         self.run_lead(plane);
         self.publish_counters();
         self.send_replies(plane);
-        let mut more = self.run_readers(plane, PUSH_BYTES_PER_TURN_MAX);
+        more |= self.run_readers(plane, PUSH_BYTES_PER_TURN_MAX);
         self.resume_memory_waiters(plane);
         self.tell_kafka_shards(plane);
         self.send_replies(plane);

@@ -17,7 +17,7 @@ use crate::metadata::Topic;
 
 /// A partition of this shard. Numbers are not used again.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
-pub(super) struct PartitionId(usize);
+pub(super) struct PartitionId(pub(super) usize);
 
 /// Whom to tell.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -1,15 +1,16 @@
 //! Questions of other shards about partitions of this one.
 
 use highwater_protocol::error::ErrorCode;
-use highwater_protocol::ids::{LeaderEpoch, Offset, TopicPartition};
+use highwater_protocol::ids::{LeaderEpoch, Offset, Timestamp, TopicPartition};
 use highwater_protocol::native::{PartitionDetail, StartAt};
 use highwater_runtime::plane::{Plane, ShardIndex};
-use highwater_storage::{FindOutcome, FindResult, LogStartError, ReadId, Slot};
+use highwater_storage::{LogStartError, Slot};
 
 use super::Shard;
 use super::admin::NOT_FOUND;
-use super::partition::{Partition, PartitionId};
+use super::partition::PartitionId;
 use super::readers::deleted;
+use super::search::Search;
 use crate::message::{FoundOffset, Message, Moved, NewStart, Query, QueryAnswer, Ticket};
 
 /// A question that is being worked on.
@@ -24,15 +25,7 @@ pub(super) struct Work {
 
 /// Names a question that is being worked on.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
-pub(super) struct WorkId(u64);
-
-/// A search by time on behalf of a question.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Search {
-    work: WorkId,
-    number: u32,
-    partition: PartitionId,
-}
+pub(super) struct WorkId(pub(super) u64);
 
 /// A start of a log that is being moved on behalf of a question.
 #[derive(Clone, Copy, Debug)]
@@ -63,8 +56,8 @@ impl Shard {
         self.last_work += 1;
         let id = WorkId(self.last_work);
         let (answer, missing) = match query {
-            Query::Offsets(list) => self.find_offsets(plane, id, list),
-            Query::LastTimes(list) => self.find_last_times(plane, id, list),
+            Query::Offsets(list) => self.find_offsets(id, list),
+            Query::LastTimes(list) => self.find_last_times(id, list),
             Query::EpochEnds(list) => (self.find_epoch_ends(list), 0),
             Query::Details(list) => {
                 let details =
@@ -88,22 +81,17 @@ impl Shard {
 
     fn find_offsets(
         &mut self,
-        plane: &mut dyn Plane<Message>,
         work: WorkId,
         list: Vec<(u32, TopicPartition, StartAt)>,
     ) -> (QueryAnswer, usize) {
         let mut found: Vec<(u32, FoundOffset)> = Vec::with_capacity(list.len());
         let mut missing = 0;
         for (number, tp, start) in list {
-            let Some(partition) = self.partitions.find(tp) else {
-                found.push((number, Err(ErrorCode::UnknownTopic)));
-                continue;
-            };
-            match self.find_offset(plane, partition, start) {
+            match self.find_offset(tp, start) {
                 Ok(offset) => found.push((number, offset)),
-                Err(search) => {
+                Err((partition, at)) => {
                     missing += 1;
-                    self.searches.insert(search, Search { work, number, partition });
+                    self.searches.add(Search { work, number, partition, at });
                 }
             }
         }
@@ -111,12 +99,7 @@ impl Shard {
     }
 
     /// The records with the largest timestamps.
-    fn find_last_times(
-        &mut self,
-        plane: &mut dyn Plane<Message>,
-        work: WorkId,
-        list: Vec<(u32, TopicPartition)>,
-    ) -> (QueryAnswer, usize) {
+    fn find_last_times(&mut self, work: WorkId, list: Vec<(u32, TopicPartition)>) -> (QueryAnswer, usize) {
         let (mut empty, mut times) = (Vec::new(), Vec::new());
         for (number, tp) in list {
             let partition = self.partitions.find(tp).and_then(|id| self.partitions.get(id));
@@ -126,7 +109,7 @@ impl Shard {
                 Some(Some(at)) => times.push((number, tp, StartAt::Timestamp(at))),
             }
         }
-        let (mut answer, missing) = self.find_offsets(plane, work, times);
+        let (mut answer, missing) = self.find_offsets(work, times);
         if let QueryAnswer::Offsets(found) = &mut answer {
             found.extend(empty);
         }
@@ -136,7 +119,8 @@ impl Shard {
     fn find_epoch_ends(&self, list: Vec<(u32, TopicPartition, i32)>) -> QueryAnswer {
         let end = |tp, epoch| {
             let partition = self.partitions.get(self.partitions.find(tp)?)?;
-            if epoch > partition.epoch.0 {
+            // None began before the first.
+            if !(0..=partition.epoch.0).contains(&epoch) {
                 return None;
             }
             let high_watermark = partition.high_watermark();
@@ -150,46 +134,38 @@ impl Shard {
         QueryAnswer::EpochEnds(list.into_iter().map(|(number, tp, epoch)| (number, end(tp, epoch))).collect())
     }
 
-    /// An offset, or the search for it.
+    /// An offset, or where and from when on it has to be searched for.
     fn find_offset(
-        &mut self,
-        plane: &mut dyn Plane<Message>,
-        id: PartitionId,
+        &self,
+        tp: TopicPartition,
         start: StartAt,
-    ) -> Result<FoundOffset, (usize, ReadId)> {
+    ) -> Result<FoundOffset, (PartitionId, Timestamp)> {
+        let Some(id) = self.partitions.find(tp) else { return Ok(Err(ErrorCode::UnknownTopic)) };
         let Some(partition) = self.partitions.get(id) else { return Ok(Err(ErrorCode::UnknownTopic)) };
-        let (index, slot) = (partition.store, partition.slot);
         let high_watermark = partition.high_watermark();
-        let store = &mut self.stores[index].store;
-        let log_start = store.bounds(slot).log_start;
+        let log_start = self.stores[partition.store].store.bounds(partition.slot).log_start;
         Ok(match start {
             StartAt::Earliest => Ok(Some((log_start, None))),
             StartAt::Latest => Ok(Some((high_watermark, None))),
             StartAt::Offset(at) if (log_start..=high_watermark).contains(&at) => Ok(Some((at, None))),
             StartAt::Offset(_) => Err(ErrorCode::OffsetOutOfRange),
-            StartAt::Timestamp(at) => match store.find_time(plane, slot, at) {
-                FindOutcome::Ready(result) => visible(result, high_watermark),
-                FindOutcome::Pending(read) => return Err((index, read)),
-            },
+            StartAt::Timestamp(at) => return Err((id, at)),
         })
     }
 
-    /// A search by time is done.
-    pub(super) fn on_search_done(
+    /// A part of a question about offsets is known, which had to be searched for.
+    pub(super) fn offset_found(
         &mut self,
         plane: &mut dyn Plane<Message>,
-        search: Search,
-        result: FindResult,
+        work: WorkId,
+        number: u32,
+        found: FoundOffset,
     ) {
-        let high_watermark = self.partitions.get(search.partition).map(Partition::high_watermark);
-        let found = high_watermark.map_or(Err(ErrorCode::UnknownTopic), |hw| visible(result, hw));
-        if let Some(Work { missing, answer: QueryAnswer::Offsets(list), .. }) =
-            self.work.get_mut(&search.work)
-        {
+        if let Some(Work { missing, answer: QueryAnswer::Offsets(list), .. }) = self.work.get_mut(&work) {
             *missing -= 1;
-            list.push((search.number, found));
+            list.push((number, found));
         }
-        self.finish_work(plane, search.work);
+        self.finish_work(plane, work);
     }
 
     fn details(&self, tp: TopicPartition) -> Option<PartitionDetail> {
@@ -282,37 +258,5 @@ impl Shard {
             }
             self.finish_work(plane, id);
         }
-    }
-}
-
-impl Shard {
-    /// A partition is gone: what was being looked for in it is not found.
-    pub(super) fn abandon_searches(&mut self, plane: &mut dyn Plane<Message>, partition: PartitionId) {
-        let mut gone = Vec::new();
-        self.searches.retain(|_, search| {
-            let here = search.partition == partition;
-            if here {
-                gone.push(*search);
-            }
-            !here
-        });
-        for search in gone {
-            if let Some(Work { missing, answer: QueryAnswer::Offsets(list), .. }) =
-                self.work.get_mut(&search.work)
-            {
-                *missing -= 1;
-                list.push((search.number, Err(ErrorCode::UnknownTopic)));
-            }
-            self.finish_work(plane, search.work);
-        }
-    }
-}
-
-/// What readers may see of a search's result.
-fn visible(result: FindResult, high_watermark: Offset) -> FoundOffset {
-    match result {
-        FindResult::At(offset, at) if offset < high_watermark => Ok(Some((offset, Some(at)))),
-        FindResult::At(..) | FindResult::None => NOT_FOUND,
-        FindResult::Damaged { .. } => Err(ErrorCode::PartitionFaulty),
     }
 }

@@ -169,8 +169,8 @@ impl Shard {
             StoreEvent::Found { id, result } => {
                 if let Some(start) = self.starts.remove(&(store, id)) {
                     self.on_start_found(start, result);
-                } else if let Some(search) = self.searches.remove(&(store, id)) {
-                    self.on_search_done(plane, search, result);
+                } else {
+                    self.on_found(plane, (store, id), result);
                 }
             }
             StoreEvent::LogStart { slot, offset } => self.on_log_start(plane, store, slot, offset),

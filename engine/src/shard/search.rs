@@ -1,0 +1,134 @@
+//! Searches by time on behalf of questions about offsets: a few at once, the others wait for their turn.
+//!
+//! Each may hold a buffer of the size of the largest disk read, or unpack what is cached, and one question can ask for as many as
+//! there are partitions.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use highwater_protocol::error::ErrorCode;
+use highwater_protocol::ids::{Offset, Timestamp};
+use highwater_runtime::plane::Plane;
+use highwater_storage::{FindOutcome, FindResult, ReadId};
+
+use super::Shard;
+use super::admin::NOT_FOUND;
+use super::partition::{Partition, PartitionId};
+use super::query::WorkId;
+use crate::limits::{SEARCHES_MAX, SEARCHES_PER_TURN_MAX};
+use crate::message::{FoundOffset, Message};
+
+/// A search: for which part of which question, where, and from when on.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Search {
+    pub(super) work: WorkId,
+    pub(super) number: u32,
+    pub(super) partition: PartitionId,
+    pub(super) at: Timestamp,
+}
+
+/// The searches of a shard.
+#[derive(Default, Debug)]
+pub(super) struct Searches {
+    waiting: VecDeque<Search>,
+    /// Those that wait for the disk, by store and operation.
+    reading: BTreeMap<(usize, ReadId), Search>,
+}
+
+impl Searches {
+    pub(super) fn add(&mut self, search: Search) {
+        self.waiting.push_back(search);
+    }
+
+    /// The next that may begin.
+    fn next(&mut self) -> Option<Search> {
+        if self.may_begin() { self.waiting.pop_front() } else { None }
+    }
+
+    fn may_begin(&self) -> bool {
+        self.reading.len() < SEARCHES_MAX && !self.waiting.is_empty()
+    }
+}
+
+impl Shard {
+    /// Begins searches that wait. True if more can begin in the next turn; if the disk is waited for, its turn comes by itself.
+    pub(super) fn run_searches(&mut self, plane: &mut dyn Plane<Message>) -> bool {
+        for _ in 0..SEARCHES_PER_TURN_MAX {
+            let Some(search) = self.searches.next() else { return false };
+            self.begin_search(plane, search);
+        }
+        self.searches.may_begin()
+    }
+
+    fn begin_search(&mut self, plane: &mut dyn Plane<Message>, search: Search) {
+        let Some(partition) = self.partitions.get(search.partition) else {
+            return self.offset_found(plane, search.work, search.number, Err(ErrorCode::UnknownTopic));
+        };
+        let (index, slot) = (partition.store, partition.slot);
+        match self.stores[index].store.find_time(plane, slot, search.at) {
+            FindOutcome::Ready(result) => self.end_search(plane, search, result),
+            FindOutcome::Pending(read) => {
+                self.searches.reading.insert((index, read), search);
+            }
+        }
+    }
+
+    /// A store has found something, or that there is nothing.
+    pub(super) fn on_found(
+        &mut self,
+        plane: &mut dyn Plane<Message>,
+        read: (usize, ReadId),
+        result: FindResult,
+    ) {
+        if let Some(search) = self.searches.reading.remove(&read) {
+            self.end_search(plane, search, result);
+        }
+    }
+
+    fn end_search(&mut self, plane: &mut dyn Plane<Message>, search: Search, result: FindResult) {
+        let high_watermark = self.partitions.get(search.partition).map(Partition::high_watermark);
+        let found = high_watermark.map_or(Err(ErrorCode::UnknownTopic), |hw| visible(result, hw));
+        self.offset_found(plane, search.work, search.number, found);
+    }
+
+    /// A partition is gone: what was being looked for in it is not found. Searches that wait learn of it in their turn.
+    pub(super) fn abandon_searches(&mut self, plane: &mut dyn Plane<Message>, partition: PartitionId) {
+        let here = |search: &mut Search| search.partition == partition;
+        let gone: Vec<_> = self.searches.reading.extract_if(.., |_, search| here(search)).collect();
+        for (_, search) in gone {
+            self.offset_found(plane, search.work, search.number, Err(ErrorCode::UnknownTopic));
+        }
+    }
+}
+
+/// What readers may see of a search's result.
+fn visible(result: FindResult, high_watermark: Offset) -> FoundOffset {
+    match result {
+        FindResult::At(offset, at) if offset < high_watermark => Ok(Some((offset, Some(at)))),
+        FindResult::At(..) | FindResult::None => NOT_FOUND,
+        FindResult::Damaged { .. } => Err(ErrorCode::PartitionFaulty),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn few_searches_read_at_once_and_the_others_begin_in_their_order() {
+        let mut searches = Searches::default();
+        for number in 0..SEARCHES_MAX as u32 + 2 {
+            let at = Timestamp(0);
+            searches.add(Search { work: WorkId(1), number, partition: PartitionId(1), at });
+        }
+        let mut begun = Vec::new();
+        while let Some(search) = searches.next() {
+            begun.push(search.number);
+            searches.reading.insert((0, ReadId(u64::from(search.number))), search);
+        }
+        assert!(begun.iter().copied().eq(0..SEARCHES_MAX as u32));
+        for expected in [Some(SEARCHES_MAX as u32), Some(SEARCHES_MAX as u32 + 1), None] {
+            searches.reading.pop_first();
+            assert_eq!(searches.next().map(|search| search.number), expected);
+        }
+    }
+}
