@@ -104,7 +104,7 @@ fn this_node_coordinates_groups_and_no_transactions() {
     }
     for (key_type, error) in [(0, NONE), (1, KafkaError::INVALID_REQUEST), (7, KafkaError::INVALID_REQUEST)] {
         let request =
-            FindCoordinatorRequest { key_type, coordinator_keys: vec!["a", "b"], ..Default::default() };
+            FindCoordinatorRequest { key_type, coordinator_keys: vec!["a", "b", "a"], ..Default::default() };
         let reply = client.call(ApiKey::FindCoordinator, 6, &request);
         let answer: FindCoordinatorResponse<'_> = reply.body();
         let found: Vec<_> = answer.coordinators.iter().map(|c| (&*c.key, c.error_code)).collect();
@@ -141,9 +141,15 @@ fn groups_are_listed_described_and_deleted() {
     assert_eq!(list(&mut client, vec![], vec![]), [simple.clone(), team.clone()]);
     assert_eq!(list(&mut client, vec!["stable"], vec!["classic"]), std::slice::from_ref(&team));
     assert!(list(&mut client, vec![], vec!["consumer"]).is_empty());
+    let names: Vec<_> = (0..200).map(|number| format!("state {number}")).collect();
+    let states_filter = names.iter().map(String::as_str).collect();
+    let request = ListGroupsRequest { states_filter, types_filter: vec![] };
+    let reply = client.call(ApiKey::ListGroups, 5, &request);
+    assert_eq!(reply.body::<ListGroupsResponse<'_>>().error_code, KafkaError::INVALID_REQUEST);
 
-    let request =
-        DescribeGroupsRequest { groups: vec!["team", "nobody"], include_authorized_operations: true };
+    // Whatever is named again is told of once.
+    let groups = [vec!["team"; 10_000], vec!["nobody", "team", "nobody"]].concat();
+    let request = DescribeGroupsRequest { groups, include_authorized_operations: true };
     for (version, error) in [(5, NONE), (6, KafkaError::GROUP_ID_NOT_FOUND)] {
         let reply = client.call(ApiKey::DescribeGroups, version, &request);
         let answer: DescribeGroupsResponse<'_> = reply.body();

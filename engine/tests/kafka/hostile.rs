@@ -8,7 +8,10 @@ use highwater_engine::HostKind;
 use highwater_engine::limits::SEND_QUEUE_BYTES_MAX;
 use highwater_net::kafka::KafkaError;
 use highwater_net::kafka::api::{APIS, Api, ApiKey};
-use highwater_net::kafka::messages::{MetadataRequest, MetadataResponse};
+use highwater_net::kafka::messages::{
+    DescribeConfigsRequest, DescribeConfigsResource, DescribeConfigsResponse, MetadataRequest,
+    MetadataResponse,
+};
 use highwater_net::kafka::samples::{self, Shape};
 use highwater_net::limits::{KAFKA_PRODUCE_BYTES_MAX, KAFKA_REQUEST_BYTES_MAX, UNEXPECTED_BYTES_MAX};
 use highwater_protocol::batch::BatchProducer;
@@ -321,4 +324,24 @@ fn a_pipeline_of_requests_for_all_topics_is_answered_in_order_and_few_of_its_ans
         assert_eq!((response.topics.len(), response.topics[0].partitions.len()), (1, PARTITIONS));
     }
     stop(broker);
+}
+
+#[test]
+fn a_resource_that_is_named_a_hundred_thousand_times_is_described_once() {
+    let place = Place::new();
+    place.native().created("orders", 1, &[]);
+    let named = |resource_type, resource_name| DescribeConfigsResource {
+        resource_type,
+        resource_name,
+        configuration_keys: None,
+    };
+    let mut resources = vec![named(2, "orders"); 100_000];
+    resources.extend([named(2, "nowhere"), named(4, "0"), named(4, "0")]);
+    let request = DescribeConfigsRequest { resources, include_synonyms: true, include_documentation: true };
+    let answer = place.kafka().call(ApiKey::DescribeConfigs, 4, &request);
+    let response: DescribeConfigsResponse<'_> = answer.body();
+    assert_eq!(response.results.len(), 3);
+    let told: Vec<_> = response.results.iter().map(|r| (r.resource_type, &*r.resource_name)).collect();
+    assert_eq!(told, [(2, "orders"), (2, "nowhere"), (4, "0")]);
+    assert_eq!(response.results[0].configs.len(), 37, "all of them");
 }

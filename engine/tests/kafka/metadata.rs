@@ -96,10 +96,25 @@ fn a_topic_that_is_asked_for_is_made_if_the_client_allows_it() {
     let made = |name: &str| (name.to_owned(), KafkaError::NONE, 1);
     let bad = ("b/d".to_owned(), KafkaError::INVALID_TOPIC_EXCEPTION, 0);
     let answer = ask(&mut kafka, 12, Some(&["new", "b/d", "newer", "new"]), true);
-    assert_eq!(names(&answer), [made("new"), bad, made("newer"), made("new")]);
+    assert_eq!(names(&answer), [made("new"), bad, made("newer")]);
     // Before version 4 nobody can say no.
     assert_eq!(names(&ask(&mut kafka, 3, Some(&["newest"]), true)), [made("newest")]);
     assert_eq!(names(&ask(&mut place.kafka(), 12, None, false)).len(), 3);
+}
+
+#[test]
+fn a_topic_that_is_named_a_hundred_thousand_times_is_told_of_once() {
+    let place = Place::new();
+    let id = place.native().created("orders", 100, &[]);
+    place.native().created("b", 1, &[]);
+    let mut kafka = place.kafka();
+    let mut named: Vec<_> = vec![MetadataRequestTopic { topic_id: [0; 16], name: Some("orders") }; 100_000];
+    named.push(MetadataRequestTopic { topic_id: [0; 16], name: Some("b") });
+    let request = |topics| MetadataRequest { topics: Some(topics), ..Default::default() };
+    let told = [("orders".to_owned(), KafkaError::NONE, 100), ("b".to_owned(), KafkaError::NONE, 1)];
+    assert_eq!(names(&kafka.call(ApiKey::Metadata, 9, &request(named))), told);
+    let by_id = vec![MetadataRequestTopic { topic_id: id.0, name: None }; 100_000];
+    assert_eq!(names(&kafka.call(ApiKey::Metadata, 12, &request(by_id))), told[..1]);
 }
 
 #[test]

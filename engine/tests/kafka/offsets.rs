@@ -44,28 +44,75 @@ fn offsets_are_found_at_the_ends_and_by_time_to_the_record() {
     }
     let ok = |offset, timestamp| (KafkaError::NONE, offset, timestamp);
     for version in [1, 5, 7, 11] {
-        assert_eq!(list(&mut kafka, version, -1, &[(0, -1), (0, -2)]), [ok(6, -1), ok(0, -1)]);
-        assert_eq!(list(&mut kafka, version, -1, &[(1, -1), (1, -2)]), [ok(0, -1), ok(0, -1)]);
+        assert_eq!(list(&mut kafka, version, -1, &[(0, -1), (1, -2)]), [ok(6, -1), ok(0, -1)]);
+        assert_eq!(list(&mut kafka, version, -1, &[(1, -1), (0, -2)]), [ok(0, -1), ok(0, -1)]);
     }
-    assert_eq!(
-        list(&mut kafka, 7, -1, &[(0, t - 100), (0, t - 49), (0, t - 9), (0, t), (1, 0)]),
-        [ok(0, t - 50), ok(1, t - 10), ok(5, t - 5), ok(-1, -1), ok(-1, -1)]
-    );
+    for (at, found) in
+        [(t - 100, ok(0, t - 50)), (t - 49, ok(1, t - 10)), (t - 9, ok(5, t - 5)), (t, ok(-1, -1))]
+    {
+        assert_eq!(list(&mut kafka, 7, -1, &[(0, at), (1, 0)]), [found, ok(-1, -1)]);
+    }
     assert_eq!(list(&mut kafka, 7, -1, &[(0, -3), (1, -3)]), [ok(5, t - 5), ok(-1, -1)]);
-    assert_eq!(list(&mut kafka, 11, -1, &[(0, -4), (0, -5), (0, -6)]), [ok(0, -1), ok(-1, -1), ok(-1, -1)]);
+    for (at, found) in [(-4, ok(0, -1)), (-5, ok(-1, -1)), (-6, ok(-1, -1))] {
+        assert_eq!(list(&mut kafka, 11, -1, &[(0, at)]), [found]);
+    }
     assert_eq!(list(&mut kafka, 6, -1, &[(0, -3)])[0].0, KafkaError::UNSUPPORTED_VERSION);
     assert_eq!(list(&mut kafka, 6, 9, &[(0, -1)])[0].0, KafkaError::UNKNOWN_LEADER_EPOCH);
     assert_eq!(list(&mut kafka, 6, -1, &[(5, -1)])[0].0, KafkaError::UNKNOWN_TOPIC_OR_PARTITION);
 }
 
 #[test]
-fn the_current_epoch_ends_where_the_log_does_and_a_later_one_is_not_known() {
+fn a_partition_that_is_named_twice_is_an_error_and_the_others_are_answered() {
+    let place = Place::new();
+    place.native().created("t", 3, &[]);
+    let mut kafka = place.kafka();
+    let twice = (KafkaError::INVALID_REQUEST, -1, -1);
+    assert_eq!(
+        list(&mut kafka, 7, -1, &[(0, 0), (1, -1), (0, -1), (5, -1), (5, -1)]),
+        [twice, (KafkaError::NONE, 0, -1), twice, twice, twice]
+    );
+    // Nor are two lists of one topic two topics.
+    let partition = |timestamp| ListOffsetsPartition { timestamp, ..Default::default() };
+    let topic = |timestamp| ListOffsetsTopic { name: "t", partitions: vec![partition(timestamp)] };
+    let request =
+        ListOffsetsRequest { replica_id: -1, topics: vec![topic(0), topic(-1)], ..Default::default() };
+    let answer = kafka.call(ApiKey::ListOffsets, 7, &request);
+    let response: ListOffsetsResponse<'_> = answer.body();
+    let errors = response.topics.iter().flat_map(|topic| &topic.partitions).map(|p| p.error_code);
+    assert_eq!(errors.collect::<Vec<_>>(), [KafkaError::INVALID_REQUEST; 2]);
+}
+
+#[test]
+fn what_rests_on_disk_is_found_in_more_partitions_than_are_searched_at_once() {
+    const PARTITIONS: i32 = 100;
+    let mut place = Place::new();
+    place.native().created("t", PARTITIONS as u32, &[]);
+    let mut kafka = place.kafka();
+    let t = now_ms();
+    for partition in 0..PARTITIONS {
+        let mut builder = BatchBuilder::new(Compression::None, 0);
+        for at in [0, i64::from(partition) + 1] {
+            builder.append(&NewRecord::new(Timestamp(t - 1000 + at), None, Some(b"v"))).expect("it fits");
+        }
+        let bytes = builder.finish(BatchProducer::NONE).expect("records");
+        assert_eq!(kafka.produce("t", &[(partition, &bytes)])[0].0, KafkaError::NONE);
+    }
+    // Nothing is cached any more.
+    place.restart();
+    let wanted: Vec<_> = (0..PARTITIONS).map(|partition| (partition, t - 999)).collect();
+    let found: Vec<_> = (0..PARTITIONS).map(|p| (KafkaError::NONE, 1, t - 999 + i64::from(p))).collect();
+    assert_eq!(list(&mut place.kafka(), 7, -1, &wanted), found);
+}
+
+#[test]
+fn the_current_epoch_ends_where_the_log_does_and_neither_a_later_one_nor_none_is_known() {
     let place = Place::new();
     place.native().created("t", 1, &[]);
     let mut kafka = place.kafka();
     kafka.produce("t", &[(0, &crate::common::batch(&["a", "b"], BatchProducer::NONE))]);
     for (current, epoch, expected) in [
         (-1, 0, (KafkaError::NONE, 0, 2)),
+        (-1, -1, (KafkaError::NONE, -1, -1)),
         (0, 0, (KafkaError::NONE, 0, 2)),
         (0, 1, (KafkaError::NONE, -1, -1)),
         (1, 0, (KafkaError::UNKNOWN_LEADER_EPOCH, -1, -1)),

@@ -1,6 +1,6 @@
 //! Configurations: shown and changed. Topics have one that can be changed; that of the broker is fixed when it starts.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use highwater_net::kafka::KafkaError;
 use highwater_net::kafka::messages::{
@@ -40,7 +40,11 @@ impl Shard {
     pub(super) fn kafka_describe_configs(&mut self, call: Call, request: &DescribeConfigsRequest<'_>) {
         let detail =
             Detail { synonyms: request.include_synonyms, documentation: request.include_documentation };
-        let results = request.resources.iter().map(|resource| {
+        // Once each: a resource's entries are hundreds of times as long as its name.
+        let mut seen = BTreeSet::new();
+        let resources = request.resources.iter();
+        let resources = resources.filter(|named| seen.insert((named.resource_type, named.resource_name)));
+        let results = resources.map(|resource| {
             let (configs, error_code, text) = match self.described_configs(resource, detail) {
                 Ok(configs) => (configs, KafkaError::NONE, None),
                 Err((error, text)) => (Vec::new(), error, Some(text)),
@@ -76,8 +80,10 @@ impl Shard {
                 return Err((KafkaError::INVALID_REQUEST, text));
             }
         };
-        if let Some(names) = &resource.configuration_keys {
-            entries.retain(|entry| names.contains(&&*entry.name));
+        // To Kafka no names and none at all are the same: everything.
+        if let Some(names) = resource.configuration_keys.as_ref().filter(|names| !names.is_empty()) {
+            let names: BTreeSet<&str> = names.iter().copied().collect();
+            entries.retain(|entry| names.contains(&*entry.name));
         }
         Ok(entries)
     }

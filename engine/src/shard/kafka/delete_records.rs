@@ -9,6 +9,7 @@ use highwater_net::kafka::messages::{
 use highwater_protocol::ids::Offset;
 use highwater_runtime::plane::{Plane, ShardIndex};
 
+use super::topics::repeated;
 use super::{Call, Named};
 use crate::message::{Message, NewStart, Query, QueryAnswer};
 use crate::metadata::configs;
@@ -31,12 +32,16 @@ impl Shard {
         let mut by_owner: BTreeMap<ShardIndex, Vec<NewStart>> = BTreeMap::new();
         // Where the outcome of each number belongs.
         let mut places = Vec::new();
+        let all =
+            request.topics.iter().flat_map(|t| t.partitions.iter().map(|p| (t.name, p.partition_index)));
+        let twice = repeated(all);
         for topic in &request.topics {
             let named = self.kafka_topic(topic.name, [0; 16]);
             let mut partitions = Vec::with_capacity(topic.partitions.len());
             for partition in &topic.partitions {
                 let index = partition.partition_index;
                 let to = match partition.offset {
+                    _ if twice.contains(&(topic.name, index)) => Err(KafkaError::INVALID_REQUEST),
                     ALL => Ok(None),
                     offset @ 0.. => Ok(Some(Offset(offset))),
                     _ => Err(KafkaError::OFFSET_OUT_OF_RANGE),

@@ -12,7 +12,9 @@ use highwater_runtime::plane::Plane;
 
 use super::Call;
 use super::gather::{code, refusal};
+use super::topics::distinct;
 use crate::groups::{self, GroupError, GroupReply, GroupRequest};
+use crate::limits::KAFKA_FILTERS_MAX;
 use crate::message::Message;
 use crate::shard::Shard;
 
@@ -29,8 +31,9 @@ fn operations(are_wanted: bool) -> i32 {
     if are_wanted { GROUP_OPERATIONS } else { i32::MIN }
 }
 
+/// Names, each once: what is told of a group can be many times as long as its name.
 fn owned(names: &[&str]) -> Vec<String> {
-    names.iter().map(|name| (*name).to_owned()).collect()
+    distinct(names.iter().copied()).map(str::to_owned).collect()
 }
 
 impl Shard {
@@ -79,6 +82,10 @@ impl Shard {
             states: owned(&request.states_filter),
             types: owned(&request.types_filter),
         };
+        if ask.states.len() + ask.types.len() > KAFKA_FILTERS_MAX {
+            let error_code = KafkaError::INVALID_REQUEST;
+            return self.kafka_answer(call, &ListGroupsResponse { error_code, ..Default::default() });
+        }
         self.kafka_ask_group(plane, call, GroupRequest::List(ask), |shard, call, reply| {
             let mut response = ListGroupsResponse::default();
             match reply {

@@ -2,7 +2,8 @@
 //!
 //! The coordinator knows topics by their ids. Names are resolved here, and what has no id is answered here.
 
-use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
+use std::collections::{BTreeMap, BTreeSet};
 
 use highwater_net::kafka::KafkaError;
 use highwater_net::kafka::messages::{
@@ -152,18 +153,33 @@ impl Shard {
             wanted.push(Wanted { group: request.group_id.to_owned(), topics });
             members.push(None);
         } else {
+            let mut places = BTreeMap::new();
             for group in &request.groups {
-                let topics = group.topics.as_ref().map(|topics| {
+                let topics: Option<Vec<_>> = group.topics.as_ref().map(|topics| {
                     let topics =
                         topics.iter().map(|t| self.wanted(by_id, t.name, t.topic_id, &t.partition_indexes));
                     topics.collect()
                 });
+                match places.entry(group.group_id) {
+                    Entry::Vacant(place) => place.insert(wanted.len()),
+                    Entry::Occupied(place) => {
+                        // Named again: what is wanted of a group is told once.
+                        let first: &mut Wanted = &mut wanted[*place.get()];
+                        first.topics = first
+                            .topics
+                            .take()
+                            .zip(topics)
+                            .map(|(first, more)| first.into_iter().chain(more).collect());
+                        continue;
+                    }
+                };
                 wanted.push(Wanted { group: group.group_id.to_owned(), topics });
                 let is_member = version >= 9 && (group.member_id.is_some() || group.member_epoch >= 0);
                 let member = group.member_id.unwrap_or_default().to_owned();
                 members.push(is_member.then_some((member, group.member_epoch)));
             }
         }
+        wanted.iter_mut().filter_map(|of| of.topics.as_mut()).for_each(|topics| name_once(topics));
         let asks = wanted.iter().zip(members).map(|(wanted, member)| {
             Ask::Group(GroupRequest::Fetch(groups::FetchRequest {
                 group: wanted.group.clone(),
@@ -273,6 +289,15 @@ impl Shard {
             }
             shard.kafka_answer(call, &response);
         });
+    }
+}
+
+/// Each partition once: what is kept with an offset can be a thousand times as long as its number.
+fn name_once(topics: &mut [WantedTopic]) {
+    let mut seen = BTreeSet::new();
+    for topic in topics {
+        let WantedTopic { name, id, partitions, .. } = topic;
+        partitions.retain(|partition| seen.insert((name.as_str(), *id, *partition)));
     }
 }
 

@@ -13,6 +13,7 @@ use highwater_runtime::plane::Plane;
 
 use super::Call;
 use super::gather::{code, refusal};
+use super::topics::distinct;
 use crate::groups::{self, Client, GroupReply, GroupRequest, JoinReply};
 use crate::message::Message;
 use crate::shard::Shard;
@@ -44,8 +45,8 @@ impl Shard {
             Some(_) => (-1, String::new(), -1),
         };
         let keys: &[&str] = if version < 4 { &[request.key] } else { &request.coordinator_keys };
-        let coordinators = keys.iter().map(|key| FoundCoordinator {
-            key: (*key).into(),
+        let coordinators = distinct(keys.iter().copied()).map(|key| FoundCoordinator {
+            key: key.into(),
             node_id: node,
             host: host.as_str().into(),
             port,

@@ -12,7 +12,9 @@ use highwater_protocol::native::CreateTopicRequest;
 use highwater_protocol::topic::validate_topic_name;
 use highwater_runtime::plane::Plane;
 
+use super::topics::distinct;
 use super::{Call, Named};
+use crate::limits::KAFKA_CHANGES_PER_REQUEST_MAX;
 use crate::message::{Answer, Ask, Message};
 use crate::metadata::Topic;
 use crate::shard::Shard;
@@ -38,10 +40,10 @@ impl Shard {
             }
             Some(topics) => topics,
         };
-        let mut topics: Vec<Wanted> = asked
-            .iter()
-            .map(|topic| Wanted { name: topic.name.map(str::to_owned), id: topic.topic_id, error: None })
-            .collect();
+        // What is asked for is a set: the answer for a topic is many times as long as its name.
+        let asked = distinct(asked.iter().map(|topic| (topic.name, topic.topic_id)));
+        let mut topics: Vec<Wanted> =
+            asked.map(|(name, id)| Wanted { name: name.map(str::to_owned), id, error: None }).collect();
         let may_create = request.allow_auto_topic_creation && self.setup.kafka.auto_create_topics;
         let (mut made, mut asks) = (Vec::new(), Vec::new());
         for (number, wanted) in topics.iter_mut().enumerate() {
@@ -49,6 +51,10 @@ impl Shard {
             if validate_topic_name(name).is_err() {
                 wanted.error = Some(KafkaError::INVALID_TOPIC_EXCEPTION);
             } else if may_create && matches!(self.kafka_topic(name, [0; 16]), Named::Unknown { .. }) {
+                if made.len() == KAFKA_CHANGES_PER_REQUEST_MAX {
+                    // Its client is told that there is none, and asks again.
+                    continue;
+                }
                 tracing::info!(topic = name, "made because a Kafka client asked for it");
                 made.push(number);
                 asks.push(Ask::CreateTopic(CreateTopicRequest {

@@ -12,6 +12,7 @@ use highwater_protocol::native::StartAt;
 use highwater_runtime::plane::{Plane, ShardIndex};
 
 use super::Call;
+use super::topics::repeated;
 use crate::message::{Message, Query, QueryAnswer};
 use crate::shard::Shard;
 
@@ -35,6 +36,9 @@ impl Shard {
         let mut last_times: BTreeMap<ShardIndex, Vec<(u32, TopicPartition)>> = BTreeMap::new();
         // Where what is found of each number belongs, and the epoch of its leader.
         let mut places = Vec::new();
+        let all =
+            request.topics.iter().flat_map(|t| t.partitions.iter().map(|p| (t.name, p.partition_index)));
+        let twice = repeated(all);
         for topic in &request.topics {
             let named = self.kafka_topic(topic.name, [0; 16]);
             let mut partitions = Vec::with_capacity(topic.partitions.len());
@@ -44,7 +48,11 @@ impl Shard {
                     places.push((topics.len(), partitions.len(), self.kafka_leader_epoch(tp)));
                     places.len() as u32 - 1
                 };
-                let target = self.kafka_target_in_epoch(&named, index, wanted.current_leader_epoch);
+                let target = if twice.contains(&(topic.name, index)) {
+                    Err(KafkaError::INVALID_REQUEST)
+                } else {
+                    self.kafka_target_in_epoch(&named, index, wanted.current_leader_epoch)
+                };
                 let find = target.and_then(|target| Ok((target, to_find(wanted.timestamp, call.version())?)));
                 let mut error_code = KafkaError::NONE;
                 match find {

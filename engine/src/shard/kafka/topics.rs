@@ -55,6 +55,12 @@ pub(super) fn repeated<T: Ord + Copy>(all: impl Iterator<Item = T>) -> BTreeSet<
     all.filter(|name| !seen.insert(*name)).collect()
 }
 
+/// Each once, in the order in which they come up first.
+pub(super) fn distinct<T: Ord + Copy>(all: impl Iterator<Item = T>) -> impl Iterator<Item = T> {
+    let mut seen = BTreeSet::new();
+    all.filter(move |name| seen.insert(*name))
+}
+
 /// A request that asks for too much at once.
 pub(super) fn check_count(changes: usize) -> Result<(), Refused> {
     if changes > KAFKA_CHANGES_PER_REQUEST_MAX {
