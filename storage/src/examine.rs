@@ -11,6 +11,7 @@ use highwater_protocol::frame::{
 use highwater_protocol::ids::{Incarnation, Offset, Timestamp};
 use highwater_runtime::plane::WRITE_BYTES_MAX;
 
+use crate::extent::NO_TIMESTAMP;
 use crate::index::Entry;
 
 /// What a reader looks for.
@@ -20,6 +21,8 @@ pub(crate) enum Goal {
     Frames { max_bytes: usize, up_to: Offset },
     /// The first record at or after a time.
     Time { at: Timestamp, log_start: Offset },
+    /// The largest timestamp, for which the scout goes to the end.
+    Latest { log_start: Offset },
 }
 
 /// Where a reader is.
@@ -35,6 +38,8 @@ pub(crate) struct Scout {
     pub(crate) found: Option<(Offset, u32)>,
     /// Largest timestamp of the extent's batches in front, if it is known.
     pub(crate) max_timestamp: Option<i64>,
+    /// Looking for the latest: the largest timestamp seen so far.
+    pub(crate) latest: i64,
 }
 
 /// Bytes of an extent.
@@ -168,15 +173,19 @@ fn walk(
                     }
                     true
                 }
-                Goal::Time { at, .. } => match max_timestamp {
-                    Some(max_timestamp) => max_timestamp >= at.0,
-                    None if bytes.len() < FRAME_HEADER_BYTES + BATCH_HEADER_BYTES
-                        && view.end() < view.limit =>
-                    {
+                Goal::Time { .. } | Goal::Latest { .. } => match (goal, max_timestamp) {
+                    (Goal::Latest { log_start }, Some(max_timestamp)) if base >= *log_start => {
+                        scout.latest = scout.latest.max(max_timestamp);
+                        false
+                    }
+                    // Of a batch that begins in front of the log's start only some records count.
+                    (Goal::Latest { .. }, Some(max_timestamp)) => max_timestamp > scout.latest,
+                    (Goal::Time { at, .. }, Some(max_timestamp)) => max_timestamp >= at.0,
+                    _ if bytes.len() < FRAME_HEADER_BYTES + BATCH_HEADER_BYTES && view.end() < view.limit => {
                         let bytes = FRAME_HEADER_BYTES + BATCH_HEADER_BYTES;
                         return Step::More { bytes, behind: Some(behind) };
                     }
-                    None => return Step::Damaged { resume_at: behind },
+                    _ => return Step::Damaged { resume_at: behind },
                 },
             };
         if wanted {
@@ -206,6 +215,10 @@ fn walk(
                     Ok(None) => {}
                     Err(_) => return Step::Damaged { resume_at: behind },
                 },
+                Goal::Latest { log_start } => match last_time(&frame, *log_start) {
+                    Ok(latest) => scout.latest = scout.latest.max(latest),
+                    Err(_) => return Step::Damaged { resume_at: behind },
+                },
             }
         }
         scout.offset = scout.offset.max(behind);
@@ -232,6 +245,20 @@ fn first_record(
         }
     }
     Ok(None)
+}
+
+/// The largest timestamp of a batch's records from an offset on.
+fn last_time(frame: &Frame<'_>, from: Offset) -> Result<i64, highwater_protocol::batch::BatchError> {
+    let mut latest = NO_TIMESTAMP;
+    let Some(batch) = frame.batch() else { return Ok(latest) };
+    let mut scratch = Vec::new();
+    for record in batch.records(&mut scratch)? {
+        let record = record?;
+        if record.offset >= from {
+            latest = latest.max(record.timestamp.0);
+        }
+    }
+    Ok(latest)
 }
 
 /// What should be here is not: looks for it further behind.

@@ -47,6 +47,12 @@ impl SparseIndex {
         }
     }
 
+    /// The last entry whose frame begins at or before this position.
+    pub(crate) fn floor_of_position(&self, position: u32) -> Option<Entry> {
+        let behind = self.entries.partition_point(|e| e.position <= position);
+        behind.checked_sub(1).map(|i| self.entries[i])
+    }
+
     /// The last entry whose frame begins at or before this offset.
     pub(crate) fn floor_of_offset(&self, offset: Offset) -> Option<Entry> {
         let behind = self.entries.partition_point(|e| e.offset <= offset);
@@ -67,8 +73,7 @@ impl SparseIndex {
 
     /// The last entry's position that is larger than `after` and not larger than `up_to`.
     pub(crate) fn last_within(&self, after: u32, up_to: u32) -> Option<u32> {
-        let at = self.entries.partition_point(|e| e.position <= up_to);
-        at.checked_sub(1).map(|i| self.entries[i].position).filter(|p| *p > after)
+        self.floor_of_position(up_to).map(|e| e.position).filter(|p| *p > after)
     }
 }
 

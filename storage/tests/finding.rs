@@ -24,6 +24,9 @@ fn check(bed: &mut Bed, slot: Slot, timestamps: &[i64]) {
     for from in (-1..last + 3).step_by(7) {
         assert_eq!(bed.find(slot, from), expected(timestamps, log_start, from), "from {from}");
     }
+    let last = timestamps.iter().skip(log_start).max();
+    let expected = last.map_or(FindResult::None, |last| expected(timestamps, log_start, *last));
+    assert_eq!(bed.find_last(slot), expected, "the latest from {log_start} on");
 }
 
 #[test]
@@ -32,9 +35,9 @@ fn an_empty_log_holds_no_record() {
     let slot = bed.slot(0);
     assert_eq!(bed.find(slot, 0), FindResult::None);
     bed.append(slot, &batch_at(5, &[b"not durable yet"]));
-    assert_eq!(bed.find(slot, 0), FindResult::None);
+    assert_eq!((bed.find(slot, 0), bed.find_last(slot)), (FindResult::None, FindResult::None));
     bed.settle();
-    assert_eq!(bed.find(slot, 0), at(0, 5));
+    assert_eq!((bed.find(slot, 0), bed.find_last(slot)), (at(0, 5), at(0, 5)));
     assert_eq!(bed.find(slot, 6), FindResult::None);
 }
 
@@ -62,6 +65,52 @@ fn the_very_record_is_found_inside_batches_in_memory_on_disk_and_behind_the_star
     let slot = bed.slot(0);
     check(&mut bed, slot, &timestamps);
     assert!(bed.store.stats().reads_disk > 0);
+}
+
+#[test]
+fn the_latest_record_is_found_though_later_ones_are_not_durable_or_are_in_front_of_the_start_of_the_log() {
+    let mut bed = Bed::new(9);
+    let slot = bed.slot(0);
+    let value = [7u8; 400];
+    let mut timestamps = Vec::new();
+    // The first are the latest, then they rise and fall.
+    for n in 0..200i64 {
+        let from = if n < 5 { 5000 - n * 10 } else { 1000 + (n * 37) % 1000 };
+        bed.append_durably(slot, &batch_at(from, &[&value[..]; 3]));
+        timestamps.extend(from..from + 3);
+    }
+    bed.append(slot, &batch_at(9000, &[b"not durable yet"]));
+    let durable = timestamps.len();
+    check(&mut bed, slot, &timestamps);
+    timestamps.push(9000);
+    bed.settle();
+    check(&mut bed, slot, &timestamps);
+    // So it is not the latest that decides.
+    bed.append_durably(slot, &batch_at(1, &[b"early"]));
+    timestamps.push(1);
+    for start in [2, 3, 14, 15, 16, 301, durable, durable + 1, durable + 2] {
+        bed.store.set_log_start(&mut bed.disk, slot, Offset(start as i64)).expect("it is in the log");
+        bed.settle();
+        check(&mut bed, slot, &timestamps);
+    }
+}
+
+#[test]
+fn records_that_are_deleted_from_the_middle_of_an_extent_are_not_the_latest_after_a_restart_either() {
+    for start in 0..9 {
+        let mut bed = Bed::new(10 + start);
+        let slot = bed.slot(0);
+        let timestamps = [900, 901, 902, 500, 501, 502, 100, 101, 102];
+        for batch in timestamps.chunks(3) {
+            bed.append_durably(slot, &batch_at(batch[0], &[&[1; 100][..]; 3]));
+        }
+        bed.store.set_log_start(&mut bed.disk, slot, Offset(start as i64)).expect("it is in the log");
+        bed.settle();
+        check(&mut bed, slot, &timestamps);
+        let mut bed = bed.restart();
+        let slot = bed.slot(0);
+        check(&mut bed, slot, &timestamps);
+    }
 }
 
 #[test]

@@ -7,10 +7,9 @@ use highwater_runtime::plane::{Plane, ShardIndex};
 use highwater_storage::{LogStartError, Slot};
 
 use super::Shard;
-use super::admin::NOT_FOUND;
 use super::partition::PartitionId;
 use super::readers::deleted;
-use super::search::Search;
+use super::search::{Search, Sought};
 use crate::message::{FoundOffset, Message, Moved, NewStart, Query, QueryAnswer, Ticket};
 
 /// A question that is being worked on.
@@ -91,7 +90,7 @@ impl Shard {
                 Ok(offset) => found.push((number, offset)),
                 Err((partition, at)) => {
                     missing += 1;
-                    self.searches.add(Search { work, number, partition, at });
+                    self.searches.add(Search { work, number, partition, sought: Sought::Since(at) });
                 }
             }
         }
@@ -100,20 +99,18 @@ impl Shard {
 
     /// The records with the largest timestamps.
     fn find_last_times(&mut self, work: WorkId, list: Vec<(u32, TopicPartition)>) -> (QueryAnswer, usize) {
-        let (mut empty, mut times) = (Vec::new(), Vec::new());
+        let mut found = Vec::new();
+        let mut missing = 0;
         for (number, tp) in list {
-            let partition = self.partitions.find(tp).and_then(|id| self.partitions.get(id));
-            match partition.map(|p| self.stores[p.store].store.last_time(p.slot)) {
-                None => empty.push((number, Err(ErrorCode::UnknownTopic))),
-                Some(None) => empty.push((number, NOT_FOUND)),
-                Some(Some(at)) => times.push((number, tp, StartAt::Timestamp(at))),
+            match self.partitions.find(tp) {
+                None => found.push((number, Err(ErrorCode::UnknownTopic))),
+                Some(partition) => {
+                    missing += 1;
+                    self.searches.add(Search { work, number, partition, sought: Sought::Last });
+                }
             }
         }
-        let (mut answer, missing) = self.find_offsets(work, times);
-        if let QueryAnswer::Offsets(found) = &mut answer {
-            found.extend(empty);
-        }
-        (answer, missing)
+        (QueryAnswer::Offsets(found), missing)
     }
 
     fn find_epoch_ends(&self, list: Vec<(u32, TopicPartition, i32)>) -> QueryAnswer {

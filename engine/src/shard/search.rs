@@ -17,13 +17,22 @@ use super::query::WorkId;
 use crate::limits::{SEARCHES_MAX, SEARCHES_PER_TURN_MAX};
 use crate::message::{FoundOffset, Message};
 
-/// A search: for which part of which question, where, and from when on.
+/// What is searched for.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Sought {
+    /// The first record at or after a time.
+    Since(Timestamp),
+    /// The record with the largest timestamp.
+    Last,
+}
+
+/// A search: for which part of which question, where, and what for.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Search {
     pub(super) work: WorkId,
     pub(super) number: u32,
     pub(super) partition: PartitionId,
-    pub(super) at: Timestamp,
+    pub(super) sought: Sought,
 }
 
 /// The searches of a shard.
@@ -64,7 +73,12 @@ impl Shard {
             return self.offset_found(plane, search.work, search.number, Err(ErrorCode::UnknownTopic));
         };
         let (index, slot) = (partition.store, partition.slot);
-        match self.stores[index].store.find_time(plane, slot, search.at) {
+        let store = &mut self.stores[index].store;
+        let outcome = match search.sought {
+            Sought::Since(at) => store.find_time(plane, slot, at),
+            Sought::Last => store.find_last(plane, slot),
+        };
+        match outcome {
             FindOutcome::Ready(result) => self.end_search(plane, search, result),
             FindOutcome::Pending(read) => {
                 self.searches.reading.insert((index, read), search);
@@ -117,8 +131,8 @@ mod tests {
     fn few_searches_read_at_once_and_the_others_begin_in_their_order() {
         let mut searches = Searches::default();
         for number in 0..SEARCHES_MAX as u32 + 2 {
-            let at = Timestamp(0);
-            searches.add(Search { work: WorkId(1), number, partition: PartitionId(1), at });
+            let sought = Sought::Last;
+            searches.add(Search { work: WorkId(1), number, partition: PartitionId(1), sought });
         }
         let mut begun = Vec::new();
         while let Some(search) = searches.next() {

@@ -3,8 +3,9 @@
 use highwater_net::kafka::KafkaError;
 use highwater_net::kafka::api::ApiKey;
 use highwater_net::kafka::messages::{
-    EpochPartition, EpochTopic, ListOffsetsPartition, ListOffsetsRequest, ListOffsetsResponse,
-    ListOffsetsTopic, OffsetForLeaderEpochRequest, OffsetForLeaderEpochResponse,
+    DeleteRecordsPartition, DeleteRecordsRequest, DeleteRecordsResponse, DeleteRecordsTopic, EpochPartition,
+    EpochTopic, ListOffsetsPartition, ListOffsetsRequest, ListOffsetsResponse, ListOffsetsTopic,
+    OffsetForLeaderEpochRequest, OffsetForLeaderEpochResponse,
 };
 use highwater_protocol::batch::{BatchBuilder, BatchProducer, Compression, NewRecord};
 use highwater_protocol::ids::Timestamp;
@@ -102,6 +103,29 @@ fn what_rests_on_disk_is_found_in_more_partitions_than_are_searched_at_once() {
     let wanted: Vec<_> = (0..PARTITIONS).map(|partition| (partition, t - 999)).collect();
     let found: Vec<_> = (0..PARTITIONS).map(|p| (KafkaError::NONE, 1, t - 999 + i64::from(p))).collect();
     assert_eq!(list(&mut place.kafka(), 7, -1, &wanted), found);
+}
+
+#[test]
+fn the_latest_record_is_one_that_was_not_deleted() {
+    let place = Place::new();
+    place.native().created("t", 1, &[]);
+    let mut kafka = place.kafka();
+    let t = now_ms();
+    for at in [t, t - 500, t - 100, t - 300] {
+        let mut builder = BatchBuilder::new(Compression::None, 0);
+        builder.append(&NewRecord::new(Timestamp(at), None, Some(b"v"))).expect("it fits");
+        let bytes = builder.finish(BatchProducer::NONE).expect("records");
+        assert_eq!(kafka.produce("t", &[(0, &bytes)])[0].0, KafkaError::NONE);
+    }
+    let latest = [(0, t, 1), (2, t - 100, 3), (3, t - 300, 4), (-1, -1, 4)];
+    for (offset, at, delete_to) in latest {
+        assert_eq!(list(&mut kafka, 7, -1, &[(0, -3)]), [(KafkaError::NONE, offset, at)]);
+        let partitions = vec![DeleteRecordsPartition { partition_index: 0, offset: delete_to }];
+        let topics = vec![DeleteRecordsTopic { name: "t", partitions }];
+        let answer = kafka.call(ApiKey::DeleteRecords, 2, &DeleteRecordsRequest { topics, timeout_ms: 1000 });
+        let response: DeleteRecordsResponse<'_> = answer.body();
+        assert_eq!(response.topics[0].partitions[0].low_watermark, delete_to);
+    }
 }
 
 #[test]

@@ -107,20 +107,34 @@ impl Store {
         let Some(partition) = self.partition(slot) else { return FindOutcome::Ready(FindResult::None) };
         let log_start = partition.log_start;
         let mut task = Task::new(slot, Goal::Time { at, log_start }, log_start);
-        if !task.locate(partition) {
+        let found = task.locate(partition);
+        self.find(disk, task, found)
+    }
+
+    /// The first of the durable records with the largest timestamp.
+    ///
+    /// What an extent knows of its timestamps counts also what is in front of the log's start, or not durable. Such an extent is
+    /// looked through, from its last index entry on if it can be, unless another one is later anyway.
+    pub fn find_last(&mut self, disk: &mut dyn Disk, slot: Slot) -> FindOutcome {
+        let Some(partition) = self.partition(slot) else { return FindOutcome::Ready(FindResult::None) };
+        let (log_start, durable_end) = (partition.log_start, partition.durable.offset);
+        let mut task = Task::new(slot, Goal::Latest { log_start }, log_start);
+        let whole = |extent: &&Extent| extent.base_offset >= log_start && extent.end_offset <= durable_end;
+        let times = partition.extents.iter().filter(whole).map(|extent| extent.max_timestamp);
+        task.scout.latest = times.max().unwrap_or(NO_TIMESTAMP);
+        let found = task.locate(partition) || task.go_back(partition);
+        self.find(disk, task, found)
+    }
+
+    /// Begins a search, unless there is nothing to look at.
+    fn find(&mut self, disk: &mut dyn Disk, task: Task, is_located: bool) -> FindOutcome {
+        if !is_located {
             return FindOutcome::Ready(FindResult::None);
         }
         match self.drive(disk, None, task) {
             Ok(answer) => FindOutcome::Ready(find_result(&answer)),
             Err(id) => FindOutcome::Pending(id),
         }
-    }
-
-    /// The largest timestamp of the log's records, durable or not, if there are any.
-    pub fn last_time(&self, slot: Slot) -> Option<Timestamp> {
-        let extents = &self.partition(slot)?.extents;
-        let times = extents.iter().map(|extent| extent.max_timestamp);
-        times.filter(|at| *at != NO_TIMESTAMP).max().map(Timestamp)
     }
 
     /// The largest epoch up to `epoch` that the log knows, and where it ends: none, if no newer one has begun. An epoch begins with an
@@ -172,7 +186,7 @@ impl Store {
             _ => task.on_unreadable(),
         };
         let slot = task.slot;
-        let is_time = matches!(task.goal, Goal::Time { .. });
+        let is_search = !matches!(task.goal, Goal::Frames { .. });
         let answer = match answer {
             Some(answer) => answer,
             None => match self.drive(disk, Some(id), task) {
@@ -180,7 +194,7 @@ impl Store {
                 Err(_) => return,
             },
         };
-        let event = if is_time {
+        let event = if is_search {
             StoreEvent::Found { id, result: find_result(&answer) }
         } else {
             StoreEvent::Read { id, result: self.read_result(slot, answer) }
@@ -194,11 +208,15 @@ impl Store {
             let Some(partition) = self.partition(task.slot) else { return Ok(Answer::Deleted) };
             let Some(at) = partition.extent_at(task.incarnation) else {
                 if task.scout.offset < partition.log_start {
-                    let Goal::Time { log_start, .. } = &mut task.goal else { return Ok(Answer::OutOfRange) };
-                    *log_start = partition.log_start;
+                    match &mut task.goal {
+                        Goal::Frames { .. } => return Ok(Answer::OutOfRange),
+                        Goal::Time { log_start, .. } | Goal::Latest { log_start } => {
+                            *log_start = partition.log_start;
+                        }
+                    }
                     task.scout.offset = partition.log_start;
                 }
-                if !task.locate(partition) {
+                if !task.locate(partition) && !task.go_back(partition) {
                     return Ok(Answer::End);
                 }
                 continue;
@@ -206,6 +224,7 @@ impl Store {
             let limit = partition.readable_to(&partition.extents[at]);
             if task.scout.position >= limit {
                 match task.next_extent(partition, at) {
+                    Some(Answer::End) if task.go_back(partition) => continue,
                     Some(answer) => return Ok(answer),
                     None => continue,
                 }
@@ -296,6 +315,7 @@ impl Task {
                 searching: false,
                 found: None,
                 max_timestamp: None,
+                latest: NO_TIMESTAMP,
             },
             incarnation: Incarnation(0),
             need: 0,
@@ -317,14 +337,26 @@ impl Task {
         let late_enough = |extent: &&Extent| match self.goal {
             Goal::Frames { .. } => true,
             Goal::Time { at, .. } => extent.max_timestamp != NO_TIMESTAMP && extent.max_timestamp >= at.0,
+            Goal::Latest { .. } => extent.max_timestamp > self.scout.latest,
         };
         let Some(extent) = partition.extents.iter().skip(first).find(late_enough) else { return false };
-        if let Goal::Time { .. } = self.goal {
+        if !matches!(self.goal, Goal::Frames { .. }) {
             self.scout.offset = self.scout.offset.max(extent.base_offset);
         }
         let mut entry = extent.index.floor_of_offset(self.scout.offset);
-        if let Goal::Time { at, .. } = self.goal {
-            entry = entry.max_by_position(extent.index.floor_of_timestamp(at.0));
+        let later = match self.goal {
+            Goal::Frames { .. } => None,
+            Goal::Time { at, .. } => extent.index.floor_of_timestamp(at.0),
+            Goal::Latest { log_start } if extent.base_offset < log_start => None,
+            Goal::Latest { .. } => {
+                let last = extent.index.floor_of_position(partition.readable_to(extent));
+                let before = last.map_or(NO_TIMESTAMP, |entry| entry.max_timestamp_before);
+                self.scout.latest = self.scout.latest.max(before);
+                last
+            }
+        };
+        if let Some(later) = later {
+            entry = entry.max_by_position(Some(later));
             self.scout.offset = entry.map_or(self.scout.offset, |entry| self.scout.offset.max(entry.offset));
         }
         self.incarnation = extent.incarnation;
@@ -334,6 +366,17 @@ impl Task {
         self.scout.found = None;
         self.need = 0;
         true
+    }
+
+    /// If it has looked for the latest time and is at the end: goes back to the record that has it. `false`: there is none.
+    fn go_back(&mut self, partition: &Partition) -> bool {
+        let Goal::Latest { .. } = self.goal else { return false };
+        if self.scout.latest == NO_TIMESTAMP {
+            return false;
+        }
+        self.goal = Goal::Time { at: Timestamp(self.scout.latest), log_start: partition.log_start };
+        self.scout.offset = partition.log_start;
+        self.locate(partition)
     }
 
     /// Goes on behind the extent of this number. An answer, if there is nothing or what comes next does not follow.

@@ -192,7 +192,17 @@ impl Bed {
     }
 
     pub fn find(&mut self, slot: Slot, at: i64) -> FindResult {
-        match self.store.find_time(&mut self.disk, slot, Timestamp(at)) {
+        let outcome = self.store.find_time(&mut self.disk, slot, Timestamp(at));
+        self.found(outcome)
+    }
+
+    pub fn find_last(&mut self, slot: Slot) -> FindResult {
+        let outcome = self.store.find_last(&mut self.disk, slot);
+        self.found(outcome)
+    }
+
+    fn found(&mut self, outcome: FindOutcome) -> FindResult {
+        match outcome {
             FindOutcome::Ready(result) => result,
             FindOutcome::Pending(id) => loop {
                 if let Some(result) = self.founds.remove(&id) {
