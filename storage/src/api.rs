@@ -278,6 +278,9 @@ pub enum StoreEvent {
     StorageFull(String),
     /// Appends that failed with [`AppendError::StorageFull`] may succeed now.
     SpaceAvailable,
+    /// A partition was deleted, or what was on its way to the disk for it has landed: appends that failed with [`AppendError::Busy`] may
+    /// succeed now. For a partition that is there [`StoreEvent::Durable`] tells the same.
+    RoomAvailable,
     /// The disk is not to be trusted any more: end the process.
     Fatal(String),
     /// Everything is durable and checkpointed after [`Store::shutdown`](crate::Store::shutdown).

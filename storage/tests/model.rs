@@ -238,7 +238,10 @@ impl World {
     fn look(&mut self) {
         for event in std::mem::take(&mut self.bed.events) {
             match event {
-                StoreEvent::Durable { .. } | StoreEvent::Deleted { .. } | StoreEvent::Closed => {}
+                StoreEvent::Durable { .. }
+                | StoreEvent::Deleted { .. }
+                | StoreEvent::RoomAvailable
+                | StoreEvent::Closed => {}
                 StoreEvent::LogStart { slot, offset } => {
                     for partition in 0..PARTITIONS {
                         if self.slot(partition) == slot {

@@ -159,6 +159,37 @@ fn a_deleted_partition_gives_its_space_back_even_while_it_is_being_written() {
 }
 
 #[test]
+fn room_that_a_deleted_partition_took_in_front_of_the_disk_is_told_when_it_is_free() {
+    let mut bed = Bed::new(10);
+    let other = bed.slot(99);
+    bed.append_durably(other, &batch(&[b"the first slab is there"]));
+    let filling: Vec<_> = (0..4).map(|n| bed.slot(n)).collect();
+    for slot in &filling {
+        while bed.try_append(*slot, &filled(0, 10_000)).is_ok() {}
+    }
+    assert_eq!(bed.try_append(other, &filled(1, 10_000)), Err(AppendError::Busy));
+    bed.turn();
+    bed.events.clear();
+    for slot in filling {
+        bed.store.delete_partition(&mut bed.disk, slot);
+    }
+    bed.turn();
+    let tells = |bed: &Bed| bed.saw(|e| matches!(e, StoreEvent::RoomAvailable));
+    assert!(tells(&bed), "what has not left waits for the disk no more");
+    // The rest lands when there is nobody any more who could hear that it is durable.
+    let mut on_its_way = bed.store.stats().unacked_bytes;
+    assert!(on_its_way > 0);
+    while on_its_way > 0 {
+        bed.events.clear();
+        assert!(bed.step(), "it never lands");
+        let now = bed.store.stats().unacked_bytes;
+        assert!(now == on_its_way || tells(&bed), "there is room and nobody was told");
+        on_its_way = now;
+    }
+    bed.append_durably(other, &filled(1, 10_000));
+}
+
+#[test]
 fn an_error_of_a_write_or_sync_ends_the_store_without_acknowledging_anything() {
     let errors =
         [Fault::write_error("/data/store-000/slab-000000"), Fault::sync_error("/data/store-000/slab-000000")];

@@ -144,7 +144,10 @@ impl Shard {
             let mut room = false;
             while let Some(event) = self.stores[store].store.poll_event() {
                 any = true;
-                room |= matches!(event, StoreEvent::Durable { .. } | StoreEvent::SpaceAvailable);
+                room |= matches!(
+                    event,
+                    StoreEvent::Durable { .. } | StoreEvent::SpaceAvailable | StoreEvent::RoomAvailable
+                );
                 self.on_store_event(plane, store, event);
             }
             if room {
@@ -184,6 +187,8 @@ impl Shard {
                 tracing::info!(store = self.stores[store].id.0, "there is space on the disk again");
                 self.stores[store].full = false;
             }
+            // Whoever waits for room tries again after the last event.
+            StoreEvent::RoomAvailable => {}
             StoreEvent::Fatal(why) => {
                 plane.fatal(EXIT_DISK, format!("the disk is not to be trusted: {why}"));
             }

@@ -103,6 +103,8 @@ impl Store {
         self.by_tp.remove(&tp);
         let seq = self.record(&MapRecord::Deleted { key: PartitionKey::from(tp) });
         self.promise(seq, StoreEvent::Deleted { tp });
+        // Also if nothing of it waited for the disk: who waits with a batch for it waits for nothing now.
+        self.push_event(StoreEvent::RoomAvailable);
         self.finish_delete(slot);
     }
 

@@ -306,6 +306,9 @@ impl Store {
             self.waiting_for_map.push(slot);
         }
         if partition.deleting {
+            if bytes > 0 {
+                self.push_event(StoreEvent::RoomAvailable);
+            }
             self.finish_delete(slot);
             return;
         }

@@ -2,6 +2,7 @@
 //! positions in a group.
 
 mod consumer;
+mod deletion;
 mod producer;
 mod wire;
 
