@@ -7,12 +7,13 @@ use highwater_runtime::plane::{Completion, ConnId, Plane, Token};
 use highwater_storage::{PartitionFinding, RecoveryReport, Slot, Store, StoreConfig, StoreEvent};
 
 use super::Shard;
+use super::kafka::Waiting;
 use super::partition::AckTo;
 use super::readers::deleted;
 use super::setup::{OpenError, ShardSetup};
 use crate::data_dir::store_dir;
 use crate::limits::{SPACE_INTERVAL, STORES_PER_SHARD_MAX};
-use crate::message::{Append, Message, Opened};
+use crate::message::{Message, Opened};
 
 /// Token spaces: the top byte of a disk operation's token says whose it is.
 pub(super) const META_SPACE: u8 = 1;
@@ -26,8 +27,8 @@ pub(super) struct StoreEntry {
     pub(super) store: Store,
     /// Connections with a batch that waits for room, first come, first served.
     pub(super) stalled: VecDeque<ConnId>,
-    /// Batches of Kafka clients that wait for room, in the order in which they came.
-    pub(super) waiting: VecDeque<Append>,
+    /// Batches of Kafka clients that wait for room.
+    pub(super) waiting: Waiting,
     /// The disk had no space the last time it was asked for some.
     pub(super) full: bool,
     pub(super) closed: bool,
@@ -62,7 +63,7 @@ pub(super) fn open_all(
             id: StoreId(id),
             store,
             stalled: VecDeque::new(),
-            waiting: VecDeque::new(),
+            waiting: Waiting::default(),
             full: false,
             closed: false,
         });

@@ -39,34 +39,27 @@ impl Shard {
     ) {
         let store = self.partitions.find(tp).and_then(|id| self.partitions.get(id)).map(|p| p.store);
         let batch = match store {
-            Some(store) if self.stores[store].waiting.iter().any(|waiting| waiting.tp == tp) => batch,
+            Some(store) if self.stores[store].waiting.holds(tp) => batch,
             _ => match self.try_kafka_append(plane, to, tp, acks, batch) {
                 Some(batch) => batch,
                 None => return,
             },
         };
         let store = store.expect("only a partition that is here can be busy");
-        self.stores[store].waiting.push_back(Append { to, tp, acks, batch: batch.into_owned() });
+        self.stores[store].waiting.push(Append { to, tp, acks, batch: batch.into_owned() });
     }
 
     /// There may be room again.
     pub(in crate::shard) fn retry_kafka_appends(&mut self, plane: &mut dyn Plane<Message>, store: usize) {
-        let mut busy: Vec<TopicPartition> = Vec::new();
-        for _ in 0..self.stores[store].waiting.len() {
-            let Some(Append { to, tp, acks, batch }) = self.stores[store].waiting.pop_front() else { return };
-            // What cannot be appended yet goes round the queue, so that it stays in its order.
-            let batch = if busy.contains(&tp) {
-                Some(batch.into())
-            } else {
-                self.try_kafka_append(plane, to, tp, acks, batch.into())
-            };
-            if let Some(batch) = batch {
-                if !busy.contains(&tp) {
-                    busy.push(tp);
-                }
-                self.stores[store].waiting.push_back(Append { to, tp, acks, batch: batch.into_owned() });
-            }
+        if self.stores[store].waiting.is_empty() {
+            return;
         }
+        let mut waiting = std::mem::take(&mut self.stores[store].waiting);
+        waiting.retry(|Append { to, tp, acks, batch }| {
+            let batch = self.try_kafka_append(plane, to, tp, acks, batch.into())?.into_owned();
+            Some(Append { to, tp, acks, batch })
+        });
+        self.stores[store].waiting = waiting;
     }
 
     /// Gives the batch back if there is no room for it.

@@ -28,6 +28,7 @@ mod producer;
 mod records;
 mod topics;
 mod turns;
+mod waiting;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -48,6 +49,7 @@ use crate::message::{
 use crate::metadata::Topic;
 
 pub(super) use fetch_read::FetchId;
+pub(super) use waiting::Waiting;
 
 /// A request: what its answer needs.
 #[derive(Clone, Copy, Debug)]
