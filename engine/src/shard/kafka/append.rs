@@ -1,25 +1,14 @@
 //! Batches on the shard that owns their partition: appended in the order in which they came, whatever shard they came from.
 
-use std::collections::BTreeMap;
-
 use highwater_net::kafka::KafkaError;
 use highwater_protocol::ids::TopicPartition;
 use highwater_protocol::native::Acks;
 use highwater_runtime::plane::Plane;
 
-use crate::limits::REFUSED_PRODUCERS_MAX;
 use crate::message::{Append, Message, OwnedBatch, Produced, ProducedAt, ProducedFor};
 use crate::shard::Shard;
-use crate::shard::connection::ProducerOf;
 use crate::shard::partition::{Ack, AckTo};
 use crate::shard::produce::{AnyBatch, Outcome};
-
-/// What an owner remembers.
-#[derive(Default)]
-pub(super) struct Owner {
-    /// Batches that were refused and may be sent again, by their producers; see [`crate::shard::order`].
-    refused: BTreeMap<ProducerOf, i32>,
-}
 
 impl From<OwnedBatch> for AnyBatch<'static> {
     fn from(batch: OwnedBatch) -> Self {
@@ -72,10 +61,7 @@ impl Shard {
         mut batch: AnyBatch<'a>,
     ) -> Option<AnyBatch<'a>> {
         let stamp = Self::stamp_of(tp, batch.bytes());
-        if let Some((of, sequence)) = stamp
-            && let Some(refused) = self.kafka.append.refused.get(&of)
-            && sequence.wrapping_sub(*refused) > 0
-        {
+        if let Some(refused) = stamp.and_then(|stamp| self.kafka.refused.in_front_of(stamp)) {
             let text =
                 format!("the batch with sequence {refused} in front of it was refused; send that one first");
             self.tell_produced(to, Err((KafkaError::OUT_OF_ORDER_SEQUENCE_NUMBER, text)));
@@ -84,10 +70,8 @@ impl Shard {
         match self.append(plane, tp, &mut batch) {
             Outcome::Busy => return Some(batch),
             Outcome::Appended { partition, base_offset, end, log_append_time } => {
-                if let Some((of, sequence)) = stamp
-                    && self.kafka.append.refused.get(&of) == Some(&sequence)
-                {
-                    self.kafka.append.refused.remove(&of);
+                if let Some(stamp) = stamp {
+                    self.kafka.refused.appended(stamp);
                 }
                 let ack = Ack { to: AckTo::Kafka(to), end, base_offset, log_append_time };
                 let partition = self.partitions.get_mut(partition)?;
@@ -97,12 +81,13 @@ impl Shard {
                 }
             }
             Outcome::Refused((code, text)) => {
-                if code.is_retryable()
-                    && let Some((of, sequence)) = stamp
+                let error = KafkaError::from(code);
+                if let Some(stamp) = stamp
+                    && is_sent_again(error)
                 {
-                    self.kafka.append.note_refused(of, sequence);
+                    self.kafka.refused.note(stamp);
                 }
-                self.tell_produced(to, Err((code.into(), text)));
+                self.tell_produced(to, Err((error, text)));
             }
         }
         None
@@ -118,14 +103,37 @@ impl Shard {
     }
 }
 
-impl Owner {
-    fn note_refused(&mut self, of: ProducerOf, sequence: i32) {
-        self.refused.entry(of).or_insert(sequence);
-        if self.refused.len() > REFUSED_PRODUCERS_MAX {
-            self.refused.pop_first();
-        }
-    }
+/// Whether clients send a batch again, as it is, that was refused with this error. They go by the error and know nothing of ours: a topic
+/// that this shard has not heard of yet is unknown for good in the native protocol, and asked for again in Kafka's.
+///
+/// Clients send a corrupt batch again too, but whose it is stands in its header, which is not to be believed.
+fn is_sent_again(error: KafkaError) -> bool {
+    matches!(
+        error,
+        KafkaError::UNKNOWN_TOPIC_OR_PARTITION
+            | KafkaError::NOT_LEADER_OR_FOLLOWER
+            | KafkaError::REQUEST_TIMED_OUT
+            | KafkaError::KAFKA_STORAGE_ERROR
+    )
 }
 
 /// Nothing was appended.
 pub(super) const NOWHERE: ProducedAt = ProducedAt { base_offset: -1, log_append_time: -1, log_start: -1 };
+
+#[cfg(test)]
+mod tests {
+    use highwater_protocol::error::ErrorCode;
+
+    use super::*;
+
+    #[test]
+    fn batches_that_may_be_taken_later_are_remembered_whichever_protocol_has_them_sent_again() {
+        for code in ErrorCode::ALL.iter().filter(|code| code.is_retryable()) {
+            assert!(is_sent_again((*code).into()), "{code}");
+        }
+        assert!(is_sent_again(ErrorCode::UnknownTopic.into()));
+        assert!(is_sent_again(ErrorCode::UnknownPartition.into()));
+        assert!(!is_sent_again(ErrorCode::CorruptBatch.into()), "whose it is, is not known");
+        assert!(!is_sent_again(ErrorCode::OutOfOrderSequence.into()), "the one in front of it is remembered");
+    }
+}

@@ -26,6 +26,7 @@ mod offsets;
 mod produce;
 mod producer;
 mod records;
+mod refused;
 mod topics;
 mod turns;
 mod waiting;
@@ -79,7 +80,8 @@ pub(super) struct Kafka {
     gone: Vec<ConnId>,
     /// Where new connections go.
     turns: turns::Turns,
-    append: append::Owner,
+    /// What this shard, as an owner of partitions, has refused.
+    refused: refused::Refused,
     read: fetch_read::Owner,
 }
 
