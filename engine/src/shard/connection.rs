@@ -217,9 +217,11 @@ impl Budget {
         self.used.whole < self.max
     }
 
-    /// Whether a message of that size may be let in. One always may: it could never come in otherwise.
-    pub(super) fn admits(&self, bytes: usize) -> bool {
-        self.used() == 0 || self.used().saturating_add(bytes) <= self.max
+    /// Whether a large message may be let in, whatever its size: while something is left. One can be over what there is, and no
+    /// other comes then until it was answered. If there had to be room for all of it, the largest would never come in: something is
+    /// always in use, if only by the buffers of connections that are silent.
+    pub(super) fn admits(&self) -> bool {
+        self.used() < self.max
     }
 
     /// What a connection has changes.
@@ -241,13 +243,12 @@ mod tests {
     fn memory_that_is_used_up_lets_nothing_in_until_it_comes_back() {
         let whole = |whole| RequestBytes { whole, begun: 0 };
         let mut budget = Budget::new(100);
-        assert!(budget.admits(1000), "nothing else is in the way");
-        budget.recharge(whole(0), whole(70));
-        assert!(budget.is_open() && budget.admits(30) && !budget.admits(31));
-        budget.recharge(whole(70), whole(100));
-        assert!(!budget.is_open());
+        budget.recharge(whole(0), whole(99));
+        assert!(budget.is_open() && budget.admits());
+        budget.recharge(whole(99), whole(100));
+        assert!(!budget.is_open() && !budget.admits());
         budget.recharge(whole(100), whole(20));
-        assert!(budget.is_open() && budget.admits(80));
+        assert!(budget.is_open() && budget.admits());
         assert_eq!(budget.used(), 20);
     }
 
@@ -256,8 +257,18 @@ mod tests {
         let begun = RequestBytes { whole: 0, begun: 1000 };
         let mut budget = Budget::new(100);
         budget.recharge(RequestBytes::default(), begun);
-        assert!(budget.is_open() && !budget.admits(1));
+        assert!(budget.is_open() && !budget.admits());
         budget.recharge(begun, RequestBytes { whole: 1000, begun: 0 });
         assert!(!budget.is_open(), "now it is there");
+    }
+
+    #[test]
+    fn a_message_that_is_larger_than_the_budget_comes_in_beside_what_others_hold() {
+        let silent = RequestBytes { whole: 0, begun: 10 };
+        let mut budget = Budget::new(100);
+        budget.recharge(RequestBytes::default(), silent);
+        assert!(budget.admits());
+        budget.recharge(silent, RequestBytes { whole: 0, begun: 1010 });
+        assert!(!budget.admits(), "one at a time");
     }
 }

@@ -236,8 +236,8 @@ impl Shard {
             }
             match decoder.next(&mut data) {
                 Ok(Step::More) => break Input::Used,
-                Ok(Step::WantsRoom(bytes)) => {
-                    if !self.budget.admits(bytes) {
+                Ok(Step::WantsRoom(_)) => {
+                    if !self.budget.admits() {
                         self.want_memory(conn);
                         break Input::Full;
                     }

@@ -11,6 +11,7 @@ mod fetch;
 mod group_offsets;
 mod groups;
 mod hostile;
+mod large;
 mod members;
 mod metadata;
 mod native_members;

@@ -96,8 +96,8 @@ impl Shard {
             }
             match decoder.next(&mut data) {
                 Ok(KafkaStep::More) => break Input::Used,
-                Ok(KafkaStep::WantsRoom(bytes)) => {
-                    if !self.budget.admits(bytes) {
+                Ok(KafkaStep::WantsRoom(_)) => {
+                    if !self.budget.admits() {
                         self.want_memory(conn);
                         break Input::Full;
                     }
