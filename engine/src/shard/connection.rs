@@ -20,7 +20,7 @@ pub(super) enum Stage {
     Hello,
     /// It may ask.
     Open,
-    /// A request that has no answer failed: it ends once what is known has been sent.
+    /// A request that has no answer failed: it ends once the others have been answered.
     Ending,
     /// It was told why it ends, and ends once that is sent.
     Closing,

@@ -3,12 +3,13 @@
 use highwater_net::kafka::KafkaError;
 use highwater_net::kafka::api::ApiKey;
 use highwater_net::kafka::messages::{
-    InitProducerIdRequest, InitProducerIdResponse, ProduceRequest, ProduceResponse,
+    InitProducerIdRequest, InitProducerIdResponse, ProducePartition, ProduceRequest, ProduceResponse,
+    ProduceTopic,
 };
 use highwater_protocol::batch::{BatchBuilder, BatchProducer, Compression, NewRecord};
 use highwater_protocol::ids::{ProducerId, Timestamp};
 
-use crate::client::{Fetch, Place};
+use crate::client::{Fetch, Place, request};
 use crate::common::{batch, now_ms, partition};
 
 const NONE: BatchProducer = BatchProducer::NONE;
@@ -178,6 +179,27 @@ fn acks_zero_has_no_answer_and_an_error_ends_the_connection() {
     assert_eq!(kafka.produce("t", &[(0, &good), (1, &good)]), [(KafkaError::NONE, 1); 2]);
     kafka.send_batches(9, 0, "t", &[(7, &good)]);
     assert!(kafka.read(ApiKey::Produce, 9).is_none());
+}
+
+#[test]
+fn what_was_asked_before_a_request_without_an_answer_failed_is_answered_before_the_connection_ends() {
+    let place = Place::new();
+    place.native().created("t", 2, &[]);
+    let good = batch(&["v"], NONE);
+    let produce = |id, acks, index| {
+        let partition_data = vec![ProducePartition { index, records: Some(&good) }];
+        let topic_data = vec![ProduceTopic { name: "t", topic_id: [0; 16], partition_data }];
+        let body = ProduceRequest { transactional_id: None, acks, timeout_ms: 1000, topic_data };
+        request(ApiKey::Produce, 9, id, &body)
+    };
+    for offset in 0..10 {
+        let mut kafka = place.kafka();
+        // Together, so that the first still waits for the disk when the last fails.
+        kafka.send_raw(&[produce(1, 1, 0), produce(2, -1, 1), produce(3, 0, 7)].concat());
+        assert_eq!(kafka.produced(9), [(KafkaError::NONE, offset)]);
+        assert_eq!(kafka.produced(9), [(KafkaError::NONE, offset)]);
+        assert!(kafka.read(ApiKey::Produce, 9).is_none());
+    }
 }
 
 #[test]

@@ -137,7 +137,8 @@ impl Shard {
         self.mark_dirty(call.conn);
     }
 
-    /// A request that has no answer failed: its connection ends, which is how its client learns of it.
+    /// A request that has no answer failed: its connection ends, which is how its client learns of it. What else was asked is answered
+    /// before, and nothing new is taken up.
     pub(super) fn kafka_end(&mut self, call: Call) {
         if let Some(connection) = self.connections.get_mut(&call.conn) {
             if connection.stage == Stage::Open {
@@ -168,7 +169,8 @@ impl Shard {
         }
         self.arena = out;
         self.recharge(conn);
-        if self.connections.get(&conn).is_some_and(|connection| connection.stage == Stage::Ending) {
+        let is_over = |c: &Connection| c.stage == Stage::Ending && c.net.is_answered();
+        if self.connections.get(&conn).is_some_and(is_over) {
             return self.drop_kafka(plane, conn, "a request without an answer failed");
         }
         self.resume(plane, conn);
