@@ -48,6 +48,10 @@ impl Shard {
             let batch = self.try_kafka_append(plane, to, tp, acks, batch.into())?.into_owned();
             Some(Append { to, tp, acks, batch })
         });
+        debug_assert!(
+            self.stores[store].waiting.is_empty(),
+            "answers are sent later: nothing new came meanwhile"
+        );
         self.stores[store].waiting = waiting;
     }
 
