@@ -79,7 +79,8 @@ impl Batch {
     /// Stores the position behind this batch under the consumer's name, or for its group. Returns once that is durable: a consumer of this
     /// name that starts later, or the next member of the group to have the partition, starts here.
     ///
-    /// In a group it fails with [`CommitErrorKind::Fenced`](crate::CommitErrorKind::Fenced) if the partition has gone to another member.
+    /// In a group it fails with [`CommitErrorKind::Fenced`](crate::CommitErrorKind::Fenced) if the partition has gone to another member,
+    /// and does nothing if a position behind this one is committed already.
     ///
     /// Cancel-safe in that nothing but the position may be changed; it may be committed or not.
     pub async fn commit(&self) -> Result<(), CommitError> {

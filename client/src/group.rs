@@ -307,13 +307,17 @@ impl GroupConsumer {
 
     /// Stores the positions behind all records delivered so far, those of the last batch included. Returns once that is durable.
     ///
+    /// If a partition went to another member before its records were committed, this fails once with
+    /// [`CommitErrorKind::Fenced`](crate::CommitErrorKind::Fenced), after having stored the positions in the others: the other member gets those records again.
+    ///
     /// Cancel-safe in that nothing but the positions may be changed; they may be committed or not.
     pub async fn commit(&self) -> Result<(), CommitError> {
         self.shared.commit_delivered().await
     }
 
     /// Leaves the group: its partitions go to the others at once. What was processed is committed before, unless that is done by hand; the last
-    /// batch counts only if it was committed or `next_batch` was called after it.
+    /// batch counts only if it was committed or `next_batch` was called after it. An error says that some of it is not committed, or may not be:
+    /// whoever has the partition next gets it again.
     ///
     /// Takes at most as long as the client's request timeout for each of the two. Dropped before it is done, it goes on in the background.
     pub async fn close(self) -> Result<(), CommitError> {
@@ -322,7 +326,7 @@ impl GroupConsumer {
         let mut standing = shared.standing();
         // An error is that the sender is gone, and it is here.
         let _ = standing.wait_for(|standing| matches!(standing, Standing::Over(_))).await;
-        shared.take_failed_commit().map_or(Ok(()), Err)
+        shared.left()
     }
 }
 

@@ -10,16 +10,18 @@
 //! A member whose epoch the broker refuses is *fenced*: others may have its partitions already. So has one that heard nothing for the session
 //! timeout. It drops everything without committing and joins again.
 
+mod partitions;
+
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::{Duration, Instant};
 
 use highwater_protocol::error::ErrorCode;
-use highwater_protocol::ids::{Offset, PartitionIndex, TopicId, TopicPartition};
+use highwater_protocol::ids::{Offset, TopicId, TopicPartition};
 use highwater_protocol::native::{
-    AWAY_EPOCH, GroupHeartbeatReply, GroupHeartbeatRequest, JOIN_EPOCH, LEAVE_EPOCH, ReadGroupOffsetsReply,
-    ReadGroupOffsetsRequest, TopicPartitions,
+    AWAY_EPOCH, GroupHeartbeatReply, GroupHeartbeatRequest, JOIN_EPOCH, LEAVE_EPOCH, ReadGroupOffsetsRequest,
 };
 
+use self::partitions::{by_topic, partitions};
 use super::backoff::Backoff;
 use super::tenure::Need;
 
@@ -125,6 +127,8 @@ pub(crate) struct Membership {
     /// What the heartbeat in flight says, and when it was sent.
     beating: Option<(Instant, BTreeSet<TopicPartition>)>,
     working: bool,
+    /// The last commit failed: whatever else there is to do comes before the next.
+    commits_last: bool,
     /// Topics of assigned partitions have to be looked up.
     unresolved: bool,
     beat_at: Instant,
@@ -148,6 +152,7 @@ impl Membership {
             said: None,
             beating: None,
             working: false,
+            commits_last: false,
             unresolved: false,
             beat_at: now,
             work_at: now,
@@ -247,59 +252,6 @@ impl Membership {
         Action::Sleep(at.unwrap_or(now + Duration::from_secs(1)))
     }
 
-    fn finish_leaving(&mut self, need: &impl Fn(TopicPartition) -> Need) {
-        let leaving = self.has.iter().filter(|(_, has)| **has == Has::Leaving).map(|(tp, _)| *tp);
-        let done: Vec<_> = leaving.filter(|tp| self.need(*tp, need) == Need::Nothing).collect();
-        for tp in done {
-            self.has.remove(&tp);
-            self.change(tp, What::Free);
-            // It came back while it was on its way out.
-            if self.stage == Stage::In && self.assigned.as_ref().is_some_and(|all| all.contains(&tp)) {
-                self.has.insert(tp, Has::Starting);
-            }
-        }
-    }
-
-    /// A user who commits by hand has done so before asking for more.
-    fn need(&self, tp: TopicPartition, need: &impl Fn(TopicPartition) -> Need) -> Need {
-        match need(tp) {
-            Need::Commit if self.member.commit_every.is_none() => Need::Nothing,
-            need => need,
-        }
-    }
-
-    /// A request beside the heartbeats, if one has to be made.
-    fn work(&mut self, now: Instant, need: &impl Fn(TopicPartition) -> Need) -> Option<Action> {
-        let is_due = self.commit_at.is_some_and(|at| at <= now);
-        if is_due {
-            self.commit_at = self.member.commit_every.map(|every| now + every);
-        }
-        let commits = self.has.iter().any(|(tp, has)| match has {
-            Has::Starting => false,
-            Has::Reading => is_due && self.need(*tp, need) == Need::Commit,
-            Has::Leaving => self.need(*tp, need) == Need::Commit,
-        });
-        if commits {
-            return Some(Action::Commit(self.life));
-        }
-        if self.stage != Stage::In {
-            return None;
-        }
-        if self.unresolved {
-            return Some(Action::Resolve(self.life));
-        }
-        let starting: BTreeSet<_> =
-            self.has.iter().filter(|(_, has)| **has == Has::Starting).map(|(tp, _)| *tp).collect();
-        (!starting.is_empty()).then(|| {
-            let request = ReadGroupOffsetsRequest {
-                group: self.member.group.clone(),
-                member: Some((self.member.id.clone(), self.epoch)),
-                partitions: Some(by_topic(&starting)),
-            };
-            Action::Read(self.life, request)
-        })
-    }
-
     fn has_to_beat(&self, now: Instant) -> bool {
         if self.stage == Stage::Leaving && self.has.is_empty() && !self.working {
             return true;
@@ -386,118 +338,6 @@ impl Membership {
         Beaten::Rejected
     }
 
-    /// Positions of the partitions that begin.
-    pub(crate) fn handle_positions(
-        &mut self,
-        now: Instant,
-        life: u64,
-        asked: &ReadGroupOffsetsRequest,
-        answer: Result<ReadGroupOffsetsReply, Failure>,
-    ) {
-        self.working = false;
-        if life != self.life {
-            return;
-        }
-        match answer {
-            Ok(reply) => {
-                let committed: BTreeMap<TopicPartition, Offset> = reply
-                    .topics
-                    .iter()
-                    .flat_map(|of| of.positions.iter().map(|p| (of.topic, p)))
-                    .map(|(topic, p)| (TopicPartition { topic, partition: p.partition }, p.offset))
-                    .collect();
-                for tp in asked.partitions.iter().flat_map(|topics| partitions(topics)) {
-                    if self.has.get(&tp) == Some(&Has::Starting) {
-                        self.has.insert(tp, Has::Reading);
-                        self.change(tp, What::Start(committed.get(&tp).copied()));
-                    }
-                }
-            }
-            Err(failure) => self.work_failed(now, &failure),
-        }
-    }
-
-    /// What was processed is committed, or not.
-    pub(crate) fn handle_committed(&mut self, now: Instant, life: u64, outcome: Result<(), Failure>) {
-        self.working = false;
-        if life != self.life {
-            return;
-        }
-        if let Err(failure) = outcome {
-            if self.stage == Stage::Leaving {
-                // It was tried for as long as a call may take. The next to have these partitions gets the records again.
-                self.drop_all();
-            }
-            self.work_failed(now, &failure);
-        }
-    }
-
-    /// The ids that the topics have now, in their order; none for one that is not there.
-    pub(crate) fn handle_topics(&mut self, now: Instant, life: u64, ids: &[Option<TopicId>]) {
-        self.working = false;
-        if life != self.life {
-            return;
-        }
-        for (topic, id) in ids.iter().enumerate() {
-            let old = self.member.topics[topic].1;
-            let Some(id) = id.filter(|id| *id != old) else { continue };
-            // The old topic is gone, and positions in it with it.
-            let gone: Vec<_> = self.has.keys().filter(|tp| tp.topic == old).copied().collect();
-            for tp in gone {
-                self.has.remove(&tp);
-                self.change(tp, What::Free);
-            }
-            self.member.topics[topic].1 = id;
-        }
-        self.follow();
-        if self.unresolved {
-            self.work_at = now + self.pause.fail(1.0);
-        }
-    }
-
-    fn work_failed(&mut self, now: Instant, failure: &Failure) {
-        match failure {
-            Failure::Refused(code) if is_fenced(*code) => self.fence(now),
-            // A heartbeat brings the epoch up to date.
-            Failure::Refused(ErrorCode::StaleEpoch) => self.beat_at = now,
-            _ => {}
-        }
-        self.work_at = now + self.pause.fail(1.0);
-    }
-
-    /// Towards what the broker wants this member to have.
-    fn follow(&mut self) {
-        let Some(assigned) = self.assigned.clone() else { return };
-        let lost: Vec<_> = self.has.keys().filter(|tp| !assigned.contains(tp)).copied().collect();
-        for tp in lost {
-            self.give_up(tp);
-        }
-        self.unresolved = false;
-        if self.stage != Stage::In {
-            return;
-        }
-        for tp in assigned {
-            if self.topic_of(tp.topic).is_none() {
-                self.unresolved = true;
-            } else {
-                self.has.entry(tp).or_insert(Has::Starting);
-            }
-        }
-    }
-
-    fn give_up(&mut self, tp: TopicPartition) {
-        match self.has.get_mut(&tp) {
-            Some(has @ Has::Reading) => {
-                *has = Has::Leaving;
-                self.change(tp, What::Stop);
-            }
-            Some(Has::Starting) => {
-                self.has.remove(&tp);
-            }
-            Some(Has::Leaving) | None => {}
-        }
-    }
-
     /// Others may have the partitions by now.
     fn fence(&mut self, now: Instant) {
         self.drop_all();
@@ -511,38 +351,11 @@ impl Membership {
         // Who was about to leave has left.
         self.stage = if self.stage == Stage::Leaving { Stage::Out } else { Stage::Joining };
     }
-
-    fn drop_all(&mut self) {
-        self.changes.clear();
-        for tp in std::mem::take(&mut self.has).into_keys() {
-            self.change(tp, What::Free);
-        }
-    }
-
-    fn change(&mut self, tp: TopicPartition, what: What) {
-        if let Some(topic) = self.topic_of(tp.topic) {
-            self.changes.push_back(Change { topic, partition: tp.partition.0, what });
-        }
-    }
 }
 
 /// Whether the broker does not know the member in this epoch.
 fn is_fenced(code: ErrorCode) -> bool {
     matches!(code, ErrorCode::UnknownMember | ErrorCode::FencedMember | ErrorCode::UnknownGroup)
-}
-
-fn partitions(topics: &[TopicPartitions]) -> impl Iterator<Item = TopicPartition> {
-    topics.iter().flat_map(|of| {
-        of.partitions.iter().map(|partition| TopicPartition { topic: of.topic, partition: *partition })
-    })
-}
-
-fn by_topic(partitions: &BTreeSet<TopicPartition>) -> Vec<TopicPartitions> {
-    let mut topics: BTreeMap<TopicId, Vec<PartitionIndex>> = BTreeMap::new();
-    for tp in partitions {
-        topics.entry(tp.topic).or_default().push(tp.partition);
-    }
-    topics.into_iter().map(|(topic, partitions)| TopicPartitions { topic, partitions }).collect()
 }
 
 #[cfg(test)]

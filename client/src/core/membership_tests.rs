@@ -1,8 +1,9 @@
 //! A member with a broker that is played by the test.
 
 use super::*;
-use highwater_protocol::native::CommittedOffset;
-use highwater_protocol::native::TopicPositions;
+use highwater_protocol::ids::PartitionIndex;
+use highwater_protocol::native::{CommittedOffset, ReadGroupOffsetsReply, TopicPartitions, TopicPositions};
+use std::collections::BTreeMap;
 
 const TOPIC: TopicId = TopicId([1; 16]);
 const INTERVAL: Duration = Duration::from_secs(5);
@@ -99,6 +100,12 @@ impl Scene {
         }
     }
 
+    /// Sleeps as long as it wants to.
+    fn wait(&mut self) {
+        let pause = self.sleeps();
+        self.now += pause;
+    }
+
     fn owned(request: &GroupHeartbeatRequest) -> Option<Vec<u32>> {
         let owned = request.owned.as_ref()?;
         Some(partitions(owned).map(|tp| tp.partition.get()).collect())
@@ -182,6 +189,27 @@ fn a_commit_that_fails_is_made_again_and_the_partition_kept_until_then() {
         scene.now += pause;
     }
     assert_eq!(scene.changed(), [(0, What::Stop)]);
+}
+
+#[test]
+fn a_commit_that_fails_again_and_again_keeps_nothing_else_waiting() {
+    let mut scene = Scene::new().joined(&[0]);
+    scene.now += INTERVAL;
+    let (life, _) = scene.beat();
+    scene.answer(life, 1, Some(&[1]));
+    scene.needs.insert(0, Need::Commit);
+    let Action::Commit(life) = scene.next() else { panic!("it commits") };
+    scene.membership.handle_committed(scene.now, life, Err(Failure::Refused(ErrorCode::TooLarge)));
+    scene.wait();
+    let Action::Read(life, asked) = scene.next() else { panic!("it reads positions") };
+    scene.membership.handle_positions(scene.now, life, &asked, Err(Failure::Unanswered));
+    scene.wait();
+    let Action::Commit(life) = scene.next() else { panic!("nor does the commit wait") };
+    scene.membership.handle_committed(scene.now, life, Err(Failure::Refused(ErrorCode::TooLarge)));
+    scene.wait();
+    scene.positions(&[(1, 3)]);
+    assert!(matches!(scene.next(), Action::Commit(_)));
+    assert_eq!(scene.changed(), [(0, What::Stop), (1, What::Start(Some(Offset(3))))]);
 }
 
 #[test]

@@ -14,6 +14,7 @@ use highwater_protocol::error::ErrorCode;
 use highwater_protocol::ids::Offset;
 use highwater_protocol::native::{Body, DATA_PREFIX_BYTES, DataPrefix, StartAt, SubscribeReply};
 
+use super::tenure::Lost;
 use crate::error::FetchError;
 
 /// The least credit to subscribe with: enough for the broker to send something.
@@ -93,6 +94,8 @@ pub(crate) struct Place {
     /// Offsets below this were processed, and committed, as far as a group has to know.
     pub(super) processed: Option<Offset>,
     pub(super) committed: Option<Offset>,
+    /// Where it began to read. None: not known before the broker's first answer.
+    pub(super) begun: Option<Offset>,
     /// Where to subscribe: a place to be found by the broker first, a position from then on.
     start: StartAt,
     /// Offsets below this were delivered. None: not known before the broker's first answer.
@@ -123,6 +126,7 @@ pub(crate) struct ConsumerCore {
     until_end: bool,
     /// The place of the records that the user got last and may still be working on.
     pub(super) in_hand: Option<usize>,
+    pub(super) lost: Lost,
     ready: VecDeque<Chunk>,
     failures: VecDeque<FetchError>,
     closed: bool,
@@ -145,6 +149,7 @@ impl ConsumerCore {
             window_bytes,
             until_end,
             in_hand: None,
+            lost: Lost::default(),
             ready: VecDeque::new(),
             failures: VecDeque::new(),
             closed: false,
@@ -303,6 +308,7 @@ impl ConsumerCore {
         at.subscribed = true;
         at.start = StartAt::Offset(start);
         at.delivered.get_or_insert(start);
+        at.begun.get_or_insert(start);
         at.processed.get_or_insert(start);
         at.heard(reply.log_start.get(), reply.high_watermark.get());
         if until_end {
@@ -406,6 +412,7 @@ impl Place {
             hold: Hold::Held,
             processed: None,
             committed: None,
+            begun: None,
             window_bytes: 0,
             start,
             delivered: match start {

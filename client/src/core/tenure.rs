@@ -8,6 +8,15 @@ use highwater_protocol::native::{CommittedOffset, StartAt};
 
 use super::subscription::{ConsumerCore, Hold, Place};
 
+/// What this consumer had to give up without its position being committed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub(crate) struct Lost {
+    /// Something that was delivered.
+    pub(crate) delivered: bool,
+    /// Something that was processed.
+    pub(crate) processed: bool,
+}
+
 /// What has to happen before a partition can be given up.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Need {
@@ -32,6 +41,7 @@ impl ConsumerCore {
         at.tenure += 1;
         at.end = None;
         at.leader_epoch = -1;
+        at.begun = at.delivered;
         at.processed = at.delivered;
         at.committed = at.delivered;
         self.share_buffer();
@@ -48,6 +58,9 @@ impl ConsumerCore {
     /// A partition is not this consumer's any more.
     pub(crate) fn free(&mut self, partition: u32) -> Option<usize> {
         let place = self.place_of(partition)?;
+        let at = &self.places[place];
+        self.lost.delivered |= at.is_lost(at.delivered);
+        self.lost.processed |= at.is_lost(at.processed);
         self.let_go(place, Hold::Free);
         if self.in_hand == Some(place) {
             self.in_hand = None;
@@ -82,6 +95,15 @@ impl ConsumerCore {
         self.in_hand = None;
     }
 
+    /// What was lost since that was last forgotten.
+    pub(crate) fn lost(&self) -> Lost {
+        self.lost
+    }
+
+    pub(crate) fn forget_lost(&mut self) {
+        self.lost = Lost::default();
+    }
+
     /// Whether what was given out in this tenure of the partition may be used.
     pub(crate) fn is_held(&self, place: usize, tenure: u64) -> bool {
         self.places.get(place).is_some_and(|at| at.tenure == tenure && at.hold == Hold::Held)
@@ -91,6 +113,16 @@ impl ConsumerCore {
     pub(crate) fn may_commit(&self, partition: u32, tenure: u64) -> bool {
         let place = self.place_of(partition).map(|place| &self.places[place]);
         place.is_some_and(|at| at.tenure == tenure && at.hold != Hold::Free)
+    }
+
+    /// Whether the group is at this offset or behind it already.
+    pub(crate) fn is_committed(&self, partition: u32, offset: Offset) -> bool {
+        self.place_of(partition).is_some_and(|place| self.places[place].committed >= Some(offset))
+    }
+
+    /// See [`Place::tenure`].
+    pub(crate) fn tenure_of(&self, partition: u32) -> Option<u64> {
+        self.place_of(partition).map(|place| self.places[place].tenure)
     }
 
     /// See [`Need`].
@@ -126,9 +158,9 @@ impl ConsumerCore {
         positions.collect()
     }
 
-    /// This position is committed, or never will be.
-    pub(crate) fn committed(&mut self, partition: u32, offset: Offset) {
-        if let Some(place) = self.place_of(partition) {
+    /// This position of a tenure is committed, or never will be.
+    pub(crate) fn committed(&mut self, partition: u32, tenure: Option<u64>, offset: Offset) {
+        if let Some(place) = self.place_of(partition).filter(|_| self.tenure_of(partition) == tenure) {
             let at = &mut self.places[place];
             at.committed = at.committed.max(Some(offset));
             at.processed = at.processed.max(Some(offset));
@@ -139,5 +171,10 @@ impl ConsumerCore {
 impl Place {
     fn is_uncommitted(&self) -> bool {
         self.hold != Hold::Free && self.processed > self.committed
+    }
+
+    /// Whether there is something before this offset that the next to have the partition gets again.
+    fn is_lost(&self, until: Option<Offset>) -> bool {
+        self.hold != Hold::Free && until > self.committed && until > self.begun
     }
 }

@@ -10,8 +10,8 @@ use highwater_protocol::ids::{
     ClusterId, LeaderEpoch, NodeId, Offset, PartitionIndex, ProducerId, ShardId, TopicId,
 };
 use highwater_protocol::native::{
-    Body, CommitOffsetsRequest, CommittedOffset, Credit, DescribeTopicReply, Hello, HelloReply,
-    InitProducerReply, MessageKind, MetadataReply, MetadataRequest, NodeInfo, PROTOCOL_VERSION,
+    Body, CommitOffsetsRequest, CommittedOffset, Credit, DescribeTopicReply, FEATURE_GROUPS, Hello,
+    HelloReply, InitProducerReply, MessageKind, MetadataReply, MetadataRequest, NodeInfo, PROTOCOL_VERSION,
     PartitionInfo, ProducePrefix, ProduceReply, ReadOffsetsReply, StartAt, SubscribeReply, SubscribeRequest,
     TopicInfo, WIRE_HEADER_BYTES, WireHeader, empty_message, error_message, message,
 };
@@ -19,6 +19,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Notify;
 
+use super::fake_group::FakeGroup;
 use crate::core::test_frames::Log;
 
 pub(crate) const TOPIC: TopicId = TopicId([7; 16]);
@@ -60,6 +61,7 @@ pub(crate) struct Inner {
     pub(crate) producers: i64,
     /// The first record there is.
     pub(crate) log_start: i64,
+    pub(crate) group: FakeGroup,
     /// Flips a bit of the next data message.
     pub(crate) damage: u32,
 }
@@ -75,6 +77,8 @@ pub(crate) struct FakeBroker {
     pub(crate) inner: Arc<Mutex<Inner>>,
     changed: Arc<Notify>,
     hang_up: Arc<Notify>,
+    /// A request came.
+    asked: Arc<Notify>,
     address: String,
 }
 
@@ -87,13 +91,15 @@ impl FakeBroker {
             inner: Arc::new(Mutex::new(inner)),
             changed: Arc::default(),
             hang_up: Arc::default(),
+            asked: Arc::default(),
             address,
         };
-        let (inner, changed, hang_up) =
-            (broker.inner.clone(), broker.changed.clone(), broker.hang_up.clone());
+        let (inner, changed, hang_up, asked) =
+            (broker.inner.clone(), broker.changed.clone(), broker.hang_up.clone(), broker.asked.clone());
         tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
-                let (inner, changed, hang_up) = (inner.clone(), changed.clone(), hang_up.clone());
+                let (inner, changed, hang_up, asked) =
+                    (inner.clone(), changed.clone(), hang_up.clone(), asked.clone());
                 tokio::spawn(async move {
                     let connection = {
                         let mut inner = inner.lock().unwrap();
@@ -101,7 +107,7 @@ impl FakeBroker {
                         inner.connections
                     };
                     tokio::select! {
-                        () = serve(stream, connection, inner, changed) => {}
+                        () = serve(stream, connection, inner, changed, &asked) => {}
                         () = hang_up.notified() => {}
                     }
                 });
@@ -135,12 +141,30 @@ impl FakeBroker {
         self.changed.notify_waiters();
     }
 
+    /// Until the requests that came have made it so.
+    pub(crate) async fn until(&self, is_so: impl Fn(&Inner) -> bool) {
+        loop {
+            let mut asked = std::pin::pin!(self.asked.notified());
+            asked.as_mut().enable();
+            if is_so(&self.lock()) {
+                return;
+            }
+            asked.await;
+        }
+    }
+
     pub(crate) fn requests(&self, kind: MessageKind) -> usize {
         self.lock().seen.iter().filter(|seen| **seen == kind).count()
     }
 }
 
-async fn serve(mut stream: TcpStream, connection: u32, inner: Arc<Mutex<Inner>>, changed: Arc<Notify>) {
+async fn serve(
+    mut stream: TcpStream,
+    connection: u32,
+    inner: Arc<Mutex<Inner>>,
+    changed: Arc<Notify>,
+    asked: &Notify,
+) {
     let mut buf = BytesMut::new();
     loop {
         let woken = changed.notified();
@@ -163,6 +187,7 @@ async fn serve(mut stream: TcpStream, connection: u32, inner: Arc<Mutex<Inner>>,
             let kind = header.kind().unwrap();
             let id = header.request_id.get();
             let answer = inner.lock().unwrap().answer(connection, kind, id, &body);
+            asked.notify_waiters();
             match answer {
                 Some(answer) if stream.write_all(&answer).await.is_ok() => {}
                 Some(_) | None => return,
@@ -246,7 +271,7 @@ impl Inner {
                 empty_message(kind, id)
             }
             MessageKind::ReadOffsets => message(id, &ReadOffsetsReply { positions: self.committed.clone() }),
-            other => panic!("the fake broker knows no {other:?}"),
+            other => self.group.answer(other, id, body),
         }
     }
 
@@ -257,7 +282,7 @@ impl Inner {
         }
         let reply = HelloReply {
             version: PROTOCOL_VERSION,
-            features: 0,
+            features: FEATURE_GROUPS,
             node: NodeId(1),
             shard,
             shards: self.shards,

@@ -6,11 +6,9 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::task::Waker;
 use std::time::Instant;
 
-use highwater_protocol::error::ErrorCode;
-use highwater_protocol::ids::{TopicId, TopicPartition};
+use highwater_protocol::ids::TopicId;
 use highwater_protocol::native::{
-    CommitGroupOffsetsReply, CommitGroupOffsetsRequest, CommittedOffset, GroupHeartbeatReply,
-    ReadGroupOffsetsReply, ReadGroupOffsetsRequest, StartAt, TopicPositions,
+    GroupHeartbeatReply, JOIN_EPOCH, ReadGroupOffsetsReply, ReadGroupOffsetsRequest, StartAt,
 };
 use tokio::sync::{Notify, watch};
 
@@ -18,9 +16,8 @@ use super::calls::Repeat;
 use super::cluster::Cluster;
 use super::consumer::ConsumerShared;
 use crate::core::membership::{Action, Beaten, Change, Failure, Membership, What};
-use crate::core::subscription::ConsumerCore;
 use crate::core::tenure::Need;
-use crate::error::{CallError, CommitError, CommitErrorKind, FetchError, Outcome, commit_kind};
+use crate::error::{CallError, CommitError, FetchError};
 use crate::events::Event;
 use crate::lock::lock;
 
@@ -49,15 +46,12 @@ pub(crate) struct GroupShared {
     changed: Notify,
     standing: watch::Sender<Standing>,
     /// Commits go one after the other: an older one must not overtake.
-    committing: tokio::sync::Mutex<()>,
+    pub(super) committing: tokio::sync::Mutex<()>,
     /// Why the last commit that nobody waited for failed.
-    failed_commit: Mutex<Option<CommitError>>,
+    pub(super) failed_commit: Mutex<Option<CommitError>>,
     /// Of the user, who waits for partitions.
     waker: Mutex<Option<Waker>>,
 }
-
-/// Positions that the broker did not take.
-type Refused = Vec<(TopicPartition, ErrorCode)>;
 
 impl GroupShared {
     pub(crate) fn new(
@@ -114,16 +108,18 @@ impl GroupShared {
 
     /// Leaves the group, in the background.
     pub(crate) fn leave(&self) {
+        let is_over = matches!(&*self.standing.borrow(), Standing::Over(_));
         for topic in &self.topics {
-            topic.core().abandon_processing();
+            let mut core = topic.core();
+            core.abandon_processing();
+            // From here on everything that is processed is committed, or that is said to have failed.
+            if !is_over {
+                core.forget_lost();
+            }
         }
+        *lock(&self.failed_commit) = None;
         self.core().leave(Instant::now());
         self.changed.notify_one();
-    }
-
-    /// Why a commit failed that nobody waited for.
-    pub(crate) fn take_failed_commit(&self) -> Option<CommitError> {
-        lock(&self.failed_commit).take()
     }
 
     /// What to do next, with what partitions need done to them before that.
@@ -134,11 +130,15 @@ impl GroupShared {
             let topic = ids.iter().position(|id| *id == tp.topic).map(|topic| &self.topics[topic]);
             topic.map_or(Need::Nothing, |topic| topic.core().need(tp.partition.get()))
         });
-        // Under the lock, so that nobody sees the one without the other.
+        self.apply_changes(&mut membership);
+        action
+    }
+
+    /// Under the lock, so that nobody sees the one without the other.
+    fn apply_changes(&self, membership: &mut Membership) {
         while let Some(change) = membership.poll_change() {
             self.apply(change);
         }
-        action
     }
 
     fn apply(&self, Change { topic, partition, what }: Change) {
@@ -173,93 +173,6 @@ impl GroupShared {
         }
     }
 
-    /// Commits what is picked of each topic.
-    async fn send_commit(
-        self: &Arc<Self>,
-        pick: impl Fn(&ConsumerShared, &ConsumerCore) -> Vec<CommittedOffset>,
-    ) -> Result<Refused, CallError> {
-        let _one_at_a_time = self.committing.lock().await;
-        let (request, places) = {
-            let membership = self.core();
-            let mut places = Vec::new();
-            let mut topics = Vec::new();
-            for (number, shared) in self.topics.iter().enumerate() {
-                let positions = pick(shared, &shared.core());
-                places.extend(positions.iter().map(|p| (number, p.partition.get(), p.offset)));
-                if !positions.is_empty() {
-                    topics.push(TopicPositions { topic: membership.topic_id(number), positions });
-                }
-            }
-            let request = CommitGroupOffsetsRequest {
-                group: self.name.clone(),
-                member: membership.member().id.clone(),
-                epoch: membership.epoch(),
-                topics,
-            };
-            (request, places)
-        };
-        if request.topics.is_empty() {
-            return Ok(Vec::new());
-        }
-        let reply: CommitGroupOffsetsReply = self.cluster.call(&request, Repeat::Always).await?;
-        for (number, partition, offset) in places {
-            self.topics[number].core().committed(partition, offset);
-        }
-        let refused = reply.refused.into_iter();
-        Ok(refused.map(|p| (TopicPartition { topic: p.topic, partition: p.partition }, p.error)).collect())
-    }
-
-    /// Commits the position behind a batch.
-    pub(crate) async fn commit_batch(
-        self: &Arc<Self>,
-        topic: &str,
-        tenure: u64,
-        position: CommittedOffset,
-    ) -> Result<(), CommitError> {
-        let partition = position.partition.get();
-        let may_commit = |core: &ConsumerCore| core.may_commit(partition, tenure);
-        let shared = self.topics.iter().find(|shared| &*shared.topic == topic);
-        if !shared.is_some_and(|shared| may_commit(&shared.core())) {
-            let text = format!(
-                "the position of {} in {topic}/{partition} is not committed: the partition has gone to another member",
-                self.name
-            );
-            return Err(CommitError::new(CommitErrorKind::Fenced, Outcome::NotWritten, text));
-        }
-        let sent = self.send_commit(|shared, core| {
-            let is_wanted = &*shared.topic == topic && may_commit(core);
-            if is_wanted { vec![position.clone()] } else { Vec::new() }
-        });
-        self.judge(sent.await)
-    }
-
-    /// Commits the positions behind everything that was delivered.
-    pub(crate) async fn commit_delivered(self: &Arc<Self>) -> Result<(), CommitError> {
-        self.judge(self.send_commit(|_, core| core.delivered_positions()).await)
-    }
-
-    fn judge(&self, sent: Result<Refused, CallError>) -> Result<(), CommitError> {
-        let what = format_args!("positions of group {} not committed", self.name).to_string();
-        match sent {
-            Ok(refused) => match refused.first() {
-                None => Ok(()),
-                Some((tp, code)) => {
-                    let text = format!("{what}: partition {} of topic {}: {code}", tp.partition, tp.topic);
-                    Err(CommitError::with_code(commit_kind(*code), Outcome::NotWritten, *code, text))
-                }
-            },
-            Err(error) => Err(CommitError::from_call(what, &error)),
-        }
-    }
-
-    /// Commits what was processed, for nobody in particular.
-    async fn commit_processed(self: &Arc<Self>) -> Result<(), Failure> {
-        let sent = self.send_commit(|_, core| core.uncommitted()).await;
-        let outcome = sent.as_ref().map(drop).map_err(failure);
-        *lock(&self.failed_commit) = self.judge(sent).err();
-        outcome
-    }
-
     /// The ids that the topics have now.
     async fn resolve(self: &Arc<Self>) -> Vec<Option<TopicId>> {
         let mut ids = Vec::with_capacity(self.topics.len());
@@ -287,7 +200,7 @@ impl GroupShared {
     }
 }
 
-fn failure(error: &CallError) -> Failure {
+pub(super) fn failure(error: &CallError) -> Failure {
     match error {
         CallError::Refused { code, .. } => Failure::Refused(*code),
         CallError::Closed | CallError::Nonsense(_) => Failure::Hopeless,
@@ -314,7 +227,9 @@ async fn keep_membership(shared: Arc<GroupShared>) {
         match shared.next() {
             Action::Beat(life, request) => {
                 let cluster = shared.cluster.clone();
-                beat = Some(Box::pin(async move { (life, cluster.call(&request, Repeat::Always).await) }));
+                // The broker tells an assignment once. If that answer was lost the membership has to know, and asks in another way.
+                let repeat = if request.epoch < JOIN_EPOCH { Repeat::Always } else { Repeat::Unsent };
+                beat = Some(Box::pin(async move { (life, cluster.call(&request, repeat).await) }));
             }
             Action::Read(life, request) => {
                 let cluster = shared.cluster.clone();
@@ -356,13 +271,11 @@ fn heard(shared: &GroupShared, life: u64, answer: Result<GroupHeartbeatReply, Ca
     });
     let mut membership = shared.core();
     let beaten = membership.handle_beat(Instant::now(), life, answer.map_err(|error| failure(&error)));
+    shared.apply_changes(&mut membership);
     let is_in = membership.is_in();
     drop(membership);
     match (beaten, error) {
-        (Beaten::Rejected, error) => {
-            shared.next();
-            shared.end(error);
-        }
+        (Beaten::Rejected, error) => shared.end(error),
         (Beaten::Fine, Some(error)) => tracing::debug!(group = shared.name, %error, "heartbeat"),
         (Beaten::Fine, None) => {}
     }
@@ -388,4 +301,5 @@ fn worked(shared: &GroupShared, life: u64, done: Work) {
         Work::Committed(outcome) => membership.handle_committed(now, life, outcome),
         Work::Topics(ids) => membership.handle_topics(now, life, &ids),
     }
+    shared.apply_changes(&mut membership);
 }

@@ -6,11 +6,16 @@ pub(crate) mod conn;
 pub(crate) mod connect;
 pub(crate) mod consumer;
 pub(crate) mod group;
+mod group_commits;
 mod metadata;
 pub(crate) mod producer;
 mod slot;
 
 #[cfg(test)]
 mod fake_broker;
+#[cfg(test)]
+mod fake_group;
+#[cfg(test)]
+mod group_tests;
 #[cfg(test)]
 mod tests;

@@ -1,0 +1,79 @@
+//! The fake broker's side of a group with one member: the member has at once what it is to have.
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+use highwater_protocol::error::ErrorCode;
+use highwater_protocol::ids::{Offset, PartitionIndex};
+use highwater_protocol::native::{
+    Body, CommitGroupOffsetsReply, CommitGroupOffsetsRequest, CommittedOffset, GroupHeartbeatReply,
+    GroupHeartbeatRequest, JOIN_EPOCH, MessageKind, ReadGroupOffsetsReply, ReadGroupOffsetsRequest,
+    TopicPartitions, TopicPositions, message,
+};
+
+use super::fake_broker::TOPIC;
+
+/// See the module's doc.
+#[derive(Default)]
+pub(crate) struct FakeGroup {
+    /// The partitions that the member is to have.
+    pub(crate) target: Vec<u32>,
+    /// Those that it has been given, as far as the broker knows.
+    assigned: Vec<u32>,
+    pub(crate) positions: BTreeMap<u32, CommittedOffset>,
+    /// The epochs and partitions of the heartbeats that came, as they said them.
+    pub(crate) beats: Vec<(i32, Option<Vec<u32>>)>,
+}
+
+impl FakeGroup {
+    pub(crate) fn offset(&self, partition: u32) -> Option<Offset> {
+        self.positions.get(&partition).map(|position| position.offset)
+    }
+
+    pub(super) fn answer(&mut self, kind: MessageKind, id: u64, body: &Bytes) -> Bytes {
+        match kind {
+            MessageKind::GroupHeartbeat => {
+                message(id, &self.heartbeat(GroupHeartbeatRequest::decode(body).unwrap()))
+            }
+            MessageKind::ReadGroupOffsets => {
+                message(id, &self.read(&ReadGroupOffsetsRequest::decode(body).unwrap()))
+            }
+            MessageKind::CommitGroupOffsets => {
+                for topic in CommitGroupOffsetsRequest::decode(body).unwrap().topics {
+                    self.positions.extend(topic.positions.into_iter().map(|p| (p.partition.get(), p)));
+                }
+                message(id, &CommitGroupOffsetsReply { refused: Vec::new() })
+            }
+            other => panic!("the fake group knows no {other:?}"),
+        }
+    }
+
+    /// As the real one, it tells what the member has if that changes with this heartbeat, and if the member says everything.
+    fn heartbeat(&mut self, request: GroupHeartbeatRequest) -> GroupHeartbeatReply {
+        let is_full = request.topics.is_some() && request.owned.is_some();
+        let owned = request.owned.map(|topics| {
+            topics.iter().flat_map(|of| of.partitions.iter().map(|p| p.get())).collect::<Vec<_>>()
+        });
+        self.beats.push((request.epoch, owned));
+        let tells = is_full || self.assigned != self.target;
+        self.assigned.clone_from(&self.target);
+        let partitions = self.assigned.iter().map(|partition| PartitionIndex(*partition)).collect();
+        GroupHeartbeatReply {
+            member: request.member,
+            epoch: if request.epoch < JOIN_EPOCH { request.epoch } else { 1 },
+            heartbeat_interval_ms: 5,
+            session_timeout_ms: 600_000,
+            assignment: tells.then(|| vec![TopicPartitions { topic: TOPIC, partitions }]),
+        }
+    }
+
+    fn read(&self, request: &ReadGroupOffsetsRequest) -> ReadGroupOffsetsReply {
+        let asked = request.partitions.iter().flatten().flat_map(|of| &of.partitions);
+        let positions = asked.filter_map(|partition| self.positions.get(&partition.get()).cloned()).collect();
+        ReadGroupOffsetsReply { topics: vec![TopicPositions { topic: TOPIC, positions }] }
+    }
+}
+
+/// What the broker says to a member that it does not take for one any more.
+pub(crate) const FENCED: super::fake_broker::Instead =
+    super::fake_broker::Instead::Refuse(ErrorCode::FencedMember);

@@ -1,0 +1,180 @@
+//! A group's member against a broker that misbehaves on purpose.
+
+use std::future::{Future, poll_fn};
+use std::pin::{Pin, pin};
+use std::task::Poll;
+use std::time::Duration;
+
+use highwater_protocol::error::ErrorCode;
+use highwater_protocol::ids::Offset;
+use highwater_protocol::native::{JOIN_EPOCH, LEAVE_EPOCH, MessageKind, StartAt};
+
+use super::fake_broker::{FakeBroker, Instead};
+use super::fake_group::FENCED;
+use crate::group::GroupBuilder;
+use crate::{Batch, Client, CommitErrorKind, GroupConsumer};
+
+const COMMIT: MessageKind = MessageKind::CommitGroupOffsets;
+const BEAT: MessageKind = MessageKind::GroupHeartbeat;
+/// Between commits: longer than a test takes.
+const NEVER: Duration = Duration::from_hours(1);
+
+/// A broker whose log has three batches of two records, and the only member of its group.
+struct Scene {
+    broker: FakeBroker,
+    client: Client,
+}
+
+impl Scene {
+    async fn new(target: &[u32]) -> Self {
+        let broker = FakeBroker::start(2).await;
+        broker.append(&[2, 2, 2]);
+        broker.lock().group.target = target.to_vec();
+        let (short, long) = (Duration::from_millis(1), Duration::from_millis(20));
+        let builder = Client::builder().bootstrap([broker.address()]).reconnect_backoff(short, long);
+        let client = builder.connect().await.unwrap();
+        Self { broker, client }
+    }
+
+    fn member(&self) -> GroupBuilder {
+        self.client.consumer("orders").start(StartAt::Earliest).group("billing")
+    }
+
+    /// The member is fenced, and joins again.
+    async fn fence(&self) {
+        self.broker.script([(BEAT, FENCED)]);
+        let is_back =
+            |beats: &[(i32, _)]| beats.iter().filter(|(epoch, _)| *epoch == JOIN_EPOCH).count() == 2;
+        self.broker.until(|inner| is_back(&inner.group.beats)).await;
+    }
+}
+
+async fn next(consumer: &mut GroupConsumer) -> Batch {
+    consumer.next_batch().await.unwrap().unwrap()
+}
+
+/// Asks once and finds that it is not done.
+async fn begin(future: Pin<&mut impl Future>) {
+    let mut future = Some(future);
+    let is_pending = poll_fn(|cx| Poll::Ready(future.take().unwrap().poll(cx).is_pending())).await;
+    assert!(is_pending, "it was to wait");
+}
+
+#[tokio::test]
+async fn an_assignment_whose_answer_was_lost_is_told_again() {
+    let scene = Scene::new(&[]).await;
+    let mut consumer = scene.member().await.unwrap();
+    // One that is not the first says only what is new.
+    scene.broker.until(|inner| inner.group.beats.len() > 2).await;
+    {
+        let mut inner = scene.broker.lock();
+        inner.group.target = vec![0];
+        inner.script.push_back((BEAT, Instead::LoseReply));
+    }
+    assert_eq!(next(&mut consumer).await.next_offset(), Offset(2));
+    assert_eq!(consumer.assignment(), [("orders".to_owned(), 0)]);
+    consumer.close().await.unwrap();
+}
+
+#[tokio::test]
+async fn positions_that_can_never_be_committed_are_given_up_with_their_partition() {
+    for code in [ErrorCode::UnknownPartition, ErrorCode::UnknownTopic] {
+        let scene = Scene::new(&[0]).await;
+        let mut consumer = scene.member().commit_every(NEVER).await.unwrap();
+        next(&mut consumer).await;
+        {
+            let mut inner = scene.broker.lock();
+            inner.group.target = vec![1];
+            inner.script.push_back((COMMIT, Instead::Refuse(code)));
+        }
+        while next(&mut consumer).await.partition() == 0 {}
+        scene.broker.until(|inner| inner.group.beats.iter().any(|(_, owned)| *owned == Some(vec![1]))).await;
+        assert_eq!(scene.broker.lock().group.offset(0), None, "it was not tried again");
+    }
+}
+
+#[tokio::test]
+async fn a_commit_that_waited_for_another_while_the_member_was_fenced_says_so() {
+    let scene = Scene::new(&[0]).await;
+    scene.broker.script([(COMMIT, Instead::Ignore)]);
+    let mut consumer = scene.member().commit_every(Duration::from_millis(1)).await.unwrap();
+    let batch = next(&mut consumer).await;
+    scene.broker.until(|inner| inner.seen.contains(&COMMIT)).await;
+    let mut commit = pin!(batch.commit());
+    begin(commit.as_mut()).await;
+    scene.fence().await;
+    scene.broker.hang_up();
+    assert_eq!(commit.await.unwrap_err().kind(), CommitErrorKind::Fenced);
+}
+
+#[tokio::test]
+async fn a_commit_of_all_that_was_delivered_says_once_that_some_of_it_is_not_the_members_any_more() {
+    let scene = Scene::new(&[0]).await;
+    let mut consumer = scene.member().commit_every(NEVER).await.unwrap();
+    next(&mut consumer).await;
+    scene.fence().await;
+    let error = consumer.commit().await.unwrap_err();
+    assert_eq!(error.kind(), CommitErrorKind::Fenced, "{error}");
+    assert_eq!(next(&mut consumer).await.next_offset(), Offset(2), "once more");
+    consumer.commit().await.unwrap();
+    assert_eq!(scene.broker.lock().group.offset(0), Some(Offset(2)));
+}
+
+#[tokio::test]
+async fn closing_says_when_the_last_commit_was_cut_off() {
+    let scene = Scene::new(&[0]).await;
+    let mut consumer = scene.member().commit_every(NEVER).await.unwrap();
+    next(&mut consumer).await;
+    next(&mut consumer).await;
+    scene.broker.script([(COMMIT, Instead::Ignore), (BEAT, FENCED)]);
+    let error = consumer.close().await.unwrap_err();
+    assert_eq!(error.kind(), CommitErrorKind::Fenced, "{error}");
+}
+
+#[tokio::test]
+async fn closing_does_not_tell_of_commits_that_failed_before() {
+    let scene = Scene::new(&[0]).await;
+    let mut consumer = scene.member().commit_every(NEVER).await.unwrap();
+    for _ in 0..3 {
+        next(&mut consumer).await;
+    }
+    {
+        let mut inner = scene.broker.lock();
+        inner.group.target = Vec::new();
+        // The second is on its way for as long as the test runs.
+        inner.script.extend([(COMMIT, Instead::Refuse(ErrorCode::TooLarge)), (COMMIT, Instead::Ignore)]);
+    }
+    // All is processed, and the partition is given up once that is committed.
+    let mut more = Box::pin(consumer.next_batch());
+    begin(more.as_mut()).await;
+    drop(more);
+    scene.broker.until(|inner| inner.seen.iter().filter(|kind| **kind == COMMIT).count() == 2).await;
+    scene.fence().await;
+    consumer.close().await.unwrap();
+}
+
+#[tokio::test]
+async fn closing_says_why_the_last_commit_failed() {
+    let scene = Scene::new(&[0]).await;
+    let mut consumer = scene.member().commit_every(NEVER).await.unwrap();
+    next(&mut consumer).await;
+    next(&mut consumer).await;
+    scene.broker.script([(COMMIT, Instead::Refuse(ErrorCode::TooLarge))]);
+    let error = consumer.close().await.unwrap_err();
+    assert_eq!((error.kind(), error.code()), (CommitErrorKind::Refused, Some(ErrorCode::TooLarge)));
+    scene.broker.until(|inner| inner.group.beats.last().unwrap().0 == LEAVE_EPOCH).await;
+}
+
+#[tokio::test]
+async fn committing_an_older_batch_after_a_newer_one_does_not_move_the_group_back() {
+    let scene = Scene::new(&[0]).await;
+    let mut consumer = scene.member().commit_every(NEVER).await.unwrap();
+    let older = next(&mut consumer).await;
+    let newer = next(&mut consumer).await;
+    newer.commit().await.unwrap();
+    older.commit().await.unwrap();
+    older.commit_until(Offset(1)).await.unwrap();
+    assert_eq!(scene.broker.lock().group.offset(0), Some(Offset(4)));
+    consumer.close().await.unwrap();
+    assert_eq!(scene.broker.lock().group.offset(0), Some(Offset(4)));
+}
