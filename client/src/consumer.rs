@@ -242,7 +242,6 @@ impl Consumer {
         };
         core.seek(place, to);
         drop(core);
-        self.reader.forget(place);
         self.shared.changed(place);
         Ok(())
     }

@@ -7,7 +7,7 @@ use highwater_protocol::ids::Offset;
 
 use crate::batch::Batch;
 use crate::core::decode::{Damage, Decoded, Decoder};
-use crate::core::subscription::{Chunk, Taken};
+use crate::core::subscription::{Chunk, Origin, Taken};
 use crate::error::{FetchError, FetchErrorKind, Outcome};
 use crate::io::consumer::ConsumerShared;
 
@@ -21,8 +21,7 @@ pub(crate) struct Reader {
 /// The frames being worked through, and whose they are.
 #[derive(Debug)]
 struct Current {
-    place: usize,
-    tenure: u64,
+    origin: Origin,
     decoder: Decoder,
 }
 
@@ -39,9 +38,8 @@ impl Reader {
             }
             let taken = self.shared.core().take(cx.waker());
             match taken {
-                Taken::Chunk(Chunk { place, tenure, frames, next_offset }) => {
-                    self.current =
-                        Some(Current { place, tenure, decoder: Decoder::new(frames, next_offset) });
+                Taken::Chunk(Chunk { origin, frames, next_offset }) => {
+                    self.current = Some(Current { origin, decoder: Decoder::new(frames, next_offset) });
                 }
                 Taken::Failed(error) => return Poll::Ready(Err(error)),
                 Taken::End => return Poll::Ready(Ok(None)),
@@ -50,30 +48,25 @@ impl Reader {
         }
     }
 
-    /// Nothing more of this place: it goes on elsewhere.
-    pub(crate) fn forget(&mut self, place: usize) {
-        self.current.take_if(|current| current.place == place);
-    }
-
     /// Works through the current frames until they bring a batch or are used up.
     fn work_on(&mut self) -> Option<Batch> {
-        while let Some(Current { place, tenure, decoder }) = &mut self.current {
-            let (place, tenure) = (*place, *tenure);
+        while let Some(Current { origin, decoder }) = &mut self.current {
+            let origin = *origin;
             let (from, end) = {
                 let core = self.shared.core();
-                if !core.is_held(place, tenure) {
+                if !core.is_held(origin) {
                     drop(core);
                     self.current = None;
                     return None;
                 }
-                let at = &core.places()[place];
+                let at = &core.places()[origin.place];
                 (at.position().expect("frames arrive behind the answer to the subscribe"), at.end)
             };
             let decoded = match decoder.step(from, end) {
                 Ok(decoded) => decoded,
                 Err(damage) => {
                     self.current = None;
-                    self.damaged(place, tenure, from, &damage);
+                    self.damaged(origin, from, &damage);
                     return None;
                 }
             };
@@ -81,18 +74,19 @@ impl Reader {
             if decoded.done {
                 self.current = None;
             }
-            if let Some(batch) = self.hand_out(place, tenure, decoded, bytes) {
+            if let Some(batch) = self.hand_out(origin, decoded, bytes) {
                 return Some(batch);
             }
         }
         None
     }
 
-    fn hand_out(&self, place: usize, tenure: u64, decoded: Decoded, bytes: usize) -> Option<Batch> {
+    fn hand_out(&self, origin: Origin, decoded: Decoded, bytes: usize) -> Option<Batch> {
         let mut core = self.shared.core();
-        if !core.is_held(place, tenure) {
+        if !core.is_held(origin) {
             return None;
         }
+        let Origin { place, tenure, .. } = origin;
         let leader_epoch = decoded.leader_epoch.unwrap_or(core.places()[place].leader_epoch);
         if decoded.records > 0 {
             core.hand_out(place);
@@ -119,12 +113,13 @@ impl Reader {
     }
 
     /// Asks for the frames again; the second time in the same place the user is told.
-    fn damaged(&self, place: usize, tenure: u64, position: Offset, damage: &Damage) {
+    fn damaged(&self, origin: Origin, position: Offset, damage: &Damage) {
         self.shared.cluster.metrics.frames_damaged.add(1);
         let mut core = self.shared.core();
-        if !core.is_held(place, tenure) {
+        if !core.is_held(origin) {
             return;
         }
+        let place = origin.place;
         let at = core.place_mut(place);
         let partition = at.partition;
         let again = at.damaged_at.replace(position) == Some(position);

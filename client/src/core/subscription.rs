@@ -28,12 +28,20 @@ pub(crate) struct SubscriptionKey {
     pub(crate) attempt: u64,
 }
 
-/// Frames that arrived together.
-#[derive(Debug)]
-pub(crate) struct Chunk {
+/// What frames belong to. Once the partition is given away, or goes on elsewhere, they are worthless.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Origin {
     pub(crate) place: usize,
     /// See [`Place::tenure`].
     pub(crate) tenure: u64,
+    /// See [`Place::seeks`].
+    seeks: u64,
+}
+
+/// Frames that arrived together.
+#[derive(Debug)]
+pub(crate) struct Chunk {
+    pub(crate) origin: Origin,
     pub(crate) frames: Bytes,
     /// Behind the last record of the frames.
     pub(crate) next_offset: Offset,
@@ -89,6 +97,8 @@ pub(crate) struct Place {
     subscribed: bool,
     /// Counts how often the partition was given to this consumer; what was read before it was given again is worthless.
     pub(crate) tenure: u64,
+    /// Counts how often it went on elsewhere.
+    seeks: u64,
     /// Whether it is this consumer's. Without a group always.
     pub(super) hold: Hold,
     /// Offsets below this were processed, and committed, as far as a group has to know.
@@ -175,6 +185,12 @@ impl ConsumerCore {
         self.closed
     }
 
+    /// Whether what came from there may be used.
+    pub(crate) fn is_held(&self, origin: Origin) -> bool {
+        let Some(at) = self.places.get(origin.place) else { return false };
+        at.hold == Hold::Held && (at.tenure, at.seeks) == (origin.tenure, origin.seeks)
+    }
+
     /// Whether a place still wants frames.
     pub(crate) fn wants_subscription(&self, place: usize) -> bool {
         let place = &self.places[place];
@@ -211,6 +227,7 @@ impl ConsumerCore {
         let at = &mut self.places[place];
         at.attempt += 1;
         at.subscribed = false;
+        at.seeks += 1;
         at.start = to;
         at.damaged_at = None;
         at.stopped = false;
@@ -218,6 +235,13 @@ impl ConsumerCore {
             StartAt::Offset(offset) => Some(offset),
             _ => None,
         };
+    }
+
+    /// Goes on somewhere else because what is next does not exist any more: what was committed is no measure for what comes.
+    pub(crate) fn reset(&mut self, place: usize, to: StartAt) {
+        self.seek(place, to);
+        let at = &mut self.places[place];
+        (at.begun, at.processed, at.committed) = (None, None, None);
     }
 
     /// The subscription is over; messages of it are ignored from now on.
@@ -336,8 +360,8 @@ impl ConsumerCore {
             at.attempt += 1;
             at.subscribed = false;
         }
-        let tenure = at.tenure;
-        self.ready.push_back(Chunk { place: key.place, tenure, frames, next_offset });
+        let origin = Origin { place: key.place, tenure: at.tenure, seeks: at.seeks };
+        self.ready.push_back(Chunk { origin, frames, next_offset });
         self.wake();
         Heard::Fine
     }
@@ -367,7 +391,7 @@ impl ConsumerCore {
     }
 
     pub(super) fn forget_chunks(&mut self, place: usize) {
-        self.ready.retain(|chunk| chunk.place != place);
+        self.ready.retain(|chunk| chunk.origin.place != place);
         self.places[place].waiting_bytes = 0;
     }
 
@@ -409,6 +433,7 @@ impl Place {
             attempt: 0,
             subscribed: false,
             tenure: 0,
+            seeks: 0,
             hold: Hold::Held,
             processed: None,
             committed: None,

@@ -41,16 +41,16 @@ fn offsets(core: &mut ConsumerCore) -> Vec<i64> {
     while let Taken::Chunk(chunk) = take(core) {
         let mut decoder = Decoder::new(chunk.frames, chunk.next_offset);
         loop {
-            let place = &core.places()[chunk.place];
+            let place = &core.places()[chunk.origin.place];
             let decoded = decoder.step(place.position().unwrap(), place.end).unwrap();
-            core.delivered(chunk.place, decoded.next_offset, 0);
+            core.delivered(chunk.origin.place, decoded.next_offset, 0);
             for part in &decoded.parts {
                 let records = highwater_protocol::batch::Records::new(&part.header, &part.records);
                 let records = records.map(|record| record.unwrap().offset);
                 offsets.extend(records.filter(|offset| part.wants(*offset)).map(Offset::get));
             }
             if decoded.done {
-                core.release(chunk.place, decoder.bytes());
+                core.release(chunk.origin.place, decoder.bytes());
                 break;
             }
         }

@@ -104,11 +104,6 @@ impl ConsumerCore {
         self.lost = Lost::default();
     }
 
-    /// Whether what was given out in this tenure of the partition may be used.
-    pub(crate) fn is_held(&self, place: usize, tenure: u64) -> bool {
-        self.places.get(place).is_some_and(|at| at.tenure == tenure && at.hold == Hold::Held)
-    }
-
     /// Whether a position of this tenure may be committed.
     pub(crate) fn may_commit(&self, partition: u32, tenure: u64) -> bool {
         let place = self.place_of(partition).map(|place| &self.places[place]);

@@ -229,7 +229,7 @@ impl ConsumerShared {
             return;
         }
         if let (ErrorCode::OffsetOutOfRange, Some(to)) = (code, self.reset) {
-            self.core().seek(place, to);
+            self.core().reset(place, to);
             let topic = self.topic.to_string();
             self.cluster.events.emit(&Event::PositionReset { topic, partition, from: position });
             return;
