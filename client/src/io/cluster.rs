@@ -25,6 +25,8 @@ use crate::metrics::Metrics;
 /// A connection that lived shorter than this does not count as a success: a broker that accepts and drops is not hammered.
 const HEALTHY_LIFE: Duration = Duration::from_secs(1);
 
+const CLIENT_CLOSED: &str = "the client was closed";
+
 /// See the module's doc.
 #[derive(Debug)]
 pub(crate) struct Cluster {
@@ -95,7 +97,7 @@ impl Cluster {
         self.closed.store(true, Ordering::Relaxed);
         for slot in self.slots().values() {
             if let Some((conn, _)) = slot.conn().as_ref() {
-                conn.close("the client was closed");
+                conn.close(CLIENT_CLOSED);
             }
         }
         self.changes.send_modify(|changes| *changes += 1);
@@ -204,11 +206,7 @@ impl Cluster {
         check: impl Fn(&HelloReply) -> Result<(), String> + Clone + Send + 'static,
     ) -> Result<Arc<Conn>, ConnectError> {
         if self.is_closed() {
-            return Err(ConnectError::new(
-                ConnectErrorKind::Closed,
-                Outcome::NotWritten,
-                "the client was closed",
-            ));
+            return Err(ConnectError::new(ConnectErrorKind::Closed, Outcome::NotWritten, CLIENT_CLOSED));
         }
         let introduction =
             Introduction { client_name: self.config.name.clone(), shard, cluster: self.known().cluster };
@@ -216,7 +214,8 @@ impl Cluster {
         Ok(self.adopt(greeted))
     }
 
-    /// Puts a new connection into its slot and lets it run.
+    /// Puts a new connection into its slot and lets it run. One that another attempt put there in the meantime stays, and the new one
+    /// is ended: who is subscribed there must not be left with a connection that nobody knows of.
     fn adopt(self: &Arc<Self>, greeted: Greeted<TcpStream>) -> Arc<Conn> {
         let Greeted { stream, rest, hello, address } = greeted;
         let conn = Arc::new(Conn::new(hello.node, hello.shard, address.clone()));
@@ -227,6 +226,18 @@ impl Cluster {
             known.last_failure = None;
             known.features = hello.features;
         }
+        {
+            let slot = self.slot(hello.node, hello.shard);
+            let mut there = slot.conn();
+            if let Some((there, _)) = there.as_ref().filter(|(there, _)| !there.is_closed()) {
+                return there.clone();
+            }
+            *there = Some((conn.clone(), Instant::now()));
+        }
+        // Whoever closed the client before that did not find the connection.
+        if self.is_closed() {
+            conn.close(CLIENT_CLOSED);
+        }
         let patience =
             Patience { keep_alive: self.config.keep_alive, request_timeout: self.config.request_timeout };
         let mut driver = Driver::new(conn.clone(), stream, rest, patience, self.metrics.clone());
@@ -236,8 +247,6 @@ impl Cluster {
             shard: hello.shard,
             address: address.to_string(),
         });
-        let replaced = self.slot(hello.node, hello.shard).conn().replace((conn.clone(), Instant::now()));
-        drop(replaced);
         let cluster = Arc::downgrade(self);
         let handle = conn.clone();
         let span = tracing::debug_span!("connection", node = hello.node.0, shard = hello.shard.0, %address);
