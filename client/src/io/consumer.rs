@@ -1,9 +1,10 @@
 //! A consumer's tasks: one per partition keeps it subscribed; frames go from the connection straight into the core.
 
+use std::pin::pin;
 use std::sync::{Arc, Mutex, MutexGuard, Weak};
 
 use highwater_protocol::error::ErrorCode;
-use highwater_protocol::ids::{Offset, PartitionIndex, TopicId};
+use highwater_protocol::ids::{Offset, PartitionIndex, TopicId, TopicPartition};
 use highwater_protocol::native::{CommitOffsetsRequest, CommittedOffset, StartAt, SubscribeRequest};
 use tokio::sync::{Notify, oneshot};
 use tracing::Instrument;
@@ -97,6 +98,20 @@ impl ConsumerShared {
             let task = keep_subscribed(self.clone(), link, place, partition);
             self.cluster.runtime.spawn(task.instrument(span));
         }
+    }
+
+    /// Subscribes to the partitions that are new.
+    fn note_partitions(self: &Arc<Self>) {
+        let Some(partitions) = self.cluster.partitions_of(&self.topic) else { return };
+        {
+            let mut core = self.core();
+            for partition in 0..partitions {
+                if core.place_of(partition).is_none() {
+                    core.add(partition);
+                }
+            }
+        }
+        self.start();
     }
 
     /// The partition's task looks again.
@@ -258,9 +273,10 @@ async fn keep_subscribed(shared: Arc<ConsumerShared>, link: Arc<Link>, place: us
             link.changed.notified().await;
             continue;
         }
-        let (conn, to) = match shared.cluster.route(&shared.topic, partition, misrouted).await {
-            Ok(route) => route,
-            Err(error) => {
+        let (conn, to) = match route(&shared, &link, place, partition, misrouted).await {
+            None => continue,
+            Some(Ok(route)) => route,
+            Some(Err(error)) => {
                 unroutable(&shared, place, partition, &error);
                 continue;
             }
@@ -294,6 +310,24 @@ async fn keep_subscribed(shared: Arc<ConsumerShared>, link: Arc<Link>, place: us
     }
 }
 
+/// The way to the partition's leader; none if nobody wants it any more. A broker that is away must not keep a consumer that is gone.
+async fn route(
+    shared: &ConsumerShared,
+    link: &Link,
+    place: usize,
+    partition: u32,
+    misrouted: bool,
+) -> Option<Result<(Arc<Conn>, TopicPartition), CallError>> {
+    let mut route = pin!(shared.cluster.route(&shared.topic, partition, misrouted));
+    loop {
+        tokio::select! {
+            biased;
+            found = &mut route => return Some(found),
+            () = link.changed.notified() => if !shared.core().wants_subscription(place) { return None },
+        }
+    }
+}
+
 fn unroutable(shared: &ConsumerShared, place: usize, partition: u32, error: &CallError) {
     let what = format_args!("{}/{partition} cannot be read", shared.topic);
     let error = FetchError::from_call(what, error);
@@ -309,20 +343,13 @@ fn unroutable(shared: &ConsumerShared, place: usize, partition: u32, error: &Cal
 pub(crate) async fn watch_partitions(shared: Weak<ConsumerShared>, mut gone: oneshot::Receiver<()>) {
     let Some(mut changes) = shared.upgrade().map(|shared| shared.cluster.changes()) else { return };
     loop {
+        // First of all: they may have come after the topic was looked at and before changes were.
+        let Some(consumer) = shared.upgrade() else { return };
+        consumer.note_partitions();
+        drop(consumer);
         tokio::select! {
             _ = &mut gone => return,
             changed = changes.changed() => if changed.is_err() { return },
         }
-        let Some(shared) = shared.upgrade() else { return };
-        let Some(partitions) = shared.cluster.partitions_of(&shared.topic) else { continue };
-        {
-            let mut core = shared.core();
-            for partition in 0..partitions {
-                if core.place_of(partition).is_none() {
-                    core.add(partition);
-                }
-            }
-        }
-        shared.start();
     }
 }

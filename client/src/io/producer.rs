@@ -9,6 +9,7 @@ use highwater_protocol::error::ErrorCode;
 use highwater_protocol::ids::{Offset, Timestamp, TopicPartition};
 use highwater_protocol::native::{Acks, Body, InitProducerReply, MessageKind, ProduceReply};
 use tokio::sync::{Notify, Semaphore};
+use tokio::task::JoinSet;
 
 use super::cluster::Cluster;
 use super::conn::Conn;
@@ -257,11 +258,16 @@ fn records_of(payload: &mut Payload, partition: u32) -> Vec<Record> {
 pub(crate) async fn drive(shared: Arc<ProducerShared>) {
     let mut changes = shared.cluster.changes();
     loop {
-        work_off(&shared);
+        while helpers.try_join_next().is_some() {}
+        work_off(&shared, &mut helpers);
         let (deadline, done) = {
             let state = shared.lock();
             (state.core.next_deadline(), state.handles_gone && state.core.is_empty())
         };
+    // They may have come after the topic was looked at and before changes were.
+    note_partitions(&shared);
+    // What it waits for ends with it, or a broker that is away would keep a producer that is gone.
+    let mut helpers = JoinSet::new();
         if done {
             return;
         }
@@ -284,7 +290,7 @@ pub(crate) async fn drive(shared: Arc<ProducerShared>) {
 }
 
 /// Does everything the core wants done now.
-fn work_off(shared: &Arc<ProducerShared>) {
+fn work_off(shared: &Arc<ProducerShared>, helpers: &mut JoinSet<()>) {
     loop {
         let mut encoding = lock(&shared.encoding);
         let mut state = shared.lock();
@@ -300,11 +306,11 @@ fn work_off(shared: &Arc<ProducerShared>) {
             }
             Some(Action::Route { lane, misrouted }) => {
                 drop(state);
-                tokio::spawn(find_route(shared.clone(), lane, misrouted));
+                helpers.spawn(find_route(shared.clone(), lane, misrouted));
             }
             Some(Action::InitProducer) => {
                 drop(state);
-                tokio::spawn(init_producer(shared.clone()));
+                helpers.spawn(init_producer(shared.clone()));
             }
             None => {
                 drop(state);
