@@ -92,7 +92,7 @@ impl ProducerBuilder {
     }
 
     /// What an acknowledgement means. Default: [`Acks::All`]. With [`Acks::None`] there is none: a delivery is ready once its
-    /// batch was handed to the connection, has no offset, and nothing is retried.
+    /// batch has left, has no offset, and what has left is not sent again.
     pub fn acks(mut self, acks: Acks) -> Self {
         self.acks = acks;
         self

@@ -23,6 +23,8 @@ pub(crate) type Answer = Result<Bytes, (ErrorCode, String)>;
 pub(crate) enum Event<C, S> {
     /// The answer to a call.
     Answered(C, Answer),
+    /// A batch that no answer is expected for has left.
+    Left(C),
     /// The answer to a subscribe. After an error the subscription does not exist.
     Subscribed(S, Answer),
     /// Frames for a subscription, or the error that ended it.
@@ -41,7 +43,7 @@ pub(crate) struct Orphans<C, S> {
 #[derive(Debug)]
 pub(crate) struct ConnCore<C, S> {
     next_id: u64,
-    outgoing: VecDeque<Outgoing>,
+    outgoing: VecDeque<Outgoing<C>>,
     /// Bytes of the first outgoing message that were written.
     front_written: usize,
     /// Ids below this may have left.
@@ -52,10 +54,12 @@ pub(crate) struct ConnCore<C, S> {
 }
 
 #[derive(Debug)]
-struct Outgoing {
+struct Outgoing<C> {
     head: [u8; PRODUCE_HEAD_BYTES],
     head_bytes: usize,
     body: Bytes,
+    /// Waits for it to have left, as no answer comes.
+    waiter: Option<C>,
 }
 
 #[derive(Debug)]
@@ -100,25 +104,26 @@ impl<C, S: Clone> ConnCore<C, S> {
         id
     }
 
-    /// A produce request: a head made from its id in front of a batch that is sent from where it is. Without a `waiter` no
-    /// answer is expected.
+    /// A produce request: a head made from its id in front of a batch that is sent from where it is. The waiter gets the answer; if none is
+    /// expected, the word that the batch has left.
     pub(crate) fn send_produce(
         &mut self,
         head: impl FnOnce(u64) -> [u8; PRODUCE_HEAD_BYTES],
         batch: Bytes,
-        waiter: Option<C>,
+        waiter: C,
+        is_answered: bool,
         now: Instant,
     ) -> u64 {
         let id = self.take_id();
-        self.outgoing.push_back(Outgoing { head: head(id), head_bytes: PRODUCE_HEAD_BYTES, body: batch });
-        if let Some(waiter) = waiter {
-            self.waiting.push_back(Waiting {
-                id,
-                kind: MessageKind::Produce,
-                since: now,
-                waiter: Waiter::Call(waiter),
-            });
+        let mut outgoing =
+            Outgoing { head: head(id), head_bytes: PRODUCE_HEAD_BYTES, body: batch, waiter: None };
+        if is_answered {
+            let waiter = Waiter::Call(waiter);
+            self.waiting.push_back(Waiting { id, kind: MessageKind::Produce, since: now, waiter });
+        } else {
+            outgoing.waiter = Some(waiter);
         }
+        self.outgoing.push_back(outgoing);
         id
     }
 
@@ -182,8 +187,8 @@ impl<C, S: Clone> ConnCore<C, S> {
         self.started = self.next_id;
     }
 
-    /// `bytes` of what was gathered were written.
-    pub(crate) fn wrote(&mut self, mut bytes: usize) {
+    /// `bytes` of what was gathered were written. Whoever waits for that is put into `left_whole`.
+    pub(crate) fn wrote(&mut self, mut bytes: usize, left_whole: &mut Vec<Event<C, S>>) {
         while let Some(front) = self.outgoing.front() {
             let left = front.head_bytes + front.body.len() - self.front_written;
             if bytes < left {
@@ -192,7 +197,8 @@ impl<C, S: Clone> ConnCore<C, S> {
             }
             bytes -= left;
             self.front_written = 0;
-            self.outgoing.pop_front();
+            let whole = self.outgoing.pop_front().expect("it is at the front");
+            left_whole.extend(whole.waiter.map(Event::Left));
         }
         assert!(bytes == 0, "more bytes written than were gathered");
     }
@@ -260,8 +266,10 @@ impl<C, S: Clone> ConnCore<C, S> {
 
     /// The connection is gone.
     pub(crate) fn handle_closed(&mut self) -> Orphans<C, S> {
-        self.outgoing.clear();
         let mut orphans = Orphans { calls: Vec::new(), subscriptions: Vec::new() };
+        // Of which not all has left: that has no effect.
+        let unsent = self.outgoing.drain(..).filter_map(|outgoing| outgoing.waiter);
+        orphans.calls.extend(unsent.map(|waiter| (waiter, false)));
         orphans.subscriptions.extend(self.subscriptions.drain().map(|(_, subscription)| subscription));
         for waiting in self.waiting.drain(..) {
             match waiting.waiter {
@@ -286,7 +294,8 @@ impl<C, S: Clone> ConnCore<C, S> {
     }
 
     fn queue_whole(&mut self, body: Bytes) {
-        self.outgoing.push_back(Outgoing { head: [0; PRODUCE_HEAD_BYTES], head_bytes: 0, body });
+        let head = [0; PRODUCE_HEAD_BYTES];
+        self.outgoing.push_back(Outgoing { head, head_bytes: 0, body, waiter: None });
     }
 }
 
@@ -323,7 +332,7 @@ mod tests {
             let take = step.min(all.len());
             out.extend_from_slice(&all[..take]);
             core.writing();
-            core.wrote(take);
+            core.wrote(take, &mut Vec::new());
         }
         out
     }
@@ -363,7 +372,8 @@ mod tests {
             core.send_produce(
                 |_| [7; PRODUCE_HEAD_BYTES],
                 Bytes::from(vec![9; 100]),
-                Some("p"),
+                "p",
+                true,
                 Instant::now(),
             );
             call(&mut core, "b");
@@ -384,6 +394,22 @@ mod tests {
         call(&mut core, "stayed");
         let orphans = core.handle_closed();
         assert_eq!(orphans.calls, [("left", true), ("stayed", false)]);
+    }
+
+    #[test]
+    fn a_batch_without_an_answer_is_told_of_when_all_of_it_has_left_and_given_back_if_it_has_not() {
+        let mut core = core();
+        for who in ["first", "second"] {
+            let batch = Bytes::from_static(&[9; 100]);
+            core.send_produce(|_| [7; PRODUCE_HEAD_BYTES], batch, who, false, Instant::now());
+        }
+        core.writing();
+        let mut left = Vec::new();
+        core.wrote(PRODUCE_HEAD_BYTES + 99, &mut left);
+        assert!(left.is_empty());
+        core.wrote(2, &mut left);
+        assert!(matches!(left[..], [Event::Left("first")]));
+        assert_eq!(core.handle_closed().calls, [("second", false)]);
     }
 
     #[test]

@@ -114,20 +114,20 @@ impl Conn {
         }
     }
 
-    /// Sends a batch. The answer goes to `producer`, if one is expected.
+    /// Sends a batch for a lane of a producer, which hears what the broker says, or that the batch has left if it is to say nothing.
     pub(crate) fn produce(
         &self,
         to: TopicPartition,
         acks: Acks,
-        batch: Bytes,
-        waiter: Option<(Arc<ProducerShared>, u32, u64)>,
+        bytes: Bytes,
+        (producer, lane, batch): (Arc<ProducerShared>, u32, u64),
     ) -> Result<(), ConnClosed> {
         let mut state = self.open()?;
-        let now = Instant::now();
-        let waiter =
-            waiter.map(|(producer, lane, batch)| Call::Produce { producer, lane, batch, sent_at: now });
-        let batch_bytes = batch.len();
-        state.core.send_produce(|id| produce_head(id, to, acks, batch_bytes), batch, waiter, now);
+        let sent_at = Instant::now();
+        let waiter = Call::Produce { producer, lane, batch, sent_at };
+        let batch_bytes = bytes.len();
+        let head = |id| produce_head(id, to, acks, batch_bytes);
+        state.core.send_produce(head, bytes, waiter, acks != Acks::None, sent_at);
         wake(state);
         Ok(())
     }
@@ -252,6 +252,15 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
     }
 
     fn poll_write(&mut self, cx: &mut Context<'_>) -> Poll<String> {
+        let ended = self.write(cx);
+        // Without the lock, as above.
+        for event in self.events.drain(..) {
+            deliver(event, &self.metrics);
+        }
+        ended
+    }
+
+    fn write(&mut self, cx: &mut Context<'_>) -> Poll<String> {
         let mut state = self.conn.lock();
         loop {
             if let Some(reason) = &state.closed {
@@ -271,7 +280,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
             match written {
                 Poll::Ready(Ok(0)) => return Poll::Ready("the broker takes no more bytes".into()),
                 Poll::Ready(Ok(n)) => {
-                    state.core.wrote(n);
+                    state.core.wrote(n, &mut self.events);
                     self.metrics.bytes_written.add(n as u64);
                 }
                 Poll::Ready(Err(error)) => return Poll::Ready(error.to_string()),
@@ -364,7 +373,8 @@ fn deliver(event: Event<Call, Subscriber>, metrics: &Metrics) {
             metrics.produce_latency.record(sent_at.elapsed());
             producer.handle_answer(lane, batch, answer);
         }
-        Event::Answered(Call::Ping, _) => {}
+        Event::Left(Call::Produce { producer, lane, batch, .. }) => producer.handle_left(lane, batch),
+        Event::Answered(Call::Ping, _) | Event::Left(_) => {}
         Event::Subscribed(subscriber, answer) => {
             subscriber.consumer.handle_subscribed(subscriber.key, answer);
         }

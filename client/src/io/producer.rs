@@ -152,6 +152,12 @@ impl ProducerShared {
         }
     }
 
+    /// All that will be heard of a batch that asked for no acknowledgement. Not before its bytes have left: until then they take room.
+    pub(crate) fn handle_left(&self, lane: u32, batch: u64) {
+        let acked = Acked { base_offset: None, log_append_time: None };
+        self.with(|core| core.handle_acked(lane, batch, acked));
+    }
+
     pub(crate) fn handle_lost(&self, lane: u32, batch: u64, sent: bool) {
         self.cluster.metrics.batches_retried.add(u64::from(sent));
         self.with(|core| core.handle_lost(lane, batch, sent));
@@ -257,6 +263,10 @@ fn records_of(payload: &mut Payload, partition: u32) -> Vec<Record> {
 /// The task of a producer. Ends when the handles are gone and nothing is left to send, or when the client is closed.
 pub(crate) async fn drive(shared: Arc<ProducerShared>) {
     let mut changes = shared.cluster.changes();
+    // They may have come after the topic was looked at and before changes were.
+    note_partitions(&shared);
+    // What it waits for ends with it, or a broker that is away would keep a producer that is gone.
+    let mut helpers = JoinSet::new();
     loop {
         while helpers.try_join_next().is_some() {}
         work_off(&shared, &mut helpers);
@@ -264,10 +274,6 @@ pub(crate) async fn drive(shared: Arc<ProducerShared>) {
             let state = shared.lock();
             (state.core.next_deadline(), state.handles_gone && state.core.is_empty())
         };
-    // They may have come after the topic was looked at and before changes were.
-    note_partitions(&shared);
-    // What it waits for ends with it, or a broker that is away would keep a producer that is gone.
-    let mut helpers = JoinSet::new();
         if done {
             return;
         }
@@ -353,14 +359,9 @@ fn transmit(
     route: Option<(Arc<Conn>, TopicPartition)>,
 ) {
     let Some((conn, to)) = route else { return shared.handle_lost(lane, batch, false) };
-    let answered = shared.acks != Acks::None;
-    let waiter = answered.then(|| (shared.clone(), lane, batch));
     shared.cluster.metrics.batch_bytes_sent.add(bytes.len() as u64);
-    if conn.produce(to, shared.acks, bytes, waiter).is_err() {
+    if conn.produce(to, shared.acks, bytes, (shared.clone(), lane, batch)).is_err() {
         shared.handle_lost(lane, batch, false);
-    } else if !answered {
-        let acked = Acked { base_offset: None, log_append_time: None };
-        shared.with(|core| core.handle_acked(lane, batch, acked));
     }
 }
 
