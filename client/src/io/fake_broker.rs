@@ -18,6 +18,7 @@ use highwater_protocol::native::{
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Notify;
+use tokio::task::AbortHandle;
 
 use super::fake_group::FakeGroup;
 use crate::core::test_frames::Log;
@@ -36,6 +37,8 @@ pub(crate) enum Instead {
     Refuse(ErrorCode),
     /// Does nothing at all.
     Ignore,
+    /// Reads nothing more from this connection.
+    Stall,
 }
 
 #[derive(Default)]
@@ -49,6 +52,7 @@ pub(crate) struct Inner {
     pub(crate) script: VecDeque<(MessageKind, Instead)>,
     /// Kinds of the requests that came, pings aside.
     pub(crate) seen: Vec<MessageKind>,
+    pub(crate) pings: u32,
     pub(crate) connections: u32,
     pub(crate) committed: Vec<CommittedOffset>,
     /// Where subscriptions began.
@@ -62,6 +66,10 @@ pub(crate) struct Inner {
     /// The first record there is.
     pub(crate) log_start: i64,
     pub(crate) group: FakeGroup,
+    /// Connections that nothing is read from any more.
+    stalled: Vec<u32>,
+    /// Why subscriptions end, once.
+    ended: Option<ErrorCode>,
     /// Flips a bit of the next data message.
     pub(crate) damage: u32,
 }
@@ -79,6 +87,7 @@ pub(crate) struct FakeBroker {
     hang_up: Arc<Notify>,
     /// A request came.
     asked: Arc<Notify>,
+    listener: Option<AbortHandle>,
     address: String,
 }
 
@@ -87,16 +96,17 @@ impl FakeBroker {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap().to_string();
         let inner = Inner { partitions, shards: 1, address: address.clone(), ..Inner::default() };
-        let broker = Self {
+        let mut broker = Self {
             inner: Arc::new(Mutex::new(inner)),
             changed: Arc::default(),
             hang_up: Arc::default(),
             asked: Arc::default(),
+            listener: None,
             address,
         };
         let (inner, changed, hang_up, asked) =
             (broker.inner.clone(), broker.changed.clone(), broker.hang_up.clone(), broker.asked.clone());
-        tokio::spawn(async move {
+        let listening = tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
                 let (inner, changed, hang_up, asked) =
                     (inner.clone(), changed.clone(), hang_up.clone(), asked.clone());
@@ -113,6 +123,7 @@ impl FakeBroker {
                 });
             }
         });
+        broker.listener = Some(listening.abort_handle());
         broker
     }
 
@@ -131,6 +142,18 @@ impl FakeBroker {
     /// Ends every connection.
     pub(crate) fn hang_up(&self) {
         self.hang_up.notify_waiters();
+    }
+
+    /// Is not there any more.
+    pub(crate) fn go_away(&self) {
+        self.listener.as_ref().unwrap().abort();
+        self.hang_up();
+    }
+
+    /// Ends every subscription with this error.
+    pub(crate) fn end_subscriptions(&self, code: ErrorCode) {
+        self.lock().ended = Some(code);
+        self.changed.notify_waiters();
     }
 
     /// Appends to the log and lets subscriptions see it.
@@ -192,6 +215,9 @@ async fn serve(
                 Some(answer) if stream.write_all(&answer).await.is_ok() => {}
                 Some(_) | None => return,
             }
+            if inner.lock().unwrap().stalled.contains(&connection) {
+                std::future::pending::<()>().await;
+            }
         }
     }
 }
@@ -201,7 +227,9 @@ impl Inner {
     fn answer(&mut self, connection: u32, kind: MessageKind, id: u64, body: &Bytes) -> Option<Bytes> {
         let is_ping = kind == MessageKind::Metadata
             && MetadataRequest::decode(body).unwrap().topics.is_some_and(|topics| topics.is_empty());
-        if !is_ping {
+        if is_ping {
+            self.pings += 1;
+        } else {
             self.seen.push(kind);
         }
         let scripted = self.script.front().is_some_and(|(at, _)| *at == kind && !is_ping);
@@ -210,6 +238,10 @@ impl Inner {
             Some(Instead::HangUp) => return None,
             Some(Instead::Refuse(code)) => return Some(error_message(kind as u16, id, code, "as told")),
             Some(Instead::Ignore) => return Some(Bytes::new()),
+            Some(Instead::Stall) => {
+                self.stalled.push(connection);
+                return Some(Bytes::new());
+            }
             Some(Instead::LoseReply) => {
                 self.act(connection, kind, id, body);
                 return None;
@@ -359,6 +391,13 @@ impl Inner {
     /// Data messages that credit allows, a frame each.
     fn pushes(&mut self, connection: u32) -> Vec<Bytes> {
         let mut pushes = Vec::new();
+        if let Some(code) = self.ended {
+            let is_of_it = |at: &mut Subscription| at.connection == connection;
+            for at in self.subscriptions.extract_if(.., is_of_it) {
+                pushes.push(error_message(MessageKind::Data as u16, at.id, code, "as told"));
+            }
+            self.ended = self.ended.filter(|_| !self.subscriptions.is_empty());
+        }
         for at in self.subscriptions.iter_mut().filter(|at| at.connection == connection) {
             while at.credit > 0 && at.next < self.log.frames() {
                 let mut body = BytesMut::from(self.log.data(at.next..at.next + 1));

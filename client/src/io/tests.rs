@@ -1,9 +1,13 @@
 //! The client against a broker that misbehaves on purpose.
 
+use std::future::{Future, poll_fn};
+use std::pin::pin;
+use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
 
 use highwater_protocol::error::ErrorCode;
-use highwater_protocol::ids::Offset;
+use highwater_protocol::ids::{NodeId, Offset, ShardId};
 use highwater_protocol::native::{MessageKind, StartAt};
 
 use super::fake_broker::{FakeBroker, Instead};
@@ -96,9 +100,11 @@ async fn what_can_be_tried_again_is_and_what_cannot_fails_at_once() {
 #[tokio::test]
 async fn a_record_without_an_answer_times_out_with_an_unknown_outcome() {
     let broker = FakeBroker::start(1).await;
-    broker.script([(MessageKind::Produce, Instead::Ignore)]);
     let client = client(&broker).await;
-    let producer = client.producer("orders").delivery_timeout(Duration::from_millis(30)).await.unwrap();
+    let producer = client.producer("orders").delivery_timeout(Duration::from_secs(1)).await.unwrap();
+    // With a producer id and a way to the leader the next record leaves at once.
+    send(&producer, 1).await;
+    broker.script([(MessageKind::Produce, Instead::Ignore)]);
     let error = producer.send(Record::new("x")).await.unwrap().await.unwrap_err();
     assert_eq!((error.kind(), error.outcome()), (ProduceErrorKind::TimedOut, Outcome::Unknown));
     assert!(error.is_retryable());
@@ -108,7 +114,7 @@ async fn a_record_without_an_answer_times_out_with_an_unknown_outcome() {
 async fn a_connection_that_says_nothing_is_given_up_and_made_again() {
     let broker = FakeBroker::start(1).await;
     broker.script([(MessageKind::Produce, Instead::Ignore)]);
-    let client = builder(&broker).request_timeout(Duration::from_millis(100)).connect().await.unwrap();
+    let client = builder(&broker).request_timeout(Duration::from_secs(1)).connect().await.unwrap();
     let mut events = client.events();
     let producer = client.producer("orders").await.unwrap();
     assert_eq!(send(&producer, 1).await, [0]);
@@ -123,16 +129,13 @@ async fn a_connection_that_says_nothing_is_given_up_and_made_again() {
 #[tokio::test]
 async fn an_idle_connection_is_kept_alive_by_asking() {
     let broker = FakeBroker::start(1).await;
-    let client = builder(&broker)
-        .keep_alive(Duration::from_millis(20))
-        .request_timeout(Duration::from_millis(200))
-        .connect()
-        .await
-        .unwrap();
+    let client = builder(&broker).keep_alive(Duration::from_millis(20)).connect().await.unwrap();
     // Subscribed to nothing that happens: only asking shows that the broker is there.
     let mut consumer = client.consumer("orders").start(StartAt::Earliest).await.unwrap();
-    let waited = tokio::time::timeout(Duration::from_millis(500), consumer.next_batch()).await;
-    assert!(waited.is_err());
+    tokio::select! {
+        () = broker.until(|inner| inner.pings == 5) => {}
+        batch = consumer.next_batch() => panic!("there is nothing: {batch:?}"),
+    }
     assert_eq!((broker.lock().connections, client.metrics().disconnects), (1, 0));
 }
 
@@ -160,6 +163,23 @@ async fn the_buffer_is_bounded_and_what_does_not_fit_comes_back() {
     assert_eq!(broker.lock().log.next_offset(), taken);
     let too_large = producer.send(Record::new(vec![0; 20_000])).await.unwrap_err();
     assert_eq!(too_large.kind(), ProduceErrorKind::TooLarge);
+}
+
+#[tokio::test]
+async fn the_buffer_is_bounded_without_acknowledgements_too() {
+    let broker = FakeBroker::start(1).await;
+    broker.script([(MessageKind::Produce, Instead::Stall)]);
+    let client = client(&broker).await;
+    let producer = client.producer("orders").acks(Acks::None).buffer_bytes(1 << 20).await.unwrap();
+    // More than sockets hold.
+    let mut taken = 0;
+    while producer.try_send(Record::new(vec![0; 50_000])).is_ok() && taken < 2000 {
+        taken += 1;
+        tokio::task::yield_now().await;
+    }
+    assert!(taken < 2000, "{taken} records were taken and nobody read any");
+    broker.hang_up();
+    producer.flush().await.unwrap();
 }
 
 #[tokio::test]
@@ -317,6 +337,64 @@ async fn a_position_that_no_longer_exists_is_an_error_or_reset_as_asked() {
     assert_eq!(consumer.next_batch().await.unwrap().unwrap().iter().next().unwrap().offset(), Offset(4));
     let reset = Event::PositionReset { topic: "orders".into(), partition: 0, from: Some(Offset(1)) };
     assert_eq!(events.next().await, Some(reset));
+}
+
+#[tokio::test]
+async fn a_reset_while_half_of_what_arrived_is_read_goes_on_where_it_was_asked_to() {
+    let broker = FakeBroker::start(1).await;
+    // More than a batch for the user holds.
+    broker.append(&[40_000]);
+    let client = client(&broker).await;
+    let mut events = client.events();
+    let consumer = client.consumer("orders").start(StartAt::Earliest);
+    let mut consumer = consumer.on_out_of_range(StartAt::Earliest).await.unwrap();
+    assert_eq!(consumer.next_batch().await.unwrap().unwrap().len(), 40_000);
+    broker.lock().log_start = 40_000;
+    broker.script([(MessageKind::Subscribe, Instead::Ignore)]);
+    broker.end_subscriptions(ErrorCode::OffsetOutOfRange);
+    while !matches!(events.next().await.unwrap(), Event::PositionReset { .. }) {}
+    {
+        let mut next = pin!(consumer.next_batch());
+        let polled = poll_fn(|cx| Poll::Ready(next.as_mut().poll(cx))).await;
+        assert!(polled.is_pending(), "nobody knows yet where it goes on");
+    }
+    broker.until(|inner| inner.script.is_empty()).await;
+    broker.hang_up();
+    broker.append(&[2]);
+    assert_eq!(consumer.next_batch().await.unwrap().unwrap().iter().next().unwrap().offset(), Offset(40_000));
+}
+
+#[tokio::test]
+async fn two_ways_to_the_same_shard_end_in_one_connection() {
+    let broker = FakeBroker::start(1).await;
+    let client = client(&broker).await;
+    let mut events = client.events();
+    broker.hang_up();
+    while !matches!(events.next().await.unwrap(), Event::Disconnected { .. }) {}
+    // Neither knows of the other before both are through.
+    let cluster = &client.cluster;
+    let (any, of_shard) = tokio::join!(cluster.any(), cluster.connection(NodeId(1), ShardId(0)));
+    let (any, of_shard) = (any.unwrap(), of_shard.unwrap());
+    assert!(Arc::ptr_eq(&any, &of_shard) && !any.is_closed());
+    client.close();
+    assert!(any.is_closed());
+}
+
+#[tokio::test]
+async fn what_is_dropped_while_the_broker_is_away_ends() {
+    let broker = FakeBroker::start(2).await;
+    let client = client(&broker).await;
+    let mut events = client.events();
+    let producer = client.producer("orders").delivery_timeout(Duration::from_millis(100)).await.unwrap();
+    let consumer = client.consumer("orders").await.unwrap();
+    broker.until(|inner| inner.starts.len() == 2).await;
+    broker.go_away();
+    while !matches!(events.next().await.unwrap(), Event::ConnectFailed { .. }) {}
+    let delivery = producer.send(Record::new("x")).await.unwrap();
+    assert_eq!(delivery.await.unwrap_err().kind(), ProduceErrorKind::TimedOut);
+    drop((producer, consumer, client));
+    // They end with the client's last task.
+    while events.next().await.is_some() {}
 }
 
 #[tokio::test]
