@@ -1,6 +1,6 @@
 //! Members of a group and a real broker in this process.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -297,6 +297,40 @@ async fn the_last_batch_before_the_end_counts_only_if_it_was_committed() {
     consumer.close().await.unwrap();
     let positions = client.group_positions("billing").await.unwrap();
     assert_eq!(positions.into_values().collect::<Vec<_>>(), [Offset(10)]);
+}
+
+#[tokio::test]
+async fn a_topic_that_is_deleted_with_positions_to_commit_and_made_again_is_read_again() {
+    let place = Place::new(LONG);
+    let client = place.client().await;
+    client.create_topic("orders").partitions(2).await.unwrap();
+    client.create_topic("returns").partitions(2).await.unwrap();
+    send(&client, "orders", 0..100).await;
+    let group = client.consumer("orders").group("billing").topic("returns").start(Start::Earliest);
+    let mut consumer = group.commit_every(Duration::from_hours(1)).await.unwrap();
+    // Of both partitions, so that there is something to commit wherever they go.
+    let mut partitions = BTreeSet::new();
+    while partitions.len() < 2 {
+        partitions.insert(consumer.next_batch().await.unwrap().unwrap().partition());
+    }
+    client.delete_topic("orders").await.unwrap();
+    client.create_topic("orders").partitions(2).await.unwrap();
+    send(&client, "orders", 1000..1001).await;
+    send(&client, "returns", 0..1).await;
+    let mut new = BTreeSet::new();
+    while new.len() < 2 {
+        match consumer.next_batch().await {
+            Ok(Some(batch)) => {
+                let numbers = batch.iter().map(|r| std::str::from_utf8(r.value()).unwrap().parse().unwrap());
+                let seen = numbers.map(|number: u64| (batch.topic().to_owned(), number));
+                new.extend(seen.filter(|(topic, number)| topic == "returns" || *number >= 1000));
+            }
+            Ok(None) => panic!("it has no end"),
+            // It may be told that what it reads is gone, before the group tells what there is instead.
+            Err(error) => assert_eq!(error.kind(), FetchErrorKind::UnknownTopic, "{error}"),
+        }
+    }
+    consumer.close().await.unwrap();
 }
 
 #[tokio::test]

@@ -40,6 +40,15 @@ impl Scene {
         self.client.consumer("orders").start(StartAt::Earliest).group("billing")
     }
 
+    /// A member that got so many batches and commits nothing by itself before it has to.
+    async fn reader(&self, batches: usize) -> GroupConsumer {
+        let mut consumer = self.member().commit_every(NEVER).await.unwrap();
+        for _ in 0..batches {
+            next(&mut consumer).await;
+        }
+        consumer
+    }
+
     /// The member is fenced, and joins again.
     async fn fence(&self) {
         self.broker.script([(BEAT, FENCED)]);
@@ -80,8 +89,7 @@ async fn an_assignment_whose_answer_was_lost_is_told_again() {
 async fn positions_that_can_never_be_committed_are_given_up_with_their_partition() {
     for code in [ErrorCode::UnknownPartition, ErrorCode::UnknownTopic] {
         let scene = Scene::new(&[0]).await;
-        let mut consumer = scene.member().commit_every(NEVER).await.unwrap();
-        next(&mut consumer).await;
+        let mut consumer = scene.reader(1).await;
         {
             let mut inner = scene.broker.lock();
             inner.group.target = vec![1];
@@ -110,8 +118,7 @@ async fn a_commit_that_waited_for_another_while_the_member_was_fenced_says_so() 
 #[tokio::test]
 async fn a_commit_of_all_that_was_delivered_says_once_that_some_of_it_is_not_the_members_any_more() {
     let scene = Scene::new(&[0]).await;
-    let mut consumer = scene.member().commit_every(NEVER).await.unwrap();
-    next(&mut consumer).await;
+    let mut consumer = scene.reader(1).await;
     scene.fence().await;
     let error = consumer.commit().await.unwrap_err();
     assert_eq!(error.kind(), CommitErrorKind::Fenced, "{error}");
@@ -123,9 +130,7 @@ async fn a_commit_of_all_that_was_delivered_says_once_that_some_of_it_is_not_the
 #[tokio::test]
 async fn closing_says_when_the_last_commit_was_cut_off() {
     let scene = Scene::new(&[0]).await;
-    let mut consumer = scene.member().commit_every(NEVER).await.unwrap();
-    next(&mut consumer).await;
-    next(&mut consumer).await;
+    let consumer = scene.reader(2).await;
     scene.broker.script([(COMMIT, Instead::Ignore), (BEAT, FENCED)]);
     let error = consumer.close().await.unwrap_err();
     assert_eq!(error.kind(), CommitErrorKind::Fenced, "{error}");
@@ -134,10 +139,7 @@ async fn closing_says_when_the_last_commit_was_cut_off() {
 #[tokio::test]
 async fn closing_does_not_tell_of_commits_that_failed_before() {
     let scene = Scene::new(&[0]).await;
-    let mut consumer = scene.member().commit_every(NEVER).await.unwrap();
-    for _ in 0..3 {
-        next(&mut consumer).await;
-    }
+    let mut consumer = scene.reader(3).await;
     {
         let mut inner = scene.broker.lock();
         inner.group.target = Vec::new();
@@ -156,9 +158,7 @@ async fn closing_does_not_tell_of_commits_that_failed_before() {
 #[tokio::test]
 async fn closing_says_why_the_last_commit_failed() {
     let scene = Scene::new(&[0]).await;
-    let mut consumer = scene.member().commit_every(NEVER).await.unwrap();
-    next(&mut consumer).await;
-    next(&mut consumer).await;
+    let consumer = scene.reader(2).await;
     scene.broker.script([(COMMIT, Instead::Refuse(ErrorCode::TooLarge))]);
     let error = consumer.close().await.unwrap_err();
     assert_eq!((error.kind(), error.code()), (CommitErrorKind::Refused, Some(ErrorCode::TooLarge)));
