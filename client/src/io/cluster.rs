@@ -146,7 +146,8 @@ impl Cluster {
         if let Some(conn) = slot.live() {
             return Ok(conn);
         }
-        let short_lived = slot.conn().take().is_some_and(|(_, since)| since.elapsed() < HEALTHY_LIFE);
+        let ended = slot.conn().take_if(|(conn, _)| conn.is_closed());
+        let short_lived = ended.is_some_and(|(_, since)| since.elapsed() < HEALTHY_LIFE);
         if short_lived {
             attempts.fail();
         }
