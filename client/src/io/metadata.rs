@@ -32,6 +32,10 @@ impl Cluster {
         known.cluster = Some(reply.cluster);
         known.nodes = reply.nodes.iter().map(|node| (node.node, node.clone())).collect();
         for topic in &reply.topics {
+            // A slow answer does not undo what was asked later.
+            if known.topics.get(&topic.name).is_some_and(|(at, _)| *at > asked) {
+                continue;
+            }
             let kept = known.topics.get(&topic.name).map(|(_, kept)| kept.clone());
             if topic.error.is_some() {
                 changed |= known.topics.remove(&topic.name).is_some();
@@ -133,5 +137,33 @@ impl Cluster {
                 Err(_) => since = Some(Instant::now()),
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use highwater_protocol::ids::{ClusterId, TopicId};
+
+    use super::*;
+    use crate::config::Config;
+
+    #[tokio::test]
+    async fn an_answer_that_was_overtaken_changes_nothing() {
+        let cluster = Cluster::new(Config::default());
+        let reply = |id, error| {
+            let topic =
+                TopicInfo { name: "orders".into(), error, id: TopicId([id; 16]), partitions: Vec::new() };
+            MetadataReply { cluster: ClusterId([9; 16]), nodes: Vec::new(), topics: vec![topic] }
+        };
+        let earlier = Instant::now();
+        let later = earlier + Duration::from_secs(1);
+        cluster.learn(&reply(2, None), true, later);
+        cluster.learn(&reply(1, None), true, earlier);
+        cluster.learn(&reply(1, Some(ErrorCode::UnknownTopic)), true, earlier);
+        assert_eq!(cluster.known_topic("orders", Some(later)).unwrap().id, TopicId([2; 16]));
+        cluster.learn(&reply(3, None), true, later);
+        assert_eq!(cluster.known_topic("orders", Some(later)).unwrap().id, TopicId([3; 16]));
     }
 }
