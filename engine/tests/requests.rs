@@ -308,6 +308,30 @@ fn a_fetch_waits_for_records_as_long_as_it_was_told() {
     stop(broker);
 }
 
+#[test]
+fn a_fetch_that_leaves_something_behind_does_not_wait_for_more() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let broker = start(dir.path(), 1, HostKind::Thread);
+    let mut client = Client::connect(broker.native_addr());
+    let to = partition(client.created("t", 1, &[]), 0);
+    for _ in 0..20 {
+        client.produced(to, &[&"x".repeat(1000)]);
+    }
+    // Frames are whole, so what is given is a little less than this. It would wait for longer than the test may take.
+    let body = client.call(&highwater_protocol::native::FetchRequest {
+        topic: to.topic,
+        partition: to.partition,
+        start: StartAt::Earliest,
+        max_bytes: 10_000,
+        min_bytes: 10_000,
+        wait_ms: 600_000,
+    });
+    let body = body.ok();
+    let (_, frames) = DataPrefix::split(&body).expect("a prefix");
+    assert!((1..10_000).contains(&frames.len()), "{}", frames.len());
+    stop(broker);
+}
+
 /// Flips a bit of the first place in a store's slabs where `needle` rests.
 fn damage(data_dir: &Path, needle: &[u8]) {
     let slab = data_dir.join("store-000").join("slab-000000");

@@ -204,7 +204,9 @@ impl Shard {
                 ReaderKind::Subscription { number, .. } => self.push(plane, id, number, frames),
                 ReaderKind::Fetch { min_bytes, until, max_bytes, .. } => {
                     let bytes: usize = frames.bytes.iter().map(Bytes::len).sum();
-                    if bytes >= min_bytes.min(max_bytes) || until.is_none() {
+                    // What is left behind has no room, or has to be read on from where a disk read ended: waiting would give no more.
+                    let more = frames.next.offset() < reader.seen;
+                    if more || bytes >= min_bytes.min(max_bytes) || until.is_none() {
                         self.finish_fetch(id, frames);
                     } else {
                         self.wait_at_end(id);
