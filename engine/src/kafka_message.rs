@@ -34,7 +34,7 @@ pub enum KafkaMessage {
     /// From it: bytes that are there and may be too few.
     FetchBytes(RequestId, usize),
     /// To it.
-    FetchNow(RequestId),
+    FetchNow(ConnId, RequestId),
     /// From it.
     Fetched(RequestId, Vec<Fetched>),
     /// To an owner: this connection is gone.

@@ -174,12 +174,13 @@ impl Shard {
         if std::mem::replace(&mut pending.now, true) {
             return;
         }
+        let conn = pending.call.conn;
         let owners: Vec<_> = pending.owners.keys().copied().collect();
         for owner in owners {
             if owner == self.me {
-                self.kafka_read_now(owner, request);
+                self.kafka_read_now(owner, conn, request);
             } else {
-                plane.post(owner, Message::Kafka(Box::new(KafkaMessage::FetchNow(request))));
+                plane.post(owner, Message::Kafka(Box::new(KafkaMessage::FetchNow(conn, request))));
             }
         }
     }

@@ -30,7 +30,7 @@ pub(in crate::shard) struct FetchId(u64);
 #[derive(Default)]
 pub(super) struct Owner {
     tasks: BTreeMap<FetchId, Task>,
-    by_request: BTreeMap<(ShardIndex, RequestId), FetchId>,
+    by_request: BTreeMap<(ShardIndex, ConnId, RequestId), FetchId>,
     last: u64,
     /// Fetches that can go on.
     ready: VecDeque<FetchId>,
@@ -71,9 +71,9 @@ impl Shard {
     }
 
     /// What there is has to be enough.
-    pub(super) fn kafka_read_now(&mut self, from: ShardIndex, request: RequestId) {
+    pub(super) fn kafka_read_now(&mut self, from: ShardIndex, conn: ConnId, request: RequestId) {
         let owner = &mut self.kafka.read;
-        let Some(id) = owner.by_request.get(&(from, request)).copied() else { return };
+        let Some(id) = owner.by_request.get(&(from, conn, request)).copied() else { return };
         if let Some(task) = owner.tasks.get_mut(&id) {
             task.ask.now = true;
             owner.wake(id);
@@ -260,7 +260,7 @@ impl Shard {
     }
 
     fn finish_kafka_read(&mut self, plane: &mut dyn Plane<Message>, id: FetchId, task: Task) {
-        self.kafka.read.by_request.remove(&(task.from, task.ask.request));
+        self.kafka.read.by_request.remove(&(task.from, task.ask.conn, task.ask.request));
         for partition in task.waits {
             if let Some(partition) = self.partitions.get_mut(partition) {
                 partition.waiters.retain(|waiter| *waiter != Waiter::Kafka(id));
@@ -287,7 +287,7 @@ impl Owner {
     fn begin(&mut self, from: ShardIndex, ask: FetchAsk) -> FetchId {
         self.last += 1;
         let id = FetchId(self.last);
-        self.by_request.insert((from, ask.request), id);
+        self.by_request.insert((from, ask.conn, ask.request), id);
         let task = Task {
             from,
             ask,
@@ -323,8 +323,9 @@ impl Owner {
     /// Takes out all that is here for a connection: places and fetches. A disk read that is under way finds nobody.
     fn forget(&mut self, from: ShardIndex, conn: ConnId) -> Vec<(FetchId, Task)> {
         self.places.remove(&(from, conn));
-        let of_it = |_: &FetchId, task: &mut Task| task.from == from && task.ask.conn == conn;
-        self.tasks.extract_if(.., of_it).collect()
+        let of_it = (from, conn, RequestId(0))..=(from, conn, RequestId(u64::MAX));
+        let ids = self.by_request.extract_if(of_it, |_, _| true).map(|(_, id)| id);
+        ids.filter_map(|id| Some((id, self.tasks.remove(&id)?))).collect()
     }
 }
 

@@ -307,7 +307,7 @@ impl Shard {
             }
             KafkaMessage::Fetch(ask) => self.kafka_read(plane, from, ask),
             KafkaMessage::FetchBytes(request, bytes) => self.on_fetch_bytes(plane, from, request, bytes),
-            KafkaMessage::FetchNow(request) => self.kafka_read_now(from, request),
+            KafkaMessage::FetchNow(conn, request) => self.kafka_read_now(from, conn, request),
             KafkaMessage::Fetched(request, fetched) => self.on_fetched(plane, from, request, fetched),
             KafkaMessage::Closed(conn) => self.forget_kafka_reader(plane, from, conn),
         }
