@@ -30,6 +30,9 @@ pub const REGEX_BYTES_MAX: usize = 1 << 10;
 /// Bytes that a compiled regular expression may take.
 pub const REGEX_COMPILED_BYTES_MAX: usize = 1 << 20;
 
+/// Different regular expressions of the members of a group.
+pub const GROUP_REGEXES_MAX: usize = 64;
+
 /// What can be configured about groups. Times are in milliseconds.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct GroupConfig {

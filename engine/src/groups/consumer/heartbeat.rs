@@ -98,6 +98,9 @@ impl ConsumerGroup {
             self.members.insert(id.clone(), after);
             self.changed.insert(id.clone());
         }
+        if subscription_changed {
+            self.let_go_of_regex(&before.topic_regex);
+        }
         let assignor_changed = assignor_before.is_some_and(|before| before != self.assignor());
         self.next_epoch(topics, is_new || subscription_changed || assignor_changed);
         if subscription_changed || !self.members[&id].is_reconciled(self.target_epoch) {

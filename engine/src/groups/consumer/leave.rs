@@ -80,9 +80,10 @@ impl ConsumerGroup {
     pub(super) fn remove(&mut self, id: &str) {
         let Some(member) = self.members.remove(id) else { return };
         self.forget_instance(id, &member);
+        self.let_go_of_regex(&member.topic_regex);
         self.changed.remove(id);
         self.removed.insert(id.to_owned());
-        // The topics that it alone wanted are wanted no more, and its expression may go.
+        // The topics that it alone wanted are wanted no more.
         self.topics_changed = true;
     }
 

@@ -11,7 +11,7 @@ use regex::{Regex, RegexBuilder};
 
 use super::{ConsumerGroup, Member};
 use crate::groups::error::GroupError;
-use crate::groups::limits::{REGEX_BYTES_MAX, REGEX_COMPILED_BYTES_MAX};
+use crate::groups::limits::{GROUP_REGEXES_MAX, REGEX_BYTES_MAX, REGEX_COMPILED_BYTES_MAX};
 use crate::groups::topics::Topics;
 
 /// A regular expression in use, and the topics it matches.
@@ -54,10 +54,21 @@ impl Pattern {
 impl ConsumerGroup {
     /// Takes an expression into use.
     pub(super) fn use_regex(&mut self, regex: &str, topics: &Topics) -> Result<(), GroupError> {
-        if !regex.is_empty() && !self.patterns.contains_key(regex) {
-            self.patterns.insert(regex.to_owned(), Pattern::new(regex, topics)?);
+        if regex.is_empty() || self.patterns.contains_key(regex) {
+            return Ok(());
         }
+        if self.patterns.len() >= GROUP_REGEXES_MAX {
+            return Err(GroupError::GroupMaxSizeReached);
+        }
+        self.patterns.insert(regex.to_owned(), Pattern::new(regex, topics)?);
         Ok(())
+    }
+
+    /// A member does not use an expression any more. If nobody else does, it goes.
+    pub(super) fn let_go_of_regex(&mut self, regex: &str) {
+        if !self.members.values().any(|m| m.topic_regex == regex) {
+            self.patterns.remove(regex);
+        }
     }
 
     /// After a topic has changed: finds out again what expressions match, those of members that were restored included; lets
@@ -121,5 +132,49 @@ impl Hasher for Fnv {
         for byte in bytes {
             self.0 = (self.0 ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::groups::effects::Context;
+    use crate::groups::request::{ConsumerHeartbeatRequest, Now};
+    use crate::groups::{GroupConfig, GroupError};
+
+    fn join(group: &mut ConsumerGroup, member: &str, regex: String) -> Option<GroupError> {
+        let request = ConsumerHeartbeatRequest {
+            member: member.into(),
+            rebalance_timeout_ms: 1,
+            topic_regex: Some(regex),
+            owned: Some(vec![]),
+            ..ConsumerHeartbeatRequest::default()
+        };
+        let config = GroupConfig::default();
+        let mut cx = Context::new(Now { ms: 0, wall_ms: 0 }, &config);
+        group.heartbeat(&mut cx, &Topics::default(), &request, String::new()).error
+    }
+
+    #[test]
+    fn expressions_that_nobody_uses_any_more_are_not_kept() {
+        let mut group = ConsumerGroup::new("g");
+        join(&mut group, "other", "shared".into());
+        for n in 0..200 {
+            assert_eq!(join(&mut group, "a", "shared".into()), None);
+            assert_eq!(join(&mut group, "a", format!("x{n}")), None);
+        }
+        assert_eq!(group.patterns.keys().collect::<Vec<_>>(), ["shared", "x199"]);
+        group.remove("a");
+        assert_eq!(group.patterns.keys().collect::<Vec<_>>(), ["shared"]);
+    }
+
+    #[test]
+    fn a_group_has_no_more_expressions_than_it_may() {
+        let mut group = ConsumerGroup::new("g");
+        for n in 0..GROUP_REGEXES_MAX {
+            assert_eq!(join(&mut group, &n.to_string(), format!("x{n}")), None);
+        }
+        assert_eq!(join(&mut group, "more", "x".into()), Some(GroupError::GroupMaxSizeReached));
+        assert_eq!(join(&mut group, "more", "x0".into()), None);
     }
 }
