@@ -50,6 +50,11 @@ impl GroupsLog {
         Ok(Self { log, coordinator, base, asked: BTreeMap::new(), last_token: 0 })
     }
 
+    /// Questions come from now on: members' sessions begin anew.
+    pub(crate) fn resume(&mut self, now: Now) {
+        self.coordinator.resume(now);
+    }
+
     /// Takes a question. The answer comes when what it tells of is durable.
     pub(crate) fn ask(&mut self, now: Now, to: (ShardIndex, Ticket), question: Question, random: [u8; 16]) {
         let (form, request) = match question {

@@ -5,13 +5,12 @@ use highwater_protocol::ids::TopicId;
 use super::classic::ClassicGroup;
 use super::consumer::ConsumerGroup;
 use super::coordinator::{Group, GroupCoordinator, Kind};
-use super::effects::Context;
 use super::limits::GroupConfig;
 use super::record::{CommitsRecord, GroupsError, Record, SnapshotRecord};
 use super::request::Now;
 
 impl GroupCoordinator {
-    /// What a snapshot and the records behind it add up to. Members have the time of a session from now on to be heard from.
+    /// What a snapshot and the records behind it add up to. Members' sessions begin with [`Self::resume`].
     pub fn recover<'a>(
         config: GroupConfig,
         now: Now,
@@ -25,17 +24,22 @@ impl GroupCoordinator {
             }
         }
         coordinator.measure_offsets();
-        let names: Vec<String> = coordinator.groups.keys().cloned().collect();
-        for name in names {
-            coordinator.with(now, &name, |group, cx: &mut Context<'_>, _| {
-                cx.resized = true;
-                match &mut group.kind {
-                    Kind::Classic(group) => group.resume(cx),
-                    Kind::Consumer(group) => group.resume(cx),
-                }
-            });
+        for group in coordinator.groups.values_mut() {
+            group.bytes = group.measure();
+            coordinator.members_bytes += group.bytes;
         }
         Ok(coordinator)
+    }
+
+    /// The broker answers from now on, and members have the time of a session to be heard from.
+    pub fn resume(&mut self, now: Now) {
+        let names: Vec<String> = self.groups.keys().cloned().collect();
+        for name in names {
+            self.with(now, &name, |group, cx, _| match &mut group.kind {
+                Kind::Classic(group) => group.resume(cx),
+                Kind::Consumer(group) => group.resume(cx),
+            });
+        }
     }
 
     fn apply(&mut self, now: Now, record: Record) {

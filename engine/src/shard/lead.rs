@@ -120,7 +120,10 @@ impl Shard {
         while let Some(action) = lead.controller.poll() {
             match action {
                 Action::Publish(metadata, changes) => {
-                    lead.ready = true;
+                    if !std::mem::replace(&mut lead.ready, true) {
+                        // Not before: other shards may have needed longer to recover than a session may be silent.
+                        lead.groups.resume(now(plane));
+                    }
                     // Before any shard has heard of a topic, so that nobody can commit to one that is not known here.
                     for change in changes.iter() {
                         match change {

@@ -146,3 +146,17 @@ fn a_full_disk_refuses_what_would_have_to_be_written() {
     desk.coordinator.handle_stalled(false);
     assert_eq!(desk.commit(commit("g", &joined[0].member, 1, 3)), None);
 }
+
+#[test]
+fn sessions_begin_anew_when_the_broker_answers_again() {
+    let mut desk = Desk::new();
+    let joined = desk.stable("g", 2);
+    let mut a = worker("h", "a", &["one"]);
+    a.beat(&mut desk);
+    desk.crash_for(100_000);
+    desk.pass(SESSION_MS as u64 - 1);
+    assert_eq!(desk.heartbeat("g", &joined[0].member, 1), None);
+    assert_eq!(a.beat(&mut desk).error, None);
+    desk.pass(1);
+    assert_eq!(desk.heartbeat("g", &joined[0].member, 1), Some(GroupError::RebalanceInProgress));
+}

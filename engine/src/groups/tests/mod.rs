@@ -107,10 +107,17 @@ impl Desk {
 
     /// The broker ends without a word and starts again with what its log holds.
     fn crash(&mut self) {
+        self.crash_for(0);
+    }
+
+    /// The same; it reads its log at once, and answers only after this time.
+    fn crash_for(&mut self, ms: u64) {
         let payloads = self.log.iter().map(Vec::as_slice);
         let now = self.now();
         self.coordinator =
             GroupCoordinator::recover(GroupConfig::default(), now, None, payloads).expect("readable");
+        self.ms += ms;
+        self.coordinator.resume(self.now());
         self.add_topics();
         // Numbers of records begin anew with a new log; here what was written is a snapshot of its own.
         let snapshot = self.coordinator.encode_snapshot();

@@ -162,6 +162,7 @@ impl World {
         let log = self.log.iter().map(Vec::as_slice);
         self.coordinator =
             GroupCoordinator::recover(GroupConfig::default(), self.now(), None, log).expect("readable");
+        self.coordinator.resume(self.now());
         self.coordinator.handle_topic(topic(1), "one", self.partitions);
         for actor in self.actors.iter_mut().flatten() {
             actor.on_disconnected();
