@@ -124,6 +124,7 @@ impl GroupCoordinator {
         }
         self.with(now, &request.group, |group, cx, topics| {
             let mut outcomes = Vec::new();
+            group.catch_up(topics);
             for (topic, partitions) in &request.partitions {
                 let refused = group.reads(topics, *topic).then_some(GroupError::GroupSubscribedToTopic);
                 outcomes.extend(partitions.iter().map(|p| (*topic, *p, refused)));
@@ -151,10 +152,11 @@ impl GroupCoordinator {
             let group = self.groups.get_mut(&name).expect("its own key");
             let (may_expire, idle_since_ms) = match &group.kind {
                 Kind::Classic(g) => (g.offsets_may_expire(), g.idle_since_ms()),
-                Kind::Consumer(_) => (true, None),
+                Kind::Consumer(g) => (true, g.idle_since_ms()),
             };
             if may_expire {
                 let topics = &self.topics;
+                group.catch_up(topics);
                 let expired =
                     group.offsets.expired(before_ms, idle_since_ms, |topic| group.reads(topics, topic));
                 if !expired.is_empty() {
@@ -183,6 +185,13 @@ impl GroupCoordinator {
 }
 
 impl Group {
+    /// Makes [`Self::reads`] true of the topics there are now.
+    fn catch_up(&mut self, topics: &Topics) {
+        if let Kind::Consumer(group) = &mut self.kind {
+            group.catch_up(topics);
+        }
+    }
+
     /// Whether members read a topic.
     fn reads(&self, topics: &Topics, topic: TopicId) -> bool {
         match &self.kind {

@@ -20,17 +20,13 @@ impl GroupCoordinator {
         }
         let name = request.group.clone();
         let new_id = format!("{}-{id}", request.instance.as_deref().unwrap_or(&request.client.id));
-        match self.groups.get_mut(&name) {
-            // A group of the consumer protocol that has no members any more becomes one of the classic protocol.
-            Some(group) if matches!(group.kind, Kind::Consumer(_)) => {
-                group.kind = Kind::Classic(Box::new(ClassicGroup::new(&name, now.wall_ms)));
-            }
-            Some(_) => {}
-            None => {
-                self.groups.insert(name.clone(), Group::classic(&name, now));
-            }
-        }
+        self.groups.entry(name.clone()).or_insert_with(|| Group::classic(&name, now));
         self.with(now, &name, |group, cx, _| {
+            // A group of the consumer protocol that has no members any more becomes one of the classic protocol.
+            if let Kind::Consumer(before) = &group.kind {
+                let since_ms = before.idle_since_ms().unwrap_or(now.wall_ms);
+                group.kind = Kind::Classic(Box::new(ClassicGroup::succeed(cx, &name, since_ms)));
+            }
             let Kind::Classic(group) = &mut group.kind else { unreachable!("made sure of above") };
             group.join(cx, token, request, new_id);
         });

@@ -66,7 +66,7 @@ impl GroupCoordinator {
                     self.set_kind(name.clone(), Kind::Consumer(Box::new(ConsumerGroup::new(&name))));
                 }
                 if let Some(Kind::Consumer(group)) = self.groups.get_mut(&name).map(|g| &mut g.kind) {
-                    group.apply(record);
+                    group.apply(now, record);
                 }
             }
             Record::GroupDeleted(name) => {

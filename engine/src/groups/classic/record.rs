@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::{ClassicGroup, Member, State};
+use super::{CONSUMER, ClassicGroup, Member, State};
 use crate::groups::effects::Context;
 use crate::groups::record::{ClassicMemberRecord, ClassicRecord, Record};
 use crate::groups::request::Client;
@@ -33,6 +33,15 @@ impl ClassicGroup {
         };
         self.persisted = Some(Arc::new(record.clone()));
         cx.persist(Record::Classic(record));
+    }
+
+    /// What becomes of a group of the consumer protocol that has no members since then. That is written down whether or not somebody
+    /// gets as far as to be a member: after a restart it must not be what it was.
+    pub(in crate::groups) fn succeed(cx: &mut Context<'_>, name: &str, since_ms: i64) -> Self {
+        let mut group = Self::new(name, since_ms);
+        group.protocol_type = Some(CONSUMER.to_owned());
+        group.persist(cx);
+        group
     }
 
     /// What was written last.

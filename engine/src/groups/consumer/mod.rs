@@ -46,6 +46,8 @@ pub(super) struct ConsumerGroup {
     /// Whether topics have changed since the hash was made.
     topics_changed: bool,
     members: BTreeMap<String, Member>,
+    /// Since when it has had no members, by the wall clock.
+    empty_since_ms: Option<i64>,
     /// Member ids by instance id.
     ///
     /// Invariant: exactly those that members have, each of the member that has it.
@@ -68,6 +70,7 @@ impl ConsumerGroup {
             topics_hash: 0,
             topics_changed: true,
             members: BTreeMap::new(),
+            empty_since_ms: None,
             instances: BTreeMap::new(),
             patterns: BTreeMap::new(),
             changed: BTreeSet::new(),
@@ -78,6 +81,11 @@ impl ConsumerGroup {
 
     pub(super) fn is_empty(&self) -> bool {
         self.members.is_empty()
+    }
+
+    /// Since when nobody has used the offsets, if that is so.
+    pub(super) fn idle_since_ms(&self) -> Option<i64> {
+        self.empty_since_ms
     }
 
     /// Something about topics is new; the next heartbeat finds out whether it matters here.

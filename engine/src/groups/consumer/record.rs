@@ -6,7 +6,7 @@ use super::ConsumerGroup;
 use super::member::{Assigned, Member, MemberState};
 use crate::groups::effects::Context;
 use crate::groups::record::{AssignedRecord, ConsumerMemberRecord, ConsumerRecord, Record};
-use crate::groups::request::Client;
+use crate::groups::request::{Client, Now};
 
 impl ConsumerGroup {
     /// Writes down what has changed since the last time.
@@ -15,6 +15,8 @@ impl ConsumerGroup {
         let removed = std::mem::take(&mut self.removed);
         let is_needed = !changed.is_empty() || !removed.is_empty();
         if is_needed {
+            self.empty_since_ms =
+                self.members.is_empty().then(|| self.empty_since_ms.unwrap_or(cx.now.wall_ms));
             let members = changed.iter().filter_map(|id| Some(to_record(id, self.members.get(id)?)));
             cx.persist(Record::Consumer(ConsumerRecord {
                 removed: removed.into_iter().collect(),
@@ -31,6 +33,7 @@ impl ConsumerGroup {
             topics_hash: self.topics_hash,
             removed: Vec::new(),
             members,
+            empty_since_ms: self.empty_since_ms,
         }
     }
 
@@ -40,7 +43,7 @@ impl ConsumerGroup {
     }
 
     /// Takes what was written down. Sessions begin with [`Self::resume`].
-    pub(in crate::groups) fn apply(&mut self, record: ConsumerRecord) {
+    pub(in crate::groups) fn apply(&mut self, now: Now, record: ConsumerRecord) {
         self.epoch = record.epoch;
         self.target_epoch = record.target_epoch;
         self.topics_hash = record.topics_hash;
@@ -59,6 +62,8 @@ impl ConsumerGroup {
             }
             self.members.insert(m.member.clone(), from_record(m));
         }
+        // An earlier build did not say; rather too late than too early.
+        self.empty_since_ms = self.members.is_empty().then(|| record.empty_since_ms.unwrap_or(now.wall_ms));
     }
 }
 

@@ -88,6 +88,13 @@ impl ConsumerGroup {
         }
     }
 
+    /// Finds out what expressions match now, if topics have changed and no heartbeat has come since.
+    pub(in crate::groups) fn catch_up(&mut self, topics: &Topics) {
+        if self.topics_changed {
+            self.resolve_all(topics);
+        }
+    }
+
     /// The topics that a member wants and that are there.
     pub(super) fn wanted(&self, member: &Member, topics: &Topics) -> BTreeSet<TopicId> {
         let mut wanted: BTreeSet<TopicId> =

@@ -462,7 +462,10 @@ fn a_log_in_which_a_member_changed_its_instance_id_is_read() {
     let record = |epoch: i32, removed: &[&str], members: Vec<ConsumerMemberRecord>| {
         let removed = removed.iter().map(|id| (*id).to_owned()).collect();
         let (group, topics_hash) = ("g".to_owned(), 0);
-        Record::Consumer(ConsumerRecord { group, epoch, target_epoch: 1, topics_hash, removed, members })
+        let (target_epoch, empty_since_ms) = (1, None);
+        let record =
+            ConsumerRecord { group, epoch, target_epoch, topics_hash, removed, members, empty_since_ms };
+        Record::Consumer(record)
     };
     let changed = [record(1, &[], vec![m("i1")]), record(2, &[], vec![m("i2")])];
     for gone in [Some(record(3, &["m"], vec![])), None] {

@@ -1,5 +1,6 @@
 //! Offsets: who may commit and when, and what becomes of them.
 
+use super::consumer::worker;
 use super::*;
 
 const WEEK_MS: u64 = 7 * 24 * 3_600 * 1_000;
@@ -225,4 +226,38 @@ fn a_deleted_topic_takes_its_offsets_along() {
     assert_eq!(desk.offset("g", 1, 0), None);
     desk.crash();
     assert_eq!(desk.offset("g", 1, 0), None);
+}
+
+#[test]
+fn offsets_that_members_of_the_consumer_protocol_left_expire_a_week_after_the_last_one() {
+    let mut desk = Desk::new();
+    let mut a = worker("g", "a", &["one"]);
+    a.beat(&mut desk);
+    desk.commit(commit("g", "a", a.request.epoch, 1));
+    for _ in 0..2 * WEEK_MS / 5_000_000 {
+        assert_eq!(a.beat(&mut desk).error, None);
+        // Sessions are shorter than this: the clock jumps and the member is heard from before anything is due.
+        desk.ms += 5_000_000;
+    }
+    a.request.epoch = -1;
+    a.send(&mut desk);
+    for _ in 0..2 {
+        desk.crash();
+        desk.pass(WEEK_MS / 2 - CLEANUP_MS);
+        assert_eq!(desk.offset("g", 1, 0), Some(1), "it is empty for less than a week");
+    }
+    desk.pass(4 * CLEANUP_MS);
+    assert_eq!((desk.offset("g", 1, 0), desk.state("g")), (None, "Dead"));
+}
+
+#[test]
+fn offsets_of_topics_that_match_an_expression_are_not_deleted_after_a_restart_either() {
+    let mut desk = Desk::new();
+    let mut a = worker("g", "a", &[]);
+    a.request.topic_regex = Some("on.".into());
+    a.beat(&mut desk);
+    desk.commit(commit("g", "a", a.request.epoch, 7));
+    desk.crash();
+    assert_eq!(delete_offsets(&mut desk, "g", 1), Ok(Some(GroupError::GroupSubscribedToTopic)));
+    assert_eq!(delete_offsets(&mut desk, "g", 2), Ok(None));
 }

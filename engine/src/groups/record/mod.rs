@@ -1,11 +1,15 @@
 //! What is written down about groups, and the records of earlier builds.
 //!
-//! Format version 1 held the positions of named consumers only; its records are read as commits that are kept forever.
+//! Format version 1 held the positions of named consumers only; its records are read as commits that are kept forever. Version 2
+//! did not say since when a group of the consumer protocol has been empty.
+
+mod format_2;
 
 use rkyv::rancor;
 use rkyv::util::AlignedVec;
 
-const FORMAT_VERSION: u8 = 2;
+const FORMAT_VERSION: u8 = 3;
+const FORMAT_VERSION_2: u8 = 2;
 const FORMAT_VERSION_POSITIONS: u8 = 1;
 
 /// When an offset was committed, if it is kept forever.
@@ -122,6 +126,8 @@ pub struct ConsumerRecord {
     pub removed: Vec<String>,
     /// Members that are new or have changed, all of each.
     pub members: Vec<ConsumerMemberRecord>,
+    /// Since when it has had no members, in milliseconds since the Unix epoch, if it has none and that is known.
+    pub empty_since_ms: Option<i64>,
 }
 
 /// Partitions of a topic, each with the epoch in which it was assigned.
@@ -179,6 +185,10 @@ impl Record {
         match payload.split_first() {
             Some((&FORMAT_VERSION, body)) => {
                 Ok(vec![rkyv::from_bytes::<Self, rancor::Error>(&aligned(body)).map_err(unreadable)?])
+            }
+            Some((&FORMAT_VERSION_2, body)) => {
+                let payload = rkyv::from_bytes::<format_2::Payload, rancor::Error>(&aligned(body));
+                Ok(vec![payload.map_err(unreadable)?.into_record()])
             }
             Some((&FORMAT_VERSION_POSITIONS, body)) => {
                 let positions = rkyv::from_bytes::<positions::Payload, rancor::Error>(&aligned(body));
@@ -350,7 +360,7 @@ mod tests {
 
     #[test]
     fn bytes_of_another_kind_are_an_error() {
-        for bytes in [&[][..], &[7, 0], &[1, 0, 3], &[2], &[2, 9, 9, 9]] {
+        for bytes in [&[][..], &[7, 0], &[1, 0, 3], &[2], &[2, 9, 9, 9], &[3], &[3, 9, 9, 9]] {
             assert!(Record::decode(bytes).is_err(), "{bytes:?}");
         }
     }
