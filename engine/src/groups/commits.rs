@@ -7,7 +7,7 @@ use highwater_protocol::ids::TopicId;
 use super::coordinator::{Group, GroupCoordinator, Kind};
 use super::error::GroupError;
 use super::limits::{NAME_BYTES_MAX, OFFSET_METADATA_UNITS_MAX};
-use super::offsets::offset_bytes;
+use super::offsets::GroupOffsets;
 use super::record::{CommitsRecord, FOREVER, OffsetRecord, Record};
 use super::reply::{FetchReply, GroupReply};
 use super::request::{CommitRequest, CommittedPartition, DeleteOffsetsRequest, FetchRequest, Now, Token};
@@ -81,9 +81,10 @@ impl GroupCoordinator {
                 _ => {}
             }
         }
-        let topics = 64 + request.group.len();
-        let more: usize = request.offsets.iter().map(|o| offset_bytes(&o.metadata) + topics).sum();
-        if self.offsets_bytes + more > OFFSETS_BYTES_MAX {
+        let none = GroupOffsets::default();
+        let offsets = self.groups.get(&request.group).map_or(&none, |group| &group.offsets);
+        let more = offsets.growth(&request.offsets, request.group.len());
+        if more > 0 && self.offsets_bytes + more > OFFSETS_BYTES_MAX {
             return Err(GroupError::InvalidCommitOffsetSize);
         }
         Ok(())

@@ -10,7 +10,10 @@ pub const GROUPS_MAX: usize = 100_000;
 /// Members of a group.
 pub const GROUP_MEMBERS_MAX: usize = 10_000;
 
-/// Bytes of the members' metadata and assignments of one group.
+/// About what a group takes that is kept without members, apart from its names.
+pub const GROUP_BYTES: usize = 64;
+
+/// Bytes of a group's members, with their metadata and assignments.
 pub const GROUP_BYTES_MAX: usize = 4 << 20;
 
 /// The same of all groups together. A snapshot holds it and all offsets in one payload of a state log.
@@ -18,7 +21,7 @@ pub const GROUPS_BYTES_MAX: usize = 12 << 20;
 
 const _: () = assert!(OFFSETS_BYTES_MAX + 2 * GROUPS_BYTES_MAX <= PAYLOAD_BYTES_MAX);
 
-/// Bytes of a group's name, a member's id or an instance id.
+/// Bytes of a name: of a group, a member, an instance, a protocol or a protocol type.
 pub const NAME_BYTES_MAX: usize = 1 << 10;
 
 /// UTF-16 units of what is kept with an offset; Kafka's `offset.metadata.max.bytes`, which counts the same.

@@ -2,11 +2,11 @@
 
 use uuid::Uuid;
 
-use super::classic::ClassicGroup;
+use super::classic::{ClassicGroup, said_bytes};
 use super::consumer::ConsumerGroup;
 use super::coordinator::{Group, GroupCoordinator, Kind};
 use super::error::GroupError;
-use super::limits::{GROUP_BYTES_MAX, GROUPS_BYTES_MAX, NAME_BYTES_MAX};
+use super::limits::{GROUP_BYTES, GROUP_BYTES_MAX, GROUPS_BYTES_MAX, NAME_BYTES_MAX};
 use super::reply::{ConsumerHeartbeatReply, GroupReply, JoinReply, LeaveReply, SyncReply};
 use super::request::{
     ConsumerHeartbeatRequest, HeartbeatRequest, JoinRequest, LeaveRequest, Now, SyncRequest, Token,
@@ -36,7 +36,11 @@ impl GroupCoordinator {
         if request.group.is_empty() || request.group.len() > NAME_BYTES_MAX {
             return Err(GroupError::InvalidGroupId);
         }
-        if request.instance.as_ref().is_some_and(|i| i.is_empty() || i.len() > NAME_BYTES_MAX) {
+        let mut protocols = request.protocols.iter().map(|(name, _)| name);
+        if request.instance.as_ref().is_some_and(|i| i.is_empty() || i.len() > NAME_BYTES_MAX)
+            || request.protocol_type.len() > NAME_BYTES_MAX
+            || protocols.any(|name| name.len() > NAME_BYTES_MAX)
+        {
             return Err(GroupError::InvalidRequest);
         }
         let bounds = self.config.session_timeout_min_ms..=self.config.session_timeout_max_ms;
@@ -46,10 +50,15 @@ impl GroupCoordinator {
         if self.stalled {
             return Err(GroupError::CoordinatorNotAvailable);
         }
-        let says: usize = request.protocols.iter().map(|(name, m)| name.len() + m.len()).sum();
-        let about = says + request.client.id.len() + request.instance.as_ref().map_or(0, String::len);
-        self.check_bytes(&request.group, about)?;
-        match self.groups.get(&request.group).map(|group| &group.kind) {
+        let kind = self.groups.get(&request.group).map(|group| &group.kind);
+        let instance = request.instance.as_deref();
+        let said = said_bytes(&request.protocols, &request.client, instance);
+        let more = match kind {
+            Some(Kind::Classic(group)) => said.saturating_sub(group.bytes_of(&request.member, instance)),
+            _ => said + GROUP_BYTES + request.group.len() + request.protocol_type.len(),
+        };
+        self.check_bytes(&request.group, more)?;
+        match kind {
             None if !request.member.is_empty() => Err(GroupError::UnknownMemberId),
             None if !self.has_space() => Err(GroupError::GroupMaxSizeReached),
             Some(Kind::Consumer(group))
@@ -62,27 +71,18 @@ impl GroupCoordinator {
         }
     }
 
-    /// Whether a group's members may take so much more.
+    /// Whether a group's members may take so much more. What takes no more than before is never refused.
     fn check_bytes(&self, group: &str, more: usize) -> Result<(), GroupError> {
         let of_group = self.groups.get(group).map_or(0, |group| group.bytes);
-        if of_group + more > GROUP_BYTES_MAX || self.members_bytes + more > GROUPS_BYTES_MAX {
+        let is_too_much = of_group + more > GROUP_BYTES_MAX || self.members_bytes + more > GROUPS_BYTES_MAX;
+        if more > 0 && is_too_much {
             return Err(GroupError::GroupMaxSizeReached);
         }
         Ok(())
     }
 
     pub(super) fn sync(&mut self, now: Now, token: Token, request: SyncRequest) {
-        let assigned = request.assignments.iter().map(|(id, a)| id.len() + a.len()).sum();
-        let error = if request.group.is_empty() {
-            Some(GroupError::InvalidGroupId)
-        } else if !matches!(self.groups.get(&request.group).map(|g| &g.kind), Some(Kind::Classic(_))) {
-            Some(GroupError::UnknownMemberId)
-        } else if self.stalled && !request.assignments.is_empty() {
-            Some(GroupError::CoordinatorNotAvailable)
-        } else {
-            self.check_bytes(&request.group, assigned).err()
-        };
-        if let Some(error) = error {
+        if let Err(error) = self.check_sync(&request) {
             return self.reply_now(token, GroupReply::Sync(SyncReply::refused(error)));
         }
         let name = request.group.clone();
@@ -90,6 +90,23 @@ impl GroupCoordinator {
             let Kind::Classic(group) = &mut group.kind else { unreachable!("made sure of above") };
             group.sync(cx, token, request);
         });
+    }
+
+    fn check_sync(&self, request: &SyncRequest) -> Result<(), GroupError> {
+        if request.group.is_empty() {
+            return Err(GroupError::InvalidGroupId);
+        }
+        let Some(Kind::Classic(group)) = self.groups.get(&request.group).map(|g| &g.kind) else {
+            return Err(GroupError::UnknownMemberId);
+        };
+        if request.assignments.is_empty() {
+            return Ok(());
+        }
+        if self.stalled {
+            return Err(GroupError::CoordinatorNotAvailable);
+        }
+        let assigned: usize = request.assignments.iter().map(|(_, a)| a.len()).sum();
+        self.check_bytes(&request.group, assigned.saturating_sub(group.assignment_bytes()))
     }
 
     pub(super) fn heartbeat(&mut self, now: Now, token: Token, request: &HeartbeatRequest) {
@@ -184,13 +201,15 @@ impl GroupCoordinator {
         if joins && self.stalled {
             return Err(GroupError::CoordinatorNotAvailable);
         }
-        let names: usize = request.topic_names.iter().flatten().map(|name| name.len() + 32).sum();
-        let texts = [&request.topic_regex, &request.instance, &request.rack, &request.assignor];
-        let about: usize = names + texts.into_iter().flatten().map(String::len).sum::<usize>();
-        if joins || about > 0 {
-            self.check_bytes(&request.group, about + request.member.len() + request.client.id.len())?;
+        let kind = self.groups.get(&request.group).map(|group| &group.kind);
+        let more = match kind {
+            Some(Kind::Consumer(group)) => group.growth(request),
+            _ => ConsumerGroup::new(&request.group).growth(request) + GROUP_BYTES + request.group.len(),
+        };
+        if request.epoch >= 0 {
+            self.check_bytes(&request.group, more)?;
         }
-        match self.groups.get(&request.group).map(|group| &group.kind) {
+        match kind {
             None if !joins => Err(GroupError::GroupIdNotFound),
             None if !self.has_space() => Err(GroupError::GroupMaxSizeReached),
             Some(Kind::Consumer(_)) => Ok(false),

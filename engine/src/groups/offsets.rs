@@ -29,7 +29,7 @@ pub(super) struct GroupOffsets {
 }
 
 /// About what an offset with this metadata takes.
-pub(super) fn offset_bytes(metadata: &str) -> usize {
+fn offset_bytes(metadata: &str) -> usize {
     OFFSET_BYTES + metadata.len()
 }
 
@@ -44,6 +44,20 @@ impl GroupOffsets {
             .values()
             .map(|p| TOPIC_BYTES + name_bytes + p.values().map(|c| offset_bytes(&c.metadata)).sum::<usize>())
             .sum()
+    }
+
+    /// How many bytes more it would take with these, at most.
+    pub(super) fn growth(&self, offsets: &[CommittedPartition], name_bytes: usize) -> usize {
+        let growth_of = |of: &CommittedPartition| {
+            let after = offset_bytes(&of.metadata);
+            match self.by_topic.get(&of.topic) {
+                None => after + TOPIC_BYTES + name_bytes,
+                Some(p) => {
+                    after.saturating_sub(p.get(&of.partition).map_or(0, |c| offset_bytes(&c.metadata)))
+                }
+            }
+        };
+        offsets.iter().map(growth_of).sum()
     }
 
     /// Takes offsets. Gives how many bytes more they are.

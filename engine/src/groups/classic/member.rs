@@ -7,6 +7,16 @@ use crate::groups::request::{Client, Token};
 /// About what a member takes, apart from what it says.
 const MEMBER_BYTES: usize = 256;
 
+/// About what a member takes that says this, apart from its assignment.
+pub(in crate::groups) fn said_bytes(
+    protocols: &[(String, Bytes)],
+    client: &Client,
+    instance: Option<&str>,
+) -> usize {
+    let protocols: usize = protocols.iter().map(|(name, m)| name.len() + m.len() + 32).sum();
+    MEMBER_BYTES + protocols + client.id.len() + client.host.len() + instance.map_or(0, str::len)
+}
+
 #[derive(Debug)]
 pub(in crate::groups) struct Member {
     pub(super) instance: Option<String>,
@@ -43,13 +53,8 @@ impl Member {
         !self.is_new && (self.joining.is_some() || self.syncing.is_some())
     }
 
-    pub(super) fn bytes(&self) -> usize {
-        let protocols: usize = self.protocols.iter().map(|(name, m)| name.len() + m.len() + 32).sum();
-        MEMBER_BYTES
-            + protocols
-            + self.assignment.len()
-            + self.client.id.len()
-            + self.client.host.len()
-            + self.instance.as_ref().map_or(0, String::len)
+    /// About what it takes, apart from its assignment.
+    pub(super) fn said_bytes(&self) -> usize {
+        said_bytes(&self.protocols, &self.client, self.instance.as_deref())
     }
 }

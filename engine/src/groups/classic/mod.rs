@@ -23,11 +23,12 @@ use std::sync::Arc;
 
 use highwater_protocol::ids::TopicId;
 
-pub(super) use member::Member;
+pub(super) use member::{Member, said_bytes};
 
 use super::consumer_protocol::subscribed_topics;
 use super::effects::Context;
 use super::error::GroupError;
+use super::limits::GROUP_BYTES;
 use super::record::ClassicRecord;
 use super::reply::{DescribedGroup, DescribedMember};
 use super::topics::Topics;
@@ -255,10 +256,24 @@ impl ClassicGroup {
         self.leader.as_deref() == Some(member)
     }
 
-    /// About what members take.
+    /// About what it takes, offsets apart.
     pub(super) fn bytes(&self) -> usize {
-        let members = self.members.iter().map(|(id, m)| id.len() + m.bytes());
-        members.sum::<usize>() + self.pending.keys().map(|id| 64 + id.len()).sum::<usize>()
+        let is_kept = !self.members.is_empty() || self.persisted.is_some();
+        let group = if is_kept { GROUP_BYTES + self.name.len() + self.protocol_type().len() } else { 0 };
+        let members = self.members.iter().map(|(id, m)| id.len() + m.said_bytes());
+        let pending = self.pending.keys().map(|id| 64 + id.len());
+        group + members.chain(pending).sum::<usize>() + self.assignment_bytes()
+    }
+
+    /// What assignments take of it.
+    pub(super) fn assignment_bytes(&self) -> usize {
+        self.members.values().map(|m| m.assignment.len()).sum()
+    }
+
+    /// What the member takes of it that a request to join comes from, without its assignment.
+    pub(super) fn bytes_of(&self, member: &str, instance: Option<&str>) -> usize {
+        let holder = || self.instances.get(instance?).and_then(|id| self.members.get(id));
+        self.members.get(member).or_else(holder).map_or(0, Member::said_bytes)
     }
 
     pub(super) fn describe(&self) -> DescribedGroup {

@@ -181,6 +181,16 @@ impl ConsumerGroup {
         self.changed.insert(id.to_owned());
     }
 
+    /// How many bytes more the member would take that says this.
+    pub(in crate::groups) fn growth(&self, request: &ConsumerHeartbeatRequest) -> usize {
+        let holder = || self.instances.get(request.instance.as_ref()?).and_then(|id| self.members.get(id));
+        if let Some(member) = self.members.get(&request.member).or_else(holder) {
+            return member.growth(request);
+        }
+        let member = Member::new(request.client.clone());
+        request.member.len() + member.bytes() + member.growth(request)
+    }
+
     /// A new epoch, if `must` or if topics have changed, and the target that belongs to it.
     fn next_epoch(&mut self, topics: &Topics, must: bool) {
         if must || self.topics_changed {

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use highwater_protocol::ids::TopicId;
 
 use super::Target;
-use crate::groups::request::Client;
+use crate::groups::request::{Client, ConsumerHeartbeatRequest};
 
 /// About what a member takes, apart from what it says.
 const MEMBER_BYTES: usize = 256;
@@ -82,8 +82,33 @@ impl Member {
         })
     }
 
+    /// How many bytes more it would take if it said this.
+    pub(super) fn growth(&self, request: &ConsumerHeartbeatRequest) -> usize {
+        let mut before = self.client.id.len() + self.client.host.len();
+        let mut after = request.client.id.len() + request.client.host.len();
+        let regex = Some(self.topic_regex.as_str());
+        let texts = [
+            (&request.instance, self.instance.as_deref()),
+            (&request.rack, self.rack.as_deref()),
+            (&request.topic_regex, regex),
+        ];
+        for (said, had) in texts {
+            if let Some(said) = said {
+                before += had.map_or(0, str::len);
+                after += said.len();
+            }
+        }
+        if let Some(names) = &request.topic_names
+            && !names.iter().all(|name| self.topic_names.contains(name))
+        {
+            before += names_bytes(&self.topic_names);
+            after += names_bytes(names);
+        }
+        after.saturating_sub(before)
+    }
+
     pub(super) fn bytes(&self) -> usize {
-        let names: usize = self.topic_names.iter().map(|n| n.len() + 32).sum();
+        let names = names_bytes(&self.topic_names);
         let assigned = |a: &Assigned| a.values().map(|p| 32 + 8 * p.len()).sum::<usize>();
         let target: usize = self.target.values().map(|p| 32 + 4 * p.len()).sum();
         MEMBER_BYTES
@@ -96,6 +121,10 @@ impl Member {
             + assigned(&self.revoking)
             + target
     }
+}
+
+fn names_bytes<'a>(names: impl IntoIterator<Item = &'a String>) -> usize {
+    names.into_iter().map(|name| name.len() + 32).sum()
 }
 
 /// Without the epochs.

@@ -25,6 +25,7 @@ use subscription::Pattern;
 
 use super::effects::Context;
 use super::error::GroupError;
+use super::limits::GROUP_BYTES;
 use super::reply::{DescribedConsumerGroup, DescribedConsumerMember};
 use super::request::{CommittedPartition, Now};
 use super::topics::Topics;
@@ -204,9 +205,10 @@ impl ConsumerGroup {
         if member.epoch == epoch { Ok(()) } else { Err(GroupError::StaleMemberEpoch) }
     }
 
-    /// About what members take.
+    /// About what it takes, offsets apart.
     pub(super) fn bytes(&self) -> usize {
-        self.members.iter().map(|(id, m)| id.len() + m.bytes()).sum()
+        let members = self.members.iter().map(|(id, m)| id.len() + m.bytes());
+        GROUP_BYTES + self.name.len() + members.sum::<usize>()
     }
 
     pub(super) fn describe(&self) -> DescribedConsumerGroup {

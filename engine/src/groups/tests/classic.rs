@@ -1,5 +1,6 @@
 //! The classic protocol with dynamic members.
 
+use super::consumer::worker;
 use super::*;
 
 #[test]
@@ -290,4 +291,61 @@ fn lists_take_states_and_types() {
     assert_eq!(list(&["stable"], &[]), ["g"]);
     assert_eq!(list(&["Empty"], &["Classic"]), ["simple"]);
     assert!(list(&[], &["consumer"]).is_empty());
+}
+
+#[test]
+fn members_that_are_there_go_on_when_their_group_has_reached_its_limit() {
+    let mut desk = Desk::new();
+    let big = |member: &str, bytes: usize| JoinRequest {
+        protocols: vec![("p".into(), Bytes::from(vec![0; bytes]))],
+        ..join("g", member)
+    };
+    let share = limits::GROUP_BYTES_MAX / 3;
+    let assignment = vec![0; limits::GROUP_BYTES_MAX / 7];
+    let mut ids = [String::new(), String::new()];
+    for generation in 1..4 {
+        let tokens = ids.each_ref().map(|id| desk.ask(GroupRequest::Join(big(id, share))));
+        desk.pass(if generation == 1 { 6_000 } else { 0 });
+        let mut joined = tokens.map(|token| desk.joined(token));
+        assert_eq!(joined.each_ref().map(|j| (j.error, j.generation)), [(None, generation); 2]);
+        joined.sort_by_key(|j| j.member != j.leader);
+        ids = joined.each_ref().map(|j| j.member.clone());
+        let synced = desk.sync(&joined[0], "g", &ids.each_ref().map(|id| (id.as_str(), &assignment[..])));
+        assert_eq!(desk.synced(synced).error, None);
+    }
+    let token = desk.ask(GroupRequest::Join(big(&ids[0], share + assignment.len())));
+    assert_eq!(desk.joined(token).error, Some(GroupError::GroupMaxSizeReached));
+}
+
+#[test]
+fn what_a_group_is_called_is_bounded_and_counts_for_as_long_as_it_is_kept() {
+    let mut desk = Desk::new();
+    let long = "x".repeat(limits::NAME_BYTES_MAX + 1);
+    let too_long = [
+        JoinRequest { protocol_type: long.clone(), ..join("g", "") },
+        JoinRequest { protocols: vec![(long, Bytes::new())], ..join("g", "") },
+    ];
+    for request in too_long {
+        let token = desk.ask(GroupRequest::Join(request));
+        assert_eq!(desk.joined(token).error, Some(GroupError::InvalidRequest));
+    }
+    let name = "n".repeat(limits::NAME_BYTES_MAX);
+    let kind = "t".repeat(limits::NAME_BYTES_MAX);
+    let token = desk.ask(GroupRequest::Join(JoinRequest { protocol_type: kind, ..join(&name, "") }));
+    desk.pass(6_000);
+    let member = desk.joined(token).member;
+    assert_eq!(desk.leave(&name, &[(&member, None)]), [None]);
+    let mut a = worker("modern", "a", &["one"]);
+    a.beat(&mut desk);
+    a.request.epoch = -1;
+    a.send(&mut desk);
+    desk.commit(commit("offsets only", "", -1, 1));
+    let bytes = desk.coordinator.members_bytes;
+    assert!(bytes > 2 * limits::NAME_BYTES_MAX + "modern".len(), "{bytes}");
+    desk.crash();
+    assert_eq!(desk.coordinator.members_bytes, bytes);
+    for group in [&name, "modern"] {
+        desk.call(GroupRequest::Delete(vec![group.to_owned()]));
+    }
+    assert_eq!(desk.coordinator.members_bytes, 0);
 }

@@ -479,3 +479,38 @@ fn a_log_in_which_a_member_changed_its_instance_id_is_read() {
         assert_eq!(members.len(), if gone.is_some() { 1 } else { 2 });
     }
 }
+
+#[test]
+fn a_member_that_says_nothing_new_is_heard_when_its_group_has_reached_its_limit() {
+    let mut desk = Desk::new();
+    let name = |n: usize| format!("{n:0>1000}");
+    let mut a = worker("g", "a", &[]);
+    a.request.instance = Some("i".into());
+    a.request.topic_names = Some((0..limits::GROUP_BYTES_MAX / 1_100).map(name).collect());
+    assert_eq!(a.beat(&mut desk).error, None);
+    desk.pass(40_000);
+    assert_eq!(a.beat(&mut desk).error, None);
+    desk.pass(40_000);
+    assert_eq!(a.beat(&mut desk).error, None, "its session was renewed");
+    a.request.topic_names = Some((0..limits::GROUP_BYTES_MAX / 1_000).map(name).collect());
+    assert_eq!(a.refused(&mut desk), Some(GroupError::GroupMaxSizeReached));
+}
+
+#[test]
+fn an_empty_group_that_somebody_almost_joined_is_the_same_after_a_restart() {
+    let mut desk = Desk::new();
+    let mut a = worker("g", "a", &["one"]);
+    a.beat(&mut desk);
+    a.request.epoch = -1;
+    a.send(&mut desk);
+    let token = desk.ask(GroupRequest::Join(JoinRequest { requires_member_id: true, ..join("g", "") }));
+    assert_eq!(desk.joined(token).error, Some(GroupError::MemberIdRequired));
+    desk.pass(SESSION_MS as u64);
+    let state = desk.state("g");
+    desk.crash();
+    assert_eq!(desk.state("g"), state);
+    desk.pass(600_000);
+    assert_eq!(desk.state("g"), "Dead");
+    desk.crash();
+    assert_eq!(desk.state("g"), "Dead");
+}

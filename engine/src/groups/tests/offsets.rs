@@ -104,23 +104,23 @@ fn what_all_offsets_take_is_bounded() {
     let mut desk = Desk::new();
     let metadata = "x".repeat(4_096);
     let names = (0..).map(|n| format!("g{n}"));
+    let four = |name: &str, metadata: &str| {
+        let mut request = commit(name, "", -1, 1);
+        let of = CommittedPartition { metadata: metadata.to_owned(), ..request.offsets[0].clone() };
+        request.offsets = (0..4).map(|partition| CommittedPartition { partition, ..of.clone() }).collect();
+        request
+    };
     let mut refused = None;
     for name in names.take(2 * crate::limits::OFFSETS_BYTES_MAX / 4 / 4_096) {
-        let mut request = commit(&name, "", -1, 1);
-        request.offsets = (0..4)
-            .map(|p| CommittedPartition {
-                partition: p,
-                metadata: metadata.clone(),
-                ..request.offsets[0].clone()
-            })
-            .collect();
-        refused = desk.commit(request);
+        refused = desk.commit(four(&name, &metadata));
         if refused.is_some() {
             break;
         }
     }
     assert_eq!(refused, Some(GroupError::InvalidCommitOffsetSize));
     assert!(desk.coordinator.encode_snapshot().len() <= crate::limits::OFFSETS_BYTES_MAX);
+    assert_eq!(desk.commit(four("g0", &metadata)), None, "those that are there may go on");
+    assert_eq!(desk.commit(four("g0", "less")), None);
 }
 
 #[test]
