@@ -1,6 +1,7 @@
 //! The assignors: who is meant to have which partition.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::rc::Rc;
 
 use highwater_protocol::ids::TopicId;
 
@@ -20,7 +21,7 @@ pub(in crate::groups) enum Assignor {
 pub(super) struct Candidate<'a> {
     pub(super) member: &'a str,
     pub(super) instance: Option<&'a str>,
-    pub(super) wants: BTreeSet<TopicId>,
+    pub(super) wants: Rc<BTreeSet<TopicId>>,
     /// The target so far.
     pub(super) has: &'a Target,
 }
@@ -45,7 +46,7 @@ impl Assignor {
     ) -> Vec<Target> {
         let mut topics: BTreeMap<TopicId, (u32, Vec<usize>)> = BTreeMap::new();
         for (n, candidate) in candidates.iter().enumerate() {
-            for topic in &candidate.wants {
+            for topic in candidate.wants.iter() {
                 if let Some(count) = partitions(*topic) {
                     topics.entry(*topic).or_insert_with(|| (count, Vec::new())).1.push(n);
                 }
@@ -87,17 +88,23 @@ fn uniform(candidates: &[Candidate<'_>], topics: &Wanted) -> Vec<Target> {
     let mut targets = vec![Target::new(); candidates.len()];
     let mut load = vec![0_usize; candidates.len()];
     let mut free: Vec<(TopicId, u32)> = Vec::new();
-    for (topic, (partitions, subscribers)) in topics {
-        let mut owner: Vec<Option<usize>> = vec![None; *partitions as usize];
-        for n in subscribers {
-            for partition in candidates[*n].has.get(topic).into_iter().flatten() {
+    // From what they have, which is less than what they want: there may be many topics, and members of each.
+    let none =
+        |(topic, (partitions, _)): (&TopicId, &(u32, Vec<usize>))| (*topic, vec![None; *partitions as usize]);
+    let mut owners: BTreeMap<TopicId, Vec<Option<usize>>> = topics.iter().map(none).collect();
+    for (n, candidate) in candidates.iter().enumerate() {
+        for (topic, partitions) in candidate.has.iter().filter(|(topic, _)| candidate.wants.contains(topic)) {
+            let Some(owner) = owners.get_mut(topic) else { continue };
+            for partition in partitions {
                 if let Some(slot @ None) = owner.get_mut(*partition as usize) {
-                    *slot = Some(*n);
+                    *slot = Some(n);
                 }
             }
         }
+    }
+    for (topic, owner) in &owners {
         for (partition, owner) in (0..).zip(owner) {
-            match owner {
+            match *owner {
                 Some(n) => {
                     targets[n].entry(*topic).or_default().insert(partition);
                     load[n] += 1;
@@ -117,10 +124,18 @@ fn uniform(candidates: &[Candidate<'_>], topics: &Wanted) -> Vec<Target> {
     targets
 }
 
+fn is_even(load: &[usize]) -> bool {
+    let (least, most) = (load.iter().min(), load.iter().max());
+    least.zip(most).is_none_or(|(least, most)| *most <= least + 1)
+}
+
 /// One pass of moves. Each makes the loads more even, so that passes come to an end.
 fn even_out(topics: &Wanted, targets: &mut [Target], load: &mut [usize]) -> bool {
     let mut moved = false;
     for (topic, (_, subscribers)) in topics {
+        if is_even(load) {
+            return false;
+        }
         let richest = |targets: &[Target], load: &[usize]| {
             let owners =
                 subscribers.iter().filter(|n| targets[**n].get(topic).is_some_and(|p| !p.is_empty()));
@@ -163,7 +178,7 @@ mod tests {
             .map(|(n, wants)| Candidate {
                 member: &names[n],
                 instance: None,
-                wants: wants.iter().map(|t| topic(*t)).collect(),
+                wants: Rc::new(wants.iter().map(|t| topic(*t)).collect()),
                 has: has.get(n).unwrap_or(&none),
             })
             .collect();

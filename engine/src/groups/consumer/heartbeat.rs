@@ -198,7 +198,7 @@ impl ConsumerGroup {
                 self.resolve_all(topics);
                 self.topics_changed = false;
             }
-            let hash = self.hash_topics(topics);
+            let hash = Self::hash_topics(&self.wanted_by_all(topics), topics);
             if must || hash != self.topics_hash {
                 self.topics_hash = hash;
                 self.epoch += 1;
@@ -210,10 +210,11 @@ impl ConsumerGroup {
         let candidates: Vec<Candidate<'_>> = self
             .members
             .iter()
-            .map(|(id, m)| Candidate {
+            .zip(self.wanted_by_all(topics))
+            .map(|((id, m), wants)| Candidate {
                 member: id,
                 instance: m.instance.as_deref(),
-                wants: self.wanted(m, topics),
+                wants,
                 has: &m.target,
             })
             .collect();

@@ -87,7 +87,7 @@ impl ConsumerGroup {
                 .flat_map(|(topic, partitions)| partitions.iter().map(|p| (*topic, *p)))
                 .filter(|(topic, p)| kept.get(topic).is_none_or(|k| !k.contains_key(p)))
                 .collect();
-            let held = if missing.is_empty() { BTreeSet::new() } else { self.held_by_others(id) };
+            let held = self.held_by_others(id, &missing.iter().map(|(topic, _)| *topic).collect());
             after.state = MemberState::Stable;
             for (topic, partition) in missing {
                 if held.contains(&(topic, partition)) {
@@ -110,13 +110,20 @@ impl ConsumerGroup {
         !is_same
     }
 
-    fn held_by_others(&self, id: &str) -> BTreeSet<(TopicId, u32)> {
-        self.members
-            .iter()
-            .filter(|(other, _)| *other != id)
-            .flat_map(|(_, m)| m.assigned.iter().chain(&m.revoking))
-            .flat_map(|(topic, partitions)| partitions.keys().map(|p| (*topic, *p)))
-            .collect()
+    /// What others have of these topics. A member waits for few at a time, and there may be many.
+    fn held_by_others(&self, id: &str, topics: &BTreeSet<TopicId>) -> BTreeSet<(TopicId, u32)> {
+        let mut held = BTreeSet::new();
+        if topics.is_empty() {
+            return held;
+        }
+        for (_, other) in self.members.iter().filter(|(other, _)| *other != id) {
+            for has in [&other.assigned, &other.revoking] {
+                for topic in topics {
+                    held.extend(has.get(topic).into_iter().flat_map(|p| p.keys().map(|p| (*topic, *p))));
+                }
+            }
+        }
+        held
     }
 }
 

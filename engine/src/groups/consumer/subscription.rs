@@ -3,8 +3,9 @@
 //! The expressions are in RE2's syntax, and match a topic if they match all of its name. What they match is found out when they
 //! come into use and when topics have changed; matching takes time linear in the names, and what a compiled expression takes is bounded.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::hash::Hasher;
+use std::rc::Rc;
 
 use highwater_protocol::ids::TopicId;
 use regex::{Regex, RegexBuilder};
@@ -105,11 +106,23 @@ impl ConsumerGroup {
         wanted
     }
 
+    /// The same of all members, in their order: worked out once for those who want the same.
+    pub(super) fn wanted_by_all<'a>(&'a self, topics: &Topics) -> Vec<Rc<BTreeSet<TopicId>>> {
+        let mut known: BTreeMap<(&BTreeSet<String>, &str), Rc<BTreeSet<TopicId>>> = BTreeMap::new();
+        let mut of = |member: &'a Member| {
+            let said = (&member.topic_names, member.topic_regex.as_str());
+            known.entry(said).or_insert_with(|| Rc::new(self.wanted(member, topics))).clone()
+        };
+        self.members.values().map(&mut of).collect()
+    }
+
     /// A hash of all topics that anybody wants, with their partitions.
-    pub(super) fn hash_topics(&self, topics: &Topics) -> u64 {
+    pub(super) fn hash_topics(wanted: &[Rc<BTreeSet<TopicId>>], topics: &Topics) -> u64 {
         let mut all = BTreeSet::new();
-        for member in self.members.values() {
-            all.extend(self.wanted(member, topics));
+        // Those who want the same share it.
+        let mut seen = BTreeSet::new();
+        for wanted in wanted.iter().filter(|wanted| seen.insert(Rc::as_ptr(wanted))) {
+            all.extend(wanted.iter().copied());
         }
         // Fixed keys: it is compared with what was written down before a restart.
         let mut hash = Fnv::default();
