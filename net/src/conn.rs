@@ -47,23 +47,24 @@ struct Inside {
     /// How many came before it.
     number: u64,
     since: Instant,
-    held_bytes: usize,
+    arrived: usize,
 }
 
 impl Progress {
-    /// Notes that `number` messages came and whether the next, of which `held_bytes` are kept, has begun.
-    pub(crate) fn note(&mut self, now: Instant, number: u64, is_inside: bool, held_bytes: usize) {
+    /// Notes that `number` messages came and whether the next, of which so many bytes have arrived, has begun. What was only announced
+    /// gives no time: room is kept for it that others wait for.
+    pub(crate) fn note(&mut self, now: Instant, number: u64, is_inside: bool, arrived: usize) {
         let since = match self.inside {
             Some(inside) if inside.number == number => inside.since,
             _ => now,
         };
-        self.inside = is_inside.then_some(Inside { number, since, held_bytes });
+        self.inside = is_inside.then_some(Inside { number, since, arrived });
     }
 
     /// Whether a message was begun and not ended in its time.
     pub(crate) fn is_overdue(&self, now: Instant) -> bool {
         self.inside.is_some_and(|inside| {
-            let allowed = MESSAGE_TIME + Duration::from_secs(inside.held_bytes as u64 / BYTES_PER_SECOND_MIN);
+            let allowed = MESSAGE_TIME + Duration::from_secs(inside.arrived as u64 / BYTES_PER_SECOND_MIN);
             now.since(inside.since) >= allowed
         })
     }
@@ -104,7 +105,7 @@ impl NativeConn {
             self.hello_until = None;
         }
         let is_inside = reading && self.input.is_inside_message();
-        self.progress.note(now, messages, is_inside, self.input.held_bytes());
+        self.progress.note(now, messages, is_inside, self.input.arrived_bytes());
     }
 
     /// Whether it took too long.

@@ -107,6 +107,15 @@ impl Decoder {
         self.bulk.is_some() || (!self.spent && !self.partial.is_empty())
     }
 
+    /// Bytes that have come of the message that has begun. Those of a batch that is being received elsewhere count as if they had.
+    pub fn arrived_bytes(&self) -> usize {
+        let batch = self.bulk.as_ref().map_or(0, |bulk| match bulk.pages {
+            Pages::Lent => bulk.end,
+            Pages::Wanted | Pages::Here(_) => bulk.filled,
+        });
+        batch.saturating_add(self.partial.len())
+    }
+
     /// Memory held for messages that have begun.
     pub fn held_bytes(&self) -> usize {
         let pages = match &self.bulk {

@@ -21,7 +21,7 @@ impl KafkaConn {
     /// read, which the peer cannot be blamed for.
     pub fn note_progress(&mut self, now: Instant, reading: bool) {
         let is_inside = reading && self.input.is_inside_request();
-        self.progress.note(now, self.input.requests(), is_inside, self.input.held_bytes());
+        self.progress.note(now, self.input.requests(), is_inside, self.input.arrived_bytes());
     }
 
     /// Whether a request was begun and not ended in its time. A connection that is silent between requests never is.
@@ -53,5 +53,26 @@ mod tests {
         assert!(conn.is_overdue(at(100 + MESSAGE_TIME.as_secs())));
         conn.note_progress(at(120), false);
         assert!(!conn.is_overdue(at(500)), "what is not read does not count");
+    }
+
+    #[test]
+    fn a_large_request_has_time_for_what_has_come_of_it_and_none_for_what_was_announced() {
+        let mut conn = KafkaConn { input: KafkaDecoder::new(Gate::Declared), ..Default::default() };
+        let at = |seconds| Instant(0).after(Duration::from_secs(seconds));
+        // Produce 9 of 64 MiB, as far as its correlation id; then a client id of 32 KiB.
+        let request = [4, 0, 0, 0, 0, 0, 0, 9, 0, 0, 0, 1];
+        assert!(matches!(conn.input.next(&mut &request[..]), Ok(KafkaStep::WantsRoom(_))));
+        conn.input.admit();
+        conn.note_progress(at(100), true);
+        assert!(conn.is_overdue(at(100 + MESSAGE_TIME.as_secs())), "it was announced, and that is all");
+        let client_id = [&[0x7f, 0xff][..], &[b'a'; 0x7fff]].concat();
+        assert!(matches!(conn.input.next(&mut &client_id[..]), Ok(KafkaStep::More)));
+        // No tags, no transactional id, acks, timeout; one topic with one batch of 1 MiB, half of which comes.
+        let head = [0, 0, 0, 1, 0, 0, 0, 0, 2, 2, b't', 2, 0, 0, 0, 0, 0x81, 0x80, 0x40];
+        assert!(matches!(conn.input.next(&mut &head[..]), Ok(KafkaStep::More)));
+        assert!(matches!(conn.input.next(&mut &[0; 512 << 10][..]), Ok(KafkaStep::More)));
+        conn.note_progress(at(101), true);
+        assert!(!conn.is_overdue(at(100 + MESSAGE_TIME.as_secs() + 7)));
+        assert!(conn.is_overdue(at(100 + MESSAGE_TIME.as_secs() + 8)));
     }
 }

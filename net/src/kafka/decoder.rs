@@ -112,6 +112,12 @@ impl KafkaDecoder {
         !self.spent && (self.intake.is_some() || !self.partial.is_empty())
     }
 
+    /// Bytes that have come of the request that has begun. Those of a batch that is being received elsewhere count as if they had.
+    pub fn arrived_bytes(&self) -> usize {
+        let large = self.intake.as_ref().map_or(0, |large| large.intake.arrived_bytes());
+        large.saturating_add(self.partial.len())
+    }
+
     /// Memory held for requests that have begun.
     pub fn held_bytes(&self) -> usize {
         let large = self.intake.as_ref().map_or(0, |large| if large.admitted { large.bytes } else { 0 });

@@ -117,6 +117,12 @@ impl Intake {
         self.form.version
     }
 
+    /// Bytes that have come, or are being received into pages that were lent.
+    pub(super) fn arrived_bytes(&self) -> usize {
+        let lent = if let Bulk::Lent { missing, .. } = self.bulk { missing } else { 0 };
+        self.bytes.saturating_sub(self.left).saturating_add(lent)
+    }
+
     /// Takes what belongs to the request from the front of `data`; true when it is whole.
     pub(super) fn take(&mut self, data: &mut &[u8]) -> Result<bool, WireError> {
         loop {
