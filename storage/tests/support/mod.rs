@@ -155,7 +155,9 @@ impl Bed {
 
     /// The newest epoch, which is what appends are made in.
     pub fn epoch(&self, slot: Slot) -> LeaderEpoch {
-        self.store.bounds(slot).last_epoch.unwrap_or(EPOCH)
+        let is_there = self.store.partitions().any(|(_, there)| there == slot);
+        let last = is_there.then(|| self.store.bounds(slot).last_epoch).flatten();
+        last.unwrap_or(EPOCH)
     }
 
     fn append_payload(&mut self, slot: Slot, payload: Payload<'_>) -> Result<Appended, AppendError> {
