@@ -65,12 +65,12 @@ mod tests {
         conn.input.admit();
         conn.note_progress(at(100), true);
         assert!(conn.is_overdue(at(100 + MESSAGE_TIME.as_secs())), "it was announced, and that is all");
-        let client_id = [&[0x7f, 0xff][..], &[b'a'; 0x7fff]].concat();
+        let client_id = [vec![0x7f, 0xff], vec![b'a'; 0x7fff]].concat();
         assert!(matches!(conn.input.next(&mut &client_id[..]), Ok(KafkaStep::More)));
         // No tags, no transactional id, acks, timeout; one topic with one batch of 1 MiB, half of which comes.
         let head = [0, 0, 0, 1, 0, 0, 0, 0, 2, 2, b't', 2, 0, 0, 0, 0, 0x81, 0x80, 0x40];
         assert!(matches!(conn.input.next(&mut &head[..]), Ok(KafkaStep::More)));
-        assert!(matches!(conn.input.next(&mut &[0; 512 << 10][..]), Ok(KafkaStep::More)));
+        assert!(matches!(conn.input.next(&mut &vec![0; 512 << 10][..]), Ok(KafkaStep::More)));
         conn.note_progress(at(101), true);
         assert!(!conn.is_overdue(at(100 + MESSAGE_TIME.as_secs() + 7)));
         assert!(conn.is_overdue(at(100 + MESSAGE_TIME.as_secs() + 8)));
