@@ -202,11 +202,12 @@ impl GroupCoordinator {
             return Err(GroupError::CoordinatorNotAvailable);
         }
         let kind = self.groups.get(&request.group).map(|group| &group.kind);
-        let more = match kind {
-            Some(Kind::Consumer(group)) => group.growth(request),
-            _ => ConsumerGroup::new(&request.group).growth(request) + GROUP_BYTES + request.group.len(),
-        };
+        // Who leaves takes nothing more.
         if request.epoch >= 0 {
+            let more = match kind {
+                Some(Kind::Consumer(group)) => group.growth(request),
+                _ => ConsumerGroup::bytes_of_new(request) + GROUP_BYTES + request.group.len(),
+            };
             self.check_bytes(&request.group, more)?;
         }
         match kind {

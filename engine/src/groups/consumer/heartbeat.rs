@@ -184,21 +184,27 @@ impl ConsumerGroup {
     /// How many bytes more the member would take that says this.
     pub(in crate::groups) fn growth(&self, request: &ConsumerHeartbeatRequest) -> usize {
         let holder = || self.instances.get(request.instance.as_ref()?).and_then(|id| self.members.get(id));
-        if let Some(member) = self.members.get(&request.member).or_else(holder) {
-            return member.growth(request);
-        }
+        let member = self.members.get(&request.member).or_else(holder);
+        member.map_or_else(|| Self::bytes_of_new(request), |member| member.growth(request))
+    }
+
+    /// How many bytes a member takes that joins with this.
+    pub(in crate::groups) fn bytes_of_new(request: &ConsumerHeartbeatRequest) -> usize {
         let member = Member::new(request.client.clone());
         request.member.len() + member.bytes() + member.growth(request)
     }
 
     /// A new epoch, if `must` or if topics have changed, and the target that belongs to it.
     fn next_epoch(&mut self, topics: &Topics, must: bool) {
-        if must || self.topics_changed {
-            if self.topics_changed {
-                self.resolve_all(topics);
-                self.topics_changed = false;
-            }
-            let hash = Self::hash_topics(&self.wanted_by_all(topics), topics);
+        let must_look = must || self.topics_changed;
+        if !must_look && self.epoch <= self.target_epoch {
+            return;
+        }
+        self.catch_up(topics);
+        self.topics_changed = false;
+        let wanted = self.wanted_by_all(topics);
+        if must_look {
+            let hash = Self::hash_topics(&wanted, topics);
             if must || hash != self.topics_hash {
                 self.topics_hash = hash;
                 self.epoch += 1;
@@ -210,7 +216,7 @@ impl ConsumerGroup {
         let candidates: Vec<Candidate<'_>> = self
             .members
             .iter()
-            .zip(self.wanted_by_all(topics))
+            .zip(wanted)
             .map(|((id, m), wants)| Candidate {
                 member: id,
                 instance: m.instance.as_deref(),
