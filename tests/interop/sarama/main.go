@@ -1,0 +1,41 @@
+// Command client is sarama under test: see the functions for what each word does.
+package main
+
+import (
+	"fmt"
+	"io"
+	"log"
+	"os"
+	"time"
+
+	"github.com/IBM/sarama"
+)
+
+func main() {
+	words := map[string]func(bootstrap string, config *sarama.Config, args []string) error{
+		"produce": produce,
+		"consume": consume,
+		"member":  member,
+		"admin":   admin,
+		"fresh":   fresh,
+	}
+	if len(os.Args) < 4 || words[os.Args[2]] == nil {
+		fmt.Fprintln(os.Stderr, "usage: client VERSION produce|consume|member|admin|fresh BOOTSTRAP ...")
+		os.Exit(2)
+	}
+	sarama.Logger = log.New(io.Discard, "", 0)
+	config := sarama.NewConfig()
+	version, err := sarama.ParseKafkaVersion(os.Args[1])
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(2)
+	}
+	// Decides which versions of the requests are sent.
+	config.Version = version
+	config.Metadata.Retry.Max = 100
+	config.Metadata.Retry.Backoff = 200 * time.Millisecond
+	if err := words[os.Args[2]](os.Args[3], config, os.Args[4:]); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
+}
