@@ -27,6 +27,8 @@ class Kafka:
     codecs: Sequence[str] = ALL_CODECS
     null_headers: bool = True
     """Whether it can write a header that has no value."""
+    null_records: bool = True
+    """Whether it can write a record that has neither key nor value."""
     env: Mapping[str, str] = field(default_factory=dict)
 
     def producer(self, ctx: Context, broker: Broker, topic: str, codec: str, mode: str) -> Process:
@@ -61,6 +63,7 @@ class Native:
     name: str = "native"
     codecs: Sequence[str] = ALL_CODECS
     null_headers: bool = True
+    null_records: bool = True
 
     def run(self, ctx: Context, broker: Broker, *words: str, stdin: str = "") -> list[str]:
         """The lines that `highwater WORDS` prints."""

@@ -68,7 +68,6 @@ def corpus(client: Kafka | Native) -> list[Record]:
     time_ms = int(time.time()) * 1000 - 3_600_000
     twice = (("trace", b"1"), ("trace", b"2"), ("trace", b"1"), ("empty", b""), ("", b"no name"), ("raw", b"\xff\x00"))
     special: list[tuple[bytes | None, bytes | None, tuple]] = [
-        (None, None, ()),
         (None, b"", ()),
         (b"deleted", None, (("why", b"a tombstone"),)),
         (b"\x00\xff\xfe", b"\x80 not text \xff", ()),
@@ -78,6 +77,8 @@ def corpus(client: Kafka | Native) -> list[Record]:
         (b"noise", chance.randbytes(50_000), ()),
         (b"k" * 1000, b"a long key", ()),
     ]
+    if client.null_records:
+        special.append((None, None, ()))
     if client.null_headers:
         special.append((b"bare", b"", (("bare", None), ("trace", None))))
     plain = [(f"user-{n % 97}".encode(), f"click number {n} of a session".encode(), (("n", str(n).encode()),)) for n in range(300)]

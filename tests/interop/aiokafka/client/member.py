@@ -1,0 +1,61 @@
+"""A member of a group: member.py BOOTSTRAP GROUP TOPIC range [INSTANCE].
+
+Prints a line of JSON for each change of the partitions it owns and for each record, and commits what it printed. Leaves on SIGTERM.
+"""
+
+import asyncio
+import json
+import signal
+import sys
+
+from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener
+from aiokafka.coordinator.assignors.range import RangePartitionAssignor
+from aiokafka.errors import KafkaError
+
+
+def say(**event) -> None:
+    """Tells the scenario what happened, at once: it waits for it."""
+    print(json.dumps(event), flush=True)
+
+
+class Owned(ConsumerRebalanceListener):
+    """Says what the member owns."""
+
+    def on_partitions_assigned(self, assigned) -> None:
+        """The partitions of the new generation."""
+        say(owns=sorted(p.partition for p in assigned))
+
+    def on_partitions_revoked(self, revoked) -> None:
+        """All of the old one."""
+        say(owns=[])
+
+
+async def main(bootstrap: str, group: str, topic: str, _protocol: str, instance: str | None = None) -> None:
+    consumer = AIOKafkaConsumer(
+        bootstrap_servers=bootstrap,
+        group_id=group,
+        group_instance_id=instance,
+        auto_offset_reset="earliest",
+        enable_auto_commit=False,
+        session_timeout_ms=45_000 if instance else 6_000,
+        heartbeat_interval_ms=1_000,
+        partition_assignment_strategy=[RangePartitionAssignor],
+    )
+    stop = asyncio.Event()
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
+    consumer.subscribe([topic], listener=Owned())
+    await consumer.start()
+    while not stop.is_set():
+        fetched = await consumer.getmany(timeout_ms=200)
+        for record in (record for records in fetched.values() for record in records):
+            say(partition=record.partition, offset=record.offset, value=record.value.decode())
+        if fetched:
+            try:
+                await consumer.commit()
+            except KafkaError as error:
+                # The group moved on meanwhile; whoever owns the partitions now reads these records again.
+                say(commit_refused=str(error))
+    await consumer.stop()
+
+
+asyncio.run(main(*sys.argv[1:]))

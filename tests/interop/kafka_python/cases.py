@@ -1,0 +1,43 @@
+"""The cases of kafka-python."""
+
+from kafka_python.library import client
+from clients.groups import come_and_go, outlive_the_broker, static_members
+from clients.records import round_trip, through_crashes
+from harness.cases import case
+from harness.context import Context
+
+
+@case("kafka-python.records", "kafka-python writes with every codec, and reads back keys, values, headers and times", short=True)
+def records(ctx: Context) -> None:
+    """Round trips."""
+    round_trip(ctx, client(ctx))
+
+
+@case("kafka-python.admin", "kafka-python's admin client on topics, configurations, offsets by time, records and groups", short=True)
+def admin(ctx: Context) -> None:
+    """The program checks itself."""
+    client(ctx).admin(ctx, ctx.broker())
+
+
+@case("kafka-python.group", "kafka-python members of a group join, leave and die", short=True)
+def group(ctx: Context) -> None:
+    """The classic protocol, range."""
+    come_and_go(ctx, [client(ctx)], "range")
+
+
+@case("kafka-python.group-static", "kafka-python members with an instance id come back after kill -9, and nobody else notices")
+def group_static(ctx: Context) -> None:
+    """The classic protocol."""
+    static_members(ctx, client(ctx), "range")
+
+
+@case("kafka-python.group-broker-dies", "the broker is killed under kafka-python members of a group, which go on where they were")
+def group_broker_dies(ctx: Context) -> None:
+    """The classic protocol."""
+    outlive_the_broker(ctx, client(ctx), "range")
+
+
+@case("kafka-python.records-broker-dies", "the broker is killed under kafka-python's idempotent producer: each record is there once, in order")
+def records_broker_dies(ctx: Context) -> None:
+    """Time and again."""
+    through_crashes(ctx, client(ctx))

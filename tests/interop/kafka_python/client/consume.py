@@ -1,0 +1,40 @@
+"""Prints the records of a topic from its beginning: consume.py BOOTSTRAP TOPIC COUNT."""
+
+import json
+import sys
+
+from kafka import KafkaConsumer, TopicPartition
+
+from lines import as_fields
+
+
+def line(record) -> str:
+    """A record as a line of JSON."""
+    headers = [{"key": name, **as_fields("value", value)} for name, value in record.headers or []]
+    return json.dumps(
+        {
+            "partition": record.partition,
+            "offset": record.offset,
+            "timestamp": record.timestamp,
+            **as_fields("key", record.key),
+            **as_fields("value", record.value),
+            "headers": headers,
+        }
+    )
+
+
+def main(bootstrap: str, topic: str, count: str) -> None:
+    consumer = KafkaConsumer(bootstrap_servers=bootstrap, enable_auto_commit=False)
+    partitions = [TopicPartition(topic, partition) for partition in consumer.partitions_for_topic(topic)]
+    consumer.assign(partitions)
+    consumer.seek_to_beginning(*partitions)
+    left = int(count)
+    while left:
+        fetched = consumer.poll(timeout_ms=60_000, max_records=left) or sys.exit(f"{left} records are missing")
+        for record in (record for records in fetched.values() for record in records):
+            print(line(record))
+            left -= 1
+    consumer.close()
+
+
+main(*sys.argv[1:])
