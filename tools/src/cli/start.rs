@@ -1,0 +1,128 @@
+//! The flags of `start`.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use clap::Args;
+
+use crate::settings::{Durability, KafkaListen};
+use crate::units::ByteSize;
+
+/// `start`. Every value is optional here: what is not given comes from the configuration file or the defaults.
+#[derive(Args, Debug, Default)]
+pub(crate) struct StartArgs {
+    /// Directory for the broker's data, made if it is missing [default: ./highwater-data]
+    #[arg(long, env = "HIGHWATER_DATA_DIR", value_name = "DIR", hide_env_values = true)]
+    pub data_dir: Option<PathBuf>,
+
+    /// Addresses to listen on, separated by commas; port 0 picks a free one [default: 127.0.0.1:9191]
+    #[arg(
+        long,
+        env = "HIGHWATER_LISTEN",
+        value_name = "IP:PORT",
+        value_delimiter = ',',
+        hide_env_values = true
+    )]
+    pub listen: Option<Vec<SocketAddr>>,
+
+    /// Address that clients are told to connect to, if it is not the first one listened on
+    #[arg(long, env = "HIGHWATER_ADVERTISE", value_name = "HOST:PORT", hide_env_values = true)]
+    pub advertise: Option<String>,
+
+    /// Addresses to listen on for Kafka clients, separated by commas; port 0 picks a free one, `none` is no listener
+    /// [default: 127.0.0.1:9092]
+    #[arg(long, env = "HIGHWATER_KAFKA_LISTEN", value_name = "IP:PORT", hide_env_values = true)]
+    pub kafka_listen: Option<KafkaListen>,
+
+    /// Address that Kafka clients are told to connect to, if it is not the first one listened on for them
+    #[arg(long, env = "HIGHWATER_KAFKA_ADVERTISE", value_name = "HOST:PORT", hide_env_values = true)]
+    pub kafka_advertise: Option<String>,
+
+    /// Create topics that Kafka clients ask for and that do not exist [default: true]
+    #[arg(
+        long,
+        env = "HIGHWATER_AUTO_CREATE_TOPICS",
+        value_name = "BOOL",
+        value_parser = clap::builder::BoolishValueParser::new(),
+        hide_env_values = true
+    )]
+    pub auto_create_topics: Option<bool>,
+
+    /// Partitions of a topic that a Kafka client creates without saying how many [default: 1]
+    #[arg(long, env = "HIGHWATER_DEFAULT_PARTITIONS", value_name = "N", hide_env_values = true)]
+    pub default_partitions: Option<u32>,
+
+    /// Number of cores to use, one thread each [default: every core the process may use]
+    #[arg(long, env = "HIGHWATER_CORES", value_name = "N", hide_env_values = true)]
+    pub cores: Option<u16>,
+
+    /// Memory for requests and cache, all cores together, such as 2GiB [default: a quarter of the machine's, at least
+    /// 256MiB and at most 8GiB]
+    #[arg(long, env = "HIGHWATER_MEMORY", value_name = "SIZE", hide_env_values = true)]
+    pub memory: Option<ByteSize>,
+
+    /// How writes are made durable [default: measure]
+    #[arg(long, env = "HIGHWATER_DURABILITY", value_name = "FORM", hide_env_values = true)]
+    pub durability: Option<Durability>,
+
+    /// Milliseconds that an empty group of Kafka clients waits for more members before it divides the partitions [default: 3000]
+    #[arg(
+        long,
+        env = "HIGHWATER_GROUP_INITIAL_REBALANCE_DELAY_MS",
+        value_name = "MS",
+        hide_env_values = true
+    )]
+    pub group_initial_rebalance_delay_ms: Option<u32>,
+
+    /// Milliseconds between two heartbeats of a group's member, of Highwater's clients and of Kafka's with group.protocol=consumer
+    /// [default: 5000]
+    #[arg(
+        long,
+        env = "HIGHWATER_GROUP_HEARTBEAT_INTERVAL_MS",
+        value_name = "MS",
+        value_parser = clap::value_parser!(u32).range(1..),
+        hide_env_values = true
+    )]
+    pub group_heartbeat_interval_ms: Option<u32>,
+
+    /// Milliseconds without a heartbeat after which such a member's partitions go to others [default: 45000]
+    #[arg(
+        long,
+        env = "HIGHWATER_GROUP_SESSION_TIMEOUT_MS",
+        value_name = "MS",
+        value_parser = clap::value_parser!(u32).range(1..),
+        hide_env_values = true
+    )]
+    pub group_session_timeout_ms: Option<u32>,
+
+    /// Minutes for which offsets of a group are kept that none of its members needs [default: 10080, seven days]
+    #[arg(
+        long,
+        env = "HIGHWATER_OFFSETS_RETENTION_MINUTES",
+        value_name = "N",
+        value_parser = clap::value_parser!(u32).range(1..),
+        hide_env_values = true
+    )]
+    pub offsets_retention_minutes: Option<u32>,
+
+    /// Allow listening beyond this machine although nothing is encrypted and nobody is authenticated [default: false]
+    #[arg(
+        long,
+        env = "HIGHWATER_INSECURE",
+        value_name = "BOOL",
+        num_args = 0..=1,
+        default_missing_value = "true",
+        require_equals = true,
+        value_parser = clap::builder::BoolishValueParser::new(),
+        hide_env_values = true
+    )]
+    pub insecure: Option<bool>,
+
+    /// TOML file with any of these settings, named as the flags are, with `_` for `-`
+    #[arg(long, env = "HIGHWATER_CONFIG", value_name = "FILE", hide_env_values = true)]
+    pub config: Option<PathBuf>,
+
+    /// Print the settings in force and where each comes from, as a configuration file, and exit
+    #[arg(long)]
+    pub print_config: bool,
+}
