@@ -3,7 +3,7 @@
 use std::fmt::Write;
 
 use highwater_net::kafka::KafkaError;
-use highwater_net::kafka::api::{APIS, ApiKey, api_versions, api_versions_answer};
+use highwater_net::kafka::api::{APIS, ApiKey, State, api_versions, api_versions_answer};
 
 /// Of each kind of request: its number, the oldest version that Kafka 4 offers, the newest of Kafka 4.4, and the first flexible one.
 /// From Kafka's protocol guide.
@@ -48,7 +48,7 @@ fn versions_are_offered_as_kafka_offers_them() {
 #[test]
 fn only_what_is_served_is_offered() {
     let offered = api_versions(KafkaError::NONE).api_keys;
-    let served: Vec<_> = APIS.iter().filter(|api| api.served).collect();
+    let served: Vec<_> = APIS.iter().filter(|api| api.state == State::Served).collect();
     assert_eq!(offered.len(), served.len());
     for (offer, api) in offered.iter().zip(served) {
         assert_eq!((offer.api_key, offer.min_version, offer.max_version), (api.key as i16, api.min, api.max));
@@ -68,7 +68,11 @@ fn an_unknown_version_of_api_versions_is_answered_in_version_0() {
 fn table() -> String {
     let mut text = String::from("| key | request | versions | state | remarks |\n|---|---|---|---|---|\n");
     for api in APIS {
-        let state = if api.served { "served" } else { "not yet" };
+        let state = match api.state {
+            State::Served => "served",
+            State::Refused => "refused",
+            State::Declared => "not yet",
+        };
         let versions =
             if api.min == api.max { api.max.to_string() } else { format!("{}–{}", api.min, api.max) };
         let (key, name, remark) = (api.key as i16, api.name, api.remark);

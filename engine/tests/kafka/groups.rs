@@ -102,7 +102,8 @@ fn this_node_coordinates_groups_and_no_transactions() {
         assert_eq!((answer.error_code, answer.node_id), (NONE, 0));
         assert_eq!((&*answer.host, answer.port), ("127.0.0.1", port));
     }
-    for (key_type, error) in [(0, NONE), (1, KafkaError::INVALID_REQUEST), (7, KafkaError::INVALID_REQUEST)] {
+    let refused = KafkaError::TRANSACTIONAL_ID_AUTHORIZATION_FAILED;
+    for (key_type, error) in [(0, NONE), (1, refused), (7, KafkaError::INVALID_REQUEST)] {
         let request =
             FindCoordinatorRequest { key_type, coordinator_keys: vec!["a", "b", "a"], ..Default::default() };
         let reply = client.call(ApiKey::FindCoordinator, 6, &request);

@@ -18,3 +18,4 @@ mod native_members;
 mod offsets;
 mod produce;
 mod protocol;
+mod transactions;

@@ -2,10 +2,7 @@
 
 use highwater_net::kafka::KafkaError;
 use highwater_net::kafka::api::ApiKey;
-use highwater_net::kafka::messages::{
-    InitProducerIdRequest, InitProducerIdResponse, ProducePartition, ProduceRequest, ProduceResponse,
-    ProduceTopic,
-};
+use highwater_net::kafka::messages::{ProducePartition, ProduceRequest, ProduceResponse, ProduceTopic};
 use highwater_protocol::batch::{BatchBuilder, BatchProducer, Compression, NewRecord};
 use highwater_protocol::ids::{ProducerId, Timestamp};
 
@@ -216,10 +213,3 @@ fn a_topic_can_stamp_the_time_of_appending() {
     assert_eq!(kafka.fetch(11, &Fetch::of("t", &[(0, 0)]))[0].records, [(0, "v".to_owned())]);
 }
 
-#[test]
-fn transactional_producers_are_told_that_there_are_no_transactions() {
-    let place = Place::new();
-    let body = InitProducerIdRequest { transactional_id: Some("x"), ..Default::default() };
-    let answer = place.kafka().call(ApiKey::InitProducerId, 4, &body);
-    assert_eq!(answer.body::<InitProducerIdResponse>().error_code, KafkaError::UNSUPPORTED_VERSION);
-}

@@ -1,8 +1,11 @@
 //! The protocol as such: versions, order, and nonsense.
 
 use highwater_net::kafka::KafkaError;
-use highwater_net::kafka::api::{APIS, ApiKey};
-use highwater_net::kafka::messages::{ApiVersionsRequest, ApiVersionsResponse, MetadataRequest};
+use highwater_net::kafka::api::{APIS, ApiKey, State};
+use highwater_net::kafka::messages::{
+    ApiVersionsRequest, ApiVersionsResponse, MetadataRequest, SaslAuthenticateRequest, SaslAuthenticateResponse,
+    SaslHandshakeRequest, SaslHandshakeResponse,
+};
 use highwater_protocol::batch::BatchProducer;
 
 use crate::client::{Fetch, Place, request};
@@ -16,7 +19,7 @@ fn versions_are_told_in_any_version_that_is_asked() {
         let answer = place.kafka().call(ApiKey::ApiVersions, version, &body);
         let response: ApiVersionsResponse<'_> = answer.body();
         assert_eq!(response.error_code, KafkaError::NONE);
-        assert_eq!(response.api_keys.len(), APIS.iter().filter(|api| api.served).count());
+        assert_eq!(response.api_keys.len(), APIS.iter().filter(|api| api.state == State::Served).count());
         let produce = &response.api_keys[0];
         assert_eq!((produce.api_key, produce.min_version, produce.max_version), (0, 0, 11));
     }
@@ -70,5 +73,26 @@ fn requests_in_any_pieces_are_the_same_requests() {
     for id in 0..3 {
         assert_eq!(kafka.read(ApiKey::Metadata, 9).map(|answer| answer.correlation_id), Some(2 * id));
         assert_eq!(kafka.produced(9), [(KafkaError::NONE, i64::from(id))]);
+    }
+}
+
+#[test]
+fn clients_that_want_to_authenticate_are_told_that_the_listener_has_no_authentication() {
+    let place = Place::new();
+    let mut kafka = place.kafka();
+    for version in 0..=1 {
+        let request = SaslHandshakeRequest { mechanism: "PLAIN" };
+        let answer = kafka.call(ApiKey::SaslHandshake, version, &request);
+        let response: SaslHandshakeResponse<'_> = answer.body();
+        assert_eq!(response.error_code, KafkaError::ILLEGAL_SASL_STATE);
+        assert!(response.mechanisms.is_empty());
+    }
+    for version in 0..=2 {
+        let request = SaslAuthenticateRequest { auth_bytes: b"\0user\0password" };
+        let answer = kafka.call(ApiKey::SaslAuthenticate, version, &request);
+        let response: SaslAuthenticateResponse<'_> = answer.body();
+        assert_eq!(response.error_code, KafkaError::ILLEGAL_SASL_STATE);
+        let text = response.error_message.expect("a text");
+        assert!(text.contains("no authentication"), "{text}");
     }
 }

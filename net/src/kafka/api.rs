@@ -1,11 +1,23 @@
 //! What of Kafka's protocol is served: the one table behind the ApiVersions answer, the gate for requests and
 //! docs/kafka-compatibility.md.
 //!
-//! A row stands here when its messages can be read and written. It is offered to clients when `served` is true, which is set in the
-//! change that brings its handler: clients choose what they do by what is offered.
+//! A row stands here when its messages can be read and written. Clients are offered the rows that are [`State::Served`], which is set in
+//! the change that brings the handler: clients choose what they do by what is offered.
 
 use super::error::KafkaError;
 use super::messages::{ApiVersion, ApiVersionsResponse};
+
+/// What the broker does with a kind of request.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum State {
+    /// Offered to clients, and carried out.
+    Served,
+    /// Not offered. A client that sends it all the same gets the error that ends its attempt, instead of a closed connection, after
+    /// which it would try again.
+    Refused,
+    /// Known to the codec only; it ends the connection.
+    Declared,
+}
 
 /// One kind of request.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -22,15 +34,15 @@ pub struct Api {
     pub max: i16,
     /// The first version with compact lengths and tagged fields.
     pub flexible_from: i16,
-    /// Whether there is a handler.
-    pub served: bool,
+    /// What is done with it.
+    pub state: State,
     /// What a user should know.
     pub remark: &'static str,
 }
 
 macro_rules! apis {
     ($($name:ident = $key:literal, $min:literal ..= $max:literal $(from $accepted:literal)?, flexible $flexible:literal,
-        served $served:literal $(, $remark:literal)?;)+) => {
+        $state:ident $(, $remark:literal)?;)+) => {
         /// The number of a kind of request.
         #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
         #[repr(i16)]
@@ -59,7 +71,7 @@ macro_rules! apis {
                             accepted_min: accepted_min($min, &[$($accepted)?]),
                             max: $max,
                             flexible_from: $flexible,
-                            served: $served,
+                            state: State::$state,
                             remark: concat!($($remark)?),
                         }
                     },)+
@@ -80,42 +92,48 @@ const fn accepted_min(min: i16, accepted: &[i16]) -> i16 {
 }
 
 apis! {
-    Produce = 0, 0..=11 from 3, flexible 9, served true,
+    Produce = 0, 0..=11 from 3, flexible 9, Served,
         "0 to 2 are offered and refused, as Kafka does: some clients compress only if they see them. Topic ids (13) are not offered";
-    Fetch = 1, 4..=17, flexible 12, served true,
+    Fetch = 1, 4..=17, flexible 12, Served,
         "no fetch sessions: every answer is full and says session 0. Batches are never split";
-    ListOffsets = 2, 1..=11, flexible 6, served true,
+    ListOffsets = 2, 1..=11, flexible 6, Served,
         "all special times. Nothing is tiered: -4 is the earliest offset, -5 and -6 find nothing";
-    Metadata = 3, 0..=13, flexible 9, served true, "topics by name and by id";
-    OffsetCommit = 8, 2..=10, flexible 8, served true,
+    Metadata = 3, 0..=13, flexible 9, Served, "topics by name and by id";
+    OffsetCommit = 8, 2..=10, flexible 8, Served,
         "offsets are kept as `offsets_retention_minutes` says; the retention time of old versions is ignored";
-    OffsetFetch = 9, 1..=10, flexible 6, served true;
-    FindCoordinator = 10, 0..=6, flexible 3, served true,
-        "groups only; there are no transactions, and asking for their coordinator is an INVALID_REQUEST";
-    JoinGroup = 11, 0..=9, flexible 6, served true;
-    Heartbeat = 12, 0..=4, flexible 4, served true;
-    LeaveGroup = 13, 0..=5, flexible 4, served true;
-    SyncGroup = 14, 0..=5, flexible 4, served true;
-    DescribeGroups = 15, 0..=6, flexible 5, served true;
-    ListGroups = 16, 0..=5, flexible 3, served true;
-    ApiVersions = 18, 0..=4, flexible 3, served true, "any version is answered; one that is not offered with error 35 and this table";
-    CreateTopics = 19, 2..=7, flexible 5, served true, "one replica; compact topics keep every record (see below)";
-    DeleteTopics = 20, 1..=6, flexible 4, served true, "by name and by id";
-    DeleteRecords = 21, 0..=2, flexible 2, served true;
-    InitProducerId = 22, 0..=5, flexible 2, served true,
-        "a transactional id is answered with UNSUPPORTED_VERSION";
-    OffsetForLeaderEpoch = 23, 2..=4, flexible 4, served true;
-    DescribeConfigs = 32, 1..=4, flexible 4, served true, "topics, this broker, groups";
-    AlterConfigs = 33, 0..=2, flexible 2, served true, "topics";
-    CreatePartitions = 37, 0..=3, flexible 2, served true;
-    DeleteGroups = 42, 0..=2, flexible 2, served true;
-    IncrementalAlterConfigs = 44, 0..=1, flexible 1, served true, "topics";
-    OffsetDelete = 47, 0..=0, flexible 32767, served true;
-    DescribeCluster = 60, 0..=2, flexible 0, served true;
-    ConsumerGroupHeartbeat = 68, 0..=1, flexible 0, served true,
+    OffsetFetch = 9, 1..=10, flexible 6, Served;
+    FindCoordinator = 10, 0..=6, flexible 3, Served,
+        "groups only; a transactional id is answered with TRANSACTIONAL_ID_AUTHORIZATION_FAILED (see below)";
+    JoinGroup = 11, 0..=9, flexible 6, Served;
+    Heartbeat = 12, 0..=4, flexible 4, Served;
+    LeaveGroup = 13, 0..=5, flexible 4, Served;
+    SyncGroup = 14, 0..=5, flexible 4, Served;
+    DescribeGroups = 15, 0..=6, flexible 5, Served;
+    ListGroups = 16, 0..=5, flexible 3, Served;
+    SaslHandshake = 17, 0..=1, flexible 32767, Served, "answered with ILLEGAL_SASL_STATE: listeners are plain";
+    ApiVersions = 18, 0..=4, flexible 3, Served, "any version is answered; one that is not offered with error 35 and this table";
+    CreateTopics = 19, 2..=7, flexible 5, Served, "one replica; compact topics keep every record (see below)";
+    DeleteTopics = 20, 1..=6, flexible 4, Served, "by name and by id";
+    DeleteRecords = 21, 0..=2, flexible 2, Served;
+    InitProducerId = 22, 0..=5, flexible 2, Served,
+        "a transactional id is answered with TRANSACTIONAL_ID_AUTHORIZATION_FAILED (see below)";
+    OffsetForLeaderEpoch = 23, 2..=4, flexible 4, Served;
+    AddPartitionsToTxn = 24, 0..=5, flexible 3, Refused, "TRANSACTIONAL_ID_AUTHORIZATION_FAILED";
+    AddOffsetsToTxn = 25, 0..=4, flexible 3, Refused, "TRANSACTIONAL_ID_AUTHORIZATION_FAILED";
+    EndTxn = 26, 0..=5, flexible 3, Refused, "TRANSACTIONAL_ID_AUTHORIZATION_FAILED";
+    TxnOffsetCommit = 28, 0..=5, flexible 3, Refused, "TRANSACTIONAL_ID_AUTHORIZATION_FAILED";
+    DescribeConfigs = 32, 1..=4, flexible 4, Served, "topics, this broker, groups";
+    AlterConfigs = 33, 0..=2, flexible 2, Served, "topics";
+    SaslAuthenticate = 36, 0..=2, flexible 2, Served, "answered with ILLEGAL_SASL_STATE: listeners are plain";
+    CreatePartitions = 37, 0..=3, flexible 2, Served;
+    DeleteGroups = 42, 0..=2, flexible 2, Served;
+    IncrementalAlterConfigs = 44, 0..=1, flexible 1, Served, "topics";
+    OffsetDelete = 47, 0..=0, flexible 32767, Served;
+    DescribeCluster = 60, 0..=2, flexible 0, Served;
+    ConsumerGroupHeartbeat = 68, 0..=1, flexible 0, Served,
         "assignors uniform and range; classic and consumer members are not mixed in one group";
-    ConsumerGroupDescribe = 69, 0..=1, flexible 0, served true;
-    DescribeTopicPartitions = 75, 0..=0, flexible 0, served true;
+    ConsumerGroupDescribe = 69, 0..=1, flexible 0, Served;
+    DescribeTopicPartitions = 75, 0..=0, flexible 0, Served;
 }
 
 impl Api {
@@ -138,7 +156,7 @@ impl Api {
 
 /// What is offered, as clients are told it.
 pub fn api_versions(error_code: KafkaError) -> ApiVersionsResponse<'static> {
-    let served = APIS.iter().filter(|api| api.served);
+    let served = APIS.iter().filter(|api| api.state == State::Served);
     ApiVersionsResponse {
         error_code,
         api_keys: served

@@ -11,7 +11,7 @@
 use highwater_protocol::limits::BULK_BYTES_MIN;
 use highwater_runtime::buf::AlignedBuf;
 
-use super::api::{Api, ApiKey};
+use super::api::{Api, ApiKey, State};
 use super::intake::Intake;
 use super::request::{Header, Received, Request};
 use super::wire::{Reader, WireError};
@@ -217,7 +217,7 @@ impl KafkaDecoder {
     }
 
     fn lets_in(&self, api: &Api) -> bool {
-        api.served || self.gate == Gate::Declared
+        api.state != State::Declared || self.gate == Gate::Declared
     }
 
     fn start_large(&mut self, prefix: &Prefix) -> KafkaStep<'static> {

@@ -80,6 +80,10 @@ codes! {
     CLUSTER_AUTHORIZATION_FAILED = 31;
     /// A record's timestamp is out of the range that the topic allows.
     INVALID_TIMESTAMP = 32;
+    /// No such mechanism of authentication.
+    UNSUPPORTED_SASL_MECHANISM = 33;
+    /// The connection is not in a state to authenticate.
+    ILLEGAL_SASL_STATE = 34;
     /// This version of the request is not served.
     UNSUPPORTED_VERSION = 35;
     /// A topic of that name exists.
@@ -114,6 +118,10 @@ codes! {
     INVALID_TRANSACTION_TIMEOUT = 50;
     /// The transaction before this one is still ending.
     CONCURRENT_TRANSACTIONS = 51;
+    /// Not allowed for this transactional id.
+    TRANSACTIONAL_ID_AUTHORIZATION_FAILED = 53;
+    /// There is no access control.
+    SECURITY_DISABLED = 54;
     /// Not tried, because another part of the request failed.
     OPERATION_NOT_ATTEMPTED = 55;
     /// The disk is full or damaged; see the broker's log.
@@ -144,6 +152,8 @@ codes! {
     GROUP_MAX_SIZE_REACHED = 81;
     /// Another member has taken over this instance id.
     FENCED_INSTANCE_ID = 82;
+    /// The partition has the leader that it should have.
+    ELECTION_NOT_NEEDED = 84;
     /// The group still reads this topic.
     GROUP_SUBSCRIBED_TO_TOPIC = 86;
     /// The batch breaks a rule of its format.

@@ -96,6 +96,12 @@ macro_rules! numbers {
 
 numbers!(i8, i16, i32, i64);
 
+impl Sample for f64 {
+    fn sample(s: &mut Samples) -> Self {
+        f64::from(s.number(32) as i32) / 4.0
+    }
+}
+
 impl Sample for bool {
     fn sample(s: &mut Samples) -> Self {
         s.number(64) & 1 != 0
@@ -179,14 +185,20 @@ macro_rules! for_every_message {
             SyncGroupRequest SyncGroupResponse
             DescribeGroupsRequest DescribeGroupsResponse
             ListGroupsRequest ListGroupsResponse
+            SaslHandshakeRequest SaslHandshakeResponse
             ApiVersionsRequest ApiVersionsResponse
             CreateTopicsRequest CreateTopicsResponse
             DeleteTopicsRequest DeleteTopicsResponse
             DeleteRecordsRequest DeleteRecordsResponse
             InitProducerIdRequest InitProducerIdResponse
             OffsetForLeaderEpochRequest OffsetForLeaderEpochResponse
+            AddPartitionsToTxnRequest AddPartitionsToTxnResponse
+            AddOffsetsToTxnRequest AddOffsetsToTxnResponse
+            EndTxnRequest EndTxnResponse
+            TxnOffsetCommitRequest TxnOffsetCommitResponse
             DescribeConfigsRequest DescribeConfigsResponse
             AlterConfigsRequest AlterConfigsResponse
+            SaslAuthenticateRequest SaslAuthenticateResponse
             CreatePartitionsRequest CreatePartitionsResponse
             DeleteGroupsRequest DeleteGroupsResponse
             IncrementalAlterConfigsRequest IncrementalAlterConfigsResponse

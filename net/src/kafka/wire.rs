@@ -407,7 +407,7 @@ macro_rules! numbers {
     };
 }
 
-numbers!(i8, i16, i32, i64);
+numbers!(i8, i16, i32, i64, f64);
 
 impl Wire<'_> for bool {
     #[inline]

@@ -27,6 +27,6 @@ def unsupported(ctx: Context) -> None:
 
     one = ("--topic", "t", "--num-records", "1", "--record-size", "10", "--throughput", "-1", "--transactional-id", "pays")
     said = kafka.tool("producer-perf-test", *one, codes=(1,))
-    contains("a transactional producer", said.err, "this broker has no transactions")
+    contains("a transactional producer", said.err, "TransactionalIdAuthorizationException")
     share = kafka.tool("console-share-consumer", "--topic", "t", "--timeout-ms", "1000", codes=None)
     contains("a share consumer", share.err, "The cluster does not support the share group protocol")

@@ -2,6 +2,7 @@
 
 use highwater_engine::TestBroker;
 use rdkafka::error::RDKafkaErrorCode;
+use rdkafka::producer::Producer as _;
 
 use crate::support::{Row, Sender, client, metadata, read_all, wait_for};
 
@@ -117,4 +118,14 @@ fn a_topic_that_is_produced_to_is_made_with_the_brokers_number_of_partitions() {
     let mut sender = Sender::new(&broker, &[]);
     sender.deliver("new", &[Row::keyed("k", 0)]);
     assert_eq!(metadata(&broker, Some("new")).topics()[0].partitions().len(), PARTITIONS as usize);
+}
+
+#[test]
+fn a_transactional_producer_fails_at_once_and_is_told_why() {
+    let broker = broker();
+    let producer: rdkafka::producer::BaseProducer = client(&broker, &[("transactional.id", "pays")]);
+    let error = producer.init_transactions(crate::support::PATIENCE).expect_err("there are no transactions");
+    assert_eq!(error.rdkafka_error_code(), Some(RDKafkaErrorCode::TransactionalIdAuthorizationFailed));
+    let text = error.to_string();
+    assert!(text.contains("transactions are not available in this version of Highwater"), "{text}");
 }

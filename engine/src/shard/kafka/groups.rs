@@ -14,6 +14,7 @@ use highwater_runtime::plane::Plane;
 use super::Call;
 use super::gather::{code, refusal};
 use super::topics::distinct;
+use super::transactions::{NO_TRANSACTIONS, NO_TRANSACTIONS_TEXT};
 use crate::groups::{self, Client, GroupReply, GroupRequest, JoinReply};
 use crate::message::Message;
 use crate::shard::Shard;
@@ -35,11 +36,14 @@ impl Shard {
         let key_type = if version == 0 { OF_GROUP } else { request.key_type };
         let refused = match key_type {
             OF_GROUP => None,
-            // Clients retry what they are told is not available yet, and this never will be.
-            OF_TRANSACTION => Some("this broker has no transactions"),
+            OF_TRANSACTION => Some(NO_TRANSACTIONS_TEXT),
             _ => Some("this broker coordinates groups only"),
         };
-        let error = if refused.is_some() { KafkaError::INVALID_REQUEST } else { KafkaError::NONE };
+        let error = match key_type {
+            OF_GROUP => KafkaError::NONE,
+            OF_TRANSACTION => NO_TRANSACTIONS,
+            _ => KafkaError::INVALID_REQUEST,
+        };
         let (node, host, port) = match refused {
             None => (self.kafka_node(), self.setup.kafka.host.clone(), self.setup.kafka.port.into()),
             Some(_) => (-1, String::new(), -1),

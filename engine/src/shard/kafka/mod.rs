@@ -27,7 +27,9 @@ mod produce;
 mod producer;
 mod records;
 mod refused;
+mod sasl;
 mod topics;
+mod transactions;
 mod turns;
 mod waiting;
 
@@ -179,7 +181,14 @@ impl Shard {
                 self.kafka_describe_topic_partitions(call, &request);
             }
             Request::ApiVersions(_) | Request::UnknownApiVersions => self.kafka_api_versions(call),
+            Request::SaslHandshake(_) => self.kafka_sasl_handshake(call),
+            Request::SaslAuthenticate(_) => self.kafka_sasl_authenticate(call),
             Request::InitProducerId(request) => self.kafka_init_producer_id(plane, call, &request),
+
+            Request::AddPartitionsToTxn(request) => self.kafka_add_partitions_to_txn(call, &request),
+            Request::AddOffsetsToTxn(_) => self.kafka_add_offsets_to_txn(call),
+            Request::EndTxn(_) => self.kafka_end_txn(call),
+            Request::TxnOffsetCommit(request) => self.kafka_txn_offset_commit(call, &request),
 
             Request::CreateTopics(request) => self.kafka_create_topics(plane, call, &request),
             Request::DeleteTopics(request) => self.kafka_delete_topics(plane, call, &request),

@@ -13,6 +13,7 @@ use highwater_protocol::native::Acks;
 use highwater_runtime::plane::{Plane, ShardIndex};
 
 use super::append::NOWHERE;
+use super::transactions::{NO_TRANSACTIONS, NO_TRANSACTIONS_TEXT};
 use super::{Call, Named, Pending};
 use crate::message::{Append, KafkaMessage, Message, OwnedBatch, Produced, ProducedFor, RequestId};
 use crate::shard::Shard;
@@ -36,6 +37,7 @@ pub(in crate::shard) struct ProducePending {
 impl Shard {
     pub(super) fn kafka_produce(&mut self, plane: &mut dyn Plane<Message>, call: Call, request: Produce<'_>) {
         let acks = match request.acks {
+            _ if request.transactional_id.is_some() => Err((NO_TRANSACTIONS, NO_TRANSACTIONS_TEXT.into())),
             0 => Ok(Acks::None),
             1 => Ok(Acks::Leader),
             -1 => Ok(Acks::All),
@@ -166,9 +168,11 @@ fn check(records: Records<'_>, version: i16) -> Result<AnyBatch<'_>, (KafkaError
     if let Err(error @ BatchError::Trailing { .. }) = BatchView::parse(batch.bytes()) {
         return Err((KafkaError::INVALID_RECORD, error.to_string()));
     }
-    if version < ZSTD_VERSION_MIN
-        && BatchHeader::parse(batch.bytes()).is_ok_and(|h| h.compression() == Some(Compression::Zstd))
-    {
+    let header = BatchHeader::parse(batch.bytes());
+    if header.as_ref().is_ok_and(|header| header.is_transactional()) {
+        return Err((NO_TRANSACTIONS, NO_TRANSACTIONS_TEXT.into()));
+    }
+    if version < ZSTD_VERSION_MIN && header.is_ok_and(|h| h.compression() == Some(Compression::Zstd)) {
         let text = format!("zstd needs Produce {ZSTD_VERSION_MIN} or newer, not {version}");
         return Err((KafkaError::UNSUPPORTED_COMPRESSION_TYPE, text));
     }

@@ -6,6 +6,7 @@ use highwater_protocol::ids::ProducerId;
 use highwater_runtime::plane::Plane;
 
 use super::Call;
+use super::transactions::NO_TRANSACTIONS;
 use crate::message::Message;
 use crate::shard::Shard;
 use crate::shard::admin::WantsProducerId;
@@ -17,9 +18,8 @@ impl Shard {
         call: Call,
         request: &InitProducerIdRequest<'_>,
     ) {
-        // Transactions are not offered. Of all errors this is one that every client takes as final and shows.
         if request.transactional_id.is_some() {
-            return self.give_kafka_producer_id(call, Err(KafkaError::UNSUPPORTED_VERSION));
+            return self.give_kafka_producer_id(call, Err(NO_TRANSACTIONS));
         }
         // A producer that asks for the next epoch of its id gets a new id, as from Kafka.
         self.init_producer(plane, WantsProducerId::Kafka(call));

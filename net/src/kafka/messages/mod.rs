@@ -10,7 +10,9 @@ mod metadata;
 mod offsets;
 mod produce;
 mod producer;
+mod sasl;
 mod topics;
+mod transactions;
 
 pub use configs::*;
 pub use consumer_group::*;
@@ -22,4 +24,6 @@ pub use metadata::*;
 pub use offsets::*;
 pub use produce::*;
 pub use producer::*;
+pub use sasl::*;
 pub use topics::*;
+pub use transactions::*;

@@ -95,7 +95,8 @@ fn parse(rest: &mut &str) -> Tree {
         let mut fields = BTreeMap::new();
         elements(rest, "}", |rest| {
             let colon = rest.find(':').expect("a field has a name");
-            let field = rest[..colon].trim().to_owned();
+            // A name that is a keyword has an underscore more.
+            let field = rest[..colon].trim().trim_matches('_').to_owned();
             *rest = &rest[colon + 1..];
             let value = parse(rest);
             if field != "unknown_tagged_fields" {

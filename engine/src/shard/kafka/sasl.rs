@@ -1,0 +1,29 @@
+//! Authentication on a listener that has none.
+//!
+//! Both requests are offered and answered as Kafka does on a plain listener: a client that is configured for SASL then says so at once,
+//! where a closed connection would make it connect again and again.
+
+use std::borrow::Cow;
+
+use highwater_net::kafka::KafkaError;
+use highwater_net::kafka::messages::{SaslAuthenticateResponse, SaslHandshakeResponse};
+
+use super::Call;
+use crate::shard::Shard;
+
+impl Shard {
+    pub(super) fn kafka_sasl_handshake(&mut self, call: Call) {
+        let error_code = KafkaError::ILLEGAL_SASL_STATE;
+        self.kafka_answer(call, &SaslHandshakeResponse { error_code, mechanisms: Vec::new() });
+    }
+
+    pub(super) fn kafka_sasl_authenticate(&mut self, call: Call) {
+        let text = "this listener has no authentication; set security.protocol=PLAINTEXT";
+        let response = SaslAuthenticateResponse {
+            error_code: KafkaError::ILLEGAL_SASL_STATE,
+            error_message: Some(Cow::Borrowed(text)),
+            ..Default::default()
+        };
+        self.kafka_answer(call, &response);
+    }
+}
