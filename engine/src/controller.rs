@@ -18,14 +18,14 @@ use highwater_protocol::limits::PARTITIONS_PER_TOPIC_MAX;
 use highwater_protocol::native::{
     AlterTopicRequest, CreateTopicReply, CreateTopicRequest, DeleteTopicRequest,
 };
-use highwater_protocol::topic::validate_topic_name;
+use highwater_protocol::topic::{is_reserved_topic_name, validate_topic_name};
 use highwater_runtime::plane::{Completion, Disk, ShardIndex, Token};
 use highwater_storage::state_log::{Fatal, Recovered, Seq, StateLog};
 
 use crate::limits::{METADATA_BYTES_MAX, PARTITIONS_MAX};
 use crate::message::{Answer, Opened, Ticket};
 use crate::metadata::config_changes::{ConfigChange, ConfigChanges};
-use crate::metadata::configs::TopicConfig;
+use crate::metadata::configs::{self, TopicConfig};
 use crate::metadata::{
     Change, Metadata, PRODUCER_IDS_PER_BLOCK, Record, RecoverError, Topic, TopicRecord, place,
 };
@@ -214,7 +214,7 @@ impl Controller {
         request: &CreateTopicRequest,
         new_id: TopicId,
     ) {
-        let outcome = self.check_create(request).map(|()| {
+        let outcome = self.check_create(request).map(|configs| {
             if request.validate_only {
                 return Reply::body(&CreateTopicReply { id: TopicId([0; 16]) });
             }
@@ -224,29 +224,37 @@ impl Controller {
                 id: new_id.0,
                 name: request.name.clone(),
                 stores: placed.iter().map(|s| s.0).collect(),
-                configs: request.configs.clone(),
+                configs: configs.into_iter().collect(),
             }));
             Reply::body(&CreateTopicReply { id: new_id })
         });
         self.answer_when_applied(to, outcome);
     }
 
-    fn check_create(&self, request: &CreateTopicRequest) -> Result<(), Refused> {
+    /// The settings of the new topic, as they are kept.
+    fn check_create(&self, request: &CreateTopicRequest) -> Result<BTreeMap<String, String>, Refused> {
         self.check_space()?;
         let name = &request.name;
-        validate_topic_name(name)
-            .map_err(|e| Refused(ErrorCode::InvalidTopicName, format!("topic {name:?}: {e}")))?;
         if self.tip.topic(name).is_some() {
-            return Err(Refused(ErrorCode::TopicExists, format!("topic {name} exists already")));
+            return Err(Refused(ErrorCode::TopicExists, format!("Topic '{name}' already exists.")));
         }
+        self.check_new_name(name).map_err(|text| Refused(ErrorCode::InvalidTopicName, text))?;
         self.check_partitions(name, 0, request.partitions)?;
-        let configs: BTreeMap<String, String> = request.configs.iter().cloned().collect();
-        if configs.len() < request.configs.len() {
-            return Err(given_twice(name));
+        let invalid = |e| Refused(ErrorCode::InvalidConfig, format!("topic {name}: {e}"));
+        let configs = configs::parse(&request.configs).map_err(invalid)?;
+        TopicConfig::resolve(&configs).map_err(invalid)?;
+        Ok(configs)
+    }
+
+    fn check_new_name(&self, name: &str) -> Result<(), String> {
+        validate_topic_name(name).map_err(|e| format!("Topic name is invalid: {name:?}: {e}"))?;
+        if is_reserved_topic_name(name) {
+            return Err(format!("Topic '{name}' is reserved for the broker itself; choose another name."));
         }
-        TopicConfig::resolve(&configs)
-            .map(drop)
-            .map_err(|e| Refused(ErrorCode::InvalidConfig, format!("topic {name}: {e}")))
+        match self.tip.topic_that_collides(name) {
+            Some(other) => Err(format!("Topic '{name}' collides with existing topic: {other}")),
+            None => Ok(()),
+        }
     }
 
     fn check_partitions(&self, name: &str, have: usize, want: u32) -> Result<(), Refused> {

@@ -7,16 +7,16 @@ use crate::limits::TOPIC_NAME_BYTES_MAX;
 #[non_exhaustive]
 pub enum TopicNameError {
     /// No characters at all.
-    #[error("a topic name cannot be empty")]
+    #[error("the empty string is not allowed")]
     Empty,
     /// Over the limit.
-    #[error("a topic name has at most {TOPIC_NAME_BYTES_MAX} characters, this one has {0}")]
+    #[error("its length of {0} is longer than the max allowed length {TOPIC_NAME_BYTES_MAX}")]
     TooLong(usize),
     /// `.` or `..`.
-    #[error("a topic cannot be named \".\" or \"..\"")]
+    #[error("'.' and '..' are not allowed")]
     Dots,
     /// A character that is not allowed.
-    #[error("a topic name consists of a-z, A-Z, 0-9, \".\", \"_\" and \"-\"; {0:?} is not allowed")]
+    #[error("{0:?} is not one of the ASCII alphanumerics, '.', '_' and '-'")]
     Character(char),
 }
 
@@ -41,6 +41,27 @@ pub fn validate_topic_name(name: &str) -> Result<(), TopicNameError> {
         return Err(TopicNameError::TooLong(name.len()));
     }
     Ok(())
+}
+
+/// Topics in which Kafka keeps its own state. Clients give these names a meaning, so nobody may create a topic of such a name.
+pub const RESERVED_TOPIC_NAMES: [&str; 4] =
+    ["__cluster_metadata", "__consumer_offsets", "__share_group_state", "__transaction_state"];
+
+/// Whether a topic name is reserved for the broker itself.
+pub fn is_reserved_topic_name(name: &str) -> bool {
+    RESERVED_TOPIC_NAMES.contains(&name)
+}
+
+/// The name that all topics share which Kafka cannot tell apart in its metrics: `.` and `_` are the same there. None if the name has
+/// neither.
+///
+/// ```
+/// use highwater_protocol::topic::collision_name;
+/// assert_eq!(collision_name("a.b_c").as_deref(), Some("a_b_c"));
+/// assert_eq!(collision_name("plain"), None);
+/// ```
+pub fn collision_name(name: &str) -> Option<String> {
+    name.contains(['.', '_']).then(|| name.replace('.', "_"))
 }
 
 #[cfg(test)]

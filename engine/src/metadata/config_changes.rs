@@ -53,22 +53,24 @@ impl ConfigChanges {
 impl ConfigChange {
     /// The value it comes to; none for the default.
     fn value(&self, name: &str, before: &BTreeMap<String, String>) -> Result<Option<String>, ConfigError> {
-        let Some(config) = find(name) else {
-            return Err(ConfigError::unknown(name));
-        };
-        let list = || {
-            if !matches!(config.kind, Kind::CleanupPolicy | Kind::Text) {
-                let text = format!("{name} is not a list: nothing can be added to it or taken from it");
+        let list = |operation: &str| {
+            let config = find(name).filter(|config| matches!(config.kind, Kind::ListOf(_) | Kind::Text));
+            let Some(config) = config else {
+                let text = format!("Can't {operation} to key {name} because its type is not LIST.");
                 return Err(ConfigError(text));
-            }
+            };
             let value = before.get(name).map_or(config.default, String::as_str);
             Ok(entries(value).map(str::to_owned).collect::<Vec<_>>())
         };
         match self {
-            Self::Set(value) => Ok(Some(value.clone())),
+            Self::Set(value) => {
+                let config = find(name).ok_or_else(|| ConfigError::unknown(name))?;
+                config.parse(value).map(Some)
+            }
+            // A name that is not there has its default, whether Kafka knows it or not.
             Self::Reset => Ok(None),
             Self::Append(more) => {
-                let mut list = list()?;
+                let mut list = list("APPEND")?;
                 for entry in entries(more) {
                     if list.iter().all(|other| other != entry) {
                         list.push(entry.to_owned());
@@ -77,7 +79,7 @@ impl ConfigChange {
                 Ok(Some(list.join(",")))
             }
             Self::Subtract(less) => {
-                let mut list = list()?;
+                let mut list = list("SUBTRACT")?;
                 list.retain(|entry| entries(less).all(|other| other != entry));
                 Ok(Some(list.join(",")))
             }
@@ -131,6 +133,24 @@ mod tests {
     }
 
     #[test]
+    fn values_are_parsed_before_they_are_compared() {
+        let before = settings(&[("retention.ms", "5"), ("preallocate", "true")]);
+        let same = [
+            ("retention.ms", ConfigChange::Set(" 5 ".into())),
+            ("preallocate", ConfigChange::Set("TRUE".into())),
+        ];
+        assert_eq!(changes(&same).of(&before), Ok(vec![]));
+    }
+
+    #[test]
+    fn a_name_that_does_not_exist_can_be_reset_and_all_entries_of_a_list_taken_away() {
+        let before = settings(&[("cleanup.policy", "compact")]);
+        assert_eq!(changes(&[("retenton.ms", ConfigChange::Reset)]).of(&before), Ok(vec![]));
+        let less = changes(&[("cleanup.policy", ConfigChange::Subtract("compact".into()))]).of(&before);
+        assert_eq!(less, Ok(vec![("cleanup.policy".into(), Some(String::new()))]));
+    }
+
+    #[test]
     fn a_replacement_resets_what_it_does_not_name() {
         let before = settings(&[("retention.ms", "5"), ("segment.ms", "7")]);
         let mut whole = changes(&[("segment.ms", ConfigChange::Set("8".into()))]);
@@ -143,7 +163,6 @@ mod tests {
     fn what_cannot_be_is_refused_with_the_name() {
         for (name, change) in [
             ("retenton.ms", ConfigChange::Set("1".into())),
-            ("retenton.ms", ConfigChange::Reset),
             ("retention.ms", ConfigChange::Set("soon".into())),
             ("retention.ms", append("1")),
             ("retention.ms", ConfigChange::Subtract("1".into())),

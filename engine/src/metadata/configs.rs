@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use highwater_protocol::limits::{BATCH_BYTES_MAX, CONFIG_VALUE_BYTES_MAX, TOPIC_CONFIGS_MAX};
+use highwater_protocol::limits::{CONFIG_VALUE_BYTES_MAX, TOPIC_CONFIGS_MAX};
 use highwater_storage::PartitionConfig;
 
 /// What a name's value may be.
@@ -16,8 +16,8 @@ pub enum Kind {
     Ratio,
     /// One of these.
     OneOf(&'static [&'static str]),
-    /// Which policies clean the topic up.
-    CleanupPolicy,
+    /// A list of these, which may be empty.
+    ListOf(&'static [&'static str]),
     /// A list that nothing here reads.
     Text,
 }
@@ -60,7 +60,7 @@ macro_rules! configs {
 }
 
 configs! {
-    "cleanup.policy", "delete", Kind::CleanupPolicy, Honoured;
+    "cleanup.policy", "delete", Kind::ListOf(&["compact", "delete"]), Honoured;
     "compression.gzip.level", "-1", Kind::Number(-1, 9), Kept;
     "compression.lz4.level", "9", Kind::Number(1, 17), Kept;
     "compression.type", "producer", Kind::OneOf(&["uncompressed", "zstd", "lz4", "snappy", "gzip", "producer"]), Kept;
@@ -76,7 +76,7 @@ configs! {
     "local.retention.bytes", "-2", Kind::Number(-2, MAX), Kept;
     "local.retention.ms", "-2", Kind::Number(-2, MAX), Kept;
     "max.compaction.lag.ms", LONG_MAX, Kind::Number(1, MAX), Kept;
-    "max.message.bytes", "1048588", Kind::Number(0, BATCH_BYTES_MAX as i64), Honoured;
+    "max.message.bytes", "1048588", Kind::Number(0, INT_MAX), Honoured;
     "message.downconversion.enable", "true", Kind::Bool, Kept;
     "message.timestamp.after.max.ms", "3600000", Kind::Number(0, MAX), Honoured;
     "message.timestamp.before.max.ms", LONG_MAX, Kind::Number(0, MAX), Honoured;
@@ -90,7 +90,7 @@ configs! {
     "remote.log.copy.disable", "false", Kind::Bool, Kept;
     "remote.log.delete.on.disable", "false", Kind::Bool, Kept;
     "remote.storage.enable", "false", Kind::Bool, DefaultOnly;
-    "retention.bytes", "-1", Kind::Number(-1, MAX), Honoured;
+    "retention.bytes", "-1", Kind::Number(i64::MIN, MAX), Honoured;
     "retention.ms", "604800000", Kind::Number(-1, MAX), Honoured;
     "segment.bytes", "1073741824", Kind::Number(14, INT_MAX), Honoured;
     "segment.index.bytes", "10485760", Kind::Number(4, INT_MAX), Kept;
@@ -107,9 +107,7 @@ pub struct ConfigError(pub String);
 impl ConfigError {
     /// There is no such name.
     pub(super) fn unknown(name: &str) -> Self {
-        Self(format!(
-            "{name} is not a topic setting; the names are those of Apache Kafka's topic configuration"
-        ))
+        Self(format!("Unknown topic config name: {name}"))
     }
 }
 
@@ -119,40 +117,76 @@ pub fn find(name: &str) -> Option<&'static Config> {
 }
 
 impl Config {
-    /// Whether this value may be set.
-    pub fn check(&self, value: &str) -> Result<(), ConfigError> {
-        let name = self.name;
-        let refuse = |what: String| Err(ConfigError(format!("{name}={value}: {what}")));
+    /// Parses a value as Kafka does, with white space around it and booleans in any case, and returns it as it is kept and shown.
+    /// Fails if the setting cannot have this value.
+    pub fn parse(&self, value: &str) -> Result<String, ConfigError> {
         if value.len() > CONFIG_VALUE_BYTES_MAX {
-            return Err(ConfigError(format!("{name}: a value has at most {CONFIG_VALUE_BYTES_MAX} bytes")));
+            let text = format!("{}: a value has at most {CONFIG_VALUE_BYTES_MAX} bytes", self.name);
+            return Err(ConfigError(text));
         }
-        match self.kind {
-            Kind::Bool if !matches!(value, "true" | "false") => return refuse("true or false".into()),
-            Kind::Number(min, max) if !value.parse().is_ok_and(|n: i64| (min..=max).contains(&n)) => {
-                return refuse(format!("a whole number from {min} to {max}"));
+        let trimmed = value.trim();
+        let refuse = |what: String| {
+            ConfigError(format!("Invalid value {value} for configuration {}: {what}", self.name))
+        };
+        let parsed = match self.kind {
+            Kind::Bool => match trimmed.to_ascii_lowercase() {
+                word if matches!(&*word, "true" | "false") => word,
+                _ => return Err(refuse("Expected value to be either true or false".into())),
+            },
+            Kind::Number(min, max) => match trimmed.parse::<i64>() {
+                Ok(number) if (min..=max).contains(&number) => number.to_string(),
+                Ok(_) => return Err(refuse(format!("a whole number from {min} to {max} is expected"))),
+                Err(_) => {
+                    let kind = if max == INT_MAX { "INT" } else { "LONG" };
+                    return Err(refuse(format!("Not a number of type {kind}")));
+                }
+            },
+            Kind::Ratio => match trimmed.parse::<f64>() {
+                Ok(ratio) if (0.0..=1.0).contains(&ratio) => trimmed.to_owned(),
+                Ok(_) => return Err(refuse("a number from 0 to 1 is expected".into())),
+                Err(_) => return Err(refuse("Not a number of type DOUBLE".into())),
+            },
+            Kind::OneOf(words) if words.contains(&trimmed) => trimmed.to_owned(),
+            Kind::OneOf(words) => return Err(refuse(format!("String must be one of: {}", words.join(", ")))),
+            Kind::ListOf(words) => {
+                let list = distinct_entries(trimmed);
+                if let Some(stranger) = list.iter().find(|entry| !words.contains(entry)) {
+                    let what = format!("{stranger:?} is not one of: {}", words.join(", "));
+                    return Err(refuse(what));
+                }
+                list.join(",")
             }
-            Kind::Ratio if !value.parse().is_ok_and(|n: f64| (0.0..=1.0).contains(&n)) => {
-                return refuse("a number from 0 to 1".into());
-            }
-            Kind::OneOf(values) if !values.contains(&value) => {
-                return refuse(format!("one of {}", values.join(", ")));
-            }
-            Kind::CleanupPolicy => check_policy(value)?,
-            _ => {}
+            Kind::Text => trimmed.to_owned(),
+        };
+        if self.effect == Effect::DefaultOnly && parsed != self.default {
+            let what = format!("not available in this version; only {}={} is", self.name, self.default);
+            return Err(refuse(what));
         }
-        if self.effect == Effect::DefaultOnly && value != self.default {
-            return refuse(format!("not available in this version; only {name}={} is", self.default));
-        }
-        Ok(())
+        Ok(parsed)
     }
 }
 
-/// Compaction is not there yet. A topic that asks for it keeps all its records, which is right for whoever reads it to the end.
-fn check_policy(value: &str) -> Result<(), ConfigError> {
-    match value.split(',').map(str::trim).find(|policy| !matches!(*policy, "delete" | "compact")) {
-        Some(_) => Err(ConfigError(format!("cleanup.policy={value}: a list of delete and compact"))),
-        None => Ok(()),
+/// The entries of a list, each once. An empty list has none; an empty entry between commas is one.
+fn distinct_entries(list: &str) -> Vec<&str> {
+    let mut entries = Vec::new();
+    if !list.is_empty() {
+        for entry in list.split(',').map(str::trim) {
+            if !entries.contains(&entry) {
+                entries.push(entry);
+            }
+        }
     }
+    entries
+}
+
+/// Parses the settings of a new topic. Kafka takes the last value of a name that is given several times.
+pub fn parse(given: &[(String, String)]) -> Result<BTreeMap<String, String>, ConfigError> {
+    let mut settings = BTreeMap::new();
+    for (name, value) in given {
+        let config = find(name).ok_or_else(|| ConfigError::unknown(name))?;
+        settings.insert(name.clone(), config.parse(value)?);
+    }
+    Ok(settings)
 }
 
 /// What stamps a record's time.
@@ -195,11 +229,17 @@ impl TopicConfig {
             let Some(config) = find(name) else {
                 return Err(ConfigError::unknown(name));
             };
-            config.check(value)?;
+            config.parse(value)?;
         }
-        let number = |name: &str| -> i64 { value_of(set, name).parse().expect("checked above") };
+        let number = |name: &str| -> i64 { value_of(set, name).trim().parse().expect("checked above") };
         // Only the policy of deletion looks at age and size.
         let unlimited = |n: i64| (n >= 0 && deletes(set)).then_some(n);
+        let (min_lag, max_lag) = (number("min.compaction.lag.ms"), number("max.compaction.lag.ms"));
+        if min_lag > max_lag {
+            return Err(ConfigError(format!(
+                "conflict topic config setting min.compaction.lag.ms ({min_lag}) > max.compaction.lag.ms ({max_lag})"
+            )));
+        }
         Ok(Self {
             retention_ms: unlimited(number("retention.ms")),
             retention_bytes: unlimited(number("retention.bytes")).map(|n| n as u64),
@@ -235,7 +275,16 @@ fn value_of<'a>(set: &'a BTreeMap<String, String>, name: &str) -> &'a str {
 
 /// Whether a topic's records are deleted by their age or place.
 pub fn deletes(set: &BTreeMap<String, String>) -> bool {
-    value_of(set, "cleanup.policy").split(',').any(|policy| policy.trim() == "delete")
+    has_policy(set, "delete")
+}
+
+/// Whether a topic's records go only when a newer one of the same key makes them superfluous.
+pub fn only_compacts(set: &BTreeMap<String, String>) -> bool {
+    has_policy(set, "compact") && !deletes(set)
+}
+
+fn has_policy(set: &BTreeMap<String, String>, wanted: &str) -> bool {
+    value_of(set, "cleanup.policy").split(',').any(|policy| policy.trim() == wanted)
 }
 
 /// Every setting with its value, and whether it was set for this topic.
@@ -258,7 +307,7 @@ mod tests {
     fn the_table_is_sorted_and_every_default_is_a_value_of_its_kind() {
         assert!(CONFIGS.is_sorted_by(|a, b| a.name < b.name));
         for config in CONFIGS {
-            assert_eq!(config.check(config.default), Ok(()), "{}", config.name);
+            assert_eq!(config.parse(config.default).as_deref(), Ok(config.default), "{}", config.name);
         }
     }
 
@@ -291,20 +340,58 @@ mod tests {
     #[test]
     fn what_cannot_be_is_refused_with_the_name_and_what_can() {
         for (name, value, says) in [
-            ("retenton.ms", "1", "not a topic setting"),
+            ("retenton.ms", "1", "Unknown topic config name"),
             ("retention.ms", "-2", "from -1"),
-            ("retention.ms", "soon", "whole number"),
-            ("max.message.bytes", "99999999999", "to 16777216"),
+            ("retention.ms", "soon", "Not a number of type LONG"),
+            ("retention.ms", "", "Not a number of type LONG"),
+            ("max.message.bytes", "99999999999", "to 2147483647"),
+            ("max.message.bytes", "1 MB", "Not a number of type INT"),
             ("preallocate", "yes", "true or false"),
             ("min.cleanable.dirty.ratio", "1.5", "0 to 1"),
             ("message.timestamp.type", "createtime", "CreateTime, LogAppendTime"),
-            ("cleanup.policy", "shred", "delete and compact"),
-            ("compression.type", "brotli", "one of uncompressed"),
+            ("cleanup.policy", "shred", "compact, delete"),
+            ("cleanup.policy", "delete,,compact", "compact, delete"),
+            ("compression.type", "brotli", "one of: uncompressed"),
             ("remote.storage.enable", "true", "only remote.storage.enable=false"),
         ] {
             let error = resolve(&[(name, value)]).expect_err("it has to be refused").to_string();
             assert!(error.contains(name) && error.contains(says), "{error}");
         }
+        let error = resolve(&[("min.compaction.lag.ms", "9"), ("max.compaction.lag.ms", "8")]);
+        assert!(error.is_err_and(|error| error.to_string().contains("conflict")));
+    }
+
+    #[test]
+    fn values_are_parsed_as_kafka_parses_them_and_kept_in_one_form() {
+        for (name, value, kept) in [
+            ("preallocate", "True", "true"),
+            ("preallocate", " FALSE\t", "false"),
+            ("retention.ms", " 1000 ", "1000"),
+            ("retention.ms", "+5", "5"),
+            ("retention.bytes", "-7", "-7"),
+            ("max.message.bytes", "104857600", "104857600"),
+            ("min.cleanable.dirty.ratio", " 0.25 ", "0.25"),
+            ("compression.type", " lz4 ", "lz4"),
+            ("cleanup.policy", "", ""),
+            ("cleanup.policy", " compact , delete ", "compact,delete"),
+            ("cleanup.policy", "delete,delete", "delete"),
+            ("follower.replication.throttled.replicas", " * ", "*"),
+        ] {
+            let config = find(name).expect("a name");
+            assert_eq!(config.parse(value).as_deref(), Ok(kept), "{name}={value:?}");
+        }
+        let given = [("retention.ms", "1"), ("preallocate", "TRUE"), ("retention.ms", "2")];
+        let given = given.map(|(name, value)| (name.to_owned(), value.to_owned()));
+        let parsed = parse(&given).expect("the last value of a name counts");
+        let parsed: Vec<_> = parsed.iter().map(|(name, value)| (&**name, &**value)).collect();
+        assert_eq!(parsed, [("preallocate", "true"), ("retention.ms", "2")]);
+    }
+
+    #[test]
+    fn a_topic_without_a_policy_keeps_its_records() {
+        let set = [("cleanup.policy", ""), ("retention.ms", "5"), ("retention.bytes", "7")];
+        let config = resolve(&set).expect("can be");
+        assert_eq!((config.retention_ms, config.retention_bytes), (None, None));
     }
 
     #[test]

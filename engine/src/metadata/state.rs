@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use highwater_protocol::ids::{LeaderEpoch, PartitionIndex, StoreId, TopicId, TopicPartition};
+use highwater_protocol::topic::collision_name;
 
 use super::configs::TopicConfig;
 use super::record::{DecodeRecordError, Record, Snapshot, TopicRecord};
@@ -56,12 +57,16 @@ pub type Deleting = BTreeMap<TopicId, Vec<StoreId>>;
 
 /// All of the metadata. Cheap to clone: topics are shared.
 ///
-/// Invariant: `by_name` and `by_id` hold the same topics. A topic is never in these and in `deleting`.
+/// Invariant: `by_name` and `by_id` hold the same topics. A topic is never in these and in `deleting`. `collisions` holds those of them
+/// that have a collision name.
 #[derive(Clone, Default, Debug)]
 pub struct Metadata {
     version: u64,
     by_name: BTreeMap<String, Arc<Topic>>,
     by_id: BTreeMap<TopicId, Arc<Topic>>,
+    /// Names that Kafka takes for the same, by their collision name. Several only where topics are older than the rule. Only creating
+    /// and deleting topics looks at it, so the copies that shards get share it.
+    collisions: Arc<BTreeMap<String, Vec<String>>>,
     deleting: Deleting,
     producer_ids_end: i64,
     /// About what a snapshot takes.
@@ -172,6 +177,9 @@ impl Metadata {
         }
         let configs: BTreeMap<String, String> = record.configs.iter().cloned().collect();
         let config = TopicConfig::resolve(&configs).map_err(|e| ApplyError(e.to_string()))?;
+        if let Some(name) = collision_name(&record.name) {
+            Arc::make_mut(&mut self.collisions).entry(name).or_default().push(record.name.clone());
+        }
         Ok(self.put(Topic { id, name: record.name.clone(), stores: record.store_ids(), configs, config }))
     }
 
@@ -179,6 +187,7 @@ impl Metadata {
         let topic = Arc::clone(self.known(id)?);
         self.by_id.remove(&id);
         self.by_name.remove(&topic.name);
+        self.forget_collision(&topic.name);
         self.bytes -= topic.bytes();
         let mut stores = topic.stores.clone();
         stores.sort_unstable();
@@ -186,6 +195,22 @@ impl Metadata {
         self.deleting.insert(id, stores);
         self.epochs.retain(|tp, _| tp.topic != id);
         Ok(Change::Deleted(id))
+    }
+
+    fn forget_collision(&mut self, topic: &str) {
+        let Some(name) = collision_name(topic) else { return };
+        let collisions = Arc::make_mut(&mut self.collisions);
+        if let Some(names) = collisions.get_mut(&name) {
+            names.retain(|name| name != topic);
+            if names.is_empty() {
+                collisions.remove(&name);
+            }
+        }
+    }
+
+    /// The topic, if there is one, that a new topic of this name could not be told apart from.
+    pub fn topic_that_collides(&self, name: &str) -> Option<&str> {
+        self.collisions.get(&collision_name(name)?)?.first().map(String::as_str)
     }
 
     fn known(&self, id: TopicId) -> Result<&Arc<Topic>, ApplyError> {

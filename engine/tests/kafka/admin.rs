@@ -467,7 +467,7 @@ fn configurations_are_changed_entry_by_entry() {
     let (config, request) = (KafkaError::INVALID_CONFIG, KafkaError::INVALID_REQUEST);
     for (entries, error) in [
         (vec![(SET, "retenton.ms", Some("1"))], config),
-        (vec![(DELETE, "retenton.ms", None)], config),
+        (vec![(DELETE, "retenton.ms", None)], NONE),
         (vec![(SET, "retention.ms", Some("soon"))], config),
         (vec![(APPEND, "retention.ms", Some("1"))], config),
         (vec![(SET, "retention.ms", None)], request),

@@ -18,4 +18,5 @@ mod native_members;
 mod offsets;
 mod produce;
 mod protocol;
+mod topic_rules;
 mod transactions;

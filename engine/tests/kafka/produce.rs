@@ -212,4 +212,3 @@ fn a_topic_can_stamp_the_time_of_appending() {
     assert!((before..=now_ms()).contains(&stamped));
     assert_eq!(kafka.fetch(11, &Fetch::of("t", &[(0, 0)]))[0].records, [(0, "v".to_owned())]);
 }
-

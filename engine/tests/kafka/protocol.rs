@@ -3,8 +3,8 @@
 use highwater_net::kafka::KafkaError;
 use highwater_net::kafka::api::{APIS, ApiKey, State};
 use highwater_net::kafka::messages::{
-    ApiVersionsRequest, ApiVersionsResponse, MetadataRequest, SaslAuthenticateRequest, SaslAuthenticateResponse,
-    SaslHandshakeRequest, SaslHandshakeResponse,
+    ApiVersionsRequest, ApiVersionsResponse, MetadataRequest, SaslAuthenticateRequest,
+    SaslAuthenticateResponse, SaslHandshakeRequest, SaslHandshakeResponse,
 };
 use highwater_protocol::batch::BatchProducer;
 

@@ -29,7 +29,8 @@ fn a_transactional_id_gets_no_coordinator_and_no_producer_id() {
     let text = response.error_message.expect("a text");
     assert!(text.contains("transactions are not available in this version of Highwater"), "{text}");
 
-    let request = FindCoordinatorRequest { key_type: 1, coordinator_keys: vec!["pays"], ..Default::default() };
+    let request =
+        FindCoordinatorRequest { key_type: 1, coordinator_keys: vec!["pays"], ..Default::default() };
     let answer = kafka.call(ApiKey::FindCoordinator, 6, &request);
     let response: FindCoordinatorResponse<'_> = answer.body();
     let found = &response.coordinators[0];

@@ -14,7 +14,7 @@ use highwater_runtime::plane::Plane;
 
 use super::Call;
 use super::configs::{BROKER, GROUP, TOPIC};
-use super::topics::{Refused, TWICE, check_count, outcome, repeated, told};
+use super::topics::{Refused, check_count, outcome, repeated, told};
 use crate::message::{Ask, Message};
 use crate::metadata::config_changes::{ConfigChange, ConfigChanges};
 use crate::shard::Shard;
@@ -25,6 +25,9 @@ struct Altered {
     name: String,
     changes: Result<Option<ConfigChanges>, Refused>,
 }
+
+/// Why neither of two changes of one resource is made.
+const TWICE: &str = "Each resource must appear at most once.";
 
 /// What became of a resource: its kind and name, and what its answer says.
 type Outcome = (i8, String, KafkaError, Option<Cow<'static, str>>);
@@ -135,7 +138,8 @@ impl Shard {
         for change in changes {
             let (name, change) = change?;
             if named.insert(name.to_owned(), change).is_some() {
-                return Err((KafkaError::INVALID_REQUEST, format!("{name} is given twice")));
+                let text = format!("Error due to duplicate config keys: {name}");
+                return Err((KafkaError::INVALID_REQUEST, text));
             }
         }
         Ok(Some(ConfigChanges { named, resets_others }))
@@ -195,6 +199,7 @@ fn changed<'a>(config: &IncrementalAlterConfigsConfig<'a>) -> Result<(&'a str, C
 }
 
 fn given(name: &str, value: Option<&str>) -> Result<String, Refused> {
-    let value = value.ok_or_else(|| (KafkaError::INVALID_REQUEST, format!("{name}: there is no value")));
+    let null = || (KafkaError::INVALID_REQUEST, format!("Null value not supported for : {name}"));
+    let value = value.ok_or_else(null);
     value.map(str::to_owned)
 }

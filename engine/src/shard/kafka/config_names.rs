@@ -23,7 +23,7 @@ impl Type {
             Kind::Number(..) => Self::Int,
             Kind::Ratio => Self::Double,
             Kind::OneOf(_) => Self::String,
-            Kind::CleanupPolicy | Kind::Text => Self::List,
+            Kind::ListOf(_) | Kind::Text => Self::List,
         }
     }
 }

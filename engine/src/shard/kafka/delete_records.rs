@@ -85,7 +85,7 @@ impl Shard {
 /// Records of a topic that is only compacted are not deleted by their age or place.
 fn check_policy(named: &Named) -> Result<(), KafkaError> {
     match named {
-        Named::Known(topic) if !configs::deletes(&topic.configs) => Err(KafkaError::POLICY_VIOLATION),
+        Named::Known(topic) if configs::only_compacts(&topic.configs) => Err(KafkaError::POLICY_VIOLATION),
         _ => Ok(()),
     }
 }

@@ -9,7 +9,7 @@ use highwater_net::kafka::messages::{
 };
 use highwater_protocol::error::ErrorCode;
 use highwater_protocol::native::CreateTopicRequest;
-use highwater_protocol::topic::validate_topic_name;
+use highwater_protocol::topic::{is_reserved_topic_name, validate_topic_name};
 use highwater_runtime::plane::Plane;
 
 use super::topics::distinct;
@@ -50,7 +50,10 @@ impl Shard {
             let Some(name) = wanted.name.as_deref().filter(|_| wanted.id == [0; 16]) else { continue };
             if validate_topic_name(name).is_err() {
                 wanted.error = Some(KafkaError::INVALID_TOPIC_EXCEPTION);
-            } else if may_create && matches!(self.kafka_topic(name, [0; 16]), Named::Unknown { .. }) {
+            } else if may_create
+                && !is_reserved_topic_name(name)
+                && matches!(self.kafka_topic(name, [0; 16]), Named::Unknown { .. })
+            {
                 if made.len() == KAFKA_CHANGES_PER_REQUEST_MAX {
                     // Its client is told that there is none, and asks again.
                     continue;

@@ -2,7 +2,7 @@
 //!
 //! Each topic of a request stands for itself: what is wrong with one does not keep the others from being done.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use highwater_net::Reply;
 use highwater_net::kafka::KafkaError;
@@ -71,8 +71,8 @@ pub(super) fn check_count(changes: usize) -> Result<(), Refused> {
     Ok(())
 }
 
-/// Why neither of two things of one name is done.
-pub(super) const TWICE: &str = "it is named twice in the request";
+/// Why neither of two topics of one name is changed.
+const TWICE: &str = "Duplicate topic name.";
 
 impl Shard {
     pub(super) fn kafka_create_topics(
@@ -100,7 +100,7 @@ impl Shard {
         self.kafka_gather(plane, call, asks, move |shard, call, answers| {
             for ((name, partitions, set), answer) in asked.into_iter().zip(answers) {
                 topics.push(match outcome(answer) {
-                    Ok(reply) => created(name, partitions, set, &reply),
+                    Ok(reply) => created(name, partitions, &set, &reply),
                     Err(refused) => not_created(&name, refused),
                 });
             }
@@ -117,32 +117,44 @@ impl Shard {
         let partitions = match topic.num_partitions {
             -1 if assigned => self.check_assignments(topic)?,
             _ if assigned => {
-                let text = "a request that assigns partitions to nodes gives -1 as their number";
+                let text =
+                    "A manual partition assignment was specified, but numPartitions was not set to -1.";
                 return refuse(KafkaError::INVALID_REQUEST, text);
             }
             -1 => self.setup.kafka.default_partitions,
             count @ 1.. => count as u32,
             count => {
-                let text = format!("a topic has at least one partition, or -1 for the default, not {count}");
+                let text = format!(
+                    "Number of partitions was set to an invalid non-positive value, {count}; use -1 for the default."
+                );
                 return refuse(KafkaError::INVALID_PARTITIONS, text);
             }
         };
         match topic.replication_factor {
             -1 => {}
             _ if assigned => {
-                let text = "a request that assigns partitions to nodes gives -1 as replication factor";
+                let text =
+                    "A manual partition assignment was specified, but replication factor was not set to -1.";
                 return refuse(KafkaError::INVALID_REQUEST, text);
             }
             1 => {}
-            factor => {
-                let text = format!("replication factor {factor}: this cluster has one node; use 1, or -1");
+            factor @ 2.. => {
+                let text = format!(
+                    "Unable to replicate the partition {factor} time(s): The target replication factor of {factor} cannot be \
+                     reached because only 1 broker(s) are registered."
+                );
+                return refuse(KafkaError::INVALID_REPLICATION_FACTOR, text);
+            }
+            _ => {
+                let text = "Replication factor must be larger than 0, or -1 to use the default value.";
                 return refuse(KafkaError::INVALID_REPLICATION_FACTOR, text);
             }
         }
         let mut configs = Vec::with_capacity(topic.configs.len());
         for config in &topic.configs {
             let Some(value) = config.value else {
-                return refuse(KafkaError::INVALID_CONFIG, format!("{}: there is no value", config.name));
+                let text = format!("Null value not supported for topic configs: {}", config.name);
+                return refuse(KafkaError::INVALID_CONFIG, text);
             };
             configs.push((config.name.to_owned(), value.to_owned()));
         }
@@ -154,7 +166,7 @@ impl Shard {
         let count = topic.assignments.len() as i32;
         let numbers: BTreeSet<i32> = topic.assignments.iter().map(|a| a.partition_index).collect();
         if numbers.len() < topic.assignments.len() || !numbers.iter().copied().eq(0..count) {
-            let text = "the partitions that are assigned are not numbered from 0 on without gaps";
+            let text = "partitions should be a consecutive 0-based integer sequence";
             return refuse(KafkaError::INVALID_REPLICA_ASSIGNMENT, text);
         }
         for assignment in &topic.assignments {
@@ -272,8 +284,15 @@ impl Shard {
         };
         let have = known.stores.len();
         let want = usize::try_from(topic.count).unwrap_or(0);
-        if want <= have {
-            let text = format!("topic {} has {have} partitions and cannot get {}", topic.name, topic.count);
+        if want == have {
+            let text = format!("Topic already has {have} partition(s).");
+            return refuse(KafkaError::INVALID_PARTITIONS, text);
+        }
+        if want < have {
+            let text = format!(
+                "The topic {} currently has {have} partition(s); {} would not be an increase.",
+                topic.name, topic.count
+            );
             return refuse(KafkaError::INVALID_PARTITIONS, text);
         }
         if want > PARTITIONS_PER_TOPIC_MAX as usize {
@@ -301,17 +320,12 @@ fn not_created(name: &str, (error_code, text): Refused) -> CreatedTopic<'static>
     }
 }
 
-fn created(
-    name: String,
-    partitions: u32,
-    set: Vec<(String, String)>,
-    reply: &Reply,
-) -> CreatedTopic<'static> {
+fn created(name: String, partitions: u32, set: &[(String, String)], reply: &Reply) -> CreatedTopic<'static> {
     let id = match reply {
         Reply::Body(body) => CreateTopicReply::decode(body).expect("the controller's own").id,
         other => unreachable!("a new topic has an id, not {other:?}"),
     };
-    let set: BTreeMap<String, String> = set.into_iter().collect();
+    let set = configs::parse(set).expect("the controller took them");
     let configs = configs::describe(&set).into_iter().map(|(name, value, is_set)| CreatedTopicConfig {
         name: name.into(),
         value: Some(value.into()),

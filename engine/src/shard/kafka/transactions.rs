@@ -22,7 +22,11 @@ pub(super) const NO_TRANSACTIONS_TEXT: &str =
     "transactions are not available in this version of Highwater; remove transactional.id from the producer";
 
 impl Shard {
-    pub(super) fn kafka_add_partitions_to_txn(&mut self, call: Call, request: &AddPartitionsToTxnRequest<'_>) {
+    pub(super) fn kafka_add_partitions_to_txn(
+        &mut self,
+        call: Call,
+        request: &AddPartitionsToTxnRequest<'_>,
+    ) {
         let transactions = request.transactions.iter().map(|transaction| AddPartitionsToTxnResult {
             transactional_id: transaction.transactional_id.into(),
             topic_results: refused(&transaction.topics),
