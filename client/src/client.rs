@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use highwater_protocol::address::{NATIVE_PORT_DEFAULT, with_default_port};
 use highwater_protocol::ids::ClusterId;
 
 use crate::config::Config;
@@ -23,7 +24,7 @@ pub struct Client {
 }
 
 impl Client {
-    /// Connects to a broker at `host:port`, with the defaults of [`Client::builder`].
+    /// Connects to a broker at `host:port`, with the defaults of [`Client::builder`]. Without a port it is 9191.
     pub async fn connect(address: impl Into<String>) -> Result<Self, ConnectError> {
         Self::builder().bootstrap([address]).connect().await
     }
@@ -72,9 +73,13 @@ pub struct ClientBuilder {
 }
 
 impl ClientBuilder {
-    /// Addresses to begin at, `host:port` each: any brokers of the cluster. The others are found by asking.
+    /// Addresses to begin at, `host:port` each: any brokers of the cluster. The others are found by asking. Without a port it is 9191; an IPv6
+    /// address with a port stands in brackets, `[::1]:9191`.
     pub fn bootstrap(mut self, addresses: impl IntoIterator<Item = impl Into<String>>) -> Self {
-        self.config.bootstrap = addresses.into_iter().map(|address| Arc::from(address.into())).collect();
+        self.config.bootstrap = addresses
+            .into_iter()
+            .map(|address| Arc::from(with_default_port(&address.into(), NATIVE_PORT_DEFAULT)))
+            .collect();
         self
     }
 

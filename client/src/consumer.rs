@@ -11,6 +11,7 @@ use highwater_protocol::error::ErrorCode;
 use highwater_protocol::ids::Offset;
 use highwater_protocol::limits::CREDIT_BYTES_MAX;
 use highwater_protocol::native::{ReadOffsetsReply, ReadOffsetsRequest, StartAt};
+use highwater_protocol::text::counted;
 use tokio::sync::oneshot;
 
 use crate::batch::Batch;
@@ -118,7 +119,8 @@ impl ConsumerBuilder {
         partitions.sort_unstable();
         partitions.dedup();
         if let Some(unknown) = partitions.iter().find(|partition| **partition >= count) {
-            let text = format!("{topic}/{unknown}: the topic has {count} partitions, numbered from 0");
+            let count = counted(count as usize, "partition");
+            let text = format!("topic {topic} has {count}, numbered from 0, and no partition {unknown}");
             let code = ErrorCode::UnknownPartition;
             return Err(FetchError::with_code(FetchErrorKind::UnknownTopic, Outcome::NotWritten, code, text));
         }

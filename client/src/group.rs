@@ -144,6 +144,10 @@ impl GroupBuilder {
     async fn start_up(self) -> Result<GroupConsumer, FetchError> {
         let what = format!("cannot join group {}", self.group);
         let failed = |error: CallError| FetchError::from_call(&what, &error);
+        if self.group.is_empty() {
+            let text = "cannot join a group: its name is empty";
+            return Err(FetchError::new(FetchErrorKind::Invalid, Outcome::NotWritten, text));
+        }
         let mut known = Vec::with_capacity(self.topics.len());
         for topic in &self.topics {
             let info = self.cluster.topic(topic, Some(Instant::now())).await.map_err(failed)?;

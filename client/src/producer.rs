@@ -10,6 +10,7 @@ use highwater_protocol::batch::Compression;
 use highwater_protocol::ids::{Offset, Timestamp};
 use highwater_protocol::limits::{BATCH_BYTES_DEFAULT, BATCH_BYTES_MAX, DEDUP_BATCHES_MAX};
 use highwater_protocol::native::{Acks, DescribeTopicReply, DescribeTopicRequest};
+use highwater_protocol::text::counted;
 
 use tracing::Instrument;
 
@@ -296,8 +297,11 @@ impl ProducerShared {
             }
             Err(NotAppended::Closed) => Err(self.closed()),
             Err(NotAppended::NoPartition { partition, partitions }) => {
-                let text =
-                    format!("{}/{partition}: the topic has {partitions} partitions, from 0", self.topic);
+                let count = counted(partitions as usize, "partition");
+                let text = format!(
+                    "topic {} has {count}, numbered from 0, and no partition {partition}",
+                    self.topic
+                );
                 Err(ProduceError::new(ProduceErrorKind::UnknownTopic, Outcome::NotWritten, text))
             }
             Err(NotAppended::TooLarge { bytes, max }) => Err(self.too_large(bytes, max)),

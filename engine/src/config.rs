@@ -4,13 +4,8 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
+pub use highwater_protocol::address::{KAFKA_PORT_DEFAULT, NATIVE_PORT_DEFAULT};
 pub use highwater_runtime::HostKind;
-
-/// The port of the native protocol unless another is asked for.
-pub const NATIVE_PORT_DEFAULT: u16 = 9191;
-
-/// The port of Kafka's protocol unless another is asked for.
-pub const KAFKA_PORT_DEFAULT: u16 = 9092;
 
 /// How a broker is to run. [`Default`] is what `highwater start` does without arguments.
 #[derive(Clone, PartialEq, Eq, Debug)]

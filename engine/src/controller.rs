@@ -18,6 +18,7 @@ use highwater_protocol::limits::PARTITIONS_PER_TOPIC_MAX;
 use highwater_protocol::native::{
     AlterTopicRequest, CreateTopicReply, CreateTopicRequest, DeleteTopicRequest,
 };
+use highwater_protocol::text::counted;
 use highwater_protocol::topic::{is_reserved_topic_name, validate_topic_name};
 use highwater_runtime::plane::{Completion, Disk, ShardIndex, Token};
 use highwater_storage::state_log::{Fatal, Recovered, Seq, StateLog};
@@ -267,7 +268,10 @@ impl Controller {
         }
         let want = want as usize;
         if want < have {
-            return refuse(format!("it has {have} partitions, and partitions cannot be taken away"));
+            return refuse(format!(
+                "it has {}, and partitions cannot be taken away",
+                counted(have, "partition")
+            ));
         }
         if self.tip.partition_count() + (want - have) > PARTITIONS_MAX {
             return refuse(format!(

@@ -55,15 +55,15 @@ pub(crate) enum NativeForm {
     /// To a heartbeat in this group, and whether it was to join.
     Heartbeat(String, bool),
     /// To a member's commit.
-    CommittedOf(String),
+    CommittedOf,
     /// Positions of a group.
-    PositionsOf(String),
+    PositionsOf,
     /// Groups behind this name.
     Groups(String),
     /// One group.
     Group,
-    /// Whether this group is gone.
-    Deleted(String),
+    /// Whether a group is gone.
+    Deleted,
 }
 
 impl NativeAsk {
@@ -78,11 +78,10 @@ impl NativeAsk {
                 let form = NativeForm::Heartbeat(request.group.clone(), request.epoch == JOIN_EPOCH);
                 (form, GroupRequest::ConsumerHeartbeat(to_heartbeat(request, client)))
             }
-            Self::CommitOf(request) => (NativeForm::CommittedOf(request.group.clone()), of_member(request)),
+            Self::CommitOf(request) => (NativeForm::CommittedOf, of_member(request)),
             Self::ReadOf(request) => {
                 let partitions = request.partitions.map(from_partitions);
-                let form = NativeForm::PositionsOf(request.group.clone());
-                (form, to_fetch(request.group, request.member, partitions))
+                (NativeForm::PositionsOf, to_fetch(request.group, request.member, partitions))
             }
             Self::List(request) => {
                 (NativeForm::Groups(request.after), GroupRequest::List(ListRequest::default()))
@@ -96,7 +95,7 @@ impl NativeAsk {
                 (NativeForm::Group, request)
             }
             Self::Delete(DeleteGroupRequest { name }) => {
-                (NativeForm::Deleted(name.clone()), GroupRequest::Delete(vec![name]))
+                (NativeForm::Deleted, GroupRequest::Delete(vec![name]))
             }
         }
     }
@@ -119,9 +118,9 @@ impl NativeForm {
             (Self::Heartbeat(group, joins), GroupReply::ConsumerHeartbeat(reply)) => {
                 heartbeat(&group, joins, reply, config)
             }
-            (Self::CommittedOf(group), GroupReply::Commit(outcomes)) => committed(&group, &outcomes),
-            (Self::PositionsOf(group), GroupReply::Fetch(reply)) => match reply.error {
-                Some(error) => refuse(&group, error, None),
+            (Self::CommittedOf, GroupReply::Commit(outcomes)) => committed(&outcomes),
+            (Self::PositionsOf, GroupReply::Fetch(reply)) => match reply.error {
+                Some(error) => refuse(error, None),
                 None => bounded(
                     &ReadGroupOffsetsReply { topics: by_topic(reply.offsets) },
                     "ask for the positions of fewer partitions",
@@ -129,19 +128,20 @@ impl NativeForm {
             },
             (Self::Groups(after), GroupReply::List(groups)) => list(&after, groups),
             (Self::Group, GroupReply::Describe(mut described)) => match described.pop() {
-                Some((name, found)) => found
-                    .map_or_else(|error| refuse(&name, error, None), |group| describe(&of_classic(group))),
-                None => unreachable!("one group was asked for"),
-            },
-            (Self::Group, GroupReply::ConsumerDescribe(mut described)) => match described.pop() {
-                Some((name, found)) => {
-                    found.map_or_else(|error| refuse(&name, error, None), |g| describe(&of_consumers(g)))
+                Some((_, found)) => {
+                    found.map_or_else(|error| refuse(error, None), |group| describe(&of_classic(group)))
                 }
                 None => unreachable!("one group was asked for"),
             },
-            (Self::Deleted(name), GroupReply::Delete(outcomes)) => {
+            (Self::Group, GroupReply::ConsumerDescribe(mut described)) => match described.pop() {
+                Some((_, found)) => {
+                    found.map_or_else(|error| refuse(error, None), |g| describe(&of_consumers(g)))
+                }
+                None => unreachable!("one group was asked for"),
+            },
+            (Self::Deleted, GroupReply::Delete(outcomes)) => {
                 let error = outcomes.into_iter().find_map(|(_, error)| error);
-                error.map_or(Reply::Empty, |error| refuse(&name, error, None))
+                error.map_or(Reply::Empty, |error| refuse(error, None))
             }
             _ => unreachable!("a reply is of the kind of its request"),
         }
@@ -256,7 +256,7 @@ fn heartbeat(group: &str, joins: bool, reply: ConsumerHeartbeatReply, config: &G
             ErrorCode::OtherGroupProtocol,
             format!("the members of {group} speak Kafka's classic protocol; stop them or use another group"),
         ),
-        Some(error) => refuse(group, error, reply.message),
+        Some(error) => refuse(error, reply.message),
         None => Reply::body(&GroupHeartbeatReply {
             member: reply.member,
             epoch: reply.epoch,
@@ -271,10 +271,10 @@ fn heartbeat(group: &str, joins: bool, reply: ConsumerHeartbeatReply, config: &G
 }
 
 /// Refused altogether, or partition by partition.
-fn committed(group: &str, outcomes: &[(TopicId, u32, Option<GroupError>)]) -> Reply {
+fn committed(outcomes: &[(TopicId, u32, Option<GroupError>)]) -> Reply {
     let first = outcomes.first().and_then(|(.., error)| *error);
     if let Some(error) = first.filter(|first| outcomes.iter().all(|(.., error)| *error == Some(*first))) {
-        return refuse(group, error, None);
+        return refuse(error, None);
     }
     let refused = outcomes.iter().filter_map(|(topic, partition, error)| {
         let partition = PartitionIndex(*partition);
@@ -293,10 +293,17 @@ fn list(after: &str, groups: Vec<ListedGroup>) -> Reply {
             more = true;
             break;
         }
-        let (protocol, state) = (group.group_type.to_owned(), group.state.to_owned());
+        let protocol = protocol_name(group.group_type, &group.protocol_type);
+        let (protocol, state) = (protocol.to_owned(), group.state.to_owned());
         listed.push(GroupInfo { name: group.group, protocol, state });
     }
     Reply::body(&ListGroupsReply { groups: listed, more })
+}
+
+/// What the members of a group speak. Positions that somebody commits under a name of its own, without being a member, are a
+/// classic group to Kafka's clients.
+fn protocol_name<'a>(group_type: &'a str, protocol_type: &str) -> &'a str {
+    if group_type == "classic" && protocol_type.is_empty() { "named" } else { group_type }
 }
 
 fn describe(group: &DescribeGroupReply) -> Reply {
@@ -326,7 +333,7 @@ fn of_classic(group: DescribedGroup) -> DescribeGroupReply {
         target: Vec::new(),
     });
     DescribeGroupReply {
-        protocol: "classic".to_owned(),
+        protocol: protocol_name("classic", &group.protocol_type).to_owned(),
         state: group.state.to_owned(),
         epoch: 0,
         assignor: group.protocol,
@@ -381,9 +388,9 @@ const fn code_of(error: GroupError) -> ErrorCode {
     }
 }
 
-fn refuse(group: &str, error: GroupError, message: Option<String>) -> Reply {
-    let why = message.unwrap_or_else(|| error.to_string());
-    Reply::error(code_of(error), format!("group {group}: {why}"))
+/// The client puts what it asked for, and of which group, in front of the text.
+fn refuse(error: GroupError, message: Option<String>) -> Reply {
+    Reply::error(code_of(error), message.unwrap_or_else(|| error.to_string()))
 }
 
 fn refuse_commit(consumer: &str, topic: TopicId, partition: u32, error: GroupError) -> Reply {

@@ -11,6 +11,8 @@
 //! | [`native`] | the messages of the native protocol |
 //! | [`partitioner`] | which partition a key belongs to, as Kafka has it |
 //! | [`topic`] | the rule for topic names |
+//! | [`address`] | default ports |
+//! | [`text`] | numbers in texts for people |
 //! | [`ids`], [`error`], [`limits`] | newtypes for every number that could be confused, error codes, every bound in one place |
 //!
 //! A batch is the same bytes from the producer to the disk to the consumer. This is its whole way:
@@ -52,6 +54,7 @@
 //! ```
 #![forbid(unsafe_code)]
 
+pub mod address;
 pub mod batch;
 pub mod error;
 pub mod frame;
@@ -59,4 +62,5 @@ pub mod ids;
 pub mod limits;
 pub mod native;
 pub mod partitioner;
+pub mod text;
 pub mod topic;

@@ -267,7 +267,7 @@ async fn finish<T>(pending: &mut Pending<T>) -> T {
 
 fn heard(shared: &GroupShared, life: u64, answer: Result<GroupHeartbeatReply, CallError>) {
     let error = answer.as_ref().err().map(|error| {
-        FetchError::from_call(format_args!("group {} does not take this member", shared.name), error)
+        FetchError::from_call(format_args!("cannot be a member of group {}", shared.name), error)
     });
     let mut membership = shared.core();
     let beaten = membership.handle_beat(Instant::now(), life, answer.map_err(|error| failure(&error)));

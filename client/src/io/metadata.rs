@@ -6,6 +6,7 @@ use std::time::Instant;
 use highwater_protocol::error::ErrorCode;
 use highwater_protocol::ids::{PartitionIndex, TopicPartition};
 use highwater_protocol::native::{MetadataReply, MetadataRequest, TopicInfo};
+use highwater_protocol::text::counted;
 
 use super::calls::Repeat;
 use super::cluster::Cluster;
@@ -124,7 +125,9 @@ impl Cluster {
                 Err(error) => return Err(error),
             };
             let Some(leader) = info.partitions.get(partition as usize) else {
-                let text = format!("topic {topic} has {} partitions, numbered from 0", info.partitions.len());
+                let count = counted(info.partitions.len(), "partition");
+                let text =
+                    format!("topic {topic} has {count}, numbered from 0, and no partition {partition}");
                 return Err(CallError::Refused { code: ErrorCode::UnknownPartition, text });
             };
             match self.connection(leader.leader, leader.shard).await {

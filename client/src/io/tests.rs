@@ -492,7 +492,7 @@ async fn nobody_there_and_somebody_else_there_are_told_apart() {
     assert!(error.to_string().contains("127.0.0.1:1") && error.is_retryable(), "{error}");
     let error = Client::connect(&elsewhere).await.unwrap_err();
     assert_eq!(error.kind(), ConnectErrorKind::NotHighwater, "{error}");
-    let error = Client::connect("localhost").await.unwrap_err();
+    let error = Client::connect("localhost:none").await.unwrap_err();
     assert_eq!(error.kind(), ConnectErrorKind::Address, "{error}");
     let error = Client::builder().connect().await.unwrap_err();
     assert_eq!(error.kind(), ConnectErrorKind::Address, "{error}");

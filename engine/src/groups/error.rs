@@ -31,7 +31,7 @@ errors! {
     /// No protocol is common to all members, or the group speaks another one.
     InconsistentGroupProtocol = 23, "the member has no protocol in common with the group";
     /// A group's name that cannot be used.
-    InvalidGroupId = 24, "the group's name is empty or too long";
+    InvalidGroupId = 24, "a group's name has 1 to 1,024 bytes";
     /// Not a member.
     UnknownMemberId = 25, "the member is not known; it has to join the group again";
     /// A session timeout out of bounds.
@@ -47,7 +47,7 @@ errors! {
     /// The group has members.
     NonEmptyGroup = 68, "the group has members";
     /// No such group.
-    GroupIdNotFound = 69, "there is no such group of this kind";
+    GroupIdNotFound = 69, "there is no such group";
     /// The member shall join again with the id that it is given.
     MemberIdRequired = 79, "join again with the member id of this answer";
     /// The group has as many members, or takes as much memory, as it may.

@@ -3,6 +3,7 @@
 use highwater_net::{Received, Reply, Request};
 use highwater_protocol::error::ErrorCode;
 use highwater_protocol::ids::{ShardId, StoreId, TopicPartition};
+use highwater_protocol::text::counted;
 use highwater_runtime::plane::{ConnId, Plane, ShardIndex};
 
 use super::Shard;
@@ -96,9 +97,9 @@ impl Shard {
         };
         let Some(store) = topic.stores.get(tp.partition.0 as usize) else {
             let text = format!(
-                "topic {} has {} partitions, and no {}",
+                "topic {} has {}, numbered from 0, and no {}",
                 topic.name,
-                topic.stores.len(),
+                counted(topic.stores.len(), "partition"),
                 tp.partition
             );
             return Err((ErrorCode::UnknownPartition, text));

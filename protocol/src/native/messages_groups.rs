@@ -140,7 +140,7 @@ pub struct ListGroupsReply {
 pub struct GroupInfo {
     /// Its name.
     pub name: String,
-    /// `consumer`, or `classic` for Kafka's older protocol and for groups that have only positions.
+    /// `consumer`, `classic` for Kafka's older protocol, or `named` for positions that are committed without being a member.
     pub protocol: String,
     /// `Empty`, `Assigning`, `Reconciling`, `Stable`; of the classic protocol also `PreparingRebalance`, `CompletingRebalance`.
     pub state: String,

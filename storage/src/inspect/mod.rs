@@ -37,8 +37,8 @@ pub enum InspectError {
         /// Why.
         source: io::Error,
     },
-    /// There is no store in this folder.
-    #[error("{0} holds no store: is it a data directory?")]
+    /// Nothing in this folder says that it is a broker's.
+    #[error("{0} is no broker's data directory: it holds neither an `identity` nor a store")]
     NoStore(PathBuf),
     /// No store holds this partition.
     #[error("no store in {dir} holds partition {tp}")]
@@ -192,15 +192,17 @@ fn store_dirs(
 ) -> Result<(StoreDirs, Vec<PathBuf>), InspectError> {
     let mut stores = Vec::new();
     let mut rest = Vec::new();
+    let mut has_identity = false;
     for entry in files.list(data_dir)? {
         let path = data_dir.join(&entry.name);
         match parse_store_dir_name(&entry.name) {
             Some(store) if entry.is_dir => stores.push((store, path)),
-            _ if entry.is_dir || matches!(entry.name.as_str(), "LOCK" | "identity") => {}
+            _ if entry.is_dir || entry.name == "LOCK" => {}
+            _ if entry.name == "identity" => has_identity = true,
             _ => rest.push(path),
         }
     }
-    if stores.is_empty() && rest.is_empty() {
+    if stores.is_empty() && !has_identity {
         return Err(InspectError::NoStore(data_dir.to_path_buf()));
     }
     Ok((stores, rest))

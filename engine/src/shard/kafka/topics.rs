@@ -16,6 +16,7 @@ use highwater_protocol::error::ErrorCode;
 use highwater_protocol::ids::TopicId;
 use highwater_protocol::limits::PARTITIONS_PER_TOPIC_MAX;
 use highwater_protocol::native::{AlterTopicRequest, Body, CreateTopicReply, CreateTopicRequest};
+use highwater_protocol::text::counted;
 use highwater_runtime::plane::Plane;
 
 use super::Call;
@@ -301,7 +302,8 @@ impl Shard {
         }
         if let Some(assignments) = &topic.assignments {
             if assignments.len() != want - have {
-                let text = format!("{} partitions are new and {} assigned", want - have, assignments.len());
+                let (new, assigned) = (counted(want - have, "new partition"), assignments.len());
+                let text = format!("the request is for {new} and assigns {assigned}");
                 return refuse(KafkaError::INVALID_REPLICA_ASSIGNMENT, text);
             }
             assignments.iter().try_for_each(|a| self.check_assignment(&a.broker_ids))?;
