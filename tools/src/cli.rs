@@ -7,14 +7,14 @@ mod produce;
 mod start;
 mod topic;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{ArgAction, Args, CommandFactory as _, Parser, Subcommand};
 use clap_complete::Shell;
 use highwater_bench::cli::BenchCommand;
 
 pub(crate) use consume::ConsumeArgs;
 pub(crate) use group::GroupCommand;
 pub(crate) use log::{DataArgs, LogCommand};
-pub(crate) use produce::{CompressionArg, ProduceArgs};
+pub(crate) use produce::{CompressionArg, PartitionArg, ProduceArgs};
 pub(crate) use start::StartArgs;
 pub(crate) use topic::TopicCommand;
 
@@ -70,10 +70,26 @@ pub(crate) enum Command {
     },
 }
 
+/// The command line as clap parses it.
+///
+/// A negative number is taken for the value of the flag before it, and is refused there if the flag counts something; clap would take it for
+/// another flag and advise `-- -1`.
+pub(crate) fn command() -> clap::Command {
+    with_negative_numbers(Cli::command())
+}
+
+fn with_negative_numbers(command: clap::Command) -> clap::Command {
+    let command = command.mut_args(|arg| match arg.get_action() {
+        ArgAction::Set | ArgAction::Append => arg.allow_negative_numbers(true),
+        _ => arg,
+    });
+    command.mut_subcommands(with_negative_numbers)
+}
+
 /// How to find the broker.
 #[derive(Args, Debug)]
 pub(crate) struct ServerArgs {
-    /// Addresses of brokers, separated by commas; one that answers is enough
+    /// Addresses of brokers, separated by commas; one that answers is enough. Without a port it is 9191. Example: --server broker-1,[::1]:9191
     #[arg(
         long,
         env = "HIGHWATER_SERVER",
@@ -95,13 +111,35 @@ fn setting(text: &str) -> Result<(String, String), String> {
 
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory as _;
-
     use super::*;
 
     #[test]
     fn the_command_line_is_consistent() {
-        Cli::command().debug_assert();
+        command().debug_assert();
+    }
+
+    #[test]
+    fn a_negative_number_is_refused_as_the_value_that_it_is() {
+        fn flags(command: &clap::Command, path: &[String], found: &mut Vec<Vec<String>>) {
+            let takes_value = |arg: &&clap::Arg| arg.get_action().takes_values();
+            for flag in command.get_arguments().filter(takes_value).filter_map(clap::Arg::get_long) {
+                found.push([path, &[format!("--{flag}"), "-1".to_owned()]].concat());
+            }
+            for command in command.get_subcommands() {
+                flags(command, &[path, &[command.get_name().to_owned()]].concat(), found);
+            }
+        }
+        let mut lines = Vec::new();
+        flags(&command(), &["highwater".to_owned()], &mut lines);
+        assert!(lines.len() > 50, "the program has many flags");
+        for line in lines {
+            let Err(error) = command().try_get_matches_from(&line) else { continue };
+            let error = error.to_string();
+            assert!(!error.contains("as a value, use"), "{line:?}: {error}");
+        }
+        let error = command().try_get_matches_from(["highwater", "topic", "create", "t", "-p", "-1"]);
+        let error = error.expect_err("no topic has -1 partitions").to_string();
+        assert!(error.contains("'-1'") && error.contains("--partitions"), "{error}");
     }
 
     #[test]
@@ -117,7 +155,7 @@ mod tests {
             "highwater consume orders --group billing --follow",
             "highwater group describe billing",
         ] {
-            Cli::try_parse_from(line.split(' ')).unwrap_or_else(|e| panic!("{line}: {e}"));
+            command().try_get_matches_from(line.split(' ')).unwrap_or_else(|e| panic!("{line}: {e}"));
         }
     }
 

@@ -2,12 +2,13 @@
 
 use std::io::Write as _;
 
+use crate::encoding::Encoding;
 use crate::escape::unescape;
 use crate::record::RecordView;
 
 /// What `--help` says of the letters. The table in [`Field::of`] and this text are held together by a test.
 pub(crate) const LETTERS_HELP: &str = "\
-%t topic, %p partition, %o offset, %k key, %v value (also %s), %h headers as NAME=VALUE,..., %T timestamp in \
+%t topic, %p partition, %o offset, %k key, %v value (also %s), as %k{hex}, %v{base64} those of bytes that are no text, %h headers as NAME=VALUE,..., %T timestamp in \
 milliseconds (also %d); %K, %V (also %S) and %H: bytes of the key, bytes of the value (-1 for none), number of headers; \
 %% a percent sign; \\n \\t \\r \\0 \\\\ \\xHH bytes";
 
@@ -17,8 +18,8 @@ enum Field {
     Topic,
     Partition,
     Offset,
-    Key,
-    Value,
+    Key(Encoding),
+    Value(Encoding),
     Headers,
     Timestamp,
     KeyBytes,
@@ -32,8 +33,8 @@ impl Field {
             't' => Self::Topic,
             'p' => Self::Partition,
             'o' => Self::Offset,
-            'k' => Self::Key,
-            'v' | 's' => Self::Value,
+            'k' => Self::Key(Encoding::Text),
+            'v' | 's' => Self::Value(Encoding::Text),
             'h' => Self::Headers,
             'T' | 'd' => Self::Timestamp,
             'K' => Self::KeyBytes,
@@ -41,6 +42,20 @@ impl Field {
             'H' => Self::HeaderCount,
             _ => return None,
         })
+    }
+
+    /// The same part, written in another way.
+    fn encoded(self, name: &str) -> Result<Self, String> {
+        let encoding = Encoding::of(name).ok_or_else(|| {
+            format!(
+                "{{{name}}} is no encoding; there are {{hex}}, {{base64}} and {{text}}, and \\x7b is a brace"
+            )
+        })?;
+        match self {
+            Self::Key(_) => Ok(Self::Key(encoding)),
+            Self::Value(_) => Ok(Self::Value(encoding)),
+            _ => Err(format!("{{{name}}}: only keys and values can be encoded; \\x7b is a brace")),
+        }
     }
 }
 
@@ -57,22 +72,26 @@ pub(crate) struct Format(Vec<Piece>);
 impl Format {
     /// The value and a newline: what `consume` prints when not told otherwise.
     pub(crate) fn lines() -> Self {
-        Self(vec![Piece::Field(Field::Value), Piece::Text(b"\n".to_vec())])
+        Self(vec![Piece::Field(Field::Value(Encoding::Text)), Piece::Text(b"\n".to_vec())])
     }
 
     /// Understands a format string.
     pub(crate) fn parse(text: &str) -> Result<Self, String> {
         let mut pieces = Vec::new();
         let mut literal = String::new();
-        let mut chars = text.chars();
+        let mut chars = text.chars().peekable();
         while let Some(c) = chars.next() {
             match c {
                 '%' => match chars.next() {
                     Some('%') => literal.push('%'),
                     Some(letter) => {
-                        let field = Field::of(letter).ok_or_else(|| {
+                        let mut field = Field::of(letter).ok_or_else(|| {
                             format!("%{letter} stands for nothing; there are {LETTERS_HELP}")
                         })?;
+                        if chars.next_if_eq(&'{').is_some() {
+                            let name: String = chars.by_ref().take_while(|c| *c != '}').collect();
+                            field = field.encoded(&name)?;
+                        }
                         push_text(&mut pieces, &mut literal)?;
                         pieces.push(Piece::Field(field));
                     }
@@ -114,8 +133,8 @@ fn write_field(field: Field, record: &RecordView<'_>, out: &mut Vec<u8>) {
         Field::Topic => out.extend_from_slice(record.topic.as_bytes()),
         Field::Partition => number(i64::from(record.partition), out),
         Field::Offset => number(record.offset, out),
-        Field::Key => out.extend_from_slice(record.key.unwrap_or_default()),
-        Field::Value => out.extend_from_slice(record.value.unwrap_or_default()),
+        Field::Key(encoding) => encoding.encode(record.key.unwrap_or_default(), out),
+        Field::Value(encoding) => encoding.encode(record.value.unwrap_or_default(), out),
         Field::Timestamp => number(record.timestamp_ms, out),
         Field::KeyBytes => number(record.key.map_or(-1, |key| key.len() as i64), out),
         Field::ValueBytes => number(record.value.map_or(-1, |value| value.len() as i64), out),
@@ -169,6 +188,8 @@ mod tests {
         check("%K %V %S", b"3 9 9");
         check(r"100%%\t\\\0\x41", b"100%\t\\\0A");
         check("", b"");
+        check("%k{hex}:%v{base64}:%s{text}", b"752dff:dHdvCXdvcmRz:two\twords");
+        check(r"%k\x7bhex}", b"u-\xff{hex}");
     }
 
     #[test]
@@ -183,7 +204,7 @@ mod tests {
     fn a_wrong_format_says_which_letter_and_what_there_is() {
         let error = Format::parse("%q").expect_err("there is no %q");
         assert!(error.contains("%q") && error.contains("%o offset"), "{error}");
-        for text in ["50%", r"end\", r"\z"] {
+        for text in ["50%", r"end\", r"\z", "%k{octal}", "%o{hex}", "%v{"] {
             assert!(Format::parse(text).is_err(), "{text}");
         }
     }

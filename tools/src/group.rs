@@ -3,11 +3,13 @@
 use std::collections::BTreeMap;
 
 use highwater_client::{Client, DescribeGroupReply, GroupMemberInfo, Offset, StartAt, TopicId};
+use highwater_protocol::text::{counted, grouped};
 use serde::Serialize;
 
 use crate::cli::GroupCommand;
 use crate::failure::Failure;
-use crate::output;
+use crate::names;
+use crate::output::{self, Descriptions};
 use crate::session::with_client;
 
 /// Does what the command line says.
@@ -17,18 +19,19 @@ pub(crate) fn run(command: GroupCommand) -> Result<(), Failure> {
             with_client(&server, |client| async move { list(&client, json).await })
         }
         GroupCommand::Describe { group, json, server } => with_client(&server, |client| async move {
-            for (i, group) in group.iter().enumerate() {
+            let mut descriptions = Descriptions::new(json);
+            names::for_each(&group, async |group| {
                 let described = describe(&client, group).await?;
-                output::print_described(i, json, &described, || described.to_text())?;
-            }
-            Ok(())
+                descriptions.print(&described, || described.to_text())
+            })
+            .await
         }),
         GroupCommand::Delete { group, server } => with_client(&server, |client| async move {
-            for group in group {
-                client.delete_group(&group).await.map_err(Failure::general)?;
-                output::print(&format!("deleted {group}\n"))?;
-            }
-            Ok(())
+            names::for_each(&group, async |group| {
+                client.delete_group(group).await.map_err(Failure::general)?;
+                output::print(&format!("deleted {group}\n"))
+            })
+            .await
         }),
     }
 }
@@ -64,6 +67,8 @@ struct Described<'a> {
     state: String,
     epoch: i32,
     assignor: String,
+    /// Records that the group has not read yet, of all partitions in which it has a position.
+    lag: i64,
     members: Vec<DescribedMember>,
     partitions: Vec<DescribedPartition>,
 }
@@ -149,6 +154,7 @@ async fn describe<'a>(client: &Client, group: &'a str) -> Result<Described<'a>, 
         state: reply.state,
         epoch: reply.epoch,
         assignor: reply.assignor,
+        lag: partitions.iter().filter_map(|p| p.lag).sum(),
         members: members.collect(),
         partitions,
     })
@@ -156,8 +162,14 @@ async fn describe<'a>(client: &Client, group: &'a str) -> Result<Described<'a>, 
 
 impl Described<'_> {
     fn to_text(&self) -> String {
-        let mut text =
-            format!("{}  {}  {}  {} members\n", self.group, self.protocol, self.state, self.members.len());
+        let mut text = format!(
+            "{}  {}  {}  {}  lag {}\n",
+            self.group,
+            self.protocol,
+            self.state,
+            counted(self.members.len(), "member"),
+            grouped(self.lag.unsigned_abs())
+        );
         if !self.members.is_empty() {
             let heading = ["MEMBER", "INSTANCE", "CLIENT", "HOST", "PARTITIONS"];
             let mut rows = vec![heading.map(str::to_owned).to_vec()];

@@ -5,12 +5,16 @@ mod bench;
 mod cli;
 mod consume;
 mod consume_group;
+mod encoding;
+mod environment;
 mod escape;
 mod failure;
 mod format;
 mod group;
+mod json_input;
 mod lines;
 mod log;
+mod names;
 mod output;
 mod produce;
 mod progress;
@@ -25,15 +29,19 @@ mod units;
 use std::io::IsTerminal as _;
 use std::process::ExitCode;
 
-use clap::{ArgMatches, CommandFactory as _, FromArgMatches as _};
+use clap::{ArgMatches, FromArgMatches as _};
 
 use crate::cli::{Cli, Command};
 use crate::failure::Failure;
 use crate::settings::Settings;
 
 fn main() -> ExitCode {
-    let matches = Cli::command().get_matches();
+    let matches = cli::command().get_matches();
     let cli = Cli::from_arg_matches(&matches).unwrap_or_else(|e| e.exit());
+    let variables = std::env::vars_os().filter_map(|(name, _)| name.into_string().ok());
+    for complaint in environment::complaints(&cli::command(), variables) {
+        output::complain(&complaint);
+    }
     match run(cli, &matches) {
         Ok(()) => ExitCode::SUCCESS,
         Err(Failure::Quiet(code)) => ExitCode::from(code),
@@ -71,7 +79,7 @@ fn run(cli: Cli, matches: &ArgMatches) -> Result<(), Failure> {
         Command::Bench(command) => bench::run(&command),
         Command::Completions { shell } => {
             let mut script = Vec::new();
-            clap_complete::generate(shell, &mut Cli::command(), "highwater", &mut script);
+            clap_complete::generate(shell, &mut cli::command(), "highwater", &mut script);
             output::print_bytes(&script)
         }
     }

@@ -32,18 +32,30 @@ pub(crate) fn print_json(value: &impl Serialize) -> Result<(), Failure> {
     print_bytes(&line)
 }
 
-/// Prints one of several descriptions: as a line of JSON, or as text with an empty line in between.
-pub(crate) fn print_described(
-    number: usize,
+/// Prints descriptions one after the other: as lines of JSON, or as text with an empty line between them.
+pub(crate) struct Descriptions {
     json: bool,
-    described: &impl Serialize,
-    to_text: impl FnOnce() -> String,
-) -> Result<(), Failure> {
-    if json {
-        return print_json(described);
+    has_printed: bool,
+}
+
+impl Descriptions {
+    pub(crate) fn new(json: bool) -> Self {
+        Self { json, has_printed: false }
     }
-    print(if number == 0 { "" } else { "\n" })?;
-    print(&to_text())
+
+    /// Prints the next one.
+    pub(crate) fn print(
+        &mut self,
+        described: &impl Serialize,
+        to_text: impl FnOnce() -> String,
+    ) -> Result<(), Failure> {
+        if self.json {
+            return print_json(described);
+        }
+        print(if self.has_printed { "\n" } else { "" })?;
+        self.has_printed = true;
+        print(&to_text())
+    }
 }
 
 /// Stdout without the buffer that `std` puts in front of it, for those who bring their own.

@@ -1,7 +1,11 @@
-//! `produce`: stdin to records.
+//! `produce`: lines to records.
 //!
 //! A thread reads stdin in blocks of whole lines; this one makes records of them, gives them to the producer and looks after the
-//! deliveries in the order of the lines, so that what went wrong is said with its line.
+//! deliveries in the order of the lines, so that what went wrong is said with its line. It waits for input and for acknowledgements
+//! at the same time: a line that a person types is reported as soon as it is acknowledged, and a failure as soon as it is known.
+
+mod report;
+mod shape;
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -9,17 +13,16 @@ use std::thread;
 use std::time::Duration;
 
 use bytes::Bytes;
-use highwater_client::{Client, Compression, Delivery, ProduceError, Producer, Record, Timestamp};
-use memchr::memmem::Finder;
+use highwater_client::{Client, Compression, Delivery, ProduceError, Producer, Receipt};
+use highwater_protocol::text::counted;
 use tokio::sync::mpsc;
 
-use crate::cli::{CompressionArg, ProduceArgs};
+use crate::cli::{CompressionArg, PartitionArg, ProduceArgs};
 use crate::failure::Failure;
 use crate::lines::{lines, read_blocks};
-use crate::progress::{Progress, stdin_bytes};
-use crate::record::{RecordInput, read_json};
 use crate::session::with_client;
-use crate::units::grouped;
+use report::Report;
+use shape::Shape;
 
 /// Blocks read and not yet made into records.
 const BLOCKS_AHEAD: usize = 8;
@@ -27,42 +30,38 @@ const BLOCKS_AHEAD: usize = 8;
 /// How long a batch waits for more lines: unnoticed by a person who types, and enough to fill batches from a pipe.
 const LINGER: Duration = Duration::from_millis(5);
 
-/// Sends the lines of stdin; returns when all are acknowledged.
+/// Sends records; returns when all are acknowledged.
 pub(crate) fn run(args: &ProduceArgs) -> Result<(), Failure> {
     with_client(&args.server, |client| produce(client, args))
 }
 
 async fn produce(client: Client, args: &ProduceArgs) -> Result<(), Failure> {
+    let shape = Shape::new(args).map_err(Failure::usage)?;
     let builder = client.producer(&args.topic).linger(LINGER).compression(args.compression.into());
     let producer = builder.delivery_timeout(args.timeout).await.map_err(Failure::general)?;
-    if let Some(partition) = args.partition
+    if let Some(PartitionArg::Number(partition)) = args.partition
         && partition >= producer.partitions()
     {
         return Err(Failure::general(format_args!(
-            "cannot produce to {}/{partition}: the topic has {} partitions, numbered from 0",
+            "cannot produce to {}/{partition}: the topic has {}, numbered from 0",
             args.topic,
-            producer.partitions()
+            counted(producer.partitions() as usize, "partition")
         )));
     }
-    let mut sending = Sending {
-        producer,
-        in_flight: VecDeque::new(),
-        taken: 0,
-        acknowledged: 0,
-        progress: Progress::of_bytes(stdin_bytes()),
+    let report = Report::new(args);
+    let mut sending = Sending { producer, in_flight: VecDeque::new(), line: 0, acknowledged: 0, report };
+    let taken = match &args.records[..] {
+        [] => sending.take_stdin(&shape).await,
+        records => sending.take_records(records, &shape).await,
     };
-    let taken = sending.take_all(&Shape::new(args)).await;
     // What was taken before something went wrong is still on its way.
     let delivered = sending.wait_for_all().await;
     match delivered.and(taken) {
-        Ok(()) => {
-            let records = sending.acknowledged;
-            sending.progress.finish(&format!("{} records acknowledged", grouped(records)));
-            Ok(())
-        }
-        Err(e) => {
-            sending.progress.clear();
-            Err(e.into_failure(sending.acknowledged))
+        Ok(()) => sending.report.finish(sending.acknowledged),
+        Err(trouble) => {
+            sending.report.abandon()?;
+            let noun = if args.records.is_empty() { "line" } else { "record" };
+            Err(trouble.into_failure(noun, sending.acknowledged))
         }
     }
 }
@@ -75,16 +74,23 @@ enum Trouble {
     Line(u64, String),
     /// A record was not taken or not acknowledged.
     Record(u64, ProduceError),
+    /// What was to be printed cannot be.
+    Output(Failure),
 }
 
 impl Trouble {
-    fn into_failure(self, acknowledged: u64) -> Failure {
-        let rest = format_args!("; {} lines before it are acknowledged", grouped(acknowledged)).to_string();
-        let said = |what: &dyn fmt::Display| Failure::general(format_args!("{what}{rest}"));
+    fn into_failure(self, noun: &str, acknowledged: u64) -> Failure {
+        let rest = match acknowledged {
+            0 => "none before it is acknowledged".to_owned(),
+            1 => "1 record before it is acknowledged".to_owned(),
+            n => format!("{} before it are acknowledged", counted(n as usize, "record")),
+        };
+        let said = |what: &dyn fmt::Display| Failure::general(format_args!("{what}; {rest}"));
         match self {
             Self::Input(e) => said(&format_args!("cannot read stdin: {e}")),
-            Self::Line(line, e) => said(&format_args!("line {line}: {e}")),
-            Self::Record(line, e) => said(&format_args!("line {line}: {e}")),
+            Self::Line(line, e) => said(&format_args!("{noun} {line}: {e}")),
+            Self::Record(line, e) => said(&format_args!("{noun} {line}: {e}")),
+            Self::Output(failure) => failure,
         }
     }
 }
@@ -92,49 +98,88 @@ impl Trouble {
 /// What is on its way.
 struct Sending {
     producer: Producer,
-    /// One for each line that is not known to be acknowledged, in order: the first is that of line `acknowledged + 1`.
-    in_flight: VecDeque<Delivery>,
-    taken: u64,
+    /// The lines that are not known to be acknowledged, in their order.
+    in_flight: VecDeque<(u64, Delivery)>,
+    /// The last one taken.
+    line: u64,
     acknowledged: u64,
-    progress: Progress,
+    report: Report,
 }
 
 impl Sending {
-    async fn take_all(&mut self, shape: &Shape<'_>) -> Result<(), Trouble> {
+    async fn take_stdin(&mut self, shape: &Shape<'_>) -> Result<(), Trouble> {
         let mut blocks = blocks_of_stdin();
-        while let Some(block) = blocks.recv().await {
-            let block = block.map_err(Trouble::Input)?;
-            let bytes = block.len() as u64;
-            for line in lines(block) {
-                self.taken += 1;
-                let record = shape.record(line).map_err(|e| Trouble::Line(self.taken, e))?;
-                let delivery =
-                    self.producer.send(record).await.map_err(|e| Trouble::Record(self.taken, e))?;
-                self.in_flight.push_back(delivery);
+        loop {
+            tokio::select! {
+                biased;
+                block = blocks.recv() => match block {
+                    Some(block) => self.take_lines(block.map_err(Trouble::Input)?, shape).await?,
+                    None => return Ok(()),
+                },
+                (line, result) = first_fate(&mut self.in_flight) => self.note(line, result)?,
             }
             self.note_acknowledged()?;
-            self.progress.advance(bytes);
-            self.progress.acknowledged(self.acknowledged);
+        }
+    }
+
+    async fn take_lines(&mut self, block: Bytes, shape: &Shape<'_>) -> Result<(), Trouble> {
+        let bytes = block.len() as u64;
+        for line in lines(block) {
+            self.take(line, shape).await?;
+        }
+        self.report.progress.advance(bytes);
+        Ok(())
+    }
+
+    async fn take_records(&mut self, records: &[String], shape: &Shape<'_>) -> Result<(), Trouble> {
+        for record in records {
+            self.take(Bytes::copy_from_slice(record.as_bytes()), shape).await?;
+        }
+        Ok(())
+    }
+
+    async fn take(&mut self, line: Bytes, shape: &Shape<'_>) -> Result<(), Trouble> {
+        self.line += 1;
+        if let Some(record) = shape.record(line).map_err(|e| Trouble::Line(self.line, e))? {
+            let delivery = self.producer.send(record).await.map_err(|e| Trouble::Record(self.line, e))?;
+            self.in_flight.push_back((self.line, delivery));
         }
         Ok(())
     }
 
     /// Forgets the deliveries that are known to be good.
     fn note_acknowledged(&mut self) -> Result<(), Trouble> {
-        while let Some(result) = self.in_flight.front().and_then(Delivery::result) {
-            result.map_err(|e| Trouble::Record(self.acknowledged + 1, e))?;
-            self.in_flight.pop_front();
-            self.acknowledged += 1;
+        while let Some((line, delivery)) = self.in_flight.front()
+            && let Some(result) = delivery.result()
+        {
+            self.note(*line, result)?;
         }
-        Ok(())
+        self.report.show(self.acknowledged).map_err(Trouble::Output)
+    }
+
+    /// What became of the first one in flight.
+    fn note(&mut self, line: u64, result: Result<Receipt, ProduceError>) -> Result<(), Trouble> {
+        self.in_flight.pop_front();
+        let receipt = result.map_err(|e| Trouble::Record(line, e))?;
+        self.acknowledged += 1;
+        self.report.note(&receipt).map_err(Trouble::Output)
     }
 
     async fn wait_for_all(&mut self) -> Result<(), Trouble> {
-        while let Some(delivery) = self.in_flight.pop_front() {
-            delivery.await.map_err(|e| Trouble::Record(self.acknowledged + 1, e))?;
-            self.acknowledged += 1;
+        while !self.in_flight.is_empty() {
+            let (line, result) = first_fate(&mut self.in_flight).await;
+            self.note(line, result)?;
+            self.note_acknowledged()?;
         }
         Ok(())
+    }
+}
+
+/// Waits until it is known what became of the first one. For ever, if there is none.
+async fn first_fate(in_flight: &mut VecDeque<(u64, Delivery)>) -> (u64, Result<Receipt, ProduceError>) {
+    match in_flight.front_mut() {
+        Some((line, delivery)) => (*line, delivery.await),
+        None => std::future::pending().await,
     }
 }
 
@@ -148,69 +193,6 @@ fn blocks_of_stdin() -> mpsc::Receiver<std::io::Result<Bytes>> {
         }
     });
     receiver
-}
-
-/// How a line becomes a record.
-struct Shape<'a> {
-    separator: Option<Finder<'a>>,
-    headers: Vec<(Bytes, Bytes)>,
-    json: bool,
-    partition: Option<u32>,
-}
-
-impl<'a> Shape<'a> {
-    fn new(args: &'a ProduceArgs) -> Self {
-        let bytes = |text: &String| Bytes::copy_from_slice(text.as_bytes());
-        Self {
-            separator: args.key_separator.as_ref().map(|separator| Finder::new(&separator.0)),
-            headers: args.header.iter().map(|(name, value)| (bytes(name), bytes(value))).collect(),
-            json: args.json,
-            partition: args.partition,
-        }
-    }
-
-    fn record(&self, line: Bytes) -> Result<Record, String> {
-        let mut record = if self.json { from_json(read_json(&line)?) } else { self.split(line) };
-        for (name, value) in &self.headers {
-            record = record.header(name.clone(), value.clone());
-        }
-        match self.partition {
-            Some(partition) => Ok(record.partition(partition)),
-            None => Ok(record),
-        }
-    }
-
-    fn split(&self, mut line: Bytes) -> Record {
-        let Some(separator) = &self.separator else { return Record::new(line) };
-        match separator.find(&line) {
-            Some(at) => {
-                let key = line.split_to(at);
-                bytes::Buf::advance(&mut line, separator.needle().len());
-                Record::new(line).key(key)
-            }
-            None => Record::new(line),
-        }
-    }
-}
-
-fn from_json(input: RecordInput) -> Record {
-    let mut record = match input.value {
-        Some(value) => Record::new(value),
-        None => Record::tombstone(),
-    };
-    if let Some(key) = input.key {
-        record = record.key(key);
-    }
-    if let Some(millis) = input.timestamp_ms {
-        record = record.timestamp(Timestamp(millis));
-    }
-    for (name, value) in input.headers {
-        record = match value {
-            Some(value) => record.header(name, value),
-            None => record.null_header(name),
-        };
-    }
-    record
 }
 
 impl From<CompressionArg> for Compression {

@@ -1,11 +1,11 @@
 //! Progress on stderr, if a person is looking: done, rate, time left. Silent otherwise.
 
+use std::fmt::Write;
 use std::fs::File;
 use std::os::fd::AsFd as _;
 
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
-
-use crate::units::grouped;
+use highwater_protocol::text::{counted, grouped};
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle};
 
 /// Progress of a command.
 pub(crate) struct Progress(ProgressBar);
@@ -23,8 +23,8 @@ impl Progress {
     /// Of so many records, if it is known how many.
     pub(crate) fn of_records(total: Option<u64>) -> Self {
         let template = match total {
-            Some(_) => "{human_pos} of {human_len} records  {per_sec}  {eta} left",
-            None => "{human_pos} records  {per_sec}",
+            Some(_) => "{human_pos} of {human_len} records  {rate}  {eta} left",
+            None => "{human_pos} records  {rate}",
         };
         Self::new(total, template)
     }
@@ -37,7 +37,8 @@ impl Progress {
     fn new(total: Option<u64>, template: &str) -> Self {
         // Hidden by itself when stderr is no terminal.
         let bar = ProgressBar::with_draw_target(total, ProgressDrawTarget::stderr_with_hz(5));
-        bar.set_style(ProgressStyle::with_template(template).expect("the templates above are templates"));
+        let style = ProgressStyle::with_template(template).expect("the templates above are templates");
+        bar.set_style(style.with_key("rate", write_rate));
         Self(bar)
     }
 
@@ -49,7 +50,7 @@ impl Progress {
     /// So many records are acknowledged.
     pub(crate) fn acknowledged(&self, records: u64) {
         if !self.0.is_hidden() {
-            self.0.set_message(format!("{} records acknowledged", grouped(records)));
+            self.0.set_message(format!("{} acknowledged", counted(records as usize, "record")));
         }
     }
 
@@ -65,6 +66,11 @@ impl Progress {
     pub(crate) fn clear(&self) {
         self.0.finish_and_clear();
     }
+}
+
+/// Records a second, without a fraction.
+fn write_rate(state: &ProgressState, out: &mut dyn Write) {
+    let _ = write!(out, "{}/s", grouped(state.per_sec().round() as u64));
 }
 
 /// How much there is on stdin, if it is a file.

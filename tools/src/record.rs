@@ -1,13 +1,11 @@
-//! Records as the command line shows them and reads them: a view for printing, and a line of JSON both ways.
+//! Records as the command line shows them: a view for printing, and a line of JSON, which `produce --json` reads.
 //!
-//! The same line goes both ways, so `consume --json | produce --json` copies keys, values, headers and timestamps exactly.
+//! So `consume --json | produce --json` copies keys, values, headers, timestamps and partitions exactly.
 //! Bytes that are not UTF-8 travel in a field of their own, `key_base64`, `value_base64`.
-
-use std::borrow::Cow;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 
 /// A record to be printed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -28,19 +26,6 @@ pub(crate) struct RecordView<'a> {
     pub headers: &'a [(&'a [u8], Option<&'a [u8]>)],
 }
 
-/// A record to be sent, as read from a line of JSON.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub(crate) struct RecordInput {
-    /// The key.
-    pub key: Option<Vec<u8>>,
-    /// The value.
-    pub value: Option<Vec<u8>>,
-    /// The headers.
-    pub headers: Vec<(Vec<u8>, Option<Vec<u8>>)>,
-    /// Milliseconds since the Unix epoch, if the line says.
-    pub timestamp_ms: Option<i64>,
-}
-
 /// Text or, if it is not UTF-8, base64: exactly one of the two, or neither for none.
 #[derive(Default)]
 struct Split<'a> {
@@ -55,22 +40,6 @@ impl<'a> Split<'a> {
             Some((_, Ok(text))) => Self { text: Some(text), base64: None },
             Some((raw, Err(_))) => Self { text: None, base64: Some(BASE64.encode(raw)) },
         }
-    }
-}
-
-fn join(
-    what: &str,
-    text: Option<Cow<'_, str>>,
-    base64: Option<Cow<'_, str>>,
-) -> Result<Option<Vec<u8>>, String> {
-    match (text, base64) {
-        (Some(_), Some(_)) => Err(format!("both `{what}` and `{what}_base64` are given; one of them")),
-        (Some(text), None) => Ok(Some(text.into_owned().into_bytes())),
-        (None, Some(code)) => BASE64
-            .decode(code.as_bytes())
-            .map(Some)
-            .map_err(|e| format!("`{what}_base64` is not base64: {e}")),
-        (None, None) => Ok(None),
     }
 }
 
@@ -97,43 +66,6 @@ struct LineOut<'a> {
     value_base64: Option<String>,
     value: Option<&'a str>,
     headers: Vec<HeaderOut<'a>>,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct HeaderIn<'a> {
-    #[serde(borrow)]
-    key: Option<Cow<'a, str>>,
-    #[serde(borrow)]
-    key_base64: Option<Cow<'a, str>>,
-    #[serde(borrow)]
-    value: Option<Cow<'a, str>>,
-    #[serde(borrow)]
-    value_base64: Option<Cow<'a, str>>,
-}
-
-/// Unknown names are refused: a mistyped `vlaue` must not become a record without a value.
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct LineIn<'a> {
-    #[serde(borrow)]
-    key: Option<Cow<'a, str>>,
-    #[serde(borrow)]
-    key_base64: Option<Cow<'a, str>>,
-    #[serde(borrow)]
-    value: Option<Cow<'a, str>>,
-    #[serde(borrow)]
-    value_base64: Option<Cow<'a, str>>,
-    #[serde(borrow, default)]
-    headers: Vec<HeaderIn<'a>>,
-    timestamp: Option<i64>,
-    // Where a record came from, when the line was printed by `consume`. Where it goes is said on the command line.
-    #[serde(rename = "topic")]
-    _topic: Option<serde::de::IgnoredAny>,
-    #[serde(rename = "partition")]
-    _partition: Option<serde::de::IgnoredAny>,
-    #[serde(rename = "offset")]
-    _offset: Option<serde::de::IgnoredAny>,
 }
 
 /// Appends a record as a line of JSON.
@@ -167,29 +99,10 @@ pub(crate) fn write_json(record: &RecordView<'_>, out: &mut Vec<u8>) {
     out.push(b'\n');
 }
 
-/// Reads a line of JSON.
-pub(crate) fn read_json(line: &[u8]) -> Result<RecordInput, String> {
-    let line: LineIn<'_> = serde_json::from_slice(line).map_err(|e| e.to_string())?;
-    let headers = line
-        .headers
-        .into_iter()
-        .map(|header| {
-            let key = join("key", header.key, header.key_base64)?.ok_or("a header without `key`")?;
-            Ok((key, join("value", header.value, header.value_base64)?))
-        })
-        .collect::<Result<_, String>>()?;
-    Ok(RecordInput {
-        key: join("key", line.key, line.key_base64)?,
-        value: join("value", line.value, line.value_base64)?,
-        headers,
-        // A record without a time is printed with -1; the broker's clock does not know that number either.
-        timestamp_ms: line.timestamp.filter(|t| *t >= 0),
-    })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::json_input::read_json;
 
     fn view<'a>(
         key: Option<&'a [u8]>,
@@ -228,21 +141,6 @@ mod tests {
             assert_eq!(back.timestamp_ms, Some(1000));
             let got: Vec<_> = back.headers.iter().map(|(n, v)| (n.as_slice(), v.as_deref())).collect();
             assert_eq!(got, headers);
-        }
-    }
-
-    #[test]
-    fn a_mistyped_name_and_a_doubled_value_are_refused() {
-        for line in [
-            &br#"{"vlaue":"x"}"#[..],
-            br#"{"value":"x","value_base64":"eA=="}"#,
-            br#"{"value_base64":"?"}"#,
-            br#"{"value":5}"#,
-            br#"{"headers":[{"value":"x"}]}"#,
-            b"[]",
-            b"not json",
-        ] {
-            assert!(read_json(line).is_err(), "{}", String::from_utf8_lossy(line));
         }
     }
 }

@@ -410,10 +410,10 @@ impl Merge<'_> {
 
 #[cfg(test)]
 mod tests {
-    use clap::{CommandFactory as _, FromArgMatches as _};
+    use clap::FromArgMatches as _;
 
     use super::*;
-    use crate::cli::{Cli, Command};
+    use crate::cli::{Cli, Command, command};
 
     fn resolve(flags: &[&str], file: Option<&str>) -> Result<Settings, Failure> {
         let dir = tempfile::tempdir().expect("a temporary directory");
@@ -424,7 +424,7 @@ mod tests {
             fs::write(&path, text).expect("a writable temporary directory");
             line.extend(["--config".to_owned(), path.to_string_lossy().into_owned()]);
         }
-        let matches = Cli::command().try_get_matches_from(line).expect("right flags");
+        let matches = command().try_get_matches_from(line).expect("right flags");
         let cli = Cli::from_arg_matches(&matches).expect("right flags");
         let Command::Start(args) = &cli.command else { panic!("not start") };
         let (_, start) = matches.subcommand().expect("start");

@@ -3,13 +3,15 @@
 use std::collections::BTreeMap;
 
 use highwater_client::{AdminErrorKind, Client, DescribeTopicReply};
+use highwater_protocol::text::counted;
 use serde::Serialize;
 
 use crate::cli::{ServerArgs, TopicCommand};
 use crate::failure::Failure;
-use crate::output;
+use crate::names;
+use crate::output::{self, Descriptions};
 use crate::session::with_client;
-use crate::units::{ByteSize, duration, grouped};
+use crate::units::{ByteSize, duration, readable_bytes};
 
 /// Does what the command line says.
 pub(crate) fn run(command: TopicCommand) -> Result<(), Failure> {
@@ -21,13 +23,14 @@ pub(crate) fn run(command: TopicCommand) -> Result<(), Failure> {
         TopicCommand::List { json, server } => {
             with_client(&server, |client| async move { list(&client, json).await })
         }
-        TopicCommand::Describe { topic, json, server } => with_client(&server, |client| async move {
-            for (i, topic) in topic.iter().enumerate() {
+        TopicCommand::Describe { topic, all, json, server } => with_client(&server, |client| async move {
+            let mut descriptions = Descriptions::new(json);
+            names::for_each(&topic, async |topic| {
                 let reply = client.describe_topic(topic).await.map_err(Failure::general)?;
                 let described = Described::new(topic, &reply);
-                output::print_described(i, json, &described, || described.to_text())?;
-            }
-            Ok(())
+                descriptions.print(&described, || described.to_text(all))
+            })
+            .await
         }),
         TopicCommand::Alter { topic, partitions, config, unset, server } => {
             if partitions.is_none() && config.is_empty() && unset.is_empty() {
@@ -50,11 +53,11 @@ pub(crate) fn run(command: TopicCommand) -> Result<(), Failure> {
             })
         }
         TopicCommand::Delete { topic, server } => with_client(&server, |client| async move {
-            for topic in topic {
-                client.delete_topic(&topic).await.map_err(Failure::general)?;
-                output::print(&format!("deleted {topic}\n"))?;
-            }
-            Ok(())
+            names::for_each(&topic, async |topic| {
+                client.delete_topic(topic).await.map_err(Failure::general)?;
+                output::print(&format!("deleted {topic}\n"))
+            })
+            .await
         }),
     }
 }
@@ -72,9 +75,10 @@ fn create(
             create = create.config(name, value);
         }
         match create.await {
-            Ok(_) => {
-                output::print(&format!("created {topic} with {} partitions\n", grouped(partitions.into())))
-            }
+            Ok(_) => output::print(&format!(
+                "created {topic} with {}\n",
+                counted(partitions as usize, "partition")
+            )),
             Err(e) if if_not_exists && e.kind() == AdminErrorKind::Exists => Ok(()),
             Err(e) => Err(Failure::general(e)),
         }
@@ -173,15 +177,18 @@ impl<'a> Described<'a> {
         Self { topic, id: reply.id.to_string(), configs: configs.collect(), partitions: partitions.collect() }
     }
 
-    fn to_text(&self) -> String {
+    /// The partitions come last: they are what is looked at most, and a terminal shows the end.
+    fn to_text(&self, all: bool) -> String {
         let records: u64 =
             self.partitions.iter().map(|p| (p.high_watermark - p.log_start).max(0) as u64).sum();
+        let bytes = self.partitions.iter().map(|p| p.bytes).sum();
         let summary = format!(
-            "{}  id {}  {} partitions  {} records\n\n",
+            "{}  id {}  {}  {}  {}\n",
             self.topic,
             self.id,
-            grouped(self.partitions.len() as u64),
-            grouped(records)
+            counted(self.partitions.len(), "partition"),
+            counted(records as usize, "record"),
+            readable_bytes(bytes)
         );
         let heading = ["PARTITION", "NODE", "SHARD", "EPOCH", "START", "END", "BYTES", "STATE"];
         let mut rows = vec![heading.map(str::to_owned).to_vec()];
@@ -197,12 +204,20 @@ impl<'a> Described<'a> {
                 if p.faulty { "damaged" } else { "ok" }.to_owned(),
             ]
         }));
-        let mut settings = vec![["SETTING", "VALUE", "FROM"].map(str::to_owned).to_vec()];
-        settings.extend(self.configs.iter().map(|(name, config)| {
+        format!("{summary}\n{}\n{}", self.settings(all), output::table(&rows))
+    }
+
+    /// What was set for this topic, or everything.
+    fn settings(&self, all: bool) -> String {
+        let mut rows = vec![["SETTING", "VALUE", "FROM"].map(str::to_owned).to_vec()];
+        rows.extend(self.configs.iter().filter(|(_, config)| all || config.set).map(|(name, config)| {
             let from = if config.set { "topic" } else { "default" };
             vec![(*name).to_owned(), config.value.to_owned(), from.to_owned()]
         }));
-        format!("{summary}{}\n{}", output::table(&rows), output::table(&settings))
+        match rows.len() {
+            1 => "every setting has its default; --all shows them\n".to_owned(),
+            _ => output::table(&rows),
+        }
     }
 }
 

@@ -84,17 +84,16 @@ pub(crate) fn moment_ms(text: &str, now: Timestamp) -> Result<i64, String> {
     civil.to_zoned(jiff::tz::TimeZone::UTC).map(|z| z.timestamp().as_millisecond()).map_err(|e| e.to_string())
 }
 
-/// `1234567` as `1,234,567`: counts are for reading.
-pub(crate) fn grouped(n: u64) -> String {
-    let digits = n.to_string();
-    let mut out = String::with_capacity(digits.len() + digits.len() / 3);
-    for (i, c) in digits.chars().enumerate() {
-        if i > 0 && (digits.len() - i).is_multiple_of(3) {
-            out.push(',');
+/// A number of bytes for reading: `1.4 GiB`, `37 KiB`, `512 B`.
+pub(crate) fn readable_bytes(bytes: u64) -> String {
+    for (shift, unit) in [(40, "TiB"), (30, "GiB"), (20, "MiB"), (10, "KiB")] {
+        let whole = 1_u64 << shift;
+        if bytes >= whole {
+            let value = bytes as f64 / whole as f64;
+            return if value < 9.95 { format!("{value:.1} {unit}") } else { format!("{value:.0} {unit}") };
         }
-        out.push(c);
     }
-    out
+    format!("{bytes} B")
 }
 
 #[cfg(test)]
@@ -157,10 +156,16 @@ mod tests {
     }
 
     #[test]
-    fn counts_are_grouped_by_thousands() {
-        assert_eq!(grouped(0), "0");
-        assert_eq!(grouped(999), "999");
-        assert_eq!(grouped(1_000), "1,000");
-        assert_eq!(grouped(12_345_678), "12,345,678");
+    fn bytes_are_rounded_for_reading() {
+        for (bytes, text) in [
+            (0, "0 B"),
+            (1023, "1023 B"),
+            (1024, "1.0 KiB"),
+            (10 << 10, "10 KiB"),
+            (1536 << 20, "1.5 GiB"),
+            (u64::MAX, "16777216 TiB"),
+        ] {
+            assert_eq!(readable_bytes(bytes), text);
+        }
     }
 }

@@ -1,6 +1,7 @@
 //! The flags of `consume`.
 
 use clap::Args;
+use clap::builder::NonEmptyStringValueParser;
 
 use super::ServerArgs;
 use crate::format::{self, Format};
@@ -10,6 +11,7 @@ use crate::start_at::StartPosition;
 #[derive(Args, Debug)]
 pub(crate) struct ConsumeArgs {
     /// Topic to read
+    #[arg(value_parser = NonEmptyStringValueParser::new())]
     pub topic: String,
     /// Where to begin: earliest, latest, an offset, -N (N records before the end of each partition), or a time:
     /// 2025-01-31T08:00:00Z, @MILLISECONDS, @-90m
@@ -31,11 +33,17 @@ pub(crate) struct ConsumeArgs {
     #[arg(long, short, value_name = "N")]
     pub partition: Vec<u32>,
     /// Continue where this consumer stopped, and remember how far it came; --from counts where it has no position yet
-    #[arg(long, value_name = "NAME")]
+    #[arg(long, value_name = "NAME", value_parser = NonEmptyStringValueParser::new())]
     pub consumer: Option<String>,
     /// Share the partitions with the other members of this group, Kafka's among them, and continue where the group stopped; --from counts
     /// where it has no position yet
-    #[arg(long, short, value_name = "NAME", conflicts_with_all = ["consumer", "partition"])]
+    #[arg(
+        long,
+        short,
+        value_name = "NAME",
+        value_parser = NonEmptyStringValueParser::new(),
+        conflicts_with_all = ["consumer", "partition"]
+    )]
     pub group: Option<String>,
     #[command(flatten)]
     pub server: ServerArgs,

@@ -1,13 +1,15 @@
 //! The commands of `group`.
 
 use clap::Subcommand;
+use clap::builder::NonEmptyStringValueParser;
 
 use super::ServerArgs;
 
 /// `group`.
 #[derive(Subcommand, Debug)]
 pub(crate) enum GroupCommand {
-    /// List groups: of native clients, of Kafka clients, and named consumers
+    /// List groups. The protocol is `consumer` (members of native clients, and of Kafka's with group.protocol=consumer), `classic` (Kafka's
+    /// older protocol), or `named` (positions without members, as of `consume --consumer`)
     List {
         /// One JSON object a line
         #[arg(long)]
@@ -15,10 +17,10 @@ pub(crate) enum GroupCommand {
         #[command(flatten)]
         server: ServerArgs,
     },
-    /// Show a group's members, who has which partition, and how far each partition is
+    /// Show groups: their members, who has which partition, how far each partition is, and how much is left to read
     Describe {
-        /// Its name
-        #[arg(required = true)]
+        /// Their names
+        #[arg(required = true, value_parser = NonEmptyStringValueParser::new())]
         group: Vec<String>,
         /// One JSON object a line
         #[arg(long)]
@@ -29,7 +31,7 @@ pub(crate) enum GroupCommand {
     /// Delete groups that have no members, and their positions
     Delete {
         /// Their names
-        #[arg(required = true)]
+        #[arg(required = true, value_parser = NonEmptyStringValueParser::new())]
         group: Vec<String>,
         #[command(flatten)]
         server: ServerArgs,

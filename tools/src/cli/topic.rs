@@ -1,6 +1,7 @@
 //! The commands of `topic`.
 
 use clap::Subcommand;
+use clap::builder::NonEmptyStringValueParser;
 
 use super::{ServerArgs, setting};
 
@@ -10,6 +11,7 @@ pub(crate) enum TopicCommand {
     /// Create a topic
     Create {
         /// Its name
+        #[arg(value_parser = NonEmptyStringValueParser::new())]
         topic: String,
         /// Number of partitions
         #[arg(long, short, value_name = "N", default_value_t = 1)]
@@ -31,11 +33,14 @@ pub(crate) enum TopicCommand {
         #[command(flatten)]
         server: ServerArgs,
     },
-    /// Show a topic's partitions and settings
+    /// Show topics: partitions, and the settings that were set
     Describe {
-        /// Its name
-        #[arg(required = true)]
+        /// Their names
+        #[arg(required = true, value_parser = NonEmptyStringValueParser::new())]
         topic: Vec<String>,
+        /// Show the settings that have their default, too
+        #[arg(long, short)]
+        all: bool,
         /// One JSON object a line
         #[arg(long)]
         json: bool,
@@ -45,6 +50,7 @@ pub(crate) enum TopicCommand {
     /// Change a topic's settings or add partitions
     Alter {
         /// Its name
+        #[arg(value_parser = NonEmptyStringValueParser::new())]
         topic: String,
         /// New number of partitions, more than before
         #[arg(long, short, value_name = "N")]
@@ -61,7 +67,7 @@ pub(crate) enum TopicCommand {
     /// Delete topics and all their records
     Delete {
         /// Their names
-        #[arg(required = true)]
+        #[arg(required = true, value_parser = NonEmptyStringValueParser::new())]
         topic: Vec<String>,
         #[command(flatten)]
         server: ServerArgs,

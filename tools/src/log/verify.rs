@@ -2,6 +2,7 @@
 
 use std::fmt::Write as _;
 
+use highwater_protocol::text::{counted, grouped};
 use highwater_runtime::OsFs;
 use highwater_storage::inspect::{self, Finding, Verification};
 use serde::Serialize;
@@ -10,7 +11,6 @@ use super::Data;
 use crate::failure::{self, Failure};
 use crate::output;
 use crate::progress::Progress;
-use crate::units::grouped;
 
 #[derive(Serialize)]
 struct FindingLine {
@@ -57,12 +57,12 @@ fn summary(verification: &Verification) -> String {
     }
     let found = match verification.findings.len() {
         0 => "no damage".to_owned(),
-        n => format!("{} places damaged", grouped(n as u64)),
+        n => format!("damage in {}", counted(n, "place")),
     };
     out + &format!(
-        "{} partitions, {} frames, {} bytes read: {found}\n",
-        grouped(verification.partitions as u64),
-        grouped(verification.frames),
+        "{}, {}, {} bytes read: {found}\n",
+        counted(verification.partitions, "partition"),
+        counted(verification.frames as usize, "frame"),
         grouped(verification.bytes)
     )
 }

@@ -42,6 +42,14 @@ fn a_topic_is_created_listed_described_altered_and_deleted() {
     assert_eq!(described["configs"]["retention.ms"]["set"], true);
     let shown = text(broker.run(&["topic", "describe", "b"], b""));
     assert!(shown.contains("retention.ms") && shown.contains("604800000"), "{shown}");
+    assert!(
+        !shown.contains("cleanup.policy") && shown.lines().count() < 12,
+        "what was not set is left out: {shown}"
+    );
+    let all = text(broker.run(&["topic", "describe", "b", "--all"], b""));
+    assert!(all.contains("cleanup.policy") && all.lines().count() > 20, "{all}");
+    assert!(all.lines().last().is_some_and(|line| line.starts_with("1 ")), "partitions come last: {all}");
+    assert!(text(broker.run(&["topic", "describe", "a"], b"")).contains("1 partition  0 records"));
 
     broker.run(
         &[
@@ -148,16 +156,7 @@ fn json_lines_copy_records_exactly_from_one_topic_to_another() {
     let first = json(copied.lines().next().expect("three lines"));
     assert_eq!(first["timestamp"], 1_700_000_000_123_i64);
     assert_eq!(first["headers"][0]["value"], "1");
-    let said = fails_with_input(1, &broker, &["produce", "t", "--json"], b"{}\nnot json\n");
-    assert!(said.contains("line 2"), "{said}");
     broker.stop();
-}
-
-fn fails_with_input(code: i32, broker: &Broker, arguments: &[&str], stdin: &[u8]) -> String {
-    let done = output(broker.command(arguments), stdin);
-    let said = text(done.stderr);
-    assert_eq!(done.status.code(), Some(code), "{said}");
-    said
 }
 
 #[test]
@@ -303,6 +302,11 @@ fn without_a_broker_each_command_says_so_in_one_line() {
         command
     });
     assert!(said.contains("no-such-host.invalid"), "{said}");
+    let said = fails_with(1, program(&["topic", "list", "--server", "no-such-host.invalid"]));
+    assert!(
+        said.contains("no-such-host.invalid:9191"),
+        "a port that is not given is the default one: {said}"
+    );
 }
 
 #[test]

@@ -82,6 +82,11 @@ fn a_folder_without_a_brokers_data_says_so() {
     fs::create_dir(place.data()).expect("a writable temporary directory");
     let said = fails_with(1, log(&place, &["ls"]));
     assert!(said.contains("data directory"), "{said}");
+    fs::write(place.path("data/notes.txt"), "nothing of a broker's").expect("a writable temporary directory");
+    for command in ["ls", "verify"] {
+        let said = fails_with(1, log(&place, &[command]));
+        assert!(said.contains("data directory"), "{said}");
+    }
 }
 
 /// Flips a bit of the first file that holds `needle`, in the needle.

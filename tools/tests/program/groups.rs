@@ -140,6 +140,17 @@ fn a_limit_ends_in_the_middle_of_a_batch_and_the_next_goes_on_there() {
         let said = fails_with(1, broker.command(arguments));
         assert!(said.contains(word), "{said}");
     }
+    let said = fails_with(1, broker.command(&["group", "describe", "missing", "g", "missing-too"]));
+    assert_eq!(said.lines().count(), 2, "{said}");
+    for empty in [["consume", "t", "--group", ""], ["consume", "t", "--consumer", ""]] {
+        let said = fails_with(2, broker.command(&empty));
+        assert!(said.contains(empty[2]), "{said}");
+    }
+    broker.run(&["consume", "t", "--consumer", "reader", "--limit", "4"], b"");
+    let listed = String::from_utf8_lossy(&broker.run(&["group", "list"], b"")).into_owned();
+    assert!(listed.contains("reader  named"), "{listed}");
+    let described = String::from_utf8_lossy(&broker.run(&["group", "describe", "reader"], b"")).into_owned();
+    assert!(described.starts_with("reader  named  Empty  0 members  lag 6\n"), "{described}");
     fails_with(2, broker.command(&["consume", "t", "--group", "g", "--partition", "1"]));
     fails_with(2, broker.command(&["consume", "t", "--group", "g", "--from", "-5"]));
     broker.stop();

@@ -14,5 +14,6 @@ mod hostile;
 mod kafka_crowd;
 mod kill;
 mod kill_kafka;
+mod produce;
 mod quick_start;
 mod start;
