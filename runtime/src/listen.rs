@@ -27,7 +27,10 @@ fn listen(address: SocketAddr) -> io::Result<TcpListener> {
 }
 
 fn explain(address: SocketAddr, e: &io::Error) -> io::Error {
-    let why = match e.kind() {
+    // A kernel without IPv6.
+    let is_foreign_family = e.raw_os_error() == Some(libc::EAFNOSUPPORT);
+    let kind = if is_foreign_family { io::ErrorKind::AddrNotAvailable } else { e.kind() };
+    let why = match kind {
         io::ErrorKind::AddrInUse => format!(
             "cannot listen on {address}: the port is in use; stop the process that holds it (`ss -ltnp 'sport = :{}'`) or choose another port",
             address.port()
@@ -42,7 +45,7 @@ fn explain(address: SocketAddr, e: &io::Error) -> io::Error {
         }
         _ => format!("cannot listen on {address}: {e}"),
     };
-    io::Error::new(e.kind(), why)
+    io::Error::new(kind, why)
 }
 
 #[cfg(test)]

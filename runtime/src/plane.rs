@@ -19,7 +19,7 @@
 //! 6. Messages from one shard to another arrive in the order they were posted, none lost.
 //! 7. `on_turn_end` is called after every group of calls, before the plane sleeps.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -35,6 +35,27 @@ pub struct ConnId(pub u64);
 /// Which of the listening sockets a connection came in by: an index into the list that the shards were started with.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct ListenerId(pub u16);
+
+/// The addresses of a connection's two ends. Both are canonical: no IPv4 address is mapped into IPv6.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Ends {
+    /// Where the client is.
+    pub(crate) peer: SocketAddr,
+    /// What the client has connected to.
+    pub(crate) local: SocketAddr,
+}
+
+impl Ends {
+    /// Ends as the kernel knows them.
+    pub(crate) fn new(peer: SocketAddr, local: SocketAddr) -> Self {
+        let canonical = |address: SocketAddr| match address.ip().to_canonical() {
+            ip @ IpAddr::V4(_) => SocketAddr::new(ip, address.port()),
+            // As it came: a link-local address has a scope.
+            IpAddr::V6(_) => address,
+        };
+        Self { peer: canonical(peer), local: canonical(local) }
+    }
+}
 
 /// An open file of this shard.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -154,6 +175,9 @@ pub enum ClosedBecause {
 pub trait Net {
     /// Queues bytes to be sent behind what is queued already. The plane coalesces; `on_sent` tells when they have left.
     fn send(&mut self, conn: ConnId, data: Bytes);
+    /// The address that the connection was made to: on a listener for all addresses of the machine, the one its client used.
+    /// IPv4 clients of an IPv6 listener have connected to an IPv4 address. None once the connection is gone.
+    fn local_addr(&self, conn: ConnId) -> Option<SocketAddr>;
     /// Bytes queued and not yet taken by the kernel.
     fn send_queue_bytes(&self, conn: ConnId) -> usize;
     /// Ends hello mode.
@@ -241,4 +265,18 @@ pub trait ShardApp: Sized {
     fn on_shutdown(&mut self, plane: &mut dyn Plane<Self::Message>);
     /// Everything that had happened has been told. The place to start a commit round.
     fn on_turn_end(&mut self, plane: &mut dyn Plane<Self::Message>);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_ipv4_client_of_an_ipv6_listener_has_ipv4_addresses() {
+        let address = |text: &str| text.parse::<SocketAddr>().expect("a literal");
+        let ends = Ends::new(address("[::ffff:10.0.0.9]:4000"), address("[::ffff:10.0.0.1]:9092"));
+        assert_eq!(ends, Ends { peer: address("10.0.0.9:4000"), local: address("10.0.0.1:9092") });
+        let (peer, local) = (address("[fe80::9%3]:4000"), address("[::1]:9092"));
+        assert_eq!(Ends::new(peer, local), Ends { peer, local });
+    }
 }

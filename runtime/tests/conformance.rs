@@ -36,6 +36,7 @@ macro_rules! suite {
 suite! {
     echo_returns_every_byte_in_order
     connections_know_their_listener
+    connections_know_the_address_they_were_made_to
     bulks_and_small_messages_mix
     bulks_wait_for_their_bytes
     pause_and_resume_lose_nothing

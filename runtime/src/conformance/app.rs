@@ -11,7 +11,7 @@ use super::closing::{Closing, Observed, Observer, Vanishing};
 use super::disk::{DiskCheck, JobByJob};
 use super::mesh::{Counts, MeshCheck};
 use super::sending::Sending;
-use super::simple::{Echo, InTurnEnd, Paused, Who};
+use super::simple::{Echo, InTurnEnd, LocalAddress, Paused, Who};
 use super::timers::TimerCheck;
 use crate::buf::AlignedBuf;
 use crate::plane::{
@@ -92,6 +92,7 @@ impl Ctx<'_, '_> {
 /// | `E` | echo |
 /// | `H` | echo, without leaving hello mode |
 /// | `W` | tells shard, listener and how often the connection has moved, one byte each; then echo |
+/// | `A` | sends the address that its client has connected to, on a line |
 /// | `M` shard | moves there, and begins again with the bytes that follow |
 /// | `P` quota:u32 | echo, with a pause of receiving after every so many bytes |
 /// | `U` | echo, from `on_turn_end` |
@@ -234,6 +235,7 @@ fn chosen(bytes: &[u8], moves: u8) -> Option<(Chosen, usize)> {
         b'Z' => return Some((Chosen::Exit, 1)),
         b'H' => return Some((Chosen::Behaviour { behaviour: Box::new(Echo), stream: false }, 1)),
         b'E' => (Box::new(Echo), 0),
+        b'A' => (Box::new(LocalAddress), 0),
         b'W' => (Box::new(Who::new(moves)), 0),
         b'P' => (Box::new(Paused::new(number(0, 4)? as usize)), 4),
         b'U' => (Box::new(InTurnEnd::default()), 0),
@@ -261,6 +263,7 @@ impl ShardApp for TestApp {
     fn on_accept(&mut self, plane: &mut TestPlane<'_>, conn: ConnId, listener: ListenerId, peer: SocketAddr) {
         self.told_since_turn_end = true;
         assert!(peer.port() != 0, "a peer has an address");
+        assert!(plane.local_addr(conn).is_some(), "a new connection has a local address");
         self.add(conn, listener, 0);
         if self.stopping {
             plane.close(conn, Close::Now);
@@ -289,8 +292,9 @@ impl ShardApp for TestApp {
         self.act(plane, conn, |behaviour, ctx| behaviour.sent(ctx, bytes));
     }
 
-    fn on_closed(&mut self, _: &mut TestPlane<'_>, conn: ConnId, because: ClosedBecause) {
+    fn on_closed(&mut self, plane: &mut TestPlane<'_>, conn: ConnId, because: ClosedBecause) {
         self.told_since_turn_end = true;
+        assert_eq!(plane.local_addr(conn), None, "a connection that is gone has no address");
         if let Doing::This(behaviour) = self.forget(conn).doing
             && let Some(label) = behaviour.label()
         {

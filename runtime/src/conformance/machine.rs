@@ -1,5 +1,7 @@
 //! What a scenario needs of whoever runs the application.
 
+use std::net::SocketAddr;
+
 use crate::sim::SimRng;
 
 /// A client's connection.
@@ -12,6 +14,8 @@ pub trait Machine {
     fn start(&mut self, shards: u16, listeners: u16);
     /// Connects a client.
     fn connect(&mut self, listener: u16) -> ClientId;
+    /// The address that a client has connected to.
+    fn address(&self, client: ClientId) -> SocketAddr;
     /// Sends, now or while something else is waited for. Never waits.
     fn send(&mut self, client: ClientId, data: &[u8]);
     /// Waits for bytes, at most so many. None of them: the connection has ended, or is broken.

@@ -64,6 +64,20 @@ pub fn connections_know_their_listener(machine: &mut dyn Machine) {
     }
 }
 
+/// A connection knows the address that its client has connected to, on every shard it moves to.
+pub fn connections_know_the_address_they_were_made_to(machine: &mut dyn Machine) {
+    machine.start(2, 2);
+    for listener in 0..2 {
+        for path in [&b""[..], b"M\x00", b"M\x01M\x00M\x01"] {
+            let client = machine.connect(listener);
+            machine.send(client, path);
+            machine.send(client, b"A");
+            let address = machine.address(client);
+            expect(machine, client, format!("{address}\n").as_bytes());
+        }
+    }
+}
+
 /// Small parcels and bulks, one after the other and mixed, arrive whole, and nothing beside them is touched.
 pub fn bulks_and_small_messages_mix(machine: &mut dyn Machine) {
     machine.start(1, 1);

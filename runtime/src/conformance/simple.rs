@@ -16,6 +16,16 @@ impl Behaviour for Echo {
     }
 }
 
+/// Sends the address that its client has connected to, on a line, for every piece it receives.
+pub(super) struct LocalAddress;
+
+impl Behaviour for LocalAddress {
+    fn recv(&mut self, ctx: &mut Ctx<'_, '_>, _: &[u8]) {
+        let local = ctx.plane.local_addr(ctx.conn).expect("an open connection has a local address");
+        ctx.reply(format!("{local}\n"));
+    }
+}
+
 /// Tells where it is, then echoes.
 pub(super) struct Who {
     moves: u8,

@@ -13,7 +13,7 @@ use super::clock::SimClock;
 use super::network::{LinkId, Network, Notice, Side, draw};
 use super::node::{Conn, Event, Node, Parcel, SimNode, Source};
 use super::rng::{SimRng, mix};
-use crate::plane::{Close, ClosedBecause, ConnId, Instant, ListenerId, ShardIndex};
+use crate::plane::{Close, ClosedBecause, ConnId, Ends, Instant, ListenerId, ShardIndex};
 
 /// How shards are scheduled.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -244,7 +244,7 @@ impl<M> Core<M> {
         }
         let shard = accepting[self.random_below(accepting.len())];
         let it = self.nodes[node.0].shard(shard);
-        let conn = it.add_conn(Conn::new(link, listener, Network::peer_address(link)));
+        let conn = it.add_conn(Conn::new(link, listener, Ends::new(Network::peer_address(link), to)));
         it.inbox.push(Source::Conn(conn), Event::Accept(conn));
         it.readable(conn);
         self.nodes[node.0].links.insert(link, (shard, conn));

@@ -10,7 +10,7 @@ use super::disk::SimDisk;
 use super::network::LinkId;
 use super::rng::SimRng;
 use crate::buf::AlignedBuf;
-use crate::plane::{Close, ClosedBecause, Completion, ConnId, Instant, ListenerId, ShardIndex, Token};
+use crate::plane::{Close, ClosedBecause, Completion, ConnId, Ends, Instant, ListenerId, ShardIndex, Token};
 
 /// A node of the simulated world.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -85,7 +85,7 @@ pub(super) enum Event<M> {
 pub(super) struct Migrant<M> {
     pub(super) link: LinkId,
     pub(super) listener: ListenerId,
-    pub(super) peer: SocketAddr,
+    pub(super) ends: Ends,
     pub(super) baggage: M,
     pub(super) unread: Bytes,
 }
@@ -99,7 +99,7 @@ pub(super) enum Parcel<M> {
 pub(super) struct Conn {
     pub(super) link: LinkId,
     pub(super) listener: ListenerId,
-    pub(super) peer: SocketAddr,
+    pub(super) ends: Ends,
     pub(super) hello: bool,
     pub(super) receiving: Receiving,
     pub(super) bulk: Option<Bulk>,
@@ -125,11 +125,11 @@ pub(super) struct Bulk {
 }
 
 impl Conn {
-    pub(super) fn new(link: LinkId, listener: ListenerId, peer: SocketAddr) -> Self {
+    pub(super) fn new(link: LinkId, listener: ListenerId, ends: Ends) -> Self {
         Self {
             link,
             listener,
-            peer,
+            ends,
             hello: true,
             receiving: Receiving::On,
             bulk: None,

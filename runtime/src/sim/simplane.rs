@@ -1,6 +1,7 @@
 //! What a shard sees of the simulated machine.
 
 use std::io;
+use std::net::SocketAddr;
 use std::path::Path;
 
 use bytes::Bytes;
@@ -58,6 +59,11 @@ impl<M> Net for SimPlane<'_, M> {
             self.core.trace.add_bytes("send", conn.0, &data);
             self.core.network.borrow_mut().send(link, Side::Accepting, data);
         }
+    }
+
+    fn local_addr(&self, conn: ConnId) -> Option<SocketAddr> {
+        let shard = &self.core.nodes[self.node.0].shards[usize::from(self.shard)];
+        shard.conns.get(&conn).filter(|conn| conn.closing.is_none()).map(|conn| conn.ends.local)
     }
 
     fn send_queue_bytes(&self, conn: ConnId) -> usize {
@@ -209,8 +215,8 @@ impl<M> Plane<M> for SimPlane<'_, M> {
         assert!(receiving == Some(conn), "{conn:?} migrates outside of its on_recv");
         let conn = self.me().conns.remove(&conn).expect("it is open");
         self.node().links.remove(&conn.link);
-        let Conn { link, listener, peer, .. } = conn;
-        let migrant = Box::new(Migrant { link, listener, peer, baggage, unread });
+        let Conn { link, listener, ends, .. } = conn;
+        let migrant = Box::new(Migrant { link, listener, ends, baggage, unread });
         let shard = self.shard;
         self.node().moving.insert(link, (shard, to, migrant));
         self.core.move_if_sent(self.node, link);

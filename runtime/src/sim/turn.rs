@@ -65,7 +65,7 @@ impl<A: ShardApp> Turn<'_, A> {
     fn dispatch(&mut self, event: Event<A::Message>) {
         match event {
             Event::Accept(id) => {
-                let Some((listener, peer)) = self.conn(id).map(|conn| (conn.listener, conn.peer)) else {
+                let Some((listener, peer)) = self.conn(id).map(|conn| (conn.listener, conn.ends.peer)) else {
                     return;
                 };
                 self.call("accept", id.0, |app, plane| app.on_accept(plane, id, listener, peer));
@@ -91,14 +91,16 @@ impl<A: ShardApp> Turn<'_, A> {
                 self.call("message", u64::from(from), |app, plane| app.on_message(plane, from, message));
             }
             Event::Migrated(migrant) => {
-                let (link, listener, peer) = (migrant.link, migrant.listener, migrant.peer);
+                let (link, listener, ends) = (migrant.link, migrant.listener, migrant.ends);
                 self.core.network.borrow_mut().unread(link, Side::Accepting, migrant.unread);
                 let node = self.core.node(self.node);
-                let id = node.shard(self.shard).add_conn(Conn::new(link, listener, peer));
+                let id = node.shard(self.shard).add_conn(Conn::new(link, listener, ends));
                 node.links.insert(link, (self.shard, id));
                 node.shard(self.shard).readable(id);
                 let baggage = migrant.baggage;
-                self.call("migrated", id.0, |app, plane| app.on_migrated(plane, id, listener, peer, baggage));
+                self.call("migrated", id.0, |app, plane| {
+                    app.on_migrated(plane, id, listener, ends.peer, baggage)
+                });
             }
             Event::Timer(token) => self.call("timer", token.0, |app, plane| app.on_timer(plane, token)),
             Event::Shutdown => self.call("shutdown", 0, |app, plane| app.on_shutdown(plane)),

@@ -15,7 +15,7 @@ use super::limits::{
 use super::ring::Cqe;
 use super::token::Op;
 use super::turn::Due;
-use crate::plane::ListenerId;
+use crate::plane::{Ends, ListenerId};
 use crate::slab::Key;
 
 /// One listening socket of a shard.
@@ -79,12 +79,13 @@ impl<M: Send + 'static> UringPlane<M> {
     fn adopt_accepted(&mut self, socket: OwnedFd, listener: ListenerId) -> Option<Key> {
         // A connection that is gone already has no peer.
         let peer = rustix::net::getpeername(&socket).ok().flatten()?.try_into().ok()?;
+        let local = rustix::net::getsockname(&socket).ok()?.try_into().ok()?;
         prepare_socket(&socket);
         if self.conns.len() >= CONNECTIONS_MAX {
             tracing::warn!(%peer, "refused a connection: this shard has {CONNECTIONS_MAX}");
             return None;
         }
-        Some(self.conns.insert(Conn::new(socket, listener, peer)))
+        Some(self.conns.insert(Conn::new(socket, listener, Ends::new(peer, local))))
     }
 
     /// Stops accepting; a socket that is still being accepted from is closed when that has ended.

@@ -13,7 +13,6 @@
 //!
 //! `on_closed` is told on the way into Dead, or into Lingering.
 
-use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 
 use bytes::Bytes;
@@ -21,7 +20,7 @@ use bytes::Bytes;
 use super::limits::{BULK_COPY_BYTES_MAX, HELLO_RECV_BYTES_MAX, PROBE_RECV_BYTES, PROBES_MAX};
 use super::send::SendQueue;
 use crate::buf::AlignedBuf;
-use crate::plane::{ListenerId, ShardIndex};
+use crate::plane::{Ends, ListenerId, ShardIndex};
 
 /// The receive that is in the kernel. There is never more than one, so that bytes stay in order.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -103,7 +102,7 @@ impl Bulk {
 pub(super) struct Conn<M> {
     pub(super) socket: OwnedFd,
     pub(super) listener: ListenerId,
-    pub(super) peer: SocketAddr,
+    pub(super) ends: Ends,
     pub(super) state: State<M>,
     /// One small receive at a time, so that it can still move.
     pub(super) hello: bool,
@@ -132,11 +131,11 @@ pub(super) struct Scatter {
 }
 
 impl<M> Conn<M> {
-    pub(super) fn new(socket: OwnedFd, listener: ListenerId, peer: SocketAddr) -> Self {
+    pub(super) fn new(socket: OwnedFd, listener: ListenerId, ends: Ends) -> Self {
         Self {
             socket,
             listener,
-            peer,
+            ends,
             state: State::Open,
             hello: true,
             paused: false,
@@ -236,7 +235,8 @@ mod tests {
 
     fn conn() -> Conn<()> {
         let file = std::fs::File::open("/dev/null").expect("/dev/null");
-        Conn::new(file.into(), ListenerId(0), ([127, 0, 0, 1], 1).into())
+        let address = ([127, 0, 0, 1], 1).into();
+        Conn::new(file.into(), ListenerId(0), Ends::new(address, address))
     }
 
     fn bulk(missing: usize) -> Bulk {

@@ -1,6 +1,7 @@
 //! Connections: sending, closing, moving.
 
 use std::io;
+use std::net::SocketAddr;
 use std::os::fd::AsRawFd;
 
 use bytes::Bytes;
@@ -242,16 +243,16 @@ impl<M: Send + 'static> UringPlane<M> {
         let Some(conn) = self.conns.remove(key) else { return };
         let State::Moving(moving) = conn.state else { return };
         let Move { to, baggage, unread } = *moving;
-        let Conn { socket, listener, peer, .. } = conn;
+        let Conn { socket, listener, ends, .. } = conn;
         self.post_envelope(
             to,
-            Envelope::Connection(Box::new(Moved { socket, listener, peer, baggage, unread })),
+            Envelope::Connection(Box::new(Moved { socket, listener, ends, baggage, unread })),
         );
     }
 
     /// A connection has arrived from another shard.
     pub(super) fn adopt_moved(&mut self, moved: Moved<M>) -> (Key, M, Bytes) {
-        let key = self.conns.insert(Conn::new(moved.socket, moved.listener, moved.peer));
+        let key = self.conns.insert(Conn::new(moved.socket, moved.listener, moved.ends));
         (key, moved.baggage, moved.unread)
     }
 
@@ -280,6 +281,10 @@ impl<M: Send + 'static> Net for UringPlane<M> {
             c.out.push(data);
             self.list_to_send(conn_key(conn));
         }
+    }
+
+    fn local_addr(&self, conn: ConnId) -> Option<SocketAddr> {
+        self.conns.get(conn_key(conn)).filter(|c| c.is_live()).map(|c| c.ends.local)
     }
 
     fn send_queue_bytes(&self, conn: ConnId) -> usize {

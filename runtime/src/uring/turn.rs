@@ -164,7 +164,7 @@ impl<M: Send + 'static> Driver<M> {
                 if let Some(key) = plane.on_accepted(index, cqe)
                     && let Some(conn) = plane.conns.get(key)
                 {
-                    let (listener, peer) = (conn.listener, conn.peer);
+                    let (listener, peer) = (conn.listener, conn.ends.peer);
                     plane.list_to_receive(key);
                     app.on_accept(plane, conn_id(key), listener, peer);
                 }
@@ -243,7 +243,7 @@ impl<M: Send + 'static> Driver<M> {
         match envelope {
             Envelope::Message(message) => app.on_message(plane, from, message),
             Envelope::Connection(moved) => {
-                let (listener, peer) = (moved.listener, moved.peer);
+                let (listener, peer) = (moved.listener, moved.ends.peer);
                 let (key, baggage, unread) = plane.adopt_moved(*moved);
                 app.on_migrated(plane, conn_id(key), listener, peer, baggage);
                 plane.deliver(app, key, &unread);

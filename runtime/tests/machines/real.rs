@@ -109,6 +109,11 @@ impl Machine for Real {
         ClientId(self.clients.len() - 1)
     }
 
+    fn address(&self, client: ClientId) -> SocketAddr {
+        let socket = self.clients[client.0].socket.as_ref().expect("it is open");
+        socket.peer_addr().expect("it is connected")
+    }
+
     fn send(&mut self, client: ClientId, data: &[u8]) {
         self.clients[client.0].queued.extend(data);
         self.flush();

@@ -1,5 +1,6 @@
 //! The suite on the simulated plane.
 
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use highwater_runtime::conformance::{ClientId, Machine, TestApp};
@@ -15,11 +16,18 @@ pub(crate) struct Simulated {
     world: SimWorld<TestApp>,
     node: Option<SimNode>,
     clients: Vec<SimClient>,
+    /// What each client has connected to.
+    addresses: Vec<SocketAddr>,
 }
 
 impl Simulated {
     pub(crate) fn new(seed: u64) -> Self {
-        Self { world: SimWorld::new(WorldConfig::new(seed)), node: None, clients: Vec::new() }
+        Self {
+            world: SimWorld::new(WorldConfig::new(seed)),
+            node: None,
+            clients: Vec::new(),
+            addresses: Vec::new(),
+        }
     }
 
     fn node(&self) -> SimNode {
@@ -38,7 +46,12 @@ impl Machine for Simulated {
     fn connect(&mut self, listener: u16) -> ClientId {
         let address = self.world.address(self.node(), usize::from(listener));
         self.clients.push(self.world.connect(address));
+        self.addresses.push(address);
         ClientId(self.clients.len() - 1)
+    }
+
+    fn address(&self, client: ClientId) -> SocketAddr {
+        self.addresses[client.0]
     }
 
     fn send(&mut self, client: ClientId, data: &[u8]) {

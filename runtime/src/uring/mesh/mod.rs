@@ -7,7 +7,6 @@
 mod spsc;
 
 use std::collections::VecDeque;
-use std::net::SocketAddr;
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::sync::atomic::{AtomicBool, Ordering, fence};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
@@ -19,7 +18,7 @@ use rustix::pipe::PipeFlags;
 use self::spsc::{Receiver, Sender, queue};
 use super::jobs::JobDone;
 use super::limits::{MESH_PARKED_MESSAGES_MAX, MESH_QUEUE_MESSAGES};
-use crate::plane::{ListenerId, ShardIndex};
+use crate::plane::{Ends, ListenerId, ShardIndex};
 
 /// What travels between shards.
 pub(super) enum Envelope<M> {
@@ -33,7 +32,7 @@ pub(super) enum Envelope<M> {
 pub(super) struct Moved<M> {
     pub(super) socket: OwnedFd,
     pub(super) listener: ListenerId,
-    pub(super) peer: SocketAddr,
+    pub(super) ends: Ends,
     pub(super) baggage: M,
     pub(super) unread: Bytes,
 }
