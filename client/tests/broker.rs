@@ -227,7 +227,7 @@ async fn a_named_consumer_goes_on_where_it_committed() {
 fn start(data_dir: &Path, port: u16) -> Broker {
     let config = BrokerConfig {
         data_dir: data_dir.to_owned(),
-        listen: vec![SocketAddr::from(([127, 0, 0, 1], port))],
+        listen: vec![SocketAddr::from(([127, 0, 0, 1], port)).into()],
         kafka_listen: Vec::new(),
         cores: Some(1),
         host: HostKind::Thread,

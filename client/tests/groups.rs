@@ -24,7 +24,7 @@ impl Place {
         let data = tempfile::tempdir().unwrap();
         let broker = Broker::start(BrokerConfig {
             data_dir: data.path().to_owned(),
-            listen: vec![SocketAddr::from(([127, 0, 0, 1], 0))],
+            listen: vec![SocketAddr::from(([127, 0, 0, 1], 0)).into()],
             kafka_listen: Vec::new(),
             cores: Some(2),
             memory_bytes: Some(256 << 20),

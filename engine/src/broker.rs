@@ -2,7 +2,7 @@
 
 use std::fs::{File, TryLockError};
 use std::io::{self, Write as _};
-use std::net::{SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, mpsc};
 use std::thread::JoinHandle;
@@ -11,19 +11,20 @@ use std::time::Duration;
 use highwater_protocol::ids::{ClusterId, NodeId};
 use highwater_protocol::limits::PARTITIONS_PER_TOPIC_MAX;
 use highwater_runtime::{
-    Cpu, OsFs, Runtime, RuntimeConfig, ShutdownHandle, StartError as RuntimeError, available_cpus, bind,
-    measure, preflight,
+    Cpu, OsFs, Runtime, RuntimeConfig, ShutdownHandle, StartError as RuntimeError, available_cpus, measure,
+    preflight,
 };
 use highwater_storage::{DurableForm, OpenError as StoreError};
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::{Handle as SignalHandle, Signals};
 
-use crate::config::{BrokerConfig, DurableChoice, KAFKA_PORT_DEFAULT};
+use crate::config::{BrokerConfig, DurableChoice};
 use crate::controller::ReadyReport;
 use crate::counters::ShardCounters;
 use crate::data_dir::{self, DataDir, Identity, LOCK};
 use crate::groups::GroupConfig;
 use crate::limits::ShardLimits;
+use crate::listeners::{Bound, Listeners};
 use crate::shard::{KafkaSetup, OpenError, Shard, ShardSetup};
 
 /// A running broker.
@@ -44,8 +45,6 @@ pub struct Broker {
 pub struct ReadyInfo {
     /// Addresses of the native listener, with the ports they got.
     pub native: Vec<SocketAddr>,
-    /// What clients are told to connect to.
-    pub advertised: String,
     /// Addresses of the Kafka listener, with the ports they got.
     pub kafka: Vec<SocketAddr>,
     /// Where the data rests.
@@ -117,7 +116,7 @@ impl Broker {
     #[expect(clippy::needless_pass_by_value, reason = "a configuration is given away, as to any builder")]
     pub fn start(config: BrokerConfig) -> Result<Self, StartError> {
         let began = std::time::Instant::now();
-        check_addresses(&config)?;
+        let listeners = Listeners::check(&config)?;
         // Before anything is written or measured: what this says is clearer than what would fail.
         preflight(config.host).map_err(explain)?;
         let cpus = choose_cpus(config.cores)?;
@@ -125,13 +124,8 @@ impl Broker {
         let lock = Arc::new(lock(&config.data_dir)?);
         let new = Identity { cluster: ClusterId(*uuid::Uuid::new_v4().as_bytes()), node: NodeId(0) };
         let data = data_dir::open(&mut OsFs::new(), &config.data_dir, new)?;
-        let mut listeners = listen(&config.listen)?;
-        let kafka_listeners = listen(&config.kafka_listen)?;
-        let native: Vec<SocketAddr> = listeners.iter().filter_map(|l| l.local_addr().ok()).collect();
-        let advertised = config.advertised.clone().unwrap_or_else(|| native[0].to_string());
-        let kafka: Vec<SocketAddr> = kafka_listeners.iter().filter_map(|l| l.local_addr().ok()).collect();
-        let kafka_setup = kafka_setup(&config, native.len(), kafka.first())?;
-        listeners.extend(kafka_listeners);
+        let Bound { sockets, advertised, native, kafka } = listeners.bind()?;
+        let kafka_setup = kafka_setup(&config, native.len(), &kafka)?;
         let durable_form = choose_durable_form(&config)?;
         let stores = data.stores.max(shards);
         let memory_bytes = config.memory_bytes.unwrap_or_else(default_memory_bytes);
@@ -148,7 +142,7 @@ impl Broker {
             ),
             durable_form,
             counters: ShardCounters::of_shards(shards),
-            advertised: advertised.clone(),
+            advertised,
             kafka: kafka_setup,
             groups: GroupConfig {
                 initial_rebalance_delay_ms: config.group_initial_rebalance_delay.as_millis() as u64,
@@ -165,7 +159,7 @@ impl Broker {
         });
         let runtime_config = RuntimeConfig {
             host: config.host,
-            listeners,
+            listeners: sockets,
             held: Some(Arc::clone(&lock)),
             ..RuntimeConfig::new(cpus)
         };
@@ -175,7 +169,7 @@ impl Broker {
         .map_err(explain)?;
         let shutdown = runtime.shutdown_handle();
         let mut broker = Self {
-            ready: ReadyInfo { kafka, ..describe(&config, &data, native, advertised, shards, durable_form) },
+            ready: ReadyInfo { kafka, ..describe(&config, &data, native, shards, durable_form) },
             runtime: Some(runtime),
             shutdown,
             signals: None,
@@ -261,13 +255,11 @@ fn describe(
     config: &BrokerConfig,
     data: &DataDir,
     native: Vec<SocketAddr>,
-    advertised: String,
     cores: u16,
     form: DurableForm,
 ) -> ReadyInfo {
     ReadyInfo {
         native,
-        advertised,
         kafka: Vec::new(),
         data_dir: config.data_dir.clone(),
         cores,
@@ -284,43 +276,8 @@ fn describe(
     }
 }
 
-fn check_addresses(config: &BrokerConfig) -> Result<(), StartError> {
-    if config.listen.is_empty() {
-        return Err(StartError::Config(
-            "no address to listen on; give at least one, such as 127.0.0.1:9191".into(),
-        ));
-    }
-    match config.listen.iter().chain(&config.kafka_listen).find(|a| !a.ip().is_loopback()) {
-        Some(open) if !config.insecure => Err(StartError::Config(format!(
-            "{open} can be reached from other machines, and connections are neither encrypted nor authenticated; \
-             listen on 127.0.0.1, or accept that with --insecure"
-        ))),
-        _ => Ok(()),
-    }
-}
-
-/// What Kafka clients get: which listeners are theirs, and what they are told to connect to.
-fn kafka_setup(
-    config: &BrokerConfig,
-    native: usize,
-    first: Option<&SocketAddr>,
-) -> Result<KafkaSetup, StartError> {
-    let Some(first) = first else { return Ok(KafkaSetup::default()) };
-    let (host, port) = match &config.kafka_advertised {
-        None => (first.ip().to_string(), first.port()),
-        Some(advertised) => {
-            let parts = advertised.rsplit_once(':').and_then(|(host, port)| {
-                let host = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
-                Some((host.to_owned(), port.parse().ok()?)).filter(|(host, _)| !host.is_empty())
-            });
-            parts.ok_or_else(|| {
-                StartError::Config(format!(
-                    "Kafka clients cannot be told to connect to {advertised:?}; a host and a port are needed, such as \
-                     broker.example.com:{KAFKA_PORT_DEFAULT}"
-                ))
-            })?
-        }
-    };
+/// What Kafka clients get: which listeners are theirs, and how topics are created.
+fn kafka_setup(config: &BrokerConfig, native: usize, kafka: &[SocketAddr]) -> Result<KafkaSetup, StartError> {
     if config.default_partitions == 0 || config.default_partitions > PARTITIONS_PER_TOPIC_MAX {
         return Err(StartError::Config(format!(
             "topics cannot have {} partitions by default; 1 to {PARTITIONS_PER_TOPIC_MAX} are possible",
@@ -329,8 +286,7 @@ fn kafka_setup(
     }
     Ok(KafkaSetup {
         first_listener: native as u16,
-        host,
-        port,
+        listeners: kafka.to_vec(),
         auto_create_topics: config.auto_create_topics,
         default_partitions: config.default_partitions,
     })
@@ -365,10 +321,6 @@ fn choose_durable_form(config: &BrokerConfig) -> Result<DurableForm, StartError>
             })
         }
     }
-}
-
-fn listen(addresses: &[SocketAddr]) -> Result<Vec<TcpListener>, StartError> {
-    addresses.iter().map(|address| bind(*address).map_err(|e| StartError::Listen(e.to_string()))).collect()
 }
 
 /// How long to wait for the lock. The kernel ends the operations of a broker that was killed a little after the process, and its
@@ -476,22 +428,6 @@ fn explain(error: RuntimeError) -> StartError {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn addresses_that_others_can_reach_have_to_be_asked_for() {
-        let config = |listen: &str, insecure| BrokerConfig {
-            listen: vec![listen.parse().expect("an address")],
-            insecure,
-            ..BrokerConfig::default()
-        };
-        assert!(check_addresses(&config("127.0.0.1:0", false)).is_ok());
-        assert!(check_addresses(&config("[::1]:0", false)).is_ok());
-        assert!(check_addresses(&config("0.0.0.0:9191", true)).is_ok());
-        let error = check_addresses(&config("0.0.0.0:9191", false)).expect_err("refused");
-        assert_eq!(error.exit_code(), 78);
-        assert!(error.to_string().contains("0.0.0.0:9191") && error.to_string().contains("--insecure"));
-        assert!(check_addresses(&BrokerConfig { listen: vec![], ..BrokerConfig::default() }).is_err());
-    }
 
     #[test]
     fn a_directory_is_locked_by_one_process_at_a_time() {

@@ -7,19 +7,39 @@ use std::time::Duration;
 pub use highwater_protocol::address::{KAFKA_PORT_DEFAULT, NATIVE_PORT_DEFAULT};
 pub use highwater_runtime::HostKind;
 
+use crate::address::HostPort;
+
+/// An address to listen on, and what its clients are told.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Listener {
+    /// Where to listen. A name is resolved at start, and all of its addresses are listened on. Port 0 takes a free one.
+    pub address: HostPort,
+    /// What clients that come in here are told to connect to. None: the address that each has connected to, which is right unless something
+    /// on the way translates addresses.
+    pub advertised: Option<HostPort>,
+}
+
+impl From<HostPort> for Listener {
+    fn from(address: HostPort) -> Self {
+        Self { address, advertised: None }
+    }
+}
+
+impl From<SocketAddr> for Listener {
+    fn from(address: SocketAddr) -> Self {
+        HostPort::from(address).into()
+    }
+}
+
 /// How a broker is to run. [`Default`] is what `highwater start` does without arguments.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct BrokerConfig {
     /// Where the data rests. Created if it is not there.
     pub data_dir: PathBuf,
-    /// Addresses of the native listener. Port 0 takes a free one.
-    pub listen: Vec<SocketAddr>,
-    /// What clients are told to connect to, `host:port`; none: the first address of `listen`, with the port it got.
-    pub advertised: Option<String>,
-    /// Addresses of the Kafka listener. Port 0 takes a free one; no address: there is none.
-    pub kafka_listen: Vec<SocketAddr>,
-    /// What Kafka clients are told to connect to, `host:port`; none: the first address of `kafka_listen`, with the port it got.
-    pub kafka_advertised: Option<String>,
+    /// Where native clients connect.
+    pub listen: Vec<Listener>,
+    /// Where Kafka clients connect. Empty: nowhere.
+    pub kafka_listen: Vec<Listener>,
     /// Kafka clients that ask for a topic that does not exist get it created.
     pub auto_create_topics: bool,
     /// Partitions of topics that are created without saying how many.
@@ -50,10 +70,8 @@ impl Default for BrokerConfig {
     fn default() -> Self {
         Self {
             data_dir: PathBuf::from("highwater-data"),
-            listen: vec![SocketAddr::from((Ipv4Addr::LOCALHOST, NATIVE_PORT_DEFAULT))],
-            advertised: None,
-            kafka_listen: vec![SocketAddr::from((Ipv4Addr::LOCALHOST, KAFKA_PORT_DEFAULT))],
-            kafka_advertised: None,
+            listen: vec![SocketAddr::from((Ipv4Addr::LOCALHOST, NATIVE_PORT_DEFAULT)).into()],
+            kafka_listen: vec![SocketAddr::from((Ipv4Addr::LOCALHOST, KAFKA_PORT_DEFAULT)).into()],
             auto_create_topics: true,
             default_partitions: 1,
             group_initial_rebalance_delay: Duration::from_secs(3),

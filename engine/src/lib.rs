@@ -3,6 +3,7 @@
 //! [`Broker`] starts and stops one in this process; [`TestBroker`] does so on a temporary directory and a free port.
 #![forbid(unsafe_code)]
 
+mod address;
 mod broker;
 mod config;
 mod controller;
@@ -12,6 +13,7 @@ pub mod groups;
 mod groups_log;
 mod kafka_message;
 pub mod limits;
+mod listeners;
 pub mod message;
 pub mod metadata;
 mod native_groups;
@@ -19,6 +21,7 @@ pub mod offline;
 pub mod shard;
 mod test_broker;
 
+pub use address::HostPort;
 pub use broker::{Broker, ReadyInfo, StartError};
-pub use config::{BrokerConfig, DurableChoice, HostKind, KAFKA_PORT_DEFAULT, NATIVE_PORT_DEFAULT};
+pub use config::{BrokerConfig, DurableChoice, HostKind, KAFKA_PORT_DEFAULT, Listener, NATIVE_PORT_DEFAULT};
 pub use test_broker::TestBroker;

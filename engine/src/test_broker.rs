@@ -38,8 +38,8 @@ impl TestBroker {
             .map_err(|e| StartError::Disk(format!("no temporary directory: {e}")))?;
         let mut config = BrokerConfig {
             data_dir: data.path().join("data"),
-            listen: vec![SocketAddr::from(([127, 0, 0, 1], 0))],
-            kafka_listen: vec![SocketAddr::from(([127, 0, 0, 1], 0))],
+            listen: vec![SocketAddr::from(([127, 0, 0, 1], 0)).into()],
+            kafka_listen: vec![SocketAddr::from(([127, 0, 0, 1], 0)).into()],
             group_initial_rebalance_delay: Duration::ZERO,
             cores: Some(1),
             host: HostKind::Thread,
@@ -49,8 +49,8 @@ impl TestBroker {
         change(&mut config);
         let broker = Broker::start(config.clone())?;
         // Started again it has to be where its clients look for it.
-        config.listen = vec![broker.native_addr()];
-        config.kafka_listen = broker.kafka_addr().into_iter().collect();
+        config.listen = vec![broker.native_addr().into()];
+        config.kafka_listen = broker.kafka_addr().into_iter().map(Into::into).collect();
         Ok(Self { broker: Some(broker), config, _data: data })
     }
 
@@ -71,12 +71,12 @@ impl TestBroker {
 
     /// What a client connects to, `host:port`.
     pub fn address(&self) -> String {
-        self.config.listen[0].to_string()
+        self.config.listen[0].address.to_string()
     }
 
     /// What a Kafka client connects to, `host:port`.
     pub fn kafka_address(&self) -> String {
-        self.config.kafka_listen.first().expect("a test broker has a Kafka listener").to_string()
+        self.config.kafka_listen.first().expect("a test broker has a Kafka listener").address.to_string()
     }
 
     /// The broker.

@@ -1,6 +1,7 @@
 //! The command line of Highwater: runs a broker and talks to one.
 #![forbid(unsafe_code)]
 
+mod addresses;
 mod bench;
 mod cli;
 mod consume;

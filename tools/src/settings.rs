@@ -3,17 +3,16 @@
 
 use std::fmt::{self, Write as _};
 use std::fs;
-use std::net::SocketAddr;
 use std::num::NonZeroU32;
 use std::path::{Path, PathBuf};
-use std::str::FromStr;
 use std::time::Duration;
 
 use clap::parser::ValueSource;
 use clap::{ArgMatches, ValueEnum};
-use highwater_engine::{BrokerConfig, DurableChoice};
+use highwater_engine::{BrokerConfig, DurableChoice, Listener};
 use serde::Deserialize;
 
+use crate::addresses::{Advertise, KafkaListen, Listen, listeners};
 use crate::cli::{ADDRESS_DEFAULT, KAFKA_ADDRESS_DEFAULT, StartArgs};
 use crate::failure::Failure;
 use crate::units::ByteSize;
@@ -26,6 +25,9 @@ pub(crate) const LOG_LEVEL_DEFAULT: &str = "warn";
 
 /// What a broker takes when nothing says otherwise, for people.
 const MEMORY_DEFAULT: &str = "a quarter of the machine's, at least 256MiB and at most 8GiB";
+
+/// What clients are told when nothing says otherwise, for people.
+const ADVERTISE_DEFAULT: &str = "the address that each client has connected to";
 
 /// How writes are made durable.
 #[derive(ValueEnum, Deserialize, Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -57,49 +59,6 @@ impl From<Durability> for DurableChoice {
             Durability::Dsync => Self::Dsync,
             Durability::SyncPerRound => Self::SyncPerRound,
         }
-    }
-}
-
-/// Addresses to listen on for Kafka clients; empty: there is no such listener.
-#[derive(Deserialize, Clone, PartialEq, Eq, Debug)]
-#[serde(try_from = "OneOrManyTexts")]
-pub(crate) struct KafkaListen(pub Vec<SocketAddr>);
-
-/// What says that there is no listener.
-const NONE: &str = "none";
-
-#[derive(Deserialize, Debug)]
-#[serde(untagged, expecting = "an address such as \"127.0.0.1:9092\", a list of them, or \"none\"")]
-enum OneOrManyTexts {
-    One(String),
-    Many(Vec<SocketAddr>),
-}
-
-impl TryFrom<OneOrManyTexts> for KafkaListen {
-    type Error = String;
-
-    fn try_from(listen: OneOrManyTexts) -> Result<Self, String> {
-        match listen {
-            OneOrManyTexts::One(text) => text.parse(),
-            OneOrManyTexts::Many(addresses) => Ok(Self(addresses)),
-        }
-    }
-}
-
-impl FromStr for KafkaListen {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        if text == NONE {
-            return Ok(Self(Vec::new()));
-        }
-        let address = |text: &str| {
-            let wrong = |e| {
-                format!("{text}: {e}; an address such as {KAFKA_ADDRESS_DEFAULT}, or {NONE}, is expected")
-            };
-            text.parse().map_err(wrong)
-        };
-        text.split(',').map(address).collect::<Result<_, _>>().map(Self)
     }
 }
 
@@ -142,13 +101,13 @@ pub(crate) struct Settings {
     /// Directory for the broker's data.
     pub data_dir: Setting<PathBuf>,
     /// Addresses to listen on.
-    pub listen: Setting<Vec<SocketAddr>>,
-    /// Address that clients are told.
-    pub advertise: Setting<Option<String>>,
+    pub listen: Setting<Listen>,
+    /// What clients are told; none: the address that each has connected to.
+    pub advertise: Setting<Option<Advertise>>,
     /// Addresses to listen on for Kafka clients.
     pub kafka_listen: Setting<KafkaListen>,
-    /// Address that Kafka clients are told.
-    pub kafka_advertise: Setting<Option<String>>,
+    /// What Kafka clients are told; none: the address that each has connected to.
+    pub kafka_advertise: Setting<Option<Advertise>>,
     /// Create topics that Kafka clients ask for.
     pub auto_create_topics: Setting<bool>,
     /// Partitions of a topic whose creator does not say how many.
@@ -178,10 +137,10 @@ pub(crate) struct Settings {
 #[serde(deny_unknown_fields)]
 struct File {
     data_dir: Option<PathBuf>,
-    listen: Option<OneOrMany>,
-    advertise: Option<String>,
+    listen: Option<Listen>,
+    advertise: Option<Advertise>,
     kafka_listen: Option<KafkaListen>,
-    kafka_advertise: Option<String>,
+    kafka_advertise: Option<Advertise>,
     auto_create_topics: Option<bool>,
     default_partitions: Option<u32>,
     cores: Option<u16>,
@@ -193,13 +152,6 @@ struct File {
     group_session_timeout_ms: Option<NonZeroU32>,
     offsets_retention_minutes: Option<NonZeroU32>,
     insecure: Option<bool>,
-}
-
-#[derive(Deserialize, Debug)]
-#[serde(untagged, expecting = "an address such as \"127.0.0.1:9191\" or a list of them")]
-enum OneOrMany {
-    One(SocketAddr),
-    Many(Vec<SocketAddr>),
 }
 
 #[derive(Deserialize, Debug)]
@@ -231,15 +183,11 @@ impl Settings {
             let path = args.config.as_deref().unwrap_or(Path::new(""));
             Failure::configuration(format_args!("{}: memory: {e}", path.display()))
         })?;
-        let listen_in_file = file.listen.map(|listen| match listen {
-            OneOrMany::One(address) => vec![address],
-            OneOrMany::Many(addresses) => addresses,
-        });
-        Ok(Self {
+        let settings = Self {
             data_dir: merge
                 .pick("data_dir", args.data_dir.clone(), file.data_dir, || DATA_DIR_DEFAULT.into()),
-            listen: merge.pick("listen", args.listen.clone(), listen_in_file, || {
-                vec![ADDRESS_DEFAULT.parse().expect("the default address is an address")]
+            listen: merge.pick("listen", args.listen.clone(), file.listen, || {
+                ADDRESS_DEFAULT.parse().expect("the default address is an address")
             }),
             advertise: merge.pick(
                 "advertise",
@@ -298,17 +246,24 @@ impl Settings {
                 || 7 * 24 * 60,
             ),
             insecure: merge.pick("insecure", args.insecure, file.insecure, || false),
-        })
+        };
+        settings.listeners().map_err(Failure::configuration)?;
+        Ok(settings)
+    }
+
+    /// The native listeners and those for Kafka clients, each with what is advertised for it.
+    fn listeners(&self) -> Result<(Vec<Listener>, Vec<Listener>), String> {
+        let native = listeners(&self.listen.value.0, self.advertise.value.as_ref(), "advertise")?;
+        let advertise = self.kafka_advertise.value.as_ref();
+        let kafka = listeners(&self.kafka_listen.value.0, advertise, "kafka-advertise")?;
+        Ok((native, kafka))
     }
 
     /// The same for the engine, which checks what has to do with the machine.
     pub(crate) fn to_broker_config(&self) -> BrokerConfig {
         let mut config = BrokerConfig::default();
         config.data_dir.clone_from(&self.data_dir.value);
-        config.listen.clone_from(&self.listen.value);
-        config.advertised.clone_from(&self.advertise.value);
-        config.kafka_listen.clone_from(&self.kafka_listen.value.0);
-        config.kafka_advertised.clone_from(&self.kafka_advertise.value);
+        (config.listen, config.kafka_listen) = self.listeners().expect("checked when they were resolved");
         config.auto_create_topics = self.auto_create_topics.value;
         config.default_partitions = self.default_partitions.value;
         config.cores = self.cores.value;
@@ -334,21 +289,13 @@ impl Settings {
             };
         };
         let text = |s: &str| toml::Value::String(s.to_owned());
-        let listen = self.listen.value.iter().map(|address| text(&address.to_string())).collect();
         line("data_dir", Some(text(&self.data_dir.value.to_string_lossy())), self.data_dir.source, "");
-        line("listen", Some(toml::Value::Array(listen)), self.listen.source, "");
-        let advertise = self.advertise.value.as_deref().map(text);
-        line("advertise", advertise, self.advertise.source, "the first address listened on");
-        let kafka_listen = match &self.kafka_listen.value.0[..] {
-            [] => text(NONE),
-            addresses => {
-                toml::Value::Array(addresses.iter().map(|address| text(&address.to_string())).collect())
-            }
-        };
-        line("kafka_listen", Some(kafka_listen), self.kafka_listen.source, "");
-        let kafka_advertise = self.kafka_advertise.value.as_deref().map(text);
-        let unset = "the first address listened on for Kafka clients";
-        line("kafka_advertise", kafka_advertise, self.kafka_advertise.source, unset);
+        line("listen", Some(self.listen.value.to_toml()), self.listen.source, "");
+        let advertise = self.advertise.value.as_ref().map(Advertise::to_toml);
+        line("advertise", advertise, self.advertise.source, ADVERTISE_DEFAULT);
+        line("kafka_listen", Some(self.kafka_listen.value.to_toml()), self.kafka_listen.source, "");
+        let kafka_advertise = self.kafka_advertise.value.as_ref().map(Advertise::to_toml);
+        line("kafka_advertise", kafka_advertise, self.kafka_advertise.source, ADVERTISE_DEFAULT);
         let auto_create = toml::Value::Boolean(self.auto_create_topics.value);
         line("auto_create_topics", Some(auto_create), self.auto_create_topics.source, "");
         let partitions = toml::Value::Integer(self.default_partitions.value.into());
@@ -435,7 +382,7 @@ mod tests {
     fn without_anything_said_the_defaults_hold() {
         let settings = resolve(&[], None).expect("defaults are right");
         assert_eq!(settings.data_dir.value, PathBuf::from(DATA_DIR_DEFAULT));
-        assert_eq!(settings.listen.value, ["127.0.0.1:9191".parse::<SocketAddr>().expect("a literal")]);
+        assert_eq!(settings.listen.value, "127.0.0.1:9191".parse().expect("a literal"));
         assert_eq!(settings.cores, Setting { value: None, source: Source::Default });
         assert_eq!(
             settings.to_broker_config(),
@@ -472,7 +419,14 @@ mod tests {
     #[test]
     fn what_is_printed_is_a_configuration_file_that_says_the_same() {
         let settings = resolve(
-            &["--listen", "127.0.0.1:0,[::1]:0", "--advertise", "a\"b:1", "--durability", "sync-per-round"],
+            &[
+                "--listen",
+                "127.0.0.1:0,[::1]:0",
+                "--advertise",
+                "auto,a.example:1",
+                "--durability",
+                "sync-per-round",
+            ],
             None,
         )
         .expect("all right");
@@ -490,6 +444,8 @@ mod tests {
             "cores = \"many\"",
             "memory = \"lots\"",
             "listen = 5",
+            "advertise = \"a b:1\"",
+            "kafka_listen = [\"127.0.0.1:1\", 5]",
             "offsets_retention_minutes = 0",
             "group_session_timeout_ms = 0",
             "durability = \"none\"",
@@ -502,5 +458,25 @@ mod tests {
             assert!(message.contains("highwater.toml"), "{file}: {message}");
         }
         assert!(resolve(&["--config", "/nonexistent/highwater.toml"], None).is_err());
+    }
+
+    #[test]
+    fn an_advertised_address_too_few_or_too_many_is_refused() {
+        for flags in [
+            &["--listen", "127.0.0.1:1,127.0.0.1:2", "--advertise", "a:1"][..],
+            &["--kafka-listen", "none", "--kafka-advertise", "a:1"],
+            &["--kafka-advertise", "a:1,b:1"],
+        ] {
+            let Err(Failure::Said { code, message }) = resolve(flags, None) else {
+                panic!("{flags:?} passed")
+            };
+            assert_eq!(code, crate::failure::CONFIGURATION);
+            assert!(message.contains("advertise has"), "{message}");
+        }
+        let settings =
+            resolve(&["--kafka-listen", "0.0.0.0:1,localhost:2", "--kafka-advertise", "auto,a:2"], None);
+        let config = settings.expect("one each").to_broker_config();
+        assert_eq!(config.kafka_listen[1].advertised.as_ref().map(ToString::to_string), Some("a:2".into()));
+        assert_eq!(config.kafka_listen[0].advertised, None);
     }
 }

@@ -70,9 +70,10 @@ impl Shard {
                 })
                 .collect(),
         };
+        let Some(address) = self.advertised_to(conn) else { return };
         let node = NodeInfo {
             node: self.setup.identity.node,
-            address: self.setup.advertised.clone(),
+            address: address.to_string(),
             shards: self.setup.shards,
         };
         let reply = MetadataReply { cluster: self.setup.identity.cluster, nodes: vec![node], topics };

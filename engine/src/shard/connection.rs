@@ -8,7 +8,7 @@ use highwater_net::{Lent, NativeConn, SlotId};
 use highwater_protocol::ids::{ProducerId, TopicPartition};
 use highwater_protocol::native::Acks;
 use highwater_runtime::buf::AlignedBuf;
-use highwater_runtime::plane::Instant;
+use highwater_runtime::plane::{Instant, ListenerId};
 
 use super::readers::ReaderId;
 use crate::message::OwnedBatch;
@@ -32,9 +32,20 @@ pub(super) enum Net {
     Kafka(KafkaConn),
 }
 
+/// How a client has come in.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct Via {
+    /// Which listening socket took it.
+    pub(super) listener: ListenerId,
+    /// The address that it has connected to.
+    pub(super) local: SocketAddr,
+    /// Its own address.
+    pub(super) peer: SocketAddr,
+}
+
 pub(super) struct Connection {
     pub(super) net: Net,
-    pub(super) peer: SocketAddr,
+    pub(super) via: Via,
     pub(super) stage: Stage,
     /// What it calls itself, if it has said so.
     pub(super) client_name: String,
@@ -131,10 +142,10 @@ impl Net {
 }
 
 impl Connection {
-    pub(super) fn new(net: Net, peer: SocketAddr, stage: Stage) -> Self {
+    pub(super) fn new(net: Net, via: Via, stage: Stage) -> Self {
         Self {
             net,
-            peer,
+            via,
             stage,
             client_name: String::new(),
             closing_since: None,

@@ -1,6 +1,6 @@
 //! Connections come, say hello, move, ask, are paused, and go.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 
 use bytes::Bytes;
 use highwater_net::{NativeConn, Received, Refusal, Reply, Request, Step};
@@ -13,8 +13,9 @@ use highwater_runtime::buf::AlignedBuf;
 use highwater_runtime::plane::{Close, ConnId, Plane};
 
 use super::Shard;
-use super::connection::{Connection, Net, RequestBytes, Stage};
+use super::connection::{Connection, Net, RequestBytes, Stage, Via};
 use super::timers::Timer;
+use crate::address::HostPort;
 use crate::limits::{CLOSING_TIME_MAX, CONNECTIONS_PER_ADDRESS_MAX, SWEEP_INTERVAL};
 use crate::message::{Greeting, Message};
 
@@ -31,15 +32,15 @@ enum Input {
 }
 
 impl Shard {
-    pub(super) fn accept(&mut self, plane: &mut dyn Plane<Message>, conn: ConnId, peer: SocketAddr) {
-        if let Err((code, text)) = self.check_room_for(peer.ip()) {
-            tracing::debug!(%peer, "connection refused: {text}");
+    pub(super) fn accept(&mut self, plane: &mut dyn Plane<Message>, conn: ConnId, via: Via) {
+        if let Err((code, text)) = self.check_room_for(via.peer.ip()) {
+            tracing::debug!(peer = %via.peer, "connection refused: {text}");
             plane.send(conn, error_message(MessageKind::Hello as u16, 0, code, &text));
             plane.close(conn, Close::AfterSends);
             return;
         }
         let net = NativeConn::new(plane.now());
-        self.insert_connection(plane, conn, Connection::new(Net::Native(net), peer, Stage::Hello));
+        self.insert_connection(plane, conn, Connection::new(Net::Native(net), via, Stage::Hello));
     }
 
     pub(super) fn check_room_for(&self, address: IpAddr) -> Result<(), (ErrorCode, String)> {
@@ -64,18 +65,25 @@ impl Shard {
         conn: ConnId,
         connection: Connection,
     ) {
-        *self.addresses.entry(connection.peer.ip()).or_default() += 1;
+        *self.addresses.entry(connection.via.peer.ip()).or_default() += 1;
         if self.connections.is_empty() {
             self.timers.set_after(plane, SWEEP_INTERVAL, Timer::Sweep);
         }
         self.connections.insert(conn, connection);
     }
 
+    /// What the client of a connection is told to connect to; none once the connection is gone.
+    pub(super) fn advertised_to(&self, conn: ConnId) -> Option<HostPort> {
+        let via = self.connections.get(&conn)?.via;
+        let advertised = self.setup.advertised.get(usize::from(via.listener.0)).cloned().flatten();
+        Some(advertised.unwrap_or_else(|| via.local.into()))
+    }
+
     /// Forgets a connection and everything that it waited for.
     pub(super) fn remove_connection(&mut self, conn: ConnId) {
         let Some(connection) = self.connections.remove(&conn) else { return };
         self.kafka.connection_is_gone(conn);
-        let ip = connection.peer.ip();
+        let ip = connection.via.peer.ip();
         if let Some(count) = self.addresses.get_mut(&ip) {
             *count -= 1;
             if *count == 0 {
@@ -97,10 +105,10 @@ impl Shard {
         &mut self,
         plane: &mut dyn Plane<Message>,
         conn: ConnId,
-        peer: SocketAddr,
+        via: Via,
         greeting: &Greeting,
     ) {
-        if let Err((code, text)) = self.check_room_for(peer.ip()) {
+        if let Err((code, text)) = self.check_room_for(via.peer.ip()) {
             plane.send(conn, error_message(MessageKind::Hello as u16, greeting.id, code, &text));
             plane.close(conn, Close::AfterSends);
             return;
@@ -108,7 +116,7 @@ impl Shard {
         self.insert_connection(
             plane,
             conn,
-            Connection::new(Net::Native(NativeConn::greeted()), peer, Stage::Open),
+            Connection::new(Net::Native(NativeConn::greeted()), via, Stage::Open),
         );
         self.welcome(plane, conn, &greeting.hello, greeting.id);
     }
@@ -346,7 +354,7 @@ impl Shard {
     /// Tells a peer what is wrong and ends its connection.
     pub(super) fn refuse(&mut self, plane: &mut dyn Plane<Message>, conn: ConnId, refusal: &Refusal) {
         if let Some(connection) = self.connections.get(&conn) {
-            tracing::debug!(peer = %connection.peer, code = %refusal.code, "dropped: {}", refusal.text);
+            tracing::debug!(peer = %connection.via.peer, code = %refusal.code, "dropped: {}", refusal.text);
         }
         self.counted.requests_refused += 1;
         let message = error_message(refusal.kind, refusal.id, refusal.code, &refusal.text);

@@ -43,7 +43,7 @@ use highwater_runtime::plane::{
 use highwater_storage::ReadId;
 
 use admin::{Asked, ProducerIds};
-use connection::{Budget, Connection};
+use connection::{Budget, Connection, Via};
 use drain::Drain;
 use kafka::Kafka;
 use lead::Lead;
@@ -209,10 +209,12 @@ impl ShardApp for Shard {
         listener: ListenerId,
         peer: SocketAddr,
     ) {
+        let Some(local) = plane.local_addr(conn) else { return };
+        let via = Via { listener, local, peer };
         if listener.0 < self.setup.kafka.first_listener {
-            self.accept(plane, conn, peer);
+            self.accept(plane, conn, via);
         } else {
-            self.accept_kafka(plane, conn, peer);
+            self.accept_kafka(plane, conn, via);
         }
     }
 
@@ -272,13 +274,15 @@ impl ShardApp for Shard {
         &mut self,
         plane: &mut dyn Plane<Message>,
         conn: ConnId,
-        _listener: ListenerId,
+        listener: ListenerId,
         peer: SocketAddr,
         baggage: Message,
     ) {
+        let Some(local) = plane.local_addr(conn) else { return };
+        let via = Via { listener, local, peer };
         match baggage {
-            Message::Greeted(greeting) => self.migrated(plane, conn, peer, &greeting),
-            Message::Placed => self.kafka_migrated(plane, conn, peer),
+            Message::Greeted(greeting) => self.migrated(plane, conn, via, &greeting),
+            Message::Placed => self.kafka_migrated(plane, conn, via),
             other => unreachable!("a connection does not move with {other:?}"),
         }
     }

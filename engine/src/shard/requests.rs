@@ -81,7 +81,7 @@ impl Shard {
     /// Who a member of a group is, for people.
     fn client_of(&self, conn: ConnId) -> Client {
         let Some(connection) = self.connections.get(&conn) else { return Client::default() };
-        Client { id: connection.client_name.clone(), host: format!("/{}", connection.peer.ip()) }
+        Client { id: connection.client_name.clone(), host: format!("/{}", connection.via.peer.ip()) }
     }
 
     /// A partition of this shard, or why it is none.

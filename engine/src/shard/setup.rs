@@ -1,12 +1,14 @@
 //! What a shard is started with, and why it may not start.
 
 use std::fmt;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use highwater_runtime::plane::Disk;
 use highwater_storage::state_log::{FILE_BYTES_DEFAULT, Owner, Recovered, StateLog, StateLogError};
 use highwater_storage::{DurableForm, OpenError as StoreError};
 
+use crate::address::HostPort;
 use crate::controller::ReadyReport;
 use crate::counters::ShardCounters;
 use crate::data_dir::Identity;
@@ -33,8 +35,8 @@ pub struct ShardSetup {
     pub durable_form: DurableForm,
     /// What each shard has done.
     pub counters: Box<[ShardCounters]>,
-    /// What clients are told to connect to.
-    pub advertised: String,
+    /// What clients of each listener are told to connect to; none: the address that they have connected to.
+    pub advertised: Vec<Option<HostPort>>,
     /// What Kafka clients get.
     pub kafka: KafkaSetup,
     /// How groups are coordinated.
@@ -48,10 +50,8 @@ pub struct ShardSetup {
 pub struct KafkaSetup {
     /// The first of the Kafka listeners; all behind it are Kafka's too.
     pub first_listener: u16,
-    /// The host that clients are told to connect to.
-    pub host: String,
-    /// The port.
-    pub port: u16,
+    /// The addresses of the Kafka listeners.
+    pub listeners: Vec<SocketAddr>,
     /// Create topics that clients ask for.
     pub auto_create_topics: bool,
     /// Partitions of a topic unless its creator says how many.
@@ -63,8 +63,7 @@ impl Default for KafkaSetup {
     fn default() -> Self {
         Self {
             first_listener: u16::MAX,
-            host: String::new(),
-            port: 0,
+            listeners: Vec::new(),
             auto_create_topics: true,
             default_partitions: 1,
         }

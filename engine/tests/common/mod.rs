@@ -30,8 +30,8 @@ pub fn try_start(
 ) -> Result<Broker, highwater_engine::StartError> {
     Broker::start(BrokerConfig {
         data_dir: data_dir.to_owned(),
-        listen: vec![SocketAddr::from(([127, 0, 0, 1], 0))],
-        kafka_listen: vec![SocketAddr::from(([127, 0, 0, 1], 0))],
+        listen: vec![SocketAddr::from(([127, 0, 0, 1], 0)).into()],
+        kafka_listen: vec![SocketAddr::from(([127, 0, 0, 1], 0)).into()],
         cores: Some(cores),
         host,
         stop_on_signals: false,

@@ -26,8 +26,8 @@ const BROKER: i8 = 4;
 fn start(data_dir: &Path) -> Broker {
     Broker::start(BrokerConfig {
         data_dir: data_dir.to_owned(),
-        listen: vec![SocketAddr::from(([127, 0, 0, 1], 0))],
-        kafka_listen: vec![SocketAddr::from(([127, 0, 0, 1], 0))],
+        listen: vec![SocketAddr::from(([127, 0, 0, 1], 0)).into()],
+        kafka_listen: vec![SocketAddr::from(([127, 0, 0, 1], 0)).into()],
         default_partitions: 3,
         cores: Some(2),
         host: HostKind::Thread,

@@ -1,5 +1,7 @@
 //! A request that is larger than all that the broker has for requests.
 
+use std::net::SocketAddr;
+
 use highwater_engine::{Broker, BrokerConfig};
 use highwater_net::kafka::KafkaError;
 use highwater_net::kafka::api::ApiKey;
@@ -41,8 +43,8 @@ fn a_request_over_the_budget_is_taken_although_silent_connections_have_buffers()
     let dir = tempfile::tempdir().expect("a directory");
     let broker = Broker::start(BrokerConfig {
         data_dir: dir.path().to_owned(),
-        listen: vec![([127, 0, 0, 1], 0).into()],
-        kafka_listen: vec![([127, 0, 0, 1], 0).into()],
+        listen: vec![SocketAddr::from(([127, 0, 0, 1], 0)).into()],
+        kafka_listen: vec![SocketAddr::from(([127, 0, 0, 1], 0)).into()],
         cores: Some(1),
         stop_on_signals: false,
         memory_bytes: Some(MEMORY_BYTES),

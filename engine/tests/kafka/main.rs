@@ -5,6 +5,7 @@ mod common;
 #[path = "../common/kafka.rs"]
 mod wire;
 
+mod addresses;
 mod admin;
 mod client;
 mod fetch;

@@ -21,8 +21,8 @@ const NONE: KafkaError = KafkaError::NONE;
 pub(crate) fn start(data_dir: &Path) -> Broker {
     Broker::start(BrokerConfig {
         data_dir: data_dir.to_owned(),
-        listen: vec![SocketAddr::from(([127, 0, 0, 1], 0))],
-        kafka_listen: vec![SocketAddr::from(([127, 0, 0, 1], 0))],
+        listen: vec![SocketAddr::from(([127, 0, 0, 1], 0)).into()],
+        kafka_listen: vec![SocketAddr::from(([127, 0, 0, 1], 0)).into()],
         cores: Some(2),
         host: HostKind::Thread,
         stop_on_signals: false,

@@ -43,7 +43,7 @@ pub(crate) fn world(seed: u64) -> (World, SimNode) {
                 limits,
                 durable_form,
                 counters: ShardCounters::of_shards(SHARDS),
-                advertised: "10.0.0.1:9000".into(),
+                advertised: vec![None, None],
                 kafka: KafkaSetup { first_listener: 1, ..KafkaSetup::default() },
                 groups: GroupConfig {
                     consumer_session_timeout_ms: SESSION_MS,

@@ -99,7 +99,7 @@ impl<A: ShardApp> Turn<'_, A> {
                 node.shard(self.shard).readable(id);
                 let baggage = migrant.baggage;
                 self.call("migrated", id.0, |app, plane| {
-                    app.on_migrated(plane, id, listener, ends.peer, baggage)
+                    app.on_migrated(plane, id, listener, ends.peer, baggage);
                 });
             }
             Event::Timer(token) => self.call("timer", token.0, |app, plane| app.on_timer(plane, token)),

@@ -1,11 +1,11 @@
 //! The flags of `start`.
 
-use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use clap::Args;
 
-use crate::settings::{Durability, KafkaListen};
+use crate::addresses::{Advertise, KafkaListen, Listen};
+use crate::settings::Durability;
 use crate::units::ByteSize;
 
 /// `start`. Every value is optional here: what is not given comes from the configuration file or the defaults.
@@ -15,28 +15,23 @@ pub(crate) struct StartArgs {
     #[arg(long, env = "HIGHWATER_DATA_DIR", value_name = "DIR", hide_env_values = true)]
     pub data_dir: Option<PathBuf>,
 
-    /// Addresses to listen on, separated by commas; port 0 picks a free one [default: 127.0.0.1:9191]
-    #[arg(
-        long,
-        env = "HIGHWATER_LISTEN",
-        value_name = "IP:PORT",
-        value_delimiter = ',',
-        hide_env_values = true
-    )]
-    pub listen: Option<Vec<SocketAddr>>,
+    /// Addresses to listen on, by number or name, separated by commas; port 0 picks a free one [default: 127.0.0.1:9191]
+    #[arg(long, env = "HIGHWATER_LISTEN", value_name = "HOST:PORT", hide_env_values = true)]
+    pub listen: Option<Listen>,
 
-    /// Address that clients are told to connect to, if it is not the first one listened on
+    /// Addresses that clients are told to connect to, one for each address listened on, in the same order, separated by commas; `auto` is
+    /// the address that a client has connected to [default: auto for each]
     #[arg(long, env = "HIGHWATER_ADVERTISE", value_name = "HOST:PORT", hide_env_values = true)]
-    pub advertise: Option<String>,
+    pub advertise: Option<Advertise>,
 
-    /// Addresses to listen on for Kafka clients, separated by commas; port 0 picks a free one, `none` is no listener
-    /// [default: 127.0.0.1:9092]
-    #[arg(long, env = "HIGHWATER_KAFKA_LISTEN", value_name = "IP:PORT", hide_env_values = true)]
+    /// Addresses to listen on for Kafka clients, as for --listen; `none` is no listener [default: 127.0.0.1:9092]
+    #[arg(long, env = "HIGHWATER_KAFKA_LISTEN", value_name = "HOST:PORT", hide_env_values = true)]
     pub kafka_listen: Option<KafkaListen>,
 
-    /// Address that Kafka clients are told to connect to, if it is not the first one listened on for them
+    /// Addresses that Kafka clients are told to connect to, one for each address listened on for them, as for --advertise
+    /// [default: auto for each]
     #[arg(long, env = "HIGHWATER_KAFKA_ADVERTISE", value_name = "HOST:PORT", hide_env_values = true)]
-    pub kafka_advertise: Option<String>,
+    pub kafka_advertise: Option<Advertise>,
 
     /// Create topics that Kafka clients ask for and that do not exist [default: true]
     #[arg(

@@ -66,6 +66,38 @@ fn an_address_that_others_can_reach_needs_a_second_word() {
 }
 
 #[test]
+fn an_address_that_no_client_can_connect_to_is_not_advertised() {
+    let place = Place::new();
+    for flag in ["--advertise", "--kafka-advertise"] {
+        for (address, code) in [
+            ("0.0.0.0:1", 78),
+            ("[::]:9092", 78),
+            ("localhost:0", 78),
+            ("a:1,b:1", 78),
+            ("a b:1", 2),
+            ("a", 2),
+        ] {
+            let said = fails_with(code, start_command(&place.data(), &[flag, address]));
+            assert!(code == 2 || said.contains("advertise"), "{said}");
+            assert!(said.contains(address) || said.contains("2 addresses"), "it names {address}: {said}");
+        }
+    }
+    assert!(!place.data().exists());
+}
+
+#[test]
+fn a_broker_listens_on_every_address_of_a_name() {
+    let place = Place::new();
+    let broker = place.start_with(&["--listen", "localhost:0", "--kafka-listen", "localhost:0"]);
+    for field in ["native", "kafka"] {
+        for address in broker.field(field).split(',') {
+            TcpStream::connect(address).unwrap_or_else(|e| panic!("{address}: {e}"));
+        }
+    }
+    broker.stop();
+}
+
+#[test]
 fn settings_that_cannot_be_are_refused_with_their_name() {
     let place = Place::new();
     for (flags, word) in [

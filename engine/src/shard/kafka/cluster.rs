@@ -36,11 +36,12 @@ impl Shard {
     }
 
     pub(super) fn kafka_describe_cluster(&mut self, call: Call, request: &DescribeClusterRequest) {
+        let Some(advertised) = self.advertised_to(call.conn) else { return };
         let about_brokers = request.endpoint_type == ENDPOINT_BROKERS;
         let broker = DescribeClusterBroker {
             broker_id: self.kafka_node(),
-            host: Cow::Borrowed(&self.setup.kafka.host),
-            port: self.setup.kafka.port.into(),
+            host: Cow::Owned(advertised.host),
+            port: advertised.port.into(),
             rack: None,
             is_fenced: false,
         };
@@ -53,8 +54,7 @@ impl Shard {
             brokers: if about_brokers { vec![broker] } else { Vec::new() },
             ..Default::default()
         };
-        let reply = response(call.origin, &answer);
-        self.kafka_reply(call, reply);
+        self.kafka_answer(call, &answer);
     }
 
     pub(super) fn kafka_describe_topic_partitions(

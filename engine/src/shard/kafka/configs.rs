@@ -1,6 +1,7 @@
 //! Configurations: shown and changed. Topics have one that can be changed; that of the broker is fixed when it starts.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 
 use highwater_net::kafka::KafkaError;
 use highwater_net::kafka::messages::{
@@ -45,7 +46,7 @@ impl Shard {
         let resources = request.resources.iter();
         let resources = resources.filter(|named| seen.insert((named.resource_type, named.resource_name)));
         let results = resources.map(|resource| {
-            let (configs, error_code, text) = match self.described_configs(resource, detail) {
+            let (configs, error_code, text) = match self.described_configs(call, resource, detail) {
                 Ok(configs) => (configs, KafkaError::NONE, None),
                 Err((error, text)) => (Vec::new(), error, Some(text)),
             };
@@ -63,6 +64,7 @@ impl Shard {
 
     fn described_configs(
         &self,
+        call: Call,
         resource: &DescribeConfigsResource<'_>,
         detail: Detail,
     ) -> Result<Vec<DescribedConfig<'static>>, Refused> {
@@ -72,7 +74,7 @@ impl Shard {
                 let of_all = resource.resource_name.is_empty();
                 self.check_broker(resource.resource_name)?;
                 // What was changed for all brokers while they run, which is nothing.
-                if of_all { Vec::new() } else { self.of_broker(detail) }
+                if of_all { Vec::new() } else { self.of_broker(call, detail) }
             }
             GROUP => of_group(self, detail),
             other => {
@@ -105,13 +107,15 @@ impl Shard {
         Err((KafkaError::INVALID_REQUEST, text))
     }
 
-    fn of_broker(&self, detail: Detail) -> Vec<DescribedConfig<'static>> {
+    fn of_broker(&self, call: Call, detail: Detail) -> Vec<DescribedConfig<'static>> {
         let (node, kafka) = (self.kafka_node(), &self.setup.kafka);
         let groups = &self.setup.groups;
         let minutes = groups.offsets_retention_ms / 60_000;
-        let address = format!("PLAINTEXT://{}:{}", kafka.host, kafka.port);
+        let url = |address: &dyn fmt::Display| format!("PLAINTEXT://{address}");
+        let advertised = self.advertised_to(call.conn).map_or_else(String::new, |address| url(&address));
+        let listeners = kafka.listeners.iter().map(|address| url(address)).collect::<Vec<_>>().join(",");
         let own = [
-            ("advertised.listeners", address.clone(), Type::String, SET_AT_START, "Where clients connect."),
+            ("advertised.listeners", advertised, Type::String, SET_AT_START, "Where clients connect."),
             (
                 "auto.create.topics.enable",
                 kafka.auto_create_topics.to_string(),
@@ -162,7 +166,7 @@ impl Shard {
                 DEFAULT,
                 "The shortest session timeout.",
             ),
-            ("listeners", address, Type::String, SET_AT_START, "Where the broker listens."),
+            ("listeners", listeners, Type::String, SET_AT_START, "Where the broker listens."),
             (
                 "log.dirs",
                 self.setup.data_dir.display().to_string(),

@@ -1,7 +1,5 @@
 //! Connections of Kafka clients: they begin without a hello, on the shard whose turn it is, and end without a word.
 
-use std::net::SocketAddr;
-
 use bytes::Bytes;
 use highwater_net::kafka::{KafkaConn, KafkaReply, KafkaStep};
 use highwater_runtime::plane::{Close, ConnId, Plane};
@@ -9,7 +7,7 @@ use highwater_runtime::plane::{Close, ConnId, Plane};
 use super::Call;
 use crate::message::{KafkaMessage, Message};
 use crate::shard::Shard;
-use crate::shard::connection::{Connection, Net, Stage};
+use crate::shard::connection::{Connection, Net, Stage, Via};
 
 /// What became of a connection's input.
 enum Input {
@@ -19,13 +17,8 @@ enum Input {
 }
 
 impl Shard {
-    pub(in crate::shard) fn accept_kafka(
-        &mut self,
-        plane: &mut dyn Plane<Message>,
-        conn: ConnId,
-        peer: SocketAddr,
-    ) {
-        self.begin_kafka(plane, conn, peer, Stage::Hello);
+    pub(in crate::shard) fn accept_kafka(&mut self, plane: &mut dyn Plane<Message>, conn: ConnId, via: Via) {
+        self.begin_kafka(plane, conn, via, Stage::Hello);
     }
 
     /// A connection has moved here.
@@ -33,28 +26,22 @@ impl Shard {
         &mut self,
         plane: &mut dyn Plane<Message>,
         conn: ConnId,
-        peer: SocketAddr,
+        via: Via,
     ) {
-        if self.begin_kafka(plane, conn, peer, Stage::Open) {
+        if self.begin_kafka(plane, conn, via, Stage::Open) {
             plane.stream(conn);
         }
     }
 
     /// False if there is no room for it.
-    fn begin_kafka(
-        &mut self,
-        plane: &mut dyn Plane<Message>,
-        conn: ConnId,
-        peer: SocketAddr,
-        stage: Stage,
-    ) -> bool {
-        if let Err((_, text)) = self.check_room_for(peer.ip()) {
-            tracing::debug!(%peer, "connection refused: {text}");
+    fn begin_kafka(&mut self, plane: &mut dyn Plane<Message>, conn: ConnId, via: Via, stage: Stage) -> bool {
+        if let Err((_, text)) = self.check_room_for(via.peer.ip()) {
+            tracing::debug!(peer = %via.peer, "connection refused: {text}");
             plane.close(conn, Close::Now);
             return false;
         }
         let net = Net::Kafka(KafkaConn::default());
-        self.insert_connection(plane, conn, Connection::new(net, peer, stage));
+        self.insert_connection(plane, conn, Connection::new(net, via, stage));
         true
     }
 
@@ -121,7 +108,7 @@ impl Shard {
     /// Ends a connection, which is all that Kafka's protocol has for nonsense.
     pub(in crate::shard) fn drop_kafka(&mut self, plane: &mut dyn Plane<Message>, conn: ConnId, why: &str) {
         let Some(connection) = self.connections.get(&conn) else { return };
-        tracing::debug!(peer = %connection.peer, "dropped: {why}");
+        tracing::debug!(peer = %connection.via.peer, "dropped: {why}");
         self.counted.requests_refused += 1;
         self.close(plane, conn, Close::AfterSends);
     }

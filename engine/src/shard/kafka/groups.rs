@@ -26,7 +26,7 @@ const OF_TRANSACTION: i8 = 1;
 impl Shard {
     /// Who asks.
     fn kafka_client_of(&self, call: Call, id: &str) -> Client {
-        let peer = self.connections.get(&call.conn).map(|connection| connection.peer.ip());
+        let peer = self.connections.get(&call.conn).map(|connection| connection.via.peer.ip());
         Client { id: id.to_owned(), host: peer.map_or_else(String::new, |ip| format!("/{ip}")) }
     }
 
@@ -44,8 +44,9 @@ impl Shard {
             OF_TRANSACTION => NO_TRANSACTIONS,
             _ => KafkaError::INVALID_REQUEST,
         };
+        let Some(advertised) = self.advertised_to(call.conn) else { return };
         let (node, host, port) = match refused {
-            None => (self.kafka_node(), self.setup.kafka.host.clone(), self.setup.kafka.port.into()),
+            None => (self.kafka_node(), advertised.host, advertised.port.into()),
             Some(_) => (-1, String::new(), -1),
         };
         let keys: &[&str] = if version < 4 { &[request.key] } else { &request.coordinator_keys };

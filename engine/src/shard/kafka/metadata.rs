@@ -84,6 +84,7 @@ impl Shard {
     /// Answers with these topics; none: with all.
     fn tell_metadata(&mut self, call: Call, topics: Option<&[Wanted]>) {
         let Some(metadata) = self.metadata.clone() else { return };
+        let Some(advertised) = self.advertised_to(call.conn) else { return };
         let topics = match topics {
             None => metadata.topics().map(|topic| self.metadata_topic(topic)).collect(),
             Some(topics) => topics.iter().map(|wanted| self.wanted_topic(wanted)).collect(),
@@ -91,8 +92,8 @@ impl Shard {
         let response = MetadataResponse {
             brokers: vec![MetadataBroker {
                 node_id: self.kafka_node(),
-                host: Cow::Borrowed(&self.setup.kafka.host),
-                port: self.setup.kafka.port.into(),
+                host: Cow::Owned(advertised.host),
+                port: advertised.port.into(),
                 rack: None,
             }],
             cluster_id: Some(Cow::Owned(self.kafka_cluster_id())),
@@ -100,9 +101,7 @@ impl Shard {
             topics,
             ..Default::default()
         };
-        // The answer borrows from the setup, which is shared and never changes.
-        let reply = highwater_net::kafka::response(call.origin, &response);
-        self.kafka_reply(call, reply);
+        self.kafka_answer(call, &response);
     }
 
     fn wanted_topic(&self, wanted: &Wanted) -> MetadataTopic<'static> {

@@ -1,0 +1,174 @@
+//! Addresses as people write them: a host, by name or by number, and a port.
+
+use std::fmt;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::str::FromStr;
+
+/// A host and a port. An IPv6 address stands in brackets when it is written, and without them in `host`.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct HostPort {
+    /// A name, or an IP address.
+    pub host: String,
+    /// The port.
+    pub port: u16,
+}
+
+/// Longest host name, and longest part of it between dots. Those of DNS.
+const NAME_BYTES_MAX: usize = 253;
+const LABEL_BYTES_MAX: usize = 63;
+
+impl HostPort {
+    /// Checks that a client can be told to connect to this.
+    pub(crate) fn check_advertised(&self) -> Result<(), String> {
+        let wrong = |why: &str| Err(format!("clients cannot connect to {self}: {why}"));
+        if self.port == 0 {
+            return wrong("port 0 is no port");
+        }
+        match self.host.parse::<IpAddr>() {
+            Ok(ip) if ip.is_unspecified() => {
+                wrong("it means every address of a machine; name one of them, or leave it to the connection")
+            }
+            Ok(ip) if ip.is_multicast() || ip == IpAddr::V4(Ipv4Addr::BROADCAST) => {
+                wrong("it is not the address of one machine")
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+impl From<SocketAddr> for HostPort {
+    fn from(address: SocketAddr) -> Self {
+        Self { host: address.ip().to_string(), port: address.port() }
+    }
+}
+
+impl fmt::Display for HostPort {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.host.contains(':') {
+            write!(f, "[{}]:{}", self.host, self.port)
+        } else {
+            write!(f, "{}:{}", self.host, self.port)
+        }
+    }
+}
+
+impl FromStr for HostPort {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let wrong = |why: &str| format!("{text:?} is not HOST:PORT: {why}");
+        let (host, port) = text
+            .rsplit_once(':')
+            .ok_or_else(|| wrong("there is no port; write for example localhost:9092"))?;
+        let port =
+            Some(port).filter(|port| port.bytes().all(|b| b.is_ascii_digit())).and_then(|p| p.parse().ok());
+        let port = port.ok_or_else(|| wrong("the port is not a number from 0 to 65535"))?;
+        let host = match host.strip_prefix('[') {
+            Some(rest) => {
+                let inside = rest.strip_suffix(']').filter(|host| is_ipv6(host));
+                inside.ok_or_else(|| wrong("the brackets do not hold an IPv6 address"))?
+            }
+            None if host.contains(':') => {
+                return Err(wrong("an IPv6 address needs brackets, such as [::1]:9092"));
+            }
+            None => {
+                check_name(host).map_err(|why| wrong(&why))?;
+                host
+            }
+        };
+        Ok(Self { host: host.to_owned(), port })
+    }
+}
+
+fn is_ipv6(host: &str) -> bool {
+    // With a scope, as in fe80::1%2, it is no `IpAddr`.
+    host.parse::<IpAddr>().is_ok_and(|ip| ip.is_ipv6()) || format!("[{host}]:0").parse::<SocketAddr>().is_ok()
+}
+
+/// Checks a host name, or an IPv4 address.
+fn check_name(name: &str) -> Result<(), String> {
+    if name.is_empty() {
+        return Err("there is no host".into());
+    }
+    if name.len() > NAME_BYTES_MAX {
+        return Err(format!("a host name has at most {NAME_BYTES_MAX} characters"));
+    }
+    // A trailing dot says that the name is complete.
+    let labels = name.strip_suffix('.').unwrap_or(name).split('.');
+    for label in labels.clone() {
+        // Underscores are not for host names, and names of containers have them all the same.
+        let is_fine = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
+        if label.is_empty() || label.len() > LABEL_BYTES_MAX || !label.chars().all(is_fine) {
+            return Err(format!("{name:?} is not a host name"));
+        }
+    }
+    let is_number = |label: &str| label.bytes().all(|b| b.is_ascii_digit());
+    if labels.clone().next_back().is_some_and(is_number) && name.parse::<Ipv4Addr>().is_err() {
+        return Err(format!("{name} is not an IPv4 address"));
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_host_is_a_name_or_an_address_and_prints_as_it_is_read() {
+        for (text, host, port) in [
+            ("localhost:9092", "localhost", 9092),
+            ("broker-0.example.com:1", "broker-0.example.com", 1),
+            ("kafka_1:65535", "kafka_1", 65535),
+            ("10.0.0.1:0", "10.0.0.1", 0),
+            ("[::1]:9092", "::1", 9092),
+            ("[fe80::1%2]:9092", "fe80::1%2", 9092),
+        ] {
+            let address: HostPort = text.parse().unwrap_or_else(|e| panic!("{text}: {e}"));
+            assert_eq!((&address.host[..], address.port), (host, port));
+            assert_eq!(address.to_string(), text);
+        }
+    }
+
+    #[test]
+    fn nonsense_is_no_address() {
+        for text in [
+            "",
+            ":",
+            "localhost",
+            "localhost:",
+            ":9092",
+            "a b:1",
+            "a:b:1",
+            "::1:9092",
+            "[::1:9092",
+            "[x]:1",
+            "[10.0.0.1]:1",
+            "host:65536",
+            "host:+1",
+            "host:-1",
+            "256.1.1.1:1",
+            "1.2.3:1",
+            "a..b:1",
+            "http://host:1",
+            "hôte:1",
+        ] {
+            let e = text.parse::<HostPort>().expect_err(text);
+            assert!(e.contains(&format!("{text:?}")), "it names what was given: {e}");
+        }
+        assert!(format!("{}:1", "a".repeat(64)).parse::<HostPort>().is_err());
+    }
+
+    #[test]
+    fn only_what_a_client_can_connect_to_is_advertised() {
+        let check = |text: &str| text.parse::<HostPort>().expect(text).check_advertised();
+        for text in ["localhost:1", "10.0.0.1:9092", "[::1]:9092", "name.invalid:9092"] {
+            assert_eq!(check(text), Ok(()));
+        }
+        for text in
+            ["0.0.0.0:1", "[::]:9092", "localhost:0", "224.0.0.1:9092", "255.255.255.255:1", "[ff02::1]:1"]
+        {
+            let e = check(text).expect_err(text);
+            assert!(e.contains(text), "{e}");
+        }
+    }
+}
