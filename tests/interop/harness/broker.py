@@ -38,15 +38,17 @@ class Broker:
         scratch: Path,
         start: Callable[[str, Sequence[str | Path]], Process],
         flags: Sequence[str],
+        also: Sequence[str] = (),
     ) -> None:
         self.program = program
         self.data = scratch / "data"
         self._start = start
         self._flags = list(flags)
+        self._also = list(also)
         self._starts = 0
         self._process: Process | None = None
-        self.kafka = f"127.0.0.1:{free_port()}"
-        """`host:port` for Kafka clients, to be given as bootstrap server."""
+        self.kafka = self._first = f"127.0.0.1:{free_port()}"
+        """`host:port` for Kafka clients, to be given as bootstrap server. A case may set it to another of the listeners."""
         self.native = f"127.0.0.1:{free_port()}"
         """`host:port` of the native listener, for `highwater --server`."""
         self.start()
@@ -72,7 +74,7 @@ class Broker:
                 "--listen",
                 self.native,
                 "--kafka-listen",
-                self.kafka,
+                ",".join([self._first, *self._also]),
                 "--group-initial-rebalance-delay-ms",
                 "0",
                 *self._flags,
@@ -80,8 +82,8 @@ class Broker:
         )
         said = self._process.wait_for("the broker says that it is ready", lambda lines: next(filter(READY.match, lines), None))
         found = READY.match(str(said))
-        if not found or found.groups() != (self.native, self.kafka):
-            raise Failed(f"the broker should listen on {self.native} and {self.kafka}, but says: {said}")
+        if not found or found[1] != self.native or found[2].split(",")[0] != self._first:
+            raise Failed(f"the broker should listen on {self.native} and {self._first}, but says: {said}")
 
     def stop(self) -> None:
         """In order: what is under way ends first."""

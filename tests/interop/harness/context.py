@@ -54,13 +54,17 @@ class Context:
         """Something measured or found, for the report; nothing depends on it."""
         self.notes.append(text)
 
-    def broker(self, *flags: str) -> Broker:
-        """A broker of the case's own, with these flags of `highwater start` beside those that place it."""
+    def broker(self, *flags: str, also: Sequence[str] = ()) -> Broker:
+        """A broker of the case's own, with these flags of `highwater start` beside those that place it.
+
+        `also` are further addresses on which it listens for Kafka clients.
+        """
         broker = Broker(
             self.settings.program,
             self.directory(f"broker-{len(self._brokers) + 1}"),
             lambda name, argv: self.start(argv, name=name),
             flags,
+            also,
         )
         self._brokers.append(broker)
         return broker

@@ -1,10 +1,13 @@
 """The cases of kafka-python."""
 
-from kafka_python.library import client
 from clients.groups import come_and_go, outlive_the_broker, static_members
+from clients.programs import Native
 from clients.records import round_trip, through_crashes
+from harness.broker import free_port
 from harness.cases import case
 from harness.context import Context
+from harness.expect import equal
+from kafka_python.library import client
 
 
 @case("kafka-python.records", "kafka-python writes with every codec, and reads back keys, values, headers and times", short=True)
@@ -41,3 +44,24 @@ def group_broker_dies(ctx: Context) -> None:
 def records_broker_dies(ctx: Context) -> None:
     """Time and again."""
     through_crashes(ctx, client(ctx))
+
+
+@case("kafka-python.addresses", "clients of each listener are told the address that they have connected to", short=True)
+def addresses(ctx: Context) -> None:
+    """One listener for the machine alone, and one on every address, which is no address to connect to."""
+    port, outside = free_port(), free_port()
+    advertised = ("--kafka-advertise", f"auto,auto,localhost:{outside}", "--insecure")
+    broker = ctx.broker(*advertised, also=(f"0.0.0.0:{port}", f"127.0.0.1:{outside}"))
+    *python, program = client(ctx).argv["produce"]
+    nodes = [*python, program.with_name("nodes.py")]
+    for connect, told in (
+        (broker.kafka, broker.kafka),
+        (f"127.0.0.1:{port}", f"127.0.0.1:{port}"),
+        (f"127.0.0.2:{port}", f"127.0.0.2:{port}"),
+        (f"127.0.0.1:{outside}", f"localhost:{outside}"),
+    ):
+        equal(f"where the node is for who connects to {connect}", ctx.run([*nodes, connect]).lines, [told])
+    Native().create(ctx, broker, "notes", 1)
+    broker.kafka = f"127.0.0.2:{port}"
+    client(ctx).write(ctx, broker, "notes", "none", ['{"key": "k", "value": "v", "headers": [], "timestamp": 1}'])
+    equal("records written and read by way of it", len(client(ctx).read(ctx, broker, "notes", 1)), 1)
