@@ -128,6 +128,16 @@ impl DiskImage {
         content.read(0, &mut bytes);
         Some(bytes)
     }
+
+    /// Puts a file there, in the place of any that has its name. Its directory is there.
+    pub fn put(&mut self, path: &Path, content: &[u8]) {
+        self.files.insert(path.to_path_buf(), Blocks::with_content(content, content.len() as u64));
+    }
+
+    /// Takes a file away.
+    pub fn remove(&mut self, path: &Path) {
+        self.files.remove(path);
+    }
 }
 
 impl std::fmt::Debug for DiskImage {
