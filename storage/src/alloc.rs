@@ -2,8 +2,11 @@
 //!
 //! Blocks are powers of two, aligned to their size. The smallest block that fits is taken, the one lowest in the oldest slab
 //! first: space that was used before is already written on disk, and written space is faster to write than fresh space.
+//!
+//! Only sound slabs are in here. Space in a slab that is missing, cut short or replaced is never handed out, so it cannot come
+//! back either: releasing it does nothing.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::layout::{Place, SlabId};
 
@@ -13,6 +16,8 @@ pub(crate) struct Allocator {
     log2_min: u8,
     /// Free blocks of size `1 << (log2_min + i)`.
     free: Vec<BTreeSet<Place>>,
+    /// The slabs and their sizes.
+    slabs: BTreeMap<SlabId, u64>,
     free_bytes: u64,
     slab_bytes: u64,
 }
@@ -23,7 +28,7 @@ pub(crate) struct NotFree;
 
 impl Allocator {
     pub(crate) fn new(log2_min: u8) -> Self {
-        Self { log2_min, free: Vec::new(), free_bytes: 0, slab_bytes: 0 }
+        Self { log2_min, free: Vec::new(), slabs: BTreeMap::new(), free_bytes: 0, slab_bytes: 0 }
     }
 
     /// A new slab, all of it free. Its size is a power of two.
@@ -35,8 +40,9 @@ impl Allocator {
         if self.free.len() < classes {
             self.free.resize_with(classes, BTreeSet::new);
         }
-        let new = self.free[classes - 1].insert(Place { slab, at: 0 });
-        assert!(new, "a slab is added once");
+        let before = self.slabs.insert(slab, bytes);
+        assert!(before.is_none(), "a slab is added once");
+        self.free[classes - 1].insert(Place { slab, at: 0 });
         self.free_bytes += bytes;
         self.slab_bytes += bytes;
     }
@@ -56,7 +62,7 @@ impl Allocator {
 
     /// Takes this very block: what the map of the store says is in use.
     pub(crate) fn take(&mut self, place: Place, log2: u8) -> Result<(), NotFree> {
-        if log2 < self.log2_min || !place.at.is_multiple_of(1 << log2) {
+        if log2 < self.log2_min || log2 >= 64 || !place.at.is_multiple_of(1 << log2) {
             return Err(NotFree);
         }
         let wanted = self.class(log2);
@@ -80,8 +86,25 @@ impl Allocator {
         Ok(())
     }
 
-    /// Gives a block back.
+    /// Size of the slab that was added last.
+    pub(crate) fn newest_slab_bytes(&self) -> Option<u64> {
+        self.slabs.values().next_back().copied()
+    }
+
+    /// The blocks that are handed out next, one of each size, and the slabs that are free as a whole.
+    pub(crate) fn next_blocks(&self) -> impl Iterator<Item = Place> {
+        let whole = self.slabs.iter().filter(|(slab, bytes)| {
+            let place = Place { slab: **slab, at: 0 };
+            self.free[self.class(bytes.ilog2() as u8)].contains(&place)
+        });
+        let whole = whole.map(|(slab, _)| Place { slab: *slab, at: 0 });
+        self.free.iter().filter_map(|class| class.first().copied()).chain(whole)
+    }
+
+    /// Takes a block back. One in a slab that is not in here stays out of use.
     pub(crate) fn release(&mut self, place: Place, log2: u8) {
+        let Some(bytes) = self.slabs.get(&place.slab) else { return };
+        assert!(place.at + (1 << log2) <= *bytes, "a block lies within its slab");
         let mut block = place;
         let mut class = self.class(log2);
         self.free_bytes += 1 << log2;
@@ -152,6 +175,18 @@ mod tests {
         assert_eq!(alloc.take(place(1, 0), 4), Err(NotFree), "no such slab");
         assert_eq!(alloc.take(place(0, 64), 6), Ok(()));
         assert_eq!(alloc.free_bytes(), 48);
+    }
+
+    #[test]
+    fn space_of_a_slab_that_is_not_there_is_never_handed_out() {
+        let mut alloc = Allocator::new(4);
+        alloc.release(place(3, 64), 5);
+        assert_eq!((alloc.allocate(4), alloc.free_bytes()), (None, 0));
+        alloc.add_slab(SlabId(0), 64);
+        alloc.release(place(3, 64), 5);
+        assert_eq!(alloc.free_bytes(), 64);
+        assert_eq!(alloc.allocate(6), Some(place(0, 0)));
+        assert_eq!(alloc.allocate(4), None);
     }
 
     proptest! {

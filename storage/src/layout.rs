@@ -15,6 +15,9 @@ use highwater_protocol::ids::{
 use zerocopy::byteorder::little_endian::{I32, I64, U16, U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
+use crate::map::INCARNATION_MAX;
+use crate::recovery::OFFSET_MAX;
+
 /// Granule of every position and length on disk.
 pub use highwater_runtime::buf::PAGE_BYTES;
 
@@ -26,6 +29,9 @@ pub const EXTENT_MAGIC: u64 = u64::from_le_bytes(*b"HWEXTENT");
 
 /// Version of the layout of extents and slabs.
 pub const EXTENT_VERSION: u16 = 1;
+
+/// Binary logarithms of the sizes that an extent can have: a header and a frame at least, and positions within it are 32 bits.
+pub const EXTENT_LOG2_BYTES: std::ops::RangeInclusive<u8> = 12..=30;
 
 /// The number of a slab within its store.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -208,10 +214,11 @@ impl ExtentId {
         if header.version.get() != EXTENT_VERSION {
             return Err(ExtentHeaderError::Version(header.version.get()));
         }
-        let size_fits = (12..=40).contains(&header.log2_bytes);
-        if !size_fits
+        let numbers = [header.at.get(), header.incarnation.get(), header.base_index.get()];
+        if !EXTENT_LOG2_BYTES.contains(&header.log2_bytes)
             || !header.at.get().is_multiple_of(1 << header.log2_bytes)
-            || header.base_offset.get() < 0
+            || numbers.iter().any(|n| *n > INCARNATION_MAX)
+            || !(0..OFFSET_MAX).contains(&header.base_offset.get())
         {
             return Err(ExtentHeaderError::Fields);
         }

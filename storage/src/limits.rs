@@ -3,7 +3,7 @@
 use highwater_protocol::frame::{FRAME_ALIGN, FRAME_HEADER_BYTES};
 use highwater_protocol::limits::BATCH_BYTES_MAX;
 
-use crate::layout::{EXTENT_HEADER_BYTES, PAGE_BYTES};
+use crate::layout::{EXTENT_HEADER_BYTES, EXTENT_LOG2_BYTES, PAGE_BYTES};
 
 /// Commit rounds in flight at once: while one is on its way the next one gathers and leaves; a third waits, so load makes rounds larger instead of slower.
 pub const ROUNDS_IN_FLIGHT_MAX: usize = 2;
@@ -109,7 +109,10 @@ impl StoreLimits {
         assert!(
             self.extent_bytes_max <= self.slab_bytes_first && self.slab_bytes_first <= self.slab_bytes_max
         );
-        assert!(self.extent_bytes_max <= u32::MAX as u64 / 2, "positions within an extent are 32 bits");
+        assert!(
+            self.extent_bytes_max <= 1 << *EXTENT_LOG2_BYTES.end(),
+            "positions within an extent are 32 bits"
+        );
         assert!(self.chunk_bytes_max.is_multiple_of(PAGE_BYTES) && self.chunk_bytes_max >= 2 * PAGE_BYTES);
         assert!(self.read_bytes_max.is_multiple_of(PAGE_BYTES) && self.read_bytes_max >= 2 * PAGE_BYTES);
         assert!(self.unacked_bytes_max >= self.payload_bytes_max().next_power_of_two() as u64 / 2);

@@ -12,10 +12,15 @@ use rkyv::rancor::Error as RkyvError;
 use rkyv::util::AlignedVec;
 use rkyv::{Archive, Deserialize, Serialize};
 
+use crate::layout::{EXTENT_HEADER_BYTES, EXTENT_LOG2_BYTES};
 use crate::producers::Producer;
+use crate::recovery::OFFSET_MAX;
 
 /// Version of the archives. Written in front of each.
-const MAP_VERSION: u8 = 1;
+const MAP_VERSION: u8 = 2;
+
+/// The version before orphans were kept. Its records are the same.
+const MAP_VERSION_WITHOUT_ORPHANS: u8 = 1;
 
 /// A partition, as archives name it.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Archive, Serialize, Deserialize)]
@@ -108,8 +113,34 @@ pub struct PartitionEntry {
     pub complete: bool,
 }
 
+/// Frames that were found when the map was rebuilt, in an extent whose header is damaged: of its partition only the tag is known.
+///
+/// Kept until that partition is deleted: it must not be taken for one without records, nor its space for free.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Archive, Serialize, Deserialize)]
+pub struct OrphanEntry {
+    /// Number of its slab.
+    pub slab: u32,
+    /// Where it begins in the slab.
+    pub at: u64,
+    /// Binary logarithm of the space set aside for it.
+    pub log2_bytes: u8,
+    /// [`TopicPartition::tag`] of its partition.
+    pub tag: u32,
+    /// Index of its first frame.
+    pub index: u64,
+}
+
 #[derive(Archive, Serialize, Deserialize)]
 struct Snapshot {
+    next_incarnation: u64,
+    clean: bool,
+    partitions: Vec<PartitionEntry>,
+    orphans: Vec<OrphanEntry>,
+}
+
+/// A snapshot of [`MAP_VERSION_WITHOUT_ORPHANS`].
+#[derive(Archive, Serialize, Deserialize)]
+struct SnapshotWithoutOrphans {
     next_incarnation: u64,
     clean: bool,
     partitions: Vec<PartitionEntry>,
@@ -145,6 +176,8 @@ pub struct StoreMap {
     pub clean: bool,
     /// The partitions that have records or had some.
     pub partitions: BTreeMap<PartitionKey, PartitionEntry>,
+    /// Extents without a readable header.
+    pub orphans: Vec<OrphanEntry>,
 }
 
 /// The map cannot be read, although the state log vouches for its bytes.
@@ -167,11 +200,12 @@ impl StoreMap {
         let mut map = match snapshot {
             None => Self { next_incarnation: 1, clean: true, ..Self::default() },
             Some(bytes) => {
-                let snapshot = rkyv::from_bytes::<Snapshot, RkyvError>(&aligned(bytes)?).map_err(invalid)?;
+                let snapshot = Snapshot::decode(bytes)?;
                 Self {
                     next_incarnation: snapshot.next_incarnation,
                     clean: snapshot.clean,
                     partitions: snapshot.partitions.into_iter().map(|p| (p.key, p)).collect(),
+                    orphans: snapshot.orphans,
                 }
             }
         };
@@ -179,7 +213,31 @@ impl StoreMap {
             let record = rkyv::from_bytes::<MapRecord, RkyvError>(&aligned(bytes)?).map_err(invalid)?;
             map.apply(record);
         }
+        map.check().map_err(MapError::Invalid)?;
         Ok(map)
+    }
+
+    /// Whether the numbers agree with each other, so that none of them can lead the store astray.
+    fn check(&self) -> Result<(), String> {
+        if self.next_incarnation > INCARNATION_MAX {
+            return Err(format!("incarnation {} is impossible", self.next_incarnation));
+        }
+        let mut space = Vec::new();
+        for partition in self.partitions.values() {
+            partition
+                .check()
+                .map_err(|what| format!("partition {}: {what}", TopicPartition::from(partition.key)))?;
+            let last = partition.extents.last().map_or(0, |extent| extent.incarnation);
+            if last >= self.next_incarnation {
+                return Err(format!("extent {last} was never reserved"));
+            }
+            space.extend(partition.extents.iter().map(|extent| (extent.slab, extent.at, extent.end_at())));
+        }
+        space.sort_unstable();
+        match space.windows(2).find(|pair| pair[0].0 == pair[1].0 && pair[0].2 > pair[1].1) {
+            Some(pair) => Err(format!("slab {} at {} is in use twice", pair[1].0, pair[1].1)),
+            None => Ok(()),
+        }
     }
 
     /// The archive of this map.
@@ -188,6 +246,7 @@ impl StoreMap {
             next_incarnation: self.next_incarnation,
             clean: self.clean,
             partitions: self.partitions.into_values().collect(),
+            orphans: self.orphans,
         };
         encode(|bytes| {
             rkyv::to_bytes::<RkyvError>(&snapshot).map(|archive| bytes.extend_from_slice(&archive))
@@ -202,7 +261,7 @@ impl StoreMap {
                 self.next_incarnation = next_incarnation.max(self.next_incarnation);
             }
             MapRecord::Allocated { key, extent } => {
-                self.next_incarnation = self.next_incarnation.max(extent.incarnation + 1);
+                self.next_incarnation = self.next_incarnation.max(extent.incarnation.saturating_add(1));
                 self.partition(key).extents.push(extent);
             }
             MapRecord::Sealed { key, incarnation, seal } => {
@@ -226,6 +285,8 @@ impl StoreMap {
             MapRecord::Woken { key } => self.partition(key).complete = false,
             MapRecord::Deleted { key } => {
                 self.partitions.remove(&key);
+                let tag = TopicPartition::from(key).tag();
+                self.orphans.retain(|orphan| orphan.tag != tag);
             }
         }
     }
@@ -237,6 +298,78 @@ impl StoreMap {
             extents: Vec::new(),
             checkpoint: None,
             complete: false,
+        })
+    }
+}
+
+/// No store gets there; below it, adding to an incarnation, an index or a place cannot overflow.
+pub(crate) const INCARNATION_MAX: u64 = 1 << 62;
+
+impl ExtentEntry {
+    /// Where it ends in the slab.
+    pub(crate) fn end_at(&self) -> u64 {
+        self.at.saturating_add(1_u64.checked_shl(u32::from(self.log2_bytes)).unwrap_or(u64::MAX))
+    }
+
+    fn check(&self) -> Result<(), &'static str> {
+        if !EXTENT_LOG2_BYTES.contains(&self.log2_bytes) || !self.at.is_multiple_of(1 << self.log2_bytes) {
+            return Err("size and place do not fit");
+        }
+        let numbers = [self.at, self.incarnation, self.base_index];
+        if numbers.iter().any(|n| *n > INCARNATION_MAX) || !(0..OFFSET_MAX).contains(&self.base_offset) {
+            return Err("it begins where no extent can");
+        }
+        let Some(seal) = self.sealed else { return Ok(()) };
+        let positions = EXTENT_HEADER_BYTES as u32..=1 << self.log2_bytes;
+        let indexes = self.base_index..=INCARNATION_MAX;
+        if !positions.contains(&seal.position)
+            || !indexes.contains(&seal.index)
+            || !(self.base_offset..OFFSET_MAX).contains(&seal.offset)
+        {
+            return Err("it ends where it cannot");
+        }
+        Ok(())
+    }
+}
+
+impl PartitionEntry {
+    fn check(&self) -> Result<(), String> {
+        for extent in &self.extents {
+            extent.check().map_err(|what| format!("extent {}: {what}", extent.incarnation))?;
+        }
+        if self.extents.windows(2).any(|pair| pair[0].incarnation >= pair[1].incarnation) {
+            return Err("its extents are out of order".into());
+        }
+        if !(0..OFFSET_MAX).contains(&self.log_start) {
+            return Err(format!("it cannot begin at offset {}", self.log_start));
+        }
+        let Some(checkpoint) = &self.checkpoint else { return Ok(()) };
+        let extent = self.extents.iter().find(|extent| extent.incarnation == checkpoint.incarnation);
+        let positions = EXTENT_HEADER_BYTES as u32..=extent.map_or(u32::MAX, |e| 1 << e.log2_bytes);
+        let fits = positions.contains(&checkpoint.position) || (extent.is_none() && checkpoint.position == 0);
+        if !fits
+            || checkpoint.index > INCARNATION_MAX
+            || !(0..OFFSET_MAX).contains(&checkpoint.offset)
+            || checkpoint.last_epoch.is_some_and(|epoch| epoch == i32::MAX)
+        {
+            return Err("its checkpoint is impossible".into());
+        }
+        Ok(())
+    }
+}
+
+impl Snapshot {
+    fn decode(bytes: &[u8]) -> Result<Self, MapError> {
+        let archive = aligned(bytes)?;
+        if bytes.first() != Some(&MAP_VERSION_WITHOUT_ORPHANS) {
+            return rkyv::from_bytes::<Self, RkyvError>(&archive).map_err(invalid);
+        }
+        let old = rkyv::from_bytes::<SnapshotWithoutOrphans, RkyvError>(&archive).map_err(invalid)?;
+        Ok(Self {
+            next_incarnation: old.next_incarnation,
+            clean: old.clean,
+            partitions: old.partitions,
+            orphans: Vec::new(),
         })
     }
 }
@@ -257,7 +390,7 @@ fn encode(archive: impl FnOnce(&mut Vec<u8>) -> Result<(), RkyvError>) -> Vec<u8
 /// The archive behind the version byte, where rkyv wants it in memory.
 fn aligned(bytes: &[u8]) -> Result<AlignedVec, MapError> {
     match bytes.split_first() {
-        Some((&MAP_VERSION, archive)) => {
+        Some((&(MAP_VERSION_WITHOUT_ORPHANS | MAP_VERSION), archive)) => {
             let mut aligned = AlignedVec::with_capacity(archive.len());
             aligned.extend_from_slice(archive);
             Ok(aligned)
@@ -328,6 +461,50 @@ mod tests {
         assert_eq!(partition.extents, [extent(4)]);
         let snapshot = map.clone().encode();
         assert_eq!(StoreMap::from_recovered(Some(&snapshot), []), Ok(map));
+    }
+
+    #[test]
+    fn a_snapshot_of_the_version_before_orphans_were_kept_is_read() {
+        let mut map = StoreMap { next_incarnation: 9, ..StoreMap::default() };
+        map.apply(MapRecord::Allocated { key: key(1), extent: extent(3) });
+        let old = SnapshotWithoutOrphans {
+            next_incarnation: 9,
+            clean: true,
+            partitions: map.partitions.values().cloned().collect(),
+        };
+        let mut bytes = vec![MAP_VERSION_WITHOUT_ORPHANS];
+        bytes.extend_from_slice(&rkyv::to_bytes::<RkyvError>(&old).expect("in memory"));
+        let read = StoreMap::from_recovered(Some(&bytes), []).expect("it is understood");
+        assert_eq!(read, StoreMap { clean: true, ..map });
+    }
+
+    #[test]
+    fn a_map_whose_numbers_contradict_each_other_is_no_map() {
+        let checked = |extents: Vec<ExtentEntry>| {
+            let records: Vec<Vec<u8>> = std::iter::once(MapRecord::Reserve { next_incarnation: 100 })
+                .chain(extents.into_iter().map(|extent| MapRecord::Allocated { key: key(1), extent }))
+                .map(|record| record.encode())
+                .collect();
+            StoreMap::from_recovered(None, records.iter().map(Vec::as_slice)).map(drop)
+        };
+        assert_eq!(checked(vec![extent(3), extent(4)]), Ok(()));
+        let seal = SealEntry { position: 8192, index: 30, offset: 300, max_timestamp: 9 };
+        let bad: [&dyn Fn(&mut ExtentEntry); 9] = [
+            &|e| e.log2_bytes = 40,
+            &|e| e.log2_bytes = 255,
+            &|e| e.log2_bytes = 3,
+            &|e| e.at += 4096,
+            &|e| e.at = extent(3).at,
+            &|e| e.incarnation = u64::MAX,
+            &|e| e.incarnation = 2,
+            &|e| e.base_offset = -1,
+            &|e| e.sealed = Some(SealEntry { position: 1 << 19, ..seal }),
+        ];
+        for (n, change) in bad.iter().enumerate() {
+            let mut changed = extent(4);
+            change(&mut changed);
+            assert!(matches!(checked(vec![extent(3), changed]), Err(MapError::Invalid(_))), "case {n}");
+        }
     }
 
     #[test]

@@ -60,6 +60,16 @@ pub enum OpenError {
         /// What it says.
         what: String,
     },
+    /// The store had been used, and not enough of its files is left to tell what it held.
+    #[error(
+        "{path}: {what}; restore it from a backup of the data directory, or move it away to go on without what it held"
+    )]
+    Lost {
+        /// The file or folder.
+        path: PathBuf,
+        /// What is wrong with it.
+        what: String,
+    },
     /// The data was written by a newer version of Highwater.
     #[error("{path}: {what}; run the version of Highwater that wrote it, or a newer one")]
     Newer {

@@ -144,6 +144,57 @@ fn a_damaged_header_is_no_loss_while_the_map_is_there() {
 }
 
 #[test]
+fn a_partition_whose_header_and_map_are_lost_is_out_of_service_until_it_is_deleted() {
+    let (mut bed, expected) = example(12);
+    // The first extent of partition 0, which is the first in the slab.
+    bed.disk.disk().damage(SLAB.as_ref(), 0, &Damage::Zero);
+    lose_the_map(&mut bed.disk);
+    let before = bed.disk.disk().image().read(SLAB.as_ref()).expect("it is there");
+    for restart in [false, true, false] {
+        bed = if restart { bed.restart() } else { bed.crash(CrashPolicy::LOSE_ALL) };
+        let slot = bed.slot(0);
+        assert_eq!(bed.try_append(slot, &batch(&[b"x"])), Err(AppendError::Faulty));
+        for partition in 1..3 {
+            let slot = bed.slot(partition);
+            assert!(bed.values(slot).len() >= expected.len());
+            bed.append_durably(slot, &filled(7, 9000));
+        }
+    }
+    let after = bed.disk.disk().image().read(SLAB.as_ref()).expect("it is there");
+    assert_eq!(before[..16 << 10], after[..16 << 10], "nothing was written over its frames");
+    let slot = bed.slot(0);
+    bed.store.delete_partition(&mut bed.disk, slot);
+    bed.settle();
+    let mut bed = bed.crash(CrashPolicy::LOSE_ALL);
+    let slot = bed.slot(0);
+    bed.append_durably(slot, &batch(&[b"made anew"]));
+    assert_eq!(bed.values(slot), [b"made anew".to_vec()]);
+}
+
+#[test]
+fn a_partition_whose_only_header_is_lost_with_the_map_is_not_taken_for_an_empty_one() {
+    let mut bed = Bed::new(13);
+    let slot = bed.slot(0);
+    bed.append_durably(slot, &batch(&[b"kept"]));
+    bed.disk.disk().damage(SLAB.as_ref(), 0, &Damage::FlipBit(7));
+    lose_the_map(&mut bed.disk);
+    for restart in [false, true, false] {
+        bed = if restart { bed.restart() } else { bed.crash(CrashPolicy::LOSE_ALL) };
+        let slot = bed.slot(0);
+        assert!(bed.store.bounds(slot).faulty);
+        assert_eq!(bed.try_append(slot, &batch(&[b"x"])), Err(AppendError::Faulty));
+        let other = bed.slot(1);
+        bed.append_durably(other, &filled(7, 9000));
+    }
+    let slot = bed.slot(0);
+    bed.store.delete_partition(&mut bed.disk, slot);
+    bed.settle();
+    let mut bed = bed.restart();
+    let slot = bed.slot(0);
+    bed.append_durably(slot, &batch(&[b"made anew"]));
+}
+
+#[test]
 fn strangers_are_moved_out_of_the_way_and_kept() {
     let (mut bed, expected) = example(5);
     for name in ["slab-000007.tmp", "notes.txt"] {

@@ -13,7 +13,7 @@ use highwater_storage::state_log::{Owner, Recovered, Seq, StateLog};
 use rand::rngs::SmallRng;
 use rand::{RngExt as _, SeedableRng as _};
 
-const OWNER: Owner = Owner { purpose: *b"test", cluster: ClusterId([3; 16]) };
+const OWNER: Owner = Owner { purpose: *b"test", cluster: ClusterId([3; 16]), number: 0 };
 const FILE_BYTES: u64 = 32 << 10;
 
 fn open(disk: &mut DiskHarness) -> (StateLog, Recovered) {

@@ -8,10 +8,13 @@ use highwater_runtime::sim::{CrashPolicy, Fault};
 use highwater_storage::{AppendError, PartitionConfig, StoreEvent};
 use support::{Bed, batch, config, filled, tp};
 
+/// Bytes of the mark of a state log.
+const MARK_BYTES: u64 = 4096;
+
 /// Bytes of the first two slabs, both copies of the state log, and a new one while it replaces an old one.
 fn two_slabs_and_the_state() -> u64 {
     let limits = config().limits;
-    3 * limits.slab_bytes_first + 3 * limits.state_log_bytes
+    3 * limits.slab_bytes_first + 3 * limits.state_log_bytes + MARK_BYTES
 }
 
 fn fill_up(bed: &mut Bed, slot: highwater_storage::Slot) -> usize {
@@ -69,7 +72,7 @@ fn a_full_disk_is_noticed_to_have_space_again_without_a_restart() {
 #[test]
 fn a_disk_that_is_full_from_the_start_keeps_what_it_took_and_writes_it_when_it_can() {
     let mut bed = Bed::new(3);
-    bed.disk.disk().set_capacity(Some(3 * bed.config.limits.state_log_bytes));
+    bed.disk.disk().set_capacity(Some(3 * bed.config.limits.state_log_bytes + MARK_BYTES));
     let slot = bed.slot(0);
     bed.append(slot, &batch(&[b"waits for the first slab"]));
     bed.settle();
@@ -223,7 +226,10 @@ fn ten_thousand_partitions_without_records_cost_no_files_and_no_time_to_open() {
     bed.settle();
     let mut bed = bed.restart();
     let names: Vec<_> = bed.disk.list("/data/store-000".as_ref()).expect("the folder is there");
-    assert_eq!(names.iter().map(|entry| entry.name.as_str()).collect::<Vec<_>>(), ["state.a", "state.b"]);
+    assert_eq!(
+        names.iter().map(|entry| entry.name.as_str()).collect::<Vec<_>>(),
+        ["state.a", "state.b", "state.mark"]
+    );
     assert_eq!((bed.report.partitions, bed.report.bytes_scanned), (0, 0));
     for n in 0..10_000 {
         bed.store.ensure_partition(tp(n), PartitionConfig::default());

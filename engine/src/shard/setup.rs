@@ -99,6 +99,18 @@ pub enum OpenError {
     Config(String),
 }
 
+/// What to do about a state log that was lost.
+fn lost(name: &str, error: StateLogError) -> OpenError {
+    let way_back = match &error {
+        StateLogError::Older { .. } => format!("or remove {name}.mark to go on with these"),
+        StateLogError::Damaged { .. } => {
+            format!("or make an empty file {name}.forget beside them to go on without")
+        }
+        _ => return OpenError::StateLog(error),
+    };
+    OpenError::Incomplete(format!("{error}; restore them from a backup of the data directory, {way_back}"))
+}
+
 impl ShardSetup {
     /// Opens a state log of the data directory; damage that was healed goes to `warnings`.
     pub(super) fn open_log(
@@ -109,7 +121,7 @@ impl ShardSetup {
         token_space: u8,
         warnings: &mut Vec<String>,
     ) -> Result<(StateLog, Recovered), OpenError> {
-        let owner = Owner { purpose, cluster: self.identity.cluster };
+        let owner = Owner { purpose, cluster: self.identity.cluster, number: 0 };
         let stem = self.data_dir.join(name);
         let (log, recovered) = StateLog::open_sized(
             disk,
@@ -117,7 +129,8 @@ impl ShardSetup {
             owner,
             token_space,
             self.limits.state_log_bytes.min(FILE_BYTES_DEFAULT),
-        )?;
+        )
+        .map_err(|e| lost(name, e))?;
         for note in &recovered.notes {
             tracing::info!("{note}");
         }

@@ -7,7 +7,7 @@ use super::decide::Found;
 use crate::mutants::{Mutant, is_planted};
 
 /// No partition gets there; below it, adding a batch's length cannot overflow.
-const OFFSET_MAX: i64 = i64::MAX - (1 << 33);
+pub(crate) const OFFSET_MAX: i64 = i64::MAX - (1 << 33);
 
 /// What the next frame has to be.
 #[derive(Clone, Copy)]

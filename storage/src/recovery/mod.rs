@@ -20,6 +20,7 @@ use highwater_protocol::ids::{LeaderEpoch, LogIndex, Offset};
 use crate::expect::{Expectation, ExtentBytes, Mark};
 use crate::mutants::{Mutant, is_planted};
 
+pub(crate) use check::OFFSET_MAX;
 pub use decide::{Decision, Found, Later, decide};
 
 use check::Next;

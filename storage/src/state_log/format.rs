@@ -63,8 +63,10 @@ pub struct FileHeader {
     pub chunk_bytes: U32,
     /// Checksums in use.
     pub chunk_count: U32,
+    /// Which log of this purpose it is, plus one. Zero in files of versions that did not say.
+    pub number: U32,
     /// Must be zero.
-    pub reserved: [u8; 44],
+    pub reserved: [u8; 40],
     /// CRC-32C of each chunk of the base.
     pub chunk_crcs: [U32; BASE_CHUNKS_MAX],
 }
@@ -100,6 +102,7 @@ const _: () = {
     assert!(size_of::<FileHeader>() == BLOCK_BYTES);
     assert!(offset_of!(FileHeader, generation) == 32);
     assert!(offset_of!(FileHeader, chunk_count) == 80);
+    assert!(offset_of!(FileHeader, number) == 84);
     assert!(offset_of!(FileHeader, chunk_crcs) == 128);
     assert!(size_of::<RecordHeader>() == RECORD_HEADER_BYTES);
     assert!(offset_of!(RecordHeader, payload_bytes) == 32);
@@ -113,6 +116,8 @@ pub struct Owner {
     pub purpose: [u8; 4],
     /// The cluster.
     pub cluster: ClusterId,
+    /// Which of the logs with this purpose: the number of the store whose map it holds. 0 where there is only one.
+    pub number: u16,
 }
 
 /// Why a first block is not the header of this owner's file.
@@ -133,6 +138,9 @@ pub enum HeaderFault {
     /// Another cluster's.
     #[error("it belongs to cluster {0}")]
     Cluster(ClusterId),
+    /// The same kind of state, of another store.
+    #[error("it belongs to store {0}")]
+    Number(u32),
 }
 
 /// The header at the start of a file, checked.
@@ -151,6 +159,11 @@ pub fn parse_header(image: &[u8], owner: Owner) -> Result<&FileHeader, HeaderFau
     if header.purpose != owner.purpose {
         return Err(HeaderFault::Purpose(header.purpose));
     }
+    if let Some(number) = header.number.get().checked_sub(1)
+        && number != u32::from(owner.number)
+    {
+        return Err(HeaderFault::Number(number));
+    }
     if header.is_consistent() { Ok(header) } else { Err(HeaderFault::Damaged) }
 }
 
@@ -159,7 +172,8 @@ pub fn peek_owner(image: &[u8]) -> Option<Owner> {
     let (header, _) = FileHeader::ref_from_prefix(image).ok()?;
     let crc = crc32c::crc32c(header.as_bytes().split_at(4).1);
     let right = header.magic.get() == FILE_MAGIC && header.header_crc.get() == crc;
-    right.then_some(Owner { purpose: header.purpose, cluster: ClusterId(header.cluster) })
+    let number = header.number.get().saturating_sub(1) as u16;
+    right.then_some(Owner { purpose: header.purpose, cluster: ClusterId(header.cluster), number })
 }
 
 impl FileHeader {
@@ -244,6 +258,7 @@ pub fn encode_base(owner: Owner, generation: u64, base: &Base<'_>, file_bytes_mi
     header.carried_count = U32::new(base.carried.len() as u32);
     header.chunk_bytes = U32::new(chunk_bytes as u32);
     header.chunk_count = U32::new(base_bytes.div_ceil(chunk_bytes) as u32);
+    header.number = U32::new(u32::from(owner.number) + 1);
     header.header_crc = U32::new(crc32c::crc32c(header.as_bytes().split_at(4).1));
     head.copy_from_slice(header.as_bytes());
     (image, file_bytes)

@@ -8,6 +8,9 @@
 //! when both copies have it, and only then does the next one start. So at most the last record can be missing or cut off, and
 //! any one damaged block in either file (or in each, as long as they are not the same block) is survived and reported.
 //!
+//! A third file, [`mark`], says how far the log had got: so a log that is gone, or was put back from an old copy, is not taken
+//! for a new one.
+//!
 //! Rotation: when the space for records runs out, the owner gives a snapshot of everything appended so far; `.a` is replaced with
 //! a new generation that begins with it, then `.b`. Nothing is recorded in the new generation before both have it. What is
 //! appended meanwhile waits in memory.
@@ -19,6 +22,7 @@
 //! nothing becomes durable until it does.
 
 pub mod format;
+mod mark;
 mod open;
 pub mod recover;
 #[cfg(test)]
@@ -30,6 +34,7 @@ use bytes::Bytes;
 use highwater_runtime::plane::{Completion, Disk, Durability, FileId, FileJob, Token, WRITE_BYTES_MAX};
 
 pub use format::Owner;
+pub(crate) use mark::mark_path;
 pub(crate) use open::copy_paths;
 pub use open::{Recovered, StateLogError, read_image};
 
@@ -59,6 +64,9 @@ pub struct StateLog {
     owner: Owner,
     paths: [PathBuf; 2],
     files: [FileId; 2],
+    /// `None` if there was no space for one.
+    mark: Option<FileId>,
+    mark_writes: MarkWrites,
     token_space: u8,
     generation: u64,
     file_bytes_min: u64,
@@ -104,8 +112,18 @@ enum Stage {
     Stalled(usize),
 }
 
+/// Whether the mark is being written.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum MarkWrites {
+    Idle,
+    InFlight,
+    /// And once more after that: another generation has begun meanwhile.
+    Behind,
+}
+
 /// What a token's low bits say.
 const TOKEN_REPLACE: u64 = 2;
+const TOKEN_MARK: u64 = 4;
 
 impl StateLog {
     /// Adds a payload behind all others. It leaves with the next [`flush`](Self::flush).
@@ -142,6 +160,7 @@ impl StateLog {
         }
         let copy = (token.0 & 1) as usize;
         let outcome = match completion {
+            Completion::Write(result) if token.0 & TOKEN_MARK != 0 => self.on_marked(disk, result),
             Completion::Write(result) => self.on_written(disk, copy, result),
             Completion::Replaced(result) => self.on_replaced(disk, copy, result),
             other => panic!("a state log starts no operation that ends in {other:?}"),
@@ -195,7 +214,7 @@ impl StateLog {
             None => self.pending.is_empty(),
             Some(rotation) => matches!(rotation.stage, Stage::Stalled(_)),
         };
-        self.writing.is_none() && resting
+        self.writing.is_none() && resting && self.mark_writes == MarkWrites::Idle
     }
 
     /// Whether a rotation waits for space on the disk. Tried again at every flush with something to write, and by
@@ -213,7 +232,7 @@ impl StateLog {
 
     /// Closes both files. What is on its way is still written, what waits is not.
     pub fn close(self, disk: &mut dyn Disk) {
-        for file in self.files {
+        for file in self.files.into_iter().chain(self.mark) {
             disk.close_file(file);
         }
     }
@@ -350,12 +369,40 @@ impl StateLog {
         self.position = done.records_at;
         assert!(done.covers >= self.durable, "a snapshot stands for everything before it");
         self.durable = done.covers;
+        self.write_mark(disk);
         if let Some((snapshot, covers)) = self.next_snapshot.take() {
             self.begin_rotation(disk, &snapshot, covers);
         } else {
             self.start_record(disk);
         }
         Ok(())
+    }
+
+    fn write_mark(&mut self, disk: &mut dyn Disk) {
+        let Some(file) = self.mark else { return };
+        if self.mark_writes != MarkWrites::Idle {
+            self.mark_writes = MarkWrites::Behind;
+            return;
+        }
+        self.mark_writes = MarkWrites::InFlight;
+        let block = mark::encode(self.owner, self.generation).freeze();
+        disk.write(file, 0, block, Durability::Durable, self.token(TOKEN_MARK));
+    }
+
+    fn on_marked(&mut self, disk: &mut dyn Disk, result: std::io::Result<()>) -> Result<(), Fatal> {
+        let behind = std::mem::replace(&mut self.mark_writes, MarkWrites::Idle) == MarkWrites::Behind;
+        match result {
+            // A file system that copies on write may be too full for it. The next generation tries again.
+            Err(e) if e.kind() != std::io::ErrorKind::StorageFull => {
+                Err(Fatal(format!("could not write the mark of {}: {e}", self.paths[0].display())))
+            }
+            _ => {
+                if behind {
+                    self.write_mark(disk);
+                }
+                Ok(())
+            }
+        }
     }
 
     fn token(&self, low: u64) -> Token {

@@ -10,7 +10,7 @@ use highwater_runtime::plane::{Disk, FileId};
 
 use super::format::{self, BLOCK_BYTES, HeaderFault, Owner};
 use super::recover::{self, Analysis, Image, Lost};
-use super::{FILE_BYTES_DEFAULT, StateLog};
+use super::{FILE_BYTES_DEFAULT, MarkWrites, StateLog, mark, mark_path};
 
 /// Bytes of one read, while nothing is unreadable.
 const READ_BYTES: usize = 1 << 20;
@@ -52,6 +52,20 @@ pub enum StateLogError {
         /// What is wrong.
         why: String,
     },
+    /// Both copies are older than the log's mark says. The files are untouched.
+    #[error(
+        "{a} and {b} are old copies: they are of generation {found}, and this log had reached {expected}"
+    )]
+    Older {
+        /// First copy.
+        a: PathBuf,
+        /// Second copy.
+        b: PathBuf,
+        /// Their generation.
+        found: u64,
+        /// What the mark says.
+        expected: u64,
+    },
     /// The log belongs to another cluster.
     #[error("{path} belongs to cluster {found}, this is cluster {expected}")]
     OtherCluster {
@@ -69,6 +83,18 @@ pub enum StateLogError {
         path: PathBuf,
         /// What it holds.
         found: [u8; 4],
+    },
+    /// The log is that of another store of this cluster.
+    #[error(
+        "{path} belongs to store {found}, this is store {expected}; put each store's files back where they came from"
+    )]
+    OtherStore {
+        /// The file.
+        path: PathBuf,
+        /// Whose it is.
+        found: u32,
+        /// Who asks.
+        expected: u16,
     },
     /// A newer version made it.
     #[error("{path} has format version {version}, newer than this build understands: start a newer build")]
@@ -92,7 +118,8 @@ impl StateLog {
         cluster: ClusterId,
         token_space: u8,
     ) -> Result<(Self, Recovered), StateLogError> {
-        Self::open_sized(disk, path_stem, Owner { purpose, cluster }, token_space, FILE_BYTES_DEFAULT)
+        let owner = Owner { purpose, cluster, number: 0 };
+        Self::open_sized(disk, path_stem, owner, token_space, FILE_BYTES_DEFAULT)
     }
 
     /// The same with another size of files that hold little, for tests and simulation.
@@ -120,13 +147,22 @@ impl StateLog {
                 Err(error) => return Err(StateLogError::Io { path: path.clone(), error }),
             }
         }
+        let marked = mark::read(disk, &mark_path(path_stem), owner);
         let analysis =
             recover::analyse(owner, [&names[0], &names[1]], [images[0].as_ref(), images[1].as_ref()]);
         let analysis = match analysis {
             Ok(analysis) => analysis,
+            Err(Lost::New) if marked.is_some() => {
+                let [a, b] = paths;
+                let why = format!(
+                    "both files are missing, and {} says that they existed",
+                    display(&mark_path(path_stem))
+                );
+                return Err(StateLogError::Damaged { a, b, why });
+            }
             Err(Lost::New) => {
                 let base = format::Base { snapshot: None, carried: &[], first_seq: 1 };
-                let log = Self::make(disk, paths, owner, token_space, 1, &base, file_bytes_min)?;
+                let log = Self::make(disk, path_stem, owner, token_space, 1, &base, file_bytes_min)?;
                 return Ok((
                     log,
                     Recovered { snapshot: None, records: vec![], damage: vec![], notes: vec![] },
@@ -139,6 +175,13 @@ impl StateLog {
                 return Err(lost_error(lost, paths, owner));
             }
         };
+        if let Some(expected) = marked.filter(|marked| *marked > analysis.generation) {
+            for file in files.into_iter().flatten() {
+                disk.close_file(file);
+            }
+            let [a, b] = paths;
+            return Err(StateLogError::Older { a, b, found: analysis.generation, expected });
+        }
         // From here on both copies are made what they should be, the content of one always whole.
         let mut equal = [FileId(0); 2];
         for copy in 0..2 {
@@ -157,7 +200,9 @@ impl StateLog {
                 }
             };
         }
+        let mark_path = mark_path(path_stem);
         let log = Self {
+            mark: mark::open(disk, &mark_path, owner, analysis.generation).map_err(io_error(&mark_path))?,
             generation: analysis.generation,
             file_bytes: analysis.file_bytes,
             position: analysis.expected.len() as u64,
@@ -176,13 +221,11 @@ impl StateLog {
     pub fn recreate(
         disk: &mut dyn Disk,
         path_stem: &Path,
-        purpose: [u8; 4],
-        cluster: ClusterId,
+        owner: Owner,
         token_space: u8,
     ) -> Result<Self, StateLogError> {
-        let owner = Owner { purpose, cluster };
         let paths = copy_paths(path_stem);
-        let mut generation_max = 0;
+        let mut generation_max = mark::read(disk, &mark_path(path_stem), owner).unwrap_or(0);
         for path in &paths {
             let Ok(file) = disk.open(path, OpenMode::Read) else { continue };
             let mut block = vec![0; BLOCK_BYTES];
@@ -203,24 +246,26 @@ impl StateLog {
         }
         let base = format::Base { snapshot: None, carried: &[], first_seq: 1 };
         let generation = generation_max + RECREATED_GENERATION_STEP;
-        Self::make(disk, paths, owner, token_space, generation, &base, FILE_BYTES_DEFAULT)
+        Self::make(disk, path_stem, owner, token_space, generation, &base, FILE_BYTES_DEFAULT)
     }
 
     /// Makes both files anew.
     fn make(
         disk: &mut dyn Disk,
-        paths: [PathBuf; 2],
+        path_stem: &Path,
         owner: Owner,
         token_space: u8,
         generation: u64,
         base: &format::Base<'_>,
         file_bytes_min: u64,
     ) -> Result<Self, StateLogError> {
+        let (paths, mark_path) = (copy_paths(path_stem), mark_path(path_stem));
         let (content, file_bytes) = format::encode_base(owner, generation, base, file_bytes_min);
         let a = disk.replace_file(&paths[0], &content, file_bytes).map_err(io_error(&paths[0]))?;
         let b = disk.replace_file(&paths[1], &content, file_bytes).map_err(io_error(&paths[1]))?;
         let last_seq = base.first_seq - 1;
         Ok(Self {
+            mark: mark::open(disk, &mark_path, owner, generation).map_err(io_error(&mark_path))?,
             generation,
             file_bytes,
             position: content.len() as u64,
@@ -241,6 +286,8 @@ impl StateLog {
             owner,
             paths,
             files,
+            mark: None,
+            mark_writes: MarkWrites::Idle,
             token_space,
             generation: 0,
             file_bytes_min,
@@ -330,6 +377,12 @@ fn lost_error(lost: Lost, paths: [PathBuf; 2], owner: Owner) -> StateLogError {
             }
             (HeaderFault::Purpose(found), _) => StateLogError::OtherPurpose { path: a, found },
             (_, HeaderFault::Purpose(found)) => StateLogError::OtherPurpose { path: b, found },
+            (HeaderFault::Number(found), _) => {
+                StateLogError::OtherStore { path: a, found, expected: owner.number }
+            }
+            (_, HeaderFault::Number(found)) => {
+                StateLogError::OtherStore { path: b, found, expected: owner.number }
+            }
             (fa, fb) => {
                 StateLogError::Damaged { why: format!("{}: {fa}; {}: {fb}", display(&a), display(&b)), a, b }
             }

@@ -7,7 +7,7 @@
 //!    before rests in both copies, so: a copy that lacks a record which is not the last is *damaged*; a copy that lacks
 //!    the last one was perhaps cut off by the crash.
 //! 3. Where neither copy has the next record, a later one of this generation proves that it had been there: an error. Otherwise the
-//!    log ends, and what rests there was never acknowledged.
+//!    log ends, and what rests there was never acknowledged. A copy that was cut short cannot say that it ends.
 
 use bytes::Bytes;
 
@@ -240,6 +240,13 @@ impl Walk<'_> {
         Ok(analysis)
     }
 
+    /// Whether a copy can say that no record begins here: it is whole, and the block can be read.
+    fn vouches(&self, copy: usize, at: u64) -> bool {
+        self.images[copy].filter(|_| self.is_this_generation(copy)).is_some_and(|image| {
+            image.bytes.len() as u64 >= self.header.file_bytes.get() && !image.unreadable.contains(&at)
+        })
+    }
+
     fn records(&self, analysis: &mut Analysis) -> Result<(), Lost> {
         let mut faults: Vec<(usize, u64, u64)> = Vec::new();
         loop {
@@ -253,6 +260,12 @@ impl Walk<'_> {
                 if let Some(later) = self.later_record(at, seq) {
                     return Err(Lost::Content(format!(
                         "{} and {}: the record at {at} (number {seq}) is right in neither copy, and number {later} follows",
+                        self.names[0], self.names[1]
+                    )));
+                }
+                if ![0, 1].into_iter().any(|copy| self.vouches(copy, at)) {
+                    return Err(Lost::Content(format!(
+                        "{} and {}: neither copy has the bytes at {at}, where records may have been",
                         self.names[0], self.names[1]
                     )));
                 }

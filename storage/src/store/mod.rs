@@ -16,7 +16,7 @@ mod space;
 use std::collections::{BTreeMap, VecDeque};
 
 use highwater_protocol::batch::BatchHeader;
-use highwater_protocol::ids::TopicPartition;
+use highwater_protocol::ids::{LogIndex, TopicPartition};
 use highwater_runtime::plane::{Completion, Disk, Token};
 
 use crate::api::{Bounds, ProducerCheck, Slot, StoreEvent, StoreStats};
@@ -27,6 +27,7 @@ use crate::partition::Partition;
 use crate::producers::ProducerStamp;
 use crate::state_log::{Seq, StateLog};
 
+use open::Orphans;
 use read::Reads;
 use round::Rounds;
 use space::Space;
@@ -53,6 +54,8 @@ pub struct Store {
     waiting_for_map: Vec<Slot>,
     /// Partitions appended to since their last checkpoint.
     touched: Vec<Slot>,
+    /// Frames whose extents' headers are damaged: the partitions that they belong to are out of service.
+    orphans: Orphans,
     unacked_bytes: u64,
     appended_since_checkpoint: u64,
     /// Replies that wait for the map.
@@ -103,7 +106,13 @@ impl Store {
         }
         assert!(self.partitions.len() < PARTITIONS_PER_STORE_MAX, "too many partitions in one store");
         let slot = Slot(self.partitions.len() as u32);
-        self.partitions.push(Some(Box::new(Partition::new(slot, tp, config))));
+        let mut partition = Partition::new(slot, tp, config);
+        if let Some(orphan) = self.orphans.of(tp.tag(), LogIndex(0)) {
+            // It has records, and nobody knows where its log begins.
+            tracing::error!(partition = %tp, "out of service: {}", open::orphan_fault(&orphan));
+            partition.faulty = true;
+        }
+        self.partitions.push(Some(Box::new(partition)));
         self.by_tp.insert(tp, slot);
         slot
     }

@@ -90,10 +90,13 @@ impl Store {
         let known = partitions
             .map(|p| p.entry(clean))
             .filter(|entry| !entry.extents.is_empty() || entry.checkpoint_matters());
+        // Nothing is on its way any more after an orderly stop: that no later life has begun tells the map from an old copy of it.
+        let reserved = if clean { 0 } else { self.space.reserved };
         StoreMap {
-            next_incarnation: self.space.reserved.max(self.space.next_incarnation),
+            next_incarnation: reserved.max(self.space.next_incarnation),
             clean,
             partitions: known.map(|entry| (entry.key, entry)).collect(),
+            orphans: self.orphans.entries().collect(),
         }
     }
 

@@ -119,6 +119,9 @@ impl Store {
         for extent in partition.extents {
             self.free_extent(seq, &extent);
         }
+        for (place, log2_bytes) in self.orphans.forget(partition.tag) {
+            self.free_when_durable(seq, place, log2_bytes);
+        }
         self.settle_space(self.state.durable());
     }
 

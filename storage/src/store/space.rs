@@ -174,7 +174,7 @@ impl Store {
             self.space.reservations.push_back((seq, reserved));
         }
         self.place_waiting();
-        let newest = self.space.slabs.values().next_back().map_or(0, |slab| slab.bytes);
+        let newest = self.space.alloc.newest_slab_bytes().unwrap_or(0);
         let short = self.space.alloc.free_bytes() < newest / FREE_PART_MIN;
         if (short || !self.space.waiting.is_empty()) && self.space.creating.is_none() && !self.space.full {
             self.create_slab(disk);
@@ -195,7 +195,7 @@ impl Store {
 
     fn create_slab(&mut self, disk: &mut dyn Disk) {
         let limits = &self.config.limits;
-        let newest = self.space.slabs.values().next_back().map(|slab| slab.bytes);
+        let newest = self.space.alloc.newest_slab_bytes();
         let usual = newest.map_or(limits.slab_bytes_first, |bytes| (2 * bytes).min(limits.slab_bytes_max));
         let bytes = self.space.shrunk_bytes.unwrap_or(usual).max(limits.slab_bytes_first);
         let slab = self.space.next_slab;

@@ -2,6 +2,7 @@
 //!
 //! 1. [`replay`]: every image that a power cut could have left of recorded random work is recovered and compared.
 //! 2. [`faults`]: every block of every file is damaged in every way, and the outcome compared with the decision that is due.
+//!    [`files`]: every file is missing, empty, cut at every page, grown, or replaced by another one.
 //! 3. `mutants`: bugs are planted, and the proofs must find each of them:
 //!    `cargo test -p highwater-storage --features mutants --test proof_store mutants`.
 //!
@@ -10,6 +11,7 @@
 //! `HIGHWATER_PROOF=long cargo test --release -p highwater-storage --test proof_store`.
 
 mod faults;
+mod files;
 mod inspecting;
 mod model;
 #[cfg(feature = "mutants")]

@@ -50,11 +50,15 @@ pub(crate) struct Node {
 }
 
 impl Node {
-    pub(crate) fn open(
+    pub(crate) fn open(disk: DiskHarness, form: DurableForm) -> Result<(Self, RecoveryReport), OpenError> {
+        Self::open_with(disk, config(form))
+    }
+
+    pub(crate) fn open_with(
         mut disk: DiskHarness,
-        form: DurableForm,
+        config: StoreConfig,
     ) -> Result<(Self, RecoveryReport), OpenError> {
-        let (store, report) = Store::open(config(form), &mut disk)?;
+        let (store, report) = Store::open(config, &mut disk)?;
         Ok((Self { disk, store, events: Vec::new() }, report))
     }
 

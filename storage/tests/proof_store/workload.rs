@@ -62,6 +62,14 @@ impl Workload {
         }
     }
 
+    /// Goes on with the same partitions after an orderly stop.
+    pub(crate) fn go_on(&mut self, node: Node) {
+        self.node = node;
+        for (tp, log) in &self.model.logs {
+            self.slots.insert(*tp, self.node.ensure(*tp, log.config));
+        }
+    }
+
     fn new_partition(&mut self) {
         let config = match self.topics % 5 {
             // Rolls often and keeps little.

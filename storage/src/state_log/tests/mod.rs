@@ -12,7 +12,7 @@ use highwater_protocol::ids::ClusterId;
 use super::*;
 use disk::MemDisk;
 
-const OWNER: Owner = Owner { purpose: *b"test", cluster: ClusterId([7; 16]) };
+const OWNER: Owner = Owner { purpose: *b"test", cluster: ClusterId([7; 16]), number: 0 };
 const TINY: u64 = 64 << 10;
 
 fn stem() -> &'static Path {
@@ -235,8 +235,8 @@ fn a_lost_log_is_recreated_beside_its_damaged_files_and_wins_over_them_ever_afte
     }
     let refused = open_on(&mut disk).err().expect("both headers are damaged");
     assert!(matches!(refused, StateLogError::Damaged { .. }), "{refused}");
-    let mut log = StateLog::recreate(&mut disk, stem(), OWNER.purpose, OWNER.cluster, 9).expect("writable");
-    assert_eq!(disk.names(), ["d/meta.a", "d/meta.a.damaged", "d/meta.b", "d/meta.b.damaged"]);
+    let mut log = StateLog::recreate(&mut disk, stem(), OWNER, 9).expect("writable");
+    assert_eq!(disk.names(), ["d/meta.a", "d/meta.a.damaged", "d/meta.b", "d/meta.b.damaged", "d/meta.mark"]);
     log.append(b"new");
     log.flush(&mut disk);
     drain(&mut log, &mut disk);

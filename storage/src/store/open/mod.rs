@@ -5,6 +5,7 @@
 
 mod rebuild;
 mod recover;
+mod slabs;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::io;
@@ -29,8 +30,11 @@ use crate::partition::Rest;
 use crate::report::{OpenError, PartitionFinding, RecoveryReport};
 use crate::state_log::{Owner, Recovered, StateLog, StateLogError};
 
-use rebuild::Orphans;
 use recover::Recovery;
+use slabs::SlabFaults;
+
+pub(super) use rebuild::Orphans;
+pub(super) use recover::orphan_fault;
 
 /// Where files go that nothing knows, beside the stores.
 const QUARANTINE_DIR: &str = "quarantine";
@@ -47,11 +51,29 @@ impl Store {
         let slabs = open_slabs(&config, disk, &mut report)?;
         let (mut state, known) = open_map(&config, disk, &slabs, &mut report)?;
         state.set_file_bytes_min(config.limits.state_log_bytes_used);
-        let (map, orphans) = match known {
-            Some(map) => (map, Orphans::default()),
-            None => rebuild::rebuild(&config, disk, &slabs, &mut report)?,
+        let known = known.map(|map| {
+            let faults = slabs::examine(&config, disk, &slabs, &map, &mut report);
+            let space = open_space(&config, &slabs, &map, &faults, &mut report);
+            (map, faults, space)
+        });
+        let known = known.filter(|(map, _, space)| {
+            let old = map.clean && slabs::holds_later_life(&config, disk, space, map.next_incarnation);
+            if old {
+                let what = "is older than what rests in the slabs; rebuilding it from their extents";
+                report.warnings.push(format!("{}: the map of the store {what}", config.dir.display()));
+                report.map_rebuilt = true;
+            }
+            !old
+        });
+        let (map, faults, mut space) = if let Some(known) = known {
+            known
+        } else {
+            let map = rebuild::rebuild(&config, disk, &slabs, &mut report)?;
+            let faults = slabs::examine(&config, disk, &slabs, &map, &mut report);
+            let space = open_space(&config, &slabs, &map, &faults, &mut report);
+            (map, faults, space)
         };
-        let mut space = open_space(&config, &slabs, &map, &orphans);
+        let orphans = Orphans::new(map.orphans, &mut space.alloc);
         let mut partitions = Vec::new();
         let mut by_tp = BTreeMap::new();
         let mut discarded: Vec<(PartitionKey, ExtentEntry)> = Vec::new();
@@ -59,16 +81,16 @@ impl Store {
             let tp = TopicPartition::from(key);
             let slot = Slot(partitions.len() as u32);
             let trusted = entry.complete;
-            let unusable = take_space(&mut space, tp, &entry.extents, &mut report);
             let recovery = Recovery {
                 config: &config,
                 disk: &mut *disk,
                 slabs: &slabs,
+                faults: &faults,
                 report: &mut report,
                 tp,
                 orphans: &orphans,
             };
-            let found = recovery.run(slot, entry, trusted, unusable)?;
+            let found = recovery.run(slot, entry, trusted)?;
             report.extents += found.partition.extents.len();
             discarded.extend(found.discarded.into_iter().map(|extent| (key, extent)));
             partitions.push(Some(Box::new(found.partition)));
@@ -88,10 +110,11 @@ impl Store {
             dirty: VecDeque::new(),
             waiting_for_map: Vec::new(),
             touched: Vec::new(),
+            orphans,
             unacked_bytes: 0,
             appended_since_checkpoint: 0,
             promises: VecDeque::new(),
-            untouched: map.clean.then(|| state.appended()),
+            untouched: map.clean.then(|| state.appended()).filter(|_| !report.map_rebuilt),
             state,
             phase: Phase::Open,
         };
@@ -167,11 +190,12 @@ fn open_slabs(
 
 fn is_of_state_log(name: &str) -> bool {
     let Some(copy) = name.strip_prefix(STATE_STEM) else { return false };
-    ["a", "b"].iter().any(|c| {
-        copy.strip_prefix('.')
-            .and_then(|copy| copy.strip_prefix(c))
-            .is_some_and(|rest| rest.is_empty() || rest == ".damaged")
-    })
+    copy == ".mark"
+        || ["a", "b"].iter().any(|c| {
+            copy.strip_prefix('.')
+                .and_then(|copy| copy.strip_prefix(c))
+                .is_some_and(|rest| rest.is_empty() || rest == ".damaged")
+        })
 }
 
 fn quarantine(
@@ -202,7 +226,7 @@ fn open_map(
     report: &mut RecoveryReport,
 ) -> Result<(StateLog, Option<StoreMap>), OpenError> {
     let stem = config.dir.join(STATE_STEM);
-    let owner = Owner { purpose: STATE_PURPOSE, cluster: config.cluster };
+    let owner = Owner { purpose: STATE_PURPOSE, cluster: config.cluster, number: config.store.0 };
     let opened = StateLog::open_sized(disk, &stem, owner, config.token_space, config.limits.state_log_bytes);
     match opened {
         Ok((state, recovered)) => {
@@ -226,7 +250,12 @@ fn open_map(
             }
             state.close(disk);
         }
-        Err(e @ StateLogError::Damaged { .. }) => {
+        Err(e @ (StateLogError::Damaged { .. } | StateLogError::Older { .. })) if slabs.is_empty() => {
+            // Taken for a new one, it would give its partitions' offsets to other records.
+            let what = format!("{e}, and there are no slabs to rebuild it from");
+            return Err(OpenError::Lost { path: config.dir.clone(), what });
+        }
+        Err(e @ (StateLogError::Damaged { .. } | StateLogError::Older { .. })) => {
             report.warnings.push(format!("{e}; rebuilding the map of the store from its extents"));
         }
         Err(StateLogError::Io { path, error }) => return Err(OpenError::Io { path, source: error }),
@@ -235,56 +264,38 @@ fn open_map(
         }
         Err(e) => return Err(OpenError::Foreign { path: stem, what: e.to_string() }),
     }
-    let state = StateLog::recreate(disk, &stem, STATE_PURPOSE, config.cluster, config.token_space)
+    let state = StateLog::recreate(disk, &stem, owner, config.token_space)
         .map_err(|e| OpenError::Io { path: stem, source: io::Error::other(e.to_string()) })?;
     report.map_rebuilt = true;
     Ok((state, None))
 }
 
-fn open_space(config: &StoreConfig, slabs: &Slabs, map: &StoreMap, orphans: &Orphans) -> Space {
+/// The space of the store, with everything that the map knows taken.
+fn open_space(
+    config: &StoreConfig,
+    slabs: &Slabs,
+    map: &StoreMap,
+    faults: &SlabFaults,
+    report: &mut RecoveryReport,
+) -> Space {
     let log2_min = config.limits.extent_bytes_min.ilog2() as u8;
     let mut space = Space::new(Allocator::new(log2_min), map.next_incarnation);
-    let named = map.partitions.values().flat_map(|p| &p.extents).map(|extent| SlabId(extent.slab));
+    let extents = || map.partitions.values().flat_map(|p| &p.extents);
+    let named = extents().map(|extent| SlabId(extent.slab));
     let last = slabs.keys().copied().chain(named).max();
-    space.next_slab = last.map_or(SlabId(0), |last| SlabId(last.0 + 1));
-    for (id, slab) in slabs {
-        // A slab of another size was not made by a store, or was cut: what it holds is served, but nothing is added.
-        if slab.bytes.is_power_of_two() && slab.bytes >= config.limits.extent_bytes_min {
-            space.alloc.add_slab(*id, slab.bytes);
-        }
+    space.next_slab = last.map_or(SlabId(0), |last| SlabId(last.0.saturating_add(1)));
+    for (id, slab) in slabs.iter().filter(|(id, _)| faults.is_sound(**id)) {
+        space.alloc.add_slab(*id, slab.bytes);
     }
     space.slabs.clone_from(slabs);
-    for place in orphans.places() {
-        // Not given away as long as nobody knows whose it is. It may be part of an extent that is known after all.
-        let _ = space.alloc.take(place, log2_min);
+    for extent in extents() {
+        let place = Place { slab: SlabId(extent.slab), at: extent.at };
+        if faults.is_sound(place.slab) && space.alloc.take(place, extent.log2_bytes).is_err() {
+            // The map was checked for this.
+            report.warnings.push(format!("{} at {} is in use twice", slab_name(place.slab), place.at));
+        }
     }
     space
-}
-
-/// Takes the space of a partition's extents. Tells what is wrong with it, if anything is.
-fn take_space(
-    space: &mut Space,
-    tp: TopicPartition,
-    extents: &[ExtentEntry],
-    report: &mut RecoveryReport,
-) -> Option<String> {
-    let mut wrong = None;
-    for extent in extents {
-        let place = Place { slab: SlabId(extent.slab), at: extent.at };
-        let fits =
-            space.slabs.get(&place.slab).map(|slab| extent.at + (1 << extent.log2_bytes) <= slab.bytes);
-        let why = match fits {
-            None => format!("{} is missing", slab_name(place.slab)),
-            Some(false) => format!("{} is too short", slab_name(place.slab)),
-            Some(true) => match space.alloc.take(place, extent.log2_bytes) {
-                Ok(()) => continue,
-                Err(_) => format!("{} at {} is in use twice", slab_name(place.slab), place.at),
-            },
-        };
-        report.warnings.push(format!("{tp}: extent {}: {why}", extent.incarnation));
-        wrong = Some(why);
-    }
-    wrong
 }
 
 fn io_error(path: &Path) -> impl FnOnce(io::Error) -> OpenError + use<'_> {

@@ -11,9 +11,10 @@ use highwater_protocol::ids::{Incarnation, LogIndex};
 use highwater_runtime::plane::Disk;
 
 use super::Slabs;
+use crate::alloc::Allocator;
 use crate::config::StoreConfig;
 use crate::layout::{EXTENT_HEADER_BYTES, ExtentHeaderError, ExtentId, PAGE_BYTES, Place, SlabId, slab_name};
-use crate::map::{ExtentEntry, PartitionEntry, PartitionKey, StoreMap};
+use crate::map::{ExtentEntry, OrphanEntry, PartitionEntry, PartitionKey, StoreMap};
 use crate::report::{OpenError, RecoveryReport};
 
 /// How far behind every life seen the next one begins: extents whose headers were not found may hold frames of later lives.
@@ -21,27 +22,46 @@ const INCARNATION_STEP: u64 = 1 << 32;
 
 /// Frames found where no extent is known: the header in front of them is damaged.
 #[derive(Default, Debug)]
-pub(super) struct Orphans {
-    found: Vec<Orphan>,
-}
-
-#[derive(Clone, Copy, Debug)]
-struct Orphan {
-    place: Place,
-    tag: u32,
-    index: LogIndex,
+pub(in crate::store) struct Orphans {
+    /// Each with whether its space has been taken from the allocator.
+    found: Vec<(OrphanEntry, bool)>,
 }
 
 impl Orphans {
-    /// Where they lie.
-    pub(super) fn places(&self) -> impl Iterator<Item = Place> {
-        self.found.iter().map(|orphan| orphan.place)
+    /// Takes the space of orphans, so that nothing is written there as long as nobody knows whose they are.
+    pub(super) fn new(found: Vec<OrphanEntry>, alloc: &mut Allocator) -> Self {
+        let take = |orphan: OrphanEntry| {
+            // It may be part of an extent that is known after all.
+            let taken = alloc.take(place_of(&orphan), orphan.log2_bytes).is_ok();
+            (orphan, taken)
+        };
+        Self { found: found.into_iter().map(take).collect() }
+    }
+
+    /// What the map keeps of them.
+    pub(in crate::store) fn entries(&self) -> impl Iterator<Item = OrphanEntry> {
+        self.found.iter().map(|(orphan, _)| *orphan)
+    }
+
+    /// The first that belongs to this partition and begins at or behind an index.
+    pub(in crate::store) fn of(&self, tag: u32, from: LogIndex) -> Option<OrphanEntry> {
+        self.entries().filter(|orphan| orphan.tag == tag && orphan.index >= from.0).min_by_key(|o| o.index)
     }
 
     /// Whether an orphan belongs to this partition and begins between two indexes.
     pub(super) fn explains(&self, tag: u32, from: LogIndex, to: LogIndex) -> bool {
-        self.found.iter().any(|orphan| orphan.tag == tag && (from..to).contains(&orphan.index))
+        self.of(tag, from).is_some_and(|orphan| orphan.index < to.0)
     }
+
+    /// Forgets those of a partition that was deleted. Gives the space that was taken for them.
+    pub(in crate::store) fn forget(&mut self, tag: u32) -> Vec<(Place, u8)> {
+        let forgotten = self.found.extract_if(.., |(orphan, _)| orphan.tag == tag);
+        forgotten.filter(|(_, taken)| *taken).map(|(o, _)| (place_of(&o), o.log2_bytes)).collect()
+    }
+}
+
+fn place_of(orphan: &OrphanEntry) -> Place {
+    Place { slab: SlabId(orphan.slab), at: orphan.at }
 }
 
 /// Reads what can be a header in every slab.
@@ -50,8 +70,18 @@ pub(super) fn rebuild(
     disk: &mut dyn Disk,
     slabs: &Slabs,
     report: &mut RecoveryReport,
-) -> Result<(StoreMap, Orphans), OpenError> {
+) -> Result<StoreMap, OpenError> {
     let step = config.limits.extent_bytes_min;
+    if let Some((slab, file)) = slabs.iter().find(|(_, s)| !s.bytes.is_power_of_two() || s.bytes < step) {
+        // What was behind its end would be taken for something that never was.
+        return Err(OpenError::Lost {
+            path: config.dir.join(slab_name(*slab)),
+            what: format!(
+                "the map of the store is lost, and {} bytes is no size that a slab is made with; what was in it cannot be told",
+                file.bytes
+            ),
+        });
+    }
     let mut headers = Vec::new();
     let mut suspects = Vec::new();
     let mut two_pages = vec![0; 2 * PAGE_BYTES];
@@ -64,6 +94,7 @@ pub(super) fn rebuild(
                 suspects.push((place, None));
                 continue;
             };
+            two_pages[read..].fill(0);
             report.bytes_scanned += read as u64;
             let Some((block, behind)) = two_pages.split_first_chunk::<EXTENT_HEADER_BYTES>() else {
                 continue;
@@ -71,7 +102,7 @@ pub(super) fn rebuild(
             match ExtentId::from_block(block) {
                 Ok(id) if id.cluster != config.cluster || id.store != config.store => {
                     let what = format!(
-                        "the extent at {at} belongs to store {} of cluster {}, this is store {} of cluster {}",
+                        "the extent at {at} belongs to store {} of cluster {}, this is store {} of cluster {}; put the file back where it came from",
                         id.store, id.cluster, config.store, config.cluster
                     );
                     return Err(OpenError::Foreign { path, what });
@@ -95,9 +126,13 @@ pub(super) fn rebuild(
     }
     let last = headers.iter().map(|id| id.incarnation.0).max().unwrap_or(0);
     let kept = latest_lives(headers);
-    let orphans = orphans(&kept, suspects, report);
-    let mut map =
-        StoreMap { next_incarnation: last + INCARNATION_STEP, clean: false, partitions: BTreeMap::new() };
+    let orphans = orphans(&kept, suspects, config, report);
+    let mut map = StoreMap {
+        next_incarnation: last + INCARNATION_STEP,
+        clean: false,
+        partitions: BTreeMap::new(),
+        orphans,
+    };
     for id in kept.into_values() {
         let key = PartitionKey::from(id.tp);
         let entry = map.partitions.entry(key).or_insert_with(|| PartitionEntry {
@@ -123,7 +158,7 @@ pub(super) fn rebuild(
         partition.log_start = chain.first().map_or(0, |extent| extent.base_offset);
         partition.extents = chain;
     }
-    Ok((map, orphans))
+    Ok(map)
 }
 
 /// Of extents that overlap, the one with the latest life. By place.
@@ -150,9 +185,10 @@ fn is_covered(kept: &BTreeMap<Place, ExtentId>, place: Place) -> bool {
 fn orphans(
     kept: &BTreeMap<Place, ExtentId>,
     suspects: Vec<(Place, Option<FrameHeader>)>,
+    config: &StoreConfig,
     report: &mut RecoveryReport,
-) -> Orphans {
-    let mut orphans = Orphans::default();
+) -> Vec<OrphanEntry> {
+    let mut orphans = Vec::new();
     for (place, frame) in suspects {
         let Some(frame) = frame.filter(|_| !is_covered(kept, place)) else { continue };
         // A later life of the same space would have written over it.
@@ -161,10 +197,20 @@ fn orphans(
         report.warnings.push(format!(
             "slab {slab} at {at}: frames of extent {incarnation} without its header; left alone"
         ));
-        orphans.found.push(Orphan {
-            place,
+        // Its size is not known: as large as an extent that begins here can be without reaching into another.
+        let next = kept.range(place..).next().filter(|(next, _)| next.slab == place.slab);
+        let room = next.map_or(u64::MAX, |(next, _)| next.at - at);
+        let (min, max) = (config.limits.extent_bytes_min, config.limits.extent_bytes_max);
+        let mut bytes = max;
+        while bytes > min && (bytes > room || !at.is_multiple_of(bytes)) {
+            bytes /= 2;
+        }
+        orphans.push(OrphanEntry {
+            slab,
+            at,
+            log2_bytes: bytes.ilog2() as u8,
             tag: frame.partition_tag.get(),
-            index: LogIndex(frame.index.get()),
+            index: frame.index.get(),
         });
     }
     orphans

@@ -16,13 +16,14 @@ use highwater_runtime::plane::{Disk, FileId};
 
 use super::Slabs;
 use super::rebuild::Orphans;
+use super::slabs::SlabFaults;
 use crate::api::Slot;
 use crate::config::{PartitionConfig, StoreConfig};
 use crate::expect::{Expectation, ExtentBytes, Mark};
 use crate::extent::{Extent, FIRST_POSITION};
 use crate::layout::{EXTENT_HEADER_BYTES, ExtentId, PAGE_BYTES, Place, SlabId, slab_name};
 use crate::limits::PADDING_BYTES_MAX;
-use crate::map::{CheckpointEntry, ExtentEntry, PartitionEntry};
+use crate::map::{CheckpointEntry, ExtentEntry, OrphanEntry, PartitionEntry};
 use crate::mutants::{Mutant, is_planted};
 use crate::partition::{Partition, Rest};
 use crate::producers::{Appearance, ProducerStamp, UNKNOWN_MS};
@@ -36,6 +37,7 @@ pub(super) struct Recovery<'a> {
     pub(super) config: &'a StoreConfig,
     pub(super) disk: &'a mut dyn Disk,
     pub(super) slabs: &'a Slabs,
+    pub(super) faults: &'a SlabFaults,
     pub(super) report: &'a mut RecoveryReport,
     pub(super) tp: TopicPartition,
     pub(super) orphans: &'a Orphans,
@@ -71,13 +73,12 @@ impl ExtentBytes for SlabBytes<'_> {
 }
 
 impl Recovery<'_> {
-    /// Recovers a partition. `trusted`: its checkpoint is where its log ends. `unusable`: why some of its extents cannot be read.
+    /// Recovers a partition. `trusted`: its checkpoint is where its log ends.
     pub(super) fn run(
         mut self,
         slot: Slot,
         entry: PartitionEntry,
         trusted: bool,
-        unusable: Option<String>,
     ) -> Result<Found, OpenError> {
         let mut partition = Partition::new(slot, self.tp, PartitionConfig::KEEP_ALL);
         partition.log_start = Offset(entry.log_start);
@@ -86,7 +87,9 @@ impl Recovery<'_> {
             partition.last_epoch = checkpoint.last_epoch.map(LeaderEpoch);
             partition.durable = mark_of(checkpoint);
         }
-        let mut damage = unusable.map(|why| (partition.log_start, why));
+        let faults = self.faults;
+        let unusable = entry.extents.iter().find_map(|e| Some((e.base_offset, faults.of(e)?)));
+        let mut damage = unusable.map(|(at, why)| (partition.log_start.max(Offset(at)), why.clone()));
         let checkpoint = entry.checkpoint.as_ref();
         let mut discarded = Vec::new();
         let mut truncated = false;
@@ -102,6 +105,8 @@ impl Recovery<'_> {
                 match self.gap((end, last), behind, checkpoint) {
                     Gap::None => {}
                     Gap::Missing(why) => damage = damage.or(Some((end.offset, why))),
+                    // What is missing may be what was lost with a slab. The partition is out of service anyway.
+                    Gap::NeverAcknowledged | Gap::FreedBefore if unusable.is_some() => {}
                     Gap::NeverAcknowledged => {
                         discarded.extend_from_slice(behind);
                         truncated = true;
@@ -136,6 +141,11 @@ impl Recovery<'_> {
         if let Some(last) = partition.extents.back() {
             partition.durable = last.end_mark();
         }
+        if let Some(orphan) = self.orphans.of(self.tp.tag(), LogIndex(0)) {
+            let behind = orphan.index >= partition.durable.index.0;
+            let at = if behind { partition.durable.offset } else { partition.log_start };
+            damage = damage.or(Some((at, orphan_fault(&orphan))));
+        }
         partition.append_index = partition.durable.index;
         partition.append_offset = partition.durable.offset;
         partition.log_start = partition.log_start.min(partition.durable.offset);
@@ -144,7 +154,6 @@ impl Recovery<'_> {
         partition.rest = if trusted && !partition.faulty { Rest::Resting } else { Rest::Awake };
         self.resume_tail(&mut partition);
         if let Some((at, why)) = damage {
-            tracing::error!(partition = %self.tp, offset = at.0, "part of the log is damaged, appends are refused: {why}");
             self.report.findings.push((self.tp, PartitionFinding::Faulty { at, why }));
         } else if truncated {
             // What comes next must not be taken for what is gone: somebody may have seen that, and of its epoch.
@@ -174,11 +183,15 @@ impl Recovery<'_> {
                 next.incarnation
             ));
         }
+        let (from, to) = (end.index, LogIndex(next.base_index));
+        let orphaned = self.orphans.explains(self.tp.tag(), from, to);
+        if orphaned {
+            return Gap::Missing(missing);
+        }
         if self.report.map_rebuilt {
             // Retention frees from the front: a whole run of extents that is gone, in front of frames that know it to have been durable, was
             // freed, and so was what lies in front of it. Anything else is not guessed at.
-            let (from, to) = (end.index, LogIndex(next.base_index));
-            let lost = self.orphans.explains(self.tp.tag(), from, to) || last != Decision::End;
+            let lost = last != Decision::End;
             let proven = behind.iter().any(|extent| self.proves(extent, end.index));
             return if proven && !lost { Gap::FreedBefore } else { Gap::Missing(missing) };
         }
@@ -193,6 +206,9 @@ impl Recovery<'_> {
     /// Whether an extent holds a frame that says that the one with this index had been durable. What cannot be read may.
     fn proves(&mut self, extent: &ExtentEntry, index: LogIndex) -> bool {
         let Some(slab) = self.slabs.get(&SlabId(extent.slab)) else { return true };
+        if self.faults.of(extent).is_some() {
+            return true;
+        }
         let expect = self.expectation(extent, first_mark(extent), LogIndex(0));
         let mut bytes = SlabBytes { disk: self.disk, file: slab.file, at: extent.at };
         proves_durable(&expect, &mut bytes, index) == Later::Proven
@@ -261,15 +277,24 @@ impl Recovery<'_> {
         extent.end_index = end.index;
         extent.end_offset = end.offset;
         self.report.bytes_scanned += scanned.bytes_read;
-        let damage = self.note_scan(entry, &scanned, stopped);
-        if start.position == FIRST_POSITION {
+        let mut damage = self.note_scan(entry, &scanned, stopped);
+        if start.position == FIRST_POSITION && self.faults.of(entry).is_none() {
             self.check_header(entry, file, &mut extent)?;
         }
         let decision = if stopped.is_some() { Decision::End } else { scanned.decision };
         if let Some(seal) = entry.sealed.filter(|_| damage.is_none()) {
-            let end = (extent.end_index.0, extent.end_offset.0);
-            assert!(end == (seal.index, seal.offset), "a sealed extent ends where it was sealed");
-            extent.end = seal.position;
+            if (end.index.0, end.offset.0) == (seal.index, seal.offset) {
+                extent.end = seal.position;
+            } else {
+                let why = format!(
+                    "the extent in {} at {} ends at frame {}, where the map says {}",
+                    slab_name(SlabId(entry.slab)),
+                    entry.at,
+                    end.index,
+                    seal.index
+                );
+                damage = Some((end.offset.min(Offset(seal.offset)), why));
+            }
         }
         Ok(Walked { extent, last_epoch: scanned.last_epoch, decision, damage })
     }
@@ -287,8 +312,14 @@ impl Recovery<'_> {
                 format!("{}: {place}: padding at {} is damaged; nothing is missing", self.tp, skipped.from);
             self.report.warnings.push(what);
         }
-        for page in &scanned.unreadable {
-            self.report.warnings.push(format!("{}: {place}: the page at {page} cannot be read", self.tp));
+        if let (Some(first), Some(last)) = (scanned.unreadable.first(), scanned.unreadable.last())
+            && self.faults.of(entry).is_none()
+        {
+            self.report.warnings.push(format!(
+                "{}: {place}: {} pages from {first} to {last} cannot be read",
+                self.tp,
+                scanned.unreadable.len()
+            ));
         }
         if scanned.misdirected {
             self.report
@@ -378,6 +409,16 @@ impl Recovery<'_> {
             partition.seal_active();
         }
     }
+}
+
+/// Why a partition with orphaned frames is out of service.
+pub(in crate::store) fn orphan_fault(orphan: &OrphanEntry) -> String {
+    format!(
+        "frames from {} on rest in {} at {}, where the extent's header is damaged and the map of the store was lost",
+        orphan.index,
+        slab_name(SlabId(orphan.slab)),
+        orphan.at
+    )
 }
 
 enum Gap {
