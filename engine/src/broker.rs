@@ -21,7 +21,7 @@ use signal_hook::iterator::{Handle as SignalHandle, Signals};
 use crate::config::{BrokerConfig, DurableChoice};
 use crate::controller::ReadyReport;
 use crate::counters::ShardCounters;
-use crate::data_dir::{self, DataDir, Identity, LOCK};
+use crate::data_dir::{self, DataDir, IDENTITY, Identity, LOCK};
 use crate::groups::GroupConfig;
 use crate::limits::ShardLimits;
 use crate::listeners::{Bound, Listeners};
@@ -181,6 +181,10 @@ impl Broker {
         let Ok(report) = ready.recv() else {
             return Err(StartError::Internal("the shards ended before they were ready; see the log".into()));
         };
+        if let Err(e) = data_dir::note_complete(&mut OsFs::new(), &data, stores) {
+            // A full disk, most likely. The next start notes it.
+            tracing::warn!("cannot note in {} what it holds: {e}", data.path.join(IDENTITY).display());
+        }
         broker.ready.take_report(report);
         broker.ready.took = began.elapsed();
         Ok(broker)

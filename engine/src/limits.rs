@@ -83,6 +83,9 @@ pub const DRAIN_TIME: Duration = Duration::from_secs(5);
 /// Stores that one shard can serve: each has a number in the top byte of its operations' tokens.
 pub const STORES_PER_SHARD_MAX: usize = 200;
 
+/// Warnings of one kind that a start gives one by one for each store; of the others it says how many there are.
+pub const START_WARNINGS_MAX: usize = 10;
+
 /// What a shard may hold in memory, and the sizes of its stores.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct ShardLimits {

@@ -12,7 +12,7 @@ use super::partition::AckTo;
 use super::readers::deleted;
 use super::setup::{OpenError, ShardSetup};
 use crate::data_dir::store_dir;
-use crate::limits::{SPACE_INTERVAL, STORES_PER_SHARD_MAX};
+use crate::limits::{SPACE_INTERVAL, START_WARNINGS_MAX, STORES_PER_SHARD_MAX};
 use crate::message::{Message, Opened};
 
 /// Token spaces: the top byte of a disk operation's token says whose it is.
@@ -82,26 +82,41 @@ fn tell_findings(store: StoreId, report: RecoveryReport, warnings: &mut Vec<Stri
         scanned = report.bytes_scanned,
         "store opened"
     );
+    let mut faulty = Vec::new();
     for (tp, finding) in report.findings {
         match finding {
             PartitionFinding::Truncated { end } => {
                 tracing::info!(%tp, %end, "frames that were never acknowledged are gone");
             }
-            PartitionFinding::Faulty { at, why } => warnings.push(format!(
+            PartitionFinding::Faulty { at, why } => faulty.push(format!(
                 "partition {tp} is damaged at offset {at}: {why}; it serves what can be read and takes no new records"
             )),
         }
     }
-    warnings.extend(report.warnings.into_iter().map(|w| format!("store-{:03}: {w}", store.0)));
+    warn_some(warnings, faulty, "partitions that are damaged; `highwater topic describe` shows them");
+    let of_store = |what: String| format!("store-{:03}: {what}", store.0);
+    let told = report.warnings.into_iter().map(of_store).collect();
+    warn_some(
+        warnings,
+        told,
+        &format!("warnings of store-{:03}; `highwater log verify` finds all damage", store.0),
+    );
     if report.map_rebuilt {
-        warnings.push(format!("store-{:03}: its map was lost and rebuilt from the extents", store.0));
+        warnings.push(of_store("its map was lost and rebuilt from the extents".into()));
     }
-    for (from, to) in report.quarantined {
-        warnings.push(format!(
-            "{}: nothing knows this file; it was moved to {}",
-            from.display(),
-            to.display()
-        ));
+    let moved = report.quarantined.iter().map(|(from, to)| {
+        format!("{}: nothing knows this file; it was moved to {}", from.display(), to.display())
+    });
+    warn_some(warnings, moved.collect(), "files that nothing knows were moved to quarantine");
+}
+
+/// Adds warnings of one kind: the first ones, and how many more there are.
+fn warn_some(warnings: &mut Vec<String>, mut of_a_kind: Vec<String>, what: &str) {
+    let more = of_a_kind.len().saturating_sub(START_WARNINGS_MAX);
+    of_a_kind.truncate(START_WARNINGS_MAX);
+    warnings.append(&mut of_a_kind);
+    if more > 0 {
+        warnings.push(format!("and {more} more {what}"));
     }
 }
 
