@@ -194,6 +194,28 @@ impl Lane {
         self.route == Route::Up
     }
 
+    /// Whether a batch that begins now has to wait for earlier ones, for a pause or for a connection. A partition that was never written to
+    /// is not busy: how long it takes to connect shows only when that is tried.
+    pub(crate) fn is_busy(&self, limits: &LaneLimits) -> bool {
+        let queued = !self.queue.is_empty() || self.retry_at.is_some();
+        let disconnected = self.route != Route::Up && !self.is_empty();
+        queued || disconnected || self.in_flight >= self.in_flight_max(limits)
+    }
+
+    /// Batches that are not settled, the open one among them.
+    pub(crate) fn backlog(&self) -> usize {
+        self.sent.len() + self.queue.len() + usize::from(self.open.is_some())
+    }
+
+    pub(crate) fn has_open(&self) -> bool {
+        self.open.is_some()
+    }
+
+    fn in_flight_max(&self, limits: &LaneLimits) -> usize {
+        let careful = limits.idempotent && (self.broken || !self.proven);
+        if careful { 1 } else { limits.in_flight_max }
+    }
+
     /// The growing batch, to be appended to.
     pub(crate) fn open_mut(&mut self) -> Option<&mut Batch> {
         self.open.as_mut()
@@ -271,8 +293,7 @@ impl Lane {
         if self.broken && self.in_flight == 0 && self.sent.front().is_some_and(|batch| batch.refused) {
             self.unsend();
         }
-        let careful = limits.idempotent && (self.broken || !self.proven);
-        if self.in_flight >= if careful { 1 } else { limits.in_flight_max } {
+        if self.in_flight >= self.in_flight_max(limits) {
             return Next::Nothing;
         }
         if let Some(batch) = self.sent.iter_mut().find(|batch| batch.state == State::Retry) {

@@ -4,6 +4,8 @@
 //! Actions: [`poll_send`](ProducerCore::poll_send) until it has none, then [`next_deadline`](ProducerCore::next_deadline);
 //! [`take_settled`](ProducerCore::take_settled) after everything. Moments never go back.
 
+mod sticky;
+
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, VecDeque};
 use std::sync::Arc;
@@ -26,6 +28,8 @@ const SPARES_MAX: usize = 16;
 /// The shortest and the longest pause before a refused batch goes again.
 const RETRY_MIN: Duration = Duration::from_millis(10);
 const RETRY_MAX: Duration = Duration::from_secs(1);
+/// How long records without a key go to a partition that is not connected yet.
+const ROUTE_PATIENCE: Duration = Duration::from_millis(10);
 
 /// A batch whose fate is known, or becomes known by what the caller makes of it.
 #[derive(Debug)]
@@ -173,27 +177,28 @@ impl ProducerCore {
             return Err(NotAppended::Closed);
         }
         let partition = self.partition_of(record)?;
-        if record.headers.is_empty() {
-            let record = NewRecord::new(timestamp, record.key.as_deref(), record.value.as_deref());
-            return self.append_to(partition, &record, charge, now);
-        }
         let headers: Vec<_> = record
             .headers
             .iter()
             .map(|header| Header { key: &header.key, value: header.value.as_deref() })
             .collect();
         let (key, value) = (record.key.as_deref(), record.value.as_deref());
-        self.append_to(partition, &NewRecord { timestamp, key, value, headers: &headers }, charge, now)
+        let record = NewRecord { timestamp, key, value, headers: &headers };
+        match partition {
+            Some(partition) => self.append_to(partition, &record, charge, now),
+            None => self.append_sticky(&record, charge, now),
+        }
     }
 
-    fn partition_of(&mut self, record: &Record) -> Result<u32, NotAppended> {
+    /// Where a record has to go. None: anywhere.
+    fn partition_of(&self, record: &Record) -> Result<Option<u32>, NotAppended> {
         let partitions = self.partitions();
         match (record.partition, &record.key) {
-            (Some(partition), _) if partition < partitions => Ok(partition),
+            (Some(partition), _) if partition < partitions => Ok(Some(partition)),
             (Some(partition), _) => Err(NotAppended::NoPartition { partition, partitions }),
             (None, _) if partitions == 0 => Err(NotAppended::NoPartition { partition: 0, partitions }),
-            (None, Some(key)) => Ok(partition_for_key(key, partitions)),
-            (None, None) => Ok(self.sticky % partitions),
+            (None, Some(key)) => Ok(Some(partition_for_key(key, partitions))),
+            (None, None) => Ok(None),
         }
     }
 
@@ -204,19 +209,8 @@ impl ProducerCore {
         charge: usize,
         now: impl FnOnce() -> Instant,
     ) -> Result<Appended, NotAppended> {
-        if let Some(open) = self.lanes[partition as usize].open_mut() {
-            let Payload::Building(builder) = &mut open.payload else {
-                panic!("an open batch is being built")
-            };
-            // The charge is never less than what the record takes: far from the end there is nothing to reckon.
-            let fits = builder.bytes() + charge <= self.batch_bytes;
-            if fits || builder.bytes_with(record) <= self.batch_bytes {
-                match builder.append(record) {
-                    Ok(()) => return Ok(open.took(partition, charge, false)),
-                    Err(AppendError::Full) => {}
-                    Err(error) => return Err(error.into()),
-                }
-            }
+        if let Some(appended) = self.append_open(partition, record, charge)? {
+            return Ok(appended);
         }
         let mut builder = self.builder();
         let bytes = builder.bytes_with(record);
@@ -238,20 +232,32 @@ impl ProducerCore {
         if full {
             lane.close_open();
         }
-        if (closed || full) && partition == self.sticky % self.partitions() {
+        if (closed || full) && partition == self.sticky_partition() {
             self.turn_sticky();
         }
         self.list(partition);
         Ok(appended)
     }
 
-    /// Records without a key go to the next partition from here on; to one with a connection, if there is one.
-    fn turn_sticky(&mut self) {
-        let partitions = self.partitions();
-        let here = self.sticky % partitions;
-        let others = (1..=partitions).map(|step| (here + step) % partitions);
-        self.sticky =
-            others.clone().find(|at| self.lanes[*at as usize].is_routed()).unwrap_or((here + 1) % partitions);
+    /// Puts a record into the open batch of a partition, if there is one with room for it.
+    fn append_open(
+        &mut self,
+        partition: u32,
+        record: &NewRecord<'_>,
+        charge: usize,
+    ) -> Result<Option<Appended>, NotAppended> {
+        let Some(open) = self.lanes[partition as usize].open_mut() else { return Ok(None) };
+        let Payload::Building(builder) = &mut open.payload else { panic!("an open batch is being built") };
+        // The charge is never less than what the record takes: far from the end there is nothing to reckon.
+        let fits = builder.bytes() + charge <= self.batch_bytes;
+        if fits || builder.bytes_with(record) <= self.batch_bytes {
+            match builder.append(record) {
+                Ok(()) => return Ok(Some(open.took(partition, charge, false))),
+                Err(AppendError::Full) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(None)
     }
 
     /// Everything appended so far goes without lingering. The tickets of all of it.
@@ -307,6 +313,9 @@ impl ProducerCore {
             let how = How::Refused { code, text: text.to_owned(), outcome };
             Settled { lane, batch, how }
         }));
+        if lane == self.sticky_partition() {
+            self.turn_sticky();
+        }
     }
 
     /// The broker gave a producer id. True if it is not the first.
@@ -381,15 +390,22 @@ impl ProducerCore {
             match lane.next(&self.limits, self.identity, now) {
                 Next::Send(send) => {
                     self.list(at);
-                    if at == self.sticky % self.partitions() && matches!(send, Send::Fresh { .. }) {
+                    if at == self.sticky_partition() && matches!(send, Send::Fresh { .. }) {
                         self.turn_sticky();
                     }
                     return Some(Action::Send { lane: at, send });
                 }
-                Next::Route { misrouted } => return Some(Action::Route { lane: at, misrouted }),
-                Next::At(then) => self.timers.push(Reverse((then, at))),
+                Next::Route { misrouted } => {
+                    // Most routes are found at once. If this one is not, the lane is asked again.
+                    self.timers.push(Reverse((now + ROUTE_PATIENCE, at)));
+                    return Some(Action::Route { lane: at, misrouted });
+                }
+                Next::At(then) => {
+                    self.leave_blocked(at);
+                    self.timers.push(Reverse((then, at)));
+                }
                 Next::Identity(generation) => self.identity_wanted = Some(generation),
-                Next::Nothing => {}
+                Next::Nothing => self.leave_blocked(at),
             }
         }
         let known = self.identity.map_or(0, |identity| identity.generation);

@@ -16,4 +16,5 @@ mod kill;
 mod kill_kafka;
 mod produce;
 mod quick_start;
+mod spread;
 mod start;
