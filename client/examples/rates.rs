@@ -50,8 +50,7 @@ async fn measure(
         producer.send(record).await?;
     }
     let taken = start.elapsed();
-    let unsent = producer.close(Duration::from_mins(1)).await?;
-    assert!(unsent.is_empty());
+    producer.close(Duration::from_mins(1)).await?;
     report(&format!("{topic} produced, taken after {taken:.2?}"), records, bytes, start, cpu);
 
     let (start, cpu) = (Instant::now(), cpu_time());

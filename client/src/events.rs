@@ -91,6 +91,17 @@ pub enum Event {
         /// The partition.
         partition: u32,
     },
+    /// A producer was dropped, and records of it failed that nobody had asked about: no delivery returned the error, and no flush or close came
+    /// after it.
+    #[non_exhaustive]
+    DeliveriesFailed {
+        /// The topic.
+        topic: String,
+        /// How many records.
+        count: u64,
+        /// Why the first of them failed.
+        reason: String,
+    },
     /// Events were dropped because nobody took them.
     #[non_exhaustive]
     Missed {

@@ -26,8 +26,14 @@
 //! for n in 0..1000 {
 //!     producer.send(Record::new(format!("order {n}")).key(format!("u-{}", n % 10))).await?;
 //! }
-//! let unsent = producer.close(Duration::from_secs(10)).await?;
-//! assert!(unsent.is_empty());
+//! // Failures that nobody has seen come out of the next `flush` or `close`, with their records.
+//! if let Err(error) = producer.close(Duration::from_secs(10)).await {
+//!     eprintln!("{error}");
+//!     for failed in error.records() {
+//!         eprintln!("{:?}: {} ({:?})", failed.record, failed.error, failed.outcome());
+//!     }
+//!     return Err(error.into());
+//! }
 //!
 //! // Receive. A named consumer goes on where it committed; without a commit, at the start it is given.
 //! let mut consumer = client.consumer("orders").name("billing").start(Start::Earliest).until_end().await?;
@@ -77,11 +83,13 @@ mod error;
 mod events;
 mod group;
 mod io;
+mod limits;
 mod lock;
 mod metrics;
 mod producer;
 mod reader;
 mod record;
+mod undelivered;
 
 pub use admin::{AdminResult, AlterTopic, CreateTopic};
 pub use batch::{Batch, BatchIter, RecordRef};
@@ -93,10 +101,10 @@ pub use error::{
 };
 pub use events::{Event, Events};
 pub use group::{Assignor, GroupBuilder, GroupConsumer};
-pub use io::producer::Unsent;
 pub use metrics::{LatencySnapshot, MetricsSnapshot};
 pub use producer::{Delivery, Producer, ProducerBuilder, Receipt};
 pub use record::{ConsumedRecord, Record, RecordHeader};
+pub use undelivered::{DeliveryError, FailedRecord};
 
 pub use highwater_protocol::batch::{Compression, Header};
 pub use highwater_protocol::error::ErrorCode;

@@ -105,7 +105,7 @@ async fn send(client: &Client, topic: &str, numbers: std::ops::Range<u64>) {
     for n in numbers {
         producer.send(Record::new(n.to_string()).key(n.to_string())).await.unwrap();
     }
-    assert!(producer.close(Duration::from_mins(1)).await.unwrap().is_empty());
+    producer.close(Duration::from_mins(1)).await.unwrap();
 }
 
 /// Takes what was seen until all these numbers were; how often each was.

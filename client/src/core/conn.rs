@@ -23,8 +23,10 @@ pub(crate) type Answer = Result<Bytes, (ErrorCode, String)>;
 pub(crate) enum Event<C, S> {
     /// The answer to a call.
     Answered(C, Answer),
-    /// A batch that no answer is expected for has left.
-    Left(C),
+    /// A batch that no answer is expected for has left, as this request.
+    Left(C, u64),
+    /// The broker refused a batch that no answer was expected for: the request with this id.
+    RefusedUnasked(u64, ErrorCode, String),
     /// The answer to a subscribe. After an error the subscription does not exist.
     Subscribed(S, Answer),
     /// Frames for a subscription, or the error that ended it.
@@ -58,8 +60,8 @@ struct Outgoing<C> {
     head: [u8; PRODUCE_HEAD_BYTES],
     head_bytes: usize,
     body: Bytes,
-    /// Waits for it to have left, as no answer comes.
-    waiter: Option<C>,
+    /// Waits for it to have left, as no answer comes; with the request's id.
+    waiter: Option<(C, u64)>,
 }
 
 #[derive(Debug)]
@@ -121,7 +123,7 @@ impl<C, S: Clone> ConnCore<C, S> {
             let waiter = Waiter::Call(waiter);
             self.waiting.push_back(Waiting { id, kind: MessageKind::Produce, since: now, waiter });
         } else {
-            outgoing.waiter = Some(waiter);
+            outgoing.waiter = Some((waiter, id));
         }
         self.outgoing.push_back(outgoing);
         id
@@ -198,7 +200,7 @@ impl<C, S: Clone> ConnCore<C, S> {
             bytes -= left;
             self.front_written = 0;
             let whole = self.outgoing.pop_front().expect("it is at the front");
-            left_whole.extend(whole.waiter.map(Event::Left));
+            left_whole.extend(whole.waiter.map(|(waiter, id)| Event::Left(waiter, id)));
         }
         assert!(bytes == 0, "more bytes written than were gathered");
     }
@@ -217,12 +219,13 @@ impl<C, S: Clone> ConnCore<C, S> {
             return match kind {
                 // An error about a subscription may have either kind.
                 MessageKind::Subscribe if answer.is_err() => self.handle_push(id, answer),
-                // Nobody waits for the end of a subscription, nor for an unacknowledged batch.
-                MessageKind::Unsubscribe | MessageKind::Credit | MessageKind::Produce
-                    if id < self.next_id =>
-                {
-                    Ok(None)
-                }
+                // The last word on a connection: the broker closes it.
+                MessageKind::Produce if id < self.next_id => Ok(match answer {
+                    Ok(_) => None,
+                    Err((code, text)) => Some(Event::RefusedUnasked(id, code, text)),
+                }),
+                // Nobody waits for the end of a subscription.
+                MessageKind::Unsubscribe | MessageKind::Credit if id < self.next_id => Ok(None),
                 _ => Err(PeerFault::Unasked(id)),
             };
         };
@@ -269,7 +272,7 @@ impl<C, S: Clone> ConnCore<C, S> {
         let mut orphans = Orphans { calls: Vec::new(), subscriptions: Vec::new() };
         // Of which not all has left: that has no effect.
         let unsent = self.outgoing.drain(..).filter_map(|outgoing| outgoing.waiter);
-        orphans.calls.extend(unsent.map(|waiter| (waiter, false)));
+        orphans.calls.extend(unsent.map(|(waiter, _)| (waiter, false)));
         orphans.subscriptions.extend(self.subscriptions.drain().map(|(_, subscription)| subscription));
         for waiting in self.waiting.drain(..) {
             match waiting.waiter {
@@ -408,8 +411,23 @@ mod tests {
         core.wrote(PRODUCE_HEAD_BYTES + 99, &mut left);
         assert!(left.is_empty());
         core.wrote(2, &mut left);
-        assert!(matches!(left[..], [Event::Left("first")]));
+        assert!(matches!(left[..], [Event::Left("first", 1)]));
         assert_eq!(core.handle_closed().calls, [("second", false)]);
+    }
+
+    #[test]
+    fn a_refusal_that_nobody_waits_for_names_its_request() {
+        let mut core = core();
+        let batch = Bytes::from_static(&[9; 100]);
+        let id = core.send_produce(|_| [7; PRODUCE_HEAD_BYTES], batch, "p", false, Instant::now());
+        written(&mut core, usize::MAX);
+        assert!(matches!(core.handle_message(answer(MessageKind::Produce, id)), Ok(None)));
+        let refusal =
+            Message { error: Some(ErrorCode::InvalidTimestamp), ..answer(MessageKind::Produce, id) };
+        match core.handle_message(refusal).unwrap() {
+            Some(Event::RefusedUnasked(of, ErrorCode::InvalidTimestamp, _)) => assert_eq!(of, id),
+            other => panic!("{other:?}"),
+        }
     }
 
     #[test]

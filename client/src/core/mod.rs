@@ -5,6 +5,7 @@
 pub(crate) mod backoff;
 pub(crate) mod conn;
 pub(crate) mod decode;
+pub(crate) mod failures;
 pub(crate) mod lane;
 pub(crate) mod membership;
 pub(crate) mod producer;

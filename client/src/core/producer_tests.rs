@@ -11,6 +11,7 @@ use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
 use super::*;
+use crate::core::failures::Failures;
 
 /// What a broker remembers of a producer id: the last sequence, and base offsets of the last batches by their first sequence.
 #[derive(Default)]
@@ -139,7 +140,8 @@ impl World {
         for Settled { batch, how, .. } in self.core.take_settled() {
             let failed = |outcome| {
                 let kind = crate::error::ProduceErrorKind::TimedOut;
-                Err(crate::error::ProduceError::new(kind, outcome, "in a test"))
+                let error = crate::error::ProduceError::new(kind, outcome, "in a test");
+                Err(Failures::default().add(batch.records, error, |_| Vec::new(), false))
             };
             batch.ticket.decide(match how {
                 How::Acked(acked) => Ok(acked),
@@ -233,7 +235,7 @@ impl World {
                         let at = acked.base_offset.unwrap().0 as usize + *index as usize;
                         assert_eq!(partition.log.get(at), Some(value), "acknowledged and not in its place");
                     }
-                    Err(error) => match error.outcome() {
+                    Err(failed) => match failed.error.outcome() {
                         Outcome::NotWritten => assert!(!seen.contains(value), "not written, and there it is"),
                         Outcome::Unknown => {}
                         Outcome::Written => panic!("an error never says that it was written"),

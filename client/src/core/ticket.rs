@@ -5,7 +5,7 @@ use std::task::{Context, Poll, Waker};
 
 use highwater_protocol::ids::{Offset, Timestamp};
 
-use crate::error::ProduceError;
+use super::failures::Failed;
 use crate::lock::lock;
 
 /// What the broker said of an acknowledged batch.
@@ -17,7 +17,7 @@ pub(crate) struct Acked {
     pub(crate) log_append_time: Option<Timestamp>,
 }
 
-pub(crate) type Fate = Result<Acked, ProduceError>;
+pub(crate) type Fate = Result<Acked, Failed>;
 
 /// See the module's doc.
 #[derive(Debug, Default)]

@@ -1,9 +1,10 @@
 //! One connection: a task that owns the socket, and a handle that puts requests into its queue.
 
+use std::collections::VecDeque;
 use std::future::Future;
 use std::io::IoSlice;
 use std::pin::{Pin, pin};
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::{Arc, Mutex, MutexGuard, Weak};
 use std::task::{Context, Poll, Waker, ready};
 use std::time::{Duration, Instant};
 
@@ -22,6 +23,7 @@ use crate::core::conn::{ConnCore, Event};
 use crate::core::split::{next_message, room_wanted};
 use crate::core::subscription::SubscriptionKey;
 use crate::error::CallError;
+use crate::limits::UNACKNOWLEDGED_BATCHES_MAX;
 use crate::lock::lock;
 use crate::metrics::Metrics;
 
@@ -34,14 +36,19 @@ pub(crate) const FIRST_REQUEST_ID: u64 = 2;
 #[derive(Debug)]
 pub(crate) enum Call {
     Once(oneshot::Sender<Result<Bytes, CallError>>),
-    Produce {
-        producer: Arc<ProducerShared>,
-        lane: u32,
-        batch: u64,
-        sent_at: Instant,
-    },
+    Produce(Produced),
     /// Nobody: it was asked to see whether the broker is still there.
     Ping,
+}
+
+/// A batch that was sent.
+#[derive(Debug)]
+pub(crate) struct Produced {
+    pub(crate) producer: Arc<ProducerShared>,
+    pub(crate) lane: u32,
+    pub(crate) batch: u64,
+    pub(crate) records: u32,
+    pub(crate) sent_at: Instant,
 }
 
 /// Who gets what a subscription pushes.
@@ -120,14 +127,13 @@ impl Conn {
         to: TopicPartition,
         acks: Acks,
         bytes: Bytes,
-        (producer, lane, batch): (Arc<ProducerShared>, u32, u64),
+        produced: Produced,
     ) -> Result<(), ConnClosed> {
         let mut state = self.open()?;
-        let sent_at = Instant::now();
-        let waiter = Call::Produce { producer, lane, batch, sent_at };
-        let batch_bytes = bytes.len();
+        let (batch_bytes, sent_at) = (bytes.len(), produced.sent_at);
         let head = |id| produce_head(id, to, acks, batch_bytes);
-        state.core.send_produce(head, bytes, waiter, acks != Acks::None, sent_at);
+        let is_answered = acks != Acks::None;
+        state.core.send_produce(head, bytes, Call::Produce(produced), is_answered, sent_at);
         wake(state);
         Ok(())
     }
@@ -193,6 +199,7 @@ pub(crate) struct Driver<S> {
     timer: Pin<Box<Sleep>>,
     metrics: Arc<Metrics>,
     events: Vec<Event<Call, Subscriber>>,
+    unacknowledged: Unacknowledged,
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
@@ -206,7 +213,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
     ) -> Self {
         let timer = Box::pin(tokio::time::sleep(patience.tick()));
         let last_heard = Instant::now();
-        Self { conn, stream, buf, patience, last_heard, timer, metrics, events: Vec::new() }
+        let (events, unacknowledged) = (Vec::new(), VecDeque::new());
+        Self { conn, stream, buf, patience, last_heard, timer, metrics, events, unacknowledged }
     }
 
     fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<String> {
@@ -246,7 +254,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
         drop(state);
         // Without the lock: whoever hears may want to send.
         for event in self.events.drain(..) {
-            deliver(event, &self.metrics);
+            deliver(event, &self.metrics, &mut self.unacknowledged);
         }
         result
     }
@@ -255,7 +263,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
         let ended = self.write(cx);
         // Without the lock, as above.
         for event in self.events.drain(..) {
-            deliver(event, &self.metrics);
+            deliver(event, &self.metrics, &mut self.unacknowledged);
         }
         ended
     }
@@ -353,7 +361,9 @@ impl<S> Drop for Driver<S> {
                     let address = self.conn.address.clone();
                     let _ = sender.send(Err(CallError::Lost { sent, address, reason: reason.clone() }));
                 }
-                Call::Produce { producer, lane, batch, .. } => producer.handle_lost(lane, batch, sent),
+                Call::Produce(Produced { producer, lane, batch, .. }) => {
+                    producer.handle_lost(lane, batch, sent);
+                }
                 Call::Ping => {}
             }
         }
@@ -363,18 +373,43 @@ impl<S> Drop for Driver<S> {
     }
 }
 
-fn deliver(event: Event<Call, Subscriber>, metrics: &Metrics) {
+/// Batches that left without asking for an acknowledgement, by their requests: a refusal that comes later is theirs. The oldest go first.
+type Unacknowledged = VecDeque<Left>;
+
+/// A batch that left. Its producer may be gone since.
+struct Left {
+    id: u64,
+    producer: Weak<ProducerShared>,
+    lane: u32,
+    records: u32,
+}
+
+fn deliver(event: Event<Call, Subscriber>, metrics: &Metrics, unacknowledged: &mut Unacknowledged) {
     match event {
         Event::Answered(Call::Once(sender), answer) => {
             // The asker may be gone: then nobody wants to know.
             let _ = sender.send(answer.map_err(|(code, text)| CallError::Refused { code, text }));
         }
-        Event::Answered(Call::Produce { producer, lane, batch, sent_at }, answer) => {
+        Event::Answered(Call::Produce(Produced { producer, lane, batch, sent_at, .. }), answer) => {
             metrics.produce_latency.record(sent_at.elapsed());
             producer.handle_answer(lane, batch, answer);
         }
-        Event::Left(Call::Produce { producer, lane, batch, .. }) => producer.handle_left(lane, batch),
-        Event::Answered(Call::Ping, _) | Event::Left(_) => {}
+        Event::Left(Call::Produce(Produced { producer, lane, batch, records, .. }), id) => {
+            producer.handle_left(lane, batch);
+            if unacknowledged.len() == UNACKNOWLEDGED_BATCHES_MAX {
+                unacknowledged.pop_front();
+            }
+            unacknowledged.push_back(Left { id, producer: Arc::downgrade(&producer), lane, records });
+        }
+        Event::RefusedUnasked(id, code, text) => {
+            let left = unacknowledged.iter().find(|left| left.id == id);
+            if let Some((left, producer)) = left.and_then(|left| Some((left, left.producer.upgrade()?))) {
+                producer.handle_refused_unasked(left.lane, left.records, (code, text));
+            } else {
+                tracing::warn!(%code, text, "a batch without acknowledgement was refused");
+            }
+        }
+        Event::Answered(Call::Ping, _) | Event::Left(..) => {}
         Event::Subscribed(subscriber, answer) => {
             subscriber.consumer.handle_subscribed(subscriber.key, answer);
         }

@@ -12,6 +12,8 @@ pub(crate) mod producer;
 mod slot;
 
 #[cfg(test)]
+mod failure_tests;
+#[cfg(test)]
 mod fake_broker;
 #[cfg(test)]
 mod fake_group;

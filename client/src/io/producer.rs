@@ -1,10 +1,12 @@
 //! A producer's task: sends what the core has ready, and the ways in for answers.
 
+mod settle;
+
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Instant;
 
 use bytes::Bytes;
-use highwater_protocol::batch::{BatchProducer, BatchView, Compressor, stamp_producer};
+use highwater_protocol::batch::{BatchView, Compressor, stamp_producer};
 use highwater_protocol::error::ErrorCode;
 use highwater_protocol::ids::{Offset, Timestamp, TopicPartition};
 use highwater_protocol::native::{Acks, Body, InitProducerReply, MessageKind, ProduceReply};
@@ -12,15 +14,15 @@ use tokio::sync::{Notify, Semaphore};
 use tokio::task::JoinSet;
 
 use super::cluster::Cluster;
-use super::conn::Conn;
+use super::conn::{Conn, Produced};
 use crate::core::conn::Answer;
-use crate::core::lane::{Payload, Send};
-use crate::core::producer::{Action, How, ProducerCore, Settled};
-use crate::core::ticket::{Acked, Fate};
-use crate::error::{CallError, Outcome, ProduceError, ProduceErrorKind, produce_kind};
+use crate::core::failures::Failures;
+use crate::core::lane::Send;
+use crate::core::producer::{Action, How, ProducerCore};
+use crate::core::ticket::Acked;
+use crate::error::{CallError, Outcome};
 use crate::events::Event;
 use crate::lock::lock;
-use crate::record::{Record, RecordHeader};
 
 /// What the handles, the task and the connections share.
 #[derive(Debug)]
@@ -40,6 +42,8 @@ pub(crate) struct ProducerShared {
     work: Notify,
     /// Something was settled.
     pub(crate) settled: Notify,
+    /// What failed, until somebody sees it.
+    pub(crate) failures: Failures,
 }
 
 struct State {
@@ -53,15 +57,6 @@ impl std::fmt::Debug for State {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("State").field("partitions", &self.core.partitions()).finish_non_exhaustive()
     }
-}
-
-/// A record that was not acknowledged when its producer was closed.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Unsent {
-    /// The record, with its partition and timestamp set as they were chosen.
-    pub record: Record,
-    /// Whether it was written.
-    pub outcome: Outcome,
 }
 
 impl ProducerShared {
@@ -84,6 +79,7 @@ impl ProducerShared {
             encoding: Mutex::default(),
             work: Notify::new(),
             settled: Notify::new(),
+            failures: Failures::default(),
         }
     }
 
@@ -93,7 +89,7 @@ impl ProducerShared {
         let result = change(&mut state.core);
         let settled = state.core.take_settled();
         drop(state);
-        self.settle(settled, &mut Vec::new());
+        self.settle(settled, false);
         self.work.notify_one();
         result
     }
@@ -117,8 +113,8 @@ impl ProducerShared {
         self.work.notify_one();
     }
 
-    /// Gives everything up, and gives it back.
-    pub(crate) fn close(&self) -> Vec<Unsent> {
+    /// Gives up everything that is not acknowledged: it has failed. `keep_all`: however much it is, its records are kept.
+    pub(crate) fn close(&self, keep_all: bool) {
         let nothing_is_encoding = lock(&self.encoding);
         let mut state = self.lock();
         state.core.close();
@@ -126,10 +122,8 @@ impl ProducerShared {
         let settled = state.core.take_settled();
         drop(state);
         drop(nothing_is_encoding);
-        let mut unsent = Vec::new();
-        self.settle(settled, &mut unsent);
+        self.settle(settled, keep_all);
         self.work.notify_one();
-        unsent
     }
 
     // Ways in for a connection.
@@ -152,7 +146,7 @@ impl ProducerShared {
         }
     }
 
-    /// All that will be heard of a batch that asked for no acknowledgement. Not before its bytes have left: until then they take room.
+    /// A batch that asked for no acknowledgement has left. Not before: until then its bytes take room.
     pub(crate) fn handle_left(&self, lane: u32, batch: u64) {
         let acked = Acked { base_offset: None, log_append_time: None };
         self.with(|core| core.handle_acked(lane, batch, acked));
@@ -163,101 +157,28 @@ impl ProducerShared {
         self.with(|core| core.handle_lost(lane, batch, sent));
     }
 
+    /// The broker refused a batch that asked for no acknowledgement, after it had left.
+    pub(crate) fn handle_refused_unasked(&self, lane: u32, records: u32, (code, text): (ErrorCode, String)) {
+        let how = How::Refused { code, text, outcome: Outcome::NotWritten };
+        let Err(error) = self.fate(lane, how) else { return };
+        self.cluster.metrics.records_failed.add(u64::from(records));
+        self.failures.add(records, error, |_| Vec::new(), false);
+    }
+
+    /// Connections that batches without acknowledgement left on.
+    pub(crate) fn connections(&self) -> Vec<Arc<Conn>> {
+        let mut conns: Vec<Arc<Conn>> = Vec::new();
+        for (conn, _) in self.lock().routes.iter().flatten() {
+            if !conns.iter().any(|known| Arc::ptr_eq(known, conn)) {
+                conns.push(conn.clone());
+            }
+        }
+        conns
+    }
+
     fn lock(&self) -> MutexGuard<'_, State> {
         lock(&self.state)
     }
-
-    // What became of batches.
-
-    /// Tells those that wait; frees the buffer. Records of batches given up by closing are put into `unsent`.
-    fn settle(&self, settled: Vec<Settled>, unsent: &mut Vec<Unsent>) {
-        if settled.is_empty() {
-            return;
-        }
-        for Settled { lane, mut batch, how } in settled {
-            let metrics = &self.cluster.metrics;
-            if let How::Acked(_) = how {
-                metrics.batches_acknowledged.add(1);
-                metrics.records_acknowledged.add(u64::from(batch.records));
-            } else {
-                metrics.records_failed.add(u64::from(batch.records));
-            }
-            if let How::Closed(outcome) = how {
-                let records = records_of(&mut batch.payload, lane);
-                unsent.extend(records.into_iter().map(|record| Unsent { record, outcome }));
-            }
-            batch.ticket.decide(self.fate(lane, how));
-            self.room.add_permits(batch.charged);
-            if let Payload::Encoded(bytes) = batch.payload
-                && let Ok(buffer) = bytes.try_into_mut()
-            {
-                self.lock().core.recycle(buffer);
-            }
-        }
-        self.settled.notify_waiters();
-    }
-
-    fn fate(&self, lane: u32, how: How) -> Fate {
-        let place = format_args!("{}/{lane}", self.topic);
-        let may = |outcome| match outcome {
-            Outcome::NotWritten => "it was not written",
-            Outcome::Unknown | Outcome::Written => "it may have been written",
-        };
-        Err(match how {
-            How::Acked(acked) => return Ok(acked),
-            How::Refused { code, text, outcome } => {
-                let text =
-                    format!("{place}: the broker refuses the record: {text} ({code}); {}", may(outcome));
-                ProduceError::with_code(produce_kind(code), outcome, code, text)
-            }
-            How::TimedOut(outcome) => ProduceError::new(
-                ProduceErrorKind::TimedOut,
-                outcome,
-                format!(
-                    "{place}: the record was not acknowledged within {} s; {}",
-                    self.delivery_timeout.as_secs_f64(),
-                    may(outcome)
-                ),
-            ),
-            How::Closed(outcome) => ProduceError::new(
-                ProduceErrorKind::Closed,
-                outcome,
-                format!(
-                    "{place}: the producer was closed before the record was acknowledged; {}",
-                    may(outcome)
-                ),
-            ),
-        })
-    }
-}
-
-/// The records of a batch that was given up.
-fn records_of(payload: &mut Payload, partition: u32) -> Vec<Record> {
-    let bytes = match std::mem::replace(payload, Payload::Gone) {
-        Payload::Building(mut builder) => builder.finish(BatchProducer::NONE),
-        Payload::Encoded(bytes) => Some(bytes.into()),
-        Payload::Encoding | Payload::Gone => None,
-    };
-    let Some(bytes) = bytes.map(bytes::BytesMut::freeze) else { return Vec::new() };
-    let mut scratch = Vec::new();
-    let batch = BatchView::parse(&bytes).expect("a batch that was just made");
-    let records = batch.records(&mut scratch).expect("a batch that was just made");
-    records
-        .map(|record| {
-            let record = record.expect("a batch that was just made");
-            let own = |bytes: &[u8]| Bytes::copy_from_slice(bytes);
-            Record {
-                key: record.key.map(own),
-                value: record.value.map(own),
-                headers: record
-                    .headers
-                    .map(|header| RecordHeader { key: own(header.key), value: header.value.map(own) })
-                    .collect(),
-                partition: Some(partition),
-                timestamp: Some(record.timestamp),
-            }
-        })
-        .collect()
 }
 
 /// The task of a producer. Ends when the handles are gone and nothing is left to send, or when the client is closed.
@@ -275,11 +196,10 @@ pub(crate) async fn drive(shared: Arc<ProducerShared>) {
             (state.core.next_deadline(), state.handles_gone && state.core.is_empty())
         };
         if done {
-            return;
+            return shared.report_unseen();
         }
         if shared.cluster.is_closed() {
-            shared.close();
-            return;
+            return shared.close(false);
         }
         let timer = async {
             match deadline {
@@ -320,11 +240,11 @@ fn work_off(shared: &Arc<ProducerShared>, helpers: &mut JoinSet<()>) {
             }
             None => {
                 drop(state);
-                shared.settle(settled, &mut Vec::new());
+                shared.settle(settled, false);
                 return;
             }
         }
-        shared.settle(settled, &mut Vec::new());
+        shared.settle(settled, false);
     }
 }
 
@@ -360,7 +280,9 @@ fn transmit(
 ) {
     let Some((conn, to)) = route else { return shared.handle_lost(lane, batch, false) };
     shared.cluster.metrics.batch_bytes_sent.add(bytes.len() as u64);
-    if conn.produce(to, shared.acks, bytes, (shared.clone(), lane, batch)).is_err() {
+    let records = BatchView::parse(&bytes).map_or(0, |batch| batch.header().count());
+    let produced = Produced { producer: shared.clone(), lane, batch, records, sent_at: Instant::now() };
+    if conn.produce(to, shared.acks, bytes, produced).is_err() {
         shared.handle_lost(lane, batch, false);
     }
 }

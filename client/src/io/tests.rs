@@ -12,8 +12,8 @@ use highwater_protocol::native::{MessageKind, StartAt};
 
 use super::fake_broker::{FakeBroker, Instead};
 use crate::{
-    Acks, Client, ClientBuilder, CommitErrorKind, ConnectErrorKind, Event, FetchErrorKind, Outcome,
-    ProduceErrorKind, Producer, Record, TrySendError,
+    Acks, Client, ClientBuilder, CommitErrorKind, ConnectErrorKind, Event, FailedRecord, FetchErrorKind,
+    Outcome, ProduceErrorKind, Producer, Record, TrySendError,
 };
 
 fn builder(broker: &FakeBroker) -> ClientBuilder {
@@ -195,17 +195,17 @@ async fn closing_gives_back_what_was_not_acknowledged_with_key_headers_and_order
         let record = Record::new(format!("value {n}")).key("k").header("h", format!("{n}"));
         deliveries.push(producer.send(record).await.unwrap());
     }
-    let unsent = producer.close(Duration::from_millis(50)).await.unwrap();
+    let error = producer.close(Duration::from_millis(50)).await.unwrap_err();
     // Whatever was behind the one that got no answer was acknowledged or not; what comes back is in order.
     let failed = deliveries.iter().filter(|delivery| delivery.result().unwrap().is_err()).count();
-    assert_eq!(unsent.len(), failed);
+    assert_eq!((error.count(), error.records().len()), (failed as u64, failed));
     assert!(failed >= 1);
-    assert_eq!(unsent[0].outcome, Outcome::Unknown);
-    let numbers: Vec<u32> = unsent
-        .iter()
-        .map(|unsent| {
-            assert_eq!((unsent.record.key_bytes(), unsent.record.headers().len()), (Some(&b"k"[..]), 1));
-            let value = String::from_utf8(unsent.record.value().unwrap().to_vec()).unwrap();
+    assert_eq!(error.records()[0].outcome(), Outcome::Unknown);
+    let records = error.into_records().into_iter();
+    let numbers: Vec<u32> = records
+        .map(|FailedRecord { record, .. }| {
+            assert_eq!((record.key_bytes(), record.headers().len()), (Some(&b"k"[..]), 1));
+            let value = String::from_utf8(record.value().unwrap().to_vec()).unwrap();
             value.strip_prefix("value ").unwrap().parse().unwrap()
         })
         .collect();

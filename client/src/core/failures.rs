@@ -1,0 +1,168 @@
+//! Records that failed and that nobody has seen fail.
+//!
+//! A failure is *seen* when its delivery returns the error. What is not seen by then comes out of the next flush or close. Periods tell
+//! the two apart: taking what is unseen begins a new one, and a delivery of an earlier period has nothing to take back.
+
+use std::sync::{Arc, Mutex};
+
+use crate::error::ProduceError;
+use crate::limits::{FAILED_RECORDS_BYTES_MAX, FAILED_RECORDS_MAX};
+use crate::lock::lock;
+use crate::record::Record;
+use crate::undelivered::{DeliveryError, FailedRecord};
+
+/// See the module's doc. Clones share it.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Failures(Arc<Mutex<Log>>);
+
+#[derive(Debug, Default)]
+struct Log {
+    period: u64,
+    /// Batches added in this period.
+    batches: u64,
+    unseen: u64,
+    first: Option<ProduceError>,
+    kept: Vec<Kept>,
+    kept_bytes: usize,
+}
+
+#[derive(Debug)]
+struct Kept {
+    batch: u64,
+    index: u32,
+    failed: FailedRecord,
+}
+
+/// Why the records of a batch failed, and where that is on record.
+#[derive(Clone, Debug)]
+pub(crate) struct Failed {
+    pub(crate) error: ProduceError,
+    records: u32,
+    log: Failures,
+    period: u64,
+    batch: u64,
+}
+
+impl Failures {
+    /// Counts a batch that failed. `records` are those that are still there; how many are kept is limited unless `keep_all`.
+    pub(crate) fn add(
+        &self,
+        count: u32,
+        error: ProduceError,
+        records: impl FnOnce(usize) -> Vec<Record>,
+        keep_all: bool,
+    ) -> Failed {
+        let mut log = lock(&self.0);
+        let batch = log.batches;
+        log.batches += 1;
+        log.unseen += u64::from(count);
+        log.first.get_or_insert_with(|| error.clone());
+        let room = if keep_all { usize::MAX } else { FAILED_RECORDS_MAX.saturating_sub(log.kept.len()) };
+        let records = if room == 0 { Vec::new() } else { records(room) };
+        for (index, record) in (0..).zip(records) {
+            let bytes = log.kept_bytes + record.charge();
+            if !keep_all && bytes > FAILED_RECORDS_BYTES_MAX {
+                break;
+            }
+            log.kept_bytes = bytes;
+            log.kept.push(Kept { batch, index, failed: FailedRecord { record, error: error.clone() } });
+        }
+        Failed { error, records: count, log: self.clone(), period: log.period, batch }
+    }
+
+    /// Takes what failed since this was last done and was not seen.
+    pub(crate) fn take(&self) -> Option<DeliveryError> {
+        let mut log = lock(&self.0);
+        let next = Log { period: log.period + 1, ..Log::default() };
+        let Log { unseen, first, kept, .. } = std::mem::replace(&mut *log, next);
+        let first = first.filter(|_| unseen > 0)?;
+        let records: Vec<_> = kept.into_iter().map(|kept| kept.failed).collect();
+        let first = records.first().map_or(first, |failed| failed.error.clone());
+        Some(DeliveryError::new(unseen, first, records))
+    }
+}
+
+impl Failed {
+    /// The delivery of one of the batch's records has returned the error.
+    pub(crate) fn see(&self, index: u32) {
+        let mut log = lock(&self.log.0);
+        if log.period != self.period {
+            return;
+        }
+        log.unseen -= 1;
+        let is_it = |kept: &Kept| (kept.batch, kept.index) == (self.batch, index);
+        if let Some(at) = log.kept.iter().position(is_it) {
+            let kept = log.kept.remove(at);
+            log.kept_bytes -= kept.failed.record.charge();
+        }
+    }
+
+    /// The failure without its records, if it was taken by somebody else.
+    pub(crate) fn taken(&self) -> Option<DeliveryError> {
+        let is_taken = lock(&self.log.0).period != self.period;
+        is_taken.then(|| DeliveryError::new(self.records.into(), self.error.clone(), Vec::new()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::error::{Outcome, ProduceErrorKind};
+
+    fn error(text: &str) -> ProduceError {
+        ProduceError::new(ProduceErrorKind::TimedOut, Outcome::NotWritten, text)
+    }
+
+    fn add(failures: &Failures, count: u32, bytes: usize) -> Failed {
+        let records = |max| (0..count as usize).take(max).map(|_| Record::new(vec![7; bytes])).collect();
+        failures.add(count, error("late"), records, false)
+    }
+
+    #[test]
+    fn what_was_not_seen_is_taken_once_with_its_records() {
+        let failures = Failures::default();
+        assert!(failures.take().is_none());
+        let batch = add(&failures, 3, 10);
+        batch.see(1);
+        let taken = failures.take().unwrap();
+        assert_eq!((taken.count(), taken.records().len()), (2, 2));
+        assert!(failures.take().is_none());
+        // Too late to matter.
+        batch.see(0);
+        add(&failures, 1, 10);
+        assert_eq!(failures.take().unwrap().count(), 1);
+    }
+
+    #[test]
+    fn what_was_seen_by_all_is_forgotten() {
+        let failures = Failures::default();
+        let batch = add(&failures, 2, 10);
+        batch.see(0);
+        batch.see(1);
+        assert!(failures.take().is_none());
+    }
+
+    #[test]
+    fn records_are_kept_up_to_their_limits_and_counted_beyond() {
+        let failures = Failures::default();
+        for _ in 0..50 {
+            add(&failures, 1000, 10);
+        }
+        let taken = failures.take().unwrap();
+        assert_eq!((taken.count(), taken.records().len()), (50_000, FAILED_RECORDS_MAX));
+        for _ in 0..50 {
+            add(&failures, 1, 100_000);
+        }
+        let taken = failures.take().unwrap();
+        assert_eq!((taken.count(), taken.records().len()), (50, 10));
+    }
+
+    #[test]
+    fn two_who_wait_for_the_same_records_both_hear_that_they_failed() {
+        let failures = Failures::default();
+        let batch = add(&failures, 4, 10);
+        assert!(batch.taken().is_none());
+        failures.take().unwrap();
+        assert_eq!(batch.taken().unwrap().count(), 4);
+    }
+}

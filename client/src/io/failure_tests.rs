@@ -1,0 +1,131 @@
+//! Records that fail while nobody waits for them.
+
+use std::time::Duration;
+
+use highwater_protocol::error::ErrorCode;
+use highwater_protocol::native::MessageKind;
+
+use super::fake_broker::{FakeBroker, Instead};
+use crate::{Client, DeliveryError, Event, Outcome, ProduceErrorKind, Producer, Record};
+
+async fn client(broker: &FakeBroker) -> Client {
+    Client::connect(broker.address()).await.unwrap()
+}
+
+/// Sends a record that the broker refuses, and forgets its delivery.
+async fn send_refused(broker: &FakeBroker, producer: &Producer, value: &'static str) {
+    broker.script([(MessageKind::Produce, Instead::Refuse(ErrorCode::InvalidTimestamp))]);
+    drop(producer.send(Record::new(value).key("k")).await.unwrap());
+}
+
+#[tokio::test]
+async fn a_failure_that_nobody_saw_comes_out_of_the_next_flush_with_its_record_and_only_once() {
+    let broker = FakeBroker::start(1).await;
+    let producer = client(&broker).await.producer("orders").await.unwrap();
+    send_refused(&broker, &producer, "lost").await;
+    let error = producer.flush().await.unwrap_err();
+    assert_eq!((error.count(), error.records().len()), (1, 1));
+    let failed = &error.records()[0];
+    assert_eq!((failed.record.value(), failed.record.key_bytes()), (Some(&b"lost"[..]), Some(&b"k"[..])));
+    assert_eq!((failed.error.kind(), failed.outcome()), (ProduceErrorKind::Invalid, Outcome::NotWritten));
+    assert!(error.to_string().contains("orders/0"), "{error}");
+    producer.flush().await.unwrap();
+    // It can be sent again as it is.
+    let again = error.into_records().remove(0).record;
+    producer.send(again).await.unwrap().await.unwrap();
+    producer.close(Duration::from_secs(10)).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_failure_that_its_delivery_returned_is_not_reported_again() {
+    let broker = FakeBroker::start(1).await;
+    let producer = client(&broker).await.producer("orders").await.unwrap();
+    broker.script([(MessageKind::Produce, Instead::Refuse(ErrorCode::InvalidTimestamp))]);
+    let mut deliveries = Vec::new();
+    for value in ["awaited", "looked at", "dropped"] {
+        deliveries.push(producer.send(Record::new(value)).await.unwrap());
+    }
+    drop(deliveries.pop());
+    let looked_at = deliveries.pop().unwrap();
+    deliveries.pop().unwrap().await.unwrap_err();
+    // All three were in the batch that was refused; twice is as good as once.
+    looked_at.result().unwrap().unwrap_err();
+    looked_at.result().unwrap().unwrap_err();
+    let error = producer.close(Duration::from_secs(10)).await.unwrap_err();
+    assert_eq!((error.count(), error.records()[0].record.value()), (1, Some(&b"dropped"[..])));
+}
+
+#[tokio::test]
+async fn what_timed_out_while_the_broker_was_away_comes_out_of_a_flush_long_after() {
+    let broker = FakeBroker::start(1).await;
+    let client = client(&broker).await;
+    let producer = client.producer("orders").delivery_timeout(Duration::from_millis(100)).await.unwrap();
+    broker.go_away();
+    for n in 0..10 {
+        drop(producer.send(Record::new(format!("{n}"))).await.unwrap());
+    }
+    while client.metrics().records_failed < 10 {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    let error = producer.flush().await.unwrap_err();
+    assert_eq!((error.count(), error.records().len()), (10, 10));
+    assert_eq!(error.first().kind(), ProduceErrorKind::TimedOut);
+    assert_eq!(error.records()[9].record.value(), Some(&b"9"[..]));
+}
+
+#[tokio::test]
+async fn of_many_failures_all_are_counted_and_the_first_are_kept() {
+    let broker = FakeBroker::start(1).await;
+    let producer = client(&broker).await.producer("orders").linger(Duration::from_mins(1)).await.unwrap();
+    broker.script([(MessageKind::Produce, Instead::Refuse(ErrorCode::InvalidTimestamp))]);
+    for n in 0..1000 {
+        drop(producer.send(Record::new(format!("{n}"))).await.unwrap());
+    }
+    let error = producer.flush().await.unwrap_err();
+    assert_eq!((error.count(), error.records().len()), (1000, DeliveryError::RECORDS_MAX));
+    assert_eq!(error.records()[99].record.value(), Some(&b"99"[..]));
+}
+
+#[tokio::test]
+async fn two_flushes_that_wait_for_the_same_record_both_fail() {
+    let broker = FakeBroker::start(1).await;
+    let producer = client(&broker).await.producer("orders").await.unwrap();
+    send_refused(&broker, &producer, "lost").await;
+    let (one, two) = tokio::join!(producer.flush(), producer.flush());
+    let (one, two) = (one.unwrap_err(), two.unwrap_err());
+    assert_eq!((one.count(), two.count()), (1, 1));
+    assert_eq!(one.records().len() + two.records().len(), 1, "one of them has the record");
+}
+
+#[tokio::test]
+async fn a_client_that_is_closed_leaves_what_it_gave_up_to_the_producers_close() {
+    let broker = FakeBroker::start(1).await;
+    let client = client(&broker).await;
+    let producer = client.producer("orders").await.unwrap();
+    broker.script([(MessageKind::Produce, Instead::Ignore)]);
+    let delivery = producer.send(Record::new("x")).await.unwrap();
+    client.close();
+    while delivery.result().is_none() {
+        tokio::task::yield_now().await;
+    }
+    // Looking at it was seeing it.
+    producer.flush().await.unwrap();
+    drop(producer);
+}
+
+#[tokio::test]
+async fn a_producer_that_is_dropped_leaves_an_event_of_what_failed() {
+    let broker = FakeBroker::start(1).await;
+    let client = client(&broker).await;
+    let mut events = client.events();
+    let producer = client.producer("orders").await.unwrap();
+    send_refused(&broker, &producer, "lost").await;
+    drop(producer);
+    loop {
+        if let Event::DeliveriesFailed { topic, count, reason } = events.next().await.unwrap() {
+            assert_eq!((topic.as_str(), count), ("orders", 1));
+            assert!(reason.contains("orders/0"), "{reason}");
+            break;
+        }
+    }
+}

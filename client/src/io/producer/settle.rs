@@ -1,0 +1,116 @@
+//! What became of batches: tells the deliveries, frees the buffer, and keeps what failed.
+
+use bytes::Bytes;
+use highwater_protocol::batch::{BatchProducer, BatchView};
+
+use super::ProducerShared;
+use crate::core::lane::Payload;
+use crate::core::producer::{How, Settled};
+use crate::core::ticket::Acked;
+use crate::error::{Outcome, ProduceError, ProduceErrorKind, produce_kind};
+use crate::events::Event;
+use crate::record::{Record, RecordHeader};
+
+impl ProducerShared {
+    /// Tells those that wait; frees the buffer. `keep_all`: the records of what failed are kept, however many.
+    pub(super) fn settle(&self, settled: Vec<Settled>, keep_all: bool) {
+        if settled.is_empty() {
+            return;
+        }
+        let metrics = &self.cluster.metrics;
+        for Settled { lane, mut batch, how } in settled {
+            let fate = match self.fate(lane, how) {
+                Ok(acked) => {
+                    metrics.batches_acknowledged.add(1);
+                    metrics.records_acknowledged.add(u64::from(batch.records));
+                    Ok(acked)
+                }
+                Err(error) => {
+                    metrics.records_failed.add(u64::from(batch.records));
+                    let records = |max| records_of(&mut batch.payload, lane, max);
+                    Err(self.failures.add(batch.records, error, records, keep_all))
+                }
+            };
+            batch.ticket.decide(fate);
+            self.room.add_permits(batch.charged);
+            if let Payload::Encoded(bytes) = batch.payload
+                && let Ok(buffer) = bytes.try_into_mut()
+            {
+                self.lock().core.recycle(buffer);
+            }
+        }
+        self.settled.notify_waiters();
+    }
+
+    pub(super) fn fate(&self, lane: u32, how: How) -> Result<Acked, ProduceError> {
+        let place = format_args!("{}/{lane}", self.topic);
+        let may = |outcome| match outcome {
+            Outcome::NotWritten => "it was not written",
+            Outcome::Unknown | Outcome::Written => "it may have been written",
+        };
+        Err(match how {
+            How::Acked(acked) => return Ok(acked),
+            How::Refused { code, text, outcome } => {
+                let text =
+                    format!("{place}: the broker refuses the record: {text} ({code}); {}", may(outcome));
+                ProduceError::with_code(produce_kind(code), outcome, code, text)
+            }
+            How::TimedOut(outcome) => ProduceError::new(
+                ProduceErrorKind::TimedOut,
+                outcome,
+                format!(
+                    "{place}: the record was not acknowledged within {} s; {}",
+                    self.delivery_timeout.as_secs_f64(),
+                    may(outcome)
+                ),
+            ),
+            How::Closed(outcome) => ProduceError::new(
+                ProduceErrorKind::Closed,
+                outcome,
+                format!(
+                    "{place}: the producer was closed before the record was acknowledged; {}",
+                    may(outcome)
+                ),
+            ),
+        })
+    }
+
+    /// The producer has ended: nobody will ask any more what failed.
+    pub(super) fn report_unseen(&self) {
+        let Some(error) = self.failures.take() else { return };
+        tracing::warn!(topic = %self.topic, %error, "a producer was dropped without asking what failed");
+        let (topic, count) = (self.topic.to_string(), error.count());
+        let reason = error.first().to_string();
+        self.cluster.events.emit(&Event::DeliveriesFailed { topic, count, reason });
+    }
+}
+
+/// The first `max` records of a batch that was given up, as far as they are still there.
+fn records_of(payload: &mut Payload, partition: u32, max: usize) -> Vec<Record> {
+    let bytes = match std::mem::replace(payload, Payload::Gone) {
+        Payload::Building(mut builder) => builder.finish(BatchProducer::NONE),
+        Payload::Encoded(bytes) => Some(bytes.into()),
+        Payload::Encoding | Payload::Gone => None,
+    };
+    let Some(bytes) = bytes.map(bytes::BytesMut::freeze) else { return Vec::new() };
+    let mut scratch = Vec::new();
+    let batch = BatchView::parse(&bytes).expect("a batch that was just made");
+    let records = batch.records(&mut scratch).expect("a batch that was just made");
+    records
+        .take(max)
+        .map(|record| {
+            let record = record.expect("a batch that was just made");
+            let own = |bytes: &[u8]| Bytes::copy_from_slice(bytes);
+            Record {
+                key: record.key.map(own),
+                value: record.value.map(own),
+                headers: record
+                    .headers
+                    .map(|header| RecordHeader { key: own(header.key), value: header.value.map(own) })
+                    .collect(),
+                partition: Some(partition),
+                timestamp: Some(record.timestamp),
+            }
+        })
+        .collect()
+}

@@ -1,0 +1,92 @@
+//! What becomes of a record.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Poll};
+
+use highwater_protocol::ids::{Offset, Timestamp};
+
+use crate::core::ticket::{Fate, Ticket};
+use crate::error::ProduceError;
+
+/// What becomes of one record: a future of its [`Receipt`]. Need not be awaited: the record is sent in any case, and if it fails and this has
+/// not returned the error, the next [`Producer::flush`](crate::Producer::flush) or [`Producer::close`](crate::Producer::close) does.
+///
+/// Cancel-safe: it can be polled, kept and polled again.
+#[derive(Debug)]
+pub struct Delivery {
+    pub(super) ticket: Arc<Ticket>,
+    pub(super) partition: u32,
+    pub(super) index: u32,
+    pub(super) timestamp: Timestamp,
+    pub(super) place: Option<usize>,
+    /// It has returned that the record failed.
+    pub(super) is_seen: AtomicBool,
+}
+
+impl Delivery {
+    /// The partition the record goes to.
+    pub fn partition(&self) -> u32 {
+        self.partition
+    }
+
+    /// The result, if it is known already.
+    pub fn result(&self) -> Option<Result<Receipt, ProduceError>> {
+        self.ticket.fate().map(|fate| self.receipt(fate))
+    }
+
+    fn receipt(&self, fate: &Fate) -> Result<Receipt, ProduceError> {
+        match fate {
+            Ok(acked) => Ok(Receipt {
+                partition: self.partition,
+                offset: acked.base_offset.map(|base| base.plus(i64::from(self.index))),
+                timestamp: acked.log_append_time.unwrap_or(self.timestamp),
+            }),
+            Err(failed) => {
+                if !self.is_seen.swap(true, Ordering::Relaxed) {
+                    failed.see(self.index);
+                }
+                Err(failed.error.clone())
+            }
+        }
+    }
+}
+
+impl Future for Delivery {
+    type Output = Result<Receipt, ProduceError>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = &mut *self;
+        let mut place = this.place;
+        let fate = this.ticket.poll(cx, &mut place).map(|fate| this.receipt(fate));
+        this.place = place;
+        fate
+    }
+}
+
+/// Where an acknowledged record is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Receipt {
+    partition: u32,
+    offset: Option<Offset>,
+    timestamp: Timestamp,
+}
+
+impl Receipt {
+    /// The partition.
+    pub fn partition(&self) -> u32 {
+        self.partition
+    }
+
+    /// The offset. None only with [`Acks::None`](crate::Acks::None).
+    pub fn offset(&self) -> Option<Offset> {
+        self.offset
+    }
+
+    /// The timestamp: the record's own, or the broker's if the topic uses log append time.
+    pub fn timestamp(&self) -> Timestamp {
+        self.timestamp
+    }
+}

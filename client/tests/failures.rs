@@ -1,0 +1,51 @@
+//! Records that a real broker refuses while nobody waits for their deliveries.
+
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use highwater_client::{
+    Acks, Client, DeliveryError, ErrorCode, Offset, ProduceErrorKind, Record, Start, Timestamp,
+};
+use highwater_engine::TestBroker;
+
+/// Two days ahead: more than a topic takes by default.
+fn too_late() -> Timestamp {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap() + Duration::from_hours(48);
+    Timestamp(now.as_millis() as i64)
+}
+
+#[tokio::test]
+async fn records_that_are_refused_while_their_deliveries_are_dropped_come_out_of_close() {
+    let broker = TestBroker::start();
+    let client = Client::connect(broker.address()).await.unwrap();
+    client.create_topic("orders").await.unwrap();
+    let producer = client.producer("orders").await.unwrap();
+    for n in 0..1000 {
+        drop(producer.send(Record::new(format!("{n}")).timestamp(too_late())).await.unwrap());
+    }
+    let error = producer.close(Duration::from_secs(10)).await.unwrap_err();
+    assert_eq!((error.count(), error.records().len()), (1000, DeliveryError::RECORDS_MAX));
+    assert_eq!(error.first().kind(), ProduceErrorKind::Invalid);
+    assert_eq!(error.records()[0].record.value(), Some(&b"0"[..]));
+}
+
+#[tokio::test]
+async fn a_refusal_of_records_sent_without_acknowledgement_comes_out_of_flush() {
+    let broker = TestBroker::start();
+    let client = Client::connect(broker.address()).await.unwrap();
+    client.create_topic("orders").await.unwrap();
+    let producer = client.producer("orders").acks(Acks::None).linger(Duration::from_mins(1)).await.unwrap();
+    for n in 0..3 {
+        drop(producer.send(Record::new(format!("{n}")).timestamp(too_late())).await.unwrap());
+    }
+    let error = producer.flush().await.unwrap_err();
+    assert_eq!((error.count(), error.first().code()), (3, Some(ErrorCode::InvalidTimestamp)));
+    assert!(error.records().is_empty(), "they have left");
+    // The broker has ended the connection; the producer goes on.
+    drop(producer.send(Record::new("fine")).await.unwrap());
+    producer.close(Duration::from_secs(10)).await.unwrap();
+    // It is read when the producer is closed, and in the log some time later.
+    let end = || client.list_offsets("orders", [(0, Start::Latest)]);
+    while end().await.unwrap()[0].found.unwrap().unwrap().0 < Offset(1) {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+}
