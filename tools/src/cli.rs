@@ -1,6 +1,7 @@
 //! The command line as a type. What a flag does is said here, once; `--help`, completions and the documentation follow it.
 
 mod consume;
+mod demo;
 mod group;
 mod log;
 mod produce;
@@ -12,6 +13,7 @@ use clap_complete::Shell;
 use highwater_bench::cli::BenchCommand;
 
 pub(crate) use consume::ConsumeArgs;
+pub(crate) use demo::DemoArgs;
 pub(crate) use group::GroupCommand;
 pub(crate) use log::{DataArgs, LogCommand};
 pub(crate) use produce::{CompressionArg, PartitionArg, ProduceArgs};
@@ -47,6 +49,8 @@ another cluster, 78 configuration.";
 pub(crate) enum Command {
     /// Run a broker; prints one line `ready ...` on stdout when clients can connect
     Start(StartArgs),
+    /// Show in half a minute what a broker does: a million records in and out, and two kills, in a temporary folder
+    Demo(DemoArgs),
     /// Create, list, describe, alter and delete topics
     #[command(subcommand)]
     Topic(TopicCommand),

@@ -63,12 +63,15 @@ impl<'a> Data<'a> {
 
     fn topic(&self, text: &str) -> Result<TopicId, Failure> {
         let named = self.names.iter().find(|(_, name)| *name == text).map(|(id, _)| *id);
-        named.or_else(|| text.parse().ok()).ok_or_else(|| {
-            Failure::general(format_args!(
-                "{}: no topic is called {text}, and it is no topic's id",
-                self.dir.display()
-            ))
-        })
+        if let Some(id) = named.or_else(|| text.parse().ok()) {
+            return Ok(id);
+        }
+        // A folder that is no data directory has no topics for another reason.
+        inspect::list(&mut OsFs::new(), self.dir).map_err(Failure::general)?;
+        Err(Failure::general(format_args!(
+            "{}: no topic is called {text}, and it is no topic's id",
+            self.dir.display()
+        )))
     }
 
     /// A path from the data directory on.

@@ -6,6 +6,7 @@ mod bench;
 mod cli;
 mod consume;
 mod consume_group;
+mod demo;
 mod encoding;
 mod environment;
 mod escape;
@@ -77,6 +78,7 @@ fn run(cli: Cli, matches: &ArgMatches) -> Result<(), Failure> {
         },
         Command::Group(command) => group::run(command),
         Command::Log(command) => log::run(command),
+        Command::Demo(args) => demo::run(&args),
         Command::Bench(command) => bench::run(&command),
         Command::Completions { shell } => {
             let mut script = Vec::new();

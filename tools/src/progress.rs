@@ -54,6 +54,11 @@ impl Progress {
         }
     }
 
+    /// Prints something else in the meantime.
+    pub(crate) fn suspend<T>(&self, print: impl FnOnce() -> T) -> T {
+        self.0.suspend(print)
+    }
+
     /// Everything is done.
     pub(crate) fn finish(&self, summary: &str) {
         if !self.0.is_hidden() {

@@ -50,6 +50,11 @@ impl fmt::Display for ByteSize {
     }
 }
 
+/// A number of things.
+pub(crate) fn count(text: &str) -> Result<u64, String> {
+    text.parse().map_err(|_| format!("`{text}` is no number of records; write for example 1000"))
+}
+
 /// A duration with units: `500ms`, `90s`, `1h30m`, `7d` (a day is 24 hours).
 pub(crate) fn duration(text: &str) -> Result<SignedDuration, String> {
     let span: Span = text

@@ -6,6 +6,7 @@ use clap::builder::NonEmptyStringValueParser;
 use super::ServerArgs;
 use crate::format::{self, Format};
 use crate::start_at::StartPosition;
+use crate::units::count;
 
 /// `consume`.
 #[derive(Args, Debug)]
@@ -18,7 +19,7 @@ pub(crate) struct ConsumeArgs {
     #[arg(long, short, value_name = "WHERE", default_value = "earliest", allow_hyphen_values = true)]
     pub from: StartPosition,
     /// Stop after this many records, waiting for them if they are not there yet
-    #[arg(long, short = 'n', value_name = "N")]
+    #[arg(long, short = 'n', value_name = "N", value_parser = count)]
     pub limit: Option<u64>,
     /// Wait for new records at the end
     #[arg(long, short = 'F')]

@@ -83,8 +83,8 @@ fn a_folder_without_a_brokers_data_says_so() {
     let said = fails_with(1, log(&place, &["ls"]));
     assert!(said.contains("data directory"), "{said}");
     fs::write(place.path("data/notes.txt"), "nothing of a broker's").expect("a writable temporary directory");
-    for command in ["ls", "verify"] {
-        let said = fails_with(1, log(&place, &[command]));
+    for command in [&["ls"][..], &["verify"], &["dump", "t"]] {
+        let said = fails_with(1, log(&place, command));
         assert!(said.contains("data directory"), "{said}");
     }
 }
