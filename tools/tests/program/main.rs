@@ -7,6 +7,7 @@ mod support;
 mod bench;
 mod commands;
 mod data;
+mod demo;
 mod docs;
 mod files;
 mod groups;

@@ -1,27 +1,25 @@
-//! The quick start of the README, as it stands there.
+//! What the README shows, as it stands there: the quick start, and what the demo prints.
 
 use std::io::{BufRead as _, BufReader};
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-use crate::support::{Broker, Guard, Place, output};
+use crate::support::{Broker, Guard, Place, output, program};
 
-/// The five lines that the README shows, without their comments.
-const LINES: [&str; 5] = [
-    "highwater start",
-    "highwater topic create orders --partitions 8",
-    "highwater produce orders --key-separator : < orders.txt",
-    "highwater consume orders --from earliest --limit 1000000 --format '%k:%v\\n'",
-    "highwater consume orders --from latest --follow --json",
-];
+/// What the README says of this file.
+const BROKER: &str = "<!-- quick start 1:";
+const COMMANDS: &str = "<!-- quick start 2:";
+const FOLLOW: &str = "<!-- quick start 3:";
+const ONE_MORE: &str = "<!-- quick start 4:";
+const DEMO: &str = "<!-- demo:";
 
-/// The lines of the first code block behind `marker` in the README.
-fn block_behind(marker: &str) -> Vec<String> {
+/// The lines of the first code block after `marker` in the README.
+fn block_after(marker: &str) -> Vec<String> {
     let readme =
         Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("tools/ is in the workspace").join("README.md");
     let text = std::fs::read_to_string(readme).expect("there is a README");
-    let (_, behind) = text.split_once(marker).unwrap_or_else(|| panic!("{marker} is not in the README"));
-    let lines = behind.lines().skip_while(|line| !line.starts_with("```")).skip(1);
+    let (_, after) = text.split_once(marker).unwrap_or_else(|| panic!("{marker} is not in the README"));
+    let lines = after.lines().skip_while(|line| !line.starts_with("```")).skip(1);
     lines.take_while(|line| !line.starts_with("```")).map(str::to_owned).collect()
 }
 
@@ -37,22 +35,13 @@ fn shell(line: &str, place: &Path) -> Command {
 
 #[test]
 fn the_quick_start_of_the_readme_works_as_it_stands() {
-    let lines = block_behind("<!-- quick start");
-    let shown: Vec<&str> =
-        lines.iter().map(|line| line.split(" #").next().unwrap_or_default().trim_end()).collect();
-    assert_eq!(shown, LINES);
-
     let place = Place::new();
     let here = place.path("");
-    // A million lines, made as the README says.
-    let input = block_behind("this makes one of a million lines").join("\n");
-    assert!(shell(&input, &here).status().expect("a shell").success());
-
-    // The only things the test adds: ports of its own, and `exec`, so that the shell's process is the broker.
-    let mut start = shell(&format!("exec {}", lines[0]), &here);
+    let [start] = &block_after(BROKER)[..] else { panic!("one line starts the broker") };
+    let mut start = shell(&format!("exec {start}"), &here);
     start.env("HIGHWATER_LISTEN", "127.0.0.1:0").env("HIGHWATER_KAFKA_LISTEN", "127.0.0.1:0");
     let broker = Broker::start(start).unwrap_or_else(|ended| {
-        panic!("{}: {}", lines[0], String::from_utf8_lossy(&ended.stderr));
+        panic!("{}", String::from_utf8_lossy(&ended.stderr));
     });
     assert_eq!(broker.field("data"), place.path("highwater-data").display().to_string());
     let run = |line: &str| {
@@ -60,23 +49,30 @@ fn the_quick_start_of_the_readme_works_as_it_stands() {
         command.env("HIGHWATER_SERVER", broker.address());
         command
     };
-    for line in &lines[1..3] {
+    let commands = block_after(COMMANDS);
+    let mut printed = String::new();
+    for line in &commands {
         let done = output(run(line), b"");
         assert!(done.status.success(), "{line}: {}", String::from_utf8_lossy(&done.stderr));
+        printed += &String::from_utf8(done.stdout).expect("text");
     }
-    let consumed = output(run(&lines[3]), b"");
-    assert!(consumed.status.success(), "{}: {}", lines[3], String::from_utf8_lossy(&consumed.stderr));
-    let expect = std::fs::read(place.path("orders.txt")).expect("it was made");
-    assert_eq!(in_order_of_keys(&consumed.stdout), in_order_of_keys(&expect));
+    let values = printed.lines().filter(|line| line.starts_with("order number "));
+    assert_eq!(values.count(), 3, "{printed}");
+    assert!(printed.starts_with("created orders with 8 partitions\n"), "{printed}");
+    assert!(printed.contains("  8 partitions  1,000,000 records  "), "{printed}");
+    let read = |name: &str| std::fs::read(place.path(name)).unwrap_or_else(|e| panic!("{name}: {e}"));
+    assert_eq!(in_order_of_keys(&read("copy.txt")), in_order_of_keys(&read("orders.txt")));
 
-    let mut follow = run(&format!("exec {}", lines[4])).stdout(Stdio::piped()).spawn().expect("a shell");
+    let [follow] = &block_after(FOLLOW)[..] else { panic!("one line follows") };
+    let [one_more] = &block_after(ONE_MORE)[..] else { panic!("one line sends one more") };
+    let mut follow = run(&format!("exec {follow}")).stdout(Stdio::piped()).spawn().expect("a shell");
     let guard = Guard::new(&follow);
     let follower = BufReader::new(follow.stdout.take().expect("stdout is piped"));
     let first = std::thread::scope(|scope| {
         let first = scope.spawn(|| follower.lines().next());
         // From `latest` on it sees what comes after it has begun, and only it knows when that is.
         while !first.is_finished() {
-            let sent = output(run("highwater produce orders --key-separator :"), b"customer-1:one more\n");
+            let sent = output(run(one_more), b"");
             assert!(sent.status.success(), "{}", String::from_utf8_lossy(&sent.stderr));
         }
         first.join().expect("reading a pipe does not panic")
@@ -87,6 +83,34 @@ fn the_quick_start_of_the_readme_works_as_it_stands() {
     let line = first.expect("a line came").expect("it is text");
     assert!(line.contains(r#""key":"customer-1","value":"one more""#), "{line}");
     broker.stop();
+}
+
+#[test]
+fn the_demo_prints_what_the_readme_shows_but_for_the_numbers() {
+    let place = Place::new();
+    let mut command = program(&["demo", "--records", "20000", "--data-dir"]);
+    command.arg(place.path(""));
+    let done = output(command, b"");
+    assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
+    let printed = String::from_utf8(done.stdout).expect("text");
+    let printed: Vec<String> = printed.lines().map(without_numbers).collect();
+    let shown: Vec<String> = block_after(DEMO).iter().map(|line| without_numbers(line)).collect();
+    assert_eq!(printed, shown);
+    let left = std::fs::read_dir(place.path("")).expect("a folder").count();
+    assert_eq!(left, 0, "nothing is left of the demo");
+}
+
+/// A line with every word that has a digit in it, or is a path, replaced, and its spaces made one.
+fn without_numbers(line: &str) -> String {
+    let word = |word: &str| match word {
+        word if word.starts_with('/') || word.contains("(sync-per-round)") || word.contains("(dsync)") => {
+            "…".to_owned()
+        }
+        "0" => "0".to_owned(),
+        word if word.starts_with(|c: char| c.is_ascii_digit()) => "N".to_owned(),
+        word => word.to_owned(),
+    };
+    line.split_whitespace().map(word).collect::<Vec<_>>().join(" ")
 }
 
 /// Lines sorted by key, in each key as they came.
