@@ -4,6 +4,7 @@ use std::fmt;
 use std::future::{Future, IntoFuture};
 use std::pin::Pin;
 
+use highwater_protocol::error::ErrorCode;
 use highwater_protocol::ids::{Offset, PartitionIndex, TopicId};
 use highwater_protocol::native::{
     AlterTopicRequest, CommitOffsetsRequest, CommittedOffset, CreateTopicReply, CreateTopicRequest,
@@ -40,7 +41,7 @@ impl Client {
             configs: Vec::new(),
             validate_only: false,
         };
-        CreateTopic { client: self.clone(), request }
+        CreateTopic { client: self.clone(), request, if_missing: false }
     }
 
     /// Deletes a topic with all its records.
@@ -139,6 +140,7 @@ pub(crate) fn failed(what: fmt::Arguments<'_>) -> impl Fn(CallError) -> AdminErr
 pub struct CreateTopic {
     client: Client,
     request: CreateTopicRequest,
+    if_missing: bool,
 }
 
 impl CreateTopic {
@@ -151,6 +153,12 @@ impl CreateTopic {
     /// Sets a configuration entry, by Kafka's name for it.
     pub fn config(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
         self.request.configs.push((name.into(), value.into()));
+        self
+    }
+
+    /// A topic of that name that is there already is left as it is, whatever its partitions and configuration, and its id returned.
+    pub fn if_missing(mut self) -> Self {
+        self.if_missing = true;
         self
     }
 
@@ -167,9 +175,16 @@ impl IntoFuture for CreateTopic {
 
     fn into_future(self) -> Self::IntoFuture {
         Box::pin(async move {
-            let reply = self.client.cluster.call(&self.request, Repeat::Unsent).await;
-            let failed = failed(format_args!("topic {} cannot be created", self.request.name));
-            reply.map(|reply: CreateTopicReply| reply.id).map_err(failed)
+            let Self { client, request, if_missing } = self;
+            let failed = failed(format_args!("topic {} cannot be created", request.name));
+            let repeat = if if_missing { Repeat::Always } else { Repeat::Unsent };
+            match client.cluster.call(&request, repeat).await {
+                Ok(CreateTopicReply { id, .. }) => Ok(id),
+                Err(CallError::Refused { code: ErrorCode::TopicExists, .. }) if if_missing => {
+                    client.topic_id(&request.name).await.map_err(failed)
+                }
+                Err(error) => Err(failed(error)),
+            }
         })
     }
 }

@@ -44,19 +44,26 @@ impl Client {
         result.map_err(failed(format_args!("group {} cannot be deleted", request.name)))
     }
 
-    /// Where a group has got to: by topic and partition, the next offset it reads.
+    /// The positions of a group: by topic and partition, the offset of the next record it reads. Those in topics that are deleted are
+    /// left out.
     pub async fn group_positions(
         &self,
         name: impl Into<String>,
-    ) -> AdminResult<BTreeMap<(TopicId, u32), Offset>> {
+    ) -> AdminResult<BTreeMap<(String, u32), Offset>> {
         let request = ReadGroupOffsetsRequest { group: name.into(), member: None, partitions: None };
-        let reply: Result<ReadGroupOffsetsReply, _> = self.cluster.call(&request, Repeat::Always).await;
-        let reply =
-            reply.map_err(failed(format_args!("positions of group {} cannot be read", request.group)))?;
-        let positions = reply
-            .topics
-            .into_iter()
-            .flat_map(|of| of.positions.into_iter().map(move |p| ((of.topic, p.partition.get()), p.offset)));
+        let failed = failed(format_args!("positions of group {} cannot be read", request.group));
+        let reply: ReadGroupOffsetsReply =
+            self.cluster.call(&request, Repeat::Always).await.map_err(&failed)?;
+        if reply.topics.is_empty() {
+            return Ok(BTreeMap::new());
+        }
+        let topics = self.cluster.metadata(None).await.map_err(failed)?.topics;
+        let names: BTreeMap<TopicId, String> =
+            topics.into_iter().map(|topic| (topic.id, topic.name)).collect();
+        let named = reply.topics.into_iter().filter_map(|of| Some((names.get(&of.topic)?, of.positions)));
+        let positions = named.flat_map(|(topic, positions)| {
+            positions.into_iter().map(move |p| ((topic.clone(), p.partition.get()), p.offset))
+        });
         Ok(positions.collect())
     }
 }

@@ -8,6 +8,7 @@ use highwater_protocol::ids::{Offset, PartitionIndex, Timestamp};
 use highwater_protocol::native::CommittedOffset;
 
 use crate::core::decode::Part;
+use crate::core::subscription::Origin;
 use crate::error::CommitError;
 use crate::io::consumer::ConsumerShared;
 use crate::record::{ConsumedRecord, RecordHeader};
@@ -20,8 +21,8 @@ use crate::record::{ConsumedRecord, RecordHeader};
 pub struct Batch {
     pub(crate) consumer: Arc<ConsumerShared>,
     pub(crate) partition: u32,
-    /// The partition was this consumer's for that time when it was read.
-    pub(crate) tenure: u64,
+    /// Where it was read, and for which time the partition was this consumer's then.
+    pub(crate) origin: Origin,
     pub(crate) parts: Vec<Part>,
     pub(crate) records: usize,
     pub(crate) next_offset: Offset,
@@ -62,7 +63,8 @@ impl Batch {
 
     /// Iterates over the records.
     pub fn iter(&self) -> BatchIter<'_> {
-        BatchIter { partition: self.partition, parts: self.parts.iter(), current: None }
+        let topic = &self.consumer.topic;
+        BatchIter { topic, partition: self.partition, parts: self.parts.iter(), current: None }
     }
 
     /// As [`Batch::commit`], for a batch of which only the records before `offset` are processed.
@@ -73,7 +75,7 @@ impl Batch {
             leader_epoch: self.leader_epoch,
             metadata: String::new(),
         };
-        self.consumer.commit_batch(self.tenure, position).await
+        self.consumer.commit_batch(self.origin.tenure, position).await
     }
 
     /// Stores the position behind this batch under the consumer's name, or for its group. Returns once that is durable: a consumer of this
@@ -82,7 +84,7 @@ impl Batch {
     /// In a group it fails with [`CommitErrorKind::Fenced`](crate::CommitErrorKind::Fenced) if the partition has gone to another member,
     /// and does nothing if a position behind this one is committed already.
     ///
-    /// Cancel-safe in that nothing but the position may be changed; it may be committed or not.
+    /// Dropped before it is done, it goes on in the background. If it fails then, closing the consumer returns the error.
     pub async fn commit(&self) -> Result<(), CommitError> {
         self.commit_until(self.next_offset).await
     }
@@ -100,6 +102,7 @@ impl<'a> IntoIterator for &'a Batch {
 /// Iterates over the records of a [`Batch`].
 #[derive(Clone, Debug)]
 pub struct BatchIter<'a> {
+    topic: &'a Arc<str>,
     partition: u32,
     parts: std::slice::Iter<'a, Part>,
     current: Option<(&'a Part, Records<'a>)>,
@@ -114,7 +117,8 @@ impl<'a> Iterator for BatchIter<'a> {
                 for record in records {
                     let record = record.expect("every record was read when the batch was decoded");
                     if part.wants(record.offset) {
-                        return Some(RecordRef { partition: self.partition, buffer: &part.records, record });
+                        let Self { topic, partition, .. } = *self;
+                        return Some(RecordRef { topic, partition, buffer: &part.records, record });
                     }
                 }
             }
@@ -127,12 +131,18 @@ impl<'a> Iterator for BatchIter<'a> {
 /// A record in a [`Batch`].
 #[derive(Clone, Debug)]
 pub struct RecordRef<'a> {
+    topic: &'a Arc<str>,
     partition: u32,
     buffer: &'a Bytes,
     record: batch::Record<'a>,
 }
 
 impl<'a> RecordRef<'a> {
+    /// The topic.
+    pub fn topic(&self) -> &'a str {
+        self.topic
+    }
+
     /// The partition.
     pub fn partition(&self) -> u32 {
         self.partition
@@ -172,6 +182,7 @@ impl<'a> RecordRef<'a> {
     pub fn to_owned(&self) -> ConsumedRecord {
         let own = |bytes: &'a [u8]| self.buffer.slice_ref(bytes);
         ConsumedRecord {
+            topic: self.topic.clone(),
             partition: self.partition,
             offset: self.record.offset,
             timestamp: self.record.timestamp,

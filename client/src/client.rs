@@ -36,7 +36,12 @@ impl Client {
 
     /// A producer to a topic, to be configured and awaited.
     pub fn producer(&self, topic: impl Into<String>) -> ProducerBuilder {
-        ProducerBuilder::new(self.cluster.clone(), topic.into())
+        ProducerBuilder::new(self.cluster.clone(), Some(topic.into()))
+    }
+
+    /// A producer without a topic of its own, to be configured and awaited: each record says where it goes, by [`Record::topic`](crate::Record::topic).
+    pub fn multi_topic_producer(&self) -> ProducerBuilder {
+        ProducerBuilder::new(self.cluster.clone(), None)
     }
 
     /// A consumer of a topic, to be configured and awaited.

@@ -4,7 +4,6 @@ use std::future::{Future, IntoFuture, poll_fn};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
-use std::time::Instant;
 
 use futures_core::Stream;
 use highwater_protocol::error::ErrorCode;
@@ -23,6 +22,7 @@ use crate::io::cluster::Cluster;
 use crate::io::consumer::{Committer, ConsumerShared, watch_partitions};
 use crate::reader::Reader;
 use crate::record::ConsumedRecord;
+use crate::records::Records;
 
 /// Configures a consumer; await it to have the consumer. Made by [`Client::consumer`](crate::Client::consumer).
 #[derive(Debug)]
@@ -32,6 +32,7 @@ pub struct ConsumerBuilder {
     topic: String,
     partitions: Option<Vec<u32>>,
     name: Option<String>,
+    create: Option<u32>,
     reading: Reading,
 }
 
@@ -53,8 +54,9 @@ impl ConsumerBuilder {
             topic,
             partitions: None,
             name: None,
+            create: None,
             reading: Reading {
-                start: StartAt::Latest,
+                start: StartAt::Earliest,
                 buffer_bytes: 16 << 20,
                 until_end: false,
                 reset: None,
@@ -68,7 +70,8 @@ impl ConsumerBuilder {
         self
     }
 
-    /// Where to begin in partitions without a committed position. Default: [`StartAt::Latest`], what is written from now on.
+    /// Where to begin in partitions without a committed position. Default: [`StartAt::Earliest`], the first record there is, as on the
+    /// command line. [`StartAt::Latest`] skips everything that is written already.
     pub fn start(mut self, start: StartAt) -> Self {
         self.reading.start = start;
         self
@@ -85,7 +88,13 @@ impl ConsumerBuilder {
     /// Kafka's with `group.protocol=consumer`. What was set on this builder holds, but for partitions and name: the group assigns, and
     /// positions are the group's.
     pub fn group(self, group: impl Into<String>) -> GroupBuilder {
-        GroupBuilder::new(self.cluster, group.into(), self.topic, self.reading)
+        GroupBuilder::new(self.cluster, group.into(), self.topic, self.create, self.reading)
+    }
+
+    /// Creates the topic if it is missing, with so many partitions and the broker's default configuration. Default: a missing topic is an error.
+    pub fn create_if_missing(mut self, partitions: u32) -> Self {
+        self.create = Some(partitions);
+        self
     }
 
     /// Bytes that may have arrived and wait to be taken, shared by the partitions, each of which has
@@ -112,7 +121,7 @@ impl ConsumerBuilder {
         let topic: Arc<str> = self.topic.into();
         let failed =
             |error: CallError| FetchError::from_call(format_args!("cannot consume topic {topic}"), &error);
-        let info = self.cluster.topic(&topic, Some(Instant::now())).await.map_err(failed)?;
+        let info = self.cluster.topic_or_create(&topic, self.create).await.map_err(failed)?;
         let count = info.partitions.len() as u32;
         let all = self.partitions.is_none();
         let mut partitions = self.partitions.unwrap_or_else(|| (0..count).collect());
@@ -209,7 +218,7 @@ impl Consumer {
 
     /// Stores the positions behind all records delivered so far under the consumer's name. Returns once that is durable.
     ///
-    /// Cancel-safe in that nothing but the positions may be changed; they may be committed or not.
+    /// Dropped before it is done, it goes on in the background. If it fails then, [`Consumer::close`] returns the error.
     pub async fn commit(&self) -> Result<(), CommitError> {
         let positions = self.shared.core().delivered_positions();
         self.shared.commit(positions).await
@@ -237,21 +246,46 @@ impl Consumer {
 
     /// Goes on somewhere else in a partition. Nothing that was there before is delivered after this.
     pub fn seek(&mut self, partition: u32, to: StartAt) -> Result<(), FetchError> {
+        self.with_place(partition, |core, place| core.seek(place, to))
+    }
+
+    /// Stops reading a partition until [`Consumer::resume`]. What has arrived of it and was not delivered is fetched again then.
+    pub fn pause(&mut self, partition: u32) -> Result<(), FetchError> {
+        self.with_place(partition, ConsumerCore::pause)
+    }
+
+    /// Goes on with a partition that was paused, behind the last record that was delivered of it.
+    pub fn resume(&mut self, partition: u32) -> Result<(), FetchError> {
+        self.with_place(partition, ConsumerCore::resume)
+    }
+
+    fn with_place(
+        &self,
+        partition: u32,
+        change: impl FnOnce(&mut ConsumerCore, usize),
+    ) -> Result<(), FetchError> {
         let mut core = self.shared.core();
         let Some(place) = core.place_of(partition) else {
             let text = format!("{}/{partition} is not read by this consumer", self.shared.topic);
             return Err(FetchError::new(FetchErrorKind::Invalid, Outcome::NotWritten, text));
         };
-        core.seek(place, to);
+        change(&mut core, place);
         drop(core);
         self.shared.changed(place);
         Ok(())
     }
 
-    /// The records one by one, each with its share of the buffer. Positions are those of whole batches: to commit, use
-    /// [`Consumer::next_batch`].
-    pub fn into_stream(self) -> RecordStream {
-        RecordStream { consumer: self, records: Vec::new().into_iter() }
+    /// The records one by one, each with its share of the buffer.
+    pub fn into_stream(mut self) -> RecordStream {
+        self.reader.deliver_by_record();
+        RecordStream { consumer: self, records: Records::default() }
+    }
+
+    /// Ends it. The error is that of a commit that failed and that nobody waited for, if no later one made up for it.
+    ///
+    /// Nothing is committed by this.
+    pub async fn close(self) -> Result<(), CommitError> {
+        self.shared.unseen_commit_failure().await
     }
 }
 
@@ -267,7 +301,7 @@ impl Drop for Consumer {
 #[derive(Debug)]
 pub struct RecordStream {
     consumer: Consumer,
-    records: std::vec::IntoIter<ConsumedRecord>,
+    records: Records,
 }
 
 impl RecordStream {
@@ -276,16 +310,29 @@ impl RecordStream {
         poll_fn(|cx| self.poll(cx)).await
     }
 
+    /// As [`Consumer::commit`]: the position behind the last record that was returned, in each partition.
+    pub async fn commit(&self) -> Result<(), CommitError> {
+        self.consumer.commit().await
+    }
+
+    /// The consumer, to [seek](Consumer::seek), [pause](Consumer::pause) and [resume](Consumer::resume), or to see where it
+    /// [stands](Consumer::status).
+    pub fn consumer(&mut self) -> &mut Consumer {
+        &mut self.consumer
+    }
+
+    /// As [`Consumer::close`].
+    pub async fn close(self) -> Result<(), CommitError> {
+        self.consumer.close().await
+    }
+
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<ConsumedRecord, FetchError>>> {
         loop {
             if let Some(record) = self.records.next() {
                 return Poll::Ready(Some(Ok(record)));
             }
             match ready!(self.consumer.poll_next_batch(cx)) {
-                Ok(Some(batch)) => {
-                    let records: Vec<_> = batch.iter().map(|record| record.to_owned()).collect();
-                    self.records = records.into_iter();
-                }
+                Ok(Some(batch)) => self.records.put(batch),
                 Ok(None) => return Poll::Ready(None),
                 Err(error) => return Poll::Ready(Some(Err(error))),
             }

@@ -2,7 +2,8 @@
 //!
 //! Each has a `kind()` to match on, `is_retryable()` (the same call may succeed later, unchanged), `code()` (what the broker answered,
 //! if it did) and a text that says what failed, for which topic or address, and what to do. Operations that change something
-//! have an `outcome()` as well: whether the change was made.
+//! have an `outcome()` as well: whether the change was made. The text is complete; `source()` is the typed cause for those who match on
+//! it: the [`std::io::Error`] of a [`ConnectError`], the [`ConnectError`] of a call for which no broker could be reached.
 
 use std::fmt;
 use std::sync::Arc;
@@ -27,7 +28,10 @@ struct Inner<K> {
     retryable: bool,
     code: Option<ErrorCode>,
     text: String,
+    source: Option<Source>,
 }
+
+type Source = Box<dyn std::error::Error + Send + Sync>;
 
 macro_rules! operation_error {
     (
@@ -55,7 +59,7 @@ macro_rules! operation_error {
 
         impl $error {
             pub(crate) fn new(kind: $kind, outcome: Outcome, text: impl Into<String>) -> Self {
-                Self(Arc::new(Inner { kind, outcome, retryable: kind.retryable(), code: None, text: text.into() }))
+                Self(Arc::new(Inner { kind, outcome, retryable: kind.retryable(), code: None, text: text.into(), source: None }))
             }
 
             pub(crate) fn with_code(
@@ -65,7 +69,14 @@ macro_rules! operation_error {
                 text: impl Into<String>,
             ) -> Self {
                 let retryable = kind.retryable() || code.is_retryable();
-                Self(Arc::new(Inner { kind, outcome, retryable, code: Some(code), text: text.into() }))
+                Self(Arc::new(Inner { kind, outcome, retryable, code: Some(code), text: text.into(), source: None }))
+            }
+
+            /// Adds the typed cause of an error that was just made.
+            pub(crate) fn caused_by(mut self, source: impl Into<Source>) -> Self {
+                let inner = Arc::get_mut(&mut self.0).expect("nobody else has it yet");
+                inner.source = Some(source.into());
+                self
             }
 
             /// What went wrong, to match on.
@@ -101,7 +112,11 @@ macro_rules! operation_error {
             }
         }
 
-        impl std::error::Error for $error {}
+        impl std::error::Error for $error {
+            fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+                self.0.source.as_deref().map(|source| source as _)
+            }
+        }
     };
 }
 
@@ -290,9 +305,12 @@ macro_rules! from_call {
                         $kind::Unavailable
                     }
                 };
-                match error.code() {
-                    Some(code) => Self::with_code(kind, error.outcome(), code, text),
-                    None => Self::new(kind, error.outcome(), text),
+                match (error, error.code()) {
+                    (_, Some(code)) => Self::with_code(kind, error.outcome(), code, text),
+                    (CallError::Unreachable(cause), _) => {
+                        Self::new(kind, error.outcome(), text).caused_by(cause.clone())
+                    }
+                    _ => Self::new(kind, error.outcome(), text),
                 }
             }
         }
@@ -368,6 +386,9 @@ from_call!(AdminError, AdminErrorKind, admin_kind);
 pub enum TrySendError {
     /// The buffer is full now; [`Producer::send`](crate::Producer::send) would wait.
     Full(crate::Record),
+    /// The producer does not know the record's topic yet and looks it up now. [`Producer::send`](crate::Producer::send) waits for that,
+    /// and says so if there is no such topic.
+    NotReady(crate::Record),
     /// The record cannot be sent at all.
     Rejected {
         /// The record.
@@ -381,7 +402,7 @@ impl TrySendError {
     /// The record that was not taken.
     pub fn into_record(self) -> crate::Record {
         match self {
-            Self::Full(record) | Self::Rejected { record, .. } => record,
+            Self::Full(record) | Self::NotReady(record) | Self::Rejected { record, .. } => record,
         }
     }
 }
@@ -390,6 +411,10 @@ impl fmt::Display for TrySendError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Full(_) => f.write_str("the producer's buffer is full"),
+            Self::NotReady(record) => {
+                let topic = record.topic_name().unwrap_or_default();
+                write!(f, "the producer is looking up topic {topic}")
+            }
             Self::Rejected { error, .. } => error.fmt(f),
         }
     }
@@ -398,7 +423,7 @@ impl fmt::Display for TrySendError {
 impl std::error::Error for TrySendError {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
-            Self::Full(_) => None,
+            Self::Full(_) | Self::NotReady(_) => None,
             Self::Rejected { error, .. } => Some(error),
         }
     }

@@ -91,6 +91,15 @@ pub enum Event {
         /// The partition.
         partition: u32,
     },
+    /// A member of a group could not commit what was processed. It tries again; if it leaves before that succeeds, the next member to have the
+    /// partitions gets those records again.
+    #[non_exhaustive]
+    CommitFailed {
+        /// The group.
+        group: String,
+        /// Why.
+        reason: String,
+    },
     /// A producer was dropped, and records of it failed that nobody had asked about: no delivery returned the error, and no flush or close came
     /// after it.
     #[non_exhaustive]

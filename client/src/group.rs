@@ -1,24 +1,19 @@
 //! Receiving records as a member of a group.
 
-use std::collections::BTreeSet;
-use std::future::{Future, IntoFuture, poll_fn};
-use std::pin::Pin;
+mod builder;
+mod stream;
+
+use std::future::poll_fn;
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::{Duration, Instant};
 
-use highwater_protocol::error::ErrorCode;
-use highwater_protocol::limits::CREDIT_BYTES_MAX;
-use highwater_protocol::native::{FEATURE_GROUPS, StartAt};
+use highwater_protocol::native::StartAt;
 
+pub use self::builder::GroupBuilder;
+pub use self::stream::GroupStream;
 use crate::batch::Batch;
-use crate::consumer::Reading;
-use crate::core::backoff::Backoff;
-use crate::core::membership::{Member, Membership};
 use crate::core::subscription::ConsumerCore;
-use crate::error::{CallError, CommitError, FetchError, FetchErrorKind, Outcome};
-use crate::io::cluster::Cluster;
-use crate::io::consumer::{Committer, ConsumerShared};
+use crate::error::{CommitError, FetchError};
 use crate::io::group::{GroupShared, Standing};
 use crate::reader::Reader;
 
@@ -39,166 +34,6 @@ impl Assignor {
             Self::Uniform => "uniform",
             Self::Range => "range",
         }
-    }
-}
-
-/// Configures a member of a group; await it to have joined. Made by [`ConsumerBuilder::group`](crate::ConsumerBuilder::group).
-#[derive(Debug)]
-#[must_use = "a builder does nothing until it is awaited"]
-pub struct GroupBuilder {
-    cluster: Arc<Cluster>,
-    group: String,
-    topics: BTreeSet<String>,
-    reading: Reading,
-    instance: Option<String>,
-    assignor: Option<Assignor>,
-    rebalance_timeout: Duration,
-    commit_every: Option<Duration>,
-}
-
-impl GroupBuilder {
-    pub(crate) fn new(cluster: Arc<Cluster>, group: String, topic: String, reading: Reading) -> Self {
-        Self {
-            cluster,
-            group,
-            topics: BTreeSet::from([topic]),
-            reading,
-            instance: None,
-            assignor: None,
-            rebalance_timeout: Duration::from_mins(5),
-            commit_every: Some(Duration::from_secs(5)),
-        }
-    }
-
-    /// One more topic to read.
-    pub fn topic(mut self, topic: impl Into<String>) -> Self {
-        self.topics.insert(topic.into());
-        self
-    }
-
-    /// Where to begin in partitions in which the group has not committed anything. Default: [`StartAt::Latest`], what is written from
-    /// now on. For new partitions of a topic, too: to miss nothing of these, [`StartAt::Earliest`].
-    pub fn start(mut self, start: StartAt) -> Self {
-        self.reading.start = start;
-        self
-    }
-
-    /// Bytes that may have arrived and wait to be taken, shared by the partitions, each of which has
-    /// at least 64 KiB. Default: 16 MiB.
-    pub fn buffer_bytes(mut self, bytes: usize) -> Self {
-        self.reading.buffer_bytes = bytes;
-        self
-    }
-
-    /// End when everything that is assigned has been read up to what was its end when it was assigned.
-    pub fn until_end(mut self) -> Self {
-        self.reading.until_end = true;
-        self
-    }
-
-    /// Where to go on when a position no longer exists, because retention has removed it. Without this, `next_batch` returns an error of
-    /// the kind [`FetchErrorKind::OutOfRange`], and the partition stops.
-    pub fn on_out_of_range(mut self, start: StartAt) -> Self {
-        self.reading.reset = Some(start);
-        self
-    }
-
-    /// An id by which the group knows the member again after a restart of its program: if that takes less than the session timeout, the partitions
-    /// wait for it and nothing moves. No two members may have the same at a time.
-    pub fn instance(mut self, instance: impl Into<String>) -> Self {
-        self.instance = Some(instance.into());
-        self
-    }
-
-    /// How partitions are divided. Default: whatever the others want, or [`Assignor::Uniform`].
-    pub fn assignor(mut self, assignor: Assignor) -> Self {
-        self.assignor = Some(assignor);
-        self
-    }
-
-    /// How long the processing of a batch may hold up another member that is to have its partition. Who takes longer is out of the group, and
-    /// joins again. Default: 5 minutes.
-    pub fn rebalance_timeout(mut self, timeout: Duration) -> Self {
-        self.rebalance_timeout = timeout;
-        self
-    }
-
-    /// How often the positions of what was processed are committed. Default: 5 s.
-    ///
-    /// A batch counts as processed when [`GroupConsumer::next_batch`] is called again. Programs that hand batches on to other tasks
-    /// use [`GroupBuilder::commit_by_hand`] instead.
-    pub fn commit_every(mut self, interval: Duration) -> Self {
-        self.commit_every = Some(interval);
-        self
-    }
-
-    /// Nothing is committed but by [`Batch::commit`] and [`GroupConsumer::commit`].
-    ///
-    /// A partition that goes to another member is still given up only when [`GroupConsumer::next_batch`] is called after the last of
-    /// its batches: commit before that.
-    pub fn commit_by_hand(mut self) -> Self {
-        self.commit_every = None;
-        self
-    }
-
-    async fn start_up(self) -> Result<GroupConsumer, FetchError> {
-        let what = format!("cannot join group {}", self.group);
-        let failed = |error: CallError| FetchError::from_call(&what, &error);
-        if self.group.is_empty() {
-            let text = "cannot join a group: its name is empty";
-            return Err(FetchError::new(FetchErrorKind::Invalid, Outcome::NotWritten, text));
-        }
-        let mut known = Vec::with_capacity(self.topics.len());
-        for topic in &self.topics {
-            let info = self.cluster.topic(topic, Some(Instant::now())).await.map_err(failed)?;
-            known.push((topic.clone(), info.id));
-        }
-        if !self.cluster.understands(FEATURE_GROUPS) {
-            let text =
-                format!("{what}: the broker is of a version without groups for this client; update it");
-            let code = ErrorCode::UnsupportedVersion;
-            return Err(FetchError::with_code(FetchErrorKind::Refused, Outcome::NotWritten, code, text));
-        }
-        let member = Member {
-            group: self.group,
-            id: format!("{:032x}", rand::random::<u128>()),
-            instance: self.instance,
-            assignor: self.assignor.map(|assignor| assignor.name().to_owned()),
-            rebalance_timeout: self.rebalance_timeout,
-            topics: known.clone(),
-            commit_every: self.commit_every,
-        };
-        let config = &self.cluster.config;
-        let pause = Backoff::new(config.backoff_min, config.backoff_max);
-        let membership = Membership::new(member, Instant::now(), pause);
-        let buffer_bytes = self.reading.buffer_bytes.min(CREDIT_BYTES_MAX as usize) / known.len();
-        let shared = Arc::new_cyclic(|group| {
-            let topics = known.into_iter().map(|(topic, id)| {
-                let committer = Committer::Group(group.clone());
-                let core = ConsumerCore::new([], buffer_bytes, self.reading.until_end);
-                let cluster = self.cluster.clone();
-                Arc::new(ConsumerShared::new(topic.into(), id, committer, cluster, self.reading.reset, core))
-            });
-            GroupShared::new(self.cluster.clone(), topics.collect(), self.reading.start, membership)
-        });
-        let readers = shared.topics.iter().map(|topic| Reader::new(topic.clone())).collect();
-        let consumer = GroupConsumer { shared, readers, turn: 0 };
-        consumer.shared.start();
-        let mut standing = consumer.shared.standing();
-        let standing = standing.wait_for(|standing| !matches!(standing, Standing::Joining)).await;
-        match standing.as_deref() {
-            Ok(Standing::Over(error)) => Err(error.clone().unwrap_or_else(|| failed(CallError::Closed))),
-            _ => Ok(consumer),
-        }
-    }
-}
-
-impl IntoFuture for GroupBuilder {
-    type Output = Result<GroupConsumer, FetchError>;
-    type IntoFuture = Pin<Box<dyn Future<Output = Self::Output> + Send>>;
-
-    fn into_future(self) -> Self::IntoFuture {
-        Box::pin(self.start_up())
     }
 }
 
@@ -314,18 +149,43 @@ impl GroupConsumer {
     /// If a partition went to another member before its records were committed, this fails once with
     /// [`CommitErrorKind::Fenced`](crate::CommitErrorKind::Fenced), after having stored the positions in the others: the other member gets those records again.
     ///
-    /// Cancel-safe in that nothing but the positions may be changed; they may be committed or not.
+    /// Dropped before it is done, it goes on in the background. If it fails then, [`GroupConsumer::close`] returns the error.
     pub async fn commit(&self) -> Result<(), CommitError> {
         self.shared.commit_delivered().await
     }
 
+    /// Goes on somewhere else in a partition that is assigned to this member. Nothing that was there before is delivered after this, and the
+    /// group's position follows with the next commit, backwards too.
+    pub fn seek(&mut self, topic: &str, partition: u32, to: StartAt) -> Result<(), FetchError> {
+        self.shared.with_place(topic, partition, |core, place| core.reset(place, to))
+    }
+
+    /// Stops reading a partition that is assigned to this member, until [`GroupConsumer::resume`] or until it is assigned anew. What has
+    /// arrived of it and was not delivered is fetched again then. The member stays in the group and keeps the partition.
+    pub fn pause(&mut self, topic: &str, partition: u32) -> Result<(), FetchError> {
+        self.shared.with_place(topic, partition, ConsumerCore::pause)
+    }
+
+    /// Goes on with a partition that was paused, behind the last record that was delivered of it.
+    pub fn resume(&mut self, topic: &str, partition: u32) -> Result<(), FetchError> {
+        self.shared.with_place(topic, partition, ConsumerCore::resume)
+    }
+
+    /// The records one by one, each with its share of the buffer.
+    pub fn into_stream(mut self) -> GroupStream {
+        self.readers.iter_mut().for_each(Reader::deliver_by_record);
+        GroupStream::new(self)
+    }
+
     /// Leaves the group: its partitions go to the others at once. What was processed is committed before, unless that is done by hand; the last
     /// batch counts only if it was committed or `next_batch` was called after it. An error says that some of it is not committed, or may not be:
-    /// whoever has the partition next gets it again.
+    /// whoever has the partition next gets it again. So it does for a commit that failed and that nobody waited for, and if the broker did not
+    /// confirm that the member left.
     ///
-    /// Takes at most as long as the client's request timeout for each of the two. Dropped before it is done, it goes on in the background.
+    /// Takes at most as long as the client's request timeout for each of these. Dropped before it is done, it goes on in the background.
     pub async fn close(self) -> Result<(), CommitError> {
         let shared = self.shared.clone();
+        shared.finish_commits().await;
         drop(self);
         let mut standing = shared.standing();
         // An error is that the sender is gone, and it is here.

@@ -89,6 +89,7 @@ mod metrics;
 mod producer;
 mod reader;
 mod record;
+mod records;
 mod undelivered;
 
 pub use admin::{AdminResult, AlterTopic, CreateTopic};
@@ -100,7 +101,7 @@ pub use error::{
     FetchErrorKind, Outcome, ProduceError, ProduceErrorKind, TrySendError,
 };
 pub use events::{Event, Events};
-pub use group::{Assignor, GroupBuilder, GroupConsumer};
+pub use group::{Assignor, GroupBuilder, GroupConsumer, GroupStream};
 pub use metrics::{LatencySnapshot, MetricsSnapshot};
 pub use producer::{Delivery, Producer, ProducerBuilder, Receipt};
 pub use record::{ConsumedRecord, Record, RecordHeader};
@@ -114,3 +115,4 @@ pub use highwater_protocol::native::{
     MetadataReply, NodeInfo, PartitionDetail, PartitionInfo, ShardStats, StartAt, StartAt as Start,
     StatsReply, TopicInfo, TopicPartitions,
 };
+pub use highwater_protocol::partitioner::partition_for_key;

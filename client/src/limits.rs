@@ -8,3 +8,6 @@ pub(crate) const FAILED_RECORDS_BYTES_MAX: usize = 1 << 20;
 
 /// Maximum number of batches without acknowledgement that a connection can still assign a refusal to after they left.
 pub(crate) const UNACKNOWLEDGED_BATCHES_MAX: usize = 512;
+
+/// Maximum number of topics that a producer sends to.
+pub(crate) const PRODUCER_TOPICS_MAX: usize = 10_000;

@@ -17,45 +17,65 @@ use crate::core::failures::Failed;
 use crate::core::producer::{NotAppended, ProducerCore};
 use crate::core::ticket::{Fate, Ticket};
 use crate::error::{Outcome, ProduceError, ProduceErrorKind, TrySendError};
-use crate::io::producer::ProducerShared;
+use crate::io::conn::Conn;
+use crate::io::producer::topics::Topics;
+use crate::io::producer::{Partitioner, ProducerShared};
 use crate::record::{Record, now_ms};
 use crate::undelivered::DeliveryError;
 
-/// Sends records to a topic. Clones share buffer, order and connections.
+/// Sends records to a topic, or to several. Clones share buffer, order and connections.
 ///
 /// Records with the same key, or to the same partition, are written in the order in which they were taken. A record whose connection
 /// is lost is sent again until its delivery timeout, and is not written twice.
+///
+/// A record goes to the topic of the producer, or to the one that it names itself by [`Record::topic`]. A topic is looked up with the first record to it.
 ///
 /// When the last clone is dropped, what is in the buffer is still sent; [`Producer::close`] waits for it.
 #[derive(Clone, Debug)]
 pub struct Producer(Arc<Handle>);
 
 #[derive(Debug)]
-struct Handle(Arc<ProducerShared>);
+struct Handle {
+    own: Option<Arc<ProducerShared>>,
+    topics: Arc<Topics>,
+}
 
 impl Drop for Handle {
     fn drop(&mut self) {
-        self.0.handles_gone();
+        for topic in self.topics.close() {
+            topic.handles_gone();
+        }
     }
 }
 
 impl Producer {
-    /// The topic.
-    pub fn topic(&self) -> &str {
-        &self.0.0.topic
+    /// The topic of records that do not name one; none for a producer made without.
+    pub fn topic(&self) -> Option<&str> {
+        self.0.own.as_ref().map(|own| &*own.topic)
     }
 
-    /// Partitions of the topic, as far as the producer knows.
+    /// Partitions of [`Producer::topic`], as far as the producer knows; 0 without such a topic.
     pub fn partitions(&self) -> u32 {
-        self.0.0.peek(|core| core.partitions())
+        self.0.own.as_ref().map_or(0, |own| own.peek(|core| core.partitions()))
     }
 
     /// Takes a record, waiting while the buffer is full. The [`Delivery`] returns what became of it. It may be dropped: a record that fails
     /// then comes out of the next [`Producer::flush`] or [`Producer::close`].
     ///
     /// Cancel-safe: either the delivery is returned or the record was not taken.
-    pub async fn send(&self, record: Record) -> Result<Delivery, ProduceError> {
-        let shared = &*self.0.0;
+    pub async fn send(&self, mut record: Record) -> Result<Delivery, ProduceError> {
+        let looked_up;
+        let shared = match self.0.topic_of(&record)? {
+            Topic::Own(own) => own,
+            Topic::Known(known) => {
+                looked_up = known;
+                &looked_up
+            }
+            Topic::Unknown(topic) => {
+                looked_up = self.0.topics.open(topic).await?;
+                &looked_up
+            }
+        };
         let charge = shared.charge(&record)?;
         // A loop of sends that always find room would leave no turn to the tasks that carry the records away.
         tokio::task::coop::consume_budget().await;
@@ -63,19 +83,37 @@ impl Producer {
             Ok(room) => room,
             Err(_) => shared.room.acquire_many(charge).await.map_err(|_| shared.closed())?,
         };
+        shared.choose_partition(&mut record);
         let delivery = shared.append(&record, charge as usize)?;
         room.forget();
         Ok(delivery)
     }
 
     /// Takes a record if there is room for it now; if not, it comes back.
-    pub fn try_send(&self, record: Record) -> Result<Delivery, TrySendError> {
-        let shared = &*self.0.0;
+    #[allow(
+        clippy::result_large_err,
+        reason = "it has the record, which is not to cost an allocation to come back"
+    )]
+    pub fn try_send(&self, mut record: Record) -> Result<Delivery, TrySendError> {
+        let known;
+        let shared = match self.0.topic_of(&record) {
+            Ok(Topic::Own(own)) => own,
+            Ok(Topic::Known(topic)) => {
+                known = topic;
+                &known
+            }
+            Ok(Topic::Unknown(topic)) => {
+                self.0.topics.open_soon(topic.clone());
+                return Err(TrySendError::NotReady(record));
+            }
+            Err(error) => return Err(TrySendError::Rejected { record, error }),
+        };
         let charge = match shared.charge(&record) {
             Ok(charge) => charge,
             Err(error) => return Err(TrySendError::Rejected { record, error }),
         };
         let Ok(room) = shared.room.try_acquire_many(charge) else { return Err(TrySendError::Full(record)) };
+        shared.choose_partition(&mut record);
         match shared.append(&record, charge as usize) {
             Ok(delivery) => {
                 room.forget();
@@ -92,17 +130,15 @@ impl Producer {
     ///
     /// Cancel-safe: what it began goes on, and what failed comes out of the next one.
     pub async fn flush(&self) -> Result<(), DeliveryError> {
-        let shared = &*self.0.0;
+        let topics = self.0.topics.all();
+        let tickets: Vec<_> = topics.iter().flat_map(|topic| topic.with(ProducerCore::flush)).collect();
         let mut failed = Vec::new();
-        for ticket in shared.with(ProducerCore::flush) {
+        for ticket in tickets {
             failed.extend(fate_of(&ticket).await.err());
         }
-        shared.confirm_unacknowledged().await;
+        confirm_unacknowledged(&topics).await;
         // Another flush that waits for the same records may have taken their failures.
-        match shared.failures.take().or_else(|| failed.iter().find_map(Failed::taken)) {
-            Some(error) => Err(error),
-            None => Ok(()),
-        }
+        unseen(&topics).or_else(|| failed.iter().find_map(Failed::taken)).map_or(Ok(()), Err)
     }
 
     /// Takes no more records and waits until all are acknowledged or given up, or for `timeout`; what is then not acknowledged is given up.
@@ -112,23 +148,72 @@ impl Producer {
     ///
     /// Cancel-safe: no more records are taken, and those that were are still sent.
     pub async fn close(self, timeout: Duration) -> Result<(), DeliveryError> {
-        let shared = &self.0.0;
-        shared.with(|core| {
-            core.refuse_more();
-            core.flush();
-        });
+        let topics = self.0.topics.close();
+        for topic in &topics {
+            topic.with(|core| {
+                core.refuse_more();
+                core.flush();
+            });
+        }
         let all_settled = async {
-            loop {
-                let settled = shared.settled.notified();
-                if shared.peek(|core| core.is_empty()) {
-                    return shared.confirm_unacknowledged().await;
-                }
-                settled.await;
+            for topic in &topics {
+                topic.until_settled().await;
             }
+            confirm_unacknowledged(&topics).await;
         };
         let _ = tokio::time::timeout(timeout, all_settled).await;
-        shared.close(true);
-        shared.failures.take().map_or(Ok(()), Err)
+        for topic in &topics {
+            topic.close(true);
+        }
+        unseen(&topics).map_or(Ok(()), Err)
+    }
+}
+
+/// Where a record goes.
+enum Topic<'own, 'record> {
+    Own(&'own Arc<ProducerShared>),
+    Known(Arc<ProducerShared>),
+    Unknown(&'record Arc<str>),
+}
+
+impl Handle {
+    fn topic_of<'own, 'record>(
+        &'own self,
+        record: &'record Record,
+    ) -> Result<Topic<'own, 'record>, ProduceError> {
+        match (&record.topic, &self.own) {
+            (None, Some(own)) => Ok(Topic::Own(own)),
+            (Some(topic), Some(own)) if *topic == own.topic => Ok(Topic::Own(own)),
+            (Some(topic), _) => Ok(self.topics.get(topic).map_or(Topic::Unknown(topic), Topic::Known)),
+            (None, None) => {
+                let text = "the record names no topic and the producer has none: set one by Record::topic";
+                Err(ProduceError::new(ProduceErrorKind::Invalid, Outcome::NotWritten, text))
+            }
+        }
+    }
+}
+
+/// What failed and was not seen, of all topics.
+fn unseen(topics: &[Arc<ProducerShared>]) -> Option<DeliveryError> {
+    topics.iter().filter_map(|topic| topic.failures.take()).reduce(DeliveryError::and)
+}
+
+/// Without acknowledgements: waits until the broker has read what has left, so that what it refuses of that is known.
+async fn confirm_unacknowledged(topics: &[Arc<ProducerShared>]) {
+    let unacknowledged = topics.iter().filter(|topic| topic.settings.acks == Acks::None);
+    let mut conns: Vec<Arc<Conn>> = Vec::new();
+    for conn in unacknowledged.flat_map(|topic| topic.connections()) {
+        if !conns.iter().any(|known| Arc::ptr_eq(known, &conn)) {
+            conns.push(conn);
+        }
+    }
+    // Requests of a connection are answered in their order.
+    let nothing = MetadataRequest { topics: Some(Vec::new()) };
+    let answers: Vec<_> =
+        conns.iter().map(|conn| conn.call(MetadataRequest::KIND, |id| message(id, &nothing))).collect();
+    // All are asked before the first is waited for. A connection that is lost answers nothing, and its request timeout bounds the rest.
+    for answer in answers {
+        let _ = answer.await;
     }
 }
 
@@ -138,27 +223,28 @@ async fn fate_of(ticket: &Ticket) -> Fate {
 }
 
 impl ProducerShared {
-    /// Without acknowledgements: waits until the broker has read what has left, so that what it refuses of that is known.
-    async fn confirm_unacknowledged(&self) {
-        if self.acks != Acks::None {
-            return;
+    async fn until_settled(&self) {
+        loop {
+            let settled = self.settled.notified();
+            if self.peek(|core| core.is_empty()) {
+                return;
+            }
+            settled.await;
         }
-        // Requests of a connection are answered in their order.
-        let nothing = MetadataRequest { topics: Some(Vec::new()) };
-        let answers = self.connections().into_iter().map(|conn| {
-            let answer = conn.call(MetadataRequest::KIND, |id| message(id, &nothing));
-            tokio::time::timeout(self.cluster.config.request_timeout, answer)
-        });
-        // All are asked before the first is waited for. A lost connection is no answer, and no other is to be had.
-        for answer in answers.collect::<Vec<_>>() {
-            let _ = answer.await;
+    }
+
+    /// Asks the producer's own partitioner, if it has one and the record names no partition.
+    fn choose_partition(&self, record: &mut Record) {
+        if let (Some(Partitioner(choose)), None) = (&self.settings.partitioner, record.partition) {
+            let partitions = self.peek(|core| core.partitions());
+            record.partition = choose(&self.topic, record, partitions);
         }
     }
 
     /// Bytes of the buffer that a record takes.
     fn charge(&self, record: &Record) -> Result<u32, ProduceError> {
         let charge = record.charge();
-        let max = self.buffer_bytes.min(BATCH_BYTES_MAX + (64 << 10));
+        let max = self.settings.buffer_bytes.min(BATCH_BYTES_MAX + (64 << 10));
         if charge > max {
             return Err(self.too_large(charge, max));
         }

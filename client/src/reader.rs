@@ -16,6 +16,8 @@ use crate::io::consumer::ConsumerShared;
 pub(crate) struct Reader {
     shared: Arc<ConsumerShared>,
     current: Option<Current>,
+    /// Batches are given to the user record by record: they count as delivered by whoever does that.
+    by_record: bool,
 }
 
 /// The frames being worked through, and whose they are.
@@ -27,7 +29,14 @@ struct Current {
 
 impl Reader {
     pub(crate) fn new(shared: Arc<ConsumerShared>) -> Self {
-        Self { shared, current: None }
+        Self { shared, current: None, by_record: false }
+    }
+
+    /// From here on batches do not count as delivered by being returned; see [`ConsumerCore::deliver_record`].
+    ///
+    /// [`ConsumerCore::deliver_record`]: crate::core::subscription::ConsumerCore::deliver_record
+    pub(crate) fn deliver_by_record(&mut self) {
+        self.by_record = true;
     }
 
     /// The next batch; none at the end that was asked for, if one was, or when the consumer was closed.
@@ -74,24 +83,25 @@ impl Reader {
             if decoded.done {
                 self.current = None;
             }
-            if let Some(batch) = self.hand_out(origin, decoded, bytes) {
+            if let Some(batch) = self.hand_out(origin, from, decoded, bytes) {
                 return Some(batch);
             }
         }
         None
     }
 
-    fn hand_out(&self, origin: Origin, decoded: Decoded, bytes: usize) -> Option<Batch> {
+    fn hand_out(&self, origin: Origin, from: Offset, decoded: Decoded, bytes: usize) -> Option<Batch> {
         let mut core = self.shared.core();
         if !core.is_held(origin) {
             return None;
         }
-        let Origin { place, tenure, .. } = origin;
+        let place = origin.place;
         let leader_epoch = decoded.leader_epoch.unwrap_or(core.places()[place].leader_epoch);
         if decoded.records > 0 {
             core.hand_out(place);
         }
-        core.delivered(place, decoded.next_offset, leader_epoch);
+        let delivered = if decoded.records > 0 && self.by_record { from } else { decoded.next_offset };
+        core.delivered(place, delivered, leader_epoch);
         let release = if decoded.done { core.release(place, bytes) } else { None };
         let at = &core.places()[place];
         let (partition, high_watermark) = (at.partition, at.high_watermark);
@@ -103,7 +113,7 @@ impl Reader {
         (decoded.records > 0).then(|| Batch {
             consumer: self.shared.clone(),
             partition,
-            tenure,
+            origin,
             parts: decoded.parts,
             records: decoded.records,
             next_offset: decoded.next_offset,

@@ -1,5 +1,6 @@
 //! A record to be sent, and one that was received.
 
+use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
@@ -18,6 +19,7 @@ pub struct Record {
     pub(crate) key: Option<Bytes>,
     pub(crate) value: Option<Bytes>,
     pub(crate) headers: Vec<RecordHeader>,
+    pub(crate) topic: Option<Arc<str>>,
     pub(crate) partition: Option<u32>,
     pub(crate) timestamp: Option<Timestamp>,
 }
@@ -39,7 +41,7 @@ impl Record {
 
     /// A record without a value: in a compacted topic it deletes its key.
     pub fn tombstone() -> Self {
-        Self { key: None, value: None, headers: Vec::new(), partition: None, timestamp: None }
+        Self { key: None, value: None, headers: Vec::new(), topic: None, partition: None, timestamp: None }
     }
 
     /// Sets the key. Records with the same key go to the same partition, in order; the same one that a Kafka client would choose.
@@ -60,6 +62,14 @@ impl Record {
     #[must_use]
     pub fn null_header(mut self, key: impl Into<Bytes>) -> Self {
         self.headers.push(RecordHeader { key: key.into(), value: None });
+        self
+    }
+
+    /// Sets the topic, where it is not the producer's own: a producer sends to any number of them. Who sends many records to a topic passes a
+    /// clone of an `Arc<str>`.
+    #[must_use]
+    pub fn topic(mut self, topic: impl Into<Arc<str>>) -> Self {
+        self.topic = Some(topic.into());
         self
     }
 
@@ -92,6 +102,11 @@ impl Record {
         (self.key, self.value)
     }
 
+    /// The topic, if it was set.
+    pub fn topic_name(&self) -> Option<&str> {
+        self.topic.as_deref()
+    }
+
     /// The headers.
     pub fn headers(&self) -> &[RecordHeader] {
         &self.headers
@@ -119,7 +134,10 @@ impl From<Bytes> for Record {
 ///
 /// Cheap to clone. Keeping one keeps the buffer of its batch; copy what is to stay long.
 #[derive(Clone, PartialEq, Eq, Debug)]
+#[non_exhaustive]
 pub struct ConsumedRecord {
+    /// The topic it came from.
+    pub topic: Arc<str>,
     /// The partition it came from.
     pub partition: u32,
     /// Its offset.

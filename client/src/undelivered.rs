@@ -21,7 +21,7 @@ pub struct DeliveryError {
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct FailedRecord {
-    /// The record, with the partition and the timestamp that were chosen for it: it can be sent again as it is.
+    /// The record, with the topic, the partition and the timestamp that were chosen for it: it can be sent again as it is.
     pub record: Record,
     /// Why it failed. [`ProduceError::outcome`] says whether it may have been written all the same.
     pub error: ProduceError,
@@ -34,6 +34,13 @@ impl DeliveryError {
 
     pub(crate) fn new(count: u64, first: ProduceError, records: Vec<FailedRecord>) -> Self {
         Self { count, first, records }
+    }
+
+    /// Both, of two topics.
+    pub(crate) fn and(mut self, other: Self) -> Self {
+        self.count += other.count;
+        self.records.extend(other.records);
+        self
     }
 
     /// How many records failed. At least one.

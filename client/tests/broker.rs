@@ -99,7 +99,7 @@ async fn a_consumer_at_the_end_is_given_what_is_written_later() {
     client.create_topic("orders").partitions(4).await.unwrap();
     let producer = client.producer("orders").await.unwrap();
     producer.send(Record::new("before")).await.unwrap().await.unwrap();
-    let mut consumer = client.consumer("orders").await.unwrap();
+    let mut consumer = client.consumer("orders").start(Start::Latest).await.unwrap();
     // Each partition's position is known once it is subscribed.
     let mut stream = loop {
         if consumer.status().iter().all(|status| status.position.is_some()) {

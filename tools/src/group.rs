@@ -95,14 +95,23 @@ struct DescribedPartition {
 }
 
 /// Partitions by topic and number: the member that has each, if one does.
-type Owners = BTreeMap<(TopicId, u32), Option<String>>;
+type Owners = BTreeMap<String, BTreeMap<u32, Option<String>>>;
 
-fn owners(members: &[GroupMemberInfo], positions: &BTreeMap<(TopicId, u32), Offset>) -> Owners {
-    let mut owners: Owners = positions.keys().map(|place| (*place, None)).collect();
+fn owners(
+    members: &[GroupMemberInfo],
+    positions: &BTreeMap<(String, u32), Offset>,
+    names: &BTreeMap<TopicId, String>,
+) -> Owners {
+    let mut owners = Owners::new();
+    for (topic, partition) in positions.keys() {
+        owners.entry(topic.clone()).or_default().insert(*partition, None);
+    }
     for member in members {
         for of in &member.assignment {
+            let Some(topic) = names.get(&of.topic) else { continue };
             for partition in &of.partitions {
-                owners.insert((of.topic, partition.get()), Some(member.member.clone()));
+                let of_topic = owners.entry(topic.clone()).or_default();
+                of_topic.insert(partition.get(), Some(member.member.clone()));
             }
         }
     }
@@ -112,25 +121,18 @@ fn owners(members: &[GroupMemberInfo], positions: &BTreeMap<(TopicId, u32), Offs
 async fn describe<'a>(client: &Client, group: &'a str) -> Result<Described<'a>, Failure> {
     let reply: DescribeGroupReply = client.describe_group(group).await.map_err(Failure::general)?;
     let positions = client.group_positions(group).await.map_err(Failure::general)?;
-    let owners = owners(&reply.members, &positions);
     let topics = client.metadata().await.map_err(Failure::general)?.topics;
     let names: BTreeMap<TopicId, String> = topics.into_iter().map(|topic| (topic.id, topic.name)).collect();
-    let mut partitions = Vec::with_capacity(owners.len());
-    for (topic, name) in &names {
-        let of_topic = owners.range((*topic, 0)..=(*topic, u32::MAX));
-        let of_topic: Vec<_> =
-            of_topic.map(|((_, partition), member)| (*partition, member.clone())).collect();
-        if of_topic.is_empty() {
-            continue;
-        }
-        let asked = of_topic.iter().map(|(partition, _)| (*partition, StartAt::Latest));
-        let ends = client.list_offsets(name, asked).await.map_err(Failure::general)?;
+    let mut partitions = Vec::new();
+    for (topic, of_topic) in owners(&reply.members, &positions, &names) {
+        let asked = of_topic.keys().map(|partition| (*partition, StartAt::Latest));
+        let ends = client.list_offsets(&topic, asked).await.map_err(Failure::general)?;
         for ((partition, member), end) in of_topic.into_iter().zip(ends) {
-            let position = positions.get(&(*topic, partition)).map(|offset| offset.get());
+            let position = positions.get(&(topic.clone(), partition)).map(|offset| offset.get());
             let end = end.found.ok().flatten().map(|(offset, _)| offset.get());
             let lag = end.zip(position).map(|(end, position)| (end - position).max(0));
             partitions.push(DescribedPartition {
-                topic: name.clone(),
+                topic: topic.clone(),
                 partition,
                 position,
                 end,
@@ -139,7 +141,6 @@ async fn describe<'a>(client: &Client, group: &'a str) -> Result<Described<'a>, 
             });
         }
     }
-    partitions.sort_by(|a, b| (&a.topic, a.partition).cmp(&(&b.topic, b.partition)));
     let members = reply.members.into_iter().map(|member| DescribedMember {
         partitions: member.assignment.iter().map(|of| of.partitions.len()).sum(),
         member: member.member,

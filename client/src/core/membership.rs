@@ -113,6 +113,7 @@ enum Has {
 
 /// See the module's doc.
 #[derive(Debug)]
+#[allow(clippy::struct_excessive_bools, reason = "independent facts")]
 pub(crate) struct Membership {
     member: Member,
     stage: Stage,
@@ -135,6 +136,8 @@ pub(crate) struct Membership {
     work_at: Instant,
     commit_at: Option<Instant>,
     session_until: Option<Instant>,
+    /// The broker did not answer when it was told that this member leaves.
+    leave_unanswered: bool,
     pause: Backoff,
     changes: VecDeque<Change>,
 }
@@ -158,6 +161,7 @@ impl Membership {
             work_at: now,
             commit_at,
             session_until: None,
+            leave_unanswered: false,
             pause,
             changes: VecDeque::new(),
         }
@@ -177,6 +181,11 @@ impl Membership {
     /// Whether the broker takes it for a member.
     pub(crate) fn is_in(&self) -> bool {
         self.stage == Stage::In
+    }
+
+    /// Whether the broker knows that this member has left, or never knew it.
+    pub(crate) fn is_leave_confirmed(&self) -> bool {
+        !self.leave_unanswered
     }
 
     /// The partitions that records may come from.
@@ -298,6 +307,7 @@ impl Membership {
             // Whether it was the one that leaves, or one before it that failed: nothing is left to be lost.
             let left = !matches!(&answer, Ok(reply) if reply.epoch > 0);
             if left {
+                self.leave_unanswered = matches!(answer, Err(Failure::Unanswered));
                 self.stage = Stage::Out;
                 return Beaten::Fine;
             }

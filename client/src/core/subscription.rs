@@ -125,6 +125,10 @@ pub(crate) struct Place {
     pub(crate) damaged_at: Option<Offset>,
     /// The user was told of an error; nothing happens until a seek.
     pub(crate) stopped: bool,
+    /// Nothing is fetched until the user resumes it.
+    pub(super) paused: bool,
+    /// A commit up to here failed, and whoever asked for it did not wait for the answer.
+    pub(super) uncommitted_unseen: Option<Offset>,
 }
 
 /// See the module's doc.
@@ -137,6 +141,8 @@ pub(crate) struct ConsumerCore {
     /// The place of the records that the user got last and may still be working on.
     pub(super) in_hand: Option<usize>,
     pub(super) lost: Lost,
+    /// A partition was given up with a commit that failed unseen.
+    pub(super) gave_up_unseen: bool,
     ready: VecDeque<Chunk>,
     failures: VecDeque<FetchError>,
     closed: bool,
@@ -160,6 +166,7 @@ impl ConsumerCore {
             until_end,
             in_hand: None,
             lost: Lost::default(),
+            gave_up_unseen: false,
             ready: VecDeque::new(),
             failures: VecDeque::new(),
             closed: false,
@@ -191,11 +198,16 @@ impl ConsumerCore {
         at.hold == Hold::Held && (at.tenure, at.seeks) == (origin.tenure, origin.seeks)
     }
 
+    /// Whether a partition is this consumer's to read.
+    pub(crate) fn is_assigned(&self, place: usize) -> bool {
+        self.places[place].hold == Hold::Held
+    }
+
     /// Whether a place still wants frames.
     pub(crate) fn wants_subscription(&self, place: usize) -> bool {
         let place = &self.places[place];
         let over = self.until_end && place.is_fetched_to_end();
-        !(self.closed || place.stopped || over || place.hold != Hold::Held)
+        !(self.closed || place.stopped || place.paused || over || place.hold != Hold::Held)
     }
 
     // Commands.
@@ -242,6 +254,23 @@ impl ConsumerCore {
         self.seek(place, to);
         let at = &mut self.places[place];
         (at.begun, at.processed, at.committed) = (None, None, None);
+    }
+
+    /// Delivers nothing until [`ConsumerCore::resume`]. What arrived is forgotten, so that its memory is there for others.
+    pub(crate) fn pause(&mut self, place: usize) {
+        self.forget_chunks(place);
+        self.end_subscription(place);
+        let at = &mut self.places[place];
+        at.seeks += 1;
+        at.start = at.delivered.map_or(at.start, StartAt::Offset);
+        at.paused = true;
+        self.share_buffer();
+    }
+
+    /// Goes on behind the last record that was delivered.
+    pub(crate) fn resume(&mut self, place: usize) {
+        self.places[place].paused = false;
+        self.share_buffer();
     }
 
     /// The subscription is over; messages of it are ignored from now on.
@@ -309,6 +338,19 @@ impl ConsumerCore {
         if self.in_hand != Some(place) {
             at.processed = at.processed.max(at.delivered);
         }
+    }
+
+    /// The user of a stream gets the next record of what was handed out, and has processed those before it. False: it is not to be given
+    /// out any more.
+    pub(crate) fn deliver_record(&mut self, origin: Origin, next: Offset) -> bool {
+        if !self.is_held(origin) {
+            return false;
+        }
+        let at = &mut self.places[origin.place];
+        at.processed = at.processed.max(at.delivered);
+        at.delivered = at.delivered.max(Some(next));
+        self.in_hand = Some(origin.place);
+        true
     }
 
     /// A chunk of this many bytes was taken whole. Credit to be sent, once it is worth a message.
@@ -410,7 +452,7 @@ impl ConsumerCore {
 
     /// There are more or fewer partitions to share the buffer; subscriptions adapt as credit flows.
     pub(super) fn share_buffer(&mut self) {
-        let held = self.places.iter().filter(|place| place.hold == Hold::Held).count();
+        let held = self.places.iter().filter(|place| place.hold == Hold::Held && !place.paused).count();
         self.window_bytes = window(self.buffer_bytes, held);
     }
 
@@ -452,6 +494,8 @@ impl Place {
             end: None,
             damaged_at: None,
             stopped: false,
+            paused: false,
+            uncommitted_unseen: None,
         }
     }
 

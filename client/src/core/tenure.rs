@@ -39,6 +39,8 @@ impl ConsumerCore {
         let at = &mut self.places[place];
         at.hold = Hold::Held;
         at.tenure += 1;
+        at.paused = false;
+        at.uncommitted_unseen = None;
         at.end = None;
         at.leader_epoch = -1;
         at.begun = at.delivered;
@@ -61,6 +63,8 @@ impl ConsumerCore {
         let at = &self.places[place];
         self.lost.delivered |= at.is_lost(at.delivered);
         self.lost.processed |= at.is_lost(at.processed);
+        self.gave_up_unseen |= at.has_unseen_failure();
+        self.places[place].uncommitted_unseen = None;
         self.let_go(place, Hold::Free);
         if self.in_hand == Some(place) {
             self.in_hand = None;
@@ -153,6 +157,19 @@ impl ConsumerCore {
         positions.collect()
     }
 
+    /// A commit of this position of a tenure failed, and nobody waited for the answer.
+    pub(crate) fn commit_failed_unseen(&mut self, partition: u32, tenure: Option<u64>, offset: Offset) {
+        if let Some(place) = self.place_of(partition).filter(|_| self.tenure_of(partition) == tenure) {
+            let at = &mut self.places[place];
+            at.uncommitted_unseen = at.uncommitted_unseen.max(Some(offset));
+        }
+    }
+
+    /// Whether a commit failed that nobody waited for, and no later one made up for it.
+    pub(crate) fn has_unseen_failure(&self) -> bool {
+        self.gave_up_unseen || self.places.iter().any(Place::has_unseen_failure)
+    }
+
     /// This position of a tenure is committed, or never will be.
     pub(crate) fn committed(&mut self, partition: u32, tenure: Option<u64>, offset: Offset) {
         if let Some(place) = self.place_of(partition).filter(|_| self.tenure_of(partition) == tenure) {
@@ -166,6 +183,10 @@ impl ConsumerCore {
 impl Place {
     fn is_uncommitted(&self) -> bool {
         self.hold != Hold::Free && self.processed > self.committed
+    }
+
+    fn has_unseen_failure(&self) -> bool {
+        self.uncommitted_unseen > self.committed
     }
 
     /// Whether there is something before this offset that the next to have the partition gets again.

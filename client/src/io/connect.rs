@@ -79,7 +79,7 @@ fn all_failed(failures: &[ConnectError]) -> ConnectError {
             // One that may work later outweighs those that never will.
             let kind = failures.iter().find(|failure| failure.is_retryable()).unwrap_or(first).kind();
             let texts: Vec<_> = failures.iter().map(ToString::to_string).collect();
-            ConnectError::new(kind, Outcome::NotWritten, texts.join("; "))
+            ConnectError::new(kind, Outcome::NotWritten, texts.join("; ")).caused_by(first.clone())
         }
     }
 }
@@ -121,6 +121,7 @@ async fn open(address: &Arc<str>) -> Result<TcpStream, ConnectError> {
             ConnectErrorKind::Unreachable
         };
         failed(kind, format!("{address}: cannot be resolved: {error}; expected is `host:port`"))
+            .caused_by(error)
     })?;
     let mut last = None;
     for resolved in resolved {
@@ -133,8 +134,12 @@ async fn open(address: &Arc<str>) -> Result<TcpStream, ConnectError> {
             Err(error) => last = Some(error),
         }
     }
-    let why = last.map_or_else(|| "the name has no address".into(), |error| error.to_string());
-    Err(failed(ConnectErrorKind::Unreachable, format!("{address}: {why}; is the broker running?")))
+    let unreachable =
+        |why| failed(ConnectErrorKind::Unreachable, format!("{address}: {why}; is the broker running?"));
+    Err(match last {
+        None => unreachable("the name has no address".to_owned()),
+        Some(error) => unreachable(error.to_string()).caused_by(error),
+    })
 }
 
 /// Says hello and waits for the answer.
@@ -154,7 +159,8 @@ pub(crate) async fn greet<S: AsyncRead + AsyncWrite + Unpin>(
         cluster: None,
         client_name: introduction.client_name.clone(),
     };
-    let io = |error: std::io::Error| failed(ConnectErrorKind::Unreachable, error.to_string());
+    let io =
+        |error: std::io::Error| failed(ConnectErrorKind::Unreachable, error.to_string()).caused_by(error);
     stream.write_all(&message(HELLO_ID, &hello)).await.map_err(io)?;
     let mut rest = BytesMut::with_capacity(READ_BYTES_MIN);
     let answer = loop {

@@ -11,6 +11,7 @@ use tracing::Instrument;
 
 use super::calls::Repeat;
 use super::cluster::Cluster;
+use super::commits;
 use super::conn::{Conn, Subscriber};
 use super::group::GroupShared;
 use crate::core::backoff::Backoff;
@@ -34,7 +35,9 @@ pub(crate) struct ConsumerShared {
     core: Mutex<ConsumerCore>,
     links: Mutex<Vec<Arc<Link>>>,
     /// Commits go one after the other: an older one must not overtake.
-    committing: tokio::sync::Mutex<()>,
+    committing: Arc<tokio::sync::Mutex<()>>,
+    /// Why a commit failed that nobody waited for.
+    unseen_commit: Mutex<Option<CommitError>>,
 }
 
 /// For whom positions are kept.
@@ -79,7 +82,8 @@ impl ConsumerShared {
             reset,
             core: Mutex::new(core),
             links: Mutex::default(),
-            committing: tokio::sync::Mutex::default(),
+            committing: Arc::default(),
+            unseen_commit: Mutex::default(),
         }
     }
 
@@ -136,7 +140,7 @@ impl ConsumerShared {
         }
     }
 
-    pub(crate) async fn commit(&self, positions: Vec<CommittedOffset>) -> Result<(), CommitError> {
+    pub(crate) async fn commit(self: &Arc<Self>, positions: Vec<CommittedOffset>) -> Result<(), CommitError> {
         let Committer::Named(name) = &self.committer else {
             return Err(CommitError::new(
                 CommitErrorKind::Unnamed,
@@ -147,19 +151,50 @@ impl ConsumerShared {
                 ),
             ));
         };
-        let _one_at_a_time = self.committing.lock().await;
+        let turn = self.committing.clone().lock_owned().await;
+        let asked: Vec<_> = {
+            let core = self.core();
+            let place =
+                |of: &CommittedOffset| (of.partition.get(), core.tenure_of(of.partition.get()), of.offset);
+            positions.iter().map(place).collect()
+        };
         let request = CommitOffsetsRequest { consumer: name.clone(), topic: self.topic_id, positions };
-        self.cluster.call_empty(&request, Repeat::Always).await.map_err(|error| {
-            CommitError::from_call(
-                format_args!("positions of {name} in {} not committed", self.topic),
-                &error,
-            )
-        })
+        let (shared, watching, on_failure) = (self.clone(), self.clone(), asked.clone());
+        let commit = async move {
+            let _turn = turn;
+            let sent = shared.cluster.call_empty(&request, Repeat::Always).await;
+            sent.map_err(|error| {
+                let what =
+                    format_args!("positions of {} in {} not committed", request.consumer, shared.topic);
+                CommitError::from_call(what, &error)
+            })?;
+            let mut core = shared.core();
+            for (partition, tenure, offset) in asked {
+                core.committed(partition, tenure, offset);
+            }
+            Ok(())
+        };
+        let unseen = move |error: CommitError| {
+            let mut core = watching.core();
+            for (partition, tenure, offset) in &on_failure {
+                core.commit_failed_unseen(*partition, *tenure, *offset);
+            }
+            drop(core);
+            *lock(&watching.unseen_commit) = Some(error);
+        };
+        commits::run(&self.cluster.runtime, commit, unseen).await
+    }
+
+    /// Waits for the commits that were begun. The error of one that nobody waited for, if no later one made up for it.
+    pub(crate) async fn unseen_commit_failure(&self) -> Result<(), CommitError> {
+        drop(self.committing.lock().await);
+        let error = lock(&self.unseen_commit).take();
+        error.filter(|_| self.core().has_unseen_failure()).map_or(Ok(()), Err)
     }
 
     /// Commits the position behind a batch of a tenure of its partition.
     pub(crate) async fn commit_batch(
-        &self,
+        self: &Arc<Self>,
         tenure: u64,
         position: CommittedOffset,
     ) -> Result<(), CommitError> {

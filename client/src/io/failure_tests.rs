@@ -1,9 +1,10 @@
 //! Records that fail while nobody waits for them.
 
+use std::task::Poll;
 use std::time::Duration;
 
 use highwater_protocol::error::ErrorCode;
-use highwater_protocol::native::MessageKind;
+use highwater_protocol::native::{MessageKind, StartAt};
 
 use super::fake_broker::{FakeBroker, Instead};
 use crate::{Client, DeliveryError, Event, Outcome, ProduceErrorKind, Producer, Record};
@@ -128,4 +129,32 @@ async fn a_producer_that_is_dropped_leaves_an_event_of_what_failed() {
             break;
         }
     }
+}
+
+#[tokio::test]
+async fn closing_a_named_consumer_returns_the_failure_of_a_commit_that_nobody_waited_for() {
+    let broker = FakeBroker::start(1).await;
+    broker.append(&[2, 2]);
+    let client = client(&broker).await;
+    let mut consumer = client.consumer("orders").name("billing").await.unwrap();
+    let batch = consumer.next_batch().await.unwrap().unwrap();
+    let begin = async |code: Option<ErrorCode>| {
+        broker.script(code.map(|code| (MessageKind::CommitOffsets, Instead::Refuse(code))));
+        let mut commit = std::pin::pin!(batch.commit());
+        std::future::poll_fn(|cx| Poll::Ready(commit.as_mut().poll(cx).is_pending())).await
+    };
+    assert!(begin(None).await);
+    broker.until(|inner| !inner.committed.is_empty()).await;
+    assert!(begin(Some(ErrorCode::TooLarge)).await);
+    // The position is committed already.
+    consumer.close().await.unwrap();
+    let mut consumer = client.consumer("orders").name("reports").start(StartAt::Earliest).await.unwrap();
+    broker.script([(MessageKind::CommitOffsets, Instead::Refuse(ErrorCode::TooLarge))]);
+    consumer.next_batch().await.unwrap().unwrap();
+    {
+        let mut commit = std::pin::pin!(consumer.commit());
+        assert!(std::future::poll_fn(|cx| Poll::Ready(commit.as_mut().poll(cx).is_pending())).await);
+    }
+    let error = consumer.close().await.unwrap_err();
+    assert_eq!(error.code(), Some(ErrorCode::TooLarge));
 }

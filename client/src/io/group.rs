@@ -16,8 +16,9 @@ use super::calls::Repeat;
 use super::cluster::Cluster;
 use super::consumer::ConsumerShared;
 use crate::core::membership::{Action, Beaten, Change, Failure, Membership, What};
+use crate::core::subscription::ConsumerCore;
 use crate::core::tenure::Need;
-use crate::error::{CallError, CommitError, FetchError};
+use crate::error::{CallError, CommitError, FetchError, FetchErrorKind, Outcome};
 use crate::events::Event;
 use crate::lock::lock;
 
@@ -46,9 +47,13 @@ pub(crate) struct GroupShared {
     changed: Notify,
     standing: watch::Sender<Standing>,
     /// Commits go one after the other: an older one must not overtake.
-    pub(super) committing: tokio::sync::Mutex<()>,
-    /// Why the last commit that nobody waited for failed.
+    pub(super) committing: Arc<tokio::sync::Mutex<()>>,
+    /// Shared by the commits of the user's that are under way.
+    pub(super) user_commits: Arc<tokio::sync::RwLock<()>>,
+    /// Why the last commit in the background failed.
     pub(super) failed_commit: Mutex<Option<CommitError>>,
+    /// Why a commit of the user's failed that nobody waited for.
+    pub(super) unseen_commit: Mutex<Option<CommitError>>,
     /// Of the user, who waits for partitions.
     waker: Mutex<Option<Waker>>,
 }
@@ -68,8 +73,10 @@ impl GroupShared {
             core: Mutex::new(membership),
             changed: Notify::new(),
             standing: watch::Sender::new(Standing::Joining),
-            committing: tokio::sync::Mutex::default(),
+            committing: Arc::default(),
+            user_commits: Arc::default(),
             failed_commit: Mutex::default(),
+            unseen_commit: Mutex::default(),
             waker: Mutex::default(),
         }
     }
@@ -120,6 +127,31 @@ impl GroupShared {
         *lock(&self.failed_commit) = None;
         self.core().leave(Instant::now());
         self.changed.notify_one();
+    }
+
+    /// Does something to a partition that is being read.
+    pub(crate) fn with_place(
+        &self,
+        topic: &str,
+        partition: u32,
+        change: impl FnOnce(&mut ConsumerCore, usize),
+    ) -> Result<(), FetchError> {
+        let found = self.topics.iter().find(|shared| &*shared.topic == topic);
+        let place = found.and_then(|shared| {
+            let mut core = shared.core();
+            let place = core.place_of(partition).filter(|place| core.is_assigned(*place))?;
+            change(&mut core, place);
+            Some((shared, place))
+        });
+        let Some((shared, place)) = place else {
+            let text = format!(
+                "{topic}/{partition} is not assigned to this member of group {} at the moment",
+                self.name
+            );
+            return Err(FetchError::new(FetchErrorKind::Invalid, Outcome::NotWritten, text));
+        };
+        shared.changed(place);
+        Ok(())
     }
 
     /// What to do next, with what partitions need done to them before that.

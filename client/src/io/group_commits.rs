@@ -8,18 +8,23 @@ use highwater_protocol::native::{
     CommitGroupOffsetsReply, CommitGroupOffsetsRequest, CommittedOffset, TopicPositions,
 };
 
+use tokio::sync::OwnedMutexGuard;
+
 use super::calls::Repeat;
+use super::commits;
 use super::consumer::ConsumerShared;
 use super::group::{GroupShared, failure};
 use crate::core::membership::Failure;
 use crate::core::subscription::ConsumerCore;
 use crate::error::{CallError, CommitError, CommitErrorKind, Outcome, commit_kind};
+use crate::events::Event;
 use crate::lock::lock;
 
 /// Positions that the broker did not take.
 type Refused = Vec<(TopicPartition, ErrorCode)>;
 
 /// A position on its way to the broker.
+#[derive(Clone, Debug)]
 struct Picked {
     topic: usize,
     place: TopicPartition,
@@ -28,39 +33,46 @@ struct Picked {
     offset: Offset,
 }
 
+/// Held while a commit is under way: an older one must not overtake.
+type Turn = OwnedMutexGuard<()>;
+
 impl GroupShared {
-    /// Commits what is picked of each topic.
-    async fn send_commit(
-        self: &Arc<Self>,
+    /// What is to be committed of each topic.
+    fn pick(
+        &self,
         mut pick: impl FnMut(&ConsumerShared, &ConsumerCore) -> Vec<CommittedOffset>,
-    ) -> Result<Refused, CallError> {
-        let _one_at_a_time = self.committing.lock().await;
-        let (request, picked) = {
-            let membership = self.core();
-            let mut picked = Vec::new();
-            let mut topics = Vec::new();
-            for (number, shared) in self.topics.iter().enumerate() {
-                let topic = membership.topic_id(number);
-                let core = shared.core();
-                let positions = pick(shared, &core);
-                picked.extend(positions.iter().map(|position| Picked {
-                    topic: number,
-                    place: TopicPartition { topic, partition: position.partition },
-                    tenure: core.tenure_of(position.partition.get()),
-                    offset: position.offset,
-                }));
-                if !positions.is_empty() {
-                    topics.push(TopicPositions { topic, positions });
-                }
+    ) -> (CommitGroupOffsetsRequest, Vec<Picked>) {
+        let membership = self.core();
+        let mut picked = Vec::new();
+        let mut topics = Vec::new();
+        for (number, shared) in self.topics.iter().enumerate() {
+            let topic = membership.topic_id(number);
+            let core = shared.core();
+            let positions = pick(shared, &core);
+            picked.extend(positions.iter().map(|position| Picked {
+                topic: number,
+                place: TopicPartition { topic, partition: position.partition },
+                tenure: core.tenure_of(position.partition.get()),
+                offset: position.offset,
+            }));
+            if !positions.is_empty() {
+                topics.push(TopicPositions { topic, positions });
             }
-            let request = CommitGroupOffsetsRequest {
-                group: self.name.clone(),
-                member: membership.member().id.clone(),
-                epoch: membership.epoch(),
-                topics,
-            };
-            (request, picked)
+        }
+        let request = CommitGroupOffsetsRequest {
+            group: self.name.clone(),
+            member: membership.member().id.clone(),
+            epoch: membership.epoch(),
+            topics,
         };
+        (request, picked)
+    }
+
+    async fn send_commit(
+        &self,
+        request: CommitGroupOffsetsRequest,
+        picked: &[Picked],
+    ) -> Result<Refused, CallError> {
         if picked.is_empty() {
             return Ok(Vec::new());
         }
@@ -76,12 +88,37 @@ impl GroupShared {
             Err(error) => return Err(error),
         };
         for Picked { topic, place, tenure, offset } in picked {
-            let code = refused.iter().find(|(at, _)| *at == place).map(|(_, code)| *code);
+            let code = refused.iter().find(|(at, _)| at == place).map(|(_, code)| *code);
             if code.is_none_or(is_gone) {
-                self.topics[topic].core().committed(place.partition.get(), tenure, offset);
+                self.topics[*topic].core().committed(place.partition.get(), *tenure, *offset);
             }
         }
         Ok(refused)
+    }
+
+    /// Commits for somebody who may stop waiting for it.
+    async fn commit_picked(
+        self: &Arc<Self>,
+        turn: Turn,
+        (request, picked): (CommitGroupOffsetsRequest, Vec<Picked>),
+        then: impl FnOnce(&Self) -> Result<(), CommitError> + Send + 'static,
+    ) -> Result<(), CommitError> {
+        let (shared, watching, asked) = (self.clone(), self.clone(), picked.clone());
+        let running = self.user_commits.clone().read_owned().await;
+        let commit = async move {
+            let _guards = (turn, running);
+            let sent = shared.send_commit(request, &picked).await;
+            shared.judge(sent)?;
+            then(&shared)
+        };
+        let unseen = move |error: CommitError| {
+            for Picked { topic, place, tenure, offset } in &asked {
+                let mut core = watching.topics[*topic].core();
+                core.commit_failed_unseen(place.partition.get(), *tenure, *offset);
+            }
+            *lock(&watching.unseen_commit) = Some(error);
+        };
+        commits::run(&self.cluster.runtime, commit, unseen).await
     }
 
     /// Commits the position behind a batch.
@@ -91,9 +128,10 @@ impl GroupShared {
         tenure: u64,
         position: CommittedOffset,
     ) -> Result<(), CommitError> {
+        let turn = self.committing.clone().lock_owned().await;
         let partition = position.partition.get();
         let mut may_commit = false;
-        let sent = self.send_commit(|shared, core| {
+        let picked = self.pick(|shared, core| {
             if &*shared.topic != topic {
                 return Vec::new();
             }
@@ -102,22 +140,26 @@ impl GroupShared {
             let is_news = may_commit && !core.is_committed(partition, position.offset);
             if is_news { vec![position.clone()] } else { Vec::new() }
         });
-        let sent = sent.await;
-        if may_commit { self.judge(sent) } else { Err(self.fenced(Outcome::NotWritten)) }
+        if !may_commit {
+            return Err(self.fenced(Outcome::NotWritten));
+        }
+        self.commit_picked(turn, picked, |_| Ok(())).await
     }
 
     /// Commits the positions behind everything that was delivered.
     pub(crate) async fn commit_delivered(self: &Arc<Self>) -> Result<(), CommitError> {
+        let turn = self.committing.clone().lock_owned().await;
         let mut has_lost = false;
-        let sent = self.send_commit(|_, core| {
+        let picked = self.pick(|_, core| {
             has_lost |= core.lost().delivered;
             core.delivered_positions()
         });
-        let sent = sent.await;
-        self.judge(sent)?;
-        // It has been told, or what went while this was on its way was taken all the same.
-        self.topics.iter().for_each(|topic| topic.core().forget_lost());
-        if has_lost { Err(self.fenced(Outcome::NotWritten)) } else { Ok(()) }
+        let then = move |shared: &Self| {
+            // It has been told, or what went while this was on its way was taken all the same.
+            shared.topics.iter().for_each(|topic| topic.core().forget_lost());
+            if has_lost { Err(shared.fenced(Outcome::NotWritten)) } else { Ok(()) }
+        };
+        self.commit_picked(turn, picked, then).await
     }
 
     fn fenced(&self, outcome: Outcome) -> CommitError {
@@ -134,7 +176,9 @@ impl GroupShared {
             Ok(refused) => match refused.first() {
                 None => Ok(()),
                 Some((tp, code)) => {
-                    let text = format!("{what}: partition {} of topic {}: {code}", tp.partition, tp.topic);
+                    let topic = self.core().topic_of(tp.topic).map(|topic| self.topics[topic].topic.clone());
+                    let topic = topic.map_or_else(|| tp.topic.to_string(), |topic| topic.to_string());
+                    let text = format!("{what}: {topic}/{}: {code}", tp.partition);
                     Err(CommitError::with_code(commit_kind(*code), Outcome::NotWritten, *code, text))
                 }
             },
@@ -144,7 +188,9 @@ impl GroupShared {
 
     /// Commits what was processed, for nobody in particular. Positions in what is gone are of no interest to anybody.
     pub(super) async fn commit_processed(self: &Arc<Self>) -> Result<(), Failure> {
-        let mut sent = self.send_commit(|_, core| core.uncommitted()).await;
+        let _turn = self.committing.clone().lock_owned().await;
+        let (request, picked) = self.pick(|_, core| core.uncommitted());
+        let mut sent = self.send_commit(request, &picked).await;
         if let Ok(refused) = &mut sent {
             refused.retain(|(_, code)| !is_gone(*code));
         }
@@ -152,20 +198,46 @@ impl GroupShared {
             Ok(refused) => refused.first().map_or(Ok(()), |(_, code)| Err(Failure::Refused(*code))),
             Err(error) => Err(failure(error)),
         };
-        *lock(&self.failed_commit) = self.judge(sent).err();
+        let error = self.judge(sent).err();
+        let before = std::mem::replace(&mut *lock(&self.failed_commit), error.clone());
+        // Once, however often it is tried again.
+        if let (Some(error), None) = (error, before) {
+            let (group, reason) = (self.name.clone(), error.to_string());
+            self.cluster.events.emit(&Event::CommitFailed { group, reason });
+        }
         outcome
     }
 
-    /// Whether everything that was processed was committed before the end.
+    /// Waits for the user's commits that are under way.
+    pub(crate) async fn finish_commits(&self) {
+        drop(self.user_commits.write().await);
+    }
+
+    /// Whether the end was as it should be: everything that was processed is committed, no commit failed unseen, and the others were told.
     pub(crate) fn left(&self) -> Result<(), CommitError> {
-        let commits_by_itself = self.core().member().commit_every.is_some();
-        let has_lost = self.topics.iter().any(|topic| topic.core().lost().processed);
-        if !(commits_by_itself && has_lost) {
-            return Ok(());
+        let (commits_by_itself, is_confirmed) = {
+            let membership = self.core();
+            (membership.member().commit_every.is_some(), membership.is_leave_confirmed())
+        };
+        let has = |what: fn(&ConsumerCore) -> bool| self.topics.iter().any(|topic| what(&topic.core()));
+        if commits_by_itself && has(|core| core.lost().processed) {
+            // Without a failure it was on its way when others got the partitions.
+            let why = lock(&self.failed_commit).take();
+            return Err(why.unwrap_or_else(|| self.fenced(Outcome::Unknown)));
         }
-        // Without a failure it was on its way when others got the partitions.
-        let why = lock(&self.failed_commit).take();
-        Err(why.unwrap_or_else(|| self.fenced(Outcome::Unknown)))
+        if has(ConsumerCore::has_unseen_failure) {
+            let why = lock(&self.unseen_commit).take();
+            return Err(why.unwrap_or_else(|| self.fenced(Outcome::Unknown)));
+        }
+        if !is_confirmed {
+            let text = format!(
+                "group {}: the broker did not confirm that this member left; its positions are committed, and its partitions go \
+                 to other members after the session timeout",
+                self.name
+            );
+            return Err(CommitError::new(CommitErrorKind::Unavailable, Outcome::Written, text));
+        }
+        Ok(())
     }
 }
 

@@ -12,7 +12,7 @@ use highwater_protocol::native::{JOIN_EPOCH, LEAVE_EPOCH, MessageKind, StartAt};
 use super::fake_broker::{FakeBroker, Instead};
 use super::fake_group::FENCED;
 use crate::group::GroupBuilder;
-use crate::{Batch, Client, CommitErrorKind, GroupConsumer};
+use crate::{Batch, Client, CommitErrorKind, Event, GroupConsumer, Outcome};
 
 const COMMIT: MessageKind = MessageKind::CommitGroupOffsets;
 const BEAT: MessageKind = MessageKind::GroupHeartbeat;
@@ -177,4 +177,64 @@ async fn committing_an_older_batch_after_a_newer_one_does_not_move_the_group_bac
     assert_eq!(scene.broker.lock().group.offset(0), Some(Offset(4)));
     consumer.close().await.unwrap();
     assert_eq!(scene.broker.lock().group.offset(0), Some(Offset(4)));
+}
+
+#[tokio::test]
+async fn closing_returns_the_failure_of_a_commit_that_nobody_waited_for() {
+    let scene = Scene::new(&[0]).await;
+    let mut consumer = scene.member().commit_by_hand().await.unwrap();
+    let batch = next(&mut consumer).await;
+    scene.broker.script([(COMMIT, Instead::Refuse(ErrorCode::TooLarge))]);
+    begin(pin!(batch.commit())).await;
+    let error = consumer.close().await.unwrap_err();
+    assert_eq!((error.kind(), error.code()), (CommitErrorKind::Refused, Some(ErrorCode::TooLarge)));
+}
+
+#[tokio::test]
+async fn a_commit_that_nobody_waited_for_goes_on_and_a_later_one_makes_up_for_its_failure() {
+    let scene = Scene::new(&[0]).await;
+    let mut consumer = scene.member().commit_by_hand().await.unwrap();
+    let batch = next(&mut consumer).await;
+    begin(pin!(batch.commit())).await;
+    scene.broker.until(|inner| inner.group.offset(0) == Some(Offset(2))).await;
+    // It has its turn when the one before is answered.
+    batch.commit().await.unwrap();
+    let batch = next(&mut consumer).await;
+    scene.broker.script([(COMMIT, Instead::Refuse(ErrorCode::TooLarge))]);
+    begin(pin!(consumer.commit())).await;
+    batch.commit().await.unwrap();
+    consumer.close().await.unwrap();
+    assert_eq!(scene.broker.lock().group.offset(0), Some(Offset(4)));
+}
+
+#[tokio::test]
+async fn a_commit_in_the_background_that_fails_is_an_event() {
+    let scene = Scene::new(&[0]).await;
+    let mut events = scene.client.events();
+    scene.broker.script([(COMMIT, Instead::Refuse(ErrorCode::TooLarge))]);
+    let mut consumer = scene.member().commit_every(Duration::from_millis(1)).await.unwrap();
+    for _ in 0..3 {
+        next(&mut consumer).await;
+    }
+    loop {
+        if let Event::CommitFailed { group, reason } = events.next().await.unwrap() {
+            assert_eq!(group, "billing");
+            assert!(reason.contains("billing"), "{reason}");
+            break;
+        }
+    }
+    consumer.close().await.unwrap();
+}
+
+#[tokio::test]
+async fn closing_says_when_the_broker_did_not_hear_that_the_member_leaves() {
+    let scene = Scene::new(&[0]).await;
+    let (short, long) = (Duration::from_millis(1), Duration::from_millis(20));
+    let builder = Client::builder().bootstrap([scene.broker.address()]).reconnect_backoff(short, long);
+    let client = builder.request_timeout(Duration::from_millis(200)).connect().await.unwrap();
+    let mut consumer = client.consumer("orders").group("billing").commit_by_hand().await.unwrap();
+    next(&mut consumer).await;
+    scene.broker.go_away();
+    let error = consumer.close().await.unwrap_err();
+    assert_eq!((error.kind(), error.outcome()), (CommitErrorKind::Unavailable, Outcome::Written), "{error}");
 }

@@ -5,7 +5,9 @@ use std::time::Instant;
 
 use highwater_protocol::error::ErrorCode;
 use highwater_protocol::ids::{PartitionIndex, TopicPartition};
-use highwater_protocol::native::{MetadataReply, MetadataRequest, TopicInfo};
+use highwater_protocol::native::{
+    CreateTopicReply, CreateTopicRequest, MetadataReply, MetadataRequest, TopicInfo,
+};
 use highwater_protocol::text::counted;
 
 use super::calls::Repeat;
@@ -79,6 +81,25 @@ impl Cluster {
             None => Ok(Arc::new(info)),
             Some(code) => Err(CallError::Refused { code, text: format!("there is no topic {name}") }),
         }
+    }
+
+    /// A topic as it is now. If it is missing and `create` says with how many partitions, it is created.
+    pub(crate) async fn topic_or_create(
+        self: &Arc<Self>,
+        name: &str,
+        create: Option<u32>,
+    ) -> Result<Arc<TopicInfo>, CallError> {
+        let found = self.topic(name, Some(Instant::now())).await;
+        let is_missing = matches!(&found, Err(CallError::Refused { code: ErrorCode::UnknownTopic, .. }));
+        let Some(partitions) = create.filter(|_| is_missing) else { return found };
+        let (configs, validate_only) = (Vec::new(), false);
+        let request = CreateTopicRequest { name: name.to_owned(), partitions, configs, validate_only };
+        match self.call::<_, CreateTopicReply>(&request, Repeat::Always).await {
+            // Somebody else was faster, or this client is: it may have been asked twice.
+            Ok(_) | Err(CallError::Refused { code: ErrorCode::TopicExists, .. }) => {}
+            Err(error) => return Err(error),
+        }
+        self.topic(name, Some(Instant::now())).await
     }
 
     fn known_topic(&self, name: &str, since: Option<Instant>) -> Option<Arc<TopicInfo>> {

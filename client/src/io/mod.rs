@@ -2,6 +2,7 @@
 
 pub(crate) mod calls;
 pub(crate) mod cluster;
+mod commits;
 pub(crate) mod conn;
 pub(crate) mod connect;
 pub(crate) mod consumer;

@@ -1,12 +1,13 @@
 //! A producer's task: sends what the core has ready, and the ways in for answers.
 
 mod settle;
+pub(crate) mod topics;
 
 use std::sync::{Arc, Mutex, MutexGuard};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use highwater_protocol::batch::{BatchView, Compressor, stamp_producer};
+use highwater_protocol::batch::{BatchView, Compression, Compressor, stamp_producer};
 use highwater_protocol::error::ErrorCode;
 use highwater_protocol::ids::{Offset, Timestamp, TopicPartition};
 use highwater_protocol::native::{Acks, Body, InitProducerReply, MessageKind, ProduceReply};
@@ -23,18 +24,43 @@ use crate::core::ticket::Acked;
 use crate::error::{CallError, Outcome};
 use crate::events::Event;
 use crate::lock::lock;
+use crate::record::Record;
 
-/// What the handles, the task and the connections share.
+/// What holds for every topic of a producer.
+#[derive(Debug)]
+pub(crate) struct Settings {
+    pub(crate) linger: Duration,
+    pub(crate) batch_bytes: usize,
+    pub(crate) buffer_bytes: usize,
+    pub(crate) in_flight: usize,
+    pub(crate) delivery_timeout: Duration,
+    pub(crate) compression: Compression,
+    pub(crate) acks: Acks,
+    pub(crate) idempotent: bool,
+    /// Partitions of a topic that is created because it is missing.
+    pub(crate) create: Option<u32>,
+    pub(crate) partitioner: Option<Partitioner>,
+}
+
+/// Chooses a partition by topic, record and number of partitions.
+pub(crate) struct Partitioner(pub(crate) Box<Choose>);
+
+type Choose = dyn Fn(&str, &Record, u32) -> Option<u32> + std::marker::Send + Sync;
+
+impl std::fmt::Debug for Partitioner {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Partitioner")
+    }
+}
+
+/// What the handles, the task and the connections share of a producer's topic.
 #[derive(Debug)]
 pub(crate) struct ProducerShared {
     pub(crate) topic: Arc<str>,
     pub(crate) cluster: Arc<Cluster>,
-    pub(crate) acks: Acks,
-    pub(crate) delivery_timeout: std::time::Duration,
-    /// Bytes of the buffer that are free.
-    pub(crate) room: Semaphore,
-    /// Bytes of the buffer.
-    pub(crate) buffer_bytes: usize,
+    pub(crate) settings: Arc<Settings>,
+    /// Bytes of the buffer that are free. All topics share it.
+    pub(crate) room: Arc<Semaphore>,
     state: Mutex<State>,
     /// Shared by all batches. Held while a batch's records are with whoever encodes them, so that closing finds all of them in place.
     encoding: Mutex<Compressor>,
@@ -63,18 +89,15 @@ impl ProducerShared {
     pub(crate) fn new(
         topic: Arc<str>,
         cluster: Arc<Cluster>,
+        settings: Arc<Settings>,
+        room: Arc<Semaphore>,
         core: ProducerCore,
-        acks: Acks,
-        delivery_timeout: std::time::Duration,
-        buffer_bytes: usize,
     ) -> Self {
         Self {
             topic,
             cluster,
-            acks,
-            delivery_timeout,
-            room: Semaphore::new(buffer_bytes),
-            buffer_bytes,
+            settings,
+            room,
             state: Mutex::new(State { core, routes: Vec::new(), handles_gone: false }),
             encoding: Mutex::default(),
             work: Notify::new(),
@@ -282,7 +305,7 @@ fn transmit(
     shared.cluster.metrics.batch_bytes_sent.add(bytes.len() as u64);
     let records = BatchView::parse(&bytes).map_or(0, |batch| batch.header().count());
     let produced = Produced { producer: shared.clone(), lane, batch, records, sent_at: Instant::now() };
-    if conn.produce(to, shared.acks, bytes, produced).is_err() {
+    if conn.produce(to, shared.settings.acks, bytes, produced).is_err() {
         shared.handle_lost(lane, batch, false);
     }
 }

@@ -15,7 +15,7 @@ pub(crate) struct ConsumeArgs {
     #[arg(value_parser = NonEmptyStringValueParser::new())]
     pub topic: String,
     /// Where to begin: earliest, latest, an offset, -N (N records before the end of each partition), or a time:
-    /// 2025-01-31T08:00:00Z, @MILLISECONDS, @-90m
+    /// 2025-01-31T08:00:00Z, @MILLISECONDS, @-90m. The default is that of the Rust client, too
     #[arg(long, short, value_name = "WHERE", default_value = "earliest", allow_hyphen_values = true)]
     pub from: StartPosition,
     /// Stop after this many records, waiting for them if they are not there yet

@@ -1,5 +1,7 @@
 //! What became of batches: tells the deliveries, frees the buffer, and keeps what failed.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use highwater_protocol::batch::{BatchProducer, BatchView};
 
@@ -27,7 +29,7 @@ impl ProducerShared {
                 }
                 Err(error) => {
                     metrics.records_failed.add(u64::from(batch.records));
-                    let records = |max| records_of(&mut batch.payload, lane, max);
+                    let records = |max| records_of(&mut batch.payload, &self.topic, lane, max);
                     Err(self.failures.add(batch.records, error, records, keep_all))
                 }
             };
@@ -60,7 +62,7 @@ impl ProducerShared {
                 outcome,
                 format!(
                     "{place}: the record was not acknowledged within {} s; {}",
-                    self.delivery_timeout.as_secs_f64(),
+                    self.settings.delivery_timeout.as_secs_f64(),
                     may(outcome)
                 ),
             ),
@@ -86,7 +88,7 @@ impl ProducerShared {
 }
 
 /// The first `max` records of a batch that was given up, as far as they are still there.
-fn records_of(payload: &mut Payload, partition: u32, max: usize) -> Vec<Record> {
+fn records_of(payload: &mut Payload, topic: &Arc<str>, partition: u32, max: usize) -> Vec<Record> {
     let bytes = match std::mem::replace(payload, Payload::Gone) {
         Payload::Building(mut builder) => builder.finish(BatchProducer::NONE),
         Payload::Encoded(bytes) => Some(bytes.into()),
@@ -108,6 +110,7 @@ fn records_of(payload: &mut Payload, partition: u32, max: usize) -> Vec<Record> 
                     .headers
                     .map(|header| RecordHeader { key: own(header.key), value: header.value.map(own) })
                     .collect(),
+                topic: Some(topic.clone()),
                 partition: Some(partition),
                 timestamp: Some(record.timestamp),
             }
