@@ -383,10 +383,20 @@ fn configurations_are_described_with_defaults_sources_and_types() {
         ("offsets.retention.minutes", "10080"),
         ("group.initial.rebalance.delay.ms", "3000"),
         ("message.max.bytes", "1048588"),
+        ("log.retention.hours", "168"),
+        ("log.cleaner.enable", "false"),
+        ("num.io.threads", "2"),
+        ("socket.request.max.bytes", "104857600"),
+        ("group.consumer.assignors", "uniform,range"),
+        ("replica.fetch.max.bytes", "1048576"),
     ] {
         let entry = entry(&answer, name);
         assert_eq!((entry.value.as_deref(), entry.read_only), (Some(value), true), "{name}");
     }
+    let names: Vec<_> = answer.results[0].configs.iter().map(|config| &config.name).collect();
+    assert!(names.is_sorted_by(|a, b| a < b), "each name once: {names:?}");
+    assert!(names.len() >= 140, "{}", names.len());
+    assert_eq!(entry(&answer, "broker.rack").value, None);
     for (kind, name, error) in [
         (TOPIC, "nowhere", KafkaError::UNKNOWN_TOPIC_OR_PARTITION),
         (BROKER, "7", KafkaError::INVALID_REQUEST),

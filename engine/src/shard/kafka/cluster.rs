@@ -16,7 +16,7 @@ use crate::metadata::Topic;
 use crate::shard::Shard;
 
 /// Partitions in one answer at most. Kafka's `max.request.partition.size.limit`.
-const PARTITIONS_PER_ANSWER_MAX: usize = 2000;
+pub(super) const PARTITIONS_PER_ANSWER_MAX: usize = 2000;
 
 /// What is asked about when it is about brokers; the other is controllers.
 const ENDPOINT_BROKERS: i8 = 1;

@@ -13,6 +13,7 @@ pub(super) enum Type {
     Long = 5,
     Double = 6,
     List = 7,
+    Class = 8,
 }
 
 impl Type {
@@ -167,14 +168,6 @@ pub(super) fn documentation(config: &Config) -> String {
     };
     format!("{text}{here}")
 }
-
-/// What a broker has that is the same for every broker: name, value, type, and what it is for.
-pub(super) const OF_EVERY_BROKER: &[(&str, &str, Type, &str)] = &[
-    ("controlled.shutdown.enable", "true", Type::Boolean, "Whether a broker that stops ends in order."),
-    ("default.replication.factor", "1", Type::Int, "Replicas of a topic that does not say how many."),
-    ("delete.topic.enable", "true", Type::Boolean, "Whether topics can be deleted."),
-    ("offsets.topic.replication.factor", "1", Type::Short, "Replicas of the offsets of groups."),
-];
 
 #[cfg(test)]
 mod tests {

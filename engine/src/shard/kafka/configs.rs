@@ -1,7 +1,6 @@
 //! Configurations: shown and changed. Topics have one that can be changed; that of the broker is fixed when it starts.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fmt;
 
 use highwater_net::kafka::KafkaError;
 use highwater_net::kafka::messages::{
@@ -10,7 +9,7 @@ use highwater_net::kafka::messages::{
 };
 
 use super::Call;
-use super::config_names::{OF_EVERY_BROKER, Type, documentation, of_broker};
+use super::config_names::{Type, documentation, of_broker};
 use super::topics::Refused;
 use crate::metadata::configs::{self, CONFIGS};
 use crate::shard::Shard;
@@ -22,8 +21,8 @@ pub(super) const GROUP: i8 = 32;
 
 /// Where a value comes from.
 const SET_FOR_TOPIC: i8 = 1;
-const SET_AT_START: i8 = 4;
-const DEFAULT: i8 = 5;
+pub(super) const SET_AT_START: i8 = 4;
+pub(super) const DEFAULT: i8 = 5;
 
 /// Where the value of a topic's setting comes from.
 pub(super) fn source_of(is_set: bool) -> i8 {
@@ -32,9 +31,9 @@ pub(super) fn source_of(is_set: bool) -> i8 {
 
 /// What is to be shown of each entry.
 #[derive(Clone, Copy)]
-struct Detail {
-    synonyms: bool,
-    documentation: bool,
+pub(super) struct Detail {
+    pub(super) synonyms: bool,
+    pub(super) documentation: bool,
 }
 
 impl Shard {
@@ -74,7 +73,7 @@ impl Shard {
                 let of_all = resource.resource_name.is_empty();
                 self.check_broker(resource.resource_name)?;
                 // What was changed for all brokers while they run, which is nothing.
-                if of_all { Vec::new() } else { self.of_broker(call, detail) }
+                if of_all { Vec::new() } else { self.configs_of_broker(call, detail) }
             }
             GROUP => of_group(self, detail),
             other => {
@@ -105,121 +104,6 @@ impl Shard {
         }
         let text = format!("broker {name:?}: the only broker is {node}");
         Err((KafkaError::INVALID_REQUEST, text))
-    }
-
-    fn of_broker(&self, call: Call, detail: Detail) -> Vec<DescribedConfig<'static>> {
-        let (node, kafka) = (self.kafka_node(), &self.setup.kafka);
-        let groups = &self.setup.groups;
-        let minutes = groups.offsets_retention_ms / 60_000;
-        let url = |address: &dyn fmt::Display| format!("PLAINTEXT://{address}");
-        let advertised = self.advertised_to(call.conn).map_or_else(String::new, |address| url(&address));
-        let listeners = kafka.listeners.iter().map(|address| url(address)).collect::<Vec<_>>().join(",");
-        let own = [
-            ("advertised.listeners", advertised, Type::String, SET_AT_START, "Where clients connect."),
-            (
-                "auto.create.topics.enable",
-                kafka.auto_create_topics.to_string(),
-                Type::Boolean,
-                SET_AT_START,
-                "Whether topics are created when a client asks for them.",
-            ),
-            ("broker.id", node.to_string(), Type::Int, SET_AT_START, "The broker's number."),
-            (
-                "group.consumer.heartbeat.interval.ms",
-                groups.consumer_heartbeat_interval_ms.to_string(),
-                Type::Int,
-                SET_AT_START,
-                "How often members of the consumer protocol shall send heartbeats.",
-            ),
-            (
-                "group.consumer.session.timeout.ms",
-                groups.consumer_session_timeout_ms.to_string(),
-                Type::Int,
-                SET_AT_START,
-                "When members of the consumer protocol that are silent are gone.",
-            ),
-            (
-                "group.initial.rebalance.delay.ms",
-                groups.initial_rebalance_delay_ms.to_string(),
-                Type::Int,
-                SET_AT_START,
-                "How long an empty group waits for more members before its first generation.",
-            ),
-            (
-                "group.max.session.timeout.ms",
-                groups.session_timeout_max_ms.to_string(),
-                Type::Int,
-                DEFAULT,
-                "The longest session timeout.",
-            ),
-            (
-                "group.max.size",
-                groups.group_members_max.to_string(),
-                Type::Int,
-                DEFAULT,
-                "Members of a group.",
-            ),
-            (
-                "group.min.session.timeout.ms",
-                groups.session_timeout_min_ms.to_string(),
-                Type::Int,
-                DEFAULT,
-                "The shortest session timeout.",
-            ),
-            ("listeners", listeners, Type::String, SET_AT_START, "Where the broker listens."),
-            (
-                "log.dirs",
-                self.setup.data_dir.display().to_string(),
-                Type::String,
-                SET_AT_START,
-                "Where the data rests.",
-            ),
-            ("node.id", node.to_string(), Type::Int, SET_AT_START, "The broker's number."),
-            (
-                "num.partitions",
-                kafka.default_partitions.to_string(),
-                Type::Int,
-                SET_AT_START,
-                "Partitions of a topic that does not say how many.",
-            ),
-            (
-                "offset.metadata.max.bytes",
-                crate::groups::limits::OFFSET_METADATA_UNITS_MAX.to_string(),
-                Type::Int,
-                DEFAULT,
-                "What may be kept with an offset.",
-            ),
-            (
-                "offsets.retention.minutes",
-                minutes.to_string(),
-                Type::Int,
-                SET_AT_START,
-                "How long offsets are kept that nobody uses.",
-            ),
-        ];
-        let own = own.into_iter().map(|(name, value, kind, source, text)| {
-            entry(name, value, kind, source, detail.documentation.then(|| text.to_owned()))
-        });
-        let fixed = OF_EVERY_BROKER.iter().map(|(name, value, kind, text)| {
-            entry(name, (*value).to_owned(), *kind, DEFAULT, detail.documentation.then(|| (*text).to_owned()))
-        });
-        let of_topics = CONFIGS.iter().filter_map(|config| {
-            let text = detail.documentation.then(|| documentation(config));
-            Some(entry(of_broker(config)?, config.default.to_owned(), Type::of(config), DEFAULT, text))
-        });
-        let mut entries: Vec<_> = own.chain(fixed).chain(of_topics).collect();
-        entries.sort_by(|a, b| a.name.cmp(&b.name));
-        if detail.synonyms {
-            for entry in &mut entries {
-                let synonym = DescribedConfigSynonym {
-                    name: entry.name.clone(),
-                    value: entry.value.clone(),
-                    source: entry.config_source,
-                };
-                entry.synonyms.push(synonym);
-            }
-        }
-        entries
     }
 }
 
@@ -270,21 +154,21 @@ fn of_group(shard: &Shard, detail: Detail) -> Vec<DescribedConfig<'static>> {
         ),
     ];
     let entries = entries.into_iter().map(|(name, value, text)| {
-        entry(name, value, Type::Int, DEFAULT, detail.documentation.then(|| text.to_owned()))
+        entry(name, Some(value), Type::Int, DEFAULT, detail.documentation.then(|| text.to_owned()))
     });
     entries.collect()
 }
 
-fn entry(
+pub(super) fn entry(
     name: &'static str,
-    value: String,
+    value: Option<String>,
     kind: Type,
     source: i8,
     documentation: Option<String>,
 ) -> DescribedConfig<'static> {
     DescribedConfig {
         name: name.into(),
-        value: Some(value.into()),
+        value: value.map(Into::into),
         read_only: true,
         config_source: source,
         is_sensitive: false,

@@ -8,6 +8,7 @@
 
 mod alter_configs;
 mod append;
+mod broker_configs;
 mod cluster;
 mod config_names;
 mod configs;
