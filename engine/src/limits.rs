@@ -52,6 +52,14 @@ pub const REFUSED_PRODUCERS_MAX: usize = 10_000;
 /// Topics and other resources that one request of a Kafka client may change.
 pub const KAFKA_CHANGES_PER_REQUEST_MAX: usize = 10_000;
 
+/// Partitions whose sizes one request of a Kafka client may ask for.
+pub const KAFKA_SIZES_PER_REQUEST_MAX: usize = 100_000;
+
+/// Producers that a shard describes in its part of the answer to one request.
+pub const PRODUCERS_PER_ANSWER_MAX: usize = 20_000;
+
+const _: () = assert!(PRODUCERS_PER_ANSWER_MAX >= 10_000, "those of one partition always fit");
+
 /// States and kinds of groups that a request of a Kafka client may list those of. There are fewer than ten.
 pub const KAFKA_FILTERS_MAX: usize = 100;
 

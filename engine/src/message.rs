@@ -9,6 +9,8 @@ use highwater_protocol::native::{
     AlterTopicRequest, CreateTopicRequest, DeleteTopicRequest, Hello, PartitionDetail, StartAt,
 };
 
+use highwater_storage::ActiveProducer;
+
 use crate::groups::{GroupReply, GroupRequest};
 pub use crate::kafka_message::{
     Append, FetchAsk, Fetched, KafkaMessage, OwnedBatch, Produced, ProducedAt, ProducedFor, RequestId, Want,
@@ -129,6 +131,8 @@ pub enum Query {
     EpochEnds(Vec<(u32, TopicPartition, i32)>),
     /// Bounds.
     Details(Vec<(u32, TopicPartition)>),
+    /// Idempotent producers.
+    Producers(Vec<(u32, TopicPartition)>),
     /// Move the start.
     DeleteRecords(Vec<NewStart>),
 }
@@ -147,6 +151,9 @@ pub struct NewStart {
 /// Offset and, for a search by time, timestamp of what was found.
 pub type FoundOffset = Result<Option<(Offset, Option<Timestamp>)>, ErrorCode>;
 
+/// The producers of a partition, or why they are not described.
+pub type FoundProducers = Result<Vec<ActiveProducer>, (ErrorCode, String)>;
+
 /// Where a partition begins now, or why its start was not moved.
 pub type Moved = Result<Offset, (ErrorCode, String)>;
 
@@ -159,6 +166,8 @@ pub enum QueryAnswer {
     EpochEnds(Vec<(u32, Option<(i32, i64)>)>),
     /// To `Details`.
     Details(Vec<(u32, PartitionDetail)>),
+    /// To `Producers`.
+    Producers(Vec<(u32, FoundProducers)>),
     /// To `DeleteRecords`: where each begins now, durably, or why it was not moved.
     DeleteRecords(Vec<(u32, Moved)>),
 }

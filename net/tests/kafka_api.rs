@@ -21,7 +21,7 @@ const KAFKA: &[(i16, &str, i16, i16, Option<i16>)] = &[
     (30, "CreateAcls", 1, 3, Some(2)), (31, "DeleteAcls", 1, 3, Some(2)), (32, "DescribeConfigs", 1, 4, Some(4)),
     (33, "AlterConfigs", 0, 2, Some(2)), (35, "DescribeLogDirs", 1, 5, Some(2)), (36, "SaslAuthenticate", 0, 2, Some(2)),
     (37, "CreatePartitions", 0, 3, Some(2)), (42, "DeleteGroups", 0, 3, Some(2)), (43, "ElectLeaders", 0, 2, Some(2)),
-    (44, "IncrementalAlterConfigs", 0, 1, Some(1)), (47, "OffsetDelete", 0, 0, None),
+    (44, "IncrementalAlterConfigs", 0, 1, Some(1)), (46, "ListPartitionReassignments", 0, 0, Some(0)), (47, "OffsetDelete", 0, 0, None),
     (48, "DescribeClientQuotas", 0, 1, Some(1)), (49, "AlterClientQuotas", 0, 1, Some(1)),
     (50, "DescribeUserScramCredentials", 0, 0, Some(0)), (51, "AlterUserScramCredentials", 0, 0, Some(0)),
     (57, "UpdateFeatures", 0, 2, Some(0)), (60, "DescribeCluster", 0, 2, Some(0)), (61, "DescribeProducers", 0, 0, Some(0)),

@@ -44,5 +44,6 @@ pub use api::{
 };
 pub use config::{DurableForm, PartitionConfig, StoreConfig};
 pub use limits::StoreLimits;
+pub use producers::ActiveProducer;
 pub use report::{OpenError, PartitionFinding, RecoveryReport};
 pub use store::Store;

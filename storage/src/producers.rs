@@ -13,7 +13,7 @@
 use std::collections::BTreeMap;
 
 use highwater_protocol::batch::BatchHeader;
-use highwater_protocol::ids::{Offset, Timestamp};
+use highwater_protocol::ids::{Offset, ProducerId, Timestamp};
 use highwater_protocol::limits::DEDUP_BATCHES_MAX;
 
 use crate::api::ProducerCheck;
@@ -110,7 +110,38 @@ pub(crate) struct Producers {
     known: BTreeMap<i64, Producer>,
 }
 
+/// An idempotent producer as a person is shown it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct ActiveProducer {
+    /// Its id.
+    pub id: ProducerId,
+    /// Its epoch.
+    pub epoch: i16,
+    /// The sequence number of its last record; -1 if nothing of its epoch is known.
+    pub last_sequence: i32,
+    /// The largest timestamp of its last batch.
+    pub last_timestamp: Timestamp,
+}
+
 impl Producers {
+    /// How many there are.
+    pub(crate) fn len(&self) -> usize {
+        self.known.len()
+    }
+
+    /// All of them, by id.
+    pub(crate) fn active(&self) -> impl Iterator<Item = ActiveProducer> {
+        self.known.iter().map(|(id, producer)| {
+            let last = producer.window.last();
+            ActiveProducer {
+                id: ProducerId(*id),
+                epoch: producer.epoch,
+                last_sequence: last.map_or(-1, Seen::last_sequence),
+                last_timestamp: Timestamp(last.map_or(-1, |seen| seen.timestamp)),
+            }
+        })
+    }
+
     /// What is known of this batch.
     pub(crate) fn check(&self, stamp: &ProducerStamp) -> ProducerCheck {
         if stamp.producer < 0 {

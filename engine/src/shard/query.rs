@@ -10,6 +10,7 @@ use super::Shard;
 use super::partition::PartitionId;
 use super::readers::deleted;
 use super::search::{Search, Sought};
+use crate::limits::PRODUCERS_PER_ANSWER_MAX;
 use crate::message::{FoundOffset, Message, Moved, NewStart, Query, QueryAnswer, Ticket};
 
 /// A question that is being worked on.
@@ -63,6 +64,7 @@ impl Shard {
                     list.into_iter().filter_map(|(n, tp)| self.details(tp).map(|d| (n, d))).collect();
                 (QueryAnswer::Details(details), 0)
             }
+            Query::Producers(list) => (self.producers(list), 0),
             Query::DeleteRecords(list) => self.move_starts(plane, id, list),
         };
         self.work.insert(id, Work { from, ticket, missing, answer });
@@ -175,6 +177,22 @@ impl Shard {
             bytes: bounds.bytes,
             faulty: bounds.faulty,
         })
+    }
+
+    /// The producers of partitions, as far as an answer may have so many.
+    fn producers(&self, list: Vec<(u32, TopicPartition)>) -> QueryAnswer {
+        let mut left = PRODUCERS_PER_ANSWER_MAX;
+        let mut of = |tp| {
+            let id = self.partitions.find(tp).ok_or_else(deleted)?;
+            let partition = self.partitions.get(id).ok_or_else(deleted)?;
+            let store = &self.stores[partition.store].store;
+            left = left.checked_sub(store.producer_count(partition.slot)).ok_or_else(|| {
+                let text = "the partitions have too many producers for one answer; ask for fewer partitions";
+                (ErrorCode::InvalidArgument, text.to_owned())
+            })?;
+            Ok(store.active_producers(partition.slot).collect())
+        };
+        QueryAnswer::Producers(list.into_iter().map(|(number, tp)| (number, of(tp))).collect())
     }
 
     fn move_starts(

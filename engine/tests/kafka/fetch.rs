@@ -209,9 +209,27 @@ fn offsets_epochs_and_topics_that_do_not_exist_are_told_at_once() {
 fn there_are_no_fetch_sessions() {
     let place = Place::new();
     let mut kafka = place.kafka();
-    let request = FetchRequest { session_id: 5, session_epoch: 1, ..Default::default() };
-    let answer = kafka.call(ApiKey::Fetch, 12, &request);
-    assert_eq!(answer.body::<FetchResponse<'_>>().error_code, KafkaError::FETCH_SESSION_ID_NOT_FOUND);
+    for session_id in [0, 5] {
+        let request = FetchRequest { session_id, session_epoch: 1, ..Default::default() };
+        let answer = kafka.call(ApiKey::Fetch, 12, &request);
+        assert_eq!(answer.body::<FetchResponse<'_>>().error_code, KafkaError::FETCH_SESSION_ID_NOT_FOUND);
+    }
+}
+
+#[test]
+fn a_fetch_that_begins_a_session_or_ends_one_is_answered_with_data_whatever_session_it_names() {
+    let place = Place::new();
+    place.native().created("t", 1, &[]);
+    let mut kafka = place.kafka();
+    kafka.produce("t", &[(0, &batch(&["v"], BatchProducer::NONE))]);
+    for session_epoch in [0, -1] {
+        let fetch = Fetch::of("t", &[(0, 0)]);
+        let request = FetchRequest { session_id: 5, session_epoch, ..fetch.request() };
+        let answer = kafka.call(ApiKey::Fetch, 12, &request);
+        let response: FetchResponse<'_> = answer.body();
+        assert_eq!((response.error_code, response.session_id), (KafkaError::NONE, 0));
+        assert_eq!(answer.fetched()[0].records, [(0, "v".to_owned())]);
+    }
 }
 
 #[test]

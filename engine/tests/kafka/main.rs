@@ -7,6 +7,7 @@ mod wire;
 
 mod addresses;
 mod admin;
+mod administration;
 mod client;
 mod fetch;
 mod group_offsets;

@@ -58,6 +58,7 @@ fn offsets_are_found_at_the_ends_and_by_time_to_the_record() {
         assert_eq!(list(&mut kafka, 11, -1, &[(0, at)]), [found]);
     }
     assert_eq!(list(&mut kafka, 6, -1, &[(0, -3)])[0].0, KafkaError::UNSUPPORTED_VERSION);
+    assert_eq!(list(&mut kafka, 11, -1, &[(0, -77)])[0].0, KafkaError::UNSUPPORTED_VERSION, "no such time");
     assert_eq!(list(&mut kafka, 6, 9, &[(0, -1)])[0].0, KafkaError::UNKNOWN_LEADER_EPOCH);
     assert_eq!(list(&mut kafka, 6, -1, &[(5, -1)])[0].0, KafkaError::UNKNOWN_TOPIC_OR_PARTITION);
 }

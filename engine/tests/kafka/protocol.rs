@@ -23,6 +23,13 @@ fn versions_are_told_in_any_version_that_is_asked() {
         let produce = &response.api_keys[0];
         assert_eq!((produce.api_key, produce.min_version, produce.max_version), (0, 0, 11));
     }
+    for (name, version) in [("", "1"), ("x", ""), ("-x", "1"), ("x", "1 2")] {
+        let body = ApiVersionsRequest { client_software_name: name, client_software_version: version };
+        let answer = place.kafka().call(ApiKey::ApiVersions, 3, &body);
+        let response: ApiVersionsResponse<'_> = answer.body();
+        assert_eq!(response.error_code, KafkaError::INVALID_REQUEST, "{name:?} {version:?}");
+        assert!(response.api_keys.is_empty());
+    }
     // One from the future: answered in version 0, which every client can read.
     let mut kafka = place.kafka();
     let mut bytes = request(ApiKey::ApiVersions, 4, 77, &ApiVersionsRequest::default());

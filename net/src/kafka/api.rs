@@ -5,7 +5,7 @@
 //! the change that brings the handler: clients choose what they do by what is offered.
 
 use super::error::KafkaError;
-use super::messages::{ApiVersion, ApiVersionsResponse};
+use super::messages::{ApiVersion, ApiVersionsRequest, ApiVersionsResponse};
 
 /// What the broker does with a kind of request.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -122,14 +122,22 @@ apis! {
     AddOffsetsToTxn = 25, 0..=4, flexible 3, Refused, "TRANSACTIONAL_ID_AUTHORIZATION_FAILED";
     EndTxn = 26, 0..=5, flexible 3, Refused, "TRANSACTIONAL_ID_AUTHORIZATION_FAILED";
     TxnOffsetCommit = 28, 0..=5, flexible 3, Refused, "TRANSACTIONAL_ID_AUTHORIZATION_FAILED";
+    DescribeAcls = 29, 1..=3, flexible 2, Served, "answered with SECURITY_DISABLED";
     DescribeConfigs = 32, 1..=4, flexible 4, Served, "topics, this broker, groups";
     AlterConfigs = 33, 0..=2, flexible 2, Served, "topics";
+    DescribeLogDirs = 35, 1..=4, flexible 2, Served, "one directory, the data directory; its total and usable bytes are not told";
     SaslAuthenticate = 36, 0..=2, flexible 2, Served, "answered with ILLEGAL_SASL_STATE: listeners are plain";
     CreatePartitions = 37, 0..=3, flexible 2, Served;
     DeleteGroups = 42, 0..=2, flexible 2, Served;
+    ElectLeaders = 43, 0..=2, flexible 2, Served, "never needed";
     IncrementalAlterConfigs = 44, 0..=1, flexible 1, Served, "topics";
+    ListPartitionReassignments = 46, 0..=0, flexible 0, Served, "there are none";
     OffsetDelete = 47, 0..=0, flexible 32767, Served;
+    DescribeClientQuotas = 48, 0..=1, flexible 1, Served, "there are none";
+    DescribeUserScramCredentials = 50, 0..=0, flexible 0, Served, "there are none";
     DescribeCluster = 60, 0..=2, flexible 0, Served;
+    DescribeProducers = 61, 0..=0, flexible 0, Served;
+    ListTransactions = 66, 0..=2, flexible 0, Served, "there are none";
     ConsumerGroupHeartbeat = 68, 0..=1, flexible 0, Served,
         "assignors uniform and range; classic and consumer members are not mixed in one group";
     ConsumerGroupDescribe = 69, 0..=1, flexible 0, Served;
@@ -173,4 +181,16 @@ pub const fn api_versions_answer(version: i16) -> (i16, KafkaError) {
     } else {
         (0, KafkaError::UNSUPPORTED_VERSION)
     }
+}
+
+/// Whether a client says what it is, as it has to from version 3 on: letters and digits, with dots and dashes between them.
+pub fn names_a_client(version: i16, request: &ApiVersionsRequest<'_>) -> bool {
+    let is_word = |word: &str| {
+        let ends = |c: Option<char>| c.is_some_and(|c| c.is_ascii_alphanumeric());
+        let mut chars = word.chars();
+        ends(word.chars().next())
+            && ends(word.chars().next_back())
+            && chars.all(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '.'))
+    };
+    version < 3 || (is_word(request.client_software_name) && is_word(request.client_software_version))
 }

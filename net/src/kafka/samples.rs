@@ -196,14 +196,22 @@ macro_rules! for_every_message {
             AddOffsetsToTxnRequest AddOffsetsToTxnResponse
             EndTxnRequest EndTxnResponse
             TxnOffsetCommitRequest TxnOffsetCommitResponse
+            DescribeAclsRequest DescribeAclsResponse
             DescribeConfigsRequest DescribeConfigsResponse
             AlterConfigsRequest AlterConfigsResponse
+            DescribeLogDirsRequest DescribeLogDirsResponse
             SaslAuthenticateRequest SaslAuthenticateResponse
             CreatePartitionsRequest CreatePartitionsResponse
             DeleteGroupsRequest DeleteGroupsResponse
+            ElectLeadersRequest ElectLeadersResponse
             IncrementalAlterConfigsRequest IncrementalAlterConfigsResponse
+            ListPartitionReassignmentsRequest ListPartitionReassignmentsResponse
             OffsetDeleteRequest OffsetDeleteResponse
+            DescribeClientQuotasRequest DescribeClientQuotasResponse
+            DescribeUserScramCredentialsRequest DescribeUserScramCredentialsResponse
             DescribeClusterRequest DescribeClusterResponse
+            DescribeProducersRequest DescribeProducersResponse
+            ListTransactionsRequest ListTransactionsResponse
             ConsumerGroupHeartbeatRequest ConsumerGroupHeartbeatResponse
             ConsumerGroupDescribeRequest ConsumerGroupDescribeResponse
             DescribeTopicPartitionsRequest DescribeTopicPartitionsResponse

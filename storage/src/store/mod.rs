@@ -24,7 +24,7 @@ use crate::cache::CacheBudget;
 use crate::config::{PartitionConfig, StoreConfig};
 use crate::limits::PARTITIONS_PER_STORE_MAX;
 use crate::partition::Partition;
-use crate::producers::ProducerStamp;
+use crate::producers::{ActiveProducer, ProducerStamp};
 use crate::state_log::{Seq, StateLog};
 
 use open::Orphans;
@@ -120,6 +120,16 @@ impl Store {
     /// What the partition knows of a batch's producer.
     pub fn check_producer(&self, slot: Slot, batch: &BatchHeader) -> ProducerCheck {
         self.partition(slot).map_or(ProducerCheck::New, |p| p.producers.check(&ProducerStamp::of(batch)))
+    }
+
+    /// How many idempotent producers the partition knows.
+    pub fn producer_count(&self, slot: Slot) -> usize {
+        self.partition(slot).map_or(0, |p| p.producers.len())
+    }
+
+    /// The idempotent producers that the partition knows, by id.
+    pub fn active_producers(&self, slot: Slot) -> impl Iterator<Item = ActiveProducer> {
+        self.partition(slot).into_iter().flat_map(|p| p.producers.active())
     }
 
     /// Where the log of a partition begins and ends. Panics if it was deleted.

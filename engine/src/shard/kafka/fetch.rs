@@ -46,8 +46,8 @@ impl Shard {
         call: Call,
         request: &FetchRequest<'_>,
     ) {
-        // There are no sessions: one that a client goes on with is from somewhere else.
-        if request.session_id != 0 || request.session_epoch > 0 {
+        // There are no sessions: one that a client goes on with is from somewhere else. One that it begins or ends needs no memory of it.
+        if !matches!(request.session_epoch, -1 | 0) {
             return self.refuse_fetch(call, KafkaError::FETCH_SESSION_ID_NOT_FOUND);
         }
         let max_bytes = self.kafka_fetch_bytes_max(request.max_bytes);

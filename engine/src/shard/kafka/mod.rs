@@ -14,6 +14,7 @@ mod config_names;
 mod configs;
 mod connection;
 mod delete_records;
+mod directories;
 mod epochs;
 mod fetch;
 mod fetch_answer;
@@ -24,8 +25,10 @@ mod group_offsets;
 mod groups;
 mod metadata;
 mod offsets;
+mod one_node;
 mod produce;
 mod producer;
+mod producers;
 mod records;
 mod refused;
 mod sasl;
@@ -38,7 +41,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use highwater_net::SlotId;
-use highwater_net::kafka::api::{api_versions, api_versions_answer};
+use highwater_net::kafka::api::{api_versions, api_versions_answer, names_a_client};
+use highwater_net::kafka::messages::{ApiVersionsRequest, ApiVersionsResponse};
 use highwater_net::kafka::schema::Message as KafkaBody;
 use highwater_net::kafka::{KafkaError, Origin, Received, Request, response};
 use highwater_protocol::ids::{PartitionIndex, TopicId, TopicPartition};
@@ -181,7 +185,8 @@ impl Shard {
             Request::DescribeTopicPartitions(request) => {
                 self.kafka_describe_topic_partitions(call, &request);
             }
-            Request::ApiVersions(_) | Request::UnknownApiVersions => self.kafka_api_versions(call),
+            Request::ApiVersions(request) => self.kafka_api_versions(call, Some(&request)),
+            Request::UnknownApiVersions => self.kafka_api_versions(call, None),
             Request::SaslHandshake(_) => self.kafka_sasl_handshake(call),
             Request::SaslAuthenticate(_) => self.kafka_sasl_authenticate(call),
             Request::InitProducerId(request) => self.kafka_init_producer_id(plane, call, &request),
@@ -201,6 +206,17 @@ impl Shard {
             Request::IncrementalAlterConfigs(request) => {
                 self.kafka_incremental_alter_configs(plane, call, &request);
             }
+
+            Request::DescribeLogDirs(request) => self.kafka_describe_log_dirs(plane, call, &request),
+            Request::DescribeProducers(request) => self.kafka_describe_producers(plane, call, &request),
+            Request::DescribeAcls(_) => self.kafka_describe_acls(call),
+            Request::DescribeClientQuotas(_) => self.kafka_describe_client_quotas(call),
+            Request::DescribeUserScramCredentials(request) => {
+                self.kafka_describe_user_scram_credentials(call, &request);
+            }
+            Request::ListTransactions(request) => self.kafka_list_transactions(call, &request),
+            Request::ListPartitionReassignments(_) => self.kafka_list_partition_reassignments(call),
+            Request::ElectLeaders(request) => self.kafka_elect_leaders(call, &request),
 
             Request::FindCoordinator(request) => self.kafka_find_coordinator(call, &request),
             Request::JoinGroup(request) => self.kafka_join_group(plane, call, client, &request),
@@ -233,7 +249,9 @@ impl Shard {
             | Request::OffsetFetch(_)
             | Request::DescribeGroups(_)
             | Request::ListGroups(_)
-            | Request::ConsumerGroupDescribe(_) => KAFKA_ANSWER_BYTES_EXPECTED,
+            | Request::ConsumerGroupDescribe(_)
+            | Request::DescribeLogDirs(_)
+            | Request::DescribeProducers(_) => KAFKA_ANSWER_BYTES_EXPECTED,
             _ => 0,
         }
     }
@@ -243,7 +261,12 @@ impl Shard {
         self.kafka_reply(call, response(call.origin, message));
     }
 
-    fn kafka_api_versions(&mut self, call: Call) {
+    /// What is offered; `request` is none in a version that is not.
+    fn kafka_api_versions(&mut self, call: Call, request: Option<&ApiVersionsRequest<'_>>) {
+        if request.is_some_and(|request| !names_a_client(call.version(), request)) {
+            let error_code = KafkaError::INVALID_REQUEST;
+            return self.kafka_answer(call, &ApiVersionsResponse { error_code, ..Default::default() });
+        }
         let (version, error) = api_versions_answer(call.version());
         let origin = Origin { version, ..call.origin };
         self.kafka_reply(call, response(origin, &api_versions(error)));

@@ -113,6 +113,6 @@ fn to_find(timestamp: i64, version: i16) -> Result<Find, KafkaError> {
         ListOffsetsPartition::EARLIEST_LOCAL => since(8, Find::Start(StartAt::Earliest)),
         ListOffsetsPartition::LATEST_TIERED => since(9, Find::Nothing),
         ListOffsetsPartition::EARLIEST_PENDING_UPLOAD => since(11, Find::Nothing),
-        _ => Err(KafkaError::INVALID_REQUEST),
+        _ => Err(KafkaError::UNSUPPORTED_VERSION),
     }
 }

@@ -1,5 +1,6 @@
 //! The messages, one file per family.
 
+mod administration;
 mod configs;
 mod consumer_group;
 mod fetch;
@@ -14,6 +15,7 @@ mod sasl;
 mod topics;
 mod transactions;
 
+pub use administration::*;
 pub use configs::*;
 pub use consumer_group::*;
 pub use fetch::*;

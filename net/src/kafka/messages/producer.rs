@@ -1,4 +1,6 @@
-//! Producer ids.
+//! Producer ids, and what partitions know of producers.
+
+use std::borrow::Cow;
 
 use crate::kafka::error::KafkaError;
 use crate::kafka::schema::schema;
@@ -18,5 +20,46 @@ schema! {
         error_code: KafkaError => 0..;
         producer_id: i64 = -1 => 0..;
         producer_epoch: i16 => 0..;
+    }
+
+    /// What partitions know of their producers.
+    pub struct DescribeProducersRequest<'a> in 0..=0, flexible 0 {
+        topics: Vec<TopicRequest<'a>> => 0..;
+    }
+
+    /// A topic's partitions.
+    pub struct TopicRequest<'a> {
+        name: &'a str => 0..;
+        partition_indexes: Vec<i32> => 0..;
+    }
+
+    /// Producers.
+    pub struct DescribeProducersResponse<'a> in 0..=0, flexible 0 {
+        throttle_time_ms: i32 => 0..;
+        topics: Vec<TopicResponse<'a>> => 0..;
+    }
+
+    /// Those of a topic.
+    pub struct TopicResponse<'a> {
+        name: Cow<'a, str> => 0..;
+        partitions: Vec<PartitionResponse<'a>> => 0..;
+    }
+
+    /// Those of a partition.
+    pub struct PartitionResponse<'a> {
+        partition_index: i32 => 0..;
+        error_code: KafkaError => 0..;
+        error_message: Option<Cow<'a, str>> => 0..;
+        active_producers: Vec<ProducerState> => 0..;
+    }
+
+    /// A producer.
+    pub struct ProducerState {
+        producer_id: i64 => 0..;
+        producer_epoch: i32 => 0..;
+        last_sequence: i32 = -1 => 0..;
+        last_timestamp: i64 = -1 => 0..;
+        coordinator_epoch: i32 => 0..;
+        current_txn_start_offset: i64 = -1 => 0..;
     }
 }

@@ -129,4 +129,27 @@ schema! {
         partition_index: i32 => 0..;
         error_code: KafkaError => 0..;
     }
+
+    /// Which transactions there are.
+    pub struct ListTransactionsRequest<'a> in 0..=2, flexible 0 {
+        state_filters: Vec<&'a str> => 0..;
+        producer_id_filters: Vec<i64> => 0..;
+        duration_filter: i64 = -1 => 1..;
+        transactional_id_pattern: Option<&'a str> => 2..;
+    }
+
+    /// These.
+    pub struct ListTransactionsResponse<'a> in 0..=2, flexible 0 {
+        throttle_time_ms: i32 => 0..;
+        error_code: KafkaError => 0..;
+        unknown_state_filters: Vec<Cow<'a, str>> => 0..;
+        transaction_states: Vec<TransactionState<'a>> => 0..;
+    }
+
+    /// A transaction.
+    pub struct TransactionState<'a> {
+        transactional_id: Cow<'a, str> => 0..;
+        producer_id: i64 => 0..;
+        transaction_state: Cow<'a, str> => 0..;
+    }
 }
