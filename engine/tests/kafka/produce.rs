@@ -5,6 +5,7 @@ use highwater_net::kafka::api::ApiKey;
 use highwater_net::kafka::messages::{ProducePartition, ProduceRequest, ProduceResponse, ProduceTopic};
 use highwater_protocol::batch::{BatchBuilder, BatchProducer, Compression, NewRecord};
 use highwater_protocol::ids::{ProducerId, Timestamp};
+use highwater_protocol::limits::BATCH_BYTES_MAX;
 
 use crate::client::{Fetch, Place, request};
 use crate::common::{batch, now_ms, partition};
@@ -211,4 +212,20 @@ fn a_topic_can_stamp_the_time_of_appending() {
     let stamped = response.responses[0].partition_responses[0].log_append_time_ms;
     assert!((before..=now_ms()).contains(&stamped));
     assert_eq!(kafka.fetch(11, &Fetch::of("t", &[(0, 0)]))[0].records, [(0, "v".to_owned())]);
+}
+
+#[test]
+fn a_batch_over_the_brokers_limit_is_refused_with_the_limit_whatever_the_topic_allows() {
+    let place = Place::new();
+    place.native().created("t", 1, &[("max.message.bytes", "104857600")]);
+    let mut kafka = place.kafka();
+    let largest = "x".repeat(BATCH_BYTES_MAX - 1000);
+    assert_eq!(kafka.produce("t", &[(0, &batch(&[&largest], NONE))]), [(KafkaError::NONE, 0)]);
+    kafka.send_batches(11, -1, "t", &[(0, &vec![0; BATCH_BYTES_MAX + 1])]);
+    let answer = kafka.read(ApiKey::Produce, 11).expect("an answer");
+    let response: ProduceResponse<'_> = answer.body();
+    let partition = &response.responses[0].partition_responses[0];
+    assert_eq!(partition.error_code, KafkaError::MESSAGE_TOO_LARGE);
+    let text = partition.error_message.as_deref().expect("a text");
+    assert!(text.contains(&BATCH_BYTES_MAX.to_string()), "{text}");
 }

@@ -41,3 +41,9 @@ def group_broker_dies(ctx: Context) -> None:
 def records_broker_dies(ctx: Context) -> None:
     """Time and again."""
     through_crashes(ctx, client(ctx))
+
+
+@case("aiokafka.refusals", "aiokafka stops at what is refused for good, a transaction or a topic's name, and names the error", short=True)
+def refusals(ctx: Context) -> None:
+    """The program checks itself."""
+    client(ctx).refusals(ctx, ctx.broker())

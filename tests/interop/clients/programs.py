@@ -55,6 +55,10 @@ class Kafka:
         """What an administrator does; the program checks it."""
         ctx.run([*self.argv["admin"], broker.kafka], name=f"{self.name}-admin", env=self.env)
 
+    def refusals(self, ctx: Context, broker: Broker) -> None:
+        """What the broker refuses for good: the client has to stop and name the error, and not to try until its time is up."""
+        ctx.run([*self.argv["refusals"], broker.kafka], name=f"{self.name}-refusals", env=self.env)
+
 
 @dataclass(frozen=True)
 class Native:
@@ -96,4 +100,4 @@ def step(what: str, argv: Sequence[str | Path], *, cwd: Path | None = None, env:
 
 def words(start: Callable[[str], Sequence[str | Path]]) -> dict[str, Sequence[str | Path]]:
     """The command of each of a client's programs."""
-    return {word: start(word) for word in ("produce", "consume", "member", "admin")}
+    return {word: start(word) for word in ("produce", "consume", "member", "admin", "refusals")}

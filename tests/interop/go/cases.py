@@ -66,3 +66,9 @@ def records_broker_dies(ctx: Context) -> None:
 def own_tests(ctx: Context) -> None:
     """All of package kgo but what needs something that this broker does not offer."""
     run_own_tests(ctx, ctx.broker(), records=50_000)
+
+
+@case("go.refusals", "franz-go stops at what is refused for good, transactions and SASL among it, and shows why", short=True, needs=("go",))
+def refusals(ctx: Context) -> None:
+    """The program checks itself."""
+    client(ctx).refusals(ctx, ctx.broker())

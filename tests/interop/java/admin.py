@@ -122,3 +122,32 @@ def api_versions(ctx: Context) -> None:
         for key, versions in re.findall(r"^\| (\d+) \| \w+ \| ([\d–]+) \| served \|", table, re.MULTILINE)
     }
     equal("what the tool shows", offered, documented)
+
+
+@case("java.one-node", "tools about directories, producers, elections, access control and quotas are told what is true of one node", short=True, needs=("java",))
+def one_node(ctx: Context) -> None:
+    """What user interfaces ask as well."""
+    kafka = Kafka(ctx, ctx.broker())
+    kafka.create("a.b", 1, preallocate=" True ", max_message_bytes="52428800")
+    contains("a topic that is there", kafka.refused("topics", "--create", "--topic", "a.b"), "Topic 'a.b' already exists.")
+    collides = kafka.refused("topics", "--create", "--topic", "a_b")
+    contains("a name that collides", collides, "Topic 'a_b' collides with existing topic: a.b")
+    reserved = kafka.refused("topics", "--create", "--topic", "__consumer_offsets")
+    contains("a reserved name", reserved, "InvalidTopicException", "reserved")
+    kafka.tool("console-producer", "--topic", "a.b", "--command-property", "enable.idempotence=true", stdin="v\n")
+
+    directories = kafka.tool("log-dirs", "--describe").lines[-1]
+    (directory,) = json.loads(directories)["brokers"][0]["logDirs"]
+    equal("its error", directory["error"], None)
+    (partition,) = directory["partitions"]
+    equal("what is in it", partition["partition"], "a.b-0")
+    true("the partition has a size", partition["size"] > 0, partition)
+    producers = kafka.tool("transactions", "describe-producers", "--topic", "a.b", "--partition", "0").lines
+    equal("lines about producers", len(producers), 2)
+    equal("lines about transactions", len(kafka.tool("transactions", "list").lines), 1)
+    elected = kafka.tool("leader-election", "--election-type", "preferred", "--topic", "a.b", "--partition", "0", codes=None)
+    contains("an election", elected.out + elected.err, "Valid replica already elected for partitions a.b-0")
+    contains("access control", kafka.refused("acls", "--list"), "No Authorizer is configured.")
+    equal("quotas and credentials", kafka.tool("configs", "--entity-type", "users", "--describe").lines, [])
+    broker = kafka.tool("configs", "--entity-type", "brokers", "--entity-name", "0", "--describe", "--all").out
+    contains("the broker's settings", broker, "message.max.bytes=1048588", "replica.fetch.max.bytes=1048576", "log.cleaner.enable=false")

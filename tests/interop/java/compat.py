@@ -15,7 +15,7 @@ def compatibility(ctx: Context, version: str) -> None:
         "offsets-for-times-supported": "True",
         "cluster-id-supported": "True",
         "expect-record-too-large-exception": "False",
-        "describe-acls-supported": "False",
+        "describe-acls-supported": "True",
         "describe-configs-supported": "True",
         "idempotent-producer-supported": "True",
     }

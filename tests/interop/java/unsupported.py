@@ -6,17 +6,12 @@ from harness.expect import contains
 from java.kafka import Kafka
 
 NOT_SERVED = {
-    "DESCRIBE_ACLS": ("acls", "--list"),
-    "DESCRIBE_LOG_DIRS": ("log-dirs", "--describe"),
-    "LIST_TRANSACTIONS": ("transactions", "list"),
     "DESCRIBE_QUORUM": ("metadata-quorum", "describe", "--status"),
-    "ELECT_LEADERS": ("leader-election", "--election-type", "preferred", "--all-topic-partitions"),
-    "DESCRIBE_CLIENT_QUOTAS": ("configs", "--entity-type", "users", "--describe"),
 }
 """Tools, and the request that each names as not supported."""
 
 
-@case("java.unsupported", "tools for what is not served, such as ACLs and transactions, are told so", needs=("java",))
+@case("java.unsupported", "tools for what is not served, such as transactions and share groups, are told so", needs=("java",))
 def unsupported(ctx: Context) -> None:
     """Exit codes differ from tool to tool."""
     kafka = Kafka(ctx, ctx.broker())

@@ -65,3 +65,9 @@ def addresses(ctx: Context) -> None:
     broker.kafka = f"127.0.0.2:{port}"
     client(ctx).write(ctx, broker, "notes", "none", ['{"key": "k", "value": "v", "headers": [], "timestamp": 1}'])
     equal("records written and read by way of it", len(client(ctx).read(ctx, broker, "notes", 1)), 1)
+
+
+@case("kafka-python.refusals", "kafka-python stops at what is refused for good, a transaction or a topic's name, and names the error", short=True)
+def refusals(ctx: Context) -> None:
+    """The program checks itself."""
+    client(ctx).refusals(ctx, ctx.broker())

@@ -77,3 +77,9 @@ def group_pattern_consumer(ctx: Context) -> None:
 def records_broker_dies(ctx: Context) -> None:
     """Time and again."""
     through_crashes(ctx, client(ctx))
+
+
+@case("python.refusals", "confluent-kafka stops at what is refused for good, transactions and SASL among it, and shows why", short=True)
+def refusals(ctx: Context) -> None:
+    """The program checks itself."""
+    client(ctx).refusals(ctx, ctx.broker())

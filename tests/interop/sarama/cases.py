@@ -98,3 +98,9 @@ def no_max_timestamp(ctx: Context) -> None:
     eventually("retention deletes another one", lambda: bounds("aged") == (2, 2), HANG)
     values = [json.loads(text)["value"] for text in native.run(ctx, broker, "consume", "mixed", "--json")]
     equal("the fresh records", values[-20:], [f"fresh {n}" for n in range(20)])
+
+
+@case("sarama.refusals", "sarama stops at what is refused for good, transactions and SASL among it, and shows why", short=True, needs=("go",))
+def refusals(ctx: Context) -> None:
+    """The program checks itself."""
+    client(ctx).refusals(ctx, ctx.broker())

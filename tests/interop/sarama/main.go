@@ -13,14 +13,15 @@ import (
 
 func main() {
 	words := map[string]func(bootstrap string, config *sarama.Config, args []string) error{
-		"produce": produce,
-		"consume": consume,
-		"member":  member,
-		"admin":   admin,
-		"fresh":   fresh,
+		"produce":  produce,
+		"consume":  consume,
+		"member":   member,
+		"admin":    admin,
+		"fresh":    fresh,
+		"refusals": refusals,
 	}
 	if len(os.Args) < 4 || words[os.Args[2]] == nil {
-		fmt.Fprintln(os.Stderr, "usage: client VERSION produce|consume|member|admin|fresh BOOTSTRAP ...")
+		fmt.Fprintln(os.Stderr, "usage: client VERSION produce|consume|member|admin|fresh|refusals BOOTSTRAP ...")
 		os.Exit(2)
 	}
 	sarama.Logger = log.New(io.Discard, "", 0)

@@ -9,6 +9,7 @@ use highwater_net::kafka::messages::{ProducePartitionResponse, ProduceResponse, 
 use highwater_net::kafka::produce::{Produce, ProduceTo, Records};
 use highwater_net::kafka::{KafkaError, KafkaReply};
 use highwater_protocol::batch::{BatchError, BatchHeader, BatchView, Compression};
+use highwater_protocol::limits::BATCH_BYTES_MAX;
 use highwater_protocol::native::Acks;
 use highwater_runtime::plane::{Plane, ShardIndex};
 
@@ -156,7 +157,10 @@ fn check(records: Records<'_>, version: i16) -> Result<AnyBatch<'_>, (KafkaError
             ));
         }
         Records::TooLarge { bytes } => {
-            let text = format!("a batch of {bytes} bytes is larger than any topic allows");
+            let text = format!(
+                "a batch of {bytes} bytes is over this broker's limit of {BATCH_BYTES_MAX} bytes, whatever the topic's \
+                 max.message.bytes"
+            );
             return Err((KafkaError::MESSAGE_TOO_LARGE, text));
         }
         Records::Batch(Batch::Small(bytes)) => AnyBatch::Small(bytes),

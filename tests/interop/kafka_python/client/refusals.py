@@ -1,0 +1,42 @@
+"""What kafka-python makes of refusals: refusals.py BOOTSTRAP.
+
+Where it would try again until its time is up, the error would be that of the time.
+"""
+
+import sys
+
+from kafka import KafkaAdminClient, KafkaProducer
+from kafka.errors import InvalidTopicError, TopicAlreadyExistsError, TransactionalIdAuthorizationFailedError
+
+RESERVED = ("__consumer_offsets", "__transaction_state")
+
+
+def refused(what: str, wanted: type[Exception], call, says: str = "") -> None:
+    """The call has to fail with this error and text."""
+    try:
+        call()
+    except wanted as error:
+        if says not in str(error):
+            raise SystemExit(f"{what}: expected {says!r} in it, saw {error!r}") from None
+        return
+    raise SystemExit(f"{what}: expected {wanted.__name__}, but it was done")
+
+
+def main(bootstrap: str) -> None:
+    producer = KafkaProducer(bootstrap_servers=bootstrap, transactional_id="pays")
+    refused("a transactional producer", TransactionalIdAuthorizationFailedError, producer.init_transactions)
+    producer.close(timeout=1)
+
+    admin = KafkaAdminClient(bootstrap_servers=bootstrap)
+    admin.create_topics({"a.b": {"configs": {"preallocate": " True "}}})
+    refused("a topic that is there", TopicAlreadyExistsError, lambda: admin.create_topics({"a.b": {}}), "Topic 'a.b' already exists.")
+    refused("a name that collides", InvalidTopicError, lambda: admin.create_topics({"a_b": {}}), "collides with existing topic: a.b")
+    for name in RESERVED:
+        refused(f"the name {name}", InvalidTopicError, lambda name=name: admin.create_topics({name: {}}), "reserved")
+    topics = admin.list_topics()
+    if topics != ["a.b"]:
+        raise SystemExit(f"topics: saw {topics!r}")
+    admin.close()
+
+
+main(*sys.argv[1:])

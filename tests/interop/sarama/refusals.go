@@ -1,0 +1,68 @@
+package main
+
+import (
+	"fmt"
+	"strings"
+
+	"github.com/IBM/sarama"
+)
+
+// refusals is what sarama makes of refusals, and of administration that has little to show. Where sarama would try again until its
+// patience is used up, the error would be another one.
+func refusals(bootstrap string, config *sarama.Config, _ []string) (err error) {
+	defer func() {
+		if caught := recover(); caught != nil {
+			failed, is := caught.(failure)
+			if !is {
+				panic(caught)
+			}
+			err = failed
+		}
+	}()
+	brokers := []string{bootstrap}
+	transactional := *config
+	transactional.Producer.Transaction.ID = "pays"
+	transactional.Producer.Idempotent = true
+	transactional.Producer.RequiredAcks = sarama.WaitForAll
+	transactional.Producer.Return.Successes = true
+	transactional.Net.MaxOpenRequests = 1
+	_, failed := sarama.NewSyncProducer(brokers, &transactional)
+	refused("a transactional producer", failed, sarama.ErrTransactionalIDAuthorizationFailed)
+
+	authenticated := *config
+	authenticated.Net.SASL.Enable = true
+	authenticated.Net.SASL.Mechanism = sarama.SASLTypePlaintext
+	authenticated.Net.SASL.User, authenticated.Net.SASL.Password = "u", "p"
+	broker := sarama.NewBroker(bootstrap)
+	done(broker.Open(&authenticated))
+	_, failed = broker.Connected()
+	refused("SASL on a plain listener", failed, sarama.ErrIllegalSASLState)
+
+	admin := must(sarama.NewClusterAdmin(brokers, config))
+	create := func(name string, settings map[string]*string) error {
+		return admin.CreateTopic(name, &sarama.TopicDetail{NumPartitions: 1, ReplicationFactor: 1, ConfigEntries: settings}, false)
+	}
+	yes, none := " True ", ""
+	done(create("a.b", map[string]*string{"preallocate": &yes, "cleanup.policy": &none}))
+	says := func(what string, err error, wanted sarama.KError, text string) {
+		refused(what, err, wanted)
+		if !strings.Contains(err.Error(), text) {
+			panic(failure{fmt.Errorf("%s: expected %q in it, saw %w", what, text, err)})
+		}
+	}
+	says("a topic that is there", create("a.b", nil), sarama.ErrTopicAlreadyExists, "Topic 'a.b' already exists.")
+	says("a name that collides", create("a_b", nil), sarama.ErrInvalidTopic, "collides with existing topic: a.b")
+	for _, name := range []string{"__consumer_offsets", "__transaction_state"} {
+		says("the name "+name, create(name, nil), sarama.ErrInvalidTopic, "reserved")
+	}
+
+	directories := must(admin.DescribeLogDirs([]int32{0}))
+	equal("directories", len(directories[0]), 1)
+	equal("topics in it", len(directories[0][0].Topics), 1)
+	equal("reassignments", len(must(admin.ListPartitionReassignments("a.b", []int32{0}))), 0)
+	equal("quotas", len(must(admin.DescribeClientQuotas(nil, false))), 0)
+	equal("credentials", len(must(admin.DescribeUserScramCredentials(nil))), 0)
+	elected := must(admin.ElectLeaders(sarama.PreferredElection, map[string][]int32{"a.b": {0}}))
+	equal("an election", elected["a.b"][0].ErrorCode, sarama.KError(84))
+	return admin.Close()
+}
