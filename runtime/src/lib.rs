@@ -24,7 +24,7 @@ mod host;
 mod listen;
 mod osfs;
 mod preflight;
-mod slab;
+pub mod slab;
 mod start;
 mod uring;
 

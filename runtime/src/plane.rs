@@ -148,6 +148,9 @@ pub trait Disk: Fs {
 /// Bytes of one disk write at most.
 pub const WRITE_BYTES_MAX: usize = 1 << 20;
 
+/// Messages that may wait for one shard, where they were posted. See [`Plane::post`].
+pub const BACKLOG_MAX: usize = 1 << 20;
+
 /// How to end a connection.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Close {
@@ -211,7 +214,13 @@ pub trait Plane<M>: Disk + Net {
     /// A random number; in simulation, of the seed.
     fn random_u64(&mut self) -> u64;
     /// Sends a message to another shard, or to this one.
+    ///
+    /// The plane keeps what there is no room for. Whoever posts on behalf of clients looks at [`backlog`](Self::backlog) before taking up a
+    /// request and takes up none while it is long; more than [`BACKLOG_MAX`] messages that wait for one shard are a bug of the application.
     fn post(&mut self, to: ShardIndex, message: M);
+    /// Messages that were posted here and wait: for room in another shard's queue, or for a later turn of this shard. `on_turn_end` is called
+    /// again when some of those for other shards have found room.
+    fn backlog(&self) -> usize;
     /// Calls `on_timer` with this token at that time or soon after, once. Those that are due are called in the order of their times.
     fn set_timer(&mut self, at: Instant, token: Token);
     /// Moves a connection that is in hello mode, and with it `baggage`, to another shard, where it appears in `on_migrated`.

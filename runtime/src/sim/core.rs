@@ -13,7 +13,7 @@ use super::clock::SimClock;
 use super::network::{LinkId, Network, Notice, Side, draw};
 use super::node::{Conn, Event, Node, Parcel, SimNode, Source};
 use super::rng::{SimRng, mix};
-use crate::plane::{Close, ClosedBecause, ConnId, Ends, Instant, ListenerId, ShardIndex};
+use crate::plane::{BACKLOG_MAX, Close, ClosedBecause, ConnId, Ends, Instant, ListenerId, ShardIndex};
 
 /// How shards are scheduled.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -51,6 +51,8 @@ pub(super) struct Core<M> {
     mesh: Agenda<(SimNode, ShardIndex, ShardIndex, Parcel<M>)>,
     /// When the last message of each pair of shards arrives: none overtakes it.
     mesh_last: std::collections::BTreeMap<(SimNode, ShardIndex, ShardIndex), Instant>,
+    /// Messages of each pair of shards that were posted and not taken.
+    mesh_waiting: std::collections::BTreeMap<(SimNode, ShardIndex, ShardIndex), usize>,
     /// Connections that are to end, if they have not by then.
     giving_up: Agenda<(SimNode, ShardIndex, ConnId)>,
     pub(super) nodes: Vec<Node<M>>,
@@ -60,6 +62,9 @@ pub(super) struct Core<M> {
 /// How long a connection that is being closed, or whose other side has finished, may take to send what is queued for it. As in
 /// the io_uring plane.
 const FLUSH_TIME_MAX: Duration = Duration::from_secs(30);
+
+/// Messages on their way from one shard to another. As in the io_uring plane.
+const MESH_QUEUE_MESSAGES: usize = 1024;
 
 /// What happens next in the world.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -86,6 +91,7 @@ impl<M> Core<M> {
             network: Rc::new(RefCell::new(network)),
             mesh: Agenda::default(),
             mesh_last: std::collections::BTreeMap::new(),
+            mesh_waiting: std::collections::BTreeMap::new(),
             giving_up: Agenda::default(),
             nodes: Vec::new(),
             trace,
@@ -124,7 +130,30 @@ impl<M> Core<M> {
         let drawn = self.clock.now().after(draw(&self.schedule.message.clone(), &mut self.schedule_rng));
         let last = self.mesh_last.entry((node, from, to)).or_insert(drawn);
         *last = (*last).max(drawn);
+        if matches!(parcel, Parcel::Message(_)) {
+            let waiting = self.mesh_waiting.entry((node, from, to)).or_default();
+            *waiting += 1;
+            assert!(*waiting < BACKLOG_MAX, "{BACKLOG_MAX} messages wait for shard {to}");
+        }
         self.mesh.push(*last, (node, from, to, parcel));
+    }
+
+    /// Messages of a shard that wait: all of those to itself, and those to others that the queues there have no room for.
+    pub(super) fn backlog(&self, node: SimNode, from: ShardIndex) -> usize {
+        let of_shard = self.mesh_waiting.range((node, from, 0)..=(node, from, ShardIndex::MAX));
+        let waiting = |(key, count): (&(SimNode, ShardIndex, ShardIndex), &usize)| {
+            if key.2 == from { *count } else { count.saturating_sub(MESH_QUEUE_MESSAGES) }
+        };
+        of_shard.map(waiting).sum()
+    }
+
+    /// A message was taken, or is lost. Whoever has others waiting for room hears of it.
+    pub(super) fn message_taken(&mut self, node: SimNode, from: ShardIndex, to: ShardIndex) {
+        let Some(waiting) = self.mesh_waiting.get_mut(&(node, from, to)) else { return };
+        *waiting -= 1;
+        if *waiting >= MESH_QUEUE_MESSAGES && from != to {
+            self.wake(node, from);
+        }
     }
 
     /// What happens next, and when. At the same time: in the order of [`Next`].
@@ -177,7 +206,7 @@ impl<M> Core<M> {
             Parcel::Migrant(migrant) if !shard.is_running() => {
                 self.network.borrow_mut().abandon(migrant.link, Side::Accepting, true);
             }
-            _ if !shard.is_running() => {}
+            _ if !shard.is_running() => self.message_taken(node, from, to),
             Parcel::Message(message) => shard.inbox.push(Source::Mesh(from), Event::Message(from, message)),
             Parcel::Migrant(migrant) => shard.inbox.push(Source::Mesh(from), Event::Migrated(migrant)),
         }
@@ -224,6 +253,7 @@ impl<M> Core<M> {
             *other != node
         });
         self.mesh_last.retain(|(other, _, _), _| *other != node);
+        self.mesh_waiting.retain(|(other, _, _), _| *other != node);
         self.giving_up.retain(|(other, _, _)| *other != node);
     }
 

@@ -37,7 +37,7 @@ pub use faults::{Damage, Fault};
 pub use harness::DiskHarness;
 pub use ledger::{CrashPolicy, Event, Inode};
 pub use network::NetworkConfig;
-pub use node::{NodeEnd, SimNode};
+pub use node::{NodeEnd, SimNode, TurnWork};
 pub use record::{CrashImage, CrashImages, Recording};
 pub use rng::{SimRng, stream};
 pub use world::{NodeConfig, SimWorld, WorldConfig};

@@ -148,7 +148,35 @@ pub(super) enum Life {
     Over,
 }
 
+/// What a shard did in one turn, by the calls that it made.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub struct TurnWork {
+    /// Messages posted.
+    pub messages: usize,
+    /// Bytes handed to connections.
+    pub bytes_sent: usize,
+    /// Reads, writes and syncs begun.
+    pub disk_operations: usize,
+    /// Bytes of them.
+    pub disk_bytes: usize,
+}
+
+impl TurnWork {
+    /// Of each, the larger.
+    pub(super) fn max(self, other: Self) -> Self {
+        Self {
+            messages: self.messages.max(other.messages),
+            bytes_sent: self.bytes_sent.max(other.bytes_sent),
+            disk_operations: self.disk_operations.max(other.disk_operations),
+            disk_bytes: self.disk_bytes.max(other.disk_bytes),
+        }
+    }
+}
+
 pub(super) struct Shard<M> {
+    /// What it does in this turn, and the most it did in any.
+    pub(super) work: TurnWork,
+    pub(super) busiest: TurnWork,
     pub(super) inbox: Inbox<M>,
     pub(super) conns: BTreeMap<ConnId, Conn>,
     pub(super) next_conn: u64,
@@ -170,6 +198,8 @@ pub(super) struct Shard<M> {
 impl<M> Shard<M> {
     pub(super) fn new(rng: SimRng, now: Instant) -> Self {
         Self {
+            work: TurnWork::default(),
+            busiest: TurnWork::default(),
             inbox: Inbox::default(),
             conns: BTreeMap::new(),
             next_conn: 0,

@@ -40,6 +40,12 @@ impl<M> SimPlane<'_, M> {
         self.core.nodes[self.node.0].end.is_some()
     }
 
+    fn count_disk(&mut self, bytes: usize) {
+        let work = &mut self.me().work;
+        work.disk_operations += 1;
+        work.disk_bytes += bytes;
+    }
+
     fn disk(&mut self) -> SimDisk {
         self.node().disk.clone()
     }
@@ -56,6 +62,7 @@ impl<M> SimPlane<'_, M> {
 impl<M> Net for SimPlane<'_, M> {
     fn send(&mut self, conn: ConnId, data: Bytes) {
         if let Some(link) = self.open_conn(conn).map(|conn| conn.link) {
+            self.me().work.bytes_sent += data.len();
             self.core.trace.add_bytes("send", conn.0, &data);
             self.core.network.borrow_mut().send(link, Side::Accepting, data);
         }
@@ -147,6 +154,7 @@ impl<M> Net for SimPlane<'_, M> {
 impl<M> Disk for SimPlane<'_, M> {
     fn write(&mut self, file: FileId, at: u64, data: Bytes, durability: Durability, token: Token) {
         if !self.is_dead() {
+            self.count_disk(data.len());
             self.core.trace.add_bytes("write", at, &data);
             self.disk().submit_write(self.shard, file, at, &data, durability, token);
         }
@@ -154,12 +162,14 @@ impl<M> Disk for SimPlane<'_, M> {
 
     fn read(&mut self, file: FileId, at: u64, buf: AlignedBuf, token: Token) {
         if !self.is_dead() {
+            self.count_disk(buf.len());
             self.disk().submit_read(self.shard, file, at, buf, token);
         }
     }
 
     fn sync(&mut self, file: FileId, token: Token) {
         if !self.is_dead() {
+            self.count_disk(0);
             self.disk().submit_sync(self.shard, file, token);
         }
     }
@@ -195,7 +205,12 @@ impl<M> Plane<M> for SimPlane<'_, M> {
     }
 
     fn post(&mut self, to: ShardIndex, message: M) {
+        self.me().work.messages += 1;
         self.core.post(self.node, self.shard, to, Parcel::Message(message));
+    }
+
+    fn backlog(&self) -> usize {
+        self.core.backlog(self.node, self.shard)
     }
 
     fn set_timer(&mut self, at: Instant, token: Token) {

@@ -43,6 +43,7 @@ impl<A: ShardApp> Turn<'_, A> {
         }
         self.call("turn end", 0, |app, plane| app.on_turn_end(plane));
         let me = self.core.node(node).shard(shard);
+        me.busiest = me.busiest.max(std::mem::take(&mut me.work));
         me.busy_until = now.after(takes);
         if !me.inbox.is_empty() && me.turn_at.is_none() {
             me.turn_at = Some(now.after(takes));
@@ -88,6 +89,7 @@ impl<A: ShardApp> Turn<'_, A> {
                 self.call("disk", token.0, |app, plane| app.on_disk(plane, token, completion));
             }
             Event::Message(from, message) => {
+                self.core.message_taken(self.node, from, self.shard);
                 self.call("message", u64::from(from), |app, plane| app.on_message(plane, from, message));
             }
             Event::Migrated(migrant) => {

@@ -10,7 +10,7 @@ use super::core::{Core, Next, ScheduleConfig, Trace};
 use super::disk::{Latency, SimDisk};
 use super::ledger::CrashPolicy;
 use super::network::{Network, NetworkConfig, Side};
-use super::node::{Event, Life, Node, NodeEnd, Shard, SimNode, Source};
+use super::node::{Event, Life, Node, NodeEnd, Shard, SimNode, Source, TurnWork};
 use super::rng::{SimRng, stream};
 use super::simplane::SimPlane;
 use super::turn::Turn;
@@ -224,6 +224,12 @@ impl<A: ShardApp> SimWorld<A> {
     /// The same, to change it.
     pub fn app_mut(&mut self, node: SimNode, shard: ShardIndex) -> Option<&mut A> {
         self.apps[node.0][usize::from(shard)].as_mut()
+    }
+
+    /// The most that a shard of a node has done in one turn since it was started: of each kind of work, the turn with the most.
+    pub fn busiest_turn(&self, node: SimNode) -> TurnWork {
+        let shards = self.core.nodes[node.0].shards.iter();
+        shards.fold(TurnWork::default(), |most, shard| most.max(shard.busiest))
     }
 
     /// Why a node runs no longer; None while it does.

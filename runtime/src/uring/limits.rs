@@ -64,15 +64,11 @@ pub(crate) const ACCEPT_RETRY_AFTER: Duration = Duration::from_millis(100);
 /// Disk operations of one shard in the kernel; more wait in order.
 pub(crate) const DISK_OPS_IN_FLIGHT_MAX: usize = 1024;
 
-/// Disk operations of one shard that wait for their turn, and messages of a shard to itself, and timers. More means that the
-/// application has lost count: our bug.
+/// Disk operations of one shard that wait for their turn, and timers. More means that the application has lost count: our bug.
 pub(crate) const WAITING_MAX: usize = 1 << 20;
 
 /// Messages on their way from one shard to another.
 pub(crate) const MESH_QUEUE_MESSAGES: usize = 1024;
-
-/// Messages a shard keeps for one that does not take them. More means that a shard has stopped working: our bug.
-pub(crate) const MESH_PARKED_MESSAGES_MAX: usize = 1 << 20;
 
 /// How long a shard that ends waits for others to take its last messages.
 pub(crate) const MESH_DRAIN_TIME_MAX: Duration = Duration::from_secs(1);

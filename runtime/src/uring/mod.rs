@@ -46,7 +46,7 @@ use self::timers::Timers;
 use self::token::Op;
 use self::turn::Due;
 use crate::osfs::OsFs;
-use crate::plane::{ClosedBecause, Completion, ConnId, Instant, Plane, ShardIndex, Token};
+use crate::plane::{BACKLOG_MAX, ClosedBecause, Completion, ConnId, Instant, Plane, ShardIndex, Token};
 use crate::slab::{Key, Slab};
 
 /// What a shard's plane is made of.
@@ -151,7 +151,7 @@ impl<M: Send + 'static> UringPlane<M> {
 
     fn post_envelope(&mut self, to: ShardIndex, envelope: Envelope<M>) {
         if to == self.mailbox.shard() {
-            assert!(self.to_self.len() < WAITING_MAX, "{WAITING_MAX} messages of a shard to itself wait");
+            assert!(self.to_self.len() < BACKLOG_MAX, "{BACKLOG_MAX} messages of a shard to itself wait");
             self.to_self.push_back(envelope);
         } else {
             self.mailbox.post(to, envelope);
@@ -171,6 +171,7 @@ impl<M: Send + 'static> UringPlane<M> {
         !self.closed.is_empty()
             || !self.answers.is_empty()
             || !self.to_self.is_empty()
+            || self.mailbox.has_unparked()
             || self.mailbox.has_mail()
             || self.timers.next_at().is_some_and(|at| at <= self.now)
     }
@@ -238,6 +239,10 @@ impl<M: Send + 'static> Plane<M> for UringPlane<M> {
 
     fn post(&mut self, to: ShardIndex, message: M) {
         self.post_envelope(to, Envelope::Message(message));
+    }
+
+    fn backlog(&self) -> usize {
+        self.to_self.len() + self.mailbox.parked()
     }
 
     fn set_timer(&mut self, at: Instant, token: Token) {

@@ -128,6 +128,8 @@ impl<M: Send + 'static> Driver<M> {
         A: ShardApp<Message = M>,
     {
         let mut told = std::mem::take(&mut self.fresh);
+        // What was waiting for room has left: the application may go on with what it held back.
+        told |= self.plane.mailbox.take_unparked();
         told |= self.tell_news(app);
         told |= self.tell_messages(app);
         told |= self.tell_timers(app);

@@ -17,8 +17,8 @@ use rustix::pipe::PipeFlags;
 
 use self::spsc::{Receiver, Sender, queue};
 use super::jobs::JobDone;
-use super::limits::{MESH_PARKED_MESSAGES_MAX, MESH_QUEUE_MESSAGES};
-use crate::plane::{Ends, ListenerId, ShardIndex};
+use super::limits::MESH_QUEUE_MESSAGES;
+use crate::plane::{BACKLOG_MAX, Ends, ListenerId, ShardIndex};
 
 /// What travels between shards.
 pub(super) enum Envelope<M> {
@@ -122,6 +122,10 @@ pub(crate) struct Mailbox<M> {
     bells: Bells,
     outboxes: Vec<Outbox<M>>,
     inboxes: Vec<Receiver<Envelope<M>>>,
+    /// Messages that are parked, all outboxes together.
+    parked: usize,
+    /// Some found room since the application was last told.
+    unparked: bool,
 }
 
 /// Queues from every shard to every other.
@@ -133,6 +137,8 @@ pub(crate) fn mailboxes<M: Send>(bells: &Bells) -> Vec<Mailbox<M>> {
             bells: Arc::clone(bells),
             outboxes: Vec::new(),
             inboxes: Vec::new(),
+            parked: 0,
+            unparked: false,
         })
         .collect();
     for from in 0..shards {
@@ -176,11 +182,13 @@ impl<M: Send> Mailbox<M> {
         if outbox.parked.is_empty() {
             if let Err(envelope) = outbox.sender.push(envelope) {
                 outbox.parked.push_back(envelope);
+                self.parked += 1;
             }
             return;
         }
-        assert!(outbox.parked.len() < MESH_PARKED_MESSAGES_MAX, "shard {to} takes no messages any more");
+        assert!(outbox.parked.len() < BACKLOG_MAX, "{BACKLOG_MAX} messages wait for shard {to}");
         outbox.parked.push_back(envelope);
+        self.parked += 1;
     }
 
     /// Moves what was parked as far as it fits and wakes the shards that have something to do: through `wake` for one that has a ring.
@@ -190,6 +198,7 @@ impl<M: Send> Mailbox<M> {
                 continue;
             }
             let bell = &self.bells[to];
+            let before = outbox.parked.len();
             if bell.ended.load(Ordering::Acquire) {
                 outbox.parked.clear();
             }
@@ -198,11 +207,28 @@ impl<M: Send> Mailbox<M> {
                 outbox.sender.ask_for_room();
                 outbox.unpark();
             }
+            let found_room = before - outbox.parked.len();
+            self.parked -= found_room;
+            self.unparked |= found_room > 0;
             if outbox.touched {
                 outbox.touched = false;
                 bell.wake_if_asleep(&mut wake);
             }
         }
+    }
+
+    /// Messages that wait here for room in another shard's queue.
+    pub(super) fn parked(&self) -> usize {
+        self.parked
+    }
+
+    /// Whether some found room since [`Self::take_unparked`] was last called.
+    pub(super) fn has_unparked(&self) -> bool {
+        self.unparked
+    }
+
+    pub(super) fn take_unparked(&mut self) -> bool {
+        std::mem::take(&mut self.unparked)
     }
 
     /// Whether messages wait here for room in another shard's queue.
@@ -283,7 +309,8 @@ mod tests {
         for n in 0..count {
             boxes[0].post(1, Envelope::Message(n));
         }
-        assert!(boxes[0].has_parked());
+        assert!(boxes[0].has_parked() && !boxes[0].has_unparked());
+        assert_eq!(boxes[0].parked(), count as usize - MESH_QUEUE_MESSAGES);
         let mut next = 0;
         while next < count {
             boxes[0].flush(|_| panic!("nobody sleeps"));
@@ -292,7 +319,8 @@ mod tests {
                 next += 1;
             }
         }
-        assert!(!boxes[0].has_parked());
+        assert!(!boxes[0].has_parked() && boxes[0].parked() == 0);
+        assert!(boxes[0].take_unparked() && !boxes[0].has_unparked());
         assert!(!boxes[1].has_mail());
     }
 
@@ -350,6 +378,6 @@ mod tests {
         }
         boxes[1].close();
         boxes[0].flush(|_| panic!("nobody sleeps"));
-        assert!(!boxes[0].has_parked());
+        assert!(!boxes[0].has_parked() && boxes[0].parked() == 0);
     }
 }
