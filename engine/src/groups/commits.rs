@@ -22,7 +22,7 @@ impl GroupCoordinator {
         }
         let name = request.group.clone();
         self.groups.entry(name.clone()).or_insert_with(|| Group::classic(&name, now));
-        let more = self.with(now, &name, |group, cx, topics| {
+        let (more, topics) = self.with(now, &name, |group, cx, topics| {
             let checked = match &mut group.kind {
                 Kind::Classic(g) => g
                     .check_commit(cx, &request.member, request.instance.as_deref(), request.generation)
@@ -55,14 +55,19 @@ impl GroupCoordinator {
                 }
             }
             let mut more = 0;
+            let mut taken = Vec::with_capacity(accepted.len());
             for (topic, offsets) in accepted {
+                taken.push(topic);
                 let record = CommitsRecord { group: name.clone(), topic: topic.0, offsets };
                 more += group.offsets.take(record.clone());
                 cx.records.push(Record::Commits(record));
             }
             cx.replies.push((token, GroupReply::Commit(outcomes), super::effects::Behind::Everything));
-            more
+            (more, taken)
         });
+        for topic in topics {
+            self.note_holder(topic, &name);
+        }
         self.offsets_bytes = self.offsets_bytes.saturating_add_signed(more);
     }
 
@@ -91,9 +96,25 @@ impl GroupCoordinator {
     }
 
     pub(super) fn fetch(&mut self, token: Token, request: &FetchRequest) {
+        let (seq, reply) = self.find_offsets(request);
+        self.reply(seq, token, GroupReply::Fetch(reply));
+    }
+
+    pub(super) fn fetch_each(&mut self, token: Token, requests: &[FetchRequest]) {
+        let mut last = 0;
+        let found = requests.iter().map(|request| {
+            let (seq, reply) = self.find_offsets(request);
+            last = last.max(seq);
+            reply
+        });
+        let found = found.collect();
+        self.reply(last, token, GroupReply::FetchEach(found));
+    }
+
+    /// Offsets of a group, and the record that has to be durable before they are told: what was told once must not go back after a crash.
+    fn find_offsets(&self, request: &FetchRequest) -> (u64, FetchReply) {
         let Some(group) = self.groups.get(&request.group) else {
-            let reply = FetchReply { error: None, offsets: Vec::new() };
-            return self.reply_after_all(token, GroupReply::Fetch(reply));
+            return (self.last_record(), FetchReply { error: None, offsets: Vec::new() });
         };
         let error = match (&group.kind, &request.member) {
             (Kind::Consumer(group), Some((member, epoch))) => group.check_fetch(member, *epoch).err(),
@@ -108,9 +129,7 @@ impl GroupCoordinator {
                 .filter_map(|(topic, partition)| group.offsets.of(topic, partition))
                 .collect(),
         };
-        // What was told once must not go back after a crash.
-        let seq = group.last_seq();
-        self.reply(seq, token, GroupReply::Fetch(FetchReply { error, offsets }));
+        (group.last_seq(), FetchReply { error, offsets })
     }
 
     pub(super) fn delete_offsets(&mut self, now: Now, token: Token, request: &DeleteOffsetsRequest) {
@@ -123,7 +142,9 @@ impl GroupCoordinator {
         if let Some(error) = error {
             return self.reply_now(token, GroupReply::DeleteOffsets(Err(error)));
         }
-        self.with(now, &request.group, |group, cx, topics| {
+        let name = &request.group;
+        let (bytes, emptied) = self.with(now, name, |group, cx, topics| {
+            let (mut bytes, mut emptied) = (0, Vec::new());
             let mut outcomes = Vec::new();
             group.catch_up(topics);
             for (topic, partitions) in &request.partitions {
@@ -132,14 +153,19 @@ impl GroupCoordinator {
                 let had: Vec<u32> =
                     partitions.iter().copied().filter(|p| group.offsets.has(*topic, *p)).collect();
                 if refused.is_none() && !had.is_empty() {
-                    group.offsets.remove(*topic, &had);
+                    bytes += group.offsets.remove(*topic, &had, name.len());
+                    emptied.extend((!group.offsets.has_topic(*topic)).then_some(*topic));
                     cx.records.push(Record::OffsetsDeleted(request.group.clone(), topic.0, had));
                 }
             }
             let reply = GroupReply::DeleteOffsets(Ok(outcomes));
             cx.replies.push((token, reply, super::effects::Behind::Everything));
+            (bytes, emptied)
         });
-        self.measure_offsets();
+        self.offsets_bytes -= bytes;
+        for topic in emptied {
+            self.forget_holder(topic, name);
+        }
     }
 
     /// Forgets offsets that nobody has needed for long, and groups that have nothing left.
@@ -161,12 +187,19 @@ impl GroupCoordinator {
                 let expired =
                     group.offsets.expired(before_ms, idle_since_ms, |topic| group.reads(topics, topic));
                 if !expired.is_empty() {
-                    self.with(now, &name, |group, cx, _| {
+                    let (bytes, emptied) = self.with(now, &name, |group, cx, _| {
+                        let (mut bytes, mut emptied) = (0, Vec::new());
                         for (topic, partitions) in expired {
-                            group.offsets.remove(topic, &partitions);
+                            bytes += group.offsets.remove(topic, &partitions, name.len());
+                            emptied.extend((!group.offsets.has_topic(topic)).then_some(topic));
                             cx.records.push(Record::OffsetsDeleted(name.clone(), topic.0, partitions));
                         }
+                        (bytes, emptied)
                     });
+                    self.offsets_bytes -= bytes;
+                    for topic in emptied {
+                        self.forget_holder(topic, &name);
+                    }
                 }
             }
             let is_over = self.groups.get(&name).is_some_and(|group| {
@@ -181,7 +214,7 @@ impl GroupCoordinator {
                 self.append(&Record::GroupDeleted(name));
             }
         }
-        self.measure_offsets();
+        debug_assert!(self.counts_offsets_right(), "what is added and taken away is what is there");
     }
 }
 

@@ -20,6 +20,8 @@ pub struct GroupCoordinator {
     pub(super) config: GroupConfig,
     pub(super) groups: BTreeMap<String, Group>,
     pub(super) topics: Topics,
+    /// The groups that have offsets in each topic.
+    holders: BTreeMap<TopicId, BTreeSet<String>>,
     /// When groups have something to do; at most one entry each.
     alarms: BTreeSet<(u64, String)>,
     pub(super) cleanup_at: u64,
@@ -109,6 +111,7 @@ impl GroupCoordinator {
             config,
             groups: BTreeMap::new(),
             topics: Topics::default(),
+            holders: BTreeMap::new(),
             alarms: BTreeSet::new(),
             cleanup_at: now.ms + config.cleanup_interval_ms,
             offsets_bytes: 0,
@@ -144,6 +147,7 @@ impl GroupCoordinator {
             GroupRequest::Leave(request) => self.leave(now, token, request),
             GroupRequest::Commit(request) => self.commit(now, token, request),
             GroupRequest::Fetch(request) => self.fetch(token, &request),
+            GroupRequest::FetchEach(requests) => self.fetch_each(token, &requests),
             GroupRequest::DeleteOffsets(request) => self.delete_offsets(now, token, &request),
             GroupRequest::List(request) => self.list(token, &request),
             GroupRequest::Describe(groups) => self.describe(token, groups),
@@ -198,31 +202,19 @@ impl GroupCoordinator {
         }
     }
 
-    /// A topic is new, or has more partitions than before.
+    /// A topic is new, or has more partitions than before. Groups find out when they look next.
     pub fn handle_topic(&mut self, id: TopicId, name: &str, partitions: u32) {
-        if self.topics.insert(id, name, partitions) {
-            self.tell_of_topics();
-        }
+        self.topics.insert(id, name, partitions);
     }
 
     /// A topic is gone; its offsets are forgotten.
     pub fn handle_topic_deleted(&mut self, id: TopicId) {
-        if self.topics.remove(id) {
-            self.tell_of_topics();
-        }
-        let mut had: Vec<String> = Vec::new();
-        for (name, group) in &mut self.groups {
-            if group.offsets.remove_topic(id) {
-                had.push(name.clone());
-            }
-        }
-        if had.is_empty() {
-            return;
-        }
-        self.measure_offsets();
+        self.topics.remove(id);
+        let Some(holders) = self.holders.remove(&id) else { return };
         let seq = self.append(&Record::TopicDeleted(id.0));
-        for name in had {
+        for name in holders {
             if let Some(group) = self.groups.get_mut(&name) {
+                self.offsets_bytes -= group.offsets.remove_topic(id, name.len());
                 group.offsets_seq = seq;
             }
         }
@@ -230,22 +222,46 @@ impl GroupCoordinator {
 
     /// Forgets the offsets in topics that `keep` says no to: a crash may have come between a topic's deletion and this log's record.
     pub fn retain_topics(&mut self, keep: impl Fn(TopicId) -> bool) {
-        let topics: BTreeSet<TopicId> = self.groups.values().flat_map(|g| g.offsets.topics()).collect();
-        for topic in topics.into_iter().filter(|t| !keep(*t)) {
+        let topics: Vec<TopicId> = self.holders.keys().copied().filter(|topic| !keep(*topic)).collect();
+        for topic in topics {
             self.handle_topic_deleted(topic);
         }
     }
 
-    fn tell_of_topics(&mut self) {
-        for group in self.groups.values_mut() {
-            if let Kind::Consumer(group) = &mut group.kind {
-                group.topics_changed();
+    /// Counts all offsets anew. Costs as much as there are: for the start.
+    pub(super) fn measure_offsets(&mut self) {
+        self.offsets_bytes = self.groups.iter().map(|(name, g)| g.offsets.bytes(name.len())).sum();
+        self.holders.clear();
+        for (name, group) in &self.groups {
+            for topic in group.offsets.topics() {
+                self.holders.entry(topic).or_default().insert(name.clone());
             }
         }
     }
 
-    pub(super) fn measure_offsets(&mut self) {
-        self.offsets_bytes = self.groups.iter().map(|(name, g)| g.offsets.bytes(name.len())).sum();
+    /// Whether the count of the offsets' bytes and the holders are what a look at all groups gives.
+    pub(super) fn counts_offsets_right(&self) -> bool {
+        let bytes: usize = self.groups.iter().map(|(name, g)| g.offsets.bytes(name.len())).sum();
+        let pairs: usize = self.groups.values().map(|group| group.offsets.topics().count()).sum();
+        bytes == self.offsets_bytes && pairs == self.holders.values().map(BTreeSet::len).sum::<usize>()
+    }
+
+    /// A group has offsets in a topic.
+    pub(super) fn note_holder(&mut self, topic: TopicId, group: &str) {
+        let holders = self.holders.entry(topic).or_default();
+        if !holders.contains(group) {
+            holders.insert(group.to_owned());
+        }
+    }
+
+    /// A group has no offsets in a topic any more.
+    pub(super) fn forget_holder(&mut self, topic: TopicId, group: &str) {
+        if let Some(holders) = self.holders.get_mut(&topic) {
+            holders.remove(group);
+            if holders.is_empty() {
+                self.holders.remove(&topic);
+            }
+        }
     }
 
     /// Whether there is space for one more group.
@@ -314,6 +330,11 @@ impl GroupCoordinator {
         self.reply(0, token, reply);
     }
 
+    /// The last record there is.
+    pub(super) fn last_record(&self) -> u64 {
+        self.appended
+    }
+
     /// Answers when everything so far is durable.
     pub(super) fn reply_after_all(&mut self, token: Token, reply: GroupReply) {
         self.reply(self.appended, token, reply);
@@ -333,6 +354,9 @@ impl GroupCoordinator {
         }
         self.members_bytes -= group.bytes;
         self.offsets_bytes -= group.offsets.bytes(name.len());
+        for topic in group.offsets.topics() {
+            self.forget_holder(topic, name);
+        }
         Some(group)
     }
 }

@@ -82,18 +82,27 @@ impl GroupOffsets {
         more
     }
 
-    /// Forgets a topic. Says whether there was anything.
-    pub(super) fn remove_topic(&mut self, topic: TopicId) -> bool {
-        self.by_topic.remove(&topic).is_some()
+    /// Forgets a topic. Gives the bytes that it took.
+    pub(super) fn remove_topic(&mut self, topic: TopicId, name_bytes: usize) -> usize {
+        let Some(of_topic) = self.by_topic.remove(&topic) else { return 0 };
+        TOPIC_BYTES + name_bytes + of_topic.values().map(|c| offset_bytes(&c.metadata)).sum::<usize>()
     }
 
-    pub(super) fn remove(&mut self, topic: TopicId, partitions: &[u32]) {
-        if let Some(of_topic) = self.by_topic.get_mut(&topic) {
-            of_topic.retain(|partition, _| !partitions.contains(partition));
-            if of_topic.is_empty() {
-                self.by_topic.remove(&topic);
-            }
+    /// Forgets partitions of a topic. Gives the bytes that they took.
+    pub(super) fn remove(&mut self, topic: TopicId, partitions: &[u32], name_bytes: usize) -> usize {
+        let Some(of_topic) = self.by_topic.get_mut(&topic) else { return 0 };
+        let removed = partitions.iter().filter_map(|partition| of_topic.remove(partition));
+        let mut bytes = removed.map(|c| offset_bytes(&c.metadata)).sum();
+        if of_topic.is_empty() {
+            self.by_topic.remove(&topic);
+            bytes += TOPIC_BYTES + name_bytes;
         }
+        bytes
+    }
+
+    /// Whether there is anything of a topic.
+    pub(super) fn has_topic(&self, topic: TopicId) -> bool {
+        self.by_topic.contains_key(&topic)
     }
 
     pub(super) fn has(&self, topic: TopicId, partition: u32) -> bool {

@@ -47,12 +47,12 @@ impl GroupCoordinator {
             Record::Commits(commits) => self.apply_commits(now, commits),
             Record::TopicDeleted(topic) => {
                 for group in self.groups.values_mut() {
-                    group.offsets.remove_topic(TopicId(topic));
+                    group.offsets.remove_topic(TopicId(topic), 0);
                 }
             }
             Record::OffsetsDeleted(name, topic, partitions) => {
                 if let Some(group) = self.groups.get_mut(&name) {
-                    group.offsets.remove(TopicId(topic), &partitions);
+                    group.offsets.remove(TopicId(topic), &partitions, 0);
                 }
             }
             Record::Classic(record) => {

@@ -21,6 +21,8 @@ pub enum GroupReply {
     Commit(Vec<(TopicId, u32, Option<GroupError>)>),
     /// To `Fetch`.
     Fetch(FetchReply),
+    /// To `FetchEach`, in the order of the request.
+    FetchEach(Vec<FetchReply>),
     /// To `DeleteOffsets`: partition by partition, or an error for all.
     DeleteOffsets(Result<Vec<(TopicId, u32, Option<GroupError>)>, GroupError>),
     /// To `List`.

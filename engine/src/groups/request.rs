@@ -31,6 +31,8 @@ pub enum GroupRequest {
     Commit(CommitRequest),
     /// Give offsets.
     Fetch(FetchRequest),
+    /// The same of several groups.
+    FetchEach(Vec<FetchRequest>),
     /// Forget offsets.
     DeleteOffsets(DeleteOffsetsRequest),
     /// Which groups there are.

@@ -11,26 +11,34 @@ use highwater_protocol::ids::TopicId;
 pub(super) struct Topics {
     by_name: BTreeMap<String, TopicId>,
     by_id: BTreeMap<TopicId, (String, u32)>,
+    /// Counts their changes.
+    version: u64,
 }
 
 impl Topics {
-    /// A topic is new or has more partitions. Says whether that is so.
-    pub(super) fn insert(&mut self, id: TopicId, name: &str, partitions: u32) -> bool {
+    /// A topic is new or has more partitions.
+    pub(super) fn insert(&mut self, id: TopicId, name: &str, partitions: u32) {
         if self.by_id.get(&id).is_some_and(|(n, p)| n == name && *p == partitions) {
-            return false;
+            return;
         }
         if let Some(old) = self.by_name.insert(name.to_owned(), id) {
             self.by_id.remove(&old);
         }
         self.by_id.insert(id, (name.to_owned(), partitions));
-        true
+        self.version += 1;
     }
 
-    /// A topic is gone. Says whether it was there.
-    pub(super) fn remove(&mut self, id: TopicId) -> bool {
-        let Some((name, _)) = self.by_id.remove(&id) else { return false };
-        self.by_name.remove(&name);
-        true
+    /// A topic is gone.
+    pub(super) fn remove(&mut self, id: TopicId) {
+        if let Some((name, _)) = self.by_id.remove(&id) {
+            self.by_name.remove(&name);
+            self.version += 1;
+        }
+    }
+
+    /// Another number when something about topics is new.
+    pub(super) fn version(&self) -> u64 {
+        self.version
     }
 
     pub(super) fn id(&self, name: &str) -> Option<TopicId> {

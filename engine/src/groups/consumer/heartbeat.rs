@@ -196,12 +196,12 @@ impl ConsumerGroup {
 
     /// A new epoch, if `must` or if topics have changed, and the target that belongs to it.
     fn next_epoch(&mut self, topics: &Topics, must: bool) {
-        let must_look = must || self.topics_changed;
+        let must_look = must || self.has_new_topics(topics);
         if !must_look && self.epoch <= self.target_epoch {
             return;
         }
         self.catch_up(topics);
-        self.topics_changed = false;
+        self.topics_seen = Some(topics.version());
         let wanted = self.wanted_by_all(topics);
         if must_look {
             let hash = Self::hash_topics(&wanted, topics);

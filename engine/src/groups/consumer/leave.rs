@@ -84,7 +84,7 @@ impl ConsumerGroup {
         self.changed.remove(id);
         self.removed.insert(id.to_owned());
         // The topics that it alone wanted are wanted no more.
-        self.topics_changed = true;
+        self.topics_seen = None;
     }
 
     /// A member has its instance id no more.

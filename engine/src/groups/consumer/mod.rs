@@ -44,8 +44,8 @@ pub(super) struct ConsumerGroup {
     target_epoch: i32,
     /// Of the topics that are subscribed to, with their ids and numbers of partitions.
     topics_hash: u64,
-    /// Whether topics have changed since the hash was made.
-    topics_changed: bool,
+    /// The version of the topics from which the hash was made; none if others are wanted since.
+    topics_seen: Option<u64>,
     members: BTreeMap<String, Member>,
     /// Since when it has had no members, by the wall clock.
     empty_since_ms: Option<i64>,
@@ -69,7 +69,7 @@ impl ConsumerGroup {
             epoch: 0,
             target_epoch: 0,
             topics_hash: 0,
-            topics_changed: true,
+            topics_seen: None,
             members: BTreeMap::new(),
             empty_since_ms: None,
             instances: BTreeMap::new(),
@@ -89,9 +89,9 @@ impl ConsumerGroup {
         self.empty_since_ms
     }
 
-    /// Something about topics is new; the next heartbeat finds out whether it matters here.
-    pub(super) fn topics_changed(&mut self) {
-        self.topics_changed = true;
+    /// Whether something about topics is new; the next heartbeat finds out whether it matters here.
+    fn has_new_topics(&self, topics: &Topics) -> bool {
+        self.topics_seen != Some(topics.version())
     }
 
     pub(super) fn state_name(&self) -> &'static str {

@@ -91,7 +91,7 @@ impl ConsumerGroup {
 
     /// Finds out what expressions match now, if topics have changed and no heartbeat has come since.
     pub(in crate::groups) fn catch_up(&mut self, topics: &Topics) {
-        if self.topics_changed {
+        if self.has_new_topics(topics) {
             self.resolve_all(topics);
         }
     }
