@@ -3,10 +3,12 @@
 use bytes::Bytes;
 use highwater_protocol::ids::{Incarnation, LeaderEpoch, LogIndex, Offset, Timestamp, TopicPartition};
 use highwater_runtime::buf::AlignedBuf;
+use highwater_runtime::slab::Key;
 
-/// A partition within its store, for as long as the store is open. Never given to another partition.
+/// A partition within its store, for as long as the store is open. The place of a deleted partition is used again, its `Slot` is not: it
+/// names nothing any more.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
-pub struct Slot(pub u32);
+pub struct Slot(pub Key);
 
 /// A read or search that has to wait for the disk.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]

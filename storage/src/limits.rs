@@ -11,8 +11,11 @@ pub const ROUNDS_IN_FLIGHT_MAX: usize = 2;
 /// Bytes a gap may take in front of a frame that starts on a page: a padding frame needs room for its header, else it takes the next page too.
 pub const PADDING_BYTES_MAX: usize = PAGE_BYTES + FRAME_HEADER_BYTES;
 
-/// Partitions of one store.
-pub const PARTITIONS_PER_STORE_MAX: usize = 1 << 20;
+/// Partitions of one store, with those that are being deleted. Four times what a broker may have: more is our bug.
+pub const PARTITIONS_PER_STORE_MAX: usize = 1 << 22;
+
+/// Partitions that one step of retention looks at.
+pub const RETENTION_PARTITIONS_PER_STEP: usize = 1024;
 
 /// Sizes that a store works with.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

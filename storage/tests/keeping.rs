@@ -5,6 +5,7 @@ mod support;
 use highwater_protocol::batch::Compression;
 use highwater_protocol::ids::Offset;
 use highwater_runtime::sim::CrashPolicy;
+use highwater_storage::limits::RETENTION_PARTITIONS_PER_STEP;
 use highwater_storage::{AppendError, Cursor, LogStartError, PartitionConfig, ReadResult, Slot, StoreEvent};
 use support::{Bed, HOUR_MS, batch, batch_at, batch_of, filled, producer, tp};
 
@@ -191,4 +192,47 @@ fn a_producer_that_was_silent_too_long_is_forgotten_but_not_at_a_restart() {
     assert!(matches!(bed.try_append(slot, &sent(0)), Err(AppendError::Duplicate { .. })));
     retain(&mut bed, 52 * expiry_ms);
     assert_eq!(bed.append_durably(slot, &sent(5)).base_offset, Offset(1), "unknown: it may begin anywhere");
+}
+
+#[test]
+fn the_place_of_a_deleted_partition_is_used_again_and_its_slot_names_nothing_any_more() {
+    let mut bed = Bed::new(9);
+    let mut slots = std::collections::BTreeSet::new();
+    for n in 0..50 {
+        let slot = configured(&mut bed, KEEP);
+        assert!(slots.insert(slot), "a slot comes up once");
+        assert_eq!(slot.0.index, 0, "the only partition has the only place");
+        bed.append_durably(slot, &filled(n, 5000));
+        bed.store.delete_partition(&mut bed.disk, slot);
+        bed.settle();
+        assert_eq!(bed.store.partitions().count(), 0);
+    }
+    let last = configured(&mut bed, KEEP);
+    bed.append_durably(last, &batch(&[b"alive"]));
+    let old = *slots.first().expect("there were some");
+    bed.store.delete_partition(&mut bed.disk, old);
+    assert_eq!(bed.store.set_log_start(&mut bed.disk, old, Offset(1)), Err(LogStartError::Deleted));
+    assert_eq!(
+        bed.values(last),
+        [b"alive".to_vec()],
+        "an old slot does not reach the partition that has its place"
+    );
+}
+
+#[test]
+fn retention_looks_at_so_many_partitions_in_one_step_and_goes_on_where_it_was() {
+    let mut bed = Bed::new(10);
+    let config = PartitionConfig { retention_ms: Some(HOUR_MS), ..KEEP };
+    let count = 2 * RETENTION_PARTITIONS_PER_STEP as u32 + 1;
+    let slots: Vec<_> = (0..count).map(|n| bed.store.ensure_partition(tp(n), config)).collect();
+    let old = [0, RETENTION_PARTITIONS_PER_STEP, slots.len() - 1].map(|at| slots[at]);
+    for slot in old {
+        bed.append_durably(slot, &batch_at(0, &[b"old"]));
+    }
+    let cut = |bed: &Bed| old.map(|slot| bed.store.bounds(slot).log_start.0);
+    for (cuts, more) in [([1, 0, 0], true), ([1, 1, 0], true), ([1, 1, 1], false)] {
+        assert_eq!(bed.store.enforce_retention(&mut bed.disk, 3 * HOUR_MS), more);
+        bed.settle();
+        assert_eq!(cut(&bed), cuts);
+    }
 }

@@ -73,7 +73,7 @@ impl Store {
         wall_ms: i64,
         push: impl FnOnce(&mut Partition, &mut Bench<'_>) -> T,
     ) -> T {
-        let partition = self.partitions[slot.0 as usize].as_mut().expect("the caller looked");
+        let partition = self.partitions.get_mut(slot.0).expect("the caller looked");
         let mut bench = Bench { limits: &self.config.limits, budget: &mut self.budget, wall_ms };
         let before = partition.unacked_bytes;
         let result = push(partition, &mut bench);
@@ -96,7 +96,7 @@ impl Store {
             Rest::Resting => {
                 let key = PartitionKey::from(partition.tp);
                 let seq = self.record(&MapRecord::Woken { key });
-                self.partitions[slot.0 as usize].as_mut().expect("as above").rest = Rest::Waking(seq);
+                self.partitions.get_mut(slot.0).expect("as above").rest = Rest::Waking(seq);
             }
         }
         self.evict();
@@ -127,7 +127,7 @@ impl Store {
     pub(super) fn evict(&mut self) {
         while self.budget.bytes() > self.config.limits.cache_bytes_max {
             let Some((slot, _)) = self.budget.oldest() else { break };
-            let partition = self.partitions.get_mut(slot.0 as usize).and_then(Option::as_mut);
+            let partition = self.partitions.get_mut(slot.0);
             let gone = match partition {
                 None => self.budget.evict(None, |_| true),
                 Some(partition) => {
@@ -143,8 +143,7 @@ impl Store {
         }
         if self.budget.wants_cleaning() {
             let partitions = &self.partitions;
-            self.budget
-                .clean(|slot, id| partitions[slot.0 as usize].as_ref().is_some_and(|p| p.chunks.holds(id)));
+            self.budget.clean(|slot, id| partitions.get(slot.0).is_some_and(|p| p.chunks.holds(id)));
         }
     }
 }

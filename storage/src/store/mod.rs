@@ -16,8 +16,9 @@ mod space;
 use std::collections::{BTreeMap, VecDeque};
 
 use highwater_protocol::batch::BatchHeader;
-use highwater_protocol::ids::{LogIndex, TopicPartition};
+use highwater_protocol::ids::{LogIndex, PartitionIndex, TopicId, TopicPartition};
 use highwater_runtime::plane::{Completion, Disk, Token};
+use highwater_runtime::slab::Slab;
 
 use crate::api::{Bounds, ProducerCheck, Slot, StoreEvent, StoreStats};
 use crate::cache::CacheBudget;
@@ -38,8 +39,8 @@ use space::Space;
 /// [`poll_event`](Self::poll_event) until it is empty.
 pub struct Store {
     config: StoreConfig,
-    /// By slot. Slots are not used again.
-    partitions: Vec<Option<Box<Partition>>>,
+    /// By slot.
+    partitions: Slab<Box<Partition>>,
     by_tp: BTreeMap<TopicPartition, Slot>,
     events: VecDeque<Queued>,
     stats: StoreStats,
@@ -56,6 +57,8 @@ pub struct Store {
     touched: Vec<Slot>,
     /// Frames whose extents' headers are damaged: the partitions that they belong to are out of service.
     orphans: Orphans,
+    /// The place at which the next step of retention begins.
+    retention_at: usize,
     unacked_bytes: u64,
     appended_since_checkpoint: u64,
     /// Replies that wait for the map.
@@ -96,23 +99,28 @@ impl Store {
         self.by_tp.iter().map(|(tp, slot)| (*tp, *slot))
     }
 
+    /// The partitions of one topic in this store.
+    pub fn partitions_of(&self, topic: TopicId) -> impl Iterator<Item = (TopicPartition, Slot)> {
+        let at = |index| TopicPartition { topic, partition: PartitionIndex(index) };
+        self.by_tp.range(at(0)..=at(u32::MAX)).map(|(tp, slot)| (*tp, *slot))
+    }
+
     /// The slot of this partition, made (in memory only) if there is none. Updates its configuration.
     pub fn ensure_partition(&mut self, tp: TopicPartition, config: PartitionConfig) -> Slot {
         if let Some(slot) = self.by_tp.get(&tp) {
-            let partition =
-                self.partitions[slot.0 as usize].as_mut().expect("a partition with a name is there");
+            let partition = self.partitions.get_mut(slot.0).expect("a partition with a name is there");
             partition.config = config;
             return *slot;
         }
         assert!(self.partitions.len() < PARTITIONS_PER_STORE_MAX, "too many partitions in one store");
-        let slot = Slot(self.partitions.len() as u32);
+        let slot = Slot(self.partitions.next_key());
         let mut partition = Partition::new(slot, tp, config);
         if let Some(orphan) = self.orphans.of(tp.tag(), LogIndex(0)) {
             // It has records, and nobody knows where its log begins.
             tracing::error!(partition = %tp, "out of service: {}", open::orphan_fault(&orphan));
             partition.faulty = true;
         }
-        self.partitions.push(Some(Box::new(partition)));
+        self.partitions.insert(Box::new(partition));
         self.by_tp.insert(tp, slot);
         slot
     }
@@ -215,12 +223,12 @@ impl Store {
     }
 
     fn partition(&self, slot: Slot) -> Option<&Partition> {
-        let partition = self.partitions.get(slot.0 as usize)?.as_deref()?;
+        let partition = self.partitions.get(slot.0)?;
         (!partition.deleting).then_some(partition)
     }
 
     fn partition_mut(&mut self, slot: Slot) -> Option<&mut Partition> {
-        let partition = self.partitions.get_mut(slot.0 as usize)?.as_deref_mut()?;
+        let partition = self.partitions.get_mut(slot.0)?;
         (!partition.deleting).then_some(partition)
     }
 

@@ -402,7 +402,7 @@ impl Task {
         if let Some(behind) = self.behind {
             return Some(Answer::Damaged(behind));
         }
-        tracing::warn!(slot = self.slot.0, offset = self.scout.offset.0, "a page of the log cannot be read");
+        tracing::warn!(slot = ?self.slot.0, offset = self.scout.offset.0, "a page of the log cannot be read");
         self.scout.searching = true;
         self.scout.position = from + len as u32;
         self.need = 0;

@@ -86,7 +86,7 @@ impl Store {
 
     /// The map as it is now. Replaying every record made so far gives the same, or something older that leads to the same log.
     pub(super) fn map(&self, clean: bool) -> StoreMap {
-        let partitions = self.partitions.iter().flatten().filter(|p| !p.deleting);
+        let partitions = self.partitions.values().filter(|p| !p.deleting);
         let known = partitions
             .map(|p| p.entry(clean))
             .filter(|entry| !entry.extents.is_empty() || entry.checkpoint_matters());
@@ -154,7 +154,7 @@ impl Store {
 
     /// Records the extents of a partition that are complete and durable.
     pub(super) fn record_seals(&mut self, slot: Slot) {
-        let Some(partition) = self.partitions[slot.0 as usize].as_mut() else { return };
+        let Some(partition) = self.partitions.get_mut(slot.0) else { return };
         let durable = partition.durable;
         let key = PartitionKey::from(partition.tp);
         let mut records = Vec::new();
@@ -182,7 +182,7 @@ impl Store {
         let durable = self.state.durable();
         self.settle_space(durable);
         for slot in std::mem::take(&mut self.waiting_for_map) {
-            if let Some(partition) = self.partitions[slot.0 as usize].as_mut() {
+            if let Some(partition) = self.partitions.get_mut(slot.0) {
                 partition.flags.waits_for_map = false;
             }
             self.advance(slot);

@@ -10,6 +10,7 @@ use super::Store;
 use super::space::wants_roll;
 use crate::api::{LogStartError, Slot, StoreEvent};
 use crate::extent::{Extent, FIRST_POSITION};
+use crate::limits::RETENTION_PARTITIONS_PER_STEP;
 use crate::map::{MapRecord, PartitionKey};
 use crate::partition::{Partition, Rest};
 use crate::state_log::Seq;
@@ -41,13 +42,17 @@ impl Store {
     }
 
     /// Lets go of what the partitions' configurations do not keep, and tries again to get space if there was none. Call it from a timer.
-    pub fn enforce_retention(&mut self, disk: &mut dyn Disk, wall_ms: i64) {
+    ///
+    /// One call looks at [`RETENTION_PARTITIONS_PER_STEP`] partitions at most. True if others are left: call it again, in a later turn.
+    pub fn enforce_retention(&mut self, disk: &mut dyn Disk, wall_ms: i64) -> bool {
         if self.phase != super::Phase::Open {
-            return;
+            return false;
         }
         let silent_ms = self.config.limits.producer_expiry_ms;
-        for at in 0..self.partitions.len() {
-            let slot = Slot(at as u32);
+        let from = std::mem::take(&mut self.retention_at);
+        let to = from.saturating_add(RETENTION_PARTITIONS_PER_STEP).min(self.partitions.places());
+        for at in from..to {
+            let Some(slot) = self.partitions.key_at(at).map(Slot) else { continue };
             let Some(partition) = self.partition_mut(slot) else { continue };
             if !partition.producers.is_empty() {
                 partition.producers.expire(wall_ms, silent_ms);
@@ -72,11 +77,16 @@ impl Store {
                 self.promise(seq, StoreEvent::LogStart { slot, offset: cut });
             }
         }
+        if to < self.partitions.places() {
+            self.retention_at = to;
+            return true;
+        }
         if self.is_quiet() {
             // A checkpoint proves to recovery that the last round was durable: without one, damage to it would look like a torn write.
             self.checkpoint();
         }
         self.retry_space(disk);
+        false
     }
 
     /// Everything appended is durable, and the map does not know it yet.
@@ -86,9 +96,7 @@ impl Store {
 
     /// Forgets a partition. Its space is used again once that is durable; [`StoreEvent::Deleted`] tells.
     pub fn delete_partition(&mut self, _disk: &mut dyn Disk, slot: Slot) {
-        let Some(partition) = self.partitions.get_mut(slot.0 as usize).and_then(Option::as_mut) else {
-            return;
-        };
+        let Some(partition) = self.partitions.get_mut(slot.0) else { return };
         if partition.deleting {
             return;
         }
@@ -110,11 +118,10 @@ impl Store {
 
     /// Frees the extents of a deleted partition when nothing is being written to them any more.
     pub(super) fn finish_delete(&mut self, slot: Slot) {
-        let place = &mut self.partitions[slot.0 as usize];
-        if place.as_ref().is_none_or(|partition| !partition.flights.is_empty()) {
+        if self.partitions.get(slot.0).is_none_or(|partition| !partition.flights.is_empty()) {
             return;
         }
-        let partition = place.take().expect("it was there");
+        let partition = self.partitions.remove(slot.0).expect("it was there");
         let seq = self.state.appended();
         for extent in partition.extents {
             self.free_extent(seq, &extent);
@@ -138,7 +145,7 @@ impl Store {
         if last.is_some_and(|last| last > known(partition)) && !self.take_checkpoint(slot, resting) {
             count = 0;
         }
-        let partition = self.partitions[slot.0 as usize].as_mut().expect("it was there");
+        let partition = self.partitions.get_mut(slot.0).expect("it was there");
         let freed: Vec<Extent> = partition.extents.drain(..count).collect();
         let behind = Incarnation(freed.last()?.incarnation.0 + 1);
         let key = PartitionKey::from(partition.tp);

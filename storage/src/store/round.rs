@@ -134,7 +134,7 @@ impl Store {
         for _ in 0..self.dirty.len() {
             let slot = self.dirty.pop_front().expect("as many as were counted");
             self.submit_partition(disk, slot, number);
-            let Some(partition) = self.partitions[slot.0 as usize].as_mut() else { continue };
+            let Some(partition) = self.partitions.get_mut(slot.0) else { continue };
             partition.flags.dirty = !partition.deleting && partition.has_work();
             if partition.flags.dirty {
                 self.dirty.push_back(slot);
@@ -150,7 +150,7 @@ impl Store {
 
     fn submit_partition(&mut self, disk: &mut dyn Disk, slot: Slot, round: u64) {
         let map_durable = self.state.durable();
-        let Some(partition) = self.partitions[slot.0 as usize].as_mut() else { return };
+        let Some(partition) = self.partitions.get_mut(slot.0) else { return };
         if let Rest::Waking(seq) = partition.rest {
             if seq > map_durable {
                 return;
@@ -158,7 +158,7 @@ impl Store {
             partition.rest = Rest::Awake;
         }
         loop {
-            let Some(partition) = self.partitions[slot.0 as usize].as_mut() else { return };
+            let Some(partition) = self.partitions.get_mut(slot.0) else { return };
             let next = match (partition.queue.front(), &partition.tail) {
                 (Some(piece), _) => (piece.incarnation, piece.from),
                 (None, Some(tail)) if tail.is_fresh() => {
@@ -175,12 +175,12 @@ impl Store {
             if !extent.header_written {
                 self.submit_header(disk, slot, incarnation, round);
             }
-            let partition = self.partitions[slot.0 as usize].as_mut().expect("it was there");
+            let partition = self.partitions.get_mut(slot.0).expect("it was there");
             if partition.queue.is_empty() {
                 partition.freeze_tail(&mut self.budget, true);
                 self.evict();
             }
-            let partition = self.partitions[slot.0 as usize].as_mut().expect("it was there");
+            let partition = self.partitions.get_mut(slot.0).expect("it was there");
             let piece = partition.queue.pop_front().expect("a piece or a tail was there");
             self.submit(disk, slot, &piece, place.slab, round);
         }
@@ -188,7 +188,7 @@ impl Store {
 
     fn submit_header(&mut self, disk: &mut dyn Disk, slot: Slot, incarnation: Incarnation, round: u64) {
         let (cluster, store) = (self.config.cluster, self.config.store);
-        let partition = self.partitions[slot.0 as usize].as_mut().expect("the caller looked");
+        let partition = self.partitions.get_mut(slot.0).expect("the caller looked");
         let tp = partition.tp;
         let extent = partition.extent_mut(incarnation).expect("the caller looked");
         extent.header_written = true;
@@ -223,7 +223,7 @@ impl Store {
             DurableForm::Dsync => Durability::Durable,
             DurableForm::SyncPerRound => Durability::Volatile,
         };
-        let partition = self.partitions[slot.0 as usize].as_mut().expect("the caller looked");
+        let partition = self.partitions.get_mut(slot.0).expect("the caller looked");
         let extent = partition.extent(piece.incarnation).expect("the caller looked");
         let place = extent.place.expect("the caller looked");
         let bytes = piece.data.len();
@@ -258,7 +258,7 @@ impl Store {
     }
 
     fn on_written(&mut self, disk: &mut dyn Disk, slot: Slot, flight: u64, round: u64, slab: SlabId) {
-        let partition = self.partitions[slot.0 as usize].as_mut().expect("a partition waits for its writes");
+        let partition = self.partitions.get_mut(slot.0).expect("a partition waits for its writes");
         let landed = partition.flight_mut(flight);
         landed.writes_left -= 1;
         let whole = landed.writes_left == 0;
@@ -285,8 +285,7 @@ impl Store {
         let flights = std::mem::take(&mut self.rounds.slab(round, slab).flights);
         self.rounds.end_slab(round, slab);
         for (slot, flight) in &flights {
-            let partition =
-                self.partitions[slot.0 as usize].as_mut().expect("a partition waits for its writes");
+            let partition = self.partitions.get_mut(slot.0).expect("a partition waits for its writes");
             partition.flight_mut(*flight).durable = true;
         }
         for (slot, _) in flights {
@@ -297,7 +296,7 @@ impl Store {
     /// Moves a partition's durable end as far as it goes now.
     pub(super) fn advance(&mut self, slot: Slot) {
         let map_durable = self.state.durable();
-        let Some(partition) = self.partitions[slot.0 as usize].as_mut() else { return };
+        let Some(partition) = self.partitions.get_mut(slot.0) else { return };
         let before = partition.durable.index;
         let waited = partition.flags.waits_for_map;
         let bytes = partition.advance_durable(map_durable);

@@ -114,7 +114,7 @@ impl Store {
         wall_ms: i64,
     ) -> Result<(), AppendError> {
         let limits = &self.config.limits;
-        let partition = self.partitions[slot.0 as usize].as_mut().expect("the caller looked");
+        let partition = self.partitions.get_mut(slot.0).expect("the caller looked");
         let frame_bytes = frame_bytes(payload_bytes);
         if partition.fits(limits, frame_bytes, lie) && !wants_roll(partition, wall_ms) {
             return Ok(());
@@ -153,13 +153,13 @@ impl Store {
 
     /// Gives an extent its place, and tells the map.
     fn place_extent(&mut self, slot: Slot, incarnation: Incarnation, place: Place) {
-        let partition = self.partitions[slot.0 as usize].as_mut().expect("the caller looked");
+        let partition = self.partitions.get_mut(slot.0).expect("the caller looked");
         let key = PartitionKey::from(partition.tp);
         let extent = partition.extent_mut(incarnation).expect("it was just made or waited");
         extent.place = Some(place);
         let entry = extent.entry().expect("it has a place now");
         let seq = self.record(&MapRecord::Allocated { key, extent: entry });
-        let partition = self.partitions[slot.0 as usize].as_mut().expect("as above");
+        let partition = self.partitions.get_mut(slot.0).expect("as above");
         partition.extent_mut(incarnation).expect("as above").map_seq = Some(seq);
     }
 

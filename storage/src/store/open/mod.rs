@@ -15,6 +15,7 @@ use bytes::Bytes;
 use highwater_protocol::ids::TopicPartition;
 use highwater_runtime::fs::OpenMode;
 use highwater_runtime::plane::Disk;
+use highwater_runtime::slab::Slab;
 
 use super::read::Reads;
 use super::round::Rounds;
@@ -74,12 +75,12 @@ impl Store {
             (map, faults, space)
         };
         let orphans = Orphans::new(map.orphans, &mut space.alloc);
-        let mut partitions = Vec::new();
+        let mut partitions = Slab::new(u32::MAX);
         let mut by_tp = BTreeMap::new();
         let mut discarded: Vec<(PartitionKey, ExtentEntry)> = Vec::new();
         for (key, entry) in map.partitions {
             let tp = TopicPartition::from(key);
-            let slot = Slot(partitions.len() as u32);
+            let slot = Slot(partitions.next_key());
             let trusted = entry.complete;
             let recovery = Recovery {
                 config: &config,
@@ -93,7 +94,7 @@ impl Store {
             let found = recovery.run(slot, entry, trusted)?;
             report.extents += found.partition.extents.len();
             discarded.extend(found.discarded.into_iter().map(|extent| (key, extent)));
-            partitions.push(Some(Box::new(found.partition)));
+            partitions.insert(Box::new(found.partition));
             by_tp.insert(tp, slot);
         }
         report.partitions = partitions.len();
@@ -111,6 +112,7 @@ impl Store {
             waiting_for_map: Vec::new(),
             touched: Vec::new(),
             orphans,
+            retention_at: 0,
             unacked_bytes: 0,
             appended_since_checkpoint: 0,
             promises: VecDeque::new(),
@@ -151,11 +153,11 @@ impl Store {
                 extent.log2_bytes,
             );
         }
-        for at in 0..self.partitions.len() {
-            let slot = Slot(at as u32);
+        for at in 0..self.partitions.places() {
+            let slot = Slot(self.partitions.key_at(at).expect("none was deleted yet"));
             self.record_seals(slot);
             // What had to be searched gets a checkpoint, with the next ones or when the store is idle, so that it need not be searched again.
-            let partition = self.partitions[at].as_mut().expect("it was just made");
+            let partition = self.partitions.get_mut(slot.0).expect("it was just made");
             partition.flags.touched = !partition.faulty && partition.rest == Rest::Awake;
             if partition.flags.touched {
                 self.touched.push(slot);
