@@ -24,7 +24,7 @@ use highwater_runtime::plane::{Completion, Disk, ShardIndex, Token};
 use highwater_storage::state_log::{Fatal, Recovered, Seq, StateLog};
 
 use crate::limits::{METADATA_BYTES_MAX, PARTITIONS_MAX};
-use crate::message::{Answer, Opened, Ticket};
+use crate::message::{Answer, Opened, Publish, Ticket};
 use crate::metadata::config_changes::{ConfigChange, ConfigChanges};
 use crate::metadata::configs::{self, TopicConfig};
 use crate::metadata::{
@@ -35,7 +35,7 @@ use crate::metadata::{
 #[derive(Debug)]
 pub(crate) enum Action {
     /// Tell every shard.
-    Publish(Arc<Metadata>, Arc<[Change]>),
+    Publish(Publish),
     /// Answer a shard's question.
     Answer(ShardIndex, Ticket, Answer),
     /// Every shard serves.
@@ -60,6 +60,8 @@ pub(crate) struct Controller {
     /// Changes since the last mark, and whether there was anything else.
     changes: Vec<Change>,
     touched: bool,
+    /// All of the metadata was published, or is about to be.
+    told_all: bool,
     marks: VecDeque<Mark>,
     published: u64,
     /// Answers that wait for a version to be durable.
@@ -71,16 +73,25 @@ pub(crate) struct Controller {
     /// The version that every shard has to have applied before clients are served.
     first_version: Option<u64>,
     ready: Option<ReadyReport>,
-    /// Deleted topics, with the shards that have not freed everything yet.
-    freeing: BTreeMap<TopicId, BTreeSet<ShardIndex>>,
+    /// Deleted topics.
+    freeing: BTreeMap<TopicId, Freeing>,
+    /// Partitions of them.
+    freeing_partitions: usize,
     actions: VecDeque<Action>,
 }
 
-/// The metadata as of a position of the log.
+/// What is published when the log is durable up to a position.
 struct Mark {
     seq: Seq,
-    metadata: Arc<Metadata>,
-    changes: Arc<[Change]>,
+    publish: Publish,
+}
+
+/// A deleted topic whose space is being freed.
+struct Freeing {
+    /// The shards that have not freed everything yet.
+    shards: BTreeSet<ShardIndex>,
+    /// Its partitions; 0 if it was deleted before the start.
+    partitions: usize,
 }
 
 struct Waiting {
@@ -114,6 +125,7 @@ impl Controller {
             stores,
             changes: Vec::new(),
             touched: false,
+            told_all: false,
             marks: VecDeque::new(),
             published: 0,
             until_durable: VecDeque::new(),
@@ -123,6 +135,7 @@ impl Controller {
             first_version: None,
             ready: None,
             freeing: BTreeMap::new(),
+            freeing_partitions: 0,
             actions: VecDeque::new(),
         })
     }
@@ -166,7 +179,7 @@ impl Controller {
         for topic in deleting {
             match holders.remove(&topic) {
                 Some(shards) => {
-                    self.freeing.insert(topic, shards);
+                    self.freeing.insert(topic, Freeing { shards, partitions: 0 });
                     self.changes.push(Change::Deleted(topic));
                 }
                 None => self.write(&Record::TopicGone { id: topic.0 }),
@@ -199,9 +212,10 @@ impl Controller {
     /// Nothing of these topics is left on a shard's stores.
     pub(crate) fn handle_gone(&mut self, shard: ShardIndex, topics: &[TopicId]) {
         for topic in topics {
-            let Some(shards) = self.freeing.get_mut(topic) else { continue };
-            shards.remove(&shard);
-            if shards.is_empty() {
+            let Some(freeing) = self.freeing.get_mut(topic) else { continue };
+            freeing.shards.remove(&shard);
+            if freeing.shards.is_empty() {
+                self.freeing_partitions -= freeing.partitions;
                 self.freeing.remove(topic);
                 self.write(&Record::TopicGone { id: topic.0 });
             }
@@ -273,9 +287,11 @@ impl Controller {
                 counted(have, "partition")
             ));
         }
-        if self.tip.partition_count() + (want - have) > PARTITIONS_MAX {
+        // Those that are being deleted still take what a partition takes.
+        let there = self.tip.partition_count() + self.freeing_partitions;
+        if there + (want - have) > PARTITIONS_MAX {
             return refuse(format!(
-                "a broker has at most {PARTITIONS_MAX} partitions, of all topics together"
+                "a broker has at most {PARTITIONS_MAX} partitions, of all topics together and with those that are being deleted; there are {there}"
             ));
         }
         if self.tip.snapshot_bytes() > METADATA_BYTES_MAX {
@@ -319,7 +335,8 @@ impl Controller {
         let outcome = topic.map(|topic| {
             let shards = self.applied.len() as u16;
             let holders = topic.stores.iter().map(|s| s.0 % shards).collect();
-            self.freeing.insert(topic.id, holders);
+            self.freeing.insert(topic.id, Freeing { shards: holders, partitions: topic.stores.len() });
+            self.freeing_partitions += topic.stores.len();
             self.write(&Record::TopicDeleted { id: topic.id.0 });
             Reply::Empty
         });
@@ -441,10 +458,15 @@ impl Controller {
     /// To be called at the end of every turn.
     pub(crate) fn flush(&mut self, disk: &mut dyn Disk) {
         if std::mem::take(&mut self.touched) {
+            // All of it once; then a change costs what it is large, and not what there is.
+            let first = !std::mem::replace(&mut self.told_all, true);
             self.marks.push_back(Mark {
                 seq: self.log.appended(),
-                metadata: Arc::new(self.tip.clone()),
-                changes: std::mem::take(&mut self.changes).into(),
+                publish: Publish {
+                    first: first.then(|| Arc::new(self.tip.clone())),
+                    version: self.tip.version(),
+                    changes: std::mem::take(&mut self.changes).into(),
+                },
             });
         }
         self.log.flush(disk);
@@ -468,9 +490,9 @@ impl Controller {
 
     fn publish_durable(&mut self) {
         while self.marks.front().is_some_and(|m| m.seq <= self.log.durable()) {
-            let Some(Mark { metadata, changes, .. }) = self.marks.pop_front() else { break };
-            self.published = metadata.version();
-            self.actions.push_back(Action::Publish(metadata, changes));
+            let Some(Mark { publish, .. }) = self.marks.pop_front() else { break };
+            self.published = publish.version;
+            self.actions.push_back(Action::Publish(publish));
         }
         while self.until_durable.front().is_some_and(|w| w.version <= self.published) {
             self.answer_front(false);

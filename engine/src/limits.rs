@@ -29,6 +29,58 @@ pub const PUSH_BYTES_MAX: usize = 1 << 20;
 /// Bytes that are pushed in one turn, all subscriptions together; the rest follows in the next turn, so that requests are not kept waiting.
 pub const PUSH_BYTES_PER_TURN_MAX: usize = 8 << 20;
 
+/// What any read counts for, in bytes, however little it gives: a long poll that ends empty takes its time too.
+pub const READ_BYTES_COUNTED_MIN: usize = 8 << 10;
+
+/// Partitions that a fetch of a Kafka client reads before it is the turn of others.
+pub const FETCH_READS_AT_ONCE_MAX: usize = 256;
+
+/// Units of work that the jobs of a shard do in one turn; a unit is about half a microsecond. See `shard/work.rs`.
+pub const WORK_PER_TURN_MAX: usize = 2048;
+
+/// Units of it that one job does before it is another one's turn.
+pub const WORK_PER_STEP_MAX: usize = 256;
+
+/// Units of work that are done at once when a request or a message comes. More makes a job of it.
+pub const WORK_AT_ONCE_MAX: usize = 64;
+
+/// Bytes of long answers that are written in one turn. A piece may be over it.
+pub const LONG_ANSWER_BYTES_PER_TURN_MAX: usize = 512 << 10;
+
+/// Bytes of a long answer that wait to be sent, before it goes on.
+pub const LONG_ANSWER_QUEUE_BYTES_MAX: usize = 128 << 10;
+
+/// Bytes of an answer that are counted in a unit of work.
+pub const PIECE_BYTES_PER_UNIT: usize = 256;
+
+/// Partitions of a topic that are written as one part of a long answer.
+pub const PARTITIONS_PER_PART: usize = 256;
+
+/// Events of a store that are handled at once. The others come in the next turn.
+pub const EVENTS_PER_POLL_MAX: usize = 2048;
+
+/// Answers of the controller and of the coordinator of groups that leave in one turn.
+pub const ANSWERS_PER_TURN_MAX: usize = 1024;
+
+/// Questions that one request has asked shard 0 and that are not answered. The others wait until these are.
+pub const ASKS_PER_REQUEST_MAX: usize = 64;
+
+/// Groups that one question to their coordinator may concern.
+pub const GROUPS_PER_ASK_MAX: usize = 256;
+
+/// Partitions that one question about offsets of groups may concern, unless a single group has more.
+pub const PARTITIONS_PER_ASK_MAX: usize = 2048;
+
+/// Questions of a shard that others have not answered; then it takes up no further requests. Members that wait for others are among
+/// them, and their memory is bounded to less.
+pub const ASKED_MAX: usize = 1 << 18;
+
+/// Messages of a shard that wait for room, here or in another shard's queue; then it takes up no further requests. What one request
+/// posts comes on top: a few for each shard, and [`ASKS_PER_REQUEST_MAX`].
+pub const BACKLOG_MAX: usize = 4096;
+
+const _: () = assert!(BACKLOG_MAX + ASKED_MAX < highwater_runtime::plane::BACKLOG_MAX / 2);
+
 /// Bytes that may wait to be sent on one connection before nothing is pushed there and its requests are not read.
 pub const SEND_QUEUE_BYTES_MAX: usize = 8 << 20;
 

@@ -32,13 +32,8 @@ pub enum Message {
     Placed,
     /// To shard 0: this shard has opened its stores.
     Opened(Box<Opened>),
-    /// From shard 0: the metadata now, and what has changed since the last time.
-    Publish {
-        /// All of it.
-        metadata: Arc<Metadata>,
-        /// What is new in it.
-        changes: Arc<[Change]>,
-    },
+    /// From shard 0: what has changed in the metadata.
+    Publish(Publish),
     /// To shard 0: everything up to this version is in effect here.
     Applied(u64),
     /// To shard 0: nothing of these topics is left on this shard's stores.
@@ -59,6 +54,17 @@ pub enum Message {
     Drained,
     /// From shard 0: all have; close the stores and end.
     Close,
+}
+
+/// Changes of the metadata that are durable.
+#[derive(Clone, Debug)]
+pub struct Publish {
+    /// The first time: all of it, with these changes.
+    pub first: Option<Arc<Metadata>>,
+    /// The version that it has with them.
+    pub version: u64,
+    /// In their order.
+    pub changes: Arc<[Change]>,
 }
 
 /// A hello that was read on another shard.

@@ -12,6 +12,7 @@ mod decoder;
 mod in_order;
 pub mod kafka;
 pub mod limits;
+mod pieces;
 mod replies;
 mod request;
 
@@ -19,5 +20,6 @@ pub use conn::{NativeConn, Overdue};
 pub use credit::CreditLine;
 pub use decoder::{Decoder, Lent, Refusal, Step};
 pub use in_order::{Answer, InOrder, SlotId};
+pub use pieces::{Entries, LongAnswer, PIECE_BYTES, Pieces, WrongLength};
 pub use replies::{Popped, Reply, ReplyQueue};
 pub use request::{Batch, Produce, Received, Request};

@@ -25,6 +25,12 @@ pub const SUBSCRIPTIONS_MAX: usize = 10_000;
 /// From connecting to a complete hello.
 pub const HELLO_TIME: Duration = Duration::from_secs(10);
 
+/// From connecting to the first byte of a Kafka client's first request: Kafka has no hello.
+pub const KAFKA_SILENCE_MAX: Duration = Duration::from_secs(10);
+
+/// How long a Kafka client may send nothing while nothing is owed to it. Kafka's `connections.max.idle.ms`.
+pub const KAFKA_IDLE_MAX: Duration = Duration::from_mins(10);
+
 /// From the first byte of a message to its last, apart from what [`BYTES_PER_SECOND_MIN`] allows for large ones.
 pub const MESSAGE_TIME: Duration = Duration::from_secs(30);
 

@@ -7,9 +7,10 @@ use highwater_protocol::native::{
 };
 
 use crate::in_order::{Answer, InOrder, SlotId};
+use crate::pieces::LongAnswer;
 
 /// An answer.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub enum Reply {
     /// Done; there is nothing to add.
     Empty,
@@ -26,6 +27,8 @@ pub enum Reply {
     },
     /// A body, encoded.
     Body(Bytes),
+    /// A body that is written piece by piece.
+    Long(LongAnswer),
     /// It was not done.
     Error {
         /// Why.
@@ -53,12 +56,19 @@ impl Answer for Reply {
     fn bytes(&self) -> usize {
         match self {
             // As long as what is kept of their requests anyway.
-            Self::Empty | Self::Produced(_) | Self::Subscribed(_) => 0,
+            Self::Empty | Self::Produced(_) | Self::Subscribed(_) | Self::Long(_) => 0,
             Self::Frames { frames, .. } => frames.iter().map(Bytes::len).sum(),
             Self::Body(body) => body.len(),
             Self::Error { text, .. } => text.len(),
         }
     }
+}
+
+/// The head of a message whose body follows.
+fn put_head(out: &mut BytesMut, kind: MessageKind, id: u64, body_bytes: usize) {
+    let at = out.len();
+    put_empty(out, kind, id);
+    out[at..at + 4].copy_from_slice(&(body_bytes as u32).to_le_bytes());
 }
 
 /// A reply that leaves.
@@ -72,6 +82,8 @@ pub struct Popped {
     pub ok: bool,
     /// What has to be sent behind the bytes that were encoded.
     pub frames: Vec<Bytes>,
+    /// What follows if it is written when there is room for it. Nothing else may be sent before it is over.
+    pub long: Option<LongAnswer>,
 }
 
 /// The requests of a connection that have not been answered: of each its kind and its id.
@@ -88,15 +100,18 @@ impl ReplyQueue {
         let ((kind, id), reply) = self.take()?;
         let ok = !matches!(reply, Reply::Error { .. });
         let mut frames = Vec::new();
+        let mut long = None;
         match reply {
             Reply::Empty => put_empty(out, kind, id),
             Reply::Produced(body) => put_message(out, id, &body),
             Reply::Subscribed(body) => put_message(out, id, &body),
             Reply::Body(body) => {
-                let at = out.len();
-                put_empty(out, kind, id);
-                out[at..at + 4].copy_from_slice(&(body.len() as u32).to_le_bytes());
+                put_head(out, kind, id, body.len());
                 frames.push(body);
+            }
+            Reply::Long(answer) => {
+                put_head(out, kind, id, answer.left());
+                long = Some(answer);
             }
             Reply::Frames { prefix, frames: chunks } => {
                 let bytes = chunks.iter().map(Bytes::len).sum();
@@ -105,7 +120,7 @@ impl ReplyQueue {
             }
             Reply::Error { code, text } => put_error(out, kind as u16, id, code, &text),
         }
-        Some(Popped { kind, id, ok, frames })
+        Some(Popped { kind, id, ok, frames, long })
     }
 }
 

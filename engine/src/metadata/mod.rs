@@ -10,4 +10,6 @@ mod state;
 
 pub use placement::place;
 pub use record::{DecodeRecordError, Record, TopicRecord};
-pub use state::{ApplyError, Change, Deleting, Metadata, PRODUCER_IDS_PER_BLOCK, RecoverError, Topic};
+pub use state::{
+    ApplyError, Change, Deleting, Epochs, Metadata, PRODUCER_IDS_PER_BLOCK, RecoverError, Topic,
+};

@@ -1,7 +1,7 @@
 //! What the records add up to.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use highwater_protocol::ids::{LeaderEpoch, PartitionIndex, StoreId, TopicId, TopicPartition};
 use highwater_protocol::topic::collision_name;
@@ -30,8 +30,13 @@ pub struct Topic {
 impl Topic {
     /// Its partitions with their stores.
     pub fn partitions(&self) -> impl Iterator<Item = (TopicPartition, StoreId)> {
+        self.partitions_from(0)
+    }
+
+    /// The same from a partition on.
+    pub fn partitions_from(&self, first: usize) -> impl Iterator<Item = (TopicPartition, StoreId)> {
         let topic = self.id;
-        self.stores.iter().enumerate().map(move |(index, store)| {
+        self.stores.iter().enumerate().skip(first).map(move |(index, store)| {
             (TopicPartition { topic, partition: PartitionIndex(index as u32) }, *store)
         })
     }
@@ -55,6 +60,9 @@ impl Topic {
 /// A topic whose logs are being freed: which stores may still hold something of it.
 pub type Deleting = BTreeMap<TopicId, Vec<StoreId>>;
 
+/// Epochs of leaders that are not 0.
+pub type Epochs = BTreeMap<TopicPartition, LeaderEpoch>;
+
 /// All of the metadata. Cheap to clone: topics are shared.
 ///
 /// Invariant: `by_name` and `by_id` hold the same topics. A topic is never in these and in `deleting`. `collisions` holds those of them
@@ -71,8 +79,13 @@ pub struct Metadata {
     producer_ids_end: i64,
     /// About what a snapshot takes.
     bytes: usize,
+    /// Partitions of all topics, and of each store.
+    partitions: usize,
+    loads: Vec<usize>,
     /// Epochs that are not 0. Not written down: the logs themselves know them.
-    epochs: BTreeMap<TopicPartition, LeaderEpoch>,
+    epochs: Arc<Epochs>,
+    /// All topics by name, listed once for all who want them until something changes.
+    listed: OnceLock<Arc<[Arc<Topic>]>>,
 }
 
 /// What a shard has to do about a change.
@@ -148,12 +161,12 @@ impl Metadata {
                     };
                 }
                 topic.config = TopicConfig::resolve(&topic.configs).map_err(|e| ApplyError(e.to_string()))?;
-                Some(self.put(topic))
+                Some(self.changed(topic))
             }
             Record::PartitionsAdded { id, stores } => {
                 let mut topic = Topic::clone(self.known(TopicId(*id))?);
                 topic.stores.extend(stores.iter().copied().map(StoreId));
-                Some(self.put(topic))
+                Some(self.changed(topic))
             }
             Record::ProducerIdsReserved { end } => {
                 if *end < self.producer_ids_end {
@@ -177,24 +190,30 @@ impl Metadata {
         }
         let configs: BTreeMap<String, String> = record.configs.iter().cloned().collect();
         let config = TopicConfig::resolve(&configs).map_err(|e| ApplyError(e.to_string()))?;
-        if let Some(name) = collision_name(&record.name) {
-            Arc::make_mut(&mut self.collisions).entry(name).or_default().push(record.name.clone());
-        }
-        Ok(self.put(Topic { id, name: record.name.clone(), stores: record.store_ids(), configs, config }))
+        let topic = Topic { id, name: record.name.clone(), stores: record.store_ids(), configs, config };
+        Ok(self.changed(topic))
     }
 
     fn delete(&mut self, id: TopicId) -> Result<Change, ApplyError> {
         let topic = Arc::clone(self.known(id)?);
-        self.by_id.remove(&id);
-        self.by_name.remove(&topic.name);
-        self.forget_collision(&topic.name);
-        self.bytes -= topic.bytes();
+        self.take_out(id);
+        self.forget_epochs(id);
         let mut stores = topic.stores.clone();
         stores.sort_unstable();
         stores.dedup();
         self.deleting.insert(id, stores);
-        self.epochs.retain(|tp, _| tp.topic != id);
         Ok(Change::Deleted(id))
+    }
+
+    /// Takes a change that another copy of the metadata has made. Costs as much as the change is large, not the metadata.
+    pub fn absorb(&mut self, change: &Change) {
+        match change {
+            Change::Topic(topic) => self.put(Arc::clone(topic)),
+            Change::Deleted(id) => {
+                self.take_out(*id);
+                self.forget_epochs(*id);
+            }
+        }
     }
 
     fn forget_collision(&mut self, topic: &str) {
@@ -217,19 +236,53 @@ impl Metadata {
         self.by_id.get(&id).ok_or_else(|| ApplyError(format!("topic {id} is changed and does not exist")))
     }
 
-    fn put(&mut self, topic: Topic) -> Change {
+    fn changed(&mut self, topic: Topic) -> Change {
         let topic = Arc::new(topic);
-        self.bytes += topic.bytes();
-        if let Some(old) = self.by_name.insert(topic.name.clone(), Arc::clone(&topic)) {
-            self.bytes -= old.bytes();
-        }
-        self.by_id.insert(topic.id, Arc::clone(&topic));
+        self.put(Arc::clone(&topic));
         Change::Topic(topic)
+    }
+
+    fn put(&mut self, topic: Arc<Topic>) {
+        self.take_out(topic.id);
+        self.listed = OnceLock::new();
+        self.bytes += topic.bytes();
+        self.partitions += topic.stores.len();
+        for store in &topic.stores {
+            let at = usize::from(store.0);
+            if self.loads.len() <= at {
+                self.loads.resize(at + 1, 0);
+            }
+            self.loads[at] += 1;
+        }
+        if let Some(name) = collision_name(&topic.name) {
+            Arc::make_mut(&mut self.collisions).entry(name).or_default().push(topic.name.clone());
+        }
+        self.by_name.insert(topic.name.clone(), Arc::clone(&topic));
+        self.by_id.insert(topic.id, topic);
+    }
+
+    fn take_out(&mut self, id: TopicId) {
+        let Some(topic) = self.by_id.remove(&id) else { return };
+        self.listed = OnceLock::new();
+        self.by_name.remove(&topic.name);
+        self.forget_collision(&topic.name);
+        self.bytes -= topic.bytes();
+        self.partitions -= topic.stores.len();
+        for store in &topic.stores {
+            self.loads[usize::from(store.0)] -= 1;
+        }
+    }
+
+    fn forget_epochs(&mut self, topic: TopicId) {
+        let at = |index| TopicPartition { topic, partition: PartitionIndex(index) };
+        if self.epochs.range(at(0)..=at(u32::MAX)).next().is_some() {
+            Arc::make_mut(&mut self.epochs).extract_if(at(0)..=at(u32::MAX), |_, _| true).for_each(drop);
+        }
     }
 
     /// Learns the epoch of a partition from the shard that leads it.
     pub fn learn_epoch(&mut self, tp: TopicPartition, epoch: LeaderEpoch) {
-        self.epochs.insert(tp, epoch);
+        Arc::make_mut(&mut self.epochs).insert(tp, epoch);
         self.version += 1;
     }
 
@@ -253,6 +306,16 @@ impl Metadata {
         self.by_name.values()
     }
 
+    /// All topics, by name, as they are now.
+    pub fn listed(&self) -> Arc<[Arc<Topic>]> {
+        Arc::clone(self.listed.get_or_init(|| self.by_name.values().cloned().collect()))
+    }
+
+    /// The epochs of leaders that are not 0, as they are now.
+    pub fn epochs(&self) -> Arc<Epochs> {
+        Arc::clone(&self.epochs)
+    }
+
     /// Topics whose logs are being freed.
     pub fn deleting(&self) -> &Deleting {
         &self.deleting
@@ -270,7 +333,7 @@ impl Metadata {
 
     /// Partitions of all topics.
     pub fn partition_count(&self) -> usize {
-        self.by_id.values().map(|t| t.stores.len()).sum()
+        self.partitions
     }
 
     /// About what a snapshot takes.
@@ -280,7 +343,9 @@ impl Metadata {
 
     /// How many partitions each of `stores` stores has.
     pub fn loads(&self, stores: usize) -> Vec<usize> {
-        count(self.by_id.values().flat_map(|t| &t.stores), stores)
+        let mut loads = self.loads.clone();
+        loads.resize(stores, 0);
+        loads
     }
 }
 
@@ -358,7 +423,7 @@ mod tests {
         assert_eq!(short.deleting, long.deleting);
         assert_eq!(short.producer_ids_end, 3000);
         assert_eq!(short.bytes, long.bytes);
-        assert_eq!(short.loads(2), [3, 2]);
+        assert_eq!((short.loads(2), short.partition_count()), (vec![3, 2], 5));
         let topic = short.topic("a").expect("it exists");
         assert_eq!(topic.config.retention_ms, Some(7 * 24 * 60 * 60 * 1000));
         assert_eq!(topic.config.segment_bytes, 1_048_576);
@@ -376,6 +441,41 @@ mod tests {
         assert_eq!(metadata.deleting().keys().copied().collect::<Vec<_>>(), [TopicId([1; 16])]);
         metadata.apply(&Record::TopicGone { id: [1; 16] }).expect("fits");
         assert!(metadata.deleting().is_empty());
+    }
+
+    #[test]
+    fn whoever_absorbs_the_changes_has_what_the_records_add_up_to() {
+        let records = [
+            created(1, "a", &[0, 1, 1]),
+            created(2, "b", &[1]),
+            Record::PartitionsAdded { id: [1; 16], stores: vec![2] },
+            Record::TopicConfigured { id: [1; 16], configs: vec![("retention.ms".into(), None)] },
+            Record::TopicDeleted { id: [2; 16] },
+            created(3, "b", &[0]),
+        ];
+        let (mut whole, mut copy) = (Metadata::default(), Metadata::default());
+        for record in &records {
+            let change = whole.apply(record).expect("fits").expect("shards have something to do");
+            copy.absorb(&change);
+            assert_eq!((&copy.by_name, &copy.by_id), (&whole.by_name, &whole.by_id));
+            assert_eq!(
+                (copy.bytes, copy.partitions, copy.loads(3)),
+                (whole.bytes, whole.partitions, whole.loads(3))
+            );
+        }
+        assert_eq!(whole.loads(3), [2, 2, 1]);
+    }
+
+    #[test]
+    fn what_is_known_of_a_topics_epochs_stays_when_it_is_changed_and_goes_when_it_is_deleted() {
+        let mut metadata = after(&[created(1, "a", &[0]), created(2, "b", &[0])]);
+        let of = |id| TopicPartition { topic: TopicId([id; 16]), partition: PartitionIndex(0) };
+        metadata.learn_epoch(of(1), LeaderEpoch(4));
+        metadata.learn_epoch(of(2), LeaderEpoch(5));
+        metadata.apply(&Record::PartitionsAdded { id: [1; 16], stores: vec![0] }).expect("fits");
+        assert_eq!(metadata.epoch(of(1)), LeaderEpoch(4));
+        metadata.apply(&Record::TopicDeleted { id: [1; 16] }).expect("fits");
+        assert_eq!((metadata.epoch(of(1)), metadata.epoch(of(2))), (LeaderEpoch(0), LeaderEpoch(5)));
     }
 
     #[test]

@@ -121,12 +121,12 @@ impl Shard {
         ticket
     }
 
-    pub(super) fn on_answer(&mut self, ticket: Ticket, answer: Answer) {
+    pub(super) fn on_answer(&mut self, plane: &mut dyn Plane<Message>, ticket: Ticket, answer: Answer) {
         match (self.asked.remove(&ticket), answer) {
             (Some(Asked::Client(conn, slot)), Answer::Reply(reply)) => self.reply(conn, slot, reply),
             (Some(Asked::ProducerIds), answer) => self.on_producer_ids(answer),
             (Some(Asked::Kafka { request, part }), answer) => {
-                self.on_kafka_part(request, part, Part::Lead(answer));
+                self.on_kafka_part(plane, request, part, Part::Lead(answer));
             }
             _ => {}
         }
@@ -177,11 +177,13 @@ impl Shard {
     fn refuse_producers(&mut self, reply: &Reply) {
         for who in std::mem::take(&mut self.producer_ids.waiting) {
             match (who, reply) {
-                (WantsProducerId::Native(conn, slot), reply) => self.reply(conn, slot, reply.clone()),
+                (WantsProducerId::Native(conn, slot), Reply::Error { code, text }) => {
+                    self.reply(conn, slot, Reply::error(*code, text.clone()));
+                }
                 (WantsProducerId::Kafka(call), Reply::Error { code, .. }) => {
                     self.give_kafka_producer_id(call, Err((*code).into()));
                 }
-                (WantsProducerId::Kafka(_), _) => unreachable!("who is refused gets an error"),
+                (_, _) => unreachable!("who is refused gets an error"),
             }
         }
     }
@@ -276,11 +278,16 @@ impl Shard {
         }
     }
 
-    pub(super) fn on_query_answer(&mut self, ticket: Ticket, answer: QueryAnswer) {
+    pub(super) fn on_query_answer(
+        &mut self,
+        plane: &mut dyn Plane<Message>,
+        ticket: Ticket,
+        answer: QueryAnswer,
+    ) {
         if let Some(Asked::Kafka { request, part }) = self.asked.get(&ticket) {
             let (request, part) = (*request, *part);
             self.asked.remove(&ticket);
-            return self.on_kafka_part(request, part, Part::Owner(answer));
+            return self.on_kafka_part(plane, request, part, Part::Owner(answer));
         }
         let Some(Asked::Partitions { missing, gathered, .. }) = self.asked.get_mut(&ticket) else { return };
         *missing -= 1;

@@ -3,8 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 
+use bytes::Bytes;
 use highwater_net::kafka::KafkaConn;
-use highwater_net::{Lent, NativeConn, SlotId};
+use highwater_net::{Lent, LongAnswer, NativeConn, SlotId};
 use highwater_protocol::ids::{ProducerId, TopicPartition};
 use highwater_protocol::native::Acks;
 use highwater_runtime::buf::AlignedBuf;
@@ -24,6 +25,13 @@ pub(super) enum Stage {
     Ending,
     /// It was told why it ends, and ends once that is sent.
     Closing,
+}
+
+/// The protocol that a connection speaks.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub(super) enum Speaks {
+    Native,
+    Kafka,
 }
 
 /// What it speaks.
@@ -49,6 +57,8 @@ pub(super) struct Connection {
     pub(super) stage: Stage,
     /// What it calls itself, if it has said so.
     pub(super) client_name: String,
+    /// While it has not spoken: its number among those.
+    pub(super) silent: Option<u64>,
     /// When it was told why it ends.
     pub(super) closing_since: Option<Instant>,
     /// Whether the plane was told not to receive.
@@ -69,6 +79,14 @@ pub(super) struct Connection {
     pub(super) stalled: Option<Stalled>,
     /// Batches that were refused and may be sent again. What the producer has sent behind one must not overtake it.
     pub(super) refused: BTreeMap<ProducerOf, i32>,
+    /// Long answers that are being counted, wait for their turn or are being sent. Meanwhile nothing else is taken up.
+    pub(super) long_answers: usize,
+    /// The one that is being sent, and whether it waits for room.
+    pub(super) sending: Option<LongAnswer>,
+    pub(super) sending_waits: bool,
+    /// What has to be sent behind it, and the bytes of that.
+    pub(super) behind: Vec<Bytes>,
+    pub(super) behind_bytes: usize,
     /// Listed as having replies to send.
     pub(super) dirty: bool,
     /// Listed as waiting for memory.
@@ -93,6 +111,13 @@ pub(super) struct Stalled {
 }
 
 impl Net {
+    pub(super) fn speaks(&self) -> Speaks {
+        match self {
+            Self::Native(_) => Speaks::Native,
+            Self::Kafka(_) => Speaks::Kafka,
+        }
+    }
+
     /// Whether no further request may be taken up for now.
     fn is_full(&self) -> bool {
         match self {
@@ -102,7 +127,7 @@ impl Net {
     }
 
     /// Whether nobody waits for an answer.
-    pub(super) fn is_answered(&self) -> bool {
+    fn is_answered(&self) -> bool {
         match self {
             Self::Native(native) => native.replies.is_empty(),
             Self::Kafka(kafka) => kafka.replies.is_empty(),
@@ -148,6 +173,7 @@ impl Connection {
             via,
             stage,
             client_name: String::new(),
+            silent: None,
             closing_since: None,
             paused: false,
             held: Vec::new(),
@@ -158,6 +184,11 @@ impl Connection {
             blocked: Vec::new(),
             stalled: None,
             refused: BTreeMap::new(),
+            long_answers: 0,
+            sending: None,
+            sending_waits: false,
+            behind: Vec::new(),
+            behind_bytes: 0,
             dirty: false,
             wants_memory: false,
         }
@@ -167,6 +198,7 @@ impl Connection {
     pub(super) fn may_ask(&self, send_queue_max: usize) -> bool {
         self.stage == Stage::Open
             && self.stalled.is_none()
+            && self.long_answers == 0
             && !self.net.is_full()
             && self.queued < send_queue_max
     }
@@ -185,6 +217,11 @@ impl Connection {
             Net::Native(_) => None,
             Net::Kafka(kafka) => Some(kafka),
         }
+    }
+
+    /// Whether everything was answered and handed over to be sent.
+    pub(super) fn is_answered(&self) -> bool {
+        self.net.is_answered() && self.sending.is_none()
     }
 
     pub(super) fn readers(&self) -> impl Iterator<Item = ReaderId> {

@@ -1,6 +1,7 @@
 //! Connections come, say hello, move, ask, are paused, and go.
 
 use std::net::IpAddr;
+use std::ops::RangeInclusive;
 
 use bytes::Bytes;
 use highwater_net::{NativeConn, Received, Refusal, Reply, Request, Step};
@@ -13,10 +14,10 @@ use highwater_runtime::buf::AlignedBuf;
 use highwater_runtime::plane::{Close, ConnId, Plane};
 
 use super::Shard;
-use super::connection::{Connection, Net, RequestBytes, Stage, Via};
+use super::connection::{Connection, Net, RequestBytes, Speaks, Stage, Via};
 use super::timers::Timer;
 use crate::address::HostPort;
-use crate::limits::{CLOSING_TIME_MAX, CONNECTIONS_PER_ADDRESS_MAX, SWEEP_INTERVAL};
+use crate::limits::{ASKED_MAX, BACKLOG_MAX, CLOSING_TIME_MAX, CONNECTIONS_PER_ADDRESS_MAX, SWEEP_INTERVAL};
 use crate::message::{Greeting, Message};
 
 /// What became of a connection's input.
@@ -33,7 +34,7 @@ enum Input {
 
 impl Shard {
     pub(super) fn accept(&mut self, plane: &mut dyn Plane<Message>, conn: ConnId, via: Via) {
-        if let Err((code, text)) = self.check_room_for(via.peer.ip()) {
+        if let Err((code, text)) = self.check_room_for(plane, via.peer.ip(), Speaks::Native) {
             tracing::debug!(peer = %via.peer, "connection refused: {text}");
             plane.send(conn, error_message(MessageKind::Hello as u16, 0, code, &text));
             plane.close(conn, Close::AfterSends);
@@ -43,29 +44,66 @@ impl Shard {
         self.insert_connection(plane, conn, Connection::new(Net::Native(net), via, Stage::Hello));
     }
 
-    pub(super) fn check_room_for(&self, address: IpAddr) -> Result<(), (ErrorCode, String)> {
+    /// Whether another connection may come in. Of too many from one address, the one that has been silent longest makes room if there is one.
+    pub(super) fn check_room_for(
+        &mut self,
+        plane: &mut dyn Plane<Message>,
+        address: IpAddr,
+        speaks: Speaks,
+    ) -> Result<(), (ErrorCode, String)> {
         if self.drain.is_some() {
             return Err((ErrorCode::Unavailable, "the broker is stopping".into()));
         }
-        let max = self.setup.limits.connections_max;
-        if self.connections.len() >= max {
-            return Err((ErrorCode::Overloaded, format!("this shard has {max} connections, its limit")));
+        let is_full = |shard: &Self| {
+            let of_address = shard.addresses.get(&(address, speaks)).copied().unwrap_or(0);
+            of_address >= CONNECTIONS_PER_ADDRESS_MAX
+        };
+        if is_full(self) {
+            self.drop_silent(plane, (address, speaks, 0)..=(address, speaks, u64::MAX));
         }
-        if self.addresses.get(&address).is_some_and(|n| *n >= CONNECTIONS_PER_ADDRESS_MAX) {
+        if is_full(self) {
             let text =
                 format!("this shard has {CONNECTIONS_PER_ADDRESS_MAX} connections from {address}, the limit");
             return Err((ErrorCode::Overloaded, text));
         }
+        // The last quarter is for those of the other protocol.
+        let max = self.setup.limits.connections_max;
+        let count = self.connections.len();
+        let of_protocol = self.speaking[speaks as usize];
+        if count >= max || of_protocol >= max - max / 4 {
+            let what = match speaks {
+                Speaks::Native => "native",
+                Speaks::Kafka => "Kafka",
+            };
+            let text =
+                format!("this shard has {count} connections, {of_protocol} of {what} clients: its limit");
+            return Err((ErrorCode::Overloaded, text));
+        }
         Ok(())
+    }
+
+    /// Ends the oldest of these connections that have not spoken.
+    fn drop_silent(&mut self, plane: &mut dyn Plane<Message>, of: RangeInclusive<(IpAddr, Speaks, u64)>) {
+        if let Some(conn) = self.silent.range(of).next().map(|(_, conn)| *conn) {
+            self.close(plane, conn, Close::Now);
+            self.remove_connection(conn);
+        }
     }
 
     pub(super) fn insert_connection(
         &mut self,
         plane: &mut dyn Plane<Message>,
         conn: ConnId,
-        connection: Connection,
+        mut connection: Connection,
     ) {
-        *self.addresses.entry(connection.via.peer.ip()).or_default() += 1;
+        let (ip, speaks) = (connection.via.peer.ip(), connection.net.speaks());
+        *self.addresses.entry((ip, speaks)).or_default() += 1;
+        self.speaking[speaks as usize] += 1;
+        if connection.stage == Stage::Hello {
+            self.last_silent += 1;
+            connection.silent = Some(self.last_silent);
+            self.silent.insert((ip, speaks, self.last_silent), conn);
+        }
         if self.connections.is_empty() {
             self.timers.set_after(plane, SWEEP_INTERVAL, Timer::Sweep);
         }
@@ -79,15 +117,26 @@ impl Shard {
         Some(advertised.unwrap_or_else(|| via.local.into()))
     }
 
+    /// A connection has said something.
+    pub(super) fn has_spoken(&mut self, conn: ConnId) {
+        if let Some(connection) = self.connections.get_mut(&conn)
+            && let Some(number) = connection.silent.take()
+        {
+            self.silent.remove(&(connection.via.peer.ip(), connection.net.speaks(), number));
+        }
+    }
+
     /// Forgets a connection and everything that it waited for.
     pub(super) fn remove_connection(&mut self, conn: ConnId) {
+        self.has_spoken(conn);
         let Some(connection) = self.connections.remove(&conn) else { return };
         self.kafka.connection_is_gone(conn);
-        let ip = connection.via.peer.ip();
-        if let Some(count) = self.addresses.get_mut(&ip) {
+        let (ip, speaks) = (connection.via.peer.ip(), connection.net.speaks());
+        self.speaking[speaks as usize] -= 1;
+        if let Some(count) = self.addresses.get_mut(&(ip, speaks)) {
             *count -= 1;
             if *count == 0 {
-                self.addresses.remove(&ip);
+                self.addresses.remove(&(ip, speaks));
             }
         }
         self.budget.recharge(connection.charged, RequestBytes::default());
@@ -95,9 +144,8 @@ impl Shard {
         if connection.queued > 0 {
             self.slow_connections -= 1;
         }
-        for reader in connection.readers() {
-            self.remove_reader(reader);
-        }
+        let readers = connection.readers().collect();
+        self.remove_readers(readers);
     }
 
     /// A connection has moved here.
@@ -108,7 +156,7 @@ impl Shard {
         via: Via,
         greeting: &Greeting,
     ) {
-        if let Err((code, text)) = self.check_room_for(via.peer.ip()) {
+        if let Err((code, text)) = self.check_room_for(plane, via.peer.ip(), Speaks::Native) {
             plane.send(conn, error_message(MessageKind::Hello as u16, greeting.id, code, &text));
             plane.close(conn, Close::AfterSends);
             return;
@@ -131,6 +179,7 @@ impl Shard {
             cluster: self.setup.identity.cluster,
             broker_version: env!("CARGO_PKG_VERSION").to_owned(),
         });
+        self.has_spoken(conn);
         let Some(connection) = self.connections.get_mut(&conn) else { return };
         connection.stage = Stage::Open;
         connection.client_name.clone_from(&hello.client_name);
@@ -239,7 +288,7 @@ impl Shard {
         // Requests borrow from the decoder while they are handled.
         let mut decoder = std::mem::take(&mut connection.native().input);
         let outcome = loop {
-            if !decoder.is_inside_message() && !self.may_ask(conn) {
+            if !decoder.is_inside_message() && !self.may_ask(plane, conn) {
                 break Input::Full;
             }
             match decoder.next(&mut data) {
@@ -294,7 +343,7 @@ impl Shard {
         }
     }
 
-    pub(super) fn may_ask(&mut self, conn: ConnId) -> bool {
+    pub(super) fn may_ask(&mut self, plane: &dyn Plane<Message>, conn: ConnId) -> bool {
         let send_queue_max = self.send_queue_max();
         let Some(connection) = self.connections.get(&conn) else { return false };
         if connection.stage == Stage::Hello {
@@ -304,11 +353,16 @@ impl Shard {
         if self.metadata.is_none() || self.drain.is_some() || !connection.may_ask(send_queue_max) {
             return false;
         }
-        if !self.budget.is_open() {
+        if !self.may_take_requests(plane) {
             self.want_memory(conn);
             return false;
         }
         true
+    }
+
+    /// Whether there is room for another request, whoever it is from: memory, and place in the queues to other shards.
+    fn may_take_requests(&self, plane: &dyn Plane<Message>) -> bool {
+        self.budget.is_open() && self.asked.len() < ASKED_MAX && plane.backlog() < BACKLOG_MAX
     }
 
     pub(super) fn want_memory(&mut self, conn: ConnId) {
@@ -337,10 +391,10 @@ impl Shard {
         self.take_input(plane, conn, &held);
     }
 
-    /// Goes on with the connections that waited for memory, while there is some.
+    /// Goes on with the connections that waited for room, while there is some.
     pub(super) fn resume_memory_waiters(&mut self, plane: &mut dyn Plane<Message>) {
         for _ in 0..self.memory_waiters.len() {
-            if !self.budget.is_open() {
+            if !self.may_take_requests(plane) {
                 return;
             }
             let Some(conn) = self.memory_waiters.pop_front() else { return };
@@ -369,12 +423,12 @@ impl Shard {
         connection.closing_since = Some(plane.now());
         connection.held = Vec::new();
         connection.stalled = None;
+        connection.sending = None;
+        connection.behind = Vec::new();
         let readers: Vec<_> = connection.readers().collect();
         connection.subscriptions.clear();
         connection.fetches.clear();
-        for reader in readers {
-            self.remove_reader(reader);
-        }
+        self.remove_readers(readers);
         plane.close(conn, how);
     }
 
@@ -382,17 +436,17 @@ impl Shard {
     pub(super) fn sweep(&mut self, plane: &mut dyn Plane<Message>) {
         let now = plane.now();
         let (mut overdue, mut kafka) = (Vec::new(), Vec::new());
-        for (conn, connection) in self.connections.iter().filter(|(_, c)| c.stage != Stage::Closing) {
-            match &connection.net {
+        for (conn, connection) in self.connections.iter_mut().filter(|(_, c)| c.stage != Stage::Closing) {
+            match &mut connection.net {
                 Net::Native(native) => overdue.extend(native.overdue(now).map(|why| (*conn, why))),
-                Net::Kafka(side) => kafka.extend(side.is_overdue(now).then_some(*conn)),
+                Net::Kafka(side) => kafka.extend(side.overdue(now).map(|why| (*conn, why))),
             }
         }
         for (conn, why) in overdue {
             self.refuse(plane, conn, &why.refusal());
         }
-        for conn in kafka {
-            self.drop_kafka(plane, conn, "a request was begun and not ended in its time");
+        for (conn, why) in kafka {
+            self.drop_kafka(plane, conn, &why.to_string());
         }
         for (conn, connection) in &self.connections {
             if connection.closing_since.is_some_and(|since| now.since(since) >= CLOSING_TIME_MAX) {

@@ -84,7 +84,7 @@ impl Shard {
                 let idle: Vec<_> = self
                     .connections
                     .iter()
-                    .filter(|(_, c)| c.stage != Stage::Closing && c.net.is_answered())
+                    .filter(|(_, c)| c.stage != Stage::Closing && c.is_answered())
                     .map(|(id, _)| *id)
                     .collect();
                 for conn in idle {

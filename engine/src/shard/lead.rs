@@ -13,6 +13,7 @@ use crate::controller::{Action, Controller};
 use crate::data_dir::{META, OFFSETS};
 use crate::groups::Now;
 use crate::groups_log::{GroupsLog, Question};
+use crate::limits::ANSWERS_PER_TURN_MAX;
 use crate::message::{Answer, Ask, Message, NativeAsk, Ticket};
 use crate::metadata::Change;
 
@@ -113,28 +114,31 @@ impl Shard {
         }
     }
 
-    /// Makes durable what was decided, and tells those concerned what is.
-    pub(super) fn run_lead(&mut self, plane: &mut dyn Plane<Message>) {
-        let Some(lead) = &mut self.lead else { return };
+    /// Makes durable what was decided, and tells those concerned what is. True if that was too much for one turn.
+    pub(super) fn run_lead(&mut self, plane: &mut dyn Plane<Message>) -> bool {
+        let Some(lead) = &mut self.lead else { return false };
         lead.controller.flush(plane);
-        while let Some(action) = lead.controller.poll() {
+        let mut left = ANSWERS_PER_TURN_MAX;
+        while left > 0
+            && let Some(action) = lead.controller.poll()
+        {
+            left -= 1;
             match action {
-                Action::Publish(metadata, changes) => {
+                Action::Publish(publish) => {
                     if !std::mem::replace(&mut lead.ready, true) {
                         // Not before: other shards may have needed longer to recover than a session may be silent.
                         lead.groups.resume(now(plane));
                     }
                     // Before any shard has heard of a topic, so that nobody can commit to one that is not known here.
-                    for change in changes.iter() {
+                    left = left.saturating_sub(publish.changes.len());
+                    for change in publish.changes.iter() {
                         match change {
                             Change::Topic(topic) => lead.groups.handle_topic(topic),
                             Change::Deleted(topic) => lead.groups.delete_topic(*topic),
                         }
                     }
                     for shard in 0..plane.shards() {
-                        let message =
-                            Message::Publish { metadata: metadata.clone(), changes: changes.clone() };
-                        plane.post(shard, message);
+                        plane.post(shard, Message::Publish(publish.clone()));
                     }
                 }
                 Action::Answer(shard, ticket, answer) => {
@@ -144,10 +148,14 @@ impl Shard {
             }
         }
         lead.groups.flush(plane);
-        while let Some(((shard, ticket), answer)) = lead.groups.poll() {
+        while left > 0
+            && let Some(((shard, ticket), answer)) = lead.groups.poll()
+        {
+            left -= 1;
             plane.post(shard, Message::Answer(ticket, answer));
         }
         self.plan_groups(plane);
+        left == 0
     }
 
     /// Sets the timer for the next thing that groups have to do.

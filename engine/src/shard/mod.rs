@@ -14,6 +14,7 @@ mod connections;
 mod drain;
 mod kafka;
 mod lead;
+mod long_answers;
 mod order;
 mod partition;
 mod produce;
@@ -28,14 +29,15 @@ mod statistics;
 mod stores;
 mod subscribe;
 mod timers;
+mod work;
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::BytesMut;
-use highwater_protocol::ids::{PartitionIndex, TopicId};
+use highwater_protocol::ids::TopicId;
 use highwater_runtime::buf::AlignedBuf;
 use highwater_runtime::plane::{
     ClosedBecause, Completion, ConnId, Instant, ListenerId, Plane, ShardApp, ShardIndex, Token,
@@ -43,17 +45,19 @@ use highwater_runtime::plane::{
 use highwater_storage::ReadId;
 
 use admin::{Asked, ProducerIds};
-use connection::{Budget, Connection, Via};
+use connection::{Budget, Connection, Speaks, Via};
 use drain::Drain;
 use kafka::Kafka;
 use lead::Lead;
 use partition::Partitions;
-use query::{Moving, Work, WorkId};
+use publish::Publishing;
+use query::{Answering, Moves, WorkId};
 use readers::{ReaderId, Readers};
 use search::Searches;
 use stores::StoreEntry;
 use subscribe::Start;
 use timers::{Timer, Timers};
+use work::Jobs;
 
 pub use setup::{KafkaSetup, OnReady, OpenError, ShardSetup};
 
@@ -61,6 +65,15 @@ use crate::counters::Counters;
 use crate::limits::{PUSH_BYTES_PER_TURN_MAX, RETENTION_INTERVAL, SPACE_INTERVAL};
 use crate::message::{Message, Ticket};
 use crate::metadata::Metadata;
+
+/// A deleted topic whose space is being freed.
+#[derive(Default)]
+struct Freeing {
+    /// Partitions whose end is not durable yet.
+    missing: usize,
+    /// Whether all of its partitions have been told to go.
+    all_listed: bool,
+}
 
 /// One core's share of the broker. See the module's doc.
 pub struct Shard {
@@ -71,11 +84,23 @@ pub struct Shard {
     metadata: Option<Arc<Metadata>>,
     stores: Vec<StoreEntry>,
     partitions: Partitions,
-    /// Partitions of deleted topics whose space is being freed, by store and number.
-    freeing: BTreeMap<TopicId, BTreeSet<(usize, PartitionIndex)>>,
+    /// Deleted topics whose space is being freed.
+    freeing: BTreeMap<TopicId, Freeing>,
+    /// What is done in pieces, and how much of it.
+    jobs: Jobs,
+    counted_work: work::Counted,
+    /// Connections whose long answers can go on.
+    long_answers: VecDeque<ConnId>,
+    /// The stores that retention has not been through in this round.
+    retaining: Vec<usize>,
 
     connections: BTreeMap<ConnId, Connection>,
-    addresses: BTreeMap<IpAddr, usize>,
+    /// How many there are from each address, and of each protocol.
+    addresses: BTreeMap<(IpAddr, Speaks), usize>,
+    speaking: [usize; 2],
+    /// Those that have not spoken, the oldest first.
+    silent: BTreeMap<(IpAddr, Speaks, u64), ConnId>,
+    last_silent: u64,
     budget: Budget,
     memory_waiters: VecDeque<ConnId>,
     /// Bytes on their way to clients, and connections that have any.
@@ -92,13 +117,13 @@ pub struct Shard {
     reads: BTreeMap<(usize, ReadId), ReaderId>,
     starts: BTreeMap<(usize, ReadId), Start>,
     searches: Searches,
-    moving: Vec<Moving>,
+    moving: Moves,
 
     /// Questions that others work on.
     asked: BTreeMap<Ticket, Asked>,
     last_ticket: u64,
     /// Questions that this shard works on.
-    work: BTreeMap<WorkId, Work>,
+    work: BTreeMap<WorkId, Answering>,
     last_work: u64,
     producer_ids: ProducerIds,
     /// What Kafka clients wait for.
@@ -114,6 +139,7 @@ pub struct Shard {
     /// Buffers that are used again and again.
     arena: BytesMut,
     scratch: Vec<u8>,
+    piece: BytesMut,
 }
 
 impl Shard {
@@ -143,8 +169,15 @@ impl Shard {
             stores,
             partitions: Partitions::new(),
             freeing: BTreeMap::new(),
+            jobs: Jobs::default(),
+            counted_work: work::Counted::default(),
+            long_answers: VecDeque::new(),
+            retaining: Vec::new(),
             connections: BTreeMap::new(),
             addresses: BTreeMap::new(),
+            speaking: [0; 2],
+            silent: BTreeMap::new(),
+            last_silent: 0,
             budget: Budget::new(setup.limits.request_bytes_max),
             memory_waiters: VecDeque::new(),
             queued: 0,
@@ -156,7 +189,7 @@ impl Shard {
             reads: BTreeMap::new(),
             starts: BTreeMap::new(),
             searches: Searches::default(),
-            moving: Vec::new(),
+            moving: Moves::default(),
             asked: BTreeMap::new(),
             last_ticket: 0,
             work: BTreeMap::new(),
@@ -170,6 +203,7 @@ impl Shard {
             drained_shards: 0,
             arena: BytesMut::new(),
             scratch: Vec::new(),
+            piece: BytesMut::new(),
         })
     }
 
@@ -179,16 +213,23 @@ impl Shard {
     }
 
     fn enforce_retention(&mut self, plane: &mut dyn Plane<Message>) {
-        let wall_ms = plane.wall_clock_ms();
-        for entry in &mut self.stores {
-            entry.store.enforce_retention(plane, wall_ms);
-        }
+        self.retaining = (0..self.stores.len()).collect();
         if let Some(lead) = &mut self.lead {
             lead.controller.retry_stalled(plane);
             lead.groups.retry_stalled(plane);
         }
         let full = self.stores.iter().any(|entry| entry.full);
         self.plan_retention(plane, if full { SPACE_INTERVAL } else { RETENTION_INTERVAL });
+    }
+
+    /// Retention goes on where it was. True if it is not through.
+    fn run_retention(&mut self, plane: &mut dyn Plane<Message>) -> bool {
+        let Some(store) = self.retaining.last().copied() else { return false };
+        let wall_ms = plane.wall_clock_ms();
+        if !self.stores[store].store.enforce_retention(plane, wall_ms) {
+            self.retaining.pop();
+        }
+        !self.retaining.is_empty()
     }
 
     /// The next time that retention is enforced, and that space is looked for on a full disk.
@@ -248,7 +289,7 @@ impl ShardApp for Shard {
                     lead.controller.handle_opened(from, *opened);
                 }
             }
-            Message::Publish { metadata, changes } => self.on_publish(plane, metadata, &changes),
+            Message::Publish(publish) => self.jobs.publish(Publishing::new(publish)),
             Message::Applied(version) => {
                 if let Some(lead) = &mut self.lead {
                     lead.controller.handle_applied(from, version);
@@ -260,9 +301,9 @@ impl ShardApp for Shard {
                 }
             }
             Message::Ask(ticket, ask) => self.on_ask(plane, from, ticket, *ask),
-            Message::Answer(ticket, answer) => self.on_answer(ticket, answer),
+            Message::Answer(ticket, answer) => self.on_answer(plane, ticket, answer),
             Message::Query(ticket, query) => self.on_query(plane, from, ticket, query),
-            Message::QueryAnswer(ticket, answer) => self.on_query_answer(ticket, answer),
+            Message::QueryAnswer(ticket, answer) => self.on_query_answer(plane, ticket, answer),
             Message::Kafka(message) => self.on_kafka_message(plane, from, *message),
             Message::Continue => {}
             Message::Drained => self.on_drained(plane),
@@ -288,7 +329,7 @@ impl ShardApp for Shard {
     }
 
     fn on_timer(&mut self, plane: &mut dyn Plane<Message>, _token: Token) {
-        self.timers.on_timer();
+        self.timers.on_timer(plane.now());
         while let Some(timer) = self.timers.pop(plane) {
             match timer {
                 Timer::Sweep => self.sweep(plane),
@@ -306,14 +347,17 @@ impl ShardApp for Shard {
     }
 
     fn on_turn_end(&mut self, plane: &mut dyn Plane<Message>) {
+        let mut more = self.run_jobs(plane);
+        more |= self.run_retention(plane);
         // The disk first: it works while the rest of this is done.
         self.flush_stores(plane);
         self.poll_stores(plane);
         self.run_kafka_fetches(plane, PUSH_BYTES_PER_TURN_MAX);
-        let mut more = self.run_searches(plane);
-        self.run_lead(plane);
+        more |= self.run_searches(plane);
+        more |= self.run_lead(plane);
         self.publish_counters();
         self.send_replies(plane);
+        more |= self.run_long_answers(plane);
         more |= self.run_readers(plane, PUSH_BYTES_PER_TURN_MAX);
         self.resume_memory_waiters(plane);
         self.tell_kafka_shards(plane);
@@ -324,6 +368,7 @@ impl ShardApp for Shard {
         more |= self.kafka_has_more();
         self.tell_kafka_shards(plane);
         self.run_drain(plane);
+        self.counted_work.end_turn();
         if more || !self.dirty.is_empty() || !self.ready.is_empty() {
             plane.post(self.me, Message::Continue);
         }

@@ -1,6 +1,6 @@
 //! A partition as its owner sees it: what is durable, what is committed, and who waits for that.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
 
 use highwater_net::SlotId;
@@ -9,15 +9,16 @@ use highwater_protocol::ids::{LeaderEpoch, LogIndex, NodeId, Offset, TopicPartit
 use highwater_protocol::native::Acks;
 use highwater_replication::Quorum;
 use highwater_runtime::plane::ConnId;
+use highwater_runtime::slab::{Key, Slab};
 use highwater_storage::{Bounds, Slot};
 
-use super::readers::Waiter;
+use super::readers::{ReaderId, Waiter};
 use crate::message::ProducedFor;
 use crate::metadata::Topic;
 
-/// A partition of this shard. Numbers are not used again.
+/// A partition of this shard. Names nothing any more when that is deleted.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
-pub(super) struct PartitionId(pub(super) usize);
+pub(super) struct PartitionId(pub(super) Key);
 
 /// Whom to tell.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -49,7 +50,9 @@ pub(super) struct Partition {
     /// Readers have met damage, and the log says so.
     pub(super) damage_told: bool,
     /// Who reads and has read everything so far.
-    pub(super) waiters: Vec<Waiter>,
+    pub(super) waiters: BTreeSet<Waiter>,
+    /// Who reads.
+    pub(super) readers: BTreeSet<ReaderId>,
     quorum: Quorum,
     /// What became durable and is not committed: index and offset where it ends.
     marks: VecDeque<(LogIndex, Offset)>,
@@ -79,7 +82,8 @@ impl Partition {
             epoch,
             epoch_start_due: bounds.epoch_is_new,
             damage_told: false,
-            waiters: Vec::new(),
+            waiters: BTreeSet::new(),
+            readers: BTreeSet::new(),
             quorum: Quorum::new([me], epoch, term_start, bounds.durable_index),
             marks: VecDeque::new(),
             durable_end: bounds.durable_end,
@@ -147,9 +151,8 @@ impl Partition {
 }
 
 /// The partitions of a shard.
-#[derive(Default)]
 pub(super) struct Partitions {
-    all: Vec<Option<Box<Partition>>>,
+    all: Slab<Box<Partition>>,
     by_tp: HashMap<TopicPartition, PartitionId, ahash::RandomState>,
     by_slot: HashMap<(usize, Slot), PartitionId, ahash::RandomState>,
 }
@@ -158,19 +161,23 @@ impl Partitions {
     pub(super) fn new() -> Self {
         // Fixed keys: the same run has the same order everywhere. The keys are the broker's own ids, not a client's choice.
         let state = || ahash::RandomState::with_seeds(1, 2, 3, 4);
-        Self { all: Vec::new(), by_tp: HashMap::with_hasher(state()), by_slot: HashMap::with_hasher(state()) }
+        Self {
+            all: Slab::new(u32::MAX),
+            by_tp: HashMap::with_hasher(state()),
+            by_slot: HashMap::with_hasher(state()),
+        }
     }
 
     pub(super) fn insert(&mut self, partition: Partition) -> PartitionId {
-        let id = PartitionId(self.all.len());
-        self.by_tp.insert(partition.tp, id);
-        self.by_slot.insert((partition.store, partition.slot), id);
-        self.all.push(Some(Box::new(partition)));
+        let (tp, slot) = (partition.tp, (partition.store, partition.slot));
+        let id = PartitionId(self.all.insert(Box::new(partition)));
+        self.by_tp.insert(tp, id);
+        self.by_slot.insert(slot, id);
         id
     }
 
     pub(super) fn remove(&mut self, id: PartitionId) -> Option<Box<Partition>> {
-        let partition = self.all.get_mut(id.0)?.take()?;
+        let partition = self.all.remove(id.0)?;
         self.by_tp.remove(&partition.tp);
         self.by_slot.remove(&(partition.store, partition.slot));
         Some(partition)
@@ -185,11 +192,11 @@ impl Partitions {
     }
 
     pub(super) fn get(&self, id: PartitionId) -> Option<&Partition> {
-        self.all.get(id.0)?.as_deref()
+        self.all.get(id.0).map(|partition| &**partition)
     }
 
     pub(super) fn get_mut(&mut self, id: PartitionId) -> Option<&mut Partition> {
-        self.all.get_mut(id.0)?.as_deref_mut()
+        self.all.get_mut(id.0).map(|partition| &mut **partition)
     }
 }
 
@@ -229,7 +236,7 @@ mod tests {
             epoch_is_new,
         };
         let tp = TopicPartition { topic: topic.id, partition: PartitionIndex(0) };
-        Partition::new(tp, Arc::new(topic), 0, Slot(0), &bounds, ME)
+        Partition::new(tp, Arc::new(topic), 0, Slot(Key::default()), &bounds, ME)
     }
 
     fn ack(slot: SlotId, end: i64) -> Ack {

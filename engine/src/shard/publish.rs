@@ -1,43 +1,85 @@
-//! New metadata takes effect on a shard.
+//! New metadata takes effect on a shard, partition by partition.
 
 use std::sync::Arc;
 
-use highwater_protocol::ids::StoreId;
+use highwater_protocol::ids::{StoreId, TopicId};
 use highwater_runtime::plane::Plane;
 
 use super::Shard;
 use super::partition::Partition;
-use crate::message::Message;
-use crate::metadata::{Change, Metadata, Topic};
+use super::work::{Step, Work};
+use crate::message::{Message, Publish};
+use crate::metadata::{Change, Topic};
 
-impl Shard {
-    pub(super) fn on_publish(
-        &mut self,
-        plane: &mut dyn Plane<Message>,
-        metadata: Arc<Metadata>,
-        changes: &[Change],
-    ) {
-        let version = metadata.version();
-        let is_first = self.metadata.replace(metadata).is_none();
-        for change in changes {
-            match change {
-                Change::Topic(topic) => self.put_topic(topic),
-                Change::Deleted(topic) => self.delete_topic(plane, *topic),
-            }
-        }
-        plane.post(0, Message::Applied(version));
-        if is_first {
-            let all: Vec<_> = self.connections.keys().copied().collect();
-            for conn in all {
-                self.resume(plane, conn);
-            }
-        }
+/// Changes that are taking effect.
+///
+/// A topic is seen by clients of this shard when all of its partitions are here. One that was deleted is not seen from the first
+/// step on.
+#[derive(Debug)]
+pub(super) struct Publishing {
+    publish: Publish,
+    /// The change at which it is.
+    at: usize,
+    /// Partitions of a new topic that were looked at.
+    partitions: usize,
+}
+
+impl Publishing {
+    pub(super) fn new(publish: Publish) -> Self {
+        Self { publish, at: 0, partitions: 0 }
     }
 
-    /// A topic is new here or has changed.
-    fn put_topic(&mut self, topic: &Arc<Topic>) {
+    /// Goes on with it.
+    pub(super) fn step(
+        &mut self,
+        shard: &mut Shard,
+        plane: &mut dyn Plane<Message>,
+        work: &mut Work,
+    ) -> Step {
+        while let Some(change) = self.publish.changes.get(self.at) {
+            if work.is_over() {
+                return Step::More;
+            }
+            work.spend(1);
+            let ended = match change {
+                Change::Topic(topic) => {
+                    self.partitions += shard.put_topic(topic, self.partitions, work);
+                    self.partitions >= topic.stores.len()
+                }
+                Change::Deleted(topic) => shard.delete_topic(plane, *topic, work),
+            };
+            if !ended {
+                return Step::More;
+            }
+            if let (Some(metadata), Change::Topic(_)) = (&mut shard.metadata, change) {
+                Arc::make_mut(metadata).absorb(change);
+            }
+            self.at += 1;
+            self.partitions = 0;
+        }
+        let first = self.publish.first.take();
+        let is_first = first.is_some();
+        if is_first {
+            shard.metadata = first;
+        }
+        plane.post(0, Message::Applied(self.publish.version));
+        if is_first {
+            let all: Vec<_> = shard.connections.keys().copied().collect();
+            for conn in all {
+                shard.resume(plane, conn);
+            }
+        }
+        Step::Done
+    }
+}
+
+impl Shard {
+    /// A topic is new here or has changed: looks after its partitions from that number on, as many as may be. Gives their number.
+    fn put_topic(&mut self, topic: &Arc<Topic>, from: usize, work: &mut Work) -> usize {
         let config = topic.config.for_storage();
-        for (tp, store_id) in topic.partitions() {
+        let mut count = 0;
+        for (tp, store_id) in topic.partitions_from(from).take(work.left().max(1)) {
+            count += 1;
             let Some(index) = self.store_index(store_id) else { continue };
             let entry = &mut self.stores[index];
             let slot = entry.store.ensure_partition(tp, config);
@@ -51,6 +93,32 @@ impl Shard {
             let me = self.setup.identity.node;
             self.partitions.insert(Partition::new(tp, Arc::clone(topic), index, slot, &bounds, me));
         }
+        work.spend(count);
+        count
+    }
+
+    /// A topic was deleted: its partitions here go, as many as may. True if none is left.
+    fn delete_topic(&mut self, plane: &mut dyn Plane<Message>, topic: TopicId, work: &mut Work) -> bool {
+        if let Some(metadata) = &mut self.metadata {
+            Arc::make_mut(metadata).absorb(&Change::Deleted(topic));
+        }
+        for store in 0..self.stores.len() {
+            let here: Vec<_> = self.stores[store].store.partitions_of(topic).take(work.left()).collect();
+            work.spend(here.len());
+            for (_, slot) in here {
+                if let Some(id) = self.partitions.of_slot(store, slot) {
+                    self.forget_partition(plane, id);
+                }
+                self.freeing.entry(topic).or_default().missing += 1;
+                self.stores[store].store.delete_partition(plane, slot);
+            }
+        }
+        if self.stores.iter().any(|entry| entry.store.partitions_of(topic).next().is_some()) {
+            return false;
+        }
+        self.freeing.entry(topic).or_default().all_listed = true;
+        self.free_topic_if_gone(plane, topic);
+        true
     }
 
     fn store_index(&self, store: StoreId) -> Option<usize> {

@@ -1,4 +1,7 @@
-//! Questions of other shards about partitions of this one.
+//! Questions of other shards about partitions of this one, answered in pieces.
+
+use std::collections::BTreeMap;
+use std::vec::IntoIter;
 
 use highwater_protocol::error::ErrorCode;
 use highwater_protocol::ids::{LeaderEpoch, Offset, Timestamp, TopicPartition};
@@ -10,39 +13,72 @@ use super::Shard;
 use super::partition::PartitionId;
 use super::readers::deleted;
 use super::search::{Search, Sought};
+use super::work::{Job, Step, Work};
 use crate::limits::PRODUCERS_PER_ANSWER_MAX;
 use crate::message::{FoundOffset, Message, Moved, NewStart, Query, QueryAnswer, Ticket};
 
-/// A question that is being worked on.
+/// A question that is being answered.
 #[derive(Debug)]
-pub(super) struct Work {
+pub(super) struct Answering {
     from: ShardIndex,
     ticket: Ticket,
-    /// Parts that wait for the disk.
+    /// Parts that were not looked at yet, or wait for the disk.
     missing: usize,
     answer: QueryAnswer,
 }
 
-/// Names a question that is being worked on.
+/// Names a question that is being answered.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub(super) struct WorkId(pub(super) u64);
+
+/// The parts of a question that were not looked at yet.
+struct Parts {
+    work: WorkId,
+    list: PartList,
+}
+
+enum PartList {
+    Offsets(IntoIter<(u32, TopicPartition, StartAt)>),
+    LastTimes(IntoIter<(u32, TopicPartition)>),
+    EpochEnds(IntoIter<(u32, TopicPartition, i32)>),
+    Details(IntoIter<(u32, TopicPartition)>),
+    DeleteRecords(IntoIter<NewStart>),
+}
+
+impl PartList {
+    fn len(&self) -> usize {
+        match self {
+            Self::Offsets(list) => list.len(),
+            Self::LastTimes(list) | Self::Details(list) => list.len(),
+            Self::EpochEnds(list) => list.len(),
+            Self::DeleteRecords(list) => list.len(),
+        }
+    }
+}
 
 /// A start of a log that is being moved on behalf of a question.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Moving {
-    store: usize,
-    slot: Slot,
     to: Offset,
     work: WorkId,
     number: u32,
 }
+
+/// All of them, by the partition.
+pub(super) type Moves = BTreeMap<(usize, Slot), Vec<Moving>>;
 
 /// What became of moving a start.
 enum Started {
     /// It is there.
     Already(Offset),
     /// It is durable when the store says so.
-    Soon(Moving),
+    Soon,
+}
+
+impl Job for Parts {
+    fn step(&mut self, shard: &mut Shard, plane: &mut dyn Plane<Message>, work: &mut Work) -> Step {
+        if shard.answer_parts(plane, self, work) { Step::Done } else { Step::More }
+    }
 }
 
 impl Shard {
@@ -54,83 +90,120 @@ impl Shard {
         query: Query,
     ) {
         self.last_work += 1;
-        let id = WorkId(self.last_work);
-        let (answer, missing) = match query {
-            Query::Offsets(list) => self.find_offsets(id, list),
-            Query::LastTimes(list) => self.find_last_times(id, list),
-            Query::EpochEnds(list) => (self.find_epoch_ends(list), 0),
-            Query::Details(list) => {
-                let details =
-                    list.into_iter().filter_map(|(n, tp)| self.details(tp).map(|d| (n, d))).collect();
-                (QueryAnswer::Details(details), 0)
+        let work = WorkId(self.last_work);
+        let (answer, list) = match query {
+            Query::Offsets(list) => (QueryAnswer::Offsets(Vec::new()), PartList::Offsets(list.into_iter())),
+            Query::LastTimes(list) => {
+                (QueryAnswer::Offsets(Vec::new()), PartList::LastTimes(list.into_iter()))
             }
-            Query::Producers(list) => (self.producers(list), 0),
-            Query::DeleteRecords(list) => self.move_starts(plane, id, list),
+            Query::EpochEnds(list) => {
+                (QueryAnswer::EpochEnds(Vec::new()), PartList::EpochEnds(list.into_iter()))
+            }
+            Query::Details(list) => (QueryAnswer::Details(Vec::new()), PartList::Details(list.into_iter())),
+            Query::DeleteRecords(list) => {
+                (QueryAnswer::DeleteRecords(Vec::new()), PartList::DeleteRecords(list.into_iter()))
+            }
+            // There are not many: what an answer may tell of bounds them.
+            Query::Producers(list) => (self.producers(list), PartList::Details(Vec::new().into_iter())),
         };
-        self.work.insert(id, Work { from, ticket, missing, answer });
+        self.work.insert(work, Answering { from, ticket, missing: list.len(), answer });
+        let mut parts = Parts { work, list };
+        if !self.at_once(|shard, work| shard.answer_parts(plane, &mut parts, work)) {
+            self.jobs.add(parts);
+        }
+        self.finish_work(plane, work);
+    }
+
+    /// Looks at parts of a question, as many as may be. True if none is left.
+    fn answer_parts(
+        &mut self,
+        plane: &mut dyn Plane<Message>,
+        Parts { work: id, list }: &mut Parts,
+        work: &mut Work,
+    ) -> bool {
+        let id = *id;
+        let count = list.len().min(work.left());
+        work.spend(count);
+        for _ in 0..count {
+            match list {
+                PartList::Offsets(list) => {
+                    let Some((number, tp, start)) = list.next() else { break };
+                    match self.find_offset(tp, start) {
+                        Ok(found) => self.offset_found(plane, id, number, found),
+                        Err((partition, at)) => {
+                            self.searches.add(Search {
+                                work: id,
+                                number,
+                                partition,
+                                sought: Sought::Since(at),
+                            });
+                        }
+                    }
+                }
+                PartList::LastTimes(list) => {
+                    let Some((number, tp)) = list.next() else { break };
+                    match self.partitions.find(tp) {
+                        None => self.offset_found(plane, id, number, Err(ErrorCode::UnknownTopic)),
+                        Some(partition) => {
+                            self.searches.add(Search { work: id, number, partition, sought: Sought::Last });
+                        }
+                    }
+                }
+                PartList::EpochEnds(list) => {
+                    let Some((number, tp, epoch)) = list.next() else { break };
+                    let end = self.find_epoch_end(tp, epoch);
+                    if let Some(Answering { missing, answer: QueryAnswer::EpochEnds(ends), .. }) =
+                        self.work.get_mut(&id)
+                    {
+                        *missing -= 1;
+                        ends.push((number, end));
+                    }
+                }
+                PartList::Details(list) => {
+                    let Some((number, tp)) = list.next() else { break };
+                    let detail = self.details(tp);
+                    if let Some(Answering { missing, answer: QueryAnswer::Details(details), .. }) =
+                        self.work.get_mut(&id)
+                    {
+                        *missing -= 1;
+                        details.extend(detail.map(|detail| (number, detail)));
+                    }
+                }
+                PartList::DeleteRecords(list) => {
+                    let Some(new) = list.next() else { break };
+                    match self.move_start(plane, id, new) {
+                        Ok(Started::Already(start)) => self.start_moved(id, new.number, Ok(start)),
+                        Ok(Started::Soon) => {}
+                        Err(error) => self.start_moved(id, new.number, Err(error)),
+                    }
+                }
+            }
+        }
         self.finish_work(plane, id);
+        list.len() == 0
     }
 
     fn finish_work(&mut self, plane: &mut dyn Plane<Message>, id: WorkId) {
         if self.work.get(&id).is_none_or(|work| work.missing > 0) {
             return;
         }
-        if let Some(Work { from, ticket, answer, .. }) = self.work.remove(&id) {
+        if let Some(Answering { from, ticket, answer, .. }) = self.work.remove(&id) {
             plane.post(from, Message::QueryAnswer(ticket, answer));
         }
     }
 
-    fn find_offsets(
-        &mut self,
-        work: WorkId,
-        list: Vec<(u32, TopicPartition, StartAt)>,
-    ) -> (QueryAnswer, usize) {
-        let mut found: Vec<(u32, FoundOffset)> = Vec::with_capacity(list.len());
-        let mut missing = 0;
-        for (number, tp, start) in list {
-            match self.find_offset(tp, start) {
-                Ok(offset) => found.push((number, offset)),
-                Err((partition, at)) => {
-                    missing += 1;
-                    self.searches.add(Search { work, number, partition, sought: Sought::Since(at) });
-                }
-            }
+    /// The largest epoch that is not above this one, and its end. None began before the first.
+    fn find_epoch_end(&self, tp: TopicPartition, epoch: i32) -> Option<(i32, i64)> {
+        let partition = self.partitions.get(self.partitions.find(tp)?)?;
+        if !(0..=partition.epoch.0).contains(&epoch) {
+            return None;
         }
-        (QueryAnswer::Offsets(found), missing)
-    }
-
-    /// The records with the largest timestamps.
-    fn find_last_times(&mut self, work: WorkId, list: Vec<(u32, TopicPartition)>) -> (QueryAnswer, usize) {
-        let mut found = Vec::new();
-        let mut missing = 0;
-        for (number, tp) in list {
-            match self.partitions.find(tp) {
-                None => found.push((number, Err(ErrorCode::UnknownTopic))),
-                Some(partition) => {
-                    missing += 1;
-                    self.searches.add(Search { work, number, partition, sought: Sought::Last });
-                }
-            }
+        let high_watermark = partition.high_watermark();
+        if epoch == partition.epoch.0 {
+            return Some((epoch, high_watermark.0));
         }
-        (QueryAnswer::Offsets(found), missing)
-    }
-
-    fn find_epoch_ends(&self, list: Vec<(u32, TopicPartition, i32)>) -> QueryAnswer {
-        let end = |tp, epoch| {
-            let partition = self.partitions.get(self.partitions.find(tp)?)?;
-            // None began before the first.
-            if !(0..=partition.epoch.0).contains(&epoch) {
-                return None;
-            }
-            let high_watermark = partition.high_watermark();
-            if epoch == partition.epoch.0 {
-                return Some((epoch, high_watermark.0));
-            }
-            let (epoch, end) =
-                self.stores[partition.store].store.epoch_end(partition.slot, LeaderEpoch(epoch));
-            Some((epoch.0, end.map_or(high_watermark, |end| end.min(high_watermark)).0))
-        };
-        QueryAnswer::EpochEnds(list.into_iter().map(|(number, tp, epoch)| (number, end(tp, epoch))).collect())
+        let (epoch, end) = self.stores[partition.store].store.epoch_end(partition.slot, LeaderEpoch(epoch));
+        Some((epoch.0, end.map_or(high_watermark, |end| end.min(high_watermark)).0))
     }
 
     /// An offset, or where and from when on it has to be searched for.
@@ -160,7 +233,8 @@ impl Shard {
         number: u32,
         found: FoundOffset,
     ) {
-        if let Some(Work { missing, answer: QueryAnswer::Offsets(list), .. }) = self.work.get_mut(&work) {
+        if let Some(Answering { missing, answer: QueryAnswer::Offsets(list), .. }) = self.work.get_mut(&work)
+        {
             *missing -= 1;
             list.push((number, found));
         }
@@ -195,27 +269,6 @@ impl Shard {
         QueryAnswer::Producers(list.into_iter().map(|(number, tp)| (number, of(tp))).collect())
     }
 
-    fn move_starts(
-        &mut self,
-        plane: &mut dyn Plane<Message>,
-        work: WorkId,
-        list: Vec<NewStart>,
-    ) -> (QueryAnswer, usize) {
-        let mut outcomes = Vec::with_capacity(list.len());
-        let mut missing = 0;
-        for new in list {
-            match self.move_start(plane, work, new) {
-                Ok(Started::Already(start)) => outcomes.push((new.number, Ok(start))),
-                Ok(Started::Soon(moving)) => {
-                    missing += 1;
-                    self.moving.push(moving);
-                }
-                Err(error) => outcomes.push((new.number, Err(error))),
-            }
-        }
-        (QueryAnswer::DeleteRecords(outcomes), missing)
-    }
-
     /// Moves the start of a partition.
     fn move_start(
         &mut self,
@@ -238,7 +291,10 @@ impl Shard {
             return Ok(Started::Already(start));
         }
         match store.set_log_start(plane, slot, to) {
-            Ok(()) => Ok(Started::Soon(Moving { store: index, slot, to, work, number })),
+            Ok(()) => {
+                self.moving.entry((index, slot)).or_default().push(Moving { to, work, number });
+                Ok(Started::Soon)
+            }
             Err(error @ LogStartError::BehindEnd { .. }) => {
                 Err((ErrorCode::OffsetOutOfRange, format!("{}: {error}", partition.name())))
             }
@@ -254,24 +310,40 @@ impl Shard {
         slot: Slot,
         offset: Offset,
     ) {
-        let here = |m: &Moving| m.store == store && m.slot == slot && m.to <= offset;
-        self.end_moves(plane, here, &Ok(offset));
+        self.end_moves(plane, store, slot, |m| m.to <= offset, &Ok(offset));
     }
 
     /// A partition is gone: nobody waits for its start to move any more.
     pub(super) fn abandon_moves(&mut self, plane: &mut dyn Plane<Message>, store: usize, slot: Slot) {
-        self.end_moves(plane, |m| m.store == store && m.slot == slot, &Err(deleted()));
+        self.end_moves(plane, store, slot, |_| true, &Err(deleted()));
     }
 
-    fn end_moves(&mut self, plane: &mut dyn Plane<Message>, ends: impl Fn(&Moving) -> bool, outcome: &Moved) {
-        for Moving { work: id, number, .. } in self.moving.extract_if(.., |m| ends(m)).collect::<Vec<_>>() {
-            if let Some(Work { missing, answer: QueryAnswer::DeleteRecords(outcomes), .. }) =
-                self.work.get_mut(&id)
-            {
-                *missing -= 1;
-                outcomes.push((number, outcome.clone()));
-            }
-            self.finish_work(plane, id);
+    fn end_moves(
+        &mut self,
+        plane: &mut dyn Plane<Message>,
+        store: usize,
+        slot: Slot,
+        ends: impl Fn(&Moving) -> bool,
+        outcome: &Moved,
+    ) {
+        let Some(mut here) = self.moving.remove(&(store, slot)) else { return };
+        let ended: Vec<_> = here.extract_if(.., |m| ends(m)).collect();
+        if !here.is_empty() {
+            self.moving.insert((store, slot), here);
+        }
+        for Moving { work, number, .. } in ended {
+            self.start_moved(work, number, outcome.clone());
+            self.finish_work(plane, work);
+        }
+    }
+
+    /// A part of a question is answered that moved a start.
+    fn start_moved(&mut self, work: WorkId, number: u32, outcome: Moved) {
+        if let Some(Answering { missing, answer: QueryAnswer::DeleteRecords(outcomes), .. }) =
+            self.work.get_mut(&work)
+        {
+            *missing -= 1;
+            outcomes.push((number, outcome));
         }
     }
 }

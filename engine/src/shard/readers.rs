@@ -7,7 +7,7 @@
 //!    offset)       +--> NoCredit ---------------- the client gives credit ----+
 //! ```
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
 use highwater_net::{CreditLine, Reply, SlotId};
@@ -18,10 +18,12 @@ use highwater_runtime::plane::{ConnId, Instant, Plane};
 use highwater_storage::{Cursor, Frames, ReadOutcome, ReadResult};
 
 use super::Shard;
+use super::connection::Stage;
 use super::kafka::FetchId;
 use super::partition::{PartitionId, Refusal};
 use super::timers::Timer;
-use crate::limits::PUSH_BYTES_MAX;
+use super::work::{Job, Step, Work};
+use crate::limits::{PUSH_BYTES_MAX, READ_BYTES_COUNTED_MIN};
 use crate::message::Message;
 
 /// A reader of this shard. Numbers are not used again.
@@ -29,7 +31,7 @@ use crate::message::Message;
 pub(super) struct ReaderId(pub(super) u64);
 
 /// Who waits for the high watermark of a partition.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub(super) enum Waiter {
     Reader(ReaderId),
     Kafka(FetchId),
@@ -75,6 +77,37 @@ pub(super) enum ReaderState {
     NoCredit,
 }
 
+/// Readers that are being woken.
+struct Waking {
+    partition: PartitionId,
+    waiters: BTreeSet<Waiter>,
+}
+
+impl Job for Waking {
+    fn step(&mut self, shard: &mut Shard, _: &mut dyn Plane<Message>, work: &mut Work) -> Step {
+        shard.wake_some(self.partition, &mut self.waiters, work);
+        if self.waiters.is_empty() { Step::Done } else { Step::More }
+    }
+}
+
+/// Readers whose connection is gone or ends.
+struct Leaving(Vec<ReaderId>);
+
+impl Job for Leaving {
+    fn step(&mut self, shard: &mut Shard, _: &mut dyn Plane<Message>, work: &mut Work) -> Step {
+        if shard.remove_some(self, work) { Step::Done } else { Step::More }
+    }
+}
+
+/// Readers of a partition that was deleted.
+struct Ending(BTreeSet<ReaderId>);
+
+impl Job for Ending {
+    fn step(&mut self, shard: &mut Shard, plane: &mut dyn Plane<Message>, work: &mut Work) -> Step {
+        if shard.end_some(plane, self, work) { Step::Done } else { Step::More }
+    }
+}
+
 /// How a turn at a reader ended.
 enum Ran {
     /// It waits for something, or is gone.
@@ -87,6 +120,9 @@ impl Shard {
     pub(super) fn insert_reader(&mut self, reader: Reader) -> ReaderId {
         self.last_reader += 1;
         let id = ReaderId(self.last_reader);
+        if let Some(partition) = self.partitions.get_mut(reader.partition) {
+            partition.readers.insert(id);
+        }
         self.readers.insert(id, reader);
         id
     }
@@ -94,10 +130,9 @@ impl Shard {
     /// Forgets a reader.
     pub(super) fn remove_reader(&mut self, id: ReaderId) -> Option<Reader> {
         let reader = self.readers.remove(&id)?;
-        if reader.state == ReaderState::Waiting
-            && let Some(partition) = self.partitions.get_mut(reader.partition)
-        {
-            partition.waiters.retain(|waiter| *waiter != Waiter::Reader(id));
+        if let Some(partition) = self.partitions.get_mut(reader.partition) {
+            partition.waiters.remove(&Waiter::Reader(id));
+            partition.readers.remove(&id);
         }
         match reader.kind {
             ReaderKind::Subscription { number, .. } => {
@@ -127,10 +162,21 @@ impl Shard {
         self.ready.push_back(id);
     }
 
-    /// Everybody at the end of a partition has something to read.
+    /// Everybody at the end of a partition has something to read. A few are woken at once, many in the turns that follow.
     pub(super) fn wake_waiters(&mut self, partition: PartitionId) {
         let Some(here) = self.partitions.get_mut(partition) else { return };
-        for waiter in std::mem::take(&mut here.waiters) {
+        let mut waiters = std::mem::take(&mut here.waiters);
+        self.at_once(|shard, work| shard.wake_some(partition, &mut waiters, work));
+        if !waiters.is_empty() {
+            self.jobs.add(Waking { partition, waiters });
+        }
+    }
+
+    fn wake_some(&mut self, partition: PartitionId, waiters: &mut BTreeSet<Waiter>, work: &mut Work) {
+        while !work.is_over()
+            && let Some(waiter) = waiters.pop_first()
+        {
+            work.spend(1);
             match waiter {
                 Waiter::Reader(id) => self.wake_reader(id),
                 Waiter::Kafka(id) => self.wake_kafka_fetch(id, partition),
@@ -138,14 +184,34 @@ impl Shard {
         }
     }
 
+    /// Forgets readers whose connection is gone or ends.
+    pub(super) fn remove_readers(&mut self, readers: Vec<ReaderId>) {
+        let mut leaving = Leaving(readers);
+        if !self.at_once(|shard, work| shard.remove_some(&mut leaving, work)) {
+            self.jobs.add(leaving);
+        }
+    }
+
+    fn remove_some(&mut self, Leaving(readers): &mut Leaving, work: &mut Work) -> bool {
+        while !work.is_over()
+            && let Some(id) = readers.pop()
+        {
+            work.spend(1);
+            self.remove_reader(id);
+        }
+        readers.is_empty()
+    }
+
     /// Lets the readers that can go on do so, up to a number of bytes. True if there is more to do.
     pub(super) fn run_readers(&mut self, plane: &mut dyn Plane<Message>, mut bytes_max: usize) -> bool {
         while bytes_max > 0 {
             let Some(id) = self.ready.pop_front() else { return false };
-            if let Ran::Sent(bytes) = self.run_reader(plane, id) {
-                bytes_max = bytes_max.saturating_sub(bytes.max(1));
+            let mut bytes = 0;
+            if let Ran::Sent(sent) = self.run_reader(plane, id) {
+                bytes = sent;
                 self.ready.push_back(id);
             }
+            bytes_max = bytes_max.saturating_sub(bytes.max(READ_BYTES_COUNTED_MIN));
         }
         !self.ready.is_empty()
     }
@@ -157,11 +223,13 @@ impl Shard {
             self.end_reader(plane, id, deleted());
             return Ran::Rests;
         };
-        let Some(connection) = self.connections.get_mut(&reader.conn) else {
+        let Some(connection) =
+            self.connections.get_mut(&reader.conn).filter(|connection| connection.stage != Stage::Closing)
+        else {
             self.remove_reader(id);
             return Ran::Rests;
         };
-        if connection.queued >= send_queue_max {
+        if connection.queued + connection.behind_bytes >= send_queue_max || connection.sending.is_some() {
             reader.state = ReaderState::Blocked;
             connection.blocked.push(id);
             return Ran::Rests;
@@ -191,6 +259,10 @@ impl Shard {
     pub(super) fn on_read(&mut self, plane: &mut dyn Plane<Message>, id: ReaderId, result: ReadResult) {
         let Some(reader) = self.readers.get_mut(&id) else { return };
         reader.state = ReaderState::Queued;
+        if self.connections.get(&reader.conn).is_none_or(|connection| connection.stage == Stage::Closing) {
+            self.remove_reader(id);
+            return;
+        }
         if let Ran::Sent(_) = self.give(plane, id, result) {
             self.ready.push_back(id);
         }
@@ -253,7 +325,7 @@ impl Shard {
             self.ready.push_back(id);
         } else {
             reader.state = ReaderState::Waiting;
-            partition.waiters.push(Waiter::Reader(id));
+            partition.waiters.insert(Waiter::Reader(id));
         }
     }
 
@@ -322,7 +394,7 @@ impl Shard {
         if let Some(Reader { state: ReaderState::Waiting, partition, .. }) = self.readers.get(&id)
             && let Some(partition) = self.partitions.get_mut(*partition)
         {
-            partition.waiters.retain(|waiter| *waiter != Waiter::Reader(id));
+            partition.waiters.remove(&Waiter::Reader(id));
         }
         self.wake_reader(id);
     }
@@ -343,12 +415,26 @@ impl Shard {
 
     /// Ends every reader of a partition that was deleted.
     pub(super) fn end_readers_of(&mut self, plane: &mut dyn Plane<Message>, partition: PartitionId) {
-        let of_partition =
-            |(id, reader): (&ReaderId, &Reader)| (reader.partition == partition).then_some(*id);
-        let readers: Vec<_> = self.readers.iter().filter_map(of_partition).collect();
-        for id in readers {
+        let Some(here) = self.partitions.get_mut(partition) else { return };
+        let mut ending = Ending(std::mem::take(&mut here.readers));
+        if !self.at_once(|shard, work| shard.end_some(plane, &mut ending, work)) {
+            self.jobs.add(ending);
+        }
+    }
+
+    fn end_some(
+        &mut self,
+        plane: &mut dyn Plane<Message>,
+        Ending(readers): &mut Ending,
+        work: &mut Work,
+    ) -> bool {
+        while !work.is_over()
+            && let Some(id) = readers.pop_first()
+        {
+            work.spend(1);
             self.end_reader(plane, id, deleted());
         }
+        readers.is_empty()
     }
 }
 

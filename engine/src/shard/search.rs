@@ -125,6 +125,8 @@ fn visible(result: FindResult, high_watermark: Offset) -> FoundOffset {
 
 #[cfg(test)]
 mod tests {
+    use highwater_runtime::slab::Key;
+
     use super::*;
 
     #[test]
@@ -132,7 +134,7 @@ mod tests {
         let mut searches = Searches::default();
         for number in 0..SEARCHES_MAX as u32 + 2 {
             let sought = Sought::Last;
-            searches.add(Search { work: WorkId(1), number, partition: PartitionId(1), sought });
+            searches.add(Search { work: WorkId(1), number, partition: PartitionId(Key::default()), sought });
         }
         let mut begun = Vec::new();
         while let Some(search) = searches.next() {

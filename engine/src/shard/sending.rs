@@ -50,8 +50,11 @@ impl Shard {
         }
         let mut subscribed = Vec::new();
         let mut out = self.take_arena();
-        while let Some(popped) =
-            self.connections.get_mut(&conn).and_then(|c| c.native().replies.pop(&mut out))
+        while let Some(popped) = self
+            .connections
+            .get_mut(&conn)
+            .filter(|c| c.sending.is_none())
+            .and_then(|c| c.native().replies.pop(&mut out))
         {
             if popped.kind == MessageKind::Subscribe && popped.ok {
                 subscribed.push(popped.id);
@@ -61,6 +64,10 @@ impl Shard {
                 for frame in popped.frames {
                     self.send(plane, conn, frame);
                 }
+            }
+            if let Some(long) = popped.long {
+                self.send(plane, conn, out.split().freeze());
+                self.begin_long_answer(conn, long);
             }
         }
         if !out.is_empty() {
@@ -83,8 +90,18 @@ impl Shard {
         out
     }
 
-    /// Queues bytes for a connection.
+    /// Queues bytes for a connection, behind a long answer that is being sent there.
     pub(super) fn send(&mut self, plane: &mut dyn Plane<Message>, conn: ConnId, bytes: Bytes) {
+        let Some(connection) = self.connections.get_mut(&conn) else { return };
+        if connection.sending.is_none() {
+            return self.send_now(plane, conn, bytes);
+        }
+        connection.behind_bytes += bytes.len();
+        connection.behind.push(bytes);
+    }
+
+    /// Queues bytes for a connection.
+    pub(super) fn send_now(&mut self, plane: &mut dyn Plane<Message>, conn: ConnId, bytes: Bytes) {
         let Some(connection) = self.connections.get_mut(&conn) else { return };
         if bytes.is_empty() {
             return;
@@ -122,6 +139,7 @@ impl Shard {
         }
         let blocked = std::mem::take(&mut connection.blocked);
         self.sent(bytes);
+        self.resume_long_answer(conn);
         for reader in blocked {
             self.wake_reader(reader);
         }

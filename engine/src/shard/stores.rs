@@ -12,7 +12,7 @@ use super::partition::AckTo;
 use super::readers::deleted;
 use super::setup::{OpenError, ShardSetup};
 use crate::data_dir::store_dir;
-use crate::limits::{SPACE_INTERVAL, START_WARNINGS_MAX, STORES_PER_SHARD_MAX};
+use crate::limits::{EVENTS_PER_POLL_MAX, SPACE_INTERVAL, START_WARNINGS_MAX, STORES_PER_SHARD_MAX};
 use crate::message::{Message, Opened};
 
 /// Token spaces: the top byte of a disk operation's token says whose it is.
@@ -153,12 +153,16 @@ impl Shard {
         }
     }
 
-    /// Takes what the stores have to say. False if that is nothing.
+    /// Takes what the stores have to say, as much as one turn takes. False if that is nothing.
     pub(super) fn poll_stores(&mut self, plane: &mut dyn Plane<Message>) -> bool {
         let mut any = false;
         for store in 0..self.stores.len() {
             let mut room = false;
-            while let Some(event) = self.stores[store].store.poll_event() {
+            let mut left = EVENTS_PER_POLL_MAX;
+            while left > 0
+                && let Some(event) = self.stores[store].store.poll_event()
+            {
+                left -= 1;
                 any = true;
                 room |= matches!(
                     event,
@@ -193,7 +197,7 @@ impl Shard {
                 }
             }
             StoreEvent::LogStart { slot, offset } => self.on_log_start(plane, store, slot, offset),
-            StoreEvent::Deleted { tp } => self.on_partition_gone(plane, store, tp),
+            StoreEvent::Deleted { tp } => self.on_partition_gone(plane, tp),
             StoreEvent::StorageFull(why) => {
                 tracing::error!(store = self.stores[store].id.0, "the disk is full: {why}");
                 self.stores[store].full = true;
@@ -238,35 +242,27 @@ impl Shard {
     }
 
     /// A deleted partition's space is free.
-    fn on_partition_gone(&mut self, plane: &mut dyn Plane<Message>, store: usize, tp: TopicPartition) {
-        let Some(missing) = self.freeing.get_mut(&tp.topic) else { return };
-        missing.remove(&(store, tp.partition));
-        if missing.is_empty() {
-            self.freeing.remove(&tp.topic);
-            plane.post(0, Message::Gone(vec![tp.topic]));
+    fn on_partition_gone(&mut self, plane: &mut dyn Plane<Message>, tp: TopicPartition) {
+        if let Some(freeing) = self.freeing.get_mut(&tp.topic) {
+            freeing.missing -= 1;
         }
+        self.free_topic_if_gone(plane, tp.topic);
     }
 
-    /// A topic was deleted: its partitions here go.
-    pub(super) fn delete_topic(&mut self, plane: &mut dyn Plane<Message>, topic: TopicId) {
-        for store in 0..self.stores.len() {
-            let here: Vec<_> =
-                self.stores[store].store.partitions().filter(|(tp, _)| tp.topic == topic).collect();
-            for (tp, slot) in here {
-                if let Some(id) = self.partitions.of_slot(store, slot) {
-                    self.forget_partition(plane, id);
-                }
-                self.freeing.entry(topic).or_default().insert((store, tp.partition));
-                self.stores[store].store.delete_partition(plane, slot);
-            }
-        }
-        if !self.freeing.contains_key(&topic) {
+    /// Tells shard 0 when nothing of a deleted topic is left here.
+    pub(super) fn free_topic_if_gone(&mut self, plane: &mut dyn Plane<Message>, topic: TopicId) {
+        if self.freeing.get(&topic).is_some_and(|freeing| freeing.all_listed && freeing.missing == 0) {
+            self.freeing.remove(&topic);
             plane.post(0, Message::Gone(vec![topic]));
         }
     }
 
     /// Nobody can do anything with a partition any more; those who wait for it hear that.
-    fn forget_partition(&mut self, plane: &mut dyn Plane<Message>, id: super::partition::PartitionId) {
+    pub(super) fn forget_partition(
+        &mut self,
+        plane: &mut dyn Plane<Message>,
+        id: super::partition::PartitionId,
+    ) {
         self.wake_waiters(id);
         self.end_readers_of(plane, id);
         self.abandon_searches(plane, id);

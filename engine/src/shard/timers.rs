@@ -46,9 +46,9 @@ impl Timers {
         self.due.remove(&(at, timer));
     }
 
-    /// The plane's timer has come.
-    pub(super) fn on_timer(&mut self) {
-        self.armed = None;
+    /// A timer of the plane has come. It may be one that an earlier one took the place of.
+    pub(super) fn on_timer(&mut self, now: Instant) {
+        self.armed = self.armed.filter(|armed| *armed > now);
     }
 
     /// A timer that is due. To be called until there is none.

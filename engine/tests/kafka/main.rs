@@ -8,6 +8,7 @@ mod wire;
 mod addresses;
 mod admin;
 mod administration;
+mod bounds;
 mod client;
 mod fetch;
 mod group_offsets;

@@ -1,32 +1,86 @@
 //! One connection of Kafka's protocol, without its socket.
 
+use std::fmt;
+
 use highwater_runtime::plane::Instant;
 
 use super::decoder::KafkaDecoder;
 use super::replies::KafkaReplies;
 use crate::conn::Progress;
+use crate::limits::{KAFKA_IDLE_MAX, KAFKA_SILENCE_MAX};
+
+/// A connection took too long.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum KafkaOverdue {
+    /// It connected and sent nothing.
+    Silent,
+    /// It began a request and did not end it.
+    Request,
+    /// It has asked nothing for long, and nothing is owed to it.
+    Idle,
+}
+
+impl fmt::Display for KafkaOverdue {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Silent => write!(f, "no request came within {} s", KAFKA_SILENCE_MAX.as_secs()),
+            Self::Request => f.write_str("a request was begun and not ended in its time"),
+            Self::Idle => write!(f, "nothing was asked for {} s", KAFKA_IDLE_MAX.as_secs()),
+        }
+    }
+}
 
 /// One connection: what it has sent, what it waits for, and since when.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct KafkaConn {
     /// Bytes in, requests out. Taken out while its requests are handled, because they borrow from it.
     pub input: KafkaDecoder,
     /// What has not been answered.
     pub replies: KafkaReplies,
     progress: Progress,
+    has_spoken: bool,
+    /// What it has sent is not looked at for now.
+    is_held: bool,
+    /// Since when it has asked nothing and waited for nothing.
+    idle_since: Instant,
 }
 
 impl KafkaConn {
+    /// A connection that has just come in.
+    pub fn new(now: Instant) -> Self {
+        Self {
+            input: KafkaDecoder::default(),
+            replies: KafkaReplies::default(),
+            progress: Progress::default(),
+            has_spoken: false,
+            is_held: false,
+            idle_since: now,
+        }
+    }
+
     /// To be called after the input was used: notes what the clock is compared with. `reading` is false while this side does not
     /// read, which the peer cannot be blamed for.
     pub fn note_progress(&mut self, now: Instant, reading: bool) {
-        let is_inside = reading && self.input.is_inside_request();
-        self.progress.note(now, self.input.requests(), is_inside, self.input.arrived_bytes());
+        let is_inside = self.input.is_inside_request();
+        self.has_spoken |= !reading || is_inside || self.input.requests() > 0;
+        self.is_held = !reading;
+        self.idle_since = now;
+        self.progress.note(now, self.input.requests(), reading && is_inside, self.input.arrived_bytes());
     }
 
-    /// Whether a request was begun and not ended in its time. A connection that is silent between requests never is.
-    pub fn is_overdue(&self, now: Instant) -> bool {
-        self.progress.is_overdue(now)
+    /// Whether it took too long. To be called every few seconds: a client that is owed something, or is not listened to, is not idle.
+    pub fn overdue(&mut self, now: Instant) -> Option<KafkaOverdue> {
+        if self.is_held || !self.replies.is_empty() {
+            self.idle_since = now;
+        }
+        let idle = now.since(self.idle_since);
+        if self.progress.is_overdue(now) {
+            Some(KafkaOverdue::Request)
+        } else if !self.has_spoken && idle >= KAFKA_SILENCE_MAX {
+            Some(KafkaOverdue::Silent)
+        } else {
+            (idle >= KAFKA_IDLE_MAX).then_some(KafkaOverdue::Idle)
+        }
     }
 }
 
@@ -39,32 +93,63 @@ mod tests {
     use crate::limits::MESSAGE_TIME;
 
     #[test]
-    fn a_request_that_was_begun_has_to_end_and_silence_is_allowed() {
-        let mut conn = KafkaConn { input: KafkaDecoder::new(Gate::Declared), ..Default::default() };
+    fn a_client_that_connects_and_says_nothing_ends_soon_and_one_that_was_answered_after_a_while() {
+        let mut conn = KafkaConn { input: KafkaDecoder::new(Gate::Declared), ..KafkaConn::new(Instant(0)) };
+        let at = |time: Duration| Instant(0).after(time);
+        let just_before = |time: Duration| Instant(at(time).0 - 1);
+        assert_eq!(conn.overdue(just_before(KAFKA_SILENCE_MAX)), None);
+        assert_eq!(conn.overdue(at(KAFKA_SILENCE_MAX)), Some(KafkaOverdue::Silent));
+        // Heartbeat 0 of a group without a name.
+        let request = [0, 0, 0, 18, 0, 12, 0, 0, 0, 0, 0, 1, 0xff, 0xff, 0, 0, 0, 0, 0, 1, 0, 0];
+        assert!(matches!(conn.input.next(&mut &request[..]), Ok(KafkaStep::Request(_))));
+        let slot = conn.replies.open(request.len(), 0);
+        let asked = Duration::from_secs(1);
+        conn.note_progress(at(asked), true);
+        assert_eq!(conn.overdue(at(asked + 2 * KAFKA_IDLE_MAX)), None, "it waits for its answer");
+        conn.replies.fill(slot, crate::kafka::KafkaReply::nothing());
+        assert!(conn.replies.pop(&mut bytes::BytesMut::new()).is_some());
+        let answered = asked + 2 * KAFKA_IDLE_MAX;
+        assert_eq!(conn.overdue(just_before(answered + KAFKA_IDLE_MAX)), None);
+        assert_eq!(conn.overdue(at(answered + KAFKA_IDLE_MAX)), Some(KafkaOverdue::Idle));
+    }
+
+    #[test]
+    fn a_client_whose_first_request_is_not_looked_at_is_neither_silent_nor_idle() {
+        let mut conn = KafkaConn { input: KafkaDecoder::new(Gate::Declared), ..KafkaConn::new(Instant(0)) };
+        let at = |time: Duration| Instant(0).after(time);
+        conn.note_progress(at(Duration::from_secs(1)), false);
+        for minutes in 1..100 {
+            assert_eq!(conn.overdue(at(Duration::from_mins(minutes))), None);
+        }
+    }
+
+    #[test]
+    fn a_request_that_was_begun_has_to_end_and_time_between_requests_is_not_counted() {
+        let mut conn = KafkaConn { input: KafkaDecoder::new(Gate::Declared), ..KafkaConn::new(Instant(0)) };
         let at = |seconds| Instant(0).after(Duration::from_secs(seconds));
-        conn.note_progress(at(1), true);
-        assert!(!conn.is_overdue(at(100_000)));
+        let is_overdue = |conn: &mut KafkaConn, at| conn.overdue(at) == Some(KafkaOverdue::Request);
         // Heartbeat 0, as far as its correlation id.
         let request = [0, 0, 0, 30, 0, 12, 0, 0, 0, 0, 0, 1];
         assert!(matches!(conn.input.next(&mut &request[..]), Ok(KafkaStep::More)));
         conn.note_progress(at(100), true);
         conn.note_progress(at(110), true);
-        assert!(!conn.is_overdue(at(99 + MESSAGE_TIME.as_secs())));
-        assert!(conn.is_overdue(at(100 + MESSAGE_TIME.as_secs())));
+        assert!(!is_overdue(&mut conn, at(99 + MESSAGE_TIME.as_secs())));
+        assert!(is_overdue(&mut conn, at(100 + MESSAGE_TIME.as_secs())));
         conn.note_progress(at(120), false);
-        assert!(!conn.is_overdue(at(500)), "what is not read does not count");
+        assert!(!is_overdue(&mut conn, at(500)), "what is not read does not count");
     }
 
     #[test]
     fn a_large_request_has_time_for_what_has_come_of_it_and_none_for_what_was_announced() {
-        let mut conn = KafkaConn { input: KafkaDecoder::new(Gate::Declared), ..Default::default() };
+        let mut conn = KafkaConn { input: KafkaDecoder::new(Gate::Declared), ..KafkaConn::new(Instant(0)) };
         let at = |seconds| Instant(0).after(Duration::from_secs(seconds));
+        let is_overdue = |conn: &mut KafkaConn, at| conn.overdue(at) == Some(KafkaOverdue::Request);
         // Produce 9 of 64 MiB, as far as its correlation id; then a client id of 32 KiB.
         let request = [4, 0, 0, 0, 0, 0, 0, 9, 0, 0, 0, 1];
         assert!(matches!(conn.input.next(&mut &request[..]), Ok(KafkaStep::WantsRoom(_))));
         conn.input.admit();
         conn.note_progress(at(100), true);
-        assert!(conn.is_overdue(at(100 + MESSAGE_TIME.as_secs())), "it was announced, and that is all");
+        assert!(is_overdue(&mut conn, at(100 + MESSAGE_TIME.as_secs())), "it was announced, and that is all");
         let client_id = [vec![0x7f, 0xff], vec![b'a'; 0x7fff]].concat();
         assert!(matches!(conn.input.next(&mut &client_id[..]), Ok(KafkaStep::More)));
         // No tags, no transactional id, acks, timeout; one topic with one batch of 1 MiB, half of which comes.
@@ -72,7 +157,7 @@ mod tests {
         assert!(matches!(conn.input.next(&mut &head[..]), Ok(KafkaStep::More)));
         assert!(matches!(conn.input.next(&mut &vec![0; 512 << 10][..]), Ok(KafkaStep::More)));
         conn.note_progress(at(101), true);
-        assert!(!conn.is_overdue(at(100 + MESSAGE_TIME.as_secs() + 7)));
-        assert!(conn.is_overdue(at(100 + MESSAGE_TIME.as_secs() + 8)));
+        assert!(!is_overdue(&mut conn, at(100 + MESSAGE_TIME.as_secs() + 7)));
+        assert!(is_overdue(&mut conn, at(100 + MESSAGE_TIME.as_secs() + 8)));
     }
 }

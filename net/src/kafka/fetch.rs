@@ -149,6 +149,6 @@ impl FetchAnswer {
         };
         let bytes = (self.bytes - 4) as u32;
         head[..4].copy_from_slice(&bytes.to_be_bytes());
-        KafkaReply { head: head.freeze(), rest: self.rest }
+        KafkaReply { head: head.freeze(), rest: self.rest, long: None }
     }
 }

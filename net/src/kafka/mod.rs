@@ -14,6 +14,7 @@ mod decoder;
 pub mod error;
 pub mod fetch;
 mod intake;
+pub mod long;
 pub mod messages;
 pub mod produce;
 mod replies;
@@ -26,8 +27,8 @@ pub mod wire;
 #[cfg(test)]
 mod tests;
 
-pub use conn::KafkaConn;
+pub use conn::{KafkaConn, KafkaOverdue};
 pub use decoder::{Gate, KafkaDecoder, KafkaRefusal, KafkaStep};
 pub use error::KafkaError;
-pub use replies::{KafkaReplies, KafkaReply, Origin, response};
+pub use replies::{Behind, KafkaReplies, KafkaReply, Origin, response, response_of};
 pub use request::{Header, Received, Request};

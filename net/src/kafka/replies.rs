@@ -5,6 +5,7 @@ use bytes::{BufMut, Bytes, BytesMut};
 use super::api::ApiKey;
 use super::schema::Message;
 use crate::in_order::{Answer, InOrder, SlotId};
+use crate::pieces::LongAnswer;
 
 /// What an answer has to repeat of its request.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -31,24 +32,56 @@ pub fn response<'a>(origin: Origin, message: &impl Message<'a>) -> KafkaReply {
     let mut out = BytesMut::new();
     start(origin, &mut out);
     message.encode(origin.version, &mut out);
-    let bytes = (out.len() - 4) as u32;
-    out[..4].copy_from_slice(&bytes.to_be_bytes());
-    KafkaReply { head: out.freeze(), rest: Vec::new() }
+    finish(out, 0)
+}
+
+/// A whole answer around a message that is written already.
+pub fn response_of(origin: Origin, message: &[u8]) -> KafkaReply {
+    let mut out = BytesMut::with_capacity(16 + message.len());
+    start(origin, &mut out);
+    out.extend_from_slice(message);
+    finish(out, 0)
+}
+
+/// Ends a head behind which so many bytes follow.
+fn finish(mut head: BytesMut, more: usize) -> KafkaReply {
+    let bytes = (head.len() - 4 + more) as u32;
+    head[..4].copy_from_slice(&bytes.to_be_bytes());
+    KafkaReply { head: head.freeze(), ..KafkaReply::default() }
 }
 
 /// An answer, as it is sent.
-#[derive(Clone, Default, Debug)]
+#[derive(Default, Debug)]
 pub struct KafkaReply {
     /// Its length, its header, and all up to the first records. Empty if there is no answer, as with acks 0.
     pub head: Bytes,
     /// What follows: records, where they rest, and what stands between them.
     pub rest: Vec<Bytes>,
+    /// What follows if it is written when there is room for it.
+    pub long: Option<LongAnswer>,
+}
+
+/// What follows the heads that were written.
+#[derive(Debug)]
+pub enum Behind {
+    /// Records, where they rest.
+    Bytes(Vec<Bytes>),
+    /// What is written when there is room for it. Nothing else may be sent before it is over.
+    Long(LongAnswer),
 }
 
 impl KafkaReply {
     /// No answer, in its turn.
     pub fn nothing() -> Self {
         Self::default()
+    }
+
+    /// An answer that is written piece by piece.
+    pub fn long(origin: Origin, answer: LongAnswer) -> Self {
+        let mut head = BytesMut::new();
+        start(origin, &mut head);
+        let head = finish(head, answer.left());
+        Self { long: Some(answer), ..head }
     }
 }
 
@@ -68,10 +101,10 @@ impl KafkaReplies {
     }
 
     /// Takes the answer whose turn it is, if it is known: appends its head to `out` and gives what has to be sent behind it.
-    pub fn pop(&mut self, out: &mut BytesMut) -> Option<Vec<Bytes>> {
-        let ((), KafkaReply { head, rest }) = self.take()?;
+    pub fn pop(&mut self, out: &mut BytesMut) -> Option<Behind> {
+        let ((), KafkaReply { head, rest, long }) = self.take()?;
         out.extend_from_slice(&head);
-        Some(rest)
+        Some(long.map_or(Behind::Bytes(rest), Behind::Long))
     }
 }
 
@@ -83,6 +116,13 @@ mod tests {
 
     fn origin(correlation_id: i32) -> Origin {
         Origin { api: ApiKey::Heartbeat, version: 4, correlation_id }
+    }
+
+    fn pages(popped: Option<Behind>) -> Option<Vec<Bytes>> {
+        match popped? {
+            Behind::Bytes(pages) => Some(pages),
+            Behind::Long(long) => panic!("{long:?}"),
+        }
     }
 
     #[test]
@@ -97,11 +137,11 @@ mod tests {
         queue.fill(slots[1], KafkaReply::nothing());
         assert!(queue.pop(&mut out).is_none());
         queue.fill(slots[0], response(origin(1), &HeartbeatResponse::default()));
-        assert_eq!(queue.pop(&mut out), Some(vec![]));
+        assert_eq!(pages(queue.pop(&mut out)), Some(vec![]));
         let first = out.len();
-        assert_eq!(queue.pop(&mut out), Some(vec![]));
+        assert_eq!(pages(queue.pop(&mut out)), Some(vec![]));
         assert_eq!(out.len(), first, "acks 0 has no answer");
-        let rest = queue.pop(&mut out).expect("it is known");
+        let rest = pages(queue.pop(&mut out)).expect("it is known");
         assert_eq!(rest[0].as_ptr(), page.as_ptr(), "records are not copied");
         assert!(queue.pop(&mut out).is_none());
         assert_eq!((queue.len(), queue.request_bytes()), (1, REQUEST_BYTES_MIN));

@@ -1,13 +1,13 @@
 //! Connections of Kafka clients: they begin without a hello, on the shard whose turn it is, and end without a word.
 
 use bytes::Bytes;
-use highwater_net::kafka::{KafkaConn, KafkaReply, KafkaStep};
+use highwater_net::kafka::{Behind, KafkaConn, KafkaReply, KafkaStep};
 use highwater_runtime::plane::{Close, ConnId, Plane};
 
 use super::Call;
 use crate::message::{KafkaMessage, Message};
 use crate::shard::Shard;
-use crate::shard::connection::{Connection, Net, Stage, Via};
+use crate::shard::connection::{Connection, Net, Speaks, Stage, Via};
 
 /// What became of a connection's input.
 enum Input {
@@ -35,12 +35,12 @@ impl Shard {
 
     /// False if there is no room for it.
     fn begin_kafka(&mut self, plane: &mut dyn Plane<Message>, conn: ConnId, via: Via, stage: Stage) -> bool {
-        if let Err((_, text)) = self.check_room_for(via.peer.ip()) {
+        if let Err((_, text)) = self.check_room_for(plane, via.peer.ip(), Speaks::Kafka) {
             tracing::debug!(peer = %via.peer, "connection refused: {text}");
             plane.close(conn, Close::Now);
             return false;
         }
-        let net = Net::Kafka(KafkaConn::default());
+        let net = Net::Kafka(KafkaConn::new(plane.now()));
         self.insert_connection(plane, conn, Connection::new(net, via, stage));
         true
     }
@@ -63,6 +63,7 @@ impl Shard {
         if let Some(connection) = self.connections.get_mut(&conn) {
             connection.stage = Stage::Open;
         }
+        self.has_spoken(conn);
         plane.stream(conn);
         true
     }
@@ -78,7 +79,7 @@ impl Shard {
         // Requests borrow from the decoder while they are handled.
         let mut decoder = std::mem::take(&mut kafka.input);
         let outcome = loop {
-            if !decoder.is_inside_request() && !self.may_ask(conn) {
+            if !decoder.is_inside_request() && !self.may_ask(plane, conn) {
                 break Input::Full;
             }
             match decoder.next(&mut data) {
@@ -114,7 +115,7 @@ impl Shard {
     }
 
     /// The answer to a request is known.
-    pub(super) fn kafka_reply(&mut self, call: Call, reply: KafkaReply) {
+    pub(in crate::shard) fn kafka_reply(&mut self, call: Call, reply: KafkaReply) {
         let Some(connection) = self.connections.get_mut(&call.conn) else { return };
         if connection.stage == Stage::Closing {
             return;
@@ -138,16 +139,24 @@ impl Shard {
     /// Sends the answers whose turn it is.
     pub(in crate::shard) fn send_kafka_replies_of(&mut self, plane: &mut dyn Plane<Message>, conn: ConnId) {
         let mut out = self.take_arena();
-        while let Some(rest) = self
+        while let Some(behind) = self
             .connections
             .get_mut(&conn)
+            .filter(|connection| connection.sending.is_none())
             .and_then(Connection::kafka)
             .and_then(|kafka| kafka.replies.pop(&mut out))
         {
-            if !rest.is_empty() {
-                self.send(plane, conn, out.split().freeze());
-                for bytes in rest {
-                    self.send(plane, conn, bytes);
+            match behind {
+                Behind::Bytes(rest) if rest.is_empty() => {}
+                Behind::Bytes(rest) => {
+                    self.send(plane, conn, out.split().freeze());
+                    for bytes in rest {
+                        self.send(plane, conn, bytes);
+                    }
+                }
+                Behind::Long(long) => {
+                    self.send(plane, conn, out.split().freeze());
+                    self.begin_long_answer(conn, long);
                 }
             }
         }
@@ -156,7 +165,7 @@ impl Shard {
         }
         self.arena = out;
         self.recharge(conn);
-        let is_over = |c: &Connection| c.stage == Stage::Ending && c.net.is_answered();
+        let is_over = |c: &Connection| c.stage == Stage::Ending && c.is_answered();
         if self.connections.get(&conn).is_some_and(is_over) {
             return self.drop_kafka(plane, conn, "a request without an answer failed");
         }

@@ -7,6 +7,8 @@
 //!                    |        Reading (disk)            v
 //!                    +---- a high watermark moves --- Parked
 //! ```
+//!
+//! A fetch of many partitions is `Partway` between the slices in which they are read, and then listed as waiting for each of them.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
@@ -16,11 +18,12 @@ use highwater_runtime::plane::{ConnId, Plane, ShardIndex};
 use highwater_storage::{Cursor, ReadId, ReadOutcome, ReadResult};
 
 use super::records::batches;
-use crate::limits::FETCH_PLACES_MAX;
+use crate::limits::{FETCH_PLACES_MAX, FETCH_READS_AT_ONCE_MAX, READ_BYTES_COUNTED_MIN};
 use crate::message::{FetchAsk, Fetched, KafkaMessage, Message, RequestId, Want};
 use crate::shard::Shard;
 use crate::shard::partition::PartitionId;
 use crate::shard::readers::Waiter;
+use crate::shard::work::{Job, Step, Work};
 
 /// A fetch that is carried out here. Numbers are not used again.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -54,11 +57,15 @@ struct Task {
     told: usize,
     /// Partitions that will wake it.
     waits: BTreeSet<PartitionId>,
+    /// How many of what is wanted have been looked at since it has to wait, and whether one has moved meanwhile.
+    parked: usize,
+    again: bool,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum State {
     Queued,
+    Partway,
     Reading,
     Parked,
 }
@@ -87,11 +94,27 @@ impl Shard {
         from: ShardIndex,
         conn: ConnId,
     ) {
-        for (id, mut task) in self.kafka.read.forget(from, conn) {
+        let mut forgetting = Forgetting(self.kafka.read.forget(from, conn));
+        if !self.at_once(|shard, work| shard.forget_some(plane, &mut forgetting, work)) {
+            self.jobs.add(forgetting);
+        }
+    }
+
+    fn forget_some(
+        &mut self,
+        plane: &mut dyn Plane<Message>,
+        Forgetting(tasks): &mut Forgetting,
+        work: &mut Work,
+    ) -> bool {
+        while !work.is_over()
+            && let Some((id, mut task)) = tasks.pop()
+        {
+            work.spend(1 + task.ask.wants.len());
             let unread = task.ask.wants.iter().skip(task.fetched.len());
             task.fetched.extend(unread.map(|want| Fetched::nothing(want.number, KafkaError::NONE)));
             self.finish_kafka_read(plane, id, task);
         }
+        tasks.is_empty()
     }
 
     /// The high watermark of a partition has moved, or the partition is gone.
@@ -111,7 +134,7 @@ impl Shard {
         while bytes_max > 0
             && let Some(id) = self.kafka.read.ready.pop_front()
         {
-            bytes_max = bytes_max.saturating_sub(self.run_kafka_fetch(plane, id).max(1));
+            bytes_max = bytes_max.saturating_sub(self.run_kafka_fetch(plane, id));
         }
     }
 
@@ -133,37 +156,64 @@ impl Shard {
         self.go_on(plane, id, task);
     }
 
-    /// Reads all that a fetch wants. Gives the bytes.
+    /// Reads what a fetch wants, or goes on with that. Gives what it counts for, in bytes.
     fn run_kafka_fetch(&mut self, plane: &mut dyn Plane<Message>, id: FetchId) -> usize {
-        let Some(mut task) = self.kafka.read.tasks.remove(&id) else { return 0 };
-        task.fetched.clear();
-        task.bytes = 0;
-        task.failed = false;
-        task.more = false;
-        self.go_on(plane, id, task)
+        let Some(mut task) = self.kafka.read.tasks.remove(&id) else { return 1 };
+        if task.state != State::Partway {
+            task.fetched.clear();
+            task.bytes = 0;
+            task.failed = false;
+            task.more = false;
+            task.parked = 0;
+            task.again = false;
+        }
+        let (bytes, fetched, parked) = (task.bytes, task.fetched.len(), task.parked);
+        let (now_bytes, now_fetched, now_parked) = self.go_on(plane, id, task);
+        let looked_at = (now_fetched - fetched) + now_parked.saturating_sub(parked);
+        (now_bytes - bytes).max(looked_at.max(1) * READ_BYTES_COUNTED_MIN)
     }
 
-    fn go_on(&mut self, plane: &mut dyn Plane<Message>, id: FetchId, mut task: Task) -> usize {
+    /// Reads on, up to [`FETCH_READS_AT_ONCE_MAX`] partitions. Gives how far it has come: bytes, partitions read and partitions that it waits for.
+    fn go_on(
+        &mut self,
+        plane: &mut dyn Plane<Message>,
+        id: FetchId,
+        mut task: Task,
+    ) -> (usize, usize, usize) {
+        let until = task.fetched.len() + FETCH_READS_AT_ONCE_MAX;
         while let Some(want) = task.ask.wants.get(task.fetched.len()).copied() {
+            if task.fetched.len() == until {
+                return self.pause_fetch(id, task);
+            }
             match self.read_wanted(plane, &task, want) {
                 Err(read) => {
                     task.state = State::Reading;
+                    let at = task.at();
                     self.kafka.read.reads.insert(read, id);
                     self.kafka.read.tasks.insert(id, task);
-                    return 0;
+                    return at;
                 }
                 Ok(result) => self.take_read(&mut task, result),
             }
         }
-        let bytes = task.bytes;
+        let (bytes, fetched, _) = task.at();
         // Who leaves something behind has not too little to read but too little room, or has to read on from where a disk read ended:
         // waiting would give no more.
         if task.ask.now || task.failed || task.more || bytes >= task.ask.min_bytes {
             self.finish_kafka_read(plane, id, task);
+            (bytes, fetched, 0)
         } else {
-            self.park(plane, id, task);
+            self.park(plane, id, task)
         }
-        bytes
+    }
+
+    /// It is the turn of others.
+    fn pause_fetch(&mut self, id: FetchId, mut task: Task) -> (usize, usize, usize) {
+        let at = task.at();
+        task.state = State::Partway;
+        self.kafka.read.tasks.insert(id, task);
+        self.kafka.read.ready.push_back(id);
+        at
     }
 
     /// Reads a partition, as far as there is room.
@@ -234,18 +284,23 @@ impl Shard {
     }
 
     /// There is too little: the fetch waits for any of its partitions.
-    fn park(&mut self, plane: &mut dyn Plane<Message>, id: FetchId, mut task: Task) {
-        let mut again = false;
-        for (want, fetched) in task.ask.wants.iter().zip(&task.fetched) {
+    fn park(&mut self, plane: &mut dyn Plane<Message>, id: FetchId, mut task: Task) -> (usize, usize, usize) {
+        let wants = task.ask.wants.iter().zip(&task.fetched).skip(task.parked);
+        for (want, fetched) in wants.take(FETCH_READS_AT_ONCE_MAX) {
+            task.parked += 1;
             let Some(partition) = self.partitions.find(want.tp) else { continue };
             let Some(here) = self.partitions.get_mut(partition) else { continue };
             // It may have moved while another partition was read from disk.
-            again |= here.high_watermark().0 > fetched.high_watermark;
+            task.again |= here.high_watermark().0 > fetched.high_watermark;
             if task.waits.insert(partition) {
-                here.waiters.push(Waiter::Kafka(id));
+                here.waiters.insert(Waiter::Kafka(id));
             }
         }
-        let (from, request, bytes) = (task.from, task.ask.request, task.bytes);
+        if task.parked < task.ask.wants.len() {
+            return self.pause_fetch(id, task);
+        }
+        let at = task.at();
+        let (from, request, bytes, again) = (task.from, task.ask.request, task.bytes, task.again);
         let tell = task.ask.shared && bytes > task.told;
         task.told = bytes;
         task.fetched.clear();
@@ -257,16 +312,28 @@ impl Shard {
         if tell {
             self.tell_fetch(plane, from, KafkaMessage::FetchBytes(request, bytes));
         }
+        at
     }
 
     fn finish_kafka_read(&mut self, plane: &mut dyn Plane<Message>, id: FetchId, task: Task) {
         self.kafka.read.by_request.remove(&(task.from, task.ask.conn, task.ask.request));
-        for partition in task.waits {
-            if let Some(partition) = self.partitions.get_mut(partition) {
-                partition.waiters.retain(|waiter| *waiter != Waiter::Kafka(id));
-            }
+        let mut leaving = Unlisting { fetch: id, waits: task.waits };
+        if !self.at_once(|shard, work| shard.unlist_some(&mut leaving, work)) {
+            self.jobs.add(leaving);
         }
         self.tell_fetch(plane, task.from, KafkaMessage::Fetched(task.ask.request, task.fetched));
+    }
+
+    fn unlist_some(&mut self, Unlisting { fetch, waits }: &mut Unlisting, work: &mut Work) -> bool {
+        while !work.is_over()
+            && let Some(partition) = waits.pop_first()
+        {
+            work.spend(1);
+            if let Some(partition) = self.partitions.get_mut(partition) {
+                partition.waiters.remove(&Waiter::Kafka(*fetch));
+            }
+        }
+        waits.is_empty()
     }
 
     fn tell_fetch(&mut self, plane: &mut dyn Plane<Message>, to: ShardIndex, message: KafkaMessage) {
@@ -275,6 +342,34 @@ impl Shard {
         } else {
             plane.post(to, Message::Kafka(Box::new(message)));
         }
+    }
+}
+
+/// A fetch that is over and still listed as waiting for partitions.
+struct Unlisting {
+    fetch: FetchId,
+    waits: BTreeSet<PartitionId>,
+}
+
+impl Job for Unlisting {
+    fn step(&mut self, shard: &mut Shard, _: &mut dyn Plane<Message>, work: &mut Work) -> Step {
+        if shard.unlist_some(self, work) { Step::Done } else { Step::More }
+    }
+}
+
+/// Fetches of a connection that is gone.
+struct Forgetting(Vec<(FetchId, Task)>);
+
+impl Job for Forgetting {
+    fn step(&mut self, shard: &mut Shard, plane: &mut dyn Plane<Message>, work: &mut Work) -> Step {
+        if shard.forget_some(plane, self, work) { Step::Done } else { Step::More }
+    }
+}
+
+impl Task {
+    /// How far it has come: bytes, partitions read and partitions that it waits for.
+    fn at(&self) -> (usize, usize, usize) {
+        (self.bytes, self.fetched.len(), self.parked)
     }
 }
 
@@ -298,6 +393,8 @@ impl Owner {
             more: false,
             told: 0,
             waits: BTreeSet::new(),
+            parked: 0,
+            again: false,
         };
         self.tasks.insert(id, task);
         id

@@ -1,7 +1,10 @@
 //! Answers that are made of several others.
 //!
-//! A request may need several (one for each topic it creates); its own answer is written when all are there. Some come at once and
+//! A request may need several (one for each topic it creates). A few are asked for at once and the others one by one, so that a request does
+//! not fill the queue to shard 0, whatever it names. Its own answer is written when all are there. Some come at once and
 //! some after minutes, such as that to a member which waits for the others; the client may be gone by then.
+
+use std::vec::IntoIter;
 
 use highwater_net::Reply;
 use highwater_net::kafka::KafkaError;
@@ -10,6 +13,7 @@ use highwater_runtime::plane::{Plane, ShardIndex};
 
 use super::{Call, Part, Pending};
 use crate::groups::{GroupError, GroupReply, GroupRequest};
+use crate::limits::ASKS_PER_REQUEST_MAX;
 use crate::message::{Answer, Ask, Message, Query, QueryAnswer, RequestId};
 use crate::shard::Shard;
 
@@ -20,6 +24,10 @@ pub(in crate::shard) struct Gathering {
     call: Call,
     missing: usize,
     parts: Vec<Option<Part>>,
+    /// Questions to shard 0 that were not asked yet: each is asked when an earlier one has been answered.
+    rest: IntoIter<Ask>,
+    /// Questions that were asked.
+    asked: u32,
     /// Writes it, from the parts in the order in which they were asked for.
     finish: Finish,
     /// Whether it waits for what other clients do.
@@ -52,8 +60,12 @@ impl Shard {
         finish: Finish,
         waits_for_others: bool,
     ) {
-        if let Some(request) = self.begin_gathering(call, asks.len(), finish, waits_for_others) {
-            for (part, ask) in (0..).zip(asks) {
+        let count = asks.len();
+        let mut asks = asks.into_iter();
+        let first: Vec<_> = asks.by_ref().take(ASKS_PER_REQUEST_MAX).collect();
+        let asked = first.len() as u32;
+        if let Some(request) = self.begin_gathering(call, count, (asks, asked), finish, waits_for_others) {
+            for (part, ask) in (0..).zip(first) {
                 self.kafka_ask(plane, request, part, ask);
             }
         }
@@ -70,7 +82,7 @@ impl Shard {
         let finish = Box::new(|shard: &mut Self, call, parts: Vec<Part>| {
             finish(shard, call, parts.into_iter().map(Part::of_owner).collect());
         });
-        if let Some(request) = self.begin_gathering(call, queries.len(), finish, false) {
+        if let Some(request) = self.begin_gathering(call, queries.len(), Default::default(), finish, false) {
             for (part, (owner, query)) in (0..).zip(queries) {
                 self.kafka_query(plane, request, part, owner, query);
             }
@@ -82,6 +94,7 @@ impl Shard {
         &mut self,
         call: Call,
         missing: usize,
+        (rest, asked): (IntoIter<Ask>, u32),
         finish: Finish,
         waits_for_others: bool,
     ) -> Option<RequestId> {
@@ -90,13 +103,14 @@ impl Shard {
             return None;
         }
         let parts = (0..missing).map(|_| None).collect();
-        let gathering = Gathering { call, missing, parts, finish, waits_for_others };
+        let gathering = Gathering { call, missing, parts, rest, asked, finish, waits_for_others };
         Some(self.kafka_wait(Pending::Gathering(gathering)))
     }
 
     /// One of the parts is there.
     pub(super) fn on_gathered(
         &mut self,
+        plane: &mut dyn Plane<Message>,
         request: RequestId,
         mut gathering: Gathering,
         part: u32,
@@ -105,6 +119,16 @@ impl Shard {
         gathering.parts[part as usize] = Some(came);
         gathering.missing -= 1;
         if gathering.missing > 0 {
+            if gathering.rest.len() > 0 {
+                if !self.connections.contains_key(&gathering.call.conn) {
+                    // Nobody waits for the answer, and nothing of the request counts any more: what was not asked is not asked.
+                    return;
+                }
+                if let Some(ask) = gathering.rest.next() {
+                    self.kafka_ask(plane, request, gathering.asked, ask);
+                    gathering.asked += 1;
+                }
+            }
             return self.kafka_wait_on(request, Pending::Gathering(gathering));
         }
         let Gathering { call, parts, finish, .. } = gathering;

@@ -5,7 +5,6 @@
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 
-use highwater_net::kafka::KafkaError;
 use highwater_net::kafka::messages::{
     OffsetCommitPartitionResponse, OffsetCommitRequest, OffsetCommitResponse, OffsetCommitTopicResponse,
     OffsetDeletePartitionResponse, OffsetDeleteRequest, OffsetDeleteResponse, OffsetDeleteTopicResponse,
@@ -13,12 +12,15 @@ use highwater_net::kafka::messages::{
     OffsetFetchPartitionResponse, OffsetFetchRequest, OffsetFetchResponse, OffsetFetchTopicResponse,
 };
 use highwater_net::kafka::wire::Uuid;
+use highwater_net::kafka::{KafkaError, KafkaReply};
 use highwater_protocol::ids::TopicId;
 use highwater_runtime::plane::Plane;
 
 use super::Call;
-use super::gather::{GroupAnswer, code, refusal};
+use super::gather::{code, refusal};
+use crate::groups::limits::GROUPS_MAX;
 use crate::groups::{self, CommittedPartition, FetchReply, GroupError, GroupReply, GroupRequest};
+use crate::limits::{GROUPS_PER_ASK_MAX, PARTITIONS_PER_ASK_MAX};
 use crate::message::{Ask, Message};
 use crate::shard::Shard;
 
@@ -142,6 +144,11 @@ impl Shard {
     ) {
         let version = call.origin.version;
         let by_id = version >= BY_ID_FROM;
+        if request.groups.len() > GROUPS_MAX {
+            // There are not so many, and the answer has no place to say so.
+            self.kafka_reply(call, KafkaReply::nothing());
+            return self.kafka_end(call);
+        }
         let mut wanted = Vec::new();
         let mut members = Vec::new();
         if version < 8 {
@@ -180,20 +187,48 @@ impl Shard {
             }
         }
         wanted.iter_mut().filter_map(|of| of.topics.as_mut()).for_each(|topics| name_once(topics));
-        let asks = wanted.iter().zip(members).map(|(wanted, member)| {
-            Ask::Group(GroupRequest::Fetch(groups::FetchRequest {
+        let mut asks = FetchAsks::default();
+        for (number, (wanted, member)) in wanted.iter().zip(members).enumerate() {
+            let ask = |partitions| groups::FetchRequest {
                 group: wanted.group.clone(),
-                member,
-                partitions: wanted.topics.as_ref().map(|topics| to_ask(topics)),
+                member: member.clone(),
+                partitions,
                 require_stable: request.require_stable,
-            }))
-        });
-        let asks = asks.collect();
+            };
+            match &wanted.topics {
+                None => asks.add(number, PARTITIONS_PER_ASK_MAX, ask(None)),
+                Some(topics) => {
+                    for (count, part) in parts_to_ask(topics) {
+                        asks.add(number, count, ask(Some(part)));
+                    }
+                }
+            }
+        }
+        let (asks, numbers) = asks.finish();
         self.kafka_gather(plane, call, asks, move |shard, call, answers| {
+            let mut found: Vec<Result<FetchReply, KafkaError>> = Vec::new();
+            found.resize_with(wanted.len(), || Ok(FetchReply { error: None, offsets: Vec::new() }));
+            for (numbers, answer) in numbers.into_iter().zip(answers) {
+                match shard.group_answer(answer) {
+                    Ok(GroupReply::FetchEach(replies)) => {
+                        for (number, reply) in numbers.into_iter().zip(replies) {
+                            if let Ok(all) = &mut found[number] {
+                                all.error = all.error.or(reply.error);
+                                all.offsets.extend(reply.offsets);
+                            }
+                        }
+                    }
+                    other => {
+                        let error = refusal(other);
+                        for number in numbers {
+                            found[number] = Err(error);
+                        }
+                    }
+                }
+            }
             let mut groups = Vec::with_capacity(wanted.len());
-            for (wanted, answer) in wanted.into_iter().zip(answers) {
-                let answer = shard.group_answer(answer);
-                groups.push(shard.found(version, wanted, answer));
+            for (wanted, found) in wanted.into_iter().zip(found) {
+                groups.push(shard.found(version, wanted, found));
             }
             let response = match version {
                 8.. => OffsetFetchResponse { groups, ..Default::default() },
@@ -217,10 +252,15 @@ impl Shard {
         }
     }
 
-    fn found(&self, version: i16, wanted: Wanted, answer: GroupAnswer) -> OffsetFetchGroupResponse<'static> {
-        let (error_code, offsets) = match answer {
-            Ok(GroupReply::Fetch(FetchReply { error, offsets })) => (code(error), offsets),
-            other => (refusal(other), Vec::new()),
+    fn found(
+        &self,
+        version: i16,
+        wanted: Wanted,
+        found: Result<FetchReply, KafkaError>,
+    ) -> OffsetFetchGroupResponse<'static> {
+        let (error_code, offsets) = match found {
+            Ok(FetchReply { error, offsets }) => (code(error), offsets),
+            Err(error) => (error, Vec::new()),
         };
         let topics = match wanted.topics {
             // The oldest version has no other place for the error.
@@ -301,10 +341,66 @@ fn name_once(topics: &mut [WantedTopic]) {
     }
 }
 
-fn to_ask(topics: &[WantedTopic]) -> Vec<(TopicId, Vec<u32>)> {
-    let known = topics.iter().filter(|topic| topic.is_known);
-    let numbers = |t: &WantedTopic| t.partitions.iter().filter_map(|p| u32::try_from(*p).ok()).collect();
-    known.map(|topic| (TopicId(topic.id), numbers(topic))).collect()
+/// Questions about the offsets of many groups, a few groups in each.
+#[derive(Default)]
+struct FetchAsks {
+    asks: Vec<Ask>,
+    /// Of each of them, which groups it is about.
+    numbers: Vec<Vec<usize>>,
+    /// Those of the question that is being put together.
+    requests: Vec<groups::FetchRequest>,
+    of: Vec<usize>,
+    partitions: usize,
+}
+
+impl FetchAsks {
+    /// Adds what is asked of a group, which concerns this many partitions.
+    fn add(&mut self, number: usize, partitions: usize, request: groups::FetchRequest) {
+        if self.requests.len() >= GROUPS_PER_ASK_MAX || self.partitions + partitions > PARTITIONS_PER_ASK_MAX
+        {
+            self.end_ask();
+        }
+        self.requests.push(request);
+        self.of.push(number);
+        self.partitions += partitions;
+    }
+
+    fn end_ask(&mut self) {
+        self.partitions = 0;
+        if !self.requests.is_empty() {
+            self.asks.push(Ask::Group(GroupRequest::FetchEach(std::mem::take(&mut self.requests))));
+            self.numbers.push(std::mem::take(&mut self.of));
+        }
+    }
+
+    fn finish(mut self) -> (Vec<Ask>, Vec<Vec<usize>>) {
+        self.end_ask();
+        (self.asks, self.numbers)
+    }
+}
+
+/// Partitions of topics.
+type Part = Vec<(TopicId, Vec<u32>)>;
+
+/// The partitions of topics that are known, with their number, in parts that one question may concern. At least one part: the group itself is
+/// asked about too.
+fn parts_to_ask(topics: &[WantedTopic]) -> Vec<(usize, Part)> {
+    let mut parts = Vec::new();
+    let (mut count, mut part) = (0, Vec::new());
+    for topic in topics.iter().filter(|topic| topic.is_known) {
+        let numbers: Vec<u32> = topic.partitions.iter().filter_map(|p| u32::try_from(*p).ok()).collect();
+        for numbers in numbers.chunks(PARTITIONS_PER_ASK_MAX) {
+            if count + numbers.len() > PARTITIONS_PER_ASK_MAX {
+                parts.push((std::mem::take(&mut count), std::mem::take(&mut part)));
+            }
+            count += numbers.len();
+            part.push((TopicId(topic.id), numbers.to_vec()));
+        }
+    }
+    if !part.is_empty() || parts.is_empty() {
+        parts.push((count, part));
+    }
+    parts
 }
 
 fn found_partition(offset: CommittedPartition) -> FoundPartition {

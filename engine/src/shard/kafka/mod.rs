@@ -311,9 +311,15 @@ impl Shard {
     }
 
     /// A part of what a request waits for has come. Whoever still misses something keeps its [`Pending`] again.
-    pub(super) fn on_kafka_part(&mut self, request: RequestId, part: u32, came: Part) {
+    pub(super) fn on_kafka_part(
+        &mut self,
+        plane: &mut dyn Plane<Message>,
+        request: RequestId,
+        part: u32,
+        came: Part,
+    ) {
         match self.kafka.pending.remove(&request) {
-            Some(Pending::Gathering(gathering)) => self.on_gathered(request, gathering, part, came),
+            Some(Pending::Gathering(gathering)) => self.on_gathered(plane, request, gathering, part, came),
             Some(Pending::Produce(_) | Pending::Fetch(_)) => {
                 unreachable!("produce and fetch have messages of their own")
             }

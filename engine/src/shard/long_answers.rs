@@ -1,0 +1,152 @@
+//! Long answers: counted in pieces, and sent in pieces as their connections take them.
+//!
+//! ```text
+//!   a request --> Pieces --(short)--------------------------------> the answer, at once
+//!                    |
+//!                 counted, a few pieces a turn --> the answer with its length --(its turn comes)--> sent, as there is room
+//! ```
+//!
+//! A connection has one at a time: until it is sent no other request of it is taken up. So what a client does not read costs this shard
+//! a piece or two, however long the answer is.
+
+use bytes::BytesMut;
+use highwater_net::kafka::{self, KafkaReply};
+use highwater_net::{LongAnswer, Pieces, Reply, SlotId, WrongLength};
+use highwater_runtime::plane::{Close, ConnId, Plane};
+
+use super::Shard;
+use super::kafka::Call;
+use super::work::{Job, Step, Work};
+use crate::limits::{LONG_ANSWER_BYTES_PER_TURN_MAX, LONG_ANSWER_QUEUE_BYTES_MAX, PIECE_BYTES_PER_UNIT};
+use crate::message::Message;
+
+/// The request that is answered.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum AnswerTo {
+    Native(ConnId, SlotId),
+    Kafka(Call),
+}
+
+impl AnswerTo {
+    fn conn(self) -> ConnId {
+        match self {
+            Self::Native(conn, _) => conn,
+            Self::Kafka(call) => call.conn,
+        }
+    }
+}
+
+/// An answer whose length is being counted.
+struct Counting {
+    to: AnswerTo,
+    /// None when it is counted.
+    pieces: Option<Pieces>,
+    bytes: usize,
+}
+
+impl Job for Counting {
+    fn step(&mut self, shard: &mut Shard, _: &mut dyn Plane<Message>, work: &mut Work) -> Step {
+        if !shard.connections.contains_key(&self.to.conn()) {
+            return Step::Done;
+        }
+        let mut out = std::mem::take(&mut shard.piece);
+        let mut more = true;
+        while let Some(pieces) = self.pieces.as_mut().filter(|_| more && !work.is_over()) {
+            out.clear();
+            more = pieces.next(&mut out);
+            self.bytes += out.len();
+            work.spend(1 + out.len() / PIECE_BYTES_PER_UNIT);
+        }
+        out.clear();
+        shard.piece = out;
+        if more {
+            return Step::More;
+        }
+        if let Some(pieces) = self.pieces.take() {
+            shard.answer_long(self.to, LongAnswer::new(pieces, self.bytes));
+        }
+        Step::Done
+    }
+}
+
+impl Shard {
+    /// Answers with these pieces: at once if there is only one.
+    pub(super) fn answer_in_pieces(&mut self, to: AnswerTo, mut pieces: Pieces) {
+        let mut out = BytesMut::new();
+        if !pieces.next(&mut out) {
+            return match to {
+                AnswerTo::Native(conn, slot) => self.reply(conn, slot, Reply::Body(out.freeze())),
+                AnswerTo::Kafka(call) => self.kafka_reply(call, kafka::response_of(call.origin, &out)),
+            };
+        }
+        if let Some(connection) = self.connections.get_mut(&to.conn()) {
+            connection.long_answers += 1;
+            self.jobs.add(Counting { to, pieces: Some(pieces), bytes: out.len() });
+        }
+    }
+
+    /// The length of an answer is known.
+    fn answer_long(&mut self, to: AnswerTo, answer: LongAnswer) {
+        match to {
+            AnswerTo::Native(conn, slot) => self.reply(conn, slot, Reply::Long(answer)),
+            AnswerTo::Kafka(call) => self.kafka_reply(call, KafkaReply::long(call.origin, answer)),
+        }
+    }
+
+    /// The turn of a long answer has come.
+    pub(super) fn begin_long_answer(&mut self, conn: ConnId, answer: LongAnswer) {
+        if let Some(connection) = self.connections.get_mut(&conn) {
+            connection.sending = Some(answer);
+            self.long_answers.push_back(conn);
+        }
+    }
+
+    /// Bytes have left: a long answer may go on.
+    pub(super) fn resume_long_answer(&mut self, conn: ConnId) {
+        let is_sending = |c: &super::connection::Connection| c.sending.is_some() && c.sending_waits;
+        if let Some(connection) = self.connections.get_mut(&conn).filter(|c| is_sending(c)) {
+            connection.sending_waits = false;
+            self.long_answers.push_back(conn);
+        }
+    }
+
+    /// Sends what there is room for, as much as one turn takes. True if there is more.
+    pub(super) fn run_long_answers(&mut self, plane: &mut dyn Plane<Message>) -> bool {
+        let mut left = LONG_ANSWER_BYTES_PER_TURN_MAX;
+        let queue_max = self.send_queue_max().min(LONG_ANSWER_QUEUE_BYTES_MAX);
+        while left > 0 {
+            let Some(conn) = self.long_answers.pop_front() else { return false };
+            let Some(connection) = self.connections.get_mut(&conn) else { continue };
+            if connection.queued >= queue_max {
+                connection.sending_waits = true;
+                continue;
+            }
+            let Some(answer) = &mut connection.sending else { continue };
+            let mut out = BytesMut::new();
+            let outcome = answer.next(&mut out);
+            left = left.saturating_sub(out.len());
+            match outcome {
+                Ok(true) => {
+                    self.send_now(plane, conn, out.freeze());
+                    self.long_answers.push_back(conn);
+                }
+                Ok(false) => {
+                    connection.sending = None;
+                    connection.long_answers -= 1;
+                    connection.behind_bytes = 0;
+                    let behind = std::mem::take(&mut connection.behind);
+                    self.send_now(plane, conn, out.freeze());
+                    for bytes in behind {
+                        self.send_now(plane, conn, bytes);
+                    }
+                    self.mark_dirty(conn);
+                }
+                Err(WrongLength) => {
+                    tracing::error!(peer = %connection.peer, "an answer is not as long as announced; its connection ends");
+                    self.close(plane, conn, Close::Now);
+                }
+            }
+        }
+        !self.long_answers.is_empty()
+    }
+}

@@ -1,0 +1,142 @@
+//! The work of a turn, in pieces.
+//!
+//! A request may concern a hundred thousand partitions. What has to be done for each of them is done in pieces, so many units in a turn,
+//! and other requests are served in between: a turn takes about as long whatever was asked for. Work is counted in units instead of
+//! by the clock, so that a simulation does the same every time; a unit is about half a microsecond (a partition created, deleted or
+//! looked up, a name resolved).
+
+use std::collections::VecDeque;
+
+use highwater_runtime::plane::Plane;
+
+use super::Shard;
+use super::publish::Publishing;
+use crate::limits::{WORK_AT_ONCE_MAX, WORK_PER_STEP_MAX, WORK_PER_TURN_MAX};
+use crate::message::Message;
+
+/// Whether a job goes on.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Step {
+    /// It is finished.
+    Done,
+    /// It has used what it was given and is not finished.
+    More,
+}
+
+/// Something that takes more than one turn may be given.
+pub(super) trait Job {
+    /// Goes on, for as many units as `work` has.
+    fn step(&mut self, shard: &mut Shard, plane: &mut dyn Plane<Message>, work: &mut Work) -> Step;
+}
+
+/// Units of work that may be done.
+#[derive(Debug)]
+pub(super) struct Work {
+    left: usize,
+    spent: usize,
+}
+
+impl Work {
+    fn new(units: usize) -> Self {
+        Self { left: units, spent: 0 }
+    }
+
+    pub(super) fn left(&self) -> usize {
+        self.left
+    }
+
+    pub(super) fn is_over(&self) -> bool {
+        self.left == 0
+    }
+
+    /// So much was done. The last piece may be larger than what was left.
+    pub(super) fn spend(&mut self, units: usize) {
+        self.left = self.left.saturating_sub(units);
+        self.spent += units;
+    }
+}
+
+/// What a shard has to do besides answering what comes.
+#[derive(Default)]
+pub(super) struct Jobs {
+    /// Changes of the metadata, which take effect one after the other.
+    publishing: VecDeque<Publishing>,
+    /// Everything else, in turns.
+    others: VecDeque<Box<dyn Job>>,
+}
+
+impl Jobs {
+    pub(super) fn publish(&mut self, publishing: Publishing) {
+        self.publishing.push_back(publishing);
+    }
+
+    pub(super) fn add(&mut self, job: impl Job + 'static) {
+        self.others.push_back(Box::new(job));
+    }
+
+    fn is_empty(&self) -> bool {
+        self.publishing.is_empty() && self.others.is_empty()
+    }
+}
+
+/// The units of work of a shard's turns.
+#[derive(Default, Debug)]
+pub(super) struct Counted {
+    this_turn: usize,
+    most: usize,
+}
+
+impl Counted {
+    fn add(&mut self, units: usize) {
+        self.this_turn += units;
+        self.most = self.most.max(self.this_turn);
+    }
+
+    /// A turn is over.
+    pub(super) fn end_turn(&mut self) {
+        self.this_turn = 0;
+    }
+}
+
+impl Shard {
+    /// The most units of work that were done in one turn so far.
+    pub fn busiest_turn_units(&self) -> usize {
+        self.counted_work.most
+    }
+
+    /// Does a little at once: what is left over becomes a job.
+    pub(super) fn at_once<R>(&mut self, little: impl FnOnce(&mut Self, &mut Work) -> R) -> R {
+        let left = WORK_PER_TURN_MAX.saturating_sub(self.counted_work.this_turn);
+        let mut work = Work::new(WORK_AT_ONCE_MAX.min(left));
+        let result = little(self, &mut work);
+        self.counted_work.add(work.spent);
+        result
+    }
+
+    /// Goes on with the jobs, as far as a turn goes. True if they are not finished.
+    pub(super) fn run_jobs(&mut self, plane: &mut dyn Plane<Message>) -> bool {
+        let mut work = Work::new(WORK_PER_TURN_MAX);
+        while !work.is_over()
+            && let Some(mut publishing) = self.jobs.publishing.pop_front()
+        {
+            if publishing.step(self, plane, &mut work) == Step::More {
+                self.jobs.publishing.push_front(publishing);
+            }
+        }
+        // Half a turn is theirs, however much is published.
+        self.counted_work.add(work.spent);
+        work = Work::new(work.left().max(WORK_PER_TURN_MAX / 2));
+        while !work.is_over()
+            && let Some(mut job) = self.jobs.others.pop_front()
+        {
+            let mut slice = Work::new(WORK_PER_STEP_MAX.min(work.left()));
+            let step = job.step(self, plane, &mut slice);
+            work.spend(slice.spent.max(1));
+            if step == Step::More {
+                self.jobs.others.push_back(job);
+            }
+        }
+        self.counted_work.add(work.spent);
+        !self.jobs.is_empty()
+    }
+}

@@ -1,0 +1,173 @@
+//! Answers that are lists and may be long: what stands in front of their entries and behind them, and entries that are written in parts.
+
+use bytes::{Bytes, BytesMut};
+
+use super::messages::{
+    CreateTopicsResponse, DescribeConfigsResponse, MetadataPartition, MetadataResponse, MetadataTopic,
+};
+use super::schema::Message;
+use super::wire::{Form, Wire, put_length, put_uvarint};
+
+/// What stands in front of the entries of a list, and behind them.
+pub struct Frame {
+    /// With the number of entries.
+    pub front: Bytes,
+    /// To the end of the message.
+    pub back: Bytes,
+}
+
+fn frame(
+    form: Form,
+    entries: usize,
+    front: impl FnOnce(&mut BytesMut),
+    back: impl FnOnce(&mut BytesMut),
+) -> Frame {
+    let (mut before, mut behind) = (BytesMut::new(), BytesMut::new());
+    front(&mut before);
+    put_length(&mut before, form, Some(entries));
+    back(&mut behind);
+    put_no_tags(&mut behind, form);
+    Frame { front: before.freeze(), back: behind.freeze() }
+}
+
+fn put_no_tags(out: &mut BytesMut, form: Form) {
+    if form.flexible {
+        put_uvarint(out, 0);
+    }
+}
+
+impl MetadataResponse<'_> {
+    /// The message around so many topics that are written one by one.
+    pub fn frame(&self, version: i16, topics: usize) -> Frame {
+        let form = Self::form(version);
+        let front = |out: &mut BytesMut| {
+            if version >= 3 {
+                self.throttle_time_ms.write(out, form);
+            }
+            self.brokers.write(out, form);
+            if version >= 2 {
+                self.cluster_id.write(out, form);
+            }
+            if version >= 1 {
+                self.controller_id.write(out, form);
+            }
+        };
+        let back = |out: &mut BytesMut| {
+            if (8..=10).contains(&version) {
+                self.cluster_authorized_operations.write(out, form);
+            }
+            if version >= 13 {
+                self.error_code.write(out, form);
+            }
+        };
+        frame(form, topics, front, back)
+    }
+}
+
+impl MetadataTopic<'_> {
+    /// Writes the topic up to its partitions, of which so many follow.
+    pub fn put_front(&self, version: i16, partitions: usize, out: &mut BytesMut) {
+        let form = MetadataResponse::form(version);
+        self.error_code.write(out, form);
+        match &self.name {
+            None if version < 12 => super::wire::put_string(out, form, Some("")),
+            name => name.write(out, form),
+        }
+        if version >= 10 {
+            self.topic_id.write(out, form);
+        }
+        if version >= 1 {
+            self.is_internal.write(out, form);
+        }
+        put_length(out, form, Some(partitions));
+    }
+
+    /// Writes what stands behind its partitions.
+    pub fn put_back(&self, version: i16, out: &mut BytesMut) {
+        let form = MetadataResponse::form(version);
+        if version >= 8 {
+            self.topic_authorized_operations.write(out, form);
+        }
+        put_no_tags(out, form);
+    }
+}
+
+impl MetadataPartition {
+    /// Writes the partition.
+    pub fn put(&self, version: i16, out: &mut BytesMut) {
+        self.write(out, MetadataResponse::form(version));
+    }
+}
+
+impl DescribeConfigsResponse<'_> {
+    /// The message around so many resources that are written one by one.
+    pub fn frame(&self, version: i16, results: usize) -> Frame {
+        let form = Self::form(version);
+        frame(form, results, |out| self.throttle_time_ms.write(out, form), |_| {})
+    }
+}
+
+impl CreateTopicsResponse<'_> {
+    /// The message around so many topics that are written one by one.
+    pub fn frame(&self, version: i16, topics: usize) -> Frame {
+        let form = Self::form(version);
+        frame(form, topics, |out| self.throttle_time_ms.write(out, form), |_| {})
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::kafka::messages::{CreatedTopic, DescribedResource};
+    use crate::kafka::samples::{Sample, Samples, Shape};
+
+    fn whole<'a>(message: &impl Message<'a>, version: i16) -> BytesMut {
+        let mut out = BytesMut::new();
+        message.encode(version, &mut out);
+        out
+    }
+
+    #[test]
+    fn what_is_written_in_parts_is_what_is_written_at_once_in_every_version() {
+        let mut samples = Samples::new(Shape::One);
+        for version in 0..=13 {
+            let mut metadata = MetadataResponse::sample(&mut samples);
+            metadata.topics.push(MetadataTopic { name: None, ..MetadataTopic::sample(&mut samples) });
+            let Frame { front, back } = metadata.frame(version, metadata.topics.len());
+            let mut parts = BytesMut::from(&front[..]);
+            for topic in &metadata.topics {
+                topic.put_front(version, topic.partitions.len(), &mut parts);
+                topic.partitions.iter().for_each(|partition| partition.put(version, &mut parts));
+                topic.put_back(version, &mut parts);
+            }
+            parts.extend_from_slice(&back);
+            assert_eq!(parts, whole(&metadata, version), "Metadata {version}");
+        }
+        for version in DescribeConfigsResponse::VERSION_MIN..=DescribeConfigsResponse::VERSION_MAX {
+            let described = DescribeConfigsResponse {
+                throttle_time_ms: 7,
+                results: vec![DescribedResource::sample(&mut samples); 3],
+            };
+            let Frame { front, back } = described.frame(version, 3);
+            let mut parts = BytesMut::from(&front[..]);
+            for result in &described.results {
+                result.write(&mut parts, DescribeConfigsResponse::form(version));
+            }
+            parts.extend_from_slice(&back);
+            assert_eq!(parts, whole(&described, version), "DescribeConfigs {version}");
+        }
+        for version in CreateTopicsResponse::VERSION_MIN..=CreateTopicsResponse::VERSION_MAX {
+            let created = CreateTopicsResponse {
+                throttle_time_ms: 7,
+                topics: vec![CreatedTopic::sample(&mut samples); 3],
+            };
+            let Frame { front, back } = created.frame(version, 3);
+            let mut parts = BytesMut::from(&front[..]);
+            for topic in &created.topics {
+                topic.write(&mut parts, CreateTopicsResponse::form(version));
+            }
+            parts.extend_from_slice(&back);
+            assert_eq!(parts, whole(&created, version), "CreateTopics {version}");
+        }
+    }
+}

@@ -1,0 +1,178 @@
+//! Answers that are written piece by piece, as their connections take them.
+//!
+//! The answer to a request of thirty bytes can be many megabytes long: all topics with all their partitions. Such an answer is a list whose
+//! entries are written when there is room for them in the connection's send queue. Its length stands in front of it, so it is written
+//! twice: once to be counted, once to be sent. What it is written from is shared and never changes.
+
+use std::fmt;
+
+use bytes::{Bytes, BytesMut};
+
+/// About how long a piece is.
+pub const PIECE_BYTES: usize = 16 << 10;
+
+/// The entries of a list.
+pub trait Entries: fmt::Debug + Send {
+    /// How many there are.
+    fn count(&self) -> usize;
+    /// Appends a part of an entry. True if parts of the same entry follow: a large entry has several, which it numbers from 0 on.
+    fn put(&self, entry: usize, part: usize, out: &mut BytesMut) -> bool;
+}
+
+/// An answer whose entries are written one after the other.
+#[derive(Debug)]
+pub struct Pieces {
+    front: Bytes,
+    back: Bytes,
+    entries: Box<dyn Entries>,
+    /// What comes next.
+    entry: usize,
+    part: usize,
+    begun: bool,
+}
+
+impl Pieces {
+    /// The entries between what stands in front of them, with their number, and what stands behind them.
+    pub fn new(front: Bytes, entries: impl Entries + 'static, back: Bytes) -> Self {
+        Self { front, back, entries: Box::new(entries), entry: 0, part: 0, begun: false }
+    }
+
+    /// Appends the next piece, of about [`PIECE_BYTES`]. True if others follow.
+    pub fn next(&mut self, out: &mut BytesMut) -> bool {
+        let until = out.len() + PIECE_BYTES;
+        if !std::mem::replace(&mut self.begun, true) {
+            out.extend_from_slice(&self.front);
+        }
+        while self.entry < self.entries.count() {
+            if out.len() >= until {
+                return true;
+            }
+            if self.entries.put(self.entry, self.part, out) {
+                self.part += 1;
+            } else {
+                self.entry += 1;
+                self.part = 0;
+            }
+        }
+        out.extend_from_slice(&self.back);
+        false
+    }
+
+    /// Begins again.
+    pub fn restart(&mut self) {
+        (self.entry, self.part, self.begun) = (0, 0, false);
+    }
+}
+
+/// An answer whose length is known, on its way.
+#[derive(Debug)]
+pub struct LongAnswer {
+    pieces: Pieces,
+    left: usize,
+}
+
+impl LongAnswer {
+    /// An answer of so many bytes, from its beginning on.
+    pub fn new(mut pieces: Pieces, bytes: usize) -> Self {
+        pieces.restart();
+        Self { pieces, left: bytes }
+    }
+
+    /// Bytes that have not been written.
+    pub fn left(&self) -> usize {
+        self.left
+    }
+
+    /// Appends the next piece. True if others follow. An answer that turns out to have another length than was announced cannot be ended:
+    /// that is an error, of ours.
+    pub fn next(&mut self, out: &mut BytesMut) -> Result<bool, WrongLength> {
+        let before = out.len();
+        let more = self.pieces.next(out);
+        let wrong = Err(WrongLength);
+        let Some(left) = self.left.checked_sub(out.len() - before) else { return wrong };
+        self.left = left;
+        if more == (left > 0) { Ok(more) } else { wrong }
+    }
+}
+
+/// An answer has another length than was announced.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct WrongLength;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Each entry is so many times its number; in parts of 10 KiB.
+    #[derive(Debug)]
+    struct Runs(Vec<usize>);
+
+    const PART: usize = 10 << 10;
+
+    impl Entries for Runs {
+        fn count(&self) -> usize {
+            self.0.len()
+        }
+
+        fn put(&self, entry: usize, part: usize, out: &mut BytesMut) -> bool {
+            let left = self.0[entry] - part * PART;
+            out.extend(std::iter::repeat_n(entry as u8, left.min(PART)));
+            left > PART
+        }
+    }
+
+    fn pieces() -> Pieces {
+        let runs = Runs(vec![3, 0, 50_000, PART, 100_000, 1]);
+        Pieces::new(Bytes::from_static(b"front"), runs, Bytes::from_static(b"back"))
+    }
+
+    #[test]
+    fn pieces_are_short_and_together_the_whole_both_times() {
+        let mut expected = b"front".to_vec();
+        for (n, count) in [3, 0, 50_000, PART, 100_000, 1].into_iter().enumerate() {
+            expected.extend(vec![n as u8; count]);
+        }
+        expected.extend(b"back");
+        let mut counted = 0;
+        let mut first = pieces();
+        loop {
+            let mut out = BytesMut::new();
+            let more = first.next(&mut out);
+            counted += out.len();
+            if !more {
+                break;
+            }
+        }
+        assert_eq!(counted, expected.len());
+        let mut answer = LongAnswer::new(first, counted);
+        let mut sent = Vec::new();
+        loop {
+            let mut out = BytesMut::from(&b"others"[..]);
+            let more = answer.next(&mut out).expect("it is as long as announced");
+            assert!(out.len() <= PIECE_BYTES + PART + 10, "{}", out.len());
+            sent.extend_from_slice(&out[6..]);
+            assert_eq!(answer.left(), expected.len() - sent.len());
+            if !more {
+                break;
+            }
+        }
+        assert_eq!(sent, expected);
+    }
+
+    #[test]
+    fn an_answer_of_another_length_than_announced_is_an_error_before_it_is_over() {
+        for (bytes, pieces_sent) in [(0, 0), (PIECE_BYTES, 0), (1 << 20, 9)] {
+            let mut answer = LongAnswer::new(pieces(), bytes);
+            let good = std::iter::from_fn(|| answer.next(&mut BytesMut::new()).ok()).count();
+            assert!(good <= pieces_sent, "{bytes}: {good}");
+        }
+    }
+
+    #[test]
+    fn a_list_without_entries_is_its_front_and_its_back() {
+        let mut pieces = Pieces::new(Bytes::from_static(b"f"), Runs(Vec::new()), Bytes::from_static(b"b"));
+        let mut out = BytesMut::new();
+        assert!(!pieces.next(&mut out));
+        assert_eq!(&out[..], b"fb");
+    }
+}
