@@ -44,6 +44,13 @@ pub const WORK_PER_STEP_MAX: usize = 256;
 /// Units of work that are done at once when a request or a message comes. More makes a job of it.
 pub const WORK_AT_ONCE_MAX: usize = 64;
 
+/// What the requests count for that are taken up as they come in one turn, and as much again of those that were held back. A Produce counts
+/// for one: more of them in a turn make commit rounds larger, and cost little.
+pub const REQUESTS_PER_TURN_MAX: usize = 4096;
+
+/// What any other request counts for.
+pub const REQUEST_COST: usize = 4;
+
 /// Bytes of long answers that are written in one turn. A piece may be over it.
 pub const LONG_ANSWER_BYTES_PER_TURN_MAX: usize = 512 << 10;
 
@@ -118,6 +125,13 @@ pub const KAFKA_FILTERS_MAX: usize = 100;
 /// Bytes that the answer to a request may have which tells of whole groups or many partitions and has to ask others. So much is set
 /// aside for it, so that only so many wait at once on a connection.
 pub const KAFKA_ANSWER_BYTES_EXPECTED: usize = 1 << 20;
+
+/// Bytes of memory that a request of a Kafka client counts for until it is answered, for each of its bytes: the names that it gives are
+/// kept, each by itself, with what is found out about them.
+pub const KAFKA_HELD_BYTES_PER_BYTE: usize = 6;
+
+/// Bytes that each group of an OffsetFetch counts for until that is answered.
+pub const KAFKA_HELD_BYTES_PER_GROUP: usize = 320;
 
 /// Searches by time of a shard that read from disk at once, each into a buffer of its own. Others wait for their turn.
 pub const SEARCHES_MAX: usize = 16;

@@ -53,5 +53,9 @@ pub const KAFKA_STRING_BYTES_MAX: usize = i16::MAX as usize;
 /// lists of empty strings could take sixteen times this; messages of clients take half of it at most.
 pub const KAFKA_DECODED_BYTES_PER_BYTE: usize = 8;
 
+/// Bytes of memory that the lists of one Kafka request may take in all: some hundred thousand names or partitions, which is more than a
+/// broker has.
+pub const KAFKA_DECODED_BYTES_MAX: usize = 16 << 20;
+
 /// Bytes of memory that the lists of any Kafka message may take.
 pub const KAFKA_DECODED_BYTES_FREE: usize = 64 << 10;

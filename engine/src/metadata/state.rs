@@ -1,6 +1,7 @@
 //! What the records add up to.
 
 use std::collections::BTreeMap;
+use std::ops::Bound;
 use std::sync::{Arc, OnceLock};
 
 use highwater_protocol::ids::{LeaderEpoch, PartitionIndex, StoreId, TopicId, TopicPartition};
@@ -304,6 +305,13 @@ impl Metadata {
     /// All topics, by name.
     pub fn topics(&self) -> impl ExactSizeIterator<Item = &Arc<Topic>> {
         self.by_name.values()
+    }
+
+    /// The names of topics from this one on, in their order.
+    pub fn names_from(&self, first: &str) -> impl Iterator<Item = &str> {
+        self.by_name
+            .range::<str, _>((Bound::Included(first), Bound::Unbounded))
+            .map(|(name, _)| name.as_str())
     }
 
     /// All topics, by name, as they are now.

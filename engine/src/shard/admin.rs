@@ -1,10 +1,14 @@
 //! Requests that concern more than one partition: answered from the metadata, by shard 0, or by asking every shard concerned.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
-use highwater_net::{Reply, SlotId};
+use bytes::{Bytes, BytesMut};
+use highwater_net::{Entries, Pieces, Reply, SlotId};
 use highwater_protocol::error::ErrorCode;
-use highwater_protocol::ids::{LeaderEpoch, NodeId, PartitionIndex, ProducerId, TopicId, TopicPartition};
+use highwater_protocol::ids::{
+    LeaderEpoch, NodeId, PartitionIndex, ProducerId, ShardId, TopicId, TopicPartition,
+};
 use highwater_protocol::native::{
     DeleteRecordsRequest, DescribeTopicReply, DescribeTopicRequest, InitProducerReply, ListOffsetsReply,
     ListOffsetsRequest, ListedOffset, MetadataReply, MetadataRequest, NodeInfo, PartitionDetail,
@@ -14,8 +18,10 @@ use highwater_runtime::plane::{ConnId, Plane, ShardIndex};
 
 use super::Shard;
 use super::kafka::{Call, Part};
+use super::long_answers::AnswerTo;
+use crate::limits::PARTITIONS_PER_PART;
 use crate::message::{Answer, Ask, FoundOffset, Message, NewStart, Query, QueryAnswer, RequestId, Ticket};
-use crate::metadata::{Metadata, Topic, configs};
+use crate::metadata::{Epochs, Topic, configs};
 
 /// A question that this shard has asked others.
 pub(super) enum Asked {
@@ -32,7 +38,7 @@ pub(super) enum Asked {
 /// Answers so far.
 pub(super) enum Gathered {
     Offsets(Vec<ListedOffset>),
-    Details { topic: std::sync::Arc<Topic>, details: Vec<Option<PartitionDetail>> },
+    Details { topic: Arc<Topic>, details: Vec<Option<PartitionDetail>> },
     DeleteRecords(Result<(), (ErrorCode, String)>),
 }
 
@@ -54,21 +60,13 @@ pub(super) struct ProducerIds {
 
 impl Shard {
     pub(super) fn describe_cluster(&mut self, conn: ConnId, slot: SlotId, request: &MetadataRequest) {
-        let Some(metadata) = self.metadata.clone() else { return };
+        let Some(metadata) = &self.metadata else { return };
         let topics = match &request.topics {
-            None => metadata.topics().map(|t| self.topic_info(&metadata, t)).collect(),
-            Some(names) => names
-                .iter()
-                .map(|name| match metadata.topic(name) {
-                    Some(topic) => self.topic_info(&metadata, topic),
-                    None => TopicInfo {
-                        name: name.clone(),
-                        error: Some(ErrorCode::UnknownTopic),
-                        id: TopicId([0; 16]),
-                        partitions: Vec::new(),
-                    },
-                })
-                .collect(),
+            None => metadata.listed().iter().cloned().map(Ok).collect(),
+            Some(names) => {
+                let known = |name: &String| metadata.topic(name).cloned().ok_or_else(|| name.clone());
+                names.iter().map(known).collect()
+            }
         };
         let Some(address) = self.advertised_to(conn) else { return };
         let node = NodeInfo {
@@ -76,21 +74,14 @@ impl Shard {
             address: address.to_string(),
             shards: self.setup.shards,
         };
-        let reply = MetadataReply { cluster: self.setup.identity.cluster, nodes: vec![node], topics };
-        self.reply(conn, slot, Reply::body(&reply));
-    }
-
-    fn topic_info(&self, metadata: &Metadata, topic: &Topic) -> TopicInfo {
-        let partitions = topic
-            .partitions()
-            .map(|(tp, store)| PartitionInfo {
-                index: tp.partition,
-                leader: self.setup.identity.node,
-                shard: self.shard_of(store),
-                leader_epoch: metadata.epoch(tp),
-            })
-            .collect();
-        TopicInfo { name: topic.name.clone(), error: None, id: topic.id, partitions }
+        let entries =
+            Topics { node: node.node, shards: node.shards, list: topics, epochs: metadata.epochs() };
+        let reply =
+            MetadataReply { cluster: self.setup.identity.cluster, nodes: vec![node], topics: Vec::new() };
+        let mut front = BytesMut::new();
+        reply.put_front(entries.count(), &mut front);
+        let pieces = Pieces::new(front.freeze(), entries, Bytes::new());
+        self.answer_in_pieces(AnswerTo::Native(conn, slot), pieces);
     }
 
     /// Asks shard 0 on behalf of a client.
@@ -324,12 +315,7 @@ impl Shard {
     /// What the metadata says of a partition of this node.
     pub(super) fn info(&self, partition: PartitionIndex, leader_epoch: LeaderEpoch) -> PartitionInfo {
         let leader: NodeId = self.setup.identity.node;
-        PartitionInfo {
-            index: partition,
-            leader,
-            shard: highwater_protocol::ids::ShardId(self.me),
-            leader_epoch,
-        }
+        PartitionInfo { index: partition, leader, shard: ShardId(self.me), leader_epoch }
     }
 }
 
@@ -352,6 +338,45 @@ fn finish_details(topic: &Topic, details: Vec<Option<PartitionDetail>>) -> Reply
         }),
         // A shard that does not know a partition any more: the topic was deleted meanwhile.
         None => Reply::error(ErrorCode::UnknownTopic, format!("there is no topic {} any more", topic.name)),
+    }
+}
+
+/// The topics of an answer to a request for metadata; of those that there are not, the name.
+#[derive(Debug)]
+struct Topics {
+    node: NodeId,
+    shards: u16,
+    list: Vec<Result<Arc<Topic>, String>>,
+    epochs: Arc<Epochs>,
+}
+
+impl Entries for Topics {
+    fn count(&self) -> usize {
+        self.list.len()
+    }
+
+    fn put(&self, entry: usize, part: usize, out: &mut BytesMut) -> bool {
+        let topic = match &self.list[entry] {
+            Ok(topic) => topic,
+            Err(name) => {
+                TopicInfo::put_front(name, Some(ErrorCode::UnknownTopic), TopicId([0; 16]), 0, out);
+                return false;
+            }
+        };
+        if part == 0 {
+            TopicInfo::put_front(&topic.name, None, topic.id, topic.stores.len(), out);
+        }
+        let from = part * PARTITIONS_PER_PART;
+        for (tp, store) in topic.partitions_from(from).take(PARTITIONS_PER_PART) {
+            let partition = PartitionInfo {
+                index: tp.partition,
+                leader: self.node,
+                shard: ShardId(store.0 % self.shards),
+                leader_epoch: self.epochs.get(&tp).copied().unwrap_or(LeaderEpoch(0)),
+            };
+            partition.put(out);
+        }
+        topic.stores.len() > from + PARTITIONS_PER_PART
     }
 }
 

@@ -81,16 +81,21 @@ pub(super) struct Connection {
     pub(super) refused: BTreeMap<ProducerOf, i32>,
     /// Long answers that are being counted, wait for their turn or are being sent. Meanwhile nothing else is taken up.
     pub(super) long_answers: usize,
-    /// The one that is being sent, and whether it waits for room.
-    pub(super) sending: Option<LongAnswer>,
-    pub(super) sending_waits: bool,
-    /// What has to be sent behind it, and the bytes of that.
-    pub(super) behind: Vec<Bytes>,
-    pub(super) behind_bytes: usize,
+    /// The one that is being sent.
+    pub(super) sending: Option<Sending>,
     /// Listed as having replies to send.
     pub(super) dirty: bool,
     /// Listed as waiting for memory.
     pub(super) wants_memory: bool,
+}
+
+/// A long answer that is being sent.
+pub(super) struct Sending {
+    pub(super) answer: LongAnswer,
+    /// Whether it waits for room.
+    pub(super) waits: bool,
+    /// What has to be sent behind it.
+    pub(super) behind: Vec<Bytes>,
 }
 
 /// A producer's instance in a partition.
@@ -186,9 +191,6 @@ impl Connection {
             refused: BTreeMap::new(),
             long_answers: 0,
             sending: None,
-            sending_waits: false,
-            behind: Vec::new(),
-            behind_bytes: 0,
             dirty: false,
             wants_memory: false,
         }

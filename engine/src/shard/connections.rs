@@ -17,7 +17,10 @@ use super::Shard;
 use super::connection::{Connection, Net, RequestBytes, Speaks, Stage, Via};
 use super::timers::Timer;
 use crate::address::HostPort;
-use crate::limits::{ASKED_MAX, BACKLOG_MAX, CLOSING_TIME_MAX, CONNECTIONS_PER_ADDRESS_MAX, SWEEP_INTERVAL};
+use crate::limits::{
+    ASKED_MAX, BACKLOG_MAX, CLOSING_TIME_MAX, CONNECTIONS_PER_ADDRESS_MAX, REQUESTS_PER_TURN_MAX,
+    SWEEP_INTERVAL,
+};
 use crate::message::{Greeting, Message};
 
 /// What became of a connection's input.
@@ -360,9 +363,12 @@ impl Shard {
         true
     }
 
-    /// Whether there is room for another request, whoever it is from: memory, and place in the queues to other shards.
+    /// Whether there is room for another request, whoever it is from: memory, time in this turn, and place in the queues to other shards.
     fn may_take_requests(&self, plane: &dyn Plane<Message>) -> bool {
-        self.budget.is_open() && self.asked.len() < ASKED_MAX && plane.backlog() < BACKLOG_MAX
+        self.budget.is_open()
+            && self.requests_taken < REQUESTS_PER_TURN_MAX
+            && self.asked.len() < ASKED_MAX
+            && plane.backlog() < BACKLOG_MAX
     }
 
     pub(super) fn want_memory(&mut self, conn: ConnId) {
@@ -424,7 +430,6 @@ impl Shard {
         connection.held = Vec::new();
         connection.stalled = None;
         connection.sending = None;
-        connection.behind = Vec::new();
         let readers: Vec<_> = connection.readers().collect();
         connection.subscriptions.clear();
         connection.fetches.clear();

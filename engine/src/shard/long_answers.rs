@@ -15,6 +15,7 @@ use highwater_net::{LongAnswer, Pieces, Reply, SlotId, WrongLength};
 use highwater_runtime::plane::{Close, ConnId, Plane};
 
 use super::Shard;
+use super::connection::Sending;
 use super::kafka::Call;
 use super::work::{Job, Step, Work};
 use crate::limits::{LONG_ANSWER_BYTES_PER_TURN_MAX, LONG_ANSWER_QUEUE_BYTES_MAX, PIECE_BYTES_PER_UNIT};
@@ -96,16 +97,16 @@ impl Shard {
     /// The turn of a long answer has come.
     pub(super) fn begin_long_answer(&mut self, conn: ConnId, answer: LongAnswer) {
         if let Some(connection) = self.connections.get_mut(&conn) {
-            connection.sending = Some(answer);
+            connection.sending = Some(Sending { answer, waits: false, behind: Vec::new() });
             self.long_answers.push_back(conn);
         }
     }
 
     /// Bytes have left: a long answer may go on.
     pub(super) fn resume_long_answer(&mut self, conn: ConnId) {
-        let is_sending = |c: &super::connection::Connection| c.sending.is_some() && c.sending_waits;
-        if let Some(connection) = self.connections.get_mut(&conn).filter(|c| is_sending(c)) {
-            connection.sending_waits = false;
+        if let Some(sending) = self.connections.get_mut(&conn).and_then(|c| c.sending.as_mut())
+            && std::mem::take(&mut sending.waits)
+        {
             self.long_answers.push_back(conn);
         }
     }
@@ -117,13 +118,13 @@ impl Shard {
         while left > 0 {
             let Some(conn) = self.long_answers.pop_front() else { return false };
             let Some(connection) = self.connections.get_mut(&conn) else { continue };
+            let Some(sending) = &mut connection.sending else { continue };
             if connection.queued >= queue_max {
-                connection.sending_waits = true;
+                sending.waits = true;
                 continue;
             }
-            let Some(answer) = &mut connection.sending else { continue };
             let mut out = BytesMut::new();
-            let outcome = answer.next(&mut out);
+            let outcome = sending.answer.next(&mut out);
             left = left.saturating_sub(out.len());
             match outcome {
                 Ok(true) => {
@@ -131,18 +132,16 @@ impl Shard {
                     self.long_answers.push_back(conn);
                 }
                 Ok(false) => {
-                    connection.sending = None;
+                    let behind = connection.sending.take().map(|sending| sending.behind);
                     connection.long_answers -= 1;
-                    connection.behind_bytes = 0;
-                    let behind = std::mem::take(&mut connection.behind);
                     self.send_now(plane, conn, out.freeze());
-                    for bytes in behind {
+                    for bytes in behind.into_iter().flatten() {
                         self.send_now(plane, conn, bytes);
                     }
                     self.mark_dirty(conn);
                 }
                 Err(WrongLength) => {
-                    tracing::error!(peer = %connection.peer, "an answer is not as long as announced; its connection ends");
+                    tracing::error!(peer = %connection.via.peer, "an answer is not as long as announced; its connection ends");
                     self.close(plane, conn, Close::Now);
                 }
             }

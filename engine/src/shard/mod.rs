@@ -62,7 +62,7 @@ use work::Jobs;
 pub use setup::{KafkaSetup, OnReady, OpenError, ShardSetup};
 
 use crate::counters::Counters;
-use crate::limits::{PUSH_BYTES_PER_TURN_MAX, RETENTION_INTERVAL, SPACE_INTERVAL};
+use crate::limits::{PUSH_BYTES_PER_TURN_MAX, REQUESTS_PER_TURN_MAX, RETENTION_INTERVAL, SPACE_INTERVAL};
 use crate::message::{Message, Ticket};
 use crate::metadata::Metadata;
 
@@ -89,6 +89,8 @@ pub struct Shard {
     /// What is done in pieces, and how much of it.
     jobs: Jobs,
     counted_work: work::Counted,
+    /// What the requests that were taken up in this turn count for.
+    requests_taken: usize,
     /// Connections whose long answers can go on.
     long_answers: VecDeque<ConnId>,
     /// The stores that retention has not been through in this round.
@@ -171,6 +173,7 @@ impl Shard {
             freeing: BTreeMap::new(),
             jobs: Jobs::default(),
             counted_work: work::Counted::default(),
+            requests_taken: 0,
             long_answers: VecDeque::new(),
             retaining: Vec::new(),
             connections: BTreeMap::new(),
@@ -359,7 +362,10 @@ impl ShardApp for Shard {
         self.send_replies(plane);
         more |= self.run_long_answers(plane);
         more |= self.run_readers(plane, PUSH_BYTES_PER_TURN_MAX);
+        // Those that were held back have a share of their own: what comes in does not keep them waiting for ever.
+        more |= std::mem::take(&mut self.requests_taken) >= REQUESTS_PER_TURN_MAX;
         self.resume_memory_waiters(plane);
+        more |= std::mem::take(&mut self.requests_taken) >= REQUESTS_PER_TURN_MAX;
         self.tell_kafka_shards(plane);
         self.send_replies(plane);
         // Requests that were resumed meanwhile have appended too; and no event may be left for a turn that never comes.

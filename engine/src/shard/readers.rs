@@ -229,7 +229,7 @@ impl Shard {
             self.remove_reader(id);
             return Ran::Rests;
         };
-        if connection.queued + connection.behind_bytes >= send_queue_max || connection.sending.is_some() {
+        if connection.queued >= send_queue_max || connection.sending.is_some() {
             reader.state = ReaderState::Blocked;
             connection.blocked.push(id);
             return Ran::Rests;

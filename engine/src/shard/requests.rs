@@ -10,6 +10,7 @@ use super::Shard;
 use super::admin::WantsProducerId;
 use super::partition::{PartitionId, Refusal};
 use crate::groups::Client;
+use crate::limits::REQUEST_COST;
 use crate::message::{Ask, Message, NativeAsk};
 
 impl Shard {
@@ -17,6 +18,7 @@ impl Shard {
     pub(super) fn request(&mut self, plane: &mut dyn Plane<Message>, conn: ConnId, received: Received<'_>) {
         let Received { id, kind, bytes, request } = received;
         self.counted.requests += 1;
+        self.requests_taken += if matches!(request, Request::Produce(_)) { 1 } else { REQUEST_COST };
         // The data path first; these open their own slots.
         let request = match request {
             Request::Produce(produce) => return self.produce(plane, conn, id, bytes, produce),

@@ -93,11 +93,10 @@ impl Shard {
     /// Queues bytes for a connection, behind a long answer that is being sent there.
     pub(super) fn send(&mut self, plane: &mut dyn Plane<Message>, conn: ConnId, bytes: Bytes) {
         let Some(connection) = self.connections.get_mut(&conn) else { return };
-        if connection.sending.is_none() {
-            return self.send_now(plane, conn, bytes);
+        match &mut connection.sending {
+            Some(sending) => sending.behind.push(bytes),
+            None => self.send_now(plane, conn, bytes),
         }
-        connection.behind_bytes += bytes.len();
-        connection.behind.push(bytes);
     }
 
     /// Queues bytes for a connection.

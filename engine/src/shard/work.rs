@@ -10,6 +10,7 @@ use std::collections::VecDeque;
 use highwater_runtime::plane::Plane;
 
 use super::Shard;
+use super::drain::Drain;
 use super::publish::Publishing;
 use crate::limits::{WORK_AT_ONCE_MAX, WORK_PER_STEP_MAX, WORK_PER_TURN_MAX};
 use crate::message::Message;
@@ -115,6 +116,10 @@ impl Shard {
 
     /// Goes on with the jobs, as far as a turn goes. True if they are not finished.
     pub(super) fn run_jobs(&mut self, plane: &mut dyn Plane<Message>) -> bool {
+        if matches!(self.drain, Some(Drain::Closing | Drain::Exited)) {
+            // The stores take their last snapshots; what is to be deleted is deleted after the next start.
+            return false;
+        }
         let mut work = Work::new(WORK_PER_TURN_MAX);
         while !work.is_over()
             && let Some(mut publishing) = self.jobs.publishing.pop_front()

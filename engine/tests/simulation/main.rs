@@ -5,6 +5,7 @@
 //! seed 7. A failure names its seed.
 
 mod admin;
+mod bounds;
 mod consumer;
 mod crowd;
 mod faults;

@@ -289,7 +289,7 @@ fn read<'a>(prefix: &Prefix, request: &'a [u8]) -> Result<Received<'a>, KafkaRef
         let header = Header { api: api.key, version, correlation_id, client_id: None };
         return Ok(Received { header, bytes, request: Request::UnknownApiVersions });
     }
-    let mut r = Reader::new(body);
+    let mut r = Reader::within(body, body.len());
     let read = Header::read_rest(api.key, version, correlation_id, &mut r).and_then(|header| {
         let request = Request::decode(api.key, version, &mut r)?;
         Ok(Received { header, bytes, request })

@@ -17,8 +17,8 @@ use bytes::{BufMut, BytesMut};
 
 use super::error::KafkaError;
 use crate::limits::{
-    KAFKA_DECODED_BYTES_FREE as DECODED_BYTES_FREE, KAFKA_DECODED_BYTES_PER_BYTE as DECODED_BYTES_PER_BYTE,
-    KAFKA_STRING_BYTES_MAX as STRING_BYTES_MAX,
+    KAFKA_DECODED_BYTES_FREE as DECODED_BYTES_FREE, KAFKA_DECODED_BYTES_MAX as DECODED_BYTES_MAX,
+    KAFKA_DECODED_BYTES_PER_BYTE as DECODED_BYTES_PER_BYTE, KAFKA_STRING_BYTES_MAX as STRING_BYTES_MAX,
 };
 
 /// A topic id. All zeros: none.
@@ -126,12 +126,14 @@ pub struct Reader<'a> {
 impl<'a> Reader<'a> {
     /// Reads a message, which is all of `bytes`.
     pub const fn new(bytes: &'a [u8]) -> Self {
-        Self::within(bytes, bytes.len())
+        let memory = bytes.len().saturating_mul(DECODED_BYTES_PER_BYTE).saturating_add(DECODED_BYTES_FREE);
+        Self { rest: bytes, beyond: 0, memory }
     }
 
-    /// Reads `bytes`, all that is needed of a message of `message_bytes`, which may use memory as the whole.
-    pub const fn within(bytes: &'a [u8], message_bytes: usize) -> Self {
-        let memory = message_bytes.saturating_mul(DECODED_BYTES_PER_BYTE).saturating_add(DECODED_BYTES_FREE);
+    /// Reads `bytes`, all that is needed of a request of `request_bytes`, which may use memory as the whole, up to what any request may.
+    pub const fn within(bytes: &'a [u8], request_bytes: usize) -> Self {
+        let memory = request_bytes.saturating_mul(DECODED_BYTES_PER_BYTE).saturating_add(DECODED_BYTES_FREE);
+        let memory = if memory < DECODED_BYTES_MAX { memory } else { DECODED_BYTES_MAX };
         Self { rest: bytes, beyond: 0, memory }
     }
 

@@ -94,7 +94,8 @@ impl PartitionInfo {
     /// Bytes of one.
     pub(super) const BYTES: usize = 14;
 
-    pub(super) fn put(self, out: &mut impl BufMut) {
+    /// Writes it.
+    pub fn put(self, out: &mut impl BufMut) {
         out.put_u32_le(self.index.0);
         out.put_u32_le(self.leader.0);
         out.put_u16_le(self.shard.0);

@@ -114,10 +114,9 @@ impl Body for MetadataRequest {
     }
 }
 
-impl Body for MetadataReply {
-    const KIND: MessageKind = MessageKind::Metadata;
-
-    fn encode(&self, out: &mut impl BufMut) {
+impl MetadataReply {
+    /// Writes the reply up to its topics, of which so many follow.
+    pub fn put_front(&self, topics: usize, out: &mut impl BufMut) {
         out.put_slice(&self.cluster.0);
         put_count(out, self.nodes.len());
         for node in &self.nodes {
@@ -125,12 +124,33 @@ impl Body for MetadataReply {
             put_str(out, &node.address);
             out.put_u16_le(node.shards);
         }
-        put_count(out, self.topics.len());
+        put_count(out, topics);
+    }
+}
+
+impl TopicInfo {
+    /// Writes what is said of a topic up to its partitions, of which so many follow.
+    pub fn put_front(
+        name: &str,
+        error: Option<ErrorCode>,
+        id: TopicId,
+        partitions: usize,
+        out: &mut impl BufMut,
+    ) {
+        put_str(out, name);
+        out.put_u16_le(error.map_or(0, |code| code as u16));
+        out.put_slice(&id.0);
+        put_count(out, partitions);
+    }
+}
+
+impl Body for MetadataReply {
+    const KIND: MessageKind = MessageKind::Metadata;
+
+    fn encode(&self, out: &mut impl BufMut) {
+        self.put_front(self.topics.len(), out);
         for topic in &self.topics {
-            put_str(out, &topic.name);
-            out.put_u16_le(topic.error.map_or(0, |code| code as u16));
-            out.put_slice(&topic.id.0);
-            put_count(out, topic.partitions.len());
+            TopicInfo::put_front(&topic.name, topic.error, topic.id, topic.partitions.len(), out);
             for partition in &topic.partitions {
                 partition.put(out);
             }

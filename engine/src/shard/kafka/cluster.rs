@@ -63,8 +63,10 @@ impl Shard {
         request: &DescribeTopicPartitionsRequest<'_>,
     ) {
         let Some(metadata) = self.metadata.clone() else { return };
+        let first = request.cursor.as_ref().map_or("", |cursor| cursor.topic_name);
         let mut names: Vec<&str> = match &request.topics[..] {
-            [] => metadata.topics().map(|topic| &topic.name[..]).collect(),
+            // Every topic has a partition: there cannot be more of them in the answer.
+            [] => metadata.names_from(first).take(PARTITIONS_PER_ANSWER_MAX + 1).collect(),
             topics => topics.iter().map(|topic| topic.name).collect(),
         };
         names.sort_unstable();

@@ -1,18 +1,28 @@
 //! Configurations: shown and changed. Topics have one that can be changed; that of the broker is fixed when it starts.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
+use bytes::BytesMut;
 use highwater_net::kafka::KafkaError;
+use highwater_net::kafka::long::Frame;
 use highwater_net::kafka::messages::{
     DescribeConfigsRequest, DescribeConfigsResource, DescribeConfigsResponse, DescribedConfig,
     DescribedConfigSynonym, DescribedResource,
 };
+use highwater_net::kafka::schema::Message as _;
+use highwater_net::kafka::wire::Wire as _;
+use highwater_net::{Entries, Pieces};
 
 use super::Call;
 use super::config_names::{Type, documentation, of_broker};
 use super::topics::Refused;
+use crate::groups::GroupConfig;
+use crate::metadata::Topic;
 use crate::metadata::configs::{self, CONFIGS};
-use crate::shard::Shard;
+use crate::shard::long_answers::AnswerTo;
+use crate::shard::{Shard, ShardSetup};
 
 /// Kinds of resources.
 pub(super) const TOPIC: i8 = 2;
@@ -30,7 +40,7 @@ pub(super) fn source_of(is_set: bool) -> i8 {
 }
 
 /// What is to be shown of each entry.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Debug)]
 pub(super) struct Detail {
     pub(super) synonyms: bool,
     pub(super) documentation: bool,
@@ -44,56 +54,37 @@ impl Shard {
         let mut seen = BTreeSet::new();
         let resources = request.resources.iter();
         let resources = resources.filter(|named| seen.insert((named.resource_type, named.resource_name)));
-        let results = resources.map(|resource| {
-            let (configs, error_code, text) = match self.described_configs(call, resource, detail) {
-                Ok(configs) => (configs, KafkaError::NONE, None),
-                Err((error, text)) => (Vec::new(), error, Some(text)),
-            };
-            DescribedResource {
-                error_code,
-                error_message: text.map(Into::into),
-                resource_type: resource.resource_type,
-                resource_name: resource.resource_name.to_owned().into(),
-                configs,
-            }
-        });
-        let results = results.collect();
-        self.kafka_answer(call, &DescribeConfigsResponse { throttle_time_ms: 0, results });
+        let resources: Vec<_> = resources.map(|resource| self.described(resource)).collect();
+        let (version, setup) = (call.version(), Arc::clone(&self.setup));
+        let is_broker = |resource: &Resource| matches!(resource.found, Ok(Described::Broker));
+        let of_broker =
+            if resources.iter().any(is_broker) { self.configs_of_broker(call, detail) } else { Vec::new() };
+        let Frame { front, back } = DescribeConfigsResponse::default().frame(version, resources.len());
+        let entries = Resources { version, setup, of_broker, detail, list: resources };
+        self.answer_in_pieces(AnswerTo::Kafka(call), Pieces::new(front, entries, back));
     }
 
-    fn described_configs(
-        &self,
-        call: Call,
-        resource: &DescribeConfigsResource<'_>,
-        detail: Detail,
-    ) -> Result<Vec<DescribedConfig<'static>>, Refused> {
-        let mut entries = match resource.resource_type {
-            TOPIC => of_topic(self.configs_of(resource.resource_name)?, detail),
-            BROKER => {
-                let of_all = resource.resource_name.is_empty();
-                self.check_broker(resource.resource_name)?;
-                // What was changed for all brokers while they run, which is nothing.
-                if of_all { Vec::new() } else { self.configs_of_broker(call, detail) }
+    fn described(&self, resource: &DescribeConfigsResource<'_>) -> Resource {
+        let name = resource.resource_name;
+        let found = match resource.resource_type {
+            TOPIC => {
+                let found = self.metadata.as_ref().and_then(|m| m.topic(name));
+                found.map(|topic| Described::Topic(Arc::clone(topic))).ok_or_else(|| no_topic(name))
             }
-            GROUP => of_group(self, detail),
+            // What was changed for all brokers while they run is nothing.
+            BROKER => self
+                .check_broker(name)
+                .map(|()| if name.is_empty() { Described::Nothing } else { Described::Broker }),
+            GROUP => Ok(Described::Group),
             other => {
                 let text = format!("resources of type {other} have no configuration in this broker");
-                return Err((KafkaError::INVALID_REQUEST, text));
+                Err((KafkaError::INVALID_REQUEST, text))
             }
         };
         // To Kafka no names and none at all are the same: everything.
-        if let Some(names) = resource.configuration_keys.as_ref().filter(|names| !names.is_empty()) {
-            let names: BTreeSet<&str> = names.iter().copied().collect();
-            entries.retain(|entry| names.contains(&*entry.name));
-        }
-        Ok(entries)
-    }
-
-    /// What is set for a topic.
-    pub(super) fn configs_of(&self, topic: &str) -> Result<&BTreeMap<String, String>, Refused> {
-        let found = self.metadata.as_ref().and_then(|m| m.topic(topic));
-        let unknown = || (KafkaError::UNKNOWN_TOPIC_OR_PARTITION, format!("there is no topic {topic}"));
-        found.map(|topic| &topic.configs).ok_or_else(unknown)
+        let names = resource.configuration_keys.as_ref().filter(|names| !names.is_empty());
+        let names = names.map(|names| names.iter().copied().map(str::to_owned).collect());
+        Resource { kind: resource.resource_type, name: name.to_owned(), found, names }
     }
 
     /// Whether a name is that of this broker, or the empty one that means all brokers.
@@ -104,6 +95,77 @@ impl Shard {
         }
         let text = format!("broker {name:?}: the only broker is {node}");
         Err((KafkaError::INVALID_REQUEST, text))
+    }
+}
+
+fn no_topic(name: &str) -> Refused {
+    (KafkaError::UNKNOWN_TOPIC_OR_PARTITION, format!("there is no topic {name}"))
+}
+
+/// A resource whose configuration is shown.
+#[derive(Debug)]
+struct Resource {
+    kind: i8,
+    name: String,
+    found: Result<Described, Refused>,
+    /// The entries that are wanted; none: all.
+    names: Option<BTreeSet<String>>,
+}
+
+#[derive(Debug)]
+enum Described {
+    Topic(Arc<Topic>),
+    Broker,
+    Nothing,
+    Group,
+}
+
+/// The resources of an answer.
+#[derive(Debug)]
+struct Resources {
+    version: i16,
+    setup: Arc<ShardSetup>,
+    /// What the broker's configuration shows to this client, if it is asked for.
+    of_broker: Vec<DescribedConfig<'static>>,
+    detail: Detail,
+    list: Vec<Resource>,
+}
+
+impl Entries for Resources {
+    fn count(&self) -> usize {
+        self.list.len()
+    }
+
+    fn put(&self, entry: usize, _: usize, out: &mut BytesMut) -> bool {
+        let Resource { kind, name, found, names } = &self.list[entry];
+        let mut described = DescribedResource {
+            resource_type: *kind,
+            resource_name: Cow::Borrowed(name),
+            ..Default::default()
+        };
+        match found {
+            Ok(found) => described.configs = self.configs(found),
+            Err((error, text)) => {
+                described.error_code = *error;
+                described.error_message = Some(Cow::Borrowed(text));
+            }
+        }
+        if let Some(names) = names {
+            described.configs.retain(|entry| names.contains(&*entry.name));
+        }
+        described.write(out, DescribeConfigsResponse::form(self.version));
+        false
+    }
+}
+
+impl Resources {
+    fn configs(&self, described: &Described) -> Vec<DescribedConfig<'static>> {
+        match described {
+            Described::Topic(topic) => of_topic(&topic.configs, self.detail),
+            Described::Broker => self.of_broker.clone(),
+            Described::Nothing => Vec::new(),
+            Described::Group => of_group(&self.setup.groups, self.detail),
+        }
     }
 }
 
@@ -139,8 +201,7 @@ fn of_topic(set: &BTreeMap<String, String>, detail: Detail) -> Vec<DescribedConf
 }
 
 /// What all groups have in common; none has anything of its own.
-fn of_group(shard: &Shard, detail: Detail) -> Vec<DescribedConfig<'static>> {
-    let groups = &shard.setup.groups;
+fn of_group(groups: &GroupConfig, detail: Detail) -> Vec<DescribedConfig<'static>> {
     let entries = [
         (
             "consumer.heartbeat.interval.ms",

@@ -11,11 +11,11 @@ use highwater_protocol::ids::TopicId;
 use highwater_runtime::plane::Plane;
 
 use super::Call;
-use super::gather::{code, refusal};
+use super::gather::{GroupAnswer, code, refusal};
 use super::topics::distinct;
 use crate::groups::{self, GroupError, GroupReply, GroupRequest};
-use crate::limits::KAFKA_FILTERS_MAX;
-use crate::message::Message;
+use crate::limits::{GROUPS_PER_ASK_MAX, KAFKA_FILTERS_MAX};
+use crate::message::{Ask, Message};
 use crate::shard::Shard;
 
 /// The state of a group that is not there.
@@ -43,32 +43,53 @@ impl Shard {
         call: Call,
         request: &DescribeGroupsRequest<'_>,
     ) {
-        let names = owned(&request.groups);
         let authorized_operations = operations(request.include_authorized_operations);
         let tells_of_unknown = call.origin.version >= 6;
-        let ask = GroupRequest::Describe(names.clone());
-        self.kafka_ask_group(plane, call, ask, move |shard, call, reply| {
-            let groups = match reply {
-                Ok(GroupReply::Describe(groups)) => groups
-                    .into_iter()
-                    .map(|(name, found)| DescribedGroup {
-                        authorized_operations,
-                        ..described(name, found, tells_of_unknown)
-                    })
-                    .collect(),
-                other => {
-                    let error_code = refusal(other);
-                    let groups = names.into_iter();
-                    groups
-                        .map(|name| DescribedGroup {
-                            error_code,
-                            group_id: name.into(),
-                            ..Default::default()
-                        })
-                        .collect()
+        self.ask_about_groups(
+            plane,
+            call,
+            &owned(&request.groups),
+            GroupRequest::Describe,
+            move |shard, call, told| {
+                let mut groups = Vec::new();
+                for (names, answer) in told {
+                    match answer {
+                        Ok(GroupReply::Describe(found)) => {
+                            groups.extend(found.into_iter().map(|(name, found)| DescribedGroup {
+                                authorized_operations,
+                                ..described(name, found, tells_of_unknown)
+                            }));
+                        }
+                        other => {
+                            let error_code = refusal(other);
+                            groups.extend(names.into_iter().map(|name| DescribedGroup {
+                                error_code,
+                                group_id: name.into(),
+                                ..Default::default()
+                            }));
+                        }
+                    }
                 }
-            };
-            shard.kafka_answer(call, &DescribeGroupsResponse { throttle_time_ms: 0, groups });
+                shard.kafka_answer(call, &DescribeGroupsResponse { throttle_time_ms: 0, groups });
+            },
+        );
+    }
+
+    /// Asks the coordinator about groups, a few in each question. `finish` gets the names of each question with its answer.
+    fn ask_about_groups(
+        &mut self,
+        plane: &mut dyn Plane<Message>,
+        call: Call,
+        names: &[String],
+        ask: impl Fn(Vec<String>) -> GroupRequest,
+        finish: impl FnOnce(&mut Self, Call, Vec<(Vec<String>, GroupAnswer)>) + 'static,
+    ) {
+        let names: Vec<Vec<String>> = names.chunks(GROUPS_PER_ASK_MAX).map(<[String]>::to_vec).collect();
+        let asks = names.iter().map(|names| Ask::Group(ask(names.clone()))).collect();
+        self.kafka_gather(plane, call, asks, move |shard, call, answers| {
+            let answers = answers.into_iter().map(|answer| shard.group_answer(answer));
+            let told = names.into_iter().zip(answers).collect();
+            finish(shard, call, told);
         });
     }
 
@@ -111,16 +132,19 @@ impl Shard {
         request: &DeleteGroupsRequest<'_>,
     ) {
         let names = owned(&request.groups_names);
-        self.kafka_ask_group(plane, call, GroupRequest::Delete(names.clone()), |shard, call, reply| {
-            let outcomes = match reply {
-                Ok(GroupReply::Delete(outcomes)) => {
-                    outcomes.into_iter().map(|(name, error)| (name, code(error))).collect::<Vec<_>>()
+        self.ask_about_groups(plane, call, &names, GroupRequest::Delete, |shard, call, told| {
+            let mut outcomes: Vec<(String, KafkaError)> = Vec::new();
+            for (names, answer) in told {
+                match answer {
+                    Ok(GroupReply::Delete(of)) => {
+                        outcomes.extend(of.into_iter().map(|(name, error)| (name, code(error))));
+                    }
+                    other => {
+                        let error = refusal(other);
+                        outcomes.extend(names.into_iter().map(|name| (name, error)));
+                    }
                 }
-                other => {
-                    let error = refusal(other);
-                    names.into_iter().map(|name| (name, error)).collect()
-                }
-            };
+            }
             let results = outcomes.into_iter();
             let results = results
                 .map(|(name, error_code)| DeletedGroup { group_id: name.into(), error_code })
@@ -137,28 +161,34 @@ impl Shard {
     ) {
         let names = owned(&request.group_ids);
         let authorized_operations = operations(request.include_authorized_operations);
-        let ask = GroupRequest::ConsumerDescribe(names.clone());
-        self.kafka_ask_group(plane, call, ask, move |shard, call, reply| {
-            let groups = match reply {
-                Ok(GroupReply::ConsumerDescribe(groups)) => groups
-                    .into_iter()
-                    .map(|(name, found)| DescribedConsumerGroup {
-                        authorized_operations,
-                        ..shard.described_consumer_group(name, found)
-                    })
-                    .collect(),
-                other => {
-                    let error_code = refusal(other);
-                    let groups = names.into_iter().map(|name| DescribedConsumerGroup {
-                        error_code,
-                        group_id: name.into(),
-                        ..Default::default()
-                    });
-                    groups.collect()
+        self.ask_about_groups(
+            plane,
+            call,
+            &names,
+            GroupRequest::ConsumerDescribe,
+            move |shard, call, told| {
+                let mut groups = Vec::new();
+                for (names, answer) in told {
+                    match answer {
+                        Ok(GroupReply::ConsumerDescribe(found)) => {
+                            groups.extend(found.into_iter().map(|(name, found)| DescribedConsumerGroup {
+                                authorized_operations,
+                                ..shard.described_consumer_group(name, found)
+                            }));
+                        }
+                        other => {
+                            let error_code = refusal(other);
+                            groups.extend(names.into_iter().map(|name| DescribedConsumerGroup {
+                                error_code,
+                                group_id: name.into(),
+                                ..Default::default()
+                            }));
+                        }
+                    }
                 }
-            };
-            shard.kafka_answer(call, &ConsumerGroupDescribeResponse { throttle_time_ms: 0, groups });
-        });
+                shard.kafka_answer(call, &ConsumerGroupDescribeResponse { throttle_time_ms: 0, groups });
+            },
+        );
     }
 
     fn described_consumer_group(

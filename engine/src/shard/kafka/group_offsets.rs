@@ -104,31 +104,38 @@ impl Shard {
         if offsets.is_empty() {
             return self.kafka_answer(call, &response);
         }
-        let ask = groups::CommitRequest {
-            group: request.group_id.to_owned(),
-            member: request.member_id.to_owned(),
-            instance: request.group_instance_id.map(str::to_owned),
-            generation: request.generation_id_or_member_epoch,
-            knows_epochs: call.origin.version >= 9,
-            forever: false,
-            offsets,
+        let ask = |offsets| {
+            Ask::Group(GroupRequest::Commit(groups::CommitRequest {
+                group: request.group_id.to_owned(),
+                member: request.member_id.to_owned(),
+                instance: request.group_instance_id.map(str::to_owned),
+                generation: request.generation_id_or_member_epoch,
+                knows_epochs: call.origin.version >= 9,
+                forever: false,
+                offsets,
+            }))
         };
-        self.kafka_ask_group(plane, call, GroupRequest::Commit(ask), move |shard, call, reply| {
-            let mut set = |(topic, partition): (usize, usize), error_code| {
-                response.topics[topic].partitions[partition].error_code = error_code;
-            };
-            match reply {
-                Ok(GroupReply::Commit(outcomes)) => {
-                    for (place, (topic, _, error)) in places.into_iter().zip(outcomes) {
-                        let is_gone = error == Some(GroupError::UnknownTopicOrPartition)
-                            && shard.topic_name(topic).is_none();
-                        set(place, if is_gone { unknown } else { code(error) });
+        let (asks, counts) = chunked(offsets, ask);
+        self.kafka_gather(plane, call, asks, move |shard, call, answers| {
+            let mut places = places.into_iter();
+            for (count, answer) in counts.into_iter().zip(answers) {
+                let places = places.by_ref().take(count);
+                let mut set = |(topic, partition): (usize, usize), error_code| {
+                    response.topics[topic].partitions[partition].error_code = error_code;
+                };
+                match shard.group_answer(answer) {
+                    Ok(GroupReply::Commit(outcomes)) => {
+                        for (place, (topic, _, error)) in places.zip(outcomes) {
+                            let is_gone = error == Some(GroupError::UnknownTopicOrPartition)
+                                && shard.topic_name(topic).is_none();
+                            set(place, if is_gone { unknown } else { code(error) });
+                        }
                     }
-                }
-                other => {
-                    let error = refusal(other);
-                    for place in places {
-                        set(place, error);
+                    other => {
+                        let error = refusal(other);
+                        for place in places {
+                            set(place, error);
+                        }
                     }
                 }
             }
@@ -339,6 +346,18 @@ fn name_once(topics: &mut [WantedTopic]) {
         let WantedTopic { name, id, partitions, .. } = topic;
         partitions.retain(|partition| seen.insert((name.as_str(), *id, *partition)));
     }
+}
+
+/// Questions of some entries each, with their numbers.
+fn chunked<T>(entries: Vec<T>, ask: impl Fn(Vec<T>) -> Ask) -> (Vec<Ask>, Vec<usize>) {
+    let (mut asks, mut counts) = (Vec::new(), Vec::new());
+    let mut entries = entries.into_iter();
+    while entries.len() > 0 {
+        let some: Vec<T> = entries.by_ref().take(PARTITIONS_PER_ASK_MAX).collect();
+        counts.push(some.len());
+        asks.push(ask(some));
+    }
+    (asks, counts)
 }
 
 /// Questions about the offsets of many groups, a few groups in each.

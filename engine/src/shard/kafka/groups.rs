@@ -1,13 +1,13 @@
 //! Members of groups: find the coordinator, join, get an assignment, stay, leave.
 
 use bytes::Bytes;
-use highwater_net::kafka::KafkaError;
 use highwater_net::kafka::messages::{
     AssignedPartitions, ConsumerGroupHeartbeatRequest, ConsumerGroupHeartbeatResponse,
     FindCoordinatorRequest, FindCoordinatorResponse, FoundCoordinator, HeartbeatAssignment, HeartbeatRequest,
     HeartbeatResponse, JoinGroupMember, JoinGroupRequest, JoinGroupResponse, LeaveGroupMemberResponse,
     LeaveGroupRequest, LeaveGroupResponse, SyncGroupRequest, SyncGroupResponse,
 };
+use highwater_net::kafka::{KafkaError, KafkaReply};
 use highwater_protocol::ids::TopicId;
 use highwater_runtime::plane::Plane;
 
@@ -15,6 +15,7 @@ use super::Call;
 use super::gather::{code, refusal};
 use super::topics::distinct;
 use super::transactions::{NO_TRANSACTIONS, NO_TRANSACTIONS_TEXT};
+use crate::groups::limits::GROUPS_MAX;
 use crate::groups::{self, Client, GroupReply, GroupRequest, JoinReply};
 use crate::message::Message;
 use crate::shard::Shard;
@@ -50,6 +51,11 @@ impl Shard {
             Some(_) => (-1, String::new(), -1),
         };
         let keys: &[&str] = if version < 4 { &[request.key] } else { &request.coordinator_keys };
+        if keys.len() > GROUPS_MAX {
+            // There are not so many groups, and the answer has no place to say so.
+            self.kafka_reply(call, KafkaReply::nothing());
+            return self.kafka_end(call);
+        }
         let coordinators = distinct(keys.iter().copied()).map(|key| FoundCoordinator {
             key: key.into(),
             node_id: node,

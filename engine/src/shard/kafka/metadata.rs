@@ -1,12 +1,15 @@
 //! Metadata: the node and its topics, made on the way if they are asked for and may be.
 
 use std::borrow::Cow;
+use std::sync::Arc;
 
-use highwater_net::Reply;
+use bytes::BytesMut;
 use highwater_net::kafka::KafkaError;
+use highwater_net::kafka::long::Frame;
 use highwater_net::kafka::messages::{
     MetadataBroker, MetadataPartition, MetadataRequest, MetadataResponse, MetadataTopic,
 };
+use highwater_net::{Entries, Pieces, Reply};
 use highwater_protocol::error::ErrorCode;
 use highwater_protocol::native::CreateTopicRequest;
 use highwater_protocol::topic::{is_reserved_topic_name, validate_topic_name};
@@ -14,10 +17,11 @@ use highwater_runtime::plane::Plane;
 
 use super::topics::distinct;
 use super::{Call, Named};
-use crate::limits::KAFKA_CHANGES_PER_REQUEST_MAX;
+use crate::limits::{KAFKA_CHANGES_PER_REQUEST_MAX, PARTITIONS_PER_PART};
 use crate::message::{Answer, Ask, Message};
-use crate::metadata::Topic;
+use crate::metadata::{Epochs, Topic};
 use crate::shard::Shard;
+use crate::shard::long_answers::AnswerTo;
 
 /// What was asked: a name or an id, and why there is none.
 struct Wanted {
@@ -77,18 +81,20 @@ impl Shard {
                     topics[number].error = Some(code.into());
                 }
             }
-            shard.tell_metadata(call, Some(&topics));
+            shard.tell_metadata(call, Some(topics));
         });
     }
 
     /// Answers with these topics; none: with all.
-    fn tell_metadata(&mut self, call: Call, topics: Option<&[Wanted]>) {
-        let Some(metadata) = self.metadata.clone() else { return };
+    fn tell_metadata(&mut self, call: Call, topics: Option<Vec<Wanted>>) {
+        let Some(metadata) = &self.metadata else { return };
         let Some(advertised) = self.advertised_to(call.conn) else { return };
         let topics = match topics {
-            None => metadata.topics().map(|topic| self.metadata_topic(topic)).collect(),
-            Some(topics) => topics.iter().map(|wanted| self.wanted_topic(wanted)).collect(),
+            None => metadata.listed().iter().cloned().map(Told::Topic).collect(),
+            Some(topics) => topics.into_iter().map(|wanted| self.wanted_topic(wanted)).collect(),
         };
+        let version = call.version();
+        let entries = Topics { version, node: self.kafka_node(), list: topics, epochs: metadata.epochs() };
         let response = MetadataResponse {
             brokers: vec![MetadataBroker {
                 node_id: self.kafka_node(),
@@ -98,42 +104,82 @@ impl Shard {
             }],
             cluster_id: Some(Cow::Owned(self.kafka_cluster_id())),
             controller_id: self.kafka_node(),
-            topics,
             ..Default::default()
         };
-        self.kafka_answer(call, &response);
+        let Frame { front, back } = response.frame(version, entries.count());
+        self.answer_in_pieces(AnswerTo::Kafka(call), Pieces::new(front, entries, back));
     }
 
-    fn wanted_topic(&self, wanted: &Wanted) -> MetadataTopic<'static> {
+    fn wanted_topic(&self, wanted: Wanted) -> Told {
         let named = self.kafka_topic(wanted.name.as_deref().unwrap_or_default(), wanted.id);
-        match (&named, wanted.error) {
-            (Named::Known(topic), None) => self.metadata_topic(topic),
-            (named, error) => MetadataTopic {
-                error_code: error.unwrap_or_else(|| named.missing()),
-                name: wanted.name.clone().map(Cow::Owned),
-                topic_id: wanted.id,
-                ..Default::default()
+        match (named, wanted.error) {
+            (Named::Known(topic), None) => Told::Topic(topic),
+            (named, error) => Told::Missing {
+                error: error.unwrap_or_else(|| named.missing()),
+                name: wanted.name,
+                id: wanted.id,
             },
         }
     }
+}
 
-    fn metadata_topic(&self, topic: &Topic) -> MetadataTopic<'static> {
-        let node = self.kafka_node();
-        let partitions = topic.partitions().map(|(tp, _)| MetadataPartition {
-            error_code: KafkaError::NONE,
-            partition_index: tp.partition.0 as i32,
-            leader_id: node,
-            leader_epoch: self.kafka_leader_epoch(tp),
-            replica_nodes: vec![node],
-            isr_nodes: vec![node],
-            offline_replicas: Vec::new(),
-        });
-        MetadataTopic {
-            error_code: KafkaError::NONE,
-            name: Some(Cow::Owned(topic.name.clone())),
-            topic_id: topic.id.0,
-            partitions: partitions.collect(),
-            ..Default::default()
+/// What is told of a topic.
+#[derive(Debug)]
+enum Told {
+    Topic(Arc<Topic>),
+    Missing { error: KafkaError, name: Option<String>, id: [u8; 16] },
+}
+
+/// The topics of an answer.
+#[derive(Debug)]
+struct Topics {
+    version: i16,
+    node: i32,
+    list: Vec<Told>,
+    epochs: Arc<Epochs>,
+}
+
+impl Entries for Topics {
+    fn count(&self) -> usize {
+        self.list.len()
+    }
+
+    fn put(&self, entry: usize, part: usize, out: &mut BytesMut) -> bool {
+        let (topic, head) = match &self.list[entry] {
+            Told::Topic(topic) => {
+                let name = Some(Cow::Borrowed(&topic.name[..]));
+                (topic, MetadataTopic { name, topic_id: topic.id.0, ..Default::default() })
+            }
+            Told::Missing { error, name, id } => {
+                let name = name.as_deref().map(Cow::Borrowed);
+                let head = MetadataTopic { error_code: *error, name, topic_id: *id, ..Default::default() };
+                head.put_front(self.version, 0, out);
+                head.put_back(self.version, out);
+                return false;
+            }
+        };
+        if part == 0 {
+            head.put_front(self.version, topic.stores.len(), out);
         }
+        let mut partition = MetadataPartition {
+            error_code: KafkaError::NONE,
+            partition_index: 0,
+            leader_id: self.node,
+            leader_epoch: 0,
+            replica_nodes: vec![self.node],
+            isr_nodes: vec![self.node],
+            offline_replicas: Vec::new(),
+        };
+        let from = part * PARTITIONS_PER_PART;
+        for (tp, _) in topic.partitions_from(from).take(PARTITIONS_PER_PART) {
+            partition.partition_index = tp.partition.0 as i32;
+            partition.leader_epoch = self.epochs.get(&tp).map_or(0, |epoch| epoch.0);
+            partition.put(self.version, out);
+        }
+        let more = topic.stores.len() > from + PARTITIONS_PER_PART;
+        if !more {
+            head.put_back(self.version, out);
+        }
+        more
     }
 }

@@ -50,7 +50,9 @@ use highwater_runtime::plane::{ConnId, Plane, ShardIndex};
 
 use super::Shard;
 use super::admin::Asked;
-use crate::limits::KAFKA_ANSWER_BYTES_EXPECTED;
+use crate::limits::{
+    KAFKA_ANSWER_BYTES_EXPECTED, KAFKA_HELD_BYTES_PER_BYTE, KAFKA_HELD_BYTES_PER_GROUP, REQUEST_COST,
+};
 use crate::message::{
     Answer, Ask, KafkaMessage, Message, Produced, ProducedFor, Query, QueryAnswer, RequestId,
 };
@@ -167,12 +169,21 @@ impl Shard {
     fn kafka_request(&mut self, plane: &mut dyn Plane<Message>, conn: ConnId, received: Received<'_>) {
         let Received { header, bytes, request } = received;
         self.counted.requests += 1;
+        self.requests_taken += if matches!(request, Request::Produce(_)) { 1 } else { REQUEST_COST };
         let reply_bytes = self.kafka_bytes_expected(&request);
         let Some(kafka) = self.connections.get_mut(&conn).and_then(super::connection::Connection::kafka)
         else {
             return;
         };
-        let slot = kafka.replies.open(bytes, reply_bytes);
+        // What is made of the lists and names of a request takes more than they did on the wire; records are kept as they came.
+        let held = match &request {
+            Request::Produce(_) => bytes,
+            Request::OffsetFetch(request) => {
+                bytes.saturating_add(request.groups.len().saturating_mul(KAFKA_HELD_BYTES_PER_GROUP))
+            }
+            _ => bytes.saturating_mul(KAFKA_HELD_BYTES_PER_BYTE),
+        };
+        let slot = kafka.replies.open(held, reply_bytes);
         let call = Call { conn, slot, origin: header.origin() };
         let client = header.client_id.unwrap_or_default();
         match request {

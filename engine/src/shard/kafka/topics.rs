@@ -4,14 +4,17 @@
 
 use std::collections::BTreeSet;
 
-use highwater_net::Reply;
+use bytes::BytesMut;
 use highwater_net::kafka::KafkaError;
+use highwater_net::kafka::long::Frame;
 use highwater_net::kafka::messages::{
     CreatableTopic, CreatePartitionsRequest, CreatePartitionsResponse, CreatePartitionsTopic,
     CreatePartitionsTopicResponse, CreateTopicsRequest, CreateTopicsResponse, CreatedTopic,
     CreatedTopicConfig, DeleteTopic, DeleteTopicsRequest, DeleteTopicsResponse, DeletedTopic,
 };
-use highwater_net::kafka::wire::Uuid;
+use highwater_net::kafka::schema::Message as _;
+use highwater_net::kafka::wire::{Uuid, Wire as _};
+use highwater_net::{Entries, Pieces, Reply};
 use highwater_protocol::error::ErrorCode;
 use highwater_protocol::ids::TopicId;
 use highwater_protocol::limits::PARTITIONS_PER_TOPIC_MAX;
@@ -25,6 +28,7 @@ use crate::limits::KAFKA_CHANGES_PER_REQUEST_MAX;
 use crate::message::{Answer, Ask, Message};
 use crate::metadata::configs;
 use crate::shard::Shard;
+use crate::shard::long_answers::AnswerTo;
 
 /// Kafka's code for what is wrong, and the same for a person.
 pub(super) type Refused = (KafkaError, String);
@@ -83,8 +87,9 @@ impl Shard {
         request: &CreateTopicsRequest<'_>,
     ) {
         let twice = repeated(request.topics.iter().map(|topic| topic.name));
-        let mut topics: Vec<CreatedTopic<'static>> =
-            twice.iter().map(|name| not_created(name, (KafkaError::INVALID_REQUEST, TWICE.into()))).collect();
+        let refused = |name: &str, why| Made { name: name.to_owned(), outcome: Err(why) };
+        let mut topics: Vec<Made> =
+            twice.iter().map(|name| refused(name, (KafkaError::INVALID_REQUEST, TWICE.into()))).collect();
         let mut asks = Vec::new();
         let mut asked = Vec::new();
         let count = check_count(request.topics.len());
@@ -95,17 +100,18 @@ impl Shard {
                     asked.push((plan.name.clone(), plan.partitions, plan.configs.clone()));
                     asks.push(Ask::CreateTopic(plan));
                 }
-                Err(refused) => topics.push(not_created(topic.name, refused)),
+                Err(why) => topics.push(refused(topic.name, why)),
             }
         }
         self.kafka_gather(plane, call, asks, move |shard, call, answers| {
             for ((name, partitions, set), answer) in asked.into_iter().zip(answers) {
-                topics.push(match outcome(answer) {
-                    Ok(reply) => created(name, partitions, &set, &reply),
-                    Err(refused) => not_created(&name, refused),
-                });
+                let outcome = outcome(answer).map(|reply| (partitions, set, id_of(&reply)));
+                topics.push(Made { name, outcome });
             }
-            shard.kafka_answer(call, &CreateTopicsResponse { throttle_time_ms: 0, topics });
+            let version = call.version();
+            let Frame { front, back } = CreateTopicsResponse::default().frame(version, topics.len());
+            let pieces = Pieces::new(front, AllMade { version, topics }, back);
+            shard.answer_in_pieces(AnswerTo::Kafka(call), pieces);
         });
     }
 
@@ -312,21 +318,58 @@ impl Shard {
     }
 }
 
-fn not_created(name: &str, (error_code, text): Refused) -> CreatedTopic<'static> {
-    CreatedTopic {
-        name: name.to_owned().into(),
-        error_code,
-        error_message: Some(text.into()),
-        configs: Some(Vec::new()),
-        ..Default::default()
+/// A topic that was made: partitions, what was set, and identity.
+type MadeTopic = (u32, Vec<(String, String)>, TopicId);
+
+/// What became of a topic that was to be made.
+#[derive(Debug)]
+struct Made {
+    name: String,
+    outcome: Result<MadeTopic, Refused>,
+}
+
+/// The topics of an answer.
+#[derive(Debug)]
+struct AllMade {
+    version: i16,
+    topics: Vec<Made>,
+}
+
+impl Entries for AllMade {
+    fn count(&self) -> usize {
+        self.topics.len()
+    }
+
+    fn put(&self, entry: usize, _: usize, out: &mut BytesMut) -> bool {
+        let Made { name, outcome } = &self.topics[entry];
+        let mut topic =
+            CreatedTopic { name: name.as_str().into(), configs: Some(Vec::new()), ..Default::default() };
+        match outcome {
+            Ok((partitions, set, id)) => {
+                topic.topic_id = id.0;
+                topic.num_partitions = *partitions as i32;
+                topic.replication_factor = 1;
+                topic.configs = Some(shown(set));
+            }
+            Err((error, text)) => {
+                topic.error_code = *error;
+                topic.error_message = Some(text.as_str().into());
+            }
+        }
+        topic.write(out, CreateTopicsResponse::form(self.version));
+        false
     }
 }
 
-fn created(name: String, partitions: u32, set: &[(String, String)], reply: &Reply) -> CreatedTopic<'static> {
-    let id = match reply {
+fn id_of(reply: &Reply) -> TopicId {
+    match reply {
         Reply::Body(body) => CreateTopicReply::decode(body).expect("the controller's own").id,
         other => unreachable!("a new topic has an id, not {other:?}"),
-    };
+    }
+}
+
+/// The configuration of a new topic.
+fn shown(set: &[(String, String)]) -> Vec<CreatedTopicConfig<'static>> {
     let set = configs::parse(set).expect("the controller took them");
     let configs = configs::describe(&set).into_iter().map(|(name, value, is_set)| CreatedTopicConfig {
         name: name.into(),
@@ -335,14 +378,7 @@ fn created(name: String, partitions: u32, set: &[(String, String)], reply: &Repl
         config_source: source_of(is_set),
         is_sensitive: false,
     });
-    CreatedTopic {
-        name: name.into(),
-        topic_id: id.0,
-        num_partitions: partitions as i32,
-        replication_factor: 1,
-        configs: Some(configs.collect()),
-        ..Default::default()
-    }
+    configs.collect()
 }
 
 fn deleted(name: Option<&str>, topic_id: Uuid, outcome: Result<(), Refused>) -> DeletedTopic<'static> {

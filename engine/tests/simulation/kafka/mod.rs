@@ -4,7 +4,7 @@
 mod consumer;
 mod deletion;
 mod producer;
-mod wire;
+pub(crate) mod wire;
 
 use highwater_net::kafka::KafkaError;
 

@@ -1,0 +1,325 @@
+//! Requests with the largest fan-out that they may have, against a node that counts what each turn does: no turn does more than its share,
+//! everybody is answered, and whoever connects and says nothing goes.
+
+use std::time::Duration;
+
+use highwater_engine::limits::{
+    BACKLOG_MAX, LONG_ANSWER_BYTES_PER_TURN_MAX, PUSH_BYTES_PER_TURN_MAX, WORK_PER_STEP_MAX,
+    WORK_PER_TURN_MAX,
+};
+use highwater_net::kafka::KafkaError;
+use highwater_net::kafka::api::ApiKey;
+use highwater_net::kafka::messages::{
+    CreatableTopic, CreateTopicsRequest, CreateTopicsResponse, DeleteTopicsRequest, DeleteTopicsResponse,
+    DescribeConfigsRequest, DescribeConfigsResource, DescribeConfigsResponse, FetchPartition, FetchRequest,
+    FetchTopic, ListOffsetsPartition, ListOffsetsRequest, ListOffsetsResponse, ListOffsetsTopic,
+    MetadataRequest, MetadataRequestTopic, MetadataResponse, OffsetFetchGroup, OffsetFetchRequest,
+    OffsetFetchResponse,
+};
+use highwater_protocol::native::{Body as _, MessageKind, MetadataReply, MetadataRequest as NativeMetadata};
+use highwater_runtime::sim::SimNode;
+
+use crate::kafka::wire::Wire;
+use crate::kafka_wire::Answer;
+use crate::node::{SHARDS, World, world};
+use crate::wire::Wire as Native;
+
+/// How often a client looks whether it was answered: after a turn or two.
+const LOOK: Duration = Duration::from_micros(20);
+
+/// Looks after which an answer has come.
+const LOOKS_MAX: u32 = 2_000_000;
+
+/// Bytes that a disk is given in one turn at most, with these limits and these requests: records of the metadata and the map, and snapshots.
+const DISK_BYTES_PER_TURN_MAX: usize = 1 << 20;
+
+struct Bed {
+    world: World,
+    node: SimNode,
+    /// A client that asks something small all the time.
+    other: Wire,
+}
+
+impl Bed {
+    fn new(seed: u64) -> Self {
+        let (mut world, node) = world(seed);
+        world.start(node).expect("a first start");
+        world.run_for(Duration::from_secs(1));
+        let address = world.address(node, 1);
+        let other = Wire::connect(&mut world, address);
+        Self { world, node, other }
+    }
+
+    fn kafka(&mut self) -> Wire {
+        let address = self.world.address(self.node, 1);
+        Wire::connect(&mut self.world, address)
+    }
+
+    /// The answer of a connection, and how often another client was answered meanwhile.
+    fn wait(&mut self, wire: &mut Wire) -> (Answer, usize) {
+        let mut served = 0;
+        for _ in 0..LOOKS_MAX {
+            if self.other.asked() == 0 {
+                self.other.send(ApiKey::Metadata, 4, &named(&[]));
+            }
+            self.world.run_for(LOOK);
+            assert_eq!(self.world.end(self.node), None, "the node goes on");
+            served += usize::from(self.other.receive(usize::MAX).is_some());
+            if let Some((_, answer)) = wire.receive(usize::MAX) {
+                return (answer, served);
+            }
+            assert!(!wire.is_over(), "the connection stays, with {} requests", wire.asked());
+        }
+        panic!("no answer");
+    }
+
+    fn call<'a>(
+        &mut self,
+        wire: &mut Wire,
+        api: ApiKey,
+        version: i16,
+        body: &impl highwater_net::kafka::schema::Message<'a>,
+    ) -> (Answer, usize) {
+        wire.send(api, version, body);
+        self.wait(wire)
+    }
+
+    /// No turn did more than its share.
+    fn check(&self) {
+        let busiest = self.world.busiest_turn(self.node);
+        // What a turn's calls post on top of the backlog up to which requests are taken up.
+        assert!(busiest.messages <= 2 * BACKLOG_MAX, "{busiest:?}");
+        assert!(
+            busiest.bytes_sent <= PUSH_BYTES_PER_TURN_MAX + 2 * LONG_ANSWER_BYTES_PER_TURN_MAX,
+            "{busiest:?}"
+        );
+        assert!(busiest.disk_bytes <= DISK_BYTES_PER_TURN_MAX, "{busiest:?}");
+        for shard in 0..SHARDS {
+            let units = self.world.app(self.node, shard).expect("it runs").busiest_turn_units();
+            assert!(units <= 2 * WORK_PER_TURN_MAX + 2 * WORK_PER_STEP_MAX, "shard {shard}: {units} units");
+        }
+    }
+}
+
+fn named<'a>(names: &[&'a str]) -> MetadataRequest<'a> {
+    let topic = |name: &&'a str| MetadataRequestTopic { topic_id: [0; 16], name: Some(*name) };
+    MetadataRequest {
+        topics: Some(names.iter().map(topic).collect()),
+        allow_auto_topic_creation: true,
+        ..Default::default()
+    }
+}
+
+fn create(bed: &mut Bed, wire: &mut Wire, topics: &[(String, i32)]) -> usize {
+    let body = CreateTopicsRequest {
+        topics: topics
+            .iter()
+            .map(|(name, num_partitions)| CreatableTopic {
+                name,
+                num_partitions: *num_partitions,
+                replication_factor: 1,
+                ..Default::default()
+            })
+            .collect(),
+        timeout_ms: 60_000,
+        ..Default::default()
+    };
+    let (answer, served) = bed.call(wire, ApiKey::CreateTopics, 7, &body);
+    let response: CreateTopicsResponse<'_> = answer.body();
+    assert_eq!(response.topics.len(), topics.len());
+    assert!(response.topics.iter().all(|topic| topic.error_code == KafkaError::NONE), "{response:?}");
+    served
+}
+
+fn delete(bed: &mut Bed, wire: &mut Wire, names: &[&str]) -> usize {
+    let body = DeleteTopicsRequest { topic_names: names.to_vec(), timeout_ms: 60_000, ..Default::default() };
+    let (answer, served) = bed.call(wire, ApiKey::DeleteTopics, 5, &body);
+    let response: DeleteTopicsResponse<'_> = answer.body();
+    assert!(response.responses.iter().all(|topic| topic.error_code == KafkaError::NONE), "{response:?}");
+    served
+}
+
+/// Partitions of a topic that takes many turns.
+const WIDE: i32 = 30_000;
+
+#[test]
+fn a_topic_of_many_partitions_comes_and_goes_in_pieces() {
+    for seed in 0..2 {
+        let mut bed = Bed::new(seed);
+        let mut wire = bed.kafka();
+        for _ in 0..2 {
+            assert!(create(&mut bed, &mut wire, &[("wide".into(), WIDE)]) > 1, "others are served meanwhile");
+            assert!(delete(&mut bed, &mut wire, &["wide"]) > 1, "others are served meanwhile");
+        }
+        bed.check();
+    }
+}
+
+#[test]
+fn thousands_of_topics_are_created_described_and_deleted_in_pieces() {
+    let mut bed = Bed::new(1);
+    let mut wire = bed.kafka();
+    let topics: Vec<_> = (0..1500).map(|n| (format!("topic-{n:04}"), 1)).collect();
+    create(&mut bed, &mut wire, &topics);
+    let more: Vec<String> = (0..1500).map(|n| format!("made-{n:04}")).collect();
+    let names: Vec<&str> = more.iter().map(String::as_str).collect();
+    let (answer, _) = bed.call(&mut wire, ApiKey::Metadata, 4, &named(&names));
+    let response: MetadataResponse<'_> = answer.body();
+    assert_eq!(response.topics.len(), 1500);
+    assert!(response.topics.iter().all(|topic| topic.error_code == KafkaError::NONE));
+    let resource =
+        |name| DescribeConfigsResource { resource_type: 2, resource_name: name, configuration_keys: None };
+    let body = DescribeConfigsRequest {
+        resources: names.iter().map(|name| resource(*name)).collect(),
+        include_synonyms: true,
+        include_documentation: true,
+    };
+    let (answer, served) = bed.call(&mut wire, ApiKey::DescribeConfigs, 4, &body);
+    let response: DescribeConfigsResponse<'_> = answer.body();
+    assert_eq!(response.results.len(), 1500);
+    assert!(response.results.iter().zip(&names).all(|(result, name)| result.resource_name == *name));
+    assert!(served > 1, "others are served meanwhile");
+    delete(&mut bed, &mut wire, &names);
+    bed.check();
+}
+
+#[test]
+fn questions_about_very_many_groups_and_partitions_are_answered_in_pieces() {
+    let mut bed = Bed::new(2);
+    let mut wire = bed.kafka();
+    let groups: Vec<String> = (0..20_000).map(|n| format!("group-{n:05}")).collect();
+    let body = OffsetFetchRequest {
+        groups: groups
+            .iter()
+            .map(|name| OffsetFetchGroup { group_id: name, topics: None, ..Default::default() })
+            .collect(),
+        ..Default::default()
+    };
+    let (answer, _) = bed.call(&mut wire, ApiKey::OffsetFetch, 8, &body);
+    let response: OffsetFetchResponse<'_> = answer.body();
+    assert!(response.groups.iter().map(|group| &*group.group_id).eq(groups.iter().map(String::as_str)));
+    create(&mut bed, &mut wire, &[("wide".into(), WIDE)]);
+    let partition =
+        |index| ListOffsetsPartition { partition_index: index, timestamp: -1, ..Default::default() };
+    let topic = ListOffsetsTopic { name: "wide", partitions: (0..WIDE).map(partition).collect() };
+    let body = ListOffsetsRequest { replica_id: -1, topics: vec![topic], ..Default::default() };
+    let (answer, served) = bed.call(&mut wire, ApiKey::ListOffsets, 6, &body);
+    let response: ListOffsetsResponse<'_> = answer.body();
+    assert!(response.topics[0].partitions.iter().all(|p| (p.error_code, p.offset) == (KafkaError::NONE, 0)));
+    assert_eq!(response.topics[0].partitions.len(), WIDE as usize);
+    assert!(served > 0, "others are served meanwhile");
+    bed.check();
+}
+
+#[test]
+fn metadata_of_everything_is_sent_in_pieces_and_whoever_does_not_read_it_costs_little() {
+    let mut bed = Bed::new(3);
+    let mut wire = bed.kafka();
+    create(&mut bed, &mut wire, &[("wide".into(), WIDE), ("narrow".into(), 1)]);
+    let all = MetadataRequest { topics: None, allow_auto_topic_creation: false, ..Default::default() };
+    let mut unread: Vec<Wire> = (0..20).map(|_| bed.kafka()).collect();
+    for other in &mut unread {
+        for _ in 0..3 {
+            other.send(ApiKey::Metadata, 9, &all);
+        }
+    }
+    let (answer, served) = bed.call(&mut wire, ApiKey::Metadata, 9, &all);
+    let response: MetadataResponse<'_> = answer.body();
+    let counts: Vec<_> = response.topics.iter().map(|topic| topic.partitions.len()).collect();
+    assert_eq!(counts, [1, WIDE as usize]);
+    assert!(response.topics[1].partitions.iter().zip(0..).all(|(p, n)| p.partition_index == n));
+    assert!(served > 0, "others are served meanwhile");
+    let memory: usize =
+        (0..SHARDS).map(|shard| bed.world.app(bed.node, shard).expect("it runs").memory_bytes()).sum();
+    let whole = WIDE as usize * 30;
+    assert!(memory < unread.len() * whole / 4, "{memory} bytes for {} answers of {whole}", unread.len());
+    // Who reads late reads the same.
+    for mut other in unread {
+        for _ in 0..3 {
+            let (answer, _) = bed.wait(&mut other);
+            assert_eq!(answer.body::<MetadataResponse<'_>>().topics, response.topics);
+        }
+    }
+    bed.check();
+}
+
+#[test]
+fn metadata_of_everything_comes_whole_to_native_clients_too() {
+    let mut bed = Bed::new(4);
+    let mut wire = bed.kafka();
+    create(&mut bed, &mut wire, &[("wide".into(), WIDE), ("narrow".into(), 2)]);
+    let address = bed.world.address(bed.node, 0);
+    let mut native = Native::connect(&mut bed.world, address, None);
+    for topics in [None, Some(vec!["narrow".to_owned(), "none".to_owned(), "wide".to_owned()])] {
+        native.send(&NativeMetadata { topics: topics.clone() });
+        let body = (0..LOOKS_MAX).find_map(|_| {
+            bed.world.run_for(LOOK);
+            native.receive(usize::MAX);
+            native.pop().filter(|answer| answer.kind == MessageKind::Metadata).map(|answer| answer.body)
+        });
+        let reply = MetadataReply::decode(&body.expect("an answer").expect("metadata")).expect("a reply");
+        let told: Vec<_> = reply
+            .topics
+            .iter()
+            .map(|topic| (topic.name.as_str(), topic.error, topic.partitions.len()))
+            .collect();
+        let unknown = highwater_protocol::error::ErrorCode::UnknownTopic;
+        let (narrow, wide) = (("narrow", None, 2), ("wide", None, WIDE as usize));
+        match topics {
+            None => assert_eq!(told, [narrow, wide]),
+            Some(_) => assert_eq!(told, [narrow, ("none", Some(unknown), 0), wide]),
+        }
+    }
+    bed.check();
+}
+
+#[test]
+fn very_many_long_polls_are_woken_and_forgotten_in_pieces() {
+    let mut bed = Bed::new(5);
+    let mut wire = bed.kafka();
+    create(&mut bed, &mut wire, &[("polled".into(), 1), ("wide".into(), 600)]);
+    let fetch = |topic, partitions: i32| {
+        let partition =
+            |partition| FetchPartition { partition, partition_max_bytes: 1 << 20, ..Default::default() };
+        let topic =
+            FetchTopic { topic, topic_id: [0; 16], partitions: (0..partitions).map(partition).collect() };
+        FetchRequest {
+            max_wait_ms: 30_000,
+            min_bytes: 1,
+            max_bytes: 1 << 20,
+            topics: vec![topic],
+            ..Default::default()
+        }
+    };
+    let mut polling: Vec<Wire> = (0..4).map(|_| bed.kafka()).collect();
+    for poll in &mut polling {
+        for _ in 0..80 {
+            poll.send(ApiKey::Fetch, 12, &fetch("polled", 1));
+        }
+    }
+    polling[0].send(ApiKey::Fetch, 12, &fetch("wide", 600));
+    bed.world.run_for(Duration::from_secs(2));
+    // The topic goes: all of them are told so. The others go with their connection.
+    delete(&mut bed, &mut wire, &["polled"]);
+    for poll in polling.iter_mut().skip(1) {
+        for _ in 0..80 {
+            bed.wait(poll);
+        }
+    }
+    drop(polling);
+    bed.world.run_for(Duration::from_secs(2));
+    bed.check();
+}
+
+#[test]
+fn a_client_that_connects_and_says_nothing_goes_and_one_that_has_spoken_stays() {
+    let mut bed = Bed::new(6);
+    let mut speaks = bed.kafka();
+    bed.call(&mut speaks, ApiKey::Metadata, 4, &named(&[]));
+    let silent: Vec<Wire> = (0..20).map(|_| bed.kafka()).collect();
+    bed.world.run_for(Duration::from_secs(5));
+    assert!(silent.iter().all(|wire| !wire.is_over()));
+    bed.world.run_for(Duration::from_secs(10));
+    assert!(silent.iter().all(Wire::is_over));
+    bed.call(&mut speaks, ApiKey::Metadata, 4, &named(&[]));
+}
