@@ -110,22 +110,25 @@ impl Client {
         positions: impl IntoIterator<Item = (u32, Offset)>,
     ) -> AdminResult<()> {
         let failed = failed(format_args!("positions of {consumer} in topic {topic} cannot be set"));
-        let positions = positions.into_iter().map(|(partition, offset)| CommittedOffset {
-            partition: PartitionIndex(partition),
-            offset,
-            leader_epoch: -1,
-            metadata: String::new(),
-        });
-        let positions = positions.collect();
+        let positions = positions.into_iter().map(to_committed).collect();
         let topic = self.topic_id(topic).await.map_err(&failed)?;
         let request = CommitOffsetsRequest { consumer: consumer.to_owned(), topic, positions };
         self.cluster.call_empty(&request, Repeat::Always).await.map_err(failed)
     }
 
-    async fn topic_id(&self, name: &str) -> Result<TopicId, CallError> {
+    pub(crate) async fn topic_id(&self, name: &str) -> Result<TopicId, CallError> {
         // Asked anew: a topic deleted and created again has another id.
         let info = self.cluster.topic(name, Some(std::time::Instant::now())).await?;
         Ok(info.id)
+    }
+}
+
+pub(crate) fn to_committed((partition, offset): (u32, Offset)) -> CommittedOffset {
+    CommittedOffset {
+        partition: PartitionIndex(partition),
+        offset,
+        leader_epoch: -1,
+        metadata: String::new(),
     }
 }
 

@@ -2,14 +2,17 @@
 
 use std::collections::BTreeMap;
 
+use highwater_protocol::error::ErrorCode;
 use highwater_protocol::ids::{Offset, TopicId};
 use highwater_protocol::native::{
-    DeleteGroupRequest, DescribeGroupReply, DescribeGroupRequest, GroupInfo, ListGroupsReply,
-    ListGroupsRequest, ReadGroupOffsetsReply, ReadGroupOffsetsRequest,
+    CommitGroupOffsetsReply, CommitGroupOffsetsRequest, DeleteGroupRequest, DescribeGroupReply,
+    DescribeGroupRequest, GroupInfo, ListGroupsReply, ListGroupsRequest, ReadGroupOffsetsReply,
+    ReadGroupOffsetsRequest, TopicPositions,
 };
 
-use crate::admin::{AdminResult, failed};
+use crate::admin::{AdminResult, failed, to_committed};
 use crate::client::Client;
+use crate::error::CallError;
 use crate::io::calls::Repeat;
 
 /// # Groups
@@ -42,6 +45,39 @@ impl Client {
         let request = DeleteGroupRequest { name: name.into() };
         let result = self.cluster.call_empty(&request, Repeat::Unsent).await;
         result.map_err(failed(format_args!("group {} cannot be deleted", request.name)))
+    }
+
+    /// Sets the positions of a group, which has to have no members; if there is no such group, it begins with these. Positions of a group
+    /// expire when it has had no members for some time, unlike those of [`Client::commit_offsets`].
+    pub async fn seek_group(
+        &self,
+        name: impl Into<String>,
+        topic: &str,
+        positions: impl IntoIterator<Item = (u32, Offset)>,
+    ) -> AdminResult<()> {
+        let group = name.into();
+        let failed = failed(format_args!("positions of group {group} in topic {topic} cannot be set"));
+        let positions = positions.into_iter().map(to_committed).collect();
+        let topic = self.topic_id(topic).await.map_err(&failed)?;
+        let topics = vec![TopicPositions { topic, positions }];
+        let request = CommitGroupOffsetsRequest { group, member: String::new(), epoch: -1, topics };
+        let reply: Result<CommitGroupOffsetsReply, _> = self.cluster.call(&request, Repeat::Always).await;
+        let refused = match reply {
+            Ok(reply) => match reply.refused.first() {
+                None => return Ok(()),
+                Some(refused) => {
+                    let text = format!("partition {} was refused", refused.partition);
+                    CallError::Refused { code: refused.error, text }
+                }
+            },
+            // What the broker says to a member that it does not know.
+            Err(CallError::Refused { code: ErrorCode::UnknownMember, .. }) => {
+                let text = "the group has members, which would overwrite them; stop them first".to_owned();
+                CallError::Refused { code: ErrorCode::GroupNotEmpty, text }
+            }
+            Err(error) => error,
+        };
+        Err(failed(refused))
     }
 
     /// The positions of a group: by topic and partition, the offset of the next record it reads. Those in topics that are deleted are

@@ -3,6 +3,7 @@
 mod consume;
 mod demo;
 mod group;
+mod info;
 mod log;
 mod produce;
 mod start;
@@ -14,11 +15,12 @@ use highwater_bench::cli::BenchCommand;
 
 pub(crate) use consume::ConsumeArgs;
 pub(crate) use demo::DemoArgs;
-pub(crate) use group::GroupCommand;
+pub(crate) use group::{GroupCommand, SeekArgs};
+pub(crate) use info::{InfoArgs, StatsArgs};
 pub(crate) use log::{DataArgs, LogCommand};
 pub(crate) use produce::{CompressionArg, PartitionArg, ProduceArgs};
 pub(crate) use start::StartArgs;
-pub(crate) use topic::TopicCommand;
+pub(crate) use topic::{TopicCommand, TrimArgs};
 
 /// Where a broker listens and a client looks for it when neither is told otherwise.
 pub(crate) const ADDRESS_DEFAULT: &str = "127.0.0.1:9191";
@@ -51,16 +53,20 @@ pub(crate) enum Command {
     Start(StartArgs),
     /// Show in half a minute what a broker does: a million records in and out, and two kills, in a temporary folder
     Demo(DemoArgs),
-    /// Create, list, describe, alter and delete topics
+    /// Create, list, describe, alter, trim and delete topics
     #[command(subcommand)]
     Topic(TopicCommand),
     /// Send the lines of stdin as records; exits 0 only when all of them are acknowledged
     Produce(ProduceArgs),
     /// Print records; ends at what was the end when it began, unless told to follow or to count
     Consume(ConsumeArgs),
-    /// List, describe and delete groups of consumers
+    /// List, describe, move and delete groups of consumers
     #[command(subcommand)]
     Group(GroupCommand),
+    /// Show a cluster at a glance: nodes, topics, groups, memory, disk
+    Info(InfoArgs),
+    /// Show what a broker does: records, bytes and requests a second, a line for each interval until Ctrl-C
+    Stats(StatsArgs),
     /// Look at a stopped broker's data
     #[command(subcommand)]
     Log(LogCommand),
@@ -158,6 +164,9 @@ mod tests {
             "highwater consume orders --from -10 --partition 1 --partition 2 --consumer billing",
             "highwater consume orders --group billing --follow",
             "highwater group describe billing",
+            "highwater group reset billing --to -10 --topic orders --partition 3 --dry-run",
+            "highwater topic trim orders --before @-7d",
+            "highwater stats --every 10s -n 1 --json",
         ] {
             command().try_get_matches_from(line.split(' ')).unwrap_or_else(|e| panic!("{line}: {e}"));
         }

@@ -4,11 +4,11 @@
 
 use std::time::Duration;
 
-use highwater_client::{Client, FetchError, GroupConsumer, Offset, StartAt, Timestamp};
+use highwater_client::{Client, FetchError, GroupBuilder, GroupConsumer, Offset};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::cli::ConsumeArgs;
-use crate::consume::{Printer, concerns_one_partition};
+use crate::consume::{Printer, concerns_one_partition, topics};
 use crate::failure::{self, Failure};
 use crate::output;
 use crate::session::with_client_beside;
@@ -65,22 +65,18 @@ async fn consume(client: Client, args: &ConsumeArgs, group: &str) -> Result<(), 
 }
 
 async fn join(client: &Client, args: &ConsumeArgs, group: &str) -> Result<GroupConsumer, Failure> {
-    let start = match args.from {
-        StartPosition::Earliest => StartAt::Earliest,
-        StartPosition::Latest => StartAt::Latest,
-        StartPosition::Offset(offset) => StartAt::Offset(Offset(offset)),
-        StartPosition::Time(millis) => StartAt::Timestamp(Timestamp(millis)),
-        StartPosition::BeforeEnd(_) => {
-            let text = "a group begins at earliest, latest, an offset or a time, not at a number of records \
-                        before the end";
-            return Err(Failure::usage(text));
-        }
-    };
-    let mut builder = client.consumer(&args.topic).start(start);
+    if let StartPosition::BeforeEnd(_) = args.from {
+        let text = "a group begins at earliest, latest, an offset or a time, not at a number of records before the end";
+        return Err(Failure::usage(text));
+    }
+    let topics = topics(client, args).await?;
+    let (first, others) = topics.split_first().expect("no topic is an error");
+    let mut builder = client.consumer(first).start(args.from.or_latest());
     if args.limit.is_none() && !args.follow {
         builder = builder.until_end();
     }
-    builder.group(group).commit_every(COMMIT_INTERVAL).await.map_err(Failure::general)
+    let builder = others.iter().fold(builder.group(group), GroupBuilder::topic);
+    builder.commit_every(COMMIT_INTERVAL).await.map_err(Failure::general)
 }
 
 async fn print_records(
@@ -106,7 +102,7 @@ async fn print_records(
             }
             Err(e) => return Err(Failure::general(e)),
         };
-        let printed = printer.print(&batch, left)?;
+        let printed = printer.print(&batch, left, i64::MAX)?;
         printer.write()?;
         left -= printed.records;
         if left == 0 {

@@ -8,6 +8,7 @@ use serde::Serialize;
 
 use crate::cli::GroupCommand;
 use crate::failure::Failure;
+use crate::group_seek;
 use crate::names;
 use crate::output::{self, Descriptions};
 use crate::session::with_client;
@@ -26,6 +27,7 @@ pub(crate) fn run(command: GroupCommand) -> Result<(), Failure> {
             })
             .await
         }),
+        GroupCommand::Seek(args) => group_seek::run(&args),
         GroupCommand::Delete { group, server } => with_client(&server, |client| async move {
             names::for_each(&group, async |group| {
                 client.delete_group(group).await.map_err(Failure::general)?;
@@ -61,20 +63,20 @@ async fn list(client: &Client, json: bool) -> Result<(), Failure> {
 }
 
 #[derive(Serialize)]
-struct Described<'a> {
+pub(crate) struct Described<'a> {
     group: &'a str,
-    protocol: String,
+    pub(crate) protocol: String,
     state: String,
     epoch: i32,
     assignor: String,
     /// Records that the group has not read yet, of all partitions in which it has a position.
     lag: i64,
-    members: Vec<DescribedMember>,
-    partitions: Vec<DescribedPartition>,
+    pub(crate) members: Vec<DescribedMember>,
+    pub(crate) partitions: Vec<DescribedPartition>,
 }
 
 #[derive(Serialize)]
-struct DescribedMember {
+pub(crate) struct DescribedMember {
     member: String,
     instance: Option<String>,
     client: String,
@@ -84,11 +86,11 @@ struct DescribedMember {
 }
 
 #[derive(Serialize)]
-struct DescribedPartition {
-    topic: String,
-    partition: u32,
-    /// Nothing was committed yet.
-    position: Option<i64>,
+pub(crate) struct DescribedPartition {
+    pub(crate) topic: String,
+    pub(crate) partition: u32,
+    /// None: nothing was committed yet.
+    pub(crate) position: Option<i64>,
     end: Option<i64>,
     lag: Option<i64>,
     member: Option<String>,
@@ -118,7 +120,7 @@ fn owners(
     owners
 }
 
-async fn describe<'a>(client: &Client, group: &'a str) -> Result<Described<'a>, Failure> {
+pub(crate) async fn describe<'a>(client: &Client, group: &'a str) -> Result<Described<'a>, Failure> {
     let reply: DescribeGroupReply = client.describe_group(group).await.map_err(Failure::general)?;
     let positions = client.group_positions(group).await.map_err(Failure::general)?;
     let topics = client.metadata().await.map_err(Failure::general)?.topics;

@@ -13,11 +13,14 @@ mod escape;
 mod failure;
 mod format;
 mod group;
+mod group_seek;
+mod info;
 mod json_input;
 mod lines;
 mod log;
 mod names;
 mod output;
+mod positions;
 mod produce;
 mod progress;
 mod record;
@@ -25,7 +28,9 @@ mod session;
 mod settings;
 mod start;
 mod start_at;
+mod stats;
 mod topic;
+mod topic_trim;
 mod units;
 
 use std::io::IsTerminal as _;
@@ -77,6 +82,8 @@ fn run(cli: Cli, matches: &ArgMatches) -> Result<(), Failure> {
             None => consume::run(&args),
         },
         Command::Group(command) => group::run(command),
+        Command::Info(args) => info::run(&args),
+        Command::Stats(args) => stats::run(&args),
         Command::Log(command) => log::run(command),
         Command::Demo(args) => demo::run(&args),
         Command::Bench(command) => bench::run(&command),

@@ -2,6 +2,8 @@
 
 use std::str::FromStr;
 
+use highwater_client::{Offset, StartAt, Timestamp};
+
 use crate::units::moment_ms;
 
 /// Where to begin in each partition.
@@ -17,6 +19,18 @@ pub(crate) enum StartPosition {
     BeforeEnd(i64),
     /// The first record of this time (milliseconds since the Unix epoch) or later.
     Time(i64),
+}
+
+impl StartPosition {
+    /// As the client knows it. A number of records before the end begins at the end, and is moved from there.
+    pub(crate) fn or_latest(self) -> StartAt {
+        match self {
+            Self::Earliest => StartAt::Earliest,
+            Self::Latest | Self::BeforeEnd(_) => StartAt::Latest,
+            Self::Offset(offset) => StartAt::Offset(Offset(offset)),
+            Self::Time(millis) => StartAt::Timestamp(Timestamp(millis)),
+        }
+    }
 }
 
 impl FromStr for StartPosition {

@@ -11,6 +11,7 @@ use crate::failure::Failure;
 use crate::names;
 use crate::output::{self, Descriptions};
 use crate::session::with_client;
+use crate::topic_trim;
 use crate::units::{ByteSize, duration, readable_bytes};
 
 /// Does what the command line says.
@@ -52,6 +53,7 @@ pub(crate) fn run(command: TopicCommand) -> Result<(), Failure> {
                 output::print(&format!("changed {topic}\n"))
             })
         }
+        TopicCommand::Trim(args) => topic_trim::run(&args),
         TopicCommand::Delete { topic, server } => with_client(&server, |client| async move {
             names::for_each(&topic, async |topic| {
                 client.delete_topic(topic).await.map_err(Failure::general)?;

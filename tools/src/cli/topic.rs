@@ -1,9 +1,10 @@
 //! The commands of `topic`.
 
-use clap::Subcommand;
 use clap::builder::NonEmptyStringValueParser;
+use clap::{Args, Subcommand};
 
 use super::{ServerArgs, setting};
+use crate::start_at::StartPosition;
 
 /// `topic`.
 #[derive(Subcommand, Debug)]
@@ -64,6 +65,8 @@ pub(crate) enum TopicCommand {
         #[command(flatten)]
         server: ServerArgs,
     },
+    /// Delete the oldest records of a topic. Example: highwater topic trim orders --before 2025-01-31T08:00:00Z --dry-run
+    Trim(TrimArgs),
     /// Delete topics and all their records
     Delete {
         /// Their names
@@ -72,4 +75,27 @@ pub(crate) enum TopicCommand {
         #[command(flatten)]
         server: ServerArgs,
     },
+}
+
+/// `topic trim`.
+#[derive(Args, Debug)]
+pub(crate) struct TrimArgs {
+    /// The topic
+    #[arg(value_parser = NonEmptyStringValueParser::new())]
+    pub topic: String,
+    /// Which records to delete, in each partition those before: an offset, a time (2025-01-31T08:00:00Z, @MILLISECONDS, @-90m), -N (all but
+    /// the last N), or latest (all). Example: --before @-7d
+    #[arg(long, value_name = "WHERE", allow_hyphen_values = true)]
+    pub before: StartPosition,
+    /// Only in this partition; may be given more than once. Example: -p 3
+    #[arg(long, short, value_name = "N")]
+    pub partition: Vec<u32>,
+    /// Show what would be deleted, and delete nothing
+    #[arg(long)]
+    pub dry_run: bool,
+    /// One JSON object a line
+    #[arg(long)]
+    pub json: bool,
+    #[command(flatten)]
+    pub server: ServerArgs,
 }

@@ -189,6 +189,71 @@ fn reading_begins_where_it_is_told_to() {
 }
 
 #[test]
+fn reading_stops_at_an_offset_or_a_time() {
+    let (_place, broker) = with_topic("2");
+    let mut lines = String::new();
+    for i in 0..20 {
+        let (partition, timestamp) = (i % 2, 1_700_000_000_000_i64 + i * 60_000);
+        let _ = writeln!(lines, r#"{{"value":"{i}","partition":{partition},"timestamp":{timestamp}}}"#);
+    }
+    broker.run(&["produce", "t", "--json"], lines.as_bytes());
+    let read = |flags: &[&str]| {
+        let printed = text(broker.run(&[&["consume", "t"], flags].concat(), b""));
+        let mut read: Vec<u32> = printed.lines().map(|line| line.parse().expect("a number")).collect();
+        read.sort_unstable();
+        read
+    };
+    assert_eq!(read(&["--until", "2"]), [0, 1, 2, 3], "two of each partition");
+    assert_eq!(read(&["--until", "2", "--follow"]), [0, 1, 2, 3], "it ends although it follows");
+    assert_eq!(read(&["--from", "1", "--until", "2"]), [2, 3]);
+    assert_eq!(read(&["--from", "2", "--until", "2"]), [0; 0]);
+    assert_eq!(read(&["--until", "-9"]), [0, 1]);
+    assert_eq!(read(&["--until", "latest"]).len(), 20);
+    assert_eq!(read(&["--until", "1000"]).len(), 20, "nothing is waited for");
+    assert_eq!(read(&["--from", "@1700000060000", "--until", "@1700000240000"]), [1, 2, 3]);
+    assert_eq!(read(&["--until", "2", "--limit", "3"]).len(), 3);
+    for value in ["20", "21"] {
+        let line = format!(r#"{{"value":"{value}","partition":1}}"#);
+        broker.run(&["produce", "t", "--json", &line], b"");
+    }
+    assert_eq!(read(&["--consumer", "c", "--until", "4", "-p", "1"]), [1, 3, 5, 7]);
+    assert_eq!(
+        read(&["--consumer", "c", "-p", "1"]),
+        [9, 11, 13, 15, 17, 19, 20, 21],
+        "it goes on where it stopped"
+    );
+    broker.stop();
+}
+
+#[test]
+fn several_topics_are_read_by_name_or_by_a_regular_expression() {
+    let (_place, broker) = with_topic("1");
+    for topic in ["orders-a", "orders-b", "payments"] {
+        broker.run(&["topic", "create", topic], b"");
+        broker.run(&["produce", topic, "one"], b"");
+    }
+    let read = |arguments: &[&str]| {
+        let arguments = [&["consume", "--format", r"%t=%v\n"], arguments].concat();
+        let printed = text(broker.run(&arguments, b""));
+        let mut read: Vec<String> = printed.lines().map(str::to_owned).collect();
+        read.sort_unstable();
+        read
+    };
+    assert_eq!(read(&["payments", "orders-b"]), ["orders-b=one", "payments=one"]);
+    assert_eq!(read(&["--regex", "orders-.*", "x"]), ["orders-a=one", "orders-b=one"]);
+    let said = fails_with(1, broker.command(&["consume", "-r", "payment"]));
+    assert!(said.contains("payment"), "the whole name has to match: {said}");
+    assert_eq!(read(&["-r", "orders-.*", "--group", "g"]), ["orders-a=one", "orders-b=one"]);
+    assert_eq!(read(&["orders-a", "payments", "--consumer", "c"]), ["orders-a=one", "payments=one"]);
+    assert_eq!(read(&["orders-a", "payments", "--consumer", "c"]), [""; 0], "positions are kept by topic");
+    assert_eq!(read(&["orders-a", "orders-b", "--limit", "1"]).len(), 1);
+    let said = fails_with(1, broker.command(&["consume", "orders-a", "nope"]));
+    assert!(said.contains("nope"), "{said}");
+    fails_with(2, broker.command(&["consume", "-r", "("]));
+    broker.stop();
+}
+
+#[test]
 fn a_named_consumer_goes_on_where_it_stopped() {
     let (_place, broker) = with_topic("3");
     let numbers = |n: std::ops::Range<u32>| n.map(|i| format!("{i}:{i}\n")).collect::<Vec<_>>().concat();
@@ -316,6 +381,27 @@ fn one_answering_address_of_several_is_enough() {
     let both = format!("{dead},{}", broker.address());
     let listed = output(program(&["topic", "list", "--server", &both]), b"");
     assert!(listed.status.success(), "{}", String::from_utf8_lossy(&listed.stderr));
+    broker.stop();
+}
+
+#[test]
+fn a_cluster_is_shown_at_a_glance_and_what_it_does_by_the_second() {
+    let (_place, broker) = with_topic("3");
+    broker.run(&["produce", "t", "one", "two"], b"");
+    let info = json(&text(broker.run(&["info", "--json"], b"")));
+    let number = |name: &str| info[name].as_u64();
+    assert_eq!((number("topics"), number("partitions")), (Some(1), Some(3)));
+    assert_eq!((number("groups"), number("records_appended")), (Some(0), Some(2)));
+    assert_eq!(info["nodes"][0]["address"], broker.address());
+    let shown = text(broker.run(&["info"], b""));
+    assert!(shown.contains("1 topic, 3 partitions") && shown.contains("2 records appended"), "{shown}");
+
+    let stats = text(broker.run(&["stats", "--every", "10ms", "-n", "2"], b""));
+    assert!(stats.lines().count() == 3 && stats.contains("RECORDS/s"), "{stats}");
+    let stats = text(broker.run(&["stats", "--every", "10ms", "-n", "1", "--json"], b""));
+    let stats = json(&stats);
+    assert_eq!(stats["records.appended"], 0, "nobody sends");
+    assert!(stats["connections.now"].as_u64() >= Some(1) && stats["seconds"].as_f64() >= Some(0.01));
     broker.stop();
 }
 

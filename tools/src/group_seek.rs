@@ -1,0 +1,117 @@
+//! `group seek`: moves the positions of a group whose members are stopped.
+
+use std::collections::BTreeMap;
+
+use highwater_client::{AdminErrorKind, Client, Offset};
+use highwater_protocol::text::counted;
+use serde::Serialize;
+
+use crate::cli::SeekArgs;
+use crate::failure::Failure;
+use crate::group::{Described, describe};
+use crate::output;
+use crate::positions::{locate, partitions};
+use crate::session::with_client;
+
+#[derive(Serialize)]
+struct Move<'a> {
+    group: &'a str,
+    topic: &'a str,
+    partition: u32,
+    /// Nothing was committed.
+    from: Option<i64>,
+    to: i64,
+    /// Records from there to the end.
+    lag: i64,
+}
+
+/// Shows where the group is and where it goes, and moves it unless that was only to be shown.
+pub(crate) fn run(args: &SeekArgs) -> Result<(), Failure> {
+    with_client(&args.server, |client| async move { seek(&client, args).await })
+}
+
+async fn seek(client: &Client, args: &SeekArgs) -> Result<(), Failure> {
+    let group = args.group.as_str();
+    let known = match client.describe_group(group).await {
+        Ok(_) => Some(describe(client, group).await?),
+        Err(e) if e.kind() == AdminErrorKind::NotFound => None,
+        Err(e) => return Err(Failure::general(e)),
+    };
+    if let Some(active) = known.as_ref().filter(|known| !known.members.is_empty()) {
+        return Err(Failure::general(format_args!(
+            "group {group} has {}, which would overwrite what is set; stop them first",
+            counted(active.members.len(), "member")
+        )));
+    }
+    let moves = moves(client, args, known.as_ref()).await?;
+    show(args, &moves)?;
+    if args.dry_run {
+        return Ok(());
+    }
+    let is_named = known.as_ref().is_some_and(|known| known.protocol == "named");
+    let mut by_topic: BTreeMap<&str, Vec<(u32, Offset)>> = BTreeMap::new();
+    for to in &moves {
+        by_topic.entry(to.topic).or_default().push((to.partition, Offset(to.to)));
+    }
+    for (topic, positions) in by_topic {
+        // The positions of a named consumer are kept for as long as nobody deletes them, those of a group are not.
+        let done = if is_named {
+            client.commit_offsets(group, topic, positions).await
+        } else {
+            client.seek_group(group, topic, positions).await
+        };
+        done.map_err(Failure::general)?;
+    }
+    Ok(())
+}
+
+async fn moves<'a>(
+    client: &Client,
+    args: &'a SeekArgs,
+    known: Option<&'a Described<'_>>,
+) -> Result<Vec<Move<'a>>, Failure> {
+    let group = args.group.as_str();
+    let positions = known.map_or(&[][..], |known| &known.partitions);
+    let mut topics: Vec<&str> = match &args.topic[..] {
+        [] => positions.iter().map(|p| p.topic.as_str()).collect(),
+        named => named.iter().map(String::as_str).collect(),
+    };
+    topics.sort_unstable();
+    topics.dedup();
+    if topics.is_empty() {
+        let is = if known.is_some() { "has no positions" } else { "does not exist" };
+        return Err(Failure::general(format_args!(
+            "group {group} {is}; --topic names a topic in which it is to have some"
+        )));
+    }
+    let mut moves = Vec::new();
+    for topic in topics {
+        let partitions = partitions(client, topic, &args.partition).await?;
+        for located in locate(client, topic, &partitions, args.to).await? {
+            let is_this =
+                |p: &&crate::group::DescribedPartition| p.topic == topic && p.partition == located.partition;
+            let from = positions.iter().find(is_this).and_then(|p| p.position);
+            let (partition, to, lag) = (located.partition, located.at, located.end - located.at);
+            moves.push(Move { group, topic, partition, from, to, lag });
+        }
+    }
+    Ok(moves)
+}
+
+fn show(args: &SeekArgs, moves: &[Move<'_>]) -> Result<(), Failure> {
+    if args.json {
+        return moves.iter().try_for_each(output::print_json);
+    }
+    let mut rows = vec![["TOPIC", "PARTITION", "FROM", "TO", "LAG"].map(str::to_owned).to_vec()];
+    rows.extend(moves.iter().map(|to| {
+        vec![
+            to.topic.to_owned(),
+            to.partition.to_string(),
+            to.from.map_or_else(|| "-".to_owned(), |from| from.to_string()),
+            to.to.to_string(),
+            to.lag.to_string(),
+        ]
+    }));
+    let remark = if args.dry_run { "\ndry run: nothing was changed\n" } else { "" };
+    output::print(&(output::table(&rows) + remark))
+}
