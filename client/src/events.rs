@@ -91,11 +91,11 @@ pub enum Event {
         /// The partition.
         partition: u32,
     },
-    /// A member of a group could not commit what was processed. It tries again; if it leaves before that succeeds, the next member to have the
-    /// partitions gets those records again.
+    /// A commit failed that nobody waits for: one in the background, which is tried again, or one whose future was dropped. If no later one
+    /// succeeds, the next consumer of that name, or the next member to have the partitions, gets the records again.
     #[non_exhaustive]
     CommitFailed {
-        /// The group.
+        /// The group, or the name of the consumer.
         group: String,
         /// Why.
         reason: String,

@@ -158,6 +158,7 @@ impl ConsumerShared {
                 |of: &CommittedOffset| (of.partition.get(), core.tenure_of(of.partition.get()), of.offset);
             positions.iter().map(place).collect()
         };
+        let group = name.clone();
         let request = CommitOffsetsRequest { consumer: name.clone(), topic: self.topic_id, positions };
         let (shared, watching, on_failure) = (self.clone(), self.clone(), asked.clone());
         let commit = async move {
@@ -180,6 +181,8 @@ impl ConsumerShared {
                 core.commit_failed_unseen(*partition, *tenure, *offset);
             }
             drop(core);
+            let (group, reason) = (group.clone(), error.to_string());
+            watching.cluster.events.emit(&Event::CommitFailed { group, reason });
             *lock(&watching.unseen_commit) = Some(error);
         };
         commits::run(&self.cluster.runtime, commit, unseen).await

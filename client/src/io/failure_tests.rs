@@ -136,6 +136,7 @@ async fn closing_a_named_consumer_returns_the_failure_of_a_commit_that_nobody_wa
     let broker = FakeBroker::start(1).await;
     broker.append(&[2, 2]);
     let client = client(&broker).await;
+    let mut events = client.events();
     let mut consumer = client.consumer("orders").name("billing").await.unwrap();
     let batch = consumer.next_batch().await.unwrap().unwrap();
     let begin = async |code: Option<ErrorCode>| {
@@ -157,4 +158,6 @@ async fn closing_a_named_consumer_returns_the_failure_of_a_commit_that_nobody_wa
     }
     let error = consumer.close().await.unwrap_err();
     assert_eq!(error.code(), Some(ErrorCode::TooLarge));
+    // Who does not close it hears of it, too.
+    while !matches!(events.next().await, Some(Event::CommitFailed { group, .. }) if group == "reports") {}
 }

@@ -285,7 +285,12 @@ async fn keep_membership(shared: Arc<GroupShared>) {
                 (life, answer) = finish(&mut beat) => heard(&shared, life, answer),
                 (life, done) = finish(&mut work) => worked(&shared, life, done),
             },
-            Action::Over => return shared.end(None),
+            Action::Over => {
+                if !shared.core().is_leave_confirmed() {
+                    tracing::warn!(group = shared.name, "the broker did not confirm that this member left");
+                }
+                return shared.end(None);
+            }
         }
     }
 }

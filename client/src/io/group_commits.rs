@@ -116,6 +116,7 @@ impl GroupShared {
                 let mut core = watching.topics[*topic].core();
                 core.commit_failed_unseen(place.partition.get(), *tenure, *offset);
             }
+            watching.emit_commit_failed(&error);
             *lock(&watching.unseen_commit) = Some(error);
         };
         commits::run(&self.cluster.runtime, commit, unseen).await
@@ -202,10 +203,14 @@ impl GroupShared {
         let before = std::mem::replace(&mut *lock(&self.failed_commit), error.clone());
         // Once, however often it is tried again.
         if let (Some(error), None) = (error, before) {
-            let (group, reason) = (self.name.clone(), error.to_string());
-            self.cluster.events.emit(&Event::CommitFailed { group, reason });
+            self.emit_commit_failed(&error);
         }
         outcome
+    }
+
+    fn emit_commit_failed(&self, error: &CommitError) {
+        let (group, reason) = (self.name.clone(), error.to_string());
+        self.cluster.events.emit(&Event::CommitFailed { group, reason });
     }
 
     /// Waits for the user's commits that are under way.
