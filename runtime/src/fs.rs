@@ -51,9 +51,16 @@ pub trait Fs {
     fn create_file(&mut self, path: &Path, bytes: u64) -> io::Result<FileId>;
     /// Does a [`FileJob::Replace`](crate::plane::FileJob::Replace) now.
     fn replace_file(&mut self, path: &Path, content: &[u8], bytes: u64) -> io::Result<FileId>;
+    /// Does a [`FileJob::Remove`](crate::plane::FileJob::Remove) now.
+    fn remove_file(&mut self, path: &Path) -> io::Result<()>;
+    /// Bytes that can still be written to the file system of this directory. Asks no disk, so a shard may call it while it serves.
+    fn free_bytes(&mut self, dir: &Path) -> io::Result<u64>;
     /// Renames within one file system and makes it durable.
     fn rename(&mut self, from: &Path, to: &Path) -> io::Result<()>;
 }
+
+/// The name of a file that keeps space for [`FileJob::Replace`](crate::plane::FileJob::Replace) on a full disk.
+pub const RESERVE_NAME: &str = "reserve";
 
 /// The name a file has while it is being made.
 pub fn temporary_path(path: &Path) -> PathBuf {

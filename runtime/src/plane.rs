@@ -108,6 +108,8 @@ pub enum Completion {
     Created(std::io::Result<FileId>),
     /// A [`FileJob::Replace`]: the new file, open. The [`FileId`] of the file it replaced stays valid until closed.
     Replaced(std::io::Result<FileId>),
+    /// A [`FileJob::Remove`].
+    Removed(std::io::Result<()>),
 }
 
 /// Slow work on names, done beside the shard.
@@ -123,6 +125,7 @@ pub enum FileJob {
     },
     /// A file with this content, padded with zero bytes to `bytes`, that takes the place of any file of that name in one step:
     /// temporary name, write, sync, rename, directory sync. All of it is really written, so later writes land in written space.
+    /// If the disk is full, the space of the file [`RESERVE_NAME`](crate::fs::RESERVE_NAME) in the same directory is used up for it.
     Replace {
         /// Its final path.
         path: PathBuf,
@@ -130,6 +133,11 @@ pub enum FileJob {
         content: Bytes,
         /// Its size.
         bytes: u64,
+    },
+    /// Takes a file's name away, and its space once nobody has it open; its directory synced. No error if it is not there.
+    Remove {
+        /// Its path.
+        path: PathBuf,
     },
 }
 

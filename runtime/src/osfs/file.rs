@@ -10,7 +10,7 @@ use rustix::io::Errno;
 
 use super::{parent_of, sync_dir};
 use crate::buf::{AlignedBuf, PAGE_BYTES};
-use crate::fs::temporary_path;
+use crate::fs::{RESERVE_NAME, temporary_path};
 
 /// Bytes of one blocking read or write.
 const STEP_BYTES: usize = 1 << 20;
@@ -132,6 +132,26 @@ pub(crate) fn create_file(path: &Path, bytes: u64) -> io::Result<OpenFile> {
 
 /// Does a [`FileJob::Replace`](crate::plane::FileJob::Replace).
 pub(crate) fn replace_file(path: &Path, content: &[u8], bytes: u64) -> io::Result<OpenFile> {
+    match try_replace_file(path, content, bytes) {
+        Err(e) if e.kind() == io::ErrorKind::StorageFull => {
+            // The error stands if there is no reserve either.
+            let Ok(()) = std::fs::remove_file(path.with_file_name(RESERVE_NAME)) else { return Err(e) };
+            sync_dir(parent_of(path))?;
+            try_replace_file(path, content, bytes)
+        }
+        other => other,
+    }
+}
+
+/// Does a [`FileJob::Remove`](crate::plane::FileJob::Remove).
+pub(crate) fn remove_file(path: &Path) -> io::Result<()> {
+    match std::fs::remove_file(path) {
+        Err(e) if e.kind() != io::ErrorKind::NotFound => Err(e),
+        _ => sync_dir(parent_of(path)),
+    }
+}
+
+fn try_replace_file(path: &Path, content: &[u8], bytes: u64) -> io::Result<OpenFile> {
     finish(path, || {
         let file = OpenFile::open(&temporary_path(path), OFlags::RDWR | OFlags::CREATE | OFlags::TRUNC)?;
         write_whole(&file, content, bytes)?;

@@ -12,7 +12,7 @@ use std::sync::Arc;
 
 use rustix::fs::{Mode, OFlags};
 
-pub(crate) use file::{OpenFile, create_file, replace_file};
+pub(crate) use file::{OpenFile, create_file, remove_file, replace_file};
 
 use crate::fs::{DirEntry, Fs, OpenMode};
 use crate::plane::FileId;
@@ -130,6 +130,15 @@ impl Fs for OsFs {
 
     fn replace_file(&mut self, path: &Path, content: &[u8], bytes: u64) -> io::Result<FileId> {
         self.insert(replace_file(path, content, bytes)?)
+    }
+
+    fn remove_file(&mut self, path: &Path) -> io::Result<()> {
+        remove_file(path)
+    }
+
+    fn free_bytes(&mut self, dir: &Path) -> io::Result<u64> {
+        let stat = rustix::fs::statvfs(dir)?;
+        Ok(stat.f_bavail.saturating_mul(stat.f_frsize))
     }
 
     fn rename(&mut self, from: &Path, to: &Path) -> io::Result<()> {

@@ -415,8 +415,9 @@ impl State {
     }
 
     pub(super) fn begin_job(&mut self, id: u64, job: FileJob) -> Op {
-        let (FileJob::Create { bytes, .. } | FileJob::Replace { bytes, .. }) = &job;
-        aligned(*bytes, PAGE_BYTES);
+        if let FileJob::Create { bytes, .. } | FileJob::Replace { bytes, .. } = &job {
+            aligned(*bytes, PAGE_BYTES);
+        }
         self.stats.jobs += 1;
         let inode = self.next_inode();
         self.log(Event::JobBegun { id, inode, job: job.clone() });

@@ -235,10 +235,13 @@ impl Ledger {
                 let Pending { inode, change: Change::Job(job), .. } = self.pending.remove(at) else {
                     unreachable!("an answer fits what was asked")
                 };
-                if *ok {
-                    let (path, content) = job_result(&job);
-                    self.durable.insert(inode, content);
-                    self.name(path, inode);
+                match (ok, job_result(&job)) {
+                    (true, Some((path, content))) => {
+                        self.durable.insert(inode, content);
+                        self.name(path, inode);
+                    }
+                    (true, None) => self.remove(&job),
+                    (false, _) => {}
                 }
             }
             Event::WriteCut { id, data: seen } => {
@@ -297,13 +300,18 @@ impl Ledger {
                     }
                 }
                 (Change::Job(job), Fate::Whole) => {
-                    let (path, blocks) = job_result(job);
+                    let Some((path, blocks)) = job_result(job) else {
+                        if let FileJob::Remove { path } = job {
+                            names.remove(path);
+                        }
+                        continue;
+                    };
                     if !matches!(job, FileJob::Create { .. }) || !names.contains_key(&path) {
                         content.insert(*inode, blocks);
                         names.insert(path, *inode);
                     }
                 }
-                (Change::Job(job), Fate::Torn) => left_over.push(half_done(job, rng)),
+                (Change::Job(job), Fate::Torn) => left_over.extend(half_done(job, rng)),
             }
         }
         let mut image = DiskImage { dirs: self.dirs.clone(), files: BTreeMap::new() };
@@ -320,6 +328,14 @@ impl Ledger {
         if let Some(old) = self.names.insert(path, inode) {
             self.durable.remove(&old);
             // A file without a name is nothing a crash could leave.
+            self.pending.retain(|p| p.inode != old || p.is_flying());
+        }
+    }
+
+    fn remove(&mut self, job: &FileJob) {
+        let FileJob::Remove { path } = job else { return };
+        if let Some(old) = self.names.remove(path) {
+            self.durable.remove(&old);
             self.pending.retain(|p| p.inode != old || p.is_flying());
         }
     }
@@ -412,19 +428,23 @@ pub(super) fn tear(blocks: usize, rng: &mut SimRng) -> Vec<u8> {
         .collect()
 }
 
-/// Path and content of the file that a job makes.
-pub(super) fn job_result(job: &FileJob) -> (PathBuf, Blocks) {
+/// Path and content of the file that a job makes, if it makes one.
+pub(super) fn job_result(job: &FileJob) -> Option<(PathBuf, Blocks)> {
     match job {
-        FileJob::Create { path, bytes } => (path.clone(), Blocks::zeroed(*bytes)),
-        FileJob::Replace { path, content, bytes } => (path.clone(), Blocks::with_content(content, *bytes)),
+        FileJob::Create { path, bytes } => Some((path.clone(), Blocks::zeroed(*bytes))),
+        FileJob::Replace { path, content, bytes } => {
+            Some((path.clone(), Blocks::with_content(content, *bytes)))
+        }
+        FileJob::Remove { .. } => None,
     }
 }
 
 /// The temporary file of a job that was cut off.
-pub(super) fn half_done(job: &FileJob, rng: &mut SimRng) -> (PathBuf, Blocks) {
+pub(super) fn half_done(job: &FileJob, rng: &mut SimRng) -> Option<(PathBuf, Blocks)> {
     let (path, content, bytes) = match job {
         FileJob::Create { path, bytes } => (path, &[][..], *bytes),
         FileJob::Replace { path, content, bytes } => (path, &content[..], *bytes),
+        FileJob::Remove { .. } => return None,
     };
     let page = PAGE_BYTES as u64;
     let bytes = rng.random_range(0..=bytes / page) * page;
@@ -433,5 +453,5 @@ pub(super) fn half_done(job: &FileJob, rng: &mut SimRng) -> (PathBuf, Blocks) {
     for ((at, data), mask) in content.iter().enumerate().zip(tear(content.len(), rng)) {
         blocks.set_sectors(at, data, mask);
     }
-    (temporary_path(path), blocks)
+    Some((temporary_path(path), blocks))
 }

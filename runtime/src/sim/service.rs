@@ -11,7 +11,7 @@ use super::disk::{FileState, Op, State, errno};
 use super::faults::{Damage, FaultKind};
 use super::ledger::{Event, Inode, half_done, job_result, tear};
 use crate::buf::PAGE_BYTES;
-use crate::fs::OpenMode;
+use crate::fs::{OpenMode, RESERVE_NAME};
 use crate::plane::{Completion, Durability, FileId, FileJob};
 
 impl State {
@@ -28,9 +28,14 @@ impl State {
             }
             Op::Sync { inode } => Completion::Sync(self.finish_sync(id, inode)),
             Op::Job { inode, job } => {
-                let is_create = matches!(job, FileJob::Create { .. });
-                let result = self.finish_job(id, inode, &job);
-                if is_create { Completion::Created(result) } else { Completion::Replaced(result) }
+                if let FileJob::Remove { .. } = job {
+                    self.log(Event::JobAnswered { id, ok: true });
+                    Completion::Removed(Ok(()))
+                } else {
+                    let is_create = matches!(job, FileJob::Create { .. });
+                    let result = self.finish_job(id, inode, &job);
+                    if is_create { Completion::Created(result) } else { Completion::Replaced(result) }
+                }
             }
         };
         self.forget_unused();
@@ -81,9 +86,16 @@ impl State {
         if fails { Err(eio()) } else { Ok(()) }
     }
 
+    /// Makes the file of a job.
     fn finish_job(&mut self, id: u64, inode: Inode, job: &FileJob) -> io::Result<FileId> {
-        let (path, content) = job_result(job);
-        let result = self.may_make(&path, content.bytes(), matches!(job, FileJob::Create { .. }));
+        let (path, content) = job_result(job).expect("the job makes a file");
+        let is_create = matches!(job, FileJob::Create { .. });
+        let mut result = self.may_make(&path, content.bytes(), is_create);
+        let reserve = path.with_file_name(RESERVE_NAME);
+        if !is_create && result.is_err() && self.ledger.names().contains_key(&reserve) {
+            self.job_now(FileJob::Remove { path: reserve });
+            result = self.may_make(&path, content.bytes(), is_create);
+        }
         self.log(Event::JobAnswered { id, ok: result.is_ok() });
         result?;
         self.files.insert(inode, FileState::new(path, content));
@@ -97,11 +109,14 @@ impl State {
         if anew && self.ledger.names().contains_key(path) {
             return Err(errno(libc::EEXIST));
         }
-        let used: u64 = self.files.values().map(|file| file.content.bytes()).sum();
         match self.capacity {
-            Some(capacity) if used + bytes > capacity => Err(errno(libc::ENOSPC)),
+            Some(capacity) if self.used_bytes() + bytes > capacity => Err(errno(libc::ENOSPC)),
             _ => Ok(()),
         }
+    }
+
+    pub(super) fn used_bytes(&self) -> u64 {
+        self.files.values().map(|file| file.content.bytes()).sum()
     }
 
     pub(super) fn is_dir(&self, path: &Path) -> bool {
@@ -130,10 +145,14 @@ impl State {
         }
     }
 
-    pub(super) fn job_now(&mut self, job: FileJob) -> io::Result<FileId> {
+    pub(super) fn job_now(&mut self, job: FileJob) -> Completion {
         let id = self.next_op();
         let op = self.begin_job(id, job);
-        match self.complete(id, op) {
+        self.complete(id, op)
+    }
+
+    pub(super) fn make_now(&mut self, job: FileJob) -> io::Result<FileId> {
+        match self.job_now(job) {
             Completion::Created(result) | Completion::Replaced(result) => result,
             other => unreachable!("a file job was answered with {other:?}"),
         }
@@ -146,7 +165,10 @@ impl State {
                 Op::Read { .. } => {}
                 Op::Sync { .. } => self.log(Event::SyncCut { id }),
                 Op::Job { inode, job } => {
-                    if self.rng.random() {
+                    if let FileJob::Remove { .. } = job {
+                        let ok = self.rng.random();
+                        self.log(Event::JobAnswered { id, ok });
+                    } else if self.rng.random() {
                         // Whether it succeeds or not, nobody hears of it.
                         let _ = self.finish_job(id, inode, &job);
                     } else {
@@ -176,7 +198,7 @@ impl State {
     }
 
     fn leave_half_done(&mut self, job: &FileJob) {
-        let (path, content) = half_done(job, &mut self.rng);
+        let Some((path, content)) = half_done(job, &mut self.rng) else { return };
         let mut bytes = vec![0; content.bytes() as usize];
         content.read(0, &mut bytes);
         let (id, inode) = (self.next_op(), self.next_inode());

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use super::disk::{SimDisk, aligned, errno};
 use super::ledger::Event;
 use crate::fs::{DirEntry, Fs, OpenMode};
-use crate::plane::{FileId, FileJob};
+use crate::plane::{Completion, FileId, FileJob};
 
 impl Fs for SimDisk {
     fn create_dir_all(&mut self, path: &Path) -> io::Result<()> {
@@ -75,12 +75,24 @@ impl Fs for SimDisk {
     }
 
     fn create_file(&mut self, path: &Path, bytes: u64) -> io::Result<FileId> {
-        self.state().job_now(FileJob::Create { path: path.to_path_buf(), bytes })
+        self.state().make_now(FileJob::Create { path: path.to_path_buf(), bytes })
     }
 
     fn replace_file(&mut self, path: &Path, content: &[u8], bytes: u64) -> io::Result<FileId> {
         let content = Bytes::copy_from_slice(content);
-        self.state().job_now(FileJob::Replace { path: path.to_path_buf(), content, bytes })
+        self.state().make_now(FileJob::Replace { path: path.to_path_buf(), content, bytes })
+    }
+
+    fn remove_file(&mut self, path: &Path) -> io::Result<()> {
+        match self.state().job_now(FileJob::Remove { path: path.to_path_buf() }) {
+            Completion::Removed(result) => result,
+            other => unreachable!("a removal was answered with {other:?}"),
+        }
+    }
+
+    fn free_bytes(&mut self, _dir: &Path) -> io::Result<u64> {
+        let state = self.state();
+        Ok(state.capacity.map_or(u64::MAX, |capacity| capacity.saturating_sub(state.used_bytes())))
     }
 
     fn rename(&mut self, from: &Path, to: &Path) -> io::Result<()> {

@@ -290,6 +290,14 @@ impl<M> Fs for SimPlane<'_, M> {
         self.disk().replace_file(path, content, bytes)
     }
 
+    fn remove_file(&mut self, path: &Path) -> io::Result<()> {
+        self.disk().remove_file(path)
+    }
+
+    fn free_bytes(&mut self, dir: &Path) -> io::Result<u64> {
+        self.disk().free_bytes(dir)
+    }
+
     fn rename(&mut self, from: &Path, to: &Path) -> io::Result<()> {
         self.disk().rename(from, to)
     }

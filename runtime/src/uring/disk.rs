@@ -9,7 +9,7 @@ use bytes::Bytes;
 use io_uring::{opcode, squeue, types};
 
 use super::UringPlane;
-use super::jobs::{Job, JobDone, JobKind};
+use super::jobs::{Job, JobDone, JobResult};
 use super::limits::{DISK_OPS_IN_FLIGHT_MAX, WAITING_MAX};
 use super::ring::Cqe;
 use super::token::Op;
@@ -169,10 +169,11 @@ impl<M: Send + 'static> UringPlane<M> {
 
     /// The file thread has done a job.
     pub(super) fn on_job_done(&mut self, done: JobDone) {
-        let result = done.result.and_then(|file| self.fs.insert(file));
-        let completion = match done.kind {
-            JobKind::Create => Completion::Created(result),
-            JobKind::Replace => Completion::Replaced(result),
+        let mut open = |result: io::Result<OpenFile>| result.and_then(|file| self.fs.insert(file));
+        let completion = match done.result {
+            JobResult::Created(result) => Completion::Created(open(result)),
+            JobResult::Replaced(result) => Completion::Replaced(open(result)),
+            JobResult::Removed(result) => Completion::Removed(result),
         };
         self.answers.push_back((done.token, completion));
     }
@@ -239,6 +240,14 @@ impl<M: Send + 'static> Fs for UringPlane<M> {
 
     fn replace_file(&mut self, path: &Path, content: &[u8], bytes: u64) -> io::Result<FileId> {
         self.fs.replace_file(path, content, bytes)
+    }
+
+    fn remove_file(&mut self, path: &Path) -> io::Result<()> {
+        self.fs.remove_file(path)
+    }
+
+    fn free_bytes(&mut self, dir: &Path) -> io::Result<u64> {
+        self.fs.free_bytes(dir)
     }
 
     fn rename(&mut self, from: &Path, to: &Path) -> io::Result<()> {

@@ -5,7 +5,7 @@ use std::sync::mpsc::{self, Receiver, Sender};
 use std::thread::{self, JoinHandle};
 
 use super::mesh::Bells;
-use crate::osfs::{OpenFile, create_file, replace_file};
+use crate::osfs::{OpenFile, create_file, remove_file, replace_file};
 use crate::plane::{FileJob, ShardIndex, Token};
 
 /// A job on its way to the thread.
@@ -15,18 +15,17 @@ pub(crate) struct Job {
     pub(super) work: FileJob,
 }
 
-/// Which completion a job's result becomes.
-#[derive(Clone, Copy, Debug)]
-pub(super) enum JobKind {
-    Create,
-    Replace,
+/// What came of a job.
+pub(super) enum JobResult {
+    Created(io::Result<OpenFile>),
+    Replaced(io::Result<OpenFile>),
+    Removed(io::Result<()>),
 }
 
 /// A job's result on its way back.
 pub(super) struct JobDone {
     pub(super) token: Token,
-    pub(super) kind: JobKind,
-    pub(super) result: io::Result<OpenFile>,
+    pub(super) result: JobResult,
 }
 
 /// Starts the thread. It ends when the last sender is gone.
@@ -38,12 +37,13 @@ pub(crate) fn spawn(bells: Bells) -> io::Result<(Sender<Job>, JoinHandle<()>)> {
 
 fn work(jobs: &Receiver<Job>, bells: &Bells) {
     for Job { shard, token, work } in jobs {
-        let (kind, result) = match &work {
-            FileJob::Create { path, bytes } => (JobKind::Create, create_file(path, *bytes)),
+        let result = match &work {
+            FileJob::Create { path, bytes } => JobResult::Created(create_file(path, *bytes)),
             FileJob::Replace { path, content, bytes } => {
-                (JobKind::Replace, replace_file(path, content, *bytes))
+                JobResult::Replaced(replace_file(path, content, *bytes))
             }
+            FileJob::Remove { path } => JobResult::Removed(remove_file(path)),
         };
-        bells[usize::from(shard)].job_done(JobDone { token, kind, result });
+        bells[usize::from(shard)].job_done(JobDone { token, result });
     }
 }

@@ -176,6 +176,15 @@ impl Fs for MemDisk {
         Ok(self.put(path, padded(content, bytes)))
     }
 
+    fn remove_file(&mut self, path: &Path) -> io::Result<()> {
+        self.names.remove(path);
+        Ok(())
+    }
+
+    fn free_bytes(&mut self, _dir: &Path) -> io::Result<u64> {
+        Ok(u64::MAX)
+    }
+
     fn rename(&mut self, from: &Path, to: &Path) -> io::Result<()> {
         let inode = self.names.remove(from).ok_or(io::ErrorKind::NotFound)?;
         self.names.insert(to.to_path_buf(), inode);
