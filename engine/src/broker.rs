@@ -314,7 +314,17 @@ fn choose_durable_form(config: &BrokerConfig) -> Result<DurableForm, StartError>
         DurableChoice::Dsync => Ok(DurableForm::Dsync),
         DurableChoice::SyncPerRound => Ok(DurableForm::SyncPerRound),
         DurableChoice::Measure => {
-            let measured = measure::durable_writes(&config.data_dir).map_err(|e| {
+            let measured = match measure::durable_writes(&config.data_dir) {
+                Err(e) if e.kind() == io::ErrorKind::StorageFull => {
+                    tracing::warn!(
+                        "{}: the disk is full: how it is written best cannot be measured",
+                        config.data_dir.display()
+                    );
+                    return Ok(DurableForm::Dsync);
+                }
+                other => other,
+            };
+            let measured = measured.map_err(|e| {
                 let dir = config.data_dir.display();
                 StartError::Disk(format!("cannot write to {dir} directly and durably: {e}"))
             })?;
@@ -376,8 +386,10 @@ fn lock(data_dir: &Path) -> Result<File, StartError> {
         Err(TryLockError::Error(e)) => return Err(failed(&e)),
     }
     // For people: who it is.
-    file.set_len(0).and_then(|()| writeln!(file, "{}", std::process::id())).map_err(|e| failed(&e))?;
-    Ok(file)
+    match file.set_len(0).and_then(|()| writeln!(file, "{}", std::process::id())) {
+        Err(e) if e.kind() != io::ErrorKind::StorageFull => Err(failed(&e)),
+        _ => Ok(file),
+    }
 }
 
 /// A quarter of the memory that this process may use, at least 256 MiB and at most 8 GiB.

@@ -506,6 +506,11 @@ impl Controller {
         }
     }
 
+    /// Whether the log waits for space on the disk.
+    pub(crate) fn is_stalled(&self) -> bool {
+        self.log.is_stalled()
+    }
+
     /// Whether everything decided is durable.
     pub(crate) fn is_idle(&self) -> bool {
         !self.touched && self.marks.is_empty() && self.log.is_idle()

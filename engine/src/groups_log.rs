@@ -137,6 +137,11 @@ impl GroupsLog {
         }
     }
 
+    /// Whether the log waits for space on the disk.
+    pub(crate) fn is_stalled(&self) -> bool {
+        self.log.is_stalled()
+    }
+
     /// Whether everything kept is durable.
     pub(crate) fn is_idle(&self) -> bool {
         self.log.is_idle()

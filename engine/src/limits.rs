@@ -154,6 +154,9 @@ pub const SPACE_INTERVAL: Duration = Duration::from_secs(1);
 /// What was asked before a stop is finished in this time, or dropped.
 pub const DRAIN_TIME: Duration = Duration::from_secs(5);
 
+/// How long a stop waits for the disk once clients have been answered. A disk that is full takes nothing more.
+pub const CLOSE_TIME: Duration = Duration::from_secs(5);
+
 /// Stores that one shard can serve: each has a number in the top byte of its operations' tokens.
 pub const STORES_PER_SHARD_MAX: usize = 200;
 

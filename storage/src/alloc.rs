@@ -86,6 +86,32 @@ impl Allocator {
         Ok(())
     }
 
+    /// Whether a block of this size, or a larger one, is free.
+    pub(crate) fn has(&self, log2: u8) -> bool {
+        self.free.iter().skip(self.class(log2)).any(|class| !class.is_empty())
+    }
+
+    /// The slabs that are free as a whole, with their sizes.
+    pub(crate) fn free_slabs(&self) -> impl DoubleEndedIterator<Item = (SlabId, u64)> {
+        let is_free = |slab: SlabId, bytes: u64| {
+            self.free[self.class(bytes.ilog2() as u8)].contains(&Place { slab, at: 0 })
+        };
+        self.slabs
+            .iter()
+            .map(|(slab, bytes)| (*slab, *bytes))
+            .filter(move |(slab, bytes)| is_free(*slab, *bytes))
+    }
+
+    /// Takes a slab out that is free as a whole.
+    pub(crate) fn remove_slab(&mut self, slab: SlabId) {
+        let bytes = self.slabs.remove(&slab).expect("the caller looked");
+        let class = self.class(bytes.ilog2() as u8);
+        let was_free = self.free[class].remove(&Place { slab, at: 0 });
+        assert!(was_free, "only a free slab is taken out");
+        self.free_bytes -= bytes;
+        self.slab_bytes -= bytes;
+    }
+
     /// Size of the slab that was added last.
     pub(crate) fn newest_slab_bytes(&self) -> Option<u64> {
         self.slabs.values().next_back().copied()
@@ -93,11 +119,7 @@ impl Allocator {
 
     /// The blocks that are handed out next, one of each size, and the slabs that are free as a whole.
     pub(crate) fn next_blocks(&self) -> impl Iterator<Item = Place> {
-        let whole = self.slabs.iter().filter(|(slab, bytes)| {
-            let place = Place { slab: **slab, at: 0 };
-            self.free[self.class(bytes.ilog2() as u8)].contains(&place)
-        });
-        let whole = whole.map(|(slab, _)| Place { slab: *slab, at: 0 });
+        let whole = self.free_slabs().map(|(slab, _)| Place { slab, at: 0 });
         self.free.iter().filter_map(|class| class.first().copied()).chain(whole)
     }
 
@@ -187,6 +209,22 @@ mod tests {
         assert_eq!(alloc.free_bytes(), 64);
         assert_eq!(alloc.allocate(6), Some(place(0, 0)));
         assert_eq!(alloc.allocate(4), None);
+    }
+
+    #[test]
+    fn a_slab_that_is_free_as_a_whole_can_be_taken_out() {
+        let mut alloc = Allocator::new(4);
+        alloc.add_slab(SlabId(0), 64);
+        alloc.add_slab(SlabId(1), 128);
+        let first = alloc.allocate(4).expect("there is space");
+        assert_eq!(alloc.free_slabs().collect::<Vec<_>>(), [(SlabId(1), 128)]);
+        alloc.remove_slab(SlabId(1));
+        assert_eq!((alloc.free_bytes(), alloc.slab_bytes()), (48, 64));
+        assert!(alloc.has(5) && !alloc.has(6));
+        alloc.release(first, 4);
+        assert_eq!(alloc.free_slabs().collect::<Vec<_>>(), [(SlabId(0), 64)]);
+        alloc.remove_slab(SlabId(0));
+        assert_eq!((alloc.allocate(4), alloc.newest_slab_bytes()), (None, None));
     }
 
     proptest! {

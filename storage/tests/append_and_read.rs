@@ -145,6 +145,8 @@ fn a_bulk_frame_rests_on_a_page_boundary_with_the_very_bytes_that_were_given() {
 fn an_epoch_start_has_an_index_and_no_offset() {
     let mut bed = Bed::new(5);
     let slot = bed.slot(0);
+    let other = bed.slot(1);
+    bed.append_durably(other, &batch(&[b"the first slab is there"]));
     let index = bed.store.append_epoch_start(&mut bed.disk, slot, LeaderEpoch(1), 0).expect("it is taken");
     let appended = bed.append(slot, &batch(&[b"x"]));
     assert_eq!(appended.index, index.next());
@@ -183,7 +185,7 @@ fn what_waits_for_the_disk_is_bounded_and_one_batch_may_always_wait() {
         }
     };
     assert_eq!(refused, AppendError::Busy);
-    assert!(bed.store.is_busy(slot, sent.len()));
+    assert!(bed.store.is_busy(slot, sent.len(), false, 0));
     assert!(bed.store.stats().unacked_bytes <= bed.config.limits.unacked_bytes_max);
     assert!(taken >= 5, "{taken}");
     bed.settle();

@@ -197,7 +197,7 @@ fn a_partition_whose_only_header_is_lost_with_the_map_is_not_taken_for_an_empty_
 #[test]
 fn strangers_are_moved_out_of_the_way_and_kept() {
     let (mut bed, expected) = example(5);
-    for name in ["slab-000007.tmp", "notes.txt"] {
+    for name in ["slab-000007.tmp", "thesis.tex", "notes.txt"] {
         bed.disk.create_file(&Path::new("/data/store-000").join(name), 8192).expect("a new file");
     }
     let bed = bed.crash(CrashPolicy::LOSE_ALL);
@@ -208,7 +208,7 @@ fn strangers_are_moved_out_of_the_way_and_kept() {
     let mut bed = bed.crash(CrashPolicy::LOSE_ALL);
     let kept = bed.disk.list("/data/quarantine".as_ref()).expect("the folder was made");
     let names: Vec<_> = kept.iter().map(|entry| entry.name.as_str()).collect();
-    assert_eq!(names, ["store-000.notes.txt", "store-000.notes.txt.1", "store-000.slab-000007.tmp"]);
+    assert_eq!(names, ["store-000.notes.txt", "store-000.notes.txt.1", "store-000.thesis.tex"]);
     let slot = bed.slot(0);
     assert_eq!(bed.values(slot), expected);
 }

@@ -5,25 +5,25 @@ mod support;
 use highwater_protocol::ids::Offset;
 use highwater_runtime::fs::Fs;
 use highwater_runtime::sim::{CrashPolicy, Fault};
-use highwater_storage::{AppendError, PartitionConfig, StoreEvent};
+use highwater_storage::{AppendError, PartitionConfig, StoreConfig, StoreEvent, StoreLimits};
 use support::{Bed, batch, config, filled, tp};
 
-/// Bytes of the mark of a state log.
-const MARK_BYTES: u64 = 4096;
-
-/// Bytes of the first two slabs, both copies of the state log, and a new one while it replaces an old one.
-fn two_slabs_and_the_state() -> u64 {
-    let limits = config().limits;
-    3 * limits.slab_bytes_first + 3 * limits.state_log_bytes + MARK_BYTES
+/// Lets this much be free on the disk from now on.
+fn leave_free(bed: &mut Bed, bytes: u64) {
+    let used: u64 = bed.disk.disk().image().files().map(|(_, bytes)| bytes).sum();
+    bed.disk.disk().set_capacity(Some(used + bytes));
 }
 
+/// Appends until the disk is full; an append that has to wait for a slab is tried again when there is one.
 fn fill_up(bed: &mut Bed, slot: highwater_storage::Slot) -> usize {
-    for taken in 0..1000 {
+    let mut taken = 0;
+    for _ in 0..10_000 {
         match bed.try_append(slot, &filled(taken as u8, 10_000)) {
-            Ok(_) => bed.settle(),
+            Ok(_) => taken += 1,
             Err(AppendError::StorageFull) => return taken,
             Err(e) => panic!("{e}"),
         }
+        bed.settle();
     }
     panic!("the disk is never full");
 }
@@ -31,11 +31,11 @@ fn fill_up(bed: &mut Bed, slot: highwater_storage::Slot) -> usize {
 #[test]
 fn a_full_disk_refuses_appends_and_serves_everything_else_until_space_comes_back() {
     let mut bed = Bed::new(1);
-    bed.disk.disk().set_capacity(Some(two_slabs_and_the_state()));
+    leave_free(&mut bed, 1 << 20);
     let (slot, other) = (bed.slot(0), bed.slot(1));
     bed.append_durably(other, &batch(&[b"other"]));
     let taken = fill_up(&mut bed, slot);
-    assert!(taken > 30, "{taken} batches fitted");
+    assert!(taken > 40, "{taken} batches fitted");
     assert!(bed.saw(|e| matches!(e, StoreEvent::StorageFull(why) if why.contains("/data/store-000"))));
     assert_eq!(bed.try_append(slot, &filled(0, 10_000)), Err(AppendError::StorageFull), "and again");
     assert_eq!(bed.values(slot).len(), taken, "reading goes on");
@@ -55,7 +55,7 @@ fn a_full_disk_refuses_appends_and_serves_everything_else_until_space_comes_back
 #[test]
 fn a_full_disk_is_noticed_to_have_space_again_without_a_restart() {
     let mut bed = Bed::new(2);
-    bed.disk.disk().set_capacity(Some(two_slabs_and_the_state()));
+    leave_free(&mut bed, 1 << 20);
     let slot = bed.slot(0);
     let taken = fill_up(&mut bed, slot);
     bed.store.enforce_retention(&mut bed.disk, 0);
@@ -70,26 +70,104 @@ fn a_full_disk_is_noticed_to_have_space_again_without_a_restart() {
 }
 
 #[test]
-fn a_disk_that_is_full_from_the_start_keeps_what_it_took_and_writes_it_when_it_can() {
+fn a_disk_that_is_full_from_the_start_refuses_what_needs_space_as_soon_as_that_is_known() {
     let mut bed = Bed::new(3);
-    bed.disk.disk().set_capacity(Some(3 * bed.config.limits.state_log_bytes + MARK_BYTES));
+    leave_free(&mut bed, 100 << 10);
     let slot = bed.slot(0);
-    bed.append(slot, &batch(&[b"waits for the first slab"]));
-    bed.settle();
-    assert_eq!(bed.store.bounds(slot).durable_end, Offset(0));
-    let other = bed.slot(1);
-    assert_eq!(bed.try_append(other, &batch(&[b"x"])), Err(AppendError::StorageFull));
+    assert_eq!(bed.try_append(slot, &batch(&[b"no slab fits"])), Err(AppendError::StorageFull));
+    assert!(bed.saw(|e| matches!(e, StoreEvent::StorageFull(_))));
+    for _ in 0..3 {
+        assert_eq!(bed.try_append(slot, &batch(&[b"x"])), Err(AppendError::StorageFull));
+        bed.store.enforce_retention(&mut bed.disk, 0);
+        bed.settle();
+    }
+    let told = bed.events.iter().filter(|e| matches!(e, StoreEvent::StorageFull(_))).count();
+    assert_eq!(told, 1, "it is said once");
+    assert_eq!((bed.store.stats().unacked_bytes, bed.store.bounds(slot).append_end), (0, Offset(0)));
+    // A start says so too.
+    let mut bed = bed.restart();
+    assert!(bed.report.warnings.iter().any(|w| w.contains("no slab fits")), "{:?}", bed.report);
+    let slot = bed.slot(0);
     bed.disk.disk().set_capacity(None);
     bed.store.enforce_retention(&mut bed.disk, 0);
+    bed.append_durably(slot, &batch(&[b"x"]));
+    assert_eq!(bed.values(slot), [b"x".to_vec()]);
+}
+
+#[test]
+fn a_small_disk_gets_small_slabs_and_keeps_something_for_the_state_log() {
+    let mut bed = Bed::new(11);
+    let free = 2 << 20;
+    leave_free(&mut bed, free);
+    let slot = bed.slot(0);
+    let taken = fill_up(&mut bed, slot);
+    assert!(taken as u64 * 10_000 > free / 2, "{taken} batches fitted");
+    let image = bed.disk.disk().image();
+    let slabs = image.files().filter(|(path, _)| path.to_string_lossy().contains("slab-"));
+    let bytes: Vec<u64> = slabs.map(|(_, bytes)| bytes).collect();
+    assert!(bytes.iter().all(|bytes| *bytes <= free / 16), "{bytes:?}");
+    assert!(free - bytes.iter().sum::<u64>() >= 15 * bed.config.limits.extent_bytes_min, "{bytes:?}");
+}
+
+#[test]
+fn slabs_that_are_free_go_back_to_the_disk() {
+    let mut bed = Bed::new(12);
+    let (slot, other) = (bed.slot(0), bed.slot(1));
+    bed.append_durably(other, &filled(1, 100));
+    for n in 0..400 {
+        bed.append_durably(slot, &filled(n as u8, 9000));
+    }
+    let before = bed.store.stats();
+    assert!(before.slab_bytes > 4 << 20, "{before:?}");
+    bed.store.delete_partition(&mut bed.disk, slot);
     bed.settle();
-    assert_eq!(bed.values(slot), [b"waits for the first slab".to_vec()]);
-    bed.append_durably(other, &batch(&[b"x"]));
+    let after = bed.store.stats();
+    assert!(after.slab_bytes <= 2 * bed.config.limits.slab_bytes_max, "{after:?}");
+    let on_disk = |bed: &mut Bed| -> u64 {
+        let files = bed.disk.list("/data/store-000".as_ref()).expect("the folder is there");
+        files.iter().filter(|file| file.name.starts_with("slab-")).map(|file| file.bytes).sum()
+    };
+    assert_eq!(on_disk(&mut bed), after.slab_bytes);
+    assert_eq!(bed.values(other).len(), 1, "what is used stays");
+    // What was given back is not missed, crash or not, and is made again when it is needed.
+    let mut bed = bed.crash(CrashPolicy::MIXED);
+    assert_eq!(bed.report.findings, []);
+    let slot = bed.slot(2);
+    for n in 0..100 {
+        bed.append_durably(slot, &filled(n as u8, 9000));
+    }
+    assert_eq!(bed.values(slot).len(), 100);
+}
+
+#[test]
+fn a_full_disk_with_a_reserve_still_takes_deletions() {
+    let mut bed = Bed::new(13);
+    leave_free(&mut bed, 1 << 20);
+    let slot = bed.slot(0);
+    let taken = fill_up(&mut bed, slot);
+    assert!(taken > 0);
+    // Somebody else takes the rest.
+    leave_free(&mut bed, 0);
+    for n in 1..2000 {
+        let slot = bed.slot(n);
+        bed.store.delete_partition(&mut bed.disk, slot);
+        if n % 10 == 0 {
+            bed.settle();
+        }
+    }
+    bed.store.delete_partition(&mut bed.disk, slot);
+    bed.settle();
+    for n in [0, 1, 1999] {
+        assert!(bed.saw(|e| matches!(e, StoreEvent::Deleted { tp: gone } if *gone == tp(n))), "{n}");
+    }
+    let again = bed.slot(0);
+    bed.append_durably(again, &filled(1, 5000));
 }
 
 #[test]
 fn a_store_on_a_full_disk_can_be_shut_down() {
     let mut bed = Bed::new(4);
-    bed.disk.disk().set_capacity(Some(two_slabs_and_the_state()));
+    leave_free(&mut bed, 1 << 20);
     let slot = bed.slot(0);
     let taken = fill_up(&mut bed, slot);
     let mut bed = bed.restart();
@@ -163,7 +241,8 @@ fn a_deleted_partition_gives_its_space_back_even_while_it_is_being_written() {
 
 #[test]
 fn room_that_a_deleted_partition_took_in_front_of_the_disk_is_told_when_it_is_free() {
-    let mut bed = Bed::new(10);
+    let limits = StoreLimits { slab_bytes_first: 1 << 20, ..StoreLimits::tiny() };
+    let mut bed = Bed::with(10, StoreConfig { limits, ..config() });
     let other = bed.slot(99);
     bed.append_durably(other, &batch(&[b"the first slab is there"]));
     let filling: Vec<_> = (0..4).map(|n| bed.slot(n)).collect();
@@ -228,7 +307,7 @@ fn ten_thousand_partitions_without_records_cost_no_files_and_no_time_to_open() {
     let names: Vec<_> = bed.disk.list("/data/store-000".as_ref()).expect("the folder is there");
     assert_eq!(
         names.iter().map(|entry| entry.name.as_str()).collect::<Vec<_>>(),
-        ["state.a", "state.b", "state.mark"]
+        ["reserve", "state.a", "state.b", "state.mark"]
     );
     assert_eq!((bed.report.partitions, bed.report.bytes_scanned), (0, 0));
     for n in 0..10_000 {

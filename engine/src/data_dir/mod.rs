@@ -8,7 +8,7 @@ mod identity;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use highwater_runtime::fs::{DirEntry, Fs};
+use highwater_runtime::fs::{DirEntry, Fs, RESERVE_NAME};
 
 pub use identity::{Identity, Inventory};
 
@@ -67,11 +67,14 @@ fn store_number(name: &str) -> Option<u16> {
 fn is_known(name: &str) -> bool {
     let state =
         |stem: &str| name.strip_prefix(stem).is_some_and(|rest| matches!(rest, ".a" | ".b" | ".mark"));
-    matches!(name, IDENTITY | LOCK | QUARANTINE | SCRATCH)
+    matches!(name, IDENTITY | LOCK | QUARANTINE | SCRATCH | RESERVE_NAME)
         || state(META)
         || state(OFFSETS)
         || store_number(name).is_some()
 }
+
+/// Space kept for the logs of the metadata and of the groups, so that they can be rewritten on a full disk.
+const RESERVE_BYTES: u64 = 1 << 20;
 
 /// Opens the directory at `path`, making it if there is none; `new` is whose it will be then.
 ///
@@ -94,12 +97,32 @@ pub fn open(fs: &mut dyn Fs, path: &Path, new: Identity) -> Result<DataDir, Star
             .map_err(|e| failed("cannot go on without what was lost from", &e))?;
         entries = list(fs)?;
         for entry in entries.iter().filter(|e| !is_known(&e.name)) {
-            warnings.push(quarantine(fs, path, &entry.name).map_err(|e| failed("cannot tidy up", &e))?);
+            if entry.name.strip_suffix(".tmp").is_some_and(|name| is_known(name) && !entry.is_dir) {
+                // Was being made when a process ended. It would keep its space for nothing.
+                fs.remove_file(&path.join(&entry.name)).map_err(|e| failed("cannot tidy up", &e))?;
+                continue;
+            }
+            match quarantine(fs, path, &entry.name) {
+                Ok(warning) => warnings.push(warning),
+                Err(e) if e.kind() == io::ErrorKind::StorageFull => {
+                    let stranger = path.join(&entry.name);
+                    warnings.push(format!(
+                        "{}: nothing knows this file, and the disk is too full to move it away",
+                        stranger.display()
+                    ));
+                }
+                Err(e) => return Err(failed("cannot tidy up", &e)),
+            }
         }
         check_complete(fs, path, &entries, inventory, &forgotten)?;
     }
     let stores = entries.iter().filter_map(|e| store_number(&e.name)).map(|n| n + 1).max().unwrap_or(0);
     let stores = stores.max(inventory.stores);
+    match fs.create_file(&path.join(RESERVE_NAME), RESERVE_BYTES) {
+        Ok(file) => fs.close_file(file),
+        Err(e) if matches!(e.kind(), io::ErrorKind::AlreadyExists | io::ErrorKind::StorageFull) => {}
+        Err(e) => return Err(failed("cannot keep space in", &e)),
+    }
     Ok(DataDir { path: path.to_owned(), identity, stores, inventory, is_new, warnings })
 }
 
@@ -321,14 +344,16 @@ mod tests {
         let mut disk = DiskHarness::new(1);
         open(&mut disk, &dir(), whose(1)).expect("new");
         for _ in 0..2 {
-            put(&mut disk, "meta.a.tmp", b"left over");
+            put(&mut disk, "notes.txt", b"somebody's");
             put(&mut disk, "store-1", b"not a store's name");
+            put(&mut disk, "meta.a.tmp", b"was being made");
             let opened = open(&mut disk, &dir(), whose(1)).expect("there");
             assert_eq!(opened.warnings.len(), 2, "{:?}", opened.warnings);
+            assert!(disk.list(&dir()).expect("listed").iter().all(|e| e.name != "meta.a.tmp"));
             assert_eq!(opened.stores, 0);
         }
         let names: Vec<String> =
             disk.list(&dir().join(QUARANTINE)).expect("listed").into_iter().map(|e| e.name).collect();
-        assert_eq!(names, ["meta.a.tmp", "meta.a.tmp.1", "store-1", "store-1.1"]);
+        assert_eq!(names, ["notes.txt", "notes.txt.1", "store-1", "store-1.1"]);
     }
 }

@@ -17,7 +17,7 @@ use super::Shard;
 use super::connection::Stage;
 use super::readers::ReaderKind;
 use super::timers::Timer;
-use crate::limits::DRAIN_TIME;
+use crate::limits::{CLOSE_TIME, DRAIN_TIME};
 use crate::message::Message;
 
 /// How far a stop has got on this shard.
@@ -104,8 +104,18 @@ impl Shard {
         }
     }
 
-    /// The time to answer is over: connections end as they are.
+    /// The time for a step is over: connections end as they are; what cannot become durable does not.
     pub(super) fn drain_time_is_over(&mut self, plane: &mut dyn Plane<Message>) {
+        if self.drain == Some(Drain::Closing) && plane.now() >= self.close_by {
+            self.drain = Some(Drain::Exited);
+            let full = self.stores.iter().any(|entry| entry.full || entry.store.is_stalled());
+            let why = if full { "the disk is full" } else { "the disk is too slow" };
+            tracing::warn!(
+                shard = self.me,
+                "stopped without a checkpoint, because {why}: the next start reads the ends of the logs; nothing that was acknowledged is lost"
+            );
+            return plane.exit();
+        }
         if self.drain != Some(Drain::Answering) {
             return;
         }
@@ -129,6 +139,8 @@ impl Shard {
 
     pub(super) fn on_close(&mut self, plane: &mut dyn Plane<Message>) {
         self.drain = Some(Drain::Closing);
+        self.close_by = plane.now().after(CLOSE_TIME);
+        self.timers.set_after(plane, CLOSE_TIME, Timer::Drain);
         for entry in &mut self.stores {
             entry.store.shutdown(plane);
         }

@@ -136,6 +136,8 @@ pub struct Shard {
     counted: Counters,
     retention_at: Instant,
     drain: Option<Drain>,
+    /// When the stores have to be closed, once that has begun.
+    close_by: Instant,
     /// On shard 0: shards that have answered their clients.
     drained_shards: u16,
     /// Buffers that are used again and again.
@@ -203,6 +205,7 @@ impl Shard {
             counted: Counters::default(),
             retention_at,
             drain: None,
+            close_by: Instant(0),
             drained_shards: 0,
             arena: BytesMut::new(),
             scratch: Vec::new(),
@@ -221,7 +224,11 @@ impl Shard {
             lead.controller.retry_stalled(plane);
             lead.groups.retry_stalled(plane);
         }
-        let full = self.stores.iter().any(|entry| entry.full);
+        let full = self.stores.iter().any(|entry| entry.full || entry.store.is_stalled())
+            || self
+                .lead
+                .as_ref()
+                .is_some_and(|lead| lead.controller.is_stalled() || lead.groups.is_stalled());
         self.plan_retention(plane, if full { SPACE_INTERVAL } else { RETENTION_INTERVAL });
     }
 

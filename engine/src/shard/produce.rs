@@ -142,13 +142,19 @@ impl Shard {
         }
         let (slot, epoch) = (partition.slot, partition.epoch);
         let entry = &mut self.stores[partition.store];
-        if entry.store.is_busy(slot, batch.bytes().len()) {
+        let (bytes, is_bulk) = (batch.bytes().len(), batch.is_bulk());
+        if entry.store.is_busy(slot, bytes, is_bulk, wall_ms) {
             return Outcome::Busy;
         }
         if partition.epoch_start_due {
             match entry.store.append_epoch_start(plane, slot, epoch, wall_ms) {
                 Ok(_) => partition.epoch_start_due = false,
+                Err(AppendError::Busy) => return Outcome::Busy,
                 Err(error) => return refused(&partition.name(), error),
+            }
+            // That may have taken the room.
+            if entry.store.is_busy(slot, bytes, is_bulk, wall_ms) {
+                return Outcome::Busy;
             }
         }
         let log_append_time = match config.timestamp {
@@ -235,6 +241,11 @@ impl AnyBatch<'_> {
             }
             Self::Scratch | Self::Gone => &[],
         }
+    }
+
+    /// Whether it was received into pages of its own.
+    fn is_bulk(&self) -> bool {
+        matches!(self, Self::Owned(OwnedBatch::Bulk { .. }))
     }
 
     fn make_mutable(&mut self, scratch: &mut Vec<u8>) {

@@ -166,7 +166,11 @@ impl Shard {
                 any = true;
                 room |= matches!(
                     event,
-                    StoreEvent::Durable { .. } | StoreEvent::SpaceAvailable | StoreEvent::RoomAvailable
+                    // On a full disk, who waits for room is refused.
+                    StoreEvent::Durable { .. }
+                        | StoreEvent::SpaceAvailable
+                        | StoreEvent::RoomAvailable
+                        | StoreEvent::StorageFull(_)
                 );
                 self.on_store_event(plane, store, event);
             }

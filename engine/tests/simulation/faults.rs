@@ -66,10 +66,80 @@ fn a_full_disk_refuses_records_and_takes_them_again_when_there_is_space() {
     let mut admin = Wire::connect(&mut world, address, None);
     let missing = call(&mut world, &mut admin, &DeleteTopicRequest { name: "none".into() });
     assert_eq!(missing.expect_err("refused").0, ErrorCode::UnknownTopic);
+    let refused = call(
+        &mut world,
+        &mut admin,
+        &CreateTopicRequest {
+            name: "other".into(),
+            partitions: 1,
+            configs: Vec::new(),
+            validate_only: false,
+        },
+    );
+    refused.expect("a topic without records needs no space");
+    call(&mut world, &mut admin, &DeleteTopicRequest { name: "other".into() })
+        .expect("space was kept for it");
     world.disk(node).set_capacity(None);
     world.run_for(Duration::from_secs(2));
     produce(&mut wire, to, 10_000);
     answer(&mut world, &mut wire).expect("an answer").body.expect("there is space again");
+}
+
+#[test]
+fn batches_that_wait_for_a_slab_are_refused_when_the_disk_has_no_room_for_it() {
+    for seed in 0..4 {
+        let (mut world, node) = world(seed);
+        world.start(node).expect("a first start");
+        let address = world.address(node, 0);
+        let (_, partitions) = create(&mut world, address, 2);
+        // Nothing was written yet: the first slab is still to be made.
+        world.disk(node).set_capacity(Some(0));
+        let mut wires: Vec<_> = (0..30)
+            .map(|n| {
+                let (to, shard) = partitions[n % 2];
+                (Wire::connect(&mut world, address, Some(shard)), to)
+            })
+            .collect();
+        for (wire, to) in &mut wires {
+            for _ in 0..4 {
+                produce(wire, *to, 10_000);
+            }
+        }
+        for (wire, to) in &mut wires {
+            for _ in 0..4 {
+                let refused =
+                    answer(&mut world, wire).expect("an answer").body.expect_err("the disk is full");
+                assert_eq!(refused.0, ErrorCode::StorageFull, "seed {seed}, {to}: {}", refused.1);
+            }
+        }
+        world.disk(node).set_capacity(None);
+        world.run_for(Duration::from_secs(2));
+        let (wire, to) = &mut wires[0];
+        produce(wire, *to, 10_000);
+        answer(&mut world, wire).expect("an answer").body.expect("there is space again");
+    }
+}
+
+#[test]
+fn a_broker_on_a_full_disk_stops_in_bounded_time_and_starts_again() {
+    let (mut world, node) = world(2);
+    world.start(node).expect("a first start");
+    let address = world.address(node, 0);
+    let (_, partitions) = create(&mut world, address, 2);
+    world.disk(node).set_capacity(Some(0));
+    let mut wires: Vec<_> = partitions
+        .iter()
+        .map(|(to, shard)| (Wire::connect(&mut world, address, Some(*shard)), *to))
+        .collect();
+    for (wire, to) in &mut wires {
+        for _ in 0..20 {
+            produce(wire, *to, 10_000);
+        }
+    }
+    world.shutdown(node);
+    world.run_for(Duration::from_secs(20));
+    assert!(matches!(world.end(node), Some(NodeEnd::Exited)), "{:?}", world.end(node));
+    world.start(node).expect("a start needs no space");
 }
 
 #[test]

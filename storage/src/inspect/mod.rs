@@ -14,7 +14,7 @@ use std::io;
 use std::path::PathBuf;
 
 use highwater_protocol::ids::{ClusterId, Incarnation, LogIndex, Offset, StoreId, TopicPartition};
-use highwater_runtime::fs::Fs;
+use highwater_runtime::fs::{Fs, RESERVE_NAME};
 
 use crate::layout::{Place, SlabId, parse_store_dir_name};
 
@@ -197,7 +197,7 @@ fn store_dirs(
         let path = data_dir.join(&entry.name);
         match parse_store_dir_name(&entry.name) {
             Some(store) if entry.is_dir => stores.push((store, path)),
-            _ if entry.is_dir || entry.name == "LOCK" => {}
+            _ if entry.is_dir || matches!(entry.name.as_str(), "LOCK" | RESERVE_NAME) => {}
             _ if entry.name == "identity" => has_identity = true,
             _ => rest.push(path),
         }

@@ -109,6 +109,9 @@ pub(super) fn find(files: &mut Files<'_>, paths: Vec<PathBuf>) -> (Vec<StateLogL
     let mut logs: Vec<StateLogListing> = Vec::new();
     let mut strangers = Vec::new();
     for path in paths {
+        if path.extension().is_some_and(|extension| extension == "mark") {
+            continue;
+        }
         if !path.extension().is_some_and(|extension| extension == "a" || extension == "b") {
             strangers.push(path);
             continue;

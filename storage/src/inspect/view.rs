@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use highwater_protocol::ids::{ClusterId, Incarnation, LogIndex, Offset, StoreId, TopicPartition};
+use highwater_runtime::fs::RESERVE_NAME;
 use highwater_runtime::plane::FileId;
 
 use super::files::Files;
@@ -41,7 +42,7 @@ impl StoreView {
             if let Some(slab) = parse_slab_name(&entry.name) {
                 let file = files.open(&path).map_err(|source| InspectError::Io { path, source })?;
                 slabs.insert(slab, (file, entry.bytes));
-            } else if path.with_extension("") != dir.join(STATE_STEM) {
+            } else if path.with_extension("") != dir.join(STATE_STEM) && entry.name != RESERVE_NAME {
                 strangers.push(path);
             }
         }

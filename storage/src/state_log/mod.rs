@@ -100,6 +100,8 @@ struct Rotation {
     records_at: u64,
     covers: u64,
     stage: Stage,
+    /// It was said that there is no space for it.
+    told: bool,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -139,11 +141,6 @@ impl StateLog {
     pub fn flush(&mut self, disk: &mut dyn Disk) {
         if self.failed.is_some() {
             return;
-        }
-        if let Some(Rotation { stage: Stage::Stalled(_), .. }) = self.rotation
-            && !self.pending.is_empty()
-        {
-            self.retry_stalled(disk);
         }
         self.start_record(disk);
     }
@@ -217,8 +214,7 @@ impl StateLog {
         self.writing.is_none() && resting && self.mark_writes == MarkWrites::Idle
     }
 
-    /// Whether a rotation waits for space on the disk. Tried again at every flush with something to write, and by
-    /// [`retry_stalled`](Self::retry_stalled).
+    /// Whether a rotation waits for space on the disk, for [`retry_stalled`](Self::retry_stalled) to be called from a timer.
     pub fn is_stalled(&self) -> bool {
         matches!(self.rotation, Some(Rotation { stage: Stage::Stalled(_), .. }))
     }
@@ -322,7 +318,8 @@ impl StateLog {
             format::encode_base(self.owner, self.generation + 1, &base, self.file_bytes_min);
         let records_at = content.len() as u64;
         let content = content.freeze();
-        self.rotation = Some(Rotation { content, file_bytes, records_at, covers, stage: Stage::Waiting });
+        self.rotation =
+            Some(Rotation { content, file_bytes, records_at, covers, stage: Stage::Waiting, told: false });
         if self.writing.is_none() {
             self.start_replace(disk, 0);
         }
@@ -352,7 +349,9 @@ impl StateLog {
         let file = match result {
             Ok(file) => file,
             Err(e) if e.kind() == std::io::ErrorKind::StorageFull => {
-                tracing::warn!(path = %self.paths[copy].display(), "no space to rewrite a state log; it waits");
+                if !std::mem::replace(&mut rotation.told, true) {
+                    tracing::error!(path = %self.paths[copy].display(), "the disk is full: no space to rewrite a state log; it waits");
+                }
                 rotation.stage = Stage::Stalled(copy);
                 return Ok(());
             }

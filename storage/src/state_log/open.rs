@@ -195,8 +195,7 @@ impl StateLog {
                     if let Some(file) = file {
                         disk.close_file(file);
                     }
-                    disk.replace_file(path, &analysis.expected, analysis.file_bytes)
-                        .map_err(io_error(path))?
+                    replace(disk, path, images[copy].as_ref(), &analysis).map_err(io_error(path))?
                 }
             };
         }
@@ -352,6 +351,25 @@ fn mend(disk: &mut dyn Disk, file: FileId, image: &Image, analysis: &Analysis) -
         }
     }
     if mended { disk.sync_file(file) } else { Ok(()) }
+}
+
+/// Makes a copy anew. On a full disk that has no space for another file, it is written where it is: the other copy is whole.
+fn replace(
+    disk: &mut dyn Disk,
+    path: &Path,
+    image: Option<&Image>,
+    analysis: &Analysis,
+) -> io::Result<FileId> {
+    let full = match disk.replace_file(path, &analysis.expected, analysis.file_bytes) {
+        Err(e) if e.kind() == io::ErrorKind::StorageFull => e,
+        other => return other,
+    };
+    let Some(image) = image.filter(|image| image.bytes.len() as u64 == analysis.file_bytes) else {
+        return Err(full);
+    };
+    let file = disk.open(path, OpenMode::ReadWrite)?;
+    mend(disk, file, image, analysis)?;
+    Ok(file)
 }
 
 fn io_error(path: &Path) -> impl FnOnce(io::Error) -> StateLogError + use<'_> {

@@ -34,13 +34,11 @@ impl Store {
         }
     }
 
-    /// Whether everything that can become durable is. What waits for space on a full disk was never acknowledged and is dropped.
+    /// Whether everything appended is durable.
     fn is_drained(&self) -> bool {
-        let stuck = |slot: &crate::api::Slot| {
-            let partition = self.partition(*slot);
-            partition.is_none_or(|p| p.extents.back().is_none_or(|extent| extent.place.is_none()))
-        };
-        let gathered = self.dirty.is_empty() || (self.space.is_full() && self.dirty.iter().all(stuck));
-        gathered && self.rounds.is_empty() && self.waiting_for_map.is_empty() && self.space.is_quiet()
+        self.dirty.is_empty()
+            && self.rounds.is_empty()
+            && self.waiting_for_map.is_empty()
+            && self.space.is_quiet()
     }
 }

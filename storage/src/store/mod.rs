@@ -1,7 +1,8 @@
 //! The store: commands in, completions in, events out.
 //!
 //! One file for each thing it does; all of them are `impl Store`:
-//! [`append`] puts batches into tails, [`round`] makes them durable, [`space`] finds room for extents, [`record`] keeps the map,
+//! [`append`] puts batches into tails, [`round`] makes them durable, [`space`] finds room for extents, [`slabs`] for slabs,
+//! [`record`] keeps the map,
 //! [`read`] and [`find`] read, [`retention`] lets go, [`open`] begins and [`close`] ends it.
 
 mod append;
@@ -11,6 +12,7 @@ mod read;
 mod record;
 mod retention;
 mod round;
+mod slabs;
 mod space;
 
 use std::collections::{BTreeMap, VecDeque};
@@ -145,11 +147,6 @@ impl Store {
         self.partition(slot).expect("the slot of a deleted partition is not used again").bounds()
     }
 
-    /// Whether an append of this many bytes would be refused as [`Busy`](crate::AppendError::Busy) now.
-    pub fn is_busy(&self, slot: Slot, batch_bytes: usize) -> bool {
-        self.partition(slot).is_some_and(|p| self.check_backlog(p, batch_bytes).is_err())
-    }
-
     /// Starts what can be started: records of the map, slabs, a commit round. Call it at the end of every turn.
     pub fn flush(&mut self, disk: &mut dyn Disk) {
         if matches!(self.phase, Phase::Failed | Phase::Closed) {
@@ -210,6 +207,11 @@ impl Store {
             free_bytes: self.space.alloc.free_bytes(),
             ..self.stats
         }
+    }
+
+    /// Whether the map waits for space on the disk. Try again with [`enforce_retention`](Self::enforce_retention).
+    pub fn is_stalled(&self) -> bool {
+        self.state.is_stalled()
     }
 
     /// Bytes of memory in buffers: the cache and what waits for the disk.

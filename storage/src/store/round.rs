@@ -32,6 +32,10 @@ pub(super) enum Op {
     Read(ReadId),
     /// A new slab.
     CreateSlab,
+    /// A slab that is given back.
+    RemoveFile,
+    /// Space for the state log.
+    CreateReserve,
 }
 
 /// Rounds on their way, and every operation of the store.
@@ -116,6 +120,13 @@ impl Store {
             },
             (Op::Read(id), Completion::Read(result)) => self.on_read(disk, id, result),
             (Op::CreateSlab, Completion::Created(result)) => self.on_slab_created(disk, result),
+            (Op::CreateReserve, Completion::Created(result)) => self.on_reserve_created(disk, result),
+            (Op::RemoveFile, Completion::Removed(result)) => {
+                if let Err(e) = result {
+                    // It holds nothing. The next start finds it and may use it.
+                    tracing::warn!("a free slab of {} could not be removed: {e}", self.config.dir.display());
+                }
+            }
             (op, completion) => panic!("{op:?} answered with {completion:?}"),
         }
     }

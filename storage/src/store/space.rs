@@ -1,34 +1,30 @@
 //! Finding room: extents for partitions, slabs for extents.
 //!
-//! An extent can be given to a partition before its place is known: while a slab is being made, appends gather in memory. Their
-//! writes wait for two things: the place, and that the map's reservation of the extent's life is durable (a life is never used
-//! twice, whatever a crash forgets).
+//! A frame is taken only into an extent that has its place. While a slab is being made for one, appends are refused as busy; the owner
+//! keeps them and hears when to try again. Writes into a new extent wait until the map's reservation of its life is durable (a life is
+//! never used twice, whatever a crash forgets).
 //!
 //! The disk can be full in one place only: when a slab is added. Then appends that need an extent fail, everything else goes on.
+//! How large slabs are and when free ones are given back is in [`super::slabs`].
 
 use std::collections::{BTreeMap, VecDeque};
-use std::io;
 
 use highwater_protocol::frame::frame_bytes;
 use highwater_protocol::ids::{Incarnation, LeaderEpoch};
-use highwater_runtime::plane::{Disk, FileId, FileJob};
+use highwater_runtime::plane::{Disk, FileId};
 
 use super::Store;
-use super::round::Op;
 use crate::alloc::Allocator;
 use crate::api::{AppendError, Slot, StoreEvent};
 use crate::extent::Extent;
 use crate::lay::Lie;
-use crate::layout::{EXTENT_HEADER_BYTES, Place, SlabId, slab_name};
+use crate::layout::{EXTENT_HEADER_BYTES, Place, SlabId};
 use crate::map::{MapRecord, PartitionKey};
 use crate::partition::Partition;
 use crate::state_log::Seq;
 
 /// Lives of extents reserved in the map at once.
 pub(super) const INCARNATIONS_RESERVED: u64 = 1024;
-
-/// The next slab is made when less than this part of the newest one's size is free.
-const FREE_PART_MIN: u64 = 4;
 
 /// A slab's open file.
 #[derive(Clone, Copy, Debug)]
@@ -39,21 +35,31 @@ pub(super) struct SlabFile {
 
 /// The space of a store.
 #[derive(Debug)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "independent conditions, each set and cleared by an event of its own"
+)]
 pub(super) struct Space {
     pub(super) alloc: Allocator,
     pub(super) slabs: BTreeMap<SlabId, SlabFile>,
     /// The slab that is being made, with its size.
-    creating: Option<(SlabId, u64)>,
+    pub(super) creating: Option<(SlabId, u64)>,
     /// The next slab has this number: larger than any file found.
     pub(super) next_slab: SlabId,
-    /// What the next slab's size is to be, if the disk has no space for more.
-    shrunk_bytes: Option<u64>,
-    /// The last attempt to add a slab found no space.
-    full: bool,
+    /// The disk said that it has no space for a slab of this size, whatever it says is free.
+    pub(super) too_large: Option<u64>,
+    /// Appends wait for an extent of this size, given by its binary logarithm.
+    pub(super) wanted: Option<u8>,
+    /// No slab fits the disk for an extent of this size or a larger one.
+    pub(super) full: Option<u8>,
+    /// There is no space to make a slab ahead of time.
+    pub(super) is_tight: bool,
     /// An append was refused since space was there last.
     refused: bool,
-    /// Extents that wait for a place.
-    waiting: VecDeque<(Slot, Incarnation)>,
+    /// The state log may have used up its reserve.
+    pub(super) reserve_due: bool,
+    /// Space was released: slabs may be free as a whole.
+    pub(super) trim_due: bool,
     /// Extents that are free once the map says so durably.
     pending_free: VecDeque<(Seq, Place, u8)>,
     /// The first life of this run.
@@ -74,10 +80,13 @@ impl Space {
             slabs: BTreeMap::new(),
             creating: None,
             next_slab: SlabId(0),
-            shrunk_bytes: None,
-            full: false,
+            too_large: None,
+            wanted: None,
+            full: None,
+            is_tight: false,
             refused: false,
-            waiting: VecDeque::new(),
+            reserve_due: false,
+            trim_due: false,
             pending_free: VecDeque::new(),
             first_incarnation: next_incarnation,
             next_incarnation,
@@ -97,27 +106,55 @@ impl Space {
         self.creating.is_none()
     }
 
-    /// The last attempt to add a slab found no space.
-    pub(super) fn is_full(&self) -> bool {
-        self.full
+    /// Whether an append that needs an extent of this size can only be refused.
+    fn refuses(&self, log2: u8) -> bool {
+        self.full.is_some_and(|full| log2 >= full) && !self.alloc.has(log2)
+    }
+
+    /// Whether space has been released that the map does not know durably to be free.
+    pub(super) fn is_releasing(&self) -> bool {
+        !self.pending_free.is_empty()
     }
 }
 
+/// An extent that a frame needs.
+#[derive(Clone, Copy, Debug)]
+struct Need {
+    /// The smallest that takes the frame, given by its binary logarithm.
+    log2_min: u8,
+    /// What it should be.
+    log2: u8,
+}
+
 impl Store {
-    /// Makes sure that the partition's active extent takes a frame with this payload: seals it and begins another one if need be.
-    pub(super) fn ensure_room(
-        &mut self,
-        slot: Slot,
-        payload_bytes: usize,
-        lie: Lie,
-        epoch: LeaderEpoch,
-        wall_ms: i64,
-    ) -> Result<(), AppendError> {
+    /// Whether appends wait for a slab that is being made.
+    pub fn awaits_slab(&self) -> bool {
+        self.space.wanted.is_some()
+    }
+
+    /// Whether an append of this many bytes would be refused as [`Busy`](crate::AppendError::Busy) now: too much waits for the disk, or
+    /// the slab for its extent is being made. `is_bulk`: the batch has pages of its own.
+    pub fn is_busy(&mut self, slot: Slot, batch_bytes: usize, is_bulk: bool, wall_ms: i64) -> bool {
+        let Some(partition) = self.partition(slot) else { return false };
+        if partition.faulty {
+            return false;
+        }
+        match self.check_backlog(partition, batch_bytes) {
+            Err(AppendError::Busy) => return true,
+            Err(_) => return false,
+            Ok(()) => {}
+        }
+        let lie = if is_bulk { Lie::OwnPages } else { Lie::Packed };
+        let need = self.need(partition, batch_bytes, lie, wall_ms);
+        need.is_some_and(|need| self.find_space(need) == Err(AppendError::Busy))
+    }
+
+    /// The extent that a frame with this payload needs; none if it fits the active one.
+    fn need(&self, partition: &Partition, payload_bytes: usize, lie: Lie, wall_ms: i64) -> Option<Need> {
         let limits = &self.config.limits;
-        let partition = self.partitions.get_mut(slot.0).expect("the caller looked");
         let frame_bytes = frame_bytes(payload_bytes);
         if partition.fits(limits, frame_bytes, lie) && !wants_roll(partition, wall_ms) {
-            return Ok(());
+            return None;
         }
         let log2_max = limits.extent_bytes_max.ilog2() as u8;
         let log2_first = limits.extent_bytes_min.ilog2() as u8;
@@ -128,26 +165,45 @@ impl Store {
         let log2_segment =
             log2_segment.checked_next_power_of_two().map_or(u8::MAX, |bytes| bytes.ilog2() as u8);
         let next = partition.extents.back().map_or(log2_first, |last| last.log2_bytes + 1);
-        let wanted = next.min(log2_segment).max(log2_min).min(log2_max);
-        // A partition's extents are recorded in order: what a crash forgets is the end of its log.
-        let after_waiting = partition.extents.back().is_some_and(|last| last.place.is_none());
-        let mut sizes = (log2_min..=wanted).rev().filter(|_| !after_waiting);
-        let found = sizes.find_map(|log2| Some((self.space.alloc.allocate(log2)?, log2)));
-        if found.is_none() && self.space.full {
+        Some(Need { log2_min, log2: next.min(log2_segment).max(log2_min).min(log2_max) })
+    }
+
+    /// Whether there is space for an extent; if not, asks for a slab or says that there will be none.
+    fn find_space(&mut self, need: Need) -> Result<(), AppendError> {
+        if self.space.alloc.has(need.log2_min) {
+            return Ok(());
+        }
+        if self.space.refuses(need.log2_min) {
             self.space.refused = true;
             return Err(AppendError::StorageFull);
         }
+        self.space.wanted = self.space.wanted.max(Some(need.log2_min));
+        Err(AppendError::Busy)
+    }
+
+    /// Makes sure that the partition's active extent takes a frame with this payload: seals it and begins another one if need be.
+    pub(super) fn ensure_room(
+        &mut self,
+        slot: Slot,
+        payload_bytes: usize,
+        lie: Lie,
+        epoch: LeaderEpoch,
+        wall_ms: i64,
+    ) -> Result<(), AppendError> {
+        let partition = self.partition(slot).expect("the caller looked");
+        let Some(need) = self.need(partition, payload_bytes, lie, wall_ms) else { return Ok(()) };
+        self.find_space(need)?;
+        let mut sizes = (need.log2_min..=need.log2).rev();
+        let found = sizes.find_map(|log2| Some((self.space.alloc.allocate(log2)?, log2)));
+        let (place, log2) = found.expect("a block of the smallest size is free");
+        let partition = self.partitions.get_mut(slot.0).expect("the caller looked");
         partition.freeze_tail(&mut self.budget, false);
         partition.seal_active();
         let incarnation = Incarnation(self.space.next_incarnation);
         self.space.next_incarnation += 1;
-        let log2 = found.map_or(wanted, |(_, log2)| log2);
         let (index, offset) = (partition.append_index, partition.append_offset);
         partition.extents.push_back(Extent::new(incarnation, log2, index, offset, epoch, wall_ms));
-        match found {
-            Some((place, _)) => self.place_extent(slot, incarnation, place),
-            None => self.space.waiting.push_back((slot, incarnation)),
-        }
+        self.place_extent(slot, incarnation, place);
         Ok(())
     }
 
@@ -163,7 +219,7 @@ impl Store {
         partition.extent_mut(incarnation).expect("as above").map_seq = Some(seq);
     }
 
-    /// Reserves lives, makes the next slab when space is short, and gives waiting extents their places.
+    /// Reserves lives, makes the next slab when space is short, and gives back slabs that nobody needs.
     pub(super) fn grow_space(&mut self, disk: &mut dyn Disk) {
         // Nothing is recorded before the first extent: an idle store writes nothing.
         let used = self.space.next_incarnation > self.space.first_incarnation;
@@ -173,86 +229,35 @@ impl Store {
             self.space.reserved = reserved;
             self.space.reservations.push_back((seq, reserved));
         }
-        self.place_waiting();
-        let newest = self.space.alloc.newest_slab_bytes().unwrap_or(0);
-        let short = self.space.alloc.free_bytes() < newest / FREE_PART_MIN;
-        if (short || !self.space.waiting.is_empty()) && self.space.creating.is_none() && !self.space.full {
-            self.create_slab(disk);
-        }
-    }
-
-    fn place_waiting(&mut self) {
-        while let Some((slot, incarnation)) = self.space.waiting.front().copied() {
-            let log2 =
-                self.partition(slot).and_then(|p| p.extent(incarnation)).map(|extent| extent.log2_bytes);
-            if let Some(log2) = log2 {
-                let Some(place) = self.space.alloc.allocate(log2) else { break };
-                self.place_extent(slot, incarnation, place);
-            }
-            self.space.waiting.pop_front();
-        }
-    }
-
-    fn create_slab(&mut self, disk: &mut dyn Disk) {
-        let limits = &self.config.limits;
-        let newest = self.space.alloc.newest_slab_bytes();
-        let usual = newest.map_or(limits.slab_bytes_first, |bytes| (2 * bytes).min(limits.slab_bytes_max));
-        let bytes = self.space.shrunk_bytes.unwrap_or(usual).max(limits.slab_bytes_first);
-        let slab = self.space.next_slab;
-        self.space.next_slab = SlabId(slab.0 + 1);
-        self.space.creating = Some((slab, bytes));
-        let token = self.token(Op::CreateSlab);
-        disk.file_job(FileJob::Create { path: self.config.dir.join(slab_name(slab)), bytes }, token);
-    }
-
-    /// A slab was made, or not.
-    pub(super) fn on_slab_created(&mut self, disk: &mut dyn Disk, result: io::Result<FileId>) {
-        let (slab, bytes) = self.space.creating.take().expect("one slab is made at a time");
-        match result {
-            Ok(file) => {
-                self.space.slabs.insert(slab, SlabFile { file, bytes });
-                self.space.alloc.add_slab(slab, bytes);
-                self.space.shrunk_bytes = None;
-                self.space.full = false;
-                self.on_space_gained();
-            }
-            Err(e) if e.kind() == io::ErrorKind::StorageFull || e.kind() == io::ErrorKind::QuotaExceeded => {
-                let first = self.config.limits.slab_bytes_first;
-                if bytes > first {
-                    self.space.shrunk_bytes = Some((bytes / 2).max(first));
-                    self.create_slab(disk);
-                } else {
-                    self.space.shrunk_bytes = Some(first);
-                    if !self.space.full {
-                        self.space.full = true;
-                        let dir = self.config.dir.display();
-                        self.push_event(StoreEvent::StorageFull(format!(
-                            "{dir}: no space for another slab of {bytes} bytes; appends that need it fail until space is freed ({e})"
-                        )));
-                    }
-                }
-            }
-            Err(e) => {
-                let path = self.config.dir.join(slab_name(slab));
-                self.fail(format!("could not make {}: {e}", path.display()));
-            }
-        }
+        self.trim_slabs(disk);
+        self.add_slab_if_short(disk);
     }
 
     /// Tries again to add a slab, if there was no space for one.
     pub(super) fn retry_space(&mut self, disk: &mut dyn Disk) {
-        let starved = self.space.refused || !self.space.waiting.is_empty();
-        if self.space.full && starved && self.space.creating.is_none() {
-            self.create_slab(disk);
+        self.space.is_tight = false;
+        self.space.too_large = None;
+        self.space.trim_due = true;
+        if self.space.full.is_some() && self.space.refused && self.space.wanted.is_none() {
+            self.space.wanted = self.space.full;
         }
+        self.grow_space(disk);
+        self.make_reserve(disk);
         if self.state.is_stalled() {
             self.state.retry_stalled(disk);
         }
     }
 
-    fn on_space_gained(&mut self) {
-        self.place_waiting();
-        if std::mem::take(&mut self.space.refused) {
+    /// Tells those who wait for space that there is some.
+    pub(super) fn on_space_gained(&mut self) {
+        if self.space.wanted.is_some_and(|log2| self.space.alloc.has(log2)) {
+            self.space.wanted = None;
+        }
+        // Whoever was told to wait tries again, whoever was refused may.
+        self.push_event(StoreEvent::RoomAvailable);
+        if self.space.full.is_some_and(|log2| self.space.alloc.has(log2)) {
+            self.space.full = None;
+            self.space.refused = false;
             self.push_event(StoreEvent::SpaceAvailable);
         }
     }
@@ -275,6 +280,7 @@ impl Store {
             gained = true;
         }
         if gained {
+            self.space.trim_due = true;
             self.on_space_gained();
         }
     }

@@ -146,11 +146,11 @@ impl Bed {
     }
 
     pub fn try_append(&mut self, slot: Slot, batch: &[u8]) -> Result<Appended, AppendError> {
-        self.append_payload(slot, Payload::Small(batch))
+        self.append_payload(slot, || Payload::Small(batch))
     }
 
     pub fn try_append_bulk(&mut self, slot: Slot, batch: &[u8]) -> Result<Appended, AppendError> {
-        self.append_payload(slot, bulk(batch))
+        self.append_payload(slot, || bulk(batch))
     }
 
     /// The newest epoch, which is what appends are made in.
@@ -160,9 +160,20 @@ impl Bed {
         last.unwrap_or(EPOCH)
     }
 
-    fn append_payload(&mut self, slot: Slot, payload: Payload<'_>) -> Result<Appended, AppendError> {
+    /// Appends, once there is a slab for it if it needs one.
+    fn append_payload<'a>(
+        &mut self,
+        slot: Slot,
+        payload: impl Fn() -> Payload<'a>,
+    ) -> Result<Appended, AppendError> {
         let epoch = self.epoch(slot);
-        self.store.append(&mut self.disk, slot, payload, epoch, self.wall_ms)
+        loop {
+            let appended = self.store.append(&mut self.disk, slot, payload(), epoch, self.wall_ms);
+            if appended != Err(AppendError::Busy) || !self.store.awaits_slab() {
+                return appended;
+            }
+            self.step();
+        }
     }
 
     pub fn append(&mut self, slot: Slot, batch: &[u8]) -> Appended {

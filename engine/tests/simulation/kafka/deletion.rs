@@ -81,7 +81,10 @@ fn run(seed: u64) {
 
     // Rounds take much longer than requests: what was appended stays on its way to the disk.
     let slow = Duration::from_millis(20)..=Duration::from_millis(30);
-    world.disk(node).set_latency(Latency { sync: slow.clone(), write: slow, ..Latency::default() });
+    // Slabs are made at once: nothing is to wait for those.
+    let quick = Duration::from_micros(1)..=Duration::from_micros(2);
+    let latency = Latency { sync: slow.clone(), write: slow, job: quick, ..Latency::default() };
+    world.disk(node).set_latency(latency);
     let records = batch();
     let mut filling = Vec::new();
     for index in 0..PARTITIONS {

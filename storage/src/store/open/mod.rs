@@ -13,12 +13,13 @@ use std::path::Path;
 
 use bytes::Bytes;
 use highwater_protocol::ids::TopicPartition;
-use highwater_runtime::fs::OpenMode;
+use highwater_runtime::fs::{OpenMode, RESERVE_NAME};
 use highwater_runtime::plane::Disk;
 use highwater_runtime::slab::Slab;
 
 use super::read::Reads;
 use super::round::Rounds;
+use super::slabs::slab_bytes;
 use super::space::{SlabFile, Space};
 use super::{Phase, Store};
 use crate::alloc::Allocator;
@@ -121,7 +122,26 @@ impl Store {
             phase: Phase::Open,
         };
         store.record_recovery(disk, &discarded, &report);
+        store.prepare_space(disk, &mut report);
         Ok((store, report))
+    }
+
+    /// Keeps space for the state log, and says so if records will find none.
+    fn prepare_space(&mut self, disk: &mut dyn Disk, report: &mut RecoveryReport) {
+        let path = self.config.dir.join(RESERVE_NAME);
+        let made = disk.create_file(&path, self.config.limits.state_log_bytes_used);
+        self.on_reserve_created(disk, made);
+        let limits = &self.config.limits;
+        let free = disk.free_bytes(&self.config.dir).unwrap_or(u64::MAX);
+        let newest = self.space.alloc.newest_slab_bytes();
+        let next = slab_bytes(&self.config, newest, free, None, Some(limits.extent_bytes_min));
+        if next.is_none() && !self.space.alloc.has(limits.extent_bytes_min.ilog2() as u8) {
+            report.warnings.push(format!(
+                "{}: {} MiB are free on the disk, and no slab fits: records are refused until space is freed",
+                self.config.dir.display(),
+                free >> 20
+            ));
+        }
     }
 
     /// Tells the map what recovery found.
@@ -176,7 +196,10 @@ fn open_slabs(
     for entry in disk.list(&config.dir).map_err(io_error(&config.dir))? {
         let path = config.dir.join(&entry.name);
         let Some(id) = parse_slab_name(&entry.name).filter(|_| !entry.is_dir) else {
-            if !is_of_state_log(&entry.name) {
+            if is_unfinished(&entry.name) {
+                // It would keep its space for nothing, and this may be a start on a full disk.
+                disk.remove_file(&path).map_err(io_error(&path))?;
+            } else if !is_of_state_log(&entry.name) && entry.name != RESERVE_NAME {
                 quarantine(config, disk, &entry.name, report)?;
             }
             continue;
@@ -188,6 +211,12 @@ fn open_slabs(
         slabs.insert(id, SlabFile { file, bytes });
     }
     Ok(slabs)
+}
+
+/// Whether this is what is left of a file of a store that was being made when the process ended.
+fn is_unfinished(name: &str) -> bool {
+    name.strip_suffix(".tmp")
+        .is_some_and(|name| parse_slab_name(name).is_some() || is_of_state_log(name) || name == RESERVE_NAME)
 }
 
 fn is_of_state_log(name: &str) -> bool {
