@@ -50,6 +50,15 @@ pub enum Event {
         /// How long until the next attempt.
         retry_in: Duration,
     },
+    /// The broker cannot take records of a topic just now, because its disk is full for example. They are sent again until they are
+    /// taken or their delivery timeout is over.
+    #[non_exhaustive]
+    ProduceRefused {
+        /// The topic.
+        topic: String,
+        /// What the broker says.
+        reason: String,
+    },
     /// A producer goes on under a new id: after a record that was given up, or because the broker lost track of the old id.
     /// Nothing is lost or duplicated by it.
     #[non_exhaustive]

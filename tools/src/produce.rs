@@ -32,7 +32,13 @@ const LINGER: Duration = Duration::from_millis(5);
 
 /// Sends records; returns when all are acknowledged.
 pub(crate) fn run(args: &ProduceArgs) -> Result<(), Failure> {
-    with_client(&args.server, |client| produce(client, args))
+    with_client(&args.server, |client| async {
+        let refusals = report::tell_refusals(client.events());
+        tokio::select! {
+            done = produce(client, args) => done,
+            never = refusals => match never {},
+        }
+    })
 }
 
 async fn produce(client: Client, args: &ProduceArgs) -> Result<(), Failure> {

@@ -164,6 +164,11 @@ impl ProducerShared {
             Ok(Err(_)) => self.handle_lost(lane, batch, true),
             Err(error) => {
                 self.cluster.metrics.batches_retried.add(u64::from(error.0.is_retryable()));
+                // A stale route is put right without anybody having to know.
+                if error.0.is_retryable() && error.0 != ErrorCode::WrongShard {
+                    let (topic, reason) = (self.topic.to_string(), error.1.clone());
+                    self.cluster.events.emit(&Event::ProduceRefused { topic, reason });
+                }
                 self.with(|core| core.handle_refused(lane, batch, error, Instant::now(), rand::random()));
             }
         }

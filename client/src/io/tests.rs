@@ -98,6 +98,26 @@ async fn what_can_be_tried_again_is_and_what_cannot_fails_at_once() {
 }
 
 #[tokio::test]
+async fn that_a_broker_cannot_take_records_just_now_is_told_while_they_are_sent_again() {
+    let broker = FakeBroker::start(1).await;
+    let client = client(&broker).await;
+    let producer = client.producer("orders").await.unwrap();
+    let mut events = client.events();
+    broker.script([
+        (MessageKind::Produce, Instead::Refuse(ErrorCode::WrongShard)),
+        (MessageKind::Produce, Instead::Refuse(ErrorCode::StorageFull)),
+    ]);
+    assert_eq!(send(&producer, 1).await, [0]);
+    let refused = loop {
+        if let Event::ProduceRefused { topic, reason } = events.next().await.unwrap() {
+            break (topic, reason);
+        }
+    };
+    assert_eq!(refused.0, "orders");
+    assert!(!refused.1.is_empty());
+}
+
+#[tokio::test]
 async fn a_record_without_an_answer_times_out_with_an_unknown_outcome() {
     let broker = FakeBroker::start(1).await;
     let client = client(&broker).await;

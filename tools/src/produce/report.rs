@@ -3,10 +3,11 @@
 //! For input that comes from a file or a pipe, a line of progress; for lines that are typed, each acknowledgement in a line of its own, since a
 //! line that is redrawn would be where the next one is typed. With `--verbose` the acknowledgements go to stdout.
 
+use std::convert::Infallible;
 use std::fmt::Write as _;
 use std::io::{IsTerminal as _, Write as _};
 
-use highwater_client::Receipt;
+use highwater_client::{Event, Events, Receipt};
 use highwater_protocol::text::counted;
 
 use crate::cli::ProduceArgs;
@@ -100,6 +101,23 @@ impl Report {
     pub(super) fn abandon(&mut self) -> Result<(), Failure> {
         self.progress.clear();
         self.print()
+    }
+}
+
+/// Says at once why the broker does not take records, each reason once; the producer keeps trying.
+pub(super) async fn tell_refusals(mut events: Events) -> Infallible {
+    let mut told = String::new();
+    loop {
+        match events.next().await {
+            Some(Event::ProduceRefused { reason, .. }) if reason != told => {
+                say(&format!(
+                    "records are not taken at the moment: {reason}; trying again until --timeout is over"
+                ));
+                told = reason;
+            }
+            Some(_) => {}
+            None => std::future::pending().await,
+        }
     }
 }
 
