@@ -47,12 +47,21 @@ pub struct RuntimeConfig {
     /// lock held by it says truthfully that nothing is on its way to the disk any more: a killed process can be gone while
     /// its writes are not.
     pub held: Option<Arc<File>>,
+    /// Bytes of memory that free buffers of the process may keep. None: a fixed number of each thread.
+    pub idle_buffer_bytes: Option<usize>,
 }
 
 impl RuntimeConfig {
     /// Shards on these CPUs, the rest as a broker wants it.
     pub fn new(cpus: Vec<Cpu>) -> Self {
-        Self { cpus, host: HostKind::default(), listeners: Vec::new(), ring_entries: 1024, held: None }
+        Self {
+            cpus,
+            host: HostKind::default(),
+            listeners: Vec::new(),
+            ring_entries: 1024,
+            held: None,
+            idle_buffer_bytes: None,
+        }
     }
 }
 
@@ -166,6 +175,9 @@ where
         return Err(StartError::Config(format!("cannot run {shards} shards: choose 1 to {SHARDS_MAX}")));
     }
     preflight::check(config.host)?;
+    if let Some(bytes) = config.idle_buffer_bytes {
+        crate::buf::keep_idle(bytes, config.cpus.len());
+    }
     let bells = bells(config.cpus.len() as u16).map_err(StartError::os("cannot make an eventfd"))?;
     let (jobs, file_thread) =
         spawn_file_thread(Arc::clone(&bells)).map_err(StartError::os("cannot start a thread"))?;

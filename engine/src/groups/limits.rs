@@ -30,8 +30,9 @@ pub const OFFSET_METADATA_UNITS_MAX: usize = 4096;
 /// Bytes of a regular expression of a subscription.
 pub const REGEX_BYTES_MAX: usize = 1 << 10;
 
-/// Bytes that a compiled regular expression may take.
-pub const REGEX_COMPILED_BYTES_MAX: usize = 1 << 20;
+/// Bytes that a compiled regular expression may take, and the tables of its matches as many. It is compiled whenever topics change, so this also
+/// bounds the time for that.
+pub const REGEX_COMPILED_BYTES_MAX: usize = 256 << 10;
 
 /// Different regular expressions of the members of a group.
 pub const GROUP_REGEXES_MAX: usize = 64;

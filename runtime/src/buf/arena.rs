@@ -11,10 +11,14 @@
 //!   +----------+----------+----------+-- .. --+-------+
 //! ```
 //!
+//! A free buffer keeps its pages, to be used again. When free buffers keep more than a limit, the pages of those that come back are given to
+//! the system: chunks of many sizes, each with one buffer in use, would otherwise hold many times the memory that is in use.
+//!
 //! One arena serves all threads: a buffer is often dropped by another thread than made it, and at these sizes a lock costs nothing.
 
 use std::collections::BTreeMap;
 use std::ptr::NonNull;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 /// Bytes of a chunk, and what its address is a multiple of.
@@ -28,6 +32,16 @@ pub(super) const CHUNKED_BYTES_MAX: usize = 4 << 20;
 
 /// Chunks without a buffer in use that are kept for those to come.
 const EMPTY_CHUNKS_MAX: usize = 2;
+
+/// Bytes of pages that free buffers keep, unless [`set_idle_bytes_max`] says otherwise.
+pub(super) const IDLE_BYTES_MAX_DEFAULT: usize = 64 << 20;
+
+static IDLE_BYTES_MAX: AtomicUsize = AtomicUsize::new(IDLE_BYTES_MAX_DEFAULT);
+
+/// How many bytes of pages free buffers may keep.
+pub(super) fn set_idle_bytes_max(bytes: usize) {
+    IDLE_BYTES_MAX.store(bytes, Ordering::Relaxed);
+}
 
 const _: () = assert!(CHUNK_BYTES / CHUNKED_BYTES_MIN <= u128::BITS as usize);
 
@@ -47,8 +61,14 @@ pub(super) fn give(ptr: NonNull<u8>, capacity: usize) {
     if capacity > CHUNKED_BYTES_MAX {
         return unmap(ptr, capacity);
     }
-    let gone = arena().give(ptr.as_ptr() as usize, capacity);
     // Without the lock: giving memory back to the system takes a while.
+    let at = ptr.as_ptr() as usize;
+    let keeps = arena().idle_bytes + capacity <= IDLE_BYTES_MAX.load(Ordering::Relaxed);
+    if !keeps {
+        // Nobody else can have it yet: it is marked as free only after this.
+        drop_pages(ptr, capacity);
+    }
+    let gone = arena().give(at, capacity, keeps);
     if let Some(chunk) = gone.and_then(|at| NonNull::new(at as *mut u8)) {
         unmap(chunk, CHUNK_BYTES);
     }
@@ -63,18 +83,22 @@ struct Arena {
     chunks: BTreeMap<usize, Chunk>,
     /// Chunks with a free buffer and with one in use, by capacity.
     roomy: BTreeMap<usize, Vec<usize>>,
-    /// Mapped and without any buffer in use.
-    empty: Vec<usize>,
+    /// Mapped and without any buffer in use; each with the bytes of pages that it keeps.
+    empty: Vec<(usize, usize)>,
+    /// Bytes of pages that free buffers keep.
+    idle_bytes: usize,
 }
 
 struct Chunk {
     /// A set bit is a free buffer.
     free: u128,
+    /// Of these, those that keep their pages.
+    kept: u128,
 }
 
 impl Arena {
     const fn new() -> Self {
-        Self { chunks: BTreeMap::new(), roomy: BTreeMap::new(), empty: Vec::new() }
+        Self { chunks: BTreeMap::new(), roomy: BTreeMap::new(), empty: Vec::new(), idle_bytes: 0 }
     }
 
     fn take(&mut self, capacity: usize) -> usize {
@@ -82,22 +106,31 @@ impl Arena {
         let base = if let Some(base) = roomy.last() {
             *base
         } else {
-            let base = self.empty.pop().unwrap_or_else(|| map(CHUNK_BYTES).as_ptr() as usize);
-            self.chunks.insert(base, Chunk { free: all_free(capacity) });
+            let (base, kept_bytes) =
+                self.empty.pop().unwrap_or_else(|| (map(CHUNK_BYTES).as_ptr() as usize, 0));
+            // Where its pages are is not known: as if they were all in the first buffers.
+            let kept = all_free(capacity) & first_bits(kept_bytes.div_ceil(capacity));
+            self.idle_bytes = self.idle_bytes - kept_bytes + kept.count_ones() as usize * capacity;
+            self.chunks.insert(base, Chunk { free: all_free(capacity), kept });
             roomy.push(base);
             base
         };
         let chunk = self.chunks.get_mut(&base).expect("a chunk with room is known");
-        let slot = chunk.free.trailing_zeros() as usize;
-        chunk.free &= chunk.free - 1;
+        let from = if chunk.kept == 0 { chunk.free } else { chunk.kept };
+        let slot = from.trailing_zeros() as usize;
+        if chunk.kept != 0 {
+            self.idle_bytes -= capacity;
+        }
+        chunk.free &= !(1 << slot);
+        chunk.kept &= !(1 << slot);
         if chunk.free == 0 {
             roomy.pop();
         }
         base + slot * capacity
     }
 
-    /// Takes a buffer back. Some: a chunk that is to be unmapped.
-    fn give(&mut self, at: usize, capacity: usize) -> Option<usize> {
+    /// Takes a buffer back, with its pages or without. Some: a chunk that is to be unmapped.
+    fn give(&mut self, at: usize, capacity: usize, keeps: bool) -> Option<usize> {
         let base = at & !(CHUNK_BYTES - 1);
         let slot = (at - base) / capacity;
         let chunk = self.chunks.get_mut(&base).expect("a buffer lies in a chunk");
@@ -107,17 +140,28 @@ impl Arena {
             roomy.push(base);
         }
         chunk.free |= 1 << slot;
+        if keeps {
+            chunk.kept |= 1 << slot;
+            self.idle_bytes += capacity;
+        }
         if chunk.free != all_free(capacity) {
             return None;
         }
         roomy.retain(|roomy| *roomy != base);
+        let kept_bytes = chunk.kept.count_ones() as usize * capacity;
         self.chunks.remove(&base);
         if self.empty.len() < EMPTY_CHUNKS_MAX {
-            self.empty.push(base);
+            self.empty.push((base, kept_bytes));
             return None;
         }
+        self.idle_bytes -= kept_bytes;
         Some(base)
     }
+}
+
+/// The lowest bits, as many as there are at most.
+fn first_bits(count: usize) -> u128 {
+    if count >= u128::BITS as usize { u128::MAX } else { (1 << count) - 1 }
 }
 
 fn all_free(capacity: usize) -> u128 {
@@ -148,6 +192,13 @@ fn map(bytes: usize) -> NonNull<u8> {
     NonNull::new(from as *mut u8).expect("nothing is mapped at zero")
 }
 
+/// Gives the pages of a buffer to the system. It reads as zero bytes from now on.
+fn drop_pages(ptr: NonNull<u8>, bytes: usize) {
+    // SAFETY: whole pages of a mapping of ours that nobody uses.
+    let result = unsafe { libc::madvise(ptr.as_ptr().cast(), bytes, libc::MADV_DONTNEED) };
+    assert_eq!(result, 0, "cannot give back {bytes} bytes: {}", std::io::Error::last_os_error());
+}
+
 fn unmap(ptr: NonNull<u8>, bytes: usize) {
     // SAFETY: what `map` mapped, and no buffer in it is in use.
     let result = unsafe { libc::munmap(ptr.as_ptr().cast(), bytes) };
@@ -172,17 +223,24 @@ mod tests {
             "none crosses a chunk's end"
         );
         assert_eq!(arena.chunks.len(), 3);
-        assert_eq!(arena.give(taken[5], capacity), None);
+        assert_eq!(arena.give(taken[5], capacity, true), None);
+        assert_eq!(arena.idle_bytes, capacity);
         assert_eq!(arena.take(capacity), taken[5], "a free buffer comes before a new chunk");
+        assert_eq!(arena.idle_bytes, 0);
         let mut unmapped = Vec::new();
         for at in &taken {
-            unmapped.extend(arena.give(*at, capacity));
+            unmapped.extend(arena.give(*at, capacity, true));
         }
+        assert_eq!(
+            arena.idle_bytes,
+            EMPTY_CHUNKS_MAX * per_chunk * capacity,
+            "those of the chunks that are kept"
+        );
         assert_eq!((arena.chunks.len(), arena.empty.len(), unmapped.len()), (0, EMPTY_CHUNKS_MAX, 1));
         let other = arena.take(512 << 10);
         assert_eq!(arena.empty.len(), EMPTY_CHUNKS_MAX - 1, "an empty chunk serves any capacity");
-        assert!(arena.give(other, 512 << 10).is_none());
-        for chunk in unmapped.into_iter().chain(arena.empty.drain(..)) {
+        assert!(arena.give(other, 512 << 10, true).is_none());
+        for chunk in unmapped.into_iter().chain(arena.empty.drain(..).map(|(base, _)| base)) {
             unmap(NonNull::new(chunk as *mut u8).expect("mapped"), CHUNK_BYTES);
         }
     }
@@ -192,8 +250,35 @@ mod tests {
     fn a_buffer_given_back_twice_is_noticed() {
         let mut arena = Arena::new();
         let (one, _other) = (arena.take(CHUNKED_BYTES_MIN), arena.take(CHUNKED_BYTES_MIN));
-        arena.give(one, CHUNKED_BYTES_MIN);
-        arena.give(one, CHUNKED_BYTES_MIN);
+        arena.give(one, CHUNKED_BYTES_MIN, true);
+        arena.give(one, CHUNKED_BYTES_MIN, true);
+    }
+
+    #[test]
+    fn buffers_that_keep_their_pages_are_used_before_those_that_do_not() {
+        let mut arena = Arena::new();
+        let taken: Vec<usize> = (0..6).map(|_| arena.take(CHUNKED_BYTES_MIN)).collect();
+        for (at, keeps) in [(taken[1], false), (taken[2], false), (taken[4], true)] {
+            arena.give(at, CHUNKED_BYTES_MIN, keeps);
+        }
+        assert_eq!(arena.idle_bytes, CHUNKED_BYTES_MIN);
+        assert_eq!(arena.take(CHUNKED_BYTES_MIN), taken[4]);
+        assert_eq!(arena.take(CHUNKED_BYTES_MIN), taken[1]);
+        assert_eq!(arena.idle_bytes, 0);
+    }
+
+    #[test]
+    fn a_buffer_that_gave_its_pages_back_reads_as_zero() {
+        let ptr = map(CHUNK_BYTES);
+        // SAFETY: just mapped, readable and writable; the slice is not used after the pages are given back.
+        unsafe { std::slice::from_raw_parts_mut(ptr.as_ptr(), 1 << 20) }.fill(7);
+        drop_pages(ptr, 512 << 10);
+        // SAFETY: as above.
+        let memory = unsafe { std::slice::from_raw_parts(ptr.as_ptr(), 1 << 20) };
+        assert!(
+            memory[..512 << 10].iter().all(|byte| *byte == 0) && memory[512 << 10..].iter().all(|b| *b == 7)
+        );
+        unmap(ptr, CHUNK_BYTES);
     }
 
     #[test]

@@ -11,14 +11,25 @@ use std::cell::RefCell;
 use std::fmt;
 use std::ops::{Deref, DerefMut};
 use std::ptr::NonNull;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use bytes::Bytes;
 
 /// Alignment and granule of direct I/O.
 pub const PAGE_BYTES: usize = 4096;
 
-/// Bytes of small buffers that one thread keeps in its pool; more is given back to the allocator.
+/// Bytes of small buffers that one thread keeps in its pool, unless [`keep_idle`] says otherwise; more is given back to the allocator.
 pub const POOL_BYTES_MAX: usize = 32 << 20;
+
+static POOL_BYTES: AtomicUsize = AtomicUsize::new(POOL_BYTES_MAX);
+
+/// How much memory free buffers of this process may keep, to be used again: half of it those of at least a quarter of a megabyte, half of it the
+/// pools of so many threads.
+pub fn keep_idle(bytes: usize, threads: usize) {
+    arena::set_idle_bytes_max(bytes / 2);
+    POOL_BYTES.store(bytes / 2 / threads.max(1), Ordering::Relaxed);
+}
 
 /// Buffers from this size on are rounded to multiples of it; smaller ones to powers of two.
 const CLASS_STEP: usize = 64 << 10;
@@ -48,6 +59,27 @@ impl AlignedBuf {
             pool_take(capacity).unwrap_or_else(|| allocate(capacity))
         };
         Self { ptr, len, capacity }
+    }
+
+    /// Bytes of memory that a buffer for this many bytes takes.
+    pub const fn memory_bytes_for(bytes: usize) -> usize {
+        class_bytes(if bytes == 0 { PAGE_BYTES } else { bytes.next_multiple_of(PAGE_BYTES) })
+    }
+
+    /// Bytes that a buffer can hold which takes at most this much memory.
+    pub const fn bytes_within(memory_bytes: usize) -> usize {
+        if memory_bytes < PAGE_BYTES {
+            0
+        } else if memory_bytes < CLASS_STEP {
+            1 << memory_bytes.ilog2()
+        } else {
+            memory_bytes - memory_bytes % CLASS_STEP
+        }
+    }
+
+    /// Bytes of memory that it takes.
+    pub fn memory_bytes(&self) -> usize {
+        self.capacity
     }
 
     /// The same, all zero bytes.
@@ -81,6 +113,41 @@ impl AlignedBuf {
     /// Shared and immutable from here on; no copy. The result keeps the alignment.
     pub fn freeze(self) -> Bytes {
         Bytes::from_owner(self)
+    }
+
+    /// The same, and `gauge` counts its memory until the last slice of it is dropped.
+    pub fn freeze_counted(self, gauge: &MemoryGauge) -> Bytes {
+        gauge.0.fetch_add(self.capacity, Ordering::Relaxed);
+        Bytes::from_owner(Counted { buf: self, gauge: gauge.clone() })
+    }
+}
+
+/// Bytes of memory in shared buffers, wherever slices of them still are: in a cache, in a write to the disk, in the send queue of a slow client.
+#[derive(Clone, Default, Debug)]
+pub struct MemoryGauge(Arc<AtomicUsize>);
+
+impl MemoryGauge {
+    /// Bytes now.
+    pub fn bytes(&self) -> usize {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// A shared buffer that a gauge counts.
+struct Counted {
+    buf: AlignedBuf,
+    gauge: MemoryGauge,
+}
+
+impl AsRef<[u8]> for Counted {
+    fn as_ref(&self) -> &[u8] {
+        &self.buf
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.gauge.0.fetch_sub(self.buf.capacity, Ordering::Relaxed);
     }
 }
 
@@ -122,7 +189,7 @@ impl fmt::Debug for AlignedBuf {
     }
 }
 
-fn class_bytes(len: usize) -> usize {
+const fn class_bytes(len: usize) -> usize {
     if len < CLASS_STEP { len.next_power_of_two() } else { len.next_multiple_of(CLASS_STEP) }
 }
 
@@ -184,7 +251,7 @@ fn pool_put(ptr: NonNull<u8>, capacity: usize) {
     let kept = POOL
         .try_with(|pool| {
             let mut pool = pool.borrow_mut();
-            if pool.bytes + capacity > POOL_BYTES_MAX {
+            if pool.bytes + capacity > POOL_BYTES.load(Ordering::Relaxed) {
                 return false;
             }
             pool.bytes += capacity;
@@ -233,6 +300,31 @@ mod tests {
         })
         .join()
         .expect("the thread must not panic");
+    }
+
+    #[test]
+    fn a_counted_buffer_counts_until_its_last_slice_is_gone() {
+        let gauge = MemoryGauge::default();
+        let whole = AlignedBuf::new(5000).freeze_counted(&gauge);
+        let slice = whole.slice(10..20);
+        assert_eq!(gauge.bytes(), 8192);
+        drop(whole);
+        assert_eq!(gauge.bytes(), 8192);
+        drop(slice);
+        assert_eq!(gauge.bytes(), 0);
+    }
+
+    #[test]
+    fn the_memory_of_a_buffer_is_known_before_there_is_one() {
+        for bytes in [0, 1, 4096, 4097, 9000, 65_535, 65_536, 65_537, 1 << 20, (1 << 20) + 1, 9 << 20] {
+            let memory_bytes = AlignedBuf::new(bytes).memory_bytes();
+            assert_eq!(memory_bytes, AlignedBuf::memory_bytes_for(bytes));
+            assert_eq!(AlignedBuf::bytes_within(memory_bytes), memory_bytes);
+            assert!(AlignedBuf::bytes_within(memory_bytes - 1) < memory_bytes);
+            assert!(
+                AlignedBuf::memory_bytes_for(AlignedBuf::bytes_within(memory_bytes + 1)) <= memory_bytes + 1
+            );
+        }
     }
 
     #[test]

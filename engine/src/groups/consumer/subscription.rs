@@ -1,7 +1,8 @@
 //! Which topics members want: names, and regular expressions over them.
 //!
 //! The expressions are in RE2's syntax, and match a topic if they match all of its name. What they match is found out when they
-//! come into use and when topics have changed; matching takes time linear in the names, and what a compiled expression takes is bounded.
+//! come into use and when topics have changed; matching takes time linear in the names. A compiled expression can take a megabyte
+//! and more with the tables of its matches, so it is compiled each time and not kept.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::hash::Hasher;
@@ -15,10 +16,9 @@ use crate::groups::error::GroupError;
 use crate::groups::limits::{GROUP_REGEXES_MAX, REGEX_BYTES_MAX, REGEX_COMPILED_BYTES_MAX};
 use crate::groups::topics::Topics;
 
-/// A regular expression in use, and the topics it matches.
-#[derive(Debug)]
+/// The topics that a regular expression in use matches.
+#[derive(Default, Debug)]
 pub(super) struct Pattern {
-    regex: Option<Regex>,
     pub(super) topics: BTreeSet<TopicId>,
 }
 
@@ -41,14 +41,9 @@ fn compile(regex: &str) -> Result<Regex, GroupError> {
 
 impl Pattern {
     fn new(regex: &str, topics: &Topics) -> Result<Self, GroupError> {
-        let mut pattern = Self { regex: Some(compile(regex)?), topics: BTreeSet::new() };
-        pattern.resolve(topics);
-        Ok(pattern)
-    }
-
-    fn resolve(&mut self, topics: &Topics) {
-        let Some(regex) = &self.regex else { return };
-        self.topics = topics.names().filter(|(name, _)| regex.is_match(name)).map(|(_, id)| id).collect();
+        let regex = compile(regex)?;
+        let topics = topics.names().filter(|(name, _)| regex.is_match(name)).map(|(_, id)| id).collect();
+        Ok(Self { topics })
     }
 }
 
@@ -77,16 +72,12 @@ impl ConsumerGroup {
     pub(super) fn resolve_all(&mut self, topics: &Topics) {
         let used: BTreeSet<String> =
             self.members.values().map(|m| m.topic_regex.clone()).filter(|r| !r.is_empty()).collect();
-        self.patterns.retain(|regex, _| used.contains(regex));
-        for pattern in self.patterns.values_mut() {
-            pattern.resolve(topics);
-        }
-        for regex in used {
-            self.patterns.entry(regex).or_insert_with_key(|regex| {
-                let none = |_| Pattern { regex: None, topics: BTreeSet::new() };
-                Pattern::new(regex, topics).unwrap_or_else(none)
-            });
-        }
+        // One that was taken before is compiled again. If it cannot be, by a newer version, it matches nothing.
+        let pattern_of = |regex: String| {
+            let pattern = Pattern::new(&regex, topics).unwrap_or_default();
+            (regex, pattern)
+        };
+        self.patterns = used.into_iter().map(pattern_of).collect();
     }
 
     /// Finds out what expressions match now, if topics have changed and no heartbeat has come since.
