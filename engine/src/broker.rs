@@ -23,7 +23,7 @@ use crate::controller::ReadyReport;
 use crate::counters::ShardCounters;
 use crate::data_dir::{self, DataDir, IDENTITY, Identity, LOCK};
 use crate::groups::GroupConfig;
-use crate::limits::ShardLimits;
+use crate::limits::{ShardLimits, idle_buffer_bytes};
 use crate::listeners::{Bound, Listeners};
 use crate::shard::{KafkaSetup, OpenError, Shard, ShardSetup};
 
@@ -161,6 +161,7 @@ impl Broker {
             host: config.host,
             listeners: sockets,
             held: Some(Arc::clone(&lock)),
+            idle_buffer_bytes: Some(idle_buffer_bytes(memory_bytes, shards)),
             ..RuntimeConfig::new(cpus)
         };
         let runtime = highwater_runtime::start(runtime_config, move |_, plane| {

@@ -163,6 +163,11 @@ pub const STORES_PER_SHARD_MAX: usize = 200;
 /// Warnings of one kind that a start gives one by one for each store; of the others it says how many there are.
 pub const START_WARNINGS_MAX: usize = 10;
 
+/// Bytes of memory that free buffers may keep, to be used again, of the `memory_bytes` of a broker.
+pub fn idle_buffer_bytes(memory_bytes: u64, shards: u16) -> usize {
+    (memory_bytes / 8).min((32 << 20) * (1 + u64::from(shards))) as usize
+}
+
 /// What a shard may hold in memory, and the sizes of its stores.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct ShardLimits {
