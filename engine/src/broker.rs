@@ -10,12 +10,14 @@ use std::time::Duration;
 
 use highwater_protocol::ids::{ClusterId, NodeId};
 use highwater_protocol::limits::PARTITIONS_PER_TOPIC_MAX;
+use highwater_runtime::signals::is_ignored;
 use highwater_runtime::{
     Cpu, OsFs, Runtime, RuntimeConfig, ShutdownHandle, StartError as RuntimeError, available_cpus, measure,
     preflight,
 };
+use highwater_storage::state_log::StateLogError;
 use highwater_storage::{DurableForm, OpenError as StoreError};
-use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::{Handle as SignalHandle, Signals};
 
 use crate::config::{BrokerConfig, DurableChoice};
@@ -25,6 +27,7 @@ use crate::data_dir::{self, DataDir, IDENTITY, Identity, LOCK};
 use crate::groups::GroupConfig;
 use crate::limits::{ShardLimits, idle_buffer_bytes};
 use crate::listeners::{Bound, Listeners};
+use crate::memory;
 use crate::shard::{KafkaSetup, OpenError, Shard, ShardSetup};
 
 /// A running broker.
@@ -51,7 +54,9 @@ pub struct ReadyInfo {
     pub data_dir: PathBuf,
     /// Cores in use.
     pub cores: u16,
-    /// How writes are made durable on this disk, for people.
+    /// Memory for requests and cache, all cores together.
+    pub memory_bytes: u64,
+    /// How writes are made durable on this disk, for people; `none` and why where nothing is.
     pub durability: String,
     /// The cluster.
     pub cluster: ClusterId,
@@ -80,6 +85,9 @@ pub enum StartError {
     /// The data directory belongs to another cluster, or a newer version wrote it, or it is damaged beyond what can be repaired.
     #[error("{0}")]
     Storage(String),
+    /// This user may not write to the data directory, or nobody may.
+    #[error("{0}")]
+    Permission(String),
     /// The disk reported an error.
     #[error("{0}")]
     Disk(String),
@@ -101,6 +109,7 @@ impl StartError {
             Self::Config(_) => 78,
             Self::Locked(_) => 73,
             Self::Storage(_) => 75,
+            Self::Permission(_) => 77,
             Self::Disk(_) => 74,
             Self::Listen(_) | Self::Environment(_) => 1,
             Self::Internal(_) => EXIT_INTERNAL,
@@ -117,10 +126,11 @@ impl Broker {
     pub fn start(config: BrokerConfig) -> Result<Self, StartError> {
         let began = std::time::Instant::now();
         let listeners = Listeners::check(&config)?;
-        // Before anything is written or measured: what this says is clearer than what would fail.
-        preflight(config.host).map_err(explain)?;
         let cpus = choose_cpus(config.cores)?;
         let shards = cpus.len() as u16;
+        // Before anything is written or measured: what this says is clearer than what would fail.
+        preflight(config.host, cpus.len()).map_err(explain)?;
+        let memory_bytes = memory::choose(config.memory_bytes, shards)?.bytes;
         let lock = Arc::new(lock(&config.data_dir)?);
         let new = Identity { cluster: ClusterId(*uuid::Uuid::new_v4().as_bytes()), node: NodeId(0) };
         let data = data_dir::open(&mut OsFs::new(), &config.data_dir, new)?;
@@ -128,7 +138,6 @@ impl Broker {
         let kafka_setup = kafka_setup(&config, native.len(), &kafka)?;
         let durable_form = choose_durable_form(&config)?;
         let stores = data.stores.max(shards);
-        let memory_bytes = config.memory_bytes.unwrap_or_else(default_memory_bytes);
         let (ready_sender, ready) = mpsc::sync_channel(1);
         let setup = Arc::new(ShardSetup {
             data_dir: config.data_dir.clone(),
@@ -170,7 +179,11 @@ impl Broker {
         .map_err(explain)?;
         let shutdown = runtime.shutdown_handle();
         let mut broker = Self {
-            ready: ReadyInfo { kafka, ..describe(&config, &data, native, shards, durable_form) },
+            ready: ReadyInfo {
+                kafka,
+                memory_bytes,
+                ..describe(&config, &data, native, shards, durable_form)?
+            },
             runtime: Some(runtime),
             shutdown,
             signals: None,
@@ -262,23 +275,34 @@ fn describe(
     native: Vec<SocketAddr>,
     cores: u16,
     form: DurableForm,
-) -> ReadyInfo {
-    ReadyInfo {
+) -> Result<ReadyInfo, StartError> {
+    let mut warnings = data.warnings.clone();
+    let volatile = measure::volatile_file_system(&config.data_dir)
+        .map_err(|e| data_dir::failed("cannot look at the data directory", &config.data_dir, &e))?;
+    if let Some(name) = volatile {
+        warnings.push(format!(
+            "the data directory {} is on {name}, which is in memory: acknowledged records are lost when the machine stops",
+            config.data_dir.display()
+        ));
+    }
+    Ok(ReadyInfo {
         native,
         kafka: Vec::new(),
         data_dir: config.data_dir.clone(),
         cores,
-        durability: match form {
-            DurableForm::Dsync => "dsync".into(),
-            DurableForm::SyncPerRound => "sync-per-round".into(),
+        memory_bytes: 0,
+        durability: match (volatile, form) {
+            (Some(name), _) => format!("none ({name})"),
+            (None, DurableForm::Dsync) => "dsync".into(),
+            (None, DurableForm::SyncPerRound) => "sync-per-round".into(),
         },
         cluster: data.identity.cluster,
         node: data.identity.node,
         topics: 0,
         partitions: 0,
-        warnings: data.warnings.clone(),
+        warnings,
         took: Duration::ZERO,
-    }
+    })
 }
 
 /// What Kafka clients get: which listeners are theirs, and how topics are created.
@@ -326,8 +350,7 @@ fn choose_durable_form(config: &BrokerConfig) -> Result<DurableForm, StartError>
                 other => other,
             };
             let measured = measured.map_err(|e| {
-                let dir = config.data_dir.display();
-                StartError::Disk(format!("cannot write to {dir} directly and durably: {e}"))
+                data_dir::failed("cannot write directly and durably to", &config.data_dir, &e)
             })?;
             tracing::info!(?measured, "durable writes");
             Ok(match measured.faster {
@@ -357,14 +380,15 @@ pub(crate) fn lock_patiently(file: &File) -> Result<(), TryLockError> {
 }
 
 /// Locks the data directory against other brokers, for as long as the file is open.
-fn lock(data_dir: &Path) -> Result<File, StartError> {
-    let path = data_dir.join(LOCK);
-    let failed = |e: &io::Error| StartError::Disk(format!("cannot lock {}: {e}", path.display()));
-    std::fs::create_dir_all(data_dir).map_err(|e| {
-        StartError::Config(format!(
-            "cannot make the data directory {}: {e}; choose another --data-dir",
-            data_dir.display()
-        ))
+fn lock(dir: &Path) -> Result<File, StartError> {
+    let path = dir.join(LOCK);
+    let failed = |e: &io::Error| data_dir::failed("cannot lock", &path, e);
+    std::fs::create_dir_all(dir).map_err(|e| {
+        if data_dir::is_forbidden(&e) {
+            return data_dir::failed("cannot make the data directory", dir, &e);
+        }
+        let dir = dir.display();
+        StartError::Config(format!("cannot make the data directory {dir}: {e}; choose another --data-dir"))
     })?;
     let mut file = File::options()
         .create(true)
@@ -381,7 +405,7 @@ fn lock(data_dir: &Path) -> Result<File, StartError> {
             let who = if holder.is_empty() { String::new() } else { format!(" (process {holder})") };
             return Err(StartError::Locked(format!(
                 "another broker{who} runs on {}; stop it, or choose another --data-dir",
-                data_dir.display()
+                dir.display()
             )));
         }
         Err(TryLockError::Error(e)) => return Err(failed(&e)),
@@ -393,27 +417,24 @@ fn lock(data_dir: &Path) -> Result<File, StartError> {
     }
 }
 
-/// A quarter of the memory that this process may use, at least 256 MiB and at most 8 GiB.
-fn default_memory_bytes() -> u64 {
-    let info = rustix::system::sysinfo();
-    let machine = info.totalram as u64 * u64::from(info.mem_unit.max(1));
-    let group = std::fs::read_to_string("/sys/fs/cgroup/memory.max").ok();
-    let group = group.and_then(|text| text.trim().parse::<u64>().ok()).unwrap_or(u64::MAX);
-    (machine.min(group) / 4).clamp(256 << 20, 8 << 30)
-}
+/// What stops a broker. SIGHUP comes when its terminal is closed; where the parent process ignores it (`nohup`) it stays ignored.
+const STOPPING: [i32; 3] = [SIGTERM, SIGINT, SIGHUP];
 
-/// The first signal stops in order, a second one at once.
+/// Asked to stop once, it stops in order; a second SIGTERM or SIGINT ends it at once. SIGHUP never does: a terminal that closes sends it more
+/// than once.
 fn handle_signals(shutdown: ShutdownHandle) -> Result<(SignalHandle, JoinHandle<()>), StartError> {
     let failed = |e: io::Error| StartError::Environment(format!("cannot wait for signals: {e}"));
-    let mut signals = Signals::new([SIGTERM, SIGINT]).map_err(failed)?;
+    let wanted = STOPPING.into_iter().filter(|signal| *signal != SIGHUP || !is_ignored(SIGHUP));
+    let mut signals = Signals::new(wanted).map_err(failed)?;
     let handle = signals.handle();
     let thread = std::thread::Builder::new()
         .name("hw-signals".into())
         .spawn(move || {
             let mut asked = false;
             for signal in signals.forever() {
-                if std::mem::replace(&mut asked, true) {
-                    tracing::warn!(signal, "asked a second time: ending at once");
+                tracing::info!(signal = name_of(signal), "asked to stop");
+                if signal != SIGHUP && std::mem::replace(&mut asked, true) {
+                    tracing::warn!(signal = name_of(signal), "asked a second time: ending at once");
                     std::process::exit(128 + signal);
                 }
                 shutdown.shutdown();
@@ -421,6 +442,10 @@ fn handle_signals(shutdown: ShutdownHandle) -> Result<(SignalHandle, JoinHandle<
         })
         .map_err(failed)?;
     Ok((handle, thread))
+}
+
+fn name_of(signal: i32) -> &'static str {
+    signal_hook::low_level::signal_name(signal).unwrap_or("unknown")
 }
 
 fn explain(error: RuntimeError) -> StartError {
@@ -432,7 +457,14 @@ fn explain(error: RuntimeError) -> StartError {
             Ok(error) => {
                 let text = error.to_string();
                 match *error {
-                    OpenError::Store(StoreError::Io { .. }) => StartError::Disk(text),
+                    OpenError::Store(StoreError::Io { source, .. })
+                    | OpenError::StateLog(StateLogError::Io { error: source, .. }) => {
+                        if data_dir::is_forbidden(&source) {
+                            StartError::Permission(text)
+                        } else {
+                            StartError::Disk(text)
+                        }
+                    }
                     OpenError::Config(_) => StartError::Config(text),
                     _ => StartError::Storage(text),
                 }
@@ -463,10 +495,5 @@ mod tests {
         assert!(choose_cpus(Some(0)).is_err());
         assert!(choose_cpus(Some(u16::MAX)).is_err());
         assert!(!choose_cpus(None).expect("all").is_empty());
-    }
-
-    #[test]
-    fn the_default_memory_is_within_its_bounds() {
-        assert!((256 << 20..=8 << 30).contains(&default_memory_bytes()));
     }
 }

@@ -54,7 +54,7 @@ pub struct BrokerConfig {
     pub offsets_retention: Duration,
     /// How many cores to use; none: all that the process may use.
     pub cores: Option<u16>,
-    /// Memory for caches and buffers of all cores; none: a quarter of the machine's, at least 256 MiB and at most 8 GiB.
+    /// Memory for caches and buffers of all cores; none: a quarter of what this process may use, at least 256 MiB and at most 8 GiB.
     pub memory_bytes: Option<u64>,
     /// What hosts the shards.
     pub host: HostKind,
@@ -62,7 +62,7 @@ pub struct BrokerConfig {
     pub durable: DurableChoice,
     /// Listen on addresses that other machines can reach although connections are neither encrypted nor authenticated.
     pub insecure: bool,
-    /// Stop cleanly on SIGTERM and SIGINT. A program that embeds a broker may want to handle these itself.
+    /// Stop cleanly on SIGTERM, SIGINT and SIGHUP. A program that embeds a broker may want to handle these itself.
     pub stop_on_signals: bool,
 }
 

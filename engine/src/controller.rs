@@ -217,6 +217,7 @@ impl Controller {
             if freeing.shards.is_empty() {
                 self.freeing_partitions -= freeing.partitions;
                 self.freeing.remove(topic);
+                tracing::info!(id = %topic, "space of a deleted topic freed");
                 self.write(&Record::TopicGone { id: topic.0 });
             }
         }
@@ -235,6 +236,7 @@ impl Controller {
             }
             let stores = self.stores;
             let placed = place(&self.tip.loads(stores), &vec![0; stores], request.partitions as usize);
+            tracing::info!(topic = request.name, id = %new_id, partitions = request.partitions, ?configs, "topic created");
             self.write(&Record::TopicCreated(TopicRecord {
                 id: new_id.0,
                 name: request.name.clone(),
@@ -337,6 +339,7 @@ impl Controller {
             let holders = topic.stores.iter().map(|s| s.0 % shards).collect();
             self.freeing.insert(topic.id, Freeing { shards: holders, partitions: topic.stores.len() });
             self.freeing_partitions += topic.stores.len();
+            tracing::info!(topic = topic.name, id = %topic.id, partitions = topic.stores.len(), "topic deleted");
             self.write(&Record::TopicDeleted { id: topic.id.0 });
             Reply::Empty
         });
@@ -353,6 +356,7 @@ impl Controller {
             if want > have {
                 let placed = place(&self.tip.loads(self.stores), &topic.loads(self.stores), want - have);
                 let stores = placed.iter().map(|s| s.0).collect();
+                tracing::info!(topic = topic.name, from = have, to = want, "partitions added");
                 self.write(&Record::PartitionsAdded { id: topic.id.0, stores });
             }
             Reply::Empty
@@ -402,6 +406,14 @@ impl Controller {
 
     fn write_configs(&mut self, topic: &Topic, configs: Writes) {
         if !configs.is_empty() {
+            for (setting, value) in &configs {
+                let (topic, old) = (&topic.name, topic.configs.get(setting));
+                if let Some(new) = value {
+                    tracing::info!(topic, setting, old, new, "topic setting changed");
+                } else {
+                    tracing::info!(topic, setting, old, "topic setting returned to its default");
+                }
+            }
             self.write(&Record::TopicConfigured { id: topic.id.0, configs });
         }
     }

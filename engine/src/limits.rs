@@ -168,6 +168,15 @@ pub fn idle_buffer_bytes(memory_bytes: u64, shards: u16) -> usize {
     (memory_bytes / 8).min((32 << 20) * (1 + u64::from(shards))) as usize
 }
 
+/// What a shard takes for requests, for what is on its way to clients and for the cache of a store, however little memory there is. A
+/// request of the largest size has to fit, while others wait.
+const REQUEST_BYTES_MIN: u64 = 48 << 20;
+const SEND_BYTES_MIN: u64 = 32 << 20;
+const CACHE_BYTES_MIN: u64 = 16 << 20;
+
+/// Memory without which a shard does not work.
+pub const SHARD_MEMORY_BYTES_MIN: u64 = REQUEST_BYTES_MIN + SEND_BYTES_MIN + CACHE_BYTES_MIN;
+
 /// What a shard may hold in memory, and the sizes of its stores.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct ShardLimits {
@@ -190,11 +199,11 @@ impl ShardLimits {
         let stores = stores.max(1) as u64;
         let defaults = StoreLimits::default();
         Self {
-            request_bytes_max: (share / 4).max(48 << 20) as usize,
-            send_bytes_max: (share / 4).max(32 << 20) as usize,
+            request_bytes_max: (share / 4).max(REQUEST_BYTES_MIN) as usize,
+            send_bytes_max: (share / 4).max(SEND_BYTES_MIN) as usize,
             connections_max: CONNECTIONS_MAX.div_ceil(usize::from(shards.max(1))),
             store: StoreLimits {
-                cache_bytes_max: (share / 2 / stores).max(16 << 20),
+                cache_bytes_max: (share / 2 / stores).max(CACHE_BYTES_MIN),
                 store_unacked_bytes_max: (share / 4 / stores)
                     .clamp(defaults.unacked_bytes_max, defaults.store_unacked_bytes_max),
                 ..defaults

@@ -9,7 +9,7 @@ use highwater_runtime::fs::Fs;
 use highwater_storage::inspect;
 
 use crate::broker::{StartError, lock_patiently};
-use crate::data_dir::{LOCK, META};
+use crate::data_dir::{LOCK, META, failed};
 use crate::metadata::Metadata;
 
 /// Keeps brokers off a data directory for as long as it is there.
@@ -22,7 +22,7 @@ pub fn hold(data_dir: &Path) -> Result<Hold, StartError> {
     let file = match File::open(&path) {
         Ok(file) => file,
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(Hold(None)),
-        Err(e) => return Err(StartError::Disk(format!("cannot open {}: {e}", path.display()))),
+        Err(e) => return Err(failed("cannot open", &path, &e)),
     };
     match lock_patiently(&file) {
         Ok(()) => Ok(Hold(Some(file))),

@@ -17,11 +17,14 @@ pub mod fs;
 pub mod limits;
 pub mod measure;
 pub mod plane;
+pub mod signals;
 pub mod sim;
 
 mod cpus;
 mod host;
 mod listen;
+mod locked_memory;
+mod memory;
 mod osfs;
 mod preflight;
 pub mod slab;
@@ -30,6 +33,7 @@ mod uring;
 
 pub use cpus::{Cpu, available_cpus};
 pub use listen::bind;
+pub use memory::{AvailableMemory, MemoryLimit, available_memory};
 pub use osfs::{FILES_OPEN_MAX, OsFs};
 pub use preflight::check as preflight;
 pub use start::{

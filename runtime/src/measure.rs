@@ -46,6 +46,15 @@ pub struct DurabilityMeasurement {
     pub sync_per_round: Option<Duration>,
 }
 
+/// The name of the file system of a directory, if it is one that keeps everything in memory: nothing there outlives the machine.
+pub fn volatile_file_system(dir: &Path) -> io::Result<Option<&'static str>> {
+    Ok(match rustix::fs::statfs(dir)?.f_type as u32 {
+        0x0102_1994 => Some("tmpfs"),
+        0x8584_58F6 => Some("ramfs"),
+        _ => None,
+    })
+}
+
 /// Measures rounds of small durable writes, both ways, on a scratch file in this directory.
 pub fn durable_writes(dir: &Path) -> io::Result<DurabilityMeasurement> {
     let path = dir.join(SCRATCH_NAME);
@@ -162,6 +171,15 @@ mod tests {
         assert_eq!(faster(ms(2), ms(1)), DurableWrites::SyncPerRound);
         assert_eq!(faster(ms(9), None), DurableWrites::SyncPerRound);
         assert_eq!(faster(None, None), DurableWrites::SyncPerRound);
+    }
+
+    #[test]
+    fn a_file_system_in_memory_is_told_from_one_on_a_disk() {
+        assert_eq!(volatile_file_system(Path::new("/proc")).expect("proc is mounted"), None);
+        if let Ok(found) = volatile_file_system(Path::new("/dev/shm")) {
+            println!("/dev/shm: {found:?}");
+        }
+        volatile_file_system(Path::new("/nonexistent")).expect_err("no such directory");
     }
 
     #[test]

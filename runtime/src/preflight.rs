@@ -4,6 +4,7 @@ use std::io;
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
+use crate::locked_memory::{explain_lack, how_to_raise, kib, needed_bytes, recommended_bytes};
 use crate::start::{HostKind, StartError};
 use crate::uring::build_ring;
 
@@ -19,13 +20,14 @@ const NOFILE_ADVISED: u64 = 16 << 10;
 /// Oldest kernel that has everything the plane uses (completions deferred to the thread that asks for them).
 const KERNEL_MIN: &str = "6.1";
 
-/// Finds out whether shards can run here. Raises soft limits as far as they may be raised.
-pub fn check(host: HostKind) -> Result<(), StartError> {
-    build_ring(8).map_err(|e| StartError::Machine(explain_ring(&e, &kernel_release())))?;
+/// Finds out whether so many shards can run here. Raises soft limits as far as they may be raised.
+pub fn check(host: HostKind, shards: usize) -> Result<(), StartError> {
+    let memlock = raise(Resource::Memlock, u64::MAX);
+    build_ring(8).map_err(|e| StartError::Machine(explain_ring(&e, &kernel_release(), shards)))?;
     let nofile = raise(Resource::Nofile, u64::MAX);
     check_nofile(nofile)?;
     if host == HostKind::Glommio {
-        check_memlock(raise(Resource::Memlock, MEMLOCK_BYTES_MIN))?;
+        check_memlock(memlock, shards)?;
     }
     Ok(())
 }
@@ -62,20 +64,20 @@ fn check_nofile(limit: u64) -> Result<(), StartError> {
     Ok(())
 }
 
-fn check_memlock(limit: u64) -> Result<(), StartError> {
+fn check_memlock(limit: u64, shards: usize) -> Result<(), StartError> {
     if limit >= MEMLOCK_BYTES_MIN {
         return Ok(());
     }
     Err(StartError::Machine(format!(
-        "this process may lock only {} KiB of memory, fewer than the {} KiB that io_uring buffers need: raise the limit, with \
-         `ulimit -l 8192` in the shell, `LimitMEMLOCK=8M` in the systemd unit or `--ulimit memlock=8388608` for a container",
-        limit >> 10,
-        MEMLOCK_BYTES_MIN >> 10
+        "this process may lock only {} of memory, less than the {} that io_uring rings need: raise the limit, with {}",
+        kib(limit),
+        kib(MEMLOCK_BYTES_MIN),
+        how_to_raise(recommended_bytes(needed_bytes(shards)))
     )))
 }
 
 /// Why a ring could not be set up, and what to do.
-fn explain_ring(e: &io::Error, kernel: &str) -> String {
+fn explain_ring(e: &io::Error, kernel: &str, shards: usize) -> String {
     let why = match e.raw_os_error() {
         Some(libc::EPERM | libc::EACCES) => {
             "io_uring is forbidden here: look at `sysctl kernel.io_uring_disabled` (it has to be 0, or 1 with this user in \
@@ -89,9 +91,7 @@ fn explain_ring(e: &io::Error, kernel: &str) -> String {
         Some(libc::EINVAL) => {
             format!("the io_uring of this kernel is too old: Linux {KERNEL_MIN} or newer is needed")
         }
-        Some(libc::ENOMEM) => "io_uring cannot get the memory for a ring: raise the limit of locked memory (`ulimit -l 8192`, \
-                               `LimitMEMLOCK=8M`) or of the control group"
-            .to_string(),
+        Some(libc::ENOMEM) => format!("io_uring cannot get the memory for a ring: {}", explain_lack(shards)),
         Some(libc::EMFILE | libc::ENFILE) => {
             "io_uring cannot open a ring: out of file descriptors; raise `ulimit -n` (LimitNOFILE=)".to_string()
         }
@@ -105,7 +105,7 @@ mod tests {
     use super::*;
 
     fn check_explained(errno: i32, expect: &str) {
-        let text = explain_ring(&io::Error::from_raw_os_error(errno), "5.4.0");
+        let text = explain_ring(&io::Error::from_raw_os_error(errno), "5.4.0", 1);
         assert!(text.contains(expect), "{text}");
         assert!(text.contains("5.4.0"), "the kernel is named: {text}");
     }
@@ -122,9 +122,9 @@ mod tests {
 
     #[test]
     fn too_little_lockable_memory_is_refused_with_what_to_do() {
-        let e = check_memlock(64 << 10).expect_err("too low").to_string();
+        let e = check_memlock(64 << 10, 2).expect_err("too low").to_string();
         assert!(e.contains("only 64 KiB") && e.contains("512 KiB") && e.contains("LimitMEMLOCK"), "{e}");
-        check_memlock(8 << 20).expect("the common limit is enough");
+        check_memlock(8 << 20, 2).expect("the common limit is enough");
     }
 
     #[test]
@@ -136,6 +136,6 @@ mod tests {
 
     #[test]
     fn this_machine_passes() {
-        check(HostKind::Glommio).expect("tests need io_uring");
+        check(HostKind::Glommio, 1).expect("tests need io_uring");
     }
 }

@@ -11,6 +11,7 @@ use std::time::Instant;
 
 use crate::cpus::Cpu;
 use crate::host;
+use crate::locked_memory::explain_lack;
 use crate::plane::{Plane, ShardApp, ShardIndex};
 use crate::preflight;
 use crate::uring::{Bells, Driver, PlaneParts, bells, mailboxes, spawn_file_thread};
@@ -93,6 +94,15 @@ pub enum StartError {
 }
 
 impl StartError {
+    /// Why a ring of one of these shards could not be made.
+    pub(crate) fn ring(what: impl Into<String>, shards: usize) -> impl FnOnce(io::Error) -> Self {
+        let what = what.into();
+        move |source| match source.raw_os_error() {
+            Some(libc::ENOMEM) => Self::Machine(format!("{what}: {} ({source})", explain_lack(shards))),
+            _ => Self::Os { what, source },
+        }
+    }
+
     pub(crate) fn os(what: impl Into<String>) -> impl FnOnce(io::Error) -> Self {
         let what = what.into();
         move |source| Self::Os { what, source }
@@ -174,7 +184,7 @@ where
         let shards = config.cpus.len();
         return Err(StartError::Config(format!("cannot run {shards} shards: choose 1 to {SHARDS_MAX}")));
     }
-    preflight::check(config.host)?;
+    preflight::check(config.host, config.cpus.len())?;
     if let Some(bytes) = config.idle_buffer_bytes {
         crate::buf::keep_idle(bytes, config.cpus.len());
     }
@@ -259,19 +269,25 @@ pub(crate) struct Seat<M> {
 }
 
 impl<M: Send + 'static> Seat<M> {
+    /// How many shards there are.
+    pub(crate) fn shards(&self) -> usize {
+        usize::from(self.parts.mailbox.shards())
+    }
+
     /// Makes the shard's plane and application and waits for the other shards; none if one of them has failed.
     pub(crate) fn take<A, F>(self, make_app: &F, eventfd: Option<i32>) -> Option<Shard<A>>
     where
         A: ShardApp<Message = M>,
         F: Fn(ShardIndex, &mut dyn Plane<M>) -> Result<A, BoxError>,
     {
+        let shards = self.shards();
         let Self { shard, parts, ready, may_go, panics, .. } = self;
         let made = Driver::new(parts)
             .and_then(|mut driver| {
                 eventfd.map_or(Ok(()), |fd| driver.register_eventfd(fd))?;
                 Ok(driver)
             })
-            .map_err(StartError::os(format!("shard {shard} cannot set up its ring")))
+            .map_err(StartError::ring(format!("shard {shard} cannot set up its ring"), shards))
             .and_then(|mut driver| match make_app(shard, &mut driver.plane) {
                 Ok(app) => Ok((driver, app)),
                 Err(source) => Err(StartError::App { shard, source }),

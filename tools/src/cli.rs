@@ -44,7 +44,7 @@ pub(crate) struct Cli {
 
 const EXIT_CODES: &str = "Exit codes: 0 done, 1 failed, 2 wrong usage, 130 interrupted by Ctrl-C, 141 the reader of the \
 output went away, 143 ended by SIGTERM. `start` also: 70 internal error, 73 data directory in use, 74 disk error, 75 data of a newer version or of \
-another cluster, 78 configuration.";
+another cluster, 77 no permission, 78 configuration.";
 
 /// The commands.
 #[derive(Subcommand, Debug)]

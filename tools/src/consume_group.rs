@@ -2,9 +2,11 @@
 //!
 //! A batch is on stdout before the next one is asked for, which is what the group takes for processed.
 
+use std::future::pending;
 use std::time::Duration;
 
 use highwater_client::{Client, FetchError, GroupBuilder, GroupConsumer, Offset};
+use highwater_runtime::signals::is_ignored;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::cli::ConsumeArgs;
@@ -21,6 +23,8 @@ const COMMIT_INTERVAL: Duration = Duration::from_secs(1);
 struct Stop {
     interrupts: Signal,
     terminations: Signal,
+    /// Of a terminal that is closed; none where the parent process ignores it (`nohup`).
+    hangups: Option<Signal>,
 }
 
 impl Stop {
@@ -31,6 +35,9 @@ impl Stop {
         Ok(Self {
             interrupts: listen(SignalKind::interrupt(), "Ctrl-C")?,
             terminations: listen(SignalKind::terminate(), "SIGTERM")?,
+            hangups: (!is_ignored(SignalKind::hangup().as_raw_value()))
+                .then(|| listen(SignalKind::hangup(), "SIGHUP"))
+                .transpose()?,
         })
     }
 
@@ -39,8 +46,16 @@ impl Stop {
         let kind = tokio::select! {
             _ = self.interrupts.recv() => SignalKind::interrupt(),
             _ = self.terminations.recv() => SignalKind::terminate(),
+            () = hang_up(&mut self.hangups) => SignalKind::hangup(),
         };
         Failure::Quiet(128 + kind.as_raw_value() as u8)
+    }
+}
+
+async fn hang_up(hangups: &mut Option<Signal>) {
+    match hangups {
+        Some(hangups) => drop(hangups.recv().await),
+        None => pending().await,
     }
 }
 

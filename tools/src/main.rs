@@ -4,6 +4,7 @@
 mod addresses;
 mod bench;
 mod cli;
+mod connection;
 mod consume;
 mod consume_group;
 mod demo;
@@ -95,9 +96,12 @@ fn run(cli: Cli, matches: &ArgMatches) -> Result<(), Failure> {
     }
 }
 
+/// What is never worth a line: glommio registers buffers for files of its own, of which a broker has none that matter.
+const QUIET: &str = "glommio::sys::uring=error";
+
 fn log_to_stderr(filter: &str) -> Result<(), Failure> {
     let filter = tracing_subscriber::EnvFilter::builder()
-        .parse(filter)
+        .parse(format!("{QUIET},{filter}"))
         .map_err(|e| Failure::configuration(format_args!("log level `{filter}`: {e}")))?;
     tracing_subscriber::fmt()
         .with_env_filter(filter)

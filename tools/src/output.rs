@@ -7,6 +7,7 @@ use std::os::fd::AsFd as _;
 use serde::Serialize;
 
 use crate::failure::Failure;
+use crate::progress;
 
 /// Prints text as it is.
 pub(crate) fn print(text: &str) -> Result<(), Failure> {
@@ -22,7 +23,9 @@ pub(crate) fn print_bytes(bytes: &[u8]) -> Result<(), Failure> {
 /// Says on stderr what went wrong.
 pub(crate) fn complain(what: &impl std::fmt::Display) {
     // If stderr is gone too, the exit code still says it.
-    let _ = writeln!(std::io::stderr(), "highwater: {what}");
+    progress::beside(|| {
+        let _ = writeln!(std::io::stderr(), "highwater: {what}");
+    });
 }
 
 /// Prints one line of JSON.

@@ -3,9 +3,22 @@
 use std::fmt::Write;
 use std::fs::File;
 use std::os::fd::AsFd as _;
+use std::sync::{Mutex, PoisonError};
 
 use highwater_protocol::text::{counted, grouped};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle};
+
+/// The progress that is on the screen: a command has one.
+static SHOWN: Mutex<Option<ProgressBar>> = Mutex::new(None);
+
+/// Writes to stderr without running into the progress there.
+pub(crate) fn beside(write: impl FnOnce()) {
+    let shown = SHOWN.lock().unwrap_or_else(PoisonError::into_inner).clone();
+    match shown {
+        Some(bar) => bar.suspend(write),
+        None => write(),
+    }
+}
 
 /// Progress of a command.
 pub(crate) struct Progress(ProgressBar);
@@ -39,6 +52,7 @@ impl Progress {
         let bar = ProgressBar::with_draw_target(total, ProgressDrawTarget::stderr_with_hz(5));
         let style = ProgressStyle::with_template(template).expect("the templates above are templates");
         bar.set_style(style.with_key("rate", write_rate));
+        *SHOWN.lock().unwrap_or_else(PoisonError::into_inner) = Some(bar.clone());
         Self(bar)
     }
 

@@ -5,6 +5,7 @@ use std::future::Future;
 use highwater_client::Client;
 
 use crate::cli::ServerArgs;
+use crate::connection::tell_of_outages;
 use crate::failure::Failure;
 
 /// Connects and does something with the client, on this thread.
@@ -35,6 +36,12 @@ where
         runtime.enable_all().build().map_err(|e| Failure::general(format_args!("cannot start: {e}")))?;
     runtime.block_on(async {
         let client = Client::builder().bootstrap(&server.server).name("highwater").connect();
-        job(client.await.map_err(Failure::general)?).await
+        let client = client.await.map_err(Failure::general)?;
+        let events = client.events();
+        tokio::select! {
+            biased;
+            outcome = job(client) => outcome,
+            never = tell_of_outages(events) => match never {},
+        }
     })
 }

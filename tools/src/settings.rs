@@ -24,7 +24,7 @@ pub(crate) const DATA_DIR_DEFAULT: &str = "./highwater-data";
 pub(crate) const LOG_LEVEL_DEFAULT: &str = "warn";
 
 /// What a broker takes when nothing says otherwise, for people.
-const MEMORY_DEFAULT: &str = "a quarter of the machine's, at least 256MiB and at most 8GiB";
+const MEMORY_DEFAULT: &str = "a quarter of what the process may use, at least 256MiB and at most 8GiB";
 
 /// What clients are told when nothing says otherwise, for people.
 const ADVERTISE_DEFAULT: &str = "the address that each client has connected to";
@@ -114,7 +114,7 @@ pub(crate) struct Settings {
     pub default_partitions: Setting<u32>,
     /// Cores to use; none: every core the process may use.
     pub cores: Setting<Option<u16>>,
-    /// Memory for requests and cache; none: a share of the machine's.
+    /// Memory for requests and cache; none: a share of what the process may use.
     pub memory: Setting<Option<ByteSize>>,
     /// How writes are made durable.
     pub durability: Setting<Durability>,
@@ -303,7 +303,12 @@ impl Settings {
         let cores = self.cores.value.map(|n| toml::Value::Integer(n.into()));
         line("cores", cores, self.cores.source, "every core the process may use");
         let memory = self.memory.value.map(|size| text(&size.to_string()));
-        line("memory", memory, self.memory.source, MEMORY_DEFAULT);
+        // What that comes to here, unless it is refused, which `start` says.
+        let in_force = match highwater_engine::memory_in_force(&self.to_broker_config()) {
+            Ok(choice) => format!("{MEMORY_DEFAULT}; here {} {}", ByteSize(choice.bytes), choice.because),
+            Err(_) => MEMORY_DEFAULT.to_owned(),
+        };
+        line("memory", memory, self.memory.source, &in_force);
         line("durability", Some(text(self.durability.value.name())), self.durability.source, "");
         line("log_level", Some(text(&self.log_level.value)), self.log_level.source, "");
         for (name, setting) in [
@@ -434,6 +439,7 @@ mod tests {
         assert_eq!(again.listen.value, settings.listen.value);
         assert_eq!(again.advertise.value, settings.advertise.value);
         assert_eq!(again.memory, settings.memory);
+        assert!(settings.to_toml().contains("8GiB; here "), "what is in force is shown");
         assert_eq!(again.durability, Setting { value: Durability::SyncPerRound, source: Source::File });
     }
 

@@ -7,8 +7,9 @@ use highwater_engine::{Broker, ReadyInfo};
 use crate::failure::Failure;
 use crate::output;
 use crate::settings::Settings;
+use crate::units::ByteSize;
 
-/// Runs a broker until SIGTERM or SIGINT.
+/// Runs a broker until SIGTERM, SIGINT or SIGHUP.
 pub(crate) fn run(settings: &Settings) -> Result<(), Failure> {
     let broker = Broker::start(settings.to_broker_config())
         .map_err(|e| Failure::Said { code: e.exit_code(), message: e.to_string() })?;
@@ -36,9 +37,10 @@ fn ready_line(ready: &ReadyInfo) -> String {
     };
     let data = absolute(&ready.data_dir).unwrap_or_else(|_| ready.data_dir.clone());
     format!(
-        "ready native={native} kafka={kafka} data={} cores={} durability={} topics={} partitions={} took_ms={}",
+        "ready native={native} kafka={kafka} data={} cores={} memory={} durability={} topics={} partitions={} took_ms={}",
         quoted(&data.to_string_lossy()),
         ready.cores,
+        ByteSize(ready.memory_bytes),
         quoted(&ready.durability),
         ready.topics,
         ready.partitions,

@@ -4,6 +4,9 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
+use highwater_runtime::signals::is_ignored;
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+
 use super::args::LoadArgs;
 use super::progress::Progress;
 use crate::BenchError;
@@ -31,10 +34,12 @@ pub(crate) struct Results {
     pub(crate) outcomes: Vec<Outcome>,
 }
 
-/// Becomes true with Ctrl-C or SIGTERM.
+/// Becomes true with Ctrl-C, SIGTERM, or SIGHUP unless the parent process ignores that (`nohup`).
 fn interrupts() -> Result<Arc<AtomicBool>, BenchError> {
     let flag = Arc::new(AtomicBool::new(false));
-    for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM] {
+    for signal in
+        [SIGINT, SIGTERM, SIGHUP].into_iter().filter(|signal| *signal != SIGHUP || !is_ignored(SIGHUP))
+    {
         signal_hook::flag::register(signal, flag.clone())
             .map_err(|e| BenchError::failed(format_args!("signals cannot be caught: {e}")))?;
     }

@@ -55,8 +55,7 @@ pub(super) fn encode(identity: Identity, inventory: Inventory) -> Vec<u8> {
 }
 
 pub(super) fn read(fs: &mut dyn Fs, path: &Path) -> Result<(Identity, Inventory), Unreadable> {
-    let failed =
-        |e: io::Error| Unreadable::Refused(StartError::Disk(format!("cannot read {}: {e}", path.display())));
+    let failed = |e: io::Error| Unreadable::Refused(super::failed("cannot read", path, &e));
     let file = fs.open(path, OpenMode::Read).map_err(failed)?;
     let mut block = vec![0; IDENTITY_BYTES];
     let read = fs.read_at(file, 0, &mut block);

@@ -64,10 +64,33 @@ fn store_number(name: &str) -> Option<u16> {
     (format!("{number:03}") == digits).then_some(number)
 }
 
+/// What `mkfs` leaves in the topmost directory of a file system.
+const LOST_AND_FOUND: &str = "lost+found";
+
+/// Whether somebody forbids it: this user may not, or the file system is read-only.
+pub(crate) fn is_forbidden(e: &io::Error) -> bool {
+    matches!(e.kind(), io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem)
+}
+
+/// Why the start ends when an operation on the data directory fails.
+pub(crate) fn failed(what: &str, path: &Path, e: &io::Error) -> StartError {
+    let path = path.display();
+    match e.kind() {
+        io::ErrorKind::PermissionDenied => StartError::Permission(format!(
+            "{what} {path}: {e}; this process runs as user {}: give the directory to that user (chown), or choose another --data-dir",
+            rustix::process::geteuid().as_raw()
+        )),
+        io::ErrorKind::ReadOnlyFilesystem => StartError::Permission(format!(
+            "{what} {path}: its file system is mounted read-only; mount it for writing, or choose another --data-dir"
+        )),
+        _ => StartError::Disk(format!("{what} {path}: {e}")),
+    }
+}
+
 fn is_known(name: &str) -> bool {
     let state =
         |stem: &str| name.strip_prefix(stem).is_some_and(|rest| matches!(rest, ".a" | ".b" | ".mark"));
-    matches!(name, IDENTITY | LOCK | QUARANTINE | SCRATCH | RESERVE_NAME)
+    matches!(name, IDENTITY | LOCK | QUARANTINE | SCRATCH | RESERVE_NAME | LOST_AND_FOUND)
         || state(META)
         || state(OFFSETS)
         || store_number(name).is_some()
@@ -80,7 +103,7 @@ const RESERVE_BYTES: u64 = 1 << 20;
 ///
 /// Files that nothing knows are moved to `quarantine/`, but only where an identity says that the directory is a broker's.
 pub fn open(fs: &mut dyn Fs, path: &Path, new: Identity) -> Result<DataDir, StartError> {
-    let failed = |what: &str, e: &io::Error| StartError::Disk(format!("{what} {}: {e}", path.display()));
+    let failed = |what: &str, e: &io::Error| failed(what, path, e);
     fs.create_dir_all(path).map_err(|e| failed("cannot make the data directory", &e))?;
     let list = |fs: &mut dyn Fs| fs.list(path).map_err(|e| failed("cannot list the data directory", &e));
     let mut entries = list(fs)?;
@@ -173,8 +196,7 @@ fn find_identity(
     };
     // A cluster has one node so far.
     let identity = Identity { cluster, node: highwater_protocol::ids::NodeId(0) };
-    write(fs, path, identity, Inventory::default())
-        .map_err(|e| StartError::Disk(format!("cannot write {}: {e}", file.display())))?;
+    write(fs, path, identity, Inventory::default()).map_err(|e| failed("cannot write", &file, &e))?;
     warnings
         .push(format!("{}: {why}; made anew from the other files, which name their cluster", file.display()));
     Ok(Some((identity, Inventory::default())))
@@ -247,7 +269,7 @@ fn holds_slabs(fs: &mut dyn Fs, path: &Path, entries: &[DirEntry]) -> bool {
 /// A directory without an identity may hold nothing but what is left of a first start that was cut off.
 fn check_fresh<'a>(path: &Path, names: impl Iterator<Item = &'a str>) -> Result<(), StartError> {
     let temporary = format!("{IDENTITY}.tmp");
-    let strangers: Vec<&str> = names.filter(|n| *n != LOCK && *n != temporary).collect();
+    let strangers: Vec<&str> = names.filter(|n| ![LOCK, LOST_AND_FOUND, &temporary].contains(n)).collect();
     let Some(first) = strangers.first() else { return Ok(()) };
     Err(StartError::Storage(if strangers.iter().any(|n| is_known(n)) {
         format!(
@@ -337,6 +359,27 @@ mod tests {
         put(&mut disk, LOCK, b"1");
         put(&mut disk, "identity.tmp", b"half");
         assert!(open(&mut disk, &dir(), whose(1)).expect("fresh").is_new);
+    }
+
+    #[test]
+    fn a_new_file_system_is_an_empty_directory() {
+        let mut disk = DiskHarness::new(1);
+        disk.create_dir_all(&dir().join(LOST_AND_FOUND)).expect("made");
+        assert!(open(&mut disk, &dir(), whose(1)).expect("fresh").is_new);
+        let again = open(&mut disk, &dir(), whose(2)).expect("there");
+        assert_eq!((again.is_new, again.warnings), (false, Vec::new()));
+    }
+
+    #[test]
+    fn a_directory_that_may_not_be_written_to_is_no_error_of_the_disk() {
+        let failed = |kind| failed("cannot lock", &dir(), &io::Error::from(kind));
+        let error = failed(io::ErrorKind::PermissionDenied);
+        assert_eq!(error.exit_code(), 77);
+        assert!(error.to_string().contains("/data") && error.to_string().contains("chown"), "{error}");
+        let error = failed(io::ErrorKind::ReadOnlyFilesystem);
+        assert_eq!(error.exit_code(), 77);
+        assert!(error.to_string().contains("read-only"), "{error}");
+        assert_eq!(failed(io::ErrorKind::Other).exit_code(), 74);
     }
 
     #[test]

@@ -65,6 +65,7 @@ impl GroupCoordinator {
                 Some(_) => None,
             };
             if error.is_none() {
+                tracing::info!(group = name, "group deleted");
                 self.remove(&name);
                 self.append(&Record::GroupDeleted(name.clone()));
             }

@@ -153,6 +153,7 @@ impl GroupCoordinator {
                 let had: Vec<u32> =
                     partitions.iter().copied().filter(|p| group.offsets.has(*topic, *p)).collect();
                 if refused.is_none() && !had.is_empty() {
+                    tracing::info!(group = request.group, %topic, partitions = ?had, "offsets of a group deleted");
                     bytes += group.offsets.remove(*topic, &had, name.len());
                     emptied.extend((!group.offsets.has_topic(*topic)).then_some(*topic));
                     cx.records.push(Record::OffsetsDeleted(request.group.clone(), topic.0, had));
@@ -210,6 +211,10 @@ impl GroupCoordinator {
                 is_deserted && group.offsets.is_empty()
             });
             if is_over {
+                tracing::info!(
+                    group = name,
+                    "group forgotten: it has no members and its offsets have expired"
+                );
                 self.remove(&name);
                 self.append(&Record::GroupDeleted(name));
             }

@@ -292,6 +292,7 @@ impl Shard {
         }
         match store.set_log_start(plane, slot, to) {
             Ok(()) => {
+                tracing::info!(partition = %partition.name(), from = start.0, to = to.0, "records deleted on request");
                 self.moving.entry((index, slot)).or_default().push(Moving { to, work, number });
                 Ok(Started::Soon)
             }

@@ -14,7 +14,7 @@ use crate::common::{Client, batch, stop};
 
 /// More than one shard has for requests if the broker has this little memory.
 const LARGE_BYTES: usize = 60 << 20;
-const MEMORY_BYTES: u64 = 64 << 20;
+const MEMORY_BYTES: u64 = 96 << 20;
 
 /// What requests and answers hold now.
 fn request_memory(stats: &mut Client) -> u64 {

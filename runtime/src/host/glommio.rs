@@ -32,7 +32,8 @@ const LIGHT_SLEEP: Duration = Duration::from_millis(5);
 /// Memory the executor registers three times for its own files. It has none that matter, and the default does not fit the common limit.
 const IO_MEMORY_BYTES: usize = 64 << 10;
 
-const RING_DEPTH: usize = 1024;
+/// Entries of each of its three rings. The shard's loop waits for two files and a timer, and locked memory is scarce.
+const RING_DEPTH: usize = 64;
 
 /// Shorter ones make glommio park for ever with runnable tasks.
 const PREEMPT_TIMER: Duration = Duration::from_millis(10);
@@ -52,7 +53,8 @@ where
         Ok(executor) => executor,
         Err(e) => {
             let what = format!("cannot start the executor of shard {} on CPU {}", seat.shard, seat.cpu.0);
-            return seat.leave(StartError::os(what)(e));
+            let shards = seat.shards();
+            return seat.leave(StartError::ring(what, shards)(e));
         }
     };
     executor.run(async move {

@@ -51,8 +51,8 @@ pub(crate) struct StartArgs {
     #[arg(long, env = "HIGHWATER_CORES", value_name = "N", hide_env_values = true)]
     pub cores: Option<u16>,
 
-    /// Memory for requests and cache, all cores together, such as 2GiB [default: a quarter of the machine's, at least
-    /// 256MiB and at most 8GiB]
+    /// Memory for requests and cache, all cores together, such as 2GiB [default: a quarter of what the process
+    /// may use, by its control groups too; at least 256MiB and at most 8GiB]
     #[arg(long, env = "HIGHWATER_MEMORY", value_name = "SIZE", hide_env_values = true)]
     pub memory: Option<ByteSize>,
 

@@ -83,13 +83,16 @@ fn processes_of_a_group_share_the_partitions_and_take_over_from_each_other() {
     };
     broker.run(&["produce", "t", "--key-separator", ":"], &lines(0, 1000));
     until(1000, &mut seen);
-    // SIGTERM, Ctrl-C: it leaves, and what it had goes on at the other.
+    // Ctrl-C, SIGTERM, a closed terminal: it leaves, and what it had goes on at the other.
     assert_eq!(first.end(Signal::INT), Some(130));
     settled(&broker, 1);
-    let third = Member::start(&broker, 3, printed);
-    settled(&broker, 2);
-    assert_eq!(third.end(Signal::TERM), Some(143));
-    settled(&broker, 1);
+    for (signal, code) in [(Signal::TERM, 143), (Signal::HUP, 129)] {
+        let third = Member::start(&broker, 3, printed.clone());
+        settled(&broker, 2);
+        assert_eq!(third.end(signal), Some(code));
+        settled(&broker, 1);
+    }
+    drop(printed);
     broker.run(&["produce", "t", "--key-separator", ":"], &lines(1000, 1500));
     until(1500, &mut seen);
     seen.sort_unstable();

@@ -18,5 +18,6 @@ mod kill_kafka;
 mod positions;
 mod produce;
 mod quick_start;
+mod silence;
 mod spread;
 mod start;

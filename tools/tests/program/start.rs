@@ -3,6 +3,7 @@
 use std::fs;
 use std::io::{BufRead as _, BufReader};
 use std::net::{TcpListener, TcpStream};
+use std::path::Path;
 use std::process::{Command, Stdio};
 
 use rustix::process::{Pid, Signal, kill_process};
@@ -10,17 +11,23 @@ use rustix::process::{Pid, Signal, kill_process};
 use crate::support::{Broker, Guard, Place, fails_with, output, program, start_command, start_fails_with};
 
 #[test]
-fn a_broker_says_ready_with_all_there_is_to_know_and_stops_on_sigterm_and_on_ctrl_c() {
-    for signal in [Signal::TERM, Signal::INT] {
+fn a_broker_says_ready_with_all_there_is_to_know_and_stops_on_the_signals_that_ask_for_it() {
+    for signal in [Signal::TERM, Signal::INT, Signal::HUP] {
         let place = Place::new();
-        let broker = place.start_with(&["--cores", "1"]);
+        let broker = place.start_with(&["--cores", "1", "--memory", "128MiB"]);
         assert_eq!(broker.field("data"), place.data().display().to_string());
         assert_eq!(broker.field("cores"), "1");
+        assert_eq!(broker.field("memory"), "128MiB");
         assert!(broker.address().starts_with("127.0.0.1:") && !broker.address().ends_with(":0"));
-        assert!(!broker.field("durability").is_empty());
+        let durability = broker.field("durability");
         let (status, stderr) = broker.end(signal);
         assert_eq!(status.code(), Some(0), "{stderr}");
-        assert_eq!(stderr, "", "a quiet start and stop says nothing on stderr");
+        if durability.starts_with("none") {
+            assert!(stderr.contains("in memory"), "a directory that nothing outlives is said: {stderr}");
+        } else {
+            assert!(!durability.is_empty());
+            assert_eq!(stderr, "", "a quiet start and stop says nothing on stderr");
+        }
     }
 }
 
@@ -103,12 +110,16 @@ fn settings_that_cannot_be_are_refused_with_their_name() {
     for (flags, word) in [
         (&["--cores", "0"][..], "cores"),
         (&["--cores", "9999"], "cores"),
+        (&["--memory", "5", "--cores", "1"], "at least 96MiB"),
+        (&["--memory", "900TiB"], "more than this process may use"),
         (&["--config", "/nonexistent.toml"], "/nonexistent.toml"),
         (&["--log-level", "loud=quiet=x"], "log level"),
     ] {
         let said = start_fails_with(78, start_command(&place.data(), flags));
         assert!(said.contains(word), "{flags:?}: {said}");
     }
+    let said = start_fails_with(77, start_command(Path::new("/sys/highwater-data"), &[]));
+    assert!(said.contains("/sys/highwater-data"), "nobody may write there: {said}");
     let file = place.path("not-a-directory");
     fs::write(&file, "x").expect("a writable temporary directory");
     let said = fails_with(78, start_command(&file, &[]));

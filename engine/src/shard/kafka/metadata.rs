@@ -62,7 +62,7 @@ impl Shard {
                     // Its client is told that there is none, and asks again.
                     continue;
                 }
-                tracing::info!(topic = name, "made because a Kafka client asked for it");
+                tracing::info!(topic = name, "creating a topic that a Kafka client asked for");
                 made.push(number);
                 asks.push(Ask::CreateTopic(CreateTopicRequest {
                     name: name.to_owned(),

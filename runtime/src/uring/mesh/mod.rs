@@ -152,7 +152,7 @@ pub(crate) fn mailboxes<M: Send>(bells: &Bells) -> Vec<Mailbox<M>> {
 }
 
 impl<M: Send> Mailbox<M> {
-    pub(super) fn shards(&self) -> u16 {
+    pub(crate) fn shards(&self) -> u16 {
         self.outboxes.len() as u16
     }
 
