@@ -13,11 +13,11 @@ pub fn grouped(n: u64) -> String {
     out
 }
 
-/// A number and its noun, given in the singular: `1 partition`, `2,000 partitions`. The noun takes an `s`, or `es` after `ch`.
+/// A number and its noun, given in the singular: `1 partition`, `2,000 partitions`. The noun takes an `s`, or `es` after `ch` and `s`.
 pub fn counted(n: usize, noun: &str) -> String {
     let ending = match noun {
         _ if n == 1 => "",
-        noun if noun.ends_with("ch") => "es",
+        noun if noun.ends_with("ch") || noun.ends_with('s') => "es",
         _ => "s",
     };
     format!("{} {noun}{ending}", grouped(n as u64))
@@ -41,5 +41,6 @@ mod tests {
         assert_eq!(counted(1, "partition"), "1 partition");
         assert_eq!(counted(1_000, "partition"), "1,000 partitions");
         assert_eq!(counted(2, "batch"), "2 batches");
+        assert_eq!(counted(2, "address"), "2 addresses");
     }
 }

@@ -3,6 +3,8 @@
 use std::str::FromStr;
 
 use highwater_engine::{HostPort, Listener};
+use highwater_protocol::address::{KAFKA_PORT_DEFAULT, NATIVE_PORT_DEFAULT, with_default_port};
+use highwater_protocol::text::counted;
 use serde::Deserialize;
 
 /// Addresses to listen on, at least one.
@@ -52,7 +54,7 @@ impl FromStr for Listen {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        read_all(text, str::parse).map(Self)
+        read_all(text, |part| with_port(part, NATIVE_PORT_DEFAULT)).map(Self)
     }
 }
 
@@ -63,7 +65,15 @@ impl FromStr for KafkaListen {
         if text.trim() == NONE {
             return Ok(Self(Vec::new()));
         }
-        read_all(text, str::parse).map(Self)
+        read_all(text, |part| with_port(part, KAFKA_PORT_DEFAULT)).map(Self)
+    }
+}
+
+/// An address to listen on, which may leave the port out. The words that stand for no address are not names of hosts.
+fn with_port(text: &str, port: u16) -> Result<HostPort, String> {
+    match text {
+        NONE | AUTO => Err(format!("`{text}` is not an address to listen on")),
+        _ => with_default_port(text, port).parse(),
     }
 }
 
@@ -132,18 +142,14 @@ pub(crate) fn listeners(
     if advertised.len() != listeners.len() {
         return Err(format!(
             "--{flag} has {} for {}: give one for each, in the same order; `{AUTO}` is the address that a client has connected to",
-            counted(advertised.len(), "address", "addresses"),
-            counted(listeners.len(), "listener", "listeners"),
+            counted(advertised.len(), "address"),
+            counted(listeners.len(), "listener"),
         ));
     }
     for (listener, advertised) in listeners.iter_mut().zip(advertised) {
         listener.advertised.clone_from(advertised);
     }
     Ok(listeners)
-}
-
-fn counted(n: usize, one: &str, many: &str) -> String {
-    format!("{n} {}", if n == 1 { one } else { many })
 }
 
 #[cfg(test)]
@@ -165,8 +171,18 @@ mod tests {
     }
 
     #[test]
+    fn an_address_to_listen_on_may_leave_its_port_out() {
+        let shown =
+            |addresses: &[HostPort]| addresses.iter().map(ToString::to_string).collect::<Vec<_>>().join(" ");
+        let native: Listen = "127.0.0.1,::1".parse().expect("two addresses");
+        assert_eq!(shown(&native.0), "127.0.0.1:9191 [::1]:9191");
+        let kafka: KafkaListen = "localhost,[::1],0.0.0.0:1".parse().expect("three addresses");
+        assert_eq!(shown(&kafka.0), "localhost:9092 [::1]:9092 0.0.0.0:1");
+    }
+
+    #[test]
     fn a_wrong_address_in_a_list_is_named() {
-        for text in ["127.0.0.1:1,a b:1", "localhost", "none,127.0.0.1:1", "auto"] {
+        for text in ["127.0.0.1:1,a b:1", "127.0.0.1:port", "none,127.0.0.1:1", "auto"] {
             assert!(text.parse::<KafkaListen>().is_err(), "{text}");
         }
         assert!("127.0.0.1:1,".parse::<Listen>().is_err());

@@ -15,7 +15,8 @@ pub(crate) struct StartArgs {
     #[arg(long, env = "HIGHWATER_DATA_DIR", value_name = "DIR", hide_env_values = true)]
     pub data_dir: Option<PathBuf>,
 
-    /// Addresses to listen on, by number or name, separated by commas; port 0 picks a free one [default: 127.0.0.1:9191]
+    /// Addresses to listen on, by number or name, separated by commas; without a port it is 9191, and port 0 picks a
+    /// free one [default: 127.0.0.1:9191]. Example: --listen 127.0.0.1,[::1]
     #[arg(long, env = "HIGHWATER_LISTEN", value_name = "HOST:PORT", hide_env_values = true)]
     pub listen: Option<Listen>,
 
@@ -24,7 +25,8 @@ pub(crate) struct StartArgs {
     #[arg(long, env = "HIGHWATER_ADVERTISE", value_name = "HOST:PORT", hide_env_values = true)]
     pub advertise: Option<Advertise>,
 
-    /// Addresses to listen on for Kafka clients, as for --listen; `none` is no listener [default: 127.0.0.1:9092]
+    /// Addresses to listen on for Kafka clients, as for --listen, with port 9092; `none` is no listener
+    /// [default: 127.0.0.1:9092]
     #[arg(long, env = "HIGHWATER_KAFKA_LISTEN", value_name = "HOST:PORT", hide_env_values = true)]
     pub kafka_listen: Option<KafkaListen>,
 

@@ -129,7 +129,7 @@ fn settings_that_cannot_be_are_refused_with_their_name() {
 #[test]
 fn a_wrong_command_line_exits_with_two_and_says_what_is_wrong() {
     for arguments in [
-        &["start", "--listen", "nowhere"][..],
+        &["start", "--listen", "no where"][..],
         &["consume"],
         &["frobnicate"],
         &["consume", "t", "--format", "%q"],
