@@ -45,8 +45,17 @@ pub const CREDIT_BYTES_MAX: u64 = 64 << 20;
 /// Records a batch may claim to hold.
 pub const RECORDS_PER_BATCH_MAX: u32 = 4 << 20;
 
-/// Bytes a compressed batch may grow to in the client.
+/// Bytes a compressed batch may grow to: in a broker that checks it, and in a client.
 pub const DECOMPRESSED_BYTES_MAX: usize = 64 << 20;
+
+/// Bytes a batch that a broker takes may grow to however well it is compressed.
+pub const DECOMPRESSED_BYTES_ANY_RATIO: usize = 8 << 20;
+
+/// How many times its size a larger batch may grow. Only zstd can do more.
+pub const DECOMPRESSED_RATIO_MAX: usize = 1040;
+
+/// Records named in the refusal of a batch.
+pub const REJECTED_RECORDS_TOLD_MAX: usize = 100;
 
 /// Headers of one record.
 pub const HEADERS_PER_RECORD_MAX: usize = 1024;

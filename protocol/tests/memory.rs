@@ -5,7 +5,7 @@
 use std::hint::black_box;
 
 use bytes::{BufMut, BytesMut};
-use highwater_protocol::batch::{Compression, validate};
+use highwater_protocol::batch::{Compression, RecordRules, check as check_batch, validate};
 use highwater_protocol::error::ErrorCode;
 use highwater_protocol::frame::Frames;
 use highwater_protocol::ids::{
@@ -234,6 +234,7 @@ const DECODERS: &[(&str, Decode)] = &[
     ("groups", decode::<ListGroupsReply>),
     ("group", decode::<DescribeGroupReply>),
     ("batch", |bytes| validate(bytes).is_ok()),
+    ("checked batch", |bytes| check_batch(bytes, RecordRules::FORMAT).is_ok()),
     ("frames", |bytes| Frames::new(bytes).all(|frame| frame.is_ok_and(|frame| frame.check().is_ok()))),
     ("snappy", |bytes| Compression::Snappy.decompress(bytes, &mut Vec::new()).is_ok()),
 ];

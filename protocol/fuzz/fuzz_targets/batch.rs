@@ -20,6 +20,15 @@ fuzz_target!(|input: &[u8]| {
     let Ok(batch) = BatchView::parse(&bytes) else { return };
     let valid = validate(&bytes).is_ok();
     let verified = batch.verify_records(&mut Vec::new()).is_ok();
+    let checked = check(&bytes, RecordRules::FORMAT);
+    check_in_steps(&bytes, checked.as_ref().ok());
+    if let Ok(checked) = &checked {
+        // What a broker takes every reader can read, and the header can be made right.
+        assert!(valid);
+        let mut fixed = bytes.clone();
+        stamp_create_time(&mut fixed, checked.max_timestamp);
+        BatchView::parse(&fixed).unwrap().verify_records(&mut Vec::new()).expect("a good batch");
+    }
     let mut scratch = Vec::new();
     let Ok(records) = batch.records(&mut scratch) else { return };
     let mut builder = BatchBuilder::new(Compression::None, 3);
@@ -62,3 +71,16 @@ fuzz_target!(|input: &[u8]| {
         BatchView::parse(&bytes).unwrap().check_checksum().unwrap();
     }
 });
+
+/// The steps do not change what a check finds.
+fn check_in_steps(bytes: &[u8], whole: Option<&CheckedBatch>) {
+    let mut check = BatchCheck::new(RecordRules::FORMAT, Unpacker::default());
+    loop {
+        let mut work = 100;
+        match check.step(bytes, &mut work) {
+            Ok(None) => {}
+            Ok(Some(checked)) => return assert_eq!(Some(&checked), whole),
+            Err(_) => return assert_eq!(whole, None),
+        }
+    }
+}

@@ -2,11 +2,12 @@
 #![deny(clippy::unwrap_used, clippy::indexing_slicing, clippy::arithmetic_side_effects)]
 
 use core::fmt;
-use std::io::{Read, Write};
+use std::io::Write;
 
 use bytes::{BufMut, BytesMut};
 
 use super::error::BatchError;
+use super::unpack::Unpacker;
 use crate::limits::DECOMPRESSED_BYTES_MAX;
 
 /// How the records of a batch are compressed. The numbers are those of the batch's attributes.
@@ -45,17 +46,10 @@ impl core::str::FromStr for Compression {
 #[error("unknown compression; known are none, gzip, snappy, lz4 and zstd")]
 pub struct UnknownCompression;
 
-const XERIAL_MAGIC: [u8; 8] = *b"\x82SNAPPY\0";
 /// Magic, version and lowest compatible version.
 const XERIAL_HEAD: [u8; 16] = *b"\x82SNAPPY\0\0\0\0\x01\0\0\0\x01";
 /// What snappy-java compresses at a time.
 const XERIAL_BLOCK_BYTES: usize = 32 << 10;
-/// Three bytes of snappy become 64 at most.
-const SNAPPY_RATIO_MAX: usize = 22;
-/// The only kind of LZ4 frame there is in Kafka; the legacy kind allocates 8 MiB on sight.
-const LZ4_MAGIC: [u8; 4] = 0x184D_2204_u32.to_le_bytes();
-/// The largest window that any level of zstd writes.
-const ZSTD_WINDOW_LOG_MAX: u32 = 27;
 
 impl Compression {
     /// Every codec.
@@ -88,73 +82,17 @@ impl Compression {
     ///
     /// Memory follows what comes out, not what the data claim to hold.
     pub fn decompress(self, stored: &[u8], out: &mut Vec<u8>) -> Result<(), BatchError> {
-        self.decompress_bounded(stored, out, DECOMPRESSED_BYTES_MAX)
-    }
-
-    fn decompress_bounded(self, stored: &[u8], out: &mut Vec<u8>, max: usize) -> Result<(), BatchError> {
         out.clear();
-        let corrupt = BatchError::Compressed(self);
-        match self {
-            Self::None => read_all(stored, out, max, corrupt),
-            Self::Gzip => read_all(flate2::read::MultiGzDecoder::new(stored), out, max, corrupt),
-            Self::Snappy => match stored.split_first_chunk() {
-                Some((head, rest)) if *head == XERIAL_MAGIC => unframe_snappy(rest, out, max),
-                _ => append_snappy(&mut snap::raw::Decoder::new(), stored, out, max),
-            },
-            Self::Lz4 if stored.starts_with(&LZ4_MAGIC) => {
-                read_all(lz4_flex::frame::FrameDecoder::new(stored), out, max, corrupt)
-            }
-            Self::Lz4 => Err(corrupt),
-            Self::Zstd => {
-                let mut decoder = zstd::stream::read::Decoder::with_buffer(stored).map_err(|_| corrupt)?;
-                decoder.window_log_max(ZSTD_WINDOW_LOG_MAX).map_err(|_| corrupt)?;
-                read_all(decoder, out, max, corrupt)
-            }
+        let mut unpacker = Unpacker::default();
+        unpacker.start(self, DECOMPRESSED_BYTES_MAX)?;
+        while !unpacker.is_done() {
+            unpacker.fill(stored)?;
+            let piece = unpacker.unread();
+            out.extend_from_slice(piece);
+            unpacker.consume(piece.len());
         }
+        Ok(())
     }
-}
-
-/// Reads to the end, unless that is further away than `max`.
-fn read_all(from: impl Read, out: &mut Vec<u8>, max: usize, corrupt: BatchError) -> Result<(), BatchError> {
-    let one_more = (max as u64).saturating_add(1);
-    from.take(one_more).read_to_end(out).map_err(|_| corrupt)?;
-    if out.len() > max { Err(BatchError::DecompressedTooLarge { max }) } else { Ok(()) }
-}
-
-/// The blocks behind xerial's magic.
-fn unframe_snappy(framed: &[u8], out: &mut Vec<u8>, max: usize) -> Result<(), BatchError> {
-    let corrupt = BatchError::Compressed(Compression::Snappy);
-    let (_versions, mut rest) = framed.split_first_chunk::<8>().ok_or(corrupt)?;
-    let mut decoder = snap::raw::Decoder::new();
-    while !rest.is_empty() {
-        let (len, behind) = rest.split_first_chunk().ok_or(corrupt)?;
-        let len = u32::from_be_bytes(*len) as usize;
-        let (block, behind) = behind.split_at_checked(len).ok_or(corrupt)?;
-        append_snappy(&mut decoder, block, out, max)?;
-        rest = behind;
-    }
-    Ok(())
-}
-
-fn append_snappy(
-    decoder: &mut snap::raw::Decoder,
-    block: &[u8],
-    out: &mut Vec<u8>,
-    max: usize,
-) -> Result<(), BatchError> {
-    let corrupt = BatchError::Compressed(Compression::Snappy);
-    let claimed = snap::raw::decompress_len(block).map_err(|_| corrupt)?;
-    if claimed > block.len().saturating_mul(SNAPPY_RATIO_MAX) {
-        return Err(corrupt);
-    }
-    let start = out.len();
-    let end = start.saturating_add(claimed);
-    if end > max {
-        return Err(BatchError::DecompressedTooLarge { max });
-    }
-    out.resize(end, 0);
-    decoder.decompress(block, out.get_mut(start..).unwrap_or_default()).map_err(|_| corrupt)?;
-    Ok(())
 }
 
 /// What the codecs keep from batch to batch; see [`BatchBuilder::swap_compressor`](super::BatchBuilder::swap_compressor).

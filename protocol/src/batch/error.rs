@@ -59,7 +59,7 @@ pub enum BatchError {
     /// A producer leaves the base offset to the broker.
     #[error("base offset {0}; a producer must send 0")]
     BaseOffset(i64),
-    /// An attribute that only a broker may set: control, log append time or delete horizon.
+    /// An attribute that only a broker may set: control or delete horizon.
     #[error("batch attributes {0:#06x} are reserved for brokers")]
     Attributes(i16),
     /// Producer id, epoch and sequence do not go together.

@@ -20,6 +20,9 @@ pub const RECORD_BYTES_MIN: usize = 7;
 /// Bytes in front of what the length field counts.
 pub(super) const LENGTH_END: usize = 12;
 
+/// Where the magic is, in this format and in the older ones.
+const MAGIC_AT: usize = 16;
+
 /// Where the coverage of the checksum begins.
 pub(super) const CRC_START: usize = 21;
 
@@ -29,8 +32,8 @@ const TRANSACTIONAL: i16 = 1 << 4;
 const CONTROL: i16 = 1 << 5;
 const DELETE_HORIZON: i16 = 1 << 6;
 
-/// What only a broker may set. The bits above these have no meaning yet and are left alone, as Kafka does.
-pub(super) const BROKER_ONLY: i16 = LOG_APPEND_TIME | CONTROL | DELETE_HORIZON;
+/// Bits that a producer must not set. The bit for log append time is the topic's to decide, and those above these have no meaning yet.
+pub(super) const BROKER_ONLY: i16 = CONTROL | DELETE_HORIZON;
 
 /// The header of a record batch, as it lies in front of the records. Big-endian.
 #[derive(Clone, Copy, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned, Debug, PartialEq, Eq)]
@@ -70,7 +73,7 @@ const _: () = {
     assert!(offset_of!(BatchHeader, base_offset) == 0);
     assert!(offset_of!(BatchHeader, length) == 8);
     assert!(offset_of!(BatchHeader, leader_epoch) == LENGTH_END);
-    assert!(offset_of!(BatchHeader, magic) == 16);
+    assert!(offset_of!(BatchHeader, magic) == MAGIC_AT);
     assert!(offset_of!(BatchHeader, crc) == 17);
     assert!(offset_of!(BatchHeader, attributes) == CRC_START);
     assert!(offset_of!(BatchHeader, last_offset_delta) == 23);
@@ -115,12 +118,15 @@ impl BatchProducer {
 impl BatchHeader {
     /// The header at the start of `bytes`: its magic and its length field can be relied on, nothing else is checked.
     pub fn parse(bytes: &[u8]) -> Result<&Self, BatchError> {
+        // First the magic: it is in the same place in the older formats, whose messages may be shorter than this header.
+        if let Some(magic) = bytes.get(MAGIC_AT).map(|byte| *byte as i8)
+            && magic != BATCH_MAGIC
+        {
+            return Err(BatchError::Magic(magic));
+        }
         let Ok((header, _)) = Self::ref_from_prefix(bytes) else {
             return Err(BatchError::Truncated { have: bytes.len(), need: BATCH_HEADER_BYTES });
         };
-        if header.magic != BATCH_MAGIC {
-            return Err(BatchError::Magic(header.magic));
-        }
         let length = header.length.get();
         if length < (BATCH_HEADER_BYTES - LENGTH_END) as i32 {
             return Err(BatchError::Length(length));

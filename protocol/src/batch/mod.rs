@@ -9,7 +9,8 @@
 //! All big-endian. A broker stamps base offset and leader epoch in place ([`stamp`]) without touching what is covered.
 //!
 //! - [`BatchBuilder`] makes batches out of records.
-//! - [`validate`] is what a broker asks of a batch that a client sends; [`BatchView::parse`] reads one that is already trusted.
+//! - [`BatchCheck`] is what a broker asks of a batch that a client sends, its records included; [`validate`] looks at the header alone;
+//!   [`BatchView::parse`] reads one that is already trusted.
 //! - [`BatchView::records`] decompresses, if need be, and iterates; keys, values and headers are borrowed.
 //!
 //! ```
@@ -31,18 +32,29 @@
 //! ```
 
 mod builder;
+mod check;
 mod compression;
 mod error;
 mod header;
 mod records;
+mod stream;
+mod unpack;
 mod varint;
 mod view;
+mod walk;
 
 pub use builder::{AppendError, BatchBuilder, NewRecord};
+pub use check::{
+    BatchCheck, CheckedBatch, NO_TIMESTAMP, RecordRules, RejectedBecause, RejectedRecord, check,
+    decompressed_max,
+};
 pub use compression::{Compression, Compressor, UnknownCompression};
 pub use error::BatchError;
 pub use header::{
     BATCH_HEADER_BYTES, BATCH_MAGIC, BatchHeader, BatchProducer, RECORD_BYTES_MIN, TimestampType,
 };
 pub use records::{ControlKind, Header, Headers, Record, Records};
-pub use view::{BatchView, seal, stamp, stamp_log_append_time, stamp_producer, validate};
+pub use stream::{RecordStream, Streamed, Work};
+pub use unpack::Unpacker;
+pub use view::{BatchView, seal, stamp, stamp_create_time, stamp_log_append_time, stamp_producer, validate};
+pub use walk::{OffsetOrder, RecordHead};

@@ -88,8 +88,7 @@ impl<'a> BatchView<'a> {
         Ok(Records::new(self.header, self.decompressed(scratch)?))
     }
 
-    /// Reads every record: what [`validate`] takes the producer's word for. Offsets are those of a batch without gaps and the
-    /// header's max timestamp is that of the records.
+    /// Reads every record of a batch: offsets are those of a batch without gaps and the header's max timestamp is that of the records.
     pub fn verify_records(&self, scratch: &mut Vec<u8>) -> Result<(), BatchError> {
         let mut max = Timestamp(-1);
         let mut expected = self.header.base_offset.get();
@@ -109,7 +108,7 @@ impl<'a> BatchView<'a> {
     }
 
     /// The rules for what a producer may send, all of them in the header.
-    fn check_produced(&self) -> Result<(), BatchError> {
+    pub(super) fn check_produced(&self) -> Result<(), BatchError> {
         let header = self.header;
         let compression = header.compression().ok_or(BatchError::Codec(header.codec()))?;
         if header.base_offset.get() != 0 {
@@ -138,8 +137,8 @@ impl<'a> BatchView<'a> {
     }
 }
 
-/// What a broker asks of the bytes that a producer sends: exactly one batch, whole and with the right checksum, that obeys the
-/// format's rules for producers. Its records are not decompressed; see [`BatchView::verify_records`].
+/// Whether bytes are exactly one batch, whole and with the right checksum, whose header obeys the format's rules for producers. Its
+/// records are not looked at; see [`BatchCheck`](super::BatchCheck).
 pub fn validate(bytes: &[u8]) -> Result<BatchView<'_>, BatchError> {
     let batch = BatchView::parse(bytes)?;
     batch.check_checksum()?;
@@ -171,6 +170,16 @@ pub fn stamp(batch: &mut [u8], base_offset: Offset, epoch: LeaderEpoch) {
 pub fn seal(batch: &mut [u8]) {
     let crc = checksum(batch);
     header_mut(batch).crc.set(crc);
+}
+
+/// Leaves every record the time that its producer gave it, writes the largest of these, and the new checksum.
+///
+/// Panics if `batch` is shorter than a header.
+pub fn stamp_create_time(batch: &mut [u8], max: Timestamp) {
+    let header = header_mut(batch);
+    header.attributes.set(header.attributes.get() & !LOG_APPEND_TIME);
+    header.max_timestamp.set(max.0);
+    seal(batch);
 }
 
 /// Gives every record the time of appending, and writes the new checksum.
