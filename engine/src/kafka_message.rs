@@ -18,6 +18,8 @@ use highwater_protocol::native::Acks;
 use highwater_runtime::buf::AlignedBuf;
 use highwater_runtime::plane::{ConnId, ShardIndex};
 
+use crate::shard::Checked;
+
 /// A request of a Kafka client that waits for others. Unique on the shard of its connection.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct RequestId(pub u64);
@@ -77,6 +79,8 @@ pub struct Append {
     pub acks: Acks,
     /// The batch.
     pub batch: OwnedBatch,
+    /// What its check found.
+    pub checked: Checked,
 }
 
 /// Where a batch went.

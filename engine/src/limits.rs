@@ -136,8 +136,28 @@ pub const KAFKA_HELD_BYTES_PER_GROUP: usize = 320;
 /// Searches by time of a shard that read from disk at once, each into a buffer of its own. Others wait for their turn.
 pub const SEARCHES_MAX: usize = 16;
 
-/// Searches by time that begin in one turn: what is cached is searched at once, and other requests are not to be kept waiting.
+/// Searches by time that begin in one turn.
 pub const SEARCHES_PER_TURN_MAX: usize = 32;
+
+/// Work of all searches in one turn, in the units of `highwater_protocol::batch::Work`: what is cached is searched at once, what is
+/// compressed has to be unpacked, and other requests are not to be kept waiting.
+pub const SEARCH_WORK_PER_TURN_MAX: usize = 1_000_000;
+
+/// Work of checking that a batch may take when it comes, before the next request is looked at; see `highwater_protocol::batch::Work`. A batch
+/// of 1 MiB that is not compressed fits.
+pub const CHECK_WORK_AT_ONCE_MAX: usize = 500_000;
+
+/// Work of checking batches as they come, in one turn.
+pub const CHECK_WORK_ON_ARRIVAL_MAX: usize = 2_000_000;
+
+/// Work in one turn on the checks that were not finished when their batches came.
+pub const CHECK_WORK_PER_TURN_MAX: usize = 1_000_000;
+
+/// Work after which a check goes behind those that may take less.
+pub const CHECK_WORK_SHORT_MAX: usize = 8_000_000;
+
+/// Unfinished checks that keep their decoders while they wait. Others begin anew when it is their turn.
+pub const CHECKS_OPEN_MAX: usize = 8;
 
 /// How often connections are looked at for having taken too long.
 pub const SWEEP_INTERVAL: Duration = Duration::from_secs(2);
@@ -186,6 +206,8 @@ pub struct ShardLimits {
     pub send_bytes_max: usize,
     /// Connections.
     pub connections_max: usize,
+    /// See [`CHECK_WORK_AT_ONCE_MAX`].
+    pub check_work_at_once: usize,
     /// Each store's own.
     pub store: StoreLimits,
     /// Size of the files of the controller's and of the groups' log while these hold little.
@@ -202,6 +224,7 @@ impl ShardLimits {
             request_bytes_max: (share / 4).max(REQUEST_BYTES_MIN) as usize,
             send_bytes_max: (share / 4).max(SEND_BYTES_MIN) as usize,
             connections_max: CONNECTIONS_MAX.div_ceil(usize::from(shards.max(1))),
+            check_work_at_once: CHECK_WORK_AT_ONCE_MAX,
             store: StoreLimits {
                 cache_bytes_max: (share / 2 / stores).max(CACHE_BYTES_MIN),
                 store_unacked_bytes_max: (share / 4 / stores)
@@ -218,6 +241,7 @@ impl ShardLimits {
             request_bytes_max: 256 << 10,
             send_bytes_max: 128 << 10,
             connections_max: 64,
+            check_work_at_once: 50,
             store: StoreLimits::tiny(),
             state_log_bytes: 32 << 10,
         }

@@ -52,7 +52,7 @@ const LONG_MAX: &str = "9223372036854775807";
 
 macro_rules! configs {
     ($($name:literal, $default:expr, $kind:expr, $effect:ident;)+) => {
-        /// Every name of Kafka's topic configuration, sorted, and what it does here.
+        /// Every name of Kafka's topic configuration, and those of this broker's own, sorted, and what each does here.
         pub const CONFIGS: &[Config] = &[
             $(Config { name: $name, default: $default, kind: $kind, effect: Effect::$effect },)+
         ];
@@ -71,6 +71,7 @@ configs! {
     "flush.messages", LONG_MAX, Kind::Number(1, MAX), Kept;
     "flush.ms", LONG_MAX, Kind::Number(0, MAX), Kept;
     "follower.replication.throttled.replicas", "", Kind::Text, Kept;
+    "highwater.record.validation", "full", Kind::OneOf(&["full", "header"]), Honoured;
     "index.interval.bytes", "4096", Kind::Number(0, INT_MAX), Kept;
     "leader.replication.throttled.replicas", "", Kind::Text, Kept;
     "local.retention.bytes", "-2", Kind::Number(-2, MAX), Kept;
@@ -217,6 +218,10 @@ pub struct TopicConfig {
     pub timestamp_before_max_ms: i64,
     /// How far ahead of the broker's clock a producer's timestamp may be.
     pub timestamp_after_max_ms: i64,
+    /// Every record needs a key.
+    pub keys_required: bool,
+    /// Producers' headers are taken for their records.
+    pub trusts_headers: bool,
 }
 
 impl TopicConfig {
@@ -252,6 +257,8 @@ impl TopicConfig {
             },
             timestamp_before_max_ms: number("message.timestamp.before.max.ms"),
             timestamp_after_max_ms: number("message.timestamp.after.max.ms"),
+            keys_required: has_policy(set, "compact"),
+            trusts_headers: value_of(set, "highwater.record.validation") == "header",
         })
     }
 

@@ -11,6 +11,7 @@ use highwater_protocol::native::Acks;
 use highwater_runtime::buf::AlignedBuf;
 use highwater_runtime::plane::{Instant, ListenerId};
 
+use super::checks::Checked;
 use super::readers::ReaderId;
 use crate::message::OwnedBatch;
 
@@ -113,6 +114,7 @@ pub(super) struct Stalled {
     pub(super) slot: Option<SlotId>,
     pub(super) id: u64,
     pub(super) batch: OwnedBatch,
+    pub(super) checked: Checked,
 }
 
 impl Net {

@@ -134,6 +134,7 @@ impl Shard {
         self.has_spoken(conn);
         let Some(connection) = self.connections.remove(&conn) else { return };
         self.kafka.connection_is_gone(conn);
+        self.drop_check(conn);
         let (ip, speaks) = (connection.via.peer.ip(), connection.net.speaks());
         self.speaking[speaks as usize] -= 1;
         if let Some(count) = self.addresses.get_mut(&(ip, speaks)) {
@@ -353,7 +354,8 @@ impl Shard {
             return true;
         }
         // Until the metadata is here requests wait: an answer now would be wrong a moment later.
-        if self.metadata.is_none() || self.drain.is_some() || !connection.may_ask(send_queue_max) {
+        let waits = self.metadata.is_none() || self.drain.is_some() || self.checks.holds(conn);
+        if waits || !connection.may_ask(send_queue_max) {
             return false;
         }
         if !self.may_take_requests(plane) {
@@ -430,6 +432,8 @@ impl Shard {
         connection.held = Vec::new();
         connection.stalled = None;
         connection.sending = None;
+        self.drop_check(conn);
+        let Some(connection) = self.connections.get_mut(&conn) else { return };
         let readers: Vec<_> = connection.readers().collect();
         connection.subscriptions.clear();
         connection.fetches.clear();

@@ -86,6 +86,7 @@ impl Shard {
                     .iter()
                     .filter(|(_, c)| c.stage != Stage::Closing && c.is_answered())
                     .map(|(id, _)| *id)
+                    .filter(|id| !self.checks.holds(*id))
                     .collect();
                 for conn in idle {
                     self.close(plane, conn, Close::AfterSends);

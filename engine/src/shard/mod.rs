@@ -9,6 +9,7 @@
 //! Invariant: no acknowledgement leaves before the partition's [`Quorum`](highwater_replication::Quorum) has said that it may.
 
 mod admin;
+mod checks;
 mod connection;
 mod connections;
 mod drain;
@@ -45,6 +46,7 @@ use highwater_runtime::plane::{
 use highwater_storage::ReadId;
 
 use admin::{Asked, ProducerIds};
+use checks::Checks;
 use connection::{Budget, Connection, Speaks, Via};
 use drain::Drain;
 use kafka::Kafka;
@@ -59,6 +61,7 @@ use subscribe::Start;
 use timers::{Timer, Timers};
 use work::Jobs;
 
+pub use checks::Checked;
 pub use setup::{KafkaSetup, OnReady, OpenError, ShardSetup};
 
 use crate::counters::Counters;
@@ -105,6 +108,8 @@ pub struct Shard {
     last_silent: u64,
     budget: Budget,
     memory_waiters: VecDeque<ConnId>,
+    /// Batches that are being checked.
+    checks: Checks,
     /// Bytes on their way to clients, and connections that have any.
     queued: usize,
     slow_connections: usize,
@@ -185,6 +190,7 @@ impl Shard {
             last_silent: 0,
             budget: Budget::new(setup.limits.request_bytes_max),
             memory_waiters: VecDeque::new(),
+            checks: Checks::default(),
             queued: 0,
             slow_connections: 0,
             dirty: Vec::new(),
@@ -363,6 +369,7 @@ impl ShardApp for Shard {
         self.flush_stores(plane);
         self.poll_stores(plane);
         self.run_kafka_fetches(plane, PUSH_BYTES_PER_TURN_MAX);
+        more |= self.run_checks(plane);
         more |= self.run_searches(plane);
         more |= self.run_lead(plane);
         self.publish_counters();

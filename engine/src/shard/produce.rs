@@ -1,7 +1,7 @@
-//! A batch on its way into the log: checked once, appended, acknowledged when it is what the producer asked for.
+//! A batch on its way into the log: checked once ([`super::checks`]), appended, acknowledged when it is what the producer asked for.
 
 use highwater_net::{Batch, Produce, Refusal as Nonsense, Reply, SlotId};
-use highwater_protocol::batch::{BatchHeader, stamp_log_append_time, validate};
+use highwater_protocol::batch::{BatchHeader, TimestampType, Work, stamp_create_time, stamp_log_append_time};
 use highwater_protocol::error::ErrorCode;
 use highwater_protocol::frame::FRAME_HEADER_BYTES;
 use highwater_protocol::ids::{Offset, Timestamp, TopicPartition};
@@ -10,11 +10,13 @@ use highwater_runtime::plane::{Close, ConnId, Plane};
 use highwater_storage::{AppendError, Payload};
 
 use super::Shard;
+use super::checks::{Checked, OpenCheck, Verdict, Waiting, check_header, rejection};
 use super::connection::Stalled;
+use super::order::Stamp;
 use super::partition::{Ack, AckTo, PartitionId, Refusal};
 use super::readers::deleted;
 use crate::message::{Message, OwnedBatch, ProducedAt};
-use crate::metadata::configs::{TimestampSource, TopicConfig};
+use crate::metadata::configs::TimestampSource;
 
 /// What became of a batch.
 pub(super) enum Outcome {
@@ -28,6 +30,16 @@ pub(super) enum Outcome {
     /// There is no room in front of the disk just now.
     Busy,
     Refused(Refusal),
+}
+
+/// A batch of a native client that is being checked.
+pub(super) struct NativeCheck<'a> {
+    to: TopicPartition,
+    acks: Acks,
+    slot: Option<SlotId>,
+    id: u64,
+    batch: AnyBatch<'a>,
+    pub(super) check: OpenCheck,
 }
 
 impl Shard {
@@ -47,14 +59,75 @@ impl Shard {
             Batch::Small(bytes) => AnyBatch::Small(bytes),
             Batch::Bulk { pages, batch_bytes } => AnyBatch::Owned(OwnedBatch::Bulk { pages, batch_bytes }),
         };
-        self.append_or_stall(plane, conn, id, slot, to, acks, batch);
+        let check = match self.begin_check(plane, to, batch.bytes()) {
+            Ok(check) => check,
+            Err(refusal) => {
+                let stamp = Self::stamp_of(to, batch.bytes());
+                return self.refuse_append(plane, conn, id, slot, stamp, refusal);
+            }
+        };
+        let native = NativeCheck { to, acks, slot, id, batch, check };
+        let mut work = self.checks.work_on_arrival(self.setup.limits.check_work_at_once);
+        let before = work;
+        let left = self.check_native(plane, conn, native, &mut work);
+        self.checks.note_arrival(before - work);
+        if let Some(left) = left {
+            self.checks.wait(conn, Waiting::Native(left));
+        }
+    }
+
+    /// The check of a batch for one of this shard's partitions, if there is any use in it.
+    fn begin_check(
+        &self,
+        plane: &dyn Plane<Message>,
+        to: TopicPartition,
+        batch: &[u8],
+    ) -> Result<OpenCheck, Refusal> {
+        let id = self.locate(to)?;
+        let partition = self.partitions.get(id).ok_or_else(deleted)?;
+        let config = &partition.topic.config;
+        check_header(batch, config)
+            .map_err(|(code, text)| (code, format!("{}: {text}", partition.name())))?;
+        Ok(OpenCheck::new(config, plane.wall_clock_ms()))
+    }
+
+    /// Goes on with the check of a batch, and appends it when it is done. Gives it back if it is not.
+    pub(super) fn check_native(
+        &mut self,
+        plane: &mut dyn Plane<Message>,
+        conn: ConnId,
+        native: NativeCheck<'_>,
+        work: &mut Work,
+    ) -> Option<NativeCheck<'static>> {
+        let NativeCheck { to, acks, slot, id, batch, check } = native;
+        let (code, text) = match self.checks.step(check, batch.bytes(), work) {
+            Verdict::Open(check) => {
+                let batch = AnyBatch::Owned(batch.into_owned());
+                return Some(NativeCheck { to, acks, slot, id, batch, check });
+            }
+            Verdict::Good(checked) => {
+                self.append_or_stall(plane, conn, id, slot, to, acks, batch, checked);
+                return None;
+            }
+            Verdict::Rejected(checked, rules) => rejection(&checked, &rules),
+            Verdict::Bad(error) => (error.code(), error.to_string()),
+        };
+        let name = self
+            .locate(to)
+            .ok()
+            .and_then(|id| self.partitions.get(id))
+            .map_or_else(String::new, |p| p.name() + ": ");
+        self.refuse_append(plane, conn, id, slot, None, (code, format!("{name}{text}")));
+        None
     }
 
     /// Tries a batch again that waited for room. True if it does not wait any more.
     pub(super) fn retry_stalled(&mut self, plane: &mut dyn Plane<Message>, conn: ConnId) -> bool {
         let Some(connection) = self.connections.get_mut(&conn) else { return true };
-        let Some(Stalled { to, acks, slot, id, batch }) = connection.stalled.take() else { return true };
-        self.append_or_stall(plane, conn, id, slot, to, acks, AnyBatch::Owned(batch));
+        let Some(Stalled { to, acks, slot, id, batch, checked }) = connection.stalled.take() else {
+            return true;
+        };
+        self.append_or_stall(plane, conn, id, slot, to, acks, AnyBatch::Owned(batch), checked);
         let stalled = self.connections.get(&conn).is_some_and(|c| c.stalled.is_some());
         if !stalled {
             self.resume(plane, conn);
@@ -72,12 +145,13 @@ impl Shard {
         to: TopicPartition,
         acks: Acks,
         mut batch: AnyBatch<'_>,
+        checked: Checked,
     ) {
         let stamp = Self::stamp_of(to, batch.bytes());
         if let Some((code, text)) = self.overtakes(conn, stamp) {
             return self.refuse_batch(plane, conn, id, slot, code, text);
         }
-        match self.append(plane, to, &mut batch) {
+        match self.append(plane, to, &mut batch, checked) {
             Outcome::Appended { partition, base_offset, end, log_append_time } => {
                 self.note_appended(conn, stamp);
                 let Some(slot) = slot else { return };
@@ -94,16 +168,27 @@ impl Shard {
                     return;
                 };
                 let Some(connection) = self.connections.get_mut(&conn) else { return };
-                connection.stalled = Some(Stalled { to, acks, slot, id, batch: batch.into_owned() });
+                connection.stalled = Some(Stalled { to, acks, slot, id, batch: batch.into_owned(), checked });
                 self.stores[store].stalled.push_back(conn);
             }
-            Outcome::Refused((code, text)) => {
-                let remembered = !code.is_retryable() || self.note_refused(conn, stamp);
-                self.refuse_batch(plane, conn, id, slot, code, text);
-                if !remembered {
-                    self.close(plane, conn, Close::AfterSends);
-                }
-            }
+            Outcome::Refused(refusal) => self.refuse_append(plane, conn, id, slot, stamp, refusal),
+        }
+    }
+
+    /// Refuses a batch, and remembers that if it may be sent again.
+    fn refuse_append(
+        &mut self,
+        plane: &mut dyn Plane<Message>,
+        conn: ConnId,
+        id: u64,
+        slot: Option<SlotId>,
+        stamp: Option<Stamp>,
+        (code, text): Refusal,
+    ) {
+        let remembered = !code.is_retryable() || self.note_refused(conn, stamp);
+        self.refuse_batch(plane, conn, id, slot, code, text);
+        if !remembered {
+            self.close(plane, conn, Close::AfterSends);
         }
     }
 
@@ -124,11 +209,13 @@ impl Shard {
         self.refuse(plane, conn, &Nonsense { kind, id, code, text });
     }
 
+    /// Appends a batch that has been checked.
     pub(super) fn append(
         &mut self,
         plane: &mut dyn Plane<Message>,
         to: TopicPartition,
         batch: &mut AnyBatch<'_>,
+        checked: Checked,
     ) -> Outcome {
         let id = match self.locate(to) {
             Ok(id) => id,
@@ -137,9 +224,6 @@ impl Shard {
         let Some(partition) = self.partitions.get_mut(id) else { return Outcome::Refused(deleted()) };
         let wall_ms = plane.wall_clock_ms();
         let config = partition.topic.config;
-        if let Err((code, text)) = check(batch.bytes(), &config, wall_ms) {
-            return Outcome::Refused((code, format!("{}: {text}", partition.name())));
-        }
         let (slot, epoch) = (partition.slot, partition.epoch);
         let entry = &mut self.stores[partition.store];
         let (bytes, is_bulk) = (batch.bytes().len(), batch.is_bulk());
@@ -158,12 +242,17 @@ impl Shard {
             }
         }
         let log_append_time = match config.timestamp {
-            TimestampSource::CreateTime => -1,
-            TimestampSource::LogAppendTime => {
-                batch.make_mutable(&mut self.scratch);
-                if let Some(bytes) = batch.bytes_mut(&mut self.scratch) {
-                    stamp_log_append_time(bytes, Timestamp(wall_ms));
+            TimestampSource::CreateTime => {
+                let header = BatchHeader::parse(batch.bytes()).expect("it has been checked");
+                let is_right = header.max_timestamp() == checked.max_timestamp
+                    && header.timestamp_type() == TimestampType::CreateTime;
+                if !is_right {
+                    batch.change(&mut self.scratch, |bytes| stamp_create_time(bytes, checked.max_timestamp));
                 }
+                -1
+            }
+            TimestampSource::LogAppendTime => {
+                batch.change(&mut self.scratch, |bytes| stamp_log_append_time(bytes, Timestamp(wall_ms)));
                 wall_ms
             }
         };
@@ -248,22 +337,20 @@ impl AnyBatch<'_> {
         matches!(self, Self::Owned(OwnedBatch::Bulk { .. }))
     }
 
-    fn make_mutable(&mut self, scratch: &mut Vec<u8>) {
+    /// Changes the bytes: in the scratch buffer, if they are not the batch's own.
+    fn change(&mut self, scratch: &mut Vec<u8>, change: impl FnOnce(&mut [u8])) {
         if let Self::Small(bytes) = self {
             scratch.clear();
             scratch.extend_from_slice(bytes);
             *self = Self::Scratch;
         }
-    }
-
-    fn bytes_mut<'s>(&'s mut self, scratch: &'s mut [u8]) -> Option<&'s mut [u8]> {
         match self {
-            Self::Scratch => Some(scratch),
-            Self::Owned(OwnedBatch::Small(bytes)) => Some(bytes),
+            Self::Scratch => change(scratch),
+            Self::Owned(OwnedBatch::Small(bytes)) => change(bytes),
             Self::Owned(OwnedBatch::Bulk { pages, batch_bytes }) => {
-                Some(&mut pages[FRAME_HEADER_BYTES..FRAME_HEADER_BYTES + *batch_bytes])
+                change(&mut pages[FRAME_HEADER_BYTES..FRAME_HEADER_BYTES + *batch_bytes]);
             }
-            Self::Small(_) | Self::Gone => None,
+            Self::Small(_) | Self::Gone => unreachable!("only a batch that is here is changed"),
         }
     }
 
@@ -274,46 +361,6 @@ impl AnyBatch<'_> {
             Self::Scratch | Self::Gone => unreachable!("a batch that waits has not been touched"),
         }
     }
-}
-
-/// What a batch has to be, whoever sends it, and what this topic asks of it.
-fn check(batch: &[u8], config: &TopicConfig, wall_ms: i64) -> Result<(), Refusal> {
-    if batch.len() > config.max_message_bytes {
-        let text = format!(
-            "a batch of {} bytes is over the topic's max.message.bytes of {}",
-            batch.len(),
-            config.max_message_bytes
-        );
-        return Err((ErrorCode::TooLarge, text));
-    }
-    let batch = validate(batch).map_err(|e| (e.code(), e.to_string()))?;
-    let header = batch.header();
-    if header.is_transactional() {
-        let text = "the batch belongs to a transaction, and transactions are not available in this version";
-        return Err((ErrorCode::InvalidBatch, text.into()));
-    }
-    if config.timestamp == TimestampSource::CreateTime {
-        check_timestamps(header, config, wall_ms)?;
-    }
-    Ok(())
-}
-
-/// The header's word is taken for the records': their largest timestamp, and the first one's.
-fn check_timestamps(header: &BatchHeader, config: &TopicConfig, wall_ms: i64) -> Result<(), Refusal> {
-    let (first, last) = (header.base_timestamp.get(), header.max_timestamp.get());
-    if last > wall_ms.saturating_add(config.timestamp_after_max_ms) {
-        let text = format!(
-            "a record's timestamp {last} is more than message.timestamp.after.max.ms ahead of the broker's clock {wall_ms}"
-        );
-        return Err((ErrorCode::InvalidTimestamp, text));
-    }
-    if first < wall_ms.saturating_sub(config.timestamp_before_max_ms) {
-        let text = format!(
-            "a record's timestamp {first} is more than message.timestamp.before.max.ms behind the broker's clock {wall_ms}"
-        );
-        return Err((ErrorCode::InvalidTimestamp, text));
-    }
-    Ok(())
 }
 
 fn refused(partition: &str, error: AppendError) -> Outcome {

@@ -7,7 +7,9 @@ use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
 
 use highwater_engine::{Broker, BrokerConfig, HostKind};
-use highwater_protocol::batch::{BatchBuilder, BatchProducer, BatchView, Compression, NewRecord};
+use highwater_protocol::batch::{
+    BatchBuilder, BatchHeader, BatchProducer, BatchView, Compression, NewRecord, seal,
+};
 use highwater_protocol::error::ErrorCode;
 use highwater_protocol::frame::{FRAME_HEADER_BYTES, FrameHeader, FrameKind};
 use highwater_protocol::ids::{Offset, PartitionIndex, ShardId, Timestamp, TopicId, TopicPartition};
@@ -17,6 +19,8 @@ use highwater_protocol::native::{
     MetadataRequest, PROTOCOL_VERSION, ProduceReply, StartAt, SubscribeReply, SubscribeRequest,
     WIRE_HEADER_BYTES, WireHeader, empty_message, error_text, message, produce_head,
 };
+
+use zerocopy::FromBytes;
 
 /// A broker on a directory, with that many cores.
 pub fn start(data_dir: &std::path::Path, cores: u16, host: HostKind) -> Broker {
@@ -286,6 +290,25 @@ pub fn batch_at(values: &[&str], producer: BatchProducer, at_ms: i64) -> Vec<u8>
         builder.append(&NewRecord::new(Timestamp(at_ms), None, Some(value.as_bytes()))).expect("it fits");
     }
     builder.finish(producer).expect("there are records").to_vec()
+}
+
+/// A batch of these timestamps and values, compressed like this.
+pub fn timed(codec: Compression, records: &[(i64, &str)]) -> Vec<u8> {
+    let mut builder = BatchBuilder::new(codec, 0);
+    for (at_ms, value) in records {
+        builder.append(&NewRecord::new(Timestamp(*at_ms), None, Some(value.as_bytes()))).expect("it fits");
+    }
+    builder.finish(BatchProducer::NONE).expect("there are records").to_vec()
+}
+
+/// The batch with a change in its header, and the right length and checksum.
+pub fn with_header(mut bytes: Vec<u8>, change: impl FnOnce(&mut BatchHeader)) -> Vec<u8> {
+    let length = (bytes.len() - 12) as i32;
+    let (header, _) = BatchHeader::mut_from_prefix(&mut bytes).expect("a header");
+    header.length.set(length);
+    change(header);
+    seal(&mut bytes);
+    bytes
 }
 
 pub fn now_ms() -> i64 {

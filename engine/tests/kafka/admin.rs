@@ -342,7 +342,7 @@ fn configurations_are_described_with_defaults_sources_and_types() {
         let reply = described(&mut client, version, resource(TOPIC, "orders"));
         let answer: DescribeConfigsResponse<'_> = reply.body();
         assert_eq!(answer.results[0].error_code, NONE);
-        assert_eq!(answer.results[0].configs.len(), 37, "all of them");
+        assert_eq!(answer.results[0].configs.len(), 38, "all of them");
         let retention = entry(&answer, "retention.ms");
         assert_eq!((retention.value.as_deref(), retention.config_source), (Some("5000"), 1));
         let synonyms: Vec<_> =
@@ -370,7 +370,7 @@ fn configurations_are_described_with_defaults_sources_and_types() {
     let none = DescribeConfigsResource { configuration_keys: Some(vec![]), ..resource(TOPIC, "orders") };
     let reply = described(&mut client, 4, none);
     let answer: DescribeConfigsResponse<'_> = reply.body();
-    assert_eq!(answer.results[0].configs.len(), 37, "to Kafka an empty list means all of them");
+    assert_eq!(answer.results[0].configs.len(), 38, "to Kafka an empty list means all of them");
 
     let reply = described(&mut client, 4, resource(BROKER, "0"));
     let answer: DescribeConfigsResponse<'_> = reply.body();

@@ -342,5 +342,5 @@ fn a_resource_that_is_named_a_hundred_thousand_times_is_described_once() {
     assert_eq!(response.results.len(), 3);
     let told: Vec<_> = response.results.iter().map(|r| (r.resource_type, &*r.resource_name)).collect();
     assert_eq!(told, [(2, "orders"), (2, "nowhere"), (4, "0")]);
-    assert_eq!(response.results[0].configs.len(), 37, "all of them");
+    assert_eq!(response.results[0].configs.len(), 38, "all of them");
 }

@@ -21,5 +21,6 @@ mod native_members;
 mod offsets;
 mod produce;
 mod protocol;
+mod records;
 mod topic_rules;
 mod transactions;

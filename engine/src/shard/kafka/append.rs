@@ -6,9 +6,9 @@ use highwater_protocol::native::Acks;
 use highwater_runtime::plane::Plane;
 
 use crate::message::{Append, Message, OwnedBatch, Produced, ProducedAt, ProducedFor};
-use crate::shard::Shard;
 use crate::shard::partition::{Ack, AckTo};
 use crate::shard::produce::{AnyBatch, Outcome};
+use crate::shard::{Checked, Shard};
 
 impl From<OwnedBatch> for AnyBatch<'static> {
     fn from(batch: OwnedBatch) -> Self {
@@ -25,17 +25,18 @@ impl Shard {
         tp: TopicPartition,
         acks: Acks,
         batch: AnyBatch<'_>,
+        checked: Checked,
     ) {
         let store = self.partitions.find(tp).and_then(|id| self.partitions.get(id)).map(|p| p.store);
         let batch = match store {
             Some(store) if self.stores[store].waiting.holds(tp) => batch,
-            _ => match self.try_kafka_append(plane, to, tp, acks, batch) {
+            _ => match self.try_kafka_append(plane, to, tp, acks, batch, checked) {
                 Some(batch) => batch,
                 None => return,
             },
         };
         let store = store.expect("only a partition that is here can be busy");
-        self.stores[store].waiting.push(Append { to, tp, acks, batch: batch.into_owned() });
+        self.stores[store].waiting.push(Append { to, tp, acks, batch: batch.into_owned(), checked });
     }
 
     /// There may be room again.
@@ -44,9 +45,9 @@ impl Shard {
             return;
         }
         let mut waiting = std::mem::take(&mut self.stores[store].waiting);
-        waiting.retry(|Append { to, tp, acks, batch }| {
-            let batch = self.try_kafka_append(plane, to, tp, acks, batch.into())?.into_owned();
-            Some(Append { to, tp, acks, batch })
+        waiting.retry(|Append { to, tp, acks, batch, checked }| {
+            let batch = self.try_kafka_append(plane, to, tp, acks, batch.into(), checked)?.into_owned();
+            Some(Append { to, tp, acks, batch, checked })
         });
         debug_assert!(
             self.stores[store].waiting.is_empty(),
@@ -63,6 +64,7 @@ impl Shard {
         tp: TopicPartition,
         acks: Acks,
         mut batch: AnyBatch<'a>,
+        checked: Checked,
     ) -> Option<AnyBatch<'a>> {
         let stamp = Self::stamp_of(tp, batch.bytes());
         if let Some(refused) = stamp.and_then(|stamp| self.kafka.refused.in_front_of(stamp)) {
@@ -71,7 +73,7 @@ impl Shard {
             self.tell_produced(to, Err((KafkaError::OUT_OF_ORDER_SEQUENCE_NUMBER, text)));
             return None;
         }
-        match self.append(plane, tp, &mut batch) {
+        match self.append(plane, tp, &mut batch, checked) {
             Outcome::Busy => return Some(batch),
             Outcome::Appended { partition, base_offset, end, log_append_time } => {
                 if let Some(stamp) = stamp {

@@ -69,6 +69,11 @@ const DESCRIBED: &[Described] = &[
     d("flush.messages", "log.flush.interval.messages", "After how many records they are forced to disk."),
     d("flush.ms", "log.flush.interval.ms", "After what time records are forced to disk."),
     d("follower.replication.throttled.replicas", "", "Replicas whose followers are slowed down."),
+    d(
+        "highwater.record.validation",
+        "",
+        "What is checked of a batch before it is appended. full: its header and its records, compressed or not. header: the header alone, which is taken for the records; only for producers that are trusted. Not one of Kafka's settings.",
+    ),
     d("index.interval.bytes", "log.index.interval.bytes", "How dense the index of offsets is."),
     d("leader.replication.throttled.replicas", "", "Replicas whose leaders are slowed down."),
     d(

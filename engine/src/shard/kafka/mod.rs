@@ -54,11 +54,13 @@ use crate::limits::{
     KAFKA_ANSWER_BYTES_EXPECTED, KAFKA_HELD_BYTES_PER_BYTE, KAFKA_HELD_BYTES_PER_GROUP, REQUEST_COST,
 };
 use crate::message::{
-    Answer, Ask, KafkaMessage, Message, Produced, ProducedFor, Query, QueryAnswer, RequestId,
+    Answer, Append, Ask, KafkaMessage, Message, Produced, ProducedFor, Query, QueryAnswer, RequestId,
 };
 use crate::metadata::Topic;
+use crate::metadata::configs::TopicConfig;
 
 pub(super) use fetch_read::FetchId;
+pub(super) use produce::KafkaCheck;
 pub(super) use waiting::Waiting;
 
 /// A request: what its answer needs.
@@ -145,6 +147,14 @@ impl Named {
         match self {
             Self::Known(topic) => topic.id.0,
             Self::Unknown { id, .. } => *id,
+        }
+    }
+
+    /// Its settings, if it is known.
+    pub(super) fn config(&self) -> Option<TopicConfig> {
+        match self {
+            Self::Known(topic) => Some(topic.config),
+            Self::Unknown { .. } => None,
         }
     }
 
@@ -346,8 +356,8 @@ impl Shard {
     ) {
         match message {
             KafkaMessage::Append(batches) => {
-                for batch in batches {
-                    self.kafka_append(plane, batch.to, batch.tp, batch.acks, batch.batch.into());
+                for Append { to, tp, acks, batch, checked } in batches {
+                    self.kafka_append(plane, to, tp, acks, batch.into(), checked);
                 }
             }
             KafkaMessage::Appended(outcomes) => {

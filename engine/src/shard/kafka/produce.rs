@@ -2,13 +2,18 @@
 //! said what became of them the request is answered.
 
 use std::borrow::Cow;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 
 use highwater_net::Batch;
-use highwater_net::kafka::messages::{ProducePartitionResponse, ProduceResponse, ProduceTopicResponse};
+use highwater_net::kafka::messages::{
+    ProducePartitionResponse, ProduceRecordError, ProduceResponse, ProduceTopicResponse,
+};
 use highwater_net::kafka::produce::{Produce, ProduceTo, Records};
 use highwater_net::kafka::{KafkaError, KafkaReply};
-use highwater_protocol::batch::{BatchError, BatchHeader, BatchView, Compression};
+use highwater_protocol::batch::{
+    BatchError, BatchHeader, BatchView, CheckedBatch, Compression, RecordRules, Work,
+};
+use highwater_protocol::ids::TopicPartition;
 use highwater_protocol::limits::BATCH_BYTES_MAX;
 use highwater_protocol::native::Acks;
 use highwater_runtime::plane::{Plane, ShardIndex};
@@ -17,7 +22,9 @@ use super::append::NOWHERE;
 use super::transactions::{NO_TRANSACTIONS, NO_TRANSACTIONS_TEXT};
 use super::{Call, Named, Pending};
 use crate::message::{Append, KafkaMessage, Message, OwnedBatch, Produced, ProducedFor, RequestId};
+use crate::metadata::configs::TopicConfig;
 use crate::shard::Shard;
+use crate::shard::checks::{OpenCheck, Verdict, Waiting, check_header, rejected_because, rejection};
 use crate::shard::produce::AnyBatch;
 
 /// The first version in which batches may be compressed with zstd.
@@ -30,9 +37,52 @@ pub(in crate::shard) struct ProducePending {
     silent: bool,
     /// Topics, each with how many of `partitions` are of it.
     topics: Vec<(Named, usize)>,
-    partitions: Vec<(i32, Option<Produced>)>,
+    partitions: Vec<PartitionOutcome>,
     /// Outcomes that have not come.
     missing: usize,
+}
+
+/// What became of the batch for one partition.
+struct PartitionOutcome {
+    index: i32,
+    produced: Option<Produced>,
+    /// Records that are the reason, and what is wrong with them.
+    rejected: Vec<(u32, String)>,
+}
+
+/// Batches of a request that have not been handed to the owners of their partitions: the first is being checked.
+pub(in crate::shard) struct KafkaCheck<'a> {
+    request: RequestId,
+    batches: VecDeque<Unchecked<'a>>,
+}
+
+struct Unchecked<'a> {
+    /// Its number in the request.
+    number: u32,
+    tp: TopicPartition,
+    owner: ShardIndex,
+    acks: Acks,
+    batch: AnyBatch<'a>,
+    check: OpenCheck,
+}
+
+impl KafkaCheck<'_> {
+    /// The check of the first batch. There is one as long as this waits.
+    pub(in crate::shard) fn check(&mut self) -> &mut OpenCheck {
+        &mut self.batches.front_mut().expect("who waits has a batch to wait for").check
+    }
+
+    /// How many there are.
+    pub(in crate::shard) fn batches(&self) -> usize {
+        self.batches.len()
+    }
+
+    fn into_owned(self) -> KafkaCheck<'static> {
+        let batches = self.batches.into_iter().map(|Unchecked { number, tp, owner, acks, batch, check }| {
+            Unchecked { number, tp, owner, acks, batch: AnyBatch::Owned(batch.into_owned()), check }
+        });
+        KafkaCheck { request: self.request, batches: batches.collect() }
+    }
 }
 
 impl Shard {
@@ -52,47 +102,122 @@ impl Shard {
         let same = |a: &ProduceTo<'_>, b: &ProduceTo<'_>| a.topic == b.topic && a.topic_id == b.topic_id;
         for of in request.partitions.chunk_by(same) {
             let named = self.kafka_topic(of[0].topic, of[0].topic_id);
-            targets.extend(of.iter().map(|to| self.kafka_target(&named, to.index)));
+            let config = named.config();
+            targets.extend(of.iter().map(|to| {
+                let (tp, owner) = self.kafka_target(&named, to.index)?;
+                Ok((tp, owner, config.ok_or(KafkaError::UNKNOWN_TOPIC_OR_PARTITION)?))
+            }));
             topics.push((named, of.len()));
         }
-        let partitions = request.partitions.iter().map(|partition| (partition.index, None)).collect();
+        let outcome =
+            |to: &ProduceTo<'_>| PartitionOutcome { index: to.index, produced: None, rejected: Vec::new() };
+        let partitions = request.partitions.iter().map(outcome).collect();
         let silent = request.acks == 0;
         // One more than there are, so that nothing is answered before all have been handed over.
         let pending = ProducePending { call, silent, topics, partitions, missing: count + 1 };
         let id = self.kafka_wait(Pending::Produce(pending));
-        let mut elsewhere: BTreeMap<ShardIndex, Vec<Append>> = BTreeMap::new();
+        let wall_ms = plane.wall_clock_ms();
+        let mut batches = VecDeque::with_capacity(count);
         for (number, (ProduceTo { records, .. }, target)) in
             (0..).zip(request.partitions.into_iter().zip(targets))
         {
-            let to = ProducedFor { shard: self.me, request: id, number };
-            let checked = acks.clone().and_then(|acks| {
-                let (tp, owner) =
-                    target.map_err(|error| (error, "there is no such topic or partition".into()))?;
-                Ok((acks, tp, owner, check(records, call.version())?))
+            let unchecked = acks.clone().and_then(|acks| {
+                let (tp, owner, config) = target
+                    .map_err(|error: KafkaError| (error, "there is no such topic or partition".to_owned()))?;
+                let batch = batch_of(records, call.version(), &config)?;
+                let check = OpenCheck::new(&config, wall_ms);
+                Ok(Unchecked { number, tp, owner, acks, batch, check })
             });
-            match checked {
+            match unchecked {
                 Err(refused) => self.on_produced(id, number, Err(refused)),
-                Ok((acks, tp, owner, batch)) if owner == self.me => {
-                    self.kafka_append(plane, to, tp, acks, batch);
+                Ok(unchecked) => batches.push_back(unchecked),
+            }
+        }
+        let mut work = self.checks.work_on_arrival(self.setup.limits.check_work_at_once);
+        let before = work;
+        let left = self.check_kafka(plane, KafkaCheck { request: id, batches }, &mut work);
+        self.checks.note_arrival(before - work);
+        if let Some(left) = left {
+            self.checks.wait(call.conn, Waiting::Kafka(left));
+        }
+    }
+
+    /// Goes on with the checks of a request's batches, and hands those that are done to the owners of their partitions. Gives back the
+    /// others.
+    pub(in crate::shard) fn check_kafka(
+        &mut self,
+        plane: &mut dyn Plane<Message>,
+        mut kafka: KafkaCheck<'_>,
+        work: &mut Work,
+    ) -> Option<KafkaCheck<'static>> {
+        let request = kafka.request;
+        let mut elsewhere: BTreeMap<ShardIndex, Vec<Append>> = BTreeMap::new();
+        while let Some(Unchecked { number, tp, owner, acks, batch, check }) = kafka.batches.pop_front() {
+            match self.checks.step(check, batch.bytes(), work) {
+                Verdict::Open(check) => {
+                    kafka.batches.push_front(Unchecked { number, tp, owner, acks, batch, check });
+                    break;
                 }
-                Ok((acks, tp, owner, batch)) => {
-                    let batch = Append { to, tp, acks, batch: batch.into_owned() };
-                    elsewhere.entry(owner).or_default().push(batch);
+                Verdict::Good(checked) => {
+                    let to = ProducedFor { shard: self.me, request, number };
+                    if owner == self.me {
+                        self.kafka_append(plane, to, tp, acks, batch, checked);
+                    } else {
+                        let batch = Append { to, tp, acks, batch: batch.into_owned(), checked };
+                        elsewhere.entry(owner).or_default().push(batch);
+                    }
+                }
+                Verdict::Rejected(checked, rules) => {
+                    let (code, text) = rejection(&checked, &rules);
+                    self.note_rejected(request, number, &checked, &rules);
+                    self.on_produced(request, number, Err((code.into(), text)));
+                }
+                Verdict::Bad(error) => {
+                    let code = match error {
+                        BatchError::Codec(_) => KafkaError::UNSUPPORTED_COMPRESSION_TYPE,
+                        error => error.code().into(),
+                    };
+                    self.on_produced(request, number, Err((code, error.to_string())));
                 }
             }
         }
         for (owner, batches) in elsewhere {
             plane.post(owner, Message::Kafka(Box::new(KafkaMessage::Append(batches))));
         }
-        self.produced_one_less(id);
+        if !kafka.batches.is_empty() {
+            return Some(kafka.into_owned());
+        }
+        self.produced_one_less(request);
+        None
+    }
+
+    /// Some of a batch's records are refused: their producer hears which.
+    fn note_rejected(
+        &mut self,
+        request: RequestId,
+        number: u32,
+        checked: &CheckedBatch,
+        rules: &RecordRules,
+    ) {
+        if let Some(Pending::Produce(pending)) = self.kafka.pending.get_mut(&request)
+            && let Some(outcome) = pending.partitions.get_mut(number as usize)
+        {
+            let told = checked.rejected.iter().map(|record| (record.number, rejected_because(record, rules)));
+            outcome.rejected = told.collect();
+        }
+    }
+
+    /// Nobody waits for a request any more of which some batches have not been appended.
+    pub(in crate::shard) fn forget_kafka_produce(&mut self, kafka: &KafkaCheck<'static>) {
+        self.kafka.pending.remove(&kafka.request);
     }
 
     /// What became of a batch.
     pub(super) fn on_produced(&mut self, request: RequestId, number: u32, produced: Produced) {
         if let Some(Pending::Produce(pending)) = self.kafka.pending.get_mut(&request)
-            && let Some((_, place)) = pending.partitions.get_mut(number as usize)
+            && let Some(outcome) = pending.partitions.get_mut(number as usize)
         {
-            *place = Some(produced);
+            outcome.produced = Some(produced);
             self.produced_one_less(request);
         }
     }
@@ -110,7 +235,7 @@ impl Shard {
 
     fn finish_produce(&mut self, pending: &ProducePending) {
         let refused =
-            pending.partitions.iter().filter(|(_, produced)| matches!(produced, Some(Err(_)))).count();
+            pending.partitions.iter().filter(|outcome| matches!(outcome.produced, Some(Err(_)))).count();
         self.counted.requests_refused += u64::from(refused > 0);
         if pending.silent {
             self.kafka_reply(pending.call, KafkaReply::nothing());
@@ -130,15 +255,20 @@ impl Shard {
     }
 }
 
-fn answer_of((index, produced): &(i32, Option<Produced>)) -> ProducePartitionResponse<'_> {
-    let (error_code, at, text) = match produced {
+fn answer_of(outcome: &PartitionOutcome) -> ProducePartitionResponse<'_> {
+    let (error_code, at, text) = match &outcome.produced {
         Some(Ok(at)) => (KafkaError::NONE, *at, None),
         Some(Err((error, text))) => (*error, NOWHERE, Some(Cow::Borrowed(&text[..]))),
         None => unreachable!("an answer is made when all outcomes are there"),
     };
+    let record_errors = outcome.rejected.iter().map(|(number, why)| ProduceRecordError {
+        batch_index: *number as i32,
+        batch_index_error_message: Some(Cow::Borrowed(why)),
+    });
     ProducePartitionResponse {
-        index: *index,
+        index: outcome.index,
         error_code,
+        record_errors: record_errors.collect(),
         base_offset: at.base_offset,
         log_append_time_ms: at.log_append_time,
         log_start_offset: at.log_start,
@@ -147,8 +277,12 @@ fn answer_of((index, produced): &(i32, Option<Produced>)) -> ProducePartitionRes
     }
 }
 
-/// What Kafka asks of the bytes beyond what is asked of every batch.
-fn check(records: Records<'_>, version: i16) -> Result<AnyBatch<'_>, (KafkaError, String)> {
+/// The batch in a request's bytes, if that is what they look like; its records are looked at later.
+fn batch_of<'a>(
+    records: Records<'a>,
+    version: i16,
+    config: &TopicConfig,
+) -> Result<AnyBatch<'a>, (KafkaError, String)> {
     let batch = match records {
         Records::Null => {
             return Err((
@@ -180,5 +314,6 @@ fn check(records: Records<'_>, version: i16) -> Result<AnyBatch<'_>, (KafkaError
         let text = format!("zstd needs Produce {ZSTD_VERSION_MIN} or newer, not {version}");
         return Err((KafkaError::UNSUPPORTED_COMPRESSION_TYPE, text));
     }
+    check_header(batch.bytes(), config).map_err(|(code, text)| (code.into(), text))?;
     Ok(batch)
 }

@@ -63,11 +63,12 @@ impl Waiting {
 
 #[cfg(test)]
 mod tests {
-    use highwater_protocol::ids::{PartitionIndex, TopicId};
+    use highwater_protocol::ids::{PartitionIndex, Timestamp, TopicId};
     use highwater_protocol::native::Acks;
 
     use super::*;
     use crate::message::{OwnedBatch, ProducedFor, RequestId};
+    use crate::shard::Checked;
 
     fn tp(number: u32) -> TopicPartition {
         TopicPartition { topic: TopicId([1; 16]), partition: PartitionIndex(number) }
@@ -78,7 +79,8 @@ mod tests {
         for (partition, number) in batches {
             let to = ProducedFor { shard: 0, request: RequestId(0), number: *number };
             let batch = OwnedBatch::Small(Vec::new());
-            waiting.push(Append { to, tp: tp(*partition), acks: Acks::All, batch });
+            let checked = Checked { max_timestamp: Timestamp(0) };
+            waiting.push(Append { to, tp: tp(*partition), acks: Acks::All, batch, checked });
         }
         waiting
     }
