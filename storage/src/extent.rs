@@ -14,6 +14,9 @@ pub(crate) const FIRST_POSITION: u32 = EXTENT_HEADER_BYTES as u32;
 /// Stands for "no batch yet" where a largest timestamp is kept.
 pub(crate) const NO_TIMESTAMP: i64 = i64::MIN;
 
+/// Stands for a time of appending that nobody recorded: as late as can be, so that it makes nothing look old.
+pub(crate) const APPENDED_UNKNOWN: i64 = i64::MAX;
+
 /// One extent. Invariant: `base_* <= end_*`, and only the last extent of a partition is not sealed.
 #[derive(Debug)]
 pub(crate) struct Extent {
@@ -34,6 +37,9 @@ pub(crate) struct Extent {
     /// The map of the store says so too.
     pub(crate) seal_recorded: bool,
     pub(crate) max_timestamp: i64,
+    /// When the last batch without a timestamp was appended, by the broker's clock; [`NO_TIMESTAMP`] if there is none,
+    /// [`APPENDED_UNKNOWN`] until the next look at the clock if that was not recorded.
+    pub(crate) untimed_ms: i64,
     /// The record of its allocation in the map: no frame in it is durable before that is.
     pub(crate) map_seq: Option<Seq>,
     /// Its header block has been handed to the disk.
@@ -65,6 +71,7 @@ impl Extent {
             sealed: false,
             seal_recorded: false,
             max_timestamp: NO_TIMESTAMP,
+            untimed_ms: NO_TIMESTAMP,
             map_seq: None,
             header_written: false,
             index: SparseIndex::default(),
@@ -108,6 +115,24 @@ impl Extent {
     pub(crate) fn note_entry(&mut self, entry: Entry, interval_bytes: u32) {
         let interval = SparseIndex::interval(self.bytes(), interval_bytes);
         self.index.note(entry, interval);
+    }
+
+    /// Notes a batch with this largest timestamp, appended at that time.
+    pub(crate) fn note_times(&mut self, max_timestamp: i64, appended_ms: i64) {
+        self.max_timestamp = self.max_timestamp.max(max_timestamp);
+        if max_timestamp < 0 {
+            self.untimed_ms = self.untimed_ms.max(appended_ms);
+        }
+    }
+
+    /// The time that its age is counted from: the latest of its records' timestamps, and of the times at which batches without one were
+    /// appended. Of an extent without batches, when it was begun.
+    pub(crate) fn newest_ms(&self) -> i64 {
+        let timed = if self.max_timestamp >= 0 { self.max_timestamp } else { NO_TIMESTAMP };
+        match timed.max(self.untimed_ms) {
+            NO_TIMESTAMP => self.created_ms,
+            newest => newest,
+        }
     }
 
     /// Moves the end behind a frame that takes this many bytes.

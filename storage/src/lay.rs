@@ -196,7 +196,7 @@ impl Partition {
         let timestamp = header.max_timestamp.get();
         let active = self.extents.back_mut().expect("the frame fits");
         active.note_index(active.end, base_offset, bench.limits.index_interval_bytes);
-        active.max_timestamp = active.max_timestamp.max(timestamp);
+        active.note_times(timestamp, bench.wall_ms);
         let stamp = ProducerStamp::of(header);
         let seen = Appearance { base_offset, timestamp, now_ms: bench.wall_ms };
         self.producers.note(&stamp, seen, self.durable.offset, bench.limits.producers_max);

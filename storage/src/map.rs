@@ -4,6 +4,10 @@
 //! deleting records, and time.
 //!
 //! Snapshot and records are rkyv archives behind a version byte. Records are applied in order on top of the snapshot.
+//!
+//! Versions before 3 do not say when batches without a timestamp were appended, and what they say of largest timestamps is what the
+//! producers' headers said. An extent of theirs counts as appended to until the next one was begun, so that retention keeps rather too
+//! much of it.
 
 use std::collections::BTreeMap;
 
@@ -12,14 +16,18 @@ use rkyv::rancor::Error as RkyvError;
 use rkyv::util::AlignedVec;
 use rkyv::{Archive, Deserialize, Serialize};
 
+use crate::extent::APPENDED_UNKNOWN;
 use crate::layout::{EXTENT_HEADER_BYTES, EXTENT_LOG2_BYTES};
 use crate::producers::Producer;
 use crate::recovery::OFFSET_MAX;
 
 /// Version of the archives. Written in front of each.
-const MAP_VERSION: u8 = 2;
+const MAP_VERSION: u8 = 3;
 
-/// The version before orphans were kept. Its records are the same.
+/// The version before times of appending were kept.
+const MAP_VERSION_WITHOUT_TIMES: u8 = 2;
+
+/// The version before orphans were kept. Its records are those of version 2.
 const MAP_VERSION_WITHOUT_ORPHANS: u8 = 1;
 
 /// A partition, as archives name it.
@@ -136,6 +144,23 @@ struct Snapshot {
     clean: bool,
     partitions: Vec<PartitionEntry>,
     orphans: Vec<OrphanEntry>,
+    untimed: Vec<UntimedEntry>,
+}
+
+/// When the last batch without a timestamp was appended to an extent.
+#[derive(Archive, Serialize, Deserialize)]
+struct UntimedEntry {
+    incarnation: u64,
+    appended_ms: i64,
+}
+
+/// A snapshot of [`MAP_VERSION_WITHOUT_TIMES`].
+#[derive(Archive, Serialize, Deserialize)]
+struct SnapshotWithoutTimes {
+    next_incarnation: u64,
+    clean: bool,
+    partitions: Vec<PartitionEntry>,
+    orphans: Vec<OrphanEntry>,
 }
 
 /// A snapshot of [`MAP_VERSION_WITHOUT_ORPHANS`].
@@ -165,6 +190,8 @@ pub(crate) enum MapRecord {
     Woken { key: PartitionKey },
     /// A partition is gone, with all its extents.
     Deleted { key: PartitionKey },
+    /// When the last batch without a timestamp was appended to an extent. Since version 3.
+    Untimed { incarnation: u64, appended_ms: i64 },
 }
 
 /// The map as the state log tells it.
@@ -178,6 +205,8 @@ pub struct StoreMap {
     pub partitions: BTreeMap<PartitionKey, PartitionEntry>,
     /// Extents without a readable header.
     pub orphans: Vec<OrphanEntry>,
+    /// When the last batch without a timestamp was appended, for the extents that have one.
+    pub untimed: BTreeMap<u64, i64>,
 }
 
 /// The map cannot be read, although the state log vouches for its bytes.
@@ -197,24 +226,48 @@ impl StoreMap {
         snapshot: Option<&[u8]>,
         records: impl IntoIterator<Item = &'a [u8]>,
     ) -> Result<Self, MapError> {
+        // Extents with lower lives were begun by an older version.
+        let mut older_below = 0;
         let mut map = match snapshot {
             None => Self { next_incarnation: 1, clean: true, ..Self::default() },
             Some(bytes) => {
                 let snapshot = Snapshot::decode(bytes)?;
+                if is_older(bytes) {
+                    older_below = snapshot.next_incarnation;
+                }
                 Self {
                     next_incarnation: snapshot.next_incarnation,
                     clean: snapshot.clean,
                     partitions: snapshot.partitions.into_iter().map(|p| (p.key, p)).collect(),
                     orphans: snapshot.orphans,
+                    untimed: snapshot.untimed.iter().map(|u| (u.incarnation, u.appended_ms)).collect(),
                 }
             }
         };
         for bytes in records {
             let record = rkyv::from_bytes::<MapRecord, RkyvError>(&aligned(bytes)?).map_err(invalid)?;
             map.apply(record);
+            if is_older(bytes) {
+                older_below = map.next_incarnation;
+            }
         }
+        map.forget_append_times(older_below);
         map.check().map_err(MapError::Invalid)?;
         Ok(map)
+    }
+
+    /// Nothing is known of when the batches in extents with lower lives than this were appended, but that it was before the next extent of
+    /// the partition was begun.
+    pub(crate) fn forget_append_times(&mut self, below: u64) {
+        for partition in self.partitions.values() {
+            let begun = partition.extents.iter().skip(1).map(|next| next.created_ms);
+            let until = begun.chain([APPENDED_UNKNOWN]);
+            for (extent, until) in partition.extents.iter().zip(until) {
+                if extent.incarnation < below {
+                    self.untimed.entry(extent.incarnation).or_insert(until);
+                }
+            }
+        }
     }
 
     /// Whether the numbers agree with each other, so that none of them can lead the store astray.
@@ -247,6 +300,11 @@ impl StoreMap {
             clean: self.clean,
             partitions: self.partitions.into_values().collect(),
             orphans: self.orphans,
+            untimed: self
+                .untimed
+                .into_iter()
+                .map(|(incarnation, appended_ms)| UntimedEntry { incarnation, appended_ms })
+                .collect(),
         };
         encode(|bytes| {
             rkyv::to_bytes::<RkyvError>(&snapshot).map(|archive| bytes.extend_from_slice(&archive))
@@ -275,6 +333,10 @@ impl StoreMap {
                 let partition = self.partition(key);
                 partition.extents.retain(|extent| !incarnations.contains(&extent.incarnation));
                 partition.log_start = log_start;
+                self.untimed.retain(|incarnation, _| !incarnations.contains(incarnation));
+            }
+            MapRecord::Untimed { incarnation, appended_ms } => {
+                self.untimed.insert(incarnation, appended_ms);
             }
             MapRecord::LogStart { key, log_start } => self.partition(key).log_start = log_start,
             MapRecord::Checkpoint { key, checkpoint, complete } => {
@@ -284,7 +346,9 @@ impl StoreMap {
             }
             MapRecord::Woken { key } => self.partition(key).complete = false,
             MapRecord::Deleted { key } => {
-                self.partitions.remove(&key);
+                for extent in self.partitions.remove(&key).into_iter().flat_map(|p| p.extents) {
+                    self.untimed.remove(&extent.incarnation);
+                }
                 let tag = TopicPartition::from(key).tag();
                 self.orphans.retain(|orphan| orphan.tag != tag);
             }
@@ -361,17 +425,25 @@ impl PartitionEntry {
 impl Snapshot {
     fn decode(bytes: &[u8]) -> Result<Self, MapError> {
         let archive = aligned(bytes)?;
-        if bytes.first() != Some(&MAP_VERSION_WITHOUT_ORPHANS) {
-            return rkyv::from_bytes::<Self, RkyvError>(&archive).map_err(invalid);
-        }
-        let old = rkyv::from_bytes::<SnapshotWithoutOrphans, RkyvError>(&archive).map_err(invalid)?;
-        Ok(Self {
-            next_incarnation: old.next_incarnation,
-            clean: old.clean,
-            partitions: old.partitions,
-            orphans: Vec::new(),
-        })
+        let old = match bytes.first() {
+            Some(&MAP_VERSION_WITHOUT_ORPHANS) => {
+                let old = rkyv::from_bytes::<SnapshotWithoutOrphans, RkyvError>(&archive).map_err(invalid)?;
+                let SnapshotWithoutOrphans { next_incarnation, clean, partitions } = old;
+                SnapshotWithoutTimes { next_incarnation, clean, partitions, orphans: Vec::new() }
+            }
+            Some(&MAP_VERSION_WITHOUT_TIMES) => {
+                rkyv::from_bytes::<SnapshotWithoutTimes, RkyvError>(&archive).map_err(invalid)?
+            }
+            _ => return rkyv::from_bytes::<Self, RkyvError>(&archive).map_err(invalid),
+        };
+        let SnapshotWithoutTimes { next_incarnation, clean, partitions, orphans } = old;
+        Ok(Self { next_incarnation, clean, partitions, orphans, untimed: Vec::new() })
     }
+}
+
+/// Whether an archive is of a version before times of appending were kept.
+fn is_older(bytes: &[u8]) -> bool {
+    bytes.first().is_some_and(|version| *version <= MAP_VERSION_WITHOUT_TIMES)
 }
 
 impl MapRecord {
@@ -390,7 +462,7 @@ fn encode(archive: impl FnOnce(&mut Vec<u8>) -> Result<(), RkyvError>) -> Vec<u8
 /// The archive behind the version byte, where rkyv wants it in memory.
 fn aligned(bytes: &[u8]) -> Result<AlignedVec, MapError> {
     match bytes.split_first() {
-        Some((&(MAP_VERSION_WITHOUT_ORPHANS | MAP_VERSION), archive)) => {
+        Some((MAP_VERSION_WITHOUT_ORPHANS..=MAP_VERSION, archive)) => {
             let mut aligned = AlignedVec::with_capacity(archive.len());
             aligned.extend_from_slice(archive);
             Ok(aligned)
@@ -450,6 +522,7 @@ mod tests {
             MapRecord::Woken { key: key(1) },
             MapRecord::Freed { key: key(1), incarnations: vec![3], log_start: 160 },
             MapRecord::Deleted { key: key(2) },
+            MapRecord::Untimed { incarnation: 4, appended_ms: 77 },
         ];
         let encoded: Vec<Vec<u8>> = records.iter().map(MapRecord::encode).collect();
         let map =
@@ -459,6 +532,7 @@ mod tests {
         let partition = &map.partitions[&key(1)];
         assert_eq!(partition.log_start, 160);
         assert_eq!(partition.extents, [extent(4)]);
+        assert_eq!(map.untimed, BTreeMap::from([(4, 77)]));
         let snapshot = map.clone().encode();
         assert_eq!(StoreMap::from_recovered(Some(&snapshot), []), Ok(map));
     }
@@ -475,7 +549,34 @@ mod tests {
         let mut bytes = vec![MAP_VERSION_WITHOUT_ORPHANS];
         bytes.extend_from_slice(&rkyv::to_bytes::<RkyvError>(&old).expect("in memory"));
         let read = StoreMap::from_recovered(Some(&bytes), []).expect("it is understood");
-        assert_eq!(read, StoreMap { clean: true, ..map });
+        let untimed = BTreeMap::from([(3, APPENDED_UNKNOWN)]);
+        assert_eq!(read, StoreMap { clean: true, untimed, ..map });
+    }
+
+    #[test]
+    fn what_older_versions_tell_of_counts_as_appended_to_until_the_next_extent_was_begun() {
+        let begun = |incarnation, created_ms| ExtentEntry { created_ms, ..extent(incarnation) };
+        let partition = PartitionEntry {
+            key: key(1),
+            log_start: 0,
+            extents: vec![begun(1, 100), begun(2, 200)],
+            checkpoint: None,
+            complete: false,
+        };
+        let old = SnapshotWithoutTimes {
+            next_incarnation: 3,
+            clean: true,
+            partitions: vec![partition],
+            orphans: Vec::new(),
+        };
+        let mut snapshot = vec![MAP_VERSION_WITHOUT_TIMES];
+        snapshot.extend_from_slice(&rkyv::to_bytes::<RkyvError>(&old).expect("in memory"));
+        let mut older = MapRecord::Allocated { key: key(1), extent: begun(5, 300) }.encode();
+        older[0] = MAP_VERSION_WITHOUT_TIMES;
+        let newer = MapRecord::Allocated { key: key(1), extent: begun(9, 400) }.encode();
+        let map = StoreMap::from_recovered(Some(&snapshot), [&older[..], &newer]).expect("both are read");
+        assert_eq!(map.partitions[&key(1)].extents.len(), 4);
+        assert_eq!(map.untimed, BTreeMap::from([(1, 200), (2, 300), (5, 400)]));
     }
 
     #[test]

@@ -79,6 +79,38 @@ fn an_old_record_in_a_young_extent_and_a_record_from_the_future_are_kept() {
 }
 
 #[test]
+fn records_without_a_timestamp_are_as_old_as_they_have_been_in_the_log() {
+    let hour = PartitionConfig { retention_ms: Some(HOUR_MS), ..KEEP };
+    let begin = 100 * HOUR_MS;
+    let written = |seed| {
+        let mut bed = Bed::new(seed);
+        bed.wall_ms = begin;
+        let slot = configured(&mut bed, hour);
+        bed.append_durably(slot, &batch_at(begin - 2 * HOUR_MS, &[b"old"]));
+        bed.append_durably(slot, &batch_at(-1, &[b"fresh"]));
+        bed
+    };
+    let is_kept = |bed: &mut Bed, wall_ms| {
+        let slot = configured(bed, hour);
+        retain(bed, wall_ms);
+        bed.store.bounds(slot).log_start == Offset(0)
+    };
+    let mut bed = written(6);
+    assert!(is_kept(&mut bed, begin + HOUR_MS - 1) && !is_kept(&mut bed, begin + HOUR_MS + 1));
+    // It is recorded with a checkpoint, and when the store is shut down.
+    let mut bed = written(7).restart();
+    assert!(is_kept(&mut bed, begin + HOUR_MS - 1) && !is_kept(&mut bed, begin + HOUR_MS + 1));
+    let mut bed = written(8);
+    assert!(is_kept(&mut bed, begin));
+    let mut bed = bed.crash(CrashPolicy::LOSE_ALL);
+    assert!(is_kept(&mut bed, begin + HOUR_MS - 1) && !is_kept(&mut bed, begin + HOUR_MS + 1));
+    // What a crash took counts from the next start.
+    let mut bed = written(9).crash(CrashPolicy::LOSE_ALL);
+    assert!(is_kept(&mut bed, begin + HOUR_MS - 1) && is_kept(&mut bed, begin + HOUR_MS + 1));
+    assert!(!is_kept(&mut bed, begin + 2 * HOUR_MS));
+}
+
+#[test]
 fn segment_settings_decide_when_an_extent_is_closed() {
     let mut bed = Bed::new(4);
     let slot =

@@ -33,6 +33,11 @@ impl Extent {
         })
     }
 
+    /// Its life, and when the last batch without a timestamp was appended to it, if there is one.
+    fn untimed(&self) -> Option<(u64, i64)> {
+        (self.untimed_ms != NO_TIMESTAMP).then_some((self.incarnation.0, self.untimed_ms))
+    }
+
     fn seal_entry(&self) -> SealEntry {
         assert!(self.sealed);
         SealEntry {
@@ -95,6 +100,13 @@ impl Store {
         StoreMap {
             next_incarnation: reserved.max(self.space.next_incarnation),
             clean,
+            untimed: self
+                .partitions
+                .values()
+                .filter(|partition| !partition.deleting)
+                .flat_map(|partition| &partition.extents)
+                .filter_map(Extent::untimed)
+                .collect(),
             partitions: known.map(|entry| (entry.key, entry)).collect(),
             orphans: self.orphans.entries().collect(),
         }
@@ -148,6 +160,8 @@ impl Store {
         let Some(checkpoint) = partition.durable_checkpoint() else { return false };
         partition.checkpoint = Some(Box::new(checkpoint.clone()));
         let key = PartitionKey::from(partition.tp);
+        let untimed = partition.extent(partition.durable.incarnation).and_then(Extent::untimed);
+        self.record_untimed(untimed);
         self.record(&MapRecord::Checkpoint { key, checkpoint, complete });
         true
     }
@@ -158,6 +172,7 @@ impl Store {
         let durable = partition.durable;
         let key = PartitionKey::from(partition.tp);
         let mut records = Vec::new();
+        let mut untimed = Vec::new();
         for extent in partition.extents.iter_mut().rev() {
             if extent.seal_recorded {
                 break;
@@ -165,6 +180,7 @@ impl Store {
             let complete = (extent.incarnation, extent.end) <= (durable.incarnation, durable.position);
             if extent.sealed && complete {
                 extent.seal_recorded = true;
+                untimed.extend(extent.untimed());
                 records.push(MapRecord::Sealed {
                     key,
                     incarnation: extent.incarnation.0,
@@ -172,8 +188,15 @@ impl Store {
                 });
             }
         }
+        self.record_untimed(untimed);
         for record in records.iter().rev() {
             self.record(record);
+        }
+    }
+
+    fn record_untimed(&mut self, untimed: impl IntoIterator<Item = (u64, i64)>) {
+        for (incarnation, appended_ms) in untimed {
+            self.record(&MapRecord::Untimed { incarnation, appended_ms });
         }
     }
 

@@ -9,7 +9,7 @@ use highwater_runtime::plane::Disk;
 use super::Store;
 use super::space::wants_roll;
 use crate::api::{LogStartError, Slot, StoreEvent};
-use crate::extent::{Extent, FIRST_POSITION};
+use crate::extent::{APPENDED_UNKNOWN, Extent, FIRST_POSITION};
 use crate::limits::RETENTION_PARTITIONS_PER_STEP;
 use crate::map::{MapRecord, PartitionKey};
 use crate::partition::{Partition, Rest};
@@ -59,6 +59,10 @@ impl Store {
             }
             if partition.extents.is_empty() {
                 continue;
+            }
+            for extent in partition.extents.iter_mut().filter(|e| e.untimed_ms == APPENDED_UNKNOWN) {
+                // Recovery does not know the time. What it found was appended before now.
+                extent.untimed_ms = wall_ms;
             }
             if partition.is_settled()
                 && (wants_roll(partition, wall_ms) || is_all_expired(partition, wall_ms))
@@ -165,13 +169,8 @@ impl Store {
     }
 }
 
-/// The time that an extent's age is counted from.
-fn newest_ms(extent: &Extent) -> i64 {
-    if extent.max_timestamp >= 0 { extent.max_timestamp } else { extent.created_ms }
-}
-
 fn is_expired(partition: &Partition, extent: &Extent, wall_ms: i64) -> bool {
-    partition.config.retention_ms.is_some_and(|ms| newest_ms(extent) < wall_ms.saturating_sub(ms))
+    partition.config.retention_ms.is_some_and(|ms| extent.newest_ms() < wall_ms.saturating_sub(ms))
 }
 
 /// Whether even the active extent holds nothing that is to be kept.

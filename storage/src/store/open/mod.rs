@@ -91,6 +91,7 @@ impl Store {
                 report: &mut report,
                 tp,
                 orphans: &orphans,
+                untimed: &map.untimed,
             };
             let found = recovery.run(slot, entry, trusted)?;
             report.extents += found.partition.extents.len();

@@ -127,12 +127,8 @@ pub(super) fn rebuild(
     let last = headers.iter().map(|id| id.incarnation.0).max().unwrap_or(0);
     let kept = latest_lives(headers);
     let orphans = orphans(&kept, suspects, config, report);
-    let mut map = StoreMap {
-        next_incarnation: last + INCARNATION_STEP,
-        clean: false,
-        partitions: BTreeMap::new(),
-        orphans,
-    };
+    let mut map =
+        StoreMap { next_incarnation: last + INCARNATION_STEP, clean: false, orphans, ..StoreMap::default() };
     for id in kept.into_values() {
         let key = PartitionKey::from(id.tp);
         let entry = map.partitions.entry(key).or_insert_with(|| PartitionEntry {
@@ -158,6 +154,7 @@ pub(super) fn rebuild(
         partition.log_start = chain.first().map_or(0, |extent| extent.base_offset);
         partition.extents = chain;
     }
+    map.forget_append_times(u64::MAX);
     Ok(map)
 }
 

@@ -7,6 +7,7 @@
 //! - frames are missing that nobody was told of: what lies behind them was never acknowledged either, and is given up;
 //! - the map was rebuilt, and a whole run of extents in front is left over from before retention freed it: it is given up.
 
+use std::collections::BTreeMap;
 use std::io;
 
 use highwater_protocol::batch::BatchHeader;
@@ -20,7 +21,7 @@ use super::slabs::SlabFaults;
 use crate::api::Slot;
 use crate::config::{PartitionConfig, StoreConfig};
 use crate::expect::{Expectation, ExtentBytes, Mark};
-use crate::extent::{Extent, FIRST_POSITION};
+use crate::extent::{APPENDED_UNKNOWN, Extent, FIRST_POSITION};
 use crate::layout::{EXTENT_HEADER_BYTES, ExtentId, PAGE_BYTES, Place, SlabId, slab_name};
 use crate::limits::PADDING_BYTES_MAX;
 use crate::map::{CheckpointEntry, ExtentEntry, OrphanEntry, PartitionEntry};
@@ -41,6 +42,8 @@ pub(super) struct Recovery<'a> {
     pub(super) report: &'a mut RecoveryReport,
     pub(super) tp: TopicPartition,
     pub(super) orphans: &'a Orphans,
+    /// When batches without a timestamp were appended, by extent.
+    pub(super) untimed: &'a BTreeMap<u64, i64>,
 }
 
 /// A recovered partition.
@@ -129,7 +132,11 @@ impl Recovery<'_> {
             damage = damage.or(walked.damage);
             let is_last = behind.len() == 1;
             last = walked.decision;
-            partition.extents.push_back(walked.extent);
+            let mut extent = walked.extent;
+            if let Some(ms) = self.untimed.get(&extent.incarnation.0) {
+                extent.untimed_ms = extent.untimed_ms.max(*ms);
+            }
+            partition.extents.push_back(extent);
             truncated |= is_last && matches!(walked.decision, Decision::Truncate { .. });
         }
         if truncated && !is_planted(Mutant::WriteBeforeStaleTail) {
@@ -488,5 +495,5 @@ fn mark_of(checkpoint: &CheckpointEntry) -> Mark {
 
 fn note_batch(extent: &mut Extent, position: u32, offset: Offset, batch: &BatchHeader, interval_bytes: u32) {
     extent.note_index(position, offset, interval_bytes);
-    extent.max_timestamp = extent.max_timestamp.max(batch.max_timestamp.get());
+    extent.note_times(batch.max_timestamp.get(), APPENDED_UNKNOWN);
 }
