@@ -4,14 +4,13 @@
 //! is reported with the next offset that can be read, which is looked for frame by frame, never guessed.
 
 use bytes::Bytes;
-use highwater_protocol::batch::{BATCH_HEADER_BYTES, BatchHeader};
+use highwater_protocol::batch::{BATCH_HEADER_BYTES, BatchHeader, Work};
 use highwater_protocol::frame::{
     FRAME_ALIGN, FRAME_HEADER_BYTES, FRAME_MAGIC, Frame, FrameError, FrameHeader, FrameKind,
 };
 use highwater_protocol::ids::{Incarnation, Offset, Timestamp};
 use highwater_runtime::plane::WRITE_BYTES_MAX;
 
-use crate::extent::NO_TIMESTAMP;
 use crate::index::Entry;
 
 /// What a reader looks for.
@@ -58,13 +57,19 @@ pub(crate) struct View<'a> {
 /// Bytes that a disk can have written astray at once: behind a frame that is good, the one in front of it may still come.
 const ASTRAY_BYTES_MAX: u32 = WRITE_BYTES_MAX as u32;
 
+/// What passing a frame costs.
+const FRAME_WORK: Work = 30;
+
+/// Bytes of a frame that are checked for one unit of work.
+const CHECKED_BYTES_PER_WORK: usize = 8;
+
 /// What came of it.
 #[derive(Debug)]
 pub(crate) enum Step {
     /// Whole frames.
     Frames { bytes: Bytes, next: Offset, frame_bytes_max: u32 },
-    /// A record.
-    Record(Offset, Timestamp),
+    /// A frame with a batch that may hold what is looked for; the scout is behind it.
+    LookInto(Bytes),
     /// The next frame is behind what may be read.
     End,
     /// More bytes are needed, from the scout's position on, at least this many. `behind`: the offset behind the frame that is there, if
@@ -74,7 +79,7 @@ pub(crate) enum Step {
     EndOfExtent,
     /// What is at the scout's offset cannot be read.
     Damaged { resume_at: Offset },
-    /// The search for the next frame found that nothing is missing.
+    /// Nothing yet: look again from the scout's position on.
     Again,
 }
 
@@ -105,13 +110,20 @@ impl View<'_> {
     }
 }
 
-/// Looks through `view` from the scout's position on, which lies in it or at its end, and moves the scout. `note` is told of frames passed.
-pub(crate) fn examine(goal: &Goal, scout: &mut Scout, view: &View<'_>, note: &mut dyn FnMut(Entry)) -> Step {
+/// Looks through `view` from the scout's position on, which lies in it or at its end, and moves the scout, while there is `work` left. `note`
+/// is told of frames passed.
+pub(crate) fn examine(
+    goal: &Goal,
+    scout: &mut Scout,
+    view: &View<'_>,
+    note: &mut dyn FnMut(Entry),
+    work: &mut Work,
+) -> Step {
     if scout.searching {
         return search(scout, view);
     }
     let mut taken: Option<Taken> = None;
-    let step = walk(goal, scout, view, note, &mut taken);
+    let step = walk(goal, scout, view, note, work, &mut taken);
     match taken {
         Some(taken) => Step::Frames {
             bytes: view.bytes.slice((taken.from - view.from) as usize..(taken.to - view.from) as usize),
@@ -128,6 +140,7 @@ fn walk(
     scout: &mut Scout,
     view: &View<'_>,
     note: &mut dyn FnMut(Entry),
+    work: &mut Work,
     taken: &mut Option<Taken>,
 ) -> Step {
     loop {
@@ -135,6 +148,10 @@ fn walk(
         if position >= view.limit {
             return Step::EndOfExtent;
         }
+        if *work == 0 {
+            return if taken.is_some() { Step::End } else { Step::Again };
+        }
+        *work = work.saturating_sub(FRAME_WORK);
         let bytes = view.at(position);
         let (header, kind) = match view.header(position) {
             Ok(found) => found,
@@ -192,12 +209,13 @@ fn walk(
             if bytes.len() < whole {
                 return Step::More { bytes: whole, behind: Some(behind) };
             }
-            let Ok(frame) = Frame::checked(bytes) else {
+            *work = work.saturating_sub(whole / CHECKED_BYTES_PER_WORK);
+            if Frame::checked(bytes).is_err() {
                 if taken.is_some() {
                     return Step::End;
                 }
                 return begin_search(scout, view, FRAME_ALIGN as u32);
-            };
+            }
             match goal {
                 Goal::Frames { .. } => {
                     let t = taken.get_or_insert(Taken {
@@ -210,55 +228,27 @@ fn walk(
                     t.next = behind;
                     t.frame_bytes_max = t.frame_bytes_max.max(whole as u32);
                 }
-                Goal::Time { at, log_start } => match first_record(&frame, *at, *log_start) {
-                    Ok(Some((offset, timestamp))) => return Step::Record(offset, timestamp),
-                    Ok(None) => {}
-                    Err(_) => return Step::Damaged { resume_at: behind },
-                },
-                Goal::Latest { log_start } => match last_time(&frame, *log_start) {
-                    Ok(latest) => scout.latest = scout.latest.max(latest),
-                    Err(_) => return Step::Damaged { resume_at: behind },
-                },
+                Goal::Time { .. } | Goal::Latest { .. } => {
+                    let from = (position - view.from) as usize;
+                    scout.pass(behind, whole, max_timestamp);
+                    return Step::LookInto(view.bytes.slice(from..from + whole));
+                }
             }
         }
-        scout.offset = scout.offset.max(behind);
-        scout.position += whole as u32;
-        scout.max_timestamp = match (scout.max_timestamp, max_timestamp) {
+        scout.pass(behind, whole, max_timestamp);
+    }
+}
+
+impl Scout {
+    /// Goes behind a frame of this size, with this largest timestamp.
+    fn pass(&mut self, behind: Offset, whole: usize, max_timestamp: Option<i64>) {
+        self.offset = self.offset.max(behind);
+        self.position += whole as u32;
+        self.max_timestamp = match (self.max_timestamp, max_timestamp) {
             (Some(before), Some(here)) => Some(before.max(here)),
             _ => None,
         };
     }
-}
-
-/// The first record of a batch that is late enough. Decompression is bounded by the protocol's limit.
-fn first_record(
-    frame: &Frame<'_>,
-    at: Timestamp,
-    log_start: Offset,
-) -> Result<Option<(Offset, Timestamp)>, highwater_protocol::batch::BatchError> {
-    let Some(batch) = frame.batch() else { return Ok(None) };
-    let mut scratch = Vec::new();
-    for record in batch.records(&mut scratch)? {
-        let record = record?;
-        if record.timestamp >= at && record.offset >= log_start {
-            return Ok(Some((record.offset, record.timestamp)));
-        }
-    }
-    Ok(None)
-}
-
-/// The largest timestamp of a batch's records from an offset on.
-fn last_time(frame: &Frame<'_>, from: Offset) -> Result<i64, highwater_protocol::batch::BatchError> {
-    let mut latest = NO_TIMESTAMP;
-    let Some(batch) = frame.batch() else { return Ok(latest) };
-    let mut scratch = Vec::new();
-    for record in batch.records(&mut scratch)? {
-        let record = record?;
-        if record.offset >= from {
-            latest = latest.max(record.timestamp.0);
-        }
-    }
-    Ok(latest)
 }
 
 /// What should be here is not: looks for it further behind.

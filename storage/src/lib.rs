@@ -24,6 +24,7 @@ pub mod inspect;
 mod lay;
 pub mod layout;
 pub mod limits;
+mod lookup;
 pub mod map;
 #[cfg(feature = "mutants")]
 pub mod mutants;

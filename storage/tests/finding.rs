@@ -2,10 +2,10 @@
 
 mod support;
 
-use highwater_protocol::batch::{BatchProducer, Compression};
+use highwater_protocol::batch::{BATCH_HEADER_BYTES, BatchProducer, Compression, Work, seal};
 use highwater_protocol::ids::{Offset, Timestamp};
 use highwater_runtime::sim::CrashPolicy;
-use highwater_storage::{FindResult, Slot};
+use highwater_storage::{FindOutcome, FindResult, Slot};
 use support::{Bed, batch_at, batch_of};
 
 fn at(offset: i64, timestamp: i64) -> FindResult {
@@ -18,7 +18,15 @@ fn expected(timestamps: &[i64], log_start: usize, from: i64) -> FindResult {
     found.map_or(FindResult::None, |(offset, t)| at(offset as i64, *t))
 }
 
+/// Whether searches are made at once or in the smallest of steps.
 fn check(bed: &mut Bed, slot: Slot, timestamps: &[i64]) {
+    for work in [Work::MAX, 1] {
+        bed.search_work = work;
+        check_searches(bed, slot, timestamps);
+    }
+}
+
+fn check_searches(bed: &mut Bed, slot: Slot, timestamps: &[i64]) {
     let log_start = bed.store.bounds(slot).log_start.0 as usize;
     let last = timestamps.iter().max().copied().unwrap_or(0);
     for from in (-1..last + 3).step_by(7) {
@@ -132,4 +140,64 @@ fn records_are_found_in_compressed_batches() {
         assert_eq!(bed.find(slot, 3099), at(399, 3099), "{codec:?}");
         assert_eq!(bed.find(slot, 3100), at(400, 4000), "{codec:?}");
     }
+}
+
+#[test]
+fn a_search_that_has_much_to_unpack_is_done_in_steps_and_others_have_their_turns() {
+    let mut bed = Bed::new(21);
+    let (slow, quick) = (bed.slot(0), bed.slot(1));
+    let zeros = vec![0; 4 << 20];
+    for n in 0..5i64 {
+        let values: [&[u8]; 2] = [&zeros, b"last"];
+        bed.append_durably(slow, &batch_of(Compression::Zstd, BatchProducer::NONE, n * 10, &values));
+    }
+    bed.append_durably(quick, &batch_at(41, &[b"v"]));
+    let mut nothing = 0;
+    let FindOutcome::Pending(first) = bed.store.find_time(&mut bed.disk, slow, Timestamp(41), &mut nothing)
+    else {
+        panic!("there was no work left for it");
+    };
+    let FindOutcome::Pending(second) = bed.store.find_time(&mut bed.disk, quick, Timestamp(0), &mut nothing)
+    else {
+        panic!("there was no work left for it");
+    };
+    let mut steps = 0;
+    let mut done = Vec::new();
+    while done.len() < 2 {
+        let mut work = 300_000;
+        bed.store.go_on_searching(&mut bed.disk, &mut work);
+        steps += 1;
+        bed.turn();
+        while let Some((id, result)) = bed.founds.pop_first() {
+            done.push((id, result, steps));
+        }
+    }
+    assert_eq!((done[0].0, done[0].1), (second, at(0, 41)));
+    assert_eq!((done[1].0, done[1].1), (first, at(9, 41)));
+    assert!(done[0].2 == 1 && done[1].2 > 5, "{done:?}");
+}
+
+#[test]
+fn what_has_no_timestamp_is_found_by_no_time_and_is_not_the_latest() {
+    let mut bed = Bed::new(22);
+    let slot = bed.slot(0);
+    bed.append_durably(slot, &batch_at(-1, &[b"untimed"]));
+    assert_eq!((bed.find(slot, 0), bed.find_last(slot)), (FindResult::None, FindResult::None));
+    bed.append_durably(slot, &batch_at(7, &[b"timed"]));
+    bed.append_durably(slot, &batch_at(-1, &[b"untimed"]));
+    assert_eq!((bed.find(slot, 0), bed.find_last(slot)), (at(1, 7), at(1, 7)));
+}
+
+#[test]
+fn a_batch_that_cannot_be_read_hides_none_behind_it() {
+    let mut bed = Bed::new(23);
+    let slot = bed.slot(0);
+    let mut garbage = batch_of(Compression::Gzip, BatchProducer::NONE, 100, &[&[7; 500]]).to_vec();
+    for byte in &mut garbage[BATCH_HEADER_BYTES..] {
+        *byte ^= 0x33;
+    }
+    seal(&mut garbage);
+    bed.append_durably(slot, &garbage);
+    bed.append_durably(slot, &batch_at(200, &[b"v"]));
+    assert_eq!(bed.find(slot, 50), at(1, 200));
 }

@@ -5,6 +5,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
+use highwater_protocol::batch::Work;
 use highwater_protocol::error::ErrorCode;
 use highwater_protocol::ids::{Offset, Timestamp};
 use highwater_runtime::plane::Plane;
@@ -14,7 +15,7 @@ use super::Shard;
 use super::admin::NOT_FOUND;
 use super::partition::{Partition, PartitionId};
 use super::query::WorkId;
-use crate::limits::{SEARCHES_MAX, SEARCHES_PER_TURN_MAX};
+use crate::limits::{SEARCH_WORK_PER_TURN_MAX, SEARCHES_MAX, SEARCHES_PER_TURN_MAX};
 use crate::message::{FoundOffset, Message};
 
 /// What is searched for.
@@ -59,24 +60,33 @@ impl Searches {
 }
 
 impl Shard {
-    /// Begins searches that wait. True if more can begin in the next turn; if the disk is waited for, its turn comes by itself.
+    /// Goes on with searches and begins those that wait, as far as a turn's work allows. True if more can be done in the next turn; if the
+    /// disk is waited for, its turn comes by itself.
     pub(super) fn run_searches(&mut self, plane: &mut dyn Plane<Message>) -> bool {
-        for _ in 0..SEARCHES_PER_TURN_MAX {
-            let Some(search) = self.searches.next() else { return false };
-            self.begin_search(plane, search);
+        let mut work = SEARCH_WORK_PER_TURN_MAX;
+        let mut more = false;
+        for entry in &mut self.stores {
+            more |= entry.store.go_on_searching(plane, &mut work);
         }
-        self.searches.may_begin()
+        for _ in 0..SEARCHES_PER_TURN_MAX {
+            if work == 0 {
+                break;
+            }
+            let Some(search) = self.searches.next() else { return more };
+            self.begin_search(plane, search, &mut work);
+        }
+        more || self.searches.may_begin()
     }
 
-    fn begin_search(&mut self, plane: &mut dyn Plane<Message>, search: Search) {
+    fn begin_search(&mut self, plane: &mut dyn Plane<Message>, search: Search, work: &mut Work) {
         let Some(partition) = self.partitions.get(search.partition) else {
             return self.offset_found(plane, search.work, search.number, Err(ErrorCode::UnknownTopic));
         };
         let (index, slot) = (partition.store, partition.slot);
         let store = &mut self.stores[index].store;
         let outcome = match search.sought {
-            Sought::Since(at) => store.find_time(plane, slot, at),
-            Sought::Last => store.find_last(plane, slot),
+            Sought::Since(at) => store.find_time(plane, slot, at, work),
+            Sought::Last => store.find_last(plane, slot, work),
         };
         match outcome {
             FindOutcome::Ready(result) => self.end_search(plane, search, result),

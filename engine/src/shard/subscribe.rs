@@ -140,7 +140,8 @@ impl Shard {
                 );
                 return Err((ErrorCode::OffsetOutOfRange, text));
             }
-            StartAt::Timestamp(at) => match self.stores[store].store.find_time(plane, slot, at) {
+            // The turn's searches do the work, so that many subscriptions at once take no more of a turn than one.
+            StartAt::Timestamp(at) => match self.stores[store].store.find_time(plane, slot, at, &mut 0) {
                 FindOutcome::Pending(read) => return Ok(Begin::Later(store, read)),
                 FindOutcome::Ready(FindResult::At(offset, _)) => offset.min(high_watermark),
                 FindOutcome::Ready(FindResult::None) => high_watermark,

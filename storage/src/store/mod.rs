@@ -7,6 +7,7 @@
 
 mod append;
 mod close;
+mod find;
 mod open;
 mod read;
 mod record;

@@ -1,13 +1,14 @@
-//! Reading: from the cache at once, else from disk.
+//! Reading: from the cache at once, else from disk. Searches ([`super::find`]) are driven here too.
 //!
 //! A read or search is a task that is driven from buffer to buffer, be it a chunk of the cache or what a disk read brought, until
 //! it knows its answer. Between two disk reads anything may happen to the partition; a task holds no reference to it, only
 //! the life of the extent and the position it is at, and begins again from its offset when that extent is gone.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::io;
 
 use bytes::Bytes;
+use highwater_protocol::batch::Work;
 use highwater_protocol::frame::FrameHeader;
 use highwater_protocol::ids::{Incarnation, LeaderEpoch, Offset, Timestamp};
 use highwater_runtime::buf::AlignedBuf;
@@ -15,29 +16,31 @@ use highwater_runtime::plane::Disk;
 use zerocopy::FromBytes;
 
 use super::Store;
+use super::find::find_result;
 use super::round::Op;
-use crate::api::{
-    Cursor, CursorHint, FindOutcome, FindResult, Frames, ReadId, ReadOutcome, ReadResult, Slot, StoreEvent,
-};
+use crate::api::{Cursor, CursorHint, Frames, ReadId, ReadOutcome, ReadResult, Slot, StoreEvent};
 use crate::cache::Chunk;
 use crate::examine::{Goal, Scout, Step, View, examine};
 use crate::extent::{Extent, FIRST_POSITION, NO_TIMESTAMP};
 use crate::index::Entry;
 use crate::layout::PAGE_BYTES;
+use crate::lookup::{Found, Lookup, Wanted};
 use crate::partition::Partition;
 
 /// Reads that wait for the disk.
 #[derive(Default, Debug)]
 pub(super) struct Reads {
     tasks: BTreeMap<ReadId, Task>,
-    next: u64,
+    /// Searches that can go on, in turns.
+    pub(super) paused: VecDeque<(ReadId, Task)>,
+    pub(super) next: u64,
 }
 
 #[derive(Debug)]
-struct Task {
+pub(super) struct Task {
     slot: Slot,
     goal: Goal,
-    scout: Scout,
+    pub(super) scout: Scout,
     /// The extent it is in.
     incarnation: Incarnation,
     /// How many bytes the next look needs at least.
@@ -50,10 +53,24 @@ struct Task {
     cautious: Option<usize>,
     /// What is being read: position and length.
     reading: (u32, usize),
+    /// What was read and not looked through yet: the bytes and their position. Only a search keeps them.
+    read: Option<(Bytes, u32)>,
+    /// A batch that is being looked into.
+    lookup: Option<Lookup>,
+}
+
+/// How far a task was driven.
+#[expect(clippy::large_enum_variant, reason = "taken apart where it is returned")]
+pub(super) enum Driven {
+    Done(Answer),
+    /// It waits for the disk.
+    Reading,
+    /// The work that was allowed is done.
+    Paused(Task),
 }
 
 /// The answer of a task.
-enum Answer {
+pub(super) enum Answer {
     Frames { bytes: Bytes, next: Offset, incarnation: Incarnation, position: u32, frame_bytes: u32 },
     Record(Offset, Timestamp),
     End,
@@ -96,44 +113,13 @@ impl Store {
         } else if !task.locate(partition) {
             return ReadOutcome::Ready(ReadResult::AtEnd);
         }
-        match self.drive(disk, None, task) {
-            Ok(answer) => ReadOutcome::Ready(self.read_result(slot, answer)),
-            Err(id) => ReadOutcome::Pending(id),
-        }
-    }
-
-    /// The first durable record at or after a timestamp.
-    pub fn find_time(&mut self, disk: &mut dyn Disk, slot: Slot, at: Timestamp) -> FindOutcome {
-        let Some(partition) = self.partition(slot) else { return FindOutcome::Ready(FindResult::None) };
-        let log_start = partition.log_start;
-        let mut task = Task::new(slot, Goal::Time { at, log_start }, log_start);
-        let found = task.locate(partition);
-        self.find(disk, task, found)
-    }
-
-    /// The first of the durable records with the largest timestamp.
-    ///
-    /// What an extent knows of its timestamps counts also what is in front of the log's start, or not durable. Such an extent is
-    /// looked through, from its last index entry on if it can be, unless another one is later anyway.
-    pub fn find_last(&mut self, disk: &mut dyn Disk, slot: Slot) -> FindOutcome {
-        let Some(partition) = self.partition(slot) else { return FindOutcome::Ready(FindResult::None) };
-        let (log_start, durable_end) = (partition.log_start, partition.durable.offset);
-        let mut task = Task::new(slot, Goal::Latest { log_start }, log_start);
-        let whole = |extent: &&Extent| extent.base_offset >= log_start && extent.end_offset <= durable_end;
-        let times = partition.extents.iter().filter(whole).map(|extent| extent.max_timestamp);
-        task.scout.latest = times.max().unwrap_or(NO_TIMESTAMP);
-        let found = task.locate(partition) || task.go_back(partition);
-        self.find(disk, task, found)
-    }
-
-    /// Begins a search, unless there is nothing to look at.
-    fn find(&mut self, disk: &mut dyn Disk, task: Task, is_located: bool) -> FindOutcome {
-        if !is_located {
-            return FindOutcome::Ready(FindResult::None);
-        }
-        match self.drive(disk, None, task) {
-            Ok(answer) => FindOutcome::Ready(find_result(&answer)),
-            Err(id) => FindOutcome::Pending(id),
+        self.reads.next += 1;
+        let id = ReadId(self.reads.next);
+        let mut work = Work::MAX;
+        match self.drive(disk, id, task, &mut work) {
+            Driven::Done(answer) => ReadOutcome::Ready(self.read_result(slot, answer)),
+            Driven::Reading => ReadOutcome::Pending(id),
+            Driven::Paused(_) => unreachable!("a read is not limited in its work"),
         }
     }
 
@@ -180,36 +166,67 @@ impl Store {
         let answer = match result {
             Ok((buf, filled)) if filled >= len => {
                 self.stats.bytes_read += len as u64;
-                let bytes = buf.freeze();
-                self.look(&mut task, &bytes, from, from + len as u32, false)
+                task.read = Some((buf.freeze(), from));
+                None
             }
             _ => task.on_unreadable(),
         };
         let slot = task.slot;
-        let is_search = !matches!(task.goal, Goal::Frames { .. });
+        if !matches!(task.goal, Goal::Frames { .. }) {
+            match answer {
+                Some(answer) => {
+                    self.push_event(StoreEvent::Found { id, result: find_result(&answer) });
+                }
+                // It goes on when it is its turn.
+                None => self.reads.paused.push_back((id, task)),
+            }
+            return;
+        }
+        let mut work = Work::MAX;
         let answer = match answer {
             Some(answer) => answer,
-            None => match self.drive(disk, Some(id), task) {
-                Ok(answer) => answer,
-                Err(_) => return,
+            None => match self.drive(disk, id, task, &mut work) {
+                Driven::Done(answer) => answer,
+                Driven::Reading => return,
+                Driven::Paused(_) => unreachable!("a read is not limited in its work"),
             },
         };
-        let event = if is_search {
-            StoreEvent::Found { id, result: find_result(&answer) }
-        } else {
-            StoreEvent::Read { id, result: self.read_result(slot, answer) }
-        };
+        let event = StoreEvent::Read { id, result: self.read_result(slot, answer) };
         self.push_event(event);
     }
 
-    /// Drives a task until it has its answer or needs the disk.
-    fn drive(&mut self, disk: &mut dyn Disk, id: Option<ReadId>, mut task: Task) -> Result<Answer, ReadId> {
+    /// Drives a task until it has its answer, needs the disk, or no work is left.
+    pub(super) fn drive(
+        &mut self,
+        disk: &mut dyn Disk,
+        id: ReadId,
+        mut task: Task,
+        work: &mut Work,
+    ) -> Driven {
         loop {
-            let Some(partition) = self.partition(task.slot) else { return Ok(Answer::Deleted) };
+            if let Some(lookup) = &mut task.lookup {
+                let Some(found) = lookup.step(work) else { return Driven::Paused(task) };
+                task.lookup = None;
+                match found {
+                    Found::Record(offset, timestamp) => {
+                        return Driven::Done(Answer::Record(offset, timestamp));
+                    }
+                    Found::Latest(latest) => {
+                        task.scout.latest =
+                            task.scout.latest.max(latest.map_or(NO_TIMESTAMP, |latest| latest.0));
+                    }
+                    Found::Nothing => {}
+                }
+            }
+            if *work == 0 {
+                return Driven::Paused(task);
+            }
+            let Some(partition) = self.partition(task.slot) else { return Driven::Done(Answer::Deleted) };
             let Some(at) = partition.extent_at(task.incarnation) else {
+                task.read = None;
                 if task.scout.offset < partition.log_start {
                     match &mut task.goal {
-                        Goal::Frames { .. } => return Ok(Answer::OutOfRange),
+                        Goal::Frames { .. } => return Driven::Done(Answer::OutOfRange),
                         Goal::Time { log_start, .. } | Goal::Latest { log_start } => {
                             *log_start = partition.log_start;
                         }
@@ -217,23 +234,36 @@ impl Store {
                     task.scout.offset = partition.log_start;
                 }
                 if !task.locate(partition) && !task.go_back(partition) {
-                    return Ok(Answer::End);
+                    return Driven::Done(Answer::End);
                 }
                 continue;
             };
             let limit = partition.readable_to(&partition.extents[at]);
             if task.scout.position >= limit {
+                task.read = None;
                 match task.next_extent(partition, at) {
                     Some(Answer::End) if task.go_back(partition) => continue,
-                    Some(answer) => return Ok(answer),
+                    Some(answer) => return Driven::Done(answer),
                     None => continue,
                 }
             }
             let position = task.scout.position;
+            if let Some((bytes, from)) = task.read.take() {
+                let to = from + bytes.len() as u32;
+                if (from..to).contains(&position) && position + task.need.max(1) as u32 <= to {
+                    let answer = self.look(&mut task, &bytes, from, to, false, work);
+                    if let Some(answer) = answer {
+                        return Driven::Done(answer);
+                    }
+                    // A read is looked through once; what is left of it is read again with what follows.
+                    task.read = Some((bytes, from)).filter(|_| !matches!(task.goal, Goal::Frames { .. }));
+                    continue;
+                }
+            }
             if let Some(chunk) = partition.chunks.at_position(task.incarnation, position) {
                 let (bytes, from, to) = (chunk.slice(chunk.base, chunk.to), chunk.base, chunk.to);
-                if let Some(answer) = self.look(&mut task, &bytes, from, to, true) {
-                    return Ok(answer);
+                if let Some(answer) = self.look(&mut task, &bytes, from, to, true, work) {
+                    return Driven::Done(answer);
                 }
                 continue;
             }
@@ -243,17 +273,21 @@ impl Store {
                 task.scout.searching = true;
                 continue;
             }
-            let id = id.unwrap_or_else(|| {
-                self.reads.next += 1;
-                ReadId(self.reads.next)
-            });
             self.submit_read(disk, id, task);
-            return Err(id);
+            return Driven::Reading;
         }
     }
 
     /// Looks through bytes of the task's extent, between two positions. `None`: go on.
-    fn look(&mut self, task: &mut Task, bytes: &Bytes, from: u32, to: u32, is_chunk: bool) -> Option<Answer> {
+    fn look(
+        &mut self,
+        task: &mut Task,
+        bytes: &Bytes,
+        from: u32,
+        to: u32,
+        is_chunk: bool,
+        work: &mut Work,
+    ) -> Option<Answer> {
         let interval = self.config.limits.index_interval_bytes;
         let partition = self.partition_mut(task.slot)?;
         let tag = partition.tag;
@@ -264,7 +298,7 @@ impl Store {
         let view = View { bytes, from, limit, incarnation: task.incarnation, tag, is_chunk };
         task.need = 0;
         task.behind = None;
-        match examine(&task.goal, &mut task.scout, &view, &mut note) {
+        match examine(&task.goal, &mut task.scout, &view, &mut note, work) {
             Step::Frames { bytes, next, frame_bytes_max } => Some(Answer::Frames {
                 bytes,
                 next,
@@ -272,7 +306,15 @@ impl Store {
                 position: task.scout.position,
                 frame_bytes: frame_bytes_max,
             }),
-            Step::Record(offset, timestamp) => Some(Answer::Record(offset, timestamp)),
+            Step::LookInto(frame) => {
+                let (wanted, log_start) = match task.goal {
+                    Goal::Time { at, log_start } => (Wanted::Since(at), log_start),
+                    Goal::Latest { log_start } => (Wanted::Latest, log_start),
+                    Goal::Frames { .. } => unreachable!("a read takes whole frames"),
+                };
+                task.lookup = Some(Lookup::new(frame, wanted, log_start));
+                None
+            }
             Step::End => Some(Answer::End),
             Step::Damaged { resume_at } => Some(Answer::Damaged(resume_at)),
             Step::More { bytes, behind } => {
@@ -305,7 +347,7 @@ impl Store {
 }
 
 impl Task {
-    fn new(slot: Slot, goal: Goal, offset: Offset) -> Self {
+    pub(super) fn new(slot: Slot, goal: Goal, offset: Offset) -> Self {
         Self {
             slot,
             goal,
@@ -323,11 +365,13 @@ impl Task {
             frame_bytes: 0,
             cautious: None,
             reading: (0, 0),
+            read: None,
+            lookup: None,
         }
     }
 
     /// Goes to the extent and the nearest known frame in front of what it looks for. `false`: there is no such extent.
-    fn locate(&mut self, partition: &Partition) -> bool {
+    pub(super) fn locate(&mut self, partition: &Partition) -> bool {
         let first = partition.extents.partition_point(|extent| extent.end_offset <= self.scout.offset);
         self.enter(partition, first)
     }
@@ -369,9 +413,10 @@ impl Task {
     }
 
     /// If it has looked for the latest time and is at the end: goes back to the record that has it. `false`: there is none.
-    fn go_back(&mut self, partition: &Partition) -> bool {
+    pub(super) fn go_back(&mut self, partition: &Partition) -> bool {
         let Goal::Latest { .. } = self.goal else { return false };
-        if self.scout.latest == NO_TIMESTAMP {
+        // What has no timestamp is not the latest.
+        if self.scout.latest < 0 {
             return false;
         }
         self.goal = Goal::Time { at: Timestamp(self.scout.latest), log_start: partition.log_start };
@@ -447,15 +492,6 @@ trait MaxByPosition {
 impl MaxByPosition for Option<Entry> {
     fn max_by_position(self, other: Self) -> Self {
         [self, other].into_iter().flatten().max_by_key(|entry| entry.position)
-    }
-}
-
-fn find_result(answer: &Answer) -> FindResult {
-    match answer {
-        Answer::Record(offset, timestamp) => FindResult::At(*offset, *timestamp),
-        Answer::Damaged(resume_at) => FindResult::Damaged { resume_at: *resume_at },
-        Answer::End | Answer::OutOfRange | Answer::Deleted => FindResult::None,
-        Answer::Frames { .. } => unreachable!("a search looks for a record"),
     }
 }
 

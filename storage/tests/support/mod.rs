@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use bytes::Bytes;
-use highwater_protocol::batch::{BatchBuilder, BatchProducer, Compression, NewRecord};
+use highwater_protocol::batch::{BatchBuilder, BatchProducer, Compression, NewRecord, Work};
 use highwater_protocol::frame::{FRAME_HEADER_BYTES, Frame, Frames as FrameIter};
 use highwater_protocol::ids::{
     ClusterId, LeaderEpoch, LogIndex, Offset, PartitionIndex, ProducerId, StoreId, Timestamp, TopicId,
@@ -89,6 +89,8 @@ pub struct Bed {
     pub reads: BTreeMap<ReadId, ReadResult>,
     pub founds: BTreeMap<ReadId, FindResult>,
     pub wall_ms: i64,
+    /// What a search may do at a time.
+    pub search_work: Work,
 }
 
 impl Bed {
@@ -111,6 +113,7 @@ impl Bed {
             reads: BTreeMap::new(),
             founds: BTreeMap::new(),
             wall_ms: 1_000_000,
+            search_work: Work::MAX,
         }
     }
 
@@ -205,12 +208,13 @@ impl Bed {
     }
 
     pub fn find(&mut self, slot: Slot, at: i64) -> FindResult {
-        let outcome = self.store.find_time(&mut self.disk, slot, Timestamp(at));
+        let outcome =
+            self.store.find_time(&mut self.disk, slot, Timestamp(at), &mut self.search_work.clone());
         self.found(outcome)
     }
 
     pub fn find_last(&mut self, slot: Slot) -> FindResult {
-        let outcome = self.store.find_last(&mut self.disk, slot);
+        let outcome = self.store.find_last(&mut self.disk, slot, &mut self.search_work.clone());
         self.found(outcome)
     }
 
@@ -218,10 +222,12 @@ impl Bed {
         match outcome {
             FindOutcome::Ready(result) => result,
             FindOutcome::Pending(id) => loop {
+                let more = self.store.go_on_searching(&mut self.disk, &mut self.search_work.clone());
+                self.turn();
                 if let Some(result) = self.founds.remove(&id) {
                     break result;
                 }
-                assert!(self.step(), "a search was never answered");
+                assert!(more || self.step(), "a search was never answered");
             },
         }
     }
@@ -296,8 +302,8 @@ impl Bed {
     }
 
     fn again(self) -> Self {
-        let wall_ms = self.wall_ms;
-        Self { wall_ms, ..Self::on(self.disk, self.config) }
+        let (wall_ms, search_work) = (self.wall_ms, self.search_work);
+        Self { wall_ms, search_work, ..Self::on(self.disk, self.config) }
     }
 }
 

@@ -1,0 +1,104 @@
+//! Looking into one batch for a record by its time, in steps of bounded work.
+//!
+//! A small batch may hold records of many megabytes, and those that older versions took may not be what their headers say. What
+//! cannot be decompressed or read has no record that could be found; consumers learn of it when they read the batch.
+
+use std::ops::ControlFlow;
+
+use bytes::Bytes;
+use highwater_protocol::batch::{
+    BatchView, NO_TIMESTAMP, OffsetOrder, RecordHead, RecordStream, Streamed, TimestampType, Unpacker, Work,
+};
+use highwater_protocol::frame::Frame;
+use highwater_protocol::ids::{Offset, Timestamp};
+use highwater_protocol::limits::DECOMPRESSED_BYTES_MAX;
+
+/// What is looked for in a batch.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Wanted {
+    /// The first record at or after a time.
+    Since(Timestamp),
+    /// The largest timestamp.
+    Latest,
+}
+
+/// What was found in a batch, among the records from the log's start on.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Found {
+    Record(Offset, Timestamp),
+    /// The largest timestamp, if any record has one.
+    Latest(Option<Timestamp>),
+    Nothing,
+}
+
+/// A look into a batch that is not finished.
+#[derive(Debug)]
+pub(crate) struct Lookup {
+    /// The frame, whole and checked.
+    frame: Bytes,
+    stream: Option<RecordStream>,
+    wanted: Wanted,
+    log_start: Offset,
+    latest: Timestamp,
+}
+
+impl Lookup {
+    /// Begins to look into the batch of a frame that has been checked.
+    pub(crate) fn new(frame: Bytes, wanted: Wanted, log_start: Offset) -> Self {
+        let stream = batch_of(&frame).and_then(|batch| {
+            let order = OffsetOrder::Rising;
+            RecordStream::new(batch.header(), order, DECOMPRESSED_BYTES_MAX, Unpacker::default()).ok()
+        });
+        Self { frame, stream, wanted, log_start, latest: NO_TIMESTAMP }
+    }
+
+    /// Looks on while there is `work` left. `None`: there is more to look at.
+    pub(crate) fn step(&mut self, work: &mut Work) -> Option<Found> {
+        let (Some(stream), Some(batch)) = (&mut self.stream, batch_of(&self.frame)) else {
+            return Some(Found::Nothing);
+        };
+        let header = batch.header();
+        let (base_offset, base_timestamp) = (header.base_offset(), header.base_timestamp.get());
+        let stamped = header.timestamp_type() == TimestampType::LogAppendTime;
+        let (log_start, wanted) = (self.log_start, self.wanted);
+        let (mut latest, mut found) = (self.latest, None);
+        let mut visit = |record: RecordHead| {
+            let offset = base_offset.plus(i64::from(record.offset_delta));
+            let timestamp = if stamped {
+                header.max_timestamp()
+            } else {
+                Timestamp(base_timestamp.wrapping_add(record.timestamp_delta))
+            };
+            if offset < log_start {
+                return ControlFlow::Continue(());
+            }
+            match wanted {
+                Wanted::Since(at) if timestamp >= at => {
+                    found = Some((offset, timestamp));
+                    ControlFlow::Break(())
+                }
+                Wanted::Since(_) => ControlFlow::Continue(()),
+                Wanted::Latest => {
+                    latest = latest.max(timestamp);
+                    ControlFlow::Continue(())
+                }
+            }
+        };
+        let streamed = stream.step(batch.stored_records(), work, &mut visit);
+        self.latest = latest;
+        if let Some((offset, timestamp)) = found {
+            return Some(Found::Record(offset, timestamp));
+        }
+        match streamed {
+            Ok(Streamed::More) => None,
+            Ok(Streamed::Stopped | Streamed::End) | Err(_) if wanted == Wanted::Latest => {
+                Some(Found::Latest((latest > NO_TIMESTAMP).then_some(latest)))
+            }
+            Ok(Streamed::Stopped | Streamed::End) | Err(_) => Some(Found::Nothing),
+        }
+    }
+}
+
+fn batch_of(frame: &Bytes) -> Option<BatchView<'_>> {
+    Frame::parse(frame).ok()?.batch()
+}

@@ -1,0 +1,91 @@
+//! Searching by time, in turns: a search may have to decompress batches and walk over many.
+
+use highwater_protocol::batch::Work;
+use highwater_protocol::ids::Timestamp;
+use highwater_runtime::plane::Disk;
+
+use super::Store;
+use super::read::{Answer, Driven, Task};
+use crate::api::{FindOutcome, FindResult, ReadId, Slot, StoreEvent};
+use crate::examine::Goal;
+use crate::extent::{Extent, NO_TIMESTAMP};
+
+/// Work that one search does before it is the turn of the next.
+const SEARCH_SLICE: Work = 100_000;
+
+impl Store {
+    /// The first durable record at or after a timestamp. Searches while there is `work` left, and takes off it what was done;
+    /// [`Store::go_on_searching`] does the rest.
+    pub fn find_time(
+        &mut self,
+        disk: &mut dyn Disk,
+        slot: Slot,
+        at: Timestamp,
+        work: &mut Work,
+    ) -> FindOutcome {
+        let Some(partition) = self.partition(slot) else { return FindOutcome::Ready(FindResult::None) };
+        let log_start = partition.log_start;
+        let mut task = Task::new(slot, Goal::Time { at, log_start }, log_start);
+        let found = task.locate(partition);
+        self.find(disk, task, found, work)
+    }
+
+    /// The first of the durable records with the largest timestamp.
+    ///
+    /// What an extent knows of its timestamps counts also what is in front of the log's start, or not durable. Such an extent is
+    /// looked through, from its last index entry on if it can be, unless another one is later anyway.
+    pub fn find_last(&mut self, disk: &mut dyn Disk, slot: Slot, work: &mut Work) -> FindOutcome {
+        let Some(partition) = self.partition(slot) else { return FindOutcome::Ready(FindResult::None) };
+        let (log_start, durable_end) = (partition.log_start, partition.durable.offset);
+        let mut task = Task::new(slot, Goal::Latest { log_start }, log_start);
+        let whole = |extent: &&Extent| extent.base_offset >= log_start && extent.end_offset <= durable_end;
+        let times = partition.extents.iter().filter(whole).map(|extent| extent.max_timestamp);
+        task.scout.latest = times.max().unwrap_or(NO_TIMESTAMP);
+        let found = task.locate(partition) || task.go_back(partition);
+        self.find(disk, task, found, work)
+    }
+
+    /// Begins a search, unless there is nothing to look at.
+    fn find(&mut self, disk: &mut dyn Disk, task: Task, is_located: bool, work: &mut Work) -> FindOutcome {
+        if !is_located {
+            return FindOutcome::Ready(FindResult::None);
+        }
+        self.reads.next += 1;
+        let id = ReadId(self.reads.next);
+        match self.drive(disk, id, task, work) {
+            Driven::Done(answer) => return FindOutcome::Ready(find_result(&answer)),
+            Driven::Reading => {}
+            Driven::Paused(task) => self.reads.paused.push_back((id, task)),
+        }
+        FindOutcome::Pending(id)
+    }
+
+    /// Goes on with searches, in turns, while there is `work` left, and takes off it what was done. [`StoreEvent::Found`] tells what they
+    /// find. True if some can go on: call it again in the next turn.
+    pub fn go_on_searching(&mut self, disk: &mut dyn Disk, work: &mut Work) -> bool {
+        while *work > 0 {
+            let Some((id, task)) = self.reads.paused.pop_front() else { return false };
+            let slice = SEARCH_SLICE.min(*work);
+            let mut left = slice;
+            match self.drive(disk, id, task, &mut left) {
+                Driven::Done(answer) => {
+                    self.push_event(StoreEvent::Found { id, result: find_result(&answer) });
+                }
+                Driven::Reading => {}
+                Driven::Paused(task) => self.reads.paused.push_back((id, task)),
+            }
+            // Also a search that costs nothing takes a turn.
+            *work = work.saturating_sub((slice - left).max(1));
+        }
+        !self.reads.paused.is_empty()
+    }
+}
+
+pub(super) fn find_result(answer: &Answer) -> FindResult {
+    match answer {
+        Answer::Record(offset, timestamp) => FindResult::At(*offset, *timestamp),
+        Answer::Damaged(resume_at) => FindResult::Damaged { resume_at: *resume_at },
+        Answer::End | Answer::OutOfRange | Answer::Deleted => FindResult::None,
+        Answer::Frames { .. } => unreachable!("a search looks for a record"),
+    }
+}
