@@ -7,7 +7,8 @@ use std::time::Duration;
 use bytes::BytesMut;
 use criterion::{BatchSize, BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use highwater_protocol::batch::{
-    BatchBuilder, BatchProducer, BatchView, Compression, NewRecord, stamp, validate,
+    BatchBuilder, BatchCheck, BatchProducer, BatchView, Compression, NewRecord, RecordRules, Unpacker, Work,
+    stamp, validate,
 };
 use highwater_protocol::frame::{
     FRAME_HEADER_BYTES, Frame, FramePlace, Frames, frame_bytes, write_batch_frame,
@@ -168,19 +169,46 @@ fn compression(c: &mut Criterion) {
     }
     group.finish();
 
-    let mut group = c.benchmark_group("batch/decompress");
-    for codec in codecs {
-        let bytes = batch(*codec, 150, 0);
-        group.throughput(Throughput::Bytes(batch(Compression::None, 150, 0).len() as u64));
-        group.bench_with_input(BenchmarkId::from_parameter(codec), &bytes, |b, bytes| {
-            let mut scratch = Vec::new();
-            b.iter(|| {
-                let batch = BatchView::parse(black_box(bytes)).expect("a batch");
-                batch.decompressed(&mut scratch).expect("a good batch").len()
+    for records in [150, 9_000] {
+        let mut group = c.benchmark_group(format!("batch/decompress {records}"));
+        for codec in codecs {
+            let bytes = batch(*codec, records, 0);
+            group.throughput(Throughput::Bytes(batch(Compression::None, records, 0).len() as u64));
+            group.bench_with_input(BenchmarkId::from_parameter(codec), &bytes, |b, bytes| {
+                let mut scratch = Vec::new();
+                b.iter(|| {
+                    let batch = BatchView::parse(black_box(bytes)).expect("a batch");
+                    batch.decompressed(&mut scratch).expect("a good batch").len()
+                });
             });
-        });
+        }
+        group.finish();
     }
-    group.finish();
+}
+
+/// What a broker spends on a batch before it appends it. Bytes are those of the records, so that codecs can be compared; the checksum's
+/// row is what was spent when the header was taken for the records.
+fn checks(c: &mut Criterion) {
+    for records in RECORD_COUNTS {
+        let mut group = c.benchmark_group(format!("batch/check {records}"));
+        let plain = batch(Compression::None, records, 0);
+        group.throughput(Throughput::Bytes(plain.len() as u64));
+        group.bench_function("checksum alone", |b| b.iter(|| validate(black_box(&plain)).is_ok()));
+        for codec in Compression::ALL {
+            let bytes = batch(*codec, records, 0);
+            group.bench_with_input(BenchmarkId::from_parameter(codec), &bytes, |b, bytes| {
+                let mut unpacker = Unpacker::default();
+                b.iter(|| {
+                    let mut check = BatchCheck::new(RecordRules::FORMAT, std::mem::take(&mut unpacker));
+                    let mut work = Work::MAX;
+                    let checked = check.step(black_box(bytes), &mut work).expect("a good batch");
+                    unpacker = check.into_unpacker();
+                    checked.expect("it is done").max_timestamp
+                });
+            });
+        }
+        group.finish();
+    }
 }
 
 fn frames(c: &mut Criterion) {
@@ -280,5 +308,5 @@ fn short() -> Criterion {
         .measurement_time(Duration::from_secs(1))
 }
 
-criterion_group! { name = benches; config = short(); targets = checksums, batches, compression, frames, requests }
+criterion_group! { name = benches; config = short(); targets = checksums, batches, compression, checks, frames, requests }
 criterion_main!(benches);
