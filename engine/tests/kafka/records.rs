@@ -333,6 +333,32 @@ fn connections_that_leave_while_their_batches_are_checked_leave_nothing_behind()
 }
 
 #[test]
+fn a_search_by_time_unpacks_many_bombs_and_others_are_served_meanwhile() {
+    let place = Place::new();
+    place.native().created("t", 1, &[("highwater.record.validation", "header")]);
+    let mut kafka = place.kafka();
+    let late = now_ms() + 60_000;
+    for number in 0..24 {
+        let bomb = with_header(slow(CODECS[number % 4], number), |header| header.max_timestamp.set(late));
+        assert_eq!(kafka.produce("t", &[(0, &bomb)])[0].0, KafkaError::NONE);
+    }
+    let mut other = place.kafka();
+    let partitions =
+        vec![ListOffsetsPartition { partition_index: 0, current_leader_epoch: -1, timestamp: late }];
+    let topics = vec![ListOffsetsTopic { name: "t", partitions }];
+    let request = ListOffsetsRequest { replica_id: -1, topics, ..Default::default() };
+    kafka.send(ApiKey::ListOffsets, 7, &request);
+    assert_eq!(
+        other.produce("t", &[(0, &timed(Compression::None, &[(late, "v")]))]),
+        [(KafkaError::NONE, 48)]
+    );
+    assert_eq!(found(&mut other, "t", late), (48, late), "the only record that is as late");
+    let answer = kafka.read(ApiKey::ListOffsets, 7).expect("an answer");
+    let response: ListOffsetsResponse<'_> = answer.body();
+    assert!([-1, 48].contains(&response.topics[0].partitions[0].offset));
+}
+
+#[test]
 fn a_batch_that_grows_beyond_reason_is_too_large() {
     let place = Place::new();
     place.native().created("t", 1, &[]);
