@@ -275,3 +275,46 @@ pub(super) fn rejected_because(record: &RejectedRecord, rules: &RecordRules) -> 
         _ => "it has no key, which a topic with cleanup.policy=compact needs".to_owned(),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn open(spent: Work) -> Waiting {
+        let check = Some(Box::new(BatchCheck::new(RecordRules::FORMAT, Unpacker::default())));
+        Waiting::Native(NativeCheck::sample(OpenCheck { rules: RecordRules::FORMAT, check, spent }))
+    }
+
+    fn is_open(checks: &mut Checks, conn: ConnId) -> bool {
+        checks.take(conn).is_some_and(|mut waiting| waiting.check().check.is_some())
+    }
+
+    #[test]
+    fn only_some_checks_keep_their_decoders_while_they_wait_and_of_those_that_take_long_one() {
+        let mut checks = Checks::default();
+        let all = 3 * CHECKS_OPEN_MAX as u64;
+        for conn in 0..all {
+            checks.wait(ConnId(conn), open(1));
+        }
+        for conn in all..2 * all {
+            checks.wait(ConnId(conn), open(CHECK_WORK_SHORT_MAX));
+        }
+        assert!(checks.short.iter().copied().eq((0..all).map(ConnId)));
+        assert!(checks.long.iter().copied().eq((all..2 * all).map(ConnId)));
+        assert_eq!(checks.open, CHECKS_OPEN_MAX + 1);
+        let kept: Vec<_> = (0..2 * all).filter(|conn| is_open(&mut checks, ConnId(*conn))).collect();
+        let expected: Vec<_> = (0..CHECKS_OPEN_MAX as u64).chain([all]).collect();
+        assert_eq!(kept, expected);
+        assert!(checks.open == 0 && checks.jobs.is_empty());
+    }
+
+    #[test]
+    fn what_batches_may_take_when_they_come_is_bounded_for_each_and_for_a_turn() {
+        let mut checks = Checks::default();
+        assert_eq!(checks.work_on_arrival(500), 500);
+        checks.note_arrival(CHECK_WORK_ON_ARRIVAL_MAX - 100);
+        assert_eq!(checks.work_on_arrival(500), 100);
+        checks.note_arrival(100);
+        assert_eq!(checks.work_on_arrival(500), 0);
+    }
+}

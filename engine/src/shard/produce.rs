@@ -42,6 +42,17 @@ pub(super) struct NativeCheck<'a> {
     pub(super) check: OpenCheck,
 }
 
+#[cfg(test)]
+impl NativeCheck<'static> {
+    /// One of a batch that nobody sent.
+    pub(super) fn sample(check: OpenCheck) -> Self {
+        let partition = highwater_protocol::ids::PartitionIndex(0);
+        let to = TopicPartition { topic: highwater_protocol::ids::TopicId([1; 16]), partition };
+        let batch = AnyBatch::Owned(OwnedBatch::Small(Vec::new()));
+        Self { to, acks: Acks::All, slot: None, id: 0, batch, check }
+    }
+}
+
 impl Shard {
     pub(super) fn produce(
         &mut self,
