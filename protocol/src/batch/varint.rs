@@ -6,16 +6,25 @@ use bytes::BufMut;
 /// Takes an unsigned number of at most `bits` bits off the front; none if the bytes end or the number is longer.
 #[inline]
 fn take(bytes: &mut &[u8], bits: u32) -> Option<u64> {
-    // Nearly all numbers of a record are one byte long.
-    match bytes.split_first() {
-        Some((&byte, rest)) if byte < 0x80 => {
+    // Nearly all numbers of a record are one to three bytes long: lengths, and what its place in a batch is counted from.
+    match **bytes {
+        [a, ref rest @ ..] if a < 0x80 => {
             *bytes = rest;
-            Some(u64::from(byte))
+            Some(u64::from(a))
+        }
+        [a, b, ref rest @ ..] if b < 0x80 => {
+            *bytes = rest;
+            Some(u64::from(a & 0x7f) | (u64::from(b) << 7))
+        }
+        [a, b, c, ref rest @ ..] if c < 0x80 => {
+            *bytes = rest;
+            Some(u64::from(a & 0x7f) | (u64::from(b & 0x7f) << 7) | (u64::from(c) << 14))
         }
         _ => take_long(bytes, bits),
     }
 }
 
+#[cold]
 fn take_long(bytes: &mut &[u8], bits: u32) -> Option<u64> {
     let mut value = 0_u64;
     let mut shift = 0_u32;

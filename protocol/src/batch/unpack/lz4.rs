@@ -10,7 +10,7 @@ use super::xxh32::Xxh32;
 use super::{Broken, Progress};
 
 /// How far blocks of a frame refer back into those before them.
-pub(super) const HISTORY_BYTES: usize = 64 << 10;
+const HISTORY_BYTES: usize = 64 << 10;
 
 const MAGIC: [u8; 4] = 0x184D_2204_u32.to_le_bytes();
 const VERSION_MASK: u8 = 0b1100_0000;
@@ -51,7 +51,11 @@ impl Lz4 {
         let mut rest = stored.get(*at..).ok_or(Broken::Corrupt)?;
         let frame = match &mut self.frame {
             Some(frame) => frame,
-            none => none.insert(Frame::take(&mut rest).ok_or(Broken::Corrupt)?),
+            none => {
+                let frame = none.insert(Frame::take(&mut rest).ok_or(Broken::Corrupt)?);
+                window.keep_history(if frame.flags & INDEPENDENT == 0 { HISTORY_BYTES } else { 0 });
+                frame
+            }
         };
         let progress = frame.take_block(&mut rest, window).ok_or(Broken::Corrupt)?;
         *at = stored.len().saturating_sub(rest.len());

@@ -42,9 +42,15 @@ enum Progress {
 
 /// Decompresses the records of one batch after the other.
 ///
-/// It keeps the codecs' contexts and its buffer, so it is worth using again: [`Unpacker::start`] begins with another batch.
+/// It keeps the codecs' contexts and its buffer, so it is worth using again: [`Unpacker::start`] begins with another batch. Until it is used
+/// for the first time it is empty, and it is cheap to move.
 #[derive(Default)]
 pub struct Unpacker {
+    state: Option<Box<State>>,
+}
+
+#[derive(Default)]
+struct State {
     codec: Compression,
     /// Position in the stored bytes.
     at: usize,
@@ -62,17 +68,49 @@ pub struct Unpacker {
 impl Unpacker {
     /// Begins with the records of a batch that may grow to `max` bytes.
     pub fn start(&mut self, codec: Compression, max: usize) -> Result<(), BatchError> {
+        self.state.get_or_insert_default().start(codec, max)
+    }
+
+    /// What came out and was not consumed yet.
+    pub fn unread(&self) -> &[u8] {
+        self.state.as_ref().map_or(&[], |state| state.window.unread())
+    }
+
+    /// Drops the first `bytes` of [`Unpacker::unread`].
+    pub fn consume(&mut self, bytes: usize) {
+        if let Some(state) = &mut self.state {
+            state.window.consume(bytes);
+        }
+    }
+
+    /// Everything has come out, or nothing was begun.
+    pub fn is_done(&self) -> bool {
+        self.state.as_ref().is_none_or(|state| state.ended)
+    }
+
+    /// Stored bytes that were read. An LZ4 frame may end in front of the last.
+    pub fn read_bytes(&self) -> usize {
+        self.state.as_ref().map_or(0, |state| state.at)
+    }
+
+    /// Decompresses another piece: up to about 128 KiB, of LZ4 one block. `stored` are the same bytes in every call. Returns how many
+    /// bytes were read and written together, which is 0 only at the end.
+    pub fn fill(&mut self, stored: &[u8]) -> Result<usize, BatchError> {
+        match &mut self.state {
+            Some(state) if !state.ended => state.fill(stored),
+            _ => Ok(0),
+        }
+    }
+}
+
+impl State {
+    fn start(&mut self, codec: Compression, max: usize) -> Result<(), BatchError> {
         self.codec = codec;
         self.at = 0;
         self.produced = 0;
         self.max = max;
         self.ended = false;
-        let history_bytes = match codec {
-            Compression::None | Compression::Zstd | Compression::Gzip => 0,
-            Compression::Snappy => snappy::HISTORY_BYTES,
-            Compression::Lz4 => lz4::HISTORY_BYTES,
-        };
-        self.window.start(history_bytes);
+        self.window.start();
         match codec {
             Compression::None => {}
             Compression::Gzip => self.gzip.get_or_insert_default().start(),
@@ -93,32 +131,7 @@ impl Unpacker {
         Ok(())
     }
 
-    /// What came out and was not consumed yet.
-    pub fn unread(&self) -> &[u8] {
-        self.window.unread()
-    }
-
-    /// Drops the first `bytes` of [`Unpacker::unread`].
-    pub fn consume(&mut self, bytes: usize) {
-        self.window.consume(bytes);
-    }
-
-    /// Everything has come out.
-    pub fn is_done(&self) -> bool {
-        self.ended
-    }
-
-    /// Stored bytes that were read. An LZ4 frame may end in front of the last.
-    pub fn read_bytes(&self) -> usize {
-        self.at
-    }
-
-    /// Decompresses another piece: up to about 128 KiB, of LZ4 one block. `stored` are the same bytes in every call. Returns how many
-    /// bytes were read and written together, which is 0 only at the end.
-    pub fn fill(&mut self, stored: &[u8]) -> Result<usize, BatchError> {
-        if self.ended {
-            return Ok(0);
-        }
+    fn fill(&mut self, stored: &[u8]) -> Result<usize, BatchError> {
         let (at, before) = (self.at, self.window.len());
         let left = self.max.saturating_sub(self.produced);
         let result = match self.codec {
@@ -172,10 +185,7 @@ impl Unpacker {
 
 impl fmt::Debug for Unpacker {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Unpacker")
-            .field("codec", &self.codec)
-            .field("at", &self.at)
-            .field("produced", &self.produced)
-            .finish_non_exhaustive()
+        let state = self.state.as_ref().map(|state| (state.codec, state.at, state.produced));
+        f.debug_struct("Unpacker").field("state", &state).finish_non_exhaustive()
     }
 }

@@ -8,7 +8,7 @@ use super::{Broken, Progress};
 
 /// Bytes that a copy may reach back in a block that is decoded piece by piece. Encoders work on 64 KiB at a time, klauspost's on
 /// 4 MiB.
-pub(super) const HISTORY_BYTES: usize = 4 << 20;
+const HISTORY_BYTES: usize = 4 << 20;
 
 /// Blocks up to this size are decompressed whole.
 const WHOLE_BYTES_MAX: usize = 512 << 10;
@@ -86,6 +86,7 @@ impl Snappy {
             let len_bytes = bytes.iter().position(|byte| byte & 0x80 == 0).ok_or(Broken::Corrupt)?;
             *at = start.saturating_add(len_bytes).saturating_add(1);
             self.block = Some(Block { end, written: 0, claimed, literal_left: 0 });
+            window.keep_history(HISTORY_BYTES);
         }
         let block = self.block.as_mut().ok_or(Broken::Corrupt)?;
         block.step(stored, at, window).ok_or(Broken::Corrupt)?;
@@ -96,6 +97,7 @@ impl Snappy {
             return Err(Broken::Corrupt);
         }
         self.block = None;
+        window.keep_history(0);
         Ok(ended(*at))
     }
 

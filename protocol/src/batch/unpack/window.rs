@@ -22,12 +22,17 @@ pub(super) struct Window {
 }
 
 impl Window {
-    /// Begins anew, for a codec that refers back over `history_bytes` at most.
-    pub(super) fn start(&mut self, history_bytes: usize) {
+    /// Begins anew.
+    pub(super) fn start(&mut self) {
         if self.buf.len() > KEPT_BYTES_MAX {
             self.buf = Vec::new();
         }
-        *self = Self { buf: core::mem::take(&mut self.buf), history_bytes, ..Self::default() };
+        *self = Self { buf: core::mem::take(&mut self.buf), ..Self::default() };
+    }
+
+    /// What is written from now on refers back over `bytes` at most. Whoever refers back says so before it writes.
+    pub(super) fn keep_history(&mut self, bytes: usize) {
+        self.history_bytes = bytes;
     }
 
     /// Bytes written since the start.
