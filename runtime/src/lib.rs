@@ -39,3 +39,7 @@ pub use preflight::check as preflight;
 pub use start::{
     BoxError, HostKind, RunError, Runtime, RuntimeConfig, SHARDS_MAX, ShutdownHandle, StartError, start,
 };
+
+/// Directives for a log filter, to go before those of whoever runs the program: they hide what says nothing about the broker. glommio warns
+/// when it cannot register buffers for files of its own, which are not on the data path.
+pub const QUIET_LOG_FILTER: &str = "glommio::sys::uring=error";

@@ -38,6 +38,7 @@ use std::io::IsTerminal as _;
 use std::process::ExitCode;
 
 use clap::{ArgMatches, FromArgMatches as _};
+use highwater_runtime::QUIET_LOG_FILTER;
 
 use crate::cli::{Cli, Command};
 use crate::failure::Failure;
@@ -96,12 +97,9 @@ fn run(cli: Cli, matches: &ArgMatches) -> Result<(), Failure> {
     }
 }
 
-/// What is never worth a line: glommio registers buffers for files of its own, of which a broker has none that matter.
-const QUIET: &str = "glommio::sys::uring=error";
-
 fn log_to_stderr(filter: &str) -> Result<(), Failure> {
     let filter = tracing_subscriber::EnvFilter::builder()
-        .parse(format!("{QUIET},{filter}"))
+        .parse(format!("{QUIET_LOG_FILTER},{filter}"))
         .map_err(|e| Failure::configuration(format_args!("log level `{filter}`: {e}")))?;
     tracing_subscriber::fmt()
         .with_env_filter(filter)
