@@ -11,15 +11,16 @@ import (
 	"github.com/IBM/sarama"
 )
 
+// words are what the client does. Those that older versions of sarama lack add themselves.
+var words = map[string]func(bootstrap string, config *sarama.Config, args []string) error{
+	"produce": produce,
+	"consume": consume,
+	"member":  member,
+	"admin":   admin,
+	"fresh":   fresh,
+}
+
 func main() {
-	words := map[string]func(bootstrap string, config *sarama.Config, args []string) error{
-		"produce":  produce,
-		"consume":  consume,
-		"member":   member,
-		"admin":    admin,
-		"fresh":    fresh,
-		"refusals": refusals,
-	}
 	if len(os.Args) < 4 || words[os.Args[2]] == nil {
 		fmt.Fprintln(os.Stderr, "usage: client VERSION produce|consume|member|admin|fresh|refusals BOOTSTRAP ...")
 		os.Exit(2)

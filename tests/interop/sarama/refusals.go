@@ -1,3 +1,5 @@
+//go:build !old
+
 package main
 
 import (
@@ -66,3 +68,5 @@ func refusals(bootstrap string, config *sarama.Config, _ []string) (err error) {
 	equal("an election", elected["a.b"][0].ErrorCode, sarama.KError(84))
 	return admin.Close()
 }
+
+func init() { words["refusals"] = refusals }
