@@ -3,7 +3,7 @@
 use std::future::{Future, IntoFuture, poll_fn};
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll};
 
 use futures_core::Stream;
 use highwater_protocol::error::ErrorCode;
@@ -327,16 +327,8 @@ impl RecordStream {
     }
 
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<ConsumedRecord, FetchError>>> {
-        loop {
-            if let Some(record) = self.records.next() {
-                return Poll::Ready(Some(Ok(record)));
-            }
-            match ready!(self.consumer.poll_next_batch(cx)) {
-                Ok(Some(batch)) => self.records.put(batch),
-                Ok(None) => return Poll::Ready(None),
-                Err(error) => return Poll::Ready(Some(Err(error))),
-            }
-        }
+        let Self { consumer, records } = self;
+        records.poll(|| consumer.poll_next_batch(cx))
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::future::poll_fn;
 use std::pin::Pin;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll};
 
 use futures_core::Stream;
 use highwater_protocol::native::StartAt;
@@ -81,16 +81,8 @@ impl GroupStream {
     }
 
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<ConsumedRecord, FetchError>>> {
-        loop {
-            if let Some(record) = self.records.next() {
-                return Poll::Ready(Some(Ok(record)));
-            }
-            match ready!(self.consumer.poll_next_batch(cx)) {
-                Ok(Some(batch)) => self.records.put(batch),
-                Ok(None) => return Poll::Ready(None),
-                Err(error) => return Poll::Ready(Some(Err(error))),
-            }
-        }
+        let Self { consumer, records } = self;
+        records.poll(|| consumer.poll_next_batch(cx))
     }
 }
 
