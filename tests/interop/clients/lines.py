@@ -4,6 +4,7 @@ Every client of the suite speaks it, so that any of them can read what any other
 """
 
 import base64
+import json
 
 
 def as_bytes(fields: dict, name: str) -> bytes | None:
@@ -23,3 +24,18 @@ def as_fields(name: str, value: bytes | None) -> dict:
         return {name: value.decode()}
     except UnicodeDecodeError:
         return {f"{name}_base64": base64.b64encode(value).decode()}
+
+
+def line(record) -> str:
+    """A record that was read, as aiokafka and kafka-python return it."""
+    headers = [{"key": name, **as_fields("value", value)} for name, value in record.headers or []]
+    return json.dumps(
+        {
+            "partition": record.partition,
+            "offset": record.offset,
+            "timestamp": record.timestamp,
+            **as_fields("key", record.key),
+            **as_fields("value", record.value),
+            "headers": headers,
+        }
+    )

@@ -30,6 +30,17 @@ type administrator struct {
 // failure is how a check ends the program: the steps below read better without an error after each line.
 type failure struct{ error }
 
+// caught is deferred by whoever checks: it makes the error of a failed check the one that is returned.
+func caught(err *error) {
+	if thrown := recover(); thrown != nil {
+		failed, is := thrown.(failure)
+		if !is {
+			panic(thrown)
+		}
+		*err = failed
+	}
+}
+
 func must[T any](value T, err error) T {
 	if err != nil {
 		panic(failure{err})
@@ -51,15 +62,7 @@ func refused(what string, err error, wanted *kerr.Error) {
 
 // admin is what an administrator does through kadm. It ends with an error at the first answer that is not Kafka's.
 func admin(ctx context.Context, bootstrap string, _ []string) (err error) {
-	defer func() {
-		if caught := recover(); caught != nil {
-			failed, is := caught.(failure)
-			if !is {
-				panic(caught)
-			}
-			err = failed
-		}
-	}()
+	defer caught(&err)
 	client := must(kgo.NewClient(kgo.SeedBrokers(bootstrap), kgo.RecordPartitioner(kgo.ManualPartitioner())))
 	defer client.Close()
 	a := &administrator{kadm.NewClient(client), ctx, bootstrap, time.Now().Add(-time.Hour).UnixMilli()}

@@ -15,15 +15,7 @@ import (
 // refusals is what franz-go makes of refusals, and of administration that has little to show. Where it would try again until its time is
 // up, the error would be that of the time.
 func refusals(ctx context.Context, bootstrap string, _ []string) (err error) {
-	defer func() {
-		if caught := recover(); caught != nil {
-			failed, is := caught.(failure)
-			if !is {
-				panic(caught)
-			}
-			err = failed
-		}
-	}()
+	defer caught(&err)
 	ctx, cancel := context.WithTimeout(ctx, time.Minute)
 	defer cancel()
 	transactional := must(kgo.NewClient(kgo.SeedBrokers(bootstrap), kgo.TransactionalID("pays")))

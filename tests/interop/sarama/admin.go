@@ -19,6 +19,17 @@ const (
 // failure is how a check ends the program: the steps below read better without an error after each line.
 type failure struct{ error }
 
+// caught is deferred by whoever checks: it makes the error of a failed check the one that is returned.
+func caught(err *error) {
+	if thrown := recover(); thrown != nil {
+		failed, is := thrown.(failure)
+		if !is {
+			panic(thrown)
+		}
+		*err = failed
+	}
+}
+
 func must[T any](value T, err error) T {
 	done(err)
 	return value
@@ -51,15 +62,7 @@ type administrator struct {
 
 // admin is what an administrator does through sarama. It ends with an error at the first answer that is not Kafka's.
 func admin(bootstrap string, config *sarama.Config, _ []string) (err error) {
-	defer func() {
-		if caught := recover(); caught != nil {
-			failed, is := caught.(failure)
-			if !is {
-				panic(caught)
-			}
-			err = failed
-		}
-	}()
+	defer caught(&err)
 	config.Producer.Partitioner = sarama.NewManualPartitioner
 	config.Producer.RequiredAcks = sarama.WaitForAll
 	config.Producer.Return.Successes = true

@@ -12,15 +12,7 @@ import (
 // refusals is what sarama makes of refusals, and of administration that has little to show. Where sarama would try again until its
 // patience is used up, the error would be another one.
 func refusals(bootstrap string, config *sarama.Config, _ []string) (err error) {
-	defer func() {
-		if caught := recover(); caught != nil {
-			failed, is := caught.(failure)
-			if !is {
-				panic(caught)
-			}
-			err = failed
-		}
-	}()
+	defer caught(&err)
 	brokers := []string{bootstrap}
 	transactional := *config
 	transactional.Producer.Transaction.ID = "pays"

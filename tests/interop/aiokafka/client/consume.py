@@ -1,27 +1,11 @@
 """Prints the records of a topic from its beginning: consume.py BOOTSTRAP TOPIC COUNT."""
 
 import asyncio
-import json
 import sys
 
 from aiokafka import AIOKafkaConsumer
 
-from lines import as_fields
-
-
-def line(record) -> str:
-    """A record as a line of JSON."""
-    headers = [{"key": name, **as_fields("value", value)} for name, value in record.headers]
-    return json.dumps(
-        {
-            "partition": record.partition,
-            "offset": record.offset,
-            "timestamp": record.timestamp,
-            **as_fields("key", record.key),
-            **as_fields("value", record.value),
-            "headers": headers,
-        }
-    )
+from lines import line
 
 
 async def main(bootstrap: str, topic: str, count: str) -> None:

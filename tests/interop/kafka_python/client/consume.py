@@ -1,26 +1,10 @@
 """Prints the records of a topic from its beginning: consume.py BOOTSTRAP TOPIC COUNT."""
 
-import json
 import sys
 
 from kafka import KafkaConsumer, TopicPartition
 
-from lines import as_fields
-
-
-def line(record) -> str:
-    """A record as a line of JSON."""
-    headers = [{"key": name, **as_fields("value", value)} for name, value in record.headers or []]
-    return json.dumps(
-        {
-            "partition": record.partition,
-            "offset": record.offset,
-            "timestamp": record.timestamp,
-            **as_fields("key", record.key),
-            **as_fields("value", record.value),
-            "headers": headers,
-        }
-    )
+from lines import line
 
 
 def main(bootstrap: str, topic: str, count: str) -> None:
