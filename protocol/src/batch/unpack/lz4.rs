@@ -3,10 +3,12 @@
 //! One frame and nothing else, as Kafka's clients read it. Dictionaries and the legacy kind of frame are not known.
 #![deny(clippy::unwrap_used, clippy::indexing_slicing, clippy::arithmetic_side_effects)]
 
+use core::hash::Hasher as _;
+
 use lz4_flex::block::{decompress_into, decompress_into_with_dict};
+use twox_hash::XxHash32;
 
 use super::window::Window;
-use super::xxh32::Xxh32;
 use super::{Broken, Progress};
 
 /// How far blocks of a frame refer back into those before them.
@@ -27,6 +29,9 @@ const UNCOMPRESSED: u32 = 1 << 31;
 /// Bytes out of one byte of a compressed block, at most.
 const RATIO_MAX: usize = 255;
 
+/// Of the checksums in a frame.
+const SEED: u32 = 0;
+
 #[derive(Default)]
 pub(super) struct Lz4 {
     frame: Option<Frame>,
@@ -37,7 +42,7 @@ struct Frame {
     block_bytes_max: usize,
     content_bytes: Option<u64>,
     written: u64,
-    checksum: Xxh32,
+    checksum: XxHash32,
 }
 
 impl Lz4 {
@@ -83,18 +88,20 @@ impl Frame {
             if flags & CONTENT_SIZE == 0 { None } else { Some(u64::from_le_bytes(take(&mut rest)?)) };
         let described = described.get(..described.len().saturating_sub(rest.len()))?;
         let [check] = take(&mut rest)?;
-        if check != (Xxh32::of(described) >> 8) as u8 {
+        if check != (XxHash32::oneshot(SEED, described) >> 8) as u8 {
             return None;
         }
         *bytes = rest;
-        Some(Self { flags, block_bytes_max, content_bytes, written: 0, checksum: Xxh32::default() })
+        Some(Self { flags, block_bytes_max, content_bytes, written: 0, checksum: XxHash32::with_seed(SEED) })
     }
 
     /// Takes a block off the front, or the frame's end.
     fn take_block(&mut self, rest: &mut &[u8], window: &mut Window) -> Option<Progress> {
         let size = u32::from_le_bytes(take(rest)?);
         if size == 0 {
-            if self.flags & CONTENT_CHECKSUM != 0 && u32::from_le_bytes(take(rest)?) != self.checksum.sum() {
+            if self.flags & CONTENT_CHECKSUM != 0
+                && u32::from_le_bytes(take(rest)?) != self.checksum.finish_32()
+            {
                 return None;
             }
             let is_whole = self.content_bytes.is_none_or(|bytes| bytes == self.written);
@@ -106,7 +113,9 @@ impl Frame {
         }
         let (block, behind) = rest.split_at_checked(len)?;
         *rest = behind;
-        if self.flags & BLOCK_CHECKSUMS != 0 && u32::from_le_bytes(take(rest)?) != Xxh32::of(block) {
+        if self.flags & BLOCK_CHECKSUMS != 0
+            && u32::from_le_bytes(take(rest)?) != XxHash32::oneshot(SEED, block)
+        {
             return None;
         }
         // What is written at most: memory follows what can come out, not what the frame's head allows.
@@ -125,7 +134,7 @@ impl Frame {
             decompress_into_with_dict(block, room, back).ok()?
         };
         if self.flags & CONTENT_CHECKSUM != 0 {
-            self.checksum.update(room.get(..wrote)?);
+            self.checksum.write(room.get(..wrote)?);
         }
         window.written(wrote);
         self.written = self.written.saturating_add(wrote as u64);
@@ -137,4 +146,26 @@ fn take<const N: usize>(bytes: &mut &[u8]) -> Option<[u8; N]> {
     let (head, rest) = bytes.split_first_chunk()?;
     *bytes = rest;
     Some(*head)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_hash_is_that_of_the_reference_whatever_the_pieces() {
+        for (text, hash) in [
+            ("", 0x02CC_5D05),
+            ("a", 0x550D_7456),
+            ("abc", 0x32D1_53FF),
+            ("Nobody inspects the spammish repetition", 0xE229_3B2F),
+        ] {
+            assert_eq!(XxHash32::oneshot(SEED, text.as_bytes()), hash, "{text}");
+            for piece in 1..20 {
+                let mut pieces = XxHash32::with_seed(SEED);
+                text.as_bytes().chunks(piece).for_each(|bytes| pieces.write(bytes));
+                assert_eq!(pieces.finish_32(), hash, "{text} in pieces of {piece}");
+            }
+        }
+    }
 }

@@ -8,7 +8,6 @@ mod gzip;
 mod lz4;
 mod snappy;
 mod window;
-mod xxh32;
 
 use core::fmt;
 
