@@ -87,9 +87,7 @@ impl OpenCheck {
             RecordRules { timestamps, keys: config.keys_required, trust_header: config.trusts_headers };
         Self { rules, check: None, spent: 0 }
     }
-}
 
-impl OpenCheck {
     fn is_long(&self) -> bool {
         self.spent >= CHECK_WORK_SHORT_MAX
     }
