@@ -164,8 +164,19 @@ impl Cursor {
 pub struct Frames {
     /// The slices, in order. None splits a frame.
     pub bytes: Vec<Bytes>,
+    /// Bytes of memory that the slices keep from being freed.
+    pub memory_bytes: usize,
     /// Where to go on.
     pub next: Cursor,
+}
+
+/// How much a read may give, and take.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct ReadLimits {
+    /// Bytes of frames, unless a single one is larger.
+    pub bytes_max: usize,
+    /// Bytes of memory that it may allocate, and that its frames may keep from being freed.
+    pub memory_bytes_max: usize,
 }
 
 /// What a read found.
@@ -187,6 +198,8 @@ pub enum ReadResult {
         /// The next offset that can be read.
         resume_at: Offset,
     },
+    /// The frame at this offset takes more memory than the read was allowed: try again with so many bytes of it.
+    NeedsMemory(usize),
 }
 
 /// Answer to [`Store::read`](crate::Store::read).

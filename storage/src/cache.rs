@@ -46,6 +46,11 @@ impl Chunk {
         }
     }
 
+    /// Bytes of memory that it takes, and any slice of it keeps from being freed.
+    pub(crate) fn memory_bytes(&self) -> usize {
+        self.memory_bytes as usize
+    }
+
     /// The bytes between two positions.
     pub(crate) fn slice(&self, from: u32, to: u32) -> Bytes {
         self.buf.slice((from - self.base) as usize..(to - self.base) as usize)

@@ -41,7 +41,7 @@ mod tail;
 
 pub use api::{
     AppendError, Appended, Bounds, Cursor, FindOutcome, FindResult, Frames, LogStartError, Payload,
-    ProducerCheck, ReadId, ReadOutcome, ReadResult, Slot, StoreEvent, StoreStats,
+    ProducerCheck, ReadId, ReadLimits, ReadOutcome, ReadResult, Slot, StoreEvent, StoreStats,
 };
 pub use config::{DurableForm, PartitionConfig, StoreConfig};
 pub use limits::StoreLimits;

@@ -17,6 +17,9 @@ pub const PARTITIONS_PER_STORE_MAX: usize = 1 << 22;
 /// Partitions that one step of retention looks at.
 pub const RETENTION_PARTITIONS_PER_STEP: usize = 1024;
 
+/// Bytes of memory that a byte of what was read may keep from being freed. What is a smaller part of its buffer or chunk is copied.
+pub const HELD_BYTES_PER_BYTE_MAX: usize = 4;
+
 /// Sizes that a store works with.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct StoreLimits {

@@ -15,7 +15,7 @@ use highwater_protocol::error::ErrorCode;
 use highwater_protocol::ids::Offset;
 use highwater_protocol::native::{DataPrefix, MessageKind, data_head, error_message};
 use highwater_runtime::plane::{ConnId, Instant, Plane};
-use highwater_storage::{Cursor, Frames, ReadOutcome, ReadResult};
+use highwater_storage::{Cursor, Frames, ReadLimits, ReadOutcome, ReadResult};
 
 use super::Shard;
 use super::connection::Stage;
@@ -244,7 +244,8 @@ impl Shard {
         };
         let (store, slot, up_to) = (partition.store, partition.slot, partition.high_watermark());
         reader.seen = up_to;
-        let outcome = self.stores[store].store.read(plane, slot, reader.cursor, max_bytes, up_to);
+        let limits = ReadLimits { bytes_max: max_bytes, memory_bytes_max: usize::MAX };
+        let outcome = self.stores[store].store.read(plane, slot, reader.cursor, limits, up_to);
         match outcome {
             ReadOutcome::Pending(read) => {
                 reader.state = ReaderState::Reading;
@@ -289,7 +290,7 @@ impl Shard {
             ReadResult::AtEnd => {
                 match reader.kind {
                     ReaderKind::Fetch { until: None, .. } => {
-                        let nothing = Frames { bytes: Vec::new(), next: reader.cursor };
+                        let nothing = Frames { bytes: Vec::new(), memory_bytes: 0, next: reader.cursor };
                         self.finish_fetch(id, nothing);
                     }
                     _ => self.wait_at_end(id),
@@ -313,6 +314,7 @@ impl Shard {
                 self.end_reader(plane, id, (ErrorCode::PartitionFaulty, text));
                 Ran::Rests
             }
+            ReadResult::NeedsMemory(_) => unreachable!("it may take any"),
         }
     }
 

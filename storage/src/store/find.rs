@@ -86,6 +86,6 @@ pub(super) fn find_result(answer: &Answer) -> FindResult {
         Answer::Record(offset, timestamp) => FindResult::At(*offset, *timestamp),
         Answer::Damaged(resume_at) => FindResult::Damaged { resume_at: *resume_at },
         Answer::End | Answer::OutOfRange | Answer::Deleted => FindResult::None,
-        Answer::Frames { .. } => unreachable!("a search looks for a record"),
+        Answer::Frames { .. } | Answer::NeedsMemory(_) => unreachable!("a search looks for a record"),
     }
 }

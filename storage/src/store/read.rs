@@ -18,12 +18,13 @@ use zerocopy::FromBytes;
 use super::Store;
 use super::find::find_result;
 use super::round::Op;
-use crate::api::{Cursor, CursorHint, Frames, ReadId, ReadOutcome, ReadResult, Slot, StoreEvent};
+use crate::api::{Cursor, CursorHint, Frames, ReadId, ReadLimits, ReadOutcome, ReadResult, Slot, StoreEvent};
 use crate::cache::Chunk;
 use crate::examine::{Goal, Scout, Step, View, examine};
 use crate::extent::{Extent, FIRST_POSITION, NO_TIMESTAMP};
 use crate::index::Entry;
 use crate::layout::PAGE_BYTES;
+use crate::limits::HELD_BYTES_PER_BYTE_MAX;
 use crate::lookup::{Found, Lookup, Wanted};
 use crate::partition::Partition;
 
@@ -40,6 +41,8 @@ pub(super) struct Reads {
 pub(super) struct Task {
     slot: Slot,
     goal: Goal,
+    /// Bytes of memory that one disk read may take.
+    memory_bytes_max: usize,
     pub(super) scout: Scout,
     /// The extent it is in.
     incarnation: Incarnation,
@@ -71,7 +74,15 @@ pub(super) enum Driven {
 
 /// The answer of a task.
 pub(super) enum Answer {
-    Frames { bytes: Bytes, next: Offset, incarnation: Incarnation, position: u32, frame_bytes: u32 },
+    Frames {
+        bytes: Bytes,
+        memory_bytes: usize,
+        next: Offset,
+        incarnation: Incarnation,
+        position: u32,
+        frame_bytes: u32,
+    },
+    NeedsMemory(usize),
     Record(Offset, Timestamp),
     End,
     OutOfRange,
@@ -80,13 +91,13 @@ pub(super) enum Answer {
 }
 
 impl Store {
-    /// Reads durable frames from the batch that holds the cursor's offset on, below `up_to`: at least one batch, then while `max_bytes` allows.
+    /// Reads durable frames from the batch that holds the cursor's offset on, below `up_to`: at least one batch, then while `limits` allow.
     pub fn read(
         &mut self,
         disk: &mut dyn Disk,
         slot: Slot,
         cursor: Cursor,
-        max_bytes: usize,
+        limits: ReadLimits,
         up_to: Offset,
     ) -> ReadOutcome {
         let Some(partition) = self.partition(slot) else { return ReadOutcome::Ready(ReadResult::AtEnd) };
@@ -98,12 +109,13 @@ impl Store {
         if cursor.offset >= up_to {
             return ReadOutcome::Ready(ReadResult::AtEnd);
         }
-        if let Some(frames) = read_cached(partition, cursor, max_bytes, up_to) {
-            self.stats.reads_cached += 1;
-            return ReadOutcome::Ready(frames);
+        if let Some(result) = read_cached(partition, cursor, limits, up_to) {
+            self.stats.reads_cached += u64::from(!matches!(result, ReadResult::NeedsMemory(_)));
+            return ReadOutcome::Ready(result);
         }
-        let goal = Goal::Frames { max_bytes, up_to };
-        let mut task = Task::new(slot, goal, cursor.offset);
+        let goal = Goal::Frames { max_bytes: limits.bytes_max.min(limits.memory_bytes_max), up_to };
+        let mut task =
+            Task { memory_bytes_max: limits.memory_bytes_max, ..Task::new(slot, goal, cursor.offset) };
         if let Some(hint) = cursor.hint
             && partition.extent(hint.incarnation).is_some()
         {
@@ -135,9 +147,10 @@ impl Store {
 
     fn read_result(&self, slot: Slot, answer: Answer) -> ReadResult {
         match answer {
-            Answer::Frames { bytes, next, incarnation, position, frame_bytes } => {
+            Answer::Frames { bytes, memory_bytes, next, incarnation, position, frame_bytes } => {
                 ReadResult::Frames(Frames {
                     bytes: vec![bytes],
+                    memory_bytes,
                     next: Cursor {
                         offset: next,
                         hint: Some(CursorHint { incarnation, position, frame_bytes }),
@@ -145,6 +158,7 @@ impl Store {
                 })
             }
             Answer::End | Answer::Deleted => ReadResult::AtEnd,
+            Answer::NeedsMemory(bytes) => ReadResult::NeedsMemory(bytes),
             Answer::Damaged(resume_at) => ReadResult::Damaged { resume_at },
             Answer::OutOfRange => match self.partition(slot) {
                 Some(p) => ReadResult::OutOfRange { log_start: p.log_start, durable_end: p.durable.offset },
@@ -251,7 +265,7 @@ impl Store {
             if let Some((bytes, from)) = task.read.take() {
                 let to = from + bytes.len() as u32;
                 if (from..to).contains(&position) && position + task.need.max(1) as u32 <= to {
-                    let answer = self.look(&mut task, &bytes, from, to, false, work);
+                    let answer = self.look(&mut task, &bytes, from, None, work);
                     if let Some(answer) = answer {
                         return Driven::Done(answer);
                     }
@@ -261,8 +275,9 @@ impl Store {
                 }
             }
             if let Some(chunk) = partition.chunks.at_position(task.incarnation, position) {
-                let (bytes, from, to) = (chunk.slice(chunk.base, chunk.to), chunk.base, chunk.to);
-                if let Some(answer) = self.look(&mut task, &bytes, from, to, true, work) {
+                let (bytes, from) = (chunk.slice(chunk.base, chunk.to), chunk.base);
+                let chunk_bytes = Some(chunk.memory_bytes());
+                if let Some(answer) = self.look(&mut task, &bytes, from, chunk_bytes, work) {
                     return Driven::Done(answer);
                 }
                 continue;
@@ -273,21 +288,24 @@ impl Store {
                 task.scout.searching = true;
                 continue;
             }
-            self.submit_read(disk, id, task);
-            return Driven::Reading;
+            return match self.submit_read(disk, id, task) {
+                Ok(()) => Driven::Reading,
+                Err(memory_bytes) => Driven::Done(Answer::NeedsMemory(memory_bytes)),
+            };
         }
     }
 
-    /// Looks through bytes of the task's extent, between two positions. `None`: go on.
+    /// Looks through bytes of the task's extent, from this position on: those that a disk read brought, or a chunk of the cache that takes
+    /// `chunk_bytes` of memory. `None`: go on.
     fn look(
         &mut self,
         task: &mut Task,
         bytes: &Bytes,
         from: u32,
-        to: u32,
-        is_chunk: bool,
+        chunk_bytes: Option<usize>,
         work: &mut Work,
     ) -> Option<Answer> {
+        let to = from + bytes.len() as u32;
         let interval = self.config.limits.index_interval_bytes;
         let partition = self.partition_mut(task.slot)?;
         let tag = partition.tag;
@@ -295,17 +313,25 @@ impl Store {
         let limit = partition.readable_to(&partition.extents[at]);
         let extent = &mut partition.extents[at];
         let mut note = |entry: Entry| extent.note_entry(entry, interval);
-        let view = View { bytes, from, limit, incarnation: task.incarnation, tag, is_chunk };
+        let view =
+            View { bytes, from, limit, incarnation: task.incarnation, tag, is_chunk: chunk_bytes.is_some() };
         task.need = 0;
         task.behind = None;
         match examine(&task.goal, &mut task.scout, &view, &mut note, work) {
-            Step::Frames { bytes, next, frame_bytes_max } => Some(Answer::Frames {
-                bytes,
-                next,
-                incarnation: task.incarnation,
-                position: task.scout.position,
-                frame_bytes: frame_bytes_max,
-            }),
+            Step::Frames { bytes: frames, next, frame_bytes_max } => {
+                let whole_bytes = chunk_bytes.unwrap_or(AlignedBuf::memory_bytes_for(bytes.len()));
+                let Some((bytes, memory_bytes)) = hold(&frames, whole_bytes, task.memory_bytes_max) else {
+                    return Some(Answer::NeedsMemory(frames.len()));
+                };
+                Some(Answer::Frames {
+                    bytes,
+                    memory_bytes,
+                    next,
+                    incarnation: task.incarnation,
+                    position: task.scout.position,
+                    frame_bytes: frame_bytes_max,
+                })
+            }
             Step::LookInto(frame) => {
                 let (wanted, log_start) = match task.goal {
                     Goal::Time { at, log_start } => (Wanted::Since(at), log_start),
@@ -331,18 +357,20 @@ impl Store {
         }
     }
 
-    fn submit_read(&mut self, disk: &mut dyn Disk, id: ReadId, mut task: Task) {
+    /// Starts a disk read, or fails with the memory that it would need.
+    fn submit_read(&mut self, disk: &mut dyn Disk, id: ReadId, mut task: Task) -> Result<(), usize> {
         let partition = self.partition(task.slot).expect("the caller looked");
         let extent = partition.extent(task.incarnation).expect("the caller looked");
         let place = extent.place.expect("what is durable has a place");
         let limit = partition.readable_to(extent);
-        let (from, len) = task.range(extent, limit, self.config.limits.read_bytes_max);
+        let (from, len) = task.range(extent, limit, self.config.limits.read_bytes_max)?;
         let file = self.space.slabs[&place.slab].file;
         task.reading = (from, len);
         self.reads.tasks.insert(id, task);
         self.stats.reads_disk += 1;
         let token = self.token(Op::Read(id));
         disk.read(file, place.at + u64::from(from), AlignedBuf::new(len), token);
+        Ok(())
     }
 }
 
@@ -351,6 +379,7 @@ impl Task {
         Self {
             slot,
             goal,
+            memory_bytes_max: usize::MAX,
             scout: Scout {
                 offset,
                 position: FIRST_POSITION,
@@ -459,12 +488,16 @@ impl Task {
         ((self.scout.position - from) as usize + self.need.max(1)).next_multiple_of(PAGE_BYTES)
     }
 
-    /// What to read next: position and length.
-    fn range(&self, extent: &Extent, limit: u32, read_bytes_max: usize) -> (u32, usize) {
+    /// What to read next: position and length. Fails with the memory that it would need if that is more than it may take.
+    fn range(&self, extent: &Extent, limit: u32, read_bytes_max: usize) -> Result<(u32, usize), usize> {
         let position = self.scout.position;
         let from = position - position % PAGE_BYTES as u32;
         let least = self.least_bytes(from);
         let most = (limit - from) as usize;
+        let fits = AlignedBuf::bytes_within(self.memory_bytes_max);
+        if least > fits {
+            return Err(AlignedBuf::memory_bytes_for(least));
+        }
         let wanted = match (self.cautious, self.goal) {
             (Some(bytes), _) => bytes,
             (None, Goal::Frames { max_bytes, .. }) if self.scout.max_timestamp.is_none() => {
@@ -473,7 +506,7 @@ impl Task {
             }
             _ => read_bytes_max,
         };
-        let to = from + wanted.min(most) as u32;
+        let to = from + wanted.min(most).min(fits) as u32;
         // End at a frame boundary if one is known: half a frame is read twice.
         let boundary = extent.index.last_within(position, to).or_else(|| extent.index.next_after(position));
         let len = match boundary {
@@ -481,7 +514,7 @@ impl Task {
             _ => (to - from) as usize,
         };
         let len = len.max(least).min(most).next_multiple_of(PAGE_BYTES);
-        (from, len)
+        Ok((from, len.min(fits)))
     }
 }
 
@@ -495,10 +528,28 @@ impl MaxByPosition for Option<Entry> {
     }
 }
 
-/// Answers a read from frozen chunks alone: no check, no copy. `None`: the offset is older than the cache.
-fn read_cached(partition: &Partition, cursor: Cursor, max_bytes: usize, up_to: Offset) -> Option<ReadResult> {
+/// Frames out of a buffer or chunk that takes `whole_bytes` of memory, and what holding them takes: they are copied if they are a small part of
+/// it, or if all of it is more than may be held. `None`: they take more than `memory_bytes_max` even so.
+fn hold(frames: &Bytes, whole_bytes: usize, memory_bytes_max: usize) -> Option<(Bytes, usize)> {
+    if whole_bytes <= memory_bytes_max && whole_bytes <= HELD_BYTES_PER_BYTE_MAX * frames.len() {
+        Some((frames.clone(), whole_bytes))
+    } else if frames.len() <= memory_bytes_max {
+        Some((Bytes::copy_from_slice(frames), frames.len()))
+    } else {
+        None
+    }
+}
+
+/// Answers a read from frozen chunks alone: no check, and a copy only of what is a small part of a chunk. `None`: the offset is older than the
+/// cache.
+fn read_cached(
+    partition: &Partition,
+    cursor: Cursor,
+    limits: ReadLimits,
+    up_to: Offset,
+) -> Option<ReadResult> {
     let first = partition.chunks.find(cursor.offset)?;
-    let mut frames = Frames { bytes: Vec::new(), next: cursor };
+    let mut frames = Frames { bytes: Vec::new(), memory_bytes: 0, next: cursor };
     let (mut taken, mut largest) = (0, 0);
     let mut at = first;
     while let Some(chunk) = partition.chunks.get(at) {
@@ -509,8 +560,12 @@ fn read_cached(partition: &Partition, cursor: Cursor, max_bytes: usize, up_to: O
             walk.skip_to(cursor);
         }
         let (from, mut to) = (walk.position, walk.position);
-        let whole =
-            chunk.next_offset <= up_to && end == chunk.data_end && taken + (end - from) as usize <= max_bytes;
+        let memory_left = limits.memory_bytes_max - frames.memory_bytes;
+        let mut bytes_max = limits.bytes_max.saturating_sub(taken);
+        if chunk.memory_bytes() > memory_left {
+            bytes_max = bytes_max.min(memory_left);
+        }
+        let whole = chunk.next_offset <= up_to && end == chunk.data_end && (end - from) as usize <= bytes_max;
         let mut done = false;
         if whole && walk.offset < chunk.next_offset {
             to = end;
@@ -519,7 +574,7 @@ fn read_cached(partition: &Partition, cursor: Cursor, max_bytes: usize, up_to: O
         } else if walk.offset < chunk.next_offset {
             while let Some((next, bytes, is_batch)) = walk.peek() {
                 let some = taken > 0 || to > from;
-                if next > up_to || (some && taken + (walk.position - from + bytes) as usize > max_bytes) {
+                if next > up_to || (some && (walk.position - from + bytes) as usize > bytes_max) {
                     break;
                 }
                 walk.position += bytes;
@@ -532,13 +587,18 @@ fn read_cached(partition: &Partition, cursor: Cursor, max_bytes: usize, up_to: O
             done = walk.offset < chunk.next_offset;
         }
         if to > from {
-            taken += (to - from) as usize;
-            frames.bytes.push(chunk.slice(from, to));
+            let slice = chunk.slice(from, to);
+            let Some((bytes, memory_bytes)) = hold(&slice, chunk.memory_bytes(), memory_left) else {
+                return Some(ReadResult::NeedsMemory(slice.len()));
+            };
+            taken += bytes.len();
+            frames.memory_bytes += memory_bytes;
+            frames.bytes.push(bytes);
             let hint =
                 CursorHint { incarnation: chunk.incarnation, position: walk.position, frame_bytes: largest };
             frames.next = Cursor { offset: walk.offset, hint: Some(hint) };
         }
-        if done || taken >= max_bytes {
+        if done || taken >= limits.bytes_max {
             break;
         }
         at += 1;

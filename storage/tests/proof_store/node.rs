@@ -10,8 +10,8 @@ use highwater_protocol::ids::{
 use highwater_runtime::buf::AlignedBuf;
 use highwater_runtime::sim::{DiskHarness, DiskImage, SimDisk};
 use highwater_storage::{
-    AppendError, Appended, Cursor, DurableForm, OpenError, PartitionConfig, Payload, ReadOutcome, ReadResult,
-    RecoveryReport, Slot, Store, StoreConfig, StoreEvent, StoreLimits,
+    AppendError, Appended, Cursor, DurableForm, OpenError, PartitionConfig, Payload, ReadLimits, ReadOutcome,
+    ReadResult, RecoveryReport, Slot, Store, StoreConfig, StoreEvent, StoreLimits,
 };
 
 pub(crate) const DATA: &str = "/data";
@@ -127,7 +127,8 @@ impl Node {
 
     /// One read, waiting for the disk if it has to.
     pub(crate) fn read(&mut self, slot: Slot, cursor: Cursor, max_bytes: usize, up_to: Offset) -> ReadResult {
-        match self.store.read(&mut self.disk, slot, cursor, max_bytes, up_to) {
+        let limits = ReadLimits { bytes_max: max_bytes, memory_bytes_max: usize::MAX };
+        match self.store.read(&mut self.disk, slot, cursor, limits, up_to) {
             ReadOutcome::Ready(result) => result,
             ReadOutcome::Pending(id) => loop {
                 self.take_events();

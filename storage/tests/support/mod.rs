@@ -15,7 +15,7 @@ use highwater_runtime::buf::AlignedBuf;
 use highwater_runtime::sim::{CrashPolicy, DiskHarness};
 use highwater_storage::{
     AppendError, Appended, Cursor, DurableForm, FindOutcome, FindResult, PartitionConfig, Payload, ReadId,
-    ReadOutcome, ReadResult, RecoveryReport, Slot, Store, StoreConfig, StoreEvent, StoreLimits,
+    ReadLimits, ReadOutcome, ReadResult, RecoveryReport, Slot, Store, StoreConfig, StoreEvent, StoreLimits,
 };
 
 pub const EPOCH: LeaderEpoch = LeaderEpoch(1);
@@ -196,7 +196,22 @@ impl Bed {
     }
 
     pub fn read_up_to(&mut self, slot: Slot, cursor: Cursor, max_bytes: usize, up_to: Offset) -> ReadResult {
-        match self.store.read(&mut self.disk, slot, cursor, max_bytes, up_to) {
+        self.read_within(
+            slot,
+            cursor,
+            ReadLimits { bytes_max: max_bytes, memory_bytes_max: usize::MAX },
+            up_to,
+        )
+    }
+
+    pub fn read_within(
+        &mut self,
+        slot: Slot,
+        cursor: Cursor,
+        limits: ReadLimits,
+        up_to: Offset,
+    ) -> ReadResult {
+        match self.store.read(&mut self.disk, slot, cursor, limits, up_to) {
             ReadOutcome::Ready(result) => result,
             ReadOutcome::Pending(id) => loop {
                 if let Some(result) = self.reads.remove(&id) {
@@ -260,7 +275,7 @@ impl Bed {
                     skipped.push((cursor.offset().0, resume_at.0));
                     cursor = Cursor::at(resume_at);
                 }
-                other @ ReadResult::OutOfRange { .. } => panic!("reading at {cursor:?}: {other:?}"),
+                other => panic!("reading at {cursor:?}: {other:?}"),
             }
         }
     }
@@ -311,7 +326,7 @@ fn batches_of(slice: &Bytes) -> usize {
     FrameIter::new(slice).filter(|frame| frame.as_ref().expect("frames are whole").batch().is_some()).count()
 }
 
-fn records_of(slice: &Bytes, from: i64, records: &mut Vec<Rec>) {
+pub fn records_of(slice: &Bytes, from: i64, records: &mut Vec<Rec>) {
     let mut at = 0;
     while at < slice.len() {
         let frame = Frame::checked(&slice[at..]).expect("a reader is given good frames only");

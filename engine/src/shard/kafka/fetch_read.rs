@@ -15,7 +15,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use highwater_net::kafka::KafkaError;
 use highwater_protocol::ids::{Offset, TopicPartition};
 use highwater_runtime::plane::{ConnId, Plane, ShardIndex};
-use highwater_storage::{Cursor, ReadId, ReadOutcome, ReadResult};
+use highwater_storage::{Cursor, ReadId, ReadLimits, ReadOutcome, ReadResult};
 
 use super::records::batches;
 use crate::limits::{FETCH_PLACES_MAX, FETCH_READS_AT_ONCE_MAX, READ_BYTES_COUNTED_MIN};
@@ -237,7 +237,8 @@ impl Shard {
             _ => Cursor::at(Offset(want.offset)),
         };
         let (store, slot, up_to) = (partition.store, partition.slot, partition.high_watermark());
-        match self.stores[store].store.read(plane, slot, cursor, max_bytes, up_to) {
+        let limits = ReadLimits { bytes_max: max_bytes, memory_bytes_max: usize::MAX };
+        match self.stores[store].store.read(plane, slot, cursor, limits, up_to) {
             ReadOutcome::Pending(read) => Err((store, read)),
             ReadOutcome::Ready(result) => Ok(result),
         }
@@ -274,6 +275,7 @@ impl Shard {
                 );
                 fetched.error = KafkaError::CORRUPT_MESSAGE;
             }
+            ReadResult::NeedsMemory(_) => unreachable!("it may take any"),
         }
         if fetched.error.is_err() {
             (fetched.high_watermark, fetched.log_start) = (-1, -1);

@@ -1,0 +1,101 @@
+//! What a read may take in memory: as much as it was allowed, and no more for the little that it gives.
+
+mod support;
+
+use highwater_protocol::ids::Offset;
+use highwater_storage::{Cursor, ReadLimits, ReadResult};
+use support::{Bed, filled, records_of};
+
+/// Everything there is, read with so much memory at a time; how many reads it took, and the most that one of them held.
+fn read_all_within(bed: &mut Bed, memory_bytes_max: usize) -> (Vec<u8>, usize, usize) {
+    let slot = bed.slot(0);
+    let limits = ReadLimits { bytes_max: 1 << 20, memory_bytes_max };
+    let (mut cursor, mut reads, mut most) = (Cursor::at(Offset(0)), 0, 0);
+    let mut records = Vec::new();
+    loop {
+        match bed.read_within(slot, cursor, limits, Offset(i64::MAX)) {
+            ReadResult::Frames(frames) => {
+                let bytes: usize = frames.bytes.iter().map(bytes::Bytes::len).sum();
+                assert!(frames.memory_bytes >= bytes && frames.memory_bytes <= memory_bytes_max);
+                most = most.max(frames.memory_bytes);
+                for slice in &frames.bytes {
+                    records_of(slice, 0, &mut records);
+                }
+                cursor = frames.next;
+                reads += 1;
+            }
+            ReadResult::AtEnd => return (records.iter().map(|record| record.2[0]).collect(), reads, most),
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+#[test]
+fn a_read_gives_what_fits_the_memory_it_may_take_from_the_cache_and_from_disk() {
+    let mut bed = Bed::new(1);
+    let slot = bed.slot(0);
+    let expected: Vec<u8> = (0..40).collect();
+    for fill in &expected {
+        bed.append_durably(slot, &filled(*fill, 1000));
+    }
+    for is_cold in [false, true] {
+        if is_cold {
+            bed = bed.restart();
+        }
+        let (values, few, most) = read_all_within(&mut bed, 64 << 10);
+        assert_eq!(values, expected);
+        assert!(most > 8 << 10);
+        let (values, many, _) = read_all_within(&mut bed, 8 << 10);
+        assert_eq!(values, expected);
+        assert!(many > few, "{many} reads, and {few} with more memory");
+        assert_eq!(bed.store.stats().reads_disk > 0, is_cold);
+    }
+}
+
+#[test]
+fn a_frame_that_takes_more_than_a_read_may_says_how_much_and_comes_with_that() {
+    let mut bed = Bed::new(2);
+    let slot = bed.slot(0);
+    bed.append_durably(slot, &filled(1, 500));
+    bed.append_durably(slot, &filled(2, 20_000));
+    let limits = |memory_bytes_max| ReadLimits { bytes_max: 1, memory_bytes_max };
+    for is_cold in [false, true] {
+        if is_cold {
+            bed = bed.restart();
+        }
+        let slot = bed.slot(0);
+        let small = bed.read_within(slot, Cursor::at(Offset(0)), limits(8 << 10), Offset(i64::MAX));
+        assert!(matches!(&small, ReadResult::Frames(_)), "{small:?}");
+        let at = Cursor::at(Offset(1));
+        let needs = bed.read_within(slot, at, limits(8 << 10), Offset(i64::MAX));
+        let ReadResult::NeedsMemory(bytes) = needs else { panic!("{needs:?}") };
+        assert!(bytes > 20_000 && bytes <= 64 << 10, "{bytes}");
+        let comes = bed.read_within(slot, at, limits(bytes), Offset(i64::MAX));
+        let ReadResult::Frames(frames) = comes else { panic!("{comes:?}") };
+        assert_eq!(frames.next.offset(), Offset(2));
+        assert!(frames.memory_bytes <= bytes);
+    }
+}
+
+#[test]
+fn a_small_part_of_a_buffer_is_copied_and_does_not_keep_the_rest() {
+    let mut bed = Bed::new(3);
+    let slot = bed.slot(0);
+    for fill in 0..15 {
+        bed.append(slot, &filled(fill, 900));
+    }
+    bed.settle();
+    for is_cold in [false, true] {
+        if is_cold {
+            bed = bed.restart();
+        }
+        let slot = bed.slot(0);
+        let limits = |bytes_max| ReadLimits { bytes_max, memory_bytes_max: 64 << 10 };
+        let one = bed.read_within(slot, Cursor::at(Offset(3)), limits(1), Offset(i64::MAX));
+        let ReadResult::Frames(frames) = one else { panic!("{one:?}") };
+        assert_eq!(frames.memory_bytes, frames.bytes[0].len());
+        let all = bed.read_within(slot, Cursor::at(Offset(0)), limits(1 << 20), Offset(i64::MAX));
+        let ReadResult::Frames(frames) = all else { panic!("{all:?}") };
+        assert!(frames.memory_bytes > frames.bytes.iter().map(bytes::Bytes::len).sum(), "not copied");
+    }
+}
