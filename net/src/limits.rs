@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use highwater_protocol::limits::{BATCH_BYTES_MAX, CONTROL_BODY_BYTES_MAX};
+use highwater_protocol::limits::{BATCH_BYTES_MAX_DEFAULT, CONTROL_BODY_BYTES_MAX};
 
 /// Requests of a connection that wait for their reply; then it is not read any further. What waits together is written together.
 pub const REQUESTS_IN_FLIGHT_MAX: usize = 512;
@@ -13,7 +13,8 @@ pub const REQUEST_BYTES_MIN: usize = 512;
 /// Bytes of a connection's requests in flight, with what their replies may hold; then it is not read any further.
 pub const BYTES_IN_FLIGHT_MAX: usize = 32 << 20;
 
-const _: () = assert!(BYTES_IN_FLIGHT_MAX >= BATCH_BYTES_MAX, "one request of the largest kind must fit");
+const _: () =
+    assert!(BYTES_IN_FLIGHT_MAX >= BATCH_BYTES_MAX_DEFAULT, "one request of the largest kind must fit");
 
 /// Bytes of a connection's answers for which no room was set aside, as those to requests for metadata, until they leave; then it is
 /// not read any further. One answer may be larger.

@@ -6,7 +6,7 @@ use highwater_net::{Batch, Decoder, Lent, Refusal, Request, Step};
 use highwater_protocol::error::ErrorCode;
 use highwater_protocol::frame::FRAME_HEADER_BYTES;
 use highwater_protocol::ids::{Offset, PartitionIndex, TopicId, TopicPartition};
-use highwater_protocol::limits::{BATCH_BYTES_MAX, BULK_BYTES_MIN};
+use highwater_protocol::limits::{BATCH_BYTES_MAX_DEFAULT, BULK_BYTES_MIN};
 use highwater_protocol::native::{
     Acks, Body, CreateTopicRequest, Credit, FetchRequest, Hello, MessageKind, MetadataRequest,
     PROTOCOL_VERSION, StartAt, WIRE_HEADER_BYTES, WireHeader, empty_message, message, produce_head,
@@ -53,7 +53,7 @@ impl Decodes for Decoder {
             match self.next(data)? {
                 Step::More => return Ok(None),
                 Step::WantsRoom(bytes) => {
-                    assert!(bytes <= FRAME_HEADER_BYTES + BATCH_BYTES_MAX);
+                    assert!(bytes <= FRAME_HEADER_BYTES + BATCH_BYTES_MAX_DEFAULT);
                     self.admit();
                 }
                 Step::Request(received) => {

@@ -16,7 +16,7 @@ use highwater_net::kafka::{Gate, KafkaDecoder, KafkaRefusal, KafkaStep, Request}
 use highwater_net::limits::{KAFKA_PRODUCE_BYTES_MAX, KAFKA_PRODUCE_PARTITIONS_MAX, KAFKA_REQUEST_BYTES_MAX};
 use highwater_net::{Batch, Lent};
 use highwater_protocol::frame::FRAME_HEADER_BYTES;
-use highwater_protocol::limits::{BATCH_BYTES_MAX, BULK_BYTES_MIN};
+use highwater_protocol::limits::{BATCH_BYTES_MAX_DEFAULT, BULK_BYTES_MIN};
 use highwater_runtime::buf::AlignedBuf;
 use proptest::prelude::*;
 
@@ -214,10 +214,10 @@ fn a_large_produce_comes_out_byte_by_byte_too() {
 
 #[test]
 fn a_batch_over_the_limit_is_not_kept_and_the_rest_of_the_request_is_read() {
-    let bytes = produce(7, 5, &[Some(BATCH_BYTES_MAX + 1), Some(9)]);
+    let bytes = produce(7, 5, &[Some(BATCH_BYTES_MAX_DEFAULT + 1), Some(9)]);
     let (told, result) = decode(&bytes, &[1 << 20]);
     assert_eq!(result, Ok(()));
-    assert!(told[0].contains(&format!("too large: {}", BATCH_BYTES_MAX + 1)), "{}", told[0]);
+    assert!(told[0].contains(&format!("too large: {}", BATCH_BYTES_MAX_DEFAULT + 1)), "{}", told[0]);
     assert!(told[0].contains("| orders [00, 00] 1 9 bytes"), "{}", told[0]);
 }
 

@@ -1,7 +1,10 @@
 //! Every limit of what travels and what rests, in one place, each with its unit in its name.
 
-/// Bytes of the largest record batch a client may send (Kafka's `message.max.bytes` cap here is wider than its default).
-pub const BATCH_BYTES_MAX: usize = 16 << 20;
+/// Bytes of the largest record batch that a broker can be set to take.
+pub const BATCH_BYTES_MAX: usize = 100 << 20;
+
+/// Bytes of the largest record batch that a broker takes unless it is set to another limit.
+pub const BATCH_BYTES_MAX_DEFAULT: usize = 16 << 20;
 
 /// Bytes of the largest record batch of a topic that sets no `max.message.bytes`. Kafka's default.
 pub const BATCH_BYTES_DEFAULT: usize = 1_048_588;
@@ -45,8 +48,23 @@ pub const CREDIT_BYTES_MAX: u64 = 64 << 20;
 /// Records a batch may claim to hold.
 pub const RECORDS_PER_BATCH_MAX: u32 = 4 << 20;
 
-/// Bytes a compressed batch may grow to: in a broker that checks it, and in a client.
-pub const DECOMPRESSED_BYTES_MAX: usize = 64 << 20;
+/// Bytes a compressed batch may grow to in a broker that takes batches of up to [`BATCH_BYTES_MAX_DEFAULT`].
+pub const DECOMPRESSED_BYTES_MAX_DEFAULT: usize = 64 << 20;
+
+/// How many times the size of its largest batch a compressed batch may grow to in a broker that takes larger ones.
+pub const DECOMPRESSED_PER_BATCH_BYTE: usize = 8;
+
+/// Bytes a compressed batch may grow to in a broker that takes batches of up to `batch_bytes_max`.
+pub const fn decompressed_bytes_max(batch_bytes_max: usize) -> usize {
+    if batch_bytes_max > BATCH_BYTES_MAX_DEFAULT {
+        batch_bytes_max * DECOMPRESSED_PER_BATCH_BYTE
+    } else {
+        DECOMPRESSED_BYTES_MAX_DEFAULT
+    }
+}
+
+/// Bytes a compressed batch may grow to in a client: whatever a broker may have taken.
+pub const DECOMPRESSED_BYTES_MAX: usize = decompressed_bytes_max(BATCH_BYTES_MAX);
 
 /// Bytes a batch that a broker takes may grow to however well it is compressed.
 pub const DECOMPRESSED_BYTES_ANY_RATIO: usize = 8 << 20;
@@ -82,6 +100,6 @@ pub const COUNTER_NAME_BYTES_MAX: usize = 255;
 pub const ERROR_TEXT_BYTES_MAX: usize = 4096;
 
 /// Bytes of the body of a data message or of a fetch reply. One frame of the largest batch always fits.
-pub const DATA_BODY_BYTES_MAX: usize = 32 << 20;
+pub const DATA_BODY_BYTES_MAX: usize = 104 << 20;
 
 const _: () = assert!(DATA_BODY_BYTES_MAX >= BATCH_BYTES_MAX + 4096);

@@ -9,7 +9,9 @@ use highwater_protocol::batch::{
 };
 use highwater_protocol::error::ErrorCode;
 use highwater_protocol::ids::Timestamp;
-use highwater_protocol::limits::{DECOMPRESSED_BYTES_ANY_RATIO, REJECTED_RECORDS_TOLD_MAX};
+use highwater_protocol::limits::{
+    DECOMPRESSED_BYTES_ANY_RATIO, DECOMPRESSED_BYTES_MAX_DEFAULT, REJECTED_RECORDS_TOLD_MAX,
+};
 use proptest::collection::vec;
 use proptest::option;
 use proptest::prelude::*;
@@ -358,7 +360,7 @@ fn a_bomb_is_checked_in_many_small_steps_and_stopped_at_its_ratio() {
         let raw = one(Compression::None, &[(5, &zeros)]);
         let stored = compressed(codec, records_of(&raw));
         let batch = batch_of(&stored, codec, count, 5, 5);
-        let fits = decompressed_max(stored.len()) > zeros.len();
+        let fits = decompressed_max(stored.len(), DECOMPRESSED_BYTES_MAX_DEFAULT) > zeros.len();
         match in_steps(&batch, &RecordRules::FORMAT, 100_000) {
             // LZ4 may write 4 MiB at a time.
             Ok((_, steps)) => {

@@ -1,7 +1,7 @@
 //! Every limit of a store in one place, each with its unit in its name.
 
-use highwater_protocol::frame::{FRAME_ALIGN, FRAME_HEADER_BYTES};
-use highwater_protocol::limits::BATCH_BYTES_MAX;
+use highwater_protocol::frame::{FRAME_ALIGN, FRAME_HEADER_BYTES, frame_bytes};
+use highwater_protocol::limits::{BATCH_BYTES_MAX, BATCH_BYTES_MAX_DEFAULT};
 
 use crate::layout::{EXTENT_HEADER_BYTES, EXTENT_LOG2_BYTES, PAGE_BYTES};
 
@@ -10,6 +10,22 @@ pub const ROUNDS_IN_FLIGHT_MAX: usize = 2;
 
 /// Bytes a gap may take in front of a frame that starts on a page: a padding frame needs room for its header, else it takes the next page too.
 pub const PADDING_BYTES_MAX: usize = PAGE_BYTES + FRAME_HEADER_BYTES;
+
+/// Bytes of the largest extent that any limits lead to: one that takes a frame of the largest batch.
+pub const EXTENT_BYTES_MAX: u64 = 128 << 20;
+
+/// Bytes that any limits allow to be appended and not yet durable in a partition. Recovery looks this far behind a bad frame for proof that
+/// it had been acknowledged: the run that wrote the frame may have had larger limits than the one that recovers it.
+pub const UNACKED_BYTES_MAX: u64 = 128 << 20;
+
+const _: () = {
+    assert!(EXTENT_HEADER_BYTES + frame_bytes(BATCH_BYTES_MAX) <= EXTENT_BYTES_MAX as usize);
+    assert!(frame_bytes(BATCH_BYTES_MAX) <= UNACKED_BYTES_MAX as usize);
+    assert!(EXTENT_BYTES_MAX <= 1 << *EXTENT_LOG2_BYTES.end(), "positions within an extent are 32 bits");
+};
+
+/// How far recovery looks behind a bad frame: padding around what was not durable comes on top.
+pub(crate) const SEARCH_BYTES_MAX: u32 = UNACKED_BYTES_MAX as u32 + 2 * PADDING_BYTES_MAX as u32;
 
 /// Partitions of one store, with those that are being deleted. Four times what a broker may have: more is our bug.
 pub const PARTITIONS_PER_STORE_MAX: usize = 1 << 22;
@@ -29,11 +45,14 @@ pub struct StoreLimits {
     pub slab_bytes_max: u64,
     /// Size of a partition's first extent. A power of two.
     pub extent_bytes_min: u64,
-    /// Each extent of a partition is twice the size of the one before, up to this. A power of two.
+    /// Each extent of a partition is twice the size of the one before, up to this. A power of two. A frame that does not fit gets a larger
+    /// one.
     pub extent_bytes_max: u64,
+    /// Payload bytes of the largest frame that is taken. Larger ones that are in the log already are read and recovered all the same.
+    pub payload_bytes_max: usize,
     /// Frozen chunks kept for readers.
     pub cache_bytes_max: u64,
-    /// Appended and not yet durable, per partition. Recovery looks this far behind a bad frame for proof that it had been acknowledged.
+    /// Appended and not yet durable, per partition.
     pub unacked_bytes_max: u64,
     /// Appended and not yet durable, all partitions of the store together.
     pub store_unacked_bytes_max: u64,
@@ -62,6 +81,7 @@ impl Default for StoreLimits {
             slab_bytes_max: 1 << 30,
             extent_bytes_min: 256 << 10,
             extent_bytes_max: 64 << 20,
+            payload_bytes_max: BATCH_BYTES_MAX_DEFAULT,
             cache_bytes_max: 256 << 20,
             unacked_bytes_max: 32 << 20,
             store_unacked_bytes_max: 256 << 20,
@@ -85,6 +105,7 @@ impl StoreLimits {
             slab_bytes_max: 1 << 20,
             extent_bytes_min: 16 << 10,
             extent_bytes_max: 64 << 10,
+            payload_bytes_max: payload_bytes_of(64 << 10),
             cache_bytes_max: 128 << 10,
             unacked_bytes_max: 96 << 10,
             store_unacked_bytes_max: 256 << 10,
@@ -99,12 +120,6 @@ impl StoreLimits {
         }
     }
 
-    /// Payload bytes of the largest frame that fits an extent.
-    pub const fn payload_bytes_max(&self) -> usize {
-        let room = self.extent_bytes_max as usize - EXTENT_HEADER_BYTES - FRAME_HEADER_BYTES - FRAME_ALIGN;
-        room - PADDING_BYTES_MAX
-    }
-
     /// Panics when the sizes contradict each other: they are ours, not outside data.
     pub const fn assert_consistent(&self) {
         assert!(self.slab_bytes_first.is_power_of_two() && self.slab_bytes_max.is_power_of_two());
@@ -115,23 +130,24 @@ impl StoreLimits {
         assert!(
             self.extent_bytes_max <= self.slab_bytes_first && self.slab_bytes_first <= self.slab_bytes_max
         );
-        assert!(
-            self.extent_bytes_max <= 1 << *EXTENT_LOG2_BYTES.end(),
-            "positions within an extent are 32 bits"
-        );
+        assert!(self.extent_bytes_max <= EXTENT_BYTES_MAX && self.payload_bytes_max <= BATCH_BYTES_MAX);
         assert!(self.chunk_bytes_max.is_multiple_of(PAGE_BYTES) && self.chunk_bytes_max >= 2 * PAGE_BYTES);
         assert!(self.read_bytes_max.is_multiple_of(PAGE_BYTES) && self.read_bytes_max >= 2 * PAGE_BYTES);
-        assert!(self.unacked_bytes_max >= self.payload_bytes_max().next_power_of_two() as u64 / 2);
+        assert!(
+            self.unacked_bytes_max >= frame_bytes(self.payload_bytes_max) as u64,
+            "the largest frame may wait for the disk"
+        );
+        assert!(self.unacked_bytes_max <= UNACKED_BYTES_MAX, "recovery looks no further");
         assert!(self.index_interval_bytes > 0 && self.producers_max > 0);
     }
 }
 
-const _: () = {
-    // The largest batch a client may send fits an extent of the default limits.
-    let limits = StoreLimits { extent_bytes_max: 64 << 20, ..StoreLimits::tiny() };
-    assert!(limits.payload_bytes_max() >= BATCH_BYTES_MAX);
-    StoreLimits::tiny().assert_consistent();
-};
+/// Payload bytes of a frame that fits an extent of this size in whatever way it is laid.
+const fn payload_bytes_of(extent_bytes: usize) -> usize {
+    extent_bytes - EXTENT_HEADER_BYTES - FRAME_HEADER_BYTES - FRAME_ALIGN - PADDING_BYTES_MAX
+}
+
+const _: () = StoreLimits::tiny().assert_consistent();
 
 #[cfg(test)]
 mod tests {
@@ -141,6 +157,5 @@ mod tests {
     fn the_limits_of_production_and_of_simulation_are_consistent() {
         StoreLimits::default().assert_consistent();
         StoreLimits::tiny().assert_consistent();
-        assert!(StoreLimits::default().payload_bytes_max() >= BATCH_BYTES_MAX);
     }
 }

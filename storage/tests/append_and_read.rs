@@ -164,7 +164,7 @@ fn an_epoch_start_has_an_index_and_no_offset() {
 fn a_batch_larger_than_an_extent_is_refused() {
     let mut bed = Bed::new(6);
     let slot = bed.slot(0);
-    let max = bed.config.limits.payload_bytes_max();
+    let max = bed.config.limits.payload_bytes_max;
     assert!(matches!(bed.try_append(slot, &filled(0, max)), Err(AppendError::TooLarge { .. })));
     bed.append_durably(slot, &filled(0, max - 100));
     bed.try_append_bulk(slot, &filled(0, max - 100)).expect("the largest goes in as bulk too");

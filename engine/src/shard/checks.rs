@@ -83,8 +83,12 @@ impl OpenCheck {
             }
             TimestampSource::LogAppendTime => i64::MIN..=i64::MAX,
         };
-        let rules =
-            RecordRules { timestamps, keys: config.keys_required, trust_header: config.trusts_headers };
+        let rules = RecordRules {
+            timestamps,
+            keys: config.keys_required,
+            trust_header: config.trusts_headers,
+            ..RecordRules::FORMAT
+        };
         Self { rules, check: None, spent: 0 }
     }
 

@@ -5,7 +5,7 @@ use highwater_net::kafka::api::ApiKey;
 use highwater_net::kafka::messages::{ProducePartition, ProduceRequest, ProduceResponse, ProduceTopic};
 use highwater_protocol::batch::{BatchBuilder, BatchProducer, Compression, NewRecord};
 use highwater_protocol::ids::{ProducerId, Timestamp};
-use highwater_protocol::limits::BATCH_BYTES_MAX;
+use highwater_protocol::limits::BATCH_BYTES_MAX_DEFAULT;
 
 use crate::client::{Fetch, Place, request};
 use crate::common::{batch, now_ms, partition};
@@ -219,13 +219,13 @@ fn a_batch_over_the_brokers_limit_is_refused_with_the_limit_whatever_the_topic_a
     let place = Place::new();
     place.native().created("t", 1, &[("max.message.bytes", "104857600")]);
     let mut kafka = place.kafka();
-    let largest = "x".repeat(BATCH_BYTES_MAX - 1000);
+    let largest = "x".repeat(BATCH_BYTES_MAX_DEFAULT - 1000);
     assert_eq!(kafka.produce("t", &[(0, &batch(&[&largest], NONE))]), [(KafkaError::NONE, 0)]);
-    kafka.send_batches(11, -1, "t", &[(0, &vec![0; BATCH_BYTES_MAX + 1])]);
+    kafka.send_batches(11, -1, "t", &[(0, &vec![0; BATCH_BYTES_MAX_DEFAULT + 1])]);
     let answer = kafka.read(ApiKey::Produce, 11).expect("an answer");
     let response: ProduceResponse<'_> = answer.body();
     let partition = &response.responses[0].partition_responses[0];
     assert_eq!(partition.error_code, KafkaError::MESSAGE_TOO_LARGE);
     let text = partition.error_message.as_deref().expect("a text");
-    assert!(text.contains(&BATCH_BYTES_MAX.to_string()), "{text}");
+    assert!(text.contains(&BATCH_BYTES_MAX_DEFAULT.to_string()), "{text}");
 }

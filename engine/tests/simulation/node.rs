@@ -66,7 +66,9 @@ fn limits(seed: u64) -> ShardLimits {
         return tiny;
     }
     let store = StoreLimits {
-        extent_bytes_max: 256 << 10,
+        // With the smaller ones, some batches need extents of their own.
+        extent_bytes_max: if seed.is_multiple_of(2) { 256 << 10 } else { 64 << 10 },
+        payload_bytes_max: 200 << 10,
         unacked_bytes_max: 256 << 10,
         store_unacked_bytes_max: 512 << 10,
         ..StoreLimits::tiny()

@@ -5,7 +5,7 @@
 #![deny(clippy::unwrap_used, clippy::indexing_slicing, clippy::arithmetic_side_effects)]
 
 use highwater_protocol::frame::FRAME_HEADER_BYTES;
-use highwater_protocol::limits::{BATCH_BYTES_MAX, BULK_BYTES_MIN};
+use highwater_protocol::limits::{BATCH_BYTES_MAX_DEFAULT, BULK_BYTES_MIN};
 use highwater_runtime::buf::AlignedBuf;
 
 use super::api::ApiKey;
@@ -163,7 +163,7 @@ impl Intake {
                     };
                 }
                 Next::Large(bytes) => {
-                    self.next = if bytes > BATCH_BYTES_MAX {
+                    self.next = if bytes > BATCH_BYTES_MAX_DEFAULT {
                         self.pages.push_back(Records::TooLarge { bytes });
                         Next::Skip(bytes)
                     } else {

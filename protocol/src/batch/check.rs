@@ -16,7 +16,8 @@ use super::view::BatchView;
 use super::walk::{OffsetOrder, RecordHead};
 use crate::ids::Timestamp;
 use crate::limits::{
-    DECOMPRESSED_BYTES_ANY_RATIO, DECOMPRESSED_BYTES_MAX, DECOMPRESSED_RATIO_MAX, REJECTED_RECORDS_TOLD_MAX,
+    DECOMPRESSED_BYTES_ANY_RATIO, DECOMPRESSED_BYTES_MAX_DEFAULT, DECOMPRESSED_RATIO_MAX,
+    REJECTED_RECORDS_TOLD_MAX,
 };
 
 /// Bytes that are checksummed for one unit of work.
@@ -34,12 +35,18 @@ pub struct RecordRules {
     pub keys: bool,
     /// The records are not looked at and the header is taken for them.
     pub trust_header: bool,
+    /// Bytes that compressed records may grow to.
+    pub decompressed_bytes_max: usize,
 }
 
 impl RecordRules {
-    /// The rules of the format alone.
-    pub const FORMAT: Self =
-        Self { timestamps: RangeInclusive::new(i64::MIN, i64::MAX), keys: false, trust_header: false };
+    /// The rules of the format alone, with the limits that a broker has by default.
+    pub const FORMAT: Self = Self {
+        timestamps: RangeInclusive::new(i64::MIN, i64::MAX),
+        keys: false,
+        trust_header: false,
+        decompressed_bytes_max: DECOMPRESSED_BYTES_MAX_DEFAULT,
+    };
 }
 
 /// Why a record is refused that obeys the format.
@@ -153,7 +160,7 @@ impl BatchCheck {
                 self.phase = Phase::Done(unpacker);
                 return Ok(Some(core::mem::take(&mut self.found)));
             }
-            let max = decompressed_max(batch.stored_records().len());
+            let max = decompressed_max(batch.stored_records().len(), self.rules.decompressed_bytes_max);
             self.phase = Phase::Records(RecordStream::new(header, OffsetOrder::Contiguous, max, unpacker)?);
         }
         let Phase::Records(stream) = &mut self.phase else { return Ok(None) };
@@ -191,11 +198,10 @@ impl BatchCheck {
     }
 }
 
-/// Bytes that records may have which are stored in so many. Up to a few megabytes they may be compressed as well as can be.
-pub fn decompressed_max(stored_bytes: usize) -> usize {
-    stored_bytes
-        .saturating_mul(DECOMPRESSED_RATIO_MAX)
-        .clamp(DECOMPRESSED_BYTES_ANY_RATIO, DECOMPRESSED_BYTES_MAX)
+/// Bytes that records may have which are stored in so many, where none may have more than `most`. Up to a few megabytes they may be
+/// compressed as well as can be.
+pub fn decompressed_max(stored_bytes: usize, most: usize) -> usize {
+    stored_bytes.saturating_mul(DECOMPRESSED_RATIO_MAX).max(DECOMPRESSED_BYTES_ANY_RATIO).min(most)
 }
 
 /// Checks a batch in one go.

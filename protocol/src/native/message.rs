@@ -10,7 +10,8 @@ use super::messages::{Acks, DATA_PREFIX_BYTES, DataPrefix, PRODUCE_PREFIX_BYTES,
 use crate::error::ErrorCode;
 use crate::ids::TopicPartition;
 use crate::limits::{
-    BATCH_BYTES_MAX, CONTROL_BODY_BYTES_MAX, DATA_BODY_BYTES_MAX, ERROR_TEXT_BYTES_MAX, HELLO_BODY_BYTES_MAX,
+    BATCH_BYTES_MAX_DEFAULT, CONTROL_BODY_BYTES_MAX, DATA_BODY_BYTES_MAX, ERROR_TEXT_BYTES_MAX,
+    HELLO_BODY_BYTES_MAX,
 };
 
 impl WireHeader {
@@ -49,7 +50,7 @@ impl MessageKind {
     pub const fn request_bytes_max(self) -> usize {
         match self {
             Self::Hello => HELLO_BODY_BYTES_MAX,
-            Self::Produce => PRODUCE_PREFIX_BYTES + BATCH_BYTES_MAX,
+            Self::Produce => PRODUCE_PREFIX_BYTES + BATCH_BYTES_MAX_DEFAULT,
             _ => CONTROL_BODY_BYTES_MAX,
         }
     }

@@ -16,7 +16,7 @@ use super::{
 };
 use crate::expect::{Expectation, Mark};
 use crate::layout::{EXTENT_HEADER_BYTES, Place, STATE_STEM, SlabId, parse_slab_name};
-use crate::limits::StoreLimits;
+use crate::limits::SEARCH_BYTES_MAX;
 use crate::map::{ExtentEntry, PartitionEntry, StoreMap};
 use crate::recovery::{Scanned, scan};
 
@@ -220,6 +220,6 @@ pub(super) fn expectation(partition: &PartitionEntry, n: usize) -> Expectation {
         extent_bytes: 1 << extent.log2_bytes,
         sealed_at: extent.sealed.as_ref().map(|seal| seal.position),
         durable_hint: LogIndex(checkpoint.map_or(0, |checkpoint| checkpoint.index)),
-        unacked_bytes_max: u32::try_from(StoreLimits::default().unacked_bytes_max).unwrap_or(u32::MAX),
+        unacked_bytes_max: SEARCH_BYTES_MAX,
     }
 }

@@ -113,8 +113,8 @@ impl Store {
     /// Whether a batch of this size may join those that wait for the disk. One may always wait.
     pub(super) fn check_backlog(&self, partition: &Partition, batch_bytes: usize) -> Result<(), AppendError> {
         let limits = &self.config.limits;
-        if batch_bytes > limits.payload_bytes_max() {
-            return Err(AppendError::TooLarge { bytes: batch_bytes, max: limits.payload_bytes_max() });
+        if batch_bytes > limits.payload_bytes_max {
+            return Err(AppendError::TooLarge { bytes: batch_bytes, max: limits.payload_bytes_max });
         }
         let bytes = frame_bytes(batch_bytes) as u64;
         let of_partition =

@@ -19,6 +19,7 @@ use crate::api::{AppendError, Slot, StoreEvent};
 use crate::extent::Extent;
 use crate::lay::Lie;
 use crate::layout::{EXTENT_HEADER_BYTES, Place, SlabId};
+use crate::limits::EXTENT_BYTES_MAX;
 use crate::map::{MapRecord, PartitionKey};
 use crate::partition::Partition;
 use crate::state_log::Seq;
@@ -160,12 +161,12 @@ impl Store {
         let log2_first = limits.extent_bytes_min.ilog2() as u8;
         let log2_min =
             ((EXTENT_HEADER_BYTES + frame_bytes).next_power_of_two().ilog2() as u8).max(log2_first);
-        assert!(log2_min <= log2_max, "the size of the batch was checked");
+        assert!(1 << log2_min <= EXTENT_BYTES_MAX, "the size of the batch was checked");
         let log2_segment = partition.config.segment_bytes.saturating_add(EXTENT_HEADER_BYTES as u64);
         let log2_segment =
             log2_segment.checked_next_power_of_two().map_or(u8::MAX, |bytes| bytes.ilog2() as u8);
         let next = partition.extents.back().map_or(log2_first, |last| last.log2_bytes + 1);
-        Some(Need { log2_min, log2: next.min(log2_segment).max(log2_min).min(log2_max) })
+        Some(Need { log2_min, log2: next.min(log2_segment).min(log2_max).max(log2_min) })
     }
 
     /// Whether there is space for an extent; if not, asks for a slab or says that there will be none.

@@ -14,7 +14,7 @@ use highwater_protocol::batch::{
     BatchError, BatchHeader, BatchView, CheckedBatch, Compression, RecordRules, Work,
 };
 use highwater_protocol::ids::TopicPartition;
-use highwater_protocol::limits::BATCH_BYTES_MAX;
+use highwater_protocol::limits::BATCH_BYTES_MAX_DEFAULT;
 use highwater_protocol::native::Acks;
 use highwater_runtime::plane::{Plane, ShardIndex};
 
@@ -292,7 +292,7 @@ fn batch_of<'a>(
         }
         Records::TooLarge { bytes } => {
             let text = format!(
-                "a batch of {bytes} bytes is over this broker's limit of {BATCH_BYTES_MAX} bytes, whatever the topic's \
+                "a batch of {bytes} bytes is over this broker's limit of {BATCH_BYTES_MAX_DEFAULT} bytes, whatever the topic's \
                  max.message.bytes"
             );
             return Err((KafkaError::MESSAGE_TOO_LARGE, text));

@@ -14,6 +14,7 @@ use super::Slabs;
 use crate::alloc::Allocator;
 use crate::config::StoreConfig;
 use crate::layout::{EXTENT_HEADER_BYTES, ExtentHeaderError, ExtentId, PAGE_BYTES, Place, SlabId, slab_name};
+use crate::limits::EXTENT_BYTES_MAX;
 use crate::map::{ExtentEntry, OrphanEntry, PartitionEntry, PartitionKey, StoreMap};
 use crate::report::{OpenError, RecoveryReport};
 
@@ -126,7 +127,7 @@ pub(super) fn rebuild(
     }
     let last = headers.iter().map(|id| id.incarnation.0).max().unwrap_or(0);
     let kept = latest_lives(headers);
-    let orphans = orphans(&kept, suspects, config, report);
+    let orphans = orphans(&kept, suspects, slabs, config, report);
     let mut map =
         StoreMap { next_incarnation: last + INCARNATION_STEP, clean: false, orphans, ..StoreMap::default() };
     for id in kept.into_values() {
@@ -182,23 +183,30 @@ fn is_covered(kept: &BTreeMap<Place, ExtentId>, place: Place) -> bool {
 fn orphans(
     kept: &BTreeMap<Place, ExtentId>,
     suspects: Vec<(Place, Option<FrameHeader>)>,
+    slabs: &Slabs,
     config: &StoreConfig,
     report: &mut RecoveryReport,
 ) -> Vec<OrphanEntry> {
+    let suspects: BTreeMap<Place, FrameHeader> = suspects
+        .into_iter()
+        .filter_map(|(place, frame)| Some((place, frame.filter(|_| !is_covered(kept, place))?)))
+        .collect();
     let mut orphans = Vec::new();
-    for (place, frame) in suspects {
-        let Some(frame) = frame.filter(|_| !is_covered(kept, place)) else { continue };
+    for (place, frame) in &suspects {
         // A later life of the same space would have written over it.
         let incarnation = Incarnation(frame.incarnation.get());
-        let Place { slab: SlabId(slab), at } = place;
+        let Place { slab: SlabId(slab), at } = *place;
         report.warnings.push(format!(
             "slab {slab} at {at}: frames of extent {incarnation} without its header; left alone"
         ));
         // Its size is not known: as large as an extent that begins here can be without reaching into another.
-        let next = kept.range(place..).next().filter(|(next, _)| next.slab == place.slab);
-        let room = next.map_or(u64::MAX, |(next, _)| next.at - at);
-        let (min, max) = (config.limits.extent_bytes_min, config.limits.extent_bytes_max);
-        let mut bytes = max;
+        let next = kept.range(place..).next().map(|(next, _)| *next);
+        let other = suspects.range(place..).find(|(_, other)| other.incarnation != frame.incarnation);
+        let end = Place { at: slabs.get(&place.slab).map_or(at, |slab| slab.bytes), ..*place };
+        let next = [next, other.map(|(other, _)| *other)].into_iter().flatten().fold(end, Place::min);
+        let room = next.at - at;
+        let min = config.limits.extent_bytes_min;
+        let mut bytes = EXTENT_BYTES_MAX;
         while bytes > min && (bytes > room || !at.is_multiple_of(bytes)) {
             bytes /= 2;
         }

@@ -23,7 +23,7 @@ use crate::config::{PartitionConfig, StoreConfig};
 use crate::expect::{Expectation, ExtentBytes, Mark};
 use crate::extent::{APPENDED_UNKNOWN, Extent, FIRST_POSITION};
 use crate::layout::{EXTENT_HEADER_BYTES, ExtentId, PAGE_BYTES, Place, SlabId, slab_name};
-use crate::limits::PADDING_BYTES_MAX;
+use crate::limits::SEARCH_BYTES_MAX;
 use crate::map::{CheckpointEntry, ExtentEntry, OrphanEntry, PartitionEntry};
 use crate::mutants::{Mutant, is_planted};
 use crate::partition::{Partition, Rest};
@@ -222,14 +222,13 @@ impl Recovery<'_> {
     }
 
     fn expectation(&self, extent: &ExtentEntry, start: Mark, durable_hint: LogIndex) -> Expectation {
-        let limits = &self.config.limits;
         Expectation {
             start,
             tag: self.tp.tag(),
             extent_bytes: 1 << extent.log2_bytes,
             sealed_at: extent.sealed.map(|seal| seal.position),
             durable_hint,
-            unacked_bytes_max: (limits.unacked_bytes_max as usize + 2 * PADDING_BYTES_MAX) as u32,
+            unacked_bytes_max: SEARCH_BYTES_MAX,
         }
     }
 
