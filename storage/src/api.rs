@@ -184,7 +184,8 @@ pub struct ReadLimits {
 pub enum ReadResult {
     /// At least one batch.
     Frames(Frames),
-    /// Nothing to read yet at this offset. Also what is left of reads when their partition is deleted.
+    /// Every record below the end that was given has been read. Never the answer for a record that is below it and lost: that is
+    /// [`ReadResult::Damaged`]. Also the answer to reads whose partition was deleted.
     AtEnd,
     /// The offset is before the log's start or behind its end.
     OutOfRange {
@@ -193,9 +194,9 @@ pub enum ReadResult {
         /// Where it ends.
         durable_end: Offset,
     },
-    /// The frame at this offset cannot be read, or fails its checksum.
+    /// The frame at this offset is lost, cannot be read, or fails its checksum.
     Damaged {
-        /// The next offset that can be read.
+        /// The next offset that can be read; the end, if no record behind this one can.
         resume_at: Offset,
     },
     /// The frame at this offset takes more memory than the read was allowed: try again with so many bytes of it.
@@ -218,8 +219,10 @@ pub enum FindResult {
     At(Offset, Timestamp),
     /// No record is that late.
     None,
-    /// A frame that had to be looked into cannot be read; what lies behind it was not searched.
+    /// A frame that had to be looked into is lost or cannot be read; what lies behind it was not searched.
     Damaged {
+        /// The first offset that is lost.
+        at: Offset,
         /// The next offset that can be read.
         resume_at: Offset,
     },

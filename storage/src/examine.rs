@@ -3,6 +3,8 @@
 //! Frames from disk are checked, every bit of those that are given away. A frame that is bad ends a result; at the head of one it
 //! is reported with the next offset that can be read, which is looked for frame by frame, never guessed.
 
+use std::ops::Range;
+
 use bytes::Bytes;
 use highwater_protocol::batch::{BATCH_HEADER_BYTES, BatchHeader, Work};
 use highwater_protocol::frame::{
@@ -48,6 +50,8 @@ pub(crate) struct View<'a> {
     pub(crate) from: u32,
     /// No frame behind this position is to be read.
     pub(crate) limit: u32,
+    /// The offsets of the records that lie in the extent and may be read.
+    pub(crate) offsets: Range<Offset>,
     pub(crate) incarnation: Incarnation,
     pub(crate) tag: u32,
     /// A chunk of the cache: there are whole frames in it, and more of it cannot be had.
@@ -105,7 +109,9 @@ impl View<'_> {
     fn header(&self, position: u32) -> Result<(&FrameHeader, FrameKind), FrameError> {
         let (header, kind) = FrameHeader::parse(self.at(position))?;
         let ours = header.incarnation.get() == self.incarnation.0 && header.partition_tag.get() == self.tag;
-        let fits = header.frame_bytes() <= (self.limit - position) as usize;
+        let fits = header.frame_bytes() <= (self.limit - position) as usize
+            && header.base_offset.get() >= self.offsets.start.0
+            && header.next_offset() <= self.offsets.end.0;
         if ours && fits { Ok((header, kind)) } else { Err(FrameError::HeaderChecksum) }
     }
 }
@@ -286,6 +292,7 @@ fn search(scout: &mut Scout, view: &View<'_>) -> Step {
         let (base, behind) = (Offset(header.base_offset.get()), Offset(header.next_offset()));
         if base == scout.offset || (base < scout.offset && scout.offset < behind) {
             scout.searching = false;
+            scout.found = None;
             return Step::Again;
         }
         if base > scout.offset {

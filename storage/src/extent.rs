@@ -105,6 +105,17 @@ impl Extent {
         }
     }
 
+    /// Moves the end to a place that was behind a durable frame, if it is not there yet: what lies before it is lost. Readers have to be
+    /// told so, and nobody may take the end of what is left for the end of the log.
+    pub(crate) fn extend_to(&mut self, known: Mark, max_timestamp: i64) {
+        if known.index > self.end_index {
+            self.max_timestamp = self.max_timestamp.max(max_timestamp);
+            self.end = known.position;
+            self.end_index = known.index;
+            self.end_offset = known.offset;
+        }
+    }
+
     /// Notes a frame that begins here, in front of which `max_timestamp` is the largest.
     pub(crate) fn note_index(&mut self, position: u32, offset: Offset, interval_bytes: u32) {
         let entry = Entry { position, offset, max_timestamp_before: self.max_timestamp };

@@ -15,6 +15,7 @@
 //! goes on; the second waits.
 
 use std::collections::VecDeque;
+use std::ops::Range;
 
 use bytes::Bytes;
 use highwater_protocol::frame::FramePlace;
@@ -195,6 +196,15 @@ impl Partition {
             std::cmp::Ordering::Less => extent.end,
             std::cmp::Ordering::Equal => self.durable.position,
             std::cmp::Ordering::Greater => crate::extent::FIRST_POSITION,
+        }
+    }
+
+    /// The offsets of the records that lie in an extent and may be read.
+    pub(crate) fn readable_offsets(&self, extent: &Extent) -> Range<Offset> {
+        extent.base_offset..match extent.incarnation.cmp(&self.durable.incarnation) {
+            std::cmp::Ordering::Less => extent.end_offset,
+            std::cmp::Ordering::Equal => self.durable.offset,
+            std::cmp::Ordering::Greater => extent.base_offset,
         }
     }
 

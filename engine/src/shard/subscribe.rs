@@ -145,7 +145,7 @@ impl Shard {
                 FindOutcome::Pending(read) => return Ok(Begin::Later(store, read)),
                 FindOutcome::Ready(FindResult::At(offset, _)) => offset.min(high_watermark),
                 FindOutcome::Ready(FindResult::None) => high_watermark,
-                FindOutcome::Ready(FindResult::Damaged { resume_at }) => resume_at.min(high_watermark),
+                FindOutcome::Ready(FindResult::Damaged { at, .. }) => at.min(high_watermark),
             },
         }))
     }
@@ -158,7 +158,8 @@ impl Shard {
         let offset = match result {
             FindResult::At(offset, _) => offset.min(high_watermark),
             FindResult::None => high_watermark,
-            FindResult::Damaged { resume_at } => resume_at.min(high_watermark),
+            // The record may be among those that are lost. The reader begins there, and is told so.
+            FindResult::Damaged { at, .. } => at.min(high_watermark),
         };
         self.reader_found(start, offset);
     }

@@ -8,11 +8,11 @@ use highwater_protocol::ids::{Offset, TopicPartition};
 use highwater_runtime::fs::Fs;
 
 use super::files::Files;
-use super::view::StoreView;
+use super::view::{StoreView, expectation};
 use super::{InspectError, store_dirs};
 use crate::layout::{Place, SlabId};
 use crate::map::{PartitionEntry, PartitionKey};
-use crate::recovery::Gap;
+use crate::recovery::{Decision, Found, Gap};
 
 /// What a dump comes across.
 pub enum Dumped<'a> {
@@ -79,6 +79,12 @@ fn dump_partition(
             }
         });
         flow?;
+        if scanned.is_none() {
+            // Its file is missing or cut short.
+            let from = expectation(partition, n).start;
+            let gap = Gap { from, to: None, found: Found::Unreadable, decision: Decision::Rot };
+            visit(Dumped::Gap { at: extent.at + u64::from(from.position), gap })?;
+        }
         for gap in scanned.into_iter().flat_map(|scanned| scanned.gaps) {
             visit(Dumped::Gap { at: extent.at + u64::from(gap.from.position), gap })?;
         }

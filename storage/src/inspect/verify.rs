@@ -9,7 +9,7 @@ use highwater_runtime::fs::Fs;
 use super::files::Files;
 use super::headers::header_at;
 use super::state::{self, StateLogListing};
-use super::view::StoreView;
+use super::view::{StoreView, known_end};
 use super::{InspectError, MapSource, store_dirs};
 use crate::layout::{EXTENT_HEADER_BYTES, ExtentId, PAGE_BYTES, Place, SlabId};
 use crate::map::{ExtentEntry, PartitionEntry};
@@ -214,7 +214,7 @@ impl Verification {
             self.region(files, &context, skipped.from, skipped.to, FindingKind::Padding);
         }
         for gap in &scanned.gaps {
-            let to = gap.to.unwrap_or(scanned.end);
+            let to = gap.to.or_else(|| known_end(partition, n)).unwrap_or(scanned.end);
             let kind = FindingKind::Frames {
                 from_index: gap.from.index,
                 to_index: to.index,

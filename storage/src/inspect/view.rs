@@ -140,26 +140,12 @@ impl StoreView {
     /// Where an extent ends: as the map says, or by reading on from the last checkpoint.
     fn end_of(&self, files: &mut Files<'_>, partition: &PartitionEntry, n: usize) -> Mark {
         let extent = &partition.extents[n];
-        let incarnation = Incarnation(extent.incarnation);
-        if let Some(seal) = &extent.sealed {
-            return Mark {
-                incarnation,
-                position: seal.position,
-                index: LogIndex(seal.index),
-                offset: Offset(seal.offset),
-            };
+        let known = known_end(partition, n);
+        if let (Some(end), true) = (known, extent.sealed.is_some()) {
+            return end;
         }
         let mut expect = expectation(partition, n);
-        if let Some(checkpoint) =
-            partition.checkpoint.as_ref().filter(|c| c.incarnation == extent.incarnation)
-        {
-            expect.start = Mark {
-                incarnation,
-                position: checkpoint.position,
-                index: LogIndex(checkpoint.index),
-                offset: Offset(checkpoint.offset),
-            };
-        }
+        expect.start = known.unwrap_or(expect.start);
         match self.file_of(extent) {
             Some(file) => scan(&expect, &mut files.extent(file, extent.at), &mut |_, _| {}).end,
             None => expect.start,
@@ -203,6 +189,25 @@ impl StoreView {
         }
         SlabListing { slab, path: self.dir.join(crate::layout::slab_name(slab)), bytes, extents }
     }
+}
+
+/// A place in an extent before which every frame had been durable, if the map knows one: where it was sealed, or the checkpoint.
+pub(super) fn known_end(partition: &PartitionEntry, n: usize) -> Option<Mark> {
+    let extent = &partition.extents[n];
+    let incarnation = Incarnation(extent.incarnation);
+    let sealed = extent.sealed.as_ref().map(|seal| Mark {
+        incarnation,
+        position: seal.position,
+        index: LogIndex(seal.index),
+        offset: Offset(seal.offset),
+    });
+    let checkpoint = partition.checkpoint.as_ref().filter(|c| c.incarnation == extent.incarnation);
+    sealed.or(checkpoint.map(|checkpoint| Mark {
+        incarnation,
+        position: checkpoint.position,
+        index: LogIndex(checkpoint.index),
+        offset: Offset(checkpoint.offset),
+    }))
 }
 
 /// What the frames of a partition's extent must be, from the first one on.

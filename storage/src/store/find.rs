@@ -26,8 +26,8 @@ impl Store {
         let Some(partition) = self.partition(slot) else { return FindOutcome::Ready(FindResult::None) };
         let log_start = partition.log_start;
         let mut task = Task::new(slot, Goal::Time { at, log_start }, log_start);
-        let found = task.locate(partition);
-        self.find(disk, task, found, work)
+        let known = task.locate(partition);
+        self.find(disk, task, known, work)
     }
 
     /// The first of the durable records with the largest timestamp.
@@ -41,14 +41,20 @@ impl Store {
         let whole = |extent: &&Extent| extent.base_offset >= log_start && extent.end_offset <= durable_end;
         let times = partition.extents.iter().filter(whole).map(|extent| extent.max_timestamp);
         task.scout.latest = times.max().unwrap_or(NO_TIMESTAMP);
-        let found = task.locate(partition) || task.go_back(partition);
-        self.find(disk, task, found, work)
+        let known = task.locate(partition);
+        self.find(disk, task, known, work)
     }
 
-    /// Begins a search, unless there is nothing to look at.
-    fn find(&mut self, disk: &mut dyn Disk, task: Task, is_located: bool, work: &mut Work) -> FindOutcome {
-        if !is_located {
-            return FindOutcome::Ready(FindResult::None);
+    /// Begins a search, unless its answer is known.
+    fn find(
+        &mut self,
+        disk: &mut dyn Disk,
+        task: Task,
+        known: Option<Answer>,
+        work: &mut Work,
+    ) -> FindOutcome {
+        if let Some(answer) = known {
+            return FindOutcome::Ready(find_result(&answer));
         }
         self.reads.next += 1;
         let id = ReadId(self.reads.next);
@@ -84,7 +90,7 @@ impl Store {
 pub(super) fn find_result(answer: &Answer) -> FindResult {
     match answer {
         Answer::Record(offset, timestamp) => FindResult::At(*offset, *timestamp),
-        Answer::Damaged(resume_at) => FindResult::Damaged { resume_at: *resume_at },
+        Answer::Damaged { at, resume_at } => FindResult::Damaged { at: *at, resume_at: *resume_at },
         Answer::End | Answer::OutOfRange | Answer::Deleted => FindResult::None,
         Answer::Frames { .. } | Answer::NeedsMemory(_) => unreachable!("a search looks for a record"),
     }

@@ -86,7 +86,11 @@ pub(super) enum Answer {
     Record(Offset, Timestamp),
     End,
     OutOfRange,
-    Damaged(Offset),
+    /// What is at an offset is lost, and the next offset that can be read.
+    Damaged {
+        at: Offset,
+        resume_at: Offset,
+    },
     Deleted,
 }
 
@@ -122,8 +126,8 @@ impl Store {
             task.incarnation = hint.incarnation;
             task.scout.position = hint.position;
             task.frame_bytes = hint.frame_bytes;
-        } else if !task.locate(partition) {
-            return ReadOutcome::Ready(ReadResult::AtEnd);
+        } else if let Some(answer) = task.locate(partition) {
+            return ReadOutcome::Ready(self.read_result(slot, answer));
         }
         self.reads.next += 1;
         let id = ReadId(self.reads.next);
@@ -159,7 +163,7 @@ impl Store {
             }
             Answer::End | Answer::Deleted => ReadResult::AtEnd,
             Answer::NeedsMemory(bytes) => ReadResult::NeedsMemory(bytes),
-            Answer::Damaged(resume_at) => ReadResult::Damaged { resume_at },
+            Answer::Damaged { resume_at, .. } => ReadResult::Damaged { resume_at },
             Answer::OutOfRange => match self.partition(slot) {
                 Some(p) => ReadResult::OutOfRange { log_start: p.log_start, durable_end: p.durable.offset },
                 None => ReadResult::AtEnd,
@@ -247,16 +251,15 @@ impl Store {
                     }
                     task.scout.offset = partition.log_start;
                 }
-                if !task.locate(partition) && !task.go_back(partition) {
-                    return Driven::Done(Answer::End);
+                match task.locate(partition) {
+                    Some(answer) => return Driven::Done(answer),
+                    None => continue,
                 }
-                continue;
             };
             let limit = partition.readable_to(&partition.extents[at]);
             if task.scout.position >= limit {
                 task.read = None;
                 match task.next_extent(partition, at) {
-                    Some(Answer::End) if task.go_back(partition) => continue,
                     Some(answer) => return Driven::Done(answer),
                     None => continue,
                 }
@@ -311,10 +314,11 @@ impl Store {
         let tag = partition.tag;
         let at = partition.extent_at(task.incarnation)?;
         let limit = partition.readable_to(&partition.extents[at]);
+        let offsets = partition.readable_offsets(&partition.extents[at]);
         let extent = &mut partition.extents[at];
         let mut note = |entry: Entry| extent.note_entry(entry, interval);
-        let view =
-            View { bytes, from, limit, incarnation: task.incarnation, tag, is_chunk: chunk_bytes.is_some() };
+        let is_chunk = chunk_bytes.is_some();
+        let view = View { bytes, from, limit, offsets, incarnation: task.incarnation, tag, is_chunk };
         task.need = 0;
         task.behind = None;
         match examine(&task.goal, &mut task.scout, &view, &mut note, work) {
@@ -342,7 +346,7 @@ impl Store {
                 None
             }
             Step::End => Some(Answer::End),
-            Step::Damaged { resume_at } => Some(Answer::Damaged(resume_at)),
+            Step::Damaged { resume_at } => Some(task.damaged(resume_at)),
             Step::More { bytes, behind } => {
                 assert!(task.scout.position + bytes as u32 > to, "what is here has been looked at");
                 task.need = bytes;
@@ -399,20 +403,42 @@ impl Task {
         }
     }
 
-    /// Goes to the extent and the nearest known frame in front of what it looks for. `false`: there is no such extent.
-    pub(super) fn locate(&mut self, partition: &Partition) -> bool {
+    /// Goes to the extent and the nearest known frame in front of what it looks for. An answer, if there is no such extent.
+    pub(super) fn locate(&mut self, partition: &Partition) -> Option<Answer> {
         let first = partition.extents.partition_point(|extent| extent.end_offset <= self.scout.offset);
         self.enter(partition, first)
     }
 
-    /// Enters the first extent from this one on that can hold what it looks for.
-    fn enter(&mut self, partition: &Partition, first: usize) -> bool {
-        let late_enough = |extent: &&Extent| match self.goal {
-            Goal::Frames { .. } => true,
-            Goal::Time { at, .. } => extent.max_timestamp != NO_TIMESTAMP && extent.max_timestamp >= at.0,
-            Goal::Latest { .. } => extent.max_timestamp > self.scout.latest,
-        };
-        let Some(extent) = partition.extents.iter().skip(first).find(late_enough) else { return false };
+    /// Enters the first extent from this one on that can hold what it looks for. An answer, if there is none, or if records are lost
+    /// that it would have had to look at before.
+    fn enter(&mut self, partition: &Partition, first: usize) -> Option<Answer> {
+        let mut reached = self.scout.offset;
+        let is_readable = |extent: &&Extent| extent.incarnation <= partition.durable.incarnation;
+        for extent in partition.extents.iter().skip(first).take_while(is_readable) {
+            let offsets = partition.readable_offsets(extent);
+            if offsets.start > reached {
+                self.scout.offset = reached;
+                return Some(self.damaged(offsets.start));
+            }
+            let is_late_enough = match self.goal {
+                Goal::Frames { .. } => offsets.end > self.scout.offset,
+                Goal::Time { at, .. } => extent.max_timestamp != NO_TIMESTAMP && extent.max_timestamp >= at.0,
+                Goal::Latest { .. } => extent.max_timestamp > self.scout.latest,
+            };
+            if is_late_enough {
+                self.enter_extent(partition, extent);
+                return None;
+            }
+            reached = reached.max(offsets.end);
+        }
+        if reached < partition.durable.offset {
+            self.scout.offset = reached;
+            return Some(self.damaged(partition.durable.offset));
+        }
+        self.go_back(partition)
+    }
+
+    fn enter_extent(&mut self, partition: &Partition, extent: &Extent) {
         if !matches!(self.goal, Goal::Frames { .. }) {
             self.scout.offset = self.scout.offset.max(extent.base_offset);
         }
@@ -438,31 +464,40 @@ impl Task {
         self.scout.searching = false;
         self.scout.found = None;
         self.need = 0;
-        true
     }
 
-    /// If it has looked for the latest time and is at the end: goes back to the record that has it. `false`: there is none.
-    pub(super) fn go_back(&mut self, partition: &Partition) -> bool {
-        let Goal::Latest { .. } = self.goal else { return false };
+    /// It is at the end. If it has looked for the latest time, it goes back to the record that has it.
+    fn go_back(&mut self, partition: &Partition) -> Option<Answer> {
+        let Goal::Latest { .. } = self.goal else { return Some(Answer::End) };
         // What has no timestamp is not the latest.
         if self.scout.latest < 0 {
-            return false;
+            return Some(Answer::End);
         }
         self.goal = Goal::Time { at: Timestamp(self.scout.latest), log_start: partition.log_start };
         self.scout.offset = partition.log_start;
         self.locate(partition)
     }
 
-    /// Goes on behind the extent of this number. An answer, if there is nothing or what comes next does not follow.
+    /// Goes on after the extent of this number. An answer, if there is nothing, or if records are lost between here and there.
     fn next_extent(&mut self, partition: &Partition, at: usize) -> Option<Answer> {
-        let was_searching = self.scout.searching;
-        let resume_at =
-            partition.extents.get(at + 1).map_or(partition.durable.offset, |next| next.base_offset);
-        if was_searching && resume_at > self.scout.offset {
+        let end = partition.readable_offsets(&partition.extents[at]).end;
+        if self.scout.offset < end {
+            // Whatever its last bytes were taken for: this extent held more records.
             let found = self.scout.found.map(|(found, _)| found);
-            return Some(Answer::Damaged(found.unwrap_or(resume_at)));
+            return Some(self.damaged(found.unwrap_or(end)));
         }
-        (!self.enter(partition, at + 1)).then_some(Answer::End)
+        self.enter(partition, at + 1)
+    }
+
+    /// What is next is lost, up to this offset.
+    fn damaged(&self, resume_at: Offset) -> Answer {
+        let at = self.scout.offset;
+        let resume_at = match self.goal {
+            Goal::Frames { up_to, .. } => resume_at.min(up_to),
+            Goal::Time { .. } | Goal::Latest { .. } => resume_at,
+        };
+        assert!(resume_at > at, "damage leads forward: from {at} to {resume_at}");
+        Answer::Damaged { at, resume_at }
     }
 
     /// A read failed: try a shorter one, then go round what cannot be read.
@@ -474,7 +509,7 @@ impl Task {
             return None;
         }
         if let Some(behind) = self.behind {
-            return Some(Answer::Damaged(behind));
+            return Some(self.damaged(behind));
         }
         tracing::warn!(slot = ?self.slot.0, offset = self.scout.offset.0, "a page of the log cannot be read");
         self.scout.searching = true;

@@ -206,6 +206,7 @@ impl Sample {
             let slot = node.ensure(*tp, log.config);
             let bounds = node.store.bounds(slot);
             let read = node.read_all(slot);
+            node.read_from_every_offset(slot);
             let mut batches: BTreeMap<i64, Vec<u8>> = read.batches.iter().cloned().collect();
             // From here on frames may be taken for torn.
             let of_log = self.frames.range((*tp, 0)..=(*tp, i64::MAX));

@@ -162,6 +162,7 @@ impl Proof {
             let slot = node.ensure(*tp, log.config);
             let bounds = node.store.bounds(slot);
             let read = node.read_all(slot);
+            node.read_from_every_offset(slot);
             let batches: BTreeMap<i64, Vec<u8>> = read.batches.into_iter().collect();
             let lost = log.entries.iter().filter(|entry| match batches.get(&entry.base) {
                 Some(batch) => {

@@ -177,6 +177,25 @@ impl Node {
     }
 }
 
+impl Node {
+    /// Reads from every offset before the durable end: each read gives records or says which are lost, and gets on. So every reader
+    /// comes to the end, wherever it begins.
+    pub(crate) fn read_from_every_offset(&mut self, slot: Slot) {
+        let bounds = self.store.bounds(slot);
+        for offset in bounds.log_start.0..bounds.durable_end.0 {
+            let next = match self.read(slot, Cursor::at(Offset(offset)), 1, bounds.durable_end) {
+                ReadResult::Frames(frames) => frames.next.offset(),
+                ReadResult::Damaged { resume_at } => resume_at,
+                other => panic!("offset {offset} of {bounds:?}: {other:?}"),
+            };
+            assert!(
+                (offset + 1..=bounds.durable_end.0).contains(&next.0),
+                "offset {offset} of {bounds:?} goes on at {next}"
+            );
+        }
+    }
+}
+
 /// The batches in whole contiguous frames.
 fn collect(bytes: &[u8], log: &mut ReadLog) {
     for frame in Frames::new(bytes) {

@@ -145,7 +145,10 @@ impl Recovery<'_> {
             // it has learnt what was given up.
             partition.seal_active();
         }
-        if let Some(last) = partition.extents.back() {
+        if let Some(last) = partition.extents.back_mut() {
+            if let Some(known) = checkpoint.filter(|c| c.incarnation == last.incarnation.0) {
+                last.extend_to(mark_of(known), known.max_timestamp);
+            }
             partition.durable = last.end_mark();
         }
         if let Some(orphan) = self.orphans.of(self.tp.tag(), LogIndex(0)) {
@@ -301,6 +304,10 @@ impl Recovery<'_> {
                 );
                 damage = Some((end.offset.min(Offset(seal.offset)), why));
             }
+        }
+        if let Some(seal) = entry.sealed.filter(|_| damage.is_some()) {
+            let (index, offset) = (LogIndex(seal.index), Offset(seal.offset));
+            extent.extend_to(Mark { position: seal.position, index, offset, ..end }, seal.max_timestamp);
         }
         Ok(Walked { extent, last_epoch: scanned.last_epoch, decision, damage })
     }

@@ -1,0 +1,193 @@
+//! Damage at the end of a log: a read below the end gives records or says which are lost, and never that there is nothing yet.
+
+mod support;
+
+use std::path::Path;
+
+use highwater_protocol::ids::Offset;
+use highwater_runtime::sim::{CrashPolicy, DiskHarness, DiskImage, SimDisk};
+use highwater_storage::{Cursor, FindResult, PartitionFinding, ReadResult, Slot};
+use support::{Bed, batch_at, config, filled};
+
+const SLAB: &str = "/data/store-000/slab-000000";
+const PAGE: usize = 4096;
+/// Size of the first extent.
+const EXTENT: usize = 16 << 10;
+
+/// How a store came to rest.
+#[derive(Clone, Copy, Debug)]
+enum End {
+    Stopped,
+    /// Killed, after the map had learnt where the log ends.
+    KilledIdle,
+    /// Killed after the map had learnt of another extent, in which nothing is.
+    KilledAtNextExtent,
+}
+
+/// What happens to the last pages of the log.
+#[derive(Clone, Copy, Debug)]
+enum Loss {
+    Zero,
+    Garbage,
+    Cut,
+    SlabMissing,
+}
+
+/// A log at rest, and its acknowledged end.
+fn at_rest(end: End) -> (DiskImage, Offset) {
+    let mut bed = Bed::new(1);
+    let slot = bed.slot(0);
+    let mut acknowledged = Offset(0);
+    for n in 0..10u8 {
+        let batch = batch_at(i64::from(n), &[&[n; 1000]]);
+        acknowledged = bed.append_durably(slot, &batch).next_offset;
+    }
+    if let End::Stopped = end {
+        return (bed.restart().disk.disk().image(), acknowledged);
+    }
+    for _ in 0..3 {
+        bed.store.enforce_retention(&mut bed.disk, 0);
+        bed.settle();
+    }
+    if let End::KilledIdle = end {
+        return (bed.disk.disk().image(), acknowledged);
+    }
+    bed.append(slot, &filled(99, 9000));
+    loop {
+        let disk = SimDisk::from_image(&bed.disk.disk().image(), 2);
+        disk.crash(CrashPolicy::LOSE_ALL);
+        let image = disk.image();
+        let mut crashed = Bed::on(DiskHarness::on(disk), config());
+        let slot = crashed.slot(0);
+        if crashed.report.extents == 2 && crashed.store.bounds(slot).durable_end == acknowledged {
+            return (image, acknowledged);
+        }
+        assert!(bed.step(), "the map learns of the extent before its frames are durable");
+    }
+}
+
+/// The image without what its first extent holds from this page on.
+fn lose(mut image: DiskImage, from_page: usize, loss: Loss) -> DiskImage {
+    let path: &Path = SLAB.as_ref();
+    let mut slab = image.read(path).expect("the slab is there");
+    let lost = from_page * PAGE..EXTENT;
+    match loss {
+        Loss::Zero => slab[lost].fill(0),
+        Loss::Garbage => slab[lost].fill(0xA5),
+        Loss::Cut => slab.truncate(lost.start),
+        Loss::SlabMissing => {
+            image.remove(path);
+            return image;
+        }
+    }
+    image.put(path, &slab);
+    image
+}
+
+/// Reads from every offset below the end. True for each of which the record was read.
+fn read_each(bed: &mut Bed, slot: Slot, at: &str) -> Vec<bool> {
+    let bounds = bed.store.bounds(slot);
+    let mut is_there = Vec::new();
+    for offset in bounds.log_start.0..bounds.durable_end.0 {
+        match bed.read(slot, Cursor::at(Offset(offset)), 1) {
+            ReadResult::Frames(frames) => assert!(frames.next.offset().0 > offset, "{at}: offset {offset}"),
+            ReadResult::Damaged { resume_at } => {
+                assert!(resume_at.0 > offset && resume_at <= bounds.durable_end, "{at}: offset {offset}");
+                is_there.push(false);
+                continue;
+            }
+            other => panic!("{at}: offset {offset} of {bounds:?}: {other:?}"),
+        }
+        is_there.push(true);
+    }
+    let behind = bed.read(slot, Cursor::at(bounds.durable_end), 1);
+    assert!(matches!(behind, ReadResult::AtEnd), "{at}: at the end {behind:?}");
+    is_there
+}
+
+#[test]
+fn a_read_before_the_end_of_a_damaged_log_gives_a_record_or_says_that_it_is_lost() {
+    for end in [End::Stopped, End::KilledIdle, End::KilledAtNextExtent] {
+        let (image, acknowledged) = at_rest(end);
+        for loss in [Loss::Zero, Loss::Garbage, Loss::Cut, Loss::SlabMissing] {
+            for from_page in 1..4 {
+                let at = format!("{end:?}, {loss:?} from page {from_page} on");
+                let lost = lose(image.clone(), from_page, loss);
+                let mut bed = Bed::on(DiskHarness::on(SimDisk::from_image(&lost, 2)), config());
+                let slot = bed.slot(0);
+                let bounds = bed.store.bounds(slot);
+                assert_eq!(bounds.durable_end, acknowledged, "{at}: {:?}", bed.report);
+                let is_there = read_each(&mut bed, slot, &at);
+                let left = is_there.iter().take_while(|is_there| **is_there).count();
+                assert!(is_there[left..].iter().all(|is_there| !is_there), "{at}: {is_there:?}");
+                assert!(left < is_there.len(), "{at}: records are lost");
+                assert_eq!(left == 0, from_page == 1 || matches!(loss, Loss::SlabMissing), "{at}: {left}");
+                let (records, skipped) = bed.read_all(slot, 0, 8 << 10);
+                assert_eq!(records.len(), left, "{at}");
+                // One range after the other, or all in one.
+                let mut reached = left as i64;
+                for (from, to) in skipped {
+                    assert_eq!(from, reached, "{at}");
+                    reached = to;
+                }
+                assert_eq!(reached, acknowledged.0, "{at}");
+            }
+        }
+    }
+}
+
+#[test]
+fn the_end_of_a_log_that_a_start_finds_damaged_stays_where_it_was_over_later_starts() {
+    let (image, acknowledged) = at_rest(End::KilledIdle);
+    let mut bed =
+        Bed::on(DiskHarness::on(SimDisk::from_image(&lose(image.clone(), 2, Loss::Cut), 2)), config());
+    for _ in 0..3 {
+        let slot = bed.slot(0);
+        let bounds = bed.store.bounds(slot);
+        assert_eq!(
+            (bounds.durable_end, bounds.append_end, bounds.faulty),
+            (acknowledged, acknowledged, true)
+        );
+        assert!(matches!(bed.report.findings[..], [(_, PartitionFinding::Faulty { .. })]));
+        bed = bed.restart();
+    }
+    // The file is put back: everything is there again.
+    let whole = image.read(SLAB.as_ref()).expect("the slab is there");
+    let mut image = bed.disk.disk().image();
+    image.put(SLAB.as_ref(), &whole);
+    let mut bed = Bed::on(DiskHarness::on(SimDisk::from_image(&image, 2)), config());
+    let slot = bed.slot(0);
+    assert!(!bed.store.bounds(slot).faulty, "{:?}", bed.report);
+    assert_eq!(bed.values(slot).len(), 10);
+}
+
+#[test]
+fn a_search_that_comes_to_a_lost_end_says_so_and_does_not_say_that_there_is_no_such_record() {
+    for end in [End::Stopped, End::KilledIdle, End::KilledAtNextExtent] {
+        let (image, acknowledged) = at_rest(end);
+        let mut bed = Bed::on(DiskHarness::on(SimDisk::from_image(&lose(image, 2, Loss::Zero), 2)), config());
+        let slot = bed.slot(0);
+        let left = read_each(&mut bed, slot, "").iter().filter(|is_there| **is_there).count() as i64;
+        let is_lost = |found: FindResult| matches!(found, FindResult::Damaged { at, resume_at } if at.0 >= left && resume_at <= acknowledged);
+        assert!(matches!(bed.find(slot, 1), FindResult::At(Offset(1), _)), "{end:?}");
+        let found = bed.find(slot, acknowledged.0 - 1);
+        assert!(is_lost(found), "{end:?}: {found:?}");
+        let found = bed.find_last(slot);
+        assert!(is_lost(found), "{end:?}: {found:?}");
+        assert_eq!(bed.find(slot, acknowledged.0), FindResult::None, "{end:?}: no record has this time");
+    }
+}
+
+#[test]
+fn what_is_not_durable_yet_is_neither_lost_nor_found() {
+    let mut bed = Bed::new(4);
+    let slot = bed.slot(0);
+    let end = bed.append_durably(slot, &batch_at(5, &[b"durable"])).next_offset;
+    // Into this extent and the next ones.
+    for n in 0..4u8 {
+        bed.append(slot, &filled(n, 9000));
+    }
+    assert!(matches!(bed.read(slot, Cursor::at(end), 1), ReadResult::AtEnd));
+    assert_eq!(bed.find(slot, 6), FindResult::None);
+    assert!(matches!(bed.find_last(slot), FindResult::At(Offset(0), _)));
+}
