@@ -104,13 +104,15 @@ impl ConsumerBuilder {
         self
     }
 
-    /// End at what is the end of each partition when it is first reached: [`Consumer::next_batch`] then returns none.
+    /// End at what is the end of each partition when it is first reached: [`Consumer::next_batch`] then returns none. A partition that an
+    /// error has stopped is not waited for.
     pub fn until_end(mut self) -> Self {
         self.reading.until_end = true;
         self
     }
 
-    /// Where to go on when the position no longer exists, because retention has removed it. Without this, `next_batch` returns an error of
+    /// Where to go on when the position does not exist: retention has removed it, or the topic was deleted and created anew and has not as many
+    /// records. [`Event::PositionReset`](crate::Event::PositionReset) tells of it. Without this, `next_batch` returns an error of
     /// the kind [`FetchErrorKind::OutOfRange`], and the partition stops until [`Consumer::seek`].
     pub fn on_out_of_range(mut self, start: StartAt) -> Self {
         self.reading.reset = Some(start);
@@ -204,7 +206,8 @@ impl Consumer {
 
     /// The next records, of whatever partition has some. None at the end that was asked for, if one was.
     ///
-    /// After an error the other partitions go on; call again.
+    /// After an error the other partitions go on; call again. The partition of the error goes on, too, if it tells of records that are
+    /// lost ([`FetchError::damaged`]); otherwise it stops until a [seek](Consumer::seek), and counts as having reached its end.
     ///
     /// Cancel-safe: nothing is taken that is not returned.
     pub async fn next_batch(&mut self) -> Result<Option<Batch>, FetchError> {

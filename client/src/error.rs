@@ -3,12 +3,14 @@
 //! Each has a `kind()` to match on, `is_retryable()` (the same call may succeed later, unchanged), `code()` (what the broker answered,
 //! if it did) and a text that says what failed, for which topic or address, and what to do. Operations that change something
 //! have an `outcome()` as well: whether the change was made. The text is complete; `source()` is the typed cause for those who match on
-//! it: the [`std::io::Error`] of a [`ConnectError`], the [`ConnectError`] of a call for which no broker could be reached.
+//! it: the [`std::io::Error`] of a [`ConnectError`], the [`ConnectError`] of a call for which no broker could be reached, the
+//! [`DamagedRange`] of records that are lost.
 
 use std::fmt;
 use std::sync::Arc;
 
 use highwater_protocol::error::ErrorCode;
+use highwater_protocol::ids::Offset;
 
 /// Whether the change that an operation was to make was made.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -192,7 +194,8 @@ operation_error! {
         OutOfRange = false,
         /// Bytes that arrived do not match their checksum, again after being asked for once more.
         Corrupt = false,
-        /// Part of the partition cannot be read because it is damaged.
+        /// Part of the partition cannot be read because it is damaged. [`FetchError::damaged`] says which part, and that reading goes on
+        /// behind it; without that, the partition stops until a seek.
         Faulty = false,
         /// An argument that cannot be used.
         Invalid = false,
@@ -204,6 +207,30 @@ operation_error! {
         Group = false,
         /// Any other refusal by the broker; [`FetchError::code`] has it.
         Refused = false,
+    }
+}
+
+/// Records that cannot be read, because they are damaged or lost on the broker's disk. Reading goes on behind them. See
+/// [`FetchError::damaged`].
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+#[non_exhaustive]
+#[error("{topic}/{partition}: the records at offsets {from} to {last} are damaged or lost on the broker's disk; reading goes on at offset {to}", last = .to.get() - 1)]
+pub struct DamagedRange {
+    /// The topic.
+    pub topic: String,
+    /// The partition.
+    pub partition: u32,
+    /// The first offset that cannot be read.
+    pub from: Offset,
+    /// Where reading goes on.
+    pub to: Offset,
+}
+
+impl FetchError {
+    /// Which records cannot be read, if that is what this error says: of the kind [`FetchErrorKind::Faulty`], and nothing else stands
+    /// still. The partition goes on behind them with the next call.
+    pub fn damaged(&self) -> Option<&DamagedRange> {
+        std::error::Error::source(self)?.downcast_ref()
     }
 }
 

@@ -114,7 +114,8 @@ impl GroupConsumer {
     /// The next records, of whatever partition has some; and the word that the batch before is processed. None when the client was closed, or at
     /// the end if that was asked for.
     ///
-    /// After an error that concerns a partition the others go on; call again.
+    /// After an error that concerns a partition the others go on; call again. So does that partition, if the error tells of records that are
+    /// lost ([`FetchError::damaged`]): they count as processed with the next call.
     ///
     /// Cancel-safe: nothing is taken that is not returned.
     pub async fn next_batch(&mut self) -> Result<Option<Batch>, FetchError> {

@@ -261,8 +261,8 @@ pub use batch::{Batch, BatchIter, RecordRef};
 pub use client::{Client, ClientBuilder};
 pub use consumer::{Consumer, ConsumerBuilder, PartitionStatus, RecordStream};
 pub use error::{
-    AdminError, AdminErrorKind, CommitError, CommitErrorKind, ConnectError, ConnectErrorKind, FetchError,
-    FetchErrorKind, Outcome, ProduceError, ProduceErrorKind, TrySendError,
+    AdminError, AdminErrorKind, CommitError, CommitErrorKind, ConnectError, ConnectErrorKind, DamagedRange,
+    FetchError, FetchErrorKind, Outcome, ProduceError, ProduceErrorKind, TrySendError,
 };
 pub use events::{Event, Events};
 pub use group::{Assignor, GroupBuilder, GroupConsumer, GroupStream};

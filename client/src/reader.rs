@@ -8,7 +8,7 @@ use highwater_protocol::ids::Offset;
 use crate::batch::Batch;
 use crate::core::decode::{Damage, Decoded, Decoder};
 use crate::core::subscription::{Chunk, Origin, Taken};
-use crate::error::{FetchError, FetchErrorKind, Outcome};
+use crate::error::{DamagedRange, FetchError, FetchErrorKind, Outcome};
 use crate::io::consumer::ConsumerShared;
 
 /// Takes what arrived for one topic and works through it.
@@ -47,6 +47,11 @@ impl Reader {
             }
             let taken = self.shared.core().take(cx.waker());
             match taken {
+                Taken::Chunk(chunk) if chunk.frames.is_empty() => {
+                    if let Some(error) = self.pass_lost(&chunk) {
+                        return Poll::Ready(Err(error));
+                    }
+                }
                 Taken::Chunk(Chunk { origin, frames, next_offset }) => {
                     self.current = Some(Current { origin, decoder: Decoder::new(frames, next_offset) });
                 }
@@ -55,6 +60,23 @@ impl Reader {
                 Taken::Pending => return Poll::Pending,
             }
         }
+    }
+
+    /// The user is told of records that the broker has lost. Reading goes on behind them; to the user's processing they count as a batch.
+    fn pass_lost(&self, Chunk { origin, next_offset: to, .. }: &Chunk) -> Option<FetchError> {
+        let mut core = self.shared.core();
+        if !core.is_held(*origin) {
+            return None;
+        }
+        let at = &core.places()[origin.place];
+        let (partition, from, leader_epoch) = (at.partition, at.position()?, at.leader_epoch);
+        core.hand_out(origin.place);
+        core.delivered(origin.place, *to, leader_epoch);
+        drop(core);
+        let range = DamagedRange { topic: self.shared.topic.to_string(), partition, from, to: *to };
+        (from < *to).then(|| {
+            FetchError::new(FetchErrorKind::Faulty, Outcome::NotWritten, range.to_string()).caused_by(range)
+        })
     }
 
     /// Works through the current frames until they bring a batch or are used up.

@@ -38,12 +38,12 @@ pub(crate) struct Origin {
     seeks: u64,
 }
 
-/// Frames that arrived together.
+/// Frames that arrived together; or none, in place of records that the broker has lost.
 #[derive(Debug)]
 pub(crate) struct Chunk {
     pub(crate) origin: Origin,
     pub(crate) frames: Bytes,
-    /// Behind the last record of the frames.
+    /// Behind the last record of the frames, or behind those that are lost.
     pub(crate) next_offset: Offset,
 }
 
@@ -445,8 +445,8 @@ impl ConsumerCore {
 
     /// Whether every partition has reached the end that was asked for.
     fn is_delivered_to_end(&self) -> bool {
-        // In a group nobody can seek behind what stopped a partition, so it is at its end.
-        let is_over = |place: &Place| (place.tenure > 0 && place.stopped) || place.is_delivered_to_end();
+        // One that an error has stopped gets no further by itself.
+        let is_over = |place: &Place| place.stopped || place.is_delivered_to_end();
         self.places.iter().filter(|place| place.hold != Hold::Free).all(is_over)
     }
 

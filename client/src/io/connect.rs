@@ -7,7 +7,8 @@ use bytes::BytesMut;
 use highwater_protocol::error::ErrorCode;
 use highwater_protocol::ids::{ClusterId, ShardId};
 use highwater_protocol::native::{
-    Body, FEATURE_GROUPS, Hello, HelloReply, MessageKind, PROTOCOL_VERSION, error_text, message,
+    Body, FEATURE_DAMAGE, FEATURE_GROUPS, Hello, HelloReply, MessageKind, PROTOCOL_VERSION, error_text,
+    message,
 };
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -153,7 +154,7 @@ pub(crate) async fn greet<S: AsyncRead + AsyncWrite + Unpin>(
     let hello = Hello {
         version_min: PROTOCOL_VERSION,
         version_max: PROTOCOL_VERSION,
-        features: FEATURE_GROUPS,
+        features: FEATURE_GROUPS | FEATURE_DAMAGE,
         shard: introduction.shard,
         // Compared with the answer instead, which says more than a refusal.
         cluster: None,

@@ -1,6 +1,6 @@
 //! A broker of a few lines on a real socket, which does as it is told: answers, keeps silent, refuses, hangs up.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use bytes::{Bytes, BytesMut};
@@ -10,10 +10,11 @@ use highwater_protocol::ids::{
     ClusterId, LeaderEpoch, NodeId, Offset, PartitionIndex, ProducerId, ShardId, TopicId,
 };
 use highwater_protocol::native::{
-    Body, CommitOffsetsRequest, CommittedOffset, Credit, DescribeTopicReply, FEATURE_GROUPS, Hello,
-    HelloReply, InitProducerReply, MessageKind, MetadataReply, MetadataRequest, NodeInfo, PROTOCOL_VERSION,
-    PartitionInfo, ProducePrefix, ProduceReply, ReadOffsetsReply, StartAt, SubscribeReply, SubscribeRequest,
-    TopicInfo, WIRE_HEADER_BYTES, WireHeader, empty_message, error_message, message,
+    Body, CommitOffsetsRequest, CommittedOffset, Credit, DATA_PREFIX_BYTES, DescribeTopicReply,
+    FEATURE_GROUPS, Hello, HelloReply, InitProducerReply, MessageKind, MetadataReply, MetadataRequest,
+    NodeInfo, PROTOCOL_VERSION, PartitionInfo, ProducePrefix, ProduceReply, ReadOffsetsReply, StartAt,
+    SubscribeReply, SubscribeRequest, TopicInfo, WIRE_HEADER_BYTES, WireHeader, empty_message, error_message,
+    message,
 };
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -72,6 +73,8 @@ pub(crate) struct Inner {
     ended: Option<ErrorCode>,
     /// Flips a bit of the next data message.
     pub(crate) damage: u32,
+    /// Frames, by their numbers in the log, that cannot be read any more.
+    pub(crate) lost_frames: BTreeSet<usize>,
 }
 
 struct Subscription {
@@ -401,8 +404,11 @@ impl Inner {
         for at in self.subscriptions.iter_mut().filter(|at| at.connection == connection) {
             while at.credit > 0 && at.next < self.log.frames() {
                 let mut body = BytesMut::from(self.log.data(at.next..at.next + 1));
+                if self.lost_frames.contains(&at.next) {
+                    body.truncate(DATA_PREFIX_BYTES);
+                }
                 at.next += 1;
-                at.credit -= (body.len() - 24) as i64;
+                at.credit -= (body.len() - DATA_PREFIX_BYTES) as i64;
                 if self.damage > 0 {
                     self.damage -= 1;
                     *body.last_mut().unwrap() ^= 1;

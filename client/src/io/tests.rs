@@ -360,6 +360,59 @@ async fn a_position_that_no_longer_exists_is_an_error_or_reset_as_asked() {
 }
 
 #[tokio::test]
+async fn records_that_the_broker_has_lost_are_told_once_with_their_offsets_and_reading_goes_on_behind_them() {
+    let broker = FakeBroker::start(1).await;
+    broker.append(&[2, 3, 2, 4]);
+    broker.lock().lost_frames = [1, 3].into();
+    let client = client(&broker).await;
+    let mut consumer = client
+        .consumer("orders")
+        .partitions([0])
+        .start(StartAt::Offset(Offset(3)))
+        .until_end()
+        .await
+        .unwrap();
+    let lost = consumer.next_batch().await.unwrap_err();
+    assert_eq!(lost.kind(), FetchErrorKind::Faulty);
+    let range = lost.damaged().unwrap();
+    assert_eq!((&range.topic[..], range.partition), ("orders", 0));
+    assert_eq!((range.from, range.to), (Offset(3), Offset(5)));
+    assert!(lost.to_string().contains("orders/0: the records at offsets 3 to 4 are"), "{lost}");
+    assert_eq!(consumer.position(0), Some(Offset(5)));
+    let batch = consumer.next_batch().await.unwrap().unwrap();
+    assert_eq!(batch.iter().map(|record| record.offset().get()).collect::<Vec<_>>(), [5, 6]);
+    // A lost end is no end that is waited for.
+    let lost = consumer.next_batch().await.unwrap_err();
+    assert_eq!(lost.damaged().map(|range| (range.from, range.to)), Some((Offset(7), Offset(11))));
+    assert!(consumer.next_batch().await.unwrap().is_none());
+    // By record it is the same.
+    let consumer = client.consumer("orders").partitions([0]).until_end().await.unwrap();
+    let mut records = consumer.into_stream();
+    let mut seen = Vec::new();
+    while let Some(record) = records.next().await {
+        seen.push(
+            record.map_or_else(|lost| -lost.damaged().unwrap().from.get(), |record| record.offset.get()),
+        );
+    }
+    assert_eq!(seen, [0, 1, -2, 5, 6, -7]);
+}
+
+#[tokio::test]
+async fn a_partition_that_an_error_has_stopped_is_not_waited_for_at_the_end() {
+    let broker = FakeBroker::start(1).await;
+    broker.append(&[2, 2, 2]);
+    broker.lock().log_start = 4;
+    let client = client(&broker).await;
+    let consumer = client.consumer("orders").partitions([0]).start(StartAt::Offset(Offset(1)));
+    let mut consumer = consumer.until_end().await.unwrap();
+    assert_eq!(consumer.next_batch().await.unwrap_err().kind(), FetchErrorKind::OutOfRange);
+    assert!(consumer.next_batch().await.unwrap().is_none());
+    // It is not over for good.
+    consumer.seek(0, StartAt::Earliest).unwrap();
+    assert_eq!(consumer.next_batch().await.unwrap().unwrap().iter().next().unwrap().offset(), Offset(4));
+}
+
+#[tokio::test]
 async fn a_reset_while_half_of_what_arrived_is_read_goes_on_where_it_was_asked_to() {
     let broker = FakeBroker::start(1).await;
     // More than a batch for the user holds.

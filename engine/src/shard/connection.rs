@@ -58,6 +58,8 @@ pub(super) struct Connection {
     pub(super) stage: Stage,
     /// What it calls itself, if it has said so.
     pub(super) client_name: String,
+    /// What its client and this broker both understand.
+    pub(super) features: u64,
     /// While it has not spoken: its number among those.
     pub(super) silent: Option<u64>,
     /// When it was told why it ends.
@@ -180,6 +182,7 @@ impl Connection {
             via,
             stage,
             client_name: String::new(),
+            features: 0,
             silent: None,
             closing_since: None,
             paused: false,

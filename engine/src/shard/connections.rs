@@ -8,7 +8,7 @@ use highwater_net::{NativeConn, Received, Refusal, Reply, Request, Step};
 use highwater_protocol::error::ErrorCode;
 use highwater_protocol::ids::ShardId;
 use highwater_protocol::native::{
-    FEATURE_GROUPS, Hello, HelloReply, MessageKind, PROTOCOL_VERSION, error_message,
+    FEATURE_DAMAGE, FEATURE_GROUPS, Hello, HelloReply, MessageKind, PROTOCOL_VERSION, error_message,
 };
 use highwater_runtime::buf::AlignedBuf;
 use highwater_runtime::plane::{Close, ConnId, Plane};
@@ -174,9 +174,10 @@ impl Shard {
     }
 
     fn welcome(&mut self, plane: &mut dyn Plane<Message>, conn: ConnId, hello: &Hello, id: u64) {
+        let features = hello.features & (FEATURE_GROUPS | FEATURE_DAMAGE);
         let reply = Reply::body(&HelloReply {
             version: PROTOCOL_VERSION,
-            features: hello.features & FEATURE_GROUPS,
+            features,
             node: self.setup.identity.node,
             shard: ShardId(self.me),
             shards: self.setup.shards,
@@ -186,6 +187,7 @@ impl Shard {
         self.has_spoken(conn);
         let Some(connection) = self.connections.get_mut(&conn) else { return };
         connection.stage = Stage::Open;
+        connection.features = features;
         connection.client_name.clone_from(&hello.client_name);
         let slot = connection.native().replies.open(MessageKind::Hello, id, 0, 0);
         plane.stream(conn);

@@ -13,7 +13,7 @@ use bytes::Bytes;
 use highwater_net::{CreditLine, Reply, SlotId};
 use highwater_protocol::error::ErrorCode;
 use highwater_protocol::ids::Offset;
-use highwater_protocol::native::{DataPrefix, MessageKind, data_head, error_message};
+use highwater_protocol::native::{DataPrefix, FEATURE_DAMAGE, MessageKind, data_head, error_message};
 use highwater_runtime::plane::{ConnId, Instant, Plane};
 use highwater_storage::{Cursor, Frames, ReadLimits, ReadOutcome, ReadResult};
 
@@ -311,10 +311,33 @@ impl Shard {
                     "{name}: what begins at offset {wanted} is damaged on disk; the next that can be read is offset {resume_at}"
                 );
                 self.tell_damage(id, &text);
+                self.pass_damage(plane, id, resume_at, text)
+            }
+            ReadResult::NeedsMemory(_) => unreachable!("it may take any"),
+        }
+    }
+
+    /// What comes before this offset is lost. A client that knows what to do about that is told, and goes on; for any other it is an error.
+    fn pass_damage(
+        &mut self,
+        plane: &mut dyn Plane<Message>,
+        id: ReaderId,
+        resume_at: Offset,
+        text: String,
+    ) -> Ran {
+        let Some(reader) = self.readers.get(&id) else { return Ran::Rests };
+        let passed = Frames { bytes: Vec::new(), memory_bytes: 0, next: Cursor::at(resume_at) };
+        let features = self.connections.get(&reader.conn).map_or(0, |connection| connection.features);
+        match reader.kind {
+            _ if features & FEATURE_DAMAGE == 0 => {
                 self.end_reader(plane, id, (ErrorCode::PartitionFaulty, text));
                 Ran::Rests
             }
-            ReadResult::NeedsMemory(_) => unreachable!("it may take any"),
+            ReaderKind::Subscription { number, .. } => self.push(plane, id, number, passed),
+            ReaderKind::Fetch { .. } => {
+                self.finish_fetch(id, passed);
+                Ran::Rests
+            }
         }
     }
 

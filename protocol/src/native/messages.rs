@@ -24,7 +24,7 @@ pub struct Hello {
     pub version_min: u16,
     /// Highest version the client speaks.
     pub version_max: u16,
-    /// Bits of optional features the client understands: [`FEATURE_GROUPS`](super::FEATURE_GROUPS).
+    /// Bits of optional features the client understands: [`FEATURE_GROUPS`](super::FEATURE_GROUPS), [`FEATURE_DAMAGE`].
     pub features: u64,
     /// The shard to live on; none: any.
     pub shard: Option<ShardId>,
@@ -312,6 +312,13 @@ pub struct Credit {
     pub bytes: U64,
 }
 
+/// Bit of [`Hello::features`]: a client knows that records can be lost, and goes on behind them.
+///
+/// It is told so by a data message, or the reply to a fetch, without frames and with a `next_offset` behind the offset asked for or
+/// reached: the records up to there are damaged or lost. A client that does not know this gets an error, and has to find out by itself
+/// where to go on.
+pub const FEATURE_DAMAGE: u64 = 2;
+
 /// In front of the frames in a data message and in the reply to a fetch.
 ///
 /// The frames begin with the one that holds the offset asked for (which may hold earlier records too) and may include padding
@@ -319,7 +326,7 @@ pub struct Credit {
 #[derive(Clone, Copy, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned, Debug, PartialEq, Eq)]
 #[repr(C)]
 pub struct DataPrefix {
-    /// Offset behind the last record of these frames: where to continue.
+    /// Offset behind the last record of these frames, or behind records that are lost: where to continue.
     pub next_offset: I64,
     /// First offset that can be read.
     pub log_start: I64,
