@@ -40,7 +40,9 @@ async fn consume(client: Client, args: &ConsumeArgs) -> Result<(), Failure> {
     let mut printer = Printer::new(args)?;
     let mut positions = Positions::new(&client, args);
     let mut left = args.limit.unwrap_or(u64::MAX);
+    // Partitions that get no further.
     let mut failed_partitions = 0;
+    let mut is_whole = true;
     while left > 0 {
         sources.look().await?;
         let batch = match poll_fn(|cx| Poll::Ready(sources.poll_next_batch(cx))).await {
@@ -59,10 +61,20 @@ async fn consume(client: Client, args: &ConsumeArgs) -> Result<(), Failure> {
             Ok(Some(batch)) => batch,
             Ok(None) => break,
             Err(e) if concerns_one_partition(&e) => {
-                // The others are not to blame: what can be read is printed, and the exit code tells that something is missing.
+                // What can be read is printed, in this partition and in the others, and the exit code tells that something is missing.
+                if let Some(damaged) = e.damaged() {
+                    let (topic, partition) = (&damaged.topic, damaged.partition);
+                    if sources.end_of(topic, partition).is_none_or(|end| damaged.from.get() >= end) {
+                        continue;
+                    }
+                    positions.note(topic, partition, damaged.to.get());
+                    sources.note(topic, partition, damaged.to.get());
+                } else {
+                    failed_partitions += 1;
+                }
                 printer.write()?;
                 output::complain(&e);
-                failed_partitions += 1;
+                is_whole = false;
                 continue;
             }
             Err(e) => return Err(Failure::general(e)),
@@ -71,7 +83,7 @@ async fn consume(client: Client, args: &ConsumeArgs) -> Result<(), Failure> {
         let Some(end) = sources.end_of(batch.topic(), batch.partition()) else { continue };
         let printed = printer.print(&batch, left, end)?;
         left -= printed.records;
-        positions.note(&batch, printed.next_offset);
+        positions.note(batch.topic(), batch.partition(), printed.next_offset);
         sources.note(batch.topic(), batch.partition(), printed.next_offset);
         if positions.are_due() {
             printer.write()?;
@@ -81,10 +93,10 @@ async fn consume(client: Client, args: &ConsumeArgs) -> Result<(), Failure> {
     printer.write()?;
     positions.commit().await?;
     printer.progress.clear();
-    if failed_partitions == 0 { Ok(()) } else { Err(Failure::Quiet(failure::GENERAL)) }
+    if is_whole { Ok(()) } else { Err(Failure::Quiet(failure::GENERAL)) }
 }
 
-/// Whether the other partitions go on after this error.
+/// Whether only one partition is concerned, and reading goes on after this error.
 pub(crate) fn concerns_one_partition(error: &FetchError) -> bool {
     matches!(error.kind(), FetchErrorKind::Faulty | FetchErrorKind::Corrupt | FetchErrorKind::OutOfRange)
 }
@@ -181,10 +193,10 @@ impl<'a> Positions<'a> {
         Self { client, name: args.consumer.as_deref(), printed: BTreeMap::new(), last_commit: Instant::now() }
     }
 
-    fn note(&mut self, batch: &Batch, next_offset: i64) {
+    fn note(&mut self, topic: &str, partition: u32, next_offset: i64) {
         if self.name.is_some() {
-            let of_topic = self.printed.entry(batch.topic().to_owned()).or_default();
-            of_topic.insert(batch.partition(), Offset(next_offset));
+            let of_topic = self.printed.entry(topic.to_owned()).or_default();
+            of_topic.insert(partition, Offset(next_offset));
         }
     }
 

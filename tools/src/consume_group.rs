@@ -5,7 +5,7 @@
 use std::future::pending;
 use std::time::Duration;
 
-use highwater_client::{Client, FetchError, GroupBuilder, GroupConsumer, Offset};
+use highwater_client::{Client, FetchError, GroupBuilder, GroupConsumer, Offset, StartAt};
 use highwater_runtime::signals::is_ignored;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
@@ -86,7 +86,7 @@ async fn join(client: &Client, args: &ConsumeArgs, group: &str) -> Result<GroupC
     }
     let topics = topics(client, args).await?;
     let (first, others) = topics.split_first().expect("no topic is an error");
-    let mut builder = client.consumer(first).start(args.from.or_latest());
+    let mut builder = client.consumer(first).start(args.from.or_latest()).on_out_of_range(StartAt::Earliest);
     if args.limit.is_none() && !args.follow {
         builder = builder.until_end();
     }

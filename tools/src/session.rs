@@ -5,7 +5,7 @@ use std::future::Future;
 use highwater_client::Client;
 
 use crate::cli::ServerArgs;
-use crate::connection::tell_of_outages;
+use crate::connection::{tell_of_events, tell_of_resets};
 use crate::failure::Failure;
 
 /// Connects and does something with the client, on this thread.
@@ -37,11 +37,13 @@ where
     runtime.block_on(async {
         let client = Client::builder().bootstrap(&server.server).name("highwater").connect();
         let client = client.await.map_err(Failure::general)?;
-        let events = client.events();
-        tokio::select! {
+        let mut events = client.events();
+        let outcome = tokio::select! {
             biased;
             outcome = job(client) => outcome,
-            never = tell_of_outages(events) => match never {},
-        }
+            never = tell_of_events(&mut events) => match never {},
+        };
+        tell_of_resets(&mut events).await;
+        outcome
     })
 }

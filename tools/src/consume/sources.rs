@@ -63,6 +63,10 @@ impl<'a> Sources<'a> {
         if args.limit.is_none() && !args.follow {
             builder = builder.until_end();
         }
+        // A position that was kept, or a beginning that retention removes meanwhile. An offset that was asked for has to be there.
+        if args.consumer.is_some() || !matches!(from, StartPosition::Offset(_)) {
+            builder = builder.on_out_of_range(StartAt::Earliest);
+        }
         let mut consumer = builder.await.map_err(Failure::general)?;
         if let StartPosition::BeforeEnd(records) = from {
             step_back(self.client, args, &mut consumer, records).await?;

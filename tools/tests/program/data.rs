@@ -134,10 +134,26 @@ fn a_flipped_bit_is_found_named_and_costs_nothing_but_the_records_it_hit() {
     assert_eq!(other.len(), 1000, "the other partition is whole");
     assert_eq!(
         read.lines().filter(|line| line.starts_with("0-")).count(),
-        250,
-        "what is before the damage is there"
+        750,
+        "what is before the damage and behind it is there"
     );
-    assert!(!read.contains("0-300\n") && said.contains("t/0"), "{said}");
+    assert!(
+        !read.contains("0-300\n") && said.contains("t/0: the records at offsets 250 to 499 are"),
+        "{said}"
+    );
+    assert_eq!(said.lines().count(), 1, "{said}");
+    // A named consumer is told once, and its position is behind the damage then.
+    let named = || output(broker.command(&["consume", "t", "--consumer", "reader"]), b"");
+    let group = || output(broker.command(&["consume", "t", "--group", "billing"]), b"");
+    for (consume, kind) in [(&named as &dyn Fn() -> std::process::Output, "consumer"), (&group, "group")] {
+        let first = consume();
+        let (read, said) = (text(&first.stdout), text(&first.stderr));
+        assert_eq!((first.status.code(), read.lines().count()), (Some(1), 1750), "{kind}: {said}");
+        assert!(said.contains("offsets 250 to 499 are"), "{kind}: {said}");
+        let second = consume();
+        let printed = (text(&second.stdout), text(&second.stderr));
+        assert_eq!((second.status.code(), printed), (Some(0), (String::new(), String::new())), "{kind}");
+    }
     let behind = broker.run(&["consume", "t", "--partition", "0", "--from", "500"], b"");
     assert_eq!(text(&behind).lines().count(), 500, "what is behind the damage is there");
     broker.stop();

@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 use std::io::{BufRead as _, BufReader};
 use std::process::Stdio;
 
-use crate::support::{Broker, Guard, Place, fails_with};
+use crate::support::{Broker, Guard, Place, fails_with, output};
 
 fn text(bytes: Vec<u8>) -> String {
     String::from_utf8(bytes).expect("text")
@@ -94,6 +94,34 @@ fn a_group_or_consumer_that_is_new_begins_where_it_is_set() {
     }
     fails_with(2, broker.command(&["group", "seek", "new"]));
     fails_with(2, broker.command(&["group", "seek", "new", "--to", "0", "-p", "1"]));
+    broker.stop();
+}
+
+#[test]
+fn a_position_before_the_first_record_goes_on_at_the_first_record_and_says_so_once() {
+    let (_place, broker) = with_records();
+    for name in ["reader", "billing"] {
+        broker.run(&["group", "seek", name, "--to", "2", "--topic", "t"], b"");
+    }
+    broker.run(&["topic", "trim", "t", "--before", "7", "-p", "0"], b"");
+    for kept in [["--consumer", "reader"], ["--group", "billing"]] {
+        let consumed = output(broker.command(&["consume", "t", kept[0], kept[1]]), b"");
+        let (read, said) = (text(consumed.stdout), text(consumed.stderr));
+        assert!(consumed.status.success(), "{kept:?}: {said}");
+        let of = |partition: &str| read.lines().filter(|line| line.starts_with(partition)).count();
+        assert_eq!((of("0-"), of("1-")), (3, 8), "{kept:?}: {read}");
+        let told = "t/0: offset 2 does not exist";
+        assert!(said.lines().count() == 1 && said.contains(told), "{kept:?}: {said}");
+        let consumed = output(broker.command(&["consume", "t", kept[0], kept[1]]), b"");
+        assert_eq!(
+            (text(consumed.stdout), text(consumed.stderr)),
+            (String::new(), String::new()),
+            "{kept:?}"
+        );
+    }
+    // An offset that was asked for has to be there, and nothing is waited for if it is not.
+    let said = fails_with(1, broker.command(&["consume", "t", "--from", "2"]));
+    assert!(said.contains("t/0 at offset 2") && said.contains("7..=10"), "{said}");
     broker.stop();
 }
 
