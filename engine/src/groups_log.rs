@@ -96,6 +96,12 @@ impl GroupsLog {
         self.coordinator.handle_time(now);
     }
 
+    /// To be called once a turn: goes on with what takes more than one. True if more is left.
+    pub(crate) fn run(&mut self, now: Now) -> bool {
+        self.coordinator.handle_stalled(self.log.is_stalled());
+        self.coordinator.run(now)
+    }
+
     /// An answer whose time has come.
     pub(crate) fn poll(&mut self) -> Option<((ShardIndex, Ticket), Answer)> {
         let (token, reply) = self.coordinator.poll_reply()?;

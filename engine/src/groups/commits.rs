@@ -146,7 +146,6 @@ impl GroupCoordinator {
         let (bytes, emptied) = self.with(now, name, |group, cx, topics| {
             let (mut bytes, mut emptied) = (0, Vec::new());
             let mut outcomes = Vec::new();
-            group.catch_up(topics);
             for (topic, partitions) in &request.partitions {
                 let refused = group.reads(topics, *topic).then_some(GroupError::GroupSubscribedToTopic);
                 outcomes.extend(partitions.iter().map(|p| (*topic, *p, refused)));
@@ -177,14 +176,14 @@ impl GroupCoordinator {
         let before_ms = now.wall_ms - self.config.offsets_retention_ms;
         let names: Vec<String> = self.groups.keys().cloned().collect();
         for name in names {
+            let topics = &self.topics;
             let group = self.groups.get_mut(&name).expect("its own key");
             let (may_expire, idle_since_ms) = match &group.kind {
                 Kind::Classic(g) => (g.offsets_may_expire(), g.idle_since_ms()),
-                Kind::Consumer(g) => (true, g.idle_since_ms()),
+                // What expressions match is known as of the last heartbeat; after a start, of the next.
+                Kind::Consumer(g) => (g.is_matched(topics), g.idle_since_ms()),
             };
             if may_expire {
-                let topics = &self.topics;
-                group.catch_up(topics);
                 let expired =
                     group.offsets.expired(before_ms, idle_since_ms, |topic| group.reads(topics, topic));
                 if !expired.is_empty() {
@@ -224,13 +223,6 @@ impl GroupCoordinator {
 }
 
 impl Group {
-    /// Makes [`Self::reads`] true of the topics there are now.
-    fn catch_up(&mut self, topics: &Topics) {
-        if let Kind::Consumer(group) = &mut self.kind {
-            group.catch_up(topics);
-        }
-    }
-
     /// Whether members read a topic.
     fn reads(&self, topics: &Topics, topic: TopicId) -> bool {
         match &self.kind {

@@ -6,8 +6,9 @@ use highwater_protocol::ids::TopicId;
 
 use super::classic::ClassicGroup;
 use super::consumer::ConsumerGroup;
+use super::deferred::Deferred;
 use super::effects::{Behind, Context};
-use super::limits::{GROUPS_MAX, GroupConfig};
+use super::limits::{GROUPS_MAX, GroupConfig, MATCH_WORK_PER_TURN_MAX};
 use super::offsets::GroupOffsets;
 use super::record::Record;
 use super::reply::GroupReply;
@@ -20,6 +21,9 @@ pub struct GroupCoordinator {
     pub(super) config: GroupConfig,
     pub(super) groups: BTreeMap<String, Group>,
     pub(super) topics: Topics,
+    /// Requests that wait until expressions have been matched, and the work that may be done for that in this turn.
+    pub(super) deferred: VecDeque<Deferred>,
+    pub(super) match_work: usize,
     /// The groups that have offsets in each topic.
     holders: BTreeMap<TopicId, BTreeSet<String>>,
     /// When groups have something to do; at most one entry each.
@@ -67,6 +71,13 @@ impl Group {
         Self::new(Kind::Classic(Box::new(ClassicGroup::new(name, now.wall_ms))))
     }
 
+    pub(super) fn as_consumer(&self) -> Option<&ConsumerGroup> {
+        match &self.kind {
+            Kind::Classic(_) => None,
+            Kind::Consumer(group) => Some(group),
+        }
+    }
+
     /// Whether it has no members.
     pub(super) fn is_empty(&self) -> bool {
         match &self.kind {
@@ -111,6 +122,8 @@ impl GroupCoordinator {
             config,
             groups: BTreeMap::new(),
             topics: Topics::default(),
+            deferred: VecDeque::new(),
+            match_work: MATCH_WORK_PER_TURN_MAX,
             holders: BTreeMap::new(),
             alarms: BTreeSet::new(),
             cleanup_at: now.ms + config.cleanup_interval_ms,
@@ -136,9 +149,8 @@ impl GroupCoordinator {
         self.groups.get(group).is_some_and(|group| matches!(group.kind, Kind::Classic(_)))
     }
 
-    /// Takes a request. Its reply comes out of [`Self::poll_reply`], now or when others have done their part. `random` makes member
-    /// ids that nobody else has.
-    pub fn handle(&mut self, now: Now, token: Token, request: GroupRequest, random: [u8; 16]) {
+    /// Carries out a request for which everything that it needs is known.
+    pub(super) fn carry_out(&mut self, now: Now, token: Token, request: GroupRequest, random: [u8; 16]) {
         let id = uuid::Builder::from_random_bytes(random).into_uuid();
         match request {
             GroupRequest::Join(request) => self.join(now, token, request, id),

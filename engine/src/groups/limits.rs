@@ -30,12 +30,27 @@ pub const OFFSET_METADATA_UNITS_MAX: usize = 4096;
 /// Bytes of a regular expression of a subscription.
 pub const REGEX_BYTES_MAX: usize = 1 << 10;
 
-/// Bytes that a compiled regular expression may take, and the tables of its matches as many. It is compiled whenever topics change, so this also
-/// bounds the time for that.
-pub const REGEX_COMPILED_BYTES_MAX: usize = 256 << 10;
+/// Bytes of a regular expression's automaton. It is compiled again when topics have changed, so this also bounds the time for that.
+pub const REGEX_COMPILED_BYTES_MAX: usize = 160 << 10;
+
+/// Bytes that compiling one takes besides.
+pub const REGEX_COMPILING_BYTES_MAX: usize = 256 << 10;
 
 /// Different regular expressions of the members of a group.
 pub const GROUP_REGEXES_MAX: usize = 64;
+
+/// The same of all groups together. For each a bit is kept for every topic.
+pub const REGEXES_MAX: usize = 1024;
+
+/// Work of matching names with regular expressions in one turn. A unit is a byte of a name: a nanosecond or two. Compiling one
+/// expression may be over it.
+pub const MATCH_WORK_PER_TURN_MAX: usize = 500_000;
+
+/// What a name counts for, apart from its bytes.
+pub const MATCH_WORK_PER_NAME: usize = 32;
+
+/// What compiling counts for, for each byte of the automaton.
+pub const MATCH_WORK_PER_AUTOMATON_BYTE: usize = 15;
 
 /// What can be configured about groups. Times are in milliseconds.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -1,37 +1,98 @@
-//! The topics as the coordinator knows them: names, ids and numbers of partitions.
+//! The topics as the coordinator knows them: names, ids and numbers of partitions, and what regular expressions match of them.
 
 use std::collections::BTreeMap;
 
 use highwater_protocol::ids::TopicId;
 
+use super::patterns::{Patterns, Unusable};
+
+/// A small number that stands for a topic as long as it exists.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub(super) struct TopicNumber(pub(super) u32);
+
+/// A set of topics, a bit for each.
+#[derive(Clone, Default, PartialEq, Eq, Debug)]
+pub(super) struct TopicNumbers(Vec<u64>);
+
+impl TopicNumbers {
+    pub(super) fn insert(&mut self, TopicNumber(number): TopicNumber) {
+        let word = number as usize / 64;
+        if word >= self.0.len() {
+            self.0.resize(word + 1, 0);
+        }
+        self.0[word] |= 1 << (number % 64);
+    }
+
+    pub(super) fn remove(&mut self, TopicNumber(number): TopicNumber) {
+        if let Some(word) = self.0.get_mut(number as usize / 64) {
+            *word &= !(1 << (number % 64));
+        }
+    }
+
+    pub(super) fn contains(&self, TopicNumber(number): TopicNumber) -> bool {
+        self.0.get(number as usize / 64).is_some_and(|word| word & 1 << (number % 64) != 0)
+    }
+
+    pub(super) fn iter(&self) -> impl Iterator<Item = TopicNumber> {
+        (0..).zip(&self.0).flat_map(|(word, bits)| {
+            let is_in = move |bit: &u32| bits & 1 << bit != 0;
+            (0..64).filter(is_in).map(move |bit| TopicNumber(word * 64 + bit))
+        })
+    }
+}
+
 /// The topics there are.
 ///
-/// Invariant: both maps hold the same topics.
+/// Invariant: all maps hold the same topics.
 #[derive(Default, Debug)]
 pub(super) struct Topics {
-    by_name: BTreeMap<String, TopicId>,
-    by_id: BTreeMap<TopicId, (String, u32)>,
+    by_name: BTreeMap<String, TopicNumber>,
+    by_id: BTreeMap<TopicId, Topic>,
+    by_number: Vec<Option<TopicId>>,
+    free: Vec<TopicNumber>,
     /// Counts their changes.
     version: u64,
+    patterns: Patterns,
+}
+
+#[derive(Debug)]
+struct Topic {
+    name: String,
+    partitions: u32,
+    number: TopicNumber,
 }
 
 impl Topics {
     /// A topic is new or has more partitions.
     pub(super) fn insert(&mut self, id: TopicId, name: &str, partitions: u32) {
-        if self.by_id.get(&id).is_some_and(|(n, p)| n == name && *p == partitions) {
+        if let Some(known) = self.by_id.get_mut(&id).filter(|known| known.name == name) {
+            if known.partitions != partitions {
+                known.partitions = partitions;
+                self.version += 1;
+            }
             return;
         }
-        if let Some(old) = self.by_name.insert(name.to_owned(), id) {
-            self.by_id.remove(&old);
+        self.remove(id);
+        if let Some(before) = self.by_name.get(name).and_then(|number| self.id_of(*number)) {
+            self.remove(before);
         }
-        self.by_id.insert(id, (name.to_owned(), partitions));
+        let number = self.free.pop().unwrap_or_else(|| {
+            self.by_number.push(None);
+            TopicNumber(self.by_number.len() as u32 - 1)
+        });
+        self.by_number[number.0 as usize] = Some(id);
+        self.by_name.insert(name.to_owned(), number);
+        self.by_id.insert(id, Topic { name: name.to_owned(), partitions, number });
         self.version += 1;
     }
 
     /// A topic is gone.
     pub(super) fn remove(&mut self, id: TopicId) {
-        if let Some((name, _)) = self.by_id.remove(&id) {
+        if let Some(Topic { name, number, .. }) = self.by_id.remove(&id) {
             self.by_name.remove(&name);
+            self.by_number[number.0 as usize] = None;
+            self.free.push(number);
+            self.patterns.forget(number);
             self.version += 1;
         }
     }
@@ -42,19 +103,81 @@ impl Topics {
     }
 
     pub(super) fn id(&self, name: &str) -> Option<TopicId> {
-        self.by_name.get(name).copied()
+        self.by_name.get(name).and_then(|number| self.id_of(*number))
     }
 
     pub(super) fn name(&self, id: TopicId) -> Option<&str> {
-        self.by_id.get(&id).map(|(name, _)| name.as_str())
+        self.by_id.get(&id).map(|topic| topic.name.as_str())
     }
 
     /// The number of partitions of a topic; none if there is no such topic.
     pub(super) fn partitions(&self, id: TopicId) -> Option<u32> {
-        self.by_id.get(&id).map(|(_, partitions)| *partitions)
+        self.by_id.get(&id).map(|topic| topic.partitions)
     }
 
-    pub(super) fn names(&self) -> impl Iterator<Item = (&str, TopicId)> {
-        self.by_name.iter().map(|(name, id)| (name.as_str(), *id))
+    pub(super) fn id_of(&self, number: TopicNumber) -> Option<TopicId> {
+        self.by_number.get(number.0 as usize).copied().flatten()
+    }
+
+    /// The topics that a regular expression matches, as far as they have been matched. None if it has been matched with none.
+    pub(super) fn matches(&self, regex: &str) -> Option<Result<&TopicNumbers, Unusable>> {
+        self.patterns.matches(regex)
+    }
+
+    /// Whether a topic is among those that an expression matches.
+    pub(super) fn is_matched(&self, matches: &TopicNumbers, id: TopicId) -> bool {
+        self.by_id.get(&id).is_some_and(|topic| matches.contains(topic.number))
+    }
+
+    /// The version of the topics that an expression has been matched with.
+    pub(super) fn matched_version(&self, regex: &str) -> Option<u64> {
+        self.patterns.version(regex)
+    }
+
+    /// The expressions, to have them matched.
+    pub(super) fn patterns(&mut self) -> &mut Patterns {
+        &mut self.patterns
+    }
+
+    /// Goes on matching expressions for as long as there is work to spend. True if more is left.
+    pub(super) fn match_some(&mut self, work: &mut usize) -> bool {
+        self.patterns.step(&self.by_name, self.version, work)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn id(n: u8) -> TopicId {
+        TopicId([n; 16])
+    }
+
+    fn matched(topics: &mut Topics, regex: &str) -> Vec<u8> {
+        topics.patterns().want(regex);
+        while topics.match_some(&mut 1_000_000) {}
+        of(topics, regex)
+    }
+
+    fn of(topics: &Topics, regex: &str) -> Vec<u8> {
+        let numbers = topics.matches(regex).expect("matched").expect("usable").iter();
+        let mut ids: Vec<u8> = numbers.map(|n| topics.id_of(n).expect("it is there").0[0]).collect();
+        ids.sort_unstable();
+        ids
+    }
+
+    #[test]
+    fn a_number_that_is_used_again_stands_for_the_new_topic_only() {
+        let mut topics = Topics::default();
+        topics.insert(id(1), "a", 1);
+        topics.insert(id(2), "ab", 1);
+        assert_eq!(matched(&mut topics, "a.*"), [1, 2]);
+        topics.remove(id(1));
+        topics.insert(id(3), "x", 1);
+        assert_eq!(of(&topics, "a.*"), [2], "x has the number that a had");
+        topics.insert(id(4), "ab", 2);
+        assert_eq!((topics.id("ab"), topics.partitions(id(2))), (Some(id(4)), None), "made anew");
+        assert_eq!(matched(&mut topics, "a.*"), [4]);
+        assert_eq!((topics.name(id(3)), topics.id("a")), (Some("x"), None));
     }
 }

@@ -147,6 +147,7 @@ impl Shard {
                 Action::Ready(report) => (self.setup.on_ready)(report),
             }
         }
+        let more = lead.groups.run(now(plane));
         lead.groups.flush(plane);
         while left > 0
             && let Some(((shard, ticket), answer)) = lead.groups.poll()
@@ -155,7 +156,7 @@ impl Shard {
             plane.post(shard, Message::Answer(ticket, answer));
         }
         self.plan_groups(plane);
-        left == 0
+        more || left == 0
     }
 
     /// Sets the timer for the next thing that groups have to do.

@@ -2,6 +2,7 @@
 
 use super::assign::Candidate;
 use super::member::{Member, partitions_of};
+use super::subscription::Wants;
 use super::{AWAY, Assignor, ConsumerGroup};
 use crate::groups::effects::Context;
 use crate::groups::error::GroupError;
@@ -79,7 +80,7 @@ impl ConsumerGroup {
         let id = if request.member.is_empty() { new_id } else { request.member.clone() };
         let predecessor = self.check_member(cx, &id, request)?;
         if let Some(regex) = &request.topic_regex {
-            self.use_regex(regex, topics)?;
+            self.check_regex(regex, topics)?;
         }
         if let Some(old_id) = predecessor {
             self.take_over(&old_id, &id);
@@ -95,16 +96,16 @@ impl ConsumerGroup {
             if let Some(instance) = &after.instance {
                 self.instances.insert(instance.clone(), id.clone());
             }
-            self.members.insert(id.clone(), after);
+            self.count_regex(&after.topic_regex);
+            if let Some(before) = self.members.insert(id.clone(), after) {
+                self.discount_regex(&before.topic_regex);
+            }
             self.changed.insert(id.clone());
-        }
-        if subscription_changed {
-            self.let_go_of_regex(&before.topic_regex);
         }
         let assignor_changed = assignor_before.is_some_and(|before| before != self.assignor());
         self.next_epoch(topics, is_new || subscription_changed || assignor_changed);
         if subscription_changed || !self.members[&id].is_reconciled(self.target_epoch) {
-            let wanted = self.wanted(&self.members[&id], topics);
+            let wanted = Wants::of(&self.members[&id], topics);
             if self.reconcile(&id, subscription_changed, &wanted, request.owned.as_deref()) {
                 self.plan_revocation(cx.now, &id);
                 self.changed.insert(id.clone());
@@ -200,11 +201,10 @@ impl ConsumerGroup {
         if !must_look && self.epoch <= self.target_epoch {
             return;
         }
-        self.catch_up(topics);
-        self.topics_seen = Some(topics.version());
+        self.topics_seen = Some(self.topics_known(topics));
         let wanted = self.wanted_by_all(topics);
         if must_look {
-            let hash = Self::hash_topics(&wanted, topics);
+            let hash = wanted.hash();
             if must || hash != self.topics_hash {
                 self.topics_hash = hash;
                 self.epoch += 1;
@@ -216,15 +216,9 @@ impl ConsumerGroup {
         let candidates: Vec<Candidate<'_>> = self
             .members
             .iter()
-            .zip(wanted)
-            .map(|((id, m), wants)| Candidate {
-                member: id,
-                instance: m.instance.as_deref(),
-                wants,
-                has: &m.target,
-            })
+            .map(|(id, m)| Candidate { member: id, instance: m.instance.as_deref(), has: &m.target })
             .collect();
-        let targets = self.assignor().assign(&candidates, |topic| topics.partitions(topic));
+        let targets = self.assignor().assign(&candidates, &wanted);
         for ((id, member), target) in self.members.iter_mut().zip(targets) {
             if member.target != target {
                 member.target = target;

@@ -80,7 +80,7 @@ impl ConsumerGroup {
     pub(super) fn remove(&mut self, id: &str) {
         let Some(member) = self.members.remove(id) else { return };
         self.forget_instance(id, &member);
-        self.let_go_of_regex(&member.topic_regex);
+        self.discount_regex(&member.topic_regex);
         self.changed.remove(id);
         self.removed.insert(id.to_owned());
         // The topics that it alone wanted are wanted no more.

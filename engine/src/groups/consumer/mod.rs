@@ -21,7 +21,6 @@ use highwater_protocol::ids::TopicId;
 pub(super) use assign::Assignor;
 
 use member::{Assigned, Member, MemberState};
-use subscription::Pattern;
 
 use super::effects::Context;
 use super::error::GroupError;
@@ -53,8 +52,8 @@ pub(super) struct ConsumerGroup {
     ///
     /// Invariant: exactly those that members have, each of the member that has it.
     instances: BTreeMap<String, String>,
-    /// Regular expressions in use.
-    patterns: BTreeMap<String, Pattern>,
+    /// Regular expressions of members, with the number of members that have each.
+    regexes: BTreeMap<String, usize>,
     /// Members that are to be written down.
     changed: BTreeSet<String>,
     removed: BTreeSet<String>,
@@ -73,7 +72,7 @@ impl ConsumerGroup {
             members: BTreeMap::new(),
             empty_since_ms: None,
             instances: BTreeMap::new(),
-            patterns: BTreeMap::new(),
+            regexes: BTreeMap::new(),
             changed: BTreeSet::new(),
             removed: BTreeSet::new(),
             alarm: None,
@@ -90,7 +89,7 @@ impl ConsumerGroup {
     }
 
     /// Whether something about topics is new; the next heartbeat finds out whether it matters here.
-    fn has_new_topics(&self, topics: &Topics) -> bool {
+    pub(in crate::groups) fn has_new_topics(&self, topics: &Topics) -> bool {
         self.topics_seen != Some(topics.version())
     }
 
@@ -236,9 +235,10 @@ impl ConsumerGroup {
 
     /// Whether members read a topic.
     pub(super) fn is_subscribed(&self, topics: &Topics, topic: TopicId) -> bool {
-        self.members.values().any(|m| {
-            topics.name(topic).is_some_and(|name| m.topic_names.contains(name))
-                || self.patterns.get(&m.topic_regex).is_some_and(|p| p.topics.contains(&topic))
-        })
+        let is_matched = |regex: &str| {
+            topics.matches(regex).is_some_and(|found| found.is_ok_and(|m| topics.is_matched(m, topic)))
+        };
+        let is_named = |name: &str| self.members.values().any(|m| m.topic_names.contains(name));
+        topics.name(topic).is_some_and(is_named) || self.regexes().any(is_matched)
     }
 }

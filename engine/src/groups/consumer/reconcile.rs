@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use highwater_protocol::ids::TopicId;
 
 use super::member::{Assigned, MemberState};
+use super::subscription::Wants;
 use super::{ConsumerGroup, Target};
 
 impl ConsumerGroup {
@@ -16,7 +17,7 @@ impl ConsumerGroup {
         &mut self,
         id: &str,
         subscription_changed: bool,
-        wanted: &BTreeSet<TopicId>,
+        wanted: &Wants<'_>,
         owned: Option<&[(TopicId, Vec<u32>)]>,
     ) -> bool {
         let member = &self.members[id];
@@ -29,15 +30,10 @@ impl ConsumerGroup {
     }
 
     /// What the member is not subscribed to any more is given up at once, whatever the target says.
-    fn drop_unwanted(
-        &mut self,
-        id: &str,
-        wanted: &BTreeSet<TopicId>,
-        owned: Option<&[(TopicId, Vec<u32>)]>,
-    ) -> bool {
+    fn drop_unwanted(&mut self, id: &str, wanted: &Wants<'_>, owned: Option<&[(TopicId, Vec<u32>)]>) -> bool {
         let member = self.members.get_mut(id).expect("the caller has it");
         let (kept, dropped): (Assigned, Assigned) =
-            std::mem::take(&mut member.assigned).into_iter().partition(|(topic, _)| wanted.contains(topic));
+            std::mem::take(&mut member.assigned).into_iter().partition(|(topic, _)| wanted.contains(*topic));
         member.assigned = kept;
         if dropped.is_empty() {
             return false;
@@ -55,15 +51,14 @@ impl ConsumerGroup {
         true
     }
 
-    fn advance(
-        &mut self,
-        id: &str,
-        wanted: &BTreeSet<TopicId>,
-        owned: Option<&[(TopicId, Vec<u32>)]>,
-    ) -> bool {
+    fn advance(&mut self, id: &str, wanted: &Wants<'_>, owned: Option<&[(TopicId, Vec<u32>)]>) -> bool {
         let member = &self.members[id];
-        let target: Target =
-            member.target.iter().filter(|(t, _)| wanted.contains(t)).map(|(t, p)| (*t, p.clone())).collect();
+        let target: Target = member
+            .target
+            .iter()
+            .filter(|(t, _)| wanted.contains(**t))
+            .map(|(t, p)| (*t, p.clone()))
+            .collect();
         let mut kept = Assigned::new();
         let mut revoking = Assigned::new();
         for (topic, partitions) in &member.assigned {

@@ -49,17 +49,20 @@ impl ConsumerGroup {
         self.topics_hash = record.topics_hash;
         for id in record.removed {
             if let Some(member) = self.members.remove(&id) {
+                self.discount_regex(&member.topic_regex);
                 self.forget_instance(&id, &member);
             }
         }
         for m in record.members {
             // Earlier builds let a member change its instance id.
             if let Some(before) = self.members.remove(&m.member) {
+                self.discount_regex(&before.topic_regex);
                 self.forget_instance(&m.member, &before);
             }
             if let Some(instance) = &m.instance {
                 self.instances.insert(instance.clone(), m.member.clone());
             }
+            self.count_regex(&m.topic_regex);
             self.members.insert(m.member.clone(), from_record(m));
         }
         // An earlier build did not say; rather too late than too early.

@@ -1,127 +1,158 @@
-//! Which topics members want: names, and regular expressions over them.
-//!
-//! The expressions are in RE2's syntax, and match a topic if they match all of its name. What they match is found out when they
-//! come into use and when topics have changed; matching takes time linear in the names. A compiled expression can take a megabyte
-//! and more with the tables of its matches, so it is compiled each time and not kept.
+//! Which topics members want: names, and regular expressions over them ([`crate::groups::patterns`]).
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::hash::Hasher;
 use std::rc::Rc;
 
 use highwater_protocol::ids::TopicId;
-use regex::{Regex, RegexBuilder};
 
 use super::{ConsumerGroup, Member};
 use crate::groups::error::GroupError;
-use crate::groups::limits::{GROUP_REGEXES_MAX, REGEX_BYTES_MAX, REGEX_COMPILED_BYTES_MAX};
-use crate::groups::topics::Topics;
+use crate::groups::limits::GROUP_REGEXES_MAX;
+use crate::groups::topics::{TopicNumbers, Topics};
 
-/// The topics that a regular expression in use matches.
-#[derive(Default, Debug)]
-pub(super) struct Pattern {
-    pub(super) topics: BTreeSet<TopicId>,
+/// The topics that a member wants and that are there.
+#[derive(Clone)]
+pub(super) struct Wants<'a> {
+    named: Rc<BTreeSet<TopicId>>,
+    matched: Option<&'a TopicNumbers>,
+    topics: &'a Topics,
 }
 
-/// Compiles an expression that has to match a whole name.
-fn compile(regex: &str) -> Result<Regex, GroupError> {
-    if regex.len() > REGEX_BYTES_MAX {
-        return Err(GroupError::InvalidRegularExpression);
+impl<'a> Wants<'a> {
+    pub(super) fn of(member: &Member, topics: &'a Topics) -> Self {
+        let named = member.topic_names.iter().filter_map(|name| topics.id(name)).collect();
+        Self { named: Rc::new(named), matched: matches(topics, &member.topic_regex), topics }
     }
-    let build = |regex: &str| {
-        RegexBuilder::new(regex)
-            .size_limit(REGEX_COMPILED_BYTES_MAX)
-            .dfa_size_limit(REGEX_COMPILED_BYTES_MAX)
-            .build()
-            .map_err(|_| GroupError::InvalidRegularExpression)
-    };
-    // By itself first: it may have a parenthesis that closes the one put around it.
-    build(regex)?;
-    build(&format!(r"\A(?:{regex})\z"))
+
+    pub(super) fn contains(&self, topic: TopicId) -> bool {
+        self.named.contains(&topic) || self.matched.is_some_and(|m| self.topics.is_matched(m, topic))
+    }
 }
 
-impl Pattern {
-    fn new(regex: &str, topics: &Topics) -> Result<Self, GroupError> {
-        let regex = compile(regex)?;
-        let topics = topics.names().filter(|(name, _)| regex.is_match(name)).map(|(_, id)| id).collect();
-        Ok(Self { topics })
+fn matches<'a>(topics: &'a Topics, regex: &str) -> Option<&'a TopicNumbers> {
+    if regex.is_empty() { None } else { topics.matches(regex)?.ok() }
+}
+
+/// What all members of a group want. Members who want the same are a class, which is worked out once: there may be many members, and many
+/// topics that each of them wants.
+pub(super) struct Subscriptions<'a> {
+    /// What each member wants, in their order.
+    pub(super) wants: Vec<Wants<'a>>,
+    /// The members of each class, by their place in that order.
+    pub(super) classes: Vec<Vec<usize>>,
+    /// The classes of each member: of those who name the same topics, and of those who have the same expression.
+    pub(super) classes_of: Vec<[Option<usize>; 2]>,
+    /// The topics that anybody wants, each with its number of partitions and the classes that want it.
+    pub(super) topics: BTreeMap<TopicId, (u32, Vec<usize>)>,
+}
+
+impl<'a> Subscriptions<'a> {
+    /// Members, given by the names and the expression that they subscribe to.
+    pub(super) fn new<'m>(
+        topics: &'a Topics,
+        members: impl Iterator<Item = (&'m BTreeSet<String>, &'m str)>,
+    ) -> Self {
+        let mut all =
+            Self { wants: Vec::new(), classes: Vec::new(), classes_of: Vec::new(), topics: BTreeMap::new() };
+        let mut by_names: BTreeMap<&BTreeSet<String>, (usize, Rc<BTreeSet<TopicId>>)> = BTreeMap::new();
+        let mut by_regex: BTreeMap<&str, usize> = BTreeMap::new();
+        for (n, (names, regex)) in members.enumerate() {
+            let (named_class, named) = by_names.entry(names).or_insert_with(|| {
+                let named: BTreeSet<TopicId> = names.iter().filter_map(|name| topics.id(name)).collect();
+                (all.add_class(topics, named.iter().copied()), Rc::new(named))
+            });
+            all.classes[*named_class].push(n);
+            let matched = matches(topics, regex);
+            let matched_class = matched.map(|matches| {
+                *by_regex.entry(regex).or_insert_with(|| {
+                    all.add_class(topics, matches.iter().filter_map(|number| topics.id_of(number)))
+                })
+            });
+            if let Some(class) = matched_class {
+                all.classes[class].push(n);
+            }
+            all.classes_of.push([Some(*named_class), matched_class]);
+            all.wants.push(Wants { named: Rc::clone(named), matched, topics });
+        }
+        all
+    }
+
+    fn add_class(&mut self, topics: &Topics, wanted: impl Iterator<Item = TopicId>) -> usize {
+        let class = self.classes.len();
+        self.classes.push(Vec::new());
+        for topic in wanted {
+            if let Some(partitions) = topics.partitions(topic) {
+                self.topics.entry(topic).or_insert((partitions, Vec::new())).1.push(class);
+            }
+        }
+        class
+    }
+
+    /// A hash of all topics that anybody wants, with their partitions.
+    pub(super) fn hash(&self) -> u64 {
+        // Fixed keys: it is compared with what was written down before a restart.
+        let mut hash = Fnv::default();
+        for (topic, (partitions, _)) in &self.topics {
+            hash.write(&topic.0);
+            hash.write(&partitions.to_be_bytes());
+        }
+        hash.finish()
     }
 }
 
 impl ConsumerGroup {
-    /// Takes an expression into use.
-    pub(super) fn use_regex(&mut self, regex: &str, topics: &Topics) -> Result<(), GroupError> {
-        if regex.is_empty() || self.patterns.contains_key(regex) {
+    /// Whether a member may subscribe to an expression. It has been matched before this is asked, if there was space for it.
+    pub(super) fn check_regex(&self, regex: &str, topics: &Topics) -> Result<(), GroupError> {
+        if regex.is_empty() || self.regexes.contains_key(regex) {
             return Ok(());
         }
-        if self.patterns.len() >= GROUP_REGEXES_MAX {
+        if self.regexes.len() >= GROUP_REGEXES_MAX {
             return Err(GroupError::GroupMaxSizeReached);
         }
-        self.patterns.insert(regex.to_owned(), Pattern::new(regex, topics)?);
-        Ok(())
-    }
-
-    /// A member does not use an expression any more. If nobody else does, it goes.
-    pub(super) fn let_go_of_regex(&mut self, regex: &str) {
-        if !self.members.values().any(|m| m.topic_regex == regex) {
-            self.patterns.remove(regex);
+        match topics.matches(regex) {
+            Some(Ok(_)) => Ok(()),
+            Some(Err(_)) => Err(GroupError::InvalidRegularExpression),
+            None => Err(GroupError::GroupMaxSizeReached),
         }
     }
 
-    /// After a topic has changed: finds out again what expressions match, those of members that were restored included; lets
-    /// go of those that nobody uses.
-    pub(super) fn resolve_all(&mut self, topics: &Topics) {
-        let used: BTreeSet<String> =
-            self.members.values().map(|m| m.topic_regex.clone()).filter(|r| !r.is_empty()).collect();
-        // One that was taken before is compiled again. If it cannot be, by a newer version, it matches nothing.
-        let pattern_of = |regex: String| {
-            let pattern = Pattern::new(&regex, topics).unwrap_or_default();
-            (regex, pattern)
-        };
-        self.patterns = used.into_iter().map(pattern_of).collect();
-    }
-
-    /// Finds out what expressions match now, if topics have changed and no heartbeat has come since.
-    pub(in crate::groups) fn catch_up(&mut self, topics: &Topics) {
-        if self.has_new_topics(topics) {
-            self.resolve_all(topics);
+    /// One more member has this expression.
+    pub(super) fn count_regex(&mut self, regex: &str) {
+        if !regex.is_empty() {
+            *self.regexes.entry(regex.to_owned()).or_default() += 1;
         }
     }
 
-    /// The topics that a member wants and that are there.
-    pub(super) fn wanted(&self, member: &Member, topics: &Topics) -> BTreeSet<TopicId> {
-        let mut wanted: BTreeSet<TopicId> =
-            member.topic_names.iter().filter_map(|name| topics.id(name)).collect();
-        if let Some(pattern) = self.patterns.get(&member.topic_regex) {
-            wanted.extend(&pattern.topics);
+    /// One member fewer has it.
+    pub(super) fn discount_regex(&mut self, regex: &str) {
+        if let Some(count) = self.regexes.get_mut(regex) {
+            *count -= 1;
+            if *count == 0 {
+                self.regexes.remove(regex);
+            }
         }
-        wanted
     }
 
-    /// The same of all members, in their order: worked out once for those who want the same.
-    pub(super) fn wanted_by_all<'a>(&'a self, topics: &Topics) -> Vec<Rc<BTreeSet<TopicId>>> {
-        let mut known: BTreeMap<(&BTreeSet<String>, &str), Rc<BTreeSet<TopicId>>> = BTreeMap::new();
-        let mut of = |member: &'a Member| {
-            let said = (&member.topic_names, member.topic_regex.as_str());
-            known.entry(said).or_insert_with(|| Rc::new(self.wanted(member, topics))).clone()
-        };
-        self.members.values().map(&mut of).collect()
+    /// The expressions of its members.
+    pub(in crate::groups) fn regexes(&self) -> impl Iterator<Item = &str> {
+        self.regexes.keys().map(String::as_str)
     }
 
-    /// A hash of all topics that anybody wants, with their partitions.
-    pub(super) fn hash_topics(wanted: &[Rc<BTreeSet<TopicId>>], topics: &Topics) -> u64 {
-        let mut all = BTreeSet::new();
-        // Those who want the same share it.
-        let mut seen = BTreeSet::new();
-        for wanted in wanted.iter().filter(|wanted| seen.insert(Rc::as_ptr(wanted))) {
-            all.extend(wanted.iter().copied());
-        }
-        // Fixed keys: it is compared with what was written down before a restart.
-        let mut hash = Fnv::default();
-        for topic in all {
-            hash.write(&topic.0);
-            hash.write(&topics.partitions(topic).unwrap_or(0).to_be_bytes());
-        }
-        hash.finish()
+    /// What all members want.
+    pub(super) fn wanted_by_all<'a>(&self, topics: &'a Topics) -> Subscriptions<'a> {
+        Subscriptions::new(topics, self.members.values().map(|m| (&m.topic_names, m.topic_regex.as_str())))
+    }
+
+    /// Whether all expressions have been matched, if not with the topics of this moment.
+    pub(in crate::groups) fn is_matched(&self, topics: &Topics) -> bool {
+        self.regexes().all(|regex| topics.matched_version(regex).is_some())
+    }
+
+    /// The version of the topics that what is known of its members' wishes goes by.
+    pub(super) fn topics_known(&self, topics: &Topics) -> u64 {
+        let matched = self.regexes().map(|regex| topics.matched_version(regex).unwrap_or(0));
+        matched.fold(topics.version(), u64::min)
     }
 }
 
@@ -154,6 +185,9 @@ mod tests {
     use crate::groups::{GroupConfig, GroupError};
 
     fn join(group: &mut ConsumerGroup, member: &str, regex: String) -> Option<GroupError> {
+        let mut topics = Topics::default();
+        topics.patterns().want(&regex);
+        while topics.match_some(&mut usize::MAX.clone()) {}
         let request = ConsumerHeartbeatRequest {
             member: member.into(),
             rebalance_timeout_ms: 1,
@@ -163,7 +197,7 @@ mod tests {
         };
         let config = GroupConfig::default();
         let mut cx = Context::new(Now { ms: 0, wall_ms: 0 }, &config);
-        group.heartbeat(&mut cx, &Topics::default(), &request, String::new()).error
+        group.heartbeat(&mut cx, &topics, &request, String::new()).error
     }
 
     #[test]
@@ -174,9 +208,9 @@ mod tests {
             assert_eq!(join(&mut group, "a", "shared".into()), None);
             assert_eq!(join(&mut group, "a", format!("x{n}")), None);
         }
-        assert_eq!(group.patterns.keys().collect::<Vec<_>>(), ["shared", "x199"]);
+        assert_eq!(group.regexes().collect::<Vec<_>>(), ["shared", "x199"]);
         group.remove("a");
-        assert_eq!(group.patterns.keys().collect::<Vec<_>>(), ["shared"]);
+        assert_eq!(group.regexes().collect::<Vec<_>>(), ["shared"]);
     }
 
     #[test]
@@ -187,5 +221,11 @@ mod tests {
         }
         assert_eq!(join(&mut group, "more", "x".into()), Some(GroupError::GroupMaxSizeReached));
         assert_eq!(join(&mut group, "more", "x0".into()), None);
+    }
+
+    #[test]
+    fn an_expression_that_has_not_been_matched_for_want_of_space_is_refused() {
+        let group = ConsumerGroup::new("g");
+        assert_eq!(group.check_regex("x", &Topics::default()), Err(GroupError::GroupMaxSizeReached));
     }
 }

@@ -256,6 +256,39 @@ fn a_regular_expression_that_cannot_be_used_is_refused() {
 }
 
 #[test]
+fn expressions_are_matched_with_many_topics_in_slices_and_members_wait_for_it() {
+    let mut desk = Desk::new();
+    for n in 0..40_000_u32 {
+        let mut id = [0; 16];
+        id[..4].copy_from_slice(&n.to_le_bytes());
+        id[15] = 1;
+        desk.coordinator.handle_topic(TopicId(id), &format!("topic-{n:06}"), 1);
+    }
+    let mut a = worker("g", "a", &[]);
+    a.request.topic_regex = Some("topic-.*7".into());
+    let mut other = worker("h", "b", &["one"]);
+    let now = desk.now();
+    desk.coordinator.handle(now, Token(1), GroupRequest::ConsumerHeartbeat(a.request.clone()), [1; 16]);
+    desk.settle();
+    assert_eq!(desk.reply(Token(1)), None, "there is more to match than a turn may take");
+    desk.coordinator.handle(now, Token(2), GroupRequest::ConsumerHeartbeat(other.request.clone()), [2; 16]);
+    desk.settle();
+    assert!(desk.reply(Token(2)).is_some(), "who wants topics by their names does not wait");
+    let mut turns = 1;
+    while desk.coordinator.run(now) {
+        turns += 1;
+    }
+    desk.settle();
+    assert!(turns >= 3, "{turns}");
+    let Some(GroupReply::ConsumerHeartbeat(reply)) = desk.reply(Token(1)) else { panic!("no answer") };
+    assert_eq!(reply.assignment.map(|topics| topics.len()), Some(4_000));
+    desk.tokens = 2;
+    other.request.epoch = 1;
+    desk.coordinator.handle_topic(topic(3), "topic-x7", 1);
+    assert_eq!(other.beat(&mut desk).error, None);
+}
+
+#[test]
 fn members_choose_the_assignor_and_unknown_ones_are_refused() {
     let mut desk = Desk::new();
     let mut a = worker("g", "a", &["one"]);

@@ -64,6 +64,7 @@ impl Desk {
         let mut random = [0; 16];
         random[..8].copy_from_slice(&self.tokens.to_le_bytes());
         self.coordinator.handle(self.now(), token, request, random);
+        while self.coordinator.run(self.now()) {}
         self.settle();
         token
     }

@@ -96,6 +96,7 @@ impl World {
         self.open.insert(token, who);
         let random = self.rng.random();
         self.coordinator.handle(self.now(), token, request, random);
+        while self.coordinator.run(self.now()) {}
         token
     }
 
