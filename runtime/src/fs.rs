@@ -59,6 +59,12 @@ pub trait Fs {
     fn rename(&mut self, from: &Path, to: &Path) -> io::Result<()>;
 }
 
+/// Whether an operation failed because the file system, or what a quota leaves of it, is full. Writes into space that a file has already
+/// can fail so too, where a file system copies on write.
+pub fn is_out_of_space(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+}
+
 /// The name of a file that keeps space for [`FileJob::Replace`](crate::plane::FileJob::Replace) on a full disk.
 pub const RESERVE_NAME: &str = "reserve";
 

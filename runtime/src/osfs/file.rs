@@ -5,12 +5,12 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::path::Path;
 use std::sync::Once;
 
-use rustix::fs::{AtFlags, CWD, FallocateFlags, Mode, OFlags, RenameFlags};
+use rustix::fs::{AtFlags, CWD, FallocateFlags, IFlags, Mode, OFlags, RenameFlags};
 use rustix::io::Errno;
 
 use super::{parent_of, sync_dir};
 use crate::buf::{AlignedBuf, PAGE_BYTES};
-use crate::fs::{RESERVE_NAME, temporary_path};
+use crate::fs::{RESERVE_NAME, is_out_of_space, temporary_path};
 
 /// Bytes of one blocking read or write.
 const STEP_BYTES: usize = 1 << 20;
@@ -45,6 +45,23 @@ impl OpenFile {
                 Ok(Self { fd })
             }
             Err(e) => Err(e.into()),
+        }
+    }
+
+    /// An empty file, in which writes go to the blocks that it has (see [`write_in_place`](Self::write_in_place)).
+    fn make(path: &Path) -> io::Result<Self> {
+        let file = Self::open(path, OFlags::RDWR | OFlags::CREATE | OFlags::TRUNC)?;
+        file.write_in_place();
+        Ok(file)
+    }
+
+    /// Has writes go to the blocks that the file has, where the file system would copy them and can do without (btrfs). Else every write
+    /// needs space, and the log is fragmented. A file with content keeps its way, so this is for new ones. The file system keeps no
+    /// checksums then; ours cover every byte.
+    fn write_in_place(&self) {
+        // Best effort: most file systems do not know the flag, and never copy blocks that are not shared.
+        if let Ok(flags) = rustix::fs::ioctl_getflags(&self.fd) {
+            let _ = rustix::fs::ioctl_setflags(&self.fd, flags | IFlags::NOCOW);
         }
     }
 
@@ -118,7 +135,7 @@ pub(crate) fn create_file(path: &Path, bytes: u64) -> io::Result<OpenFile> {
         return Err(io::ErrorKind::AlreadyExists.into());
     }
     finish(path, || {
-        let file = OpenFile::open(&temporary_path(path), OFlags::RDWR | OFlags::CREATE | OFlags::TRUNC)?;
+        let file = OpenFile::make(&temporary_path(path))?;
         match rustix::fs::fallocate(&file, FallocateFlags::empty(), 0, bytes.max(1)) {
             Ok(()) => {}
             Err(Errno::OPNOTSUPP) => write_whole(&file, &[], bytes)?,
@@ -133,7 +150,7 @@ pub(crate) fn create_file(path: &Path, bytes: u64) -> io::Result<OpenFile> {
 /// Does a [`FileJob::Replace`](crate::plane::FileJob::Replace).
 pub(crate) fn replace_file(path: &Path, content: &[u8], bytes: u64) -> io::Result<OpenFile> {
     match try_replace_file(path, content, bytes) {
-        Err(e) if e.kind() == io::ErrorKind::StorageFull => {
+        Err(e) if is_out_of_space(&e) => {
             // The error stands if there is no reserve either.
             let Ok(()) = std::fs::remove_file(path.with_file_name(RESERVE_NAME)) else { return Err(e) };
             sync_dir(parent_of(path))?;
@@ -153,7 +170,7 @@ pub(crate) fn remove_file(path: &Path) -> io::Result<()> {
 
 fn try_replace_file(path: &Path, content: &[u8], bytes: u64) -> io::Result<OpenFile> {
     finish(path, || {
-        let file = OpenFile::open(&temporary_path(path), OFlags::RDWR | OFlags::CREATE | OFlags::TRUNC)?;
+        let file = OpenFile::make(&temporary_path(path))?;
         write_whole(&file, content, bytes)?;
         rustix::fs::fsync(&file)?;
         std::fs::rename(temporary_path(path), path)?;

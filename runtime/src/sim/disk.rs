@@ -101,7 +101,7 @@ pub(super) struct Flight {
 }
 
 pub(super) enum Op {
-    Write { inode: Inode, block: usize, data: Arc<[Block]>, asked: (Inode, usize), fails: bool },
+    Write { inode: Inode, block: usize, data: Arc<[Block]>, asked: (Inode, usize), fails: Option<i32> },
     Read { inode: Inode, at: u64, buf: AlignedBuf },
     Sync { inode: Inode },
     Job { inode: Inode, job: FileJob },
@@ -387,10 +387,10 @@ impl State {
         self.stats.writes += 1;
         self.stats.bytes_written += end - at;
         let path = &self.files[&inode].path;
-        let is_of_write = |kind: &FaultKind| !matches!(kind, FaultKind::ReadError | FaultKind::SyncError);
-        let (mut target, mut fails) = (asked, false);
+        let is_of_write = |kind: &FaultKind| !matches!(kind, FaultKind::ReadError | FaultKind::SyncError(_));
+        let (mut target, mut fails) = (asked, None);
         match self.faults.met(path, at..end, is_of_write) {
-            Some(FaultKind::WriteError) => fails = true,
+            Some(FaultKind::WriteError(code)) => fails = Some(code),
             Some(FaultKind::WriteLost) => data = Arc::new([]),
             Some(FaultKind::WriteMisdirected { path, at }) => {
                 let other =

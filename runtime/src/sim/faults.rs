@@ -18,10 +18,14 @@ pub struct Fault {
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(super) enum FaultKind {
     ReadError,
-    WriteError,
-    SyncError,
+    /// With this error number.
+    WriteError(i32),
+    SyncError(i32),
     WriteLost,
-    WriteMisdirected { path: PathBuf, at: u64 },
+    WriteMisdirected {
+        path: PathBuf,
+        at: u64,
+    },
 }
 
 impl Fault {
@@ -36,12 +40,22 @@ impl Fault {
 
     /// Writes fail with EIO, having reached the disk in part.
     pub fn write_error(path: impl Into<PathBuf>) -> Self {
-        Self::new(path, FaultKind::WriteError)
+        Self::new(path, FaultKind::WriteError(libc::EIO))
+    }
+
+    /// Writes fail with ENOSPC, having reached the disk in part: what a file system that copies on write does when it is full.
+    pub fn write_no_space(path: impl Into<PathBuf>) -> Self {
+        Self::new(path, FaultKind::WriteError(libc::ENOSPC))
     }
 
     /// Syncs fail with EIO; what they covered is made durable by no later sync.
     pub fn sync_error(path: impl Into<PathBuf>) -> Self {
-        Self::new(path, FaultKind::SyncError)
+        Self::new(path, FaultKind::SyncError(libc::EIO))
+    }
+
+    /// Syncs fail with ENOSPC; what they covered is made durable by no later sync.
+    pub fn sync_no_space(path: impl Into<PathBuf>) -> Self {
+        Self::new(path, FaultKind::SyncError(libc::ENOSPC))
     }
 
     /// Writes are answered as if they had happened, but have not.

@@ -18,9 +18,9 @@ impl State {
     pub(super) fn complete(&mut self, id: u64, op: Op) -> Completion {
         let completion = match op {
             Op::Write { inode, block, data, fails, .. } => {
-                self.apply_write(inode, block, &data, fails);
-                self.log(Event::WriteAnswered { id, ok: !fails });
-                Completion::Write(if fails { Err(eio()) } else { Ok(()) })
+                self.apply_write(inode, block, &data, fails.is_some());
+                self.log(Event::WriteAnswered { id, ok: fails.is_none() });
+                Completion::Write(fails.map_or(Ok(()), |code| Err(errno(code))))
             }
             Op::Read { inode, at, mut buf } => {
                 let result = self.read(inode, at, &mut buf);
@@ -81,9 +81,13 @@ impl State {
 
     fn finish_sync(&mut self, id: u64, inode: Inode) -> io::Result<()> {
         let path = &self.files[&inode].path;
-        let fails = self.faults.met(path, 0..u64::MAX, |kind| *kind == FaultKind::SyncError).is_some();
-        self.log(Event::SyncAnswered { id, ok: !fails });
-        if fails { Err(eio()) } else { Ok(()) }
+        let is_of_sync = |kind: &FaultKind| matches!(kind, FaultKind::SyncError(_));
+        let fails = self.faults.met(path, 0..u64::MAX, is_of_sync);
+        self.log(Event::SyncAnswered { id, ok: fails.is_none() });
+        match fails {
+            Some(FaultKind::SyncError(code)) => Err(errno(code)),
+            _ => Ok(()),
+        }
     }
 
     /// Makes the file of a job.
