@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use highwater_protocol::ids::{ClusterId, NodeId};
 use highwater_protocol::limits::PARTITIONS_PER_TOPIC_MAX;
+use highwater_runtime::fs::is_out_of_space;
 use highwater_runtime::signals::is_ignored;
 use highwater_runtime::{
     Cpu, OsFs, Runtime, RuntimeConfig, ShutdownHandle, StartError as RuntimeError, available_cpus, measure,
@@ -340,7 +341,7 @@ fn choose_durable_form(config: &BrokerConfig) -> Result<DurableForm, StartError>
         DurableChoice::SyncPerRound => Ok(DurableForm::SyncPerRound),
         DurableChoice::Measure => {
             let measured = match measure::durable_writes(&config.data_dir) {
-                Err(e) if e.kind() == io::ErrorKind::StorageFull => {
+                Err(e) if is_out_of_space(&e) => {
                     tracing::warn!(
                         "{}: the disk is full: how it is written best cannot be measured",
                         config.data_dir.display()
@@ -412,7 +413,7 @@ fn lock(dir: &Path) -> Result<File, StartError> {
     }
     // For people: who it is.
     match file.set_len(0).and_then(|()| writeln!(file, "{}", std::process::id())) {
-        Err(e) if e.kind() != io::ErrorKind::StorageFull => Err(failed(&e)),
+        Err(e) if !is_out_of_space(&e) => Err(failed(&e)),
         _ => Ok(file),
     }
 }

@@ -103,6 +103,9 @@ struct Waiting {
 /// Why a request is not carried out.
 struct Refused(ErrorCode, String);
 
+/// What clients read when the log waits for space.
+const NO_SPACE: &str = "the disk is full: the metadata log cannot grow; free some space and try again";
+
 fn given_twice(topic: &str) -> Refused {
     Refused(ErrorCode::InvalidConfig, format!("topic {topic}: a setting is given twice"))
 }
@@ -304,8 +307,7 @@ impl Controller {
 
     fn check_space(&self) -> Result<(), Refused> {
         if self.log.is_stalled() {
-            let text = "the disk is full: the metadata log cannot grow; free some space and try again";
-            return Err(Refused(ErrorCode::StorageFull, text.into()));
+            return Err(Refused(ErrorCode::StorageFull, NO_SPACE.into()));
         }
         Ok(())
     }
@@ -321,15 +323,15 @@ impl Controller {
         to: (ShardIndex, Ticket),
         request: &DeleteTopicRequest,
     ) -> Option<TopicId> {
-        let topic = self.known(&request.name);
+        let topic = self.check_space().and_then(|()| self.known(&request.name));
         self.delete(to, topic)
     }
 
     /// Deletes the topic of this identity.
     pub(crate) fn delete_topic_by_id(&mut self, to: (ShardIndex, Ticket), id: TopicId) -> Option<TopicId> {
-        let topic = self.tip.topic_by_id(id).cloned();
         let unknown = || Refused(ErrorCode::UnknownTopic, format!("there is no topic with id {id}"));
-        self.delete(to, topic.ok_or_else(unknown))
+        let topic = self.check_space().and_then(|()| self.tip.topic_by_id(id).cloned().ok_or_else(unknown));
+        self.delete(to, topic)
     }
 
     fn delete(&mut self, to: (ShardIndex, Ticket), topic: Result<Arc<Topic>, Refused>) -> Option<TopicId> {
@@ -497,7 +499,22 @@ impl Controller {
     ) -> Result<(), Fatal> {
         self.log.on_disk(disk, token, completion)?;
         self.publish_durable();
+        if self.log.is_stalled() {
+            self.refuse_waiting();
+        }
         Ok(())
+    }
+
+    /// The log waits for space on the disk: nobody is to be kept waiting with it. What was asked for is unknown then: it takes effect when
+    /// there is space, unless the process ends before.
+    fn refuse_waiting(&mut self) {
+        let durable = self.published;
+        let kept = self.until_applied.partition_point(|waiting| waiting.version <= durable);
+        let applied = self.until_applied.split_off(kept);
+        for Waiting { to, .. } in applied.into_iter().chain(std::mem::take(&mut self.until_durable)) {
+            let reply = Reply::error(ErrorCode::StorageFull, NO_SPACE);
+            self.answer(to, Answer::Reply(reply));
+        }
     }
 
     fn publish_durable(&mut self) {

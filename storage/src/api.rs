@@ -43,8 +43,8 @@ pub struct Appended {
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum AppendError {
-    /// No space for another slab. Appends succeed again after [`StoreEvent::SpaceAvailable`].
-    #[error("the disk is full: no space for another slab in the store")]
+    /// No space for another slab, or for what was appended before. Appends succeed again after [`StoreEvent::SpaceAvailable`].
+    #[error("the disk is full")]
     StorageFull,
     /// The partition was stopped because part of its log is damaged.
     #[error("the partition is stopped: part of its log is damaged")]
@@ -292,8 +292,14 @@ pub enum StoreEvent {
         /// Which it was.
         tp: TopicPartition,
     },
-    /// No slab can be added: appends that need space fail until [`StoreEvent::SpaceAvailable`].
+    /// The disk is full: appends that need space fail until [`StoreEvent::SpaceAvailable`].
     StorageFull(String),
+    /// What was appended to a partition and is not durable waits for space on the disk. It may become durable when there is some; whoever
+    /// waits for that is not to be kept waiting. Appends fail with [`AppendError::StorageFull`] until then.
+    Stalled {
+        /// The partition.
+        slot: Slot,
+    },
     /// Appends that failed with [`AppendError::StorageFull`] may succeed now.
     SpaceAvailable,
     /// A partition was deleted, or what was on its way to the disk for it has landed: appends that failed with [`AppendError::Busy`] may

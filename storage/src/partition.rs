@@ -43,16 +43,26 @@ pub(crate) struct Piece {
     pub(crate) frame_bytes: u64,
 }
 
-/// A part of the log that the disk has been given.
+/// A part of the log that the disk has been given. It keeps its bytes: if the disk has no space for them they are written again.
 #[derive(Debug)]
 pub(crate) struct Flight {
-    pub(crate) incarnation: Incarnation,
-    /// Behind its last page.
-    pub(crate) to: u32,
-    pub(crate) end: Mark,
-    pub(crate) frame_bytes: u64,
+    pub(crate) piece: Piece,
     pub(crate) writes_left: u32,
-    pub(crate) durable: bool,
+    /// The disk has answered everything: the writes, and the sync behind them if there is one.
+    pub(crate) landed: bool,
+    /// There was no space for a part of it.
+    pub(crate) failed: bool,
+}
+
+impl Flight {
+    fn is_durable(&self) -> bool {
+        self.landed && !self.failed
+    }
+
+    /// Behind its last page.
+    fn to(&self) -> u32 {
+        self.piece.from + self.piece.data.len() as u32
+    }
 }
 
 /// One partition.
@@ -85,6 +95,8 @@ pub(crate) struct Partition {
     pub(crate) checkpoint: Option<Box<CheckpointEntry>>,
     /// Part of the log is damaged: no appends.
     pub(crate) faulty: bool,
+    /// What was appended and is not durable waits for space on the disk: no appends until it is durable.
+    pub(crate) stalled: bool,
     pub(crate) deleting: bool,
     pub(crate) rest: Rest,
     pub(crate) flags: Flags,
@@ -146,6 +158,7 @@ impl Partition {
             unacked_bytes: 0,
             checkpoint: None,
             faulty: false,
+            stalled: false,
             deleting: false,
             rest: Rest::Awake,
             flags: Flags::default(),
@@ -233,9 +246,9 @@ impl Partition {
 
     /// Whether a write that begins here would overlap one that is in flight.
     pub(crate) fn overlaps_flight(&self, incarnation: Incarnation, from: u32) -> bool {
-        self.flights
-            .back()
-            .is_some_and(|last| last.writes_left > 0 && last.incarnation == incarnation && last.to > from)
+        self.flights.back().is_some_and(|last| {
+            last.writes_left > 0 && last.piece.incarnation == incarnation && last.to() > from
+        })
     }
 
     /// The flight of this number.
@@ -244,27 +257,45 @@ impl Partition {
         &mut self.flights[at]
     }
 
+    /// Whether a write found no space and has not been tried again.
+    pub(crate) fn has_failed_flight(&self) -> bool {
+        self.flights.iter().any(|flight| flight.failed)
+    }
+
+    /// Puts what found no space, and everything behind it, in front of the queue again: it is written in order, as the first time. `false`
+    /// if there is nothing, or part of it is still on its way.
+    pub(crate) fn requeue_failed(&mut self) -> bool {
+        let Some(first) = self.flights.iter().position(|flight| flight.failed) else { return false };
+        if self.flights.iter().any(|flight| !flight.landed) {
+            return false;
+        }
+        for flight in self.flights.drain(first..).rev() {
+            self.queue.push_front(flight.piece);
+        }
+        true
+    }
+
     /// Moves the durable end over what has become durable, in order, as far as the map knows its extents. Tells how many
     /// bytes of frames that were.
     pub(crate) fn advance_durable(&mut self, map_durable: Seq) -> u64 {
         let mut bytes = 0;
         self.flags.waits_for_map = false;
         while let Some(flight) = self.flights.front() {
-            if !flight.durable {
+            if !flight.is_durable() {
                 break;
             }
-            let known = self.extent(flight.incarnation).and_then(|extent| extent.map_seq);
+            let known = self.extent(flight.piece.incarnation).and_then(|extent| extent.map_seq);
             if known.expect("what is written lies in an extent that has a place") > map_durable {
                 self.flags.waits_for_map = true;
                 break;
             }
-            let flight = self.flights.pop_front().expect("it was there");
+            let Flight { piece, writes_left, .. } = self.flights.pop_front().expect("it was there");
             self.flight_first += 1;
-            assert!(flight.writes_left == 0);
-            assert!(flight.end.index >= self.durable.index && flight.end.offset >= self.durable.offset);
-            assert!(flight.end.incarnation >= self.durable.incarnation);
-            bytes += flight.frame_bytes;
-            self.durable = flight.end;
+            assert!(writes_left == 0);
+            assert!(piece.end.index >= self.durable.index && piece.end.offset >= self.durable.offset);
+            assert!(piece.end.incarnation >= self.durable.incarnation);
+            bytes += piece.frame_bytes;
+            self.durable = piece.end;
         }
         assert!(self.durable.index <= self.append_index && self.durable.offset <= self.append_offset);
         assert!(self.unacked_bytes >= bytes);

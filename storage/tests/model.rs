@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 
 use highwater_protocol::batch::Compression;
 use highwater_protocol::ids::Offset;
-use highwater_runtime::sim::CrashPolicy;
+use highwater_runtime::sim::{CrashPolicy, Fault};
 use highwater_storage::{
     AppendError, Cursor, DurableForm, PartitionConfig, ReadResult, Slot, StoreConfig, StoreEvent,
 };
@@ -16,18 +16,48 @@ use support::{Bed, batch_of, config, producer, tp};
 
 const PARTITIONS: u32 = 3;
 
+/// Files that writes may find no space in; syncs in the first of them, which are slabs.
+const SLABS: usize = 2;
+const FILES: [&str; 4] = ["slab-000000", "slab-000001", "state.a", "state.b"];
+
 #[derive(Clone, Debug)]
 enum Op {
-    Append { partition: u32, bytes: usize, records: usize, bulk: bool, retry: bool },
+    Append {
+        partition: u32,
+        bytes: usize,
+        records: usize,
+        bulk: bool,
+        retry: bool,
+    },
     Turn,
     Steps(usize),
     Settle,
-    Read { partition: u32, from: usize, max_bytes: usize },
-    LogStart { partition: u32, at: usize },
-    Retain { partition: u32, bytes: u64 },
-    Delete { partition: u32 },
-    EpochStart { partition: u32 },
+    Read {
+        partition: u32,
+        from: usize,
+        max_bytes: usize,
+    },
+    LogStart {
+        partition: u32,
+        at: usize,
+    },
+    Retain {
+        partition: u32,
+        bytes: u64,
+    },
+    Delete {
+        partition: u32,
+    },
+    EpochStart {
+        partition: u32,
+    },
     Tick,
+    /// The disk has no space for some writes or syncs.
+    NoSpace {
+        file: usize,
+        sync: bool,
+        times: u32,
+    },
     Crash(CrashPolicy),
     Restart,
 }
@@ -54,6 +84,8 @@ fn op() -> impl Strategy<Value = Op> {
         1 => partition.prop_map(|partition| Op::Delete { partition }),
         2 => (0..PARTITIONS).prop_map(|partition| Op::EpochStart { partition }),
         3 => Just(Op::Tick),
+        2 => (0..FILES.len(), any::<bool>(), 1..5u32)
+            .prop_map(|(file, sync, times)| Op::NoSpace { file, sync, times }),
         2 => policy.prop_map(Op::Crash),
         1 => Just(Op::Restart),
     ]
@@ -105,11 +137,20 @@ impl World {
             self.apply(&op);
             self.look();
         }
-        self.bed.settle();
-        self.look();
+        self.settle_with_space();
         self.check_all();
         self.bed = self.bed.restart();
         self.check_all();
+    }
+
+    /// The disk has space again, and everything becomes durable.
+    fn settle_with_space(&mut self) {
+        self.bed.disk.disk().clear_faults();
+        self.bed.settle();
+        self.tick();
+        self.bed.settle();
+        self.look();
+        assert_eq!(self.bed.store.stats().unacked_bytes, 0);
     }
 
     fn apply(&mut self, op: &Op) {
@@ -127,7 +168,17 @@ impl World {
                 let slot = self.slot(partition);
                 let epoch = self.bed.epoch(slot);
                 let started = self.bed.store.append_epoch_start(&mut self.bed.disk, slot, epoch, 0);
-                assert!(matches!(started, Ok(_) | Err(AppendError::Busy)), "{started:?}");
+                let refused = matches!(started, Err(AppendError::Busy | AppendError::StorageFull));
+                assert!(started.is_ok() || refused, "{started:?}");
+            }
+            Op::NoSpace { file, sync, times } => {
+                let path = self.bed.config.dir.join(FILES[file]);
+                let fault = if sync && file < SLABS {
+                    Fault::sync_no_space(path)
+                } else {
+                    Fault::write_no_space(path)
+                };
+                self.bed.disk.disk().inject(fault.times(times));
             }
             Op::Read { partition, from, max_bytes } => self.read(partition, from, max_bytes),
             Op::LogStart { partition, at } => self.move_log_start(partition, at),
@@ -139,12 +190,12 @@ impl World {
                 self.known[partition as usize] = Known { generation, ..Known::default() };
             }
             Op::Crash(policy) => {
+                self.bed.disk.disk().clear_faults();
                 replace_with(&mut self.bed, |bed| bed.crash(policy));
                 self.after_crash();
             }
             Op::Restart => {
-                self.bed.settle();
-                self.look();
+                self.settle_with_space();
                 replace_with(&mut self.bed, Bed::restart);
                 for known in &mut self.known {
                     known.log_start = known.log_start_asked;
@@ -165,10 +216,8 @@ impl World {
             let values: Vec<&[u8]> = last.values.iter().map(Vec::as_slice).collect();
             let batch = batch_of(Compression::None, producer(id, 0, last.sequence), 5, &values);
             let again = self.bed.try_append(slot, &batch);
-            assert!(
-                matches!(again, Err(AppendError::Duplicate { base_offset, .. }) if base_offset.0 == last.base),
-                "{again:?}"
-            );
+            let is_known = matches!(again, Err(AppendError::Duplicate { base_offset, .. }) if base_offset.0 == last.base);
+            assert!(is_known || again == Err(AppendError::StorageFull), "{again:?}");
             return;
         }
         let values: Vec<Vec<u8>> =
@@ -184,7 +233,7 @@ impl World {
                 known.next_offset += records as i64;
                 known.next_sequence += records as i32;
             }
-            Err(AppendError::Busy) => {}
+            Err(AppendError::Busy | AppendError::StorageFull) => {}
             Err(e) => panic!("{e}"),
         }
     }
@@ -241,6 +290,9 @@ impl World {
                 StoreEvent::Durable { .. }
                 | StoreEvent::Deleted { .. }
                 | StoreEvent::RoomAvailable
+                | StoreEvent::StorageFull(_)
+                | StoreEvent::Stalled { .. }
+                | StoreEvent::SpaceAvailable
                 | StoreEvent::Closed => {}
                 StoreEvent::LogStart { slot, offset } => {
                     for partition in 0..PARTITIONS {

@@ -8,7 +8,7 @@ mod identity;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use highwater_runtime::fs::{DirEntry, Fs, RESERVE_NAME};
+use highwater_runtime::fs::{DirEntry, Fs, RESERVE_NAME, is_out_of_space};
 
 pub use identity::{Identity, Inventory};
 
@@ -127,7 +127,7 @@ pub fn open(fs: &mut dyn Fs, path: &Path, new: Identity) -> Result<DataDir, Star
             }
             match quarantine(fs, path, &entry.name) {
                 Ok(warning) => warnings.push(warning),
-                Err(e) if e.kind() == io::ErrorKind::StorageFull => {
+                Err(e) if is_out_of_space(&e) => {
                     let stranger = path.join(&entry.name);
                     warnings.push(format!(
                         "{}: nothing knows this file, and the disk is too full to move it away",
@@ -143,7 +143,7 @@ pub fn open(fs: &mut dyn Fs, path: &Path, new: Identity) -> Result<DataDir, Star
     let stores = stores.max(inventory.stores);
     match fs.create_file(&path.join(RESERVE_NAME), RESERVE_BYTES) {
         Ok(file) => fs.close_file(file),
-        Err(e) if matches!(e.kind(), io::ErrorKind::AlreadyExists | io::ErrorKind::StorageFull) => {}
+        Err(e) if e.kind() == io::ErrorKind::AlreadyExists || is_out_of_space(&e) => {}
         Err(e) => return Err(failed("cannot keep space in", &e)),
     }
     Ok(DataDir { path: path.to_owned(), identity, stores, inventory, is_new, warnings })

@@ -48,6 +48,11 @@ impl Lead {
         Ok(Self { controller, groups, groups_timer: None, ready: false })
     }
 
+    /// Whether one of its logs waits for space on the disk.
+    pub(super) fn is_stalled(&self) -> bool {
+        self.controller.is_stalled() || self.groups.is_stalled()
+    }
+
     fn ask(
         &mut self,
         to: (ShardIndex, Ticket),

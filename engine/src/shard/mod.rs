@@ -231,10 +231,7 @@ impl Shard {
             lead.groups.retry_stalled(plane);
         }
         let full = self.stores.iter().any(|entry| entry.full || entry.store.is_stalled())
-            || self
-                .lead
-                .as_ref()
-                .is_some_and(|lead| lead.controller.is_stalled() || lead.groups.is_stalled());
+            || self.lead.as_ref().is_some_and(|lead| lead.is_stalled());
         self.plan_retention(plane, if full { SPACE_INTERVAL } else { RETENTION_INTERVAL });
     }
 

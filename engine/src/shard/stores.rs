@@ -2,13 +2,15 @@
 
 use std::collections::VecDeque;
 
+use highwater_net::Reply;
+use highwater_protocol::error::ErrorCode;
 use highwater_protocol::ids::{LogIndex, Offset, StoreId, TopicId, TopicPartition};
 use highwater_runtime::plane::{Completion, ConnId, Plane, Token};
 use highwater_storage::{PartitionFinding, RecoveryReport, Slot, Store, StoreConfig, StoreEvent};
 
 use super::Shard;
 use super::kafka::Waiting;
-use super::partition::AckTo;
+use super::partition::{Ack, AckTo, Refusal};
 use super::readers::deleted;
 use super::setup::{OpenError, ShardSetup};
 use crate::data_dir::store_dir;
@@ -144,6 +146,10 @@ impl Shard {
         if let Err(fatal) = result {
             plane.fatal(EXIT_DISK, format!("the disk is not to be trusted: {fatal}"));
         }
+        let waits = self.lead.as_ref().is_some_and(|lead| lead.is_stalled());
+        if waits && self.retention_at > plane.now().after(SPACE_INTERVAL) {
+            self.plan_retention(plane, SPACE_INTERVAL);
+        }
     }
 
     /// Starts commit rounds with what this turn has appended.
@@ -171,6 +177,7 @@ impl Shard {
                         | StoreEvent::SpaceAvailable
                         | StoreEvent::RoomAvailable
                         | StoreEvent::StorageFull(_)
+                        | StoreEvent::Stalled { .. }
                 );
                 self.on_store_event(plane, store, event);
             }
@@ -207,6 +214,7 @@ impl Shard {
                 self.stores[store].full = true;
                 self.plan_retention(plane, SPACE_INTERVAL);
             }
+            StoreEvent::Stalled { slot } => self.refuse_waiting(store, slot),
             StoreEvent::SpaceAvailable => {
                 tracing::info!(store = self.stores[store].id.0, "there is space on the disk again");
                 self.stores[store].full = false;
@@ -233,6 +241,26 @@ impl Shard {
         }
         if moved {
             self.wake_waiters(id);
+        }
+    }
+
+    /// What was appended to a partition waits for space on the disk: its producers hear that instead of waiting too. For them it is unknown
+    /// whether their batches will be there; a batch that is sent again is recognised.
+    fn refuse_waiting(&mut self, store: usize, slot: Slot) {
+        let Some(id) = self.partitions.of_slot(store, slot) else { return };
+        let Some(partition) = self.partitions.get_mut(id) else { return };
+        let text = format!("{}: the disk is full", partition.name());
+        let acks: Vec<_> = partition.take_acks().collect();
+        for ack in acks {
+            self.refuse_ack(ack, (ErrorCode::StorageFull, text.clone()));
+        }
+    }
+
+    /// A producer that waits for its acknowledgement does not get one.
+    fn refuse_ack(&mut self, ack: Ack, (code, text): Refusal) {
+        match ack.to {
+            AckTo::Native(conn, slot) => self.reply(conn, slot, Reply::Error { code, text }),
+            AckTo::Kafka(to) => self.tell_produced(to, Err((code.into(), text))),
         }
     }
 
@@ -274,13 +302,7 @@ impl Shard {
         self.abandon_moves(plane, partition.store, partition.slot);
         let acks: Vec<_> = partition.take_acks().collect();
         for ack in acks {
-            let (code, text) = deleted();
-            match ack.to {
-                AckTo::Native(conn, slot) => {
-                    self.reply(conn, slot, highwater_net::Reply::Error { code, text });
-                }
-                AckTo::Kafka(to) => self.tell_produced(to, Err((code.into(), text))),
-            }
+            self.refuse_ack(ack, deleted());
         }
     }
 }

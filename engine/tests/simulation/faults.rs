@@ -6,6 +6,7 @@ use highwater_protocol::batch::{BatchBuilder, BatchProducer, Compression, NewRec
 use highwater_protocol::error::ErrorCode;
 use highwater_protocol::ids::{Timestamp, TopicPartition};
 use highwater_protocol::native::{Acks, Body, CreateTopicRequest, DeleteTopicRequest, produce_head};
+use highwater_runtime::fs::Fs as _;
 use highwater_runtime::sim::{Fault, NodeEnd};
 
 use crate::node::{World, world};
@@ -118,6 +119,87 @@ fn batches_that_wait_for_a_slab_are_refused_when_the_disk_has_no_room_for_it() {
         produce(wire, *to, 10_000);
         answer(&mut world, wire).expect("an answer").body.expect("there is space again");
     }
+}
+
+#[test]
+fn batches_that_a_full_disk_does_not_take_into_files_that_are_there_are_refused_and_their_topic_goes_on_later()
+ {
+    for seed in 0..4 {
+        let (mut world, node) = world(seed);
+        world.start(node).expect("a first start");
+        let address = world.address(node, 0);
+        let (_, partitions) = create(&mut world, address, 2);
+        let mut wires: Vec<_> = (0..20)
+            .map(|n| {
+                let (to, shard) = partitions[n % 2];
+                (Wire::connect(&mut world, address, Some(shard)), to)
+            })
+            .collect();
+        for (wire, to) in &mut wires {
+            produce(wire, *to, 100);
+            answer(&mut world, wire).expect("an answer").body.expect("there is space");
+        }
+        for store in 0..2 {
+            let slab = format!("/data/store-{store:03}/slab-000000");
+            world.disk(node).inject(Fault::write_no_space(&slab));
+            world.disk(node).inject(Fault::sync_no_space(&slab));
+        }
+        for (wire, to) in &mut wires {
+            for _ in 0..3 {
+                produce(wire, *to, 1000);
+            }
+        }
+        let begun = world.now();
+        for (wire, to) in &mut wires {
+            for _ in 0..3 {
+                let refused =
+                    answer(&mut world, wire).expect("an answer").body.expect_err("the disk is full");
+                assert_eq!(refused.0, ErrorCode::StorageFull, "seed {seed}, {to}: {}", refused.1);
+                assert!(refused.1.contains("main/"), "{}", refused.1);
+            }
+        }
+        assert!(world.now() < begun.after(Duration::from_secs(2)), "seed {seed}: nobody is kept waiting");
+        assert_eq!(world.end(node), None, "it goes on serving");
+        world.disk(node).clear_faults();
+        world.run_for(Duration::from_secs(3));
+        for (wire, to) in &mut wires {
+            produce(wire, *to, 1000);
+            answer(&mut world, wire).expect("an answer").body.expect("there is space again");
+        }
+        world.shutdown(node);
+        world.run_for(Duration::from_secs(20));
+        assert!(matches!(world.end(node), Some(NodeEnd::Exited)), "{:?}", world.end(node));
+    }
+}
+
+#[test]
+fn changes_of_topics_are_refused_while_their_log_finds_no_space() {
+    let (mut world, node) = world(3);
+    world.start(node).expect("a first start");
+    let address = world.address(node, 0);
+    create(&mut world, address, 1);
+    // What is kept in reserve is used up.
+    world.disk(node).remove_file("/data/reserve".as_ref()).expect("it is there");
+    world.disk(node).set_capacity(Some(0));
+    world.disk(node).inject(Fault::write_no_space("/data/meta.b"));
+    let mut admin = Wire::connect(&mut world, address, None);
+    let begun = world.now();
+    let new =
+        CreateTopicRequest { name: "other".into(), partitions: 1, configs: Vec::new(), validate_only: false };
+    for _ in 0..2 {
+        let refused = call(&mut world, &mut admin, &new).expect_err("refused");
+        assert_eq!(refused.0, ErrorCode::StorageFull, "{}", refused.1);
+        let refused = call(&mut world, &mut admin, &DeleteTopicRequest { name: "main".into() });
+        assert_eq!(refused.expect_err("refused").0, ErrorCode::StorageFull);
+    }
+    assert!(world.now() < begun.after(Duration::from_secs(2)), "nobody is kept waiting");
+    assert_eq!(world.end(node), None, "it goes on serving");
+    world.disk(node).set_capacity(None);
+    world.run_for(Duration::from_secs(3));
+    // The first request was on its way: it may take effect, and did.
+    let there = call(&mut world, &mut admin, &new).expect_err("it is there");
+    assert_eq!(there.0, ErrorCode::TopicExists, "{}", there.1);
+    call(&mut world, &mut admin, &DeleteTopicRequest { name: "main".into() }).expect("there is space again");
 }
 
 #[test]

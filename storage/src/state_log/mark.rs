@@ -7,7 +7,7 @@
 use std::path::{Path, PathBuf};
 
 use highwater_runtime::buf::AlignedBuf;
-use highwater_runtime::fs::OpenMode;
+use highwater_runtime::fs::{OpenMode, is_out_of_space};
 use highwater_runtime::plane::{Disk, FileId};
 
 use super::format::{BLOCK_BYTES, Owner};
@@ -68,7 +68,7 @@ pub(super) fn open(
     }
     match disk.replace_file(path, &encode(owner, generation), BLOCK_BYTES as u64) {
         Ok(file) => Ok(Some(file)),
-        Err(e) if e.kind() == std::io::ErrorKind::StorageFull => Ok(None),
+        Err(e) if is_out_of_space(&e) => Ok(None),
         Err(e) => Err(e),
     }
 }

@@ -15,6 +15,9 @@
 //! a new generation that begins with it, then `.b`. Nothing is recorded in the new generation before both have it. What is
 //! appended meanwhile waits in memory.
 //!
+//! A full disk: a file system that copies on write can have no space for a record either. It is given up, and the log rotated: the
+//! snapshot stands for it, and new files share no blocks with a copy. A rotation that finds no space waits until it is tried again.
+//!
 //! Opening: [`recover`] reads both copies together; then they are made equal before anything else happens, so that what was
 //! told to the owner stays true after the next crash.
 //!
@@ -31,6 +34,7 @@ mod tests;
 use std::path::PathBuf;
 
 use bytes::Bytes;
+use highwater_runtime::fs::is_out_of_space;
 use highwater_runtime::plane::{Completion, Disk, Durability, FileId, FileJob, Token, WRITE_BYTES_MAX};
 
 pub use format::Owner;
@@ -79,6 +83,8 @@ pub struct StateLog {
     pending: Vec<u8>,
     pending_ends: Vec<usize>,
     writing: Option<Writing>,
+    /// The disk had no space for a record: nothing more is written to these files.
+    record_failed: bool,
     rotation: Option<Rotation>,
     /// A snapshot given while another one was on its way.
     next_snapshot: Option<(Bytes, u64)>,
@@ -91,6 +97,8 @@ struct Writing {
     last_seq: u64,
     /// Bytes answered, per file. One write per file is in flight while this is less than the record's length.
     written: [usize; 2],
+    /// There was no space for a part of it.
+    failed: bool,
 }
 
 /// A new generation on its way.
@@ -100,8 +108,8 @@ struct Rotation {
     records_at: u64,
     covers: u64,
     stage: Stage,
-    /// It was said that there is no space for it.
-    told: bool,
+    /// There was no space for it.
+    is_stalled: bool,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -183,10 +191,14 @@ impl StateLog {
         Seq(self.last_seq)
     }
 
-    /// Whether the owner should give a snapshot now: the space for records is three quarters used, or what waits does not fit.
+    /// Whether the owner should give a snapshot now: the space for records is three quarters used, what waits does not fit, or the disk
+    /// had no space for a record.
     pub fn wants_snapshot(&self) -> bool {
         if self.rotation.is_some() || self.failed.is_some() {
             return false;
+        }
+        if self.record_failed {
+            return true;
         }
         let next = self.position + self.next_record().map_or(0, |(_, _, bytes)| bytes as u64);
         let quarter = self.file_bytes / 4;
@@ -208,15 +220,16 @@ impl StateLog {
     /// Nothing is on its way and nothing waits. True also when the disk is full and the log waits for space.
     pub fn is_idle(&self) -> bool {
         let resting = match &self.rotation {
-            None => self.pending.is_empty(),
+            None => self.pending.is_empty() && !self.record_failed,
             Some(rotation) => matches!(rotation.stage, Stage::Stalled(_)),
         };
         self.writing.is_none() && resting && self.mark_writes == MarkWrites::Idle
     }
 
-    /// Whether a rotation waits for space on the disk, for [`retry_stalled`](Self::retry_stalled) to be called from a timer.
+    /// Whether a rotation has found no space on the disk, and is not through since. [`retry_stalled`](Self::retry_stalled) is to be called
+    /// from a timer then: nothing becomes durable until it succeeds.
     pub fn is_stalled(&self) -> bool {
-        matches!(self.rotation, Some(Rotation { stage: Stage::Stalled(_), .. }))
+        self.rotation.as_ref().is_some_and(|rotation| rotation.is_stalled)
     }
 
     /// Tries a rotation again that found no space on the disk.
@@ -241,7 +254,7 @@ impl StateLog {
     }
 
     fn start_record(&mut self, disk: &mut dyn Disk) {
-        if self.writing.is_some() || self.rotation.is_some() {
+        if self.writing.is_some() || self.rotation.is_some() || self.record_failed {
             return;
         }
         let Some((count, bytes, record_bytes)) = self.next_record() else { return };
@@ -265,7 +278,7 @@ impl StateLog {
             *end -= bytes;
         }
         let last_seq = first_seq + count as u64 - 1;
-        self.writing = Some(Writing { record, last_seq, written: [0; 2] });
+        self.writing = Some(Writing { record, last_seq, written: [0; 2], failed: false });
         self.write_chunk(disk, 0);
         self.write_chunk(disk, 1);
     }
@@ -290,18 +303,28 @@ impl StateLog {
         copy: usize,
         result: std::io::Result<()>,
     ) -> Result<(), Fatal> {
-        result.map_err(|e| Fatal(format!("could not write {}: {e}", self.paths[copy].display())))?;
         let writing = self.writing.as_mut().expect("a write was answered, so a record was on its way");
         let len = writing.record.len();
-        writing.written[copy] = (writing.written[copy] + WRITE_BYTES_MAX).min(len);
+        match result {
+            Ok(()) => writing.written[copy] = (writing.written[copy] + WRITE_BYTES_MAX).min(len),
+            Err(e) if is_out_of_space(&e) => {
+                writing.failed = true;
+                writing.written[copy] = len;
+            }
+            Err(e) => return Err(Fatal(format!("could not write {}: {e}", self.paths[copy].display()))),
+        }
         if writing.written[copy] < len {
             self.write_chunk(disk, copy);
             return Ok(());
         }
         if writing.written == [len; 2] {
-            assert!(writing.last_seq > self.durable, "numbers only grow");
-            self.durable = writing.last_seq;
-            self.position += len as u64;
+            if writing.failed {
+                self.record_failed = true;
+            } else {
+                assert!(writing.last_seq > self.durable, "numbers only grow");
+                self.durable = writing.last_seq;
+                self.position += len as u64;
+            }
             self.writing = None;
             if self.rotation.is_some() {
                 self.start_replace(disk, 0);
@@ -318,8 +341,14 @@ impl StateLog {
             format::encode_base(self.owner, self.generation + 1, &base, self.file_bytes_min);
         let records_at = content.len() as u64;
         let content = content.freeze();
-        self.rotation =
-            Some(Rotation { content, file_bytes, records_at, covers, stage: Stage::Waiting, told: false });
+        self.rotation = Some(Rotation {
+            content,
+            file_bytes,
+            records_at,
+            covers,
+            stage: Stage::Waiting,
+            is_stalled: false,
+        });
         if self.writing.is_none() {
             self.start_replace(disk, 0);
         }
@@ -348,8 +377,8 @@ impl StateLog {
         assert!(rotation.stage == Stage::Replacing(copy), "one replacement at a time");
         let file = match result {
             Ok(file) => file,
-            Err(e) if e.kind() == std::io::ErrorKind::StorageFull => {
-                if !std::mem::replace(&mut rotation.told, true) {
+            Err(e) if is_out_of_space(&e) => {
+                if !std::mem::replace(&mut rotation.is_stalled, true) {
                     tracing::error!(path = %self.paths[copy].display(), "the disk is full: no space to rewrite a state log; it waits");
                 }
                 rotation.stage = Stage::Stalled(copy);
@@ -363,6 +392,7 @@ impl StateLog {
             return Ok(());
         }
         let done = self.rotation.take().expect("it was there above");
+        self.record_failed = false;
         self.generation += 1;
         self.file_bytes = done.file_bytes;
         self.position = done.records_at;
@@ -392,7 +422,7 @@ impl StateLog {
         let behind = std::mem::replace(&mut self.mark_writes, MarkWrites::Idle) == MarkWrites::Behind;
         match result {
             // A file system that copies on write may be too full for it. The next generation tries again.
-            Err(e) if e.kind() != std::io::ErrorKind::StorageFull => {
+            Err(e) if !is_out_of_space(&e) => {
                 Err(Fatal(format!("could not write the mark of {}: {e}", self.paths[0].display())))
             }
             _ => {

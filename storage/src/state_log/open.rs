@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
 use highwater_protocol::ids::ClusterId;
-use highwater_runtime::fs::OpenMode;
+use highwater_runtime::fs::{OpenMode, is_out_of_space};
 use highwater_runtime::plane::{Disk, FileId};
 
 use super::format::{self, BLOCK_BYTES, HeaderFault, Owner};
@@ -182,13 +182,19 @@ impl StateLog {
             let [a, b] = paths;
             return Err(StateLogError::Older { a, b, found: analysis.generation, expected });
         }
+        let mut unequal = false;
         // From here on both copies are made what they should be, the content of one always whole.
         let mut equal = [FileId(0); 2];
         for copy in 0..2 {
             let path = &paths[copy];
             equal[copy] = match (files[copy], &images[copy]) {
                 (Some(file), Some(image)) if analysis.mendable[copy] => {
-                    mend(disk, file, image, &analysis).map_err(io_error(path))?;
+                    match mend(disk, file, image, &analysis) {
+                        // Neither in place nor elsewhere. It stays as it is, which the next start would understand too, until there
+                        // is space for a new generation; nothing becomes durable before that.
+                        Err(e) if is_out_of_space(&e) => unequal = true,
+                        other => other.map_err(io_error(path))?,
+                    }
                     file
                 }
                 (file, _) => {
@@ -207,6 +213,7 @@ impl StateLog {
             position: analysis.expected.len() as u64,
             last_seq: analysis.last_seq,
             durable: analysis.last_seq,
+            record_failed: unequal,
             ..Self::with(paths, equal, owner, token_space, file_bytes_min)
         };
         for what in &analysis.damage {
@@ -297,6 +304,7 @@ impl StateLog {
             pending: Vec::new(),
             pending_ends: Vec::new(),
             writing: None,
+            record_failed: false,
             rotation: None,
             next_snapshot: None,
             failed: None,
@@ -361,7 +369,7 @@ fn replace(
     analysis: &Analysis,
 ) -> io::Result<FileId> {
     let full = match disk.replace_file(path, &analysis.expected, analysis.file_bytes) {
-        Err(e) if e.kind() == io::ErrorKind::StorageFull => e,
+        Err(e) if is_out_of_space(&e) => e,
         other => return other,
     };
     let Some(image) = image.filter(|image| image.bytes.len() as u64 == analysis.file_bytes) else {

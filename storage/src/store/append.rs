@@ -37,12 +37,19 @@ impl Store {
         self.check_phase(partition)?;
         match partition.producers.check(&ProducerStamp::of(&header)) {
             ProducerCheck::New => {}
+            // It would not be answered before there is space.
+            ProducerCheck::Duplicate { next_offset, .. }
+                if partition.stalled && next_offset > partition.durable.offset =>
+            {
+                return Err(AppendError::StorageFull);
+            }
             ProducerCheck::Duplicate { base_offset, next_offset, timestamp } => {
                 return Err(AppendError::Duplicate { base_offset, next_offset, timestamp });
             }
             ProducerCheck::OutOfOrder { expected } => return Err(AppendError::OutOfOrder { expected }),
             ProducerCheck::Fenced => return Err(AppendError::Fenced),
         }
+        self.check_stall(partition)?;
         self.check_backlog(partition, batch_bytes)?;
         let lie = if matches!(payload, Payload::Bulk { .. }) { Lie::OwnPages } else { Lie::Packed };
         self.ensure_room(slot, batch_bytes, lie, epoch, wall_ms)?;
@@ -62,6 +69,7 @@ impl Store {
     ) -> Result<LogIndex, AppendError> {
         let partition = self.partition(slot).ok_or(AppendError::Deleted)?;
         self.check_phase(partition)?;
+        self.check_stall(partition)?;
         self.check_backlog(partition, 0)?;
         self.ensure_room(slot, 0, Lie::Packed, epoch, wall_ms)?;
         Ok(self.append_with(slot, wall_ms, |partition, bench| partition.push_epoch_start(bench, epoch)))
@@ -120,6 +128,10 @@ impl Store {
         let of_partition =
             partition.unacked_bytes > 0 && partition.unacked_bytes + bytes > limits.unacked_bytes_max;
         let of_store = self.unacked_bytes > 0 && self.unacked_bytes + bytes > limits.store_unacked_bytes_max;
+        if of_store && !self.stalled.is_empty() {
+            // What fills the memory may not leave it before there is space.
+            return Err(AppendError::StorageFull);
+        }
         if of_partition || of_store { Err(AppendError::Busy) } else { Ok(()) }
     }
 

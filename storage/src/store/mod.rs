@@ -2,7 +2,7 @@
 //!
 //! One file for each thing it does; all of them are `impl Store`:
 //! [`append`] puts batches into tails, [`round`] makes them durable, [`space`] finds room for extents, [`slabs`] for slabs,
-//! [`record`] keeps the map,
+//! [`stall`] waits for space with what was appended, [`record`] keeps the map,
 //! [`read`] and [`find`] read, [`retention`] lets go, [`open`] begins and [`close`] ends it.
 
 mod append;
@@ -15,8 +15,9 @@ mod retention;
 mod round;
 mod slabs;
 mod space;
+mod stall;
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use highwater_protocol::batch::BatchHeader;
 use highwater_protocol::ids::{LogIndex, PartitionIndex, TopicId, TopicPartition};
@@ -56,6 +57,10 @@ pub struct Store {
     dirty: VecDeque<Slot>,
     /// Partitions whose durable end waits for the map.
     waiting_for_map: Vec<Slot>,
+    /// Partitions that wait for space on the disk with what was appended to them.
+    stalled: BTreeSet<Slot>,
+    /// The map waits for space on the disk.
+    map_stalled: bool,
     /// Partitions appended to since their last checkpoint.
     touched: Vec<Slot>,
     /// Frames whose extents' headers are damaged: the partitions that they belong to are out of service.
@@ -170,7 +175,10 @@ impl Store {
         }
         match token.0 >> TOKEN_KIND_SHIFT & 0xff {
             TOKEN_STATE => match self.state.on_disk(disk, token, completion) {
-                Ok(()) => self.on_map_durable(disk),
+                Ok(()) => {
+                    self.follow_map_stall();
+                    self.on_map_durable(disk);
+                }
                 Err(fatal) => self.fail(fatal.0),
             },
             TOKEN_STORE => {

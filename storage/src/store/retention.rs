@@ -108,16 +108,21 @@ impl Store {
         partition.tail = None;
         partition.queue.clear();
         self.budget.drop_all(&mut partition.chunks);
-        let in_flight = partition.flights.iter().map(|flight| flight.frame_bytes).sum();
+        let in_flight = partition.flights.iter().map(|flight| flight.piece.frame_bytes).sum();
         self.unacked_bytes -= partition.unacked_bytes - in_flight;
         partition.unacked_bytes = in_flight;
+        for flight in &mut partition.flights {
+            // Nobody needs it any more.
+            flight.failed = false;
+        }
         let tp = partition.tp;
         self.by_tp.remove(&tp);
         let seq = self.record(&MapRecord::Deleted { key: PartitionKey::from(tp) });
         self.promise(seq, StoreEvent::Deleted { tp });
         // Also if nothing of it waited for the disk: who waits with a batch for it waits for nothing now.
         self.push_event(StoreEvent::RoomAvailable);
-        self.finish_delete(slot);
+        self.end_stall(slot);
+        self.advance(slot);
     }
 
     /// Frees the extents of a deleted partition when nothing is being written to them any more.

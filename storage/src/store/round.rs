@@ -5,7 +5,11 @@
 //! Rounds chain without a timer: what is appended while [`ROUNDS_IN_FLIGHT_MAX`] of them are on their way makes the next one larger.
 //!
 //! A partition whose partial last page is in flight sits a round out: its next write would overlap.
+//!
+//! A file system that copies on write may have no space for a write into an extent that is there. Then the partition stalls; see
+//! [`super::stall`].
 
+use highwater_runtime::fs::is_out_of_space;
 use highwater_runtime::plane::{Completion, Disk, Durability, Token, WRITE_BYTES_MAX};
 
 use bytes::Bytes;
@@ -111,11 +115,13 @@ impl Store {
         self.rounds.free.push(at);
         match (op, completion) {
             (Op::Write { slot, flight, round, slab }, Completion::Write(result)) => match result {
-                Ok(()) => self.on_written(disk, slot, flight, round, slab),
+                Ok(()) => self.on_written(disk, slot, flight, round, slab, false),
+                Err(e) if is_out_of_space(&e) => self.on_written(disk, slot, flight, round, slab, true),
                 Err(e) => self.fail(format!("could not write to {}: {e}", self.slab_path(slab))),
             },
             (Op::Sync { round, slab }, Completion::Sync(result)) => match result {
-                Ok(()) => self.on_synced(round, slab),
+                Ok(()) => self.on_synced(round, slab, false),
+                Err(e) if is_out_of_space(&e) => self.on_synced(round, slab, true),
                 Err(e) => self.fail(format!("could not sync {}: {e}", self.slab_path(slab))),
             },
             (Op::Read(id), Completion::Read(result)) => self.on_read(disk, id, result),
@@ -131,7 +137,7 @@ impl Store {
         }
     }
 
-    fn slab_path(&self, slab: SlabId) -> String {
+    pub(super) fn slab_path(&self, slab: SlabId) -> String {
         self.config.dir.join(crate::layout::slab_name(slab)).display().to_string()
     }
 
@@ -162,6 +168,10 @@ impl Store {
     fn submit_partition(&mut self, disk: &mut dyn Disk, slot: Slot, round: u64) {
         let map_durable = self.state.durable();
         let Some(partition) = self.partitions.get_mut(slot.0) else { return };
+        if partition.stalled && partition.has_failed_flight() {
+            // What comes behind shares a page with it, or would be written twice.
+            return;
+        }
         if let Rest::Waking(seq) = partition.rest {
             if seq > map_durable {
                 return;
@@ -193,7 +203,7 @@ impl Store {
             }
             let partition = self.partitions.get_mut(slot.0).expect("it was there");
             let piece = partition.queue.pop_front().expect("a piece or a tail was there");
-            self.submit(disk, slot, &piece, place.slab, round);
+            self.submit(disk, slot, piece, place.slab, round);
         }
     }
 
@@ -224,10 +234,10 @@ impl Store {
         let mut page = highwater_runtime::buf::AlignedBuf::new(PAGE_BYTES);
         page.copy_from_slice(&id.to_block());
         let piece = Piece { incarnation, from: 0, data: page.freeze(), end, frame_bytes: 0 };
-        self.submit(disk, slot, &piece, place.slab, round);
+        self.submit(disk, slot, piece, place.slab, round);
     }
 
-    fn submit(&mut self, disk: &mut dyn Disk, slot: Slot, piece: &Piece, slab: SlabId, round: u64) {
+    fn submit(&mut self, disk: &mut dyn Disk, slot: Slot, piece: Piece, slab: SlabId, round: u64) {
         let form = self.config.durable_form;
         let durability = match form {
             DurableForm::Dsync if is_planted(Mutant::AckBeforeSync) => Durability::Volatile,
@@ -244,23 +254,17 @@ impl Store {
         assert!(piece.from as usize + bytes <= extent.bytes() as usize, "a write stays within its extent");
         let flight = partition.flight_first + partition.flights.len() as u64;
         let writes = bytes.div_ceil(WRITE_BYTES_MAX) as u32;
-        partition.flights.push_back(Flight {
-            incarnation: piece.incarnation,
-            to: piece.from + bytes as u32,
-            end: piece.end,
-            frame_bytes: piece.frame_bytes,
-            writes_left: writes,
-            durable: false,
-        });
+        let (from_position, data) = (piece.from, piece.data.clone());
+        partition.flights.push_back(Flight { piece, writes_left: writes, landed: false, failed: false });
         let of_slab = self.rounds.slab(round, slab);
         of_slab.writes_left += writes;
         if form == DurableForm::SyncPerRound {
             of_slab.flights.push((slot, flight));
         }
         let file = self.space.slabs[&slab].file;
-        let at = place.at + u64::from(piece.from);
+        let at = place.at + u64::from(from_position);
         for from in (0..bytes).step_by(WRITE_BYTES_MAX) {
-            let data: Bytes = piece.data.slice(from..(from + WRITE_BYTES_MAX).min(bytes));
+            let data: Bytes = data.slice(from..(from + WRITE_BYTES_MAX).min(bytes));
             let token = self.token(Op::Write { slot, flight, round, slab });
             self.stats.writes += 1;
             self.stats.bytes_written += data.len() as u64;
@@ -268,13 +272,25 @@ impl Store {
         }
     }
 
-    fn on_written(&mut self, disk: &mut dyn Disk, slot: Slot, flight: u64, round: u64, slab: SlabId) {
+    fn on_written(
+        &mut self,
+        disk: &mut dyn Disk,
+        slot: Slot,
+        number: u64,
+        round: u64,
+        slab: SlabId,
+        no_space: bool,
+    ) {
         let partition = self.partitions.get_mut(slot.0).expect("a partition waits for its writes");
-        let landed = partition.flight_mut(flight);
-        landed.writes_left -= 1;
-        let whole = landed.writes_left == 0;
+        let flight = partition.flight_mut(number);
+        flight.writes_left -= 1;
+        let whole = flight.writes_left == 0;
+        if no_space {
+            self.on_flight_failed(slot, number, slab);
+        }
         if whole && self.config.durable_form == DurableForm::Dsync {
-            landed.durable = true;
+            let partition = self.partitions.get_mut(slot.0).expect("as above");
+            partition.flight_mut(number).landed = true;
             self.advance(slot);
         }
         let of_slab = self.rounds.slab(round, slab);
@@ -292,12 +308,16 @@ impl Store {
         }
     }
 
-    fn on_synced(&mut self, round: u64, slab: SlabId) {
+    fn on_synced(&mut self, round: u64, slab: SlabId, no_space: bool) {
         let flights = std::mem::take(&mut self.rounds.slab(round, slab).flights);
         self.rounds.end_slab(round, slab);
         for (slot, flight) in &flights {
             let partition = self.partitions.get_mut(slot.0).expect("a partition waits for its writes");
-            partition.flight_mut(*flight).durable = true;
+            partition.flight_mut(*flight).landed = true;
+            if no_space {
+                // A later sync says nothing about what this one was for: it is all written again.
+                self.on_flight_failed(*slot, *flight, slab);
+            }
         }
         for (slot, _) in flights {
             self.advance(slot);
@@ -330,6 +350,7 @@ impl Store {
         if bytes > 0 {
             self.record_seals(slot);
         }
+        self.end_stall_if_settled(slot);
     }
 
     /// A promise to the owner that is kept once the map is durable.

@@ -6,13 +6,12 @@
 
 use std::io;
 
-use highwater_runtime::fs::RESERVE_NAME;
+use highwater_runtime::fs::{RESERVE_NAME, is_out_of_space};
 use highwater_runtime::plane::{Disk, FileId, FileJob};
 
 use super::Store;
 use super::round::Op;
 use super::space::SlabFile;
-use crate::api::StoreEvent;
 use crate::config::StoreConfig;
 use crate::layout::{SlabId, slab_name};
 
@@ -85,7 +84,7 @@ impl Store {
                 self.space.too_large = None;
                 self.on_space_gained();
             }
-            Err(e) if e.kind() == io::ErrorKind::StorageFull || e.kind() == io::ErrorKind::QuotaExceeded => {
+            Err(e) if is_out_of_space(&e) => {
                 // Somebody else was faster, or a quota counts.
                 self.space.too_large = Some(bytes);
                 self.add_slab_if_short(disk);
@@ -102,18 +101,12 @@ impl Store {
         self.space.is_tight = true;
         self.space.reserve_due = true;
         let Some(log2) = self.space.wanted.take() else { return };
-        let was_full = self.space.full.is_some_and(|full| full <= log2);
         self.space.full = Some(self.space.full.map_or(log2, |full| full.min(log2)));
-        if was_full {
-            // Who waits for a smaller extent asks for that.
-            self.push_event(StoreEvent::RoomAvailable);
-        } else {
-            let dir = self.config.dir.display();
-            self.push_event(StoreEvent::StorageFull(format!(
-                "{dir}: no space for another slab: {} MiB are free on the disk; records that need one are refused until space is freed",
-                free >> 20
-            )));
-        }
+        let dir = self.config.dir.display();
+        self.tell_full(format!(
+            "{dir}: no space for another slab: {} MiB are free on the disk; records that need one are refused until space is freed",
+            free >> 20
+        ));
     }
 
     /// Gives slabs back that are free as a whole. As much stays as would be made again at once; and one, if it is small beside what the

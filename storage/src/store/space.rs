@@ -4,7 +4,8 @@
 //! keeps them and hears when to try again. Writes into a new extent wait until the map's reservation of its life is durable (a life is
 //! never used twice, whatever a crash forgets).
 //!
-//! The disk can be full in one place only: when a slab is added. Then appends that need an extent fail, everything else goes on.
+//! A full disk is met here, when a slab is added. Then appends that need an extent fail, everything else goes on. Only file systems that copy
+//! on write have no space for writes either: see [`super::stall`].
 //! How large slabs are and when free ones are given back is in [`super::slabs`].
 
 use std::collections::{BTreeMap, VecDeque};
@@ -53,6 +54,8 @@ pub(super) struct Space {
     pub(super) wanted: Option<u8>,
     /// No slab fits the disk for an extent of this size or a larger one.
     pub(super) full: Option<u8>,
+    /// The owner was told that the disk is full.
+    pub(super) is_told: bool,
     /// There is no space to make a slab ahead of time.
     pub(super) is_tight: bool,
     /// An append was refused since space was there last.
@@ -84,6 +87,7 @@ impl Space {
             too_large: None,
             wanted: None,
             full: None,
+            is_told: false,
             is_tight: false,
             refused: false,
             reserve_due: false,
@@ -137,7 +141,7 @@ impl Store {
     /// the slab for its extent is being made. `is_bulk`: the batch has pages of its own.
     pub fn is_busy(&mut self, slot: Slot, batch_bytes: usize, is_bulk: bool, wall_ms: i64) -> bool {
         let Some(partition) = self.partition(slot) else { return false };
-        if partition.faulty {
+        if partition.faulty || self.check_stall(partition).is_err() {
             return false;
         }
         match self.check_backlog(partition, batch_bytes) {
@@ -171,6 +175,10 @@ impl Store {
 
     /// Whether there is space for an extent; if not, asks for a slab or says that there will be none.
     fn find_space(&mut self, need: Need) -> Result<(), AppendError> {
+        if self.state.is_stalled() {
+            // Nothing in a new extent is durable before the map is.
+            return Err(AppendError::StorageFull);
+        }
         if self.space.alloc.has(need.log2_min) {
             return Ok(());
         }
@@ -244,6 +252,7 @@ impl Store {
         }
         self.grow_space(disk);
         self.make_reserve(disk);
+        self.retry_stalled_writes();
         if self.state.is_stalled() {
             self.state.retry_stalled(disk);
         }
@@ -259,7 +268,7 @@ impl Store {
         if self.space.full.is_some_and(|log2| self.space.alloc.has(log2)) {
             self.space.full = None;
             self.space.refused = false;
-            self.push_event(StoreEvent::SpaceAvailable);
+            self.tell_space();
         }
     }
 

@@ -29,6 +29,8 @@ pub(super) struct MemDisk {
     pub(super) changes_left: Option<usize>,
     pub(super) changes: usize,
     pub(super) full: bool,
+    /// Writes into files that are there find no space either, and reach the disk in part.
+    pub(super) copies_on_write: bool,
 }
 
 impl MemDisk {
@@ -37,8 +39,10 @@ impl MemDisk {
         let (token, op) = self.in_flight.remove(place);
         let completion = match op {
             Op::Write { inode, at, data } => {
-                self.inodes[inode][at as usize..at as usize + data.len()].copy_from_slice(&data);
-                Completion::Write(Ok(()))
+                let fails = self.full && self.copies_on_write;
+                let written = if fails { 512 } else { data.len() };
+                self.inodes[inode][at as usize..at as usize + written].copy_from_slice(&data[..written]);
+                Completion::Write(if fails { Err(io::ErrorKind::StorageFull.into()) } else { Ok(()) })
             }
             Op::Replace { .. } if self.full => Completion::Replaced(Err(io::ErrorKind::StorageFull.into())),
             Op::Replace { path, content } => Completion::Replaced(Ok(self.put(&path, content))),

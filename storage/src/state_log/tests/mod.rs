@@ -182,6 +182,49 @@ fn a_full_disk_makes_a_rotation_wait_and_loses_nothing() {
 }
 
 #[test]
+fn a_record_that_finds_no_space_becomes_durable_with_a_rotation_and_a_crash_before_that_loses_nothing_durable()
+ {
+    for is_full_for_rotations in [false, true] {
+        let mut disk = MemDisk::default();
+        let (mut owned, _) = Owned::open(&mut disk).expect("an empty disk");
+        owned.append(payload(0, 100));
+        owned.turn_end(&mut disk);
+        drain(&mut owned.log, &mut disk);
+        (disk.full, disk.copies_on_write) = (true, true);
+        owned.append(payload(1, 100));
+        owned.turn_end(&mut disk);
+        // One copy takes the record, the other does not.
+        let (token, completion) = disk.complete(0);
+        owned.log.on_disk(&mut disk, token, completion).expect("it may go on");
+        disk.copies_on_write = false;
+        owned.append(payload(2, 100));
+        let (token, completion) = disk.complete(0);
+        owned.log.on_disk(&mut disk, token, completion).expect("it may go on");
+        assert_eq!(owned.log.durable(), Seq(1));
+        assert!(owned.log.wants_snapshot() && !owned.log.is_idle());
+        let (again, _) = Owned::open(&mut disk.crashed(|_| false)).expect("readable");
+        assert!(owned.state.starts_with(&again.state) && !again.state.is_empty());
+        disk.full = is_full_for_rotations;
+        owned.turn_end(&mut disk);
+        drain(&mut owned.log, &mut disk);
+        if is_full_for_rotations {
+            assert!(owned.log.is_stalled() && owned.log.is_idle());
+            assert_eq!(owned.log.durable(), Seq(1));
+            disk.full = false;
+            owned.log.retry_stalled(&mut disk);
+            drain(&mut owned.log, &mut disk);
+        }
+        assert_eq!(owned.log.durable(), Seq(3));
+        owned.append(payload(3, 100));
+        owned.turn_end(&mut disk);
+        drain(&mut owned.log, &mut disk);
+        let (again, recovered) = Owned::open(&mut disk.crashed(|_| false)).expect("readable");
+        assert_eq!(again.state, owned.state);
+        assert!(recovered.damage.is_empty(), "{:?}", recovered.damage);
+    }
+}
+
+#[test]
 fn a_failed_write_ends_the_log() {
     let mut disk = MemDisk::default();
     let (mut log, _) = open_on(&mut disk).expect("an empty disk");

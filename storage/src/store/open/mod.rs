@@ -7,7 +7,7 @@ mod rebuild;
 mod recover;
 mod slabs;
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::io;
 use std::path::Path;
 
@@ -112,6 +112,8 @@ impl Store {
             budget: CacheBudget::default(),
             dirty: VecDeque::new(),
             waiting_for_map: Vec::new(),
+            stalled: BTreeSet::new(),
+            map_stalled: false,
             touched: Vec::new(),
             orphans,
             retention_at: 0,

@@ -13,6 +13,7 @@ use std::io;
 use highwater_protocol::batch::BatchHeader;
 use highwater_protocol::frame::{Frame, FrameKind};
 use highwater_protocol::ids::{Incarnation, LeaderEpoch, LogIndex, Offset, TopicPartition};
+use highwater_runtime::fs::is_out_of_space;
 use highwater_runtime::plane::{Disk, FileId};
 
 use super::Slabs;
@@ -394,14 +395,20 @@ impl Recovery<'_> {
             return Ok(());
         }
         let path = self.config.dir.join(slab_name(SlabId(entry.slab)));
+        let written = self.disk.write_at(file, entry.at, &block).and_then(|()| self.disk.sync_file(file));
+        let outcome = match written {
+            Ok(()) => "written again",
+            // The map knows what it says; the next start tries again.
+            Err(e) if is_out_of_space(&e) => "there is no space on the disk to write it again",
+            Err(source) => return Err(OpenError::Io { path, source }),
+        };
         self.report.warnings.push(format!(
-            "{}: {}: the extent header at {} was damaged; written again",
+            "{}: {}: the extent header at {} was damaged; {outcome}",
             self.tp,
             path.display(),
             entry.at
         ));
-        let written = self.disk.write_at(file, entry.at, &block).and_then(|()| self.disk.sync_file(file));
-        written.map_err(|source| OpenError::Io { path, source })
+        Ok(())
     }
 
     /// Brings the partial last page into memory, so that appends go on in it.
