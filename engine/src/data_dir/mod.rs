@@ -97,7 +97,7 @@ fn is_known(name: &str) -> bool {
 }
 
 /// Space kept for the logs of the metadata and of the groups, so that they can be rewritten on a full disk.
-const RESERVE_BYTES: u64 = 1 << 20;
+pub const RESERVE_BYTES: u64 = 1 << 20;
 
 /// Opens the directory at `path`, making it if there is none; `new` is whose it will be then.
 ///

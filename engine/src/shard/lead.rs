@@ -1,16 +1,19 @@
 //! What only shard 0 does: it has the controller and the groups with their offsets.
 
+use std::path::Path;
+
 use highwater_net::Reply;
 use highwater_protocol::error::ErrorCode;
 use highwater_protocol::ids::TopicId;
-use highwater_runtime::plane::{Instant, Plane, ShardIndex};
+use highwater_runtime::fs::RESERVE_NAME;
+use highwater_runtime::plane::{Completion, Disk, FileJob, Instant, Plane, ShardIndex, Token};
 
 use super::Shard;
 use super::setup::{OpenError, ShardSetup};
-use super::stores::{META_SPACE, OFFSETS_SPACE};
+use super::stores::{META_SPACE, OFFSETS_SPACE, RESERVE_SPACE};
 use super::timers::Timer;
 use crate::controller::{Action, Controller};
-use crate::data_dir::{META, OFFSETS};
+use crate::data_dir::{META, OFFSETS, RESERVE_BYTES};
 use crate::groups::Now;
 use crate::groups_log::{GroupsLog, Question};
 use crate::limits::ANSWERS_PER_TURN_MAX;
@@ -22,6 +25,8 @@ pub(super) struct Lead {
     pub(super) groups: GroupsLog,
     /// When the timer for groups is set to.
     groups_timer: Option<Instant>,
+    /// The reserve of the data directory is being made.
+    making_reserve: bool,
     ready: bool,
 }
 
@@ -45,7 +50,23 @@ impl Lead {
         let (log, recovered) = setup.open_log(plane, OFFSETS, *b"OFFS", OFFSETS_SPACE, warnings)?;
         let mut groups = GroupsLog::new(log, &recovered, setup.groups, now(plane))?;
         groups.retain_topics(|id| metadata.topic_by_id(id).is_some());
-        Ok(Self { controller, groups, groups_timer: None, ready: false })
+        Ok(Self { controller, groups, groups_timer: None, making_reserve: false, ready: false })
+    }
+
+    /// Makes the reserve of the data directory again, if a log had to use it to be rewritten on a full disk.
+    pub(super) fn make_reserve(&mut self, disk: &mut dyn Disk, data_dir: &Path) {
+        if !std::mem::replace(&mut self.making_reserve, true) {
+            let job = FileJob::Create { path: data_dir.join(RESERVE_NAME), bytes: RESERVE_BYTES };
+            disk.file_job(job, Token(u64::from(RESERVE_SPACE) << 56));
+        }
+    }
+
+    /// The reserve was made, or is there, or there is no space for it yet.
+    pub(super) fn reserve_made(&mut self, disk: &mut dyn Disk, completion: &Completion) {
+        self.making_reserve = false;
+        if let Completion::Created(Ok(file)) = completion {
+            disk.close_file(*file);
+        }
     }
 
     /// Whether one of its logs waits for space on the disk.

@@ -229,6 +229,7 @@ impl Shard {
         if let Some(lead) = &mut self.lead {
             lead.controller.retry_stalled(plane);
             lead.groups.retry_stalled(plane);
+            lead.make_reserve(plane, &self.setup.data_dir);
         }
         let full = self.stores.iter().any(|entry| entry.full || entry.store.is_stalled())
             || self.lead.as_ref().is_some_and(|lead| lead.is_stalled());

@@ -310,7 +310,9 @@ impl Shard {
                 let text = format!(
                     "{name}: what begins at offset {wanted} is damaged on disk; the next that can be read is offset {resume_at}"
                 );
-                self.tell_damage(id, &text);
+                if let Some(partition) = self.readers.get(&id).map(|reader| reader.partition) {
+                    self.tell_damage(partition, &text);
+                }
                 self.pass_damage(plane, id, resume_at, text)
             }
             ReadResult::NeedsMemory(_) => unreachable!("it may take any"),
@@ -355,8 +357,7 @@ impl Shard {
     }
 
     /// Damage goes to the log once, however many readers meet it.
-    fn tell_damage(&mut self, id: ReaderId, text: &str) {
-        let Some(partition) = self.readers.get(&id).map(|r| r.partition) else { return };
+    pub(super) fn tell_damage(&mut self, partition: PartitionId, text: &str) {
         if let Some(partition) = self.partitions.get_mut(partition)
             && !std::mem::replace(&mut partition.damage_told, true)
         {

@@ -20,6 +20,7 @@ use crate::message::{Message, Opened};
 /// Token spaces: the top byte of a disk operation's token says whose it is.
 pub(super) const META_SPACE: u8 = 1;
 pub(super) const OFFSETS_SPACE: u8 = 2;
+pub(super) const RESERVE_SPACE: u8 = 3;
 const STORE_SPACE_FIRST: u8 = 8;
 const _: () = assert!(STORE_SPACE_FIRST as usize + STORES_PER_SHARD_MAX <= 256);
 
@@ -137,6 +138,10 @@ impl Shard {
         let result = match ((token.0 >> 56) as u8, &mut self.lead) {
             (META_SPACE, Some(lead)) => lead.controller.on_disk(plane, token, completion),
             (OFFSETS_SPACE, Some(lead)) => lead.groups.on_disk(plane, token, completion),
+            (RESERVE_SPACE, Some(lead)) => {
+                lead.reserve_made(plane, &completion);
+                Ok(())
+            }
             _ => {
                 let index = store_of(token).expect("tokens are numbered by their owners");
                 self.stores[index].store.on_disk(plane, token, completion);

@@ -200,6 +200,9 @@ fn changes_of_topics_are_refused_while_their_log_finds_no_space() {
     let there = call(&mut world, &mut admin, &new).expect_err("it is there");
     assert_eq!(there.0, ErrorCode::TopicExists, "{}", there.1);
     call(&mut world, &mut admin, &DeleteTopicRequest { name: "main".into() }).expect("there is space again");
+    world.run_for(Duration::from_secs(20));
+    let files = world.disk(node).list("/data".as_ref()).expect("it is there");
+    assert!(files.iter().any(|file| file.name == "reserve"), "it is kept again");
 }
 
 #[test]

@@ -269,10 +269,16 @@ impl Shard {
             ReadResult::Frames(_) | ReadResult::AtEnd => {}
             ReadResult::OutOfRange { .. } => fetched.error = KafkaError::OFFSET_OUT_OF_RANGE,
             ReadResult::Damaged { resume_at } => {
-                tracing::error!(
-                    partition = %want.tp, offset = want.offset, %resume_at,
-                    "what begins at this offset is damaged on disk; the next that can be read is `resume_at`"
-                );
+                let offset = want.offset;
+                if let Some(id) = self.partitions.find(want.tp)
+                    && let Some(partition) = self.partitions.get(id)
+                {
+                    let text = format!(
+                        "{}: what begins at offset {offset} is damaged on disk; the next that can be read is offset {resume_at}",
+                        partition.name()
+                    );
+                    self.tell_damage(id, &text);
+                }
                 fetched.error = KafkaError::CORRUPT_MESSAGE;
             }
             ReadResult::NeedsMemory(_) => unreachable!("it may take any"),
