@@ -186,7 +186,7 @@ fn finish(path: &Path, make: impl FnOnce() -> io::Result<OpenFile>) -> io::Resul
             Ok(file)
         }
         Err(e) => {
-            // Best effort: a temporary file left behind is quarantined at the next start.
+            // Best effort: the next start removes a temporary file that is left behind.
             let _ = std::fs::remove_file(temporary_path(path));
             Err(e)
         }
