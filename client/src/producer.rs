@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
-use highwater_protocol::limits::BATCH_BYTES_MAX_DEFAULT;
+use highwater_protocol::limits::BATCH_BYTES_MAX;
 use highwater_protocol::native::{Acks, Body as _, MetadataRequest, message};
 use highwater_protocol::text::counted;
 
@@ -241,14 +241,14 @@ impl ProducerShared {
         }
     }
 
-    /// Bytes of the buffer that a record takes.
+    /// Bytes of the buffer that a record takes: all of it, if it is larger.
     fn charge(&self, record: &Record) -> Result<u32, ProduceError> {
         let charge = record.charge();
-        let max = self.settings.buffer_bytes.min(BATCH_BYTES_MAX_DEFAULT + (64 << 10));
+        let max = BATCH_BYTES_MAX + (64 << 10);
         if charge > max {
             return Err(self.too_large(charge, max));
         }
-        Ok(charge as u32)
+        Ok(charge.min(self.settings.buffer_bytes) as u32)
     }
 
     fn append(&self, record: &Record, charge: usize) -> Result<Delivery, ProduceError> {

@@ -131,7 +131,7 @@ impl Broker {
         let shards = cpus.len() as u16;
         // Before anything is written or measured: what this says is clearer than what would fail.
         preflight(config.host, cpus.len()).map_err(explain)?;
-        let memory_bytes = memory::choose(config.memory_bytes, shards)?.bytes;
+        let memory_bytes = memory::choose(config.memory_bytes, shards, config.batch_bytes_max)?.bytes;
         let lock = Arc::new(lock(&config.data_dir)?);
         let new = Identity { cluster: ClusterId(*uuid::Uuid::new_v4().as_bytes()), node: NodeId(0) };
         let data = data_dir::open(&mut OsFs::new(), &config.data_dir, new)?;
@@ -149,6 +149,7 @@ impl Broker {
                 memory_bytes,
                 shards,
                 usize::from(stores).div_ceil(usize::from(shards)),
+                config.batch_bytes_max,
             ),
             durable_form,
             counters: ShardCounters::of_shards(shards),

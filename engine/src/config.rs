@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 pub use highwater_protocol::address::{KAFKA_PORT_DEFAULT, NATIVE_PORT_DEFAULT};
+use highwater_protocol::limits::BATCH_BYTES_MAX_DEFAULT;
 pub use highwater_runtime::HostKind;
 
 use crate::address::HostPort;
@@ -56,6 +57,9 @@ pub struct BrokerConfig {
     pub cores: Option<u16>,
     /// Memory for caches and buffers of all cores; none: a quarter of what this process may use, at least 256 MiB and at most 8 GiB.
     pub memory_bytes: Option<u64>,
+    /// Bytes of the largest record batch, whatever a topic's `max.message.bytes`: from 1 MiB to
+    /// [`BATCH_BYTES_MAX`](highwater_protocol::limits::BATCH_BYTES_MAX).
+    pub batch_bytes_max: usize,
     /// What hosts the shards.
     pub host: HostKind,
     /// How writes are made durable.
@@ -80,6 +84,7 @@ impl Default for BrokerConfig {
             offsets_retention: Duration::from_hours(7 * 24),
             cores: None,
             memory_bytes: None,
+            batch_bytes_max: BATCH_BYTES_MAX_DEFAULT,
             host: HostKind::Glommio,
             durable: DurableChoice::Measure,
             insecure: false,

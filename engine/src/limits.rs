@@ -1,7 +1,10 @@
 //! Every limit of a shard in one place, each with its unit in its name. Those of a connection are in `highwater_net::limits`.
 
+use std::ops::RangeInclusive;
 use std::time::Duration;
 
+use highwater_protocol::frame::frame_bytes;
+use highwater_protocol::limits::{BATCH_BYTES_MAX, BATCH_BYTES_MAX_DEFAULT};
 use highwater_storage::StoreLimits;
 use highwater_storage::state_log::PAYLOAD_BYTES_MAX;
 
@@ -188,14 +191,24 @@ pub fn idle_buffer_bytes(memory_bytes: u64, shards: u16) -> usize {
     (memory_bytes / 8).min((32 << 20) * (1 + u64::from(shards))) as usize
 }
 
-/// What a shard takes for requests, for what is on its way to clients and for the cache of a store, however little memory there is. A
-/// request of the largest size has to fit, while others wait.
+/// What the limit for the bytes of a batch may be set to.
+pub const BATCH_BYTES_MAX_RANGE: RangeInclusive<usize> = 1 << 20..=BATCH_BYTES_MAX;
+
+/// What a shard takes for requests, for what is on its way to clients and for the cache of a store, however little memory there is, where
+/// batches have at most [`BATCH_BYTES_MAX_DEFAULT`].
 const REQUEST_BYTES_MIN: u64 = 48 << 20;
 const SEND_BYTES_MIN: u64 = 32 << 20;
 const CACHE_BYTES_MIN: u64 = 16 << 20;
 
-/// Memory without which a shard does not work.
-pub const SHARD_MEMORY_BYTES_MIN: u64 = REQUEST_BYTES_MIN + SEND_BYTES_MIN + CACHE_BYTES_MIN;
+/// What a shard needs more of each of these where batches are larger: one of the largest size has to fit, while others wait.
+const fn more_for_batches(batch_bytes_max: usize) -> u64 {
+    batch_bytes_max.saturating_sub(BATCH_BYTES_MAX_DEFAULT) as u64
+}
+
+/// Memory without which a shard that takes batches of up to so many bytes does not work.
+pub const fn shard_memory_bytes_min(batch_bytes_max: usize) -> u64 {
+    REQUEST_BYTES_MIN + SEND_BYTES_MIN + CACHE_BYTES_MIN + 3 * more_for_batches(batch_bytes_max)
+}
 
 /// What a shard may hold in memory, and the sizes of its stores.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -215,24 +228,33 @@ pub struct ShardLimits {
 }
 
 impl ShardLimits {
-    /// How `memory_bytes` are divided on one of `shards` shards with `stores` stores.
-    pub fn production(memory_bytes: u64, shards: u16, stores: usize) -> Self {
+    /// How `memory_bytes` are divided on one of `shards` shards with `stores` stores, for batches of up to `batch_bytes_max`.
+    pub fn production(memory_bytes: u64, shards: u16, stores: usize, batch_bytes_max: usize) -> Self {
         let share = memory_bytes / u64::from(shards.max(1));
         let stores = stores.max(1) as u64;
         let defaults = StoreLimits::default();
+        let more = more_for_batches(batch_bytes_max);
+        let unacked_bytes_max = defaults.unacked_bytes_max.max(frame_bytes(batch_bytes_max) as u64);
         Self {
-            request_bytes_max: (share / 4).max(REQUEST_BYTES_MIN) as usize,
-            send_bytes_max: (share / 4).max(SEND_BYTES_MIN) as usize,
+            request_bytes_max: (share / 4).max(REQUEST_BYTES_MIN + more) as usize,
+            send_bytes_max: (share / 4).max(SEND_BYTES_MIN + more) as usize,
             connections_max: CONNECTIONS_MAX.div_ceil(usize::from(shards.max(1))),
             check_work_at_once: CHECK_WORK_AT_ONCE_MAX,
             store: StoreLimits {
-                cache_bytes_max: (share / 2 / stores).max(CACHE_BYTES_MIN),
+                payload_bytes_max: batch_bytes_max,
+                cache_bytes_max: (share / 2 / stores).max(CACHE_BYTES_MIN + more),
+                unacked_bytes_max,
                 store_unacked_bytes_max: (share / 4 / stores)
-                    .clamp(defaults.unacked_bytes_max, defaults.store_unacked_bytes_max),
+                    .clamp(unacked_bytes_max, defaults.store_unacked_bytes_max),
                 ..defaults
             },
             state_log_bytes: highwater_storage::state_log::FILE_BYTES_DEFAULT,
         }
+    }
+
+    /// Bytes of the largest batch that is taken.
+    pub fn batch_bytes_max(&self) -> usize {
+        self.store.payload_bytes_max
     }
 
     /// Limits that a short simulation runs into.

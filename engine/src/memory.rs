@@ -1,10 +1,11 @@
 //! How much memory a broker takes.
 
+use highwater_protocol::limits::BATCH_BYTES_MAX_DEFAULT;
 use highwater_runtime::{AvailableMemory, available_cpus, available_memory};
 
 use crate::broker::StartError;
 use crate::config::BrokerConfig;
-use crate::limits::SHARD_MEMORY_BYTES_MIN;
+use crate::limits::{BATCH_BYTES_MAX_RANGE, shard_memory_bytes_min};
 
 /// Bounds of what is taken by default.
 const DEFAULT_BYTES_MIN: u64 = 256 << 20;
@@ -25,25 +26,44 @@ pub struct MemoryChoice {
 /// What a broker with this configuration takes, or why it does not start.
 pub fn memory_in_force(config: &BrokerConfig) -> Result<MemoryChoice, StartError> {
     let cpus = available_cpus().map_or(1, |cpus| cpus.len() as u16);
-    choose(config.memory_bytes, config.cores.unwrap_or(cpus))
+    choose(config.memory_bytes, config.cores.unwrap_or(cpus), config.batch_bytes_max)
 }
 
-/// What `shards` shards take, of a machine as it is.
-pub(crate) fn choose(asked: Option<u64>, shards: u16) -> Result<MemoryChoice, StartError> {
-    choose_of(&available_memory(), asked, shards)
+/// What `shards` shards take, of a machine as it is, for batches of up to so many bytes.
+pub(crate) fn choose(
+    asked: Option<u64>,
+    shards: u16,
+    batch_bytes_max: usize,
+) -> Result<MemoryChoice, StartError> {
+    choose_of(&available_memory(), asked, shards, batch_bytes_max)
 }
 
 fn choose_of(
     available: &AvailableMemory,
     asked: Option<u64>,
     shards: u16,
+    batch_bytes_max: usize,
 ) -> Result<MemoryChoice, StartError> {
-    let min = SHARD_MEMORY_BYTES_MIN * u64::from(shards.max(1));
-    let AvailableMemory { bytes: most, limited_by } = available;
     let refuse = |text: String| Err(StartError::Config(text));
+    if !BATCH_BYTES_MAX_RANGE.contains(&batch_bytes_max) {
+        return refuse(format!(
+            "batch-bytes-max of {batch_bytes_max} bytes is not possible: it may be {} to {}",
+            mib(*BATCH_BYTES_MAX_RANGE.start() as u64),
+            mib(*BATCH_BYTES_MAX_RANGE.end() as u64)
+        ));
+    }
+    let of_shard = shard_memory_bytes_min(batch_bytes_max);
+    let min = of_shard * u64::from(shards.max(1));
+    let is_raised = of_shard > shard_memory_bytes_min(BATCH_BYTES_MAX_DEFAULT);
+    let (for_batches, or_smaller) = if is_raised {
+        (format!(" for batches of {}", mib(batch_bytes_max as u64)), ", a smaller --batch-bytes-max")
+    } else {
+        (String::new(), "")
+    };
+    let AvailableMemory { bytes: most, limited_by } = available;
     if *most < min {
         return refuse(format!(
-            "{} needs at least {} of memory, and this process may use {} ({limited_by}): use fewer --cores, or raise that limit",
+            "{} needs at least {} of memory{for_batches}, and this process may use {} ({limited_by}): use fewer --cores{or_smaller}, or raise that limit",
             cores(shards),
             mib(min),
             mib(*most)
@@ -51,10 +71,10 @@ fn choose_of(
     }
     match asked {
         Some(asked) if asked < min => refuse(format!(
-            "memory of {} is too little for {}: each needs {}, so give at least {}, or use fewer --cores",
+            "memory of {} is too little for {}: each needs {}{for_batches}, so give at least {}, or use fewer --cores{or_smaller}",
             mib(asked),
             cores(shards),
-            mib(SHARD_MEMORY_BYTES_MIN),
+            mib(of_shard),
             mib(min)
         )),
         Some(asked) if asked > *most => refuse(format!(
@@ -107,7 +127,8 @@ mod tests {
             (1 << 20, 64, 8192),
             (16384, 64, 6144),
         ] {
-            let choice = choose_of(&group(available), None, shards).expect("there is enough");
+            let choice =
+                choose_of(&group(available), None, shards, BATCH_BYTES_MAX_DEFAULT).expect("there is enough");
             assert_eq!(choice.bytes, taken * MIB, "of {available} MiB for {shards}");
             assert!(choice.because.contains("memory.max"), "{}", choice.because);
         }
@@ -116,9 +137,7 @@ mod tests {
     #[test]
     fn too_little_and_too_much_are_refused_with_what_is_possible() {
         let refused = |available: u64, asked: Option<u64>, shards| {
-            let error = choose_of(&group(available), asked, shards).expect_err("refused");
-            assert_eq!(error.exit_code(), 78);
-            error.to_string()
+            refused_with(available, asked, shards, BATCH_BYTES_MAX_DEFAULT)
         };
         let e = refused(4096, Some(5), 2);
         assert!(e.contains("5 bytes") && e.contains("at least 192MiB"), "{e}");
@@ -126,7 +145,40 @@ mod tests {
         assert!(e.contains("921600MiB") && e.contains("512MiB") && e.contains("memory.max"), "{e}");
         let e = refused(128, None, 2);
         assert!(e.contains("fewer --cores") && e.contains("128MiB"), "{e}");
-        assert_eq!(choose_of(&group(512), Some(192 * MIB), 2).expect("just enough").bytes, 192 * MIB);
-        assert_eq!(choose_of(&group(512), Some(512 * MIB), 2).expect("all of it").bytes, 512 * MIB);
+        let taken =
+            |asked| choose_of(&group(512), Some(asked), 2, BATCH_BYTES_MAX_DEFAULT).expect("enough").bytes;
+        assert_eq!(
+            (taken(192 * MIB), taken(512 * MIB)),
+            (192 * MIB, 512 * MIB),
+            "just enough, and all of it"
+        );
+    }
+
+    fn refused_with(available: u64, asked: Option<u64>, shards: u16, batch_bytes_max: usize) -> String {
+        let error = choose_of(&group(available), asked, shards, batch_bytes_max).expect_err("refused");
+        assert_eq!(error.exit_code(), 78);
+        error.to_string()
+    }
+
+    #[test]
+    fn larger_batches_need_more_memory_and_a_start_without_it_says_how_much() {
+        let large = 100 << 20;
+        let e = refused_with(4096, Some(256 * MIB), 1, large);
+        assert!(
+            e.contains("at least 348MiB")
+                && e.contains("batches of 100MiB")
+                && e.contains("--batch-bytes-max"),
+            "{e}"
+        );
+        let e = refused_with(512, None, 2, large);
+        assert!(e.contains("at least 696MiB") && e.contains("smaller --batch-bytes-max"), "{e}");
+        let most = choose_of(&group(512), None, 1, large).expect("there is enough");
+        assert_eq!(most.bytes, 348 * MIB);
+        let small = choose_of(&group(512), Some(96 * MIB), 1, 1 << 20).expect("no more than by default");
+        assert_eq!(small.bytes, 96 * MIB);
+        for impossible in [0, (1 << 20) - 1, large + 1] {
+            let e = refused_with(4096, None, 1, impossible);
+            assert!(e.contains("1MiB to 100MiB"), "{e}");
+        }
     }
 }

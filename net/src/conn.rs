@@ -82,15 +82,16 @@ pub struct NativeConn {
 }
 
 impl NativeConn {
-    /// A connection that has just come in.
-    pub fn new(now: Instant) -> Self {
-        Self { input: Decoder::default(), hello_until: Some(now.after(HELLO_TIME)), ..Self::greeted() }
+    /// A connection that has just come in, to a broker that takes batches of up to so many bytes.
+    pub fn new(now: Instant, batch_bytes_max: usize) -> Self {
+        let input = Decoder::default().with_batch_bytes_max(batch_bytes_max);
+        Self { input, hello_until: Some(now.after(HELLO_TIME)), ..Self::greeted(batch_bytes_max) }
     }
 
     /// A connection that has moved here after its hello.
-    pub fn greeted() -> Self {
+    pub fn greeted(batch_bytes_max: usize) -> Self {
         Self {
-            input: Decoder::greeted(),
+            input: Decoder::greeted().with_batch_bytes_max(batch_bytes_max),
             replies: ReplyQueue::default(),
             hello_until: None,
             progress: Progress::default(),
@@ -119,6 +120,7 @@ impl NativeConn {
 
 #[cfg(test)]
 mod tests {
+    use highwater_protocol::limits::BATCH_BYTES_MAX_DEFAULT;
     use highwater_protocol::native::{DeleteTopicRequest, Hello, PROTOCOL_VERSION, message};
 
     use super::*;
@@ -151,7 +153,7 @@ mod tests {
 
     #[test]
     fn a_hello_has_to_come_within_its_time() {
-        let mut conn = NativeConn::new(at(5));
+        let mut conn = NativeConn::new(at(5), BATCH_BYTES_MAX_DEFAULT);
         let hello = hello();
         assert_eq!(feed(&mut conn, &hello[..10], at(6)), 0);
         assert_eq!(conn.overdue(at(14)), None);
@@ -162,7 +164,7 @@ mod tests {
 
     #[test]
     fn a_message_that_was_begun_has_to_end() {
-        let mut conn = NativeConn::greeted();
+        let mut conn = NativeConn::greeted(BATCH_BYTES_MAX_DEFAULT);
         let delete = message(2, &DeleteTopicRequest { name: "t".into() });
         assert_eq!(feed(&mut conn, &delete[..5], at(10)), 0);
         assert_eq!(feed(&mut conn, &delete[5..9], at(30)), 0);
@@ -178,7 +180,7 @@ mod tests {
 
     #[test]
     fn time_in_which_this_side_does_not_read_does_not_count() {
-        let mut conn = NativeConn::greeted();
+        let mut conn = NativeConn::greeted(BATCH_BYTES_MAX_DEFAULT);
         let delete = message(2, &DeleteTopicRequest { name: "t".into() });
         feed(&mut conn, &delete[..5], at(10));
         conn.note_progress(at(10), false);

@@ -36,21 +36,30 @@ impl CreditLine {
     /// The client released bytes. False if it thereby holds more than the limit: it counts wrongly.
     #[must_use]
     pub fn add(&mut self, bytes: u64) -> bool {
-        if bytes > CREDIT_BYTES_MAX {
-            return false;
+        // What is released at once may be more than the limit: a frame that is larger left a debt.
+        let left = i64::try_from(bytes).ok().and_then(|bytes| self.left.checked_add(bytes));
+        match left.filter(|left| *left <= CREDIT_BYTES_MAX as i64) {
+            Some(left) => {
+                self.left = left;
+                true
+            }
+            None => false,
         }
-        let left = self.left + bytes as i64;
-        if left > CREDIT_BYTES_MAX as i64 {
-            return false;
-        }
-        self.left = left;
-        true
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_debt_of_a_frame_that_is_larger_than_the_limit_can_be_paid_at_once() {
+        let mut line = CreditLine::new(100).expect("under the limit");
+        line.spend(2 * CREDIT_BYTES_MAX as usize);
+        assert!(!line.add(u64::MAX) && !line.add(3 * CREDIT_BYTES_MAX), "more than was sent");
+        assert!(line.add(2 * CREDIT_BYTES_MAX));
+        assert_eq!(line.left(), 100);
+    }
 
     #[test]
     fn one_frame_may_exceed_what_is_left_and_its_debt_is_paid_first() {

@@ -5,14 +5,14 @@
 //!                          \-> (partial)          the beginning of a message is kept until the rest arrives
 //!                          \-> WantsRoom(n)       a large message has begun: admit() lets it in. For a batch that means pages of
 //!                                                 its own; what is there is copied, and lend_bulk() gives them to the plane, which
-//!                                                 receives the rest into them
+//!                                                 receives the rest into them. One that is too large is passed over
 //! ```
 #![deny(clippy::unwrap_used, clippy::indexing_slicing, clippy::arithmetic_side_effects)]
 
 use highwater_protocol::error::ErrorCode;
 use highwater_protocol::frame::FRAME_HEADER_BYTES;
 use highwater_protocol::ids::TopicPartition;
-use highwater_protocol::limits::{BULK_BYTES_MIN, HELLO_BODY_BYTES_MAX};
+use highwater_protocol::limits::{BATCH_BYTES_MAX_DEFAULT, BULK_BYTES_MIN, HELLO_BODY_BYTES_MAX};
 use highwater_protocol::native::{
     Acks, Body, Credit, DecodeError, MessageKind, PRODUCE_HEAD_BYTES, PRODUCE_PREFIX_BYTES, ProducePrefix,
     WIRE_HEADER_BYTES, WireHeader,
@@ -58,9 +58,11 @@ pub struct Refusal {
 }
 
 /// Cuts what arrives on a connection into messages and reads them.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Decoder {
     greeted: bool,
+    /// Bytes of the largest batch that is kept.
+    batch_bytes_max: usize,
     /// A message that has begun, or, if `spent`, one that was given out.
     partial: Vec<u8>,
     spent: bool,
@@ -86,15 +88,38 @@ enum Pages {
     Wanted,
     Here(AlignedBuf),
     Lent,
+    /// The batch is too large: its bytes are passed over.
+    Skipped,
 }
 
 /// Bytes of an idle connection's buffer that are kept.
 const PARTIAL_BYTES_KEPT: usize = 1024;
 
+impl Default for Decoder {
+    /// For a new connection, with batches of the size that a broker takes by default.
+    fn default() -> Self {
+        Self {
+            greeted: false,
+            batch_bytes_max: BATCH_BYTES_MAX_DEFAULT,
+            partial: Vec::new(),
+            spent: false,
+            admitted: 0,
+            bulk: None,
+            messages: 0,
+        }
+    }
+}
+
 impl Decoder {
     /// For a connection whose hello was read elsewhere.
     pub fn greeted() -> Self {
         Self { greeted: true, ..Self::default() }
+    }
+
+    /// The same for a broker that takes batches of up to so many bytes.
+    #[must_use]
+    pub fn with_batch_bytes_max(self, batch_bytes_max: usize) -> Self {
+        Self { batch_bytes_max, ..self }
     }
 
     /// Messages read so far.
@@ -111,7 +136,7 @@ impl Decoder {
     pub fn arrived_bytes(&self) -> usize {
         let batch = self.bulk.as_ref().map_or(0, |bulk| match bulk.pages {
             Pages::Lent => bulk.end,
-            Pages::Wanted | Pages::Here(_) => bulk.filled,
+            Pages::Wanted | Pages::Here(_) | Pages::Skipped => bulk.filled,
         });
         batch.saturating_add(self.partial.len())
     }
@@ -144,7 +169,8 @@ impl Decoder {
             if is_bulk(kind, body_bytes) {
                 if let Some((head, rest)) = data.split_at_checked(PRODUCE_HEAD_BYTES) {
                     *data = rest;
-                    return self.start_bulk(&header, head);
+                    self.start_bulk(&header, head)?;
+                    return Ok(self.next_of_bulk(data));
                 }
             } else if let Some((message, rest)) =
                 data.split_at_checked(WIRE_HEADER_BYTES.saturating_add(body_bytes))
@@ -169,7 +195,8 @@ impl Decoder {
                 return Ok(Step::More);
             }
             let head = std::mem::take(&mut self.partial);
-            return self.start_bulk(&header, &head);
+            self.start_bulk(&header, &head)?;
+            return Ok(self.next_of_bulk(data));
         }
         let bytes = WIRE_HEADER_BYTES.saturating_add(body_bytes);
         if body_bytes >= BULK_BYTES_MIN && self.admitted == 0 {
@@ -237,7 +264,7 @@ impl Decoder {
     }
 
     /// A large batch begins; `head` is everything in front of it.
-    fn start_bulk(&mut self, header: &WireHeader, head: &[u8]) -> Result<Step<'static>, Refusal> {
+    fn start_bulk(&mut self, header: &WireHeader, head: &[u8]) -> Result<(), Refusal> {
         let batch_bytes = (header.body_bytes.get() as usize).saturating_sub(PRODUCE_PREFIX_BYTES);
         let body = head.get(WIRE_HEADER_BYTES..).unwrap_or_default();
         let (to, acks) = ProducePrefix::split(body)
@@ -245,8 +272,9 @@ impl Decoder {
             .map_err(|e| refusal(MessageKind::Produce, header, e))?;
         let end = FRAME_HEADER_BYTES.saturating_add(batch_bytes);
         let id = header.request_id.get();
-        self.bulk = Some(Bulk { id, to, acks, end, filled: FRAME_HEADER_BYTES, pages: Pages::Wanted });
-        Ok(Step::WantsRoom(end))
+        let pages = if batch_bytes > self.batch_bytes_max { Pages::Skipped } else { Pages::Wanted };
+        self.bulk = Some(Bulk { id, to, acks, end, filled: FRAME_HEADER_BYTES, pages });
+        Ok(())
     }
 
     /// Lets in the large message that [`Step::WantsRoom`] announced.
@@ -264,7 +292,8 @@ impl Decoder {
     fn next_of_bulk(&mut self, data: &mut &[u8]) -> Step<'static> {
         let Some(bulk) = &mut self.bulk else { return Step::More };
         let pages = match &mut bulk.pages {
-            Pages::Here(pages) => pages,
+            Pages::Here(pages) => Some(pages),
+            Pages::Skipped => None,
             Pages::Wanted => return Step::WantsRoom(bulk.end),
             Pages::Lent => {
                 assert!(data.is_empty(), "the plane receives into the pages it was lent and nowhere else");
@@ -274,7 +303,7 @@ impl Decoder {
         let take = data.len().min(bulk.end.saturating_sub(bulk.filled));
         let (now, rest) = data.split_at(take);
         let until = bulk.filled.saturating_add(take);
-        if let Some(room) = pages.get_mut(bulk.filled..until) {
+        if let Some(room) = pages.and_then(|pages| pages.get_mut(bulk.filled..until)) {
             room.copy_from_slice(now);
         }
         bulk.filled = until;
@@ -282,23 +311,19 @@ impl Decoder {
         if bulk.filled < bulk.end {
             return Step::More;
         }
-        match self.bulk.take() {
-            Some(Bulk { id, to, acks, end, pages: Pages::Here(pages), .. }) => {
-                self.note(MessageKind::Produce);
-                let batch_bytes = end.saturating_sub(FRAME_HEADER_BYTES);
-                Step::Request(Received {
-                    id,
-                    kind: MessageKind::Produce,
-                    bytes: batch_bytes.saturating_add(PRODUCE_PREFIX_BYTES),
-                    request: Request::Produce(Produce {
-                        to,
-                        acks,
-                        batch: Batch::Bulk { pages, batch_bytes },
-                    }),
-                })
-            }
-            _ => Step::More,
-        }
+        let Some(Bulk { id, to, acks, end, pages, .. }) = self.bulk.take() else { return Step::More };
+        let batch_bytes = end.saturating_sub(FRAME_HEADER_BYTES);
+        let (batch, held_bytes) = match pages {
+            Pages::Here(pages) => (Batch::Bulk { pages, batch_bytes }, batch_bytes),
+            _ => (Batch::TooLarge { bytes: batch_bytes }, 0),
+        };
+        self.note(MessageKind::Produce);
+        Step::Request(Received {
+            id,
+            kind: MessageKind::Produce,
+            bytes: held_bytes.saturating_add(PRODUCE_PREFIX_BYTES),
+            request: Request::Produce(Produce { to, acks, batch }),
+        })
     }
 
     /// The pages of a large batch whose rest is still to come, for the plane to receive into.

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use highwater_protocol::limits::{BATCH_BYTES_MAX_DEFAULT, CONTROL_BODY_BYTES_MAX};
+use highwater_protocol::limits::{BATCH_BYTES_MAX, CONTROL_BODY_BYTES_MAX};
 
 /// Requests of a connection that wait for their reply; then it is not read any further. What waits together is written together.
 pub const REQUESTS_IN_FLIGHT_MAX: usize = 512;
@@ -10,11 +10,8 @@ pub const REQUESTS_IN_FLIGHT_MAX: usize = 512;
 /// What a request counts for at least, in bytes: what is kept of it until it is answered, however short it was.
 pub const REQUEST_BYTES_MIN: usize = 512;
 
-/// Bytes of a connection's requests in flight, with what their replies may hold; then it is not read any further.
+/// Bytes of a connection's requests in flight, with what their replies may hold; then it is not read any further. One request may be larger.
 pub const BYTES_IN_FLIGHT_MAX: usize = 32 << 20;
-
-const _: () =
-    assert!(BYTES_IN_FLIGHT_MAX >= BATCH_BYTES_MAX_DEFAULT, "one request of the largest kind must fit");
 
 /// Bytes of a connection's answers for which no room was set aside, as those to requests for metadata, until they leave; then it is
 /// not read any further. One answer may be larger.
@@ -38,8 +35,9 @@ pub const MESSAGE_TIME: Duration = Duration::from_secs(30);
 /// A message that takes longer than [`MESSAGE_TIME`] has to come at least this fast: a large batch over a thin line is no attack.
 pub const BYTES_PER_SECOND_MIN: u64 = 64 << 10;
 
-/// Bytes of a Kafka request that carries record batches. Kafka's `socket.request.max.bytes`.
-pub const KAFKA_PRODUCE_BYTES_MAX: usize = 100 << 20;
+/// Bytes of a Kafka request that carries record batches. Kafka's `socket.request.max.bytes`. One batch of any size that a broker can be set
+/// to take fits.
+pub const KAFKA_PRODUCE_BYTES_MAX: usize = BATCH_BYTES_MAX + (1 << 20);
 
 /// Partitions in one Produce. What is kept of each, and its answer, is many times as long as an empty batch.
 pub const KAFKA_PRODUCE_PARTITIONS_MAX: usize = 100_000;

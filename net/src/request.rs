@@ -16,7 +16,7 @@ pub struct Received<'a> {
     pub id: u64,
     /// Its kind, which its reply repeats.
     pub kind: MessageKind,
-    /// Bytes of its body.
+    /// Bytes of its body, as far as it is kept.
     pub bytes: usize,
     /// What it says.
     pub request: Request<'a>,
@@ -95,6 +95,11 @@ pub enum Batch<'a> {
         pages: AlignedBuf,
         /// Its length.
         batch_bytes: usize,
+    },
+    /// More than the broker takes, so nothing of it was kept.
+    TooLarge {
+        /// How much it was.
+        bytes: usize,
     },
 }
 

@@ -6,7 +6,7 @@ use highwater_net::{Batch, Decoder, Lent, Refusal, Request, Step};
 use highwater_protocol::error::ErrorCode;
 use highwater_protocol::frame::FRAME_HEADER_BYTES;
 use highwater_protocol::ids::{Offset, PartitionIndex, TopicId, TopicPartition};
-use highwater_protocol::limits::{BATCH_BYTES_MAX_DEFAULT, BULK_BYTES_MIN};
+use highwater_protocol::limits::{BATCH_BYTES_MAX, BATCH_BYTES_MAX_DEFAULT, BULK_BYTES_MIN};
 use highwater_protocol::native::{
     Acks, Body, CreateTopicRequest, Credit, FetchRequest, Hello, MessageKind, MetadataRequest,
     PROTOCOL_VERSION, StartAt, WIRE_HEADER_BYTES, WireHeader, empty_message, message, produce_head,
@@ -23,6 +23,9 @@ fn shown(request: &Request<'_>) -> String {
                 Batch::Small(batch) => (*batch, false),
                 Batch::Bulk { pages, batch_bytes } => {
                     (&pages[FRAME_HEADER_BYTES..FRAME_HEADER_BYTES + batch_bytes], true)
+                }
+                Batch::TooLarge { bytes } => {
+                    return format!("{} {:?} too large: {bytes}", produce.to, produce.acks);
                 }
             };
             assert_eq!(bulk, batch.len() >= BULK_BYTES_MIN);
@@ -269,4 +272,30 @@ fn creating_a_topic_comes_out_as_it_went_in() {
     let (told, result) = decode(&[hello(), message(8, &create).to_vec()].concat(), &[3]);
     assert_eq!(result, Ok(()));
     assert_eq!(told[1], format!("8 CreateTopic CreateTopic({create:?})"));
+}
+
+#[test]
+fn a_batch_over_the_limit_is_not_kept_and_what_follows_is_read() {
+    let max = BULK_BYTES_MIN + 10;
+    let bytes = [
+        hello(),
+        produce(1, &vec![1; max]),
+        produce(2, &vec![1; max + 1]),
+        produce(3, &vec![1; 3 * max]),
+        produce(4, &[1; 20]),
+    ]
+    .concat();
+    for pieces in [&[usize::MAX][..], &[1], &[1000], &[30_000, 7]] {
+        let mut decoder = Decoder::default().with_batch_bytes_max(max);
+        let (told, result) = common::decode(&mut decoder, &bytes, pieces);
+        assert_eq!((told.len(), result), (5, Ok(())));
+        assert!(told[1].ends_with(&format!("{max} {max}")), "{}", told[1]);
+        assert!(told[2].ends_with(&format!("too large: {}", max + 1)), "{}", told[2]);
+        assert!(told[3].ends_with(&format!("too large: {}", 3 * max)), "{}", told[3]);
+        assert!(told[4].ends_with("20 20"), "{}", told[4]);
+        assert!(decoder.held_bytes() < 4096, "nothing of them was kept");
+    }
+    // No broker can be set to take more than this, so it is no batch.
+    let head = header(MessageKind::Produce as u16, 0, BATCH_BYTES_MAX as u32 + 100);
+    check_refused(&head, true, ErrorCode::TooLarge, "over the limit");
 }

@@ -11,7 +11,7 @@ use memchr::{memchr, memrchr};
 const READ_BYTES: usize = 256 << 10;
 
 /// Bytes of a line. No broker takes a larger record.
-pub(crate) const LINE_BYTES_MAX: usize = highwater_protocol::limits::BATCH_BYTES_MAX_DEFAULT;
+pub(crate) const LINE_BYTES_MAX: usize = highwater_protocol::limits::BATCH_BYTES_MAX;
 
 /// Reads `input` to its end and gives its content to `block` in pieces that end with a line; the last one may end without a newline.
 /// Stops early when `block` returns false.

@@ -10,6 +10,7 @@ use std::time::Duration;
 use clap::parser::ValueSource;
 use clap::{ArgMatches, ValueEnum};
 use highwater_engine::{BrokerConfig, DurableChoice, Listener};
+use highwater_protocol::limits::BATCH_BYTES_MAX_DEFAULT;
 use serde::Deserialize;
 
 use crate::addresses::{Advertise, KafkaListen, Listen, listeners};
@@ -116,6 +117,8 @@ pub(crate) struct Settings {
     pub cores: Setting<Option<u16>>,
     /// Memory for requests and cache; none: a share of what the process may use.
     pub memory: Setting<Option<ByteSize>>,
+    /// The largest record batch.
+    pub batch_bytes_max: Setting<ByteSize>,
     /// How writes are made durable.
     pub durability: Setting<Durability>,
     /// What to log.
@@ -145,6 +148,7 @@ struct File {
     default_partitions: Option<u32>,
     cores: Option<u16>,
     memory: Option<Size>,
+    batch_bytes_max: Option<Size>,
     durability: Option<Durability>,
     log_level: Option<String>,
     group_initial_rebalance_delay_ms: Option<u32>,
@@ -179,10 +183,14 @@ impl Settings {
     ) -> Result<Self, Failure> {
         let file = args.config.as_deref().map_or_else(|| Ok(File::default()), File::read)?;
         let merge = Merge { matches };
-        let memory_in_file = file.memory.map(Size::bytes).transpose().map_err(|e| {
-            let path = args.config.as_deref().unwrap_or(Path::new(""));
-            Failure::configuration(format_args!("{}: memory: {e}", path.display()))
-        })?;
+        let size_in_file = |name: &str, size: Option<Size>| {
+            size.map(Size::bytes).transpose().map_err(|e| {
+                let path = args.config.as_deref().unwrap_or(Path::new(""));
+                Failure::configuration(format_args!("{}: {name}: {e}", path.display()))
+            })
+        };
+        let memory_in_file = size_in_file("memory", file.memory)?;
+        let batch_bytes_max_in_file = size_in_file("batch_bytes_max", file.batch_bytes_max)?;
         let settings = Self {
             data_dir: merge
                 .pick("data_dir", args.data_dir.clone(), file.data_dir, || DATA_DIR_DEFAULT.into()),
@@ -218,6 +226,12 @@ impl Settings {
             ),
             cores: merge.pick("cores", args.cores.map(Some), file.cores.map(Some), || None),
             memory: merge.pick("memory", args.memory.map(Some), memory_in_file.map(Some), || None),
+            batch_bytes_max: merge.pick(
+                "batch_bytes_max",
+                args.batch_bytes_max,
+                batch_bytes_max_in_file,
+                || ByteSize(BATCH_BYTES_MAX_DEFAULT as u64),
+            ),
             durability: merge.pick("durability", args.durability, file.durability, Durability::default),
             log_level: merge
                 .pick("log_level", log_level.cloned(), file.log_level, || LOG_LEVEL_DEFAULT.into()),
@@ -268,6 +282,7 @@ impl Settings {
         config.default_partitions = self.default_partitions.value;
         config.cores = self.cores.value;
         config.memory_bytes = self.memory.value.map(|size| size.0);
+        config.batch_bytes_max = usize::try_from(self.batch_bytes_max.value.0).unwrap_or(usize::MAX);
         config.durable = self.durability.value.into();
         config.group_initial_rebalance_delay =
             Duration::from_millis(self.group_initial_rebalance_delay_ms.value.into());
@@ -309,6 +324,8 @@ impl Settings {
             Err(_) => MEMORY_DEFAULT.to_owned(),
         };
         line("memory", memory, self.memory.source, &in_force);
+        let batch_bytes_max = text(&self.batch_bytes_max.value.to_string());
+        line("batch_bytes_max", Some(batch_bytes_max), self.batch_bytes_max.source, "");
         line("durability", Some(text(self.durability.value.name())), self.durability.source, "");
         line("log_level", Some(text(&self.log_level.value)), self.log_level.source, "");
         for (name, setting) in [
@@ -439,6 +456,7 @@ mod tests {
         assert_eq!(again.listen.value, settings.listen.value);
         assert_eq!(again.advertise.value, settings.advertise.value);
         assert_eq!(again.memory, settings.memory);
+        assert_eq!(again.batch_bytes_max.value, settings.batch_bytes_max.value);
         assert!(settings.to_toml().contains("8GiB; here "), "what is in force is shown");
         assert_eq!(again.durability, Setting { value: Durability::SyncPerRound, source: Source::File });
     }
@@ -449,6 +467,7 @@ mod tests {
             "core = 3",
             "cores = \"many\"",
             "memory = \"lots\"",
+            "batch_bytes_max = \"lots\"",
             "listen = 5",
             "advertise = \"a b:1\"",
             "kafka_listen = [\"127.0.0.1:1\", 5]",

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use highwater_protocol::error::ErrorCode;
 use highwater_protocol::ids::{NodeId, Offset, ShardId};
+use highwater_protocol::limits::BATCH_BYTES_MAX;
 use highwater_protocol::native::{MessageKind, StartAt};
 
 use super::fake_broker::{FakeBroker, Instead};
@@ -181,7 +182,11 @@ async fn the_buffer_is_bounded_and_what_does_not_fit_comes_back() {
     broker.hang_up();
     producer.flush().await.unwrap();
     assert_eq!(broker.lock().log.next_offset(), taken);
-    let too_large = producer.send(Record::new(vec![0; 20_000])).await.unwrap_err();
+    // A record that is larger than the buffer has it to itself.
+    producer.send(Record::new(vec![0; 20_000])).await.unwrap();
+    assert!(matches!(producer.try_send(Record::new("x")), Err(TrySendError::Full(_))));
+    producer.flush().await.unwrap();
+    let too_large = producer.send(Record::new(vec![0; BATCH_BYTES_MAX + (64 << 10)])).await.unwrap_err();
     assert_eq!(too_large.kind(), ProduceErrorKind::TooLarge);
 }
 

@@ -56,7 +56,8 @@ impl ProducerBuilder {
         self
     }
 
-    /// Bytes of records the producer holds before `send` waits, those to all topics together. Default: 32 MiB.
+    /// Bytes of records the producer holds before `send` waits, those to all topics together; a record that is larger waits until it is alone. Default:
+    /// 32 MiB.
     pub fn buffer_bytes(mut self, bytes: usize) -> Self {
         self.settings.buffer_bytes = bytes;
         self

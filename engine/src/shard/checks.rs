@@ -15,13 +15,14 @@ use highwater_protocol::batch::{
 };
 use highwater_protocol::error::ErrorCode;
 use highwater_protocol::ids::Timestamp;
+use highwater_protocol::limits::{BATCH_BYTES_MAX, decompressed_bytes_max};
 use highwater_runtime::plane::{ConnId, Plane};
 
 use super::Shard;
 use super::kafka::KafkaCheck;
 use super::produce::NativeCheck;
 use crate::limits::{
-    CHECK_WORK_ON_ARRIVAL_MAX, CHECK_WORK_PER_TURN_MAX, CHECK_WORK_SHORT_MAX, CHECKS_OPEN_MAX,
+    CHECK_WORK_ON_ARRIVAL_MAX, CHECK_WORK_PER_TURN_MAX, CHECK_WORK_SHORT_MAX, CHECKS_OPEN_MAX, ShardLimits,
 };
 use crate::message::Message;
 use crate::metadata::configs::{TimestampSource, TopicConfig};
@@ -75,7 +76,7 @@ pub(super) struct Checks {
 }
 
 impl OpenCheck {
-    pub(super) fn new(config: &TopicConfig, wall_ms: i64) -> Self {
+    pub(super) fn new(config: &TopicConfig, limits: &ShardLimits, wall_ms: i64) -> Self {
         let timestamps = match config.timestamp {
             TimestampSource::CreateTime => {
                 wall_ms.saturating_sub(config.timestamp_before_max_ms)
@@ -87,7 +88,7 @@ impl OpenCheck {
             timestamps,
             keys: config.keys_required,
             trust_header: config.trusts_headers,
-            ..RecordRules::FORMAT
+            decompressed_bytes_max: decompressed_bytes_max(limits.batch_bytes_max()),
         };
         Self { rules, check: None, spent: 0 }
     }
@@ -221,6 +222,21 @@ impl Shard {
             self.forget_kafka_produce(&kafka);
         }
     }
+}
+
+/// Why a batch of so many bytes is refused that the broker does not take from any topic's producers.
+pub(super) fn over_limit(bytes: usize, limits: &ShardLimits) -> (ErrorCode, String) {
+    let max = limits.batch_bytes_max();
+    let what_to_do = if max < BATCH_BYTES_MAX {
+        format!("start it with a larger --batch-bytes-max, of at most {BATCH_BYTES_MAX}")
+    } else {
+        "send smaller ones".to_owned()
+    };
+    let text = format!(
+        "a batch of {bytes} bytes is over this broker's limit of {max} bytes, whatever the topic's max.message.bytes; \
+         {what_to_do}"
+    );
+    (ErrorCode::TooLarge, text)
 }
 
 /// What is refused of a batch by its size and its header alone, so that its records need not be looked at.

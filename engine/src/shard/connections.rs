@@ -43,7 +43,7 @@ impl Shard {
             plane.close(conn, Close::AfterSends);
             return;
         }
-        let net = NativeConn::new(plane.now());
+        let net = NativeConn::new(plane.now(), self.setup.limits.batch_bytes_max());
         self.insert_connection(plane, conn, Connection::new(Net::Native(net), via, Stage::Hello));
     }
 
@@ -165,11 +165,8 @@ impl Shard {
             plane.close(conn, Close::AfterSends);
             return;
         }
-        self.insert_connection(
-            plane,
-            conn,
-            Connection::new(Net::Native(NativeConn::greeted()), via, Stage::Open),
-        );
+        let net = NativeConn::greeted(self.setup.limits.batch_bytes_max());
+        self.insert_connection(plane, conn, Connection::new(Net::Native(net), via, Stage::Open));
         self.welcome(plane, conn, &greeting.hello, greeting.id);
     }
 

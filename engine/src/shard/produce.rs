@@ -10,7 +10,7 @@ use highwater_runtime::plane::{Close, ConnId, Plane};
 use highwater_storage::{AppendError, Payload};
 
 use super::Shard;
-use super::checks::{Checked, OpenCheck, Verdict, Waiting, check_header, rejection};
+use super::checks::{Checked, OpenCheck, Verdict, Waiting, check_header, over_limit, rejection};
 use super::connection::Stalled;
 use super::order::Stamp;
 use super::partition::{Ack, AckTo, PartitionId, Refusal};
@@ -69,6 +69,11 @@ impl Shard {
         let batch = match batch {
             Batch::Small(bytes) => AnyBatch::Small(bytes),
             Batch::Bulk { pages, batch_bytes } => AnyBatch::Owned(OwnedBatch::Bulk { pages, batch_bytes }),
+            Batch::TooLarge { bytes } => {
+                let (code, text) = over_limit(bytes, &self.setup.limits);
+                let text = self.error_prefix(to) + &text;
+                return self.refuse_batch(plane, conn, id, slot, code, text);
+            }
         };
         let check = match self.begin_check(plane, to, batch.bytes()) {
             Ok(check) => check,
@@ -99,7 +104,7 @@ impl Shard {
         let config = &partition.topic.config;
         check_header(batch, config)
             .map_err(|(code, text)| (code, format!("{}: {text}", partition.name())))?;
-        Ok(OpenCheck::new(config, plane.wall_clock_ms()))
+        Ok(OpenCheck::new(config, &self.setup.limits, plane.wall_clock_ms()))
     }
 
     /// Goes on with the check of a batch, and appends it when it is done. Gives it back if it is not.
@@ -123,13 +128,15 @@ impl Shard {
             Verdict::Rejected(checked, rules) => rejection(&checked, &rules),
             Verdict::Bad(error) => (error.code(), error.to_string()),
         };
-        let name = self
-            .locate(to)
-            .ok()
-            .and_then(|id| self.partitions.get(id))
-            .map_or_else(String::new, |p| p.name() + ": ");
-        self.refuse_append(plane, conn, id, slot, None, (code, format!("{name}{text}")));
+        let text = self.error_prefix(to) + &text;
+        self.refuse_append(plane, conn, id, slot, None, (code, text));
         None
+    }
+
+    /// How an error begins that concerns a partition; nothing, if it is not here.
+    fn error_prefix(&self, to: TopicPartition) -> String {
+        let id = self.locate(to).ok();
+        id.and_then(|id| self.partitions.get(id)).map_or_else(String::new, |p| p.name() + ": ")
     }
 
     /// Tries a batch again that waited for room. True if it does not wait any more.

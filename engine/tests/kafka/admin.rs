@@ -386,7 +386,7 @@ fn configurations_are_described_with_defaults_sources_and_types() {
         ("log.retention.hours", "168"),
         ("log.cleaner.enable", "false"),
         ("num.io.threads", "2"),
-        ("socket.request.max.bytes", "104857600"),
+        ("socket.request.max.bytes", "105906176"),
         ("group.consumer.assignors", "uniform,range"),
         ("replica.fetch.max.bytes", "1048576"),
     ] {

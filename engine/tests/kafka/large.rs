@@ -1,16 +1,20 @@
-//! A request that is larger than all that the broker has for requests.
+//! A request that is larger than all that the broker has for requests, and the largest batches that one can be set to take.
 
 use std::net::SocketAddr;
+use std::path::Path;
 
 use highwater_engine::{Broker, BrokerConfig};
 use highwater_net::kafka::KafkaError;
 use highwater_net::kafka::api::ApiKey;
 use highwater_net::kafka::messages::{ProducePartition, ProduceRequest, ProduceTopic};
 use highwater_protocol::batch::BatchProducer;
-use highwater_protocol::native::{Body as _, MessageKind, StatsReply};
+use highwater_protocol::error::ErrorCode;
+use highwater_protocol::ids::TopicPartition;
+use highwater_protocol::limits::{BATCH_BYTES_MAX, BATCH_BYTES_MAX_DEFAULT};
+use highwater_protocol::native::{Acks, Body as _, MessageKind, ProduceReply, StartAt, StatsReply};
 
-use crate::client::{Kafka, request};
-use crate::common::{Client, batch, stop};
+use crate::client::{Fetch, Kafka, request};
+use crate::common::{Client, batch, partition, stop};
 
 /// More than one shard has for requests if the broker has this little memory.
 const LARGE_BYTES: usize = 60 << 20;
@@ -38,19 +42,23 @@ fn ask_in_pieces(kafka: &mut Kafka, stats: &mut Client) {
     assert_eq!(kafka.produced(11)[0].0, KafkaError::NONE);
 }
 
-#[test]
-fn a_request_over_the_budget_is_taken_although_silent_connections_have_buffers() {
-    let dir = tempfile::tempdir().expect("a directory");
+fn start(dir: &Path, config: &BrokerConfig) -> Broker {
     let broker = Broker::start(BrokerConfig {
-        data_dir: dir.path().to_owned(),
+        data_dir: dir.to_owned(),
         listen: vec![SocketAddr::from(([127, 0, 0, 1], 0)).into()],
         kafka_listen: vec![SocketAddr::from(([127, 0, 0, 1], 0)).into()],
         cores: Some(1),
         stop_on_signals: false,
-        memory_bytes: Some(MEMORY_BYTES),
-        ..BrokerConfig::default()
-    })
-    .expect("the broker starts");
+        ..config.clone()
+    });
+    broker.expect("the broker starts")
+}
+
+#[test]
+fn a_request_over_the_budget_is_taken_although_silent_connections_have_buffers() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let config = BrokerConfig { memory_bytes: Some(MEMORY_BYTES), ..BrokerConfig::default() };
+    let broker = start(dir.path(), &config);
     let address = broker.kafka_addr().expect("it has a Kafka listener");
     let mut native = Client::connect(broker.native_addr());
     native.created("t", 2, &[]);
@@ -64,5 +72,74 @@ fn a_request_over_the_budget_is_taken_although_silent_connections_have_buffers()
     kafka.send_batches(11, -1, "t", &[(0, &large), (1, &small)]);
     assert_eq!(kafka.produced(11), [(KafkaError::MESSAGE_TOO_LARGE, -1), (KafkaError::NONE, 0)]);
     drop((silent, kafka, native));
+    stop(broker);
+}
+
+/// A batch of exactly the largest size, whose value is `byte` over and over.
+fn largest(byte: &str) -> Vec<u8> {
+    let around =
+        batch(&[&byte.repeat(BATCH_BYTES_MAX - 200)], BatchProducer::NONE).len() - (BATCH_BYTES_MAX - 200);
+    let batch = batch(&[&byte.repeat(BATCH_BYTES_MAX - around)], BatchProducer::NONE);
+    assert_eq!(batch.len(), BATCH_BYTES_MAX);
+    batch
+}
+
+/// That the three batches are there, read with both protocols.
+fn check_three(kafka: &mut Kafka, native: &mut Client, tp: TopicPartition) {
+    let is_whole =
+        |value: &str, byte: u8| value.len() > BATCH_BYTES_MAX - 200 && value.bytes().all(|at| at == byte);
+    for (at, byte) in (0..).zip([b'k', b's', b'n']) {
+        // Each with less than the batch takes: one is served whole.
+        let got = kafka.fetch(11, &Fetch::of("t", &[(0, at)]));
+        let (offset, value) = &got[0].records[0];
+        assert_eq!(*offset, at);
+        assert!(if byte == b's' { value == "small" } else { is_whole(value, byte) }, "{} bytes", value.len());
+    }
+    let read = native.read_all(tp, 0);
+    assert_eq!(read.len(), 3);
+    assert!(is_whole(&read[0].1, b'k') && read[1].1 == "small" && is_whole(&read[2].1, b'n'));
+    let (number, _) = native.subscribe(tp, StartAt::Earliest, 1 << 20);
+    let pushed = native.pushed_records(number, 3);
+    assert!(pushed.iter().map(|(_, value)| value.len()).eq(read.iter().map(|(_, value)| value.len())));
+}
+
+#[test]
+fn the_largest_batches_go_in_and_out_through_both_protocols_and_stay_when_the_limit_is_lowered() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let raised = BrokerConfig {
+        memory_bytes: Some(400 << 20),
+        batch_bytes_max: BATCH_BYTES_MAX,
+        ..BrokerConfig::default()
+    };
+    let broker = start(dir.path(), &raised);
+    let mut native = Client::connect(broker.native_addr());
+    let tp = partition(native.created("t", 1, &[("max.message.bytes", "104857600")]), 0);
+    let mut kafka = Kafka::connect(broker.kafka_addr().expect("it has a Kafka listener"));
+    assert_eq!(kafka.produce("t", &[(0, &largest("k"))]), [(KafkaError::NONE, 0)]);
+    assert_eq!(native.produced(tp, &["small"]), 1);
+    let id = native.send_batch(tp, Acks::All, &largest("n"));
+    let reply = ProduceReply::decode(&native.reply_to(id).ok()).expect("a reply");
+    assert_eq!(reply.base_offset.get(), 2);
+    check_three(&mut kafka, &mut native, tp);
+    kafka.send_batches(11, -1, "t", &[(0, &vec![0; BATCH_BYTES_MAX + 1])]);
+    assert_eq!(kafka.produced(11), [(KafkaError::MESSAGE_TOO_LARGE, -1)]);
+    drop((kafka, native));
+    stop(broker);
+
+    let broker =
+        start(dir.path(), &BrokerConfig { memory_bytes: Some(MEMORY_BYTES), ..BrokerConfig::default() });
+    let mut native = Client::connect(broker.native_addr());
+    let mut kafka = Kafka::connect(broker.kafka_addr().expect("it has a Kafka listener"));
+    check_three(&mut kafka, &mut native, tp);
+    let id = native.send_batch(tp, Acks::All, &vec![0; BATCH_BYTES_MAX_DEFAULT + 1]);
+    let (code, text) = native.reply_to(id).err();
+    assert_eq!(code, ErrorCode::TooLarge);
+    assert!(
+        text.starts_with("t/0: a batch of 16777217 bytes is over this broker's limit of 16777216"),
+        "{text}"
+    );
+    assert!(text.contains("--batch-bytes-max") && text.contains("max.message.bytes"), "{text}");
+    assert_eq!(native.produced(tp, &["goes on"]), 3);
+    drop((kafka, native));
     stop(broker);
 }

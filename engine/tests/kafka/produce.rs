@@ -227,5 +227,8 @@ fn a_batch_over_the_brokers_limit_is_refused_with_the_limit_whatever_the_topic_a
     let partition = &response.responses[0].partition_responses[0];
     assert_eq!(partition.error_code, KafkaError::MESSAGE_TOO_LARGE);
     let text = partition.error_message.as_deref().expect("a text");
-    assert!(text.contains(&BATCH_BYTES_MAX_DEFAULT.to_string()), "{text}");
+    assert!(
+        text.contains(&BATCH_BYTES_MAX_DEFAULT.to_string()) && text.contains("--batch-bytes-max"),
+        "{text}"
+    );
 }

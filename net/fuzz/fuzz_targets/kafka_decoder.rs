@@ -11,7 +11,9 @@ fn shown(request: &Request<'_>) -> String {
     let Request::Produce(produce) = request else { return format!("{request:?}") };
     let records = produce.partitions.iter().map(|to| match &to.records {
         Records::Null => format!("{} {} nothing", to.topic, to.index),
-        Records::TooLarge { bytes } => format!("{} {} too large: {bytes}", to.topic, to.index),
+        Records::Batch(Batch::TooLarge { bytes }) => {
+            format!("{} {} too large: {bytes}", to.topic, to.index)
+        }
         Records::Batch(Batch::Small(bytes)) => {
             let sum =
                 bytes.iter().fold(0_u64, |sum, byte| sum.wrapping_mul(31).wrapping_add(u64::from(*byte)));

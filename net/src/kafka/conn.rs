@@ -46,10 +46,10 @@ pub struct KafkaConn {
 }
 
 impl KafkaConn {
-    /// A connection that has just come in.
-    pub fn new(now: Instant) -> Self {
+    /// A connection that has just come in, to a broker that takes batches of up to so many bytes.
+    pub fn new(now: Instant, batch_bytes_max: usize) -> Self {
         Self {
-            input: KafkaDecoder::default(),
+            input: KafkaDecoder::default().with_batch_bytes_max(batch_bytes_max),
             replies: KafkaReplies::default(),
             progress: Progress::default(),
             has_spoken: false,
@@ -88,13 +88,18 @@ impl KafkaConn {
 mod tests {
     use std::time::Duration;
 
+    use highwater_protocol::limits::BATCH_BYTES_MAX_DEFAULT;
+
     use super::*;
     use crate::kafka::decoder::{Gate, KafkaStep};
     use crate::limits::MESSAGE_TIME;
 
     #[test]
     fn a_client_that_connects_and_says_nothing_ends_soon_and_one_that_was_answered_after_a_while() {
-        let mut conn = KafkaConn { input: KafkaDecoder::new(Gate::Declared), ..KafkaConn::new(Instant(0)) };
+        let mut conn = KafkaConn {
+            input: KafkaDecoder::new(Gate::Declared),
+            ..KafkaConn::new(Instant(0), BATCH_BYTES_MAX_DEFAULT)
+        };
         let at = |time: Duration| Instant(0).after(time);
         let just_before = |time: Duration| Instant(at(time).0 - 1);
         assert_eq!(conn.overdue(just_before(KAFKA_SILENCE_MAX)), None);
@@ -115,7 +120,10 @@ mod tests {
 
     #[test]
     fn a_client_whose_first_request_is_not_looked_at_is_neither_silent_nor_idle() {
-        let mut conn = KafkaConn { input: KafkaDecoder::new(Gate::Declared), ..KafkaConn::new(Instant(0)) };
+        let mut conn = KafkaConn {
+            input: KafkaDecoder::new(Gate::Declared),
+            ..KafkaConn::new(Instant(0), BATCH_BYTES_MAX_DEFAULT)
+        };
         let at = |time: Duration| Instant(0).after(time);
         conn.note_progress(at(Duration::from_secs(1)), false);
         for minutes in 1..100 {
@@ -125,7 +133,10 @@ mod tests {
 
     #[test]
     fn a_request_that_was_begun_has_to_end_and_time_between_requests_is_not_counted() {
-        let mut conn = KafkaConn { input: KafkaDecoder::new(Gate::Declared), ..KafkaConn::new(Instant(0)) };
+        let mut conn = KafkaConn {
+            input: KafkaDecoder::new(Gate::Declared),
+            ..KafkaConn::new(Instant(0), BATCH_BYTES_MAX_DEFAULT)
+        };
         let at = |seconds| Instant(0).after(Duration::from_secs(seconds));
         let is_overdue = |conn: &mut KafkaConn, at| conn.overdue(at) == Some(KafkaOverdue::Request);
         // Heartbeat 0, as far as its correlation id.
@@ -141,7 +152,10 @@ mod tests {
 
     #[test]
     fn a_large_request_has_time_for_what_has_come_of_it_and_none_for_what_was_announced() {
-        let mut conn = KafkaConn { input: KafkaDecoder::new(Gate::Declared), ..KafkaConn::new(Instant(0)) };
+        let mut conn = KafkaConn {
+            input: KafkaDecoder::new(Gate::Declared),
+            ..KafkaConn::new(Instant(0), BATCH_BYTES_MAX_DEFAULT)
+        };
         let at = |seconds| Instant(0).after(Duration::from_secs(seconds));
         let is_overdue = |conn: &mut KafkaConn, at| conn.overdue(at) == Some(KafkaOverdue::Request);
         // Produce 9 of 64 MiB, as far as its correlation id; then a client id of 32 KiB.

@@ -8,7 +8,7 @@
 //! ```
 #![deny(clippy::unwrap_used, clippy::indexing_slicing, clippy::arithmetic_side_effects)]
 
-use highwater_protocol::limits::BULK_BYTES_MIN;
+use highwater_protocol::limits::{BATCH_BYTES_MAX_DEFAULT, BULK_BYTES_MIN};
 use highwater_runtime::buf::AlignedBuf;
 
 use super::api::{Api, ApiKey, State};
@@ -76,9 +76,11 @@ struct Prefix {
 }
 
 /// Cuts what arrives on a connection into requests and reads them.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct KafkaDecoder {
     gate: Gate,
+    /// Bytes of the largest batch that is kept.
+    batch_bytes_max: usize,
     /// A request that has begun, or, if `spent`, one that was given out.
     partial: Vec<u8>,
     spent: bool,
@@ -96,10 +98,31 @@ struct Large {
     intake: Intake,
 }
 
+impl Default for KafkaDecoder {
+    /// One that lets in what is served, with batches of the size that a broker takes by default.
+    fn default() -> Self {
+        Self {
+            gate: Gate::default(),
+            batch_bytes_max: BATCH_BYTES_MAX_DEFAULT,
+            partial: Vec::new(),
+            spent: false,
+            admitted: 0,
+            intake: None,
+            requests: 0,
+        }
+    }
+}
+
 impl KafkaDecoder {
     /// A decoder that lets in what the gate does.
     pub fn new(gate: Gate) -> Self {
         Self { gate, ..Self::default() }
+    }
+
+    /// The same for a broker that takes batches of up to so many bytes.
+    #[must_use]
+    pub fn with_batch_bytes_max(self, batch_bytes_max: usize) -> Self {
+        Self { batch_bytes_max, ..self }
     }
 
     /// Requests read so far.
@@ -222,7 +245,7 @@ impl KafkaDecoder {
 
     fn start_large(&mut self, prefix: &Prefix) -> KafkaStep<'static> {
         let left = prefix.bytes.saturating_add(LENGTH_BYTES).saturating_sub(PREFIX_BYTES);
-        let intake = Intake::new(prefix.version, prefix.correlation_id, left);
+        let intake = Intake::new(prefix.version, prefix.correlation_id, left, self.batch_bytes_max);
         self.intake = Some(Large { admitted: false, bytes: prefix.bytes, intake });
         KafkaStep::WantsRoom(prefix.bytes)
     }

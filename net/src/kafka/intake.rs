@@ -5,7 +5,7 @@
 #![deny(clippy::unwrap_used, clippy::indexing_slicing, clippy::arithmetic_side_effects)]
 
 use highwater_protocol::frame::FRAME_HEADER_BYTES;
-use highwater_protocol::limits::{BATCH_BYTES_MAX_DEFAULT, BULK_BYTES_MIN};
+use highwater_protocol::limits::BULK_BYTES_MIN;
 use highwater_runtime::buf::AlignedBuf;
 
 use super::api::ApiKey;
@@ -22,6 +22,8 @@ use crate::request::{Batch, bulk_pages};
 pub(super) struct Intake {
     correlation_id: i32,
     form: Form,
+    /// Bytes of the largest batch that is kept.
+    batch_bytes_max: usize,
     /// Bytes of the whole request.
     bytes: usize,
     /// The request behind the correlation id, without the large batches.
@@ -95,11 +97,12 @@ enum Bulk {
 }
 
 impl Intake {
-    /// For a request of which `left` bytes follow the correlation id.
-    pub(super) fn new(version: i16, correlation_id: i32, left: usize) -> Self {
+    /// For a request of which `left` bytes follow the correlation id. Batches of more than `batch_bytes_max` are not kept.
+    pub(super) fn new(version: i16, correlation_id: i32, left: usize, batch_bytes_max: usize) -> Self {
         Self {
             correlation_id,
             form: ProduceRequest::form(version),
+            batch_bytes_max,
             bytes: left,
             head: Vec::new(),
             at: 0,
@@ -163,8 +166,8 @@ impl Intake {
                     };
                 }
                 Next::Large(bytes) => {
-                    self.next = if bytes > BATCH_BYTES_MAX_DEFAULT {
-                        self.pages.push_back(Records::TooLarge { bytes });
+                    self.next = if bytes > self.batch_bytes_max {
+                        self.pages.push_back(Records::Batch(Batch::TooLarge { bytes }));
                         Next::Skip(bytes)
                     } else {
                         let end = FRAME_HEADER_BYTES.saturating_add(bytes);

@@ -52,11 +52,6 @@ pub enum Records<'a> {
     Null,
     /// Bytes that should be one batch.
     Batch(Batch<'a>),
-    /// More than the largest batch, so nothing of it was kept.
-    TooLarge {
-        /// How much it was.
-        bytes: usize,
-    },
 }
 
 /// Large batches of a request in the order in which they came.

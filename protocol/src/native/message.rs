@@ -10,8 +10,7 @@ use super::messages::{Acks, DATA_PREFIX_BYTES, DataPrefix, PRODUCE_PREFIX_BYTES,
 use crate::error::ErrorCode;
 use crate::ids::TopicPartition;
 use crate::limits::{
-    BATCH_BYTES_MAX_DEFAULT, CONTROL_BODY_BYTES_MAX, DATA_BODY_BYTES_MAX, ERROR_TEXT_BYTES_MAX,
-    HELLO_BODY_BYTES_MAX,
+    BATCH_BYTES_MAX, CONTROL_BODY_BYTES_MAX, DATA_BODY_BYTES_MAX, ERROR_TEXT_BYTES_MAX, HELLO_BODY_BYTES_MAX,
 };
 
 impl WireHeader {
@@ -46,11 +45,11 @@ impl WireHeader {
 }
 
 impl MessageKind {
-    /// Bytes that the body of a request of this kind may have.
+    /// Bytes that the body of a request of this kind may have in any broker.
     pub const fn request_bytes_max(self) -> usize {
         match self {
             Self::Hello => HELLO_BODY_BYTES_MAX,
-            Self::Produce => PRODUCE_PREFIX_BYTES + BATCH_BYTES_MAX_DEFAULT,
+            Self::Produce => PRODUCE_PREFIX_BYTES + BATCH_BYTES_MAX,
             _ => CONTROL_BODY_BYTES_MAX,
         }
     }

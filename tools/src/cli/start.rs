@@ -58,6 +58,11 @@ pub(crate) struct StartArgs {
     #[arg(long, env = "HIGHWATER_MEMORY", value_name = "SIZE", hide_env_values = true)]
     pub memory: Option<ByteSize>,
 
+    /// Largest record batch that is taken, from 1MiB to 100MiB; a topic's max.message.bytes can only allow less
+    /// [default: 16MiB]
+    #[arg(long, env = "HIGHWATER_BATCH_BYTES_MAX", value_name = "SIZE", hide_env_values = true)]
+    pub batch_bytes_max: Option<ByteSize>,
+
     /// How writes are made durable [default: measure]
     #[arg(long, env = "HIGHWATER_DURABILITY", value_name = "FORM", hide_env_values = true)]
     pub durability: Option<Durability>,

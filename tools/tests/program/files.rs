@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 use highwater_client::{Client, Record, Start};
 
-use crate::support::{Broker, Place, from_environment};
+use crate::support::{Broker, Place, from_environment, output};
 
 /// Every line with its key in front: which text it is from. What a line holds is arbitrary bytes.
 fn corpus(lines: usize) -> Vec<u8> {
@@ -151,6 +151,26 @@ fn lines_of_any_size_and_any_bytes_are_records() {
     let mut received = broker.run(&["consume", "sizes"], b"");
     assert_eq!(received.pop(), Some(b'\n'));
     assert!(received == text, "bytes changed on the way");
+    broker.stop();
+}
+
+#[test]
+fn a_line_of_ninety_mebibytes_is_a_record_where_the_limit_is_raised_and_outlives_a_kill_and_a_lower_limit() {
+    let place = Place::new();
+    let large = ["--cores", "1", "--memory", "400MiB", "--batch-bytes-max", "100MiB"];
+    let broker = place.start_with(&large);
+    broker.run(&["topic", "create", "sizes", "--config", "max.message.bytes=104857600"], b"");
+    let mut text = vec![b'x'; 90 << 20];
+    text.extend(b"\nsmall\n");
+    broker.run(&["produce", "sizes"], &text);
+    broker.kill();
+    let broker = place.start_with(&["--cores", "1", "--memory", "128MiB"]);
+    let received = broker.run(&["consume", "sizes"], b"");
+    assert!(received == text, "{} bytes came back of {}", received.len(), text.len());
+    let refused = output(broker.command(&["produce", "sizes"]), &text);
+    let said = String::from_utf8_lossy(&refused.stderr);
+    assert_eq!(refused.status.code(), Some(1), "{said}");
+    assert!(said.contains("limit of 16777216 bytes") && said.contains("--batch-bytes-max"), "{said}");
     broker.stop();
 }
 

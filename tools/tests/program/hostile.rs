@@ -7,7 +7,7 @@ use std::time::Duration;
 use highwater_protocol::batch::{BatchBuilder, BatchProducer, Compression, NewRecord};
 use highwater_protocol::error::ErrorCode;
 use highwater_protocol::ids::{PartitionIndex, Timestamp, TopicId, TopicPartition};
-use highwater_protocol::limits::{BATCH_BYTES_MAX_DEFAULT, CONTROL_BODY_BYTES_MAX, HELLO_BODY_BYTES_MAX};
+use highwater_protocol::limits::{BATCH_BYTES_MAX, CONTROL_BODY_BYTES_MAX, HELLO_BODY_BYTES_MAX};
 use highwater_protocol::native::{
     Acks, Hello, HelloReply, MessageKind, MetadataRequest, PROTOCOL_VERSION, WIRE_HEADER_BYTES, WireHeader,
     error_text, message, produce_head,
@@ -147,7 +147,7 @@ fn a_length_beyond_its_limit_is_refused_before_a_byte_of_it_comes() {
 
     for (kind, bytes) in [
         (MessageKind::Metadata, CONTROL_BODY_BYTES_MAX + 1),
-        (MessageKind::Produce, BATCH_BYTES_MAX_DEFAULT + (1 << 20)),
+        (MessageKind::Produce, BATCH_BYTES_MAX + (1 << 20)),
         (MessageKind::Fetch, u32::MAX as usize),
     ] {
         let mut raw = Raw::greeted(&broker);

@@ -148,7 +148,7 @@ fn print_config_shows_where_each_setting_comes_from_and_starts_nothing() {
     let place = Place::new();
     let file = place.path("highwater.toml");
     fs::write(&file, "cores = 1\nmemory = \"300MiB\"\n").expect("a writable temporary directory");
-    let mut command = start_command(&place.data(), &["--print-config"]);
+    let mut command = start_command(&place.data(), &["--print-config", "--batch-bytes-max", "64MiB"]);
     command.env("HIGHWATER_CONFIG", &file).env("HIGHWATER_MEMORY", "400MiB");
     let printed = output(command, b"");
     assert!(printed.status.success());
@@ -158,9 +158,21 @@ fn print_config_shows_where_each_setting_comes_from_and_starts_nothing() {
         "memory = \"400MiB\"  # environment",
         "cores = 1  # file",
         "log_level = \"warn\"  # default",
+        "batch_bytes_max = \"64MiB\"  # flag",
     ] {
         assert!(text.lines().any(|l| l == line), "{line} is not in\n{text}");
     }
+    assert!(!place.data().exists());
+}
+
+#[test]
+fn a_limit_for_batches_that_is_not_possible_or_has_no_memory_is_refused_with_what_is() {
+    let place = Place::new();
+    let refused = |flags: &[&str]| start_fails_with(78, start_command(&place.data(), flags));
+    let said = refused(&["--batch-bytes-max", "101MiB"]);
+    assert!(said.contains("1MiB to 100MiB"), "{said}");
+    let said = refused(&["--batch-bytes-max", "100MiB", "--cores", "1", "--memory", "256MiB"]);
+    assert!(said.contains("batches of 100MiB") && said.contains("at least 348MiB"), "{said}");
     assert!(!place.data().exists());
 }
 

@@ -3,7 +3,7 @@
 use std::sync::{Arc, Mutex};
 
 use ahash::{AHashMap, AHashSet};
-use highwater_protocol::limits::{BATCH_BYTES_DEFAULT, BATCH_BYTES_MAX_DEFAULT};
+use highwater_protocol::limits::{BATCH_BYTES_DEFAULT, BATCH_BYTES_MAX};
 use highwater_protocol::native::{Acks, DescribeTopicReply, DescribeTopicRequest};
 use tokio::sync::Semaphore;
 use tracing::Instrument;
@@ -110,7 +110,7 @@ impl Topics {
         let info = cluster.topic_or_create(topic, settings.create).await.map_err(failed)?;
         let describe = DescribeTopicRequest { name: topic.to_string() };
         let described: DescribeTopicReply = cluster.call(&describe, Repeat::Always).await.map_err(failed)?;
-        let batch_bytes_max = max_message_bytes(&described).clamp(1, BATCH_BYTES_MAX_DEFAULT);
+        let batch_bytes_max = max_message_bytes(&described).clamp(1, BATCH_BYTES_MAX);
         let limits = LaneLimits {
             linger: settings.linger,
             in_flight_max: settings.in_flight,

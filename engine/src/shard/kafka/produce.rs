@@ -14,17 +14,19 @@ use highwater_protocol::batch::{
     BatchError, BatchHeader, BatchView, CheckedBatch, Compression, RecordRules, Work,
 };
 use highwater_protocol::ids::TopicPartition;
-use highwater_protocol::limits::BATCH_BYTES_MAX_DEFAULT;
 use highwater_protocol::native::Acks;
 use highwater_runtime::plane::{Plane, ShardIndex};
 
 use super::append::NOWHERE;
 use super::transactions::{NO_TRANSACTIONS, NO_TRANSACTIONS_TEXT};
 use super::{Call, Named, Pending};
+use crate::limits::ShardLimits;
 use crate::message::{Append, KafkaMessage, Message, OwnedBatch, Produced, ProducedFor, RequestId};
 use crate::metadata::configs::TopicConfig;
 use crate::shard::Shard;
-use crate::shard::checks::{OpenCheck, Verdict, Waiting, check_header, rejected_because, rejection};
+use crate::shard::checks::{
+    OpenCheck, Verdict, Waiting, check_header, over_limit, rejected_because, rejection,
+};
 use crate::shard::produce::AnyBatch;
 
 /// The first version in which batches may be compressed with zstd.
@@ -124,8 +126,8 @@ impl Shard {
             let unchecked = acks.clone().and_then(|acks| {
                 let (tp, owner, config) = target
                     .map_err(|error: KafkaError| (error, "there is no such topic or partition".to_owned()))?;
-                let batch = batch_of(records, call.version(), &config)?;
-                let check = OpenCheck::new(&config, wall_ms);
+                let batch = batch_of(records, call.version(), &config, &self.setup.limits)?;
+                let check = OpenCheck::new(&config, &self.setup.limits, wall_ms);
                 Ok(Unchecked { number, tp, owner, acks, batch, check })
             });
             match unchecked {
@@ -282,6 +284,7 @@ fn batch_of<'a>(
     records: Records<'a>,
     version: i16,
     config: &TopicConfig,
+    limits: &ShardLimits,
 ) -> Result<AnyBatch<'a>, (KafkaError, String)> {
     let batch = match records {
         Records::Null => {
@@ -290,12 +293,9 @@ fn batch_of<'a>(
                 "exactly one record batch is expected, not none".into(),
             ));
         }
-        Records::TooLarge { bytes } => {
-            let text = format!(
-                "a batch of {bytes} bytes is over this broker's limit of {BATCH_BYTES_MAX_DEFAULT} bytes, whatever the topic's \
-                 max.message.bytes"
-            );
-            return Err((KafkaError::MESSAGE_TOO_LARGE, text));
+        Records::Batch(Batch::TooLarge { bytes }) => {
+            let (code, text) = over_limit(bytes, limits);
+            return Err((code.into(), text));
         }
         Records::Batch(Batch::Small(bytes)) => AnyBatch::Small(bytes),
         Records::Batch(Batch::Bulk { pages, batch_bytes }) => {

@@ -37,7 +37,7 @@ fn produce_is_read_as_it_is_declared() {
                     let records = match &to.records {
                         Records::Null => None,
                         Records::Batch(Batch::Small(bytes)) => Some(*bytes),
-                        other => panic!("{other:?}"),
+                        other @ Records::Batch(_) => panic!("{other:?}"),
                     };
                     assert_eq!(records, partition.records);
                 }
