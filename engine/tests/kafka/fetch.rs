@@ -1,12 +1,16 @@
 //! Fetch.
 
+use std::fs;
+use std::path::Path;
+
+use highwater_engine::HostKind;
 use highwater_net::kafka::KafkaError;
 use highwater_net::kafka::api::ApiKey;
 use highwater_net::kafka::messages::{FetchRequest, FetchResponse};
 use highwater_protocol::batch::BatchProducer;
 
 use crate::client::{Fetch, Place};
-use crate::common::batch;
+use crate::common::{batch, start, stop};
 
 const NONE: BatchProducer = BatchProducer::NONE;
 
@@ -203,6 +207,46 @@ fn offsets_epochs_and_topics_that_do_not_exist_are_told_at_once() {
     assert_eq!(kafka.fetch(13, &by_id)[0].records.len(), 1);
     let unknown = Fetch { topic_id: [9; 16], ..by_id };
     assert_eq!(kafka.fetch(17, &unknown)[0].error, KafkaError::UNKNOWN_TOPIC_ID);
+}
+
+/// Zeros from the place where this rests to the end of its slab.
+fn lose_from(data_dir: &Path, needle: &[u8]) {
+    for store in ["store-000", "store-001"] {
+        let slab = data_dir.join(store).join("slab-000000");
+        let Ok(mut bytes) = fs::read(&slab) else { continue };
+        if let Some(at) = bytes.windows(needle.len()).position(|window| window == needle) {
+            bytes[at..].fill(0);
+            return fs::write(&slab, bytes).expect("the slab");
+        }
+    }
+    panic!("it rests nowhere");
+}
+
+#[test]
+fn a_fetch_of_a_lost_end_is_answered_with_an_error_and_never_with_nothing() {
+    let mut place = Place::new();
+    place.native().created("t", 1, &[]);
+    let mut kafka = place.kafka();
+    for value in ["first", "unlucky-record", "third"] {
+        kafka.produce("t", &[(0, &batch(&[value], NONE))]);
+    }
+    stop(place.broker.take().expect("it runs"));
+    lose_from(place.dir.path(), b"unlucky-record");
+    place.broker = Some(start(place.dir.path(), 2, HostKind::Thread));
+    let mut kafka = place.kafka();
+    kafka.produce("t", &[(0, &batch(&["fourth"], NONE))]);
+    let mut fetch = |at| {
+        // Longer than the test may take: an answer does not wait.
+        let from = [(0, at)];
+        let fetch = Fetch { max_wait_ms: 600_000, ..Fetch::of("t", &from) };
+        let got = kafka.fetch(12, &fetch).remove(0);
+        (got.error, got.records)
+    };
+    assert_eq!(fetch(0), (KafkaError::NONE, vec![(0, "first".to_owned())]));
+    for lost in 1..3 {
+        assert_eq!(fetch(lost), (KafkaError::CORRUPT_MESSAGE, vec![]));
+    }
+    assert_eq!(fetch(3), (KafkaError::NONE, vec![(3, "fourth".to_owned())]));
 }
 
 #[test]
