@@ -17,7 +17,9 @@ use highwater_protocol::native::{Acks, produce_head};
 use highwater_runtime::buf::AlignedBuf;
 use highwater_runtime::limits::mesh_round_trip;
 use highwater_runtime::sim::DiskHarness;
-use highwater_storage::{DurableForm, PartitionConfig, Payload, Slot, Store, StoreConfig, StoreLimits};
+use highwater_storage::{
+    DurableForm, MacKey, PartitionConfig, Payload, Slot, Store, StoreConfig, StoreLimits,
+};
 
 /// Bytes of a record's value.
 const VALUE_BYTES: usize = 100;
@@ -62,6 +64,7 @@ impl Log {
             cluster: ClusterId([5; 16]),
             store: StoreId(0),
             token_space: 3,
+            new_mac_key: MacKey([0; 16]),
             limits: StoreLimits::default(),
             durable_form: DurableForm::Dsync,
         };

@@ -86,6 +86,7 @@ fn place() -> FramePlace {
         index: LogIndex(100),
         durable_index: LogIndex(90),
         partition_tag: 0x1234_5678,
+        mac: 0x1122_3344_5566_7788,
     }
 }
 

@@ -13,6 +13,7 @@ fn place(index: u64) -> FramePlace {
         index: LogIndex(index),
         durable_index: LogIndex(index / 2),
         partition_tag: 0xfeed_f00d,
+        mac: 0x0bad_cafe_0bad_cafe,
     }
 }
 
@@ -116,7 +117,7 @@ proptest! {
         if let Ok((header, _)) = FrameHeader::mut_from_prefix(&mut bytes) {
             header.magic.set(FRAME_MAGIC);
             header.version = FRAME_VERSION;
-            (header.flags, header.reserved) = (0.into(), 0.into());
+            header.undurable.set(header.undurable.get().min(u32::try_from(header.index.get()).unwrap_or(u32::MAX)));
             header.kind = kind;
             header.payload_bytes.set(if payload_bytes % 2 == 0 { payload_bytes } else { payload_bytes % 256 });
             *header = header.sealed();
@@ -165,10 +166,14 @@ fn each_reason_to_refuse_a_frame_has_its_error() {
     assert_eq!(Frame::checked(&[0; 100]).unwrap_err(), FrameError::Zero);
     assert_eq!(Frame::checked(&[1; 100]).unwrap_err(), FrameError::Magic(0x0101));
     assert_eq!(resealed(&good, |_| ()), Ok(()));
-    assert_eq!(resealed(&good, |h| h.version = 2), Err(FrameError::Version(2)));
+    for unknown in [0, 3] {
+        assert_eq!(resealed(&good, |h| h.version = unknown), Err(FrameError::Version(unknown)));
+    }
     assert_eq!(resealed(&good, |h| h.kind = 9), Err(FrameError::Kind(9)));
-    assert_eq!(resealed(&good, |h| h.flags.set(1)), Err(FrameError::Flags));
-    assert_eq!(resealed(&good, |h| h.reserved.set(1)), Err(FrameError::Flags));
+    // As many frames that are not durable as there are, and one more.
+    assert_eq!(resealed(&good, |h| h.undurable.set(9)), Ok(()));
+    assert_eq!(resealed(&good, |h| h.undurable.set(10)), Err(FrameError::Flags));
+    assert_eq!(resealed(&good, |h| h.version = FRAME_VERSION_WITHOUT_MAC), Err(FrameError::Flags));
     assert!(matches!(
         resealed(&good, |h| h.payload_bytes.set(u32::MAX)),
         Err(FrameError::Truncated { need: 4_294_967_360, .. })
@@ -191,6 +196,22 @@ fn each_reason_to_refuse_a_frame_has_its_error() {
     assert_eq!(Frame::checked(&bad_padding).unwrap_err(), FrameError::NotZero);
     let padding = padding(9, 40, 80);
     assert_eq!(resealed(&padding, |h| h.payload_crc.set(1)), Err(FrameError::PayloadChecksum));
+}
+
+#[test]
+fn a_frame_says_what_was_durable_in_either_version() {
+    let frame = batch_frame(9, 40, &[b"value".to_vec()]);
+    let (header, _) = FrameHeader::parse(&frame).unwrap();
+    assert_eq!((header.version, header.durable_index(), header.mac.get()), (2, 4, 0x0bad_cafe_0bad_cafe));
+    let old =
+        FrameHeader { version: FRAME_VERSION_WITHOUT_MAC, undurable: 0.into(), mac: 3.into(), ..*header };
+    assert_eq!(old.durable_index(), 3);
+    // What does not fit proves less.
+    let mut frame = [0; FRAME_HEADER_BYTES];
+    let place = FramePlace { index: LogIndex(u64::MAX - 1), durable_index: LogIndex(1), ..place(1) };
+    write_epoch_start(&mut frame, place, Offset(0), LeaderEpoch(0));
+    let (header, _) = FrameHeader::parse(&frame).unwrap();
+    assert_eq!(header.durable_index(), u64::MAX - 1 - u64::from(u32::MAX));
 }
 
 #[test]

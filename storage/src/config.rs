@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use highwater_protocol::ids::{ClusterId, StoreId};
 
 use crate::limits::StoreLimits;
+use crate::mac::MacKey;
 
 /// How a commit round is made durable. Which one is faster depends on the disk and is measured at start-up.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -26,6 +27,8 @@ pub struct StoreConfig {
     pub store: StoreId,
     /// Top byte of every token of the store and of its state log's.
     pub token_space: u8,
+    /// The key for a store that has none yet. Random, and secret.
+    pub new_mac_key: MacKey,
     /// Sizes.
     pub limits: StoreLimits,
     /// How rounds become durable.

@@ -14,6 +14,7 @@ use highwater_protocol::ids::{Incarnation, Offset, Timestamp};
 use highwater_runtime::plane::WRITE_BYTES_MAX;
 
 use crate::index::Entry;
+use crate::mac::{ExtentMacs, is_believable};
 
 /// What a reader looks for.
 #[derive(Clone, Copy, Debug)]
@@ -54,6 +55,8 @@ pub(crate) struct View<'a> {
     pub(crate) offsets: Range<Offset>,
     pub(crate) incarnation: Incarnation,
     pub(crate) tag: u32,
+    /// See [`crate::mac`].
+    pub(crate) macs: Option<ExtentMacs>,
     /// A chunk of the cache: there are whole frames in it, and more of it cannot be had.
     pub(crate) is_chunk: bool,
 }
@@ -266,7 +269,7 @@ fn begin_search(scout: &mut Scout, view: &View<'_>, skip: u32) -> Step {
 }
 
 /// Looks for a good frame at every place where one can be: for the one that is wanted, else for the one with the lowest offset behind it.
-/// What is inside a good frame is not looked at.
+/// What is inside a good frame is not looked at, and a frame that is not of its place is none ([`crate::mac`]).
 fn search(scout: &mut Scout, view: &View<'_>) -> Step {
     scout.max_timestamp = None;
     while scout.position + FRAME_HEADER_BYTES as u32 <= view.end() {
@@ -277,7 +280,9 @@ fn search(scout: &mut Scout, view: &View<'_>) -> Step {
         }
         let bytes = view.at(scout.position);
         let is_magic = bytes[4..6] == FRAME_MAGIC.to_le_bytes();
-        let Some((header, _)) = is_magic.then(|| view.header(scout.position).ok()).flatten() else {
+        let found = is_magic.then(|| view.header(scout.position).ok()).flatten();
+        let believed = found.filter(|(header, _)| is_believable(view.macs.as_ref(), header, scout.position));
+        let Some((header, _)) = believed else {
             scout.position += FRAME_ALIGN as u32;
             continue;
         };

@@ -6,6 +6,8 @@ use std::io;
 
 use highwater_protocol::ids::{Incarnation, LogIndex, Offset};
 
+use crate::mac::ExtentMacs;
+
 /// A place between two frames of a partition's log.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Mark {
@@ -26,6 +28,8 @@ pub struct Expectation {
     pub start: Mark,
     /// [`TopicPartition::tag`](highwater_protocol::ids::TopicPartition::tag) of the partition.
     pub tag: u32,
+    /// What frames are known by that are searched for. None: the extent is from a version before that.
+    pub macs: Option<ExtentMacs>,
     /// Size of the extent, header block included.
     pub extent_bytes: u32,
     /// Where the extent was sealed, if the store's map says so: every frame in front of it had been written.

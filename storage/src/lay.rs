@@ -14,6 +14,7 @@ use crate::api::Appended;
 use crate::cache::{CacheBudget, Chunk};
 use crate::layout::PAGE_BYTES;
 use crate::limits::StoreLimits;
+use crate::mac::StoreMacs;
 use crate::padding::padding_bytes;
 use crate::partition::{Partition, Piece};
 use crate::producers::{Appearance, ProducerStamp};
@@ -33,6 +34,7 @@ pub(crate) struct Bench<'a> {
     pub(crate) limits: &'a StoreLimits,
     pub(crate) budget: &'a mut CacheBudget,
     pub(crate) wall_ms: i64,
+    pub(crate) macs: &'a StoreMacs,
 }
 
 impl Partition {
@@ -64,7 +66,7 @@ impl Partition {
     ) -> Appended {
         let frame_bytes = frame_bytes(bytes.len());
         self.split_tail(bench, frame_bytes, Lie::Packed, epoch);
-        let (place, offset) = (self.place(epoch), self.append_offset);
+        let (place, offset) = (self.place(bench.macs, epoch), self.append_offset);
         self.tail_with_room(bench.limits, frame_bytes).push_batch(place, bytes, offset, epoch);
         self.note_batch(bench, frame_bytes, header, epoch)
     }
@@ -73,7 +75,7 @@ impl Partition {
     pub(crate) fn push_epoch_start(&mut self, bench: &mut Bench<'_>, epoch: LeaderEpoch) -> LogIndex {
         let frame_bytes = frame_bytes(0);
         self.split_tail(bench, frame_bytes, Lie::Packed, epoch);
-        let (place, offset) = (self.place(epoch), self.append_offset);
+        let (place, offset) = (self.place(bench.macs, epoch), self.append_offset);
         self.tail_with_room(bench.limits, frame_bytes).push_epoch_start(place, offset, epoch);
         let index = self.append_index;
         self.last_epoch = Some(epoch);
@@ -105,11 +107,11 @@ impl Partition {
 
         let from_offset = self.append_offset;
         batch::stamp(&mut pages[FRAME_HEADER_BYTES..FRAME_HEADER_BYTES + batch_bytes], from_offset, epoch);
-        write_batch_frame(&mut pages[..frame_bytes], self.place(epoch));
+        write_batch_frame(&mut pages[..frame_bytes], self.place(bench.macs, epoch));
         pages[frame_bytes..].fill(0);
         let appended = self.note_batch(bench, frame_bytes, header, epoch);
         if gap > 0 {
-            let place = self.place(epoch);
+            let place = self.place(bench.macs, epoch);
             write_padding(&mut pages[frame_bytes..frame_bytes + gap], place, self.append_offset, epoch);
             self.advance_append(gap, self.append_index, self.append_offset);
         }
@@ -161,7 +163,7 @@ impl Partition {
         if !self.must_split(bench.limits, frame_bytes, lie) {
             return;
         }
-        let (place, offset) = (self.place(epoch), self.append_offset);
+        let (place, offset) = (self.place(bench.macs, epoch), self.append_offset);
         let tail = self.tail.as_mut().expect("there is a tail to split");
         let gap = padding_bytes(tail.position() as usize);
         if gap > 0 {

@@ -15,6 +15,7 @@ use highwater_protocol::ids::{
 use zerocopy::byteorder::little_endian::{I32, I64, U16, U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
+use crate::mac::{MAC_KEY_BYTES, MacKey, StoreMacs};
 use crate::map::INCARNATION_MAX;
 use crate::recovery::OFFSET_MAX;
 
@@ -28,7 +29,10 @@ pub const EXTENT_HEADER_BYTES: usize = PAGE_BYTES;
 pub const EXTENT_MAGIC: u64 = u64::from_le_bytes(*b"HWEXTENT");
 
 /// Version of the layout of extents and slabs.
-pub const EXTENT_VERSION: u16 = 1;
+pub const EXTENT_VERSION: u16 = 2;
+
+/// The version before frames had codes ([`crate::mac`]). Its extents are read, and nothing is put into them.
+pub const EXTENT_VERSION_WITHOUT_MACS: u16 = 1;
 
 /// Binary logarithms of the sizes that an extent can have: a header and a frame at least, and positions within it are 32 bits.
 pub const EXTENT_LOG2_BYTES: std::ops::RangeInclusive<u8> = 12..=30;
@@ -103,6 +107,8 @@ pub struct ExtentId {
     pub base_offset: Offset,
     /// Epoch of the leader at its allocation.
     pub leader_epoch: LeaderEpoch,
+    /// The codes of the store. None: it is from a version before there were any.
+    pub macs: Option<StoreMacs>,
 }
 
 /// The first bytes of an extent; the rest of its first page is zero.
@@ -125,6 +131,8 @@ struct ExtentHeader {
     leader_epoch: I32,
     log2_bytes: u8,
     reserved: [u8; 3],
+    mac_key: [u8; MAC_KEY_BYTES],
+    macs_since: U64,
 }
 
 /// Bytes of the fields of an extent header.
@@ -132,7 +140,7 @@ pub const EXTENT_HEADER_FIELD_BYTES: usize = size_of::<ExtentHeader>();
 
 const _: () = {
     use core::mem::{offset_of, size_of};
-    assert!(size_of::<ExtentHeader>() == 96);
+    assert!(size_of::<ExtentHeader>() == 120);
     assert!(offset_of!(ExtentHeader, crc) == 0);
     assert!(offset_of!(ExtentHeader, version) == 4);
     assert!(offset_of!(ExtentHeader, store) == 6);
@@ -148,6 +156,8 @@ const _: () = {
     assert!(offset_of!(ExtentHeader, leader_epoch) == 88);
     assert!(offset_of!(ExtentHeader, log2_bytes) == 92);
     assert!(offset_of!(ExtentHeader, reserved) == 93);
+    assert!(offset_of!(ExtentHeader, mac_key) == 96);
+    assert!(offset_of!(ExtentHeader, macs_since) == 112);
     assert!(EXTENT_HEADER_BYTES.is_multiple_of(PAGE_BYTES));
 };
 
@@ -177,7 +187,10 @@ impl ExtentId {
     pub fn to_block(&self) -> [u8; EXTENT_HEADER_BYTES] {
         let mut header = ExtentHeader {
             crc: U32::new(0),
-            version: U16::new(EXTENT_VERSION),
+            version: U16::new(match self.macs {
+                Some(_) => EXTENT_VERSION,
+                None => EXTENT_VERSION_WITHOUT_MACS,
+            }),
             store: U16::new(self.store.0),
             magic: U64::new(EXTENT_MAGIC),
             cluster: self.cluster.0,
@@ -191,6 +204,8 @@ impl ExtentId {
             leader_epoch: I32::new(self.leader_epoch.0),
             log2_bytes: self.log2_bytes,
             reserved: [0; 3],
+            mac_key: self.macs.map_or([0; MAC_KEY_BYTES], |macs| macs.key.0),
+            macs_since: U64::new(self.macs.map_or(0, |macs| macs.since.0)),
         };
         let mut block = [0; EXTENT_HEADER_BYTES];
         block[..EXTENT_HEADER_FIELD_BYTES].copy_from_slice(header.as_bytes());
@@ -211,14 +226,20 @@ impl ExtentId {
         if header.crc.get() != crc32c::crc32c(&block[4..]) {
             return Err(ExtentHeaderError::Checksum);
         }
-        if header.version.get() != EXTENT_VERSION {
-            return Err(ExtentHeaderError::Version(header.version.get()));
-        }
+        let macs = match header.version.get() {
+            EXTENT_VERSION_WITHOUT_MACS => None,
+            EXTENT_VERSION => {
+                let (key, since) = (MacKey(header.mac_key), Incarnation(header.macs_since.get()));
+                Some(StoreMacs { key, since })
+            }
+            version => return Err(ExtentHeaderError::Version(version)),
+        };
         let numbers = [header.at.get(), header.incarnation.get(), header.base_index.get()];
         if !EXTENT_LOG2_BYTES.contains(&header.log2_bytes)
             || !header.at.get().is_multiple_of(1 << header.log2_bytes)
             || numbers.iter().any(|n| *n > INCARNATION_MAX)
             || !(0..OFFSET_MAX).contains(&header.base_offset.get())
+            || macs.is_some_and(|macs| macs.since.0 > header.incarnation.get())
         {
             return Err(ExtentHeaderError::Fields);
         }
@@ -235,6 +256,7 @@ impl ExtentId {
             base_index: LogIndex(header.base_index.get()),
             base_offset: Offset(header.base_offset.get()),
             leader_epoch: LeaderEpoch(header.leader_epoch.get()),
+            macs,
         })
     }
 }
@@ -254,12 +276,15 @@ mod tests {
             base_index: LogIndex(1000),
             base_offset: Offset(12_345),
             leader_epoch: LeaderEpoch(4),
+            macs: Some(StoreMacs { key: MacKey([6; MAC_KEY_BYTES]), since: Incarnation(7) }),
         }
     }
 
     #[test]
     fn a_header_block_reads_back_as_what_was_written() {
-        assert_eq!(ExtentId::from_block(&example().to_block()), Ok(example()));
+        for id in [example(), ExtentId { macs: None, ..example() }] {
+            assert_eq!(ExtentId::from_block(&id.to_block()), Ok(id));
+        }
     }
 
     #[test]

@@ -25,6 +25,7 @@ mod lay;
 pub mod layout;
 pub mod limits;
 mod lookup;
+pub mod mac;
 pub mod map;
 #[cfg(feature = "mutants")]
 pub mod mutants;
@@ -45,6 +46,7 @@ pub use api::{
 };
 pub use config::{DurableForm, PartitionConfig, StoreConfig};
 pub use limits::StoreLimits;
+pub use mac::MacKey;
 pub use producers::ActiveProducer;
 pub use report::{OpenError, PartitionFinding, RecoveryReport};
 pub use store::Store;

@@ -11,18 +11,22 @@
 
 use std::collections::BTreeMap;
 
-use highwater_protocol::ids::{PartitionIndex, TopicId, TopicPartition};
+use highwater_protocol::ids::{Incarnation, PartitionIndex, TopicId, TopicPartition};
 use rkyv::rancor::Error as RkyvError;
 use rkyv::util::AlignedVec;
 use rkyv::{Archive, Deserialize, Serialize};
 
 use crate::extent::APPENDED_UNKNOWN;
 use crate::layout::{EXTENT_HEADER_BYTES, EXTENT_LOG2_BYTES};
+use crate::mac::{MAC_KEY_BYTES, MacKey, StoreMacs};
 use crate::producers::Producer;
 use crate::recovery::OFFSET_MAX;
 
 /// Version of the archives. Written in front of each.
-const MAP_VERSION: u8 = 3;
+const MAP_VERSION: u8 = 4;
+
+/// The version before frames had codes.
+const MAP_VERSION_WITHOUT_MACS: u8 = 3;
 
 /// The version before times of appending were kept.
 const MAP_VERSION_WITHOUT_TIMES: u8 = 2;
@@ -145,6 +149,32 @@ struct Snapshot {
     partitions: Vec<PartitionEntry>,
     orphans: Vec<OrphanEntry>,
     untimed: Vec<UntimedEntry>,
+    macs: Option<MacsEntry>,
+}
+
+/// The key of the frames' codes, and the first life that has them. See [`crate::mac`].
+#[derive(Clone, Copy, PartialEq, Eq, Archive, Serialize, Deserialize)]
+pub(crate) struct MacsEntry {
+    key: [u8; MAC_KEY_BYTES],
+    since: u64,
+}
+
+impl std::fmt::Debug for MacsEntry {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "MacsEntry(.., {})", self.since)
+    }
+}
+
+impl From<StoreMacs> for MacsEntry {
+    fn from(macs: StoreMacs) -> Self {
+        Self { key: macs.key.0, since: macs.since.0 }
+    }
+}
+
+impl From<MacsEntry> for StoreMacs {
+    fn from(entry: MacsEntry) -> Self {
+        Self { key: MacKey(entry.key), since: Incarnation(entry.since) }
+    }
 }
 
 /// When the last batch without a timestamp was appended to an extent.
@@ -152,6 +182,16 @@ struct Snapshot {
 struct UntimedEntry {
     incarnation: u64,
     appended_ms: i64,
+}
+
+/// A snapshot of [`MAP_VERSION_WITHOUT_MACS`].
+#[derive(Archive, Serialize, Deserialize)]
+struct SnapshotWithoutMacs {
+    next_incarnation: u64,
+    clean: bool,
+    partitions: Vec<PartitionEntry>,
+    orphans: Vec<OrphanEntry>,
+    untimed: Vec<UntimedEntry>,
 }
 
 /// A snapshot of [`MAP_VERSION_WITHOUT_TIMES`].
@@ -192,6 +232,8 @@ pub(crate) enum MapRecord {
     Deleted { key: PartitionKey },
     /// When the last batch without a timestamp was appended to an extent. Since version 3.
     Untimed { incarnation: u64, appended_ms: i64 },
+    /// From here on frames have codes. Since version 4.
+    Macs(MacsEntry),
 }
 
 /// The map as the state log tells it.
@@ -207,6 +249,8 @@ pub struct StoreMap {
     pub orphans: Vec<OrphanEntry>,
     /// When the last batch without a timestamp was appended, for the extents that have one.
     pub untimed: BTreeMap<u64, i64>,
+    /// The frames' codes, once there are some.
+    pub macs: Option<StoreMacs>,
 }
 
 /// The map cannot be read, although the state log vouches for its bytes.
@@ -241,6 +285,7 @@ impl StoreMap {
                     partitions: snapshot.partitions.into_iter().map(|p| (p.key, p)).collect(),
                     orphans: snapshot.orphans,
                     untimed: snapshot.untimed.iter().map(|u| (u.incarnation, u.appended_ms)).collect(),
+                    macs: snapshot.macs.map(StoreMacs::from),
                 }
             }
         };
@@ -305,6 +350,7 @@ impl StoreMap {
                 .into_iter()
                 .map(|(incarnation, appended_ms)| UntimedEntry { incarnation, appended_ms })
                 .collect(),
+            macs: self.macs.map(MacsEntry::from),
         };
         encode(|bytes| {
             rkyv::to_bytes::<RkyvError>(&snapshot).map(|archive| bytes.extend_from_slice(&archive))
@@ -338,6 +384,7 @@ impl StoreMap {
             MapRecord::Untimed { incarnation, appended_ms } => {
                 self.untimed.insert(incarnation, appended_ms);
             }
+            MapRecord::Macs(macs) => self.macs = Some(macs.into()),
             MapRecord::LogStart { key, log_start } => self.partition(key).log_start = log_start,
             MapRecord::Checkpoint { key, checkpoint, complete } => {
                 let partition = self.partition(key);
@@ -434,10 +481,15 @@ impl Snapshot {
             Some(&MAP_VERSION_WITHOUT_TIMES) => {
                 rkyv::from_bytes::<SnapshotWithoutTimes, RkyvError>(&archive).map_err(invalid)?
             }
+            Some(&MAP_VERSION_WITHOUT_MACS) => {
+                let old = rkyv::from_bytes::<SnapshotWithoutMacs, RkyvError>(&archive).map_err(invalid)?;
+                let SnapshotWithoutMacs { next_incarnation, clean, partitions, orphans, untimed } = old;
+                return Ok(Self { next_incarnation, clean, partitions, orphans, untimed, macs: None });
+            }
             _ => return rkyv::from_bytes::<Self, RkyvError>(&archive).map_err(invalid),
         };
         let SnapshotWithoutTimes { next_incarnation, clean, partitions, orphans } = old;
-        Ok(Self { next_incarnation, clean, partitions, orphans, untimed: Vec::new() })
+        Ok(Self { next_incarnation, clean, partitions, orphans, untimed: Vec::new(), macs: None })
     }
 }
 

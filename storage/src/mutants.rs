@@ -19,6 +19,8 @@ pub enum Mutant {
     WriteBeforeStaleTail,
     /// What producers have sent is not read back from the frames.
     DedupForgets,
+    /// A frame that was found by searching is believed whatever its code.
+    BelieveWithoutMac,
 }
 
 #[cfg(feature = "mutants")]

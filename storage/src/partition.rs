@@ -26,6 +26,7 @@ use crate::cache::Chunks;
 use crate::config::PartitionConfig;
 use crate::expect::Mark;
 use crate::extent::Extent;
+use crate::mac::StoreMacs;
 use crate::map::CheckpointEntry;
 use crate::producers::Producers;
 use crate::state_log::Seq;
@@ -222,7 +223,7 @@ impl Partition {
     }
 
     /// Where the next frame goes, as it says itself.
-    pub(crate) fn place(&self, leader_epoch: LeaderEpoch) -> FramePlace {
+    pub(crate) fn place(&self, macs: &StoreMacs, leader_epoch: LeaderEpoch) -> FramePlace {
         let active = self.active().expect("an extent takes the frame");
         assert!(self.last_epoch.is_none_or(|last| last <= leader_epoch), "epochs of leaders never go back");
         assert!(self.durable.index <= self.append_index, "what is durable has been appended");
@@ -231,6 +232,7 @@ impl Partition {
             index: self.append_index,
             durable_index: self.durable.index,
             partition_tag: self.tag,
+            mac: macs.of(active.incarnation).expect("an extent without codes takes no frames").at(active.end),
         }
     }
 

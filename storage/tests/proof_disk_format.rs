@@ -8,6 +8,7 @@ use highwater_protocol::ids::{
     ClusterId, Incarnation, LeaderEpoch, LogIndex, Offset, PartitionIndex, StoreId, TopicId, TopicPartition,
 };
 use highwater_storage::layout::{ExtentId, Place, SlabId};
+use highwater_storage::mac::{MacKey, StoreMacs};
 use highwater_storage::state_log::format::{FileHeader, RecordHeader};
 
 const DOCUMENT: &str = include_str!("../../docs/disk-format.md");
@@ -49,7 +50,7 @@ macro_rules! offsets {
 #[test]
 fn the_table_of_the_frame_header_matches_the_code() {
     let offsets = offsets!(FrameHeader: header_crc, magic, version, kind, payload_bytes, payload_crc, incarnation, index,
-        durable_index, base_offset, last_offset_delta, leader_epoch, partition_tag, flags, reserved);
+        mac, base_offset, last_offset_delta, leader_epoch, partition_tag, undurable);
     compare("Frame header", size_of::<FrameHeader>(), offsets);
 }
 
@@ -75,11 +76,12 @@ fn the_table_of_the_extent_header_matches_the_bytes_that_are_written() {
         base_index: LogIndex(0x3132_3334_3536_3738),
         base_offset: Offset(0x4142_4344_4546_4748),
         leader_epoch: LeaderEpoch(0x5152_5354),
+        macs: Some(StoreMacs { key: MacKey([0x60; 16]), since: Incarnation(0x0112_1314_1516_1718) }),
     };
     let block = extent.to_block();
     let mut wanted: BTreeMap<&str, Vec<u8>> = BTreeMap::new();
     wanted.insert("crc", crc32c::crc32c(&block[4..]).to_le_bytes().to_vec());
-    wanted.insert("version", 1u16.to_le_bytes().to_vec());
+    wanted.insert("version", 2u16.to_le_bytes().to_vec());
     wanted.insert("store", extent.store.0.to_le_bytes().to_vec());
     wanted.insert("magic", b"HWEXTENT".to_vec());
     wanted.insert("cluster", extent.cluster.0.to_vec());
@@ -93,6 +95,8 @@ fn the_table_of_the_extent_header_matches_the_bytes_that_are_written() {
     wanted.insert("leader_epoch", extent.leader_epoch.0.to_le_bytes().to_vec());
     wanted.insert("log2_bytes", vec![18]);
     wanted.insert("reserved", vec![0; 3]);
+    wanted.insert("mac_key", vec![0x60; 16]);
+    wanted.insert("macs_since", 0x0112_1314_1516_1718u64.to_le_bytes().to_vec());
     let rows = table("Extent header");
     assert_eq!(rows.len(), wanted.len());
     let mut end = 0;

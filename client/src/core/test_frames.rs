@@ -34,7 +34,13 @@ impl Log {
 
     fn place(&self) -> FramePlace {
         let index = LogIndex(self.frames.len() as u64);
-        FramePlace { incarnation: Incarnation(1), index, durable_index: LogIndex(0), partition_tag: 7 }
+        FramePlace {
+            incarnation: Incarnation(1),
+            index,
+            durable_index: LogIndex(0),
+            partition_tag: 7,
+            mac: 3,
+        }
     }
 
     pub(crate) fn batch(&mut self, records: usize, codec: Compression) {

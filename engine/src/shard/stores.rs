@@ -6,7 +6,8 @@ use highwater_net::Reply;
 use highwater_protocol::error::ErrorCode;
 use highwater_protocol::ids::{LogIndex, Offset, StoreId, TopicId, TopicPartition};
 use highwater_runtime::plane::{Completion, ConnId, Plane, Token};
-use highwater_storage::{PartitionFinding, RecoveryReport, Slot, Store, StoreConfig, StoreEvent};
+use highwater_storage::mac::MAC_KEY_BYTES;
+use highwater_storage::{MacKey, PartitionFinding, RecoveryReport, Slot, Store, StoreConfig, StoreEvent};
 
 use super::Shard;
 use super::kafka::Waiting;
@@ -56,6 +57,7 @@ pub(super) fn open_all(
             cluster: setup.identity.cluster,
             store: StoreId(id),
             token_space: STORE_SPACE_FIRST + number as u8,
+            new_mac_key: new_mac_key(plane),
             limits: setup.limits.store,
             durable_form: setup.durable_form,
         };
@@ -74,6 +76,15 @@ pub(super) fn open_all(
     opened.topics.sort_unstable();
     opened.topics.dedup();
     Ok((entries, opened))
+}
+
+/// A secret for a store that has none yet.
+fn new_mac_key(plane: &mut dyn Plane<Message>) -> MacKey {
+    let mut key = MacKey([0; MAC_KEY_BYTES]);
+    for half in key.0.chunks_mut(size_of::<u64>()) {
+        half.copy_from_slice(&plane.random_u64().to_le_bytes());
+    }
+    key
 }
 
 /// What recovery found goes to the log and to whoever starts the broker.

@@ -13,7 +13,10 @@ pub const FRAME_ALIGN: usize = 8;
 pub const FRAME_MAGIC: u16 = 0x5748;
 
 /// Version of the frame layout.
-pub const FRAME_VERSION: u8 = 1;
+pub const FRAME_VERSION: u8 = 2;
+
+/// The version before frames had a [`mac`](FrameHeader::mac). Its frames are read.
+pub const FRAME_VERSION_WITHOUT_MAC: u8 = 1;
 
 /// What a frame's payload is.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -47,7 +50,7 @@ pub struct FrameHeader {
     pub header_crc: U32,
     /// [`FRAME_MAGIC`].
     pub magic: U16,
-    /// [`FRAME_VERSION`].
+    /// [`FRAME_VERSION`], or an older one.
     pub version: u8,
     /// A [`FrameKind`].
     pub kind: u8,
@@ -59,9 +62,9 @@ pub struct FrameHeader {
     pub incarnation: U64,
     /// Replication index.
     pub index: U64,
-    /// Every frame with an index below this was durable when this one was made. Recovery tells by it
-    /// whether a bad frame in front of this one had been acknowledged.
-    pub durable_index: U64,
+    /// Keyed hash of the extent's life and the frame's position in it, which only the store can make: a frame that is found without
+    /// following others to it is told by this from bytes of somebody's record. In frames of version 1: the durable index.
+    pub mac: U64,
     /// Offset of the first record of a batch; for other kinds, of the next record.
     pub base_offset: I64,
     /// Records of a batch minus one, counted in offsets; 0 for other kinds.
@@ -70,10 +73,8 @@ pub struct FrameHeader {
     pub leader_epoch: I32,
     /// [`crate::ids::TopicPartition::tag`].
     pub partition_tag: U32,
-    /// None defined yet; must be zero.
-    pub flags: U16,
-    /// Must be zero.
-    pub reserved: U16,
+    /// The index minus [`FrameHeader::durable_index`]. In frames of version 1: zero.
+    pub undurable: U32,
 }
 
 const _: () = {
@@ -87,13 +88,12 @@ const _: () = {
     assert!(offset_of!(FrameHeader, payload_crc) == 12);
     assert!(offset_of!(FrameHeader, incarnation) == 16);
     assert!(offset_of!(FrameHeader, index) == 24);
-    assert!(offset_of!(FrameHeader, durable_index) == 32);
+    assert!(offset_of!(FrameHeader, mac) == 32);
     assert!(offset_of!(FrameHeader, base_offset) == 40);
     assert!(offset_of!(FrameHeader, last_offset_delta) == 48);
     assert!(offset_of!(FrameHeader, leader_epoch) == 52);
     assert!(offset_of!(FrameHeader, partition_tag) == 56);
-    assert!(offset_of!(FrameHeader, flags) == 60);
-    assert!(offset_of!(FrameHeader, reserved) == 62);
+    assert!(offset_of!(FrameHeader, undurable) == 60);
     assert!(FRAME_HEADER_BYTES.is_multiple_of(FRAME_ALIGN));
 };
 
@@ -130,8 +130,8 @@ pub enum FrameError {
     /// A kind this build does not know.
     #[error("unknown frame kind {0}")]
     Kind(u8),
-    /// Flags or reserved bytes that this build does not know.
-    #[error("frame has flags that this build does not understand")]
+    /// Bits that no build has set.
+    #[error("frame has bits that this build does not understand")]
     Flags,
     /// The payload is not the one that its checksum was made of.
     #[error("frame payload checksum mismatch")]
@@ -169,10 +169,12 @@ impl FrameHeader {
         if header.header_crc.get() != header.checksum() {
             return Err(FrameError::HeaderChecksum);
         }
-        if header.version != FRAME_VERSION {
-            return Err(FrameError::Version(header.version));
-        }
-        if header.flags.get() != 0 || header.reserved.get() != 0 {
+        let is_sound = match header.version {
+            FRAME_VERSION_WITHOUT_MAC => header.undurable.get() == 0,
+            FRAME_VERSION => u64::from(header.undurable.get()) <= header.index.get(),
+            version => return Err(FrameError::Version(version)),
+        };
+        if !is_sound {
             return Err(FrameError::Flags);
         }
         let kind = FrameKind::from_u8(header.kind).ok_or(FrameError::Kind(header.kind))?;
@@ -183,6 +185,16 @@ impl FrameHeader {
     #[inline]
     pub fn frame_bytes(&self) -> usize {
         frame_bytes(self.payload_bytes.get() as usize)
+    }
+
+    /// Every frame with an index below this was durable when this one was made. Recovery tells by it whether a bad frame before this
+    /// one had been acknowledged.
+    #[inline]
+    pub fn durable_index(&self) -> u64 {
+        match self.version {
+            FRAME_VERSION_WITHOUT_MAC => self.mac.get(),
+            _ => self.index.get().saturating_sub(self.undurable.get().into()),
+        }
     }
 
     /// The offset behind the last record of this frame.

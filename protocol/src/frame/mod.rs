@@ -12,6 +12,9 @@
 //!
 //! So a flipped bit anywhere in a frame is found, and a batch's payload is never summed twice.
 //!
+//! Checksums prove nothing to whoever does not know where a frame begins: a record can hold the bytes of a whole frame. That is what
+//! `mac` is for, which the store makes and checks.
+//!
 //! [`write_batch_frame`], [`write_padding`] and [`write_epoch_start`] make frames in place; [`Frame`] and [`Frames`] read them.
 
 mod header;
@@ -19,8 +22,8 @@ mod read;
 mod write;
 
 pub use header::{
-    FRAME_ALIGN, FRAME_HEADER_BYTES, FRAME_MAGIC, FRAME_VERSION, FrameError, FrameHeader, FrameKind,
-    frame_bytes,
+    FRAME_ALIGN, FRAME_HEADER_BYTES, FRAME_MAGIC, FRAME_VERSION, FRAME_VERSION_WITHOUT_MAC, FrameError,
+    FrameHeader, FrameKind, frame_bytes,
 };
 pub use read::{Frame, Frames};
 pub use write::{FramePlace, write_batch_frame, write_epoch_start, write_padding};

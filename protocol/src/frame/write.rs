@@ -20,6 +20,8 @@ pub struct FramePlace {
     pub durable_index: LogIndex,
     /// [`crate::ids::TopicPartition::tag`].
     pub partition_tag: u32,
+    /// See [`FrameHeader::mac`].
+    pub mac: u64,
 }
 
 impl FrameHeader {
@@ -63,13 +65,15 @@ impl FrameHeader {
             payload_crc: U32::ZERO,
             incarnation: U64::new(place.incarnation.0),
             index: U64::new(place.index.0),
-            durable_index: U64::new(place.durable_index.0),
+            mac: U64::new(place.mac),
             base_offset: I64::ZERO,
             last_offset_delta: U32::ZERO,
             leader_epoch: I32::ZERO,
             partition_tag: U32::new(place.partition_tag),
-            flags: U16::ZERO,
-            reserved: U16::ZERO,
+            // What does not fit makes the frame prove less than it could.
+            undurable: U32::new(
+                u32::try_from(place.index.0.saturating_sub(place.durable_index.0)).unwrap_or(u32::MAX),
+            ),
         }
     }
 }

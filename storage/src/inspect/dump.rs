@@ -81,7 +81,7 @@ fn dump_partition(
         flow?;
         if scanned.is_none() {
             // Its file is missing or cut short.
-            let from = expectation(partition, n).start;
+            let from = expectation(&view.map, partition, n).start;
             let gap = Gap { from, to: None, found: Found::Unreadable, decision: Decision::Rot };
             visit(Dumped::Gap { at: extent.at + u64::from(from.position), gap })?;
         }

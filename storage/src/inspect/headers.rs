@@ -8,6 +8,7 @@ use highwater_runtime::plane::FileId;
 use super::files::Files;
 use crate::layout::{EXTENT_HEADER_BYTES, ExtentId, PAGE_BYTES, Place, SlabId};
 use crate::limits::StoreLimits;
+use crate::mac::{is_of, macs_among};
 use crate::map::{ExtentEntry, PartitionEntry, PartitionKey, StoreMap};
 
 /// The smallest extent in a slab of this size: headers are looked for at its multiples. Slabs smaller than the first one of production
@@ -33,8 +34,8 @@ pub(super) fn header_at(
     ExtentId::from_block(&block).ok().filter(|id| id.place == place && id.store == store)
 }
 
-/// The extents whose headers are in a slab. Where two overlap, the later life is real.
-fn extents_of(
+/// The headers that can be those of extents in a slab.
+fn headers_in(
     files: &mut Files<'_>,
     file: FileId,
     store: StoreId,
@@ -42,13 +43,20 @@ fn extents_of(
     bytes: u64,
 ) -> Vec<ExtentId> {
     let step = extent_bytes_min(bytes) as usize;
-    let mut ids: Vec<ExtentId> =
-        (0..bytes).step_by(step).filter_map(|at| header_at(files, file, store, Place { slab, at })).collect();
+    (0..bytes).step_by(step).filter_map(|at| header_at(files, file, store, Place { slab, at })).collect()
+}
+
+/// The extents that these headers are of. Where two overlap, the later life is real.
+fn extents_of(mut ids: Vec<ExtentId>) -> Vec<ExtentId> {
     ids.sort_by_key(|id| std::cmp::Reverse(id.incarnation));
     let mut real: Vec<ExtentId> = Vec::new();
     let span = |id: &ExtentId| id.place.at..id.place.at + (1 << id.log2_bytes);
     for id in ids {
-        if real.iter().all(|other| span(other).end <= span(&id).start || span(&id).end <= span(other).start) {
+        let beside = real.iter().filter(|other| other.place.slab == id.place.slab);
+        if beside
+            .into_iter()
+            .all(|other| span(other).end <= span(&id).start || span(&id).end <= span(other).start)
+        {
             real.push(id);
         }
     }
@@ -63,30 +71,34 @@ pub(super) fn map_from_headers(
 ) -> (StoreMap, Option<ClusterId>) {
     let mut map = StoreMap { next_incarnation: 1, ..StoreMap::default() };
     let mut cluster = None;
+    let mut headers = Vec::new();
     for (slab, (file, bytes)) in slabs {
-        for id in extents_of(files, *file, store, *slab, *bytes) {
-            cluster = cluster.or(Some(id.cluster));
-            map.next_incarnation = map.next_incarnation.max(id.incarnation.0 + 1);
-            let key = PartitionKey::from(id.tp);
-            let partition = map.partitions.entry(key).or_insert_with(|| PartitionEntry {
-                key,
-                log_start: 0,
-                extents: Vec::new(),
-                checkpoint: None,
-                complete: false,
-            });
-            partition.extents.push(ExtentEntry {
-                slab: slab.0,
-                at: id.place.at,
-                log2_bytes: id.log2_bytes,
-                incarnation: id.incarnation.0,
-                base_index: id.base_index.0,
-                base_offset: id.base_offset.0,
-                leader_epoch: id.leader_epoch.0,
-                created_ms: 0,
-                sealed: None,
-            });
-        }
+        headers.extend(headers_in(files, *file, store, *slab, *bytes));
+    }
+    map.macs = macs_among(&headers);
+    headers.retain(|id| is_of(id, map.macs));
+    for id in extents_of(headers) {
+        cluster = cluster.or(Some(id.cluster));
+        map.next_incarnation = map.next_incarnation.max(id.incarnation.0 + 1);
+        let key = PartitionKey::from(id.tp);
+        let partition = map.partitions.entry(key).or_insert_with(|| PartitionEntry {
+            key,
+            log_start: 0,
+            extents: Vec::new(),
+            checkpoint: None,
+            complete: false,
+        });
+        partition.extents.push(ExtentEntry {
+            slab: id.place.slab.0,
+            at: id.place.at,
+            log2_bytes: id.log2_bytes,
+            incarnation: id.incarnation.0,
+            base_index: id.base_index.0,
+            base_offset: id.base_offset.0,
+            leader_epoch: id.leader_epoch.0,
+            created_ms: 0,
+            sealed: None,
+        });
     }
     for partition in map.partitions.values_mut() {
         partition.extents.sort_by_key(|extent| extent.incarnation);

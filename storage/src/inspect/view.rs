@@ -144,7 +144,7 @@ impl StoreView {
         if let (Some(end), true) = (known, extent.sealed.is_some()) {
             return end;
         }
-        let mut expect = expectation(partition, n);
+        let mut expect = expectation(&self.map, partition, n);
         expect.start = known.unwrap_or(expect.start);
         match self.file_of(extent) {
             Some(file) => scan(&expect, &mut files.extent(file, extent.at), &mut |_, _| {}).end,
@@ -162,7 +162,7 @@ impl StoreView {
     ) -> Option<Scanned> {
         let extent = &partition.extents[n];
         let file = self.file_of(extent)?;
-        Some(scan(&expectation(partition, n), &mut files.extent(file, extent.at), visit))
+        Some(scan(&expectation(&self.map, partition, n), &mut files.extent(file, extent.at), visit))
     }
 
     /// A slab's space in order, what is free included.
@@ -211,7 +211,7 @@ pub(super) fn known_end(partition: &PartitionEntry, n: usize) -> Option<Mark> {
 }
 
 /// What the frames of a partition's extent must be, from the first one on.
-pub(super) fn expectation(partition: &PartitionEntry, n: usize) -> Expectation {
+pub(super) fn expectation(map: &StoreMap, partition: &PartitionEntry, n: usize) -> Expectation {
     let extent = &partition.extents[n];
     let checkpoint = partition.checkpoint.as_ref();
     Expectation {
@@ -222,6 +222,7 @@ pub(super) fn expectation(partition: &PartitionEntry, n: usize) -> Expectation {
             offset: Offset(extent.base_offset),
         },
         tag: TopicPartition::from(partition.key).tag(),
+        macs: map.macs.and_then(|macs| macs.of(Incarnation(extent.incarnation))),
         extent_bytes: 1 << extent.log2_bytes,
         sealed_at: extent.sealed.as_ref().map(|seal| seal.position),
         durable_hint: LogIndex(checkpoint.map_or(0, |checkpoint| checkpoint.index)),

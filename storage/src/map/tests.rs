@@ -42,6 +42,7 @@ fn a_map_is_the_same_from_records_and_from_the_snapshot_of_them() {
         MapRecord::Freed { key: key(1), incarnations: vec![3], log_start: 160 },
         MapRecord::Deleted { key: key(2) },
         MapRecord::Untimed { incarnation: 4, appended_ms: 77 },
+        MapRecord::Macs(MacsEntry { key: [9; MAC_KEY_BYTES], since: 4 }),
     ];
     let encoded: Vec<Vec<u8>> = records.iter().map(MapRecord::encode).collect();
     let map =
@@ -52,6 +53,8 @@ fn a_map_is_the_same_from_records_and_from_the_snapshot_of_them() {
     assert_eq!(partition.log_start, 160);
     assert_eq!(partition.extents, [extent(4)]);
     assert_eq!(map.untimed, BTreeMap::from([(4, 77)]));
+    let macs = StoreMacs { key: MacKey([9; MAC_KEY_BYTES]), since: Incarnation(4) };
+    assert_eq!(map.macs, Some(macs));
     let snapshot = map.clone().encode();
     assert_eq!(StoreMap::from_recovered(Some(&snapshot), []), Ok(map));
 }

@@ -4,6 +4,7 @@ use highwater_protocol::frame::{FrameError, FrameHeader};
 use highwater_protocol::ids::{Incarnation, LeaderEpoch, LogIndex, Offset};
 
 use super::decide::Found;
+use crate::mac::{ExtentMacs, is_believable};
 use crate::mutants::{Mutant, is_planted};
 
 /// No partition gets there; below it, adding a batch's length cannot overflow.
@@ -14,6 +15,7 @@ pub(crate) const OFFSET_MAX: i64 = i64::MAX - (1 << 33);
 pub(super) struct Next {
     pub(super) incarnation: Incarnation,
     pub(super) tag: u32,
+    pub(super) macs: Option<ExtentMacs>,
     pub(super) index: LogIndex,
     pub(super) offset: Offset,
     pub(super) epoch: Option<LeaderEpoch>,
@@ -26,6 +28,11 @@ pub(super) fn is_ours(header: &FrameHeader, next: &Next) -> bool {
     of_this_life && header.partition_tag.get() == next.tag
 }
 
+/// Whether a header that was searched for is one of this extent's life and partition.
+pub(super) fn is_found(header: &FrameHeader, position: u32, next: &Next) -> bool {
+    is_ours(header, next) && is_believable(next.macs.as_ref(), header, position)
+}
+
 /// Compares a header whose checksum is right with what the place calls for.
 pub(super) fn chain(header: &FrameHeader, next: &Next) -> Found {
     if header.incarnation.get() < next.incarnation.0 && !is_planted(Mutant::IgnoreIncarnation) {
@@ -34,7 +41,7 @@ pub(super) fn chain(header: &FrameHeader, next: &Next) -> Found {
     let fits = is_ours(header, next)
         && header.index.get() == next.index.0
         && header.base_offset.get() == next.offset.0
-        && header.durable_index.get() <= header.index.get()
+        && header.durable_index() <= header.index.get()
         && (0..OFFSET_MAX).contains(&header.base_offset.get())
         && next.epoch.is_none_or(|epoch| epoch.0 <= header.leader_epoch.get());
     if fits { Found::Valid } else { Found::Misdirected }

@@ -1,8 +1,6 @@
 //! Looking for frames behind a place where one is missing.
 
-use highwater_protocol::frame::{
-    FRAME_ALIGN, FRAME_HEADER_BYTES, FRAME_MAGIC, FRAME_VERSION, Frame, FrameHeader,
-};
+use highwater_protocol::frame::{FRAME_ALIGN, FRAME_HEADER_BYTES, FRAME_MAGIC, Frame, FrameHeader};
 use highwater_protocol::ids::{LogIndex, Offset};
 use highwater_runtime::plane::WRITE_BYTES_MAX;
 
@@ -43,7 +41,7 @@ pub(super) struct Range {
 }
 
 /// Looks at every place in the range where a frame can begin. What is inside a whole valid frame is not looked at: it is
-/// somebody's data.
+/// somebody's data. Neither is what is not of this extent: it has to have the code of its place ([`crate::mac`]).
 pub(super) fn look_ahead(window: &mut Window<'_>, next: &Next, range: &Range) -> LookAhead {
     let mut ahead = LookAhead::default();
     let mut position = range.from.next_multiple_of(FRAME_ALIGN as u32);
@@ -61,7 +59,9 @@ pub(super) fn look_ahead(window: &mut Window<'_>, next: &Next, range: &Range) ->
             break;
         }
         let bytes = window.get(position, FRAME_HEADER_BYTES);
-        let ours = |header: &FrameHeader| check::is_ours(header, next) && header.index.get() >= next.index.0;
+        let ours = |header: &FrameHeader| {
+            check::is_found(header, position, next) && header.index.get() >= next.index.0
+        };
         let header = match FrameHeader::parse(bytes) {
             Ok((header, _)) if ours(header) => *header,
             _ => {
@@ -79,7 +79,7 @@ pub(super) fn look_ahead(window: &mut Window<'_>, next: &Next, range: &Range) ->
             position += FRAME_ALIGN as u32;
             continue;
         }
-        let durable_index = LogIndex(header.durable_index.get().min(header.index.get()));
+        let durable_index = LogIndex(header.durable_index());
         let proves = durable_index > next.index;
         ahead.later = ahead.later.max(if proves { Later::Proven } else { Later::Unproven });
         ahead.durable_index_max = ahead.durable_index_max.max(durable_index);
@@ -110,10 +110,10 @@ pub(super) fn look_ahead(window: &mut Window<'_>, next: &Next, range: &Range) ->
     ahead
 }
 
-/// Where the first header could begin, in steps of [`FRAME_ALIGN`]: its magic and version are there.
+/// Where the first header could begin, in steps of [`FRAME_ALIGN`]: its magic is there.
 fn find_header(bytes: &[u8]) -> Option<usize> {
-    const WANTED: u64 = (FRAME_MAGIC as u64) << 32 | (FRAME_VERSION as u64) << 48;
-    const MASK: u64 = 0x00FF_FFFF_0000_0000;
+    const WANTED: u64 = (FRAME_MAGIC as u64) << 32;
+    const MASK: u64 = 0x0000_FFFF_0000_0000;
     let (words, _) = bytes.as_chunks::<8>();
     let found = words.iter().position(|word| u64::from_le_bytes(*word) & MASK == WANTED)?;
     Some(found * 8)

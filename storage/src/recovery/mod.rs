@@ -91,6 +91,7 @@ pub fn scan(
         next: Next {
             incarnation: expect.start.incarnation,
             tag: expect.tag,
+            macs: expect.macs,
             index: expect.start.index,
             offset: expect.start.offset,
             epoch: None,
@@ -174,7 +175,7 @@ impl Walk<'_> {
             visit(position, &frame);
             let header = frame.header();
             self.frames += 1;
-            self.durable_index_max = self.durable_index_max.max(LogIndex(header.durable_index.get()));
+            self.durable_index_max = self.durable_index_max.max(LogIndex(header.durable_index()));
             self.next.epoch = Some(LeaderEpoch(header.leader_epoch.get()));
             let index = match frame.kind() {
                 FrameKind::Padding => self.at.index,
@@ -248,6 +249,7 @@ pub fn proves_durable(expect: &Expectation, bytes: &mut dyn ExtentBytes, index: 
     let next = Next {
         incarnation: expect.start.incarnation,
         tag: expect.tag,
+        macs: expect.macs,
         index,
         offset: Offset(0),
         epoch: None,

@@ -82,7 +82,8 @@ impl Store {
         push: impl FnOnce(&mut Partition, &mut Bench<'_>) -> T,
     ) -> T {
         let partition = self.partitions.get_mut(slot.0).expect("the caller looked");
-        let mut bench = Bench { limits: &self.config.limits, budget: &mut self.budget, wall_ms };
+        let (limits, macs) = (&self.config.limits, &self.macs);
+        let mut bench = Bench { limits, budget: &mut self.budget, wall_ms, macs };
         let before = partition.unacked_bytes;
         let result = push(partition, &mut bench);
         let bytes = partition.unacked_bytes - before;

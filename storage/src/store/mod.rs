@@ -28,6 +28,7 @@ use crate::api::{Bounds, ProducerCheck, Slot, StoreEvent, StoreStats};
 use crate::cache::CacheBudget;
 use crate::config::{PartitionConfig, StoreConfig};
 use crate::limits::PARTITIONS_PER_STORE_MAX;
+use crate::mac::StoreMacs;
 use crate::partition::Partition;
 use crate::producers::{ActiveProducer, ProducerStamp};
 use crate::state_log::{Seq, StateLog};
@@ -65,6 +66,9 @@ pub struct Store {
     touched: Vec<Slot>,
     /// Frames whose extents' headers are damaged: the partitions that they belong to are out of service.
     orphans: Orphans,
+    /// The codes of frames, and whether the map knows of them.
+    macs: StoreMacs,
+    macs_recorded: bool,
     /// The place at which the next step of retention begins.
     retention_at: usize,
     unacked_bytes: u64,

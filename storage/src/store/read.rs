@@ -310,6 +310,7 @@ impl Store {
     ) -> Option<Answer> {
         let to = from + bytes.len() as u32;
         let interval = self.config.limits.index_interval_bytes;
+        let macs = self.macs.of(task.incarnation);
         let partition = self.partition_mut(task.slot)?;
         let tag = partition.tag;
         let at = partition.extent_at(task.incarnation)?;
@@ -318,7 +319,7 @@ impl Store {
         let extent = &mut partition.extents[at];
         let mut note = |entry: Entry| extent.note_entry(entry, interval);
         let is_chunk = chunk_bytes.is_some();
-        let view = View { bytes, from, limit, offsets, incarnation: task.incarnation, tag, is_chunk };
+        let view = View { bytes, from, limit, offsets, incarnation: task.incarnation, tag, macs, is_chunk };
         task.need = 0;
         task.behind = None;
         match examine(&task.goal, &mut task.scout, &view, &mut note, work) {

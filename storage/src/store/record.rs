@@ -109,6 +109,7 @@ impl Store {
                 .collect(),
             partitions: known.map(|entry| (entry.key, entry)).collect(),
             orphans: self.orphans.entries().collect(),
+            macs: Some(self.macs),
         }
     }
 

@@ -209,6 +209,7 @@ impl Store {
 
     fn submit_header(&mut self, disk: &mut dyn Disk, slot: Slot, incarnation: Incarnation, round: u64) {
         let (cluster, store) = (self.config.cluster, self.config.store);
+        let macs = self.macs;
         let partition = self.partitions.get_mut(slot.0).expect("the caller looked");
         let tp = partition.tp;
         let extent = partition.extent_mut(incarnation).expect("the caller looked");
@@ -224,6 +225,7 @@ impl Store {
             base_index: extent.base_index,
             base_offset: extent.base_offset,
             leader_epoch: extent.leader_epoch,
+            macs: Some(macs).filter(|macs| macs.of(incarnation).is_some()),
         };
         let end = Mark {
             incarnation,

@@ -168,6 +168,7 @@ mod tests {
     use super::*;
     use crate::config::DurableForm;
     use crate::limits::StoreLimits;
+    use crate::mac::MacKey;
 
     const MIB: u64 = 1 << 20;
 
@@ -177,6 +178,7 @@ mod tests {
             cluster: ClusterId([0; 16]),
             store: StoreId(0),
             token_space: 0,
+            new_mac_key: MacKey([0; 16]),
             limits: StoreLimits::default(),
             durable_form: DurableForm::Dsync,
         };

@@ -223,6 +223,11 @@ impl Store {
         let extent = partition.extent_mut(incarnation).expect("it was just made or waited");
         extent.place = Some(place);
         let entry = extent.entry().expect("it has a place now");
+        if !std::mem::replace(&mut self.macs_recorded, true) {
+            // In front of the first extent that has codes: no frame in that is durable before the map knows it, and so this.
+            let macs = MapRecord::Macs(self.macs.into());
+            self.record(&macs);
+        }
         let seq = self.record(&MapRecord::Allocated { key, extent: entry });
         let partition = self.partitions.get_mut(slot.0).expect("as above");
         partition.extent_mut(incarnation).expect("as above").map_seq = Some(seq);

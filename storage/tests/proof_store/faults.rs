@@ -143,7 +143,7 @@ impl Sample {
                 match dumped {
                     Dumped::Extent { path: of, .. } => path = of,
                     Dumped::Frame { at, frame } => {
-                        proven = proven.max(frame.header().durable_index.get());
+                        proven = proven.max(frame.header().durable_index());
                         if frame.kind() == FrameKind::Batch {
                             let bytes = at..at + frame.header().frame_bytes() as u64;
                             let index = frame.header().index.get();

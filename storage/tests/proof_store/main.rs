@@ -3,7 +3,8 @@
 //! 1. [`replay`]: every image that a power cut could have left of recorded random work is recovered and compared.
 //! 2. [`faults`]: every block of every file is damaged in every way, and the outcome compared with the decision that is due.
 //!    [`files`]: every file is missing, empty, cut at every page, grown, or replaced by another one.
-//! 3. `mutants`: bugs are planted, and the proofs must find each of them:
+//! 3. [`forged`]: a record holds the bytes of a frame, and the frame around it is damaged in every bit of its header.
+//! 4. `mutants`: bugs are planted, and the proofs must find each of them:
 //!    `cargo test -p highwater-storage --features mutants --test proof_store mutants`.
 //!
 //! `cargo test -p highwater-storage --test proof_store` runs a short version. `HIGHWATER_PROOF=long` recovers at least 10,000 crash
@@ -12,6 +13,7 @@
 
 mod faults;
 mod files;
+mod forged;
 mod inspecting;
 mod model;
 #[cfg(feature = "mutants")]

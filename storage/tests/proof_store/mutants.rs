@@ -1,4 +1,4 @@
-//! Proof 3: bugs are planted, and the proofs must find each of them. A proof that finds none proves nothing.
+//! Proof 4: bugs are planted, and the proofs must find each of them. A proof that finds none proves nothing.
 //!
 //! `cargo test -p highwater-storage --features mutants --test proof_store mutants`
 
@@ -6,8 +6,8 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use highwater_storage::mutants::{Mutant, plant};
 
-use crate::faults;
 use crate::replay::{Effort, Tried, run_seed};
+use crate::{faults, forged};
 
 /// Seeds that may be used up before a bug is found.
 const SEEDS_MAX: u64 = 40;
@@ -47,6 +47,14 @@ fn ignoring_the_incarnation_is_found() {
 #[test]
 fn a_forgetful_dedup_window_is_found() {
     replay_finds(Mutant::DedupForgets);
+}
+
+#[test]
+fn believing_a_frame_without_its_code_is_found() {
+    plant(Some(Mutant::BelieveWithoutMac));
+    let run = catch_unwind(forged::run);
+    plant(None);
+    assert!(run.is_err(), "the attack did not find it");
 }
 
 #[test]

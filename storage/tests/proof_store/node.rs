@@ -10,8 +10,8 @@ use highwater_protocol::ids::{
 use highwater_runtime::buf::AlignedBuf;
 use highwater_runtime::sim::{DiskHarness, DiskImage, SimDisk};
 use highwater_storage::{
-    AppendError, Appended, Cursor, DurableForm, OpenError, PartitionConfig, Payload, ReadLimits, ReadOutcome,
-    ReadResult, RecoveryReport, Slot, Store, StoreConfig, StoreEvent, StoreLimits,
+    AppendError, Appended, Cursor, DurableForm, MacKey, OpenError, PartitionConfig, Payload, ReadLimits,
+    ReadOutcome, ReadResult, RecoveryReport, Slot, Store, StoreConfig, StoreEvent, StoreLimits,
 };
 
 pub(crate) const DATA: &str = "/data";
@@ -24,6 +24,7 @@ pub(crate) fn config(form: DurableForm) -> StoreConfig {
         cluster: CLUSTER,
         store: StoreId(0),
         token_space: 7,
+        new_mac_key: MacKey([0xA5; 16]),
         limits: StoreLimits::tiny(),
         durable_form: form,
     }

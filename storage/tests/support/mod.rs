@@ -14,8 +14,9 @@ use highwater_protocol::ids::{
 use highwater_runtime::buf::AlignedBuf;
 use highwater_runtime::sim::{CrashPolicy, DiskHarness};
 use highwater_storage::{
-    AppendError, Appended, Cursor, DurableForm, FindOutcome, FindResult, PartitionConfig, Payload, ReadId,
-    ReadLimits, ReadOutcome, ReadResult, RecoveryReport, Slot, Store, StoreConfig, StoreEvent, StoreLimits,
+    AppendError, Appended, Cursor, DurableForm, FindOutcome, FindResult, MacKey, PartitionConfig, Payload,
+    ReadId, ReadLimits, ReadOutcome, ReadResult, RecoveryReport, Slot, Store, StoreConfig, StoreEvent,
+    StoreLimits,
 };
 
 pub const EPOCH: LeaderEpoch = LeaderEpoch(1);
@@ -32,6 +33,7 @@ pub fn config() -> StoreConfig {
         cluster: ClusterId([5; 16]),
         store: StoreId(0),
         token_space: 3,
+        new_mac_key: MacKey([0x6D; 16]),
         limits: StoreLimits::tiny(),
         durable_form: DurableForm::Dsync,
     }

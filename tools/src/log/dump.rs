@@ -106,7 +106,7 @@ fn line<'a>(file: &'a str, at: u64, frame: &Frame<'_>) -> Line<'a> {
         next_offset: header.next_offset(),
         leader_epoch: header.leader_epoch.get(),
         incarnation: header.incarnation.get(),
-        durable_index: header.durable_index.get(),
+        durable_index: header.durable_index(),
         bytes: header.frame_bytes(),
         batch,
     }

@@ -9,6 +9,7 @@ use zerocopy::IntoBytes;
 use zerocopy::byteorder::little_endian::{I32, I64, U16, U32, U64};
 
 use crate::expect::{Expectation, ExtentBytes, Mark};
+use crate::mac::{ExtentMacs, MacKey, StoreMacs};
 use crate::recovery::{Scanned, scan};
 
 pub(super) const START: u32 = 4096;
@@ -25,6 +26,7 @@ pub(super) struct Extent {
     pub(super) incarnation: u64,
     pub(super) tag: u32,
     pub(super) unreadable: BTreeSet<u32>,
+    pub(super) macs: Option<ExtentMacs>,
     /// Where each frame begins.
     pub(super) starts: Vec<usize>,
 }
@@ -40,6 +42,7 @@ impl Extent {
             incarnation: INCARNATION,
             tag: TAG,
             unreadable: BTreeSet::new(),
+            macs: StoreMacs { key: MacKey([3; 16]), since: Incarnation(1) }.of(Incarnation(INCARNATION)),
             starts: Vec::new(),
         }
     }
@@ -83,13 +86,12 @@ impl Extent {
             payload_crc: U32::new(payload_crc),
             incarnation: U64::new(self.incarnation),
             index: U64::new(self.index),
-            durable_index: U64::new(durable_index),
+            mac: U64::new(self.macs.map_or(0, |macs| macs.at(self.at as u32))),
             base_offset: I64::new(self.offset),
             last_offset_delta: U32::new(delta),
             leader_epoch: I32::new(self.epoch),
             partition_tag: U32::new(self.tag),
-            flags: U16::ZERO,
-            reserved: U16::ZERO,
+            undurable: U32::new(u32::try_from(self.index - durable_index).expect("a test's log is short")),
         }
         .sealed();
         let whole = frame_bytes(payload.len());
@@ -117,6 +119,7 @@ impl Extent {
         Expectation {
             start: Self::mark(START as usize, 100, 1000),
             tag: TAG,
+            macs: self.macs,
             extent_bytes: self.bytes.len() as u32,
             sealed_at: None,
             durable_hint: LogIndex(0),

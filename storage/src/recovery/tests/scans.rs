@@ -1,7 +1,8 @@
-use highwater_protocol::frame::FrameKind;
-use highwater_protocol::ids::{LeaderEpoch, LogIndex};
+use highwater_protocol::frame::{FRAME_VERSION, FrameKind};
+use highwater_protocol::ids::{Incarnation, LeaderEpoch, LogIndex};
 
 use super::extent::{Extent, INCARNATION, START, TAG};
+use crate::mac::{MacKey, StoreMacs};
 use crate::recovery::{Decision, Found, Later, proves_durable, scan};
 
 const MIB: usize = 1 << 20;
@@ -191,7 +192,7 @@ fn a_frame_of_another_partition_or_place_is_misdirected() {
 fn a_newer_version_is_never_truncated() {
     let mut extent = rounds();
     let at = extent.starts[19];
-    extent.bytes[at + 6] = 2;
+    extent.bytes[at + 6] = FRAME_VERSION + 1;
     let crc = crc32c::crc32c(&extent.bytes[at + 4..at + 64]);
     extent.bytes[at..at + 4].copy_from_slice(&crc.to_le_bytes());
     let scanned = extent.scan();
@@ -314,4 +315,27 @@ fn a_block_written_astray_costs_the_frames_in_it_and_no_others() {
             extent.bytes.copy_from_slice(&whole);
         }
     }
+}
+
+#[test]
+fn a_frame_that_is_searched_for_needs_the_code_of_its_place_except_in_extents_from_before_the_codes() {
+    let mut extent = rounds();
+    let at = extent.starts[7];
+    extent.bytes[at] ^= 1;
+    let found = |extent: &mut Extent| {
+        let scanned = extent.scan();
+        (scanned.decision, scanned.gaps.first().and_then(|gap| gap.to).map(|to| to.position))
+    };
+    let (codes, next) = (extent.macs, extent.starts[8] as u32);
+    assert_eq!(found(&mut extent), (Decision::End, Some(next)));
+    extent.macs = None;
+    assert_eq!(found(&mut extent), (Decision::End, Some(next)));
+    // Under another key nothing is left that could be believed, not even as a proof.
+    extent.macs = StoreMacs { key: MacKey([4; 16]), since: Incarnation(1) }.of(Incarnation(INCARNATION));
+    assert_eq!(found(&mut extent), (Decision::Truncate { seal: false }, None));
+    // Nor is a frame that the disk wrote astray, over the one that is damaged.
+    extent.macs = codes;
+    let (from, to) = (extent.starts[8], extent.starts[9]);
+    extent.bytes.copy_within(from..to, at);
+    assert_eq!(found(&mut extent), (Decision::End, Some(next)));
 }

@@ -12,7 +12,7 @@ use std::io;
 use std::path::Path;
 
 use bytes::Bytes;
-use highwater_protocol::ids::TopicPartition;
+use highwater_protocol::ids::{Incarnation, TopicPartition};
 use highwater_runtime::fs::{OpenMode, RESERVE_NAME};
 use highwater_runtime::plane::Disk;
 use highwater_runtime::slab::Slab;
@@ -27,6 +27,7 @@ use crate::api::{Slot, StoreStats};
 use crate::cache::CacheBudget;
 use crate::config::StoreConfig;
 use crate::layout::{Place, STATE_PURPOSE, STATE_STEM, SlabId, parse_slab_name, slab_name};
+use crate::mac::StoreMacs;
 use crate::map::{ExtentEntry, MapError, MapRecord, PartitionKey, StoreMap};
 use crate::partition::Rest;
 use crate::report::{OpenError, PartitionFinding, RecoveryReport};
@@ -76,6 +77,8 @@ impl Store {
             (map, faults, space)
         };
         let orphans = Orphans::new(map.orphans, &mut space.alloc);
+        let since = Incarnation(space.next_incarnation);
+        let macs = map.macs.unwrap_or(StoreMacs { key: config.new_mac_key, since });
         let mut partitions = Slab::new(u32::MAX);
         let mut by_tp = BTreeMap::new();
         let mut discarded: Vec<(PartitionKey, ExtentEntry)> = Vec::new();
@@ -91,6 +94,7 @@ impl Store {
                 report: &mut report,
                 tp,
                 orphans: &orphans,
+                macs: &macs,
                 untimed: &map.untimed,
             };
             let found = recovery.run(slot, entry, trusted)?;
@@ -116,6 +120,8 @@ impl Store {
             map_stalled: false,
             touched: Vec::new(),
             orphans,
+            macs,
+            macs_recorded: map.macs.is_some(),
             retention_at: 0,
             unacked_bytes: 0,
             appended_since_checkpoint: 0,

@@ -15,6 +15,7 @@ use crate::alloc::Allocator;
 use crate::config::StoreConfig;
 use crate::layout::{EXTENT_HEADER_BYTES, ExtentHeaderError, ExtentId, PAGE_BYTES, Place, SlabId, slab_name};
 use crate::limits::EXTENT_BYTES_MAX;
+use crate::mac::{is_of, macs_among};
 use crate::map::{ExtentEntry, OrphanEntry, PartitionEntry, PartitionKey, StoreMap};
 use crate::report::{OpenError, RecoveryReport};
 
@@ -125,11 +126,18 @@ pub(super) fn rebuild(
             }
         }
     }
+    let macs = macs_among(&headers);
+    headers.retain(|id| is_of(id, macs));
     let last = headers.iter().map(|id| id.incarnation.0).max().unwrap_or(0);
     let kept = latest_lives(headers);
     let orphans = orphans(&kept, suspects, slabs, config, report);
-    let mut map =
-        StoreMap { next_incarnation: last + INCARNATION_STEP, clean: false, orphans, ..StoreMap::default() };
+    let mut map = StoreMap {
+        next_incarnation: last + INCARNATION_STEP,
+        clean: false,
+        orphans,
+        macs,
+        ..StoreMap::default()
+    };
     for id in kept.into_values() {
         let key = PartitionKey::from(id.tp);
         let entry = map.partitions.entry(key).or_insert_with(|| PartitionEntry {

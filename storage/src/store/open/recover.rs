@@ -25,6 +25,7 @@ use crate::expect::{Expectation, ExtentBytes, Mark};
 use crate::extent::{APPENDED_UNKNOWN, Extent, FIRST_POSITION};
 use crate::layout::{EXTENT_HEADER_BYTES, ExtentId, PAGE_BYTES, Place, SlabId, slab_name};
 use crate::limits::SEARCH_BYTES_MAX;
+use crate::mac::StoreMacs;
 use crate::map::{CheckpointEntry, ExtentEntry, OrphanEntry, PartitionEntry};
 use crate::mutants::{Mutant, is_planted};
 use crate::partition::{Partition, Rest};
@@ -43,6 +44,7 @@ pub(super) struct Recovery<'a> {
     pub(super) report: &'a mut RecoveryReport,
     pub(super) tp: TopicPartition,
     pub(super) orphans: &'a Orphans,
+    pub(super) macs: &'a StoreMacs,
     /// When batches without a timestamp were appended, by extent.
     pub(super) untimed: &'a BTreeMap<u64, i64>,
 }
@@ -146,6 +148,11 @@ impl Recovery<'_> {
             // it has learnt what was given up.
             partition.seal_active();
         }
+        let takes_frames = |active: &Extent| self.macs.of(active.incarnation).is_some();
+        if damage.is_none() && partition.active().is_some_and(|active| !takes_frames(active)) {
+            // Begun by a version whose frames had no codes: what comes next goes into another extent.
+            partition.seal_active();
+        }
         if let Some(last) = partition.extents.back_mut() {
             if let Some(known) = checkpoint.filter(|c| c.incarnation == last.incarnation.0) {
                 last.extend_to(mark_of(known), known.max_timestamp);
@@ -229,6 +236,7 @@ impl Recovery<'_> {
         Expectation {
             start,
             tag: self.tp.tag(),
+            macs: self.macs.of(start.incarnation),
             extent_bytes: 1 << extent.log2_bytes,
             sealed_at: extent.sealed.map(|seal| seal.position),
             durable_hint,
@@ -382,6 +390,7 @@ impl Recovery<'_> {
             base_index: extent.base_index,
             base_offset: extent.base_offset,
             leader_epoch: extent.leader_epoch,
+            macs: self.macs.of(extent.incarnation).map(|_| *self.macs),
         };
         let block = id.to_block();
         let mut here = vec![0; EXTENT_HEADER_BYTES];

@@ -1,0 +1,133 @@
+//! What tells a frame that was searched for from bytes of somebody's record.
+//!
+//! A log is read frame by frame: a frame's length says where the next one begins, and nothing inside it is looked at. Behind damage
+//! that is not known any more, and the next frame is searched for, at every place where one can begin. There a record can lie in wait: whoever
+//! knows the format can send a value that holds the bytes of a whole frame, with all checksums right and an offset, an index and a producer of
+//! its own choice. A bit that flips in the header of the real frame lays it bare.
+//!
+//! So each frame carries a message authentication code: SipHash-2-4 of the extent's life and of the frame's position in the extent, under a key that
+//! is drawn at random when the store is made and that no client is ever sent. A frame that was searched for is believed only with the code of
+//! the place at which it was found.
+//!
+//! Why the place is enough: a life is never used twice, and a place in it holds at most one frame, which either was written by this store or is
+//! none. What is in the frame is covered by its checksums. Clients get frames as they rest, codes included; those are of other places, and say
+//! nothing about the code of this one, which is what makes a keyed hash different from a checksum. Guessing succeeds once in 2^64 times.
+//!
+//! A frame that is reached by lengths from a known place is not looked at here, so reading costs nothing; appending costs one hash of 16 bytes.
+//!
+//! The key is in the map of the store, which is kept twice, and in the header of every extent that was begun with it. When the map is lost, the header at
+//! the very start of a slab says which key it is: no record can ever lie there. It also says with which life the codes began. Extents
+//! with earlier lives were written by versions before the codes; in them a frame is believed that is right in itself, as it was then.
+
+use std::fmt;
+
+use highwater_protocol::frame::{FRAME_VERSION_WITHOUT_MAC, FrameHeader};
+use highwater_protocol::ids::Incarnation;
+use siphasher::sip::SipHasher24;
+
+use crate::layout::ExtentId;
+use crate::mutants::{Mutant, is_planted};
+
+/// Bytes of a key.
+pub const MAC_KEY_BYTES: usize = 16;
+
+/// The secret of a store. It is not shown.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct MacKey(pub [u8; MAC_KEY_BYTES]);
+
+impl fmt::Debug for MacKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("MacKey(..)")
+    }
+}
+
+/// The codes of a store.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct StoreMacs {
+    /// The secret.
+    pub key: MacKey,
+    /// The first life whose frames have codes.
+    pub since: Incarnation,
+}
+
+impl StoreMacs {
+    /// The codes of the frames of an extent. None: it is from a version before there were any.
+    pub fn of(&self, incarnation: Incarnation) -> Option<ExtentMacs> {
+        (incarnation >= self.since).then_some(ExtentMacs { key: self.key, incarnation })
+    }
+}
+
+/// The codes of the frames in one extent.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct ExtentMacs {
+    key: MacKey,
+    incarnation: Incarnation,
+}
+
+impl ExtentMacs {
+    /// The code of a frame at this position of the extent.
+    pub fn at(&self, position: u32) -> u64 {
+        let mut place = [0; 16];
+        place[..8].copy_from_slice(&self.incarnation.0.to_le_bytes());
+        place[8..12].copy_from_slice(&position.to_le_bytes());
+        SipHasher24::new_with_key(&self.key.0).hash(&place)
+    }
+
+    /// Whether this store wrote a frame with this header at this position.
+    fn vouches_for(&self, header: &FrameHeader, position: u32) -> bool {
+        header.version != FRAME_VERSION_WITHOUT_MAC && header.mac.get() == self.at(position)
+    }
+}
+
+/// The codes of a store, from the headers of extents that were found in its slabs. The header at the start of a slab is taken at its word
+/// first: no record can lie there.
+pub(crate) fn macs_among(headers: &[ExtentId]) -> Option<StoreMacs> {
+    let first = headers.iter().filter(|id| id.place.at == 0);
+    first.chain(headers).find_map(|id| id.macs)
+}
+
+/// Whether the header of an extent is one of the store with these codes. What a record can hold does not have the key.
+pub(crate) fn is_of(id: &ExtentId, macs: Option<StoreMacs>) -> bool {
+    match (id.macs, macs) {
+        (None, Some(macs)) => id.incarnation < macs.since,
+        (of, macs) => of == macs,
+    }
+}
+
+/// Whether a frame may be believed that was found at this position of an extent by searching.
+pub(crate) fn is_believable(macs: Option<&ExtentMacs>, header: &FrameHeader, position: u32) -> bool {
+    macs.is_none_or(|macs| macs.vouches_for(header, position)) || is_planted(Mutant::BelieveWithoutMac)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn codes_differ_by_key_life_and_position_and_those_of_old_lives_are_none() {
+        let store = |key, since| StoreMacs { key: MacKey([key; 16]), since: Incarnation(since) };
+        let code = |key, life, position| store(key, 5).of(Incarnation(life)).map(|macs| macs.at(position));
+        assert_eq!(code(1, 4, 4096), None);
+        let here = code(1, 5, 4096);
+        assert_eq!(here, store(1, 1).of(Incarnation(5)).map(|macs| macs.at(4096)));
+        for other in [code(2, 5, 4096), code(1, 6, 4096), code(1, 5, 4104)] {
+            assert!(here.is_some() && here != other);
+        }
+    }
+
+    #[test]
+    fn a_code_is_what_the_document_says() {
+        // SipHash-2-4 of the life and the position, 8 bytes each, under the key 00 01 .. 0f.
+        let key = std::array::from_fn(|n| n as u8);
+        let macs = StoreMacs { key: MacKey(key), since: Incarnation(1) };
+        let macs =
+            macs.of(Incarnation(u64::from_le_bytes([0, 1, 2, 3, 4, 5, 6, 7]))).expect("a life with codes");
+        // Made with another implementation, which gives the reference's result for the reference's input.
+        assert_eq!(macs.at(u32::from_le_bytes([8, 9, 10, 11])), 0x62cd_b119_5830_5f2a);
+    }
+
+    #[test]
+    fn a_key_is_not_shown() {
+        assert!(!format!("{:?}", MacKey([0x5A; 16])).contains("90"));
+    }
+}
