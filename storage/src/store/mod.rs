@@ -6,6 +6,7 @@
 //! [`read`] and [`find`] read, [`retention`] lets go, [`open`] begins and [`close`] ends it.
 
 mod append;
+mod cached;
 mod close;
 mod find;
 mod open;
