@@ -62,6 +62,8 @@ counters! {
     cached_reads = "cache.reads",
     /// Connections now.
     connections = "connections.now",
+    /// Connections ended because their clients took nothing while others waited for memory.
+    slow_readers = "connections.cut.slow",
     /// Bytes of memory that requests, and what is on its way to clients, take now.
     request_memory = "memory.requests.now",
     /// Bytes of memory that the logs' caches and what waits for the disk take now.

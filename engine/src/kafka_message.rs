@@ -6,7 +6,7 @@
 //!                                     <--------------  Appended: as durable as was asked
 //!   Fetch: what to read, how much     -------------->  read, or parked until there is something
 //!                                     <--------------  FetchBytes: so much is there, and not enough
-//!   FetchNow: give what there is      -------------->
+//!   FetchNow: give what there is      -------------->    (nothing, if it waits for memory and others have given something)
 //!                                     <--------------  Fetched: slices of pages
 //!   Closed: nobody goes on from there -------------->
 //! ```
@@ -36,7 +36,14 @@ pub enum KafkaMessage {
     /// From it: bytes that are there and may be too few.
     FetchBytes(RequestId, usize),
     /// To it.
-    FetchNow(ConnId, RequestId),
+    FetchNow {
+        /// The connection.
+        conn: ConnId,
+        /// The request.
+        request: RequestId,
+        /// Another owner has given something: who waits for memory gives nothing. If it waited on, two fetches could wait for each other.
+        has_some: bool,
+    },
     /// From it.
     Fetched(RequestId, Vec<Fetched>),
     /// To an owner: this connection is gone.

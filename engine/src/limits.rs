@@ -91,11 +91,36 @@ pub const BACKLOG_MAX: usize = 4096;
 
 const _: () = assert!(BACKLOG_MAX + ASKED_MAX < highwater_runtime::plane::BACKLOG_MAX / 2);
 
-/// Bytes that may wait to be sent on one connection before nothing is pushed there and its requests are not read.
+/// Bytes that one connection may hold of a shard's memory for what is sent: reads for it and what waits to be sent. Then nothing more is read
+/// for it, and its requests are not taken up.
 pub const SEND_QUEUE_BYTES_MAX: usize = 8 << 20;
 
-/// The same when many connections are slow at once and share what the shard has for that.
+/// The same when many connections share that memory, and the least that a read begins with.
 pub const SEND_QUEUE_BYTES_MIN: usize = 64 << 10;
+
+/// Bytes of memory that a read reserves at least, however few are wanted: what it looks for lies somewhere in them.
+pub const READ_MEMORY_BYTES_MIN: usize = 64 << 10;
+
+/// Connections and fetches that wait for memory and are tried in one turn.
+pub const LINE_TRIES_PER_TURN_MAX: usize = 64;
+
+/// How often the line of those who wait for memory is looked at when nothing else happens: memory also comes back on other shards.
+pub const LINE_INTERVAL: Duration = Duration::from_millis(5);
+
+/// How often clients that take nothing are looked for while others wait for memory.
+pub const SHORTAGE_INTERVAL: Duration = Duration::from_secs(1);
+
+/// A client that has something to take and takes less than [`SLOW_READER_BYTES_MIN`] of it in this time is cut off while others wait for memory.
+pub const SLOW_READER_TIME_MAX: Duration = Duration::from_secs(5);
+
+/// See [`SLOW_READER_TIME_MAX`].
+pub const SLOW_READER_BYTES_MIN: usize = 64 << 10;
+
+/// Bytes that the answer to a fetch has for each partition, beside records.
+pub const FETCH_ANSWER_BYTES_PER_PARTITION: usize = 64;
+
+/// An answer to a fetch that has less than this beside records needs no memory for that.
+pub const FETCH_ANSWER_BYTES_FREE: usize = 4 << 10;
 
 /// Bytes of the offsets of all groups together. A snapshot of them, with the groups' members, is one payload of a state log.
 pub const OFFSETS_BYTES_MAX: usize = 32 << 20;
@@ -137,7 +162,7 @@ pub const KAFKA_HELD_BYTES_PER_BYTE: usize = 6;
 pub const KAFKA_HELD_BYTES_PER_GROUP: usize = 320;
 
 /// Searches by time of a shard that read from disk at once, each into a buffer of its own. Others wait for their turn.
-pub const SEARCHES_MAX: usize = 16;
+pub const SEARCHES_MAX: usize = 4;
 
 /// Searches by time that begin in one turn.
 pub const SEARCHES_PER_TURN_MAX: usize = 32;
@@ -215,7 +240,7 @@ pub const fn shard_memory_bytes_min(batch_bytes_max: usize) -> u64 {
 pub struct ShardLimits {
     /// Requests that were received and not answered, in bytes. When it is used up, sockets are not read.
     pub request_bytes_max: usize,
-    /// Bytes on their way to clients.
+    /// What is on its way to clients: reads under way, what they found, and answers that are queued. When it is used up, nothing is read.
     pub send_bytes_max: usize,
     /// Connections.
     pub connections_max: usize,

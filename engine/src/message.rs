@@ -48,6 +48,8 @@ pub enum Message {
     QueryAnswer(Ticket, QueryAnswer),
     /// On behalf of a Kafka client.
     Kafka(Box<KafkaMessage>),
+    /// To every shard: connections wait for memory on this one, so clients that take nothing of what is theirs are cut off.
+    MemoryShort,
     /// To itself: there is more to do than fits one turn.
     Continue,
     /// To shard 0: this shard has answered its clients and stopped.

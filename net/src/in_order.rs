@@ -81,6 +81,11 @@ impl<R, A: Answer> InOrder<R, A> {
         Some((request, answer?))
     }
 
+    /// Whether the answer of this slot is the next to leave.
+    pub fn is_next(&self, slot: SlotId) -> bool {
+        slot.0 == self.first
+    }
+
     /// Whether no further request may be taken up for now.
     pub fn is_full(&self) -> bool {
         self.slots.len() >= REQUESTS_IN_FLIGHT_MAX
@@ -124,6 +129,7 @@ mod tests {
         queue.fill(slots[2], 2);
         queue.fill(slots[1], 1);
         assert_eq!(queue.take(), None);
+        assert!(queue.is_next(slots[0]) && !queue.is_next(slots[1]));
         queue.fill(slots[0], 0);
         assert_eq!(
             [queue.take(), queue.take(), queue.take()],

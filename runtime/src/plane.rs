@@ -156,6 +156,9 @@ pub trait Disk: Fs {
 /// Bytes of one disk write at most.
 pub const WRITE_BYTES_MAX: usize = 1 << 20;
 
+/// Sends up to this size are copied; what is larger stays in use until all of it has left.
+pub const SEND_COPY_BYTES_MAX: usize = 512;
+
 /// Messages that may wait for one shard, where they were posted. See [`Plane::post`].
 pub const BACKLOG_MAX: usize = 1 << 20;
 

@@ -12,7 +12,11 @@ use highwater_runtime::buf::AlignedBuf;
 use highwater_runtime::plane::{Instant, ListenerId};
 
 use super::checks::Checked;
+use super::kafka::NextFetch;
 use super::readers::ReaderId;
+use super::send_budget::Account;
+use super::send_queue::SendQueue;
+use crate::limits::{SLOW_READER_BYTES_MIN, SLOW_READER_TIME_MAX};
 use crate::message::OwnedBatch;
 
 /// How far a connection is.
@@ -70,14 +74,18 @@ pub(super) struct Connection {
     pub(super) held: Vec<u8>,
     /// What of the shard's memory for requests it has.
     pub(super) charged: RequestBytes,
-    /// Bytes on their way to it.
-    pub(super) queued: usize,
+    /// What is on its way to it.
+    pub(super) queue: SendQueue,
+    pub(super) taking: Taking,
+    /// What reads hold for it of this shard's memory, if it is a native one.
+    pub(super) account: Account,
     /// Subscriptions, by the client's number.
     pub(super) subscriptions: BTreeMap<u64, ReaderId>,
     /// Fetches that have not been answered.
     pub(super) fetches: BTreeSet<ReaderId>,
-    /// Readers that go on when less is on its way.
-    pub(super) blocked: Vec<ReaderId>,
+    pub(super) runnable: Runnable,
+    /// A fetch of a Kafka client that is not the next to be answered, or waits for memory. Meanwhile nothing else is taken up.
+    pub(super) next_fetch: Option<Box<NextFetch>>,
     /// A batch that waits for room in front of the disk. Nothing else of this connection is looked at meanwhile.
     pub(super) stalled: Option<Stalled>,
     /// Batches that were refused and may be sent again. What the producer has sent behind one must not overtake it.
@@ -92,13 +100,56 @@ pub(super) struct Connection {
     pub(super) wants_memory: bool,
 }
 
+/// The readers of a connection that can go on.
+#[derive(Default, Debug)]
+pub(super) struct Runnable {
+    /// By their turns.
+    pub(super) readers: BTreeMap<u64, ReaderId>,
+    /// The connection is listed as having some.
+    pub(super) is_listed: bool,
+}
+
+/// Whether bytes that are queued are charged for by themselves.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Charged {
+    Yes,
+    No,
+}
+
 /// A long answer that is being sent.
 pub(super) struct Sending {
     pub(super) answer: LongAnswer,
     /// Whether it waits for room.
     pub(super) waits: bool,
     /// What has to be sent behind it.
-    pub(super) behind: Vec<Bytes>,
+    pub(super) behind: Vec<(Bytes, Charged)>,
+}
+
+/// How fast a client takes what is queued for it.
+#[derive(Debug)]
+pub(super) struct Taking {
+    /// Since when it has taken so many bytes.
+    since: Instant,
+    taken: usize,
+}
+
+impl Taking {
+    /// Something is queued again.
+    pub(super) fn begin(&mut self, now: Instant) {
+        *self = Self { since: now, taken: 0 };
+    }
+
+    pub(super) fn take(&mut self, now: Instant, bytes: usize) {
+        self.taken += bytes;
+        if self.taken >= SLOW_READER_BYTES_MIN {
+            self.begin(now);
+        }
+    }
+
+    /// Whether a client that has something to take has taken next to nothing for too long.
+    pub(super) fn is_too_slow(&self, now: Instant) -> bool {
+        now.since(self.since) >= SLOW_READER_TIME_MAX
+    }
 }
 
 /// A producer's instance in a partition.
@@ -188,10 +239,13 @@ impl Connection {
             paused: false,
             held: Vec::new(),
             charged: RequestBytes::default(),
-            queued: 0,
+            queue: SendQueue::default(),
+            taking: Taking { since: Instant(0), taken: 0 },
+            account: Account::default(),
             subscriptions: BTreeMap::new(),
             fetches: BTreeSet::new(),
-            blocked: Vec::new(),
+            runnable: Runnable::default(),
+            next_fetch: None,
             stalled: None,
             refused: BTreeMap::new(),
             long_answers: 0,
@@ -203,11 +257,13 @@ impl Connection {
 
     /// Whether another request may be taken up, as far as this connection alone is concerned.
     pub(super) fn may_ask(&self, send_queue_max: usize) -> bool {
+        let queued = self.queue.bytes();
         self.stage == Stage::Open
             && self.stalled.is_none()
             && self.long_answers == 0
             && !self.net.is_full()
-            && self.queued < send_queue_max
+            && self.next_fetch.is_none()
+            && (queued == 0 || queued < send_queue_max)
     }
 
     /// Its native side. What only native connections do asks for it.

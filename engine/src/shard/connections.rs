@@ -15,6 +15,7 @@ use highwater_runtime::plane::{Close, ConnId, Plane};
 
 use super::Shard;
 use super::connection::{Connection, Net, RequestBytes, Speaks, Stage, Via};
+use super::send_budget::InLine;
 use super::timers::Timer;
 use crate::address::HostPort;
 use crate::limits::{
@@ -132,7 +133,7 @@ impl Shard {
     /// Forgets a connection and everything that it waited for.
     pub(super) fn remove_connection(&mut self, conn: ConnId) {
         self.has_spoken(conn);
-        let Some(connection) = self.connections.remove(&conn) else { return };
+        let Some(mut connection) = self.connections.remove(&conn) else { return };
         self.kafka.connection_is_gone(conn);
         self.drop_check(conn);
         let (ip, speaks) = (connection.via.peer.ip(), connection.net.speaks());
@@ -144,10 +145,12 @@ impl Shard {
             }
         }
         self.budget.recharge(connection.charged, RequestBytes::default());
-        self.sent(connection.queued);
-        if connection.queued > 0 {
-            self.slow_connections -= 1;
-        }
+        self.send_budget.unqueue(connection.queue.uncharged());
+        let who = match connection.net.speaks() {
+            Speaks::Native => InLine::Readers(conn),
+            Speaks::Kafka => InLine::KafkaConnection(conn),
+        };
+        self.send_budget.leave(&mut connection.account, who);
         let readers = connection.readers().collect();
         self.remove_readers(readers);
     }
@@ -347,13 +350,13 @@ impl Shard {
     }
 
     pub(super) fn may_ask(&mut self, plane: &dyn Plane<Message>, conn: ConnId) -> bool {
-        let send_queue_max = self.send_queue_max();
         let Some(connection) = self.connections.get(&conn) else { return false };
         if connection.stage == Stage::Hello {
             return true;
         }
         // Until the metadata is here requests wait: an answer now would be wrong a moment later.
         let waits = self.metadata.is_none() || self.drain.is_some() || self.checks.holds(conn);
+        let send_queue_max = self.send_budget.share(connection.queue.bytes());
         if waits || !connection.may_ask(send_queue_max) {
             return false;
         }
@@ -367,6 +370,7 @@ impl Shard {
     /// Whether there is room for another request, whoever it is from: memory, time in this turn, and place in the queues to other shards.
     fn may_take_requests(&self, plane: &dyn Plane<Message>) -> bool {
         self.budget.is_open()
+            && !self.send_budget.is_overdrawn()
             && self.requests_taken < REQUESTS_PER_TURN_MAX
             && self.asked.len() < ASKED_MAX
             && plane.backlog() < BACKLOG_MAX
@@ -431,6 +435,8 @@ impl Shard {
         connection.held = Vec::new();
         connection.stalled = None;
         connection.sending = None;
+        connection.next_fetch = None;
+        connection.runnable.readers.clear();
         self.drop_check(conn);
         let Some(connection) = self.connections.get_mut(&conn) else { return };
         let readers: Vec<_> = connection.readers().collect();
@@ -455,6 +461,9 @@ impl Shard {
         }
         for (conn, why) in kafka {
             self.drop_kafka(plane, conn, &why.to_string());
+        }
+        if self.send_budget.is_short() {
+            self.cut_slow_readers(plane);
         }
         for (conn, connection) in &self.connections {
             if connection.closing_since.is_some_and(|since| now.since(since) >= CLOSING_TIME_MAX) {

@@ -15,7 +15,7 @@ use highwater_net::{LongAnswer, Pieces, Reply, SlotId, WrongLength};
 use highwater_runtime::plane::{Close, ConnId, Plane};
 
 use super::Shard;
-use super::connection::Sending;
+use super::connection::{Charged, Sending};
 use super::kafka::Call;
 use super::work::{Job, Step, Work};
 use crate::limits::{LONG_ANSWER_BYTES_PER_TURN_MAX, LONG_ANSWER_QUEUE_BYTES_MAX, PIECE_BYTES_PER_UNIT};
@@ -114,12 +114,12 @@ impl Shard {
     /// Sends what there is room for, as much as one turn takes. True if there is more.
     pub(super) fn run_long_answers(&mut self, plane: &mut dyn Plane<Message>) -> bool {
         let mut left = LONG_ANSWER_BYTES_PER_TURN_MAX;
-        let queue_max = self.send_queue_max().min(LONG_ANSWER_QUEUE_BYTES_MAX);
         while left > 0 {
             let Some(conn) = self.long_answers.pop_front() else { return false };
             let Some(connection) = self.connections.get_mut(&conn) else { continue };
             let Some(sending) = &mut connection.sending else { continue };
-            if connection.queued >= queue_max {
+            let queued = connection.queue.bytes();
+            if queued >= self.send_budget.share(queued).min(LONG_ANSWER_QUEUE_BYTES_MAX) {
                 sending.waits = true;
                 continue;
             }
@@ -128,17 +128,18 @@ impl Shard {
             left = left.saturating_sub(out.len());
             match outcome {
                 Ok(true) => {
-                    self.send_now(plane, conn, out.freeze());
+                    self.send_now(plane, conn, out.freeze(), Charged::No);
                     self.long_answers.push_back(conn);
                 }
                 Ok(false) => {
                     let behind = connection.sending.take().map(|sending| sending.behind);
                     connection.long_answers -= 1;
-                    self.send_now(plane, conn, out.freeze());
-                    for bytes in behind.into_iter().flatten() {
-                        self.send_now(plane, conn, bytes);
+                    self.send_now(plane, conn, out.freeze(), Charged::No);
+                    for (bytes, charged) in behind.into_iter().flatten() {
+                        self.send_now(plane, conn, bytes, charged);
                     }
                     self.mark_dirty(conn);
+                    self.ready_connection(conn);
                 }
                 Err(WrongLength) => {
                     tracing::error!(peer = %connection.via.peer, "an answer is not as long as announced; its connection ends");

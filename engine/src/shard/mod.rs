@@ -9,12 +9,14 @@
 //! Invariant: no acknowledgement leaves before the partition's [`Quorum`](highwater_replication::Quorum) has said that it may.
 
 mod admin;
+mod charge;
 mod checks;
 mod connection;
 mod connections;
 mod drain;
 mod kafka;
 mod lead;
+mod line;
 mod long_answers;
 mod order;
 mod partition;
@@ -24,6 +26,8 @@ mod query;
 mod readers;
 mod requests;
 mod search;
+mod send_budget;
+mod send_queue;
 mod sending;
 mod setup;
 mod statistics;
@@ -51,13 +55,14 @@ use connection::{Budget, Connection, Speaks, Via};
 use drain::Drain;
 use kafka::Kafka;
 use lead::Lead;
+use line::Line;
 use partition::Partitions;
 use publish::Publishing;
 use query::{Answering, Moves, WorkId};
-use readers::{ReaderId, Readers};
+use readers::{Readers, Reading};
 use search::Searches;
+use send_budget::SendBudget;
 use stores::StoreEntry;
-use subscribe::Start;
 use timers::{Timer, Timers};
 use work::Jobs;
 
@@ -110,19 +115,19 @@ pub struct Shard {
     memory_waiters: VecDeque<ConnId>,
     /// Batches that are being checked.
     checks: Checks,
-    /// Bytes on their way to clients, and connections that have any.
-    queued: usize,
-    slow_connections: usize,
+    /// Memory for what is on its way to clients.
+    send_budget: SendBudget,
+    line: Line,
     /// Connections that may have replies to send.
     dirty: Vec<ConnId>,
 
     readers: Readers,
     last_reader: u64,
-    /// Readers that can go on.
-    ready: VecDeque<ReaderId>,
+    last_turn: u64,
+    /// Connections with readers that can go on.
+    ready: VecDeque<ConnId>,
     /// Who waits for which operation of which store.
-    reads: BTreeMap<(usize, ReadId), ReaderId>,
-    starts: BTreeMap<(usize, ReadId), Start>,
+    reads: BTreeMap<(usize, ReadId), Reading>,
     searches: Searches,
     moving: Moves,
 
@@ -191,14 +196,14 @@ impl Shard {
             budget: Budget::new(setup.limits.request_bytes_max),
             memory_waiters: VecDeque::new(),
             checks: Checks::default(),
-            queued: 0,
-            slow_connections: 0,
+            send_budget: SendBudget::new(setup.limits.send_bytes_max),
+            line: Line::default(),
             dirty: Vec::new(),
             readers: Readers::new(),
             last_reader: 0,
+            last_turn: 0,
             ready: VecDeque::new(),
             reads: BTreeMap::new(),
-            starts: BTreeMap::new(),
             searches: Searches::default(),
             moving: Moves::default(),
             asked: BTreeMap::new(),
@@ -221,7 +226,19 @@ impl Shard {
 
     /// Bytes of memory that requests and what is on its way to clients take.
     pub fn memory_bytes(&self) -> usize {
-        self.budget.used() + self.queued
+        self.budget.used() + self.send_budget.used()
+    }
+
+    /// Bytes of memory that what is on its way to clients takes.
+    pub fn send_bytes(&self) -> usize {
+        self.send_budget.used()
+    }
+
+    /// Panics unless what connections have of the memory for what is on its way to clients adds up to what is in use.
+    pub fn assert_memory_adds_up(&self) {
+        let queued: usize = self.connections.values().map(|connection| connection.queue.uncharged()).sum();
+        let native: usize = self.connections.values().map(|connection| connection.account.held()).sum();
+        self.send_budget.assert_adds_up(queued, native + self.kafka.held());
     }
 
     fn enforce_retention(&mut self, plane: &mut dyn Plane<Message>) {
@@ -319,6 +336,7 @@ impl ShardApp for Shard {
             Message::Query(ticket, query) => self.on_query(plane, from, ticket, query),
             Message::QueryAnswer(ticket, answer) => self.on_query_answer(plane, ticket, answer),
             Message::Kafka(message) => self.on_kafka_message(plane, from, *message),
+            Message::MemoryShort => self.cut_slow_readers(plane),
             Message::Continue => {}
             Message::Drained => self.on_drained(plane),
             Message::Close => self.on_close(plane),
@@ -352,6 +370,7 @@ impl ShardApp for Shard {
                 Timer::KafkaFetch(request) => self.kafka_fetch_waited(plane, request),
                 Timer::Drain => self.drain_time_is_over(plane),
                 Timer::Groups => self.groups_are_due(plane),
+                Timer::Line => self.look_at_line(plane),
             }
         }
     }
@@ -366,6 +385,7 @@ impl ShardApp for Shard {
         // The disk first: it works while the rest of this is done.
         self.flush_stores(plane);
         self.poll_stores(plane);
+        more |= self.run_line(plane, PUSH_BYTES_PER_TURN_MAX);
         self.run_kafka_fetches(plane, PUSH_BYTES_PER_TURN_MAX);
         more |= self.run_checks(plane);
         more |= self.run_searches(plane);
@@ -385,6 +405,7 @@ impl ShardApp for Shard {
         more |= self.poll_stores(plane);
         more |= self.kafka_has_more();
         self.tell_kafka_shards(plane);
+        self.plan_line(plane);
         self.run_drain(plane);
         self.counted_work.end_turn();
         if more || !self.dirty.is_empty() || !self.ready.is_empty() {

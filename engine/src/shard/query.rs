@@ -12,7 +12,7 @@ use highwater_storage::{LogStartError, Slot};
 use super::Shard;
 use super::partition::PartitionId;
 use super::readers::deleted;
-use super::search::{Search, Sought};
+use super::search::{Asker, Search, Sought};
 use super::work::{Job, Step, Work};
 use crate::limits::PRODUCERS_PER_ANSWER_MAX;
 use crate::message::{FoundOffset, Message, Moved, NewStart, Query, QueryAnswer, Ticket};
@@ -131,12 +131,8 @@ impl Shard {
                     match self.find_offset(tp, start) {
                         Ok(found) => self.offset_found(plane, id, number, found),
                         Err((partition, at)) => {
-                            self.searches.add(Search {
-                                work: id,
-                                number,
-                                partition,
-                                sought: Sought::Since(at),
-                            });
+                            let asker = Asker::Question { work: id, number };
+                            self.searches.add(Search { asker, partition, sought: Sought::Since(at) });
                         }
                     }
                 }
@@ -145,7 +141,8 @@ impl Shard {
                     match self.partitions.find(tp) {
                         None => self.offset_found(plane, id, number, Err(ErrorCode::UnknownTopic)),
                         Some(partition) => {
-                            self.searches.add(Search { work: id, number, partition, sought: Sought::Last });
+                            let asker = Asker::Question { work: id, number };
+                            self.searches.add(Search { asker, partition, sought: Sought::Last });
                         }
                     }
                 }

@@ -1,11 +1,15 @@
-//! Readers: subscriptions and fetches, both a cursor in a partition that goes on when there is something to read and room to send it.
+//! Readers: subscriptions and fetches, both a cursor in a partition that goes on when there is something to read and memory for it.
 //!
 //! ```text
 //!                  +--> Waiting (at the end) ---- the high watermark moves ---+
 //!   Starting ------+--> Reading (from disk) ----- the read is done -----------+--> Queued --> run
-//!   (finds its     +--> Blocked (send queue) ---- bytes have left ------------+
+//!   (finds its     +--> Behind (a fetch) -------- replies before it left -----+
 //!    offset)       +--> NoCredit ---------------- the client gives credit ----+
 //! ```
+//!
+//! The readers of a connection that are `Queued` run in turns, and connections in turns. One that has its share of the memory goes on when some
+//! of that has left; one that holds none waits in line for it (see [`super::send_budget`]). A fetch reads when its reply is the next: what it read
+//! before would be held for as long as the replies before it take.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -18,9 +22,11 @@ use highwater_runtime::plane::{ConnId, Instant, Plane};
 use highwater_storage::{Cursor, Frames, ReadLimits, ReadOutcome, ReadResult};
 
 use super::Shard;
+use super::charge::Charge;
 use super::connection::Stage;
 use super::kafka::FetchId;
 use super::partition::{PartitionId, Refusal};
+use super::send_budget::InLine;
 use super::timers::Timer;
 use super::work::{Job, Step, Work};
 use crate::limits::{PUSH_BYTES_MAX, READ_BYTES_COUNTED_MIN};
@@ -46,6 +52,18 @@ pub(super) struct Reader {
     pub(super) seen: Offset,
     pub(super) kind: ReaderKind,
     pub(super) state: ReaderState,
+    /// Its turn among the readers of its connection, while it is queued.
+    pub(super) turn: u64,
+    /// Bytes of memory that its next frame takes, if that is more than it was given.
+    pub(super) needs: usize,
+}
+
+/// A read that waits for the disk. It is charged for until it is done, also when its reader is gone meanwhile.
+#[derive(Debug)]
+pub(super) struct Reading {
+    reader: ReaderId,
+    conn: ConnId,
+    charge: Charge,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -73,7 +91,7 @@ pub(super) enum ReaderState {
     Queued,
     Waiting,
     Reading,
-    Blocked,
+    Behind,
     NoCredit,
 }
 
@@ -114,6 +132,10 @@ enum Ran {
     Rests,
     /// It sent this many bytes and may send more.
     Sent(usize),
+    /// It waits for memory.
+    NoMemory,
+    /// It needs more memory than it was given.
+    Again,
 }
 
 impl Shard {
@@ -133,6 +155,11 @@ impl Shard {
         if let Some(partition) = self.partitions.get_mut(reader.partition) {
             partition.waiters.remove(&Waiter::Reader(id));
             partition.readers.remove(&id);
+        }
+        if reader.state == ReaderState::Queued
+            && let Some(connection) = self.connections.get_mut(&reader.conn)
+        {
+            connection.runnable.readers.remove(&reader.turn);
         }
         match reader.kind {
             ReaderKind::Subscription { number, .. } => {
@@ -155,11 +182,54 @@ impl Shard {
     /// What a reader waited for has come.
     pub(super) fn wake_reader(&mut self, id: ReaderId) {
         let Some(reader) = self.readers.get_mut(&id) else { return };
-        if matches!(reader.state, ReaderState::Queued | ReaderState::Reading | ReaderState::Starting) {
-            return;
+        if matches!(reader.state, ReaderState::Waiting | ReaderState::NoCredit) {
+            self.queue_reader(id);
         }
+    }
+
+    /// A reader can go on, when it is its turn.
+    pub(super) fn queue_reader(&mut self, id: ReaderId) {
+        let Some(reader) = self.readers.get_mut(&id) else { return };
+        self.last_turn += 1;
+        (reader.state, reader.turn) = (ReaderState::Queued, self.last_turn);
+        let conn = reader.conn;
+        if let Some(connection) = self.connections.get_mut(&conn) {
+            connection.runnable.readers.insert(self.last_turn, id);
+        }
+        self.ready_connection(conn);
+    }
+
+    /// A reader that was taken off its connection's queue goes on before the others.
+    fn requeue_reader(&mut self, id: ReaderId) {
+        let Some(reader) = self.readers.get_mut(&id) else { return };
         reader.state = ReaderState::Queued;
-        self.ready.push_back(id);
+        if let Some(connection) = self.connections.get_mut(&reader.conn) {
+            connection.runnable.readers.insert(reader.turn, id);
+        }
+    }
+
+    /// The readers of a connection may be able to go on.
+    pub(super) fn ready_connection(&mut self, conn: ConnId) {
+        if let Some(connection) = self.connections.get_mut(&conn)
+            && !connection.runnable.readers.is_empty()
+            && !std::mem::replace(&mut connection.runnable.is_listed, true)
+        {
+            self.ready.push_back(conn);
+        }
+    }
+
+    /// Replies have left: it may be the turn of a fetch.
+    pub(super) fn wake_next_fetch(&mut self, conn: ConnId) {
+        let Some(connection) = self.connections.get_mut(&conn) else { return };
+        let Some(first) = connection.fetches.first().copied() else { return };
+        let Some(Reader { kind: ReaderKind::Fetch { slot, .. }, state: ReaderState::Behind, .. }) =
+            self.readers.get(&first)
+        else {
+            return;
+        };
+        if connection.native().replies.is_next(*slot) {
+            self.queue_reader(first);
+        }
     }
 
     /// Everybody at the end of a partition has something to read. A few are woken at once, many in the turns that follow.
@@ -205,19 +275,46 @@ impl Shard {
     /// Lets the readers that can go on do so, up to a number of bytes. True if there is more to do.
     pub(super) fn run_readers(&mut self, plane: &mut dyn Plane<Message>, mut bytes_max: usize) -> bool {
         while bytes_max > 0 {
-            let Some(id) = self.ready.pop_front() else { return false };
-            let mut bytes = 0;
-            if let Ran::Sent(sent) = self.run_reader(plane, id) {
-                bytes = sent;
-                self.ready.push_back(id);
+            let Some(conn) = self.ready.pop_front() else { return false };
+            if let Some(connection) = self.connections.get_mut(&conn) {
+                connection.runnable.is_listed = false;
             }
+            let bytes = self.run_connection(plane, conn);
             bytes_max = bytes_max.saturating_sub(bytes.max(READ_BYTES_COUNTED_MIN));
         }
         !self.ready.is_empty()
     }
 
+    /// Lets the reader of a connection go on whose turn it is. Returns how many bytes it sent.
+    pub(super) fn run_connection(&mut self, plane: &mut dyn Plane<Message>, conn: ConnId) -> usize {
+        let Some(connection) = self.connections.get_mut(&conn) else { return 0 };
+        // What follows a long answer waits until that was sent.
+        if connection.sending.is_some() {
+            return 0;
+        }
+        let Some((_, id)) = connection.runnable.readers.pop_first() else { return 0 };
+        let (bytes, goes_on) = match self.run_reader(plane, id) {
+            Ran::Rests => (0, true),
+            Ran::Sent(bytes) => {
+                self.queue_reader(id);
+                (bytes, true)
+            }
+            Ran::Again => {
+                self.requeue_reader(id);
+                (0, true)
+            }
+            Ran::NoMemory => {
+                self.requeue_reader(id);
+                (0, false)
+            }
+        };
+        if goes_on {
+            self.ready_connection(conn);
+        }
+        bytes
+    }
+
     fn run_reader(&mut self, plane: &mut dyn Plane<Message>, id: ReaderId) -> Ran {
-        let send_queue_max = self.send_queue_max();
         let Some(reader) = self.readers.get_mut(&id) else { return Ran::Rests };
         let Some(partition) = self.partitions.get(reader.partition) else {
             self.end_reader(plane, id, deleted());
@@ -229,49 +326,78 @@ impl Shard {
             self.remove_reader(id);
             return Ran::Rests;
         };
-        if connection.queued >= send_queue_max || connection.sending.is_some() {
-            reader.state = ReaderState::Blocked;
-            connection.blocked.push(id);
-            return Ran::Rests;
-        }
-        let max_bytes = match reader.kind {
+        let bytes_max = match reader.kind {
             ReaderKind::Subscription { credit, .. } if !credit.is_open() => {
                 reader.state = ReaderState::NoCredit;
                 return Ran::Rests;
             }
             ReaderKind::Subscription { credit, .. } => credit.left().min(PUSH_BYTES_MAX),
+            ReaderKind::Fetch { slot, .. } if !connection.native().replies.is_next(slot) => {
+                reader.state = ReaderState::Behind;
+                return Ran::Rests;
+            }
             ReaderKind::Fetch { max_bytes, .. } => max_bytes,
         };
         let (store, slot, up_to) = (partition.store, partition.slot, partition.high_watermark());
         reader.seen = up_to;
-        let limits = ReadLimits { bytes_max: max_bytes, memory_bytes_max: usize::MAX };
-        let outcome = self.stores[store].store.read(plane, slot, reader.cursor, limits, up_to);
-        match outcome {
+        let mut charge = None;
+        // It takes no memory to see that there is nothing.
+        if reader.cursor.offset() < up_to {
+            let wanted = self.stores[store].memory_wanted(slot, reader.cursor, bytes_max, reader.needs);
+            let queued = connection.queue.uncharged();
+            charge = self.send_budget.reserve(&mut connection.account, queued, wanted);
+            if charge.is_none() {
+                // What it holds comes back, and then it is tried again.
+                if connection.account.held() + queued == 0 {
+                    self.send_budget.wait(&mut connection.account, queued, InLine::Readers(reader.conn));
+                }
+                return Ran::NoMemory;
+            }
+        }
+        let memory_bytes_max = charge.as_ref().map_or(0, Charge::bytes);
+        let limits = ReadLimits { bytes_max, memory_bytes_max };
+        match self.stores[store].store.read(plane, slot, reader.cursor, limits, up_to) {
             ReadOutcome::Pending(read) => {
                 reader.state = ReaderState::Reading;
-                self.reads.insert((store, read), id);
+                if let Some(charge) = charge {
+                    self.reads.insert((store, read), Reading { reader: id, conn: reader.conn, charge });
+                }
                 Ran::Rests
             }
-            ReadOutcome::Ready(result) => self.give(plane, id, result),
+            ReadOutcome::Ready(result) => self.give(plane, id, result, charge),
         }
     }
 
     /// A read from disk is done.
-    pub(super) fn on_read(&mut self, plane: &mut dyn Plane<Message>, id: ReaderId, result: ReadResult) {
-        let Some(reader) = self.readers.get_mut(&id) else { return };
-        reader.state = ReaderState::Queued;
-        if self.connections.get(&reader.conn).is_none_or(|connection| connection.stage == Stage::Closing) {
+    pub(super) fn on_read(&mut self, plane: &mut dyn Plane<Message>, read: Reading, result: ReadResult) {
+        let Reading { reader: id, conn, charge } = read;
+        if self.connections.get(&conn).is_none_or(|connection| connection.stage == Stage::Closing) {
             self.remove_reader(id);
             return;
         }
-        if let Ran::Sent(_) = self.give(plane, id, result) {
-            self.ready.push_back(id);
+        match self.give(plane, id, result, Some(charge)) {
+            Ran::Sent(_) => self.queue_reader(id),
+            Ran::Again => self.requeue_reader(id),
+            Ran::Rests | Ran::NoMemory => {}
         }
+        // There is a little more memory than before, whatever came of it.
+        self.ready_connection(conn);
     }
 
-    /// What was read goes to the client.
-    fn give(&mut self, plane: &mut dyn Plane<Message>, id: ReaderId, result: ReadResult) -> Ran {
+    /// What was read goes to the client, with what it is charged.
+    fn give(
+        &mut self,
+        plane: &mut dyn Plane<Message>,
+        id: ReaderId,
+        mut result: ReadResult,
+        charge: Option<Charge>,
+    ) -> Ran {
         let Some(reader) = self.readers.get_mut(&id) else { return Ran::Rests };
+        if let (ReadResult::Frames(frames), Some(mut charge)) = (&mut result, charge) {
+            charge.shrink_to(frames.memory_bytes);
+            frames.bytes = charge.hold_all(std::mem::take(&mut frames.bytes));
+            reader.needs = 0;
+        }
         match result {
             ReadResult::Frames(frames) => match reader.kind {
                 ReaderKind::Subscription { number, .. } => self.push(plane, id, number, frames),
@@ -315,7 +441,10 @@ impl Shard {
                 }
                 self.pass_damage(plane, id, resume_at, text)
             }
-            ReadResult::NeedsMemory(_) => unreachable!("it may take any"),
+            ReadResult::NeedsMemory(bytes) => {
+                reader.needs = bytes;
+                Ran::Again
+            }
         }
     }
 
@@ -348,8 +477,7 @@ impl Shard {
         let Some(reader) = self.readers.get_mut(&id) else { return };
         let Some(partition) = self.partitions.get_mut(reader.partition) else { return };
         if partition.high_watermark() > reader.seen {
-            reader.state = ReaderState::Queued;
-            self.ready.push_back(id);
+            self.queue_reader(id);
         } else {
             reader.state = ReaderState::Waiting;
             partition.waiters.insert(Waiter::Reader(id));
@@ -391,7 +519,6 @@ impl Shard {
         let bytes: usize = frames.bytes.iter().map(Bytes::len).sum();
         let Some(reader) = self.readers.get_mut(&id) else { return Ran::Rests };
         reader.cursor = frames.next;
-        reader.state = ReaderState::Queued;
         if let ReaderKind::Subscription { credit, .. } = &mut reader.kind {
             credit.spend(bytes);
         }
@@ -400,7 +527,7 @@ impl Shard {
         let head = self.encode_head(&data_head(MessageKind::Data, number, &prefix, bytes));
         self.send(plane, conn, head);
         for frame in frames.bytes {
-            self.send(plane, conn, frame);
+            self.send_read(plane, conn, frame);
         }
         Ran::Sent(bytes)
     }

@@ -1,4 +1,4 @@
-//! Searches by time on behalf of questions about offsets: a few at once, the others wait for their turn.
+//! Searches by time on behalf of questions about offsets, and of readers that begin at a time: a few at once, the others wait for their turn.
 //!
 //! Each may hold a buffer of the size of the largest disk read, or unpack what is cached, and one question can ask for as many as
 //! there are partitions.
@@ -15,6 +15,7 @@ use super::Shard;
 use super::admin::NOT_FOUND;
 use super::partition::{Partition, PartitionId};
 use super::query::WorkId;
+use super::subscribe::Start;
 use crate::limits::{SEARCH_WORK_PER_TURN_MAX, SEARCHES_MAX, SEARCHES_PER_TURN_MAX};
 use crate::message::{FoundOffset, Message};
 
@@ -27,11 +28,19 @@ pub(super) enum Sought {
     Last,
 }
 
-/// A search: for which part of which question, where, and what for.
+/// On whose behalf.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Asker {
+    /// A part of a question.
+    Question { work: WorkId, number: u32 },
+    /// A reader that begins.
+    Reader(Start),
+}
+
+/// A search: for whom, where, and what for.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Search {
-    pub(super) work: WorkId,
-    pub(super) number: u32,
+    pub(super) asker: Asker,
     pub(super) partition: PartitionId,
     pub(super) sought: Sought,
 }
@@ -80,8 +89,13 @@ impl Shard {
 
     fn begin_search(&mut self, plane: &mut dyn Plane<Message>, search: Search, work: &mut Work) {
         let Some(partition) = self.partitions.get(search.partition) else {
-            return self.offset_found(plane, search.work, search.number, Err(ErrorCode::UnknownTopic));
+            return self.abandon_search(plane, search);
         };
+        if let Asker::Reader(start) = search.asker
+            && !self.readers.contains_key(&start.reader)
+        {
+            return;
+        }
         let (index, slot) = (partition.store, partition.slot);
         let store = &mut self.stores[index].store;
         let outcome = match search.sought {
@@ -109,9 +123,21 @@ impl Shard {
     }
 
     fn end_search(&mut self, plane: &mut dyn Plane<Message>, search: Search, result: FindResult) {
-        let high_watermark = self.partitions.get(search.partition).map(Partition::high_watermark);
-        let found = high_watermark.map_or(Err(ErrorCode::UnknownTopic), |hw| visible(result, hw));
-        self.offset_found(plane, search.work, search.number, found);
+        match search.asker {
+            Asker::Question { work, number } => {
+                let high_watermark = self.partitions.get(search.partition).map(Partition::high_watermark);
+                let found = high_watermark.map_or(Err(ErrorCode::UnknownTopic), |hw| visible(result, hw));
+                self.offset_found(plane, work, number, found);
+            }
+            Asker::Reader(start) => self.on_start_found(start, result),
+        }
+    }
+
+    /// Nothing is found where nothing is any more. Readers end with their partition.
+    fn abandon_search(&mut self, plane: &mut dyn Plane<Message>, search: Search) {
+        if let Asker::Question { work, number } = search.asker {
+            self.offset_found(plane, work, number, Err(ErrorCode::UnknownTopic));
+        }
     }
 
     /// A partition is gone: what was being looked for in it is not found. Searches that wait learn of it in their turn.
@@ -119,7 +145,7 @@ impl Shard {
         let here = |search: &mut Search| search.partition == partition;
         let gone: Vec<_> = self.searches.reading.extract_if(.., |_, search| here(search)).collect();
         for (_, search) in gone {
-            self.offset_found(plane, search.work, search.number, Err(ErrorCode::UnknownTopic));
+            self.abandon_search(plane, search);
         }
     }
 }
@@ -144,17 +170,24 @@ mod tests {
         let mut searches = Searches::default();
         for number in 0..SEARCHES_MAX as u32 + 2 {
             let sought = Sought::Last;
-            searches.add(Search { work: WorkId(1), number, partition: PartitionId(Key::default()), sought });
+            let asker = Asker::Question { work: WorkId(1), number };
+            searches.add(Search { asker, partition: PartitionId(Key::default()), sought });
         }
         let mut begun = Vec::new();
         while let Some(search) = searches.next() {
-            begun.push(search.number);
-            searches.reading.insert((0, ReadId(u64::from(search.number))), search);
+            let Asker::Question { number, .. } = search.asker else { panic!("{search:?}") };
+            begun.push(number);
+            searches.reading.insert((0, ReadId(u64::from(number))), search);
         }
         assert!(begun.iter().copied().eq(0..SEARCHES_MAX as u32));
         for expected in [Some(SEARCHES_MAX as u32), Some(SEARCHES_MAX as u32 + 1), None] {
             searches.reading.pop_first();
-            assert_eq!(searches.next().map(|search| search.number), expected);
+            let next = searches.next().map(|search| search.asker);
+            let number = next.map(|asker| match asker {
+                Asker::Question { number, .. } => number,
+                Asker::Reader(start) => panic!("{start:?}"),
+            });
+            assert_eq!(number, expected);
         }
     }
 }

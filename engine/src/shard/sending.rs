@@ -3,11 +3,10 @@
 use bytes::{Bytes, BytesMut};
 use highwater_net::{Reply, SlotId};
 use highwater_protocol::native::MessageKind;
-use highwater_runtime::plane::{ConnId, Plane};
+use highwater_runtime::plane::{Close, ConnId, Plane, SEND_COPY_BYTES_MAX};
 
 use super::Shard;
-use super::connection::Stage;
-use crate::limits::{SEND_QUEUE_BYTES_MAX, SEND_QUEUE_BYTES_MIN};
+use super::connection::{Charged, Connection, Stage};
 use crate::message::Message;
 
 /// Capacity of the buffer in which replies are encoded. What leaves is split off; the allocation is shared by many replies.
@@ -61,8 +60,13 @@ impl Shard {
             }
             if !popped.frames.is_empty() {
                 self.send(plane, conn, out.split().freeze());
+                let is_read = popped.kind == MessageKind::Fetch && popped.ok;
                 for frame in popped.frames {
-                    self.send(plane, conn, frame);
+                    if is_read {
+                        self.send_read(plane, conn, frame);
+                    } else {
+                        self.send(plane, conn, frame);
+                    }
                 }
             }
             if let Some(long) = popped.long {
@@ -78,6 +82,7 @@ impl Shard {
         for number in subscribed {
             self.start_subscription(plane, conn, number);
         }
+        self.wake_next_fetch(conn);
         self.resume(plane, conn);
     }
 
@@ -92,25 +97,68 @@ impl Shard {
 
     /// Queues bytes for a connection, behind a long answer that is being sent there.
     pub(super) fn send(&mut self, plane: &mut dyn Plane<Message>, conn: ConnId, bytes: Bytes) {
+        self.send_in_order(plane, conn, bytes, Charged::No);
+    }
+
+    /// The same for a slice of what was read, which is charged for unless it is so small that it is copied.
+    pub(super) fn send_read(&mut self, plane: &mut dyn Plane<Message>, conn: ConnId, slice: Bytes) {
+        let charged = if slice.len() > SEND_COPY_BYTES_MAX { Charged::Yes } else { Charged::No };
+        self.send_in_order(plane, conn, slice, charged);
+    }
+
+    fn send_in_order(
+        &mut self,
+        plane: &mut dyn Plane<Message>,
+        conn: ConnId,
+        bytes: Bytes,
+        charged: Charged,
+    ) {
         let Some(connection) = self.connections.get_mut(&conn) else { return };
         match &mut connection.sending {
-            Some(sending) => sending.behind.push(bytes),
-            None => self.send_now(plane, conn, bytes),
+            Some(sending) => sending.behind.push((bytes, charged)),
+            None => self.send_now(plane, conn, bytes, charged),
         }
     }
 
     /// Queues bytes for a connection.
-    pub(super) fn send_now(&mut self, plane: &mut dyn Plane<Message>, conn: ConnId, bytes: Bytes) {
-        let Some(connection) = self.connections.get_mut(&conn) else { return };
-        if bytes.is_empty() {
-            return;
+    pub(super) fn send_now(
+        &mut self,
+        plane: &mut dyn Plane<Message>,
+        conn: ConnId,
+        bytes: Bytes,
+        charged: Charged,
+    ) {
+        self.note_queued(plane, conn, bytes.len(), charged);
+        if !bytes.is_empty() && self.connections.contains_key(&conn) {
+            plane.send(conn, bytes);
         }
-        if connection.queued == 0 {
-            self.slow_connections += 1;
+    }
+
+    /// Queues what follows the head of an answer to a fetch of a Kafka client; so many bytes of it were read.
+    pub(super) fn send_records(
+        &mut self,
+        plane: &mut dyn Plane<Message>,
+        conn: ConnId,
+        rest: Vec<Bytes>,
+        records_bytes: usize,
+    ) {
+        let bytes = rest.iter().map(Bytes::len).sum::<usize>();
+        self.note_queued(plane, conn, bytes - records_bytes, Charged::No);
+        self.note_queued(plane, conn, records_bytes, Charged::Yes);
+        for slice in rest {
+            plane.send(conn, slice);
         }
-        connection.queued += bytes.len();
-        self.queued += bytes.len();
-        plane.send(conn, bytes);
+    }
+
+    fn note_queued(&mut self, plane: &dyn Plane<Message>, conn: ConnId, bytes: usize, charged: Charged) {
+        let Some(connection) = self.connections.get_mut(&conn).filter(|_| bytes > 0) else { return };
+        if connection.queue.bytes() == 0 {
+            connection.taking.begin(plane.now());
+        }
+        connection.queue.push(bytes, charged);
+        if charged == Charged::No {
+            self.send_budget.queue(bytes);
+        }
     }
 
     /// A head, such as that of a data message, in a buffer that many share.
@@ -122,30 +170,35 @@ impl Shard {
         self.arena.split().freeze()
     }
 
-    /// Bytes that may be on their way to one connection: everything if it is alone, a fair share if many are slow.
-    pub(super) fn send_queue_max(&self) -> usize {
-        let share = self.setup.limits.send_bytes_max / (self.slow_connections + 1);
-        share.clamp(SEND_QUEUE_BYTES_MIN.min(self.setup.limits.send_bytes_max), SEND_QUEUE_BYTES_MAX)
-    }
-
     pub(super) fn on_bytes_sent(&mut self, plane: &mut dyn Plane<Message>, conn: ConnId, bytes: usize) {
         let Some(connection) = self.connections.get_mut(&conn) else { return };
-        let bytes = bytes.min(connection.queued);
+        let bytes = bytes.min(connection.queue.bytes());
         self.counted.sent += bytes as u64;
-        connection.queued -= bytes;
-        if connection.queued == 0 && bytes > 0 {
-            self.slow_connections -= 1;
-        }
-        let blocked = std::mem::take(&mut connection.blocked);
-        self.sent(bytes);
+        connection.taking.take(plane.now(), bytes);
+        let uncharged = connection.queue.pop(bytes);
+        self.send_budget.unqueue(uncharged);
         self.resume_long_answer(conn);
-        for reader in blocked {
-            self.wake_reader(reader);
-        }
+        self.ready_connection(conn);
         self.resume(plane, conn);
     }
 
-    pub(super) fn sent(&mut self, bytes: usize) {
-        self.queued -= bytes;
+    /// Others wait for memory: clients that take nothing of what is theirs are cut off.
+    pub(super) fn cut_slow_readers(&mut self, plane: &mut dyn Plane<Message>) {
+        let now = plane.now();
+        let slow = |(conn, connection): (&ConnId, &Connection)| {
+            let is_slow = connection.queue.bytes() > 0 && connection.taking.is_too_slow(now);
+            (is_slow && connection.stage != Stage::Closing).then_some(*conn)
+        };
+        let slow: Vec<_> = self.connections.iter().filter_map(slow).collect();
+        for conn in slow {
+            if let Some(connection) = self.connections.get(&conn) {
+                tracing::debug!(
+                    peer = %connection.via.peer, queued = connection.queue.bytes(),
+                    "cut off: the client takes nothing, and others wait for memory"
+                );
+            }
+            self.counted.slow_readers += 1;
+            self.close(plane, conn, Close::Now);
+        }
     }
 }

@@ -7,15 +7,20 @@ use highwater_protocol::error::ErrorCode;
 use highwater_protocol::ids::{LogIndex, Offset, StoreId, TopicId, TopicPartition};
 use highwater_runtime::plane::{Completion, ConnId, Plane, Token};
 use highwater_storage::mac::MAC_KEY_BYTES;
-use highwater_storage::{MacKey, PartitionFinding, RecoveryReport, Slot, Store, StoreConfig, StoreEvent};
+use highwater_storage::{
+    Cursor, MacKey, PartitionFinding, RecoveryReport, Slot, Store, StoreConfig, StoreEvent,
+};
 
 use super::Shard;
 use super::kafka::Waiting;
 use super::partition::{Ack, AckTo, Refusal};
 use super::readers::deleted;
+use super::send_budget::Wanted;
 use super::setup::{OpenError, ShardSetup};
 use crate::data_dir::store_dir;
-use crate::limits::{EVENTS_PER_POLL_MAX, SPACE_INTERVAL, START_WARNINGS_MAX, STORES_PER_SHARD_MAX};
+use crate::limits::{
+    EVENTS_PER_POLL_MAX, READ_MEMORY_BYTES_MIN, SPACE_INTERVAL, START_WARNINGS_MAX, STORES_PER_SHARD_MAX,
+};
 use crate::message::{Message, Opened};
 
 /// Token spaces: the top byte of a disk operation's token says whose it is.
@@ -36,6 +41,20 @@ pub(super) struct StoreEntry {
     /// The disk had no space the last time it was asked for some.
     pub(super) full: bool,
     pub(super) closed: bool,
+}
+
+impl StoreEntry {
+    /// The memory that a read of so many bytes takes, of which the next frame needs at least `needs`.
+    pub(super) fn memory_wanted(&self, slot: Slot, cursor: Cursor, bytes_max: usize, needs: usize) -> Wanted {
+        let limits = &self.store.config().limits;
+        let most = if self.store.is_cached(slot, cursor) {
+            // The last chunk is held whole.
+            bytes_max.saturating_add(limits.chunk_bytes_max)
+        } else {
+            bytes_max.min(limits.read_bytes_max)
+        };
+        Wanted { most: most.max(READ_MEMORY_BYTES_MIN).max(needs), least: needs }
+    }
 }
 
 /// Opens the stores that are this shard's, and says what they hold.
@@ -210,19 +229,13 @@ impl Shard {
                 self.on_durable(store, slot, durable_index, durable_offset);
             }
             StoreEvent::Read { id, result } => {
-                if let Some(reader) = self.reads.remove(&(store, id)) {
-                    self.on_read(plane, reader, result);
+                if let Some(read) = self.reads.remove(&(store, id)) {
+                    self.on_read(plane, read, result);
                 } else {
                     self.on_kafka_read(plane, (store, id), result);
                 }
             }
-            StoreEvent::Found { id, result } => {
-                if let Some(start) = self.starts.remove(&(store, id)) {
-                    self.on_start_found(start, result);
-                } else {
-                    self.on_found(plane, (store, id), result);
-                }
-            }
+            StoreEvent::Found { id, result } => self.on_found(plane, (store, id), result),
             StoreEvent::LogStart { slot, offset } => self.on_log_start(plane, store, slot, offset),
             StoreEvent::Deleted { tp } => self.on_partition_gone(plane, tp),
             StoreEvent::StorageFull(why) => {

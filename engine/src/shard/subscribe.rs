@@ -5,16 +5,17 @@ use std::time::Duration;
 use highwater_net::limits::SUBSCRIPTIONS_MAX;
 use highwater_net::{CreditLine, Refusal as Nonsense, Reply, SlotId};
 use highwater_protocol::error::ErrorCode;
-use highwater_protocol::ids::{Offset, TopicPartition};
+use highwater_protocol::ids::{Offset, Timestamp, TopicPartition};
 use highwater_protocol::native::{
     FetchRequest, MessageKind, StartAt, SubscribeReply, SubscribeRequest, error_message,
 };
 use highwater_runtime::plane::{ConnId, Plane};
-use highwater_storage::{Cursor, FindOutcome, FindResult, ReadId};
+use highwater_storage::{Cursor, FindResult};
 
 use super::Shard;
 use super::partition::{PartitionId, Refusal};
 use super::readers::{Reader, ReaderId, ReaderKind, ReaderState, deleted};
+use super::search::{Asker, Search, Sought};
 use super::timers::Timer;
 use crate::limits::{FETCH_BYTES_MAX, FETCH_WAIT_MAX};
 use crate::message::Message;
@@ -29,8 +30,8 @@ pub(super) struct Start {
 /// Where a reader begins.
 enum Begin {
     At(Offset),
-    /// The store is looking for it.
-    Later(usize, ReadId),
+    /// It has to be searched for.
+    Since(Timestamp),
 }
 
 impl Shard {
@@ -89,14 +90,15 @@ impl Shard {
     ) {
         let begin = kind.and_then(|kind| {
             let partition = self.locate(tp)?;
-            Ok((partition, kind, self.begin_at(plane, partition, start)?))
+            Ok((partition, kind, self.begin_at(partition, start)?))
         });
         let (partition, kind, begin) = match begin {
             Ok(all) => all,
             Err((code, text)) => return self.reply(conn, slot, Reply::Error { code, text }),
         };
         let state = ReaderState::Starting;
-        let reader = Reader { conn, partition, cursor: Cursor::at(Offset(0)), seen: Offset(0), kind, state };
+        let cursor = Cursor::at(Offset(0));
+        let reader = Reader { conn, partition, cursor, seen: Offset(0), kind, state, turn: 0, needs: 0 };
         let id = self.insert_reader(reader);
         if let Some(connection) = self.connections.get_mut(&conn) {
             match kind {
@@ -113,18 +115,15 @@ impl Shard {
         }
         match begin {
             Begin::At(offset) => self.reader_found(Start { reader: id, slot }, offset),
-            Begin::Later(store, read) => {
-                self.starts.insert((store, read), Start { reader: id, slot });
+            // With the others of all connections: each may hold a buffer, and takes its time.
+            Begin::Since(at) => {
+                let asker = Asker::Reader(Start { reader: id, slot });
+                self.searches.add(Search { asker, partition, sought: Sought::Since(at) });
             }
         }
     }
 
-    fn begin_at(
-        &mut self,
-        plane: &mut dyn Plane<Message>,
-        id: PartitionId,
-        start: StartAt,
-    ) -> Result<Begin, Refusal> {
+    fn begin_at(&self, id: PartitionId, start: StartAt) -> Result<Begin, Refusal> {
         let partition = self.partitions.get(id).ok_or_else(deleted)?;
         let high_watermark = partition.high_watermark();
         let (store, slot) = (partition.store, partition.slot);
@@ -140,17 +139,11 @@ impl Shard {
                 );
                 return Err((ErrorCode::OffsetOutOfRange, text));
             }
-            // The turn's searches do the work, so that many subscriptions at once take no more of a turn than one.
-            StartAt::Timestamp(at) => match self.stores[store].store.find_time(plane, slot, at, &mut 0) {
-                FindOutcome::Pending(read) => return Ok(Begin::Later(store, read)),
-                FindOutcome::Ready(FindResult::At(offset, _)) => offset.min(high_watermark),
-                FindOutcome::Ready(FindResult::None) => high_watermark,
-                FindOutcome::Ready(FindResult::Damaged { at, .. }) => at.min(high_watermark),
-            },
+            StartAt::Timestamp(at) => return Ok(Begin::Since(at)),
         }))
     }
 
-    /// The store has found where a reader begins.
+    /// It was found where a reader begins.
     pub(super) fn on_start_found(&mut self, start: Start, result: FindResult) {
         let Some(reader) = self.readers.get(&start.reader) else { return };
         let Some(partition) = self.partitions.get(reader.partition) else { return };
@@ -170,10 +163,7 @@ impl Shard {
         reader.cursor = Cursor::at(offset);
         let conn = reader.conn;
         match reader.kind {
-            ReaderKind::Fetch { .. } => {
-                reader.state = ReaderState::Queued;
-                self.ready.push_back(id);
-            }
+            ReaderKind::Fetch { .. } => self.queue_reader(id),
             ReaderKind::Subscription { .. } => {
                 let Some(partition) = self.partitions.get(reader.partition) else { return };
                 let bounds = self.stores[partition.store].store.bounds(partition.slot);
@@ -199,11 +189,8 @@ impl Shard {
             let message = error_message(MessageKind::Data as u16, number, code, &text);
             return self.send(plane, conn, message);
         };
-        if let Some(reader) = self.readers.get_mut(&id)
-            && reader.state == ReaderState::Starting
-        {
-            reader.state = ReaderState::Queued;
-            self.ready.push_back(id);
+        if self.readers.get(&id).is_some_and(|reader| reader.state == ReaderState::Starting) {
+            self.queue_reader(id);
         }
     }
 

@@ -23,6 +23,8 @@ pub(super) enum Timer {
     Drain,
     /// A group has something to do.
     Groups,
+    /// Somebody waits for memory.
+    Line,
 }
 
 #[derive(Debug, Default)]

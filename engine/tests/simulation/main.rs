@@ -14,6 +14,7 @@ mod kafka;
 mod kafka_wire;
 mod lane;
 mod member;
+mod memory;
 mod node;
 mod producer;
 mod run;

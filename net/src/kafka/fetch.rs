@@ -6,6 +6,7 @@
 //! ```
 
 use bytes::{Bytes, BytesMut};
+use highwater_runtime::plane::SEND_COPY_BYTES_MAX;
 
 use super::error::KafkaError;
 use super::messages::{
@@ -24,6 +25,7 @@ pub struct FetchAnswer {
     rest: Vec<Bytes>,
     out: BytesMut,
     bytes: usize,
+    records_bytes: usize,
     topics: usize,
     partitions: usize,
 }
@@ -40,7 +42,16 @@ impl FetchAnswer {
             0_i32.write(&mut out, form);
         }
         put_length(&mut out, form, Some(topics));
-        let mut answer = Self { form, head: None, rest: Vec::new(), out, bytes: 0, topics, partitions: 0 };
+        let mut answer = Self {
+            form,
+            head: None,
+            rest: Vec::new(),
+            out,
+            bytes: 0,
+            records_bytes: 0,
+            topics,
+            partitions: 0,
+        };
         answer.end_if_done();
         answer
     }
@@ -86,6 +97,8 @@ impl FetchAnswer {
                 self.push(before.freeze());
             }
             for records in records {
+                // What is smaller is copied when it is sent, like what is between records.
+                self.records_bytes += if records.len() > SEND_COPY_BYTES_MAX { records.len() } else { 0 };
                 self.push(records.clone());
             }
         }
@@ -149,6 +162,7 @@ impl FetchAnswer {
         };
         let bytes = (self.bytes - 4) as u32;
         head[..4].copy_from_slice(&bytes.to_be_bytes());
-        KafkaReply { head: head.freeze(), rest: self.rest, long: None }
+        let records_bytes = self.records_bytes;
+        KafkaReply { head: head.freeze(), rest: self.rest, records_bytes, long: None }
     }
 }

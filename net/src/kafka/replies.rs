@@ -57,6 +57,8 @@ pub struct KafkaReply {
     pub head: Bytes,
     /// What follows: records, where they rest, and what stands between them.
     pub rest: Vec<Bytes>,
+    /// Bytes of `rest` that are slices of records in memory; what is between them was made for this answer.
+    pub records_bytes: usize,
     /// What follows if it is written when there is room for it.
     pub long: Option<LongAnswer>,
 }
@@ -64,8 +66,13 @@ pub struct KafkaReply {
 /// What follows the heads that were written.
 #[derive(Debug)]
 pub enum Behind {
-    /// Records, where they rest.
-    Bytes(Vec<Bytes>),
+    /// Records, where they rest, and what stands between them.
+    Bytes {
+        /// All of it, in order.
+        rest: Vec<Bytes>,
+        /// See [`KafkaReply::records_bytes`].
+        records_bytes: usize,
+    },
     /// What is written when there is room for it. Nothing else may be sent before it is over.
     Long(LongAnswer),
 }
@@ -102,9 +109,9 @@ impl KafkaReplies {
 
     /// Takes the answer whose turn it is, if it is known: appends its head to `out` and gives what has to be sent behind it.
     pub fn pop(&mut self, out: &mut BytesMut) -> Option<Behind> {
-        let ((), KafkaReply { head, rest, long }) = self.take()?;
+        let ((), KafkaReply { head, rest, records_bytes, long }) = self.take()?;
         out.extend_from_slice(&head);
-        Some(long.map_or(Behind::Bytes(rest), Behind::Long))
+        Some(long.map_or(Behind::Bytes { rest, records_bytes }, Behind::Long))
     }
 }
 
@@ -120,7 +127,7 @@ mod tests {
 
     fn pages(popped: Option<Behind>) -> Option<Vec<Bytes>> {
         match popped? {
-            Behind::Bytes(pages) => Some(pages),
+            Behind::Bytes { rest, .. } => Some(rest),
             Behind::Long(long) => panic!("{long:?}"),
         }
     }

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use crate::plane::SEND_COPY_BYTES_MAX;
+
 /// Completions dispatched in one turn, so that no kind of event waits long for another.
 pub(crate) const TURN_COMPLETIONS_MAX: usize = 256;
 
@@ -39,9 +41,6 @@ pub(crate) const BULK_COPY_BYTES_MAX: usize = 16 << 10;
 
 /// Pieces of one send.
 pub(crate) const SEND_PIECES_MAX: usize = 64;
-
-/// Sends up to this size are copied together into one piece.
-pub(crate) const SEND_COPY_BYTES_MAX: usize = 512;
 
 /// Bytes of a piece that small sends are copied into.
 pub(crate) const SEND_STAGE_BYTES: usize = 8 << 10;

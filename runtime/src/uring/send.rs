@@ -4,7 +4,8 @@ use std::collections::VecDeque;
 
 use bytes::Bytes;
 
-use super::limits::{SEND_COPY_BYTES_MAX, SEND_PIECES_MAX, SEND_STAGE_BYTES};
+use super::limits::{SEND_PIECES_MAX, SEND_STAGE_BYTES};
+use crate::plane::SEND_COPY_BYTES_MAX;
 
 enum Piece {
     Shared(Bytes),

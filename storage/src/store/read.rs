@@ -137,6 +137,11 @@ impl Store {
         }
     }
 
+    /// Whether a read from here is answered from memory alone.
+    pub fn is_cached(&self, slot: Slot, cursor: Cursor) -> bool {
+        self.partition(slot).is_some_and(|partition| partition.chunks.find(cursor.offset).is_some())
+    }
+
     /// The largest epoch up to `epoch` that the log knows, and where it ends: none, if no newer one has begun. An epoch begins with an
     /// extent.
     pub fn epoch_end(&self, slot: Slot, epoch: LeaderEpoch) -> (LeaderEpoch, Option<Offset>) {

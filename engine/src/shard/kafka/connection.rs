@@ -147,12 +147,10 @@ impl Shard {
             .and_then(|kafka| kafka.replies.pop(&mut out))
         {
             match behind {
-                Behind::Bytes(rest) if rest.is_empty() => {}
-                Behind::Bytes(rest) => {
+                Behind::Bytes { rest, .. } if rest.is_empty() => {}
+                Behind::Bytes { rest, records_bytes } => {
                     self.send(plane, conn, out.split().freeze());
-                    for bytes in rest {
-                        self.send(plane, conn, bytes);
-                    }
+                    self.send_records(plane, conn, rest, records_bytes);
                 }
                 Behind::Long(long) => {
                     self.send(plane, conn, out.split().freeze());
@@ -169,6 +167,7 @@ impl Shard {
         if self.connections.get(&conn).is_some_and(is_over) {
             return self.drop_kafka(plane, conn, "a request without an answer failed");
         }
+        self.begin_next_fetch(plane, conn);
         self.resume(plane, conn);
     }
 

@@ -2,6 +2,9 @@
 //!
 //! The owners park a fetch that finds too little. The first that has enough, or more than it may give, answers, and then the others are
 //! told not to wait; so are all of them when the client's time is over.
+//!
+//! A fetch begins when its answer is the next to leave on its connection. What it reads is charged to the owners' memory until it was sent, and
+//! would wait there for the answers before it, while those may wait for that memory.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -11,9 +14,13 @@ use highwater_net::kafka::messages::FetchRequest;
 use highwater_runtime::plane::{ConnId, Instant, Plane, ShardIndex};
 
 use super::{Call, Kafka, Named, Pending};
-use crate::limits::{FETCH_WAIT_MAX, KAFKA_FETCH_BYTES_MAX};
+use crate::limits::{
+    FETCH_ANSWER_BYTES_FREE, FETCH_ANSWER_BYTES_PER_PARTITION, FETCH_WAIT_MAX, KAFKA_FETCH_BYTES_MAX,
+    SEND_QUEUE_BYTES_MAX,
+};
 use crate::message::{FetchAsk, Fetched, KafkaMessage, Message, RequestId, Want};
 use crate::shard::Shard;
+use crate::shard::send_budget::{InLine, Wanted};
 use crate::shard::timers::Timer;
 
 /// A request whose partitions are being read.
@@ -30,13 +37,32 @@ pub(in crate::shard) struct FetchPending {
     owners: BTreeMap<ShardIndex, usize>,
     /// Owners were told not to wait.
     now: bool,
+    /// Owners were told that another has given something.
+    has_some: bool,
     until: Option<Instant>,
+}
+
+/// A fetch that was not begun.
+pub(in crate::shard) struct NextFetch {
+    pending: FetchPending,
+    /// What to ask the owners for.
+    asks: BTreeMap<ShardIndex, Vec<Want>>,
+    until: Instant,
+}
+
+impl NextFetch {
+    /// Bytes that its answer has beside records: topics' names, and what is said of each partition.
+    fn answer_bytes(&self) -> usize {
+        let names: usize = self.pending.topics.iter().map(|(named, _)| named.name().len()).sum();
+        let bytes = names + self.pending.partitions.len() * FETCH_ANSWER_BYTES_PER_PARTITION;
+        if bytes < FETCH_ANSWER_BYTES_FREE { 0 } else { bytes }
+    }
 }
 
 impl Shard {
     /// Bytes of records that an answer may have, apart from a first batch that is larger.
     pub(super) fn kafka_fetch_bytes_max(&self, asked: i32) -> usize {
-        let max = KAFKA_FETCH_BYTES_MAX.min(self.send_queue_max());
+        let max = KAFKA_FETCH_BYTES_MAX.min(SEND_QUEUE_BYTES_MAX).min(self.send_budget.share(0));
         usize::try_from(asked).unwrap_or(0).min(max)
     }
 
@@ -63,6 +89,7 @@ impl Shard {
             min_bytes,
             owners: BTreeMap::new(),
             now: wait.is_zero() || min_bytes == 0 || self.drain.is_some(),
+            has_some: false,
             until: None,
         };
         let mut asks: BTreeMap<ShardIndex, Vec<Want>> = BTreeMap::new();
@@ -88,16 +115,49 @@ impl Shard {
             }
             pending.topics.push((named, topic.partitions.len()));
         }
+        let next = NextFetch { pending, asks, until: plane.now().after(wait) };
+        if let Some(connection) = self.connections.get_mut(&call.conn) {
+            connection.next_fetch = Some(Box::new(next));
+        }
+        self.begin_next_fetch(plane, call.conn);
+    }
+
+    /// Begins the fetch of a connection that was not begun, if it is its turn and there is memory for its answer.
+    pub(in crate::shard) fn begin_next_fetch(&mut self, plane: &mut dyn Plane<Message>, conn: ConnId) {
+        let Some(connection) = self.connections.get_mut(&conn) else { return };
+        let queued = connection.queue.bytes();
+        let is_sending = connection.sending.is_some();
+        let Some(next) = &connection.next_fetch else { return };
+        let (slot, answer_bytes) = (next.pending.call.slot, next.answer_bytes());
+        if is_sending || !connection.kafka().is_some_and(|kafka| kafka.replies.is_next(slot)) {
+            return;
+        }
+        // What is kept of requests bounds how many of these are made at once; they are charged for when they are.
+        let wanted = Wanted { most: answer_bytes, least: answer_bytes };
+        let may_begin =
+            answer_bytes == 0 || self.send_budget.reserve(&mut connection.account, queued, wanted).is_some();
+        if !may_begin {
+            return self.send_budget.wait(&mut connection.account, queued, InLine::KafkaConnection(conn));
+        }
+        if let Some(next) = connection.next_fetch.take() {
+            self.begin_fetch(plane, *next);
+        }
+    }
+
+    fn begin_fetch(&mut self, plane: &mut dyn Plane<Message>, next: NextFetch) {
+        let NextFetch { mut pending, mut asks, until } = next;
         if asks.is_empty() {
             return self.tell_fetched(pending);
         }
-        self.kafka.fetching.insert(call.conn);
+        let conn = pending.call.conn;
+        self.kafka.fetching.insert(conn);
         pending.owners = asks.keys().map(|owner| (*owner, 0)).collect();
+        pending.now |= until <= plane.now() || self.drain.is_some();
         let (now, shared) = (pending.now, asks.len() > 1);
-        pending.until = (!now).then(|| plane.now().after(wait));
+        let (max_bytes, min_bytes) = (pending.max_bytes, pending.min_bytes);
+        pending.until = (!now).then_some(until);
         let until = pending.until;
         let id = self.kafka_wait(Pending::Fetch(pending));
-        let conn = call.conn;
         let ask = |wants| FetchAsk { request: id, conn, wants, max_bytes, min_bytes, shared, now };
         let here = asks.remove(&self.me);
         for (owner, wants) in asks {
@@ -142,6 +202,7 @@ impl Shard {
     ) {
         let Some(Pending::Fetch(pending)) = self.kafka.pending.get_mut(&request) else { return };
         pending.owners.remove(&from);
+        let has_some = fetched.iter().any(|fetched| fetched.bytes > 0);
         for mut fetched in fetched {
             // The topic went while the request was on its way. Who knows topics by id is told so.
             if fetched.error == KafkaError::UNKNOWN_TOPIC_OR_PARTITION && pending.call.version() >= 13 {
@@ -154,7 +215,7 @@ impl Shard {
         if !pending.owners.is_empty() {
             // An owner that was not told to answers when nobody has to wait any longer: it has enough, or cannot give what is there,
             // or something is wrong.
-            return self.kafka_fetch_waited(plane, request);
+            return self.hurry_fetch(plane, request, has_some);
         }
         if let Some(Pending::Fetch(pending)) = self.kafka.pending.remove(&request) {
             if let Some(until) = pending.until {
@@ -170,17 +231,25 @@ impl Shard {
         plane: &mut dyn Plane<Message>,
         request: RequestId,
     ) {
+        self.hurry_fetch(plane, request, false);
+    }
+
+    /// Tells owners not to wait for more, unless they know; and not for memory, if there is something to answer with.
+    fn hurry_fetch(&mut self, plane: &mut dyn Plane<Message>, request: RequestId, has_some: bool) {
         let Some(Pending::Fetch(pending)) = self.kafka.pending.get_mut(&request) else { return };
-        if std::mem::replace(&mut pending.now, true) {
+        let known = std::mem::replace(&mut pending.now, true) && (pending.has_some || !has_some);
+        pending.has_some |= has_some;
+        if known {
             return;
         }
-        let conn = pending.call.conn;
+        let (conn, has_some) = (pending.call.conn, pending.has_some);
         let owners: Vec<_> = pending.owners.keys().copied().collect();
         for owner in owners {
             if owner == self.me {
-                self.kafka_read_now(owner, conn, request);
+                self.kafka_read_now(owner, conn, request, has_some);
             } else {
-                plane.post(owner, Message::Kafka(Box::new(KafkaMessage::FetchNow(conn, request))));
+                let message = KafkaMessage::FetchNow { conn, request, has_some };
+                plane.post(owner, Message::Kafka(Box::new(message)));
             }
         }
     }

@@ -8,6 +8,9 @@
 //!                    +---- a high watermark moves --- Parked
 //! ```
 //!
+//! Each read takes memory of this shard, which is charged until the client has taken what was read. If there is none, a fetch that has read
+//! something ends with that, and one that has not waits `InLine`.
+//!
 //! A fetch of many partitions is `Partway` between the slices in which they are read, and then listed as waiting for each of them.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -21,8 +24,10 @@ use super::records::batches;
 use crate::limits::{FETCH_PLACES_MAX, FETCH_READS_AT_ONCE_MAX, READ_BYTES_COUNTED_MIN};
 use crate::message::{FetchAsk, Fetched, KafkaMessage, Message, RequestId, Want};
 use crate::shard::Shard;
+use crate::shard::charge::Charge;
 use crate::shard::partition::PartitionId;
 use crate::shard::readers::Waiter;
+use crate::shard::send_budget::{Account, InLine};
 use crate::shard::work::{Job, Step, Work};
 
 /// A fetch that is carried out here. Numbers are not used again.
@@ -37,8 +42,10 @@ pub(super) struct Owner {
     last: u64,
     /// Fetches that can go on.
     ready: VecDeque<FetchId>,
-    /// Which fetch waits for which read of which store.
-    reads: BTreeMap<(usize, ReadId), FetchId>,
+    /// Which fetch waits for which read of which store, and what the read is charged: until it is done, also when the fetch is gone meanwhile.
+    reads: BTreeMap<(usize, ReadId), (FetchId, Charge)>,
+    /// What connections have of this shard's memory.
+    accounts: BTreeMap<(ShardIndex, ConnId), Account>,
     /// Where to go on: what a client reads next it finds without a search.
     places: BTreeMap<(ShardIndex, ConnId), BTreeMap<TopicPartition, Cursor>>,
 }
@@ -51,8 +58,9 @@ struct Task {
     fetched: Vec<Fetched>,
     bytes: usize,
     failed: bool,
-    /// There is more to read than was read.
-    more: bool,
+    left: Left,
+    /// Bytes of memory that the next batch takes, if that is more than it was given.
+    needs: usize,
     /// Bytes that the other side was told of.
     told: usize,
     /// Partitions that will wake it.
@@ -66,8 +74,25 @@ struct Task {
 enum State {
     Queued,
     Partway,
+    InLine,
     Reading,
     Parked,
+}
+
+/// Whether there is more to read than was read.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+enum Left {
+    Nothing,
+    More,
+    /// There is no memory for it, and something to answer with: nothing more is read.
+    Cut,
+}
+
+/// What came of reading a partition.
+enum Outcome {
+    Done(ReadResult, Option<Charge>),
+    Pending((usize, ReadId), Charge),
+    NoMemory,
 }
 
 impl Shard {
@@ -77,14 +102,38 @@ impl Shard {
         self.run_kafka_fetch(plane, id);
     }
 
-    /// What there is has to be enough.
-    pub(super) fn kafka_read_now(&mut self, from: ShardIndex, conn: ConnId, request: RequestId) {
+    /// What there is has to be enough. If it waits for memory and another owner has something, this one gives nothing.
+    pub(super) fn kafka_read_now(
+        &mut self,
+        from: ShardIndex,
+        conn: ConnId,
+        request: RequestId,
+        has_some: bool,
+    ) {
         let owner = &mut self.kafka.read;
         let Some(id) = owner.by_request.get(&(from, conn, request)).copied() else { return };
-        if let Some(task) = owner.tasks.get_mut(&id) {
-            task.ask.now = true;
+        let Some(task) = owner.tasks.get_mut(&id) else { return };
+        task.ask.now = true;
+        if task.state == State::InLine && has_some {
+            task.left = Left::Cut;
+            task.state = State::Partway;
+            owner.ready.push_back(id);
+            if let Some(account) = owner.accounts.get_mut(&(from, conn)) {
+                self.send_budget.leave(account, InLine::KafkaFetch(id));
+            }
+        } else {
             owner.wake(id);
         }
+    }
+
+    /// It is a fetch's turn in the line for memory. Returns what it counts for, in bytes.
+    pub(in crate::shard) fn try_kafka_fetch(&mut self, plane: &mut dyn Plane<Message>, id: FetchId) -> usize {
+        let owner = &mut self.kafka.read;
+        let Some(task) = owner.tasks.get(&id).filter(|task| task.state == State::InLine) else { return 0 };
+        if let Some(account) = owner.accounts.get_mut(&(task.from, task.ask.conn)) {
+            account.is_tried();
+        }
+        self.run_kafka_fetch(plane, id)
     }
 
     /// A connection is gone. What is carried out for it ends, or it would have its places remembered again, for ever.
@@ -94,6 +143,12 @@ impl Shard {
         from: ShardIndex,
         conn: ConnId,
     ) {
+        if let Some(mut account) = self.kafka.read.accounts.remove(&(from, conn)) {
+            let waits = self.kafka.read.fetch_in_line(from, conn);
+            if let Some(id) = waits {
+                self.send_budget.leave(&mut account, InLine::KafkaFetch(id));
+            }
+        }
         let mut forgetting = Forgetting(self.kafka.read.forget(from, conn));
         if !self.at_once(|shard, work| shard.forget_some(plane, &mut forgetting, work)) {
             self.jobs.add(forgetting);
@@ -150,20 +205,21 @@ impl Shard {
         read: (usize, ReadId),
         result: ReadResult,
     ) {
-        let Some(id) = self.kafka.read.reads.remove(&read) else { return };
+        let Some((id, charge)) = self.kafka.read.reads.remove(&read) else { return };
         let Some(mut task) = self.kafka.read.tasks.remove(&id) else { return };
-        self.take_read(&mut task, result);
+        self.take_read(&mut task, result, Some(charge));
         self.go_on(plane, id, task);
     }
 
     /// Reads what a fetch wants, or goes on with that. Gives what it counts for, in bytes.
     fn run_kafka_fetch(&mut self, plane: &mut dyn Plane<Message>, id: FetchId) -> usize {
         let Some(mut task) = self.kafka.read.tasks.remove(&id) else { return 1 };
-        if task.state != State::Partway {
+        if !matches!(task.state, State::Partway | State::InLine) {
             task.fetched.clear();
             task.bytes = 0;
             task.failed = false;
-            task.more = false;
+            task.left = Left::Nothing;
+            task.needs = 0;
             task.parked = 0;
             task.again = false;
         }
@@ -186,25 +242,44 @@ impl Shard {
                 return self.pause_fetch(id, task);
             }
             match self.read_wanted(plane, &task, want) {
-                Err(read) => {
+                Outcome::Pending(read, charge) => {
                     task.state = State::Reading;
                     let at = task.at();
-                    self.kafka.read.reads.insert(read, id);
+                    self.kafka.read.reads.insert(read, (id, charge));
                     self.kafka.read.tasks.insert(id, task);
                     return at;
                 }
-                Ok(result) => self.take_read(&mut task, result),
+                Outcome::Done(result, charge) => self.take_read(&mut task, result, charge),
+                Outcome::NoMemory if task.bytes > 0 => task.left = Left::Cut,
+                Outcome::NoMemory => return self.wait_for_memory(id, task),
             }
         }
         let (bytes, fetched, _) = task.at();
         // Who leaves something behind has not too little to read but too little room, or has to read on from where a disk read ended:
         // waiting would give no more.
-        if task.ask.now || task.failed || task.more || bytes >= task.ask.min_bytes {
+        if task.ask.now || task.failed || task.left > Left::Nothing || bytes >= task.ask.min_bytes {
             self.finish_kafka_read(plane, id, task);
             (bytes, fetched, 0)
         } else {
             self.park(plane, id, task)
         }
+    }
+
+    /// It has read nothing, and there is no memory to do so.
+    fn wait_for_memory(&mut self, id: FetchId, mut task: Task) -> (usize, usize, usize) {
+        let at = task.at();
+        task.state = State::InLine;
+        let queued = self.uncharged_of(&task);
+        let account = self.kafka.read.accounts.entry((task.from, task.ask.conn)).or_default();
+        self.send_budget.wait(account, queued, InLine::KafkaFetch(id));
+        self.kafka.read.tasks.insert(id, task);
+        at
+    }
+
+    /// Bytes that are queued for the connection of a fetch and count to this shard's memory without being charged.
+    fn uncharged_of(&self, task: &Task) -> usize {
+        let connection = self.connections.get(&task.ask.conn).filter(|_| task.from == self.me);
+        connection.map_or(0, |connection| connection.queue.uncharged())
     }
 
     /// It is the turn of others.
@@ -217,18 +292,14 @@ impl Shard {
     }
 
     /// Reads a partition, as far as there is room.
-    fn read_wanted(
-        &mut self,
-        plane: &mut dyn Plane<Message>,
-        task: &Task,
-        want: Want,
-    ) -> Result<ReadResult, (usize, ReadId)> {
+    fn read_wanted(&mut self, plane: &mut dyn Plane<Message>, task: &Task, want: Want) -> Outcome {
+        let nothing = Outcome::Done(ReadResult::AtEnd, None);
         let Some(partition) = self.partitions.find(want.tp).and_then(|id| self.partitions.get(id)) else {
-            return Ok(ReadResult::AtEnd);
+            return nothing;
         };
-        let max_bytes = room(task, want);
-        if max_bytes == 0 {
-            return Ok(ReadResult::AtEnd);
+        let bytes_max = room(task, want);
+        if bytes_max == 0 || task.left == Left::Cut {
+            return nothing;
         }
         let key = (task.from, task.ask.conn);
         let place = self.kafka.read.places.get(&key).and_then(|places| places.get(&want.tp));
@@ -237,15 +308,37 @@ impl Shard {
             _ => Cursor::at(Offset(want.offset)),
         };
         let (store, slot, up_to) = (partition.store, partition.slot, partition.high_watermark());
-        let limits = ReadLimits { bytes_max: max_bytes, memory_bytes_max: usize::MAX };
-        match self.stores[store].store.read(plane, slot, cursor, limits, up_to) {
-            ReadOutcome::Pending(read) => Err((store, read)),
-            ReadOutcome::Ready(result) => Ok(result),
+        let mut charge = None;
+        // It takes no memory to see that there is nothing.
+        if cursor.offset() < up_to {
+            let wanted = self.stores[store].memory_wanted(slot, cursor, bytes_max, task.needs);
+            let queued = self.uncharged_of(task);
+            let account = self.kafka.read.accounts.entry(key).or_default();
+            charge = self.send_budget.reserve(account, queued, wanted);
+            if charge.is_none() {
+                return Outcome::NoMemory;
+            }
+        }
+        let memory_bytes_max = charge.as_ref().map_or(0, Charge::bytes);
+        let limits = ReadLimits { bytes_max, memory_bytes_max };
+        match (self.stores[store].store.read(plane, slot, cursor, limits, up_to), charge) {
+            (ReadOutcome::Ready(result), charge) => Outcome::Done(result, charge),
+            (ReadOutcome::Pending(read), Some(charge)) => Outcome::Pending((store, read), charge),
+            (ReadOutcome::Pending(_), None) => unreachable!("what is read from disk takes memory"),
         }
     }
 
-    /// Takes what was read of the next partition that is wanted.
-    fn take_read(&mut self, task: &mut Task, result: ReadResult) {
+    /// Takes what was read of the next partition that is wanted, with what it is charged.
+    fn take_read(&mut self, task: &mut Task, result: ReadResult, charge: Option<Charge>) {
+        if let ReadResult::NeedsMemory(bytes) = result {
+            // It is read again, alone if need be.
+            task.needs = bytes;
+            if task.bytes > 0 {
+                task.left = Left::Cut;
+            }
+            return;
+        }
+        task.needs = 0;
         let want = task.ask.wants[task.fetched.len()];
         let mut fetched = Fetched::nothing(want.number, KafkaError::NONE);
         match self.partitions.find(want.tp).and_then(|id| self.partitions.get(id)) {
@@ -257,16 +350,20 @@ impl Shard {
         }
         match result {
             ReadResult::Frames(frames) if !fetched.error.is_err() => {
-                let (records, bytes) = batches(&frames.bytes);
+                let Some(mut charge) = charge else { unreachable!("what is read takes memory") };
+                charge.shrink_to(frames.memory_bytes);
+                let (records, bytes) = batches(frames.bytes, charge);
                 // The very first batch may be larger than what was asked for. No other may.
                 let fits = task.bytes == 0 || bytes <= room(task, want);
-                task.more |= !fits || frames.next.offset().0 < fetched.high_watermark;
+                if !fits || frames.next.offset().0 < fetched.high_watermark {
+                    task.left = task.left.max(Left::More);
+                }
                 if fits {
                     (fetched.records, fetched.bytes) = (records, bytes);
                     self.kafka.read.remember((task.from, task.ask.conn), want.tp, frames.next);
                 }
             }
-            ReadResult::Frames(_) | ReadResult::AtEnd => {}
+            ReadResult::Frames(_) | ReadResult::AtEnd | ReadResult::NeedsMemory(_) => {}
             ReadResult::OutOfRange { .. } => fetched.error = KafkaError::OFFSET_OUT_OF_RANGE,
             ReadResult::Damaged { resume_at } => {
                 let offset = want.offset;
@@ -281,7 +378,6 @@ impl Shard {
                 }
                 fetched.error = KafkaError::CORRUPT_MESSAGE;
             }
-            ReadResult::NeedsMemory(_) => unreachable!("it may take any"),
         }
         if fetched.error.is_err() {
             (fetched.high_watermark, fetched.log_start) = (-1, -1);
@@ -387,6 +483,11 @@ fn room(task: &Task, want: Want) -> usize {
 }
 
 impl Owner {
+    /// Bytes of memory that connections hold here.
+    pub(super) fn held(&self) -> usize {
+        self.accounts.values().map(Account::held).sum()
+    }
+
     fn begin(&mut self, from: ShardIndex, ask: FetchAsk) -> FetchId {
         self.last += 1;
         let id = FetchId(self.last);
@@ -398,7 +499,8 @@ impl Owner {
             fetched: Vec::new(),
             bytes: 0,
             failed: false,
-            more: false,
+            left: Left::Nothing,
+            needs: 0,
             told: 0,
             waits: BTreeSet::new(),
             parked: 0,
@@ -406,6 +508,13 @@ impl Owner {
         };
         self.tasks.insert(id, task);
         id
+    }
+
+    /// The fetch of a connection that waits for memory.
+    fn fetch_in_line(&self, from: ShardIndex, conn: ConnId) -> Option<FetchId> {
+        let of_it = (from, conn, RequestId(0))..=(from, conn, RequestId(u64::MAX));
+        let mut ids = self.by_request.range(of_it).map(|(_, id)| *id);
+        ids.find(|id| self.tasks.get(id).is_some_and(|task| task.state == State::InLine))
     }
 
     fn wake(&mut self, id: FetchId) {

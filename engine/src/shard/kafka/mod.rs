@@ -59,6 +59,7 @@ use crate::message::{
 use crate::metadata::Topic;
 use crate::metadata::configs::TopicConfig;
 
+pub(super) use fetch::NextFetch;
 pub(super) use fetch_read::FetchId;
 pub(super) use produce::KafkaCheck;
 pub(super) use waiting::Waiting;
@@ -171,6 +172,13 @@ impl Named {
             Self::Unknown { id, .. } if *id != [0; 16] => KafkaError::UNKNOWN_TOPIC_ID,
             _ => KafkaError::UNKNOWN_TOPIC_OR_PARTITION,
         }
+    }
+}
+
+impl Kafka {
+    /// Bytes of memory that reads on this shard hold for connections of Kafka clients.
+    pub(super) fn held(&self) -> usize {
+        self.read.held()
     }
 }
 
@@ -367,7 +375,9 @@ impl Shard {
             }
             KafkaMessage::Fetch(ask) => self.kafka_read(plane, from, ask),
             KafkaMessage::FetchBytes(request, bytes) => self.on_fetch_bytes(plane, from, request, bytes),
-            KafkaMessage::FetchNow(conn, request) => self.kafka_read_now(from, conn, request),
+            KafkaMessage::FetchNow { conn, request, has_some } => {
+                self.kafka_read_now(from, conn, request, has_some);
+            }
             KafkaMessage::Fetched(request, fetched) => self.on_fetched(plane, from, request, fetched),
             KafkaMessage::Closed(conn) => self.forget_kafka_reader(plane, from, conn),
         }

@@ -1,0 +1,336 @@
+//! Clients that ask for much and take nothing: what they hold stays within the memory that there is for it, whoever takes what is theirs is served,
+//! and when they are gone all of it is free.
+
+use std::time::Duration;
+
+use highwater_engine::limits::{SHORTAGE_INTERVAL, SLOW_READER_TIME_MAX, ShardLimits};
+use highwater_net::kafka::KafkaError;
+use highwater_net::kafka::api::ApiKey;
+use highwater_net::kafka::messages::{FetchPartition, FetchRequest, FetchResponse, FetchTopic};
+use highwater_protocol::batch::{BatchBuilder, BatchHeader, BatchProducer, Compression, NewRecord};
+use highwater_protocol::ids::{Offset, Timestamp, TopicPartition};
+use highwater_protocol::native::{
+    Acks, DataPrefix, FetchRequest as NativeFetch, MessageKind, StartAt, SubscribeRequest, produce_head,
+};
+use highwater_runtime::sim::{NetworkConfig, SimNode};
+
+use crate::kafka::wire::Wire as Kafka;
+use crate::node::{SHARDS, World, takes_large_batches, world};
+use crate::run::create;
+use crate::wire::Wire;
+
+/// How often clients look whether something has come.
+const LOOK: Duration = Duration::from_micros(200);
+
+/// Looks after which everybody has what they asked for.
+const LOOKS_MAX: usize = 300_000;
+
+/// What is counted when it is queued and could not wait: heads of answers, replies.
+const ROUNDING_BYTES: usize = 16 << 10;
+
+struct Bed {
+    world: World,
+    node: SimNode,
+    /// The partitions, one on each shard.
+    partitions: Vec<(TopicPartition, u16)>,
+    records: i64,
+    /// What a shard may hold.
+    memory_bytes_max: usize,
+}
+
+impl Bed {
+    /// A node whose partitions hold that many records each, most of which are not in its cache.
+    fn new(seed: u64, records: i64, bytes: usize) -> Self {
+        let (mut world, node) = world(seed);
+        world.start(node).expect("a first start");
+        let address = world.address(node, 0);
+        let (_, mut partitions) = create(&mut world, address, u32::from(SHARDS));
+        partitions.sort_by_key(|(_, shard)| *shard);
+        assert!(partitions.iter().map(|(_, shard)| *shard).eq(0..SHARDS));
+        let memory_bytes_max = ShardLimits::tiny().send_bytes_max + ROUNDING_BYTES;
+        let mut bed = Self { world, node, partitions, records, memory_bytes_max };
+        for (to, shard) in bed.partitions.clone() {
+            let mut wire = bed.native(shard);
+            for _ in 0..records {
+                produce(&mut wire, to, bytes);
+                bed.answer(&mut wire).expect("it is taken");
+            }
+        }
+        // What a client has not read is soon the broker's, and not the network's.
+        bed.world.set_network(NetworkConfig { window_bytes: 4096, ..NetworkConfig::default() });
+        bed
+    }
+
+    fn native(&mut self, shard: u16) -> Wire {
+        let address = self.world.address(self.node, 0);
+        Wire::connect(&mut self.world, address, Some(shard))
+    }
+
+    fn kafka(&mut self) -> Kafka {
+        let address = self.world.address(self.node, 1);
+        Kafka::connect(&mut self.world, address)
+    }
+
+    /// Time passes, and nobody holds more than there is.
+    fn look(&mut self) {
+        self.world.run_for(LOOK);
+        assert_eq!(self.world.end(self.node), None, "the node goes on");
+        for shard in 0..SHARDS {
+            let app = self.world.app(self.node, shard).expect("it runs");
+            app.assert_memory_adds_up();
+            let (bytes, most) = (app.send_bytes(), self.memory_bytes_max);
+            assert!(bytes <= most, "shard {shard} has {bytes} bytes of {most}");
+        }
+    }
+
+    fn held(&self) -> usize {
+        (0..SHARDS).map(|shard| self.world.app(self.node, shard).expect("it runs").send_bytes()).sum()
+    }
+
+    /// Everybody has gone: nothing is held for anybody.
+    fn assert_all_is_free(&mut self) {
+        for _ in 0..LOOKS_MAX {
+            if self.held() == 0 {
+                return;
+            }
+            self.look();
+        }
+        panic!("{} bytes are held for nobody", self.held());
+    }
+
+    /// The body of the next reply.
+    fn answer(&mut self, wire: &mut Wire) -> Option<Vec<u8>> {
+        for _ in 0..LOOKS_MAX {
+            self.look();
+            wire.receive(usize::MAX);
+            if let Some(answer) = wire.pop() {
+                return Some(answer.body.expect("no error"));
+            }
+            if wire.is_over() {
+                return None;
+            }
+        }
+        panic!("no answer");
+    }
+
+    /// What is to be read of all partitions from these offsets on.
+    fn fetch(&self, from: &[i64], wait_ms: i32) -> FetchRequest<'static> {
+        let partition = |(tp, _): &(TopicPartition, u16)| FetchPartition {
+            partition: tp.partition.0 as i32,
+            fetch_offset: from[tp.partition.0 as usize],
+            current_leader_epoch: -1,
+            partition_max_bytes: 1 << 20,
+            ..Default::default()
+        };
+        let partitions = self.partitions.iter().map(partition).collect();
+        FetchRequest {
+            max_wait_ms: wait_ms,
+            min_bytes: 1,
+            max_bytes: 1 << 20,
+            topics: vec![FetchTopic { topic: "main", topic_id: [0; 16], partitions }],
+            ..Default::default()
+        }
+    }
+
+    /// A Kafka client that takes what it gets reads everything, and a native one writes meanwhile.
+    fn serve_honest_clients(&mut self) {
+        let mut consumer = self.kafka();
+        let (to, shard) = self.partitions[0];
+        let mut producer = self.native(shard);
+        produce(&mut producer, to, 100);
+        let mut next = vec![0; self.partitions.len()];
+        consumer.send(ApiKey::Fetch, 11, &self.fetch(&next, 10));
+        let mut written = 0;
+        for _ in 0..LOOKS_MAX {
+            self.look();
+            producer.receive(usize::MAX);
+            if let Some(answer) = producer.pop() {
+                answer.body.expect("it is taken");
+                written += 1;
+                produce(&mut producer, to, 100);
+            }
+            assert!(!consumer.is_over() && !producer.is_over(), "who takes what is theirs stays");
+            let Some((_, answer)) = consumer.receive(usize::MAX) else { continue };
+            take_fetched(&answer.body(), &mut next);
+            if written > 20 && next.iter().all(|next| *next >= self.records) {
+                return;
+            }
+            consumer.send(ApiKey::Fetch, 11, &self.fetch(&next, 10));
+        }
+        panic!("read up to {next:?}, wrote {written}");
+    }
+}
+
+fn produce(wire: &mut Wire, to: TopicPartition, bytes: usize) {
+    let mut builder = BatchBuilder::new(Compression::None, 0);
+    let value = vec![b'x'; bytes];
+    builder.append(&NewRecord::new(Timestamp(1_700_000_000_000), None, Some(&value))).expect("it fits");
+    let batch = builder.finish(BatchProducer::NONE).expect("there is a record");
+    wire.send_with_id(|id| [&produce_head(id, to, Acks::All, batch.len())[..], &batch].concat());
+}
+
+/// Moves on by what came, which has no gaps.
+fn take_fetched(response: &FetchResponse<'_>, next: &mut [i64]) {
+    assert_eq!(response.error_code, KafkaError::NONE);
+    for got in response.responses.iter().flat_map(|topic| &topic.partitions) {
+        assert_eq!(got.error_code, KafkaError::NONE);
+        let next = &mut next[got.partition_index as usize];
+        let mut rest = got.records.unwrap_or_default();
+        while !rest.is_empty() {
+            let header = BatchHeader::parse(rest).expect("a batch");
+            assert!(header.base_offset.get() <= *next, "there are no gaps");
+            *next = header.base_offset.get() + i64::from(header.last_offset_delta.get()) + 1;
+            rest = &rest[header.batch_bytes()..];
+        }
+    }
+}
+
+#[test]
+fn answers_to_kafka_fetches_that_nobody_takes_hold_no_more_memory_than_there_is_and_others_are_served() {
+    for seed in 0..2 {
+        let mut bed = Bed::new(seed, 40, 9000);
+        let mut unread: Vec<Kafka> = (0..60).map(|_| bed.kafka()).collect();
+        for wire in &mut unread {
+            for _ in 0..3 {
+                wire.send(ApiKey::Fetch, 11, &bed.fetch(&[0, 0], 0));
+            }
+        }
+        let mut most = 0;
+        for _ in 0..500 {
+            bed.look();
+            most = most.max(bed.held());
+        }
+        assert!(most > ShardLimits::tiny().send_bytes_max, "{most} bytes at most: the memory was used");
+        bed.serve_honest_clients();
+        drop(unread);
+        bed.assert_all_is_free();
+    }
+}
+
+#[test]
+fn subscriptions_whose_data_nobody_takes_hold_no_more_memory_than_there_is_and_others_are_served() {
+    for seed in 0..2 {
+        let mut bed = Bed::new(seed, 40, 9000);
+        let mut unread = Vec::new();
+        for _ in 0..10 {
+            for (tp, shard) in bed.partitions.clone() {
+                let mut wire = bed.native(shard);
+                for _ in 0..100 {
+                    let (topic, partition) = (tp.topic, tp.partition);
+                    let start = StartAt::Earliest;
+                    wire.send(&SubscribeRequest { topic, partition, start, credit_bytes: 1 << 20 });
+                }
+                unread.push(wire);
+            }
+        }
+        for _ in 0..500 {
+            bed.look();
+        }
+        assert!(bed.held() > 0);
+        bed.serve_honest_clients();
+        drop(unread);
+        bed.assert_all_is_free();
+    }
+}
+
+#[test]
+fn batches_that_are_larger_than_all_the_memory_there_is_are_read_one_at_a_time() {
+    let bytes = 150_000;
+    assert!(takes_large_batches(2) && bytes > ShardLimits::tiny().send_bytes_max);
+    let mut bed = Bed::new(2, 3, bytes);
+    // It begins when half of the memory is free, and a disk read is a little larger.
+    bed.memory_bytes_max += bytes;
+    // One of them after the other has to be cut off.
+    let mut unread: Vec<Kafka> = (0..3).map(|_| bed.kafka()).collect();
+    for wire in &mut unread {
+        wire.send(ApiKey::Fetch, 11, &bed.fetch(&[0, 0], 0));
+    }
+    bed.serve_honest_clients();
+    for (tp, shard) in bed.partitions.clone() {
+        let mut wire = bed.native(shard);
+        let (topic, partition, start) = (tp.topic, tp.partition, StartAt::Offset(Offset(1)));
+        wire.send(&NativeFetch { topic, partition, start, max_bytes: 1, min_bytes: 1, wait_ms: 0 });
+        let body = bed.answer(&mut wire).expect("it stays");
+        assert!(DataPrefix::split(&body).expect("a prefix").1.len() > bytes);
+    }
+    drop(unread);
+    bed.assert_all_is_free();
+}
+
+#[test]
+fn fetches_that_are_pipelined_on_many_connections_over_both_shards_are_all_answered() {
+    for seed in 0..4 {
+        let mut bed = Bed::new(seed, 30, 9000);
+        let mut wires: Vec<Kafka> = (0..20).map(|_| bed.kafka()).collect();
+        let mut natives = Vec::new();
+        for wire in &mut wires {
+            for n in 0..6 {
+                wire.send(ApiKey::Fetch, 11, &bed.fetch(&[n, n * 2], 1));
+            }
+        }
+        for (tp, shard) in bed.partitions.clone() {
+            for _ in 0..5 {
+                let mut wire = bed.native(shard);
+                for n in 0..6 {
+                    let (topic, partition) = (tp.topic, tp.partition);
+                    let (start, max_bytes) = (StartAt::Offset(Offset(n)), 1 << 20);
+                    wire.send(&NativeFetch { topic, partition, start, max_bytes, min_bytes: 1, wait_ms: 1 });
+                }
+                natives.push(wire);
+            }
+        }
+        let mut answered = 0;
+        for _ in 0..LOOKS_MAX {
+            bed.look();
+            for wire in &mut wires {
+                assert!(!wire.is_over());
+                if let Some((_, answer)) = wire.receive(3000) {
+                    let response: FetchResponse<'_> = answer.body();
+                    let records = response.responses.iter().flat_map(|topic| &topic.partitions);
+                    assert!(records.filter_map(|p| p.records).any(|records| !records.is_empty()));
+                    answered += 1;
+                }
+            }
+            for wire in &mut natives {
+                wire.receive(3000);
+                while let Some(answer) = wire.pop() {
+                    let body = answer.body.expect("no error");
+                    let (_, frames) = DataPrefix::split(&body).expect("a prefix");
+                    assert!(answer.kind == MessageKind::Fetch && !frames.is_empty());
+                    answered += 1;
+                }
+            }
+            if answered == 6 * (wires.len() + natives.len()) {
+                break;
+            }
+        }
+        assert_eq!(answered, 6 * (wires.len() + natives.len()), "seed {seed}");
+        drop((wires, natives));
+        bed.assert_all_is_free();
+    }
+}
+
+#[test]
+fn a_client_that_takes_nothing_is_cut_off_once_others_wait_for_its_memory_and_not_before() {
+    let mut bed = Bed::new(0, 40, 9000);
+    let (tp, shard) = bed.partitions[0];
+    let subscribe = |bed: &mut Bed| {
+        let mut wire = bed.native(shard);
+        let (topic, partition, start) = (tp.topic, tp.partition, StartAt::Earliest);
+        wire.send(&SubscribeRequest { topic, partition, start, credit_bytes: 1 << 20 });
+        wire
+    };
+    let mut lonely = subscribe(&mut bed);
+    bed.world.run_for(4 * SLOW_READER_TIME_MAX);
+    assert!(!lonely.is_over(), "nobody wants its memory");
+    let others: Vec<Wire> = (0..20).map(|_| subscribe(&mut bed)).collect();
+    bed.world.run_for(SLOW_READER_TIME_MAX / 2);
+    assert!(others.iter().all(|wire| !wire.is_over()), "they have time");
+    bed.world.run_for(SLOW_READER_TIME_MAX / 2 + 2 * SHORTAGE_INTERVAL);
+    lonely.receive(usize::MAX);
+    bed.look();
+    lonely.receive(usize::MAX);
+    assert!(lonely.is_over());
+    drop((lonely, others));
+    bed.assert_all_is_free();
+}
