@@ -6,6 +6,7 @@ use std::time::Duration;
 use highwater_protocol::frame::frame_bytes;
 use highwater_protocol::limits::{BATCH_BYTES_MAX, BATCH_BYTES_MAX_DEFAULT};
 use highwater_storage::StoreLimits;
+use highwater_storage::limits::PRODUCER_BYTES;
 use highwater_storage::state_log::PAYLOAD_BYTES_MAX;
 
 /// Connections of a broker, over all its shards.
@@ -213,7 +214,7 @@ pub const START_WARNINGS_MAX: usize = 10;
 
 /// Bytes of memory that free buffers may keep, to be used again, of the `memory_bytes` of a broker.
 pub fn idle_buffer_bytes(memory_bytes: u64, shards: u16) -> usize {
-    (memory_bytes / 8).min((32 << 20) * (1 + u64::from(shards))) as usize
+    (memory_bytes / FREE_BUFFERS_PART).min((32 << 20) * (1 + u64::from(shards))) as usize
 }
 
 /// What the limit for the bytes of a batch may be set to.
@@ -225,7 +226,11 @@ const REQUEST_BYTES_MIN: u64 = 48 << 20;
 const SEND_BYTES_MIN: u64 = 32 << 20;
 const CACHE_BYTES_MIN: u64 = 16 << 20;
 
-/// What a shard needs more of each of these where batches are larger: one of the largest size has to fit, while others wait.
+/// What idempotent producers and free buffers take of the memory.
+const PRODUCERS_PART: u64 = 16;
+const FREE_BUFFERS_PART: u64 = 16;
+
+/// What a shard needs more of each of the three where batches are larger: one of the largest size has to fit, while others wait.
 const fn more_for_batches(batch_bytes_max: usize) -> u64 {
     batch_bytes_max.saturating_sub(BATCH_BYTES_MAX_DEFAULT) as u64
 }
@@ -253,21 +258,30 @@ pub struct ShardLimits {
 }
 
 impl ShardLimits {
-    /// How `memory_bytes` are divided on one of `shards` shards with `stores` stores, for batches of up to `batch_bytes_max`.
+    /// How `memory_bytes` are divided on one of `shards` shards with `stores` stores, for batches of up to `batch_bytes_max`. What the others leave
+    /// is the cache's. The table is in `docs/operations.md`.
     pub fn production(memory_bytes: u64, shards: u16, stores: usize, batch_bytes_max: usize) -> Self {
-        let share = memory_bytes / u64::from(shards.max(1));
+        let shards = shards.max(1);
+        let share = memory_bytes / u64::from(shards);
         let stores = stores.max(1) as u64;
         let defaults = StoreLimits::default();
         let more = more_for_batches(batch_bytes_max);
         let unacked_bytes_max = defaults.unacked_bytes_max.max(frame_bytes(batch_bytes_max) as u64);
+        let requests = (share / 4).max(REQUEST_BYTES_MIN + more);
+        let sends = (share / 4).max(SEND_BYTES_MIN + more);
+        let producers = share / PRODUCERS_PART;
+        let free_buffers = idle_buffer_bytes(memory_bytes, shards) as u64 / u64::from(shards);
+        let cache = share.saturating_sub(requests + sends + producers + free_buffers);
         Self {
-            request_bytes_max: (share / 4).max(REQUEST_BYTES_MIN + more) as usize,
-            send_bytes_max: (share / 4).max(SEND_BYTES_MIN + more) as usize,
-            connections_max: CONNECTIONS_MAX.div_ceil(usize::from(shards.max(1))),
+            request_bytes_max: requests as usize,
+            send_bytes_max: sends as usize,
+            connections_max: CONNECTIONS_MAX.div_ceil(usize::from(shards)),
             check_work_at_once: CHECK_WORK_AT_ONCE_MAX,
             store: StoreLimits {
                 payload_bytes_max: batch_bytes_max,
-                cache_bytes_max: (share / 2 / stores).max(CACHE_BYTES_MIN + more),
+                cache_bytes_max: (cache / stores).max(CACHE_BYTES_MIN + more),
+                store_producers_max: (producers / stores / PRODUCER_BYTES).max(defaults.producers_max as u64)
+                    as usize,
                 unacked_bytes_max,
                 store_unacked_bytes_max: (share / 4 / stores)
                     .clamp(unacked_bytes_max, defaults.store_unacked_bytes_max),
@@ -291,6 +305,29 @@ impl ShardLimits {
             check_work_at_once: 50,
             store: StoreLimits::tiny(),
             state_log_bytes: 32 << 10,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_broker_may_hold_in_memory_adds_up_to_what_it_is_given() {
+        for (memory_mib, shards) in [(256, 1), (256, 2), (2048, 2), (2048, 8), (16 << 10, 16), (64 << 10, 64)]
+        {
+            let memory = memory_mib << 20;
+            let limits = ShardLimits::production(memory, shards, 1, BATCH_BYTES_MAX_DEFAULT);
+            let of_shard = limits.request_bytes_max as u64
+                + limits.send_bytes_max as u64
+                + limits.store.cache_bytes_max
+                + limits.store.store_producers_max as u64 * PRODUCER_BYTES;
+            let all = of_shard * u64::from(shards) + idle_buffer_bytes(memory, shards) as u64;
+            assert!(
+                all <= memory + (1 << 20) && all > memory / 10 * 9,
+                "{all} of {memory} with {shards} shards"
+            );
         }
     }
 }

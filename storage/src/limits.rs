@@ -36,6 +36,9 @@ pub const RETENTION_PARTITIONS_PER_STEP: usize = 1024;
 /// Bytes of memory that a byte of what was read may keep from being freed. What is a smaller part of its buffer or chunk is copied.
 pub const HELD_BYTES_PER_BYTE_MAX: usize = 4;
 
+/// Bytes of memory that a producer takes which is remembered: what is known of it, and what the last checkpoint says.
+pub const PRODUCER_BYTES: u64 = 640;
+
 /// Sizes that a store works with.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct StoreLimits {
@@ -70,6 +73,8 @@ pub struct StoreLimits {
     pub read_bytes_max: usize,
     /// Producers remembered per partition; the one that was silent longest is forgotten first.
     pub producers_max: usize,
+    /// Producers remembered in all partitions of the store; the partition that has the most forgets some first.
+    pub store_producers_max: usize,
     /// A producer that was silent this long is forgotten. Kafka's default: one day.
     pub producer_expiry_ms: i64,
 }
@@ -92,6 +97,7 @@ impl Default for StoreLimits {
             index_interval_bytes: 32 << 10,
             read_bytes_max: 1 << 20,
             producers_max: 10_000,
+            store_producers_max: 100_000,
             producer_expiry_ms: 24 * 60 * 60 * 1000,
         }
     }
@@ -116,6 +122,7 @@ impl StoreLimits {
             index_interval_bytes: 2 << 10,
             read_bytes_max: 16 << 10,
             producers_max: 4,
+            store_producers_max: 64,
             producer_expiry_ms: 60_000,
         }
     }
@@ -139,6 +146,7 @@ impl StoreLimits {
         );
         assert!(self.unacked_bytes_max <= UNACKED_BYTES_MAX, "recovery looks no further");
         assert!(self.index_interval_bytes > 0 && self.producers_max > 0);
+        assert!(self.store_producers_max >= self.producers_max);
     }
 }
 

@@ -83,6 +83,8 @@ pub(crate) struct Partition {
     /// See [`Bounds::last_epoch`].
     pub(crate) last_epoch: Option<LeaderEpoch>,
     pub(crate) producers: Producers,
+    /// How many of them the store has counted.
+    pub(crate) producers_counted: usize,
     pub(crate) tail: Option<Tail>,
     /// Size of the last tail that left: the next one is likely to be as large.
     pub(crate) tail_bytes_last: usize,
@@ -150,6 +152,7 @@ impl Partition {
             durable: start,
             last_epoch: None,
             producers: Producers::default(),
+            producers_counted: 0,
             tail: None,
             tail_bytes_last: 0,
             queue: VecDeque::new(),

@@ -207,10 +207,18 @@ impl Producers {
         producer.last_ms = seen.now_ms;
         producer.trim(durable);
         if self.known.len() > producers_max {
-            let last_offset = |p: &&Producer| p.window.last().map(|seen| seen.base_offset);
-            let silent = self.known.values().min_by_key(last_offset);
-            if let Some(id) = silent.map(|p| p.id) {
-                self.known.remove(&id);
+            self.forget_silent(1);
+        }
+    }
+
+    /// Forgets as many producers as that: those whose last batches lie furthest back.
+    pub(crate) fn forget_silent(&mut self, count: usize) {
+        let last_offset = |p: &Producer| (p.window.last().map(|seen| seen.base_offset), p.id);
+        let mut all: Vec<_> = self.known.values().map(last_offset).collect();
+        if let Some(last) = count.min(all.len()).checked_sub(1) {
+            let (silent, at, _) = all.select_nth_unstable(last);
+            for (_, id) in silent.iter().chain([&*at]) {
+                self.known.remove(id);
             }
         }
     }

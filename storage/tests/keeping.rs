@@ -6,7 +6,10 @@ use highwater_protocol::batch::Compression;
 use highwater_protocol::ids::Offset;
 use highwater_runtime::sim::CrashPolicy;
 use highwater_storage::limits::RETENTION_PARTITIONS_PER_STEP;
-use highwater_storage::{AppendError, Cursor, LogStartError, PartitionConfig, ReadResult, Slot, StoreEvent};
+use highwater_storage::{
+    AppendError, Cursor, LogStartError, PartitionConfig, ReadResult, Slot, StoreConfig, StoreEvent,
+    StoreLimits,
+};
 use support::{Bed, HOUR_MS, batch, batch_at, batch_of, filled, producer, tp};
 
 fn configured(bed: &mut Bed, config: PartitionConfig) -> Slot {
@@ -267,4 +270,40 @@ fn retention_looks_at_so_many_partitions_in_one_step_and_goes_on_where_it_was() 
         bed.settle();
         assert_eq!(cut(&bed), cuts);
     }
+}
+
+#[test]
+fn a_partition_with_producers_without_end_displaces_its_own_and_none_of_others() {
+    let limits = StoreLimits { producers_max: 40, store_producers_max: 60, ..StoreLimits::tiny() };
+    let mut bed = Bed::with(11, StoreConfig { limits, ..support::config() });
+    let first = |id| batch_of(Compression::None, producer(id, 0, 0), 5, &[b"x"]);
+    let few = bed.slot(0);
+    for id in 0..4 {
+        bed.append_durably(few, &first(id));
+    }
+    for n in 1..4 {
+        let slot = bed.slot(n);
+        for id in 0..100 {
+            bed.append(slot, &first(id));
+            assert!(bed.store.known_producers() <= 60);
+            if id % 10 == 0 {
+                bed.settle();
+            }
+        }
+    }
+    bed.settle();
+    let mut bed = bed.restart();
+    assert!((50..=60).contains(&bed.store.known_producers()), "{}", bed.store.known_producers());
+    for id in 0..4 {
+        let again = bed.try_append(few, &first(id));
+        assert!(matches!(again, Err(AppendError::Duplicate { .. })), "{again:?}");
+    }
+    let last = bed.slot(3);
+    assert!(matches!(bed.try_append(last, &first(99)), Err(AppendError::Duplicate { .. })), "it wrote last");
+    for n in 1..4 {
+        let slot = bed.slot(n);
+        bed.store.delete_partition(&mut bed.disk, slot);
+    }
+    bed.settle();
+    assert_eq!(bed.store.known_producers(), 4);
 }

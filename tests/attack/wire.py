@@ -1,4 +1,4 @@
-"""Kafka's protocol, as far as the tests in Python need it."""
+"""Kafka's protocol and the native one, as far as the tests in Python need them."""
 
 import socket
 import struct
@@ -92,9 +92,9 @@ def describe_configs(names):
     return request(DESCRIBE_CONFIGS, 1, array([b"\2" + string(name) + struct.pack(">i", -1) for name in names]) + b"\0")
 
 
-def fetch(topic, offset, wait_ms, partition=0):
-    partition = struct.pack(">iqi", partition, offset, 1 << 20)
-    body = struct.pack(">iiiib", -1, wait_ms, 1, 1 << 20, 0) + array([string(topic) + array([partition])])
+def fetch(topic, offset, wait_ms, partition=0, max_bytes=1 << 20):
+    partition = struct.pack(">iqi", partition, offset, max_bytes)
+    body = struct.pack(">iiiib", -1, wait_ms, 1, max_bytes, 0) + array([string(topic) + array([partition])])
     return request(FETCH, 4, body)
 
 
@@ -102,6 +102,27 @@ def list_end(client, topic, partition):
     """The offset behind the last record of a partition."""
     body = struct.pack(">i", -1) + array([string(topic) + array([struct.pack(">iq", partition, -1)])])
     return struct.unpack(">q", client.call(request(LIST_OFFSETS, 1, body))[-8:])[0]
+
+
+# The native protocol: docs/wire-format.md.
+
+HELLO, DESCRIBE_TOPIC, SUBSCRIBE = 1, 6, 9
+
+
+def native(kind, number, body):
+    return struct.pack("<IHHQ", len(body), kind, 0, number) + body
+
+
+def hello():
+    return native(HELLO, 0, b"HIGHWATR" + struct.pack("<HHQ", 1, 1, 0) + b"\0\0" + struct.pack("<I", 6) + b"attack")
+
+
+def describe_topic(name):
+    return native(DESCRIBE_TOPIC, 1, struct.pack("<I", len(name)) + name.encode())
+
+
+def subscribe(number, topic_id, credit_bytes):
+    return native(SUBSCRIBE, number, topic_id + struct.pack("<IBQ", 0, 0, credit_bytes))
 
 
 class Client:
@@ -128,6 +149,14 @@ class Client:
     def call(self, data):
         self.send(data)
         return self.read()
+
+    def call_native(self, data):
+        self.send(data)
+        length, _, status, _ = struct.unpack("<IHHQ", self.exactly(16))
+        body = self.exactly(length)
+        if status:
+            raise EOFError(f"the broker refused: {body.decode()}")
+        return body
 
     def close(self):
         self.socket.close()

@@ -87,6 +87,7 @@ impl Store {
         let before = partition.unacked_bytes;
         let result = push(partition, &mut bench);
         let bytes = partition.unacked_bytes - before;
+        let has_other_producers = partition.producers.len() != partition.producers_counted;
         self.unacked_bytes += bytes;
         self.appended_since_checkpoint += bytes;
         self.stats.frames_appended += 1;
@@ -107,6 +108,9 @@ impl Store {
                 let seq = self.record(&MapRecord::Woken { key });
                 self.partitions.get_mut(slot.0).expect("as above").rest = Rest::Waking(seq);
             }
+        }
+        if has_other_producers {
+            self.count_producers(slot);
         }
         self.evict();
         result

@@ -2,13 +2,14 @@
 //!
 //! One file for each thing it does; all of them are `impl Store`:
 //! [`append`] puts batches into tails, [`round`] makes them durable, [`space`] finds room for extents, [`slabs`] for slabs,
-//! [`stall`] waits for space with what was appended, [`record`] keeps the map,
+//! [`stall`] waits for space with what was appended, [`record`] keeps the map, [`known_producers`] bounds what is remembered of producers,
 //! [`read`] and [`find`] read, [`retention`] lets go, [`open`] begins and [`close`] ends it.
 
 mod append;
 mod cached;
 mod close;
 mod find;
+mod known_producers;
 mod open;
 mod read;
 mod record;
@@ -34,6 +35,7 @@ use crate::partition::Partition;
 use crate::producers::{ActiveProducer, ProducerStamp};
 use crate::state_log::{Seq, StateLog};
 
+use known_producers::KnownProducers;
 use open::Orphans;
 use read::Reads;
 use round::Rounds;
@@ -55,6 +57,7 @@ pub struct Store {
     rounds: Rounds,
     reads: Reads,
     budget: CacheBudget,
+    known_producers: KnownProducers,
     /// Partitions with something for a round.
     dirty: VecDeque<Slot>,
     /// Partitions whose durable end waits for the map.

@@ -56,7 +56,9 @@ impl Store {
             let Some(partition) = self.partition_mut(slot) else { continue };
             if !partition.producers.is_empty() {
                 partition.producers.expire(wall_ms, silent_ms);
+                self.count_producers(slot);
             }
+            let Some(partition) = self.partition_mut(slot) else { continue };
             if partition.extents.is_empty() {
                 continue;
             }
@@ -131,6 +133,7 @@ impl Store {
             return;
         }
         let partition = self.partitions.remove(slot.0).expect("it was there");
+        self.uncount_producers(slot, partition.producers_counted);
         let seq = self.state.appended();
         for extent in partition.extents {
             self.free_extent(seq, &extent);

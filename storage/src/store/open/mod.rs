@@ -17,6 +17,7 @@ use highwater_runtime::fs::{OpenMode, RESERVE_NAME};
 use highwater_runtime::plane::Disk;
 use highwater_runtime::slab::Slab;
 
+use super::known_producers::KnownProducers;
 use super::read::Reads;
 use super::round::Rounds;
 use super::slabs::slab_bytes;
@@ -114,6 +115,7 @@ impl Store {
             rounds: Rounds::default(),
             reads: Reads::default(),
             budget: CacheBudget::default(),
+            known_producers: KnownProducers::default(),
             dirty: VecDeque::new(),
             waiting_for_map: Vec::new(),
             stalled: BTreeSet::new(),
@@ -130,6 +132,10 @@ impl Store {
             state,
             phase: Phase::Open,
         };
+        let slots: Vec<Slot> = store.by_tp.values().copied().collect();
+        for slot in slots {
+            store.count_producers(slot);
+        }
         store.record_recovery(disk, &discarded, &report);
         store.prepare_space(disk, &mut report);
         Ok((store, report))
