@@ -12,7 +12,7 @@ use highwater_runtime::sim::{CrashPolicy, NodeEnd, SimNode, SimRng, stream};
 use rand::RngExt;
 
 use crate::crowd::Crowd;
-use crate::node::{TICK, World, world};
+use crate::node::{SHARDS, TICK, World, world};
 use crate::wire::Wire;
 
 /// Ticks in which the node may fail.
@@ -58,6 +58,9 @@ pub(crate) fn run(seed: u64) -> Outcome {
     let kafka = world.address(node, 1);
     let everybody = |world: &mut World, crowd: &mut Crowd, may_fail: bool| {
         world.run_for(TICK);
+        for app in (0..SHARDS).filter_map(|shard| world.app(node, shard)) {
+            app.assert_memory_adds_up();
+        }
         crowd.poll(world, address, kafka, may_fail);
     };
 

@@ -13,80 +13,23 @@
 //!
 //! A fetch of many partitions is `Partway` between the slices in which they are read, and then listed as waiting for each of them.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::BTreeSet;
 
 use highwater_net::kafka::KafkaError;
-use highwater_protocol::ids::{Offset, TopicPartition};
+use highwater_protocol::ids::Offset;
 use highwater_runtime::plane::{ConnId, Plane, ShardIndex};
 use highwater_storage::{Cursor, ReadId, ReadLimits, ReadOutcome, ReadResult};
 
+use super::fetch_tasks::{FetchId, Left, State, Task};
 use super::records::batches;
-use crate::limits::{FETCH_PLACES_MAX, FETCH_READS_AT_ONCE_MAX, READ_BYTES_COUNTED_MIN};
+use crate::limits::{FETCH_READS_AT_ONCE_MAX, READ_BYTES_COUNTED_MIN};
 use crate::message::{FetchAsk, Fetched, KafkaMessage, Message, RequestId, Want};
 use crate::shard::Shard;
 use crate::shard::charge::Charge;
 use crate::shard::partition::PartitionId;
 use crate::shard::readers::Waiter;
-use crate::shard::send_budget::{Account, InLine};
+use crate::shard::send_budget::InLine;
 use crate::shard::work::{Job, Step, Work};
-
-/// A fetch that is carried out here. Numbers are not used again.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
-pub(in crate::shard) struct FetchId(u64);
-
-/// Fetches of this shard's partitions, and where their connections are in them.
-#[derive(Default)]
-pub(super) struct Owner {
-    tasks: BTreeMap<FetchId, Task>,
-    by_request: BTreeMap<(ShardIndex, ConnId, RequestId), FetchId>,
-    last: u64,
-    /// Fetches that can go on.
-    ready: VecDeque<FetchId>,
-    /// Which fetch waits for which read of which store, and what the read is charged: until it is done, also when the fetch is gone meanwhile.
-    reads: BTreeMap<(usize, ReadId), (FetchId, Charge)>,
-    /// What connections have of this shard's memory.
-    accounts: BTreeMap<(ShardIndex, ConnId), Account>,
-    /// Where to go on: what a client reads next it finds without a search.
-    places: BTreeMap<(ShardIndex, ConnId), BTreeMap<TopicPartition, Cursor>>,
-}
-
-struct Task {
-    from: ShardIndex,
-    ask: FetchAsk,
-    state: State,
-    /// What was read, in the order of what is wanted.
-    fetched: Vec<Fetched>,
-    bytes: usize,
-    failed: bool,
-    left: Left,
-    /// Bytes of memory that the next batch takes, if that is more than it was given.
-    needs: usize,
-    /// Bytes that the other side was told of.
-    told: usize,
-    /// Partitions that will wake it.
-    waits: BTreeSet<PartitionId>,
-    /// How many of what is wanted have been looked at since it has to wait, and whether one has moved meanwhile.
-    parked: usize,
-    again: bool,
-}
-
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum State {
-    Queued,
-    Partway,
-    InLine,
-    Reading,
-    Parked,
-}
-
-/// Whether there is more to read than was read.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
-enum Left {
-    Nothing,
-    More,
-    /// There is no memory for it, and something to answer with: nothing more is read.
-    Cut,
-}
 
 /// What came of reading a partition.
 enum Outcome {
@@ -470,104 +413,7 @@ impl Job for Forgetting {
     }
 }
 
-impl Task {
-    /// How far it has come: bytes, partitions read and partitions that it waits for.
-    fn at(&self) -> (usize, usize, usize) {
-        (self.bytes, self.fetched.len(), self.parked)
-    }
-}
-
 /// Bytes that may be read of the next partition.
 fn room(task: &Task, want: Want) -> usize {
     want.max_bytes.max(1).min(task.ask.max_bytes.max(1).saturating_sub(task.bytes))
-}
-
-impl Owner {
-    /// Bytes of memory that connections hold here.
-    pub(super) fn held(&self) -> usize {
-        self.accounts.values().map(Account::held).sum()
-    }
-
-    fn begin(&mut self, from: ShardIndex, ask: FetchAsk) -> FetchId {
-        self.last += 1;
-        let id = FetchId(self.last);
-        self.by_request.insert((from, ask.conn, ask.request), id);
-        let task = Task {
-            from,
-            ask,
-            state: State::Queued,
-            fetched: Vec::new(),
-            bytes: 0,
-            failed: false,
-            left: Left::Nothing,
-            needs: 0,
-            told: 0,
-            waits: BTreeSet::new(),
-            parked: 0,
-            again: false,
-        };
-        self.tasks.insert(id, task);
-        id
-    }
-
-    /// The fetch of a connection that waits for memory.
-    fn fetch_in_line(&self, from: ShardIndex, conn: ConnId) -> Option<FetchId> {
-        let of_it = (from, conn, RequestId(0))..=(from, conn, RequestId(u64::MAX));
-        let mut ids = self.by_request.range(of_it).map(|(_, id)| *id);
-        ids.find(|id| self.tasks.get(id).is_some_and(|task| task.state == State::InLine))
-    }
-
-    fn wake(&mut self, id: FetchId) {
-        if let Some(task) = self.tasks.get_mut(&id)
-            && task.state == State::Parked
-        {
-            task.state = State::Queued;
-            self.ready.push_back(id);
-        }
-    }
-
-    fn remember(&mut self, key: (ShardIndex, ConnId), tp: TopicPartition, place: Cursor) {
-        let places = self.places.entry(key).or_default();
-        if places.len() >= FETCH_PLACES_MAX && !places.contains_key(&tp) {
-            places.clear();
-        }
-        places.insert(tp, place);
-    }
-
-    /// Takes out all that is here for a connection: places and fetches. A disk read that is under way finds nobody.
-    fn forget(&mut self, from: ShardIndex, conn: ConnId) -> Vec<(FetchId, Task)> {
-        self.places.remove(&(from, conn));
-        let of_it = (from, conn, RequestId(0))..=(from, conn, RequestId(u64::MAX));
-        let ids = self.by_request.extract_if(of_it, |_, _| true).map(|(_, id)| id);
-        ids.filter_map(|id| Some((id, self.tasks.remove(&id)?))).collect()
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use highwater_protocol::ids::{PartitionIndex, TopicId};
-
-    use super::*;
-
-    #[test]
-    fn of_a_connection_that_is_gone_neither_places_stay_nor_fetches_that_would_remember_them_again() {
-        let mut owner = Owner::default();
-        let tp = TopicPartition { topic: TopicId([1; 16]), partition: PartitionIndex(0) };
-        let (gone, stays) = ((0, ConnId(1)), (1, ConnId(1)));
-        let fetches =
-            [(gone, State::Queued), (gone, State::Reading), (gone, State::Parked), (stays, State::Parked)];
-        for (number, ((from, conn), state)) in fetches.into_iter().enumerate() {
-            let request = RequestId(number as u64);
-            let wants = vec![Want { number: 0, tp, offset: 0, max_bytes: 1 }];
-            let ask =
-                FetchAsk { request, conn, wants, max_bytes: 1, min_bytes: 1, shared: false, now: false };
-            let id = owner.begin(from, ask);
-            owner.tasks.get_mut(&id).expect("it has begun").state = state;
-            owner.remember((from, conn), tp, Cursor::at(Offset(0)));
-        }
-        assert_eq!(owner.forget(gone.0, gone.1).len(), 3);
-        let left: Vec<_> = owner.tasks.values().map(|task| (task.from, task.ask.conn)).collect();
-        assert_eq!(left, [stays]);
-        assert_eq!(owner.places.into_keys().collect::<Vec<_>>(), [stays]);
-    }
 }

@@ -19,6 +19,7 @@ mod epochs;
 mod fetch;
 mod fetch_answer;
 mod fetch_read;
+mod fetch_tasks;
 mod gather;
 mod group_admin;
 mod group_offsets;
@@ -60,7 +61,7 @@ use crate::metadata::Topic;
 use crate::metadata::configs::TopicConfig;
 
 pub(super) use fetch::NextFetch;
-pub(super) use fetch_read::FetchId;
+pub(super) use fetch_tasks::FetchId;
 pub(super) use produce::KafkaCheck;
 pub(super) use waiting::Waiting;
 
@@ -94,7 +95,7 @@ pub(super) struct Kafka {
     turns: turns::Turns,
     /// What this shard, as an owner of partitions, has refused.
     refused: refused::Refused,
-    read: fetch_read::Owner,
+    read: fetch_tasks::Owner,
 }
 
 /// A request that waits for others: what is known so far.
