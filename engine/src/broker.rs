@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use highwater_protocol::ids::{ClusterId, NodeId};
 use highwater_protocol::limits::PARTITIONS_PER_TOPIC_MAX;
-use highwater_runtime::fs::is_out_of_space;
+use highwater_runtime::fs::{Fs as _, is_out_of_space};
 use highwater_runtime::signals::is_ignored;
 use highwater_runtime::{
     Cpu, OsFs, Runtime, RuntimeConfig, ShutdownHandle, StartError as RuntimeError, available_cpus, measure,
@@ -385,7 +385,8 @@ pub(crate) fn lock_patiently(file: &File) -> Result<(), TryLockError> {
 fn lock(dir: &Path) -> Result<File, StartError> {
     let path = dir.join(LOCK);
     let failed = |e: &io::Error| data_dir::failed("cannot lock", &path, e);
-    std::fs::create_dir_all(dir).map_err(|e| {
+    // With its name in its parent made durable, as everything in it will be.
+    OsFs::new().create_dir_all(dir).map_err(|e| {
         if data_dir::is_forbidden(&e) {
             return data_dir::failed("cannot make the data directory", dir, &e);
         }

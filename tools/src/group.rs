@@ -167,9 +167,9 @@ impl Described<'_> {
     fn to_text(&self) -> String {
         let mut text = format!(
             "{}  {}  {}  {}  lag {}\n",
-            self.group,
-            self.protocol,
-            self.state,
+            output::printable(self.group),
+            output::printable(&self.protocol),
+            output::printable(&self.state),
             counted(self.members.len(), "member"),
             grouped(self.lag.unsigned_abs())
         );

@@ -1,5 +1,6 @@
 //! Small output on stdout, with a closed pipe understood.
 
+use std::borrow::Cow;
 use std::fs::File;
 use std::io::Write as _;
 use std::os::fd::AsFd as _;
@@ -23,8 +24,10 @@ pub(crate) fn print_bytes(bytes: &[u8]) -> Result<(), Failure> {
 /// Says on stderr what went wrong.
 pub(crate) fn complain(what: &impl std::fmt::Display) {
     // If stderr is gone too, the exit code still says it.
+    let what = what.to_string();
+    let lines: Vec<Cow<'_, str>> = what.split('\n').map(printable).collect();
     progress::beside(|| {
-        let _ = writeln!(std::io::stderr(), "highwater: {what}");
+        let _ = writeln!(std::io::stderr(), "highwater: {}", lines.join("\n"));
     });
 }
 
@@ -76,14 +79,28 @@ impl RawStdout {
     }
 }
 
-/// Lines of columns, each as wide as its widest cell, the last one not padded. No cell is cut.
+/// Text that others have chosen, for a terminal: a control character in it is shown as an escape and does nothing.
+pub(crate) fn printable(text: &str) -> Cow<'_, str> {
+    if !text.contains(char::is_control) {
+        return Cow::Borrowed(text);
+    }
+    let mut out = String::with_capacity(text.len() + 8);
+    for c in text.chars() {
+        if c.is_control() { out.extend(c.escape_default()) } else { out.push(c) }
+    }
+    Cow::Owned(out)
+}
+
+/// Lines of columns, each as wide as its widest cell, the last one not padded. No cell is cut, and all are [`printable`].
 pub(crate) fn table(rows: &[Vec<String>]) -> String {
+    let rows: Vec<Vec<Cow<'_, str>>> =
+        rows.iter().map(|row| row.iter().map(|cell| printable(cell)).collect()).collect();
     let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
     let widths: Vec<usize> = (0..columns)
         .map(|i| rows.iter().filter_map(|row| row.get(i)).map(|cell| cell.chars().count()).max().unwrap_or(0))
         .collect();
     let mut out = String::new();
-    for row in rows {
+    for row in &rows {
         for (i, cell) in row.iter().enumerate() {
             out.push_str(cell);
             if i + 1 < row.len() {
@@ -105,5 +122,14 @@ mod tests {
         let rows = [vec!["NAME".to_owned(), "N".to_owned()], vec!["a".to_owned(), "10".to_owned()]];
         assert_eq!(table(&rows), "NAME  N\na     10\n");
         assert_eq!(table(&[]), "");
+    }
+
+    #[test]
+    fn control_characters_in_names_of_others_do_nothing_to_the_terminal() {
+        assert_eq!(printable("orders-ü"), "orders-ü");
+        assert_eq!(
+            table(&[vec!["a\x1b[2J\n".to_owned(), "b\t\u{9b}".to_owned()]]),
+            "a\\u{1b}[2J\\n  b\\t\\u{9b}\n"
+        );
     }
 }
