@@ -1,10 +1,12 @@
 """Kafka's protocol and the native one, as far as the tests in Python need them."""
 
+import gzip
 import socket
 import struct
 import time
 
 PRODUCE, FETCH, LIST_OFFSETS, METADATA, OFFSET_FETCH, CREATE_TOPICS, DELETE_TOPICS, DESCRIBE_CONFIGS = 0, 1, 2, 3, 9, 19, 20, 32
+CONSUMER_GROUP_HEARTBEAT = 68
 
 
 def string(text):
@@ -54,11 +56,12 @@ def crc32c(data):
     return crc ^ 0xFFFFFFFF
 
 
-def batch(value):
+def batch(value, zipped=False):
     record = bytes([0, 0, 0, 1]) + uvarint(len(value) << 1) + value + b"\0"
     record = uvarint(len(record) << 1) + record
+    record = gzip.compress(record) if zipped else record
     now = int(time.time() * 1000)
-    checked = struct.pack(">hiqqqhii", 0, 0, now, now, -1, -1, -1, 1) + record
+    checked = struct.pack(">hiqqqhii", int(zipped), 0, now, now, -1, -1, -1, 1) + record
     body = struct.pack(">ibI", -1, 2, crc32c(checked)) + checked
     return struct.pack(">qi", 0, len(body)) + body
 
@@ -98,10 +101,19 @@ def fetch(topic, offset, wait_ms, partition=0, max_bytes=1 << 20):
     return request(FETCH, 4, body)
 
 
+def list_offsets(topic, timestamp, partition=0):
+    body = struct.pack(">i", -1) + array([string(topic) + array([struct.pack(">iq", partition, timestamp)])])
+    return request(LIST_OFFSETS, 1, body)
+
+
+def join_by_regex(group, member, regex):
+    body = compact(group) + compact(member) + struct.pack(">i", 0) + b"\0\0" + struct.pack(">i", 300_000)
+    return request(CONSUMER_GROUP_HEARTBEAT, 1, body + b"\0" + compact(regex) + b"\0\1\0", flexible=True)
+
+
 def list_end(client, topic, partition):
     """The offset behind the last record of a partition."""
-    body = struct.pack(">i", -1) + array([string(topic) + array([struct.pack(">iq", partition, -1)])])
-    return struct.unpack(">q", client.call(request(LIST_OFFSETS, 1, body))[-8:])[0]
+    return struct.unpack(">q", client.call(list_offsets(topic, -1, partition))[-8:])[0]
 
 
 # The native protocol: docs/wire-format.md.
