@@ -8,7 +8,7 @@ use super::classic::ClassicGroup;
 use super::consumer::ConsumerGroup;
 use super::deferred::Deferred;
 use super::effects::{Behind, Context};
-use super::limits::{GROUPS_MAX, GroupConfig, MATCH_WORK_PER_TURN_MAX};
+use super::limits::{GROUPS_MAX, GroupConfig, WORK_PER_TURN_MAX};
 use super::offsets::GroupOffsets;
 use super::record::Record;
 use super::reply::GroupReply;
@@ -21,9 +21,10 @@ pub struct GroupCoordinator {
     pub(super) config: GroupConfig,
     pub(super) groups: BTreeMap<String, Group>,
     pub(super) topics: Topics,
-    /// Requests that wait until expressions have been matched, and the work that may be done for that in this turn.
+    /// Requests that wait until expressions have been matched, or for another turn.
     pub(super) deferred: VecDeque<Deferred>,
-    pub(super) match_work: usize,
+    /// The work that may still be done in this turn.
+    pub(super) work: usize,
     /// The groups that have offsets in each topic.
     holders: BTreeMap<TopicId, BTreeSet<String>>,
     /// When groups have something to do; at most one entry each.
@@ -123,7 +124,7 @@ impl GroupCoordinator {
             groups: BTreeMap::new(),
             topics: Topics::default(),
             deferred: VecDeque::new(),
-            match_work: MATCH_WORK_PER_TURN_MAX,
+            work: WORK_PER_TURN_MAX,
             holders: BTreeMap::new(),
             alarms: BTreeSet::new(),
             cleanup_at: now.ms + config.cleanup_interval_ms,
@@ -291,7 +292,8 @@ impl GroupCoordinator {
         let group = self.groups.get_mut(name).expect("the caller has looked");
         let mut cx = Context::new(now, &self.config);
         let result = work(group, &mut cx, &self.topics);
-        let Context { records, replies, resized, .. } = cx;
+        let Context { records, replies, resized, spent, .. } = cx;
+        self.work = self.work.saturating_sub(spent);
         for record in records {
             let seq = self.append(&record);
             let group = self.groups.get_mut(name).expect("as above");

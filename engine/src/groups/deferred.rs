@@ -1,8 +1,9 @@
-//! Requests that wait until regular expressions have been matched.
+//! Requests that are not carried out at once: those whose regular expressions have to be matched, and members' heartbeats when the turn
+//! has done enough.
 //!
 //! ```text
-//!   handle --> names only, or matched with the topics there are --------------------> carried out
-//!          \-> expressions to match: a slice at once --(not done)--> Deferred --(run, once a turn)--^
+//!   handle --> everything it needs is known, and work is left ---------------------> carried out
+//!          \-> else --> Deferred --(run, once a turn: slices of matching, then these)--^
 //! ```
 //!
 //! A request waits for the version of the topics that there is when it comes. Later changes are for later heartbeats: a client that creates
@@ -12,7 +13,7 @@ use std::collections::BTreeSet;
 
 use super::consumer::ConsumerGroup;
 use super::coordinator::{Group, GroupCoordinator, Kind};
-use super::limits::MATCH_WORK_PER_TURN_MAX;
+use super::limits::WORK_PER_TURN_MAX;
 use super::request::{GroupRequest, Now, Token};
 use super::topics::Topics;
 
@@ -40,9 +41,10 @@ impl GroupCoordinator {
         let version = self.topics.version();
         let deferred = Deferred { token, request, random, regexes, version };
         if !deferred.regexes.is_empty() {
-            self.topics.match_some(&mut self.match_work);
+            self.topics.match_some(&mut self.work);
         }
-        if deferred.may_go_on(&self.topics) {
+        let has_work = self.work > 0 || !matches!(deferred.request, GroupRequest::ConsumerHeartbeat(_));
+        if has_work && deferred.may_go_on(&self.topics) {
             self.carry_out(now, token, deferred.request, random);
         } else {
             self.deferred.push_back(deferred);
@@ -51,16 +53,22 @@ impl GroupCoordinator {
 
     /// To be called once a turn: goes on matching expressions, and carries out the requests that waited for it. True if more is left.
     pub fn run(&mut self, now: Now) -> bool {
-        self.match_work = MATCH_WORK_PER_TURN_MAX;
-        let more = self.topics.match_some(&mut self.match_work);
-        for _ in 0..self.deferred.len() {
-            let Some(deferred) = self.deferred.pop_front() else { break };
+        self.work = WORK_PER_TURN_MAX;
+        let mut more = self.topics.match_some(&mut self.work);
+        // Matching does not use up the turns of those who wait for nothing else.
+        self.work = self.work.max(1);
+        let mut waiting = std::mem::take(&mut self.deferred);
+        while self.work > 0
+            && let Some(deferred) = waiting.pop_front()
+        {
             if deferred.may_go_on(&self.topics) {
                 self.carry_out(now, deferred.token, deferred.request, deferred.random);
             } else {
                 self.deferred.push_back(deferred);
             }
         }
+        more |= !waiting.is_empty();
+        self.deferred.append(&mut waiting);
         more
     }
 

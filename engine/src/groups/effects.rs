@@ -22,11 +22,13 @@ pub(super) struct Context<'a> {
     pub(super) replies: Vec<(Token, GroupReply, Behind)>,
     /// Whether what the group takes may have changed.
     pub(super) resized: bool,
+    /// Work that it took, in the units of [`super::limits::WORK_PER_TURN_MAX`]; nothing for what is small.
+    pub(super) spent: usize,
 }
 
 impl<'a> Context<'a> {
     pub(super) fn new(now: Now, config: &'a GroupConfig) -> Self {
-        Self { now, config, records: Vec::new(), replies: Vec::new(), resized: false }
+        Self { now, config, records: Vec::new(), replies: Vec::new(), resized: false, spent: 0 }
     }
 
     pub(super) fn persist(&mut self, record: Record) {

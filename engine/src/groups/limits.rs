@@ -42,15 +42,22 @@ pub const GROUP_REGEXES_MAX: usize = 64;
 /// The same of all groups together. For each a bit is kept for every topic.
 pub const REGEXES_MAX: usize = 1024;
 
-/// Work of matching names with regular expressions in one turn. A unit is a byte of a name: a nanosecond or two. Compiling one
-/// expression may be over it.
-pub const MATCH_WORK_PER_TURN_MAX: usize = 500_000;
+/// Work of the coordinator in one turn, for what takes long: matching names with regular expressions, and assigning partitions. A unit is
+/// about as much as a byte of a name to match, a nanosecond or two. Compiling one expression or assigning the partitions of one group may be
+/// over it.
+pub const WORK_PER_TURN_MAX: usize = 500_000;
 
 /// What a name counts for, apart from its bytes.
 pub const MATCH_WORK_PER_NAME: usize = 32;
 
 /// What compiling counts for, for each byte of the automaton.
 pub const MATCH_WORK_PER_AUTOMATON_BYTE: usize = 15;
+
+/// What assigning counts for, for each topic and each class of members who want it.
+pub const ASSIGN_WORK_PER_CLASS: usize = 64;
+
+/// What it counts for, for each partition.
+pub const ASSIGN_WORK_PER_PARTITION: usize = 256;
 
 /// What can be configured about groups. Times are in milliseconds.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

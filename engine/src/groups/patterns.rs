@@ -18,8 +18,8 @@ use regex_automata::util::{start, syntax};
 use regex_automata::{Anchored, MatchKind};
 
 use super::limits::{
-    MATCH_WORK_PER_AUTOMATON_BYTE, MATCH_WORK_PER_NAME, MATCH_WORK_PER_TURN_MAX, REGEX_BYTES_MAX,
-    REGEX_COMPILED_BYTES_MAX, REGEX_COMPILING_BYTES_MAX, REGEXES_MAX,
+    MATCH_WORK_PER_AUTOMATON_BYTE, MATCH_WORK_PER_NAME, REGEX_BYTES_MAX, REGEX_COMPILED_BYTES_MAX,
+    REGEX_COMPILING_BYTES_MAX, REGEXES_MAX, WORK_PER_TURN_MAX,
 };
 use super::topics::{TopicNumber, TopicNumbers};
 
@@ -118,7 +118,7 @@ impl Patterns {
                         Matching { automaton, matches: TopicNumbers::default(), version, after: None }
                     }
                     Err(unusable) => {
-                        *work = work.saturating_sub(MATCH_WORK_PER_TURN_MAX);
+                        *work = work.saturating_sub(WORK_PER_TURN_MAX);
                         self.finish(Err(unusable), version);
                         continue;
                     }
@@ -268,7 +268,7 @@ mod tests {
             assert!(patterns.want(&format!("x{n}")));
         }
         assert!(!patterns.want("y"), "one too many");
-        while patterns.step(&BTreeMap::new(), 1, &mut { MATCH_WORK_PER_TURN_MAX }) {}
+        while patterns.step(&BTreeMap::new(), 1, &mut { WORK_PER_TURN_MAX }) {}
         assert!(!patterns.want("y") && patterns.want("x1"));
         patterns.retain(&BTreeSet::from(["x1"]));
         assert!(patterns.want("y"));

@@ -103,7 +103,7 @@ impl ConsumerGroup {
             self.changed.insert(id.clone());
         }
         let assignor_changed = assignor_before.is_some_and(|before| before != self.assignor());
-        self.next_epoch(topics, is_new || subscription_changed || assignor_changed);
+        self.next_epoch(cx, topics, is_new || subscription_changed || assignor_changed);
         if subscription_changed || !self.members[&id].is_reconciled(self.target_epoch) {
             let wanted = Wants::of(&self.members[&id], topics);
             if self.reconcile(&id, subscription_changed, &wanted, request.owned.as_deref()) {
@@ -196,13 +196,14 @@ impl ConsumerGroup {
     }
 
     /// A new epoch, if `must` or if topics have changed, and the target that belongs to it.
-    fn next_epoch(&mut self, topics: &Topics, must: bool) {
+    fn next_epoch(&mut self, cx: &mut Context<'_>, topics: &Topics, must: bool) {
         let must_look = must || self.has_new_topics(topics);
         if !must_look && self.epoch <= self.target_epoch {
             return;
         }
         self.topics_seen = Some(self.topics_known(topics));
         let wanted = self.wanted_by_all(topics);
+        cx.spent += wanted.work();
         if must_look {
             let hash = wanted.hash();
             if must || hash != self.topics_hash {

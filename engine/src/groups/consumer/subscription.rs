@@ -8,7 +8,7 @@ use highwater_protocol::ids::TopicId;
 
 use super::{ConsumerGroup, Member};
 use crate::groups::error::GroupError;
-use crate::groups::limits::GROUP_REGEXES_MAX;
+use crate::groups::limits::{ASSIGN_WORK_PER_CLASS, ASSIGN_WORK_PER_PARTITION, GROUP_REGEXES_MAX};
 use crate::groups::topics::{TopicNumbers, Topics};
 
 /// The topics that a member wants and that are there.
@@ -87,6 +87,14 @@ impl<'a> Subscriptions<'a> {
             }
         }
         class
+    }
+
+    /// What working this out counts for, and assigning by it.
+    pub(super) fn work(&self) -> usize {
+        let of = |(partitions, classes): &(u32, Vec<usize>)| {
+            *partitions as usize * ASSIGN_WORK_PER_PARTITION + classes.len() * ASSIGN_WORK_PER_CLASS
+        };
+        self.topics.values().map(of).sum()
     }
 
     /// A hash of all topics that anybody wants, with their partitions.
