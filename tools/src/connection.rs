@@ -59,9 +59,10 @@ impl Outage {
                 self.lasts = true;
                 Some(format!("connection to {address} lost ({reason}); reconnecting"))
             }
+            // The command began with a connection that stood. What ends while another one is being made is noticed there first.
             Event::ConnectFailed { reason, .. } if !self.lasts => {
                 self.lasts = true;
-                Some(format!("{reason}; trying again"))
+                Some(format!("connection to the broker lost ({reason}); reconnecting"))
             }
             Event::Connected { address, .. } if self.lasts => {
                 self.lasts = false;
