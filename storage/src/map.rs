@@ -17,7 +17,7 @@ use rkyv::util::AlignedVec;
 use rkyv::{Archive, Deserialize, Serialize};
 
 use crate::extent::APPENDED_UNKNOWN;
-use crate::layout::{EXTENT_HEADER_BYTES, EXTENT_LOG2_BYTES};
+use crate::layout::{EXTENT_HEADER_BYTES, EXTENT_LOG2_BYTES, ExtentId};
 use crate::mac::{MAC_KEY_BYTES, MacKey, StoreMacs};
 use crate::producers::Producer;
 use crate::recovery::OFFSET_MAX;
@@ -89,6 +89,23 @@ pub struct ExtentEntry {
     pub created_ms: i64,
     /// Where it ends, if it is sealed.
     pub sealed: Option<SealEntry>,
+}
+
+impl ExtentEntry {
+    /// What the header of an extent says, which was not sealed as far as is known. It does not say when it was allocated.
+    pub(crate) fn of_header(id: &ExtentId, created_ms: i64) -> Self {
+        Self {
+            slab: id.place.slab.0,
+            at: id.place.at,
+            log2_bytes: id.log2_bytes,
+            incarnation: id.incarnation.0,
+            base_index: id.base_index.0,
+            base_offset: id.base_offset.0,
+            leader_epoch: id.leader_epoch.0,
+            created_ms,
+            sealed: None,
+        }
+    }
 }
 
 /// What was durable of a partition at some moment: recovery reads on from there.

@@ -88,17 +88,7 @@ pub(super) fn map_from_headers(
             checkpoint: None,
             complete: false,
         });
-        partition.extents.push(ExtentEntry {
-            slab: id.place.slab.0,
-            at: id.place.at,
-            log2_bytes: id.log2_bytes,
-            incarnation: id.incarnation.0,
-            base_index: id.base_index.0,
-            base_offset: id.base_offset.0,
-            leader_epoch: id.leader_epoch.0,
-            created_ms: 0,
-            sealed: None,
-        });
+        partition.extents.push(ExtentEntry::of_header(&id, 0));
     }
     for partition in map.partitions.values_mut() {
         partition.extents.sort_by_key(|extent| extent.incarnation);

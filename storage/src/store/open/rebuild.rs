@@ -147,7 +147,8 @@ pub(super) fn rebuild(
             checkpoint: None,
             complete: false,
         });
-        entry.extents.push(extent_entry(&id));
+        // Not known. It must not make an extent look old.
+        entry.extents.push(ExtentEntry::of_header(&id, i64::MAX));
     }
     for partition in map.partitions.values_mut() {
         partition.extents.sort_by_key(|extent| extent.incarnation);
@@ -233,19 +234,4 @@ fn orphans(
 fn first_frame(bytes: &[u8]) -> Option<FrameHeader> {
     let (header, kind) = FrameHeader::parse(bytes).ok()?;
     (kind != FrameKind::Padding).then_some(*header)
-}
-
-fn extent_entry(id: &ExtentId) -> ExtentEntry {
-    ExtentEntry {
-        slab: id.place.slab.0,
-        at: id.place.at,
-        log2_bytes: id.log2_bytes,
-        incarnation: id.incarnation.0,
-        base_index: id.base_index.0,
-        base_offset: id.base_offset.0,
-        leader_epoch: id.leader_epoch.0,
-        // Not known. It must not make an extent look old.
-        created_ms: i64::MAX,
-        sealed: None,
-    }
 }
