@@ -90,10 +90,16 @@ impl GroupCoordinator {
         }
         let version = self.topics.version();
         regexes.retain(|regex| self.topics.matched_version(regex).is_none_or(|v| v < version));
-        if !regexes.is_empty() && self.topics.patterns().is_nearly_full() {
-            self.forget_unused_regexes();
+        regexes.into_iter().filter(|regex| self.want_regex(regex)).collect()
+    }
+
+    /// Has an expression matched. False if there are too many, even without those that nobody uses.
+    fn want_regex(&mut self, regex: &str) -> bool {
+        if self.topics.patterns().want(regex) {
+            return true;
         }
-        regexes.into_iter().filter(|regex| self.topics.patterns().want(regex)).collect()
+        self.forget_unused_regexes();
+        self.topics.patterns().want(regex)
     }
 
     fn forget_unused_regexes(&mut self) {

@@ -7,7 +7,6 @@
 //! Matching every name of a broker with many topics takes longer than a turn may. So it is done in slices, one expression after the
 //! other, and groups that subscribe to the same expression share the result.
 
-use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::ops::Bound;
 
@@ -77,11 +76,6 @@ impl Patterns {
         true
     }
 
-    /// Whether there may soon be too many, so that those that nobody uses should go.
-    pub(super) fn is_nearly_full(&self) -> bool {
-        self.known.len() + self.queue.len() >= REGEXES_MAX / 2
-    }
-
     /// Forgets the expressions that are not among these.
     pub(super) fn retain(&mut self, used: &BTreeSet<&str>) {
         self.known.retain(|regex, _| used.contains(regex.as_str()));
@@ -135,15 +129,7 @@ impl Patterns {
 
     fn finish(&mut self, matches: Result<TopicNumbers, Unusable>, version: u64) {
         let Some(regex) = self.queue.pop_front() else { return };
-        let pattern = Pattern { matches, version };
-        match self.known.entry(regex) {
-            Entry::Vacant(entry) => {
-                entry.insert(pattern);
-            }
-            Entry::Occupied(mut entry) => {
-                entry.insert(pattern);
-            }
-        }
+        self.known.insert(regex, Pattern { matches, version });
     }
 }
 

@@ -21,13 +21,21 @@ pub(super) struct Wants<'a> {
 
 impl<'a> Wants<'a> {
     pub(super) fn of(member: &Member, topics: &'a Topics) -> Self {
-        let named = member.topic_names.iter().filter_map(|name| topics.id(name)).collect();
-        Self { named: Rc::new(named), matched: matches(topics, &member.topic_regex), topics }
+        Self {
+            named: Rc::new(named(topics, &member.topic_names)),
+            matched: matches(topics, &member.topic_regex),
+            topics,
+        }
     }
 
     pub(super) fn contains(&self, topic: TopicId) -> bool {
         self.named.contains(&topic) || self.matched.is_some_and(|m| self.topics.is_matched(m, topic))
     }
+}
+
+/// Those of these names that are topics.
+fn named(topics: &Topics, names: &BTreeSet<String>) -> BTreeSet<TopicId> {
+    names.iter().filter_map(|name| topics.id(name)).collect()
 }
 
 fn matches<'a>(topics: &'a Topics, regex: &str) -> Option<&'a TopicNumbers> {
@@ -42,7 +50,7 @@ pub(super) struct Subscriptions<'a> {
     /// The members of each class, by their place in that order.
     pub(super) classes: Vec<Vec<usize>>,
     /// The classes of each member: of those who name the same topics, and of those who have the same expression.
-    pub(super) classes_of: Vec<[Option<usize>; 2]>,
+    pub(super) classes_of: Vec<(usize, Option<usize>)>,
     /// The topics that anybody wants, each with its number of partitions and the classes that want it.
     pub(super) topics: BTreeMap<TopicId, (u32, Vec<usize>)>,
 }
@@ -59,7 +67,7 @@ impl<'a> Subscriptions<'a> {
         let mut by_regex: BTreeMap<&str, usize> = BTreeMap::new();
         for (n, (names, regex)) in members.enumerate() {
             let (named_class, named) = by_names.entry(names).or_insert_with(|| {
-                let named: BTreeSet<TopicId> = names.iter().filter_map(|name| topics.id(name)).collect();
+                let named = named(topics, names);
                 (all.add_class(topics, named.iter().copied()), Rc::new(named))
             });
             all.classes[*named_class].push(n);
@@ -72,7 +80,7 @@ impl<'a> Subscriptions<'a> {
             if let Some(class) = matched_class {
                 all.classes[class].push(n);
             }
-            all.classes_of.push([Some(*named_class), matched_class]);
+            all.classes_of.push((*named_class, matched_class));
             all.wants.push(Wants { named: Rc::clone(named), matched, topics });
         }
         all

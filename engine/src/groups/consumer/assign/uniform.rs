@@ -3,6 +3,7 @@
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
+use std::iter;
 
 use highwater_protocol::ids::TopicId;
 
@@ -126,7 +127,7 @@ struct Loads<'a> {
     of: Vec<usize>,
     all: BTreeSet<(usize, usize)>,
     by_class: Vec<BTreeSet<(usize, usize)>>,
-    classes_of: &'a [[Option<usize>; 2]],
+    classes_of: &'a [(usize, Option<usize>)],
 }
 
 impl<'a> Loads<'a> {
@@ -152,7 +153,8 @@ impl<'a> Loads<'a> {
         let before = std::mem::replace(&mut self.of[n], load);
         self.all.remove(&(before, n));
         self.all.insert((load, n));
-        for class in self.classes_of[n].into_iter().flatten() {
+        let (named, matched) = self.classes_of[n];
+        for class in iter::once(named).chain(matched) {
             self.by_class[class].remove(&(before, n));
             self.by_class[class].insert((load, n));
         }
