@@ -190,21 +190,15 @@ impl Shard {
                 Ran::Rests
             }
             ReadResult::OutOfRange { log_start, durable_end } => {
-                let wanted = reader.cursor.offset();
-                let name = self.name_of(id);
+                let (partition, wanted) = (reader.partition, reader.cursor.offset());
+                let name = self.name_of(partition);
                 let text = format!("{name}: offset {wanted} is outside of {log_start}..={durable_end}");
                 self.end_reader(plane, id, (ErrorCode::OffsetOutOfRange, text));
                 Ran::Rests
             }
             ReadResult::Damaged { resume_at } => {
-                let wanted = reader.cursor.offset();
-                let name = self.name_of(id);
-                let text = format!(
-                    "{name}: what begins at offset {wanted} is damaged on disk; the next that can be read is offset {resume_at}"
-                );
-                if let Some(partition) = self.readers.get(&id).map(|reader| reader.partition) {
-                    self.tell_damage(partition, &text);
-                }
+                let (partition, wanted) = (reader.partition, reader.cursor.offset());
+                let text = self.tell_damage(partition, wanted, resume_at);
                 self.pass_damage(plane, id, resume_at, text)
             }
             ReadResult::NeedsMemory(bytes) => {
@@ -250,17 +244,27 @@ impl Shard {
         }
     }
 
-    /// Damage goes to the log once, however many readers meet it.
-    pub(super) fn tell_damage(&mut self, partition: PartitionId, text: &str) {
+    /// What is said of damage. It goes to the log once, however many readers of both protocols meet it.
+    pub(super) fn tell_damage(
+        &mut self,
+        partition: PartitionId,
+        wanted: Offset,
+        resume_at: Offset,
+    ) -> String {
+        let name = self.name_of(partition);
+        let text = format!(
+            "{name}: what begins at offset {wanted} is damaged on disk; the next that can be read is offset {resume_at}"
+        );
         if let Some(partition) = self.partitions.get_mut(partition)
             && !std::mem::replace(&mut partition.damage_told, true)
         {
             tracing::error!("{text}");
         }
+        text
     }
 
-    fn name_of(&self, id: ReaderId) -> String {
-        let partition = self.readers.get(&id).and_then(|r| self.partitions.get(r.partition));
+    fn name_of(&self, partition: PartitionId) -> String {
+        let partition = self.partitions.get(partition);
         partition.map_or_else(|| "a deleted partition".to_owned(), super::partition::Partition::name)
     }
 

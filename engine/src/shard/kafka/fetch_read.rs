@@ -86,11 +86,10 @@ impl Shard {
         from: ShardIndex,
         conn: ConnId,
     ) {
-        if let Some(mut account) = self.kafka.read.accounts.remove(&(from, conn)) {
-            let waits = self.kafka.read.fetch_in_line(from, conn);
-            if let Some(id) = waits {
-                self.send_budget.leave(&mut account, InLine::KafkaFetch(id));
-            }
+        if let Some(mut account) = self.kafka.read.accounts.remove(&(from, conn))
+            && let Some(id) = self.kafka.read.fetch_in_line(from, conn)
+        {
+            self.send_budget.leave(&mut account, InLine::KafkaFetch(id));
         }
         let mut forgetting = Forgetting(self.kafka.read.forget(from, conn));
         if !self.at_once(|shard, work| shard.forget_some(plane, &mut forgetting, work)) {
@@ -309,15 +308,9 @@ impl Shard {
             ReadResult::Frames(_) | ReadResult::AtEnd | ReadResult::NeedsMemory(_) => {}
             ReadResult::OutOfRange { .. } => fetched.error = KafkaError::OFFSET_OUT_OF_RANGE,
             ReadResult::Damaged { resume_at } => {
-                let offset = want.offset;
-                if let Some(id) = self.partitions.find(want.tp)
-                    && let Some(partition) = self.partitions.get(id)
-                {
-                    let text = format!(
-                        "{}: what begins at offset {offset} is damaged on disk; the next that can be read is offset {resume_at}",
-                        partition.name()
-                    );
-                    self.tell_damage(id, &text);
+                if let Some(id) = self.partitions.find(want.tp) {
+                    // The answer has no place for it.
+                    drop(self.tell_damage(id, Offset(want.offset), resume_at));
                 }
                 fetched.error = KafkaError::CORRUPT_MESSAGE;
             }
