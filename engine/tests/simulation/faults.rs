@@ -2,10 +2,8 @@
 
 use std::time::Duration;
 
-use highwater_protocol::batch::{BatchBuilder, BatchProducer, Compression, NewRecord};
 use highwater_protocol::error::ErrorCode;
-use highwater_protocol::ids::{Timestamp, TopicPartition};
-use highwater_protocol::native::{Acks, Body, CreateTopicRequest, DeleteTopicRequest, produce_head};
+use highwater_protocol::native::{Body, CreateTopicRequest, DeleteTopicRequest};
 use highwater_runtime::fs::Fs as _;
 use highwater_runtime::sim::{Fault, NodeEnd};
 
@@ -32,14 +30,6 @@ fn call(world: &mut World, wire: &mut Wire, body: &impl Body) -> Result<Vec<u8>,
     answer(world, wire).expect("an answer").body
 }
 
-fn produce(wire: &mut Wire, to: TopicPartition, bytes: usize) {
-    let mut builder = BatchBuilder::new(Compression::None, 0);
-    let value = vec![b'x'; bytes];
-    builder.append(&NewRecord::new(Timestamp(1_700_000_000_000), None, Some(&value))).expect("it fits");
-    let batch = builder.finish(BatchProducer::NONE).expect("there is a record");
-    wire.send_with_id(|id| [&produce_head(id, to, Acks::All, batch.len())[..], &batch].concat());
-}
-
 #[test]
 fn a_full_disk_refuses_records_and_takes_them_again_when_there_is_space() {
     let (mut world, node) = world(1);
@@ -48,12 +38,12 @@ fn a_full_disk_refuses_records_and_takes_them_again_when_there_is_space() {
     let (_, partitions) = create(&mut world, address, 1);
     let (to, shard) = partitions[0];
     let mut wire = Wire::connect(&mut world, address, Some(shard));
-    produce(&mut wire, to, 1000);
+    wire.produce(to, 1000);
     answer(&mut world, &mut wire).expect("an answer").body.expect("there is space");
     world.disk(node).set_capacity(Some(0));
     let mut taken = 1;
     let (code, text) = loop {
-        produce(&mut wire, to, 10_000);
+        wire.produce(to, 10_000);
         match answer(&mut world, &mut wire).expect("an answer").body {
             Ok(_) => taken += 1,
             Err(error) => break error,
@@ -82,7 +72,7 @@ fn a_full_disk_refuses_records_and_takes_them_again_when_there_is_space() {
         .expect("space was kept for it");
     world.disk(node).set_capacity(None);
     world.run_for(Duration::from_secs(2));
-    produce(&mut wire, to, 10_000);
+    wire.produce(to, 10_000);
     answer(&mut world, &mut wire).expect("an answer").body.expect("there is space again");
 }
 
@@ -103,7 +93,7 @@ fn batches_that_wait_for_a_slab_are_refused_when_the_disk_has_no_room_for_it() {
             .collect();
         for (wire, to) in &mut wires {
             for _ in 0..4 {
-                produce(wire, *to, 10_000);
+                wire.produce(*to, 10_000);
             }
         }
         for (wire, to) in &mut wires {
@@ -116,7 +106,7 @@ fn batches_that_wait_for_a_slab_are_refused_when_the_disk_has_no_room_for_it() {
         world.disk(node).set_capacity(None);
         world.run_for(Duration::from_secs(2));
         let (wire, to) = &mut wires[0];
-        produce(wire, *to, 10_000);
+        wire.produce(*to, 10_000);
         answer(&mut world, wire).expect("an answer").body.expect("there is space again");
     }
 }
@@ -136,7 +126,7 @@ fn batches_that_a_full_disk_does_not_take_into_files_that_are_there_are_refused_
             })
             .collect();
         for (wire, to) in &mut wires {
-            produce(wire, *to, 100);
+            wire.produce(*to, 100);
             answer(&mut world, wire).expect("an answer").body.expect("there is space");
         }
         for store in 0..2 {
@@ -146,7 +136,7 @@ fn batches_that_a_full_disk_does_not_take_into_files_that_are_there_are_refused_
         }
         for (wire, to) in &mut wires {
             for _ in 0..3 {
-                produce(wire, *to, 1000);
+                wire.produce(*to, 1000);
             }
         }
         let begun = world.now();
@@ -163,7 +153,7 @@ fn batches_that_a_full_disk_does_not_take_into_files_that_are_there_are_refused_
         world.disk(node).clear_faults();
         world.run_for(Duration::from_secs(3));
         for (wire, to) in &mut wires {
-            produce(wire, *to, 1000);
+            wire.produce(*to, 1000);
             answer(&mut world, wire).expect("an answer").body.expect("there is space again");
         }
         world.shutdown(node);
@@ -218,7 +208,7 @@ fn a_broker_on_a_full_disk_stops_in_bounded_time_and_starts_again() {
         .collect();
     for (wire, to) in &mut wires {
         for _ in 0..20 {
-            produce(wire, *to, 10_000);
+            wire.produce(*to, 10_000);
         }
     }
     world.shutdown(node);
@@ -236,7 +226,7 @@ fn a_disk_that_fails_to_write_ends_the_process_with_its_own_exit_code() {
         let (topic, partitions) = create(&mut world, address, 2);
         let home = partitions.iter().find(|(_, shard)| *shard == 0).expect("one is on shard 0");
         let mut wire = Wire::connect(&mut world, address, Some(0));
-        produce(&mut wire, home.0, 100);
+        wire.produce(home.0, 100);
         answer(&mut world, &mut wire).expect("an answer").body.expect("the disk is sound");
         world.disk(node).inject(Fault::write_error(file));
         wire.send(&CreateTopicRequest {
@@ -255,7 +245,7 @@ fn a_disk_that_fails_to_write_ends_the_process_with_its_own_exit_code() {
                 metadata: String::new(),
             }],
         });
-        produce(&mut wire, home.0, 100);
+        wire.produce(home.0, 100);
         world.run_for(Duration::from_secs(1));
         assert!(
             matches!(world.end(node), Some(NodeEnd::Fatal(74, why)) if why.contains("disk")),

@@ -7,10 +7,10 @@ use highwater_engine::limits::{SHORTAGE_INTERVAL, SLOW_READER_TIME_MAX, ShardLim
 use highwater_net::kafka::KafkaError;
 use highwater_net::kafka::api::ApiKey;
 use highwater_net::kafka::messages::{FetchPartition, FetchRequest, FetchResponse, FetchTopic};
-use highwater_protocol::batch::{BatchBuilder, BatchHeader, BatchProducer, Compression, NewRecord};
-use highwater_protocol::ids::{Offset, Timestamp, TopicPartition};
+use highwater_protocol::batch::BatchHeader;
+use highwater_protocol::ids::{Offset, TopicPartition};
 use highwater_protocol::native::{
-    Acks, DataPrefix, FetchRequest as NativeFetch, MessageKind, StartAt, SubscribeRequest, produce_head,
+    DataPrefix, FetchRequest as NativeFetch, MessageKind, StartAt, SubscribeRequest,
 };
 use highwater_runtime::sim::{NetworkConfig, SimNode};
 
@@ -52,7 +52,7 @@ impl Bed {
         for (to, shard) in bed.partitions.clone() {
             let mut wire = bed.native(shard);
             for _ in 0..records {
-                produce(&mut wire, to, bytes);
+                wire.produce(to, bytes);
                 bed.answer(&mut wire).expect("it is taken");
             }
         }
@@ -137,7 +137,7 @@ impl Bed {
         let mut consumer = self.kafka();
         let (to, shard) = self.partitions[0];
         let mut producer = self.native(shard);
-        produce(&mut producer, to, 100);
+        producer.produce(to, 100);
         let mut next = vec![0; self.partitions.len()];
         consumer.send(ApiKey::Fetch, 11, &self.fetch(&next, 10));
         let mut written = 0;
@@ -147,7 +147,7 @@ impl Bed {
             if let Some(answer) = producer.pop() {
                 answer.body.expect("it is taken");
                 written += 1;
-                produce(&mut producer, to, 100);
+                producer.produce(to, 100);
             }
             assert!(!consumer.is_over() && !producer.is_over(), "who takes what is theirs stays");
             let Some((_, answer)) = consumer.receive(usize::MAX) else { continue };
@@ -159,14 +159,6 @@ impl Bed {
         }
         panic!("read up to {next:?}, wrote {written}");
     }
-}
-
-fn produce(wire: &mut Wire, to: TopicPartition, bytes: usize) {
-    let mut builder = BatchBuilder::new(Compression::None, 0);
-    let value = vec![b'x'; bytes];
-    builder.append(&NewRecord::new(Timestamp(1_700_000_000_000), None, Some(&value))).expect("it fits");
-    let batch = builder.finish(BatchProducer::NONE).expect("there is a record");
-    wire.send_with_id(|id| [&produce_head(id, to, Acks::All, batch.len())[..], &batch].concat());
 }
 
 /// Moves on by what came, which has no gaps.

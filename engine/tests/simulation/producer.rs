@@ -4,9 +4,7 @@ use std::net::SocketAddr;
 
 use highwater_protocol::error::ErrorCode;
 use highwater_protocol::ids::ProducerId;
-use highwater_protocol::native::{
-    Acks, Body, InitProducerReply, MessageKind, ProduceReply, empty_message, produce_head,
-};
+use highwater_protocol::native::{Body, InitProducerReply, MessageKind, ProduceReply, empty_message};
 use highwater_runtime::sim::SimRng;
 
 use crate::lane::Lane;
@@ -74,7 +72,7 @@ impl Producer {
         self.lane.make(&mut self.rng);
         let to = self.lane.to();
         while let Some(batch) = self.lane.send_next(id, wire.next_id()) {
-            wire.send_with_id(|id| [&produce_head(id, to, Acks::All, batch.len())[..], &batch].concat());
+            wire.send_batch(to, &batch);
         }
     }
 }

@@ -2,10 +2,12 @@
 
 use std::net::SocketAddr;
 
+use highwater_protocol::batch::{BatchBuilder, BatchProducer, Compression, NewRecord};
 use highwater_protocol::error::ErrorCode;
-use highwater_protocol::ids::ShardId;
+use highwater_protocol::ids::{ShardId, Timestamp, TopicPartition};
 use highwater_protocol::native::{
-    Body, Hello, MessageKind, PROTOCOL_VERSION, WIRE_HEADER_BYTES, WireHeader, error_text, message,
+    Acks, Body, Hello, MessageKind, PROTOCOL_VERSION, WIRE_HEADER_BYTES, WireHeader, error_text, message,
+    produce_head,
 };
 use highwater_runtime::sim::SimClient;
 
@@ -56,6 +58,18 @@ impl Wire {
         self.next_id += 1;
         self.client.send(make(self.next_id));
         self.next_id
+    }
+
+    pub(crate) fn send_batch(&mut self, to: TopicPartition, batch: &[u8]) -> u64 {
+        self.send_with_id(|id| [&produce_head(id, to, Acks::All, batch.len())[..], batch].concat())
+    }
+
+    /// Sends a record of so many bytes, of no idempotent producer.
+    pub(crate) fn produce(&mut self, to: TopicPartition, bytes: usize) -> u64 {
+        let mut builder = BatchBuilder::new(Compression::None, 0);
+        let value = vec![b'x'; bytes];
+        builder.append(&NewRecord::new(Timestamp(1_700_000_000_000), None, Some(&value))).expect("it fits");
+        self.send_batch(to, &builder.finish(BatchProducer::NONE).expect("there is a record"))
     }
 
     pub(crate) fn send_raw(&mut self, bytes: impl Into<bytes::Bytes>) {
