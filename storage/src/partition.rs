@@ -101,25 +101,25 @@ pub(crate) struct Partition {
     /// What was appended and is not durable waits for space on the disk: no appends until it is durable.
     pub(crate) stalled: bool,
     pub(crate) deleting: bool,
-    pub(crate) rest: Rest,
+    pub(crate) tail_state: TailState,
     pub(crate) flags: Flags,
 }
 
 /// Whether recovery may take the map's word for where a log ends.
 ///
-/// A partition that nobody writes to comes to rest after a while: the map says so, and a start after a crash need not look for the end of its log.
-/// Before it is written to again the map has to know that too: a frame that a crash left behind a log at rest would be forgotten, and come back
-/// when the log has grown up to it.
+/// After a while without appends a partition becomes [`Clean`](Self::Clean): the map says so, and a start after a crash need not search for the end
+/// of its log. The map has to be told before the partition is written to again. Otherwise a frame that a crash left after the end of a clean
+/// log would be forgotten, and come back once the log has grown up to it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Rest {
-    /// Recovery looks for the end of the log.
-    Awake,
+pub(crate) enum TailState {
+    /// Recovery searches for the end of the log.
+    Active,
     /// Not written to since the last checkpoint.
-    Drowsy,
+    Idle,
     /// The map says where the log ends.
-    Resting,
-    /// Written to when this record of the map is durable.
-    Waking(Seq),
+    Clean,
+    /// Written to once this record of the map is durable.
+    Reactivating(Seq),
 }
 
 /// In which of the store's lists a partition is.
@@ -164,7 +164,7 @@ impl Partition {
             faulty: false,
             stalled: false,
             deleting: false,
-            rest: Rest::Awake,
+            tail_state: TailState::Active,
             flags: Flags::default(),
         }
     }

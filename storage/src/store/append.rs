@@ -7,9 +7,9 @@ use highwater_runtime::plane::Disk;
 
 use super::{Phase, Store};
 use crate::api::{AppendError, Appended, Payload, ProducerCheck, Slot};
-use crate::lay::{Bench, Lie};
 use crate::map::{MapRecord, PartitionKey};
-use crate::partition::{Partition, Rest};
+use crate::partition::{Partition, TailState};
+use crate::placement::{AppendContext, FramePlacement};
 use crate::producers::ProducerStamp;
 
 impl Store {
@@ -51,11 +51,15 @@ impl Store {
         }
         self.check_stall(partition)?;
         self.check_backlog(partition, batch_bytes)?;
-        let lie = if matches!(payload, Payload::Bulk { .. }) { Lie::OwnPages } else { Lie::Packed };
-        self.ensure_room(slot, batch_bytes, lie, epoch, wall_ms)?;
-        Ok(self.append_with(slot, wall_ms, |partition, bench| match payload {
-            Payload::Small(bytes) => partition.push_small(bench, bytes, &header, epoch),
-            Payload::Bulk { pages, .. } => partition.push_bulk(bench, pages, &header, epoch),
+        let placement = if matches!(payload, Payload::Bulk { .. }) {
+            FramePlacement::OwnPages
+        } else {
+            FramePlacement::Packed
+        };
+        self.ensure_room(slot, batch_bytes, placement, epoch, wall_ms)?;
+        Ok(self.append_with(slot, wall_ms, |partition, context| match payload {
+            Payload::Small(bytes) => partition.push_small(context, bytes, &header, epoch),
+            Payload::Bulk { pages, .. } => partition.push_bulk(context, pages, &header, epoch),
         }))
     }
 
@@ -71,21 +75,21 @@ impl Store {
         self.check_phase(partition)?;
         self.check_stall(partition)?;
         self.check_backlog(partition, 0)?;
-        self.ensure_room(slot, 0, Lie::Packed, epoch, wall_ms)?;
-        Ok(self.append_with(slot, wall_ms, |partition, bench| partition.push_epoch_start(bench, epoch)))
+        self.ensure_room(slot, 0, FramePlacement::Packed, epoch, wall_ms)?;
+        Ok(self.append_with(slot, wall_ms, |partition, context| partition.push_epoch_start(context, epoch)))
     }
 
     fn append_with<T>(
         &mut self,
         slot: Slot,
         wall_ms: i64,
-        push: impl FnOnce(&mut Partition, &mut Bench<'_>) -> T,
+        push: impl FnOnce(&mut Partition, &mut AppendContext<'_>) -> T,
     ) -> T {
         let partition = self.partitions.get_mut(slot.0).expect("the caller looked");
         let (limits, macs) = (&self.config.limits, &self.macs);
-        let mut bench = Bench { limits, budget: &mut self.budget, wall_ms, macs };
+        let mut context = AppendContext { limits, budget: &mut self.budget, wall_ms, macs };
         let before = partition.unacked_bytes;
-        let result = push(partition, &mut bench);
+        let result = push(partition, &mut context);
         let bytes = partition.unacked_bytes - before;
         let has_other_producers = partition.producers.len() != partition.producers_counted;
         self.unacked_bytes += bytes;
@@ -100,13 +104,13 @@ impl Store {
             partition.flags.touched = true;
             self.touched.push(slot);
         }
-        match partition.rest {
-            Rest::Awake | Rest::Waking(_) => {}
-            Rest::Drowsy => partition.rest = Rest::Awake,
-            Rest::Resting => {
+        match partition.tail_state {
+            TailState::Active | TailState::Reactivating(_) => {}
+            TailState::Idle => partition.tail_state = TailState::Active,
+            TailState::Clean => {
                 let key = PartitionKey::from(partition.tp);
                 let seq = self.record(&MapRecord::Woken { key });
-                self.partitions.get_mut(slot.0).expect("as above").rest = Rest::Waking(seq);
+                self.partitions.get_mut(slot.0).expect("as above").tail_state = TailState::Reactivating(seq);
             }
         }
         if has_other_producers {

@@ -4,7 +4,7 @@ use highwater_protocol::frame::FrameHeader;
 use highwater_protocol::ids::Offset;
 use zerocopy::FromBytes;
 
-use super::read::hold;
+use super::task::hold;
 use crate::api::{Cursor, CursorHint, Frames, ReadLimits, ReadResult};
 use crate::cache::Chunk;
 use crate::partition::Partition;

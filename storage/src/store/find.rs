@@ -5,10 +5,10 @@ use highwater_protocol::ids::Timestamp;
 use highwater_runtime::plane::Disk;
 
 use super::Store;
-use super::read::{Answer, Driven, Task};
+use super::task::{Answer, Driven, Task};
 use crate::api::{FindOutcome, FindResult, ReadId, Slot, StoreEvent};
-use crate::examine::Goal;
 use crate::extent::{Extent, NO_TIMESTAMP};
+use crate::scan_chunk::ReadGoal;
 
 /// Work that one search does before it is the turn of the next.
 const SEARCH_SLICE: Work = 100_000;
@@ -25,7 +25,7 @@ impl Store {
     ) -> FindOutcome {
         let Some(partition) = self.partition(slot) else { return FindOutcome::Ready(FindResult::None) };
         let log_start = partition.log_start;
-        let mut task = Task::new(slot, Goal::Time { at, log_start }, log_start);
+        let mut task = Task::new(slot, ReadGoal::Time { at, log_start }, log_start);
         let known = task.locate(partition);
         self.find(disk, task, known, work)
     }
@@ -37,10 +37,10 @@ impl Store {
     pub fn find_last(&mut self, disk: &mut dyn Disk, slot: Slot, work: &mut Work) -> FindOutcome {
         let Some(partition) = self.partition(slot) else { return FindOutcome::Ready(FindResult::None) };
         let (log_start, durable_end) = (partition.log_start, partition.durable.offset);
-        let mut task = Task::new(slot, Goal::Latest { log_start }, log_start);
+        let mut task = Task::new(slot, ReadGoal::Latest { log_start }, log_start);
         let whole = |extent: &&Extent| extent.base_offset >= log_start && extent.end_offset <= durable_end;
         let times = partition.extents.iter().filter(whole).map(|extent| extent.max_timestamp);
-        task.scout.latest = times.max().unwrap_or(NO_TIMESTAMP);
+        task.cursor.latest = times.max().unwrap_or(NO_TIMESTAMP);
         let known = task.locate(partition);
         self.find(disk, task, known, work)
     }

@@ -3,7 +3,7 @@
 //! One file for each thing it does; all of them are `impl Store`:
 //! [`append`] puts batches into tails, [`round`] makes them durable, [`space`] finds room for extents, [`slabs`] for slabs,
 //! [`stall`] waits for space with what was appended, [`record`] keeps the map, [`known_producers`] bounds what is remembered of producers,
-//! [`read`] and [`find`] read, [`retention`] lets go, [`open`] begins and [`close`] ends it.
+//! [`read`] and [`find`] drive reads and searches, each of them a [`task`], [`retention`] lets go, [`open`] begins and [`close`] ends it.
 
 mod append;
 mod cached;
@@ -18,6 +18,7 @@ mod round;
 mod slabs;
 mod space;
 mod stall;
+mod task;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 

@@ -9,7 +9,7 @@ use std::io;
 
 use bytes::Bytes;
 use highwater_protocol::batch::Work;
-use highwater_protocol::ids::{Incarnation, LeaderEpoch, Offset, Timestamp};
+use highwater_protocol::ids::{LeaderEpoch, Offset};
 use highwater_runtime::buf::AlignedBuf;
 use highwater_runtime::plane::Disk;
 
@@ -17,14 +17,12 @@ use super::Store;
 use super::cached::read_cached;
 use super::find::find_result;
 use super::round::Op;
+use super::task::{Answer, Driven, Task, hold};
 use crate::api::{Cursor, CursorHint, Frames, ReadId, ReadLimits, ReadOutcome, ReadResult, Slot, StoreEvent};
-use crate::examine::{Goal, Scout, Step, View, examine};
-use crate::extent::{Extent, FIRST_POSITION, NO_TIMESTAMP};
+use crate::extent::NO_TIMESTAMP;
 use crate::index::Entry;
-use crate::layout::PAGE_BYTES;
-use crate::limits::HELD_BYTES_PER_BYTE_MAX;
 use crate::lookup::{Found, Lookup, Wanted};
-use crate::partition::Partition;
+use crate::scan_chunk::{ReadGoal, Step, View, scan_chunk};
 
 /// Reads that wait for the disk.
 #[derive(Default, Debug)]
@@ -33,63 +31,6 @@ pub(super) struct Reads {
     /// Searches that can go on, in turns.
     pub(super) paused: VecDeque<(ReadId, Task)>,
     pub(super) next: u64,
-}
-
-#[derive(Debug)]
-pub(super) struct Task {
-    slot: Slot,
-    goal: Goal,
-    /// Bytes of memory that one disk read may take.
-    memory_bytes_max: usize,
-    pub(super) scout: Scout,
-    /// The extent it is in.
-    incarnation: Incarnation,
-    /// How many bytes the next look needs at least.
-    need: usize,
-    /// The offset behind the frame it needs them for, if known.
-    behind: Option<Offset>,
-    /// Size of the frames seen last.
-    frame_bytes: u32,
-    /// Reads are cut to this after one failed.
-    cautious: Option<usize>,
-    /// What is being read: position and length.
-    reading: (u32, usize),
-    /// What was read and not looked through yet: the bytes and their position. Only a search keeps them.
-    read: Option<(Bytes, u32)>,
-    /// A batch that is being looked into.
-    lookup: Option<Lookup>,
-}
-
-/// How far a task was driven.
-#[expect(clippy::large_enum_variant, reason = "taken apart where it is returned")]
-pub(super) enum Driven {
-    Done(Answer),
-    /// It waits for the disk.
-    Reading,
-    /// The work that was allowed is done.
-    Paused(Task),
-}
-
-/// The answer of a task.
-pub(super) enum Answer {
-    Frames {
-        bytes: Bytes,
-        memory_bytes: usize,
-        next: Offset,
-        incarnation: Incarnation,
-        position: u32,
-        frame_bytes: u32,
-    },
-    NeedsMemory(usize),
-    Record(Offset, Timestamp),
-    End,
-    OutOfRange,
-    /// What is at an offset is lost, and the next offset that can be read.
-    Damaged {
-        at: Offset,
-        resume_at: Offset,
-    },
-    Deleted,
 }
 
 impl Store {
@@ -115,14 +56,14 @@ impl Store {
             self.stats.reads_cached += u64::from(!matches!(result, ReadResult::NeedsMemory(_)));
             return ReadOutcome::Ready(result);
         }
-        let goal = Goal::Frames { max_bytes: limits.bytes_max.min(limits.memory_bytes_max), up_to };
+        let goal = ReadGoal::Frames { max_bytes: limits.bytes_max.min(limits.memory_bytes_max), up_to };
         let mut task =
             Task { memory_bytes_max: limits.memory_bytes_max, ..Task::new(slot, goal, cursor.offset) };
         if let Some(hint) = cursor.hint
             && partition.extent(hint.incarnation).is_some()
         {
             task.incarnation = hint.incarnation;
-            task.scout.position = hint.position;
+            task.cursor.position = hint.position;
             task.frame_bytes = hint.frame_bytes;
         } else if let Some(answer) = task.locate(partition) {
             return ReadOutcome::Ready(self.read_result(slot, answer));
@@ -193,7 +134,7 @@ impl Store {
             _ => task.on_unreadable(),
         };
         let slot = task.slot;
-        if !matches!(task.goal, Goal::Frames { .. }) {
+        if !matches!(task.goal, ReadGoal::Frames { .. }) {
             match answer {
                 Some(answer) => {
                     self.push_event(StoreEvent::Found { id, result: find_result(&answer) });
@@ -233,8 +174,8 @@ impl Store {
                         return Driven::Done(Answer::Record(offset, timestamp));
                     }
                     Found::Latest(latest) => {
-                        task.scout.latest =
-                            task.scout.latest.max(latest.map_or(NO_TIMESTAMP, |latest| latest.0));
+                        task.cursor.latest =
+                            task.cursor.latest.max(latest.map_or(NO_TIMESTAMP, |latest| latest.0));
                     }
                     Found::Nothing => {}
                 }
@@ -245,14 +186,14 @@ impl Store {
             let Some(partition) = self.partition(task.slot) else { return Driven::Done(Answer::Deleted) };
             let Some(at) = partition.extent_at(task.incarnation) else {
                 task.read = None;
-                if task.scout.offset < partition.log_start {
+                if task.cursor.offset < partition.log_start {
                     match &mut task.goal {
-                        Goal::Frames { .. } => return Driven::Done(Answer::OutOfRange),
-                        Goal::Time { log_start, .. } | Goal::Latest { log_start } => {
+                        ReadGoal::Frames { .. } => return Driven::Done(Answer::OutOfRange),
+                        ReadGoal::Time { log_start, .. } | ReadGoal::Latest { log_start } => {
                             *log_start = partition.log_start;
                         }
                     }
-                    task.scout.offset = partition.log_start;
+                    task.cursor.offset = partition.log_start;
                 }
                 match task.locate(partition) {
                     Some(answer) => return Driven::Done(answer),
@@ -260,14 +201,14 @@ impl Store {
                 }
             };
             let limit = partition.readable_to(&partition.extents[at]);
-            if task.scout.position >= limit {
+            if task.cursor.position >= limit {
                 task.read = None;
                 match task.next_extent(partition, at) {
                     Some(answer) => return Driven::Done(answer),
                     None => continue,
                 }
             }
-            let position = task.scout.position;
+            let position = task.cursor.position;
             if let Some((bytes, from)) = task.read.take() {
                 let to = from + bytes.len() as u32;
                 if (from..to).contains(&position) && position + task.need.max(1) as u32 <= to {
@@ -276,7 +217,7 @@ impl Store {
                         return Driven::Done(answer);
                     }
                     // A read is looked through once; what is left of it is read again with what follows.
-                    task.read = Some((bytes, from)).filter(|_| !matches!(task.goal, Goal::Frames { .. }));
+                    task.read = Some((bytes, from)).filter(|_| !matches!(task.goal, ReadGoal::Frames { .. }));
                     continue;
                 }
             }
@@ -290,8 +231,8 @@ impl Store {
             }
             if !partition.extents[at].place.is_some_and(|place| self.space.slabs.contains_key(&place.slab)) {
                 // Its slab is missing.
-                task.scout.position = limit;
-                task.scout.searching = true;
+                task.cursor.position = limit;
+                task.cursor.searching = true;
                 continue;
             }
             return match self.submit_read(disk, id, task) {
@@ -325,7 +266,7 @@ impl Store {
         let view = View { bytes, from, limit, offsets, incarnation: task.incarnation, tag, macs, is_chunk };
         task.need = 0;
         task.behind = None;
-        match examine(&task.goal, &mut task.scout, &view, &mut note, work) {
+        match scan_chunk(&task.goal, &mut task.cursor, &view, &mut note, work) {
             Step::Frames { bytes: frames, next, frame_bytes_max } => {
                 let whole_bytes = chunk_bytes.unwrap_or(AlignedBuf::memory_bytes_for(bytes.len()));
                 let Some((bytes, memory_bytes)) = hold(&frames, whole_bytes, task.memory_bytes_max) else {
@@ -336,15 +277,15 @@ impl Store {
                     memory_bytes,
                     next,
                     incarnation: task.incarnation,
-                    position: task.scout.position,
+                    position: task.cursor.position,
                     frame_bytes: frame_bytes_max,
                 })
             }
             Step::LookInto(frame) => {
                 let (wanted, log_start) = match task.goal {
-                    Goal::Time { at, log_start } => (Wanted::Since(at), log_start),
-                    Goal::Latest { log_start } => (Wanted::Latest, log_start),
-                    Goal::Frames { .. } => unreachable!("a read takes whole frames"),
+                    ReadGoal::Time { at, log_start } => (Wanted::Since(at), log_start),
+                    ReadGoal::Latest { log_start } => (Wanted::Latest, log_start),
+                    ReadGoal::Frames { .. } => unreachable!("a read takes whole frames"),
                 };
                 task.lookup = Some(Lookup::new(frame, wanted, log_start));
                 None
@@ -352,13 +293,13 @@ impl Store {
             Step::End => Some(Answer::End),
             Step::Damaged { resume_at } => Some(task.damaged(resume_at)),
             Step::More { bytes, behind } => {
-                assert!(task.scout.position + bytes as u32 > to, "what is here has been looked at");
+                assert!(task.cursor.position + bytes as u32 > to, "what is here has been looked at");
                 task.need = bytes;
                 task.behind = behind;
                 None
             }
             Step::EndOfExtent => {
-                task.scout.position = limit;
+                task.cursor.position = limit;
                 None
             }
             Step::Again => None,
@@ -379,202 +320,5 @@ impl Store {
         let token = self.token(Op::Read(id));
         disk.read(file, place.at + u64::from(from), AlignedBuf::new(len), token);
         Ok(())
-    }
-}
-
-impl Task {
-    pub(super) fn new(slot: Slot, goal: Goal, offset: Offset) -> Self {
-        Self {
-            slot,
-            goal,
-            memory_bytes_max: usize::MAX,
-            scout: Scout {
-                offset,
-                position: FIRST_POSITION,
-                searching: false,
-                found: None,
-                max_timestamp: None,
-                latest: NO_TIMESTAMP,
-            },
-            incarnation: Incarnation(0),
-            need: 0,
-            behind: None,
-            frame_bytes: 0,
-            cautious: None,
-            reading: (0, 0),
-            read: None,
-            lookup: None,
-        }
-    }
-
-    /// Goes to the extent and the nearest known frame in front of what it looks for. An answer, if there is no such extent.
-    pub(super) fn locate(&mut self, partition: &Partition) -> Option<Answer> {
-        let first = partition.extents.partition_point(|extent| extent.end_offset <= self.scout.offset);
-        self.enter(partition, first)
-    }
-
-    /// Enters the first extent from this one on that can hold what it looks for. An answer, if there is none, or if records are lost
-    /// that it would have had to look at before.
-    fn enter(&mut self, partition: &Partition, first: usize) -> Option<Answer> {
-        let mut reached = self.scout.offset;
-        let is_readable = |extent: &&Extent| extent.incarnation <= partition.durable.incarnation;
-        for extent in partition.extents.iter().skip(first).take_while(is_readable) {
-            let offsets = partition.readable_offsets(extent);
-            if offsets.start > reached {
-                self.scout.offset = reached;
-                return Some(self.damaged(offsets.start));
-            }
-            let is_late_enough = match self.goal {
-                Goal::Frames { .. } => offsets.end > self.scout.offset,
-                Goal::Time { at, .. } => extent.max_timestamp != NO_TIMESTAMP && extent.max_timestamp >= at.0,
-                Goal::Latest { .. } => extent.max_timestamp > self.scout.latest,
-            };
-            if is_late_enough {
-                self.enter_extent(partition, extent);
-                return None;
-            }
-            reached = reached.max(offsets.end);
-        }
-        if reached < partition.durable.offset {
-            self.scout.offset = reached;
-            return Some(self.damaged(partition.durable.offset));
-        }
-        self.go_back(partition)
-    }
-
-    fn enter_extent(&mut self, partition: &Partition, extent: &Extent) {
-        if !matches!(self.goal, Goal::Frames { .. }) {
-            self.scout.offset = self.scout.offset.max(extent.base_offset);
-        }
-        let mut entry = extent.index.floor_of_offset(self.scout.offset);
-        let later = match self.goal {
-            Goal::Frames { .. } => None,
-            Goal::Time { at, .. } => extent.index.floor_of_timestamp(at.0),
-            Goal::Latest { log_start } if extent.base_offset < log_start => None,
-            Goal::Latest { .. } => {
-                let last = extent.index.floor_of_position(partition.readable_to(extent));
-                let before = last.map_or(NO_TIMESTAMP, |entry| entry.max_timestamp_before);
-                self.scout.latest = self.scout.latest.max(before);
-                last
-            }
-        };
-        if let Some(later) = later {
-            entry = entry.max_by_position(Some(later));
-            self.scout.offset = entry.map_or(self.scout.offset, |entry| self.scout.offset.max(entry.offset));
-        }
-        self.incarnation = extent.incarnation;
-        self.scout.position = entry.map_or(FIRST_POSITION, |entry| entry.position);
-        self.scout.max_timestamp = Some(entry.map_or(NO_TIMESTAMP, |entry| entry.max_timestamp_before));
-        self.scout.searching = false;
-        self.scout.found = None;
-        self.need = 0;
-    }
-
-    /// It is at the end. If it has looked for the latest time, it goes back to the record that has it.
-    fn go_back(&mut self, partition: &Partition) -> Option<Answer> {
-        let Goal::Latest { .. } = self.goal else { return Some(Answer::End) };
-        // What has no timestamp is not the latest.
-        if self.scout.latest < 0 {
-            return Some(Answer::End);
-        }
-        self.goal = Goal::Time { at: Timestamp(self.scout.latest), log_start: partition.log_start };
-        self.scout.offset = partition.log_start;
-        self.locate(partition)
-    }
-
-    /// Goes on after the extent of this number. An answer, if there is nothing, or if records are lost between here and there.
-    fn next_extent(&mut self, partition: &Partition, at: usize) -> Option<Answer> {
-        let end = partition.readable_offsets(&partition.extents[at]).end;
-        if self.scout.offset < end {
-            // Whatever its last bytes were taken for: this extent held more records.
-            let found = self.scout.found.map(|(found, _)| found);
-            return Some(self.damaged(found.unwrap_or(end)));
-        }
-        self.enter(partition, at + 1)
-    }
-
-    /// What is next is lost, up to this offset.
-    fn damaged(&self, resume_at: Offset) -> Answer {
-        let at = self.scout.offset;
-        let resume_at = match self.goal {
-            Goal::Frames { up_to, .. } => resume_at.min(up_to),
-            Goal::Time { .. } | Goal::Latest { .. } => resume_at,
-        };
-        assert!(resume_at > at, "damage leads forward: from {at} to {resume_at}");
-        Answer::Damaged { at, resume_at }
-    }
-
-    /// A read failed: try a shorter one, then go round what cannot be read.
-    fn on_unreadable(&mut self) -> Option<Answer> {
-        let (from, len) = self.reading;
-        let least = self.least_bytes(from);
-        if len > least {
-            self.cautious = Some((len / 2).next_multiple_of(PAGE_BYTES).max(least).min(len - PAGE_BYTES));
-            return None;
-        }
-        if let Some(behind) = self.behind {
-            return Some(self.damaged(behind));
-        }
-        tracing::warn!(slot = ?self.slot.0, offset = self.scout.offset.0, "a page of the log cannot be read");
-        self.scout.searching = true;
-        self.scout.position = from + len as u32;
-        self.need = 0;
-        None
-    }
-
-    /// The shortest read from here that is of any use.
-    fn least_bytes(&self, from: u32) -> usize {
-        ((self.scout.position - from) as usize + self.need.max(1)).next_multiple_of(PAGE_BYTES)
-    }
-
-    /// What to read next: position and length. Fails with the memory that it would need if that is more than it may take.
-    fn range(&self, extent: &Extent, limit: u32, read_bytes_max: usize) -> Result<(u32, usize), usize> {
-        let position = self.scout.position;
-        let from = position - position % PAGE_BYTES as u32;
-        let least = self.least_bytes(from);
-        let most = (limit - from) as usize;
-        let fits = AlignedBuf::bytes_within(self.memory_bytes_max);
-        if least > fits {
-            return Err(AlignedBuf::memory_bytes_for(least));
-        }
-        let wanted = match (self.cautious, self.goal) {
-            (Some(bytes), _) => bytes,
-            (None, Goal::Frames { max_bytes, .. }) if self.scout.max_timestamp.is_none() => {
-                // Reading on from where a read ended: as much as is wanted, or one frame of the kind seen there.
-                max_bytes.min(read_bytes_max).max((position - from) as usize + self.frame_bytes as usize)
-            }
-            _ => read_bytes_max,
-        };
-        let to = from + wanted.min(most).min(fits) as u32;
-        // End at a frame boundary if one is known: half a frame is read twice.
-        let boundary = extent.index.last_within(position, to).or_else(|| extent.index.next_after(position));
-        let len = match boundary {
-            Some(boundary) if self.cautious.is_none() => (boundary - from) as usize,
-            _ => (to - from) as usize,
-        };
-        let len = len.max(least).min(most).next_multiple_of(PAGE_BYTES);
-        Ok((from, len.min(fits)))
-    }
-}
-
-trait MaxByPosition {
-    fn max_by_position(self, other: Self) -> Self;
-}
-
-impl MaxByPosition for Option<Entry> {
-    fn max_by_position(self, other: Self) -> Self {
-        [self, other].into_iter().flatten().max_by_key(|entry| entry.position)
-    }
-}
-
-/// Frames out of a buffer or chunk that takes `whole_bytes` of memory, and what holding them takes: they are copied if they are a small part of
-/// it, or if all of it is more than may be held. `None`: they take more than `memory_bytes_max` even so.
-pub(super) fn hold(frames: &Bytes, whole_bytes: usize, memory_bytes_max: usize) -> Option<(Bytes, usize)> {
-    if whole_bytes <= memory_bytes_max && whole_bytes <= HELD_BYTES_PER_BYTE_MAX * frames.len() {
-        Some((frames.clone(), whole_bytes))
-    } else if frames.len() <= memory_bytes_max {
-        Some((Bytes::copy_from_slice(frames), frames.len()))
-    } else {
-        None
     }
 }

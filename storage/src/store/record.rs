@@ -13,7 +13,7 @@ use crate::layout::Place;
 use crate::map::{
     CheckpointEntry, ExtentEntry, MapRecord, PartitionEntry, PartitionKey, SealEntry, StoreMap,
 };
-use crate::partition::{Partition, Rest};
+use crate::partition::{Partition, TailState};
 use crate::state_log::Seq;
 
 impl Extent {
@@ -72,7 +72,8 @@ impl Partition {
     /// What the map keeps. `last`: nothing will be written any more.
     fn entry(&self, last: bool) -> PartitionEntry {
         let fresh = self.durable_checkpoint();
-        let complete = fresh.is_some() && (self.rest == Rest::Resting || (last && self.flights.is_empty()));
+        let complete =
+            fresh.is_some() && (self.tail_state == TailState::Clean || (last && self.flights.is_empty()));
         PartitionEntry {
             key: PartitionKey::from(self.tp),
             log_start: self.log_start.0,
@@ -140,15 +141,15 @@ impl Store {
         for slot in std::mem::take(&mut self.touched) {
             let Some(partition) = self.partition_mut(slot) else { continue };
             let quiet = partition.is_settled();
-            let rest = quiet && partition.rest == Rest::Drowsy;
-            let taken = self.take_checkpoint(slot, rest);
+            let is_clean = quiet && partition.tail_state == TailState::Idle;
+            let taken = self.take_checkpoint(slot, is_clean);
             let partition = self.partition_mut(slot).expect("it was there");
-            partition.rest = match (taken && quiet, rest) {
-                (true, true) => Rest::Resting,
-                (true, false) => Rest::Drowsy,
-                (false, _) => partition.rest,
+            partition.tail_state = match (taken && quiet, is_clean) {
+                (true, true) => TailState::Clean,
+                (true, false) => TailState::Idle,
+                (false, _) => partition.tail_state,
             };
-            partition.flags.touched = !partition.faulty && partition.rest != Rest::Resting;
+            partition.flags.touched = !partition.faulty && partition.tail_state != TailState::Clean;
             if partition.flags.touched {
                 self.touched.push(slot);
             }

@@ -12,7 +12,7 @@ use crate::api::{LogStartError, Slot, StoreEvent};
 use crate::extent::{APPENDED_UNKNOWN, Extent, FIRST_POSITION};
 use crate::limits::RETENTION_PARTITIONS_PER_STEP;
 use crate::map::{MapRecord, PartitionKey};
-use crate::partition::{Partition, Rest};
+use crate::partition::{Partition, TailState};
 use crate::state_log::Seq;
 
 impl Store {
@@ -153,7 +153,7 @@ impl Store {
         // The map has to remember where the log goes on, and what producers sent last, without these extents.
         let known = |p: &Partition| p.checkpoint.as_ref().map_or(0, |checkpoint| checkpoint.index);
         let last = count.checked_sub(1).map(|last| partition.extents[last].end_index.0);
-        let resting = partition.rest == Rest::Resting;
+        let resting = partition.tail_state == TailState::Clean;
         if last.is_some_and(|last| last > known(partition)) && !self.take_checkpoint(slot, resting) {
             count = 0;
         }

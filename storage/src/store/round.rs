@@ -23,7 +23,7 @@ use crate::extent::FIRST_POSITION;
 use crate::layout::{ExtentId, PAGE_BYTES, SlabId};
 use crate::limits::ROUNDS_IN_FLIGHT_MAX;
 use crate::mutants::{Mutant, is_planted};
-use crate::partition::{Flight, Piece, Rest};
+use crate::partition::{Flight, Piece, TailState};
 
 /// An operation on its way.
 #[derive(Clone, Copy, Debug)]
@@ -172,11 +172,11 @@ impl Store {
             // What comes behind shares a page with it, or would be written twice.
             return;
         }
-        if let Rest::Waking(seq) = partition.rest {
+        if let TailState::Reactivating(seq) = partition.tail_state {
             if seq > map_durable {
                 return;
             }
-            partition.rest = Rest::Awake;
+            partition.tail_state = TailState::Active;
         }
         loop {
             let Some(partition) = self.partitions.get_mut(slot.0) else { return };

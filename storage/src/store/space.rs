@@ -18,11 +18,11 @@ use super::Store;
 use crate::alloc::Allocator;
 use crate::api::{AppendError, Slot, StoreEvent};
 use crate::extent::Extent;
-use crate::lay::Lie;
 use crate::layout::{EXTENT_HEADER_BYTES, Place, SlabId};
 use crate::limits::EXTENT_BYTES_MAX;
 use crate::map::{MapRecord, PartitionKey};
 use crate::partition::Partition;
+use crate::placement::FramePlacement;
 use crate::state_log::Seq;
 
 /// Lives of extents reserved in the map at once.
@@ -149,16 +149,22 @@ impl Store {
             Err(_) => return false,
             Ok(()) => {}
         }
-        let lie = if is_bulk { Lie::OwnPages } else { Lie::Packed };
-        let need = self.need(partition, batch_bytes, lie, wall_ms);
+        let placement = if is_bulk { FramePlacement::OwnPages } else { FramePlacement::Packed };
+        let need = self.need(partition, batch_bytes, placement, wall_ms);
         need.is_some_and(|need| self.find_space(need) == Err(AppendError::Busy))
     }
 
     /// The extent that a frame with this payload needs; none if it fits the active one.
-    fn need(&self, partition: &Partition, payload_bytes: usize, lie: Lie, wall_ms: i64) -> Option<Need> {
+    fn need(
+        &self,
+        partition: &Partition,
+        payload_bytes: usize,
+        placement: FramePlacement,
+        wall_ms: i64,
+    ) -> Option<Need> {
         let limits = &self.config.limits;
         let frame_bytes = frame_bytes(payload_bytes);
-        if partition.fits(limits, frame_bytes, lie) && !wants_roll(partition, wall_ms) {
+        if partition.fits(limits, frame_bytes, placement) && !wants_roll(partition, wall_ms) {
             return None;
         }
         let log2_max = limits.extent_bytes_max.ilog2() as u8;
@@ -195,12 +201,12 @@ impl Store {
         &mut self,
         slot: Slot,
         payload_bytes: usize,
-        lie: Lie,
+        placement: FramePlacement,
         epoch: LeaderEpoch,
         wall_ms: i64,
     ) -> Result<(), AppendError> {
         let partition = self.partition(slot).expect("the caller looked");
-        let Some(need) = self.need(partition, payload_bytes, lie, wall_ms) else { return Ok(()) };
+        let Some(need) = self.need(partition, payload_bytes, placement, wall_ms) else { return Ok(()) };
         self.find_space(need)?;
         let mut sizes = (need.log2_min..=need.log2).rev();
         let found = sizes.find_map(|log2| Some((self.space.alloc.allocate(log2)?, log2)));

@@ -16,14 +16,14 @@
 
 use crate::api::{AppendError, Slot, StoreEvent};
 use crate::layout::SlabId;
-use crate::partition::{Partition, Rest};
+use crate::partition::{Partition, TailState};
 
 use super::Store;
 
 impl Store {
     /// Whether appends to this partition can only be refused, because what was appended before waits for space or would have to.
     pub(super) fn check_stall(&self, partition: &Partition) -> Result<(), AppendError> {
-        let would_wait = self.state.is_stalled() && partition.rest == Rest::Resting;
+        let would_wait = self.state.is_stalled() && partition.tail_state == TailState::Clean;
         if partition.stalled || would_wait { Err(AppendError::StorageFull) } else { Ok(()) }
     }
 
@@ -101,7 +101,7 @@ impl Store {
         let durable = self.state.durable();
         let written_to =
             partition.extents.iter().rev().take_while(|e| e.incarnation >= partition.durable.incarnation);
-        matches!(partition.rest, Rest::Waking(seq) if seq > durable)
+        matches!(partition.tail_state, TailState::Reactivating(seq) if seq > durable)
             || written_to.into_iter().any(|extent| {
                 !self.space.is_reserved(extent.incarnation) || extent.map_seq.is_some_and(|seq| seq > durable)
             })

@@ -6,6 +6,7 @@
 mod rebuild;
 mod recover;
 mod slabs;
+mod walk;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::io;
@@ -30,7 +31,7 @@ use crate::config::StoreConfig;
 use crate::layout::{Place, STATE_PURPOSE, STATE_STEM, SlabId, parse_slab_name, slab_name};
 use crate::mac::StoreMacs;
 use crate::map::{ExtentEntry, MapError, MapRecord, PartitionKey, StoreMap};
-use crate::partition::Rest;
+use crate::partition::TailState;
 use crate::report::{OpenError, PartitionFinding, RecoveryReport};
 use crate::state_log::{Owner, Recovered, StateLog, StateLogError};
 
@@ -193,7 +194,7 @@ impl Store {
             self.record_seals(slot);
             // What had to be searched gets a checkpoint, with the next ones or when the store is idle, so that it need not be searched again.
             let partition = self.partitions.get_mut(slot.0).expect("it was just made");
-            partition.flags.touched = !partition.faulty && partition.rest == Rest::Awake;
+            partition.flags.touched = !partition.faulty && partition.tail_state == TailState::Active;
             if partition.flags.touched {
                 self.touched.push(slot);
             }

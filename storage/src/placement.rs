@@ -1,4 +1,4 @@
-//! How frames are laid into an extent.
+//! Placement of frames in an extent.
 //!
 //! - Small frames are packed back to back in the tail. When the tail's buffer has grown to its limit it is padded to a page
 //!   boundary and the next frame begins a new one.
@@ -20,17 +20,17 @@ use crate::partition::{Partition, Piece};
 use crate::producers::{Appearance, ProducerStamp};
 use crate::tail::{Frozen, Tail};
 
-/// How a frame is to lie.
+/// Where a frame goes.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Lie {
+pub(crate) enum FramePlacement {
     /// Behind the last one.
     Packed,
     /// In pages of its own.
     OwnPages,
 }
 
-/// What laying frames needs of the store.
-pub(crate) struct Bench<'a> {
+/// What appending a frame needs of the store.
+pub(crate) struct AppendContext<'a> {
     pub(crate) limits: &'a StoreLimits,
     pub(crate) budget: &'a mut CacheBudget,
     pub(crate) wall_ms: i64,
@@ -39,8 +39,8 @@ pub(crate) struct Bench<'a> {
 
 impl Partition {
     /// Whether the active extent takes a frame of this size.
-    pub(crate) fn fits(&self, limits: &StoreLimits, frame_bytes: usize, lie: Lie) -> bool {
-        let gap = if self.must_split(limits, frame_bytes, lie) {
+    pub(crate) fn fits(&self, limits: &StoreLimits, frame_bytes: usize, placement: FramePlacement) -> bool {
+        let gap = if self.must_split(limits, frame_bytes, placement) {
             self.tail.as_ref().map_or(0, |tail| padding_bytes(tail.position() as usize))
         } else {
             0
@@ -49,34 +49,38 @@ impl Partition {
     }
 
     /// Whether the tail has to end in front of a frame of this size.
-    fn must_split(&self, limits: &StoreLimits, frame_bytes: usize, lie: Lie) -> bool {
+    fn must_split(&self, limits: &StoreLimits, frame_bytes: usize, placement: FramePlacement) -> bool {
         self.tail.as_ref().is_some_and(|tail| {
             let full = tail.is_fresh() && tail.filled() + frame_bytes > limits.chunk_bytes_max;
-            full || lie == Lie::OwnPages
+            full || placement == FramePlacement::OwnPages
         })
     }
 
     /// Adds a batch to the tail. It fits.
     pub(crate) fn push_small(
         &mut self,
-        bench: &mut Bench<'_>,
+        context: &mut AppendContext<'_>,
         bytes: &[u8],
         header: &BatchHeader,
         epoch: LeaderEpoch,
     ) -> Appended {
         let frame_bytes = frame_bytes(bytes.len());
-        self.split_tail(bench, frame_bytes, Lie::Packed, epoch);
-        let (place, offset) = (self.place(bench.macs, epoch), self.append_offset);
-        self.tail_with_room(bench.limits, frame_bytes).push_batch(place, bytes, offset, epoch);
-        self.note_batch(bench, frame_bytes, header, epoch)
+        self.split_tail(context, frame_bytes, FramePlacement::Packed, epoch);
+        let (place, offset) = (self.place(context.macs, epoch), self.append_offset);
+        self.tail_with_room(context.limits, frame_bytes).push_batch(place, bytes, offset, epoch);
+        self.note_batch(context, frame_bytes, header, epoch)
     }
 
     /// Adds a frame without payload or offset to the tail. It fits.
-    pub(crate) fn push_epoch_start(&mut self, bench: &mut Bench<'_>, epoch: LeaderEpoch) -> LogIndex {
+    pub(crate) fn push_epoch_start(
+        &mut self,
+        context: &mut AppendContext<'_>,
+        epoch: LeaderEpoch,
+    ) -> LogIndex {
         let frame_bytes = frame_bytes(0);
-        self.split_tail(bench, frame_bytes, Lie::Packed, epoch);
-        let (place, offset) = (self.place(bench.macs, epoch), self.append_offset);
-        self.tail_with_room(bench.limits, frame_bytes).push_epoch_start(place, offset, epoch);
+        self.split_tail(context, frame_bytes, FramePlacement::Packed, epoch);
+        let (place, offset) = (self.place(context.macs, epoch), self.append_offset);
+        self.tail_with_room(context.limits, frame_bytes).push_epoch_start(place, offset, epoch);
         let index = self.append_index;
         self.last_epoch = Some(epoch);
         self.advance_append(frame_bytes, index.next(), self.append_offset);
@@ -86,14 +90,14 @@ impl Partition {
     /// Adds a batch in pages of its own, whose first bytes are the frame header's. It fits.
     pub(crate) fn push_bulk(
         &mut self,
-        bench: &mut Bench<'_>,
+        context: &mut AppendContext<'_>,
         mut pages: AlignedBuf,
         header: &BatchHeader,
         epoch: LeaderEpoch,
     ) -> Appended {
         let batch_bytes = header.batch_bytes();
         let frame_bytes = frame_bytes(batch_bytes);
-        self.split_tail(bench, frame_bytes, Lie::OwnPages, epoch);
+        self.split_tail(context, frame_bytes, FramePlacement::OwnPages, epoch);
         assert!(self.tail.is_none());
         let active = self.active().expect("the frame fits");
         let (base, room) = (active.end, active.room());
@@ -107,11 +111,11 @@ impl Partition {
 
         let from_offset = self.append_offset;
         batch::stamp(&mut pages[FRAME_HEADER_BYTES..FRAME_HEADER_BYTES + batch_bytes], from_offset, epoch);
-        write_batch_frame(&mut pages[..frame_bytes], self.place(bench.macs, epoch));
+        write_batch_frame(&mut pages[..frame_bytes], self.place(context.macs, epoch));
         pages[frame_bytes..].fill(0);
-        let appended = self.note_batch(bench, frame_bytes, header, epoch);
+        let appended = self.note_batch(context, frame_bytes, header, epoch);
         if gap > 0 {
-            let place = self.place(bench.macs, epoch);
+            let place = self.place(context.macs, epoch);
             write_padding(&mut pages[frame_bytes..frame_bytes + gap], place, self.append_offset, epoch);
             self.advance_append(gap, self.append_index, self.append_offset);
         }
@@ -125,7 +129,7 @@ impl Partition {
             data_end: base + frame_bytes as u32,
             fresh_bytes: (frame_bytes + gap) as u64,
         };
-        self.enqueue(bench.budget, &frozen);
+        self.enqueue(context.budget, &frozen);
         appended
     }
 
@@ -159,11 +163,17 @@ impl Partition {
     }
 
     /// Ends the tail in front of a frame that does not go into it.
-    fn split_tail(&mut self, bench: &mut Bench<'_>, frame_bytes: usize, lie: Lie, epoch: LeaderEpoch) {
-        if !self.must_split(bench.limits, frame_bytes, lie) {
+    fn split_tail(
+        &mut self,
+        context: &mut AppendContext<'_>,
+        frame_bytes: usize,
+        placement: FramePlacement,
+        epoch: LeaderEpoch,
+    ) {
+        if !self.must_split(context.limits, frame_bytes, placement) {
             return;
         }
-        let (place, offset) = (self.place(bench.macs, epoch), self.append_offset);
+        let (place, offset) = (self.place(context.macs, epoch), self.append_offset);
         let tail = self.tail.as_mut().expect("there is a tail to split");
         let gap = padding_bytes(tail.position() as usize);
         if gap > 0 {
@@ -171,7 +181,7 @@ impl Partition {
             tail.push_padding(gap, place, offset, epoch);
             self.advance_append(gap, self.append_index, self.append_offset);
         }
-        self.freeze_tail(bench.budget, false);
+        self.freeze_tail(context.budget, false);
     }
 
     fn tail_with_room(&mut self, limits: &StoreLimits, frame_bytes: usize) -> &mut Tail {
@@ -188,7 +198,7 @@ impl Partition {
 
     fn note_batch(
         &mut self,
-        bench: &Bench<'_>,
+        context: &AppendContext<'_>,
         frame_bytes: usize,
         header: &BatchHeader,
         epoch: LeaderEpoch,
@@ -197,11 +207,11 @@ impl Partition {
         let next_offset = base_offset.plus(i64::from(header.last_offset_delta.get()) + 1);
         let timestamp = header.max_timestamp.get();
         let active = self.extents.back_mut().expect("the frame fits");
-        active.note_index(active.end, base_offset, bench.limits.index_interval_bytes);
-        active.note_times(timestamp, bench.wall_ms);
+        active.note_index(active.end, base_offset, context.limits.index_interval_bytes);
+        active.note_times(timestamp, context.wall_ms);
         let stamp = ProducerStamp::of(header);
-        let seen = Appearance { base_offset, timestamp, now_ms: bench.wall_ms };
-        self.producers.note(&stamp, seen, self.durable.offset, bench.limits.producers_max);
+        let seen = Appearance { base_offset, timestamp, now_ms: context.wall_ms };
+        self.producers.note(&stamp, seen, self.durable.offset, context.limits.producers_max);
         self.last_epoch = Some(epoch);
         self.advance_append(frame_bytes, index.next(), next_offset);
         Appended { index, base_offset, next_offset }

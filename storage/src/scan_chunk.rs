@@ -18,18 +18,18 @@ use crate::mac::{ExtentMacs, is_believable};
 
 /// What a reader looks for.
 #[derive(Clone, Copy, Debug)]
-pub(crate) enum Goal {
+pub(crate) enum ReadGoal {
     /// Whole frames from an offset on.
     Frames { max_bytes: usize, up_to: Offset },
     /// The first record at or after a time.
     Time { at: Timestamp, log_start: Offset },
-    /// The largest timestamp, for which the scout goes to the end.
+    /// The largest timestamp, for which the cursor goes to the end.
     Latest { log_start: Offset },
 }
 
 /// Where a reader is.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Scout {
+pub(crate) struct ScanCursor {
     /// Frames that end at or before this offset are passed over.
     pub(crate) offset: Offset,
     /// Where the next frame begins; when searching, where the next one may begin.
@@ -75,18 +75,18 @@ const CHECKED_BYTES_PER_WORK: usize = 8;
 pub(crate) enum Step {
     /// Whole frames.
     Frames { bytes: Bytes, next: Offset, frame_bytes_max: u32 },
-    /// A frame with a batch that may hold what is looked for; the scout is behind it.
+    /// A frame with a batch that may hold what is looked for; the cursor is behind it.
     LookInto(Bytes),
     /// The next frame is behind what may be read.
     End,
-    /// More bytes are needed, from the scout's position on, at least this many. `behind`: the offset behind the frame that is there, if
+    /// More bytes are needed, from the cursor's position on, at least this many. `behind`: the offset behind the frame that is there, if
     /// its header could be read.
     More { bytes: usize, behind: Option<Offset> },
     /// The extent has no more frames.
     EndOfExtent,
-    /// What is at the scout's offset cannot be read.
+    /// What is at the cursor's offset cannot be read.
     Damaged { resume_at: Offset },
-    /// Nothing yet: look again from the scout's position on.
+    /// Nothing yet: look again from the cursor's position on.
     Again,
 }
 
@@ -119,20 +119,20 @@ impl View<'_> {
     }
 }
 
-/// Looks through `view` from the scout's position on, which lies in it or at its end, and moves the scout, while there is `work` left. `note`
+/// Looks through `view` from the cursor's position on, which lies in it or at its end, and moves the cursor, while there is `work` left. `note`
 /// is told of frames passed.
-pub(crate) fn examine(
-    goal: &Goal,
-    scout: &mut Scout,
+pub(crate) fn scan_chunk(
+    goal: &ReadGoal,
+    cursor: &mut ScanCursor,
     view: &View<'_>,
     note: &mut dyn FnMut(Entry),
     work: &mut Work,
 ) -> Step {
-    if scout.searching {
-        return search(scout, view);
+    if cursor.searching {
+        return search(cursor, view);
     }
     let mut taken: Option<Taken> = None;
-    let step = walk(goal, scout, view, note, work, &mut taken);
+    let step = walk(goal, cursor, view, note, work, &mut taken);
     match taken {
         Some(taken) => Step::Frames {
             bytes: view.bytes.slice((taken.from - view.from) as usize..(taken.to - view.from) as usize),
@@ -145,15 +145,15 @@ pub(crate) fn examine(
 
 /// Walks until there is something to say. What was taken by then counts first.
 fn walk(
-    goal: &Goal,
-    scout: &mut Scout,
+    goal: &ReadGoal,
+    cursor: &mut ScanCursor,
     view: &View<'_>,
     note: &mut dyn FnMut(Entry),
     work: &mut Work,
     taken: &mut Option<Taken>,
 ) -> Step {
     loop {
-        let position = scout.position;
+        let position = cursor.position;
         if position >= view.limit {
             return Step::EndOfExtent;
         }
@@ -168,7 +168,7 @@ fn walk(
                 return Step::More { bytes: FRAME_HEADER_BYTES, behind: None };
             }
             Err(_) if taken.is_some() => return Step::End,
-            Err(_) => return begin_search(scout, view, FRAME_ALIGN as u32),
+            Err(_) => return begin_search(cursor, view, FRAME_ALIGN as u32),
         };
         let whole = header.frame_bytes();
         let (base, behind) = (Offset(header.base_offset.get()), Offset(header.next_offset()));
@@ -176,37 +176,37 @@ fn walk(
             if taken.is_some() && Frame::checked(bytes).is_err() {
                 return Step::End;
             }
-            scout.position += whole as u32;
+            cursor.position += whole as u32;
             continue;
         }
-        if behind > scout.offset && base > scout.offset {
+        if behind > cursor.offset && base > cursor.offset {
             if taken.is_some() {
                 return Step::End;
             }
-            return begin_search(scout, view, 0);
+            return begin_search(cursor, view, 0);
         }
-        if let Some(max_timestamp_before) = scout.max_timestamp {
+        if let Some(max_timestamp_before) = cursor.max_timestamp {
             note(Entry { position, offset: base, max_timestamp_before });
         }
         let batch_header = bytes.get(FRAME_HEADER_BYTES..).and_then(|batch| BatchHeader::parse(batch).ok());
         let max_timestamp = batch_header.map(|header| header.max_timestamp.get());
-        let wanted = behind > scout.offset
+        let wanted = behind > cursor.offset
             && match goal {
-                Goal::Frames { max_bytes, up_to } => {
+                ReadGoal::Frames { max_bytes, up_to } => {
                     let full = taken.as_ref().is_some_and(|t| (t.to - t.from) as usize + whole > *max_bytes);
                     if behind > *up_to || full {
                         return Step::End;
                     }
                     true
                 }
-                Goal::Time { .. } | Goal::Latest { .. } => match (goal, max_timestamp) {
-                    (Goal::Latest { log_start }, Some(max_timestamp)) if base >= *log_start => {
-                        scout.latest = scout.latest.max(max_timestamp);
+                ReadGoal::Time { .. } | ReadGoal::Latest { .. } => match (goal, max_timestamp) {
+                    (ReadGoal::Latest { log_start }, Some(max_timestamp)) if base >= *log_start => {
+                        cursor.latest = cursor.latest.max(max_timestamp);
                         false
                     }
                     // Of a batch that begins in front of the log's start only some records count.
-                    (Goal::Latest { .. }, Some(max_timestamp)) => max_timestamp > scout.latest,
-                    (Goal::Time { at, .. }, Some(max_timestamp)) => max_timestamp >= at.0,
+                    (ReadGoal::Latest { .. }, Some(max_timestamp)) => max_timestamp > cursor.latest,
+                    (ReadGoal::Time { at, .. }, Some(max_timestamp)) => max_timestamp >= at.0,
                     _ if bytes.len() < FRAME_HEADER_BYTES + BATCH_HEADER_BYTES && view.end() < view.limit => {
                         let bytes = FRAME_HEADER_BYTES + BATCH_HEADER_BYTES;
                         return Step::More { bytes, behind: Some(behind) };
@@ -223,10 +223,10 @@ fn walk(
                 if taken.is_some() {
                     return Step::End;
                 }
-                return begin_search(scout, view, FRAME_ALIGN as u32);
+                return begin_search(cursor, view, FRAME_ALIGN as u32);
             }
             match goal {
-                Goal::Frames { .. } => {
+                ReadGoal::Frames { .. } => {
                     let t = taken.get_or_insert(Taken {
                         from: position,
                         to: position,
@@ -237,18 +237,18 @@ fn walk(
                     t.next = behind;
                     t.frame_bytes_max = t.frame_bytes_max.max(whole as u32);
                 }
-                Goal::Time { .. } | Goal::Latest { .. } => {
+                ReadGoal::Time { .. } | ReadGoal::Latest { .. } => {
                     let from = (position - view.from) as usize;
-                    scout.pass(behind, whole, max_timestamp);
+                    cursor.pass(behind, whole, max_timestamp);
                     return Step::LookInto(view.bytes.slice(from..from + whole));
                 }
             }
         }
-        scout.pass(behind, whole, max_timestamp);
+        cursor.pass(behind, whole, max_timestamp);
     }
 }
 
-impl Scout {
+impl ScanCursor {
     /// Goes behind a frame of this size, with this largest timestamp.
     fn pass(&mut self, behind: Offset, whole: usize, max_timestamp: Option<i64>) {
         self.offset = self.offset.max(behind);
@@ -261,29 +261,29 @@ impl Scout {
 }
 
 /// What should be here is not: looks for it further behind.
-fn begin_search(scout: &mut Scout, view: &View<'_>, skip: u32) -> Step {
-    scout.searching = true;
-    scout.found = None;
-    scout.position += skip;
-    search(scout, view)
+fn begin_search(cursor: &mut ScanCursor, view: &View<'_>, skip: u32) -> Step {
+    cursor.searching = true;
+    cursor.found = None;
+    cursor.position += skip;
+    search(cursor, view)
 }
 
 /// Looks for a good frame at every place where one can be: for the one that is wanted, else for the one with the lowest offset behind it.
 /// What is inside a good frame is not looked at, and a frame that is not of its place is none ([`crate::mac`]).
-fn search(scout: &mut Scout, view: &View<'_>) -> Step {
-    scout.max_timestamp = None;
-    while scout.position + FRAME_HEADER_BYTES as u32 <= view.end() {
-        if let Some((resume_at, until)) = scout.found
-            && scout.position >= until
+fn search(cursor: &mut ScanCursor, view: &View<'_>) -> Step {
+    cursor.max_timestamp = None;
+    while cursor.position + FRAME_HEADER_BYTES as u32 <= view.end() {
+        if let Some((resume_at, until)) = cursor.found
+            && cursor.position >= until
         {
             return Step::Damaged { resume_at };
         }
-        let bytes = view.at(scout.position);
+        let bytes = view.at(cursor.position);
         let is_magic = bytes[4..6] == FRAME_MAGIC.to_le_bytes();
-        let found = is_magic.then(|| view.header(scout.position).ok()).flatten();
-        let believed = found.filter(|(header, _)| is_believable(view.macs.as_ref(), header, scout.position));
+        let found = is_magic.then(|| view.header(cursor.position).ok()).flatten();
+        let believed = found.filter(|(header, _)| is_believable(view.macs.as_ref(), header, cursor.position));
         let Some((header, _)) = believed else {
-            scout.position += FRAME_ALIGN as u32;
+            cursor.position += FRAME_ALIGN as u32;
             continue;
         };
         let whole = header.frame_bytes();
@@ -291,27 +291,28 @@ fn search(scout: &mut Scout, view: &View<'_>) -> Step {
             return Step::More { bytes: whole, behind: None };
         }
         if Frame::checked(bytes).is_err() {
-            scout.position += FRAME_ALIGN as u32;
+            cursor.position += FRAME_ALIGN as u32;
             continue;
         }
         let (base, behind) = (Offset(header.base_offset.get()), Offset(header.next_offset()));
-        if base == scout.offset || (base < scout.offset && scout.offset < behind) {
-            scout.searching = false;
-            scout.found = None;
+        if base == cursor.offset || (base < cursor.offset && cursor.offset < behind) {
+            cursor.searching = false;
+            cursor.found = None;
             return Step::Again;
         }
-        if base > scout.offset {
-            let until = scout.position.saturating_add(ASTRAY_BYTES_MAX);
-            scout.found = Some(scout.found.map_or((base, until), |(found, until)| (found.min(base), until)));
+        if base > cursor.offset {
+            let until = cursor.position.saturating_add(ASTRAY_BYTES_MAX);
+            cursor.found =
+                Some(cursor.found.map_or((base, until), |(found, until)| (found.min(base), until)));
         }
-        scout.position += whole as u32;
+        cursor.position += whole as u32;
     }
     if view.end() == view.limit {
-        scout.position = view.limit;
-        return scout.found.map_or(Step::EndOfExtent, |(resume_at, _)| Step::Damaged { resume_at });
+        cursor.position = view.limit;
+        return cursor.found.map_or(Step::EndOfExtent, |(resume_at, _)| Step::Damaged { resume_at });
     }
     if view.is_chunk {
-        scout.position = view.end();
+        cursor.position = view.end();
         return Step::Again;
     }
     Step::More { bytes: FRAME_HEADER_BYTES, behind: None }

@@ -1,0 +1,276 @@
+//! One read or search on its way through a partition's extents: where it is, what it needs next, and what it answers.
+
+use bytes::Bytes;
+use highwater_protocol::ids::{Incarnation, Offset, Timestamp};
+use highwater_runtime::buf::AlignedBuf;
+
+use crate::api::Slot;
+use crate::extent::{Extent, FIRST_POSITION, NO_TIMESTAMP};
+use crate::index::Entry;
+use crate::layout::PAGE_BYTES;
+use crate::limits::HELD_BYTES_PER_BYTE_MAX;
+use crate::lookup::Lookup;
+use crate::partition::Partition;
+use crate::scan_chunk::{ReadGoal, ScanCursor};
+
+#[derive(Debug)]
+pub(super) struct Task {
+    pub(super) slot: Slot,
+    pub(super) goal: ReadGoal,
+    /// Bytes of memory that one disk read may take.
+    pub(super) memory_bytes_max: usize,
+    pub(super) cursor: ScanCursor,
+    /// The extent it is in.
+    pub(super) incarnation: Incarnation,
+    /// How many bytes the next look needs at least.
+    pub(super) need: usize,
+    /// The offset behind the frame it needs them for, if known.
+    pub(super) behind: Option<Offset>,
+    /// Size of the frames seen last.
+    pub(super) frame_bytes: u32,
+    /// Reads are cut to this after one failed.
+    pub(super) cautious: Option<usize>,
+    /// What is being read: position and length.
+    pub(super) reading: (u32, usize),
+    /// What was read and not looked through yet: the bytes and their position. Only a search keeps them.
+    pub(super) read: Option<(Bytes, u32)>,
+    /// A batch that is being looked into.
+    pub(super) lookup: Option<Lookup>,
+}
+
+/// How far a task was driven.
+#[expect(clippy::large_enum_variant, reason = "taken apart where it is returned")]
+pub(super) enum Driven {
+    Done(Answer),
+    /// It waits for the disk.
+    Reading,
+    /// The work that was allowed is done.
+    Paused(Task),
+}
+
+/// The answer of a task.
+pub(super) enum Answer {
+    Frames {
+        bytes: Bytes,
+        memory_bytes: usize,
+        next: Offset,
+        incarnation: Incarnation,
+        position: u32,
+        frame_bytes: u32,
+    },
+    NeedsMemory(usize),
+    Record(Offset, Timestamp),
+    End,
+    OutOfRange,
+    /// What is at an offset is lost, and the next offset that can be read.
+    Damaged {
+        at: Offset,
+        resume_at: Offset,
+    },
+    Deleted,
+}
+
+impl Task {
+    pub(super) fn new(slot: Slot, goal: ReadGoal, offset: Offset) -> Self {
+        Self {
+            slot,
+            goal,
+            memory_bytes_max: usize::MAX,
+            cursor: ScanCursor {
+                offset,
+                position: FIRST_POSITION,
+                searching: false,
+                found: None,
+                max_timestamp: None,
+                latest: NO_TIMESTAMP,
+            },
+            incarnation: Incarnation(0),
+            need: 0,
+            behind: None,
+            frame_bytes: 0,
+            cautious: None,
+            reading: (0, 0),
+            read: None,
+            lookup: None,
+        }
+    }
+
+    /// Goes to the extent and the nearest known frame in front of what it looks for. An answer, if there is no such extent.
+    pub(super) fn locate(&mut self, partition: &Partition) -> Option<Answer> {
+        let first = partition.extents.partition_point(|extent| extent.end_offset <= self.cursor.offset);
+        self.enter(partition, first)
+    }
+
+    /// Enters the first extent from this one on that can hold what it looks for. An answer, if there is none, or if records are lost
+    /// that it would have had to look at before.
+    fn enter(&mut self, partition: &Partition, first: usize) -> Option<Answer> {
+        let mut reached = self.cursor.offset;
+        let is_readable = |extent: &&Extent| extent.incarnation <= partition.durable.incarnation;
+        for extent in partition.extents.iter().skip(first).take_while(is_readable) {
+            let offsets = partition.readable_offsets(extent);
+            if offsets.start > reached {
+                self.cursor.offset = reached;
+                return Some(self.damaged(offsets.start));
+            }
+            let is_late_enough = match self.goal {
+                ReadGoal::Frames { .. } => offsets.end > self.cursor.offset,
+                ReadGoal::Time { at, .. } => {
+                    extent.max_timestamp != NO_TIMESTAMP && extent.max_timestamp >= at.0
+                }
+                ReadGoal::Latest { .. } => extent.max_timestamp > self.cursor.latest,
+            };
+            if is_late_enough {
+                self.enter_extent(partition, extent);
+                return None;
+            }
+            reached = reached.max(offsets.end);
+        }
+        if reached < partition.durable.offset {
+            self.cursor.offset = reached;
+            return Some(self.damaged(partition.durable.offset));
+        }
+        self.go_back(partition)
+    }
+
+    fn enter_extent(&mut self, partition: &Partition, extent: &Extent) {
+        if !matches!(self.goal, ReadGoal::Frames { .. }) {
+            self.cursor.offset = self.cursor.offset.max(extent.base_offset);
+        }
+        let mut entry = extent.index.floor_of_offset(self.cursor.offset);
+        let later = match self.goal {
+            ReadGoal::Frames { .. } => None,
+            ReadGoal::Time { at, .. } => extent.index.floor_of_timestamp(at.0),
+            ReadGoal::Latest { log_start } if extent.base_offset < log_start => None,
+            ReadGoal::Latest { .. } => {
+                let last = extent.index.floor_of_position(partition.readable_to(extent));
+                let before = last.map_or(NO_TIMESTAMP, |entry| entry.max_timestamp_before);
+                self.cursor.latest = self.cursor.latest.max(before);
+                last
+            }
+        };
+        if let Some(later) = later {
+            entry = entry.max_by_position(Some(later));
+            self.cursor.offset =
+                entry.map_or(self.cursor.offset, |entry| self.cursor.offset.max(entry.offset));
+        }
+        self.incarnation = extent.incarnation;
+        self.cursor.position = entry.map_or(FIRST_POSITION, |entry| entry.position);
+        self.cursor.max_timestamp = Some(entry.map_or(NO_TIMESTAMP, |entry| entry.max_timestamp_before));
+        self.cursor.searching = false;
+        self.cursor.found = None;
+        self.need = 0;
+    }
+
+    /// It is at the end. If it has looked for the latest time, it goes back to the record that has it.
+    fn go_back(&mut self, partition: &Partition) -> Option<Answer> {
+        let ReadGoal::Latest { .. } = self.goal else { return Some(Answer::End) };
+        // What has no timestamp is not the latest.
+        if self.cursor.latest < 0 {
+            return Some(Answer::End);
+        }
+        self.goal = ReadGoal::Time { at: Timestamp(self.cursor.latest), log_start: partition.log_start };
+        self.cursor.offset = partition.log_start;
+        self.locate(partition)
+    }
+
+    /// Goes on after the extent of this number. An answer, if there is nothing, or if records are lost between here and there.
+    pub(super) fn next_extent(&mut self, partition: &Partition, at: usize) -> Option<Answer> {
+        let end = partition.readable_offsets(&partition.extents[at]).end;
+        if self.cursor.offset < end {
+            // Whatever its last bytes were taken for: this extent held more records.
+            let found = self.cursor.found.map(|(found, _)| found);
+            return Some(self.damaged(found.unwrap_or(end)));
+        }
+        self.enter(partition, at + 1)
+    }
+
+    /// What is next is lost, up to this offset.
+    pub(super) fn damaged(&self, resume_at: Offset) -> Answer {
+        let at = self.cursor.offset;
+        let resume_at = match self.goal {
+            ReadGoal::Frames { up_to, .. } => resume_at.min(up_to),
+            ReadGoal::Time { .. } | ReadGoal::Latest { .. } => resume_at,
+        };
+        assert!(resume_at > at, "damage leads forward: from {at} to {resume_at}");
+        Answer::Damaged { at, resume_at }
+    }
+
+    /// A read failed: try a shorter one, then go round what cannot be read.
+    pub(super) fn on_unreadable(&mut self) -> Option<Answer> {
+        let (from, len) = self.reading;
+        let least = self.least_bytes(from);
+        if len > least {
+            self.cautious = Some((len / 2).next_multiple_of(PAGE_BYTES).max(least).min(len - PAGE_BYTES));
+            return None;
+        }
+        if let Some(behind) = self.behind {
+            return Some(self.damaged(behind));
+        }
+        tracing::warn!(slot = ?self.slot.0, offset = self.cursor.offset.0, "a page of the log cannot be read");
+        self.cursor.searching = true;
+        self.cursor.position = from + len as u32;
+        self.need = 0;
+        None
+    }
+
+    /// The shortest read from here that is of any use.
+    fn least_bytes(&self, from: u32) -> usize {
+        ((self.cursor.position - from) as usize + self.need.max(1)).next_multiple_of(PAGE_BYTES)
+    }
+
+    /// What to read next: position and length. Fails with the memory that it would need if that is more than it may take.
+    pub(super) fn range(
+        &self,
+        extent: &Extent,
+        limit: u32,
+        read_bytes_max: usize,
+    ) -> Result<(u32, usize), usize> {
+        let position = self.cursor.position;
+        let from = position - position % PAGE_BYTES as u32;
+        let least = self.least_bytes(from);
+        let most = (limit - from) as usize;
+        let fits = AlignedBuf::bytes_within(self.memory_bytes_max);
+        if least > fits {
+            return Err(AlignedBuf::memory_bytes_for(least));
+        }
+        let wanted = match (self.cautious, self.goal) {
+            (Some(bytes), _) => bytes,
+            (None, ReadGoal::Frames { max_bytes, .. }) if self.cursor.max_timestamp.is_none() => {
+                // Reading on from where a read ended: as much as is wanted, or one frame of the kind seen there.
+                max_bytes.min(read_bytes_max).max((position - from) as usize + self.frame_bytes as usize)
+            }
+            _ => read_bytes_max,
+        };
+        let to = from + wanted.min(most).min(fits) as u32;
+        // End at a frame boundary if one is known: half a frame is read twice.
+        let boundary = extent.index.last_within(position, to).or_else(|| extent.index.next_after(position));
+        let len = match boundary {
+            Some(boundary) if self.cautious.is_none() => (boundary - from) as usize,
+            _ => (to - from) as usize,
+        };
+        let len = len.max(least).min(most).next_multiple_of(PAGE_BYTES);
+        Ok((from, len.min(fits)))
+    }
+}
+
+trait MaxByPosition {
+    fn max_by_position(self, other: Self) -> Self;
+}
+
+impl MaxByPosition for Option<Entry> {
+    fn max_by_position(self, other: Self) -> Self {
+        [self, other].into_iter().flatten().max_by_key(|entry| entry.position)
+    }
+}
+
+/// Frames out of a buffer or chunk that takes `whole_bytes` of memory, and what holding them takes: they are copied if they are a small part of
+/// it, or if all of it is more than may be held. `None`: they take more than `memory_bytes_max` even so.
+pub(super) fn hold(frames: &Bytes, whole_bytes: usize, memory_bytes_max: usize) -> Option<(Bytes, usize)> {
+    if whole_bytes <= memory_bytes_max && whole_bytes <= HELD_BYTES_PER_BYTE_MAX * frames.len() {
+        Some((frames.clone(), whole_bytes))
+    } else if frames.len() <= memory_bytes_max {
+        Some((Bytes::copy_from_slice(frames), frames.len()))
+    } else {
+        None
+    }
+}
