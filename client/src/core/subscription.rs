@@ -14,7 +14,6 @@ use highwater_protocol::error::ErrorCode;
 use highwater_protocol::ids::Offset;
 use highwater_protocol::native::{Body, DATA_PREFIX_BYTES, DataPrefix, StartAt, SubscribeReply};
 
-use super::tenure::Lost;
 use crate::error::FetchError;
 
 /// The least credit to subscribe with: enough for the broker to send something.
@@ -87,6 +86,15 @@ pub(crate) enum Hold {
     Leaving,
     /// It is not.
     Free,
+}
+
+/// What this consumer had to give up without its position being committed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub(crate) struct Lost {
+    /// Something that was delivered.
+    pub(crate) delivered: bool,
+    /// Something that was processed.
+    pub(crate) processed: bool,
 }
 
 /// Where one partition stands.

@@ -6,16 +6,7 @@
 use highwater_protocol::ids::{Offset, PartitionIndex};
 use highwater_protocol::native::{CommittedOffset, StartAt};
 
-use super::subscription::{ConsumerCore, Hold, Place};
-
-/// What this consumer had to give up without its position being committed.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub(crate) struct Lost {
-    /// Something that was delivered.
-    pub(crate) delivered: bool,
-    /// Something that was processed.
-    pub(crate) processed: bool,
-}
+use super::subscription::{ConsumerCore, Hold, Lost, Place};
 
 /// What has to happen before a partition can be given up.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

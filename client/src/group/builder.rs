@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::future::{Future, IntoFuture};
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use highwater_protocol::error::ErrorCode;
@@ -169,7 +169,7 @@ impl GroupBuilder {
         let pause = Backoff::new(config.backoff_min, config.backoff_max);
         let membership = Membership::new(member, Instant::now(), pause);
         let buffer_bytes = self.reading.buffer_bytes.min(CREDIT_BYTES_MAX as usize) / known.len();
-        let shared = Arc::new_cyclic(|group| {
+        let shared = Arc::new_cyclic(|group: &Weak<GroupShared>| {
             let topics = known.into_iter().map(|(topic, id)| {
                 let committer = Committer::Group(group.clone());
                 let core = ConsumerCore::new([], buffer_bytes, self.reading.until_end);

@@ -7,7 +7,6 @@ use bytes::Bytes;
 use highwater_protocol::native::{Body, MessageKind, empty_message, message};
 
 use super::cluster::Cluster;
-use super::conn::decode;
 use crate::core::backoff::Backoff;
 use crate::error::{CallError, ConnectErrorKind, Outcome};
 
@@ -91,4 +90,9 @@ impl Cluster {
             tokio::time::sleep_until(wait).await;
         }
     }
+}
+
+/// The body of an answer.
+fn decode<B: Body>(body: &[u8]) -> Result<B, CallError> {
+    B::decode(body).map_err(|error| CallError::Nonsense(error.to_string()))
 }

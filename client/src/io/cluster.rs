@@ -12,8 +12,9 @@ use tokio::runtime::Handle;
 use tokio::sync::watch;
 use tracing::Instrument;
 
-use super::conn::{Conn, Driver, Patience};
+use super::conn::Conn;
 use super::connect::{Greeted, Introduction, connect_first};
+use super::driver::{Driver, Patience};
 use super::slot::{Attempts, Slot, is_a_place};
 use crate::config::Config;
 use crate::core::backoff::Backoff;

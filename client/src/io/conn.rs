@@ -1,34 +1,22 @@
-//! One connection: a task that owns the socket, and a handle that puts requests into its queue.
+//! A handle to one connection: puts requests into the queue that the connection's [`Driver`](super::driver::Driver) works off.
 
-use std::collections::VecDeque;
 use std::future::Future;
-use std::io::IoSlice;
-use std::pin::{Pin, pin};
-use std::sync::{Arc, Mutex, MutexGuard, Weak};
-use std::task::{Context, Poll, Waker, ready};
-use std::time::{Duration, Instant};
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::task::Waker;
+use std::time::Instant;
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use highwater_protocol::ids::{NodeId, ShardId, TopicPartition};
 use highwater_protocol::native::{
-    Acks, Body, Credit, MessageKind, MetadataRequest, SubscribeRequest, empty_message, message, produce_head,
+    Acks, Credit, MessageKind, SubscribeRequest, empty_message, message, produce_head,
 };
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
 use tokio::sync::oneshot;
-use tokio::time::Sleep;
 
-use super::consumer::ConsumerShared;
-use super::producer::ProducerShared;
-use crate::core::conn::{ConnCore, Event};
-use crate::core::split::{next_message, room_wanted};
-use crate::core::subscription::SubscriptionKey;
+use super::sink::{SentBatch, Subscriber};
+use crate::core::conn::ConnCore;
 use crate::error::CallError;
-use crate::limits::UNACKNOWLEDGED_BATCHES_MAX;
 use crate::lock::lock;
-use crate::metrics::Metrics;
 
-/// Pieces given to the socket in one call.
-const SLICES_MAX: usize = 64;
 /// The hello took the first id.
 pub(crate) const FIRST_REQUEST_ID: u64 = 2;
 
@@ -36,26 +24,9 @@ pub(crate) const FIRST_REQUEST_ID: u64 = 2;
 #[derive(Debug)]
 pub(crate) enum Call {
     Once(oneshot::Sender<Result<Bytes, CallError>>),
-    Produce(Produced),
+    Produce(SentBatch),
     /// Nobody: it was asked to see whether the broker is still there.
     Ping,
-}
-
-/// A batch that was sent.
-#[derive(Debug)]
-pub(crate) struct Produced {
-    pub(crate) producer: Arc<ProducerShared>,
-    pub(crate) lane: u32,
-    pub(crate) batch: u64,
-    pub(crate) records: u32,
-    pub(crate) sent_at: Instant,
-}
-
-/// Who gets what a subscription pushes.
-#[derive(Clone, Debug)]
-pub(crate) struct Subscriber {
-    pub(crate) consumer: Arc<ConsumerShared>,
-    pub(crate) key: SubscriptionKey,
 }
 
 /// The connection is closed; nothing was sent.
@@ -71,13 +42,14 @@ pub(crate) struct Conn {
     state: Mutex<State>,
 }
 
+/// What the handle and the driver share.
 #[derive(Debug)]
-struct State {
-    core: ConnCore<Call, Subscriber>,
-    /// Of the task, while it has nothing to do.
-    waker: Option<Waker>,
+pub(super) struct State {
+    pub(super) core: ConnCore<Call, Subscriber>,
+    /// Wakes the driver, while it has nothing to do.
+    pub(super) waker: Option<Waker>,
     /// Why it is closed, or is to be.
-    closed: Option<Arc<str>>,
+    pub(super) closed: Option<Arc<str>>,
 }
 
 impl Conn {
@@ -121,19 +93,19 @@ impl Conn {
         }
     }
 
-    /// Sends a batch for a lane of a producer, which hears what the broker says, or that the batch has left if it is to say nothing.
+    /// Sends a batch. Its sink gets the broker's answer, or learns that the batch has left if no answer was asked for.
     pub(crate) fn produce(
         &self,
         to: TopicPartition,
         acks: Acks,
         bytes: Bytes,
-        produced: Produced,
+        sent: SentBatch,
     ) -> Result<(), ConnClosed> {
         let mut state = self.open()?;
-        let (batch_bytes, sent_at) = (bytes.len(), produced.sent_at);
+        let (batch_bytes, sent_at) = (bytes.len(), sent.sent_at);
         let head = |id| produce_head(id, to, acks, batch_bytes);
         let is_answered = acks != Acks::None;
-        state.core.send_produce(head, bytes, Call::Produce(produced), is_answered, sent_at);
+        state.core.send_produce(head, bytes, Call::Produce(sent), is_answered, sent_at);
         wake(state);
         Ok(())
     }
@@ -169,255 +141,14 @@ impl Conn {
         if state.closed.is_some() { Err(ConnClosed) } else { Ok(state) }
     }
 
-    fn lock(&self) -> MutexGuard<'_, State> {
+    pub(super) fn lock(&self) -> MutexGuard<'_, State> {
         lock(&self.state)
     }
 }
 
-fn wake(mut state: MutexGuard<'_, State>) {
+/// Releases the lock, then wakes the driver.
+pub(super) fn wake(mut state: MutexGuard<'_, State>) {
     let waker = state.waker.take();
     drop(state);
     waker.into_iter().for_each(Waker::wake);
-}
-
-/// When a connection that says nothing is asked, and when it is given up.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Patience {
-    /// Silence after which the broker is asked whether it is there.
-    pub(crate) keep_alive: Duration,
-    /// Silence, with a request open, after which the connection is given up.
-    pub(crate) request_timeout: Duration,
-}
-
-/// Reads, writes and watches the clock until the connection ends. Resolves to why it did.
-pub(crate) struct Driver<S> {
-    conn: Arc<Conn>,
-    stream: S,
-    buf: BytesMut,
-    patience: Patience,
-    last_heard: Instant,
-    timer: Pin<Box<Sleep>>,
-    metrics: Arc<Metrics>,
-    events: Vec<Event<Call, Subscriber>>,
-    unacknowledged: Unacknowledged,
-}
-
-impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
-    /// `buf` holds what was read behind the hello's answer.
-    pub(crate) fn new(
-        conn: Arc<Conn>,
-        stream: S,
-        buf: BytesMut,
-        patience: Patience,
-        metrics: Arc<Metrics>,
-    ) -> Self {
-        let timer = Box::pin(tokio::time::sleep(patience.tick()));
-        let last_heard = Instant::now();
-        let (events, unacknowledged) = (Vec::new(), VecDeque::new());
-        Self { conn, stream, buf, patience, last_heard, timer, metrics, events, unacknowledged }
-    }
-
-    fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<String> {
-        loop {
-            if self.buf.capacity() - self.buf.len() < room_wanted(&self.buf) {
-                self.buf.reserve(room_wanted(&self.buf));
-            }
-            let read = pin!(self.stream.read_buf(&mut self.buf)).poll(cx);
-            match ready!(read) {
-                Ok(0) => return Poll::Ready("the broker closed it".into()),
-                Err(error) => return Poll::Ready(error.to_string()),
-                Ok(n) => self.metrics.bytes_read.add(n as u64),
-            }
-            self.last_heard = Instant::now();
-            if let Err(fault) = self.take_messages() {
-                return Poll::Ready(fault);
-            }
-        }
-    }
-
-    fn take_messages(&mut self) -> Result<(), String> {
-        let mut state = self.conn.lock();
-        let mut result = Ok(());
-        loop {
-            match next_message(&mut self.buf).and_then(|message| match message {
-                Some(message) => state.core.handle_message(message).map(Some),
-                None => Ok(None),
-            }) {
-                Ok(Some(event)) => self.events.extend(event),
-                Ok(None) => break,
-                Err(fault) => {
-                    result = Err(fault.to_string());
-                    break;
-                }
-            }
-        }
-        drop(state);
-        // Without the lock: whoever hears may want to send.
-        for event in self.events.drain(..) {
-            deliver(event, &self.metrics, &mut self.unacknowledged);
-        }
-        result
-    }
-
-    fn poll_write(&mut self, cx: &mut Context<'_>) -> Poll<String> {
-        let ended = self.write(cx);
-        // Without the lock, as above.
-        for event in self.events.drain(..) {
-            deliver(event, &self.metrics, &mut self.unacknowledged);
-        }
-        ended
-    }
-
-    fn write(&mut self, cx: &mut Context<'_>) -> Poll<String> {
-        let mut state = self.conn.lock();
-        loop {
-            if let Some(reason) = &state.closed {
-                return Poll::Ready(reason.to_string());
-            }
-            if !state.core.wants_write() {
-                match &mut state.waker {
-                    Some(waker) => waker.clone_from(cx.waker()),
-                    none => *none = Some(cx.waker().clone()),
-                }
-                return Poll::Pending;
-            }
-            state.core.writing();
-            let mut slices = [IoSlice::new(&[]); SLICES_MAX];
-            let count = state.core.gather(&mut slices);
-            let written = Pin::new(&mut self.stream).poll_write_vectored(cx, &slices[..count]);
-            match written {
-                Poll::Ready(Ok(0)) => return Poll::Ready("the broker takes no more bytes".into()),
-                Poll::Ready(Ok(n)) => {
-                    state.core.wrote(n, &mut self.events);
-                    self.metrics.bytes_written.add(n as u64);
-                }
-                Poll::Ready(Err(error)) => return Poll::Ready(error.to_string()),
-                Poll::Pending => {
-                    // Woken by the socket, and by `close`.
-                    state.waker = Some(cx.waker().clone());
-                    return Poll::Pending;
-                }
-            }
-        }
-    }
-
-    fn poll_clock(&mut self, cx: &mut Context<'_>) -> Poll<String> {
-        while self.timer.as_mut().poll(cx).is_ready() {
-            let now = Instant::now();
-            self.timer.as_mut().reset((now + self.patience.tick()).into());
-            let mut state = self.conn.lock();
-            let silence = now.saturating_duration_since(self.last_heard);
-            if let Some(since) = state.core.oldest_unanswered() {
-                let waited = silence.min(now.saturating_duration_since(since));
-                if waited >= self.patience.request_timeout {
-                    return Poll::Ready(format!("no answer within {} s", waited.as_secs_f64().round()));
-                }
-            } else if silence >= self.patience.keep_alive {
-                let nothing = MetadataRequest { topics: Some(Vec::new()) };
-                state.core.send_call(MetadataRequest::KIND, |id| message(id, &nothing), Call::Ping, now);
-                wake(state);
-            }
-        }
-        Poll::Pending
-    }
-}
-
-impl<S: AsyncRead + AsyncWrite + Unpin> Future for Driver<S> {
-    type Output = String;
-
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<String> {
-        let this = &mut *self;
-        if !this.buf.is_empty()
-            && let Err(fault) = this.take_messages()
-        {
-            return Poll::Ready(fault);
-        }
-        let ended = [
-            this.poll_read(cx),
-            this.poll_clock(cx),
-            // Last: answers and the clock may have queued something.
-            this.poll_write(cx),
-        ];
-        ended.into_iter().find(Poll::is_ready).unwrap_or(Poll::Pending)
-    }
-}
-
-impl Patience {
-    fn tick(&self) -> Duration {
-        (self.keep_alive.min(self.request_timeout) / 4).max(Duration::from_millis(5))
-    }
-}
-
-/// However the task ends, everyone who waits is told.
-impl<S> Drop for Driver<S> {
-    fn drop(&mut self) {
-        let mut state = self.conn.lock();
-        let reason = state.closed.get_or_insert_with(|| "it was closed".into()).clone();
-        let orphans = state.core.handle_closed();
-        drop(state);
-        for (call, sent) in orphans.calls {
-            match call {
-                Call::Once(sender) => {
-                    let address = self.conn.address.clone();
-                    let _ = sender.send(Err(CallError::Lost { sent, address, reason: reason.clone() }));
-                }
-                Call::Produce(Produced { producer, lane, batch, .. }) => {
-                    producer.handle_lost(lane, batch, sent);
-                }
-                Call::Ping => {}
-            }
-        }
-        for subscriber in orphans.subscriptions {
-            subscriber.consumer.handle_lost(subscriber.key);
-        }
-    }
-}
-
-/// Batches that left without asking for an acknowledgement, by their requests: a refusal that comes later is theirs. The oldest go first.
-type Unacknowledged = VecDeque<Left>;
-
-/// A batch that left. Its producer may be gone since.
-struct Left {
-    id: u64,
-    producer: Weak<ProducerShared>,
-    lane: u32,
-    records: u32,
-}
-
-fn deliver(event: Event<Call, Subscriber>, metrics: &Metrics, unacknowledged: &mut Unacknowledged) {
-    match event {
-        Event::Answered(Call::Once(sender), answer) => {
-            // The asker may be gone: then nobody wants to know.
-            let _ = sender.send(answer.map_err(|(code, text)| CallError::Refused { code, text }));
-        }
-        Event::Answered(Call::Produce(Produced { producer, lane, batch, sent_at, .. }), answer) => {
-            metrics.produce_latency.record(sent_at.elapsed());
-            producer.handle_answer(lane, batch, answer);
-        }
-        Event::Left(Call::Produce(Produced { producer, lane, batch, records, .. }), id) => {
-            producer.handle_left(lane, batch);
-            if unacknowledged.len() == UNACKNOWLEDGED_BATCHES_MAX {
-                unacknowledged.pop_front();
-            }
-            unacknowledged.push_back(Left { id, producer: Arc::downgrade(&producer), lane, records });
-        }
-        Event::RefusedUnasked(id, code, text) => {
-            let left = unacknowledged.iter().find(|left| left.id == id);
-            if let Some((left, producer)) = left.and_then(|left| Some((left, left.producer.upgrade()?))) {
-                producer.handle_refused_unasked(left.lane, left.records, (code, text));
-            } else {
-                tracing::warn!(%code, text, "a batch without acknowledgement was refused");
-            }
-        }
-        Event::Answered(Call::Ping, _) | Event::Left(..) => {}
-        Event::Subscribed(subscriber, answer) => {
-            subscriber.consumer.handle_subscribed(subscriber.key, answer);
-        }
-        Event::Pushed(subscriber, answer) => subscriber.consumer.handle_pushed(subscriber.key, answer),
-    }
-}
-
-/// The body of an answer.
-pub(crate) fn decode<B: Body>(body: &[u8]) -> Result<B, CallError> {
-    B::decode(body).map_err(|error| CallError::Nonsense(error.to_string()))
 }

@@ -1,6 +1,8 @@
 //! A consumer's tasks: one per partition keeps it subscribed; frames go from the connection straight into the core.
 
-use std::pin::pin;
+use std::fmt::Debug;
+use std::future::Future;
+use std::pin::{Pin, pin};
 use std::sync::{Arc, Mutex, MutexGuard, Weak};
 
 use highwater_protocol::error::ErrorCode;
@@ -12,8 +14,8 @@ use tracing::Instrument;
 use super::calls::Repeat;
 use super::cluster::Cluster;
 use super::commits;
-use super::conn::{Conn, Subscriber};
-use super::group::GroupShared;
+use super::conn::Conn;
+use super::sink::{Subscriber, SubscriptionSink};
 use crate::core::backoff::Backoff;
 use crate::core::conn::Answer;
 use crate::core::subscription::{ConsumerCore, Heard, Release, SubscriptionKey, subscribe_reply};
@@ -40,12 +42,21 @@ pub(crate) struct ConsumerShared {
     unseen_commit: Mutex<Option<CommitError>>,
 }
 
+/// The future of a commit.
+pub(crate) type Committing = Pin<Box<dyn Future<Output = Result<(), CommitError>> + Send>>;
+
+/// Commits for the topics of a group.
+pub(crate) trait CommitBatch: Debug + Send + Sync {
+    /// Commits the position after a batch that was delivered in a tenure of its partition.
+    fn commit_batch(self: Arc<Self>, topic: Arc<str>, tenure: u64, position: CommittedOffset) -> Committing;
+}
+
 /// For whom positions are kept.
 #[derive(Debug)]
 pub(crate) enum Committer {
     Nobody,
     Named(String),
-    Group(Weak<GroupShared>),
+    Group(Weak<dyn CommitBatch>),
 }
 
 /// What ties a partition's task to the rest.
@@ -206,39 +217,7 @@ impl ConsumerShared {
             let text = format!("the consumer of {} was closed", self.topic);
             return Err(CommitError::new(CommitErrorKind::Closed, Outcome::NotWritten, text));
         };
-        group.commit_batch(&self.topic, tenure, position).await
-    }
-
-    // Ways in for a connection.
-
-    pub(crate) fn handle_subscribed(&self, key: SubscriptionKey, answer: Answer) {
-        match answer {
-            Ok(body) => {
-                let heard = match subscribe_reply(&body) {
-                    Ok(reply) => self.core().handle_subscribed(key, &reply),
-                    Err(text) => Heard::Nonsense(text),
-                };
-                self.heard(key, heard);
-            }
-            Err((code, text)) => self.refused(key, code, text),
-        }
-    }
-
-    pub(crate) fn handle_pushed(&self, key: SubscriptionKey, answer: Answer) {
-        match answer {
-            Ok(body) => {
-                self.cluster.metrics.frame_bytes_received.add(body.len() as u64);
-                let heard = self.core().handle_data(key, &body);
-                self.heard(key, heard);
-            }
-            Err((code, text)) => self.refused(key, code, text),
-        }
-    }
-
-    pub(crate) fn handle_lost(&self, key: SubscriptionKey) {
-        if self.core().handle_lost(key) {
-            self.changed(key.place);
-        }
+        group.commit_batch(self.topic.clone(), tenure, position).await
     }
 
     fn refused(&self, key: SubscriptionKey, code: ErrorCode, text: String) {
@@ -298,6 +277,38 @@ impl ConsumerShared {
     }
 }
 
+impl SubscriptionSink for ConsumerShared {
+    fn handle_subscribed(&self, key: SubscriptionKey, answer: Answer) {
+        match answer {
+            Ok(body) => {
+                let heard = match subscribe_reply(&body) {
+                    Ok(reply) => self.core().handle_subscribed(key, &reply),
+                    Err(text) => Heard::Nonsense(text),
+                };
+                self.heard(key, heard);
+            }
+            Err((code, text)) => self.refused(key, code, text),
+        }
+    }
+
+    fn handle_pushed(&self, key: SubscriptionKey, answer: Answer) {
+        match answer {
+            Ok(body) => {
+                self.cluster.metrics.frame_bytes_received.add(body.len() as u64);
+                let heard = self.core().handle_data(key, &body);
+                self.heard(key, heard);
+            }
+            Err((code, text)) => self.refused(key, code, text),
+        }
+    }
+
+    fn handle_lost(&self, key: SubscriptionKey) {
+        if self.core().handle_lost(key) {
+            self.changed(key.place);
+        }
+    }
+}
+
 /// Subscribes, and again after every loss, until the consumer is closed.
 async fn keep_subscribed(shared: Arc<ConsumerShared>, link: Arc<Link>, place: usize, partition: u32) {
     let config = &shared.cluster.config;
@@ -324,7 +335,7 @@ async fn keep_subscribed(shared: Arc<ConsumerShared>, link: Arc<Link>, place: us
             let Some((key, start, credit_bytes)) = shared.core().subscribe(place) else { continue };
             let partition = PartitionIndex(partition);
             let request = SubscribeRequest { topic: to.topic, partition, start, credit_bytes };
-            let subscriber = Subscriber { consumer: shared.clone(), key };
+            let subscriber = Subscriber { sink: shared.clone(), key };
             let Ok(subscription) = conn.subscribe(&request, subscriber) else { continue };
             *active = Some(Active { conn, subscription, key });
             key

@@ -21,10 +21,9 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Notify;
 use tokio::task::AbortHandle;
 
-use super::fake_group::FakeGroup;
+use super::fake_group::{FakeGroup, TOPIC};
 use crate::core::test_frames::Log;
 
-pub(crate) const TOPIC: TopicId = TopicId([7; 16]);
 const CLUSTER: ClusterId = ClusterId([9; 16]);
 
 /// What the broker does with the next request of a kind, instead of what it should.

@@ -3,15 +3,15 @@
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
-use highwater_protocol::error::ErrorCode;
-use highwater_protocol::ids::{Offset, PartitionIndex};
+use highwater_protocol::ids::{Offset, PartitionIndex, TopicId};
 use highwater_protocol::native::{
     Body, CommitGroupOffsetsReply, CommitGroupOffsetsRequest, CommittedOffset, GroupHeartbeatReply,
     GroupHeartbeatRequest, JOIN_EPOCH, MessageKind, ReadGroupOffsetsReply, ReadGroupOffsetsRequest,
     TopicPartitions, TopicPositions, message,
 };
 
-use super::fake_broker::TOPIC;
+/// The broker's only topic.
+pub(crate) const TOPIC: TopicId = TopicId([7; 16]);
 
 /// See the module's doc.
 #[derive(Default)]
@@ -73,7 +73,3 @@ impl FakeGroup {
         ReadGroupOffsetsReply { topics: vec![TopicPositions { topic: TOPIC, positions }] }
     }
 }
-
-/// What the broker says to a member that it does not take for one any more.
-pub(crate) const FENCED: super::fake_broker::Instead =
-    super::fake_broker::Instead::Refuse(ErrorCode::FencedMember);

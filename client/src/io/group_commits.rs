@@ -12,7 +12,7 @@ use tokio::sync::OwnedMutexGuard;
 
 use super::calls::Repeat;
 use super::commits;
-use super::consumer::ConsumerShared;
+use super::consumer::{CommitBatch, Committing, ConsumerShared};
 use super::group::{GroupShared, failure};
 use crate::core::membership::Failure;
 use crate::core::subscription::ConsumerCore;
@@ -123,7 +123,7 @@ impl GroupShared {
     }
 
     /// Commits the position behind a batch.
-    pub(crate) async fn commit_batch(
+    async fn commit_position(
         self: &Arc<Self>,
         topic: &str,
         tenure: u64,
@@ -243,6 +243,12 @@ impl GroupShared {
             return Err(CommitError::new(CommitErrorKind::Unavailable, Outcome::Written, text));
         }
         Ok(())
+    }
+}
+
+impl CommitBatch for GroupShared {
+    fn commit_batch(self: Arc<Self>, topic: Arc<str>, tenure: u64, position: CommittedOffset) -> Committing {
+        Box::pin(async move { self.commit_position(&topic, tenure, position).await })
     }
 }
 

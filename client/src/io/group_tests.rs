@@ -10,12 +10,13 @@ use highwater_protocol::ids::Offset;
 use highwater_protocol::native::{JOIN_EPOCH, LEAVE_EPOCH, MessageKind, StartAt};
 
 use super::fake_broker::{FakeBroker, Instead};
-use super::fake_group::FENCED;
 use crate::group::GroupBuilder;
 use crate::{Batch, Client, CommitErrorKind, Event, GroupConsumer, Outcome};
 
 const COMMIT: MessageKind = MessageKind::CommitGroupOffsets;
 const BEAT: MessageKind = MessageKind::GroupHeartbeat;
+/// The broker no longer takes this for a member of the group.
+const FENCED: Instead = Instead::Refuse(ErrorCode::FencedMember);
 /// Between commits: longer than a test takes.
 const NEVER: Duration = Duration::from_hours(1);
 

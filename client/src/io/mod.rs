@@ -6,10 +6,12 @@ mod commits;
 pub(crate) mod conn;
 pub(crate) mod connect;
 pub(crate) mod consumer;
+mod driver;
 pub(crate) mod group;
 mod group_commits;
 mod metadata;
 pub(crate) mod producer;
+mod sink;
 mod slot;
 
 #[cfg(test)]

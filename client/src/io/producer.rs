@@ -15,7 +15,8 @@ use tokio::sync::{Notify, Semaphore};
 use tokio::task::JoinSet;
 
 use super::cluster::Cluster;
-use super::conn::{Conn, Produced};
+use super::conn::Conn;
+use super::sink::{ProduceSink, SentBatch};
 use crate::core::conn::Answer;
 use crate::core::failures::Failures;
 use crate::core::lane::Send;
@@ -149,9 +150,24 @@ impl ProducerShared {
         self.work.notify_one();
     }
 
-    // Ways in for a connection.
+    /// Connections that batches without acknowledgement left on.
+    pub(crate) fn connections(&self) -> Vec<Arc<Conn>> {
+        let mut conns: Vec<Arc<Conn>> = Vec::new();
+        for (conn, _) in self.lock().routes.iter().flatten() {
+            if !conns.iter().any(|known| Arc::ptr_eq(known, conn)) {
+                conns.push(conn.clone());
+            }
+        }
+        conns
+    }
 
-    pub(crate) fn handle_answer(&self, lane: u32, batch: u64, answer: Answer) {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        lock(&self.state)
+    }
+}
+
+impl ProduceSink for ProducerShared {
+    fn handle_answer(&self, lane: u32, batch: u64, answer: Answer) {
         match answer.map(|body| ProduceReply::decode(&body)) {
             Ok(Ok(reply)) => {
                 let acked = Acked {
@@ -174,38 +190,21 @@ impl ProducerShared {
         }
     }
 
-    /// A batch that asked for no acknowledgement has left. Not before: until then its bytes take room.
-    pub(crate) fn handle_left(&self, lane: u32, batch: u64) {
+    fn handle_left(&self, lane: u32, batch: u64) {
         let acked = Acked { base_offset: None, log_append_time: None };
         self.with(|core| core.handle_acked(lane, batch, acked));
     }
 
-    pub(crate) fn handle_lost(&self, lane: u32, batch: u64, sent: bool) {
+    fn handle_lost(&self, lane: u32, batch: u64, sent: bool) {
         self.cluster.metrics.batches_retried.add(u64::from(sent));
         self.with(|core| core.handle_lost(lane, batch, sent));
     }
 
-    /// The broker refused a batch that asked for no acknowledgement, after it had left.
-    pub(crate) fn handle_refused_unasked(&self, lane: u32, records: u32, (code, text): (ErrorCode, String)) {
+    fn handle_refused_unasked(&self, lane: u32, records: u32, (code, text): (ErrorCode, String)) {
         let how = How::Refused { code, text, outcome: Outcome::NotWritten };
         let Err(error) = self.fate(lane, how) else { return };
         self.cluster.metrics.records_failed.add(u64::from(records));
         self.failures.add(records, error, |_| Vec::new(), false);
-    }
-
-    /// Connections that batches without acknowledgement left on.
-    pub(crate) fn connections(&self) -> Vec<Arc<Conn>> {
-        let mut conns: Vec<Arc<Conn>> = Vec::new();
-        for (conn, _) in self.lock().routes.iter().flatten() {
-            if !conns.iter().any(|known| Arc::ptr_eq(known, conn)) {
-                conns.push(conn.clone());
-            }
-        }
-        conns
-    }
-
-    fn lock(&self) -> MutexGuard<'_, State> {
-        lock(&self.state)
     }
 }
 
@@ -309,8 +308,8 @@ fn transmit(
     let Some((conn, to)) = route else { return shared.handle_lost(lane, batch, false) };
     shared.cluster.metrics.batch_bytes_sent.add(bytes.len() as u64);
     let records = BatchView::parse(&bytes).map_or(0, |batch| batch.header().count());
-    let produced = Produced { producer: shared.clone(), lane, batch, records, sent_at: Instant::now() };
-    if conn.produce(to, shared.settings.acks, bytes, produced).is_err() {
+    let sent = SentBatch { sink: shared.clone(), lane, batch, records, sent_at: Instant::now() };
+    if conn.produce(to, shared.settings.acks, bytes, sent).is_err() {
         shared.handle_lost(lane, batch, false);
     }
 }

@@ -1,0 +1,54 @@
+//! Where a connection delivers what the broker sends: the connection knows these traits, not producers and consumers.
+
+use std::fmt::Debug;
+use std::sync::Arc;
+use std::time::Instant;
+
+use highwater_protocol::error::ErrorCode;
+
+use crate::core::conn::Answer;
+use crate::core::subscription::SubscriptionKey;
+
+/// Receives the outcome of batches. A batch is named by its lane and its number there.
+pub(crate) trait ProduceSink: Debug + Send + Sync {
+    /// The broker answered.
+    fn handle_answer(&self, lane: u32, batch: u64, answer: Answer);
+
+    /// A batch that asked for no acknowledgement has left. Not before: until then its bytes take room.
+    fn handle_left(&self, lane: u32, batch: u64);
+
+    /// The connection ended before an answer came. `sent`: the broker may have received the batch.
+    fn handle_lost(&self, lane: u32, batch: u64, sent: bool);
+
+    /// The broker refused a batch of so many records that asked for no acknowledgement, after it had left.
+    fn handle_refused_unasked(&self, lane: u32, records: u32, error: (ErrorCode, String));
+}
+
+/// Receives what a subscription pushes.
+pub(crate) trait SubscriptionSink: Debug + Send + Sync {
+    /// The broker answered the request to subscribe.
+    fn handle_subscribed(&self, key: SubscriptionKey, answer: Answer);
+
+    /// Frames, or the error that ended the subscription.
+    fn handle_pushed(&self, key: SubscriptionKey, answer: Answer);
+
+    /// The connection ended.
+    fn handle_lost(&self, key: SubscriptionKey);
+}
+
+/// A batch that was sent, and who gets its outcome.
+#[derive(Debug)]
+pub(crate) struct SentBatch {
+    pub(crate) sink: Arc<dyn ProduceSink>,
+    pub(crate) lane: u32,
+    pub(crate) batch: u64,
+    pub(crate) records: u32,
+    pub(crate) sent_at: Instant,
+}
+
+/// Who gets what a subscription pushes.
+#[derive(Clone, Debug)]
+pub(crate) struct Subscriber {
+    pub(crate) sink: Arc<dyn SubscriptionSink>,
+    pub(crate) key: SubscriptionKey,
+}
