@@ -17,6 +17,10 @@ mod listeners;
 mod memory;
 pub mod message;
 pub mod metadata;
+#[cfg(feature = "mutants")]
+pub mod mutants;
+#[cfg(not(feature = "mutants"))]
+mod mutants;
 mod native_groups;
 pub mod offline;
 pub mod shard;

@@ -13,6 +13,7 @@ use super::reply::{FetchReply, GroupReply};
 use super::request::{CommitRequest, CommittedPartition, DeleteOffsetsRequest, FetchRequest, Now, Token};
 use super::topics::Topics;
 use crate::limits::OFFSETS_BYTES_MAX;
+use crate::mutants::{Mutant, is_planted};
 
 impl GroupCoordinator {
     pub(super) fn commit(&mut self, now: Now, token: Token, request: CommitRequest) {
@@ -60,7 +61,10 @@ impl GroupCoordinator {
                 taken.push(topic);
                 let record = CommitsRecord { group: name.clone(), topic: topic.0, offsets };
                 more += group.offsets.take(record.clone());
-                cx.records.push(Record::Commits(record));
+                let is_lost = is_planted(Mutant::OffsetCommitLost) && now.ms.is_multiple_of(3);
+                if !is_lost {
+                    cx.records.push(Record::Commits(record));
+                }
             }
             cx.replies.push((token, GroupReply::Commit(outcomes), super::effects::Behind::Everything));
             (more, taken)

@@ -14,6 +14,7 @@ use super::record::Record;
 use super::reply::GroupReply;
 use super::request::{GroupRequest, Now, Token};
 use super::topics::Topics;
+use crate::mutants::{Mutant, is_planted};
 
 /// All groups of the broker. See the module's doc.
 #[derive(Debug)]
@@ -331,7 +332,7 @@ impl GroupCoordinator {
 
     /// Answers, when everything up to a record is durable.
     pub(super) fn reply(&mut self, seq: u64, token: Token, reply: GroupReply) {
-        if seq <= self.durable {
+        if seq <= self.durable || is_planted(Mutant::ReplyBeforeRecordDurable) {
             self.ready.push_back((token, reply));
         } else {
             self.replies += 1;

@@ -13,6 +13,7 @@ use super::Shard;
 use super::connection::ProducerOf;
 use super::partition::Refusal;
 use crate::limits::REFUSED_PRODUCERS_MAX;
+use crate::mutants::{Mutant, is_planted};
 
 /// A batch of an idempotent producer: whose, and its first sequence number.
 pub(super) type Stamp = (ProducerOf, i32);
@@ -29,7 +30,7 @@ impl Shard {
     pub(super) fn overtakes(&self, conn: ConnId, stamp: Option<Stamp>) -> Option<Refusal> {
         let (of, sequence) = stamp?;
         let refused = *self.connections.get(&conn)?.refused.get(&of)?;
-        (sequence.wrapping_sub(refused) > 0).then(|| {
+        (sequence.wrapping_sub(refused) > 0 && !is_planted(Mutant::RejectedBatchOvertaken)).then(|| {
             let text =
                 format!("the batch with sequence {refused} in front of it was refused; send that one first");
             (ErrorCode::OutOfOrderSequence, text)

@@ -15,6 +15,7 @@ use highwater_storage::{Bounds, Slot};
 use super::readers::{ReaderId, Waiter};
 use crate::message::ProducedFor;
 use crate::metadata::Topic;
+use crate::mutants::{Mutant, is_planted};
 
 /// A partition of this shard. Names nothing any more when that is deleted.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -98,13 +99,18 @@ impl Partition {
         self.high_watermark
     }
 
+    /// Offset after the last record that may be read. `append_end` is where the log ends in memory.
+    pub(super) fn readable_end(&self, append_end: impl FnOnce() -> Offset) -> Offset {
+        if is_planted(Mutant::FetchAboveHighWatermark) { append_end() } else { self.high_watermark }
+    }
+
     /// A producer waits until its batch is what `acks` asks for. True if it is already (a batch that was sent again).
     pub(super) fn wait(&mut self, acks: Acks, ack: Ack) -> bool {
         let (reached, queue) = match acks {
             Acks::All => (self.high_watermark, &mut self.until_committed),
             Acks::Leader | Acks::None => (self.durable_end, &mut self.until_durable),
         };
-        if ack.end <= reached {
+        if ack.end <= reached || is_planted(Mutant::AckBeforeDurable) {
             return true;
         }
         queue.push_back(ack);
@@ -128,6 +134,9 @@ impl Partition {
         let before = self.high_watermark;
         while let Some((_, offset)) = self.marks.pop_front_if(|(index, _)| *index <= committed) {
             self.high_watermark = offset;
+        }
+        if is_planted(Mutant::HighWatermarkFalls) && index.0.is_multiple_of(8) {
+            self.high_watermark = Offset(before.0.saturating_sub(1));
         }
         self.high_watermark > before
     }

@@ -104,7 +104,8 @@ impl Shard {
             }
             ReaderKind::Fetch { max_bytes, .. } => max_bytes,
         };
-        let (store, slot, up_to) = (partition.store, partition.slot, partition.high_watermark());
+        let (store, slot) = (partition.store, partition.slot);
+        let up_to = partition.readable_end(|| self.stores[store].store.bounds(slot).append_end);
         reader.seen = up_to;
         let mut charge = None;
         // It takes no memory to see that there is nothing.

@@ -15,8 +15,11 @@ mod kafka_wire;
 mod lane;
 mod member;
 mod memory;
+#[cfg(feature = "mutants")]
+mod mutants;
 mod node;
 mod producer;
+mod rejected;
 mod run;
 mod seen;
 mod wire;

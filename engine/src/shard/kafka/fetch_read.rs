@@ -249,7 +249,8 @@ impl Shard {
             Some(cursor) if cursor.offset().0 == want.offset => *cursor,
             _ => Cursor::at(Offset(want.offset)),
         };
-        let (store, slot, up_to) = (partition.store, partition.slot, partition.high_watermark());
+        let (store, slot) = (partition.store, partition.slot);
+        let up_to = partition.readable_end(|| self.stores[store].store.bounds(slot).append_end);
         let mut charge = None;
         // It takes no memory to see that there is nothing.
         if cursor.offset() < up_to {

@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 
 use crate::limits::REFUSED_PRODUCERS_MAX;
+use crate::mutants::{Mutant, is_planted};
 use crate::shard::connection::ProducerOf;
 use crate::shard::order::Stamp;
 
@@ -27,7 +28,7 @@ impl Refused {
     /// The refused batch that this one has to wait for, if there is one.
     pub(super) fn in_front_of(&self, (of, sequence): Stamp) -> Option<i32> {
         let refused = self.of.get(&of)?.sequence;
-        (sequence.wrapping_sub(refused) > 0).then_some(refused)
+        (sequence.wrapping_sub(refused) > 0 && !is_planted(Mutant::RejectedBatchOvertaken)).then_some(refused)
     }
 
     /// A batch was refused, for the first time or again.

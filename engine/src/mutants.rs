@@ -1,0 +1,47 @@
+//! Bugs that can be planted, so that the simulations can be seen to find them.
+//!
+//! Without the feature `mutants` none can be: [`is_planted`] is `false` at compile time.
+
+/// A planted bug.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[cfg_attr(
+    not(feature = "mutants"),
+    expect(unreachable_pub, reason = "the module is public with the feature only")
+)]
+pub enum Mutant {
+    /// A producer is acknowledged when its batch is appended, not when it is durable.
+    AckBeforeDurable,
+    /// The high watermark falls by one record now and then.
+    HighWatermarkFalls,
+    /// The group coordinator replies before the record of what it replies is durable.
+    ReplyBeforeRecordDurable,
+    /// A batch is appended although the one before it, of the same producer, was rejected and will be sent again.
+    RejectedBatchOvertaken,
+    /// Some commits of offsets are acknowledged without a record in the log.
+    OffsetCommitLost,
+    /// Reads go up to the end of the log instead of the high watermark.
+    FetchAboveHighWatermark,
+}
+
+#[cfg(feature = "mutants")]
+thread_local! {
+    static PLANTED: std::cell::Cell<Option<Mutant>> = const { std::cell::Cell::new(None) };
+}
+
+/// Plants a bug in everything that this thread does from now on; `None`: no bug.
+#[cfg(feature = "mutants")]
+pub fn plant(mutant: Option<Mutant>) {
+    PLANTED.set(mutant);
+}
+
+/// Whether this bug is planted.
+#[cfg(feature = "mutants")]
+pub(crate) fn is_planted(mutant: Mutant) -> bool {
+    PLANTED.get() == Some(mutant)
+}
+
+/// Whether this bug is planted: never.
+#[cfg(not(feature = "mutants"))]
+pub(crate) const fn is_planted(_mutant: Mutant) -> bool {
+    false
+}

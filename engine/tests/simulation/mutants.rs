@@ -1,0 +1,62 @@
+//! Bugs are planted, and the simulation must find each of them. A simulation that finds none proves nothing.
+//!
+//! `cargo test -p highwater-engine --features mutants --test simulation mutants`
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use highwater_engine::mutants::{Mutant, plant};
+
+use crate::{rejected, run};
+
+/// Seeds that may be used up before a bug is found.
+const SEEDS_MAX: u64 = 40;
+
+/// Whether `check` fails with this bug planted.
+fn fails(mutant: Mutant, check: impl FnOnce()) -> bool {
+    plant(Some(mutant));
+    let result = catch_unwind(AssertUnwindSafe(check));
+    plant(None);
+    result.is_err()
+}
+
+/// The whole simulation finds the bug.
+fn the_simulation_finds(mutant: Mutant) {
+    let found = (0..SEEDS_MAX).find(|seed| {
+        fails(mutant, || {
+            run::run(*seed);
+        })
+    });
+    println!("{mutant:?}: seed {found:?}");
+    assert!(found.is_some(), "{mutant:?} was not found in {SEEDS_MAX} seeds");
+}
+
+#[test]
+fn acknowledging_before_a_batch_is_durable_is_found() {
+    the_simulation_finds(Mutant::AckBeforeDurable);
+}
+
+#[test]
+fn a_high_watermark_that_falls_is_found() {
+    the_simulation_finds(Mutant::HighWatermarkFalls);
+}
+
+#[test]
+fn replying_before_a_groups_record_is_durable_is_found() {
+    the_simulation_finds(Mutant::ReplyBeforeRecordDurable);
+}
+
+#[test]
+fn a_lost_commit_of_offsets_is_found() {
+    the_simulation_finds(Mutant::OffsetCommitLost);
+}
+
+#[test]
+fn reading_above_the_high_watermark_is_found() {
+    the_simulation_finds(Mutant::FetchAboveHighWatermark);
+}
+
+#[test]
+fn overtaking_a_rejected_batch_is_found_through_both_protocols() {
+    assert!(fails(Mutant::RejectedBatchOvertaken, rejected::native), "native");
+    assert!(fails(Mutant::RejectedBatchOvertaken, rejected::kafka), "Kafka");
+}
