@@ -15,7 +15,7 @@ use highwater_protocol::native::{
 
 use crate::client::Client;
 use crate::error::{AdminError, CallError};
-use crate::io::calls::Repeat;
+use crate::io::calls::RetryPolicy;
 
 /// What an administrative call comes to.
 pub type AdminResult<T> = Result<T, AdminError>;
@@ -29,7 +29,7 @@ impl Client {
     /// What a broker of the cluster has done so far, in numbers: one that the client is connected to. The counters' names are in
     /// `docs/operations.md`.
     pub async fn stats(&self) -> AdminResult<StatsReply> {
-        let result = self.cluster.ask(MessageKind::Stats).await;
+        let result = self.cluster.call_without_body(MessageKind::Stats).await;
         result.map_err(failed(format_args!("the broker's statistics cannot be read")))
     }
 
@@ -47,7 +47,7 @@ impl Client {
     /// Deletes a topic with all its records.
     pub async fn delete_topic(&self, name: impl Into<String>) -> AdminResult<()> {
         let request = DeleteTopicRequest { name: name.into() };
-        let result = self.cluster.call_empty(&request, Repeat::Unsent).await;
+        let result = self.cluster.call_empty(&request, RetryPolicy::IfUnsent).await;
         result.map_err(failed(format_args!("topic {} cannot be deleted", request.name)))
     }
 
@@ -60,7 +60,7 @@ impl Client {
     /// A topic with its configuration and the bounds of its partitions.
     pub async fn describe_topic(&self, name: impl Into<String>) -> AdminResult<DescribeTopicReply> {
         let request = DescribeTopicRequest { name: name.into() };
-        let result = self.cluster.call(&request, Repeat::Always).await;
+        let result = self.cluster.call(&request, RetryPolicy::Always).await;
         result.map_err(failed(format_args!("topic {} cannot be described", request.name)))
     }
 
@@ -75,7 +75,8 @@ impl Client {
             partitions.into_iter().map(|(partition, at)| (PartitionIndex(partition), at)).collect();
         let topic = self.topic_id(topic).await.map_err(&failed)?;
         let request = ListOffsetsRequest { topic, partitions };
-        let reply: ListOffsetsReply = self.cluster.call(&request, Repeat::Always).await.map_err(failed)?;
+        let reply: ListOffsetsReply =
+            self.cluster.call(&request, RetryPolicy::Always).await.map_err(failed)?;
         Ok(reply.partitions)
     }
 
@@ -90,7 +91,7 @@ impl Client {
             before.into_iter().map(|(partition, offset)| (PartitionIndex(partition), offset)).collect();
         let topic = self.topic_id(topic).await.map_err(&failed)?;
         let request = DeleteRecordsRequest { topic, partitions };
-        self.cluster.call_empty(&request, Repeat::Always).await.map_err(failed)
+        self.cluster.call_empty(&request, RetryPolicy::Always).await.map_err(failed)
     }
 
     /// The positions that a named consumer has committed.
@@ -98,7 +99,8 @@ impl Client {
         let failed = failed(format_args!("positions of {consumer} in topic {topic} cannot be read"));
         let topic = self.topic_id(topic).await.map_err(&failed)?;
         let request = ReadOffsetsRequest { consumer: consumer.to_owned(), topic };
-        let reply: ReadOffsetsReply = self.cluster.call(&request, Repeat::Always).await.map_err(failed)?;
+        let reply: ReadOffsetsReply =
+            self.cluster.call(&request, RetryPolicy::Always).await.map_err(failed)?;
         Ok(reply.positions)
     }
 
@@ -113,7 +115,7 @@ impl Client {
         let positions = positions.into_iter().map(to_committed).collect();
         let topic = self.topic_id(topic).await.map_err(&failed)?;
         let request = CommitOffsetsRequest { consumer: consumer.to_owned(), topic, positions };
-        self.cluster.call_empty(&request, Repeat::Always).await.map_err(failed)
+        self.cluster.call_empty(&request, RetryPolicy::Always).await.map_err(failed)
     }
 
     pub(crate) async fn topic_id(&self, name: &str) -> Result<TopicId, CallError> {
@@ -180,7 +182,7 @@ impl IntoFuture for CreateTopic {
         Box::pin(async move {
             let Self { client, request, if_missing } = self;
             let failed = failed(format_args!("topic {} cannot be created", request.name));
-            let repeat = if if_missing { Repeat::Always } else { Repeat::Unsent };
+            let repeat = if if_missing { RetryPolicy::Always } else { RetryPolicy::IfUnsent };
             match client.cluster.call(&request, repeat).await {
                 Ok(CreateTopicReply { id, .. }) => Ok(id),
                 Err(CallError::Refused { code: ErrorCode::TopicExists, .. }) if if_missing => {
@@ -227,7 +229,7 @@ impl IntoFuture for AlterTopic {
     fn into_future(self) -> Self::IntoFuture {
         Box::pin(async move {
             // To the same state twice is once.
-            let result = self.client.cluster.call_empty(&self.request, Repeat::Always).await;
+            let result = self.client.cluster.call_empty(&self.request, RetryPolicy::Always).await;
             let failed = failed(format_args!("topic {} cannot be changed", self.request.name));
             result.map_err(failed)?;
             self.client.cluster.refresh().await;

@@ -13,7 +13,7 @@ use highwater_protocol::native::{
 use crate::admin::{AdminResult, failed, to_committed};
 use crate::client::Client;
 use crate::error::CallError;
-use crate::io::calls::Repeat;
+use crate::io::calls::RetryPolicy;
 
 /// # Groups
 impl Client {
@@ -23,7 +23,7 @@ impl Client {
         loop {
             let after = groups.last().map_or_else(String::new, |last| last.name.clone());
             let request = ListGroupsRequest { after };
-            let reply: Result<ListGroupsReply, _> = self.cluster.call(&request, Repeat::Always).await;
+            let reply: Result<ListGroupsReply, _> = self.cluster.call(&request, RetryPolicy::Always).await;
             let reply = reply.map_err(failed(format_args!("groups cannot be listed")))?;
             let is_done = !reply.more || reply.groups.is_empty();
             groups.extend(reply.groups);
@@ -36,14 +36,14 @@ impl Client {
     /// A group with its members.
     pub async fn describe_group(&self, name: impl Into<String>) -> AdminResult<DescribeGroupReply> {
         let request = DescribeGroupRequest { name: name.into() };
-        let result = self.cluster.call(&request, Repeat::Always).await;
+        let result = self.cluster.call(&request, RetryPolicy::Always).await;
         result.map_err(failed(format_args!("group {} cannot be described", request.name)))
     }
 
     /// Forgets a group without members, and its positions.
     pub async fn delete_group(&self, name: impl Into<String>) -> AdminResult<()> {
         let request = DeleteGroupRequest { name: name.into() };
-        let result = self.cluster.call_empty(&request, Repeat::Unsent).await;
+        let result = self.cluster.call_empty(&request, RetryPolicy::IfUnsent).await;
         result.map_err(failed(format_args!("group {} cannot be deleted", request.name)))
     }
 
@@ -61,7 +61,8 @@ impl Client {
         let topic = self.topic_id(topic).await.map_err(&failed)?;
         let topics = vec![TopicPositions { topic, positions }];
         let request = CommitGroupOffsetsRequest { group, member: String::new(), epoch: -1, topics };
-        let reply: Result<CommitGroupOffsetsReply, _> = self.cluster.call(&request, Repeat::Always).await;
+        let reply: Result<CommitGroupOffsetsReply, _> =
+            self.cluster.call(&request, RetryPolicy::Always).await;
         let refused = match reply {
             Ok(reply) => match reply.refused.first() {
                 None => return Ok(()),
@@ -89,7 +90,7 @@ impl Client {
         let request = ReadGroupOffsetsRequest { group: name.into(), member: None, partitions: None };
         let failed = failed(format_args!("positions of group {} cannot be read", request.group));
         let reply: ReadGroupOffsetsReply =
-            self.cluster.call(&request, Repeat::Always).await.map_err(&failed)?;
+            self.cluster.call(&request, RetryPolicy::Always).await.map_err(&failed)?;
         if reply.topics.is_empty() {
             return Ok(BTreeMap::new());
         }

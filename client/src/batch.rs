@@ -7,7 +7,7 @@ use highwater_protocol::batch::{self, Header, Records};
 use highwater_protocol::ids::{Offset, PartitionIndex, Timestamp};
 use highwater_protocol::native::CommittedOffset;
 
-use crate::core::decode::Part;
+use crate::core::decode::BatchPart;
 use crate::core::subscription::Origin;
 use crate::error::CommitError;
 use crate::io::consumer::ConsumerShared;
@@ -23,7 +23,7 @@ pub struct Batch {
     pub(crate) partition: u32,
     /// Where it was read, and for which time the partition was this consumer's then.
     pub(crate) origin: Origin,
-    pub(crate) parts: Vec<Part>,
+    pub(crate) parts: Vec<BatchPart>,
     pub(crate) records: usize,
     pub(crate) next_offset: Offset,
     pub(crate) leader_epoch: i32,
@@ -75,7 +75,7 @@ impl Batch {
             leader_epoch: self.leader_epoch,
             metadata: String::new(),
         };
-        self.consumer.commit_batch(self.origin.tenure, position).await
+        self.consumer.commit_batch(self.origin.generation, position).await
     }
 
     /// Stores the position behind this batch under the consumer's name, or for its group. Returns once that is durable: a consumer of this
@@ -104,8 +104,8 @@ impl<'a> IntoIterator for &'a Batch {
 pub struct BatchIter<'a> {
     topic: &'a Arc<str>,
     partition: u32,
-    parts: std::slice::Iter<'a, Part>,
-    current: Option<(&'a Part, Records<'a>)>,
+    parts: std::slice::Iter<'a, BatchPart>,
+    current: Option<(&'a BatchPart, Records<'a>)>,
 }
 
 impl<'a> Iterator for BatchIter<'a> {

@@ -17,9 +17,9 @@ use crate::batch::Batch;
 use crate::core::subscription::ConsumerCore;
 use crate::error::{CallError, CommitError, FetchError, FetchErrorKind, Outcome};
 use crate::group::GroupBuilder;
-use crate::io::calls::Repeat;
+use crate::io::calls::RetryPolicy;
 use crate::io::cluster::Cluster;
-use crate::io::consumer::{Committer, ConsumerShared, watch_partitions};
+use crate::io::consumer::{CommitTarget, ConsumerShared, watch_partitions};
 use crate::reader::Reader;
 use crate::record::ConsumedRecord;
 use crate::records::Records;
@@ -33,12 +33,12 @@ pub struct ConsumerBuilder {
     partitions: Option<Vec<u32>>,
     name: Option<String>,
     create: Option<u32>,
-    reading: Reading,
+    reading: ReadSettings,
 }
 
 /// How partitions are read, whoever says which.
 #[derive(Debug)]
-pub(crate) struct Reading {
+pub(crate) struct ReadSettings {
     /// Where a partition begins that has no committed position.
     pub(crate) start: StartAt,
     pub(crate) buffer_bytes: usize,
@@ -55,7 +55,7 @@ impl ConsumerBuilder {
             partitions: None,
             name: None,
             create: None,
-            reading: Reading {
+            reading: ReadSettings {
                 start: StartAt::Earliest,
                 buffer_bytes: 16 << 20,
                 until_end: false,
@@ -139,7 +139,7 @@ impl ConsumerBuilder {
             Some(name) => {
                 let request = ReadOffsetsRequest { consumer: name.clone(), topic: info.id };
                 let reply: ReadOffsetsReply =
-                    self.cluster.call(&request, Repeat::Always).await.map_err(failed)?;
+                    self.cluster.call(&request, RetryPolicy::Always).await.map_err(failed)?;
                 reply.positions
             }
             None => Vec::new(),
@@ -150,9 +150,15 @@ impl ConsumerBuilder {
         });
         let buffer_bytes = self.reading.buffer_bytes.min(CREDIT_BYTES_MAX as usize);
         let core = ConsumerCore::new(starts, buffer_bytes, self.reading.until_end);
-        let committer = self.name.map_or(Committer::Nobody, Committer::Named);
-        let shared =
-            Arc::new(ConsumerShared::new(topic, info.id, committer, self.cluster, self.reading.reset, core));
+        let commit_target = self.name.map_or(CommitTarget::None, CommitTarget::Named);
+        let shared = Arc::new(ConsumerShared::new(
+            topic,
+            info.id,
+            commit_target,
+            self.cluster,
+            self.reading.reset,
+            core,
+        ));
         shared.start();
         let (guard, gone) = oneshot::channel();
         if all && !self.reading.until_end {
@@ -231,50 +237,50 @@ impl Consumer {
     /// said where it begins.
     pub fn position(&self, partition: u32) -> Option<Offset> {
         let core = self.shared.core();
-        core.places()[core.place_of(partition)?].position()
+        core.partitions()[core.index_of(partition)?].position()
     }
 
     /// Where it stands in each partition.
     pub fn status(&self) -> Vec<PartitionStatus> {
         let core = self.shared.core();
-        let status = core.places().iter().map(|place| PartitionStatus {
-            partition: place.partition,
-            position: place.position(),
-            log_start: place.log_start,
-            high_watermark: place.high_watermark,
-            end: place.end,
+        let status = core.partitions().iter().map(|state| PartitionStatus {
+            partition: state.partition,
+            position: state.position(),
+            log_start: state.log_start,
+            high_watermark: state.high_watermark,
+            end: state.end,
         });
         status.collect()
     }
 
     /// Goes on somewhere else in a partition. Nothing that was there before is delivered after this.
     pub fn seek(&mut self, partition: u32, to: StartAt) -> Result<(), FetchError> {
-        self.with_place(partition, |core, place| core.seek(place, to))
+        self.with_partition(partition, |core, index| core.seek(index, to))
     }
 
     /// Stops reading a partition until [`Consumer::resume`]. What has arrived of it and was not delivered is fetched again then.
     pub fn pause(&mut self, partition: u32) -> Result<(), FetchError> {
-        self.with_place(partition, ConsumerCore::pause)
+        self.with_partition(partition, ConsumerCore::pause)
     }
 
     /// Goes on with a partition that was paused, behind the last record that was delivered of it.
     pub fn resume(&mut self, partition: u32) -> Result<(), FetchError> {
-        self.with_place(partition, ConsumerCore::resume)
+        self.with_partition(partition, ConsumerCore::resume)
     }
 
-    fn with_place(
+    fn with_partition(
         &self,
         partition: u32,
         change: impl FnOnce(&mut ConsumerCore, usize),
     ) -> Result<(), FetchError> {
         let mut core = self.shared.core();
-        let Some(place) = core.place_of(partition) else {
+        let Some(index) = core.index_of(partition) else {
             let text = format!("{}/{partition} is not read by this consumer", self.shared.topic);
             return Err(FetchError::new(FetchErrorKind::Invalid, Outcome::NotWritten, text));
         };
-        change(&mut core, place);
+        change(&mut core, index);
         drop(core);
-        self.shared.changed(place);
+        self.shared.changed(index);
         Ok(())
     }
 
@@ -288,7 +294,7 @@ impl Consumer {
     ///
     /// Nothing is committed by this.
     pub async fn close(self) -> Result<(), CommitError> {
-        self.shared.unseen_commit_failure().await
+        self.shared.unreported_commit_failure().await
     }
 }
 

@@ -286,7 +286,7 @@ pub(crate) enum CallError {
     #[error("{0}")]
     Unreachable(ConnectError),
     #[error("the broker's answer cannot be read: {0}")]
-    Nonsense(String),
+    Malformed(String),
     #[error("the client was closed")]
     Closed,
 }
@@ -296,7 +296,7 @@ impl CallError {
         match self {
             Self::Refused { .. } | Self::Unreachable(_) | Self::Closed => Outcome::NotWritten,
             Self::Lost { sent, .. } | Self::TimedOut { sent, .. } if !sent => Outcome::NotWritten,
-            Self::Lost { .. } | Self::TimedOut { .. } | Self::Nonsense(_) => Outcome::Unknown,
+            Self::Lost { .. } | Self::TimedOut { .. } | Self::Malformed(_) => Outcome::Unknown,
         }
     }
 
@@ -306,7 +306,7 @@ impl CallError {
             Self::Refused { code, .. } => code.is_retryable(),
             Self::Lost { .. } | Self::TimedOut { .. } => true,
             Self::Unreachable(error) => error.is_retryable(),
-            Self::Nonsense(_) | Self::Closed => false,
+            Self::Malformed(_) | Self::Closed => false,
         }
     }
 
@@ -327,7 +327,7 @@ macro_rules! from_call {
                 let kind = match error {
                     CallError::Refused { code, .. } => $of(*code),
                     CallError::Closed => $kind::Closed,
-                    CallError::Nonsense(_) => $kind::Refused,
+                    CallError::Malformed(_) => $kind::Refused,
                     CallError::Lost { .. } | CallError::TimedOut { .. } | CallError::Unreachable(_) => {
                         $kind::Unavailable
                     }

@@ -14,7 +14,7 @@ pub use self::stream::GroupStream;
 use crate::batch::Batch;
 use crate::core::subscription::ConsumerCore;
 use crate::error::{CommitError, FetchError};
-use crate::io::group::{GroupShared, Standing};
+use crate::io::group::{GroupShared, MemberState};
 use crate::reader::Reader;
 
 /// How the partitions are divided among the members of a group. If they differ, most decide.
@@ -138,7 +138,7 @@ impl GroupConsumer {
                 Poll::Pending => {}
             }
         }
-        let is_over = matches!(&*self.shared.standing().borrow(), Standing::Over(_));
+        let is_over = matches!(&*self.shared.member_state().borrow(), MemberState::Ended(_));
         if ended == self.readers.len() && (is_settled || is_over) {
             return Poll::Ready(Ok(None));
         }
@@ -158,18 +158,18 @@ impl GroupConsumer {
     /// Goes on somewhere else in a partition that is assigned to this member. Nothing that was there before is delivered after this, and the
     /// group's position follows with the next commit, backwards too.
     pub fn seek(&mut self, topic: &str, partition: u32, to: StartAt) -> Result<(), FetchError> {
-        self.shared.with_place(topic, partition, |core, place| core.reset(place, to))
+        self.shared.with_partition(topic, partition, |core, index| core.reset(index, to))
     }
 
     /// Stops reading a partition that is assigned to this member, until [`GroupConsumer::resume`] or until it is assigned anew. What has
     /// arrived of it and was not delivered is fetched again then. The member stays in the group and keeps the partition.
     pub fn pause(&mut self, topic: &str, partition: u32) -> Result<(), FetchError> {
-        self.shared.with_place(topic, partition, ConsumerCore::pause)
+        self.shared.with_partition(topic, partition, ConsumerCore::pause)
     }
 
     /// Goes on with a partition that was paused, behind the last record that was delivered of it.
     pub fn resume(&mut self, topic: &str, partition: u32) -> Result<(), FetchError> {
-        self.shared.with_place(topic, partition, ConsumerCore::resume)
+        self.shared.with_partition(topic, partition, ConsumerCore::resume)
     }
 
     /// The records one by one, each with its share of the buffer.
@@ -188,10 +188,10 @@ impl GroupConsumer {
         let shared = self.shared.clone();
         shared.finish_commits().await;
         drop(self);
-        let mut standing = shared.standing();
+        let mut member_state = shared.member_state();
         // An error is that the sender is gone, and it is here.
-        let _ = standing.wait_for(|standing| matches!(standing, Standing::Over(_))).await;
-        shared.left()
+        let _ = member_state.wait_for(|member_state| matches!(member_state, MemberState::Ended(_))).await;
+        shared.leave_result()
     }
 }
 

@@ -13,9 +13,9 @@ use highwater_protocol::text::counted;
 
 pub use self::builder::ProducerBuilder;
 pub use self::delivery::{Delivery, Receipt};
-use crate::core::failures::Failed;
+use crate::core::failures::BatchFailure;
 use crate::core::producer::{NotAppended, ProducerCore};
-use crate::core::ticket::{Fate, Ticket};
+use crate::core::ticket::{BatchResult, Ticket};
 use crate::error::{Outcome, ProduceError, ProduceErrorKind, TrySendError};
 use crate::io::conn::Conn;
 use crate::io::producer::topics::Topics;
@@ -32,18 +32,18 @@ use crate::undelivered::DeliveryError;
 ///
 /// When the last clone is dropped, what is in the buffer is still sent; [`Producer::close`] waits for it.
 #[derive(Clone, Debug)]
-pub struct Producer(Arc<Handle>);
+pub struct Producer(Arc<ProducerHandle>);
 
 #[derive(Debug)]
-struct Handle {
+struct ProducerHandle {
     own: Option<Arc<ProducerShared>>,
     topics: Arc<Topics>,
 }
 
-impl Drop for Handle {
+impl Drop for ProducerHandle {
     fn drop(&mut self) {
         for topic in self.topics.close() {
-            topic.handles_gone();
+            topic.handles_dropped();
         }
     }
 }
@@ -66,12 +66,12 @@ impl Producer {
     pub async fn send(&self, mut record: Record) -> Result<Delivery, ProduceError> {
         let looked_up;
         let shared = match self.0.topic_of(&record)? {
-            Topic::Own(own) => own,
-            Topic::Known(known) => {
+            TopicLookup::Own(own) => own,
+            TopicLookup::Known(known) => {
                 looked_up = known;
                 &looked_up
             }
-            Topic::Unknown(topic) => {
+            TopicLookup::Unknown(topic) => {
                 looked_up = self.0.topics.open(topic).await?;
                 &looked_up
             }
@@ -97,12 +97,12 @@ impl Producer {
     pub fn try_send(&self, mut record: Record) -> Result<Delivery, TrySendError> {
         let known;
         let shared = match self.0.topic_of(&record) {
-            Ok(Topic::Own(own)) => own,
-            Ok(Topic::Known(topic)) => {
+            Ok(TopicLookup::Own(own)) => own,
+            Ok(TopicLookup::Known(topic)) => {
                 known = topic;
                 &known
             }
-            Ok(Topic::Unknown(topic)) => {
+            Ok(TopicLookup::Unknown(topic)) => {
                 self.0.topics.open_soon(topic.clone());
                 return Err(TrySendError::NotReady(record));
             }
@@ -134,11 +134,11 @@ impl Producer {
         let tickets: Vec<_> = topics.iter().flat_map(|topic| topic.with(ProducerCore::flush)).collect();
         let mut failed = Vec::new();
         for ticket in tickets {
-            failed.extend(fate_of(&ticket).await.err());
+            failed.extend(wait_for_result(&ticket).await.err());
         }
         confirm_unacknowledged(&topics).await;
         // Another flush that waits for the same records may have taken their failures.
-        unseen(&topics).or_else(|| failed.iter().find_map(Failed::taken)).map_or(Ok(()), Err)
+        take_unreported(&topics).or_else(|| failed.iter().find_map(BatchFailure::taken)).map_or(Ok(()), Err)
     }
 
     /// Takes no more records and waits until all are acknowledged or given up, or for `timeout`; what is then not acknowledged is given up.
@@ -151,7 +151,7 @@ impl Producer {
         let topics = self.0.topics.close();
         for topic in &topics {
             topic.with(|core| {
-                core.refuse_more();
+                core.stop_accepting();
                 core.flush();
             });
         }
@@ -165,26 +165,28 @@ impl Producer {
         for topic in &topics {
             topic.close(true);
         }
-        unseen(&topics).map_or(Ok(()), Err)
+        take_unreported(&topics).map_or(Ok(()), Err)
     }
 }
 
 /// Where a record goes.
-enum Topic<'own, 'record> {
+enum TopicLookup<'own, 'record> {
     Own(&'own Arc<ProducerShared>),
     Known(Arc<ProducerShared>),
     Unknown(&'record Arc<str>),
 }
 
-impl Handle {
+impl ProducerHandle {
     fn topic_of<'own, 'record>(
         &'own self,
         record: &'record Record,
-    ) -> Result<Topic<'own, 'record>, ProduceError> {
+    ) -> Result<TopicLookup<'own, 'record>, ProduceError> {
         match (&record.topic, &self.own) {
-            (None, Some(own)) => Ok(Topic::Own(own)),
-            (Some(topic), Some(own)) if *topic == own.topic => Ok(Topic::Own(own)),
-            (Some(topic), _) => Ok(self.topics.get(topic).map_or(Topic::Unknown(topic), Topic::Known)),
+            (None, Some(own)) => Ok(TopicLookup::Own(own)),
+            (Some(topic), Some(own)) if *topic == own.topic => Ok(TopicLookup::Own(own)),
+            (Some(topic), _) => {
+                Ok(self.topics.get(topic).map_or(TopicLookup::Unknown(topic), TopicLookup::Known))
+            }
             (None, None) => {
                 let text = "the record names no topic and the producer has none: set one by Record::topic";
                 Err(ProduceError::new(ProduceErrorKind::Invalid, Outcome::NotWritten, text))
@@ -194,7 +196,7 @@ impl Handle {
 }
 
 /// What failed and was not seen, of all topics.
-fn unseen(topics: &[Arc<ProducerShared>]) -> Option<DeliveryError> {
+fn take_unreported(topics: &[Arc<ProducerShared>]) -> Option<DeliveryError> {
     topics.iter().filter_map(|topic| topic.failures.take()).reduce(DeliveryError::and)
 }
 
@@ -217,9 +219,9 @@ async fn confirm_unacknowledged(topics: &[Arc<ProducerShared>]) {
     }
 }
 
-async fn fate_of(ticket: &Ticket) -> Fate {
-    let mut place = None;
-    std::future::poll_fn(|cx| ticket.poll(cx, &mut place).map(Fate::clone)).await
+async fn wait_for_result(ticket: &Ticket) -> BatchResult {
+    let mut waker_index = None;
+    std::future::poll_fn(|cx| ticket.poll(cx, &mut waker_index).map(BatchResult::clone)).await
 }
 
 impl ProducerShared {
@@ -263,7 +265,7 @@ impl ProducerShared {
                     partition: appended.partition,
                     index: appended.index,
                     timestamp,
-                    place: None,
+                    waker_index: None,
                     is_seen: AtomicBool::new(false),
                 })
             }

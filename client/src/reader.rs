@@ -7,7 +7,7 @@ use highwater_protocol::ids::Offset;
 
 use crate::batch::Batch;
 use crate::core::decode::{Damage, Decoded, Decoder};
-use crate::core::subscription::{Chunk, Origin, Taken};
+use crate::core::subscription::{Chunk, NextItem, Origin};
 use crate::error::{DamagedRange, FetchError, FetchErrorKind, Outcome};
 use crate::io::consumer::ConsumerShared;
 
@@ -15,14 +15,14 @@ use crate::io::consumer::ConsumerShared;
 #[derive(Debug)]
 pub(crate) struct Reader {
     shared: Arc<ConsumerShared>,
-    current: Option<Current>,
+    current: Option<CurrentChunk>,
     /// Batches are given to the user record by record: they count as delivered by whoever does that.
     by_record: bool,
 }
 
 /// The frames being worked through, and whose they are.
 #[derive(Debug)]
-struct Current {
+struct CurrentChunk {
     origin: Origin,
     decoder: Decoder,
 }
@@ -42,36 +42,36 @@ impl Reader {
     /// The next batch; none at the end that was asked for, if one was, or when the consumer was closed.
     pub(crate) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Batch>, FetchError>> {
         loop {
-            if let Some(batch) = self.work_on() {
+            if let Some(batch) = self.decode_next() {
                 return Poll::Ready(Ok(Some(batch)));
             }
             let taken = self.shared.core().take(cx.waker());
             match taken {
-                Taken::Chunk(chunk) if chunk.frames.is_empty() => {
-                    if let Some(error) = self.pass_lost(&chunk) {
+                NextItem::Chunk(chunk) if chunk.frames.is_empty() => {
+                    if let Some(error) = self.report_lost_range(&chunk) {
                         return Poll::Ready(Err(error));
                     }
                 }
-                Taken::Chunk(Chunk { origin, frames, next_offset }) => {
-                    self.current = Some(Current { origin, decoder: Decoder::new(frames, next_offset) });
+                NextItem::Chunk(Chunk { origin, frames, next_offset }) => {
+                    self.current = Some(CurrentChunk { origin, decoder: Decoder::new(frames, next_offset) });
                 }
-                Taken::Failed(error) => return Poll::Ready(Err(error)),
-                Taken::End => return Poll::Ready(Ok(None)),
-                Taken::Pending => return Poll::Pending,
+                NextItem::Failed(error) => return Poll::Ready(Err(error)),
+                NextItem::End => return Poll::Ready(Ok(None)),
+                NextItem::Pending => return Poll::Pending,
             }
         }
     }
 
     /// The user is told of records that the broker has lost. Reading goes on behind them; to the user's processing they count as a batch.
-    fn pass_lost(&self, Chunk { origin, next_offset: to, .. }: &Chunk) -> Option<FetchError> {
+    fn report_lost_range(&self, Chunk { origin, next_offset: to, .. }: &Chunk) -> Option<FetchError> {
         let mut core = self.shared.core();
-        if !core.is_held(*origin) {
+        if !core.is_owned(*origin) {
             return None;
         }
-        let at = &core.places()[origin.place];
+        let at = &core.partitions()[origin.index];
         let (partition, from, leader_epoch) = (at.partition, at.position()?, at.leader_epoch);
-        core.hand_out(origin.place);
-        core.delivered(origin.place, *to, leader_epoch);
+        core.begin_processing(origin.index);
+        core.mark_delivered(origin.index, *to, leader_epoch);
         drop(core);
         let range = DamagedRange { topic: self.shared.topic.to_string(), partition, from, to: *to };
         (from < *to).then(|| {
@@ -80,24 +80,24 @@ impl Reader {
     }
 
     /// Works through the current frames until they bring a batch or are used up.
-    fn work_on(&mut self) -> Option<Batch> {
-        while let Some(Current { origin, decoder }) = &mut self.current {
+    fn decode_next(&mut self) -> Option<Batch> {
+        while let Some(CurrentChunk { origin, decoder }) = &mut self.current {
             let origin = *origin;
             let (from, end) = {
                 let core = self.shared.core();
-                if !core.is_held(origin) {
+                if !core.is_owned(origin) {
                     drop(core);
                     self.current = None;
                     return None;
                 }
-                let at = &core.places()[origin.place];
+                let at = &core.partitions()[origin.index];
                 (at.position().expect("frames arrive behind the answer to the subscribe"), at.end)
             };
             let decoded = match decoder.step(from, end) {
                 Ok(decoded) => decoded,
                 Err(damage) => {
                     self.current = None;
-                    self.damaged(origin, from, &damage);
+                    self.handle_damage(origin, from, &damage);
                     return None;
                 }
             };
@@ -105,27 +105,27 @@ impl Reader {
             if decoded.done {
                 self.current = None;
             }
-            if let Some(batch) = self.hand_out(origin, from, decoded, bytes) {
+            if let Some(batch) = self.make_batch(origin, from, decoded, bytes) {
                 return Some(batch);
             }
         }
         None
     }
 
-    fn hand_out(&self, origin: Origin, from: Offset, decoded: Decoded, bytes: usize) -> Option<Batch> {
+    fn make_batch(&self, origin: Origin, from: Offset, decoded: Decoded, bytes: usize) -> Option<Batch> {
         let mut core = self.shared.core();
-        if !core.is_held(origin) {
+        if !core.is_owned(origin) {
             return None;
         }
-        let place = origin.place;
-        let leader_epoch = decoded.leader_epoch.unwrap_or(core.places()[place].leader_epoch);
+        let index = origin.index;
+        let leader_epoch = decoded.leader_epoch.unwrap_or(core.partitions()[index].leader_epoch);
         if decoded.records > 0 {
-            core.hand_out(place);
+            core.begin_processing(index);
         }
         let delivered = if decoded.records > 0 && self.by_record { from } else { decoded.next_offset };
-        core.delivered(place, delivered, leader_epoch);
-        let release = if decoded.done { core.release(place, bytes) } else { None };
-        let at = &core.places()[place];
+        core.mark_delivered(index, delivered, leader_epoch);
+        let release = if decoded.done { core.return_credit(index, bytes) } else { None };
+        let at = &core.partitions()[index];
         let (partition, high_watermark) = (at.partition, at.high_watermark);
         drop(core);
         if let Some(release) = release {
@@ -145,25 +145,25 @@ impl Reader {
     }
 
     /// Asks for the frames again; the second time in the same place the user is told.
-    fn damaged(&self, origin: Origin, position: Offset, damage: &Damage) {
+    fn handle_damage(&self, origin: Origin, position: Offset, damage: &Damage) {
         self.shared.cluster.metrics.frames_damaged.add(1);
         let mut core = self.shared.core();
-        if !core.is_held(origin) {
+        if !core.is_owned(origin) {
             return;
         }
-        let place = origin.place;
-        let at = core.place_mut(place);
+        let index = origin.index;
+        let at = core.partition_mut(index);
         let partition = at.partition;
         let again = at.damaged_at.replace(position) == Some(position);
-        core.fetch_again(place);
+        core.refetch(index);
         if again {
             let text = format!(
                 "{}/{partition} from offset {position} on arrives damaged: {damage}; seek behind it to go on",
                 self.shared.topic
             );
-            core.fail(place, FetchError::new(FetchErrorKind::Corrupt, Outcome::NotWritten, text));
+            core.fail(index, FetchError::new(FetchErrorKind::Corrupt, Outcome::NotWritten, text));
         }
         drop(core);
-        self.shared.changed(place);
+        self.shared.changed(index);
     }
 }

@@ -1,6 +1,6 @@
 //! A connection: requests out in order, answers matched by their ids, pushes handed to their subscriptions.
 //!
-//! `send_*` are the commands; [`ConnCore::gather`]/[`ConnCore::wrote`] drain what is to be written; [`ConnCore::handle_message`]
+//! `send_*` are the commands; [`ConnCore::gather`]/[`ConnCore::finish_write`] drain what is to be written; [`ConnCore::handle_message`]
 //! takes what was read and says whose it is; [`ConnCore::handle_closed`] hands every open request back. A request counts as
 //! *sent* from the moment its first byte may have left: only then can it have had an effect.
 
@@ -13,20 +13,20 @@ use bytes::Bytes;
 use highwater_protocol::error::ErrorCode;
 use highwater_protocol::native::{MessageKind, PRODUCE_HEAD_BYTES, error_text};
 
-use super::split::{Message, PeerFault};
+use super::split::{Message, ProtocolViolation};
 
 /// What was answered: the body, or the error and its text.
 pub(crate) type Answer = Result<Bytes, (ErrorCode, String)>;
 
 /// Whose a message is. `C` waits for one answer; `S` is a subscription.
 #[derive(Debug)]
-pub(crate) enum Event<C, S> {
+pub(crate) enum ConnEvent<C, S> {
     /// The answer to a call.
     Answered(C, Answer),
     /// A batch that no answer is expected for has left, as this request.
-    Left(C, u64),
+    Sent(C, u64),
     /// The broker refused a batch that no answer was expected for: the request with this id.
-    RefusedUnasked(u64, ErrorCode, String),
+    LateRejection(u64, ErrorCode, String),
     /// The answer to a subscribe. After an error the subscription does not exist.
     Subscribed(S, Answer),
     /// Frames for a subscription, or the error that ended it.
@@ -35,7 +35,7 @@ pub(crate) enum Event<C, S> {
 
 /// Every request that was open when a connection ended.
 #[derive(Debug)]
-pub(crate) struct Orphans<C, S> {
+pub(crate) struct OpenRequests<C, S> {
     /// Calls without an answer, in order; `true`: the request may have reached the broker.
     pub(crate) calls: Vec<(C, bool)>,
     pub(crate) subscriptions: Vec<S>,
@@ -51,7 +51,7 @@ pub(crate) struct ConnCore<C, S> {
     /// Ids below this may have left.
     started: u64,
     /// By rising id.
-    waiting: VecDeque<Waiting<C, S>>,
+    pending: VecDeque<PendingRequest<C, S>>,
     subscriptions: AHashMap<u64, S>,
 }
 
@@ -65,7 +65,7 @@ struct Outgoing<C> {
 }
 
 #[derive(Debug)]
-struct Waiting<C, S> {
+struct PendingRequest<C, S> {
     id: u64,
     kind: MessageKind,
     since: Instant,
@@ -88,7 +88,7 @@ impl<C, S: Clone> ConnCore<C, S> {
             outgoing: VecDeque::new(),
             front_written: 0,
             started: first_id,
-            waiting: VecDeque::new(),
+            pending: VecDeque::new(),
             subscriptions: AHashMap::with_hasher(ahash::RandomState::with_seeds(1, 2, 3, 4)),
         }
     }
@@ -102,7 +102,7 @@ impl<C, S: Clone> ConnCore<C, S> {
         now: Instant,
     ) -> u64 {
         let id = self.queue(message);
-        self.waiting.push_back(Waiting { id, kind, since: now, waiter: Waiter::Call(waiter) });
+        self.pending.push_back(PendingRequest { id, kind, since: now, waiter: Waiter::Call(waiter) });
         id
     }
 
@@ -121,7 +121,7 @@ impl<C, S: Clone> ConnCore<C, S> {
             Outgoing { head: head(id), head_bytes: PRODUCE_HEAD_BYTES, body: batch, waiter: None };
         if is_answered {
             let waiter = Waiter::Call(waiter);
-            self.waiting.push_back(Waiting { id, kind: MessageKind::Produce, since: now, waiter });
+            self.pending.push_back(PendingRequest { id, kind: MessageKind::Produce, since: now, waiter });
         } else {
             outgoing.waiter = Some((waiter, id));
         }
@@ -138,7 +138,7 @@ impl<C, S: Clone> ConnCore<C, S> {
     ) -> u64 {
         let id = self.queue(message);
         let waiter = Waiter::Subscribe(subscription);
-        self.waiting.push_back(Waiting { id, kind: MessageKind::Subscribe, since: now, waiter });
+        self.pending.push_back(PendingRequest { id, kind: MessageKind::Subscribe, since: now, waiter });
         id
     }
 
@@ -153,8 +153,8 @@ impl<C, S: Clone> ConnCore<C, S> {
     pub(crate) fn send_unsubscribe(&mut self, subscription: u64, message: Bytes) {
         if self.subscriptions.remove(&subscription).is_some() {
             self.queue_whole(message);
-        } else if let Ok(at) = self.waiting.binary_search_by_key(&subscription, |waiting| waiting.id) {
-            self.waiting[at].waiter = Waiter::Nobody;
+        } else if let Ok(at) = self.pending.binary_search_by_key(&subscription, |pending| pending.id) {
+            self.pending[at].waiter = Waiter::Nobody;
             self.queue_whole(message);
         }
     }
@@ -185,12 +185,12 @@ impl<C, S: Clone> ConnCore<C, S> {
     }
 
     /// Everything queued counts as sent from here on: it is about to be given to the socket.
-    pub(crate) fn writing(&mut self) {
+    pub(crate) fn begin_write(&mut self) {
         self.started = self.next_id;
     }
 
-    /// `bytes` of what was gathered were written. Whoever waits for that is put into `left_whole`.
-    pub(crate) fn wrote(&mut self, mut bytes: usize, left_whole: &mut Vec<Event<C, S>>) {
+    /// `bytes` of what was gathered were written. Whoever waits for that is put into `sent`.
+    pub(crate) fn finish_write(&mut self, mut bytes: usize, sent: &mut Vec<ConnEvent<C, S>>) {
         while let Some(front) = self.outgoing.front() {
             let left = front.head_bytes + front.body.len() - self.front_written;
             if bytes < left {
@@ -200,13 +200,16 @@ impl<C, S: Clone> ConnCore<C, S> {
             bytes -= left;
             self.front_written = 0;
             let whole = self.outgoing.pop_front().expect("it is at the front");
-            left_whole.extend(whole.waiter.map(|(waiter, id)| Event::Left(waiter, id)));
+            sent.extend(whole.waiter.map(|(waiter, id)| ConnEvent::Sent(waiter, id)));
         }
         assert!(bytes == 0, "more bytes written than were gathered");
     }
 
     /// Whose `message` is. None: nobody's any more.
-    pub(crate) fn handle_message(&mut self, message: Message) -> Result<Option<Event<C, S>>, PeerFault> {
+    pub(crate) fn handle_message(
+        &mut self,
+        message: Message,
+    ) -> Result<Option<ConnEvent<C, S>>, ProtocolViolation> {
         let Message { kind, error, request_id: id, body } = message;
         let answer = match error {
             None => Ok(body),
@@ -215,68 +218,68 @@ impl<C, S: Clone> ConnCore<C, S> {
         if kind == MessageKind::Data {
             return self.handle_push(id, answer);
         }
-        let Ok(at) = self.waiting.binary_search_by_key(&id, |waiting| waiting.id) else {
+        let Ok(at) = self.pending.binary_search_by_key(&id, |pending| pending.id) else {
             return match kind {
                 // An error about a subscription may have either kind.
                 MessageKind::Subscribe if answer.is_err() => self.handle_push(id, answer),
                 // The last word on a connection: the broker closes it.
                 MessageKind::Produce if id < self.next_id => Ok(match answer {
                     Ok(_) => None,
-                    Err((code, text)) => Some(Event::RefusedUnasked(id, code, text)),
+                    Err((code, text)) => Some(ConnEvent::LateRejection(id, code, text)),
                 }),
                 // Nobody waits for the end of a subscription.
                 MessageKind::Unsubscribe | MessageKind::Credit if id < self.next_id => Ok(None),
-                _ => Err(PeerFault::Unasked(id)),
+                _ => Err(ProtocolViolation::Unasked(id)),
             };
         };
-        if self.waiting[at].kind != kind {
-            return Err(PeerFault::OtherKind { asked: self.waiting[at].kind, got: kind });
+        if self.pending[at].kind != kind {
+            return Err(ProtocolViolation::OtherKind { asked: self.pending[at].kind, got: kind });
         }
-        let waiting = self.waiting.remove(at).expect("just found");
-        Ok(match waiting.waiter {
-            Waiter::Call(waiter) => Some(Event::Answered(waiter, answer)),
+        let pending = self.pending.remove(at).expect("just found");
+        Ok(match pending.waiter {
+            Waiter::Call(waiter) => Some(ConnEvent::Answered(waiter, answer)),
             Waiter::Subscribe(subscription) => {
                 if answer.is_ok() {
                     self.subscriptions.insert(id, subscription.clone());
                 }
-                Some(Event::Subscribed(subscription, answer))
+                Some(ConnEvent::Subscribed(subscription, answer))
             }
             Waiter::Nobody => None,
         })
     }
 
-    fn handle_push(&mut self, id: u64, answer: Answer) -> Result<Option<Event<C, S>>, PeerFault> {
+    fn handle_push(&mut self, id: u64, answer: Answer) -> Result<Option<ConnEvent<C, S>>, ProtocolViolation> {
         if id >= self.next_id {
-            return Err(PeerFault::Unasked(id));
+            return Err(ProtocolViolation::Unasked(id));
         }
         let subscription = match &answer {
             Ok(_) => self.subscriptions.get(&id).cloned(),
             Err(_) => self.subscriptions.remove(&id),
         };
-        Ok(subscription.map(|subscription| Event::Pushed(subscription, answer)))
+        Ok(subscription.map(|subscription| ConnEvent::Pushed(subscription, answer)))
     }
 
     /// Since when the oldest unanswered request waits.
     pub(crate) fn oldest_unanswered(&self) -> Option<Instant> {
-        self.waiting.front().map(|waiting| waiting.since)
+        self.pending.front().map(|pending| pending.since)
     }
 
     /// Requests without an answer.
     #[cfg(test)]
     pub(crate) fn in_flight(&self) -> usize {
-        self.waiting.len()
+        self.pending.len()
     }
 
     /// The connection is gone.
-    pub(crate) fn handle_closed(&mut self) -> Orphans<C, S> {
-        let mut orphans = Orphans { calls: Vec::new(), subscriptions: Vec::new() };
+    pub(crate) fn handle_closed(&mut self) -> OpenRequests<C, S> {
+        let mut orphans = OpenRequests { calls: Vec::new(), subscriptions: Vec::new() };
         // Of which not all has left: that has no effect.
         let unsent = self.outgoing.drain(..).filter_map(|outgoing| outgoing.waiter);
         orphans.calls.extend(unsent.map(|(waiter, _)| (waiter, false)));
         orphans.subscriptions.extend(self.subscriptions.drain().map(|(_, subscription)| subscription));
-        for waiting in self.waiting.drain(..) {
-            match waiting.waiter {
-                Waiter::Call(waiter) => orphans.calls.push((waiter, waiting.id < self.started)),
+        for pending in self.pending.drain(..) {
+            match pending.waiter {
+                Waiter::Call(waiter) => orphans.calls.push((waiter, pending.id < self.started)),
                 Waiter::Subscribe(subscription) => orphans.subscriptions.push(subscription),
                 Waiter::Nobody => {}
             }
@@ -334,8 +337,8 @@ mod tests {
             let all: Vec<u8> = slices[..count].iter().flat_map(|slice| slice.iter().copied()).collect();
             let take = step.min(all.len());
             out.extend_from_slice(&all[..take]);
-            core.writing();
-            core.wrote(take, &mut Vec::new());
+            core.begin_write();
+            core.finish_write(take, &mut Vec::new());
         }
         out
     }
@@ -346,14 +349,14 @@ mod tests {
         let ids: Vec<_> = ["a", "b", "c"].map(|who| call(&mut core, who)).into();
         for (id, who) in [(ids[1], "b"), (ids[2], "c"), (ids[0], "a")] {
             match core.handle_message(answer(MessageKind::Metadata, id)).unwrap() {
-                Some(Event::Answered(got, Ok(_))) => assert_eq!(got, who),
+                Some(ConnEvent::Answered(got, Ok(_))) => assert_eq!(got, who),
                 other => panic!("{other:?}"),
             }
         }
         assert_eq!(core.in_flight(), 0);
         assert!(matches!(
             core.handle_message(answer(MessageKind::Metadata, ids[0])),
-            Err(PeerFault::Unasked(_))
+            Err(ProtocolViolation::Unasked(_))
         ));
     }
 
@@ -363,7 +366,7 @@ mod tests {
         let id = call(&mut core, "a");
         assert!(matches!(
             core.handle_message(answer(MessageKind::Fetch, id)),
-            Err(PeerFault::OtherKind { .. })
+            Err(ProtocolViolation::OtherKind { .. })
         ));
     }
 
@@ -406,12 +409,12 @@ mod tests {
             let batch = Bytes::from_static(&[9; 100]);
             core.send_produce(|_| [7; PRODUCE_HEAD_BYTES], batch, who, false, Instant::now());
         }
-        core.writing();
+        core.begin_write();
         let mut left = Vec::new();
-        core.wrote(PRODUCE_HEAD_BYTES + 99, &mut left);
+        core.finish_write(PRODUCE_HEAD_BYTES + 99, &mut left);
         assert!(left.is_empty());
-        core.wrote(2, &mut left);
-        assert!(matches!(left[..], [Event::Left("first", 1)]));
+        core.finish_write(2, &mut left);
+        assert!(matches!(left[..], [ConnEvent::Sent("first", 1)]));
         assert_eq!(core.handle_closed().calls, [("second", false)]);
     }
 
@@ -425,7 +428,7 @@ mod tests {
         let refusal =
             Message { error: Some(ErrorCode::InvalidTimestamp), ..answer(MessageKind::Produce, id) };
         match core.handle_message(refusal).unwrap() {
-            Some(Event::RefusedUnasked(of, ErrorCode::InvalidTimestamp, _)) => assert_eq!(of, id),
+            Some(ConnEvent::LateRejection(of, ErrorCode::InvalidTimestamp, _)) => assert_eq!(of, id),
             other => panic!("{other:?}"),
         }
     }
@@ -436,13 +439,16 @@ mod tests {
         let id = core.send_subscribe(|id| empty_message(MessageKind::Subscribe, id), "s", Instant::now());
         assert!(matches!(core.handle_message(answer(MessageKind::Data, id)), Ok(None)));
         let subscribed = core.handle_message(answer(MessageKind::Subscribe, id)).unwrap();
-        assert!(matches!(subscribed, Some(Event::Subscribed("s", Ok(_)))));
+        assert!(matches!(subscribed, Some(ConnEvent::Subscribed("s", Ok(_)))));
         let pushed = core.handle_message(answer(MessageKind::Data, id)).unwrap();
-        assert!(matches!(pushed, Some(Event::Pushed("s", Ok(_)))));
+        assert!(matches!(pushed, Some(ConnEvent::Pushed("s", Ok(_)))));
         core.send_unsubscribe(id, empty_message(MessageKind::Unsubscribe, id));
         assert!(matches!(core.handle_message(answer(MessageKind::Data, id)), Ok(None)));
         assert!(matches!(core.handle_message(answer(MessageKind::Unsubscribe, id)), Ok(None)));
-        assert!(matches!(core.handle_message(answer(MessageKind::Data, 99)), Err(PeerFault::Unasked(99))));
+        assert!(matches!(
+            core.handle_message(answer(MessageKind::Data, 99)),
+            Err(ProtocolViolation::Unasked(99))
+        ));
     }
 
     #[test]
@@ -454,7 +460,7 @@ mod tests {
         let mut buf = bytes::BytesMut::from(&bytes[..]);
         let message = super::super::split::next_message(&mut buf).unwrap().unwrap();
         match core.handle_message(message).unwrap() {
-            Some(Event::Pushed("s", Err((code, text)))) => {
+            Some(ConnEvent::Pushed("s", Err((code, text)))) => {
                 assert_eq!((code, text.as_str()), (ErrorCode::UnknownTopic, "gone"));
             }
             other => panic!("{other:?}"),

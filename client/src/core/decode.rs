@@ -10,7 +10,7 @@ const DECODED_BYTES: usize = 1 << 20;
 
 /// The records of one stored batch, decompressed and read through once, so that they can be relied on.
 #[derive(Clone, Debug)]
-pub(crate) struct Part {
+pub(crate) struct BatchPart {
     pub(crate) header: BatchHeader,
     pub(crate) records: Bytes,
     /// Records before this are not wanted.
@@ -19,7 +19,7 @@ pub(crate) struct Part {
     pub(crate) until: Offset,
 }
 
-impl Part {
+impl BatchPart {
     pub(crate) fn wants(&self, offset: Offset) -> bool {
         self.from <= offset && offset < self.until
     }
@@ -28,7 +28,7 @@ impl Part {
 /// What a step of [`Decoder::step`] brought.
 #[derive(Debug)]
 pub(crate) struct Decoded {
-    pub(crate) parts: Vec<Part>,
+    pub(crate) parts: Vec<BatchPart>,
     pub(crate) records: usize,
     /// Where the first record after these would be.
     pub(crate) next_offset: Offset,
@@ -101,7 +101,7 @@ impl Decoder {
                 batch.decompressed(&mut out).map_err(damaged)?;
                 out.into()
             };
-            let part = Part { header: *batch.header(), records, from, until };
+            let part = BatchPart { header: *batch.header(), records, from, until };
             let mut wanted = 0;
             for record in Records::new(&part.header, &part.records) {
                 wanted += usize::from(part.wants(record.map_err(damaged)?.offset));

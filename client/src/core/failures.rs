@@ -13,21 +13,21 @@ use crate::undelivered::{DeliveryError, FailedRecord};
 
 /// See the module's doc. Clones share it.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Failures(Arc<Mutex<Log>>);
+pub(crate) struct Failures(Arc<Mutex<FailureLog>>);
 
 #[derive(Debug, Default)]
-struct Log {
+struct FailureLog {
     period: u64,
     /// Batches added in this period.
     batches: u64,
-    unseen: u64,
+    unreported: u64,
     first: Option<ProduceError>,
-    kept: Vec<Kept>,
+    kept: Vec<KeptRecord>,
     kept_bytes: usize,
 }
 
 #[derive(Debug)]
-struct Kept {
+struct KeptRecord {
     batch: u64,
     index: u32,
     failed: FailedRecord,
@@ -35,7 +35,7 @@ struct Kept {
 
 /// Why the records of a batch failed, and where that is on record.
 #[derive(Clone, Debug)]
-pub(crate) struct Failed {
+pub(crate) struct BatchFailure {
     pub(crate) error: ProduceError,
     records: u32,
     log: Failures,
@@ -51,11 +51,11 @@ impl Failures {
         error: ProduceError,
         records: impl FnOnce(usize) -> Vec<Record>,
         keep_all: bool,
-    ) -> Failed {
+    ) -> BatchFailure {
         let mut log = lock(&self.0);
         let batch = log.batches;
         log.batches += 1;
-        log.unseen += u64::from(count);
+        log.unreported += u64::from(count);
         log.first.get_or_insert_with(|| error.clone());
         let room = if keep_all { usize::MAX } else { FAILED_RECORDS_MAX.saturating_sub(log.kept.len()) };
         let records = if room == 0 { Vec::new() } else { records(room) };
@@ -65,32 +65,32 @@ impl Failures {
                 break;
             }
             log.kept_bytes = bytes;
-            log.kept.push(Kept { batch, index, failed: FailedRecord { record, error: error.clone() } });
+            log.kept.push(KeptRecord { batch, index, failed: FailedRecord { record, error: error.clone() } });
         }
-        Failed { error, records: count, log: self.clone(), period: log.period, batch }
+        BatchFailure { error, records: count, log: self.clone(), period: log.period, batch }
     }
 
     /// Takes what failed since this was last done and was not seen.
     pub(crate) fn take(&self) -> Option<DeliveryError> {
         let mut log = lock(&self.0);
-        let next = Log { period: log.period + 1, ..Log::default() };
-        let Log { unseen, first, kept, .. } = std::mem::replace(&mut *log, next);
-        let first = first.filter(|_| unseen > 0)?;
+        let next = FailureLog { period: log.period + 1, ..FailureLog::default() };
+        let FailureLog { unreported, first, kept, .. } = std::mem::replace(&mut *log, next);
+        let first = first.filter(|_| unreported > 0)?;
         let records: Vec<_> = kept.into_iter().map(|kept| kept.failed).collect();
         let first = records.first().map_or(first, |failed| failed.error.clone());
-        Some(DeliveryError::new(unseen, first, records))
+        Some(DeliveryError::new(unreported, first, records))
     }
 }
 
-impl Failed {
+impl BatchFailure {
     /// The delivery of one of the batch's records has returned the error.
-    pub(crate) fn see(&self, index: u32) {
+    pub(crate) fn mark_seen(&self, index: u32) {
         let mut log = lock(&self.log.0);
         if log.period != self.period {
             return;
         }
-        log.unseen -= 1;
-        let is_it = |kept: &Kept| (kept.batch, kept.index) == (self.batch, index);
+        log.unreported -= 1;
+        let is_it = |kept: &KeptRecord| (kept.batch, kept.index) == (self.batch, index);
         if let Some(at) = log.kept.iter().position(is_it) {
             let kept = log.kept.remove(at);
             log.kept_bytes -= kept.failed.record.charge();
@@ -113,7 +113,7 @@ mod tests {
         ProduceError::new(ProduceErrorKind::TimedOut, Outcome::NotWritten, text)
     }
 
-    fn add(failures: &Failures, count: u32, bytes: usize) -> Failed {
+    fn add(failures: &Failures, count: u32, bytes: usize) -> BatchFailure {
         let records = |max| (0..count as usize).take(max).map(|_| Record::new(vec![7; bytes])).collect();
         failures.add(count, error("late"), records, false)
     }
@@ -123,12 +123,12 @@ mod tests {
         let failures = Failures::default();
         assert!(failures.take().is_none());
         let batch = add(&failures, 3, 10);
-        batch.see(1);
+        batch.mark_seen(1);
         let taken = failures.take().unwrap();
         assert_eq!((taken.count(), taken.records().len()), (2, 2));
         assert!(failures.take().is_none());
         // Too late to matter.
-        batch.see(0);
+        batch.mark_seen(0);
         add(&failures, 1, 10);
         assert_eq!(failures.take().unwrap().count(), 1);
     }
@@ -137,8 +137,8 @@ mod tests {
     fn what_was_seen_by_all_is_forgotten() {
         let failures = Failures::default();
         let batch = add(&failures, 2, 10);
-        batch.see(0);
-        batch.see(1);
+        batch.mark_seen(0);
+        batch.mark_seen(1);
         assert!(failures.take().is_none());
     }
 

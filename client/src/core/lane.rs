@@ -11,6 +11,8 @@
 //!   *broken*. What may have been written is settled under the old id; what the broker refused as out of order was certainly not
 //!   written and, once all is settled, goes again under a new id from sequence 0.
 
+mod batch;
+
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -20,6 +22,8 @@ use highwater_protocol::batch::{BatchBuilder, BatchProducer};
 use highwater_protocol::error::ErrorCode;
 use highwater_protocol::ids::ProducerId;
 
+use self::batch::BatchState;
+pub(crate) use self::batch::{Batch, Payload};
 use super::backoff::Backoff;
 use super::ticket::Ticket;
 use crate::error::Outcome;
@@ -44,64 +48,21 @@ pub(crate) struct LaneLimits {
     pub(crate) idempotent: bool,
 }
 
-/// Records that travel together.
-#[derive(Debug)]
-pub(crate) struct Batch {
-    pub(crate) id: u64,
-    pub(crate) ticket: Arc<Ticket>,
-    pub(crate) records: u32,
-    /// Bytes of the producer's budget it holds.
-    pub(crate) charged: usize,
-    pub(crate) born: Instant,
-    pub(crate) payload: Payload,
-    state: State,
-    /// An earlier attempt left and was not answered.
-    maybe_written: bool,
-    /// The broker said that it does not have it and cannot take it in this place.
-    refused: bool,
-    /// Its records know their fate; only its place in the sequence is still of interest.
-    told: bool,
-    renumbered: u32,
-}
-
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum State {
-    /// Never sent, or not under the present identity.
-    Unsent,
-    InFlight,
-    Retry,
-    /// Acknowledged; one before it is not.
-    Done,
-}
-
-/// The records of a batch in the form they have at the moment.
-#[derive(Debug)]
-pub(crate) enum Payload {
-    /// Still growing, or waiting to be sent first.
-    Building(Box<BatchBuilder>),
-    /// With the driver, which makes bytes of it.
-    Encoding,
-    /// As it travels.
-    Encoded(Bytes),
-    /// Given up.
-    Gone,
-}
-
 /// What to send.
 #[derive(Debug)]
-pub(crate) enum Send {
+pub(crate) enum BatchSend {
     /// First time: to be encoded with this stamp; the bytes are to be given back with [`Lane::encoded`].
     Fresh { batch: u64, buffer: Box<BatchBuilder>, stamp: BatchProducer },
     /// Encoded before, to be stamped anew; the bytes are to be given back with [`Lane::encoded`].
     Renumber { batch: u64, bytes: Bytes, stamp: BatchProducer },
     /// As it was sent before.
-    Again { batch: u64, bytes: Bytes },
+    Retry { batch: u64, bytes: Bytes },
 }
 
 /// What a lane wants.
 #[derive(Debug)]
-pub(crate) enum Next {
-    Send(Send),
+pub(crate) enum LaneAction {
+    Send(BatchSend),
     /// A producer id newer than this generation.
     Identity(u32),
     /// A connection to the partition's leader; asked once. `misrouted`: the last one was not.
@@ -109,14 +70,14 @@ pub(crate) enum Next {
         misrouted: bool,
     },
     /// To be asked again then.
-    At(Instant),
+    WakeAt(Instant),
     /// Nothing until something happens.
-    Nothing,
+    Idle,
 }
 
 /// What a refusal came to.
 #[derive(Debug)]
-pub(crate) enum Refused {
+pub(crate) enum RejectionOutcome {
     /// It goes again.
     Retry,
     /// It is given up.
@@ -143,13 +104,13 @@ pub(crate) struct Lane {
     generation: u32,
     next_sequence: i32,
     /// The identity has an acknowledgement here.
-    proven: bool,
-    broken: bool,
+    acknowledged: bool,
+    sequence_broken: bool,
     route: Route,
     /// The last route led to where the partition is not.
     misrouted: bool,
     /// In the core's list of lanes to ask.
-    pub(crate) listed: bool,
+    pub(crate) is_ready: bool,
     /// The core has a timer for the oldest batch, at this moment.
     pub(crate) expiry_armed: Option<Instant>,
 }
@@ -175,11 +136,11 @@ impl Lane {
             identity: None,
             generation: 0,
             next_sequence: 0,
-            proven: false,
-            broken: false,
+            acknowledged: false,
+            sequence_broken: false,
             route: Route::Down,
             misrouted: false,
-            listed: false,
+            is_ready: false,
             expiry_armed: None,
         }
     }
@@ -187,7 +148,7 @@ impl Lane {
     // Getters.
 
     pub(crate) fn is_empty(&self) -> bool {
-        self.open.is_none() && self.queue.is_empty() && self.sent.iter().all(|batch| batch.told)
+        self.open.is_none() && self.queue.is_empty() && self.sent.iter().all(|batch| batch.settled)
     }
 
     pub(crate) fn is_routed(&self) -> bool {
@@ -212,7 +173,7 @@ impl Lane {
     }
 
     fn in_flight_max(&self, limits: &LaneLimits) -> usize {
-        let careful = limits.idempotent && (self.broken || !self.proven);
+        let careful = limits.idempotent && (self.sequence_broken || !self.acknowledged);
         if careful { 1 } else { limits.in_flight_max }
     }
 
@@ -223,15 +184,15 @@ impl Lane {
 
     /// Tickets of all batches that are not settled.
     pub(crate) fn tickets(&self) -> impl Iterator<Item = &Arc<Ticket>> {
-        let sent = self.sent.iter().filter(|batch| !batch.told);
+        let sent = self.sent.iter().filter(|batch| !batch.settled);
         sent.chain(&self.queue).chain(&self.open).map(|batch| &batch.ticket)
     }
 
     /// When the oldest batch times out.
     pub(crate) fn expires_at(&self, limits: &LaneLimits) -> Option<Instant> {
-        let sent = self.sent.iter().find(|batch| !batch.told);
+        let sent = self.sent.iter().find(|batch| !batch.settled);
         let oldest = sent.or(self.queue.front()).or(self.open.as_ref())?;
-        Some(oldest.born + limits.delivery_timeout)
+        Some(oldest.created_at + limits.delivery_timeout)
     }
 
     // Commands.
@@ -244,12 +205,12 @@ impl Lane {
             ticket: Arc::default(),
             records: 0,
             charged: 0,
-            born: now,
+            created_at: now,
             payload: Payload::Building(buffer),
-            state: State::Unsent,
+            state: BatchState::Unsent,
             maybe_written: false,
             refused: false,
-            told: false,
+            settled: false,
             renumbered: 0,
         })
     }
@@ -273,88 +234,95 @@ impl Lane {
     }
 
     /// What to do next. `identity` is the producer's newest.
-    pub(crate) fn next(&mut self, limits: &LaneLimits, identity: Option<Identity>, now: Instant) -> Next {
+    pub(crate) fn next(
+        &mut self,
+        limits: &LaneLimits,
+        identity: Option<Identity>,
+        now: Instant,
+    ) -> LaneAction {
         if self.drain && self.in_flight > 0 {
-            return Next::Nothing;
+            return LaneAction::Idle;
         }
         self.drain = false;
         if let Some(at) = self.retry_at.filter(|at| now < *at) {
-            return Next::At(at);
+            return LaneAction::WakeAt(at);
         }
         self.retry_at = None;
         match self.route {
             Route::Up => {}
             Route::Down if !self.is_empty() => {
                 self.route = Route::Asked;
-                return Next::Route { misrouted: std::mem::take(&mut self.misrouted) };
+                return LaneAction::Route { misrouted: std::mem::take(&mut self.misrouted) };
             }
-            Route::Down | Route::Asked => return Next::Nothing,
+            Route::Down | Route::Asked => return LaneAction::Idle,
         }
-        if self.broken && self.in_flight == 0 && self.sent.front().is_some_and(|batch| batch.refused) {
-            self.unsend();
+        if self.sequence_broken && self.in_flight == 0 && self.sent.front().is_some_and(|batch| batch.refused)
+        {
+            self.requeue_sent();
         }
         if self.in_flight >= self.in_flight_max(limits) {
-            return Next::Nothing;
+            return LaneAction::Idle;
         }
-        if let Some(batch) = self.sent.iter_mut().find(|batch| batch.state == State::Retry) {
+        if let Some(batch) = self.sent.iter_mut().find(|batch| batch.state == BatchState::Retry) {
             let Payload::Encoded(bytes) = &batch.payload else { panic!("a batch to retry has its bytes") };
-            batch.state = State::InFlight;
+            batch.state = BatchState::InFlight;
             self.in_flight += 1;
-            return Next::Send(Send::Again { batch: batch.id, bytes: bytes.clone() });
+            return LaneAction::Send(BatchSend::Retry { batch: batch.id, bytes: bytes.clone() });
         }
-        if limits.idempotent && self.sent.len() >= if self.broken { 1 } else { limits.in_flight_max } {
-            return Next::Nothing;
+        if limits.idempotent && self.sent.len() >= if self.sequence_broken { 1 } else { limits.in_flight_max }
+        {
+            return LaneAction::Idle;
         }
         self.next_fresh(limits, identity, now)
     }
 
-    fn next_fresh(&mut self, limits: &LaneLimits, identity: Option<Identity>, now: Instant) -> Next {
+    fn next_fresh(&mut self, limits: &LaneLimits, identity: Option<Identity>, now: Instant) -> LaneAction {
         if self.queue.is_empty() {
-            let Some(open) = &self.open else { return Next::Nothing };
-            let due = open.born + limits.linger;
+            let Some(open) = &self.open else { return LaneAction::Idle };
+            let due = open.created_at + limits.linger;
             if now < due {
-                return Next::At(due);
+                return LaneAction::WakeAt(due);
             }
             self.close_open();
         }
         let mut stamp = BatchProducer::NONE;
         if limits.idempotent {
-            if self.broken || self.identity.is_none() {
+            if self.sequence_broken || self.identity.is_none() {
                 let Some(identity) = identity.filter(|identity| identity.generation > self.generation) else {
-                    return Next::Identity(self.generation);
+                    return LaneAction::Identity(self.generation);
                 };
                 self.identity = Some(identity);
                 self.generation = identity.generation;
                 self.next_sequence = 0;
-                self.proven = false;
-                self.broken = false;
+                self.acknowledged = false;
+                self.sequence_broken = false;
             }
             let identity = self.identity.expect("just adopted");
             stamp =
                 BatchProducer { id: identity.producer, epoch: identity.epoch, sequence: self.next_sequence };
         }
         let mut batch = self.queue.pop_front().expect("just checked");
-        batch.state = State::InFlight;
+        batch.state = BatchState::InFlight;
         batch.refused = false;
         self.next_sequence = stamp.sequence_after(batch.records);
         self.in_flight += 1;
         let id = batch.id;
         let send = match std::mem::replace(&mut batch.payload, Payload::Encoding) {
-            Payload::Building(buffer) => Send::Fresh { batch: id, buffer, stamp },
-            Payload::Encoded(bytes) => Send::Renumber { batch: id, bytes, stamp },
+            Payload::Building(buffer) => BatchSend::Fresh { batch: id, buffer, stamp },
+            Payload::Encoded(bytes) => BatchSend::Renumber { batch: id, bytes, stamp },
             Payload::Encoding | Payload::Gone => panic!("an unsent batch has its records"),
         };
         self.sent.push_back(batch);
-        Next::Send(send)
+        LaneAction::Send(send)
     }
 
     /// All that was sent is unsent again: certainly not written, to be numbered under a new identity.
-    fn unsend(&mut self) {
+    fn requeue_sent(&mut self) {
         while let Some(mut batch) = self.sent.pop_back() {
-            if batch.told {
+            if batch.settled {
                 continue;
             }
-            batch.state = State::Unsent;
+            batch.state = BatchState::Unsent;
             batch.maybe_written = false;
             self.queue.push_front(batch);
         }
@@ -364,8 +332,8 @@ impl Lane {
     // Events.
 
     /// The driver made bytes of a batch.
-    pub(crate) fn encoded(&mut self, id: u64, bytes: &Bytes) {
-        if let Some(batch) = self.sent.iter_mut().find(|batch| batch.id == id && !batch.told) {
+    pub(crate) fn set_encoded(&mut self, id: u64, bytes: &Bytes) {
+        if let Some(batch) = self.sent.iter_mut().find(|batch| batch.id == id && !batch.settled) {
             batch.payload = Payload::Encoded(bytes.clone());
         }
     }
@@ -374,14 +342,14 @@ impl Lane {
     pub(crate) fn handle_acked(&mut self, id: u64) -> Option<Batch> {
         let at = self.in_flight_at(id)?;
         self.in_flight -= 1;
-        self.proven = true;
+        self.acknowledged = true;
         self.backoff.succeed();
         let batch = &mut self.sent[at];
-        batch.state = State::Done;
-        let told = batch.told;
+        batch.state = BatchState::Done;
+        let settled = batch.settled;
         let batch = batch.split_off();
         self.forget_done();
-        (!told).then_some(batch)
+        (!settled).then_some(batch)
     }
 
     /// The broker refused a batch.
@@ -392,27 +360,27 @@ impl Lane {
         limits: &LaneLimits,
         now: Instant,
         jitter: f64,
-    ) -> Refused {
-        let Some(at) = self.in_flight_at(id) else { return Refused::Settled };
+    ) -> RejectionOutcome {
+        let Some(at) = self.in_flight_at(id) else { return RejectionOutcome::Settled };
         self.in_flight -= 1;
-        if self.sent[at].told {
+        if self.sent[at].settled {
             self.remove(at);
-            self.broken = limits.idempotent;
-            return Refused::Settled;
+            self.sequence_broken = limits.idempotent;
+            return RejectionOutcome::Settled;
         }
         let out_of_order = limits.idempotent && code == ErrorCode::OutOfOrderSequence;
         if out_of_order && at > 0 {
             // Its predecessor was refused and goes again first.
             self.retry(at);
-            return Refused::Retry;
+            return RejectionOutcome::Retry;
         }
         let batch = &mut self.sent[at];
         if out_of_order && batch.renumbered < RENUMBERED_MAX {
             batch.renumbered += 1;
             batch.refused = true;
-            self.broken = true;
+            self.sequence_broken = true;
             self.retry(at);
-            return Refused::Retry;
+            return RejectionOutcome::Retry;
         }
         if code.is_retryable() {
             if code == ErrorCode::WrongShard {
@@ -421,7 +389,7 @@ impl Lane {
             }
             self.retry(at);
             self.retry_at = Some(now + self.backoff.fail(jitter));
-            return Refused::Retry;
+            return RejectionOutcome::Retry;
         }
         if matches!(code, ErrorCode::UnknownTopic | ErrorCode::UnknownPartition) {
             // The next ones may find a topic of that name again, which then is another one.
@@ -429,9 +397,9 @@ impl Lane {
             self.misrouted = true;
         }
         let batch = self.remove(at);
-        self.broken = limits.idempotent;
+        self.sequence_broken = limits.idempotent;
         let outcome = if batch.maybe_written { Outcome::Unknown } else { Outcome::NotWritten };
-        Refused::Failed(batch, outcome)
+        RejectionOutcome::Failed(batch, outcome)
     }
 
     /// The connection was lost before the answer came; `sent`: the request may have arrived.
@@ -440,12 +408,12 @@ impl Lane {
         let Some(at) = self.in_flight_at(id) else { return };
         self.in_flight -= 1;
         let batch = &mut self.sent[at];
-        if batch.told {
+        if batch.settled {
             self.remove(at);
-            self.broken = limits.idempotent;
+            self.sequence_broken = limits.idempotent;
             return;
         }
-        batch.state = State::Retry;
+        batch.state = BatchState::Retry;
         batch.maybe_written |= sent;
     }
 
@@ -456,7 +424,7 @@ impl Lane {
         now: Instant,
         out: &mut Vec<(Batch, Outcome)>,
     ) {
-        let old = |batch: &Batch| batch.born + limits.delivery_timeout <= now;
+        let old = |batch: &Batch| batch.created_at + limits.delivery_timeout <= now;
         self.give_up(limits, old, out);
     }
 
@@ -473,16 +441,16 @@ impl Lane {
     ) {
         let mut at = 0;
         while let Some(batch) = self.sent.get_mut(at) {
-            if batch.told || !which(batch) {
+            if batch.settled || !which(batch) {
                 at += 1;
-            } else if batch.state == State::InFlight {
+            } else if batch.state == BatchState::InFlight {
                 // Its answer still tells whether there is a gap.
                 out.push((batch.split_off(), Outcome::Unknown));
                 at += 1;
             } else {
                 let batch = self.remove(at);
                 let outcome = if batch.maybe_written { Outcome::Unknown } else { Outcome::NotWritten };
-                self.broken = limits.idempotent;
+                self.sequence_broken = limits.idempotent;
                 out.push((batch, outcome));
             }
         }
@@ -495,7 +463,7 @@ impl Lane {
     }
 
     fn retry(&mut self, at: usize) {
-        self.sent[at].state = State::Retry;
+        self.sent[at].state = BatchState::Retry;
         self.drain = true;
     }
 
@@ -507,29 +475,13 @@ impl Lane {
 
     /// Acknowledged batches with nothing unsettled before them are of no more interest.
     fn forget_done(&mut self) {
-        while self.sent.front().is_some_and(|batch| batch.state == State::Done) {
+        while self.sent.front().is_some_and(|batch| batch.state == BatchState::Done) {
             self.sent.pop_front();
         }
     }
 
     fn in_flight_at(&self, id: u64) -> Option<usize> {
-        self.sent.iter().position(|batch| batch.id == id && batch.state == State::InFlight)
-    }
-}
-
-impl Batch {
-    /// Splits what its records need off, leaving its place in the sequence.
-    fn split_off(&mut self) -> Self {
-        self.told = true;
-        Self {
-            id: self.id,
-            ticket: self.ticket.clone(),
-            records: self.records,
-            charged: std::mem::take(&mut self.charged),
-            born: self.born,
-            payload: std::mem::replace(&mut self.payload, Payload::Gone),
-            ..*self
-        }
+        self.sent.iter().position(|batch| batch.id == id && batch.state == BatchState::InFlight)
     }
 }
 

@@ -11,14 +11,14 @@ const LIMITS: LaneLimits = LaneLimits {
     idempotent: true,
 };
 
-struct Bench {
+struct LaneHarness {
     lane: Lane,
     identity: Option<Identity>,
     now: Instant,
     next: u64,
 }
 
-impl Bench {
+impl LaneHarness {
     fn new() -> Self {
         let mut lane = Lane::new(Backoff::new(Duration::from_millis(10), Duration::from_secs(1)));
         lane.set_routed(true);
@@ -42,17 +42,17 @@ impl Bench {
     /// Sends one batch: its id and the stamp it travels with.
     fn send(&mut self) -> Option<(u64, BatchProducer)> {
         match self.lane.next(&LIMITS, self.identity, self.now) {
-            Next::Send(Send::Fresh { batch, mut buffer, stamp }) => {
-                self.lane.encoded(batch, &buffer.finish(stamp).unwrap().freeze());
+            LaneAction::Send(BatchSend::Fresh { batch, mut buffer, stamp }) => {
+                self.lane.set_encoded(batch, &buffer.finish(stamp).unwrap().freeze());
                 Some((batch, stamp))
             }
-            Next::Send(Send::Renumber { batch, bytes, stamp }) => {
+            LaneAction::Send(BatchSend::Renumber { batch, bytes, stamp }) => {
                 let mut bytes = bytes::BytesMut::from(bytes);
                 stamp_producer(&mut bytes, stamp);
-                self.lane.encoded(batch, &bytes.freeze());
+                self.lane.set_encoded(batch, &bytes.freeze());
                 Some((batch, stamp))
             }
-            Next::Send(Send::Again { batch, bytes }) => {
+            LaneAction::Send(BatchSend::Retry { batch, bytes }) => {
                 Some((batch, BatchView::parse(&bytes).unwrap().header().producer().unwrap()))
             }
             _ => None,
@@ -63,11 +63,11 @@ impl Bench {
         std::iter::from_fn(|| self.send()).map(|(batch, stamp)| (batch, stamp.id.0, stamp.sequence)).collect()
     }
 
-    fn refuse(&mut self, id: u64, code: ErrorCode) -> Refused {
+    fn refuse(&mut self, id: u64, code: ErrorCode) -> RejectionOutcome {
         self.lane.handle_refused(id, code, &LIMITS, self.now, 1.0)
     }
 
-    fn proven(mut self) -> Self {
+    fn acknowledged(mut self) -> Self {
         let id = self.batch(1);
         assert_eq!(self.sent(), [(id, 7, 0)]);
         self.lane.handle_acked(id).unwrap();
@@ -81,149 +81,154 @@ impl Bench {
 
 #[test]
 fn one_batch_is_in_flight_until_the_first_acknowledgement_and_five_after_it() {
-    let mut bench = Bench::new();
-    let ids: Vec<_> = (0..8).map(|_| bench.batch(3)).collect();
-    assert_eq!(bench.sent(), [(ids[0], 7, 0)]);
-    bench.lane.handle_acked(ids[0]).unwrap();
+    let mut harness = LaneHarness::new();
+    let ids: Vec<_> = (0..8).map(|_| harness.batch(3)).collect();
+    assert_eq!(harness.sent(), [(ids[0], 7, 0)]);
+    harness.lane.handle_acked(ids[0]).unwrap();
     let sequences = [3, 6, 9, 12, 15];
     let expect: Vec<_> = ids[1..6].iter().zip(sequences).map(|(id, sequence)| (*id, 7, sequence)).collect();
-    assert_eq!(bench.sent(), expect);
+    assert_eq!(harness.sent(), expect);
 }
 
 #[test]
 fn after_a_lost_connection_all_go_again_in_order_with_the_same_sequences() {
-    let mut bench = Bench::new().proven();
-    let ids: Vec<_> = (0..3).map(|_| bench.batch(2)).collect();
-    let first = bench.sent();
+    let mut harness = LaneHarness::new().acknowledged();
+    let ids: Vec<_> = (0..3).map(|_| harness.batch(2)).collect();
+    let first = harness.sent();
     for id in &ids {
-        bench.lane.handle_lost(*id, true, &LIMITS);
+        harness.lane.handle_lost(*id, true, &LIMITS);
     }
-    assert!(bench.sent().is_empty(), "there is no route");
-    bench.lane.set_routed(true);
-    assert_eq!(bench.sent(), first);
+    assert!(harness.sent().is_empty(), "there is no route");
+    harness.lane.set_routed(true);
+    assert_eq!(harness.sent(), first);
 }
 
 #[test]
 fn after_a_refusal_nothing_goes_before_all_answers_are_there() {
-    let mut bench = Bench::new().proven();
-    let ids: Vec<_> = (0..3).map(|_| bench.batch(1)).collect();
-    let first = bench.sent();
-    assert!(matches!(bench.refuse(ids[0], ErrorCode::Overloaded), Refused::Retry));
-    assert!(bench.sent().is_empty());
-    bench.later(Duration::from_secs(1));
+    let mut harness = LaneHarness::new().acknowledged();
+    let ids: Vec<_> = (0..3).map(|_| harness.batch(1)).collect();
+    let first = harness.sent();
+    assert!(matches!(harness.refuse(ids[0], ErrorCode::Overloaded), RejectionOutcome::Retry));
+    assert!(harness.sent().is_empty());
+    harness.later(Duration::from_secs(1));
     for id in &ids[1..] {
-        assert!(bench.sent().is_empty());
-        assert!(matches!(bench.refuse(*id, ErrorCode::OutOfOrderSequence), Refused::Retry));
+        assert!(harness.sent().is_empty());
+        assert!(matches!(harness.refuse(*id, ErrorCode::OutOfOrderSequence), RejectionOutcome::Retry));
     }
-    assert_eq!(bench.sent(), first);
+    assert_eq!(harness.sent(), first);
 }
 
 #[test]
 fn what_follows_a_batch_that_failed_goes_under_a_new_id() {
-    let mut bench = Bench::new().proven();
-    let ids: Vec<_> = (0..3).map(|_| bench.batch(1)).collect();
-    bench.sent();
-    let failed = bench.refuse(ids[0], ErrorCode::InvalidTimestamp);
-    assert!(matches!(failed, Refused::Failed(batch, Outcome::NotWritten) if batch.id == ids[0]));
+    let mut harness = LaneHarness::new().acknowledged();
+    let ids: Vec<_> = (0..3).map(|_| harness.batch(1)).collect();
+    harness.sent();
+    let failed = harness.refuse(ids[0], ErrorCode::InvalidTimestamp);
+    assert!(matches!(failed, RejectionOutcome::Failed(batch, Outcome::NotWritten) if batch.id == ids[0]));
     for id in &ids[1..] {
-        assert!(matches!(bench.refuse(*id, ErrorCode::OutOfOrderSequence), Refused::Retry));
+        assert!(matches!(harness.refuse(*id, ErrorCode::OutOfOrderSequence), RejectionOutcome::Retry));
     }
-    assert!(matches!(bench.lane.next(&LIMITS, bench.identity, bench.now), Next::Identity(1)));
-    bench.identity = Some(Identity { producer: ProducerId(8), epoch: 0, generation: 2 });
-    assert_eq!(bench.sent(), [(ids[1], 8, 0)]);
-    bench.lane.handle_acked(ids[1]).unwrap();
-    assert_eq!(bench.sent(), [(ids[2], 8, 1)]);
+    assert!(matches!(harness.lane.next(&LIMITS, harness.identity, harness.now), LaneAction::Identity(1)));
+    harness.identity = Some(Identity { producer: ProducerId(8), epoch: 0, generation: 2 });
+    assert_eq!(harness.sent(), [(ids[1], 8, 0)]);
+    harness.lane.handle_acked(ids[1]).unwrap();
+    assert_eq!(harness.sent(), [(ids[2], 8, 1)]);
 }
 
 #[test]
 fn what_may_have_been_written_is_settled_under_the_old_id_first() {
-    let mut bench = Bench::new().proven();
-    let ids: Vec<_> = (0..3).map(|_| bench.batch(1)).collect();
-    bench.sent();
+    let mut harness = LaneHarness::new().acknowledged();
+    let ids: Vec<_> = (0..3).map(|_| harness.batch(1)).collect();
+    harness.sent();
     for id in &ids {
-        bench.lane.handle_lost(*id, true, &LIMITS);
+        harness.lane.handle_lost(*id, true, &LIMITS);
     }
     // The first one times out; nobody knows whether it was written.
     let mut gone = Vec::new();
-    bench.lane.sent[0].born -= LIMITS.delivery_timeout;
-    bench.lane.handle_expired(&LIMITS, bench.now, &mut gone);
+    harness.lane.sent[0].created_at -= LIMITS.delivery_timeout;
+    harness.lane.handle_expired(&LIMITS, harness.now, &mut gone);
     assert!(matches!(gone[..], [(ref batch, Outcome::Unknown)] if batch.id == ids[0]));
-    bench.lane.set_routed(true);
+    harness.lane.set_routed(true);
     // It was: its successor is taken under the old id.
-    assert_eq!(bench.sent(), [(ids[1], 7, 2)]);
-    bench.lane.handle_acked(ids[1]).unwrap();
-    assert_eq!(bench.sent(), [(ids[2], 7, 3)]);
+    assert_eq!(harness.sent(), [(ids[1], 7, 2)]);
+    harness.lane.handle_acked(ids[1]).unwrap();
+    assert_eq!(harness.sent(), [(ids[2], 7, 3)]);
     // And the next one is out of order: it goes under a new id.
-    assert!(matches!(bench.refuse(ids[2], ErrorCode::OutOfOrderSequence), Refused::Retry));
-    bench.identity = Some(Identity { producer: ProducerId(8), epoch: 0, generation: 2 });
-    assert_eq!(bench.sent(), [(ids[2], 8, 0)]);
+    assert!(matches!(harness.refuse(ids[2], ErrorCode::OutOfOrderSequence), RejectionOutcome::Retry));
+    harness.identity = Some(Identity { producer: ProducerId(8), epoch: 0, generation: 2 });
+    assert_eq!(harness.sent(), [(ids[2], 8, 0)]);
 }
 
 #[test]
 fn a_batch_that_times_out_in_flight_leaves_no_gap_if_it_is_acknowledged_after_all() {
-    let mut bench = Bench::new().proven();
-    let first = bench.batch(1);
-    bench.sent();
-    bench.later(LIMITS.delivery_timeout);
+    let mut harness = LaneHarness::new().acknowledged();
+    let first = harness.batch(1);
+    harness.sent();
+    harness.later(LIMITS.delivery_timeout);
     let mut gone = Vec::new();
-    bench.lane.handle_expired(&LIMITS, bench.now, &mut gone);
+    harness.lane.handle_expired(&LIMITS, harness.now, &mut gone);
     assert!(matches!(gone[..], [(ref batch, Outcome::Unknown)] if batch.id == first));
-    assert!(bench.lane.is_empty());
-    assert!(bench.lane.handle_acked(first).is_none(), "its records were told already");
-    let second = bench.batch(1);
-    assert_eq!(bench.sent(), [(second, 7, 2)]);
+    assert!(harness.lane.is_empty());
+    assert!(harness.lane.handle_acked(first).is_none(), "its records were settled already");
+    let second = harness.batch(1);
+    assert_eq!(harness.sent(), [(second, 7, 2)]);
 }
 
 #[test]
 fn what_was_never_sent_times_out_as_not_written() {
-    let mut bench = Bench::new();
-    bench.lane.set_routed(false);
-    let id = bench.batch(1);
-    bench.later(LIMITS.delivery_timeout);
+    let mut harness = LaneHarness::new();
+    harness.lane.set_routed(false);
+    let id = harness.batch(1);
+    harness.later(LIMITS.delivery_timeout);
     let mut gone = Vec::new();
-    bench.lane.handle_expired(&LIMITS, bench.now, &mut gone);
+    harness.lane.handle_expired(&LIMITS, harness.now, &mut gone);
     assert!(matches!(gone[..], [(ref batch, Outcome::NotWritten)] if batch.id == id));
 }
 
 #[test]
 fn a_misrouted_lane_asks_for_another_route() {
-    let mut bench = Bench::new().proven();
-    let id = bench.batch(1);
-    bench.sent();
-    assert!(matches!(bench.refuse(id, ErrorCode::WrongShard), Refused::Retry));
-    bench.later(Duration::from_secs(1));
-    let next = bench.lane.next(&LIMITS, bench.identity, bench.now);
-    assert!(matches!(next, Next::Route { misrouted: true }));
-    assert!(matches!(bench.lane.next(&LIMITS, bench.identity, bench.now), Next::Nothing));
-    bench.lane.set_routed(true);
-    assert_eq!(bench.sent(), [(id, 7, 1)]);
+    let mut harness = LaneHarness::new().acknowledged();
+    let id = harness.batch(1);
+    harness.sent();
+    assert!(matches!(harness.refuse(id, ErrorCode::WrongShard), RejectionOutcome::Retry));
+    harness.later(Duration::from_secs(1));
+    let next = harness.lane.next(&LIMITS, harness.identity, harness.now);
+    assert!(matches!(next, LaneAction::Route { misrouted: true }));
+    assert!(matches!(harness.lane.next(&LIMITS, harness.identity, harness.now), LaneAction::Idle));
+    harness.lane.set_routed(true);
+    assert_eq!(harness.sent(), [(id, 7, 1)]);
 }
 
 #[test]
 fn a_lingering_batch_waits_until_it_is_due_or_flushed() {
     let limits = LaneLimits { linger: Duration::from_millis(5), ..LIMITS };
-    let mut bench = Bench::new();
+    let mut harness = LaneHarness::new();
     let mut builder = BatchBuilder::new(Compression::None, 0);
     builder.append(&NewRecord::new(Timestamp(1), None, None)).unwrap();
-    bench.lane.begin(0, Box::new(builder), bench.now).records = 1;
-    let due = bench.now + limits.linger;
-    assert!(matches!(bench.lane.next(&limits, bench.identity, bench.now), Next::At(at) if at == due));
-    bench.lane.flush();
-    assert!(matches!(bench.lane.next(&limits, bench.identity, bench.now), Next::Send(Send::Fresh { .. })));
+    harness.lane.begin(0, Box::new(builder), harness.now).records = 1;
+    let due = harness.now + limits.linger;
+    assert!(
+        matches!(harness.lane.next(&limits, harness.identity, harness.now), LaneAction::WakeAt(at) if at == due)
+    );
+    harness.lane.flush();
+    assert!(matches!(
+        harness.lane.next(&limits, harness.identity, harness.now),
+        LaneAction::Send(BatchSend::Fresh { .. })
+    ));
 }
 
 #[test]
 fn nothing_new_is_sent_once_the_broker_would_forget_what_is_not_settled() {
-    let mut bench = Bench::new().proven();
-    let ids: Vec<_> = (0..9).map(|_| bench.batch(1)).collect();
-    assert_eq!(bench.sent().len(), 5);
+    let mut harness = LaneHarness::new().acknowledged();
+    let ids: Vec<_> = (0..9).map(|_| harness.batch(1)).collect();
+    assert_eq!(harness.sent().len(), 5);
     // The first one is refused for a moment, those behind it were written by an earlier attempt.
-    assert!(matches!(bench.refuse(ids[0], ErrorCode::Overloaded), Refused::Retry));
+    assert!(matches!(harness.refuse(ids[0], ErrorCode::Overloaded), RejectionOutcome::Retry));
     for id in &ids[1..5] {
-        bench.lane.handle_acked(*id).unwrap();
+        harness.lane.handle_acked(*id).unwrap();
     }
-    bench.later(Duration::from_secs(1));
-    assert_eq!(bench.sent(), [(ids[0], 7, 1)], "four behind it count although they are acknowledged");
-    bench.lane.handle_acked(ids[0]).unwrap();
-    assert_eq!(bench.sent().len(), 4);
+    harness.later(Duration::from_secs(1));
+    assert_eq!(harness.sent(), [(ids[0], 7, 1)], "four behind it count although they are acknowledged");
+    harness.lane.handle_acked(ids[0]).unwrap();
+    assert_eq!(harness.sent().len(), 4);
 }

@@ -22,8 +22,8 @@ use highwater_protocol::native::{
 };
 
 use self::partitions::{by_topic, partitions};
+use super::assignment::ReleaseBlocker;
 use super::backoff::Backoff;
-use super::tenure::Need;
 
 /// What a member is told when it is made.
 #[derive(Clone, Debug)]
@@ -41,30 +41,30 @@ pub(crate) struct Member {
 
 /// Something is to be done with a partition of one of the topics.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) struct Change {
+pub(crate) struct PartitionChange {
     pub(crate) topic: usize,
     pub(crate) partition: u32,
-    pub(crate) what: What,
+    pub(crate) kind: ChangeKind,
 }
 
 /// What is to be done with a partition.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum What {
+pub(crate) enum ChangeKind {
     /// Read it from its committed position, or from where the user wants to begin.
     Start(Option<Offset>),
     /// Deliver nothing of it any more.
     Stop,
     /// Forget it.
-    Free,
+    Release,
 }
 
 /// What is to be done next.
 #[derive(Debug)]
-pub(crate) enum Action {
-    /// Send this; the answer goes to [`Membership::handle_beat`] with the number.
-    Beat(u64, GroupHeartbeatRequest),
+pub(crate) enum MembershipAction {
+    /// Send this; the answer goes to [`Membership::handle_heartbeat`] with the number.
+    Heartbeat(u64, GroupHeartbeatRequest),
     /// Send this; the answer goes to [`Membership::handle_positions`] with the number.
-    Read(u64, ReadGroupOffsetsRequest),
+    ReadPositions(u64, ReadGroupOffsetsRequest),
     /// Commit what is processed; how that went goes to [`Membership::handle_committed`] with the number.
     Commit(u64),
     /// Ask for the topics' ids; they go to [`Membership::handle_topics`].
@@ -72,25 +72,25 @@ pub(crate) enum Action {
     /// Nothing until then, or until something happens.
     Sleep(Instant),
     /// The member is out of the group for good.
-    Over,
+    Ended,
 }
 
 /// How a request went.
 #[derive(Clone, Debug)]
-pub(crate) enum Failure {
+pub(crate) enum RequestFailure {
     /// The broker says no.
-    Refused(ErrorCode),
+    Rejected(ErrorCode),
     /// Nobody knows; it may go better next time.
     Unanswered,
     /// It will never go better.
-    Hopeless,
+    Fatal,
 }
 
 /// What the answer to a heartbeat means for the user.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Beaten {
+pub(crate) enum HeartbeatOutcome {
     /// All is well, or will be.
-    Fine,
+    Ok,
     /// The group does not take this member: that is the end.
     Rejected,
 }
@@ -98,17 +98,17 @@ pub(crate) enum Beaten {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Stage {
     Joining,
-    In,
+    Joined,
     /// Asked to leave; once nothing is left it does.
     Leaving,
-    Out,
+    Left,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Has {
+enum OwnedState {
     Starting,
     Reading,
-    Leaving,
+    Revoking,
 }
 
 /// See the module's doc.
@@ -119,27 +119,27 @@ pub(crate) struct Membership {
     stage: Stage,
     epoch: i32,
     /// Counts fencings; answers to what was asked before are ignored.
-    life: u64,
+    incarnation: u64,
     /// What the broker wants this member to have. None: not told yet in this life.
     assigned: Option<BTreeSet<TopicPartition>>,
-    has: BTreeMap<TopicPartition, Has>,
+    owned: BTreeMap<TopicPartition, OwnedState>,
     /// What the broker knows this member to have. None: it has to be told everything.
-    said: Option<BTreeSet<TopicPartition>>,
+    reported: Option<BTreeSet<TopicPartition>>,
     /// What the heartbeat in flight says, and when it was sent.
-    beating: Option<(Instant, BTreeSet<TopicPartition>)>,
-    working: bool,
+    heartbeat_inflight: Option<(Instant, BTreeSet<TopicPartition>)>,
+    request_inflight: bool,
     /// The last commit failed: whatever else there is to do comes before the next.
-    commits_last: bool,
+    last_commit_failed: bool,
     /// Topics of assigned partitions have to be looked up.
-    unresolved: bool,
-    beat_at: Instant,
-    work_at: Instant,
+    topics_unresolved: bool,
+    heartbeat_at: Instant,
+    request_at: Instant,
     commit_at: Option<Instant>,
     session_until: Option<Instant>,
     /// The broker did not answer when it was told that this member leaves.
     leave_unanswered: bool,
     pause: Backoff,
-    changes: VecDeque<Change>,
+    changes: VecDeque<PartitionChange>,
 }
 
 impl Membership {
@@ -149,16 +149,16 @@ impl Membership {
             member,
             stage: Stage::Joining,
             epoch: JOIN_EPOCH,
-            life: 0,
+            incarnation: 0,
             assigned: None,
-            has: BTreeMap::new(),
-            said: None,
-            beating: None,
-            working: false,
-            commits_last: false,
-            unresolved: false,
-            beat_at: now,
-            work_at: now,
+            owned: BTreeMap::new(),
+            reported: None,
+            heartbeat_inflight: None,
+            request_inflight: false,
+            last_commit_failed: false,
+            topics_unresolved: false,
+            heartbeat_at: now,
+            request_at: now,
             commit_at,
             session_until: None,
             leave_unanswered: false,
@@ -179,8 +179,8 @@ impl Membership {
     }
 
     /// Whether the broker takes it for a member.
-    pub(crate) fn is_in(&self) -> bool {
-        self.stage == Stage::In
+    pub(crate) fn is_joined(&self) -> bool {
+        self.stage == Stage::Joined
     }
 
     /// Whether the broker knows that this member has left, or never knew it.
@@ -190,13 +190,14 @@ impl Membership {
 
     /// The partitions that records may come from.
     pub(crate) fn reading(&self) -> impl Iterator<Item = TopicPartition> {
-        self.has.iter().filter(|(_, has)| **has == Has::Reading).map(|(tp, _)| *tp)
+        self.owned.iter().filter(|(_, owned)| **owned == OwnedState::Reading).map(|(tp, _)| *tp)
     }
 
     /// Whether it has all that it was told to have, and nothing else.
     pub(crate) fn is_settled(&self) -> bool {
         let Some(assigned) = self.assigned.as_ref().filter(|_| self.changes.is_empty()) else { return false };
-        assigned.len() == self.has.len() && assigned.iter().all(|tp| self.has.get(tp) == Some(&Has::Reading))
+        assigned.len() == self.owned.len()
+            && assigned.iter().all(|tp| self.owned.get(tp) == Some(&OwnedState::Reading))
     }
 
     /// The id that one of the topics has now.
@@ -214,68 +215,75 @@ impl Membership {
     /// Leaves the group as soon as what is processed is committed.
     pub(crate) fn leave(&mut self, now: Instant) {
         match self.stage {
-            Stage::Out | Stage::Leaving => {}
+            Stage::Left | Stage::Leaving => {}
             // Nobody is told who was never told of it. Its answer may be on its way, so the broker is told once it has come.
-            Stage::Joining if self.beating.is_none() => self.stage = Stage::Out,
-            Stage::Joining | Stage::In => {
+            Stage::Joining if self.heartbeat_inflight.is_none() => self.stage = Stage::Left,
+            Stage::Joining | Stage::Joined => {
                 self.stage = Stage::Leaving;
-                for tp in self.has.keys().copied().collect::<Vec<_>>() {
-                    self.give_up(tp);
+                for tp in self.owned.keys().copied().collect::<Vec<_>>() {
+                    self.revoke(tp);
                 }
-                self.work_at = now;
+                self.request_at = now;
             }
         }
     }
 
     /// What to do with a partition, before anything else.
-    pub(crate) fn poll_change(&mut self) -> Option<Change> {
+    pub(crate) fn poll_change(&mut self) -> Option<PartitionChange> {
         self.changes.pop_front()
     }
 
     /// What to do next, after all changes. `need` says what a partition that is read, or was, needs before it can be given up.
-    pub(crate) fn next(&mut self, now: Instant, need: impl Fn(TopicPartition) -> Need) -> Action {
+    pub(crate) fn next(
+        &mut self,
+        now: Instant,
+        blocker_of: impl Fn(TopicPartition) -> ReleaseBlocker,
+    ) -> MembershipAction {
         if self.session_until.is_some_and(|until| until <= now) {
             self.fence(now);
         }
-        self.finish_leaving(&need);
-        if self.stage == Stage::Out {
-            return Action::Over;
+        self.finish_revocations(&blocker_of);
+        if self.stage == Stage::Left {
+            return MembershipAction::Ended;
         }
-        if !self.working && now >= self.work_at {
-            let work = self.work(now, &need);
-            self.working = work.is_some();
+        if !self.request_inflight && now >= self.request_at {
+            let work = self.work(now, &blocker_of);
+            self.request_inflight = work.is_some();
             if let Some(work) = work {
                 return work;
             }
         }
-        if self.beating.is_none() && self.has_to_beat(now) {
+        if self.heartbeat_inflight.is_none() && self.is_heartbeat_due(now) {
             let request = self.heartbeat();
-            self.beating = Some((now, self.has.keys().copied().collect()));
-            return Action::Beat(self.life, request);
+            self.heartbeat_inflight = Some((now, self.owned.keys().copied().collect()));
+            return MembershipAction::Heartbeat(self.incarnation, request);
         }
-        let beat_at = self.beating.is_none().then_some(self.beat_at);
-        let work_at = (!self.working && self.work_at > now).then_some(self.work_at);
-        let times = [beat_at, work_at, self.commit_at, self.session_until];
+        let heartbeat_at = self.heartbeat_inflight.is_none().then_some(self.heartbeat_at);
+        let request_at = (!self.request_inflight && self.request_at > now).then_some(self.request_at);
+        let times = [heartbeat_at, request_at, self.commit_at, self.session_until];
         // One that waits for an answer is woken by it.
         let at = times.into_iter().flatten().filter(|at| *at > now).min();
-        Action::Sleep(at.unwrap_or(now + Duration::from_secs(1)))
+        MembershipAction::Sleep(at.unwrap_or(now + Duration::from_secs(1)))
     }
 
-    fn has_to_beat(&self, now: Instant) -> bool {
-        if self.stage == Stage::Leaving && self.has.is_empty() && !self.working {
+    fn is_heartbeat_due(&self, now: Instant) -> bool {
+        if self.stage == Stage::Leaving && self.owned.is_empty() && !self.request_inflight {
             return true;
         }
         // Others wait for what was given up.
-        let gave_up = self.said.as_ref().is_some_and(|said| said.iter().any(|tp| !self.has.contains_key(tp)));
-        now >= self.beat_at || (gave_up && self.stage == Stage::In)
+        let gave_up = self
+            .reported
+            .as_ref()
+            .is_some_and(|reported| reported.iter().any(|tp| !self.owned.contains_key(tp)));
+        now >= self.heartbeat_at || (gave_up && self.stage == Stage::Joined)
     }
 
     fn heartbeat(&self) -> GroupHeartbeatRequest {
         let member = &self.member;
-        let leaves = self.stage == Stage::Leaving && self.has.is_empty();
-        let is_full = self.said.is_none() && !leaves;
-        let owned: BTreeSet<_> = self.has.keys().copied().collect();
-        let is_news = self.said.as_ref() != Some(&owned) && !leaves;
+        let leaves = self.stage == Stage::Leaving && self.owned.is_empty();
+        let is_full = self.reported.is_none() && !leaves;
+        let owned: BTreeSet<_> = self.owned.keys().copied().collect();
+        let is_news = self.reported.as_ref() != Some(&owned) && !leaves;
         GroupHeartbeatRequest {
             group: member.group.clone(),
             member: member.id.clone(),
@@ -296,70 +304,72 @@ impl Membership {
     // Events.
 
     /// The answer to a heartbeat of this life.
-    pub(crate) fn handle_beat(
+    pub(crate) fn handle_heartbeat(
         &mut self,
         now: Instant,
-        life: u64,
-        answer: Result<GroupHeartbeatReply, Failure>,
-    ) -> Beaten {
-        let (sent_at, said) = self.beating.take().expect("a heartbeat was sent");
-        if self.stage == Stage::Leaving && self.has.is_empty() {
+        incarnation: u64,
+        answer: Result<GroupHeartbeatReply, RequestFailure>,
+    ) -> HeartbeatOutcome {
+        let (sent_at, reported) = self.heartbeat_inflight.take().expect("a heartbeat was sent");
+        if self.stage == Stage::Leaving && self.owned.is_empty() {
             // Whether it was the one that leaves, or one before it that failed: nothing is left to be lost.
             let left = !matches!(&answer, Ok(reply) if reply.epoch > 0);
             if left {
-                self.leave_unanswered = matches!(answer, Err(Failure::Unanswered));
-                self.stage = Stage::Out;
-                return Beaten::Fine;
+                self.leave_unanswered = matches!(answer, Err(RequestFailure::Unanswered));
+                self.stage = Stage::Left;
+                return HeartbeatOutcome::Ok;
             }
         }
-        if life != self.life {
-            return Beaten::Fine;
+        if incarnation != self.incarnation {
+            return HeartbeatOutcome::Ok;
         }
         match answer {
             Ok(reply) => {
                 self.pause.succeed();
-                self.said = Some(said);
+                self.reported = Some(reported);
                 self.epoch = reply.epoch;
-                self.beat_at = sent_at + Duration::from_millis(reply.heartbeat_interval_ms.into());
+                self.heartbeat_at = sent_at + Duration::from_millis(reply.heartbeat_interval_ms.into());
                 self.session_until =
                     Some(sent_at + Duration::from_millis(reply.session_timeout_ms.max(1).into()));
                 if self.stage == Stage::Joining {
-                    self.stage = Stage::In;
+                    self.stage = Stage::Joined;
                 }
                 if let Some(assignment) = reply.assignment {
                     self.assigned = Some(partitions(&assignment).collect());
-                    self.follow();
+                    self.reconcile();
                 }
             }
-            Err(Failure::Hopeless) => return self.reject(),
-            Err(Failure::Refused(code)) if is_fenced(code) && self.stage != Stage::Joining => self.fence(now),
-            Err(Failure::Refused(code)) if !code.is_retryable() => return self.reject(),
+            Err(RequestFailure::Fatal) => return self.reject(),
+            Err(RequestFailure::Rejected(code)) if is_fenced(code) && self.stage != Stage::Joining => {
+                self.fence(now)
+            }
+            Err(RequestFailure::Rejected(code)) if !code.is_retryable() => return self.reject(),
             Err(_) => {
-                self.said = None;
-                self.beat_at = now + self.pause.fail(1.0);
+                self.reported = None;
+                self.heartbeat_at = now + self.pause.fail(1.0);
             }
         }
-        Beaten::Fine
+        HeartbeatOutcome::Ok
     }
 
-    fn reject(&mut self) -> Beaten {
-        self.drop_all();
-        self.stage = Stage::Out;
-        Beaten::Rejected
+    fn reject(&mut self) -> HeartbeatOutcome {
+        self.release_all();
+        self.stage = Stage::Left;
+        HeartbeatOutcome::Rejected
     }
 
     /// Others may have the partitions by now.
     fn fence(&mut self, now: Instant) {
-        self.drop_all();
-        self.life += 1;
+        self.release_all();
+        self.incarnation += 1;
         self.assigned = None;
-        self.said = None;
+        self.reported = None;
         self.session_until = None;
         self.epoch = JOIN_EPOCH;
-        self.beat_at = now;
-        self.work_at = now;
+        self.heartbeat_at = now;
+        self.request_at = now;
         // Who was about to leave has left.
-        self.stage = if self.stage == Stage::Leaving { Stage::Out } else { Stage::Joining };
+        self.stage = if self.stage == Stage::Leaving { Stage::Left } else { Stage::Joining };
     }
 }
 

@@ -10,14 +10,14 @@ const INTERVAL: Duration = Duration::from_secs(5);
 const SESSION: Duration = Duration::from_secs(45);
 
 /// The member, the time, and what its partitions need.
-struct Scene {
+struct MemberHarness {
     membership: Membership,
     now: Instant,
-    needs: BTreeMap<u32, Need>,
-    changes: Vec<(u32, What)>,
+    needs: BTreeMap<u32, ReleaseBlocker>,
+    changes: Vec<(u32, ChangeKind)>,
 }
 
-impl Scene {
+impl MemberHarness {
     fn new() -> Self {
         Self::of(None, Some(Duration::from_secs(1)))
     }
@@ -39,29 +39,30 @@ impl Scene {
     }
 
     /// What it does next, but for changes of partitions, which are noted.
-    fn next(&mut self) -> Action {
+    fn next(&mut self) -> MembershipAction {
         let needs = &self.needs;
-        let need = |tp: TopicPartition| needs.get(&tp.partition.get()).copied().unwrap_or(Need::Nothing);
+        let need =
+            |tp: TopicPartition| needs.get(&tp.partition.get()).copied().unwrap_or(ReleaseBlocker::None);
         let action = self.membership.next(self.now, need);
         while let Some(change) = self.membership.poll_change() {
-            self.changes.push((change.partition, change.what));
+            self.changes.push((change.partition, change.kind));
         }
         action
     }
 
-    fn changed(&mut self) -> Vec<(u32, What)> {
+    fn changed(&mut self) -> Vec<(u32, ChangeKind)> {
         std::mem::take(&mut self.changes)
     }
 
     /// It has to send a heartbeat; which one.
     fn beat(&mut self) -> (u64, GroupHeartbeatRequest) {
         match self.next() {
-            Action::Beat(life, request) => (life, request),
+            MembershipAction::Heartbeat(incarnation, request) => (incarnation, request),
             other => panic!("no heartbeat but {other:?}"),
         }
     }
 
-    fn answer(&mut self, life: u64, epoch: i32, assignment: Option<&[u32]>) {
+    fn answer(&mut self, incarnation: u64, epoch: i32, assignment: Option<&[u32]>) {
         let assignment = assignment.map(|partitions| {
             let partitions = partitions.iter().map(|p| PartitionIndex(*p)).collect();
             vec![TopicPartitions { topic: TOPIC, partitions }]
@@ -73,16 +74,18 @@ impl Scene {
             session_timeout_ms: SESSION.as_millis() as u32,
             assignment,
         };
-        assert_eq!(self.membership.handle_beat(self.now, life, Ok(reply)), Beaten::Fine);
+        assert_eq!(self.membership.handle_heartbeat(self.now, incarnation, Ok(reply)), HeartbeatOutcome::Ok);
     }
 
-    fn fail(&mut self, life: u64, failure: Failure) -> Beaten {
-        self.membership.handle_beat(self.now, life, Err(failure))
+    fn fail(&mut self, incarnation: u64, failure: RequestFailure) -> HeartbeatOutcome {
+        self.membership.handle_heartbeat(self.now, incarnation, Err(failure))
     }
 
     /// It reads positions; these are there.
     fn positions(&mut self, there: &[(u32, i64)]) {
-        let Action::Read(life, request) = self.next() else { panic!("no positions wanted") };
+        let MembershipAction::ReadPositions(incarnation, request) = self.next() else {
+            panic!("no positions wanted")
+        };
         let positions = there.iter().map(|(partition, offset)| CommittedOffset {
             partition: PartitionIndex(*partition),
             offset: Offset(*offset),
@@ -90,12 +93,17 @@ impl Scene {
             metadata: String::new(),
         });
         let topics = vec![TopicPositions { topic: TOPIC, positions: positions.collect() }];
-        self.membership.handle_positions(self.now, life, &request, Ok(ReadGroupOffsetsReply { topics }));
+        self.membership.handle_positions(
+            self.now,
+            incarnation,
+            &request,
+            Ok(ReadGroupOffsetsReply { topics }),
+        );
     }
 
     fn sleeps(&mut self) -> Duration {
         match self.next() {
-            Action::Sleep(until) => until - self.now,
+            MembershipAction::Sleep(until) => until - self.now,
             other => panic!("it does not sleep but {other:?}"),
         }
     }
@@ -112,11 +120,11 @@ impl Scene {
     }
 
     /// A member that reads these partitions, in epoch 1.
-    fn joined(mut self, has: &[u32]) -> Self {
-        let (life, request) = self.beat();
+    fn joined(mut self, owned: &[u32]) -> Self {
+        let (incarnation, request) = self.beat();
         assert_eq!((request.epoch, Self::owned(&request)), (JOIN_EPOCH, Some(vec![])));
         assert_eq!(request.topics, Some(vec!["orders".to_owned()]));
-        self.answer(life, 1, Some(has));
+        self.answer(incarnation, 1, Some(owned));
         self.positions(&[]);
         self.sleeps();
         assert!(self.membership.is_settled());
@@ -127,244 +135,266 @@ impl Scene {
 
 #[test]
 fn it_joins_reads_positions_and_begins_there_or_where_the_user_wants() {
-    let mut scene = Scene::new();
-    let (life, request) = scene.beat();
+    let mut harness = MemberHarness::new();
+    let (incarnation, request) = harness.beat();
     assert_eq!(request.rebalance_timeout_ms, Some(60_000));
-    assert!(!scene.membership.is_in());
-    scene.answer(life, 1, Some(&[0, 1]));
-    assert!(scene.membership.is_in() && !scene.membership.is_settled());
-    scene.positions(&[(1, 70)]);
-    let sleep = scene.sleeps();
-    assert_eq!(scene.changed(), [(0, What::Start(None)), (1, What::Start(Some(Offset(70))))]);
+    assert!(!harness.membership.is_joined());
+    harness.answer(incarnation, 1, Some(&[0, 1]));
+    assert!(harness.membership.is_joined() && !harness.membership.is_settled());
+    harness.positions(&[(1, 70)]);
+    let sleep = harness.sleeps();
+    assert_eq!(harness.changed(), [(0, ChangeKind::Start(None)), (1, ChangeKind::Start(Some(Offset(70))))]);
     assert_eq!(sleep, Duration::from_secs(1), "until the next commit is due");
-    scene.now += INTERVAL;
-    let (life, request) = scene.beat();
-    assert_eq!((request.epoch, request.topics.clone(), Scene::owned(&request)), (1, None, Some(vec![0, 1])));
-    scene.answer(life, 1, None);
-    scene.now += INTERVAL;
-    let (_, request) = scene.beat();
-    assert_eq!(Scene::owned(&request), None, "nothing is new");
+    harness.now += INTERVAL;
+    let (incarnation, request) = harness.beat();
+    assert_eq!(
+        (request.epoch, request.topics.clone(), MemberHarness::owned(&request)),
+        (1, None, Some(vec![0, 1]))
+    );
+    harness.answer(incarnation, 1, None);
+    harness.now += INTERVAL;
+    let (_, request) = harness.beat();
+    assert_eq!(MemberHarness::owned(&request), None, "nothing is new");
 }
 
 #[test]
 fn what_is_taken_away_is_stopped_at_once_and_given_up_when_it_is_processed_and_committed() {
-    let mut scene = Scene::new().joined(&[0, 1]);
-    scene.needs.insert(1, Need::Processing);
-    scene.now += INTERVAL;
-    let (life, _) = scene.beat();
-    scene.answer(life, 1, Some(&[0]));
-    scene.sleeps();
-    assert_eq!(scene.changed(), [(1, What::Stop)]);
+    let mut harness = MemberHarness::new().joined(&[0, 1]);
+    harness.needs.insert(1, ReleaseBlocker::Processing);
+    harness.now += INTERVAL;
+    let (incarnation, _) = harness.beat();
+    harness.answer(incarnation, 1, Some(&[0]));
+    harness.sleeps();
+    assert_eq!(harness.changed(), [(1, ChangeKind::Stop)]);
     // Heartbeats go on meanwhile, and say that it has both.
-    scene.now += INTERVAL;
-    let (life, request) = scene.beat();
-    assert_eq!(Scene::owned(&request), None);
-    scene.answer(life, 1, None);
-    scene.needs.insert(1, Need::Commit);
-    let Action::Commit(life) = scene.next() else { panic!("it commits") };
-    assert!(matches!(scene.next(), Action::Sleep(_)), "one at a time");
-    scene.needs.remove(&1);
-    scene.membership.handle_committed(scene.now, life, Ok(()));
+    harness.now += INTERVAL;
+    let (incarnation, request) = harness.beat();
+    assert_eq!(MemberHarness::owned(&request), None);
+    harness.answer(incarnation, 1, None);
+    harness.needs.insert(1, ReleaseBlocker::Commit);
+    let MembershipAction::Commit(incarnation) = harness.next() else { panic!("it commits") };
+    assert!(matches!(harness.next(), MembershipAction::Sleep(_)), "one at a time");
+    harness.needs.remove(&1);
+    harness.membership.handle_committed(harness.now, incarnation, Ok(()));
     // Others wait for it: at once.
-    let (life, request) = scene.beat();
-    assert_eq!(scene.changed(), [(1, What::Free)]);
-    assert_eq!((request.epoch, Scene::owned(&request)), (1, Some(vec![0])));
-    scene.answer(life, 2, None);
-    scene.sleeps();
-    assert!(scene.membership.is_settled());
+    let (incarnation, request) = harness.beat();
+    assert_eq!(harness.changed(), [(1, ChangeKind::Release)]);
+    assert_eq!((request.epoch, MemberHarness::owned(&request)), (1, Some(vec![0])));
+    harness.answer(incarnation, 2, None);
+    harness.sleeps();
+    assert!(harness.membership.is_settled());
 }
 
 #[test]
 fn a_commit_that_fails_is_made_again_and_the_partition_kept_until_then() {
-    let mut scene = Scene::new().joined(&[0]);
-    scene.now += INTERVAL;
-    let (life, _) = scene.beat();
-    scene.answer(life, 1, Some(&[]));
-    scene.needs.insert(0, Need::Commit);
+    let mut harness = MemberHarness::new().joined(&[0]);
+    harness.now += INTERVAL;
+    let (incarnation, _) = harness.beat();
+    harness.answer(incarnation, 1, Some(&[]));
+    harness.needs.insert(0, ReleaseBlocker::Commit);
     for _ in 0..3 {
-        let Action::Commit(life) = scene.next() else { panic!("it commits") };
-        scene.membership.handle_committed(scene.now, life, Err(Failure::Unanswered));
-        let pause = scene.sleeps();
+        let MembershipAction::Commit(incarnation) = harness.next() else { panic!("it commits") };
+        harness.membership.handle_committed(harness.now, incarnation, Err(RequestFailure::Unanswered));
+        let pause = harness.sleeps();
         assert!(pause <= Duration::from_millis(10) && pause > Duration::ZERO);
-        scene.now += pause;
+        harness.now += pause;
     }
-    assert_eq!(scene.changed(), [(0, What::Stop)]);
+    assert_eq!(harness.changed(), [(0, ChangeKind::Stop)]);
 }
 
 #[test]
 fn a_commit_that_fails_again_and_again_keeps_nothing_else_waiting() {
-    let mut scene = Scene::new().joined(&[0]);
-    scene.now += INTERVAL;
-    let (life, _) = scene.beat();
-    scene.answer(life, 1, Some(&[1]));
-    scene.needs.insert(0, Need::Commit);
-    let Action::Commit(life) = scene.next() else { panic!("it commits") };
-    scene.membership.handle_committed(scene.now, life, Err(Failure::Refused(ErrorCode::TooLarge)));
-    scene.wait();
-    let Action::Read(life, asked) = scene.next() else { panic!("it reads positions") };
-    scene.membership.handle_positions(scene.now, life, &asked, Err(Failure::Unanswered));
-    scene.wait();
-    let Action::Commit(life) = scene.next() else { panic!("nor does the commit wait") };
-    scene.membership.handle_committed(scene.now, life, Err(Failure::Refused(ErrorCode::TooLarge)));
-    scene.wait();
-    scene.positions(&[(1, 3)]);
-    assert!(matches!(scene.next(), Action::Commit(_)));
-    assert_eq!(scene.changed(), [(0, What::Stop), (1, What::Start(Some(Offset(3))))]);
+    let mut harness = MemberHarness::new().joined(&[0]);
+    harness.now += INTERVAL;
+    let (incarnation, _) = harness.beat();
+    harness.answer(incarnation, 1, Some(&[1]));
+    harness.needs.insert(0, ReleaseBlocker::Commit);
+    let MembershipAction::Commit(incarnation) = harness.next() else { panic!("it commits") };
+    harness.membership.handle_committed(
+        harness.now,
+        incarnation,
+        Err(RequestFailure::Rejected(ErrorCode::TooLarge)),
+    );
+    harness.wait();
+    let MembershipAction::ReadPositions(incarnation, asked) = harness.next() else {
+        panic!("it reads positions")
+    };
+    harness.membership.handle_positions(harness.now, incarnation, &asked, Err(RequestFailure::Unanswered));
+    harness.wait();
+    let MembershipAction::Commit(incarnation) = harness.next() else { panic!("nor does the commit wait") };
+    harness.membership.handle_committed(
+        harness.now,
+        incarnation,
+        Err(RequestFailure::Rejected(ErrorCode::TooLarge)),
+    );
+    harness.wait();
+    harness.positions(&[(1, 3)]);
+    assert!(matches!(harness.next(), MembershipAction::Commit(_)));
+    assert_eq!(harness.changed(), [(0, ChangeKind::Stop), (1, ChangeKind::Start(Some(Offset(3))))]);
 }
 
 #[test]
 fn who_commits_by_hand_is_only_waited_for_while_processing() {
-    let mut scene = Scene::of(None, None).joined(&[0]);
-    scene.now += INTERVAL;
-    let (life, _) = scene.beat();
-    scene.needs.insert(0, Need::Processing);
-    scene.answer(life, 1, Some(&[]));
-    scene.sleeps();
-    scene.needs.insert(0, Need::Commit);
-    let (_, request) = scene.beat();
-    assert_eq!(Scene::owned(&request), Some(vec![]));
-    assert_eq!(scene.changed(), [(0, What::Stop), (0, What::Free)]);
+    let mut harness = MemberHarness::of(None, None).joined(&[0]);
+    harness.now += INTERVAL;
+    let (incarnation, _) = harness.beat();
+    harness.needs.insert(0, ReleaseBlocker::Processing);
+    harness.answer(incarnation, 1, Some(&[]));
+    harness.sleeps();
+    harness.needs.insert(0, ReleaseBlocker::Commit);
+    let (_, request) = harness.beat();
+    assert_eq!(MemberHarness::owned(&request), Some(vec![]));
+    assert_eq!(harness.changed(), [(0, ChangeKind::Stop), (0, ChangeKind::Release)]);
 }
 
 #[test]
 fn a_lost_answer_makes_it_say_everything_once_more() {
-    let mut scene = Scene::new().joined(&[0]);
-    scene.now += INTERVAL;
-    let (life, _) = scene.beat();
-    assert_eq!(scene.fail(life, Failure::Unanswered), Beaten::Fine);
-    scene.now += Duration::from_millis(10);
-    let (life, request) = scene.beat();
+    let mut harness = MemberHarness::new().joined(&[0]);
+    harness.now += INTERVAL;
+    let (incarnation, _) = harness.beat();
+    assert_eq!(harness.fail(incarnation, RequestFailure::Unanswered), HeartbeatOutcome::Ok);
+    harness.now += Duration::from_millis(10);
+    let (incarnation, request) = harness.beat();
     assert!(request.topics.is_some() && request.rebalance_timeout_ms.is_some());
-    assert_eq!((request.epoch, Scene::owned(&request)), (1, Some(vec![0])));
-    scene.answer(life, 2, Some(&[0]));
-    scene.sleeps();
-    assert!(scene.membership.is_settled());
-    assert_eq!(scene.changed(), [], "reading was not interrupted");
+    assert_eq!((request.epoch, MemberHarness::owned(&request)), (1, Some(vec![0])));
+    harness.answer(incarnation, 2, Some(&[0]));
+    harness.sleeps();
+    assert!(harness.membership.is_settled());
+    assert_eq!(harness.changed(), [], "reading was not interrupted");
 }
 
 #[test]
 fn a_fenced_member_drops_everything_uncommitted_and_joins_again() {
     for code in [ErrorCode::FencedMember, ErrorCode::UnknownMember, ErrorCode::UnknownGroup] {
-        let mut scene = Scene::new().joined(&[0, 1]);
-        scene.needs.insert(0, Need::Commit);
-        scene.needs.insert(1, Need::Processing);
-        scene.now += INTERVAL;
-        let Action::Commit(old) = scene.next() else { panic!("a commit is due") };
-        let (life, _) = scene.beat();
-        assert_eq!(scene.fail(life, Failure::Refused(code)), Beaten::Fine);
-        let (life, request) = scene.beat();
-        assert_eq!(scene.changed(), [(0, What::Free), (1, What::Free)]);
-        assert_eq!((request.epoch, Scene::owned(&request)), (JOIN_EPOCH, Some(vec![])));
-        scene.answer(life, 7, Some(&[1]));
+        let mut harness = MemberHarness::new().joined(&[0, 1]);
+        harness.needs.insert(0, ReleaseBlocker::Commit);
+        harness.needs.insert(1, ReleaseBlocker::Processing);
+        harness.now += INTERVAL;
+        let MembershipAction::Commit(old) = harness.next() else { panic!("a commit is due") };
+        let (incarnation, _) = harness.beat();
+        assert_eq!(harness.fail(incarnation, RequestFailure::Rejected(code)), HeartbeatOutcome::Ok);
+        let (incarnation, request) = harness.beat();
+        assert_eq!(harness.changed(), [(0, ChangeKind::Release), (1, ChangeKind::Release)]);
+        assert_eq!((request.epoch, MemberHarness::owned(&request)), (JOIN_EPOCH, Some(vec![])));
+        harness.answer(incarnation, 7, Some(&[1]));
         // What came of the commit of the life before does not matter any more.
-        scene.membership.handle_committed(scene.now, old, Err(Failure::Refused(code)));
-        scene.needs.clear();
-        scene.positions(&[(1, 3)]);
-        scene.sleeps();
-        assert_eq!(scene.changed(), [(1, What::Start(Some(Offset(3))))]);
+        harness.membership.handle_committed(harness.now, old, Err(RequestFailure::Rejected(code)));
+        harness.needs.clear();
+        harness.positions(&[(1, 3)]);
+        harness.sleeps();
+        assert_eq!(harness.changed(), [(1, ChangeKind::Start(Some(Offset(3))))]);
     }
 }
 
 #[test]
 fn silence_for_the_session_timeout_is_taken_for_being_fenced() {
-    let mut scene = Scene::new().joined(&[0]);
+    let mut harness = MemberHarness::new().joined(&[0]);
     // What counts is when the heartbeat was sent that was answered last.
-    let answered = scene.now;
-    scene.now += INTERVAL;
-    let (life, _) = scene.beat();
-    scene.now = answered + Duration::from_millis(44_999);
-    assert_eq!(scene.sleeps(), Duration::from_millis(1));
-    assert_eq!(scene.changed(), []);
-    scene.now += Duration::from_millis(1);
-    scene.sleeps();
-    assert_eq!(scene.changed(), [(0, What::Free)]);
+    let answered = harness.now;
+    harness.now += INTERVAL;
+    let (incarnation, _) = harness.beat();
+    harness.now = answered + Duration::from_millis(44_999);
+    assert_eq!(harness.sleeps(), Duration::from_millis(1));
+    assert_eq!(harness.changed(), []);
+    harness.now += Duration::from_millis(1);
+    harness.sleeps();
+    assert_eq!(harness.changed(), [(0, ChangeKind::Release)]);
     // An answer that comes after that is none.
-    scene.answer(life, 1, Some(&[0]));
-    let (_, request) = scene.beat();
+    harness.answer(incarnation, 1, Some(&[0]));
+    let (_, request) = harness.beat();
     assert_eq!(request.epoch, JOIN_EPOCH);
 }
 
 #[test]
 fn it_leaves_when_all_is_committed_and_says_so() {
     for (instance, epoch) in [(None, LEAVE_EPOCH), (Some("i-1"), AWAY_EPOCH)] {
-        let mut scene = Scene::of(instance, Some(Duration::from_secs(1))).joined(&[0, 1]);
-        scene.needs.insert(0, Need::Commit);
-        scene.membership.leave(scene.now);
-        let Action::Commit(life) = scene.next() else { panic!("it commits") };
-        assert_eq!(scene.changed(), [(0, What::Stop), (1, What::Stop), (1, What::Free)]);
-        scene.needs.clear();
-        scene.membership.handle_committed(scene.now, life, Ok(()));
-        let (life, request) = scene.beat();
+        let mut harness = MemberHarness::of(instance, Some(Duration::from_secs(1))).joined(&[0, 1]);
+        harness.needs.insert(0, ReleaseBlocker::Commit);
+        harness.membership.leave(harness.now);
+        let MembershipAction::Commit(incarnation) = harness.next() else { panic!("it commits") };
+        assert_eq!(
+            harness.changed(),
+            [(0, ChangeKind::Stop), (1, ChangeKind::Stop), (1, ChangeKind::Release)]
+        );
+        harness.needs.clear();
+        harness.membership.handle_committed(harness.now, incarnation, Ok(()));
+        let (incarnation, request) = harness.beat();
         assert_eq!((request.epoch, request.owned.clone()), (epoch, None));
-        scene.answer(life, epoch, None);
-        assert!(matches!(scene.next(), Action::Over));
+        harness.answer(incarnation, epoch, None);
+        assert!(matches!(harness.next(), MembershipAction::Ended));
     }
 }
 
 #[test]
 fn it_leaves_even_if_nothing_can_be_committed_or_answered() {
-    let mut scene = Scene::new().joined(&[0]);
-    scene.needs.insert(0, Need::Commit);
-    scene.membership.leave(scene.now);
-    let Action::Commit(life) = scene.next() else { panic!("it commits") };
-    scene.membership.handle_committed(scene.now, life, Err(Failure::Unanswered));
-    let (life, request) = scene.beat();
+    let mut harness = MemberHarness::new().joined(&[0]);
+    harness.needs.insert(0, ReleaseBlocker::Commit);
+    harness.membership.leave(harness.now);
+    let MembershipAction::Commit(incarnation) = harness.next() else { panic!("it commits") };
+    harness.membership.handle_committed(harness.now, incarnation, Err(RequestFailure::Unanswered));
+    let (incarnation, request) = harness.beat();
     assert_eq!(request.epoch, LEAVE_EPOCH);
-    assert_eq!(scene.fail(life, Failure::Unanswered), Beaten::Fine);
-    assert!(matches!(scene.next(), Action::Over));
+    assert_eq!(harness.fail(incarnation, RequestFailure::Unanswered), HeartbeatOutcome::Ok);
+    assert!(matches!(harness.next(), MembershipAction::Ended));
 }
 
 #[test]
 fn who_leaves_while_joining_still_tells_the_broker() {
-    let mut scene = Scene::new();
-    let (life, _) = scene.beat();
-    scene.membership.leave(scene.now);
-    scene.answer(life, 1, Some(&[0]));
-    let (life, request) = scene.beat();
+    let mut harness = MemberHarness::new();
+    let (incarnation, _) = harness.beat();
+    harness.membership.leave(harness.now);
+    harness.answer(incarnation, 1, Some(&[0]));
+    let (incarnation, request) = harness.beat();
     assert_eq!(request.epoch, LEAVE_EPOCH);
-    scene.answer(life, LEAVE_EPOCH, None);
-    assert!(matches!(scene.next(), Action::Over));
-    let mut never = Scene::new();
+    harness.answer(incarnation, LEAVE_EPOCH, None);
+    assert!(matches!(harness.next(), MembershipAction::Ended));
+    let mut never = MemberHarness::new();
     never.membership.leave(never.now);
-    assert!(matches!(never.next(), Action::Over), "nobody was told of it");
+    assert!(matches!(never.next(), MembershipAction::Ended), "nobody was told of it");
 }
 
 #[test]
 fn a_group_that_does_not_take_the_member_is_the_end() {
-    let mut scene = Scene::new();
-    let (life, _) = scene.beat();
-    assert_eq!(scene.fail(life, Failure::Refused(ErrorCode::OtherGroupProtocol)), Beaten::Rejected);
-    assert!(matches!(scene.next(), Action::Over));
-    let mut scene = Scene::new().joined(&[0]);
-    scene.now += INTERVAL;
-    let (life, _) = scene.beat();
-    assert_eq!(scene.fail(life, Failure::Refused(ErrorCode::InstanceFenced)), Beaten::Rejected);
-    assert!(matches!(scene.next(), Action::Over));
-    assert_eq!(scene.changed(), [(0, What::Free)]);
+    let mut harness = MemberHarness::new();
+    let (incarnation, _) = harness.beat();
+    assert_eq!(
+        harness.fail(incarnation, RequestFailure::Rejected(ErrorCode::OtherGroupProtocol)),
+        HeartbeatOutcome::Rejected
+    );
+    assert!(matches!(harness.next(), MembershipAction::Ended));
+    let mut harness = MemberHarness::new().joined(&[0]);
+    harness.now += INTERVAL;
+    let (incarnation, _) = harness.beat();
+    assert_eq!(
+        harness.fail(incarnation, RequestFailure::Rejected(ErrorCode::InstanceFenced)),
+        HeartbeatOutcome::Rejected
+    );
+    assert!(matches!(harness.next(), MembershipAction::Ended));
+    assert_eq!(harness.changed(), [(0, ChangeKind::Release)]);
 }
 
 #[test]
 fn a_partition_that_comes_back_while_it_leaves_begins_anew() {
-    let mut scene = Scene::new().joined(&[0]);
-    scene.needs.insert(0, Need::Processing);
+    let mut harness = MemberHarness::new().joined(&[0]);
+    harness.needs.insert(0, ReleaseBlocker::Processing);
     for assignment in [&[][..], &[0]] {
-        scene.now += INTERVAL;
-        let (life, _) = scene.beat();
-        scene.answer(life, 1, Some(assignment));
-        scene.sleeps();
+        harness.now += INTERVAL;
+        let (incarnation, _) = harness.beat();
+        harness.answer(incarnation, 1, Some(assignment));
+        harness.sleeps();
     }
-    assert_eq!(scene.changed(), [(0, What::Stop)]);
-    scene.needs.clear();
-    scene.positions(&[(0, 9)]);
-    scene.sleeps();
-    assert_eq!(scene.changed(), [(0, What::Free), (0, What::Start(Some(Offset(9))))]);
+    assert_eq!(harness.changed(), [(0, ChangeKind::Stop)]);
+    harness.needs.clear();
+    harness.positions(&[(0, 9)]);
+    harness.sleeps();
+    assert_eq!(harness.changed(), [(0, ChangeKind::Release), (0, ChangeKind::Start(Some(Offset(9))))]);
 }
 
 #[test]
 fn partitions_of_a_topic_that_was_made_again_begin_when_its_id_is_known() {
-    let mut scene = Scene::new().joined(&[0]);
-    scene.now += INTERVAL;
-    let (life, _) = scene.beat();
+    let mut harness = MemberHarness::new().joined(&[0]);
+    harness.now += INTERVAL;
+    let (incarnation, _) = harness.beat();
     let new = TopicId([2; 16]);
     let reply = GroupHeartbeatReply {
         member: "m".into(),
@@ -373,20 +403,22 @@ fn partitions_of_a_topic_that_was_made_again_begin_when_its_id_is_known() {
         session_timeout_ms: 45_000,
         assignment: Some(vec![TopicPartitions { topic: new, partitions: vec![PartitionIndex(0)] }]),
     };
-    scene.membership.handle_beat(scene.now, life, Ok(reply));
-    let Action::Resolve(life) = scene.next() else { panic!("it looks the topic up") };
-    scene.membership.handle_topics(scene.now, life, &[Some(new)]);
-    let Action::Read(life, request) = scene.next() else { panic!("it reads positions") };
+    harness.membership.handle_heartbeat(harness.now, incarnation, Ok(reply));
+    let MembershipAction::Resolve(incarnation) = harness.next() else { panic!("it looks the topic up") };
+    harness.membership.handle_topics(harness.now, incarnation, &[Some(new)]);
+    let MembershipAction::ReadPositions(incarnation, request) = harness.next() else {
+        panic!("it reads positions")
+    };
     assert_eq!(request.partitions.as_ref().unwrap()[0].topic, new);
-    scene.membership.handle_positions(
-        scene.now,
-        life,
+    harness.membership.handle_positions(
+        harness.now,
+        incarnation,
         &request,
         Ok(ReadGroupOffsetsReply { topics: Vec::new() }),
     );
-    let (life, _) = scene.beat();
-    scene.answer(life, 2, None);
-    scene.sleeps();
-    assert!(scene.membership.is_settled());
-    assert_eq!(scene.changed().last(), Some(&(0, What::Start(None))));
+    let (incarnation, _) = harness.beat();
+    harness.answer(incarnation, 2, None);
+    harness.sleeps();
+    assert!(harness.membership.is_settled());
+    assert_eq!(harness.changed().last(), Some(&(0, ChangeKind::Start(None))));
 }

@@ -18,7 +18,7 @@ use highwater_protocol::ids::{ProducerId, Timestamp};
 use highwater_protocol::partitioner::partition_for_key;
 
 use super::backoff::Backoff;
-use super::lane::{Batch, Identity, Lane, LaneLimits, Next, Payload, Refused, Send};
+use super::lane::{Batch, BatchSend, Identity, Lane, LaneAction, LaneLimits, Payload, RejectionOutcome};
 use super::ticket::{Acked, Ticket};
 use crate::error::Outcome;
 use crate::record::Record;
@@ -29,19 +29,19 @@ const SPARES_MAX: usize = 16;
 const RETRY_MIN: Duration = Duration::from_millis(10);
 const RETRY_MAX: Duration = Duration::from_secs(1);
 /// How long records without a key go to a partition that is not connected yet.
-const ROUTE_PATIENCE: Duration = Duration::from_millis(10);
+const ROUTE_WAIT_MAX: Duration = Duration::from_millis(10);
 
 /// A batch whose fate is known, or becomes known by what the caller makes of it.
 #[derive(Debug)]
-pub(crate) struct Settled {
+pub(crate) struct SettledBatch {
     pub(crate) lane: u32,
     pub(crate) batch: Batch,
-    pub(crate) how: How,
+    pub(crate) settlement: Settlement,
 }
 
 /// How a batch was settled.
 #[derive(Debug)]
-pub(crate) enum How {
+pub(crate) enum Settlement {
     Acked(Acked),
     Refused { code: ErrorCode, text: String, outcome: Outcome },
     TimedOut(Outcome),
@@ -70,10 +70,10 @@ pub(crate) enum NotAppended {
 
 /// What to do.
 #[derive(Debug)]
-pub(crate) enum Action {
+pub(crate) enum ProducerAction {
     Send {
         lane: u32,
-        send: Send,
+        send: BatchSend,
     },
     /// Find the way to the partition's leader; answered by [`ProducerCore::handle_route`].
     Route {
@@ -93,7 +93,7 @@ pub(crate) struct ProducerCore {
     batch_bytes_max: usize,
     lanes: Vec<Lane>,
     identity: Option<Identity>,
-    /// An answer to [`Action::InitProducer`] is awaited.
+    /// An answer to [`ProducerAction::InitProducer`] is awaited.
     identity_asked: bool,
     /// The generation that some lane needs a successor of.
     identity_wanted: Option<u32>,
@@ -103,7 +103,7 @@ pub(crate) struct ProducerCore {
     /// The lane of records without a key.
     sticky: u32,
     next_batch: u64,
-    settled: Vec<Settled>,
+    settled: Vec<SettledBatch>,
     compression: Compression,
     #[allow(clippy::vec_box, reason = "they move in and out of batches, boxed")]
     spare: Vec<Box<BatchBuilder>>,
@@ -228,14 +228,14 @@ impl ProducerCore {
         let lane = &mut self.lanes[partition as usize];
         let closed = lane.close_open();
         let full = builder.bytes() >= self.batch_bytes;
-        let appended = lane.begin(id, builder, now).took(partition, charge, true);
+        let appended = lane.begin(id, builder, now).add_record(partition, charge, true);
         if full {
             lane.close_open();
         }
         if (closed || full) && partition == self.sticky_partition() {
-            self.turn_sticky();
+            self.advance_sticky();
         }
-        self.list(partition);
+        self.mark_ready(partition);
         Ok(appended)
     }
 
@@ -252,7 +252,7 @@ impl ProducerCore {
         let fits = builder.bytes() + charge <= self.batch_bytes;
         if fits || builder.bytes_with(record) <= self.batch_bytes {
             match builder.append(record) {
-                Ok(()) => return Ok(Some(open.took(partition, charge, false))),
+                Ok(()) => return Ok(Some(open.add_record(partition, charge, false))),
                 Err(AppendError::Full) => {}
                 Err(error) => return Err(error.into()),
             }
@@ -268,14 +268,14 @@ impl ProducerCore {
             if !lane.is_empty() {
                 lane.flush();
                 tickets.extend(lane.tickets().cloned());
-                self.list(at);
+                self.mark_ready(at);
             }
         }
         tickets
     }
 
     /// No more records. What is here still goes.
-    pub(crate) fn refuse_more(&mut self) {
+    pub(crate) fn stop_accepting(&mut self) {
         self.closed = true;
     }
 
@@ -286,10 +286,10 @@ impl ProducerCore {
         for at in 0..self.partitions() {
             self.lanes[at as usize].handle_close(&self.limits, &mut gone);
             let settled = gone.drain(..);
-            self.settled.extend(settled.map(|(batch, outcome)| Settled {
+            self.settled.extend(settled.map(|(batch, outcome)| SettledBatch {
                 lane: at,
                 batch,
-                how: How::Closed(outcome),
+                settlement: Settlement::Closed(outcome),
             }));
         }
     }
@@ -300,7 +300,7 @@ impl ProducerCore {
     pub(crate) fn handle_route(&mut self, lane: u32, up: bool) {
         self.lanes[lane as usize].set_routed(up);
         if up {
-            self.list(lane);
+            self.mark_ready(lane);
         }
     }
 
@@ -310,11 +310,11 @@ impl ProducerCore {
         self.lanes[lane as usize].set_routed(false);
         self.lanes[lane as usize].handle_close(&self.limits, &mut gone);
         self.settled.extend(gone.into_iter().map(|(batch, outcome)| {
-            let how = How::Refused { code, text: text.to_owned(), outcome };
-            Settled { lane, batch, how }
+            let settlement = Settlement::Refused { code, text: text.to_owned(), outcome };
+            SettledBatch { lane, batch, settlement }
         }));
         if lane == self.sticky_partition() {
-            self.turn_sticky();
+            self.advance_sticky();
         }
     }
 
@@ -325,22 +325,22 @@ impl ProducerCore {
         let generation = self.identity.map_or(0, |identity| identity.generation) + 1;
         self.identity = Some(Identity { producer, epoch, generation });
         for lane in 0..self.partitions() {
-            self.list(lane);
+            self.mark_ready(lane);
         }
         generation > 1
     }
 
     /// A batch was encoded.
     pub(crate) fn handle_encoded(&mut self, lane: u32, batch: u64, bytes: &Bytes) {
-        self.lanes[lane as usize].encoded(batch, bytes);
+        self.lanes[lane as usize].set_encoded(batch, bytes);
     }
 
     /// A batch was acknowledged, or handed over where no acknowledgement is asked for.
     pub(crate) fn handle_acked(&mut self, lane: u32, batch: u64, acked: Acked) {
         if let Some(batch) = self.lanes[lane as usize].handle_acked(batch) {
-            self.settled.push(Settled { lane, batch, how: How::Acked(acked) });
+            self.settled.push(SettledBatch { lane, batch, settlement: Settlement::Acked(acked) });
         }
-        self.list(lane);
+        self.mark_ready(lane);
     }
 
     /// A batch was refused.
@@ -354,33 +354,37 @@ impl ProducerCore {
     ) {
         let (code, text) = error;
         let refused = self.lanes[lane as usize].handle_refused(batch, code, &self.limits, now, jitter);
-        if let Refused::Failed(batch, outcome) = refused {
-            self.settled.push(Settled { lane, batch, how: How::Refused { code, text, outcome } });
+        if let RejectionOutcome::Failed(batch, outcome) = refused {
+            self.settled.push(SettledBatch {
+                lane,
+                batch,
+                settlement: Settlement::Refused { code, text, outcome },
+            });
         }
-        self.list(lane);
+        self.mark_ready(lane);
     }
 
     /// The connection was lost before the answer came; `sent`: the request may have arrived.
     pub(crate) fn handle_lost(&mut self, lane: u32, batch: u64, sent: bool) {
         self.lanes[lane as usize].handle_lost(batch, sent, &self.limits);
-        self.list(lane);
+        self.mark_ready(lane);
     }
 
     // Actions.
 
     /// What to do next, if anything.
-    pub(crate) fn poll_send(&mut self, now: Instant) -> Option<Action> {
+    pub(crate) fn poll_send(&mut self, now: Instant) -> Option<ProducerAction> {
         while let Some(Reverse((at, lane))) = self.timers.peek().copied() {
             if at > now {
                 break;
             }
             self.timers.pop();
             self.expire(lane, now);
-            self.list(lane);
+            self.mark_ready(lane);
         }
         while let Some(at) = self.ready.pop_front() {
             let lane = &mut self.lanes[at as usize];
-            lane.listed = false;
+            lane.is_ready = false;
             if lane.expiry_armed.is_none()
                 && let Some(expires) = lane.expires_at(&self.limits)
             {
@@ -388,30 +392,30 @@ impl ProducerCore {
                 self.timers.push(Reverse((expires, at)));
             }
             match lane.next(&self.limits, self.identity, now) {
-                Next::Send(send) => {
-                    self.list(at);
-                    if at == self.sticky_partition() && matches!(send, Send::Fresh { .. }) {
-                        self.turn_sticky();
+                LaneAction::Send(send) => {
+                    self.mark_ready(at);
+                    if at == self.sticky_partition() && matches!(send, BatchSend::Fresh { .. }) {
+                        self.advance_sticky();
                     }
-                    return Some(Action::Send { lane: at, send });
+                    return Some(ProducerAction::Send { lane: at, send });
                 }
-                Next::Route { misrouted } => {
+                LaneAction::Route { misrouted } => {
                     // Most routes are found at once. If this one is not, the lane is asked again.
-                    self.timers.push(Reverse((now + ROUTE_PATIENCE, at)));
-                    return Some(Action::Route { lane: at, misrouted });
+                    self.timers.push(Reverse((now + ROUTE_WAIT_MAX, at)));
+                    return Some(ProducerAction::Route { lane: at, misrouted });
                 }
-                Next::At(then) => {
-                    self.leave_blocked(at);
+                LaneAction::WakeAt(then) => {
+                    self.avoid_blocked(at);
                     self.timers.push(Reverse((then, at)));
                 }
-                Next::Identity(generation) => self.identity_wanted = Some(generation),
-                Next::Nothing => self.leave_blocked(at),
+                LaneAction::Identity(generation) => self.identity_wanted = Some(generation),
+                LaneAction::Idle => self.avoid_blocked(at),
             }
         }
         let known = self.identity.map_or(0, |identity| identity.generation);
         if self.identity_wanted.is_some_and(|wanted| wanted >= known) && !self.identity_asked {
             self.identity_asked = true;
-            return Some(Action::InitProducer);
+            return Some(ProducerAction::InitProducer);
         }
         None
     }
@@ -425,15 +429,15 @@ impl ProducerCore {
         let mut gone = Vec::new();
         lane.handle_expired(&self.limits, now, &mut gone);
         let gone = gone.into_iter();
-        self.settled.extend(gone.map(|(batch, outcome)| Settled {
+        self.settled.extend(gone.map(|(batch, outcome)| SettledBatch {
             lane: at,
             batch,
-            how: How::TimedOut(outcome),
+            settlement: Settlement::TimedOut(outcome),
         }));
     }
 
     /// Batches whose fate became known. Their records' charge is free again.
-    pub(crate) fn take_settled(&mut self) -> Vec<Settled> {
+    pub(crate) fn take_settled(&mut self) -> Vec<SettledBatch> {
         std::mem::take(&mut self.settled)
     }
 
@@ -461,17 +465,17 @@ impl ProducerCore {
         }
     }
 
-    fn list(&mut self, at: u32) {
+    fn mark_ready(&mut self, at: u32) {
         let lane = &mut self.lanes[at as usize];
-        if !lane.listed {
-            lane.listed = true;
+        if !lane.is_ready {
+            lane.is_ready = true;
             self.ready.push_back(at);
         }
     }
 }
 
 impl Batch {
-    fn took(&mut self, partition: u32, charge: usize, wake: bool) -> Appended {
+    fn add_record(&mut self, partition: u32, charge: usize, wake: bool) -> Appended {
         let index = self.records;
         self.records += 1;
         self.charged += charge;

@@ -15,7 +15,7 @@ use crate::core::failures::Failures;
 
 /// What a broker remembers of a producer id: the last sequence, and base offsets of the last batches by their first sequence.
 #[derive(Default)]
-struct Remembered {
+struct ProducerState {
     next_sequence: i32,
     window: VecDeque<(i32, i64)>,
 }
@@ -23,7 +23,7 @@ struct Remembered {
 #[derive(Default)]
 struct Partition {
     log: Vec<u64>,
-    producers: HashMap<i64, Remembered>,
+    producers: HashMap<i64, ProducerState>,
 }
 
 impl Partition {
@@ -59,7 +59,7 @@ impl Partition {
 type Request = (u32, u64, Bytes);
 type Reply = (u32, u64, Result<i64, ErrorCode>);
 
-struct World {
+struct Simulation {
     rng: StdRng,
     now: Instant,
     core: ProducerCore,
@@ -73,7 +73,7 @@ struct World {
     stormy: bool,
 }
 
-impl World {
+impl Simulation {
     fn new(seed: u64) -> Self {
         let mut rng = StdRng::seed_from_u64(seed);
         let limits = LaneLimits {
@@ -111,22 +111,22 @@ impl World {
     fn drive_producer(&mut self) {
         while let Some(action) = self.core.poll_send(self.now) {
             match action {
-                Action::Route { lane, .. } => self.core.handle_route(lane, true),
-                Action::InitProducer => {
+                ProducerAction::Route { lane, .. } => self.core.handle_route(lane, true),
+                ProducerAction::InitProducer => {
                     self.core.handle_identity(ProducerId(self.next_producer), 0);
                     self.next_producer += 1;
                 }
-                Action::Send { lane, send } => {
+                ProducerAction::Send { lane, send } => {
                     let (batch, bytes) = match send {
-                        Send::Fresh { batch, mut buffer, stamp } => {
+                        BatchSend::Fresh { batch, mut buffer, stamp } => {
                             (batch, buffer.finish(stamp).unwrap().freeze())
                         }
-                        Send::Renumber { batch, bytes, stamp } => {
+                        BatchSend::Renumber { batch, bytes, stamp } => {
                             let mut bytes = BytesMut::from(bytes);
                             stamp_producer(&mut bytes, stamp);
                             (batch, bytes.freeze())
                         }
-                        Send::Again { batch, bytes } => (batch, bytes),
+                        BatchSend::Retry { batch, bytes } => (batch, bytes),
                     };
                     self.core.handle_encoded(lane, batch, &bytes);
                     self.requests.push_back((lane, batch, bytes));
@@ -137,17 +137,17 @@ impl World {
     }
 
     fn settle(&mut self) {
-        for Settled { batch, how, .. } in self.core.take_settled() {
+        for SettledBatch { batch, settlement, .. } in self.core.take_settled() {
             let failed = |outcome| {
                 let kind = crate::error::ProduceErrorKind::TimedOut;
                 let error = crate::error::ProduceError::new(kind, outcome, "in a test");
                 Err(Failures::default().add(batch.records, error, |_| Vec::new(), false))
             };
-            batch.ticket.decide(match how {
-                How::Acked(acked) => Ok(acked),
-                How::Refused { outcome, .. } | How::TimedOut(outcome) | How::Closed(outcome) => {
-                    failed(outcome)
-                }
+            batch.ticket.resolve(match settlement {
+                Settlement::Acked(acked) => Ok(acked),
+                Settlement::Refused { outcome, .. }
+                | Settlement::TimedOut(outcome)
+                | Settlement::Closed(outcome) => failed(outcome),
             });
         }
     }
@@ -230,7 +230,7 @@ impl World {
             assert!(partition.log.iter().all(|value| seen.insert(*value)), "a record was written twice");
             assert!(partition.log.is_sorted(), "records were written out of order: {:?}", partition.log);
             for (_, value, ticket, index) in self.deliveries.iter().filter(|(at, ..)| *at == number as u32) {
-                match ticket.fate().expect("every record has its fate") {
+                match ticket.result().expect("every record has its result") {
                     Ok(acked) => {
                         let at = acked.base_offset.unwrap().0 as usize + *index as usize;
                         assert_eq!(partition.log.get(at), Some(value), "acknowledged and not in its place");
@@ -250,16 +250,21 @@ impl World {
 fn nothing_is_lost_duplicated_or_reordered_whatever_happens() {
     let (mut acked, mut failed, mut renumbered) = (0, 0, 0);
     for seed in 0..1500 {
-        let mut world = World::new(seed);
+        let mut simulation = Simulation::new(seed);
         for _ in 0..600 {
-            world.step();
+            simulation.step();
         }
-        world.calm_down();
-        let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| world.check()));
+        simulation.calm_down();
+        let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| simulation.check()));
         assert!(result.is_ok(), "seed {seed}");
-        acked += world.deliveries.iter().filter(|(_, _, ticket, _)| ticket.fate().unwrap().is_ok()).count();
-        failed += world.deliveries.iter().filter(|(_, _, ticket, _)| ticket.fate().unwrap().is_err()).count();
-        renumbered += world.next_producer - 2;
+        acked +=
+            simulation.deliveries.iter().filter(|(_, _, ticket, _)| ticket.result().unwrap().is_ok()).count();
+        failed += simulation
+            .deliveries
+            .iter()
+            .filter(|(_, _, ticket, _)| ticket.result().unwrap().is_err())
+            .count();
+        renumbered += simulation.next_producer - 2;
     }
     // The test reaches what it is about.
     assert!(acked > 100_000 && failed > 5_000 && renumbered > 500, "{acked} {failed} {renumbered}");

@@ -15,7 +15,7 @@ pub(crate) struct Message {
 
 /// Why a connection cannot be understood any more. It is dropped.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
-pub(crate) enum PeerFault {
+pub(crate) enum ProtocolViolation {
     #[error("a message of unknown kind {0}: this is no Highwater broker, or one this client is too old for")]
     Kind(u16),
     #[error("a message of {0:?} announces {1} bytes, over the limit")]
@@ -32,7 +32,7 @@ pub(crate) const READ_BYTES_MIN: usize = 16 << 10;
 const READ_BYTES_MAX: usize = 1 << 20;
 
 /// Takes the next whole message from the front of `buf`. Its body shares the buffer's memory.
-pub(crate) fn next_message(buf: &mut BytesMut) -> Result<Option<Message>, PeerFault> {
+pub(crate) fn next_message(buf: &mut BytesMut) -> Result<Option<Message>, ProtocolViolation> {
     let Some((header, kind, body_bytes)) = announced(buf)? else { return Ok(None) };
     if buf.len() < WIRE_HEADER_BYTES + body_bytes {
         return Ok(None);
@@ -53,12 +53,12 @@ pub(crate) fn room_wanted(buf: &BytesMut) -> usize {
     }
 }
 
-fn announced(buf: &BytesMut) -> Result<Option<(WireHeader, MessageKind, usize)>, PeerFault> {
+fn announced(buf: &BytesMut) -> Result<Option<(WireHeader, MessageKind, usize)>, ProtocolViolation> {
     let Some(header) = WireHeader::parse(buf) else { return Ok(None) };
-    let kind = header.kind().ok_or(PeerFault::Kind(header.kind.get()))?;
+    let kind = header.kind().ok_or(ProtocolViolation::Kind(header.kind.get()))?;
     let body_bytes = header.body_bytes.get() as usize;
     if body_bytes > kind.reply_bytes_max() {
-        return Err(PeerFault::TooLarge(kind, body_bytes));
+        return Err(ProtocolViolation::TooLarge(kind, body_bytes));
     }
     Ok(Some((header, kind, body_bytes)))
 }
@@ -101,12 +101,12 @@ mod tests {
     #[test]
     fn nonsense_is_told_before_memory_is_taken() {
         let mut buf = BytesMut::from(&b"HTTP/1.1 400 Bad Request\r\n\r\n"[..]);
-        assert!(matches!(next_message(&mut buf), Err(PeerFault::Kind(_))));
+        assert!(matches!(next_message(&mut buf), Err(ProtocolViolation::Kind(_))));
         let mut header = BytesMut::from(&empty_message(MessageKind::Metadata, 1)[..]);
         header[0..4].copy_from_slice(&u32::MAX.to_le_bytes());
         assert_eq!(
             next_message(&mut header).unwrap_err(),
-            PeerFault::TooLarge(MessageKind::Metadata, u32::MAX as usize)
+            ProtocolViolation::TooLarge(MessageKind::Metadata, u32::MAX as usize)
         );
     }
 

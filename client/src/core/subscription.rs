@@ -14,6 +14,7 @@ use highwater_protocol::error::ErrorCode;
 use highwater_protocol::ids::Offset;
 use highwater_protocol::native::{Body, DATA_PREFIX_BYTES, DataPrefix, StartAt, SubscribeReply};
 
+use super::partition_state::{Ownership, PartitionState};
 use crate::error::FetchError;
 
 /// The least credit to subscribe with: enough for the broker to send something.
@@ -23,17 +24,17 @@ const CREDIT_BYTES_MIN: usize = 64 << 10;
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub(crate) struct SubscriptionKey {
     /// Which of the consumer's partitions, by place.
-    pub(crate) place: usize,
+    pub(crate) index: usize,
     pub(crate) attempt: u64,
 }
 
 /// What frames belong to. Once the partition is given away, or goes on elsewhere, they are worthless.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Origin {
-    pub(crate) place: usize,
-    /// See [`Place::tenure`].
-    pub(crate) tenure: u64,
-    /// See [`Place::seeks`].
+    pub(crate) index: usize,
+    /// See [`PartitionState::generation`].
+    pub(crate) generation: u64,
+    /// See [`PartitionState::seeks`].
     seeks: u64,
 }
 
@@ -48,7 +49,7 @@ pub(crate) struct Chunk {
 
 /// What the user is to be told next.
 #[derive(Debug)]
-pub(crate) enum Taken {
+pub(crate) enum NextItem {
     Chunk(Chunk),
     Failed(FetchError),
     /// Every partition reached the end that was asked for, or the consumer was closed.
@@ -59,98 +60,45 @@ pub(crate) enum Taken {
 
 /// Credit to be sent on the current subscription.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) struct Release {
+pub(crate) struct CreditGrant {
     pub(crate) key: SubscriptionKey,
     pub(crate) bytes: u64,
 }
 
 /// What came of an answer or a push.
 #[derive(Debug)]
-pub(crate) enum Heard {
-    /// All is well.
-    Fine,
+pub(crate) enum SubscriptionOutcome {
+    /// The state was updated.
+    Applied,
     /// Of an earlier subscription.
     Stale,
     /// The broker ended or refused the subscription.
-    Refused { code: ErrorCode, text: String, position: Option<Offset> },
+    Ended { code: ErrorCode, text: String, position: Option<Offset> },
     /// The bytes make no sense.
-    Nonsense(String),
-}
-
-/// Whether a partition is this consumer's.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Hold {
-    /// It is.
-    Held,
-    /// Not for long: nothing of it is delivered any more.
-    Leaving,
-    /// It is not.
-    Free,
+    Malformed(String),
 }
 
 /// What this consumer had to give up without its position being committed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub(crate) struct Lost {
+pub(crate) struct UncommittedLoss {
     /// Something that was delivered.
     pub(crate) delivered: bool,
     /// Something that was processed.
     pub(crate) processed: bool,
 }
 
-/// Where one partition stands.
-#[derive(Debug)]
-pub(crate) struct Place {
-    pub(crate) partition: u32,
-    attempt: u64,
-    subscribed: bool,
-    /// Counts how often the partition was given to this consumer; what was read before it was given again is worthless.
-    pub(crate) tenure: u64,
-    /// Counts how often it went on elsewhere.
-    seeks: u64,
-    /// Whether it is this consumer's. Without a group always.
-    pub(super) hold: Hold,
-    /// Offsets below this were processed, and committed, as far as a group has to know.
-    pub(super) processed: Option<Offset>,
-    pub(super) committed: Option<Offset>,
-    /// Where it began to read. None: not known before the broker's first answer.
-    pub(super) begun: Option<Offset>,
-    /// Where to subscribe: a place to be found by the broker first, a position from then on.
-    start: StartAt,
-    /// Offsets below this were delivered. None: not known before the broker's first answer.
-    pub(super) delivered: Option<Offset>,
-    /// Credit that the current subscription works with, and has been given or is owed.
-    window_bytes: usize,
-    /// Bytes that wait to be taken.
-    waiting_bytes: usize,
-    /// Bytes taken and not yet credited.
-    owed_bytes: usize,
-    pub(crate) leader_epoch: i32,
-    pub(crate) high_watermark: Option<Offset>,
-    pub(crate) log_start: Option<Offset>,
-    /// With an end asked for: where that is.
-    pub(crate) end: Option<Offset>,
-    /// Frames at this offset were damaged when they arrived; once more, and the user is told.
-    pub(crate) damaged_at: Option<Offset>,
-    /// The user was told of an error; nothing happens until a seek.
-    pub(crate) stopped: bool,
-    /// Nothing is fetched until the user resumes it.
-    pub(super) paused: bool,
-    /// A commit up to here failed, and whoever asked for it did not wait for the answer.
-    pub(super) uncommitted_unseen: Option<Offset>,
-}
-
 /// See the module's doc.
 #[derive(Debug)]
 pub(crate) struct ConsumerCore {
-    pub(super) places: Vec<Place>,
+    pub(super) partitions: Vec<PartitionState>,
     buffer_bytes: usize,
     window_bytes: usize,
     until_end: bool,
     /// The place of the records that the user got last and may still be working on.
-    pub(super) in_hand: Option<usize>,
-    pub(super) lost: Lost,
+    pub(super) processing: Option<usize>,
+    pub(super) lost: UncommittedLoss,
     /// A partition was given up with a commit that failed unseen.
-    pub(super) gave_up_unseen: bool,
+    pub(super) released_with_unreported_failure: bool,
     ready: VecDeque<Chunk>,
     failures: VecDeque<FetchError>,
     closed: bool,
@@ -164,17 +112,17 @@ impl ConsumerCore {
         buffer_bytes: usize,
         until_end: bool,
     ) -> Self {
-        let places: Vec<_> =
-            starts.into_iter().map(|(partition, start)| Place::new(partition, start)).collect();
-        let window_bytes = window(buffer_bytes, places.len());
+        let partitions: Vec<_> =
+            starts.into_iter().map(|(partition, start)| PartitionState::new(partition, start)).collect();
+        let window_bytes = window(buffer_bytes, partitions.len());
         Self {
-            places,
+            partitions,
             buffer_bytes,
             window_bytes,
             until_end,
-            in_hand: None,
-            lost: Lost::default(),
-            gave_up_unseen: false,
+            processing: None,
+            lost: UncommittedLoss::default(),
+            released_with_unreported_failure: false,
             ready: VecDeque::new(),
             failures: VecDeque::new(),
             closed: false,
@@ -184,16 +132,16 @@ impl ConsumerCore {
 
     // Getters.
 
-    pub(crate) fn places(&self) -> &[Place] {
-        &self.places
+    pub(crate) fn partitions(&self) -> &[PartitionState] {
+        &self.partitions
     }
 
-    pub(crate) fn place_mut(&mut self, place: usize) -> &mut Place {
-        &mut self.places[place]
+    pub(crate) fn partition_mut(&mut self, index: usize) -> &mut PartitionState {
+        &mut self.partitions[index]
     }
 
-    pub(crate) fn place_of(&self, partition: u32) -> Option<usize> {
-        self.places.iter().position(|place| place.partition == partition)
+    pub(crate) fn index_of(&self, partition: u32) -> Option<usize> {
+        self.partitions.iter().position(|state| state.partition == partition)
     }
 
     pub(crate) fn is_closed(&self) -> bool {
@@ -201,50 +149,50 @@ impl ConsumerCore {
     }
 
     /// Whether what came from there may be used.
-    pub(crate) fn is_held(&self, origin: Origin) -> bool {
-        let Some(at) = self.places.get(origin.place) else { return false };
-        at.hold == Hold::Held && (at.tenure, at.seeks) == (origin.tenure, origin.seeks)
+    pub(crate) fn is_owned(&self, origin: Origin) -> bool {
+        let Some(at) = self.partitions.get(origin.index) else { return false };
+        at.ownership == Ownership::Owned && (at.generation, at.seeks) == (origin.generation, origin.seeks)
     }
 
     /// Whether a partition is this consumer's to read.
-    pub(crate) fn is_assigned(&self, place: usize) -> bool {
-        self.places[place].hold == Hold::Held
+    pub(crate) fn is_assigned(&self, index: usize) -> bool {
+        self.partitions[index].ownership == Ownership::Owned
     }
 
     /// Whether a place still wants frames.
-    pub(crate) fn wants_subscription(&self, place: usize) -> bool {
-        let place = &self.places[place];
-        let over = self.until_end && place.is_fetched_to_end();
-        !(self.closed || place.stopped || place.paused || over || place.hold != Hold::Held)
+    pub(crate) fn wants_subscription(&self, index: usize) -> bool {
+        let state = &self.partitions[index];
+        let over = self.until_end && state.is_fetched_to_end();
+        !(self.closed || state.stopped || state.paused || over || state.ownership != Ownership::Owned)
     }
 
     // Commands.
 
     /// Another partition, from its first record.
     pub(crate) fn add(&mut self, partition: u32) -> usize {
-        self.places.push(Place::new(partition, StartAt::Earliest));
-        self.places.len() - 1
+        self.partitions.push(PartitionState::new(partition, StartAt::Earliest));
+        self.partitions.len() - 1
     }
 
     /// Begins a subscription: its key, where it begins and its first credit. None if none is wanted.
-    pub(crate) fn subscribe(&mut self, place: usize) -> Option<(SubscriptionKey, StartAt, u64)> {
-        if !self.wants_subscription(place) {
+    pub(crate) fn subscribe(&mut self, index: usize) -> Option<(SubscriptionKey, StartAt, u64)> {
+        if !self.wants_subscription(index) {
             return None;
         }
         let window = self.window_bytes;
-        let at = &mut self.places[place];
+        let at = &mut self.partitions[index];
         at.attempt += 1;
         at.subscribed = false;
         at.owed_bytes = 0;
         at.window_bytes = window;
         let credit = window.saturating_sub(at.waiting_bytes).max(CREDIT_BYTES_MIN);
-        Some((SubscriptionKey { place, attempt: at.attempt }, at.start, credit as u64))
+        Some((SubscriptionKey { index, attempt: at.attempt }, at.start, credit as u64))
     }
 
     /// Goes on somewhere else; what arrived is forgotten and the subscription is over.
-    pub(crate) fn seek(&mut self, place: usize, to: StartAt) {
-        self.forget_chunks(place);
-        let at = &mut self.places[place];
+    pub(crate) fn seek(&mut self, index: usize, to: StartAt) {
+        self.drop_chunks(index);
+        let at = &mut self.partitions[index];
         at.attempt += 1;
         at.subscribed = false;
         at.seeks += 1;
@@ -258,17 +206,17 @@ impl ConsumerCore {
     }
 
     /// Goes on somewhere else because what is next does not exist any more: what was committed is no measure for what comes.
-    pub(crate) fn reset(&mut self, place: usize, to: StartAt) {
-        self.seek(place, to);
-        let at = &mut self.places[place];
-        (at.begun, at.processed, at.committed) = (None, None, None);
+    pub(crate) fn reset(&mut self, index: usize, to: StartAt) {
+        self.seek(index, to);
+        let at = &mut self.partitions[index];
+        (at.began_at, at.processed, at.committed) = (None, None, None);
     }
 
     /// Delivers nothing until [`ConsumerCore::resume`]. What arrived is forgotten, so that its memory is there for others.
-    pub(crate) fn pause(&mut self, place: usize) {
-        self.forget_chunks(place);
-        self.end_subscription(place);
-        let at = &mut self.places[place];
+    pub(crate) fn pause(&mut self, index: usize) {
+        self.drop_chunks(index);
+        self.end_subscription(index);
+        let at = &mut self.partitions[index];
         at.seeks += 1;
         at.start = at.delivered.map_or(at.start, StartAt::Offset);
         at.paused = true;
@@ -276,29 +224,29 @@ impl ConsumerCore {
     }
 
     /// Goes on behind the last record that was delivered.
-    pub(crate) fn resume(&mut self, place: usize) {
-        self.places[place].paused = false;
+    pub(crate) fn resume(&mut self, index: usize) {
+        self.partitions[index].paused = false;
         self.share_buffer();
     }
 
     /// The subscription is over; messages of it are ignored from now on.
-    pub(super) fn end_subscription(&mut self, place: usize) {
-        let at = &mut self.places[place];
+    pub(super) fn end_subscription(&mut self, index: usize) {
+        let at = &mut self.partitions[index];
         at.attempt += 1;
         at.subscribed = false;
     }
 
     /// What arrived is worthless: it is asked for again, from the first record that was not delivered.
-    pub(crate) fn fetch_again(&mut self, place: usize) {
-        let Some(delivered) = self.places[place].delivered else { return };
-        let damaged_at = self.places[place].damaged_at;
-        self.seek(place, StartAt::Offset(delivered));
-        self.places[place].damaged_at = damaged_at;
+    pub(crate) fn refetch(&mut self, index: usize) {
+        let Some(delivered) = self.partitions[index].delivered else { return };
+        let damaged_at = self.partitions[index].damaged_at;
+        self.seek(index, StartAt::Offset(delivered));
+        self.partitions[index].damaged_at = damaged_at;
     }
 
     /// Tells the user; the partition stops until a seek.
-    pub(crate) fn fail(&mut self, place: usize, error: FetchError) {
-        let at = &mut self.places[place];
+    pub(crate) fn fail(&mut self, index: usize, error: FetchError) {
+        let at = &mut self.partitions[index];
         at.attempt += 1;
         at.subscribed = false;
         at.stopped = true;
@@ -321,29 +269,29 @@ impl ConsumerCore {
     }
 
     /// What is next for the user.
-    pub(crate) fn take(&mut self, waker: &Waker) -> Taken {
+    pub(crate) fn take(&mut self, waker: &Waker) -> NextItem {
         if let Some(chunk) = self.ready.pop_front() {
-            return Taken::Chunk(chunk);
+            return NextItem::Chunk(chunk);
         }
         if let Some(error) = self.failures.pop_front() {
-            return Taken::Failed(error);
+            return NextItem::Failed(error);
         }
         if self.closed || (self.until_end && self.is_delivered_to_end()) {
-            return Taken::End;
+            return NextItem::End;
         }
         match &mut self.waker {
             Some(kept) => kept.clone_from(waker),
             none => *none = Some(waker.clone()),
         }
-        Taken::Pending
+        NextItem::Pending
     }
 
     /// Records up to `next` were given to the user.
-    pub(crate) fn delivered(&mut self, place: usize, next: Offset, leader_epoch: i32) {
-        let at = &mut self.places[place];
+    pub(crate) fn mark_delivered(&mut self, index: usize, next: Offset, leader_epoch: i32) {
+        let at = &mut self.partitions[index];
         at.delivered = at.delivered.max(Some(next));
         at.leader_epoch = leader_epoch;
-        if self.in_hand != Some(place) {
+        if self.processing != Some(index) {
             at.processed = at.processed.max(at.delivered);
         }
     }
@@ -351,56 +299,60 @@ impl ConsumerCore {
     /// The user of a stream gets the next record of what was handed out, and has processed those before it. False: it is not to be given
     /// out any more.
     pub(crate) fn deliver_record(&mut self, origin: Origin, next: Offset) -> bool {
-        if !self.is_held(origin) {
+        if !self.is_owned(origin) {
             return false;
         }
-        let at = &mut self.places[origin.place];
+        let at = &mut self.partitions[origin.index];
         at.processed = at.processed.max(at.delivered);
         at.delivered = at.delivered.max(Some(next));
-        self.in_hand = Some(origin.place);
+        self.processing = Some(origin.index);
         true
     }
 
     /// A chunk of this many bytes was taken whole. Credit to be sent, once it is worth a message.
-    pub(crate) fn release(&mut self, place: usize, bytes: usize) -> Option<Release> {
+    pub(crate) fn return_credit(&mut self, index: usize, bytes: usize) -> Option<CreditGrant> {
         let window = self.window_bytes;
-        let at = &mut self.places[place];
+        let at = &mut self.partitions[index];
         at.waiting_bytes = at.waiting_bytes.saturating_sub(bytes);
         at.owed_bytes += bytes;
-        at.release(place, window)
+        at.grant_credit(index, window)
     }
 
     // Events.
 
-    pub(crate) fn handle_subscribed(&mut self, key: SubscriptionKey, reply: &SubscribeReply) -> Heard {
+    pub(crate) fn handle_subscribed(
+        &mut self,
+        key: SubscriptionKey,
+        reply: &SubscribeReply,
+    ) -> SubscriptionOutcome {
         let until_end = self.until_end;
-        let Some(at) = self.current(key) else { return Heard::Stale };
+        let Some(at) = self.current(key) else { return SubscriptionOutcome::Stale };
         let start = Offset(reply.start.get());
         if start.0 < 0 {
-            return Heard::Nonsense(format!("a subscription that begins at offset {start}"));
+            return SubscriptionOutcome::Malformed(format!("a subscription that begins at offset {start}"));
         }
         at.subscribed = true;
         at.start = StartAt::Offset(start);
         at.delivered.get_or_insert(start);
-        at.begun.get_or_insert(start);
+        at.began_at.get_or_insert(start);
         at.processed.get_or_insert(start);
-        at.heard(reply.log_start.get(), reply.high_watermark.get());
+        at.update_bounds(reply.log_start.get(), reply.high_watermark.get());
         if until_end {
             at.end.get_or_insert(Offset(reply.high_watermark.get()));
         }
         self.wake_if_ended();
-        Heard::Fine
+        SubscriptionOutcome::Applied
     }
 
-    pub(crate) fn handle_data(&mut self, key: SubscriptionKey, body: &Bytes) -> Heard {
+    pub(crate) fn handle_data(&mut self, key: SubscriptionKey, body: &Bytes) -> SubscriptionOutcome {
         let until_end = self.until_end;
-        let Some(at) = self.current(key) else { return Heard::Stale };
+        let Some(at) = self.current(key) else { return SubscriptionOutcome::Stale };
         let prefix = match DataPrefix::split(body) {
             Ok((prefix, _)) => *prefix,
-            Err(error) => return Heard::Nonsense(error.to_string()),
+            Err(error) => return SubscriptionOutcome::Malformed(error.to_string()),
         };
         let next_offset = Offset(prefix.next_offset.get());
-        at.heard(prefix.log_start.get(), prefix.high_watermark.get());
+        at.update_bounds(prefix.log_start.get(), prefix.high_watermark.get());
         at.start = StartAt::Offset(next_offset);
         let frames = body.slice(DATA_PREFIX_BYTES..);
         at.waiting_bytes += frames.len();
@@ -410,17 +362,22 @@ impl ConsumerCore {
             at.attempt += 1;
             at.subscribed = false;
         }
-        let origin = Origin { place: key.place, tenure: at.tenure, seeks: at.seeks };
+        let origin = Origin { index: key.index, generation: at.generation, seeks: at.seeks };
         self.ready.push_back(Chunk { origin, frames, next_offset });
         self.wake();
-        Heard::Fine
+        SubscriptionOutcome::Applied
     }
 
-    pub(crate) fn handle_refused(&mut self, key: SubscriptionKey, code: ErrorCode, text: String) -> Heard {
-        let Some(at) = self.current(key) else { return Heard::Stale };
+    pub(crate) fn handle_refused(
+        &mut self,
+        key: SubscriptionKey,
+        code: ErrorCode,
+        text: String,
+    ) -> SubscriptionOutcome {
+        let Some(at) = self.current(key) else { return SubscriptionOutcome::Stale };
         at.attempt += 1;
         at.subscribed = false;
-        Heard::Refused { code, text, position: at.delivered }
+        SubscriptionOutcome::Ended { code, text, position: at.delivered }
     }
 
     /// The connection was lost. False: of an earlier subscription.
@@ -431,18 +388,18 @@ impl ConsumerCore {
         true
     }
 
-    fn current(&mut self, key: SubscriptionKey) -> Option<&mut Place> {
-        self.places.get_mut(key.place).filter(|place| place.attempt == key.attempt)
+    fn current(&mut self, key: SubscriptionKey) -> Option<&mut PartitionState> {
+        self.partitions.get_mut(key.index).filter(|state| state.attempt == key.attempt)
     }
 
     /// Whether this subscription is the one its partition has now.
     pub(crate) fn is_current(&self, key: SubscriptionKey) -> bool {
-        self.places.get(key.place).is_some_and(|place| place.attempt == key.attempt)
+        self.partitions.get(key.index).is_some_and(|state| state.attempt == key.attempt)
     }
 
-    pub(super) fn forget_chunks(&mut self, place: usize) {
-        self.ready.retain(|chunk| chunk.origin.place != place);
-        self.places[place].waiting_bytes = 0;
+    pub(super) fn drop_chunks(&mut self, index: usize) {
+        self.ready.retain(|chunk| chunk.origin.index != index);
+        self.partitions[index].waiting_bytes = 0;
     }
 
     fn wake_if_ended(&mut self) {
@@ -454,13 +411,17 @@ impl ConsumerCore {
     /// Whether every partition has reached the end that was asked for.
     fn is_delivered_to_end(&self) -> bool {
         // One that an error has stopped gets no further by itself.
-        let is_over = |place: &Place| place.stopped || place.is_delivered_to_end();
-        self.places.iter().filter(|place| place.hold != Hold::Free).all(is_over)
+        let is_over = |state: &PartitionState| state.stopped || state.is_delivered_to_end();
+        self.partitions.iter().filter(|state| state.ownership != Ownership::Released).all(is_over)
     }
 
     /// There are more or fewer partitions to share the buffer; subscriptions adapt as credit flows.
     pub(super) fn share_buffer(&mut self) {
-        let held = self.places.iter().filter(|place| place.hold == Hold::Held && !place.paused).count();
+        let held = self
+            .partitions
+            .iter()
+            .filter(|state| state.ownership == Ownership::Owned && !state.paused)
+            .count();
         self.window_bytes = window(self.buffer_bytes, held);
     }
 
@@ -474,73 +435,6 @@ impl ConsumerCore {
 /// What each of so many partitions may have waiting.
 fn window(buffer_bytes: usize, partitions: usize) -> usize {
     (buffer_bytes / partitions.max(1)).max(CREDIT_BYTES_MIN)
-}
-
-impl Place {
-    pub(super) fn new(partition: u32, start: StartAt) -> Self {
-        Self {
-            partition,
-            attempt: 0,
-            subscribed: false,
-            tenure: 0,
-            seeks: 0,
-            hold: Hold::Held,
-            processed: None,
-            committed: None,
-            begun: None,
-            window_bytes: 0,
-            start,
-            delivered: match start {
-                StartAt::Offset(offset) => Some(offset),
-                _ => None,
-            },
-            waiting_bytes: 0,
-            owed_bytes: 0,
-            leader_epoch: -1,
-            high_watermark: None,
-            log_start: None,
-            end: None,
-            damaged_at: None,
-            stopped: false,
-            paused: false,
-            uncommitted_unseen: None,
-        }
-    }
-
-    /// Behind the last record delivered. None: not known before the broker's first answer.
-    pub(crate) fn position(&self) -> Option<Offset> {
-        self.delivered
-    }
-
-    fn is_delivered_to_end(&self) -> bool {
-        self.end.is_some_and(|end| self.delivered.is_some_and(|delivered| delivered >= end))
-    }
-
-    fn is_fetched_to_end(&self) -> bool {
-        self.end.is_some_and(|end| matches!(self.start, StartAt::Offset(next) if next >= end))
-    }
-
-    fn heard(&mut self, log_start: i64, high_watermark: i64) {
-        self.log_start = Some(Offset(log_start));
-        self.high_watermark = Some(Offset(high_watermark));
-    }
-
-    fn release(&mut self, place: usize, window: usize) -> Option<Release> {
-        // What the window has grown by is owed too; what it has shrunk by is kept back.
-        if self.window_bytes < window {
-            self.owed_bytes += window - self.window_bytes;
-            self.window_bytes = window;
-        } else {
-            let kept = self.owed_bytes.min(self.window_bytes - window);
-            self.owed_bytes -= kept;
-            self.window_bytes -= kept;
-        }
-        if !self.subscribed || self.owed_bytes < window / 2 {
-            return None;
-        }
-        let bytes = std::mem::take(&mut self.owed_bytes) as u64;
-        Some(Release { key: SubscriptionKey { place, attempt: self.attempt }, bytes })
-    }
 }
 
 /// The reply to a subscribe in its bytes.

@@ -31,26 +31,26 @@ fn subscribe(core: &mut ConsumerCore) -> (SubscriptionKey, StartAt, u64) {
     core.subscribe(0).expect("a subscription is wanted")
 }
 
-fn take(core: &mut ConsumerCore) -> Taken {
+fn take(core: &mut ConsumerCore) -> NextItem {
     core.take(&Waker::from(Arc::new(Count::default())))
 }
 
 /// Takes what is there; the offsets, as the user sees them.
 fn offsets(core: &mut ConsumerCore) -> Vec<i64> {
     let mut offsets = Vec::new();
-    while let Taken::Chunk(chunk) = take(core) {
+    while let NextItem::Chunk(chunk) = take(core) {
         let mut decoder = Decoder::new(chunk.frames, chunk.next_offset);
         loop {
-            let place = &core.places()[chunk.origin.place];
-            let decoded = decoder.step(place.position().unwrap(), place.end).unwrap();
-            core.delivered(chunk.origin.place, decoded.next_offset, 0);
+            let index = &core.partitions()[chunk.origin.index];
+            let decoded = decoder.step(index.position().unwrap(), index.end).unwrap();
+            core.mark_delivered(chunk.origin.index, decoded.next_offset, 0);
             for part in &decoded.parts {
                 let records = highwater_protocol::batch::Records::new(&part.header, &part.records);
                 let records = records.map(|record| record.unwrap().offset);
                 offsets.extend(records.filter(|offset| part.wants(*offset)).map(Offset::get));
             }
             if decoded.done {
-                core.release(chunk.origin.place, decoder.bytes());
+                core.return_credit(chunk.origin.index, decoder.bytes());
                 break;
             }
         }
@@ -68,7 +68,7 @@ fn a_lost_subscription_goes_on_behind_what_arrived_without_loss_or_duplicates() 
     core.handle_data(first, &log.data(0..2));
     assert!(core.handle_lost(first));
     // What the old connection still had is of no interest.
-    assert!(matches!(core.handle_data(first, &log.data(2..3)), Heard::Stale));
+    assert!(matches!(core.handle_data(first, &log.data(2..3)), SubscriptionOutcome::Stale));
     assert!(!core.handle_lost(first));
     let (second, start, _) = subscribe(&mut core);
     assert_eq!(start, StartAt::Offset(Offset(6)));
@@ -76,19 +76,19 @@ fn a_lost_subscription_goes_on_behind_what_arrived_without_loss_or_duplicates() 
     // A broker may begin with the frame that holds the offset, or with one before it.
     core.handle_data(second, &log.data(1..4));
     assert_eq!(offsets(&mut core), (0..12).collect::<Vec<_>>());
-    assert_eq!(core.places()[0].position(), Some(Offset(12)));
+    assert_eq!(core.partitions()[0].position(), Some(Offset(12)));
 }
 
 #[test]
 fn a_start_that_the_broker_was_to_find_is_asked_for_again_until_it_is_known() {
     let mut core = ConsumerCore::new([(0, StartAt::Latest)], 1 << 20, false);
     let (first, start, _) = subscribe(&mut core);
-    assert_eq!((start, core.places()[0].position()), (StartAt::Latest, None));
+    assert_eq!((start, core.partitions()[0].position()), (StartAt::Latest, None));
     core.handle_lost(first);
     let (second, start, _) = subscribe(&mut core);
     assert_eq!(start, StartAt::Latest);
     core.handle_subscribed(second, &reply(40, 40));
-    assert_eq!(core.places()[0].position(), Some(Offset(40)));
+    assert_eq!(core.partitions()[0].position(), Some(Offset(40)));
     core.handle_lost(second);
     assert_eq!(subscribe(&mut core).1, StartAt::Offset(Offset(40)));
 }
@@ -105,8 +105,8 @@ fn credit_comes_back_as_chunks_are_taken_and_never_exceeds_the_window() {
         let body = log.data(batch..batch + 1);
         credit -= (body.len() - DATA_PREFIX_BYTES) as u64;
         core.handle_data(key, &body);
-        let Taken::Chunk(chunk) = take(&mut core) else { panic!("it arrived") };
-        if let Some(release) = core.release(0, chunk.frames.len()) {
+        let NextItem::Chunk(chunk) = take(&mut core) else { panic!("it arrived") };
+        if let Some(release) = core.return_credit(0, chunk.frames.len()) {
             assert_eq!(release.key, key);
             assert!(release.bytes >= window / 2, "credit is not sent in crumbs");
             returned += 1;
@@ -131,8 +131,8 @@ fn after_a_seek_nothing_of_before_is_delivered() {
     core.handle_subscribed(first, &reply(0, 9));
     core.handle_data(first, &log.data(0..2));
     core.seek(0, StartAt::Offset(Offset(4)));
-    assert!(matches!(core.handle_data(first, &log.data(2..3)), Heard::Stale));
-    assert!(matches!(take(&mut core), Taken::Pending));
+    assert!(matches!(core.handle_data(first, &log.data(2..3)), SubscriptionOutcome::Stale));
+    assert!(matches!(take(&mut core), NextItem::Pending));
     let (second, start, _) = subscribe(&mut core);
     assert_eq!(start, StartAt::Offset(Offset(4)));
     core.handle_subscribed(second, &reply(4, 9));
@@ -148,12 +148,12 @@ fn with_an_end_it_ends_there_although_more_arrives() {
     core.handle_subscribed(key, &reply(0, 6));
     core.handle_data(key, &log.data(0..1));
     assert_eq!(offsets(&mut core), [0, 1, 2]);
-    assert!(matches!(take(&mut core), Taken::Pending));
+    assert!(matches!(take(&mut core), NextItem::Pending));
     core.handle_data(key, &log.data(1..3));
     assert!(!core.wants_subscription(0));
     assert_eq!(offsets(&mut core), [3, 4, 5]);
-    assert!(matches!(take(&mut core), Taken::End));
-    assert_eq!(core.places()[0].position(), Some(Offset(6)), "what was not delivered is not committed");
+    assert!(matches!(take(&mut core), NextItem::End));
+    assert_eq!(core.partitions()[0].position(), Some(Offset(6)), "what was not delivered is not committed");
 }
 
 #[test]
@@ -161,10 +161,10 @@ fn an_empty_partition_is_at_its_end_at_once_and_the_waiter_is_woken() {
     let mut core = core(true);
     let (key, ..) = subscribe(&mut core);
     let count = Arc::new(Count::default());
-    assert!(matches!(core.take(&Waker::from(count.clone())), Taken::Pending));
+    assert!(matches!(core.take(&Waker::from(count.clone())), NextItem::Pending));
     core.handle_subscribed(key, &reply(0, 0));
     assert_eq!(count.0.load(Ordering::Relaxed), 1);
-    assert!(matches!(take(&mut core), Taken::End));
+    assert!(matches!(take(&mut core), NextItem::End));
 }
 
 #[test]
@@ -172,9 +172,12 @@ fn a_failure_stops_its_partition_until_a_seek_and_no_other() {
     let mut core = ConsumerCore::new([(0, StartAt::Earliest), (1, StartAt::Earliest)], 1 << 20, false);
     let (key, ..) = subscribe(&mut core);
     let refused = core.handle_refused(key, ErrorCode::OffsetOutOfRange, "gone".into());
-    assert!(matches!(refused, Heard::Refused { code: ErrorCode::OffsetOutOfRange, position: None, .. }));
+    assert!(matches!(
+        refused,
+        SubscriptionOutcome::Ended { code: ErrorCode::OffsetOutOfRange, position: None, .. }
+    ));
     core.fail(0, FetchError::new(FetchErrorKind::OutOfRange, Outcome::NotWritten, "gone"));
-    assert!(matches!(take(&mut core), Taken::Failed(_)));
+    assert!(matches!(take(&mut core), NextItem::Failed(_)));
     assert!(!core.wants_subscription(0) && core.wants_subscription(1));
     core.seek(0, StartAt::Latest);
     assert!(core.wants_subscription(0));
@@ -206,7 +209,7 @@ fn padding_and_internal_frames_are_skipped_and_move_the_position() {
     assert_eq!(offsets(&mut core), [0, 1, 2, 3]);
     core.handle_data(key, &data(&[], 9));
     assert_eq!(offsets(&mut core), [] as [i64; 0]);
-    assert_eq!(core.places()[0].position(), Some(Offset(9)), "what compaction emptied is behind it too");
+    assert_eq!(core.partitions()[0].position(), Some(Offset(9)), "what compaction emptied is behind it too");
 }
 
 #[test]

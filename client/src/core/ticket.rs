@@ -5,7 +5,7 @@ use std::task::{Context, Poll, Waker};
 
 use highwater_protocol::ids::{Offset, Timestamp};
 
-use super::failures::Failed;
+use super::failures::BatchFailure;
 use crate::lock::lock;
 
 /// What the broker said of an acknowledged batch.
@@ -17,42 +17,42 @@ pub(crate) struct Acked {
     pub(crate) log_append_time: Option<Timestamp>,
 }
 
-pub(crate) type Fate = Result<Acked, Failed>;
+pub(crate) type BatchResult = Result<Acked, BatchFailure>;
 
 /// See the module's doc.
 #[derive(Debug, Default)]
 pub(crate) struct Ticket {
-    fate: OnceLock<Fate>,
+    result: OnceLock<BatchResult>,
     waiters: Mutex<Vec<Waker>>,
 }
 
 impl Ticket {
     /// Decides. Only the first decision counts: a delivery never changes its mind.
-    pub(crate) fn decide(&self, fate: Fate) {
-        if self.fate.set(fate).is_ok() {
+    pub(crate) fn resolve(&self, result: BatchResult) {
+        if self.result.set(result).is_ok() {
             let waiters = std::mem::take(&mut *lock(&self.waiters));
             waiters.into_iter().for_each(Waker::wake);
         }
     }
 
-    pub(crate) fn fate(&self) -> Option<&Fate> {
-        self.fate.get()
+    pub(crate) fn result(&self) -> Option<&BatchResult> {
+        self.result.get()
     }
 
-    /// Ready once decided. `place` is where the caller's waker is kept between polls; it begins as none.
-    pub(crate) fn poll(&self, cx: &mut Context<'_>, place: &mut Option<usize>) -> Poll<&Fate> {
-        if let Some(fate) = self.fate.get() {
-            return Poll::Ready(fate);
+    /// Ready once decided. `waker_index` is where the caller's waker is kept between polls; it begins as none.
+    pub(crate) fn poll(&self, cx: &mut Context<'_>, waker_index: &mut Option<usize>) -> Poll<&BatchResult> {
+        if let Some(result) = self.result.get() {
+            return Poll::Ready(result);
         }
         let mut waiters = lock(&self.waiters);
         // Decided in between: the waiters were taken already, nobody would wake this one.
-        if let Some(fate) = self.fate.get() {
-            return Poll::Ready(fate);
+        if let Some(result) = self.result.get() {
+            return Poll::Ready(result);
         }
-        if let Some(at) = *place {
+        if let Some(at) = *waker_index {
             waiters[at].clone_from(cx.waker());
         } else {
-            *place = Some(waiters.len());
+            *waker_index = Some(waiters.len());
             waiters.push(cx.waker().clone());
         }
         Poll::Pending
@@ -79,19 +79,19 @@ mod tests {
     fn every_waiter_is_woken_once_and_the_first_decision_stays() {
         let ticket = Ticket::default();
         let counts: Vec<_> = (0..3).map(|_| Arc::new(Count::default())).collect();
-        let mut places = [None; 3];
+        let mut waker_indexes = [None; 3];
         for _ in 0..2 {
-            for (count, place) in counts.iter().zip(&mut places) {
+            for (count, waker_index) in counts.iter().zip(&mut waker_indexes) {
                 let waker = Waker::from(count.clone());
-                assert!(ticket.poll(&mut Context::from_waker(&waker), place).is_pending());
+                assert!(ticket.poll(&mut Context::from_waker(&waker), waker_index).is_pending());
             }
         }
-        ticket.decide(Ok(Acked { base_offset: Some(Offset(7)), log_append_time: None }));
-        ticket.decide(Ok(Acked { base_offset: Some(Offset(8)), log_append_time: None }));
-        for (count, place) in counts.iter().zip(&mut places) {
+        ticket.resolve(Ok(Acked { base_offset: Some(Offset(7)), log_append_time: None }));
+        ticket.resolve(Ok(Acked { base_offset: Some(Offset(8)), log_append_time: None }));
+        for (count, waker_index) in counts.iter().zip(&mut waker_indexes) {
             assert_eq!(count.0.load(Ordering::Relaxed), 1);
             let waker = Waker::from(count.clone());
-            match ticket.poll(&mut Context::from_waker(&waker), place) {
+            match ticket.poll(&mut Context::from_waker(&waker), waker_index) {
                 Poll::Ready(Ok(acked)) => assert_eq!(acked.base_offset, Some(Offset(7))),
                 other => panic!("{other:?}"),
             }

@@ -13,14 +13,14 @@ use highwater_protocol::native::{FEATURE_GROUPS, StartAt};
 use super::{Assignor, GroupConsumer};
 #[cfg(doc)]
 use crate::batch::Batch;
-use crate::consumer::Reading;
+use crate::consumer::ReadSettings;
 use crate::core::backoff::Backoff;
 use crate::core::membership::{Member, Membership};
 use crate::core::subscription::ConsumerCore;
 use crate::error::{CallError, FetchError, FetchErrorKind, Outcome};
 use crate::io::cluster::Cluster;
-use crate::io::consumer::{Committer, ConsumerShared};
-use crate::io::group::{GroupShared, Standing};
+use crate::io::consumer::{CommitTarget, ConsumerShared};
+use crate::io::group::{GroupShared, MemberState};
 use crate::reader::Reader;
 
 /// Configures a member of a group; await it to have joined. Made by [`ConsumerBuilder::group`](crate::ConsumerBuilder::group).
@@ -31,7 +31,7 @@ pub struct GroupBuilder {
     group: String,
     topics: BTreeSet<String>,
     create: Option<u32>,
-    reading: Reading,
+    reading: ReadSettings,
     instance: Option<String>,
     assignor: Option<Assignor>,
     rebalance_timeout: Duration,
@@ -44,7 +44,7 @@ impl GroupBuilder {
         group: String,
         topic: String,
         create: Option<u32>,
-        reading: Reading,
+        reading: ReadSettings,
     ) -> Self {
         Self {
             cluster,
@@ -171,20 +171,28 @@ impl GroupBuilder {
         let buffer_bytes = self.reading.buffer_bytes.min(CREDIT_BYTES_MAX as usize) / known.len();
         let shared = Arc::new_cyclic(|group: &Weak<GroupShared>| {
             let topics = known.into_iter().map(|(topic, id)| {
-                let committer = Committer::Group(group.clone());
+                let commit_target = CommitTarget::Group(group.clone());
                 let core = ConsumerCore::new([], buffer_bytes, self.reading.until_end);
                 let cluster = self.cluster.clone();
-                Arc::new(ConsumerShared::new(topic.into(), id, committer, cluster, self.reading.reset, core))
+                Arc::new(ConsumerShared::new(
+                    topic.into(),
+                    id,
+                    commit_target,
+                    cluster,
+                    self.reading.reset,
+                    core,
+                ))
             });
             GroupShared::new(self.cluster.clone(), topics.collect(), self.reading.start, membership)
         });
         let readers = shared.topics.iter().map(|topic| Reader::new(topic.clone())).collect();
         let consumer = GroupConsumer { shared, readers, turn: 0 };
         consumer.shared.start();
-        let mut standing = consumer.shared.standing();
-        let standing = standing.wait_for(|standing| !matches!(standing, Standing::Joining)).await;
-        match standing.as_deref() {
-            Ok(Standing::Over(error)) => Err(error.clone().unwrap_or_else(|| failed(CallError::Closed))),
+        let mut member_state = consumer.shared.member_state();
+        let member_state =
+            member_state.wait_for(|member_state| !matches!(member_state, MemberState::Joining)).await;
+        match member_state.as_deref() {
+            Ok(MemberState::Ended(error)) => Err(error.clone().unwrap_or_else(|| failed(CallError::Closed))),
             _ => Ok(consumer),
         }
     }

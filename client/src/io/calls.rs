@@ -12,11 +12,11 @@ use crate::error::{CallError, ConnectErrorKind, Outcome};
 
 /// Whether a call may be made again when nobody knows what came of it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Repeat {
+pub(crate) enum RetryPolicy {
     /// Twice is as good as once.
     Always,
     /// Only if the request cannot have arrived.
-    Unsent,
+    IfUnsent,
 }
 
 impl Cluster {
@@ -24,7 +24,7 @@ impl Cluster {
     pub(crate) async fn call<Q: Body, A: Body>(
         self: &Arc<Self>,
         request: &Q,
-        repeat: Repeat,
+        repeat: RetryPolicy,
     ) -> Result<A, CallError> {
         let answer = self.call_raw(Q::KIND, |id| message(id, request), repeat).await?;
         decode(&answer)
@@ -34,14 +34,17 @@ impl Cluster {
     pub(crate) async fn call_empty<Q: Body>(
         self: &Arc<Self>,
         request: &Q,
-        repeat: Repeat,
+        repeat: RetryPolicy,
     ) -> Result<(), CallError> {
         self.call_raw(Q::KIND, |id| message(id, request), repeat).await.map(drop)
     }
 
     /// As [`Cluster::call`], for a request without a body.
-    pub(crate) async fn ask<A: Body>(self: &Arc<Self>, kind: MessageKind) -> Result<A, CallError> {
-        let answer = self.call_raw(kind, |id| empty_message(kind, id), Repeat::Always).await?;
+    pub(crate) async fn call_without_body<A: Body>(
+        self: &Arc<Self>,
+        kind: MessageKind,
+    ) -> Result<A, CallError> {
+        let answer = self.call_raw(kind, |id| empty_message(kind, id), RetryPolicy::Always).await?;
         decode(&answer)
     }
 
@@ -49,7 +52,7 @@ impl Cluster {
         self: &Arc<Self>,
         kind: MessageKind,
         message: impl Fn(u64) -> Bytes,
-        repeat: Repeat,
+        repeat: RetryPolicy,
     ) -> Result<Bytes, CallError> {
         let timeout = self.config.request_timeout;
         let deadline = tokio::time::Instant::now() + timeout;
@@ -78,7 +81,7 @@ impl Cluster {
             if self.is_closed() {
                 return Err(CallError::Closed);
             }
-            let may_repeat = repeat == Repeat::Always || error.outcome() == Outcome::NotWritten;
+            let may_repeat = repeat == RetryPolicy::Always || error.outcome() == Outcome::NotWritten;
             if !error.is_transient() || !may_repeat {
                 return Err(error);
             }
@@ -94,5 +97,5 @@ impl Cluster {
 
 /// The body of an answer.
 fn decode<B: Body>(body: &[u8]) -> Result<B, CallError> {
-    B::decode(body).map_err(|error| CallError::Nonsense(error.to_string()))
+    B::decode(body).map_err(|error| CallError::Malformed(error.to_string()))
 }

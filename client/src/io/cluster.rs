@@ -13,9 +13,9 @@ use tokio::sync::watch;
 use tracing::Instrument;
 
 use super::conn::Conn;
-use super::connect::{Greeted, Introduction, connect_first};
-use super::driver::{Driver, Patience};
-use super::slot::{Attempts, Slot, is_a_place};
+use super::conn_slot::{Attempts, ConnSlot, is_connectable};
+use super::connect::{Handshake, HelloParams, connect_first};
+use super::driver::{Driver, Timeouts};
 use crate::config::Config;
 use crate::core::backoff::Backoff;
 use crate::error::{ConnectError, ConnectErrorKind, Outcome};
@@ -35,10 +35,10 @@ pub(crate) struct Cluster {
     pub(crate) events: EventHub,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) runtime: Handle,
-    known: Mutex<Known>,
-    slots: Mutex<AHashMap<(NodeId, ShardId), Arc<Slot>>>,
+    known: Mutex<ClusterState>,
+    slots: Mutex<AHashMap<(NodeId, ShardId), Arc<ConnSlot>>>,
     /// For when it does not matter which broker answers and none is connected.
-    any: Slot,
+    any: ConnSlot,
     /// One refresh of metadata at a time; those that waited for it take its result.
     pub(super) refreshing: tokio::sync::Mutex<()>,
     /// Counts changes of topics.
@@ -47,7 +47,7 @@ pub(crate) struct Cluster {
 }
 
 #[derive(Debug, Default)]
-pub(super) struct Known {
+pub(super) struct ClusterState {
     pub(super) cluster: Option<ClusterId>,
     pub(super) nodes: AHashMap<NodeId, NodeInfo>,
     /// Where a node was last reached: the way back to one that advertises an address nobody reaches.
@@ -62,7 +62,7 @@ impl Cluster {
     pub(crate) fn new(config: Config) -> Self {
         let backoff = Backoff::new(config.backoff_min, config.backoff_max);
         Self {
-            any: Slot::new(backoff),
+            any: ConnSlot::new(backoff),
             config,
             events: EventHub::default(),
             metrics: Arc::default(),
@@ -210,16 +210,16 @@ impl Cluster {
         if self.is_closed() {
             return Err(ConnectError::new(ConnectErrorKind::Closed, Outcome::NotWritten, CLIENT_CLOSED));
         }
-        let introduction =
-            Introduction { client_name: self.config.name.clone(), shard, cluster: self.known().cluster };
-        let greeted = connect_first(addresses, &introduction, self.config.connect_timeout, check).await?;
+        let hello_params =
+            HelloParams { client_name: self.config.name.clone(), shard, cluster: self.known().cluster };
+        let greeted = connect_first(addresses, &hello_params, self.config.connect_timeout, check).await?;
         Ok(self.adopt(greeted))
     }
 
     /// Puts a new connection into its slot and lets it run. One that another attempt put there in the meantime stays, and the new one
     /// is ended: who is subscribed there must not be left with a connection that nobody knows of.
-    fn adopt(self: &Arc<Self>, greeted: Greeted<TcpStream>) -> Arc<Conn> {
-        let Greeted { stream, rest, hello, address } = greeted;
+    fn adopt(self: &Arc<Self>, greeted: Handshake<TcpStream>) -> Arc<Conn> {
+        let Handshake { stream, rest, hello, address } = greeted;
         let conn = Arc::new(Conn::new(hello.node, hello.shard, address.clone()));
         {
             let mut known = self.known();
@@ -240,9 +240,9 @@ impl Cluster {
         if self.is_closed() {
             conn.close(CLIENT_CLOSED);
         }
-        let patience =
-            Patience { keep_alive: self.config.keep_alive, request_timeout: self.config.request_timeout };
-        let mut driver = Driver::new(conn.clone(), stream, rest, patience, self.metrics.clone());
+        let timeouts =
+            Timeouts { keep_alive: self.config.keep_alive, request_timeout: self.config.request_timeout };
+        let mut driver = Driver::new(conn.clone(), stream, rest, timeouts, self.metrics.clone());
         self.metrics.connects.add(1);
         self.events.emit(&Event::Connected {
             node: hello.node,
@@ -274,7 +274,7 @@ impl Cluster {
         let known = self.known();
         let advertised = known.nodes.get(&node).map(|info| info.address.as_str());
         let mut addresses: Vec<Arc<str>> =
-            advertised.filter(|address| is_a_place(address)).map(Into::into).into_iter().collect();
+            advertised.filter(|address| is_connectable(address)).map(Into::into).into_iter().collect();
         if let Some(address) = known.reached_at.get(&node)
             && !addresses.contains(address)
         {
@@ -287,16 +287,16 @@ impl Cluster {
         self.slots().values().find_map(|slot| slot.live())
     }
 
-    fn slot(&self, node: NodeId, shard: ShardId) -> Arc<Slot> {
+    fn slot(&self, node: NodeId, shard: ShardId) -> Arc<ConnSlot> {
         let backoff = Backoff::new(self.config.backoff_min, self.config.backoff_max);
-        self.slots().entry((node, shard)).or_insert_with(|| Arc::new(Slot::new(backoff))).clone()
+        self.slots().entry((node, shard)).or_insert_with(|| Arc::new(ConnSlot::new(backoff))).clone()
     }
 
-    pub(super) fn known(&self) -> MutexGuard<'_, Known> {
+    pub(super) fn known(&self) -> MutexGuard<'_, ClusterState> {
         lock(&self.known)
     }
 
-    fn slots(&self) -> MutexGuard<'_, AHashMap<(NodeId, ShardId), Arc<Slot>>> {
+    fn slots(&self) -> MutexGuard<'_, AHashMap<(NodeId, ShardId), Arc<ConnSlot>>> {
         lock(&self.slots)
     }
 }

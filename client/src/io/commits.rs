@@ -13,34 +13,34 @@ use crate::error::{CommitError, CommitErrorKind, Outcome};
 type Committed = Result<(), CommitError>;
 
 /// What is done with the error of a commit whose caller did not wait for it.
-pub(super) trait Unseen: Fn(CommitError) + Send + Sync + 'static {}
+pub(super) trait OnUnreported: Fn(CommitError) + Send + Sync + 'static {}
 
-impl<F: Fn(CommitError) + Send + Sync + 'static> Unseen for F {}
+impl<F: Fn(CommitError) + Send + Sync + 'static> OnUnreported for F {}
 
-/// Runs a commit as a task of its own. If whoever waits for this is gone when it fails, `unseen` gets the error.
-pub(super) fn run<U: Unseen>(
+/// Runs a commit as a task of its own. If whoever waits for this is gone when it fails, `on_unreported` gets the error.
+pub(super) fn run<U: OnUnreported>(
     runtime: &Handle,
     commit: impl Future<Output = Committed> + Send + 'static,
-    unseen: U,
+    on_unreported: U,
 ) -> Commit<U> {
     let (sender, receiver) = oneshot::channel();
-    let unseen = Arc::new(unseen);
-    let otherwise = unseen.clone();
+    let on_unreported = Arc::new(on_unreported);
+    let otherwise = on_unreported.clone();
     runtime.spawn(async move {
         if let Err(Err(error)) = sender.send(commit.await) {
             otherwise(error);
         }
     });
-    Commit { receiver, unseen }
+    Commit { receiver, on_unreported }
 }
 
 /// See [`run`].
-pub(super) struct Commit<U: Unseen> {
+pub(super) struct Commit<U: OnUnreported> {
     receiver: oneshot::Receiver<Committed>,
-    unseen: Arc<U>,
+    on_unreported: Arc<U>,
 }
 
-impl<U: Unseen> Future for Commit<U> {
+impl<U: OnUnreported> Future for Commit<U> {
     type Output = Committed;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Committed> {
@@ -53,12 +53,12 @@ impl<U: Unseen> Future for Commit<U> {
     }
 }
 
-impl<U: Unseen> Drop for Commit<U> {
+impl<U: OnUnreported> Drop for Commit<U> {
     fn drop(&mut self) {
         // It may have been answered and not been polled since.
         self.receiver.close();
         if let Ok(Err(error)) = self.receiver.try_recv() {
-            (self.unseen)(error);
+            (self.on_unreported)(error);
         }
     }
 }

@@ -23,7 +23,7 @@ const HELLO_ID: u64 = FIRST_REQUEST_ID - 1;
 
 /// What a client says of itself.
 #[derive(Clone, Debug)]
-pub(crate) struct Introduction {
+pub(crate) struct HelloParams {
     pub(crate) client_name: String,
     pub(crate) shard: Option<ShardId>,
     /// Talk to no other cluster.
@@ -32,7 +32,7 @@ pub(crate) struct Introduction {
 
 /// A connection that can be used.
 #[derive(Debug)]
-pub(crate) struct Greeted<S> {
+pub(crate) struct Handshake<S> {
     pub(crate) stream: S,
     /// What was read behind the hello's answer.
     pub(crate) rest: BytesMut,
@@ -43,17 +43,17 @@ pub(crate) struct Greeted<S> {
 /// The first of the addresses that answers as a broker should and passes `check`. Each has a head start of a moment on the next.
 pub(crate) async fn connect_first(
     addresses: &[Arc<str>],
-    introduction: &Introduction,
+    hello_params: &HelloParams,
     timeout: Duration,
     check: impl Fn(&HelloReply) -> Result<(), String> + Clone + Send + 'static,
-) -> Result<Greeted<TcpStream>, ConnectError> {
+) -> Result<Handshake<TcpStream>, ConnectError> {
     let mut attempts = tokio::task::JoinSet::new();
     let mut failures = Vec::new();
     let mut waiting = addresses.iter();
     loop {
         if let Some(address) = waiting.next() {
-            let (address, introduction, check) = (address.clone(), introduction.clone(), check.clone());
-            attempts.spawn(async move { connect(address, &introduction, timeout, check).await });
+            let (address, hello_params, check) = (address.clone(), hello_params.clone(), check.clone());
+            attempts.spawn(async move { connect(address, &hello_params, timeout, check).await });
         }
         let head_start = if waiting.len() > 0 { HEAD_START } else { timeout * 2 };
         match tokio::time::timeout(head_start, attempts.join_next()).await {
@@ -87,21 +87,21 @@ fn all_failed(failures: &[ConnectError]) -> ConnectError {
 
 async fn connect(
     address: Arc<str>,
-    introduction: &Introduction,
+    hello_params: &HelloParams,
     timeout: Duration,
     check: impl Fn(&HelloReply) -> Result<(), String>,
-) -> Result<Greeted<TcpStream>, ConnectError> {
+) -> Result<Handshake<TcpStream>, ConnectError> {
     let failed = |kind, text: String| ConnectError::new(kind, Outcome::NotWritten, text);
     let greeted = async {
         let stream = open(&address).await?;
-        greet(stream, address.clone(), introduction).await
+        greet(stream, address.clone(), hello_params).await
     };
     let greeted = tokio::time::timeout(timeout, greeted).await.unwrap_or_else(|_| {
         let text =
             format!("{address}: no answer within {} s; is it a Highwater broker?", timeout.as_secs_f64());
         Err(failed(ConnectErrorKind::Unreachable, text))
     })?;
-    if let Some(cluster) = introduction.cluster.filter(|cluster| *cluster != greeted.hello.cluster) {
+    if let Some(cluster) = hello_params.cluster.filter(|cluster| *cluster != greeted.hello.cluster) {
         let other = greeted.hello.cluster;
         let text = format!("{address}: the broker there is of cluster {other}, not of {cluster} as before");
         return Err(failed(ConnectErrorKind::OtherCluster, text));
@@ -147,18 +147,18 @@ async fn open(address: &Arc<str>) -> Result<TcpStream, ConnectError> {
 pub(crate) async fn greet<S: AsyncRead + AsyncWrite + Unpin>(
     mut stream: S,
     address: Arc<str>,
-    introduction: &Introduction,
-) -> Result<Greeted<S>, ConnectError> {
+    hello_params: &HelloParams,
+) -> Result<Handshake<S>, ConnectError> {
     let failed =
         |kind, text: String| ConnectError::new(kind, Outcome::NotWritten, format!("{address}: {text}"));
     let hello = Hello {
         version_min: PROTOCOL_VERSION,
         version_max: PROTOCOL_VERSION,
         features: FEATURE_GROUPS | FEATURE_DAMAGE,
-        shard: introduction.shard,
+        shard: hello_params.shard,
         // Compared with the answer instead, which says more than a refusal.
         cluster: None,
-        client_name: introduction.client_name.clone(),
+        client_name: hello_params.client_name.clone(),
     };
     let io =
         |error: std::io::Error| failed(ConnectErrorKind::Unreachable, error.to_string()).caused_by(error);
@@ -183,7 +183,7 @@ pub(crate) async fn greet<S: AsyncRead + AsyncWrite + Unpin>(
     }
     let hello = HelloReply::decode(&answer.body)
         .map_err(|error| failed(ConnectErrorKind::NotHighwater, error.to_string()))?;
-    Ok(Greeted { stream, rest, hello, address: address.clone() })
+    Ok(Handshake { stream, rest, hello, address: address.clone() })
 }
 
 fn refused(address: &str, code: ErrorCode, text: &str) -> ConnectError {

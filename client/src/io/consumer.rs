@@ -11,14 +11,16 @@ use highwater_protocol::native::{CommitOffsetsRequest, CommittedOffset, StartAt,
 use tokio::sync::{Notify, oneshot};
 use tracing::Instrument;
 
-use super::calls::Repeat;
+use super::calls::RetryPolicy;
 use super::cluster::Cluster;
 use super::commits;
 use super::conn::Conn;
 use super::sink::{Subscriber, SubscriptionSink};
 use crate::core::backoff::Backoff;
 use crate::core::conn::Answer;
-use crate::core::subscription::{ConsumerCore, Heard, Release, SubscriptionKey, subscribe_reply};
+use crate::core::subscription::{
+    ConsumerCore, CreditGrant, SubscriptionKey, SubscriptionOutcome, subscribe_reply,
+};
 use crate::error::{
     CallError, CommitError, CommitErrorKind, FetchError, FetchErrorKind, Outcome, fetch_kind,
 };
@@ -30,47 +32,52 @@ use crate::lock::lock;
 pub(crate) struct ConsumerShared {
     pub(crate) topic: Arc<str>,
     pub(crate) topic_id: TopicId,
-    committer: Committer,
+    commit_target: CommitTarget,
     pub(crate) cluster: Arc<Cluster>,
     /// Where to go on when a position no longer exists.
     pub(crate) reset: Option<StartAt>,
     core: Mutex<ConsumerCore>,
-    links: Mutex<Vec<Arc<Link>>>,
+    tasks: Mutex<Vec<Arc<PartitionTask>>>,
     /// Commits go one after the other: an older one must not overtake.
     committing: Arc<tokio::sync::Mutex<()>>,
     /// Why a commit failed that nobody waited for.
-    unseen_commit: Mutex<Option<CommitError>>,
+    unreported_commit: Mutex<Option<CommitError>>,
 }
 
 /// The future of a commit.
-pub(crate) type Committing = Pin<Box<dyn Future<Output = Result<(), CommitError>> + Send>>;
+pub(crate) type CommitFuture = Pin<Box<dyn Future<Output = Result<(), CommitError>> + Send>>;
 
 /// Commits for the topics of a group.
 pub(crate) trait CommitBatch: Debug + Send + Sync {
     /// Commits the position after a batch that was delivered in a tenure of its partition.
-    fn commit_batch(self: Arc<Self>, topic: Arc<str>, tenure: u64, position: CommittedOffset) -> Committing;
+    fn commit_batch(
+        self: Arc<Self>,
+        topic: Arc<str>,
+        generation: u64,
+        position: CommittedOffset,
+    ) -> CommitFuture;
 }
 
 /// For whom positions are kept.
 #[derive(Debug)]
-pub(crate) enum Committer {
-    Nobody,
+pub(crate) enum CommitTarget {
+    None,
     Named(String),
     Group(Weak<dyn CommitBatch>),
 }
 
 /// What ties a partition's task to the rest.
 #[derive(Debug, Default)]
-struct Link {
+struct PartitionTask {
     /// The partition's state changed.
     changed: Notify,
-    active: Mutex<Option<Active>>,
+    active: Mutex<Option<ActiveSubscription>>,
     /// The broker refused the last subscription with this.
     refused: Mutex<Option<ErrorCode>>,
 }
 
 #[derive(Debug)]
-struct Active {
+struct ActiveSubscription {
     conn: Arc<Conn>,
     subscription: u64,
     key: SubscriptionKey,
@@ -80,7 +87,7 @@ impl ConsumerShared {
     pub(crate) fn new(
         topic: Arc<str>,
         topic_id: TopicId,
-        committer: Committer,
+        commit_target: CommitTarget,
         cluster: Arc<Cluster>,
         reset: Option<StartAt>,
         core: ConsumerCore,
@@ -88,13 +95,13 @@ impl ConsumerShared {
         Self {
             topic,
             topic_id,
-            committer,
+            commit_target,
             cluster,
             reset,
             core: Mutex::new(core),
-            links: Mutex::default(),
+            tasks: Mutex::default(),
             committing: Arc::default(),
-            unseen_commit: Mutex::default(),
+            unreported_commit: Mutex::default(),
         }
     }
 
@@ -104,14 +111,14 @@ impl ConsumerShared {
 
     /// Starts the task of every partition that has none yet.
     pub(crate) fn start(self: &Arc<Self>) {
-        let partitions: Vec<u32> = self.core().places().iter().map(|place| place.partition).collect();
-        let mut links = lock(&self.links);
-        for (place, partition) in partitions.into_iter().enumerate().skip(links.len()) {
-            let link = Arc::new(Link::default());
-            links.push(link.clone());
+        let partitions: Vec<u32> = self.core().partitions().iter().map(|state| state.partition).collect();
+        let mut tasks = lock(&self.tasks);
+        for (index, partition) in partitions.into_iter().enumerate().skip(tasks.len()) {
+            let task = Arc::new(PartitionTask::default());
+            tasks.push(task.clone());
             let span = tracing::debug_span!("consumer", topic = %self.topic, partition);
-            let task = keep_subscribed(self.clone(), link, place, partition);
-            self.cluster.runtime.spawn(task.instrument(span));
+            let future = keep_subscribed(self.clone(), task, index, partition);
+            self.cluster.runtime.spawn(future.instrument(span));
         }
     }
 
@@ -121,7 +128,7 @@ impl ConsumerShared {
         {
             let mut core = self.core();
             for partition in 0..partitions {
-                if core.place_of(partition).is_none() {
+                if core.index_of(partition).is_none() {
                     core.add(partition);
                 }
             }
@@ -130,29 +137,29 @@ impl ConsumerShared {
     }
 
     /// The partition's task looks again.
-    pub(crate) fn changed(&self, place: usize) {
-        if let Some(link) = self.link(place) {
-            link.changed.notify_one();
+    pub(crate) fn changed(&self, index: usize) {
+        if let Some(task) = self.task(index) {
+            task.changed.notify_one();
         }
     }
 
     /// Ends it all.
     pub(crate) fn close(&self) {
         self.core().close();
-        for link in lock(&self.links).iter() {
-            link.changed.notify_one();
+        for task in lock(&self.tasks).iter() {
+            task.changed.notify_one();
         }
     }
 
-    pub(crate) fn credit(&self, release: Release) {
-        let Some(link) = self.link(release.key.place) else { return };
-        if let Some(active) = lock(&link.active).as_ref().filter(|active| active.key == release.key) {
+    pub(crate) fn credit(&self, release: CreditGrant) {
+        let Some(task) = self.task(release.key.index) else { return };
+        if let Some(active) = lock(&task.active).as_ref().filter(|active| active.key == release.key) {
             active.conn.credit(active.subscription, release.bytes);
         }
     }
 
     pub(crate) async fn commit(self: &Arc<Self>, positions: Vec<CommittedOffset>) -> Result<(), CommitError> {
-        let Committer::Named(name) = &self.committer else {
+        let CommitTarget::Named(name) = &self.commit_target else {
             return Err(CommitError::new(
                 CommitErrorKind::Unnamed,
                 Outcome::NotWritten,
@@ -165,103 +172,108 @@ impl ConsumerShared {
         let turn = self.committing.clone().lock_owned().await;
         let asked: Vec<_> = {
             let core = self.core();
-            let place =
-                |of: &CommittedOffset| (of.partition.get(), core.tenure_of(of.partition.get()), of.offset);
-            positions.iter().map(place).collect()
+            let index = |of: &CommittedOffset| {
+                (of.partition.get(), core.generation_of(of.partition.get()), of.offset)
+            };
+            positions.iter().map(index).collect()
         };
         let group = name.clone();
         let request = CommitOffsetsRequest { consumer: name.clone(), topic: self.topic_id, positions };
         let (shared, watching, on_failure) = (self.clone(), self.clone(), asked.clone());
         let commit = async move {
             let _turn = turn;
-            let sent = shared.cluster.call_empty(&request, Repeat::Always).await;
+            let sent = shared.cluster.call_empty(&request, RetryPolicy::Always).await;
             sent.map_err(|error| {
                 let what =
                     format_args!("positions of {} in {} not committed", request.consumer, shared.topic);
                 CommitError::from_call(what, &error)
             })?;
             let mut core = shared.core();
-            for (partition, tenure, offset) in asked {
-                core.committed(partition, tenure, offset);
+            for (partition, generation, offset) in asked {
+                core.mark_committed(partition, generation, offset);
             }
             Ok(())
         };
-        let unseen = move |error: CommitError| {
+        let on_unreported = move |error: CommitError| {
             let mut core = watching.core();
-            for (partition, tenure, offset) in &on_failure {
-                core.commit_failed_unseen(*partition, *tenure, *offset);
+            for (partition, generation, offset) in &on_failure {
+                core.record_unreported_failure(*partition, *generation, *offset);
             }
             drop(core);
             let (group, reason) = (group.clone(), error.to_string());
             watching.cluster.events.emit(&Event::CommitFailed { group, reason });
-            *lock(&watching.unseen_commit) = Some(error);
+            *lock(&watching.unreported_commit) = Some(error);
         };
-        commits::run(&self.cluster.runtime, commit, unseen).await
+        commits::run(&self.cluster.runtime, commit, on_unreported).await
     }
 
     /// Waits for the commits that were begun. The error of one that nobody waited for, if no later one made up for it.
-    pub(crate) async fn unseen_commit_failure(&self) -> Result<(), CommitError> {
+    pub(crate) async fn unreported_commit_failure(&self) -> Result<(), CommitError> {
         drop(self.committing.lock().await);
-        let error = lock(&self.unseen_commit).take();
-        error.filter(|_| self.core().has_unseen_failure()).map_or(Ok(()), Err)
+        let error = lock(&self.unreported_commit).take();
+        error.filter(|_| self.core().has_unreported_failure()).map_or(Ok(()), Err)
     }
 
     /// Commits the position behind a batch of a tenure of its partition.
     pub(crate) async fn commit_batch(
         self: &Arc<Self>,
-        tenure: u64,
+        generation: u64,
         position: CommittedOffset,
     ) -> Result<(), CommitError> {
-        let Committer::Group(group) = &self.committer else { return self.commit(vec![position]).await };
+        let CommitTarget::Group(group) = &self.commit_target else {
+            return self.commit(vec![position]).await;
+        };
         let Some(group) = group.upgrade() else {
             let text = format!("the consumer of {} was closed", self.topic);
             return Err(CommitError::new(CommitErrorKind::Closed, Outcome::NotWritten, text));
         };
-        group.commit_batch(self.topic.clone(), tenure, position).await
+        group.commit_batch(self.topic.clone(), generation, position).await
     }
 
-    fn refused(&self, key: SubscriptionKey, code: ErrorCode, text: String) {
-        let heard = self.core().handle_refused(key, code, text);
-        self.heard(key, heard);
+    fn handle_error(&self, key: SubscriptionKey, code: ErrorCode, text: String) {
+        let outcome = self.core().handle_refused(key, code, text);
+        self.handle_outcome(key, outcome);
     }
 
-    fn heard(&self, key: SubscriptionKey, heard: Heard) {
-        match heard {
-            Heard::Fine => {
+    fn handle_outcome(&self, key: SubscriptionKey, outcome: SubscriptionOutcome) {
+        match outcome {
+            SubscriptionOutcome::Applied => {
                 let core = self.core();
-                let over = !core.is_current(key) || !core.wants_subscription(key.place);
+                let over = !core.is_current(key) || !core.wants_subscription(key.index);
                 drop(core);
                 if over {
-                    self.changed(key.place);
+                    self.changed(key.index);
                 }
                 return;
             }
-            Heard::Stale => return,
-            Heard::Nonsense(text) => {
+            SubscriptionOutcome::Stale => return,
+            SubscriptionOutcome::Malformed(text) => {
                 tracing::warn!(topic = %self.topic, %text, "the broker's answer makes no sense");
-                if let Some(link) = self.link(key.place)
-                    && let Some(active) = lock(&link.active).as_ref()
+                if let Some(task) = self.task(key.index)
+                    && let Some(active) = lock(&task.active).as_ref()
                 {
                     active.conn.close("an answer that makes no sense");
                 }
                 return;
             }
-            Heard::Refused { code, text, position } => self.judge(key.place, code, &text, position),
+            SubscriptionOutcome::Ended { code, text, position } => {
+                self.handle_subscription_error(key.index, code, &text, position)
+            }
         }
-        self.changed(key.place);
+        self.changed(key.index);
     }
 
     /// A subscription was refused or ended: again, elsewhere, or the user is told.
-    fn judge(&self, place: usize, code: ErrorCode, text: &str, position: Option<Offset>) {
-        let partition = self.core().places()[place].partition;
+    fn handle_subscription_error(&self, index: usize, code: ErrorCode, text: &str, position: Option<Offset>) {
+        let partition = self.core().partitions()[index].partition;
         if code.is_retryable() {
-            if let Some(link) = self.link(place) {
-                *lock(&link.refused) = Some(code);
+            if let Some(task) = self.task(index) {
+                *lock(&task.refused) = Some(code);
             }
             return;
         }
         if let (ErrorCode::OffsetOutOfRange, Some(to)) = (code, self.reset) {
-            self.core().reset(place, to);
+            self.core().reset(index, to);
             let topic = self.topic.to_string();
             self.cluster.events.emit(&Event::PositionReset { topic, partition, from: position });
             return;
@@ -269,11 +281,11 @@ impl ConsumerShared {
         let at = position.map_or_else(String::new, |position| format!(" at offset {position}"));
         let text = format!("{}/{partition}{at} cannot be read: {text} ({code})", self.topic);
         let error = FetchError::with_code(fetch_kind(code), Outcome::NotWritten, code, text);
-        self.core().fail(place, error);
+        self.core().fail(index, error);
     }
 
-    fn link(&self, place: usize) -> Option<Arc<Link>> {
-        lock(&self.links).get(place).cloned()
+    fn task(&self, index: usize) -> Option<Arc<PartitionTask>> {
+        lock(&self.tasks).get(index).cloned()
     }
 }
 
@@ -281,13 +293,13 @@ impl SubscriptionSink for ConsumerShared {
     fn handle_subscribed(&self, key: SubscriptionKey, answer: Answer) {
         match answer {
             Ok(body) => {
-                let heard = match subscribe_reply(&body) {
+                let outcome = match subscribe_reply(&body) {
                     Ok(reply) => self.core().handle_subscribed(key, &reply),
-                    Err(text) => Heard::Nonsense(text),
+                    Err(text) => SubscriptionOutcome::Malformed(text),
                 };
-                self.heard(key, heard);
+                self.handle_outcome(key, outcome);
             }
-            Err((code, text)) => self.refused(key, code, text),
+            Err((code, text)) => self.handle_error(key, code, text),
         }
     }
 
@@ -295,22 +307,27 @@ impl SubscriptionSink for ConsumerShared {
         match answer {
             Ok(body) => {
                 self.cluster.metrics.frame_bytes_received.add(body.len() as u64);
-                let heard = self.core().handle_data(key, &body);
-                self.heard(key, heard);
+                let outcome = self.core().handle_data(key, &body);
+                self.handle_outcome(key, outcome);
             }
-            Err((code, text)) => self.refused(key, code, text),
+            Err((code, text)) => self.handle_error(key, code, text),
         }
     }
 
     fn handle_lost(&self, key: SubscriptionKey) {
         if self.core().handle_lost(key) {
-            self.changed(key.place);
+            self.changed(key.index);
         }
     }
 }
 
 /// Subscribes, and again after every loss, until the consumer is closed.
-async fn keep_subscribed(shared: Arc<ConsumerShared>, link: Arc<Link>, place: usize, partition: u32) {
+async fn keep_subscribed(
+    shared: Arc<ConsumerShared>,
+    task: Arc<PartitionTask>,
+    index: usize,
+    partition: u32,
+) {
     let config = &shared.cluster.config;
     let mut pause = Backoff::new(config.backoff_min, config.backoff_max);
     let mut misrouted = false;
@@ -318,38 +335,38 @@ async fn keep_subscribed(shared: Arc<ConsumerShared>, link: Arc<Link>, place: us
         if shared.core().is_closed() {
             return;
         }
-        if !shared.core().wants_subscription(place) {
-            link.changed.notified().await;
+        if !shared.core().wants_subscription(index) {
+            task.changed.notified().await;
             continue;
         }
-        let (conn, to) = match route(&shared, &link, place, partition, misrouted).await {
+        let (conn, to) = match route(&shared, &task, index, partition, misrouted).await {
             None => continue,
             Some(Ok(route)) => route,
             Some(Err(error)) => {
-                unroutable(&shared, place, partition, &error);
+                unroutable(&shared, index, partition, &error);
                 continue;
             }
         };
         let key = {
-            let mut active = lock(&link.active);
-            let Some((key, start, credit_bytes)) = shared.core().subscribe(place) else { continue };
+            let mut active = lock(&task.active);
+            let Some((key, start, credit_bytes)) = shared.core().subscribe(index) else { continue };
             let partition = PartitionIndex(partition);
             let request = SubscribeRequest { topic: to.topic, partition, start, credit_bytes };
             let subscriber = Subscriber { sink: shared.clone(), key };
             let Ok(subscription) = conn.subscribe(&request, subscriber) else { continue };
-            *active = Some(Active { conn, subscription, key });
+            *active = Some(ActiveSubscription { conn, subscription, key });
             key
         };
         while !shared.core().is_closed()
             && shared.core().is_current(key)
-            && shared.core().wants_subscription(place)
+            && shared.core().wants_subscription(index)
         {
-            link.changed.notified().await;
+            task.changed.notified().await;
         }
-        if let Some(active) = lock(&link.active).take() {
+        if let Some(active) = lock(&task.active).take() {
             active.conn.unsubscribe(active.subscription);
         }
-        let refused = lock(&link.refused).take();
+        let refused = lock(&task.refused).take();
         misrouted = refused == Some(ErrorCode::WrongShard);
         if refused.is_some() {
             tokio::time::sleep(pause.fail(rand::random())).await;
@@ -362,8 +379,8 @@ async fn keep_subscribed(shared: Arc<ConsumerShared>, link: Arc<Link>, place: us
 /// The way to the partition's leader; none if nobody wants it any more. A broker that is away must not keep a consumer that is gone.
 async fn route(
     shared: &ConsumerShared,
-    link: &Link,
-    place: usize,
+    task: &PartitionTask,
+    index: usize,
     partition: u32,
     misrouted: bool,
 ) -> Option<Result<(Arc<Conn>, TopicPartition), CallError>> {
@@ -372,19 +389,19 @@ async fn route(
         tokio::select! {
             biased;
             found = &mut route => return Some(found),
-            () = link.changed.notified() => if !shared.core().wants_subscription(place) { return None },
+            () = task.changed.notified() => if !shared.core().wants_subscription(index) { return None },
         }
     }
 }
 
-fn unroutable(shared: &ConsumerShared, place: usize, partition: u32, error: &CallError) {
+fn unroutable(shared: &ConsumerShared, index: usize, partition: u32, error: &CallError) {
     let what = format_args!("{}/{partition} cannot be read", shared.topic);
     let error = FetchError::from_call(what, error);
     let mut core = shared.core();
     if error.kind() == FetchErrorKind::Closed {
         core.end(error);
     } else {
-        core.fail(place, error);
+        core.fail(index, error);
     }
 }
 

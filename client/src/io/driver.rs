@@ -15,7 +15,7 @@ use tokio::time::Sleep;
 
 use super::conn::{Call, Conn, wake};
 use super::sink::{ProduceSink, SentBatch, Subscriber};
-use crate::core::conn::Event;
+use crate::core::conn::ConnEvent;
 use crate::core::split::{next_message, room_wanted};
 use crate::error::CallError;
 use crate::limits::UNACKNOWLEDGED_BATCHES_MAX;
@@ -26,7 +26,7 @@ const SLICES_MAX: usize = 64;
 
 /// When a connection that says nothing is asked, and when it is given up.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Patience {
+pub(crate) struct Timeouts {
     /// Silence after which the broker is asked whether it is there.
     pub(crate) keep_alive: Duration,
     /// Silence, with a request open, after which the connection is given up.
@@ -38,11 +38,11 @@ pub(crate) struct Driver<S> {
     conn: Arc<Conn>,
     stream: S,
     buf: BytesMut,
-    patience: Patience,
+    timeouts: Timeouts,
     last_heard: Instant,
     timer: Pin<Box<Sleep>>,
     metrics: Arc<Metrics>,
-    events: Vec<Event<Call, Subscriber>>,
+    events: Vec<ConnEvent<Call, Subscriber>>,
     unacknowledged: Unacknowledged,
 }
 
@@ -52,13 +52,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
         conn: Arc<Conn>,
         stream: S,
         buf: BytesMut,
-        patience: Patience,
+        timeouts: Timeouts,
         metrics: Arc<Metrics>,
     ) -> Self {
-        let timer = Box::pin(tokio::time::sleep(patience.tick()));
+        let timer = Box::pin(tokio::time::sleep(timeouts.tick()));
         let last_heard = Instant::now();
         let (events, unacknowledged) = (Vec::new(), VecDeque::new());
-        Self { conn, stream, buf, patience, last_heard, timer, metrics, events, unacknowledged }
+        Self { conn, stream, buf, timeouts, last_heard, timer, metrics, events, unacknowledged }
     }
 
     fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<String> {
@@ -125,14 +125,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
                 }
                 return Poll::Pending;
             }
-            state.core.writing();
+            state.core.begin_write();
             let mut slices = [IoSlice::new(&[]); SLICES_MAX];
             let count = state.core.gather(&mut slices);
             let written = Pin::new(&mut self.stream).poll_write_vectored(cx, &slices[..count]);
             match written {
                 Poll::Ready(Ok(0)) => return Poll::Ready("the broker takes no more bytes".into()),
                 Poll::Ready(Ok(n)) => {
-                    state.core.wrote(n, &mut self.events);
+                    state.core.finish_write(n, &mut self.events);
                     self.metrics.bytes_written.add(n as u64);
                 }
                 Poll::Ready(Err(error)) => return Poll::Ready(error.to_string()),
@@ -148,15 +148,15 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
     fn poll_clock(&mut self, cx: &mut Context<'_>) -> Poll<String> {
         while self.timer.as_mut().poll(cx).is_ready() {
             let now = Instant::now();
-            self.timer.as_mut().reset((now + self.patience.tick()).into());
+            self.timer.as_mut().reset((now + self.timeouts.tick()).into());
             let mut state = self.conn.lock();
             let silence = now.saturating_duration_since(self.last_heard);
             if let Some(since) = state.core.oldest_unanswered() {
                 let waited = silence.min(now.saturating_duration_since(since));
-                if waited >= self.patience.request_timeout {
+                if waited >= self.timeouts.request_timeout {
                     return Poll::Ready(format!("no answer within {} s", waited.as_secs_f64().round()));
                 }
-            } else if silence >= self.patience.keep_alive {
+            } else if silence >= self.timeouts.keep_alive {
                 let nothing = MetadataRequest { topics: Some(Vec::new()) };
                 state.core.send_call(MetadataRequest::KIND, |id| message(id, &nothing), Call::Ping, now);
                 wake(state);
@@ -186,7 +186,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Future for Driver<S> {
     }
 }
 
-impl Patience {
+impl Timeouts {
     fn tick(&self) -> Duration {
         (self.keep_alive.min(self.request_timeout) / 4).max(Duration::from_millis(5))
     }
@@ -218,45 +218,45 @@ impl<S> Drop for Driver<S> {
 }
 
 /// Batches that left without asking for an acknowledgement, by their requests: a refusal that comes later is theirs. The oldest go first.
-type Unacknowledged = VecDeque<Left>;
+type Unacknowledged = VecDeque<UnacknowledgedBatch>;
 
 /// A batch that left. Its producer may be gone since.
-struct Left {
+struct UnacknowledgedBatch {
     id: u64,
     sink: Weak<dyn ProduceSink>,
     lane: u32,
     records: u32,
 }
 
-fn deliver(event: Event<Call, Subscriber>, metrics: &Metrics, unacknowledged: &mut Unacknowledged) {
+fn deliver(event: ConnEvent<Call, Subscriber>, metrics: &Metrics, unacknowledged: &mut Unacknowledged) {
     match event {
-        Event::Answered(Call::Once(sender), answer) => {
+        ConnEvent::Answered(Call::Once(sender), answer) => {
             // The asker may be gone: then nobody wants to know.
             let _ = sender.send(answer.map_err(|(code, text)| CallError::Refused { code, text }));
         }
-        Event::Answered(Call::Produce(SentBatch { sink, lane, batch, sent_at, .. }), answer) => {
+        ConnEvent::Answered(Call::Produce(SentBatch { sink, lane, batch, sent_at, .. }), answer) => {
             metrics.produce_latency.record(sent_at.elapsed());
             sink.handle_answer(lane, batch, answer);
         }
-        Event::Left(Call::Produce(SentBatch { sink, lane, batch, records, .. }), id) => {
-            sink.handle_left(lane, batch);
+        ConnEvent::Sent(Call::Produce(SentBatch { sink, lane, batch, records, .. }), id) => {
+            sink.handle_sent(lane, batch);
             if unacknowledged.len() == UNACKNOWLEDGED_BATCHES_MAX {
                 unacknowledged.pop_front();
             }
-            unacknowledged.push_back(Left { id, sink: Arc::downgrade(&sink), lane, records });
+            unacknowledged.push_back(UnacknowledgedBatch { id, sink: Arc::downgrade(&sink), lane, records });
         }
-        Event::RefusedUnasked(id, code, text) => {
+        ConnEvent::LateRejection(id, code, text) => {
             let left = unacknowledged.iter().find(|left| left.id == id);
             if let Some((left, sink)) = left.and_then(|left| Some((left, left.sink.upgrade()?))) {
-                sink.handle_refused_unasked(left.lane, left.records, (code, text));
+                sink.handle_late_rejection(left.lane, left.records, (code, text));
             } else {
                 tracing::warn!(%code, text, "a batch without acknowledgement was refused");
             }
         }
-        Event::Answered(Call::Ping, _) | Event::Left(..) => {}
-        Event::Subscribed(subscriber, answer) => {
+        ConnEvent::Answered(Call::Ping, _) | ConnEvent::Sent(..) => {}
+        ConnEvent::Subscribed(subscriber, answer) => {
             subscriber.sink.handle_subscribed(subscriber.key, answer);
         }
-        Event::Pushed(subscriber, answer) => subscriber.sink.handle_pushed(subscriber.key, answer),
+        ConnEvent::Pushed(subscriber, answer) => subscriber.sink.handle_pushed(subscriber.key, answer),
     }
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use highwater_protocol::error::ErrorCode;
 use highwater_protocol::native::{MessageKind, StartAt};
 
-use super::fake_broker::{FakeBroker, Instead};
+use super::fake_broker::{FakeBroker, Fault};
 use crate::{Client, DeliveryError, Event, Outcome, ProduceErrorKind, Producer, Record};
 
 async fn client(broker: &FakeBroker) -> Client {
@@ -15,7 +15,7 @@ async fn client(broker: &FakeBroker) -> Client {
 
 /// Sends a record that the broker refuses, and forgets its delivery.
 async fn send_refused(broker: &FakeBroker, producer: &Producer, value: &'static str) {
-    broker.script([(MessageKind::Produce, Instead::Refuse(ErrorCode::InvalidTimestamp))]);
+    broker.script([(MessageKind::Produce, Fault::Refuse(ErrorCode::InvalidTimestamp))]);
     drop(producer.send(Record::new(value).key("k")).await.unwrap());
 }
 
@@ -41,7 +41,7 @@ async fn a_failure_that_nobody_saw_comes_out_of_the_next_flush_with_its_record_a
 async fn a_failure_that_its_delivery_returned_is_not_reported_again() {
     let broker = FakeBroker::start(1).await;
     let producer = client(&broker).await.producer("orders").await.unwrap();
-    broker.script([(MessageKind::Produce, Instead::Refuse(ErrorCode::InvalidTimestamp))]);
+    broker.script([(MessageKind::Produce, Fault::Refuse(ErrorCode::InvalidTimestamp))]);
     let mut deliveries = Vec::new();
     for value in ["awaited", "looked at", "dropped"] {
         deliveries.push(producer.send(Record::new(value)).await.unwrap());
@@ -78,7 +78,7 @@ async fn what_timed_out_while_the_broker_was_away_comes_out_of_a_flush_long_afte
 async fn of_many_failures_all_are_counted_and_the_first_are_kept() {
     let broker = FakeBroker::start(1).await;
     let producer = client(&broker).await.producer("orders").linger(Duration::from_mins(1)).await.unwrap();
-    broker.script([(MessageKind::Produce, Instead::Refuse(ErrorCode::InvalidTimestamp))]);
+    broker.script([(MessageKind::Produce, Fault::Refuse(ErrorCode::InvalidTimestamp))]);
     for n in 0..1000 {
         drop(producer.send(Record::new(format!("{n}"))).await.unwrap());
     }
@@ -103,7 +103,7 @@ async fn a_client_that_is_closed_leaves_what_it_gave_up_to_the_producers_close()
     let broker = FakeBroker::start(1).await;
     let client = client(&broker).await;
     let producer = client.producer("orders").await.unwrap();
-    broker.script([(MessageKind::Produce, Instead::Ignore)]);
+    broker.script([(MessageKind::Produce, Fault::Ignore)]);
     let delivery = producer.send(Record::new("x")).await.unwrap();
     client.close();
     while delivery.result().is_none() {
@@ -140,7 +140,7 @@ async fn closing_a_named_consumer_returns_the_failure_of_a_commit_that_nobody_wa
     let mut consumer = client.consumer("orders").name("billing").await.unwrap();
     let batch = consumer.next_batch().await.unwrap().unwrap();
     let begin = async |code: Option<ErrorCode>| {
-        broker.script(code.map(|code| (MessageKind::CommitOffsets, Instead::Refuse(code))));
+        broker.script(code.map(|code| (MessageKind::CommitOffsets, Fault::Refuse(code))));
         let mut commit = std::pin::pin!(batch.commit());
         std::future::poll_fn(|cx| Poll::Ready(commit.as_mut().poll(cx).is_pending())).await
     };
@@ -150,7 +150,7 @@ async fn closing_a_named_consumer_returns_the_failure_of_a_commit_that_nobody_wa
     // The position is committed already.
     consumer.close().await.unwrap();
     let mut consumer = client.consumer("orders").name("reports").start(StartAt::Earliest).await.unwrap();
-    broker.script([(MessageKind::CommitOffsets, Instead::Refuse(ErrorCode::TooLarge))]);
+    broker.script([(MessageKind::CommitOffsets, Fault::Refuse(ErrorCode::TooLarge))]);
     consumer.next_batch().await.unwrap().unwrap();
     {
         let mut commit = std::pin::pin!(consumer.commit());

@@ -28,7 +28,7 @@ const CLUSTER: ClusterId = ClusterId([9; 16]);
 
 /// What the broker does with the next request of a kind, instead of what it should.
 #[derive(Clone, Debug)]
-pub(crate) enum Instead {
+pub(crate) enum Fault {
     /// Hangs up without having done anything.
     HangUp,
     /// Does it and hangs up without an answer.
@@ -42,14 +42,14 @@ pub(crate) enum Instead {
 }
 
 #[derive(Default)]
-pub(crate) struct Inner {
+pub(crate) struct BrokerState {
     pub(crate) log: Log,
     pub(crate) partitions: u32,
     pub(crate) shards: u16,
     /// Shard on which the partitions live.
     pub(crate) shard: u16,
     pub(crate) address: String,
-    pub(crate) script: VecDeque<(MessageKind, Instead)>,
+    pub(crate) script: VecDeque<(MessageKind, Fault)>,
     /// Kinds of the requests that came, pings aside.
     pub(crate) seen: Vec<MessageKind>,
     pub(crate) pings: u32,
@@ -84,11 +84,11 @@ struct Subscription {
 }
 
 pub(crate) struct FakeBroker {
-    pub(crate) inner: Arc<Mutex<Inner>>,
+    pub(crate) inner: Arc<Mutex<BrokerState>>,
     changed: Arc<Notify>,
     hang_up: Arc<Notify>,
     /// A request came.
-    asked: Arc<Notify>,
+    request_received: Arc<Notify>,
     listener: Option<AbortHandle>,
     address: String,
 }
@@ -97,21 +97,25 @@ impl FakeBroker {
     pub(crate) async fn start(partitions: u32) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap().to_string();
-        let inner = Inner { partitions, shards: 1, address: address.clone(), ..Inner::default() };
+        let inner = BrokerState { partitions, shards: 1, address: address.clone(), ..BrokerState::default() };
         let mut broker = Self {
             inner: Arc::new(Mutex::new(inner)),
             changed: Arc::default(),
             hang_up: Arc::default(),
-            asked: Arc::default(),
+            request_received: Arc::default(),
             listener: None,
             address,
         };
-        let (inner, changed, hang_up, asked) =
-            (broker.inner.clone(), broker.changed.clone(), broker.hang_up.clone(), broker.asked.clone());
+        let (inner, changed, hang_up, request_received) = (
+            broker.inner.clone(),
+            broker.changed.clone(),
+            broker.hang_up.clone(),
+            broker.request_received.clone(),
+        );
         let listening = tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
-                let (inner, changed, hang_up, asked) =
-                    (inner.clone(), changed.clone(), hang_up.clone(), asked.clone());
+                let (inner, changed, hang_up, request_received) =
+                    (inner.clone(), changed.clone(), hang_up.clone(), request_received.clone());
                 tokio::spawn(async move {
                     let connection = {
                         let mut inner = inner.lock().unwrap();
@@ -119,7 +123,7 @@ impl FakeBroker {
                         inner.connections
                     };
                     tokio::select! {
-                        () = serve(stream, connection, inner, changed, &asked) => {}
+                        () = serve(stream, connection, inner, changed, &request_received) => {}
                         () = hang_up.notified() => {}
                     }
                 });
@@ -133,11 +137,11 @@ impl FakeBroker {
         self.address.clone()
     }
 
-    pub(crate) fn lock(&self) -> MutexGuard<'_, Inner> {
+    pub(crate) fn lock(&self) -> MutexGuard<'_, BrokerState> {
         self.inner.lock().unwrap()
     }
 
-    pub(crate) fn script(&self, steps: impl IntoIterator<Item = (MessageKind, Instead)>) {
+    pub(crate) fn script(&self, steps: impl IntoIterator<Item = (MessageKind, Fault)>) {
         self.lock().script.extend(steps);
     }
 
@@ -167,14 +171,14 @@ impl FakeBroker {
     }
 
     /// Until the requests that came have made it so.
-    pub(crate) async fn until(&self, is_so: impl Fn(&Inner) -> bool) {
+    pub(crate) async fn until(&self, is_so: impl Fn(&BrokerState) -> bool) {
         loop {
-            let mut asked = std::pin::pin!(self.asked.notified());
-            asked.as_mut().enable();
+            let mut request_received = std::pin::pin!(self.request_received.notified());
+            request_received.as_mut().enable();
             if is_so(&self.lock()) {
                 return;
             }
-            asked.await;
+            request_received.await;
         }
     }
 
@@ -186,9 +190,9 @@ impl FakeBroker {
 async fn serve(
     mut stream: TcpStream,
     connection: u32,
-    inner: Arc<Mutex<Inner>>,
+    inner: Arc<Mutex<BrokerState>>,
     changed: Arc<Notify>,
-    asked: &Notify,
+    request_received: &Notify,
 ) {
     let mut buf = BytesMut::new();
     loop {
@@ -212,7 +216,7 @@ async fn serve(
             let kind = header.kind().unwrap();
             let id = header.request_id.get();
             let answer = inner.lock().unwrap().answer(connection, kind, id, &body);
-            asked.notify_waiters();
+            request_received.notify_waiters();
             match answer {
                 Some(answer) if stream.write_all(&answer).await.is_ok() => {}
                 Some(_) | None => return,
@@ -224,7 +228,7 @@ async fn serve(
     }
 }
 
-impl Inner {
+impl BrokerState {
     /// The answer, empty for none; none: hang up.
     fn answer(&mut self, connection: u32, kind: MessageKind, id: u64, body: &Bytes) -> Option<Bytes> {
         let is_ping = kind == MessageKind::Metadata
@@ -235,25 +239,25 @@ impl Inner {
             self.seen.push(kind);
         }
         let scripted = self.script.front().is_some_and(|(at, _)| *at == kind && !is_ping);
-        let instead = if scripted { self.script.pop_front().map(|(_, instead)| instead) } else { None };
-        match instead {
-            Some(Instead::HangUp) => return None,
-            Some(Instead::Refuse(code)) => return Some(error_message(kind as u16, id, code, "as told")),
-            Some(Instead::Ignore) => return Some(Bytes::new()),
-            Some(Instead::Stall) => {
+        let fault = if scripted { self.script.pop_front().map(|(_, fault)| fault) } else { None };
+        match fault {
+            Some(Fault::HangUp) => return None,
+            Some(Fault::Refuse(code)) => return Some(error_message(kind as u16, id, code, "as told")),
+            Some(Fault::Ignore) => return Some(Bytes::new()),
+            Some(Fault::Stall) => {
                 self.stalled.push(connection);
                 return Some(Bytes::new());
             }
-            Some(Instead::LoseReply) => {
-                self.act(connection, kind, id, body);
+            Some(Fault::LoseReply) => {
+                self.handle(connection, kind, id, body);
                 return None;
             }
             None => {}
         }
-        Some(self.act(connection, kind, id, body))
+        Some(self.handle(connection, kind, id, body))
     }
 
-    fn act(&mut self, connection: u32, kind: MessageKind, id: u64, body: &Bytes) -> Bytes {
+    fn handle(&mut self, connection: u32, kind: MessageKind, id: u64, body: &Bytes) -> Bytes {
         match kind {
             MessageKind::Hello => self.hello(id, &Hello::decode(body).unwrap()),
             MessageKind::Metadata => message(id, &self.metadata(&MetadataRequest::decode(body).unwrap())),

@@ -12,25 +12,27 @@ use highwater_protocol::native::{
 };
 use tokio::sync::{Notify, watch};
 
-use super::calls::Repeat;
+use super::calls::RetryPolicy;
 use super::cluster::Cluster;
 use super::consumer::ConsumerShared;
-use crate::core::membership::{Action, Beaten, Change, Failure, Membership, What};
+use crate::core::assignment::ReleaseBlocker;
+use crate::core::membership::{
+    ChangeKind, HeartbeatOutcome, Membership, MembershipAction, PartitionChange, RequestFailure,
+};
 use crate::core::subscription::ConsumerCore;
-use crate::core::tenure::Need;
 use crate::error::{CallError, CommitError, FetchError, FetchErrorKind, Outcome};
 use crate::events::Event;
 use crate::lock::lock;
 
 /// How far the member is.
 #[derive(Clone, Debug)]
-pub(crate) enum Standing {
+pub(crate) enum MemberState {
     /// The broker has not taken it yet.
     Joining,
     /// It is a member, or is about to be one again.
-    In,
+    Joined,
     /// It is none any more. The error if that was not asked for.
-    Over(Option<FetchError>),
+    Ended(Option<FetchError>),
 }
 
 /// See the module's doc.
@@ -45,7 +47,7 @@ pub(crate) struct GroupShared {
     core: Mutex<Membership>,
     /// The task looks again.
     changed: Notify,
-    standing: watch::Sender<Standing>,
+    member_state: watch::Sender<MemberState>,
     /// Commits go one after the other: an older one must not overtake.
     pub(super) committing: Arc<tokio::sync::Mutex<()>>,
     /// Shared by the commits of the user's that are under way.
@@ -53,7 +55,7 @@ pub(crate) struct GroupShared {
     /// Why the last commit in the background failed.
     pub(super) failed_commit: Mutex<Option<CommitError>>,
     /// Why a commit of the user's failed that nobody waited for.
-    pub(super) unseen_commit: Mutex<Option<CommitError>>,
+    pub(super) unreported_commit: Mutex<Option<CommitError>>,
     /// Of the user, who waits for partitions.
     waker: Mutex<Option<Waker>>,
 }
@@ -72,11 +74,11 @@ impl GroupShared {
             start,
             core: Mutex::new(membership),
             changed: Notify::new(),
-            standing: watch::Sender::new(Standing::Joining),
+            member_state: watch::Sender::new(MemberState::Joining),
             committing: Arc::default(),
             user_commits: Arc::default(),
             failed_commit: Mutex::default(),
-            unseen_commit: Mutex::default(),
+            unreported_commit: Mutex::default(),
             waker: Mutex::default(),
         }
     }
@@ -90,8 +92,8 @@ impl GroupShared {
         self.cluster.runtime.spawn(keep_membership(self.clone()));
     }
 
-    pub(crate) fn standing(&self) -> watch::Receiver<Standing> {
-        self.standing.subscribe()
+    pub(crate) fn member_state(&self) -> watch::Receiver<MemberState> {
+        self.member_state.subscribe()
     }
 
     /// Keeps the user's waker until partitions come or go.
@@ -115,13 +117,13 @@ impl GroupShared {
 
     /// Leaves the group, in the background.
     pub(crate) fn leave(&self) {
-        let is_over = matches!(&*self.standing.borrow(), Standing::Over(_));
+        let is_over = matches!(&*self.member_state.borrow(), MemberState::Ended(_));
         for topic in &self.topics {
             let mut core = topic.core();
             core.abandon_processing();
             // From here on everything that is processed is committed, or that is said to have failed.
             if !is_over {
-                core.forget_lost();
+                core.clear_lost();
             }
         }
         *lock(&self.failed_commit) = None;
@@ -130,37 +132,37 @@ impl GroupShared {
     }
 
     /// Does something to a partition that is being read.
-    pub(crate) fn with_place(
+    pub(crate) fn with_partition(
         &self,
         topic: &str,
         partition: u32,
         change: impl FnOnce(&mut ConsumerCore, usize),
     ) -> Result<(), FetchError> {
         let found = self.topics.iter().find(|shared| &*shared.topic == topic);
-        let place = found.and_then(|shared| {
+        let index = found.and_then(|shared| {
             let mut core = shared.core();
-            let place = core.place_of(partition).filter(|place| core.is_assigned(*place))?;
-            change(&mut core, place);
-            Some((shared, place))
+            let index = core.index_of(partition).filter(|index| core.is_assigned(*index))?;
+            change(&mut core, index);
+            Some((shared, index))
         });
-        let Some((shared, place)) = place else {
+        let Some((shared, index)) = index else {
             let text = format!(
                 "{topic}/{partition} is not assigned to this member of group {} at the moment",
                 self.name
             );
             return Err(FetchError::new(FetchErrorKind::Invalid, Outcome::NotWritten, text));
         };
-        shared.changed(place);
+        shared.changed(index);
         Ok(())
     }
 
     /// What to do next, with what partitions need done to them before that.
-    fn next(&self) -> Action {
+    fn next(&self) -> MembershipAction {
         let mut membership = self.core();
         let ids: Vec<TopicId> = (0..self.topics.len()).map(|topic| membership.topic_id(topic)).collect();
         let action = membership.next(Instant::now(), |tp| {
             let topic = ids.iter().position(|id| *id == tp.topic).map(|topic| &self.topics[topic]);
-            topic.map_or(Need::Nothing, |topic| topic.core().need(tp.partition.get()))
+            topic.map_or(ReleaseBlocker::None, |topic| topic.core().release_blocker(tp.partition.get()))
         });
         self.apply_changes(&mut membership);
         action
@@ -173,28 +175,28 @@ impl GroupShared {
         }
     }
 
-    fn apply(&self, Change { topic, partition, what }: Change) {
+    fn apply(&self, PartitionChange { topic, partition, kind }: PartitionChange) {
         let topic = &self.topics[topic];
         let (group, name) = (self.name.clone(), topic.topic.to_string());
-        let place = match what {
-            What::Start(from) => {
-                let place = topic.core().assign(partition, from.map_or(self.start, StartAt::Offset));
+        let index = match kind {
+            ChangeKind::Start(from) => {
+                let index = topic.core().assign(partition, from.map_or(self.start, StartAt::Offset));
                 topic.start();
                 let event = Event::PartitionAssigned { group, topic: name, partition, from };
                 self.cluster.events.emit(&event);
-                Some(place)
+                Some(index)
             }
-            What::Stop => topic.core().stop(partition),
-            What::Free => {
-                let place = topic.core().free(partition);
-                if place.is_some() {
+            ChangeKind::Stop => topic.core().revoke(partition),
+            ChangeKind::Release => {
+                let index = topic.core().release(partition);
+                if index.is_some() {
                     self.cluster.events.emit(&Event::PartitionReleased { group, topic: name, partition });
                 }
-                place
+                index
             }
         };
-        if let Some(place) = place {
-            topic.changed(place);
+        if let Some(index) = index {
+            topic.changed(index);
         }
         self.wake();
     }
@@ -223,69 +225,75 @@ impl GroupShared {
             }
             topic.close();
         }
-        self.standing.send_modify(|standing| {
-            if !matches!(standing, Standing::Over(_)) {
-                *standing = Standing::Over(error);
+        self.member_state.send_modify(|member_state| {
+            if !matches!(member_state, MemberState::Ended(_)) {
+                *member_state = MemberState::Ended(error);
             }
         });
         self.wake();
     }
 }
 
-pub(super) fn failure(error: &CallError) -> Failure {
+pub(super) fn failure(error: &CallError) -> RequestFailure {
     match error {
-        CallError::Refused { code, .. } => Failure::Refused(*code),
-        CallError::Closed | CallError::Nonsense(_) => Failure::Hopeless,
+        CallError::Refused { code, .. } => RequestFailure::Rejected(*code),
+        CallError::Closed | CallError::Malformed(_) => RequestFailure::Fatal,
         CallError::Lost { .. } | CallError::TimedOut { .. } | CallError::Unreachable(_) => {
-            Failure::Unanswered
+            RequestFailure::Unanswered
         }
     }
 }
 
-type Pending<T> = Option<Pin<Box<dyn Future<Output = T> + Send>>>;
+type PendingRequest<T> = Option<Pin<Box<dyn Future<Output = T> + Send>>>;
 
 /// What came of a request beside the heartbeats.
-enum Work {
+enum CompletedRequest {
     Positions(ReadGroupOffsetsRequest, Result<ReadGroupOffsetsReply, CallError>),
-    Committed(Result<(), Failure>),
+    Committed(Result<(), RequestFailure>),
     Topics(Vec<Option<TopicId>>),
 }
 
 /// Does what the membership wants until it is over.
 async fn keep_membership(shared: Arc<GroupShared>) {
-    let mut beat: Pending<(u64, Result<GroupHeartbeatReply, CallError>)> = None;
-    let mut work: Pending<(u64, Work)> = None;
+    let mut heartbeat: PendingRequest<(u64, Result<GroupHeartbeatReply, CallError>)> = None;
+    let mut inflight: PendingRequest<(u64, CompletedRequest)> = None;
     loop {
         match shared.next() {
-            Action::Beat(life, request) => {
+            MembershipAction::Heartbeat(incarnation, request) => {
                 let cluster = shared.cluster.clone();
                 // The broker tells an assignment once. If that answer was lost the membership has to know, and asks in another way.
-                let repeat = if request.epoch < JOIN_EPOCH { Repeat::Always } else { Repeat::Unsent };
-                beat = Some(Box::pin(async move { (life, cluster.call(&request, repeat).await) }));
+                let repeat =
+                    if request.epoch < JOIN_EPOCH { RetryPolicy::Always } else { RetryPolicy::IfUnsent };
+                heartbeat =
+                    Some(Box::pin(async move { (incarnation, cluster.call(&request, repeat).await) }));
             }
-            Action::Read(life, request) => {
+            MembershipAction::ReadPositions(incarnation, request) => {
                 let cluster = shared.cluster.clone();
-                work = Some(Box::pin(async move {
-                    let reply = cluster.call(&request, Repeat::Always).await;
-                    (life, Work::Positions(request, reply))
+                inflight = Some(Box::pin(async move {
+                    let reply = cluster.call(&request, RetryPolicy::Always).await;
+                    (incarnation, CompletedRequest::Positions(request, reply))
                 }));
             }
-            Action::Commit(life) => {
+            MembershipAction::Commit(incarnation) => {
                 let shared = shared.clone();
-                work =
-                    Some(Box::pin(async move { (life, Work::Committed(shared.commit_processed().await)) }));
+                inflight = Some(Box::pin(async move {
+                    (incarnation, CompletedRequest::Committed(shared.commit_processed().await))
+                }));
             }
-            Action::Resolve(life) => {
+            MembershipAction::Resolve(incarnation) => {
                 let shared = shared.clone();
-                work = Some(Box::pin(async move { (life, Work::Topics(shared.resolve().await)) }));
+                inflight =
+                    Some(Box::pin(
+                        async move { (incarnation, CompletedRequest::Topics(shared.resolve().await)) },
+                    ));
             }
-            Action::Sleep(until) => tokio::select! {
+            MembershipAction::Sleep(until) => tokio::select! {
                 () = shared.changed.notified() => {}
                 () = tokio::time::sleep_until(until.into()) => {}
-                (life, answer) = finish(&mut beat) => heard(&shared, life, answer),
-                (life, done) = finish(&mut work) => worked(&shared, life, done),
+                (incarnation, answer) = finish(&mut heartbeat) => handle_heartbeat_reply(&shared, incarnation, answer),
+                (incarnation, done) = finish(&mut inflight) => handle_completed(&shared, incarnation, done),
             },
-            Action::Over => {
+            MembershipAction::Ended => {
                 if !shared.core().is_leave_confirmed() {
                     tracing::warn!(group = shared.name, "the broker did not confirm that this member left");
                 }
@@ -295,32 +303,37 @@ async fn keep_membership(shared: Arc<GroupShared>) {
     }
 }
 
-async fn finish<T>(pending: &mut Pending<T>) -> T {
+async fn finish<T>(pending: &mut PendingRequest<T>) -> T {
     let Some(future) = pending else { return std::future::pending().await };
     let done = future.await;
     *pending = None;
     done
 }
 
-fn heard(shared: &GroupShared, life: u64, answer: Result<GroupHeartbeatReply, CallError>) {
+fn handle_heartbeat_reply(
+    shared: &GroupShared,
+    incarnation: u64,
+    answer: Result<GroupHeartbeatReply, CallError>,
+) {
     let error = answer.as_ref().err().map(|error| {
         FetchError::from_call(format_args!("cannot be a member of group {}", shared.name), error)
     });
     let mut membership = shared.core();
-    let beaten = membership.handle_beat(Instant::now(), life, answer.map_err(|error| failure(&error)));
+    let outcome =
+        membership.handle_heartbeat(Instant::now(), incarnation, answer.map_err(|error| failure(&error)));
     shared.apply_changes(&mut membership);
-    let is_in = membership.is_in();
+    let is_joined = membership.is_joined();
     drop(membership);
-    match (beaten, error) {
-        (Beaten::Rejected, error) => shared.end(error),
-        (Beaten::Fine, Some(error)) => tracing::debug!(group = shared.name, %error, "heartbeat"),
-        (Beaten::Fine, None) => {}
+    match (outcome, error) {
+        (HeartbeatOutcome::Rejected, error) => shared.end(error),
+        (HeartbeatOutcome::Ok, Some(error)) => tracing::debug!(group = shared.name, %error, "heartbeat"),
+        (HeartbeatOutcome::Ok, None) => {}
     }
-    if is_in {
-        shared.standing.send_if_modified(|standing| {
-            let joins = matches!(standing, Standing::Joining);
+    if is_joined {
+        shared.member_state.send_if_modified(|member_state| {
+            let joins = matches!(member_state, MemberState::Joining);
             if joins {
-                *standing = Standing::In;
+                *member_state = MemberState::Joined;
             }
             joins
         });
@@ -328,15 +341,15 @@ fn heard(shared: &GroupShared, life: u64, answer: Result<GroupHeartbeatReply, Ca
     }
 }
 
-fn worked(shared: &GroupShared, life: u64, done: Work) {
+fn handle_completed(shared: &GroupShared, incarnation: u64, done: CompletedRequest) {
     let now = Instant::now();
     let mut membership = shared.core();
     match done {
-        Work::Positions(asked, answer) => {
-            membership.handle_positions(now, life, &asked, answer.map_err(|error| failure(&error)));
+        CompletedRequest::Positions(asked, answer) => {
+            membership.handle_positions(now, incarnation, &asked, answer.map_err(|error| failure(&error)));
         }
-        Work::Committed(outcome) => membership.handle_committed(now, life, outcome),
-        Work::Topics(ids) => membership.handle_topics(now, life, &ids),
+        CompletedRequest::Committed(outcome) => membership.handle_committed(now, incarnation, outcome),
+        CompletedRequest::Topics(ids) => membership.handle_topics(now, incarnation, &ids),
     }
     shared.apply_changes(&mut membership);
 }

@@ -10,49 +10,49 @@ use highwater_protocol::native::{
 
 use tokio::sync::OwnedMutexGuard;
 
-use super::calls::Repeat;
+use super::calls::RetryPolicy;
 use super::commits;
-use super::consumer::{CommitBatch, Committing, ConsumerShared};
+use super::consumer::{CommitBatch, CommitFuture, ConsumerShared};
 use super::group::{GroupShared, failure};
-use crate::core::membership::Failure;
+use crate::core::membership::RequestFailure;
 use crate::core::subscription::ConsumerCore;
 use crate::error::{CallError, CommitError, CommitErrorKind, Outcome, commit_kind};
 use crate::events::Event;
 use crate::lock::lock;
 
 /// Positions that the broker did not take.
-type Refused = Vec<(TopicPartition, ErrorCode)>;
+type RejectedPositions = Vec<(TopicPartition, ErrorCode)>;
 
 /// A position on its way to the broker.
 #[derive(Clone, Debug)]
-struct Picked {
+struct PendingCommit {
     topic: usize,
-    place: TopicPartition,
+    tp: TopicPartition,
     /// Of the partition when it was picked.
-    tenure: Option<u64>,
+    generation: Option<u64>,
     offset: Offset,
 }
 
 /// Held while a commit is under way: an older one must not overtake.
-type Turn = OwnedMutexGuard<()>;
+type CommitGuard = OwnedMutexGuard<()>;
 
 impl GroupShared {
     /// What is to be committed of each topic.
-    fn pick(
+    fn collect(
         &self,
-        mut pick: impl FnMut(&ConsumerShared, &ConsumerCore) -> Vec<CommittedOffset>,
-    ) -> (CommitGroupOffsetsRequest, Vec<Picked>) {
+        mut positions_of: impl FnMut(&ConsumerShared, &ConsumerCore) -> Vec<CommittedOffset>,
+    ) -> (CommitGroupOffsetsRequest, Vec<PendingCommit>) {
         let membership = self.core();
-        let mut picked = Vec::new();
+        let mut pending = Vec::new();
         let mut topics = Vec::new();
         for (number, shared) in self.topics.iter().enumerate() {
             let topic = membership.topic_id(number);
             let core = shared.core();
-            let positions = pick(shared, &core);
-            picked.extend(positions.iter().map(|position| Picked {
+            let positions = positions_of(shared, &core);
+            pending.extend(positions.iter().map(|position| PendingCommit {
                 topic: number,
-                place: TopicPartition { topic, partition: position.partition },
-                tenure: core.tenure_of(position.partition.get()),
+                tp: TopicPartition { topic, partition: position.partition },
+                generation: core.generation_of(position.partition.get()),
                 offset: position.offset,
             }));
             if !positions.is_empty() {
@@ -65,32 +65,32 @@ impl GroupShared {
             epoch: membership.epoch(),
             topics,
         };
-        (request, picked)
+        (request, pending)
     }
 
     async fn send_commit(
         &self,
         request: CommitGroupOffsetsRequest,
-        picked: &[Picked],
-    ) -> Result<Refused, CallError> {
-        if picked.is_empty() {
+        pending: &[PendingCommit],
+    ) -> Result<RejectedPositions, CallError> {
+        if pending.is_empty() {
             return Ok(Vec::new());
         }
-        let refused = match self.cluster.call(&request, Repeat::Always).await {
+        let refused = match self.cluster.call(&request, RetryPolicy::Always).await {
             Ok(CommitGroupOffsetsReply { refused }) => {
-                let place = |topic, partition: PartitionIndex| TopicPartition { topic, partition };
-                refused.into_iter().map(|p| (place(p.topic, p.partition), p.error)).collect()
+                let tp = |topic, partition: PartitionIndex| TopicPartition { topic, partition };
+                refused.into_iter().map(|p| (tp(p.topic, p.partition), p.error)).collect()
             }
             // The broker refuses altogether what it refuses for one reason.
-            Err(CallError::Refused { code, .. }) if is_gone(code) => {
-                picked.iter().map(|picked| (picked.place, code)).collect::<Refused>()
+            Err(CallError::Refused { code, .. }) if is_topic_gone(code) => {
+                pending.iter().map(|pending| (pending.tp, code)).collect::<RejectedPositions>()
             }
             Err(error) => return Err(error),
         };
-        for Picked { topic, place, tenure, offset } in picked {
-            let code = refused.iter().find(|(at, _)| at == place).map(|(_, code)| *code);
-            if code.is_none_or(is_gone) {
-                self.topics[*topic].core().committed(place.partition.get(), *tenure, *offset);
+        for PendingCommit { topic, tp, generation, offset } in pending {
+            let code = refused.iter().find(|(at, _)| at == tp).map(|(_, code)| *code);
+            if code.is_none_or(is_topic_gone) {
+                self.topics[*topic].core().mark_committed(tp.partition.get(), *generation, *offset);
             }
         }
         Ok(refused)
@@ -99,44 +99,44 @@ impl GroupShared {
     /// Commits for somebody who may stop waiting for it.
     async fn commit_picked(
         self: &Arc<Self>,
-        turn: Turn,
-        (request, picked): (CommitGroupOffsetsRequest, Vec<Picked>),
+        turn: CommitGuard,
+        (request, pending): (CommitGroupOffsetsRequest, Vec<PendingCommit>),
         then: impl FnOnce(&Self) -> Result<(), CommitError> + Send + 'static,
     ) -> Result<(), CommitError> {
-        let (shared, watching, asked) = (self.clone(), self.clone(), picked.clone());
+        let (shared, watching, asked) = (self.clone(), self.clone(), pending.clone());
         let running = self.user_commits.clone().read_owned().await;
         let commit = async move {
             let _guards = (turn, running);
-            let sent = shared.send_commit(request, &picked).await;
-            shared.judge(sent)?;
+            let sent = shared.send_commit(request, &pending).await;
+            shared.to_commit_result(sent)?;
             then(&shared)
         };
-        let unseen = move |error: CommitError| {
-            for Picked { topic, place, tenure, offset } in &asked {
+        let on_unreported = move |error: CommitError| {
+            for PendingCommit { topic, tp, generation, offset } in &asked {
                 let mut core = watching.topics[*topic].core();
-                core.commit_failed_unseen(place.partition.get(), *tenure, *offset);
+                core.record_unreported_failure(tp.partition.get(), *generation, *offset);
             }
             watching.emit_commit_failed(&error);
-            *lock(&watching.unseen_commit) = Some(error);
+            *lock(&watching.unreported_commit) = Some(error);
         };
-        commits::run(&self.cluster.runtime, commit, unseen).await
+        commits::run(&self.cluster.runtime, commit, on_unreported).await
     }
 
     /// Commits the position behind a batch.
     async fn commit_position(
         self: &Arc<Self>,
         topic: &str,
-        tenure: u64,
+        generation: u64,
         position: CommittedOffset,
     ) -> Result<(), CommitError> {
         let turn = self.committing.clone().lock_owned().await;
         let partition = position.partition.get();
         let mut may_commit = false;
-        let picked = self.pick(|shared, core| {
+        let pending = self.collect(|shared, core| {
             if &*shared.topic != topic {
                 return Vec::new();
             }
-            may_commit = core.may_commit(partition, tenure);
+            may_commit = core.may_commit(partition, generation);
             // An older batch must not move the group back.
             let is_news = may_commit && !core.is_committed(partition, position.offset);
             if is_news { vec![position.clone()] } else { Vec::new() }
@@ -144,23 +144,23 @@ impl GroupShared {
         if !may_commit {
             return Err(self.fenced(Outcome::NotWritten));
         }
-        self.commit_picked(turn, picked, |_| Ok(())).await
+        self.commit_picked(turn, pending, |_| Ok(())).await
     }
 
     /// Commits the positions behind everything that was delivered.
     pub(crate) async fn commit_delivered(self: &Arc<Self>) -> Result<(), CommitError> {
         let turn = self.committing.clone().lock_owned().await;
         let mut has_lost = false;
-        let picked = self.pick(|_, core| {
+        let pending = self.collect(|_, core| {
             has_lost |= core.lost().delivered;
             core.delivered_positions()
         });
         let then = move |shared: &Self| {
             // It has been told, or what went while this was on its way was taken all the same.
-            shared.topics.iter().for_each(|topic| topic.core().forget_lost());
+            shared.topics.iter().for_each(|topic| topic.core().clear_lost());
             if has_lost { Err(shared.fenced(Outcome::NotWritten)) } else { Ok(()) }
         };
-        self.commit_picked(turn, picked, then).await
+        self.commit_picked(turn, pending, then).await
     }
 
     fn fenced(&self, outcome: Outcome) -> CommitError {
@@ -171,7 +171,7 @@ impl GroupShared {
         CommitError::new(CommitErrorKind::Fenced, outcome, text)
     }
 
-    fn judge(&self, sent: Result<Refused, CallError>) -> Result<(), CommitError> {
+    fn to_commit_result(&self, sent: Result<RejectedPositions, CallError>) -> Result<(), CommitError> {
         let what = format_args!("positions of group {} not committed", self.name).to_string();
         match sent {
             Ok(refused) => match refused.first() {
@@ -188,18 +188,18 @@ impl GroupShared {
     }
 
     /// Commits what was processed, for nobody in particular. Positions in what is gone are of no interest to anybody.
-    pub(super) async fn commit_processed(self: &Arc<Self>) -> Result<(), Failure> {
+    pub(super) async fn commit_processed(self: &Arc<Self>) -> Result<(), RequestFailure> {
         let _turn = self.committing.clone().lock_owned().await;
-        let (request, picked) = self.pick(|_, core| core.uncommitted());
-        let mut sent = self.send_commit(request, &picked).await;
+        let (request, pending) = self.collect(|_, core| core.uncommitted_positions());
+        let mut sent = self.send_commit(request, &pending).await;
         if let Ok(refused) = &mut sent {
-            refused.retain(|(_, code)| !is_gone(*code));
+            refused.retain(|(_, code)| !is_topic_gone(*code));
         }
         let outcome = match &sent {
-            Ok(refused) => refused.first().map_or(Ok(()), |(_, code)| Err(Failure::Refused(*code))),
+            Ok(refused) => refused.first().map_or(Ok(()), |(_, code)| Err(RequestFailure::Rejected(*code))),
             Err(error) => Err(failure(error)),
         };
-        let error = self.judge(sent).err();
+        let error = self.to_commit_result(sent).err();
         let before = std::mem::replace(&mut *lock(&self.failed_commit), error.clone());
         // Once, however often it is tried again.
         if let (Some(error), None) = (error, before) {
@@ -219,7 +219,7 @@ impl GroupShared {
     }
 
     /// Whether the end was as it should be: everything that was processed is committed, no commit failed unseen, and the others were told.
-    pub(crate) fn left(&self) -> Result<(), CommitError> {
+    pub(crate) fn leave_result(&self) -> Result<(), CommitError> {
         let (commits_by_itself, is_confirmed) = {
             let membership = self.core();
             (membership.member().commit_every.is_some(), membership.is_leave_confirmed())
@@ -230,8 +230,8 @@ impl GroupShared {
             let why = lock(&self.failed_commit).take();
             return Err(why.unwrap_or_else(|| self.fenced(Outcome::Unknown)));
         }
-        if has(ConsumerCore::has_unseen_failure) {
-            let why = lock(&self.unseen_commit).take();
+        if has(ConsumerCore::has_unreported_failure) {
+            let why = lock(&self.unreported_commit).take();
             return Err(why.unwrap_or_else(|| self.fenced(Outcome::Unknown)));
         }
         if !is_confirmed {
@@ -247,12 +247,17 @@ impl GroupShared {
 }
 
 impl CommitBatch for GroupShared {
-    fn commit_batch(self: Arc<Self>, topic: Arc<str>, tenure: u64, position: CommittedOffset) -> Committing {
-        Box::pin(async move { self.commit_position(&topic, tenure, position).await })
+    fn commit_batch(
+        self: Arc<Self>,
+        topic: Arc<str>,
+        generation: u64,
+        position: CommittedOffset,
+    ) -> CommitFuture {
+        Box::pin(async move { self.commit_position(&topic, generation, position).await })
     }
 }
 
 /// Whether there is nothing any more that a position could be in.
-fn is_gone(code: ErrorCode) -> bool {
+fn is_topic_gone(code: ErrorCode) -> bool {
     matches!(code, ErrorCode::UnknownTopic | ErrorCode::UnknownPartition)
 }

@@ -9,24 +9,24 @@ use highwater_protocol::error::ErrorCode;
 use highwater_protocol::ids::Offset;
 use highwater_protocol::native::{JOIN_EPOCH, LEAVE_EPOCH, MessageKind, StartAt};
 
-use super::fake_broker::{FakeBroker, Instead};
+use super::fake_broker::{FakeBroker, Fault};
 use crate::group::GroupBuilder;
 use crate::{Batch, Client, CommitErrorKind, Event, GroupConsumer, Outcome};
 
 const COMMIT: MessageKind = MessageKind::CommitGroupOffsets;
 const BEAT: MessageKind = MessageKind::GroupHeartbeat;
 /// The broker no longer takes this for a member of the group.
-const FENCED: Instead = Instead::Refuse(ErrorCode::FencedMember);
+const FENCED: Fault = Fault::Refuse(ErrorCode::FencedMember);
 /// Between commits: longer than a test takes.
 const NEVER: Duration = Duration::from_hours(1);
 
 /// A broker whose log has three batches of two records, and the only member of its group.
-struct Scene {
+struct GroupHarness {
     broker: FakeBroker,
     client: Client,
 }
 
-impl Scene {
+impl GroupHarness {
     async fn new(target: &[u32]) -> Self {
         let broker = FakeBroker::start(2).await;
         broker.append(&[2, 2, 2]);
@@ -72,14 +72,14 @@ async fn begin(future: Pin<&mut impl Future>) {
 
 #[tokio::test]
 async fn an_assignment_whose_answer_was_lost_is_told_again() {
-    let scene = Scene::new(&[]).await;
-    let mut consumer = scene.member().await.unwrap();
+    let harness = GroupHarness::new(&[]).await;
+    let mut consumer = harness.member().await.unwrap();
     // One that is not the first says only what is new.
-    scene.broker.until(|inner| inner.group.beats.len() > 2).await;
+    harness.broker.until(|inner| inner.group.beats.len() > 2).await;
     {
-        let mut inner = scene.broker.lock();
+        let mut inner = harness.broker.lock();
         inner.group.target = vec![0];
-        inner.script.push_back((BEAT, Instead::LoseReply));
+        inner.script.push_back((BEAT, Fault::LoseReply));
     }
     assert_eq!(next(&mut consumer).await.next_offset(), Offset(2));
     assert_eq!(consumer.assignment(), [("orders".to_owned(), 0)]);
@@ -89,103 +89,106 @@ async fn an_assignment_whose_answer_was_lost_is_told_again() {
 #[tokio::test]
 async fn positions_that_can_never_be_committed_are_given_up_with_their_partition() {
     for code in [ErrorCode::UnknownPartition, ErrorCode::UnknownTopic] {
-        let scene = Scene::new(&[0]).await;
-        let mut consumer = scene.reader(1).await;
+        let harness = GroupHarness::new(&[0]).await;
+        let mut consumer = harness.reader(1).await;
         {
-            let mut inner = scene.broker.lock();
+            let mut inner = harness.broker.lock();
             inner.group.target = vec![1];
-            inner.script.push_back((COMMIT, Instead::Refuse(code)));
+            inner.script.push_back((COMMIT, Fault::Refuse(code)));
         }
         while next(&mut consumer).await.partition() == 0 {}
-        scene.broker.until(|inner| inner.group.beats.iter().any(|(_, owned)| *owned == Some(vec![1]))).await;
-        assert_eq!(scene.broker.lock().group.offset(0), None, "it was not tried again");
+        harness
+            .broker
+            .until(|inner| inner.group.beats.iter().any(|(_, owned)| *owned == Some(vec![1])))
+            .await;
+        assert_eq!(harness.broker.lock().group.offset(0), None, "it was not tried again");
     }
 }
 
 #[tokio::test]
 async fn a_commit_that_waited_for_another_while_the_member_was_fenced_says_so() {
-    let scene = Scene::new(&[0]).await;
-    scene.broker.script([(COMMIT, Instead::Ignore)]);
-    let mut consumer = scene.member().commit_every(Duration::from_millis(1)).await.unwrap();
+    let harness = GroupHarness::new(&[0]).await;
+    harness.broker.script([(COMMIT, Fault::Ignore)]);
+    let mut consumer = harness.member().commit_every(Duration::from_millis(1)).await.unwrap();
     let batch = next(&mut consumer).await;
-    scene.broker.until(|inner| inner.seen.contains(&COMMIT)).await;
+    harness.broker.until(|inner| inner.seen.contains(&COMMIT)).await;
     let mut commit = pin!(batch.commit());
     begin(commit.as_mut()).await;
-    scene.fence().await;
-    scene.broker.hang_up();
+    harness.fence().await;
+    harness.broker.hang_up();
     assert_eq!(commit.await.unwrap_err().kind(), CommitErrorKind::Fenced);
 }
 
 #[tokio::test]
 async fn a_commit_of_all_that_was_delivered_says_once_that_some_of_it_is_not_the_members_any_more() {
-    let scene = Scene::new(&[0]).await;
-    let mut consumer = scene.reader(1).await;
-    scene.fence().await;
+    let harness = GroupHarness::new(&[0]).await;
+    let mut consumer = harness.reader(1).await;
+    harness.fence().await;
     let error = consumer.commit().await.unwrap_err();
     assert_eq!(error.kind(), CommitErrorKind::Fenced, "{error}");
     assert_eq!(next(&mut consumer).await.next_offset(), Offset(2), "once more");
     consumer.commit().await.unwrap();
-    assert_eq!(scene.broker.lock().group.offset(0), Some(Offset(2)));
+    assert_eq!(harness.broker.lock().group.offset(0), Some(Offset(2)));
 }
 
 #[tokio::test]
 async fn closing_says_when_the_last_commit_was_cut_off() {
-    let scene = Scene::new(&[0]).await;
-    let consumer = scene.reader(2).await;
-    scene.broker.script([(COMMIT, Instead::Ignore), (BEAT, FENCED)]);
+    let harness = GroupHarness::new(&[0]).await;
+    let consumer = harness.reader(2).await;
+    harness.broker.script([(COMMIT, Fault::Ignore), (BEAT, FENCED)]);
     let error = consumer.close().await.unwrap_err();
     assert_eq!(error.kind(), CommitErrorKind::Fenced, "{error}");
 }
 
 #[tokio::test]
 async fn closing_does_not_tell_of_commits_that_failed_before() {
-    let scene = Scene::new(&[0]).await;
-    let mut consumer = scene.reader(3).await;
+    let harness = GroupHarness::new(&[0]).await;
+    let mut consumer = harness.reader(3).await;
     {
-        let mut inner = scene.broker.lock();
+        let mut inner = harness.broker.lock();
         inner.group.target = Vec::new();
         // The second is on its way for as long as the test runs.
-        inner.script.extend([(COMMIT, Instead::Refuse(ErrorCode::TooLarge)), (COMMIT, Instead::Ignore)]);
+        inner.script.extend([(COMMIT, Fault::Refuse(ErrorCode::TooLarge)), (COMMIT, Fault::Ignore)]);
     }
     // All is processed, and the partition is given up once that is committed.
     let mut more = Box::pin(consumer.next_batch());
     begin(more.as_mut()).await;
     drop(more);
-    scene.broker.until(|inner| inner.seen.iter().filter(|kind| **kind == COMMIT).count() == 2).await;
-    scene.fence().await;
+    harness.broker.until(|inner| inner.seen.iter().filter(|kind| **kind == COMMIT).count() == 2).await;
+    harness.fence().await;
     consumer.close().await.unwrap();
 }
 
 #[tokio::test]
 async fn closing_says_why_the_last_commit_failed() {
-    let scene = Scene::new(&[0]).await;
-    let consumer = scene.reader(2).await;
-    scene.broker.script([(COMMIT, Instead::Refuse(ErrorCode::TooLarge))]);
+    let harness = GroupHarness::new(&[0]).await;
+    let consumer = harness.reader(2).await;
+    harness.broker.script([(COMMIT, Fault::Refuse(ErrorCode::TooLarge))]);
     let error = consumer.close().await.unwrap_err();
     assert_eq!((error.kind(), error.code()), (CommitErrorKind::Refused, Some(ErrorCode::TooLarge)));
-    scene.broker.until(|inner| inner.group.beats.last().unwrap().0 == LEAVE_EPOCH).await;
+    harness.broker.until(|inner| inner.group.beats.last().unwrap().0 == LEAVE_EPOCH).await;
 }
 
 #[tokio::test]
 async fn committing_an_older_batch_after_a_newer_one_does_not_move_the_group_back() {
-    let scene = Scene::new(&[0]).await;
-    let mut consumer = scene.member().commit_every(NEVER).await.unwrap();
+    let harness = GroupHarness::new(&[0]).await;
+    let mut consumer = harness.member().commit_every(NEVER).await.unwrap();
     let older = next(&mut consumer).await;
     let newer = next(&mut consumer).await;
     newer.commit().await.unwrap();
     older.commit().await.unwrap();
     older.commit_until(Offset(1)).await.unwrap();
-    assert_eq!(scene.broker.lock().group.offset(0), Some(Offset(4)));
+    assert_eq!(harness.broker.lock().group.offset(0), Some(Offset(4)));
     consumer.close().await.unwrap();
-    assert_eq!(scene.broker.lock().group.offset(0), Some(Offset(4)));
+    assert_eq!(harness.broker.lock().group.offset(0), Some(Offset(4)));
 }
 
 #[tokio::test]
 async fn closing_returns_the_failure_of_a_commit_that_nobody_waited_for() {
-    let scene = Scene::new(&[0]).await;
-    let mut consumer = scene.member().commit_by_hand().await.unwrap();
+    let harness = GroupHarness::new(&[0]).await;
+    let mut consumer = harness.member().commit_by_hand().await.unwrap();
     let batch = next(&mut consumer).await;
-    scene.broker.script([(COMMIT, Instead::Refuse(ErrorCode::TooLarge))]);
+    harness.broker.script([(COMMIT, Fault::Refuse(ErrorCode::TooLarge))]);
     begin(pin!(batch.commit())).await;
     let error = consumer.close().await.unwrap_err();
     assert_eq!((error.kind(), error.code()), (CommitErrorKind::Refused, Some(ErrorCode::TooLarge)));
@@ -193,27 +196,27 @@ async fn closing_returns_the_failure_of_a_commit_that_nobody_waited_for() {
 
 #[tokio::test]
 async fn a_commit_that_nobody_waited_for_goes_on_and_a_later_one_makes_up_for_its_failure() {
-    let scene = Scene::new(&[0]).await;
-    let mut consumer = scene.member().commit_by_hand().await.unwrap();
+    let harness = GroupHarness::new(&[0]).await;
+    let mut consumer = harness.member().commit_by_hand().await.unwrap();
     let batch = next(&mut consumer).await;
     begin(pin!(batch.commit())).await;
-    scene.broker.until(|inner| inner.group.offset(0) == Some(Offset(2))).await;
+    harness.broker.until(|inner| inner.group.offset(0) == Some(Offset(2))).await;
     // It has its turn when the one before is answered.
     batch.commit().await.unwrap();
     let batch = next(&mut consumer).await;
-    scene.broker.script([(COMMIT, Instead::Refuse(ErrorCode::TooLarge))]);
+    harness.broker.script([(COMMIT, Fault::Refuse(ErrorCode::TooLarge))]);
     begin(pin!(consumer.commit())).await;
     batch.commit().await.unwrap();
     consumer.close().await.unwrap();
-    assert_eq!(scene.broker.lock().group.offset(0), Some(Offset(4)));
+    assert_eq!(harness.broker.lock().group.offset(0), Some(Offset(4)));
 }
 
 #[tokio::test]
 async fn a_commit_in_the_background_that_fails_is_an_event() {
-    let scene = Scene::new(&[0]).await;
-    let mut events = scene.client.events();
-    scene.broker.script([(COMMIT, Instead::Refuse(ErrorCode::TooLarge))]);
-    let mut consumer = scene.member().commit_every(Duration::from_millis(1)).await.unwrap();
+    let harness = GroupHarness::new(&[0]).await;
+    let mut events = harness.client.events();
+    harness.broker.script([(COMMIT, Fault::Refuse(ErrorCode::TooLarge))]);
+    let mut consumer = harness.member().commit_every(Duration::from_millis(1)).await.unwrap();
     for _ in 0..3 {
         next(&mut consumer).await;
     }
@@ -229,13 +232,13 @@ async fn a_commit_in_the_background_that_fails_is_an_event() {
 
 #[tokio::test]
 async fn closing_says_when_the_broker_did_not_hear_that_the_member_leaves() {
-    let scene = Scene::new(&[0]).await;
+    let harness = GroupHarness::new(&[0]).await;
     let (short, long) = (Duration::from_millis(1), Duration::from_millis(20));
-    let builder = Client::builder().bootstrap([scene.broker.address()]).reconnect_backoff(short, long);
+    let builder = Client::builder().bootstrap([harness.broker.address()]).reconnect_backoff(short, long);
     let client = builder.request_timeout(Duration::from_millis(200)).connect().await.unwrap();
     let mut consumer = client.consumer("orders").group("billing").commit_by_hand().await.unwrap();
     next(&mut consumer).await;
-    scene.broker.go_away();
+    harness.broker.go_away();
     let error = consumer.close().await.unwrap_err();
     assert_eq!((error.kind(), error.outcome()), (CommitErrorKind::Unavailable, Outcome::Written), "{error}");
 }

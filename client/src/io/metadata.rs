@@ -10,7 +10,7 @@ use highwater_protocol::native::{
 };
 use highwater_protocol::text::counted;
 
-use super::calls::Repeat;
+use super::calls::RetryPolicy;
 use super::cluster::Cluster;
 use super::conn::Conn;
 use crate::core::backoff::Backoff;
@@ -24,7 +24,7 @@ impl Cluster {
     ) -> Result<MetadataReply, CallError> {
         let asked = Instant::now();
         let by_name = topics.is_some();
-        let reply: MetadataReply = self.call(&MetadataRequest { topics }, Repeat::Always).await?;
+        let reply: MetadataReply = self.call(&MetadataRequest { topics }, RetryPolicy::Always).await?;
         self.learn(&reply, by_name, asked);
         Ok(reply)
     }
@@ -75,7 +75,7 @@ impl Cluster {
         }
         let reply = self.metadata(Some(vec![name.to_owned()])).await?;
         let Some(info) = reply.topics.into_iter().find(|topic| topic.name == name) else {
-            return Err(CallError::Nonsense(format!("metadata without the topic {name}")));
+            return Err(CallError::Malformed(format!("metadata without the topic {name}")));
         };
         match info.error {
             None => Ok(Arc::new(info)),
@@ -94,7 +94,7 @@ impl Cluster {
         let Some(partitions) = create.filter(|_| is_missing) else { return found };
         let (configs, validate_only) = (Vec::new(), false);
         let request = CreateTopicRequest { name: name.to_owned(), partitions, configs, validate_only };
-        match self.call::<_, CreateTopicReply>(&request, Repeat::Always).await {
+        match self.call::<_, CreateTopicReply>(&request, RetryPolicy::Always).await {
             // Somebody else was faster, or this client is: it may have been asked twice.
             Ok(_) | Err(CallError::Refused { code: ErrorCode::TopicExists, .. }) => {}
             Err(error) => return Err(error),

@@ -4,6 +4,7 @@ pub(crate) mod calls;
 pub(crate) mod cluster;
 mod commits;
 pub(crate) mod conn;
+mod conn_slot;
 pub(crate) mod connect;
 pub(crate) mod consumer;
 mod driver;
@@ -12,7 +13,6 @@ mod group_commits;
 mod metadata;
 pub(crate) mod producer;
 mod sink;
-mod slot;
 
 #[cfg(test)]
 mod failure_tests;

@@ -19,8 +19,8 @@ use super::conn::Conn;
 use super::sink::{ProduceSink, SentBatch};
 use crate::core::conn::Answer;
 use crate::core::failures::Failures;
-use crate::core::lane::Send;
-use crate::core::producer::{Action, How, ProducerCore};
+use crate::core::lane::BatchSend;
+use crate::core::producer::{ProducerAction, ProducerCore, Settlement};
 use crate::core::ticket::Acked;
 use crate::error::{CallError, Outcome};
 use crate::events::Event;
@@ -77,7 +77,7 @@ struct State {
     core: ProducerCore,
     /// The connection of each lane, and who it is for.
     routes: Vec<Option<(Arc<Conn>, TopicPartition)>>,
-    handles_gone: bool,
+    handles_dropped: bool,
 }
 
 impl std::fmt::Debug for State {
@@ -99,7 +99,7 @@ impl ProducerShared {
             cluster,
             settings,
             room,
-            state: Mutex::new(State { core, routes: Vec::new(), handles_gone: false }),
+            state: Mutex::new(State { core, routes: Vec::new(), handles_dropped: false }),
             encoding: Mutex::default(),
             work: Notify::new(),
             settled: Notify::new(),
@@ -128,10 +128,10 @@ impl ProducerShared {
     }
 
     /// The last handle is gone: what is in the buffer still goes, then the task ends.
-    pub(crate) fn handles_gone(&self) {
+    pub(crate) fn handles_dropped(&self) {
         let mut state = self.lock();
-        state.handles_gone = true;
-        state.core.refuse_more();
+        state.handles_dropped = true;
+        state.core.stop_accepting();
         state.core.flush();
         drop(state);
         self.work.notify_one();
@@ -142,7 +142,7 @@ impl ProducerShared {
         let nothing_is_encoding = lock(&self.encoding);
         let mut state = self.lock();
         state.core.close();
-        state.handles_gone = true;
+        state.handles_dropped = true;
         let settled = state.core.take_settled();
         drop(state);
         drop(nothing_is_encoding);
@@ -190,7 +190,7 @@ impl ProduceSink for ProducerShared {
         }
     }
 
-    fn handle_left(&self, lane: u32, batch: u64) {
+    fn handle_sent(&self, lane: u32, batch: u64) {
         let acked = Acked { base_offset: None, log_append_time: None };
         self.with(|core| core.handle_acked(lane, batch, acked));
     }
@@ -200,9 +200,9 @@ impl ProduceSink for ProducerShared {
         self.with(|core| core.handle_lost(lane, batch, sent));
     }
 
-    fn handle_refused_unasked(&self, lane: u32, records: u32, (code, text): (ErrorCode, String)) {
-        let how = How::Refused { code, text, outcome: Outcome::NotWritten };
-        let Err(error) = self.fate(lane, how) else { return };
+    fn handle_late_rejection(&self, lane: u32, records: u32, (code, text): (ErrorCode, String)) {
+        let settlement = Settlement::Refused { code, text, outcome: Outcome::NotWritten };
+        let Err(error) = self.result(lane, settlement) else { return };
         self.cluster.metrics.records_failed.add(u64::from(records));
         self.failures.add(records, error, |_| Vec::new(), false);
     }
@@ -217,13 +217,13 @@ pub(crate) async fn drive(shared: Arc<ProducerShared>) {
     let mut helpers = JoinSet::new();
     loop {
         while helpers.try_join_next().is_some() {}
-        work_off(&shared, &mut helpers);
+        run_actions(&shared, &mut helpers);
         let (deadline, done) = {
             let state = shared.lock();
-            (state.core.next_deadline(), state.handles_gone && state.core.is_empty())
+            (state.core.next_deadline(), state.handles_dropped && state.core.is_empty())
         };
         if done {
-            return shared.report_unseen();
+            return shared.report_unreported();
         }
         if shared.cluster.is_closed() {
             return shared.close(false);
@@ -243,25 +243,25 @@ pub(crate) async fn drive(shared: Arc<ProducerShared>) {
 }
 
 /// Does everything the core wants done now.
-fn work_off(shared: &Arc<ProducerShared>, helpers: &mut JoinSet<()>) {
+fn run_actions(shared: &Arc<ProducerShared>, helpers: &mut JoinSet<()>) {
     loop {
         let mut encoding = lock(&shared.encoding);
         let mut state = shared.lock();
         let action = state.core.poll_send(Instant::now());
         let settled = state.core.take_settled();
         match action {
-            Some(Action::Send { lane, send }) => {
+            Some(ProducerAction::Send { lane, send }) => {
                 let route = state.routes.get(lane as usize).cloned().flatten();
                 drop(state);
                 let (batch, bytes) = encode(shared, lane, send, &mut encoding);
                 drop(encoding);
                 transmit(shared, lane, batch, bytes, route);
             }
-            Some(Action::Route { lane, misrouted }) => {
+            Some(ProducerAction::Route { lane, misrouted }) => {
                 drop(state);
                 helpers.spawn(find_route(shared.clone(), lane, misrouted));
             }
-            Some(Action::InitProducer) => {
+            Some(ProducerAction::InitProducer) => {
                 drop(state);
                 helpers.spawn(init_producer(shared.clone()));
             }
@@ -276,9 +276,9 @@ fn work_off(shared: &Arc<ProducerShared>, helpers: &mut JoinSet<()>) {
 }
 
 /// Makes bytes of a batch, compressed and stamped. Outside the core's lock: this is where the time goes.
-fn encode(shared: &ProducerShared, lane: u32, send: Send, compressor: &mut Compressor) -> (u64, Bytes) {
+fn encode(shared: &ProducerShared, lane: u32, send: BatchSend, compressor: &mut Compressor) -> (u64, Bytes) {
     match send {
-        Send::Fresh { batch, mut buffer, stamp } => {
+        BatchSend::Fresh { batch, mut buffer, stamp } => {
             buffer.swap_compressor(compressor);
             let bytes = buffer.finish(stamp).expect("a batch has records").freeze();
             buffer.swap_compressor(compressor);
@@ -287,14 +287,14 @@ fn encode(shared: &ProducerShared, lane: u32, send: Send, compressor: &mut Compr
             state.core.reuse(buffer);
             (batch, bytes)
         }
-        Send::Renumber { batch, bytes, stamp } => {
+        BatchSend::Renumber { batch, bytes, stamp } => {
             let mut bytes = bytes::BytesMut::from(bytes);
             stamp_producer(&mut bytes, stamp);
             let bytes = bytes.freeze();
             shared.lock().core.handle_encoded(lane, batch, &bytes);
             (batch, bytes)
         }
-        Send::Again { batch, bytes } => (batch, bytes),
+        BatchSend::Retry { batch, bytes } => (batch, bytes),
     }
 }
 
@@ -338,7 +338,7 @@ async fn find_route(shared: Arc<ProducerShared>, lane: u32, misrouted: bool) {
 /// Asks for a producer id until there is one.
 async fn init_producer(shared: Arc<ProducerShared>) {
     loop {
-        match shared.cluster.ask::<InitProducerReply>(MessageKind::InitProducer).await {
+        match shared.cluster.call_without_body::<InitProducerReply>(MessageKind::InitProducer).await {
             Ok(reply) => {
                 let again = shared.with(|core| core.handle_identity(reply.producer, reply.epoch));
                 if again {

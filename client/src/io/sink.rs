@@ -15,13 +15,13 @@ pub(crate) trait ProduceSink: Debug + Send + Sync {
     fn handle_answer(&self, lane: u32, batch: u64, answer: Answer);
 
     /// A batch that asked for no acknowledgement has left. Not before: until then its bytes take room.
-    fn handle_left(&self, lane: u32, batch: u64);
+    fn handle_sent(&self, lane: u32, batch: u64);
 
     /// The connection ended before an answer came. `sent`: the broker may have received the batch.
     fn handle_lost(&self, lane: u32, batch: u64, sent: bool);
 
     /// The broker refused a batch of so many records that asked for no acknowledgement, after it had left.
-    fn handle_refused_unasked(&self, lane: u32, records: u32, error: (ErrorCode, String));
+    fn handle_late_rejection(&self, lane: u32, records: u32, error: (ErrorCode, String));
 }
 
 /// Receives what a subscription pushes.

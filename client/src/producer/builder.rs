@@ -9,7 +9,7 @@ use highwater_protocol::batch::Compression;
 use highwater_protocol::limits::DEDUP_BATCHES_MAX;
 use highwater_protocol::native::Acks;
 
-use super::{Handle, Producer};
+use super::{Producer, ProducerHandle};
 use crate::error::{Outcome, ProduceError, ProduceErrorKind};
 use crate::io::cluster::Cluster;
 use crate::io::producer::topics::Topics;
@@ -142,7 +142,7 @@ impl ProducerBuilder {
             Some(topic) => Some(topics.open(&topic.into()).await?),
             None => None,
         };
-        Ok(Producer(Arc::new(Handle { own, topics })))
+        Ok(Producer(Arc::new(ProducerHandle { own, topics })))
     }
 }
 

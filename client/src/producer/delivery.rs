@@ -8,7 +8,7 @@ use std::task::{Context, Poll};
 
 use highwater_protocol::ids::{Offset, Timestamp};
 
-use crate::core::ticket::{Fate, Ticket};
+use crate::core::ticket::{BatchResult, Ticket};
 use crate::error::ProduceError;
 
 /// What becomes of one record: a future of its [`Receipt`]. Need not be awaited: the record is sent in any case, and if it fails and this has
@@ -21,7 +21,7 @@ pub struct Delivery {
     pub(super) partition: u32,
     pub(super) index: u32,
     pub(super) timestamp: Timestamp,
-    pub(super) place: Option<usize>,
+    pub(super) waker_index: Option<usize>,
     /// It has returned that the record failed.
     pub(super) is_seen: AtomicBool,
 }
@@ -34,11 +34,11 @@ impl Delivery {
 
     /// The result, if it is known already.
     pub fn result(&self) -> Option<Result<Receipt, ProduceError>> {
-        self.ticket.fate().map(|fate| self.receipt(fate))
+        self.ticket.result().map(|result| self.receipt(result))
     }
 
-    fn receipt(&self, fate: &Fate) -> Result<Receipt, ProduceError> {
-        match fate {
+    fn receipt(&self, result: &BatchResult) -> Result<Receipt, ProduceError> {
+        match result {
             Ok(acked) => Ok(Receipt {
                 partition: self.partition,
                 offset: acked.base_offset.map(|base| base.plus(i64::from(self.index))),
@@ -46,7 +46,7 @@ impl Delivery {
             }),
             Err(failed) => {
                 if !self.is_seen.swap(true, Ordering::Relaxed) {
-                    failed.see(self.index);
+                    failed.mark_seen(self.index);
                 }
                 Err(failed.error.clone())
             }
@@ -59,10 +59,10 @@ impl Future for Delivery {
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = &mut *self;
-        let mut place = this.place;
-        let fate = this.ticket.poll(cx, &mut place).map(|fate| this.receipt(fate));
-        this.place = place;
-        fate
+        let mut waker_index = this.waker_index;
+        let result = this.ticket.poll(cx, &mut waker_index).map(|result| this.receipt(result));
+        this.waker_index = waker_index;
+        result
     }
 }
 

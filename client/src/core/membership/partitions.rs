@@ -7,68 +7,84 @@ use highwater_protocol::error::ErrorCode;
 use highwater_protocol::ids::{Offset, PartitionIndex, TopicId, TopicPartition};
 use highwater_protocol::native::{ReadGroupOffsetsReply, ReadGroupOffsetsRequest, TopicPartitions};
 
-use super::{Action, Change, Failure, Has, Membership, Stage, What, is_fenced};
-use crate::core::tenure::Need;
+use super::{
+    ChangeKind, Membership, MembershipAction, OwnedState, PartitionChange, RequestFailure, Stage, is_fenced,
+};
+use crate::core::assignment::ReleaseBlocker;
 
 impl Membership {
-    pub(super) fn finish_leaving(&mut self, need: &impl Fn(TopicPartition) -> Need) {
-        let leaving = self.has.iter().filter(|(_, has)| **has == Has::Leaving).map(|(tp, _)| *tp);
-        let done: Vec<_> = leaving.filter(|tp| self.need(*tp, need) == Need::Nothing).collect();
+    pub(super) fn finish_revocations(&mut self, blocker_of: &impl Fn(TopicPartition) -> ReleaseBlocker) {
+        let leaving =
+            self.owned.iter().filter(|(_, owned)| **owned == OwnedState::Revoking).map(|(tp, _)| *tp);
+        let done: Vec<_> =
+            leaving.filter(|tp| self.blocker(*tp, blocker_of) == ReleaseBlocker::None).collect();
         for tp in done {
-            self.has.remove(&tp);
-            self.change(tp, What::Free);
+            self.owned.remove(&tp);
+            self.change(tp, ChangeKind::Release);
             // It came back while it was on its way out.
-            if self.stage == Stage::In && self.assigned.as_ref().is_some_and(|all| all.contains(&tp)) {
-                self.has.insert(tp, Has::Starting);
+            if self.stage == Stage::Joined && self.assigned.as_ref().is_some_and(|all| all.contains(&tp)) {
+                self.owned.insert(tp, OwnedState::Starting);
             }
         }
     }
 
     /// A user who commits by hand has done so before asking for more.
-    fn need(&self, tp: TopicPartition, need: &impl Fn(TopicPartition) -> Need) -> Need {
-        match need(tp) {
-            Need::Commit if self.member.commit_every.is_none() => Need::Nothing,
-            need => need,
+    fn blocker(
+        &self,
+        tp: TopicPartition,
+        blocker_of: &impl Fn(TopicPartition) -> ReleaseBlocker,
+    ) -> ReleaseBlocker {
+        match blocker_of(tp) {
+            ReleaseBlocker::Commit if self.member.commit_every.is_none() => ReleaseBlocker::None,
+            blocker => blocker,
         }
     }
 
     /// A request beside the heartbeats, if one has to be made.
-    pub(super) fn work(&mut self, now: Instant, need: &impl Fn(TopicPartition) -> Need) -> Option<Action> {
+    pub(super) fn work(
+        &mut self,
+        now: Instant,
+        blocker_of: &impl Fn(TopicPartition) -> ReleaseBlocker,
+    ) -> Option<MembershipAction> {
         let is_due = self.commit_at.is_some_and(|at| at <= now);
-        let commits = self.has.iter().any(|(tp, has)| match has {
-            Has::Starting => false,
-            Has::Reading => is_due && self.need(*tp, need) == Need::Commit,
-            Has::Leaving => self.need(*tp, need) == Need::Commit,
+        let commits = self.owned.iter().any(|(tp, owned)| match owned {
+            OwnedState::Starting => false,
+            OwnedState::Reading => is_due && self.blocker(*tp, blocker_of) == ReleaseBlocker::Commit,
+            OwnedState::Revoking => self.blocker(*tp, blocker_of) == ReleaseBlocker::Commit,
         });
         // One that fails again and again keeps nothing else waiting.
-        let other = if commits && !self.commits_last { None } else { self.towards_reading() };
+        let other = if commits && !self.last_commit_failed { None } else { self.next_start_request() };
         if other.is_some() {
-            self.commits_last = false;
+            self.last_commit_failed = false;
             return other;
         }
         if is_due {
             self.commit_at = self.member.commit_every.map(|every| now + every);
         }
-        commits.then_some(Action::Commit(self.life))
+        commits.then_some(MembershipAction::Commit(self.incarnation))
     }
 
     /// What has to be asked before partitions that were assigned can be read.
-    fn towards_reading(&self) -> Option<Action> {
-        if self.stage != Stage::In {
+    fn next_start_request(&self) -> Option<MembershipAction> {
+        if self.stage != Stage::Joined {
             return None;
         }
-        if self.unresolved {
-            return Some(Action::Resolve(self.life));
+        if self.topics_unresolved {
+            return Some(MembershipAction::Resolve(self.incarnation));
         }
-        let starting: BTreeSet<_> =
-            self.has.iter().filter(|(_, has)| **has == Has::Starting).map(|(tp, _)| *tp).collect();
+        let starting: BTreeSet<_> = self
+            .owned
+            .iter()
+            .filter(|(_, owned)| **owned == OwnedState::Starting)
+            .map(|(tp, _)| *tp)
+            .collect();
         (!starting.is_empty()).then(|| {
             let request = ReadGroupOffsetsRequest {
                 group: self.member.group.clone(),
                 member: Some((self.member.id.clone(), self.epoch)),
                 partitions: Some(by_topic(&starting)),
             };
-            Action::Read(self.life, request)
+            MembershipAction::ReadPositions(self.incarnation, request)
         })
     }
 
@@ -76,12 +92,12 @@ impl Membership {
     pub(crate) fn handle_positions(
         &mut self,
         now: Instant,
-        life: u64,
+        incarnation: u64,
         asked: &ReadGroupOffsetsRequest,
-        answer: Result<ReadGroupOffsetsReply, Failure>,
+        answer: Result<ReadGroupOffsetsReply, RequestFailure>,
     ) {
-        self.working = false;
-        if life != self.life {
+        self.request_inflight = false;
+        if incarnation != self.incarnation {
             return;
         }
         match answer {
@@ -93,9 +109,9 @@ impl Membership {
                     .map(|(topic, p)| (TopicPartition { topic, partition: p.partition }, p.offset))
                     .collect();
                 for tp in asked.partitions.iter().flat_map(|topics| partitions(topics)) {
-                    if self.has.get(&tp) == Some(&Has::Starting) {
-                        self.has.insert(tp, Has::Reading);
-                        self.change(tp, What::Start(committed.get(&tp).copied()));
+                    if self.owned.get(&tp) == Some(&OwnedState::Starting) {
+                        self.owned.insert(tp, OwnedState::Reading);
+                        self.change(tp, ChangeKind::Start(committed.get(&tp).copied()));
                     }
                 }
             }
@@ -104,97 +120,102 @@ impl Membership {
     }
 
     /// What was processed is committed, or not.
-    pub(crate) fn handle_committed(&mut self, now: Instant, life: u64, outcome: Result<(), Failure>) {
-        self.working = false;
-        if life != self.life {
+    pub(crate) fn handle_committed(
+        &mut self,
+        now: Instant,
+        incarnation: u64,
+        outcome: Result<(), RequestFailure>,
+    ) {
+        self.request_inflight = false;
+        if incarnation != self.incarnation {
             return;
         }
-        self.commits_last = outcome.is_err();
+        self.last_commit_failed = outcome.is_err();
         if let Err(failure) = outcome {
             if self.stage == Stage::Leaving {
                 // It was tried for as long as a call may take. The next to have these partitions gets the records again.
-                self.drop_all();
+                self.release_all();
             }
             self.work_failed(now, &failure);
         }
     }
 
     /// The ids that the topics have now, in their order; none for one that is not there.
-    pub(crate) fn handle_topics(&mut self, now: Instant, life: u64, ids: &[Option<TopicId>]) {
-        self.working = false;
-        if life != self.life {
+    pub(crate) fn handle_topics(&mut self, now: Instant, incarnation: u64, ids: &[Option<TopicId>]) {
+        self.request_inflight = false;
+        if incarnation != self.incarnation {
             return;
         }
         for (topic, id) in ids.iter().enumerate() {
             let old = self.member.topics[topic].1;
             let Some(id) = id.filter(|id| *id != old) else { continue };
             // The old topic is gone, and positions in it with it.
-            let gone: Vec<_> = self.has.keys().filter(|tp| tp.topic == old).copied().collect();
+            let gone: Vec<_> = self.owned.keys().filter(|tp| tp.topic == old).copied().collect();
             for tp in gone {
-                self.has.remove(&tp);
-                self.change(tp, What::Free);
+                self.owned.remove(&tp);
+                self.change(tp, ChangeKind::Release);
             }
             self.member.topics[topic].1 = id;
         }
-        self.follow();
-        if self.unresolved {
-            self.work_at = now + self.pause.fail(1.0);
+        self.reconcile();
+        if self.topics_unresolved {
+            self.request_at = now + self.pause.fail(1.0);
         }
     }
 
-    fn work_failed(&mut self, now: Instant, failure: &Failure) {
+    fn work_failed(&mut self, now: Instant, failure: &RequestFailure) {
         match failure {
-            Failure::Refused(code) if is_fenced(*code) => self.fence(now),
+            RequestFailure::Rejected(code) if is_fenced(*code) => self.fence(now),
             // A heartbeat brings the epoch up to date.
-            Failure::Refused(ErrorCode::StaleEpoch) => self.beat_at = now,
+            RequestFailure::Rejected(ErrorCode::StaleEpoch) => self.heartbeat_at = now,
             _ => {}
         }
-        self.work_at = now + self.pause.fail(1.0);
+        self.request_at = now + self.pause.fail(1.0);
     }
 
     /// Towards what the broker wants this member to have.
-    pub(super) fn follow(&mut self) {
+    pub(super) fn reconcile(&mut self) {
         let Some(assigned) = self.assigned.clone() else { return };
-        let lost: Vec<_> = self.has.keys().filter(|tp| !assigned.contains(tp)).copied().collect();
+        let lost: Vec<_> = self.owned.keys().filter(|tp| !assigned.contains(tp)).copied().collect();
         for tp in lost {
-            self.give_up(tp);
+            self.revoke(tp);
         }
-        self.unresolved = false;
-        if self.stage != Stage::In {
+        self.topics_unresolved = false;
+        if self.stage != Stage::Joined {
             return;
         }
         for tp in assigned {
             if self.topic_of(tp.topic).is_none() {
-                self.unresolved = true;
+                self.topics_unresolved = true;
             } else {
-                self.has.entry(tp).or_insert(Has::Starting);
+                self.owned.entry(tp).or_insert(OwnedState::Starting);
             }
         }
     }
 
-    pub(super) fn give_up(&mut self, tp: TopicPartition) {
-        match self.has.get_mut(&tp) {
-            Some(has @ Has::Reading) => {
-                *has = Has::Leaving;
-                self.change(tp, What::Stop);
+    pub(super) fn revoke(&mut self, tp: TopicPartition) {
+        match self.owned.get_mut(&tp) {
+            Some(owned @ OwnedState::Reading) => {
+                *owned = OwnedState::Revoking;
+                self.change(tp, ChangeKind::Stop);
             }
-            Some(Has::Starting) => {
-                self.has.remove(&tp);
+            Some(OwnedState::Starting) => {
+                self.owned.remove(&tp);
             }
-            Some(Has::Leaving) | None => {}
+            Some(OwnedState::Revoking) | None => {}
         }
     }
 
-    pub(super) fn drop_all(&mut self) {
+    pub(super) fn release_all(&mut self) {
         self.changes.clear();
-        for tp in std::mem::take(&mut self.has).into_keys() {
-            self.change(tp, What::Free);
+        for tp in std::mem::take(&mut self.owned).into_keys() {
+            self.change(tp, ChangeKind::Release);
         }
     }
 
-    fn change(&mut self, tp: TopicPartition, what: What) {
+    fn change(&mut self, tp: TopicPartition, kind: ChangeKind) {
         if let Some(topic) = self.topic_of(tp.topic) {
-            self.changes.push_back(Change { topic, partition: tp.partition.0, what });
+            self.changes.push_back(PartitionChange { topic, partition: tp.partition.0, kind });
         }
     }
 }

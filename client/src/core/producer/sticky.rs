@@ -27,8 +27,8 @@ impl ProducerCore {
         }
         let closed = self.lanes[here as usize].close_open();
         if closed {
-            self.list(here);
-            self.turn_sticky();
+            self.mark_ready(here);
+            self.advance_sticky();
         }
         let appended = self.append_to(self.sticky_partition(), record, charge, now)?;
         Ok(Appended { wake: appended.wake || closed, ..appended })
@@ -48,7 +48,7 @@ impl ProducerCore {
     /// Moves records without a key to the next partition that can send at once; if none can, to the one with the fewest batches to send.
     ///
     /// So each gets the same while all keep up, and one that is slow or away gets less.
-    pub(super) fn turn_sticky(&mut self) {
+    pub(super) fn advance_sticky(&mut self) {
         let mut next = self.next_partitions();
         let lane = |at: &u32| &self.lanes[*at as usize];
         let free = next.clone().find(|at| !lane(at).is_busy(&self.limits));
@@ -57,7 +57,7 @@ impl ProducerCore {
     }
 
     /// Moves records without a key away from a partition whose batch has to wait, if another one can send at once.
-    pub(super) fn leave_blocked(&mut self, at: u32) {
+    pub(super) fn avoid_blocked(&mut self, at: u32) {
         let lane = |at: u32| &self.lanes[at as usize];
         if at != self.sticky_partition() || !lane(at).has_open() || !lane(at).is_busy(&self.limits) {
             return;

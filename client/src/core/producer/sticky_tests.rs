@@ -8,15 +8,15 @@ use highwater_protocol::batch::Compression;
 use highwater_protocol::ids::{ProducerId, Timestamp};
 
 use super::*;
-use crate::core::lane::{LaneLimits, Send};
-use crate::core::producer::Action;
+use crate::core::lane::{BatchSend, LaneLimits};
+use crate::core::producer::ProducerAction;
 use crate::core::ticket::Acked;
 use crate::record::Record;
 
 const IN_FLIGHT_MAX: usize = 5;
 
 /// A producer, and brokers that acknowledge at once unless a partition is said to be away or silent.
-struct Producing {
+struct StickyHarness {
     core: ProducerCore,
     now: Instant,
     /// Partitions whose leader cannot be reached.
@@ -27,7 +27,7 @@ struct Producing {
     sent: Vec<(u32, u32)>,
 }
 
-impl Producing {
+impl StickyHarness {
     fn new(partitions: u32, linger: Duration) -> Self {
         let limits = LaneLimits {
             linger,
@@ -50,11 +50,13 @@ impl Producing {
     fn drive(&mut self) {
         while let Some(action) = self.core.poll_send(self.now) {
             match action {
-                Action::Route { lane, .. } if self.away.contains(&lane) => {}
-                Action::Route { lane, .. } => self.core.handle_route(lane, true),
-                Action::InitProducer => drop(self.core.handle_identity(ProducerId(1), 0)),
-                Action::Send { lane, send } => {
-                    let Send::Fresh { batch, mut buffer, stamp } = send else { panic!("nothing is lost") };
+                ProducerAction::Route { lane, .. } if self.away.contains(&lane) => {}
+                ProducerAction::Route { lane, .. } => self.core.handle_route(lane, true),
+                ProducerAction::InitProducer => drop(self.core.handle_identity(ProducerId(1), 0)),
+                ProducerAction::Send { lane, send } => {
+                    let BatchSend::Fresh { batch, mut buffer, stamp } = send else {
+                        panic!("nothing is lost")
+                    };
                     let bytes: Bytes = buffer.finish(stamp).unwrap().freeze();
                     let records = u32::from_be_bytes(bytes[57..61].try_into().unwrap());
                     self.core.handle_encoded(lane, batch, &bytes);
@@ -77,7 +79,7 @@ impl Producing {
 
 #[test]
 fn a_hundred_full_batches_spread_evenly_over_eight_partitions() {
-    let mut producing = Producing::new(8, Duration::ZERO);
+    let mut producing = StickyHarness::new(8, Duration::ZERO);
     for n in 0..4000 {
         producing.send(20);
         // The driver gets its turn now and then, as in a loop of sends.
@@ -96,7 +98,7 @@ fn a_hundred_full_batches_spread_evenly_over_eight_partitions() {
 #[test]
 fn records_that_trickle_take_the_partitions_in_turn() {
     let linger = Duration::from_millis(5);
-    let mut producing = Producing::new(8, linger);
+    let mut producing = StickyHarness::new(8, linger);
     for _ in 0..96 {
         producing.send(20);
         producing.drive();
@@ -108,7 +110,7 @@ fn records_that_trickle_take_the_partitions_in_turn() {
 
 #[test]
 fn a_full_batch_leaves_no_batch_of_one_record_behind() {
-    let mut producing = Producing::new(4, Duration::from_secs(1));
+    let mut producing = StickyHarness::new(4, Duration::from_secs(1));
     for _ in 0..2000 {
         producing.send(20);
         producing.drive();
@@ -119,7 +121,7 @@ fn a_full_batch_leaves_no_batch_of_one_record_behind() {
 
 #[test]
 fn a_partition_that_does_not_answer_gets_no_more_than_may_be_in_flight() {
-    let mut producing = Producing::new(4, Duration::ZERO);
+    let mut producing = StickyHarness::new(4, Duration::ZERO);
     for _ in 0..4 {
         producing.send(20);
         producing.drive();
@@ -137,7 +139,7 @@ fn a_partition_that_does_not_answer_gets_no_more_than_may_be_in_flight() {
 
 #[test]
 fn a_partition_without_a_connection_holds_up_only_the_first_records() {
-    let mut producing = Producing::new(4, Duration::ZERO);
+    let mut producing = StickyHarness::new(4, Duration::ZERO);
     producing.away.insert(1);
     let mut stuck = 0;
     for _ in 0..100 {
@@ -162,7 +164,7 @@ fn a_partition_without_a_connection_holds_up_only_the_first_records() {
 
 #[test]
 fn partitions_that_are_all_away_get_equal_shares_of_what_is_kept_for_them() {
-    let mut producing = Producing::new(4, Duration::ZERO);
+    let mut producing = StickyHarness::new(4, Duration::ZERO);
     producing.away.extend(0..4);
     let mut records = [0; 4];
     for n in 0..4000 {
@@ -176,7 +178,7 @@ fn partitions_that_are_all_away_get_equal_shares_of_what_is_kept_for_them() {
 
 #[test]
 fn a_topic_of_many_partitions_is_used_whole() {
-    let mut producing = Producing::new(500, Duration::ZERO);
+    let mut producing = StickyHarness::new(500, Duration::ZERO);
     for _ in 0..1000 {
         producing.send(20);
         producing.drive();

@@ -7,7 +7,7 @@ use highwater_protocol::batch::{BatchProducer, BatchView};
 
 use super::ProducerShared;
 use crate::core::lane::Payload;
-use crate::core::producer::{How, Settled};
+use crate::core::producer::{SettledBatch, Settlement};
 use crate::core::ticket::Acked;
 use crate::error::{Outcome, ProduceError, ProduceErrorKind, produce_kind};
 use crate::events::Event;
@@ -15,13 +15,13 @@ use crate::record::{Record, RecordHeader};
 
 impl ProducerShared {
     /// Tells those that wait; frees the buffer. `keep_all`: the records of what failed are kept, however many.
-    pub(super) fn settle(&self, settled: Vec<Settled>, keep_all: bool) {
+    pub(super) fn settle(&self, settled: Vec<SettledBatch>, keep_all: bool) {
         if settled.is_empty() {
             return;
         }
         let metrics = &self.cluster.metrics;
-        for Settled { lane, mut batch, how } in settled {
-            let fate = match self.fate(lane, how) {
+        for SettledBatch { lane, mut batch, settlement } in settled {
+            let result = match self.result(lane, settlement) {
                 Ok(acked) => {
                     metrics.batches_acknowledged.add(1);
                     metrics.records_acknowledged.add(u64::from(batch.records));
@@ -33,7 +33,7 @@ impl ProducerShared {
                     Err(self.failures.add(batch.records, error, records, keep_all))
                 }
             };
-            batch.ticket.decide(fate);
+            batch.ticket.resolve(result);
             self.room.add_permits(batch.charged);
             if let Payload::Encoded(bytes) = batch.payload
                 && let Ok(buffer) = bytes.try_into_mut()
@@ -44,33 +44,33 @@ impl ProducerShared {
         self.settled.notify_waiters();
     }
 
-    pub(super) fn fate(&self, lane: u32, how: How) -> Result<Acked, ProduceError> {
-        let place = format_args!("{}/{lane}", self.topic);
+    pub(super) fn result(&self, lane: u32, settlement: Settlement) -> Result<Acked, ProduceError> {
+        let partition = format_args!("{}/{lane}", self.topic);
         let may = |outcome| match outcome {
             Outcome::NotWritten => "it was not written",
             Outcome::Unknown | Outcome::Written => "it may have been written",
         };
-        Err(match how {
-            How::Acked(acked) => return Ok(acked),
-            How::Refused { code, text, outcome } => {
+        Err(match settlement {
+            Settlement::Acked(acked) => return Ok(acked),
+            Settlement::Refused { code, text, outcome } => {
                 let text =
-                    format!("{place}: the broker refuses the record: {text} ({code}); {}", may(outcome));
+                    format!("{partition}: the broker refuses the record: {text} ({code}); {}", may(outcome));
                 ProduceError::with_code(produce_kind(code), outcome, code, text)
             }
-            How::TimedOut(outcome) => ProduceError::new(
+            Settlement::TimedOut(outcome) => ProduceError::new(
                 ProduceErrorKind::TimedOut,
                 outcome,
                 format!(
-                    "{place}: the record was not acknowledged within {} s; {}",
+                    "{partition}: the record was not acknowledged within {} s; {}",
                     self.settings.delivery_timeout.as_secs_f64(),
                     may(outcome)
                 ),
             ),
-            How::Closed(outcome) => ProduceError::new(
+            Settlement::Closed(outcome) => ProduceError::new(
                 ProduceErrorKind::Closed,
                 outcome,
                 format!(
-                    "{place}: the producer was closed before the record was acknowledged; {}",
+                    "{partition}: the producer was closed before the record was acknowledged; {}",
                     may(outcome)
                 ),
             ),
@@ -78,7 +78,7 @@ impl ProducerShared {
     }
 
     /// The producer has ended: nobody will ask any more what failed.
-    pub(super) fn report_unseen(&self) {
+    pub(super) fn report_unreported(&self) {
         let Some(error) = self.failures.take() else { return };
         tracing::warn!(topic = %self.topic, %error, "a producer was dropped without asking what failed");
         let (topic, count) = (self.topic.to_string(), error.count());

@@ -12,7 +12,7 @@ use super::{ProducerShared, Settings, drive};
 use crate::core::lane::LaneLimits;
 use crate::core::producer::ProducerCore;
 use crate::error::{Outcome, ProduceError, ProduceErrorKind};
-use crate::io::calls::Repeat;
+use crate::io::calls::RetryPolicy;
 use crate::io::cluster::Cluster;
 use crate::limits::PRODUCER_TOPICS_MAX;
 use crate::lock::lock;
@@ -23,13 +23,13 @@ pub(crate) struct Topics {
     cluster: Arc<Cluster>,
     settings: Arc<Settings>,
     room: Arc<Semaphore>,
-    known: Mutex<Known>,
+    known: Mutex<TopicTable>,
     /// One topic is looked up at a time; those that waited for the same find it.
     opening: tokio::sync::Mutex<()>,
 }
 
 #[derive(Debug, Default)]
-struct Known {
+struct TopicTable {
     open: AHashMap<Arc<str>, Arc<ProducerShared>>,
     /// Looked up in the background.
     wanted: AHashSet<Arc<str>>,
@@ -109,7 +109,8 @@ impl Topics {
         let failed = |error| ProduceError::from_call(format_args!("cannot produce to topic {topic}"), &error);
         let info = cluster.topic_or_create(topic, settings.create).await.map_err(failed)?;
         let describe = DescribeTopicRequest { name: topic.to_string() };
-        let described: DescribeTopicReply = cluster.call(&describe, Repeat::Always).await.map_err(failed)?;
+        let described: DescribeTopicReply =
+            cluster.call(&describe, RetryPolicy::Always).await.map_err(failed)?;
         let batch_bytes_max = max_message_bytes(&described).clamp(1, BATCH_BYTES_MAX);
         let limits = LaneLimits {
             linger: settings.linger,

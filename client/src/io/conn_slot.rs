@@ -9,7 +9,7 @@ use crate::lock::lock;
 
 /// A place for a connection.
 #[derive(Debug)]
-pub(super) struct Slot {
+pub(super) struct ConnSlot {
     conn: Mutex<Option<(Arc<Conn>, Instant)>>,
     /// Held while connecting: one attempt at a time.
     pub(super) attempts: tokio::sync::Mutex<Attempts>,
@@ -21,7 +21,7 @@ pub(super) struct Attempts {
     not_before: Option<Instant>,
 }
 
-impl Slot {
+impl ConnSlot {
     pub(super) fn new(backoff: Backoff) -> Self {
         Self {
             conn: Mutex::default(),
@@ -66,22 +66,22 @@ impl Attempts {
 }
 
 /// Whether an advertised address can be connected to: the address that means "every address of this machine" cannot.
-pub(super) fn is_a_place(address: &str) -> bool {
+pub(super) fn is_connectable(address: &str) -> bool {
     let host = address.rsplit_once(':').map_or(address, |(host, _)| host);
     !matches!(host, "" | "0.0.0.0" | "[::]" | "::")
 }
 
 #[cfg(test)]
 mod tests {
-    use super::is_a_place;
+    use super::is_connectable;
 
     #[test]
     fn an_address_that_means_every_address_is_no_place_to_connect_to() {
         for address in ["0.0.0.0:9191", "[::]:9191", ":9191", ""] {
-            assert!(!is_a_place(address), "{address}");
+            assert!(!is_connectable(address), "{address}");
         }
         for address in ["localhost:9191", "10.0.0.1:9191", "[::1]:9191", "broker-0.example:1"] {
-            assert!(is_a_place(address), "{address}");
+            assert!(is_connectable(address), "{address}");
         }
     }
 }
