@@ -85,6 +85,7 @@ fn place() -> FramePlace {
         incarnation: Incarnation(7),
         index: LogIndex(100),
         durable_index: LogIndex(90),
+        commit_index: LogIndex(90),
         partition_tag: 0x1234_5678,
         mac: 0x1122_3344_5566_7788,
     }

@@ -66,6 +66,11 @@ number! {
     Incarnation(u64)
 }
 number! {
+    /// The place of an extent in its partition's chain: later extents have larger ones. An extent that takes the place of others gets the
+    /// place of the first of them, and an [`Incarnation`] of its own.
+    ExtentSequence(u64)
+}
+number! {
     /// Identity of an idempotent producer, allocated by the broker. Negative means none.
     ProducerId(i64)
 }
@@ -85,6 +90,15 @@ impl Offset {
 
 impl LogIndex {
     /// The index of the following frame.
+    #[inline]
+    #[must_use]
+    pub const fn next(self) -> Self {
+        Self(self.0 + 1)
+    }
+}
+
+impl ExtentSequence {
+    /// The place behind this one.
     #[inline]
     #[must_use]
     pub const fn next(self) -> Self {

@@ -36,7 +36,7 @@
 //! bytes.resize(frame_bytes(bytes.len() - FRAME_HEADER_BYTES), 0);
 //! write_batch_frame(
 //!     &mut bytes,
-//!     FramePlace { incarnation: Incarnation(1), index: LogIndex(9), durable_index: LogIndex(8), partition_tag: 0xabcd, mac: 0x5ea1 },
+//!     FramePlace { incarnation: Incarnation(1), index: LogIndex(9), durable_index: LogIndex(8), commit_index: LogIndex(7), partition_tag: 0xabcd, mac: 0x5ea1 },
 //! );
 //!
 //! // The consumer: borrowed from what arrived.

@@ -12,6 +12,7 @@ fn place(index: u64) -> FramePlace {
         incarnation: Incarnation(0x0102_0304_0506),
         index: LogIndex(index),
         durable_index: LogIndex(index / 2),
+        commit_index: LogIndex(index / 3),
         partition_tag: 0xfeed_f00d,
         mac: 0x0bad_cafe_0bad_cafe,
     }
@@ -117,7 +118,9 @@ proptest! {
         if let Ok((header, _)) = FrameHeader::mut_from_prefix(&mut bytes) {
             header.magic.set(FRAME_MAGIC);
             header.version = FRAME_VERSION;
-            header.undurable.set(header.undurable.get().min(u32::try_from(header.index.get()).unwrap_or(u32::MAX)));
+            let most = u16::try_from(header.index.get()).unwrap_or(2047).min(2047);
+            header.undurable.set(header.undurable.get().min(most));
+            header.uncommitted.set(header.uncommitted.get().min(most));
             header.kind = kind;
             header.payload_bytes.set(if payload_bytes % 2 == 0 { payload_bytes } else { payload_bytes % 256 });
             *header = header.sealed();
@@ -166,13 +169,16 @@ fn each_reason_to_refuse_a_frame_has_its_error() {
     assert_eq!(Frame::checked(&[0; 100]).unwrap_err(), FrameError::Zero);
     assert_eq!(Frame::checked(&[1; 100]).unwrap_err(), FrameError::Magic(0x0101));
     assert_eq!(resealed(&good, |_| ()), Ok(()));
-    for unknown in [0, 3] {
+    for unknown in [0, 4] {
         assert_eq!(resealed(&good, |h| h.version = unknown), Err(FrameError::Version(unknown)));
     }
     assert_eq!(resealed(&good, |h| h.kind = 9), Err(FrameError::Kind(9)));
     // As many frames that are not durable as there are, and one more.
     assert_eq!(resealed(&good, |h| h.undurable.set(9)), Ok(()));
     assert_eq!(resealed(&good, |h| h.undurable.set(10)), Err(FrameError::Flags));
+    assert_eq!(resealed(&good, |h| h.uncommitted.set(9)), Ok(()));
+    assert_eq!(resealed(&good, |h| h.uncommitted.set(10)), Err(FrameError::Flags));
+    assert_eq!(resealed(&good, |h| h.version = FRAME_VERSION_WITHOUT_COMMIT), Err(FrameError::Flags));
     assert_eq!(resealed(&good, |h| h.version = FRAME_VERSION_WITHOUT_MAC), Err(FrameError::Flags));
     assert!(matches!(
         resealed(&good, |h| h.payload_bytes.set(u32::MAX)),
@@ -199,19 +205,30 @@ fn each_reason_to_refuse_a_frame_has_its_error() {
 }
 
 #[test]
-fn a_frame_says_what_was_durable_in_either_version() {
+fn a_frame_of_any_version_says_what_was_durable_and_what_was_committed() {
     let frame = batch_frame(9, 40, &[b"value".to_vec()]);
     let (header, _) = FrameHeader::parse(&frame).unwrap();
-    assert_eq!((header.version, header.durable_index(), header.mac.get()), (2, 4, 0x0bad_cafe_0bad_cafe));
-    let old =
-        FrameHeader { version: FRAME_VERSION_WITHOUT_MAC, undurable: 0.into(), mac: 3.into(), ..*header };
-    assert_eq!(old.durable_index(), 3);
-    // What does not fit proves less.
+    assert_eq!((header.version, header.mac.get()), (3, 0x0bad_cafe_0bad_cafe));
+    assert_eq!((header.durable_index(), header.commit_index()), (4, 3));
+    let (low, high) = (0x5678.into(), 0x1234.into());
+    let index = 0x1_0000_0000.into();
+    let old = FrameHeader {
+        version: FRAME_VERSION_WITHOUT_COMMIT,
+        index,
+        undurable: low,
+        uncommitted: high,
+        ..*header
+    };
+    assert_eq!((old.durable_index(), old.commit_index()), (0xedcb_a988, 0xedcb_a988));
+    let (version, none) = (FRAME_VERSION_WITHOUT_MAC, 0.into());
+    let old = FrameHeader { version, undurable: none, uncommitted: none, mac: 3.into(), ..*header };
+    assert_eq!((old.durable_index(), old.commit_index()), (3, 3));
+    // What does not fit exactly proves less.
     let mut frame = [0; FRAME_HEADER_BYTES];
     let place = FramePlace { index: LogIndex(u64::MAX - 1), durable_index: LogIndex(1), ..place(1) };
     write_epoch_start(&mut frame, place, Offset(0), LeaderEpoch(0));
     let (header, _) = FrameHeader::parse(&frame).unwrap();
-    assert_eq!(header.durable_index(), u64::MAX - 1 - u64::from(u32::MAX));
+    assert_eq!(header.durable_index(), 0);
 }
 
 #[test]

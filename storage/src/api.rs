@@ -1,9 +1,12 @@
 //! What goes into a store and what comes out: values without behaviour.
 
 use bytes::Bytes;
-use highwater_protocol::ids::{Incarnation, LeaderEpoch, LogIndex, Offset, Timestamp, TopicPartition};
+use highwater_protocol::ids::{LeaderEpoch, LogIndex, Offset, Timestamp, TopicPartition};
 use highwater_runtime::buf::AlignedBuf;
 use highwater_runtime::slab::Key;
+
+use crate::expect::LogPoint;
+use crate::extent::ExtentRef;
 
 /// A partition within its store, for as long as the store is open. The place of a deleted partition is used again, its `Slot` is not: it
 /// names nothing any more.
@@ -120,6 +123,9 @@ pub struct Bounds {
     pub durable_index: LogIndex,
     /// Index of the next frame.
     pub append_index: LogIndex,
+    /// Every frame with a lower index, and every record with a lower offset, is known to be committed. May be below what is: after a start
+    /// it is what was known when the last frames that are left were written.
+    pub commit: LogPoint,
     /// Bytes of frames in the partition's extents.
     pub bytes: u64,
     /// Part of the log is damaged: appends are refused.
@@ -140,7 +146,7 @@ pub struct Cursor {
 /// Where the frame of a cursor's offset begins.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct CursorHint {
-    pub(crate) incarnation: Incarnation,
+    pub(crate) extent: ExtentRef,
     pub(crate) position: u32,
     /// Size of the largest frame of the last read: the next one is made large enough for one of that kind.
     pub(crate) frame_bytes: u32,

@@ -6,16 +6,17 @@
 use std::collections::VecDeque;
 
 use bytes::Bytes;
-use highwater_protocol::ids::{Incarnation, Offset};
+use highwater_protocol::ids::{ExtentSequence, Offset};
 
 use crate::api::Slot;
+use crate::extent::ExtentRef;
 use crate::tail::Frozen;
 
 /// A frozen piece of an extent.
 #[derive(Clone, Debug)]
 pub(crate) struct Chunk {
     id: u64,
-    pub(crate) incarnation: Incarnation,
+    pub(crate) extent: ExtentRef,
     /// Position of the first byte of `buf`.
     pub(crate) base: u32,
     /// Positions of its frames: those that lie wholly in `buf`.
@@ -30,11 +31,11 @@ pub(crate) struct Chunk {
 }
 
 impl Chunk {
-    pub(crate) fn new(incarnation: Incarnation, frozen: &Frozen, next_offset: Offset) -> Self {
+    pub(crate) fn new(extent: ExtentRef, frozen: &Frozen, next_offset: Offset) -> Self {
         assert!(frozen.base <= frozen.from && frozen.from <= frozen.data_end && frozen.data_end <= frozen.to);
         Self {
             id: 0,
-            incarnation,
+            extent,
             base: frozen.base,
             from: frozen.from,
             to: frozen.to,
@@ -75,11 +76,11 @@ impl Chunks {
     }
 
     /// The chunk that holds the frame at this position.
-    pub(crate) fn at_position(&self, incarnation: Incarnation, position: u32) -> Option<&Chunk> {
+    pub(crate) fn at_position(&self, sequence: ExtentSequence, position: u32) -> Option<&Chunk> {
         let at =
-            self.chunks.partition_point(|chunk| (chunk.incarnation, chunk.to) <= (incarnation, position));
+            self.chunks.partition_point(|chunk| (chunk.extent.sequence, chunk.to) <= (sequence, position));
         let chunk = self.chunks.get(at)?;
-        (chunk.incarnation == incarnation && chunk.from <= position).then_some(chunk)
+        (chunk.extent.sequence == sequence && chunk.from <= position).then_some(chunk)
     }
 
     pub(crate) fn get(&self, at: usize) -> Option<&Chunk> {
@@ -108,13 +109,14 @@ impl CacheBudget {
     pub(crate) fn push(&mut self, slot: Slot, chunks: &mut Chunks, mut chunk: Chunk) {
         self.bytes += chunk.memory_bytes;
         if let Some(last) = chunks.chunks.back_mut() {
-            let contiguous =
-                last.incarnation < chunk.incarnation || last.to == chunk.from || last.from == chunk.from;
+            let contiguous = last.extent.sequence < chunk.extent.sequence
+                || last.to == chunk.from
+                || last.from == chunk.from;
             assert!(
                 contiguous && last.next_offset >= chunk.base_offset,
                 "chunks are a contiguous end of the log"
             );
-            if last.incarnation == chunk.incarnation && last.from >= chunk.from {
+            if last.extent == chunk.extent && last.from >= chunk.from {
                 self.bytes -= last.memory_bytes;
                 chunk.id = last.id;
                 *last = chunk;
@@ -157,9 +159,9 @@ impl CacheBudget {
         true
     }
 
-    /// Drops the chunks of extents that are freed: all below this life.
-    pub(crate) fn drop_below(&mut self, chunks: &mut Chunks, incarnation: Incarnation) {
-        while chunks.chunks.front().is_some_and(|chunk| chunk.incarnation < incarnation) {
+    /// Drops the chunks of extents that are freed: all in front of this place in the chain.
+    pub(crate) fn drop_below(&mut self, chunks: &mut Chunks, sequence: ExtentSequence) {
+        while chunks.chunks.front().is_some_and(|chunk| chunk.extent.sequence < sequence) {
             self.drop_front(chunks);
         }
     }

@@ -35,6 +35,15 @@ pub struct StoreConfig {
     pub durable_form: DurableForm,
 }
 
+/// When a frame of a partition counts as committed. What is committed is never truncated.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum CommitRule {
+    /// When it is durable here: this is the only replica.
+    OwnDisk,
+    /// When the owner says so: [`Store::note_commit`](crate::Store::note_commit).
+    Quorum,
+}
+
 /// What a topic's configuration means for the log of one of its partitions.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct PartitionConfig {
@@ -46,12 +55,19 @@ pub struct PartitionConfig {
     pub segment_ms: i64,
     /// The active extent is closed when it holds this many bytes, so that retention can cut behind it.
     pub segment_bytes: u64,
+    /// When a frame counts as committed.
+    pub commit: CommitRule,
 }
 
 impl PartitionConfig {
-    /// Nothing is ever let go: what holds for a partition found on disk until its owner says otherwise.
-    pub const KEEP_ALL: Self =
-        Self { retention_ms: None, retention_bytes: None, segment_ms: i64::MAX, segment_bytes: u64::MAX };
+    /// Nothing is ever let go, and there is no other replica.
+    pub const KEEP_ALL: Self = Self {
+        retention_ms: None,
+        retention_bytes: None,
+        segment_ms: i64::MAX,
+        segment_bytes: u64::MAX,
+        commit: CommitRule::OwnDisk,
+    };
 }
 
 impl Default for PartitionConfig {
@@ -63,6 +79,7 @@ impl Default for PartitionConfig {
             retention_bytes: None,
             segment_ms: WEEK_MS,
             segment_bytes: 1 << 30,
+            commit: CommitRule::OwnDisk,
         }
     }
 }

@@ -4,13 +4,24 @@
 
 use std::io;
 
-use highwater_protocol::ids::{Incarnation, LogIndex, Offset};
+use highwater_protocol::ids::{ExtentSequence, Incarnation, LeaderEpoch, LogIndex, Offset};
 
 use crate::mac::ExtentMacs;
 
-/// A place between two frames of a partition's log.
+/// A place between two frames of a partition's log, whatever extent it lies in.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct LogPoint {
+    /// Index of the next frame.
+    pub index: LogIndex,
+    /// Offset of the next record.
+    pub offset: Offset,
+}
+
+/// A place between two frames of a partition's log, and where on disk that is.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Mark {
+    /// The place of the extent in the partition's chain.
+    pub sequence: ExtentSequence,
     /// The extent.
     pub incarnation: Incarnation,
     /// Where in the extent the next frame goes; a multiple of 8.
@@ -21,11 +32,22 @@ pub struct Mark {
     pub offset: Offset,
 }
 
+impl Mark {
+    /// The same, without where it is on disk.
+    pub fn point(&self) -> LogPoint {
+        LogPoint { index: self.index, offset: self.offset }
+    }
+}
+
 /// What must be true of the frames from a place on.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Expectation {
-    /// Where to start, and the extent's life, the index and the offset expected there.
+    /// Where to start, and the incarnation, the index and the offset expected there.
     pub start: Mark,
+    /// Epoch of the frame in front, if there is one: epochs never fall along a log.
+    pub epoch: Option<LeaderEpoch>,
+    /// Frames may be missing between frames: the extent was compacted.
+    pub has_gaps: bool,
     /// [`TopicPartition::tag`](highwater_protocol::ids::TopicPartition::tag) of the partition.
     pub tag: u32,
     /// What frames are known by that are searched for. None: the extent is from a version before that.

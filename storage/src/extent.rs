@@ -1,11 +1,14 @@
 //! One extent of a partition's log, as the store knows it in memory.
 
 use highwater_protocol::frame::FRAME_HEADER_BYTES;
-use highwater_protocol::ids::{Incarnation, LeaderEpoch, LogIndex, Offset};
+use highwater_protocol::ids::{
+    ClusterId, ExtentSequence, Incarnation, LeaderEpoch, LogIndex, Offset, StoreId, TopicPartition,
+};
 
-use crate::expect::Mark;
+use crate::expect::{LogPoint, Mark};
 use crate::index::{Entry, SparseIndex};
-use crate::layout::{EXTENT_HEADER_BYTES, Place};
+use crate::layout::{EXTENT_HEADER_BYTES, EXTENT_VERSION, ExtentEnd, ExtentId, Place};
+use crate::mac::StoreMacs;
 use crate::state_log::Seq;
 
 /// Position of an extent's first frame.
@@ -17,10 +20,25 @@ pub(crate) const NO_TIMESTAMP: i64 = i64::MIN;
 /// Stands for a time of appending that nobody recorded: as late as can be, so that it makes nothing look old.
 pub(crate) const APPENDED_UNKNOWN: i64 = i64::MAX;
 
+/// An extent, as somebody who looked at it before names it: its place in the chain, and the use of the space that was there then.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct ExtentRef {
+    pub(crate) sequence: ExtentSequence,
+    pub(crate) incarnation: Incarnation,
+}
+
 /// One extent. Invariant: `base_* <= end_*`, and only the last extent of a partition is not sealed.
 #[derive(Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "independent facts, each learnt by an event of its own")]
 pub(crate) struct Extent {
+    pub(crate) sequence: ExtentSequence,
     pub(crate) incarnation: Incarnation,
+    /// See [`ExtentEntry::generation`](crate::map::ExtentEntry::generation).
+    pub(crate) generation: u32,
+    /// Version of its header. Only those of today's take frames.
+    pub(crate) version: u16,
+    /// Frames may be missing between its frames.
+    pub(crate) has_gaps: bool,
     pub(crate) log2_bytes: u8,
     /// Not known yet while the store waits for a new slab.
     pub(crate) place: Option<Place>,
@@ -50,15 +68,18 @@ pub(crate) struct Extent {
 impl Extent {
     /// An extent without frames.
     pub(crate) fn new(
-        incarnation: Incarnation,
+        ExtentRef { sequence, incarnation }: ExtentRef,
         log2_bytes: u8,
-        index: LogIndex,
-        offset: Offset,
+        LogPoint { index, offset }: LogPoint,
         leader_epoch: LeaderEpoch,
         created_ms: i64,
     ) -> Self {
         Self {
+            sequence,
             incarnation,
+            generation: 0,
+            version: EXTENT_VERSION,
+            has_gaps: false,
             log2_bytes,
             place: None,
             base_index: index,
@@ -82,6 +103,49 @@ impl Extent {
         1 << self.log2_bytes
     }
 
+    pub(crate) fn reference(&self) -> ExtentRef {
+        ExtentRef { sequence: self.sequence, incarnation: self.incarnation }
+    }
+
+    /// What its header says. `None` while it has no place.
+    pub(crate) fn id(
+        &self,
+        cluster: ClusterId,
+        store: StoreId,
+        tp: TopicPartition,
+        macs: &StoreMacs,
+    ) -> Option<ExtentId> {
+        let end = ExtentEnd { position: self.end, index: self.end_index, offset: self.end_offset };
+        Some(ExtentId {
+            cluster,
+            store,
+            place: self.place?,
+            version: self.version,
+            log2_bytes: self.log2_bytes,
+            sequence: self.sequence,
+            generation: self.generation,
+            incarnation: self.incarnation,
+            tp,
+            base_index: self.base_index,
+            base_offset: self.base_offset,
+            leader_epoch: self.leader_epoch,
+            has_gaps: self.has_gaps,
+            end: (self.generation > 0 && self.sealed).then_some(end),
+            macs: macs.of(self.incarnation).map(|_| *macs),
+        })
+    }
+
+    /// In front of its first frame.
+    pub(crate) fn start_mark(&self) -> Mark {
+        Mark {
+            sequence: self.sequence,
+            incarnation: self.incarnation,
+            position: FIRST_POSITION,
+            index: self.base_index,
+            offset: self.base_offset,
+        }
+    }
+
     /// Bytes of frames in it.
     pub(crate) fn used_bytes(&self) -> u32 {
         self.end - FIRST_POSITION
@@ -98,6 +162,7 @@ impl Extent {
     /// Behind its last frame.
     pub(crate) fn end_mark(&self) -> Mark {
         Mark {
+            sequence: self.sequence,
             incarnation: self.incarnation,
             position: self.end,
             index: self.end_index,

@@ -10,7 +10,8 @@
 //! multiples of the smallest extent: that is how the map of a store is rebuilt when it is lost.
 
 use highwater_protocol::ids::{
-    ClusterId, Incarnation, LeaderEpoch, LogIndex, Offset, PartitionIndex, StoreId, TopicId, TopicPartition,
+    ClusterId, ExtentSequence, Incarnation, LeaderEpoch, LogIndex, Offset, PartitionIndex, StoreId, TopicId,
+    TopicPartition,
 };
 use zerocopy::byteorder::little_endian::{I32, I64, U16, U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
@@ -29,7 +30,10 @@ pub const EXTENT_HEADER_BYTES: usize = PAGE_BYTES;
 pub const EXTENT_MAGIC: u64 = u64::from_le_bytes(*b"HWEXTENT");
 
 /// Version of the layout of extents and slabs.
-pub const EXTENT_VERSION: u16 = 2;
+pub const EXTENT_VERSION: u16 = 3;
+
+/// The version before extents had a place in a chain apart from their incarnation. Its extents are read, and nothing is put into them.
+pub const EXTENT_VERSION_WITHOUT_SEQUENCE: u16 = 2;
 
 /// The version before frames had codes ([`crate::mac`]). Its extents are read, and nothing is put into them.
 pub const EXTENT_VERSION_WITHOUT_MACS: u16 = 1;
@@ -86,6 +90,20 @@ pub const STATE_STEM: &str = "state";
 /// Purpose tag of a store's state log.
 pub const STATE_PURPOSE: [u8; 4] = *b"STOR";
 
+/// Bits of an extent header's `flags`: frames may be missing between the extent's frames.
+const FLAG_GAPS: u32 = 1;
+
+/// Where an extent ends, as its header says.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct ExtentEnd {
+    /// Where its last frame ends.
+    pub position: u32,
+    /// Index of the first frame of the next extent.
+    pub index: LogIndex,
+    /// Offset of the first record of the next extent.
+    pub offset: Offset,
+}
+
 /// What an extent says about itself.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct ExtentId {
@@ -95,9 +113,15 @@ pub struct ExtentId {
     pub store: StoreId,
     /// Where it lies. A header found elsewhere was misdirected.
     pub place: Place,
+    /// Version of this header.
+    pub version: u16,
     /// Its size is two to the power of this.
     pub log2_bytes: u8,
-    /// This life of the space.
+    /// Its place in the chain of the partition's extents. In versions before 3 the incarnation.
+    pub sequence: ExtentSequence,
+    /// How often what it holds was rewritten: 0 as it was appended. It takes the place of extents of lower generations that begin in it.
+    pub generation: u32,
+    /// This use of the space.
     pub incarnation: Incarnation,
     /// Whose log it holds.
     pub tp: TopicPartition,
@@ -107,6 +131,10 @@ pub struct ExtentId {
     pub base_offset: Offset,
     /// Epoch of the leader at its allocation.
     pub leader_epoch: LeaderEpoch,
+    /// Frames may be missing between its frames: it was compacted.
+    pub has_gaps: bool,
+    /// Where it ends. An extent that takes appends does not say. One that was rewritten says once it is whole; until then it counts for nothing.
+    pub end: Option<ExtentEnd>,
     /// The codes of the store. None: it is from a version before there were any.
     pub macs: Option<StoreMacs>,
 }
@@ -133,6 +161,13 @@ struct ExtentHeader {
     reserved: [u8; 3],
     mac_key: [u8; MAC_KEY_BYTES],
     macs_since: U64,
+    sequence: U64,
+    generation: U32,
+    flags: U32,
+    end_index: U64,
+    end_offset: I64,
+    end_position: U32,
+    reserved_end: [u8; 4],
 }
 
 /// Bytes of the fields of an extent header.
@@ -140,7 +175,7 @@ pub const EXTENT_HEADER_FIELD_BYTES: usize = size_of::<ExtentHeader>();
 
 const _: () = {
     use core::mem::{offset_of, size_of};
-    assert!(size_of::<ExtentHeader>() == 120);
+    assert!(size_of::<ExtentHeader>() == 160);
     assert!(offset_of!(ExtentHeader, crc) == 0);
     assert!(offset_of!(ExtentHeader, version) == 4);
     assert!(offset_of!(ExtentHeader, store) == 6);
@@ -158,6 +193,13 @@ const _: () = {
     assert!(offset_of!(ExtentHeader, reserved) == 93);
     assert!(offset_of!(ExtentHeader, mac_key) == 96);
     assert!(offset_of!(ExtentHeader, macs_since) == 112);
+    assert!(offset_of!(ExtentHeader, sequence) == 120);
+    assert!(offset_of!(ExtentHeader, generation) == 128);
+    assert!(offset_of!(ExtentHeader, flags) == 132);
+    assert!(offset_of!(ExtentHeader, end_index) == 136);
+    assert!(offset_of!(ExtentHeader, end_offset) == 144);
+    assert!(offset_of!(ExtentHeader, end_position) == 152);
+    assert!(offset_of!(ExtentHeader, reserved_end) == 156);
     assert!(EXTENT_HEADER_BYTES.is_multiple_of(PAGE_BYTES));
 };
 
@@ -185,12 +227,11 @@ pub enum ExtentHeaderError {
 impl ExtentId {
     /// The header block of this extent.
     pub fn to_block(&self) -> [u8; EXTENT_HEADER_BYTES] {
+        let has_sequence = self.version > EXTENT_VERSION_WITHOUT_SEQUENCE;
+        assert!(self.macs.is_some() == (self.version > EXTENT_VERSION_WITHOUT_MACS));
         let mut header = ExtentHeader {
             crc: U32::new(0),
-            version: U16::new(match self.macs {
-                Some(_) => EXTENT_VERSION,
-                None => EXTENT_VERSION_WITHOUT_MACS,
-            }),
+            version: U16::new(self.version),
             store: U16::new(self.store.0),
             magic: U64::new(EXTENT_MAGIC),
             cluster: self.cluster.0,
@@ -206,6 +247,13 @@ impl ExtentId {
             reserved: [0; 3],
             mac_key: self.macs.map_or([0; MAC_KEY_BYTES], |macs| macs.key.0),
             macs_since: U64::new(self.macs.map_or(0, |macs| macs.since.0)),
+            sequence: U64::new(if has_sequence { self.sequence.0 } else { 0 }),
+            generation: U32::new(self.generation),
+            flags: U32::new(if self.has_gaps { FLAG_GAPS } else { 0 }),
+            end_index: U64::new(self.end.map_or(0, |end| end.index.0)),
+            end_offset: I64::new(self.end.map_or(0, |end| end.offset.0)),
+            end_position: U32::new(self.end.map_or(0, |end| end.position)),
+            reserved_end: [0; 4],
         };
         let mut block = [0; EXTENT_HEADER_BYTES];
         block[..EXTENT_HEADER_FIELD_BYTES].copy_from_slice(header.as_bytes());
@@ -228,14 +276,24 @@ impl ExtentId {
         }
         let macs = match header.version.get() {
             EXTENT_VERSION_WITHOUT_MACS => None,
-            EXTENT_VERSION => {
+            EXTENT_VERSION_WITHOUT_SEQUENCE | EXTENT_VERSION => {
                 let (key, since) = (MacKey(header.mac_key), Incarnation(header.macs_since.get()));
                 Some(StoreMacs { key, since })
             }
             version => return Err(ExtentHeaderError::Version(version)),
         };
-        let numbers = [header.at.get(), header.incarnation.get(), header.base_index.get()];
-        if !EXTENT_LOG2_BYTES.contains(&header.log2_bytes)
+        let has_sequence = header.version.get() > EXTENT_VERSION_WITHOUT_SEQUENCE;
+        let sequence = if has_sequence { header.sequence.get() } else { header.incarnation.get() };
+        let end = ExtentEnd {
+            position: header.end_position.get(),
+            index: LogIndex(header.end_index.get()),
+            offset: Offset(header.end_offset.get()),
+        };
+        let end = (end.position > 0).then_some(end);
+        let numbers = [header.at.get(), header.incarnation.get(), sequence, header.base_index.get()];
+        if header.flags.get() & !FLAG_GAPS != 0
+            || end.is_some_and(|end| !header.can_end_at(end))
+            || !EXTENT_LOG2_BYTES.contains(&header.log2_bytes)
             || !header.at.get().is_multiple_of(1 << header.log2_bytes)
             || numbers.iter().any(|n| *n > INCARNATION_MAX)
             || !(0..OFFSET_MAX).contains(&header.base_offset.get())
@@ -247,7 +305,10 @@ impl ExtentId {
             cluster: ClusterId(header.cluster),
             store: StoreId(header.store.get()),
             place: Place { slab: SlabId(header.slab.get()), at: header.at.get() },
+            version: header.version.get(),
             log2_bytes: header.log2_bytes,
+            sequence: ExtentSequence(sequence),
+            generation: header.generation.get(),
             incarnation: Incarnation(header.incarnation.get()),
             tp: TopicPartition {
                 topic: TopicId(header.topic),
@@ -256,8 +317,19 @@ impl ExtentId {
             base_index: LogIndex(header.base_index.get()),
             base_offset: Offset(header.base_offset.get()),
             leader_epoch: LeaderEpoch(header.leader_epoch.get()),
+            has_gaps: header.flags.get() & FLAG_GAPS != 0,
+            end,
             macs,
         })
+    }
+}
+
+impl ExtentHeader {
+    fn can_end_at(&self, end: ExtentEnd) -> bool {
+        let positions = EXTENT_HEADER_BYTES as u64..=1_u64.checked_shl(self.log2_bytes.into()).unwrap_or(0);
+        positions.contains(&u64::from(end.position))
+            && (self.base_index.get()..=INCARNATION_MAX).contains(&end.index.0)
+            && (self.base_offset.get()..OFFSET_MAX).contains(&end.offset.0)
     }
 }
 
@@ -270,19 +342,34 @@ mod tests {
             cluster: ClusterId([1; 16]),
             store: StoreId(3),
             place: Place { slab: SlabId(7), at: 512 << 10 },
+            version: EXTENT_VERSION,
             log2_bytes: 18,
+            sequence: ExtentSequence(12),
+            generation: 2,
             incarnation: Incarnation(99),
             tp: TopicPartition { topic: TopicId([2; 16]), partition: PartitionIndex(5) },
             base_index: LogIndex(1000),
             base_offset: Offset(12_345),
             leader_epoch: LeaderEpoch(4),
+            has_gaps: true,
+            end: Some(ExtentEnd { position: 8192, index: LogIndex(1100), offset: Offset(12_400) }),
             macs: Some(StoreMacs { key: MacKey([6; MAC_KEY_BYTES]), since: Incarnation(7) }),
         }
     }
 
     #[test]
     fn a_header_block_reads_back_as_what_was_written() {
-        for id in [example(), ExtentId { macs: None, ..example() }] {
+        let version = EXTENT_VERSION_WITHOUT_SEQUENCE;
+        let without_sequence = ExtentId {
+            version,
+            sequence: ExtentSequence(99),
+            generation: 0,
+            has_gaps: false,
+            end: None,
+            ..example()
+        };
+        let without_macs = ExtentId { version: EXTENT_VERSION_WITHOUT_MACS, macs: None, ..without_sequence };
+        for id in [example(), ExtentId { end: None, ..example() }, without_sequence, without_macs] {
             assert_eq!(ExtentId::from_block(&id.to_block()), Ok(id));
         }
     }

@@ -16,6 +16,7 @@ mod alloc;
 pub mod api;
 mod cache;
 pub mod config;
+mod epochs;
 pub mod expect;
 mod extent;
 mod index;
@@ -44,7 +45,9 @@ pub use api::{
     AppendError, Appended, Bounds, Cursor, FindOutcome, FindResult, Frames, LogStartError, Payload,
     ProducerCheck, ReadId, ReadLimits, ReadOutcome, ReadResult, Slot, StoreEvent, StoreStats,
 };
-pub use config::{DurableForm, PartitionConfig, StoreConfig};
+pub use config::{CommitRule, DurableForm, PartitionConfig, StoreConfig};
+pub use epochs::{EpochEnd, EpochStart};
+pub use expect::LogPoint;
 pub use limits::StoreLimits;
 pub use mac::MacKey;
 pub use producers::ActiveProducer;

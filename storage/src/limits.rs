@@ -30,6 +30,9 @@ pub(crate) const SEARCH_BYTES_MAX: u32 = UNACKED_BYTES_MAX as u32 + 2 * PADDING_
 /// Partitions of one store, with those that are being deleted. Four times what a broker may have: more is our bug.
 pub const PARTITIONS_PER_STORE_MAX: usize = 1 << 22;
 
+/// Epochs of one partition that are remembered. Each change of its leader begins one; the oldest are forgotten.
+pub const EPOCHS_PER_PARTITION_MAX: usize = 1024;
+
 /// Partitions that one step of retention looks at.
 pub const RETENTION_PARTITIONS_PER_STEP: usize = 1024;
 

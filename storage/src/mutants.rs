@@ -21,6 +21,14 @@ pub enum Mutant {
     DedupForgets,
     /// A frame that was found by searching is believed whatever its code.
     BelieveWithoutMac,
+    /// An epoch is noted one frame behind where it begins.
+    EpochIndexOffByOne,
+    /// When the map is rebuilt, an extent stays in place of the one that was rewritten from it.
+    PreferOldGeneration,
+    /// Frames may be missing between any two frames.
+    AcceptGap,
+    /// Everything that recovery finds counts as committed.
+    CommitWhatIsFound,
 }
 
 #[cfg(feature = "mutants")]

@@ -19,13 +19,14 @@ use std::ops::Range;
 
 use bytes::Bytes;
 use highwater_protocol::frame::FramePlace;
-use highwater_protocol::ids::{Incarnation, LeaderEpoch, LogIndex, Offset, TopicPartition};
+use highwater_protocol::ids::{ExtentSequence, Incarnation, LeaderEpoch, LogIndex, Offset, TopicPartition};
 
 use crate::api::{Bounds, Slot};
 use crate::cache::Chunks;
-use crate::config::PartitionConfig;
-use crate::expect::Mark;
-use crate::extent::Extent;
+use crate::config::{CommitRule, PartitionConfig};
+use crate::epochs::Epochs;
+use crate::expect::{LogPoint, Mark};
+use crate::extent::{Extent, ExtentRef};
 use crate::mac::StoreMacs;
 use crate::map::CheckpointEntry;
 use crate::producers::Producers;
@@ -35,7 +36,7 @@ use crate::tail::Tail;
 /// A frozen part of the log that waits for a commit round. Whole pages.
 #[derive(Debug)]
 pub(crate) struct Piece {
-    pub(crate) incarnation: Incarnation,
+    pub(crate) extent: ExtentRef,
     pub(crate) from: u32,
     pub(crate) data: Bytes,
     /// Behind its last frame.
@@ -73,15 +74,19 @@ pub(crate) struct Partition {
     pub(crate) tp: TopicPartition,
     pub(crate) tag: u32,
     pub(crate) config: PartitionConfig,
-    /// Oldest first. Their incarnations rise.
+    /// Oldest first. Their sequences rise.
     pub(crate) extents: VecDeque<Extent>,
     pub(crate) log_start: Offset,
     pub(crate) append_index: LogIndex,
     pub(crate) append_offset: Offset,
     /// Everything in front of it is on stable storage, and the map knows its extents.
     pub(crate) durable: Mark,
+    /// What the owner said is committed, or the frames that recovery read. With [`CommitRule::OwnDisk`] it is of no account.
+    pub(crate) commit: LogPoint,
     /// See [`Bounds::last_epoch`].
     pub(crate) last_epoch: Option<LeaderEpoch>,
+    /// The epochs of its frames.
+    pub(crate) epochs: Epochs,
     pub(crate) producers: Producers,
     /// How many of them the store has counted.
     pub(crate) producers_counted: usize,
@@ -139,7 +144,13 @@ pub(crate) struct Flags {
 impl Partition {
     /// A partition without records.
     pub(crate) fn new(slot: Slot, tp: TopicPartition, config: PartitionConfig) -> Self {
-        let start = Mark { incarnation: Incarnation(0), position: 0, index: LogIndex(0), offset: Offset(0) };
+        let start = Mark {
+            sequence: ExtentSequence(0),
+            incarnation: Incarnation(0),
+            position: 0,
+            index: LogIndex(0),
+            offset: Offset(0),
+        };
         Self {
             slot,
             tp,
@@ -150,7 +161,9 @@ impl Partition {
             append_index: start.index,
             append_offset: start.offset,
             durable: start,
+            commit: start.point(),
             last_epoch: None,
+            epochs: Epochs::default(),
             producers: Producers::default(),
             producers_counted: 0,
             tail: None,
@@ -176,6 +189,7 @@ impl Partition {
             append_end: self.append_offset,
             durable_index: self.durable.index,
             append_index: self.append_index,
+            commit: self.commit_point(),
             bytes: self.extents.iter().map(|extent| u64::from(extent.used_bytes())).sum(),
             faulty: self.faulty,
             last_epoch: self.last_epoch,
@@ -183,10 +197,27 @@ impl Partition {
         }
     }
 
-    /// An epoch begins in an extent of its own.
     fn epoch_is_new(&self) -> bool {
-        let last = self.extents.iter().rev().find(|extent| extent.has_frames());
-        self.last_epoch.is_some_and(|epoch| last.is_none_or(|extent| extent.leader_epoch < epoch))
+        self.last_epoch.is_some_and(|epoch| self.epochs.last() != Some(epoch))
+    }
+
+    /// What is known to be committed.
+    pub(crate) fn commit_point(&self) -> LogPoint {
+        match self.config.commit {
+            CommitRule::OwnDisk => self.durable.point(),
+            CommitRule::Quorum => self.commit,
+        }
+    }
+
+    /// Where the next frame and the next record go.
+    pub(crate) fn append_point(&self) -> LogPoint {
+        LogPoint { index: self.append_index, offset: self.append_offset }
+    }
+
+    /// The place in the chain of the next extent.
+    pub(crate) fn next_sequence(&self) -> ExtentSequence {
+        let last = self.extents.back().map_or(self.durable.sequence, |extent| extent.sequence);
+        last.max(self.durable.sequence).next()
     }
 
     /// The extent that takes the next frame, if it is not sealed.
@@ -194,22 +225,29 @@ impl Partition {
         self.extents.back().filter(|extent| !extent.sealed)
     }
 
-    /// The number of the extent with this life.
-    pub(crate) fn extent_at(&self, incarnation: Incarnation) -> Option<usize> {
-        self.extents.binary_search_by_key(&incarnation, |extent| extent.incarnation).ok()
+    /// The number of this extent. `None` if it is gone, also if another one has its place in the chain.
+    pub(crate) fn extent_at(&self, extent: ExtentRef) -> Option<usize> {
+        let at = self.extents.binary_search_by_key(&extent.sequence, |extent| extent.sequence).ok()?;
+        (self.extents[at].incarnation == extent.incarnation).then_some(at)
     }
 
-    pub(crate) fn extent(&self, incarnation: Incarnation) -> Option<&Extent> {
-        self.extent_at(incarnation).map(|at| &self.extents[at])
+    pub(crate) fn extent(&self, extent: ExtentRef) -> Option<&Extent> {
+        self.extent_at(extent).map(|at| &self.extents[at])
     }
 
-    pub(crate) fn extent_mut(&mut self, incarnation: Incarnation) -> Option<&mut Extent> {
-        self.extent_at(incarnation).map(|at| &mut self.extents[at])
+    pub(crate) fn extent_mut(&mut self, extent: ExtentRef) -> Option<&mut Extent> {
+        self.extent_at(extent).map(|at| &mut self.extents[at])
+    }
+
+    /// The extent in which the durable end is.
+    pub(crate) fn durable_extent(&self) -> Option<&Extent> {
+        let Mark { sequence, incarnation, .. } = self.durable;
+        self.extent(ExtentRef { sequence, incarnation })
     }
 
     /// How far an extent may be read.
     pub(crate) fn readable_to(&self, extent: &Extent) -> u32 {
-        match extent.incarnation.cmp(&self.durable.incarnation) {
+        match extent.sequence.cmp(&self.durable.sequence) {
             std::cmp::Ordering::Less => extent.end,
             std::cmp::Ordering::Equal => self.durable.position,
             std::cmp::Ordering::Greater => crate::extent::FIRST_POSITION,
@@ -218,7 +256,7 @@ impl Partition {
 
     /// The offsets of the records that lie in an extent and may be read.
     pub(crate) fn readable_offsets(&self, extent: &Extent) -> Range<Offset> {
-        extent.base_offset..match extent.incarnation.cmp(&self.durable.incarnation) {
+        extent.base_offset..match extent.sequence.cmp(&self.durable.sequence) {
             std::cmp::Ordering::Less => extent.end_offset,
             std::cmp::Ordering::Equal => self.durable.offset,
             std::cmp::Ordering::Greater => extent.base_offset,
@@ -230,10 +268,13 @@ impl Partition {
         let active = self.active().expect("an extent takes the frame");
         assert!(self.last_epoch.is_none_or(|last| last <= leader_epoch), "epochs of leaders never go back");
         assert!(self.durable.index <= self.append_index, "what is durable has been appended");
+        let commit = self.commit_point().index;
+        assert!(commit <= self.append_index, "what is committed has been appended");
         FramePlace {
             incarnation: active.incarnation,
             index: self.append_index,
             durable_index: self.durable.index,
+            commit_index: commit,
             partition_tag: self.tag,
             mac: macs.of(active.incarnation).expect("an extent without codes takes no frames").at(active.end),
         }
@@ -250,10 +291,10 @@ impl Partition {
     }
 
     /// Whether a write that begins here would overlap one that is in flight.
-    pub(crate) fn overlaps_flight(&self, incarnation: Incarnation, from: u32) -> bool {
-        self.flights.back().is_some_and(|last| {
-            last.writes_left > 0 && last.piece.incarnation == incarnation && last.to() > from
-        })
+    pub(crate) fn overlaps_flight(&self, extent: ExtentRef, from: u32) -> bool {
+        self.flights
+            .back()
+            .is_some_and(|last| last.writes_left > 0 && last.piece.extent == extent && last.to() > from)
     }
 
     /// The flight of this number.
@@ -289,7 +330,7 @@ impl Partition {
             if !flight.is_durable() {
                 break;
             }
-            let known = self.extent(flight.piece.incarnation).and_then(|extent| extent.map_seq);
+            let known = self.extent(flight.piece.extent).and_then(|extent| extent.map_seq);
             if known.expect("what is written lies in an extent that has a place") > map_durable {
                 self.flags.waits_for_map = true;
                 break;
@@ -298,7 +339,7 @@ impl Partition {
             self.flight_first += 1;
             assert!(writes_left == 0);
             assert!(piece.end.index >= self.durable.index && piece.end.offset >= self.durable.offset);
-            assert!(piece.end.incarnation >= self.durable.incarnation);
+            assert!(piece.end.sequence >= self.durable.sequence);
             bytes += piece.frame_bytes;
             self.durable = piece.end;
         }

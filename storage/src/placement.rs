@@ -82,7 +82,7 @@ impl Partition {
         let (place, offset) = (self.place(context.macs, epoch), self.append_offset);
         self.tail_with_room(context.limits, frame_bytes).push_epoch_start(place, offset, epoch);
         let index = self.append_index;
-        self.last_epoch = Some(epoch);
+        self.note_epoch(epoch);
         self.advance_append(frame_bytes, index.next(), self.append_offset);
         index
     }
@@ -151,9 +151,9 @@ impl Partition {
         let extent = self.extents.back().expect("frozen frames lie in an extent");
         let end = extent.end_mark();
         assert!(frozen.to == end.position, "what is frozen ends where the log ends");
-        let chunk = Chunk::new(extent.incarnation, frozen, end.offset);
+        let chunk = Chunk::new(extent.reference(), frozen, end.offset);
         self.queue.push_back(Piece {
-            incarnation: extent.incarnation,
+            extent: extent.reference(),
             from: frozen.base,
             data: frozen.buf.clone(),
             end,
@@ -211,10 +211,17 @@ impl Partition {
         active.note_times(timestamp, context.wall_ms);
         let stamp = ProducerStamp::of(header);
         let seen = Appearance { base_offset, timestamp, now_ms: context.wall_ms };
-        self.producers.note(&stamp, seen, self.durable.offset, context.limits.producers_max);
-        self.last_epoch = Some(epoch);
+        let settled = self.durable.offset.min(self.commit_point().offset);
+        self.producers.note(&stamp, seen, settled, context.limits.producers_max);
+        self.note_epoch(epoch);
         self.advance_append(frame_bytes, index.next(), next_offset);
         Appended { index, base_offset, next_offset }
+    }
+
+    /// A frame of this epoch is appended.
+    fn note_epoch(&mut self, epoch: LeaderEpoch) {
+        self.last_epoch = Some(epoch);
+        self.epochs.note(epoch, self.append_point());
     }
 
     fn advance_append(&mut self, frame_bytes: usize, next_index: LogIndex, next_offset: Offset) {

@@ -5,9 +5,10 @@ use std::mem::offset_of;
 
 use highwater_protocol::frame::FrameHeader;
 use highwater_protocol::ids::{
-    ClusterId, Incarnation, LeaderEpoch, LogIndex, Offset, PartitionIndex, StoreId, TopicId, TopicPartition,
+    ClusterId, ExtentSequence, Incarnation, LeaderEpoch, LogIndex, Offset, PartitionIndex, StoreId, TopicId,
+    TopicPartition,
 };
-use highwater_storage::layout::{ExtentId, Place, SlabId};
+use highwater_storage::layout::{EXTENT_VERSION, ExtentEnd, ExtentId, Place, SlabId};
 use highwater_storage::mac::{MacKey, StoreMacs};
 use highwater_storage::state_log::format::{FileHeader, RecordHeader};
 
@@ -50,7 +51,7 @@ macro_rules! offsets {
 #[test]
 fn the_table_of_the_frame_header_matches_the_code() {
     let offsets = offsets!(FrameHeader: header_crc, magic, version, kind, payload_bytes, payload_crc, incarnation, index,
-        mac, base_offset, last_offset_delta, leader_epoch, partition_tag, undurable);
+        mac, base_offset, last_offset_delta, leader_epoch, partition_tag, undurable, uncommitted);
     compare("Frame header", size_of::<FrameHeader>(), offsets);
 }
 
@@ -70,18 +71,27 @@ fn the_table_of_the_extent_header_matches_the_bytes_that_are_written() {
         cluster: ClusterId([0xC1; 16]),
         store: StoreId(0x0203),
         place: Place { slab: SlabId(0x0405_0607), at: 0x0800_0000 },
+        version: EXTENT_VERSION,
         log2_bytes: 18,
+        sequence: ExtentSequence(0x1a2b_3c4d_5e6f_7081),
+        generation: 0x0203_0405,
         incarnation: Incarnation(0x1112_1314_1516_1718),
         tp: TopicPartition { topic: TopicId([0x70; 16]), partition: PartitionIndex(0x2122_2324) },
         base_index: LogIndex(0x3132_3334_3536_3738),
         base_offset: Offset(0x4142_4344_4546_4748),
         leader_epoch: LeaderEpoch(0x5152_5354),
+        has_gaps: true,
+        end: Some(ExtentEnd {
+            position: 0x0001_2340,
+            index: LogIndex(0x3132_3334_3536_3740),
+            offset: Offset(0x4142_4344_4546_4750),
+        }),
         macs: Some(StoreMacs { key: MacKey([0x60; 16]), since: Incarnation(0x0112_1314_1516_1718) }),
     };
     let block = extent.to_block();
     let mut wanted: BTreeMap<&str, Vec<u8>> = BTreeMap::new();
     wanted.insert("crc", crc32c::crc32c(&block[4..]).to_le_bytes().to_vec());
-    wanted.insert("version", 2u16.to_le_bytes().to_vec());
+    wanted.insert("version", 3u16.to_le_bytes().to_vec());
     wanted.insert("store", extent.store.0.to_le_bytes().to_vec());
     wanted.insert("magic", b"HWEXTENT".to_vec());
     wanted.insert("cluster", extent.cluster.0.to_vec());
@@ -97,6 +107,13 @@ fn the_table_of_the_extent_header_matches_the_bytes_that_are_written() {
     wanted.insert("reserved", vec![0; 3]);
     wanted.insert("mac_key", vec![0x60; 16]);
     wanted.insert("macs_since", 0x0112_1314_1516_1718u64.to_le_bytes().to_vec());
+    wanted.insert("sequence", extent.sequence.0.to_le_bytes().to_vec());
+    wanted.insert("generation", extent.generation.to_le_bytes().to_vec());
+    wanted.insert("flags", 1u32.to_le_bytes().to_vec());
+    wanted.insert("end_index", 0x3132_3334_3536_3740u64.to_le_bytes().to_vec());
+    wanted.insert("end_offset", 0x4142_4344_4546_4750i64.to_le_bytes().to_vec());
+    wanted.insert("end_position", 0x0001_2340u32.to_le_bytes().to_vec());
+    wanted.insert("reserved_end", vec![0; 4]);
     let rows = table("Extent header");
     assert_eq!(rows.len(), wanted.len());
     let mut end = 0;

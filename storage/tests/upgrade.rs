@@ -5,14 +5,25 @@ mod support;
 use std::io::Read as _;
 
 use flate2::read::GzDecoder;
-use highwater_protocol::frame::{FRAME_VERSION_WITHOUT_MAC, Frames};
+use highwater_protocol::batch::Compression;
+use highwater_protocol::frame::{
+    FRAME_VERSION, FRAME_VERSION_WITHOUT_COMMIT, FRAME_VERSION_WITHOUT_MAC, Frames,
+};
+use highwater_protocol::ids::{LeaderEpoch, LogIndex, Offset};
 use highwater_runtime::sim::{CrashPolicy, DiskHarness, DiskImage, SimDisk};
-use highwater_storage::{Cursor, ReadResult, Slot};
-use support::{Bed, config, filled};
+use highwater_storage::{AppendError, Cursor, LogPoint, ReadResult, Slot};
+use support::{Bed, batch_of, config, filled, producer};
 
 /// Two partitions of twelve records each, from the last version whose frames had no codes: stopped in order, and killed.
 const STOPPED: &[u8] = include_bytes!("data/frames-1-stopped.gz");
 const KILLED: &[u8] = include_bytes!("data/frames-1-killed.gz");
+
+/// Two partitions, from the last version whose extents had no place in a chain apart from their incarnation: stopped in order, and killed.
+///
+/// Partition 0 has 40 records of producer 7, of which the first 22 are deleted, in several extents. Partition 1 has 40 records. In both an
+/// epoch begins behind 25 records, in the middle of an extent. A third partition was deleted, and its space used again.
+const STOPPED_2: &[u8] = include_bytes!("data/frames-2-stopped.gz");
+const KILLED_2: &[u8] = include_bytes!("data/frames-2-killed.gz");
 
 /// The files: of each the length of its path, the path, its length and its content.
 fn image_of(packed: &[u8]) -> DiskImage {
@@ -46,7 +57,7 @@ fn expected() -> Vec<Vec<u8>> {
 
 /// The versions of the frames from an offset on.
 fn versions(bed: &mut Bed, slot: Slot, from: i64) -> Vec<u8> {
-    let mut cursor = Cursor::at(highwater_protocol::ids::Offset(from));
+    let mut cursor = Cursor::at(Offset(from));
     let mut versions = Vec::new();
     while let ReadResult::Frames(frames) = bed.read(slot, cursor, 4 << 10) {
         for bytes in &frames.bytes {
@@ -86,18 +97,100 @@ fn a_store_whose_frames_have_no_codes_is_read_and_goes_on_with_frames_that_have(
     }
 }
 
+/// What the partitions of the second kind of store hold.
+fn expected_2() -> [Vec<Vec<u8>>; 2] {
+    let values =
+        |range: std::ops::Range<u8>, bytes: fn(u8) -> usize| range.map(|n| vec![n; bytes(n)]).collect();
+    [values(22..40, |n| 500 + 40 * usize::from(n)), values(0..40, |_| 300)]
+}
+
+fn sent(sequence: i32) -> bytes::Bytes {
+    batch_of(Compression::None, producer(7, 0, sequence), 1000, &[&[sequence as u8; 700]])
+}
+
+/// Both partitions are as they were, and know their epochs.
+fn check_2(bed: &mut Bed, more: &[Vec<u8>]) {
+    let [first, second] = expected_2();
+    let (slot, other) = (bed.slot(0), bed.slot(1));
+    assert_eq!(bed.report.findings, []);
+    assert_eq!(bed.values(slot), [&first[..], more].concat());
+    assert_eq!(bed.values(other), second);
+    let bounds = bed.store.bounds(slot);
+    assert_eq!((bounds.last_epoch, bounds.epoch_is_new), (Some(LeaderEpoch(3)), false));
+    assert_eq!((bounds.commit.index, bounds.commit.offset), (bounds.durable_index, bounds.durable_end));
+    for (slot, last) in [(slot, 3), (other, 2)] {
+        let end = bed.store.epoch_end(slot, LeaderEpoch(1));
+        let begin = LogPoint { index: LogIndex(25), offset: Offset(25) };
+        assert_eq!((end.epoch, end.end), (LeaderEpoch(1), Some(begin)));
+        let contains = |index, epoch| bed.store.contains(slot, LogIndex(index), LeaderEpoch(epoch));
+        assert!(contains(24, 1) && contains(25, last) && contains(40, last));
+        assert!(!contains(24, last) && !contains(25, 1) && !contains(99, last));
+    }
+}
+
 #[test]
-fn the_map_of_a_store_with_extents_of_both_versions_is_rebuilt_from_their_headers() {
-    let mut bed = open(&image_of(STOPPED));
-    let slot = bed.slot(1);
-    bed.append_durably(slot, &filled(100, 500));
-    let mut image = bed.disk.disk().image();
+fn a_store_whose_extents_have_no_sequence_is_read_and_goes_on_and_knows_where_epochs_began() {
+    for packed in [STOPPED_2, KILLED_2] {
+        let mut bed = open(&image_of(packed));
+        assert_eq!((bed.report.partitions, bed.report.map_rebuilt), (2, false));
+        let slot = bed.slot(0);
+        assert_eq!(bed.store.bounds(slot).log_start, Offset(22));
+        check_2(&mut bed, &[]);
+        assert!(versions(&mut bed, slot, 22).iter().all(|version| *version == FRAME_VERSION_WITHOUT_COMMIT));
+        let again = bed.try_append(slot, &sent(39));
+        assert!(matches!(again, Err(AppendError::Duplicate { base_offset: Offset(39), .. })), "{again:?}");
+        let again = bed.try_append(slot, &sent(41));
+        assert_eq!(again, Err(AppendError::OutOfOrder { expected: 40 }));
+        bed.append_durably(slot, &sent(40));
+        let more = [vec![40; 700]];
+        check_2(&mut bed, &more);
+        let mut bed = bed.crash(CrashPolicy::LOSE_ALL);
+        let slot = bed.slot(0);
+        check_2(&mut bed, &more);
+        assert_eq!(versions(&mut bed, slot, 40), [FRAME_VERSION]);
+        let mut bed = bed.restart();
+        check_2(&mut bed, &more);
+    }
+}
+
+#[test]
+fn the_map_of_a_store_is_rebuilt_from_headers_with_and_without_a_sequence() {
+    for (packed, appends) in [(STOPPED_2, 0), (KILLED_2, 0), (STOPPED_2, 1), (KILLED_2, 5)] {
+        let mut bed = open(&image_of(packed));
+        let slot = bed.slot(0);
+        let more: Vec<_> = (0..appends).map(|n| vec![40 + n; 700]).collect();
+        for n in 0..appends {
+            bed.append_durably(slot, &sent(40 + i32::from(n)));
+        }
+        let mut bed = open(&without_map(bed.disk.disk().image()));
+        assert!(bed.report.map_rebuilt);
+        let slot = bed.slot(0);
+        assert!(bed.store.bounds(slot).log_start <= Offset(22), "what was deleted may come back");
+        let start = Offset(22);
+        bed.store.set_log_start(&mut bed.disk, slot, start).expect("it is in the log");
+        for _ in 0..2 {
+            bed.settle();
+            check_2(&mut bed, &more);
+            bed = bed.crash(CrashPolicy::LOSE_ALL);
+        }
+    }
+}
+
+fn without_map(mut image: DiskImage) -> DiskImage {
     for copy in ["a", "b"] {
         let path = format!("/data/store-000/state.{copy}");
         let bytes = image.read(path.as_ref()).expect("it is there").len();
         image.put(path.as_ref(), &vec![0; bytes]);
     }
-    let mut bed = open(&image);
+    image
+}
+
+#[test]
+fn the_map_of_a_store_with_extents_of_both_versions_is_rebuilt_from_their_headers() {
+    let mut bed = open(&image_of(STOPPED));
+    let slot = bed.slot(1);
+    bed.append_durably(slot, &filled(100, 500));
+    let mut bed = open(&without_map(bed.disk.disk().image()));
     assert!(bed.report.map_rebuilt);
     for _ in 0..2 {
         assert_eq!(bed.report.findings, []);

@@ -38,6 +38,7 @@ impl Log {
             incarnation: Incarnation(1),
             index,
             durable_index: LogIndex(0),
+            commit_index: LogIndex(0),
             partition_tag: 7,
             mac: 3,
         }

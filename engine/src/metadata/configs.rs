@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use highwater_protocol::limits::{CONFIG_VALUE_BYTES_MAX, TOPIC_CONFIGS_MAX};
-use highwater_storage::PartitionConfig;
+use highwater_storage::{CommitRule, PartitionConfig};
 
 /// What a name's value may be.
 #[derive(Clone, Copy, PartialEq, Debug)]
@@ -269,6 +269,7 @@ impl TopicConfig {
             retention_bytes: self.retention_bytes,
             segment_ms: self.segment_ms,
             segment_bytes: self.segment_bytes,
+            commit: CommitRule::OwnDisk,
         }
     }
 }

@@ -219,6 +219,7 @@ mod tests {
     use highwater_net::{ReplyQueue, SlotId};
     use highwater_protocol::ids::{PartitionIndex, TopicId};
     use highwater_protocol::native::MessageKind;
+    use highwater_storage::LogPoint;
 
     use super::*;
     use crate::metadata::configs::TopicConfig;
@@ -239,6 +240,7 @@ mod tests {
             append_end: Offset(durable),
             durable_index: LogIndex(durable as u64),
             append_index: LogIndex(durable as u64),
+            commit: LogPoint { index: LogIndex(durable as u64), offset: Offset(durable) },
             bytes: 0,
             faulty: false,
             last_epoch: Some(LeaderEpoch(5)),

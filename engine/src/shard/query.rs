@@ -199,8 +199,9 @@ impl Shard {
         if epoch == partition.epoch.0 {
             return Some((epoch, high_watermark.0));
         }
-        let (epoch, end) = self.stores[partition.store].store.epoch_end(partition.slot, LeaderEpoch(epoch));
-        Some((epoch.0, end.map_or(high_watermark, |end| end.min(high_watermark)).0))
+        let found = self.stores[partition.store].store.epoch_end(partition.slot, LeaderEpoch(epoch));
+        let end = found.end.map_or(high_watermark, |end| end.offset.min(high_watermark));
+        Some((found.epoch.0, end.0))
     }
 
     /// An offset, or where and from when on it has to be searched for.

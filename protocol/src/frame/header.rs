@@ -3,6 +3,8 @@
 use zerocopy::byteorder::little_endian::{I32, I64, U16, U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
+use super::lag;
+
 /// Bytes of a frame header.
 pub const FRAME_HEADER_BYTES: usize = 64;
 
@@ -13,7 +15,10 @@ pub const FRAME_ALIGN: usize = 8;
 pub const FRAME_MAGIC: u16 = 0x5748;
 
 /// Version of the frame layout.
-pub const FRAME_VERSION: u8 = 2;
+pub const FRAME_VERSION: u8 = 3;
+
+/// The version before frames said what was committed. Its frames are read.
+pub const FRAME_VERSION_WITHOUT_COMMIT: u8 = 2;
 
 /// The version before frames had a [`mac`](FrameHeader::mac). Its frames are read.
 pub const FRAME_VERSION_WITHOUT_MAC: u8 = 1;
@@ -73,8 +78,12 @@ pub struct FrameHeader {
     pub leader_epoch: I32,
     /// [`crate::ids::TopicPartition::tag`].
     pub partition_tag: U32,
-    /// The index minus [`FrameHeader::durable_index`]. In frames of version 1: zero.
-    pub undurable: U32,
+    /// The index minus [`FrameHeader::durable_index`], as a count that is rounded up to fit 16 bits. In frames of version 2: the lower half
+    /// of the exact difference. In frames of version 1: zero.
+    pub undurable: U16,
+    /// The index minus [`FrameHeader::commit_index`], likewise. In frames of version 2: the upper half of `undurable`. In frames of
+    /// version 1: zero.
+    pub uncommitted: U16,
 }
 
 const _: () = {
@@ -94,6 +103,7 @@ const _: () = {
     assert!(offset_of!(FrameHeader, leader_epoch) == 52);
     assert!(offset_of!(FrameHeader, partition_tag) == 56);
     assert!(offset_of!(FrameHeader, undurable) == 60);
+    assert!(offset_of!(FrameHeader, uncommitted) == 62);
     assert!(FRAME_HEADER_BYTES.is_multiple_of(FRAME_ALIGN));
 };
 
@@ -169,9 +179,11 @@ impl FrameHeader {
         if header.header_crc.get() != header.checksum() {
             return Err(FrameError::HeaderChecksum);
         }
+        let (undurable, uncommitted) = (header.undurable.get(), header.uncommitted.get());
         let is_sound = match header.version {
-            FRAME_VERSION_WITHOUT_MAC => header.undurable.get() == 0,
-            FRAME_VERSION => u64::from(header.undurable.get()) <= header.index.get(),
+            FRAME_VERSION_WITHOUT_MAC => undurable == 0 && uncommitted == 0,
+            FRAME_VERSION_WITHOUT_COMMIT => header.wide_undurable() <= header.index.get(),
+            FRAME_VERSION => undurable.max(uncommitted) <= lag::encode(header.index.get()),
             version => return Err(FrameError::Version(version)),
         };
         if !is_sound {
@@ -193,8 +205,25 @@ impl FrameHeader {
     pub fn durable_index(&self) -> u64 {
         match self.version {
             FRAME_VERSION_WITHOUT_MAC => self.mac.get(),
-            _ => self.index.get().saturating_sub(self.undurable.get().into()),
+            FRAME_VERSION_WITHOUT_COMMIT => self.index.get().saturating_sub(self.wide_undurable()),
+            _ => self.index.get().saturating_sub(lag::decode(self.undurable.get())),
         }
+    }
+
+    /// Every frame with an index below this was known to be committed when this one was made. Frames of versions that do not say are of
+    /// logs with a single replica, where what is durable is committed.
+    #[inline]
+    pub fn commit_index(&self) -> u64 {
+        match self.version {
+            FRAME_VERSION_WITHOUT_MAC | FRAME_VERSION_WITHOUT_COMMIT => self.durable_index(),
+            _ => self.index.get().saturating_sub(lag::decode(self.uncommitted.get())),
+        }
+    }
+
+    /// `undurable` of version 2, which took all 32 bits.
+    #[inline]
+    fn wide_undurable(&self) -> u64 {
+        u64::from(self.undurable.get()) | u64::from(self.uncommitted.get()) << 16
     }
 
     /// The offset behind the last record of this frame.

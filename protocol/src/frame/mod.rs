@@ -18,12 +18,13 @@
 //! [`write_batch_frame`], [`write_padding`] and [`write_epoch_start`] make frames in place; [`Frame`] and [`Frames`] read them.
 
 mod header;
+mod lag;
 mod read;
 mod write;
 
 pub use header::{
-    FRAME_ALIGN, FRAME_HEADER_BYTES, FRAME_MAGIC, FRAME_VERSION, FRAME_VERSION_WITHOUT_MAC, FrameError,
-    FrameHeader, FrameKind, frame_bytes,
+    FRAME_ALIGN, FRAME_HEADER_BYTES, FRAME_MAGIC, FRAME_VERSION, FRAME_VERSION_WITHOUT_COMMIT,
+    FRAME_VERSION_WITHOUT_MAC, FrameError, FrameHeader, FrameKind, frame_bytes,
 };
 pub use read::{Frame, Frames};
 pub use write::{FramePlace, write_batch_frame, write_epoch_start, write_padding};

@@ -6,6 +6,7 @@ use zerocopy::byteorder::little_endian::{I32, I64, U16, U32, U64};
 use super::header::{
     FRAME_ALIGN, FRAME_HEADER_BYTES, FRAME_MAGIC, FRAME_VERSION, FrameHeader, FrameKind, frame_bytes,
 };
+use super::lag;
 use crate::batch::BatchHeader;
 use crate::ids::{Incarnation, LeaderEpoch, LogIndex, Offset};
 
@@ -18,6 +19,8 @@ pub struct FramePlace {
     pub index: LogIndex,
     /// Every frame with an index below this is durable by now.
     pub durable_index: LogIndex,
+    /// Every frame with an index below this is known to be committed by now.
+    pub commit_index: LogIndex,
     /// [`crate::ids::TopicPartition::tag`].
     pub partition_tag: u32,
     /// See [`FrameHeader::mac`].
@@ -70,10 +73,8 @@ impl FrameHeader {
             last_offset_delta: U32::ZERO,
             leader_epoch: I32::ZERO,
             partition_tag: U32::new(place.partition_tag),
-            // What does not fit makes the frame prove less than it could.
-            undurable: U32::new(
-                u32::try_from(place.index.0.saturating_sub(place.durable_index.0)).unwrap_or(u32::MAX),
-            ),
+            undurable: U16::new(lag::encode(place.index.0.saturating_sub(place.durable_index.0))),
+            uncommitted: U16::new(lag::encode(place.index.0.saturating_sub(place.commit_index.0))),
         }
     }
 }

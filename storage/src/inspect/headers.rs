@@ -10,6 +10,7 @@ use crate::layout::{EXTENT_HEADER_BYTES, ExtentId, PAGE_BYTES, Place, SlabId};
 use crate::limits::StoreLimits;
 use crate::mac::{is_of, macs_among};
 use crate::map::{ExtentEntry, PartitionEntry, PartitionKey, StoreMap};
+use crate::store::chain_of;
 
 /// The smallest extent in a slab of this size: headers are looked for at its multiples. Slabs smaller than the first one of production
 /// come from tests and simulations, with extents to match.
@@ -77,33 +78,16 @@ pub(super) fn map_from_headers(
     }
     map.macs = macs_among(&headers);
     headers.retain(|id| is_of(id, map.macs));
+    let mut by_partition: BTreeMap<PartitionKey, Vec<ExtentId>> = BTreeMap::new();
     for id in extents_of(headers) {
         cluster = cluster.or(Some(id.cluster));
         map.next_incarnation = map.next_incarnation.max(id.incarnation.0 + 1);
-        let key = PartitionKey::from(id.tp);
-        let partition = map.partitions.entry(key).or_insert_with(|| PartitionEntry {
-            key,
-            log_start: 0,
-            extents: Vec::new(),
-            checkpoint: None,
-            complete: false,
-        });
-        partition.extents.push(ExtentEntry::of_header(&id, 0));
+        by_partition.entry(PartitionKey::from(id.tp)).or_default().push(id);
     }
-    for partition in map.partitions.values_mut() {
-        partition.extents.sort_by_key(|extent| extent.incarnation);
-        // One that begins at or behind the beginning of a later life was given up.
-        let mut bound = u64::MAX;
-        let mut kept = Vec::new();
-        for extent in std::mem::take(&mut partition.extents).into_iter().rev() {
-            if extent.base_index < bound {
-                bound = extent.base_index;
-                kept.push(extent);
-            }
-        }
-        kept.reverse();
-        partition.extents = kept;
-        partition.log_start = partition.extents.first().map_or(0, |extent| extent.base_offset);
+    for (key, extents) in by_partition {
+        let extents: Vec<_> = chain_of(extents).iter().map(|id| ExtentEntry::of_header(id, 0)).collect();
+        let log_start = extents.first().map_or(0, |extent| extent.base_offset);
+        map.partitions.insert(key, PartitionEntry { log_start, extents, ..PartitionEntry::new(key) });
     }
     (map, cluster)
 }

@@ -3,7 +3,9 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-use highwater_protocol::ids::{ClusterId, Incarnation, LogIndex, Offset, StoreId, TopicPartition};
+use highwater_protocol::ids::{
+    ClusterId, ExtentSequence, Incarnation, LogIndex, Offset, StoreId, TopicPartition,
+};
 use highwater_runtime::fs::RESERVE_NAME;
 use highwater_runtime::plane::FileId;
 
@@ -194,8 +196,9 @@ impl StoreView {
 /// A place in an extent before which every frame had been durable, if the map knows one: where it was sealed, or the checkpoint.
 pub(super) fn known_end(partition: &PartitionEntry, n: usize) -> Option<Mark> {
     let extent = &partition.extents[n];
-    let incarnation = Incarnation(extent.incarnation);
+    let (sequence, incarnation) = (ExtentSequence(extent.sequence), Incarnation(extent.incarnation));
     let sealed = extent.sealed.as_ref().map(|seal| Mark {
+        sequence,
         incarnation,
         position: seal.position,
         index: LogIndex(seal.index),
@@ -203,6 +206,7 @@ pub(super) fn known_end(partition: &PartitionEntry, n: usize) -> Option<Mark> {
     });
     let checkpoint = partition.checkpoint.as_ref().filter(|c| c.incarnation == extent.incarnation);
     sealed.or(checkpoint.map(|checkpoint| Mark {
+        sequence,
         incarnation,
         position: checkpoint.position,
         index: LogIndex(checkpoint.index),
@@ -216,11 +220,14 @@ pub(super) fn expectation(map: &StoreMap, partition: &PartitionEntry, n: usize) 
     let checkpoint = partition.checkpoint.as_ref();
     Expectation {
         start: Mark {
+            sequence: ExtentSequence(extent.sequence),
             incarnation: Incarnation(extent.incarnation),
             position: EXTENT_HEADER_BYTES as u32,
             index: LogIndex(extent.base_index),
             offset: Offset(extent.base_offset),
         },
+        epoch: None,
+        has_gaps: extent.has_gaps,
         tag: TopicPartition::from(partition.key).tag(),
         macs: map.macs.and_then(|macs| macs.of(Incarnation(extent.incarnation))),
         extent_bytes: 1 << extent.log2_bytes,

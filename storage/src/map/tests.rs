@@ -1,4 +1,9 @@
+use rkyv::rancor::Error as RkyvError;
+
+use super::archive::MAP_VERSION;
+use super::older::{self, OLDEST_VERSION, VERSION_WITHOUT_TIMES};
 use super::*;
+use crate::layout::{EXTENT_VERSION, EXTENT_VERSION_WITHOUT_MACS, EXTENT_VERSION_WITHOUT_SEQUENCE};
 
 fn key(partition: u32) -> PartitionKey {
     PartitionKey { topic: [3; 16], partition }
@@ -9,44 +14,59 @@ fn extent(incarnation: u64) -> ExtentEntry {
         slab: 0,
         at: incarnation << 18,
         log2_bytes: 18,
+        version: EXTENT_VERSION,
+        sequence: incarnation,
+        generation: 0,
         incarnation,
         base_index: 10 * incarnation,
         base_offset: 100,
         leader_epoch: 1,
+        has_gaps: false,
         created_ms: 5,
         sealed: None,
     }
 }
 
-#[test]
-fn a_map_is_the_same_from_records_and_from_the_snapshot_of_them() {
-    let seal = SealEntry { position: 8192, index: 30, offset: 300, max_timestamp: 9 };
-    let checkpoint = CheckpointEntry {
-        incarnation: 4,
+const SEAL: SealEntry = SealEntry { position: 8192, index: 60, offset: 300, max_timestamp: 9 };
+
+fn checkpoint(extent: u64, index: u64) -> CheckpointEntry {
+    CheckpointEntry {
+        sequence: extent,
+        incarnation: extent,
         position: 4096,
-        index: 30,
+        index,
         offset: 300,
+        commit_index: 25,
+        commit_offset: 250,
         last_epoch: Some(1),
         max_timestamp: i64::MIN,
+        epochs: vec![EpochEntry { epoch: 1, index: 0, offset: 0 }],
         producers: vec![],
-    };
-    let records = [
+    }
+}
+
+fn recovered(records: &[MapRecord]) -> Result<StoreMap, MapError> {
+    let encoded: Vec<Vec<u8>> = records.iter().map(MapRecord::encode).collect();
+    StoreMap::from_recovered(None, encoded.iter().map(Vec::as_slice))
+}
+
+#[test]
+fn a_map_is_the_same_from_records_and_from_the_snapshot_of_them() {
+    let map = recovered(&[
         MapRecord::Reserve { next_incarnation: 100 },
         MapRecord::Allocated { key: key(1), extent: extent(3) },
         MapRecord::Allocated { key: key(2), extent: extent(5) },
         MapRecord::Allocated { key: key(1), extent: extent(4) },
-        MapRecord::Sealed { key: key(1), incarnation: 3, seal },
+        MapRecord::Sealed { key: key(1), incarnation: 3, seal: SEAL },
         MapRecord::LogStart { key: key(1), log_start: 150 },
-        MapRecord::Checkpoint { key: key(1), checkpoint, complete: true },
-        MapRecord::Woken { key: key(1) },
+        MapRecord::Checkpoint { key: key(1), checkpoint: checkpoint(4, 40), complete: true },
+        MapRecord::Reactivated { key: key(1) },
         MapRecord::Freed { key: key(1), incarnations: vec![3], log_start: 160 },
         MapRecord::Deleted { key: key(2) },
         MapRecord::Untimed { incarnation: 4, appended_ms: 77 },
         MapRecord::Macs(MacsEntry { key: [9; MAC_KEY_BYTES], since: 4 }),
-    ];
-    let encoded: Vec<Vec<u8>> = records.iter().map(MapRecord::encode).collect();
-    let map =
-        StoreMap::from_recovered(None, encoded.iter().map(Vec::as_slice)).expect("the records are good");
+    ])
+    .expect("the records are good");
     assert_eq!(map.next_incarnation, 100);
     assert_eq!(map.partitions.len(), 1);
     let partition = &map.partitions[&key(1)];
@@ -60,42 +80,142 @@ fn a_map_is_the_same_from_records_and_from_the_snapshot_of_them() {
 }
 
 #[test]
-fn a_snapshot_of_the_version_before_orphans_were_kept_is_read() {
-    let mut map = StoreMap { next_incarnation: 9, ..StoreMap::default() };
-    map.apply(MapRecord::Allocated { key: key(1), extent: extent(3) });
-    let old = SnapshotWithoutOrphans {
+fn a_log_that_was_cut_off_begun_again_or_rewritten_has_the_extents_that_are_left() {
+    let allocated = |n| MapRecord::Allocated { key: key(1), extent: extent(n) };
+    let begin = [allocated(3), allocated(5), allocated(6), allocated(9)];
+    let after = |record: MapRecord| {
+        let records = [&begin[..], &[record]].concat();
+        let mut map = recovered(&records).expect("the records are good");
+        map.partitions.remove(&key(1)).expect("it is there")
+    };
+    let truncated =
+        after(MapRecord::Truncated { key: key(1), incarnations: vec![6, 9], checkpoint: checkpoint(5, 55) });
+    let seal = SealEntry { position: 4096, index: 55, offset: 300, max_timestamp: i64::MIN };
+    assert_eq!(truncated.extents, [extent(3), ExtentEntry { sealed: Some(seal), ..extent(5) }]);
+    assert_eq!(truncated.checkpoint, Some(checkpoint(5, 55)));
+
+    let restarted = after(MapRecord::StartedAt {
+        key: key(1),
+        checkpoint: CheckpointEntry { position: 0, ..checkpoint(9, 500) },
+    });
+    assert_eq!((restarted.extents.len(), restarted.log_start), (0, 300));
+
+    let compacted = ExtentEntry {
+        sequence: 5,
+        generation: 1,
+        incarnation: 12,
+        base_index: 50,
+        has_gaps: true,
+        sealed: Some(SealEntry { index: 90, ..SEAL }),
+        ..extent(12)
+    };
+    let replaced =
+        after(MapRecord::Replaced { key: key(1), incarnations: vec![5, 6], extent: compacted.clone() });
+    assert_eq!(replaced.extents, [extent(3), compacted, extent(9)]);
+}
+
+fn older_extent(incarnation: u64, created_ms: i64) -> older::ExtentEntry {
+    older::ExtentEntry {
+        slab: 0,
+        at: incarnation << 18,
+        log2_bytes: 18,
+        incarnation,
+        base_index: 10 * incarnation,
+        base_offset: 100,
+        leader_epoch: 1,
+        created_ms,
+        sealed: None,
+    }
+}
+
+fn older_partition(extents: Vec<older::ExtentEntry>) -> older::PartitionEntry {
+    older::PartitionEntry { key: key(1), log_start: 0, extents, checkpoint: None, complete: false }
+}
+
+fn archive(
+    version: u8,
+    value: &impl for<'a> rkyv::Serialize<
+        rkyv::api::high::HighSerializer<
+            rkyv::util::AlignedVec,
+            rkyv::ser::allocator::ArenaHandle<'a>,
+            RkyvError,
+        >,
+    >,
+) -> Vec<u8> {
+    let mut bytes = vec![version];
+    bytes.extend_from_slice(&rkyv::to_bytes::<RkyvError>(value).expect("in memory"));
+    bytes
+}
+
+#[test]
+fn in_maps_of_versions_before_the_incarnation_is_the_place_in_the_chain() {
+    let checkpoint = older::CheckpointEntry {
+        incarnation: 8,
+        position: 4096,
+        index: 80,
+        offset: 300,
+        last_epoch: Some(1),
+        max_timestamp: 4,
+        producers: vec![],
+    };
+    let partition = older::PartitionEntry {
+        checkpoint: Some(checkpoint),
+        ..older_partition(vec![older_extent(3, 5), older_extent(8, 5)])
+    };
+    let macs = MacsEntry { key: [9; MAC_KEY_BYTES], since: 5 };
+    let old = older::SnapshotWithMacs {
         next_incarnation: 9,
         clean: true,
-        partitions: map.partitions.values().cloned().collect(),
+        partitions: vec![partition],
+        orphans: Vec::new(),
+        untimed: Vec::new(),
+        macs: Some(macs),
     };
-    let mut bytes = vec![MAP_VERSION_WITHOUT_ORPHANS];
-    bytes.extend_from_slice(&rkyv::to_bytes::<RkyvError>(&old).expect("in memory"));
-    let read = StoreMap::from_recovered(Some(&bytes), []).expect("it is understood");
+    let map = StoreMap::from_recovered(Some(&archive(4, &old)), []).expect("it is understood");
+    let read = &map.partitions[&key(1)];
+    let versions = [EXTENT_VERSION_WITHOUT_MACS, EXTENT_VERSION_WITHOUT_SEQUENCE];
+    assert_eq!(
+        read.extents,
+        [
+            ExtentEntry { version: versions[0], ..extent(3) },
+            ExtentEntry { version: versions[1], ..extent(8) },
+        ]
+    );
+    let checkpoint = read.checkpoint.as_ref().expect("it had one");
+    assert_eq!((checkpoint.sequence, checkpoint.commit_index, checkpoint.commit_offset), (8, 80, 300));
+    assert_eq!(map.without_epochs, BTreeSet::from([key(1)]));
+    // A checkpoint of today's says where epochs began.
+    let next = MapRecord::Checkpoint { key: key(1), checkpoint: self::checkpoint(8, 80), complete: false };
+    let map = StoreMap::from_recovered(Some(&archive(4, &old)), [&next.encode()[..]]).expect("understood");
+    assert_eq!(map.without_epochs, BTreeSet::new());
+}
+
+#[test]
+fn a_snapshot_of_the_version_before_orphans_were_kept_is_read() {
+    let old = older::SnapshotWithoutOrphans {
+        next_incarnation: 9,
+        clean: true,
+        partitions: vec![older_partition(vec![older_extent(3, 5)])],
+    };
+    let read = StoreMap::from_recovered(Some(&archive(OLDEST_VERSION, &old)), []).expect("it is understood");
     let untimed = BTreeMap::from([(3, APPENDED_UNKNOWN)]);
-    assert_eq!(read, StoreMap { clean: true, untimed, ..map });
+    assert_eq!((read.next_incarnation, read.clean, read.untimed), (9, true, untimed));
+    assert_eq!(read.partitions[&key(1)].extents.len(), 1);
 }
 
 #[test]
 fn what_older_versions_tell_of_counts_as_appended_to_until_the_next_extent_was_begun() {
-    let begun = |incarnation, created_ms| ExtentEntry { created_ms, ..extent(incarnation) };
-    let partition = PartitionEntry {
-        key: key(1),
-        log_start: 0,
-        extents: vec![begun(1, 100), begun(2, 200)],
-        checkpoint: None,
-        complete: false,
-    };
-    let old = SnapshotWithoutTimes {
+    let old = older::SnapshotWithoutTimes {
         next_incarnation: 3,
         clean: true,
-        partitions: vec![partition],
+        partitions: vec![older_partition(vec![older_extent(1, 100), older_extent(2, 200)])],
         orphans: Vec::new(),
     };
-    let mut snapshot = vec![MAP_VERSION_WITHOUT_TIMES];
-    snapshot.extend_from_slice(&rkyv::to_bytes::<RkyvError>(&old).expect("in memory"));
-    let mut older = MapRecord::Allocated { key: key(1), extent: begun(5, 300) }.encode();
-    older[0] = MAP_VERSION_WITHOUT_TIMES;
-    let newer = MapRecord::Allocated { key: key(1), extent: begun(9, 400) }.encode();
+    let snapshot = archive(VERSION_WITHOUT_TIMES, &old);
+    let record = older::MapRecord::Allocated { key: key(1), extent: older_extent(5, 300) };
+    let older = archive(VERSION_WITHOUT_TIMES, &record);
+    let newer =
+        MapRecord::Allocated { key: key(1), extent: ExtentEntry { created_ms: 400, ..extent(9) } }.encode();
     let map = StoreMap::from_recovered(Some(&snapshot), [&older[..], &newer]).expect("both are read");
     assert_eq!(map.partitions[&key(1)].extents.len(), 4);
     assert_eq!(map.untimed, BTreeMap::from([(1, 200), (2, 300), (5, 400)]));
@@ -104,14 +224,11 @@ fn what_older_versions_tell_of_counts_as_appended_to_until_the_next_extent_was_b
 #[test]
 fn a_map_whose_numbers_contradict_each_other_is_no_map() {
     let checked = |extents: Vec<ExtentEntry>| {
-        let records: Vec<Vec<u8>> = std::iter::once(MapRecord::Reserve { next_incarnation: 100 })
-            .chain(extents.into_iter().map(|extent| MapRecord::Allocated { key: key(1), extent }))
-            .map(|record| record.encode())
-            .collect();
-        StoreMap::from_recovered(None, records.iter().map(Vec::as_slice)).map(drop)
+        let records: Vec<MapRecord> =
+            extents.into_iter().map(|extent| MapRecord::Allocated { key: key(1), extent }).collect();
+        recovered(&records).map(drop)
     };
     assert_eq!(checked(vec![extent(3), extent(4)]), Ok(()));
-    let seal = SealEntry { position: 8192, index: 30, offset: 300, max_timestamp: 9 };
     let bad: [&dyn Fn(&mut ExtentEntry); 9] = [
         &|e| e.log2_bytes = 40,
         &|e| e.log2_bytes = 255,
@@ -119,9 +236,9 @@ fn a_map_whose_numbers_contradict_each_other_is_no_map() {
         &|e| e.at += 4096,
         &|e| e.at = extent(3).at,
         &|e| e.incarnation = u64::MAX,
-        &|e| e.incarnation = 2,
+        &|e| e.sequence = 3,
         &|e| e.base_offset = -1,
-        &|e| e.sealed = Some(SealEntry { position: 1 << 19, ..seal }),
+        &|e| e.sealed = Some(SealEntry { position: 1 << 19, ..SEAL }),
     ];
     for (n, change) in bad.iter().enumerate() {
         let mut changed = extent(4);

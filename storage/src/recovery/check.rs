@@ -1,9 +1,10 @@
 //! Whether bytes are the frame that a place calls for.
 
 use highwater_protocol::frame::{FrameError, FrameHeader};
-use highwater_protocol::ids::{Incarnation, LeaderEpoch, LogIndex, Offset};
+use highwater_protocol::ids::{ExtentSequence, Incarnation, LeaderEpoch, LogIndex, Offset};
 
 use super::decide::Found;
+use crate::expect::Expectation;
 use crate::mac::{ExtentMacs, is_believable};
 use crate::mutants::{Mutant, is_planted};
 
@@ -13,12 +14,32 @@ pub(crate) const OFFSET_MAX: i64 = i64::MAX - (1 << 33);
 /// What the next frame has to be.
 #[derive(Clone, Copy)]
 pub(super) struct Next {
+    pub(super) sequence: ExtentSequence,
     pub(super) incarnation: Incarnation,
     pub(super) tag: u32,
     pub(super) macs: Option<ExtentMacs>,
     pub(super) index: LogIndex,
     pub(super) offset: Offset,
+    /// Epoch of the frame in front.
     pub(super) epoch: Option<LeaderEpoch>,
+    /// Frames may be missing in front of it.
+    pub(super) has_gaps: bool,
+}
+
+impl Next {
+    /// The frame with this index, in an extent of which this is expected.
+    pub(super) fn of(expect: &Expectation, index: LogIndex) -> Self {
+        Self {
+            sequence: expect.start.sequence,
+            incarnation: expect.start.incarnation,
+            tag: expect.tag,
+            macs: expect.macs,
+            index,
+            offset: expect.start.offset,
+            epoch: expect.epoch,
+            has_gaps: expect.has_gaps,
+        }
+    }
 }
 
 /// Whether a header is of this extent's life and partition at all.
@@ -33,17 +54,29 @@ pub(super) fn is_found(header: &FrameHeader, position: u32, next: &Next) -> bool
     is_ours(header, next) && is_believable(next.macs.as_ref(), header, position)
 }
 
+/// Whether a header of this extent is of an epoch that had ended in front of it: what is left of a suffix that was truncated.
+pub(super) fn is_leftover(header: &FrameHeader, next: &Next) -> bool {
+    next.epoch.is_some_and(|epoch| header.leader_epoch.get() < epoch.0)
+}
+
 /// Compares a header whose checksum is right with what the place calls for.
 pub(super) fn chain(header: &FrameHeader, next: &Next) -> Found {
     if header.incarnation.get() < next.incarnation.0 && !is_planted(Mutant::IgnoreIncarnation) {
         return Found::Older;
     }
+    if is_ours(header, next) && is_leftover(header, next) {
+        return Found::Leftover;
+    }
+    let (index, offset) = (header.index.get(), header.base_offset.get());
+    let follows = if next.has_gaps || is_planted(Mutant::AcceptGap) {
+        index >= next.index.0 && offset >= next.offset.0
+    } else {
+        (index, offset) == (next.index.0, next.offset.0)
+    };
     let fits = is_ours(header, next)
-        && header.index.get() == next.index.0
-        && header.base_offset.get() == next.offset.0
-        && header.durable_index() <= header.index.get()
-        && (0..OFFSET_MAX).contains(&header.base_offset.get())
-        && next.epoch.is_none_or(|epoch| epoch.0 <= header.leader_epoch.get());
+        && follows
+        && header.durable_index() <= index
+        && (0..OFFSET_MAX).contains(&offset);
     if fits { Found::Valid } else { Found::Misdirected }
 }
 

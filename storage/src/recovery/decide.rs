@@ -7,15 +7,21 @@
 //! | zero, or older incarnation (recycled bytes) | no | none | end |
 //! | zero, or older incarnation | no | some, none proves | truncate and seal |
 //! | zero, or older incarnation | no | one proves | hole |
+//! | a leftover: its epoch is below that of the frame in front | no | none, or none proves | truncate and seal |
+//! | a leftover | no | one proves | hole |
 //! | bad, or misdirected | no | none | truncate: torn, never acknowledged |
 //! | bad, or misdirected | no | some, none proves | truncate and seal |
 //! | bad, or misdirected | no | one proves | hole |
-//! | zero, older incarnation, bad, misdirected | yes | – | rot |
+//! | zero, older incarnation, leftover, bad, misdirected | yes | – | rot |
 //! | unreadable, or of a newer version | – | – | rot |
 //!
 //! A later frame *proves* if its `durable_index` is above the missing index: the missing frame had been durable, and perhaps
 //! acknowledged, when the later one was made. Later frames that do not prove were in flight together with the missing one, and nobody was told of
 //! any of them. They must never come back, so the extent is sealed: nothing is ever written in front of a stale tail.
+//!
+//! Along a log epochs never fall. A frame of a lower epoch than the one in front of it is a leftover of a suffix that was truncated: a later
+//! leader's log did not have it. It ends the log, and what other leftovers say of what was durable counts for nothing: they speak of the
+//! log that was truncated.
 //!
 //! What cannot be read may have been acknowledged, and may be readable tomorrow: it is never truncated.
 
@@ -30,6 +36,8 @@ pub enum Found {
     Zero,
     /// A frame of an earlier life of the extent.
     Older,
+    /// A valid frame of an epoch that ended in front of it.
+    Leftover,
     /// Something that is no whole frame.
     Bad,
     /// A valid frame that belongs elsewhere: another partition, index or offset.
@@ -75,14 +83,21 @@ pub const fn decide(found: Found, hint: bool, later: Later) -> Decision {
         (Found::Valid, _, _) => Decision::Keep,
         (Found::Sealed, _, _) | (Found::Zero | Found::Older, false, Later::None) => Decision::End,
         (Found::Unreadable | Found::NewerVersion, _, _)
-        | (Found::Zero | Found::Older | Found::Bad | Found::Misdirected, true, _) => Decision::Rot,
+        | (Found::Zero | Found::Older | Found::Leftover | Found::Bad | Found::Misdirected, true, _) => {
+            Decision::Rot
+        }
         (Found::Bad | Found::Misdirected, false, Later::None) => Decision::Truncate { seal: false },
-        (Found::Zero | Found::Older | Found::Bad | Found::Misdirected, false, Later::Unproven) => {
-            Decision::Truncate { seal: true }
-        }
-        (Found::Zero | Found::Older | Found::Bad | Found::Misdirected, false, Later::Proven) => {
-            Decision::Hole
-        }
+        (Found::Leftover, false, Later::None)
+        | (
+            Found::Zero | Found::Older | Found::Leftover | Found::Bad | Found::Misdirected,
+            false,
+            Later::Unproven,
+        ) => Decision::Truncate { seal: true },
+        (
+            Found::Zero | Found::Older | Found::Leftover | Found::Bad | Found::Misdirected,
+            false,
+            Later::Proven,
+        ) => Decision::Hole,
     }
 }
 
@@ -132,6 +147,16 @@ mod tests {
     }
 
     #[test]
+    fn a_leftover_of_a_truncated_suffix_ends_the_log_and_nothing_is_written_in_front_of_it() {
+        row(&[Found::Leftover], &[false], &[Later::None, Later::Unproven], Decision::Truncate { seal: true });
+    }
+
+    #[test]
+    fn a_leftover_before_a_frame_that_proves_is_a_hole() {
+        row(&[Found::Leftover], &[false], &[Later::Proven], Decision::Hole);
+    }
+
+    #[test]
     fn a_torn_frame_with_nothing_behind_is_truncated() {
         row(&[Found::Bad, Found::Misdirected], &[false], &[Later::None], Decision::Truncate { seal: false });
     }
@@ -153,7 +178,7 @@ mod tests {
 
     #[test]
     fn whatever_is_in_the_place_of_a_frame_that_had_been_durable_is_rot() {
-        let found = [Found::Zero, Found::Older, Found::Bad, Found::Misdirected];
+        let found = [Found::Zero, Found::Older, Found::Leftover, Found::Bad, Found::Misdirected];
         row(&found, &[true], ANY_LATER, Decision::Rot);
     }
 

@@ -44,6 +44,8 @@ pub(super) struct Range {
 /// somebody's data. Neither is what is not of this extent: it has to have the code of its place ([`crate::mac`]).
 pub(super) fn look_ahead(window: &mut Window<'_>, next: &Next, range: &Range) -> LookAhead {
     let mut ahead = LookAhead::default();
+    // Behind damage it cannot be told whether a frame that may be missing was there.
+    let strict = Next { has_gaps: false, ..*next };
     let mut position = range.from.next_multiple_of(FRAME_ALIGN as u32);
     let mut stop = range.to;
     while position < stop {
@@ -60,7 +62,9 @@ pub(super) fn look_ahead(window: &mut Window<'_>, next: &Next, range: &Range) ->
         }
         let bytes = window.get(position, FRAME_HEADER_BYTES);
         let ours = |header: &FrameHeader| {
-            check::is_found(header, position, next) && header.index.get() >= next.index.0
+            check::is_found(header, position, next)
+                && header.index.get() >= next.index.0
+                && !check::is_leftover(header, next)
         };
         let header = match FrameHeader::parse(bytes) {
             Ok((header, _)) if ours(header) => *header,
@@ -71,7 +75,7 @@ pub(super) fn look_ahead(window: &mut Window<'_>, next: &Next, range: &Range) ->
         };
         let whole = header.frame_bytes();
         let is_valid = Frame::checked(window.get(position, whole)).is_ok();
-        if is_valid && check::chain(&header, next) == Found::Valid {
+        if is_valid && check::chain(&header, &strict) == Found::Valid {
             ahead.itself = Some(position);
             break;
         }
@@ -88,6 +92,7 @@ pub(super) fn look_ahead(window: &mut Window<'_>, next: &Next, range: &Range) ->
             continue;
         }
         let mark = Mark {
+            sequence: next.sequence,
             incarnation: next.incarnation,
             position,
             index: LogIndex(header.index.get()),

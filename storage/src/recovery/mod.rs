@@ -88,14 +88,7 @@ pub fn scan(
         expect,
         end,
         at: expect.start,
-        next: Next {
-            incarnation: expect.start.incarnation,
-            tag: expect.tag,
-            macs: expect.macs,
-            index: expect.start.index,
-            offset: expect.start.offset,
-            epoch: None,
-        },
+        next: Next::of(expect, expect.start.index),
         frames: 0,
         durable_index_max: LogIndex(0),
         misdirected: false,
@@ -177,9 +170,10 @@ impl Walk<'_> {
             self.frames += 1;
             self.durable_index_max = self.durable_index_max.max(LogIndex(header.durable_index()));
             self.next.epoch = Some(LeaderEpoch(header.leader_epoch.get()));
+            let here = LogIndex(header.index.get());
             let index = match frame.kind() {
-                FrameKind::Padding => self.at.index,
-                FrameKind::Batch | FrameKind::EpochStart => self.at.index.next(),
+                FrameKind::Padding => here,
+                FrameKind::Batch | FrameKind::EpochStart => here.next(),
             };
             let offset = Offset(header.next_offset());
             self.go_to(Mark { position: behind, index, offset, ..self.at });
@@ -246,14 +240,7 @@ impl Walk<'_> {
 pub fn proves_durable(expect: &Expectation, bytes: &mut dyn ExtentBytes, index: LogIndex) -> Later {
     let end = expect.sealed_at.unwrap_or(expect.extent_bytes).min(expect.extent_bytes);
     let mut window = Window::new(bytes, end);
-    let next = Next {
-        incarnation: expect.start.incarnation,
-        tag: expect.tag,
-        macs: expect.macs,
-        index,
-        offset: Offset(0),
-        epoch: None,
-    };
+    let next = Next { offset: Offset(0), ..Next::of(expect, index) };
     let from = expect.start.position;
     let to = from.saturating_add(expect.unacked_bytes_max).min(end);
     let range = look_ahead::Range { from, to, inside_until: from, wants_proof: true };

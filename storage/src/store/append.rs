@@ -109,7 +109,7 @@ impl Store {
             TailState::Idle => partition.tail_state = TailState::Active,
             TailState::Clean => {
                 let key = PartitionKey::from(partition.tp);
-                let seq = self.record(&MapRecord::Woken { key });
+                let seq = self.record(&MapRecord::Reactivated { key });
                 self.partitions.get_mut(slot.0).expect("as above").tail_state = TailState::Reactivating(seq);
             }
         }
@@ -154,7 +154,7 @@ impl Store {
                 Some(partition) => {
                     let durable = partition.durable;
                     self.budget.evict(Some(&mut partition.chunks), |chunk| {
-                        (chunk.incarnation, chunk.to) <= (durable.incarnation, durable.position)
+                        (chunk.extent.sequence, chunk.to) <= (durable.sequence, durable.position)
                     })
                 }
             };

@@ -22,7 +22,7 @@ pub(super) fn read_cached(
     let (mut taken, mut largest) = (0, 0);
     let mut at = first;
     while let Some(chunk) = partition.chunks.get(at) {
-        let readable = partition.readable_to(partition.extent(chunk.incarnation)?);
+        let readable = partition.readable_to(partition.extent(chunk.extent)?);
         let end = chunk.data_end.min(readable);
         let mut walk = ChunkWalk { chunk, end, position: chunk.from, offset: chunk.base_offset };
         if at == first {
@@ -63,8 +63,7 @@ pub(super) fn read_cached(
             taken += bytes.len();
             frames.memory_bytes += memory_bytes;
             frames.bytes.push(bytes);
-            let hint =
-                CursorHint { incarnation: chunk.incarnation, position: walk.position, frame_bytes: largest };
+            let hint = CursorHint { extent: chunk.extent, position: walk.position, frame_bytes: largest };
             frames.next = Cursor { offset: walk.offset, hint: Some(hint) };
         }
         if done || taken >= limits.bytes_max {
@@ -98,7 +97,7 @@ impl ChunkWalk<'_> {
     /// Goes to the frame that holds the cursor's offset.
     fn skip_to(&mut self, cursor: Cursor) {
         if let Some(hint) = cursor.hint
-            && hint.incarnation == self.chunk.incarnation
+            && hint.extent == self.chunk.extent
             && (self.chunk.from..self.chunk.to).contains(&hint.position)
         {
             self.position = hint.position;

@@ -13,6 +13,7 @@ mod known_producers;
 mod open;
 mod read;
 mod record;
+mod replica;
 mod retention;
 mod round;
 mod slabs;
@@ -37,6 +38,8 @@ use crate::producers::{ActiveProducer, ProducerStamp};
 use crate::state_log::{Seq, StateLog};
 
 use known_producers::KnownProducers;
+pub(crate) use open::chain_of;
+
 use open::Orphans;
 use read::Reads;
 use round::Rounds;

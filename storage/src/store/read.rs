@@ -9,7 +9,7 @@ use std::io;
 
 use bytes::Bytes;
 use highwater_protocol::batch::Work;
-use highwater_protocol::ids::{LeaderEpoch, Offset};
+use highwater_protocol::ids::Offset;
 use highwater_runtime::buf::AlignedBuf;
 use highwater_runtime::plane::Disk;
 
@@ -60,9 +60,9 @@ impl Store {
         let mut task =
             Task { memory_bytes_max: limits.memory_bytes_max, ..Task::new(slot, goal, cursor.offset) };
         if let Some(hint) = cursor.hint
-            && partition.extent(hint.incarnation).is_some()
+            && partition.extent(hint.extent).is_some()
         {
-            task.incarnation = hint.incarnation;
+            task.extent = hint.extent;
             task.cursor.position = hint.position;
             task.frame_bytes = hint.frame_bytes;
         } else if let Some(answer) = task.locate(partition) {
@@ -83,26 +83,13 @@ impl Store {
         self.partition(slot).is_some_and(|partition| partition.chunks.find(cursor.offset).is_some())
     }
 
-    /// The largest epoch up to `epoch` that the log knows, and where it ends: none, if no newer one has begun. An epoch begins with an
-    /// extent.
-    pub fn epoch_end(&self, slot: Slot, epoch: LeaderEpoch) -> (LeaderEpoch, Option<Offset>) {
-        let Some(partition) = self.partition(slot) else { return (epoch, None) };
-        let newer = partition.extents.partition_point(|extent| extent.leader_epoch <= epoch);
-        let last = newer.checked_sub(1).and_then(|at| partition.extents.get(at));
-        let end = partition.extents.get(newer).map(|extent| extent.base_offset);
-        (last.map_or(epoch, |extent| extent.leader_epoch), end)
-    }
-
     fn read_result(&self, slot: Slot, answer: Answer) -> ReadResult {
         match answer {
-            Answer::Frames { bytes, memory_bytes, next, incarnation, position, frame_bytes } => {
+            Answer::Frames { bytes, memory_bytes, next, extent, position, frame_bytes } => {
                 ReadResult::Frames(Frames {
                     bytes: vec![bytes],
                     memory_bytes,
-                    next: Cursor {
-                        offset: next,
-                        hint: Some(CursorHint { incarnation, position, frame_bytes }),
-                    },
+                    next: Cursor { offset: next, hint: Some(CursorHint { extent, position, frame_bytes }) },
                 })
             }
             Answer::End | Answer::Deleted => ReadResult::AtEnd,
@@ -184,7 +171,7 @@ impl Store {
                 return Driven::Paused(task);
             }
             let Some(partition) = self.partition(task.slot) else { return Driven::Done(Answer::Deleted) };
-            let Some(at) = partition.extent_at(task.incarnation) else {
+            let Some(at) = partition.extent_at(task.extent) else {
                 task.read = None;
                 if task.cursor.offset < partition.log_start {
                     match &mut task.goal {
@@ -221,7 +208,7 @@ impl Store {
                     continue;
                 }
             }
-            if let Some(chunk) = partition.chunks.at_position(task.incarnation, position) {
+            if let Some(chunk) = partition.chunks.at_position(task.extent.sequence, position) {
                 let (bytes, from) = (chunk.slice(chunk.base, chunk.to), chunk.base);
                 let chunk_bytes = Some(chunk.memory_bytes());
                 if let Some(answer) = self.look(&mut task, &bytes, from, chunk_bytes, work) {
@@ -254,16 +241,17 @@ impl Store {
     ) -> Option<Answer> {
         let to = from + bytes.len() as u32;
         let interval = self.config.limits.index_interval_bytes;
-        let macs = self.macs.of(task.incarnation);
+        let macs = self.macs.of(task.extent.incarnation);
         let partition = self.partition_mut(task.slot)?;
         let tag = partition.tag;
-        let at = partition.extent_at(task.incarnation)?;
+        let at = partition.extent_at(task.extent)?;
         let limit = partition.readable_to(&partition.extents[at]);
         let offsets = partition.readable_offsets(&partition.extents[at]);
         let extent = &mut partition.extents[at];
         let mut note = |entry: Entry| extent.note_entry(entry, interval);
         let is_chunk = chunk_bytes.is_some();
-        let view = View { bytes, from, limit, offsets, incarnation: task.incarnation, tag, macs, is_chunk };
+        let view =
+            View { bytes, from, limit, offsets, incarnation: task.extent.incarnation, tag, macs, is_chunk };
         task.need = 0;
         task.behind = None;
         match scan_chunk(&task.goal, &mut task.cursor, &view, &mut note, work) {
@@ -276,7 +264,7 @@ impl Store {
                     bytes,
                     memory_bytes,
                     next,
-                    incarnation: task.incarnation,
+                    extent: task.extent,
                     position: task.cursor.position,
                     frame_bytes: frame_bytes_max,
                 })
@@ -309,7 +297,7 @@ impl Store {
     /// Starts a disk read, or fails with the memory that it would need.
     fn submit_read(&mut self, disk: &mut dyn Disk, id: ReadId, mut task: Task) -> Result<(), usize> {
         let partition = self.partition(task.slot).expect("the caller looked");
-        let extent = partition.extent(task.incarnation).expect("the caller looked");
+        let extent = partition.extent(task.extent).expect("the caller looked");
         let place = extent.place.expect("what is durable has a place");
         let limit = partition.readable_to(extent);
         let (from, len) = task.range(extent, limit, self.config.limits.read_bytes_max)?;

@@ -8,10 +8,11 @@ use highwater_runtime::plane::Disk;
 
 use super::Store;
 use crate::api::Slot;
+use crate::expect::Mark;
 use crate::extent::{Extent, NO_TIMESTAMP};
 use crate::layout::Place;
 use crate::map::{
-    CheckpointEntry, ExtentEntry, MapRecord, PartitionEntry, PartitionKey, SealEntry, StoreMap,
+    CheckpointEntry, EpochEntry, ExtentEntry, MapRecord, PartitionEntry, PartitionKey, SealEntry, StoreMap,
 };
 use crate::partition::{Partition, TailState};
 use crate::state_log::Seq;
@@ -24,10 +25,14 @@ impl Extent {
             slab: slab.0,
             at,
             log2_bytes: self.log2_bytes,
+            version: self.version,
+            sequence: self.sequence.0,
+            generation: self.generation,
             incarnation: self.incarnation.0,
             base_index: self.base_index.0,
             base_offset: self.base_offset.0,
             leader_epoch: self.leader_epoch.0,
+            has_gaps: self.has_gaps,
             created_ms: self.created_ms,
             sealed: self.seal_recorded.then(|| self.seal_entry()),
         })
@@ -52,19 +57,26 @@ impl Extent {
 impl Partition {
     /// What is durable now. `None` if that cannot be told: see [`Producers::below`](crate::producers::Producers::below).
     /// A partition that is faulty keeps the checkpoint it has, so that every start finds the damage again.
-    fn durable_checkpoint(&self) -> Option<CheckpointEntry> {
+    pub(super) fn durable_checkpoint(&self) -> Option<CheckpointEntry> {
         if self.faulty {
             return None;
         }
-        let extent = self.extent(self.durable.incarnation);
+        let Mark { sequence, incarnation, .. } = self.durable;
+        let extent = self.durable_extent();
+        let commit = self.commit_point();
         Some(CheckpointEntry {
-            incarnation: self.durable.incarnation.0,
+            sequence: sequence.0,
+            incarnation: incarnation.0,
             position: self.durable.position,
             index: self.durable.index.0,
             offset: self.durable.offset.0,
+            // A quorum can have committed what is not durable here.
+            commit_index: commit.index.min(self.durable.index).0,
+            commit_offset: commit.offset.min(self.durable.offset).0,
             last_epoch: self.last_epoch.map(|epoch| epoch.0),
             // The extent's largest timestamp may be that of a batch that is not durable yet: too large only costs a look.
             max_timestamp: extent.map_or(NO_TIMESTAMP, |extent| extent.max_timestamp),
+            epochs: self.epochs.below(self.durable.index).map(EpochEntry::from).collect(),
             producers: self.producers.below(self.durable.offset)?,
         })
     }
@@ -111,6 +123,7 @@ impl Store {
             partitions: known.map(|entry| (entry.key, entry)).collect(),
             orphans: self.orphans.entries().collect(),
             macs: Some(self.macs),
+            ..StoreMap::default()
         }
     }
 
@@ -162,7 +175,7 @@ impl Store {
         let Some(checkpoint) = partition.durable_checkpoint() else { return false };
         partition.checkpoint = Some(Box::new(checkpoint.clone()));
         let key = PartitionKey::from(partition.tp);
-        let untimed = partition.extent(partition.durable.incarnation).and_then(Extent::untimed);
+        let untimed = partition.durable_extent().and_then(Extent::untimed);
         self.record_untimed(untimed);
         self.record(&MapRecord::Checkpoint { key, checkpoint, complete });
         true
@@ -179,7 +192,7 @@ impl Store {
             if extent.seal_recorded {
                 break;
             }
-            let complete = (extent.incarnation, extent.end) <= (durable.incarnation, durable.position);
+            let complete = (extent.sequence, extent.end) <= (durable.sequence, durable.position);
             if extent.sealed && complete {
                 extent.seal_recorded = true;
                 untimed.extend(extent.untimed());

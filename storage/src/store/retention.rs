@@ -3,7 +3,7 @@
 //! Freeing an extent is a change of the map and nothing else. Its space is used again once that change is durable.
 //! The extent that takes appends is never freed; it is sealed first, when its partition's configuration says that it is due.
 
-use highwater_protocol::ids::{Incarnation, Offset};
+use highwater_protocol::ids::Offset;
 use highwater_runtime::plane::Disk;
 
 use super::Store;
@@ -159,9 +159,11 @@ impl Store {
         }
         let partition = self.partitions.get_mut(slot.0).expect("it was there");
         let freed: Vec<Extent> = partition.extents.drain(..count).collect();
-        let behind = Incarnation(freed.last()?.incarnation.0 + 1);
+        let behind = freed.last()?.sequence.next();
         let key = PartitionKey::from(partition.tp);
         self.budget.drop_below(&mut partition.chunks, behind);
+        let first = partition.extents.front().map_or(partition.append_index, |extent| extent.base_index);
+        partition.epochs.forget_below(first);
         let incarnations = freed.iter().map(|extent| extent.incarnation.0).collect();
         let seq = self.record(&MapRecord::Freed { key, incarnations, log_start: log_start.0 });
         for extent in &freed {

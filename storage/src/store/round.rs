@@ -13,14 +13,12 @@ use highwater_runtime::fs::is_out_of_space;
 use highwater_runtime::plane::{Completion, Disk, Durability, Token, WRITE_BYTES_MAX};
 
 use bytes::Bytes;
-use highwater_protocol::ids::Incarnation;
 
 use super::{Queued, Store, TOKEN_KIND_SHIFT, TOKEN_STORE};
 use crate::api::{ReadId, Slot, StoreEvent};
 use crate::config::DurableForm;
-use crate::expect::Mark;
-use crate::extent::FIRST_POSITION;
-use crate::layout::{ExtentId, PAGE_BYTES, SlabId};
+use crate::extent::ExtentRef;
+use crate::layout::{PAGE_BYTES, SlabId};
 use crate::limits::ROUNDS_IN_FLIGHT_MAX;
 use crate::mutants::{Mutant, is_planted};
 use crate::partition::{Flight, Piece, TailState};
@@ -181,20 +179,21 @@ impl Store {
         loop {
             let Some(partition) = self.partitions.get_mut(slot.0) else { return };
             let next = match (partition.queue.front(), &partition.tail) {
-                (Some(piece), _) => (piece.incarnation, piece.from),
+                (Some(piece), _) => (piece.extent, piece.from),
                 (None, Some(tail)) if tail.is_fresh() => {
-                    (partition.extents.back().expect("a tail lies in an extent").incarnation, tail.base())
+                    let last = partition.extents.back().expect("a tail lies in an extent");
+                    (last.reference(), tail.base())
                 }
                 _ => return,
             };
-            let (incarnation, from) = next;
-            let extent = partition.extent(incarnation).expect("what is not durable is not freed");
+            let (reference, from) = next;
+            let extent = partition.extent(reference).expect("what is not durable is not freed");
             let Some(place) = extent.place else { return };
-            if !self.space.is_reserved(incarnation) || partition.overlaps_flight(incarnation, from) {
+            if !self.space.is_reserved(reference.incarnation) || partition.overlaps_flight(reference, from) {
                 return;
             }
             if !extent.header_written {
-                self.submit_header(disk, slot, incarnation, round);
+                self.submit_header(disk, slot, reference, round);
             }
             let partition = self.partitions.get_mut(slot.0).expect("it was there");
             if partition.queue.is_empty() {
@@ -207,35 +206,19 @@ impl Store {
         }
     }
 
-    fn submit_header(&mut self, disk: &mut dyn Disk, slot: Slot, incarnation: Incarnation, round: u64) {
+    fn submit_header(&mut self, disk: &mut dyn Disk, slot: Slot, reference: ExtentRef, round: u64) {
         let (cluster, store) = (self.config.cluster, self.config.store);
         let macs = self.macs;
         let partition = self.partitions.get_mut(slot.0).expect("the caller looked");
         let tp = partition.tp;
-        let extent = partition.extent_mut(incarnation).expect("the caller looked");
+        let extent = partition.extent_mut(reference).expect("the caller looked");
         extent.header_written = true;
         let place = extent.place.expect("the caller looked");
-        let id = ExtentId {
-            cluster,
-            store,
-            place,
-            log2_bytes: extent.log2_bytes,
-            incarnation,
-            tp,
-            base_index: extent.base_index,
-            base_offset: extent.base_offset,
-            leader_epoch: extent.leader_epoch,
-            macs: Some(macs).filter(|macs| macs.of(incarnation).is_some()),
-        };
-        let end = Mark {
-            incarnation,
-            position: FIRST_POSITION,
-            index: extent.base_index,
-            offset: extent.base_offset,
-        };
+        let id = extent.id(cluster, store, tp, &macs).expect("the caller looked");
+        let end = extent.start_mark();
         let mut page = highwater_runtime::buf::AlignedBuf::new(PAGE_BYTES);
         page.copy_from_slice(&id.to_block());
-        let piece = Piece { incarnation, from: 0, data: page.freeze(), end, frame_bytes: 0 };
+        let piece = Piece { extent: reference, from: 0, data: page.freeze(), end, frame_bytes: 0 };
         self.submit(disk, slot, piece, place.slab, round);
     }
 
@@ -247,7 +230,7 @@ impl Store {
             DurableForm::SyncPerRound => Durability::Volatile,
         };
         let partition = self.partitions.get_mut(slot.0).expect("the caller looked");
-        let extent = partition.extent(piece.incarnation).expect("the caller looked");
+        let extent = partition.extent(piece.extent).expect("the caller looked");
         let place = extent.place.expect("the caller looked");
         let bytes = piece.data.len();
         assert!(

@@ -17,7 +17,7 @@ use highwater_runtime::plane::{Disk, FileId};
 use super::Store;
 use crate::alloc::Allocator;
 use crate::api::{AppendError, Slot, StoreEvent};
-use crate::extent::Extent;
+use crate::extent::{Extent, ExtentRef};
 use crate::layout::{EXTENT_HEADER_BYTES, Place, SlabId};
 use crate::limits::EXTENT_BYTES_MAX;
 use crate::map::{MapRecord, PartitionKey};
@@ -216,17 +216,18 @@ impl Store {
         partition.seal_active();
         let incarnation = Incarnation(self.space.next_incarnation);
         self.space.next_incarnation += 1;
-        let (index, offset) = (partition.append_index, partition.append_offset);
-        partition.extents.push_back(Extent::new(incarnation, log2, index, offset, epoch, wall_ms));
-        self.place_extent(slot, incarnation, place);
+        let extent = ExtentRef { sequence: partition.next_sequence(), incarnation };
+        let start = partition.append_point();
+        partition.extents.push_back(Extent::new(extent, log2, start, epoch, wall_ms));
+        self.place_extent(slot, extent, place);
         Ok(())
     }
 
     /// Gives an extent its place, and tells the map.
-    fn place_extent(&mut self, slot: Slot, incarnation: Incarnation, place: Place) {
+    fn place_extent(&mut self, slot: Slot, reference: ExtentRef, place: Place) {
         let partition = self.partitions.get_mut(slot.0).expect("the caller looked");
         let key = PartitionKey::from(partition.tp);
-        let extent = partition.extent_mut(incarnation).expect("it was just made or waited");
+        let extent = partition.extent_mut(reference).expect("it was just made");
         extent.place = Some(place);
         let entry = extent.entry().expect("it has a place now");
         if !std::mem::replace(&mut self.macs_recorded, true) {
@@ -236,7 +237,7 @@ impl Store {
         }
         let seq = self.record(&MapRecord::Allocated { key, extent: entry });
         let partition = self.partitions.get_mut(slot.0).expect("as above");
-        partition.extent_mut(incarnation).expect("as above").map_seq = Some(seq);
+        partition.extent_mut(reference).expect("as above").map_seq = Some(seq);
     }
 
     /// Reserves lives, makes the next slab when space is short, and gives back slabs that nobody needs.

@@ -100,7 +100,7 @@ impl Store {
         };
         let durable = self.state.durable();
         let written_to =
-            partition.extents.iter().rev().take_while(|e| e.incarnation >= partition.durable.incarnation);
+            partition.extents.iter().rev().take_while(|e| e.sequence >= partition.durable.sequence);
         matches!(partition.tail_state, TailState::Reactivating(seq) if seq > durable)
             || written_to.into_iter().any(|extent| {
                 !self.space.is_reserved(extent.incarnation) || extent.map_seq.is_some_and(|seq| seq > durable)

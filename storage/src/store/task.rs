@@ -1,11 +1,11 @@
 //! One read or search on its way through a partition's extents: where it is, what it needs next, and what it answers.
 
 use bytes::Bytes;
-use highwater_protocol::ids::{Incarnation, Offset, Timestamp};
+use highwater_protocol::ids::{ExtentSequence, Incarnation, Offset, Timestamp};
 use highwater_runtime::buf::AlignedBuf;
 
 use crate::api::Slot;
-use crate::extent::{Extent, FIRST_POSITION, NO_TIMESTAMP};
+use crate::extent::{Extent, ExtentRef, FIRST_POSITION, NO_TIMESTAMP};
 use crate::index::Entry;
 use crate::layout::PAGE_BYTES;
 use crate::limits::HELD_BYTES_PER_BYTE_MAX;
@@ -21,7 +21,7 @@ pub(super) struct Task {
     pub(super) memory_bytes_max: usize,
     pub(super) cursor: ScanCursor,
     /// The extent it is in.
-    pub(super) incarnation: Incarnation,
+    pub(super) extent: ExtentRef,
     /// How many bytes the next look needs at least.
     pub(super) need: usize,
     /// The offset behind the frame it needs them for, if known.
@@ -54,7 +54,7 @@ pub(super) enum Answer {
         bytes: Bytes,
         memory_bytes: usize,
         next: Offset,
-        incarnation: Incarnation,
+        extent: ExtentRef,
         position: u32,
         frame_bytes: u32,
     },
@@ -84,7 +84,7 @@ impl Task {
                 max_timestamp: None,
                 latest: NO_TIMESTAMP,
             },
-            incarnation: Incarnation(0),
+            extent: ExtentRef { sequence: ExtentSequence(0), incarnation: Incarnation(0) },
             need: 0,
             behind: None,
             frame_bytes: 0,
@@ -105,7 +105,7 @@ impl Task {
     /// that it would have had to look at before.
     fn enter(&mut self, partition: &Partition, first: usize) -> Option<Answer> {
         let mut reached = self.cursor.offset;
-        let is_readable = |extent: &&Extent| extent.incarnation <= partition.durable.incarnation;
+        let is_readable = |extent: &&Extent| extent.sequence <= partition.durable.sequence;
         for extent in partition.extents.iter().skip(first).take_while(is_readable) {
             let offsets = partition.readable_offsets(extent);
             if offsets.start > reached {
@@ -153,7 +153,7 @@ impl Task {
             self.cursor.offset =
                 entry.map_or(self.cursor.offset, |entry| self.cursor.offset.max(entry.offset));
         }
-        self.incarnation = extent.incarnation;
+        self.extent = extent.reference();
         self.cursor.position = entry.map_or(FIRST_POSITION, |entry| entry.position);
         self.cursor.max_timestamp = Some(entry.map_or(NO_TIMESTAMP, |entry| entry.max_timestamp_before));
         self.cursor.searching = false;

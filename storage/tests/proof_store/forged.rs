@@ -10,12 +10,16 @@ use highwater_protocol::frame::{
     FRAME_HEADER_BYTES, Frame, FrameHeader, FramePlace, Frames, frame_bytes, write_batch_frame,
 };
 use highwater_protocol::ids::{
-    Incarnation, LeaderEpoch, LogIndex, Offset, ProducerId, StoreId, Timestamp, TopicPartition,
+    ExtentSequence, Incarnation, LeaderEpoch, LogIndex, Offset, ProducerId, StoreId, Timestamp,
+    TopicPartition,
 };
 use highwater_runtime::fs::Fs as _;
 use highwater_runtime::sim::{DiskHarness, DiskImage, SimDisk};
 use highwater_storage::inspect::{self, Dumped};
-use highwater_storage::layout::{EXTENT_HEADER_BYTES, ExtentId, PAGE_BYTES, Place, SlabId, slab_name};
+use highwater_storage::layout::{
+    EXTENT_HEADER_BYTES, EXTENT_VERSION, EXTENT_VERSION_WITHOUT_MACS, ExtentId, PAGE_BYTES, Place, SlabId,
+    slab_name,
+};
 use highwater_storage::mac::{MacKey, StoreMacs};
 use highwater_storage::{
     AppendError, Cursor, DurableForm, FindOutcome, FindResult, PartitionConfig, ProducerCheck, ReadResult,
@@ -98,6 +102,7 @@ fn attack(behind: usize, is_stopped: bool) -> Attack {
                     incarnation: Incarnation(seen.incarnation.get()),
                     index: LogIndex(index),
                     durable_index: LogIndex(index),
+                    commit_index: LogIndex(index),
                     partition_tag: seen.partition_tag.get(),
                     mac,
                 };
@@ -202,12 +207,17 @@ fn batch_of_headers(frame_at: Option<u64>) -> Vec<u8> {
             cluster: CLUSTER,
             store: StoreId(0),
             place: Place { slab: SlabId(0), at: page as u64 },
+            version: if n % 2 == 0 { EXTENT_VERSION } else { EXTENT_VERSION_WITHOUT_MACS },
             log2_bytes: 12,
+            sequence: ExtentSequence(1 << 40),
+            generation: 0,
             incarnation: Incarnation(1 << 40),
             tp: tp(200, 0),
             base_index: LogIndex(5),
             base_offset: Offset(5),
             leader_epoch: LeaderEpoch(1),
+            has_gaps: false,
+            end: None,
             macs: (n % 2 == 0).then_some(StoreMacs { key, since: Incarnation(1) }),
         };
         here.copy_from_slice(&id.to_block());

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::io;
 
 use highwater_protocol::frame::{FRAME_MAGIC, FRAME_VERSION, FrameHeader, FrameKind, frame_bytes};
-use highwater_protocol::ids::{Incarnation, LogIndex, Offset};
+use highwater_protocol::ids::{ExtentSequence, Incarnation, LogIndex, Offset};
 use zerocopy::IntoBytes;
 use zerocopy::byteorder::little_endian::{I32, I64, U16, U32, U64};
 
@@ -91,7 +91,8 @@ impl Extent {
             last_offset_delta: U32::new(delta),
             leader_epoch: I32::new(self.epoch),
             partition_tag: U32::new(self.tag),
-            undurable: U32::new(u32::try_from(self.index - durable_index).expect("a test's log is short")),
+            undurable: U16::new(u16::try_from(self.index - durable_index).expect("a test's log is short")),
+            uncommitted: U16::new(u16::try_from(self.index - durable_index).expect("a test's log is short")),
         }
         .sealed();
         let whole = frame_bytes(payload.len());
@@ -104,6 +105,7 @@ impl Extent {
 
     pub(super) fn mark(position: usize, index: u64, offset: i64) -> Mark {
         Mark {
+            sequence: ExtentSequence(7),
             incarnation: Incarnation(INCARNATION),
             position: position as u32,
             index: LogIndex(index),
@@ -118,6 +120,8 @@ impl Extent {
     pub(super) fn expect(&self) -> Expectation {
         Expectation {
             start: Self::mark(START as usize, 100, 1000),
+            epoch: None,
+            has_gaps: false,
             tag: TAG,
             macs: self.macs,
             extent_bytes: self.bytes.len() as u32,

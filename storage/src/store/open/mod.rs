@@ -3,9 +3,12 @@
 //! Nothing is deleted here, and nothing is truncated that may have been acknowledged. What was never acknowledged stays where it
 //! is; logs go on behind it.
 
+mod chains;
+mod commit;
 mod rebuild;
 mod recover;
 mod slabs;
+mod upgrade;
 mod walk;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -13,7 +16,7 @@ use std::io;
 use std::path::Path;
 
 use bytes::Bytes;
-use highwater_protocol::ids::{Incarnation, TopicPartition};
+use highwater_protocol::ids::{Incarnation, LogIndex, Offset, TopicPartition};
 use highwater_runtime::fs::{OpenMode, RESERVE_NAME};
 use highwater_runtime::plane::Disk;
 use highwater_runtime::slab::Slab;
@@ -28,6 +31,7 @@ use crate::alloc::Allocator;
 use crate::api::{Slot, StoreStats};
 use crate::cache::CacheBudget;
 use crate::config::StoreConfig;
+use crate::expect::LogPoint;
 use crate::layout::{Place, STATE_PURPOSE, STATE_STEM, SlabId, parse_slab_name, slab_name};
 use crate::mac::StoreMacs;
 use crate::map::{ExtentEntry, MapError, MapRecord, PartitionKey, StoreMap};
@@ -35,9 +39,11 @@ use crate::partition::TailState;
 use crate::report::{OpenError, PartitionFinding, RecoveryReport};
 use crate::state_log::{Owner, Recovered, StateLog, StateLogError};
 
+use commit::CommitTracker;
 use recover::Recovery;
 use slabs::SlabFaults;
 
+pub(crate) use chains::chain_of;
 pub(super) use rebuild::Orphans;
 pub(super) use recover::orphan_fault;
 
@@ -97,6 +103,8 @@ impl Store {
                 tp,
                 orphans: &orphans,
                 macs: &macs,
+                without_epochs: map.without_epochs.contains(&key),
+                commit: CommitTracker::new(LogPoint { index: LogIndex(0), offset: Offset(0) }),
                 untimed: &map.untimed,
             };
             let found = recovery.run(slot, entry, trusted)?;

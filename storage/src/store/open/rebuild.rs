@@ -1,8 +1,7 @@
 //! Rebuilding the map of a store from the headers of its extents.
 //!
-//! A header can be at every multiple of the smallest extent's size. Space is used again, so headers of earlier lives are found
-//! too: where two extents overlap the later life is real. Of a partition's extents, one that begins at or behind the beginning of
-//! a later life was given up.
+//! A header can be at every multiple of the smallest extent's size. Space is used again, so headers of earlier incarnations are found
+//! too: where two extents overlap the later incarnation is real. Which of a partition's extents make up its log is in [`super::chains`].
 
 use std::collections::BTreeMap;
 
@@ -11,6 +10,7 @@ use highwater_protocol::ids::{Incarnation, LogIndex};
 use highwater_runtime::plane::Disk;
 
 use super::Slabs;
+use super::chains::chain_of;
 use crate::alloc::Allocator;
 use crate::config::StoreConfig;
 use crate::layout::{EXTENT_HEADER_BYTES, ExtentHeaderError, ExtentId, PAGE_BYTES, Place, SlabId, slab_name};
@@ -138,31 +138,16 @@ pub(super) fn rebuild(
         macs,
         ..StoreMap::default()
     };
+    let mut by_partition: BTreeMap<PartitionKey, Vec<ExtentId>> = BTreeMap::new();
     for id in kept.into_values() {
-        let key = PartitionKey::from(id.tp);
-        let entry = map.partitions.entry(key).or_insert_with(|| PartitionEntry {
-            key,
-            log_start: 0,
-            extents: Vec::new(),
-            checkpoint: None,
-            complete: false,
-        });
-        // Not known. It must not make an extent look old.
-        entry.extents.push(ExtentEntry::of_header(&id, i64::MAX));
+        by_partition.entry(PartitionKey::from(id.tp)).or_default().push(id);
     }
-    for partition in map.partitions.values_mut() {
-        partition.extents.sort_by_key(|extent| extent.incarnation);
-        let mut begin = u64::MAX;
-        let mut chain: Vec<ExtentEntry> = Vec::new();
-        for extent in partition.extents.drain(..).rev() {
-            if extent.base_index < begin {
-                begin = extent.base_index;
-                chain.push(extent);
-            }
-        }
-        chain.reverse();
-        partition.log_start = chain.first().map_or(0, |extent| extent.base_offset);
-        partition.extents = chain;
+    for (key, extents) in by_partition {
+        // When an extent was begun is not known. That must not make it look old.
+        let extents: Vec<_> =
+            chain_of(extents).iter().map(|id| ExtentEntry::of_header(id, i64::MAX)).collect();
+        let log_start = extents.first().map_or(0, |extent| extent.base_offset);
+        map.partitions.insert(key, PartitionEntry { log_start, extents, ..PartitionEntry::new(key) });
     }
     map.forget_append_times(u64::MAX);
     Ok(map)

@@ -13,14 +13,15 @@ use highwater_protocol::ids::{LeaderEpoch, LogIndex, Offset, TopicPartition};
 use highwater_runtime::plane::Disk;
 
 use super::Slabs;
+use super::commit::CommitTracker;
 use super::rebuild::Orphans;
 use super::slabs::SlabFaults;
 use super::walk::{SlabBytes, first_mark, known_end, mark_of};
 use crate::api::Slot;
-use crate::config::{PartitionConfig, StoreConfig};
-use crate::expect::Mark;
+use crate::config::{CommitRule, PartitionConfig, StoreConfig};
+use crate::expect::{LogPoint, Mark};
 use crate::extent::Extent;
-use crate::layout::{PAGE_BYTES, SlabId, slab_name};
+use crate::layout::{EXTENT_VERSION, PAGE_BYTES, SlabId, slab_name};
 use crate::mac::StoreMacs;
 use crate::map::{CheckpointEntry, ExtentEntry, OrphanEntry, PartitionEntry};
 use crate::mutants::{Mutant, is_planted};
@@ -39,6 +40,10 @@ pub(super) struct Recovery<'a> {
     pub(super) tp: TopicPartition,
     pub(super) orphans: &'a Orphans,
     pub(super) macs: &'a StoreMacs,
+    /// The checkpoint was written by a version that did not keep where epochs began.
+    pub(super) without_epochs: bool,
+    /// What the frames read so far say is committed.
+    pub(super) commit: CommitTracker,
     /// When batches without a timestamp were appended, by extent.
     pub(super) untimed: &'a BTreeMap<u64, i64>,
 }
@@ -58,13 +63,25 @@ impl Recovery<'_> {
         entry: PartitionEntry,
         trusted: bool,
     ) -> Result<Found, OpenError> {
-        let mut partition = Partition::new(slot, self.tp, PartitionConfig::KEEP_ALL);
+        // Until the owner says what the partition's rule is, only what was known before counts as committed.
+        let config = PartitionConfig { commit: CommitRule::Quorum, ..PartitionConfig::KEEP_ALL };
+        let mut partition = Partition::new(slot, self.tp, config);
         partition.log_start = Offset(entry.log_start);
         if let Some(checkpoint) = &entry.checkpoint {
             partition.producers.restore(checkpoint.producers.clone());
             partition.last_epoch = checkpoint.last_epoch.map(LeaderEpoch);
+            partition.epochs = if self.without_epochs {
+                self.epochs_in_front_of(&entry.extents, checkpoint)
+            } else {
+                checkpoint.epochs()
+            };
+            partition.commit = LogPoint {
+                index: LogIndex(checkpoint.commit_index),
+                offset: Offset(checkpoint.commit_offset),
+            };
             partition.durable = mark_of(checkpoint);
         }
+        self.commit = CommitTracker::new(partition.commit);
         let faults = self.faults;
         let unusable = entry.extents.iter().find_map(|e| Some((e.base_offset, faults.of(e)?)));
         let mut damage = unusable.map(|(at, why)| (partition.log_start.max(Offset(at)), why.clone()));
@@ -80,7 +97,7 @@ impl Recovery<'_> {
                 damage = damage.or(Some((partition.log_start, why)));
             }
             if let Some(end) = before {
-                match self.gap((end, last), behind, checkpoint) {
+                match self.gap((end, last), behind, checkpoint, partition.epochs.last()) {
                     Gap::None => {}
                     Gap::Missing(why) => damage = damage.or(Some((end.offset, why))),
                     // What is missing may be what was lost with a slab. The partition is out of service anyway.
@@ -93,6 +110,7 @@ impl Recovery<'_> {
                     Gap::FreedBefore => {
                         discarded.extend_from_slice(&entry.extents[at - partition.extents.len()..at]);
                         partition.extents.clear();
+                        partition.epochs.forget_below(LogIndex(extent.base_index));
                         partition.log_start = partition.log_start.max(Offset(extent.base_offset));
                     }
                 }
@@ -120,9 +138,8 @@ impl Recovery<'_> {
             // it has learnt what was given up.
             partition.seal_active();
         }
-        let takes_frames = |active: &Extent| self.macs.of(active.incarnation).is_some();
-        if damage.is_none() && partition.active().is_some_and(|active| !takes_frames(active)) {
-            // Begun by a version whose frames had no codes: what comes next goes into another extent.
+        if damage.is_none() && partition.active().is_some_and(|active| active.version != EXTENT_VERSION) {
+            // Begun by an older version: what comes next goes into another extent.
             partition.seal_active();
         }
         if let Some(last) = partition.extents.back_mut() {
@@ -136,6 +153,7 @@ impl Recovery<'_> {
             let at = if behind { partition.durable.offset } else { partition.log_start };
             damage = damage.or(Some((at, orphan_fault(&orphan))));
         }
+        partition.commit = self.commit.found(partition.durable.point());
         partition.append_index = partition.durable.index;
         partition.append_offset = partition.durable.offset;
         partition.log_start = partition.log_start.min(partition.durable.offset);
@@ -162,6 +180,7 @@ impl Recovery<'_> {
         (end, last): (Mark, Decision),
         behind: &[ExtentEntry],
         checkpoint: Option<&CheckpointEntry>,
+        epoch: Option<LeaderEpoch>,
     ) -> Gap {
         let next = &behind[0];
         if next.base_index == end.index.0 {
@@ -183,24 +202,24 @@ impl Recovery<'_> {
             // Retention frees from the front: a whole run of extents that is gone, in front of frames that know it to have been durable, was
             // freed, and so was what lies in front of it. Anything else is not guessed at.
             let lost = last != Decision::End;
-            let proven = behind.iter().any(|extent| self.proves(extent, end.index));
+            let proven = behind.iter().any(|extent| self.proves(extent, epoch, end.index));
             return if proven && !lost { Gap::FreedBefore } else { Gap::Missing(missing) };
         }
         let known_durable =
             checkpoint.is_some_and(|c| c.index > end.index.0) || behind.iter().any(|e| e.sealed.is_some());
-        if known_durable || behind.iter().any(|extent| self.proves(extent, end.index)) {
+        if known_durable || behind.iter().any(|extent| self.proves(extent, epoch, end.index)) {
             return Gap::Missing(missing);
         }
         Gap::NeverAcknowledged
     }
 
     /// Whether an extent holds a frame that says that the one with this index had been durable. What cannot be read may.
-    fn proves(&mut self, extent: &ExtentEntry, index: LogIndex) -> bool {
+    fn proves(&mut self, extent: &ExtentEntry, epoch: Option<LeaderEpoch>, index: LogIndex) -> bool {
         let Some(slab) = self.slabs.get(&SlabId(extent.slab)) else { return true };
         if self.faults.of(extent).is_some() {
             return true;
         }
-        let expect = self.expectation(extent, first_mark(extent), LogIndex(0));
+        let expect = self.expectation(extent, first_mark(extent), epoch, LogIndex(0));
         let mut bytes = SlabBytes { disk: self.disk, file: slab.file, at: extent.at };
         proves_durable(&expect, &mut bytes, index) == Later::Proven
     }

@@ -4,14 +4,14 @@ use std::io;
 
 use highwater_protocol::batch::BatchHeader;
 use highwater_protocol::frame::{Frame, FrameKind};
-use highwater_protocol::ids::{Incarnation, LeaderEpoch, LogIndex, Offset};
+use highwater_protocol::ids::{ExtentSequence, Incarnation, LeaderEpoch, LogIndex, Offset};
 use highwater_runtime::fs::is_out_of_space;
 use highwater_runtime::plane::{Disk, FileId};
 
 use super::recover::Recovery;
-use crate::expect::{Expectation, ExtentBytes, Mark};
-use crate::extent::{APPENDED_UNKNOWN, Extent, FIRST_POSITION};
-use crate::layout::{EXTENT_HEADER_BYTES, ExtentId, Place, SlabId, slab_name};
+use crate::expect::{Expectation, ExtentBytes, LogPoint, Mark};
+use crate::extent::{APPENDED_UNKNOWN, Extent, ExtentRef, FIRST_POSITION};
+use crate::layout::{EXTENT_HEADER_BYTES, Place, SlabId, slab_name};
 use crate::limits::SEARCH_BYTES_MAX;
 use crate::map::{CheckpointEntry, ExtentEntry};
 use crate::mutants::{Mutant, is_planted};
@@ -48,10 +48,13 @@ impl Recovery<'_> {
         &self,
         extent: &ExtentEntry,
         start: Mark,
+        epoch: Option<LeaderEpoch>,
         durable_hint: LogIndex,
     ) -> Expectation {
         Expectation {
             start,
+            epoch,
+            has_gaps: extent.has_gaps,
             tag: self.tp.tag(),
             macs: self.macs.of(start.incarnation),
             extent_bytes: 1 << extent.log2_bytes,
@@ -77,12 +80,19 @@ impl Recovery<'_> {
         let here = checkpoint.filter(|c| c.incarnation == entry.incarnation);
         let start = here.map_or(first_mark(entry), mark_of);
         extent.max_timestamp = here.map_or(extent.max_timestamp, |c| c.max_timestamp);
-        let expect = self.expectation(entry, start, LogIndex(checkpoint.map_or(0, |c| c.index)));
+        let expect = self.expectation(
+            entry,
+            start,
+            partition.epochs.last(),
+            LogIndex(checkpoint.map_or(0, |c| c.index)),
+        );
         // Where the next extent begins, this one was given up: what lies behind is stale.
         let stop = behind.get(1).map_or(u64::MAX, |next| next.base_index);
         let mut stopped: Option<Mark> = None;
         let limits = &self.config.limits;
-        let producers = &mut partition.producers;
+        let (producers, epochs) = (&mut partition.producers, &mut partition.epochs);
+        let commit = &mut self.commit;
+        let mut last_epoch = None;
         let mut visit = |position: u32, frame: &Frame<'_>| {
             let header = frame.header();
             if stopped.is_some() {
@@ -90,8 +100,18 @@ impl Recovery<'_> {
             }
             if frame.kind() != FrameKind::Padding && header.index.get() >= stop {
                 let (index, offset) = (LogIndex(header.index.get()), Offset(header.base_offset.get()));
-                stopped = Some(Mark { incarnation: Incarnation(entry.incarnation), position, index, offset });
+                stopped = Some(Mark { position, index, offset, ..start });
                 return;
+            }
+            if frame.kind() != FrameKind::Padding {
+                let point = LogPoint {
+                    index: LogIndex(header.index.get()),
+                    offset: Offset(header.base_offset.get()),
+                };
+                let epoch = LeaderEpoch(header.leader_epoch.get());
+                last_epoch = Some(epoch);
+                epochs.note(epoch, point);
+                commit.note(point, LogIndex(header.commit_index()));
             }
             if let Some(batch) = frame.batch() {
                 let offset = Offset(header.base_offset.get());
@@ -118,8 +138,16 @@ impl Recovery<'_> {
         }
         let decision = if stopped.is_some() { Decision::End } else { scanned.decision };
         if let Some(seal) = entry.sealed.filter(|_| damage.is_none()) {
-            if (end.index.0, end.offset.0) == (seal.index, seal.offset) {
+            let ends = (end.index.0, end.offset.0) == (seal.index, seal.offset);
+            // The last frames of a compacted extent may be missing too.
+            let ends_in_gap = entry.has_gaps
+                && end.position == seal.position
+                && end.index.0 <= seal.index
+                && end.offset.0 <= seal.offset;
+            if ends || ends_in_gap {
                 extent.end = seal.position;
+                extent.end_index = LogIndex(seal.index);
+                extent.end_offset = Offset(seal.offset);
             } else {
                 let why = format!(
                     "the extent in {} at {} ends at frame {}, where the map says {}",
@@ -135,7 +163,7 @@ impl Recovery<'_> {
             let (index, offset) = (LogIndex(seal.index), Offset(seal.offset));
             extent.extend_to(Mark { position: seal.position, index, offset, ..end }, seal.max_timestamp);
         }
-        Ok(Walked { extent, last_epoch: scanned.last_epoch, decision, damage })
+        Ok(Walked { extent, last_epoch, decision, damage })
     }
 
     /// What a scan found besides frames.
@@ -180,7 +208,7 @@ impl Recovery<'_> {
             FoundThere::Zero | FoundThere::Older => "is not there",
             FoundThere::Unreadable => "cannot be read",
             FoundThere::NewerVersion => "is of a newer version",
-            FoundThere::Misdirected => "was replaced by another one",
+            FoundThere::Misdirected | FoundThere::Leftover => "was replaced by another one",
             FoundThere::Bad | FoundThere::Valid | FoundThere::Sealed => "is damaged",
         };
         let why = format!(
@@ -197,19 +225,8 @@ impl Recovery<'_> {
         file: FileId,
         extent: &mut Extent,
     ) -> Result<(), OpenError> {
-        let id = ExtentId {
-            cluster: self.config.cluster,
-            store: self.config.store,
-            place: Place { slab: SlabId(entry.slab), at: entry.at },
-            log2_bytes: entry.log2_bytes,
-            incarnation: extent.incarnation,
-            tp: self.tp,
-            base_index: extent.base_index,
-            base_offset: extent.base_offset,
-            leader_epoch: extent.leader_epoch,
-            macs: self.macs.of(extent.incarnation).map(|_| *self.macs),
-        };
-        let block = id.to_block();
+        let id = extent.id(self.config.cluster, self.config.store, self.tp, self.macs);
+        let block = id.expect("a recovered extent has a place").to_block();
         let mut here = vec![0; EXTENT_HEADER_BYTES];
         if self.disk.read_at(file, entry.at, &mut here).is_ok_and(|read| read == here.len()) && here == block
         {
@@ -246,7 +263,7 @@ pub(super) fn known_end(
 ) -> Option<Walked> {
     let entry = &behind[0];
     let checkpoint = checkpoint?;
-    let passed = entry.incarnation < checkpoint.incarnation || trusted;
+    let passed = entry.sequence < checkpoint.sequence || trusted;
     let mut extent = extent_of(entry);
     if let Some(seal) = entry.sealed.filter(|_| passed) {
         extent.end = seal.position;
@@ -265,14 +282,13 @@ pub(super) fn known_end(
 }
 
 fn extent_of(entry: &ExtentEntry) -> Extent {
-    let mut extent = Extent::new(
-        Incarnation(entry.incarnation),
-        entry.log2_bytes,
-        LogIndex(entry.base_index),
-        Offset(entry.base_offset),
-        LeaderEpoch(entry.leader_epoch),
-        entry.created_ms,
-    );
+    let start = first_mark(entry);
+    let reference = ExtentRef { sequence: start.sequence, incarnation: start.incarnation };
+    let epoch = LeaderEpoch(entry.leader_epoch);
+    let mut extent = Extent::new(reference, entry.log2_bytes, start.point(), epoch, entry.created_ms);
+    extent.version = entry.version;
+    extent.generation = entry.generation;
+    extent.has_gaps = entry.has_gaps;
     extent.place = Some(Place { slab: SlabId(entry.slab), at: entry.at });
     extent.sealed = entry.sealed.is_some();
     extent.seal_recorded = entry.sealed.is_some();
@@ -284,6 +300,7 @@ fn extent_of(entry: &ExtentEntry) -> Extent {
 
 pub(super) fn first_mark(extent: &ExtentEntry) -> Mark {
     Mark {
+        sequence: ExtentSequence(extent.sequence),
         incarnation: Incarnation(extent.incarnation),
         position: FIRST_POSITION,
         index: LogIndex(extent.base_index),
@@ -293,6 +310,7 @@ pub(super) fn first_mark(extent: &ExtentEntry) -> Mark {
 
 pub(super) fn mark_of(checkpoint: &CheckpointEntry) -> Mark {
     Mark {
+        sequence: ExtentSequence(checkpoint.sequence),
         incarnation: Incarnation(checkpoint.incarnation),
         position: checkpoint.position,
         index: LogIndex(checkpoint.index),

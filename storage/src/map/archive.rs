@@ -1,0 +1,144 @@
+//! The form of the map on disk: rkyv archives with a version byte in front.
+
+use rkyv::rancor::Error as RkyvError;
+use rkyv::util::AlignedVec;
+use rkyv::{Archive, Deserialize, Serialize};
+
+use super::older::{self, OLDEST_VERSION, VERSION_WITHOUT_TIMES};
+use super::{MacsEntry, MapRecord, OrphanEntry, PartitionEntry, StoreMap};
+use crate::mac::StoreMacs;
+
+/// Version of the archives. Written in front of each.
+pub(super) const MAP_VERSION: u8 = 5;
+
+/// The map cannot be read, although the state log vouches for its bytes.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum MapError {
+    /// Written by a newer version.
+    #[error("the map of the store has version {0}, newer than this build understands")]
+    Newer(u8),
+    /// Not a map.
+    #[error("the map of the store cannot be read: {0}")]
+    Invalid(String),
+}
+
+#[derive(Archive, Serialize, Deserialize)]
+pub(super) struct Snapshot {
+    pub(super) next_incarnation: u64,
+    pub(super) clean: bool,
+    pub(super) partitions: Vec<PartitionEntry>,
+    pub(super) orphans: Vec<OrphanEntry>,
+    pub(super) untimed: Vec<UntimedEntry>,
+    pub(super) macs: Option<MacsEntry>,
+}
+
+/// When the last batch without a timestamp was appended to an extent.
+#[derive(Archive, Serialize, Deserialize)]
+pub(super) struct UntimedEntry {
+    pub(super) incarnation: u64,
+    pub(super) appended_ms: i64,
+}
+
+impl StoreMap {
+    /// The map from what a state log recovered.
+    pub fn from_recovered<'a>(
+        snapshot: Option<&[u8]>,
+        records: impl IntoIterator<Item = &'a [u8]>,
+    ) -> Result<Self, MapError> {
+        // Extents with lower incarnations were begun by a version that did not keep times of appending.
+        let mut timeless_below = 0;
+        let mut map = match snapshot {
+            None => Self { next_incarnation: 1, clean: true, ..Self::default() },
+            Some(bytes) => {
+                let (version, archive) = open(bytes)?;
+                let map = if version == MAP_VERSION {
+                    Self::from(rkyv::from_bytes::<Snapshot, RkyvError>(&archive).map_err(invalid)?)
+                } else {
+                    older::snapshot(version, &archive).map_err(invalid)?
+                };
+                if version <= VERSION_WITHOUT_TIMES {
+                    timeless_below = map.next_incarnation;
+                }
+                map
+            }
+        };
+        for bytes in records {
+            let (version, archive) = open(bytes)?;
+            if version == MAP_VERSION {
+                map.apply(rkyv::from_bytes::<MapRecord, RkyvError>(&archive).map_err(invalid)?);
+            } else {
+                older::apply(&mut map, &archive).map_err(invalid)?;
+            }
+            if version <= VERSION_WITHOUT_TIMES {
+                timeless_below = map.next_incarnation;
+            }
+        }
+        map.forget_append_times(timeless_below);
+        older::tell_versions(&mut map);
+        map.check().map_err(MapError::Invalid)?;
+        Ok(map)
+    }
+
+    /// The archive of this map.
+    pub(crate) fn encode(self) -> Vec<u8> {
+        let untimed = self.untimed.into_iter();
+        let snapshot = Snapshot {
+            next_incarnation: self.next_incarnation,
+            clean: self.clean,
+            partitions: self.partitions.into_values().collect(),
+            orphans: self.orphans,
+            untimed: untimed
+                .map(|(incarnation, appended_ms)| UntimedEntry { incarnation, appended_ms })
+                .collect(),
+            macs: self.macs.map(MacsEntry::from),
+        };
+        encode(|bytes| {
+            rkyv::to_bytes::<RkyvError>(&snapshot).map(|archive| bytes.extend_from_slice(&archive))
+        })
+    }
+}
+
+impl From<Snapshot> for StoreMap {
+    fn from(snapshot: Snapshot) -> Self {
+        Self {
+            next_incarnation: snapshot.next_incarnation,
+            clean: snapshot.clean,
+            partitions: snapshot.partitions.into_iter().map(|p| (p.key, p)).collect(),
+            orphans: snapshot.orphans,
+            untimed: snapshot.untimed.iter().map(|u| (u.incarnation, u.appended_ms)).collect(),
+            macs: snapshot.macs.map(StoreMacs::from),
+            ..Self::default()
+        }
+    }
+}
+
+impl MapRecord {
+    /// The archive of this record.
+    pub(crate) fn encode(&self) -> Vec<u8> {
+        encode(|bytes| rkyv::to_bytes::<RkyvError>(self).map(|archive| bytes.extend_from_slice(&archive)))
+    }
+}
+
+fn encode(archive: impl FnOnce(&mut Vec<u8>) -> Result<(), RkyvError>) -> Vec<u8> {
+    let mut bytes = vec![MAP_VERSION];
+    archive(&mut bytes).expect("an archive in memory has no reason to fail");
+    bytes
+}
+
+/// The version of an archive, and what is behind the version byte, where rkyv wants it in memory.
+fn open(bytes: &[u8]) -> Result<(u8, AlignedVec), MapError> {
+    match bytes.split_first() {
+        Some((&version @ OLDEST_VERSION..=MAP_VERSION, archive)) => {
+            let mut aligned = AlignedVec::with_capacity(archive.len());
+            aligned.extend_from_slice(archive);
+            Ok((version, aligned))
+        }
+        Some((&version, _)) if version > MAP_VERSION => Err(MapError::Newer(version)),
+        _ => Err(MapError::Invalid("no version".into())),
+    }
+}
+
+#[expect(clippy::needless_pass_by_value, reason = "an argument of map_err")]
+fn invalid(error: RkyvError) -> MapError {
+    MapError::Invalid(error.to_string())
+}

@@ -1,0 +1,68 @@
+//! What was committed, as far as the frames of a log tell.
+//!
+//! Each frame says how far the log was known to be committed when it was made. So what the last frame says is known after a crash too. It is a
+//! hint, and always below the end of the log that is left: what was appended last may have been committed, or may be truncated by the
+//! next leader.
+
+use std::collections::VecDeque;
+
+use highwater_protocol::ids::LogIndex;
+
+use crate::expect::LogPoint;
+use crate::mutants::{Mutant, is_planted};
+
+/// Follows the frames of a log.
+pub(super) struct CommitTracker {
+    commit: LogPoint,
+    hint: LogIndex,
+    /// Where the frames behind `commit` begin, as far as they have been read.
+    uncommitted: VecDeque<LogPoint>,
+}
+
+impl CommitTracker {
+    pub(super) fn new(known: LogPoint) -> Self {
+        Self { commit: known, hint: known.index, uncommitted: VecDeque::new() }
+    }
+
+    /// A frame begins here, and says that everything below `hint` was committed.
+    pub(super) fn note(&mut self, at: LogPoint, hint: LogIndex) {
+        self.hint = self.hint.max(hint);
+        self.uncommitted.push_back(at);
+        while let Some(next) = self.uncommitted.pop_front_if(|next| next.index <= self.hint) {
+            self.commit = next;
+        }
+    }
+
+    /// What was committed, in a log that ends here.
+    pub(super) fn found(&self, end: LogPoint) -> LogPoint {
+        let is_all = end.index <= self.hint || is_planted(Mutant::CommitWhatIsFound);
+        if is_all { end } else { self.commit }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use highwater_protocol::ids::Offset;
+
+    use super::*;
+
+    fn at(index: u64) -> LogPoint {
+        LogPoint { index: LogIndex(index), offset: Offset(10 * index as i64) }
+    }
+
+    #[test]
+    fn what_frames_say_is_committed_is_found_with_its_offset_and_is_never_behind_the_end() {
+        let found = |hints: &[u64], end| {
+            let mut tracker = CommitTracker::new(at(5));
+            for (index, hint) in (5..).zip(hints) {
+                tracker.note(at(index), LogIndex(*hint));
+            }
+            tracker.found(at(end))
+        };
+        assert_eq!(found(&[], 5), at(5));
+        assert_eq!(found(&[2, 5, 5], 8), at(5));
+        assert_eq!(found(&[5, 6, 6, 7], 9), at(7));
+        assert_eq!(found(&[5, 6, 7, 8, 7], 10), at(8), "a later frame that knows less takes nothing back");
+        assert_eq!(found(&[5, 6, 7], 8), at(7));
+    }
+}
