@@ -2,11 +2,15 @@
 
 mod common;
 
+use std::io::{Read as _, Seek as _, SeekFrom, Write as _};
+use std::path::Path;
+
 use common::{Client, batch, partition, start, stop, try_start};
 use highwater_engine::HostKind;
 use highwater_protocol::batch::BatchProducer;
 use highwater_protocol::error::ErrorCode;
-use highwater_protocol::native::{Acks, StartAt};
+use highwater_protocol::ids::{Offset, TopicPartition};
+use highwater_protocol::native::{Acks, DataPrefix, StartAt};
 
 #[test]
 fn topics_are_created_once_found_again_after_a_restart_and_deleted() {
@@ -101,4 +105,59 @@ fn records_are_acknowledged_pushed_fetched_and_found_again_after_a_restart() {
         assert_eq!(client.produced(to, &["d"]), all.len() as i64);
         stop(broker);
     }
+}
+
+/// Flips a bit of the first occurrence of `needle` in a slab of the first store.
+fn damage(data_dir: &Path, needle: &[u8]) {
+    let slab = data_dir.join("store-000").join("slab-000000");
+    let mut file = std::fs::File::options().read(true).write(true).open(slab).expect("the slab");
+    let mut content = Vec::new();
+    file.read_to_end(&mut content).expect("read");
+    let at = content.windows(needle.len()).position(|w| w == needle).expect("it rests there");
+    file.seek(SeekFrom::Start(at as u64)).expect("there");
+    file.write_all(&[needle[0] ^ 1]).expect("damaged");
+}
+
+#[test]
+fn damage_is_reported_only_for_records_that_are_damaged() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let broker = start(dir.path(), 1, HostKind::Thread);
+    let mut client = Client::connect(broker.native_addr());
+    let to: TopicPartition = partition(client.created("t", 1, &[]), 0);
+    for value in ["first", "unlucky-record", "third"] {
+        client.produced(to, &[value]);
+    }
+    stop(broker);
+    damage(dir.path(), b"unlucky-record");
+    let broker = start(dir.path(), 1, HostKind::Thread);
+    let mut client = Client::connect(broker.native_addr());
+    let body = client.fetch(to, StartAt::Earliest, 0).ok();
+    let (prefix, frames) = DataPrefix::split(&body).expect("a prefix");
+    assert_eq!((prefix.next_offset.get(), common::records_of(frames)), (1, vec![(0, "first".into())]));
+    let (code, text) = client.fetch(to, StartAt::Offset(Offset(1)), 0).err();
+    assert_eq!(code, ErrorCode::PartitionFaulty);
+    assert!(text.contains("t/0") && text.contains("offset 2"), "{text}");
+    assert_eq!(client.read_all(to, 2), [(2, "third".into())]);
+    let (number, _) = client.subscribe(to, StartAt::Offset(Offset(1)), 1000);
+    let told = client.data();
+    assert_eq!((told.id, told.err().0), (number, ErrorCode::PartitionFaulty));
+    stop(broker);
+}
+
+#[test]
+fn ten_thousand_partitions_are_created_and_found_again() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let broker = start(dir.path(), 2, HostKind::Thread);
+    let mut client = Client::connect(broker.native_addr());
+    for n in 0..50 {
+        client.created(&format!("many-{n}"), 180, &[]);
+    }
+    client.created("wide", 1000, &[]);
+    stop(broker);
+    let broker = start(dir.path(), 2, HostKind::Thread);
+    assert_eq!((broker.ready().topics, broker.ready().partitions), (51, 10_000));
+    println!("ready after {:?}", broker.ready().took);
+    let described = Client::connect(broker.native_addr()).describe("wide");
+    assert!(described.partitions.iter().all(|p| p.high_watermark == Offset(0)));
+    stop(broker);
 }

@@ -1,15 +1,12 @@
-//! Requests beside producing and subscribing, on two cores.
+//! Requests beside producing and subscribing, on a simulated broker of two shards.
 
 mod common;
 
-use std::io::{Read, Seek, SeekFrom, Write};
-use std::path::Path;
-
-use common::{Client, batch, partition, start, stop};
-use highwater_engine::{Broker, HostKind};
+use common::simulated::{Settings, SimBroker};
+use common::{Client, batch, partition};
 use highwater_protocol::batch::BatchProducer;
 use highwater_protocol::error::ErrorCode;
-use highwater_protocol::ids::{Offset, PartitionIndex, Timestamp, TopicId, TopicPartition};
+use highwater_protocol::ids::{Offset, PartitionIndex, Timestamp, TopicId};
 use highwater_protocol::native::{
     Acks, AlterTopicRequest, Body, CommitOffsetsRequest, CommittedOffset, DataPrefix, DeleteRecordsRequest,
     InitProducerReply, ListOffsetsReply, ListOffsetsRequest, MessageKind, ProduceReply, ReadOffsetsReply,
@@ -17,22 +14,21 @@ use highwater_protocol::native::{
 };
 
 /// A client on the shard that has a partition.
-fn at_home(broker: &Broker, topic: &str, number: u32) -> Client {
-    let metadata = Client::connect(broker.native_addr()).metadata();
+fn at_home(broker: &SimBroker, topic: &str, number: u32) -> Client {
+    let metadata = broker.native().metadata();
     let topic = metadata.topics.iter().find(|t| t.name == topic).expect("it exists");
     let shard = topic.partitions[number as usize].shard.0;
-    Client::connect_to(broker.native_addr(), Some(shard))
+    broker.native_on(shard)
 }
 
-fn two_cores(dir: &Path) -> Broker {
-    start(dir, 2, HostKind::Thread)
+fn one_shard() -> SimBroker {
+    SimBroker::with(Settings { shards: 1, ..Settings::default() })
 }
 
 #[test]
 fn offsets_are_found_by_kind_and_time_whatever_shard_is_asked() {
-    let dir = tempfile::tempdir().expect("a directory");
-    let broker = two_cores(dir.path());
-    let mut admin = Client::connect_to(broker.native_addr(), Some(1));
+    let broker = SimBroker::start();
+    let mut admin = broker.native_on(1);
     let topic = admin.created("t", 4, &[]);
     let base = common::now_ms() - 10_000;
     for number in 0..4 {
@@ -83,14 +79,13 @@ fn offsets_are_found_by_kind_and_time_whatever_shard_is_asked() {
     });
     let found = ListOffsetsReply::decode(&nobody.ok()).expect("a reply").partitions;
     assert_eq!(found[0].found, Err(ErrorCode::UnknownTopic));
-    stop(broker);
+    broker.stop();
 }
 
 #[test]
 fn positions_are_kept_across_a_restart() {
-    let dir = tempfile::tempdir().expect("a directory");
-    let broker = two_cores(dir.path());
-    let mut client = Client::connect_to(broker.native_addr(), Some(1));
+    let broker = SimBroker::start();
+    let mut client = broker.native_on(1);
     let topic = client.created("t", 2, &[]);
     let commit = |offset: i64| CommitOffsetsRequest {
         consumer: "billing".into(),
@@ -114,22 +109,20 @@ fn positions_are_kept_across_a_restart() {
         client.call(&CommitOffsetsRequest { topic: TopicId([9; 16]), ..commit(1) }).err().0,
         ErrorCode::UnknownTopic
     );
-    stop(broker);
-    let broker = two_cores(dir.path());
-    let mut client = Client::connect(broker.native_addr());
+    broker.restart();
+    let mut client = broker.native();
     let request = ReadOffsetsRequest { consumer: "billing".into(), topic };
     let reply = ReadOffsetsReply::decode(&client.call(&request).ok()).expect("a reply");
     assert_eq!(reply.positions, commit(50).positions);
     let other = ReadOffsetsRequest { consumer: "shipping".into(), topic };
     assert_eq!(ReadOffsetsReply::decode(&client.call(&other).ok()).expect("a reply").positions, []);
-    stop(broker);
+    broker.stop();
 }
 
 #[test]
 fn records_are_deleted_up_to_an_offset_and_stay_deleted() {
-    let dir = tempfile::tempdir().expect("a directory");
-    let broker = two_cores(dir.path());
-    let mut client = Client::connect_to(broker.native_addr(), Some(1));
+    let broker = SimBroker::start();
+    let mut client = broker.native_on(1);
     let topic = client.created("t", 2, &[]);
     for number in 0..2 {
         at_home(&broker, "t", number).produced(partition(topic, number), &["a", "b", "c"]);
@@ -141,9 +134,8 @@ fn records_are_deleted_up_to_an_offset_and_stay_deleted() {
     client.call(&up_to(2)).ok();
     client.call(&up_to(1)).ok();
     assert_eq!(client.call(&up_to(4)).err().0, ErrorCode::OffsetOutOfRange);
-    stop(broker);
-    let broker = two_cores(dir.path());
-    let described = Client::connect(broker.native_addr()).describe("t");
+    broker.restart();
+    let described = broker.native().describe("t");
     for number in 0..2 {
         let detail = described.partitions[number as usize];
         assert_eq!((detail.log_start, detail.high_watermark, detail.faulty), (Offset(2), Offset(3), false));
@@ -153,14 +145,13 @@ fn records_are_deleted_up_to_an_offset_and_stay_deleted() {
         let refused = home.fetch(to, StartAt::Offset(Offset(1)), 0).err();
         assert_eq!(refused.0, ErrorCode::OffsetOutOfRange);
     }
-    stop(broker);
+    broker.stop();
 }
 
 #[test]
 fn topics_are_altered_and_their_settings_are_obeyed() {
-    let dir = tempfile::tempdir().expect("a directory");
-    let broker = two_cores(dir.path());
-    let mut client = Client::connect(broker.native_addr());
+    let broker = SimBroker::start();
+    let mut client = broker.native();
     let topic = client.created("t", 1, &[("message.timestamp.type", "LogAppendTime")]);
     let mut home = at_home(&broker, "t", 0);
     let old = common::batch_at(&["x"], BatchProducer::NONE, 5);
@@ -182,17 +173,16 @@ fn topics_are_altered_and_their_settings_are_obeyed() {
     assert!(described.configs.contains(&("max.message.bytes".into(), "300".into(), true)));
     assert_eq!(home.produce(partition(topic, 0), &[&"x".repeat(500)]).err().0, ErrorCode::TooLarge);
     assert_eq!(at_home(&broker, "t", 2).produced(partition(topic, 2), &["new"]), 0);
-    stop(broker);
+    broker.stop();
 }
 
 #[test]
 fn producer_ids_are_never_given_twice() {
-    let dir = tempfile::tempdir().expect("a directory");
+    let broker = SimBroker::start();
     let mut ids = Vec::new();
     for _ in 0..2 {
-        let broker = two_cores(dir.path());
         for shard in [0, 1] {
-            let mut client = Client::connect_to(broker.native_addr(), Some(shard));
+            let mut client = broker.native_on(shard);
             for id in 1..=5 {
                 client.send_empty(MessageKind::InitProducer, id);
             }
@@ -201,7 +191,7 @@ fn producer_ids_are_never_given_twice() {
                 ids.push(reply.producer);
             }
         }
-        stop(broker);
+        broker.restart();
     }
     let given = ids.len();
     ids.sort_unstable();
@@ -211,14 +201,13 @@ fn producer_ids_are_never_given_twice() {
 
 #[test]
 fn what_was_acknowledged_is_in_the_statistics_of_the_shard_that_did_it_whichever_is_asked() {
-    let dir = tempfile::tempdir().expect("a directory");
-    let broker = two_cores(dir.path());
-    let mut asking = [0, 1].map(|shard| Client::connect_to(broker.native_addr(), Some(shard)));
+    let broker = SimBroker::start();
+    let mut asking = [0, 1].map(|shard| broker.native_on(shard));
     let mut ask = |shard: usize, id| {
         asking[shard].send_empty(MessageKind::Stats, id);
         StatsReply::decode(&asking[shard].reply_to(id).ok()).expect("a reply")
     };
-    let topic = Client::connect(broker.native_addr()).created("t", 4, &[]);
+    let topic = broker.native().created("t", 4, &[]);
     let before = ask(0, 1);
     assert_eq!(before.shards.iter().map(|s| s.shard.0).collect::<Vec<_>>(), [0, 1]);
     for n in 0..4 {
@@ -253,14 +242,13 @@ fn what_was_acknowledged_is_in_the_statistics_of_the_shard_that_did_it_whichever
     };
     let after = ask(1, 3);
     assert!((0..2).all(|shard| of(&after, shard) > of(&before, shard)), "each shard has its own");
-    stop(broker);
+    broker.stop();
 }
 
 #[test]
 fn a_batch_sent_again_is_acknowledged_where_it_was_and_a_gap_is_refused() {
-    let dir = tempfile::tempdir().expect("a directory");
-    let broker = start(dir.path(), 1, HostKind::Thread);
-    let mut client = Client::connect(broker.native_addr());
+    let broker = one_shard();
+    let mut client = broker.native();
     let to = partition(client.created("t", 1, &[]), 0);
     client.send_empty(MessageKind::InitProducer, 1);
     let id = InitProducerReply::decode(&client.reply_to(1).ok()).expect("a reply").producer;
@@ -280,19 +268,18 @@ fn a_batch_sent_again_is_acknowledged_where_it_was_and_a_gap_is_refused() {
     assert_eq!(send(0, 1, &["d"]), Ok(3), "a new epoch begins at 0");
     assert_eq!(send(3, 0, &["d"]), Err(ErrorCode::ProducerFenced));
     assert_eq!(client.read_all(to, 0).len(), 4);
-    stop(broker);
+    broker.stop();
 }
 
 #[test]
 fn a_fetch_waits_for_records_as_long_as_it_was_told() {
-    let dir = tempfile::tempdir().expect("a directory");
-    let broker = start(dir.path(), 1, HostKind::Thread);
-    let mut client = Client::connect(broker.native_addr());
+    let broker = one_shard();
+    let mut client = broker.native();
     let to = partition(client.created("t", 1, &[]), 0);
     let body = client.fetch(to, StartAt::Latest, 20).ok();
     let (prefix, frames) = DataPrefix::split(&body).expect("a prefix");
     assert_eq!((prefix.next_offset.get(), frames.len()), (0, 0), "nothing came");
-    let mut reader = Client::connect(broker.native_addr());
+    let mut reader = broker.native();
     let waiting = reader.send(&highwater_protocol::native::FetchRequest {
         topic: to.topic,
         partition: to.partition,
@@ -305,14 +292,13 @@ fn a_fetch_waits_for_records_as_long_as_it_was_told() {
     let body = reader.reply_to(waiting).ok();
     let (prefix, frames) = DataPrefix::split(&body).expect("a prefix");
     assert_eq!((prefix.next_offset.get(), common::records_of(frames)), (1, vec![(0, "x".into())]));
-    stop(broker);
+    broker.stop();
 }
 
 #[test]
 fn a_fetch_that_leaves_something_behind_does_not_wait_for_more() {
-    let dir = tempfile::tempdir().expect("a directory");
-    let broker = start(dir.path(), 1, HostKind::Thread);
-    let mut client = Client::connect(broker.native_addr());
+    let broker = one_shard();
+    let mut client = broker.native();
     let to = partition(client.created("t", 1, &[]), 0);
     for _ in 0..20 {
         client.produced(to, &[&"x".repeat(1000)]);
@@ -329,60 +315,5 @@ fn a_fetch_that_leaves_something_behind_does_not_wait_for_more() {
     let body = body.ok();
     let (_, frames) = DataPrefix::split(&body).expect("a prefix");
     assert!((1..10_000).contains(&frames.len()), "{}", frames.len());
-    stop(broker);
-}
-
-/// Flips a bit of the first place in a store's slabs where `needle` rests.
-fn damage(data_dir: &Path, needle: &[u8]) {
-    let slab = data_dir.join("store-000").join("slab-000000");
-    let mut file = std::fs::File::options().read(true).write(true).open(slab).expect("the slab");
-    let mut content = Vec::new();
-    file.read_to_end(&mut content).expect("read");
-    let at = content.windows(needle.len()).position(|w| w == needle).expect("it rests there");
-    file.seek(SeekFrom::Start(at as u64)).expect("there");
-    file.write_all(&[needle[0] ^ 1]).expect("damaged");
-}
-
-#[test]
-fn damage_is_told_for_what_is_damaged_only() {
-    let dir = tempfile::tempdir().expect("a directory");
-    let broker = start(dir.path(), 1, HostKind::Thread);
-    let mut client = Client::connect(broker.native_addr());
-    let to: TopicPartition = partition(client.created("t", 1, &[]), 0);
-    for value in ["first", "unlucky-record", "third"] {
-        client.produced(to, &[value]);
-    }
-    stop(broker);
-    damage(dir.path(), b"unlucky-record");
-    let broker = start(dir.path(), 1, HostKind::Thread);
-    let mut client = Client::connect(broker.native_addr());
-    let body = client.fetch(to, StartAt::Earliest, 0).ok();
-    let (prefix, frames) = DataPrefix::split(&body).expect("a prefix");
-    assert_eq!((prefix.next_offset.get(), common::records_of(frames)), (1, vec![(0, "first".into())]));
-    let (code, text) = client.fetch(to, StartAt::Offset(Offset(1)), 0).err();
-    assert_eq!(code, ErrorCode::PartitionFaulty);
-    assert!(text.contains("t/0") && text.contains("offset 2"), "{text}");
-    assert_eq!(client.read_all(to, 2), [(2, "third".into())]);
-    let (number, _) = client.subscribe(to, StartAt::Offset(Offset(1)), 1000);
-    let told = client.data();
-    assert_eq!((told.id, told.err().0), (number, ErrorCode::PartitionFaulty));
-    stop(broker);
-}
-
-#[test]
-fn ten_thousand_partitions_are_created_and_found_again() {
-    let dir = tempfile::tempdir().expect("a directory");
-    let broker = two_cores(dir.path());
-    let mut client = Client::connect(broker.native_addr());
-    for n in 0..50 {
-        client.created(&format!("many-{n}"), 180, &[]);
-    }
-    client.created("wide", 1000, &[]);
-    stop(broker);
-    let broker = two_cores(dir.path());
-    assert_eq!((broker.ready().topics, broker.ready().partitions), (51, 10_000));
-    println!("ready after {:?}", broker.ready().took);
-    let described = Client::connect(broker.native_addr()).describe("wide");
-    assert!(described.partitions.iter().all(|p| p.high_watermark == Offset(0)));
-    stop(broker);
+    broker.stop();
 }

@@ -1,10 +1,12 @@
 //! A small blocking client, so that the broker's tests depend on no other.
 #![allow(dead_code, unreachable_pub, reason = "each test uses a part of it")]
 
+pub mod simulated;
+pub mod stream;
+
 use std::collections::VecDeque;
 use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpStream};
-use std::time::Duration;
+use std::net::SocketAddr;
 
 use highwater_engine::{Broker, BrokerConfig, HostKind};
 use highwater_protocol::batch::{
@@ -21,6 +23,8 @@ use highwater_protocol::native::{
 };
 
 use zerocopy::FromBytes;
+
+pub use stream::Stream;
 
 /// A broker on a directory, with that many cores.
 pub fn start(data_dir: &std::path::Path, cores: u16, host: HostKind) -> Broker {
@@ -71,7 +75,7 @@ impl Answer {
 }
 
 pub struct Client {
-    stream: TcpStream,
+    stream: Stream,
     next_id: u64,
     /// Data messages that came while a reply was awaited.
     pub pushed: VecDeque<Answer>,
@@ -84,7 +88,11 @@ impl Client {
     }
 
     pub fn connect_to(address: SocketAddr, shard: Option<u16>) -> Self {
-        let mut stream = raw(address);
+        Self::on(raw(address), shard)
+    }
+
+    /// Says hello on a new connection.
+    pub fn on(mut stream: Stream, shard: Option<u16>) -> Self {
         stream.write_all(&message(0, &hello(shard))).expect("sent");
         let answer = read_answer(&mut stream).expect("a reply");
         let hello = HelloReply::decode(&answer.ok()).expect("a hello reply");
@@ -240,12 +248,8 @@ impl Client {
     }
 }
 
-pub fn raw(address: SocketAddr) -> TcpStream {
-    let stream = TcpStream::connect(address).expect("connected");
-    stream.set_nodelay(true).expect("set");
-    // Not a wait: what stops a test that would hang for ever, or for as long as a broker lets a fetch wait.
-    stream.set_read_timeout(Some(Duration::from_secs(50))).expect("set");
-    stream
+pub fn raw(address: SocketAddr) -> Stream {
+    Stream::connect(address)
 }
 
 pub fn hello(shard: Option<u16>) -> Hello {
@@ -260,7 +264,7 @@ pub fn hello(shard: Option<u16>) -> Hello {
 }
 
 /// The next message; none at the end of the stream.
-pub fn read_answer(stream: &mut TcpStream) -> Option<Answer> {
+pub fn read_answer(stream: &mut Stream) -> Option<Answer> {
     let mut head = [0; WIRE_HEADER_BYTES];
     let first = loop {
         match stream.read(&mut head) {

@@ -1,11 +1,8 @@
-//! Topics and configurations as Kafka's tools meet them, on a whole broker in this process.
-
-use std::net::SocketAddr;
-use std::path::Path;
+//! Topics and configurations as Kafka's tools meet them, on a simulated broker.
 
 use crate::client::{Answer, Kafka};
-use crate::common::{self, Client, partition};
-use highwater_engine::{Broker, BrokerConfig, HostKind};
+use crate::common::simulated::{Settings, SimBroker};
+use crate::common::{Client, partition};
 use highwater_net::kafka::KafkaError;
 use highwater_net::kafka::api::ApiKey;
 use highwater_net::kafka::messages::{
@@ -23,33 +20,19 @@ const NONE: KafkaError = KafkaError::NONE;
 const TOPIC: i8 = 2;
 const BROKER: i8 = 4;
 
-fn start(data_dir: &Path) -> Broker {
-    Broker::start(BrokerConfig {
-        data_dir: data_dir.to_owned(),
-        listen: vec![SocketAddr::from(([127, 0, 0, 1], 0)).into()],
-        kafka_listen: vec![SocketAddr::from(([127, 0, 0, 1], 0)).into()],
-        default_partitions: 3,
-        cores: Some(2),
-        host: HostKind::Thread,
-        stop_on_signals: false,
-        memory_bytes: Some(256 << 20),
-        ..BrokerConfig::default()
-    })
-    .expect("the broker starts")
+fn start() -> SimBroker {
+    SimBroker::with(Settings { default_partitions: 3, ..Settings::default() })
 }
 
-fn both(broker: &Broker) -> (Kafka, Client) {
-    (
-        Kafka::connect(broker.kafka_addr().expect("it has a Kafka listener")),
-        Client::connect(broker.native_addr()),
-    )
+fn both(broker: &SimBroker) -> (Kafka, Client) {
+    (Kafka::of(broker), broker.native())
 }
 
 /// A native connection to the shard that has a partition, and that partition.
-fn owner_of(broker: &Broker, topic: &str, number: u32) -> (Client, TopicPartition) {
-    let described = Client::connect(broker.native_addr()).describe(topic);
+fn owner_of(broker: &SimBroker, topic: &str, number: u32) -> (Client, TopicPartition) {
+    let described = broker.native().describe(topic);
     let shard = described.partitions[number as usize].info.shard.0;
-    (Client::connect_to(broker.native_addr(), Some(shard)), partition(described.id, number))
+    (broker.native_on(shard), partition(described.id, number))
 }
 
 fn topic(name: &str, partitions: i32) -> CreatableTopic<'_> {
@@ -87,8 +70,7 @@ fn created(client: &mut Kafka, topics: Vec<CreatableTopic<'_>>) -> Vec<(String, 
 
 #[test]
 fn topics_of_one_request_are_created_each_for_itself() {
-    let dir = tempfile::tempdir().expect("a directory");
-    let broker = start(dir.path());
+    let broker = start();
     let (mut client, mut native) = both(&broker);
     native.created("exists", 1, &[]);
     let wanted = vec![
@@ -137,13 +119,12 @@ fn topics_of_one_request_are_created_each_for_itself() {
     assert_eq!(there, [("a-plain", 2), ("b-default", 3), ("c-assigned", 2), ("d-config", 1), ("exists", 1)]);
     let (mut native, tp) = owner_of(&broker, "c-assigned", 1);
     assert_eq!(native.produced(tp, &["x"]), 0);
-    common::stop(broker);
+    broker.stop();
 }
 
 #[test]
 fn a_new_topic_is_described_in_the_answer_and_one_that_is_only_checked_is_not_there() {
-    let dir = tempfile::tempdir().expect("a directory");
-    let broker = start(dir.path());
+    let broker = start();
     let (mut client, mut native) = both(&broker);
     for validate_only in [true, false] {
         let wanted = CreatableTopic { num_partitions: 2, ..configured("orders", "segment.ms", Some("1000")) };
@@ -166,13 +147,12 @@ fn a_new_topic_is_described_in_the_answer_and_one_that_is_only_checked_is_not_th
             assert_eq!(TopicId(told.topic_id), native.describe("orders").id);
         }
     }
-    common::stop(broker);
+    broker.stop();
 }
 
 #[test]
 fn topics_are_deleted_by_name_and_by_id() {
-    let dir = tempfile::tempdir().expect("a directory");
-    let broker = start(dir.path());
+    let broker = start();
     let (mut client, mut native) = both(&broker);
     native.created("a", 1, &[]);
     let b = native.created("b", 1, &[]).0;
@@ -215,13 +195,12 @@ fn topics_are_deleted_by_name_and_by_id() {
     );
     let left: Vec<_> = native.metadata().topics.into_iter().map(|t| t.name).collect();
     assert_eq!(left, ["c"]);
-    common::stop(broker);
+    broker.stop();
 }
 
 #[test]
 fn topics_get_more_partitions_and_never_fewer() {
-    let dir = tempfile::tempdir().expect("a directory");
-    let broker = start(dir.path());
+    let broker = start();
     let (mut client, mut native) = both(&broker);
     for name in ["a", "b", "c", "d", "e"] {
         native.created(name, 2, &[]);
@@ -262,13 +241,12 @@ fn topics_get_more_partitions_and_never_fewer() {
         assert_eq!(native.describe("a").partitions.len(), a);
     }
     assert_eq!(native.describe("b").partitions.len(), 3);
-    common::stop(broker);
+    broker.stop();
 }
 
 #[test]
 fn records_are_deleted_up_to_an_offset_or_all() {
-    let dir = tempfile::tempdir().expect("a directory");
-    let broker = start(dir.path());
+    let broker = start();
     let (mut client, mut native) = both(&broker);
     native.created("orders", 3, &[]);
     for number in 0..3 {
@@ -311,7 +289,7 @@ fn records_are_deleted_up_to_an_offset_or_all() {
     assert_eq!(answer.topics[0].partitions[0].error_code, KafkaError::POLICY_VIOLATION);
     let starts: Vec<_> = native.describe("orders").partitions.iter().map(|p| p.log_start.0).collect();
     assert_eq!(starts, [2, 3, 0]);
-    common::stop(broker);
+    broker.stop();
 }
 
 fn described(client: &mut Kafka, version: i16, resource: DescribeConfigsResource<'_>) -> Answer {
@@ -334,8 +312,7 @@ fn entry<'a>(answer: &'a DescribeConfigsResponse<'_>, name: &str) -> &'a Describ
 
 #[test]
 fn configurations_are_described_with_defaults_sources_and_types() {
-    let dir = tempfile::tempdir().expect("a directory");
-    let broker = start(dir.path());
+    let broker = start();
     let (mut client, mut native) = both(&broker);
     native.created("orders", 1, &[("retention.ms", "5000")]);
     for version in 1..=4 {
@@ -408,7 +385,7 @@ fn configurations_are_described_with_defaults_sources_and_types() {
         let answer: DescribeConfigsResponse<'_> = reply.body();
         assert_eq!(answer.results[0].error_code, error, "{kind} {name}");
     }
-    common::stop(broker);
+    broker.stop();
 }
 
 fn values(client: &mut Kafka, names: &[&str]) -> Vec<String> {
@@ -422,8 +399,17 @@ fn changed(
     resources: Vec<IncrementalAlterConfigsResource<'_>>,
     validate_only: bool,
 ) -> Vec<KafkaError> {
+    send_change(client, resources, validate_only);
+    read_changed(client)
+}
+
+fn send_change(client: &mut Kafka, resources: Vec<IncrementalAlterConfigsResource<'_>>, validate_only: bool) {
     let request = IncrementalAlterConfigsRequest { resources, validate_only };
-    let reply = client.call(ApiKey::IncrementalAlterConfigs, 1, &request);
+    client.send(ApiKey::IncrementalAlterConfigs, 1, &request);
+}
+
+fn read_changed(client: &mut Kafka) -> Vec<KafkaError> {
+    let reply = client.read(ApiKey::IncrementalAlterConfigs, 1).expect("the connection stays");
     let answer: IncrementalAlterConfigsResponse<'_> = reply.body();
     answer.responses.iter().map(|r| r.error_code).collect()
 }
@@ -450,8 +436,7 @@ fn configurations_are_changed_entry_by_entry() {
     const DELETE: i8 = 1;
     const APPEND: i8 = 2;
     const SUBTRACT: i8 = 3;
-    let dir = tempfile::tempdir().expect("a directory");
-    let broker = start(dir.path());
+    let broker = start();
     let (mut client, mut native) = both(&broker);
     native.created("orders", 1, &[("retention.ms", "5000")]);
     let replicas = "leader.replication.throttled.replicas";
@@ -498,13 +483,12 @@ fn configurations_are_changed_entry_by_entry() {
     let unknown = KafkaError::UNKNOWN_TOPIC_OR_PARTITION;
     assert_eq!(changed(&mut client, resources, false), [unknown, NONE, request, request, config]);
     assert_eq!(values(&mut client, &names)[0], "7000");
-    common::stop(broker);
+    broker.stop();
 }
 
 #[test]
 fn a_configuration_is_replaced_as_a_whole() {
-    let dir = tempfile::tempdir().expect("a directory");
-    let broker = start(dir.path());
+    let broker = start();
     let (mut client, mut native) = both(&broker);
     native.created("orders", 1, &[("retention.ms", "5000"), ("preallocate", "true")]);
     let mut replace = |kind, name, entries: &[(&'static str, Option<&'static str>)], validate_only| {
@@ -528,7 +512,7 @@ fn a_configuration_is_replaced_as_a_whole() {
     assert_eq!(replace(TOPIC, "nowhere", &wanted, false), (unknown, before));
     assert_eq!(replace(TOPIC, "orders", &wanted, false), (NONE, after.clone()));
     assert_eq!(replace(BROKER, "0", &wanted, false), (KafkaError::INVALID_REQUEST, after));
-    common::stop(broker);
+    broker.stop();
 }
 
 #[test]
@@ -536,26 +520,23 @@ fn changes_of_one_list_at_the_same_moment_are_all_made() {
     const APPEND: i8 = 2;
     const CLIENTS: usize = 4;
     const EACH: usize = 25;
-    let dir = tempfile::tempdir().expect("a directory");
-    let broker = start(dir.path());
+    let broker = start();
     let (mut client, mut native) = both(&broker);
     native.created("orders", 1, &[]);
     let replicas = "leader.replication.throttled.replicas";
-    let address = broker.kafka_addr().expect("a listener");
-    // Connections are dealt out to both shards.
-    std::thread::scope(|scope| {
-        for number in 0..CLIENTS {
-            scope.spawn(move || {
-                let mut client = Kafka::connect(address);
-                for at in 0..EACH {
-                    let entry = format!("{number}:{at}");
-                    let more = [(APPEND, replicas, Some(&*entry))];
-                    assert_eq!(changed(&mut client, vec![change(TOPIC, "orders", &more)], false), [NONE]);
-                }
-            });
+    // Connections are dealt out to both shards. Each has a request on its way at any time.
+    let mut clients: Vec<Kafka> = (0..CLIENTS).map(|_| Kafka::of(&broker)).collect();
+    for at in 0..EACH {
+        for (number, client) in clients.iter_mut().enumerate() {
+            let entry = format!("{number}:{at}");
+            let more = [(APPEND, replicas, Some(&*entry))];
+            send_change(client, vec![change(TOPIC, "orders", &more)], false);
         }
-    });
+        for client in &mut clients {
+            assert_eq!(read_changed(client), [NONE]);
+        }
+    }
     let value = values(&mut client, &[replicas]).remove(0);
     assert_eq!(value.split(',').count(), CLIENTS * EACH, "{value}");
-    common::stop(broker);
+    broker.stop();
 }

@@ -27,7 +27,7 @@ fn sizes(
     assert_eq!((response.error_code, response.results.len()), (KafkaError::NONE, 1));
     let directory = &response.results[0];
     assert_eq!(directory.error_code, KafkaError::NONE);
-    assert!(std::path::Path::new(&*directory.log_dir).join("store-000").is_dir(), "{}", directory.log_dir);
+    assert_eq!(directory.log_dir, crate::common::simulated::DATA_DIR);
     let topics = directory.topics.iter();
     topics
         .flat_map(|topic| topic.partitions.iter().map(|p| (topic.name.to_string(), p)))

@@ -1,7 +1,7 @@
 //! A small blocking Kafka client.
 
 use std::io::{ErrorKind, Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::net::SocketAddr;
 
 use highwater_engine::{Broker, HostKind};
 use highwater_net::kafka::KafkaError;
@@ -13,26 +13,49 @@ use highwater_net::kafka::messages::{
 use highwater_net::kafka::schema::Message;
 use highwater_protocol::batch::{BatchHeader, BatchView};
 
-use crate::common::raw;
+use crate::common::simulated::SimBroker;
+use crate::common::{Stream, raw};
 pub(crate) use crate::wire::{Answer, request};
 
-/// A broker with its directory. Two cores, so that partitions are on two shards.
+/// A simulated broker. Two shards, so that partitions are on both.
 pub(crate) struct Place {
+    pub(crate) broker: SimBroker,
+}
+
+impl Place {
+    pub(crate) fn new() -> Self {
+        Self { broker: SimBroker::start() }
+    }
+
+    pub(crate) fn restart(&mut self) {
+        self.broker.restart();
+    }
+
+    pub(crate) fn address(&self) -> SocketAddr {
+        self.broker.kafka_addr()
+    }
+
+    pub(crate) fn kafka(&self) -> Kafka {
+        Kafka::of(&self.broker)
+    }
+
+    pub(crate) fn native(&self) -> crate::common::Client {
+        self.broker.native()
+    }
+}
+
+/// A broker on real sockets and files, with its directory.
+pub(crate) struct RealBroker {
     /// Declared before the directory: it has to end before its files go.
     pub(crate) broker: Option<Broker>,
     pub(crate) dir: tempfile::TempDir,
 }
 
-impl Place {
+impl RealBroker {
     pub(crate) fn new() -> Self {
         let dir = tempfile::tempdir().expect("a directory");
         let broker = Some(crate::common::start(dir.path(), 2, HostKind::Thread));
         Self { broker, dir }
-    }
-
-    pub(crate) fn restart(&mut self) {
-        crate::common::stop(self.broker.take().expect("it runs"));
-        self.broker = Some(crate::common::start(self.dir.path(), 2, HostKind::Thread));
     }
 
     pub(crate) fn address(&self) -> SocketAddr {
@@ -49,13 +72,19 @@ impl Place {
 }
 
 pub(crate) struct Kafka {
-    pub(crate) stream: TcpStream,
+    pub(crate) stream: Stream,
     next: i32,
 }
 
 impl Kafka {
+    /// Connects through the kernel.
     pub(crate) fn connect(address: SocketAddr) -> Self {
         Self { stream: raw(address), next: 0 }
+    }
+
+    /// Connects to a simulated broker.
+    pub(crate) fn of(broker: &SimBroker) -> Self {
+        Self { stream: broker.connect(1), next: 0 }
     }
 
     pub(crate) fn send_raw(&mut self, bytes: &[u8]) {

@@ -9,7 +9,7 @@ use highwater_net::kafka::api::ApiKey;
 use highwater_net::kafka::messages::{FetchRequest, FetchResponse};
 use highwater_protocol::batch::BatchProducer;
 
-use crate::client::{Fetch, Place};
+use crate::client::{Fetch, Place, RealBroker};
 use crate::common::{batch, start, stop};
 
 const NONE: BatchProducer = BatchProducer::NONE;
@@ -224,7 +224,7 @@ fn lose_from(data_dir: &Path, needle: &[u8]) {
 
 #[test]
 fn a_fetch_of_a_lost_end_is_answered_with_an_error_and_never_with_nothing() {
-    let mut place = Place::new();
+    let mut place = RealBroker::new();
     place.native().created("t", 1, &[]);
     let mut kafka = place.kafka();
     for value in ["first", "unlucky-record", "third"] {

@@ -1,6 +1,6 @@
 //! Offsets of groups as Kafka clients meet them, on a whole broker in this process.
 
-use crate::common::{self, Client};
+use crate::common::Client;
 use crate::members::{Member, commit, committed, given, kafka, native, start, to_commit};
 use highwater_net::kafka::KafkaError;
 use highwater_net::kafka::api::ApiKey;
@@ -23,8 +23,7 @@ fn positions(client: &mut Client, consumer: &str, topic: TopicId) -> Vec<(u32, i
 
 #[test]
 fn offsets_are_the_same_in_both_protocols_and_outlive_a_restart() {
-    let dir = tempfile::tempdir().expect("a directory");
-    let broker = start(dir.path());
+    let broker = start();
     let topic = native(&broker).created("orders", 3, &[]);
     let by_name = |name, partitions| OffsetCommitTopic { name, topic_id: [0; 16], partitions };
     let request = commit(
@@ -52,17 +51,14 @@ fn offsets_are_the_same_in_both_protocols_and_outlive_a_restart() {
     assert_eq!(given(&mut client, "readers", "orders", &[0, 1, 2]), all);
     assert_eq!(given(&mut client, "readers", "nowhere", &[0]), [(0, -1, String::new(), NONE)]);
     assert_eq!(given(&mut client, "nobody", "orders", &[0]), [(0, -1, String::new(), NONE)]);
-    common::stop(broker);
-
-    let broker = start(dir.path());
+    broker.restart();
     assert_eq!(given(&mut kafka(&broker), "readers", "orders", &[0, 1, 2]), all);
-    common::stop(broker);
+    broker.stop();
 }
 
 #[test]
 fn offsets_are_committed_and_given_by_topic_id() {
-    let dir = tempfile::tempdir().expect("a directory");
-    let broker = start(dir.path());
+    let broker = start();
     let id = native(&broker).created("orders", 2, &[]).0;
     let mut client = kafka(&broker);
     let by_id = |topic_id, partitions| OffsetCommitTopic { name: "", topic_id, partitions };
@@ -96,19 +92,16 @@ fn offsets_are_committed_and_given_by_topic_id() {
     let groups = vec![group("readers", Some(vec![wanted(id, vec![0])])), group("readers", None)];
     let request = OffsetFetchRequest { groups, ..Default::default() };
     assert_eq!(told(request), [vec![(id, 1, 3, NONE)]], "all is more than some");
-    common::stop(broker);
+    broker.stop();
 }
 
 #[test]
 fn members_and_their_generation_outlive_a_restart_and_only_they_commit() {
-    let dir = tempfile::tempdir().expect("a directory");
-    let broker = start(dir.path());
+    let broker = start();
     native(&broker).created("orders", 1, &[]);
     let mut member = Member::new(&broker, "team");
     member.join_alone();
-    common::stop(broker);
-
-    let broker = start(dir.path());
+    broker.restart();
     member.client = kafka(&broker);
     assert_eq!(member.heartbeat(), NONE);
     let topics =
@@ -129,5 +122,5 @@ fn members_and_their_generation_outlive_a_restart_and_only_they_commit() {
     too_long.topics[0].partitions[0].committed_metadata = Some(&long);
     assert_eq!(committed(&mut client, 8, &too_long), [KafkaError::OFFSET_METADATA_TOO_LARGE]);
     assert_eq!(given(&mut client, "team", "orders", &[0]), [(0, 4, "noted".into(), NONE)]);
-    common::stop(broker);
+    broker.stop();
 }

@@ -19,8 +19,9 @@ use highwater_protocol::native::{Body as _, MessageKind, StatsReply};
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
-use crate::client::{Fetch, Kafka, Place};
-use crate::common::{Client, batch, raw, start, stop};
+use crate::client::{Fetch, Kafka, RealBroker};
+use crate::common::stream::tcp;
+use crate::common::{Client, batch, start, stop};
 use crate::wire;
 
 /// Memory by which this process, with all tests that run in it at the same time, may grow meanwhile. A single length that is believed
@@ -68,7 +69,7 @@ enum End {
 
 /// A broker that is talked nonsense to, and those that it has to go on serving.
 struct Target {
-    place: Place,
+    place: RealBroker,
     witness: Kafka,
     stats: Client,
     memory_before: usize,
@@ -77,7 +78,7 @@ struct Target {
 
 impl Target {
     fn new() -> Self {
-        let place = Place::new();
+        let place = RealBroker::new();
         place.native().created("t", 1, &[]);
         let (witness, stats) = (place.kafka(), place.native());
         Self { place, witness, stats, memory_before: resident_bytes(), produced: 0 }
@@ -86,7 +87,7 @@ impl Target {
     /// A connection that says this.
     #[track_caller]
     fn check(&self, what: &str, bytes: &[u8], end: End) {
-        let mut stream = raw(self.place.address());
+        let mut stream = tcp(self.place.address());
         // Whoever talks nonsense may find the door closed while still talking.
         let _ = stream.write_all(bytes);
         if end == End::Left {
@@ -327,7 +328,7 @@ fn a_pipeline_of_requests_for_all_topics_is_answered_in_order_and_few_of_its_ans
 
 #[test]
 fn a_resource_that_is_named_a_hundred_thousand_times_is_described_once() {
-    let place = Place::new();
+    let place = RealBroker::new();
     place.native().created("orders", 1, &[]);
     let named = |resource_type, resource_name| DescribeConfigsResource {
         resource_type,

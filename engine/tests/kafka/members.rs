@@ -1,10 +1,6 @@
 //! Members of groups and their offsets, for tests.
 
-use std::net::SocketAddr;
-use std::path::Path;
-use std::time::Duration;
-
-use highwater_engine::{Broker, BrokerConfig, HostKind};
+use highwater_engine::groups::GroupConfig;
 use highwater_net::kafka::KafkaError;
 use highwater_net::kafka::api::ApiKey;
 use highwater_net::kafka::messages::{
@@ -15,30 +11,21 @@ use highwater_net::kafka::messages::{
 
 use crate::client::Kafka;
 use crate::common::Client;
+use crate::common::simulated::{Settings, SimBroker};
 
 const NONE: KafkaError = KafkaError::NONE;
 
-pub(crate) fn start(data_dir: &Path) -> Broker {
-    Broker::start(BrokerConfig {
-        data_dir: data_dir.to_owned(),
-        listen: vec![SocketAddr::from(([127, 0, 0, 1], 0)).into()],
-        kafka_listen: vec![SocketAddr::from(([127, 0, 0, 1], 0)).into()],
-        cores: Some(2),
-        host: HostKind::Thread,
-        stop_on_signals: false,
-        memory_bytes: Some(256 << 20),
-        group_initial_rebalance_delay: Duration::ZERO,
-        ..BrokerConfig::default()
-    })
-    .expect("the broker starts")
+pub(crate) fn start() -> SimBroker {
+    let groups = GroupConfig { initial_rebalance_delay_ms: 0, ..GroupConfig::default() };
+    SimBroker::with(Settings { groups, ..Settings::default() })
 }
 
-pub(crate) fn kafka(broker: &Broker) -> Kafka {
-    Kafka::connect(broker.kafka_addr().expect("it has a Kafka listener"))
+pub(crate) fn kafka(broker: &SimBroker) -> Kafka {
+    Kafka::of(broker)
 }
 
-pub(crate) fn native(broker: &Broker) -> Client {
-    Client::connect(broker.native_addr())
+pub(crate) fn native(broker: &SimBroker) -> Client {
+    broker.native()
 }
 
 /// A member of a group of the classic protocol, on a connection of its own.
@@ -50,7 +37,7 @@ pub(crate) struct Member {
 }
 
 impl Member {
-    pub(crate) fn new(broker: &Broker, group: &'static str) -> Self {
+    pub(crate) fn new(broker: &SimBroker, group: &'static str) -> Self {
         let mut member = Self { client: kafka(broker), group, id: String::new(), generation: -1 };
         let reply = member.client.call(ApiKey::JoinGroup, 9, &join(group, ""));
         let answer: JoinGroupResponse<'_> = reply.body();

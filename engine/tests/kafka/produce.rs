@@ -63,8 +63,7 @@ fn what_was_written_by_one_protocol_is_read_by_the_other() {
     let topic = native.created("t", 1, &[]);
     // The one shard that has it; the client of this test does not follow.
     let shard = native.metadata().topics[0].partitions[0].shard;
-    let address = place.broker.as_ref().expect("it runs").native_addr();
-    let mut native = crate::common::Client::connect_to(address, Some(shard.0));
+    let mut native = place.broker.native_on(shard.0);
     let mut kafka = place.kafka();
     assert_eq!(native.produced(partition(topic, 0), &["from native"]), 0);
     assert_eq!(kafka.produce("t", &[(0, &batch(&["from kafka"], NONE))]), [(KafkaError::NONE, 1)]);
@@ -205,12 +204,12 @@ fn a_topic_can_stamp_the_time_of_appending() {
     let place = Place::new();
     place.native().created("t", 1, &[("message.timestamp.type", "LogAppendTime")]);
     let mut kafka = place.kafka();
-    let before = now_ms();
+    let before = place.broker.wall_clock_ms();
     kafka.send_batches(8, -1, "t", &[(0, &batch(&["v"], NONE))]);
     let answer = kafka.read(ApiKey::Produce, 8).expect("an answer");
     let response: ProduceResponse<'_> = answer.body();
     let stamped = response.responses[0].partition_responses[0].log_append_time_ms;
-    assert!((before..=now_ms()).contains(&stamped));
+    assert!((before..=place.broker.wall_clock_ms()).contains(&stamped));
     assert_eq!(kafka.fetch(11, &Fetch::of("t", &[(0, 0)]))[0].records, [(0, "v".to_owned())]);
 }
 

@@ -23,8 +23,7 @@ fn at_home(place: &Place, topic: &str, number: u32) -> (Client, TopicPartition) 
     let metadata = place.native().metadata();
     let topic = metadata.topics.iter().find(|t| t.name == topic).expect("it exists");
     let shard = topic.partitions[number as usize].shard.0;
-    let address = place.broker.as_ref().expect("it runs").native_addr();
-    (Client::connect_to(address, Some(shard)), partition(topic.id, number))
+    (place.broker.native_on(shard), partition(topic.id, number))
 }
 
 fn native_outcome(client: &mut Client, to: TopicPartition, bytes: &[u8]) -> Result<i64, (ErrorCode, String)> {
