@@ -1,4 +1,5 @@
-//! How fast records go in and out, with a broker in this process: `cargo run --release -p highwater-client --example rates -- [records] [bytes]`.
+//! Measures the throughput of producing and consuming, with a broker in the same process:
+//! `cargo run --release -p highwater-client --example rates -- [records] [bytes]`.
 
 use std::time::{Duration, Instant};
 
@@ -35,7 +36,7 @@ async fn measure(
     client.create_topic(&topic).partitions(4).await?;
     let producer = client.producer(&topic).compression(codec).await?;
     let keys: Vec<Bytes> = (0..1000).map(|n| format!("user-{n}").into()).collect();
-    // Half noise, half text: compresses to about a half.
+    // Half random bytes, half text: compresses to about half its size.
     let noise: Vec<u8> =
         (0..bytes + 64 * 1024).map(|at| ((at * 2_654_435_761) >> (at % 11 + 7)) as u8).collect();
     let noise = Bytes::from(noise);
@@ -86,7 +87,7 @@ fn report(what: &str, records: usize, bytes: usize, start: Instant, cpu: f64) {
     );
 }
 
-/// Seconds of CPU this thread has used: the client's share, the broker has threads of its own.
+/// Returns the CPU time this thread has used, in seconds. This is the client's share; the broker has its own threads.
 fn cpu_time() -> f64 {
     let stat = std::fs::read_to_string("/proc/thread-self/schedstat").unwrap_or_default();
     stat.split(' ').next().and_then(|ns| ns.parse::<f64>().ok()).unwrap_or(0.0) / 1e9

@@ -1,4 +1,4 @@
-//! Topics, offsets and what a cluster consists of.
+//! Administration of topics, offsets and the cluster.
 
 use std::fmt;
 use std::future::{Future, IntoFuture};
@@ -17,23 +17,23 @@ use crate::client::Client;
 use crate::error::{AdminError, CallError};
 use crate::io::calls::RetryPolicy;
 
-/// What an administrative call comes to.
+/// The result of an administrative call.
 pub type AdminResult<T> = Result<T, AdminError>;
 
 impl Client {
-    /// Nodes and all topics.
+    /// Returns the cluster's nodes and all topics.
     pub async fn metadata(&self) -> AdminResult<MetadataReply> {
         self.cluster.metadata(None).await.map_err(failed(format_args!("the cluster cannot be described")))
     }
 
-    /// What a broker of the cluster has done so far, in numbers: one that the client is connected to. The counters' names are in
-    /// `docs/operations.md`.
+    /// Returns the counters of one broker, one that the client is connected to. `docs/operations.md` describes them.
     pub async fn stats(&self) -> AdminResult<StatsReply> {
         let result = self.cluster.call_without_body(MessageKind::Stats).await;
         result.map_err(failed(format_args!("the broker's statistics cannot be read")))
     }
 
-    /// Creates a topic; to be configured and awaited. It can be used as soon as that is done.
+    /// Returns a builder that creates a topic; await it to create the topic. The topic can be used as soon as that is
+    /// done.
     pub fn create_topic(&self, name: impl Into<String>) -> CreateTopic {
         let request = CreateTopicRequest {
             name: name.into(),
@@ -51,20 +51,20 @@ impl Client {
         result.map_err(failed(format_args!("topic {} cannot be deleted", request.name)))
     }
 
-    /// Changes a topic; to be configured and awaited.
+    /// Returns a builder that changes a topic; await it to make the changes.
     pub fn alter_topic(&self, name: impl Into<String>) -> AlterTopic {
         let request = AlterTopicRequest { name: name.into(), configs: Vec::new(), partitions: None };
         AlterTopic { client: self.clone(), request }
     }
 
-    /// A topic with its configuration and the bounds of its partitions.
+    /// Returns a topic's configuration and the offset bounds of its partitions.
     pub async fn describe_topic(&self, name: impl Into<String>) -> AdminResult<DescribeTopicReply> {
         let request = DescribeTopicRequest { name: name.into() };
         let result = self.cluster.call(&request, RetryPolicy::Always).await;
         result.map_err(failed(format_args!("topic {} cannot be described", request.name)))
     }
 
-    /// Where each of the partitions begins or ends, or what its first offset at a time or later is.
+    /// Returns the start or the end of each partition, or its first offset with a timestamp at or after a time.
     pub async fn list_offsets(
         &self,
         topic: &str,
@@ -80,7 +80,7 @@ impl Client {
         Ok(reply.partitions)
     }
 
-    /// Moves the start of partitions forward: records before these offsets are gone once it returns.
+    /// Deletes the records before these offsets. They are gone once the call returns.
     pub async fn delete_records(
         &self,
         topic: &str,
@@ -94,7 +94,7 @@ impl Client {
         self.cluster.call_empty(&request, RetryPolicy::Always).await.map_err(failed)
     }
 
-    /// The positions that a named consumer has committed.
+    /// Returns the positions that a named consumer has committed.
     pub async fn committed(&self, consumer: &str, topic: &str) -> AdminResult<Vec<CommittedOffset>> {
         let failed = failed(format_args!("positions of {consumer} in topic {topic} cannot be read"));
         let topic = self.topic_id(topic).await.map_err(&failed)?;
@@ -104,7 +104,7 @@ impl Client {
         Ok(reply.positions)
     }
 
-    /// Sets the positions of a named consumer. A consumer that runs does not notice.
+    /// Sets the positions of a named consumer. A running consumer is not affected.
     pub async fn commit_offsets(
         &self,
         consumer: &str,
@@ -119,7 +119,7 @@ impl Client {
     }
 
     pub(crate) async fn topic_id(&self, name: &str) -> Result<TopicId, CallError> {
-        // Asked anew: a topic deleted and created again has another id.
+        // Fetch metadata anew: a recreated topic has another id.
         let info = self.cluster.topic(name, Some(std::time::Instant::now())).await?;
         Ok(info.id)
     }
@@ -149,25 +149,25 @@ pub struct CreateTopic {
 }
 
 impl CreateTopic {
-    /// How many partitions. Default: 1.
+    /// Sets the number of partitions. Default: 1.
     pub fn partitions(mut self, partitions: u32) -> Self {
         self.request.partitions = partitions;
         self
     }
 
-    /// Sets a configuration entry, by Kafka's name for it.
+    /// Sets a configuration entry, by its name in Kafka.
     pub fn config(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
         self.request.configs.push((name.into(), value.into()));
         self
     }
 
-    /// A topic of that name that is there already is left as it is, whatever its partitions and configuration, and its id returned.
+    /// If the topic already exists, leaves it unchanged, whatever its partitions and configuration, and returns its id.
     pub fn if_missing(mut self) -> Self {
         self.if_missing = true;
         self
     }
 
-    /// Only checks whether it could be created.
+    /// Checks whether the topic could be created, without creating it.
     pub fn validate_only(mut self) -> Self {
         self.request.validate_only = true;
         self
@@ -203,19 +203,19 @@ pub struct AlterTopic {
 }
 
 impl AlterTopic {
-    /// The new number of partitions, which can only grow. Keys may go to other partitions from then on.
+    /// Sets the new number of partitions, which can only grow. Keys may map to other partitions from then on.
     pub fn partitions(mut self, partitions: u32) -> Self {
         self.request.partitions = Some(partitions);
         self
     }
 
-    /// Sets a configuration entry, by Kafka's name for it.
+    /// Sets a configuration entry, by its name in Kafka.
     pub fn config(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
         self.request.configs.push((name.into(), Some(value.into())));
         self
     }
 
-    /// Returns a configuration entry to its default.
+    /// Resets a configuration entry to its default.
     pub fn default_config(mut self, name: impl Into<String>) -> Self {
         self.request.configs.push((name.into(), None));
         self
@@ -228,7 +228,7 @@ impl IntoFuture for AlterTopic {
 
     fn into_future(self) -> Self::IntoFuture {
         Box::pin(async move {
-            // To the same state twice is once.
+            // The call is idempotent.
             let result = self.client.cluster.call_empty(&self.request, RetryPolicy::Always).await;
             let failed = failed(format_args!("topic {} cannot be changed", self.request.name));
             result.map_err(failed)?;

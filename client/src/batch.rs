@@ -1,4 +1,4 @@
-//! Records as they arrive: views into one buffer.
+//! Batches of received records, as views into the buffer they arrived in.
 
 use std::sync::Arc;
 
@@ -13,15 +13,15 @@ use crate::error::CommitError;
 use crate::io::consumer::ConsumerShared;
 use crate::record::{ConsumedRecord, RecordHeader};
 
-/// Records of one partition, in order. Never empty.
+/// Consecutive records of one partition. Never empty.
 ///
-/// Iterating borrows: keys and values are where they arrived, or where they were decompressed to. The batch is independent of the consumer and
-/// can be handed to another task.
+/// Iterating borrows: keys and values point into the receive buffer, or into the buffer they were decompressed into. A
+/// batch does not depend on the consumer and can be handed to another task.
 #[derive(Clone, Debug)]
 pub struct Batch {
     pub(crate) consumer: Arc<ConsumerShared>,
     pub(crate) partition: u32,
-    /// Where it was read, and for which time the partition was this consumer's then.
+    /// The partition it was read from, and the assignment and seek it was read under.
     pub(crate) origin: Origin,
     pub(crate) parts: Vec<BatchPart>,
     pub(crate) records: usize,
@@ -31,17 +31,17 @@ pub struct Batch {
 }
 
 impl Batch {
-    /// The topic.
+    /// Returns the topic.
     pub fn topic(&self) -> &str {
         &self.consumer.topic
     }
 
-    /// The partition.
+    /// Returns the partition.
     pub fn partition(&self) -> u32 {
         self.partition
     }
 
-    /// How many records.
+    /// Returns the number of records.
     pub fn len(&self) -> usize {
         self.records
     }
@@ -51,12 +51,13 @@ impl Batch {
         self.records == 0
     }
 
-    /// Where the partition goes on behind this batch: what [`Batch::commit`] commits.
+    /// Returns the offset after the last record of this batch: the position that [`Batch::commit`] commits.
     pub fn next_offset(&self) -> Offset {
         self.next_offset
     }
 
-    /// Offset behind the last acknowledged record of the partition, when this batch arrived. Less `next_offset`: the lag.
+    /// Returns the partition's high watermark when this batch arrived: the offset after its last acknowledged record.
+    /// Subtract `next_offset` to get the lag.
     pub fn high_watermark(&self) -> Offset {
         self.high_watermark
     }
@@ -67,7 +68,7 @@ impl Batch {
         BatchIter { topic, partition: self.partition, parts: self.parts.iter(), current: None }
     }
 
-    /// As [`Batch::commit`], for a batch of which only the records before `offset` are processed.
+    /// Like [`Batch::commit`], for a batch of which only the records before `offset` have been processed.
     pub async fn commit_until(&self, offset: Offset) -> Result<(), CommitError> {
         let position = CommittedOffset {
             partition: PartitionIndex(self.partition),
@@ -78,13 +79,15 @@ impl Batch {
         self.consumer.commit_batch(self.origin.generation, position).await
     }
 
-    /// Stores the position behind this batch under the consumer's name, or for its group. Returns once that is durable: a consumer of this
-    /// name that starts later, or the next member of the group to have the partition, starts here.
+    /// Commits the position after this batch under the consumer's name, or for its group. Returns once the position is
+    /// durable: a consumer of this name that starts later, or the next member of the group that is assigned the
+    /// partition, starts there.
     ///
-    /// In a group it fails with [`CommitErrorKind::Fenced`](crate::CommitErrorKind::Fenced) if the partition has gone to another member,
-    /// and does nothing if a position behind this one is committed already.
+    /// In a group this fails with [`CommitErrorKind::Fenced`](crate::CommitErrorKind::Fenced) if the partition was
+    /// reassigned to another member. It does nothing if a later position is committed already.
     ///
-    /// Dropped before it is done, it goes on in the background. If it fails then, closing the consumer returns the error.
+    /// If the future is dropped, the commit continues in the background. If it then fails, closing the consumer returns
+    /// the error.
     pub async fn commit(&self) -> Result<(), CommitError> {
         self.commit_until(self.next_offset).await
     }
@@ -138,47 +141,47 @@ pub struct RecordRef<'a> {
 }
 
 impl<'a> RecordRef<'a> {
-    /// The topic.
+    /// Returns the topic.
     pub fn topic(&self) -> &'a str {
         self.topic
     }
 
-    /// The partition.
+    /// Returns the partition.
     pub fn partition(&self) -> u32 {
         self.partition
     }
 
-    /// Its offset.
+    /// Returns the offset.
     pub fn offset(&self) -> Offset {
         self.record.offset
     }
 
-    /// Its timestamp; the broker's if the topic uses log append time.
+    /// Returns the timestamp: the producer's, or the broker's if the topic uses log append time.
     pub fn timestamp(&self) -> Timestamp {
         self.record.timestamp
     }
 
-    /// Its key, if it has one.
+    /// Returns the key, if the record has one.
     pub fn key(&self) -> Option<&'a [u8]> {
         self.record.key
     }
 
-    /// Its value; empty for a tombstone.
+    /// Returns the value; empty for a tombstone.
     pub fn value(&self) -> &'a [u8] {
         self.record.value.unwrap_or_default()
     }
 
-    /// Whether it has no value: in a compacted topic it deletes its key.
+    /// Returns whether the record has no value. In a compacted topic such a record deletes its key.
     pub fn is_tombstone(&self) -> bool {
         self.record.value.is_none()
     }
 
-    /// Its headers.
+    /// Returns the headers.
     pub fn headers(&self) -> impl Iterator<Item = Header<'a>> + use<'a> {
         self.record.headers.clone()
     }
 
-    /// The record with its own share of the buffer. Nothing is copied.
+    /// Returns an owned record that shares the buffer. Nothing is copied.
     pub fn to_owned(&self) -> ConsumedRecord {
         let own = |bytes: &'a [u8]| self.buffer.slice_ref(bytes);
         ConsumedRecord {

@@ -1,4 +1,4 @@
-//! The client: what everything else is made from.
+//! The client handle, which creates producers and consumers.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,57 +14,58 @@ use crate::io::cluster::Cluster;
 use crate::metrics::MetricsSnapshot;
 use crate::producer::ProducerBuilder;
 
-/// A client of one cluster. Clones share its connections, one to each shard that something is wanted of.
+/// A client of one cluster. Clones share its connections, one to each shard in use.
 ///
-/// Connections that are lost are made again for as long as the client is there, with growing pauses. When the last clone, producer and consumer
-/// is gone, they end.
+/// Lost connections are re-established with growing pauses, for as long as the client exists. They end when the last
+/// clone, producer and consumer is dropped.
 #[derive(Clone, Debug)]
 pub struct Client {
     pub(crate) cluster: Arc<Cluster>,
 }
 
 impl Client {
-    /// Connects to a broker at `host:port`, with the defaults of [`Client::builder`]. Without a port it is 9191.
+    /// Connects to a broker at `host:port`, with the defaults of [`Client::builder`]. The default port is 9191.
     pub async fn connect(address: impl Into<String>) -> Result<Self, ConnectError> {
         Self::builder().bootstrap([address]).connect().await
     }
 
-    /// Configures a client.
+    /// Returns a builder for a client.
     pub fn builder() -> ClientBuilder {
         ClientBuilder { config: Config::default() }
     }
 
-    /// A producer to a topic, to be configured and awaited.
+    /// Returns a builder for a producer to a topic; await it to create the producer.
     pub fn producer(&self, topic: impl Into<String>) -> ProducerBuilder {
         ProducerBuilder::new(self.cluster.clone(), Some(topic.into()))
     }
 
-    /// A producer without a topic of its own, to be configured and awaited: each record says where it goes, by [`Record::topic`](crate::Record::topic).
+    /// Returns a builder for a producer without a topic of its own: each record names its topic with
+    /// [`Record::topic`](crate::Record::topic).
     pub fn multi_topic_producer(&self) -> ProducerBuilder {
         ProducerBuilder::new(self.cluster.clone(), None)
     }
 
-    /// A consumer of a topic, to be configured and awaited.
+    /// Returns a builder for a consumer of a topic; await it to create the consumer.
     pub fn consumer(&self, topic: impl Into<String>) -> ConsumerBuilder {
         ConsumerBuilder::new(self.cluster.clone(), topic.into())
     }
 
-    /// What happens to the connections from now on.
+    /// Returns a stream of the client's events from now on.
     pub fn events(&self) -> Events {
         self.cluster.events.listen()
     }
 
-    /// What the client has done so far.
+    /// Returns the client's counters and latencies.
     pub fn metrics(&self) -> MetricsSnapshot {
         self.cluster.metrics.snapshot()
     }
 
-    /// The cluster it is connected to.
+    /// Returns the id of the cluster that the client is connected to.
     pub fn cluster_id(&self) -> Option<ClusterId> {
         self.cluster.id()
     }
 
-    /// Ends all connections. Producers give up what is not acknowledged, consumers end, calls fail. Close producers first.
+    /// Closes all connections. Unacknowledged records fail, consumers end, and calls fail. Close producers first.
     pub fn close(&self) {
         self.cluster.close();
     }
@@ -78,8 +79,9 @@ pub struct ClientBuilder {
 }
 
 impl ClientBuilder {
-    /// Addresses to begin at, `host:port` each: any brokers of the cluster. The others are found by asking. Without a port it is 9191; an IPv6
-    /// address with a port stands in brackets, `[::1]:9191`.
+    /// Sets the addresses to connect to first, each `host:port` of any broker of the cluster. The client discovers the
+    /// other brokers itself. The default port is 9191; an IPv6 address with a port is written in brackets,
+    /// `[::1]:9191`.
     pub fn bootstrap(mut self, addresses: impl IntoIterator<Item = impl Into<String>>) -> Self {
         self.config.bootstrap = addresses
             .into_iter()
@@ -88,45 +90,45 @@ impl ClientBuilder {
         self
     }
 
-    /// A name for the broker's logs.
+    /// Sets the client's name in the broker's logs.
     pub fn name(mut self, name: impl Into<String>) -> Self {
         self.config.name = name.into();
         self
     }
 
-    /// How long one attempt to connect may take. Default: 10 s.
+    /// Sets how long one attempt to connect may take. Default: 10 s.
     pub fn connect_timeout(mut self, timeout: Duration) -> Self {
         self.config.connect_timeout = timeout;
         self
     }
 
-    /// How long a call may take, retries included, and how long a connection may leave a request without a sign of life.
+    /// Sets how long a call may take, including retries, and how long a connection with an open request may be silent.
     /// Default: 30 s.
     pub fn request_timeout(mut self, timeout: Duration) -> Self {
         self.config.request_timeout = timeout;
         self
     }
 
-    /// Silence after which the broker is asked whether it is still there. Default: 10 s.
+    /// Sets the silence after which the client sends a keep-alive request. Default: 10 s.
     pub fn keep_alive(mut self, interval: Duration) -> Self {
         self.config.keep_alive = interval;
         self
     }
 
-    /// The shortest and the longest pause between attempts to connect. Default: 20 ms and 1 s.
+    /// Sets the shortest and the longest pause between attempts to connect. Default: 20 ms and 1 s.
     pub fn reconnect_backoff(mut self, min: Duration, max: Duration) -> Self {
         self.config.backoff_min = min;
         self.config.backoff_max = max;
         self
     }
 
-    /// How often topics in use are looked at for new partitions. Default: 1 minute.
+    /// Sets how often the client checks topics in use for new partitions. Default: 1 minute.
     pub fn metadata_refresh(mut self, interval: Duration) -> Self {
         self.config.metadata_refresh = interval;
         self
     }
 
-    /// Connects to one of the addresses. Fails if none answers; once connected, the client reconnects by itself for ever.
+    /// Connects to one of the addresses. Fails if none answers. Once connected, the client reconnects by itself.
     ///
     /// Must be called within a tokio runtime with time and I/O enabled; the client's tasks run there.
     pub async fn connect(self) -> Result<Client, ConnectError> {

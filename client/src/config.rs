@@ -1,4 +1,4 @@
-//! What holds for a whole client.
+//! Configuration of a client.
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -1,4 +1,4 @@
-//! Receiving records.
+//! Consumers outside of groups.
 
 use std::future::{Future, IntoFuture, poll_fn};
 use std::pin::Pin;
@@ -24,7 +24,7 @@ use crate::reader::Reader;
 use crate::record::ConsumedRecord;
 use crate::records::Records;
 
-/// Configures a consumer; await it to have the consumer. Made by [`Client::consumer`](crate::Client::consumer).
+/// Configures a consumer; await it to create the consumer. Made by [`Client::consumer`](crate::Client::consumer).
 #[derive(Debug)]
 #[must_use = "a builder does nothing until it is awaited"]
 pub struct ConsumerBuilder {
@@ -36,14 +36,14 @@ pub struct ConsumerBuilder {
     reading: ReadSettings,
 }
 
-/// How partitions are read, whoever says which.
+/// How partitions are read, by a consumer or by a member of a group.
 #[derive(Debug)]
 pub(crate) struct ReadSettings {
-    /// Where a partition begins that has no committed position.
+    /// Where to start in a partition without a committed position.
     pub(crate) start: StartAt,
     pub(crate) buffer_bytes: usize,
     pub(crate) until_end: bool,
-    /// Where to go on when the position no longer exists.
+    /// Where to continue when the position no longer exists.
     pub(crate) reset: Option<StartAt>,
 }
 
@@ -64,56 +64,59 @@ impl ConsumerBuilder {
         }
     }
 
-    /// The partitions to read. Default: all, and those that the topic gets later.
+    /// Sets the partitions to read. Default: all, including partitions that are added to the topic later.
     pub fn partitions(mut self, partitions: impl IntoIterator<Item = u32>) -> Self {
         self.partitions = Some(partitions.into_iter().collect());
         self
     }
 
-    /// Where to begin in partitions without a committed position. Default: [`StartAt::Earliest`], the first record there is, as on the
-    /// command line. [`StartAt::Latest`] skips everything that is written already.
+    /// Sets where to start in partitions without a committed position. Default: [`StartAt::Earliest`], the first
+    /// available record, as on the command line. [`StartAt::Latest`] skips all records written so far.
     pub fn start(mut self, start: StartAt) -> Self {
         self.reading.start = start;
         self
     }
 
-    /// The name under which positions are committed, and from whose positions it goes on. Two consumers of one name at the same time
-    /// each read everything, and overwrite each other's positions; to share the work, see [`ConsumerBuilder::group`].
+    /// Sets the name under which positions are committed, and whose committed positions the consumer starts from. Two
+    /// consumers that use the same name at the same time each read everything and overwrite each other's positions; to
+    /// share the work, see [`ConsumerBuilder::group`].
     pub fn name(mut self, name: impl Into<String>) -> Self {
         self.name = Some(name.into());
         self
     }
 
-    /// Shares the topic's partitions with the other members of a group, instead of reading all: Highwater's own clients and
-    /// Kafka's with `group.protocol=consumer`. What was set on this builder holds, but for partitions and name: the group assigns, and
-    /// positions are the group's.
+    /// Joins a group, which shares the topic's partitions among its members: Highwater's own clients and Kafka's with
+    /// `group.protocol=consumer`. The settings of this builder are kept, except partitions and name: the group assigns
+    /// the partitions, and positions are committed for the group.
     pub fn group(self, group: impl Into<String>) -> GroupBuilder {
         GroupBuilder::new(self.cluster, group.into(), self.topic, self.create, self.reading)
     }
 
-    /// Creates the topic if it is missing, with so many partitions and the broker's default configuration. Default: a missing topic is an error.
+    /// Creates the topic if it is missing, with this many partitions and the broker's default configuration. Default: a
+    /// missing topic is an error.
     pub fn create_if_missing(mut self, partitions: u32) -> Self {
         self.create = Some(partitions);
         self
     }
 
-    /// Bytes that may have arrived and wait to be taken, shared by the partitions, each of which has
-    /// at least 64 KiB. Default: 16 MiB.
+    /// Sets how many received bytes may be buffered. The partitions share them, and each gets at least 64 KiB. Default:
+    /// 16 MiB.
     pub fn buffer_bytes(mut self, bytes: usize) -> Self {
         self.reading.buffer_bytes = bytes;
         self
     }
 
-    /// End at what is the end of each partition when it is first reached: [`Consumer::next_batch`] then returns none. A partition that an
-    /// error has stopped is not waited for.
+    /// Ends at the end that each partition has when the consumer first subscribes to it: [`Consumer::next_batch`]
+    /// then returns none. Does not wait for a partition that an error has stopped.
     pub fn until_end(mut self) -> Self {
         self.reading.until_end = true;
         self
     }
 
-    /// Where to go on when the position does not exist: retention has removed it, or the topic was deleted and created anew and has not as many
-    /// records. [`Event::PositionReset`](crate::Event::PositionReset) tells of it. Without this, `next_batch` returns an error of
-    /// the kind [`FetchErrorKind::OutOfRange`], and the partition stops until [`Consumer::seek`].
+    /// Sets where to continue when the position does not exist: retention removed the record, or the topic was deleted
+    /// and recreated and has fewer records. The client emits [`Event::PositionReset`](crate::Event::PositionReset).
+    /// Without this setting, `next_batch` returns an error of the kind [`FetchErrorKind::OutOfRange`], and the
+    /// partition stops until [`Consumer::seek`].
     pub fn on_out_of_range(mut self, start: StartAt) -> Self {
         self.reading.reset = Some(start);
         self
@@ -177,70 +180,74 @@ impl IntoFuture for ConsumerBuilder {
     }
 }
 
-/// Reads a topic. The broker pushes records as they become durable, as far as the buffer has room; there is no polling interval.
+/// Reads a topic. The broker pushes records as they become durable, as far as the buffer has room; there is no polling
+/// interval.
 ///
-/// A lost connection is made again and reading goes on at the same record.
+/// After a lost connection, the consumer reconnects and continues at the same record.
 #[derive(Debug)]
 pub struct Consumer {
     shared: Arc<ConsumerShared>,
     reader: Reader,
-    /// Tells the task that watches for partitions that the consumer is gone.
+    /// Notifies the task that watches for new partitions when the consumer is dropped.
     _guard: oneshot::Sender<()>,
 }
 
-/// Where a consumer stands in a partition.
+/// A consumer's progress in a partition.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub struct PartitionStatus {
     /// The partition.
     pub partition: u32,
-    /// The offset behind the last record delivered. None until the broker has said where the consumer begins.
+    /// The offset after the last record delivered. None until the broker has answered where the consumer starts.
     pub position: Option<Offset>,
-    /// First offset that can be read, as last heard.
+    /// The first available offset, as last reported by the broker.
     pub log_start: Option<Offset>,
-    /// Offset behind the last acknowledged record, as last heard.
+    /// The offset after the last acknowledged record, as last reported by the broker.
     pub high_watermark: Option<Offset>,
-    /// With [`ConsumerBuilder::until_end`]: where it ends.
+    /// With [`ConsumerBuilder::until_end`]: the offset at which the consumer ends.
     pub end: Option<Offset>,
 }
 
 impl Consumer {
-    /// The topic.
+    /// Returns the topic.
     pub fn topic(&self) -> &str {
         &self.shared.topic
     }
 
-    /// The next records, of whatever partition has some. None at the end that was asked for, if one was.
+    /// Returns the next records, from any partition that has some. None at the end with [`ConsumerBuilder::until_end`].
     ///
-    /// After an error the other partitions go on; call again. The partition of the error goes on, too, if it tells of records that are
-    /// lost ([`FetchError::damaged`]); otherwise it stops until a [seek](Consumer::seek), and counts as having reached its end.
+    /// After an error the other partitions continue; call again. If the error reports lost records
+    /// ([`FetchError::damaged`]), its own partition continues as well. Otherwise that partition stops until a
+    /// [seek](Consumer::seek), and counts as having reached its end.
     ///
-    /// Cancel-safe: nothing is taken that is not returned.
+    /// Cancel-safe: no records are taken unless they are returned.
     pub async fn next_batch(&mut self) -> Result<Option<Batch>, FetchError> {
         poll_fn(|cx| self.poll_next_batch(cx)).await
     }
 
-    /// [`Consumer::next_batch`] for those who poll.
+    /// Polls for the next records; see [`Consumer::next_batch`].
     pub fn poll_next_batch(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Batch>, FetchError>> {
         self.reader.poll(cx)
     }
 
-    /// Stores the positions behind all records delivered so far under the consumer's name. Returns once that is durable.
+    /// Commits the positions after all records delivered so far under the consumer's name. Returns once they are
+    /// durable.
     ///
-    /// Dropped before it is done, it goes on in the background. If it fails then, [`Consumer::close`] returns the error.
+    /// If the future is dropped, the commit continues in the background. If it then fails, [`Consumer::close`] returns
+    /// the error.
     pub async fn commit(&self) -> Result<(), CommitError> {
         let positions = self.shared.core().delivered_positions();
         self.shared.commit(positions).await
     }
 
-    /// The offset behind the last record delivered of a partition. None for a partition that it does not read, and until the broker has
-    /// said where it begins.
+    /// Returns the offset after the last record delivered from a partition. None if the consumer does not read the
+    /// partition, and until the broker has answered where the consumer starts.
     pub fn position(&self, partition: u32) -> Option<Offset> {
         let core = self.shared.core();
         core.partitions()[core.index_of(partition)?].position()
     }
 
-    /// Where it stands in each partition.
+    /// Returns the consumer's progress in each partition.
     pub fn status(&self) -> Vec<PartitionStatus> {
         let core = self.shared.core();
         let status = core.partitions().iter().map(|state| PartitionStatus {
@@ -253,17 +260,17 @@ impl Consumer {
         status.collect()
     }
 
-    /// Goes on somewhere else in a partition. Nothing that was there before is delivered after this.
+    /// Continues at another position of a partition. Records fetched before the call are not delivered after it.
     pub fn seek(&mut self, partition: u32, to: StartAt) -> Result<(), FetchError> {
         self.with_partition(partition, |core, index| core.seek(index, to))
     }
 
-    /// Stops reading a partition until [`Consumer::resume`]. What has arrived of it and was not delivered is fetched again then.
+    /// Stops reading a partition until [`Consumer::resume`], which fetches again what was received but not delivered.
     pub fn pause(&mut self, partition: u32) -> Result<(), FetchError> {
         self.with_partition(partition, ConsumerCore::pause)
     }
 
-    /// Goes on with a partition that was paused, behind the last record that was delivered of it.
+    /// Continues with a paused partition after the last record delivered from it.
     pub fn resume(&mut self, partition: u32) -> Result<(), FetchError> {
         self.with_partition(partition, ConsumerCore::resume)
     }
@@ -284,15 +291,16 @@ impl Consumer {
         Ok(())
     }
 
-    /// The records one by one, each with its share of the buffer.
+    /// Converts the consumer to a stream of single records, each of which shares the receive buffer.
     pub fn into_stream(mut self) -> RecordStream {
         self.reader.deliver_by_record();
         RecordStream { consumer: self, records: Records::default() }
     }
 
-    /// Ends it. The error is that of a commit that failed and that nobody waited for, if no later one made up for it.
+    /// Closes the consumer. Returns the error of a commit that failed after its future was dropped, unless a later
+    /// commit succeeded.
     ///
-    /// Nothing is committed by this.
+    /// Commits nothing.
     pub async fn close(self) -> Result<(), CommitError> {
         self.shared.unreported_commit_failure().await
     }
@@ -304,7 +312,7 @@ impl Drop for Consumer {
     }
 }
 
-/// The records of a consumer. See [`Consumer::into_stream`].
+/// A stream of a consumer's records. See [`Consumer::into_stream`].
 ///
 /// Cancel-safe: a record is taken only when it is returned.
 #[derive(Debug)]
@@ -314,23 +322,23 @@ pub struct RecordStream {
 }
 
 impl RecordStream {
-    /// The next record; none at the end that was asked for, if one was.
+    /// Returns the next record; none at the end with [`ConsumerBuilder::until_end`].
     pub async fn next(&mut self) -> Option<Result<ConsumedRecord, FetchError>> {
         poll_fn(|cx| self.poll(cx)).await
     }
 
-    /// As [`Consumer::commit`]: the position behind the last record that was returned, in each partition.
+    /// Like [`Consumer::commit`]: commits the position after the last record returned, in each partition.
     pub async fn commit(&self) -> Result<(), CommitError> {
         self.consumer.commit().await
     }
 
-    /// The consumer, to [seek](Consumer::seek), [pause](Consumer::pause) and [resume](Consumer::resume), or to see where it
-    /// [stands](Consumer::status).
+    /// Returns the consumer, to [seek](Consumer::seek), [pause](Consumer::pause) and [resume](Consumer::resume), or to
+    /// see its [progress](Consumer::status).
     pub fn consumer(&mut self) -> &mut Consumer {
         &mut self.consumer
     }
 
-    /// As [`Consumer::close`].
+    /// Like [`Consumer::close`].
     pub async fn close(self) -> Result<(), CommitError> {
         self.consumer.close().await
     }

@@ -1,10 +1,11 @@
 //! Errors, one type per operation.
 //!
-//! Each has a `kind()` to match on, `is_retryable()` (the same call may succeed later, unchanged), `code()` (what the broker answered,
-//! if it did) and a text that says what failed, for which topic or address, and what to do. Operations that change something
-//! have an `outcome()` as well: whether the change was made. The text is complete; `source()` is the typed cause for those who match on
-//! it: the [`std::io::Error`] of a [`ConnectError`], the [`ConnectError`] of a call for which no broker could be reached, the
-//! [`DamagedRange`] of records that are lost.
+//! Each has a `kind()` to match on, `is_retryable()` (the same call may succeed later, unchanged), `code()` (the
+//! broker's error code, if the broker answered), and a text that says what failed, for which topic or address, and what
+//! to do. Operations that change something also have an `outcome()`, which says whether the change was made. The text
+//! is complete. `source()` is the typed cause for programs that match on it: the [`std::io::Error`] of a
+//! [`ConnectError`], the [`ConnectError`] of a call that could not reach any broker, or the [`DamagedRange`] of lost
+//! records.
 
 use std::fmt;
 use std::sync::Arc;
@@ -12,14 +13,14 @@ use std::sync::Arc;
 use highwater_protocol::error::ErrorCode;
 use highwater_protocol::ids::Offset;
 
-/// Whether the change that an operation was to make was made.
+/// Whether a failed operation made its change.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum Outcome {
-    /// It was not made and will not be: asking again cannot make it twice.
+    /// The change was not made and will not be made: repeating the call cannot make it twice.
     NotWritten,
-    /// It may have been made, or may still be: the request left, and no answer came.
+    /// The change may have been made, or may still be made: the request was sent and no answer came.
     Unknown,
-    /// It was made.
+    /// The change was made.
     Written,
 }
 
@@ -74,24 +75,24 @@ macro_rules! operation_error {
                 Self(Arc::new(Inner { kind, outcome, retryable, code: Some(code), text: text.into(), source: None }))
             }
 
-            /// Adds the typed cause of an error that was just made.
+            /// Adds the typed cause to a newly created error.
             pub(crate) fn caused_by(mut self, source: impl Into<Source>) -> Self {
                 let inner = Arc::get_mut(&mut self.0).expect("nobody else has it yet");
                 inner.source = Some(source.into());
                 self
             }
 
-            /// What went wrong, to match on.
+            /// Returns the kind of failure, to match on.
             pub fn kind(&self) -> $kind {
                 self.0.kind
             }
 
-            /// Whether the same call may succeed later, unchanged.
+            /// Returns whether the same call may succeed later, unchanged.
             pub fn is_retryable(&self) -> bool {
                 self.0.retryable
             }
 
-            /// What the broker answered, where the error is an answer.
+            /// Returns the broker's error code, if the broker answered.
             pub fn code(&self) -> Option<ErrorCode> {
                 self.0.code
             }
@@ -126,7 +127,7 @@ macro_rules! with_outcome {
     ($($error:ident),+) => {
         $(
             impl $error {
-                /// Whether the change was made.
+                /// Returns whether the change was made.
                 pub fn outcome(&self) -> Outcome {
                     self.0.outcome
                 }
@@ -142,13 +143,13 @@ operation_error! {
     ConnectError;
     /// What went wrong with a [`ConnectError`].
     ConnectErrorKind {
-        /// An address is no `host:port` or its name cannot be resolved; or there is none.
+        /// No address was given, an address is not `host:port`, or its name cannot be resolved.
         Address = false,
-        /// Nothing answers at the address.
+        /// No broker answers at the address.
         Unreachable = true,
-        /// Something answers, in time or not at all, that is no Highwater broker.
+        /// The peer does not speak Highwater's protocol, or does not answer in time.
         NotHighwater = false,
-        /// The broker belongs to another cluster than the one first connected to.
+        /// The broker belongs to a cluster other than the one the client connected to first.
         OtherCluster = false,
         /// The broker refused the connection.
         Refused = false,
@@ -166,51 +167,52 @@ operation_error! {
         UnknownTopic = false,
         /// The record is larger than the topic allows.
         TooLarge = false,
-        /// The record or the batch breaks a rule: its format, its timestamp, a setting of the producer.
+        /// The record or the batch violates a rule: its format, its timestamp, or a setting of the producer.
         Invalid = false,
         /// Not acknowledged within the delivery timeout.
         TimedOut = true,
         /// No broker could be reached, or the connection was lost.
         Unavailable = true,
-        /// The partition was stopped because damage was found in it.
+        /// The broker stopped the partition because its data is damaged.
         Faulty = false,
-        /// The broker's record of this producer does not fit: another instance has taken over, or the broker lost data.
+        /// The broker's state of this producer does not match: another instance has taken over, or the broker lost
+        /// data.
         Fenced = false,
         /// The producer or the client was closed.
         Closed = false,
-        /// Any other refusal by the broker; [`ProduceError::code`] has it.
+        /// The broker rejected the record for another reason; see [`ProduceError::code`].
         Refused = false,
     }
 }
 
 operation_error! {
-    /// Why reading cannot go on.
+    /// Why records cannot be read.
     FetchError;
     /// What went wrong with a [`FetchError`].
     FetchErrorKind {
         /// There is no such topic, or it has no such partition.
         UnknownTopic = false,
-        /// The position is before the first record that still exists, or behind the last one.
+        /// The position is before the first available record or after the last one.
         OutOfRange = false,
-        /// Bytes that arrived do not match their checksum, again after being asked for once more.
+        /// The received bytes did not match their checksum, and again when they were fetched a second time.
         Corrupt = false,
-        /// Part of the partition cannot be read because it is damaged. [`FetchError::damaged`] says which part, and that reading goes on
-        /// behind it; without that, the partition stops until a seek.
+        /// Part of the partition cannot be read because it is damaged. If [`FetchError::damaged`] returns a range,
+        /// reading continues after it; otherwise the partition stops until a seek.
         Faulty = false,
-        /// An argument that cannot be used.
+        /// An argument is invalid.
         Invalid = false,
         /// No broker answered in time.
         Unavailable = true,
         /// The client was closed.
         Closed = false,
-        /// The group does not take this member, or not any more; [`FetchError::code`] and the text say why.
+        /// The group does not accept this member, or no longer does; [`FetchError::code`] and the text say why.
         Group = false,
-        /// Any other refusal by the broker; [`FetchError::code`] has it.
+        /// The broker rejected the request for another reason; see [`FetchError::code`].
         Refused = false,
     }
 }
 
-/// Records that cannot be read, because they are damaged or lost on the broker's disk. Reading goes on behind them. See
+/// Records that cannot be read because they are damaged or lost on the broker's disk. Reading continues after them. See
 /// [`FetchError::damaged`].
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -222,20 +224,20 @@ pub struct DamagedRange {
     pub partition: u32,
     /// The first offset that cannot be read.
     pub from: Offset,
-    /// Where reading goes on.
+    /// The offset at which reading continues.
     pub to: Offset,
 }
 
 impl FetchError {
-    /// Which records cannot be read, if that is what this error says: of the kind [`FetchErrorKind::Faulty`], and nothing else stands
-    /// still. The partition goes on behind them with the next call.
+    /// Returns the range of unreadable records, if this error reports one. Its kind is then [`FetchErrorKind::Faulty`],
+    /// the partition is not stopped, and the next call continues after the range.
     pub fn damaged(&self) -> Option<&DamagedRange> {
         std::error::Error::source(self)?.downcast_ref()
     }
 }
 
 operation_error! {
-    /// Why positions were not committed.
+    /// Why a commit failed.
     CommitError;
     /// What went wrong with a [`CommitError`].
     CommitErrorKind {
@@ -247,9 +249,10 @@ operation_error! {
         Unavailable = true,
         /// The client or the consumer was closed.
         Closed = false,
-        /// The partition has gone, or may have gone, to another member of the group: it gets the records again.
+        /// The partition was, or may have been, reassigned to another member of the group, which gets the records
+        /// again.
         Fenced = false,
-        /// Any other refusal by the broker; [`CommitError::code`] has it.
+        /// The broker rejected the commit for another reason; see [`CommitError::code`].
         Refused = false,
     }
 }
@@ -261,20 +264,20 @@ operation_error! {
     AdminErrorKind {
         /// There is no such topic, or it has no such partition.
         NotFound = false,
-        /// A topic of that name exists.
+        /// A topic of that name already exists.
         Exists = false,
-        /// A name, number or configuration that cannot be used.
+        /// A name, a number or a configuration is invalid.
         Invalid = false,
         /// No broker answered in time.
         Unavailable = true,
         /// The client was closed.
         Closed = false,
-        /// Any other refusal by the broker; [`AdminError::code`] has it.
+        /// The broker rejected the call for another reason; see [`AdminError::code`].
         Refused = false,
     }
 }
 
-/// What came of a request on a connection, before an operation makes its own error of it.
+/// The failure of a request on a connection, before it is converted to an operation's own error.
 #[derive(Clone, Debug, thiserror::Error)]
 pub(crate) enum CallError {
     #[error("{text} ({code})")]
@@ -300,7 +303,7 @@ impl CallError {
         }
     }
 
-    /// Whether another connection or another moment may serve the same request.
+    /// Returns whether the same request may succeed later or on another connection.
     pub(crate) fn is_transient(&self) -> bool {
         match self {
             Self::Refused { code, .. } => code.is_retryable(),
@@ -321,7 +324,8 @@ impl CallError {
 macro_rules! from_call {
     ($error:ident, $kind:ident, $of:ident) => {
         impl $error {
-            /// `what` is the operation and what it was about, as in `topic orders cannot be created`.
+            /// Converts a failed call. `what` names the operation and its object, as in `topic orders cannot be
+            /// created`.
             pub(crate) fn from_call(what: impl fmt::Display, error: &CallError) -> Self {
                 let text = format!("{what}: {error}");
                 let kind = match error {
@@ -407,16 +411,16 @@ from_call!(FetchError, FetchErrorKind, fetch_kind);
 from_call!(CommitError, CommitErrorKind, commit_kind);
 from_call!(AdminError, AdminErrorKind, admin_kind);
 
-/// Why [`Producer::try_send`](crate::Producer::try_send) did not take a record. The record comes back.
+/// Why [`Producer::try_send`](crate::Producer::try_send) did not accept a record. Contains the record.
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum TrySendError {
-    /// The buffer is full now; [`Producer::send`](crate::Producer::send) would wait.
+    /// The buffer is full; [`Producer::send`](crate::Producer::send) would wait.
     Full(crate::Record),
-    /// The producer does not know the record's topic yet and looks it up now. [`Producer::send`](crate::Producer::send) waits for that,
-    /// and says so if there is no such topic.
+    /// The producer does not know the record's topic yet and is looking it up.
+    /// [`Producer::send`](crate::Producer::send) waits for that, and fails if the topic does not exist.
     NotReady(crate::Record),
-    /// The record cannot be sent at all.
+    /// The record can never be sent.
     Rejected {
         /// The record.
         record: crate::Record,
@@ -426,7 +430,7 @@ pub enum TrySendError {
 }
 
 impl TrySendError {
-    /// The record that was not taken.
+    /// Returns the record that was not accepted.
     pub fn into_record(self) -> crate::Record {
         match self {
             Self::Full(record) | Self::NotReady(record) | Self::Rejected { record, .. } => record,

@@ -1,4 +1,4 @@
-//! What happens to a client's connections, for logs and tests. Nothing has to be done about any of it.
+//! Events of a client's connections, producers and consumers, for logs and tests. None of them requires an action.
 
 use std::collections::VecDeque;
 use std::pin::Pin;
@@ -11,56 +11,56 @@ use highwater_protocol::ids::{NodeId, Offset, ProducerId, ShardId};
 
 use crate::lock::lock;
 
-/// Events kept for a listener that does not listen; the oldest go first.
+/// Maximum number of events kept for a listener that does not take them. The oldest are dropped first.
 const EVENTS_MAX: usize = 256;
 
-/// Something happened. See [`Client::events`](crate::Client::events).
+/// An event of a client. See [`Client::events`](crate::Client::events).
 #[derive(Clone, PartialEq, Debug)]
 #[non_exhaustive]
 pub enum Event {
-    /// A connection stands.
+    /// A connection was established.
     #[non_exhaustive]
     Connected {
         /// The node.
         node: NodeId,
-        /// Its shard.
+        /// The shard.
         shard: ShardId,
-        /// The address it was reached at.
+        /// The address connected to.
         address: String,
     },
-    /// A connection was lost. It is made again when something is to be sent on it.
+    /// A connection was lost. The client reconnects when it has something to send.
     #[non_exhaustive]
     Disconnected {
         /// The node.
         node: NodeId,
-        /// Its shard.
+        /// The shard.
         shard: ShardId,
-        /// The address it was reached at.
+        /// The address connected to.
         address: String,
-        /// Why.
+        /// The reason.
         reason: String,
     },
-    /// An attempt to connect failed; the next one follows.
+    /// An attempt to connect failed. The client tries again.
     #[non_exhaustive]
     ConnectFailed {
-        /// Why.
+        /// The reason.
         reason: String,
-        /// Failures since the last success.
+        /// Number of failures since the last success.
         failures: u32,
-        /// How long until the next attempt.
+        /// Time until the next attempt.
         retry_in: Duration,
     },
-    /// The broker cannot take records of a topic just now, because its disk is full for example. They are sent again until they are
-    /// taken or their delivery timeout is over.
+    /// The broker cannot accept records of a topic at the moment, for example because its disk is full. The producer
+    /// sends them again until they are accepted or their delivery timeout expires.
     #[non_exhaustive]
     ProduceRefused {
         /// The topic.
         topic: String,
-        /// What the broker says.
+        /// The broker's reason.
         reason: String,
     },
-    /// A producer goes on under a new id: after a record that was given up, or because the broker lost track of the old id.
-    /// Nothing is lost or duplicated by it.
+    /// A producer continues with a new producer id: after a record failed, or because the broker lost the state of the
+    /// old id. No record is lost or duplicated by this.
     #[non_exhaustive]
     ProducerIdChanged {
         /// The topic.
@@ -68,17 +68,17 @@ pub enum Event {
         /// The new id.
         producer: ProducerId,
     },
-    /// A consumer's position no longer existed; it went on where it was told to go in this case.
+    /// A consumer's position no longer existed, and the consumer continued at the configured position.
     #[non_exhaustive]
     PositionReset {
         /// The topic.
         topic: String,
         /// The partition.
         partition: u32,
-        /// The position that no longer existed, where it was known.
+        /// The position that no longer existed, if it was known.
         from: Option<Offset>,
     },
-    /// A consumer in a group reads a partition from now on.
+    /// A member of a group starts to read a partition.
     #[non_exhaustive]
     PartitionAssigned {
         /// The group.
@@ -87,10 +87,10 @@ pub enum Event {
         topic: String,
         /// The partition.
         partition: u32,
-        /// Where the group has got to in it; none if nothing was committed yet.
+        /// The group's committed position; none if nothing was committed yet.
         from: Option<Offset>,
     },
-    /// A consumer in a group does not read a partition any more; another member may have it from now on.
+    /// A member of a group no longer reads a partition. It may be assigned to another member.
     #[non_exhaustive]
     PartitionReleased {
         /// The group.
@@ -100,42 +100,42 @@ pub enum Event {
         /// The partition.
         partition: u32,
     },
-    /// A commit failed that nobody waits for: one in the background, which is tried again, or one whose future was dropped. If no later one
-    /// succeeds, the next consumer of that name, or the next member to have the partitions, gets the records again.
+    /// A commit failed that no caller waits for: a commit in the background, which is tried again, or one whose future
+    /// was dropped. If no later commit succeeds, the records are delivered again to the next consumer of that name, or
+    /// to the next member that is assigned the partitions.
     #[non_exhaustive]
     CommitFailed {
-        /// The group, or the name of the consumer.
+        /// The group, or the consumer's name.
         group: String,
-        /// Why.
+        /// The reason.
         reason: String,
     },
-    /// A producer was dropped, and records of it failed that nobody had asked about: no delivery returned the error, and no flush or close came
-    /// after it.
+    /// A producer was dropped with unreported failures: no delivery returned the error, and no flush or close followed.
     #[non_exhaustive]
     DeliveriesFailed {
         /// The topic.
         topic: String,
-        /// How many records.
+        /// Number of failed records.
         count: u64,
-        /// Why the first of them failed.
+        /// Why the first one failed.
         reason: String,
     },
-    /// Events were dropped because nobody took them.
+    /// Events were dropped because the listener did not take them in time.
     #[non_exhaustive]
     Missed {
-        /// How many.
+        /// Number of dropped events.
         count: u64,
     },
 }
 
-/// The stream of a client's events, from the moment it was asked for. Ends with the client.
+/// A stream of a client's events, from the call to [`Client::events`](crate::Client::events) to the end of the client.
 ///
 /// Cancel-safe: [`Events::next`] takes an event only when it returns it.
 #[derive(Debug)]
 pub struct Events(Arc<Mutex<Queue>>);
 
 impl Events {
-    /// The next event; none once the client is gone.
+    /// Returns the next event; none once the client is gone.
     pub async fn next(&mut self) -> Option<Event> {
         std::future::poll_fn(|cx| self.poll(cx)).await
     }
@@ -172,7 +172,7 @@ struct Queue {
     waker: Option<Waker>,
 }
 
-/// Gives every event to every listener.
+/// Sends every event to every listener.
 #[derive(Debug, Default)]
 pub(crate) struct EventHub(Mutex<Vec<Weak<Mutex<Queue>>>>);
 

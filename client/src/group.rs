@@ -1,4 +1,4 @@
-//! Receiving records as a member of a group.
+//! Group members.
 
 mod builder;
 mod stream;
@@ -17,14 +17,14 @@ use crate::error::{CommitError, FetchError};
 use crate::io::group::{GroupShared, MemberState};
 use crate::reader::Reader;
 
-/// How the partitions are divided among the members of a group. If they differ, most decide.
+/// How a group divides partitions among its members. If members name different assignors, the majority decides.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
 #[non_exhaustive]
 pub enum Assignor {
-    /// The same number for each, and as few moves as possible.
+    /// Equal numbers of partitions for all members, with as few moves as possible.
     #[default]
     Uniform,
-    /// Of each topic a run of neighbours for each; topics with as many partitions are cut alike, so that those of the same number meet.
+    /// Contiguous ranges per topic; topics with equal partition counts are co-partitioned.
     Range,
 }
 
@@ -37,7 +37,7 @@ impl Assignor {
     }
 }
 
-/// A member of a group: reads the partitions that the group assigns to it, each from where the group has got to.
+/// A member of a group. Reads the partitions that the group assigns to it, each from the group's committed position.
 ///
 /// ```
 /// use highwater_client::{Client, Record, Start};
@@ -55,7 +55,7 @@ impl Assignor {
 ///     for record in &batch {
 ///         println!("{}/{}: {} bytes", batch.topic(), record.partition(), record.value().len());
 ///     }
-///     // Asking for the next batch says that this one is processed; its position is committed within seconds, or now:
+///     // Requesting the next batch marks this one as processed. Its position is committed within seconds, or now:
 ///     batch.commit().await?;
 /// #   break;
 /// }
@@ -67,39 +67,41 @@ impl Assignor {
 ///
 /// # When members come and go
 ///
-/// Heartbeats go out in the background. When the group takes a partition away, nothing more of it is delivered; when what was delivered of it
-/// is processed (see [`GroupBuilder::commit_every`]), its position is committed, and only then another member gets it. So nothing
-/// is lost and, as long as members live, nothing is processed twice. A member that dies is missed after the session timeout of the broker, 45 s
-/// by default; what it had processed and not committed is delivered again.
+/// Heartbeats are sent in the background. When the group revokes a partition, the member stops delivering its records
+/// at once. When the records delivered so far are processed (see [`GroupBuilder::commit_every`]), their position is
+/// committed, and only then is the partition assigned to another member. So no record is lost and, as long as members
+/// live, none is processed twice. The broker removes a dead member after its session timeout, 45 s by default; records
+/// that the member had processed but not committed are delivered again.
 ///
-/// A member that cannot reach the broker for as long as that gives up its partitions by itself and joins again when it can.
+/// A member that cannot reach the broker for the session timeout releases its partitions by itself and joins again when
+/// it can.
 ///
-/// Dropping it leaves the group in the background, [`GroupConsumer::close`] waits for it.
+/// Dropping the member leaves the group in the background; [`GroupConsumer::close`] waits for it.
 #[derive(Debug)]
 pub struct GroupConsumer {
     shared: Arc<GroupShared>,
     readers: Vec<Reader>,
-    /// The topic whose turn it is.
+    /// The index of the next topic to poll, for round-robin.
     turn: usize,
 }
 
 impl GroupConsumer {
-    /// The group.
+    /// Returns the group's name.
     pub fn group(&self) -> &str {
         &self.shared.name
     }
 
-    /// The id that the group knows this member by.
+    /// Returns the id by which the group knows this member.
     pub fn member_id(&self) -> String {
         self.shared.core().member().id.clone()
     }
 
-    /// The topics that it reads.
+    /// Returns the topics that the member subscribes to.
     pub fn topics(&self) -> impl Iterator<Item = &str> {
         self.shared.topics.iter().map(|topic| &*topic.topic)
     }
 
-    /// The partitions that it reads at the moment, by topic.
+    /// Returns the partitions that the member currently reads, with their topics.
     pub fn assignment(&self) -> Vec<(String, u32)> {
         let membership = self.shared.core();
         let reading = membership.reading().filter_map(|tp| {
@@ -111,22 +113,23 @@ impl GroupConsumer {
         assignment
     }
 
-    /// The next records, of whatever partition has some; and the word that the batch before is processed. None when the client was closed, or at
-    /// the end if that was asked for.
+    /// Marks the previous batch as processed and returns the next records, from any partition that has some. None after
+    /// the client was closed, or at the end with [`GroupBuilder::until_end`].
     ///
-    /// After an error that concerns a partition the others go on; call again. So does that partition, if the error tells of records that are
-    /// lost ([`FetchError::damaged`]): they count as processed with the next call.
+    /// After an error about one partition the others continue; call again. If the error reports lost records
+    /// ([`FetchError::damaged`]), its own partition continues as well, and the next call counts the lost records as
+    /// processed.
     ///
-    /// Cancel-safe: nothing is taken that is not returned.
+    /// Cancel-safe: no records are taken unless they are returned.
     pub async fn next_batch(&mut self) -> Result<Option<Batch>, FetchError> {
         poll_fn(|cx| self.poll_next_batch(cx)).await
     }
 
-    /// [`GroupConsumer::next_batch`] for those who poll.
+    /// Polls for the next records; see [`GroupConsumer::next_batch`].
     pub fn poll_next_batch(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Batch>, FetchError>> {
         self.shared.note_processed();
         self.shared.wake_on_change(cx.waker());
-        // Asked before the readers: what comes in between wakes.
+        // Must be read before the readers are polled: a change in between wakes the task.
         let is_settled = self.shared.core().is_settled();
         let mut ended = 0;
         for _ in 0..self.readers.len() {
@@ -145,51 +148,59 @@ impl GroupConsumer {
         Poll::Pending
     }
 
-    /// Stores the positions behind all records delivered so far, those of the last batch included. Returns once that is durable.
+    /// Commits the positions after all records delivered so far, including the last batch. Returns once they are
+    /// durable.
     ///
-    /// If a partition went to another member before its records were committed, this fails once with
-    /// [`CommitErrorKind::Fenced`](crate::CommitErrorKind::Fenced), after having stored the positions in the others: the other member gets those records again.
+    /// If a partition was reassigned to another member before its records were committed, this fails once with
+    /// [`CommitErrorKind::Fenced`](crate::CommitErrorKind::Fenced), after committing the positions of the other
+    /// partitions. The other member gets those records again.
     ///
-    /// Dropped before it is done, it goes on in the background. If it fails then, [`GroupConsumer::close`] returns the error.
+    /// If the future is dropped, the commit continues in the background. If it then fails, [`GroupConsumer::close`]
+    /// returns the error.
     pub async fn commit(&self) -> Result<(), CommitError> {
         self.shared.commit_delivered().await
     }
 
-    /// Goes on somewhere else in a partition that is assigned to this member. Nothing that was there before is delivered after this, and the
-    /// group's position follows with the next commit, backwards too.
+    /// Continues at another position of a partition that is assigned to this member. Records fetched before the call
+    /// are not delivered after it. The next commit moves the group's position accordingly, backwards too.
     pub fn seek(&mut self, topic: &str, partition: u32, to: StartAt) -> Result<(), FetchError> {
         self.shared.with_partition(topic, partition, |core, index| core.reset(index, to))
     }
 
-    /// Stops reading a partition that is assigned to this member, until [`GroupConsumer::resume`] or until it is assigned anew. What has
-    /// arrived of it and was not delivered is fetched again then. The member stays in the group and keeps the partition.
+    /// Stops reading a partition that is assigned to this member until [`GroupConsumer::resume`], which fetches again
+    /// what was received but not delivered, or until the partition is assigned again. The member stays in the group and
+    /// keeps the partition.
     pub fn pause(&mut self, topic: &str, partition: u32) -> Result<(), FetchError> {
         self.shared.with_partition(topic, partition, ConsumerCore::pause)
     }
 
-    /// Goes on with a partition that was paused, behind the last record that was delivered of it.
+    /// Continues with a paused partition after the last record delivered from it.
     pub fn resume(&mut self, topic: &str, partition: u32) -> Result<(), FetchError> {
         self.shared.with_partition(topic, partition, ConsumerCore::resume)
     }
 
-    /// The records one by one, each with its share of the buffer.
+    /// Converts the member to a stream of single records, each of which shares the receive buffer.
     pub fn into_stream(mut self) -> GroupStream {
         self.readers.iter_mut().for_each(Reader::deliver_by_record);
         GroupStream::new(self)
     }
 
-    /// Leaves the group: its partitions go to the others at once. What was processed is committed before, unless that is done by hand; the last
-    /// batch counts only if it was committed or `next_batch` was called after it. An error says that some of it is not committed, or may not be:
-    /// whoever has the partition next gets it again. So it does for a commit that failed and that nobody waited for, and if the broker did not
-    /// confirm that the member left.
+    /// Leaves the group, which reassigns this member's partitions at once. Before leaving, positions of processed
+    /// records are committed, unless the program commits by hand; the last batch counts as processed only if it was
+    /// committed or `next_batch` was called after it.
     ///
-    /// Takes at most as long as the client's request timeout for each of these. Dropped before it is done, it goes on in the background.
+    /// Returns an error if positions of processed records are not committed, or may not be: the next member of those
+    /// partitions gets the records again. Also returns the error of a commit that failed after its future was dropped,
+    /// and an error if the broker did not confirm the leave.
+    ///
+    /// Each of these steps takes at most the client's request timeout. If the future is dropped, leaving continues in
+    /// the background.
     pub async fn close(self) -> Result<(), CommitError> {
         let shared = self.shared.clone();
         shared.finish_commits().await;
         drop(self);
         let mut member_state = shared.member_state();
-        // An error is that the sender is gone, and it is here.
+        // Fails only if the sender is gone, and `shared` holds it.
         let _ = member_state.wait_for(|member_state| matches!(member_state, MemberState::Ended(_))).await;
         shared.leave_result()
     }

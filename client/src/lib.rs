@@ -1,9 +1,10 @@
 //! The native Rust client of the Highwater event-streaming broker.
 //!
-//! A *topic* is a set of *partitions*, each a durable log. A [`Producer`] appends *records* to it; a [`Consumer`] reads them in order, as often
-//! as it likes, from wherever it likes; the members of a *group* share its partitions. An acknowledged record is on stable storage.
+//! A *topic* is a set of *partitions*, each a durable log. A [`Producer`] appends *records* to a topic. A [`Consumer`] reads
+//! them in order, from any offset and any number of times. The members of a *group* share a topic's partitions. An
+//! acknowledged record is on stable storage.
 //!
-//! | task | begin at |
+//! | task | start at |
 //! |---|---|
 //! | [try it](#a-first-program) | |
 //! | [connect](#connect) | [`Client::connect`], [`Client::builder`] |
@@ -22,22 +23,22 @@
 //!
 //! # let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
 //! # runtime.block_on(async {
-//! // A broker in this process, for tests and examples. Otherwise: `highwater start`, and the address is localhost:9191.
+//! // A broker in this process, for tests and examples. For a real one run `highwater start` and connect to localhost:9191.
 //! let broker = highwater_engine::TestBroker::start();
 //! let client = Client::connect(broker.address()).await?;
 //! client.create_topic("orders").partitions(8).await?;
 //!
-//! // Send. The first await is for room in the buffer, the second for the acknowledgement.
+//! // Send. The first await waits for room in the buffer, the second for the acknowledgement.
 //! let producer = client.producer("orders").await?;
 //! let delivery = producer.send(Record::new("paid").key("u-42")).await?;
 //! let receipt = delivery.await?;
 //! println!("partition {}, offset {}", receipt.partition(), receipt.offset().unwrap());
 //!
-//! // Many records are sent without waiting for each, and waited for together.
+//! // To send many records, do not wait for each one; wait for all of them at the end.
 //! for n in 0..1000 {
 //!     producer.send(Record::new(format!("order {n}")).key(format!("u-{}", n % 10))).await?;
 //! }
-//! // Failures that nobody has seen come out of the next `flush` or `close`, with their records.
+//! // The next `flush` or `close` returns the failures that no delivery returned, with their records.
 //! if let Err(error) = producer.close(Duration::from_secs(10)).await {
 //!     eprintln!("{error}");
 //!     for failed in error.records() {
@@ -46,12 +47,12 @@
 //!     return Err(error.into());
 //! }
 //!
-//! // Receive. A named consumer goes on where it committed; at first it begins with the first record there is.
+//! // Receive. A named consumer continues at its committed positions; without one it starts at the first record.
 //! let mut consumer = client.consumer("orders").name("billing").until_end().await?;
 //! let mut count = 0;
 //! while let Some(batch) = consumer.next_batch().await? {
 //!     for record in &batch {
-//!         // Key and value are views into the buffer that the batch arrived in.
+//!         // Key and value are views into the receive buffer.
 //!         let (_key, _value): (Option<&[u8]>, &[u8]) = (record.key(), record.value());
 //!         count += 1;
 //!     }
@@ -65,8 +66,8 @@
 //!
 //! # Connect
 //!
-//! One [`Client`] for a program is enough: clones share its connections, one to each shard of a broker that something is wanted of. Lost connections
-//! are made again for as long as the client is there; [`Client::events`] tells of them.
+//! A program needs only one [`Client`]: clones share its connections, one to each broker shard in use. The client
+//! re-establishes lost connections for as long as it exists; [`Client::events`] reports them.
 //!
 //! ```no_run
 //! # use std::time::Duration;
@@ -88,7 +89,7 @@
 //! # use highwater_client::Client;
 //! # async fn example(client: Client) -> Result<(), Box<dyn std::error::Error>> {
 //! client.create_topic("orders").partitions(8).config("retention.ms", "604800000").if_missing().await?;
-//! // With the broker's default configuration, on the way to something else:
+//! // Or create it with the broker's default configuration when a producer needs it:
 //! let producer = client.producer("payments").create_if_missing(8).await?;
 //! # Ok(())
 //! # }
@@ -96,9 +97,9 @@
 //!
 //! # Send records
 //!
-//! [`Producer::send`] waits for room in the buffer and returns a [`Delivery`], the future of the acknowledgement. Records with the same key go to
-//! the same partition and stay in order; records without a key change the partition with every batch; [`ProducerBuilder::partitioner`] has
-//! the last word. A producer has a topic, and sends to others if a record names one.
+//! [`Producer::send`] waits for room in the buffer and returns a [`Delivery`], a future of the acknowledgement. Records with
+//! the same key go to the same partition and stay in order. Records without a key change the partition with every batch.
+//! [`ProducerBuilder::partitioner`] overrides both. A record goes to the producer's topic unless it names another one.
 //!
 //! ```no_run
 //! # use std::time::Duration;
@@ -113,10 +114,10 @@
 //!
 //! // One at a time.
 //! producer.send(Record::new("paid").key("u-42").header("trace", "7f3a")).await?.await?;
-//! // To another topic, with the same buffer.
+//! // To another topic, through the same buffer.
 //! let audit = producer.send(Record::new("u-42 paid").topic("audit")).await?;
 //! audit.await?;
-//! // Many at a time: deliveries may be dropped, what fails comes out of `flush`.
+//! // Many at a time: deliveries may be dropped, `flush` returns the failures.
 //! for n in 0..1_000_000 {
 //!     producer.send(Record::new(format!("{n}"))).await?;
 //! }
@@ -127,11 +128,11 @@
 //!
 //! # Read records
 //!
-//! The broker pushes records as they become durable; there is no polling interval. [`Consumer::next_batch`] returns views into what arrived;
-//! [`Consumer::into_stream`] makes single records of it, a [`Stream`](futures_core::Stream).
+//! The broker pushes records as they become durable; there is no polling interval. [`Consumer::next_batch`] returns views into
+//! the receive buffer. [`Consumer::into_stream`] returns single records as a [`Stream`](futures_core::Stream).
 //!
-//! A consumer begins at [`Start::Earliest`] unless told otherwise, like `highwater consume`, and goes on for ever unless told to stop
-//! [at the end](ConsumerBuilder::until_end). With a [name](ConsumerBuilder::name) it goes on where it committed.
+//! Like `highwater consume`, a consumer starts at [`Start::Earliest`] by default and continues until it is dropped, or
+//! [until the end](ConsumerBuilder::until_end). With a [name](ConsumerBuilder::name) it starts at its committed positions.
 //!
 //! ```no_run
 //! # use highwater_client::{Client, Start};
@@ -147,9 +148,9 @@
 //!
 //! # Share the work in a group
 //!
-//! The members of a group share the partitions of its topics, with Kafka's consumers if need be. A partition has one member at a time; it goes to
-//! the next with its position committed. What was read is committed in the background once it is processed, or [by
-//! hand](GroupBuilder::commit_by_hand).
+//! The members of a group share the partitions of its topics; Kafka's consumers can be members of the same group. A partition
+//! is assigned to one member at a time, and its position is committed before it is reassigned. Positions are committed in the
+//! background once records are processed, or [by hand](GroupBuilder::commit_by_hand).
 //!
 //! ```no_run
 //! # use highwater_client::{Client, Start};
@@ -159,7 +160,7 @@
 //! while let Some(record) = records.next().await {
 //!     let record = record?;
 //!     if record.value().is_empty() {
-//!         // Back to the beginning of this partition, and nothing from that one for a while.
+//!         // Read this partition again from the start, and pause another one.
 //!         records.seek(&record.topic, record.partition, Start::Earliest)?;
 //!         records.pause("payments", 0)?;
 //!     }
@@ -190,9 +191,9 @@
 //!
 //! # Deal with errors
 //!
-//! Each operation has an error type of its own. `kind()` is to be matched on, `is_retryable()` says that the same call may succeed later,
-//! `code()` is the broker's, `source()` the typed cause, and the text says what failed, on what, and what to do. Where something was to be changed
-//! `outcome()` says whether it was.
+//! Each operation has its own error type. Match on `kind()`. `is_retryable()` says whether the same call may succeed later,
+//! `code()` is the broker's error code, `source()` is the typed cause, and the text says what failed, on what, and what to do.
+//! Errors of operations that change something have an `outcome()`: whether the change was made.
 //!
 //! ```no_run
 //! # use highwater_client::{Outcome, ProduceErrorKind, Producer, Record};
@@ -203,7 +204,7 @@
 //!     Err(error) if error.kind() == ProduceErrorKind::TimedOut => println!("later, perhaps: {error}"),
 //!     Err(error) => return Err(error.into()),
 //! }
-//! // Of the records whose deliveries were dropped.
+//! // The failures of records whose deliveries were dropped.
 //! if let Err(error) = producer.flush().await {
 //!     println!("{error}");
 //!     for failed in error.into_records() {
@@ -216,23 +217,24 @@
 //! # }
 //! ```
 //!
-//! # What can be relied on
+//! # Guarantees
 //!
-//! - **A delivery that is `Ok` is durable** in the sense of the producer's [`Acks`]. One that failed says by
-//!   [`ProduceError::outcome`] whether the record was written.
-//! - **No failure is lost.** What no delivery, commit or call returned comes out of the next [`Producer::flush`] or close, or is an [`Event`] if
-//!   the producer or the consumer was dropped without.
-//! - **A retry never duplicates.** A lost connection is made again and what was not acknowledged is sent again, with the sequence it had; the
-//!   broker recognises what it has already. Order within a partition is kept.
-//! - **A consumer misses nothing and gets nothing twice** across lost connections: it goes on behind the last record that arrived. What was
-//!   processed but not committed comes again when a consumer of that name starts anew.
-//! - **Memory is bounded** by [`ProducerBuilder::buffer_bytes`] and [`ConsumerBuilder::buffer_bytes`], and by what the program keeps.
-//! - **Futures can be dropped.** Each says what that means; none loses what it was given without saying so.
+//! - **A delivery that returns `Ok` is durable** according to the producer's [`Acks`]. For a failed one,
+//!   [`ProduceError::outcome`] says whether the record was written.
+//! - **No failure is lost.** The next [`Producer::flush`] or close returns every failure that no delivery, commit or call
+//!   returned. If the producer or the consumer is dropped instead, the failure is an [`Event`].
+//! - **A retry never duplicates.** After a lost connection the producer reconnects and sends unacknowledged batches again with
+//!   their original sequences; the broker recognises those it already has. Order within a partition is kept.
+//! - **A consumer neither misses nor repeats records** across lost connections: it continues after the last record received.
+//!   Records that were processed but not committed are delivered again when a consumer of that name is restarted.
+//! - **Memory is bounded** by [`ProducerBuilder::buffer_bytes`] and [`ConsumerBuilder::buffer_bytes`], plus the batches and
+//!   records that the program keeps.
+//! - **Futures can be dropped.** The documentation of each says what happens then; none silently loses its input.
 //!
-//! # Shape
+//! # Structure
 //!
-//! There is one connection to each shard that something is wanted of, with many requests in flight. Everything that decides is a state
-//! machine without I/O; tokio is around it. Any flavour of tokio runtime will do, with I/O and time enabled.
+//! The client has one connection to each shard in use, with many requests in flight. All decisions are made by state machines
+//! without I/O, which tasks on tokio drive. Any flavour of tokio runtime works, with I/O and time enabled.
 #![forbid(unsafe_code)]
 #![warn(missing_docs)]
 

@@ -1,4 +1,4 @@
-//! Locks that a panic elsewhere leaves usable: what is in them is never half changed.
+//! Locks a mutex even if a panic has poisoned it: no critical section of the client leaves its data half changed.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 

@@ -9,7 +9,7 @@ use hdrhistogram::Histogram;
 
 use crate::lock::lock;
 
-/// Longest latency told apart from longer ones.
+/// Longer latencies are recorded as this one.
 const LATENCY_US_MAX: u64 = 600_000_000;
 
 macro_rules! counters {
@@ -31,14 +31,14 @@ macro_rules! counters {
             }
         }
 
-        /// What a client has done so far. See [`Client::metrics`](crate::Client::metrics).
+        /// A snapshot of a client's counters and latencies. See [`Client::metrics`](crate::Client::metrics).
         #[derive(Clone, Debug)]
         #[non_exhaustive]
         pub struct MetricsSnapshot {
             $($(#[$doc])* pub $name: u64,)+
-            /// From the sending of a batch to its acknowledgement.
+            /// Time from sending a batch to its acknowledgement.
             pub produce_latency: LatencySnapshot,
-            /// From the sending of any other request to its answer.
+            /// Time from sending any other request to its answer.
             pub call_latency: LatencySnapshot,
         }
 
@@ -55,9 +55,9 @@ macro_rules! counters {
 }
 
 counters! {
-    /// Connections made.
+    /// Connections established.
     connects,
-    /// Attempts to connect that failed.
+    /// Failed attempts to connect.
     connect_failures,
     /// Connections lost.
     disconnects,
@@ -69,15 +69,15 @@ counters! {
     records_acknowledged,
     /// Batches acknowledged.
     batches_acknowledged,
-    /// Bytes of the batches sent, as they travel; retries count again.
+    /// Encoded bytes of the batches sent, including retries.
     batch_bytes_sent,
-    /// Records given up.
+    /// Records that failed.
     records_failed,
     /// Batches sent again.
     batches_retried,
-    /// Records given to consumers' users.
+    /// Records delivered to consumers.
     records_consumed,
-    /// Bytes of the frames that consumers received.
+    /// Bytes of frames that consumers received.
     frame_bytes_received,
     /// Frames that did not match their checksum.
     frames_damaged,
@@ -115,27 +115,28 @@ impl Latency {
     }
 }
 
-/// A distribution of latencies, to three digits.
+/// A distribution of latencies, with three significant digits.
 #[derive(Clone)]
 pub struct LatencySnapshot(Histogram<u64>);
 
 impl LatencySnapshot {
-    /// Latencies recorded.
+    /// Returns the number of latencies recorded.
     pub fn count(&self) -> u64 {
         self.0.len()
     }
 
-    /// The latency that this share of the recorded ones did not exceed: `quantile(0.99)` is the 99th percentile.
+    /// Returns the latency that this share of the recorded ones did not exceed: `quantile(0.99)` is the 99th
+    /// percentile.
     pub fn quantile(&self, share: f64) -> Duration {
         Duration::from_micros(self.0.value_at_quantile(share))
     }
 
-    /// The mean.
+    /// Returns the mean.
     pub fn mean(&self) -> Duration {
         Duration::from_secs_f64(self.0.mean() / 1e6)
     }
 
-    /// The longest.
+    /// Returns the longest latency.
     pub fn max(&self) -> Duration {
         Duration::from_micros(self.0.max())
     }

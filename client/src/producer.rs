@@ -1,4 +1,4 @@
-//! Sending records.
+//! Producers.
 
 mod builder;
 mod delivery;
@@ -23,14 +23,16 @@ use crate::io::producer::{Partitioner, ProducerShared};
 use crate::record::{Record, now_ms};
 use crate::undelivered::DeliveryError;
 
-/// Sends records to a topic, or to several. Clones share buffer, order and connections.
+/// Sends records to one topic or to several. Clones share the buffer, the order of records and the connections.
 ///
-/// Records with the same key, or to the same partition, are written in the order in which they were taken. A record whose connection
-/// is lost is sent again until its delivery timeout, and is not written twice.
+/// Records with the same key, or to the same partition, are written in the order in which they were sent. A record
+/// whose connection is lost is sent again until its delivery timeout, and is not written twice.
 ///
-/// A record goes to the topic of the producer, or to the one that it names itself by [`Record::topic`]. A topic is looked up with the first record to it.
+/// A record goes to the producer's topic, or to the topic it names with [`Record::topic`]. The producer looks a topic
+/// up when the first record to it is sent.
 ///
-/// When the last clone is dropped, what is in the buffer is still sent; [`Producer::close`] waits for it.
+/// When the last clone is dropped, buffered records are still sent in the background; [`Producer::close`] waits for
+/// them.
 #[derive(Clone, Debug)]
 pub struct Producer(Arc<ProducerHandle>);
 
@@ -49,20 +51,20 @@ impl Drop for ProducerHandle {
 }
 
 impl Producer {
-    /// The topic of records that do not name one; none for a producer made without.
+    /// Returns the topic of records that do not name one. None for a producer that was made without a topic.
     pub fn topic(&self) -> Option<&str> {
         self.0.own.as_ref().map(|own| &*own.topic)
     }
 
-    /// Partitions of [`Producer::topic`], as far as the producer knows; 0 without such a topic.
+    /// Returns the number of partitions of [`Producer::topic`] that the producer knows of; 0 without a topic.
     pub fn partitions(&self) -> u32 {
         self.0.own.as_ref().map_or(0, |own| own.peek(|core| core.partitions()))
     }
 
-    /// Takes a record, waiting while the buffer is full. The [`Delivery`] returns what became of it. It may be dropped: a record that fails
-    /// then comes out of the next [`Producer::flush`] or [`Producer::close`].
+    /// Accepts a record, waiting while the buffer is full, and returns a [`Delivery`] for its outcome. The delivery may
+    /// be dropped: if the record then fails, the next [`Producer::flush`] or [`Producer::close`] returns the failure.
     ///
-    /// Cancel-safe: either the delivery is returned or the record was not taken.
+    /// Cancel-safe: either the delivery is returned or the record was not accepted.
     pub async fn send(&self, mut record: Record) -> Result<Delivery, ProduceError> {
         let looked_up;
         let shared = match self.0.topic_of(&record)? {
@@ -77,7 +79,7 @@ impl Producer {
             }
         };
         let charge = shared.charge(&record)?;
-        // A loop of sends that always find room would leave no turn to the tasks that carry the records away.
+        // A loop of sends that always find room must not starve the tasks that send the records.
         tokio::task::coop::consume_budget().await;
         let room = match shared.room.try_acquire_many(charge) {
             Ok(room) => room,
@@ -89,7 +91,7 @@ impl Producer {
         Ok(delivery)
     }
 
-    /// Takes a record if there is room for it now; if not, it comes back.
+    /// Accepts a record if the buffer has room for it now; otherwise returns the record.
     #[allow(
         clippy::result_large_err,
         reason = "it has the record, which is not to cost an allocation to come back"
@@ -123,12 +125,12 @@ impl Producer {
         }
     }
 
-    /// Sends everything that was taken before this call, without lingering, and waits until its fate is known.
+    /// Sends all records accepted before this call, without lingering, and waits for their outcomes.
     ///
-    /// The error has what failed since the last flush, unless the record's [`Delivery`] returned the failure already: records of which nobody
-    /// knows yet that they failed. So `Ok` means that every record taken since is written or was seen to fail.
+    /// The error has the records that failed since the last flush and whose [`Delivery`] did not return the failure. So
+    /// `Ok` means that every record accepted since then was written or its failure was returned.
     ///
-    /// Cancel-safe: what it began goes on, and what failed comes out of the next one.
+    /// Cancel-safe: the records are still sent, and the next flush returns the failures.
     pub async fn flush(&self) -> Result<(), DeliveryError> {
         let topics = self.0.topics.all();
         let tickets: Vec<_> = topics.iter().flat_map(|topic| topic.with(ProducerCore::flush)).collect();
@@ -137,16 +139,17 @@ impl Producer {
             failed.extend(wait_for_result(&ticket).await.err());
         }
         confirm_unacknowledged(&topics).await;
-        // Another flush that waits for the same records may have taken their failures.
+        // A concurrent flush that waits for the same records may have taken their failures.
         take_unreported(&topics).or_else(|| failed.iter().find_map(BatchFailure::taken)).map_or(Ok(()), Err)
     }
 
-    /// Takes no more records and waits until all are acknowledged or given up, or for `timeout`; what is then not acknowledged is given up.
+    /// Accepts no more records and waits, for at most `timeout`, until all are acknowledged or have failed. Records
+    /// that are not acknowledged by then fail.
     ///
-    /// The error has the records that failed since the last [`Producer::flush`] and that nobody has seen fail, and all that were given
-    /// up now, each partition's in order. The deliveries of these fail as well.
+    /// The error has the records that failed since the last [`Producer::flush`] and whose failure was not returned, and
+    /// all records that failed because of the close, in order for each partition. The deliveries of these fail as well.
     ///
-    /// Cancel-safe: no more records are taken, and those that were are still sent.
+    /// Cancel-safe: no more records are accepted, and those accepted before are still sent.
     pub async fn close(self, timeout: Duration) -> Result<(), DeliveryError> {
         let topics = self.0.topics.close();
         for topic in &topics {
@@ -169,7 +172,7 @@ impl Producer {
     }
 }
 
-/// Where a record goes.
+/// How the topic of a record was found.
 enum TopicLookup<'own, 'record> {
     Own(&'own Arc<ProducerShared>),
     Known(Arc<ProducerShared>),
@@ -195,12 +198,12 @@ impl ProducerHandle {
     }
 }
 
-/// What failed and was not seen, of all topics.
+/// Takes the unreported failures of all topics.
 fn take_unreported(topics: &[Arc<ProducerShared>]) -> Option<DeliveryError> {
     topics.iter().filter_map(|topic| topic.failures.take()).reduce(DeliveryError::and)
 }
 
-/// Without acknowledgements: waits until the broker has read what has left, so that what it refuses of that is known.
+/// Without acknowledgements: waits until the broker has read all batches sent, so that its rejections are known.
 async fn confirm_unacknowledged(topics: &[Arc<ProducerShared>]) {
     let unacknowledged = topics.iter().filter(|topic| topic.settings.acks == Acks::None);
     let mut conns: Vec<Arc<Conn>> = Vec::new();
@@ -209,11 +212,12 @@ async fn confirm_unacknowledged(topics: &[Arc<ProducerShared>]) {
             conns.push(conn);
         }
     }
-    // Requests of a connection are answered in their order.
+    // The broker answers the requests of a connection in order.
     let nothing = MetadataRequest { topics: Some(Vec::new()) };
     let answers: Vec<_> =
         conns.iter().map(|conn| conn.call(MetadataRequest::KIND, |id| message(id, &nothing))).collect();
-    // All are asked before the first is waited for. A connection that is lost answers nothing, and its request timeout bounds the rest.
+    // Send all requests before waiting for the first answer. A lost connection fails its request at once, and the
+    // request timeout bounds the rest.
     for answer in answers {
         let _ = answer.await;
     }
@@ -235,7 +239,7 @@ impl ProducerShared {
         }
     }
 
-    /// Asks the producer's own partitioner, if it has one and the record names no partition.
+    /// Calls the producer's custom partitioner, if it has one and the record names no partition.
     fn choose_partition(&self, record: &mut Record) {
         if let (Some(Partitioner(choose)), None) = (&self.settings.partitioner, record.partition) {
             let partitions = self.peek(|core| core.partitions());
@@ -243,7 +247,7 @@ impl ProducerShared {
         }
     }
 
-    /// Bytes of the buffer that a record takes: all of it, if it is larger.
+    /// Returns how many bytes of the buffer the record takes: the whole buffer if the record is larger.
     fn charge(&self, record: &Record) -> Result<u32, ProduceError> {
         let charge = record.charge();
         let max = BATCH_BYTES_MAX + (64 << 10);

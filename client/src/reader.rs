@@ -1,4 +1,4 @@
-//! From frames that arrived to batches for the user.
+//! Decodes received frames into batches for the user.
 
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -11,16 +11,16 @@ use crate::core::subscription::{Chunk, NextItem, Origin};
 use crate::error::{DamagedRange, FetchError, FetchErrorKind, Outcome};
 use crate::io::consumer::ConsumerShared;
 
-/// Takes what arrived for one topic and works through it.
+/// Decodes the chunks received for one topic.
 #[derive(Debug)]
 pub(crate) struct Reader {
     shared: Arc<ConsumerShared>,
     current: Option<CurrentChunk>,
-    /// Batches are given to the user record by record: they count as delivered by whoever does that.
+    /// Batches are delivered record by record: whoever does that marks records as delivered.
     by_record: bool,
 }
 
-/// The frames being worked through, and whose they are.
+/// The chunk being decoded, and its origin.
 #[derive(Debug)]
 struct CurrentChunk {
     origin: Origin,
@@ -32,14 +32,14 @@ impl Reader {
         Self { shared, current: None, by_record: false }
     }
 
-    /// From here on batches do not count as delivered by being returned; see [`ConsumerCore::deliver_record`].
+    /// Stops marking batches as delivered when they are returned; see [`ConsumerCore::deliver_record`].
     ///
     /// [`ConsumerCore::deliver_record`]: crate::core::subscription::ConsumerCore::deliver_record
     pub(crate) fn deliver_by_record(&mut self) {
         self.by_record = true;
     }
 
-    /// The next batch; none at the end that was asked for, if one was, or when the consumer was closed.
+    /// Returns the next batch; none after the requested end was reached or the consumer was closed.
     pub(crate) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Batch>, FetchError>> {
         loop {
             if let Some(batch) = self.decode_next() {
@@ -62,7 +62,8 @@ impl Reader {
         }
     }
 
-    /// The user is told of records that the broker has lost. Reading goes on behind them; to the user's processing they count as a batch.
+    /// Reports records that the broker has lost. Reading continues after them. For tracking what is processed they
+    /// count as a batch.
     fn report_lost_range(&self, Chunk { origin, next_offset: to, .. }: &Chunk) -> Option<FetchError> {
         let mut core = self.shared.core();
         if !core.is_owned(*origin) {
@@ -79,7 +80,7 @@ impl Reader {
         })
     }
 
-    /// Works through the current frames until they bring a batch or are used up.
+    /// Decodes the current chunk until it yields a batch or is exhausted.
     fn decode_next(&mut self) -> Option<Batch> {
         while let Some(CurrentChunk { origin, decoder }) = &mut self.current {
             let origin = *origin;
@@ -144,7 +145,7 @@ impl Reader {
         })
     }
 
-    /// Asks for the frames again; the second time in the same place the user is told.
+    /// Fetches the frames again. If they are damaged at the same position a second time, reports an error.
     fn handle_damage(&self, origin: Origin, position: Offset, damage: &Damage) {
         self.shared.cluster.metrics.frames_damaged.add(1);
         let mut core = self.shared.core();

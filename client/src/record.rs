@@ -1,4 +1,4 @@
-//! A record to be sent, and one that was received.
+//! Records to send and records received.
 
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -6,7 +6,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use bytes::Bytes;
 use highwater_protocol::ids::{Offset, Timestamp};
 
-/// A record to be sent.
+/// A record to send.
 ///
 /// ```
 /// use highwater_client::Record;
@@ -27,24 +27,25 @@ pub struct Record {
 /// A header of a record.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct RecordHeader {
-    /// Its name. UTF-8 by convention, which nobody enforces.
+    /// The header's name. UTF-8 by convention; nothing enforces it.
     pub key: Bytes,
-    /// Its value.
+    /// The header's value.
     pub value: Option<Bytes>,
 }
 
 impl Record {
-    /// A record with this value.
+    /// Creates a record with this value.
     pub fn new(value: impl Into<Bytes>) -> Self {
         Self { value: Some(value.into()), ..Self::tombstone() }
     }
 
-    /// A record without a value: in a compacted topic it deletes its key.
+    /// Creates a record without a value. In a compacted topic it deletes its key.
     pub fn tombstone() -> Self {
         Self { key: None, value: None, headers: Vec::new(), topic: None, partition: None, timestamp: None }
     }
 
-    /// Sets the key. Records with the same key go to the same partition, in order; the same one that a Kafka client would choose.
+    /// Sets the key. Records with the same key go to the same partition, in order: the partition that a Kafka client
+    /// would choose.
     #[must_use]
     pub fn key(mut self, key: impl Into<Bytes>) -> Self {
         self.key = Some(key.into());
@@ -65,54 +66,54 @@ impl Record {
         self
     }
 
-    /// Sets the topic, where it is not the producer's own: a producer sends to any number of them. Who sends many records to a topic passes a
-    /// clone of an `Arc<str>`.
+    /// Sets the topic, if it is not the producer's own. A producer can send to many topics. To send many records to one
+    /// of them, pass a clone of an `Arc<str>`.
     #[must_use]
     pub fn topic(mut self, topic: impl Into<Arc<str>>) -> Self {
         self.topic = Some(topic.into());
         self
     }
 
-    /// Sets the partition, whatever the key.
+    /// Sets the partition, whatever the key is.
     #[must_use]
     pub fn partition(mut self, partition: u32) -> Self {
         self.partition = Some(partition);
         self
     }
 
-    /// Sets the timestamp, which otherwise is the moment of sending.
+    /// Sets the timestamp. Default: the time of sending.
     #[must_use]
     pub fn timestamp(mut self, timestamp: Timestamp) -> Self {
         self.timestamp = Some(timestamp);
         self
     }
 
-    /// The value.
+    /// Returns the value.
     pub fn value(&self) -> Option<&[u8]> {
         self.value.as_deref()
     }
 
-    /// The key, if it has one.
+    /// Returns the key, if there is one.
     pub fn key_bytes(&self) -> Option<&[u8]> {
         self.key.as_deref()
     }
 
-    /// Key and value, for a record that came back: see [`TrySendError`](crate::TrySendError).
+    /// Returns key and value, for example of a record that [`TrySendError`](crate::TrySendError) returned.
     pub fn into_parts(self) -> (Option<Bytes>, Option<Bytes>) {
         (self.key, self.value)
     }
 
-    /// The topic, if it was set.
+    /// Returns the topic, if it was set.
     pub fn topic_name(&self) -> Option<&str> {
         self.topic.as_deref()
     }
 
-    /// The headers.
+    /// Returns the headers.
     pub fn headers(&self) -> &[RecordHeader] {
         &self.headers
     }
 
-    /// Bytes it takes of the producer's buffer: at least what it takes of a batch.
+    /// Returns the bytes that the record takes of the producer's buffer. Never less than it takes in a batch.
     pub(crate) fn charge(&self) -> usize {
         let len = |bytes: &Option<Bytes>| bytes.as_ref().map_or(0, Bytes::len);
         let headers: usize =
@@ -121,7 +122,7 @@ impl Record {
     }
 }
 
-/// Length, attributes, deltas and the lengths of key, value and headers at their longest.
+/// Maximum encoded size of a record's length, attributes and deltas, and of the lengths of its key, value and headers.
 const RECORD_OVERHEAD_BYTES: usize = 36;
 
 impl From<Bytes> for Record {
@@ -130,41 +131,41 @@ impl From<Bytes> for Record {
     }
 }
 
-/// A record that was received, with its own share of the memory it came in.
+/// A received record that shares the memory it arrived in.
 ///
-/// Cheap to clone. Keeping one keeps the buffer of its batch; copy what is to stay long.
+/// Cheap to clone. Keeping one keeps the buffer of its whole batch alive; copy what you keep for long.
 #[derive(Clone, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub struct ConsumedRecord {
-    /// The topic it came from.
+    /// The topic it was read from.
     pub topic: Arc<str>,
-    /// The partition it came from.
+    /// The partition it was read from.
     pub partition: u32,
     /// Its offset.
     pub offset: Offset,
     /// Its timestamp.
     pub timestamp: Timestamp,
-    /// Its key, if it has one.
+    /// The key, if it has one.
     pub key: Option<Bytes>,
-    /// Its value; none: a tombstone.
+    /// The value; `None` for a tombstone.
     pub value: Option<Bytes>,
     /// Its headers.
     pub headers: Vec<RecordHeader>,
 }
 
 impl ConsumedRecord {
-    /// The value; empty for a tombstone.
+    /// Returns the value; empty for a tombstone.
     pub fn value(&self) -> &[u8] {
         self.value.as_deref().unwrap_or_default()
     }
 
-    /// The key, if it has one.
+    /// Returns the key, if there is one.
     pub fn key(&self) -> Option<&[u8]> {
         self.key.as_deref()
     }
 }
 
-/// Milliseconds since the Unix epoch, now.
+/// Returns the current time in milliseconds since the Unix epoch.
 pub(crate) fn now_ms() -> Timestamp {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     Timestamp(i64::try_from(since.as_millis()).unwrap_or(i64::MAX))
@@ -192,7 +193,7 @@ mod tests {
             let record = Record::new(vec![0; len]).key(vec![1; len / 2]).header(vec![2; len / 3], "x");
             let headers = [Header { key: &record.headers[0].key, value: Some(b"x") }];
             let (key, value) = (record.key_bytes(), record.value());
-            // The longest timestamp delta there is.
+            // The maximum timestamp delta.
             let new = NewRecord { timestamp: Timestamp(i64::MIN), key, value, headers: &headers };
             let taken = builder.bytes_with(&new) - builder.bytes();
             assert!(record.charge() >= taken, "{len}: {} < {taken}", record.charge());

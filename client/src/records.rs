@@ -1,4 +1,4 @@
-//! From batches to single records.
+//! Single records out of batches.
 
 use std::task::{Poll, ready};
 
@@ -6,7 +6,7 @@ use crate::batch::Batch;
 use crate::error::FetchError;
 use crate::record::ConsumedRecord;
 
-/// The records of a batch that are not given out yet. Each counts as delivered when it is.
+/// The records of the current batch that have not been returned yet. A record counts as delivered when it is returned.
 #[derive(Debug, Default)]
 pub(crate) struct Records {
     batch: Option<Batch>,
@@ -14,7 +14,7 @@ pub(crate) struct Records {
 }
 
 impl Records {
-    /// The next record, of the batch that is given out or of the next one that `poll_batch` returns.
+    /// Returns the next record of the current batch, or of the next batch that `poll_batch` returns.
     pub(crate) fn poll(
         &mut self,
         mut poll_batch: impl FnMut() -> Poll<Result<Option<Batch>, FetchError>>,
@@ -31,15 +31,15 @@ impl Records {
         }
     }
 
-    /// Gives out the records of this batch. Those of another one must be used up.
+    /// Makes this the current batch. The previous one must be exhausted.
     fn put(&mut self, batch: Batch) {
         let records: Vec<_> = batch.iter().map(|record| record.to_owned()).collect();
         self.records = records.into_iter();
         self.batch = Some(batch);
     }
 
-    /// The next record. None at the end of the batch, and when its partition is sought, paused or given to another member: the rest is
-    /// not this consumer's business any more, or comes again.
+    /// Returns the next record of the current batch. None at its end, and after its partition was sought, paused or
+    /// reassigned: the remaining records belong to another member or are fetched again.
     fn next(&mut self) -> Option<ConsumedRecord> {
         let batch = self.batch.as_ref()?;
         if let Some(record) = self.records.next() {

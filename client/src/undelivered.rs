@@ -1,4 +1,4 @@
-//! Records that were not delivered, for the caller who did not wait for each of them.
+//! Failed records whose deliveries did not return the error.
 
 use std::fmt;
 
@@ -6,10 +6,10 @@ use crate::error::{Outcome, ProduceError};
 use crate::limits::FAILED_RECORDS_MAX;
 use crate::record::Record;
 
-/// Records that failed, returned by [`Producer::flush`](crate::Producer::flush) and [`Producer::close`](crate::Producer::close).
+/// Failed records, returned by [`Producer::flush`](crate::Producer::flush) and [`Producer::close`](crate::Producer::close).
 ///
-/// These are the records that failed since the last flush and whose [`Delivery`](crate::Delivery) did not return the error, for example
-/// because it was dropped. Each is reported once.
+/// Contains the records that failed since the last flush and whose [`Delivery`](crate::Delivery) did not return the error, for
+/// example because it was dropped. Each failure is reported once.
 #[derive(Clone, Debug)]
 pub struct DeliveryError {
     count: u64,
@@ -21,51 +21,52 @@ pub struct DeliveryError {
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct FailedRecord {
-    /// The record, with the topic, the partition and the timestamp that were chosen for it: it can be sent again as it is.
+    /// The record, with the topic, partition and timestamp chosen for it: it can be sent again as it is.
     pub record: Record,
-    /// Why it failed. [`ProduceError::outcome`] says whether it may have been written all the same.
+    /// Why it failed. [`ProduceError::outcome`] says whether it may have been written anyway.
     pub error: ProduceError,
 }
 
 impl DeliveryError {
-    /// Maximum number of failed records that are kept until a flush, as long as they fit into 1 MiB. More are counted. What
-    /// [`Producer::close`](crate::Producer::close) gives up is returned whole.
+    /// Maximum number of failed records kept until a flush. They are also limited to 1 MiB. Further failures are only
+    /// counted. Records that [`Producer::close`](crate::Producer::close) gives up are all returned.
     pub const RECORDS_MAX: usize = FAILED_RECORDS_MAX;
 
     pub(crate) fn new(count: u64, first: ProduceError, records: Vec<FailedRecord>) -> Self {
         Self { count, first, records }
     }
 
-    /// Both, of two topics.
+    /// Merges the failures of two topics.
     pub(crate) fn and(mut self, other: Self) -> Self {
         self.count += other.count;
         self.records.extend(other.records);
         self
     }
 
-    /// How many records failed. At least one.
+    /// Returns the number of failed records. At least one.
     pub fn count(&self) -> u64 {
         self.count
     }
 
-    /// Why the first of them failed.
+    /// Returns why the first record failed.
     pub fn first(&self) -> &ProduceError {
         &self.first
     }
 
-    /// The records that are still there, those of a partition in order: the first of those that failed, and all that closing gave up.
+    /// Returns the failed records that were kept, in order for each partition: the first that failed, and all that
+    /// closing gave up.
     pub fn records(&self) -> &[FailedRecord] {
         &self.records
     }
 
-    /// As [`DeliveryError::records`], to be sent again or put elsewhere.
+    /// Like [`DeliveryError::records`], by value, for example to send them again.
     pub fn into_records(self) -> Vec<FailedRecord> {
         self.records
     }
 }
 
 impl FailedRecord {
-    /// Whether the record was written.
+    /// Returns whether the record was written.
     pub fn outcome(&self) -> Outcome {
         self.error.outcome()
     }

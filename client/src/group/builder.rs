@@ -1,4 +1,4 @@
-//! Configuring a member of a group.
+//! Configuration of a group member.
 
 use std::collections::BTreeSet;
 use std::future::{Future, IntoFuture};
@@ -23,7 +23,8 @@ use crate::io::consumer::{CommitTarget, ConsumerShared};
 use crate::io::group::{GroupShared, MemberState};
 use crate::reader::Reader;
 
-/// Configures a member of a group; await it to have joined. Made by [`ConsumerBuilder::group`](crate::ConsumerBuilder::group).
+/// Configures a member of a group; await it to join the group. Made by
+/// [`ConsumerBuilder::group`](crate::ConsumerBuilder::group).
 #[derive(Debug)]
 #[must_use = "a builder does nothing until it is awaited"]
 pub struct GroupBuilder {
@@ -59,80 +60,82 @@ impl GroupBuilder {
         }
     }
 
-    /// One more topic to read.
+    /// Adds a topic to read.
     pub fn topic(mut self, topic: impl Into<String>) -> Self {
         self.topics.insert(topic.into());
         self
     }
 
-    /// Creates the topics that are missing, with so many partitions each and the broker's default configuration. Default: a missing topic
-    /// is an error.
+    /// Creates missing topics with this many partitions each and the broker's default configuration. Default: a missing
+    /// topic is an error.
     pub fn create_if_missing(mut self, partitions: u32) -> Self {
         self.create = Some(partitions);
         self
     }
 
-    /// Where to begin in partitions in which the group has not committed anything. Default: [`StartAt::Earliest`], the first record there is,
-    /// as on the command line. [`StartAt::Latest`] skips everything that is written before the partition is assigned, in partitions that
-    /// a topic gets later, too.
+    /// Sets where to start in partitions without a committed position of the group. Default: [`StartAt::Earliest`], the
+    /// first available record, as on the command line. [`StartAt::Latest`] skips all records written before the
+    /// partition is assigned, even in partitions that are added to a topic later.
     pub fn start(mut self, start: StartAt) -> Self {
         self.reading.start = start;
         self
     }
 
-    /// Bytes that may have arrived and wait to be taken, shared by the partitions, each of which has
-    /// at least 64 KiB. Default: 16 MiB.
+    /// Sets how many received bytes may be buffered. The partitions share them, and each gets at least 64 KiB. Default:
+    /// 16 MiB.
     pub fn buffer_bytes(mut self, bytes: usize) -> Self {
         self.reading.buffer_bytes = bytes;
         self
     }
 
-    /// End when everything that is assigned has been read up to what was its end when it was assigned.
+    /// Ends when each assigned partition has been read up to the end it had when it was assigned.
     pub fn until_end(mut self) -> Self {
         self.reading.until_end = true;
         self
     }
 
-    /// Where to go on when a position no longer exists, because retention has removed it. Without this, `next_batch` returns an error of
-    /// the kind [`FetchErrorKind::OutOfRange`], and the partition stops until [`GroupConsumer::seek`].
+    /// Sets where to continue when a position no longer exists because retention removed the record. Without this
+    /// setting, `next_batch` returns an error of the kind [`FetchErrorKind::OutOfRange`], and the partition stops until
+    /// [`GroupConsumer::seek`].
     pub fn on_out_of_range(mut self, start: StartAt) -> Self {
         self.reading.reset = Some(start);
         self
     }
 
-    /// An id by which the group knows the member again after a restart of its program: if that takes less than the session timeout, the partitions
-    /// wait for it and nothing moves. No two members may have the same at a time.
+    /// Sets an instance id by which the group recognises the member after a restart of its program. If the restart
+    /// takes less than the session timeout, the member keeps its partitions and nothing is reassigned. Two members must
+    /// not use the same instance id at the same time.
     pub fn instance(mut self, instance: impl Into<String>) -> Self {
         self.instance = Some(instance.into());
         self
     }
 
-    /// How partitions are divided. Default: whatever the others want, or [`Assignor::Uniform`].
+    /// Sets how partitions are divided. Default: the assignor that the other members name, or [`Assignor::Uniform`].
     pub fn assignor(mut self, assignor: Assignor) -> Self {
         self.assignor = Some(assignor);
         self
     }
 
-    /// How long the processing of a batch may hold up another member that is to have its partition. Who takes longer is out of the group, and
-    /// joins again. Default: 5 minutes.
+    /// Sets how long a revoked partition may wait for the processing of its last batch. A member that takes longer is
+    /// removed from the group and joins again. Default: 5 minutes.
     pub fn rebalance_timeout(mut self, timeout: Duration) -> Self {
         self.rebalance_timeout = timeout;
         self
     }
 
-    /// How often the positions of what was processed are committed. Default: 5 s.
+    /// Sets how often the positions of processed records are committed. Default: 5 s.
     ///
-    /// A batch counts as processed when [`GroupConsumer::next_batch`] is called again. Programs that hand batches on to other tasks
-    /// use [`GroupBuilder::commit_by_hand`] instead.
+    /// A batch counts as processed when [`GroupConsumer::next_batch`] is called again. Programs that pass batches to
+    /// other tasks use [`GroupBuilder::commit_by_hand`] instead.
     pub fn commit_every(mut self, interval: Duration) -> Self {
         self.commit_every = Some(interval);
         self
     }
 
-    /// Nothing is committed but by [`Batch::commit`] and [`GroupConsumer::commit`].
+    /// Commits nothing in the background: only [`Batch::commit`] and [`GroupConsumer::commit`] do.
     ///
-    /// A partition that goes to another member is still given up only when [`GroupConsumer::next_batch`] is called after the last of
-    /// its batches: commit before that.
+    /// A revoked partition is still released only when [`GroupConsumer::next_batch`] is called after the last of its
+    /// batches: commit before that.
     pub fn commit_by_hand(mut self) -> Self {
         self.commit_every = None;
         self

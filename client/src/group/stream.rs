@@ -1,4 +1,4 @@
-//! The records of a member of a group, one by one.
+//! A group member's records as a stream.
 
 use std::future::poll_fn;
 use std::pin::Pin;
@@ -12,7 +12,7 @@ use crate::error::{CommitError, FetchError};
 use crate::record::ConsumedRecord;
 use crate::records::Records;
 
-/// The records of a member of a group. Made by [`GroupConsumer::into_stream`].
+/// A stream of a group member's records. Made by [`GroupConsumer::into_stream`].
 ///
 /// ```no_run
 /// # async fn example(client: highwater_client::Client) -> Result<(), Box<dyn std::error::Error>> {
@@ -20,16 +20,16 @@ use crate::records::Records;
 /// while let Some(record) = records.next().await {
 ///     let record = record?;
 ///     println!("{}/{} {}: {:?}", record.topic, record.partition, record.offset, record.value());
-///     // Asking for the next record says that this one is processed; its position is committed within seconds, or now:
+///     // Requesting the next record marks this one as processed. Its position is committed within seconds, or now:
 ///     records.commit().await?;
 /// }
 /// # Ok(())
 /// # }
 /// ```
 ///
-/// A record counts as processed when the next one is asked for: its position is committed then, in the background unless that is done
-/// [by hand](super::GroupBuilder::commit_by_hand). When a partition goes to another member, the records of it that were not given out yet go
-/// there.
+/// A record counts as processed when the next one is requested. Its position is then committed in the background,
+/// unless the program commits [by hand](super::GroupBuilder::commit_by_hand). When a partition is reassigned to another
+/// member, that member gets the records that were not returned yet.
 ///
 /// Cancel-safe: a record is taken only when it is returned.
 #[derive(Debug)]
@@ -43,39 +43,41 @@ impl GroupStream {
         Self { consumer, records: Records::default() }
     }
 
-    /// The next record. None when the client was closed, or at the end if that was asked for.
+    /// Returns the next record. None after the client was closed, or at the end with
+    /// [`GroupBuilder::until_end`](super::GroupBuilder::until_end).
     ///
-    /// After an error that concerns a partition the others go on; call again.
+    /// After an error about one partition the others continue; call again.
     pub async fn next(&mut self) -> Option<Result<ConsumedRecord, FetchError>> {
         poll_fn(|cx| self.poll(cx)).await
     }
 
-    /// As [`GroupConsumer::commit`]: the position behind the last record that was returned, in each partition.
+    /// Like [`GroupConsumer::commit`]: commits the position after the last record returned, in each partition.
     pub async fn commit(&self) -> Result<(), CommitError> {
         self.consumer.commit().await
     }
 
-    /// As [`GroupConsumer::seek`].
+    /// Like [`GroupConsumer::seek`].
     pub fn seek(&mut self, topic: &str, partition: u32, to: StartAt) -> Result<(), FetchError> {
         self.consumer.seek(topic, partition, to)
     }
 
-    /// As [`GroupConsumer::pause`].
+    /// Like [`GroupConsumer::pause`].
     pub fn pause(&mut self, topic: &str, partition: u32) -> Result<(), FetchError> {
         self.consumer.pause(topic, partition)
     }
 
-    /// As [`GroupConsumer::resume`].
+    /// Like [`GroupConsumer::resume`].
     pub fn resume(&mut self, topic: &str, partition: u32) -> Result<(), FetchError> {
         self.consumer.resume(topic, partition)
     }
 
-    /// As [`GroupConsumer::assignment`].
+    /// Like [`GroupConsumer::assignment`].
     pub fn assignment(&self) -> Vec<(String, u32)> {
         self.consumer.assignment()
     }
 
-    /// As [`GroupConsumer::close`]. The last record counts as processed only if it was committed or the next one was asked for.
+    /// Like [`GroupConsumer::close`]. The last record counts as processed only if it was committed or the next one was
+    /// requested.
     pub async fn close(self) -> Result<(), CommitError> {
         self.consumer.close().await
     }

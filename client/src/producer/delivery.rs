@@ -1,4 +1,4 @@
-//! What becomes of a record.
+//! The outcome of sending a record.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -11,8 +11,11 @@ use highwater_protocol::ids::{Offset, Timestamp};
 use crate::core::ticket::{BatchResult, Ticket};
 use crate::error::ProduceError;
 
-/// What becomes of one record: a future of its [`Receipt`]. Need not be awaited: the record is sent in any case, and if it fails and this has
-/// not returned the error, the next [`Producer::flush`](crate::Producer::flush) or [`Producer::close`](crate::Producer::close) does.
+/// The outcome of sending one record: a future that resolves to its [`Receipt`].
+///
+/// It need not be awaited: the record is sent in any case. If the record fails and this future has not returned the
+/// error, the next [`Producer::flush`](crate::Producer::flush) or [`Producer::close`](crate::Producer::close) returns
+/// it.
 ///
 /// Cancel-safe: it can be polled, kept and polled again.
 #[derive(Debug)]
@@ -22,17 +25,17 @@ pub struct Delivery {
     pub(super) index: u32,
     pub(super) timestamp: Timestamp,
     pub(super) waker_index: Option<usize>,
-    /// It has returned that the record failed.
+    /// It has returned the failure of its record.
     pub(super) is_seen: AtomicBool,
 }
 
 impl Delivery {
-    /// The partition the record goes to.
+    /// Returns the partition that the record goes to.
     pub fn partition(&self) -> u32 {
         self.partition
     }
 
-    /// The result, if it is known already.
+    /// Returns the result if it is known already.
     pub fn result(&self) -> Option<Result<Receipt, ProduceError>> {
         self.ticket.result().map(|result| self.receipt(result))
     }
@@ -66,7 +69,7 @@ impl Future for Delivery {
     }
 }
 
-/// Where an acknowledged record is.
+/// The position of an acknowledged record.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Receipt {
     partition: u32,
@@ -75,17 +78,17 @@ pub struct Receipt {
 }
 
 impl Receipt {
-    /// The partition.
+    /// Returns the partition.
     pub fn partition(&self) -> u32 {
         self.partition
     }
 
-    /// The offset. None only with [`Acks::None`](crate::Acks::None).
+    /// Returns the offset. None only with [`Acks::None`](crate::Acks::None).
     pub fn offset(&self) -> Option<Offset> {
         self.offset
     }
 
-    /// The timestamp: the record's own, or the broker's if the topic uses log append time.
+    /// Returns the timestamp: the record's own, or the broker's if the topic uses log append time.
     pub fn timestamp(&self) -> Timestamp {
         self.timestamp
     }
