@@ -14,8 +14,8 @@ use highwater_protocol::ids::{
     ClusterId, LeaderEpoch, PartitionIndex, StoreId, Timestamp, TopicId, TopicPartition,
 };
 use highwater_protocol::native::{Acks, produce_head};
+use highwater_runtime::baseline::mesh_round_trip;
 use highwater_runtime::buf::AlignedBuf;
-use highwater_runtime::limits::mesh_round_trip;
 use highwater_runtime::sim::DiskHarness;
 use highwater_storage::{
     DurableForm, MacKey, PartitionConfig, Payload, Slot, Store, StoreConfig, StoreLimits,

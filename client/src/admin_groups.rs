@@ -64,7 +64,7 @@ impl Client {
         let reply: Result<CommitGroupOffsetsReply, _> =
             self.cluster.call(&request, RetryPolicy::Always).await;
         let refused = match reply {
-            Ok(reply) => match reply.refused.first() {
+            Ok(reply) => match reply.rejected.first() {
                 None => return Ok(()),
                 Some(refused) => {
                     let text = format!("partition {} was refused", refused.partition);

@@ -8,7 +8,7 @@ use highwater_protocol::native::{
     CommitGroupOffsetsReply, CommitGroupOffsetsRequest, CommitOffsetsRequest, CommittedOffset,
     DeleteGroupRequest, DescribeGroupReply, DescribeGroupRequest, GroupHeartbeatReply, GroupHeartbeatRequest,
     GroupInfo, GroupMemberInfo, JOIN_EPOCH, ListGroupsReply, ListGroupsRequest, ReadGroupOffsetsReply,
-    ReadGroupOffsetsRequest, ReadOffsetsReply, ReadOffsetsRequest, RefusedPosition, TopicPartitions,
+    ReadGroupOffsetsRequest, ReadOffsetsReply, ReadOffsetsRequest, RejectedPosition, TopicPartitions,
     TopicPositions,
 };
 
@@ -276,11 +276,11 @@ fn committed(outcomes: &[(TopicId, u32, Option<GroupError>)]) -> Reply {
     if let Some(error) = first.filter(|first| outcomes.iter().all(|(.., error)| *error == Some(*first))) {
         return refuse(error, None);
     }
-    let refused = outcomes.iter().filter_map(|(topic, partition, error)| {
+    let rejected = outcomes.iter().filter_map(|(topic, partition, error)| {
         let partition = PartitionIndex(*partition);
-        error.map(|error| RefusedPosition { topic: *topic, partition, error: code_of(error) })
+        error.map(|error| RejectedPosition { topic: *topic, partition, error: code_of(error) })
     });
-    Reply::body(&CommitGroupOffsetsReply { refused: refused.collect() })
+    Reply::body(&CommitGroupOffsetsReply { rejected: rejected.collect() })
 }
 
 fn list(after: &str, groups: Vec<ListedGroup>) -> Reply {

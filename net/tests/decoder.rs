@@ -235,11 +235,11 @@ fn bodies_that_end_early_or_late_are_refused() {
     MetadataRequest { topics: None }.encode(&mut long);
     long.push(0);
     let bytes = [header(MessageKind::Metadata as u16, 0, long.len() as u32), long].concat();
-    check_refused(&bytes, true, ErrorCode::Malformed, "behind the last field");
+    check_refused(&bytes, true, ErrorCode::Malformed, "after the last field");
     let bytes = [header(MessageKind::CreateTopic as u16, 0, 3), vec![1, 0, 0]].concat();
     check_refused(&bytes, true, ErrorCode::Malformed, "remain");
     let bytes = [header(MessageKind::InitProducer as u16, 0, 1), vec![1]].concat();
-    check_refused(&bytes, true, ErrorCode::Malformed, "behind the last field");
+    check_refused(&bytes, true, ErrorCode::Malformed, "after the last field");
     let mut large = produce(1, &vec![0; BULK_BYTES_MIN]);
     large[WIRE_HEADER_BYTES + 20] = 9;
     check_refused(&large, true, ErrorCode::Malformed, "acks");

@@ -1,12 +1,13 @@
-//! Addresses as people write them: a host with or without a port.
+//! Default ports for addresses written as a host with or without a port.
 
-/// Port of the native protocol where an address names none.
+/// Port of the native protocol when an address has none.
 pub const NATIVE_PORT_DEFAULT: u16 = 9191;
 
-/// Port of Kafka's protocol where an address names none.
+/// Port of Kafka's protocol when an address has none.
 pub const KAFKA_PORT_DEFAULT: u16 = 9092;
 
-/// `host:port` for an address that may leave the port out. An IPv6 address without a port may stand without brackets.
+/// Returns `host:port` for an address, adding `port` if it has none. An IPv6 address without a port may be written without
+/// brackets.
 pub fn with_default_port(address: &str, port: u16) -> String {
     let is_bare_ipv6 = !address.starts_with('[') && address.matches(':').count() > 1;
     let has_port = match address.strip_prefix('[') {

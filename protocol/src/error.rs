@@ -4,7 +4,7 @@ use core::fmt;
 
 macro_rules! codes {
     ($($(#[$doc:meta])* $name:ident = $n:literal, $retryable:literal;)+) => {
-        /// What a broker answers when it does not do what was asked. The numbers never change their meaning.
+        /// Error that a broker returns for a request that it does not carry out. The numbers never change their meaning.
         #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
         #[repr(u16)]
         #[non_exhaustive]
@@ -15,10 +15,10 @@ macro_rules! codes {
         }
 
         impl ErrorCode {
-            /// Every code, for tests and documentation.
+            /// Every code.
             pub const ALL: &'static [Self] = &[$(Self::$name,)+];
 
-            /// The code with this number.
+            /// Returns the code with this number.
             pub const fn from_u16(n: u16) -> Self {
                 match n {
                     $($n => Self::$name,)+
@@ -26,7 +26,7 @@ macro_rules! codes {
                 }
             }
 
-            /// Whether the same request may succeed later, unchanged.
+            /// Returns whether the same request may succeed later, unchanged.
             pub const fn is_retryable(self) -> bool {
                 match self {
                     $(Self::$name => $retryable,)+
@@ -38,65 +38,65 @@ macro_rules! codes {
 }
 
 codes! {
-    /// The request cannot be read: truncated, trailing bytes, or a field out of range.
+    /// The request is malformed: truncated, trailing bytes, or a field out of range.
     Malformed = 1, false;
-    /// This message, or this version of it, is not spoken here.
+    /// This message, or this version of it, is not supported.
     UnsupportedVersion = 2, false;
-    /// A length is over its limit.
+    /// A length exceeds its limit.
     TooLarge = 3, false;
-    /// No such topic.
+    /// The topic does not exist.
     UnknownTopic = 4, false;
     /// The topic has no such partition.
     UnknownPartition = 5, false;
-    /// A topic of that name exists.
+    /// A topic with this name already exists.
     TopicExists = 6, false;
-    /// A topic name that cannot be used.
+    /// The topic name is not allowed.
     InvalidTopicName = 7, false;
-    /// A number of partitions, replicas or another argument that cannot be used.
+    /// The number of partitions, the number of replicas or another argument is not allowed.
     InvalidArgument = 8, false;
-    /// A configuration name or value that cannot be used.
+    /// The configuration name or value is not allowed.
     InvalidConfig = 9, false;
-    /// The partition lives on another shard of this node; ask for metadata again.
+    /// The partition lives on another shard of this node; refresh the metadata.
     WrongShard = 10, true;
     /// The batch's checksum does not match its bytes.
     CorruptBatch = 11, false;
-    /// The batch breaks a rule of its format.
+    /// The batch violates a rule of its format.
     InvalidBatch = 12, false;
-    /// The batch does not follow the last one of this producer.
+    /// The batch's sequence does not follow the producer's last batch.
     OutOfOrderSequence = 13, false;
     /// A newer instance of this producer exists.
     ProducerFenced = 14, false;
-    /// The offset is before the start or behind the end of the partition.
+    /// The offset is before the start or after the end of the partition.
     OffsetOutOfRange = 15, false;
-    /// The disk is full: nothing was written. Reading, retention and deletion go on.
+    /// The disk is full and nothing was written. Reads, retention and deletion still work.
     StorageFull = 16, true;
-    /// Part of this partition cannot be read or the partition was stopped for damage; see the broker's log.
+    /// Part of the partition cannot be read, or the partition was stopped because of damage; see the broker's log.
     PartitionFaulty = 17, false;
     /// The broker is stopping or starting.
     Unavailable = 18, true;
-    /// A limit on memory or queue length is reached; try again.
+    /// A limit on memory or on a queue was reached; retry.
     Overloaded = 19, true;
-    /// A record's timestamp is out of the range that the topic allows.
+    /// A record's timestamp is outside the range that the topic allows.
     InvalidTimestamp = 20, false;
-    /// Something failed inside the broker; its log says what.
+    /// An internal error; the broker's log has the details.
     Internal = 21, false;
-    /// A hello was expected first, or came twice, or names a shard that does not exist.
+    /// The connection did not start with a hello, sent a second one, or named a shard that does not exist.
     BadHello = 22, false;
-    /// The subscription does not exist or its number is taken.
+    /// The subscription does not exist or its id is already in use.
     BadSubscription = 23, false;
-    /// There is no such group.
+    /// The group does not exist.
     UnknownGroup = 24, false;
-    /// Not a member of the group, or not any more: join again.
+    /// Not, or no longer, a member of the group: join again.
     UnknownMember = 25, false;
-    /// The member's epoch is not the one the group has for it: give up all partitions and join again.
+    /// The member's epoch is not the one that the group has for it: release all partitions and join again.
     FencedMember = 26, false;
-    /// The member's epoch is not the current one, or the partition is not the member's: not kept, not told.
+    /// The member's epoch is not current, or it does not own the partition: no offset was committed or returned.
     StaleEpoch = 27, false;
-    /// The group's members speak Kafka's classic protocol, which others cannot join.
+    /// The group's members use Kafka's classic protocol, which a member of this protocol cannot join.
     OtherGroupProtocol = 28, false;
-    /// Another member has the instance id and has not left.
+    /// Another member has this instance id and has not left.
     InstanceInUse = 29, false;
-    /// Another member has taken over the instance id.
+    /// Another member has taken over this instance id.
     InstanceFenced = 30, false;
     /// The group has members.
     GroupNotEmpty = 31, false;

@@ -1,6 +1,6 @@
-//! Newtypes for every number that could be confused with another.
+//! Newtypes for numbers that are easily confused.
 //!
-//! None of them has a `Default`: offset 0 in a reply that meant "unknown" has cost other brokers acknowledged data.
+//! None of them has a `Default`: an offset 0 that meant "unknown" has cost other brokers acknowledged data.
 
 use core::fmt;
 
@@ -12,7 +12,7 @@ macro_rules! number {
         pub struct $name(pub $inner);
 
         impl $name {
-            /// The bare number.
+            /// Returns the number itself.
             #[inline]
             pub const fn get(self) -> $inner {
                 self.0
@@ -38,11 +38,11 @@ number! {
     Offset(i64)
 }
 number! {
-    /// Position of a frame in a partition's replicated log. Internal records have an index and no [`Offset`].
+    /// Position of a frame in a partition's replicated log. Internal frames have an index but no [`Offset`].
     LogIndex(u64)
 }
 number! {
-    /// The term of the leader that appended a frame; Kafka's `partitionLeaderEpoch`.
+    /// Epoch of the leader that appended a frame; Kafka's `partitionLeaderEpoch`.
     LeaderEpoch(i32)
 }
 number! {
@@ -54,15 +54,15 @@ number! {
     NodeId(u32)
 }
 number! {
-    /// A core's share of a broker: one thread, one ring.
+    /// A shard of a broker: one core, one thread, one ring.
     ShardId(u16)
 }
 number! {
-    /// A store: the folder in which a shard keeps the logs of its partitions. Outlives a change of the number of shards.
+    /// A store: the folder in which a shard keeps the logs of its partitions. Stores survive a change of the number of shards.
     StoreId(u16)
 }
 number! {
-    /// The life of an extent. Extents are recycled; an old frame must never look valid in a new life.
+    /// Incarnation of an extent. Extents are recycled; frames of an earlier incarnation must never look valid.
     Incarnation(u64)
 }
 number! {
@@ -75,12 +75,12 @@ number! {
     ProducerId(i64)
 }
 number! {
-    /// Milliseconds since the Unix epoch, as carried by records.
+    /// Milliseconds since the Unix epoch, as stored in records.
     Timestamp(i64)
 }
 
 impl Offset {
-    /// The offset `n` records later.
+    /// Returns the offset `n` records later.
     #[inline]
     #[must_use]
     pub const fn plus(self, n: i64) -> Self {
@@ -89,7 +89,7 @@ impl Offset {
 }
 
 impl LogIndex {
-    /// The index of the following frame.
+    /// Returns the index of the following frame.
     #[inline]
     #[must_use]
     pub const fn next(self) -> Self {
@@ -107,7 +107,7 @@ impl ExtentSequence {
 }
 
 impl ProducerId {
-    /// What a batch without an idempotent producer carries.
+    /// Producer id of a batch that was sent without idempotence.
     pub const NONE: Self = Self(-1);
 }
 
@@ -140,7 +140,7 @@ macro_rules! uuid_id {
 }
 
 uuid_id! {
-    /// Identity of a topic for its whole life. A topic deleted and created again is another topic.
+    /// Identity of a topic. A topic that is deleted and created again gets a new id.
     TopicId
 }
 uuid_id! {
@@ -148,7 +148,7 @@ uuid_id! {
     ClusterId
 }
 
-/// One partition of one topic, cluster wide.
+/// One partition of a topic.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct TopicPartition {
     /// The topic.
@@ -164,7 +164,8 @@ impl fmt::Display for TopicPartition {
 }
 
 impl TopicPartition {
-    /// A 32-bit tag stored in every frame, so that a frame found in another partition's extent is recognised as misdirected.
+    /// Returns a 32-bit tag that is stored in every frame, so that a frame found in another partition's extent is recognised as
+    /// misdirected.
     pub fn tag(&self) -> u32 {
         crc32c::crc32c_append(crc32c::crc32c(&self.topic.0), &self.partition.0.to_le_bytes())
     }

@@ -1,28 +1,27 @@
-//! What travels and what rests in Highwater: record batches, frames, native messages, ids, error
-//! codes and limits.
+//! The formats on the wire and on disk: record batches, frames, native messages, ids, error codes and limits.
 //!
-//! Invariant: this crate is pure. No I/O, no async, no clock, no randomness, no `unsafe`; every decoder is bounded by the bytes that
-//! remain, and takes memory in proportion to them.
+//! Invariant: this crate is pure. No I/O, no async, no clock, no randomness, no `unsafe`. Every decoder is bounded by the bytes
+//! that remain and takes memory in proportion to them.
 //!
-//! | module | what |
+//! | module | content |
 //! |---|---|
 //! | [`batch`] | Kafka's RecordBatch v2: built, validated, stamped, decompressed and iterated |
-//! | [`frame`] | the header around a batch on disk and on the wire; checks that find every flipped bit |
+//! | [`frame`] | the header around a batch on disk and on the wire; its checks detect every flipped bit |
 //! | [`native`] | the messages of the native protocol |
-//! | [`partitioner`] | which partition a key belongs to, as Kafka has it |
-//! | [`topic`] | the rule for topic names |
+//! | [`partitioner`] | which partition a key belongs to, as in Kafka |
+//! | [`topic`] | rules for topic names |
 //! | [`address`] | default ports |
-//! | [`text`] | numbers in texts for people |
-//! | [`ids`], [`error`], [`limits`] | newtypes for every number that could be confused, error codes, every bound in one place |
+//! | [`text`] | formatting of numbers in messages |
+//! | [`ids`], [`error`], [`limits`] | newtypes for numbers that are easily confused, error codes, every limit in one place |
 //!
-//! A batch is the same bytes from the producer to the disk to the consumer. This is its whole way:
+//! A batch has the same bytes at the producer, on disk and at the consumer:
 //!
 //! ```
 //! use highwater_protocol::batch::{BatchBuilder, BatchProducer, Compression, NewRecord, stamp, validate};
 //! use highwater_protocol::frame::{FRAME_HEADER_BYTES, FramePlace, Frames, frame_bytes, write_batch_frame};
 //! use highwater_protocol::ids::{Incarnation, LeaderEpoch, LogIndex, Offset, Timestamp};
 //!
-//! // The producer: room in front, so that nothing is copied later.
+//! // The producer leaves space before the batch, so that nothing is copied later.
 //! let mut builder = BatchBuilder::new(Compression::Zstd, FRAME_HEADER_BYTES);
 //! for n in 0..100 {
 //!     let value = format!("measurement {n}");
@@ -30,7 +29,7 @@
 //! }
 //! let mut bytes = builder.finish(BatchProducer::NONE).expect("there are records");
 //!
-//! // The broker: checked once, stamped, framed in place.
+//! // The broker checks the batch once, stamps it and frames it in place.
 //! validate(&bytes[FRAME_HEADER_BYTES..])?;
 //! stamp(&mut bytes[FRAME_HEADER_BYTES..], Offset(5000), LeaderEpoch(1));
 //! bytes.resize(frame_bytes(bytes.len() - FRAME_HEADER_BYTES), 0);
@@ -39,7 +38,7 @@
 //!     FramePlace { incarnation: Incarnation(1), index: LogIndex(9), durable_index: LogIndex(8), commit_index: LogIndex(7), partition_tag: 0xabcd, mac: 0x5ea1 },
 //! );
 //!
-//! // The consumer: borrowed from what arrived.
+//! // The consumer borrows records from the received bytes.
 //! let mut scratch = Vec::new();
 //! for frame in Frames::new(&bytes) {
 //!     let frame = frame?;

@@ -1,21 +1,21 @@
-//! Every limit of what travels and what rests, in one place, each with its unit in its name.
+//! Limits of the wire and disk formats, in one place. Each name contains the unit.
 
-/// Bytes of the largest record batch that a broker can be set to take.
+/// Largest record batch that a broker can be configured to accept, in bytes.
 pub const BATCH_BYTES_MAX: usize = 100 << 20;
 
-/// Bytes of the largest record batch that a broker takes unless it is set to another limit.
+/// Largest record batch that a broker accepts by default, in bytes.
 pub const BATCH_BYTES_MAX_DEFAULT: usize = 16 << 20;
 
-/// Bytes of the largest record batch of a topic that sets no `max.message.bytes`. Kafka's default.
+/// Largest record batch of a topic without a `max.message.bytes`, in bytes. Kafka's default.
 pub const BATCH_BYTES_DEFAULT: usize = 1_048_588;
 
-/// Bytes of a native message body other than a batch: metadata, topic names, offsets.
+/// Bytes of a native message body without a batch: metadata, topic names, offsets.
 pub const CONTROL_BODY_BYTES_MAX: usize = 8 << 20;
 
-/// Bytes of a message before the hello of a connection is accepted.
+/// Bytes of a message before the connection's hello is accepted.
 pub const HELLO_BODY_BYTES_MAX: usize = 64 << 10;
 
-/// From this many payload bytes on, a produce body is received straight into pages of its own.
+/// From this many payload bytes on, a produce body is received directly into its own pages.
 pub const BULK_BYTES_MIN: usize = 64 << 10;
 
 /// Bytes of a topic name. Kafka's limit.
@@ -24,13 +24,14 @@ pub const TOPIC_NAME_BYTES_MAX: usize = 249;
 /// Bytes of a consumer's name.
 pub const CONSUMER_NAME_BYTES_MAX: usize = 255;
 
-/// Bytes of a group's name, a member's id or an instance id. A consumer's name is a group's that is not that long.
+/// Bytes of a group's name, a member id or an instance id. The names of named consumers share this namespace but have a lower
+/// limit.
 pub const GROUP_NAME_BYTES_MAX: usize = 1 << 10;
 
-/// Bytes of an assignor's name, of a protocol's, of a state, of an address in what is told of a group.
+/// Bytes of the name of an assignor, protocol or state, or of an address, in descriptions of groups.
 pub const GROUP_WORD_BYTES_MAX: usize = 255;
 
-/// Bytes of the metadata string kept with a committed offset. Kafka's default.
+/// Bytes of the metadata string stored with a committed offset. Kafka's default.
 pub const OFFSET_METADATA_BYTES_MAX: usize = 4096;
 
 /// Partitions of one topic.
@@ -42,19 +43,19 @@ pub const TOPIC_CONFIGS_MAX: usize = 128;
 /// Bytes of a configuration value.
 pub const CONFIG_VALUE_BYTES_MAX: usize = 4096;
 
-/// Credit a subscription may hold, in bytes: what the server may have sent beyond what the client has released.
+/// Credit that a subscription may hold, in bytes: what the server may have sent and the client has not released.
 pub const CREDIT_BYTES_MAX: u64 = 64 << 20;
 
-/// Records a batch may claim to hold.
+/// Records that a batch may claim to hold.
 pub const RECORDS_PER_BATCH_MAX: u32 = 4 << 20;
 
-/// Bytes a compressed batch may grow to in a broker that takes batches of up to [`BATCH_BYTES_MAX_DEFAULT`].
+/// Decompressed size of a batch, in bytes, in a broker that accepts batches of up to [`BATCH_BYTES_MAX_DEFAULT`].
 pub const DECOMPRESSED_BYTES_MAX_DEFAULT: usize = 64 << 20;
 
-/// How many times the size of its largest batch a compressed batch may grow to in a broker that takes larger ones.
+/// Decompressed size of a batch as a multiple of `batch_bytes_max`, in a broker that accepts larger batches than by default.
 pub const DECOMPRESSED_PER_BATCH_BYTE: usize = 8;
 
-/// Bytes a compressed batch may grow to in a broker that takes batches of up to `batch_bytes_max`.
+/// Returns the decompressed size of a batch, in bytes, in a broker that accepts batches of up to `batch_bytes_max`.
 pub const fn decompressed_bytes_max(batch_bytes_max: usize) -> usize {
     if batch_bytes_max > BATCH_BYTES_MAX_DEFAULT {
         batch_bytes_max * DECOMPRESSED_PER_BATCH_BYTE
@@ -63,22 +64,22 @@ pub const fn decompressed_bytes_max(batch_bytes_max: usize) -> usize {
     }
 }
 
-/// Bytes a compressed batch may grow to in a client: whatever a broker may have taken.
+/// Decompressed size of a batch, in bytes, in a client: the most that any broker may have accepted.
 pub const DECOMPRESSED_BYTES_MAX: usize = decompressed_bytes_max(BATCH_BYTES_MAX);
 
-/// Bytes a batch that a broker takes may grow to however well it is compressed.
+/// Decompressed size, in bytes, that a broker accepts at any compression ratio.
 pub const DECOMPRESSED_BYTES_ANY_RATIO: usize = 8 << 20;
 
-/// How many times its size a larger batch may grow. Only zstd can do more.
+/// Compression ratio that a broker accepts for larger batches. Only zstd can exceed it.
 pub const DECOMPRESSED_RATIO_MAX: usize = 1040;
 
-/// Records named in the refusal of a batch.
-pub const REJECTED_RECORDS_TOLD_MAX: usize = 100;
+/// Rejected records named in the error for a batch.
+pub const REJECTED_RECORDS_REPORTED_MAX: usize = 100;
 
 /// Headers of one record.
 pub const HEADERS_PER_RECORD_MAX: usize = 1024;
 
-/// Batches of one producer remembered per partition, so that a retry is recognised. Kafka's window.
+/// Batches of one producer remembered per partition to recognise retries. Kafka's window.
 pub const DEDUP_BATCHES_MAX: usize = 5;
 
 /// Bytes of a client's name in its hello, and of a broker's version in the reply.
@@ -99,7 +100,7 @@ pub const COUNTER_NAME_BYTES_MAX: usize = 255;
 /// Bytes of the text in an error reply.
 pub const ERROR_TEXT_BYTES_MAX: usize = 4096;
 
-/// Bytes of the body of a data message or of a fetch reply. One frame of the largest batch always fits.
+/// Bytes of the body of a data message or of a fetch reply. One frame with the largest batch always fits.
 pub const DATA_BODY_BYTES_MAX: usize = 104 << 20;
 
 const _: () = assert!(DATA_BODY_BYTES_MAX >= BATCH_BYTES_MAX + 4096);

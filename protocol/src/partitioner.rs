@@ -1,8 +1,8 @@
-//! Which partition a key belongs to: as Kafka's clients decide, so that a key lands on the same partition through either protocol.
+//! Maps keys to partitions as Kafka's clients do, so that a key gets the same partition in either protocol.
 
-/// The partition of a key in a topic of that many partitions.
+/// Returns the partition of a key in a topic with `partitions` partitions.
 ///
-/// Panics if there are none.
+/// Panics if `partitions` is 0.
 ///
 /// ```
 /// use highwater_protocol::partitioner::partition_for_key;
@@ -13,7 +13,7 @@ pub fn partition_for_key(key: &[u8], partitions: u32) -> u32 {
     (murmur2(key).cast_unsigned() & 0x7fff_ffff) % partitions
 }
 
-/// MurmurHash2 of 32 bits with the seed that Kafka uses.
+/// Computes the 32-bit MurmurHash2 with the seed that Kafka uses.
 pub fn murmur2(bytes: &[u8]) -> i32 {
     const SEED: u32 = 0x9747_b28c;
     const M: u32 = 0x5bd1_e995;
@@ -38,7 +38,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn hashes_are_those_of_kafka() {
+    fn hashes_match_kafka() {
         let known: &[(&[u8], i32)] = &[
             (b"21", -973_932_308),
             (b"foobar", -790_332_482),
@@ -54,7 +54,7 @@ mod tests {
     }
 
     #[test]
-    fn a_negative_hash_loses_its_sign_before_the_division() {
+    fn the_sign_of_a_hash_is_cleared_before_the_division() {
         assert_eq!(partition_for_key(b"21", 12), 1_173_551_340 % 12);
         assert_eq!(partition_for_key(b"foobar", 7), 1_357_151_166 % 7);
         assert_eq!(partition_for_key(b"anything", 1), 0);

@@ -1,6 +1,6 @@
-//! Numbers in texts for people: grouped by thousands, and with their noun in the right number.
+//! Formatting of numbers in messages: digit grouping, and plural nouns.
 
-/// `1234567` as `1,234,567`.
+/// Formats `1234567` as `1,234,567`.
 pub fn grouped(n: u64) -> String {
     let digits = n.to_string();
     let mut out = String::with_capacity(digits.len() + digits.len() / 3);
@@ -13,7 +13,8 @@ pub fn grouped(n: u64) -> String {
     out
 }
 
-/// A number and its noun, given in the singular: `1 partition`, `2,000 partitions`. The noun takes an `s`, or `es` after `ch` and `s`.
+/// Formats a number and its noun, given in the singular: `1 partition`, `2,000 partitions`. The noun gets an `s`, or `es` after
+/// `ch` and `s`.
 pub fn counted(n: usize, noun: &str) -> String {
     let ending = match noun {
         _ if n == 1 => "",
@@ -28,7 +29,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn counts_are_grouped_by_thousands() {
+    fn digits_are_grouped_by_thousands() {
         assert_eq!(grouped(0), "0");
         assert_eq!(grouped(999), "999");
         assert_eq!(grouped(1_000), "1,000");
@@ -36,7 +37,7 @@ mod tests {
     }
 
     #[test]
-    fn a_noun_is_plural_unless_there_is_one() {
+    fn a_noun_is_plural_unless_the_count_is_one() {
         assert_eq!(counted(0, "partition"), "0 partitions");
         assert_eq!(counted(1, "partition"), "1 partition");
         assert_eq!(counted(1_000, "partition"), "1,000 partitions");

@@ -1,26 +1,26 @@
-//! The rule for topic names.
+//! Rules for topic names.
 
 use crate::limits::TOPIC_NAME_BYTES_MAX;
 
-/// Why a name cannot be a topic's. The text says what to change.
+/// Why a name is not a valid topic name. The text says what to change.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum TopicNameError {
-    /// No characters at all.
+    /// The name is empty.
     #[error("the empty string is not allowed")]
     Empty,
-    /// Over the limit.
+    /// The name exceeds the limit.
     #[error("its length of {0} is longer than the max allowed length {TOPIC_NAME_BYTES_MAX}")]
     TooLong(usize),
-    /// `.` or `..`.
+    /// The name is `.` or `..`.
     #[error("'.' and '..' are not allowed")]
     Dots,
-    /// A character that is not allowed.
+    /// The name contains a character that is not allowed.
     #[error("{0:?} is not one of the ASCII alphanumerics, '.', '_' and '-'")]
     Character(char),
 }
 
-/// Kafka's rule: 1 to 249 of `a-z A-Z 0-9 . _ -`, and neither `.` nor `..`.
+/// Checks a topic name against Kafka's rules: 1 to 249 of `a-z A-Z 0-9 . _ -`, and neither `.` nor `..`.
 ///
 /// ```
 /// use highwater_protocol::topic::{TopicNameError, validate_topic_name};
@@ -43,17 +43,18 @@ pub fn validate_topic_name(name: &str) -> Result<(), TopicNameError> {
     Ok(())
 }
 
-/// Topics in which Kafka keeps its own state. Clients give these names a meaning, so nobody may create a topic of such a name.
+/// Topics in which Kafka keeps its own state. Clients give these names a special meaning, so no topic may be created with one of
+/// them.
 pub const RESERVED_TOPIC_NAMES: [&str; 4] =
     ["__cluster_metadata", "__consumer_offsets", "__share_group_state", "__transaction_state"];
 
-/// Whether a topic name is reserved for the broker itself.
+/// Returns whether a topic name is reserved.
 pub fn is_reserved_topic_name(name: &str) -> bool {
     RESERVED_TOPIC_NAMES.contains(&name)
 }
 
-/// The name that all topics share which Kafka cannot tell apart in its metrics: `.` and `_` are the same there. None if the name has
-/// neither.
+/// Returns the form of a name that is equal for all topics whose names collide in Kafka's metrics, where `.` and `_` are the same.
+/// `None` if the name has neither.
 ///
 /// ```
 /// use highwater_protocol::topic::collision_name;
@@ -69,7 +70,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_follow_kafkas_rule() {
+    fn names_follow_kafkas_rules() {
         for name in ["a", "...", "-", "_x", "A.b-9", &"x".repeat(249)] {
             assert_eq!(validate_topic_name(name), Ok(()), "{name}");
         }

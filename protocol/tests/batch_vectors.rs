@@ -1,4 +1,4 @@
-//! Batches made elsewhere: compressed by gzip, lz4 and zstd themselves, checksummed by another implementation.
+//! Batches made by other software: compressed by gzip, lz4 and zstd themselves, checksummed by another implementation.
 //!
 //! All of them hold the same three records.
 
@@ -90,7 +90,7 @@ fn check(hex: &str, codec: Compression) {
 }
 
 #[test]
-fn batches_of_every_codec_are_read() {
+fn batches_of_every_codec_can_be_read() {
     check(UNCOMPRESSED, Compression::None);
     check(GZIP, Compression::Gzip);
     check(SNAPPY_RAW, Compression::Snappy);
@@ -102,7 +102,7 @@ fn batches_of_every_codec_are_read() {
 }
 
 #[test]
-fn the_builder_writes_the_same_bytes() {
+fn the_builder_produces_identical_bytes() {
     let mut builder = BatchBuilder::new(Compression::None, 0);
     let value = "hello ".repeat(12);
     let headers = [Header { key: b"trace", value: Some(&[1, 2]) }, Header { key: b"empty", value: None }];
@@ -125,7 +125,7 @@ fn the_builder_writes_the_same_bytes() {
 }
 
 #[test]
-fn every_cut_and_every_flipped_bit_of_every_vector_is_found() {
+fn every_truncation_and_every_flipped_bit_of_every_vector_is_detected() {
     for hex in [UNCOMPRESSED, GZIP, SNAPPY_RAW, SNAPPY_XERIAL, LZ4, LZ4_LINKED, ZSTD, IDEMPOTENT] {
         let bytes = unhex(hex);
         for cut in 0..bytes.len() {

@@ -1,4 +1,4 @@
-//! Batches survive the way through their bytes, obey every rule, and garbage does no harm.
+//! Batches round-trip through their bytes, every rule is enforced, and invalid bytes do no harm.
 
 use highwater_protocol::batch::{
     AppendError, BATCH_HEADER_BYTES, BatchBuilder, BatchError, BatchHeader, BatchProducer, BatchView,
@@ -26,7 +26,7 @@ struct Owned {
     headers: Vec<OwnedHeader>,
 }
 
-/// Some text that compresses, some bytes that do not.
+/// Some bytes that compress, some that do not.
 fn bytes() -> impl Strategy<Value = Vec<u8>> {
     prop_oneof![vec(any::<u8>(), 0..80), "[ab]{0,300}".prop_map(String::into_bytes)]
 }
@@ -67,7 +67,7 @@ fn one_record() -> Vec<u8> {
     builder.finish(BatchProducer { id: ProducerId(1), epoch: 0, sequence: 0 }).unwrap().to_vec()
 }
 
-/// The batch of [`one_record`] with a change in its header, and the right checksum.
+/// Returns the batch of [`one_record`] with a changed header and a valid checksum.
 fn changed(change: impl FnOnce(&mut BatchHeader)) -> Vec<u8> {
     let mut bytes = one_record();
     change(BatchHeader::mut_from_prefix(&mut bytes).unwrap().0);
@@ -79,7 +79,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(128))]
 
     #[test]
-    fn records_survive(
+    fn records_round_trip(
         rounds in vec(vec(record(), 1..20), 1..4), codec in codec(), prefix in 0_usize..100, base in 0..i64::MAX / 2, epoch: i32,
         sequence in 0..i32::MAX,
     ) {
@@ -125,7 +125,7 @@ proptest! {
     }
 
     #[test]
-    fn damaged_records_end_in_an_error_or_in_other_records_but_never_in_a_panic(
+    fn damaged_records_cause_an_error_or_other_records_but_never_a_panic(
         records in vec(record(), 1..10), codec in codec(), at: prop::sample::Index, byte: u8,
     ) {
         let mut builder = BatchBuilder::new(codec, 0);
@@ -141,7 +141,7 @@ proptest! {
     }
 
     #[test]
-    fn garbage_is_never_a_batch(garbage in vec(any::<u8>(), 0..200), codec in codec()) {
+    fn random_bytes_are_never_a_batch(garbage in vec(any::<u8>(), 0..200), codec in codec()) {
         prop_assert!(validate(&garbage).is_err());
         let mut out = Vec::new();
         if codec != Compression::None && codec.decompress(&garbage, &mut out).is_ok() {
@@ -150,7 +150,7 @@ proptest! {
     }
 
     #[test]
-    fn any_header_in_front_of_any_records_is_read_without_harm(
+    fn any_header_before_any_records_is_read_without_a_panic(
         header in vec(any::<u8>(), BATCH_HEADER_BYTES), records in vec(any::<u8>(), 0..100), count in 0..20_i32,
     ) {
         let mut header = *BatchHeader::ref_from_bytes(&header).unwrap();
@@ -167,7 +167,7 @@ proptest! {
 }
 
 #[test]
-fn each_rule_for_producers_has_its_error() {
+fn each_rule_for_producers_has_its_own_error() {
     assert!(validate(&one_record()).is_ok());
     let error = |change: fn(&mut BatchHeader)| validate(&changed(change)).unwrap_err();
     assert_eq!(error(|h| h.magic = 1), BatchError::Magic(1));
@@ -197,7 +197,7 @@ fn each_rule_for_producers_has_its_error() {
 }
 
 #[test]
-fn a_count_that_the_bytes_cannot_hold_is_refused() {
+fn a_count_that_the_bytes_cannot_hold_is_rejected() {
     let many = |codec: i16, count: i32| {
         changed(|h| {
             h.attributes.set(codec);
@@ -212,7 +212,7 @@ fn a_count_that_the_bytes_cannot_hold_is_refused() {
 }
 
 #[test]
-fn a_wrong_checksum_names_both() {
+fn a_checksum_error_contains_both_checksums() {
     let mut bytes = one_record();
     let last = bytes.len() - 1;
     bytes[last] ^= 1;
@@ -222,7 +222,7 @@ fn a_wrong_checksum_names_both() {
 }
 
 #[test]
-fn fields_stamped_by_the_broker_leave_the_rest_as_it_was() {
+fn fields_stamped_by_the_broker_leave_the_rest_unchanged() {
     let mut bytes = one_record();
     stamp(&mut bytes, Offset(77), LeaderEpoch(3));
     assert_eq!(bytes[16..], one_record()[16..]);
@@ -241,12 +241,12 @@ fn fields_stamped_by_the_broker_leave_the_rest_as_it_was() {
     let batch = BatchView::parse(&bytes).unwrap();
     batch.check_checksum().unwrap();
     assert_eq!(batch.header().producer(), Some(producer));
-    assert_eq!(producer.sequence_after(1), 0, "sequences start over behind the largest");
+    assert_eq!(producer.sequence_after(1), 0, "sequences wrap after the largest");
     assert_eq!(producer.sequence_after(3), 2);
 }
 
 #[test]
-fn what_the_header_claims_of_the_records_is_verified_on_demand() {
+fn the_headers_claims_about_the_records_are_verified_on_demand() {
     let bytes = changed(|h| h.max_timestamp.set(6));
     let batch = validate(&bytes).unwrap();
     assert_eq!(
@@ -254,7 +254,7 @@ fn what_the_header_claims_of_the_records_is_verified_on_demand() {
         Err(BatchError::MaxTimestamp { header: 6, records: 5 })
     );
 
-    // An inner offset that is not the record's place: the byte behind length, attributes and timestamp.
+    // An offset delta that does not match the record's position: the byte after length, attributes and timestamp.
     let mut bytes = changed(|h| {
         h.last_offset_delta.set(1);
     });
@@ -266,7 +266,7 @@ fn what_the_header_claims_of_the_records_is_verified_on_demand() {
 }
 
 #[test]
-fn records_that_do_not_fit_their_frame_are_refused_by_number_and_field() {
+fn malformed_records_are_rejected_with_number_and_field() {
     let good = one_record()[BATCH_HEADER_BYTES..].to_vec();
     let header = *BatchHeader::parse(&one_record()).unwrap();
     let outcome = |bytes: &[u8]| {
@@ -291,7 +291,7 @@ fn records_that_do_not_fit_their_frame_are_refused_by_number_and_field() {
     let bad = |field| Some(BatchError::Record { number: 0, field });
     assert_eq!(with(0, 1), bad("length"), "negative");
     assert_eq!(with(0, 127), bad("length"), "odd zigzag of -64");
-    assert_eq!(with(0, 126), bad("length"), "longer than what is there");
+    assert_eq!(with(0, 126), bad("length"), "longer than the remaining bytes");
     assert_eq!(with(0, 0), bad("attributes"));
     assert_eq!(with(3, 1), bad("offset"), "negative");
     assert_eq!(with(3, 2), bad("offset"), "beyond the last offset delta");
@@ -302,12 +302,12 @@ fn records_that_do_not_fit_their_frame_are_refused_by_number_and_field() {
     assert_eq!(with(14, 2), bad("headers"));
     let mut longer = [&good[..], &[0]].concat();
     longer[0] += 2;
-    assert_eq!(outcome(&longer), bad("length"), "a byte behind the last field");
+    assert_eq!(outcome(&longer), bad("length"), "a byte after the last field");
     assert_eq!(outcome(&[]), bad("length"));
 }
 
 #[test]
-fn a_record_is_refused_when_no_batch_or_not_this_one_can_hold_it() {
+fn a_record_is_rejected_if_no_batch_or_not_this_one_can_hold_it() {
     let mut builder = BatchBuilder::new(Compression::None, 40);
     let big = vec![0; BATCH_BYTES_MAX];
     let at = Timestamp(0);
@@ -330,7 +330,7 @@ fn a_record_is_refused_when_no_batch_or_not_this_one_can_hold_it() {
 }
 
 #[test]
-fn what_compression_does_not_make_smaller_is_left_as_it_is() {
+fn records_that_compression_does_not_make_smaller_stay_uncompressed() {
     let noise: Vec<u8> = (0..2000_u32)
         .flat_map(|n| (n.wrapping_mul(2_654_435_761) ^ n.rotate_left(13)).to_le_bytes())
         .collect();
@@ -348,22 +348,22 @@ fn what_compression_does_not_make_smaller_is_left_as_it_is() {
     }
 }
 
-/// Decompresses piece by piece, up to `max` bytes. Returns how many there were.
+/// Decompresses chunk by chunk, up to `max` bytes. Returns the decompressed size.
 fn unpack(codec: Compression, stored: &[u8], max: usize) -> Result<usize, BatchError> {
     let mut unpacker = Unpacker::default();
     unpacker.start(codec, max)?;
     let mut bytes = 0;
     while !unpacker.is_done() {
         unpacker.fill(stored)?;
-        let piece = unpacker.unread().len();
-        unpacker.consume(piece);
-        bytes += piece;
+        let chunk = unpacker.unread().len();
+        unpacker.consume(chunk);
+        bytes += chunk;
     }
     Ok(bytes)
 }
 
 #[test]
-fn a_bomb_is_stopped_at_the_limit() {
+fn a_decompression_bomb_is_stopped_at_the_limit() {
     let zeros = vec![0; BATCH_BYTES_MAX_DEFAULT - 1000];
     let max = DECOMPRESSED_BYTES_MAX_DEFAULT;
     for codec in [Compression::Gzip, Compression::Snappy, Compression::Lz4, Compression::Zstd] {
@@ -389,12 +389,12 @@ fn a_bomb_is_stopped_at_the_limit() {
 }
 
 #[test]
-fn claims_of_compressed_data_are_not_believed() {
+fn sizes_claimed_by_compressed_data_are_not_trusted() {
     let snappy = |bytes: &[u8]| Compression::Snappy.decompress(bytes, &mut Vec::new());
     let corrupt = Err(BatchError::Compressed(Compression::Snappy));
     assert_eq!(snappy(&[0xff, 0xff, 0xff, 0xff, 0x0f, 0]), corrupt, "4 GiB from one byte");
     assert_eq!(snappy(b"\x82SNAPPY\0\0\0\0\x01\0\0\0\x01\xff\xff\xff\xff"), corrupt, "a block of 4 GiB");
-    assert_eq!(snappy(b"\x82SNAPPY\0\0\0"), corrupt, "cut in the head");
+    assert_eq!(snappy(b"\x82SNAPPY\0\0\0"), corrupt, "truncated in the header");
     assert_eq!(snappy(b""), corrupt);
     assert_eq!(
         Compression::Lz4.decompress(&0x184C_2102_u32.to_le_bytes(), &mut Vec::new()),
@@ -417,7 +417,7 @@ fn control_batches_and_their_records_are_recognised() {
 }
 
 #[test]
-fn codecs_have_the_names_that_kafka_gives_them() {
+fn codecs_have_kafkas_names() {
     for codec in Compression::ALL {
         assert_eq!(codec.name().parse(), Ok(*codec));
         assert_eq!(Compression::from_u8(*codec as u8), Some(*codec));

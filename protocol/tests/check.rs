@@ -1,23 +1,23 @@
-//! What a broker finds out about a batch that a producer sends, whatever its header says and however it is compressed.
+//! What a broker's validation finds in a batch from a producer, whatever the header says and for every codec.
 
 use std::io::Write;
 
 use highwater_protocol::batch::{
     BATCH_HEADER_BYTES, BatchBuilder, BatchCheck, BatchError, BatchHeader, BatchProducer, BatchView,
-    CheckedBatch, Compression, Header, NO_TIMESTAMP, NewRecord, RecordRules, RejectedBecause, RejectedRecord,
+    CheckedBatch, Compression, Header, NO_TIMESTAMP, NewRecord, RecordRules, RejectReason, RejectedRecord,
     Unpacker, check, decompressed_max, seal, stamp_create_time,
 };
 use highwater_protocol::error::ErrorCode;
 use highwater_protocol::ids::Timestamp;
 use highwater_protocol::limits::{
-    DECOMPRESSED_BYTES_ANY_RATIO, DECOMPRESSED_BYTES_MAX_DEFAULT, REJECTED_RECORDS_TOLD_MAX,
+    DECOMPRESSED_BYTES_ANY_RATIO, DECOMPRESSED_BYTES_MAX_DEFAULT, REJECTED_RECORDS_REPORTED_MAX,
 };
 use proptest::collection::vec;
 use proptest::option;
 use proptest::prelude::*;
 use zerocopy::FromBytes;
 
-/// A batch with these stored records.
+/// Returns a batch with these stored records.
 fn batch_of(stored: &[u8], codec: Compression, count: i32, base: i64, max: i64) -> Vec<u8> {
     let mut bytes = one(Compression::None, &[(5, b"v")])[..BATCH_HEADER_BYTES].to_vec();
     bytes.extend_from_slice(stored);
@@ -33,7 +33,7 @@ fn batch_of(stored: &[u8], codec: Compression, count: i32, base: i64, max: i64) 
     bytes
 }
 
-/// A batch of these timestamps and values.
+/// Returns a batch with these timestamps and values.
 fn one(codec: Compression, records: &[(i64, &[u8])]) -> Vec<u8> {
     let mut builder = BatchBuilder::new(codec, 0);
     for (at, value) in records {
@@ -111,7 +111,7 @@ fn build(codec: Compression, records: &[Owned]) -> Vec<u8> {
     builder.finish(BatchProducer::NONE).unwrap().to_vec()
 }
 
-/// What reading all records one by one says.
+/// Returns the largest timestamp found by reading all records one by one, or `None` if they are invalid.
 fn oracle(batch: &[u8]) -> Option<i64> {
     let batch = BatchView::parse(batch).ok()?;
     let mut scratch = Vec::new();
@@ -142,7 +142,7 @@ proptest! {
     }
 
     #[test]
-    fn a_changed_byte_is_judged_as_by_reading_every_record(
+    fn validation_agrees_with_reading_every_record_after_a_byte_changed(
         records in records(), codec in proptest::sample::select(Compression::ALL), at: proptest::sample::Index, to: u8,
         cut in 0_usize..3, work in 1_usize..500,
     ) {
@@ -162,7 +162,7 @@ proptest! {
     }
 
     #[test]
-    fn a_changed_byte_of_compressed_records_is_no_panic_and_no_endless_check(
+    fn a_changed_byte_in_compressed_records_causes_no_panic_and_no_endless_check(
         records in records(), codec in proptest::sample::select(Compression::ALL), at: proptest::sample::Index, to: u8, cut in 0_usize..20,
     ) {
         let raw = build(Compression::None, &records);
@@ -184,7 +184,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(30))]
 
     #[test]
-    fn every_codec_gives_back_what_was_compressed(
+    fn every_codec_restores_what_was_compressed(
         words in vec(0_usize..40, 0..3000), noise in vec(any::<u8>(), 0..3000), level in 1..20_i32,
         flags in any::<[bool; 4]>(), block in 0..4_usize,
     ) {
@@ -224,7 +224,7 @@ proptest! {
 }
 
 #[test]
-fn a_large_raw_block_of_snappy_is_decoded_piece_by_piece() {
+fn a_large_raw_block_of_snappy_is_decoded_in_chunks() {
     let mut raw: Vec<u8> =
         (0..800_000_u32).flat_map(|n| (n.wrapping_mul(2_654_435_761) >> 20).to_le_bytes()).collect();
     let copy = raw[..1 << 20].to_vec();
@@ -232,26 +232,27 @@ fn a_large_raw_block_of_snappy_is_decoded_piece_by_piece() {
     let stored = compressed(Compression::Snappy, &raw);
     let mut unpacker = Unpacker::default();
     unpacker.start(Compression::Snappy, raw.len()).unwrap();
-    let (mut out, mut pieces) = (Vec::new(), 0);
+    let (mut out, mut chunks) = (Vec::new(), 0);
     while !unpacker.is_done() {
-        assert!(unpacker.fill(&stored).unwrap() < 400_000, "a piece");
-        let piece = unpacker.unread();
-        out.extend_from_slice(piece);
-        unpacker.consume(piece.len());
-        pieces += 1;
+        assert!(unpacker.fill(&stored).unwrap() < 400_000, "a chunk");
+        let chunk = unpacker.unread();
+        out.extend_from_slice(chunk);
+        unpacker.consume(chunk.len());
+        chunks += 1;
     }
-    assert!(out == raw && pieces > 20, "{pieces} pieces");
+    assert!(out == raw && chunks > 20, "{chunks} chunks");
     for damage in (0..stored.len()).step_by(stored.len() / 50) {
         let mut bad = stored.clone();
         bad[damage] ^= 0x55;
         let mut out = Vec::new();
-        // What comes out may be wrong, and is never more than was claimed.
+        // The output may be wrong, but is never larger than claimed.
         let _ = Compression::Snappy.decompress(&bad, &mut out);
         assert!(out.len() <= raw.len() + (1 << 20));
     }
     assert!(Compression::Snappy.decompress(&stored[..stored.len() - 3], &mut Vec::new()).is_err());
 
-    // A reference over more than 64 KiB, as klauspost's encoder writes them: a literal of 600,000 bytes, and four from its beginning.
+    // A reference over more than 64 KiB, as klauspost's encoder writes them: a literal of 600,000 bytes, and four bytes copied from
+    // its beginning.
     let literal: Vec<u8> = (0..600_000_u32).map(|n| (n % 251) as u8).collect();
     let mut far = vec![0xc4, 0xcf, 0x24, 62 << 2];
     far.extend_from_slice(&599_999_u32.to_le_bytes()[..3]);
@@ -264,7 +265,7 @@ fn a_large_raw_block_of_snappy_is_decoded_piece_by_piece() {
 }
 
 #[test]
-fn records_that_are_not_what_the_header_says_are_refused() {
+fn records_that_do_not_match_the_header_are_rejected() {
     let three = one(Compression::None, &[(5, b"a"), (6, b"b"), (7, b"c")]);
     let raw = records_of(&three).to_vec();
     let bad = |batch: &[u8]| check(batch, RecordRules::FORMAT).unwrap_err();
@@ -298,7 +299,7 @@ fn records_that_are_not_what_the_header_says_are_refused() {
 }
 
 #[test]
-fn the_largest_timestamp_is_that_of_the_records_and_can_be_written() {
+fn the_largest_timestamp_comes_from_the_records_and_can_be_stamped() {
     for codec in Compression::ALL {
         let value = [b'x'; 300];
         let batch = one(*codec, &[(100, &value), (300, &value), (-1, &value), (200, &value)]);
@@ -319,23 +320,23 @@ fn the_largest_timestamp_is_that_of_the_records_and_can_be_written() {
 }
 
 #[test]
-fn records_out_of_range_or_without_a_key_are_named() {
+fn records_out_of_range_or_without_a_key_are_reported() {
     let batch = one(Compression::Gzip, &[(10, &[b'v'; 90]), (-1, b"v"), (9, b"v"), (20, b"v"), (21, b"v")]);
     let rules = RecordRules { timestamps: 10..=20, ..RecordRules::FORMAT };
     let checked = check(&batch, rules.clone()).unwrap();
-    let at = |number, at| RejectedRecord { number, because: RejectedBecause::Timestamp(Timestamp(at)) };
+    let at = |number, at| RejectedRecord { number, reason: RejectReason::Timestamp(Timestamp(at)) };
     assert_eq!(checked.rejected, [at(2, 9), at(4, 21)]);
     assert_eq!(checked.rejected_count, 2);
     let keyless = check(&batch, RecordRules { keys: true, ..RecordRules::FORMAT }).unwrap();
     assert_eq!(keyless.rejected_count, 5);
-    assert_eq!(keyless.rejected[0].because, RejectedBecause::NoKey);
+    assert_eq!(keyless.rejected[0].reason, RejectReason::NoKey);
     let many: Vec<(i64, &[u8])> = (0..1000).map(|_| (1, &b"v"[..])).collect();
     let checked = check(&one(Compression::None, &many), rules).unwrap();
-    assert_eq!((checked.rejected.len(), checked.rejected_count), (REJECTED_RECORDS_TOLD_MAX, 1000));
+    assert_eq!((checked.rejected.len(), checked.rejected_count), (REJECTED_RECORDS_REPORTED_MAX, 1000));
 }
 
 #[test]
-fn of_a_trusted_producer_the_header_is_taken() {
+fn only_the_header_of_a_trusted_producers_batch_is_checked() {
     let rules = RecordRules { timestamps: 10..=20, trust_header: true, ..RecordRules::FORMAT };
     let verdict = |base, max| {
         let checked =
@@ -353,7 +354,7 @@ fn of_a_trusted_producer_the_header_is_taken() {
 }
 
 #[test]
-fn a_bomb_is_checked_in_many_small_steps_and_stopped_at_its_ratio() {
+fn a_decompression_bomb_is_checked_in_many_small_steps_and_stopped_at_its_ratio() {
     let zeros = vec![0; 15 << 20];
     let count = 1;
     for codec in [Compression::Gzip, Compression::Snappy, Compression::Lz4, Compression::Zstd] {
@@ -377,7 +378,7 @@ fn a_bomb_is_checked_in_many_small_steps_and_stopped_at_its_ratio() {
 }
 
 #[test]
-fn a_record_with_a_million_headers_is_left_in_the_middle() {
+fn the_check_can_pause_inside_a_record_with_a_million_headers() {
     let headers = 1 << 20;
     let mut record = vec![0, 0, 0, 1, 1];
     let mut count = Vec::new();
@@ -405,9 +406,9 @@ fn a_record_with_a_million_headers_is_left_in_the_middle() {
 }
 
 #[test]
-fn messages_of_older_formats_are_told_from_corrupt_ones() {
+fn messages_of_older_formats_are_distinguished_from_corrupt_ones() {
     for magic in [0, 1] {
-        // Shorter than a header of today.
+        // Shorter than the current header.
         let mut message = vec![0; 40];
         message[11] = 28;
         message[16] = magic;

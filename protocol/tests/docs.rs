@@ -1,4 +1,4 @@
-//! The wire format as it is written down is the one that is spoken.
+//! Checks that `docs/wire-format.md` describes the format that the code implements.
 
 use highwater_protocol::error::ErrorCode;
 use highwater_protocol::limits::{CREDIT_BYTES_MAX, ERROR_TEXT_BYTES_MAX, TOPIC_NAME_BYTES_MAX};
@@ -6,7 +6,7 @@ use highwater_protocol::native::{DeleteTopicRequest, MessageKind, message};
 
 fn doc() -> String {
     let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/wire-format.md");
-    std::fs::read_to_string(path).expect("docs/wire-format.md is there")
+    std::fs::read_to_string(path).expect("docs/wire-format.md exists")
 }
 
 #[test]
@@ -29,7 +29,7 @@ fn every_error_has_a_row_with_its_number_and_whether_to_retry() {
 }
 
 #[test]
-fn the_example_is_what_is_encoded() {
+fn the_example_matches_the_encoder() {
     let doc = doc();
     let example = doc.split("```").nth(1).expect("an example");
     let bytes: Vec<u8> = example
@@ -41,7 +41,7 @@ fn the_example_is_what_is_encoded() {
 }
 
 #[test]
-fn the_limits_it_names_are_those_of_the_code() {
+fn the_documented_limits_match_the_code() {
     let doc = doc();
     assert!(doc.contains(&format!("at most {ERROR_TEXT_BYTES_MAX} bytes")));
     assert!(doc.contains(&format!("1 to {TOPIC_NAME_BYTES_MAX} of")));

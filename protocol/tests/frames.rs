@@ -1,4 +1,4 @@
-//! Frames survive the way through their bytes, and no flipped bit goes unnoticed.
+//! Frames round-trip through their bytes, and every flipped bit is detected.
 
 use highwater_protocol::batch::{BatchBuilder, BatchProducer, Compression, NewRecord, stamp};
 use highwater_protocol::frame::*;
@@ -60,7 +60,7 @@ fn piece() -> impl Strategy<Value = Piece> {
 
 proptest! {
     #[test]
-    fn a_log_of_frames_is_read_back(pieces in vec(piece(), 0..10)) {
+    fn a_log_of_frames_round_trips(pieces in vec(piece(), 0..10)) {
         let mut log = Vec::new();
         let (mut index, mut offset) = (5, 100);
         for piece in &pieces {
@@ -110,11 +110,11 @@ proptest! {
     }
 
     #[test]
-    fn garbage_is_walked_without_harm(mut bytes in vec(any::<u8>(), 0..300), payload_bytes: u32, kind in 0..5_u8) {
+    fn random_bytes_are_walked_without_a_panic(mut bytes in vec(any::<u8>(), 0..300), payload_bytes: u32, kind in 0..5_u8) {
         for frame in Frames::new(&bytes) {
             let _ = frame.map(|frame| frame.check());
         }
-        // The same behind a header that is right in itself.
+        // The same bytes after a valid header.
         if let Ok((header, _)) = FrameHeader::mut_from_prefix(&mut bytes) {
             header.magic.set(FRAME_MAGIC);
             header.version = FRAME_VERSION;
@@ -134,7 +134,7 @@ proptest! {
 }
 
 #[test]
-fn every_flipped_bit_of_every_kind_of_frame_is_found() {
+fn every_flipped_bit_of_every_kind_of_frame_is_detected() {
     let frames = [
         batch_frame(9, 40, &[b"a".to_vec(), b"bc".to_vec()]),
         batch_frame(9, 40, &[vec![0; 100]]),
@@ -154,7 +154,7 @@ fn every_flipped_bit_of_every_kind_of_frame_is_found() {
     }
 }
 
-/// The frame with a change in its header that has the right checksum.
+/// Checks the frame after changing its header and updating the checksum.
 fn resealed(frame: &[u8], change: impl FnOnce(&mut FrameHeader)) -> Result<(), FrameError> {
     let mut frame = frame.to_vec();
     let (header, _) = FrameHeader::mut_from_prefix(&mut frame).unwrap();
@@ -164,7 +164,7 @@ fn resealed(frame: &[u8], change: impl FnOnce(&mut FrameHeader)) -> Result<(), F
 }
 
 #[test]
-fn each_reason_to_refuse_a_frame_has_its_error() {
+fn each_reason_to_reject_a_frame_has_its_own_error() {
     let good = batch_frame(9, 40, &[b"value".to_vec()]);
     assert_eq!(Frame::checked(&[0; 100]).unwrap_err(), FrameError::Zero);
     assert_eq!(Frame::checked(&[1; 100]).unwrap_err(), FrameError::Magic(0x0101));
@@ -173,7 +173,7 @@ fn each_reason_to_refuse_a_frame_has_its_error() {
         assert_eq!(resealed(&good, |h| h.version = unknown), Err(FrameError::Version(unknown)));
     }
     assert_eq!(resealed(&good, |h| h.kind = 9), Err(FrameError::Kind(9)));
-    // As many frames that are not durable as there are, and one more.
+    // `undurable` may be as large as the index, but not larger.
     assert_eq!(resealed(&good, |h| h.undurable.set(9)), Ok(()));
     assert_eq!(resealed(&good, |h| h.undurable.set(10)), Err(FrameError::Flags));
     assert_eq!(resealed(&good, |h| h.uncommitted.set(9)), Ok(()));
@@ -193,9 +193,9 @@ fn each_reason_to_refuse_a_frame_has_its_error() {
     );
     let shorter = |h: &mut FrameHeader| h.payload_bytes.set(h.payload_bytes.get() - 1);
     assert_eq!(resealed(&good, shorter), Err(FrameError::Differs("length or magic")));
-    let mut behind = good.clone();
-    *behind.last_mut().expect("this frame ends in alignment") = 1;
-    assert_eq!(Frame::checked(&behind).unwrap_err(), FrameError::NotZero);
+    let mut bad_alignment = good.clone();
+    *bad_alignment.last_mut().expect("this frame ends in alignment") = 1;
+    assert_eq!(Frame::checked(&bad_alignment).unwrap_err(), FrameError::NotZero);
 
     let mut bad_padding = padding(9, 40, 80);
     bad_padding[70] = 1;
@@ -205,7 +205,7 @@ fn each_reason_to_refuse_a_frame_has_its_error() {
 }
 
 #[test]
-fn a_frame_of_any_version_says_what_was_durable_and_what_was_committed() {
+fn a_frame_of_any_version_states_the_durable_and_the_commit_index() {
     let frame = batch_frame(9, 40, &[b"value".to_vec()]);
     let (header, _) = FrameHeader::parse(&frame).unwrap();
     assert_eq!((header.version, header.mac.get()), (3, 0x0bad_cafe_0bad_cafe));
@@ -223,7 +223,7 @@ fn a_frame_of_any_version_says_what_was_durable_and_what_was_committed() {
     let (version, none) = (FRAME_VERSION_WITHOUT_MAC, 0.into());
     let old = FrameHeader { version, undurable: none, uncommitted: none, mac: 3.into(), ..*header };
     assert_eq!((old.durable_index(), old.commit_index()), (3, 3));
-    // What does not fit exactly proves less.
+    // If the difference cannot be encoded exactly, the frame claims a lower index.
     let mut frame = [0; FRAME_HEADER_BYTES];
     let place = FramePlace { index: LogIndex(u64::MAX - 1), durable_index: LogIndex(1), ..place(1) };
     write_epoch_start(&mut frame, place, Offset(0), LeaderEpoch(0));
@@ -232,7 +232,7 @@ fn a_frame_of_any_version_says_what_was_durable_and_what_was_committed() {
 }
 
 #[test]
-fn a_walk_stops_at_the_first_bad_frame_and_tells_where() {
+fn a_walk_stops_at_the_first_bad_frame_and_reports_its_position() {
     let mut log = batch_frame(1, 0, &[b"x".to_vec()]);
     let first = log.len();
     log.extend(batch_frame(2, 1, &[b"y".to_vec()]));
@@ -245,7 +245,7 @@ fn a_walk_stops_at_the_first_bad_frame_and_tells_where() {
 }
 
 #[test]
-#[should_panic(expected = "only a checked batch is framed")]
-fn framing_what_is_no_batch_is_a_bug() {
+#[should_panic(expected = "only checked batches are framed")]
+fn framing_anything_but_a_batch_is_a_bug() {
     write_batch_frame(&mut [0; 200], place(1));
 }

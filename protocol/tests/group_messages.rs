@@ -1,4 +1,4 @@
-//! Every message about groups survives the way through its bytes, and no cut one does harm.
+//! Every message about groups round-trips through its bytes, and truncated ones do no harm.
 
 mod common;
 
@@ -12,7 +12,7 @@ use proptest::option;
 use proptest::prelude::*;
 
 prop_compose! {
-    fn of_topic()(topic: [u8; 16], partitions in vec(any::<u32>(), 0..5)) -> TopicPartitions {
+    fn topic_partitions()(topic: [u8; 16], partitions in vec(any::<u32>(), 0..5)) -> TopicPartitions {
         TopicPartitions { topic: TopicId(topic), partitions: partitions.into_iter().map(PartitionIndex).collect() }
     }
 }
@@ -24,15 +24,15 @@ prop_compose! {
 }
 
 prop_compose! {
-    fn refused()(topic: [u8; 16], partition: u32, error in proptest::sample::select(ErrorCode::ALL)) -> RefusedPosition {
-        RefusedPosition { topic: TopicId(topic), partition: PartitionIndex(partition), error }
+    fn rejected()(topic: [u8; 16], partition: u32, error in proptest::sample::select(ErrorCode::ALL)) -> RejectedPosition {
+        RejectedPosition { topic: TopicId(topic), partition: PartitionIndex(partition), error }
     }
 }
 
 prop_compose! {
     fn member()(
         member in text(64), instance in option::of(text(64)), client_name in text(64), host in text(64), epoch: i32,
-        topics in vec(text(64), 0..3), assignment in vec(of_topic(), 0..3), target in vec(of_topic(), 0..3),
+        topics in vec(text(64), 0..3), assignment in vec(topic_partitions(), 0..3), target in vec(topic_partitions(), 0..3),
     ) -> GroupMemberInfo {
         GroupMemberInfo { member, instance, client_name, host, epoch, topics, assignment, target }
     }
@@ -45,7 +45,7 @@ proptest! {
     fn heartbeats_round_trip(
         names in (text(128), text(128)), epoch: i32, instance in option::of(text(64)), timeout in option::of(any::<u32>()),
         topics in option::of(vec(text(249), 0..3)), assignor in option::of(text(64)),
-        owned in option::of(vec(of_topic(), 0..4)), times: (u32, u32),
+        owned in option::of(vec(topic_partitions(), 0..4)), times: (u32, u32),
     ) {
         let (group, member) = names;
         check(&GroupHeartbeatReply {
@@ -59,18 +59,18 @@ proptest! {
 
     #[test]
     fn positions_of_groups_round_trip(
-        group in text(128), member in text(128), epoch: i32, asked in option::of(vec(of_topic(), 0..4)),
-        topics in vec(positions(), 0..4), refused in vec(refused(), 0..4), as_member: bool,
+        group in text(128), member in text(128), epoch: i32, requested in option::of(vec(topic_partitions(), 0..4)),
+        topics in vec(positions(), 0..4), rejected in vec(rejected(), 0..4), as_member: bool,
     ) {
-        let asks = as_member.then(|| (member.clone(), epoch));
-        check(&ReadGroupOffsetsRequest { group: group.clone(), member: asks, partitions: asked })?;
+        let requester = as_member.then(|| (member.clone(), epoch));
+        check(&ReadGroupOffsetsRequest { group: group.clone(), member: requester, partitions: requested })?;
         check(&ReadGroupOffsetsReply { topics: topics.clone() })?;
         check(&CommitGroupOffsetsRequest { group, member, epoch, topics })?;
-        check(&CommitGroupOffsetsReply { refused })?;
+        check(&CommitGroupOffsetsReply { rejected })?;
     }
 
     #[test]
-    fn what_groups_look_like_round_trips(
+    fn descriptions_of_groups_round_trip(
         name in text(128), words in (text(64), text(64), text(64)), epoch: i32, members in vec(member(), 0..3),
         listed in vec((text(128), text(64), text(64)), 0..5), more: bool,
     ) {
@@ -85,7 +85,7 @@ proptest! {
 }
 
 #[test]
-fn names_and_words_over_their_limits_are_refused() {
+fn names_over_their_limits_are_rejected() {
     let encoded = |name: &str, assignor: &str| {
         let mut bytes = Vec::new();
         GroupHeartbeatRequest {

@@ -1,6 +1,6 @@
-//! No message, however made, takes more memory to decode than a small multiple of its own size.
+//! Decoding any message takes at most a small multiple of the message's own size in memory.
 //!
-//! One test, so that nothing else allocates beside it.
+//! This file has a single test, so that nothing else allocates at the same time.
 
 use std::hint::black_box;
 
@@ -25,7 +25,7 @@ fn decode<B: Body>(bytes: &[u8]) -> bool {
     black_box(B::decode(bytes)).is_ok()
 }
 
-/// How much `decode` allocates at once.
+/// Returns the peak of what `decode` allocates.
 fn peak_of(decode: Decode, bytes: &[u8]) -> usize {
     let before = MEMORY.current_usage();
     MEMORY.reset_peak_usage();
@@ -84,7 +84,7 @@ fn dense() -> Vec<(&'static str, Decode, Vec<u8>)> {
     let cluster = ClusterId([2; 16]);
     let no_nodes = MetadataReply { cluster, nodes: vec![], topics: topics.collect() };
     let listed = |n: usize| ListedOffset { partition: PartitionIndex(n as u32), found: Ok(None) };
-    let of_topic = TopicPartitions { topic, partitions: Vec::new() };
+    let topic_partitions = TopicPartitions { topic, partitions: Vec::new() };
     vec![
         ("metadata request", decode::<MetadataRequest>, encoded(&MetadataRequest { topics: Some(names) })),
         ("short names", decode::<MetadataRequest>, encoded(&MetadataRequest { topics: Some(one_letter) })),
@@ -143,7 +143,7 @@ fn dense() -> Vec<(&'static str, Decode, Vec<u8>)> {
             encoded(&ReadGroupOffsetsRequest {
                 group: String::new(),
                 member: None,
-                partitions: Some(vec![of_topic; N]),
+                partitions: Some(vec![topic_partitions; N]),
             }),
         ),
         (
@@ -152,11 +152,11 @@ fn dense() -> Vec<(&'static str, Decode, Vec<u8>)> {
             encoded(&ReadGroupOffsetsReply { topics: vec![TopicPositions { topic, positions: vec![] }; N] }),
         ),
         (
-            "refused positions",
+            "rejected positions",
             decode::<CommitGroupOffsetsReply>,
             encoded(&CommitGroupOffsetsReply {
-                refused: vec![
-                    RefusedPosition {
+                rejected: vec![
+                    RejectedPosition {
                         topic,
                         partition: PartitionIndex(0),
                         error: ErrorCode::StaleEpoch
@@ -228,7 +228,7 @@ const DECODERS: &[(&str, Decode)] = &[
     ("group heartbeat", decode::<GroupHeartbeatRequest>),
     ("group heartbeat reply", decode::<GroupHeartbeatReply>),
     ("commit group offsets", decode::<CommitGroupOffsetsRequest>),
-    ("refused positions", decode::<CommitGroupOffsetsReply>),
+    ("rejected positions", decode::<CommitGroupOffsetsReply>),
     ("read group offsets", decode::<ReadGroupOffsetsRequest>),
     ("group offsets", decode::<ReadGroupOffsetsReply>),
     ("groups", decode::<ListGroupsReply>),
@@ -240,7 +240,7 @@ const DECODERS: &[(&str, Decode)] = &[
 ];
 
 #[test]
-fn decoding_takes_a_small_multiple_of_what_is_decoded() {
+fn decoding_takes_a_small_multiple_of_the_input_size() {
     for (name, decode, bytes) in dense() {
         assert!(decode(&bytes), "{name} is a message");
         check(name, decode, &bytes);
@@ -254,7 +254,7 @@ fn decoding_takes_a_small_multiple_of_what_is_decoded() {
         bytes.resize(len, 0);
         rng.fill_bytes(&mut bytes);
         if round % 2 == 0 {
-            // Large counts in plausible places: where a list begins after fixed fields.
+            // Large counts where a list may begin after fixed fields.
             let at = rng.random_range(0..40);
             if let Some(count) = bytes.get_mut(at..at + 4) {
                 let claim = u32::MAX >> rng.random_range(0..32);

@@ -1,4 +1,4 @@
-//! Every native message survives the way through its bytes, and no cut or flipped message does harm.
+//! Every native message round-trips through its bytes, and truncated or damaged messages do no harm.
 
 mod common;
 
@@ -84,10 +84,10 @@ proptest! {
 
     #[test]
     fn metadata_round_trips(
-        asked in option::of(vec(text(249), 0..4)), cluster: [u8; 16],
+        requested in option::of(vec(text(249), 0..4)), cluster: [u8; 16],
         nodes in vec((any::<u32>(), text(263), any::<u16>()), 0..4), topics in vec(topic_info(), 0..4),
     ) {
-        check(&MetadataRequest { topics: asked })?;
+        check(&MetadataRequest { topics: requested })?;
         let nodes = nodes.into_iter()
             .map(|(node, address, shards)| NodeInfo { node: NodeId(node), address, shards }).collect();
         check(&MetadataReply { cluster: ClusterId(cluster), nodes, topics })?;
@@ -121,15 +121,15 @@ proptest! {
     }
 
     #[test]
-    fn reading_requests_round_trip(
+    fn read_requests_round_trip(
         topic: [u8; 16], partition: u32, start in start_at(), credit in 0..=CREDIT_BYTES_MAX, limits: (u32, u32, u32),
-        asked in vec((any::<u32>(), start_at()), 0..5), listed in vec(listed(), 0..5),
+        requested in vec((any::<u32>(), start_at()), 0..5), listed in vec(listed(), 0..5),
     ) {
         let (topic, partition) = (TopicId(topic), PartitionIndex(partition));
         check(&SubscribeRequest { topic, partition, start, credit_bytes: credit })?;
         let (max_bytes, min_bytes, wait_ms) = limits;
         check(&FetchRequest { topic, partition, start, max_bytes, min_bytes, wait_ms })?;
-        let partitions = asked.into_iter().map(|(n, start)| (PartitionIndex(n), start)).collect();
+        let partitions = requested.into_iter().map(|(n, start)| (PartitionIndex(n), start)).collect();
         check(&ListOffsetsRequest { topic, partitions })?;
         check(&ListOffsetsReply { partitions: listed })?;
     }
@@ -153,7 +153,7 @@ proptest! {
     }
 
     #[test]
-    fn the_head_of_a_produce_request_says_where_the_batch_goes(
+    fn the_head_of_a_produce_request_names_the_partition(
         request_id: u64, topic: [u8; 16], partition: u32, acks in proptest::sample::select(vec![Acks::None, Acks::Leader, Acks::All]),
     ) {
         let to = TopicPartition { topic: TopicId(topic), partition: PartitionIndex(partition) };
@@ -169,7 +169,7 @@ proptest! {
 }
 
 #[test]
-fn a_counter_is_added_up_over_the_shards() {
+fn a_counter_is_summed_over_the_shards() {
     let shard = |n, counters: &[(&str, u64)]| ShardStats {
         shard: ShardId(n),
         counters: counters.iter().map(|(name, value)| ((*name).to_owned(), *value)).collect(),
@@ -192,7 +192,7 @@ fn every_kind_and_code_keeps_its_number() {
 }
 
 #[test]
-fn an_error_reply_carries_its_code_and_a_text_that_is_cut_at_a_character() {
+fn an_error_reply_carries_its_code_and_a_text_cut_at_a_character_boundary() {
     let long = "ä".repeat(ERROR_TEXT_BYTES_MAX);
     let bytes = error_message(999, 5, ErrorCode::WrongShard, &format!("x{long}"));
     let header = WireHeader::parse(&bytes).unwrap();
@@ -205,7 +205,7 @@ fn an_error_reply_carries_its_code_and_a_text_that_is_cut_at_a_character() {
 }
 
 #[test]
-fn messages_are_appended_one_behind_the_other() {
+fn messages_are_appended_one_after_another() {
     let mut out = BytesMut::new();
     put_empty(&mut out, MessageKind::InitProducer, 1);
     put_message(&mut out, 2, &Credit { bytes: 9.into() });
@@ -225,7 +225,7 @@ fn messages_are_appended_one_behind_the_other() {
 }
 
 #[test]
-fn values_out_of_their_range_are_refused_with_the_field() {
+fn out_of_range_values_are_rejected_with_the_field_name() {
     let mut prefix = ProducePrefix::new(
         TopicPartition { topic: TopicId([1; 16]), partition: PartitionIndex(3) },
         Acks::All,
@@ -259,7 +259,7 @@ fn values_out_of_their_range_are_refused_with_the_field() {
 }
 
 #[test]
-fn the_head_of_a_data_message_is_read_back() {
+fn the_head_of_a_data_message_can_be_read_back() {
     let prefix = DataPrefix { next_offset: 9.into(), log_start: 1.into(), high_watermark: 12.into() };
     let mut bytes = data_head(MessageKind::Data, 4, &prefix, 3).to_vec();
     bytes.extend(b"abc");

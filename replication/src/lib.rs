@@ -1,6 +1,7 @@
 //! Quorum consensus per partition, as pure state machines.
 //!
-//! Invariant: this crate knows neither disk nor socket nor clock. Facts go in by `handle_*`, conclusions come out.
+//! Invariant: this crate has no access to disks, sockets or clocks. Events go in through `handle_*`, which return their
+//! consequences.
 #![forbid(unsafe_code)]
 
 mod quorum;

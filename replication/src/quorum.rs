@@ -1,23 +1,23 @@
-//! Which part of a partition's log is committed: durable on a majority of its voters.
+//! Determines which part of a partition's log is committed: durable on a majority of its voters.
 
 use highwater_protocol::ids::{LeaderEpoch, LogIndex, NodeId};
 
 /// A replica that counts towards the majority.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Voter {
-    /// The node it lives on.
+    /// Node of the replica.
     pub node: NodeId,
-    /// Every frame with an index below this is on this voter's stable storage.
+    /// Every frame with a lower index is on this voter's stable storage.
     pub durable_end: LogIndex,
 }
 
-/// The commit rule of one partition, as its leader applies it.
+/// The commit rule of one partition, as applied by its leader.
 ///
-/// Indexes are ends: `commit_end() == LogIndex(7)` says that the frames 0..=6 are committed.
+/// Indexes are exclusive ends: `commit_end() == LogIndex(7)` means that frames 0..=6 are committed.
 ///
-/// Invariant: `commit_end` never goes back, and moves only to an end that a majority of the voters has reached and that lies
-/// behind the first frame of the leader's own term. The second half is Raft's: a frame of an earlier term may be on a majority
-/// and still be overwritten by a later leader; it is committed by the first own frame behind it.
+/// Invariant: `commit_end` never decreases. It moves only to an end that a majority of the voters has reached and that is after the
+/// first frame of the leader's own term. The second condition is Raft's: a frame of an earlier term may be on a majority and still
+/// be overwritten by a later leader; the first later frame of the leader's own term commits it.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Quorum {
     term: LeaderEpoch,
@@ -27,10 +27,10 @@ pub struct Quorum {
 }
 
 impl Quorum {
-    /// The rule for a leader of `term` whose first own frame has the index `term_start`.
+    /// Creates the rule for a leader of `term` whose first own frame has the index `term_start`.
     ///
-    /// `commit_end` is what is already known to be committed. On a single node that is all that recovery found: what one voter
-    /// of one has on stable storage cannot be overwritten by anybody else.
+    /// `commit_end` is the end that is already known to be committed. On a single node that is everything that recovery found: no
+    /// other node can overwrite what the only voter has on stable storage.
     pub fn new(
         voters: impl IntoIterator<Item = NodeId>,
         term: LeaderEpoch,
@@ -41,34 +41,34 @@ impl Quorum {
             voters.into_iter().map(|node| Voter { node, durable_end: LogIndex(0) }).collect();
         voters.sort_by_key(|v| v.node);
         voters.dedup_by_key(|v| v.node);
-        assert!(!voters.is_empty(), "a partition without voters can commit nothing");
+        assert!(!voters.is_empty(), "a partition needs at least one voter");
         Self { term, term_start, voters, commit_end }
     }
 
-    /// The leader's term.
+    /// Returns the leader's term.
     pub fn term(&self) -> LeaderEpoch {
         self.term
     }
 
-    /// Every frame with an index below this is committed.
+    /// Returns the commit end: every frame with a lower index is committed.
     pub fn commit_end(&self) -> LogIndex {
         self.commit_end
     }
 
-    /// The voters, by node.
+    /// Returns the voters, ordered by node.
     pub fn voters(&self) -> &[Voter] {
         &self.voters
     }
 
-    /// How many voters make a majority.
+    /// Returns the number of voters that make a majority.
     pub fn majority(&self) -> usize {
         self.voters.len() / 2 + 1
     }
 
-    /// A voter says how far its log is durable. Gives the new commit end if that moved it.
+    /// Handles a voter's report of how far its log is durable. Returns the new commit end if it moved.
     ///
-    /// What a node says that is no voter, and what lies behind something it said before (reports may overtake each other),
-    /// changes nothing.
+    /// Ignores reports from nodes that are not voters, and reports that are not newer than an earlier one (reports may overtake
+    /// each other).
     pub fn handle_durable(&mut self, node: NodeId, durable_end: LogIndex) -> Option<LogIndex> {
         let voter = self.voters.iter_mut().find(|v| v.node == node)?;
         if durable_end <= voter.durable_end {
@@ -83,15 +83,15 @@ impl Quorum {
         Some(reached)
     }
 
-    /// A new term of this leader begins with the frame at `term_start`.
+    /// Starts a new term of this leader, whose first frame has the index `term_start`.
     pub fn handle_term(&mut self, term: LeaderEpoch, term_start: LogIndex) {
-        assert!(term > self.term, "terms only grow");
-        assert!(term_start >= self.commit_end, "a term cannot begin inside what is committed");
+        assert!(term > self.term, "terms only increase");
+        assert!(term_start >= self.commit_end, "a term starts at or after the commit end");
         self.term = term;
         self.term_start = term_start;
     }
 
-    /// The largest end that a majority has reached.
+    /// Returns the largest end that a majority has reached.
     fn majority_end(&self) -> LogIndex {
         if let [only] = self.voters[..] {
             return only.durable_end;
@@ -108,12 +108,12 @@ mod tests {
 
     use super::*;
 
-    /// Plays a transcript, one event a line, and writes beside each what came of it.
+    /// Runs a transcript, one event per line, and appends the outcome of each event.
     ///
     /// `leader T from I of N,N,.. committed C` · `N has E` · `term T from I`
-    fn play(transcript: &str) -> String {
+    fn run(transcript: &str) -> String {
         let mut quorum: Option<Quorum> = None;
-        let mut told = String::new();
+        let mut output = String::new();
         for line in transcript.lines().map(str::trim).filter(|l| !l.is_empty()) {
             let event = line.split(" => ").next().expect("a line has a first part").trim();
             let words: Vec<&str> = event.split_whitespace().collect();
@@ -142,12 +142,12 @@ mod tests {
                 _ => panic!("not an event: {line}"),
             };
             match outcome {
-                Some(end) => writeln!(told, "{event} => committed {end}"),
-                None => writeln!(told, "{event}"),
+                Some(end) => writeln!(output, "{event} => committed {end}"),
+                None => writeln!(output, "{event}"),
             }
-            .expect("a string takes all");
+            .expect("writing to a string cannot fail");
         }
-        told
+        output
     }
 
     #[track_caller]
@@ -158,11 +158,11 @@ mod tests {
                 let event = parts.next().unwrap_or_default();
                 all + &parts.next().map_or(format!("{event}\n"), |then| format!("{event} => {then}\n"))
             });
-        assert_eq!(play(transcript), want);
+        assert_eq!(run(transcript), want);
     }
 
     #[test]
-    fn one_voter_of_one_commits_what_it_has_made_durable() {
+    fn a_single_voter_commits_what_it_has_made_durable() {
         check(
             "leader 1 from 0 of 0 committed 0
              0 has 1   => committed 1
@@ -185,7 +185,7 @@ mod tests {
     }
 
     #[test]
-    fn the_leaders_own_disk_may_be_the_slow_one() {
+    fn the_leaders_own_disk_may_be_the_slowest() {
         check(
             "leader 1 from 0 of 1,2,3 committed 0
              2 has 9
@@ -204,7 +204,7 @@ mod tests {
     }
 
     #[test]
-    fn frames_of_an_earlier_term_are_committed_by_the_first_frame_of_this_one() {
+    fn frames_of_an_earlier_term_are_committed_by_the_first_frame_of_the_current_term() {
         check(
             "leader 3 from 7 of 1,2,3 committed 2
              1 has 7
@@ -226,7 +226,7 @@ mod tests {
     }
 
     #[test]
-    fn nodes_without_a_vote_and_reports_that_were_overtaken_change_nothing() {
+    fn reports_from_non_voters_and_outdated_reports_are_ignored() {
         check(
             "leader 1 from 0 of 1,2,3 committed 0
              9 has 100
@@ -238,7 +238,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_known_to_be_committed_stays_committed_when_voters_have_not_reported_yet() {
+    fn committed_frames_stay_committed_before_all_voters_have_reported() {
         check(
             "leader 1 from 0 of 1,2,3 committed 50
              1 has 10
@@ -249,8 +249,8 @@ mod tests {
     }
 
     #[test]
-    #[should_panic(expected = "terms only grow")]
-    fn a_term_that_goes_back_is_our_bug() {
+    #[should_panic(expected = "terms only increase")]
+    fn a_term_that_decreases_is_a_bug() {
         check("leader 2 from 0 of 0 committed 0\n term 1 from 0");
     }
 }

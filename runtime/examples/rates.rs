@@ -1,4 +1,4 @@
-//! What the plane moves on this machine, under either host: small frames over many connections, and bulk frames.
+//! Measures what the plane moves on this machine under either host: small frames over many connections, and bulk frames.
 //!
 //! `cargo run --release -p highwater-runtime --example rates`
 
@@ -58,7 +58,7 @@ fn main() {
     }
 }
 
-/// Runs a load against a fresh shard; what it counted, and the shard's CPU seconds.
+/// Runs a load against a fresh shard. Returns the load's count and the shard's CPU seconds.
 fn measured(host: HostKind, load: impl FnOnce(SocketAddr) -> f64) -> (f64, f64) {
     let (runtime, address) = serve(host, 1, None);
     let before = shard_cpu();
@@ -73,7 +73,7 @@ fn resident() -> String {
     status.lines().find(|line| line.starts_with("VmRSS")).unwrap_or_default().to_string()
 }
 
-/// CPU seconds of the threads that run shards.
+/// Returns the CPU seconds of the threads that run shards.
 fn shard_cpu() -> f64 {
     let mut nanoseconds = 0.0;
     for task in std::fs::read_dir("/proc/self/task").expect("procfs").flatten() {

@@ -4,11 +4,11 @@ use std::io;
 
 use rustix::thread::CpuSet;
 
-/// A CPU, by the kernel's number.
+/// A CPU, identified by the kernel's number.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct Cpu(pub usize);
 
-/// The CPUs this process may run on: what affinity, cpusets and containers leave of the machine.
+/// Returns the CPUs that this process may run on, as restricted by affinity, cpusets and containers.
 pub fn available_cpus() -> io::Result<Vec<Cpu>> {
     let set = rustix::thread::sched_getaffinity(None)?;
     Ok((0..CpuSet::MAX_CPU).filter(|cpu| set.is_set(*cpu)).map(Cpu).collect())
@@ -26,7 +26,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_pinned_thread_sees_the_one_cpu_it_was_given() {
+    fn a_pinned_thread_may_use_only_its_cpu() {
         let all = available_cpus().expect("affinity can be read");
         let last = *all.last().expect("at least one CPU");
         let seen = std::thread::spawn(move || {

@@ -1,20 +1,20 @@
-//! The plane: what a shard sees of the machine, and nothing else.
+//! The plane: a shard's only interface to the machine.
 //!
-//! A shard is a [`ShardApp`]: a synchronous state machine driven by completions. It never blocks, never awaits and owns what it
-//! touches. Everything it asks of the world goes through a [`Plane`], and everything that happens reaches it through one of
-//! its `on_*` methods. Three implementations drive the same application:
+//! A shard is a [`ShardApp`]: a synchronous state machine driven by completions. It never blocks, never awaits, and owns the data
+//! it uses. It makes requests through a [`Plane`], and its `on_*` methods receive all events. Three implementations drive the same
+//! application:
 //!
 //! - the io_uring plane hosted in a pinned glommio executor (what a broker runs),
-//! - the io_uring plane on a bare thread (comparison and fallback),
-//! - the simulated plane: virtual time, seeded order, disks and networks that fail on purpose.
+//! - the io_uring plane on a bare thread (for comparison, and as a fallback),
+//! - the simulated plane: virtual time, seeded order, and injected faults of disks and networks.
 //!
 //! Invariant: glommio and io-uring are named in this crate only, and appear in none of its public signatures.
 
+pub mod baseline;
 pub mod buf;
 #[doc(hidden)]
 pub mod conformance;
 pub mod fs;
-pub mod limits;
 pub mod measure;
 pub mod plane;
 pub mod signals;
@@ -40,6 +40,6 @@ pub use start::{
     BoxError, HostKind, RunError, Runtime, RuntimeConfig, SHARDS_MAX, ShutdownHandle, StartError, start,
 };
 
-/// Directives for a log filter, to go before those of whoever runs the program: they hide what says nothing about the broker. glommio warns
-/// when it cannot register buffers for files of its own, which are not on the data path.
+/// Log filter directives that go before the user's: they hide messages that do not concern the broker. glommio warns when it cannot
+/// register buffers for its own files, which are not on the data path.
 pub const QUIET_LOG_FILTER: &str = "glommio::sys::uring=error";

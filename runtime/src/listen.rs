@@ -5,13 +5,13 @@ use std::net::{SocketAddr, TcpListener};
 
 use rustix::net::{AddressFamily, SocketFlags, SocketType, ipproto, sockopt};
 
-/// Connections the kernel may hold for a listening socket before a shard accepts them.
+/// Connections that the kernel may queue for a listening socket until a shard accepts them.
 const BACKLOG: i32 = 4096;
 
-/// Listens on an address. Port 0 picks a free one.
+/// Listens on an address. Port 0 selects a free port.
 ///
-/// A port that another socket listens on is an error that names it: `SO_REUSEPORT`, with which two brokers would silently share a
-/// port, is never set. `SO_REUSEADDR` is, so that a restarted broker need not wait for old connections to time out.
+/// A port that is already in use is an error that names the address: `SO_REUSEPORT`, with which two brokers would silently share a
+/// port, is never set. `SO_REUSEADDR` is set, so that a restarted broker need not wait for old connections to time out.
 pub fn bind(address: SocketAddr) -> io::Result<TcpListener> {
     listen(address).map_err(|e| explain(address, &e))
 }
@@ -27,7 +27,7 @@ fn listen(address: SocketAddr) -> io::Result<TcpListener> {
 }
 
 fn explain(address: SocketAddr, e: &io::Error) -> io::Error {
-    // A kernel without IPv6.
+    // The kernel has no IPv6.
     let is_foreign_family = e.raw_os_error() == Some(libc::EAFNOSUPPORT);
     let kind = if is_foreign_family { io::ErrorKind::AddrNotAvailable } else { e.kind() };
     let why = match kind {
@@ -53,7 +53,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_port_in_use_is_an_error_that_names_it_and_never_shared() {
+    fn a_port_in_use_is_an_error_that_names_it() {
         let first = bind(([127, 0, 0, 1], 0).into()).expect("a free port");
         let address = first.local_addr().expect("address");
         let e = bind(address).expect_err("the port is taken");
@@ -65,7 +65,7 @@ mod tests {
 
     #[test]
     fn a_foreign_address_is_an_error_that_says_what_to_do() {
-        let e = bind(([192, 0, 2, 1], 0).into()).expect_err("TEST-NET-1 is nobody's");
+        let e = bind(([192, 0, 2, 1], 0).into()).expect_err("no host has an address of TEST-NET-1");
         assert!(e.to_string().contains("0.0.0.0"), "{e}");
     }
 }

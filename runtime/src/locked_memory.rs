@@ -1,31 +1,31 @@
-//! Memory that the kernel locks for rings. `RLIMIT_MEMLOCK` limits it, for all processes of a user together.
+//! Memory that the kernel locks for rings. `RLIMIT_MEMLOCK` limits it for all processes of a user together.
 
 use std::fs;
 use std::path::Path;
 
 use rustix::process::{Resource, getrlimit, getuid};
 
-/// What the rings of one shard take: its own (entries, completions and the ring of receive buffers), glommio's three, and the memory that
-/// glommio registers with each of these. Kernels before 6.14 count only the last.
+/// Locked memory of one shard's rings: its own ring (entries, completions and the receive buffer ring), glommio's three rings, and
+/// the memory that glommio registers with each of those. Kernels before 6.14 count only the latter.
 const BYTES_PER_SHARD: u64 = 384 << 10;
 
-/// Other processes named in an error.
+/// Limit of other processes named in an error.
 const HOLDERS_NAMED_MAX: usize = 8;
 
-/// The capability of processes that no limit of locked memory concerns.
+/// Capability that exempts a process from the limit of locked memory.
 const CAP_IPC_LOCK: u32 = 14;
 
-/// Memory that so many shards need to lock.
+/// Returns the locked memory that `shards` shards need, in bytes.
 pub(crate) fn needed_bytes(shards: usize) -> u64 {
     shards as u64 * BYTES_PER_SHARD
 }
 
-/// What to say when the kernel has no memory for a ring of one of these shards.
+/// Explains why the kernel has no memory for a ring of one of these shards, and what to do.
 pub(crate) fn explain_lack(shards: usize) -> String {
     let limit = getrlimit(Resource::Memlock).current;
     match limit.filter(|_| !may_lock_anything()) {
-        None => "the kernel has no memory for it, and the limit of locked memory (`ulimit -l`) does not apply here: raise the limit of the control \
-                 group, or free memory"
+        None => "the kernel has no memory for it, and the limit of locked memory (`ulimit -l`) does not apply to this process: raise the memory limit \
+                 of the control group, or free memory"
             .to_owned(),
         Some(limit) => explain(shards, limit, &holders(Path::new("/proc"))),
     }
@@ -43,7 +43,7 @@ fn explain(shards: usize, limit: u64, holders: &[String]) -> String {
         named => format!(", which share it with: {}", named.join(", ")),
     };
     format!(
-        "the limit of locked memory is used up. It is {} for all processes of this user together{who}; {shards} cores need up to {}. \
+        "the limit of locked memory is exhausted. It is {} for all processes of this user together{who}; {shards} cores need up to {}. \
          Raise the limit to {}, with {}; or start with fewer --cores",
         kib(limit),
         kib(need),
@@ -52,7 +52,7 @@ fn explain(shards: usize, limit: u64, holders: &[String]) -> String {
     )
 }
 
-/// How to set the limit of locked memory, wherever the process was started from.
+/// Explains how to set the limit of locked memory in a shell, a systemd unit and a container.
 pub(crate) fn how_to_raise(bytes: u64) -> String {
     format!(
         "`ulimit -l {}` in the shell, `LimitMEMLOCK={}M` in the systemd unit or `--ulimit memlock={bytes}` for a container",
@@ -61,7 +61,7 @@ pub(crate) fn how_to_raise(bytes: u64) -> String {
     )
 }
 
-/// A limit with room for this much: a round number, at least what most systems have.
+/// Returns a recommended limit of at least `bytes`: a round number, and no less than the usual default.
 pub(crate) fn recommended_bytes(bytes: u64) -> u64 {
     bytes.next_power_of_two().max(8 << 20)
 }
@@ -70,7 +70,7 @@ pub(crate) fn kib(bytes: u64) -> String {
     format!("{} KiB", bytes >> 10)
 }
 
-/// Whether this process has the capability to lock what it likes.
+/// Returns whether this process has the capability to lock any amount of memory.
 fn may_lock_anything() -> bool {
     let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
     let effective = status.lines().find_map(|line| line.strip_prefix("CapEff:"));
@@ -78,7 +78,7 @@ fn may_lock_anything() -> bool {
     effective.is_some_and(|capabilities| capabilities >> CAP_IPC_LOCK & 1 == 1)
 }
 
-/// Other processes of this user that have rings, as far as they can be seen: name and number.
+/// Returns the visible other processes of this user that have rings: name and process id.
 fn holders(proc: &Path) -> Vec<String> {
     let me = std::process::id();
     let Ok(entries) = fs::read_dir(proc) else { return Vec::new() };
@@ -110,7 +110,7 @@ mod tests {
     use crate::uring::build_ring;
 
     #[test]
-    fn a_lack_of_locked_memory_says_which_limit_who_holds_it_and_how_to_raise_it() {
+    fn a_lack_of_locked_memory_is_explained_with_limit_holders_and_remedy() {
         let e = explain(2, 8 << 20, &["highwater (process 7)".into(), "other (process 9)".into()]);
         for words in [
             "8192 KiB for all processes of this user",
@@ -127,11 +127,11 @@ mod tests {
     }
 
     #[test]
-    fn a_process_with_rings_is_seen() {
+    fn a_process_with_rings_is_detected() {
         let ring = build_ring(8).expect("tests need io_uring");
         assert!(has_rings(Path::new("/proc/self")));
         drop(ring);
-        // Whatever others there are, this process is not one of them.
+        // Whatever other processes there are, this one is not listed.
         let me = format!("(process {})", std::process::id());
         assert!(holders(Path::new("/proc")).iter().all(|holder| !holder.contains(&me)));
         assert!(!explain_lack(1).is_empty());

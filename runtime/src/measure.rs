@@ -1,7 +1,7 @@
-//! Which way of making writes durable is faster on a disk: measured at start, in a few milliseconds.
+//! Measures at start-up, in a few milliseconds, which way of making writes durable is faster on a disk.
 //!
-//! Disks differ by more than anything one could know about them: with a volatile cache and no FUA a durable write is a write and
-//! a flush, so a flush for a whole round is cheaper; with FUA or a protected cache every write is durable at once.
+//! Disks cannot be classified in advance. With a volatile cache and no FUA, a durable write is a write and a flush, so one flush
+//! per round is cheaper. With FUA or a protected cache, every write is durable immediately.
 
 use std::io;
 use std::os::fd::AsRawFd;
@@ -14,39 +14,40 @@ use rustix::fs::OFlags;
 use crate::buf::{AlignedBuf, PAGE_BYTES};
 use crate::osfs::OpenFile;
 
-/// Time the measurement takes at most, but for the operation that is running when it is over.
+/// Time limit of the measurement, not counting the operation in progress when it expires.
 const TIME_MAX: Duration = Duration::from_millis(8);
 
-/// Writes in flight together: what a shard with a few busy partitions has.
+/// Writes in flight, as in a shard with a few busy partitions.
 const DEPTH: usize = 4;
 
-/// Pairs of rounds after which more would tell little.
+/// Maximum number of round pairs; more would add little information.
 const ROUNDS_MAX: usize = 25;
 
-/// Name of the scratch file, which is removed again. A start that was cut short leaves it for the next one to overwrite.
+/// Name of the scratch file, which is removed afterwards. The next start overwrites one left by a start that was interrupted.
 const SCRATCH_NAME: &str = ".durability.tmp";
 
 /// A way of making a round of writes durable.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum DurableWrites {
-    /// Every write by itself (`RWF_DSYNC`).
+    /// Each write is durable by itself (`RWF_DSYNC`).
     EachWrite,
-    /// Plain writes, then one `fdatasync`.
+    /// Plain writes followed by one `fdatasync`.
     SyncPerRound,
 }
 
-/// What was measured.
+/// Result of the measurement.
 #[derive(Clone, Copy, Debug)]
 pub struct DurabilityMeasurement {
     /// The faster way.
     pub faster: DurableWrites,
-    /// Median time of a round of durable writes; none if the time was over before.
+    /// Median time of a round of durable writes; `None` if the time limit came first.
     pub each_write: Option<Duration>,
-    /// Median time of a round of writes and a sync; none if the time was over before.
+    /// Median time of a round of writes and a sync; `None` if the time limit came first.
     pub sync_per_round: Option<Duration>,
 }
 
-/// The name of the file system of a directory, if it is one that keeps everything in memory: nothing there outlives the machine.
+/// Returns the name of a directory's file system if that keeps data in memory only, where it does not survive a restart of the
+/// machine.
 pub fn volatile_file_system(dir: &Path) -> io::Result<Option<&'static str>> {
     Ok(match rustix::fs::statfs(dir)?.f_type as u32 {
         0x0102_1994 => Some("tmpfs"),
@@ -55,7 +56,7 @@ pub fn volatile_file_system(dir: &Path) -> io::Result<Option<&'static str>> {
     })
 }
 
-/// Measures rounds of small durable writes, both ways, on a scratch file in this directory.
+/// Measures rounds of small durable writes in both ways, on a scratch file in this directory.
 pub fn durable_writes(dir: &Path) -> io::Result<DurabilityMeasurement> {
     let path = dir.join(SCRATCH_NAME);
     let result = measure(&path);
@@ -75,7 +76,7 @@ fn measure(path: &Path) -> io::Result<DurabilityMeasurement> {
     let mut ring = IoUring::new(8)?;
     let (mut each, mut per_round) = (Vec::new(), Vec::new());
     for round in 0..ROUNDS_MAX {
-        // Either goes first in turn: the first round after a pause is slower.
+        // Alternate the order: the first round after a pause is slower.
         let order = [DurableWrites::EachWrite, DurableWrites::SyncPerRound];
         for way in if round % 2 == 0 { order } else { [order[1], order[0]] } {
             if started.elapsed() >= TIME_MAX {
@@ -91,12 +92,11 @@ fn measure(path: &Path) -> io::Result<DurabilityMeasurement> {
     Ok(DurabilityMeasurement { faster: faster(each_write, sync_per_round), each_write, sync_per_round })
 }
 
-/// A sync makes a second trip through the kernel, on another thread, for a round that is over by then with durable writes. Where the
-/// two take equally long that costs half as much processor time again, and what waits for a round waits for its slowest write. So
-/// syncs have to be faster by this much, in percent.
+/// How much faster syncs have to be, as a ratio in percent. A sync takes a second trip through the kernel, on another thread, which
+/// costs half as much processor time again, and everything in a round waits for its slowest write.
 const SYNC_HANDICAP_PERCENT: u32 = 130;
 
-/// A disk so slow that the time was over before both were measured gains most from few syncs.
+/// Returns the faster way. If the disk is too slow to measure both, few syncs are better.
 fn faster(each_write: Option<Duration>, sync_per_round: Option<Duration>) -> DurableWrites {
     match (each_write, sync_per_round) {
         (Some(each), Some(per_round)) if each * 100 <= per_round * SYNC_HANDICAP_PERCENT => {
@@ -131,7 +131,7 @@ fn write_round(ring: &mut IoUring, file: &OpenFile, data: &AlignedBuf, way: Dura
 
 /// Runs operations and waits for all of them.
 fn run(ring: &mut IoUring, entries: &[squeue::Entry]) -> io::Result<()> {
-    // SAFETY: file and data outlive this call, which waits for all that was started; there is room for all of it.
+    // SAFETY: file and data outlive this call, which waits for everything that it starts; the queue has space for all of it.
     unsafe { ring.submission().push_multiple(entries) }.map_err(io::Error::other)?;
     let mut left = entries.len();
     let mut result = Ok(());
@@ -155,7 +155,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn both_ways_are_measured_and_the_scratch_file_is_gone() {
+    fn both_ways_are_measured_and_the_scratch_file_is_removed() {
         let dir = tempfile::tempdir().expect("temporary directory");
         let measured = durable_writes(dir.path()).expect("a directory that can be written to");
         println!("{measured:?}");
@@ -164,17 +164,17 @@ mod tests {
     }
 
     #[test]
-    fn the_faster_way_is_chosen_and_a_slow_disk_syncs_seldom() {
+    fn the_faster_way_is_chosen_and_slow_disks_use_few_syncs() {
         let ms = |n| Some(Duration::from_millis(n));
         assert_eq!(faster(ms(1), ms(2)), DurableWrites::EachWrite);
-        assert_eq!(faster(ms(12), ms(10)), DurableWrites::EachWrite, "a sync has to be worth its trouble");
+        assert_eq!(faster(ms(12), ms(10)), DurableWrites::EachWrite, "a sync has to be clearly faster");
         assert_eq!(faster(ms(2), ms(1)), DurableWrites::SyncPerRound);
         assert_eq!(faster(ms(9), None), DurableWrites::SyncPerRound);
         assert_eq!(faster(None, None), DurableWrites::SyncPerRound);
     }
 
     #[test]
-    fn a_file_system_in_memory_is_told_from_one_on_a_disk() {
+    fn a_file_system_in_memory_is_distinguished_from_one_on_a_disk() {
         assert_eq!(volatile_file_system(Path::new("/proc")).expect("proc is mounted"), None);
         if let Ok(found) = volatile_file_system(Path::new("/dev/shm")) {
             println!("/dev/shm: {found:?}");
@@ -183,7 +183,7 @@ mod tests {
     }
 
     #[test]
-    fn a_directory_that_is_not_there_is_an_error() {
+    fn a_missing_directory_is_an_error() {
         let dir = tempfile::tempdir().expect("temporary directory");
         durable_writes(&dir.path().join("none")).expect_err("no such directory");
     }

@@ -1,8 +1,8 @@
-//! How much memory this process may use: the machine's, and the limits of the control groups that it is in.
+//! How much memory this process may use: that of the machine, limited by the control groups that the process is in.
 //!
-//! A process is in one control group of each hierarchy, and every limit from there up to the root counts. Where the groups are is said by
-//! `/proc/self/cgroup` (which group) and `/proc/self/mountinfo` (where the hierarchy is, and which part of it): a container often sees only the
-//! part that begins at its own group.
+//! A process is in one control group of each hierarchy, and every limit from that group up to the root applies. `/proc/self/cgroup`
+//! names the group, and `/proc/self/mountinfo` names the mount point of the hierarchy and the part of it that is mounted: a
+//! container often sees only the part below its own group.
 
 use std::fmt;
 use std::fs;
@@ -13,16 +13,16 @@ use rustix::process::{Resource, getrlimit};
 /// Memory that a process may use, and what limits it.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct AvailableMemory {
-    /// In bytes.
+    /// Amount in bytes.
     pub bytes: u64,
-    /// The tightest of the limits.
+    /// The lowest of the limits.
     pub limited_by: MemoryLimit,
 }
 
 /// What limits the memory of a process.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum MemoryLimit {
-    /// There is no more in the machine.
+    /// The machine has no more memory.
     Machine,
     /// A control group, whose limit is in this file.
     ControlGroup(PathBuf),
@@ -43,7 +43,7 @@ impl fmt::Display for MemoryLimit {
     }
 }
 
-/// The memory that this process may use.
+/// Returns the memory that this process may use.
 pub fn available_memory() -> AvailableMemory {
     let info = rustix::system::sysinfo();
     let machine = info.totalram as u64 * u64::from(info.mem_unit.max(1));
@@ -59,7 +59,7 @@ pub fn available_memory() -> AvailableMemory {
     AvailableMemory { bytes, limited_by }
 }
 
-/// The tightest limit of this process's control groups; none if there is none, or nothing is known of them.
+/// Returns the lowest limit of this process's control groups, if any is known.
 fn group_limit(root: &Path) -> Option<(u64, MemoryLimit)> {
     let read = |path: &str| fs::read_to_string(root.join(path)).ok();
     let groups = read("proc/self/cgroup")?;
@@ -68,11 +68,11 @@ fn group_limit(root: &Path) -> Option<(u64, MemoryLimit)> {
     limits.min_by_key(|(bytes, _)| *bytes).map(|(bytes, file)| (bytes, MemoryLimit::ControlGroup(file)))
 }
 
-/// Every limit of memory on the way from this process's group up to where the hierarchy is mounted.
+/// Returns every memory limit from this process's group up to the mount point of the hierarchy.
 fn limits_in(root: &Path, mount: &Mount, groups: &str) -> Vec<(u64, PathBuf)> {
     let Some(group) = groups.lines().find_map(|line| mount.group_of(line)) else { return Vec::new() };
-    // Below the mount, as far as the mount shows it: a group outside of it is in no folder here, but the folder of the mount itself is one
-    // that the process is in or below.
+    // The group's path relative to the mount. A group outside the mounted part has no folder here, but the process is in or below
+    // the group at the mount point itself.
     let below = Path::new(group).strip_prefix(&mount.root).unwrap_or(Path::new(""));
     let top = relative(&mount.point);
     let folders = below.ancestors().map(|folder| top.join(folder));
@@ -80,7 +80,7 @@ fn limits_in(root: &Path, mount: &Mount, groups: &str) -> Vec<(u64, PathBuf)> {
     files.filter_map(|file| Some((limit_in(&root.join(&file))?, Path::new("/").join(file)))).collect()
 }
 
-/// The limit in a file: a number, unless it says `max`.
+/// Reads the limit in a file: a number, or `max` for none.
 fn limit_in(file: &Path) -> Option<u64> {
     fs::read_to_string(file).ok()?.trim().parse().ok()
 }
@@ -89,7 +89,7 @@ fn relative(path: &Path) -> &Path {
     path.strip_prefix("/").unwrap_or(path)
 }
 
-/// The two kinds of control groups.
+/// The two versions of control groups.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Version {
     One,
@@ -97,7 +97,7 @@ enum Version {
 }
 
 impl Version {
-    /// Where limits of memory are. Beyond `memory.high` a group is slowed down until it is of no use.
+    /// Names of the files with memory limits. Above `memory.high`, a group is throttled until it is unusable.
     fn files(self) -> &'static [&'static str] {
         match self {
             Self::One => &["memory.limit_in_bytes"],
@@ -109,14 +109,14 @@ impl Version {
 /// A mounted hierarchy of control groups that may limit memory.
 struct Mount {
     version: Version,
-    /// The group that the mount shows as its topmost.
+    /// The group at the top of the mounted part.
     root: PathBuf,
-    /// Where.
+    /// Mount point.
     point: PathBuf,
 }
 
 impl Mount {
-    /// Reads a line of `mountinfo`; none if it is of something else.
+    /// Parses a line of `mountinfo`. Returns `None` for other mounts.
     fn read(line: &str) -> Option<Self> {
         let (mount, filesystem) = line.split_once(" - ")?;
         let mut filesystem = filesystem.split(' ');
@@ -130,7 +130,7 @@ impl Mount {
         Some(Self { version, root, point })
     }
 
-    /// The group that a line of `/proc/self/cgroup` names, if it is one of this hierarchy.
+    /// Returns the group in a line of `/proc/self/cgroup`, if the line is for this hierarchy.
     fn group_of<'l>(&self, line: &'l str) -> Option<&'l str> {
         let mut parts = line.splitn(3, ':');
         let (number, controllers, group) = (parts.next()?, parts.next()?, parts.next()?);
@@ -142,7 +142,7 @@ impl Mount {
     }
 }
 
-/// A path of `mountinfo`, in which blanks and backslashes are octal numbers.
+/// Unescapes a path of `mountinfo`, in which spaces and backslashes are octal escapes.
 fn unescaped(path: &str) -> PathBuf {
     let mut out = String::with_capacity(path.len());
     let mut rest = path;
@@ -160,7 +160,7 @@ fn unescaped(path: &str) -> PathBuf {
 mod tests {
     use super::*;
 
-    /// A machine's files, and the limit that is found in them: how much, and in which file.
+    /// Checks which limit is found in these files of a machine, and in which file.
     fn check(cgroup: &str, mountinfo: &str, limits: &[(&str, &str)], expected: Option<(u64, &str)>) {
         let root = tempfile::tempdir().expect("a temporary directory");
         let put = |path: &str, text: &str| {
@@ -181,7 +181,7 @@ mod tests {
     const UNIFIED: &str = "31 23 0:28 / /sys/fs/cgroup rw,nosuid - cgroup2 cgroup2 rw,nsdelegate\n";
 
     #[test]
-    fn every_group_above_the_process_counts() {
+    fn every_group_above_the_process_applies() {
         let groups = "0::/system.slice/highwater.service\n";
         let service = "/sys/fs/cgroup/system.slice/highwater.service/memory.max";
         let slice = "/sys/fs/cgroup/system.slice/memory.max";
@@ -194,21 +194,21 @@ mod tests {
     }
 
     #[test]
-    fn a_container_sees_its_own_group_as_the_topmost() {
-        // With a namespace of its own.
+    fn a_container_sees_its_own_group_at_the_top() {
+        // With its own cgroup namespace.
         let file = "/sys/fs/cgroup/memory.max";
         check("0::/\n", UNIFIED, &[(file, "536870912")], Some((536_870_912, file)));
-        // Without: the path is the host's, the mount begins at the container.
+        // Without: the path is the host's, and the mount begins at the container's group.
         let mounted = "31 23 0:28 /docker/abc /sys/fs/cgroup ro - cgroup2 cgroup rw\n";
         check("0::/docker/abc\n", mounted, &[(file, "4096")], Some((4096, file)));
         let inner = "/sys/fs/cgroup/inner/memory.max";
         check("0::/docker/abc/inner\n", mounted, &[(file, "max"), (inner, "8192")], Some((8192, inner)));
-        // Moved out of what the mount shows.
+        // Moved out of the mounted part.
         check("0::/../other\n", UNIFIED, &[(file, "4096")], Some((4096, file)));
     }
 
     #[test]
-    fn the_first_kind_of_control_groups_has_a_hierarchy_for_memory() {
+    fn version_one_has_a_separate_hierarchy_for_memory() {
         let groups = "9:name=systemd:/x\n4:cpu,memory:/payments/broker\n1:cpu:/\n0::/\n";
         let mounts = "31 23 0:28 / /sys/fs/cgroup rw - tmpfs tmpfs rw\n\
                       32 31 0:29 / /sys/fs/cgroup/cpu rw shared:9 - cgroup cgroup rw,cpu\n\

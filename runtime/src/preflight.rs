@@ -1,4 +1,4 @@
-//! What can be wrong with a machine, found out before anything is started, and said in words that help.
+//! Checks of the machine before start-up, with error texts that say what to do.
 
 use std::io;
 
@@ -8,19 +8,19 @@ use crate::locked_memory::{explain_lack, how_to_raise, kib, needed_bytes, recomm
 use crate::start::{HostKind, StartError};
 use crate::uring::build_ring;
 
-/// Memory glommio insists on being allowed to lock.
+/// Locked memory that glommio requires.
 const MEMLOCK_BYTES_MIN: u64 = 512 << 10;
 
 /// File descriptors without which a broker cannot do anything useful.
 const NOFILE_MIN: u64 = 256;
 
-/// Below this many file descriptors a broker works, but will run out of them under load.
+/// With fewer file descriptors than this, a broker works but runs out of them under load.
 const NOFILE_ADVISED: u64 = 16 << 10;
 
-/// Oldest kernel that has everything the plane uses (completions deferred to the thread that asks for them).
+/// Oldest kernel with everything that the plane uses (completions deferred to the thread that requests them).
 const KERNEL_MIN: &str = "6.1";
 
-/// Finds out whether so many shards can run here. Raises soft limits as far as they may be raised.
+/// Checks whether `shards` shards can run here. Raises soft limits as far as allowed.
 pub fn check(host: HostKind, shards: usize) -> Result<(), StartError> {
     let memlock = raise(Resource::Memlock, u64::MAX);
     build_ring(8).map_err(|e| StartError::Machine(explain_ring(&e, &kernel_release(), shards)))?;
@@ -36,7 +36,7 @@ fn kernel_release() -> String {
     rustix::system::uname().release().to_string_lossy().into_owned()
 }
 
-/// Raises a soft limit towards `wanted`, no further than the hard limit, and returns what it is then.
+/// Raises a soft limit to `wanted`, but not above the hard limit. Returns the resulting limit.
 fn raise(resource: Resource, wanted: u64) -> u64 {
     let limit = getrlimit(resource);
     let (current, maximum) = (limit.current.unwrap_or(u64::MAX), limit.maximum.unwrap_or(u64::MAX));
@@ -76,11 +76,11 @@ fn check_memlock(limit: u64, shards: usize) -> Result<(), StartError> {
     )))
 }
 
-/// Why a ring could not be set up, and what to do.
+/// Explains why a ring could not be created, and what to do.
 fn explain_ring(e: &io::Error, kernel: &str, shards: usize) -> String {
     let why = match e.raw_os_error() {
         Some(libc::EPERM | libc::EACCES) => {
-            "io_uring is forbidden here: look at `sysctl kernel.io_uring_disabled` (it has to be 0, or 1 with this user in \
+            "io_uring is not permitted here: check `sysctl kernel.io_uring_disabled` (it must be 0, or 1 with this user in \
              `kernel.io_uring_group`), and in a container allow it in the seccomp profile (for a test: `--security-opt seccomp=unconfined`)"
                 .to_string()
         }
@@ -107,7 +107,7 @@ mod tests {
     fn check_explained(errno: i32, expect: &str) {
         let text = explain_ring(&io::Error::from_raw_os_error(errno), "5.4.0", 1);
         assert!(text.contains(expect), "{text}");
-        assert!(text.contains("5.4.0"), "the kernel is named: {text}");
+        assert!(text.contains("5.4.0"), "the text names the kernel: {text}");
     }
 
     #[test]
@@ -121,14 +121,14 @@ mod tests {
     }
 
     #[test]
-    fn too_little_lockable_memory_is_refused_with_what_to_do() {
+    fn too_little_lockable_memory_is_an_error_that_says_what_to_do() {
         let e = check_memlock(64 << 10, 2).expect_err("too low").to_string();
         assert!(e.contains("only 64 KiB") && e.contains("512 KiB") && e.contains("LimitMEMLOCK"), "{e}");
         check_memlock(8 << 20, 2).expect("the common limit is enough");
     }
 
     #[test]
-    fn too_few_file_descriptors_are_refused_with_what_to_do() {
+    fn too_few_file_descriptors_are_an_error_that_says_what_to_do() {
         let e = check_nofile(64).expect_err("too low").to_string();
         assert!(e.contains("only 64") && e.contains("LimitNOFILE"), "{e}");
         check_nofile(1024).expect("works, with a warning");

@@ -1,12 +1,13 @@
-//! What was decided about signals before the process began.
+//! Signal dispositions inherited from the parent process.
 
 use std::mem::MaybeUninit;
 
-/// Whether a signal is ignored now. Asked at start, before any handler is installed, it says what the parent process wants: `nohup` ignores
-/// SIGHUP, and a shell without job control ignores SIGINT of what it runs in the background. What is ignored then should stay so.
+/// Returns whether a signal is ignored. Called at start-up, before any handler is installed, it returns the parent's intent:
+/// `nohup` ignores SIGHUP, and a shell without job control ignores SIGINT for background processes. Signals that are ignored then
+/// should stay ignored.
 pub fn is_ignored(signal: i32) -> bool {
     let mut action = MaybeUninit::<libc::sigaction>::uninit();
-    // SAFETY: a null pointer changes nothing; the kernel fills in the action, unless it knows no such signal and says so.
+    // SAFETY: a null pointer changes nothing; the kernel fills in the action, or fails for an unknown signal.
     let known = unsafe { libc::sigaction(signal, std::ptr::null(), action.as_mut_ptr()) == 0 };
     // SAFETY: filled in by the call above.
     known && unsafe { action.assume_init() }.sa_sigaction == libc::SIG_IGN
@@ -17,7 +18,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_ignored_signal_is_told_from_others() {
+    fn an_ignored_signal_is_distinguished_from_others() {
         // The standard library ignores SIGPIPE before `main`.
         assert!(is_ignored(libc::SIGPIPE));
         assert!(!is_ignored(libc::SIGUSR2));

@@ -1,101 +1,101 @@
-//! Numbered places that are used again under a new generation, so that an old number never names a new thing.
+//! A slab: values in numbered entries that are reused with a new generation, so that an old key never refers to a new value.
 
-/// Names a value of a [`Slab`].
+/// Identifies a value in a [`Slab`].
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Debug)]
 pub struct Key {
-    /// Its place.
+    /// Number of the entry.
     pub index: u32,
-    /// How often the place was used before it.
+    /// Generation: how often the entry was used before.
     pub generation: u32,
 }
 
 #[derive(Debug)]
-struct Place<T> {
+struct Entry<T> {
     generation: u32,
     value: Option<T>,
 }
 
-/// A vector with holes that are filled again.
+/// A vector with free entries that are reused.
 #[derive(Debug)]
 pub struct Slab<T> {
-    places: Vec<Place<T>>,
+    entries: Vec<Entry<T>>,
     free: Vec<u32>,
     generation_mask: u32,
 }
 
 impl<T> Slab<T> {
-    /// Generations wrap at this mask: as many bits as the number that is handed out has room for.
+    /// Creates an empty slab. Generations wrap at this mask, which has as many bits as the caller can store.
     pub const fn new(generation_mask: u32) -> Self {
-        Self { places: Vec::new(), free: Vec::new(), generation_mask }
+        Self { entries: Vec::new(), free: Vec::new(), generation_mask }
     }
 
-    /// Number of values.
+    /// Returns the number of values.
     pub fn len(&self) -> usize {
-        self.places.len() - self.free.len()
+        self.entries.len() - self.free.len()
     }
 
-    /// Whether it holds no value.
+    /// Returns whether there are no values.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// Places, with and without a value: every index is below this.
-    pub fn places(&self) -> usize {
-        self.places.len()
+    /// Returns the number of entries, used and free: every index is lower.
+    pub fn entry_count(&self) -> usize {
+        self.entries.len()
     }
 
-    /// The key of the value at a place. For walks over all values that change the slab, or pause, on the way.
+    /// Returns the key of the value in an entry. For iterating while the slab changes.
     pub fn key_at(&self, index: usize) -> Option<Key> {
-        let place = self.places.get(index)?;
-        place.value.as_ref().map(|_| Key { index: index as u32, generation: place.generation })
+        let entry = self.entries.get(index)?;
+        entry.value.as_ref().map(|_| Key { index: index as u32, generation: entry.generation })
     }
 
-    /// All values, by place.
+    /// Iterates over the values by entry.
     pub fn values(&self) -> impl Iterator<Item = &T> {
-        self.places.iter().filter_map(|place| place.value.as_ref())
+        self.entries.iter().filter_map(|entry| entry.value.as_ref())
     }
 
-    /// The key that the next [`insert`](Self::insert) returns.
+    /// Returns the key that the next [`insert`](Self::insert) returns.
     pub fn next_key(&self) -> Key {
         match self.free.last() {
-            Some(index) => Key { index: *index, generation: self.places[*index as usize].generation },
-            None => Key { index: self.places.len() as u32, generation: 0 },
+            Some(index) => Key { index: *index, generation: self.entries[*index as usize].generation },
+            None => Key { index: self.entries.len() as u32, generation: 0 },
         }
     }
 
-    /// Puts a value into a free place.
+    /// Stores a value in a free entry.
     pub fn insert(&mut self, value: T) -> Key {
         if let Some(index) = self.free.pop() {
-            let place = &mut self.places[index as usize];
-            debug_assert!(place.value.is_none());
-            place.value = Some(value);
-            return Key { index, generation: place.generation };
+            let entry = &mut self.entries[index as usize];
+            debug_assert!(entry.value.is_none());
+            entry.value = Some(value);
+            return Key { index, generation: entry.generation };
         }
-        let index = u32::try_from(self.places.len()).expect("far fewer than 2^32 places");
-        self.places.push(Place { generation: 0, value: Some(value) });
+        let index = u32::try_from(self.entries.len()).expect("far fewer than 2^32 entries");
+        self.entries.push(Entry { generation: 0, value: Some(value) });
         Key { index, generation: 0 }
     }
 
-    /// The value of this key, if it is still there.
+    /// Returns the value with this key, if it still exists.
     pub fn get(&self, key: Key) -> Option<&T> {
-        let place = self.places.get(key.index as usize)?;
-        if place.generation == key.generation { place.value.as_ref() } else { None }
+        let entry = self.entries.get(key.index as usize)?;
+        if entry.generation == key.generation { entry.value.as_ref() } else { None }
     }
 
-    /// The same, to change it.
+    /// Returns the value with this key for modification, if it still exists.
     pub fn get_mut(&mut self, key: Key) -> Option<&mut T> {
-        let place = self.places.get_mut(key.index as usize)?;
-        if place.generation == key.generation { place.value.as_mut() } else { None }
+        let entry = self.entries.get_mut(key.index as usize)?;
+        if entry.generation == key.generation { entry.value.as_mut() } else { None }
     }
 
-    /// Takes the value of this key out, if it is still there. Its place is used again under another key.
+    /// Removes the value with this key, if it still exists. The entry is reused with another key.
     pub fn remove(&mut self, key: Key) -> Option<T> {
-        let place = self.places.get_mut(key.index as usize)?;
-        if place.generation != key.generation {
+        let entry = self.entries.get_mut(key.index as usize)?;
+        if entry.generation != key.generation {
             return None;
         }
-        let value = place.value.take()?;
-        place.generation = place.generation.wrapping_add(1) & self.generation_mask;
+        let value = entry.value.take()?;
+        entry.generation = entry.generation.wrapping_add(1) & self.generation_mask;
         self.free.push(key.index);
         Some(value)
     }
@@ -106,7 +106,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_place_is_used_again_but_its_old_key_finds_nothing() {
+    fn an_entry_is_reused_but_its_old_key_finds_nothing() {
         let mut slab = Slab::new(u32::MAX);
         let a = slab.insert("a");
         let b = slab.insert("b");
@@ -116,7 +116,7 @@ mod tests {
         let c = slab.insert("c");
         assert_eq!((c.index, c), (a.index, next));
         assert_eq!((slab.key_at(0), slab.key_at(1), slab.key_at(2)), (Some(c), Some(b), None));
-        assert_eq!((slab.places(), slab.values().copied().collect::<Vec<_>>()), (2, vec!["c", "b"]));
+        assert_eq!((slab.entry_count(), slab.values().copied().collect::<Vec<_>>()), (2, vec!["c", "b"]));
         assert_eq!((slab.get(a), slab.get(b), slab.get(c)), (None, Some(&"b"), Some(&"c")));
         assert_eq!(slab.len(), 2);
         assert!(slab.get_mut(a).is_none());

@@ -14,12 +14,12 @@ use crate::host;
 use crate::locked_memory::explain_lack;
 use crate::plane::{Plane, ShardApp, ShardIndex};
 use crate::preflight;
-use crate::uring::{Bells, Driver, PlaneParts, bells, mailboxes, spawn_file_thread};
+use crate::uring::{Doorbells, Driver, PlaneParts, doorbells, mailboxes, spawn_file_thread};
 
-/// Shards of one process at most.
+/// Maximum number of shards of a process.
 pub const SHARDS_MAX: usize = 1024;
 
-/// An error of the application, handed through.
+/// An error of the application, passed through.
 pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
 /// What runs a shard's loop.
@@ -28,32 +28,32 @@ pub enum HostKind {
     /// A pinned glommio executor.
     #[default]
     Glommio,
-    /// A pinned thread and nothing else.
+    /// A plain pinned thread.
     Thread,
 }
 
-/// How to start.
+/// Configuration of the runtime.
 #[derive(Debug)]
 pub struct RuntimeConfig {
-    /// One shard for each; a CPU may be named more than once.
+    /// One shard per entry; a CPU may appear more than once.
     pub cpus: Vec<Cpu>,
     /// What runs the shards.
     pub host: HostKind,
-    /// Listening sockets, see [`bind`](crate::bind). Every shard accepts from all of them; their places are the
+    /// Listening sockets, see [`bind`](crate::bind). Every shard accepts from all of them. Their indexes are the
     /// [`ListenerId`](crate::plane::ListenerId)s.
     pub listeners: Vec<TcpListener>,
     /// Entries of each shard's submission queue.
     pub ring_entries: u32,
-    /// A file that stays open, whatever becomes of the process, until the kernel has ended the last operation of every shard. A
-    /// lock held by it says truthfully that nothing is on its way to the disk any more: a killed process can be gone while
-    /// its writes are not.
+    /// A file that stays open until the kernel has ended the last operation of every shard, even if the process is killed. A lock
+    /// on this file therefore proves that no write is on its way to the disk: a killed process can be gone while its writes are
+    /// still in progress.
     pub held: Option<Arc<File>>,
-    /// Bytes of memory that free buffers of the process may keep. None: a fixed number of each thread.
+    /// Bytes of memory that free buffers of the process may keep. `None`: a fixed amount per thread.
     pub idle_buffer_bytes: Option<usize>,
 }
 
 impl RuntimeConfig {
-    /// Shards on these CPUs, the rest as a broker wants it.
+    /// Creates a configuration with shards on these CPUs and a broker's defaults.
     pub fn new(cpus: Vec<Cpu>) -> Self {
         Self {
             cpus,
@@ -66,35 +66,35 @@ impl RuntimeConfig {
     }
 }
 
-/// Why the shards did not start. Each message says what to do.
+/// Why the shards did not start. Each text says what to do.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
-    /// The configuration makes no sense.
+    /// The configuration is invalid.
     #[error("{0}")]
     Config(String),
-    /// The machine does not let this process run shards.
+    /// The machine does not allow this process to run shards.
     #[error("{0}")]
     Machine(String),
-    /// A shard's application could not be made.
+    /// A shard's application could not be created.
     #[error("shard {shard}: {source}")]
     App {
-        /// Which shard.
+        /// Index of the shard.
         shard: ShardIndex,
-        /// What the application said.
+        /// Error of the application.
         source: BoxError,
     },
-    /// The operating system refused something.
+    /// A system call failed.
     #[error("{what}: {source}")]
     Os {
-        /// What was tried.
+        /// What failed.
         what: String,
-        /// What it said.
+        /// The error.
         source: io::Error,
     },
 }
 
 impl StartError {
-    /// Why a ring of one of these shards could not be made.
+    /// Creates the error for a ring of one of these shards that could not be created.
     pub(crate) fn ring(what: impl Into<String>, shards: usize) -> impl FnOnce(io::Error) -> Self {
         let what = what.into();
         move |source| match source.raw_os_error() {
@@ -109,45 +109,45 @@ impl StartError {
     }
 }
 
-/// Why the shards ended otherwise than by [`Plane::exit`].
+/// Why the shards ended other than by [`Plane::exit`].
 #[derive(Debug, thiserror::Error)]
 pub enum RunError {
-    /// A shard's thread panicked: our bug. The other shards were stopped without `on_shutdown`.
+    /// A shard's thread panicked, which is a bug. The other shards were stopped without `on_shutdown`.
     #[error("shard {shard} panicked: {message}")]
     Panicked {
-        /// Which shard.
+        /// Index of the shard.
         shard: ShardIndex,
-        /// What it said.
+        /// Panic message.
         message: String,
     },
 }
 
-/// Asks every shard to stop. Cheap to clone; usable from any thread.
+/// Asks every shard to stop. Cheap to clone, and usable from any thread.
 #[derive(Clone)]
 pub struct ShutdownHandle {
-    bells: Bells,
+    doorbells: Doorbells,
 }
 
 impl ShutdownHandle {
-    /// Calls `on_shutdown` on every shard, once however often this is called.
+    /// Causes an `on_shutdown` on every shard. Repeated calls have no effect.
     pub fn shutdown(&self) {
-        for bell in self.bells.iter() {
-            bell.ask_for_shutdown();
+        for doorbell in self.doorbells.iter() {
+            doorbell.request_shutdown();
         }
     }
 }
 
-/// The running shards. They go on if this is dropped.
+/// The running shards. They continue if this is dropped.
 pub struct Runtime {
-    bells: Bells,
+    doorbells: Doorbells,
     shards: Vec<JoinHandle<()>>,
     file_thread: JoinHandle<()>,
 }
 
 impl Runtime {
-    /// A handle that stops the shards.
+    /// Returns a handle that stops the shards.
     pub fn shutdown_handle(&self) -> ShutdownHandle {
-        ShutdownHandle { bells: Arc::clone(&self.bells) }
+        ShutdownHandle { doorbells: Arc::clone(&self.doorbells) }
     }
 
     /// Waits until every shard has ended.
@@ -159,7 +159,7 @@ impl Runtime {
                 result = result.and(Err(RunError::Panicked { shard: shard as ShardIndex, message }));
             }
         }
-        // It has nobody left to work for; a panic of it was a panic of nothing that still runs.
+        // No shard is left that the file thread could serve, so its panic would not matter.
         let _ = self.file_thread.join();
         result
     }
@@ -170,11 +170,11 @@ fn panic_message(panic: &(dyn std::any::Any + Send)) -> String {
     text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_else(|| "no message".into())
 }
 
-/// Starts one shard per CPU of the configuration and returns when all are ready to serve.
+/// Starts one shard per CPU of the configuration, and returns when all of them are ready to serve.
 ///
-/// `make_app` makes each shard's application, on the shard's own thread, with the shard's plane: this is where data is recovered,
-/// through [`Fs`](crate::fs::Fs). No connection is accepted and no message delivered before all of them have succeeded; if one
-/// fails, all end and its error is returned.
+/// `make_app` creates each shard's application on the shard's own thread, with the shard's plane. This is where data is recovered,
+/// through [`Fs`](crate::fs::Fs). No connection is accepted and no message delivered before all of them have succeeded. If one
+/// fails, all shards end and its error is returned.
 pub fn start<A, F>(config: RuntimeConfig, make_app: F) -> Result<Runtime, StartError>
 where
     A: ShardApp + 'static,
@@ -188,19 +188,19 @@ where
     if let Some(bytes) = config.idle_buffer_bytes {
         crate::buf::keep_idle(bytes, config.cpus.len());
     }
-    let bells = bells(config.cpus.len() as u16).map_err(StartError::os("cannot make an eventfd"))?;
+    let doorbells = doorbells(config.cpus.len() as u16).map_err(StartError::os("cannot create a pipe"))?;
     let (jobs, file_thread) =
-        spawn_file_thread(Arc::clone(&bells)).map_err(StartError::os("cannot start a thread"))?;
+        spawn_file_thread(Arc::clone(&doorbells)).map_err(StartError::os("cannot start a thread"))?;
     let make_app = Arc::new(make_app);
     let abandoned = Arc::new(AtomicBool::new(false));
     let epoch = Instant::now();
     let (ready, readiness) = mpsc::channel();
     let mut shards = Vec::new();
-    let mut goes = Vec::new();
-    for (mailbox, cpu) in mailboxes(&bells).into_iter().zip(&config.cpus) {
+    let mut starters = Vec::new();
+    for (mailbox, cpu) in mailboxes(&doorbells).into_iter().zip(&config.cpus) {
         let shard = shards.len() as ShardIndex;
-        let (go, may_go) = mpsc::channel();
-        goes.push(go);
+        let (starter, start_signal) = mpsc::channel();
+        starters.push(starter);
         let listeners: io::Result<Vec<_>> = config.listeners.iter().map(TcpListener::try_clone).collect();
         let parts = PlaneParts {
             mailbox,
@@ -210,34 +210,34 @@ where
             held: config.held.clone(),
             epoch,
         };
-        let seat = Seat {
+        let setup = ShardSetup {
             shard,
             cpu: *cpu,
             parts,
             ready: ready.clone(),
-            may_go,
-            panics: PanicWatch { bells: Arc::clone(&bells), abandoned: Arc::clone(&abandoned) },
+            start_signal,
+            panics: PanicWatch { doorbells: Arc::clone(&doorbells), abandoned: Arc::clone(&abandoned) },
         };
         let make_app = Arc::clone(&make_app);
         let host = config.host;
         let thread = thread::Builder::new().name(format!("hw-shard-{shard}")).spawn(move || match host {
-            HostKind::Glommio => host::glommio::run(seat, &*make_app),
-            HostKind::Thread => host::thread::run(seat, &*make_app),
+            HostKind::Glommio => host::glommio::run(setup, &*make_app),
+            HostKind::Thread => host::thread::run(setup, &*make_app),
         });
         shards.push(thread.map_err(StartError::os("cannot start a thread"))?);
     }
     drop((ready, jobs, config.listeners));
-    let runtime = Runtime { bells, shards, file_thread };
-    match await_readiness(&readiness, goes.len()) {
+    let runtime = Runtime { doorbells, shards, file_thread };
+    match await_readiness(&readiness, starters.len()) {
         Ok(()) => {
-            for go in goes {
-                // Fails only if the shard has panicked since, which `wait` tells.
-                let _ = go.send(());
+            for starter in starters {
+                // This fails only if the shard has panicked since, which `wait` reports.
+                let _ = starter.send(());
             }
             Ok(runtime)
         }
         Err(e) => {
-            drop(goes);
+            drop(starters);
             match (e, runtime.wait()) {
                 (Some(e), _) => Err(e),
                 (None, Err(panic)) => Err(StartError::Machine(panic.to_string())),
@@ -247,7 +247,7 @@ where
     }
 }
 
-/// Waits for every shard to be ready, or for the first error; none if a shard died without a word.
+/// Waits until every shard is ready, or for the first error. The error is `None` if a shard's thread died without reporting one.
 fn await_readiness(
     readiness: &Receiver<Result<(), StartError>>,
     shards: usize,
@@ -258,30 +258,30 @@ fn await_readiness(
     Ok(())
 }
 
-/// What a shard's thread starts with.
-pub(crate) struct Seat<M> {
+/// Everything that a shard's thread needs to start.
+pub(crate) struct ShardSetup<M> {
     pub(crate) shard: ShardIndex,
     pub(crate) cpu: Cpu,
     parts: PlaneParts<M>,
     ready: Sender<Result<(), StartError>>,
-    may_go: Receiver<()>,
+    start_signal: Receiver<()>,
     panics: PanicWatch,
 }
 
-impl<M: Send + 'static> Seat<M> {
-    /// How many shards there are.
+impl<M: Send + 'static> ShardSetup<M> {
+    /// Returns the number of shards.
     pub(crate) fn shards(&self) -> usize {
         usize::from(self.parts.mailbox.shards())
     }
 
-    /// Makes the shard's plane and application and waits for the other shards; none if one of them has failed.
-    pub(crate) fn take<A, F>(self, make_app: &F, eventfd: Option<i32>) -> Option<Shard<A>>
+    /// Creates the shard's plane and application, and waits for the other shards. Returns `None` if any of them failed.
+    pub(crate) fn build<A, F>(self, make_app: &F, eventfd: Option<i32>) -> Option<Shard<A>>
     where
         A: ShardApp<Message = M>,
         F: Fn(ShardIndex, &mut dyn Plane<M>) -> Result<A, BoxError>,
     {
         let shards = self.shards();
-        let Self { shard, parts, ready, may_go, panics, .. } = self;
+        let Self { shard, parts, ready, start_signal, panics, .. } = self;
         let made = Driver::new(parts)
             .and_then(|mut driver| {
                 eventfd.map_or(Ok(()), |fd| driver.register_eventfd(fd))?;
@@ -292,43 +292,44 @@ impl<M: Send + 'static> Seat<M> {
                 Ok(app) => Ok((driver, app)),
                 Err(source) => Err(StartError::App { shard, source }),
             });
-        let (made, told) = match made {
+        let (made, outcome) = match made {
             Ok(made) => (Some(made), Ok(())),
             Err(e) => (None, Err(e)),
         };
-        // Nobody listens any more if another shard has failed first.
-        let _ = ready.send(told);
+        // The receiver is gone if another shard has failed first.
+        let _ = ready.send(outcome);
         drop(ready);
         let (mut driver, app) = made?;
-        may_go.recv().ok()?;
+        start_signal.recv().ok()?;
         driver.open();
         Some(Shard { app, driver, panics })
     }
 
-    /// Gives up before a plane was made.
-    pub(crate) fn leave(self, why: StartError) {
+    /// Reports an error from before the plane was created.
+    pub(crate) fn fail(self, why: StartError) {
         let _ = self.ready.send(Err(why));
     }
 }
 
 /// A shard, ready to run.
 pub(crate) struct Shard<A: ShardApp + 'static> {
-    // Dropped in this order: the application may own buffers, but no operation, when the plane ends.
+    // Fields are dropped in this order: when the plane ends, the application may own buffers but no operations.
     pub(crate) app: A,
     pub(crate) driver: Driver<A::Message>,
     panics: PanicWatch,
 }
 
 impl<A: ShardApp + 'static> Shard<A> {
-    /// Whether another shard has panicked, so that this one has to end.
+    /// Returns whether another shard has panicked, so that this one must end.
     pub(crate) fn is_abandoned(&self) -> bool {
         self.panics.abandoned.load(Ordering::Relaxed)
     }
 }
 
-/// Ends all shards when one of them panics: the others would wait for it for ever. (Release builds abort the process instead.)
+/// Ends all shards when one of them panics, because the others would wait for it forever. (Release builds abort the process
+/// instead.)
 struct PanicWatch {
-    bells: Bells,
+    doorbells: Doorbells,
     abandoned: Arc<AtomicBool>,
 }
 
@@ -336,8 +337,8 @@ impl Drop for PanicWatch {
     fn drop(&mut self) {
         if thread::panicking() {
             self.abandoned.store(true, Ordering::Relaxed);
-            for bell in self.bells.iter() {
-                bell.ask_for_shutdown();
+            for doorbell in self.doorbells.iter() {
+                doorbell.request_shutdown();
             }
         }
     }

@@ -1,4 +1,4 @@
-//! The same suite against every plane.
+//! The conformance suite on every plane.
 
 mod machines;
 
@@ -45,14 +45,14 @@ suite! {
     closing_now_ends_whatever_is_going_on
     clients_that_vanish_within_a_bulk_disturb_nobody
     many_connections_at_once_are_all_served
-    the_other_sides_end_is_told_and_its_replies_still_arrive
-    a_broken_connection_is_told
+    the_peers_end_is_reported_and_its_replies_still_arrive
+    a_broken_connection_is_reported
     migration_keeps_unread_bytes_and_order
     messages_between_shards_arrive_in_order
     timers_fire_once_and_in_order
-    disk_operations_are_answered_once_and_read_what_was_written
-    a_sleeping_shard_hears_of_every_file_job
+    disk_operations_complete_once_and_read_what_was_written
+    every_file_job_wakes_a_sleeping_shard
     the_end_of_a_turn_comes_before_sleep
-    shutdown_is_told_once_and_every_shard_ends
+    shutdown_is_reported_once_and_every_shard_ends
     a_shard_exits_alone
 }

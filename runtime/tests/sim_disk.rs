@@ -1,4 +1,4 @@
-//! The simulated disk keeps the promises of the real one, and no others.
+//! The simulated disk gives exactly the guarantees of the real one.
 
 use std::io::ErrorKind;
 use std::ops::RangeInclusive;
@@ -42,7 +42,7 @@ fn sync(disk: &mut DiskHarness, file: FileId) {
     assert!(matches!(disk.run_until_idle()[..], [(Token(0), Completion::Sync(Ok(())))]));
 }
 
-/// The first byte of each sector.
+/// Returns the first byte of each sector.
 fn sectors(image: &DiskImage) -> Vec<u8> {
     image.read(Path::new("/data/log")).unwrap().chunks(512).map(|sector| sector[0]).collect()
 }
@@ -52,7 +52,7 @@ fn reopen(disk: &mut DiskHarness) -> FileId {
 }
 
 #[test]
-fn operations_are_answered_once_each_in_an_order_that_only_the_seed_decides() {
+fn operations_complete_once_each_in_an_order_decided_by_the_seed() {
     let order = |seed| {
         let (mut disk, file) = with_file(seed, 64);
         for n in 0..64 {
@@ -70,7 +70,7 @@ fn operations_are_answered_once_each_in_an_order_that_only_the_seed_decides() {
 }
 
 #[test]
-fn reads_see_what_was_written_and_are_short_at_the_end_only() {
+fn reads_return_what_was_written_and_are_short_only_at_the_end() {
     let (mut disk, file) = with_file(1, 3);
     write(&mut disk, file, 1, page(7), Durability::Volatile);
     disk.read(file, PAGE as u64, AlignedBuf::new(4 * PAGE), Token(9));
@@ -80,7 +80,7 @@ fn reads_see_what_was_written_and_are_short_at_the_end_only() {
 }
 
 #[test]
-fn a_durable_write_survives_once_answered_and_a_volatile_one_only_with_a_sync() {
+fn a_durable_write_survives_once_completed_and_a_volatile_one_only_with_a_sync() {
     let (mut disk, file) = with_file(1, 3);
     write(&mut disk, file, 0, page(1), Durability::Durable);
     write(&mut disk, file, 1, page(2), Durability::Volatile);
@@ -92,7 +92,7 @@ fn a_durable_write_survives_once_answered_and_a_volatile_one_only_with_a_sync() 
 }
 
 #[test]
-fn a_sync_does_not_cover_a_write_that_was_answered_after_it_began() {
+fn a_sync_does_not_cover_a_write_that_completed_after_it_started() {
     let instantly = || Duration::ZERO..=Duration::ZERO;
     let (mut disk, file) = with_file(1, 1);
     let slowly: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_secs(1);
@@ -111,13 +111,13 @@ fn a_sync_does_not_cover_a_write_that_was_answered_after_it_began() {
 }
 
 #[test]
-fn what_is_in_flight_or_unsynced_survives_wholly_in_part_or_not_at_all() {
+fn writes_in_flight_or_unsynced_survive_in_whole_in_part_or_not_at_all() {
     let (mut whole, mut torn, mut lost) = (0, 0, 0);
     for seed in 0..200 {
         let (mut disk, file) = with_file(seed, 1);
         disk.write(file, 0, page(9), Durability::Durable, Token(1));
         disk.crash(CrashPolicy::MIXED);
-        assert!(disk.step().is_none(), "nothing is answered after a crash");
+        assert!(disk.step().is_none(), "nothing completes after a crash");
         match sectors(&disk.disk().image()).iter().map(|byte| usize::from(*byte == 9)).sum::<usize>() {
             8 => whole += 1,
             0 => lost += 1,
@@ -139,7 +139,7 @@ fn a_later_write_is_never_undone_by_an_earlier_one_that_it_covers() {
 }
 
 #[test]
-fn a_file_job_is_undone_or_done_or_leaves_a_temporary_file_until_it_is_answered() {
+fn until_it_completes_a_file_job_is_undone_or_done_or_leaves_a_temporary_file() {
     let mut seen = std::collections::BTreeSet::new();
     for seed in 0..60 {
         let (mut disk, file) = with_file(seed, 1);
@@ -158,7 +158,7 @@ fn a_file_job_is_undone_or_done_or_leaves_a_temporary_file_until_it_is_answered(
 }
 
 #[test]
-fn an_answered_file_job_lasts_and_the_file_that_was_replaced_can_be_read_until_it_is_closed() {
+fn a_completed_file_job_lasts_and_the_replaced_file_can_be_read_until_it_is_closed() {
     let (mut disk, old) = with_file(3, 1);
     write(&mut disk, old, 0, page(1), Durability::Durable);
     disk.file_job(
@@ -173,14 +173,14 @@ fn an_answered_file_job_lasts_and_the_file_that_was_replaced_can_be_read_until_i
     assert_eq!(buf[0], 2);
     disk.close_file(old);
     disk.file_job(FileJob::Create { path: "/data/log".into(), bytes: 4096 }, Token(2));
-    let Some((_, Completion::Created(Err(why)))) = disk.step() else { panic!("made twice") };
+    let Some((_, Completion::Created(Err(why)))) = disk.step() else { panic!("created twice") };
     assert_eq!(why.kind(), ErrorKind::AlreadyExists);
     disk.crash(CrashPolicy::LOSE_ALL);
     assert_eq!(sectors(&disk.disk().image()), [2; 8]);
 }
 
 #[test]
-fn names_directories_and_renames_are_those_of_a_file_system() {
+fn names_directories_and_renames_behave_as_in_a_file_system() {
     let (mut disk, _) = with_file(3, 1);
     disk.create_dir_all("/data/store-000".as_ref()).unwrap();
     assert_eq!(disk.create_file("/nowhere/x".as_ref(), 4096).unwrap_err().kind(), ErrorKind::NotFound);
@@ -195,18 +195,18 @@ fn names_directories_and_renames_are_those_of_a_file_system() {
 }
 
 #[test]
-fn a_full_disk_refuses_new_files_until_there_is_room() {
+fn a_full_disk_rejects_new_files_until_there_is_space() {
     let (mut disk, _) = with_file(1, 4);
     disk.disk().set_capacity(Some(6 * PAGE as u64));
     disk.file_job(FileJob::Create { path: "/data/next".into(), bytes: 4 * PAGE as u64 }, Token(1));
-    let Some((_, Completion::Created(Err(why)))) = disk.step() else { panic!("there was no room") };
+    let Some((_, Completion::Created(Err(why)))) = disk.step() else { panic!("there was no space") };
     assert_eq!(why.kind(), ErrorKind::StorageFull);
     disk.disk().set_capacity(None);
     assert!(disk.create_file("/data/next".as_ref(), 4 * PAGE as u64).is_ok());
 }
 
 #[test]
-fn errors_hit_the_range_and_the_number_of_operations_they_were_made_for() {
+fn faults_hit_only_their_range_and_their_number_of_operations() {
     let (mut disk, file) = with_file(1, 4);
     disk.disk().inject(Fault::read_error("/data/log").within(PAGE as u64..2 * PAGE as u64).times(1));
     let mut buf = [0; PAGE];
@@ -233,7 +233,7 @@ fn after_a_failed_sync_no_later_one_makes_those_writes_durable() {
 }
 
 #[test]
-fn a_misdirected_write_is_answered_but_lands_elsewhere_and_a_lost_one_nowhere() {
+fn a_misdirected_write_completes_but_goes_elsewhere_and_a_lost_one_nowhere() {
     let (mut disk, file) = with_file(1, 3);
     disk.disk().inject(Fault::misdirected_write("/data/log", "/data/log", 2 * PAGE as u64).times(1));
     write(&mut disk, file, 0, page(1), Durability::Durable);
@@ -244,7 +244,7 @@ fn a_misdirected_write_is_answered_but_lands_elsewhere_and_a_lost_one_nowhere() 
 }
 
 #[test]
-fn damage_at_rest_is_read_at_once_and_after_a_crash() {
+fn damage_at_rest_is_visible_immediately_and_after_a_crash() {
     let (mut disk, file) = with_file(1, 6);
     for block in 0..6 {
         write(&mut disk, file, block, page(10 + block as u8), Durability::Durable);
@@ -271,7 +271,7 @@ fn damage_at_rest_is_read_at_once_and_after_a_crash() {
 
 #[test]
 #[should_panic(expected = "overlap")]
-fn two_overlapping_writes_in_flight_are_a_bug_of_the_user() {
+fn two_overlapping_writes_in_flight_are_a_bug_of_the_caller() {
     let (mut disk, file) = with_file(1, 4);
     disk.write(file, 0, pages(2, 1), Durability::Durable, Token(1));
     disk.write(file, PAGE as u64, page(2), Durability::Durable, Token(2));
@@ -279,21 +279,21 @@ fn two_overlapping_writes_in_flight_are_a_bug_of_the_user() {
 
 #[test]
 #[should_panic(expected = "aligned address")]
-fn a_write_from_an_unaligned_address_is_a_bug_of_the_user() {
+fn a_write_from_an_unaligned_address_is_a_bug_of_the_caller() {
     let (mut disk, file) = with_file(1, 4);
     disk.write(file, 0, pages(2, 1).slice(512..512 + PAGE), Durability::Durable, Token(1));
 }
 
 #[test]
 #[should_panic(expected = "not open")]
-fn a_file_number_means_nothing_after_a_crash() {
+fn a_file_id_is_invalid_after_a_crash() {
     let (mut disk, file) = with_file(1, 4);
     disk.crash(CrashPolicy::KEEP_ALL);
     disk.sync(file, Token(1));
 }
 
 #[test]
-fn crash_images_of_a_recording_hold_what_was_acknowledged_and_nothing_that_was_not_written() {
+fn crash_images_contain_what_was_acknowledged_and_nothing_that_was_not_written() {
     let (mut disk, file) = with_file(4, 8);
     disk.disk().record();
     for block in 0..8 {
@@ -305,7 +305,7 @@ fn crash_images_of_a_recording_hold_what_was_acknowledged_and_nothing_that_was_n
         }
     }
     let recording = disk.disk().take_recording();
-    assert!(matches!(recording.events()[0], Event::WriteBegun { block: 0, .. }));
+    assert!(matches!(recording.events()[0], Event::WriteStarted { block: 0, .. }));
     let mut torn = 0;
     for crash in recording.crash_images(1, 5) {
         let found = sectors(&crash.image);
@@ -336,7 +336,7 @@ fn ten_thousand_images_of_several_megabytes_are_cheap() {
     let recording = disk.disk().take_recording();
     let mut images = 0;
     for crash in recording.crash_images(1, 20) {
-        // Whoever recovers an image makes a disk of it and reads a part.
+        // Recovery of an image makes a disk of it and reads a part.
         let mut disk = SimDisk::from_image(&crash.image, 1);
         let file = disk.open("/data/log".as_ref(), OpenMode::ReadWrite).unwrap();
         disk.read_at(file, 0, &mut [0; PAGE]).unwrap();

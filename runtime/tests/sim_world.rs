@@ -1,4 +1,4 @@
-//! The simulated world: crashes, restarts, pauses, isolation, and the same run for the same seed.
+//! The simulated world: crashes, restarts, pauses, isolation, and reproducible runs.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -11,7 +11,7 @@ use highwater_runtime::buf::{AlignedBuf, PAGE_BYTES};
 use highwater_runtime::conformance::TestApp;
 use highwater_runtime::fs::OpenMode;
 use highwater_runtime::plane::{
-    ClosedBecause, Completion, ConnId, Durability, FileId, ListenerId, Plane, ShardApp, ShardIndex, Token,
+    CloseReason, Completion, ConnId, Durability, FileId, ListenerId, Plane, ShardApp, ShardIndex, Token,
 };
 use highwater_runtime::sim::{
     ClientEnd, CrashPolicy, NodeConfig, NodeEnd, SimClient, SimNode, SimWorld, WorldConfig,
@@ -22,8 +22,8 @@ const PAGES: u64 = 256;
 
 const SECOND: Duration = Duration::from_secs(1);
 
-/// Writes every byte that comes in to a page of its own and sends it back once that is durable; `!` ends the node; `?` is answered
-/// with the number of pages it has.
+/// Writes every received byte to a page of its own and sends it back once the page is durable. `!` ends the node. The reply to `?`
+/// is the number of pages.
 struct Log {
     file: FileId,
     pages: u64,
@@ -39,7 +39,7 @@ impl Log {
             Ok(file) => file,
             Err(_) => plane.create_file(path, PAGES * PAGE_BYTES as u64)?,
         };
-        // What is read after a restart may not be durable yet.
+        // Pages that are read after a restart may not be durable yet.
         plane.sync_file(file)?;
         let mut page = vec![0; PAGE_BYTES];
         let mut pages = 0;
@@ -60,7 +60,7 @@ impl ShardApp for Log {
     fn on_recv(&mut self, plane: &mut dyn Plane<()>, conn: ConnId, data: &[u8]) {
         for byte in data {
             match byte {
-                b'!' => plane.fatal(74, "asked to".into()),
+                b'!' => plane.fatal(74, "requested".into()),
                 b'?' => plane.send(conn, vec![self.pages as u8].into()),
                 byte => {
                     let mut page = AlignedBuf::zeroed(PAGE_BYTES);
@@ -76,8 +76,8 @@ impl ShardApp for Log {
 
     fn on_disk(&mut self, plane: &mut dyn Plane<()>, token: Token, completion: Completion) {
         assert!(matches!(completion, Completion::Write(Ok(()))));
-        self.waiting.get_mut(&token.0).expect("answered once").2 = true;
-        // In order: a page behind one that is missing would not be found.
+        self.waiting.get_mut(&token.0).expect("a write completes once").2 = true;
+        // In order: a page after a missing one would not be found.
         while let Some(first) = self.waiting.first_entry().filter(|first| first.get().2) {
             let (conn, byte, _) = first.remove();
             plane.send(conn, Bytes::copy_from_slice(&[byte]));
@@ -86,7 +86,7 @@ impl ShardApp for Log {
 
     fn on_bulk(&mut self, _: &mut dyn Plane<()>, _: ConnId, _: AlignedBuf) {}
     fn on_sent(&mut self, _: &mut dyn Plane<()>, _: ConnId, _: usize) {}
-    fn on_closed(&mut self, _: &mut dyn Plane<()>, _: ConnId, _: ClosedBecause) {}
+    fn on_closed(&mut self, _: &mut dyn Plane<()>, _: ConnId, _: CloseReason) {}
     fn on_message(&mut self, _: &mut dyn Plane<()>, _: ShardIndex, (): ()) {}
     fn on_migrated(&mut self, _: &mut dyn Plane<()>, _: ConnId, _: ListenerId, _: SocketAddr, (): ()) {}
     fn on_timer(&mut self, _: &mut dyn Plane<()>, _: Token) {}
@@ -115,7 +115,7 @@ fn receive(world: &mut SimWorld<Log>, client: &mut SimClient, limit: Duration) -
 }
 
 #[test]
-fn what_was_acknowledged_as_durable_is_there_after_every_crash() {
+fn everything_acknowledged_as_durable_exists_after_every_crash() {
     let mut unacknowledged_survived = 0;
     for seed in 0..40 {
         let (mut world, node) = log_world(seed, Durability::Durable);
@@ -132,17 +132,17 @@ fn what_was_acknowledged_as_durable_is_there_after_every_crash() {
             let pages = world.app(node, 0).unwrap().pages;
             assert!(
                 pages >= acknowledged,
-                "seed {seed}: {pages} pages of {acknowledged} that were acknowledged"
+                "seed {seed}: {pages} pages, but {acknowledged} were acknowledged"
             );
             unacknowledged_survived += pages - acknowledged;
             acknowledged = pages;
         }
     }
-    assert!(unacknowledged_survived > 0, "crashes lose more than they may");
+    assert!(unacknowledged_survived > 0, "crashes lose more than they should");
 }
 
 #[test]
-fn acknowledging_before_a_sync_is_found_out() {
+fn acknowledging_before_a_sync_is_detected() {
     let lost = (0..20).filter(|seed| {
         let (mut world, node) = log_world(*seed, Durability::Volatile);
         let mut client = connect(&mut world, node);
@@ -157,7 +157,7 @@ fn acknowledging_before_a_sync_is_found_out() {
 }
 
 #[test]
-fn a_killed_process_leaves_its_writes_to_the_disk_and_a_power_cut_may_still_take_them() {
+fn a_killed_process_leaves_its_writes_to_the_disk_and_a_power_cut_may_still_lose_them() {
     let (mut world, node) = log_world(3, Durability::Volatile);
     let mut client = connect(&mut world, node);
     client.send(vec![7; 9]);
@@ -175,23 +175,23 @@ fn a_killed_process_leaves_its_writes_to_the_disk_and_a_power_cut_may_still_take
     world.kill(node);
     world.crash(node, CrashPolicy::LOSE_ALL);
     world.start(node).unwrap();
-    assert_eq!(world.app(node, 0).unwrap().pages, 9, "nobody has synced these");
+    assert_eq!(world.app(node, 0).unwrap().pages, 9, "the later writes were not synced");
 }
 
 #[test]
-fn a_fatal_error_ends_the_node_at_once_with_its_code() {
+fn a_fatal_error_ends_the_node_immediately_with_its_code() {
     let (mut world, node) = log_world(1, Durability::Durable);
     let mut client = connect(&mut world, node);
     client.send(&b"!abc"[..]);
     assert!(receive(&mut world, &mut client, SECOND).is_empty());
     assert_eq!(client.end(), Some(ClientEnd::Reset));
-    assert_eq!(world.end(node), Some(&NodeEnd::Fatal(74, "asked to".into())));
+    assert_eq!(world.end(node), Some(&NodeEnd::Fatal(74, "requested".into())));
     world.start(node).unwrap();
-    assert_eq!(world.app(node, 0).unwrap().pages, 0, "nothing was done after the end");
+    assert_eq!(world.app(node, 0).unwrap().pages, 0, "nothing happens after the end");
 }
 
 #[test]
-fn a_node_that_cannot_start_says_why_and_can_be_started_later() {
+fn a_node_that_cannot_start_returns_the_reason_and_can_be_started_later() {
     let mut world = SimWorld::new(WorldConfig::new(1));
     let mut broken = true;
     let node = world.add_node(NodeConfig::new(1, 1), move |_, plane| {
@@ -201,10 +201,10 @@ fn a_node_that_cannot_start_says_why_and_can_be_started_later() {
         Log::open(plane, Durability::Durable)
     });
     assert_eq!(world.start(node).unwrap_err().to_string(), "not today");
-    let mut refused = connect(&mut world, node);
+    let mut rejected = connect(&mut world, node);
     world.run_for(SECOND);
-    assert_eq!(refused.end(), Some(ClientEnd::Reset));
-    assert!(refused.receive().is_empty());
+    assert_eq!(rejected.end(), Some(ClientEnd::Reset));
+    assert!(rejected.receive().is_empty());
     world.start(node).unwrap();
     let mut client = connect(&mut world, node);
     client.send(&b"a"[..]);
@@ -212,7 +212,7 @@ fn a_node_that_cannot_start_says_why_and_can_be_started_later() {
 }
 
 #[test]
-fn an_isolated_node_hangs_and_goes_on_when_it_rejoins() {
+fn an_isolated_node_hangs_and_continues_when_it_rejoins() {
     let (mut world, node) = log_world(1, Durability::Durable);
     let mut before = connect(&mut world, node);
     before.send(&b"a"[..]);
@@ -230,7 +230,7 @@ fn an_isolated_node_hangs_and_goes_on_when_it_rejoins() {
 }
 
 #[test]
-fn a_cut_connection_hangs_alone() {
+fn a_cut_connection_hangs_without_affecting_others() {
     let (mut world, node) = log_world(1, Durability::Durable);
     let (mut cut, mut other) = (connect(&mut world, node), connect(&mut world, node));
     world.run_for(SECOND);
@@ -271,7 +271,7 @@ fn a_shutdown_ends_the_node() {
     assert_eq!(client.end(), Some(ClientEnd::Finished));
 }
 
-/// Several nodes, traffic of all kinds, a crash; what came of it.
+/// Runs several nodes with traffic of all kinds and a crash. Returns the trace's hash and number of events.
 fn eventful(seed: u64) -> (u64, u64) {
     let mut world = SimWorld::new(WorldConfig::new(seed));
     let nodes: Vec<_> = (0..3)
@@ -306,7 +306,7 @@ fn eventful(seed: u64) -> (u64, u64) {
 }
 
 #[test]
-fn the_same_seed_gives_the_same_run_and_another_seed_another() {
+fn the_same_seed_produces_the_same_run_and_another_seed_a_different_one() {
     let mut hashes = Vec::new();
     for seed in 0..10 {
         let (hash, events) = eventful(seed);
@@ -318,7 +318,7 @@ fn the_same_seed_gives_the_same_run_and_another_seed_another() {
 }
 
 #[test]
-fn a_client_that_never_reads_does_not_keep_a_closing_connection_for_ever() {
+fn a_client_that_never_reads_does_not_keep_a_closing_connection_open_forever() {
     let mut world = SimWorld::new(WorldConfig::new(1));
     let node = world.add_node(NodeConfig::new(1, 1), |_, _| Ok(TestApp::new("/data".into())));
     world.start(node).unwrap();

@@ -1,4 +1,4 @@
-//! The way to the disk: many operations at once, files that close meanwhile, new files.
+//! Disk I/O: many operations at once, files that are closed with operations in flight, new files.
 
 mod uring_support;
 
@@ -10,7 +10,7 @@ use bytes::Bytes;
 use highwater_runtime::buf::{AlignedBuf, PAGE_BYTES};
 use highwater_runtime::fs::{Fs, OpenMode};
 use highwater_runtime::plane::{
-    ClosedBecause, Completion, ConnId, Durability, FileId, FileJob, ListenerId, Plane, ShardApp, ShardIndex,
+    CloseReason, Completion, ConnId, Durability, FileId, FileJob, ListenerId, Plane, ShardApp, ShardIndex,
     Token,
 };
 use highwater_runtime::{HostKind, OsFs, RuntimeConfig, available_cpus, start};
@@ -18,7 +18,7 @@ use uring_support::{HOSTS, pattern};
 
 type Step = fn(&mut Disk, &mut dyn Plane<()>);
 
-/// Runs steps: the next one starts when every operation of the one before was answered, exactly once.
+/// Runs steps. The next one starts when every operation of the previous one has completed, exactly once.
 struct Disk {
     dir: PathBuf,
     file: Option<FileId>,
@@ -46,14 +46,14 @@ impl ShardApp for Disk {
     fn on_recv(&mut self, _: &mut dyn Plane<()>, _: ConnId, _: &[u8]) {}
     fn on_bulk(&mut self, _: &mut dyn Plane<()>, _: ConnId, _: AlignedBuf) {}
     fn on_sent(&mut self, _: &mut dyn Plane<()>, _: ConnId, _: usize) {}
-    fn on_closed(&mut self, _: &mut dyn Plane<()>, _: ConnId, _: ClosedBecause) {}
+    fn on_closed(&mut self, _: &mut dyn Plane<()>, _: ConnId, _: CloseReason) {}
     fn on_message(&mut self, _: &mut dyn Plane<()>, _: ShardIndex, (): ()) {}
     fn on_migrated(&mut self, _: &mut dyn Plane<()>, _: ConnId, _: ListenerId, _: SocketAddr, (): ()) {}
     fn on_timer(&mut self, _: &mut dyn Plane<()>, _: Token) {}
     fn on_shutdown(&mut self, _: &mut dyn Plane<()>) {}
 
     fn on_disk(&mut self, _: &mut dyn Plane<()>, token: Token, completion: Completion) {
-        assert_eq!(self.pending.remove(&token.0), Some(1), "answered once");
+        assert_eq!(self.pending.remove(&token.0), Some(1), "an operation completes once");
         self.answers.insert(token.0, completion);
     }
 
@@ -90,7 +90,7 @@ fn page(n: u64) -> Bytes {
     buf.freeze()
 }
 
-/// More than the plane has in the kernel at once.
+/// More than the plane has in flight at once.
 const PAGES: u64 = 2500;
 
 fn create(disk: &mut Disk, plane: &mut dyn Plane<()>) {
@@ -108,7 +108,7 @@ fn take_created(disk: &mut Disk, plane: &mut dyn Plane<()>) {
 fn write_all(disk: &mut Disk, plane: &mut dyn Plane<()>) {
     for n in 0..PAGES {
         let durability = if n % 3 == 0 { Durability::Durable } else { Durability::Volatile };
-        // Not in the order of the file.
+        // Not in file order.
         let at = (n * 7 % PAGES) * PAGE_BYTES as u64;
         plane.write(disk.file(), at, page(n * 7 % PAGES), durability, disk.expect(n));
     }
@@ -147,7 +147,7 @@ fn check_read_and_use_the_closed_number(disk: &mut Disk, plane: &mut dyn Plane<(
         let Some(Completion::Read(Ok((buf, bytes)))) = disk.answers.remove(&n) else { panic!("read {n}") };
         match n {
             PAGES => assert_eq!(bytes, 2 * PAGE_BYTES, "short at the end"),
-            n if n > PAGES => assert_eq!(bytes, 0, "nothing behind the end"),
+            n if n > PAGES => assert_eq!(bytes, 0, "nothing after the end"),
             n => assert!(bytes == PAGE_BYTES && buf[..] == page(n)[..], "page {n}"),
         }
     }
@@ -173,7 +173,7 @@ const WRITE_AND_READ: [Step; 7] = [
 ];
 
 #[test]
-fn more_operations_than_fit_in_the_ring_are_all_answered_and_a_closed_file_answers_those_in_flight() {
+fn more_operations_than_fit_in_the_ring_complete_and_a_closed_file_completes_those_in_flight() {
     for host in HOSTS {
         let dir = tempfile::tempdir().expect("temporary directory");
         run(host, dir.path(), &WRITE_AND_READ);
@@ -181,8 +181,8 @@ fn more_operations_than_fit_in_the_ring_are_all_answered_and_a_closed_file_answe
 }
 
 #[test]
-fn a_file_system_without_direct_io_serves_as_well() {
-    // Usually tmpfs, which has had no O_DIRECT for most of its life; where it is missing there is nothing to try.
+fn a_file_system_without_direct_io_works_as_well() {
+    // Usually tmpfs, which for most of its life had no O_DIRECT. If it is missing there is nothing to test.
     let Ok(dir) = tempfile::tempdir_in("/dev/shm") else { return };
     run(HostKind::Thread, dir.path(), &WRITE_AND_READ);
 }
@@ -203,7 +203,7 @@ fn jobs(disk: &mut Disk, plane: &mut dyn Plane<()>) {
 }
 
 fn check_jobs(disk: &mut Disk, plane: &mut dyn Plane<()>) {
-    let mut answer = |n| disk.answers.remove(&n).expect("answered");
+    let mut answer = |n| disk.answers.remove(&n).expect("completed");
     assert!(matches!(answer(0), Completion::Created(Ok(_))));
     assert!(
         matches!(answer(1), Completion::Created(Err(e)) if e.kind() == std::io::ErrorKind::AlreadyExists)
@@ -217,18 +217,18 @@ fn check_jobs(disk: &mut Disk, plane: &mut dyn Plane<()>) {
     assert_eq!(plane.read_at(new, 0, &mut buf).expect("the new file"), 2 * PAGE_BYTES);
     assert_eq!(&buf[..7], b"second\0");
     assert!(matches!(answer(4), Completion::Created(Err(_))));
-    assert!(matches!(answer(5), Completion::Replaced(Err(_))), "more content than file");
+    assert!(matches!(answer(5), Completion::Replaced(Err(_))), "the content is larger than the file");
 }
 
 #[test]
-fn file_jobs_are_done_in_order_and_each_is_answered() {
+fn file_jobs_run_in_order_and_each_completes() {
     for host in HOSTS {
         let dir = tempfile::tempdir().expect("temporary directory");
         run(host, dir.path(), &[jobs, check_jobs]);
         let mut fs = OsFs::new();
         let names: Vec<_> = fs.list(dir.path()).expect("list").into_iter().map(|e| e.name).collect();
         assert_eq!(names, ["a", "b"], "no temporary file is left");
-        let b = fs.open(&dir.path().join("b"), OpenMode::Read).expect("it is there");
+        let b = fs.open(&dir.path().join("b"), OpenMode::Read).expect("the file exists");
         assert_eq!(fs.file_bytes(b).expect("size"), 2 * PAGE_BYTES as u64);
     }
 }

@@ -1,4 +1,4 @@
-//! A held file outlives the process's own use of it by as much as the kernel needs to end what the shards began.
+//! A held file stays open after the process has closed it, until the kernel has ended the shards' operations.
 
 use std::fs::{File, TryLockError};
 use std::net::SocketAddr;
@@ -6,14 +6,14 @@ use std::sync::Arc;
 
 use highwater_runtime::buf::AlignedBuf;
 use highwater_runtime::plane::{
-    ClosedBecause, Completion, ConnId, ListenerId, Plane, ShardApp, ShardIndex, Token,
+    CloseReason, Completion, ConnId, ListenerId, Plane, ShardApp, ShardIndex, Token,
 };
 use highwater_runtime::{HostKind, RuntimeConfig, available_cpus, start};
 
 /// Does nothing until it is asked to stop.
 struct Idle;
 
-macro_rules! deaf {
+macro_rules! ignore {
     ($($name:ident($($arg:ty),*);)*) => {
         $(fn $name(&mut self, _: &mut dyn Plane<()>, $(_: $arg),*) {})*
     };
@@ -22,12 +22,12 @@ macro_rules! deaf {
 impl ShardApp for Idle {
     type Message = ();
 
-    deaf! {
+    ignore! {
         on_accept(ConnId, ListenerId, SocketAddr);
         on_recv(ConnId, &[u8]);
         on_bulk(ConnId, AlignedBuf);
         on_sent(ConnId, usize);
-        on_closed(ConnId, ClosedBecause);
+        on_closed(ConnId, CloseReason);
         on_disk(Token, Completion);
         on_message(ShardIndex, ());
         on_migrated(ConnId, ListenerId, SocketAddr, ());
@@ -41,21 +41,21 @@ impl ShardApp for Idle {
 }
 
 #[test]
-fn a_lock_by_a_held_file_lasts_until_the_rings_have_ended() {
+fn a_lock_on_a_held_file_lasts_until_the_rings_have_ended() {
     for host in [HostKind::Glommio, HostKind::Thread] {
         let dir = tempfile::tempdir().expect("a directory");
         let path = dir.path().join("LOCK");
         let held = Arc::new(File::create(&path).expect("a file"));
-        held.try_lock().expect("nobody else has it");
+        held.try_lock().expect("the lock is free");
         let cpus = available_cpus().expect("affinity").into_iter().take(1).collect();
         let config = RuntimeConfig { host, held: Some(Arc::clone(&held)), ..RuntimeConfig::new(cpus) };
         let runtime = start(config, |_, _| Ok(Idle)).expect("a shard");
         drop(held);
 
-        let other = File::open(&path).expect("it is there");
+        let other = File::open(&path).expect("the file exists");
         assert!(matches!(other.try_lock(), Err(TryLockError::WouldBlock)), "the ring holds it");
         runtime.shutdown_handle().shutdown();
         runtime.wait().expect("an orderly end");
-        other.lock().expect("free once the kernel has let go of the ring");
+        other.lock().expect("free once the kernel has released the ring");
     }
 }

@@ -1,4 +1,4 @@
-//! What the hosts owe a shard: messages in order, timers, life while busy, and a start and a stop without remains.
+//! What every host guarantees: messages in order, timers, progress while busy, and a clean start and stop.
 
 mod uring_support;
 
@@ -11,10 +11,10 @@ use std::time::{Duration, Instant as Clock};
 use bytes::Bytes;
 use highwater_runtime::buf::AlignedBuf;
 use highwater_runtime::plane::{
-    ClosedBecause, Completion, ConnId, Instant, ListenerId, Plane, ShardApp, ShardIndex, Token,
+    CloseReason, Completion, ConnId, Instant, ListenerId, Plane, ShardApp, ShardIndex, Token,
 };
 use highwater_runtime::{HostKind, RunError, RuntimeConfig, StartError, available_cpus, bind, start};
-use uring_support::{Event, FrameApp, HOSTS, PATIENCE, SUM, connect, frame, hash, pattern, serve, stop, sum};
+use uring_support::{Event, FrameApp, HOSTS, SUM, TIMEOUT, connect, frame, hash, pattern, serve, stop, sum};
 
 fn config(host: HostKind, shards: usize) -> RuntimeConfig {
     let cpus = available_cpus().expect("affinity").into_iter().cycle().take(shards).collect();
@@ -23,14 +23,15 @@ fn config(host: HostKind, shards: usize) -> RuntimeConfig {
     config
 }
 
-/// Implements what a test application does not care for.
-macro_rules! deaf {
+/// Implements callbacks that a test application ignores.
+macro_rules! ignore {
     ($($name:ident($($arg:ty),*);)*) => {
         $(fn $name(&mut self, _: &mut dyn Plane<Self::Message>, $(_: $arg),*) {})*
     };
 }
 
-/// Posts numbered messages to every shard, itself included, in bursts larger than the queues; ends when it has got all of the others'.
+/// Posts numbered messages to every shard, itself included, in bursts larger than the queues. Exits when it has received all
+/// messages of all shards.
 struct Poster {
     bursts_left: u64,
     posted: u64,
@@ -43,12 +44,12 @@ const BURSTS: u64 = 8;
 impl ShardApp for Poster {
     type Message = u64;
 
-    deaf! {
+    ignore! {
         on_accept(ConnId, ListenerId, SocketAddr);
         on_recv(ConnId, &[u8]);
         on_bulk(ConnId, AlignedBuf);
         on_sent(ConnId, usize);
-        on_closed(ConnId, ClosedBecause);
+        on_closed(ConnId, CloseReason);
         on_disk(Token, Completion);
         on_migrated(ConnId, ListenerId, SocketAddr, u64);
         on_timer(Token);
@@ -57,7 +58,7 @@ impl ShardApp for Poster {
 
     fn on_message(&mut self, plane: &mut dyn Plane<u64>, from: ShardIndex, message: u64) {
         let got = &mut self.got[usize::from(from)];
-        assert_eq!(message, *got, "the next message of shard {from}");
+        assert_eq!(message, *got, "the next message from shard {from}");
         *got += 1;
         if self.got.iter().all(|got| *got == BURST * BURSTS) {
             plane.exit();
@@ -88,7 +89,7 @@ fn messages_between_shards_arrive_in_order_and_none_is_lost() {
     }
 }
 
-/// Sets timers out of order and keeps itself busy with messages to itself, so that it never sleeps.
+/// Sets timers out of order, and keeps itself busy with messages to itself so that it never sleeps.
 struct Busy {
     fired: Vec<Token>,
 }
@@ -96,12 +97,12 @@ struct Busy {
 impl ShardApp for Busy {
     type Message = u64;
 
-    deaf! {
+    ignore! {
         on_accept(ConnId, ListenerId, SocketAddr);
         on_recv(ConnId, &[u8]);
         on_bulk(ConnId, AlignedBuf);
         on_sent(ConnId, usize);
-        on_closed(ConnId, ClosedBecause);
+        on_closed(ConnId, CloseReason);
         on_disk(Token, Completion);
         on_migrated(ConnId, ListenerId, SocketAddr, u64);
         on_turn_end();
@@ -124,7 +125,7 @@ impl ShardApp for Busy {
 }
 
 #[test]
-fn timers_fire_in_order_whether_the_shard_sleeps_or_never_does() {
+fn timers_fire_in_order_whether_the_shard_sleeps_or_not() {
     for host in HOSTS {
         for asleep in [true, false] {
             let runtime = start(config(host, 1), move |shard, plane| {
@@ -141,13 +142,13 @@ fn timers_fire_in_order_whether_the_shard_sleeps_or_never_does() {
     }
 }
 
-/// Answers frames and keeps itself busy all the time.
+/// Answers frames, and keeps itself busy all the time.
 struct BusyServer(FrameApp);
 
 impl ShardApp for BusyServer {
     type Message = u64;
 
-    deaf! {
+    ignore! {
         on_disk(Token, Completion);
         on_migrated(ConnId, ListenerId, SocketAddr, u64);
         on_turn_end();
@@ -176,8 +177,8 @@ impl ShardApp for BusyServer {
         self.0.on_sent(plane, conn, bytes);
     }
 
-    fn on_closed(&mut self, plane: &mut dyn Plane<u64>, conn: ConnId, because: ClosedBecause) {
-        self.0.on_closed(plane, conn, because);
+    fn on_closed(&mut self, plane: &mut dyn Plane<u64>, conn: ConnId, reason: CloseReason) {
+        self.0.on_closed(plane, conn, reason);
     }
 
     fn on_message(&mut self, plane: &mut dyn Plane<u64>, from: ShardIndex, message: u64) {
@@ -208,8 +209,8 @@ fn shards_that_are_never_idle_still_serve_and_stop() {
     }
 }
 
-/// The probe for glommio's park hang: an executor that parks for ever although its ring has something. Traffic that lets the shards fall
-/// asleep and wakes them in every way there is (socket, timer, other shard), many thousand times, must never wait for long.
+/// Tests for glommio's park hang, where an executor parks forever although its ring has a completion. Traffic that lets the shards
+/// fall asleep and wakes them in every possible way (socket, timer, other shard), many thousand times, must never wait for long.
 #[test]
 fn shards_that_fall_asleep_all_the_time_always_wake_up() {
     let (runtime, address) = serve(HostKind::Glommio, 2, None);
@@ -223,11 +224,11 @@ fn shards_that_fall_asleep_all_the_time_always_wake_up() {
                 let mut count = 0_u32;
                 while started.elapsed() < Duration::from_secs(2) {
                     random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
-                    let asked = Clock::now();
+                    let sent = Clock::now();
                     sum(&mut client, &[1; 100]);
-                    slowest = slowest.max(asked.elapsed());
+                    slowest = slowest.max(sent.elapsed());
                     count += 1;
-                    // Gaps from none to the length of a park, so that every moment of falling asleep is hit.
+                    // Gaps from zero to the length of a park, so that every moment of falling asleep is hit.
                     let gap = Clock::now();
                     while gap.elapsed() < Duration::from_nanos(random >> 48) {
                         std::hint::spin_loop();
@@ -240,18 +241,18 @@ fn shards_that_fall_asleep_all_the_time_always_wake_up() {
     for thread in threads {
         let (count, slowest) = thread.join().expect("every request is answered");
         println!("{count} requests, the slowest took {slowest:?}");
-        assert!(slowest < PATIENCE);
+        assert!(slowest < TIMEOUT);
     }
     stop(runtime);
 }
 
-/// Sends a connection on to the other shard, with the bytes it has not used.
+/// Moves a connection to the other shard, with its unread bytes.
 struct Mover(FrameApp);
 
 impl ShardApp for Mover {
     type Message = u64;
 
-    deaf! {
+    ignore! {
         on_disk(Token, Completion);
         on_turn_end();
         on_timer(Token);
@@ -265,7 +266,7 @@ impl ShardApp for Mover {
             let to = ShardIndex::from(target[0] - b'0');
             plane.send(conn, Bytes::from_static(b"moving"));
             plane.migrate(conn, to, 77, Bytes::copy_from_slice(&target[1..]));
-            plane.send(conn, Bytes::from_static(b"ignored: it is not ours any more"));
+            plane.send(conn, Bytes::from_static(b"ignored: the connection has moved"));
         } else {
             self.0.on_recv(plane, conn, data);
         }
@@ -277,8 +278,8 @@ impl ShardApp for Mover {
 
     fn on_sent(&mut self, _: &mut dyn Plane<u64>, _: ConnId, _: usize) {}
 
-    fn on_closed(&mut self, plane: &mut dyn Plane<u64>, conn: ConnId, because: ClosedBecause) {
-        self.0.on_closed(plane, conn, because);
+    fn on_closed(&mut self, plane: &mut dyn Plane<u64>, conn: ConnId, reason: CloseReason) {
+        self.0.on_closed(plane, conn, reason);
     }
 
     fn on_migrated(
@@ -287,9 +288,9 @@ impl ShardApp for Mover {
         conn: ConnId,
         listener: ListenerId,
         peer: SocketAddr,
-        baggage: u64,
+        payload: u64,
     ) {
-        self.0.on_migrated(plane, conn, listener, peer, baggage);
+        self.0.on_migrated(plane, conn, listener, peer, payload);
     }
 
     fn on_shutdown(&mut self, plane: &mut dyn Plane<u64>) {
@@ -298,7 +299,7 @@ impl ShardApp for Mover {
 }
 
 #[test]
-fn a_connection_moves_with_its_unread_bytes_and_what_comes_later() {
+fn a_connection_moves_with_its_unread_and_later_bytes() {
     for host in HOSTS {
         let listener = bind(([127, 0, 0, 1], 0).into()).expect("a free port");
         let address = listener.local_addr().expect("an address");
@@ -315,7 +316,7 @@ fn a_connection_moves_with_its_unread_bytes_and_what_comes_later() {
             first.extend_from_slice(&whole[..1000]);
             client.write_all(&first).expect("the shard reads");
             let mut moving = [0; 6];
-            client.read_exact(&mut moving).expect("what was sent before the move arrives");
+            client.read_exact(&mut moving).expect("bytes sent before the move arrive");
             assert_eq!(&moving, b"moving");
             client.write_all(&whole[1000..]).expect("the shard reads");
             let mut answer = [0; 8];
@@ -330,7 +331,7 @@ fn a_connection_moves_with_its_unread_bytes_and_what_comes_later() {
 }
 
 #[test]
-fn an_application_that_cannot_be_made_ends_the_start_with_its_reason() {
+fn an_application_that_fails_to_start_ends_the_start_with_its_error() {
     for host in HOSTS {
         let result = start(config(host, 3), |shard, _| {
             if shard == 1 {
@@ -344,7 +345,7 @@ fn an_application_that_cannot_be_made_ends_the_start_with_its_reason() {
 }
 
 #[test]
-fn a_configuration_without_cpus_or_with_one_that_is_not_there_is_refused() {
+fn a_configuration_without_cpus_or_with_a_missing_one_is_rejected() {
     for host in HOSTS {
         let none = start(config(host, 0), |_, _| Ok(FrameApp::new(None)));
         assert!(matches!(none, Err(StartError::Config(_))));
@@ -355,18 +356,18 @@ fn a_configuration_without_cpus_or_with_one_that_is_not_there_is_refused() {
     }
 }
 
-/// Tells that it is dropped.
+/// Reports when it is dropped.
 struct Fragile(Sender<()>);
 
 impl ShardApp for Fragile {
     type Message = u64;
 
-    deaf! {
+    ignore! {
         on_accept(ConnId, ListenerId, SocketAddr);
         on_recv(ConnId, &[u8]);
         on_bulk(ConnId, AlignedBuf);
         on_sent(ConnId, usize);
-        on_closed(ConnId, ClosedBecause);
+        on_closed(ConnId, CloseReason);
         on_disk(Token, Completion);
         on_migrated(ConnId, ListenerId, SocketAddr, u64);
         on_timer(Token);
@@ -389,11 +390,11 @@ impl Drop for Fragile {
 }
 
 #[test]
-fn a_shard_that_panics_takes_the_others_with_it_and_is_named() {
+fn a_panic_of_one_shard_ends_the_others_and_is_reported() {
     for host in HOSTS {
         let (dropped, drops) = channel();
         let runtime = start(config(host, 2), move |shard, plane| {
-            // Shard 0 would wait for ever.
+            // Shard 0 would wait forever.
             if shard == 0 {
                 plane.set_timer(Instant(u64::MAX), Token(0));
             }
@@ -403,26 +404,26 @@ fn a_shard_that_panics_takes_the_others_with_it_and_is_named() {
         runtime.shutdown_handle().shutdown();
         let RunError::Panicked { message, .. } = runtime.wait().expect_err("a panic");
         assert!(message.contains("a bug in shard 1"), "{message}");
-        assert_eq!(drops.iter().count(), 2, "both applications are gone");
+        assert_eq!(drops.iter().count(), 2, "both applications were dropped");
     }
 }
 
 #[test]
 fn a_fatal_error_ends_the_process_with_its_code_and_reason() {
-    const ASKED: &str = "HIGHWATER_TEST_FATAL";
+    const HOST_VARIABLE: &str = "HIGHWATER_TEST_FATAL";
     let this = "a_fatal_error_ends_the_process_with_its_code_and_reason";
-    if let Ok(host) = std::env::var(ASKED) {
+    if let Ok(host) = std::env::var(HOST_VARIABLE) {
         let host = if host == "glommio" { HostKind::Glommio } else { HostKind::Thread };
         let runtime = start(config(host, 1), |shard, plane| {
             plane.post(shard, 1);
             Ok(Fragile(channel().0))
         });
-        runtime.expect("starts").wait().expect("never comes this far");
+        runtime.expect("starts").wait().expect("the process ends before this");
         return;
     }
     for host in ["glommio", "thread"] {
         let me = std::env::current_exe().expect("this test");
-        let run = Command::new(me).args([this, "--exact", "--nocapture"]).env(ASKED, host).output();
+        let run = Command::new(me).args([this, "--exact", "--nocapture"]).env(HOST_VARIABLE, host).output();
         let output = run.expect("this test can run itself");
         assert_eq!(output.status.code(), Some(74));
         let stderr = String::from_utf8_lossy(&output.stderr);

@@ -1,4 +1,5 @@
-//! A stop leaves nothing behind. A test of its own, alone in its process: it counts the process's threads and files.
+//! A stop leaves no threads and no open files. This test is alone in its process, because it counts the process's threads and
+//! files.
 
 mod uring_support;
 
@@ -6,7 +7,7 @@ use std::fs::read_dir;
 use std::time::Instant;
 
 use highwater_runtime::HostKind;
-use uring_support::{HOSTS, PATIENCE, connect, pattern, serve, stop, sum};
+use uring_support::{HOSTS, TIMEOUT, connect, pattern, serve, stop, sum};
 
 fn count(what: &str) -> usize {
     read_dir(format!("/proc/self/{what}")).expect("procfs").count()
@@ -16,7 +17,7 @@ fn count(what: &str) -> usize {
 fn settles_at(what: &str, expected: usize) -> bool {
     let started = Instant::now();
     while count(what) != expected {
-        if started.elapsed() > PATIENCE {
+        if started.elapsed() > TIMEOUT {
             return false;
         }
         std::thread::yield_now();
@@ -26,7 +27,7 @@ fn settles_at(what: &str, expected: usize) -> bool {
 
 #[test]
 fn a_stop_leaves_no_thread_and_no_open_file() {
-    // The first run may set up what stays for the life of the process.
+    // The first run may set up things that stay for the life of the process.
     for host in HOSTS {
         let (runtime, address) = serve(host, 1, None);
         sum(&mut connect(address), b"warm");

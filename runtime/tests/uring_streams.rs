@@ -1,4 +1,4 @@
-//! Bytes in and out: frames of every size, slow readers, ends of connections, many connections.
+//! Sending and receiving: messages of every size, slow readers, ends of connections, many connections.
 
 mod uring_support;
 
@@ -7,9 +7,9 @@ use std::net::{Shutdown, TcpStream};
 use std::sync::mpsc::channel;
 use std::thread;
 
-use highwater_runtime::plane::ClosedBecause;
+use highwater_runtime::plane::CloseReason;
 use uring_support::{
-    BULK_MIN, BYE, ECHO, Event, GIVE, HEADER, HOSTS, PATIENCE, SUM, connect, frame, hash, pattern, serve,
+    BULK_MIN, BYE, ECHO, Event, GIVE, HEADER, HOSTS, SUM, TIMEOUT, connect, frame, hash, pattern, serve,
     stop, sum,
 };
 
@@ -25,7 +25,7 @@ fn frames_of_every_size_are_answered() {
     }
 }
 
-/// Sizes that mix small frames, bulk frames, and those just around the border.
+/// Returns sizes of small frames, of bulk frames, and around the boundary between them.
 fn size(random: u64) -> usize {
     let n = (random >> 8) as usize;
     match random % 10 {
@@ -38,7 +38,7 @@ fn size(random: u64) -> usize {
 }
 
 #[test]
-fn bulk_and_small_frames_mixed_without_waiting_arrive_whole_and_in_order() {
+fn bulk_and_small_frames_without_waiting_arrive_complete_and_in_order() {
     for host in HOSTS {
         let (runtime, address) = serve(host, 1, None);
         let clients: Vec<_> = (1..=6_u64)
@@ -61,7 +61,7 @@ fn bulk_and_small_frames_mixed_without_waiting_arrive_whole_and_in_order() {
                     });
                     for (n, bytes) in sizes.into_iter().enumerate() {
                         let frame = frame(SUM, &pattern(seed * 1000 + n as u64, bytes));
-                        // Cut where no frame ends, so that headers and bodies arrive in pieces.
+                        // Split inside a frame, so that headers and bodies arrive in parts.
                         let cut = frame.len() * 3 / 7;
                         writer.write_all(&frame[..cut]).expect("the shard reads");
                         writer.write_all(&frame[cut..]).expect("the shard reads");
@@ -85,14 +85,14 @@ fn a_slow_reader_gets_every_byte_in_order_through_partial_sends() {
         let (runtime, address) = serve(host, 1, Some(events));
         let mut client = connect(address);
         client.write_all(&frame(GIVE, &(BYTES as u32).to_le_bytes())).expect("the shard reads");
-        // Nothing is read before another connection was served: the shard has long filled the socket by then.
+        // Nothing is read before another connection was served: by then the shard has filled the socket.
         sum(&mut connect(address), &pattern(1, 100_000));
         let mut at = 0;
-        let mut piece = vec![0; 100_000];
+        let mut chunk = vec![0; 100_000];
         while at < BYTES {
             let bytes = (BYTES - at).min(100_000);
-            client.read_exact(&mut piece[..bytes]).expect("the shard goes on sending");
-            assert!(piece[..bytes] == pattern(at as u64, bytes), "bytes from {at} on");
+            client.read_exact(&mut chunk[..bytes]).expect("the shard keeps sending");
+            assert!(chunk[..bytes] == pattern(at as u64, bytes), "bytes starting at {at}");
             at += bytes;
         }
         stop(runtime);
@@ -108,13 +108,13 @@ fn a_slow_reader_gets_every_byte_in_order_through_partial_sends() {
                 _ => {}
             }
         }
-        assert_eq!(sent, BYTES, "on_sent adds up");
-        assert!(sends > 4, "sent in {sends} parts: the kernel cannot have taken all at once");
+        assert_eq!(sent, BYTES, "the sum of on_sent");
+        assert!(sends > 4, "{sends} sends: the kernel cannot have taken all bytes at once");
     }
 }
 
 #[test]
-fn answers_queued_before_a_fin_still_reach_a_client_that_only_reads() {
+fn replies_queued_before_a_fin_still_reach_a_client_that_only_reads() {
     for host in HOSTS {
         let (events, seen) = channel();
         let (runtime, address) = serve(host, 1, Some(events));
@@ -133,16 +133,16 @@ fn answers_queued_before_a_fin_still_reach_a_client_that_only_reads() {
         client.read_to_end(&mut got).expect("answers, then the end");
         assert!(got == expected, "{} bytes of {}", got.len(), expected.len());
         let closed = seen.iter().find_map(|event| match event {
-            Event::Closed(_, because) => Some(because),
+            Event::Closed(_, reason) => Some(reason),
             _ => None,
         });
-        assert_eq!(closed, Some(ClosedBecause::Peer));
+        assert_eq!(closed, Some(CloseReason::Peer));
         stop(runtime);
     }
 }
 
 #[test]
-fn frames_sent_before_a_fin_are_all_seen_and_a_cut_one_is_forgotten() {
+fn frames_sent_before_a_fin_are_all_received_and_an_incomplete_one_is_dropped() {
     for host in HOSTS {
         let (events, seen) = channel();
         let (runtime, address) = serve(host, 1, Some(events));
@@ -153,17 +153,17 @@ fn frames_sent_before_a_fin_are_all_seen_and_a_cut_one_is_forgotten() {
             client.write_all(&whole[..cut]).expect("the shard reads");
             drop(client);
             let closed = seen.iter().find_map(|event| match event {
-                Event::Closed(_, because) => Some(because),
+                Event::Closed(_, reason) => Some(reason),
                 _ => None,
             });
-            assert_eq!(closed, Some(ClosedBecause::Peer), "cut at {cut}");
+            assert_eq!(closed, Some(CloseReason::Peer), "cut at {cut}");
         }
         stop(runtime);
     }
 }
 
 #[test]
-fn the_last_answer_arrives_although_the_client_never_stops_sending() {
+fn the_last_reply_arrives_even_if_the_client_never_stops_sending() {
     for host in HOSTS {
         let (runtime, address) = serve(host, 1, None);
         let mut client = connect(address);
@@ -172,7 +172,7 @@ fn the_last_answer_arrives_although_the_client_never_stops_sending() {
         start.extend_from_slice(&frame(BYE, b""));
         client.write_all(&start).expect("the shard reads");
         let noise = thread::spawn(move || {
-            // Until the shard has had enough of it.
+            // Until the shard resets the connection.
             while sender.write_all(&frame(ECHO, &[1; 1000])).is_ok() {}
         });
         let expected = frame(ECHO, b"last words");
@@ -184,14 +184,14 @@ fn the_last_answer_arrives_although_the_client_never_stops_sending() {
             Ok(_) => {}
             Err(e) => assert_eq!(e.kind(), ErrorKind::ConnectionReset, "{e}"),
         }
-        assert!(rest.is_empty(), "nothing is answered after the close");
+        assert!(rest.is_empty(), "no replies after the close");
         noise.join().expect("no panic");
         stop(runtime);
     }
 }
 
 #[test]
-fn a_reset_connection_is_told_and_the_others_go_on() {
+fn a_reset_connection_is_reported_and_others_continue() {
     for host in HOSTS {
         let (events, seen) = channel();
         let (runtime, address) = serve(host, 1, Some(events));
@@ -199,22 +199,22 @@ fn a_reset_connection_is_told_and_the_others_go_on() {
         sum(&mut other, b"before");
         let mut client = connect(address);
         client.write_all(&frame(GIVE, &(64_u32 << 20).to_le_bytes())).expect("the shard reads");
-        client.read_exact(&mut [0; 100]).expect("it has begun");
+        client.read_exact(&mut [0; 100]).expect("the reply has started");
         // Closing with unread bytes resets the connection.
         drop(client);
         let closed = seen.iter().find_map(|event| match event {
-            Event::Closed(_, because) => Some(because),
+            Event::Closed(_, reason) => Some(reason),
             _ => None,
         });
-        assert!(matches!(closed, Some(ClosedBecause::Error(_) | ClosedBecause::Peer)), "{closed:?}");
+        assert!(matches!(closed, Some(CloseReason::Error(_) | CloseReason::Peer)), "{closed:?}");
         sum(&mut other, b"after");
         stop(runtime);
     }
 }
 
 #[test]
-fn more_bytes_at_once_than_there_are_receive_buffers_lose_nothing() {
-    // 48 connections with 256 KiB each in their sockets: six times what the shard's receive buffers hold.
+fn more_bytes_at_once_than_the_receive_buffers_hold_are_not_lost() {
+    // 48 connections with 256 KiB each in their sockets: six times the capacity of the shard's receive buffers.
     for host in HOSTS {
         let (runtime, address) = serve(host, 1, None);
         let payload = pattern(4, 1000);
@@ -257,7 +257,7 @@ fn a_thousand_connections_come_and_go() {
         drop(clients);
         let mut gone = 0;
         while gone < 1000 {
-            if let Event::Closed(..) = seen.recv_timeout(PATIENCE).expect("every end is told") {
+            if let Event::Closed(..) = seen.recv_timeout(TIMEOUT).expect("every end is reported") {
                 gone += 1;
             }
         }
@@ -266,16 +266,16 @@ fn a_thousand_connections_come_and_go() {
 }
 
 #[test]
-fn after_the_stop_nobody_listens() {
+fn after_a_stop_the_port_is_closed() {
     for host in HOSTS {
         let (runtime, address) = serve(host, 2, None);
         let mut client = connect(address);
         sum(&mut client, b"up");
         stop(runtime);
         let mut end = Vec::new();
-        client.read_to_end(&mut end).expect("the connection was closed in order");
+        client.read_to_end(&mut end).expect("the connection was closed cleanly");
         assert!(end.is_empty());
-        let refused = TcpStream::connect(address).expect_err("nobody listens");
-        assert_eq!(refused.kind(), ErrorKind::ConnectionRefused);
+        let error = TcpStream::connect(address).expect_err("the port is closed");
+        assert_eq!(error.kind(), ErrorKind::ConnectionRefused);
     }
 }

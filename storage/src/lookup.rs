@@ -7,7 +7,8 @@ use std::ops::ControlFlow;
 
 use bytes::Bytes;
 use highwater_protocol::batch::{
-    BatchView, NO_TIMESTAMP, OffsetOrder, RecordHead, RecordStream, Streamed, TimestampType, Unpacker, Work,
+    BatchView, NO_TIMESTAMP, OffsetOrder, RecordHead, RecordStream, StreamOutcome, TimestampType, Unpacker,
+    Work,
 };
 use highwater_protocol::frame::Frame;
 use highwater_protocol::ids::{Offset, Timestamp};
@@ -90,11 +91,11 @@ impl Lookup {
             return Some(Found::Record(offset, timestamp));
         }
         match streamed {
-            Ok(Streamed::More) => None,
-            Ok(Streamed::Stopped | Streamed::End) | Err(_) if wanted == Wanted::Latest => {
+            Ok(StreamOutcome::More) => None,
+            Ok(StreamOutcome::Stopped | StreamOutcome::End) | Err(_) if wanted == Wanted::Latest => {
                 Some(Found::Latest((latest > NO_TIMESTAMP).then_some(latest)))
             }
-            Ok(Streamed::Stopped | Streamed::End) | Err(_) => Some(Found::Nothing),
+            Ok(StreamOutcome::Stopped | StreamOutcome::End) | Err(_) => Some(Found::Nothing),
         }
     }
 }

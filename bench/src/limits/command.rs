@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Args;
-use highwater_runtime::limits::{Measured, Unit};
+use highwater_runtime::baseline::{Measured, Unit};
 
 use super::{Machine, named};
 use crate::BenchError;
@@ -92,7 +92,7 @@ fn processor(measured: &Measured) -> String {
 
 #[cfg(test)]
 mod tests {
-    use highwater_runtime::limits::{Cpu, FRESH_BYTES_MAX, WRITTEN_BYTES};
+    use highwater_runtime::baseline::{Cpu, FRESH_BYTES_MAX, WRITTEN_BYTES};
 
     use super::*;
 

@@ -1,4 +1,4 @@
-//! The machine's own limits by name, and which of them a workload runs into. They are measured by [`highwater_runtime::limits`], with
+//! The machine's own limits by name, and which of them a workload runs into. They are measured by [`highwater_runtime::baseline`], with
 //! the simplest code that reaches them.
 
 mod command;
@@ -6,7 +6,7 @@ mod command;
 use std::path::Path;
 use std::time::Duration;
 
-use highwater_runtime::limits::{
+use highwater_runtime::baseline::{
     Disk, Durable, Exchange, Measured, Pipeline, Reads, Space, Stream, Writes, checksum, exchange,
     memory_copy, mesh_round_trip, stream, wake_up,
 };

@@ -18,7 +18,8 @@ use std::time::{Duration, Instant};
 use highwater_protocol::error::ErrorCode;
 use highwater_protocol::ids::{Offset, TopicId, TopicPartition};
 use highwater_protocol::native::{
-    AWAY_EPOCH, GroupHeartbeatReply, GroupHeartbeatRequest, JOIN_EPOCH, LEAVE_EPOCH, ReadGroupOffsetsRequest,
+    GroupHeartbeatReply, GroupHeartbeatRequest, JOIN_EPOCH, LEAVE_EPOCH, ReadGroupOffsetsRequest,
+    TEMPORARY_LEAVE_EPOCH,
 };
 
 use self::partitions::{by_topic, partitions};
@@ -288,7 +289,7 @@ impl Membership {
             group: member.group.clone(),
             member: member.id.clone(),
             epoch: match &member.instance {
-                Some(_) if leaves => AWAY_EPOCH,
+                Some(_) if leaves => TEMPORARY_LEAVE_EPOCH,
                 None if leaves => LEAVE_EPOCH,
                 _ => self.epoch,
             },

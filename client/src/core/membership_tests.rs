@@ -307,7 +307,7 @@ fn silence_for_the_session_timeout_is_taken_for_being_fenced() {
 
 #[test]
 fn it_leaves_when_all_is_committed_and_says_so() {
-    for (instance, epoch) in [(None, LEAVE_EPOCH), (Some("i-1"), AWAY_EPOCH)] {
+    for (instance, epoch) in [(None, LEAVE_EPOCH), (Some("i-1"), TEMPORARY_LEAVE_EPOCH)] {
         let mut harness = MemberHarness::of(instance, Some(Duration::from_secs(1))).joined(&[0, 1]);
         harness.needs.insert(0, ReleaseBlocker::Commit);
         harness.membership.leave(harness.now);

@@ -42,7 +42,7 @@ impl FakeGroup {
                 for topic in CommitGroupOffsetsRequest::decode(body).unwrap().topics {
                     self.positions.extend(topic.positions.into_iter().map(|p| (p.partition.get(), p)));
                 }
-                message(id, &CommitGroupOffsetsReply { refused: Vec::new() })
+                message(id, &CommitGroupOffsetsReply { rejected: Vec::new() })
             }
             other => panic!("the fake group knows no {other:?}"),
         }

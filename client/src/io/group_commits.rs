@@ -77,9 +77,9 @@ impl GroupShared {
             return Ok(Vec::new());
         }
         let refused = match self.cluster.call(&request, RetryPolicy::Always).await {
-            Ok(CommitGroupOffsetsReply { refused }) => {
+            Ok(CommitGroupOffsetsReply { rejected }) => {
                 let tp = |topic, partition: PartitionIndex| TopicPartition { topic, partition };
-                refused.into_iter().map(|p| (tp(p.topic, p.partition), p.error)).collect()
+                rejected.into_iter().map(|p| (tp(p.topic, p.partition), p.error)).collect()
             }
             // The broker refuses altogether what it refuses for one reason.
             Err(CallError::Refused { code, .. }) if is_topic_gone(code) => {

@@ -10,7 +10,7 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use highwater_protocol::batch::{
-    BatchCheck, BatchError, BatchHeader, CheckedBatch, RecordRules, RejectedBecause, RejectedRecord,
+    BatchCheck, BatchError, BatchHeader, CheckedBatch, RecordRules, RejectReason, RejectedRecord,
     TimestampType, Unpacker, Work,
 };
 use highwater_protocol::error::ErrorCode;
@@ -266,8 +266,8 @@ pub(super) fn check_header(batch: &[u8], config: &TopicConfig) -> Result<(), (Er
 /// Why a batch is refused of which some records are.
 pub(super) fn rejection(checked: &CheckedBatch, rules: &RecordRules) -> (ErrorCode, String) {
     let first = checked.rejected.first();
-    let code = match first.map(|record| record.because) {
-        Some(RejectedBecause::Timestamp(_)) => ErrorCode::InvalidTimestamp,
+    let code = match first.map(|record| record.reason) {
+        Some(RejectReason::Timestamp(_)) => ErrorCode::InvalidTimestamp,
         _ => ErrorCode::InvalidBatch,
     };
     let why = first.map(|record| rejected_because(record, rules)).unwrap_or_default();
@@ -281,12 +281,12 @@ pub(super) fn rejection(checked: &CheckedBatch, rules: &RecordRules) -> (ErrorCo
 
 /// Why a record is refused.
 pub(super) fn rejected_because(record: &RejectedRecord, rules: &RecordRules) -> String {
-    match record.because {
-        RejectedBecause::Timestamp(at) if at.0 > *rules.timestamps.end() => format!(
+    match record.reason {
+        RejectReason::Timestamp(at) if at.0 > *rules.timestamps.end() => format!(
             "timestamp {at} is later than {}, which message.timestamp.after.max.ms allows at the broker's time",
             rules.timestamps.end()
         ),
-        RejectedBecause::Timestamp(at) => format!(
+        RejectReason::Timestamp(at) => format!(
             "timestamp {at} is earlier than {}, which message.timestamp.before.max.ms allows at the broker's time",
             rules.timestamps.start()
         ),

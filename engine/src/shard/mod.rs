@@ -46,7 +46,7 @@ use bytes::BytesMut;
 use highwater_protocol::ids::TopicId;
 use highwater_runtime::buf::AlignedBuf;
 use highwater_runtime::plane::{
-    ClosedBecause, Completion, ConnId, Instant, ListenerId, Plane, ShardApp, ShardIndex, Token,
+    CloseReason, Completion, ConnId, Instant, ListenerId, Plane, ShardApp, ShardIndex, Token,
 };
 use highwater_storage::ReadId;
 
@@ -305,7 +305,7 @@ impl ShardApp for Shard {
         self.on_bytes_sent(plane, conn, bytes);
     }
 
-    fn on_closed(&mut self, _plane: &mut dyn Plane<Message>, conn: ConnId, because: ClosedBecause) {
+    fn on_closed(&mut self, _plane: &mut dyn Plane<Message>, conn: ConnId, because: CloseReason) {
         tracing::debug!(?conn, ?because, "connection closed");
         self.remove_connection(conn);
     }

@@ -9,7 +9,7 @@ use highwater_protocol::native::{
     Body as _, CommitGroupOffsetsReply, CommitGroupOffsetsRequest, CommittedOffset, DeleteGroupRequest,
     DescribeGroupReply, DescribeGroupRequest, GroupHeartbeatReply, GroupHeartbeatRequest, JOIN_EPOCH,
     LEAVE_EPOCH, ListGroupsReply, ListGroupsRequest, ReadGroupOffsetsReply, ReadGroupOffsetsRequest,
-    RefusedPosition, TopicPartitions, TopicPositions,
+    RejectedPosition, TopicPartitions, TopicPositions,
 };
 
 use crate::client::Kafka;
@@ -110,7 +110,7 @@ fn a_native_and_a_kafka_member_share_partitions_and_each_is_given_up_before_it_i
     assert_eq!(kafka_beat(&mut kafka, epoch), (epoch, None), "nothing was given up yet");
     // What is on its way out may still be committed.
     let reply = commit(&mut native, topic, told.epoch, &[0, 1, 2, 3]).ok();
-    assert_eq!(CommitGroupOffsetsReply::decode(&reply).expect("a reply").refused, []);
+    assert_eq!(CommitGroupOffsetsReply::decode(&reply).expect("a reply").rejected, []);
 
     let owns = GroupHeartbeatRequest { owned: Some(owned(topic, &kept)), ..beat("billing", told.epoch) };
     let settled = heard(native.call(&owns));
@@ -123,13 +123,13 @@ fn a_native_and_a_kafka_member_share_partitions_and_each_is_given_up_before_it_i
 
     // The epoch before is good for what the member still has, and for nothing else.
     let reply = commit(&mut native, topic, joined.epoch, &[0, 1, 2, 3]).ok();
-    let refused = CommitGroupOffsetsReply::decode(&reply).expect("a reply").refused;
-    let stale = given.iter().map(|p| RefusedPosition {
+    let rejected = CommitGroupOffsetsReply::decode(&reply).expect("a reply").rejected;
+    let stale = given.iter().map(|p| RejectedPosition {
         topic,
         partition: PartitionIndex(*p as u32),
         error: ErrorCode::StaleEpoch,
     });
-    assert_eq!(refused, stale.collect::<Vec<_>>());
+    assert_eq!(rejected, stale.collect::<Vec<_>>());
     let fenced = native.call(&beat("billing", joined.epoch)).err();
     assert_eq!(fenced.0, ErrorCode::FencedMember, "{}", fenced.1);
 

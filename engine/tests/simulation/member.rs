@@ -212,9 +212,9 @@ impl Member {
             }
             Asked::Commit(positions) => {
                 let reply = CommitGroupOffsetsReply::decode(&body).expect("a reply");
-                for refused in reply.refused {
-                    let tp = TopicPartition { topic: refused.topic, partition: refused.partition };
-                    assert!(!self.has.contains_key(&tp), "{}: {tp} is its own: {}", self.id, refused.error);
+                for rejected in reply.rejected {
+                    let tp = TopicPartition { topic: rejected.topic, partition: rejected.partition };
+                    assert!(!self.has.contains_key(&tp), "{}: {tp} is its own: {}", self.id, rejected.error);
                 }
                 self.committed.extend(positions);
             }

@@ -1,4 +1,5 @@
-//! A record batch: validated, decompressed, iterated; and its records, built again, are the same.
+//! Validates, decompresses and iterates over a record batch, and checks that rebuilding it from its records yields the same
+//! records.
 #![no_main]
 
 use highwater_protocol::batch::*;
@@ -7,7 +8,7 @@ use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|input: &[u8]| {
     let _ = validate(input);
-    // The checksum would stop nearly every mutation: set it right, and the length too.
+    // The checksum would reject nearly every mutation, so set a valid checksum and length.
     let mut bytes = input.to_vec();
     if bytes.len() < BATCH_HEADER_BYTES {
         return;
@@ -23,11 +24,11 @@ fuzz_target!(|input: &[u8]| {
     let checked = check(&bytes, RecordRules::FORMAT);
     check_in_steps(&bytes, checked.as_ref().ok());
     if let Ok(checked) = &checked {
-        // What a broker takes every reader can read, and the header can be made right.
+        // Every reader can read a batch that the broker accepts, and its header can be corrected.
         assert!(valid);
         let mut fixed = bytes.clone();
         stamp_create_time(&mut fixed, checked.max_timestamp);
-        BatchView::parse(&fixed).unwrap().verify_records(&mut Vec::new()).expect("a good batch");
+        BatchView::parse(&fixed).unwrap().verify_records(&mut Vec::new()).expect("a valid batch");
     }
     let mut scratch = Vec::new();
     let Ok(records) = batch.records(&mut scratch) else { return };
@@ -54,7 +55,7 @@ fuzz_target!(|input: &[u8]| {
         seen.push((record.timestamp, record.key, record.value, headers));
     }
     if let Some(built) = builder.finish(BatchProducer::NONE) {
-        let again = validate(&built[3..]).expect("what the builder makes is valid");
+        let again = validate(&built[3..]).expect("the builder makes valid batches");
         let mut scratch = Vec::new();
         let mut count = 0;
         for (record, expected) in again.records(&mut scratch).unwrap().zip(&seen) {
@@ -72,7 +73,7 @@ fuzz_target!(|input: &[u8]| {
     }
 });
 
-/// The steps do not change what a check finds.
+/// Checks that splitting a check into steps does not change its result.
 fn check_in_steps(bytes: &[u8], whole: Option<&CheckedBatch>) {
     let mut check = BatchCheck::new(RecordRules::FORMAT, Unpacker::default());
     loop {

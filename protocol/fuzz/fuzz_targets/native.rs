@@ -1,4 +1,4 @@
-//! A native message: whatever is read is written back as it was read.
+//! Decodes a native message and checks that encoding it again and decoding the result yields the same message.
 #![no_main]
 
 use highwater_protocol::native::*;

@@ -1,4 +1,4 @@
-//! Making a batch out of records.
+//! Building a batch from records.
 
 use bytes::{BufMut, BytesMut};
 use zerocopy::IntoBytes;
@@ -12,58 +12,58 @@ use super::view::seal;
 use crate::ids::Timestamp;
 use crate::limits::{BATCH_BYTES_MAX, HEADERS_PER_RECORD_MAX, RECORDS_PER_BATCH_MAX};
 
-/// A record to be.
+/// A record to append to a batch.
 #[derive(Clone, Copy, Debug)]
 pub struct NewRecord<'a> {
-    /// Its timestamp.
+    /// Timestamp.
     pub timestamp: Timestamp,
-    /// The key, if it has one.
+    /// Key, if it has one.
     pub key: Option<&'a [u8]>,
-    /// The value; none: a tombstone.
+    /// Value; `None` is a tombstone.
     pub value: Option<&'a [u8]>,
-    /// The headers.
+    /// Headers.
     pub headers: &'a [Header<'a>],
 }
 
 impl<'a> NewRecord<'a> {
-    /// A record without headers.
+    /// Creates a record without headers.
     pub const fn new(timestamp: Timestamp, key: Option<&'a [u8]>, value: Option<&'a [u8]>) -> Self {
         Self { timestamp, key, value, headers: &[] }
     }
 }
 
-/// Why a record cannot go into a batch. The batch is as it was.
+/// Why a record cannot be appended to a batch. The batch is unchanged.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum AppendError {
-    /// Not into this one: it has as many records or bytes as a batch may have.
+    /// This batch already has the maximum number of records or bytes; the next one can hold the record.
     #[error("the batch is full")]
     Full,
-    /// Not into any.
-    #[error("a batch with this record has {bytes} bytes, the limit is {max}")]
+    /// No batch can hold the record.
+    #[error("a batch with only this record would take {bytes} bytes, over the limit of {max}")]
     TooLarge {
-        /// Bytes of a batch that holds nothing else.
+        /// Bytes of a batch with this record alone.
         bytes: usize,
-        /// The limit.
+        /// Limit, in bytes.
         max: usize,
     },
-    /// More headers than a record may have.
-    #[error("a record has at most {HEADERS_PER_RECORD_MAX} headers, this one has {0}")]
+    /// The record has more headers than allowed.
+    #[error("the record has {0} headers; the limit is {HEADERS_PER_RECORD_MAX}")]
     Headers(usize),
 }
 
-/// Collects records and makes batches of them, one after the other.
+/// Collects records into batches, one batch at a time.
 ///
-/// Records are encoded as they come. A prefix is left free in front of the batch for what the caller sends or stores before it (a
-/// frame header, the head of a produce request), so that the batch is never copied.
+/// Records are encoded as they are appended. Each batch is preceded by `prefix_bytes` of free space, in which the caller can put a
+/// frame header or the head of a produce request without copying the batch.
 ///
-/// Records are kept as they are if compression does not make them smaller, so [`BatchBuilder::bytes`] is an upper bound.
+/// Records are stored uncompressed if compression does not make them smaller, so [`BatchBuilder::bytes`] is an upper bound.
 pub struct BatchBuilder {
     compression: Compression,
     prefix_bytes: usize,
     /// Prefix, header and encoded records; empty if there are no records.
     buffer: BytesMut,
-    /// Room to reserve for the next batch: what the last one took.
+    /// Capacity to reserve for the next batch: the size of the last one.
     expected_bytes: usize,
     count: u32,
     base_timestamp: i64,
@@ -72,7 +72,7 @@ pub struct BatchBuilder {
 }
 
 impl BatchBuilder {
-    /// A builder that leaves `prefix_bytes` in front of every batch.
+    /// Creates a builder that leaves `prefix_bytes` free before every batch.
     pub fn new(compression: Compression, prefix_bytes: usize) -> Self {
         Self {
             compression,
@@ -86,33 +86,33 @@ impl BatchBuilder {
         }
     }
 
-    /// Records collected.
+    /// Returns the number of records collected.
     pub fn count(&self) -> u32 {
         self.count
     }
 
-    /// No records yet.
+    /// Returns whether there are no records.
     pub fn is_empty(&self) -> bool {
         self.count == 0
     }
 
-    /// Bytes that the batch has at most, without the prefix.
+    /// Returns an upper bound for the size of the batch, without the prefix.
     pub fn bytes(&self) -> usize {
         BATCH_HEADER_BYTES.max(self.buffer.len().saturating_sub(self.prefix_bytes))
     }
 
-    /// What [`BatchBuilder::bytes`] will be once this record is added.
+    /// Returns what [`BatchBuilder::bytes`] would be after appending `record`.
     pub fn bytes_with(&self, record: &NewRecord<'_>) -> usize {
         let body = self.body_bytes(record);
         self.bytes() + varint::len(body as i64) + body
     }
 
-    /// Largest timestamp of the records so far; -1 if there is none.
+    /// Returns the largest timestamp of the records, or -1 if there are none.
     pub fn max_timestamp(&self) -> Timestamp {
         Timestamp(self.max_timestamp)
     }
 
-    /// Adds a record. It gets the next offset of the batch.
+    /// Appends a record, which gets the next offset of the batch.
     pub fn append(&mut self, record: &NewRecord<'_>) -> Result<(), AppendError> {
         if record.headers.len() > HEADERS_PER_RECORD_MAX {
             return Err(AppendError::Headers(record.headers.len()));
@@ -139,13 +139,13 @@ impl BatchBuilder {
         self.put(record, body);
         self.max_timestamp = self.max_timestamp.max(record.timestamp.0);
         self.count += 1;
-        debug_assert_eq!(self.bytes(), bytes, "the length known before is the length written");
+        debug_assert_eq!(self.bytes(), bytes, "the encoded length equals the computed one");
         Ok(())
     }
 
-    /// The batch: `prefix_bytes` zero bytes and the batch behind them. None if there are no records.
+    /// Finishes the batch and returns it after `prefix_bytes` zero bytes, or `None` if there are no records.
     ///
-    /// The builder is empty afterwards and ready for the next one.
+    /// The builder is empty afterwards and ready for the next batch.
     pub fn finish(&mut self, producer: BatchProducer) -> Option<BytesMut> {
         if self.count == 0 {
             return None;
@@ -183,12 +183,12 @@ impl BatchBuilder {
         Some(out)
     }
 
-    /// Exchanges what the codec keeps from batch to batch, so that many builders can share one: a zstd context is about a megabyte.
+    /// Swaps the codec contexts with `other`, so that many builders can share one set: a zstd context takes about a megabyte.
     pub fn swap_compressor(&mut self, other: &mut Compressor) {
         core::mem::swap(&mut self.compressor, other);
     }
 
-    /// Gives back the memory of a batch that is not needed any more, for one to come.
+    /// Reuses the memory of a batch that is no longer needed for the next batch.
     pub fn recycle(&mut self, mut buffer: BytesMut) {
         if self.count == 0 && buffer.capacity() > self.buffer.capacity() {
             buffer.clear();
@@ -210,7 +210,7 @@ impl BatchBuilder {
         if self.count == 0 { 0 } else { record.timestamp.0.wrapping_sub(self.base_timestamp) }
     }
 
-    /// Bytes of the record behind its length.
+    /// Returns the bytes of the record after its length field.
     fn body_bytes(&self, record: &NewRecord<'_>) -> usize {
         let mut bytes = 1
             + varint::len(self.timestamp_delta(record))

@@ -1,46 +1,46 @@
-//! The check of a batch that a producer sends: the header against the format's rules, and the records against the header.
+//! Validates a batch from a producer: the header against the rules of the format, and the records against the header.
 //!
-//! A producer's header is not taken for its records. What Kafka's broker works out itself is worked out here too (the largest
-//! timestamp), and a batch is refused whose records are not those that its header tells of.
+//! The broker does not trust a producer's header about its records. It computes the largest timestamp itself, as Kafka's broker
+//! does, and rejects a batch whose records do not match the header.
 //!
-//! The check is made in steps of bounded work: a batch of a few kilobytes may hold records of many megabytes.
+//! Validation runs in steps of bounded work, because a batch of a few kilobytes can expand to many megabytes.
 #![deny(clippy::unwrap_used, clippy::indexing_slicing, clippy::arithmetic_side_effects)]
 
 use core::ops::{ControlFlow, RangeInclusive};
 
 use super::error::BatchError;
 use super::header::{CRC_START, TimestampType};
-use super::stream::{RecordStream, Streamed, Work};
+use super::stream::{RecordStream, StreamOutcome, Work};
 use super::unpack::Unpacker;
 use super::view::BatchView;
 use super::walk::{OffsetOrder, RecordHead};
 use crate::ids::Timestamp;
 use crate::limits::{
     DECOMPRESSED_BYTES_ANY_RATIO, DECOMPRESSED_BYTES_MAX_DEFAULT, DECOMPRESSED_RATIO_MAX,
-    REJECTED_RECORDS_TOLD_MAX,
+    REJECTED_RECORDS_REPORTED_MAX,
 };
 
-/// Bytes that are checksummed for one unit of work.
+/// Bytes checksummed per unit of work.
 const CHECKSUM_BYTES_PER_WORK: usize = 8;
 
-/// What stands for "no timestamp".
+/// Timestamp of a record without one.
 pub const NO_TIMESTAMP: Timestamp = Timestamp(-1);
 
-/// What is asked of a batch beyond the rules of the format.
+/// Rules for a batch beyond those of the format.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct RecordRules {
-    /// Timestamps that records may have, in milliseconds. A record without a timestamp passes.
+    /// Allowed timestamps, in milliseconds. A record without a timestamp passes.
     pub timestamps: RangeInclusive<i64>,
-    /// Every record needs a key.
+    /// Whether every record needs a key.
     pub keys: bool,
-    /// The records are not looked at and the header is taken for them.
+    /// Whether to trust the header and skip the records.
     pub trust_header: bool,
-    /// Bytes that compressed records may grow to.
+    /// Limit on the decompressed size of the records, in bytes.
     pub decompressed_bytes_max: usize,
 }
 
 impl RecordRules {
-    /// The rules of the format alone, with the limits that a broker has by default.
+    /// Only the rules of the format, with a broker's default limits.
     pub const FORMAT: Self = Self {
         timestamps: RangeInclusive::new(i64::MIN, i64::MAX),
         keys: false,
@@ -49,33 +49,33 @@ impl RecordRules {
     };
 }
 
-/// Why a record is refused that obeys the format.
+/// Why a record that follows the format is rejected.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[non_exhaustive]
-pub enum RejectedBecause {
-    /// Its timestamp is out of range.
+pub enum RejectReason {
+    /// The timestamp is out of range.
     Timestamp(Timestamp),
-    /// It has no key.
+    /// The record has no key.
     NoKey,
 }
 
-/// A record that is refused.
+/// A rejected record.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct RejectedRecord {
-    /// Its place in the batch, from 0.
+    /// Position in the batch, from 0.
     pub number: u32,
-    /// Why.
-    pub because: RejectedBecause,
+    /// Why it is rejected.
+    pub reason: RejectReason,
 }
 
-/// What a check found in a batch whose bytes are in order.
+/// Result of checking a batch that follows the format.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct CheckedBatch {
-    /// The largest timestamp of its records; -1 if none has one.
+    /// Largest timestamp of the records; -1 if none has one.
     pub max_timestamp: Timestamp,
-    /// The first of the records that are refused. If there is one, the batch is.
+    /// The first [`REJECTED_RECORDS_REPORTED_MAX`] rejected records. The whole batch is rejected if there are any.
     pub rejected: Vec<RejectedRecord>,
-    /// How many there are.
+    /// Number of rejected records.
     pub rejected_count: u32,
 }
 
@@ -86,27 +86,27 @@ impl Default for CheckedBatch {
 }
 
 impl CheckedBatch {
-    fn note(&mut self, rules: &RecordRules, number: u32, timestamp: i64, has_key: bool) {
+    fn add_record(&mut self, rules: &RecordRules, number: u32, timestamp: i64, has_key: bool) {
         let timestamp = Timestamp(timestamp);
         self.max_timestamp = self.max_timestamp.max(timestamp);
-        let because = if rules.keys && !has_key {
-            RejectedBecause::NoKey
+        let reason = if rules.keys && !has_key {
+            RejectReason::NoKey
         } else if timestamp != NO_TIMESTAMP && !rules.timestamps.contains(&timestamp.0) {
-            RejectedBecause::Timestamp(timestamp)
+            RejectReason::Timestamp(timestamp)
         } else {
             return;
         };
         self.rejected_count = self.rejected_count.saturating_add(1);
-        if self.rejected.len() < REJECTED_RECORDS_TOLD_MAX {
-            self.rejected.push(RejectedRecord { number, because });
+        if self.rejected.len() < REJECTED_RECORDS_REPORTED_MAX {
+            self.rejected.push(RejectedRecord { number, reason });
         }
     }
 }
 
-/// A check that is under way.
+/// Validation of a batch in progress.
 ///
-/// The batch's bytes are handed to every [`step`](Self::step) and must be the same each time. The order of the checks: length and
-/// magic, the checksum, the header's rules, the records.
+/// The caller passes the batch to every [`step`](Self::step); its bytes must not change between steps. The checks run in this
+/// order: length and magic, checksum, rules for the header, records.
 #[derive(Debug)]
 pub struct BatchCheck {
     rules: RecordRules,
@@ -116,7 +116,7 @@ pub struct BatchCheck {
 
 #[derive(Debug)]
 enum Phase {
-    /// Checksummed up to this byte.
+    /// Checksumming; `at` is the position of the next byte.
     Checksum {
         at: usize,
         crc: u32,
@@ -127,7 +127,7 @@ enum Phase {
 }
 
 impl BatchCheck {
-    /// Begins. `unpacker` is used if the records are compressed.
+    /// Starts a check. `unpacker` decompresses the records if they are compressed.
     pub fn new(rules: RecordRules, unpacker: Unpacker) -> Self {
         Self {
             rules,
@@ -136,18 +136,18 @@ impl BatchCheck {
         }
     }
 
-    /// Goes on while there is `work` left, and takes off it what was done. `None`: more is to be done.
+    /// Runs until `work` is used up, and subtracts the work done from it. Returns `None` if the check is not finished.
     pub fn step(&mut self, batch: &[u8], work: &mut Work) -> Result<Option<CheckedBatch>, BatchError> {
         let batch = BatchView::parse(batch)?;
         let header = batch.header();
         if let Phase::Checksum { at, crc, unpacker } = &mut self.phase {
             let rest = batch.bytes().get(*at..).unwrap_or_default();
             let bytes = work.saturating_add(1).saturating_mul(CHECKSUM_BYTES_PER_WORK);
-            let piece = rest.get(..bytes).unwrap_or(rest);
-            *crc = crc32c::crc32c_append(*crc, piece);
-            *at = at.saturating_add(piece.len());
-            *work = work.saturating_sub(piece.len().div_euclid(CHECKSUM_BYTES_PER_WORK));
-            if piece.len() < rest.len() {
+            let chunk = rest.get(..bytes).unwrap_or(rest);
+            *crc = crc32c::crc32c_append(*crc, chunk);
+            *at = at.saturating_add(chunk.len());
+            *work = work.saturating_sub(chunk.len().div_euclid(CHECKSUM_BYTES_PER_WORK));
+            if chunk.len() < rest.len() {
                 return Ok(None);
             }
             if *crc != header.crc.get() {
@@ -156,7 +156,7 @@ impl BatchCheck {
             batch.check_produced()?;
             let unpacker = core::mem::take(unpacker);
             if self.rules.trust_header {
-                self.note_header(&batch);
+                self.check_header_only(&batch);
                 self.phase = Phase::Done(unpacker);
                 return Ok(Some(core::mem::take(&mut self.found)));
             }
@@ -168,28 +168,28 @@ impl BatchCheck {
         let (found, rules) = (&mut self.found, &self.rules);
         let mut visit = |record: RecordHead| {
             let timestamp = base.wrapping_add(record.timestamp_delta);
-            found.note(rules, record.number, timestamp, record.has_key);
+            found.add_record(rules, record.number, timestamp, record.has_key);
             ControlFlow::Continue(())
         };
         match stream.step(batch.stored_records(), work, &mut visit)? {
-            Streamed::More => Ok(None),
-            Streamed::Stopped | Streamed::End => Ok(Some(core::mem::take(&mut self.found))),
+            StreamOutcome::More => Ok(None),
+            StreamOutcome::Stopped | StreamOutcome::End => Ok(Some(core::mem::take(&mut self.found))),
         }
     }
 
-    /// What the header says stands for the records: the first one's timestamp, and the largest.
-    fn note_header(&mut self, batch: &BatchView<'_>) {
+    /// Checks the header in place of the records: the first record's timestamp and the largest one.
+    fn check_header_only(&mut self, batch: &BatchView<'_>) {
         let header = batch.header();
         let max = header.max_timestamp.get();
         let last = header.last_offset_delta.get().max(0) as u32;
         if header.timestamp_type() == TimestampType::CreateTime && max != NO_TIMESTAMP.0 {
-            self.found.note(&self.rules, 0, header.base_timestamp.get(), true);
+            self.found.add_record(&self.rules, 0, header.base_timestamp.get(), true);
         }
         self.found.max_timestamp = NO_TIMESTAMP;
-        self.found.note(&self.rules, last, max, true);
+        self.found.add_record(&self.rules, last, max, true);
     }
 
-    /// Gives back what can be used for another check.
+    /// Returns the unpacker for use by another check.
     pub fn into_unpacker(self) -> Unpacker {
         match self.phase {
             Phase::Checksum { unpacker, .. } | Phase::Done(unpacker) => unpacker,
@@ -198,8 +198,8 @@ impl BatchCheck {
     }
 }
 
-/// Bytes that records may have which are stored in so many, where none may have more than `most`. Up to a few megabytes they may be
-/// compressed as well as can be.
+/// Returns the limit on the decompressed size of records that take `stored_bytes`. It is at most `most`. Records that decompress to
+/// a few megabytes may have any compression ratio.
 pub fn decompressed_max(stored_bytes: usize, most: usize) -> usize {
     stored_bytes.saturating_mul(DECOMPRESSED_RATIO_MAX).max(DECOMPRESSED_BYTES_ANY_RATIO).min(most)
 }

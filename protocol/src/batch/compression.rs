@@ -1,4 +1,4 @@
-//! The codecs of a batch's records, and bounded decompression.
+//! Compression of a batch's records, and bounded decompression.
 #![deny(clippy::unwrap_used, clippy::indexing_slicing, clippy::arithmetic_side_effects)]
 
 use core::fmt;
@@ -10,16 +10,16 @@ use super::error::BatchError;
 use super::unpack::Unpacker;
 use crate::limits::DECOMPRESSED_BYTES_MAX;
 
-/// How the records of a batch are compressed. The numbers are those of the batch's attributes.
+/// Compression codec of a batch. The numbers are those in the batch's attributes.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
 #[repr(u8)]
 pub enum Compression {
-    /// Not at all.
+    /// No compression.
     #[default]
     None = 0,
     /// gzip.
     Gzip = 1,
-    /// Snappy in the framing of xerial's snappy-java, as every Kafka client writes it. Raw snappy is read too.
+    /// Snappy in the framing of xerial's snappy-java, as every Kafka client writes it. Raw snappy is accepted too.
     Snappy = 2,
     /// LZ4 frames.
     Lz4 = 3,
@@ -41,21 +41,21 @@ impl core::str::FromStr for Compression {
     }
 }
 
-/// A name that is not one of [`Compression::ALL`].
+/// A name that is not in [`Compression::ALL`].
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
-#[error("unknown compression; known are none, gzip, snappy, lz4 and zstd")]
+#[error("unknown compression; the known ones are none, gzip, snappy, lz4 and zstd")]
 pub struct UnknownCompression;
 
 /// Magic, version and lowest compatible version.
 const XERIAL_HEAD: [u8; 16] = *b"\x82SNAPPY\0\0\0\0\x01\0\0\0\x01";
-/// What snappy-java compresses at a time.
+/// Bytes that snappy-java compresses at a time.
 const XERIAL_BLOCK_BYTES: usize = 32 << 10;
 
 impl Compression {
     /// Every codec.
     pub const ALL: &'static [Self] = &[Self::None, Self::Gzip, Self::Snappy, Self::Lz4, Self::Zstd];
 
-    /// The codec with this number, if there is one.
+    /// Returns the codec with this number, if there is one.
     pub const fn from_u8(n: u8) -> Option<Self> {
         match n {
             0 => Some(Self::None),
@@ -67,7 +67,7 @@ impl Compression {
         }
     }
 
-    /// Its name, as in Kafka's `compression.type`.
+    /// Returns the codec's name in Kafka's `compression.type`.
     pub const fn name(self) -> &'static str {
         match self {
             Self::None => "none",
@@ -78,24 +78,24 @@ impl Compression {
         }
     }
 
-    /// Decompresses `stored` into `out`, whose content is replaced, up to [`DECOMPRESSED_BYTES_MAX`].
+    /// Decompresses `stored` into `out`, up to [`DECOMPRESSED_BYTES_MAX`]. Replaces the content of `out`.
     ///
-    /// Memory follows what comes out, not what the data claim to hold.
+    /// Memory grows with the bytes produced, not with the size that the data claims.
     pub fn decompress(self, stored: &[u8], out: &mut Vec<u8>) -> Result<(), BatchError> {
         out.clear();
         let mut unpacker = Unpacker::default();
         unpacker.start(self, DECOMPRESSED_BYTES_MAX)?;
         while !unpacker.is_done() {
             unpacker.fill(stored)?;
-            let piece = unpacker.unread();
-            out.extend_from_slice(piece);
-            unpacker.consume(piece.len());
+            let chunk = unpacker.unread();
+            out.extend_from_slice(chunk);
+            unpacker.consume(chunk.len());
         }
         Ok(())
     }
 }
 
-/// What the codecs keep from batch to batch; see [`BatchBuilder::swap_compressor`](super::BatchBuilder::swap_compressor).
+/// Codec contexts kept from batch to batch; see [`BatchBuilder::swap_compressor`](super::BatchBuilder::swap_compressor).
 #[derive(Default)]
 pub struct Compressor {
     zstd: Option<zstd::bulk::Compressor<'static>>,
@@ -109,7 +109,7 @@ impl fmt::Debug for Compressor {
 }
 
 impl Compressor {
-    /// Appends `raw`, compressed, to `out`. False, with `out` as it was, if that would not make it smaller.
+    /// Appends `raw`, compressed, to `out`. Returns false and leaves `out` unchanged if the result would not be smaller.
     pub(super) fn compress(&mut self, codec: Compression, raw: &[u8], out: &mut BytesMut) -> bool {
         let start = out.len();
         let done = match codec {
@@ -145,7 +145,7 @@ impl Compressor {
             Some(compressor) => compressor,
             none => none.insert(zstd::bulk::Compressor::new(zstd::DEFAULT_COMPRESSION_LEVEL).ok()?),
         };
-        // No room for more than the records themselves: what does not fit is not worth having.
+        // Limit the output to the size of the input: a larger result is discarded anyway.
         let start = out.len();
         out.resize(start.checked_add(raw.len())?, 0);
         let len = compressor.compress_to_buffer(raw, out.get_mut(start..)?).ok()?;
@@ -161,7 +161,7 @@ fn gzip(raw: &[u8], out: &mut BytesMut) -> Option<()> {
     Some(())
 }
 
-/// Independent blocks of 64 KiB: Kafka's Java client reads no other.
+/// Writes independent blocks of 64 KiB, the only ones that Kafka's Java client reads.
 fn lz4(raw: &[u8], out: &mut BytesMut) -> Option<()> {
     use lz4_flex::frame::{BlockMode, BlockSize, FrameEncoder, FrameInfo};
     let info = FrameInfo::new().block_mode(BlockMode::Independent).block_size(BlockSize::Max64KB);

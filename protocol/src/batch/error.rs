@@ -1,4 +1,4 @@
-//! What can be wrong with a batch.
+//! Errors of record batches.
 
 use super::compression::Compression;
 use crate::error::ErrorCode;
@@ -7,63 +7,63 @@ use crate::error::ErrorCode;
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum BatchError {
-    /// Fewer bytes than the header or the length field ask for.
+    /// Fewer bytes than the header or the length field requires.
     #[error("truncated batch: {have} bytes of {need}")]
     Truncated {
-        /// Bytes at hand.
+        /// Bytes present.
         have: usize,
-        /// Bytes needed.
+        /// Bytes required.
         need: usize,
     },
-    /// More bytes than one batch.
-    #[error("{bytes} bytes behind the batch; exactly one batch is expected")]
+    /// Bytes follow the batch.
+    #[error("{bytes} bytes after the batch; expected exactly one batch")]
     Trailing {
-        /// How many.
+        /// Number of bytes after it.
         bytes: usize,
     },
-    /// A length field that no batch can have.
+    /// The length field is too small for any batch.
     #[error("batch length field {0} is out of range")]
     Length(i32),
-    /// Larger than any batch may be.
+    /// The batch exceeds the limit.
     #[error("batch of {bytes} bytes is over the limit of {max}")]
     TooLarge {
-        /// What the length field says.
+        /// Size according to the length field.
         bytes: usize,
-        /// The limit.
+        /// Limit, in bytes.
         max: usize,
     },
-    /// Not the second version of the record batch, the only one that is understood.
-    #[error("batch magic {0}; only 2 is understood")]
+    /// The batch is not in version 2 of the format, the only supported one.
+    #[error("batch magic {0}; only 2 is supported")]
     Magic(i8),
-    /// The bytes are not those that the checksum was made of.
+    /// The checksum does not match the bytes.
     #[error("batch checksum mismatch: stored {stored:#010x}, computed {computed:#010x}")]
     Checksum {
-        /// In the batch.
+        /// Checksum in the batch.
         stored: u32,
-        /// Of its bytes.
+        /// Checksum of its bytes.
         computed: u32,
     },
-    /// A compression codec that does not exist.
+    /// The compression codec does not exist.
     #[error("unknown compression codec {0}")]
     Codec(u8),
-    /// A count that is not positive, over its limit, more than the bytes can hold or does not match the last offset delta.
-    #[error("{count} records with a last offset delta of {last_offset_delta} in {bytes} bytes")]
+    /// The count is not positive, exceeds the limit or what the bytes can hold, or does not match the last offset delta.
+    #[error("invalid record count {count} with last offset delta {last_offset_delta} in {bytes} bytes")]
     Count {
-        /// Records claimed.
+        /// Record count in the header.
         count: i32,
-        /// Last offset delta claimed.
+        /// Last offset delta in the header.
         last_offset_delta: i32,
-        /// Bytes of records, as they are stored.
+        /// Bytes of the records, as stored.
         bytes: usize,
     },
-    /// A producer leaves the base offset to the broker.
+    /// The base offset is not 0. Only the broker assigns offsets.
     #[error("base offset {0}; a producer must send 0")]
     BaseOffset(i64),
     /// An attribute that only a broker may set: control or delete horizon.
     #[error("batch attributes {0:#06x} are reserved for brokers")]
     Attributes(i16),
-    /// Producer id, epoch and sequence do not go together.
-    #[error("producer id {id}, epoch {epoch} and sequence {sequence} do not go together")]
+    /// Producer id, epoch and sequence are inconsistent.
+    #[error("inconsistent producer id {id}, epoch {epoch} and sequence {sequence}")]
     Producer {
         /// Producer id.
         id: i64,
@@ -75,38 +75,38 @@ pub enum BatchError {
     /// The records cannot be decompressed.
     #[error("corrupt {0} data")]
     Compressed(Compression),
-    /// The records would grow over the limit.
-    #[error("decompressed records are over the limit of {max} bytes")]
+    /// The decompressed records exceed the limit.
+    #[error("decompressed records exceed the limit of {max} bytes")]
     DecompressedTooLarge {
-        /// The limit.
+        /// Limit, in bytes.
         max: usize,
     },
-    /// A record cannot be read.
+    /// A record is malformed.
     #[error("record {number} of the batch: invalid {field}")]
     Record {
-        /// Its place in the batch, from 0.
+        /// Position in the batch, from 0.
         number: u32,
-        /// What is wrong.
+        /// The malformed field.
         field: &'static str,
     },
     /// Bytes follow the last record.
-    #[error("{bytes} bytes behind the last record")]
+    #[error("{bytes} bytes after the last record")]
     TrailingRecords {
-        /// How many.
+        /// Number of bytes after it.
         bytes: usize,
     },
-    /// The header's maximum is not that of the records.
-    #[error("max timestamp {header} in the header, {records} in the records")]
+    /// The max timestamp in the header is not the largest one of the records.
+    #[error("max timestamp is {header} in the header but {records} in the records")]
     MaxTimestamp {
-        /// In the header.
+        /// Max timestamp in the header.
         header: i64,
-        /// Of the records.
+        /// Largest timestamp of the records.
         records: i64,
     },
 }
 
 impl BatchError {
-    /// The code a broker answers with.
+    /// Returns the code that a broker sends for this error.
     pub const fn code(self) -> ErrorCode {
         match self {
             Self::TooLarge { .. } | Self::DecompressedTooLarge { .. } => ErrorCode::TooLarge,

@@ -1,4 +1,4 @@
-//! The record batch: Kafka's RecordBatch v2, the same bytes from the producer to the disk to the consumer.
+//! The record batch: Kafka's RecordBatch v2. A producer, the disk and a consumer hold the same bytes.
 //!
 //! ```text
 //! base offset i64 | length i32 | leader epoch i32 | magic i8 | crc u32 |          <- not covered by the checksum
@@ -6,12 +6,12 @@
 //! producer id i64 | producer epoch i16 | base sequence i32 | count i32 | records   <- covered
 //! ```
 //!
-//! All big-endian. A broker stamps base offset and leader epoch in place ([`stamp`]) without touching what is covered.
+//! All fields are big-endian. A broker stamps base offset and leader epoch in place ([`stamp`]); the checksum does not cover them.
 //!
-//! - [`BatchBuilder`] makes batches out of records.
-//! - [`BatchCheck`] is what a broker asks of a batch that a client sends, its records included; [`validate`] looks at the header alone;
-//!   [`BatchView::parse`] reads one that is already trusted.
-//! - [`BatchView::records`] decompresses, if need be, and iterates; keys, values and headers are borrowed.
+//! - [`BatchBuilder`] makes batches from records.
+//! - [`BatchCheck`] validates a batch from a client, including its records. [`validate`] checks the header and the checksum only.
+//!   [`BatchView::parse`] reads a batch that is already trusted.
+//! - [`BatchView::records`] decompresses if necessary and iterates over the records. Keys, values and headers are borrowed.
 //!
 //! ```
 //! use highwater_protocol::batch::{BatchBuilder, BatchProducer, BatchView, Compression, NewRecord, stamp, validate};
@@ -45,7 +45,7 @@ mod walk;
 
 pub use builder::{AppendError, BatchBuilder, NewRecord};
 pub use check::{
-    BatchCheck, CheckedBatch, NO_TIMESTAMP, RecordRules, RejectedBecause, RejectedRecord, check,
+    BatchCheck, CheckedBatch, NO_TIMESTAMP, RecordRules, RejectReason, RejectedRecord, check,
     decompressed_max,
 };
 pub use compression::{Compression, Compressor, UnknownCompression};
@@ -54,7 +54,7 @@ pub use header::{
     BATCH_HEADER_BYTES, BATCH_MAGIC, BatchHeader, BatchProducer, RECORD_BYTES_MIN, TimestampType,
 };
 pub use records::{ControlKind, Header, Headers, Record, Records};
-pub use stream::{RecordStream, Streamed, Work};
+pub use stream::{RecordStream, StreamOutcome, Work};
 pub use unpack::Unpacker;
 pub use view::{BatchView, seal, stamp, stamp_create_time, stamp_log_append_time, stamp_producer, validate};
 pub use walk::{OffsetOrder, RecordHead};

@@ -9,32 +9,32 @@ use super::header::{BatchHeader, TimestampType};
 use super::varint::{take_i32, take_i64};
 use crate::ids::{Offset, Timestamp};
 
-/// A record.
+/// A record of a batch.
 #[derive(Clone, Debug)]
 pub struct Record<'a> {
-    /// Its offset, as the batch's base offset has it.
+    /// Offset, computed from the batch's base offset.
     pub offset: Offset,
-    /// Its timestamp; that of the batch if the topic uses log append time.
+    /// Timestamp; the batch's max timestamp if the topic uses log append time.
     pub timestamp: Timestamp,
-    /// The key, if it has one.
+    /// Key, if it has one.
     pub key: Option<&'a [u8]>,
-    /// The value; none: a tombstone.
+    /// Value; `None` is a tombstone.
     pub value: Option<&'a [u8]>,
-    /// The headers.
+    /// Headers.
     pub headers: Headers<'a>,
 }
 
-/// A record's header.
+/// A header of a record.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Header<'a> {
-    /// The key. UTF-8 by convention, which nobody enforces.
+    /// Key. UTF-8 by convention, but not enforced.
     pub key: &'a [u8],
-    /// The value.
+    /// Value.
     pub value: Option<&'a [u8]>,
 }
 
 impl<'a> Header<'a> {
-    /// The key as text; bytes that are not UTF-8 are replaced.
+    /// Returns the key as text, with invalid UTF-8 replaced.
     pub fn key_text(&self) -> Cow<'a, str> {
         String::from_utf8_lossy(self.key)
     }
@@ -48,7 +48,7 @@ pub struct Headers<'a> {
 }
 
 impl<'a> Headers<'a> {
-    /// Reads `count` headers off `bytes` once, so that iterating can rely on them; none if they are not there.
+    /// Takes `count` headers from the front of `bytes`, or returns `None` if they are malformed. Iteration can then rely on them.
     fn walk(bytes: &mut &'a [u8], count: u32) -> Option<Self> {
         let headers = Self { rest: bytes, count };
         for _ in 0..count {
@@ -78,9 +78,10 @@ fn take_header<'a>(bytes: &mut &'a [u8]) -> Option<Header<'a>> {
     Some(Header { key: take_nullable(bytes)??, value: take_nullable(bytes)? })
 }
 
-/// A length and that many bytes; a length of -1 stands for none. `None`: cannot be read.
+/// Takes a length and that many bytes from the front of `bytes`; length -1 stands for no value. Returns `None` if they are
+/// malformed.
 #[inline]
-#[allow(clippy::option_option, reason = "the outer one is the failure, which `?` passes on")]
+#[allow(clippy::option_option, reason = "the outer `None` is the failure, which `?` propagates")]
 fn take_nullable<'a>(bytes: &mut &'a [u8]) -> Option<Option<&'a [u8]>> {
     let len = take_i32(bytes)?;
     if len == -1 {
@@ -93,8 +94,8 @@ fn take_nullable<'a>(bytes: &mut &'a [u8]) -> Option<Option<&'a [u8]>> {
 
 /// Iterates over the records of one batch. Ends after the first error.
 ///
-/// Checked on the way: every length, that offsets rise and stay within the batch, that there are as many records as the
-/// header says and nothing behind them.
+/// Checks every length, that offsets increase and stay within the batch, that the number of records matches the header, and that
+/// nothing follows the last record.
 #[derive(Clone, Debug)]
 pub struct Records<'a> {
     rest: &'a [u8],
@@ -109,7 +110,7 @@ pub struct Records<'a> {
 }
 
 impl<'a> Records<'a> {
-    /// The records of the batch with this header, whose decompressed bytes are `records`.
+    /// Creates an iterator over `records`, the decompressed records of the batch with this header.
     pub fn new(header: &BatchHeader, records: &'a [u8]) -> Self {
         let append_time =
             (header.timestamp_type() == TimestampType::LogAppendTime).then(|| header.max_timestamp.get());
@@ -186,7 +187,7 @@ impl<'a> Iterator for Records<'a> {
 
 impl FusedIterator for Records<'_> {}
 
-/// What a control record says; see [`BatchHeader::is_control`].
+/// Meaning of a control record; see [`BatchHeader::is_control`].
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 #[non_exhaustive]
 pub enum ControlKind {
@@ -194,12 +195,12 @@ pub enum ControlKind {
     Abort,
     /// The producer's transaction was committed.
     Commit,
-    /// One this build does not know.
+    /// A kind that this build does not know.
     Other(i16),
 }
 
 impl ControlKind {
-    /// What the control record with this key says; none if the key is not one of a control record.
+    /// Returns the meaning of the control record with this key, or `None` if the key is not that of a control record.
     pub fn of_key(key: &[u8]) -> Option<Self> {
         let (version, rest) = key.split_first_chunk::<2>()?;
         let (kind, _) = rest.split_first_chunk::<2>()?;

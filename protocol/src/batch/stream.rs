@@ -1,4 +1,4 @@
-//! The records of a stored batch as a stream: decompressed and walked over piece by piece.
+//! Streams over the records of a stored batch: decompresses and walks them chunk by chunk.
 #![deny(clippy::unwrap_used, clippy::indexing_slicing, clippy::arithmetic_side_effects)]
 
 use core::ops::ControlFlow;
@@ -7,39 +7,39 @@ use super::compression::Compression;
 use super::error::BatchError;
 use super::header::BatchHeader;
 use super::unpack::Unpacker;
-use super::walk::{OffsetOrder, RecordHead, RecordWalk, Walked};
+use super::walk::{OffsetOrder, RecordHead, RecordWalk, WalkOutcome};
 
-/// Units of work that may be done. One is about a nanosecond on a core of a server; it is counted, not measured, so that the same bytes
-/// are walked over in the same steps everywhere.
+/// Units of work a step may do. A unit takes about a nanosecond on a server core. Work is counted, not measured, so that the same
+/// bytes are processed in the same steps everywhere.
 pub type Work = usize;
 
-/// What one piece of decompression costs besides its bytes.
-const PIECE_WORK: Work = 200;
+/// Fixed cost of decompressing one chunk, in addition to its bytes.
+const CHUNK_WORK: Work = 200;
 
-/// How a step of [`RecordStream::step`] ended.
+/// How a call of [`RecordStream::step`] ended.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Streamed {
-    /// The work that was allowed is done; records are left.
+pub enum StreamOutcome {
+    /// The allowed work is used up; records remain.
     More,
     /// The visitor stopped.
     Stopped,
-    /// Every record was passed, and nothing follows the last one.
+    /// All records were visited, and nothing follows the last one.
     End,
 }
 
-/// The records of one batch. Holds no reference to the batch: its bytes are handed to every step again.
+/// The records of one batch. It does not borrow the batch; the caller passes the stored bytes to every step.
 #[derive(Debug)]
 pub struct RecordStream {
     codec: Compression,
     order: OffsetOrder,
     walk: RecordWalk,
     unpacker: Unpacker,
-    /// Position in records that are not compressed.
+    /// Position in uncompressed records.
     at: usize,
 }
 
 impl RecordStream {
-    /// A stream over the records of the batch with this header, which may grow to `decompressed_max` bytes.
+    /// Creates a stream over the records of the batch with this header, which may decompress to at most `decompressed_max` bytes.
     pub fn new(
         header: &BatchHeader,
         order: OffsetOrder,
@@ -53,42 +53,42 @@ impl RecordStream {
         Ok(Self { codec, order, walk: RecordWalk::new(header, order), unpacker, at: 0 })
     }
 
-    /// Walks over records while there is `work` left, and takes off it what was done; one piece may be more than there was. `stored` are
-    /// the bytes behind the batch's header, the same in every call.
+    /// Visits records until `work` is used up, and subtracts the work done from it; one chunk may exceed what was left. `stored`
+    /// holds the bytes after the batch's header and must be the same in every call.
     pub fn step(
         &mut self,
         stored: &[u8],
         work: &mut Work,
         visit: &mut impl FnMut(RecordHead) -> ControlFlow<()>,
-    ) -> Result<Streamed, BatchError> {
+    ) -> Result<StreamOutcome, BatchError> {
         if self.codec == Compression::None {
             let rest = stored.get(self.at..).unwrap_or_default();
             let (passed, walked) = self.walk.walk(rest, true, work, visit)?;
             self.at = self.at.saturating_add(passed);
-            return Ok(streamed(walked));
+            return Ok(outcome(walked));
         }
         loop {
             let is_last = self.unpacker.is_done();
             let (passed, walked) = self.walk.walk(self.unpacker.unread(), is_last, work, visit)?;
             self.unpacker.consume(passed);
             let is_whole = self.unpacker.read_bytes() == stored.len();
-            if walked == Walked::End && !is_whole && self.order == OffsetOrder::Contiguous {
+            if walked == WalkOutcome::End && !is_whole && self.order == OffsetOrder::Contiguous {
                 return Err(BatchError::Compressed(self.codec));
             }
-            if walked != Walked::More || *work == 0 || is_last {
-                return Ok(streamed(walked));
+            if walked != WalkOutcome::More || *work == 0 || is_last {
+                return Ok(outcome(walked));
             }
             let bytes = self.unpacker.fill(stored)?;
-            *work = work.saturating_sub(PIECE_WORK.saturating_add(bytes.saturating_mul(self.byte_work())));
+            *work = work.saturating_sub(CHUNK_WORK.saturating_add(bytes.saturating_mul(self.byte_work())));
         }
     }
 
-    /// Gives back what can be used for another batch.
+    /// Returns the unpacker for use with another batch.
     pub fn into_unpacker(self) -> Unpacker {
         self.unpacker
     }
 
-    /// What a byte costs that is read or written.
+    /// Returns the cost of a byte read or written.
     fn byte_work(&self) -> Work {
         match self.codec {
             Compression::None => 0,
@@ -98,10 +98,10 @@ impl RecordStream {
     }
 }
 
-fn streamed(walked: Walked) -> Streamed {
+fn outcome(walked: WalkOutcome) -> StreamOutcome {
     match walked {
-        Walked::More => Streamed::More,
-        Walked::Stopped => Streamed::Stopped,
-        Walked::End => Streamed::End,
+        WalkOutcome::More => StreamOutcome::More,
+        WalkOutcome::Stopped => StreamOutcome::Stopped,
+        WalkOutcome::End => StreamOutcome::End,
     }
 }

@@ -1,12 +1,12 @@
-//! Kafka's variable-length numbers: zigzag, seven bits a byte, least first.
+//! Kafka's variable-length integers: zigzag encoding, seven bits per byte, least significant first.
 #![deny(clippy::unwrap_used, clippy::indexing_slicing, clippy::arithmetic_side_effects)]
 
 use bytes::BufMut;
 
-/// Takes an unsigned number of at most `bits` bits off the front; none if the bytes end or the number is longer.
+/// Takes an unsigned integer of at most `bits` bits, or returns `None` if it is truncated or too long.
 #[inline]
 fn take(bytes: &mut &[u8], bits: u32) -> Option<u64> {
-    // Nearly all numbers of a record are one to three bytes long: lengths, and what its place in a batch is counted from.
+    // Fast paths: nearly all integers in a record, lengths and deltas, take one to three bytes.
     match **bytes {
         [a, ref rest @ ..] if a < 0x80 => {
             *bytes = rest;
@@ -44,14 +44,14 @@ fn take_long(bytes: &mut &[u8], bits: u32) -> Option<u64> {
     }
 }
 
-/// Takes a number off the front of `bytes`.
+/// Takes a signed 32-bit integer from the front of `bytes`.
 #[inline]
 pub(super) fn take_i32(bytes: &mut &[u8]) -> Option<i32> {
     let value = take(bytes, 32)? as u32;
     Some((value >> 1) as i32 ^ ((value & 1) as i32).wrapping_neg())
 }
 
-/// Takes a number off the front of `bytes`.
+/// Takes a signed 64-bit integer from the front of `bytes`.
 #[inline]
 pub(super) fn take_i64(bytes: &mut &[u8]) -> Option<i64> {
     let value = take(bytes, 64)?;
@@ -63,22 +63,22 @@ const fn zigzag(value: i64) -> u64 {
     ((value << 1) ^ (value >> 63)) as u64
 }
 
-/// Bytes that [`put`] writes. Numbers of 32 bits are written the same way, whichever type they have.
+/// Returns the bytes that [`put`] writes. 32-bit and 64-bit integers have the same encoding.
 #[inline]
-#[allow(clippy::arithmetic_side_effects, reason = "64 leading zeros at most")]
+#[allow(clippy::arithmetic_side_effects, reason = "at most 64 leading zeros")]
 pub(super) const fn len(value: i64) -> usize {
     (64 - (zigzag(value) | 1).leading_zeros()).div_ceil(7) as usize
 }
 
-/// Bytes of the longest number.
+/// Bytes of the longest encoding.
 const BYTES_MAX: usize = 10;
 
-/// Appends a number.
+/// Appends an integer.
 #[inline]
 #[allow(
     clippy::indexing_slicing,
     clippy::arithmetic_side_effects,
-    reason = "64 bits are ten times seven at most"
+    reason = "64 bits take at most ten groups of seven"
 )]
 pub(super) fn put(out: &mut impl BufMut, value: i64) {
     let mut rest = zigzag(value);
@@ -105,7 +105,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn numbers_survive_and_their_length_is_known(value: i64, shift in 0_u32..64) {
+        fn integers_round_trip_and_take_the_computed_length(value: i64, shift in 0_u32..64) {
             let value = value >> shift;
             let mut bytes = Vec::new();
             put(&mut bytes, value);
@@ -121,7 +121,7 @@ mod tests {
     }
 
     #[test]
-    fn kafkas_own_examples() {
+    fn encodings_match_kafkas_examples() {
         let encoded = |value| {
             let mut bytes = Vec::new();
             put(&mut bytes, value);
@@ -139,7 +139,7 @@ mod tests {
     }
 
     #[test]
-    fn a_number_longer_than_its_type_is_refused() {
+    fn an_integer_too_long_for_its_type_is_rejected() {
         assert_eq!(take_i32(&mut &[0xff, 0xff, 0xff, 0xff, 0x1f][..]), None);
         assert_eq!(take_i32(&mut &[0x80, 0x80, 0x80, 0x80, 0x80, 0][..]), None);
         assert_eq!(take_i64(&mut &[0xff; 11][..]), None);

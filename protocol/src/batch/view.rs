@@ -1,4 +1,4 @@
-//! A batch in its bytes: checks, and the fields that a broker writes.
+//! A view of a batch in its encoded bytes: checks, and the fields that a broker writes.
 #![deny(clippy::unwrap_used, clippy::indexing_slicing, clippy::arithmetic_side_effects)]
 
 use zerocopy::FromBytes;
@@ -22,7 +22,7 @@ pub struct BatchView<'a> {
 }
 
 impl<'a> BatchView<'a> {
-    /// The batch that `bytes` are: magic and length are checked, nothing else. For batches whose frame has been checked.
+    /// Returns the batch that fills `bytes`. Checks only magic and length; use it for batches whose frame has been checked.
     pub fn parse(bytes: &'a [u8]) -> Result<Self, BatchError> {
         let header = BatchHeader::parse(bytes)?;
         let need = header.batch_bytes();
@@ -36,36 +36,36 @@ impl<'a> BatchView<'a> {
         Ok(Self { header, bytes, records })
     }
 
-    /// The header.
+    /// Returns the header.
     #[inline]
     pub fn header(&self) -> &'a BatchHeader {
         self.header
     }
 
-    /// The whole batch.
+    /// Returns the whole batch.
     #[inline]
     pub fn bytes(&self) -> &'a [u8] {
         self.bytes
     }
 
-    /// The records as they are stored: compressed, if the header says so.
+    /// Returns the stored records, which are compressed if the header says so.
     #[inline]
     pub fn stored_records(&self) -> &'a [u8] {
         self.records
     }
 
-    /// The checksum of the bytes that it covers.
+    /// Computes the checksum of the bytes that it covers.
     pub fn checksum(&self) -> u32 {
         checksum(self.bytes)
     }
 
-    /// Compares the checksum with the bytes.
+    /// Compares the stored checksum with the computed one.
     pub fn check_checksum(&self) -> Result<(), BatchError> {
         let (stored, computed) = (self.header.crc.get(), self.checksum());
         if stored == computed { Ok(()) } else { Err(BatchError::Checksum { stored, computed }) }
     }
 
-    /// The records decompressed: into `scratch` (whose content is replaced) if they are compressed, else where they are.
+    /// Returns the decompressed records. Compressed records are decompressed into `scratch`, whose content is replaced.
     pub fn decompressed<'s>(&self, scratch: &'s mut Vec<u8>) -> Result<&'s [u8], BatchError>
     where
         'a: 's,
@@ -80,7 +80,7 @@ impl<'a> BatchView<'a> {
         }
     }
 
-    /// Iterates over the records, decompressed into `scratch` if need be.
+    /// Iterates over the records, decompressing them into `scratch` if necessary.
     pub fn records<'s>(&self, scratch: &'s mut Vec<u8>) -> Result<Records<'s>, BatchError>
     where
         'a: 's,
@@ -88,7 +88,7 @@ impl<'a> BatchView<'a> {
         Ok(Records::new(self.header, self.decompressed(scratch)?))
     }
 
-    /// Reads every record of a batch: offsets are those of a batch without gaps and the header's max timestamp is that of the records.
+    /// Reads every record and checks that the offsets have no gaps and that the header's max timestamp is that of the records.
     pub fn verify_records(&self, scratch: &mut Vec<u8>) -> Result<(), BatchError> {
         let mut max = Timestamp(-1);
         let mut expected = self.header.base_offset.get();
@@ -107,7 +107,7 @@ impl<'a> BatchView<'a> {
         Ok(())
     }
 
-    /// The rules for what a producer may send, all of them in the header.
+    /// Checks the header against the rules for producers.
     pub(super) fn check_produced(&self) -> Result<(), BatchError> {
         let header = self.header;
         let compression = header.compression().ok_or(BatchError::Codec(header.codec()))?;
@@ -129,16 +129,16 @@ impl<'a> BatchView<'a> {
         }
         let (id, epoch) = (header.producer_id.get(), header.producer_epoch.get());
         let sequence = header.base_sequence.get();
-        let together = if id >= 0 { epoch >= 0 && sequence >= 0 } else { !header.is_transactional() };
-        if id < -1 || !together {
+        let consistent = if id >= 0 { epoch >= 0 && sequence >= 0 } else { !header.is_transactional() };
+        if id < -1 || !consistent {
             return Err(BatchError::Producer { id, epoch, sequence });
         }
         Ok(())
     }
 }
 
-/// Whether bytes are exactly one batch, whole and with the right checksum, whose header obeys the format's rules for producers. Its
-/// records are not looked at; see [`BatchCheck`](super::BatchCheck).
+/// Checks that `bytes` are exactly one batch with a valid checksum, and that its header follows the rules for producers. Does not
+/// look at the records; see [`BatchCheck`](super::BatchCheck).
 pub fn validate(bytes: &[u8]) -> Result<BatchView<'_>, BatchError> {
     let batch = BatchView::parse(bytes)?;
     batch.check_checksum()?;
@@ -151,7 +151,7 @@ fn checksum(batch: &[u8]) -> u32 {
 }
 
 fn header_mut(batch: &mut [u8]) -> &mut BatchHeader {
-    let (header, _) = BatchHeader::mut_from_prefix(batch).expect("only a checked batch is written to");
+    let (header, _) = BatchHeader::mut_from_prefix(batch).expect("only checked batches are written to");
     header
 }
 
@@ -164,7 +164,7 @@ pub fn stamp(batch: &mut [u8], base_offset: Offset, epoch: LeaderEpoch) {
     header.leader_epoch.set(epoch.0);
 }
 
-/// Writes the checksum of what `batch` holds now.
+/// Writes the checksum of the current content of `batch`.
 ///
 /// Panics if `batch` is shorter than a header.
 pub fn seal(batch: &mut [u8]) {
@@ -172,7 +172,8 @@ pub fn seal(batch: &mut [u8]) {
     header_mut(batch).crc.set(crc);
 }
 
-/// Leaves every record the time that its producer gave it, writes the largest of these, and the new checksum.
+/// Sets the timestamp type to create time and the max timestamp to `max`, the largest of the producer's timestamps, and writes the
+/// new checksum.
 ///
 /// Panics if `batch` is shorter than a header.
 pub fn stamp_create_time(batch: &mut [u8], max: Timestamp) {
@@ -182,7 +183,7 @@ pub fn stamp_create_time(batch: &mut [u8], max: Timestamp) {
     seal(batch);
 }
 
-/// Gives every record the time of appending, and writes the new checksum.
+/// Sets the timestamp type to log append time and the timestamp to `at`, and writes the new checksum.
 ///
 /// Panics if `batch` is shorter than a header.
 pub fn stamp_log_append_time(batch: &mut [u8], at: Timestamp) {
@@ -192,7 +193,7 @@ pub fn stamp_log_append_time(batch: &mut [u8], at: Timestamp) {
     seal(batch);
 }
 
-/// Replaces producer id, epoch and sequence, and writes the new checksum: for a batch that is sent again by a new epoch.
+/// Replaces producer id, epoch and sequence, and writes the new checksum. Used when a batch is sent again with a new epoch.
 ///
 /// Panics if `batch` is shorter than a header.
 pub fn stamp_producer(batch: &mut [u8], producer: BatchProducer) {

@@ -1,4 +1,4 @@
-//! Walking over a batch's records as their bytes come, past keys and values.
+//! Walks over the records of a batch as their bytes become available, skipping keys and values.
 #![deny(clippy::unwrap_used, clippy::indexing_slicing, clippy::arithmetic_side_effects)]
 
 use core::ops::ControlFlow;
@@ -10,23 +10,23 @@ use super::varint::{take_i32, take_i64};
 /// Bytes of the longest run of fields between two byte strings: length, attributes, timestamp, offset and the length of the key.
 const FIELDS_BYTES_MAX: usize = 5 + 1 + 10 + 5 + 5;
 
-/// What a record costs, in units of [`super::Work`].
+/// Cost of a record, in units of [`super::Work`].
 const RECORD_WORK: usize = 8;
 
-/// What one of its headers costs.
+/// Cost of a header.
 const HEADER_WORK: usize = 4;
 
-/// More headers than these, and a record is walked over field by field, so that it can be left in the middle.
+/// A record with more headers than this is walked field by field, so that the walk can pause inside it.
 const HEADERS_AT_ONCE_MAX: u32 = 64;
 
-/// What stands in front of a record's key and value.
+/// The fields of a record before its key and value.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct RecordHead {
-    /// Its place in the batch, from 0.
+    /// Position in the batch, from 0.
     pub number: u32,
-    /// Its offset, from that of the batch.
+    /// Offset relative to the batch's base offset.
     pub offset_delta: i32,
-    /// Its timestamp, from that of the batch.
+    /// Timestamp relative to the batch's base timestamp.
     pub timestamp_delta: i64,
     /// Whether it has a key.
     pub has_key: bool,
@@ -35,35 +35,35 @@ pub struct RecordHead {
 /// Which offsets the records of a batch may have.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum OffsetOrder {
-    /// One after the other, from the batch's own on: what producers send.
+    /// Consecutive from the base offset: what producers send.
     Contiguous,
-    /// Rising: compaction leaves gaps.
+    /// Increasing: compaction leaves gaps.
     Rising,
 }
 
-/// Checks every length and number of a batch's records: there are as many as the header says, each takes the bytes that it says, their
-/// offsets are in order and within the batch, and nothing follows the last.
+/// Checks every length and number in a batch's records: their count matches the header, each record has the length that it
+/// declares, offsets are in order and within the batch, and nothing follows the last record.
 #[derive(Debug)]
 pub(super) struct RecordWalk {
     count: u32,
     last_offset_delta: i32,
     order: OffsetOrder,
-    /// Of the record that comes, or is being passed.
+    /// Number of the current or next record.
     number: u32,
-    /// The lowest offset that may come.
+    /// Lowest offset delta that the next record may have.
     next_delta: i32,
-    place: Place,
-    /// Bytes of the record behind this place.
+    position: Position,
+    /// Bytes that remain of the current record.
     body: usize,
-    /// Of them, bytes of a key or value to pass.
+    /// Bytes to skip of the current key or value.
     skip: usize,
-    /// Headers to come in this record.
+    /// Headers that remain in the current record.
     headers: u32,
 }
 
-/// Where a walk can be left.
+/// Where the walk can pause.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Place {
+enum Position {
     Record,
     Value,
     HeaderCount,
@@ -73,12 +73,12 @@ enum Place {
 
 /// How a walk ended.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Walked {
-    /// There is no work left, or the bytes end.
+pub(super) enum WalkOutcome {
+    /// The work is used up, or the bytes end.
     More,
-    /// The visitor has what it wants.
+    /// The visitor stopped.
     Stopped,
-    /// All records have been passed and the bytes end with them.
+    /// All records were visited, and the bytes end with the last one.
     End,
 }
 
@@ -90,26 +90,26 @@ impl RecordWalk {
             order,
             number: 0,
             next_delta: 0,
-            place: Place::Record,
+            position: Position::Record,
             body: 0,
             skip: 0,
             headers: 0,
         }
     }
 
-    /// Walks over `bytes`, which go on where the last ones were left, while there is `work` left. `is_last`: no others follow. Returns how
-    /// many bytes were passed; a few are left if the rest of a number is missing.
+    /// Walks over `bytes`, which continue where the previous call stopped, until `work` is used up. `is_last` means that no more
+    /// bytes follow. Returns the number of bytes consumed; a few remain if they end in the middle of a number.
     pub(super) fn walk(
         &mut self,
         bytes: &[u8],
         is_last: bool,
         work: &mut usize,
         visit: &mut impl FnMut(RecordHead) -> ControlFlow<()>,
-    ) -> Result<(usize, Walked), BatchError> {
+    ) -> Result<(usize, WalkOutcome), BatchError> {
         let mut rest = bytes;
         let walked = self.walk_rest(&mut rest, is_last, work, visit).map_err(|error| match error {
-            Bad::Field(field) => BatchError::Record { number: self.number, field },
-            Bad::Trailing(bytes) => BatchError::TrailingRecords { bytes },
+            WalkError::Field(field) => BatchError::Record { number: self.number, field },
+            WalkError::Trailing(bytes) => BatchError::TrailingRecords { bytes },
         })?;
         Ok((bytes.len().saturating_sub(rest.len()), walked))
     }
@@ -120,7 +120,7 @@ impl RecordWalk {
         is_last: bool,
         work: &mut usize,
         visit: &mut impl FnMut(RecordHead) -> ControlFlow<()>,
-    ) -> Result<Walked, Bad> {
+    ) -> Result<WalkOutcome, WalkError> {
         loop {
             if self.skip > 0 {
                 let passed = self.skip.min(rest.len());
@@ -129,143 +129,143 @@ impl RecordWalk {
                 self.body = self.body.saturating_sub(passed);
             }
             if self.skip > 0 || (rest.len() < FIELDS_BYTES_MAX && !is_last) {
-                return if is_last { Err(Bad::Field("length")) } else { Ok(Walked::More) };
+                return if is_last { Err(WalkError::Field("length")) } else { Ok(WalkOutcome::More) };
             }
             if *work == 0 {
-                return Ok(Walked::More);
+                return Ok(WalkOutcome::More);
             }
-            if self.place != Place::Record {
+            if self.position != Position::Record {
                 self.pass_field(rest, work)?;
                 continue;
             }
             if self.number == self.count {
                 return match rest.len() {
-                    0 if is_last => Ok(Walked::End),
-                    0 => Ok(Walked::More),
-                    bytes => Err(Bad::Trailing(bytes)),
+                    0 if is_last => Ok(WalkOutcome::End),
+                    0 => Ok(WalkOutcome::More),
+                    bytes => Err(WalkError::Trailing(bytes)),
                 };
             }
             if self.begin_record(rest, work, visit)?.is_break() {
-                return Ok(Walked::Stopped);
+                return Ok(WalkOutcome::Stopped);
             }
         }
     }
 
-    /// Passes a whole record, or its beginning.
+    /// Consumes a whole record, or its beginning.
     #[inline]
     fn begin_record(
         &mut self,
         rest: &mut &[u8],
         work: &mut usize,
         visit: &mut impl FnMut(RecordHead) -> ControlFlow<()>,
-    ) -> Result<ControlFlow<()>, Bad> {
+    ) -> Result<ControlFlow<()>, WalkError> {
         *work = work.saturating_sub(RECORD_WORK);
-        let len = take_i32(rest).ok_or(Bad::Field("length"))?;
-        let len = usize::try_from(len).map_err(|_| Bad::Field("length"))?;
+        let len = take_i32(rest).ok_or(WalkError::Field("length"))?;
+        let len = usize::try_from(len).map_err(|_| WalkError::Field("length"))?;
         let whole = rest.split_at_checked(len);
-        // Of a record that is not here in full the fields are, up to the key.
+        // An incomplete record is available at least up to its key.
         let body = whole.map_or(*rest, |(body, _)| body);
-        let mut fields = body.split_first().ok_or(Bad::Field("attributes"))?.1;
-        let timestamp_delta = take_i64(&mut fields).ok_or(Bad::Field("timestamp"))?;
-        let offset_delta = take_i32(&mut fields).ok_or(Bad::Field("offset"))?;
+        let mut fields = body.split_first().ok_or(WalkError::Field("attributes"))?.1;
+        let timestamp_delta = take_i64(&mut fields).ok_or(WalkError::Field("timestamp"))?;
+        let offset_delta = take_i32(&mut fields).ok_or(WalkError::Field("offset"))?;
         let in_order = match self.order {
             OffsetOrder::Contiguous => offset_delta == self.next_delta,
             OffsetOrder::Rising => offset_delta >= self.next_delta,
         };
         if !in_order || offset_delta > self.last_offset_delta {
-            return Err(Bad::Field("offset"));
+            return Err(WalkError::Field("offset"));
         }
-        let key = take_length(&mut fields).ok_or(Bad::Field("key"))?;
+        let key = take_length(&mut fields).ok_or(WalkError::Field("key"))?;
         let head = RecordHead { number: self.number, offset_delta, timestamp_delta, has_key: key.is_some() };
         self.next_delta = offset_delta.saturating_add(1);
         let key_bytes = key.unwrap_or_default();
-        if let Some((_, behind)) = whole
+        if let Some((_, after)) = whole
             && pass_rest(fields, key_bytes, work)?
         {
-            *rest = behind;
+            *rest = after;
             self.number = self.number.saturating_add(1);
         } else {
             let passed = body.len().saturating_sub(fields.len());
             *rest = rest.get(passed..).unwrap_or_default();
-            self.body = len.checked_sub(passed).ok_or(Bad::Field("length"))?;
+            self.body = len.checked_sub(passed).ok_or(WalkError::Field("length"))?;
             self.pass_string(key_bytes, "key")?;
-            self.place = Place::Value;
+            self.position = Position::Value;
         }
         Ok(visit(head))
     }
 
-    /// Passes one field of a record that is not passed at once.
-    fn pass_field(&mut self, rest: &mut &[u8], work: &mut usize) -> Result<(), Bad> {
+    /// Consumes one field of a record that is walked field by field.
+    fn pass_field(&mut self, rest: &mut &[u8], work: &mut usize) -> Result<(), WalkError> {
         let here = rest.get(..self.body).unwrap_or(rest);
         let mut fields = here;
-        let (field, string) = match self.place {
-            Place::Record => return Ok(()),
-            Place::Value => ("value", take_length(&mut fields)),
-            Place::Header => ("headers", take_length(&mut fields).filter(Option::is_some)),
-            Place::HeaderValue => ("headers", take_length(&mut fields)),
-            Place::HeaderCount => {
+        let (field, string) = match self.position {
+            Position::Record => return Ok(()),
+            Position::Value => ("value", take_length(&mut fields)),
+            Position::Header => ("headers", take_length(&mut fields).filter(Option::is_some)),
+            Position::HeaderValue => ("headers", take_length(&mut fields)),
+            Position::HeaderCount => {
                 let count = take_i32(&mut fields).and_then(|count| u32::try_from(count).ok());
-                self.headers = count.ok_or(Bad::Field("header count"))?;
+                self.headers = count.ok_or(WalkError::Field("header count"))?;
                 ("header count", Some(None))
             }
         };
-        let string = string.ok_or(Bad::Field(field))?;
+        let string = string.ok_or(WalkError::Field(field))?;
         let passed = here.len().saturating_sub(fields.len());
         *rest = rest.get(passed..).unwrap_or_default();
         self.body = self.body.saturating_sub(passed);
         self.pass_string(string.unwrap_or_default(), field)?;
         *work = work.saturating_sub(HEADER_WORK);
-        self.place = match self.place {
-            Place::Value => Place::HeaderCount,
-            Place::Header => Place::HeaderValue,
-            Place::HeaderCount | Place::HeaderValue | Place::Record if self.headers > 0 => {
+        self.position = match self.position {
+            Position::Value => Position::HeaderCount,
+            Position::Header => Position::HeaderValue,
+            Position::HeaderCount | Position::HeaderValue | Position::Record if self.headers > 0 => {
                 self.headers = self.headers.saturating_sub(1);
-                Place::Header
+                Position::Header
             }
-            Place::HeaderCount | Place::HeaderValue | Place::Record => Place::Record,
+            Position::HeaderCount | Position::HeaderValue | Position::Record => Position::Record,
         };
-        if self.place == Place::Record {
-            // The value of the last header may be still to come.
+        if self.position == Position::Record {
+            // The value of the last header may still have to be skipped.
             if self.body > self.skip {
-                return Err(Bad::Field("length"));
+                return Err(WalkError::Field("length"));
             }
             self.number = self.number.saturating_add(1);
         }
         Ok(())
     }
 
-    fn pass_string(&mut self, bytes: usize, field: &'static str) -> Result<(), Bad> {
+    fn pass_string(&mut self, bytes: usize, field: &'static str) -> Result<(), WalkError> {
         self.skip = bytes;
-        if bytes > self.body { Err(Bad::Field(field)) } else { Ok(()) }
+        if bytes > self.body { Err(WalkError::Field(field)) } else { Ok(()) }
     }
 }
 
-/// What is wrong.
-enum Bad {
+/// Why a walk failed.
+enum WalkError {
     Field(&'static str),
     Trailing(usize),
 }
 
-/// Passes key, value and headers, which are all there and end with the record. False: there are too many headers to do that at once.
+/// Skips the key, value and headers of a complete record. Returns false if there are too many headers to do that at once.
 #[inline]
-fn pass_rest(mut fields: &[u8], key_bytes: usize, work: &mut usize) -> Result<bool, Bad> {
-    fields = fields.get(key_bytes..).ok_or(Bad::Field("key"))?;
-    pass_nullable(&mut fields).ok_or(Bad::Field("value"))?;
-    let headers = take_i32(&mut fields).ok_or(Bad::Field("header count"))?;
-    let headers = u32::try_from(headers).map_err(|_| Bad::Field("header count"))?;
+fn pass_rest(mut fields: &[u8], key_bytes: usize, work: &mut usize) -> Result<bool, WalkError> {
+    fields = fields.get(key_bytes..).ok_or(WalkError::Field("key"))?;
+    pass_nullable(&mut fields).ok_or(WalkError::Field("value"))?;
+    let headers = take_i32(&mut fields).ok_or(WalkError::Field("header count"))?;
+    let headers = u32::try_from(headers).map_err(|_| WalkError::Field("header count"))?;
     if headers > HEADERS_AT_ONCE_MAX {
         return Ok(false);
     }
     for _ in 0..headers {
-        let key = take_length(&mut fields).flatten().ok_or(Bad::Field("headers"))?;
-        fields = fields.get(key..).ok_or(Bad::Field("headers"))?;
-        pass_nullable(&mut fields).ok_or(Bad::Field("headers"))?;
+        let key = take_length(&mut fields).flatten().ok_or(WalkError::Field("headers"))?;
+        fields = fields.get(key..).ok_or(WalkError::Field("headers"))?;
+        pass_nullable(&mut fields).ok_or(WalkError::Field("headers"))?;
         *work = work.saturating_sub(HEADER_WORK);
     }
-    if fields.is_empty() { Ok(true) } else { Err(Bad::Field("length")) }
+    if fields.is_empty() { Ok(true) } else { Err(WalkError::Field("length")) }
 }
 
-/// Passes a length and that many bytes.
+/// Skips a length and that many bytes.
 #[inline]
 fn pass_nullable(fields: &mut &[u8]) -> Option<()> {
     let bytes = take_length(fields)?.unwrap_or_default();
@@ -273,9 +273,9 @@ fn pass_nullable(fields: &mut &[u8]) -> Option<()> {
     Some(())
 }
 
-/// The length of a byte string; -1 stands for none. `None`: cannot be read.
+/// Takes the length of a byte string; -1 stands for no value. Returns `None` if it is malformed.
 #[inline]
-#[allow(clippy::option_option, reason = "the outer one is the failure, which `?` passes on")]
+#[allow(clippy::option_option, reason = "the outer `None` is the failure, which `?` propagates")]
 fn take_length(fields: &mut &[u8]) -> Option<Option<usize>> {
     match take_i32(fields)? {
         -1 => Some(None),

@@ -1,4 +1,4 @@
-//! The header in front of every payload.
+//! The frame header, which precedes every payload.
 
 use zerocopy::byteorder::little_endian::{I32, I64, U16, U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
@@ -8,35 +8,36 @@ use super::lag;
 /// Bytes of a frame header.
 pub const FRAME_HEADER_BYTES: usize = 64;
 
-/// Frames begin at multiples of this.
+/// Alignment of frames, in bytes.
 pub const FRAME_ALIGN: usize = 8;
 
-/// The first field behind the header checksum of every frame.
+/// Value of the first field after the header checksum.
 pub const FRAME_MAGIC: u16 = 0x5748;
 
 /// Version of the frame layout.
 pub const FRAME_VERSION: u8 = 3;
 
-/// The version before frames said what was committed. Its frames are read.
+/// The version before frames had a commit index. Its frames can still be read.
 pub const FRAME_VERSION_WITHOUT_COMMIT: u8 = 2;
 
-/// The version before frames had a [`mac`](FrameHeader::mac). Its frames are read.
+/// The version before frames had a [`mac`](FrameHeader::mac). Its frames can still be read.
 pub const FRAME_VERSION_WITHOUT_MAC: u8 = 1;
 
-/// What a frame's payload is.
+/// Content of a frame's payload.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[repr(u8)]
 pub enum FrameKind {
     /// A record batch (Kafka's RecordBatch v2), with its offset and leader epoch stamped.
     Batch = 1,
-    /// Zero bytes, so that the next frame starts on a page boundary. Has the index of the frame that follows it and takes none.
+    /// Zero bytes, so that the next frame starts on a page boundary. Carries the index of the frame that follows; takes no index
+    /// itself.
     Padding = 2,
-    /// A leader's first frame of its epoch. Has an index and no offset.
+    /// A leader's first frame of its epoch. Has an index but no offset.
     EpochStart = 3,
 }
 
 impl FrameKind {
-    /// The kind with this number, if there is one.
+    /// Returns the kind with this number, if there is one.
     pub const fn from_u8(n: u8) -> Option<Self> {
         match n {
             1 => Some(Self::Batch),
@@ -47,7 +48,7 @@ impl FrameKind {
     }
 }
 
-/// The header in front of every payload. Field by field in `docs/disk-format.md`.
+/// Header before every payload. `docs/disk-format.md` describes each field.
 #[derive(Clone, Copy, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned, Debug, PartialEq, Eq)]
 #[repr(C)]
 pub struct FrameHeader {
@@ -59,22 +60,22 @@ pub struct FrameHeader {
     pub version: u8,
     /// A [`FrameKind`].
     pub kind: u8,
-    /// Bytes of payload, without the alignment behind it.
+    /// Bytes of payload, without the alignment after it.
     pub payload_bytes: U32,
-    /// See the module's doc.
+    /// Checksum of the payload; see [the module](super).
     pub payload_crc: U32,
-    /// The life of the extent this frame was written for.
+    /// Incarnation of the extent this frame was written for.
     pub incarnation: U64,
     /// Replication index.
     pub index: U64,
-    /// Keyed hash of the extent's life and the frame's position in it, which only the store can make: a frame that is found without
-    /// following others to it is told by this from bytes of somebody's record. In frames of version 1: the durable index.
+    /// Keyed hash of the extent's incarnation and the frame's position in it, which only the store can compute. It distinguishes a
+    /// frame that recovery finds by searching from the same bytes inside a record. In frames of version 1: the durable index.
     pub mac: U64,
     /// Offset of the first record of a batch; for other kinds, of the next record.
     pub base_offset: I64,
-    /// Records of a batch minus one, counted in offsets; 0 for other kinds.
+    /// Number of offsets that a batch covers, minus one; 0 for other kinds.
     pub last_offset_delta: U32,
-    /// Term of the leader that appended this frame.
+    /// Epoch of the leader that appended this frame.
     pub leader_epoch: I32,
     /// [`crate::ids::TopicPartition::tag`].
     pub partition_tag: U32,
@@ -107,25 +108,25 @@ const _: () = {
     assert!(FRAME_HEADER_BYTES.is_multiple_of(FRAME_ALIGN));
 };
 
-/// Bytes a frame with this payload takes, alignment included.
+/// Returns the bytes of a frame with this payload, including alignment.
 #[inline]
 pub const fn frame_bytes(payload_bytes: usize) -> usize {
     (FRAME_HEADER_BYTES + payload_bytes).next_multiple_of(FRAME_ALIGN)
 }
 
-/// Why a header or a frame is not one.
+/// Why bytes are not a valid header or frame.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum FrameError {
     /// All bytes of the header are zero: nothing was ever written here.
     #[error("no frame: zero bytes")]
     Zero,
-    /// Fewer bytes than the header or its payload need.
+    /// Fewer bytes than the header or its payload requires.
     #[error("truncated frame: {have} bytes of {need}")]
     Truncated {
-        /// Bytes at hand.
+        /// Bytes present.
         have: usize,
-        /// Bytes needed.
+        /// Bytes required.
         need: usize,
     },
     /// The magic number does not match.
@@ -140,34 +141,34 @@ pub enum FrameError {
     /// A kind this build does not know.
     #[error("unknown frame kind {0}")]
     Kind(u8),
-    /// Bits that no build has set.
-    #[error("frame has bits that this build does not understand")]
+    /// Reserved bits are set.
+    #[error("frame has reserved bits set that this build does not support")]
     Flags,
-    /// The payload is not the one that its checksum was made of.
+    /// The payload checksum does not match.
     #[error("frame payload checksum mismatch")]
     PayloadChecksum,
-    /// The payload is a batch whose own header says something else than the frame's.
-    #[error("the frame's header and its batch differ in {0}")]
+    /// The payload is a batch whose header disagrees with the frame's.
+    #[error("frame header and batch header disagree about the {0}")]
     Differs(&'static str),
-    /// Padding, or the bytes up to the next frame, are not zero.
-    #[error("bytes that must be zero are not")]
+    /// Padding or alignment bytes are not zero.
+    #[error("padding or alignment bytes are not zero")]
     NotZero,
 }
 
 impl FrameHeader {
-    /// The checksum of this header's bytes 4..64.
+    /// Computes the checksum of bytes 4..64 of this header.
     pub fn checksum(&self) -> u32 {
         crc32c::crc32c(self.as_bytes().split_at(4).1)
     }
 
-    /// This header with its checksum set.
+    /// Returns this header with its checksum set.
     #[must_use]
     pub fn sealed(mut self) -> Self {
         self.header_crc = U32::new(self.checksum());
         self
     }
 
-    /// The header at the start of `bytes`, checked: magic, checksum, version, kind, reserved bytes.
+    /// Returns the header at the start of `bytes` after checking magic, checksum, version, kind and reserved bits.
     pub fn parse(bytes: &[u8]) -> Result<(&Self, FrameKind), FrameError> {
         let Ok((header, _)) = Self::ref_from_prefix(bytes) else {
             return Err(FrameError::Truncated { have: bytes.len(), need: FRAME_HEADER_BYTES });
@@ -180,27 +181,27 @@ impl FrameHeader {
             return Err(FrameError::HeaderChecksum);
         }
         let (undurable, uncommitted) = (header.undurable.get(), header.uncommitted.get());
-        let is_sound = match header.version {
+        let is_valid = match header.version {
             FRAME_VERSION_WITHOUT_MAC => undurable == 0 && uncommitted == 0,
             FRAME_VERSION_WITHOUT_COMMIT => header.wide_undurable() <= header.index.get(),
             FRAME_VERSION => undurable.max(uncommitted) <= lag::encode(header.index.get()),
             version => return Err(FrameError::Version(version)),
         };
-        if !is_sound {
+        if !is_valid {
             return Err(FrameError::Flags);
         }
         let kind = FrameKind::from_u8(header.kind).ok_or(FrameError::Kind(header.kind))?;
         Ok((header, kind))
     }
 
-    /// Bytes of the whole frame, alignment included.
+    /// Returns the bytes of the whole frame, including alignment.
     #[inline]
     pub fn frame_bytes(&self) -> usize {
         frame_bytes(self.payload_bytes.get() as usize)
     }
 
-    /// Every frame with an index below this was durable when this one was made. Recovery tells by it whether a bad frame before this
-    /// one had been acknowledged.
+    /// Returns the durable index: every frame with a lower index was durable when this one was written. Recovery uses it to decide
+    /// whether a damaged earlier frame had been acknowledged.
     #[inline]
     pub fn durable_index(&self) -> u64 {
         match self.version {
@@ -210,8 +211,8 @@ impl FrameHeader {
         }
     }
 
-    /// Every frame with an index below this was known to be committed when this one was made. Frames of versions that do not say are of
-    /// logs with a single replica, where what is durable is committed.
+    /// Returns the commit index: every frame with a lower index was known to be committed when this one was written. Frames of
+    /// versions without it are from logs with a single replica, where durable frames are committed.
     #[inline]
     pub fn commit_index(&self) -> u64 {
         match self.version {
@@ -220,13 +221,13 @@ impl FrameHeader {
         }
     }
 
-    /// `undurable` of version 2, which took all 32 bits.
+    /// Returns `undurable` of version 2, which had 32 bits.
     #[inline]
     fn wide_undurable(&self) -> u64 {
         u64::from(self.undurable.get()) | u64::from(self.uncommitted.get()) << 16
     }
 
-    /// The offset behind the last record of this frame.
+    /// Returns the offset after the last record of this frame.
     #[inline]
     pub fn next_offset(&self) -> i64 {
         match FrameKind::from_u8(self.kind) {

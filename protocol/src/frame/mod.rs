@@ -1,4 +1,4 @@
-//! The frame: one header for wire, journal, extent and peer.
+//! The frame: the same header on the wire, in the journal, in extents and between replicas.
 //!
 //! `frame = FrameHeader (64 bytes) + payload + zero bytes up to the next multiple of FRAME_ALIGN`
 //!
@@ -6,16 +6,15 @@
 //!
 //! What each checksum covers:
 //! - `header_crc`: bytes 4..64 of the header.
-//! - `payload_crc`: for a batch, the batch's own CRC-32C (which covers everything behind it in the batch); the 21 bytes
-//!   of the batch in front of that coverage repeat what the header says and are compared with it. For every other kind:
-//!   CRC-32C of the payload.
+//! - `payload_crc`: for a batch, the batch's own CRC-32C, which covers everything after it in the batch. The 21 bytes of the batch
+//!   before that coverage repeat fields of the frame header and are compared with it. For every other kind: CRC-32C of the payload.
 //!
-//! So a flipped bit anywhere in a frame is found, and a batch's payload is never summed twice.
+//! So any flipped bit in a frame is detected, and a batch's payload is never checksummed twice.
 //!
-//! Checksums prove nothing to whoever does not know where a frame begins: a record can hold the bytes of a whole frame. That is what
-//! `mac` is for, which the store makes and checks.
+//! Checksums do not prove where a frame begins: a record can contain the bytes of a whole frame. The store computes and checks
+//! `mac` for that.
 //!
-//! [`write_batch_frame`], [`write_padding`] and [`write_epoch_start`] make frames in place; [`Frame`] and [`Frames`] read them.
+//! [`write_batch_frame`], [`write_padding`] and [`write_epoch_start`] write frames in place; [`Frame`] and [`Frames`] read them.
 
 mod header;
 mod lag;

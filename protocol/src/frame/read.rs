@@ -1,4 +1,4 @@
-//! Reading frames from bytes that may be anything.
+//! Reads frames from untrusted bytes.
 #![deny(clippy::unwrap_used, clippy::indexing_slicing, clippy::arithmetic_side_effects)]
 
 use core::iter::FusedIterator;
@@ -6,7 +6,7 @@ use core::iter::FusedIterator;
 use super::header::{FRAME_HEADER_BYTES, FrameError, FrameHeader, FrameKind};
 use crate::batch::BatchView;
 
-/// A whole frame in borrowed bytes.
+/// A complete frame in borrowed bytes.
 #[derive(Clone, Copy, Debug)]
 pub struct Frame<'a> {
     header: &'a FrameHeader,
@@ -16,20 +16,19 @@ pub struct Frame<'a> {
 }
 
 impl<'a> Frame<'a> {
-    /// The frame at the start of `bytes`: the header is checked and all of its bytes are there. The payload is left to
-    /// [`Frame::check`].
+    /// Returns the frame at the start of `bytes` if its header is valid and the frame is complete. [`Frame::check`] checks the
+    /// payload.
     pub fn parse(bytes: &'a [u8]) -> Result<Self, FrameError> {
         let (header, kind) = FrameHeader::parse(bytes)?;
         let payload_bytes = header.payload_bytes.get() as usize;
-        let behind = bytes.get(FRAME_HEADER_BYTES..header.frame_bytes());
-        let Some((payload, alignment)) = behind.and_then(|behind| behind.split_at_checked(payload_bytes))
-        else {
+        let body = bytes.get(FRAME_HEADER_BYTES..header.frame_bytes());
+        let Some((payload, alignment)) = body.and_then(|body| body.split_at_checked(payload_bytes)) else {
             return Err(FrameError::Truncated { have: bytes.len(), need: header.frame_bytes() });
         };
         Ok(Self { header, kind, payload, alignment })
     }
 
-    /// The frame at the start of `bytes`, every bit of it checked.
+    /// Returns the frame at the start of `bytes` after checking every bit of it.
     pub fn checked(bytes: &'a [u8]) -> Result<Self, FrameError> {
         let frame = Self::parse(bytes)?;
         frame.check()?;
@@ -38,7 +37,7 @@ impl<'a> Frame<'a> {
 
     /// Checks what the header's checksum does not cover: payload and alignment.
     ///
-    /// A batch's checksum is compared here, so whoever has checked the frame need not check the batch.
+    /// This includes a batch's checksum, so the caller need not check the batch again.
     pub fn check(&self) -> Result<(), FrameError> {
         if self.alignment.iter().any(|byte| *byte != 0) {
             return Err(FrameError::NotZero);
@@ -56,7 +55,7 @@ impl<'a> Frame<'a> {
         if self.header.payload_crc.get() == crc { Ok(()) } else { Err(FrameError::PayloadChecksum) }
     }
 
-    /// The batch's first 21 bytes against the header, the others against the checksum.
+    /// Checks the batch's first 21 bytes against the header, and the others against the checksum.
     fn check_batch(&self) -> Result<(), FrameError> {
         let batch = BatchView::parse(self.payload).map_err(|_| FrameError::Differs("length or magic"))?;
         let (frame, header) = (self.header, batch.header());
@@ -76,25 +75,25 @@ impl<'a> Frame<'a> {
         }
     }
 
-    /// The header.
+    /// Returns the header.
     #[inline]
     pub fn header(&self) -> &'a FrameHeader {
         self.header
     }
 
-    /// What the payload is.
+    /// Returns the kind of the payload.
     #[inline]
     pub fn kind(&self) -> FrameKind {
         self.kind
     }
 
-    /// The payload.
+    /// Returns the payload.
     #[inline]
     pub fn payload(&self) -> &'a [u8] {
         self.payload
     }
 
-    /// The batch, if the frame holds one.
+    /// Returns the batch, if the frame holds one.
     #[inline]
     pub fn batch(&self) -> Option<BatchView<'a>> {
         match self.kind {
@@ -104,9 +103,9 @@ impl<'a> Frame<'a> {
     }
 }
 
-/// Iterates over frames that lie one behind the other. Ends where the bytes end, or after the first error.
+/// Iterates over consecutive frames. Ends where the bytes end, or after the first error.
 ///
-/// Headers are checked on the way; call [`Frame::check`] on each frame whose payload matters.
+/// Checks headers only; call [`Frame::check`] on each frame whose payload matters.
 #[derive(Clone, Debug)]
 pub struct Frames<'a> {
     bytes: &'a [u8],
@@ -115,12 +114,12 @@ pub struct Frames<'a> {
 }
 
 impl<'a> Frames<'a> {
-    /// The frames in `bytes`, from its start.
+    /// Creates an iterator over the frames from the start of `bytes`.
     pub const fn new(bytes: &'a [u8]) -> Self {
         Self { bytes, position: 0, failed: false }
     }
 
-    /// Where the next frame begins; after an error, where that bad frame begins.
+    /// Returns the position of the next frame; after an error, the position of the bad frame.
     pub const fn position(&self) -> usize {
         self.position
     }

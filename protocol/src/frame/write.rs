@@ -1,4 +1,4 @@
-//! Making frames where they are going to be written from.
+//! Writes frames in place, into the buffer that goes to disk.
 
 use zerocopy::IntoBytes;
 use zerocopy::byteorder::little_endian::{I32, I64, U16, U32, U64};
@@ -10,16 +10,16 @@ use super::lag;
 use crate::batch::BatchHeader;
 use crate::ids::{Incarnation, LeaderEpoch, LogIndex, Offset};
 
-/// What a frame's header says of its place in a log.
+/// Fields of a frame's header that describe its place in the log.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct FramePlace {
-    /// The life of the extent.
+    /// Incarnation of the extent.
     pub incarnation: Incarnation,
-    /// Replication index of the frame; of padding, that of the frame behind it.
+    /// Replication index of the frame; for padding, that of the frame after it.
     pub index: LogIndex,
-    /// Every frame with an index below this is durable by now.
+    /// Every frame with a lower index is durable.
     pub durable_index: LogIndex,
-    /// Every frame with an index below this is known to be committed by now.
+    /// Every frame with a lower index is known to be committed.
     pub commit_index: LogIndex,
     /// [`crate::ids::TopicPartition::tag`].
     pub partition_tag: u32,
@@ -28,7 +28,7 @@ pub struct FramePlace {
 }
 
 impl FrameHeader {
-    /// The header of a frame around a batch that has been checked and has got its offset and epoch.
+    /// Returns the header of a frame around a batch that has been checked and stamped with offset and epoch.
     pub fn for_batch(place: FramePlace, batch: &BatchHeader) -> Self {
         Self {
             base_offset: I64::new(batch.base_offset.get()),
@@ -79,21 +79,21 @@ impl FrameHeader {
     }
 }
 
-/// Makes a frame around the batch at `frame[FRAME_HEADER_BYTES..]`, which has been checked and has got its offset and epoch:
-/// writes the header in front of it and zeros behind it.
+/// Makes a frame of the batch at `frame[FRAME_HEADER_BYTES..]`, which must have been checked and stamped with offset and epoch.
+/// Writes the header before it and zeros after it.
 ///
-/// Panics if `frame` is not as long as the frame.
+/// Panics if `frame` does not have exactly the length of the frame.
 pub fn write_batch_frame(frame: &mut [u8], place: FramePlace) {
     let (head, payload) = frame.split_at_mut(FRAME_HEADER_BYTES);
-    let batch = BatchHeader::parse(payload).expect("only a checked batch is framed");
+    let batch = BatchHeader::parse(payload).expect("only checked batches are framed");
     let bytes = batch.batch_bytes();
-    assert_eq!(payload.len(), frame_bytes(bytes) - FRAME_HEADER_BYTES, "the frame ends behind its alignment");
-    assert!(batch.base_offset.get() >= 0, "a batch is framed once it has its offset");
+    assert_eq!(payload.len(), frame_bytes(bytes) - FRAME_HEADER_BYTES, "the frame ends after its alignment");
+    assert!(batch.base_offset.get() >= 0, "a batch has its offset before it is framed");
     head.copy_from_slice(FrameHeader::for_batch(place, batch).as_bytes());
     payload[bytes..].fill(0);
 }
 
-/// Makes the whole of `gap` a padding frame. `next_offset` is the offset of the next record.
+/// Fills `gap` with a padding frame. `next_offset` is the offset of the next record.
 ///
 /// Panics if `gap` is not a multiple of [`FRAME_ALIGN`] or too short for a header.
 pub fn write_padding(gap: &mut [u8], place: FramePlace, next_offset: Offset, epoch: LeaderEpoch) {
@@ -104,7 +104,7 @@ pub fn write_padding(gap: &mut [u8], place: FramePlace, next_offset: Offset, epo
     head.copy_from_slice(header.as_bytes());
 }
 
-/// Makes `frame` the first frame of a leader's epoch. It has no payload. `next_offset` is the offset of the next record.
+/// Writes the first frame of a leader's epoch into `frame`. It has no payload. `next_offset` is the offset of the next record.
 pub fn write_epoch_start(
     frame: &mut [u8; FRAME_HEADER_BYTES],
     place: FramePlace,

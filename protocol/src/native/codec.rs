@@ -1,4 +1,4 @@
-//! How bodies are written and read: the trait, and the pieces that several messages share.
+//! Encoding and decoding of message bodies: the trait, and the parts that several messages share.
 #![deny(clippy::unwrap_used, clippy::indexing_slicing, clippy::arithmetic_side_effects)]
 
 use bytes::BufMut;
@@ -13,21 +13,21 @@ use super::reader::{DecodeError, Reader};
 use crate::ids::{LeaderEpoch, NodeId, PartitionIndex, ShardId, Timestamp, TopicId, TopicPartition};
 use crate::limits::{OFFSET_METADATA_BYTES_MAX, PARTITIONS_PER_TOPIC_MAX, TOPIC_CONFIGS_MAX};
 
-/// A list with at most one entry for each partition of one topic.
+/// Entries of a list with at most one entry per partition of a topic.
 pub(super) const POSITIONS_MAX: usize = PARTITIONS_PER_TOPIC_MAX as usize;
 
-/// The body of a native message. Layouts are in `docs/wire-format.md`.
+/// The body of a native message. `docs/wire-format.md` describes the layouts.
 pub trait Body: Sized {
-    /// The kind of the messages that carry it; a reply has the kind of its request.
+    /// Kind of the messages that carry it; a reply has the kind of its request.
     const KIND: MessageKind;
 
     /// Appends this body to `out`.
     fn encode(&self, out: &mut impl BufMut);
 
-    /// Takes this body from the front of a reader.
+    /// Takes this body from the front of `reader`.
     fn read(reader: &mut Reader<'_>) -> Result<Self, DecodeError>;
 
-    /// The body that `bytes` are, from the first to the last.
+    /// Decodes `bytes`, which must hold this body and nothing else.
     fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
         let mut reader = Reader::new(bytes);
         let body = Self::read(&mut reader)?;
@@ -61,7 +61,7 @@ pub(super) fn read_partition(reader: &mut Reader<'_>) -> Result<PartitionIndex, 
 }
 
 impl StartAt {
-    /// Bytes of the shortest one.
+    /// Bytes of the shortest encoding.
     pub(super) const BYTES_MIN: usize = 1;
 
     pub(super) fn put(self, out: &mut impl BufMut) {
@@ -91,10 +91,10 @@ impl StartAt {
 }
 
 impl PartitionInfo {
-    /// Bytes of one.
+    /// Bytes of the encoding.
     pub(super) const BYTES: usize = 14;
 
-    /// Writes it.
+    /// Appends the encoding to `out`.
     pub fn put(self, out: &mut impl BufMut) {
         out.put_u32_le(self.index.0);
         out.put_u32_le(self.leader.0);
@@ -113,7 +113,7 @@ impl PartitionInfo {
 }
 
 impl CommittedOffset {
-    /// Bytes of one without metadata.
+    /// Bytes of the encoding without metadata.
     pub(super) const BYTES_MIN: usize = 20;
 
     pub(super) fn put(&self, out: &mut impl BufMut) {
@@ -144,7 +144,7 @@ pub(super) fn read_positions(reader: &mut Reader<'_>) -> Result<Vec<CommittedOff
     reader.list("positions", CommittedOffset::BYTES_MIN, POSITIONS_MAX, CommittedOffset::read)
 }
 
-/// A list of configuration entries, each read by `read`; the shortest is `entry_bytes_min` long.
+/// Reads a list of configuration entries, each with `read`. `entry_bytes_min` is the size of the shortest entry.
 pub(super) fn read_configs<T>(
     reader: &mut Reader<'_>,
     entry_bytes_min: usize,
@@ -178,7 +178,7 @@ fixed! {
 }
 
 impl ProducePrefix {
-    /// The prefix for a batch to this partition.
+    /// Creates the prefix for a batch to this partition.
     pub const fn new(to: TopicPartition, acks: Acks) -> Self {
         Self {
             topic: to.topic.0,
@@ -188,7 +188,7 @@ impl ProducePrefix {
         }
     }
 
-    /// The prefix and the batch in the body of a produce request. The fields are checked by [`ProducePrefix::target`].
+    /// Splits the body of a produce request into prefix and batch. [`ProducePrefix::target`] checks the fields.
     pub fn split(body: &[u8]) -> Result<(&Self, &[u8]), DecodeError> {
         Self::ref_from_prefix(body).map_err(|_| DecodeError::Truncated {
             field: "produce prefix",
@@ -197,7 +197,7 @@ impl ProducePrefix {
         })
     }
 
-    /// Where the batch shall go and what its acknowledgement is to mean.
+    /// Returns the destination of the batch and the acknowledgement that the producer requires.
     pub fn target(&self) -> Result<(TopicPartition, Acks), DecodeError> {
         let acks = Acks::from_u8(self.acks)
             .ok_or(DecodeError::Invalid { field: "acks", value: i64::from(self.acks) })?;
@@ -210,7 +210,7 @@ impl ProducePrefix {
 }
 
 impl DataPrefix {
-    /// The prefix and the frames in the body of a data message or of the reply to a fetch.
+    /// Splits the body of a data message or of a fetch reply into prefix and frames.
     pub fn split(body: &[u8]) -> Result<(&Self, &[u8]), DecodeError> {
         let (prefix, frames) = Self::ref_from_prefix(body).map_err(|_| DecodeError::Truncated {
             field: "data prefix",

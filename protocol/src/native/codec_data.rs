@@ -1,4 +1,4 @@
-//! Bodies of the messages about records, offsets and positions.
+//! Bodies of the messages about records and offsets.
 #![deny(clippy::unwrap_used, clippy::indexing_slicing, clippy::arithmetic_side_effects)]
 
 use bytes::BufMut;
@@ -97,7 +97,7 @@ impl Body for ListOffsetsRequest {
 }
 
 impl ListedOffset {
-    /// Bytes of the shortest one.
+    /// Bytes of the shortest encoding.
     const BYTES_MIN: usize = 7;
 
     fn put(self, out: &mut impl BufMut) {

@@ -11,7 +11,7 @@ use super::header::MessageKind;
 use super::messages_groups::{
     CommitGroupOffsetsReply, CommitGroupOffsetsRequest, DeleteGroupRequest, DescribeGroupReply,
     DescribeGroupRequest, GroupHeartbeatReply, GroupHeartbeatRequest, GroupInfo, GroupMemberInfo,
-    ListGroupsReply, ListGroupsRequest, ReadGroupOffsetsReply, ReadGroupOffsetsRequest, RefusedPosition,
+    ListGroupsReply, ListGroupsRequest, ReadGroupOffsetsReply, ReadGroupOffsetsRequest, RejectedPosition,
     TopicPartitions, TopicPositions,
 };
 use super::reader::{DecodeError, Reader};
@@ -21,12 +21,13 @@ use crate::limits::{
     TOPIC_NAME_BYTES_MAX,
 };
 
-/// A list that only the size of its message bounds.
+/// Entries of a list that only the size of its message limits.
 const COUNT_MAX: usize = CONTROL_BODY_BYTES_MAX;
 
-/// Bytes of a topic's partitions or positions without any, of a refused position, of a group and of a member without texts or lists.
-const OF_TOPIC_BYTES_MIN: usize = 20;
-const REFUSED_BYTES: usize = 22;
+/// Minimum bytes of a topic with partitions or positions, of a rejected position, of a group and of a member, with empty strings and
+/// lists.
+const TOPIC_ENTRY_BYTES_MIN: usize = 20;
+const REJECTED_BYTES: usize = 22;
 const GROUP_BYTES_MIN: usize = 12;
 const MEMBER_BYTES_MIN: usize = 29;
 
@@ -69,7 +70,7 @@ fn put_partitions(out: &mut impl BufMut, topics: &[TopicPartitions]) {
 }
 
 fn read_partitions(reader: &mut Reader<'_>) -> Result<Vec<TopicPartitions>, DecodeError> {
-    reader.list("topics", OF_TOPIC_BYTES_MIN, COUNT_MAX, |r| {
+    reader.list("topics", TOPIC_ENTRY_BYTES_MIN, COUNT_MAX, |r| {
         Ok(TopicPartitions {
             topic: read_topic(r)?,
             partitions: r.list("partitions", 4, POSITIONS_MAX, read_partition)?,
@@ -86,7 +87,7 @@ fn put_topics(out: &mut impl BufMut, topics: &[TopicPositions]) {
 }
 
 fn read_topics(reader: &mut Reader<'_>) -> Result<Vec<TopicPositions>, DecodeError> {
-    reader.list("topics", OF_TOPIC_BYTES_MIN, COUNT_MAX, |r| {
+    reader.list("topics", TOPIC_ENTRY_BYTES_MIN, COUNT_MAX, |r| {
         Ok(TopicPositions { topic: read_topic(r)?, positions: read_positions(r)? })
     })
 }
@@ -165,8 +166,8 @@ impl Body for CommitGroupOffsetsReply {
     const KIND: MessageKind = MessageKind::CommitGroupOffsets;
 
     fn encode(&self, out: &mut impl BufMut) {
-        put_count(out, self.refused.len());
-        for RefusedPosition { topic, partition, error } in &self.refused {
+        put_count(out, self.rejected.len());
+        for RejectedPosition { topic, partition, error } in &self.rejected {
             out.put_slice(&topic.0);
             out.put_u32_le(partition.0);
             out.put_u16_le(*error as u16);
@@ -174,14 +175,14 @@ impl Body for CommitGroupOffsetsReply {
     }
 
     fn read(reader: &mut Reader<'_>) -> Result<Self, DecodeError> {
-        let refused = reader.list("refused", REFUSED_BYTES, COUNT_MAX, |r| {
-            Ok(RefusedPosition {
+        let rejected = reader.list("rejected", REJECTED_BYTES, COUNT_MAX, |r| {
+            Ok(RejectedPosition {
                 topic: read_topic(r)?,
                 partition: read_partition(r)?,
                 error: ErrorCode::from_u16(r.u16("position error")?),
             })
         })?;
-        Ok(Self { refused })
+        Ok(Self { rejected })
     }
 }
 
@@ -255,7 +256,7 @@ impl Body for ListGroupsReply {
     }
 }
 
-macro_rules! only_a_name {
+macro_rules! name_only_bodies {
     ($($name:ident: $kind:ident;)+) => {
         $(
             impl Body for $name {
@@ -273,7 +274,7 @@ macro_rules! only_a_name {
     };
 }
 
-only_a_name! {
+name_only_bodies! {
     DescribeGroupRequest: DescribeGroup;
     DeleteGroupRequest: DeleteGroup;
 }

@@ -1,4 +1,4 @@
-//! The body of the message with a broker's statistics.
+//! Body of the message with a broker's statistics.
 #![deny(clippy::unwrap_used, clippy::indexing_slicing, clippy::arithmetic_side_effects)]
 
 use bytes::BufMut;
@@ -10,7 +10,7 @@ use super::reader::{DecodeError, Reader};
 use crate::ids::ShardId;
 use crate::limits::{COUNTER_NAME_BYTES_MAX, COUNTERS_MAX};
 
-/// Bytes of a shard without counters, and of a counter without a name.
+/// Minimum bytes of a shard without counters, and of a counter without a name.
 const SHARD_BYTES_MIN: usize = 6;
 const COUNTER_BYTES_MIN: usize = 12;
 

@@ -18,7 +18,7 @@ use crate::limits::{
     CONTROL_BODY_BYTES_MAX, PARTITIONS_PER_TOPIC_MAX, TOPIC_NAME_BYTES_MAX,
 };
 
-/// A list that only the size of its message bounds.
+/// Entries of a list that only the size of its message limits.
 const COUNT_MAX: usize = CONTROL_BODY_BYTES_MAX;
 const PARTITIONS_MAX: usize = PARTITIONS_PER_TOPIC_MAX as usize;
 
@@ -51,8 +51,8 @@ impl Body for Hello {
         put_str(out, &self.client_name);
     }
 
-    /// Reads these fields and drops what follows them: a newer client may say more in its hello and must still learn from an
-    /// older broker which versions that one speaks.
+    /// Ignores what follows the known fields: a newer client may send more in its hello, and must still learn which versions an
+    /// older broker supports.
     fn read(reader: &mut Reader<'_>) -> Result<Self, DecodeError> {
         let magic: [u8; 8] = reader.array("hello magic")?;
         if magic != HELLO_MAGIC {
@@ -115,7 +115,7 @@ impl Body for MetadataRequest {
 }
 
 impl MetadataReply {
-    /// Writes the reply up to its topics, of which so many follow.
+    /// Appends the reply up to its topics; `topics` entries must follow.
     pub fn put_front(&self, topics: usize, out: &mut impl BufMut) {
         out.put_slice(&self.cluster.0);
         put_count(out, self.nodes.len());
@@ -129,7 +129,7 @@ impl MetadataReply {
 }
 
 impl TopicInfo {
-    /// Writes what is said of a topic up to its partitions, of which so many follow.
+    /// Appends a topic's entry up to its partitions; `partitions` entries must follow.
     pub fn put_front(
         name: &str,
         error: Option<ErrorCode>,

@@ -1,4 +1,4 @@
-//! The header in front of every native message.
+//! The message header, which precedes every native message.
 
 use zerocopy::byteorder::little_endian::{U16, U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
@@ -6,17 +6,17 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 /// Bytes of a [`WireHeader`].
 pub const WIRE_HEADER_BYTES: usize = 16;
 
-/// In front of every message, both ways.
+/// Header of every message, in both directions.
 #[derive(Clone, Copy, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned, Debug, PartialEq, Eq)]
 #[repr(C)]
 pub struct WireHeader {
-    /// Bytes behind this header.
+    /// Bytes after this header.
     pub body_bytes: U32,
     /// A [`MessageKind`].
     pub kind: U16,
-    /// In a reply: 0, or an [`ErrorCode`](crate::error::ErrorCode); the body is then a UTF-8 message for people. In a request: 0.
+    /// In a reply: 0, or an [`ErrorCode`](crate::error::ErrorCode); the body is then an error text in UTF-8. In a request: 0.
     pub status: U16,
-    /// Chosen by the client, repeated in the reply. For a subscription's messages: the subscription's number.
+    /// Chosen by the client and repeated in the reply. In messages of a subscription: the id of the subscription.
     pub request_id: U64,
 }
 
@@ -24,7 +24,7 @@ const _: () = assert!(core::mem::size_of::<WireHeader>() == WIRE_HEADER_BYTES);
 
 macro_rules! kinds {
     ($($(#[$doc:meta])* $name:ident = $n:literal,)+) => {
-        /// What a message is. A reply has the kind of its request.
+        /// Kind of a message. A reply has the kind of its request.
         #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
         #[repr(u16)]
         pub enum MessageKind {
@@ -35,7 +35,7 @@ macro_rules! kinds {
             /// Every kind.
             pub const ALL: &'static [Self] = &[$(Self::$name,)+];
 
-            /// The kind with this number, if there is one.
+            /// Returns the kind with this number, if there is one.
             pub const fn from_u16(n: u16) -> Option<Self> {
                 match n {
                     $($n => Some(Self::$name),)+
@@ -49,15 +49,15 @@ macro_rules! kinds {
 kinds! {
     /// First message of a connection.
     Hello = 1,
-    /// Nodes, topics, partitions and where they live.
+    /// Returns nodes, topics, and the location of partitions.
     Metadata = 2,
     /// Creates a topic.
     CreateTopic = 3,
     /// Deletes a topic.
     DeleteTopic = 4,
-    /// Changes configuration or adds partitions.
+    /// Changes a topic's configuration or adds partitions.
     AlterTopic = 5,
-    /// A topic with its configuration and the bounds of its partitions.
+    /// Returns a topic with its configuration and the offset range of its partitions.
     DescribeTopic = 6,
     /// Allocates a producer id.
     InitProducer = 7,
@@ -65,34 +65,34 @@ kinds! {
     Produce = 8,
     /// Opens a subscription: the server pushes frames as far as credit allows.
     Subscribe = 9,
-    /// Gives a subscription more credit. Has no reply.
+    /// Adds credit to a subscription. Has no reply.
     Credit = 10,
     /// Ends a subscription.
     Unsubscribe = 11,
     /// Frames of a subscription, pushed by the server.
     Data = 12,
-    /// Frames from one offset on, once.
+    /// Returns frames starting at one offset, once.
     Fetch = 13,
-    /// Offsets by time, or the first and last ones.
+    /// Returns offsets by timestamp, or the first and last ones.
     ListOffsets = 14,
-    /// Stores a named consumer's positions.
+    /// Commits offsets of a named consumer.
     CommitOffsets = 15,
-    /// Reads a named consumer's positions.
+    /// Returns the committed offsets of a named consumer.
     ReadOffsets = 16,
-    /// Moves the start of partitions forward.
+    /// Advances the start of partitions.
     DeleteRecords = 17,
-    /// What the broker has done so far, in numbers.
+    /// Returns the broker's counters.
     Stats = 18,
-    /// A member of a group joins, is there, or leaves.
+    /// Joins a group, stays in it, or leaves it.
     GroupHeartbeat = 19,
-    /// Stores positions of a group.
+    /// Commits offsets of a group.
     CommitGroupOffsets = 20,
-    /// Reads positions of a group.
+    /// Returns the committed offsets of a group.
     ReadGroupOffsets = 21,
-    /// Which groups there are.
+    /// Lists groups.
     ListGroups = 22,
-    /// A group with its members.
+    /// Returns a group with its members.
     DescribeGroup = 23,
-    /// Forgets a group.
+    /// Deletes a group.
     DeleteGroup = 24,
 }

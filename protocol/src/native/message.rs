@@ -1,4 +1,4 @@
-//! Whole messages: a [`WireHeader`] and a body.
+//! Complete messages: a [`WireHeader`] and a body.
 
 use bytes::{BufMut, Bytes, BytesMut};
 use zerocopy::byteorder::little_endian::{U16, U32, U64};
@@ -14,7 +14,7 @@ use crate::limits::{
 };
 
 impl WireHeader {
-    /// A header without an error.
+    /// Creates a header without an error.
     pub fn new(kind: MessageKind, request_id: u64, body_bytes: usize) -> Self {
         let body_bytes = u32::try_from(body_bytes).expect("every body has a limit far below 4 GiB");
         Self {
@@ -25,17 +25,17 @@ impl WireHeader {
         }
     }
 
-    /// The header at the start of `bytes`; none if fewer bytes than a header's are there.
+    /// Returns the header at the start of `bytes`, or `None` if there are too few bytes.
     pub fn parse(bytes: &[u8]) -> Option<Self> {
         Self::read_from_prefix(bytes).ok().map(|(header, _)| header)
     }
 
-    /// The kind, if this build knows it.
+    /// Returns the kind, if this build knows it.
     pub fn kind(&self) -> Option<MessageKind> {
         MessageKind::from_u16(self.kind.get())
     }
 
-    /// The error of a reply, if it is one.
+    /// Returns the error if this is an error reply.
     pub fn error(&self) -> Option<ErrorCode> {
         match self.status.get() {
             0 => None,
@@ -45,7 +45,7 @@ impl WireHeader {
 }
 
 impl MessageKind {
-    /// Bytes that the body of a request of this kind may have in any broker.
+    /// Returns the largest body of a request of this kind that any broker accepts, in bytes.
     pub const fn request_bytes_max(self) -> usize {
         match self {
             Self::Hello => HELLO_BODY_BYTES_MAX,
@@ -54,7 +54,7 @@ impl MessageKind {
         }
     }
 
-    /// Bytes that the body of a reply or push of this kind may have.
+    /// Returns the largest body of a reply or pushed message of this kind, in bytes.
     pub const fn reply_bytes_max(self) -> usize {
         match self {
             Self::Data | Self::Fetch => DATA_BODY_BYTES_MAX,
@@ -78,7 +78,7 @@ pub fn put_empty(out: &mut BytesMut, kind: MessageKind, request_id: u64) {
     out.put_slice(WireHeader::new(kind, request_id, 0).as_bytes());
 }
 
-/// Appends a reply that is an error to `out`, with a text for people that is cut at its limit.
+/// Appends an error reply to `out`. The text is cut at its limit.
 pub fn put_error(out: &mut BytesMut, kind: u16, request_id: u64, code: ErrorCode, text: &str) {
     let text = &text[..text.floor_char_boundary(ERROR_TEXT_BYTES_MAX)];
     let header = WireHeader {
@@ -91,34 +91,34 @@ pub fn put_error(out: &mut BytesMut, kind: u16, request_id: u64, code: ErrorCode
     out.put_slice(text.as_bytes());
 }
 
-/// A whole message, a request or a reply.
+/// Returns a complete message, a request or a reply.
 pub fn message<B: Body>(request_id: u64, body: &B) -> Bytes {
     let mut out = BytesMut::with_capacity(128);
     put_message(&mut out, request_id, body);
     out.freeze()
 }
 
-/// A whole message without a body.
+/// Returns a complete message without a body.
 pub fn empty_message(kind: MessageKind, request_id: u64) -> Bytes {
     Bytes::copy_from_slice(WireHeader::new(kind, request_id, 0).as_bytes())
 }
 
-/// A whole reply that is an error. `kind` is the bare number: it may be one that this build does not know.
+/// Returns a complete error reply. `kind` is the bare number: it may be one that this build does not know.
 pub fn error_message(kind: u16, request_id: u64, code: ErrorCode, text: &str) -> Bytes {
     let mut out = BytesMut::with_capacity(WIRE_HEADER_BYTES + text.len().min(ERROR_TEXT_BYTES_MAX));
     put_error(&mut out, kind, request_id, code, text);
     out.freeze()
 }
 
-/// The text in the body of an error reply, cut at its limit; bytes that are not UTF-8 are replaced.
+/// Returns the text in the body of an error reply, cut at its limit and with invalid UTF-8 replaced.
 pub fn error_text(body: &[u8]) -> String {
     String::from_utf8_lossy(&body[..body.len().min(ERROR_TEXT_BYTES_MAX)]).into_owned()
 }
 
-/// Bytes in front of the batch of a produce request: message header and prefix.
+/// Bytes before the batch of a produce request: message header and prefix.
 pub const PRODUCE_HEAD_BYTES: usize = WIRE_HEADER_BYTES + PRODUCE_PREFIX_BYTES;
 
-/// What goes in front of a batch of `batch_bytes` to make it a produce request.
+/// Returns the head that makes a batch of `batch_bytes` a produce request.
 pub fn produce_head(
     request_id: u64,
     to: TopicPartition,
@@ -132,10 +132,10 @@ pub fn produce_head(
     head
 }
 
-/// Bytes in front of the frames of a data message or of the reply to a fetch: message header and prefix.
+/// Bytes before the frames of a data message or of a fetch reply: message header and prefix.
 pub const DATA_HEAD_BYTES: usize = WIRE_HEADER_BYTES + DATA_PREFIX_BYTES;
 
-/// What goes in front of `frames_bytes` of frames to make them a data message ([`MessageKind::Data`]) or the reply to a fetch
+/// Returns the head that makes `frames_bytes` of frames a data message ([`MessageKind::Data`]) or a fetch reply
 /// ([`MessageKind::Fetch`]).
 pub fn data_head(
     kind: MessageKind,

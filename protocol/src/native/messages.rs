@@ -1,7 +1,7 @@
-//! The bodies of native messages, as values.
+//! Bodies of native messages as Rust types.
 //!
-//! Small, rare messages are owned structs; those of the data path ([`ProducePrefix`], [`DataPrefix`], [`Credit`]) are fixed
-//! zero-copy structs in front of a batch or of frames.
+//! Rare messages are owned structs. Those of the data path ([`ProducePrefix`], [`DataPrefix`], [`Credit`]) are fixed zero-copy
+//! structs before a batch or frames.
 
 use zerocopy::byteorder::little_endian::{I64, U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
@@ -20,212 +20,212 @@ pub const PROTOCOL_VERSION: u16 = 1;
 /// First message of a connection.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Hello {
-    /// Lowest version the client speaks.
+    /// Lowest version that the client supports.
     pub version_min: u16,
-    /// Highest version the client speaks.
+    /// Highest version that the client supports.
     pub version_max: u16,
-    /// Bits of optional features the client understands: [`FEATURE_GROUPS`](super::FEATURE_GROUPS), [`FEATURE_DAMAGE`].
+    /// Bits of optional features that the client supports: [`FEATURE_GROUPS`](super::FEATURE_GROUPS), [`FEATURE_DAMAGE`].
     pub features: u64,
-    /// The shard to live on; none: any.
+    /// Shard that should own the connection; `None` for any.
     pub shard: Option<ShardId>,
-    /// Refuse to talk to another cluster than this.
+    /// Cluster that the client expects; the connection fails if the broker belongs to another one.
     pub cluster: Option<ClusterId>,
-    /// A name for logs.
+    /// Name for the broker's log.
     pub client_name: String,
 }
 
-/// Answer to [`Hello`].
+/// Reply to [`Hello`].
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct HelloReply {
-    /// The version spoken from here on.
+    /// Version used from now on.
     pub version: u16,
-    /// Features both sides understand.
+    /// Features that both sides support.
     pub features: u64,
     /// The node.
     pub node: NodeId,
-    /// The shard this connection lives on now.
+    /// Shard that owns the connection.
     pub shard: ShardId,
-    /// Shards of this node.
+    /// Number of shards of this node.
     pub shards: u16,
     /// The cluster.
     pub cluster: ClusterId,
-    /// Version of the broker, for people.
+    /// Version of the broker, as text.
     pub broker_version: String,
 }
 
-/// Asks for nodes and topics.
+/// Requests nodes and topics.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct MetadataRequest {
-    /// The topics wanted; none: all.
+    /// Topics to return; `None` for all.
     pub topics: Option<Vec<String>>,
 }
 
-/// Answer to [`MetadataRequest`].
+/// Reply to [`MetadataRequest`].
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct MetadataReply {
     /// The cluster.
     pub cluster: ClusterId,
-    /// Its nodes.
+    /// Nodes of the cluster.
     pub nodes: Vec<NodeInfo>,
-    /// One entry for each topic asked for, in that order; or all topics by name.
+    /// One entry for each requested topic, in the order of the request; or all topics by name.
     pub topics: Vec<TopicInfo>,
 }
 
 /// A broker.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct NodeInfo {
-    /// Its number.
+    /// Node id.
     pub node: NodeId,
-    /// Address that clients reach it at, `host:port`.
+    /// Address at which clients reach it, `host:port`.
     pub address: String,
-    /// Its shards.
+    /// Number of shards.
     pub shards: u16,
 }
 
 /// A topic in [`MetadataReply`].
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct TopicInfo {
-    /// Its name.
+    /// Name.
     pub name: String,
-    /// Why the rest is missing, if it is; otherwise none.
+    /// Error, in which case the other fields are empty.
     pub error: Option<ErrorCode>,
-    /// Its identity. Zero bytes where `error` is set.
+    /// Topic id. Zero bytes if `error` is set.
     pub id: TopicId,
-    /// Its partitions, by number.
+    /// Partitions, by number.
     pub partitions: Vec<PartitionInfo>,
 }
 
-/// Where a partition lives.
+/// Location of a partition.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct PartitionInfo {
-    /// Its number.
+    /// Number of the partition.
     pub index: PartitionIndex,
-    /// The node that leads it.
+    /// Node that leads it.
     pub leader: NodeId,
-    /// The shard of that node.
+    /// Shard of that node.
     pub shard: ShardId,
-    /// The leader's term.
+    /// Leader epoch.
     pub leader_epoch: LeaderEpoch,
 }
 
 /// Creates a topic.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct CreateTopicRequest {
-    /// Its name.
+    /// Name.
     pub name: String,
-    /// How many partitions.
+    /// Number of partitions.
     pub partitions: u32,
-    /// Configuration: Kafka's names, values as text.
+    /// Configuration entries: Kafka's names, with values as text.
     pub configs: Vec<(String, String)>,
-    /// Check only.
+    /// Whether to only validate the request.
     pub validate_only: bool,
 }
 
-/// Answer to [`CreateTopicRequest`]: sent when the topic can be used on every shard.
+/// Reply to [`CreateTopicRequest`]. The broker sends it when every shard can serve the topic.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct CreateTopicReply {
-    /// Its identity.
+    /// Topic id.
     pub id: TopicId,
 }
 
 /// Deletes a topic by name. The reply has an empty body.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct DeleteTopicRequest {
-    /// Its name.
+    /// Name.
     pub name: String,
 }
 
 /// Changes a topic. The reply has an empty body.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct AlterTopicRequest {
-    /// Its name.
+    /// Name.
     pub name: String,
-    /// Configuration to set (`Some`) or to return to its default (`None`).
+    /// Configuration entries to set (`Some`) or reset to the default (`None`).
     pub configs: Vec<(String, Option<String>)>,
-    /// New number of partitions, never fewer than before.
+    /// New number of partitions, which must not be lower than the current one.
     pub partitions: Option<u32>,
 }
 
-/// Asks for a topic in detail.
+/// Requests a topic's details.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct DescribeTopicRequest {
-    /// Its name.
+    /// Name.
     pub name: String,
 }
 
-/// Answer to [`DescribeTopicRequest`].
+/// Reply to [`DescribeTopicRequest`].
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct DescribeTopicReply {
-    /// Its identity.
+    /// Topic id.
     pub id: TopicId,
-    /// Every configuration entry with its value; `true` where it was set for this topic.
+    /// Every configuration entry as name and value, and whether it was set for this topic.
     pub configs: Vec<(String, String, bool)>,
-    /// Its partitions.
+    /// Partitions.
     pub partitions: Vec<PartitionDetail>,
 }
 
 /// A partition in [`DescribeTopicReply`].
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct PartitionDetail {
-    /// Where it lives.
+    /// Location.
     pub info: PartitionInfo,
     /// First offset that can be read.
     pub log_start: Offset,
-    /// Offset behind the last acknowledged record.
+    /// Offset after the last acknowledged record.
     pub high_watermark: Offset,
     /// Bytes on disk.
     pub bytes: u64,
-    /// Damage was found; part of it cannot be read.
+    /// Whether part of it cannot be read because of damage.
     pub faulty: bool,
 }
 
-/// Answer to an `InitProducer` request, whose body is empty.
+/// Reply to an `InitProducer` request, whose body is empty.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct InitProducerReply {
-    /// The producer's identity.
+    /// Producer id.
     pub producer: ProducerId,
-    /// Its epoch.
+    /// Producer epoch.
     pub epoch: i16,
 }
 
-/// Answer to a `Stats` request, whose body is empty.
+/// Reply to a `Stats` request, whose body is empty.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct StatsReply {
-    /// The shards of the broker that was asked, in their order.
+    /// The broker's shards, in order.
     pub shards: Vec<ShardStats>,
 }
 
 /// A shard in [`StatsReply`].
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct ShardStats {
-    /// Its number.
+    /// Number of the shard.
     pub shard: ShardId,
-    /// Counters by name. Other versions of the broker have others.
+    /// Counters by name. The set depends on the broker's version.
     pub counters: Vec<(String, u64)>,
 }
 
 impl StatsReply {
-    /// A counter, added up over the shards; none if there is none of that name.
+    /// Returns the sum of a counter over the shards, or `None` if there is no such counter.
     pub fn total(&self, name: &str) -> Option<u64> {
         let counters = self.shards.iter().flat_map(|shard| &shard.counters);
         counters.filter(|(found, _)| found == name).map(|(_, value)| *value).reduce(u64::wrapping_add)
     }
 }
 
-/// What an acknowledgement is to mean.
+/// When the broker acknowledges a batch.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 #[repr(u8)]
 pub enum Acks {
-    /// No reply.
+    /// Never: there is no reply.
     None = 0,
-    /// On stable storage of the leader.
+    /// Once it is on the leader's stable storage.
     Leader = 1,
-    /// On stable storage of a majority of the replicas. The default.
+    /// Once it is on the stable storage of a majority of the replicas. The default.
     All = 2,
 }
 
 impl Acks {
-    /// The value with this number, if there is one.
+    /// Returns the value with this number, if there is one.
     pub const fn from_u8(n: u8) -> Option<Self> {
         match n {
             0 => Some(Self::None),
@@ -236,7 +236,7 @@ impl Acks {
     }
 }
 
-/// In front of the batch in the body of a produce request.
+/// Fields before the batch in the body of a produce request.
 #[derive(Clone, Copy, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned, Debug, PartialEq, Eq)]
 #[repr(C)]
 pub struct ProducePrefix {
@@ -254,24 +254,24 @@ pub struct ProducePrefix {
 pub const PRODUCE_PREFIX_BYTES: usize = 24;
 const _: () = assert!(core::mem::size_of::<ProducePrefix>() == PRODUCE_PREFIX_BYTES);
 
-/// Answer to a produce request.
+/// Reply to a produce request.
 #[derive(Clone, Copy, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned, Debug, PartialEq, Eq)]
 #[repr(C)]
 pub struct ProduceReply {
     /// Offset of the batch's first record.
     pub base_offset: I64,
-    /// The time the broker gave the batch if the topic uses log append time, else -1.
+    /// Timestamp that the broker gave the batch if the topic uses log append time, else -1.
     pub log_append_time: I64,
     /// First offset that can be read.
     pub log_start: I64,
 }
 
-/// Where to begin.
+/// Where to start reading.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum StartAt {
-    /// The first record there is.
+    /// The first available record.
     Earliest,
-    /// Behind the last acknowledged record.
+    /// After the last acknowledged record.
     Latest,
     /// This offset.
     Offset(Offset),
@@ -279,28 +279,28 @@ pub enum StartAt {
     Timestamp(Timestamp),
 }
 
-/// Opens a subscription; its number is the request id.
+/// Opens a subscription; its id is the request id.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct SubscribeRequest {
     /// The topic.
     pub topic: TopicId,
     /// The partition.
     pub partition: PartitionIndex,
-    /// Where to begin.
+    /// Where to start.
     pub start: StartAt,
-    /// Bytes of frames the server may send before more credit arrives.
+    /// Bytes of frames that the server may send before it receives more credit.
     pub credit_bytes: u64,
 }
 
-/// Answer to [`SubscribeRequest`].
+/// Reply to [`SubscribeRequest`].
 #[derive(Clone, Copy, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned, Debug, PartialEq, Eq)]
 #[repr(C)]
 pub struct SubscribeReply {
-    /// The offset the subscription begins at.
+    /// Offset at which the subscription starts.
     pub start: I64,
     /// First offset that can be read.
     pub log_start: I64,
-    /// Offset behind the last acknowledged record.
+    /// Offset after the last acknowledged record.
     pub high_watermark: I64,
 }
 
@@ -308,29 +308,29 @@ pub struct SubscribeReply {
 #[derive(Clone, Copy, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned, Debug, PartialEq, Eq)]
 #[repr(C)]
 pub struct Credit {
-    /// Bytes released since the last one.
+    /// Bytes released since the last credit message.
     pub bytes: U64,
 }
 
-/// Bit of [`Hello::features`]: a client knows that records can be lost, and goes on behind them.
+/// Bit of [`Hello::features`]: the client knows that records can be lost, and continues after them.
 ///
-/// It is told so by a data message, or the reply to a fetch, without frames and with a `next_offset` behind the offset asked for or
-/// reached: the records up to there are damaged or lost. A client that does not know this gets an error, and has to find out by itself
-/// where to go on.
+/// The broker reports lost records with a data message or a fetch reply that has no frames and whose `next_offset` is after the
+/// requested or current offset: the records before `next_offset` are damaged or lost. A client without this feature gets an error
+/// instead and has to find out for itself where to continue.
 pub const FEATURE_DAMAGE: u64 = 2;
 
-/// In front of the frames in a data message and in the reply to a fetch.
+/// Fields before the frames of a data message and of a fetch reply.
 ///
-/// The frames begin with the one that holds the offset asked for (which may hold earlier records too) and may include padding
-/// and internal frames, which a client skips.
+/// The first frame contains the requested offset, and may contain earlier records too. Padding and internal frames may be included;
+/// clients skip them.
 #[derive(Clone, Copy, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned, Debug, PartialEq, Eq)]
 #[repr(C)]
 pub struct DataPrefix {
-    /// Offset behind the last record of these frames, or behind records that are lost: where to continue.
+    /// Offset at which to continue: after the last record of these frames, or after records that are lost.
     pub next_offset: I64,
     /// First offset that can be read.
     pub log_start: I64,
-    /// Offset behind the last acknowledged record.
+    /// Offset after the last acknowledged record.
     pub high_watermark: I64,
 }
 
@@ -338,36 +338,36 @@ pub struct DataPrefix {
 pub const DATA_PREFIX_BYTES: usize = 24;
 const _: () = assert!(core::mem::size_of::<DataPrefix>() == DATA_PREFIX_BYTES);
 
-/// Asks for frames once.
+/// Requests frames once.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct FetchRequest {
     /// The topic.
     pub topic: TopicId,
     /// The partition.
     pub partition: PartitionIndex,
-    /// Where to begin.
+    /// Where to start.
     pub start: StartAt,
-    /// Stop before this many bytes, but give at least one whole frame.
+    /// Maximum bytes of frames; at least one whole frame is returned regardless.
     pub max_bytes: u32,
-    /// Answer as soon as this many bytes are there; 0 and 1: at once, or with the first record.
+    /// Minimum bytes of frames to wait for; 0 returns at once, 1 with the first record.
     pub min_bytes: u32,
-    /// Answer after this time in any case.
+    /// Maximum time to wait for `min_bytes`, in milliseconds.
     pub wait_ms: u32,
 }
 
-/// Asks for offsets. Answered by the whole node, whatever shard it reaches.
+/// Requests offsets. Any shard of the node answers for all of its partitions.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct ListOffsetsRequest {
     /// The topic.
     pub topic: TopicId,
-    /// What to look for in which partition.
+    /// Partitions, each with the position to look up.
     pub partitions: Vec<(PartitionIndex, StartAt)>,
 }
 
-/// Answer to [`ListOffsetsRequest`], in its order.
+/// Reply to [`ListOffsetsRequest`].
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct ListOffsetsReply {
-    /// One entry each.
+    /// One entry per requested partition, in the order of the request.
     pub partitions: Vec<ListedOffset>,
 }
 
@@ -376,55 +376,55 @@ pub struct ListOffsetsReply {
 pub struct ListedOffset {
     /// The partition.
     pub partition: PartitionIndex,
-    /// The offset and, for a search by time, the timestamp of the record found. `Ok(None)`: no record is that late.
+    /// Offset and, for a lookup by timestamp, the timestamp of the record found. `Ok(None)`: no record is that late.
     pub found: Result<Option<(Offset, Option<Timestamp>)>, ErrorCode>,
 }
 
-/// Stores positions of a named consumer. Answered, with an empty body, once they are durable.
+/// Commits offsets of a named consumer. The reply has an empty body and is sent once the offsets are durable.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct CommitOffsetsRequest {
-    /// The consumer.
+    /// Name of the consumer.
     pub consumer: String,
     /// The topic.
     pub topic: TopicId,
-    /// The positions.
+    /// Offsets to commit.
     pub positions: Vec<CommittedOffset>,
 }
 
-/// The next offset a consumer wants of a partition.
+/// A committed offset of a partition: the next offset to consume.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct CommittedOffset {
     /// The partition.
     pub partition: PartitionIndex,
-    /// The offset to continue at.
+    /// Offset at which to continue.
     pub offset: Offset,
-    /// The epoch of the last record consumed, or -1.
+    /// Leader epoch of the last record consumed, or -1.
     pub leader_epoch: i32,
-    /// Whatever the consumer wants to keep with it.
+    /// Opaque metadata stored with the offset.
     pub metadata: String,
 }
 
-/// Asks for the positions of a named consumer in a topic.
+/// Requests the committed offsets of a named consumer in a topic.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct ReadOffsetsRequest {
-    /// The consumer.
+    /// Name of the consumer.
     pub consumer: String,
     /// The topic.
     pub topic: TopicId,
 }
 
-/// Answer to [`ReadOffsetsRequest`]: the partitions that have a position.
+/// Reply to [`ReadOffsetsRequest`]. Partitions without a committed offset are left out.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct ReadOffsetsReply {
-    /// The positions, by partition.
+    /// Committed offsets, by partition.
     pub positions: Vec<CommittedOffset>,
 }
 
-/// Moves the start of partitions forward. Answered, with an empty body, once that is durable.
+/// Advances the start of partitions. The reply has an empty body and is sent once the change is durable.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct DeleteRecordsRequest {
     /// The topic.
     pub topic: TopicId,
-    /// New first offsets.
+    /// New first offset of each partition.
     pub partitions: Vec<(PartitionIndex, Offset)>,
 }

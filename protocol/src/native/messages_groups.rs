@@ -1,20 +1,20 @@
-//! The bodies of native messages about consumer groups.
+//! Bodies of native messages about consumer groups.
 
 use super::messages::CommittedOffset;
 use crate::error::ErrorCode;
 use crate::ids::{PartitionIndex, TopicId};
 
-/// Bit of [`Hello::features`](super::Hello::features): the messages about groups are understood.
+/// Bit of [`Hello::features`](super::Hello::features): the messages about groups are supported.
 pub const FEATURE_GROUPS: u64 = 1;
 
-/// Epoch of a heartbeat that joins.
+/// Epoch of a heartbeat that joins the group.
 pub const JOIN_EPOCH: i32 = 0;
 
-/// Epoch of a heartbeat that leaves.
+/// Epoch of a heartbeat that leaves the group.
 pub const LEAVE_EPOCH: i32 = -1;
 
-/// Epoch of a heartbeat with which a member with an instance id leaves for a while: its partitions wait for it until its session ends.
-pub const AWAY_EPOCH: i32 = -2;
+/// Epoch of a heartbeat with which a static member leaves temporarily: it keeps its partitions until its session times out.
+pub const TEMPORARY_LEAVE_EPOCH: i32 = -2;
 
 /// Partitions of one topic.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -25,175 +25,175 @@ pub struct TopicPartitions {
     pub partitions: Vec<PartitionIndex>,
 }
 
-/// Positions in one topic.
+/// Committed offsets in one topic.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct TopicPositions {
     /// The topic.
     pub topic: TopicId,
-    /// The positions.
+    /// Committed offsets.
     pub positions: Vec<CommittedOffset>,
 }
 
-/// Everything that a member of a group says: that it joins, is there, wants and has, leaves. `None` is: as before.
+/// Heartbeat with which a member joins a group, stays in it, reports its state, or leaves. `None` means unchanged.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct GroupHeartbeatRequest {
-    /// The group.
+    /// Name of the group.
     pub group: String,
-    /// The member's id, which it chooses when it first joins.
+    /// Member id, which the member chooses when it first joins.
     pub member: String,
-    /// Its epoch, or [`JOIN_EPOCH`], [`LEAVE_EPOCH`], [`AWAY_EPOCH`].
+    /// Member epoch, or [`JOIN_EPOCH`], [`LEAVE_EPOCH`], [`TEMPORARY_LEAVE_EPOCH`].
     pub epoch: i32,
-    /// The id by which it is known across restarts, if it has one.
+    /// Instance id, which identifies a static member across restarts.
     pub instance: Option<String>,
-    /// How long it may take to give partitions up. Set by one that joins.
+    /// Time that the member may take to release partitions, in milliseconds. Required when joining.
     pub rebalance_timeout_ms: Option<u32>,
-    /// The topics it reads, by name. Set by one that joins.
+    /// Names of the topics it subscribes to. Required when joining.
     pub topics: Option<Vec<String>>,
-    /// How it would like partitions to be assigned: `uniform` or `range`.
+    /// Preferred assignor: `uniform` or `range`.
     pub assignor: Option<String>,
-    /// The partitions it has. Set, and empty, by one that joins.
+    /// Partitions it owns. Required, and empty, when joining.
     pub owned: Option<Vec<TopicPartitions>>,
 }
 
-/// Answer to [`GroupHeartbeatRequest`].
+/// Reply to [`GroupHeartbeatRequest`].
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct GroupHeartbeatReply {
-    /// The member's id.
+    /// Member id.
     pub member: String,
-    /// Its epoch from here on.
+    /// New member epoch.
     pub epoch: i32,
-    /// When to come again.
+    /// Time until the next heartbeat, in milliseconds.
     pub heartbeat_interval_ms: u32,
-    /// The member is out of the group when nothing is heard from it for so long.
+    /// Time without heartbeats after which the member is removed from the group, in milliseconds.
     pub session_timeout_ms: u32,
-    /// The partitions it shall have. None: those it was told of last.
+    /// Partitions assigned to the member. `None`: unchanged since the last reply.
     pub assignment: Option<Vec<TopicPartitions>>,
 }
 
-/// Stores positions of a group, on behalf of a member. Answered once they are durable.
+/// Commits offsets of a group for a member. The reply is sent once they are durable.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct CommitGroupOffsetsRequest {
-    /// The group.
+    /// Name of the group.
     pub group: String,
-    /// The member; empty for somebody who is none, which a group without members allows.
+    /// Member id; empty for a non-member, which a group without members accepts.
     pub member: String,
-    /// Its epoch, or -1.
+    /// Member epoch, or -1.
     pub epoch: i32,
-    /// The positions.
+    /// Offsets to commit.
     pub topics: Vec<TopicPositions>,
 }
 
-/// Answer to [`CommitGroupOffsetsRequest`]: what was not stored. All the rest was.
+/// Reply to [`CommitGroupOffsetsRequest`]. All offsets that are not listed were committed.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct CommitGroupOffsetsReply {
-    /// The positions refused, in the order of the request.
-    pub refused: Vec<RefusedPosition>,
+    /// Rejected offsets, in the order of the request.
+    pub rejected: Vec<RejectedPosition>,
 }
 
-/// An entry of [`CommitGroupOffsetsReply`].
+/// A rejected offset in [`CommitGroupOffsetsReply`].
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct RefusedPosition {
+pub struct RejectedPosition {
     /// The topic.
     pub topic: TopicId,
     /// The partition.
     pub partition: PartitionIndex,
-    /// Why.
+    /// Why it was rejected.
     pub error: ErrorCode,
 }
 
-/// Asks for the positions of a group.
+/// Requests the committed offsets of a group.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct ReadGroupOffsetsRequest {
-    /// The group.
+    /// Name of the group.
     pub group: String,
-    /// The member that asks and its epoch, to be told if that is not the current one any more. None: somebody else asks.
+    /// The member that sends the request and its epoch, which must be current. `None` for a non-member.
     pub member: Option<(String, i32)>,
-    /// Of which partitions; none: all that have one.
+    /// Partitions to return; `None` for all that have a committed offset.
     pub partitions: Option<Vec<TopicPartitions>>,
 }
 
-/// Answer to [`ReadGroupOffsetsRequest`]: those of the partitions that have a position.
+/// Reply to [`ReadGroupOffsetsRequest`]. Partitions without a committed offset are left out.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct ReadGroupOffsetsReply {
-    /// The positions, by topic.
+    /// Committed offsets, by topic.
     pub topics: Vec<TopicPositions>,
 }
 
-/// Asks which groups there are.
+/// Lists groups.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct ListGroupsRequest {
-    /// Only groups whose name comes behind this one, byte by byte; empty: from the first.
+    /// Only groups whose name is after this one in byte order; empty to start at the first.
     pub after: String,
 }
 
-/// Answer to [`ListGroupsRequest`].
+/// Reply to [`ListGroupsRequest`].
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct ListGroupsReply {
-    /// The groups, by name.
+    /// Groups, by name.
     pub groups: Vec<GroupInfo>,
-    /// There are more behind the last one.
+    /// Whether there are more groups after the last one.
     pub more: bool,
 }
 
-/// A group in a list.
+/// A group in [`ListGroupsReply`].
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct GroupInfo {
-    /// Its name.
+    /// Name.
     pub name: String,
-    /// `consumer`, `classic` for Kafka's older protocol, or `named` for positions that are committed without being a member.
+    /// `consumer`, `classic` for Kafka's older protocol, or `named` for offsets committed without members.
     pub protocol: String,
-    /// `Empty`, `Assigning`, `Reconciling`, `Stable`; of the classic protocol also `PreparingRebalance`, `CompletingRebalance`.
+    /// `Empty`, `Assigning`, `Reconciling`, `Stable`; in the classic protocol also `PreparingRebalance`, `CompletingRebalance`.
     pub state: String,
 }
 
-/// Asks for a group in detail.
+/// Requests a group's details.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct DescribeGroupRequest {
-    /// Its name.
+    /// Name.
     pub name: String,
 }
 
-/// Answer to [`DescribeGroupRequest`].
+/// Reply to [`DescribeGroupRequest`].
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct DescribeGroupReply {
-    /// As in [`GroupInfo`].
+    /// See [`GroupInfo::protocol`].
     pub protocol: String,
-    /// As in [`GroupInfo`].
+    /// See [`GroupInfo::state`].
     pub state: String,
-    /// The group's epoch; of the classic protocol 0.
+    /// Group epoch; 0 in the classic protocol.
     pub epoch: i32,
-    /// How partitions are assigned, if that is known.
+    /// Assignor, if it is known.
     pub assignor: String,
-    /// The members, by id.
+    /// Members, by id.
     pub members: Vec<GroupMemberInfo>,
 }
 
 /// A member in [`DescribeGroupReply`].
 ///
-/// What members of the classic protocol read and have is known to themselves only: their lists are empty.
+/// Only members of the classic protocol know what they subscribe to and own, so their lists are empty here.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct GroupMemberInfo {
-    /// Its id.
+    /// Member id.
     pub member: String,
-    /// Its instance id, if it has one.
+    /// Instance id, if it has one.
     pub instance: Option<String>,
-    /// The name that its client gave.
+    /// Client name.
     pub client_name: String,
-    /// Its address.
+    /// Address of the client.
     pub host: String,
-    /// Its epoch; of the classic protocol 0.
+    /// Member epoch; 0 in the classic protocol.
     pub epoch: i32,
-    /// The topics it reads, by name.
+    /// Names of the topics it subscribes to.
     pub topics: Vec<String>,
-    /// What it has.
+    /// Partitions it owns.
     pub assignment: Vec<TopicPartitions>,
-    /// What it is to have once all have followed.
+    /// Partitions it will own once all members have reconciled.
     pub target: Vec<TopicPartitions>,
 }
 
-/// Forgets a group without members, and its positions. The reply has an empty body, and comes once that is durable.
+/// Deletes a group without members, and its committed offsets. The reply has an empty body and is sent once that is durable.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct DeleteGroupRequest {
-    /// Its name.
+    /// Name.
     pub name: String,
 }

@@ -1,12 +1,12 @@
-//! The native protocol: fixed little-endian headers, record batches and frames as they rest on disk.
+//! The native protocol: fixed little-endian headers, and record batches and frames in their format on disk.
 //!
-//! Every message is a [`WireHeader`] and a body. Field by field in `docs/wire-format.md`. The first message of a connection is a
-//! [`Hello`], which names the shard the connection wants to live on; everything after it may be pipelined, and is
-//! answered in request order except for what a subscription pushes.
+//! Every message is a [`WireHeader`] and a body; `docs/wire-format.md` describes each field. The first message of a connection is a
+//! [`Hello`], which names the shard that should own the connection. Everything after it may be pipelined. Replies come in the order
+//! of the requests, except for what a subscription pushes.
 //!
-//! Bodies are written and read with [`Body`]; whole messages are made by [`message`], [`empty_message`], [`error_message`]
-//! and their `put_*` forms. On the data path a batch or frames follow a fixed head that [`produce_head`] or [`data_head`] makes,
-//! so that they are sent from where they are.
+//! [`Body`] encodes and decodes bodies; [`message`], [`empty_message`], [`error_message`] and their `put_*` forms make complete
+//! messages. On the data path, [`produce_head`] or [`data_head`] makes a fixed head, and the batch or the frames are sent from
+//! where they are.
 //!
 //! ```
 //! use highwater_protocol::native::{Body, DeleteTopicRequest, MessageKind, WIRE_HEADER_BYTES, WireHeader, message};

@@ -1,57 +1,57 @@
-//! Reading little-endian fields out of bytes from outside, never past their end and never allocating on a claim.
+//! Reads little-endian fields from untrusted bytes, never past their end and never allocating because of a claimed length.
 #![deny(clippy::unwrap_used, clippy::indexing_slicing, clippy::arithmetic_side_effects)]
 
 use crate::error::ErrorCode;
 use crate::ids::Offset;
 
-/// Why the body of a message cannot be read.
+/// Why the body of a message cannot be decoded.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum DecodeError {
-    /// Fewer bytes remain than a field needs, or than a list of that many entries could be made of.
+    /// Fewer bytes remain than a field requires, or than a list with that many entries requires.
     #[error("{field}: {need} bytes needed, {have} remain")]
     Truncated {
-        /// The field.
+        /// Name of the field.
         field: &'static str,
         /// Bytes needed, at least.
         need: usize,
         /// Bytes that remain.
         have: usize,
     },
-    /// A length or a count is over its limit.
-    #[error("{field}: {have} is over the limit of {max}")]
+    /// A length or a count exceeds its limit.
+    #[error("{field}: {have} exceeds the limit of {max}")]
     TooLarge {
-        /// The field.
+        /// Name of the field.
         field: &'static str,
-        /// What the message claims.
+        /// Length or count in the message.
         have: usize,
         /// The limit.
         max: usize,
     },
-    /// A text is not UTF-8.
+    /// A string is not valid UTF-8.
     #[error("{field}: not UTF-8")]
     NotUtf8 {
-        /// The field.
+        /// Name of the field.
         field: &'static str,
     },
     /// A number that the field cannot have.
     #[error("{field}: {value} is not valid here")]
     Invalid {
-        /// The field.
+        /// Name of the field.
         field: &'static str,
-        /// What it was.
+        /// The number.
         value: i64,
     },
     /// Bytes follow the last field.
-    #[error("{bytes} bytes behind the last field")]
+    #[error("{bytes} bytes after the last field")]
     Trailing {
-        /// How many.
+        /// Number of bytes after it.
         bytes: usize,
     },
 }
 
 impl DecodeError {
-    /// The code a broker answers with.
+    /// Returns the code that a broker sends for this error.
     pub const fn code(self) -> ErrorCode {
         match self {
             Self::TooLarge { .. } => ErrorCode::TooLarge,
@@ -60,7 +60,7 @@ impl DecodeError {
     }
 }
 
-/// Takes fields from the front of a slice. Every method names its field, for the error.
+/// Takes fields from the front of a slice. Every method takes the field's name for its error.
 #[derive(Clone, Debug)]
 pub struct Reader<'a> {
     rest: &'a [u8],
@@ -69,7 +69,7 @@ pub struct Reader<'a> {
 macro_rules! numbers {
     ($($name:ident -> $t:ty;)+) => {
         $(
-            #[doc = concat!("The next field, a little-endian `", stringify!($t), "`.")]
+            #[doc = concat!("Takes a little-endian `", stringify!($t), "`.")]
             #[inline]
             pub fn $name(&mut self, field: &'static str) -> Result<$t, DecodeError> {
                 self.array(field).map(<$t>::from_le_bytes)
@@ -79,22 +79,22 @@ macro_rules! numbers {
 }
 
 impl<'a> Reader<'a> {
-    /// Reads from the start of `bytes`.
+    /// Creates a reader that starts at the beginning of `bytes`.
     pub const fn new(bytes: &'a [u8]) -> Self {
         Self { rest: bytes }
     }
 
-    /// What has not been read yet.
+    /// Returns the bytes that have not been read.
     pub const fn rest(&self) -> &'a [u8] {
         self.rest
     }
 
-    /// Ends the reading; anything left is an error.
+    /// Ends the reading. Returns an error if bytes remain.
     pub const fn finish(self) -> Result<(), DecodeError> {
         if self.rest.is_empty() { Ok(()) } else { Err(DecodeError::Trailing { bytes: self.rest.len() }) }
     }
 
-    /// The next `N` bytes.
+    /// Takes the next `N` bytes.
     #[inline]
     pub fn array<const N: usize>(&mut self, field: &'static str) -> Result<[u8; N], DecodeError> {
         let Some((head, rest)) = self.rest.split_first_chunk::<N>() else {
@@ -104,7 +104,7 @@ impl<'a> Reader<'a> {
         Ok(*head)
     }
 
-    /// The next `len` bytes, borrowed.
+    /// Takes the next `len` bytes, borrowed.
     #[inline]
     pub fn bytes(&mut self, field: &'static str, len: usize) -> Result<&'a [u8], DecodeError> {
         let Some((head, rest)) = self.rest.split_at_checked(len) else {
@@ -124,7 +124,7 @@ impl<'a> Reader<'a> {
         i64 -> i64;
     }
 
-    /// A byte that is 0 or 1.
+    /// Takes a byte that is 0 or 1.
     pub fn bool(&mut self, field: &'static str) -> Result<bool, DecodeError> {
         match self.u8(field)? {
             0 => Ok(false),
@@ -133,18 +133,18 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// A number that is not negative.
+    /// Takes a number that is not negative.
     pub fn non_negative(&mut self, field: &'static str) -> Result<i64, DecodeError> {
         let value = self.i64(field)?;
         if value < 0 { Err(DecodeError::Invalid { field, value }) } else { Ok(value) }
     }
 
-    /// An offset, which is never negative.
+    /// Takes an offset, which is never negative.
     pub fn offset(&mut self, field: &'static str) -> Result<Offset, DecodeError> {
         self.non_negative(field).map(Offset)
     }
 
-    /// A presence byte and, if it is 1, what `read` reads.
+    /// Takes a presence byte and, if it is 1, the value that `read` reads.
     pub fn option<T>(
         &mut self,
         field: &'static str,
@@ -153,7 +153,7 @@ impl<'a> Reader<'a> {
         if self.bool(field)? { read(self).map(Some) } else { Ok(None) }
     }
 
-    /// A text of at most `max` bytes: its length as `u32`, then UTF-8.
+    /// Takes a string of at most `max` bytes: its length as `u32`, then UTF-8.
     pub fn str(&mut self, field: &'static str, max: usize) -> Result<&'a str, DecodeError> {
         let len = self.u32(field)? as usize;
         if len > max {
@@ -162,15 +162,15 @@ impl<'a> Reader<'a> {
         core::str::from_utf8(self.bytes(field, len)?).map_err(|_| DecodeError::NotUtf8 { field })
     }
 
-    /// As [`Reader::str`], owned.
+    /// Like [`Reader::str`], but owned.
     pub fn string(&mut self, field: &'static str, max: usize) -> Result<String, DecodeError> {
         self.str(field, max).map(str::to_owned)
     }
 
-    /// A count as `u32` and that many entries.
+    /// Takes a count as `u32` and that many entries.
     ///
-    /// Every entry takes at least `entry_bytes_min` bytes; a count that the remaining bytes cannot hold is refused
-    /// before anything is allocated.
+    /// Every entry takes at least `entry_bytes_min` bytes. A count that the remaining bytes cannot hold is rejected before anything
+    /// is allocated.
     pub fn list<T>(
         &mut self,
         field: &'static str,
@@ -199,7 +199,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn numbers_are_little_endian_and_end_where_the_bytes_end() {
+    fn numbers_are_little_endian_and_bounded_by_the_bytes() {
         let mut r = Reader::new(&[1, 2, 0, 0xff, 0xff, 0xff, 0xff]);
         assert_eq!(r.u8("a"), Ok(1));
         assert_eq!(r.u16("b"), Ok(2));
@@ -209,7 +209,7 @@ mod tests {
     }
 
     #[test]
-    fn a_count_that_cannot_be_true_is_refused_before_allocation() {
+    fn an_impossible_count_is_rejected_before_allocation() {
         let mut bytes = u32::MAX.to_le_bytes().to_vec();
         bytes.extend([0; 8]);
         let result = Reader::new(&bytes).list("xs", 4, usize::MAX, |r| r.u32("x"));
@@ -219,7 +219,7 @@ mod tests {
     }
 
     #[test]
-    fn a_text_is_bounded_by_its_limit_and_by_its_bytes_and_is_utf8() {
+    fn a_string_is_bounded_by_its_limit_and_its_bytes_and_must_be_utf8() {
         let text = |len: u32, bytes: &[u8]| [&len.to_le_bytes()[..], bytes].concat();
         assert_eq!(Reader::new(&text(2, b"ab")).str("t", 2), Ok("ab"));
         assert_eq!(
@@ -234,7 +234,7 @@ mod tests {
     }
 
     #[test]
-    fn flags_are_zero_or_one_offsets_are_not_negative_and_nothing_may_follow() {
+    fn flags_are_zero_or_one_offsets_are_not_negative_and_trailing_bytes_are_rejected() {
         assert_eq!(Reader::new(&[2]).bool("f"), Err(DecodeError::Invalid { field: "f", value: 2 }));
         let negative = (-1_i64).to_le_bytes();
         assert_eq!(Reader::new(&negative).offset("o"), Err(DecodeError::Invalid { field: "o", value: -1 }));

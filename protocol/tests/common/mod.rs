@@ -1,11 +1,11 @@
-//! What tests of messages share.
+//! Helpers for tests of messages.
 
 use highwater_protocol::ids::{Offset, PartitionIndex};
 use highwater_protocol::native::*;
 use proptest::collection::vec;
 use proptest::prelude::*;
 
-/// A message is read as it was written, and neither cut nor with something behind it.
+/// Checks that a message round-trips, and that it cannot be decoded if truncated or followed by other bytes.
 pub(crate) fn check<B: Body + PartialEq + std::fmt::Debug>(body: &B) -> Result<(), TestCaseError> {
     let bytes = message(77, body);
     let header = WireHeader::parse(&bytes).unwrap();
@@ -20,7 +20,7 @@ pub(crate) fn check<B: Body + PartialEq + std::fmt::Debug>(body: &B) -> Result<(
     }
     let longer = [encoded, &[0]].concat();
     if std::any::type_name::<B>() == std::any::type_name::<Hello>() {
-        prop_assert_eq!(&B::decode(&longer).unwrap(), body, "a newer client may say more");
+        prop_assert_eq!(&B::decode(&longer).unwrap(), body, "a newer client may send more");
     } else {
         prop_assert_eq!(B::decode(&longer), Err(DecodeError::Trailing { bytes: 1 }));
     }

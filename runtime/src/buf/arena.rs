@@ -1,44 +1,45 @@
-//! Memory of large buffers: chunks of huge pages, each cut into buffers of one size.
+//! Memory of large buffers: chunks of huge pages, each divided into buffers of one size.
 //!
-//! A batch of a megabyte in pages of 4 KiB costs 256 page faults when it is first written to, and 256 pages to pin each time a disk
-//! reads or writes it. In huge pages it costs one of each. The kernel gives huge pages only to ranges that cover them whole, so
-//! buffers are cut from chunks that are mapped, advised and given back as a whole.
+//! A 1 MiB batch in 4 KiB pages costs 256 page faults when it is first written, and pinning 256 pages each time a disk reads or
+//! writes it. In huge pages it costs one of each. The kernel gives huge pages only to ranges that cover them completely, so buffers
+//! are carved out of chunks that are mapped, advised and unmapped as a whole.
 //!
 //! ```text
 //!   chunk, CHUNK_BYTES at a multiple of CHUNK_BYTES
 //!   +----------+----------+----------+-- .. --+-------+
-//!   | buffer 0 | buffer 1 | buffer 2 |        | waste |      all of one capacity; a bit each says whether it is free
+//!   | buffer 0 | buffer 1 | buffer 2 |        | waste |      all of one capacity; one bit each says whether it is free
 //!   +----------+----------+----------+-- .. --+-------+
 //! ```
 //!
-//! A free buffer keeps its pages, to be used again. When free buffers keep more than a limit, the pages of those that come back are given to
-//! the system: chunks of many sizes, each with one buffer in use, would otherwise hold many times the memory that is in use.
+//! A free buffer keeps its pages for reuse. When free buffers keep more than a limit, the pages of further freed buffers are
+//! returned to the system: chunks of many sizes, each with one buffer in use, would otherwise hold many times the memory in use.
 //!
-//! One arena serves all threads: a buffer is often dropped by another thread than made it, and at these sizes a lock costs nothing.
+//! One arena serves all threads: a buffer is often dropped by another thread than the one that allocated it, and at these sizes a
+//! lock costs nothing.
 
 use std::collections::BTreeMap;
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-/// Bytes of a chunk, and what its address is a multiple of.
+/// Size and alignment of a chunk, in bytes.
 pub(super) const CHUNK_BYTES: usize = 32 << 20;
 
-/// Buffers of at least this size come from chunks. A chunk has a bit for each, so it cannot be smaller than a 128th of one.
+/// Buffers of at least this size come from chunks. A chunk has one bit per buffer, so its capacity is at most 128 buffers.
 pub(super) const CHUNKED_BYTES_MIN: usize = 256 << 10;
 
-/// Buffers of at most this size come from chunks; larger ones, which are rare, are mapped one by one.
+/// Buffers of at most this size come from chunks. Larger ones are rare and are mapped individually.
 pub(super) const CHUNKED_BYTES_MAX: usize = 4 << 20;
 
-/// Chunks without a buffer in use that are kept for those to come.
+/// Chunks without a buffer in use that are kept for reuse.
 const EMPTY_CHUNKS_MAX: usize = 2;
 
-/// Bytes of pages that free buffers keep, unless [`set_idle_bytes_max`] says otherwise.
+/// Default for the bytes of pages that free buffers keep; see [`set_idle_bytes_max`].
 pub(super) const IDLE_BYTES_MAX_DEFAULT: usize = 64 << 20;
 
 static IDLE_BYTES_MAX: AtomicUsize = AtomicUsize::new(IDLE_BYTES_MAX_DEFAULT);
 
-/// How many bytes of pages free buffers may keep.
+/// Sets how many bytes of pages free buffers may keep.
 pub(super) fn set_idle_bytes_max(bytes: usize) {
     IDLE_BYTES_MAX.store(bytes, Ordering::Relaxed);
 }
@@ -47,29 +48,29 @@ const _: () = assert!(CHUNK_BYTES / CHUNKED_BYTES_MIN <= u128::BITS as usize);
 
 static ARENA: Mutex<Arena> = Mutex::new(Arena::new());
 
-/// Memory for a buffer of this capacity, which the last owner left as it is, or zero bytes.
+/// Returns memory for a buffer of this capacity. It holds what the last owner left, or zero bytes.
 pub(super) fn take(capacity: usize) -> NonNull<u8> {
     if capacity > CHUNKED_BYTES_MAX {
         return map(capacity);
     }
     let at = arena().take(capacity);
-    NonNull::new(at as *mut u8).expect("nothing is mapped at zero")
+    NonNull::new(at as *mut u8).expect("address zero is never mapped")
 }
 
-/// Gives back what [`take`] gave for this capacity.
+/// Takes back memory that [`take`] returned for this capacity.
 pub(super) fn give(ptr: NonNull<u8>, capacity: usize) {
     if capacity > CHUNKED_BYTES_MAX {
         return unmap(ptr, capacity);
     }
-    // Without the lock: giving memory back to the system takes a while.
+    // Outside the lock: returning memory to the system takes a while.
     let at = ptr.as_ptr() as usize;
     let keeps = arena().idle_bytes + capacity <= IDLE_BYTES_MAX.load(Ordering::Relaxed);
     if !keeps {
-        // Nobody else can have it yet: it is marked as free only after this.
+        // No other thread can get the buffer yet: it is marked free only afterwards.
         drop_pages(ptr, capacity);
     }
-    let gone = arena().give(at, capacity, keeps);
-    if let Some(chunk) = gone.and_then(|at| NonNull::new(at as *mut u8)) {
+    let unmapped = arena().give(at, capacity, keeps);
+    if let Some(chunk) = unmapped.and_then(|at| NonNull::new(at as *mut u8)) {
         unmap(chunk, CHUNK_BYTES);
     }
 }
@@ -78,44 +79,44 @@ fn arena() -> MutexGuard<'static, Arena> {
     ARENA.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Addresses are kept as numbers: the arena itself never looks into the memory.
+/// Bookkeeping of the chunks. Addresses are integers: it never accesses the memory.
 struct Arena {
     chunks: BTreeMap<usize, Chunk>,
-    /// Chunks with a free buffer and with one in use, by capacity.
-    roomy: BTreeMap<usize, Vec<usize>>,
-    /// Mapped and without any buffer in use; each with the bytes of pages that it keeps.
+    /// Partially used chunks, by capacity.
+    partial: BTreeMap<usize, Vec<usize>>,
+    /// Mapped chunks without a buffer in use, each with the bytes of pages that it keeps.
     empty: Vec<(usize, usize)>,
     /// Bytes of pages that free buffers keep.
     idle_bytes: usize,
 }
 
 struct Chunk {
-    /// A set bit is a free buffer.
+    /// One bit per buffer, set if it is free.
     free: u128,
-    /// Of these, those that keep their pages.
+    /// One bit per buffer, set if it is free and keeps its pages.
     kept: u128,
 }
 
 impl Arena {
     const fn new() -> Self {
-        Self { chunks: BTreeMap::new(), roomy: BTreeMap::new(), empty: Vec::new(), idle_bytes: 0 }
+        Self { chunks: BTreeMap::new(), partial: BTreeMap::new(), empty: Vec::new(), idle_bytes: 0 }
     }
 
     fn take(&mut self, capacity: usize) -> usize {
-        let roomy = self.roomy.entry(capacity).or_default();
-        let base = if let Some(base) = roomy.last() {
+        let partial = self.partial.entry(capacity).or_default();
+        let base = if let Some(base) = partial.last() {
             *base
         } else {
             let (base, kept_bytes) =
                 self.empty.pop().unwrap_or_else(|| (map(CHUNK_BYTES).as_ptr() as usize, 0));
-            // Where its pages are is not known: as if they were all in the first buffers.
+            // Which pages the chunk keeps is unknown, so assume that they are in the first buffers.
             let kept = all_free(capacity) & first_bits(kept_bytes.div_ceil(capacity));
             self.idle_bytes = self.idle_bytes - kept_bytes + kept.count_ones() as usize * capacity;
             self.chunks.insert(base, Chunk { free: all_free(capacity), kept });
-            roomy.push(base);
+            partial.push(base);
             base
         };
-        let chunk = self.chunks.get_mut(&base).expect("a chunk with room is known");
+        let chunk = self.chunks.get_mut(&base).expect("a partial chunk is registered");
         let from = if chunk.kept == 0 { chunk.free } else { chunk.kept };
         let slot = from.trailing_zeros() as usize;
         if chunk.kept != 0 {
@@ -124,20 +125,20 @@ impl Arena {
         chunk.free &= !(1 << slot);
         chunk.kept &= !(1 << slot);
         if chunk.free == 0 {
-            roomy.pop();
+            partial.pop();
         }
         base + slot * capacity
     }
 
-    /// Takes a buffer back, with its pages or without. Some: a chunk that is to be unmapped.
+    /// Takes a buffer back, with or without its pages. Returns a chunk to unmap, if there is one.
     fn give(&mut self, at: usize, capacity: usize, keeps: bool) -> Option<usize> {
         let base = at & !(CHUNK_BYTES - 1);
         let slot = (at - base) / capacity;
-        let chunk = self.chunks.get_mut(&base).expect("a buffer lies in a chunk");
-        let roomy = self.roomy.get_mut(&capacity).expect("its capacity was asked for");
-        assert_eq!(chunk.free & (1 << slot), 0, "a buffer is given back once");
+        let chunk = self.chunks.get_mut(&base).expect("every buffer lies in a chunk");
+        let partial = self.partial.get_mut(&capacity).expect("the buffer was allocated with this capacity");
+        assert_eq!(chunk.free & (1 << slot), 0, "a buffer is freed only once");
         if chunk.free == 0 {
-            roomy.push(base);
+            partial.push(base);
         }
         chunk.free |= 1 << slot;
         if keeps {
@@ -147,7 +148,7 @@ impl Arena {
         if chunk.free != all_free(capacity) {
             return None;
         }
-        roomy.retain(|roomy| *roomy != base);
+        partial.retain(|partial| *partial != base);
         let kept_bytes = chunk.kept.count_ones() as usize * capacity;
         self.chunks.remove(&base);
         if self.empty.len() < EMPTY_CHUNKS_MAX {
@@ -159,7 +160,7 @@ impl Arena {
     }
 }
 
-/// The lowest bits, as many as there are at most.
+/// Returns a mask of the lowest `count` bits, or of all bits if there are fewer.
 fn first_bits(count: usize) -> u128 {
     if count >= u128::BITS as usize { u128::MAX } else { (1 << count) - 1 }
 }
@@ -168,7 +169,7 @@ fn all_free(capacity: usize) -> u128 {
     u128::MAX >> (u128::BITS as usize - CHUNK_BYTES / capacity)
 }
 
-/// Fresh zero bytes at a multiple of [`CHUNK_BYTES`], in huge pages if the system has any to give.
+/// Maps fresh zero bytes at a multiple of [`CHUNK_BYTES`], in huge pages if the system has any.
 fn map(bytes: usize) -> NonNull<u8> {
     let failed = |what: &str| -> ! {
         panic!("cannot {what} {bytes} bytes of memory: {}", std::io::Error::last_os_error())
@@ -182,25 +183,25 @@ fn map(bytes: usize) -> NonNull<u8> {
     let start = whole as usize;
     let from = start.next_multiple_of(CHUNK_BYTES);
     for (at, len) in [(start, from - start), (from + bytes, start + CHUNK_BYTES - from)] {
-        // SAFETY: both ends are whole pages of the mapping just made, and nobody knows of them.
+        // SAFETY: both ranges are whole pages of the mapping just made, and nothing refers to them.
         if len > 0 && unsafe { libc::munmap(at as *mut libc::c_void, len) } != 0 {
             failed("trim a mapping to");
         }
     }
-    // SAFETY: the range is the mapping just made. A refusal means small pages, which are slower and do as well.
+    // SAFETY: the range is the mapping just made. If the kernel refuses, the pages are small, which is slower but correct.
     let _ = unsafe { libc::madvise(from as *mut libc::c_void, bytes, libc::MADV_HUGEPAGE) };
-    NonNull::new(from as *mut u8).expect("nothing is mapped at zero")
+    NonNull::new(from as *mut u8).expect("address zero is never mapped")
 }
 
-/// Gives the pages of a buffer to the system. It reads as zero bytes from now on.
+/// Returns the pages of a buffer to the system. The buffer reads as zero bytes afterwards.
 fn drop_pages(ptr: NonNull<u8>, bytes: usize) {
-    // SAFETY: whole pages of a mapping of ours that nobody uses.
+    // SAFETY: whole pages of a mapping that we own and that is not in use.
     let result = unsafe { libc::madvise(ptr.as_ptr().cast(), bytes, libc::MADV_DONTNEED) };
-    assert_eq!(result, 0, "cannot give back {bytes} bytes: {}", std::io::Error::last_os_error());
+    assert_eq!(result, 0, "cannot return {bytes} bytes to the system: {}", std::io::Error::last_os_error());
 }
 
 fn unmap(ptr: NonNull<u8>, bytes: usize) {
-    // SAFETY: what `map` mapped, and no buffer in it is in use.
+    // SAFETY: a mapping made by `map`, with no buffer in use.
     let result = unsafe { libc::munmap(ptr.as_ptr().cast(), bytes) };
     assert_eq!(result, 0, "cannot unmap {bytes} bytes: {}", std::io::Error::last_os_error());
 }
@@ -210,7 +211,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn buffers_of_a_chunk_do_not_overlap_and_its_memory_is_used_again() {
+    fn buffers_of_a_chunk_do_not_overlap_and_their_memory_is_reused() {
         let mut arena = Arena::new();
         let capacity = (1 << 20) + (64 << 10);
         let per_chunk = CHUNK_BYTES / capacity;
@@ -220,12 +221,12 @@ mod tests {
         assert!(sorted.windows(2).all(|pair| pair[0] + capacity <= pair[1]));
         assert!(
             sorted.iter().all(|at| at % CHUNK_BYTES + capacity <= CHUNK_BYTES),
-            "none crosses a chunk's end"
+            "no buffer crosses the end of a chunk"
         );
         assert_eq!(arena.chunks.len(), 3);
         assert_eq!(arena.give(taken[5], capacity, true), None);
         assert_eq!(arena.idle_bytes, capacity);
-        assert_eq!(arena.take(capacity), taken[5], "a free buffer comes before a new chunk");
+        assert_eq!(arena.take(capacity), taken[5], "a free buffer is used before a new chunk");
         assert_eq!(arena.idle_bytes, 0);
         let mut unmapped = Vec::new();
         for at in &taken {
@@ -234,7 +235,7 @@ mod tests {
         assert_eq!(
             arena.idle_bytes,
             EMPTY_CHUNKS_MAX * per_chunk * capacity,
-            "those of the chunks that are kept"
+            "only the chunks that are kept"
         );
         assert_eq!((arena.chunks.len(), arena.empty.len(), unmapped.len()), (0, EMPTY_CHUNKS_MAX, 1));
         let other = arena.take(512 << 10);
@@ -246,8 +247,8 @@ mod tests {
     }
 
     #[test]
-    #[should_panic(expected = "a buffer is given back once")]
-    fn a_buffer_given_back_twice_is_noticed() {
+    #[should_panic(expected = "a buffer is freed only once")]
+    fn freeing_a_buffer_twice_is_detected() {
         let mut arena = Arena::new();
         let (one, _other) = (arena.take(CHUNKED_BYTES_MIN), arena.take(CHUNKED_BYTES_MIN));
         arena.give(one, CHUNKED_BYTES_MIN, true);
@@ -268,9 +269,9 @@ mod tests {
     }
 
     #[test]
-    fn a_buffer_that_gave_its_pages_back_reads_as_zero() {
+    fn a_buffer_whose_pages_were_returned_reads_as_zero() {
         let ptr = map(CHUNK_BYTES);
-        // SAFETY: just mapped, readable and writable; the slice is not used after the pages are given back.
+        // SAFETY: just mapped, readable and writable; the slice is not used after the pages are returned.
         unsafe { std::slice::from_raw_parts_mut(ptr.as_ptr(), 1 << 20) }.fill(7);
         drop_pages(ptr, 512 << 10);
         // SAFETY: as above.

@@ -1,8 +1,8 @@
 //! Buffers for direct I/O: whole pages, page aligned, recycled.
 //!
-//! An [`AlignedBuf`] is owned by one writer; [`freeze`](AlignedBuf::freeze) turns it into shared, immutable [`Bytes`], which may be written to
-//! disk, sent to clients and kept as cache at the same time. When the last of those is dropped the pages return to the pool of
-//! the thread that dropped it, or, if the buffer is large, to the chunk of huge pages that it was cut from.
+//! An [`AlignedBuf`] has one owner, which may write to it. [`freeze`](AlignedBuf::freeze) turns it into shared, immutable
+//! [`Bytes`], which may be written to disk, sent to clients and cached at the same time. When the last reference is dropped, the
+//! memory returns to the pool of the thread that dropped it or, if the buffer is large, to its chunk of huge pages.
 
 mod arena;
 
@@ -16,25 +16,25 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use bytes::Bytes;
 
-/// Alignment and granule of direct I/O.
+/// Alignment and unit of direct I/O.
 pub const PAGE_BYTES: usize = 4096;
 
-/// Bytes of small buffers that one thread keeps in its pool, unless [`keep_idle`] says otherwise; more is given back to the allocator.
+/// Bytes of small buffers that a thread's pool keeps, unless [`keep_idle`] sets another limit; more is returned to the allocator.
 pub const POOL_BYTES_MAX: usize = 32 << 20;
 
 static POOL_BYTES: AtomicUsize = AtomicUsize::new(POOL_BYTES_MAX);
 
-/// How much memory free buffers of this process may keep, to be used again: half of it those of at least a quarter of a megabyte, half of it the
-/// pools of so many threads.
+/// Sets how much memory free buffers of this process may keep for reuse. Half of it is for large buffers, the other half is divided
+/// among the pools of `threads` threads.
 pub fn keep_idle(bytes: usize, threads: usize) {
     arena::set_idle_bytes_max(bytes / 2);
     POOL_BYTES.store(bytes / 2 / threads.max(1), Ordering::Relaxed);
 }
 
-/// Buffers from this size on are rounded to multiples of it; smaller ones to powers of two.
+/// Buffers of at least this size are rounded to multiples of it; smaller ones to powers of two.
 const CLASS_STEP: usize = 64 << 10;
 
-/// Whole pages, page aligned, with one owner.
+/// Page-aligned whole pages with a single owner.
 ///
 /// Invariant: `ptr` is valid for `capacity` initialised bytes, `len <= capacity`, both are multiples of [`PAGE_BYTES`].
 pub struct AlignedBuf {
@@ -49,7 +49,7 @@ unsafe impl Send for AlignedBuf {}
 unsafe impl Sync for AlignedBuf {}
 
 impl AlignedBuf {
-    /// A buffer of at least `bytes` bytes, rounded up to whole pages. Its content is zero bytes or what an earlier owner left.
+    /// Allocates at least `bytes` bytes, rounded up to whole pages. The content is zero bytes or what an earlier owner left.
     pub fn new(bytes: usize) -> Self {
         let len = bytes.max(1).next_multiple_of(PAGE_BYTES);
         let capacity = class_bytes(len);
@@ -61,12 +61,12 @@ impl AlignedBuf {
         Self { ptr, len, capacity }
     }
 
-    /// Bytes of memory that a buffer for this many bytes takes.
+    /// Returns the bytes of memory that a buffer for this many bytes takes.
     pub const fn memory_bytes_for(bytes: usize) -> usize {
         class_bytes(if bytes == 0 { PAGE_BYTES } else { bytes.next_multiple_of(PAGE_BYTES) })
     }
 
-    /// Bytes that a buffer can hold which takes at most this much memory.
+    /// Returns the bytes that a buffer can hold if it may take at most this much memory.
     pub const fn bytes_within(memory_bytes: usize) -> usize {
         if memory_bytes < PAGE_BYTES {
             0
@@ -77,24 +77,24 @@ impl AlignedBuf {
         }
     }
 
-    /// Bytes of memory that it takes.
+    /// Returns the bytes of memory that the buffer takes.
     pub fn memory_bytes(&self) -> usize {
         self.capacity
     }
 
-    /// The same, all zero bytes.
+    /// Like [`AlignedBuf::new`], but filled with zero bytes.
     pub fn zeroed(bytes: usize) -> Self {
         let mut buf = Self::new(bytes);
         buf.fill(0);
         buf
     }
 
-    /// Gives up the pages behind the first `bytes` (rounded up to whole pages).
+    /// Drops the pages after the first `bytes`, rounded up to whole pages.
     pub fn truncate(&mut self, bytes: usize) {
         self.len = self.len.min(bytes.next_multiple_of(PAGE_BYTES));
     }
 
-    /// Makes it longer, copying the content if it has to move. New bytes are zero.
+    /// Extends the buffer with zero bytes, copying the content if it has to move.
     pub fn grow(&mut self, bytes: usize) {
         let len = bytes.next_multiple_of(PAGE_BYTES);
         if len <= self.len {
@@ -110,30 +110,31 @@ impl AlignedBuf {
         self[old..].fill(0);
     }
 
-    /// Shared and immutable from here on; no copy. The result keeps the alignment.
+    /// Makes the buffer shared and immutable, without a copy. The result keeps the alignment.
     pub fn freeze(self) -> Bytes {
         Bytes::from_owner(self)
     }
 
-    /// The same, and `gauge` counts its memory until the last slice of it is dropped.
+    /// Like [`AlignedBuf::freeze`], but `gauge` counts the memory until the last slice of it is dropped.
     pub fn freeze_counted(self, gauge: &MemoryGauge) -> Bytes {
         gauge.0.fetch_add(self.capacity, Ordering::Relaxed);
         Bytes::from_owner(Counted { buf: self, gauge: gauge.clone() })
     }
 }
 
-/// Bytes of memory in shared buffers, wherever slices of them still are: in a cache, in a write to the disk, in the send queue of a slow client.
+/// Counts the memory of shared buffers wherever slices of them are held: in a cache, in a disk write, in the send queue of a slow
+/// client.
 #[derive(Clone, Default, Debug)]
 pub struct MemoryGauge(Arc<AtomicUsize>);
 
 impl MemoryGauge {
-    /// Bytes now.
+    /// Returns the bytes counted now.
     pub fn bytes(&self) -> usize {
         self.0.load(Ordering::Relaxed)
     }
 }
 
-/// A shared buffer that a gauge counts.
+/// A shared buffer counted by a gauge.
 struct Counted {
     buf: AlignedBuf,
     gauge: MemoryGauge,
@@ -193,7 +194,7 @@ const fn class_bytes(len: usize) -> usize {
     if len < CLASS_STEP { len.next_power_of_two() } else { len.next_multiple_of(CLASS_STEP) }
 }
 
-/// Whether it is cut from huge pages.
+/// Returns whether the buffer comes from a chunk of huge pages.
 fn is_large(capacity: usize) -> bool {
     capacity >= arena::CHUNKED_BYTES_MIN
 }
@@ -211,7 +212,7 @@ fn allocate(capacity: usize) -> NonNull<u8> {
 }
 
 fn release(ptr: NonNull<u8>, capacity: usize) {
-    // SAFETY: every pointer handled here came from `allocate` with this capacity.
+    // SAFETY: every pointer passed here came from `allocate` with this capacity.
     unsafe { dealloc(ptr.as_ptr(), layout(capacity)) }
 }
 
@@ -272,7 +273,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn buffers_are_page_aligned_whole_pages_and_keep_their_content_when_they_grow() {
+    fn buffers_are_whole_aligned_pages_and_keep_their_content_when_they_grow() {
         for bytes in [1, 4096, 4097, 65536, 65537, 1 << 20, (1 << 20) + 64, 9 << 20] {
             let mut buf = AlignedBuf::zeroed(bytes);
             assert_eq!(buf.as_ptr() as usize % PAGE_BYTES, 0);
@@ -287,7 +288,7 @@ mod tests {
     }
 
     #[test]
-    fn a_frozen_buffer_keeps_its_address_and_returns_to_the_pool_of_the_thread_that_drops_it() {
+    fn a_frozen_buffer_keeps_its_address_and_returns_to_the_pool_of_the_dropping_thread() {
         let buf = AlignedBuf::new(128 << 10);
         let address = buf.as_ptr() as usize;
         let bytes = buf.freeze();
@@ -303,7 +304,7 @@ mod tests {
     }
 
     #[test]
-    fn a_counted_buffer_counts_until_its_last_slice_is_gone() {
+    fn a_gauge_counts_a_buffer_until_its_last_slice_is_dropped() {
         let gauge = MemoryGauge::default();
         let whole = AlignedBuf::new(5000).freeze_counted(&gauge);
         let slice = whole.slice(10..20);
@@ -315,7 +316,7 @@ mod tests {
     }
 
     #[test]
-    fn the_memory_of_a_buffer_is_known_before_there_is_one() {
+    fn the_memory_of_a_buffer_can_be_computed_in_advance() {
         for bytes in [0, 1, 4096, 4097, 9000, 65_535, 65_536, 65_537, 1 << 20, (1 << 20) + 1, 9 << 20] {
             let memory_bytes = AlignedBuf::new(bytes).memory_bytes();
             assert_eq!(memory_bytes, AlignedBuf::memory_bytes_for(bytes));

@@ -1,4 +1,4 @@
-//! The application that the suite runs.
+//! The application under test.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -14,68 +14,66 @@ use super::sending::Sending;
 use super::simple::{Echo, InTurnEnd, LocalAddress, Paused, Who};
 use super::timers::TimerCheck;
 use crate::buf::AlignedBuf;
-use crate::plane::{
-    Close, ClosedBecause, Completion, ConnId, ListenerId, Plane, ShardApp, ShardIndex, Token,
-};
+use crate::plane::{Close, CloseReason, Completion, ConnId, ListenerId, Plane, ShardApp, ShardIndex, Token};
 
-/// What test applications send each other.
+/// Message between test applications.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum TestMessage {
-    /// Goes with a connection that moves: how often it has moved.
+    /// Payload of a migrating connection: how often it has moved.
     Moved(u8),
-    /// One of a numbered row of messages.
+    /// One of a sequence of messages.
     Count {
-        /// The checker's number on its shard.
+        /// Number of the sender's behaviour on its shard.
         number: u32,
-        /// Which of them this is.
+        /// Position of this message in the sequence.
         n: u32,
-        /// How many there are.
+        /// Length of the sequence.
         of: u32,
     },
-    /// All of a row have arrived in order.
+    /// All messages of a sequence have arrived in order.
     Counted {
-        /// The checker's number on its shard.
+        /// Number of the sender's behaviour on its shard.
         number: u32,
     },
 }
 
 pub(super) type TestPlane<'a> = dyn Plane<TestMessage> + 'a;
 
-/// What the application does with one connection.
+/// Behaviour of the application on one connection.
 pub(super) trait Behaviour {
     fn recv(&mut self, ctx: &mut Ctx<'_, '_>, data: &[u8]);
     fn bulk(&mut self, _: &mut Ctx<'_, '_>, _: AlignedBuf) {
-        panic!("a bulk that nobody asked for");
+        panic!("an unrequested bulk");
     }
     fn sent(&mut self, _: &mut Ctx<'_, '_>, _: usize) {}
     fn timer(&mut self, _: &mut Ctx<'_, '_>, token: u32) {
-        panic!("a timer {token} that nobody set");
+        panic!("timer {token} was never set");
     }
     fn disk(&mut self, _: &mut Ctx<'_, '_>, token: u32, completion: Completion) {
-        panic!("an answer {token} to nothing: {completion:?}");
+        panic!("completion {token} without an operation: {completion:?}");
     }
     fn counted(&mut self, _: &mut Ctx<'_, '_>, _: ShardIndex) {
-        panic!("a count that nobody began");
+        panic!("an unrequested count");
     }
     fn turn_end(&mut self, _: &mut Ctx<'_, '_>, _: &Observed) {}
-    /// Under which label the end of the connection is noted.
+    /// Returns the label under which the end of the connection is recorded.
     fn label(&self) -> Option<u8> {
         None
     }
 }
 
-/// Where a behaviour acts.
+/// Context in which a behaviour acts.
 pub(super) struct Ctx<'a, 'p> {
     pub(super) plane: &'a mut TestPlane<'p>,
     pub(super) conn: ConnId,
     pub(super) listener: ListenerId,
-    /// Names this connection's behaviour among those of its shard.
+    /// Identifies this connection's behaviour on its shard.
     pub(super) number: u32,
     pub(super) dir: &'a PathBuf,
 }
 
 impl Ctx<'_, '_> {
-    /// A token that comes back to this behaviour.
+    /// Returns a token whose events are passed to this behaviour.
     pub(super) fn token(&self, own: u32) -> Token {
         Token(u64::from(self.number) << 32 | u64::from(own))
     }
@@ -85,28 +83,28 @@ impl Ctx<'_, '_> {
     }
 }
 
-/// A connection's first bytes choose what is done with it:
+/// Chooses a connection's behaviour by its first bytes:
 ///
-/// | first bytes | then |
+/// | first bytes | behaviour |
 /// |---|---|
-/// | `E` | echo |
-/// | `H` | echo, without leaving hello mode |
-/// | `W` | tells shard, listener and how often the connection has moved, one byte each; then echo |
-/// | `A` | sends the address that its client has connected to, on a line |
-/// | `M` shard | moves there, and begins again with the bytes that follow |
-/// | `P` quota:u32 | echo, with a pause of receiving after every so many bytes |
-/// | `U` | echo, from `on_turn_end` |
-/// | `B` | parcels, see `bulk.rs` |
-/// | `S` bytes:u64 | sends so many bytes of a pattern, counts `on_sent`, ends with "all sent" |
-/// | `C` label, how, bytes:u32 | sends so many bytes and closes: `A` after sends, `N` now |
-/// | `V` label, how | asks for a bulk and closes before it is there, see `closing.rs` |
-/// | `L` label | reads and discards, and notes under the label how it ended |
-/// | `O` label | tells how the connection of that label ended, once it has |
-/// | `X` count:u32 | so many messages to every shard; "in order" when all have arrived |
+/// | `E` | echoes |
+/// | `H` | echoes, without leaving hello mode |
+/// | `W` | sends shard, listener and number of moves of the connection, one byte each; then echoes |
+/// | `A` | sends the address that its client connected to, on a line |
+/// | `M` shard | moves to that shard, and starts over with the bytes that follow |
+/// | `P` quota:u32 | echoes, and pauses receiving each time it has received `quota` bytes |
+/// | `U` | echoes from `on_turn_end` |
+/// | `B` | receives parcels, see `bulk.rs` |
+/// | `S` bytes:u64 | sends that many bytes of a pattern, counts `on_sent`, ends with "all sent" |
+/// | `C` label, how, bytes:u32 | sends that many bytes and closes: `A` after sends, `N` now |
+/// | `V` label, how | requests a bulk and closes before it has arrived, see `closing.rs` |
+/// | `L` label | reads and discards, and records under the label how the connection ended |
+/// | `O` label | sends how the connection with that label ended, once it has |
+/// | `X` count:u32 | sends that many messages to every shard; replies "in order" when all have arrived |
 /// | `T` | checks timers |
 /// | `D` seed:u64 | checks the disk |
-/// | `J` | one file job after the other |
-/// | `Z` | ends this shard |
+/// | `J` | runs file jobs one at a time |
+/// | `Z` | exits this shard |
 pub struct TestApp {
     dir: PathBuf,
     conns: BTreeMap<ConnId, Entry>,
@@ -115,7 +113,7 @@ pub struct TestApp {
     counts: Counts,
     observed: Observed,
     stopping: bool,
-    told_since_turn_end: bool,
+    events_since_turn_end: bool,
 }
 
 struct Entry {
@@ -126,14 +124,14 @@ struct Entry {
 }
 
 enum Doing {
-    /// Not enough bytes to know.
+    /// Too few bytes to choose a behaviour.
     Choosing(Vec<u8>),
-    This(Box<dyn Behaviour>),
+    Running(Box<dyn Behaviour>),
     Closing,
 }
 
 impl TestApp {
-    /// An application whose files are in this directory.
+    /// Creates an application that keeps its files in `dir`.
     pub fn new(dir: PathBuf) -> Self {
         Self {
             dir,
@@ -143,7 +141,7 @@ impl TestApp {
             counts: Counts::default(),
             observed: Observed::default(),
             stopping: false,
-            told_since_turn_end: false,
+            events_since_turn_end: false,
         }
     }
 
@@ -153,7 +151,7 @@ impl TestApp {
         self.numbers.insert(number, conn);
         let doing = Doing::Choosing(Vec::new());
         let old = self.conns.insert(conn, Entry { number, listener, moves, doing });
-        assert!(old.is_none(), "{conn:?} was given twice");
+        assert!(old.is_none(), "{conn:?} was accepted twice");
     }
 
     fn act(
@@ -163,7 +161,7 @@ impl TestApp {
         f: impl FnOnce(&mut dyn Behaviour, &mut Ctx<'_, '_>),
     ) {
         let Some(entry) = self.conns.get_mut(&conn) else { return };
-        if let Doing::This(behaviour) = &mut entry.doing {
+        if let Doing::Running(behaviour) = &mut entry.doing {
             let (number, listener) = (entry.number, entry.listener);
             f(behaviour.as_mut(), &mut Ctx { plane, conn, listener, number, dir: &self.dir });
         }
@@ -186,10 +184,10 @@ impl TestApp {
         entry
     }
 
-    /// Hello mode: the first bytes choose the behaviour.
+    /// In hello mode, chooses the behaviour by the first bytes.
     fn choose(&mut self, plane: &mut TestPlane<'_>, conn: ConnId, data: &[u8]) {
         let Some(entry) = self.conns.get_mut(&conn) else { return };
-        let Doing::Choosing(bytes) = &mut entry.doing else { unreachable!("it is still choosing") };
+        let Doing::Choosing(bytes) = &mut entry.doing else { unreachable!("still choosing") };
         assert!(data.len() <= 4096, "{} bytes in hello mode", data.len());
         bytes.extend_from_slice(data);
         let bytes = std::mem::take(bytes);
@@ -206,7 +204,7 @@ impl TestApp {
             }
             Chosen::Exit => plane.exit(),
             Chosen::Behaviour { behaviour, stream } => {
-                entry.doing = Doing::This(behaviour);
+                entry.doing = Doing::Running(behaviour);
                 if stream {
                     plane.stream(conn);
                 }
@@ -222,7 +220,7 @@ enum Chosen {
     Behaviour { behaviour: Box<dyn Behaviour>, stream: bool },
 }
 
-/// What these bytes choose, and how many of them it takes.
+/// Returns the behaviour that these bytes choose, and how many of them it consumes.
 fn chosen(bytes: &[u8], moves: u8) -> Option<(Chosen, usize)> {
     let (first, rest) = bytes.split_first()?;
     let number = |from: usize, len: usize| {
@@ -252,7 +250,7 @@ fn chosen(bytes: &[u8], moves: u8) -> Option<(Chosen, usize)> {
         b'T' => (Box::new(TimerCheck::default()), 0),
         b'D' => (Box::new(DiskCheck::new(number(0, 8)?)), 8),
         b'J' => (Box::new(JobByJob::default()), 0),
-        other => panic!("{:?} chooses nothing", char::from(*other)),
+        other => panic!("no behaviour for {:?}", char::from(*other)),
     };
     Some((Chosen::Behaviour { behaviour, stream: true }, 1 + used))
 }
@@ -261,7 +259,7 @@ impl ShardApp for TestApp {
     type Message = TestMessage;
 
     fn on_accept(&mut self, plane: &mut TestPlane<'_>, conn: ConnId, listener: ListenerId, peer: SocketAddr) {
-        self.told_since_turn_end = true;
+        self.events_since_turn_end = true;
         assert!(peer.port() != 0, "a peer has an address");
         assert!(plane.local_addr(conn).is_some(), "a new connection has a local address");
         self.add(conn, listener, 0);
@@ -271,46 +269,46 @@ impl ShardApp for TestApp {
     }
 
     fn on_recv(&mut self, plane: &mut TestPlane<'_>, conn: ConnId, data: &[u8]) {
-        self.told_since_turn_end = true;
-        assert!(!data.is_empty(), "nothing was received");
+        self.events_since_turn_end = true;
+        assert!(!data.is_empty(), "on_recv without bytes");
         let entry = self.conns.get(&conn).unwrap_or_else(|| panic!("{conn:?} is not open"));
         match entry.doing {
             Doing::Choosing(_) => self.choose(plane, conn, data),
-            Doing::This(_) => self.act(plane, conn, |behaviour, ctx| behaviour.recv(ctx, data)),
+            Doing::Running(_) => self.act(plane, conn, |behaviour, ctx| behaviour.recv(ctx, data)),
             Doing::Closing => panic!("{conn:?} was being closed"),
         }
     }
 
     fn on_bulk(&mut self, plane: &mut TestPlane<'_>, conn: ConnId, buf: AlignedBuf) {
-        self.told_since_turn_end = true;
+        self.events_since_turn_end = true;
         self.act(plane, conn, |behaviour, ctx| behaviour.bulk(ctx, buf));
     }
 
     fn on_sent(&mut self, plane: &mut TestPlane<'_>, conn: ConnId, bytes: usize) {
-        self.told_since_turn_end = true;
+        self.events_since_turn_end = true;
         assert!(self.conns.contains_key(&conn), "{conn:?} is not open");
         self.act(plane, conn, |behaviour, ctx| behaviour.sent(ctx, bytes));
     }
 
-    fn on_closed(&mut self, plane: &mut TestPlane<'_>, conn: ConnId, because: ClosedBecause) {
-        self.told_since_turn_end = true;
-        assert_eq!(plane.local_addr(conn), None, "a connection that is gone has no address");
-        if let Doing::This(behaviour) = self.forget(conn).doing
+    fn on_closed(&mut self, plane: &mut TestPlane<'_>, conn: ConnId, reason: CloseReason) {
+        self.events_since_turn_end = true;
+        assert_eq!(plane.local_addr(conn), None, "a closed connection has no address");
+        if let Doing::Running(behaviour) = self.forget(conn).doing
             && let Some(label) = behaviour.label()
         {
-            self.observed.closed(label, &because);
+            self.observed.closed(label, &reason);
         }
     }
 
     fn on_disk(&mut self, plane: &mut TestPlane<'_>, token: Token, completion: Completion) {
-        self.told_since_turn_end = true;
+        self.events_since_turn_end = true;
         self.act_by_number(plane, (token.0 >> 32) as u32, |behaviour, ctx| {
             behaviour.disk(ctx, token.0 as u32, completion);
         });
     }
 
     fn on_message(&mut self, plane: &mut TestPlane<'_>, from: ShardIndex, message: TestMessage) {
-        self.told_since_turn_end = true;
+        self.events_since_turn_end = true;
         match message {
             TestMessage::Count { number, n, of } => {
                 if self.counts.count(from, number, n, of) {
@@ -320,7 +318,7 @@ impl ShardApp for TestApp {
             TestMessage::Counted { number } => {
                 self.act_by_number(plane, number, |behaviour, ctx| behaviour.counted(ctx, from));
             }
-            TestMessage::Moved(_) => panic!("a connection's baggage without the connection"),
+            TestMessage::Moved(_) => panic!("a migration message without a connection"),
         }
     }
 
@@ -330,23 +328,23 @@ impl ShardApp for TestApp {
         conn: ConnId,
         listener: ListenerId,
         _: SocketAddr,
-        baggage: TestMessage,
+        payload: TestMessage,
     ) {
-        self.told_since_turn_end = true;
-        let TestMessage::Moved(moves) = baggage else { panic!("someone else's baggage: {baggage:?}") };
+        self.events_since_turn_end = true;
+        let TestMessage::Moved(moves) = payload else { panic!("unexpected migration message: {payload:?}") };
         self.add(conn, listener, moves);
     }
 
     fn on_timer(&mut self, plane: &mut TestPlane<'_>, token: Token) {
-        self.told_since_turn_end = true;
+        self.events_since_turn_end = true;
         self.act_by_number(plane, (token.0 >> 32) as u32, |behaviour, ctx| {
             behaviour.timer(ctx, token.0 as u32);
         });
     }
 
     fn on_shutdown(&mut self, plane: &mut TestPlane<'_>) {
-        self.told_since_turn_end = true;
-        assert!(!std::mem::replace(&mut self.stopping, true), "shutdown is told once");
+        self.events_since_turn_end = true;
+        assert!(!std::mem::replace(&mut self.stopping, true), "on_shutdown is called once");
         plane.stop_accepting();
         for (conn, entry) in &mut self.conns {
             plane.send(*conn, Bytes::from_static(b"bye"));
@@ -356,9 +354,9 @@ impl ShardApp for TestApp {
     }
 
     fn on_turn_end(&mut self, plane: &mut TestPlane<'_>) {
-        self.told_since_turn_end = false;
+        self.events_since_turn_end = false;
         for (conn, entry) in &mut self.conns {
-            if let Doing::This(behaviour) = &mut entry.doing {
+            if let Doing::Running(behaviour) = &mut entry.doing {
                 let (number, listener) = (entry.number, entry.listener);
                 let mut ctx = Ctx { plane, conn: *conn, listener, number, dir: &self.dir };
                 behaviour.turn_end(&mut ctx, &self.observed);
@@ -373,7 +371,7 @@ impl ShardApp for TestApp {
 impl Drop for TestApp {
     fn drop(&mut self) {
         if !std::thread::panicking() {
-            assert!(!self.told_since_turn_end, "the last turn did not end");
+            assert!(!self.events_since_turn_end, "the last turn did not end with on_turn_end");
         }
     }
 }

@@ -1,18 +1,18 @@
-//! Parcels: small ones come through `on_recv`, large ones through `recv_into`.
+//! Parcels: small ones arrive through `on_recv`, large ones through `recv_into`.
 //!
 //! ```text
 //! parcel  = kind u8, len a u32, len b u32, payload
 //! kind 0  : a bytes, received by on_recv
-//! kind 1  : a bytes, received into a buffer from its byte b on
-//! kind 2  : a bytes into one buffer, then, asked for from on_bulk, b bytes into another
-//! reply   = kind u8, checksum u64     (kind 2: of each part)
+//! kind 1  : a bytes, received into a buffer starting at byte b
+//! kind 2  : a bytes into one buffer, then b bytes into another, requested from on_bulk
+//! reply   = kind u8, checksum u64     (kind 2: one for each part)
 //! ```
 
 use super::app::{Behaviour, Ctx};
 use super::checksum;
 use crate::buf::AlignedBuf;
 
-/// What a buffer holds where nothing may be received.
+/// Fill byte of a buffer outside the range that is received.
 const UNTOUCHED: u8 = 0xEE;
 
 const HEADER_BYTES: usize = 9;
@@ -34,13 +34,13 @@ enum State {
     Bulk(Part),
 }
 
-/// A bulk that is being received.
+/// A bulk in progress.
 #[derive(Clone, Copy, Debug)]
 struct Part {
     kind: u8,
     bytes: usize,
     offset: usize,
-    /// The part that follows.
+    /// Length of the next part, if there is one.
     then: Option<usize>,
 }
 
@@ -63,7 +63,8 @@ impl Parcels {
         };
     }
 
-    /// Begins a bulk with what has arrived of it. What was complete at once is not asked for, except, now and then, as an empty rest.
+    /// Starts a bulk with the bytes that have arrived. A complete bulk is not requested, except that some are requested with no
+    /// bytes missing.
     fn bulk_part(&mut self, ctx: &mut Ctx<'_, '_>, part: Part, data: &[u8]) -> usize {
         let mut buf = AlignedBuf::new(part.offset + part.bytes + 100);
         buf.fill(UNTOUCHED);
@@ -82,7 +83,7 @@ impl Parcels {
     fn bulk_done(&mut self, ctx: &mut Ctx<'_, '_>, part: Part, buf: &AlignedBuf) {
         let (from, to) = (part.offset, part.offset + part.bytes);
         assert!(buf[..from].iter().all(|b| *b == UNTOUCHED), "bytes before a bulk were touched");
-        assert!(buf[to..].iter().all(|b| *b == UNTOUCHED), "bytes behind a bulk were touched");
+        assert!(buf[to..].iter().all(|b| *b == UNTOUCHED), "bytes after a bulk were touched");
         Self::reply(ctx, part.kind, &buf[from..to]);
         self.state = match part.then {
             Some(bytes) => State::Bulk(Part { bytes, offset: 0, then: None, ..part }),

@@ -1,4 +1,4 @@
-//! How connections end, and who notices.
+//! How connections end, and what the other side observes.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -6,21 +6,21 @@ use std::time::Duration;
 use super::app::{Behaviour, Ctx};
 use super::pattern;
 use crate::buf::AlignedBuf;
-use crate::plane::{Close, ClosedBecause};
+use crate::plane::{Close, CloseReason};
 
-/// How labelled connections have ended.
+/// How labelled connections ended.
 #[derive(Default)]
 pub(super) struct Observed {
     ends: BTreeMap<u8, &'static str>,
 }
 
 impl Observed {
-    pub(super) fn closed(&mut self, label: u8, because: &ClosedBecause) {
-        let what = match because {
-            ClosedBecause::Peer => "peer.",
-            ClosedBecause::Local => "local.",
-            ClosedBecause::Error(why) => {
-                assert!(!why.is_empty(), "an error says what it is");
+    pub(super) fn closed(&mut self, label: u8, reason: &CloseReason) {
+        let what = match reason {
+            CloseReason::Peer => "peer.",
+            CloseReason::Local => "local.",
+            CloseReason::Error(why) => {
+                assert!(!why.is_empty(), "an error has a text");
                 "error."
             }
         };
@@ -28,7 +28,7 @@ impl Observed {
     }
 }
 
-/// Sends something and closes; or reads and discards until the other side does.
+/// Sends bytes and closes; or reads and discards until the other side closes.
 pub(super) struct Closing {
     label: u8,
     how: Option<Close>,
@@ -51,13 +51,13 @@ impl Behaviour for Closing {
             ctx.reply(part.to_vec());
         }
         ctx.plane.close(ctx.conn, how);
-        // A second time changes nothing.
+        // A second close has no effect.
         ctx.plane.close(ctx.conn, Close::AfterSends);
         self.closed = true;
     }
 
     fn sent(&mut self, _: &mut Ctx<'_, '_>, _: usize) {
-        assert!(!self.closed, "told of sends on a connection that was being closed");
+        assert!(!self.closed, "on_sent for a connection that was being closed");
     }
 
     fn label(&self) -> Option<u8> {
@@ -68,17 +68,17 @@ impl Behaviour for Closing {
 /// How a [`Vanishing`] connection ends.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Vanish {
-    /// In the very call that asked for the bulk.
+    /// In the same call that requested the bulk.
     AtOnce,
     /// While the bulk is being received.
     Soon,
-    /// The same, after a pause.
+    /// While the bulk is being received, after pausing the connection.
     Paused,
-    /// In an orderly way that takes too long, and then at once.
-    Impatiently,
+    /// First after sends, which takes too long, and then immediately.
+    AfterSendsThenNow,
 }
 
-/// Asks for a bulk and closes before it is there: the memory must stay the plane's until nothing writes to it any more.
+/// Requests a bulk and closes before it has arrived: the plane must own the memory until nothing writes to it any more.
 pub(super) struct Vanishing {
     label: u8,
     how: Vanish,
@@ -91,7 +91,7 @@ impl Vanishing {
             b'O' => Vanish::AtOnce,
             b'S' => Vanish::Soon,
             b'P' => Vanish::Paused,
-            b'I' => Vanish::Impatiently,
+            b'I' => Vanish::AfterSendsThenNow,
             other => panic!("vanish how? {}", char::from(other)),
         };
         Self { label, how, closed: false }
@@ -113,7 +113,7 @@ impl Behaviour for Vanishing {
             Vanish::AtOnce => return self.close(ctx, Close::Now),
             Vanish::Soon => {}
             Vanish::Paused => ctx.plane.pause(ctx.conn),
-            Vanish::Impatiently => {
+            Vanish::AfterSendsThenNow => {
                 ctx.reply(vec![0; 64 << 20]);
                 self.close(ctx, Close::AfterSends);
             }
@@ -131,15 +131,15 @@ impl Behaviour for Vanishing {
     }
 }
 
-/// Tells how another connection has ended.
+/// Reports how another connection ended.
 pub(super) struct Observer {
     label: u8,
-    told: bool,
+    reported: bool,
 }
 
 impl Observer {
     pub(super) fn new(label: u8) -> Self {
-        Self { label, told: false }
+        Self { label, reported: false }
     }
 }
 
@@ -147,9 +147,9 @@ impl Behaviour for Observer {
     fn recv(&mut self, _: &mut Ctx<'_, '_>, _: &[u8]) {}
 
     fn turn_end(&mut self, ctx: &mut Ctx<'_, '_>, observed: &Observed) {
-        if let Some(end) = observed.ends.get(&self.label).filter(|_| !self.told) {
+        if let Some(end) = observed.ends.get(&self.label).filter(|_| !self.reported) {
             ctx.reply(*end);
-            self.told = true;
+            self.reported = true;
         }
     }
 }

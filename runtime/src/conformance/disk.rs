@@ -1,4 +1,4 @@
-//! The disk: many operations in flight, each answered exactly once, and what was written is read.
+//! The disk: with many operations in flight, each completes exactly once, and reads return what was written.
 
 use std::collections::BTreeMap;
 use std::io::ErrorKind;
@@ -16,16 +16,16 @@ pub(super) const DISK_OK: &[u8] = b"disk ok";
 
 const FILE_BYTES: usize = 4 << 20;
 
-/// What an operation should be answered with.
+/// Expected completion of an operation.
 enum Expected {
     Write,
     Sync,
-    /// This many bytes of the model, from there.
+    /// This many bytes of the model, starting at `at`.
     Read {
         at: usize,
         bytes: usize,
     },
-    /// The same from the file that was replaced.
+    /// This many bytes of the file that was replaced.
     ReadOld {
         bytes: usize,
     },
@@ -42,7 +42,7 @@ pub(super) struct DiskCheck {
     next_token: u32,
     file: Option<FileId>,
     old: Option<(FileId, Vec<u8>)>,
-    /// What the file should hold.
+    /// Expected content of the file.
     model: Vec<u8>,
 }
 
@@ -66,7 +66,7 @@ impl DiskCheck {
     }
 
     fn file(&self) -> FileId {
-        self.file.expect("the file was made in the first step")
+        self.file.expect("the first step created the file")
     }
 
     fn expect(&mut self, ctx: &Ctx<'_, '_>, expected: Expected) -> crate::plane::Token {
@@ -103,7 +103,7 @@ impl DiskCheck {
         ctx.plane.sync(self.file(), token);
     }
 
-    /// Many writes that do not overlap, durable and not.
+    /// Issues many writes that do not overlap, some of them durable.
     fn write_many(&mut self, ctx: &mut Ctx<'_, '_>) {
         let mut at = 0;
         while at + 16 * PAGE_BYTES <= FILE_BYTES {
@@ -124,7 +124,7 @@ impl DiskCheck {
         self.read(ctx, self.model.len(), PAGE_BYTES);
     }
 
-    /// Each step begins when all of the one before was answered.
+    /// Starts the next step, when all operations of the previous one have completed.
     fn next_step(&mut self, ctx: &mut Ctx<'_, '_>) {
         let path = self.path(ctx);
         let step = self.step;
@@ -172,7 +172,7 @@ impl DiskCheck {
             }
             8 => {
                 self.read_all(ctx);
-                // What is in flight on a file that is being closed is still answered.
+                // Operations in flight on a file that is being closed still complete.
                 let old = self.old.as_ref().expect("it was just replaced").0;
                 for _ in 0..4 {
                     let token = self.expect(ctx, Expected::ReadOld { bytes: 64 << 10 });
@@ -192,45 +192,45 @@ impl DiskCheck {
         }
     }
 
-    /// The calls that block see the same files.
+    /// Checks that blocking calls see the same files.
     fn check_names(&mut self, ctx: &mut Ctx<'_, '_>) {
         let path = self.path(ctx);
         let name = path.file_name().expect("it has one").to_string_lossy().into_owned();
-        let found = ctx.plane.list(ctx.dir).expect("the directory is there");
+        let found = ctx.plane.list(ctx.dir).expect("the directory exists");
         assert!(found.is_sorted(), "names are sorted");
         let ours: Vec<_> = found.iter().filter(|entry| entry.name.starts_with(&name)).collect();
         assert_eq!(ours.len(), 1, "no temporary file is left: {ours:?}");
         assert_eq!((ours[0].bytes, ours[0].is_dir), (FILE_BYTES as u64, false));
-        let file = ctx.plane.open(&path, OpenMode::Read).expect("it is there");
+        let file = ctx.plane.open(&path, OpenMode::Read).expect("the file exists");
         assert_eq!(ctx.plane.file_bytes(file).expect("it is open"), FILE_BYTES as u64);
         let mut buf = vec![1; 64 << 10];
         let filled = ctx.plane.read_at(file, 4096, &mut buf).expect("it can be read");
         assert_eq!(filled, buf.len());
-        assert!(buf == self.model[4096..4096 + filled], "a blocking read sees something else");
+        assert!(buf == self.model[4096..4096 + filled], "a blocking read returned other bytes");
         ctx.plane.close_file(file);
     }
 
     fn check(&mut self, expected: Expected, completion: Completion) {
         match (expected, completion) {
             (Expected::Write, Completion::Write(result)) | (Expected::Sync, Completion::Sync(result)) => {
-                result.expect("nothing is wrong with this disk");
+                result.expect("the disk has no faults");
             }
             (Expected::Made, Completion::Created(result) | Completion::Replaced(result)) => {
-                self.file = Some(result.expect("nothing is wrong with this disk"));
+                self.file = Some(result.expect("the disk has no faults"));
             }
             (Expected::Fails(kind), Completion::Created(Err(why))) => assert_eq!(why.kind(), kind),
             (Expected::Read { at, bytes }, Completion::Read(result)) => {
-                let (buf, filled) = result.expect("nothing is wrong with this disk");
+                let (buf, filled) = result.expect("the disk has no faults");
                 assert_eq!(filled, bytes, "a read at {at}");
-                assert!(buf[..filled] == self.model[at..at + filled], "read something else at {at}");
+                assert!(buf[..filled] == self.model[at..at + filled], "a read at {at} returned other bytes");
             }
             (Expected::ReadOld { bytes }, Completion::Read(result)) => {
-                let (buf, filled) = result.expect("nothing is wrong with this disk");
+                let (buf, filled) = result.expect("the disk has no faults");
                 assert_eq!(filled, bytes);
                 let old = &self.old.as_ref().expect("it was replaced").1;
-                assert!(buf[..filled] == old[..filled], "the file that was replaced has changed");
+                assert!(buf[..filled] == old[..filled], "the replaced file has changed");
             }
-            (_, other) => panic!("an answer of another kind: {other:?}"),
+            (_, other) => panic!("unexpected completion: {other:?}"),
         }
     }
 }
@@ -243,7 +243,7 @@ impl Behaviour for DiskCheck {
     }
 
     fn disk(&mut self, ctx: &mut Ctx<'_, '_>, token: u32, completion: Completion) {
-        let expected = self.in_flight.remove(&token).expect("every operation is answered once");
+        let expected = self.in_flight.remove(&token).expect("every operation completes once");
         self.check(expected, completion);
         if self.in_flight.is_empty() {
             self.next_step(ctx);
@@ -251,7 +251,7 @@ impl Behaviour for DiskCheck {
     }
 }
 
-/// One file job after the other, with nothing else to do: each answer has to wake a shard that sleeps.
+/// Runs file jobs one at a time with nothing else to do: each completion has to wake a sleeping shard.
 #[derive(Default)]
 pub(super) struct JobByJob {
     done: u32,
@@ -275,10 +275,8 @@ impl Behaviour for JobByJob {
 
     fn disk(&mut self, ctx: &mut Ctx<'_, '_>, token: u32, completion: Completion) {
         assert_eq!(token, self.done);
-        let Completion::Created(result) = completion else {
-            panic!("an answer of another kind: {completion:?}")
-        };
-        let file = result.expect("nothing is wrong with this disk");
+        let Completion::Created(result) = completion else { panic!("unexpected completion: {completion:?}") };
+        let file = result.expect("the disk has no faults");
         ctx.plane.close_file(file);
         self.done += 1;
         if self.done == Self::JOBS {

@@ -1,4 +1,4 @@
-//! What a scenario needs of whoever runs the application.
+//! The interface between a scenario and the plane that runs the application.
 
 use std::net::SocketAddr;
 
@@ -8,33 +8,34 @@ use crate::sim::SimRng;
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub struct ClientId(pub usize);
 
-/// Runs a [`TestApp`](super::TestApp) on each shard of a plane, and has clients. Whatever takes longer than a generous limit panics.
+/// Runs a [`TestApp`](super::TestApp) on each shard of a plane, and connects clients. Panics if anything exceeds a generous time
+/// limit.
 pub trait Machine {
-    /// Starts so many shards with so many listeners. Called once.
+    /// Starts that many shards with that many listeners. Called once.
     fn start(&mut self, shards: u16, listeners: u16);
     /// Connects a client.
     fn connect(&mut self, listener: u16) -> ClientId;
-    /// The address that a client has connected to.
+    /// Returns the address that a client connected to.
     fn address(&self, client: ClientId) -> SocketAddr;
-    /// Sends, now or while something else is waited for. Never waits.
+    /// Sends, now or during a later wait. Never waits.
     fn send(&mut self, client: ClientId, data: &[u8]);
-    /// Waits for bytes, at most so many. None of them: the connection has ended, or is broken.
+    /// Waits for at most `bytes_max` bytes. Returns none if the connection has ended or is broken.
     fn receive(&mut self, client: ClientId, bytes_max: usize) -> Vec<u8>;
-    /// Sends the end after everything else; goes on receiving.
+    /// Closes the sending side after everything was sent; receiving continues.
     fn finish(&mut self, client: ClientId);
     /// Closes a client's connection.
     fn close(&mut self, client: ClientId);
-    /// Breaks a client's connection.
+    /// Resets a client's connection.
     fn reset(&mut self, client: ClientId);
     /// Asks the shards to stop.
     fn shutdown(&mut self);
-    /// Waits until all of them have.
+    /// Waits until all shards have stopped.
     fn wait(&mut self);
     /// Randomness for the scenario.
     fn random(&mut self) -> &mut SimRng;
 }
 
-/// Receives exactly so many bytes.
+/// Receives exactly `bytes` bytes.
 pub(super) fn receive_exact(machine: &mut dyn Machine, client: ClientId, bytes: usize) -> Vec<u8> {
     let mut all = Vec::with_capacity(bytes);
     while all.len() < bytes {
@@ -57,7 +58,7 @@ pub(super) fn receive_to_end(machine: &mut dyn Machine, client: ClientId) -> Vec
     }
 }
 
-/// Expects exactly these bytes next.
+/// Receives these bytes exactly.
 pub(super) fn expect(machine: &mut dyn Machine, client: ClientId, what: &[u8]) {
     let got = receive_exact(machine, client, what.len());
     assert_eq!(String::from_utf8_lossy(&got), String::from_utf8_lossy(what));

@@ -7,7 +7,7 @@ use crate::plane::ShardIndex;
 
 pub(super) const IN_ORDER: &[u8] = b"in order";
 
-/// Sends a row of messages to every shard and waits for each to have counted them.
+/// Sends a sequence of messages to every shard and waits until each has counted them.
 pub(super) struct MeshCheck {
     count: u32,
     begun: bool,
@@ -35,24 +35,24 @@ impl Behaviour for MeshCheck {
     }
 
     fn counted(&mut self, ctx: &mut Ctx<'_, '_>, from: ShardIndex) {
-        assert!(self.waiting_for.remove(&from), "shard {from} has counted twice");
+        assert!(self.waiting_for.remove(&from), "shard {from} counted twice");
         if self.waiting_for.is_empty() {
             ctx.reply(IN_ORDER);
         }
     }
 }
 
-/// The receiving half: what has arrived of each row.
+/// The receiving side: how many messages of each sequence have arrived.
 #[derive(Default)]
 pub(super) struct Counts {
     next: BTreeMap<(ShardIndex, u32), u32>,
 }
 
 impl Counts {
-    /// Checks that a message is the next of its row; tells whether it is the last.
+    /// Checks that a message is the next of its sequence. Returns whether it is the last.
     pub(super) fn count(&mut self, from: ShardIndex, number: u32, n: u32, of: u32) -> bool {
         let next = self.next.entry((from, number)).or_default();
-        assert_eq!(n, *next, "messages of shard {from} overtook each other, or were lost");
+        assert_eq!(n, *next, "messages of shard {from} were reordered or lost");
         *next += 1;
         *next == of
     }

@@ -1,8 +1,8 @@
-//! One suite for every plane: a test application, and scenarios that talk to it over its connections.
+//! One conformance suite for every plane: a test application, and scenarios that talk to it over connections.
 //!
-//! A scenario is a function of a [`Machine`]: something that runs [`TestApp`]s on a plane and connects clients to them. The first
-//! bytes that a client sends choose what the application does with the connection (see [`TestApp`]); everything that a scenario
-//! checks comes back over connections, or fails an assertion of the application.
+//! A scenario is a function of a [`Machine`], which runs [`TestApp`]s on a plane and connects clients to them. The first bytes that
+//! a client sends choose what the application does with the connection (see [`TestApp`]). Everything that a scenario checks is
+//! either received over a connection or asserted by the application.
 
 mod app;
 mod bulk;
@@ -19,7 +19,7 @@ pub use app::{TestApp, TestMessage};
 pub use machine::{ClientId, Machine};
 pub use scenarios::*;
 
-/// Stands for some bytes.
+/// Returns a checksum of `bytes`.
 fn checksum(bytes: &[u8]) -> u64 {
     bytes.chunks(8).fold(bytes.len() as u64, |sum, part| {
         let mut word = [0; 8];
@@ -28,7 +28,7 @@ fn checksum(bytes: &[u8]) -> u64 {
     })
 }
 
-/// The byte at this place of the bytes that the application sends.
+/// Returns the byte at position `at` of the pattern that the application sends.
 fn pattern(at: u64) -> u8 {
     (at ^ (at >> 8) ^ (at >> 16)) as u8
 }

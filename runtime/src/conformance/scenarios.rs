@@ -1,4 +1,4 @@
-//! What every plane must do. Each scenario starts its machine anew.
+//! The scenarios that every plane must pass. Each one starts its machine anew.
 
 use rand::{Rng as _, RngExt as _};
 
@@ -14,22 +14,22 @@ fn some_bytes(machine: &mut dyn Machine, bytes: usize) -> Vec<u8> {
     data
 }
 
-/// Sends in pieces of any size and checks that the same comes back.
+/// Sends chunks of random size and checks that the same bytes come back.
 fn echo(machine: &mut dyn Machine, client: ClientId, bytes: usize) {
     let data = some_bytes(machine, bytes);
     let (mut sent, mut back) = (0, Vec::with_capacity(bytes));
     while back.len() < bytes {
         if sent < bytes && sent - back.len() < 100_000 {
-            let piece = machine.random().random_range(1..=(bytes - sent).min(30_000));
-            machine.send(client, &data[sent..sent + piece]);
-            sent += piece;
+            let chunk = machine.random().random_range(1..=(bytes - sent).min(30_000));
+            machine.send(client, &data[sent..sent + chunk]);
+            sent += chunk;
         } else {
             let part = machine.receive(client, 64 << 10);
             assert!(!part.is_empty(), "the connection ended");
             back.extend(part);
         }
     }
-    assert!(back == data, "something else came back");
+    assert!(back == data, "other bytes came back");
 }
 
 fn check_pattern(data: &[u8]) {
@@ -38,7 +38,7 @@ fn check_pattern(data: &[u8]) {
     }
 }
 
-/// Bytes come back as they were sent, over several connections at once, in hello mode and out of it.
+/// Bytes come back in order, over several connections at once, both in and after hello mode.
 pub fn echo_returns_every_byte_in_order(machine: &mut dyn Machine) {
     machine.start(2, 1);
     let clients: Vec<_> = (0..6).map(|_| machine.connect(0)).collect();
@@ -52,7 +52,7 @@ pub fn echo_returns_every_byte_in_order(machine: &mut dyn Machine) {
     }
 }
 
-/// A connection is told which listener it came in by.
+/// A connection reports the listener that accepted it.
 pub fn connections_know_their_listener(machine: &mut dyn Machine) {
     machine.start(2, 3);
     for listener in 0..3 {
@@ -64,7 +64,7 @@ pub fn connections_know_their_listener(machine: &mut dyn Machine) {
     }
 }
 
-/// A connection knows the address that its client has connected to, on every shard it moves to.
+/// A connection reports the address that its client connected to, on every shard it moves to.
 pub fn connections_know_the_address_they_were_made_to(machine: &mut dyn Machine) {
     machine.start(2, 2);
     for listener in 0..2 {
@@ -78,7 +78,7 @@ pub fn connections_know_the_address_they_were_made_to(machine: &mut dyn Machine)
     }
 }
 
-/// Small parcels and bulks, one after the other and mixed, arrive whole, and nothing beside them is touched.
+/// Small parcels and bulks arrive complete in any sequence, and bytes around them are not touched.
 pub fn bulks_and_small_messages_mix(machine: &mut dyn Machine) {
     machine.start(1, 1);
     let client = machine.connect(0);
@@ -106,9 +106,9 @@ pub fn bulks_and_small_messages_mix(machine: &mut dyn Machine) {
     let mut rest = &stream[..];
     while !rest.is_empty() {
         let most = [20, 3000, 100_000, 1 << 20][machine.random().random_range(0..4)];
-        let piece = machine.random().random_range(1..=rest.len().min(most));
-        machine.send(client, &rest[..piece]);
-        rest = &rest[piece..];
+        let chunk = machine.random().random_range(1..=rest.len().min(most));
+        machine.send(client, &rest[..chunk]);
+        rest = &rest[chunk..];
     }
     let got = receive_exact(machine, client, replies.len());
     for (n, (got, expected)) in got.chunks(9).zip(replies.chunks(9)).enumerate() {
@@ -116,7 +116,7 @@ pub fn bulks_and_small_messages_mix(machine: &mut dyn Machine) {
     }
 }
 
-/// A bulk whose rest comes later, behind a reply, on several connections at once.
+/// Bulks whose remaining bytes arrive later, on several connections at once, while another connection is served.
 pub fn bulks_wait_for_their_bytes(machine: &mut dyn Machine) {
     machine.start(1, 1);
     let clients: Vec<_> = (0..4).map(|_| machine.connect(0)).collect();
@@ -128,7 +128,7 @@ pub fn bulks_wait_for_their_bytes(machine: &mut dyn Machine) {
         machine.send(*client, &head);
         machine.send(*client, &payload[..70_000]);
     }
-    // Meanwhile others are served.
+    // Meanwhile another client is served.
     let other = machine.connect(0);
     machine.send(other, b"E");
     echo(machine, other, 50_000);
@@ -143,7 +143,7 @@ pub fn bulks_wait_for_their_bytes(machine: &mut dyn Machine) {
     }
 }
 
-/// Pausing and resuming loses nothing and changes no order.
+/// Pausing and resuming neither loses nor reorders bytes.
 pub fn pause_and_resume_lose_nothing(machine: &mut dyn Machine) {
     machine.start(1, 1);
     for quota in [1_u32, 1000, 40_000] {
@@ -154,14 +154,14 @@ pub fn pause_and_resume_lose_nothing(machine: &mut dyn Machine) {
     }
 }
 
-/// A reader that is slow gets everything in order, and the sender is told of exactly the bytes that have left.
+/// A slow reader receives everything in order, and `on_sent` reports exactly the bytes that were sent.
 pub fn a_slow_reader_gets_everything_in_order(machine: &mut dyn Machine) {
     machine.start(1, 1);
     let bytes = 12 << 20;
     let slow = machine.connect(0);
     machine.send(slow, b"S");
     machine.send(slow, &(bytes as u64).to_le_bytes());
-    // Nobody else waits for it.
+    // Other connections do not wait for it.
     let other = machine.connect(0);
     machine.send(other, b"E");
     echo(machine, other, 200_000);
@@ -172,7 +172,8 @@ pub fn a_slow_reader_gets_everything_in_order(machine: &mut dyn Machine) {
     expect(machine, slow, ALL_SENT);
 }
 
-/// Closing after sends delivers everything, even to a client that goes on sending; closing now ends at once. Both are told as local.
+/// Closing after sends delivers everything, even if the client keeps sending; closing now ends the connection immediately. Both end
+/// with the reason `Local`.
 pub fn closing_after_sends_delivers_and_closing_now_does_not_wait(machine: &mut dyn Machine) {
     machine.start(1, 1);
     for (label, how, bytes) in [(1, b'A', 3_000_000_u32), (2, b'A', 0), (3, b'N', 3_000_000), (4, b'A', 10)] {
@@ -184,7 +185,7 @@ pub fn closing_after_sends_delivers_and_closing_now_does_not_wait(machine: &mut 
         let got = receive_to_end(machine, client);
         check_pattern(&got);
         if how == b'A' {
-            assert_eq!(got.len(), bytes as usize, "something was cut off");
+            assert_eq!(got.len(), bytes as usize, "the data was truncated");
         }
         let observer = machine.connect(0);
         machine.send(observer, &[b'O', label]);
@@ -192,7 +193,7 @@ pub fn closing_after_sends_delivers_and_closing_now_does_not_wait(machine: &mut 
     }
 }
 
-/// Closing while a bulk is being received, or while a close in order takes too long, ends the connection and disturbs nobody.
+/// Closing during a bulk, or during a close that takes too long, ends the connection and does not disturb others.
 pub fn closing_now_ends_whatever_is_going_on(machine: &mut dyn Machine) {
     machine.start(1, 1);
     let observed = machine.connect(0);
@@ -209,7 +210,7 @@ pub fn closing_now_ends_whatever_is_going_on(machine: &mut dyn Machine) {
     echo(machine, observed, 100_000);
 }
 
-/// Clients that go away in the middle of a bulk leave nothing behind.
+/// Clients that disconnect in the middle of a bulk do not disturb others.
 pub fn clients_that_vanish_within_a_bulk_disturb_nobody(machine: &mut dyn Machine) {
     machine.start(2, 1);
     for n in 0..12_u32 {
@@ -234,7 +235,7 @@ pub fn clients_that_vanish_within_a_bulk_disturb_nobody(machine: &mut dyn Machin
     echo(machine, client, 200_000);
 }
 
-/// Many connections that send at once are all served, whatever the plane's buffers hold.
+/// Many connections that send at once are all served, whatever the capacity of the plane's buffers.
 pub fn many_connections_at_once_are_all_served(machine: &mut dyn Machine) {
     machine.start(2, 1);
     let clients: Vec<_> = (0..100).map(|_| machine.connect(0)).collect();
@@ -244,12 +245,12 @@ pub fn many_connections_at_once_are_all_served(machine: &mut dyn Machine) {
         machine.send(*client, &data);
     }
     for client in clients {
-        assert!(receive_exact(machine, client, data.len()) == data, "something else came back");
+        assert!(receive_exact(machine, client, data.len()) == data, "other bytes came back");
     }
 }
 
-/// The end of the other side is told after its last byte; what was queued for it is still sent.
-pub fn the_other_sides_end_is_told_and_its_replies_still_arrive(machine: &mut dyn Machine) {
+/// The peer's end is reported after its last byte; replies that were queued are still sent.
+pub fn the_peers_end_is_reported_and_its_replies_still_arrive(machine: &mut dyn Machine) {
     machine.start(1, 1);
     let label = 9;
     let client = machine.connect(0);
@@ -270,8 +271,8 @@ pub fn the_other_sides_end_is_told_and_its_replies_still_arrive(machine: &mut dy
     assert!(got == data, "{} of {} bytes came back", got.len(), data.len());
 }
 
-/// A connection that breaks is told as such, and only once.
-pub fn a_broken_connection_is_told(machine: &mut dyn Machine) {
+/// A broken connection is reported as an error, exactly once.
+pub fn a_broken_connection_is_reported(machine: &mut dyn Machine) {
     machine.start(1, 1);
     let label = 7;
     let client = machine.connect(0);
@@ -286,7 +287,7 @@ pub fn a_broken_connection_is_told(machine: &mut dyn Machine) {
     expect(machine, observer, b"error.");
 }
 
-/// Connections move between shards with the bytes that nobody used, even several times, and keep their listener.
+/// Connections move between shards with their unread bytes, also several times, and keep their listener.
 pub fn migration_keeps_unread_bytes_and_order(machine: &mut dyn Machine) {
     machine.start(3, 2);
     for path in [vec![0], vec![1], vec![2], vec![2, 0, 1], vec![1, 1, 1]] {
@@ -301,7 +302,7 @@ pub fn migration_keeps_unread_bytes_and_order(machine: &mut dyn Machine) {
         expect(machine, client, b"and the rest");
         echo(machine, client, 100_000);
     }
-    // The command comes in single bytes, the rest in a lump.
+    // The command arrives byte by byte, the rest in one chunk.
     let client = machine.connect(0);
     for byte in b"M\x01M\x02E" {
         machine.send(client, &[*byte]);
@@ -309,7 +310,7 @@ pub fn migration_keeps_unread_bytes_and_order(machine: &mut dyn Machine) {
     echo(machine, client, 100_000);
 }
 
-/// Messages between shards arrive in order and none is lost, more of them than any queue holds.
+/// Messages between shards arrive in order and none is lost, even if there are more than any queue holds.
 pub fn messages_between_shards_arrive_in_order(machine: &mut dyn Machine) {
     machine.start(3, 1);
     let count = 20_000_u32;
@@ -335,8 +336,8 @@ pub fn timers_fire_once_and_in_order(machine: &mut dyn Machine) {
     }
 }
 
-/// Disk operations and file jobs: many in flight, each answered exactly once, and what was written is read.
-pub fn disk_operations_are_answered_once_and_read_what_was_written(machine: &mut dyn Machine) {
+/// Disk operations and file jobs: with many in flight, each completes exactly once, and reads return what was written.
+pub fn disk_operations_complete_once_and_read_what_was_written(machine: &mut dyn Machine) {
     machine.start(2, 1);
     let clients: Vec<_> = (0..3).map(|_| machine.connect(0)).collect();
     for (seed, client) in (0_u64..).zip(&clients) {
@@ -348,15 +349,15 @@ pub fn disk_operations_are_answered_once_and_read_what_was_written(machine: &mut
     }
 }
 
-/// A shard that sleeps is woken by every file job that is done.
-pub fn a_sleeping_shard_hears_of_every_file_job(machine: &mut dyn Machine) {
+/// Every completed file job wakes a sleeping shard.
+pub fn every_file_job_wakes_a_sleeping_shard(machine: &mut dyn Machine) {
     machine.start(1, 1);
     let client = machine.connect(0);
     machine.send(client, b"J");
     expect(machine, client, disk::DISK_OK);
 }
 
-/// The end of a turn is told before the plane sleeps.
+/// The plane calls `on_turn_end` before it sleeps.
 pub fn the_end_of_a_turn_comes_before_sleep(machine: &mut dyn Machine) {
     machine.start(1, 1);
     let client = machine.connect(0);
@@ -367,8 +368,8 @@ pub fn the_end_of_a_turn_comes_before_sleep(machine: &mut dyn Machine) {
     }
 }
 
-/// A shutdown is told to every shard once, what was promised is still sent, and the machine stops.
-pub fn shutdown_is_told_once_and_every_shard_ends(machine: &mut dyn Machine) {
+/// Every shard gets `on_shutdown` once, queued replies are still sent, and the machine stops.
+pub fn shutdown_is_reported_once_and_every_shard_ends(machine: &mut dyn Machine) {
     machine.start(3, 1);
     let clients: Vec<_> = (0..5).map(|_| machine.connect(0)).collect();
     for client in &clients {
@@ -383,7 +384,7 @@ pub fn shutdown_is_told_once_and_every_shard_ends(machine: &mut dyn Machine) {
     machine.wait();
 }
 
-/// A shard that exits ends alone; the others go on until they do the same.
+/// A shard that exits ends alone; the others continue until they exit too.
 pub fn a_shard_exits_alone(machine: &mut dyn Machine) {
     machine.start(2, 1);
     let others = machine.connect(0);

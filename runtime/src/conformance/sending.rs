@@ -1,4 +1,4 @@
-//! Sends a lot and counts what has left.
+//! Sends many bytes and counts those reported as sent.
 
 use bytes::Bytes;
 
@@ -19,11 +19,14 @@ impl Sending {
         Self { bytes, begun: false, sent: 0, trailer_queued: false }
     }
 
-    /// What the plane says is queued is never more than what it has not told to have left.
+    /// Checks that the plane reports no more queued bytes than were queued and not yet reported as sent.
     fn check_queue(&self, ctx: &Ctx<'_, '_>, queued: u64) {
-        let left = queued - self.sent;
-        let said = ctx.plane.send_queue_bytes(ctx.conn) as u64;
-        assert!(said <= left, "{said} bytes are queued of {left} that have not left");
+        let unsent = queued - self.sent;
+        let reported = ctx.plane.send_queue_bytes(ctx.conn) as u64;
+        assert!(
+            reported <= unsent,
+            "{reported} bytes are queued, but only {unsent} were not reported as sent"
+        );
     }
 }
 
@@ -35,7 +38,7 @@ impl Behaviour for Sending {
         let data: Bytes = (0..self.bytes).map(pattern).collect::<Vec<u8>>().into();
         let (mut at, mut step) = (0, 1);
         while at < data.len() {
-            // Lengths from one byte to a hundred thousand, in turns.
+            // Lengths from one byte to a hundred thousand.
             step = step * 7 % 100_003;
             let to = (at + step).min(data.len());
             ctx.reply(data.slice(at..to));
@@ -45,10 +48,10 @@ impl Behaviour for Sending {
     }
 
     fn sent(&mut self, ctx: &mut Ctx<'_, '_>, bytes: usize) {
-        assert!(bytes > 0, "nothing has left");
+        assert!(bytes > 0, "on_sent without bytes");
         self.sent += bytes as u64;
         let queued = self.bytes + if self.trailer_queued { ALL_SENT.len() as u64 } else { 0 };
-        assert!(self.sent <= queued, "{} bytes have left of {queued}", self.sent);
+        assert!(self.sent <= queued, "{} bytes were sent but only {queued} queued", self.sent);
         self.check_queue(ctx, queued);
         if self.sent == self.bytes && !std::mem::replace(&mut self.trailer_queued, true) {
             assert_eq!(ctx.plane.send_queue_bytes(ctx.conn), 0);

@@ -1,4 +1,4 @@
-//! Behaviours of a few lines: echoes.
+//! Small behaviours: variations of an echo.
 
 use std::time::Duration;
 
@@ -7,7 +7,7 @@ use bytes::Bytes;
 use super::app::{Behaviour, Ctx};
 use super::closing::Observed;
 
-/// Sends back what comes in.
+/// Sends back what it receives.
 pub(super) struct Echo;
 
 impl Behaviour for Echo {
@@ -16,7 +16,7 @@ impl Behaviour for Echo {
     }
 }
 
-/// Sends the address that its client has connected to, on a line, for every piece it receives.
+/// Sends the address that its client connected to, on a line, for every `on_recv`.
 pub(super) struct LocalAddress;
 
 impl Behaviour for LocalAddress {
@@ -26,7 +26,7 @@ impl Behaviour for LocalAddress {
     }
 }
 
-/// Tells where it is, then echoes.
+/// Sends its location, then echoes.
 pub(super) struct Who {
     moves: u8,
     told: bool,
@@ -48,7 +48,7 @@ impl Behaviour for Who {
     }
 }
 
-/// Echoes, with pauses.
+/// Echoes, and pauses receiving at intervals.
 pub(super) struct Paused {
     quota: usize,
     since_resume: usize,
@@ -81,7 +81,7 @@ impl Behaviour for Paused {
     }
 }
 
-/// Echoes at the end of the turn. If a plane slept without ending the turn, nothing would ever come back.
+/// Echoes at the end of the turn. If a plane slept without ending the turn, no reply would be sent.
 #[derive(Default)]
 pub(super) struct InTurnEnd {
     received: Vec<u8>,

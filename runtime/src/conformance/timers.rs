@@ -1,4 +1,4 @@
-//! Timers: each once, none early, in the order of their times.
+//! Timers: each fires once, none early, in the order of their times.
 
 use std::time::Duration;
 
@@ -18,7 +18,7 @@ pub(super) struct TimerCheck {
 }
 
 impl TimerCheck {
-    /// Set from within a timer, behind all others: whatever fired twice has done so by then.
+    /// Set by the last timer, after all others: any timer that fires twice has done so by then.
     const FINAL: u32 = TIMERS;
 }
 
@@ -29,7 +29,7 @@ impl Behaviour for TimerCheck {
         }
         let now = ctx.plane.now();
         for n in 0..TIMERS {
-            // Some in the past, many at the same time, set in no order.
+            // Some in the past, many at the same time, in no particular order.
             let at = match n % 10 {
                 0 => Instant(now.0 / 2),
                 _ => now.after(Duration::from_micros(u64::from(n * 7919 % 97) * 150)),
@@ -51,7 +51,7 @@ impl Behaviour for TimerCheck {
         let n = token as usize;
         assert!(!std::mem::replace(&mut self.fired[n], true), "a timer fired twice");
         assert!(now >= self.at[n], "a timer was {:?} early", self.at[n].since(now));
-        assert!(self.last.is_none_or(|last| last <= self.at[n]), "a timer overtook an earlier one");
+        assert!(self.last.is_none_or(|last| last <= self.at[n]), "timers fired out of order");
         self.last = Some(self.at[n]);
         self.left -= 1;
         if self.left == 0 {

@@ -1,12 +1,12 @@
-//! A pinned glommio executor. The shard's loop is its root future; the shard's ring is beside glommio's own.
+//! A pinned glommio executor. The shard's loop is its root future; the shard has its own ring, separate from glommio's.
 //!
-//! There are two sleeps. The light one is in the shard's ring: one system call submits, waits and brings what has come, and while there is
-//! traffic nothing else is needed. After [`LIGHT_SLEEP`] without any the executor sleeps in glommio's ring, where a read of an
-//! eventfd that the shard's ring signals wakes it. (Going through glommio's reactor takes it three rings of its own, a memory barrier
-//! on all cores and more than ten system calls: with a record every 200 µs that was most of what a record cost.)
+//! A shard sleeps in two ways. The light sleep is in the shard's ring: one system call submits, waits and returns completions, and
+//! under load nothing else is needed. After [`LIGHT_SLEEP`] without completions, the shard sleeps in glommio's ring, where a read
+//! of an eventfd that the shard's ring signals wakes it. (Each pass through glommio's reactor enters its three rings, with a memory
+//! barrier on all cores and more than ten system calls. At one record every 200 µs that was most of a record's cost.)
 //!
-//! While the shard is awake or in its light sleep the executor would never look at its own events: every [`PASS_AFTER`] the loop awaits
-//! a read that is always ready, which takes it through glommio's reactor once. (Yielding does not.)
+//! While the shard is awake or in its light sleep, the executor does not process its own events. Every [`PASS_AFTER`] the loop
+//! therefore awaits a read that is always ready, which takes it through glommio's reactor once. (Yielding does not.)
 
 use std::cell::Cell;
 use std::io;
@@ -20,49 +20,51 @@ use glommio::{LocalExecutor, LocalExecutorBuilder, Placement, PoolPlacement};
 use rustix::event::{EventfdFlags, eventfd};
 
 use crate::plane::{Instant, Plane, ShardApp, ShardIndex};
-use crate::start::{BoxError, Seat, Shard, StartError};
+use crate::start::{BoxError, Shard, ShardSetup, StartError};
 use crate::uring::Turn;
 
-/// How long a busy shard keeps the executor from its own events. It has none that are in a hurry: the heartbeat, and the end.
+/// How long a busy shard may keep the executor from its own events. None of them is urgent: they are the heartbeat and the end of
+/// the shard.
 const PASS_AFTER: Duration = Duration::from_millis(5);
 
-/// Silence after which a shard goes from its light sleep to the deep one.
+/// Idle time after which a shard switches from its light sleep to glommio's.
 const LIGHT_SLEEP: Duration = Duration::from_millis(5);
 
-/// Memory the executor registers three times for its own files. It has none that matter, and the default does not fit the common limit.
+/// Memory that the executor registers three times for file I/O. It does no file I/O that matters, and the default exceeds the usual
+/// limit.
 const IO_MEMORY_BYTES: usize = 64 << 10;
 
-/// Entries of each of its three rings. The shard's loop waits for two files and a timer, and locked memory is scarce.
+/// Entries of each of the executor's three rings. The loop waits for two files and a timer only, and locked memory is scarce.
 const RING_DEPTH: usize = 64;
 
-/// Shorter ones make glommio park for ever with runnable tasks.
+/// With a shorter timer, glommio can park forever with runnable tasks.
 const PREEMPT_TIMER: Duration = Duration::from_millis(10);
 
-/// Beats of the timer that wakes a shard that sleeps although it has something to do, because glommio 0.9.0 can park with runnable tasks
-/// or because a signal was lost on its way: often while there is traffic, seldom enough to cost nothing when idle.
+/// Intervals of a heartbeat that wakes a shard that sleeps although it has work, because glommio 0.9.0 can park with runnable
+/// tasks, or because a signal was lost. It is frequent under load, and rare enough to cost nothing when idle.
 const HEARTBEAT_BUSY: Duration = Duration::from_millis(10);
 const HEARTBEAT_IDLE: Duration = Duration::from_millis(250);
 
 /// Runs a shard to its end on the calling thread.
-pub(crate) fn run<A, F>(seat: Seat<A::Message>, make_app: &F)
+pub(crate) fn run<A, F>(setup: ShardSetup<A::Message>, make_app: &F)
 where
     A: ShardApp + 'static,
     F: Fn(ShardIndex, &mut dyn Plane<A::Message>) -> Result<A, BoxError>,
 {
-    let executor = match executor(seat.cpu.0) {
+    let executor = match executor(setup.cpu.0) {
         Ok(executor) => executor,
         Err(e) => {
-            let what = format!("cannot start the executor of shard {} on CPU {}", seat.shard, seat.cpu.0);
-            let shards = seat.shards();
-            return seat.leave(StartError::ring(what, shards)(e));
+            let what = format!("cannot start the executor of shard {} on CPU {}", setup.shard, setup.cpu.0);
+            let shards = setup.shards();
+            return setup.fail(StartError::ring(what, shards)(e));
         }
     };
     executor.run(async move {
         match Parking::new() {
-            Err(e) => seat.leave(StartError::os("cannot make an eventfd")(e)),
+            Err(e) => setup.fail(StartError::os("cannot create an eventfd")(e)),
             Ok(parking) => {
                 let parking = Rc::new(parking);
-                if let Some(shard) = seat.take(make_app, Some(parking.knock.as_raw_fd())) {
+                if let Some(shard) = setup.build(make_app, Some(parking.waker.as_raw_fd())) {
                     run_shard(shard, &parking).await;
                 }
                 if let Some(parking) = Rc::into_inner(parking) {
@@ -113,23 +115,23 @@ async fn run_shard<A: ShardApp + 'static>(mut shard: Shard<A>, parking: &Rc<Park
     heartbeat.cancel().await;
 }
 
-/// Wakes the executor now and then, and the shard if it sleeps.
+/// Wakes the executor at intervals, and the shard if it sleeps.
 async fn heartbeat(turns: Rc<Cell<u64>>, parking: Rc<Parking>) {
     let mut seen = 0;
     loop {
         let busy = turns.get() != seen;
         seen = turns.get();
         Timer::new(if busy { HEARTBEAT_BUSY } else { HEARTBEAT_IDLE }).await;
-        parking.knock();
+        parking.wake();
     }
 }
 
-/// The two files whose reads are the only things the loop ever awaits.
+/// The two files that the loop awaits reads of.
 struct Parking {
     /// Signalled by the shard's ring.
     signal: BufferedFile,
-    /// The same, to be signalled from here.
-    knock: OwnedFd,
+    /// Duplicate of `signal`, for signalling from this thread.
+    waker: OwnedFd,
     parked: Cell<bool>,
     /// Always ready.
     always: BufferedFile,
@@ -138,47 +140,47 @@ struct Parking {
 impl Parking {
     fn new() -> io::Result<Self> {
         let signal = eventfd(0, EventfdFlags::CLOEXEC)?;
-        let knock = signal.try_clone()?;
+        let waker = signal.try_clone()?;
         let always = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::SEMAPHORE)?;
-        // Each read takes one of it: enough for longer than the machine will last.
+        // Each read takes one off the counter, which is large enough to last.
         rustix::io::write(&always, &(1_u64 << 62).to_ne_bytes())?;
-        // SAFETY: descriptors that nobody else owns; the file closes them.
+        // SAFETY: nothing else owns these descriptors; the files close them.
         let (signal, always) = unsafe {
             (BufferedFile::from_raw_fd(signal.into_raw_fd()), BufferedFile::from_raw_fd(always.into_raw_fd()))
         };
-        Ok(Self { signal, knock, parked: Cell::new(false), always })
+        Ok(Self { signal, waker, parked: Cell::new(false), always })
     }
 
-    /// Sleeps until the shard's ring has something. The counter adds up, so a signal before the read is not lost.
+    /// Sleeps until the shard's ring has a completion. Signals add up in the counter, so one before the read is not lost.
     async fn park(&self) {
         self.parked.set(true);
         self.read(&self.signal).await;
         self.parked.set(false);
     }
 
-    /// Ends a park that nothing has ended.
-    fn knock(&self) {
+    /// Endpoints the current park, if any.
+    fn wake(&self) {
         if self.parked.get() {
-            // Fails only when the counter is full, and then the park is over anyway.
-            let _ = rustix::io::write(&self.knock, &1_u64.to_ne_bytes());
+            // This fails only if the counter is full, in which case the park ends anyway.
+            let _ = rustix::io::write(&self.waker, &1_u64.to_ne_bytes());
         }
     }
 
-    /// Lets the executor look at its own events.
+    /// Lets the executor process its own events.
     async fn pass(&self) {
         self.read(&self.always).await;
     }
 
     async fn read(&self, file: &BufferedFile) {
         if let Err(e) = file.read_at(0, 8).await {
-            // Never seen; without the pause a shard would spin on it.
+            // This has never been seen; without the pause, a shard would spin on it.
             tracing::error!(error = %e, "cannot read an eventfd");
             Timer::new(Duration::from_millis(1)).await;
         }
     }
 
     async fn close(self) {
-        // Eventfds have nothing to flush, so nothing can be lost.
+        // Eventfds have no data to flush, so nothing can be lost.
         let _ = self.signal.close().await;
         let _ = self.always.close().await;
     }

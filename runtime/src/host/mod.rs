@@ -1,4 +1,4 @@
-//! What runs a shard's turns and sleeps when there is nothing to do.
+//! Hosts: what runs a shard's turns, and sleeps when it is idle.
 
 pub(crate) mod glommio;
 pub(crate) mod thread;

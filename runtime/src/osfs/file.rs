@@ -1,4 +1,4 @@
-//! One open file, and how new files come to be.
+//! An open file, and the creation of files.
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
@@ -15,7 +15,7 @@ use crate::fs::{RESERVE_NAME, is_out_of_space, temporary_path};
 /// Bytes of one blocking read or write.
 const STEP_BYTES: usize = 1 << 20;
 
-/// A file opened for direct I/O, or buffered where the file system has none.
+/// A file opened for direct I/O, or buffered if the file system does not support it.
 pub(crate) struct OpenFile {
     fd: OwnedFd,
 }
@@ -33,7 +33,7 @@ impl AsRawFd for OpenFile {
 }
 
 impl OpenFile {
-    /// Opens, with `O_DIRECT` if the file system has it (tmpfs and some network file systems answer EINVAL).
+    /// Opens a file, with `O_DIRECT` if the file system supports it (tmpfs and some network file systems return EINVAL).
     pub(crate) fn open(path: &Path, flags: OFlags) -> io::Result<Self> {
         let flags = flags | OFlags::CLOEXEC;
         let mode = Mode::from_raw_mode(0o640);
@@ -41,25 +41,25 @@ impl OpenFile {
             Ok(fd) => Ok(Self { fd }),
             Err(Errno::INVAL) => {
                 let fd = rustix::fs::open(path, flags, mode)?;
-                say_buffered(path);
+                warn_buffered(path);
                 Ok(Self { fd })
             }
             Err(e) => Err(e.into()),
         }
     }
 
-    /// An empty file, in which writes go to the blocks that it has (see [`write_in_place`](Self::write_in_place)).
+    /// Creates an empty file whose writes go to its existing blocks (see [`write_in_place`](Self::write_in_place)).
     fn make(path: &Path) -> io::Result<Self> {
         let file = Self::open(path, OFlags::RDWR | OFlags::CREATE | OFlags::TRUNC)?;
         file.write_in_place();
         Ok(file)
     }
 
-    /// Has writes go to the blocks that the file has, where the file system would copy them and can do without (btrfs). Else every write
-    /// needs space, and the log is fragmented. A file with content keeps its way, so this is for new ones. The file system keeps no
-    /// checksums then; ours cover every byte.
+    /// Makes writes go to the file's existing blocks on a file system that would otherwise copy them (btrfs). Otherwise every write
+    /// needs new space, and the log gets fragmented. It has no effect on a file with content. The file system then keeps no
+    /// checksums; ours cover every byte.
     fn write_in_place(&self) {
-        // Best effort: most file systems do not know the flag, and never copy blocks that are not shared.
+        // Best effort: most file systems do not have the flag, and never copy blocks that are not shared.
         if let Ok(flags) = rustix::fs::ioctl_getflags(&self.fd) {
             let _ = rustix::fs::ioctl_setflags(&self.fd, flags | IFlags::NOCOW);
         }
@@ -117,7 +117,7 @@ impl OpenFile {
         let mut done = 0;
         while done < data.len() {
             let n = retry(|| rustix::io::pwrite(&self.fd, &data[done..], at + done as u64))?;
-            // A write that stops inside a block is repeated from the start of that block: direct I/O knows no less.
+            // A write that ends inside a block is repeated from the start of that block, because direct I/O needs whole blocks.
             let whole = n / PAGE_BYTES * PAGE_BYTES;
             if whole == 0 {
                 return Err(io::ErrorKind::WriteZero.into());
@@ -128,9 +128,9 @@ impl OpenFile {
     }
 }
 
-/// Does a [`FileJob::Create`](crate::plane::FileJob::Create).
+/// Performs a [`FileJob::Create`](crate::plane::FileJob::Create).
 pub(crate) fn create_file(path: &Path, bytes: u64) -> io::Result<OpenFile> {
-    // Looked at first only to spare the work; the rename below is what decides.
+    // This check only saves work; the rename below decides.
     if path.symlink_metadata().is_ok() {
         return Err(io::ErrorKind::AlreadyExists.into());
     }
@@ -147,11 +147,11 @@ pub(crate) fn create_file(path: &Path, bytes: u64) -> io::Result<OpenFile> {
     })
 }
 
-/// Does a [`FileJob::Replace`](crate::plane::FileJob::Replace).
+/// Performs a [`FileJob::Replace`](crate::plane::FileJob::Replace).
 pub(crate) fn replace_file(path: &Path, content: &[u8], bytes: u64) -> io::Result<OpenFile> {
     match try_replace_file(path, content, bytes) {
         Err(e) if is_out_of_space(&e) => {
-            // The error stands if there is no reserve either.
+            // Without a reserve, the original error is returned.
             let Ok(()) = std::fs::remove_file(path.with_file_name(RESERVE_NAME)) else { return Err(e) };
             sync_dir(parent_of(path))?;
             try_replace_file(path, content, bytes)
@@ -160,7 +160,7 @@ pub(crate) fn replace_file(path: &Path, content: &[u8], bytes: u64) -> io::Resul
     }
 }
 
-/// Does a [`FileJob::Remove`](crate::plane::FileJob::Remove).
+/// Performs a [`FileJob::Remove`](crate::plane::FileJob::Remove).
 pub(crate) fn remove_file(path: &Path) -> io::Result<()> {
     match std::fs::remove_file(path) {
         Err(e) if e.kind() != io::ErrorKind::NotFound => Err(e),
@@ -178,7 +178,7 @@ fn try_replace_file(path: &Path, content: &[u8], bytes: u64) -> io::Result<OpenF
     })
 }
 
-/// Makes the name durable, or removes what was begun.
+/// Makes the name durable, or removes the temporary file after an error.
 fn finish(path: &Path, make: impl FnOnce() -> io::Result<OpenFile>) -> io::Result<OpenFile> {
     match make() {
         Ok(file) => {
@@ -186,7 +186,7 @@ fn finish(path: &Path, make: impl FnOnce() -> io::Result<OpenFile>) -> io::Resul
             Ok(file)
         }
         Err(e) => {
-            // Best effort: the next start removes a temporary file that is left behind.
+            // Best effort: the next start removes leftover temporary files.
             let _ = std::fs::remove_file(temporary_path(path));
             Err(e)
         }
@@ -217,7 +217,7 @@ fn write_whole(file: &OpenFile, content: &[u8], bytes: u64) -> io::Result<()> {
 fn rename_to_free_name(from: &Path, to: &Path) -> io::Result<()> {
     match rustix::fs::renameat_with(CWD, from, CWD, to, RenameFlags::NOREPLACE) {
         Ok(()) => Ok(()),
-        // File systems without RENAME_NOREPLACE: a hard link has the same effect in two steps.
+        // Without RENAME_NOREPLACE, a hard link has the same effect in two steps.
         Err(Errno::INVAL | Errno::NOSYS) => {
             rustix::fs::linkat(CWD, from, CWD, to, AtFlags::empty())?;
             Ok(std::fs::remove_file(from)?)
@@ -235,7 +235,7 @@ fn retry<T>(mut call: impl FnMut() -> rustix::io::Result<T>) -> io::Result<T> {
     }
 }
 
-fn say_buffered(path: &Path) {
+fn warn_buffered(path: &Path) {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {
         tracing::warn!(

@@ -1,6 +1,6 @@
-//! The file system of the operating system, through blocking calls.
+//! The operating system's file system, through blocking calls.
 //!
-//! The shard's plane keeps its files in one of these; offline tools use it alone.
+//! The shard's plane keeps its open files in an [`OsFs`]; offline tools use one directly.
 
 mod file;
 
@@ -18,13 +18,13 @@ use crate::fs::{DirEntry, Fs, OpenMode};
 use crate::plane::FileId;
 use crate::slab::{Key, Slab};
 
-/// A [`FileId`] holds a place in its low bits and the place's generation above.
+/// Bits of a [`FileId`] that hold the file's index; the generation is in the bits above.
 const INDEX_BITS: u32 = 20;
 
-/// Files one `OsFs` may have open; far above what a store's slabs need.
+/// Files that one `OsFs` may have open; far more than a store's slabs need.
 pub const FILES_OPEN_MAX: usize = 1 << INDEX_BITS;
 
-/// The file system of the operating system. Files are opened for direct I/O where the file system can do that.
+/// The operating system's file system. Files are opened for direct I/O if the file system supports it.
 pub struct OsFs {
     files: Slab<Arc<OpenFile>>,
 }
@@ -36,7 +36,7 @@ impl Default for OsFs {
 }
 
 impl OsFs {
-    /// One without open files.
+    /// Creates an `OsFs` without open files.
     pub fn new() -> Self {
         Self { files: Slab::new(u32::MAX >> INDEX_BITS) }
     }
@@ -82,7 +82,7 @@ impl Fs for OsFs {
         for entry in fs::read_dir(dir)? {
             let entry = entry?;
             let metadata = match entry.metadata() {
-                // Renamed meanwhile, as a finished file job does with its temporary file.
+                // The entry was renamed since, as a file job does with its temporary file.
                 Err(e) if e.kind() == io::ErrorKind::NotFound => continue,
                 other => other?,
             };
@@ -149,7 +149,7 @@ impl Fs for OsFs {
     }
 }
 
-/// The directory a name is in.
+/// Returns the directory that contains `path`.
 fn parent_of(path: &Path) -> &Path {
     match path.parent() {
         Some(parent) if !parent.as_os_str().is_empty() => parent,
@@ -175,7 +175,7 @@ mod tests {
     }
 
     #[test]
-    fn a_created_file_has_its_size_reads_as_zero_and_is_never_created_twice() {
+    fn a_created_file_has_its_size_reads_as_zero_and_cannot_be_created_again() {
         let dir = tempfile::tempdir().expect("temporary directory");
         let path = dir.path().join("slab-000000");
         let mut fs = OsFs::new();
@@ -194,7 +194,7 @@ mod tests {
     }
 
     #[test]
-    fn a_replaced_file_takes_the_name_and_the_old_one_can_still_be_read() {
+    fn a_replacement_takes_the_name_and_the_old_file_can_still_be_read() {
         let dir = tempfile::tempdir().expect("temporary directory");
         let path = dir.path().join("meta.a");
         let mut fs = OsFs::new();
@@ -211,7 +211,7 @@ mod tests {
     }
 
     #[test]
-    fn unaligned_buffers_are_read_into_and_written_from() {
+    fn unaligned_buffers_can_be_read_into_and_written_from() {
         let dir = tempfile::tempdir().expect("temporary directory");
         let mut fs = OsFs::new();
         let file = fs.create_file(&dir.path().join("f"), 4 << 20).expect("create");
@@ -224,7 +224,7 @@ mod tests {
     }
 
     #[test]
-    fn a_closed_file_number_finds_nothing_even_when_its_place_is_used_again() {
+    fn a_closed_file_id_is_invalid_even_when_its_slot_is_reused() {
         let dir = tempfile::tempdir().expect("temporary directory");
         let mut fs = OsFs::new();
         let a = fs.create_file(&dir.path().join("a"), 4096).expect("create");
@@ -236,12 +236,12 @@ mod tests {
     }
 
     #[test]
-    fn directories_are_made_with_their_parents_and_renames_move_files() {
+    fn directories_are_created_with_their_parents_and_renames_move_files() {
         let dir = tempfile::tempdir().expect("temporary directory");
         let mut fs = OsFs::new();
         let deep = dir.path().join("x/y/z");
         fs.create_dir_all(&deep).expect("create");
-        fs.create_dir_all(&deep).expect("no error when it is there");
+        fs.create_dir_all(&deep).expect("no error if it exists");
         fs.create_file(&deep.join("f"), 4096).expect("create");
         fs.rename(&deep.join("f"), &dir.path().join("x/g")).expect("rename");
         assert!(fs.list(&deep).expect("list").is_empty());

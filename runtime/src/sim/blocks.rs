@@ -1,4 +1,4 @@
-//! Content of files as shared 4 KiB blocks: a copy costs a few pointers, and thousands of disk images fit in memory at once.
+//! File content as shared 4 KiB blocks: a copy costs a few pointers, and thousands of disk images fit in memory at once.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -6,16 +6,16 @@ use std::sync::Arc;
 
 use crate::buf::PAGE_BYTES;
 
-/// What one write tears into.
+/// Unit in which a write can be torn.
 pub(super) const SECTOR_BYTES: usize = 512;
 
-/// One block. Blocks are never changed, only replaced.
+/// A block. Blocks are never changed, only replaced.
 pub(super) type Block = Arc<[u8; PAGE_BYTES]>;
 
-/// Blocks that are shared, or copied, together.
+/// Blocks that are shared or copied together.
 const CHUNK_BLOCKS: usize = 64;
 
-/// The content of one file. Blocks that were never written are not there and read as zero bytes.
+/// The content of a file. Blocks that were never written are absent and read as zero bytes.
 #[derive(Clone, Default)]
 pub(super) struct Blocks {
     bytes: u64,
@@ -50,7 +50,7 @@ impl Blocks {
     pub(super) fn set(&mut self, block: usize, content: Option<Block>) {
         assert!(
             block < self.bytes.div_ceil(PAGE_BYTES as u64) as usize,
-            "block {block} is behind the end of the file"
+            "block {block} is after the end of the file"
         );
         let slot = &mut self.chunks[block / CHUNK_BLOCKS];
         if content.is_none() && slot.is_none() {
@@ -60,7 +60,7 @@ impl Blocks {
         Arc::make_mut(chunk).0[block % CHUNK_BLOCKS] = content;
     }
 
-    /// Replaces those 512-byte sectors of a block that `mask` names, one bit each.
+    /// Replaces the 512-byte sectors of a block that are set in `mask`, one bit per sector.
     pub(super) fn set_sectors(&mut self, block: usize, content: &Block, mask: u8) {
         match mask {
             0 => {}
@@ -73,7 +73,7 @@ impl Blocks {
         }
     }
 
-    /// Fills `buf` from position `at` on as far as the file goes; tells how far that was. `at` is a multiple of the block size.
+    /// Fills `buf` from position `at`, a multiple of the block size, up to the end of the file. Returns the bytes read.
     pub(super) fn read(&self, at: u64, buf: &mut [u8]) -> usize {
         let len = self.bytes.saturating_sub(at).min(buf.len() as u64) as usize;
         let first = at as usize / PAGE_BYTES;
@@ -87,7 +87,7 @@ impl Blocks {
     }
 }
 
-/// Cuts content into blocks, the last one padded with zero bytes.
+/// Splits content into blocks, the last one padded with zero bytes.
 pub(super) fn split(content: &[u8]) -> Vec<Block> {
     content
         .chunks(PAGE_BYTES)
@@ -99,7 +99,7 @@ pub(super) fn split(content: &[u8]) -> Vec<Block> {
         .collect()
 }
 
-/// Copies the sectors that `mask` names.
+/// Copies the sectors that are set in `mask`.
 pub(super) fn copy_sectors(to: &mut [u8], from: &[u8], mask: u8) {
     for (n, (to, from)) in to.chunks_mut(SECTOR_BYTES).zip(from.chunks(SECTOR_BYTES)).enumerate() {
         if mask & (1 << n) != 0 {
@@ -108,7 +108,7 @@ pub(super) fn copy_sectors(to: &mut [u8], from: &[u8], mask: u8) {
     }
 }
 
-/// Everything that rests on a disk. Cheap to copy.
+/// The complete content of a disk. Cheap to copy.
 #[derive(Clone, Default)]
 pub struct DiskImage {
     pub(super) dirs: BTreeSet<PathBuf>,
@@ -116,12 +116,12 @@ pub struct DiskImage {
 }
 
 impl DiskImage {
-    /// The files, sorted by path, and their sizes.
+    /// Returns the files and their sizes, sorted by path.
     pub fn files(&self) -> impl Iterator<Item = (&Path, u64)> {
         self.files.iter().map(|(path, content)| (path.as_path(), content.bytes()))
     }
 
-    /// The content of a file.
+    /// Returns the content of a file.
     pub fn read(&self, path: &Path) -> Option<Vec<u8>> {
         let content = self.files.get(path)?;
         let mut bytes = vec![0; content.bytes() as usize];
@@ -129,12 +129,12 @@ impl DiskImage {
         Some(bytes)
     }
 
-    /// Puts a file there, in the place of any that has its name. Its directory is there.
+    /// Adds or replaces a file. Its directory must exist.
     pub fn put(&mut self, path: &Path, content: &[u8]) {
         self.files.insert(path.to_path_buf(), Blocks::with_content(content, content.len() as u64));
     }
 
-    /// Takes a file away.
+    /// Removes a file.
     pub fn remove(&mut self, path: &Path) {
         self.files.remove(path);
     }
@@ -151,7 +151,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_copy_does_not_see_what_is_written_to_the_original() {
+    fn a_copy_does_not_see_writes_to_the_original() {
         let mut original = Blocks::with_content(&[1; 10_000], 300 * 4096);
         let copy = original.clone();
         original.set(1, Some(Arc::new([9; PAGE_BYTES])));

@@ -1,4 +1,4 @@
-//! A connection of the test to a simulated node.
+//! A test's connection to a simulated node.
 
 use std::cell::RefCell;
 use std::rc::Rc;
@@ -7,17 +7,17 @@ use bytes::Bytes;
 
 use super::network::{LinkId, Network, Side, StreamEnd};
 
-/// How a connection ended, seen from the client.
+/// How a connection ended, as seen by the client.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum ClientEnd {
-    /// The node closed it after everything it had sent.
+    /// The node closed it after sending everything.
     Finished,
-    /// It broke, or nobody accepted it.
+    /// It broke, or was not accepted.
     Reset,
 }
 
-/// The client's end of a connection; made by [`SimWorld::connect`](super::SimWorld::connect). Nothing moves until the world does.
-/// Dropping it closes the connection.
+/// The client's end of a connection, created by [`SimWorld::connect`](super::SimWorld::connect). Data moves only while the world
+/// runs. Dropping it closes the connection.
 pub struct SimClient {
     network: Rc<RefCell<Network>>,
     link: LinkId,
@@ -30,33 +30,33 @@ impl SimClient {
         Self { network, link, finished: false, closed: false }
     }
 
-    /// Sends bytes; they may wait for the other side to read.
+    /// Sends bytes; they are queued until the peer reads.
     pub fn send(&mut self, data: impl Into<Bytes>) {
-        assert!(!self.finished && !self.closed, "nothing is sent on a closed connection");
+        assert!(!self.finished && !self.closed, "cannot send on a closed connection");
         self.network.borrow_mut().send(self.link, Side::Connecting, data.into());
     }
 
-    /// Bytes that are waiting to be sent.
+    /// Returns the bytes that are queued for sending.
     pub fn send_queue_bytes(&self) -> usize {
         self.network.borrow().queued_bytes(self.link, Side::Connecting)
     }
 
-    /// Bytes that have arrived and were not yet received.
+    /// Returns the bytes that have arrived and were not received yet.
     pub fn available_bytes(&self) -> usize {
         self.network.borrow().arrived_bytes(self.link, Side::Connecting)
     }
 
-    /// Takes everything that has arrived. A client that never calls this holds the sender back.
+    /// Receives everything that has arrived. A client that does not receive blocks the sender.
     pub fn receive(&mut self) -> Vec<u8> {
         self.receive_up_to(usize::MAX)
     }
 
-    /// Takes up to so many bytes of what has arrived.
+    /// Receives at most `bytes` bytes of what has arrived.
     pub fn receive_up_to(&mut self, bytes: usize) -> Vec<u8> {
         self.network.borrow_mut().read(self.link, Side::Connecting, bytes)
     }
 
-    /// Whether the other side has ended it, and everything before that was received.
+    /// Returns how the connection ended, once everything before its end was received.
     pub fn end(&self) -> Option<ClientEnd> {
         match self.network.borrow().end(self.link, Side::Connecting)? {
             StreamEnd::Fin => Some(ClientEnd::Finished),
@@ -64,30 +64,30 @@ impl SimClient {
         }
     }
 
-    /// Sends the end after everything queued; goes on receiving.
+    /// Ends the sending side after everything queued; receiving continues.
     pub fn finish(&mut self) {
         self.finished = true;
         self.network.borrow_mut().finish_sending(self.link, Side::Connecting);
     }
 
-    /// Ends it after everything queued; what still comes is thrown away.
+    /// Closes the connection after everything queued; bytes that arrive later are discarded.
     pub fn close(&mut self) {
         self.closed = true;
         self.network.borrow_mut().finish(self.link, Side::Connecting);
     }
 
-    /// Breaks it.
+    /// Resets the connection.
     pub fn reset(&mut self) {
         self.closed = true;
         self.network.borrow_mut().abandon(self.link, Side::Connecting, true);
     }
 
-    /// Nothing gets through in either direction until [`heal`](SimClient::heal).
+    /// Blocks the connection in both directions until [`heal`](SimClient::heal).
     pub fn cut(&mut self) {
         self.network.borrow_mut().set_cut(self.link, true);
     }
 
-    /// Ends a cut.
+    /// Ends a [`cut`](SimClient::cut).
     pub fn heal(&mut self) {
         self.network.borrow_mut().set_cut(self.link, false);
     }

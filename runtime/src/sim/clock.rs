@@ -5,7 +5,7 @@ use std::rc::Rc;
 
 use crate::plane::Instant;
 
-/// A clock that stands still until it is moved. Clones show the same time.
+/// A clock that stands still until it is advanced. Clones share the time.
 #[derive(Clone, Debug)]
 pub struct SimClock(Rc<Cell<Instant>>);
 
@@ -16,12 +16,12 @@ impl Default for SimClock {
 }
 
 impl SimClock {
-    /// The time.
+    /// Returns the time.
     pub fn now(&self) -> Instant {
         self.0.get()
     }
 
-    /// Moves on to a later time; an earlier one changes nothing.
+    /// Advances to a later time; an earlier one has no effect.
     pub fn advance_to(&self, to: Instant) {
         self.0.set(self.0.get().max(to));
     }

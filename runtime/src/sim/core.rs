@@ -1,4 +1,4 @@
-//! Everything of a simulated world but the applications: they see it through their planes.
+//! The simulated world without its applications, which access it through their planes.
 
 use std::cell::RefCell;
 use std::net::SocketAddr;
@@ -8,25 +8,25 @@ use std::time::Duration;
 
 use rand::{Rng as _, RngExt as _};
 
-use super::agenda::Agenda;
 use super::clock::SimClock;
-use super::network::{LinkId, Network, Notice, Side, draw};
-use super::node::{Conn, Event, Node, Parcel, SimNode, Source};
+use super::network::{LinkId, Network, NetworkEvent, Side, draw};
+use super::node::{Conn, Event, MeshItem, Node, SimNode, Source};
 use super::rng::{SimRng, mix};
-use crate::plane::{BACKLOG_MAX, Close, ClosedBecause, ConnId, Ends, Instant, ListenerId, ShardIndex};
+use super::timed_queue::TimedQueue;
+use crate::plane::{BACKLOG_MAX, Close, CloseReason, ConnId, Endpoints, Instant, ListenerId, ShardIndex};
 
 /// How shards are scheduled.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct ScheduleConfig {
-    /// From something happening to the turn that tells of it.
+    /// Delay between an event and the turn that delivers it.
     pub wake: RangeInclusive<Duration>,
-    /// How long a turn takes.
+    /// Duration of a turn.
     pub turn: RangeInclusive<Duration>,
-    /// Calls of one turn.
+    /// Maximum number of calls in a turn.
     pub calls_per_turn: RangeInclusive<usize>,
-    /// From one shard to another.
+    /// Delay of a message to another shard.
     pub message: RangeInclusive<Duration>,
-    /// How late timers are.
+    /// How late timers fire.
     pub timer_late: RangeInclusive<Duration>,
 }
 
@@ -48,30 +48,30 @@ pub(super) struct Core<M> {
     pub(super) schedule: ScheduleConfig,
     pub(super) schedule_rng: SimRng,
     pub(super) network: Rc<RefCell<Network>>,
-    mesh: Agenda<(SimNode, ShardIndex, ShardIndex, Parcel<M>)>,
-    /// When the last message of each pair of shards arrives: none overtakes it.
+    mesh: TimedQueue<(SimNode, ShardIndex, ShardIndex, MeshItem<M>)>,
+    /// Arrival time of the last message of each pair of shards, so that no message overtakes another.
     mesh_last: std::collections::BTreeMap<(SimNode, ShardIndex, ShardIndex), Instant>,
-    /// Messages of each pair of shards that were posted and not taken.
+    /// Messages of each pair of shards that were posted and not delivered.
     mesh_waiting: std::collections::BTreeMap<(SimNode, ShardIndex, ShardIndex), usize>,
-    /// Connections that are to end, if they have not by then.
-    giving_up: Agenda<(SimNode, ShardIndex, ConnId)>,
+    /// Connections that are closed at that time unless they have ended before.
+    flush_timeouts: TimedQueue<(SimNode, ShardIndex, ConnId)>,
     pub(super) nodes: Vec<Node<M>>,
     pub(super) trace: Trace,
 }
 
-/// How long a connection that is being closed, or whose other side has finished, may take to send what is queued for it. As in
-/// the io_uring plane.
+/// How long a connection that is being closed, or whose peer has finished, may take to send what is queued. As in the io_uring
+/// plane.
 const FLUSH_TIME_MAX: Duration = Duration::from_secs(30);
 
-/// Messages on their way from one shard to another. As in the io_uring plane.
+/// Capacity of the queue between two shards. As in the io_uring plane.
 const MESH_QUEUE_MESSAGES: usize = 1024;
 
-/// What happens next in the world.
+/// The next event of the world.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Next {
     Network,
     Mesh,
-    GiveUp,
+    FlushTimeout,
     Disk(SimNode),
     Turn(SimNode, ShardIndex),
 }
@@ -89,10 +89,10 @@ impl<M> Core<M> {
             schedule,
             schedule_rng,
             network: Rc::new(RefCell::new(network)),
-            mesh: Agenda::default(),
+            mesh: TimedQueue::default(),
             mesh_last: std::collections::BTreeMap::new(),
             mesh_waiting: std::collections::BTreeMap::new(),
-            giving_up: Agenda::default(),
+            flush_timeouts: TimedQueue::default(),
             nodes: Vec::new(),
             trace,
         }
@@ -110,7 +110,7 @@ impl<M> Core<M> {
         (self.schedule_rng.next_u64() % below as u64) as usize
     }
 
-    /// A shard has something to do.
+    /// Schedules a turn for a shard that has an event.
     pub(super) fn wake(&mut self, node: SimNode, shard: ShardIndex) {
         let at = self.clock.now().after(draw(&self.schedule.wake.clone(), &mut self.schedule_rng));
         let shard = self.nodes[node.0].shard(shard);
@@ -119,26 +119,27 @@ impl<M> Core<M> {
         }
     }
 
-    pub(super) fn post(&mut self, node: SimNode, from: ShardIndex, to: ShardIndex, parcel: Parcel<M>) {
+    pub(super) fn post(&mut self, node: SimNode, from: ShardIndex, to: ShardIndex, item: MeshItem<M>) {
         if self.nodes[node.0].end.is_some() {
             return;
         }
         assert!(
             usize::from(to) < self.nodes[node.0].shards.len(),
-            "a message to shard {to}, which there is not"
+            "a message to shard {to}, which does not exist"
         );
         let drawn = self.clock.now().after(draw(&self.schedule.message.clone(), &mut self.schedule_rng));
         let last = self.mesh_last.entry((node, from, to)).or_insert(drawn);
         *last = (*last).max(drawn);
-        if matches!(parcel, Parcel::Message(_)) {
+        if matches!(item, MeshItem::Message(_)) {
             let waiting = self.mesh_waiting.entry((node, from, to)).or_default();
             *waiting += 1;
             assert!(*waiting < BACKLOG_MAX, "{BACKLOG_MAX} messages wait for shard {to}");
         }
-        self.mesh.push(*last, (node, from, to, parcel));
+        self.mesh.push(*last, (node, from, to, item));
     }
 
-    /// Messages of a shard that wait: all of those to itself, and those to others that the queues there have no room for.
+    /// Returns the number of a shard's waiting messages: all of those to itself, and those to others that exceed the queue's
+    /// capacity.
     pub(super) fn backlog(&self, node: SimNode, from: ShardIndex) -> usize {
         let of_shard = self.mesh_waiting.range((node, from, 0)..=(node, from, ShardIndex::MAX));
         let waiting = |(key, count): (&(SimNode, ShardIndex, ShardIndex), &usize)| {
@@ -147,7 +148,7 @@ impl<M> Core<M> {
         of_shard.map(waiting).sum()
     }
 
-    /// A message was taken, or is lost. Whoever has others waiting for room hears of it.
+    /// Counts a message as delivered or lost. Wakes the sender if it has others waiting for space.
     pub(super) fn message_taken(&mut self, node: SimNode, from: ShardIndex, to: ShardIndex) {
         let Some(waiting) = self.mesh_waiting.get_mut(&(node, from, to)) else { return };
         *waiting -= 1;
@@ -156,7 +157,7 @@ impl<M> Core<M> {
         }
     }
 
-    /// What happens next, and when. At the same time: in the order of [`Next`].
+    /// Returns the next event and its time. Events at the same time happen in the order of [`Next`].
     pub(super) fn next(&self) -> Option<(Instant, Next)> {
         let mut first: Option<(Instant, Next)> = None;
         let mut offer = |due: Option<Instant>, next: Next| {
@@ -168,7 +169,7 @@ impl<M> Core<M> {
         };
         offer(self.network.borrow().next_due(), Next::Network);
         offer(self.mesh.next_due(), Next::Mesh);
-        offer(self.giving_up.next_due(), Next::GiveUp);
+        offer(self.flush_timeouts.next_due(), Next::FlushTimeout);
         for (at, node) in self.nodes.iter().enumerate() {
             let id = SimNode(at);
             offer(node.disk.next_due(), Next::Disk(id));
@@ -178,16 +179,16 @@ impl<M> Core<M> {
                 }
             }
         }
-        // What should have happened while a node was paused happens now.
+        // Events that were due while a node was paused happen now.
         first.map(|(due, next)| (due.max(self.clock.now()), next))
     }
 
     pub(super) fn advance_network(&mut self) {
-        let notice = self.network.borrow_mut().advance();
-        match notice {
-            Some(Notice::Connect(link, to)) => self.connect(link, to),
-            Some(Notice::Taken(link, Side::Accepting, bytes)) => self.taken(link, bytes),
-            Some(Notice::Readable(link, Side::Accepting)) => {
+        let event = self.network.borrow_mut().advance();
+        match event {
+            Some(NetworkEvent::Connect(link, to)) => self.connect(link, to),
+            Some(NetworkEvent::Taken(link, Side::Accepting, bytes)) => self.taken(link, bytes),
+            Some(NetworkEvent::Readable(link, Side::Accepting)) => {
                 if let Some((node, shard, conn)) = self.owner(link) {
                     self.nodes[node.0].shard(shard).readable(conn);
                     self.wake(node, shard);
@@ -200,32 +201,32 @@ impl<M> Core<M> {
     }
 
     pub(super) fn advance_mesh(&mut self) {
-        let Some((node, from, to, parcel)) = self.mesh.pop() else { return };
+        let Some((node, from, to, item)) = self.mesh.pop() else { return };
         let shard = self.nodes[node.0].shard(to);
-        match parcel {
-            Parcel::Migrant(migrant) if !shard.is_running() => {
+        match item {
+            MeshItem::Migrant(migrant) if !shard.is_running() => {
                 self.network.borrow_mut().abandon(migrant.link, Side::Accepting, true);
             }
             _ if !shard.is_running() => self.message_taken(node, from, to),
-            Parcel::Message(message) => shard.inbox.push(Source::Mesh(from), Event::Message(from, message)),
-            Parcel::Migrant(migrant) => shard.inbox.push(Source::Mesh(from), Event::Migrated(migrant)),
+            MeshItem::Message(message) => shard.inbox.push(Source::Mesh(from), Event::Message(from, message)),
+            MeshItem::Migrant(migrant) => shard.inbox.push(Source::Mesh(from), Event::Migrated(migrant)),
         }
         self.wake(node, to);
     }
 
-    /// A connection has a limited time to send what is queued for it.
-    pub(super) fn give_up_later(&mut self, node: SimNode, shard: ShardIndex, conn: ConnId) {
-        self.giving_up.push(self.clock.now().after(FLUSH_TIME_MAX), (node, shard, conn));
+    /// Limits the time in which a connection may send what is queued.
+    pub(super) fn start_flush_timeout(&mut self, node: SimNode, shard: ShardIndex, conn: ConnId) {
+        self.flush_timeouts.push(self.clock.now().after(FLUSH_TIME_MAX), (node, shard, conn));
     }
 
-    pub(super) fn advance_giving_up(&mut self) {
-        let Some((node, shard, id)) = self.giving_up.pop() else { return };
+    pub(super) fn advance_flush_timeouts(&mut self) {
+        let Some((node, shard, id)) = self.flush_timeouts.pop() else { return };
         let it = self.nodes[node.0].shard(shard);
         let Some(conn) = it.conns.get_mut(&id) else { return };
-        let because = if conn.closing.is_some() { ClosedBecause::Local } else { ClosedBecause::Peer };
+        let reason = if conn.closing.is_some() { CloseReason::Local } else { CloseReason::Peer };
         conn.closing = Some(Close::Now);
         let link = conn.link;
-        it.inbox.push(Source::Conn(id), Event::Closed(id, because));
+        it.inbox.push(Source::Conn(id), Event::Closed(id, reason));
         self.network.borrow_mut().abandon(link, Side::Accepting, false);
         self.wake(node, shard);
     }
@@ -238,14 +239,14 @@ impl<M> Core<M> {
         }
     }
 
-    /// The process of a node is gone: its connections break or end, its messages are lost.
+    /// Ends the process of a node: its connections are reset or closed, and its messages are lost.
     pub(super) fn clean_up(&mut self, node: SimNode, reset: bool) {
         let mut network = self.network.borrow_mut();
         for link in self.nodes[node.0].stop() {
             network.abandon(link, Side::Accepting, reset);
         }
-        self.mesh.retain(|(other, _, _, parcel)| {
-            if let Parcel::Migrant(migrant) = parcel
+        self.mesh.retain(|(other, _, _, item)| {
+            if let MeshItem::Migrant(migrant) = item
                 && *other == node
             {
                 network.abandon(migrant.link, Side::Accepting, true);
@@ -254,7 +255,7 @@ impl<M> Core<M> {
         });
         self.mesh_last.retain(|(other, _, _), _| *other != node);
         self.mesh_waiting.retain(|(other, _, _), _| *other != node);
-        self.giving_up.retain(|(other, _, _)| *other != node);
+        self.flush_timeouts.retain(|(other, _, _)| *other != node);
     }
 
     fn connect(&mut self, link: LinkId, to: SocketAddr) {
@@ -274,19 +275,19 @@ impl<M> Core<M> {
         }
         let shard = accepting[self.random_below(accepting.len())];
         let it = self.nodes[node.0].shard(shard);
-        let conn = it.add_conn(Conn::new(link, listener, Ends::new(Network::peer_address(link), to)));
+        let conn = it.add_conn(Conn::new(link, listener, Endpoints::new(Network::peer_address(link), to)));
         it.inbox.push(Source::Conn(conn), Event::Accept(conn));
         it.readable(conn);
         self.nodes[node.0].links.insert(link, (shard, conn));
         self.wake(node, shard);
     }
 
-    /// Sends a connection on its way to another shard if nothing of it is queued any more.
+    /// Moves a migrating connection to its new shard once its queued sends have left.
     pub(super) fn move_if_sent(&mut self, node: SimNode, link: LinkId) {
         if self.network.borrow().queued_bytes(link, Side::Accepting) == 0
             && let Some((from, to, migrant)) = self.node(node).moving.remove(&link)
         {
-            self.post(node, from, to, Parcel::Migrant(migrant));
+            self.post(node, from, to, MeshItem::Migrant(migrant));
         }
     }
 
@@ -307,13 +308,13 @@ impl<M> Core<M> {
         let it = self.nodes[node.0].shard(shard);
         it.inbox.push(Source::Conn(conn), Event::Sent(conn, bytes));
         let state = it.conns.get(&conn).map(|conn| (conn.closing, conn.finished));
-        let because = match state.filter(|_| left == 0) {
-            Some((Some(Close::AfterSends), _)) => Some(ClosedBecause::Local),
-            Some((None, true)) => Some(ClosedBecause::Peer),
+        let reason = match state.filter(|_| left == 0) {
+            Some((Some(Close::AfterSends), _)) => Some(CloseReason::Local),
+            Some((None, true)) => Some(CloseReason::Peer),
             _ => None,
         };
-        if let Some(because) = because {
-            it.inbox.push(Source::Conn(conn), Event::Closed(conn, because));
+        if let Some(reason) = reason {
+            it.inbox.push(Source::Conn(conn), Event::Closed(conn, reason));
         }
         self.wake(node, shard);
     }
@@ -326,7 +327,7 @@ impl<M> Core<M> {
     }
 }
 
-/// A running hash of everything that happened: two runs are the same if theirs are.
+/// A running hash of all events: two runs are equal if their hashes are.
 pub(super) struct Trace {
     hash: u64,
     events: u64,

@@ -21,16 +21,16 @@ use crate::buf::{AlignedBuf, PAGE_BYTES};
 use crate::fs::OpenMode;
 use crate::plane::{Completion, Durability, FileId, FileJob, Instant, Token, WRITE_BYTES_MAX};
 
-/// How long operations take: drawn evenly from these.
+/// Latency of operations, drawn uniformly from these ranges.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Latency {
-    /// Of a read.
+    /// Latency of a read.
     pub read: RangeInclusive<Duration>,
-    /// Of a volatile write.
+    /// Latency of a volatile write.
     pub write: RangeInclusive<Duration>,
-    /// Of a durable write or a sync.
+    /// Latency of a durable write or a sync.
     pub sync: RangeInclusive<Duration>,
-    /// Of a file job.
+    /// Latency of a file job.
     pub job: RangeInclusive<Duration>,
 }
 
@@ -46,7 +46,7 @@ impl Default for Latency {
     }
 }
 
-/// What a disk has been asked to do so far.
+/// Counts of the operations started on a disk.
 #[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
 pub struct DiskStats {
     /// Reads.
@@ -61,10 +61,10 @@ pub struct DiskStats {
     pub jobs: u64,
 }
 
-/// A disk: files, a volatile cache in front of them, operations in flight, faults. Clones are handles to the same disk.
+/// A disk with files, a volatile cache, operations in flight and faults. Clones are handles to the same disk.
 ///
-/// It checks its user: positions, lengths and addresses that direct I/O would refuse, writes behind the end of a file, two
-/// overlapping writes in flight, and file numbers that are not open are panics.
+/// It checks its caller and panics on positions, lengths and addresses that direct I/O would reject, writes after the end of a
+/// file, overlapping writes in flight, and files that are not open.
 #[derive(Clone)]
 pub struct SimDisk(Rc<RefCell<State>>);
 
@@ -80,40 +80,40 @@ pub(super) struct State {
     next_file: u32,
     next_inode: u32,
     next_op: u64,
-    pub(super) flights: BTreeMap<(Instant, u64), Flight>,
+    pub(super) in_flight: BTreeMap<(Instant, u64), InFlight>,
     recording: Option<Recording>,
     stats: DiskStats,
 }
 
-/// A file as reads see it.
+/// The content of a file as reads see it.
 pub(super) struct FileState {
     pub(super) path: PathBuf,
     pub(super) content: Blocks,
-    /// What blocks held before they were last written.
+    /// Content of blocks before they were last written.
     pub(super) before: BTreeMap<usize, Option<Block>>,
     pub(super) unreadable: BTreeSet<usize>,
 }
 
-pub(super) struct Flight {
+pub(super) struct InFlight {
     owner: u16,
     token: Token,
     pub(super) op: Op,
 }
 
 pub(super) enum Op {
-    Write { inode: Inode, block: usize, data: Arc<[Block]>, asked: (Inode, usize), fails: Option<i32> },
+    Write { inode: Inode, block: usize, data: Arc<[Block]>, requested: (Inode, usize), fails: Option<i32> },
     Read { inode: Inode, at: u64, buf: AlignedBuf },
     Sync { inode: Inode },
     Job { inode: Inode, job: FileJob },
 }
 
 impl SimDisk {
-    /// An empty disk.
+    /// Creates an empty disk.
     pub fn new(seed: u64) -> Self {
         Self::from_image(&DiskImage::default(), seed)
     }
 
-    /// A disk with this on it.
+    /// Creates a disk with this content.
     pub fn from_image(image: &DiskImage, seed: u64) -> Self {
         Self::with_clock(image, stream(seed, "disk", 0), SimClock::default())
     }
@@ -131,7 +131,7 @@ impl SimDisk {
             next_file: 0,
             next_inode: 0,
             next_op: 0,
-            flights: BTreeMap::new(),
+            in_flight: BTreeMap::new(),
             recording: None,
             stats: DiskStats::default(),
         };
@@ -143,22 +143,22 @@ impl SimDisk {
         self.0.borrow_mut()
     }
 
-    /// How long operations take from now on.
+    /// Sets the latency of operations that start from now on.
     pub fn set_latency(&self, latency: Latency) {
         self.state().latency = latency;
     }
 
-    /// Bytes that all files together may have; making more fails with ENOSPC. None: no limit.
+    /// Limits the total size of all files; creating more fails with ENOSPC. `None`: no limit.
     pub fn set_capacity(&self, bytes: Option<u64>) {
         self.state().capacity = bytes;
     }
 
-    /// Puts a fault in place.
+    /// Injects a fault.
     pub fn inject(&self, fault: Fault) {
         self.state().faults.push(fault);
     }
 
-    /// Takes all faults away. (Damage at rest stays.)
+    /// Removes all faults. (Damage at rest stays.)
     pub fn clear_faults(&self) {
         self.state().faults.clear();
     }
@@ -168,7 +168,7 @@ impl SimDisk {
         self.state().damage(path, block as usize, damage);
     }
 
-    /// Power is cut, or the process killed: operations in flight are never answered, open files are closed, and what was not
+    /// Simulates a power cut or a killed process: operations in flight never complete, open files are closed, and data that is not
     /// durable survives as the policy says.
     pub fn crash(&self, policy: CrashPolicy) {
         let mut state = self.state();
@@ -178,56 +178,56 @@ impl SimDisk {
         state.start_from(&image);
     }
 
-    /// The process ends, the power stays: operations in flight are never answered but may have happened, wholly or in part; open
-    /// files are closed. What was not durable is still not, and a crash that follows may take it.
+    /// Ends the process without a power cut: operations in flight never complete but may have happened, in whole or in part, and
+    /// open files are closed. Data that was not durable still is not, and a later crash may lose it.
     pub fn kill(&self) {
         self.state().kill();
     }
 
-    /// What is durable for certain at this moment.
+    /// Returns the content that is guaranteed to be durable now.
     pub fn image(&self) -> DiskImage {
         self.state().durable_image()
     }
 
-    /// Begins to remember everything that is asked of the disk. Nothing is in flight at this moment.
+    /// Starts recording everything that happens on the disk. No operation may be in flight, and nothing unsynced.
     pub fn record(&self) {
         let mut state = self.state();
-        assert!(!state.ledger.has_pending(), "a recording begins with nothing unsynced");
+        assert!(!state.ledger.has_pending(), "a recording must start with everything synced");
         let recording = Recording::new(state.ledger.clone());
         state.recording = Some(recording);
     }
 
-    /// Notes something in the recording: an acknowledgement, say.
+    /// Adds a mark to the recording, for example for an acknowledgement.
     pub fn mark(&self, mark: u64) {
         self.state().log(Event::Mark(mark));
     }
 
-    /// Ends the recording.
+    /// Endpoints the recording.
     pub fn take_recording(&self) -> Recording {
-        self.state().recording.take().expect("nothing is being recorded")
+        self.state().recording.take().expect("a recording is in progress")
     }
 
-    /// What has been asked so far.
+    /// Returns the counts of operations.
     pub fn stats(&self) -> DiskStats {
         self.state().stats
     }
 
-    /// Operations that were not answered yet.
+    /// Returns the number of operations that have not completed.
     pub fn in_flight(&self) -> usize {
-        self.state().flights.len()
+        self.state().in_flight.len()
     }
 
-    /// When the next operation is answered.
+    /// Returns the time at which the next operation completes.
     pub(super) fn next_due(&self) -> Option<Instant> {
-        self.state().flights.first_key_value().map(|((due, _), _)| *due)
+        self.state().in_flight.first_key_value().map(|((due, _), _)| *due)
     }
 
-    /// Answers the next operation.
+    /// Completes the next operation.
     pub(super) fn complete_next(&self) -> Option<(u16, Token, Completion)> {
         let mut state = self.state();
-        let ((_, id), flight) = state.flights.pop_first()?;
-        let completion = state.complete(id, flight.op);
-        Some((flight.owner, flight.token, completion))
+        let ((_, id), operation) = state.in_flight.pop_first()?;
+        let completion = state.complete(id, operation.op);
+        Some((operation.owner, operation.token, completion))
     }
 
     pub(super) fn submit_write(
@@ -252,7 +252,7 @@ impl SimDisk {
     }
 
     pub(super) fn submit_read(&self, owner: u16, file: FileId, at: u64, buf: AlignedBuf, token: Token) {
-        aligned(at, buf.len());
+        check_aligned(at, buf.len());
         let mut state = self.state();
         let inode = state.inode(file);
         let latency = state.latency.read.clone();
@@ -289,11 +289,11 @@ impl State {
         self.ledger = ledger;
         self.next_inode = inodes;
         self.open.clear();
-        self.flights.clear();
+        self.in_flight.clear();
     }
 
     fn durable_image(&self) -> DiskImage {
-        // Losing everything takes no decision, so the stream of random numbers is not touched.
+        // `LOSE_ALL` uses no random numbers, so the generator's state does not change.
         self.ledger.survivors(CrashPolicy::LOSE_ALL, &mut self.rng.clone())
     }
 
@@ -331,11 +331,11 @@ impl State {
 
     /// Forgets files that have no name, are not open and have no operation in flight.
     pub(super) fn forget_unused(&mut self) {
-        let Self { files, open, flights, ledger, .. } = self;
+        let Self { files, open, in_flight, ledger, .. } = self;
         files.retain(|inode, file| {
             ledger.names().get(&file.path) == Some(inode)
                 || open.values().any(|(open, _)| open == inode)
-                || flights.values().any(|flight| flight.op.inode() == *inode)
+                || in_flight.values().any(|operation| operation.op.inode() == *inode)
         });
     }
 
@@ -352,7 +352,7 @@ impl State {
         let nanos = |d: &Duration| d.as_nanos() as u64;
         let takes = self.rng.random_range(nanos(latency.start())..=nanos(latency.end()));
         let due = self.clock.now().after(Duration::from_nanos(takes));
-        self.flights.insert((due, id), Flight { owner, token, op });
+        self.in_flight.insert((due, id), InFlight { owner, token, op });
     }
 
     pub(super) fn begin_write(
@@ -363,22 +363,24 @@ impl State {
         data: &[u8],
         durability: Durability,
     ) -> Op {
-        aligned(at, data.len());
+        check_aligned(at, data.len());
         let (inode, mode) = *self.open.get(&file).unwrap_or_else(|| panic!("{file:?} is not open"));
         let state = &self.files[&inode];
         assert!(mode == OpenMode::ReadWrite, "{} is open for reading only", state.path.display());
         let end = at + data.len() as u64;
         assert!(
             end <= state.content.bytes(),
-            "a write ends at {end}, behind the end of {}",
+            "a write ends at {end}, after the end of {}",
             state.path.display()
         );
-        let asked = (inode, at as usize / PAGE_BYTES);
+        let requested = (inode, at as usize / PAGE_BYTES);
         let mut data: Arc<[Block]> = split(data).into();
-        for flight in self.flights.values() {
-            if let Op::Write { asked: (other, block), data: other_data, .. } = &flight.op {
+        for operation in self.in_flight.values() {
+            if let Op::Write { requested: (other, block), data: other_data, .. } = &operation.op {
                 assert!(
-                    *other != inode || block + other_data.len() <= asked.1 || asked.1 + data.len() <= *block,
+                    *other != inode
+                        || block + other_data.len() <= requested.1
+                        || requested.1 + data.len() <= *block,
                     "two writes in flight overlap in {}",
                     state.path.display()
                 );
@@ -388,13 +390,13 @@ impl State {
         self.stats.bytes_written += end - at;
         let path = &self.files[&inode].path;
         let is_of_write = |kind: &FaultKind| !matches!(kind, FaultKind::ReadError | FaultKind::SyncError(_));
-        let (mut target, mut fails) = (asked, None);
-        match self.faults.met(path, at..end, is_of_write) {
+        let (mut target, mut fails) = (requested, None);
+        match self.faults.take_matching(path, at..end, is_of_write) {
             Some(FaultKind::WriteError(code)) => fails = Some(code),
             Some(FaultKind::WriteLost) => data = Arc::new([]),
             Some(FaultKind::WriteMisdirected { path, at }) => {
                 let other =
-                    *self.ledger.names().get(&path).expect("a misdirected write goes to a file that exists");
+                    *self.ledger.names().get(&path).expect("a misdirected write goes to an existing file");
                 target = (other, at as usize / PAGE_BYTES);
                 let room =
                     (self.files[&other].content.bytes() as usize / PAGE_BYTES).saturating_sub(target.1);
@@ -403,24 +405,24 @@ impl State {
             _ => {}
         }
         let (inode, block) = target;
-        self.log(Event::WriteBegun { id, inode, block, data: data.clone(), durability });
-        Op::Write { inode, block, data, asked, fails }
+        self.log(Event::WriteStarted { id, inode, block, data: data.clone(), durability });
+        Op::Write { inode, block, data, requested, fails }
     }
 
     pub(super) fn begin_sync(&mut self, id: u64, file: FileId) -> Op {
         let inode = self.inode(file);
         self.stats.syncs += 1;
-        self.log(Event::SyncBegun { id, inode });
+        self.log(Event::SyncStarted { id, inode });
         Op::Sync { inode }
     }
 
     pub(super) fn begin_job(&mut self, id: u64, job: FileJob) -> Op {
         if let FileJob::Create { bytes, .. } | FileJob::Replace { bytes, .. } = &job {
-            aligned(*bytes, PAGE_BYTES);
+            check_aligned(*bytes, PAGE_BYTES);
         }
         self.stats.jobs += 1;
         let inode = self.next_inode();
-        self.log(Event::JobBegun { id, inode, job: job.clone() });
+        self.log(Event::JobStarted { id, inode, job: job.clone() });
         Op::Job { inode, job }
     }
 }
@@ -446,8 +448,8 @@ pub(super) fn errno(code: i32) -> io::Error {
     io::Error::from_raw_os_error(code)
 }
 
-/// What direct I/O would refuse.
-pub(super) fn aligned(at: u64, len: usize) {
+/// Panics if direct I/O would reject this position or length.
+pub(super) fn check_aligned(at: u64, len: usize) {
     assert!(at.is_multiple_of(PAGE_BYTES as u64), "direct I/O at {at}, which is not a multiple of 4096");
     assert!(
         len > 0 && len.is_multiple_of(PAGE_BYTES),

@@ -1,12 +1,12 @@
-//! What can be made to go wrong with a simulated disk.
+//! Faults that can be injected into a simulated disk.
 
 use std::ops::Range;
 use std::path::PathBuf;
 
 use crate::buf::PAGE_BYTES;
 
-/// Something that operations on a part of a file meet. Made by one of the constructors, narrowed with [`within`](Fault::within)
-/// and [`times`](Fault::times), put in place with [`SimDisk::inject`](super::SimDisk::inject).
+/// A fault that affects operations on part of a file. Created by one of the constructors, restricted with [`within`](Fault::within)
+/// and [`times`](Fault::times), and injected with [`SimDisk::inject`](super::SimDisk::inject).
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Fault {
     pub(super) path: PathBuf,
@@ -38,45 +38,45 @@ impl Fault {
         Self::new(path, FaultKind::ReadError)
     }
 
-    /// Writes fail with EIO, having reached the disk in part.
+    /// Writes fail with EIO after reaching the disk in part.
     pub fn write_error(path: impl Into<PathBuf>) -> Self {
         Self::new(path, FaultKind::WriteError(libc::EIO))
     }
 
-    /// Writes fail with ENOSPC, having reached the disk in part: what a file system that copies on write does when it is full.
+    /// Writes fail with ENOSPC after reaching the disk in part, as on a full file system that copies on write.
     pub fn write_no_space(path: impl Into<PathBuf>) -> Self {
         Self::new(path, FaultKind::WriteError(libc::ENOSPC))
     }
 
-    /// Syncs fail with EIO; what they covered is made durable by no later sync.
+    /// Syncs fail with EIO; no later sync makes durable what they covered.
     pub fn sync_error(path: impl Into<PathBuf>) -> Self {
         Self::new(path, FaultKind::SyncError(libc::EIO))
     }
 
-    /// Syncs fail with ENOSPC; what they covered is made durable by no later sync.
+    /// Syncs fail with ENOSPC; no later sync makes durable what they covered.
     pub fn sync_no_space(path: impl Into<PathBuf>) -> Self {
         Self::new(path, FaultKind::SyncError(libc::ENOSPC))
     }
 
-    /// Writes are answered as if they had happened, but have not.
+    /// Writes report success but do not happen.
     pub fn lost_write(path: impl Into<PathBuf>) -> Self {
         Self::new(path, FaultKind::WriteLost)
     }
 
-    /// Writes are answered as if they had happened, but have gone to this place of this file.
+    /// Writes report success but go to this position of another file.
     pub fn misdirected_write(path: impl Into<PathBuf>, to: impl Into<PathBuf>, at: u64) -> Self {
-        assert!(at.is_multiple_of(PAGE_BYTES as u64), "a misdirected write goes to a block");
+        assert!(at.is_multiple_of(PAGE_BYTES as u64), "a misdirected write goes to a block boundary");
         Self::new(path, FaultKind::WriteMisdirected { path: to.into(), at })
     }
 
-    /// Only operations that touch these bytes meet it. (A sync touches all of them.)
+    /// Restricts the fault to operations that touch these bytes. (A sync touches all of them.)
     #[must_use]
     pub fn within(mut self, range: Range<u64>) -> Self {
         self.range = range;
         self
     }
 
-    /// Only the next so many operations meet it.
+    /// Restricts the fault to the next `times` operations.
     #[must_use]
     pub fn times(mut self, times: u32) -> Self {
         self.times = Some(times);
@@ -84,7 +84,7 @@ impl Fault {
     }
 }
 
-/// Faults in place, oldest first.
+/// Injected faults, oldest first.
 #[derive(Default)]
 pub(super) struct Faults(Vec<Fault>);
 
@@ -97,16 +97,16 @@ impl Faults {
         self.0.clear();
     }
 
-    /// The fault that an operation of this kind there meets, if any.
-    pub(super) fn met(
+    /// Returns the fault for an operation of this kind on this range, if there is one, and counts it as used.
+    pub(super) fn take_matching(
         &mut self,
         path: &std::path::Path,
         range: Range<u64>,
-        is: impl Fn(&FaultKind) -> bool,
+        is_kind: impl Fn(&FaultKind) -> bool,
     ) -> Option<FaultKind> {
         let at = self.0.iter().position(|fault| {
             fault.path == path
-                && is(&fault.kind)
+                && is_kind(&fault.kind)
                 && fault.range.start < range.end
                 && range.start < fault.range.end
         })?;
@@ -121,18 +121,18 @@ impl Faults {
     }
 }
 
-/// What happens to one 4 KiB block at rest. Reads see it at once, and so does whoever comes after a crash.
+/// Damage to a 4 KiB block at rest. Reads see it immediately, and it survives a crash.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Damage {
     /// One bit is flipped.
     FlipBit(usize),
     /// It reads as zero bytes.
     Zero,
-    /// It reads as what it held before it was last written.
+    /// It reads as its content before the last write.
     Stale,
     /// It reads as another block, of this or another file.
     ContentOf(PathBuf, u64),
-    /// It changes places with another block of this or another file.
+    /// It is swapped with another block, of this or another file.
     SwapWith(PathBuf, u64),
     /// It cannot be read (EIO) until it is written again.
     Unreadable,

@@ -1,4 +1,4 @@
-//! A disk without a node around it.
+//! A disk without a node.
 
 use std::io;
 use std::path::Path;
@@ -11,8 +11,8 @@ use crate::buf::AlignedBuf;
 use crate::fs::{DirEntry, Fs, OpenMode};
 use crate::plane::{Completion, Disk, Durability, FileId, FileJob, Instant, Token};
 
-/// Drives a [`SimDisk`] alone: what is asked through [`Disk`] is answered by [`step`](DiskHarness::step), in an order that follows
-/// from the seed.
+/// Drives a [`SimDisk`] directly: operations started through [`Disk`] complete in [`step`](DiskHarness::step), in an order that
+/// depends on the seed.
 ///
 /// ```
 /// # use highwater_runtime::sim::DiskHarness;
@@ -31,39 +31,39 @@ pub struct DiskHarness {
 }
 
 impl DiskHarness {
-    /// An empty disk.
+    /// Creates a harness with an empty disk.
     pub fn new(seed: u64) -> Self {
         Self::on(SimDisk::new(seed))
     }
 
-    /// This disk.
+    /// Creates a harness for this disk.
     pub fn on(disk: SimDisk) -> Self {
         Self { disk }
     }
 
-    /// The disk, to inject faults, record, or look at what is durable.
+    /// Returns the disk, for injecting faults, recording, or reading its durable content.
     pub fn disk(&self) -> &SimDisk {
         &self.disk
     }
 
-    /// Lets time pass until the next operation is answered. None: nothing is in flight.
+    /// Advances the time until the next operation completes. Returns `None` if nothing is in flight.
     pub fn step(&mut self) -> Option<(Token, Completion)> {
         let due = self.disk.next_due()?;
         self.disk.state().clock.advance_to(due);
         self.disk.complete_next().map(|(_, token, completion)| (token, completion))
     }
 
-    /// The answers to everything in flight.
+    /// Runs until everything in flight has completed.
     pub fn run_until_idle(&mut self) -> Vec<(Token, Completion)> {
         std::iter::from_fn(|| self.step()).collect()
     }
 
-    /// Operations in flight.
+    /// Returns the number of operations in flight.
     pub fn in_flight(&self) -> usize {
         self.disk.in_flight()
     }
 
-    /// Virtual time.
+    /// Returns the virtual time.
     pub fn now(&self) -> Instant {
         self.disk.state().clock.now()
     }

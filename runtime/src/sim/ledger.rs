@@ -1,12 +1,12 @@
-//! What a power cut leaves: the content that is durable for certain, and the changes that may or may not have reached it.
+//! What survives a power cut: the content that is guaranteed to be durable, and the changes that may or may not have reached it.
 //!
-//! The ledger is driven by [`Event`]s alone, so a recording of them replays into the same state as the disk that made it.
+//! Only [`Event`]s change the ledger, so replaying a recording of them leads to the same state.
 //!
-//! Rules (the promises of `plane.rs` and `fs.rs`, and not more than those):
-//! - a durable write is durable once answered, a volatile one once a sync that began after its answer is answered;
-//! - until then it survives a crash wholly, in single sectors or not at all, each independently of all others;
-//! - a file job is undone, done, or a left-over temporary file, until answered;
-//! - what a failed write or a failed sync covered is never made durable by a later sync: the kernel has forgotten it.
+//! Rules, which promise no more than `plane.rs` and `fs.rs` do:
+//! - A durable write is durable once it completes; a volatile one once a sync completes that started after the write completed.
+//! - Until then it survives a crash in whole, in single sectors or not at all, independently of all other writes.
+//! - Until it completes, a file job is undone, done, or has left a temporary file.
+//! - No later sync makes durable what a failed write or a failed sync covered: the kernel has dropped it.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
@@ -20,130 +20,130 @@ use crate::buf::PAGE_BYTES;
 use crate::fs::temporary_path;
 use crate::plane::{Durability, FileJob};
 
-/// A file, whatever its name is at the moment.
+/// A file, independent of its current name.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub struct Inode(pub u32);
 
-/// A step in the life of a disk. `id` ties an answer to its beginning.
+/// An event on a disk. `id` connects a completion to its operation.
 #[derive(Clone, Debug)]
 pub enum Event {
-    /// A directory was made.
-    DirMade(PathBuf),
+    /// A directory was created.
+    DirCreated(PathBuf),
     /// A file was renamed.
     Renamed(PathBuf, PathBuf),
-    /// A write was handed to the disk.
-    WriteBegun {
-        /// Which operation.
+    /// A write started.
+    WriteStarted {
+        /// Id of the operation.
         id: u64,
         /// The file.
         inode: Inode,
-        /// Where: the number of its first 4 KiB block.
+        /// Number of its first 4 KiB block.
         block: usize,
         /// The data, in blocks.
         data: Arc<[Arc<[u8; PAGE_BYTES]>]>,
-        /// What its answer means.
+        /// When the write completes.
         durability: Durability,
     },
-    /// A write was answered.
-    WriteAnswered {
-        /// Which operation.
+    /// A write completed.
+    WriteCompleted {
+        /// Id of the operation.
         id: u64,
         /// Whether it succeeded.
         ok: bool,
     },
-    /// A sync was handed to the disk.
-    SyncBegun {
-        /// Which operation.
+    /// A sync started.
+    SyncStarted {
+        /// Id of the operation.
         id: u64,
         /// The file.
         inode: Inode,
     },
-    /// A sync was answered.
-    SyncAnswered {
-        /// Which operation.
+    /// A sync completed.
+    SyncCompleted {
+        /// Id of the operation.
         id: u64,
         /// Whether it succeeded.
         ok: bool,
     },
-    /// A file job was handed to the disk.
-    JobBegun {
-        /// Which operation.
+    /// A file job started.
+    JobStarted {
+        /// Id of the operation.
         id: u64,
-        /// The file that it will make.
+        /// The file that it creates.
         inode: Inode,
-        /// What it is to do.
+        /// The job.
         job: FileJob,
     },
-    /// A file job was answered.
-    JobAnswered {
-        /// Which operation.
+    /// A file job completed.
+    JobCompleted {
+        /// Id of the operation.
         id: u64,
         /// Whether it succeeded.
         ok: bool,
     },
-    /// The process ended while a write was in flight: of it, this is what reads see. Nothing of it is durable.
-    WriteCut {
-        /// Which operation.
+    /// The process ended while a write was in flight. Reads see these blocks of it, but none of them is durable.
+    WriteInterrupted {
+        /// Id of the operation.
         id: u64,
-        /// The blocks it has changed.
+        /// The blocks that it changed.
         data: Vec<Option<Arc<[u8; PAGE_BYTES]>>>,
     },
     /// The process ended while a sync was in flight.
-    SyncCut {
-        /// Which operation.
+    SyncInterrupted {
+        /// Id of the operation.
         id: u64,
     },
-    /// The test noted something.
+    /// A mark set by the test.
     Mark(u64),
 }
 
-/// How much of what was not durable survives a crash: probabilities of surviving wholly and partly.
+/// Probabilities that a change that is not durable survives a crash in whole or in part.
 #[derive(Clone, Copy, PartialEq, Debug)]
 pub struct CrashPolicy {
-    /// Of surviving wholly.
+    /// Probability of surviving in whole.
     pub whole: f64,
-    /// Of surviving in part.
+    /// Probability of surviving in part.
     pub torn: f64,
 }
 
 impl CrashPolicy {
-    /// Only what was durable survives.
+    /// Only durable data survives.
     pub const LOSE_ALL: Self = Self { whole: 0.0, torn: 0.0 };
-    /// Everything survives, as if only the process had died.
+    /// Everything survives, as if only the process had ended.
     pub const KEEP_ALL: Self = Self { whole: 1.0, torn: 0.0 };
-    /// Everything that was not durable is torn.
+    /// Everything that is not durable is torn.
     pub const TEAR_ALL: Self = Self { whole: 0.0, torn: 1.0 };
-    /// A bit of all.
+    /// A mixture of all three.
     pub const MIXED: Self = Self { whole: 0.4, torn: 0.3 };
 
-    fn fate(self, rng: &mut SimRng) -> Fate {
+    fn draw(self, rng: &mut SimRng) -> Survival {
         let dice: f64 = rng.random();
         if dice < self.whole {
-            Fate::Whole
+            Survival::Whole
         } else if dice < self.whole + self.torn {
-            Fate::Torn
+            Survival::Torn
         } else {
-            Fate::Lost
+            Survival::Lost
         }
     }
 }
 
-enum Fate {
+enum Survival {
     Whole,
     Torn,
     Lost,
 }
 
-/// The durable content and what may reach it.
+/// The durable content, and the changes that may reach it.
 #[derive(Clone, Default)]
 pub(super) struct Ledger {
     dirs: BTreeSet<PathBuf>,
     names: BTreeMap<PathBuf, Inode>,
     /// Durable content of the files that have names.
     durable: BTreeMap<Inode, Blocks>,
-    /// In the order in which they were applied: a later one covers an earlier one.
+    /// In the order in which they were applied: later changes supersede earlier ones.
     pending: Vec<Pending>,
-    /// The writes that each sync in flight will have made durable.
+    /// The writes that each sync in flight will make durable.
     syncs: BTreeMap<u64, Vec<u64>>,
 }
 
@@ -162,8 +162,8 @@ enum Change {
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum WriteState {
-    Flying,
-    Answered,
+    InFlight,
+    Completed,
     /// Covered by an operation that failed.
     Abandoned,
 }
@@ -198,42 +198,42 @@ impl Ledger {
 
     pub(super) fn apply(&mut self, event: &Event) {
         match event {
-            Event::DirMade(path) => {
+            Event::DirCreated(path) => {
                 self.dirs.extend(path.ancestors().map(PathBuf::from));
             }
             Event::Renamed(from, to) => {
-                let inode = self.names.remove(from).expect("a file that is renamed exists");
+                let inode = self.names.remove(from).expect("a renamed file exists");
                 self.name(to.clone(), inode);
             }
-            Event::WriteBegun { id, inode, block, data, durability } => {
+            Event::WriteStarted { id, inode, block, data, durability } => {
                 let change = Change::Write {
                     block: *block,
                     data: data.iter().cloned().map(Some).collect(),
                     durability: *durability,
-                    state: WriteState::Flying,
+                    state: WriteState::InFlight,
                 };
                 self.pending.push(Pending { id: *id, inode: *inode, change });
             }
-            Event::WriteAnswered { id, ok } => self.write_answered(*id, *ok),
-            Event::SyncBegun { id, inode } => {
-                let covered = self.pending.iter().filter(|p| p.inode == *inode && p.is_answered());
+            Event::WriteCompleted { id, ok } => self.write_completed(*id, *ok),
+            Event::SyncStarted { id, inode } => {
+                let covered = self.pending.iter().filter(|p| p.inode == *inode && p.is_completed());
                 self.syncs.insert(*id, covered.map(|p| p.id).collect());
             }
-            Event::SyncAnswered { id, ok } => {
-                let covered = self.syncs.remove(id).expect("a sync that is answered was begun");
+            Event::SyncCompleted { id, ok } => {
+                let covered = self.syncs.remove(id).expect("a sync completes only after it started");
                 if *ok {
                     self.settle(&covered);
                 } else {
                     self.abandon(&covered);
                 }
             }
-            Event::JobBegun { id, inode, job } => {
+            Event::JobStarted { id, inode, job } => {
                 self.pending.push(Pending { id: *id, inode: *inode, change: Change::Job(job.clone()) });
             }
-            Event::JobAnswered { id, ok } => {
+            Event::JobCompleted { id, ok } => {
                 let at = self.position(*id);
                 let Pending { inode, change: Change::Job(job), .. } = self.pending.remove(at) else {
-                    unreachable!("an answer fits what was asked")
+                    unreachable!("a completion has the kind of its operation")
                 };
                 match (ok, job_result(&job)) {
                     (true, Some((path, content))) => {
@@ -244,14 +244,14 @@ impl Ledger {
                     (false, _) => {}
                 }
             }
-            Event::WriteCut { id, data: seen } => {
+            Event::WriteInterrupted { id, data: seen } => {
                 let at = self.position(*id);
                 if let Change::Write { data, durability, state, .. } = &mut self.pending[at].change {
-                    (*durability, *state) = (Durability::Volatile, WriteState::Answered);
+                    (*durability, *state) = (Durability::Volatile, WriteState::Completed);
                     data.clone_from(seen);
                 }
             }
-            Event::SyncCut { id } => {
+            Event::SyncInterrupted { id } => {
                 self.syncs.remove(id);
             }
             Event::Mark(_) => {}
@@ -264,7 +264,8 @@ impl Ledger {
             durable.set(block, content.cloned());
         }
         for pending in self.pending.iter_mut().filter(|p| p.inode == inode) {
-            if let Change::Write { block: first, data, state: WriteState::Answered, .. } = &mut pending.change
+            if let Change::Write { block: first, data, state: WriteState::Completed, .. } =
+                &mut pending.change
                 && let Some(slot) = block.checked_sub(*first).and_then(|at| data.get_mut(at))
             {
                 *slot = content.cloned();
@@ -272,16 +273,16 @@ impl Ledger {
         }
     }
 
-    /// What is there after a crash now.
+    /// Returns the content of the disk after a crash at this moment.
     pub(super) fn survivors(&self, policy: CrashPolicy, rng: &mut SimRng) -> DiskImage {
         let mut names = self.names.clone();
         let mut content = self.durable.clone();
-        let mut left_over = Vec::new();
+        let mut temporary_files = Vec::new();
         for Pending { inode, change, .. } in &self.pending {
-            let fate = policy.fate(rng);
-            match (change, fate) {
-                (_, Fate::Lost) => {}
-                (Change::Write { block, data, .. }, Fate::Whole) => {
+            let survival = policy.draw(rng);
+            match (change, survival) {
+                (_, Survival::Lost) => {}
+                (Change::Write { block, data, .. }, Survival::Whole) => {
                     if let Some(blocks) = content.get_mut(inode) {
                         for (at, data) in data.iter().enumerate() {
                             if let Some(data) = data {
@@ -290,7 +291,7 @@ impl Ledger {
                         }
                     }
                 }
-                (Change::Write { block, data, .. }, Fate::Torn) => {
+                (Change::Write { block, data, .. }, Survival::Torn) => {
                     if let Some(blocks) = content.get_mut(inode) {
                         for ((at, data), mask) in data.iter().enumerate().zip(tear(data.len(), rng)) {
                             if let Some(data) = data {
@@ -299,7 +300,7 @@ impl Ledger {
                         }
                     }
                 }
-                (Change::Job(job), Fate::Whole) => {
+                (Change::Job(job), Survival::Whole) => {
                     let Some((path, blocks)) = job_result(job) else {
                         if let FileJob::Remove { path } = job {
                             names.remove(path);
@@ -311,7 +312,7 @@ impl Ledger {
                         names.insert(path, *inode);
                     }
                 }
-                (Change::Job(job), Fate::Torn) => left_over.extend(half_done(job, rng)),
+                (Change::Job(job), Survival::Torn) => temporary_files.extend(partial_file(job, rng)),
             }
         }
         let mut image = DiskImage { dirs: self.dirs.clone(), files: BTreeMap::new() };
@@ -320,15 +321,15 @@ impl Ledger {
                 image.files.insert(path, content.clone());
             }
         }
-        image.files.extend(left_over);
+        image.files.extend(temporary_files);
         image
     }
 
     fn name(&mut self, path: PathBuf, inode: Inode) {
         if let Some(old) = self.names.insert(path, inode) {
             self.durable.remove(&old);
-            // A file without a name is nothing a crash could leave.
-            self.pending.retain(|p| p.inode != old || p.is_flying());
+            // A file without a name cannot survive a crash.
+            self.pending.retain(|p| p.inode != old || p.is_in_flight());
         }
     }
 
@@ -336,36 +337,36 @@ impl Ledger {
         let FileJob::Remove { path } = job else { return };
         if let Some(old) = self.names.remove(path) {
             self.durable.remove(&old);
-            self.pending.retain(|p| p.inode != old || p.is_flying());
+            self.pending.retain(|p| p.inode != old || p.is_in_flight());
         }
     }
 
     fn position(&self, id: u64) -> usize {
-        self.pending.iter().position(|p| p.id == id).expect("what is answered was begun")
+        self.pending.iter().position(|p| p.id == id).expect("an operation completes only after it started")
     }
 
-    fn write_answered(&mut self, id: u64, ok: bool) {
+    fn write_completed(&mut self, id: u64, ok: bool) {
         let at = self.position(id);
         let Change::Write { durability, state, .. } = &mut self.pending[at].change else {
-            unreachable!("an answer fits what was asked")
+            unreachable!("a completion has the kind of its operation")
         };
         match (ok, *durability) {
             (false, _) => *state = WriteState::Abandoned,
-            (true, Durability::Volatile) => *state = WriteState::Answered,
+            (true, Durability::Volatile) => *state = WriteState::Completed,
             (true, Durability::Durable) => self.settle(&[id]),
         }
-        // A file that lost its name meanwhile is nothing a crash could leave.
+        // A file that has lost its name since cannot survive a crash.
         let durable = &self.durable;
         self.pending.retain(|p| p.id != id || durable.contains_key(&p.inode));
     }
 
-    /// These writes are durable, and whatever they cover can no longer come to light.
+    /// Makes these writes durable. Earlier writes that they cover can no longer reach the disk.
     fn settle(&mut self, ids: &[u64]) {
         for id in ids {
             let Some(at) = self.pending.iter().position(|p| p.id == *id) else { continue };
             let Pending { inode, change: Change::Write { block, data, .. }, .. } = self.pending.remove(at)
             else {
-                unreachable!("only writes settle")
+                unreachable!("only writes become durable this way")
             };
             for older in self.pending[..at].iter_mut().filter(|p| p.inode == inode) {
                 if let Change::Write { block: first, data: covered, .. } = &mut older.change {
@@ -385,7 +386,7 @@ impl Ledger {
                 }
             }
         }
-        self.pending.retain(Pending::may_matter);
+        self.pending.retain(Pending::is_relevant);
     }
 
     fn abandon(&mut self, ids: &[u64]) {
@@ -398,23 +399,23 @@ impl Ledger {
 }
 
 impl Pending {
-    fn is_answered(&self) -> bool {
-        matches!(self.change, Change::Write { state: WriteState::Answered, .. })
+    fn is_completed(&self) -> bool {
+        matches!(self.change, Change::Write { state: WriteState::Completed, .. })
     }
 
-    fn is_flying(&self) -> bool {
-        matches!(self.change, Change::Job(_) | Change::Write { state: WriteState::Flying, .. })
+    fn is_in_flight(&self) -> bool {
+        matches!(self.change, Change::Job(_) | Change::Write { state: WriteState::InFlight, .. })
     }
 
-    fn may_matter(&self) -> bool {
+    fn is_relevant(&self) -> bool {
         match &self.change {
-            Change::Write { data, .. } => self.is_flying() || data.iter().any(Option::is_some),
+            Change::Write { data, .. } => self.is_in_flight() || data.iter().any(Option::is_some),
             Change::Job(_) => true,
         }
     }
 }
 
-/// Which sectors of each block of a torn write have arrived: any, those before a point, or all but one.
+/// Returns a mask of the sectors of each block that a torn write has written: random ones, those before a point, or all but one.
 pub(super) fn tear(blocks: usize, rng: &mut SimRng) -> Vec<u8> {
     let sectors = blocks * 8;
     let point = rng.random_range(0..sectors.max(1));
@@ -428,7 +429,7 @@ pub(super) fn tear(blocks: usize, rng: &mut SimRng) -> Vec<u8> {
         .collect()
 }
 
-/// Path and content of the file that a job makes, if it makes one.
+/// Returns path and content of the file that a job creates, if it creates one.
 pub(super) fn job_result(job: &FileJob) -> Option<(PathBuf, Blocks)> {
     match job {
         FileJob::Create { path, bytes } => Some((path.clone(), Blocks::zeroed(*bytes))),
@@ -439,8 +440,8 @@ pub(super) fn job_result(job: &FileJob) -> Option<(PathBuf, Blocks)> {
     }
 }
 
-/// The temporary file of a job that was cut off.
-pub(super) fn half_done(job: &FileJob, rng: &mut SimRng) -> Option<(PathBuf, Blocks)> {
+/// Returns the temporary file of an interrupted job.
+pub(super) fn partial_file(job: &FileJob, rng: &mut SimRng) -> Option<(PathBuf, Blocks)> {
     let (path, content, bytes) = match job {
         FileJob::Create { path, bytes } => (path, &[][..], *bytes),
         FileJob::Replace { path, content, bytes } => (path, &content[..], *bytes),

@@ -1,15 +1,15 @@
-//! The simulated machine: the same [`Plane`](crate::plane::Plane), [`Disk`](crate::plane::Disk) and [`Fs`](crate::fs::Fs) as the real one, in
-//! one thread, in virtual time, with every decision taken from one seed.
+//! The simulated machine: the same [`Plane`](crate::plane::Plane), [`Disk`](crate::plane::Disk) and [`Fs`](crate::fs::Fs) as the
+//! real one, in one thread and in virtual time, with every decision derived from one seed.
 //!
-//! - [`SimWorld`] runs nodes, each with shards running any [`ShardApp`](crate::plane::ShardApp), a disk, and [`SimClient`]s that talk to them;
-//! - [`SimDisk`] is a disk with a volatile cache, faults to inject and a memory of what was asked of it; [`DiskHarness`] drives one
-//!   alone, for storage tests that need no node around them;
-//! - [`Recording`] replays such a memory into every image that a power cut could have left.
+//! - [`SimWorld`] runs nodes, each with shards that run any [`ShardApp`](crate::plane::ShardApp) and a disk, and [`SimClient`]s
+//!   that talk to them.
+//! - [`SimDisk`] is a disk with a volatile cache, injected faults and a recording of its operations. [`DiskHarness`] drives one
+//!   directly, for storage tests that need no node.
+//! - [`Recording`] replays the operations into every image that a power cut could have left.
 //!
-//! Invariant: nothing in here reads a clock, starts a thread or iterates over a map whose order is not fixed. The same seed and
-//! the same calls give the same run.
+//! Invariant: nothing in here reads a clock, starts a thread or iterates over a map without a fixed order. The same seed and the
+//! same calls produce the same run.
 
-mod agenda;
 mod blocks;
 mod client;
 mod clock;
@@ -25,6 +25,7 @@ mod rng;
 mod service;
 mod simfs;
 mod simplane;
+mod timed_queue;
 mod turn;
 mod world;
 

@@ -1,9 +1,9 @@
-//! Byte streams between ends, as TCP makes them: in order, nothing twice, nothing lost while both ends live; but cut into any pieces,
-//! late, held back by a reader that does not read, stalled by a cut, or broken by a reset.
+//! Byte streams between two sides with TCP's semantics: in order, without duplicates, and without loss while both sides live. Data
+//! may be split arbitrarily, arrive late, be blocked by a slow reader, stalled by a cut, or ended by a reset.
 //!
 //! ```text
-//! send -> [ queued ] --take--> [ travelling ] --arrive--> [ arrived ] -> read
-//!                              \______ at most `window_bytes` ______/
+//! send -> [ queued ] --take--> [ in transit ] --arrive--> [ arrived ] -> read
+//!                              \______ at most `window_bytes` _____/
 //! ```
 
 use std::collections::{BTreeMap, VecDeque};
@@ -14,19 +14,19 @@ use std::time::Duration;
 use bytes::{Buf as _, Bytes};
 use rand::RngExt as _;
 
-use super::agenda::Agenda;
 use super::clock::SimClock;
 use super::rng::SimRng;
+use super::timed_queue::TimedQueue;
 use crate::plane::Instant;
 
 /// How the network behaves.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct NetworkConfig {
-    /// How long a piece travels. Drawn anew for each, but they never overtake each other.
+    /// Delay of a segment. Drawn for each segment, but segments never overtake each other.
     pub delay: RangeInclusive<Duration>,
-    /// How long it takes until the kernel takes what is queued.
+    /// Time until the kernel takes queued bytes.
     pub take: RangeInclusive<Duration>,
-    /// Bytes of one direction of a connection that have been taken and not yet read.
+    /// Limit on bytes of one direction of a connection that were taken but not yet read.
     pub window_bytes: usize,
 }
 
@@ -40,7 +40,7 @@ impl Default for NetworkConfig {
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub(super) struct LinkId(pub(super) u64);
 
-/// An end of a link.
+/// A side of a link.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub(super) enum Side {
     Connecting,
@@ -56,25 +56,25 @@ impl Side {
     }
 }
 
-/// How a direction ended.
+/// How one direction of a link ended.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum StreamEnd {
     Fin,
     Reset,
 }
 
-/// What the owner of an end should know.
+/// An event for the owner of a side.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Notice {
-    /// A connection wants to be accepted.
+pub(super) enum NetworkEvent {
+    /// A connection request arrived.
     Connect(LinkId, SocketAddr),
-    /// Bytes were taken.
+    /// Queued bytes were taken.
     Taken(LinkId, Side, usize),
-    /// Bytes, or an end, have arrived.
+    /// Bytes, or the end of the stream, have arrived.
     Readable(LinkId, Side),
 }
 
-/// What one end sends and the other receives.
+/// One direction of a link.
 #[derive(Default)]
 struct Pipe {
     queued: VecDeque<Bytes>,
@@ -82,35 +82,35 @@ struct Pipe {
     finish_when_sent: bool,
     fin_sent: bool,
     take_pending: bool,
-    travelling: VecDeque<Piece>,
+    in_transit: VecDeque<Segment>,
     last_due: Option<Instant>,
     arrived: VecDeque<Bytes>,
     arrived_bytes: usize,
-    /// Bytes taken and not yet read.
+    /// Bytes taken but not yet read.
     unread_bytes: usize,
     end: Option<StreamEnd>,
 }
 
-enum Piece {
+enum Segment {
     Data(Bytes),
     End(StreamEnd),
 }
 
-/// Who is at an end.
+/// State of a side.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Presence {
-    Here,
-    /// Finished sending and throws away what comes in.
+enum SideState {
+    Open,
+    /// Finished sending, and discards what arrives.
     Draining,
-    /// Whatever comes in is answered with a reset.
-    Gone,
+    /// Answers anything that arrives with a reset.
+    Closed,
 }
 
 struct Link {
     to: SocketAddr,
-    /// What each side sends.
+    /// The direction from each side.
     pipes: [Pipe; 2],
-    presence: [Presence; 2],
+    states: [SideState; 2],
     cut: bool,
 }
 
@@ -126,12 +126,12 @@ pub(super) struct Network {
     config: NetworkConfig,
     links: BTreeMap<LinkId, Link>,
     next_link: u64,
-    agenda: Agenda<Step>,
+    steps: TimedQueue<Step>,
 }
 
 impl Network {
     pub(super) fn new(clock: SimClock, rng: SimRng, config: NetworkConfig) -> Self {
-        Self { clock, rng, config, links: BTreeMap::new(), next_link: 0, agenda: Agenda::default() }
+        Self { clock, rng, config, links: BTreeMap::new(), next_link: 0, steps: TimedQueue::default() }
     }
 
     pub(super) fn set_config(&mut self, config: NetworkConfig) {
@@ -139,21 +139,21 @@ impl Network {
     }
 
     pub(super) fn next_due(&self) -> Option<Instant> {
-        self.agenda.next_due()
+        self.steps.next_due()
     }
 
-    /// Opens a link; whoever listens there is told.
+    /// Opens a link, and sends a connection request to that address.
     pub(super) fn connect(&mut self, to: SocketAddr) -> LinkId {
         let id = LinkId(self.next_link);
         self.next_link += 1;
-        let link = Link { to, pipes: Default::default(), presence: [Presence::Here; 2], cut: false };
+        let link = Link { to, pipes: Default::default(), states: [SideState::Open; 2], cut: false };
         self.links.insert(id, link);
         let due = self.after(&self.config.delay.clone());
-        self.agenda.push(due, Step::Connect(id));
+        self.steps.push(due, Step::Connect(id));
         id
     }
 
-    /// The address that the connecting side seems to have.
+    /// Returns the address of the connecting side.
     pub(super) fn peer_address(link: LinkId) -> SocketAddr {
         let [.., high, low] = link.0.to_be_bytes();
         SocketAddr::from((Ipv4Addr::new(10, 255, high, low), 40_000))
@@ -164,30 +164,30 @@ impl Network {
             return;
         }
         let Some(pipe) = self.pipe(link, from) else { return };
-        assert!(!pipe.finish_when_sent, "nothing is sent behind the end");
+        assert!(!pipe.finish_when_sent, "cannot send after the end of the stream");
         pipe.queued_bytes += data.len();
         pipe.queued.push_back(data);
         self.plan_take(link, from);
     }
 
-    /// Bytes sent and not yet taken.
+    /// Returns the bytes sent but not yet taken.
     pub(super) fn queued_bytes(&self, link: LinkId, from: Side) -> usize {
         self.links.get(&link).map_or(0, |link| link.pipes[from as usize].queued_bytes)
     }
 
-    /// Bytes that can be read.
+    /// Returns the bytes that can be read.
     pub(super) fn arrived_bytes(&self, link: LinkId, at: Side) -> usize {
         self.links.get(&link).map_or(0, |link| link.pipes[at.other() as usize].arrived_bytes)
     }
 
-    /// How the direction towards this side has ended, once everything before has been read.
+    /// Returns how the direction towards this side ended, once everything before the end has been read.
     pub(super) fn end(&self, link: LinkId, at: Side) -> Option<StreamEnd> {
         let Some(link) = self.links.get(&link) else { return Some(StreamEnd::Reset) };
         let pipe = &link.pipes[at.other() as usize];
         pipe.end.filter(|_| pipe.arrived_bytes == 0)
     }
 
-    /// Takes up to `bytes` of what has arrived.
+    /// Reads up to `bytes` bytes that have arrived.
     pub(super) fn read(&mut self, link: LinkId, at: Side, bytes: usize) -> Vec<u8> {
         let from = at.other();
         let Some(pipe) = self.pipe(link, from) else { return Vec::new() };
@@ -205,7 +205,7 @@ impl Network {
         data
     }
 
-    /// Puts bytes back in front of what has arrived.
+    /// Returns bytes that were read, so that they are read again first.
     pub(super) fn unread(&mut self, link: LinkId, at: Side, data: Bytes) {
         if let Some(pipe) = self.pipe(link, at.other()).filter(|_| !data.is_empty()) {
             pipe.arrived_bytes += data.len();
@@ -214,7 +214,7 @@ impl Network {
         }
     }
 
-    /// Nothing more is sent than what is queued.
+    /// Ends the direction from this side after what is queued.
     pub(super) fn finish_sending(&mut self, link: LinkId, side: Side) {
         if let Some(pipe) = self.pipe(link, side) {
             pipe.finish_when_sent = true;
@@ -222,21 +222,22 @@ impl Network {
         }
     }
 
-    /// The same, and what comes in is thrown away.
+    /// Like `finish_sending`, and also discards what arrives.
     pub(super) fn finish(&mut self, link: LinkId, side: Side) {
         self.finish_sending(link, side);
         let Some(it) = self.links.get_mut(&link) else { return };
-        it.presence[side as usize] = Presence::Draining;
+        it.states[side as usize] = SideState::Draining;
         let incoming = &mut it.pipes[side.other() as usize];
         incoming.drain();
         self.plan_take(link, side.other());
         self.forget_if_over(link);
     }
 
-    /// The end is gone at once. What was queued is lost; what was taken still travels, unless something unread makes it a reset.
+    /// Closes this side immediately. Queued bytes are lost; bytes that were taken still arrive. Unread bytes turn the close into a
+    /// reset.
     pub(super) fn abandon(&mut self, link: LinkId, side: Side, reset: bool) {
         let Some(it) = self.links.get_mut(&link) else { return };
-        it.presence[side as usize] = Presence::Gone;
+        it.states[side as usize] = SideState::Closed;
         let incoming = &mut it.pipes[side.other() as usize];
         let reset = reset || incoming.arrived_bytes > 0;
         incoming.drain();
@@ -246,28 +247,28 @@ impl Network {
         outgoing.finish_when_sent = true;
         let finished = std::mem::replace(&mut outgoing.fin_sent, true);
         if reset {
-            self.travel(link, side, Piece::End(StreamEnd::Reset));
+            self.transmit(link, side, Segment::End(StreamEnd::Reset));
         } else if !finished {
-            self.travel(link, side, Piece::End(StreamEnd::Fin));
+            self.transmit(link, side, Segment::End(StreamEnd::Fin));
         }
         self.forget_if_over(link);
     }
 
-    /// Bytes and ends stop travelling, or go on.
+    /// Cuts or heals a link: while it is cut, nothing arrives.
     pub(super) fn set_cut(&mut self, link: LinkId, cut: bool) {
         let Some(it) = self.links.get_mut(&link) else { return };
         let healed = std::mem::replace(&mut it.cut, cut) && !cut;
         if healed {
             for side in [Side::Connecting, Side::Accepting] {
-                for _ in 0..self.links[&link].pipes[side as usize].travelling.len() {
+                for _ in 0..self.links[&link].pipes[side as usize].in_transit.len() {
                     let due = self.after(&self.config.delay.clone());
-                    self.agenda.push(due, Step::Arrive(link, side));
+                    self.steps.push(due, Step::Arrive(link, side));
                 }
             }
         }
     }
 
-    /// Cuts everything that goes to these addresses, or heals it.
+    /// Cuts or heals all links to these addresses.
     pub(super) fn set_cut_to(&mut self, addresses: &[SocketAddr], cut: bool) {
         let links = self.links.iter().filter(|(_, link)| addresses.contains(&link.to));
         let links: Vec<LinkId> = links.map(|(id, _)| *id).collect();
@@ -276,30 +277,30 @@ impl Network {
         }
     }
 
-    /// Nobody hears the knocking: it is tried again.
+    /// Retries a connection request later, because nothing answered it.
     pub(super) fn stall_connect(&mut self, id: LinkId) {
         self.set_cut(id, true);
         let again = self.clock.now().after(Duration::from_secs(1));
-        self.agenda.push(again, Step::Connect(id));
+        self.steps.push(again, Step::Connect(id));
     }
 
-    /// Does what is due next.
-    pub(super) fn advance(&mut self) -> Option<Notice> {
-        match self.agenda.pop()? {
+    /// Performs the next step.
+    pub(super) fn advance(&mut self) -> Option<NetworkEvent> {
+        match self.steps.pop()? {
             Step::Connect(id) => {
                 let link = self.links.get(&id)?;
                 if link.cut {
                     self.stall_connect(id);
                     return None;
                 }
-                Some(Notice::Connect(id, link.to))
+                Some(NetworkEvent::Connect(id, link.to))
             }
             Step::Take(id, side) => self.take(id, side),
             Step::Arrive(id, side) => self.arrive(id, side),
         }
     }
 
-    fn take(&mut self, id: LinkId, side: Side) -> Option<Notice> {
+    fn take(&mut self, id: LinkId, side: Side) -> Option<NetworkEvent> {
         let window = self.config.window_bytes;
         let pipe = self.pipe(id, side)?;
         pipe.take_pending = false;
@@ -307,11 +308,11 @@ impl Network {
         if most == 0 {
             if pipe.queued_bytes == 0 && pipe.finish_when_sent && !pipe.fin_sent {
                 pipe.fin_sent = true;
-                self.travel(id, side, Piece::End(StreamEnd::Fin));
+                self.transmit(id, side, Segment::End(StreamEnd::Fin));
             }
             return None;
         }
-        let bytes = piece_bytes(most, &mut self.rng);
+        let bytes = segment_bytes(most, &mut self.rng);
         let pipe = self.pipe(id, side)?;
         let mut data = Vec::with_capacity(bytes);
         while let Some(first) = pipe.queued.front_mut().filter(|_| data.len() < bytes) {
@@ -322,39 +323,39 @@ impl Network {
         }
         pipe.queued_bytes -= bytes;
         pipe.unread_bytes += bytes;
-        self.travel(id, side, Piece::Data(data.into()));
+        self.transmit(id, side, Segment::Data(data.into()));
         self.plan_take(id, side);
-        Some(Notice::Taken(id, side, bytes))
+        Some(NetworkEvent::Taken(id, side, bytes))
     }
 
-    fn arrive(&mut self, id: LinkId, side: Side) -> Option<Notice> {
+    fn arrive(&mut self, id: LinkId, side: Side) -> Option<NetworkEvent> {
         let at = side.other();
         let link = self.links.get_mut(&id)?;
         if link.cut {
             return None;
         }
-        let presence = link.presence[at as usize];
+        let state = link.states[at as usize];
         let pipe = &mut link.pipes[side as usize];
-        match pipe.travelling.pop_front()? {
-            Piece::Data(data) if presence == Presence::Here => {
+        match pipe.in_transit.pop_front()? {
+            Segment::Data(data) if state == SideState::Open => {
                 pipe.arrived_bytes += data.len();
                 pipe.arrived.push_back(data);
             }
-            Piece::Data(data) => {
+            Segment::Data(data) => {
                 pipe.unread_bytes -= data.len();
-                if presence == Presence::Gone {
-                    self.travel(id, at, Piece::End(StreamEnd::Reset));
+                if state == SideState::Closed {
+                    self.transmit(id, at, Segment::End(StreamEnd::Reset));
                 }
                 self.plan_take(id, side);
                 return None;
             }
-            Piece::End(end) => {
+            Segment::End(end) => {
                 if end == StreamEnd::Reset {
-                    // A reset may overtake what was not read yet.
+                    // A reset may discard bytes that were not read yet.
                     if self.rng.random() {
                         pipe.drain();
                     }
-                    pipe.travelling.clear();
+                    pipe.in_transit.clear();
                     pipe.unread_bytes = pipe.arrived_bytes;
                     let back = &mut link.pipes[at as usize];
                     back.queued.clear();
@@ -365,16 +366,16 @@ impl Network {
                 self.forget_if_over(id);
             }
         }
-        Some(Notice::Readable(id, at))
+        Some(NetworkEvent::Readable(id, at))
     }
 
-    fn travel(&mut self, id: LinkId, side: Side, piece: Piece) {
+    fn transmit(&mut self, id: LinkId, side: Side, segment: Segment) {
         let drawn = self.after(&self.config.delay.clone());
         let Some(pipe) = self.pipe(id, side) else { return };
         let due = pipe.last_due.map_or(drawn, |last| last.max(drawn));
         pipe.last_due = Some(due);
-        pipe.travelling.push_back(piece);
-        self.agenda.push(due, Step::Arrive(id, side));
+        pipe.in_transit.push_back(segment);
+        self.steps.push(due, Step::Arrive(id, side));
     }
 
     fn plan_take(&mut self, id: LinkId, side: Side) {
@@ -385,7 +386,7 @@ impl Network {
         let can_take = pipe.queued_bytes > 0 && pipe.unread_bytes < window;
         if (nothing_left || can_take) && !pipe.take_pending {
             pipe.take_pending = true;
-            self.agenda.push(due, Step::Take(id, side));
+            self.steps.push(due, Step::Take(id, side));
         }
     }
 
@@ -398,25 +399,25 @@ impl Network {
     }
 
     fn forget_if_over(&mut self, id: LinkId) {
-        let Link { pipes, presence, .. } = &self.links[&id];
+        let Link { pipes, states, .. } = &self.links[&id];
         let ends = pipes.each_ref().map(|pipe| pipe.end);
-        let nothing_comes = ends.contains(&Some(StreamEnd::Reset)) || !ends.contains(&None);
-        if !presence.contains(&Presence::Here) && (nothing_comes || *presence == [Presence::Gone; 2]) {
+        let both_ended = ends.contains(&Some(StreamEnd::Reset)) || !ends.contains(&None);
+        if !states.contains(&SideState::Open) && (both_ended || *states == [SideState::Closed; 2]) {
             self.links.remove(&id);
         }
     }
 }
 
 impl Pipe {
-    /// Throws away what has arrived.
+    /// Discards what has arrived.
     fn drain(&mut self) {
         self.arrived.clear();
         self.unread_bytes -= std::mem::take(&mut self.arrived_bytes);
     }
 }
 
-/// A length between 1 and `most`: small ones, large ones and all of it are about equally likely.
-pub(super) fn piece_bytes(most: usize, rng: &mut SimRng) -> usize {
+/// Returns a length between 1 and `most`: small, large and maximal ones are about equally likely.
+pub(super) fn segment_bytes(most: usize, rng: &mut SimRng) -> usize {
     match rng.random_range(0..4) {
         0 => most,
         1 => rng.random_range(1..=most),
@@ -427,7 +428,7 @@ pub(super) fn piece_bytes(most: usize, rng: &mut SimRng) -> usize {
     }
 }
 
-/// A duration out of this range.
+/// Draws a duration from this range.
 pub(super) fn draw(range: &RangeInclusive<Duration>, rng: &mut SimRng) -> Duration {
     let nanos = |d: &Duration| d.as_nanos() as u64;
     Duration::from_nanos(rng.random_range(nanos(range.start())..=nanos(range.end())))

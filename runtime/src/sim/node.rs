@@ -1,4 +1,4 @@
-//! What a simulated node consists of: shards with an inbox each, connections, timers, a disk.
+//! The parts of a simulated node: shards with their inboxes, connections, timers, and a disk.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
@@ -10,20 +10,22 @@ use super::disk::SimDisk;
 use super::network::LinkId;
 use super::rng::SimRng;
 use crate::buf::AlignedBuf;
-use crate::plane::{Close, ClosedBecause, Completion, ConnId, Ends, Instant, ListenerId, ShardIndex, Token};
+use crate::plane::{
+    Close, CloseReason, Completion, ConnId, Endpoints, Instant, ListenerId, ShardIndex, Token,
+};
 
 /// A node of the simulated world.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct SimNode(pub usize);
 
-/// Why a node runs no longer.
+/// Why a node is not running.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum NodeEnd {
-    /// It was not started yet.
+    /// It has not been started yet.
     NeverStarted,
-    /// All its shards ended their loops.
+    /// All its shards exited their loops.
     Exited,
-    /// It ended itself by [`Plane::fatal`](crate::plane::Plane::fatal): the exit code and why.
+    /// It ended itself with [`Plane::fatal`](crate::plane::Plane::fatal): the exit code and the reason.
     Fatal(u8, String),
     /// The test crashed it.
     Crashed,
@@ -33,15 +35,15 @@ pub(super) struct Node<M> {
     pub(super) listeners: Vec<SocketAddr>,
     pub(super) disk: SimDisk,
     pub(super) shards: Vec<Shard<M>>,
-    /// None while it runs.
+    /// `None` while it runs.
     pub(super) end: Option<NodeEnd>,
     pub(super) paused: bool,
     pub(super) isolated: bool,
     pub(super) started: Instant,
     pub(super) wall_clock_ms: i64,
-    /// Which shard accepted each link.
+    /// The shard and connection that accepted each link.
     pub(super) links: BTreeMap<LinkId, (ShardIndex, ConnId)>,
-    /// Connections that move, from where to where, as soon as what they have queued is sent.
+    /// Connections that move to another shard as soon as their queued bytes are sent: source, destination, connection.
     pub(super) moving: BTreeMap<LinkId, (ShardIndex, ShardIndex, Box<Migrant<M>>)>,
 }
 
@@ -50,7 +52,7 @@ impl<M> Node<M> {
         &mut self.shards[usize::from(shard)]
     }
 
-    /// Ends every shard, as the end of the process does. The links that were open are returned.
+    /// Ends every shard, like the end of the process. Returns the links that were open.
     pub(super) fn stop(&mut self) -> Vec<LinkId> {
         let arriving: Vec<LinkId> = self.shards.iter_mut().flat_map(Shard::end).collect();
         let links = std::mem::take(&mut self.links).into_keys();
@@ -58,7 +60,7 @@ impl<M> Node<M> {
     }
 }
 
-/// Where an event comes from. Events of one source are delivered in order, those of different sources in any.
+/// Source of an event. Events of one source are delivered in order, events of different sources in any order.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub(super) enum Source {
     Conn(ConnId),
@@ -68,12 +70,12 @@ pub(super) enum Source {
     Shutdown,
 }
 
-/// Something a shard is to be told.
+/// An event for a shard.
 pub(super) enum Event<M> {
     Accept(ConnId),
     Readable(ConnId),
     Sent(ConnId, usize),
-    Closed(ConnId, ClosedBecause),
+    Closed(ConnId, CloseReason),
     Disk(Token, Completion),
     Message(ShardIndex, M),
     Migrated(Box<Migrant<M>>),
@@ -81,17 +83,17 @@ pub(super) enum Event<M> {
     Shutdown,
 }
 
-/// A connection on its way to another shard.
+/// A connection that is moving to another shard.
 pub(super) struct Migrant<M> {
     pub(super) link: LinkId,
     pub(super) listener: ListenerId,
-    pub(super) ends: Ends,
-    pub(super) baggage: M,
+    pub(super) endpoints: Endpoints,
+    pub(super) payload: M,
     pub(super) unread: Bytes,
 }
 
-/// Carried between shards.
-pub(super) enum Parcel<M> {
+/// An item in the queue between two shards.
+pub(super) enum MeshItem<M> {
     Message(M),
     Migrant(Box<Migrant<M>>),
 }
@@ -99,21 +101,21 @@ pub(super) enum Parcel<M> {
 pub(super) struct Conn {
     pub(super) link: LinkId,
     pub(super) listener: ListenerId,
-    pub(super) ends: Ends,
+    pub(super) endpoints: Endpoints,
     pub(super) hello: bool,
     pub(super) receiving: Receiving,
     pub(super) bulk: Option<Bulk>,
     pub(super) closing: Option<Close>,
-    /// The other side has finished; what is queued is still sent.
+    /// The peer has finished; queued bytes are still sent.
     pub(super) finished: bool,
     pub(super) readable_queued: bool,
 }
 
-/// Whether a connection is read from.
+/// Whether a connection receives.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Receiving {
     On,
-    /// Paused, but something was received ahead and is still delivered.
+    /// Paused, but bytes that were received ahead are still delivered.
     Ahead,
     Off,
 }
@@ -125,11 +127,11 @@ pub(super) struct Bulk {
 }
 
 impl Conn {
-    pub(super) fn new(link: LinkId, listener: ListenerId, ends: Ends) -> Self {
+    pub(super) fn new(link: LinkId, listener: ListenerId, endpoints: Endpoints) -> Self {
         Self {
             link,
             listener,
-            ends,
+            endpoints,
             hello: true,
             receiving: Receiving::On,
             bulk: None,
@@ -143,26 +145,26 @@ impl Conn {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Life {
     Running,
-    /// Its loop ends after this turn.
+    /// The loop ends after this turn.
     Exiting,
-    Over,
+    Ended,
 }
 
-/// What a shard did in one turn, by the calls that it made.
+/// The work of a shard in one turn, counted by its calls.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
 pub struct TurnWork {
     /// Messages posted.
     pub messages: usize,
-    /// Bytes handed to connections.
+    /// Bytes passed to [`Net::send`](crate::plane::Net::send).
     pub bytes_sent: usize,
-    /// Reads, writes and syncs begun.
+    /// Reads, writes and syncs started.
     pub disk_operations: usize,
-    /// Bytes of them.
+    /// Bytes of these operations.
     pub disk_bytes: usize,
 }
 
 impl TurnWork {
-    /// Of each, the larger.
+    /// Returns the maximum of each field.
     pub(super) fn max(self, other: Self) -> Self {
         Self {
             messages: self.messages.max(other.messages),
@@ -174,7 +176,7 @@ impl TurnWork {
 }
 
 pub(super) struct Shard<M> {
-    /// What it does in this turn, and the most it did in any.
+    /// Work of the current turn, and the maximum of all turns.
     pub(super) work: TurnWork,
     pub(super) busiest: TurnWork,
     pub(super) inbox: Inbox<M>,
@@ -183,14 +185,14 @@ pub(super) struct Shard<M> {
     pub(super) timers: BTreeMap<(Instant, u64), (Token, Instant)>,
     pub(super) next_timer: u64,
     pub(super) now: Instant,
-    /// When the next turn begins, if something is waiting.
+    /// Start of the next turn, if one is scheduled.
     pub(super) turn_at: Option<Instant>,
-    /// A turn takes time: the next one begins after this.
+    /// End of the current turn's duration: the next turn starts after it.
     pub(super) busy_until: Instant,
     pub(super) accepting: bool,
-    pub(super) shutdown_told: bool,
+    pub(super) shutdown_sent: bool,
     pub(super) life: Life,
-    /// The connection whose `on_recv` or `on_bulk` is being called.
+    /// The connection whose `on_recv` or `on_bulk` is running.
     pub(super) receiving: Option<ConnId>,
     pub(super) rng: SimRng,
 }
@@ -209,7 +211,7 @@ impl<M> Shard<M> {
             turn_at: Some(now),
             busy_until: now,
             accepting: true,
-            shutdown_told: false,
+            shutdown_sent: false,
             life: Life::Running,
             receiving: None,
             rng,
@@ -224,17 +226,17 @@ impl<M> Shard<M> {
     }
 
     pub(super) fn is_running(&self) -> bool {
-        self.life != Life::Over
+        self.life != Life::Ended
     }
 
-    /// When it has something to do next.
+    /// Returns the time of the next turn, if there is one.
     pub(super) fn due(&self) -> Option<Instant> {
         let timer = self.timers.first_key_value().map(|(_, (_, fires))| *fires);
         let due = self.turn_at.into_iter().chain(timer).min()?;
         Some(due.max(self.busy_until))
     }
 
-    /// Moves timers that are due into the inbox, in the order of their times.
+    /// Moves due timers to the inbox, in the order of their times.
     pub(super) fn collect_timers(&mut self) {
         while let Some(timer) = self.timers.first_entry().filter(|timer| timer.key().0 <= self.now) {
             let (token, _) = timer.remove();
@@ -242,7 +244,7 @@ impl<M> Shard<M> {
         }
     }
 
-    /// Something to read, or the end, may be waiting on this connection.
+    /// Queues an event for a connection that may have bytes to read or has ended.
     pub(super) fn readable(&mut self, id: ConnId) {
         if let Some(conn) = self.conns.get_mut(&id).filter(|conn| !conn.readable_queued) {
             conn.readable_queued = true;
@@ -250,9 +252,9 @@ impl<M> Shard<M> {
         }
     }
 
-    /// Ends it. The links of connections that had moved here, but which it was not told of, are returned.
+    /// Ends the shard. Returns the links of connections that had moved here but were not delivered.
     pub(super) fn end(&mut self) -> Vec<LinkId> {
-        self.life = Life::Over;
+        self.life = Life::Ended;
         let arriving = self.inbox.clear();
         self.conns.clear();
         self.timers.clear();
@@ -279,7 +281,7 @@ impl<M> Inbox<M> {
         }
     }
 
-    /// The oldest event of any source.
+    /// Removes and returns the oldest event of a randomly chosen source.
     pub(super) fn pick(&mut self, rng: &mut SimRng) -> Option<Event<M>> {
         if self.queues.is_empty() {
             return None;
@@ -296,7 +298,7 @@ impl<M> Inbox<M> {
         self.queues.is_empty()
     }
 
-    /// Forgets everything, and returns the links of the connections that were moving here.
+    /// Discards all events. Returns the links of connections that were moving here.
     fn clear(&mut self) -> Vec<LinkId> {
         let events = self.queues.drain(..).flat_map(|(_, queue)| queue);
         let link = |event| match event {

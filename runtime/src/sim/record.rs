@@ -1,4 +1,4 @@
-//! Proof by replay: every image that a power cut could have left of a recorded run.
+//! Crash testing by replay: generates the images that a power cut could have left at any point of a recorded run.
 
 use std::path::Path;
 
@@ -6,7 +6,7 @@ use super::blocks::DiskImage;
 use super::ledger::{CrashPolicy, Event, Inode, Ledger};
 use super::rng::stream;
 
-/// What a disk was asked and what it answered, in order. Made by [`SimDisk::record`](super::SimDisk::record).
+/// The operations and completions of a disk, in order. Created by [`SimDisk::record`](super::SimDisk::record).
 #[derive(Clone)]
 pub struct Recording {
     base: Ledger,
@@ -22,18 +22,18 @@ impl Recording {
         self.events.push(event);
     }
 
-    /// Everything that happened.
+    /// Returns all events.
     pub fn events(&self) -> &[Event] {
         &self.events
     }
 
-    /// The file that had this name when the recording began.
+    /// Returns the file that had this name when the recording started.
     pub fn inode(&self, path: &Path) -> Option<Inode> {
         self.base.names().get(path).copied()
     }
 
-    /// Images of a power cut after each event: one with all of what was not durable lost, one with all of it kept, one with all of it
-    /// torn, and `random` seeded mixtures. Where everything was durable there is only one.
+    /// Returns the images of a power cut after each event: one without everything that was not durable, one with all of it, one
+    /// with all of it torn, and `random` seeded mixtures. If everything was durable there is only one.
     pub fn crash_images(&self, seed: u64, random: u32) -> CrashImages<'_> {
         CrashImages {
             recording: self,
@@ -47,22 +47,22 @@ impl Recording {
     }
 }
 
-/// One possible outcome.
+/// A possible result of a power cut.
 #[derive(Clone, Debug)]
 pub struct CrashImage {
-    /// Power was cut after so many events of the recording.
+    /// Number of events before the power cut.
     pub events: usize,
-    /// Which of the images at that point: with the seed, this names it.
+    /// Number of the image at that point. Together with the seed, it identifies the image.
     pub variant: u32,
-    /// How many marks had been made.
+    /// Number of marks before the power cut.
     pub marks: usize,
-    /// The last of them.
+    /// The last mark before the power cut.
     pub last_mark: Option<u64>,
-    /// What the disk holds.
+    /// Content of the disk.
     pub image: DiskImage,
 }
 
-/// Iterates over the images; see [`Recording::crash_images`].
+/// Iterates over the crash images; see [`Recording::crash_images`].
 pub struct CrashImages<'a> {
     recording: &'a Recording,
     seed: u64,
@@ -74,7 +74,7 @@ pub struct CrashImages<'a> {
 }
 
 impl CrashImages<'_> {
-    /// Goes on with the images after so many events, leaving out those before.
+    /// Skips the images before the given number of events.
     #[must_use]
     pub fn from_event(mut self, events: usize) -> Self {
         while self.at < events && self.advance() {}

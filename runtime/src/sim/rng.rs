@@ -1,12 +1,12 @@
-//! Randomness: independent streams that grow out of one seed.
+//! Randomness: independent streams derived from one seed.
 
 use rand::SeedableRng as _;
 use rand::rngs::Xoshiro256PlusPlus;
 
-/// The generator of every stream. Its algorithm is fixed, so that a failing seed stays one.
+/// The generator of every stream. Its algorithm is fixed, so that failing seeds can be reproduced.
 pub type SimRng = Xoshiro256PlusPlus;
 
-/// The stream of this name and number. Streams do not disturb each other: drawing more from one changes nothing in another.
+/// Returns the stream with this name and number. Streams are independent: drawing from one does not affect another.
 pub fn stream(seed: u64, name: &str, number: u64) -> SimRng {
     let mut hash = mix(seed);
     for byte in name.bytes() {
@@ -30,7 +30,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn streams_differ_by_seed_name_and_number_and_repeat_themselves() {
+    fn streams_differ_by_seed_name_and_number_and_are_reproducible() {
         let first = |seed, name, number| stream(seed, name, number).next_u64();
         let all = [first(1, "disk", 0), first(2, "disk", 0), first(1, "network", 0), first(1, "disk", 1)];
         for (at, one) in all.iter().enumerate() {

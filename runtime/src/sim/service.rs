@@ -1,4 +1,4 @@
-//! How the operations of a simulated disk are carried out.
+//! Execution of the operations of a simulated disk.
 
 use std::io;
 use std::path::Path;
@@ -9,7 +9,7 @@ use rand::{Rng as _, RngExt as _};
 use super::blocks::{Block, copy_sectors};
 use super::disk::{FileState, Op, State, errno};
 use super::faults::{Damage, FaultKind};
-use super::ledger::{Event, Inode, half_done, job_result, tear};
+use super::ledger::{Event, Inode, job_result, partial_file, tear};
 use crate::buf::PAGE_BYTES;
 use crate::fs::{OpenMode, RESERVE_NAME};
 use crate::plane::{Completion, Durability, FileId, FileJob};
@@ -19,7 +19,7 @@ impl State {
         let completion = match op {
             Op::Write { inode, block, data, fails, .. } => {
                 self.apply_write(inode, block, &data, fails.is_some());
-                self.log(Event::WriteAnswered { id, ok: fails.is_none() });
+                self.log(Event::WriteCompleted { id, ok: fails.is_none() });
                 Completion::Write(fails.map_or(Ok(()), |code| Err(errno(code))))
             }
             Op::Read { inode, at, mut buf } => {
@@ -29,7 +29,7 @@ impl State {
             Op::Sync { inode } => Completion::Sync(self.finish_sync(id, inode)),
             Op::Job { inode, job } => {
                 if let FileJob::Remove { .. } = job {
-                    self.log(Event::JobAnswered { id, ok: true });
+                    self.log(Event::JobCompleted { id, ok: true });
                     Completion::Removed(Ok(()))
                 } else {
                     let is_create = matches!(job, FileJob::Create { .. });
@@ -52,7 +52,7 @@ impl State {
         }
     }
 
-    /// Reads what is there, and of overlapping writes in flight any sectors.
+    /// Reads the content, with random sectors of overlapping writes in flight.
     pub(super) fn read(&mut self, inode: Inode, at: u64, buf: &mut [u8]) -> io::Result<usize> {
         let file = &self.files[&inode];
         let filled = file.content.read(at, buf);
@@ -60,12 +60,12 @@ impl State {
         let blocks = first..first + filled.div_ceil(PAGE_BYTES);
         let is_of_read = |kind: &FaultKind| *kind == FaultKind::ReadError;
         if file.unreadable.range(blocks.clone()).next().is_some()
-            || self.faults.met(&file.path, at..at + filled as u64, is_of_read).is_some()
+            || self.faults.take_matching(&file.path, at..at + filled as u64, is_of_read).is_some()
         {
             return Err(eio());
         }
-        for flight in self.flights.values() {
-            if let Op::Write { inode: other, block, data, .. } = &flight.op
+        for operation in self.in_flight.values() {
+            if let Op::Write { inode: other, block, data, .. } = &operation.op
                 && *other == inode
             {
                 for (n, data) in (*block..).zip(data.iter()).filter(|(n, _)| blocks.contains(n)) {
@@ -74,7 +74,7 @@ impl State {
                 }
             }
         }
-        // What lies behind the end must not depend on what the buffer held before.
+        // The bytes after the end must not depend on the buffer's earlier content.
         buf[filled..].fill(0xA5);
         Ok(filled)
     }
@@ -82,17 +82,17 @@ impl State {
     fn finish_sync(&mut self, id: u64, inode: Inode) -> io::Result<()> {
         let path = &self.files[&inode].path;
         let is_of_sync = |kind: &FaultKind| matches!(kind, FaultKind::SyncError(_));
-        let fails = self.faults.met(path, 0..u64::MAX, is_of_sync);
-        self.log(Event::SyncAnswered { id, ok: fails.is_none() });
+        let fails = self.faults.take_matching(path, 0..u64::MAX, is_of_sync);
+        self.log(Event::SyncCompleted { id, ok: fails.is_none() });
         match fails {
             Some(FaultKind::SyncError(code)) => Err(errno(code)),
             _ => Ok(()),
         }
     }
 
-    /// Makes the file of a job.
+    /// Creates the file of a job.
     fn finish_job(&mut self, id: u64, inode: Inode, job: &FileJob) -> io::Result<FileId> {
-        let (path, content) = job_result(job).expect("the job makes a file");
+        let (path, content) = job_result(job).expect("the job creates a file");
         let is_create = matches!(job, FileJob::Create { .. });
         let mut result = self.may_make(&path, content.bytes(), is_create);
         let reserve = path.with_file_name(RESERVE_NAME);
@@ -100,7 +100,7 @@ impl State {
             self.job_now(FileJob::Remove { path: reserve });
             result = self.may_make(&path, content.bytes(), is_create);
         }
-        self.log(Event::JobAnswered { id, ok: result.is_ok() });
+        self.log(Event::JobCompleted { id, ok: result.is_ok() });
         result?;
         self.files.insert(inode, FileState::new(path, content));
         Ok(self.open_inode(inode, OpenMode::ReadWrite))
@@ -127,7 +127,7 @@ impl State {
         path == Path::new("") || path == Path::new("/") || self.ledger.dirs().contains(path)
     }
 
-    /// Writes at once, for the calls that block.
+    /// Writes immediately, for blocking calls.
     pub(super) fn write_now(&mut self, file: FileId, at: u64, data: &[u8]) -> io::Result<()> {
         if self.open.get(&file).is_some_and(|(_, mode)| *mode == OpenMode::Read) {
             return Err(errno(libc::EBADF));
@@ -136,7 +136,7 @@ impl State {
         let op = self.begin_write(id, file, at, data, Durability::Volatile);
         match self.complete(id, op) {
             Completion::Write(result) => result,
-            other => unreachable!("a write was answered with {other:?}"),
+            other => unreachable!("a write completed as {other:?}"),
         }
     }
 
@@ -145,7 +145,7 @@ impl State {
         let op = self.begin_sync(id, file);
         match self.complete(id, op) {
             Completion::Sync(result) => result,
-            other => unreachable!("a sync was answered with {other:?}"),
+            other => unreachable!("a sync completed as {other:?}"),
         }
     }
 
@@ -158,26 +158,26 @@ impl State {
     pub(super) fn make_now(&mut self, job: FileJob) -> io::Result<FileId> {
         match self.job_now(job) {
             Completion::Created(result) | Completion::Replaced(result) => result,
-            other => unreachable!("a file job was answered with {other:?}"),
+            other => unreachable!("a file job completed as {other:?}"),
         }
     }
 
     pub(super) fn kill(&mut self) {
-        while let Some(((_, id), flight)) = self.flights.pop_first() {
-            match flight.op {
-                Op::Write { inode, block, data, .. } => self.cut_write(id, inode, block, &data),
+        while let Some(((_, id), operation)) = self.in_flight.pop_first() {
+            match operation.op {
+                Op::Write { inode, block, data, .. } => self.interrupt_write(id, inode, block, &data),
                 Op::Read { .. } => {}
-                Op::Sync { .. } => self.log(Event::SyncCut { id }),
+                Op::Sync { .. } => self.log(Event::SyncInterrupted { id }),
                 Op::Job { inode, job } => {
                     if let FileJob::Remove { .. } = job {
                         let ok = self.rng.random();
-                        self.log(Event::JobAnswered { id, ok });
+                        self.log(Event::JobCompleted { id, ok });
                     } else if self.rng.random() {
-                        // Whether it succeeds or not, nobody hears of it.
+                        // Nothing receives the result, whether it succeeds or not.
                         let _ = self.finish_job(id, inode, &job);
                     } else {
-                        self.log(Event::JobAnswered { id, ok: false });
-                        self.leave_half_done(&job);
+                        self.log(Event::JobCompleted { id, ok: false });
+                        self.leave_partial_file(&job);
                     }
                 }
             }
@@ -186,7 +186,7 @@ impl State {
         self.forget_unused();
     }
 
-    fn cut_write(&mut self, id: u64, inode: Inode, block: usize, data: &[Block]) {
+    fn interrupt_write(&mut self, id: u64, inode: Inode, block: usize, data: &[Block]) {
         let masks = match self.rng.random_range(0..3_u8) {
             0 => vec![0; data.len()],
             1 => vec![0xFF; data.len()],
@@ -198,23 +198,23 @@ impl State {
             file.content.set_sectors(block + n, data, mask);
             seen[n] = file.content.get(block + n).cloned();
         }
-        self.log(Event::WriteCut { id, data: seen });
+        self.log(Event::WriteInterrupted { id, data: seen });
     }
 
-    fn leave_half_done(&mut self, job: &FileJob) {
-        let Some((path, content)) = half_done(job, &mut self.rng) else { return };
+    fn leave_partial_file(&mut self, job: &FileJob) {
+        let Some((path, content)) = partial_file(job, &mut self.rng) else { return };
         let mut bytes = vec![0; content.bytes() as usize];
         content.read(0, &mut bytes);
         let (id, inode) = (self.next_op(), self.next_inode());
         let job = FileJob::Replace { path: path.clone(), bytes: bytes.len() as u64, content: bytes.into() };
-        self.log(Event::JobBegun { id, inode, job });
-        self.log(Event::JobAnswered { id, ok: true });
+        self.log(Event::JobStarted { id, inode, job });
+        self.log(Event::JobCompleted { id, ok: true });
         self.files.insert(inode, FileState::new(path, content));
     }
 
     pub(super) fn damage(&mut self, path: &Path, block: usize, damage: &Damage) {
         let content = |path: &Path, block: usize| {
-            let inode = *self.ledger.names().get(path).expect("only a file that exists can be damaged");
+            let inode = *self.ledger.names().get(path).expect("only an existing file can be damaged");
             (inode, self.files[&inode].content.get(block).cloned())
         };
         let (inode, mut old) = content(path, block);

@@ -1,11 +1,11 @@
-//! The simulated disk through calls that block: they happen at once.
+//! Blocking calls of the simulated disk, which take no time.
 
 use std::io;
 use std::path::Path;
 
 use bytes::Bytes;
 
-use super::disk::{SimDisk, aligned, errno};
+use super::disk::{SimDisk, check_aligned, errno};
 use super::ledger::Event;
 use crate::fs::{DirEntry, Fs, OpenMode};
 use crate::plane::{Completion, FileId, FileJob};
@@ -16,7 +16,7 @@ impl Fs for SimDisk {
         if path.ancestors().any(|part| state.ledger.names().contains_key(part)) {
             return Err(errno(libc::EEXIST));
         }
-        state.log(Event::DirMade(path.to_path_buf()));
+        state.log(Event::DirCreated(path.to_path_buf()));
         Ok(())
     }
 
@@ -54,7 +54,7 @@ impl Fs for SimDisk {
     }
 
     fn read_at(&mut self, file: FileId, at: u64, buf: &mut [u8]) -> io::Result<usize> {
-        aligned(at, buf.len());
+        check_aligned(at, buf.len());
         let mut state = self.state();
         let inode = state.inode(file);
         state.read(inode, at, buf)
@@ -86,7 +86,7 @@ impl Fs for SimDisk {
     fn remove_file(&mut self, path: &Path) -> io::Result<()> {
         match self.state().job_now(FileJob::Remove { path: path.to_path_buf() }) {
             Completion::Removed(result) => result,
-            other => unreachable!("a removal was answered with {other:?}"),
+            other => unreachable!("a removal completed as {other:?}"),
         }
     }
 

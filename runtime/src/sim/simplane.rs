@@ -1,4 +1,4 @@
-//! What a shard sees of the simulated machine.
+//! A shard's plane of the simulated machine.
 
 use std::io;
 use std::net::SocketAddr;
@@ -10,15 +10,15 @@ use super::core::Core;
 use super::disk::SimDisk;
 use super::network::{Side, draw};
 use super::node::{
-    Bulk, Conn, Event, Life, Migrant, Node, NodeEnd, Parcel, Receiving, Shard, SimNode, Source,
+    Bulk, Conn, Event, Life, MeshItem, Migrant, Node, NodeEnd, Receiving, Shard, SimNode, Source,
 };
 use crate::buf::AlignedBuf;
 use crate::fs::{DirEntry, Fs, OpenMode};
 use crate::plane::{
-    Close, ClosedBecause, ConnId, Disk, Durability, FileId, FileJob, Instant, Net, Plane, ShardIndex, Token,
+    Close, CloseReason, ConnId, Disk, Durability, FileId, FileJob, Instant, Net, Plane, ShardIndex, Token,
 };
 
-/// The plane of one shard, for the duration of one call.
+/// The plane of a shard for the duration of one call.
 pub(super) struct SimPlane<'a, M> {
     pub(super) core: &'a mut Core<M>,
     pub(super) node: SimNode,
@@ -35,7 +35,8 @@ impl<M> SimPlane<'_, M> {
         self.node().shard(shard)
     }
 
-    /// After [`Plane::fatal`] the real process does not reach its next line. Here it does, but nothing comes of it.
+    /// Returns whether the node has ended. A real process does not return from [`Plane::fatal`]; here it does, but later calls have
+    /// no effect.
     fn is_dead(&self) -> bool {
         self.core.nodes[self.node.0].end.is_some()
     }
@@ -50,7 +51,7 @@ impl<M> SimPlane<'_, M> {
         self.node().disk.clone()
     }
 
-    /// A connection that is open and not being closed.
+    /// Returns a connection that is open and not being closed.
     fn open_conn(&mut self, conn: ConnId) -> Option<&mut Conn> {
         if self.is_dead() {
             return None;
@@ -70,7 +71,7 @@ impl<M> Net for SimPlane<'_, M> {
 
     fn local_addr(&self, conn: ConnId) -> Option<SocketAddr> {
         let shard = &self.core.nodes[self.node.0].shards[usize::from(self.shard)];
-        shard.conns.get(&conn).filter(|conn| conn.closing.is_none()).map(|conn| conn.ends.local)
+        shard.conns.get(&conn).filter(|conn| conn.closing.is_none()).map(|conn| conn.endpoints.local)
     }
 
     fn send_queue_bytes(&self, conn: ConnId) -> usize {
@@ -96,7 +97,7 @@ impl<M> Net for SimPlane<'_, M> {
         let receiving = self.me().receiving;
         if let Some(open) = self.open_conn(conn) {
             assert!(receiving == Some(conn), "recv_into outside of on_recv and on_bulk of {conn:?}");
-            assert!(open.bulk.is_none(), "a second recv_into before the first was answered");
+            assert!(open.bulk.is_none(), "a second recv_into before the first completed");
             open.bulk = Some(Bulk { buf, filled, end });
         }
     }
@@ -129,12 +130,12 @@ impl<M> Net for SimPlane<'_, M> {
                 it.closing = Some(how);
                 it.bulk = None;
                 self.core.network.borrow_mut().finish(link, Side::Accepting);
-                self.core.give_up_later(self.node, self.shard, conn);
+                self.core.start_flush_timeout(self.node, self.shard, conn);
                 if self.core.network.borrow().queued_bytes(link, Side::Accepting) > 0 {
                     return;
                 }
             }
-            // An orderly close that takes too long can still be ended.
+            // A close after sends that takes too long can still be ended.
             (None | Some(Close::AfterSends), Close::Now) => {
                 it.closing = Some(how);
                 it.bulk = None;
@@ -142,7 +143,7 @@ impl<M> Net for SimPlane<'_, M> {
             }
             (Some(_), _) => return,
         }
-        self.me().inbox.push(Source::Conn(conn), Event::Closed(conn, ClosedBecause::Local));
+        self.me().inbox.push(Source::Conn(conn), Event::Closed(conn, CloseReason::Local));
         self.core.wake(self.node, self.shard);
     }
 
@@ -206,7 +207,7 @@ impl<M> Plane<M> for SimPlane<'_, M> {
 
     fn post(&mut self, to: ShardIndex, message: M) {
         self.me().work.messages += 1;
-        self.core.post(self.node, self.shard, to, Parcel::Message(message));
+        self.core.post(self.node, self.shard, to, MeshItem::Message(message));
     }
 
     fn backlog(&self) -> usize {
@@ -223,15 +224,15 @@ impl<M> Plane<M> for SimPlane<'_, M> {
         shard.timers.insert((at, number), (token, at.max(shard.now).after(late)));
     }
 
-    fn migrate(&mut self, conn: ConnId, to: ShardIndex, baggage: M, unread: Bytes) {
+    fn migrate(&mut self, conn: ConnId, to: ShardIndex, payload: M, unread: Bytes) {
         let receiving = self.me().receiving;
         let Some(open) = self.open_conn(conn) else { return };
         assert!(open.hello, "{conn:?} migrates after hello mode");
         assert!(receiving == Some(conn), "{conn:?} migrates outside of its on_recv");
         let conn = self.me().conns.remove(&conn).expect("it is open");
         self.node().links.remove(&conn.link);
-        let Conn { link, listener, ends, .. } = conn;
-        let migrant = Box::new(Migrant { link, listener, ends, baggage, unread });
+        let Conn { link, listener, endpoints, .. } = conn;
+        let migrant = Box::new(Migrant { link, listener, endpoints, payload, unread });
         let shard = self.shard;
         self.node().moving.insert(link, (shard, to, migrant));
         self.core.move_if_sent(self.node, link);

@@ -1,18 +1,18 @@
-//! One turn of a simulated shard: the calls to its application.
+//! A turn of a simulated shard: the calls to its application.
 
 use super::core::Core;
-use super::network::{Network, Side, StreamEnd, draw, piece_bytes};
+use super::network::{Network, Side, StreamEnd, draw, segment_bytes};
 use super::node::{Conn, Event, Receiving, SimNode};
 use super::simplane::SimPlane;
-use crate::plane::{ClosedBecause, ConnId, ShardApp, ShardIndex};
+use crate::plane::{CloseReason, ConnId, ShardApp, ShardIndex};
 
-/// What one `on_recv` is given at most.
+/// Maximum bytes of one `on_recv`.
 const RECV_BYTES_MAX: usize = 64 << 10;
 
-/// The same in hello mode.
+/// Maximum bytes of one `on_recv` in hello mode.
 const HELLO_RECV_BYTES_MAX: usize = 4 << 10;
 
-/// An application and where it runs.
+/// An application and the shard that runs it.
 pub(super) struct Turn<'a, A: ShardApp> {
     pub(super) core: &'a mut Core<A::Message>,
     pub(super) app: &'a mut A,
@@ -21,7 +21,7 @@ pub(super) struct Turn<'a, A: ShardApp> {
 }
 
 impl<A: ShardApp> Turn<'_, A> {
-    /// Tells the application of what has happened, as much as one turn takes, and ends with `on_turn_end`.
+    /// Delivers as many events to the application as one turn takes, and calls `on_turn_end`.
     pub(super) fn run(&mut self) {
         let (node, shard) = (self.node, self.shard);
         let now = self.core.clock.now();
@@ -66,7 +66,8 @@ impl<A: ShardApp> Turn<'_, A> {
     fn dispatch(&mut self, event: Event<A::Message>) {
         match event {
             Event::Accept(id) => {
-                let Some((listener, peer)) = self.conn(id).map(|conn| (conn.listener, conn.ends.peer)) else {
+                let Some((listener, peer)) = self.conn(id).map(|conn| (conn.listener, conn.endpoints.peer))
+                else {
                     return;
                 };
                 self.call("accept", id.0, |app, plane| app.on_accept(plane, id, listener, peer));
@@ -77,12 +78,12 @@ impl<A: ShardApp> Turn<'_, A> {
                     self.call("sent", bytes as u64, |app, plane| app.on_sent(plane, id, bytes));
                 }
             }
-            Event::Closed(id, because) => {
-                // The application may have sent more to a side that has finished.
+            Event::Closed(id, reason) => {
+                // The application may have sent more to a peer that has finished.
                 let may_send = self.conn(id).is_some_and(|conn| conn.finished && conn.closing.is_none());
                 let more = may_send && self.queued_bytes(id) > 0;
                 if !more {
-                    self.over(id, because);
+                    self.end_conn(id, reason);
                 }
             }
             Event::Disk(token, completion) => {
@@ -93,15 +94,15 @@ impl<A: ShardApp> Turn<'_, A> {
                 self.call("message", u64::from(from), |app, plane| app.on_message(plane, from, message));
             }
             Event::Migrated(migrant) => {
-                let (link, listener, ends) = (migrant.link, migrant.listener, migrant.ends);
+                let (link, listener, endpoints) = (migrant.link, migrant.listener, migrant.endpoints);
                 self.core.network.borrow_mut().unread(link, Side::Accepting, migrant.unread);
                 let node = self.core.node(self.node);
-                let id = node.shard(self.shard).add_conn(Conn::new(link, listener, ends));
+                let id = node.shard(self.shard).add_conn(Conn::new(link, listener, endpoints));
                 node.links.insert(link, (self.shard, id));
                 node.shard(self.shard).readable(id);
-                let baggage = migrant.baggage;
+                let payload = migrant.payload;
                 self.call("migrated", id.0, |app, plane| {
-                    app.on_migrated(plane, id, listener, ends.peer, baggage);
+                    app.on_migrated(plane, id, listener, endpoints.peer, payload);
                 });
             }
             Event::Timer(token) => self.call("timer", token.0, |app, plane| app.on_timer(plane, token)),
@@ -109,13 +110,13 @@ impl<A: ShardApp> Turn<'_, A> {
         }
     }
 
-    /// Gives the application some of what has arrived, or the end.
+    /// Delivers some of the received bytes, or the end of the connection.
     fn readable(&mut self, id: ConnId) {
         let Some(conn) = self.conn(id) else { return };
         conn.readable_queued = false;
         let (link, closing, hello) = (conn.link, conn.closing, conn.hello);
-        let held_back = conn.receiving == Receiving::Off;
-        // What was received ahead is told once; a bulk has its memory already and is filled to its end.
+        let paused = conn.receiving == Receiving::Off;
+        // Bytes received ahead are delivered once. A bulk already has its memory and is filled to its end.
         if conn.receiving == Receiving::Ahead && conn.bulk.is_none() {
             conn.receiving = Receiving::Off;
         }
@@ -124,10 +125,10 @@ impl<A: ShardApp> Turn<'_, A> {
             let network = self.core.network.borrow();
             (network.arrived_bytes(link, Side::Accepting), network.end(link, Side::Accepting))
         };
-        if closing.is_some() || held_back {
-            // Nobody reads, but a connection that is broken is broken.
+        if closing.is_some() || paused {
+            // Nothing is read, but a reset still ends the connection.
             if end == Some(StreamEnd::Reset) {
-                self.over(id, if closing.is_some() { ClosedBecause::Local } else { broken() });
+                self.end_conn(id, if closing.is_some() { CloseReason::Local } else { broken() });
             }
             return;
         }
@@ -136,15 +137,15 @@ impl<A: ShardApp> Turn<'_, A> {
             let data = self.read(link, available.min(most));
             self.received(id, &data);
         } else if end == Some(StreamEnd::Reset) {
-            self.over(id, broken());
+            self.end_conn(id, broken());
         } else if end == Some(StreamEnd::Fin) && self.queued_bytes(id) == 0 {
-            self.over(id, ClosedBecause::Peer);
+            self.end_conn(id, CloseReason::Peer);
         } else if end == Some(StreamEnd::Fin)
             && let Some(conn) = self.conn(id).filter(|conn| !conn.finished)
         {
             conn.finished = true;
             conn.bulk = None;
-            self.core.give_up_later(self.node, self.shard, id);
+            self.core.start_flush_timeout(self.node, self.shard, id);
         }
     }
 
@@ -152,7 +153,7 @@ impl<A: ShardApp> Turn<'_, A> {
         if most == 0 {
             return Vec::new();
         }
-        let bytes = piece_bytes(most, &mut self.core.schedule_rng);
+        let bytes = segment_bytes(most, &mut self.core.schedule_rng);
         let network: &mut Network = &mut self.core.network.borrow_mut();
         network.read(link, Side::Accepting, bytes)
     }
@@ -180,15 +181,15 @@ impl<A: ShardApp> Turn<'_, A> {
         me.readable(id);
     }
 
-    /// A connection is gone.
-    fn over(&mut self, id: ConnId, because: ClosedBecause) {
+    /// Removes a connection and reports its end to the application.
+    fn end_conn(&mut self, id: ConnId, reason: CloseReason) {
         let node = self.core.node(self.node);
         let Some(conn) = node.shard(self.shard).conns.remove(&id) else { return };
         node.links.remove(&conn.link);
         if conn.closing.is_none() {
             self.core.network.borrow_mut().abandon(conn.link, Side::Accepting, false);
         }
-        self.call("closed", id.0, |app, plane| app.on_closed(plane, id, because));
+        self.call("closed", id.0, |app, plane| app.on_closed(plane, id, reason));
     }
 
     fn queued_bytes(&mut self, id: ConnId) -> usize {
@@ -197,6 +198,6 @@ impl<A: ShardApp> Turn<'_, A> {
     }
 }
 
-fn broken() -> ClosedBecause {
-    ClosedBecause::Error("connection reset by peer".into())
+fn broken() -> CloseReason {
+    CloseReason::Error("connection reset by peer".into())
 }

@@ -1,4 +1,4 @@
-//! The simulated world: nodes, the network between them, time.
+//! The simulated world: nodes, the network between them, and time.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
@@ -17,10 +17,10 @@ use super::turn::Turn;
 use crate::BoxError;
 use crate::plane::{Instant, Plane, ShardApp, ShardIndex};
 
-/// What a world is like. The seed decides everything that this leaves open.
+/// Parameters of a world. The seed decides everything else.
 #[derive(Clone, Default, Debug)]
 pub struct WorldConfig {
-    /// The same seed and the same calls give the same run.
+    /// The same seed and the same calls produce the same run.
     pub seed: u64,
     /// The network.
     pub network: NetworkConfig,
@@ -31,30 +31,30 @@ pub struct WorldConfig {
 }
 
 impl WorldConfig {
-    /// An ordinary world.
+    /// Returns the default parameters with this seed.
     pub fn new(seed: u64) -> Self {
         Self { seed, ..Self::default() }
     }
 }
 
-/// What a node is like.
+/// Parameters of a node.
 #[derive(Clone, Debug)]
 pub struct NodeConfig {
-    /// Its shards.
+    /// Number of shards.
     pub shards: u16,
-    /// Addresses it listens on; their places are the [`ListenerId`](crate::plane::ListenerId)s.
+    /// Addresses it listens on, in the order of their [`ListenerId`](crate::plane::ListenerId)s.
     pub listeners: Vec<SocketAddr>,
-    /// What its disk holds at first.
+    /// Initial content of its disk.
     pub image: DiskImage,
-    /// Its wall clock at the beginning of the world.
+    /// Its wall clock at the start of the world, in milliseconds since the Unix epoch.
     pub wall_clock_ms: i64,
 }
 
-/// The wall clock of nodes that were not told otherwise: in November 2023.
+/// Default wall clock of nodes: in November 2023.
 const WALL_CLOCK_MS: i64 = 1_700_000_000_000;
 
 impl NodeConfig {
-    /// So many shards, so many listeners, an empty disk.
+    /// Returns the parameters of a node with these numbers of shards and listeners, and an empty disk.
     pub fn new(shards: u16, listeners: u16) -> Self {
         let any = SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0));
         let listeners = vec![any; usize::from(listeners)];
@@ -66,7 +66,7 @@ type MakeApp<A> = Box<dyn FnMut(ShardIndex, &mut dyn Plane<<A as ShardApp>::Mess
 
 /// Nodes that run applications, in one thread and in virtual time.
 ///
-/// Nothing happens except in [`step`](SimWorld::step) and what is built on it.
+/// Everything happens in [`step`](SimWorld::step) and the methods built on it.
 pub struct SimWorld<A: ShardApp> {
     seed: u64,
     disk_latency: Latency,
@@ -78,7 +78,7 @@ pub struct SimWorld<A: ShardApp> {
 }
 
 impl<A: ShardApp> SimWorld<A> {
-    /// A world without nodes.
+    /// Creates a world without nodes.
     pub fn new(config: WorldConfig) -> Self {
         let WorldConfig { seed, network, schedule, disk } = config;
         let clock = SimClock::default();
@@ -94,7 +94,7 @@ impl<A: ShardApp> SimWorld<A> {
         }
     }
 
-    /// Adds a node, which is not running yet. `make_app` makes the application of each shard at every start.
+    /// Adds a node without starting it. `make_app` creates the application of each shard at every start.
     pub fn add_node(
         &mut self,
         config: NodeConfig,
@@ -163,21 +163,21 @@ impl<A: ShardApp> SimWorld<A> {
         Ok(())
     }
 
-    /// Lets the next thing happen. False: nothing ever will, unless the test does something.
+    /// Performs the next event. Returns false if there is none until the test does something.
     pub fn step(&mut self) -> bool {
         let Some((due, next)) = self.core.next() else { return false };
         self.core.clock.advance_to(due);
         match next {
             Next::Network => self.core.advance_network(),
             Next::Mesh => self.core.advance_mesh(),
-            Next::GiveUp => self.core.advance_giving_up(),
+            Next::FlushTimeout => self.core.advance_flush_timeouts(),
             Next::Disk(node) => self.core.advance_disk(node),
             Next::Turn(node, shard) => self.turn(node, shard),
         }
         true
     }
 
-    /// Lets this much time pass.
+    /// Runs for this duration.
     pub fn run_for(&mut self, time: Duration) {
         let until = self.now().after(time);
         while self.core.next().is_some_and(|(due, _)| due <= until) {
@@ -186,7 +186,7 @@ impl<A: ShardApp> SimWorld<A> {
         self.core.clock.advance_to(until);
     }
 
-    /// Runs until something holds, at most for this long; tells whether it does.
+    /// Runs until `holds` returns true, at most for this duration. Returns whether it did.
     pub fn run_until(&mut self, limit: Duration, mut holds: impl FnMut(&Self) -> bool) -> bool {
         let until = self.now().after(limit);
         loop {
@@ -206,83 +206,83 @@ impl<A: ShardApp> SimWorld<A> {
         SimClient::new(self.core.network.clone(), link)
     }
 
-    /// An address of a node.
+    /// Returns the address of a node's listener.
     pub fn address(&self, node: SimNode, listener: usize) -> SocketAddr {
         self.core.nodes[node.0].listeners[listener]
     }
 
-    /// The disk of a node.
+    /// Returns the disk of a node.
     pub fn disk(&self, node: SimNode) -> SimDisk {
         self.core.nodes[node.0].disk.clone()
     }
 
-    /// The application of a shard, if it runs.
+    /// Returns the application of a shard, if it is running.
     pub fn app(&self, node: SimNode, shard: ShardIndex) -> Option<&A> {
         self.apps[node.0][usize::from(shard)].as_ref()
     }
 
-    /// The same, to change it.
+    /// Returns the application of a shard for modification, if it is running.
     pub fn app_mut(&mut self, node: SimNode, shard: ShardIndex) -> Option<&mut A> {
         self.apps[node.0][usize::from(shard)].as_mut()
     }
 
-    /// The most that a shard of a node has done in one turn since it was started: of each kind of work, the turn with the most.
+    /// Returns the maximum work of a turn of this node's shards since its start, separately for each kind of work.
     pub fn busiest_turn(&self, node: SimNode) -> TurnWork {
         let shards = self.core.nodes[node.0].shards.iter();
         shards.fold(TurnWork::default(), |most, shard| most.max(shard.busiest))
     }
 
-    /// Why a node runs no longer; None while it does.
+    /// Returns why a node is not running; `None` if it is.
     pub fn end(&self, node: SimNode) -> Option<&NodeEnd> {
         self.core.nodes[node.0].end.as_ref()
     }
 
-    /// Asks every shard of a node to stop, as SIGTERM does.
+    /// Asks every shard of a node to stop, like SIGTERM.
     pub fn shutdown(&mut self, id: SimNode) {
         for shard in 0..self.apps[id.0].len() as ShardIndex {
             let it = self.core.node(id).shard(shard);
-            if it.is_running() && !std::mem::replace(&mut it.shutdown_told, true) {
+            if it.is_running() && !std::mem::replace(&mut it.shutdown_sent, true) {
                 it.inbox.push(Source::Shutdown, Event::Shutdown);
                 self.core.wake(id, shard);
             }
         }
     }
 
-    /// Cuts the power of a node: what its disk had not made durable survives as the policy says.
+    /// Cuts the power of a node: data that its disk had not made durable survives as the policy says.
     pub fn crash(&mut self, id: SimNode, policy: CrashPolicy) {
         self.core.node(id).end.get_or_insert(NodeEnd::Crashed);
         self.process_over(id, true);
         self.disk(id).crash(policy);
     }
 
-    /// Kills the process of a node, as SIGKILL does. Its disk keeps its power.
+    /// Kills the process of a node, like SIGKILL. Its disk keeps its power.
     pub fn kill(&mut self, id: SimNode) {
         self.core.node(id).end.get_or_insert(NodeEnd::Crashed);
         self.process_over(id, true);
         self.disk(id).kill();
     }
 
-    /// Stops the process of a node for a while, as SIGSTOP does. Its disk and its sockets go on.
+    /// Pauses the process of a node, like SIGSTOP. Its disk and its sockets continue.
     pub fn pause(&mut self, node: SimNode) {
         self.core.node(node).paused = true;
     }
 
-    /// Ends a pause.
+    /// Endpoints a pause.
     pub fn resume(&mut self, node: SimNode) {
         self.core.node(node).paused = false;
     }
 
-    /// Nothing gets to or from a node until [`rejoin`](SimWorld::rejoin). Connections do not end, they hang.
+    /// Blocks all traffic to and from a node until [`rejoin`](SimWorld::rejoin). Connections hang but do not end.
     pub fn isolate(&mut self, node: SimNode) {
         self.set_isolated(node, true);
     }
 
-    /// Ends an isolation.
+    /// Ends an [`isolate`](SimWorld::isolate).
     pub fn rejoin(&mut self, node: SimNode) {
         self.set_isolated(node, false);
     }
 
-    /// Changes how the network behaves.
+    /// Changes the parameters of the network.
     pub fn set_network(&mut self, config: NetworkConfig) {
         self.core.network.borrow_mut().set_config(config);
     }
@@ -292,22 +292,22 @@ impl<A: ShardApp> SimWorld<A> {
         self.core.node(node).wall_clock_ms += by_ms;
     }
 
-    /// Virtual time since the world began.
+    /// Returns the virtual time since the start of the world.
     pub fn now(&self) -> Instant {
         self.core.clock.now()
     }
 
-    /// Randomness for what the test does: independent of everything else.
+    /// Returns a random generator for the test, independent of all others.
     pub fn workload(&mut self) -> &mut SimRng {
         &mut self.workload
     }
 
-    /// Stands for everything that happened so far: runs with the same hash were the same.
+    /// Returns a hash of all events so far: runs with equal hashes were equal.
     pub fn trace_hash(&self) -> u64 {
         self.core.trace.hash()
     }
 
-    /// How much that was.
+    /// Returns the number of events so far.
     pub fn trace_events(&self) -> u64 {
         self.core.trace.events()
     }

@@ -15,12 +15,12 @@ use super::limits::{
 use super::ring::Cqe;
 use super::token::Op;
 use super::turn::Due;
-use crate::plane::{Ends, ListenerId};
+use crate::plane::{Endpoints, ListenerId};
 use crate::slab::Key;
 
-/// One listening socket of a shard.
+/// A listening socket of a shard.
 pub(super) struct Listener {
-    /// None once it has stopped.
+    /// `None` once it has stopped.
     socket: Option<TcpListener>,
     accepting: bool,
 }
@@ -32,7 +32,7 @@ impl Listener {
 }
 
 impl<M: Send + 'static> UringPlane<M> {
-    /// Accepts from a listener until told otherwise.
+    /// Accepts from a listener until accepting is stopped.
     pub(super) fn accept(&mut self, index: u16) {
         let listener = &mut self.listeners[usize::from(index)];
         let Some(socket) = &listener.socket else { return };
@@ -41,13 +41,13 @@ impl<M: Send + 'static> UringPlane<M> {
         }
         listener.accepting = true;
         let entry = opcode::AcceptMulti::new(types::Fd(socket.as_raw_fd())).flags(libc::SOCK_CLOEXEC).build();
-        // SAFETY: the entry names no memory; the socket is kept until this operation has ended (see `on_accepted`).
+        // SAFETY: the entry refers to no memory; the socket is kept until this operation has ended (see `on_accepted`).
         unsafe { self.ring.push(entry, Op::Accept(index)) };
     }
 
-    /// A completion of an accept: the new connection, if there is one.
+    /// Handles a completion of an accept. Returns the new connection, if there is one.
     pub(super) fn on_accepted(&mut self, index: u16, cqe: Cqe) -> Option<Key> {
-        // SAFETY: a successful accept gives a new descriptor that nobody else knows of.
+        // SAFETY: a successful accept returns a new descriptor that nothing else owns.
         let result = cqe.outcome().map(|fd| unsafe { OwnedFd::from_raw_fd(fd as RawFd) });
         let listener = &mut self.listeners[usize::from(index)];
         if !cqe.more() {
@@ -61,7 +61,7 @@ impl<M: Send + 'static> UringPlane<M> {
             }
         }
         match result {
-            // Dropping the socket tells the client; a descriptor that nobody reads would leave it waiting.
+            // Dropping the socket informs the client, which would otherwise wait for a reply.
             Ok(_) if self.accept_stopped => None,
             Ok(socket) => self.adopt_accepted(socket, ListenerId(index)),
             Err(e) => {
@@ -77,18 +77,18 @@ impl<M: Send + 'static> UringPlane<M> {
     }
 
     fn adopt_accepted(&mut self, socket: OwnedFd, listener: ListenerId) -> Option<Key> {
-        // A connection that is gone already has no peer.
+        // A connection that is already closed has no peer.
         let peer = rustix::net::getpeername(&socket).ok().flatten()?.try_into().ok()?;
         let local = rustix::net::getsockname(&socket).ok()?.try_into().ok()?;
         prepare_socket(&socket);
         if self.conns.len() >= CONNECTIONS_MAX {
-            tracing::warn!(%peer, "refused a connection: this shard has {CONNECTIONS_MAX}");
+            tracing::warn!(%peer, "rejected a connection: this shard has reached the limit of {CONNECTIONS_MAX}");
             return None;
         }
-        Some(self.conns.insert(Conn::new(socket, listener, Ends::new(peer, local))))
+        Some(self.conns.insert(Conn::new(socket, listener, Endpoints::new(peer, local))))
     }
 
-    /// Stops accepting; a socket that is still being accepted from is closed when that has ended.
+    /// Stops accepting. A socket with an accept in flight is closed when that has ended.
     pub(super) fn close_listeners(&mut self) {
         self.accept_stopped = true;
         for index in 0..self.listeners.len() {
@@ -102,11 +102,11 @@ impl<M: Send + 'static> UringPlane<M> {
     }
 }
 
-/// Options that make a connection better, but that it works without.
+/// Sets options that are useful but not essential.
 fn prepare_socket(socket: &OwnedFd) {
-    // Replies are coalesced here; the kernel's own delay would only add to them.
+    // Replies are already coalesced here; the kernel's delay would only add latency.
     let _ = sockopt::set_tcp_nodelay(socket, true);
-    // A client whose machine vanished is found out in two minutes instead of never.
+    // Detects a client whose machine vanished within two minutes.
     let _ = sockopt::set_socket_keepalive(socket, true);
     let _ = sockopt::set_tcp_keepidle(socket, KEEPALIVE_AFTER);
     let _ = sockopt::set_tcp_keepintvl(socket, KEEPALIVE_EVERY);

@@ -1,9 +1,9 @@
-//! One connection: what it is waiting for, and what to receive next.
+//! A connection: its state, and what to receive next.
 //!
 //! ```text
-//!            FIN, sends left            sent / too slow
+//!            FIN, sends remain         sent / timeout
 //!   Open ------------------> Flushing(Peer) ----------> Dead
-//!    |  \--- FIN, nothing left / error / close(Now) ----> Dead --- no operation left ---> gone
+//!    |  \--- FIN, none remain / error / close(Now) -----> Dead --- no operation left ---> removed
 //!    |                                                     ^
 //!    |  close(AfterSends)               sent               | FIN / LINGER_TIME_MAX
 //!    +-----------------> Flushing(Local) ----> Lingering --+
@@ -11,7 +11,7 @@
 //!    +-----------------> Moving --- no operation left ---> another shard
 //! ```
 //!
-//! `on_closed` is told on the way into Dead, or into Lingering.
+//! `on_closed` is called when a connection becomes Dead or Lingering.
 
 use std::os::fd::OwnedFd;
 
@@ -20,21 +20,21 @@ use bytes::Bytes;
 use super::limits::{BULK_COPY_BYTES_MAX, HELLO_RECV_BYTES_MAX, PROBE_RECV_BYTES, PROBES_MAX};
 use super::send::SendQueue;
 use crate::buf::AlignedBuf;
-use crate::plane::{Ends, ListenerId, ShardIndex};
+use crate::plane::{Endpoints, ListenerId, ShardIndex};
 
-/// The receive that is in the kernel. There is never more than one, so that bytes stay in order.
+/// The receive operation in flight. There is never more than one, so that bytes stay in order.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Receiving {
     Nothing,
-    /// Once, into a provided buffer.
+    /// One receive into a provided buffer.
     Once,
-    /// Into provided buffers, for as long as it lasts.
+    /// A multishot receive into provided buffers.
     Ahead,
-    /// Straight into the bulk.
+    /// A receive directly into the bulk.
     Bulk,
 }
 
-/// The receive that should be in the kernel.
+/// The receive operation that should be in flight.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Wanted {
     Nothing,
@@ -43,7 +43,7 @@ pub(super) enum Wanted {
     Bulk,
 }
 
-/// What to do so that the right receive is in the kernel.
+/// What to do to get from the receive operation in flight to the wanted one.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Step {
     Wait,
@@ -53,31 +53,31 @@ pub(super) enum Step {
 
 pub(super) enum State<M> {
     Open,
-    /// What is queued is sent, then the connection ends.
+    /// The connection ends once everything queued is sent.
     Flushing(FlushFor),
-    /// All is said; what still comes is discarded until the other side ends, too.
+    /// Everything is sent; data that still arrives is discarded until the peer closes too.
     Lingering,
     /// Waits for its operations to end.
     Dead,
-    /// Waits for its sends to end, then moves. Boxed: rare.
+    /// Waits for its sends to end, then moves. Boxed because it is rare.
     Moving(Box<Move<M>>),
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum FlushFor {
-    /// The other side has finished.
+    /// The peer has finished.
     Peer,
-    /// This side closes.
+    /// This side is closing.
     Local,
 }
 
 pub(super) struct Move<M> {
     pub(super) to: ShardIndex,
-    pub(super) baggage: M,
+    pub(super) payload: M,
     pub(super) unread: Bytes,
 }
 
-/// A frame that is received in place.
+/// A message that is received in place.
 pub(super) struct Bulk {
     pub(super) buf: AlignedBuf,
     pub(super) filled: usize,
@@ -89,7 +89,7 @@ impl Bulk {
         self.end - self.filled
     }
 
-    /// Takes what belongs to it from the front of `data`; returns the rest.
+    /// Moves bytes that belong to the bulk from the front of `data`. Returns the rest.
     pub(super) fn copy_from<'d>(&mut self, data: &'d [u8]) -> &'d [u8] {
         let (ours, rest) = data.split_at(data.len().min(self.missing()));
         self.buf[self.filled..self.filled + ours.len()].copy_from_slice(ours);
@@ -98,44 +98,44 @@ impl Bulk {
     }
 }
 
-#[allow(clippy::struct_excessive_bools)] // independent facts; the states that exclude each other are in `State`
+#[allow(clippy::struct_excessive_bools)] // independent flags; mutually exclusive states are in `State`
 pub(super) struct Conn<M> {
     pub(super) socket: OwnedFd,
     pub(super) listener: ListenerId,
-    pub(super) ends: Ends,
+    pub(super) endpoints: Endpoints,
     pub(super) state: State<M>,
-    /// One small receive at a time, so that it can still move.
+    /// One small receive at a time, so that the connection can still move.
     pub(super) hello: bool,
     pub(super) paused: bool,
-    /// The other side has sent its last byte.
+    /// The peer has sent its last byte.
     pub(super) finished: bool,
-    /// Sending failed; what was received before may still be told.
+    /// Sending failed; data received before may still be delivered.
     pub(super) broken: Option<String>,
     pub(super) receiving: Receiving,
     pub(super) receive_cancelled: bool,
-    /// Receives that still look for a bulk's header before receiving ahead again.
+    /// Remaining small receives that look for a bulk's header, before the connection receives ahead again.
     probes_left: u8,
     pub(super) bulk: Option<Bulk>,
     pub(super) out: SendQueue,
     pub(super) sending: bool,
-    /// In the list of connections with something to send.
+    /// Whether it is in the list of connections with data to send.
     pub(super) listed: bool,
-    /// The scatter list of the send in flight; made when first needed.
+    /// Scatter list of the send in flight, allocated on first use.
     pub(super) scatter: Option<Box<Scatter>>,
 }
 
-/// What a `sendmsg` in flight points to.
+/// Memory that a `sendmsg` in flight refers to.
 pub(super) struct Scatter {
-    pub(super) pieces: Vec<libc::iovec>,
+    pub(super) chunks: Vec<libc::iovec>,
     pub(super) header: libc::msghdr,
 }
 
 impl<M> Conn<M> {
-    pub(super) fn new(socket: OwnedFd, listener: ListenerId, ends: Ends) -> Self {
+    pub(super) fn new(socket: OwnedFd, listener: ListenerId, endpoints: Endpoints) -> Self {
         Self {
             socket,
             listener,
-            ends,
+            endpoints,
             state: State::Open,
             hello: true,
             paused: false,
@@ -152,12 +152,12 @@ impl<M> Conn<M> {
         }
     }
 
-    /// Whether the application may still hear of it and speak to it.
+    /// Returns whether the application may still use the connection and get its events.
     pub(super) fn is_live(&self) -> bool {
         matches!(self.state, State::Open | State::Flushing(FlushFor::Peer))
     }
 
-    /// Whether nothing of it is in the kernel.
+    /// Returns whether no operation of the connection is in flight.
     pub(super) fn is_quiet(&self) -> bool {
         self.receiving == Receiving::Nothing && !self.sending
     }
@@ -185,7 +185,7 @@ impl<M> Conn<M> {
         }
     }
 
-    /// What to do so that the right receive is in the kernel.
+    /// Returns what to do so that the wanted receive is in flight.
     pub(super) fn step(&self) -> Step {
         let wanted = self.wanted();
         match self.receiving {
@@ -193,7 +193,7 @@ impl<M> Conn<M> {
             Receiving::Nothing => Step::Start(wanted),
             _ if self.receive_cancelled => Step::Wait,
             Receiving::Once if wanted == Wanted::Nothing => Step::Cancel,
-            // A single receive ends by itself, and a bulk has its memory already.
+            // A single receive ends by itself, and a bulk already has its memory.
             Receiving::Once | Receiving::Bulk => Step::Wait,
             Receiving::Ahead => match wanted {
                 Wanted::Nothing => Step::Cancel,
@@ -205,20 +205,20 @@ impl<M> Conn<M> {
         }
     }
 
-    /// A single receive was told to the application: is it still worth looking for a bulk's header?
-    pub(super) fn note_probe(&mut self, bytes: usize) {
+    /// Counts a single receive that was delivered, and decides whether to keep looking for a bulk's header.
+    pub(super) fn count_probe(&mut self, bytes: usize) {
         if self.probes_left == 0 || self.bulk.is_some() {
             return;
         }
         self.probes_left -= 1;
         if bytes >= PROBE_RECV_BYTES as usize {
-            // Small frames queue up behind each other.
+            // Small messages are queueing up.
             self.probes_left = 0;
         }
     }
 
-    /// The bulk if it is complete. Where one came another is likely to follow: its header is looked for with small receives, so that
-    /// little of it has to be copied.
+    /// Returns the bulk if it is complete. Another bulk is likely to follow, so its header is looked for with small receives, of
+    /// which little has to be copied.
     pub(super) fn take_full_bulk(&mut self) -> Option<AlignedBuf> {
         if self.bulk.as_ref()?.missing() > 0 {
             return None;
@@ -236,7 +236,7 @@ mod tests {
     fn conn() -> Conn<()> {
         let file = std::fs::File::open("/dev/null").expect("/dev/null");
         let address = ([127, 0, 0, 1], 1).into();
-        Conn::new(file.into(), ListenerId(0), Ends::new(address, address))
+        Conn::new(file.into(), ListenerId(0), Endpoints::new(address, address))
     }
 
     fn bulk(missing: usize) -> Bulk {
@@ -249,7 +249,7 @@ mod tests {
     const AHEAD: Step = Step::Start(Wanted::Ahead);
 
     #[test]
-    fn a_connection_receives_little_until_its_hello_is_over_and_ahead_afterwards() {
+    fn a_connection_receives_little_in_hello_mode_and_ahead_afterwards() {
         let mut c = conn();
         assert_eq!(c.step(), HELLO);
         c.receiving = Receiving::Once;
@@ -260,7 +260,7 @@ mod tests {
     }
 
     #[test]
-    fn a_large_bulk_ends_receiving_ahead_and_a_small_rest_does_not() {
+    fn a_large_bulk_ends_receiving_ahead_and_a_small_remainder_does_not() {
         let mut c = conn();
         c.hello = false;
         c.receiving = Receiving::Ahead;
@@ -275,7 +275,7 @@ mod tests {
     }
 
     #[test]
-    fn after_a_bulk_small_receives_look_for_the_next_until_small_frames_come() {
+    fn after_a_bulk_small_receives_look_for_the_next_until_small_messages_arrive() {
         let mut c = conn();
         c.hello = false;
         c.bulk = Some(bulk(5));
@@ -286,17 +286,17 @@ mod tests {
         assert_eq!(buf[..5], *b"hello");
         for _ in 0..PROBES_MAX {
             assert_eq!(c.step(), PROBE);
-            c.note_probe(40);
+            c.count_probe(40);
         }
         assert_eq!(c.step(), AHEAD);
         c.bulk = Some(bulk(0));
         c.take_full_bulk().expect("full");
-        c.note_probe(PROBE_RECV_BYTES as usize);
+        c.count_probe(PROBE_RECV_BYTES as usize);
         assert_eq!(c.step(), AHEAD);
     }
 
     #[test]
-    fn nothing_is_received_while_paused_and_only_to_be_discarded_while_closing() {
+    fn nothing_is_received_while_paused_and_only_to_discard_it_while_closing() {
         let mut c = conn();
         c.paused = true;
         assert_eq!(c.step(), Step::Wait);

@@ -1,4 +1,4 @@
-//! The log's way to the disk: direct writes and reads in the ring, slow work on names on the file thread.
+//! Disk I/O: direct writes and reads through the ring, slow work on file names on the file thread.
 
 use std::io;
 use std::os::fd::AsRawFd;
@@ -19,13 +19,13 @@ use crate::osfs::OpenFile;
 use crate::plane::{Completion, Disk, Durability, FileId, FileJob, Token, WRITE_BYTES_MAX};
 use crate::slab::Key;
 
-/// A disk operation, from its start to its answer.
+/// A disk operation, from its start to its completion.
 pub(super) struct DiskOp {
     token: Token,
-    /// Keeps the file open: closing its number does not take it from operations in flight.
+    /// Keeps the file open: closing a file id does not affect operations in flight.
     file: Arc<OpenFile>,
     at: u64,
-    /// Bytes that are done.
+    /// Bytes transferred so far.
     done: usize,
     work: Work,
 }
@@ -36,9 +36,9 @@ enum Work {
     Sync,
 }
 
-/// What a completion makes of an operation.
+/// What to do with an operation after a completion.
 enum Next {
-    Again,
+    Resubmit,
     Done(io::Result<()>),
 }
 
@@ -63,10 +63,10 @@ impl DiskOp {
         }
     }
 
-    fn note(&mut self, outcome: io::Result<usize>) -> Next {
+    fn advance(&mut self, outcome: io::Result<usize>) -> Next {
         let n = match outcome {
             Ok(n) => n,
-            Err(e) if matches!(e.raw_os_error(), Some(libc::EINTR | libc::EAGAIN)) => return Next::Again,
+            Err(e) if matches!(e.raw_os_error(), Some(libc::EINTR | libc::EAGAIN)) => return Next::Resubmit,
             Err(e) => return Next::Done(Err(e)),
         };
         match &self.work {
@@ -75,18 +75,18 @@ impl DiskOp {
                 if self.done + n == data.len() {
                     return Next::Done(Ok(()));
                 }
-                // A write that stops inside a block is repeated from the start of that block: direct I/O knows no less.
+                // A write that ends inside a block is repeated from the start of that block, because direct I/O needs whole blocks.
                 let whole = n / PAGE_BYTES * PAGE_BYTES;
                 if whole == 0 {
                     return Next::Done(Err(io::ErrorKind::WriteZero.into()));
                 }
                 self.done += whole;
-                Next::Again
+                Next::Resubmit
             }
             Work::Read { buf } => {
                 self.done += n;
                 if n > 0 && self.done < buf.len() && n.is_multiple_of(PAGE_BYTES) {
-                    Next::Again
+                    Next::Resubmit
                 } else {
                     Next::Done(Ok(()))
                 }
@@ -119,7 +119,10 @@ impl<M: Send + 'static> UringPlane<M> {
             Ok(file) => {
                 let op = DiskOp { token, file: Arc::clone(file), at, done: 0, work };
                 let key = self.disk_ops.insert(op);
-                assert!(self.disk_waiting.len() < WAITING_MAX, "{WAITING_MAX} disk operations wait");
+                assert!(
+                    self.disk_waiting.len() < WAITING_MAX,
+                    "more than {WAITING_MAX} disk operations are waiting"
+                );
                 self.disk_waiting.push_back(key);
                 self.start_disk_ops();
             }
@@ -129,7 +132,7 @@ impl<M: Send + 'static> UringPlane<M> {
                     Work::Read { .. } => Completion::Read(Err(e)),
                     Work::Sync => Completion::Sync(Err(e)),
                 };
-                self.answers.push_back((token, completion));
+                self.completions.push_back((token, completion));
             }
         }
     }
@@ -146,15 +149,15 @@ impl<M: Send + 'static> UringPlane<M> {
     fn push_disk_op(&mut self, key: Key) {
         let Some(op) = self.disk_ops.get_mut(key) else { return };
         let entry = op.entry();
-        // SAFETY: data, buffer and file are in the slab until the operation has completed, and not looked at meanwhile.
+        // SAFETY: data, buffer and file stay in the slab until the operation has completed, and are not accessed before that.
         unsafe { self.ring.push(entry, Op::Disk(key)) };
     }
 
-    /// A disk operation is over, unless it goes on.
+    /// Handles a completion. Returns the result unless the operation continues.
     pub(super) fn on_disk_completed(&mut self, key: Key, cqe: Cqe) -> Option<(Token, Completion)> {
         let op = self.disk_ops.get_mut(key)?;
-        match op.note(cqe.outcome()) {
-            Next::Again => {
+        match op.advance(cqe.outcome()) {
+            Next::Resubmit => {
                 self.push_disk_op(key);
                 None
             }
@@ -167,7 +170,7 @@ impl<M: Send + 'static> UringPlane<M> {
         }
     }
 
-    /// The file thread has done a job.
+    /// Handles a job that the file thread has done.
     pub(super) fn on_job_done(&mut self, done: JobDone) {
         let mut open = |result: io::Result<OpenFile>| result.and_then(|file| self.fs.insert(file));
         let completion = match done.result {
@@ -175,14 +178,14 @@ impl<M: Send + 'static> UringPlane<M> {
             JobResult::Replaced(result) => Completion::Replaced(open(result)),
             JobResult::Removed(result) => Completion::Removed(result),
         };
-        self.answers.push_back((done.token, completion));
+        self.completions.push_back((done.token, completion));
     }
 }
 
 impl<M: Send + 'static> Disk for UringPlane<M> {
     fn write(&mut self, file: FileId, at: u64, data: Bytes, durability: Durability, token: Token) {
         assert_pages("write", at, data.as_ptr(), data.len());
-        assert!(data.len() <= WRITE_BYTES_MAX, "a write of {} bytes", data.len());
+        assert!(data.len() <= WRITE_BYTES_MAX, "a write of {} bytes is too large", data.len());
         self.start_disk(file, at, token, Work::Write { data, durability });
     }
 
@@ -197,7 +200,7 @@ impl<M: Send + 'static> Disk for UringPlane<M> {
 
     fn file_job(&mut self, job: FileJob, token: Token) {
         let job = Job { shard: self.mailbox.shard(), token, work: job };
-        self.jobs.send(job).expect("the file thread runs for as long as a shard does");
+        self.jobs.send(job).expect("the file thread runs as long as any shard");
     }
 }
 
@@ -269,30 +272,32 @@ mod tests {
     }
 
     #[test]
-    fn a_short_write_goes_on_from_the_block_it_stopped_in() {
+    fn a_short_write_continues_at_the_block_where_it_ended() {
         let data = AlignedBuf::zeroed(5 * PAGE_BYTES).freeze();
         let mut op = op(Work::Write { data, durability: Durability::Durable });
-        assert!(matches!(op.note(Ok(2 * PAGE_BYTES + 512)), Next::Again));
+        assert!(matches!(op.advance(Ok(2 * PAGE_BYTES + 512)), Next::Resubmit));
         assert_eq!(op.done, 2 * PAGE_BYTES);
-        assert!(matches!(op.note(Err(io::Error::from_raw_os_error(libc::EAGAIN))), Next::Again));
-        assert!(matches!(op.note(Ok(3 * PAGE_BYTES)), Next::Done(Ok(()))));
+        assert!(matches!(op.advance(Err(io::Error::from_raw_os_error(libc::EAGAIN))), Next::Resubmit));
+        assert!(matches!(op.advance(Ok(3 * PAGE_BYTES)), Next::Done(Ok(()))));
         assert!(matches!(op.completion(Ok(())), Completion::Write(Ok(()))));
     }
 
     #[test]
-    fn a_write_that_makes_no_progress_or_fails_is_told() {
+    fn a_write_that_makes_no_progress_or_fails_is_reported() {
         let data = AlignedBuf::zeroed(PAGE_BYTES).freeze();
         let mut op = op(Work::Write { data, durability: Durability::Volatile });
-        assert!(matches!(op.note(Ok(0)), Next::Done(Err(_))));
+        assert!(matches!(op.advance(Ok(0)), Next::Done(Err(_))));
         let enospc = io::Error::from_raw_os_error(libc::ENOSPC);
-        assert!(matches!(op.note(Err(enospc)), Next::Done(Err(e)) if e.kind() == io::ErrorKind::StorageFull));
+        assert!(
+            matches!(op.advance(Err(enospc)), Next::Done(Err(e)) if e.kind() == io::ErrorKind::StorageFull)
+        );
     }
 
     #[test]
-    fn a_short_read_goes_on_until_the_file_ends() {
+    fn a_short_read_continues_until_the_file_ends() {
         let mut op = op(Work::Read { buf: AlignedBuf::new(4 * PAGE_BYTES) });
-        assert!(matches!(op.note(Ok(PAGE_BYTES)), Next::Again));
-        assert!(matches!(op.note(Ok(100)), Next::Done(Ok(()))), "only the end of the file is no whole page");
+        assert!(matches!(op.advance(Ok(PAGE_BYTES)), Next::Resubmit));
+        assert!(matches!(op.advance(Ok(100)), Next::Done(Ok(()))), "a partial page is the end of the file");
         let Completion::Read(Ok((buf, filled))) = op.completion(Ok(())) else { panic!("a read") };
         assert_eq!((buf.len(), filled), (4 * PAGE_BYTES, PAGE_BYTES + 100));
     }

@@ -1,41 +1,41 @@
-//! File jobs: slow work on names, done by one thread for all shards.
+//! File jobs: slow work on file names, done by one thread for all shards.
 
 use std::io;
 use std::sync::mpsc::{self, Receiver, Sender};
 use std::thread::{self, JoinHandle};
 
-use super::mesh::Bells;
+use super::mesh::Doorbells;
 use crate::osfs::{OpenFile, create_file, remove_file, replace_file};
 use crate::plane::{FileJob, ShardIndex, Token};
 
-/// A job on its way to the thread.
+/// A job for the file thread.
 pub(crate) struct Job {
     pub(super) shard: ShardIndex,
     pub(super) token: Token,
     pub(super) work: FileJob,
 }
 
-/// What came of a job.
+/// Result of a job.
 pub(super) enum JobResult {
     Created(io::Result<OpenFile>),
     Replaced(io::Result<OpenFile>),
     Removed(io::Result<()>),
 }
 
-/// A job's result on its way back.
+/// A completed job.
 pub(super) struct JobDone {
     pub(super) token: Token,
     pub(super) result: JobResult,
 }
 
-/// Starts the thread. It ends when the last sender is gone.
-pub(crate) fn spawn(bells: Bells) -> io::Result<(Sender<Job>, JoinHandle<()>)> {
+/// Starts the file thread, which ends when the last sender is dropped.
+pub(crate) fn spawn(doorbells: Doorbells) -> io::Result<(Sender<Job>, JoinHandle<()>)> {
     let (sender, receiver) = mpsc::channel();
-    let thread = thread::Builder::new().name("hw-files".into()).spawn(move || work(&receiver, &bells))?;
+    let thread = thread::Builder::new().name("hw-files".into()).spawn(move || work(&receiver, &doorbells))?;
     Ok((sender, thread))
 }
 
-fn work(jobs: &Receiver<Job>, bells: &Bells) {
+fn work(jobs: &Receiver<Job>, doorbells: &Doorbells) {
     for Job { shard, token, work } in jobs {
         let result = match &work {
             FileJob::Create { path, bytes } => JobResult::Created(create_file(path, *bytes)),
@@ -44,6 +44,6 @@ fn work(jobs: &Receiver<Job>, bells: &Bells) {
             }
             FileJob::Remove { path } => JobResult::Removed(remove_file(path)),
         };
-        bells[usize::from(shard)].job_done(JobDone { token, result });
+        doorbells[usize::from(shard)].job_done(JobDone { token, result });
     }
 }

@@ -1,8 +1,8 @@
-//! The plane on Linux: one io_uring ring per shard carries everything a shard does with the machine.
+//! The plane on Linux: one io_uring ring per shard performs all I/O of the shard.
 //!
-//! A turn submits what the application asked for, takes what has completed and tells the application, all in one system call
-//! whatever the number of operations. The ring belongs to the shard's thread; other threads reach it through its
-//! [`Bell`](mesh::Bell) only.
+//! A turn submits the application's requests, takes completions and delivers them to the application, with one system call for any
+//! number of operations. The ring belongs to the shard's thread; other threads reach it only through its
+//! [`Doorbell`](mesh::Doorbell).
 
 mod accept;
 mod conn;
@@ -31,7 +31,7 @@ use bytes::Bytes;
 use io_uring::{opcode, types};
 
 pub(crate) use self::jobs::{Job, spawn as spawn_file_thread};
-pub(crate) use self::mesh::{Bells, Mailbox, bells, mailboxes};
+pub(crate) use self::mesh::{Doorbells, Mailbox, doorbells, mailboxes};
 pub(crate) use self::ring::build as build_ring;
 pub(crate) use self::turn::{Driver, Turn};
 
@@ -46,22 +46,22 @@ use self::timers::Timers;
 use self::token::Op;
 use self::turn::Due;
 use crate::osfs::OsFs;
-use crate::plane::{BACKLOG_MAX, ClosedBecause, Completion, ConnId, Instant, Plane, ShardIndex, Token};
+use crate::plane::{BACKLOG_MAX, CloseReason, Completion, ConnId, Instant, Plane, ShardIndex, Token};
 use crate::slab::{Key, Slab};
 
-/// What a shard's plane is made of.
+/// The parts that a shard's plane is made of.
 pub(crate) struct PlaneParts<M> {
     pub(crate) mailbox: Mailbox<M>,
     pub(crate) jobs: mpsc::Sender<Job>,
     pub(crate) listeners: Vec<TcpListener>,
     pub(crate) ring_entries: u32,
     pub(crate) held: Option<Arc<File>>,
-    /// When the process's planes started; the same for all of them.
+    /// When the process's planes started; equal for all of them.
     pub(crate) epoch: std::time::Instant,
 }
 
-/// The plane of one shard. What the kernel reads and writes while an operation runs (sockets, files, buffers) is kept in its
-/// slabs until the operation's last completion.
+/// The plane of one shard. Everything that the kernel accesses during an operation (sockets, files, buffers) is kept in its slabs
+/// until the operation's last completion.
 pub(crate) struct UringPlane<M> {
     ring: Ring,
     mailbox: Mailbox<M>,
@@ -75,23 +75,23 @@ pub(crate) struct UringPlane<M> {
     conns: Slab<Conn<M>>,
     to_send: Vec<Key>,
     to_receive: Vec<Key>,
-    /// Connections whose end has not been told yet.
-    closed: VecDeque<(ConnId, ClosedBecause)>,
+    /// Connections whose end has not been delivered yet.
+    closed: VecDeque<(ConnId, CloseReason)>,
 
     disk_ops: Slab<DiskOp>,
     disk_waiting: VecDeque<Key>,
     disk_in_flight: usize,
-    /// Results that came by another way than the ring.
-    answers: VecDeque<(Token, Completion)>,
+    /// Completions that did not come through the ring.
+    completions: VecDeque<(Token, Completion)>,
 
     timers: Timers<Due>,
-    /// The time the ring's own timeout is set to, and what the kernel reads it from.
+    /// Expiry of the timeout in the ring, and the memory that the kernel reads it from.
     deadline: Option<Instant>,
     deadline_spec: Box<types::Timespec>,
     /// Messages of this shard to itself.
     to_self: VecDeque<Envelope<M>>,
-    /// Where the kernel puts what it reads from the bell.
-    rung: Box<[u8; 32]>,
+    /// Memory for the bytes that the kernel reads from the doorbell.
+    doorbell_bytes: Box<[u8; 32]>,
     exiting: bool,
 }
 
@@ -120,12 +120,12 @@ impl<M: Send + 'static> UringPlane<M> {
             disk_ops: Slab::new(u32::MAX),
             disk_waiting: VecDeque::new(),
             disk_in_flight: 0,
-            answers: VecDeque::new(),
+            completions: VecDeque::new(),
             timers: Timers::new(),
             deadline: None,
             deadline_spec: Box::new(types::Timespec::new()),
             to_self: VecDeque::new(),
-            rung: Box::new([0; 32]),
+            doorbell_bytes: Box::new([0; 32]),
             exiting: false,
         })
     }
@@ -134,31 +134,34 @@ impl<M: Send + 'static> UringPlane<M> {
         self.now = Instant(u64::try_from(self.epoch.elapsed().as_nanos()).unwrap_or(u64::MAX));
     }
 
-    /// Starts to serve: listens to clients and to other threads.
+    /// Starts to serve clients and to react to other threads.
     fn open(&mut self) {
-        self.listen_to_bell();
+        self.read_doorbell();
         for index in 0..self.listeners.len() {
             self.accept(index as u16);
         }
     }
 
-    fn listen_to_bell(&mut self) {
-        let into = self.rung.as_mut_ptr();
-        let entry = opcode::Read::new(types::Fd(self.mailbox.bell().heard()), into, 32).build();
-        // SAFETY: the memory and the bell live as long as the plane, and nobody else looks at the memory.
+    fn read_doorbell(&mut self) {
+        let into = self.doorbell_bytes.as_mut_ptr();
+        let entry = opcode::Read::new(types::Fd(self.mailbox.doorbell().read_fd()), into, 32).build();
+        // SAFETY: the memory and the doorbell live as long as the plane, and nothing else accesses the memory.
         unsafe { self.ring.push(entry, Op::Doorbell) };
     }
 
     fn post_envelope(&mut self, to: ShardIndex, envelope: Envelope<M>) {
         if to == self.mailbox.shard() {
-            assert!(self.to_self.len() < BACKLOG_MAX, "{BACKLOG_MAX} messages of a shard to itself wait");
+            assert!(
+                self.to_self.len() < BACKLOG_MAX,
+                "a shard has {BACKLOG_MAX} messages waiting for itself"
+            );
             self.to_self.push_back(envelope);
         } else {
             self.mailbox.post(to, envelope);
         }
     }
 
-    /// Makes operations of everything the application asked for since the last time.
+    /// Starts the operations that the application has requested since the last call.
     fn flush(&mut self) {
         self.start_receives();
         self.start_sends();
@@ -166,22 +169,22 @@ impl<M: Send + 'static> UringPlane<M> {
         mailbox.flush(|target| wake(ring, target));
     }
 
-    /// Whether there is something to tell that no completion will announce.
-    fn has_news(&mut self) -> bool {
+    /// Returns whether there are events to deliver that cause no completion.
+    fn has_events(&mut self) -> bool {
         !self.closed.is_empty()
-            || !self.answers.is_empty()
+            || !self.completions.is_empty()
             || !self.to_self.is_empty()
-            || self.mailbox.has_unparked()
-            || self.mailbox.has_mail()
+            || self.mailbox.has_overflow_moved()
+            || self.mailbox.has_work()
             || self.timers.next_at().is_some_and(|at| at <= self.now)
     }
 
-    /// How long until the next timer.
+    /// Returns the time until the next timer.
     fn until_timer(&self) -> Option<Duration> {
         self.timers.next_at().map(|at| at.since(self.now))
     }
 
-    /// Has the ring complete something when the next timer is due.
+    /// Makes the ring complete a timeout when the next timer is due.
     fn set_deadline(&mut self) {
         let Some(at) = self.timers.next_at() else { return };
         if self.deadline.is_some_and(|set| set <= at) {
@@ -194,9 +197,9 @@ impl<M: Send + 'static> UringPlane<M> {
         let spec = &raw const *self.deadline_spec;
         if update {
             let entry = opcode::TimeoutUpdate::new(Op::Deadline.pack(), spec).build();
-            // SAFETY: the kernel reads the time when it takes the entry, which happens before the next change of it: every caller
-            // submits at once.
-            unsafe { self.ring.push(entry, Op::Quiet) };
+            // SAFETY: the kernel reads the time when it takes the entry, which happens before the time is changed again: the entry
+            // is submitted below.
+            unsafe { self.ring.push(entry, Op::Ignored) };
         } else {
             let entry = opcode::Timeout::new(spec).build();
             // SAFETY: as above.
@@ -206,11 +209,11 @@ impl<M: Send + 'static> UringPlane<M> {
     }
 }
 
-/// Wakes the shard that has this ring.
+/// Wakes the shard with this ring.
 fn wake(ring: &mut Ring, target: RawFd) {
     let entry = opcode::MsgRingData::new(types::Fd(target), 0, Op::Woken.pack(), None).build();
-    // SAFETY: the entry names no memory; the descriptor is open for as long as any shard runs.
-    unsafe { ring.push(entry, Op::Quiet) };
+    // SAFETY: the entry refers to no memory; the descriptor is open as long as any shard runs.
+    unsafe { ring.push(entry, Op::Ignored) };
 }
 
 impl<M: Send + 'static> Plane<M> for UringPlane<M> {
@@ -242,16 +245,16 @@ impl<M: Send + 'static> Plane<M> for UringPlane<M> {
     }
 
     fn backlog(&self) -> usize {
-        self.to_self.len() + self.mailbox.parked()
+        self.to_self.len() + self.mailbox.overflow()
     }
 
     fn set_timer(&mut self, at: Instant, token: Token) {
-        assert!(self.timers.len() < WAITING_MAX, "{WAITING_MAX} timers are set");
+        assert!(self.timers.len() < WAITING_MAX, "more than {WAITING_MAX} timers are set");
         self.timers.set(at, Due::App(token));
     }
 
-    fn migrate(&mut self, conn: ConnId, to: ShardIndex, baggage: M, unread: Bytes) {
-        self.migrate_conn(conn, to, baggage, unread);
+    fn migrate(&mut self, conn: ConnId, to: ShardIndex, payload: M, unread: Bytes) {
+        self.migrate_conn(conn, to, payload, unread);
     }
 
     fn exit(&mut self) {

@@ -1,4 +1,4 @@
-//! Connections: sending, closing, moving.
+//! Connections: sending, closing, and moving to another shard.
 
 use std::io;
 use std::net::SocketAddr;
@@ -16,7 +16,7 @@ use super::ring::Cqe;
 use super::token::Op;
 use super::turn::Due;
 use crate::buf::AlignedBuf;
-use crate::plane::{Close, ClosedBecause, ConnId, Net, ShardIndex};
+use crate::plane::{Close, CloseReason, ConnId, Net, ShardIndex};
 use crate::slab::Key;
 
 pub(super) fn conn_id(key: Key) -> ConnId {
@@ -28,7 +28,7 @@ pub(super) fn conn_key(conn: ConnId) -> Key {
 }
 
 impl<M: Send + 'static> UringPlane<M> {
-    pub(super) fn list_to_send(&mut self, key: Key) {
+    pub(super) fn queue_send(&mut self, key: Key) {
         if let Some(conn) = self.conns.get_mut(key)
             && !conn.listed
             && !conn.sending
@@ -38,7 +38,7 @@ impl<M: Send + 'static> UringPlane<M> {
         }
     }
 
-    /// Starts a send for every connection that has something to send: what was queued during a turn leaves together.
+    /// Starts a send for every connection with queued data, so that everything queued during a turn is sent together.
     pub(super) fn start_sends(&mut self) {
         let mut listed = std::mem::take(&mut self.to_send);
         for key in listed.drain(..) {
@@ -56,158 +56,159 @@ impl<M: Send + 'static> UringPlane<M> {
         let fd = types::Fd(conn.socket.as_raw_fd());
         conn.sending = true;
         let scatter = conn.scatter.get_or_insert_with(|| {
-            // SAFETY: all zero bytes are a valid msghdr: null pointers and zero lengths.
-            Box::new(Scatter { pieces: Vec::new(), header: unsafe { std::mem::zeroed() } })
+            // SAFETY: an all-zero msghdr is valid: null pointers and zero lengths.
+            Box::new(Scatter { chunks: Vec::new(), header: unsafe { std::mem::zeroed() } })
         });
-        scatter.pieces.clear();
-        conn.out.take_off(|piece| {
+        scatter.chunks.clear();
+        conn.out.start_send(|chunk| {
             scatter
-                .pieces
-                .push(libc::iovec { iov_base: piece.as_ptr().cast_mut().cast(), iov_len: piece.len() });
+                .chunks
+                .push(libc::iovec { iov_base: chunk.as_ptr().cast_mut().cast(), iov_len: chunk.len() });
         });
-        let entry = if let [piece] = scatter.pieces[..] {
-            let bytes = u32::try_from(piece.iov_len).unwrap_or(u32::MAX);
-            opcode::Send::new(fd, piece.iov_base.cast(), bytes).flags(libc::MSG_NOSIGNAL).build()
+        let entry = if let [chunk] = scatter.chunks[..] {
+            let bytes = u32::try_from(chunk.iov_len).unwrap_or(u32::MAX);
+            opcode::Send::new(fd, chunk.iov_base.cast(), bytes).flags(libc::MSG_NOSIGNAL).build()
         } else {
-            scatter.header.msg_iov = scatter.pieces.as_mut_ptr();
-            scatter.header.msg_iovlen = scatter.pieces.len();
+            scatter.header.msg_iov = scatter.chunks.as_mut_ptr();
+            scatter.header.msg_iovlen = scatter.chunks.len();
             opcode::SendMsg::new(fd, &raw const scatter.header).flags(libc::MSG_NOSIGNAL as u32).build()
         };
-        // SAFETY: the pieces stay in place in `out`, and the scatter list and the socket in the connection, until this send has
-        // completed: `sending` keeps the connection in the slab and `out` does not touch pieces in flight.
+        // SAFETY: the chunks stay in place in `out`, and the scatter list and the socket in the connection, until this send has
+        // completed: `sending` keeps the connection in the slab, and `out` does not change chunks in flight.
         unsafe { self.ring.push(entry, Op::Send(key)) };
     }
 
-    /// A send is over: how many of its bytes to tell the application of.
-    pub(super) fn on_send_over(&mut self, key: Key, cqe: Cqe) -> Option<usize> {
+    /// Handles the completion of a send. Returns the bytes to report to the application.
+    pub(super) fn on_sent(&mut self, key: Key, cqe: Cqe) -> Option<usize> {
         let conn = self.conns.get_mut(key)?;
         conn.sending = false;
-        let told = match cqe.outcome() {
+        let reported = match cqe.outcome() {
             Ok(sent) => {
                 conn.out.advance(sent);
                 (conn.is_live() && sent > 0).then_some(sent)
             }
             Err(e) => {
                 conn.out.advance(0);
-                if !is_passing(&e) {
-                    self.break_off(key, &e);
+                if !is_transient(&e) {
+                    self.on_send_failed(key, &e);
                 }
                 None
             }
         };
         self.after_send(key);
-        told
+        reported
     }
 
     fn after_send(&mut self, key: Key) {
         let Some(conn) = self.conns.get_mut(key) else { return };
         if !conn.out.is_empty() {
             if !matches!(conn.state, State::Dead) {
-                self.list_to_send(key);
+                self.queue_send(key);
             }
         } else if !conn.sending {
             match conn.state {
-                State::Flushing(FlushFor::Peer) => self.die(key, ClosedBecause::Peer),
+                State::Flushing(FlushFor::Peer) => self.end_conn(key, CloseReason::Peer),
                 State::Flushing(FlushFor::Local) => self.linger(key),
-                State::Moving(_) => self.leave(key),
+                State::Moving(_) => self.move_if_quiet(key),
                 State::Open | State::Lingering | State::Dead => {}
             }
         }
-        self.remove_if_over(key);
+        self.remove_if_ended(key);
     }
 
-    /// Sending has failed. What was received before that is still told, if a receive is on its way to bring it.
-    fn break_off(&mut self, key: Key, e: &io::Error) {
+    /// Handles a failed send. Data received before it is still delivered if a receive is in flight.
+    fn on_send_failed(&mut self, key: Key, e: &io::Error) {
         let Some(conn) = self.conns.get_mut(key) else { return };
         conn.out.clear();
         match conn.state {
             State::Open if conn.receiving != Receiving::Nothing => conn.broken = Some(e.to_string()),
-            State::Open => self.die(key, ClosedBecause::Error(e.to_string())),
-            State::Flushing(FlushFor::Peer) => self.die(key, ClosedBecause::Peer),
-            State::Flushing(FlushFor::Local) => self.die(key, ClosedBecause::Local),
+            State::Open => self.end_conn(key, CloseReason::Error(e.to_string())),
+            State::Flushing(FlushFor::Peer) => self.end_conn(key, CloseReason::Peer),
+            State::Flushing(FlushFor::Local) => self.end_conn(key, CloseReason::Local),
             State::Lingering | State::Dead | State::Moving(_) => {}
         }
     }
 
-    /// The other side has sent its last byte. It may still read.
+    /// Handles the peer's last byte. The peer may still read.
     pub(super) fn on_finished(&mut self, key: Key) {
         let Some(conn) = self.conns.get_mut(key) else { return };
         conn.finished = true;
         conn.bulk = None;
         match conn.state {
             State::Open => match conn.broken.take() {
-                Some(why) => self.die(key, ClosedBecause::Error(why)),
-                None if conn.out.is_empty() && !conn.sending => self.die(key, ClosedBecause::Peer),
+                Some(why) => self.end_conn(key, CloseReason::Error(why)),
+                None if conn.out.is_empty() && !conn.sending => self.end_conn(key, CloseReason::Peer),
                 None => {
                     conn.state = State::Flushing(FlushFor::Peer);
-                    self.timers.set(self.now.after(FLUSH_TIME_MAX), Due::GiveUp(key));
+                    self.timers.set(self.now.after(FLUSH_TIME_MAX), Due::CloseTimeout(key));
                 }
             },
-            State::Lingering => self.die_silently(key),
+            State::Lingering => self.end_conn_silently(key),
             State::Flushing(_) | State::Dead | State::Moving(_) => {}
         }
     }
 
-    /// Receiving has failed.
+    /// Handles a failed receive.
     pub(super) fn on_receive_failed(&mut self, key: Key, e: &io::Error) {
         let Some(conn) = self.conns.get_mut(key) else { return };
         conn.bulk = None;
         match conn.state {
             State::Open => {
                 let why = conn.broken.take().unwrap_or_else(|| e.to_string());
-                self.die(key, ClosedBecause::Error(why));
+                self.end_conn(key, CloseReason::Error(why));
             }
-            State::Flushing(FlushFor::Peer) => self.die(key, ClosedBecause::Peer),
-            State::Flushing(FlushFor::Local) => self.die(key, ClosedBecause::Local),
-            State::Lingering => self.die_silently(key),
+            State::Flushing(FlushFor::Peer) => self.end_conn(key, CloseReason::Peer),
+            State::Flushing(FlushFor::Local) => self.end_conn(key, CloseReason::Local),
+            State::Lingering => self.end_conn_silently(key),
             State::Dead | State::Moving(_) => conn.finished = true,
         }
     }
 
-    /// A connection has had its time to flush or linger.
-    pub(super) fn give_up(&mut self, key: Key) {
+    /// Handles the timeout of a connection that is flushing or lingering.
+    pub(super) fn on_close_timeout(&mut self, key: Key) {
         let Some(conn) = self.conns.get_mut(key) else { return };
         match conn.state {
-            State::Flushing(FlushFor::Peer) => self.die(key, ClosedBecause::Peer),
-            State::Flushing(FlushFor::Local) => self.die(key, ClosedBecause::Local),
-            State::Lingering => self.die_silently(key),
+            State::Flushing(FlushFor::Peer) => self.end_conn(key, CloseReason::Peer),
+            State::Flushing(FlushFor::Local) => self.end_conn(key, CloseReason::Local),
+            State::Lingering => self.end_conn_silently(key),
             State::Open | State::Dead | State::Moving(_) => {}
         }
     }
 
     fn linger(&mut self, key: Key) {
         let Some(conn) = self.conns.get_mut(key) else { return };
-        // Fails if the connection broke meanwhile, which its receive will tell.
+        // This fails if the connection broke in the meantime, which its receive will report.
         let _ = rustix::net::shutdown(&conn.socket, Shutdown::Write);
-        self.closed.push_back((conn_id(key), ClosedBecause::Local));
+        self.closed.push_back((conn_id(key), CloseReason::Local));
         if conn.finished {
-            self.die_silently(key);
+            self.end_conn_silently(key);
         } else {
             conn.state = State::Lingering;
-            self.timers.set(self.now.after(LINGER_TIME_MAX), Due::GiveUp(key));
-            self.list_to_receive(key);
+            self.timers.set(self.now.after(LINGER_TIME_MAX), Due::CloseTimeout(key));
+            self.queue_receive(key);
         }
     }
 
-    fn die(&mut self, key: Key, because: ClosedBecause) {
-        self.closed.push_back((conn_id(key), because));
-        self.die_silently(key);
+    fn end_conn(&mut self, key: Key, reason: CloseReason) {
+        self.closed.push_back((conn_id(key), reason));
+        self.end_conn_silently(key);
     }
 
-    fn die_silently(&mut self, key: Key) {
+    fn end_conn_silently(&mut self, key: Key) {
         let Some(conn) = self.conns.get_mut(key) else { return };
         conn.state = State::Dead;
         conn.bulk = conn.bulk.take().filter(|_| conn.receiving == Receiving::Bulk);
         conn.out.clear();
         if !conn.is_quiet() {
-            // Ends a receive or send that waits; if it fails they have ended by themselves, and the cancellations see to the rest.
+            // This ends waiting receives and sends. If it fails, they have already ended, and the cancellations take care of the
+            // rest.
             let _ = rustix::net::shutdown(&conn.socket, Shutdown::Both);
         }
         if conn.sending {
             self.cancel(Op::Send(key));
         }
         self.cancel_receive(key);
-        self.remove_if_over(key);
+        self.remove_if_ended(key);
     }
 
     pub(super) fn cancel_receive(&mut self, key: Key) {
@@ -222,11 +223,11 @@ impl<M: Send + 'static> UringPlane<M> {
 
     pub(super) fn cancel(&mut self, op: Op) {
         let entry = opcode::AsyncCancel::new(op.pack()).build();
-        // SAFETY: the entry names no memory.
-        unsafe { self.ring.push(entry, Op::Quiet) };
+        // SAFETY: the entry refers to no memory.
+        unsafe { self.ring.push(entry, Op::Ignored) };
     }
 
-    pub(super) fn remove_if_over(&mut self, key: Key) {
+    pub(super) fn remove_if_ended(&mut self, key: Key) {
         if let Some(conn) = self.conns.get(key)
             && matches!(conn.state, State::Dead)
             && conn.is_quiet()
@@ -235,41 +236,41 @@ impl<M: Send + 'static> UringPlane<M> {
         }
     }
 
-    /// A moving connection has nothing in the kernel any more: off it goes.
-    fn leave(&mut self, key: Key) {
+    /// Moves a connection to its new shard if no operation is in flight.
+    fn move_if_quiet(&mut self, key: Key) {
         if !self.conns.get(key).is_some_and(Conn::is_quiet) {
             return;
         }
         let Some(conn) = self.conns.remove(key) else { return };
         let State::Moving(moving) = conn.state else { return };
-        let Move { to, baggage, unread } = *moving;
-        let Conn { socket, listener, ends, .. } = conn;
+        let Move { to, payload, unread } = *moving;
+        let Conn { socket, listener, endpoints, .. } = conn;
         self.post_envelope(
             to,
-            Envelope::Connection(Box::new(Moved { socket, listener, ends, baggage, unread })),
+            Envelope::Connection(Box::new(Moved { socket, listener, endpoints, payload, unread })),
         );
     }
 
-    /// A connection has arrived from another shard.
+    /// Adds a connection that arrived from another shard.
     pub(super) fn adopt_moved(&mut self, moved: Moved<M>) -> (Key, M, Bytes) {
-        let key = self.conns.insert(Conn::new(moved.socket, moved.listener, moved.ends));
-        (key, moved.baggage, moved.unread)
+        let key = self.conns.insert(Conn::new(moved.socket, moved.listener, moved.endpoints));
+        (key, moved.payload, moved.unread)
     }
 
     fn live(&mut self, conn: ConnId) -> Option<&mut Conn<M>> {
         self.conns.get_mut(conn_key(conn)).filter(|conn| conn.is_live())
     }
 
-    pub(super) fn migrate_conn(&mut self, id: ConnId, to: ShardIndex, baggage: M, unread: Bytes) {
+    pub(super) fn migrate_conn(&mut self, id: ConnId, to: ShardIndex, payload: M, unread: Bytes) {
         let key = conn_key(id);
         let Some(conn) = self.live(id) else { return };
         assert!(
             conn.hello && conn.receiving == Receiving::Nothing,
             "only a connection in hello mode can move"
         );
-        conn.state = State::Moving(Box::new(Move { to, baggage, unread }));
+        conn.state = State::Moving(Box::new(Move { to, payload, unread }));
         if conn.out.is_empty() {
-            self.leave(key);
+            self.move_if_quiet(key);
         }
     }
 }
@@ -279,12 +280,12 @@ impl<M: Send + 'static> Net for UringPlane<M> {
         let Some(c) = self.live(conn) else { return };
         if c.broken.is_none() {
             c.out.push(data);
-            self.list_to_send(conn_key(conn));
+            self.queue_send(conn_key(conn));
         }
     }
 
     fn local_addr(&self, conn: ConnId) -> Option<SocketAddr> {
-        self.conns.get(conn_key(conn)).filter(|c| c.is_live()).map(|c| c.ends.local)
+        self.conns.get(conn_key(conn)).filter(|c| c.is_live()).map(|c| c.endpoints.local)
     }
 
     fn send_queue_bytes(&self, conn: ConnId) -> usize {
@@ -294,30 +295,34 @@ impl<M: Send + 'static> Net for UringPlane<M> {
     fn stream(&mut self, conn: ConnId) {
         if let Some(c) = self.live(conn) {
             c.hello = false;
-            self.list_to_receive(conn_key(conn));
+            self.queue_receive(conn_key(conn));
         }
     }
 
     fn recv_into(&mut self, conn: ConnId, buf: AlignedBuf, filled: usize, end: usize) {
-        assert!(filled <= end && end <= buf.len(), "a bulk from {filled} to {end} of {} bytes", buf.len());
+        assert!(
+            filled <= end && end <= buf.len(),
+            "a bulk receive of {filled}..{end} into {} bytes",
+            buf.len()
+        );
         if let Some(c) = self.live(conn) {
-            assert!(c.bulk.is_none(), "one bulk at a time");
+            assert!(c.bulk.is_none(), "a second recv_into before the first completed");
             c.bulk = Some(Bulk { buf, filled, end });
-            self.list_to_receive(conn_key(conn));
+            self.queue_receive(conn_key(conn));
         }
     }
 
     fn pause(&mut self, conn: ConnId) {
         if let Some(c) = self.live(conn) {
             c.paused = true;
-            self.list_to_receive(conn_key(conn));
+            self.queue_receive(conn_key(conn));
         }
     }
 
     fn resume(&mut self, conn: ConnId) {
         if let Some(c) = self.live(conn) {
             c.paused = false;
-            self.list_to_receive(conn_key(conn));
+            self.queue_receive(conn_key(conn));
         }
     }
 
@@ -327,12 +332,12 @@ impl<M: Send + 'static> Net for UringPlane<M> {
             && let Some(c) = self.conns.get(key)
             && matches!(c.state, State::Flushing(FlushFor::Local))
         {
-            // Closed in order before, but it takes too long.
-            return self.die(key, ClosedBecause::Local);
+            // A close after sends that takes too long.
+            return self.end_conn(key, CloseReason::Local);
         }
         let Some(c) = self.live(conn) else { return };
         if how == Close::Now || c.broken.is_some() {
-            self.die(key, ClosedBecause::Local);
+            self.end_conn(key, CloseReason::Local);
             return;
         }
         c.state = State::Flushing(FlushFor::Local);
@@ -340,8 +345,8 @@ impl<M: Send + 'static> Net for UringPlane<M> {
         if c.out.is_empty() && !c.sending {
             self.linger(key);
         } else {
-            self.timers.set(self.now.after(FLUSH_TIME_MAX), Due::GiveUp(key));
-            self.list_to_receive(key);
+            self.timers.set(self.now.after(FLUSH_TIME_MAX), Due::CloseTimeout(key));
+            self.queue_receive(key);
         }
     }
 
@@ -350,8 +355,8 @@ impl<M: Send + 'static> Net for UringPlane<M> {
     }
 }
 
-/// Whether trying again is all there is to do.
-pub(super) fn is_passing(e: &io::Error) -> bool {
+/// Returns whether an operation can simply be retried after this error.
+pub(super) fn is_transient(e: &io::Error) -> bool {
     matches!(
         e.raw_os_error(),
         Some(libc::EINTR | libc::EAGAIN | libc::ENOBUFS | libc::ECANCELED | libc::ENOMEM)

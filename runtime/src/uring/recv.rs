@@ -1,8 +1,8 @@
-//! Receiving: which operation is in the kernel, and what its completions bring.
+//! Receiving: which operation is in flight, and what its completions deliver.
 //!
-//! Small frames come through a multishot receive into provided buffers, many to a completion. A bulk comes through single receives
-//! straight into its own pages. Whatever the multishot receive still brings before its cancellation takes effect belongs to the
-//! bulk and is copied there first, so bytes stay in order.
+//! Small messages arrive through a multishot receive into provided buffers, many per completion. A bulk arrives through single
+//! receives directly into its own pages. What the multishot receive still delivers before its cancellation takes effect belongs to
+//! the bulk and is copied there first, so bytes stay in order.
 
 use std::os::fd::AsRawFd;
 
@@ -11,7 +11,7 @@ use io_uring::{opcode, types};
 
 use super::UringPlane;
 use super::conn::{Receiving, Step, Wanted};
-use super::net::{conn_id, is_passing};
+use super::net::{conn_id, is_transient};
 use super::recv_buffers::{RECV_GROUP, RecvBuffers};
 use super::ring::Cqe;
 use super::token::Op;
@@ -19,8 +19,8 @@ use crate::plane::ShardApp;
 use crate::slab::Key;
 
 impl<M: Send + 'static> UringPlane<M> {
-    /// Looks at the connection's receive at the end of the turn, when the application has said all it wants.
-    pub(super) fn list_to_receive(&mut self, key: Key) {
+    /// Updates the connection's receive at the end of the turn, when the application has made all its calls.
+    pub(super) fn queue_receive(&mut self, key: Key) {
         self.to_receive.push(key);
     }
 
@@ -50,7 +50,7 @@ impl<M: Send + 'static> UringPlane<M> {
                 let Some(bulk) = &mut conn.bulk else { return };
                 let into = &mut bulk.buf[bulk.filled..bulk.end];
                 let bytes = u32::try_from(into.len()).unwrap_or(u32::MAX);
-                // Waiting for all of it saves a completion for every piece that arrives.
+                // Waiting for all bytes saves a completion per segment.
                 let recv = opcode::Recv::new(fd, into.as_mut_ptr(), bytes).flags(libc::MSG_WAITALL);
                 (recv.build(), Receiving::Bulk)
             }
@@ -58,11 +58,11 @@ impl<M: Send + 'static> UringPlane<M> {
         conn.receiving = receiving;
         conn.receive_cancelled = false;
         // SAFETY: provided buffers outlive the ring. A bulk's pages and the socket stay in the connection until the receive has
-        // completed: `receiving` keeps the connection in the slab, and nothing takes or looks into the bulk meanwhile.
+        // completed: `receiving` keeps the connection in the slab, and nothing takes or accesses the bulk before that.
         unsafe { self.ring.push(entry, Op::Recv(key)) };
     }
 
-    /// A receive has brought something, or has ended.
+    /// Handles a completion of a receive.
     pub(super) fn on_received<A>(&mut self, app: &mut A, buffers: &mut RecvBuffers, key: Key, cqe: Cqe)
     where
         A: ShardApp<Message = M>,
@@ -82,13 +82,13 @@ impl<M: Send + 'static> UringPlane<M> {
                     let data = buffers.take(id, bytes);
                     self.deliver(app, key, data);
                     if once && let Some(conn) = self.conns.get_mut(key) {
-                        conn.note_probe(bytes);
+                        conn.count_probe(bytes);
                     }
                 }
                 None => self.on_bulk_received(app, key, bytes),
             },
-            // Out of buffers for a moment, cancelled, interrupted: the next receive goes on where this one stopped.
-            Err(e) if is_passing(&e) => {}
+            // Out of buffers for a moment, cancelled, or interrupted: the next receive continues where this one stopped.
+            Err(e) if is_transient(&e) => {}
             Err(e) => finished = Some(Err(e)),
         }
         if let Some(id) = cqe.buffer() {
@@ -102,8 +102,8 @@ impl<M: Send + 'static> UringPlane<M> {
             Some(Ok(())) => self.on_finished(key),
             Some(Err(e)) => self.on_receive_failed(key, &e),
         }
-        self.list_to_receive(key);
-        self.remove_if_over(key);
+        self.queue_receive(key);
+        self.remove_if_ended(key);
     }
 
     fn on_bulk_received<A>(&mut self, app: &mut A, key: Key, bytes: usize)
@@ -115,7 +115,7 @@ impl<M: Send + 'static> UringPlane<M> {
         {
             assert!(
                 bytes <= bulk.missing(),
-                "the kernel received {bytes} bytes where {} fit",
+                "the kernel received {bytes} bytes into space for {}",
                 bulk.missing()
             );
             bulk.filled += bytes;
@@ -123,7 +123,7 @@ impl<M: Send + 'static> UringPlane<M> {
         }
     }
 
-    /// Gives the application bytes of a connection: to its bulk first, if it has one.
+    /// Delivers bytes of a connection, first to its bulk if it has one.
     pub(super) fn deliver<A>(&mut self, app: &mut A, key: Key, data: &[u8])
     where
         A: ShardApp<Message = M>,

@@ -1,4 +1,4 @@
-//! One io_uring ring: entries in, completions out.
+//! An io_uring ring: operations in, completions out.
 
 use std::collections::VecDeque;
 use std::io;
@@ -21,12 +21,12 @@ pub(super) struct Cqe {
 }
 
 impl Cqe {
-    /// Whether the operation goes on and will complete again.
+    /// Returns whether the operation continues and will complete again.
     pub(super) fn more(self) -> bool {
         cqueue::more(self.flags)
     }
 
-    /// The provided buffer that was filled.
+    /// Returns the provided buffer that was filled, if any.
     pub(super) fn buffer(self) -> Option<u16> {
         cqueue::buffer_select(self.flags)
     }
@@ -36,8 +36,8 @@ impl Cqe {
     }
 }
 
-/// How a ring is set up: one thread submits, and completions are worked off only when that thread asks for them.
-/// Also what the preflight tries.
+/// Creates a ring that one thread submits to, and whose completions are processed only when that thread asks for them. The
+/// preflight check uses it too.
 pub(crate) fn build(entries: u32) -> io::Result<IoUring> {
     IoUring::builder()
         .setup_single_issuer()
@@ -51,14 +51,14 @@ pub(crate) fn build(entries: u32) -> io::Result<IoUring> {
 
 pub(super) struct Ring {
     uring: IoUring,
-    /// Completions taken out of the ring early, to make room while submitting.
+    /// Completions that were taken out of the ring early, to make space while submitting.
     taken: VecDeque<Cqe>,
     /// Operations whose last completion has not been taken yet.
     in_flight: usize,
 }
 
 impl Ring {
-    /// To be called on the thread that will use it.
+    /// Creates a ring. Must be called on the thread that will use it.
     pub(super) fn new(entries: u32) -> io::Result<Self> {
         Ok(Self { uring: build(entries)?, taken: VecDeque::new(), in_flight: 0 })
     }
@@ -78,8 +78,8 @@ impl Ring {
     /// Queues an operation.
     ///
     /// # Safety
-    /// The memory and the file that the entry names stay valid and, where the kernel writes, untouched until the last completion of `op`
-    /// has been taken from [`pop`](Self::pop).
+    /// The memory and the file that the entry refers to must stay valid, and memory that the kernel writes to must not be accessed,
+    /// until the last completion of `op` has been taken with [`pop`](Self::pop).
     pub(super) unsafe fn push(&mut self, entry: squeue::Entry, op: Op) {
         let mut entry = entry.user_data(op.pack());
         if op.is_awaited() {
@@ -87,19 +87,19 @@ impl Ring {
         } else {
             entry = entry.flags(Flags::SKIP_SUCCESS);
         }
-        // SAFETY: the caller keeps what the entry names valid.
+        // SAFETY: the caller keeps what the entry refers to valid.
         while unsafe { self.uring.submission().push(&entry) }.is_err() {
             self.submit();
         }
     }
 
-    /// Whether a system call would do anything.
+    /// Returns whether a system call would have an effect.
     pub(super) fn has_work(&mut self) -> bool {
         let queue = self.uring.submission();
         !queue.is_empty() || queue.taskrun() || queue.cq_overflow()
     }
 
-    /// Hands queued operations to the kernel and lets it post what has completed.
+    /// Submits queued operations, and lets the kernel post completions.
     pub(super) fn submit(&mut self) {
         if !self.has_work() {
             return;
@@ -110,18 +110,18 @@ impl Ring {
         }
     }
 
-    /// The same, and sleeps until something has completed or this much time has passed.
+    /// Like [`submit`](Self::submit), but sleeps until an operation completes or the timeout expires.
     pub(super) fn submit_and_wait(&mut self, timeout: Option<Duration>) {
         let timespec = timeout.map(types::Timespec::from);
         let args = types::SubmitArgs::new();
         let args = timespec.as_ref().map_or(args, |timespec| args.timespec(timespec));
         let mut flags = EnterFlags::GETEVENTS | EnterFlags::EXT_ARG;
         if self.uring.params().is_feature_no_iowait() {
-            // A shard that waits for clients is idle, not waiting for a disk, whatever its ring holds.
+            // A shard that waits for clients is idle and does not count as waiting for I/O.
             flags |= EnterFlags::NO_IOWAIT;
         }
         let queued = self.uring.submission().len() as u32;
-        // SAFETY: the entries are in order (see `push`), and the argument is of the type that the flag announces.
+        // SAFETY: the entries are valid (see `push`), and the argument has the type that the flag announces.
         let result = unsafe { self.uring.submitter().enter(queued, 1, flags.bits(), Some(&args)) };
         match result {
             Err(e) if e.raw_os_error() == Some(libc::ETIME) => {}
@@ -130,7 +130,7 @@ impl Ring {
         }
     }
 
-    /// What a failed submission means: nothing (a signal), or that completions have to be taken first.
+    /// Handles a failed submission: a signal is ignored; otherwise completions have to be taken first.
     fn recover(&mut self, e: &io::Error) {
         match e.raw_os_error() {
             Some(libc::EINTR) => {}
@@ -143,7 +143,7 @@ impl Ring {
         }
     }
 
-    /// The next completion.
+    /// Removes and returns the next completion.
     pub(super) fn pop(&mut self) -> Option<Cqe> {
         let cqe = self.taken.pop_front().or_else(|| self.pop_ring())?;
         if cqe.op.is_awaited() && !cqe.more() {
@@ -157,31 +157,32 @@ impl Ring {
         Some(Cqe { op: Op::unpack(entry.user_data()), result: entry.result(), flags: entry.flags() })
     }
 
-    /// Whether completions wait, in the ring or in the kernel.
+    /// Returns whether completions are waiting, in the ring or in the kernel.
     pub(super) fn is_ready(&mut self) -> bool {
         !self.taken.is_empty() || !self.uring.completion().is_empty() || self.has_work()
     }
 
-    /// Keeps this file open until the kernel has ended the ring's last operation, even if the process is killed before.
+    /// Keeps this file open until the kernel has ended the ring's last operation, even if the process is killed first.
     pub(super) fn keep_open(&self, file: RawFd) -> io::Result<()> {
         self.uring.submitter().register_files(&[file])
     }
 
-    /// Has completions signal this eventfd, between [`listen`](Self::listen) and [`mute`](Self::mute).
+    /// Makes completions signal this eventfd between [`enable_eventfd`](Self::enable_eventfd) and
+    /// [`disable_eventfd`](Self::disable_eventfd).
     pub(super) fn register_eventfd(&mut self, eventfd: RawFd) -> io::Result<()> {
         self.uring.submitter().register_eventfd(eventfd)?;
-        self.mute();
+        self.disable_eventfd();
         Ok(())
     }
 
-    /// Signals the eventfd from now on. Check [`is_ready`](Self::is_ready) afterwards: earlier completions gave no signal.
-    pub(super) fn listen(&mut self) {
+    /// Enables the eventfd. Check [`is_ready`](Self::is_ready) afterwards: earlier completions gave no signal.
+    pub(super) fn enable_eventfd(&mut self) {
         self.uring.completion().enable_eventfd();
-        // The kernel marks the ring and then looks at the flag; this thread sets the flag and then looks at the ring.
+        // The kernel updates the ring and then reads the flag; this thread sets the flag and then reads the ring.
         fence(Ordering::SeqCst);
     }
 
-    pub(super) fn mute(&mut self) {
+    pub(super) fn disable_eventfd(&mut self) {
         self.uring.completion().disable_eventfd();
     }
 }

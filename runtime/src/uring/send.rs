@@ -1,19 +1,19 @@
-//! What a connection has yet to send: pieces in order, small ones copied together.
+//! A connection's queue of data to send: chunks in order, with small ones copied together.
 
 use std::collections::VecDeque;
 
 use bytes::Bytes;
 
-use super::limits::{SEND_PIECES_MAX, SEND_STAGE_BYTES};
+use super::limits::{SEND_CHUNKS_MAX, SEND_STAGE_BYTES};
 use crate::plane::SEND_COPY_BYTES_MAX;
 
-enum Piece {
+enum Chunk {
     Shared(Bytes),
-    /// Small sends, one behind the other.
+    /// Small sends, one after another.
     Staged(Vec<u8>),
 }
 
-impl Piece {
+impl Chunk {
     fn bytes(&self) -> &[u8] {
         match self {
             Self::Shared(bytes) => bytes,
@@ -22,13 +22,13 @@ impl Piece {
     }
 }
 
-/// Invariant: the first `in_flight` pieces are with the kernel and neither change nor move until [`advance`](Self::advance).
+/// Invariant: the first `in_flight` chunks are used by the kernel and neither change nor move until [`advance`](Self::advance).
 #[derive(Default)]
 pub(super) struct SendQueue {
-    pieces: VecDeque<Piece>,
-    /// Bytes of the first piece that were sent already.
+    chunks: VecDeque<Chunk>,
+    /// Bytes of the first chunk that were already sent.
     sent_of_first: usize,
-    /// Bytes queued and not sent.
+    /// Bytes queued but not sent.
     bytes: usize,
     in_flight: usize,
 }
@@ -48,11 +48,11 @@ impl SendQueue {
         }
         self.bytes += data.len();
         if data.len() > SEND_COPY_BYTES_MAX {
-            self.pieces.push_back(Piece::Shared(data));
+            self.chunks.push_back(Chunk::Shared(data));
             return;
         }
-        if self.pieces.len() > self.in_flight
-            && let Some(Piece::Staged(stage)) = self.pieces.back_mut()
+        if self.chunks.len() > self.in_flight
+            && let Some(Chunk::Staged(stage)) = self.chunks.back_mut()
             && stage.len() + data.len() <= SEND_STAGE_BYTES
         {
             stage.extend_from_slice(&data);
@@ -60,43 +60,43 @@ impl SendQueue {
         }
         let mut stage = Vec::with_capacity(SEND_COPY_BYTES_MAX);
         stage.extend_from_slice(&data);
-        self.pieces.push_back(Piece::Staged(stage));
+        self.chunks.push_back(Chunk::Staged(stage));
     }
 
-    /// Hands the first pieces out, to be sent at once; they stay in place until [`advance`](Self::advance).
-    pub(super) fn take_off(&mut self, mut each: impl FnMut(&[u8])) {
+    /// Passes the first chunks to `each`, for one send. They stay in place until [`advance`](Self::advance).
+    pub(super) fn start_send(&mut self, mut each: impl FnMut(&[u8])) {
         debug_assert_eq!(self.in_flight, 0, "one send at a time");
-        self.in_flight = self.pieces.len().min(SEND_PIECES_MAX);
+        self.in_flight = self.chunks.len().min(SEND_CHUNKS_MAX);
         let mut skip = self.sent_of_first;
-        for piece in self.pieces.iter().take(self.in_flight) {
-            each(&piece.bytes()[skip..]);
+        for chunk in self.chunks.iter().take(self.in_flight) {
+            each(&chunk.bytes()[skip..]);
             skip = 0;
         }
     }
 
-    /// The send is over and this many bytes of it have left.
+    /// Handles the completion of the send, which has sent this many bytes.
     pub(super) fn advance(&mut self, sent: usize) {
         self.in_flight = 0;
         assert!(sent <= self.bytes, "{sent} bytes sent of {}", self.bytes);
         self.bytes -= sent;
         self.sent_of_first += sent;
-        while let Some(first) = self.pieces.front() {
+        while let Some(first) = self.chunks.front() {
             let len = first.bytes().len();
             if self.sent_of_first < len {
                 break;
             }
             self.sent_of_first -= len;
-            self.pieces.pop_front();
+            self.chunks.pop_front();
         }
     }
 
-    /// Forgets everything, except what is with the kernel.
+    /// Drops everything except the chunks in flight.
     pub(super) fn clear(&mut self) {
-        self.pieces.truncate(self.in_flight);
-        if self.pieces.is_empty() {
+        self.chunks.truncate(self.in_flight);
+        if self.chunks.is_empty() {
             self.sent_of_first = 0;
         }
-        self.bytes = self.pieces.iter().map(|piece| piece.bytes().len()).sum::<usize>() - self.sent_of_first;
+        self.bytes = self.chunks.iter().map(|chunk| chunk.bytes().len()).sum::<usize>() - self.sent_of_first;
     }
 }
 
@@ -105,13 +105,13 @@ mod tests {
     use super::*;
 
     fn taken(queue: &mut SendQueue) -> Vec<Vec<u8>> {
-        let mut pieces = Vec::new();
-        queue.take_off(|piece| pieces.push(piece.to_vec()));
-        pieces
+        let mut chunks = Vec::new();
+        queue.start_send(|chunk| chunks.push(chunk.to_vec()));
+        chunks
     }
 
     #[test]
-    fn small_sends_share_a_piece_and_large_ones_are_not_copied() {
+    fn small_sends_share_a_chunk_and_large_ones_are_not_copied() {
         let mut queue = SendQueue::default();
         let large = Bytes::from(vec![7; SEND_COPY_BYTES_MAX + 1]);
         queue.push(Bytes::from_static(b"ab"));
@@ -120,17 +120,17 @@ mod tests {
         queue.push(Bytes::from_static(b"ef"));
         assert_eq!(queue.bytes(), 6 + large.len());
         let mut addresses = Vec::new();
-        let mut pieces = Vec::new();
-        queue.take_off(|piece| {
-            addresses.push(piece.as_ptr());
-            pieces.push(piece.to_vec());
+        let mut chunks = Vec::new();
+        queue.start_send(|chunk| {
+            addresses.push(chunk.as_ptr());
+            chunks.push(chunk.to_vec());
         });
-        assert_eq!(pieces, [b"abcd".to_vec(), large.to_vec(), b"ef".to_vec()]);
+        assert_eq!(chunks, [b"abcd".to_vec(), large.to_vec(), b"ef".to_vec()]);
         assert_eq!(addresses[1], large.as_ptr());
     }
 
     #[test]
-    fn a_piece_that_is_with_the_kernel_is_not_appended_to() {
+    fn a_chunk_in_flight_is_not_appended_to() {
         let mut queue = SendQueue::default();
         queue.push(Bytes::from_static(b"ab"));
         assert_eq!(taken(&mut queue), [b"ab"]);
@@ -141,7 +141,7 @@ mod tests {
     }
 
     #[test]
-    fn partial_sends_go_on_where_they_stopped_whatever_their_sizes() {
+    fn partial_sends_continue_where_they_stopped_for_any_sizes() {
         for step in [1, 2, 3, 7, 600, 1000, 5000] {
             let mut queue = SendQueue::default();
             let mut expected = Vec::new();
@@ -165,7 +165,7 @@ mod tests {
     fn clearing_keeps_what_the_kernel_still_reads() {
         let mut queue = SendQueue::default();
         queue.push(Bytes::from(vec![1; 1000]));
-        queue.take_off(|_| {});
+        queue.start_send(|_| {});
         queue.push(Bytes::from(vec![2; 1000]));
         queue.clear();
         assert_eq!(queue.bytes(), 1000);
@@ -174,6 +174,6 @@ mod tests {
         queue.clear();
         assert!(queue.is_empty());
         queue.push(Bytes::from_static(b"new"));
-        assert_eq!(taken(&mut queue), [b"new"], "nothing of the old position is left");
+        assert_eq!(taken(&mut queue), [b"new"], "the old position is reset");
     }
 }

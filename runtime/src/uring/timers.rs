@@ -1,4 +1,4 @@
-//! Timers, soonest first; those due at the same time in the order they were set.
+//! Timers in order of expiry; those due at the same time in the order in which they were set.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
@@ -50,12 +50,13 @@ impl<T> Timers<T> {
         self.next += 1;
     }
 
-    /// When the next one is due.
+    /// Returns when the next timer is due.
     pub(super) fn next_at(&self) -> Option<Instant> {
         self.heap.peek().map(|Reverse(timer)| timer.at)
     }
 
-    /// Takes the next one if it is due, and was set before `limit`: one that is set while others fire waits for the next turn.
+    /// Removes and returns the next timer if it is due and was set before `limit`. A timer that is set while others fire waits for
+    /// the next turn.
     pub(super) fn pop_due(&mut self, now: Instant, limit: u64) -> Option<T> {
         let Reverse(timer) = self.heap.peek()?;
         if timer.at > now || timer.sequence >= limit {
@@ -64,7 +65,7 @@ impl<T> Timers<T> {
         self.heap.pop().map(|Reverse(timer)| timer.what)
     }
 
-    /// The sequence number the next timer will get.
+    /// Returns the sequence number of the next timer that is set.
     pub(super) fn sequence(&self) -> u64 {
         self.next
     }
@@ -83,7 +84,11 @@ mod tests {
         let limit = timers.sequence();
         timers.set(Instant(0), "set later");
         assert_eq!(timers.next_at(), Some(Instant(0)));
-        assert_eq!(timers.pop_due(Instant(20), limit), None, "a later one in front waits for its turn");
+        assert_eq!(
+            timers.pop_due(Instant(20), limit),
+            None,
+            "a timer set after the limit waits for the next turn"
+        );
         let limit = timers.sequence();
         let fired: Vec<_> = std::iter::from_fn(|| timers.pop_due(Instant(20), limit)).collect();
         assert_eq!(fired, ["set later", "a", "a2", "b"]);

@@ -1,4 +1,4 @@
-//! What a completion is about, packed into the 64 bits that io_uring carries.
+//! The operation of a completion, packed into io_uring's 64 bits of user data.
 
 use crate::slab::Key;
 
@@ -8,22 +8,22 @@ const KIND_SHIFT: u32 = 60;
 /// An operation in the ring.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Op {
-    /// Accepting from the listener of this index.
+    /// Accepts from the listener with this index.
     Accept(u16),
-    /// The one receive of a connection.
+    /// The receive of a connection.
     Recv(Key),
-    /// The one send of a connection.
+    /// The send of a connection.
     Send(Key),
     /// A disk operation.
     Disk(Key),
-    /// Reading the bell that other threads ring.
+    /// Reads the doorbell, which other threads write to.
     Doorbell,
     /// The timeout that ends a park.
     Deadline,
-    /// Another shard's ring has woken this one.
+    /// A wake-up from another shard's ring.
     Woken,
-    /// An operation whose result tells nothing: a cancellation, a wake-up sent.
-    Quiet,
+    /// An operation whose result is ignored: a cancellation, or a wake-up of another shard.
+    Ignored,
 }
 
 impl Op {
@@ -36,7 +36,7 @@ impl Op {
             Self::Doorbell => (5, Key { index: 0, generation: 0 }),
             Self::Deadline => (6, Key { index: 0, generation: 0 }),
             Self::Woken => (7, Key { index: 0, generation: 0 }),
-            Self::Quiet => (8, Key { index: 0, generation: 0 }),
+            Self::Ignored => (8, Key { index: 0, generation: 0 }),
         };
         debug_assert!(key.index < 1 << INDEX_BITS);
         kind << KIND_SHIFT | u64::from(key.generation) << INDEX_BITS | u64::from(key.index)
@@ -53,14 +53,14 @@ impl Op {
             5 => Self::Doorbell,
             6 => Self::Deadline,
             7 => Self::Woken,
-            8 => Self::Quiet,
+            8 => Self::Ignored,
             kind => unreachable!("completion of an operation of kind {kind} that was never started"),
         }
     }
 
-    /// Whether its memory and file are in use until its last completion, which is awaited before a ring ends.
+    /// Returns whether the operation uses memory or a file until its last completion, which must be awaited before the ring ends.
     pub(super) fn is_awaited(self) -> bool {
-        !matches!(self, Self::Woken | Self::Quiet)
+        !matches!(self, Self::Woken | Self::Ignored)
     }
 }
 
@@ -69,7 +69,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_operation_survives_packing() {
+    fn every_operation_round_trips_through_packing() {
         let key = Key { index: (1 << INDEX_BITS) - 1, generation: u32::MAX };
         for op in [
             Op::Accept(u16::MAX),
@@ -79,7 +79,7 @@ mod tests {
             Op::Doorbell,
             Op::Deadline,
             Op::Woken,
-            Op::Quiet,
+            Op::Ignored,
         ] {
             assert_eq!(Op::unpack(op.pack()), op);
         }

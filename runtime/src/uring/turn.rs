@@ -1,4 +1,4 @@
-//! A shard's turn: submit, take what has completed, tell the application.
+//! A shard's turn: submit, take completions, deliver them to the application.
 
 use std::io;
 use std::os::fd::{FromRawFd, OwnedFd, RawFd};
@@ -18,44 +18,44 @@ use super::{PlaneParts, UringPlane, wake};
 use crate::plane::{ShardApp, ShardIndex, Token};
 use crate::slab::Key;
 
-/// What a timer is for.
+/// Purpose of a timer.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Due {
-    /// The application asked for it.
+    /// A timer of the application.
     App(Token),
-    /// A connection has had its time to end.
-    GiveUp(Key),
-    /// Accepting may work again.
+    /// A connection's time to flush or linger is over.
+    CloseTimeout(Key),
+    /// Retry accepting.
     Accept(u16),
 }
 
-/// What a host does next.
+/// What the host does next.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Turn {
-    /// Nothing happened and nothing waits: sleep.
+    /// Nothing happened and nothing is waiting: sleep.
     Idle,
-    /// Call again.
+    /// Run another turn.
     Busy,
     /// The application has ended this shard.
     Exit,
 }
 
-/// A plane and what drives it. Dropping it ends every operation first.
+/// A plane and its main loop. Dropping it ends all operations first.
 pub(crate) struct Driver<M: Send + 'static> {
     pub(crate) plane: UringPlane<M>,
-    /// Beside the plane, not in it, so that the application can read a buffer while it uses the plane. None after the end.
+    /// Separate from the plane, so that the application can read a buffer while it uses the plane. `None` after the end.
     buffers: Option<RecvBuffers>,
-    /// Whether nothing has been told yet.
-    fresh: bool,
-    shutdown_told: bool,
+    /// Whether no turn has run yet.
+    first_turn: bool,
+    shutdown_delivered: bool,
 }
 
 impl<M: Send + 'static> Driver<M> {
-    /// To be called on the shard's thread.
+    /// Creates the plane. Must be called on the shard's thread.
     pub(crate) fn new(parts: PlaneParts<M>) -> io::Result<Self> {
         let plane = UringPlane::new(parts)?;
         let buffers = RecvBuffers::register(plane.ring.uring())?;
-        Ok(Self { plane, buffers: Some(buffers), fresh: true, shutdown_told: false })
+        Ok(Self { plane, buffers: Some(buffers), first_turn: true, shutdown_delivered: false })
     }
 
     /// Starts to serve.
@@ -63,82 +63,82 @@ impl<M: Send + 'static> Driver<M> {
         self.plane.open();
     }
 
-    /// One turn. If there is nothing to do, it waits in the ring until there is, or until the time given.
+    /// Runs one turn. If there is nothing to do, waits in the ring for an event, at most for the time given.
     pub(crate) fn turn<A>(&mut self, app: &mut A, longest: Option<Duration>) -> Turn
     where
         A: ShardApp<Message = M>,
     {
         let plane = &mut self.plane;
-        if !self.fresh && !plane.has_news() {
-            plane.mailbox.fall_asleep();
-            if plane.mailbox.has_mail() {
+        if !self.first_turn && !plane.has_events() {
+            plane.mailbox.mark_asleep();
+            if plane.mailbox.has_work() {
                 plane.ring.submit();
             } else {
                 plane.read_clock();
                 plane.ring.submit_and_wait(plane.until_timer().into_iter().chain(longest).min());
             }
-            plane.mailbox.wake_up();
+            plane.mailbox.mark_awake();
         } else {
             plane.ring.submit();
         }
         plane.read_clock();
-        let told = self.dispatch(app);
+        let delivered = self.dispatch(app);
         let plane = &mut self.plane;
-        if told {
+        if delivered {
             app.on_turn_end(plane);
         }
         plane.flush();
         if plane.exiting {
             Turn::Exit
-        } else if told || plane.has_news() {
+        } else if delivered || plane.has_events() {
             Turn::Busy
         } else {
             Turn::Idle
         }
     }
 
-    /// Has completions signal an eventfd while the shard is parked outside of its ring.
+    /// Makes completions signal an eventfd while the shard is parked outside its ring.
     pub(crate) fn register_eventfd(&mut self, eventfd: RawFd) -> io::Result<()> {
         self.plane.ring.register_eventfd(eventfd)
     }
 
-    /// Gets ready to sleep until the eventfd is signalled; false if there is something to do first.
+    /// Prepares for sleeping until the eventfd is signalled. Returns false if there is something to do first.
     pub(crate) fn park(&mut self) -> bool {
         let plane = &mut self.plane;
         plane.read_clock();
         plane.set_deadline();
         plane.ring.submit();
-        plane.mailbox.fall_asleep();
-        plane.ring.listen();
-        if plane.ring.is_ready() || plane.has_news() {
+        plane.mailbox.mark_asleep();
+        plane.ring.enable_eventfd();
+        if plane.ring.is_ready() || plane.has_events() {
             self.unpark();
             return false;
         }
         true
     }
 
-    /// Awake again.
+    /// Ends a park.
     pub(crate) fn unpark(&mut self) {
-        self.plane.ring.mute();
-        self.plane.mailbox.wake_up();
+        self.plane.ring.disable_eventfd();
+        self.plane.mailbox.mark_awake();
     }
 
     fn dispatch<A>(&mut self, app: &mut A) -> bool
     where
         A: ShardApp<Message = M>,
     {
-        let mut told = std::mem::take(&mut self.fresh);
-        // What was waiting for room has left: the application may go on with what it held back.
-        told |= self.plane.mailbox.take_unparked();
-        told |= self.tell_news(app);
-        told |= self.tell_messages(app);
-        told |= self.tell_timers(app);
+        let mut delivered = std::mem::take(&mut self.first_turn);
+        // Messages that waited for space have left, so the application may continue with what it held back.
+        delivered |= self.plane.mailbox.take_overflow_moved();
+        delivered |= self.deliver_events(app);
+        delivered |= self.deliver_messages(app);
+        delivered |= self.deliver_timers(app);
         for _ in 0..TURN_COMPLETIONS_MAX {
             let Some(cqe) = self.plane.ring.pop() else { break };
-            told |= self.on_completion(app, cqe);
+            delivered |= self.on_completion(app, cqe);
         }
-        told |= self.tell_news(app);
-        told
+        delivered |= self.deliver_events(app);
+        delivered
     }
 
     fn on_completion<A>(&mut self, app: &mut A, cqe: Cqe) -> bool
@@ -153,7 +153,7 @@ impl<M: Send + 'static> Driver<M> {
                 }
             }
             Op::Send(key) => {
-                if let Some(bytes) = plane.on_send_over(key, cqe) {
+                if let Some(bytes) = plane.on_sent(key, cqe) {
                     app.on_sent(plane, conn_id(key), bytes);
                 }
             }
@@ -166,18 +166,18 @@ impl<M: Send + 'static> Driver<M> {
                 if let Some(key) = plane.on_accepted(index, cqe)
                     && let Some(conn) = plane.conns.get(key)
                 {
-                    let (listener, peer) = (conn.listener, conn.ends.peer);
-                    plane.list_to_receive(key);
+                    let (listener, peer) = (conn.listener, conn.endpoints.peer);
+                    plane.queue_receive(key);
                     app.on_accept(plane, conn_id(key), listener, peer);
                 }
             }
             Op::Doorbell => {
-                plane.listen_to_bell();
-                for done in plane.mailbox.bell().take_jobs_done() {
+                plane.read_doorbell();
+                for done in plane.mailbox.doorbell().take_jobs_done() {
                     plane.on_job_done(done);
                 }
-                if plane.mailbox.bell().is_shutdown_asked() && !self.shutdown_told {
-                    self.shutdown_told = true;
+                if plane.mailbox.doorbell().is_shutdown_requested() && !self.shutdown_delivered {
+                    self.shutdown_delivered = true;
                     app.on_shutdown(plane);
                 }
             }
@@ -185,40 +185,40 @@ impl<M: Send + 'static> Driver<M> {
                 plane.deadline = None;
                 return false;
             }
-            Op::Woken | Op::Quiet => return false,
+            Op::Woken | Op::Ignored => return false,
         }
         true
     }
 
-    fn tell_news<A>(&mut self, app: &mut A) -> bool
+    fn deliver_events<A>(&mut self, app: &mut A) -> bool
     where
         A: ShardApp<Message = M>,
     {
         let plane = &mut self.plane;
-        let mut told = false;
+        let mut delivered = false;
         for _ in 0..plane.closed.len() {
-            let Some((conn, because)) = plane.closed.pop_front() else { break };
-            app.on_closed(plane, conn, because);
-            told = true;
+            let Some((conn, reason)) = plane.closed.pop_front() else { break };
+            app.on_closed(plane, conn, reason);
+            delivered = true;
         }
-        for _ in 0..plane.answers.len() {
-            let Some((token, completion)) = plane.answers.pop_front() else { break };
+        for _ in 0..plane.completions.len() {
+            let Some((token, completion)) = plane.completions.pop_front() else { break };
             app.on_disk(plane, token, completion);
-            told = true;
+            delivered = true;
         }
-        told
+        delivered
     }
 
-    fn tell_messages<A>(&mut self, app: &mut A) -> bool
+    fn deliver_messages<A>(&mut self, app: &mut A) -> bool
     where
         A: ShardApp<Message = M>,
     {
         let own = self.plane.mailbox.shard();
-        let mut told = false;
+        let mut delivered = false;
         for _ in 0..self.plane.to_self.len().min(TURN_MESSAGES_MAX) {
             let Some(envelope) = self.plane.to_self.pop_front() else { break };
-            self.tell_envelope(app, own, envelope);
-            told = true;
+            self.deliver_envelope(app, own, envelope);
+            delivered = true;
         }
         for from in (0..self.plane.mailbox.shards()).filter(|from| *from != own) {
             let mut taken = 0;
@@ -226,18 +226,18 @@ impl<M: Send + 'static> Driver<M> {
                 && let Some(envelope) = self.plane.mailbox.pop(from)
             {
                 taken += 1;
-                self.tell_envelope(app, from, envelope);
+                self.deliver_envelope(app, from, envelope);
             }
             if taken > 0 {
-                told = true;
+                delivered = true;
                 let UringPlane { mailbox, ring, .. } = &mut self.plane;
-                mailbox.tell_of_room(from, |target| wake(ring, target));
+                mailbox.notify_of_space(from, |target| wake(ring, target));
             }
         }
-        told
+        delivered
     }
 
-    fn tell_envelope<A>(&mut self, app: &mut A, from: ShardIndex, envelope: Envelope<M>)
+    fn deliver_envelope<A>(&mut self, app: &mut A, from: ShardIndex, envelope: Envelope<M>)
     where
         A: ShardApp<Message = M>,
     {
@@ -245,42 +245,42 @@ impl<M: Send + 'static> Driver<M> {
         match envelope {
             Envelope::Message(message) => app.on_message(plane, from, message),
             Envelope::Connection(moved) => {
-                let (listener, peer) = (moved.listener, moved.ends.peer);
-                let (key, baggage, unread) = plane.adopt_moved(*moved);
-                app.on_migrated(plane, conn_id(key), listener, peer, baggage);
+                let (listener, peer) = (moved.listener, moved.endpoints.peer);
+                let (key, payload, unread) = plane.adopt_moved(*moved);
+                app.on_migrated(plane, conn_id(key), listener, peer, payload);
                 plane.deliver(app, key, &unread);
-                plane.list_to_receive(key);
+                plane.queue_receive(key);
             }
         }
     }
 
-    fn tell_timers<A>(&mut self, app: &mut A) -> bool
+    fn deliver_timers<A>(&mut self, app: &mut A) -> bool
     where
         A: ShardApp<Message = M>,
     {
         let plane = &mut self.plane;
         let limit = plane.timers.sequence();
-        let mut told = false;
+        let mut delivered = false;
         for _ in 0..TURN_TIMERS_MAX {
             match plane.timers.pop_due(plane.now, limit) {
                 None => break,
                 Some(Due::App(token)) => {
-                    told = true;
+                    delivered = true;
                     app.on_timer(plane, token);
                 }
-                Some(Due::GiveUp(key)) => plane.give_up(key),
+                Some(Due::CloseTimeout(key)) => plane.on_close_timeout(key),
                 Some(Due::Accept(index)) => plane.accept(index),
             }
         }
-        told
+        delivered
     }
 
-    /// Hands over the last messages and ends every operation, so that no memory or file is in the kernel's hands any more.
+    /// Delivers the last messages to other shards and ends all operations, so that the kernel uses no memory or file any more.
     fn finish(&mut self) {
         let plane = &mut self.plane;
         let started = Clock::now();
         plane.flush();
-        while plane.mailbox.has_parked() && started.elapsed() < MESH_DRAIN_TIME_MAX {
+        while plane.mailbox.has_overflow() && started.elapsed() < MESH_DRAIN_TIME_MAX {
             plane.ring.submit();
             std::thread::sleep(Duration::from_micros(200));
             plane.flush();
@@ -289,12 +289,12 @@ impl<M: Send + 'static> Driver<M> {
         let started = Clock::now();
         while plane.ring.in_flight() > 0 && started.elapsed() < CANCEL_TIME_MAX {
             let entry = opcode::AsyncCancel2::new(types::CancelBuilder::any().all()).build();
-            // SAFETY: the entry names no memory.
-            unsafe { plane.ring.push(entry, Op::Quiet) };
+            // SAFETY: the entry refers to no memory.
+            unsafe { plane.ring.push(entry, Op::Ignored) };
             plane.ring.submit_and_wait(Some(Duration::from_millis(50)));
             while let Some(cqe) = plane.ring.pop() {
                 if let (Op::Accept(_), Ok(fd)) = (cqe.op, cqe.outcome()) {
-                    // SAFETY: a successful accept gives a new descriptor that nobody else knows of.
+                    // SAFETY: a successful accept returns a new descriptor that nothing else owns.
                     drop(unsafe { OwnedFd::from_raw_fd(fd as RawFd) });
                 }
             }
@@ -302,11 +302,11 @@ impl<M: Send + 'static> Driver<M> {
         if plane.ring.in_flight() > 0 {
             tracing::error!(
                 operations = plane.ring.in_flight(),
-                "operations did not end with their shard; their memory is kept"
+                "operations did not end with their shard; leaking the memory that they use"
             );
             std::mem::forget(std::mem::replace(&mut plane.conns, crate::slab::Slab::new(0)));
             std::mem::forget(std::mem::replace(&mut plane.disk_ops, crate::slab::Slab::new(0)));
-            std::mem::forget(std::mem::take(&mut plane.rung));
+            std::mem::forget(std::mem::take(&mut plane.doorbell_bytes));
             if let Some(buffers) = self.buffers.take() {
                 buffers.leak();
             }

@@ -1,4 +1,4 @@
-//! What runs the suite's application.
+//! The machines that run the conformance suite's application.
 
 mod real;
 mod simulated;

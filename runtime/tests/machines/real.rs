@@ -1,4 +1,4 @@
-//! The suite on the io_uring plane: real sockets, real files.
+//! The conformance suite on the io_uring plane: real sockets, real files.
 
 use std::collections::VecDeque;
 use std::io::{ErrorKind, Read as _, Write as _};
@@ -13,7 +13,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::net::sockopt;
 use tempfile::TempDir;
 
-/// Longer than anything takes.
+/// Time limit, longer than anything takes.
 const LIMIT: Duration = Duration::from_secs(30);
 
 pub(crate) struct Real {
@@ -26,7 +26,7 @@ pub(crate) struct Real {
 }
 
 struct Client {
-    /// None once it is closed.
+    /// `None` once it is closed.
     socket: Option<TcpStream>,
     queued: VecDeque<u8>,
     finishing: bool,
@@ -40,7 +40,7 @@ impl Client {
             match socket.write(self.queued.as_slices().0) {
                 Ok(sent) => drop(self.queued.drain(..sent)),
                 Err(e) if e.kind() == ErrorKind::WouldBlock => return,
-                // Whoever receives finds out how the connection has ended.
+                // The receiver finds out how the connection ended.
                 Err(_) => self.queued.clear(),
             }
         }
@@ -63,7 +63,7 @@ impl Real {
         }
     }
 
-    /// Sleeps until a client can go on.
+    /// Sleeps until a client can make progress.
     fn poll(&self, receiver: ClientId) {
         let mut waiting: Vec<PollFd<'_>> = Vec::new();
         for (at, client) in self.clients.iter().enumerate() {
@@ -76,10 +76,10 @@ impl Real {
         }
         let limit = Timespec { tv_sec: LIMIT.as_secs() as i64, tv_nsec: 0 };
         let ready = poll(&mut waiting, Some(&limit)).expect("poll");
-        assert!(ready > 0, "nothing came for {LIMIT:?}");
+        assert!(ready > 0, "nothing arrived for {LIMIT:?}");
     }
 
-    /// The result of the shards, on a thread of its own so that a hang fails.
+    /// Returns the result of the shards. Waits on a separate thread, so that a hang fails the test.
     fn join(&mut self) -> Result<(), RunError> {
         let Some(runtime) = self.runtime.take() else { return Ok(()) };
         let (done, result) = mpsc::channel();
@@ -103,8 +103,8 @@ impl Machine for Real {
 
     fn connect(&mut self, listener: u16) -> ClientId {
         let socket = TcpStream::connect(self.addresses[usize::from(listener)]).expect("it listens");
-        socket.set_nonblocking(true).expect("a socket can be told not to block");
-        socket.set_nodelay(true).expect("a socket can be told not to wait");
+        socket.set_nonblocking(true).expect("the socket accepts the option");
+        socket.set_nodelay(true).expect("the socket accepts the option");
         self.clients.push(Client { socket: Some(socket), queued: VecDeque::new(), finishing: false });
         ClientId(self.clients.len() - 1)
     }
@@ -147,8 +147,7 @@ impl Machine for Real {
 
     fn reset(&mut self, client: ClientId) {
         let socket = self.clients[client.0].socket.take().expect("it is open");
-        sockopt::set_socket_linger(&socket, Some(Duration::ZERO))
-            .expect("a socket can be told not to linger");
+        sockopt::set_socket_linger(&socket, Some(Duration::ZERO)).expect("the socket accepts the option");
     }
 
     fn shutdown(&mut self) {
@@ -173,7 +172,7 @@ impl Drop for Real {
         if let Some(runtime) = &self.runtime {
             runtime.shutdown_handle().shutdown();
         }
-        // An assertion of the application that no client has waited for.
+        // This reports assertions of the application that no client has waited for.
         self.join().expect("the shards end well");
     }
 }

@@ -1,4 +1,4 @@
-//! The suite on the simulated plane.
+//! The conformance suite on the simulated plane.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -6,17 +6,17 @@ use std::time::Duration;
 use highwater_runtime::conformance::{ClientId, Machine, TestApp};
 use highwater_runtime::sim::{NodeConfig, NodeEnd, SimClient, SimNode, SimRng, SimWorld, WorldConfig};
 
-/// Each scenario runs with so many seeds.
+/// Seeds with which each scenario runs.
 pub(crate) const SEEDS: u64 = 8;
 
-/// Longer than anything takes.
+/// Time limit, longer than anything takes.
 const LIMIT: Duration = Duration::from_mins(5);
 
 pub(crate) struct Simulated {
     world: SimWorld<TestApp>,
     node: Option<SimNode>,
     clients: Vec<SimClient>,
-    /// What each client has connected to.
+    /// The address that each client connected to.
     addresses: Vec<SocketAddr>,
 }
 
@@ -61,7 +61,7 @@ impl Machine for Simulated {
     fn receive(&mut self, client: ClientId, bytes_max: usize) -> Vec<u8> {
         let it = &mut self.clients[client.0];
         let done = self.world.run_until(LIMIT, |_| it.available_bytes() > 0 || it.end().is_some());
-        assert!(done, "nothing came for {LIMIT:?}");
+        assert!(done, "nothing arrived for {LIMIT:?}");
         it.receive_up_to(bytes_max)
     }
 
@@ -84,7 +84,7 @@ impl Machine for Simulated {
     fn wait(&mut self) {
         let node = self.node();
         let done = self.world.run_until(LIMIT, |world| world.end(node).is_some());
-        assert!(done, "the shards went on for {LIMIT:?}");
+        assert!(done, "the shards did not end within {LIMIT:?}");
         assert_eq!(self.world.end(node), Some(&NodeEnd::Exited));
     }
 

@@ -1,9 +1,9 @@
-//! What the tests of the io_uring plane share: an application that answers frames, and clients for it.
+//! Shared by the tests of the io_uring plane: an application that answers frames, and clients for it.
 //!
-//! Frame: length of the payload (u32, little endian), kind (u32), payload. A [`SUM`] frame is answered with the hash of its payload, an
-//! [`ECHO`] frame with the frame itself.
+//! A frame is the length of the payload (u32, little endian), its kind (u32) and the payload. The reply to a [`SUM`] frame is the
+//! hash of its payload, the reply to an [`ECHO`] frame the frame itself.
 
-#![allow(dead_code)] // each test binary uses a part of it
+#![allow(dead_code)] // each test binary uses only a part
 
 use std::collections::BTreeMap;
 use std::hash::{BuildHasher, Hasher};
@@ -15,25 +15,25 @@ use std::time::Duration;
 use bytes::Bytes;
 use highwater_runtime::buf::AlignedBuf;
 use highwater_runtime::plane::{
-    Close, ClosedBecause, Completion, ConnId, ListenerId, Plane, ShardApp, ShardIndex, Token,
+    Close, CloseReason, Completion, ConnId, ListenerId, Plane, ShardApp, ShardIndex, Token,
 };
 use highwater_runtime::{HostKind, Runtime, RuntimeConfig, available_cpus, bind, start};
 
 pub(crate) const HEADER: usize = 8;
 pub(crate) const SUM: u32 = 1;
 pub(crate) const ECHO: u32 = 2;
-/// Closes the connection behind what was answered.
+/// Closes the connection after the replies.
 pub(crate) const BYE: u32 = 3;
-/// Answers this many bytes (u32 in the payload), of [`pattern`].
+/// Requests this many bytes (u32 in the payload) of [`pattern`].
 pub(crate) const GIVE: u32 = 4;
 
-/// Payloads from here on are received in place.
+/// Payloads of at least this size are received in place.
 pub(crate) const BULK_MIN: usize = 64 << 10;
 
 pub(crate) const HOSTS: [HostKind; 2] = [HostKind::Glommio, HostKind::Thread];
 
-/// How long a test waits for what has to happen.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
+/// Time limit for anything that a test waits for.
+pub(crate) const TIMEOUT: Duration = Duration::from_secs(30);
 
 pub(crate) fn hash(data: &[u8]) -> u64 {
     let mut hasher = ahash::RandomState::with_seeds(1, 2, 3, 4).build_hasher();
@@ -41,7 +41,7 @@ pub(crate) fn hash(data: &[u8]) -> u64 {
     hasher.finish()
 }
 
-/// Bytes that tell where they belong.
+/// Returns pseudo-random bytes, so that misplaced bytes are detected.
 pub(crate) fn pattern(seed: u64, bytes: usize) -> Vec<u8> {
     let mut state = seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1;
     let mut data = Vec::with_capacity(bytes + 8);
@@ -68,7 +68,7 @@ pub(crate) fn frame(kind: u32, payload: &[u8]) -> Vec<u8> {
 pub(crate) enum Event {
     Accepted(ConnId),
     Sent(ConnId, usize),
-    Closed(ConnId, ClosedBecause),
+    Closed(ConnId, CloseReason),
     Message(ShardIndex, u64),
 }
 
@@ -90,7 +90,7 @@ impl FrameApp {
         Self { peers: BTreeMap::new(), events, stopping: false, stream: true }
     }
 
-    fn tell(&self, event: Event) {
+    fn report(&self, event: Event) {
         if let Some(events) = &self.events {
             let _ = events.send(event);
         }
@@ -112,7 +112,7 @@ impl FrameApp {
         }
     }
 
-    /// Answers whole frames; starts a bulk for the one that is not whole, if it is large.
+    /// Answers complete frames. Starts a bulk for an incomplete one if it is large.
     fn digest(&mut self, plane: &mut dyn Plane<u64>, conn: ConnId) {
         let Some(peer) = self.peers.get_mut(&conn) else { return };
         let mut at = 0;
@@ -148,29 +148,29 @@ impl ShardApp for FrameApp {
         if self.stream {
             plane.stream(conn);
         }
-        self.tell(Event::Accepted(conn));
+        self.report(Event::Accepted(conn));
     }
 
     fn on_recv(&mut self, plane: &mut dyn Plane<u64>, conn: ConnId, data: &[u8]) {
-        let peer = self.peers.get_mut(&conn).expect("a connection that was accepted and not closed");
-        assert!(peer.bulk.is_none(), "bytes of a bulk go into the bulk");
+        let peer = self.peers.get_mut(&conn).expect("the connection is open");
+        assert!(peer.bulk.is_none(), "bytes of a bulk are received into the bulk");
         peer.unread.extend_from_slice(data);
         self.digest(plane, conn);
     }
 
     fn on_bulk(&mut self, plane: &mut dyn Plane<u64>, conn: ConnId, buf: AlignedBuf) {
-        let peer = self.peers.get_mut(&conn).expect("a connection that was accepted and not closed");
-        let (kind, bytes) = peer.bulk.take().expect("a bulk was asked for");
+        let peer = self.peers.get_mut(&conn).expect("the connection is open");
+        let (kind, bytes) = peer.bulk.take().expect("a bulk was requested");
         Self::answer(plane, conn, kind, &buf[64..64 + bytes]);
     }
 
     fn on_sent(&mut self, _: &mut dyn Plane<u64>, conn: ConnId, bytes: usize) {
-        self.tell(Event::Sent(conn, bytes));
+        self.report(Event::Sent(conn, bytes));
     }
 
-    fn on_closed(&mut self, plane: &mut dyn Plane<u64>, conn: ConnId, because: ClosedBecause) {
+    fn on_closed(&mut self, plane: &mut dyn Plane<u64>, conn: ConnId, reason: CloseReason) {
         self.peers.remove(&conn).expect("closed once");
-        self.tell(Event::Closed(conn, because));
+        self.report(Event::Closed(conn, reason));
         if self.stopping && self.peers.is_empty() {
             plane.exit();
         }
@@ -179,7 +179,7 @@ impl ShardApp for FrameApp {
     fn on_disk(&mut self, _: &mut dyn Plane<u64>, _: Token, _: Completion) {}
 
     fn on_message(&mut self, _: &mut dyn Plane<u64>, from: ShardIndex, message: u64) {
-        self.tell(Event::Message(from, message));
+        self.report(Event::Message(from, message));
     }
 
     fn on_migrated(
@@ -188,11 +188,11 @@ impl ShardApp for FrameApp {
         conn: ConnId,
         _: ListenerId,
         _: SocketAddr,
-        baggage: u64,
+        payload: u64,
     ) {
         self.peers.insert(conn, Peer::default());
         plane.stream(conn);
-        self.tell(Event::Message(plane.shard(), baggage));
+        self.report(Event::Message(plane.shard(), payload));
     }
 
     fn on_timer(&mut self, _: &mut dyn Plane<u64>, _: Token) {}
@@ -211,7 +211,7 @@ impl ShardApp for FrameApp {
     fn on_turn_end(&mut self, _: &mut dyn Plane<u64>) {}
 }
 
-/// Runs `make` on this many shards and gives the address to connect to.
+/// Runs a [`FrameApp`] on this many shards. Returns the address to connect to.
 pub(crate) fn serve(host: HostKind, shards: usize, events: Option<Sender<Event>>) -> (Runtime, SocketAddr) {
     let listener = bind(([127, 0, 0, 1], 0).into()).expect("a free port");
     let address = listener.local_addr().expect("an address");
@@ -232,12 +232,12 @@ pub(crate) fn stop(runtime: Runtime) {
 pub(crate) fn connect(address: SocketAddr) -> TcpStream {
     let stream = TcpStream::connect(address).expect("the shards listen");
     stream.set_nodelay(true).expect("a socket option");
-    stream.set_read_timeout(Some(PATIENCE)).expect("a socket option");
-    stream.set_write_timeout(Some(PATIENCE)).expect("a socket option");
+    stream.set_read_timeout(Some(TIMEOUT)).expect("a socket option");
+    stream.set_write_timeout(Some(TIMEOUT)).expect("a socket option");
     stream
 }
 
-/// One frame there and its hash back.
+/// Sends a frame and checks the hash in the reply.
 pub(crate) fn sum(stream: &mut TcpStream, payload: &[u8]) {
     stream.write_all(&frame(SUM, payload)).expect("the shard reads");
     let mut answer = [0; 8];

@@ -50,7 +50,7 @@ impl Store {
         }
         let silent_ms = self.config.limits.producer_expiry_ms;
         let from = std::mem::take(&mut self.retention_at);
-        let to = from.saturating_add(RETENTION_PARTITIONS_PER_STEP).min(self.partitions.places());
+        let to = from.saturating_add(RETENTION_PARTITIONS_PER_STEP).min(self.partitions.entry_count());
         for at in from..to {
             let Some(slot) = self.partitions.key_at(at).map(Slot) else { continue };
             let Some(partition) = self.partition_mut(slot) else { continue };
@@ -83,7 +83,7 @@ impl Store {
                 self.promise(seq, StoreEvent::LogStart { slot, offset: cut });
             }
         }
-        if to < self.partitions.places() {
+        if to < self.partitions.entry_count() {
             self.retention_at = to;
             return true;
         }

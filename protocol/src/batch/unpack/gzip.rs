@@ -1,13 +1,13 @@
-//! gzip: members, one after the other (RFC 1952).
+//! gzip: a sequence of members (RFC 1952).
 #![deny(clippy::unwrap_used, clippy::indexing_slicing, clippy::arithmetic_side_effects)]
 
 use flate2::{Crc, Decompress, FlushDecompress, Status};
 
 use super::window::Window;
-use super::{Broken, Progress};
+use super::{DecompressError, Progress};
 
-/// Bytes that one step writes at most.
-const PIECE_BYTES: usize = 64 << 10;
+/// Maximum bytes written by one step.
+const CHUNK_BYTES: usize = 64 << 10;
 
 const MAGIC: [u8; 2] = [0x1f, 0x8b];
 const DEFLATE: u8 = 8;
@@ -18,7 +18,7 @@ const HAS_COMMENT: u8 = 1 << 4;
 
 pub(super) struct Gzip {
     inflate: Decompress,
-    /// Behind the header of a member, which is not at its end.
+    /// Whether the position is inside a member, after its header.
     in_member: bool,
     crc: Crc,
 }
@@ -34,49 +34,51 @@ impl Gzip {
         self.in_member = false;
     }
 
-    /// Decompresses up to a piece, or to the end of a member.
+    /// Decompresses up to one chunk, or to the end of a member.
     pub(super) fn step(
         &mut self,
         stored: &[u8],
         at: &mut usize,
         window: &mut Window,
         left: usize,
-    ) -> Result<Progress, Broken> {
-        let mut rest = stored.get(*at..).ok_or(Broken::Corrupt)?;
+    ) -> Result<Progress, DecompressError> {
+        let mut rest = stored.get(*at..).ok_or(DecompressError::Corrupt)?;
         if !self.in_member {
-            take_header(&mut rest).ok_or(Broken::Corrupt)?;
+            take_header(&mut rest).ok_or(DecompressError::Corrupt)?;
             self.inflate.reset(false);
             self.crc.reset();
             self.in_member = true;
         }
-        let room = window.room(PIECE_BYTES.min(left.saturating_add(1)));
+        let room = window.room(CHUNK_BYTES.min(left.saturating_add(1)));
         let (in_before, out_before) = (self.inflate.total_in(), self.inflate.total_out());
-        let status =
-            self.inflate.decompress(rest, room, FlushDecompress::None).map_err(|_| Broken::Corrupt)?;
+        let status = self
+            .inflate
+            .decompress(rest, room, FlushDecompress::None)
+            .map_err(|_| DecompressError::Corrupt)?;
         let read = self.inflate.total_in().saturating_sub(in_before) as usize;
         let wrote = self.inflate.total_out().saturating_sub(out_before) as usize;
         self.crc.update(room.get(..wrote).unwrap_or_default());
         window.written(wrote);
-        rest = rest.get(read..).ok_or(Broken::Corrupt)?;
+        rest = rest.get(read..).ok_or(DecompressError::Corrupt)?;
         let is_end = status == Status::StreamEnd;
         if is_end {
-            let (crc, behind) = rest.split_first_chunk().ok_or(Broken::Corrupt)?;
-            let (bytes, behind) = behind.split_first_chunk().ok_or(Broken::Corrupt)?;
+            let (crc, after) = rest.split_first_chunk().ok_or(DecompressError::Corrupt)?;
+            let (bytes, after) = after.split_first_chunk().ok_or(DecompressError::Corrupt)?;
             if u32::from_le_bytes(*crc) != self.crc.sum() || u32::from_le_bytes(*bytes) != self.crc.amount() {
-                return Err(Broken::Corrupt);
+                return Err(DecompressError::Corrupt);
             }
-            rest = behind;
+            rest = after;
             self.in_member = false;
         }
         *at = stored.len().saturating_sub(rest.len());
         if is_end && rest.is_empty() {
             return Ok(Progress::Ended);
         }
-        if read == 0 && wrote == 0 && !is_end { Err(Broken::Corrupt) } else { Ok(Progress::More) }
+        if read == 0 && wrote == 0 && !is_end { Err(DecompressError::Corrupt) } else { Ok(Progress::More) }
     }
 }
 
-/// Takes a member's header off the front. `None`: it is none.
+/// Takes a member's header from the front of `bytes`. Returns `None` if it is malformed.
 fn take_header(bytes: &mut &[u8]) -> Option<()> {
     let whole = *bytes;
     let (head, mut rest) = whole.split_first_chunk::<10>()?;
@@ -85,8 +87,8 @@ fn take_header(bytes: &mut &[u8]) -> Option<()> {
         return None;
     }
     if flags & HAS_EXTRA != 0 {
-        let (len, behind) = rest.split_first_chunk()?;
-        rest = behind.get(usize::from(u16::from_le_bytes(*len))..)?;
+        let (len, after) = rest.split_first_chunk()?;
+        rest = after.get(usize::from(u16::from_le_bytes(*len))..)?;
     }
     for text in [HAS_NAME, HAS_COMMENT] {
         if flags & text != 0 {
@@ -95,13 +97,13 @@ fn take_header(bytes: &mut &[u8]) -> Option<()> {
         }
     }
     if flags & HAS_CRC != 0 {
-        let (stored, behind) = rest.split_first_chunk()?;
+        let (stored, after) = rest.split_first_chunk()?;
         let mut crc = Crc::new();
         crc.update(whole.get(..whole.len().saturating_sub(rest.len()))?);
         if u16::from_le_bytes(*stored) != crc.sum() as u16 {
             return None;
         }
-        rest = behind;
+        rest = after;
     }
     *bytes = rest;
     Some(())

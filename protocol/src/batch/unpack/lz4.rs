@@ -1,6 +1,6 @@
-//! LZ4 in frames: a head, blocks of up to 4 MiB, an end mark, and checksums where the head says so.
+//! The LZ4 frame format: a frame header, blocks of up to 4 MiB, an end mark, and optional checksums.
 //!
-//! One frame and nothing else, as Kafka's clients read it. Dictionaries and the legacy kind of frame are not known.
+//! Accepts exactly one frame, as Kafka's clients do. Dictionaries and the legacy frame format are not supported.
 #![deny(clippy::unwrap_used, clippy::indexing_slicing, clippy::arithmetic_side_effects)]
 
 use core::hash::Hasher as _;
@@ -9,9 +9,9 @@ use lz4_flex::block::{decompress_into, decompress_into_with_dict};
 use twox_hash::XxHash32;
 
 use super::window::Window;
-use super::{Broken, Progress};
+use super::{DecompressError, Progress};
 
-/// How far blocks of a frame refer back into those before them.
+/// How far a block may refer back into earlier blocks of the frame.
 const HISTORY_BYTES: usize = 64 << 10;
 
 const MAGIC: [u8; 4] = 0x184D_2204_u32.to_le_bytes();
@@ -23,13 +23,13 @@ const CONTENT_SIZE: u8 = 1 << 3;
 const CONTENT_CHECKSUM: u8 = 1 << 2;
 const RESERVED_OR_DICTIONARY: u8 = 0b11;
 
-/// In front of a block: it is stored as it is.
+/// Flag in a block's size: the block is stored uncompressed.
 const UNCOMPRESSED: u32 = 1 << 31;
 
-/// Bytes out of one byte of a compressed block, at most.
+/// Maximum bytes decompressed from one byte of a block.
 const RATIO_MAX: usize = 255;
 
-/// Of the checksums in a frame.
+/// Seed of the frame's checksums.
 const SEED: u32 = 0;
 
 #[derive(Default)]
@@ -52,24 +52,24 @@ impl Lz4 {
         stored: &[u8],
         at: &mut usize,
         window: &mut Window,
-    ) -> Result<Progress, Broken> {
-        let mut rest = stored.get(*at..).ok_or(Broken::Corrupt)?;
+    ) -> Result<Progress, DecompressError> {
+        let mut rest = stored.get(*at..).ok_or(DecompressError::Corrupt)?;
         let frame = match &mut self.frame {
             Some(frame) => frame,
             none => {
-                let frame = none.insert(Frame::take(&mut rest).ok_or(Broken::Corrupt)?);
+                let frame = none.insert(Frame::take(&mut rest).ok_or(DecompressError::Corrupt)?);
                 window.keep_history(if frame.flags & INDEPENDENT == 0 { HISTORY_BYTES } else { 0 });
                 frame
             }
         };
-        let progress = frame.take_block(&mut rest, window).ok_or(Broken::Corrupt)?;
+        let progress = frame.take_block(&mut rest, window).ok_or(DecompressError::Corrupt)?;
         *at = stored.len().saturating_sub(rest.len());
         Ok(progress)
     }
 }
 
 impl Frame {
-    /// Takes a frame's head off the front.
+    /// Takes a frame header from the front of `bytes`.
     fn take(bytes: &mut &[u8]) -> Option<Self> {
         let mut rest = bytes.strip_prefix(&MAGIC)?;
         let described = rest;
@@ -95,7 +95,7 @@ impl Frame {
         Some(Self { flags, block_bytes_max, content_bytes, written: 0, checksum: XxHash32::with_seed(SEED) })
     }
 
-    /// Takes a block off the front, or the frame's end.
+    /// Takes a block or the end mark from the front of `rest`.
     fn take_block(&mut self, rest: &mut &[u8], window: &mut Window) -> Option<Progress> {
         let size = u32::from_le_bytes(take(rest)?);
         if size == 0 {
@@ -111,20 +111,20 @@ impl Frame {
         if len > self.block_bytes_max {
             return None;
         }
-        let (block, behind) = rest.split_at_checked(len)?;
-        *rest = behind;
+        let (block, after) = rest.split_at_checked(len)?;
+        *rest = after;
         if self.flags & BLOCK_CHECKSUMS != 0
             && u32::from_le_bytes(take(rest)?) != XxHash32::oneshot(SEED, block)
         {
             return None;
         }
-        // What is written at most: memory follows what can come out, not what the frame's head allows.
+        // Bound the output by what the block can produce, not by what the frame header allows.
         let room_bytes = if size & UNCOMPRESSED == 0 {
             self.block_bytes_max.min(len.saturating_mul(RATIO_MAX).saturating_add(64))
         } else {
             len
         };
-        let (back, room) = window.room_behind(HISTORY_BYTES, room_bytes);
+        let (back, room) = window.room_with_history(HISTORY_BYTES, room_bytes);
         let wrote = if size & UNCOMPRESSED != 0 {
             room.copy_from_slice(block);
             len
@@ -153,7 +153,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_hash_is_that_of_the_reference_whatever_the_pieces() {
+    fn the_hash_matches_the_reference_for_any_chunk_size() {
         for (text, hash) in [
             ("", 0x02CC_5D05),
             ("a", 0x550D_7456),
@@ -161,10 +161,10 @@ mod tests {
             ("Nobody inspects the spammish repetition", 0xE229_3B2F),
         ] {
             assert_eq!(XxHash32::oneshot(SEED, text.as_bytes()), hash, "{text}");
-            for piece in 1..20 {
-                let mut pieces = XxHash32::with_seed(SEED);
-                text.as_bytes().chunks(piece).for_each(|bytes| pieces.write(bytes));
-                assert_eq!(pieces.finish_32(), hash, "{text} in pieces of {piece}");
+            for chunk in 1..20 {
+                let mut hasher = XxHash32::with_seed(SEED);
+                text.as_bytes().chunks(chunk).for_each(|bytes| hasher.write(bytes));
+                assert_eq!(hasher.finish_32(), hash, "{text} in chunks of {chunk}");
             }
         }
     }

@@ -1,7 +1,7 @@
-//! Streaming decompression of a batch's records: any codec, piece by piece, with bounded memory.
+//! Streaming decompression of a batch's records, chunk by chunk and with bounded memory, for every codec.
 //!
-//! All stored bytes are at hand from the beginning; only what comes out is taken in pieces. So a decoder never has to remember
-//! half a field of its input, and one that stops after a piece goes on later from a position in the stored bytes.
+//! All stored bytes are available from the start; only the output is produced in chunks. A decoder therefore never keeps a partial
+//! input field. It resumes at a position in the stored bytes.
 #![deny(clippy::unwrap_used, clippy::indexing_slicing, clippy::arithmetic_side_effects)]
 
 mod gzip;
@@ -17,32 +17,32 @@ use super::compression::Compression;
 use super::error::BatchError;
 use window::Window;
 
-/// Bytes that one step of zstd writes at most. A frame whose content fits is decompressed without a window of its own.
-const ZSTD_PIECE_BYTES: usize = 128 << 10;
+/// Maximum bytes that one zstd step writes. A frame whose content fits is decompressed without a separate window.
+const ZSTD_CHUNK_BYTES: usize = 128 << 10;
 
-/// The largest window that any level of zstd writes. The library touches only as much of it as comes out.
+/// Largest window that any zstd level uses. The library touches only as much of it as it outputs.
 const ZSTD_WINDOW_LOG_MAX: u32 = 27;
 
-/// Why a decoder cannot go on.
+/// Why a decoder cannot continue.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Broken {
-    /// The stored bytes are not what the codec writes.
+enum DecompressError {
+    /// The stored bytes are not valid output of the codec.
     Corrupt,
-    /// More would come out than is allowed.
+    /// The output would exceed the limit.
     TooLarge,
 }
 
-/// Where a decoder stands after a step. Every step consumes stored bytes or writes some.
+/// State of a decoder after a step. Every step consumes or writes at least one byte.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Progress {
     More,
     Ended,
 }
 
-/// Decompresses the records of one batch after the other.
+/// Decompresses the records of batches, one batch at a time.
 ///
-/// It keeps the codecs' contexts and its buffer, so it is worth using again: [`Unpacker::start`] begins with another batch. Until it is used
-/// for the first time it is empty, and it is cheap to move.
+/// It keeps codec contexts and its buffer for the next batch; [`Unpacker::start`] begins one. It is empty and cheap to move until
+/// its first use.
 #[derive(Default)]
 pub struct Unpacker {
     state: Option<Box<State>>,
@@ -53,7 +53,7 @@ struct State {
     codec: Compression,
     /// Position in the stored bytes.
     at: usize,
-    /// Bytes that came out, and how many may.
+    /// Bytes written so far, and their limit.
     produced: usize,
     max: usize,
     ended: bool,
@@ -65,12 +65,12 @@ struct State {
 }
 
 impl Unpacker {
-    /// Begins with the records of a batch that may grow to `max` bytes.
+    /// Begins with the records of a batch that may decompress to at most `max` bytes.
     pub fn start(&mut self, codec: Compression, max: usize) -> Result<(), BatchError> {
         self.state.get_or_insert_default().start(codec, max)
     }
 
-    /// What came out and was not consumed yet.
+    /// Returns the decompressed bytes that have not been consumed.
     pub fn unread(&self) -> &[u8] {
         self.state.as_ref().map_or(&[], |state| state.window.unread())
     }
@@ -82,18 +82,18 @@ impl Unpacker {
         }
     }
 
-    /// Everything has come out, or nothing was begun.
+    /// Returns whether all records have been decompressed, or no batch was started.
     pub fn is_done(&self) -> bool {
         self.state.as_ref().is_none_or(|state| state.ended)
     }
 
-    /// Stored bytes that were read. An LZ4 frame may end in front of the last.
+    /// Returns the number of stored bytes read. An LZ4 frame may end before the last one.
     pub fn read_bytes(&self) -> usize {
         self.state.as_ref().map_or(0, |state| state.at)
     }
 
-    /// Decompresses another piece: up to about 128 KiB, of LZ4 one block. `stored` are the same bytes in every call. Returns how many
-    /// bytes were read and written together, which is 0 only at the end.
+    /// Decompresses the next chunk: up to about 128 KiB, or one block of LZ4. `stored` must be the same in every call. Returns the
+    /// sum of bytes read and written, which is 0 only at the end.
     pub fn fill(&mut self, stored: &[u8]) -> Result<usize, BatchError> {
         match &mut self.state {
             Some(state) if !state.ended => state.fill(stored),
@@ -143,9 +143,9 @@ impl State {
             Compression::Zstd => self.step_zstd(stored, left),
         };
         let too_large = BatchError::DecompressedTooLarge { max: self.max };
-        let progress = result.map_err(|broken| match broken {
-            Broken::Corrupt => BatchError::Compressed(self.codec),
-            Broken::TooLarge => too_large,
+        let progress = result.map_err(|error| match error {
+            DecompressError::Corrupt => BatchError::Compressed(self.codec),
+            DecompressError::TooLarge => too_large,
         })?;
         let wrote = self.window.len().saturating_sub(before);
         self.produced = self.produced.saturating_add(wrote);
@@ -159,24 +159,24 @@ impl State {
 
     fn copy(&mut self, stored: &[u8]) -> Progress {
         let rest = stored.get(self.at..).unwrap_or_default();
-        let piece = rest.get(..ZSTD_PIECE_BYTES).unwrap_or(rest);
-        self.window.push(piece);
-        self.at = self.at.saturating_add(piece.len());
+        let chunk = rest.get(..ZSTD_CHUNK_BYTES).unwrap_or(rest);
+        self.window.push(chunk);
+        self.at = self.at.saturating_add(chunk.len());
         if self.at >= stored.len() { Progress::Ended } else { Progress::More }
     }
 
-    fn step_zstd(&mut self, stored: &[u8], left: usize) -> Result<Progress, Broken> {
-        let decoder = self.zstd.as_mut().ok_or(Broken::Corrupt)?;
+    fn step_zstd(&mut self, stored: &[u8], left: usize) -> Result<Progress, DecompressError> {
+        let decoder = self.zstd.as_mut().ok_or(DecompressError::Corrupt)?;
         let input = stored.get(self.at..).unwrap_or_default();
-        let room = self.window.room(ZSTD_PIECE_BYTES.min(left.saturating_add(1)));
-        let status = decoder.run_on_buffers(input, room).map_err(|_| Broken::Corrupt)?;
+        let room = self.window.room(ZSTD_CHUNK_BYTES.min(left.saturating_add(1)));
+        let status = decoder.run_on_buffers(input, room).map_err(|_| DecompressError::Corrupt)?;
         self.at = self.at.saturating_add(status.bytes_read);
         self.window.written(status.bytes_written);
         if status.remaining == 0 && self.at >= stored.len() {
             return Ok(Progress::Ended);
         }
         if status.bytes_read == 0 && status.bytes_written == 0 {
-            return Err(Broken::Corrupt);
+            return Err(DecompressError::Corrupt);
         }
         Ok(Progress::More)
     }

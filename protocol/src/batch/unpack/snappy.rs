@@ -1,27 +1,26 @@
-//! Snappy: in the framing of xerial's snappy-java, or one raw block.
+//! Snappy, either in the framing of xerial's snappy-java or as one raw block.
 //!
-//! A block that is not large is decompressed whole. Of a larger one elements are decoded until a piece is full.
+//! Small blocks are decompressed whole. Larger ones are decoded element by element until a chunk is full.
 #![deny(clippy::unwrap_used, clippy::indexing_slicing, clippy::arithmetic_side_effects)]
 
 use super::window::Window;
-use super::{Broken, Progress};
+use super::{DecompressError, Progress};
 
-/// Bytes that a copy may reach back in a block that is decoded piece by piece. Encoders work on 64 KiB at a time, klauspost's on
-/// 4 MiB.
+/// Maximum distance of a copy in a block that is decoded in chunks. Most encoders work on 64 KiB at a time, klauspost's on 4 MiB.
 const HISTORY_BYTES: usize = 4 << 20;
 
 /// Blocks up to this size are decompressed whole.
 const WHOLE_BYTES_MAX: usize = 512 << 10;
 
 /// Bytes after which a step ends.
-const PIECE_BYTES: usize = 64 << 10;
+const CHUNK_BYTES: usize = 64 << 10;
 
 const XERIAL_MAGIC: [u8; 8] = *b"\x82SNAPPY\0";
 
 /// Magic, version and lowest compatible version.
 const XERIAL_HEAD_BYTES: usize = 16;
 
-/// Three bytes of snappy become 64 at most.
+/// Maximum expansion: three bytes of snappy produce at most 64.
 const RATIO_MAX: usize = 22;
 
 #[derive(Default)]
@@ -32,76 +31,76 @@ pub(super) struct Snappy {
 
 #[derive(Clone, Copy, PartialEq, Eq, Default)]
 enum Framing {
-    /// Nothing was looked at yet.
+    /// No bytes seen yet.
     #[default]
     Unknown,
     Xerial,
     Raw,
 }
 
-/// A block that is being decoded.
+/// A block that is decoded in chunks.
 struct Block {
-    /// Behind its last stored byte.
+    /// Position after its last stored byte.
     end: usize,
     written: usize,
-    /// Bytes that it says it holds.
+    /// Decompressed size according to the block.
     claimed: usize,
-    /// Of a literal that was begun.
+    /// Bytes that remain of the current literal.
     literal_left: usize,
 }
 
 impl Snappy {
-    /// Decodes a block, or a piece of a large one.
+    /// Decodes a block, or a chunk of a large one.
     pub(super) fn step(
         &mut self,
         stored: &[u8],
         at: &mut usize,
         window: &mut Window,
         left: usize,
-    ) -> Result<Progress, Broken> {
+    ) -> Result<Progress, DecompressError> {
         let ended = |at: usize| if at >= stored.len() { Progress::Ended } else { Progress::More };
         if self.block.is_none() {
-            let (start, end) = self.next_block(stored, *at).ok_or(Broken::Corrupt)?;
-            let bytes = stored.get(start..end).ok_or(Broken::Corrupt)?;
+            let (start, end) = self.next_block(stored, *at).ok_or(DecompressError::Corrupt)?;
+            let bytes = stored.get(start..end).ok_or(DecompressError::Corrupt)?;
             if bytes.is_empty() && self.framing == Framing::Xerial && start == XERIAL_HEAD_BYTES {
-                // Nothing behind the head.
+                // Nothing follows the header.
                 *at = start;
                 return Ok(ended(start));
             }
-            let claimed = snap::raw::decompress_len(bytes).map_err(|_| Broken::Corrupt)?;
+            let claimed = snap::raw::decompress_len(bytes).map_err(|_| DecompressError::Corrupt)?;
             if claimed > bytes.len().saturating_mul(RATIO_MAX) {
-                return Err(Broken::Corrupt);
+                return Err(DecompressError::Corrupt);
             }
             if claimed > left {
-                return Err(Broken::TooLarge);
+                return Err(DecompressError::TooLarge);
             }
             if claimed <= WHOLE_BYTES_MAX {
                 let room = window.room(claimed);
-                snap::raw::Decoder::new().decompress(bytes, room).map_err(|_| Broken::Corrupt)?;
+                snap::raw::Decoder::new().decompress(bytes, room).map_err(|_| DecompressError::Corrupt)?;
                 window.written(claimed);
                 *at = end;
                 return Ok(ended(end));
             }
-            // Its length, in front of the elements: seven bits a byte.
-            let len_bytes = bytes.iter().position(|byte| byte & 0x80 == 0).ok_or(Broken::Corrupt)?;
+            // Skip the length before the elements: seven bits per byte.
+            let len_bytes = bytes.iter().position(|byte| byte & 0x80 == 0).ok_or(DecompressError::Corrupt)?;
             *at = start.saturating_add(len_bytes).saturating_add(1);
             self.block = Some(Block { end, written: 0, claimed, literal_left: 0 });
             window.keep_history(HISTORY_BYTES);
         }
-        let block = self.block.as_mut().ok_or(Broken::Corrupt)?;
-        block.step(stored, at, window).ok_or(Broken::Corrupt)?;
+        let block = self.block.as_mut().ok_or(DecompressError::Corrupt)?;
+        block.step(stored, at, window).ok_or(DecompressError::Corrupt)?;
         if *at < block.end || block.literal_left > 0 {
             return Ok(Progress::More);
         }
         if block.written != block.claimed {
-            return Err(Broken::Corrupt);
+            return Err(DecompressError::Corrupt);
         }
         self.block = None;
         window.keep_history(0);
         Ok(ended(*at))
     }
 
-    /// Where the next block begins and ends.
+    /// Returns the start and end of the next block.
     fn next_block(&mut self, stored: &[u8], at: usize) -> Option<(usize, usize)> {
         let mut at = at;
         if self.framing == Framing::Unknown {
@@ -123,22 +122,22 @@ impl Snappy {
 }
 
 impl Block {
-    /// Decodes elements until a piece is written. `None`: corrupt.
+    /// Decodes elements until a chunk is full. Returns `None` if the block is corrupt.
     fn step(&mut self, stored: &[u8], at: &mut usize, window: &mut Window) -> Option<()> {
-        let stop = self.written.saturating_add(PIECE_BYTES);
+        let stop = self.written.saturating_add(CHUNK_BYTES);
         let mut rest = stored.get(*at..self.end)?;
         while self.written < stop {
             if self.literal_left > 0 {
-                let bytes = self.literal_left.min(PIECE_BYTES);
-                let (literal, behind) = rest.split_at_checked(bytes)?;
+                let bytes = self.literal_left.min(CHUNK_BYTES);
+                let (literal, after) = rest.split_at_checked(bytes)?;
                 window.push(literal);
                 self.literal_left = self.literal_left.saturating_sub(bytes);
-                self.note(bytes)?;
-                rest = behind;
+                self.add_written(bytes)?;
+                rest = after;
                 continue;
             }
-            let Some((&tag, behind)) = rest.split_first() else { break };
-            rest = behind;
+            let Some((&tag, after)) = rest.split_first() else { break };
+            rest = after;
             let high = usize::from(tag >> 2);
             let (bytes, back) = match tag & 3 {
                 0 => {
@@ -157,19 +156,19 @@ impl Block {
             if back > self.written || back > HISTORY_BYTES || !window.repeat(back, bytes) {
                 return None;
             }
-            self.note(bytes)?;
+            self.add_written(bytes)?;
         }
         *at = self.end.saturating_sub(rest.len());
         Some(())
     }
 
-    fn note(&mut self, bytes: usize) -> Option<()> {
+    fn add_written(&mut self, bytes: usize) -> Option<()> {
         self.written = self.written.saturating_add(bytes);
         (self.written <= self.claimed).then_some(())
     }
 }
 
-/// A number of one to four bytes, least first.
+/// Takes a little-endian number of one to four bytes.
 fn take_number(bytes: &mut &[u8], len: usize) -> Option<usize> {
     let (number, rest) = bytes.split_at_checked(len)?;
     *bytes = rest;

@@ -1,10 +1,10 @@
-//! Decompressed bytes: those that later ones may refer back to, and those that nobody has taken yet.
+//! Buffer of decompressed bytes: history that later output may refer to, and output that was not consumed yet.
 #![deny(clippy::unwrap_used, clippy::indexing_slicing, clippy::arithmetic_side_effects)]
 
-/// Bytes of a buffer that is kept for the next batch.
-const KEPT_BYTES_MAX: usize = 512 << 10;
+/// Largest buffer that is kept for the next batch, in bytes.
+const RETAINED_BYTES_MAX: usize = 512 << 10;
 
-/// See the module's doc.
+/// Sliding window over the decompressed bytes.
 ///
 /// ```text
 ///   | dropped later | history | unread |  room  |
@@ -12,30 +12,30 @@ const KEPT_BYTES_MAX: usize = 512 << 10;
 /// ```
 #[derive(Default)]
 pub(super) struct Window {
-    /// Initialized all through, so that codecs can write into it.
+    /// Fully initialized, so that codecs can write into it.
     buf: Vec<u8>,
     start: usize,
     end: usize,
     history_bytes: usize,
-    /// Bytes that were written and dropped.
+    /// Bytes written and since dropped.
     dropped: usize,
 }
 
 impl Window {
-    /// Begins anew.
+    /// Clears the window for another batch.
     pub(super) fn start(&mut self) {
-        if self.buf.len() > KEPT_BYTES_MAX {
+        if self.buf.len() > RETAINED_BYTES_MAX {
             self.buf = Vec::new();
         }
         *self = Self { buf: core::mem::take(&mut self.buf), ..Self::default() };
     }
 
-    /// What is written from now on refers back over `bytes` at most. Whoever refers back says so before it writes.
+    /// Sets how far later output may refer back. Must be called before the output that does.
     pub(super) fn keep_history(&mut self, bytes: usize) {
         self.history_bytes = bytes;
     }
 
-    /// Bytes written since the start.
+    /// Returns the number of bytes written since the start.
     pub(super) fn len(&self) -> usize {
         self.dropped.saturating_add(self.end)
     }
@@ -48,15 +48,15 @@ impl Window {
         self.start = self.start.saturating_add(bytes).min(self.end);
     }
 
-    /// Room for this many bytes; [`Window::written`] tells how much of it was used.
+    /// Returns space for `bytes` bytes. [`Window::written`] sets how much of it was used.
     pub(super) fn room(&mut self, bytes: usize) -> &mut [u8] {
         self.reserve(bytes);
         let end = self.end;
         self.buf.get_mut(end..end.saturating_add(bytes)).unwrap_or_default()
     }
 
-    /// The same, with up to `bytes_back` bytes of what was written last.
-    pub(super) fn room_behind(&mut self, bytes_back: usize, bytes: usize) -> (&[u8], &mut [u8]) {
+    /// Returns up to `bytes_back` bytes of history, and space for `bytes` bytes.
+    pub(super) fn room_with_history(&mut self, bytes_back: usize, bytes: usize) -> (&[u8], &mut [u8]) {
         self.reserve(bytes);
         let (before, room) = self.buf.split_at_mut_checked(self.end).unwrap_or_default();
         let back = before.get(before.len().saturating_sub(bytes_back)..).unwrap_or_default();
@@ -72,7 +72,8 @@ impl Window {
         self.written(bytes.len());
     }
 
-    /// Repeats `bytes` bytes from `back` bytes ago; they may overlap with what is written. False: there are not that many.
+    /// Appends `bytes` bytes copied from `back` bytes before the end; source and destination may overlap. Returns false if there
+    /// are fewer than `back` bytes.
     pub(super) fn repeat(&mut self, back: usize, bytes: usize) -> bool {
         if back == 0 || back > self.end {
             return false;
@@ -80,7 +81,7 @@ impl Window {
         self.reserve(bytes);
         let (mut left, mut end) = (bytes, self.end);
         while left > 0 {
-            // What was just repeated can be repeated with it: the run doubles.
+            // Bytes just copied can be copied again, so the run doubles.
             let from = end.saturating_sub(back);
             let run = left.min(back);
             self.buf.copy_within(from..from.saturating_add(run), end);
@@ -93,7 +94,7 @@ impl Window {
 
     fn reserve(&mut self, bytes: usize) {
         let spare = self.start.saturating_sub(self.history_bytes);
-        // Moving what is kept costs as much as it is large: only when as much again can be dropped.
+        // Moving the retained bytes pays off only if at least as many can be dropped.
         if spare > 0 && spare >= self.end.saturating_sub(spare) {
             self.buf.copy_within(spare..self.end, 0);
             self.start = self.start.saturating_sub(spare);
@@ -102,7 +103,7 @@ impl Window {
         }
         let need = self.end.saturating_add(bytes);
         if self.buf.len() < need {
-            self.buf.resize(need.max(self.buf.len().saturating_mul(2).min(KEPT_BYTES_MAX)), 0);
+            self.buf.resize(need.max(self.buf.len().saturating_mul(2).min(RETAINED_BYTES_MAX)), 0);
         }
     }
 }

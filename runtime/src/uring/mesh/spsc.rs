@@ -1,26 +1,26 @@
-//! A bounded queue from one thread to one other, without locks.
+//! A bounded lock-free queue with a single producer thread and a single consumer thread.
 
 use std::cell::UnsafeCell;
 use std::mem::MaybeUninit;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering, fence};
 
-/// On a cache line of its own, so that the two sides do not slow each other down.
+/// A value on its own cache lines, so that the two sides do not slow each other down.
 #[repr(align(128))]
-struct Apart<T>(T);
+struct CacheLines<T>(T);
 
-/// Invariant: the slots from `head` to `tail` (both count up for ever; the slot is the count modulo the capacity) hold values, the
-/// others do not. Only the sender writes `tail`, only the receiver writes `head`.
+/// Invariant: the slots from `head` to `tail` hold values, the others do not. Both are counters that only increase; the slot is the
+/// count modulo the capacity. Only the sender writes `tail`, only the receiver writes `head`.
 struct Queue<T> {
     slots: Box<[UnsafeCell<MaybeUninit<T>>]>,
-    head: Apart<AtomicUsize>,
-    tail: Apart<AtomicUsize>,
-    /// The sender has more than fits and wants to hear of room.
+    head: CacheLines<AtomicUsize>,
+    tail: CacheLines<AtomicUsize>,
+    /// The sender has more than fits and wants to be notified of space.
     starved: AtomicBool,
 }
 
-// SAFETY: a value is written by the sender, handed over by the release store of `tail` and the acquire load that sees it, and then
-// read by the receiver alone; so values only ever move from one thread to the other, for which they have to be `Send`.
+// SAFETY: a value is written by the sender, published by the release store of `tail`, and read by the receiver alone after the
+// acquire load that sees it. So values only move from one thread to the other, which requires `Send`.
 unsafe impl<T: Send> Sync for Queue<T> {}
 // SAFETY: as above.
 unsafe impl<T: Send> Send for Queue<T> {}
@@ -36,7 +36,7 @@ impl<T> Drop for Queue<T> {
         let tail = *self.tail.0.get_mut();
         let mut head = *self.head.0.get_mut();
         while head != tail {
-            // SAFETY: the type's invariant; both sides are gone.
+            // SAFETY: the type's invariant; both sides have been dropped.
             unsafe { (*self.slot(head)).assume_init_drop() };
             head = head.wrapping_add(1);
         }
@@ -57,14 +57,14 @@ pub(super) struct Receiver<T> {
     tail_seen: usize,
 }
 
-/// A queue with room for `capacity` values, a power of two.
+/// Creates a queue with space for `capacity` values, a power of two.
 pub(super) fn queue<T: Send>(capacity: usize) -> (Sender<T>, Receiver<T>) {
     assert!(capacity.is_power_of_two());
     let slots = (0..capacity).map(|_| UnsafeCell::new(MaybeUninit::uninit())).collect();
     let queue = Arc::new(Queue {
         slots,
-        head: Apart(AtomicUsize::new(0)),
-        tail: Apart(AtomicUsize::new(0)),
+        head: CacheLines(AtomicUsize::new(0)),
+        tail: CacheLines(AtomicUsize::new(0)),
         starved: AtomicBool::new(false),
     });
     let receiver = Receiver { queue: Arc::clone(&queue), head: 0, tail_seen: 0 };
@@ -72,7 +72,7 @@ pub(super) fn queue<T: Send>(capacity: usize) -> (Sender<T>, Receiver<T>) {
 }
 
 impl<T: Send> Sender<T> {
-    /// Adds a value, or gives it back if the queue is full.
+    /// Adds a value, or returns it if the queue is full.
     pub(super) fn push(&mut self, value: T) -> Result<(), T> {
         let capacity = self.queue.slots.len();
         if self.tail.wrapping_sub(self.head_seen) == capacity {
@@ -81,32 +81,34 @@ impl<T: Send> Sender<T> {
                 return Err(value);
             }
         }
-        // SAFETY: the slot is outside `head..tail`, so the receiver does not look at it, and this is the only sender.
+        // SAFETY: the slot is outside `head..tail`, so the receiver does not access it, and this is the only sender.
         unsafe { (*self.queue.slot(self.tail)).write(value) };
         self.tail = self.tail.wrapping_add(1);
         self.queue.tail.0.store(self.tail, Ordering::Release);
         Ok(())
     }
 
-    /// Asks the receiver to tell when it has made room. Try to push once more afterwards: it may have done so just before.
-    pub(super) fn ask_for_room(&self) {
+    /// Asks the receiver to notify this side when it has made space. Try to push once more afterwards: it may have done so just
+    /// before.
+    pub(super) fn request_space(&self) {
         self.queue.starved.store(true, Ordering::Relaxed);
         fence(Ordering::SeqCst);
     }
 
-    /// Whether the receiver has taken note since it was asked, so that there is room.
-    pub(super) fn was_told_of_room(&self) -> bool {
+    /// Returns whether the receiver has seen the last request, so that there is space.
+    pub(super) fn has_space(&self) -> bool {
         !self.queue.starved.load(Ordering::Relaxed)
     }
 }
 
 impl<T: Send> Receiver<T> {
-    /// The next value.
+    /// Removes and returns the next value.
     pub(super) fn pop(&mut self) -> Option<T> {
         if self.is_empty() {
             return None;
         }
-        // SAFETY: the slot is within `head..tail`, so it holds a value that the sender does not touch; moving `head` on gives it up.
+        // SAFETY: the slot is within `head..tail`, so it holds a value that the sender does not access. Advancing `head` releases
+        // the slot.
         let value = unsafe { (*self.queue.slot(self.head)).assume_init_read() };
         self.head = self.head.wrapping_add(1);
         self.queue.head.0.store(self.head, Ordering::Release);
@@ -120,8 +122,8 @@ impl<T: Send> Receiver<T> {
         self.head == self.tail_seen
     }
 
-    /// Whether the sender has asked for room. To be looked at after room was made.
-    pub(super) fn take_ask_for_room(&self) -> bool {
+    /// Returns whether the sender has requested space, and clears the request. Must be called after space was made.
+    pub(super) fn take_space_request(&self) -> bool {
         fence(Ordering::SeqCst);
         self.queue.starved.load(Ordering::Relaxed) && self.queue.starved.swap(false, Ordering::Relaxed)
     }
@@ -158,16 +160,16 @@ mod tests {
     }
 
     #[test]
-    fn a_full_queue_gives_the_value_back_and_tells_when_there_is_room() {
+    fn a_full_queue_returns_the_value_and_notifies_when_there_is_space() {
         let (mut sender, mut receiver) = queue::<u32>(2);
         assert_eq!((sender.push(1), sender.push(2), sender.push(3)), (Ok(()), Ok(()), Err(3)));
-        assert!(!receiver.take_ask_for_room());
-        sender.ask_for_room();
+        assert!(!receiver.take_space_request());
+        sender.request_space();
         assert_eq!(receiver.pop(), Some(1));
-        assert!(!sender.was_told_of_room());
-        assert!(receiver.take_ask_for_room());
-        assert!(!receiver.take_ask_for_room());
-        assert!(sender.was_told_of_room());
+        assert!(!sender.has_space());
+        assert!(receiver.take_space_request());
+        assert!(!receiver.take_space_request());
+        assert!(sender.has_space());
         assert_eq!(sender.push(3), Ok(()));
         assert_eq!((receiver.pop(), receiver.pop(), receiver.pop()), (Some(2), Some(3), None));
     }
@@ -177,7 +179,7 @@ mod tests {
         let value = Arc::new(());
         let (mut sender, receiver) = queue::<Arc<()>>(4);
         for _ in 0..3 {
-            sender.push(Arc::clone(&value)).expect("room");
+            sender.push(Arc::clone(&value)).expect("space");
         }
         drop(receiver);
         assert_eq!(Arc::strong_count(&value), 4);

@@ -197,7 +197,7 @@ impl Store {
                 extent.log2_bytes,
             );
         }
-        for at in 0..self.partitions.places() {
+        for at in 0..self.partitions.entry_count() {
             let slot = Slot(self.partitions.key_at(at).expect("none was deleted yet"));
             self.record_seals(slot);
             // What had to be searched gets a checkpoint, with the next ones or when the store is idle, so that it need not be searched again.

@@ -1,4 +1,4 @@
-//! Loopback TCP in one direction: what catching up and producing run into when the disk is no limit.
+//! Loopback TCP in one direction: the limit for producing and catching up when the disk is no bottleneck.
 
 use std::io::{self, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
@@ -10,33 +10,33 @@ use io_uring::{opcode, types};
 use super::meter::{Meter, ThreadClock};
 use super::pages::Pages;
 use super::ring::{Ring, outcome};
-use super::{Cpu, LimitError, Measured, Unit};
+use super::{BaselineError, Cpu, Measured, Unit};
 
-/// Bytes received at once at least.
+/// Minimum size of a receive buffer, in bytes.
 const RECV_BYTES_MIN: usize = 64 << 10;
 
-/// Bytes received at once at most.
+/// Maximum size of a receive buffer, in bytes.
 const RECV_BYTES_MAX: usize = 1 << 20;
 
-/// Bytes of all receive buffers together at most.
+/// Maximum size of all receive buffers together, in bytes.
 const RECV_MEMORY_MAX: usize = 64 << 20;
 
 /// A stream of frames.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Stream {
-    /// Connections, all from one thread to one other.
+    /// Connections, all between the same two threads.
     pub connections: usize,
     /// Bytes of one `send`.
     pub frame_bytes: usize,
 }
 
-/// Two ends of a connection: who connected, and who accepted.
+/// Creates a connection. Returns the connecting end and the accepting end.
 pub(super) fn pair() -> io::Result<(TcpStream, TcpStream)> {
     let mut pairs = pairs(1)?;
     Ok(pairs.pop().expect("one pair was made"))
 }
 
-/// Connections over the loopback interface.
+/// Creates connections over the loopback interface.
 pub(super) fn pairs(count: usize) -> io::Result<Vec<(TcpStream, TcpStream)>> {
     let listener = TcpListener::bind("127.0.0.1:0")?;
     let address = listener.local_addr()?;
@@ -51,27 +51,27 @@ pub(super) fn pairs(count: usize) -> io::Result<Vec<(TcpStream, TcpStream)>> {
         .collect()
 }
 
-/// Bytes a second from one thread to another.
-pub fn stream(stream: Stream, duration: Duration) -> Result<Measured, LimitError> {
+/// Measures bytes per second from one thread to another.
+pub fn stream(stream: Stream, duration: Duration) -> Result<Measured, BaselineError> {
     let run = || -> io::Result<Measured> {
         let (clients, servers): (Vec<_>, Vec<_>) = pairs(stream.connections)?.into_iter().unzip();
         std::thread::scope(|scope| {
             let sender = scope.spawn(|| {
                 let result = send(stream, &clients, duration);
                 for client in &clients {
-                    // The receiver ends at the end of the streams, however this side ended.
+                    // The receiver ends at the end of the streams, so end them also after an error.
                     let _ = client.shutdown(Shutdown::Write);
                 }
                 result
             });
             let received = receive(stream, &servers, duration);
             for server in &servers {
-                // The sender gets an error instead of waiting for ever.
+                // After an error, the sender must not wait forever.
                 let _ = server.shutdown(Shutdown::Both);
             }
             let sent = sender.join().expect("the sender does not panic");
             let (value, broker) = received?;
-            // Who sends stands for the broker: it is the side that catching up costs.
+            // The sender stands for the broker, which sends when consumers catch up.
             Ok(Measured {
                 value,
                 unit: Unit::BytesPerSecond,
@@ -79,7 +79,7 @@ pub fn stream(stream: Stream, duration: Duration) -> Result<Measured, LimitError
             })
         })
     };
-    run().map_err(LimitError::new("cannot measure streams over the loopback interface"))
+    run().map_err(BaselineError::new("cannot measure streams over the loopback interface"))
 }
 
 fn send(stream: Stream, sockets: &[TcpStream], duration: Duration) -> io::Result<f64> {
@@ -100,9 +100,9 @@ fn receive(stream: Stream, sockets: &[TcpStream], duration: Duration) -> io::Res
     let mut memory = Pages::new(bytes * sockets.len());
     let mut ring = Ring::new(sockets.len() as u32)?;
     let mut receive = |ring: &mut Ring, n: usize| {
-        let place = memory[n * bytes..].as_mut_ptr();
-        let entry = opcode::Recv::new(types::Fd(sockets[n].as_raw_fd()), place, bytes as u32).build();
-        // SAFETY: this part of the memory is this connection's alone, which has one receive at a time; it outlives the ring.
+        let buffer = memory[n * bytes..].as_mut_ptr();
+        let entry = opcode::Recv::new(types::Fd(sockets[n].as_raw_fd()), buffer, bytes as u32).build();
+        // SAFETY: this range belongs to this connection, which has one receive at a time; the memory outlives the ring.
         unsafe { ring.push(entry, n as u64) }
     };
     let (mut meter, clock) = (Meter::start(duration), ThreadClock::start());
@@ -120,7 +120,7 @@ fn receive(stream: Stream, sockets: &[TcpStream], duration: Duration) -> io::Res
                 receive(&mut ring, n as usize)?;
             }
         }
-        meter.look(received);
+        meter.sample(received);
     }
     Ok((meter.per_second()?, clock.seconds() / (received as f64 / 1e9)))
 }

@@ -1,4 +1,4 @@
-//! Memory for direct I/O on huge pages: what the kernel does fewest lookups for.
+//! Memory for direct I/O in huge pages, which need the fewest lookups in the kernel.
 
 use std::alloc::{Layout, alloc_zeroed, dealloc, handle_alloc_error};
 use std::ops::{Deref, DerefMut};
@@ -7,7 +7,7 @@ use std::ptr::NonNull;
 /// Size and alignment of a huge page.
 const HUGE_BYTES: usize = 2 << 20;
 
-/// Initialised bytes that begin on a huge page's boundary and have it to themselves.
+/// Initialised bytes that start at a huge page's boundary and occupy huge pages exclusively.
 ///
 /// Invariant: `ptr` is valid for `layout.size()` initialised bytes, and `bytes` is at most that.
 pub(super) struct Pages {
@@ -26,10 +26,11 @@ impl Pages {
         // SAFETY: the layout's size is not zero.
         let ptr = unsafe { alloc_zeroed(layout) };
         let Some(ptr) = NonNull::new(ptr) else { handle_alloc_error(layout) };
-        // SAFETY: advice on memory that is ours alone; it changes no content. Without huge pages it is refused, which is only slower.
+        // SAFETY: advice on memory that only this value owns; it changes no content. Without huge pages the kernel refuses, which
+        // is only slower.
         let _ = unsafe { libc::madvise(ptr.as_ptr().cast(), layout.size(), libc::MADV_HUGEPAGE) };
         let mut pages = Self { ptr, bytes, layout };
-        // Not zero, so that a disk cannot make less of it; and every page is there before anything is measured.
+        // Fill with a pattern, so that the disk cannot optimise for zeros, and all pages are mapped before the measurement.
         for (n, byte) in pages.iter_mut().enumerate() {
             *byte = (n as u8) ^ ((n >> 8) as u8).wrapping_mul(31);
         }

@@ -1,7 +1,8 @@
-//! Requests and replies over many connections, answered at once or when a group of them is durable: what small batches run into.
+//! Requests and replies over many connections, answered immediately or when a group of them is durable: the limit for small
+//! batches.
 //!
-//! A request is a batch of one record with its CRC-32C in front. The server checks the checksums of all that have come, writes them
-//! together in whole pages with one durable write, and then answers all of them.
+//! A request is a batch of one record after its CRC-32C. The server checks the checksums of all requests that have arrived, writes
+//! them together in whole pages with one durable write, and then answers all of them.
 
 use std::io;
 use std::net::{Shutdown, TcpStream};
@@ -16,27 +17,27 @@ use super::pages::Pages;
 use super::ring::{Done, Ring, all_of, outcome};
 use super::scratch::Scratch;
 use super::stream::pairs;
-use super::{Cpu, LimitError, Measured, Unit};
+use super::{BaselineError, Cpu, Measured, Unit};
 use crate::buf::PAGE_BYTES;
 
-/// The checksum stands in front of what it covers.
+/// Bytes of the checksum before the bytes that it covers.
 const CHECKSUM_BYTES: usize = 4;
 
-/// Writes in flight: one that the disk does, one that waits for it.
+/// Writes in flight: one in progress on the disk and one queued.
 const ROUNDS: usize = 2;
 
-/// Bytes of one receive at most, where what is received does not matter.
+/// Limit of one receive, in bytes, if the content is not used.
 const RECV_BYTES_MAX: usize = 256 << 10;
 
-/// Linux' name for: do not try before there is something.
+/// Linux's `IORING_RECVSEND_POLL_FIRST`: wait for data before trying to receive.
 const POLL_FIRST: u16 = 1;
 
-/// What is exchanged.
+/// Parameters of an exchange.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Exchange {
-    /// Connections, all from one thread to one other.
+    /// Connections, all between the same two threads.
     pub connections: usize,
-    /// Requests of each connection that are not answered yet.
+    /// Unanswered requests per connection.
     pub in_flight: usize,
     /// Bytes of a request.
     pub request_bytes: usize,
@@ -45,18 +46,18 @@ pub struct Exchange {
 }
 
 impl Exchange {
-    /// Batches of one record of 100 bytes, and replies of the native protocol's size.
+    /// Returns the parameters for batches of one record of 100 bytes, with replies of the native protocol's size.
     pub fn small(in_flight: usize) -> Self {
         Self { connections: 256, in_flight, request_bytes: 164, reply_bytes: 64 }
     }
 }
 
-/// Requests a second, answered when they are durable if there is a disk.
+/// Measures requests per second. With a disk, they are answered when they are durable.
 pub fn exchange(
     exchange: Exchange,
     disk: Option<&mut Disk>,
     duration: Duration,
-) -> Result<Measured, LimitError> {
+) -> Result<Measured, BaselineError> {
     let scratch = disk.map(|disk| disk.scratch(Space::Written)).transpose()?;
     let run = || -> io::Result<Measured> {
         let (clients, servers): (Vec<_>, Vec<_>) = pairs(exchange.connections)?.into_iter().unzip();
@@ -64,7 +65,7 @@ pub fn exchange(
             let client = scope.spawn(|| {
                 let result = Client::new(exchange, &clients).and_then(|mut client| client.run(duration));
                 for client in &clients {
-                    // The server ends with its connections, however this side ended.
+                    // The server ends when its connections end, so end them also after an error.
                     let _ = client.shutdown(Shutdown::Both);
                 }
                 result
@@ -72,7 +73,7 @@ pub fn exchange(
             let served =
                 Server::new(exchange, &servers, scratch.as_deref()).and_then(|mut server| server.run());
             for server in &servers {
-                // The client gets an error instead of waiting for answers for ever.
+                // After an error, the client must not wait for answers forever.
                 let _ = server.shutdown(Shutdown::Both);
             }
             let (value, client) = client.join().expect("the client does not panic")?;
@@ -83,29 +84,29 @@ pub fn exchange(
             })
         })
     };
-    run().map_err(LimitError::new("cannot measure requests and replies"))
+    run().map_err(BaselineError::new("cannot measure requests and replies"))
 }
 
 const RECV: u64 = 1 << 32;
 const SEND: u64 = 2 << 32;
 const WRITE: u64 = 3 << 32;
 
-/// Connections that receive into memory of their own and send the same bytes again and again.
+/// One side's connections. Each receives into its own memory and sends the same message repeatedly.
 struct Ends<'a> {
-    // Dropped first: it waits for the operations that use the rest.
+    // Dropped first: it waits for the operations that use the other fields.
     ring: Ring,
     sockets: &'a [TcpStream],
     memory: Pages,
-    /// Of one connection's part of the memory.
+    /// Bytes of memory per connection.
     recv_bytes: usize,
-    /// Whether what was received matters, so that the next bytes go behind it.
+    /// Whether the received bytes are used, so that the next receive must go after them.
     keep: bool,
-    /// Bytes of the message that has not arrived completely.
+    /// Bytes received of an incomplete message, per connection.
     filled: Vec<usize>,
-    /// What is sent, as often as may be at once.
+    /// The message, repeated as often as it may be sent at once.
     message: Vec<u8>,
     message_bytes: usize,
-    /// Messages of each connection that are being sent, and that wait for those.
+    /// Messages per connection that are being sent, and that are queued.
     sending: Vec<usize>,
     waiting: Vec<usize>,
 }
@@ -134,16 +135,16 @@ impl<'a> Ends<'a> {
     }
 
     fn receive(&mut self, n: usize) -> io::Result<()> {
-        let behind = if self.keep { self.filled[n] } else { 0 };
-        let (from, to) = (n * self.recv_bytes + behind, (n + 1) * self.recv_bytes);
-        let place = &mut self.memory[from..to];
+        let filled = if self.keep { self.filled[n] } else { 0 };
+        let (from, to) = (n * self.recv_bytes + filled, (n + 1) * self.recv_bytes);
+        let memory = &mut self.memory[from..to];
         let socket = types::Fd(self.sockets[n].as_raw_fd());
-        let entry = opcode::Recv::new(socket, place.as_mut_ptr(), place.len() as u32).ioprio(POLL_FIRST);
-        // SAFETY: this part of the memory is this connection's, which has one receive at a time; it is dropped after the ring.
+        let entry = opcode::Recv::new(socket, memory.as_mut_ptr(), memory.len() as u32).ioprio(POLL_FIRST);
+        // SAFETY: this range belongs to this connection, which has one receive at a time; the memory is dropped after the ring.
         unsafe { self.ring.push(entry.build(), RECV | n as u64) }
     }
 
-    /// Sends so many messages on this connection, behind those that are on their way.
+    /// Sends `count` messages on connection `n`, after those in flight.
     fn send(&mut self, n: usize, count: usize) -> io::Result<()> {
         self.waiting[n] += count;
         if self.sending[n] > 0 || self.waiting[n] == 0 {
@@ -184,7 +185,7 @@ impl<'a> Client<'a> {
         })
     }
 
-    /// Replies a second, and processor time for a million.
+    /// Returns replies per second, and processor seconds per million replies.
     fn run(&mut self, duration: Duration) -> io::Result<(f64, f64)> {
         let (mut meter, clock) = (Meter::start(duration), ThreadClock::start());
         let ends = &mut self.ends;
@@ -207,7 +208,7 @@ impl<'a> Client<'a> {
                 if bytes == 0 {
                     return Err(io::ErrorKind::UnexpectedEof.into());
                 }
-                // What a reply says does not matter here, only how many there are.
+                // Only the number of replies matters, not their content.
                 let have = ends.filled[n] + bytes;
                 let count = have / self.exchange.reply_bytes;
                 ends.filled[n] = have % self.exchange.reply_bytes;
@@ -219,7 +220,7 @@ impl<'a> Client<'a> {
                 }
                 ends.receive(n)?;
             }
-            meter.look(replies);
+            meter.sample(replies);
         }
         Ok((meter.per_second()?, clock.seconds() / (replies as f64 / 1e6)))
     }
@@ -230,7 +231,7 @@ struct Server<'a> {
     exchange: Exchange,
     file: Option<&'a Scratch>,
     rounds: Vec<Round>,
-    /// The round that takes what comes now.
+    /// Index of the round that collects arriving requests.
     gathering: usize,
     at: u64,
     requests: u64,
@@ -240,8 +241,8 @@ struct Server<'a> {
 struct Round {
     pages: Pages,
     bytes: usize,
-    /// Whom to answer, and how often.
-    owed: Vec<(usize, usize)>,
+    /// Connections to answer, with the number of replies.
+    replies: Vec<(usize, usize)>,
     writing: bool,
 }
 
@@ -251,14 +252,14 @@ impl<'a> Server<'a> {
         let round = || Round {
             pages: Pages::new(if file.is_some() { exchange.round_bytes_max() } else { 0 }),
             bytes: 0,
-            owed: Vec::with_capacity(exchange.connections),
+            replies: Vec::with_capacity(exchange.connections),
             writing: false,
         };
         Ok(Self {
             ends: Ends::new(sockets, (exchange.request_bytes, file.is_some()), &reply, exchange.in_flight)?,
             exchange,
             file,
-            // One is gathered while the others are written.
+            // One collects requests while the others are written.
             rounds: (0..=ROUNDS).map(|_| round()).collect(),
             gathering: 0,
             at: 0,
@@ -266,7 +267,7 @@ impl<'a> Server<'a> {
         })
     }
 
-    /// Serves until all connections have ended; processor time for a million requests.
+    /// Serves until all connections have ended. Returns processor seconds per million requests.
     fn run(&mut self) -> io::Result<f64> {
         let clock = ThreadClock::start();
         for n in 0..self.ends.sockets.len() {
@@ -303,7 +304,7 @@ impl<'a> Server<'a> {
         self.requests += whole as u64;
         let round = &mut self.rounds[self.gathering];
         if whole > 0 {
-            round.owed.push((n, whole));
+            round.replies.push((n, whole));
         }
         if self.file.is_some() {
             let received = &self.ends.memory[from..from + whole * size];
@@ -321,7 +322,7 @@ impl<'a> Server<'a> {
         self.ends.receive(n)
     }
 
-    /// Begins the next round if there is anything for it, and room.
+    /// Writes the current round if it has requests and a write may start.
     fn commit(&mut self) -> io::Result<()> {
         let gathering = self.gathering;
         let Some(file) = self.file else { return self.answer(gathering) };
@@ -337,12 +338,12 @@ impl<'a> Server<'a> {
         let write = opcode::Write::new(types::Fd(file.as_raw_fd()), round.pages.as_ptr(), bytes as u32)
             .offset(self.at)
             .rw_flags(libc::RWF_DSYNC);
-        // SAFETY: the pages are not touched while the round is being written, and dropped after the ring.
+        // SAFETY: the pages are not changed while the round is being written, and are dropped after the ring.
         unsafe { self.ends.ring.push(write.build(), WRITE | gathering as u64)? };
         self.at += bytes as u64;
         round.writing = true;
         let free = self.rounds.iter().position(|round| !round.writing);
-        self.gathering = free.expect("there is one more than are written at once");
+        self.gathering = free.expect("there is one more round than may be written at once");
         Ok(())
     }
 
@@ -350,7 +351,7 @@ impl<'a> Server<'a> {
     fn answer(&mut self, round: usize) -> io::Result<()> {
         let round = &mut self.rounds[round];
         round.bytes = 0;
-        for (n, count) in round.owed.drain(..) {
+        for (n, count) in round.replies.drain(..) {
             self.ends.send(n, count)?;
         }
         Ok(())
@@ -358,7 +359,7 @@ impl<'a> Server<'a> {
 }
 
 impl Exchange {
-    /// Everything that can be unanswered at once.
+    /// Returns the bytes of all requests that can be unanswered at once.
     fn round_bytes_max(self) -> usize {
         (self.connections * self.in_flight * self.request_bytes).next_multiple_of(PAGE_BYTES)
     }

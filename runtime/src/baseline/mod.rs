@@ -1,9 +1,9 @@
-//! The machine's own limits, with the simplest code that reaches them: what results of the broker are a percentage of.
+//! Baselines: the limits of the machine itself, against which the broker's results are compared.
 //!
-//! Nothing here is a protocol, an index or a log. A slow limit flatters the broker that is compared with it, so each of these is as
-//! fast as it could be made, and can be checked against a tool that everyone has:
+//! The code here is as simple as possible: no protocol, no index, no log. A baseline that is too low would flatter the broker, so
+//! each one is as fast as possible and can be verified with a common tool:
 //!
-//! | limit | against |
+//! | baseline | tool |
 //! |---|---|
 //! | [`stream`] | `iperf3 -s -1 -p 5299 & iperf3 -c 127.0.0.1 -p 5299 -l 1M -t 3` |
 //! | [`Disk::writes`] | `fio --name=w --filename=FILE --size=512M --direct=1 --rw=write --bs=1M --ioengine=io_uring --iodepth=8 --time_based --runtime=3`, with `--sync=dsync` for durable ones; twice, so that the second overwrites what the first has written |
@@ -30,19 +30,19 @@ pub use pipeline::Pipeline;
 pub use scratch::{FRESH_BYTES_MAX, WRITTEN_BYTES};
 pub use stream::{Stream, stream};
 
-/// What a value counts.
+/// Unit of a measured value.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Unit {
-    /// Bytes a second.
+    /// Bytes per second.
     BytesPerSecond,
-    /// Operations a second.
+    /// Operations per second.
     PerSecond,
-    /// Nanoseconds for one.
+    /// Nanoseconds per operation.
     Nanoseconds,
 }
 
 impl Unit {
-    /// As reports write it.
+    /// Returns the unit's name in reports.
     pub fn name(self) -> &'static str {
         match self {
             Self::BytesPerSecond => "B/s",
@@ -52,41 +52,41 @@ impl Unit {
     }
 }
 
-/// A limit, measured.
+/// A measured baseline.
 #[derive(Clone, Copy, PartialEq, Debug)]
 pub struct Measured {
-    /// How much.
+    /// The value.
     pub value: f64,
-    /// Of what.
+    /// Its unit.
     pub unit: Unit,
-    /// Processor time, where there are bytes or operations to divide it by.
+    /// Processor time, if there are bytes or operations to divide it by.
     pub cpu: Option<Cpu>,
 }
 
-/// Seconds of processor time for each GB, or each million operations.
+/// Seconds of processor time per GB, or per million operations.
 #[derive(Clone, Copy, PartialEq, Debug)]
 pub struct Cpu {
-    /// Of the side that stands for the broker. With only one side, its.
+    /// Processor time of the side that stands for the broker, or of the only side.
     pub broker: f64,
-    /// Of the side that stands for the client.
+    /// Processor time of the side that stands for the client.
     pub client: Option<f64>,
 }
 
-/// Why a limit could not be measured.
+/// Why a baseline could not be measured.
 #[derive(Debug, thiserror::Error)]
 #[error("{what}: {source}")]
-pub struct LimitError {
+pub struct BaselineError {
     what: String,
     source: io::Error,
 }
 
-impl LimitError {
+impl BaselineError {
     fn new(what: impl Into<String>) -> impl FnOnce(io::Error) -> Self {
         let what = what.into();
         move |source| Self { what, source }
     }
 
-    fn refuse(what: impl Into<String>, why: impl Into<String>) -> Self {
+    fn failed(what: impl Into<String>, why: impl Into<String>) -> Self {
         Self { what: what.into(), source: io::Error::other(why.into()) }
     }
 }

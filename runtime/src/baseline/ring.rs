@@ -1,4 +1,4 @@
-//! A ring of the kind the plane has, and nothing around it.
+//! A minimal io_uring ring with the plane's setup flags.
 
 use std::io;
 
@@ -6,10 +6,10 @@ use io_uring::{IoUring, opcode, squeue, types};
 
 use crate::uring::build_ring;
 
-/// A completion: the operation's name, and its result.
+/// A completion: the operation's id and its result.
 pub(super) type Done = (u64, i32);
 
-/// Given to the operation that cancels all others; nobody else's name.
+/// Id of the operation that cancels all others. No other operation has it.
 const CANCEL: u64 = u64::MAX;
 
 pub(super) struct Ring {
@@ -18,7 +18,7 @@ pub(super) struct Ring {
 }
 
 impl Ring {
-    /// To be called on the thread that will use it.
+    /// Creates a ring. Must be called on the thread that will use it.
     pub(super) fn new(entries: u32) -> io::Result<Self> {
         Ok(Self { uring: build_ring(entries)?, in_flight: 0 })
     }
@@ -27,14 +27,14 @@ impl Ring {
         self.in_flight
     }
 
-    /// Queues an operation under a name.
+    /// Queues an operation with this id.
     ///
     /// # Safety
-    /// The memory and the file that the entry names stay valid, and where the kernel writes untouched, until its completion has been
-    /// taken or this ring is dropped.
+    /// The memory and the file that the entry refers to must stay valid, and memory that the kernel writes to must not be accessed,
+    /// until the completion has been taken or this ring has been dropped.
     pub(super) unsafe fn push(&mut self, entry: squeue::Entry, name: u64) -> io::Result<()> {
         let entry = entry.user_data(name);
-        // SAFETY: the caller keeps what the entry names valid.
+        // SAFETY: the caller keeps what the entry refers to valid.
         while unsafe { self.uring.submission().push(&entry) }.is_err() {
             self.uring.submit()?;
         }
@@ -42,7 +42,7 @@ impl Ring {
         Ok(())
     }
 
-    /// Submits what is queued, sleeps until something has completed and appends all that has to `done`.
+    /// Submits queued operations, sleeps until at least one has completed, and appends the completions to `done`.
     pub(super) fn wait(&mut self, done: &mut Vec<Done>) -> io::Result<()> {
         loop {
             match self.uring.submit_and_wait(1) {
@@ -59,23 +59,23 @@ impl Ring {
 }
 
 impl Drop for Ring {
-    /// Nothing may be in flight when the memory it uses goes: whatever can be is cancelled, and waited for.
+    /// Cancels operations in flight and waits for them, because the memory that they use may be freed after the ring.
     fn drop(&mut self) {
         if self.in_flight == 0 {
             return;
         }
         let cancel = opcode::AsyncCancel2::new(types::CancelBuilder::any()).build();
         let mut done = Vec::new();
-        // SAFETY: names no memory.
+        // SAFETY: the operation refers to no memory.
         let mut result = unsafe { self.push(cancel, CANCEL) };
         while result.is_ok() && self.in_flight > 0 {
             result = self.wait(&mut done);
         }
-        result.expect("a ring that took operations gives them back");
+        result.expect("a ring that accepts operations returns their completions");
     }
 }
 
-/// The bytes of an operation that has to have done all of them.
+/// Checks that an operation processed all of its bytes.
 pub(super) fn all_of(result: i32, bytes: usize) -> io::Result<()> {
     let done = outcome(result)?;
     if done == bytes {
@@ -84,7 +84,7 @@ pub(super) fn all_of(result: i32, bytes: usize) -> io::Result<()> {
     Err(io::Error::other(format!("{done} of {bytes} bytes")))
 }
 
-/// What a completion's result means.
+/// Converts a completion's result.
 pub(super) fn outcome(result: i32) -> io::Result<usize> {
     usize::try_from(result).map_err(|_| io::Error::from_raw_os_error(-result))
 }

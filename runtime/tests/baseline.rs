@@ -1,17 +1,17 @@
-//! Every limit in a tiny form: it gives a value, and leaves nothing behind.
+//! Runs every baseline measurement in a tiny form: it returns a value and leaves no files.
 
 use std::path::Path;
 use std::time::Duration;
 
-use highwater_runtime::limits::{
+use highwater_runtime::baseline::{
     Disk, Durable, Exchange, Measured, Pipeline, Reads, Space, Stream, Unit, Writes, checksum, exchange,
     memory_copy, mesh_round_trip, stream, wake_up,
 };
 
-/// Long enough for a few operations of each kind, on a busy machine too.
+/// Long enough for a few operations of each kind, even on a busy machine.
 const SHORT: Duration = Duration::from_millis(60);
 
-/// A directory beside the program: the one for temporary files may be in memory, where there is no disk to measure.
+/// A directory next to the program: the default temporary directory may be in memory.
 fn directory() -> tempfile::TempDir {
     tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("a temporary directory")
 }
@@ -35,7 +35,7 @@ fn empty(dir: &Path) {
 }
 
 #[test]
-fn the_pipeline_makes_batches_durable_in_written_and_in_fresh_space() {
+fn the_pipeline_makes_batches_durable_in_written_and_fresh_space() {
     let dir = directory();
     let mut disk = disk(dir.path());
     for space in [Space::Written, Space::Fresh] {
@@ -51,13 +51,13 @@ fn a_pipeline_that_uses_up_its_fresh_space_ends_early() {
     let mut disk = Disk::with_space(dir.path(), 1 << 20, 32 << 20);
     let pipeline = Pipeline::new(Space::Fresh);
     let hours = Duration::from_hours(2);
-    // A tenth of this would be warm-up, which the space does not last for.
-    let e = pipeline.measure(&mut disk, hours).expect_err("nothing was measured");
+    // A tenth of this would be warm-up, which is longer than the space lasts.
+    let e = pipeline.measure(&mut disk, hours).expect_err("no measurement");
     assert!(e.to_string().contains("--duration"), "{e}");
 }
 
 #[test]
-fn small_requests_are_answered_when_they_are_durable_and_without_a_disk() {
+fn small_requests_are_answered_when_durable_and_without_a_disk() {
     let dir = directory();
     let mut disk = disk(dir.path());
     for in_flight in [1, 5] {
@@ -69,7 +69,7 @@ fn small_requests_are_answered_when_they_are_durable_and_without_a_disk() {
 }
 
 #[test]
-fn streams_and_large_requests_go_over_the_loopback_interface() {
+fn streams_and_large_requests_use_the_loopback_interface() {
     for frame_bytes in [64, 1 << 20] {
         let streams = Stream { connections: 3, frame_bytes };
         positive(stream(streams, SHORT).expect("measured"), Unit::BytesPerSecond);
@@ -96,7 +96,7 @@ fn direct_writes_and_reads_are_measured_and_leave_no_file() {
 }
 
 #[test]
-fn a_core_takes_checksums_and_copies_memory() {
+fn a_core_computes_checksums_and_copies_memory() {
     for bytes in [128, 1 << 20] {
         positive(checksum(bytes, SHORT), Unit::BytesPerSecond);
     }
@@ -104,7 +104,7 @@ fn a_core_takes_checksums_and_copies_memory() {
 }
 
 #[test]
-fn cores_send_each_other_messages_and_wake_each_other() {
+fn cores_exchange_messages_and_wake_each_other() {
     for busy in [false, true] {
         positive(mesh_round_trip(busy, SHORT).expect("measured"), Unit::Nanoseconds);
     }
@@ -112,7 +112,7 @@ fn cores_send_each_other_messages_and_wake_each_other() {
 }
 
 #[test]
-fn a_file_system_in_memory_is_refused_and_says_what_to_do() {
+fn a_file_system_in_memory_is_rejected_with_what_to_do() {
     let dir = tempfile::tempdir_in("/dev/shm").expect("shared memory is a file system in memory");
     let writes = Writes { bytes: 4 << 10, depth: 1, durable: Durable::No, space: Space::Fresh };
     let e = disk(dir.path()).writes(writes, SHORT).expect_err("no disk").to_string();
@@ -121,7 +121,7 @@ fn a_file_system_in_memory_is_refused_and_says_what_to_do() {
 }
 
 #[test]
-fn a_disk_with_too_little_space_is_refused_before_anything_is_written() {
+fn a_disk_with_too_little_space_is_rejected_before_anything_is_written() {
     let dir = directory();
     let mut disk = Disk::with_space(dir.path(), 1 << 60, 1 << 20);
     let e = disk.reads(Reads { bytes: 4 << 10, depth: 1 }, SHORT).expect_err("no such disk").to_string();

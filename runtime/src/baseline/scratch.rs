@@ -1,4 +1,4 @@
-//! Files to measure a disk with. They have no name while they are used, so they are gone with the process, however it ends.
+//! Scratch files for measuring a disk. They are unnamed while in use, so they disappear with the process, however it ends.
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
@@ -8,15 +8,15 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use rustix::fs::{FallocateFlags, Mode, OFlags};
 use rustix::io::Errno;
 
-use super::LimitError;
+use super::BaselineError;
 
-/// Bytes of the file that stands for space that was written before, as a broker's is once it has run for a while. Writes go round in it.
+/// Bytes of the file with space that was written before, as in a broker that has run for a while. Writes wrap around in it.
 pub const WRITTEN_BYTES: u64 = 512 << 20;
 
-/// Bytes of the files that stand for space that is allocated and was never written. A measurement that comes to its end is over.
+/// Bytes of the files with space that is allocated but was never written. A measurement stops when it is used up.
 pub const FRESH_BYTES_MAX: u64 = 2 << 30;
 
-/// What `statfs` calls a file system in memory.
+/// `statfs` type of a file system in memory.
 const TMPFS_MAGIC: i64 = 0x0102_1994;
 
 pub(super) struct Scratch {
@@ -37,11 +37,11 @@ impl AsRawFd for Scratch {
 }
 
 impl Scratch {
-    /// A file of that size in this directory, its space allocated and not written, for direct I/O.
-    pub(super) fn new(dir: &Path, bytes: u64) -> Result<Self, LimitError> {
+    /// Creates a file of this size in `dir` for direct I/O. Its space is allocated but not written.
+    pub(super) fn new(dir: &Path, bytes: u64) -> Result<Self, BaselineError> {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let cannot =
-            |e: io::Error| LimitError::new(format!("cannot measure the disk in {}", dir.display()))(e);
+            |e: io::Error| BaselineError::new(format!("cannot measure the disk in {}", dir.display()))(e);
         let fs = rustix::fs::statfs(dir).map_err(|e| cannot(e.into()))?;
         if fs.f_type == TMPFS_MAGIC {
             return Err(no_disk(dir));
@@ -49,7 +49,7 @@ impl Scratch {
         let free = fs.f_bavail * fs.f_bsize.cast_unsigned();
         if free < bytes {
             return Err(cannot(io::Error::other(format!(
-                "it needs {} MiB for a moment, and {} MiB are free: choose another directory with --dir",
+                "it temporarily needs {} MiB, and {} MiB are free: choose another directory with --dir",
                 bytes >> 20,
                 free >> 20
             ))));
@@ -60,7 +60,7 @@ impl Scratch {
         let fd = match rustix::fs::open(&path, flags, Mode::from_raw_mode(0o600)) {
             Ok(fd) => fd,
             Err(Errno::INVAL) => {
-                // Some file systems make the file before they refuse to open it so.
+                // Some file systems create the file before they reject `O_DIRECT`.
                 let _ = std::fs::remove_file(&path);
                 return Err(no_disk(dir));
             }
@@ -77,8 +77,8 @@ impl Scratch {
     }
 }
 
-fn no_disk(dir: &Path) -> LimitError {
-    LimitError::refuse(
+fn no_disk(dir: &Path) -> BaselineError {
+    BaselineError::failed(
         format!("cannot measure the disk in {}", dir.display()),
         "its file system is in memory or has no direct I/O: choose a directory on a disk with --dir",
     )

@@ -1,5 +1,5 @@
-//! The bound for large batches when client and broker share the cores: a sender that copies records into a batch and takes its CRC, and
-//! a receiver that receives it straight into aligned pages, checks the CRC, writes them durably and answers with eight bytes.
+//! The limit for large batches when client and broker share the cores. A sender copies records into a batch and computes its CRC. A
+//! receiver receives it directly into aligned pages, checks the CRC, writes the batch durably and answers with eight bytes.
 
 use std::io::{self, Read, Write};
 use std::net::TcpStream;
@@ -15,59 +15,59 @@ use super::pages::Pages;
 use super::ring::{Done, Ring, all_of, outcome};
 use super::scratch::Scratch;
 use super::stream::pair;
-use super::{Cpu, LimitError, Measured, Unit};
+use super::{BaselineError, Cpu, Measured, Unit};
 
 /// Bytes of a record.
 const RECORD_BYTES: usize = 1 << 10;
 
-/// Different records that the sender copies from: more than one, so that they are read from memory as a client's would be.
+/// Number of distinct records that the sender copies from, so that they are read from memory like a client's.
 const RECORDS: usize = 256;
 
-/// The checksum stands in front of what it covers.
+/// Bytes of the checksum before the bytes that it covers.
 const CHECKSUM_BYTES: usize = 4;
 
-/// Bytes that answer a batch.
+/// Bytes of the reply to a batch.
 const REPLY_BYTES: usize = 8;
 
-/// Buffers beyond those being written: one that is being filled, one to fill next.
+/// Buffers besides those being written: one being filled, and one to fill next.
 const SPARE_BUFFERS: usize = 2;
 
-/// What the pipeline is made of.
+/// Parameters of the pipeline.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Pipeline {
-    /// Bytes of a batch, whole records.
+    /// Bytes of a batch, a multiple of the record size.
     pub batch_bytes: usize,
-    /// Batches being written at most.
+    /// Maximum number of batches being written.
     pub depth: usize,
-    /// Batches sent and not answered at most.
+    /// Maximum number of batches sent but not answered.
     pub window: usize,
-    /// Where they are written.
+    /// State of the blocks that they are written to.
     pub space: Space,
 }
 
 impl Pipeline {
-    /// Batches of 1 MiB, eight writes deep.
+    /// Returns the parameters for batches of 1 MiB with eight writes in flight.
     pub fn new(space: Space) -> Self {
         Self { batch_bytes: 1 << 20, depth: 8, window: 16, space }
     }
 
-    /// Bytes a second that were answered as durable.
-    pub fn measure(self, disk: &mut Disk, duration: Duration) -> Result<Measured, LimitError> {
+    /// Measures the bytes per second that are durable and answered.
+    pub fn measure(self, disk: &mut Disk, duration: Duration) -> Result<Measured, BaselineError> {
         let scratch = disk.scratch(self.space)?;
-        let failed = LimitError::new("cannot measure the pipeline");
+        let failed = BaselineError::new("cannot measure the pipeline");
         let run = || -> io::Result<Measured> {
             let (client, server) = pair()?;
             let stop = AtomicBool::new(false);
             std::thread::scope(|scope| {
                 let sender = scope.spawn(|| {
                     let result = self.send(&client, duration, &stop);
-                    // The receiver ends at the end of the stream, however this side ended.
+                    // The receiver ends at the end of the stream, so end it also after an error.
                     let _ = client.shutdown(std::net::Shutdown::Write);
                     result
                 });
                 let received = Receiver::new(self, &server, &scratch, &stop)
                     .and_then(|mut receiver| receiver.run(Meter::start(duration)));
-                // The sender gets an error instead of waiting for answers for ever.
+                // After an error, the sender must not wait for answers forever.
                 let _ = server.shutdown(std::net::Shutdown::Both);
                 let sent = sender.join().expect("the sender does not panic");
                 let (value, broker) = received?;
@@ -81,7 +81,7 @@ impl Pipeline {
         run().map_err(failed)
     }
 
-    /// Sends until the time is over; the processor time per GB.
+    /// Sends until the time is over. Returns processor seconds per GB.
     fn send(self, mut socket: &TcpStream, duration: Duration, stop: &AtomicBool) -> io::Result<f64> {
         let records = Pages::new(RECORD_BYTES * RECORDS);
         let mut batch = Pages::new(self.batch_bytes);
@@ -89,13 +89,13 @@ impl Pipeline {
         let mut reply_bytes = 0;
         let (clock, started) = (ThreadClock::start(), Instant::now());
         let (mut sent, mut record) = (0, 0);
-        let at_least = 4 * self.window;
-        while (started.elapsed() < duration || sent < at_least) && !stop.load(Ordering::Relaxed) {
+        let batches_min = 4 * self.window;
+        while (started.elapsed() < duration || sent < batches_min) && !stop.load(Ordering::Relaxed) {
             while sent - reply_bytes / REPLY_BYTES >= self.window {
                 reply_bytes += read_some(&mut socket, &mut replies)?;
             }
-            for place in batch.chunks_exact_mut(RECORD_BYTES) {
-                place.copy_from_slice(&records[record * RECORD_BYTES..][..RECORD_BYTES]);
+            for slot in batch.chunks_exact_mut(RECORD_BYTES) {
+                slot.copy_from_slice(&records[record * RECORD_BYTES..][..RECORD_BYTES]);
                 record = (record + 1) % RECORDS;
             }
             let checksum = crc32c::crc32c(&batch[CHECKSUM_BYTES..]);
@@ -122,7 +122,7 @@ const SEND: u64 = 2 << 32;
 const WRITE: u64 = 3 << 32;
 
 struct Receiver<'a> {
-    // Dropped first: it waits for the operations that use the rest.
+    // Dropped first: it waits for the operations that use the other fields.
     ring: Ring,
     pipeline: Pipeline,
     socket: &'a TcpStream,
@@ -130,16 +130,17 @@ struct Receiver<'a> {
     stop: &'a AtomicBool,
     buffers: Vec<Pages>,
     free: Vec<usize>,
-    /// The buffer that is being filled, and how far.
+    /// The buffer that is being filled, and the bytes in it.
     filling: Option<(usize, usize)>,
     receiving: bool,
-    /// Where the next batch goes.
+    /// File position of the next batch.
     at: u64,
-    replies: Vec<u8>,
+    reply_data: Vec<u8>,
+    /// Replies being sent, and replies to send next.
     replying: usize,
-    owed: usize,
+    replies_due: usize,
     ended: bool,
-    /// The fresh space is used up: what is durable from here on does not count.
+    /// The fresh space is used up: batches written from now on do not count.
     over: bool,
     durable: u64,
 }
@@ -163,16 +164,16 @@ impl<'a> Receiver<'a> {
             filling: None,
             receiving: false,
             at: 0,
-            replies: vec![7; REPLY_BYTES * pipeline.window],
+            reply_data: vec![7; REPLY_BYTES * pipeline.window],
             replying: 0,
-            owed: 0,
+            replies_due: 0,
             ended: false,
             over: false,
             durable: 0,
         })
     }
 
-    /// Runs to the end of the stream: bytes a second, and processor time per GB.
+    /// Runs to the end of the stream. Returns bytes per second, and processor seconds per GB.
     fn run(&mut self, mut meter: Meter) -> io::Result<(f64, f64)> {
         let clock = ThreadClock::start();
         let mut done: Vec<Done> = Vec::new();
@@ -187,33 +188,33 @@ impl<'a> Receiver<'a> {
                 self.complete(name, result)?;
             }
             if self.durable > before && !self.over {
-                meter.look(self.durable);
+                meter.sample(self.durable);
             }
         }
         let bytes = self.pipeline.batch_bytes as f64;
         Ok((meter.per_second()? * bytes, clock.seconds() / (self.durable as f64 * bytes / 1e9)))
     }
 
-    /// Starts everything that can be started.
+    /// Starts every operation that can start.
     fn queue(&mut self) -> io::Result<()> {
         let socket = types::Fd(self.socket.as_raw_fd());
         if !self.receiving && !self.ended {
             self.filling = self.filling.or_else(|| self.free.pop().map(|buffer| (buffer, 0)));
             if let Some((buffer, filled)) = self.filling {
-                let place = &mut self.buffers[buffer][filled..];
-                let recv = opcode::Recv::new(socket, place.as_mut_ptr(), place.len() as u32);
-                // SAFETY: the buffer is nobody else's until the operation has completed, and dropped after the ring.
+                let memory = &mut self.buffers[buffer][filled..];
+                let recv = opcode::Recv::new(socket, memory.as_mut_ptr(), memory.len() as u32);
+                // SAFETY: the buffer is used by nothing else until the operation has completed, and is dropped after the ring.
                 unsafe { self.ring.push(recv.build(), RECV)? };
                 self.receiving = true;
             }
         }
-        if self.replying == 0 && self.owed > 0 {
-            self.replying = self.owed;
-            self.owed = 0;
+        if self.replying == 0 && self.replies_due > 0 {
+            self.replying = self.replies_due;
+            self.replies_due = 0;
             let bytes = REPLY_BYTES * self.replying;
             let send =
-                opcode::Send::new(socket, self.replies.as_ptr(), bytes as u32).flags(libc::MSG_WAITALL);
-            // SAFETY: the replies are never changed, and dropped after the ring.
+                opcode::Send::new(socket, self.reply_data.as_ptr(), bytes as u32).flags(libc::MSG_WAITALL);
+            // SAFETY: the reply data is never changed, and is dropped after the ring.
             unsafe { self.ring.push(send.build(), SEND)? };
         }
         Ok(())
@@ -240,7 +241,7 @@ impl<'a> Receiver<'a> {
                 all_of(result, self.pipeline.batch_bytes)?;
                 self.free.push((name & u64::from(u32::MAX)) as usize);
                 self.durable += 1;
-                self.owed += 1;
+                self.replies_due += 1;
             }
         }
         Ok(())
@@ -264,7 +265,7 @@ impl<'a> Receiver<'a> {
         let write = opcode::Write::new(file, batch.as_ptr(), batch.len() as u32)
             .offset(self.at)
             .rw_flags(libc::RWF_DSYNC);
-        // SAFETY: the buffer is not given out again before the operation has completed, and dropped after the ring.
+        // SAFETY: the buffer is not reused before the operation has completed, and is dropped after the ring.
         unsafe { self.ring.push(write.build(), WRITE | buffer as u64)? };
         self.at += bytes;
         Ok(())

@@ -1,4 +1,4 @@
-//! From one core to another: the plane's own messages, and an eventfd between two threads.
+//! Latency between cores: the plane's own messages, and an eventfd between two threads.
 
 use std::io;
 use std::net::SocketAddr;
@@ -8,33 +8,35 @@ use std::time::{Duration, Instant};
 
 use rustix::event::{EventfdFlags, eventfd};
 
-use super::{LimitError, Measured, Unit};
+use super::{BaselineError, Measured, Unit};
 use crate::buf::AlignedBuf;
 use crate::cpus::{Cpu, available_cpus, pin_thread};
-use crate::plane::{ClosedBecause, Completion, ConnId, ListenerId, Plane, ShardApp, ShardIndex, Token};
+use crate::plane::{CloseReason, Completion, ConnId, ListenerId, Plane, ShardApp, ShardIndex, Token};
 use crate::start::{BoxError, RuntimeConfig, start};
 
-/// Two CPUs, or twice the only one.
+/// Returns two CPUs, or the same one twice if there is only one.
 fn two_cpus() -> io::Result<[Cpu; 2]> {
     let cpus = available_cpus()?;
     let first = *cpus.first().ok_or_else(|| io::Error::other("this process may use no CPU"))?;
     Ok([first, *cpus.last().unwrap_or(&first)])
 }
 
-/// How long a message to another shard and its answer take, in nanoseconds: with both shards asleep before each, or both kept awake.
-pub fn mesh_round_trip(busy: bool, duration: Duration) -> Result<Measured, LimitError> {
+/// Measures the round trip of a message to another shard and its reply, in nanoseconds. Both shards either sleep before each
+/// message or, if `busy`, are kept awake.
+pub fn mesh_round_trip(busy: bool, duration: Duration) -> Result<Measured, BaselineError> {
     const WHAT: &str = "cannot measure messages between shards";
-    let cpus = two_cpus().map_err(LimitError::new(WHAT))?;
+    let cpus = two_cpus().map_err(BaselineError::new(WHAT))?;
     let (result, results) = channel();
     let config = RuntimeConfig::new(cpus.to_vec());
     let runtime = start(config, move |_, plane| {
-        // No message can be sent before all shards have been made.
+        // Messages can be sent only after all shards have started.
         plane.set_timer(plane.now(), Token(0));
         Ok::<_, BoxError>(Ball { busy, duration, began: None, trips: 0, result: result.clone() })
     })
-    .map_err(|e| LimitError::refuse(WHAT, e.to_string()))?;
-    runtime.wait().map_err(|e| LimitError::refuse(WHAT, e.to_string()))?;
-    let value = results.recv().map_err(|_| LimitError::refuse(WHAT, "the shards ended without a result"))?;
+    .map_err(|e| BaselineError::failed(WHAT, e.to_string()))?;
+    runtime.wait().map_err(|e| BaselineError::failed(WHAT, e.to_string()))?;
+    let value =
+        results.recv().map_err(|_| BaselineError::failed(WHAT, "the shards ended without a result"))?;
     Ok(Measured { value, unit: Unit::Nanoseconds, cpu: None })
 }
 
@@ -45,7 +47,7 @@ enum Message {
     End,
 }
 
-/// Plays a ball between shard 0, which serves and counts, and shard 1.
+/// Sends a message back and forth between shard 0, which starts and counts, and shard 1.
 struct Ball {
     busy: bool,
     duration: Duration,
@@ -69,7 +71,7 @@ impl ShardApp for Ball {
 
     fn on_message(&mut self, plane: &mut dyn Plane<Message>, _: ShardIndex, message: Message) {
         match (message, self.began) {
-            // A message of one's own is there in the next turn, so that the shard never sleeps.
+            // A message to itself arrives in the next turn, so the shard never sleeps.
             (Message::Awake, _) => plane.post(plane.shard(), Message::Awake),
             (Message::Ball, None) => plane.post(0, Message::Ball),
             (Message::Ball, Some(began)) => {
@@ -78,7 +80,7 @@ impl ShardApp for Ball {
                 if took < self.duration {
                     return plane.post(1, Message::Ball);
                 }
-                // Whoever measures has not given up: it waits for this shard.
+                // The receiver still exists: it waits for this shard.
                 let _ = self.result.send(took.as_nanos() as f64 / f64::from(self.trips));
                 plane.post(1, Message::End);
                 plane.exit();
@@ -95,7 +97,7 @@ impl ShardApp for Ball {
     fn on_recv(&mut self, _: &mut dyn Plane<Message>, _: ConnId, _: &[u8]) {}
     fn on_bulk(&mut self, _: &mut dyn Plane<Message>, _: ConnId, _: AlignedBuf) {}
     fn on_sent(&mut self, _: &mut dyn Plane<Message>, _: ConnId, _: usize) {}
-    fn on_closed(&mut self, _: &mut dyn Plane<Message>, _: ConnId, _: ClosedBecause) {}
+    fn on_closed(&mut self, _: &mut dyn Plane<Message>, _: ConnId, _: CloseReason) {}
     fn on_disk(&mut self, _: &mut dyn Plane<Message>, _: Token, _: Completion) {}
     fn on_migrated(
         &mut self,
@@ -109,8 +111,8 @@ impl ShardApp for Ball {
     fn on_turn_end(&mut self, _: &mut dyn Plane<Message>) {}
 }
 
-/// How long it takes, in nanoseconds, until a thread that waits for an eventfd on another CPU runs: half of a round trip.
-pub fn wake_up(duration: Duration) -> Result<Measured, LimitError> {
+/// Measures the time, in nanoseconds, until a thread that waits for an eventfd on another CPU runs: half of a round trip.
+pub fn wake_up(duration: Duration) -> Result<Measured, BaselineError> {
     let run = || -> io::Result<f64> {
         let [here, there] = two_cpus()?;
         let (ping, pong) = (eventfd(0, EventfdFlags::CLOEXEC)?, eventfd(0, EventfdFlags::CLOEXEC)?);
@@ -139,11 +141,11 @@ pub fn wake_up(duration: Duration) -> Result<Measured, LimitError> {
             value
         })
     };
-    let value = run().map_err(LimitError::new("cannot measure an eventfd"))?;
+    let value = run().map_err(BaselineError::new("cannot measure an eventfd"))?;
     Ok(Measured { value, unit: Unit::Nanoseconds, cpu: None })
 }
 
-/// What is added to an eventfd to say that it was the last time.
+/// Value added to an eventfd for the last message.
 const LAST: u64 = 2;
 
 fn give(eventfd: &OwnedFd, value: u64) -> io::Result<()> {

@@ -1,4 +1,4 @@
-//! What one core does with memory.
+//! Throughput of one core: checksums and memory copies.
 
 use std::hint::black_box;
 use std::time::{Duration, Instant};
@@ -7,16 +7,16 @@ use super::meter::ThreadClock;
 use super::pages::Pages;
 use super::{Cpu, Measured, Unit};
 
-/// Bytes that are copied through if the machine does not say how large its last cache is.
+/// Size of the last-level cache, in bytes, if the machine does not report it.
 const CACHE_BYTES: usize = 64 << 20;
 
-/// Bytes that are copied through at most, whatever cache the machine claims to have.
+/// Upper limit of the memory that is copied through, whatever cache size the machine reports.
 const COPY_BYTES_MAX: usize = 1 << 30;
 
-/// Operations between two looks at the clock, for those that take less time than the look.
+/// Bytes processed between two readings of the clock, for operations that are shorter than a reading.
 const ROUND_BYTES: usize = 1 << 20;
 
-/// CRC-32C over the same bytes again and again: they are in the cache, as far as they fit.
+/// Computes CRC-32C over the same bytes repeatedly, so that they stay in the cache if they fit.
 pub fn checksum(bytes: usize, duration: Duration) -> Measured {
     let data = vec![0xa5; bytes];
     let rounds = (ROUND_BYTES / bytes.max(1)).max(1);
@@ -27,16 +27,16 @@ pub fn checksum(bytes: usize, duration: Duration) -> Measured {
     })
 }
 
-/// Copies of this many bytes each, through more memory than the caches hold.
+/// Copies `bytes` bytes at a time through more memory than the caches hold.
 pub fn memory_copy(bytes: usize, duration: Duration) -> Measured {
     let half = (last_cache_bytes() * 2).min(COPY_BYTES_MAX) / 2;
     let (from, mut to) = (Pages::new(half.max(bytes)), Pages::new(half.max(bytes)));
-    let places = from.len() / bytes;
-    let mut place = 0;
+    let positions = from.len() / bytes;
+    let mut position = 0;
     rate(duration, bytes, || {
-        let at = place * bytes;
+        let at = position * bytes;
         to[at..at + bytes].copy_from_slice(&from[at..at + bytes]);
-        place = (place + 1) % places;
+        position = (position + 1) % positions;
         black_box(&to);
     })
 }
@@ -54,7 +54,7 @@ fn rate(duration: Duration, bytes: usize, mut run: impl FnMut()) -> Measured {
 }
 
 fn last_cache_bytes() -> usize {
-    let said = std::fs::read_to_string("/sys/devices/system/cpu/cpu0/cache/index3/size").ok();
-    let kib = said.and_then(|said| said.trim().strip_suffix('K')?.parse::<usize>().ok());
+    let size = std::fs::read_to_string("/sys/devices/system/cpu/cpu0/cache/index3/size").ok();
+    let kib = size.and_then(|size| size.trim().strip_suffix('K')?.parse::<usize>().ok());
     kib.map_or(CACHE_BYTES, |kib| kib << 10)
 }
