@@ -1,11 +1,11 @@
-//! `bench`: hands over to the load generator, and says how it ended.
+//! `bench`: runs the load generator and maps its errors to exit codes.
 
 use highwater_bench::BenchError;
 use highwater_bench::cli::BenchCommand;
 
 use crate::failure::Failure;
 
-/// As a shell reports SIGINT.
+/// Exit code after Ctrl-C, as a shell reports SIGINT.
 const INTERRUPTED: u8 = 130;
 
 pub(crate) fn run(command: &BenchCommand) -> Result<(), Failure> {

@@ -1,4 +1,4 @@
-//! The command line as a type. What a flag does is said here, once; `--help`, completions and the documentation follow it.
+//! The command line, as types. The doc comments are the text of `--help`.
 
 mod consume;
 mod demo;
@@ -22,55 +22,55 @@ pub(crate) use produce::{CompressionArg, PartitionArg, ProduceArgs};
 pub(crate) use start::StartArgs;
 pub(crate) use topic::{TopicCommand, TrimArgs};
 
-/// Where a broker listens and a client looks for it when neither is told otherwise.
+/// Default address of a broker's native listener, for both broker and client.
 pub(crate) const ADDRESS_DEFAULT: &str = "127.0.0.1:9191";
 
-/// Where a broker listens for Kafka clients when it is not told otherwise.
+/// Default address of a broker's listener for Kafka clients.
 pub(crate) const KAFKA_ADDRESS_DEFAULT: &str = "127.0.0.1:9092";
 
 /// Highwater: an event-streaming broker. An acknowledged record is on stable storage.
 #[derive(Parser, Debug)]
 #[command(name = "highwater", version, propagate_version = true, max_term_width = 110, after_help = EXIT_CODES)]
 pub(crate) struct Cli {
-    /// What to log on stderr: off, error, warn, info, debug, trace, or a filter such as `info,highwater_storage=debug`
-    /// [default: warn for `start`, off elsewhere]
+    /// Log level on stderr: off, error, warn, info, debug, trace, or a filter such as `info,highwater_storage=debug`
+    /// [default: warn for `start`, off for other commands]
     #[arg(long, global = true, env = "HIGHWATER_LOG_LEVEL", value_name = "FILTER", hide_env_values = true)]
     pub log_level: Option<String>,
 
-    /// What to do.
+    /// The command to run.
     #[command(subcommand)]
     pub command: Command,
 }
 
-const EXIT_CODES: &str = "Exit codes: 0 done, 1 failed, 2 wrong usage, 130 interrupted by Ctrl-C, 141 the reader of the \
-output went away, 143 ended by SIGTERM. `start` also: 70 internal error, 73 data directory in use, 74 disk error, 75 data of a newer version or of \
-another cluster, 77 no permission, 78 configuration.";
+const EXIT_CODES: &str = "Exit codes: 0 success, 1 failure, 2 usage error, 130 interrupted by Ctrl-C, 141 stdout closed by its \
+reader, 143 terminated by SIGTERM. `start` also: 70 internal error, 73 data directory in use, 74 disk error, 75 data from a newer version or \
+another cluster, 77 permission denied, 78 invalid configuration.";
 
-/// The commands.
+/// Subcommands of `highwater`.
 #[derive(Subcommand, Debug)]
 pub(crate) enum Command {
     /// Run a broker; prints one line `ready ...` on stdout when clients can connect
     Start(StartArgs),
-    /// Show in half a minute what a broker does: a million records in and out, and two kills, in a temporary folder
+    /// Run a half-minute demonstration: write and read back a million records, killing the broker twice, in a temporary directory
     Demo(DemoArgs),
     /// Create, list, describe, alter, trim and delete topics
     #[command(subcommand)]
     Topic(TopicCommand),
-    /// Send the lines of stdin as records; exits 0 only when all of them are acknowledged
+    /// Send each line of stdin as a record; exits 0 only when all records are acknowledged
     Produce(ProduceArgs),
-    /// Print records; ends at what was the end when it began, unless told to follow or to count
+    /// Print records; stops at the end of the topic as of the start, unless --follow or --limit is given
     Consume(ConsumeArgs),
-    /// List, describe, move and delete groups of consumers
+    /// List, describe, seek and delete consumer groups
     #[command(subcommand)]
     Group(GroupCommand),
-    /// Show a cluster at a glance: nodes, topics, groups, memory, disk
+    /// Show a summary of a cluster: nodes, topics, groups, memory, disk
     Info(InfoArgs),
-    /// Show what a broker does: records, bytes and requests a second, a line for each interval until Ctrl-C
+    /// Show a broker's throughput: records, bytes and requests per second, one line per interval until Ctrl-C
     Stats(StatsArgs),
-    /// Look at a stopped broker's data
+    /// Inspect a stopped broker's data
     #[command(subcommand)]
     Log(LogCommand),
-    /// Measure a broker: named workloads, in open or closed loop, checked for loss
+    /// Benchmark a broker: named workloads, open or closed loop, with a check for lost records
     #[command(subcommand)]
     Bench(BenchCommand),
     /// Print a completion script for a shell
@@ -82,8 +82,8 @@ pub(crate) enum Command {
 
 /// The command line as clap parses it.
 ///
-/// A negative number is taken for the value of the flag before it, and is refused there if the flag counts something; clap would take it for
-/// another flag and advise `-- -1`.
+/// A negative number is parsed as the value of the preceding flag, and rejected there if the flag takes a count. By default, clap would parse it
+/// as another flag and suggest `-- -1`.
 pub(crate) fn command() -> clap::Command {
     with_negative_numbers(Cli::command())
 }
@@ -96,10 +96,10 @@ fn with_negative_numbers(command: clap::Command) -> clap::Command {
     command.mut_subcommands(with_negative_numbers)
 }
 
-/// How to find the broker.
+/// Flags that locate the broker.
 #[derive(Args, Debug)]
 pub(crate) struct ServerArgs {
-    /// Addresses of brokers, separated by commas; one that answers is enough. Without a port it is 9191. Example: --server broker-1,[::1]:9191
+    /// Addresses of brokers, separated by commas; one reachable address is enough. The default port is 9191. Example: --server broker-1,[::1]:9191
     #[arg(
         long,
         env = "HIGHWATER_SERVER",
@@ -111,7 +111,7 @@ pub(crate) struct ServerArgs {
     pub server: Vec<String>,
 }
 
-/// `NAME=VALUE`, split at the first `=`.
+/// Parses `NAME=VALUE`, splitting at the first `=`.
 fn setting(text: &str) -> Result<(String, String), String> {
     match text.split_once('=') {
         Some((name, value)) if !name.is_empty() => Ok((name.to_owned(), value.to_owned())),
@@ -129,7 +129,7 @@ mod tests {
     }
 
     #[test]
-    fn a_negative_number_is_refused_as_the_value_that_it_is() {
+    fn a_negative_number_is_rejected_as_the_value_of_its_flag() {
         fn flags(command: &clap::Command, path: &[String], found: &mut Vec<Vec<String>>) {
             let takes_value = |arg: &&clap::Arg| arg.get_action().takes_values();
             for flag in command.get_arguments().filter(takes_value).filter_map(clap::Arg::get_long) {
@@ -153,7 +153,7 @@ mod tests {
     }
 
     #[test]
-    fn the_lines_of_the_quick_start_are_understood() {
+    fn the_commands_in_the_quick_start_parse() {
         for line in [
             "highwater start",
             "highwater topic create orders --partitions 8",

@@ -1,7 +1,7 @@
-//! `consume`: records to stdout.
+//! `consume`: prints records on stdout.
 //!
-//! Records are gathered in one buffer and written in large pieces; whenever there is nothing more to read at the moment, what is
-//! gathered is written at once. A named consumer's position is committed only after the records before it were written.
+//! Output is buffered and written in large pieces. When no records are available, the buffer is flushed before waiting. A named consumer's
+//! position is committed only after the records before it were written.
 
 mod sources;
 
@@ -24,10 +24,10 @@ use crate::record::{RecordView, write_json};
 use crate::session::with_client;
 use sources::Sources;
 
-/// Gathered output from which on it is written.
+/// Buffered output, in bytes, from which it is written.
 const OUTPUT_BYTES: usize = 128 << 10;
 
-/// Between two commits of a named consumer that always has more to read.
+/// Interval between commits of a named consumer that never has to wait for records.
 const COMMIT_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Prints records.
@@ -39,17 +39,16 @@ async fn consume(client: Client, args: &ConsumeArgs) -> Result<(), Failure> {
     let mut sources = Sources::open(&client, args).await?;
     let mut printer = Printer::new(args)?;
     let mut positions = Positions::new(&client, args);
-    let mut left = args.limit.unwrap_or(u64::MAX);
-    // Partitions that get no further.
+    let mut remaining = args.limit.unwrap_or(u64::MAX);
+    // Partitions with an error that reading does not get past.
     let mut failed_partitions = 0;
-    let mut is_whole = true;
-    while left > 0 {
-        sources.look().await?;
+    let mut is_complete = true;
+    while remaining > 0 {
+        sources.discover_topics().await?;
         let batch = match poll_fn(|cx| Poll::Ready(sources.poll_next_batch(cx))).await {
             Poll::Ready(batch) => batch,
             Poll::Pending => {
-                // A pause: everything out before waiting.
-                printer.write()?;
+                printer.flush()?;
                 positions.commit().await?;
                 if failed_partitions > 0 && sources.unfinished() <= failed_partitions {
                     break;
@@ -60,81 +59,82 @@ async fn consume(client: Client, args: &ConsumeArgs) -> Result<(), Failure> {
         let batch = match batch {
             Ok(Some(batch)) => batch,
             Ok(None) => break,
-            Err(e) if concerns_one_partition(&e) => {
-                // What can be read is printed, in this partition and in the others, and the exit code tells that something is missing.
+            Err(e) if affects_one_partition(&e) => {
+                // Print all readable records, of this partition and the others; the exit code reports that some are missing.
                 if let Some(damaged) = e.damaged() {
                     let (topic, partition) = (&damaged.topic, damaged.partition);
                     if sources.end_of(topic, partition).is_none_or(|end| damaged.from.get() >= end) {
                         continue;
                     }
-                    positions.note(topic, partition, damaged.to.get());
-                    sources.note(topic, partition, damaged.to.get());
+                    positions.advance(topic, partition, damaged.to.get());
+                    sources.advance(topic, partition, damaged.to.get());
                 } else {
                     failed_partitions += 1;
                 }
-                printer.write()?;
-                output::complain(&e);
-                is_whole = false;
+                printer.flush()?;
+                output::print_stderr(&e);
+                is_complete = false;
                 continue;
             }
             Err(e) => return Err(Failure::general(e)),
         };
-        // What comes after the end of its partition is neither printed nor counted as read.
+        // Records at or after the end given by --until are neither printed nor committed.
         let Some(end) = sources.end_of(batch.topic(), batch.partition()) else { continue };
-        let printed = printer.print(&batch, left, end)?;
-        left -= printed.records;
-        positions.note(batch.topic(), batch.partition(), printed.next_offset);
-        sources.note(batch.topic(), batch.partition(), printed.next_offset);
-        if positions.are_due() {
-            printer.write()?;
+        let printed = printer.print(&batch, remaining, end)?;
+        remaining -= printed.records;
+        positions.advance(batch.topic(), batch.partition(), printed.next_offset);
+        sources.advance(batch.topic(), batch.partition(), printed.next_offset);
+        if positions.commit_is_due() {
+            printer.flush()?;
             positions.commit().await?;
         }
     }
-    printer.write()?;
+    printer.flush()?;
     positions.commit().await?;
     printer.progress.clear();
-    if is_whole { Ok(()) } else { Err(Failure::Quiet(failure::GENERAL)) }
+    if is_complete { Ok(()) } else { Err(Failure::Quiet(failure::GENERAL)) }
 }
 
-/// Whether only one partition is concerned, and reading goes on after this error.
-pub(crate) fn concerns_one_partition(error: &FetchError) -> bool {
+/// Returns whether the error affects only one partition, so that reading the others can continue.
+pub(crate) fn affects_one_partition(error: &FetchError) -> bool {
     matches!(error.kind(), FetchErrorKind::Faulty | FetchErrorKind::Corrupt | FetchErrorKind::OutOfRange)
 }
 
-/// How records are printed.
-enum Shape {
-    Format(Format),
+/// Output format of records.
+enum RecordFormat {
+    Text(Format),
     Json,
 }
 
-/// Records on their way to stdout.
+/// Buffered printer of records to stdout.
 pub(crate) struct Printer {
-    shape: Shape,
+    format: RecordFormat,
     out: Vec<u8>,
     stdout: RawStdout,
     pub(crate) progress: Progress,
 }
 
-/// What was printed of a batch.
+/// Part of a batch that was printed.
 pub(crate) struct Printed {
     pub(crate) records: u64,
+    /// Offset of the first record that was not printed.
     pub(crate) next_offset: i64,
 }
 
 impl Printer {
     pub(crate) fn new(args: &ConsumeArgs) -> Result<Self, Failure> {
-        let shape = match &args.format {
-            _ if args.json => Shape::Json,
-            Some(format) => Shape::Format(format.clone()),
-            None => Shape::Format(Format::lines()),
+        let format = match &args.format {
+            _ if args.json => RecordFormat::Json,
+            Some(format) => RecordFormat::Text(format.clone()),
+            None => RecordFormat::Text(Format::lines()),
         };
-        // Records on a terminal are their own progress.
-        let quiet = args.follow || std::io::stdout().is_terminal();
-        let progress = if quiet { Progress::hidden() } else { Progress::of_records(args.limit) };
-        Ok(Self { shape, out: Vec::with_capacity(2 * OUTPUT_BYTES), stdout: RawStdout::new()?, progress })
+        // If stdout is a terminal, the records themselves show the progress.
+        let is_quiet = args.follow || std::io::stdout().is_terminal();
+        let progress = if is_quiet { Progress::hidden() } else { Progress::of_records(args.limit) };
+        Ok(Self { format, out: Vec::with_capacity(2 * OUTPUT_BYTES), stdout: RawStdout::new()?, progress })
     }
 
-    /// Prints at most `limit` records, and none from the offset `end` on.
+    /// Prints at most `limit` records of the batch, all before the offset `end`.
     pub(crate) fn print(&mut self, batch: &Batch, limit: u64, end: i64) -> Result<Printed, Failure> {
         let mut printed = Printed { records: 0, next_offset: batch.next_offset().get() };
         for record in batch {
@@ -145,7 +145,7 @@ impl Printer {
             self.print_record(batch.topic(), &record);
             printed.records += 1;
             if self.out.len() >= OUTPUT_BYTES {
-                self.write()?;
+                self.flush()?;
             }
         }
         self.progress.advance(printed.records);
@@ -163,14 +163,14 @@ impl Printer {
             value: (!record.is_tombstone()).then(|| record.value()),
             headers: &headers,
         };
-        match &self.shape {
-            Shape::Format(format) => format.write(&view, &mut self.out),
-            Shape::Json => write_json(&view, &mut self.out),
+        match &self.format {
+            RecordFormat::Text(format) => format.write(&view, &mut self.out),
+            RecordFormat::Json => write_json(&view, &mut self.out),
         }
     }
 
-    /// Writes what was gathered.
-    pub(crate) fn write(&mut self) -> Result<(), Failure> {
+    /// Writes the buffer to stdout.
+    pub(crate) fn flush(&mut self) -> Result<(), Failure> {
         if !self.out.is_empty() {
             self.stdout.write(&self.out)?;
             self.out.clear();
@@ -179,37 +179,39 @@ impl Printer {
     }
 }
 
-/// How far a named consumer came. For one without a name nothing is kept.
+/// Positions of a named consumer. Without a name, none are kept.
 struct Positions<'a> {
     client: &'a Client,
     name: Option<&'a str>,
-    /// By topic and partition.
-    printed: BTreeMap<String, BTreeMap<u32, Offset>>,
+    /// Uncommitted positions, by topic and partition.
+    uncommitted: BTreeMap<String, BTreeMap<u32, Offset>>,
     last_commit: Instant,
 }
 
 impl<'a> Positions<'a> {
     fn new(client: &'a Client, args: &'a ConsumeArgs) -> Self {
-        Self { client, name: args.consumer.as_deref(), printed: BTreeMap::new(), last_commit: Instant::now() }
+        let name = args.consumer.as_deref();
+        Self { client, name, uncommitted: BTreeMap::new(), last_commit: Instant::now() }
     }
 
-    fn note(&mut self, topic: &str, partition: u32, next_offset: i64) {
+    /// Sets the position of a partition.
+    fn advance(&mut self, topic: &str, partition: u32, next_offset: i64) {
         if self.name.is_some() {
-            let of_topic = self.printed.entry(topic.to_owned()).or_default();
-            of_topic.insert(partition, Offset(next_offset));
+            let partitions = self.uncommitted.entry(topic.to_owned()).or_default();
+            partitions.insert(partition, Offset(next_offset));
         }
     }
 
-    fn are_due(&self) -> bool {
-        !self.printed.is_empty() && self.last_commit.elapsed() >= COMMIT_INTERVAL
+    fn commit_is_due(&self) -> bool {
+        !self.uncommitted.is_empty() && self.last_commit.elapsed() >= COMMIT_INTERVAL
     }
 
-    /// To be called when everything noted has been written.
+    /// Commits the positions. Flush the printer first, so that records before them are written.
     async fn commit(&mut self) -> Result<(), Failure> {
         if let Some(name) = self.name
-            && !self.printed.is_empty()
+            && !self.uncommitted.is_empty()
         {
-            for (topic, positions) in std::mem::take(&mut self.printed) {
+            for (topic, positions) in std::mem::take(&mut self.uncommitted) {
                 self.client.commit_offsets(name, &topic, positions).await.map_err(Failure::general)?;
             }
             self.last_commit = Instant::now();

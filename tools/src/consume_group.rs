@@ -1,6 +1,6 @@
-//! `consume --group`: records of the partitions that the group assigns to this process, to stdout.
+//! `consume --group`: prints the records of the partitions that the group assigns to this process.
 //!
-//! A batch is on stdout before the next one is asked for, which is what the group takes for processed.
+//! A batch is written to stdout before the next one is requested, because that request marks the batch as processed.
 
 use std::future::pending;
 use std::time::Duration;
@@ -10,24 +10,24 @@ use highwater_runtime::signals::is_ignored;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::cli::ConsumeArgs;
-use crate::consume::{Printer, concerns_one_partition, topics};
+use crate::consume::{Printer, affects_one_partition, topics};
 use crate::failure::{self, Failure};
 use crate::output;
-use crate::session::with_client_beside;
+use crate::session::with_client_on_own_thread;
 use crate::start_at::StartPosition;
 
-/// Between two commits of what is on stdout.
+/// Interval between commits of records written to stdout.
 const COMMIT_INTERVAL: Duration = Duration::from_secs(1);
 
-/// What asks this process to end. Listened for all the time: what comes while records are printed is not lost.
-struct Stop {
+/// Signals that end this process. A signal that arrives while records are printed is not lost.
+struct StopSignals {
     interrupts: Signal,
     terminations: Signal,
-    /// Of a terminal that is closed; none where the parent process ignores it (`nohup`).
+    /// SIGHUP; `None` if the parent process ignores it (`nohup`).
     hangups: Option<Signal>,
 }
 
-impl Stop {
+impl StopSignals {
     fn listen() -> Result<Self, Failure> {
         let listen = |kind, name| {
             signal(kind).map_err(|e| Failure::general(format_args!("cannot listen for {name}: {e}")))
@@ -41,51 +41,51 @@ impl Stop {
         })
     }
 
-    /// Waits until it comes. The exit code is that of a shell for a command that the signal ends.
-    async fn asked(&mut self) -> Failure {
+    /// Waits for a signal. Returns the exit code that a shell reports for a command terminated by it.
+    async fn received(&mut self) -> Failure {
         let kind = tokio::select! {
             _ = self.interrupts.recv() => SignalKind::interrupt(),
             _ = self.terminations.recv() => SignalKind::terminate(),
-            () = hang_up(&mut self.hangups) => SignalKind::hangup(),
+            () = hangup_received(&mut self.hangups) => SignalKind::hangup(),
         };
         Failure::Quiet(128 + kind.as_raw_value() as u8)
     }
 }
 
-async fn hang_up(hangups: &mut Option<Signal>) {
+async fn hangup_received(hangups: &mut Option<Signal>) {
     match hangups {
         Some(hangups) => drop(hangups.recv().await),
         None => pending().await,
     }
 }
 
-/// Prints records. Heartbeats go on while a slow reader holds up stdout, so they have a thread of their own.
+/// Prints records. The client runs on its own thread, so that it sends heartbeats even while writing to stdout blocks.
 pub(crate) fn run(args: &ConsumeArgs, group: &str) -> Result<(), Failure> {
-    with_client_beside(&args.server, |client| consume(client, args, group))
+    with_client_on_own_thread(&args.server, |client| consume(client, args, group))
 }
 
 async fn consume(client: Client, args: &ConsumeArgs, group: &str) -> Result<(), Failure> {
-    let mut stop = Stop::listen()?;
+    let mut stop = StopSignals::listen()?;
     let mut consumer = tokio::select! {
         joined = join(&client, args, group) => joined?,
-        stopped = stop.asked() => return Err(stopped),
+        stopped = stop.received() => return Err(stopped),
     };
     let outcome = print_records(&mut consumer, args, &mut stop).await;
-    // Whatever happened: the others need not wait for the session to end. Who has no patience for that says so once more.
+    // Leave the group even after an error, so that the other members need not wait for the session timeout. A second signal skips this.
     let closed = tokio::select! {
         closed = consumer.close() => closed.map_err(Failure::general),
-        stopped = stop.asked() => Err(stopped),
+        stopped = stop.received() => Err(stopped),
     };
     outcome.and(closed)
 }
 
 async fn join(client: &Client, args: &ConsumeArgs, group: &str) -> Result<GroupConsumer, Failure> {
     if let StartPosition::BeforeEnd(_) = args.from {
-        let text = "a group begins at earliest, latest, an offset or a time, not at a number of records before the end";
+        let text = "--from -N cannot be used with --group; use earliest, latest, an offset or a time";
         return Err(Failure::usage(text));
     }
     let topics = topics(client, args).await?;
-    let (first, others) = topics.split_first().expect("no topic is an error");
+    let (first, others) = topics.split_first().expect("`topics` returns at least one topic for a group");
     let mut builder = client.consumer(first).start(args.from.or_latest()).on_out_of_range(StartAt::Earliest);
     if args.limit.is_none() && !args.follow {
         builder = builder.until_end();
@@ -97,30 +97,30 @@ async fn join(client: &Client, args: &ConsumeArgs, group: &str) -> Result<GroupC
 async fn print_records(
     consumer: &mut GroupConsumer,
     args: &ConsumeArgs,
-    stop: &mut Stop,
+    stop: &mut StopSignals,
 ) -> Result<(), Failure> {
     let mut printer = Printer::new(args)?;
-    let mut left = args.limit.unwrap_or(u64::MAX);
+    let mut remaining = args.limit.unwrap_or(u64::MAX);
     let mut has_failed = false;
-    while left > 0 {
+    while remaining > 0 {
         let batch: Result<_, FetchError> = tokio::select! {
             batch = consumer.next_batch() => batch,
-            stopped = stop.asked() => return Err(stopped),
+            stopped = stop.received() => return Err(stopped),
         };
         let batch = match batch {
             Ok(Some(batch)) => batch,
             Ok(None) => break,
-            Err(e) if concerns_one_partition(&e) => {
-                output::complain(&e);
+            Err(e) if affects_one_partition(&e) => {
+                output::print_stderr(&e);
                 has_failed = true;
                 continue;
             }
             Err(e) => return Err(Failure::general(e)),
         };
-        let printed = printer.print(&batch, left, i64::MAX)?;
-        printer.write()?;
-        left -= printed.records;
-        if left == 0 {
+        let printed = printer.print(&batch, remaining, i64::MAX)?;
+        printer.flush()?;
+        remaining -= printed.records;
+        if remaining == 0 {
             batch.commit_until(Offset(printed.next_offset)).await.map_err(Failure::general)?;
         }
     }

@@ -1,13 +1,13 @@
-//! How keys and values that are no text are written: in hexadecimal or base64.
+//! Encodings of binary keys and values: hexadecimal and base64.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use clap::ValueEnum;
 
-/// How bytes are written.
+/// Encoding of bytes as text.
 #[derive(ValueEnum, Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub(crate) enum Encoding {
-    /// As they are
+    /// Unchanged
     #[default]
     Text,
     /// Two hexadecimal digits for each byte
@@ -17,8 +17,8 @@ pub(crate) enum Encoding {
 }
 
 impl Encoding {
-    /// The encoding of this name.
-    pub(crate) fn of(name: &str) -> Option<Self> {
+    /// Returns the encoding with this name.
+    pub(crate) fn from_name(name: &str) -> Option<Self> {
         Some(match name {
             "text" => Self::Text,
             "hex" => Self::Hex,
@@ -27,7 +27,7 @@ impl Encoding {
         })
     }
 
-    /// Appends the bytes as they are written.
+    /// Appends the encoded bytes to `out`.
     pub(crate) fn encode(self, bytes: &[u8], out: &mut Vec<u8>) {
         const DIGITS: &[u8; 16] = b"0123456789abcdef";
         match self {
@@ -40,25 +40,27 @@ impl Encoding {
         }
     }
 
-    /// The bytes that are written as `text`; none for [`Encoding::Text`], where they are the text itself. `what` names the part of the record.
-    pub(crate) fn decode(self, what: &str, text: &[u8]) -> Result<Option<Vec<u8>>, String> {
+    /// Decodes `text`. Returns `None` for [`Encoding::Text`], where the bytes are the text itself. `part` names the part of the record in
+    /// error texts.
+    pub(crate) fn decode(self, part: &str, text: &[u8]) -> Result<Option<Vec<u8>>, String> {
         let decoded = match self {
             Self::Text => return Ok(None),
             Self::Hex => decode_hex(text),
             Self::Base64 => BASE64.decode(text).map_err(|e| e.to_string()),
         };
         let name = if self == Self::Hex { "hexadecimal" } else { "base64" };
-        decoded.map(Some).map_err(|e| format!("the {what} is not {name}: {e}"))
+        decoded.map(Some).map_err(|e| format!("the {part} is not {name}: {e}"))
     }
 }
 
 fn decode_hex(text: &[u8]) -> Result<Vec<u8>, String> {
     let digit = |at: usize| {
         let c = char::from(text[at]);
-        c.to_digit(16).ok_or_else(|| format!("`{}` at position {at} is no digit of it", c.escape_default()))
+        c.to_digit(16)
+            .ok_or_else(|| format!("`{}` at position {at} is not a hexadecimal digit", c.escape_default()))
     };
     if !text.len().is_multiple_of(2) {
-        return Err(format!("it has {} digits, and a byte has two", text.len()));
+        return Err(format!("it has {} digits; expected two for each byte", text.len()));
     }
     (0..text.len()).step_by(2).map(|at| Ok((digit(at)? * 16 + digit(at + 1)?) as u8)).collect()
 }
@@ -68,7 +70,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_encoded_is_decoded_to_the_same_bytes() {
+    fn decoding_reverses_encoding() {
         let all: Vec<u8> = (0..=255).collect();
         for bytes in [&b""[..], b"a", b"\xff\x00", &all] {
             for encoding in [Encoding::Hex, Encoding::Base64] {
@@ -84,7 +86,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_encoding_says_what_of_the_record_and_why() {
+    fn a_decoding_error_names_the_part_of_the_record() {
         for (encoding, text) in [
             (Encoding::Hex, &b"abc"[..]),
             (Encoding::Hex, b"0x"),

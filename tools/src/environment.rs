@@ -1,27 +1,27 @@
-//! Environment variables that look like settings and are none.
+//! Warnings about environment variables that look like settings but are not.
 
 use std::collections::BTreeSet;
 
 use clap::Command;
 
-/// What the variables of this program begin with.
+/// Prefix of this program's variables.
 const PREFIX: &str = "HIGHWATER_";
 
-/// Edits that make one name of another, at most, for it to be what was meant.
-const EDITS_MAX: usize = 3;
+/// Maximum edit distance of a name that is suggested as a correction.
+const SUGGESTION_DISTANCE_MAX: usize = 3;
 
-/// A line for each variable that begins as a setting does and is the setting of no command.
-pub(crate) fn complaints(command: &Command, variables: impl Iterator<Item = String>) -> Vec<String> {
+/// Returns a warning for each variable that has the prefix but is not a setting of any command.
+pub(crate) fn warnings(command: &Command, variables: impl Iterator<Item = String>) -> Vec<String> {
     let mut known = BTreeSet::new();
     collect(command, &mut known);
-    let unknown =
-        variables.filter(|name| name.starts_with(PREFIX) && !known.contains(name) && !is_of_kubernetes(name));
+    let unknown = variables
+        .filter(|name| name.starts_with(PREFIX) && !known.contains(name) && !is_set_by_kubernetes(name));
     unknown
         .map(|name| {
-            let nearest = known.iter().map(|known| (edits(&name, known), known)).min();
-            let meant = nearest.filter(|(edits, _)| *edits <= EDITS_MAX);
-            let meant = meant.map_or_else(String::new, |(_, known)| format!("; did you mean {known}?"));
-            format!("the environment variable {name} is no setting and has no effect{meant}")
+            let nearest = known.iter().map(|known| (edit_distance(&name, known), known)).min();
+            let suggestion = nearest.filter(|(distance, _)| *distance <= SUGGESTION_DISTANCE_MAX);
+            let hint = suggestion.map_or_else(String::new, |(_, known)| format!("; did you mean {known}?"));
+            format!("the environment variable {name} is not a setting and has no effect{hint}")
         })
         .collect()
 }
@@ -34,13 +34,13 @@ fn collect(command: &Command, known: &mut BTreeSet<String>) {
     }
 }
 
-/// Kubernetes sets these in every container beside a service whose name begins with `highwater`.
-fn is_of_kubernetes(name: &str) -> bool {
+/// Returns whether Kubernetes sets the variable, which it does in all pods when there is a service with a name that begins with `highwater`.
+fn is_set_by_kubernetes(name: &str) -> bool {
     name.contains("_SERVICE_") || name.ends_with("_PORT") || name.contains("_PORT_")
 }
 
-/// How many letters have to be added, removed or replaced to make one of the other (Levenshtein's distance).
-fn edits(a: &str, b: &str) -> usize {
+/// Returns the Levenshtein distance of two names.
+fn edit_distance(a: &str, b: &str) -> usize {
     let mut row: Vec<usize> = (0..=b.len()).collect();
     for (i, from) in a.bytes().enumerate() {
         let mut diagonal = row[0];
@@ -58,37 +58,38 @@ fn edits(a: &str, b: &str) -> usize {
 mod tests {
     use super::*;
 
-    fn of(names: &[&str]) -> Vec<String> {
-        complaints(&crate::cli::command(), names.iter().map(ToString::to_string))
+    fn warnings_for(names: &[&str]) -> Vec<String> {
+        warnings(&crate::cli::command(), names.iter().map(ToString::to_string))
     }
 
     #[test]
-    fn settings_and_the_variables_of_other_programs_are_nothing_to_complain_about() {
-        let fine = ["HIGHWATER_SERVER", "HIGHWATER_DATA_DIR", "HIGHWATER_LOG_LEVEL", "HIGHWATER", "HOME"];
-        assert_eq!(of(&fine), [""; 0]);
-        let of_kubernetes = [
+    fn settings_and_variables_of_other_programs_cause_no_warnings() {
+        let known = ["HIGHWATER_SERVER", "HIGHWATER_DATA_DIR", "HIGHWATER_LOG_LEVEL", "HIGHWATER", "HOME"];
+        assert_eq!(warnings_for(&known), [""; 0]);
+        let kubernetes = [
             "HIGHWATER_SERVICE_HOST",
             "HIGHWATER_BROKER_SERVICE_PORT_NATIVE",
             "HIGHWATER_PORT",
             "HIGHWATER_PORT_9191_TCP_ADDR",
         ];
-        assert_eq!(of(&of_kubernetes), [""; 0]);
+        assert_eq!(warnings_for(&kubernetes), [""; 0]);
     }
 
     #[test]
-    fn a_mistyped_setting_is_named_with_what_it_was_to_be() {
-        let said = of(&["HIGHWATER_DATADIR", "HIGHWATER_COLOUR_OF_THE_SEA"]);
+    fn the_warning_about_a_misspelt_setting_suggests_the_correct_name() {
+        let warnings = warnings_for(&["HIGHWATER_DATADIR", "HIGHWATER_COLOUR_OF_THE_SEA"]);
+        let [misspelt, unknown] = &warnings[..] else { panic!("{warnings:?}") };
         assert!(
-            said[0].contains("HIGHWATER_DATADIR ") && said[0].contains("HIGHWATER_DATA_DIR?"),
-            "{said:?}"
+            misspelt.contains("HIGHWATER_DATADIR ") && misspelt.contains("HIGHWATER_DATA_DIR?"),
+            "{misspelt}"
         );
-        assert!(said[1].contains("HIGHWATER_COLOUR_OF_THE_SEA") && !said[1].contains("mean"), "{said:?}");
+        assert!(unknown.contains("HIGHWATER_COLOUR_OF_THE_SEA") && !unknown.contains("mean"), "{unknown}");
     }
 
     #[test]
-    fn edits_are_counted() {
+    fn the_edit_distance_counts_insertions_deletions_and_replacements() {
         for (a, b, count) in [("", "", 0), ("abc", "abc", 0), ("", "abc", 3), ("kitten", "sitting", 3)] {
-            assert_eq!((edits(a, b), edits(b, a)), (count, count), "{a} {b}");
+            assert_eq!((edit_distance(a, b), edit_distance(b, a)), (count, count), "{a} {b}");
         }
     }
 }

@@ -1,6 +1,6 @@
-//! Backslash escapes in arguments: what a shell does not turn into the byte itself.
+//! Backslash escapes in arguments, for bytes that are hard to write in a shell.
 
-/// The bytes that `text` stands for: `\n`, `\t`, `\r`, `\0`, `\\`, `\xHH`; anything else stands for itself.
+/// Replaces the escapes `\n`, `\t`, `\r`, `\0`, `\\` and `\xHH` in `text` by their bytes.
 pub(crate) fn unescape(text: &str) -> Result<Vec<u8>, String> {
     let mut out = Vec::with_capacity(text.len());
     let mut rest = text.as_bytes();
@@ -11,7 +11,7 @@ pub(crate) fn unescape(text: &str) -> Result<Vec<u8>, String> {
             continue;
         }
         let (byte, used) = escaped(rest).ok_or_else(|| {
-            format!("`{text}`: a backslash is followed by n, t, r, 0, \\ or xHH (a byte in hexadecimal)")
+            format!("`{text}`: a backslash must be followed by n, t, r, 0, \\ or xHH (a byte in hexadecimal)")
         })?;
         out.push(byte);
         rest = &rest[used..];
@@ -19,7 +19,7 @@ pub(crate) fn unescape(text: &str) -> Result<Vec<u8>, String> {
     Ok(out)
 }
 
-/// What the characters behind a backslash stand for, and how many they are.
+/// Parses the characters after a backslash. Returns the byte and the number of characters parsed.
 fn escaped(rest: &[u8]) -> Option<(u8, usize)> {
     match rest {
         [b'n', ..] => Some((b'\n', 1)),
@@ -40,13 +40,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn escapes_stand_for_their_bytes() {
+    fn escapes_are_replaced_by_their_bytes() {
         assert_eq!(unescape(r"a\tb\n\0\r\\\x7f\xFF"), Ok(b"a\tb\n\0\r\\\x7f\xff".to_vec()));
         assert_eq!(unescape("plain ü"), Ok("plain ü".as_bytes().to_vec()));
     }
 
     #[test]
-    fn an_unknown_or_cut_escape_is_an_error() {
+    fn an_unknown_or_incomplete_escape_is_an_error() {
         for text in [r"\", r"\q", r"\x1", r"\xzz"] {
             assert!(unescape(text).is_err(), "{text}");
         }

@@ -1,48 +1,48 @@
-//! How a command ends when it does not end well: one line on stderr and an exit code that a script can tell apart.
+//! Failure of a command: a message on stderr and an exit code that scripts can distinguish.
 
 use std::fmt;
 use std::io;
 
-/// Anything that went wrong and has no code of its own.
+/// Exit code of errors that have no code of their own.
 pub(crate) const GENERAL: u8 = 1;
-/// The command line cannot be understood. The same code that argument parsing uses.
+/// Exit code for an invalid command line, as clap uses it.
 pub(crate) const USAGE: u8 = 2;
-/// Configuration that cannot be used (`EX_CONFIG`).
+/// Exit code for invalid configuration (`EX_CONFIG`).
 pub(crate) const CONFIGURATION: u8 = 78;
-/// The reader of our output went away, as a shell reports SIGPIPE.
+/// Exit code after the reader of stdout closed it, as a shell reports SIGPIPE.
 pub(crate) const BROKEN_PIPE: u8 = 141;
 
-/// Why a command ends without having done what was asked.
+/// Why a command failed.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Failure {
-    /// Said on stderr, then exit.
-    Said {
+    /// Exits after printing a message on stderr.
+    Message {
         /// Exit code of the process.
         code: u8,
-        /// One line for people: what, which, what to do.
+        /// One line for the user: what failed, on which thing, what to do.
         message: String,
     },
-    /// Nothing to say: the user knows (Ctrl-C, a closed pipe).
+    /// Exits with this code and no message, because the user knows the reason (Ctrl-C, a closed pipe) or was told it before.
     Quiet(u8),
 }
 
 impl Failure {
-    /// Ends with code 1 and this message.
+    /// Fails with exit code 1 and this message.
     pub(crate) fn general(message: impl fmt::Display) -> Self {
-        Self::Said { code: GENERAL, message: message.to_string() }
+        Self::Message { code: GENERAL, message: message.to_string() }
     }
 
-    /// Ends with code 2 and this message.
+    /// Fails with exit code 2 and this message.
     pub(crate) fn usage(message: impl fmt::Display) -> Self {
-        Self::Said { code: USAGE, message: message.to_string() }
+        Self::Message { code: USAGE, message: message.to_string() }
     }
 
-    /// Ends with code 78 and this message.
+    /// Fails with exit code 78 and this message.
     pub(crate) fn configuration(message: impl fmt::Display) -> Self {
-        Self::Said { code: CONFIGURATION, message: message.to_string() }
+        Self::Message { code: CONFIGURATION, message: message.to_string() }
     }
 
-    /// What a failed write to stdout means: the reader is gone (`| head`), or something to report.
+    /// Fails after a write to stdout failed: quietly if the reader closed it (`| head`), otherwise with a message.
     pub(crate) fn stdout(error: &io::Error) -> Self {
         match error.kind() {
             io::ErrorKind::BrokenPipe => Self::Quiet(BROKEN_PIPE),
@@ -56,10 +56,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_closed_pipe_ends_quietly_and_a_full_disk_does_not() {
+    fn a_closed_pipe_is_a_quiet_failure_and_a_full_disk_is_reported() {
         let closed = io::Error::from(io::ErrorKind::BrokenPipe);
         assert_eq!(Failure::stdout(&closed), Failure::Quiet(BROKEN_PIPE));
         let full = io::Error::from(io::ErrorKind::StorageFull);
-        assert!(matches!(Failure::stdout(&full), Failure::Said { code: GENERAL, .. }));
+        assert!(matches!(Failure::stdout(&full), Failure::Message { code: GENERAL, .. }));
     }
 }

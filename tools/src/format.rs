@@ -1,4 +1,4 @@
-//! `consume --format`: a line of text with letters that stand for parts of a record, as in kcat and rpk.
+//! `consume --format`: a format string with directives for the parts of a record, as in kcat and rpk.
 
 use std::io::Write as _;
 
@@ -6,13 +6,13 @@ use crate::encoding::Encoding;
 use crate::escape::unescape;
 use crate::record::RecordView;
 
-/// What `--help` says of the letters. The table in [`Field::of`] and this text are held together by a test.
+/// Description of the directives for `--help`. A test compares it with [`Field::from_letter`].
 pub(crate) const LETTERS_HELP: &str = "\
-%t topic, %p partition, %o offset, %k key, %v value (also %s), as %k{hex}, %v{base64} those of bytes that are no text, %h headers as NAME=VALUE,..., %T timestamp in \
-milliseconds (also %d); %K, %V (also %S) and %H: bytes of the key, bytes of the value (-1 for none), number of headers; \
-%% a percent sign; \\n \\t \\r \\0 \\\\ \\xHH bytes";
+%t topic, %p partition, %o offset, %k key, %v value (also %s), %k{hex} and %v{base64} encoded key or value, %h headers as NAME=VALUE,..., \
+%T timestamp in milliseconds (also %d), %K key length in bytes, %V value length in bytes (also %S; -1 if there is none), %H number of headers, \
+%% a percent sign, \\n \\t \\r \\0 \\\\ \\xHH bytes";
 
-/// A part of a record.
+/// Part of a record that a directive prints.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Field {
     Topic,
@@ -28,7 +28,7 @@ enum Field {
 }
 
 impl Field {
-    fn of(letter: char) -> Option<Self> {
+    fn from_letter(letter: char) -> Option<Self> {
         Some(match letter {
             't' => Self::Topic,
             'p' => Self::Partition,
@@ -44,17 +44,19 @@ impl Field {
         })
     }
 
-    /// The same part, written in another way.
+    /// Returns the same part with the encoding named `name`.
     fn encoded(self, name: &str) -> Result<Self, String> {
-        let encoding = Encoding::of(name).ok_or_else(|| {
+        let encoding = Encoding::from_name(name).ok_or_else(|| {
             format!(
-                "{{{name}}} is no encoding; there are {{hex}}, {{base64}} and {{text}}, and \\x7b is a brace"
+                "unknown encoding {{{name}}}; use {{hex}}, {{base64}} or {{text}}, or write \\x7b for a literal brace"
             )
         })?;
         match self {
             Self::Key(_) => Ok(Self::Key(encoding)),
             Self::Value(_) => Ok(Self::Value(encoding)),
-            _ => Err(format!("{{{name}}}: only keys and values can be encoded; \\x7b is a brace")),
+            _ => Err(format!(
+                "{{{name}}}: only keys and values can be encoded; write \\x7b for a literal brace"
+            )),
         }
     }
 }
@@ -65,17 +67,17 @@ enum Piece {
     Field(Field),
 }
 
-/// A format string, understood once.
+/// A parsed format string.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) struct Format(Vec<Piece>);
 
 impl Format {
-    /// The value and a newline: what `consume` prints when not told otherwise.
+    /// Returns the default format: the value and a newline.
     pub(crate) fn lines() -> Self {
         Self(vec![Piece::Field(Field::Value(Encoding::Text)), Piece::Text(b"\n".to_vec())])
     }
 
-    /// Understands a format string.
+    /// Parses a format string.
     pub(crate) fn parse(text: &str) -> Result<Self, String> {
         let mut pieces = Vec::new();
         let mut literal = String::new();
@@ -85,8 +87,8 @@ impl Format {
                 '%' => match chars.next() {
                     Some('%') => literal.push('%'),
                     Some(letter) => {
-                        let mut field = Field::of(letter).ok_or_else(|| {
-                            format!("%{letter} stands for nothing; there are {LETTERS_HELP}")
+                        let mut field = Field::from_letter(letter).ok_or_else(|| {
+                            format!("unknown directive %{letter}; the directives are {LETTERS_HELP}")
                         })?;
                         if chars.next_if_eq(&'{').is_some() {
                             let name: String = chars.by_ref().take_while(|c| *c != '}').collect();
@@ -95,10 +97,12 @@ impl Format {
                         push_text(&mut pieces, &mut literal)?;
                         pieces.push(Piece::Field(field));
                     }
-                    None => return Err("a single % at the end; write %% for a percent sign".into()),
+                    None => {
+                        return Err("unfinished directive % at the end; write %% for a percent sign".into());
+                    }
                 },
                 '\\' => {
-                    // Kept together with what follows, so that the escape is read as one.
+                    // Take the next character as well, so that it is not parsed as a directive: `\%`, `\\`.
                     literal.push(c);
                     literal.extend(chars.next());
                 }
@@ -109,7 +113,7 @@ impl Format {
         Ok(Self(pieces))
     }
 
-    /// Appends a record in this format.
+    /// Appends a record to `out` in this format.
     pub(crate) fn write(&self, record: &RecordView<'_>, out: &mut Vec<u8>) {
         for piece in &self.0 {
             match piece {
@@ -175,12 +179,12 @@ mod tests {
 
     fn check(format: &str, expect: &[u8]) {
         let mut out = Vec::new();
-        Format::parse(format).expect("the format is right").write(&sample(), &mut out);
+        Format::parse(format).expect("the format is valid").write(&sample(), &mut out);
         assert_eq!(out, expect, "{format}");
     }
 
     #[test]
-    fn every_letter_prints_its_part_of_the_record() {
+    fn every_directive_prints_its_part_of_the_record() {
         check(r"%k:%v\n", b"u-\xff:two\twords\n");
         check("%t/%p@%o %T", b"orders/3@42 1735689600000");
         check("%s %d", b"two\twords 1735689600000");
@@ -193,7 +197,7 @@ mod tests {
     }
 
     #[test]
-    fn a_record_without_key_or_value_prints_nothing_for_them_and_minus_one_for_their_size() {
+    fn a_missing_key_or_value_prints_as_empty_with_length_minus_one() {
         let record = RecordView { key: None, value: None, headers: &[], ..sample() };
         let mut out = Vec::new();
         Format::parse("[%k][%v][%h]%K,%V").expect("a literal").write(&record, &mut out);
@@ -201,8 +205,8 @@ mod tests {
     }
 
     #[test]
-    fn a_wrong_format_says_which_letter_and_what_there_is() {
-        let error = Format::parse("%q").expect_err("there is no %q");
+    fn the_error_for_an_unknown_directive_names_it_and_lists_the_known_ones() {
+        let error = Format::parse("%q").expect_err("%q is unknown");
         assert!(error.contains("%q") && error.contains("%o offset"), "{error}");
         for text in ["50%", r"end\", r"\z", "%k{octal}", "%o{hex}", "%v{"] {
             assert!(Format::parse(text).is_err(), "{text}");
@@ -210,15 +214,15 @@ mod tests {
     }
 
     #[test]
-    fn the_help_names_every_letter_and_no_other() {
+    fn the_help_lists_exactly_the_known_directives() {
         for letter in ('a'..='z').chain('A'..='Z') {
-            let named = LETTERS_HELP.contains(&format!("%{letter}"));
-            assert_eq!(named, Field::of(letter).is_some(), "%{letter}");
+            let is_listed = LETTERS_HELP.contains(&format!("%{letter}"));
+            assert_eq!(is_listed, Field::from_letter(letter).is_some(), "%{letter}");
         }
     }
 
     #[test]
-    fn the_default_prints_the_value_and_a_newline() {
+    fn the_default_format_is_the_value_and_a_newline() {
         assert_eq!(Format::parse(r"%v\n"), Ok(Format::lines()));
     }
 }

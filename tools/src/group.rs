@@ -1,4 +1,4 @@
-//! `group`: list, describe, delete.
+//! `group`: lists, describes and deletes groups.
 
 use std::collections::BTreeMap;
 
@@ -13,7 +13,7 @@ use crate::names;
 use crate::output::{self, Descriptions};
 use crate::session::with_client;
 
-/// Does what the command line says.
+/// Runs a subcommand of `group`.
 pub(crate) fn run(command: GroupCommand) -> Result<(), Failure> {
     match command {
         GroupCommand::List { json, server } => {
@@ -69,7 +69,7 @@ pub(crate) struct Described<'a> {
     state: String,
     epoch: i32,
     assignor: String,
-    /// Records that the group has not read yet, of all partitions in which it has a position.
+    /// Number of unread records, over all partitions in which the group has a position.
     lag: i64,
     pub(crate) members: Vec<DescribedMember>,
     pub(crate) partitions: Vec<DescribedPartition>,
@@ -89,14 +89,14 @@ pub(crate) struct DescribedMember {
 pub(crate) struct DescribedPartition {
     pub(crate) topic: String,
     pub(crate) partition: u32,
-    /// None: nothing was committed yet.
+    /// `None` if no position is committed.
     pub(crate) position: Option<i64>,
     end: Option<i64>,
     lag: Option<i64>,
     member: Option<String>,
 }
 
-/// Partitions by topic and number: the member that has each, if one does.
+/// The member that owns each partition, if any, by topic and partition number.
 type Owners = BTreeMap<String, BTreeMap<u32, Option<String>>>;
 
 fn owners(
@@ -109,11 +109,11 @@ fn owners(
         owners.entry(topic.clone()).or_default().insert(*partition, None);
     }
     for member in members {
-        for of in &member.assignment {
-            let Some(topic) = names.get(&of.topic) else { continue };
-            for partition in &of.partitions {
-                let of_topic = owners.entry(topic.clone()).or_default();
-                of_topic.insert(partition.get(), Some(member.member.clone()));
+        for assigned in &member.assignment {
+            let Some(topic) = names.get(&assigned.topic) else { continue };
+            for partition in &assigned.partitions {
+                let topic_owners = owners.entry(topic.clone()).or_default();
+                topic_owners.insert(partition.get(), Some(member.member.clone()));
             }
         }
     }
@@ -126,10 +126,10 @@ pub(crate) async fn describe<'a>(client: &Client, group: &'a str) -> Result<Desc
     let topics = client.metadata().await.map_err(Failure::general)?.topics;
     let names: BTreeMap<TopicId, String> = topics.into_iter().map(|topic| (topic.id, topic.name)).collect();
     let mut partitions = Vec::new();
-    for (topic, of_topic) in owners(&reply.members, &positions, &names) {
-        let asked = of_topic.keys().map(|partition| (*partition, StartAt::Latest));
-        let ends = client.list_offsets(&topic, asked).await.map_err(Failure::general)?;
-        for ((partition, member), end) in of_topic.into_iter().zip(ends) {
+    for (topic, topic_owners) in owners(&reply.members, &positions, &names) {
+        let queries = topic_owners.keys().map(|partition| (*partition, StartAt::Latest));
+        let ends = client.list_offsets(&topic, queries).await.map_err(Failure::general)?;
+        for ((partition, member), end) in topic_owners.into_iter().zip(ends) {
             let position = positions.get(&(topic.clone(), partition)).map(|offset| offset.get());
             let end = end.found.ok().flatten().map(|(offset, _)| offset.get());
             let lag = end.zip(position).map(|(end, position)| (end - position).max(0));
@@ -144,7 +144,7 @@ pub(crate) async fn describe<'a>(client: &Client, group: &'a str) -> Result<Desc
         }
     }
     let members = reply.members.into_iter().map(|member| DescribedMember {
-        partitions: member.assignment.iter().map(|of| of.partitions.len()).sum(),
+        partitions: member.assignment.iter().map(|assigned| assigned.partitions.len()).sum(),
         member: member.member,
         instance: member.instance,
         client: member.client_name,
@@ -182,7 +182,7 @@ impl Described<'_> {
                     member.instance.clone().unwrap_or_else(|| "-".to_owned()),
                     member.client.clone(),
                     member.host.clone(),
-                    // What members of the classic protocol have is known to themselves only.
+                    // The broker does not know the assignments of the classic protocol.
                     if self.protocol == "classic" { "-".to_owned() } else { member.partitions.to_string() },
                 ]
             }));

@@ -1,4 +1,4 @@
-//! `group seek`: moves the positions of a group whose members are stopped.
+//! `group seek`: changes the positions of a group that has no active members.
 
 use std::collections::BTreeMap;
 
@@ -10,7 +10,7 @@ use crate::cli::SeekArgs;
 use crate::failure::Failure;
 use crate::group::{Described, describe};
 use crate::output;
-use crate::positions::{locate, partitions};
+use crate::positions::{partitions, resolve};
 use crate::session::with_client;
 
 #[derive(Serialize)]
@@ -18,14 +18,14 @@ struct Move<'a> {
     group: &'a str,
     topic: &'a str,
     partition: u32,
-    /// Nothing was committed.
+    /// `None` if no position is committed.
     from: Option<i64>,
     to: i64,
-    /// Records from there to the end.
+    /// Number of records from the new position to the end.
     lag: i64,
 }
 
-/// Shows where the group is and where it goes, and moves it unless that was only to be shown.
+/// Prints the current and new positions, and commits the new ones unless `--dry-run`.
 pub(crate) fn run(args: &SeekArgs) -> Result<(), Failure> {
     with_client(&args.server, |client| async move { seek(&client, args).await })
 }
@@ -39,12 +39,12 @@ async fn seek(client: &Client, args: &SeekArgs) -> Result<(), Failure> {
     };
     if let Some(active) = known.as_ref().filter(|known| !known.members.is_empty()) {
         return Err(Failure::general(format_args!(
-            "group {group} has {}, which would overwrite what is set; stop them first",
+            "group {group} has {}, which would overwrite the new positions; stop all members first",
             counted(active.members.len(), "member")
         )));
     }
     let moves = moves(client, args, known.as_ref()).await?;
-    show(args, &moves)?;
+    print_moves(args, &moves)?;
     if args.dry_run {
         return Ok(());
     }
@@ -54,7 +54,7 @@ async fn seek(client: &Client, args: &SeekArgs) -> Result<(), Failure> {
         by_topic.entry(to.topic).or_default().push((to.partition, Offset(to.to)));
     }
     for (topic, positions) in by_topic {
-        // The positions of a named consumer are kept for as long as nobody deletes them, those of a group are not.
+        // Positions of a named consumer never expire; those of a group do.
         let done = if is_named {
             client.commit_offsets(group, topic, positions).await
         } else {
@@ -81,24 +81,24 @@ async fn moves<'a>(
     if topics.is_empty() {
         let is = if known.is_some() { "has no positions" } else { "does not exist" };
         return Err(Failure::general(format_args!(
-            "group {group} {is}; --topic names a topic in which it is to have some"
+            "group {group} {is}; give a topic to set them in with --topic"
         )));
     }
     let mut moves = Vec::new();
     for topic in topics {
         let partitions = partitions(client, topic, &args.partition).await?;
-        for located in locate(client, topic, &partitions, args.to).await? {
+        for new in resolve(client, topic, &partitions, args.to).await? {
             let is_this =
-                |p: &&crate::group::DescribedPartition| p.topic == topic && p.partition == located.partition;
+                |p: &&crate::group::DescribedPartition| p.topic == topic && p.partition == new.partition;
             let from = positions.iter().find(is_this).and_then(|p| p.position);
-            let (partition, to, lag) = (located.partition, located.at, located.end - located.at);
+            let (partition, to, lag) = (new.partition, new.offset, new.end - new.offset);
             moves.push(Move { group, topic, partition, from, to, lag });
         }
     }
     Ok(moves)
 }
 
-fn show(args: &SeekArgs, moves: &[Move<'_>]) -> Result<(), Failure> {
+fn print_moves(args: &SeekArgs, moves: &[Move<'_>]) -> Result<(), Failure> {
     if args.json {
         return moves.iter().try_for_each(output::print_json);
     }

@@ -1,4 +1,4 @@
-//! `info`: a cluster at a glance.
+//! `info`: a summary of a cluster.
 
 use highwater_client::{Client, MetadataReply, StatsReply};
 use highwater_protocol::text::{counted, grouped};
@@ -34,15 +34,15 @@ struct Broker {
     cores: u16,
 }
 
-/// Prints it.
+/// Prints the summary.
 pub(crate) fn run(args: &InfoArgs) -> Result<(), Failure> {
     with_client(&args.server, |client| async move {
-        let info = ask(&client).await?;
+        let info = fetch_info(&client).await?;
         if args.json { output::print_json(&info) } else { output::print(&info.to_text()) }
     })
 }
 
-async fn ask(client: &Client) -> Result<Info, Failure> {
+async fn fetch_info(client: &Client) -> Result<Info, Failure> {
     let metadata: MetadataReply = client.metadata().await.map_err(Failure::general)?;
     let groups = client.list_groups().await.map_err(Failure::general)?;
     let stats: StatsReply = client.stats().await.map_err(Failure::general)?;
@@ -80,7 +80,7 @@ impl Info {
         rows.push(row("connections", grouped(self.connections)));
         rows.push(row("memory", format!("{} for requests and cache", readable_bytes(self.memory_bytes))));
         let (disk, free) = (readable_bytes(self.disk_bytes), readable_bytes(self.disk_free_bytes));
-        rows.push(row("disk", format!("{disk} allocated for logs, {free} of them free")));
+        rows.push(row("disk", format!("{disk} allocated for logs, {free} of it free")));
         let records = counted(self.records_appended as usize, "record");
         let (received, sent) = (readable_bytes(self.bytes_received), readable_bytes(self.bytes_sent));
         rows.push(row("since start", format!("{records} appended, {received} received, {sent} sent")));

@@ -1,6 +1,6 @@
-//! A line of JSON as a record to be sent. `consume --json` prints such lines.
+//! Parses lines of JSON, as printed by `consume --json`, into records.
 //!
-//! A line is read straight into the record. Only one that cannot be read is looked at again, to say what is wrong with it in terms of the line.
+//! A line is deserialized directly. Only if that fails, it is parsed again as a generic value, to describe the error in terms of the input.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -13,43 +13,44 @@ use serde::de::{Deserializer, MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, de};
 use serde_json::Value;
 
-/// What a line may say, for people.
-const FIELDS: &str = "key, value, headers, timestamp, partition, key_base64, value_base64 (and topic, offset, which have no effect)";
+/// Fields of a line, for error texts.
+const FIELDS: &str =
+    "key, value, headers, timestamp, partition, key_base64, value_base64 (topic and offset are ignored)";
 
-/// A record to be sent.
+/// A record to send.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) struct RecordInput {
-    /// The key.
+    /// The key, if any.
     pub key: Option<Vec<u8>>,
-    /// The value; none for a tombstone.
+    /// The value; `None` for a tombstone.
     pub value: Option<Vec<u8>>,
-    /// The headers.
+    /// Names and values of the headers, in order.
     pub headers: Vec<(Vec<u8>, Option<Vec<u8>>)>,
-    /// Milliseconds since the Unix epoch, if the line says.
+    /// Milliseconds since the Unix epoch, if given.
     pub timestamp_ms: Option<i64>,
-    /// The partition, if the line says.
+    /// Partition number, if given.
     pub partition: Option<u32>,
 }
 
-/// Reads a line.
+/// Parses a line.
 pub(crate) fn read_json(line: &[u8]) -> Result<RecordInput, String> {
     let Object(line) =
-        serde_json::from_slice::<Object<LineIn<'_>>>(line).map_err(|error| explain(line, &error))?;
+        serde_json::from_slice::<Object<LineIn<'_>>>(line).map_err(|error| describe_error(line, &error))?;
     let headers = line.headers.unwrap_or_default().0;
-    let value = Part { text: line.value, base64: line.value_base64 }.join("value")?;
+    let value = BytesField { text: line.value, base64: line.value_base64 }.decode("value")?;
     Ok(RecordInput {
-        key: Part { text: line.key, base64: line.key_base64 }.join("key")?.given(),
-        value: value.said(|| {
-            "there is no `value`; a record without one, which deletes its key in a compacted topic, is written \"value\":null"
+        key: BytesField { text: line.key, base64: line.key_base64 }.decode("key")?.into_option(),
+        value: value.required(|| {
+            "there is no `value`; write \"value\":null for a tombstone, which deletes its key in a compacted topic"
         })?,
         headers,
-        // A record without a time is printed with -1.
+        // `consume --json` prints -1 for a record without a timestamp.
         timestamp_ms: line.timestamp.filter(|t| *t >= 0),
         partition: line.partition,
     })
 }
 
-/// What is written as an object: derived code alone would take lists, too.
+/// Deserializes `T` from an object only. Derived code would also accept a list.
 struct Object<T>(T);
 
 impl<'de, T: Deserialize<'de>> Deserialize<'de> for Object<T> {
@@ -70,44 +71,43 @@ impl<'de, T: Deserialize<'de>> Deserialize<'de> for Object<T> {
     }
 }
 
-/// Text that borrows from the line if it can.
+/// A string, borrowed from the line if possible.
 #[derive(Deserialize)]
 struct Text<'a>(#[serde(borrow)] Cow<'a, str>);
 
-/// What a line says of a field.
+/// A field that distinguishes absence from null.
 #[derive(Default)]
 enum Field<T> {
-    /// Nothing: the field is not named.
     #[default]
     Absent,
     Null,
-    Given(T),
+    Present(T),
 }
 
 impl<'de, T: Deserialize<'de>> Deserialize<'de> for Field<T> {
     fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
-        Ok(Option::deserialize(from)?.map_or(Self::Null, Self::Given))
+        Ok(Option::deserialize(from)?.map_or(Self::Null, Self::Present))
     }
 }
 
 impl<T> Field<T> {
-    fn given(self) -> Option<T> {
+    fn into_option(self) -> Option<T> {
         match self {
-            Self::Given(value) => Some(value),
+            Self::Present(value) => Some(value),
             Self::Absent | Self::Null => None,
         }
     }
 
-    /// The value or none, if the line says either.
-    fn said<E>(self, otherwise: impl FnOnce() -> E) -> Result<Option<T>, E> {
+    /// Returns the value, or `None` for null. Fails if the field is absent.
+    fn required<E>(self, error: impl FnOnce() -> E) -> Result<Option<T>, E> {
         match self {
-            Self::Absent => Err(otherwise()),
-            said => Ok(said.given()),
+            Self::Absent => Err(error()),
+            field => Ok(field.into_option()),
         }
     }
 }
 
-/// Unknown names are refused: a mistyped `vlaue` must not become a record without a value.
+/// Fields of a line. Unknown fields are rejected, so that a misspelt `vlaue` does not become a record without a value.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct LineIn<'a> {
@@ -122,7 +122,7 @@ struct LineIn<'a> {
     headers: Option<Headers>,
     timestamp: Option<i64>,
     partition: Option<u32>,
-    // Where a record came from, when the line was printed by `consume`. Where it goes is said on the command line.
+    // Origin of a record printed by `consume`. The destination is given on the command line.
     #[serde(rename = "topic")]
     _topic: Option<de::IgnoredAny>,
     #[serde(rename = "offset")]
@@ -142,22 +142,22 @@ struct HeaderIn<'a> {
     value_base64: Field<Text<'a>>,
 }
 
-/// A key or a value: as text, or as base64 if it is none.
-struct Part<'a> {
+/// Bytes of a key or value, given as text or as base64.
+struct BytesField<'a> {
     text: Field<Text<'a>>,
     base64: Field<Text<'a>>,
 }
 
-impl Part<'_> {
-    fn join(self, name: &str) -> Result<Field<Vec<u8>>, String> {
+impl BytesField<'_> {
+    fn decode(self, name: &str) -> Result<Field<Vec<u8>>, String> {
         match (self.text, self.base64) {
-            (Field::Given(_), Field::Given(_)) => {
-                Err(format!("both `{name}` and `{name}_base64` are given; one of them"))
+            (Field::Present(_), Field::Present(_)) => {
+                Err(format!("both `{name}` and `{name}_base64` are given; use one of them"))
             }
-            (Field::Given(Text(text)), _) => Ok(Field::Given(text.into_owned().into_bytes())),
-            (_, Field::Given(Text(code))) => {
-                let bytes = BASE64.decode(code.as_bytes());
-                bytes.map(Field::Given).map_err(|e| format!("`{name}_base64` is not base64: {e}"))
+            (Field::Present(Text(text)), _) => Ok(Field::Present(text.into_owned().into_bytes())),
+            (_, Field::Present(Text(encoded))) => {
+                let bytes = BASE64.decode(encoded.as_bytes());
+                bytes.map(Field::Present).map_err(|e| format!("`{name}_base64` is not base64: {e}"))
             }
             (Field::Absent, Field::Absent) => Ok(Field::Absent),
             _ => Ok(Field::Null),
@@ -165,7 +165,7 @@ impl Part<'_> {
     }
 }
 
-/// Headers in order: a list of objects with key and value, or one object of names and values.
+/// Headers in order, from a list of objects with key and value, or from one object of names and values.
 #[derive(Default)]
 struct Headers(Vec<(Vec<u8>, Option<Vec<u8>>)>);
 
@@ -187,7 +187,7 @@ impl<'de> Visitor<'de> for HeadersVisitor {
     fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Headers, A::Error> {
         let mut headers = Vec::new();
         while let Some(Object(header)) = list.next_element::<Object<HeaderIn<'_>>>()? {
-            headers.push(header.join().map_err(de::Error::custom)?);
+            headers.push(header.decode().map_err(de::Error::custom)?);
         }
         Ok(Headers(headers))
     }
@@ -203,92 +203,88 @@ impl<'de> Visitor<'de> for HeadersVisitor {
 }
 
 impl HeaderIn<'_> {
-    fn join(self) -> Result<(Vec<u8>, Option<Vec<u8>>), String> {
-        let key = Part { text: self.key, base64: self.key_base64 }.join("key")?.given();
+    fn decode(self) -> Result<(Vec<u8>, Option<Vec<u8>>), String> {
+        let key = BytesField { text: self.key, base64: self.key_base64 }.decode("key")?.into_option();
         let key = key.ok_or("a header has no `key`")?;
-        let value = Part { text: self.value, base64: self.value_base64 }.join("value")?;
+        let value = BytesField { text: self.value, base64: self.value_base64 }.decode("value")?;
         let name = || String::from_utf8_lossy(&key).into_owned();
-        let value = value.said(|| format!("the header `{}` has no `value`; it may be null", name()))?;
+        let value = value.required(|| format!("the header `{}` has no `value`; it may be null", name()))?;
         Ok((key, value))
     }
 }
 
-/// What is wrong with a line that cannot be read.
-fn explain(line: &[u8], error: &serde_json::Error) -> String {
+/// Describes the error in a line that failed to parse.
+fn describe_error(line: &[u8], error: &serde_json::Error) -> String {
     let fields = match serde_json::from_slice(line) {
         Ok(Value::Object(fields)) => fields,
         Ok(other) => {
-            let is = kind_of(&other);
-            return format!(
-                "a record is an object such as {{\"key\":\"k\",\"value\":\"v\"}}, and this is {is}"
-            );
+            let kind = kind_of(&other);
+            return format!("expected an object such as {{\"key\":\"k\",\"value\":\"v\"}}, found {kind}");
         }
-        Err(error) => return format!("this is not JSON: {} (column {})", reason(&error), error.column()),
+        Err(error) => return format!("not JSON: {} (column {})", reason(&error), error.column()),
     };
     for (name, value) in &fields {
-        let wrong = |expected: &str| format!("`{name}` is {}; expected is {expected}", kind_of(value));
+        let wrong = |expected: &str| format!("`{name}` is {}; expected {expected}", kind_of(value));
         let is_text = value.is_string() || value.is_null();
         match name.as_str() {
             "key" | "value" | "key_base64" | "value_base64" if !is_text => {
-                return wrong("text in quotes, or null");
+                return wrong("a string or null");
             }
             "timestamp" if !value.is_i64() && !value.is_null() => {
-                return wrong("a number of milliseconds since 1970");
+                return wrong("milliseconds since 1970");
             }
             "partition" if value.as_u64().is_none_or(|n| n > u32::MAX.into()) && !value.is_null() => {
-                return wrong("the number of a partition, from 0");
+                return wrong("a partition number, from 0");
             }
             "headers" => {
-                if let Some(what) = explain_headers(value) {
-                    return what;
+                if let Some(description) = describe_headers_error(value) {
+                    return description;
                 }
             }
             "key" | "value" | "key_base64" | "value_base64" | "timestamp" | "partition" | "topic"
             | "offset" => {}
-            unknown => return format!("there is no field `{unknown}`; a record has {FIELDS}"),
+            unknown => return format!("unknown field `{unknown}`; the fields of a record are {FIELDS}"),
         }
     }
     reason(error)
 }
 
-fn explain_headers(headers: &Value) -> Option<String> {
+fn describe_headers_error(headers: &Value) -> Option<String> {
     const EXAMPLE: &str = r#"[{"key":"name","value":"text"}] or {"name":"text"}"#;
     match headers {
         Value::Null => None,
         Value::Array(list) => list.iter().find_map(|header| match header.as_object() {
-            None => Some(format!("`headers` holds {}; expected is {EXAMPLE}", kind_of(header))),
+            None => Some(format!("`headers` contains {}; expected {EXAMPLE}", kind_of(header))),
             Some(fields) => fields.iter().find_map(|(name, value)| match name.as_str() {
                 "key" | "key_base64" | "value" | "value_base64" => {
                     let is_wrong = !value.is_string() && !value.is_null();
-                    is_wrong.then(|| {
-                        format!("`{name}` of a header is {}; expected is text in quotes", kind_of(value))
-                    })
+                    is_wrong.then(|| format!("`{name}` of a header is {}; expected a string", kind_of(value)))
                 }
-                unknown => Some(format!("a header has no field `{unknown}`; expected is {EXAMPLE}")),
+                unknown => Some(format!("unknown field `{unknown}` of a header; expected {EXAMPLE}")),
             }),
         }),
         Value::Object(fields) => {
             let wrong = fields.iter().find(|(_, value)| !value.is_string() && !value.is_null());
             wrong.map(|(name, value)| {
-                format!("the header `{name}` is {}; expected is text in quotes, or null", kind_of(value))
+                format!("the header `{name}` is {}; expected a string or null", kind_of(value))
             })
         }
-        other => Some(format!("`headers` is {}; expected is {EXAMPLE}", kind_of(other))),
+        other => Some(format!("`headers` is {}; expected {EXAMPLE}", kind_of(other))),
     }
 }
 
 fn kind_of(value: &Value) -> String {
     match value {
         Value::Null => "null".to_owned(),
-        Value::Bool(_) => "true or false".to_owned(),
+        Value::Bool(_) => "a boolean".to_owned(),
         Value::Number(n) => format!("the number {n}"),
-        Value::String(_) => "text".to_owned(),
+        Value::String(_) => "a string".to_owned(),
         Value::Array(_) => "a list".to_owned(),
         Value::Object(_) => "an object".to_owned(),
     }
 }
 
-/// What serde says, without the place: that of a single line says nothing.
+/// Returns serde's error text without the position, which is meaningless for a single line.
 fn reason(error: &serde_json::Error) -> String {
     let text = error.to_string();
     let reason = text.rsplit_once(" at line ").map_or(text.as_str(), |(reason, _)| reason);
@@ -304,7 +300,7 @@ mod tests {
     }
 
     #[test]
-    fn a_line_says_what_a_record_has() {
+    fn a_line_sets_the_fields_of_the_record() {
         let line =
             br#" {"partition":5,"key":"k","value":"v \"w\"","timestamp":7,"topic":"elsewhere","offset":12} "#;
         let record = read_json(line).expect("a record");
@@ -314,11 +310,11 @@ mod tests {
     }
 
     #[test]
-    fn no_value_is_said_and_never_meant_by_leaving_it_out() {
+    fn a_tombstone_has_an_explicit_null_value_and_a_missing_value_is_an_error() {
         assert_eq!(read_json(br#"{"key":"k","value":null}"#).expect("a tombstone").value, None);
         assert_eq!(read_json(br#"{"value_base64":null}"#).expect("a tombstone").value, None);
         for line in [&b"{}"[..], br#"{"key":"k"}"#, br#"{"headers":[{"key":"h"}],"value":"v"}"#] {
-            let error = read_json(line).expect_err("nothing is said of the value");
+            let error = read_json(line).expect_err("the value is missing");
             assert!(error.contains("no `value`"), "{error}");
         }
     }
@@ -334,20 +330,20 @@ mod tests {
     }
 
     #[test]
-    fn what_is_wrong_with_a_line_is_said_in_its_own_terms() {
+    fn errors_are_described_in_terms_of_the_input() {
         for (line, words) in [
-            (r#"{"vlaue":"x"}"#, &["no field `vlaue`", "value"][..]),
-            (r#"{"value":5}"#, &["`value` is the number 5", "in quotes"]),
-            (r#"{"value":{"a":1}}"#, &["`value` is an object", "in quotes"]),
+            (r#"{"vlaue":"x"}"#, &["unknown field `vlaue`", "value"][..]),
+            (r#"{"value":5}"#, &["`value` is the number 5", "a string"]),
+            (r#"{"value":{"a":1}}"#, &["`value` is an object", "a string"]),
             (r#"{"value":"x","value_base64":"eA=="}"#, &["both `value` and `value_base64`"]),
             (r#"{"value_base64":"?"}"#, &["`value_base64` is not base64"]),
-            (r#"{"value":"x","timestamp":"now"}"#, &["`timestamp` is text", "milliseconds"]),
+            (r#"{"value":"x","timestamp":"now"}"#, &["`timestamp` is a string", "milliseconds"]),
             (r#"{"value":"x","partition":-1}"#, &["`partition` is the number -1", "from 0"]),
-            (r#"{"value":"x","partition":"5"}"#, &["`partition` is text", "number"]),
-            (r#"{"value":"x","headers":"h"}"#, &["`headers` is text", r#"{"name":"text"}"#]),
-            (r#"{"value":"x","headers":["h"]}"#, &["`headers` holds text"]),
-            (r#"{"value":"x","headers":[["h","1"]]}"#, &["`headers` holds a list"]),
-            (r#"{"value":"x","headers":[{"name":"h"}]}"#, &["no field `name`"]),
+            (r#"{"value":"x","partition":"5"}"#, &["`partition` is a string", "number"]),
+            (r#"{"value":"x","headers":"h"}"#, &["`headers` is a string", r#"{"name":"text"}"#]),
+            (r#"{"value":"x","headers":["h"]}"#, &["`headers` contains a string"]),
+            (r#"{"value":"x","headers":[["h","1"]]}"#, &["`headers` contains a list"]),
+            (r#"{"value":"x","headers":[{"name":"h"}]}"#, &["unknown field `name`"]),
             (r#"{"value":"x","headers":[{"value":"x"}]}"#, &["no `key`"]),
             (r#"{"value":"x","headers":{"h":1}}"#, &["header `h` is the number 1"]),
             (r#"{"value":"x","value":"y"}"#, &["duplicate", "value"]),

@@ -1,20 +1,20 @@
-//! Lines of stdin, fast: large reads on a thread of its own, handed over as blocks of whole lines.
+//! Fast reading of lines: large reads, passed on as blocks of whole lines.
 //!
-//! A block is handed over as soon as a read has ended it, so a slow or interactive input is not held back.
+//! A block is passed on as soon as a read completes a line, so slow or interactive input is not delayed.
 
 use std::io::{self, Read};
 
 use bytes::{Bytes, BytesMut};
 use memchr::{memchr, memrchr};
 
-/// Bytes of one read.
+/// Size of a read, in bytes.
 const READ_BYTES: usize = 256 << 10;
 
-/// Bytes of a line. No broker takes a larger record.
+/// Maximum length of a line, in bytes. No broker accepts a larger record.
 pub(crate) const LINE_BYTES_MAX: usize = highwater_protocol::limits::BATCH_BYTES_MAX;
 
-/// Reads `input` to its end and gives its content to `block` in pieces that end with a line; the last one may end without a newline.
-/// Stops early when `block` returns false.
+/// Reads `input` to its end and passes it to `block` in blocks of whole lines. The last line may lack its newline. Stops early when `block`
+/// returns false.
 pub(crate) fn read_blocks(mut input: impl Read, mut block: impl FnMut(Bytes) -> bool) -> io::Result<()> {
     let mut pending = BytesMut::new();
     loop {
@@ -41,13 +41,13 @@ pub(crate) fn read_blocks(mut input: impl Read, mut block: impl FnMut(Bytes) -> 
         } else if pending.len() > LINE_BYTES_MAX {
             return Err(io::Error::new(
                 io::ErrorKind::InvalidData,
-                format!("a line is longer than {LINE_BYTES_MAX} bytes, the largest record"),
+                format!("a line is longer than {LINE_BYTES_MAX} bytes, the maximum size of a record"),
             ));
         }
     }
 }
 
-/// The lines of a block, without their newlines, as shares of its memory.
+/// Returns the lines of a block without their newlines, as slices of its memory.
 pub(crate) fn lines(mut block: Bytes) -> impl Iterator<Item = Bytes> {
     std::iter::from_fn(move || {
         if block.is_empty() {
@@ -68,7 +68,7 @@ pub(crate) fn lines(mut block: Bytes) -> impl Iterator<Item = Bytes> {
 mod tests {
     use super::*;
 
-    /// A reader that gives its text in pieces of this size.
+    /// A reader that returns its text in pieces of a given size.
     struct Pieces<'a>(&'a [u8], usize);
 
     impl Read for Pieces<'_> {
@@ -86,12 +86,12 @@ mod tests {
             found.extend(lines(block).map(|line| line.to_vec()));
             true
         })
-        .expect("memory can be read");
+        .expect("reading from memory does not fail");
         found
     }
 
     #[test]
-    fn every_line_comes_out_once_whole_and_in_order_however_it_is_cut() {
+    fn lines_are_complete_and_in_order_whatever_the_read_sizes() {
         let text = b"one\n\n\0two\xff\r\nthree\n\nlast";
         let expect: Vec<Vec<u8>> = text.split(|b| *b == b'\n').map(<[u8]>::to_vec).collect();
         for piece in [1, 2, 3, 7, 1000] {
@@ -100,28 +100,28 @@ mod tests {
     }
 
     #[test]
-    fn a_newline_at_the_end_begins_no_further_line() {
+    fn a_newline_at_the_end_does_not_start_another_line() {
         assert_eq!(all_lines(b"a\n", 10), [b"a"]);
         assert_eq!(all_lines(b"\n", 10), [b""]);
         assert!(all_lines(b"", 10).is_empty());
     }
 
     #[test]
-    fn a_line_beyond_the_limit_is_an_error_and_not_a_growing_buffer() {
+    fn a_line_above_the_maximum_length_is_an_error() {
         let endless = io::repeat(b'x');
-        let error = read_blocks(endless, |_| true).expect_err("it never ends");
+        let error = read_blocks(endless, |_| true).expect_err("the line never ends");
         assert_eq!(error.kind(), io::ErrorKind::InvalidData);
     }
 
     #[test]
-    fn reading_stops_when_nobody_takes_the_blocks() {
+    fn reading_stops_when_the_blocks_are_no_longer_wanted() {
         let endless = io::repeat(b'\n');
         let mut blocks = 0;
         read_blocks(endless, |_| {
             blocks += 1;
             blocks < 3
         })
-        .expect("memory can be read");
+        .expect("reading from memory does not fail");
         assert_eq!(blocks, 3);
     }
 }

@@ -1,4 +1,4 @@
-//! `log`: what rests in the data directory of a stopped broker. Reads only.
+//! `log`: inspects the data directory of a stopped broker. Read-only.
 
 mod dump;
 mod list;
@@ -15,7 +15,7 @@ use highwater_storage::inspect;
 use crate::cli::{DataArgs, LogCommand};
 use crate::failure::Failure;
 
-/// Does what the command line says.
+/// Runs a subcommand of `log`.
 pub(crate) fn run(command: LogCommand) -> Result<(), Failure> {
     match command {
         LogCommand::Ls { extents, json, data } => {
@@ -36,7 +36,7 @@ pub(crate) fn run(command: LogCommand) -> Result<(), Failure> {
     }
 }
 
-/// A data directory that no broker uses while this value is there.
+/// A data directory, locked against brokers while this value exists.
 struct Data<'a> {
     dir: &'a Path,
     names: BTreeMap<TopicId, String>,
@@ -46,36 +46,37 @@ struct Data<'a> {
 impl<'a> Data<'a> {
     fn open(args: &'a DataArgs) -> Result<Self, Failure> {
         let dir = args.data_dir.as_path();
-        let hold =
-            offline::hold(dir).map_err(|e| Failure::Said { code: e.exit_code(), message: e.to_string() })?;
+        let hold = offline::hold(dir)
+            .map_err(|e| Failure::Message { code: e.exit_code(), message: e.to_string() })?;
         let names = offline::topic_names(&mut OsFs::new(), dir).unwrap_or_else(|e| {
-            // There are still ids.
-            tracing::warn!("the names of topics cannot be told: {e}");
+            // Topics are then shown by their ids.
+            tracing::warn!("cannot read the names of topics: {e}");
             BTreeMap::new()
         });
         Ok(Self { dir, names, _hold: hold })
     }
 
-    /// A topic's name, or its id if it has none any more.
+    /// Returns a topic's name, or its id if it was deleted.
     fn name(&self, topic: TopicId) -> String {
         self.names.get(&topic).cloned().unwrap_or_else(|| topic.to_string())
     }
 
+    /// Finds a topic by name or id.
     fn topic(&self, text: &str) -> Result<TopicId, Failure> {
         let named = self.names.iter().find(|(_, name)| *name == text).map(|(id, _)| *id);
         if let Some(id) = named.or_else(|| text.parse().ok()) {
             return Ok(id);
         }
-        // A folder that is no data directory has no topics for another reason.
+        // If this is not a data directory, report that instead.
         inspect::list(&mut OsFs::new(), self.dir).map_err(Failure::general)?;
         Err(Failure::general(format_args!(
-            "{}: no topic is called {text}, and it is no topic's id",
+            "{}: there is no topic with the name or id {text}; `highwater log ls` lists the topics",
             self.dir.display()
         )))
     }
 
-    /// A path from the data directory on.
-    fn shown(&self, path: &Path) -> String {
+    /// Returns a path relative to the data directory.
+    fn relative_path(&self, path: &Path) -> String {
         path.strip_prefix(self.dir).unwrap_or(path).display().to_string()
     }
 }

@@ -1,4 +1,4 @@
-//! The command line of Highwater: runs a broker and talks to one.
+//! The `highwater` program: runs a broker, and is a command-line client for one.
 #![forbid(unsafe_code)]
 
 mod addresses;
@@ -48,14 +48,14 @@ fn main() -> ExitCode {
     let matches = cli::command().get_matches();
     let cli = Cli::from_arg_matches(&matches).unwrap_or_else(|e| e.exit());
     let variables = std::env::vars_os().filter_map(|(name, _)| name.into_string().ok());
-    for complaint in environment::complaints(&cli::command(), variables) {
-        output::complain(&complaint);
+    for warning in environment::warnings(&cli::command(), variables) {
+        output::print_stderr(&warning);
     }
     match run(cli, &matches) {
         Ok(()) => ExitCode::SUCCESS,
         Err(Failure::Quiet(code)) => ExitCode::from(code),
-        Err(Failure::Said { code, message }) => {
-            output::complain(&message);
+        Err(Failure::Message { code, message }) => {
+            output::print_stderr(&message);
             ExitCode::from(code)
         }
     }
@@ -105,7 +105,7 @@ fn log_to_stderr(filter: &str) -> Result<(), Failure> {
         .with_env_filter(filter)
         .with_writer(std::io::stderr)
         .with_ansi(std::io::stderr().is_terminal())
-        // A closed stderr is no reason to panic.
+        // Without this, the subscriber panics when stderr is closed.
         .log_internal_errors(false)
         .init();
     Ok(())

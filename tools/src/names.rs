@@ -1,23 +1,23 @@
-//! Commands that take several names.
+//! Support for commands that take several names.
 
 use crate::failure::{self, Failure};
 use crate::output;
 
-/// Does something for each of the names, in order. A name for which it fails is said on stderr and the others are done all the same; in
-/// the end the command fails.
+/// Calls `action` for each name, in order. A failure is printed on stderr and does not prevent the calls for the other names, but makes the
+/// command fail in the end.
 pub(crate) async fn for_each<T: AsRef<str>>(
     names: &[T],
-    mut job: impl AsyncFnMut(&str) -> Result<(), Failure>,
+    mut action: impl AsyncFnMut(&str) -> Result<(), Failure>,
 ) -> Result<(), Failure> {
     let mut has_failed = false;
     for name in names {
-        match job(name.as_ref()).await {
+        match action(name.as_ref()).await {
             Ok(()) => {}
-            Err(Failure::Said { message, .. }) => {
-                output::complain(&message);
+            Err(Failure::Message { message, .. }) => {
+                output::print_stderr(&message);
                 has_failed = true;
             }
-            // Nobody reads what would be printed for the others.
+            // Stdout is closed: output for the other names would be lost.
             Err(quiet @ Failure::Quiet(_)) => return Err(quiet),
         }
     }
@@ -28,7 +28,7 @@ pub(crate) async fn for_each<T: AsRef<str>>(
 mod tests {
     use super::*;
 
-    fn done_of(
+    fn run_for_each(
         names: &[&str],
         fails: impl Fn(&str) -> Option<Failure>,
     ) -> (Vec<String>, Result<(), Failure>) {
@@ -45,19 +45,19 @@ mod tests {
     }
 
     #[test]
-    fn a_name_that_fails_does_not_keep_the_others_from_being_done() {
+    fn a_failure_for_one_name_does_not_stop_the_others() {
         let (done, result) =
-            done_of(&["a", "b", "c"], |name| (name == "b").then(|| Failure::general("there is no b")));
+            run_for_each(&["a", "b", "c"], |name| (name == "b").then(|| Failure::general("there is no b")));
         assert_eq!(done, ["a", "c"]);
         assert_eq!(result, Err(Failure::Quiet(failure::GENERAL)));
     }
 
     #[test]
-    fn a_reader_that_has_gone_ends_it() {
-        let gone = Failure::Quiet(failure::BROKEN_PIPE);
-        let (done, result) =
-            done_of(&["a", "b", "c"], |name| (name == "b").then_some(Failure::Quiet(failure::BROKEN_PIPE)));
+    fn a_closed_stdout_stops_the_command() {
+        let (done, result) = run_for_each(&["a", "b", "c"], |name| {
+            (name == "b").then_some(Failure::Quiet(failure::BROKEN_PIPE))
+        });
         assert_eq!(done, ["a"]);
-        assert_eq!(result, Err(gone));
+        assert_eq!(result, Err(Failure::Quiet(failure::BROKEN_PIPE)));
     }
 }

@@ -1,4 +1,4 @@
-//! Small output on stdout, with a closed pipe understood.
+//! Output on stdout and messages on stderr. A closed stdout ends the command quietly.
 
 use std::borrow::Cow;
 use std::fs::File;
@@ -10,35 +10,35 @@ use serde::Serialize;
 use crate::failure::Failure;
 use crate::progress;
 
-/// Prints text as it is.
+/// Prints text unchanged.
 pub(crate) fn print(text: &str) -> Result<(), Failure> {
     print_bytes(text.as_bytes())
 }
 
-/// Prints bytes as they are.
+/// Prints bytes unchanged.
 pub(crate) fn print_bytes(bytes: &[u8]) -> Result<(), Failure> {
     let mut out = std::io::stdout().lock();
     out.write_all(bytes).and_then(|()| out.flush()).map_err(|e| Failure::stdout(&e))
 }
 
-/// Says on stderr what went wrong.
-pub(crate) fn complain(what: &impl std::fmt::Display) {
-    // If stderr is gone too, the exit code still says it.
-    let what = what.to_string();
-    let lines: Vec<Cow<'_, str>> = what.split('\n').map(printable).collect();
-    progress::beside(|| {
+/// Prints a message on stderr, prefixed with the program's name.
+pub(crate) fn print_stderr(message: &impl std::fmt::Display) {
+    // Errors are ignored: if stderr is closed, the exit code still reports the failure.
+    let message = message.to_string();
+    let lines: Vec<Cow<'_, str>> = message.split('\n').map(printable).collect();
+    progress::with_progress_hidden(|| {
         let _ = writeln!(std::io::stderr(), "highwater: {}", lines.join("\n"));
     });
 }
 
-/// Prints one line of JSON.
+/// Prints a value as one line of JSON.
 pub(crate) fn print_json(value: &impl Serialize) -> Result<(), Failure> {
-    let mut line = serde_json::to_vec(value).expect("what is printed has a JSON form");
+    let mut line = serde_json::to_vec(value).expect("output types serialize to JSON");
     line.push(b'\n');
     print_bytes(&line)
 }
 
-/// Prints descriptions one after the other: as lines of JSON, or as text with an empty line between them.
+/// Printer for a sequence of descriptions: as lines of JSON, or as text separated by empty lines.
 pub(crate) struct Descriptions {
     json: bool,
     has_printed: bool,
@@ -49,7 +49,7 @@ impl Descriptions {
         Self { json, has_printed: false }
     }
 
-    /// Prints the next one.
+    /// Prints the next description.
     pub(crate) fn print(
         &mut self,
         described: &impl Serialize,
@@ -64,7 +64,7 @@ impl Descriptions {
     }
 }
 
-/// Stdout without the buffer that `std` puts in front of it, for those who bring their own.
+/// Stdout without `std`'s buffer, for callers that have their own.
 pub(crate) struct RawStdout(File);
 
 impl RawStdout {
@@ -73,13 +73,13 @@ impl RawStdout {
         stdout.map(|fd| Self(File::from(fd))).map_err(|e| Failure::stdout(&e))
     }
 
-    /// Writes all of it.
+    /// Writes all bytes.
     pub(crate) fn write(&mut self, bytes: &[u8]) -> Result<(), Failure> {
         self.0.write_all(bytes).map_err(|e| Failure::stdout(&e))
     }
 }
 
-/// Text that others have chosen, for a terminal: a control character in it is shown as an escape and does nothing.
+/// Replaces control characters by escapes, so that untrusted text cannot control the terminal.
 pub(crate) fn printable(text: &str) -> Cow<'_, str> {
     if !text.contains(char::is_control) {
         return Cow::Borrowed(text);
@@ -91,7 +91,8 @@ pub(crate) fn printable(text: &str) -> Cow<'_, str> {
     Cow::Owned(out)
 }
 
-/// Lines of columns, each as wide as its widest cell, the last one not padded. No cell is cut, and all are [`printable`].
+/// Formats rows as a table. Columns are as wide as their widest cell, the last one is not padded, and cells are [`printable`] and never
+/// truncated.
 pub(crate) fn table(rows: &[Vec<String>]) -> String {
     let rows: Vec<Vec<Cow<'_, str>>> =
         rows.iter().map(|row| row.iter().map(|cell| printable(cell)).collect()).collect();
@@ -118,14 +119,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn columns_line_up_and_the_last_one_has_no_spaces_behind_it() {
+    fn columns_are_aligned_and_the_last_one_has_no_trailing_spaces() {
         let rows = [vec!["NAME".to_owned(), "N".to_owned()], vec!["a".to_owned(), "10".to_owned()]];
         assert_eq!(table(&rows), "NAME  N\na     10\n");
         assert_eq!(table(&[]), "");
     }
 
     #[test]
-    fn control_characters_in_names_of_others_do_nothing_to_the_terminal() {
+    fn control_characters_in_names_are_escaped() {
         assert_eq!(printable("orders-ü"), "orders-ü");
         assert_eq!(
             table(&[vec!["a\x1b[2J\n".to_owned(), "b\t\u{9b}".to_owned()]]),

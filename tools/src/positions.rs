@@ -1,4 +1,4 @@
-//! Where in each partition something begins or ends, for commands that move a position or a boundary there.
+//! Resolves positions such as "latest" or a time to offsets in each partition.
 
 use highwater_client::{Client, ListedOffset, Offset, StartAt};
 use highwater_protocol::text::counted;
@@ -6,19 +6,19 @@ use highwater_protocol::text::counted;
 use crate::failure::Failure;
 use crate::start_at::StartPosition;
 
-/// A partition, its bounds, and the offset in it that was asked for.
+/// A position resolved to an offset in a partition.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) struct Located {
+pub(crate) struct ResolvedPosition {
     pub(crate) partition: u32,
-    /// The first offset that can be read.
+    /// The first readable offset.
     pub(crate) start: i64,
     /// The offset after the last record.
     pub(crate) end: i64,
-    /// Between the two.
-    pub(crate) at: i64,
+    /// The resolved offset; `start <= offset <= end`.
+    pub(crate) offset: i64,
 }
 
-/// The partitions of a topic, or those of them that were named.
+/// Returns the partitions in `named`, or all partitions of the topic if it is empty, sorted. Fails if one does not exist.
 pub(crate) async fn partitions(client: &Client, topic: &str, named: &[u32]) -> Result<Vec<u32>, Failure> {
     let found = client.describe_topic(topic).await.map_err(Failure::general)?;
     let count = found.partitions.len() as u32;
@@ -34,14 +34,14 @@ pub(crate) async fn partitions(client: &Client, topic: &str, named: &[u32]) -> R
     Ok(partitions)
 }
 
-/// Where `position` is in each of the partitions. A time at which or after which there is no record is at the end; an offset
-/// outside of the partition is at its nearer bound.
-pub(crate) async fn locate(
+/// Resolves `position` in each of the partitions. A time after the last record resolves to the end, and an offset outside the partition to
+/// its nearer bound.
+pub(crate) async fn resolve(
     client: &Client,
     topic: &str,
     partitions: &[u32],
     position: StartPosition,
-) -> Result<Vec<Located>, Failure> {
+) -> Result<Vec<ResolvedPosition>, Failure> {
     let starts = list(client, topic, partitions, StartAt::Earliest).await?;
     let ends = list(client, topic, partitions, StartAt::Latest).await?;
     let times = match position {
@@ -55,14 +55,14 @@ pub(crate) async fn locate(
         .map(|(((partition, start), end), time)| {
             let start = start.unwrap_or(0);
             let end = end.unwrap_or(start).max(start);
-            let at = match position {
+            let offset = match position {
                 StartPosition::Earliest => start,
                 StartPosition::Latest => end,
                 StartPosition::Offset(offset) => offset,
                 StartPosition::BeforeEnd(records) => end.saturating_sub(records),
                 StartPosition::Time(_) => time.unwrap_or(end),
             };
-            Located { partition: *partition, start, end, at: at.clamp(start, end) }
+            ResolvedPosition { partition: *partition, start, end, offset: offset.clamp(start, end) }
         })
         .collect())
 }
@@ -73,12 +73,12 @@ async fn list(
     partitions: &[u32],
     at: StartAt,
 ) -> Result<Vec<Option<i64>>, Failure> {
-    let asked = partitions.iter().map(|partition| (*partition, at));
-    let found = client.list_offsets(topic, asked).await.map_err(Failure::general)?;
+    let queries = partitions.iter().map(|partition| (*partition, at));
+    let found = client.list_offsets(topic, queries).await.map_err(Failure::general)?;
     let offset = |listed: ListedOffset| match listed.found {
         Ok(found) => Ok(found.map(|(offset, _): (Offset, _)| offset.get())),
         Err(code) => Err(Failure::general(format_args!(
-            "offsets of {topic}/{} cannot be listed: {code}",
+            "cannot list the offsets of {topic}/{}: {code}",
             listed.partition
         ))),
     };

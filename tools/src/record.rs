@@ -1,40 +1,40 @@
-//! Records as the command line shows them: a view for printing, and a line of JSON, which `produce --json` reads.
+//! A record as it is printed, and its JSON form.
 //!
-//! So `consume --json | produce --json` copies keys, values, headers, timestamps and partitions exactly.
-//! Bytes that are not UTF-8 travel in a field of their own, `key_base64`, `value_base64`.
+//! `produce --json` reads what `consume --json` prints, so a pipe of the two copies keys, values, headers, timestamps and partitions exactly.
+//! Bytes that are not UTF-8 are written to separate fields, `key_base64` and `value_base64`.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use serde::Serialize;
 
-/// A record to be printed.
+/// A record to print.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct RecordView<'a> {
     /// Name of the topic.
     pub topic: &'a str,
-    /// Its partition.
+    /// Partition number.
     pub partition: u32,
-    /// Its offset.
+    /// Offset in the partition.
     pub offset: i64,
     /// Milliseconds since the Unix epoch; -1 for none.
     pub timestamp_ms: i64,
-    /// The key.
+    /// The key, if any.
     pub key: Option<&'a [u8]>,
-    /// The value.
+    /// The value; `None` for a tombstone.
     pub value: Option<&'a [u8]>,
-    /// The headers.
+    /// Names and values of the headers, in order.
     pub headers: &'a [(&'a [u8], Option<&'a [u8]>)],
 }
 
-/// Text or, if it is not UTF-8, base64: exactly one of the two, or neither for none.
+/// Bytes as a JSON string: `text` if they are UTF-8, else `base64`. Both are `None` if there are no bytes.
 #[derive(Default)]
-struct Split<'a> {
+struct JsonBytes<'a> {
     text: Option<&'a str>,
     base64: Option<String>,
 }
 
-impl<'a> Split<'a> {
-    fn of(bytes: Option<&'a [u8]>) -> Self {
+impl<'a> JsonBytes<'a> {
+    fn new(bytes: Option<&'a [u8]>) -> Self {
         match bytes.map(|b| (b, std::str::from_utf8(b))) {
             None => Self::default(),
             Some((_, Ok(text))) => Self { text: Some(text), base64: None },
@@ -70,12 +70,12 @@ struct LineOut<'a> {
 
 /// Appends a record as a line of JSON.
 pub(crate) fn write_json(record: &RecordView<'_>, out: &mut Vec<u8>) {
-    let (key, value) = (Split::of(record.key), Split::of(record.value));
+    let (key, value) = (JsonBytes::new(record.key), JsonBytes::new(record.value));
     let headers = record
         .headers
         .iter()
         .map(|(name, bytes)| {
-            let (name, value) = (Split::of(Some(name)), Split::of(*bytes));
+            let (name, value) = (JsonBytes::new(Some(name)), JsonBytes::new(*bytes));
             HeaderOut {
                 key: name.text,
                 key_base64: name.base64,
@@ -95,7 +95,7 @@ pub(crate) fn write_json(record: &RecordView<'_>, out: &mut Vec<u8>) {
         value_base64: value.base64,
         headers,
     };
-    serde_json::to_writer(&mut *out, &line).expect("strings and numbers always have a JSON form");
+    serde_json::to_writer(&mut *out, &line).expect("strings and numbers serialize to JSON");
     out.push(b'\n');
 }
 
@@ -113,7 +113,7 @@ mod tests {
     }
 
     #[test]
-    fn a_record_is_one_line_with_its_parts_by_name() {
+    fn a_record_is_printed_as_one_json_object_per_line() {
         let mut out = Vec::new();
         write_json(&view(Some(b"k"), Some(b"a \"b\"\n"), &[(b"h", Some(b"1"))]), &mut out);
         assert_eq!(
@@ -125,7 +125,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_printed_reads_back_exactly() {
+    fn a_printed_record_reads_back_unchanged() {
         let headers: &[(&[u8], Option<&[u8]>)] =
             &[(b"a", Some(b"\xfe\xff")), (b"\xff", None), (b"", Some(b""))];
         for (key, value) in [

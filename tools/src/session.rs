@@ -1,14 +1,14 @@
-//! A client for the time of one command.
+//! Runs a command with a connected client.
 
 use std::future::Future;
 
 use highwater_client::Client;
 
 use crate::cli::ServerArgs;
-use crate::connection::{tell_of_events, tell_of_resets};
+use crate::connection::{print_events, print_queued_resets};
 use crate::failure::Failure;
 
-/// Connects and does something with the client, on this thread.
+/// Connects a client and runs `job` with it. The client runs on this thread.
 pub(crate) fn with_client<F>(server: &ServerArgs, job: impl FnOnce(Client) -> F) -> Result<(), Failure>
 where
     F: Future<Output = Result<(), Failure>>,
@@ -16,8 +16,11 @@ where
     run(&mut tokio::runtime::Builder::new_current_thread(), server, job)
 }
 
-/// As [`with_client`], with a thread beside this one that keeps the client going while this one is held up by something else.
-pub(crate) fn with_client_beside<F>(server: &ServerArgs, job: impl FnOnce(Client) -> F) -> Result<(), Failure>
+/// Like [`with_client`], but the client runs on its own thread, so that it makes progress even while `job` blocks.
+pub(crate) fn with_client_on_own_thread<F>(
+    server: &ServerArgs,
+    job: impl FnOnce(Client) -> F,
+) -> Result<(), Failure>
 where
     F: Future<Output = Result<(), Failure>>,
 {
@@ -32,8 +35,10 @@ fn run<F>(
 where
     F: Future<Output = Result<(), Failure>>,
 {
-    let runtime =
-        runtime.enable_all().build().map_err(|e| Failure::general(format_args!("cannot start: {e}")))?;
+    let runtime = runtime
+        .enable_all()
+        .build()
+        .map_err(|e| Failure::general(format_args!("cannot start the async runtime: {e}")))?;
     runtime.block_on(async {
         let client = Client::builder().bootstrap(&server.server).name("highwater").connect();
         let client = client.await.map_err(Failure::general)?;
@@ -41,9 +46,9 @@ where
         let outcome = tokio::select! {
             biased;
             outcome = job(client) => outcome,
-            never = tell_of_events(&mut events) => match never {},
+            never = print_events(&mut events) => match never {},
         };
-        tell_of_resets(&mut events).await;
+        print_queued_resets(&mut events).await;
         outcome
     })
 }

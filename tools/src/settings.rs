@@ -476,7 +476,7 @@ mod tests {
             "durability = \"none\"",
             "not toml",
         ] {
-            let Err(Failure::Said { code, message }) = resolve(&[], Some(file)) else {
+            let Err(Failure::Message { code, message }) = resolve(&[], Some(file)) else {
                 panic!("{file} passed")
             };
             assert_eq!(code, crate::failure::CONFIGURATION);
@@ -492,7 +492,7 @@ mod tests {
             &["--kafka-listen", "none", "--kafka-advertise", "a:1"],
             &["--kafka-advertise", "a:1,b:1"],
         ] {
-            let Err(Failure::Said { code, message }) = resolve(flags, None) else {
+            let Err(Failure::Message { code, message }) = resolve(flags, None) else {
                 panic!("{flags:?} passed")
             };
             assert_eq!(code, crate::failure::CONFIGURATION);

@@ -1,4 +1,4 @@
-//! `start`: a broker in this process, until it is told to stop.
+//! `start`: runs a broker in this process until a signal stops it.
 
 use std::path::absolute;
 
@@ -12,15 +12,15 @@ use crate::units::ByteSize;
 /// Runs a broker until SIGTERM, SIGINT or SIGHUP.
 pub(crate) fn run(settings: &Settings) -> Result<(), Failure> {
     let broker = Broker::start(settings.to_broker_config())
-        .map_err(|e| Failure::Said { code: e.exit_code(), message: e.to_string() })?;
+        .map_err(|e| Failure::Message { code: e.exit_code(), message: e.to_string() })?;
     for warning in &broker.ready().warnings {
         tracing::warn!("{warning}");
     }
     let ready = ready_line(broker.ready());
     tracing::info!("{ready}");
-    // A broker serves whether or not anybody reads its stdout.
+    // A closed stdout does not stop the broker.
     if output::print(&format!("{ready}\n")).is_err() {
-        tracing::warn!("nobody reads the `ready` line: stdout is closed");
+        tracing::warn!("cannot print the `ready` line: stdout is closed");
     }
     match broker.wait() {
         0 => Ok(()),
@@ -28,7 +28,7 @@ pub(crate) fn run(settings: &Settings) -> Result<(), Failure> {
     }
 }
 
-/// `ready` and what a script or a person wants to know, as `name=value`; a value with spaces in it is quoted.
+/// Formats the line that reports readiness: `ready` and fields of the form `name=value`. A value with spaces is quoted.
 fn ready_line(ready: &ReadyInfo) -> String {
     let native = ready.native.iter().map(ToString::to_string).collect::<Vec<_>>().join(",");
     let kafka = match &ready.kafka[..] {
@@ -59,7 +59,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_value_with_spaces_is_quoted_and_no_other() {
+    fn only_empty_values_and_those_with_spaces_or_control_characters_are_quoted() {
         assert_eq!(quoted("/var/lib/highwater"), "/var/lib/highwater");
         assert_eq!(quoted("/my data"), "\"/my data\"");
         assert_eq!(quoted("a\nb"), "\"a\\nb\"");

@@ -1,28 +1,28 @@
-//! `consume --from`: where to begin reading.
+//! Positions in a topic, as given to `consume --from`, `group seek --to` and other flags.
 
 use std::str::FromStr;
 
 use highwater_client::{Offset, StartAt, Timestamp};
 
-use crate::units::moment_ms;
+use crate::units::timestamp_ms;
 
-/// Where to begin in each partition.
+/// A position in each partition of a topic.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum StartPosition {
-    /// The first record there is.
+    /// The first record.
     Earliest,
-    /// Behind the last one.
+    /// After the last record.
     Latest,
     /// This offset.
     Offset(i64),
     /// This many records before the end.
     BeforeEnd(i64),
-    /// The first record of this time (milliseconds since the Unix epoch) or later.
+    /// The first record with a timestamp (milliseconds since the Unix epoch) at or after this.
     Time(i64),
 }
 
 impl StartPosition {
-    /// As the client knows it. A number of records before the end begins at the end, and is moved from there.
+    /// Converts to the client's type. `BeforeEnd` becomes the end, from which the caller has to seek back.
     pub(crate) fn or_latest(self) -> StartAt {
         match self {
             Self::Earliest => StartAt::Earliest,
@@ -47,11 +47,11 @@ impl FromStr for StartPosition {
             Ok(n) => return Ok(Self::Offset(n)),
             Err(_) => {}
         }
-        moment_ms(text, jiff::Timestamp::now()).map(Self::Time).map_err(|e| {
+        timestamp_ms(text, jiff::Timestamp::now()).map(Self::Time).map_err(|e| {
             if text.starts_with('@') || text.starts_with(|c: char| c.is_ascii_digit()) {
                 e
             } else {
-                format!("`{text}` is none of earliest, latest, an offset, -N, or a time such as 2025-01-31T08:00:00Z or @-90m")
+                format!("`{text}` is not a position; use earliest, latest, an offset, -N, or a time such as 2025-01-31T08:00:00Z or @-90m")
             }
         })
     }
@@ -62,7 +62,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_start_is_a_word_a_number_or_a_time() {
+    fn a_position_is_a_keyword_a_number_or_a_time() {
         for (text, start) in [
             ("earliest", StartPosition::Earliest),
             ("latest", StartPosition::Latest),

@@ -1,4 +1,4 @@
-//! `stats`: what a broker does, a line for each interval.
+//! `stats`: a broker's counters as rates, one line per interval.
 
 use std::time::Instant;
 
@@ -12,46 +12,49 @@ use crate::output;
 use crate::session::with_client;
 use crate::units::readable_bytes;
 
-/// Lines after which the headings are repeated.
-const LINES_A_HEADING: u64 = 20;
+/// Number of lines after which the heading is repeated.
+const LINES_PER_HEADING: u64 = 20;
 
-/// A counter that goes up and down ends so.
-const NOW: &str = ".now";
+/// Suffix of the names of gauges, which can decrease.
+const GAUGE_SUFFIX: &str = ".now";
 
-/// Headings, the widest values under each, and what is under it.
-const COLUMNS: [(&str, usize, Shown); 10] = [
-    ("RECORDS/s", 11, Shown::Rate("records.appended")),
-    ("BATCHES/s", 10, Shown::Rate("batches.appended")),
-    ("REQUESTS/s", 10, Shown::Rate("requests")),
-    ("REFUSED/s", 9, Shown::Rate("requests.refused")),
-    ("IN/s", 9, Shown::Bytes("bytes.received")),
-    ("OUT/s", 9, Shown::Bytes("bytes.sent")),
-    ("WRITE/s", 9, Shown::Bytes("disk.bytes.written")),
-    ("READ/s", 9, Shown::Bytes("disk.bytes.read")),
-    ("SYNCS/s", 9, Shown::Rate("disk.syncs")),
-    ("CONNECTIONS", 11, Shown::Now("connections.now")),
+/// Heading, width and content of each column.
+const COLUMNS: [(&str, usize, Column); 10] = [
+    ("RECORDS/s", 11, Column::Rate("records.appended")),
+    ("BATCHES/s", 10, Column::Rate("batches.appended")),
+    ("REQUESTS/s", 10, Column::Rate("requests")),
+    ("REFUSED/s", 9, Column::Rate("requests.refused")),
+    ("IN/s", 9, Column::Bytes("bytes.received")),
+    ("OUT/s", 9, Column::Bytes("bytes.sent")),
+    ("WRITE/s", 9, Column::Bytes("disk.bytes.written")),
+    ("READ/s", 9, Column::Bytes("disk.bytes.read")),
+    ("SYNCS/s", 9, Column::Rate("disk.syncs")),
+    ("CONNECTIONS", 11, Column::Now("connections.now")),
 ];
 
-/// How a counter is shown.
+/// Content of a column, with the name of its counter.
 #[derive(Clone, Copy)]
-enum Shown {
+enum Column {
+    /// Increase per second.
     Rate(&'static str),
+    /// Increase per second, in bytes.
     Bytes(&'static str),
+    /// Current value.
     Now(&'static str),
 }
 
-/// Prints lines until Ctrl-C, or as many as were asked for.
+/// Prints a line per interval until Ctrl-C or `--limit`.
 pub(crate) fn run(args: &StatsArgs) -> Result<(), Failure> {
     with_client(&args.server, |client| async move {
         let mut lines = 0;
-        let mut last = ask(&client).await?;
+        let mut last = fetch_sample(&client).await?;
         while args.limit.is_none_or(|limit| lines < limit) {
             tokio::time::sleep(args.every).await;
-            let now = ask(&client).await?;
+            let now = fetch_sample(&client).await?;
             if args.json {
                 output::print_json(&json(&last, &now))?;
             } else {
-                let heading = if lines % LINES_A_HEADING == 0 { headings() } else { String::new() };
+                let heading = if lines % LINES_PER_HEADING == 0 { headings() } else { String::new() };
                 output::print(&(heading + &line(&last, &now)))?;
             }
             last = now;
@@ -61,9 +64,10 @@ pub(crate) fn run(args: &StatsArgs) -> Result<(), Failure> {
     })
 }
 
+/// Counters and when they were read.
 type Sample = (Instant, StatsReply);
 
-async fn ask(client: &Client) -> Result<Sample, Failure> {
+async fn fetch_sample(client: &Client) -> Result<Sample, Failure> {
     let reply = client.stats().await.map_err(Failure::general)?;
     Ok((Instant::now(), reply))
 }
@@ -74,20 +78,20 @@ fn headings() -> String {
 
 fn line((before, then): &Sample, (after, now): &Sample) -> String {
     let seconds = (*after - *before).as_secs_f64().max(0.001);
-    let rate = |name: &str| (grown(then, now, name) as f64 / seconds).round() as u64;
-    let cells = COLUMNS.map(|(_, width, shown)| {
-        let text = match shown {
-            Shown::Rate(name) => grouped(rate(name)),
-            Shown::Bytes(name) => readable_bytes(rate(name)),
-            Shown::Now(name) => grouped(now.total(name).unwrap_or(0)),
+    let rate = |name: &str| (increase(then, now, name) as f64 / seconds).round() as u64;
+    let cells = COLUMNS.map(|(_, width, column)| {
+        let text = match column {
+            Column::Rate(name) => grouped(rate(name)),
+            Column::Bytes(name) => readable_bytes(rate(name)),
+            Column::Now(name) => grouped(now.total(name).unwrap_or(0)),
         };
         format!("{text:>width$}")
     });
     cells.join(" ") + "\n"
 }
 
-/// What a counter grew by. One that fell is that of a broker that was started anew.
-fn grown(then: &StatsReply, now: &StatsReply, name: &str) -> u64 {
+/// Returns the increase of a counter. A counter that decreased belongs to a restarted broker and counts from zero.
+fn increase(then: &StatsReply, now: &StatsReply, name: &str) -> u64 {
     let (then, now) = (then.total(name).unwrap_or(0), now.total(name).unwrap_or(0));
     now.checked_sub(then).unwrap_or(now)
 }
@@ -96,7 +100,8 @@ fn json((before, then): &Sample, (after, now): &Sample) -> Value {
     let mut fields = Map::new();
     fields.insert("seconds".to_owned(), (*after - *before).as_secs_f64().into());
     for (name, _) in now.shards.iter().flat_map(|shard| &shard.counters) {
-        let value = if name.ends_with(NOW) { now.total(name).unwrap_or(0) } else { grown(then, now, name) };
+        let is_gauge = name.ends_with(GAUGE_SUFFIX);
+        let value = if is_gauge { now.total(name).unwrap_or(0) } else { increase(then, now, name) };
         fields.insert(name.clone(), value.into());
     }
     Value::Object(fields)
@@ -118,7 +123,7 @@ mod tests {
     }
 
     #[test]
-    fn counters_are_rates_of_all_cores_and_those_of_now_are_as_they_are() {
+    fn counters_are_shown_as_rates_over_all_cores_and_gauges_as_current_values() {
         let began = Instant::now();
         let (then, now) = (sample(began, 1_000, 5), sample(began + Duration::from_secs(2), 6_000, 2));
         let line = line(&then, &now);
@@ -130,8 +135,8 @@ mod tests {
     }
 
     #[test]
-    fn a_broker_that_was_started_anew_counts_from_nothing() {
+    fn counters_of_a_restarted_broker_count_from_zero() {
         let (then, now) = (sample(Instant::now(), 1_000, 1), sample(Instant::now(), 10, 1));
-        assert_eq!(grown(&then.1, &now.1, "records.appended"), 20);
+        assert_eq!(increase(&then.1, &now.1, "records.appended"), 20);
     }
 }

@@ -1,4 +1,4 @@
-//! `topic`: create, list, describe, alter, delete.
+//! `topic`: creates, lists, describes, alters and deletes topics.
 
 use std::collections::BTreeMap;
 
@@ -14,7 +14,7 @@ use crate::session::with_client;
 use crate::topic_trim;
 use crate::units::{ByteSize, duration, readable_bytes};
 
-/// Does what the command line says.
+/// Runs a subcommand of `topic`.
 pub(crate) fn run(command: TopicCommand) -> Result<(), Failure> {
     match command {
         TopicCommand::Create { topic, partitions, config, if_not_exists, server } => {
@@ -87,7 +87,7 @@ fn create(
     })
 }
 
-/// Kafka's settings are in milliseconds and bytes; people may write `7d` and `10GiB`.
+/// Converts values with units, such as `7d` and `10GiB`, to the milliseconds and bytes of Kafka's settings.
 fn config_values(config: Vec<(String, String)>) -> Result<Vec<(String, String)>, Failure> {
     config
         .into_iter()
@@ -144,7 +144,7 @@ struct Described<'a> {
 #[derive(Serialize)]
 struct DescribedConfig<'a> {
     value: &'a str,
-    /// It was set for this topic; otherwise it is the default.
+    /// Whether it was set for this topic; otherwise it has its default.
     set: bool,
 }
 
@@ -179,7 +179,7 @@ impl<'a> Described<'a> {
         Self { topic, id: reply.id.to_string(), configs: configs.collect(), partitions: partitions.collect() }
     }
 
-    /// The partitions come last: they are what is looked at most, and a terminal shows the end.
+    /// Formats the description for a terminal. Partitions come last, because they matter most and a terminal shows the end.
     fn to_text(&self, all: bool) -> String {
         let records: u64 =
             self.partitions.iter().map(|p| (p.high_watermark - p.log_start).max(0) as u64).sum();
@@ -209,7 +209,7 @@ impl<'a> Described<'a> {
         format!("{summary}\n{}\n{}", self.settings(all), output::table(&rows))
     }
 
-    /// What was set for this topic, or everything.
+    /// Formats the settings of this topic, including those at their defaults if `all`.
     fn settings(&self, all: bool) -> String {
         let mut rows = vec![["SETTING", "VALUE", "FROM"].map(str::to_owned).to_vec()];
         rows.extend(self.configs.iter().filter(|(_, config)| all || config.set).map(|(name, config)| {
@@ -217,7 +217,7 @@ impl<'a> Described<'a> {
             vec![(*name).to_owned(), config.value.to_owned(), from.to_owned()]
         }));
         match rows.len() {
-            1 => "every setting has its default; --all shows them\n".to_owned(),
+            1 => "all settings are at their defaults; --all shows them\n".to_owned(),
             _ => output::table(&rows),
         }
     }
@@ -228,7 +228,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn times_and_sizes_may_be_written_with_units_where_kafka_counts() {
+    fn values_of_settings_in_milliseconds_and_bytes_may_have_units() {
         let value = |name: &str, value: &str| config_value(name, value.to_owned());
         assert_eq!(value("retention.ms", "7d"), Ok("604800000".into()));
         assert_eq!(value("retention.ms", "-1"), Ok("-1".into()));

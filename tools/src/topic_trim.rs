@@ -7,7 +7,7 @@ use serde::Serialize;
 use crate::cli::TrimArgs;
 use crate::failure::Failure;
 use crate::output;
-use crate::positions::{Located, locate, partitions};
+use crate::positions::{ResolvedPosition, partitions, resolve};
 use crate::session::with_client;
 
 #[derive(Serialize)]
@@ -19,47 +19,46 @@ struct Trimmed<'a> {
     end: i64,
 }
 
-/// Shows where each partition begins and will begin, and moves it there unless that was only to be shown.
+/// Deletes the records before `--before`, unless `--dry-run`, and prints the old and new start of each partition.
 pub(crate) fn run(args: &TrimArgs) -> Result<(), Failure> {
     with_client(&args.server, |client| async move {
         let partitions = partitions(&client, &args.topic, &args.partition).await?;
-        let located = locate(&client, &args.topic, &partitions, args.before).await?;
+        let starts = resolve(&client, &args.topic, &partitions, args.before).await?;
         if !args.dry_run {
-            let before = located.iter().filter(|at| at.at > at.start).map(|at| (at.partition, Offset(at.at)));
-            let before: Vec<_> = before.collect();
+            let advancing = starts.iter().filter(|new| new.offset > new.start);
+            let before: Vec<_> = advancing.map(|new| (new.partition, Offset(new.offset))).collect();
             if !before.is_empty() {
                 client.delete_records(&args.topic, before).await.map_err(Failure::general)?;
             }
         }
-        show(args, &located)
+        print_starts(args, &starts)
     })
 }
 
-fn show(args: &TrimArgs, located: &[Located]) -> Result<(), Failure> {
+fn print_starts(args: &TrimArgs, starts: &[ResolvedPosition]) -> Result<(), Failure> {
     if args.json {
-        let lines = located.iter().map(|at| Trimmed {
+        let lines = starts.iter().map(|new| Trimmed {
             topic: &args.topic,
-            partition: at.partition,
-            from: at.start,
-            to: at.at,
-            end: at.end,
+            partition: new.partition,
+            from: new.start,
+            to: new.offset,
+            end: new.end,
         });
         return lines.into_iter().try_for_each(|line| output::print_json(&line));
     }
     let mut rows = vec![["PARTITION", "START", "NEW START", "END"].map(str::to_owned).to_vec()];
-    rows.extend(
-        located
-            .iter()
-            .map(|at| [i64::from(at.partition), at.start, at.at, at.end].map(|n| n.to_string()).to_vec()),
-    );
-    let offsets: i64 = located.iter().map(|at| at.at - at.start).sum();
+    rows.extend(starts.iter().map(|new| {
+        [i64::from(new.partition), new.start, new.offset, new.end].map(|n| n.to_string()).to_vec()
+    }));
+    let offsets: i64 = starts.iter().map(|new| new.offset - new.start).sum();
     let records = counted(usize::try_from(offsets).unwrap_or(0), "record");
     let summary = if args.dry_run {
         format!("dry run: {records} would be deleted")
     } else {
         format!("{records} deleted")
     };
-    let left: i64 = located.iter().map(|at| at.end - at.at).sum();
-    let text = format!("{}\n{summary}, {} left\n", output::table(&rows), grouped(left.unsigned_abs()));
+    let remaining: i64 = starts.iter().map(|new| new.end - new.offset).sum();
+    let text =
+        format!("{}\n{summary}, {} remaining\n", output::table(&rows), grouped(remaining.unsigned_abs()));
     output::print(&text)
 }

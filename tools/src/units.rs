@@ -1,11 +1,11 @@
-//! Sizes, durations and moments as people write them on a command line or in a configuration file.
+//! Parsing and formatting of sizes, durations and times in arguments and configuration files.
 
 use std::fmt;
 use std::str::FromStr;
 
 use jiff::{SignedDuration, Span, SpanRelativeTo, Timestamp};
 
-/// A number of bytes: `1048576`, `64KiB`, `1.5 GiB`, `2GB`. `K`, `M`, `G`, `T` alone mean powers of 1024.
+/// A size in bytes, parsed from `1048576`, `64KiB`, `1.5 GiB`, `2GB`. `K`, `M`, `G`, `T` alone are powers of 1024.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub(crate) struct ByteSize(pub u64);
 
@@ -16,7 +16,7 @@ impl FromStr for ByteSize {
         let trimmed = text.trim();
         let split = trimmed.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(trimmed.len());
         let (digits, unit) = trimmed.split_at(split);
-        let wrong = || format!("`{text}` is not a size; write for example 512MiB, 2GiB or a number of bytes");
+        let wrong = || format!("`{text}` is not a size; examples: 512MiB, 2GiB, 1048576 (bytes)");
         let factor: u64 = match unit.trim().to_ascii_lowercase().as_str() {
             "" | "b" => 1,
             "k" | "kib" => 1 << 10,
@@ -50,24 +50,24 @@ impl fmt::Display for ByteSize {
     }
 }
 
-/// A number of things.
+/// Parses a count.
 pub(crate) fn count(text: &str) -> Result<u64, String> {
-    text.parse().map_err(|_| format!("`{text}` is no number of records; write for example 1000"))
+    text.parse().map_err(|_| format!("`{text}` is not a count; example: 1000"))
 }
 
-/// A duration with units: `500ms`, `90s`, `1h30m`, `7d` (a day is 24 hours).
+/// Parses a duration with units: `500ms`, `90s`, `1h30m`, `7d` (a day is 24 hours).
 pub(crate) fn duration(text: &str) -> Result<SignedDuration, String> {
     let span: Span = text
         .trim()
         .parse()
-        .map_err(|_| format!("`{text}` is not a duration; write for example 500ms, 90s, 1h30m or 7d"))?;
+        .map_err(|_| format!("`{text}` is not a duration; examples: 500ms, 90s, 1h30m, 7d"))?;
     span.to_duration(SpanRelativeTo::days_are_24_hours())
         .map_err(|_| format!("`{text}` has no fixed length; use days, hours, minutes, seconds"))
 }
 
-/// Milliseconds since the Unix epoch: `@1735689600000`, `@-90m` (that long ago), `2025-01-01`, `2025-01-01T00:00:00Z`.
-/// Without an offset it is UTC.
-pub(crate) fn moment_ms(text: &str, now: Timestamp) -> Result<i64, String> {
+/// Parses a time: `@1735689600000` (milliseconds), `@-90m` (90 minutes before `now`), `2025-01-01`, `2025-01-01T00:00:00Z`. UTC unless it has
+/// an offset. Returns milliseconds since the Unix epoch.
+pub(crate) fn timestamp_ms(text: &str, now: Timestamp) -> Result<i64, String> {
     if let Some(rest) = text.strip_prefix('@') {
         if let Ok(millis) = rest.parse::<i64>()
             && millis >= 0
@@ -78,18 +78,20 @@ pub(crate) fn moment_ms(text: &str, now: Timestamp) -> Result<i64, String> {
             let then = now.checked_sub(duration(ago)?).map_err(|e| e.to_string())?;
             return Ok(then.as_millisecond());
         }
-        return Err(format!("`{text}`: after @ goes milliseconds since 1970 or -DURATION, such as @-90m"));
+        return Err(format!(
+            "`{text}`: expected milliseconds since 1970 or -DURATION after @, such as @-90m"
+        ));
     }
     if let Ok(at) = text.parse::<Timestamp>() {
         return Ok(at.as_millisecond());
     }
     let civil: jiff::civil::DateTime = text.parse().map_err(|_| {
-        format!("`{text}` is not a time; write for example 2025-01-31T08:00:00Z, @1738310400000 or @-90m")
+        format!("`{text}` is not a time; examples: 2025-01-31T08:00:00Z, @1738310400000, @-90m")
     })?;
     civil.to_zoned(jiff::tz::TimeZone::UTC).map(|z| z.timestamp().as_millisecond()).map_err(|e| e.to_string())
 }
 
-/// A number of bytes for reading: `1.4 GiB`, `37 KiB`, `512 B`.
+/// Formats a number of bytes, rounded: `1.4 GiB`, `37 KiB`, `512 B`.
 pub(crate) fn readable_bytes(bytes: u64) -> String {
     for (shift, unit) in [(40, "TiB"), (30, "GiB"), (20, "MiB"), (10, "KiB")] {
         let whole = 1_u64 << shift;
@@ -106,7 +108,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn sizes_are_read_as_people_write_them() {
+    fn sizes_parse_with_binary_and_decimal_units() {
         for (text, bytes) in [
             ("0", 0),
             ("4096", 4096),
@@ -124,7 +126,7 @@ mod tests {
     }
 
     #[test]
-    fn a_size_prints_as_it_can_be_read_again() {
+    fn a_formatted_size_parses_to_the_same_size() {
         for bytes in [0, 1, 1024, 1025, 3 << 29, 64 << 30, u64::MAX] {
             let size = ByteSize(bytes);
             assert_eq!(size.to_string().parse(), Ok(size));
@@ -133,7 +135,7 @@ mod tests {
     }
 
     #[test]
-    fn durations_have_units() {
+    fn durations_parse_with_units_only() {
         assert_eq!(duration("7d"), Ok(SignedDuration::from_hours(168)));
         assert_eq!(duration("1h30m"), Ok(SignedDuration::from_mins(90)));
         assert_eq!(duration("500ms"), Ok(SignedDuration::from_millis(500)));
@@ -143,7 +145,7 @@ mod tests {
     }
 
     #[test]
-    fn moments_are_utc_unless_they_say_otherwise() {
+    fn times_are_utc_unless_they_have_an_offset() {
         let now: Timestamp = "2025-06-01T12:00:00Z".parse().expect("a literal");
         for (text, millis) in [
             ("@1735689600000", 1_735_689_600_000),
@@ -153,15 +155,15 @@ mod tests {
             ("2025-01-01 00:00:00.250", 1_735_689_600_250),
             ("@-90m", now.as_millisecond() - 90 * 60 * 1000),
         ] {
-            assert_eq!(moment_ms(text, now), Ok(millis), "{text}");
+            assert_eq!(timestamp_ms(text, now), Ok(millis), "{text}");
         }
         for text in ["", "@", "@x", "@-", "yesterday", "2025-13-01"] {
-            assert!(moment_ms(text, now).is_err(), "{text}");
+            assert!(timestamp_ms(text, now).is_err(), "{text}");
         }
     }
 
     #[test]
-    fn bytes_are_rounded_for_reading() {
+    fn byte_counts_are_rounded_for_display() {
         for (bytes, text) in [
             (0, "0 B"),
             (1023, "1023 B"),

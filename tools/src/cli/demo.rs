@@ -1,4 +1,4 @@
-//! The flags of `demo`.
+//! Flags of `demo`.
 
 use std::path::PathBuf;
 
@@ -9,11 +9,11 @@ use crate::units::count;
 /// `demo`.
 #[derive(Args, Debug)]
 pub(crate) struct DemoArgs {
-    /// How many records. Example: --records 100000
+    /// Number of records. Example: --records 100000
     #[arg(long, value_name = "N", value_parser = count, default_value = "1000000")]
     pub records: u64,
-    /// Where to make the folder for the broker's data, which is removed at the end; it has to be on a disk
-    /// [default: the one for temporary files, or the current one]. Example: --data-dir /mnt/nvme
+    /// Where to create a temporary directory for the broker's data, removed at the end; must be on a disk
+    /// [default: the directory for temporary files, or the current directory]. Example: --data-dir /mnt/nvme
     #[arg(long, value_name = "DIR")]
     pub data_dir: Option<PathBuf>,
 }

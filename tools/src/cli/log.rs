@@ -1,4 +1,4 @@
-//! The commands of `log`.
+//! Subcommands and flags of `log`.
 
 use std::path::PathBuf;
 
@@ -7,12 +7,12 @@ use clap::{Args, Subcommand};
 /// `log`.
 #[derive(Subcommand, Debug)]
 pub(crate) enum LogCommand {
-    /// List the partitions and how much each holds
+    /// List the partitions, with their offsets and sizes
     Ls {
-        /// List the extents instead: where in which file lies what
+        /// List extents instead: their file, position and contents
         #[arg(long)]
         extents: bool,
-        /// One JSON object a line
+        /// Print one JSON object per line
         #[arg(long)]
         json: bool,
         #[command(flatten)]
@@ -20,26 +20,26 @@ pub(crate) enum LogCommand {
     },
     /// Print the frames of a partition
     Dump {
-        /// Topic, by name or id
+        /// Name or id of the topic
         topic: String,
-        /// Its partition
+        /// Number of the partition
         #[arg(long, short, value_name = "N", default_value_t = 0)]
         partition: u32,
-        /// Begin at this offset
+        /// Start at this offset
         #[arg(long, value_name = "OFFSET", default_value_t = 0)]
         from: i64,
         /// Stop after this many frames
         #[arg(long, short = 'n', value_name = "N")]
         limit: Option<u64>,
-        /// One JSON object a line
+        /// Print one JSON object per line
         #[arg(long)]
         json: bool,
         #[command(flatten)]
         data: DataArgs,
     },
-    /// Read everything and check every checksum; exits 1 if damage is found
+    /// Read all data and verify every checksum; exits 1 if damage is found
     Verify {
-        /// One JSON object a line
+        /// Print one JSON object per line
         #[arg(long)]
         json: bool,
         #[command(flatten)]
@@ -47,7 +47,7 @@ pub(crate) enum LogCommand {
     },
 }
 
-/// A stopped broker's data.
+/// Flags that locate a stopped broker's data.
 #[derive(Args, Debug)]
 pub(crate) struct DataArgs {
     /// The broker's data directory

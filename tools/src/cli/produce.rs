@@ -1,4 +1,4 @@
-//! The flags of `produce`.
+//! Flags of `produce`.
 
 use std::str::FromStr;
 use std::time::Duration;
@@ -9,10 +9,10 @@ use clap::{Args, ValueEnum};
 use super::{ServerArgs, setting};
 use crate::encoding::Encoding;
 
-/// How a producer compresses its batches.
+/// Compression codec of batches.
 #[derive(ValueEnum, Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub(crate) enum CompressionArg {
-    /// As they are
+    /// No compression
     #[default]
     None,
     /// gzip
@@ -41,58 +41,59 @@ pub(crate) struct ProduceArgs {
     /// Topic to send to
     #[arg(value_parser = NonEmptyStringValueParser::new())]
     pub topic: String,
-    /// Records to send instead of the lines of stdin, understood as lines are. Example: highwater produce orders first second
+    /// Records to send instead of the lines of stdin, parsed as those lines would be. Example: highwater produce orders first second
     #[arg(value_name = "RECORD")]
     pub records: Vec<String>,
     /// The key of every record. Example: -k customer-7
     #[arg(long, short, value_name = "KEY", conflicts_with_all = ["key_separator", "json"])]
     pub key: Option<String>,
-    /// What separates key and value in a line, at its first occurrence; a line without it has no key. Escapes as in --format. Example: -K '\t'
+    /// Separator between key and value; lines are split at its first occurrence, and a line without it has no key. Escapes as for `consume
+    /// --format`. Example: -K '\t'
     #[arg(long, short = 'K', value_name = "TEXT", value_parser = separator, conflicts_with = "json")]
     pub key_separator: Option<Separator>,
-    /// How keys are written. Example: --key-encoding hex
+    /// Encoding of keys in the input. Example: --key-encoding hex
     #[arg(long, value_name = "ENCODING", default_value = "text", conflicts_with = "json")]
     pub key_encoding: Encoding,
-    /// How values are written. Example: --value-encoding base64
+    /// Encoding of values in the input. Example: --value-encoding base64
     #[arg(long, value_name = "ENCODING", default_value = "text", conflicts_with = "json")]
     pub value_encoding: Encoding,
-    /// Send an empty value as none at all: a tombstone, which deletes its key in a compacted topic
+    /// Send an empty value as a tombstone (a null value), which deletes its key in a compacted topic
     #[arg(long, short = 'Z', conflicts_with = "json")]
     pub tombstone: bool,
-    /// A header for every record; may be given more than once. Example: -H trace=4bf92f35
+    /// Add this header to every record; may be repeated. Example: -H trace=4bf92f35
     #[arg(long, short = 'H', value_name = "NAME=VALUE", value_parser = setting)]
     pub header: Vec<(String, String)>,
-    /// Read JSON lines as `consume --json` prints them: value (null for a tombstone), key, headers (a list of key and value, or an object),
-    /// timestamp, partition; topic and offset have no effect. Example: {"key":"k","value":"v","headers":{"trace":"4bf92f35"}}
+    /// Read JSON lines as printed by `consume --json`: value (null for a tombstone), key, headers (a list of objects with key and value, or one
+    /// object), timestamp, partition; topic and offset are ignored. Example: {"key":"k","value":"v","headers":{"trace":"4bf92f35"}}
     #[arg(long)]
     pub json: bool,
-    /// Compression of batches. Example: -z zstd
+    /// Compression codec of batches. Example: -z zstd
     #[arg(long, short = 'z', value_name = "CODEC", default_value = "none")]
     pub compression: CompressionArg,
-    /// Send everything to this partition; `any`: the key decides, whatever JSON lines say. Otherwise JSON lines decide, then the key.
-    /// Example: -p 3
+    /// Send all records to this partition; with `any`, choose the partition by key and ignore the partition in JSON lines [default: the
+    /// partition in the JSON line, else by key]. Example: -p 3
     #[arg(long, short, value_name = "N|any")]
     pub partition: Option<PartitionArg>,
-    /// How long to try for the acknowledgement of a record, reconnecting as needed, before giving up. Example: --timeout 10s
-    #[arg(long, value_name = "DURATION", default_value = "2m", value_parser = patience)]
+    /// How long to wait for the acknowledgement of a record, retrying and reconnecting as needed, before giving up. Example: --timeout 10s
+    #[arg(long, value_name = "DURATION", default_value = "2m", value_parser = timeout)]
     pub timeout: Duration,
-    /// Print topic, partition and offset of each record on stdout when it is acknowledged
+    /// Print the topic, partition and offset of each acknowledged record on stdout
     #[arg(long, short)]
     pub verbose: bool,
     #[command(flatten)]
     pub server: ServerArgs,
 }
 
-/// Bytes between key and value.
+/// Separator between key and value; not empty, no newline.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) struct Separator(pub Vec<u8>);
 
-/// Which partition records go to.
+/// Value of `--partition`.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum PartitionArg {
-    /// The one that the key decides.
+    /// Chosen by the record's key.
     Any,
-    /// This one.
+    /// This partition.
     Number(u32),
 }
 
@@ -105,21 +106,21 @@ impl FromStr for PartitionArg {
             _ => text
                 .parse()
                 .map(Self::Number)
-                .map_err(|_| "expected is the number of a partition, from 0, or `any`".to_owned()),
+                .map_err(|_| "expected a partition number, from 0, or `any`".to_owned()),
         }
     }
 }
 
-fn patience(text: &str) -> Result<Duration, String> {
-    Duration::try_from(crate::units::duration(text)?).map_err(|_| format!("`{text}` is before now"))
+fn timeout(text: &str) -> Result<Duration, String> {
+    Duration::try_from(crate::units::duration(text)?).map_err(|_| format!("`{text}` is negative"))
 }
 
 fn separator(text: &str) -> Result<Separator, String> {
     let bytes = crate::escape::unescape(text)?;
     match bytes.as_slice() {
-        [] => Err("an empty separator separates nothing".into()),
+        [] => Err("the separator must not be empty".into()),
         bytes if bytes.contains(&b'\n') => {
-            Err("a record is a line: a newline cannot separate key and value".into())
+            Err("the separator must not contain a newline, because each line is a record".into())
         }
         _ => Ok(Separator(bytes)),
     }
@@ -130,7 +131,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_key_separator_is_at_least_one_byte_and_no_newline() {
+    fn a_key_separator_is_not_empty_and_has_no_newline() {
         assert_eq!(separator(r"\t"), Ok(Separator(b"\t".to_vec())));
         assert_eq!(separator("::"), Ok(Separator(b"::".to_vec())));
         assert!(separator("").is_err());

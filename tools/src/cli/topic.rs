@@ -1,4 +1,4 @@
-//! The commands of `topic`.
+//! Subcommands and flags of `topic`.
 
 use clap::builder::NonEmptyStringValueParser;
 use clap::{Args, Subcommand};
@@ -11,16 +11,16 @@ use crate::start_at::StartPosition;
 pub(crate) enum TopicCommand {
     /// Create a topic
     Create {
-        /// Its name
+        /// Name of the topic
         #[arg(value_parser = NonEmptyStringValueParser::new())]
         topic: String,
         /// Number of partitions
         #[arg(long, short, value_name = "N", default_value_t = 1)]
         partitions: u32,
-        /// A setting, such as retention.ms=7d or retention.bytes=10GiB; may be given more than once
+        /// Set a topic setting, such as retention.ms=7d or retention.bytes=10GiB; may be repeated
         #[arg(long, short, value_name = "NAME=VALUE", value_parser = setting)]
         config: Vec<(String, String)>,
-        /// Do nothing if there is a topic of that name
+        /// Do nothing if the topic already exists
         #[arg(long)]
         if_not_exists: bool,
         #[command(flatten)]
@@ -28,21 +28,21 @@ pub(crate) enum TopicCommand {
     },
     /// List topics
     List {
-        /// One JSON object a line
+        /// Print one JSON object per line
         #[arg(long)]
         json: bool,
         #[command(flatten)]
         server: ServerArgs,
     },
-    /// Show topics: partitions, and the settings that were set
+    /// Show topics: their partitions, and the settings that differ from the defaults
     Describe {
-        /// Their names
+        /// Names of the topics
         #[arg(required = true, value_parser = NonEmptyStringValueParser::new())]
         topic: Vec<String>,
-        /// Show the settings that have their default, too
+        /// Also show settings at their default
         #[arg(long, short)]
         all: bool,
-        /// One JSON object a line
+        /// Print one JSON object per line
         #[arg(long)]
         json: bool,
         #[command(flatten)]
@@ -50,16 +50,16 @@ pub(crate) enum TopicCommand {
     },
     /// Change a topic's settings or add partitions
     Alter {
-        /// Its name
+        /// Name of the topic
         #[arg(value_parser = NonEmptyStringValueParser::new())]
         topic: String,
-        /// New number of partitions, more than before
+        /// New number of partitions, larger than the current one
         #[arg(long, short, value_name = "N")]
         partitions: Option<u32>,
-        /// A setting, such as retention.ms=7d; may be given more than once
+        /// Set a topic setting, such as retention.ms=7d; may be repeated
         #[arg(long, short, value_name = "NAME=VALUE", value_parser = setting)]
         config: Vec<(String, String)>,
-        /// A setting to return to its default; may be given more than once
+        /// Reset a topic setting to its default; may be repeated
         #[arg(long, value_name = "NAME")]
         unset: Vec<String>,
         #[command(flatten)]
@@ -69,7 +69,7 @@ pub(crate) enum TopicCommand {
     Trim(TrimArgs),
     /// Delete topics and all their records
     Delete {
-        /// Their names
+        /// Names of the topics
         #[arg(required = true, value_parser = NonEmptyStringValueParser::new())]
         topic: Vec<String>,
         #[command(flatten)]
@@ -80,20 +80,20 @@ pub(crate) enum TopicCommand {
 /// `topic trim`.
 #[derive(Args, Debug)]
 pub(crate) struct TrimArgs {
-    /// The topic
+    /// Name of the topic
     #[arg(value_parser = NonEmptyStringValueParser::new())]
     pub topic: String,
-    /// Which records to delete, in each partition those before: an offset, a time (2025-01-31T08:00:00Z, @MILLISECONDS, @-90m), -N (all but
-    /// the last N), or latest (all). Example: --before @-7d
+    /// Delete the records of each partition before this position: an offset, a time (2025-01-31T08:00:00Z, @MILLISECONDS, @-90m), -N (keep
+    /// the last N), or latest (delete all). Example: --before @-7d
     #[arg(long, value_name = "WHERE", allow_hyphen_values = true)]
     pub before: StartPosition,
-    /// Only in this partition; may be given more than once. Example: -p 3
+    /// Trim only this partition; may be repeated. Example: -p 3
     #[arg(long, short, value_name = "N")]
     pub partition: Vec<u32>,
-    /// Show what would be deleted, and delete nothing
+    /// Show what would be deleted without deleting it
     #[arg(long)]
     pub dry_run: bool,
-    /// One JSON object a line
+    /// Print one JSON object per line
     #[arg(long)]
     pub json: bool,
     #[command(flatten)]

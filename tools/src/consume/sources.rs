@@ -1,4 +1,4 @@
-//! The topics that `consume` reads, and where it stops in each partition.
+//! Topics that `consume` reads, and the offset at which it stops in each partition.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::future::poll_fn;
@@ -10,26 +10,26 @@ use regex::RegexSet;
 
 use crate::cli::ConsumeArgs;
 use crate::failure::Failure;
-use crate::positions::locate;
+use crate::positions::resolve;
 use crate::start_at::StartPosition;
 
-/// Between two looks for new topics whose names match.
-const LOOK_INTERVAL: Duration = Duration::from_secs(5);
+/// Interval between searches for new topics with matching names.
+const DISCOVERY_INTERVAL: Duration = Duration::from_secs(5);
 
-/// What is read: one consumer for each topic.
+/// The consumers of all topics, one for each.
 pub(super) struct Sources<'a> {
     client: &'a Client,
     args: &'a ConsumeArgs,
     consumers: Vec<Consumer>,
-    /// The topics whose consumers have come to their ends.
+    /// Topics whose consumers have reached the end.
     ended: BTreeSet<String>,
-    /// The consumer that is asked next.
-    turn: usize,
-    /// With --until: where each partition stops.
+    /// Index of the consumer polled last, for round-robin polling.
+    cursor: usize,
+    /// With --until: the end offsets of unfinished partitions.
     ends: BTreeMap<(String, u32), i64>,
-    /// Topics are looked for by their names.
+    /// With --regex: the patterns of topic names.
     patterns: Option<RegexSet>,
-    next_look: Instant,
+    next_discovery: Instant,
 }
 
 impl<'a> Sources<'a> {
@@ -39,10 +39,10 @@ impl<'a> Sources<'a> {
             args,
             consumers: Vec::new(),
             ended: BTreeSet::new(),
-            turn: 0,
+            cursor: 0,
             ends: BTreeMap::new(),
             patterns: patterns(args)?,
-            next_look: Instant::now() + LOOK_INTERVAL,
+            next_discovery: Instant::now() + DISCOVERY_INTERVAL,
         };
         let topics = topics(client, args).await?;
         for topic in &topics {
@@ -63,29 +63,29 @@ impl<'a> Sources<'a> {
         if args.limit.is_none() && !args.follow {
             builder = builder.until_end();
         }
-        // A position that was kept, or a beginning that retention removes meanwhile. An offset that was asked for has to be there.
+        // A committed position, or a start that retention removes meanwhile, may be out of range; an offset given by the user must exist.
         if args.consumer.is_some() || !matches!(from, StartPosition::Offset(_)) {
             builder = builder.on_out_of_range(StartAt::Earliest);
         }
         let mut consumer = builder.await.map_err(Failure::general)?;
         if let StartPosition::BeforeEnd(records) = from {
-            step_back(self.client, args, &mut consumer, records).await?;
+            seek_before_end(self.client, args, &mut consumer, records).await?;
         }
         if let Some(until) = args.until {
             let partitions: Vec<u32> = consumer.status().iter().map(|status| status.partition).collect();
-            for located in locate(self.client, topic, &partitions, until).await? {
+            for resolved in resolve(self.client, topic, &partitions, until).await? {
                 let end = match until {
-                    // One that is still to come is waited for with --follow.
+                    // Not clamped to the current end: with --follow, records up to it are waited for.
                     StartPosition::Offset(offset) => offset,
-                    _ => located.at,
+                    _ => resolved.offset,
                 };
                 let start = match from {
                     StartPosition::Offset(offset) => offset,
-                    StartPosition::Latest => located.end,
-                    _ => located.start,
+                    StartPosition::Latest => resolved.end,
+                    _ => resolved.start,
                 };
                 if start < end {
-                    self.ends.insert((topic.to_owned(), located.partition), end);
+                    self.ends.insert((topic.to_owned(), resolved.partition), end);
                 }
             }
         }
@@ -93,7 +93,7 @@ impl<'a> Sources<'a> {
         Ok(())
     }
 
-    /// The next records of whatever topic has some; none at the end.
+    /// Polls the consumers for the next batch of any topic. Returns `None` when all have ended.
     pub(super) fn poll_next_batch(
         &mut self,
         cx: &mut Context<'_>,
@@ -102,8 +102,8 @@ impl<'a> Sources<'a> {
             return Poll::Ready(Ok(None));
         }
         for _ in 0..self.consumers.len() {
-            self.turn = (self.turn + 1) % self.consumers.len();
-            let consumer = &mut self.consumers[self.turn];
+            self.cursor = (self.cursor + 1) % self.consumers.len();
+            let consumer = &mut self.consumers[self.cursor];
             if self.ended.contains(consumer.topic()) {
                 continue;
             }
@@ -115,35 +115,35 @@ impl<'a> Sources<'a> {
                 Poll::Pending => {}
             }
         }
-        if self.ended.len() == self.consumers.len() && !self.looks_for_topics() {
+        if self.ended.len() == self.consumers.len() && !self.discovers_topics() {
             return Poll::Ready(Ok(None));
         }
         Poll::Pending
     }
 
-    /// The same, waiting for it, and looking for new topics meanwhile.
+    /// Waits for the next batch, and discovers new topics meanwhile.
     pub(super) async fn next_batch(&mut self) -> Result<Result<Option<Batch>, FetchError>, Failure> {
         loop {
-            self.look().await?;
-            let pause = self.next_look.saturating_duration_since(Instant::now());
-            let looks = self.looks_for_topics();
+            self.discover_topics().await?;
+            let pause = self.next_discovery.saturating_duration_since(Instant::now());
+            let discovers = self.discovers_topics();
             tokio::select! {
                 batch = poll_fn(|cx| self.poll_next_batch(cx)) => return Ok(batch),
-                () = tokio::time::sleep(pause), if looks => {}
+                () = tokio::time::sleep(pause), if discovers => {}
             }
         }
     }
 
-    fn looks_for_topics(&self) -> bool {
+    fn discovers_topics(&self) -> bool {
         self.patterns.is_some() && self.args.follow
     }
 
-    /// Adds new topics whose names match, from their first record on, if it is time to look for them.
-    pub(super) async fn look(&mut self) -> Result<(), Failure> {
-        if !self.looks_for_topics() || Instant::now() < self.next_look {
+    /// Adds new topics with matching names, from their first record, once per interval. Does nothing without --regex and --follow.
+    pub(super) async fn discover_topics(&mut self) -> Result<(), Failure> {
+        if !self.discovers_topics() || Instant::now() < self.next_discovery {
             return Ok(());
         }
-        self.next_look = Instant::now() + LOOK_INTERVAL;
+        self.next_discovery = Instant::now() + DISCOVERY_INTERVAL;
         let known: BTreeSet<String> = self.consumers.iter().map(|c| c.topic().to_owned()).collect();
         for topic in matching(self.client, self.patterns.as_ref()).await? {
             if !known.contains(&topic) {
@@ -153,7 +153,7 @@ impl<'a> Sources<'a> {
         Ok(())
     }
 
-    /// Where the partition stops: before this offset. None: it has stopped.
+    /// Returns the offset before which the partition stops, or `None` if it has reached it.
     pub(super) fn end_of(&self, topic: &str, partition: u32) -> Option<i64> {
         match self.args.until {
             None => Some(i64::MAX),
@@ -161,18 +161,19 @@ impl<'a> Sources<'a> {
         }
     }
 
-    /// A partition was printed up to here.
-    pub(super) fn note(&mut self, topic: &str, partition: u32, next_offset: i64) {
+    /// Records that a partition was printed up to `next_offset`.
+    pub(super) fn advance(&mut self, topic: &str, partition: u32, next_offset: i64) {
         if self.end_of(topic, partition).is_some_and(|end| next_offset >= end) {
             self.ends.remove(&(topic.to_owned(), partition));
         }
     }
 
-    /// Partitions that have not come to the end that was asked for, those that failed among them.
+    /// Returns the number of partitions that have not reached their ends, including failed ones.
     pub(super) fn unfinished(&self) -> usize {
         let is_finished = |status: &PartitionStatus| status.end.is_some() && status.position >= status.end;
-        let of = |consumer: &Consumer| consumer.status().iter().filter(|status| !is_finished(status)).count();
-        self.consumers.iter().map(of).sum()
+        let unfinished =
+            |consumer: &Consumer| consumer.status().iter().filter(|status| !is_finished(status)).count();
+        self.consumers.iter().map(unfinished).sum()
     }
 }
 
@@ -181,7 +182,9 @@ fn patterns(args: &ConsumeArgs) -> Result<Option<RegexSet>, Failure> {
         return Ok(None);
     }
     let whole = args.topic.iter().map(|pattern| format!("^(?:{pattern})$"));
-    RegexSet::new(whole).map(Some).map_err(|e| Failure::usage(format_args!("not a regular expression: {e}")))
+    RegexSet::new(whole)
+        .map(Some)
+        .map_err(|e| Failure::usage(format_args!("invalid regular expression: {e}")))
 }
 
 async fn matching(client: &Client, patterns: Option<&RegexSet>) -> Result<Vec<String>, Failure> {
@@ -190,7 +193,8 @@ async fn matching(client: &Client, patterns: Option<&RegexSet>) -> Result<Vec<St
     Ok(names.filter(|name| patterns.is_some_and(|patterns| patterns.is_match(name))).collect())
 }
 
-/// The names of the topics: those given, or those that match the expressions given.
+/// Returns the names of the topics to read: the arguments, or with --regex the topics that match them. Fails if there is none and none can
+/// appear later.
 pub(crate) async fn topics(client: &Client, args: &ConsumeArgs) -> Result<Vec<String>, Failure> {
     let mut topics = match patterns(args)? {
         Some(patterns) => matching(client, Some(&patterns)).await?,
@@ -207,8 +211,8 @@ pub(crate) async fn topics(client: &Client, args: &ConsumeArgs) -> Result<Vec<St
     Ok(topics)
 }
 
-/// Moves every partition that has no committed position this many records before its end.
-async fn step_back(
+/// Moves each partition without a committed position to `records` records before its end.
+async fn seek_before_end(
     client: &Client,
     args: &ConsumeArgs,
     consumer: &mut Consumer,
@@ -225,9 +229,9 @@ async fn step_back(
         .map(|status| status.partition)
         .filter(|partition| committed.iter().all(|position| position.partition.get() != *partition))
         .collect();
-    for located in locate(client, &topic, &partitions, StartPosition::BeforeEnd(records)).await? {
-        let to = StartAt::Offset(Offset(located.at));
-        consumer.seek(located.partition, to).map_err(Failure::general)?;
+    for resolved in resolve(client, &topic, &partitions, StartPosition::BeforeEnd(records)).await? {
+        let to = StartAt::Offset(Offset(resolved.offset));
+        consumer.seek(resolved.partition, to).map_err(Failure::general)?;
     }
     Ok(())
 }

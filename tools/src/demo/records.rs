@@ -1,30 +1,30 @@
-//! The records of the demo: what is in each follows from its number.
+//! The records of the demo, each generated from its number.
 
 use highwater_client::Record;
 
-/// Customers, whose names are the keys.
+/// Number of distinct keys, each the name of a customer.
 const CUSTOMERS: u64 = 5_000;
 
-/// What records are about.
-const GOODS: [&str; 8] = ["tea", "coffee", "sugar", "flour", "rice", "salt", "pepper", "oil"];
+/// Products ordered in the values.
+const PRODUCTS: [&str; 8] = ["tea", "coffee", "sugar", "flour", "rice", "salt", "pepper", "oil"];
 
-/// The n-th record.
+/// Returns record `n`.
 pub(super) fn record(n: u64) -> Record {
     Record::new(value(n)).key(key(n))
 }
 
-/// Its key.
+/// Returns the key of record `n`.
 pub(super) fn key(n: u64) -> String {
     format!("customer-{}", n % CUSTOMERS)
 }
 
-/// Its value, of about 100 bytes.
+/// Returns the value of record `n`, about 100 bytes.
 pub(super) fn value(n: u64) -> String {
-    let goods = GOODS[(n % GOODS.len() as u64) as usize];
-    // An arbitrary mixture, so that no two neighbours look the same.
+    let product = PRODUCTS[(n % PRODUCTS.len() as u64) as usize];
+    // A hash, so that consecutive records differ.
     let mixed = n.wrapping_mul(0x9e37_79b9_7f4a_7c15);
     format!(
-        "{n:010} {goods}, {} kg at {}.{:02} each, to be delivered to house {} in street {:016x}",
+        "{n:010} {product}, {} kg at {}.{:02} each, to be delivered to house {} in street {:016x}",
         mixed % 90 + 10,
         mixed % 40,
         mixed % 100,
@@ -33,14 +33,14 @@ pub(super) fn value(n: u64) -> String {
     )
 }
 
-/// The number of a record, which its value begins with.
+/// Parses the number of a record from the start of its value.
 pub(super) fn number(value: &[u8]) -> Option<u64> {
     std::str::from_utf8(value.get(..10)?).ok()?.parse().ok()
 }
 
-/// Bytes of keys and values of the records from the first on.
+/// Estimates the size of the keys and values of the first `records` records, in bytes.
 pub(super) fn bytes(records: u64) -> u64 {
-    // All are of about the same length; a sample will do.
+    // Records have about the same size, so extrapolate from a sample.
     let sample = records.clamp(1, 1_000);
     let of_sample: usize = (0..sample).map(|n| key(n).len() + value(n).len()).sum();
     (of_sample as u64).saturating_mul(records) / sample
@@ -51,7 +51,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_value_tells_the_number_of_its_record() {
+    fn the_number_of_a_record_is_parsed_from_its_value() {
         for n in [0, 1, 999_999, 9_999_999_999] {
             assert_eq!(number(value(n).as_bytes()), Some(n));
             assert!((75..=115).contains(&value(n).len()), "{}", value(n));

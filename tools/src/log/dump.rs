@@ -1,4 +1,4 @@
-//! `log dump`.
+//! `log dump`: prints the frames of a partition.
 
 use std::ops::ControlFlow;
 
@@ -12,7 +12,7 @@ use super::Data;
 use crate::failure::Failure;
 use crate::output::RawStdout;
 
-/// Printed in pieces of about this size.
+/// Buffered output, in bytes, from which it is printed.
 const OUTPUT_BYTES: usize = 64 << 10;
 
 #[derive(Serialize)]
@@ -41,7 +41,7 @@ struct Batch {
     sequence: Option<i32>,
 }
 
-/// Prints the frames from the one that holds `from` on.
+/// Prints the frames of `tp`, starting with the one that contains offset `from`.
 pub(super) fn run(
     data: &Data<'_>,
     tp: TopicPartition,
@@ -52,16 +52,16 @@ pub(super) fn run(
     let mut out = Vec::new();
     let mut stdout = RawStdout::new()?;
     let mut file = String::new();
-    let mut left = limit;
+    let mut remaining = limit;
     let mut result = Ok(());
     inspect::dump(&mut OsFs::new(), data.dir, tp, Offset(from), &mut |dumped| {
-        if left == 0 {
+        if remaining == 0 {
             return ControlFlow::Break(());
         }
         match dumped {
-            Dumped::Extent { path, .. } => file = data.shown(&path),
+            Dumped::Extent { path, .. } => file = data.relative_path(&path),
             Dumped::Frame { at, frame } => {
-                left -= 1;
+                remaining -= 1;
                 write_line(&line(&file, at, frame), json, &mut out);
             }
             Dumped::Gap { at, gap } => write_gap(&file, at, &gap, json, &mut out),
@@ -114,10 +114,10 @@ fn line<'a>(file: &'a str, at: u64, frame: &Frame<'_>) -> Line<'a> {
 
 fn write_line(line: &Line<'_>, json: bool, out: &mut Vec<u8>) {
     if json {
-        serde_json::to_writer(&mut *out, line).expect("numbers and strings have a JSON form");
+        serde_json::to_writer(&mut *out, line).expect("numbers and strings serialize to JSON");
     } else {
         let text = format!(
-            "{}:{} {} index {} offsets {}..{} epoch {} life {} durable below {} {} bytes",
+            "{}:{} {} index {} offsets {}..{} epoch {} incarnation {} durable below {} {} bytes",
             line.file,
             line.at,
             line.kind,
@@ -131,8 +131,10 @@ fn write_line(line: &Line<'_>, json: bool, out: &mut Vec<u8>) {
         );
         out.extend_from_slice(text.as_bytes());
         if let Some(batch) = &line.batch {
-            let text =
-                format!(" {} records {} until {}", batch.records, batch.compression, batch.max_timestamp);
+            let text = format!(
+                " {} records {} max timestamp {}",
+                batch.records, batch.compression, batch.max_timestamp
+            );
             out.extend_from_slice(text.as_bytes());
             if let (Some(id), Some(epoch), Some(sequence)) =
                 (batch.producer, batch.producer_epoch, batch.sequence)
@@ -170,7 +172,7 @@ fn write_gap(file: &str, at: u64, gap: &highwater_storage::recovery::Gap, json: 
         decision: format!("{:?}", gap.decision),
     };
     if json {
-        serde_json::to_writer(&mut *out, &line).expect("numbers and strings have a JSON form");
+        serde_json::to_writer(&mut *out, &line).expect("numbers and strings serialize to JSON");
     } else {
         let to = line
             .next_offset

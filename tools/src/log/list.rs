@@ -1,4 +1,4 @@
-//! `log ls`.
+//! `log ls`: lists partitions or extents.
 
 use highwater_storage::inspect::{ExtentState, Listing, MapSource};
 use serde::Serialize;
@@ -20,7 +20,7 @@ struct PartitionLine {
     extents: usize,
 }
 
-/// One line for each partition.
+/// Prints one line for each partition.
 pub(super) fn partitions(data: &Data<'_>, listing: &Listing, json: bool) -> Result<(), Failure> {
     let mut found = Vec::new();
     for store in &listing.stores {
@@ -53,24 +53,24 @@ pub(super) fn partitions(data: &Data<'_>, listing: &Listing, json: bool) -> Resu
         ]
     }));
     output::print(&output::table(&rows))?;
-    remarks(data, listing)
+    print_warnings(data, listing)
 }
 
-/// What a person should know beside the list.
-fn remarks(data: &Data<'_>, listing: &Listing) -> Result<(), Failure> {
+/// Prints warnings about unreadable extent maps and unknown files after the list.
+fn print_warnings(data: &Data<'_>, listing: &Listing) -> Result<(), Failure> {
     for store in &listing.stores {
         if let MapSource::Headers(why) = &store.map {
             output::print(&format!(
-                "{}: its map cannot be read ({why}); extents were found by their headers\n",
-                data.shown(&store.dir)
+                "{}: cannot read the extent map ({why}); found extents by their headers\n",
+                data.relative_path(&store.dir)
             ))?;
         }
         for path in &store.strangers {
-            output::print(&format!("{}: nothing knows this file\n", data.shown(path)))?;
+            output::print(&format!("{}: not a file of the broker\n", data.relative_path(path)))?;
         }
     }
     for path in &listing.strangers {
-        output::print(&format!("{}: nothing knows this file\n", data.shown(path)))?;
+        output::print(&format!("{}: not a file of the broker\n", data.relative_path(path)))?;
     }
     Ok(())
 }
@@ -82,11 +82,11 @@ struct ExtentLine {
     bytes: u64,
     state: &'static str,
     #[serde(flatten)]
-    holds: Option<Holds>,
+    contents: Option<ExtentContents>,
 }
 
 #[derive(Serialize)]
-struct Holds {
+struct ExtentContents {
     topic: String,
     partition: u32,
     incarnation: u64,
@@ -95,12 +95,12 @@ struct Holds {
     used_bytes: u64,
 }
 
-/// One line for each extent.
+/// Prints one line for each extent.
 pub(super) fn extents(data: &Data<'_>, listing: &Listing, json: bool) -> Result<(), Failure> {
     let slabs = listing.stores.iter().flat_map(|store| &store.slabs);
     let found = slabs.flat_map(|slab| {
         slab.extents.iter().map(|extent| ExtentLine {
-            file: data.shown(&slab.path),
+            file: data.relative_path(&slab.path),
             at: extent.place.at,
             bytes: extent.bytes,
             state: match extent.state {
@@ -109,7 +109,7 @@ pub(super) fn extents(data: &Data<'_>, listing: &Listing, json: bool) -> Result<
                 ExtentState::Free => "free",
                 ExtentState::Unknown => "unknown",
             },
-            holds: extent.holds.map(|holds| Holds {
+            contents: extent.holds.map(|holds| ExtentContents {
                 topic: data.name(holds.tp.topic),
                 partition: holds.tp.partition.get(),
                 incarnation: holds.incarnation.get(),
@@ -122,7 +122,7 @@ pub(super) fn extents(data: &Data<'_>, listing: &Listing, json: bool) -> Result<
     if json {
         return found.into_iter().try_for_each(|extent| output::print_json(&extent));
     }
-    let heading = ["FILE", "AT", "SIZE", "STATE", "TOPIC", "PARTITION", "LIFE", "OFFSETS", "USED"];
+    let heading = ["FILE", "AT", "SIZE", "STATE", "TOPIC", "PARTITION", "INCARNATION", "OFFSETS", "USED"];
     let mut rows = vec![heading.map(str::to_owned).to_vec()];
     rows.extend(found.map(|extent| {
         let mut row = vec![
@@ -131,17 +131,17 @@ pub(super) fn extents(data: &Data<'_>, listing: &Listing, json: bool) -> Result<
             ByteSize(extent.bytes).to_string(),
             extent.state.to_owned(),
         ];
-        if let Some(holds) = extent.holds {
+        if let Some(contents) = extent.contents {
             row.extend([
-                holds.topic,
-                holds.partition.to_string(),
-                holds.incarnation.to_string(),
-                format!("{}..{}", holds.base_offset, holds.end_offset),
-                holds.used_bytes.to_string(),
+                contents.topic,
+                contents.partition.to_string(),
+                contents.incarnation.to_string(),
+                format!("{}..{}", contents.base_offset, contents.end_offset),
+                contents.used_bytes.to_string(),
             ]);
         }
         row
     }));
     output::print(&output::table(&rows))?;
-    remarks(data, listing)
+    print_warnings(data, listing)
 }

@@ -1,4 +1,4 @@
-//! `log verify`.
+//! `log verify`: checks every checksum.
 
 use std::fmt::Write as _;
 
@@ -29,13 +29,13 @@ struct Block {
     holds: String,
 }
 
-/// Reads and checks everything. Ends with 1 if something is damaged.
+/// Reads and checks all data. Fails with exit code 1 if damage is found.
 pub(super) fn run(data: &Data<'_>, json: bool) -> Result<(), Failure> {
     let progress = Progress::of_bytes(None);
-    let mut told = 0;
+    let mut reported = 0;
     let verification = inspect::verify(&mut OsFs::new(), data.dir, &mut |bytes| {
-        progress.advance(bytes - told);
-        told = bytes;
+        progress.advance(bytes - reported);
+        reported = bytes;
     })
     .map_err(Failure::general)?;
     progress.clear();
@@ -53,7 +53,7 @@ fn summary(verification: &Verification) -> String {
     let mut out = String::new();
     for note in &verification.notes {
         out += note;
-        out += " (a crash explains this; the next start puts it right)\n";
+        out += " (expected after a crash; the next start repairs it)\n";
     }
     let found = match verification.findings.len() {
         0 => "no damage".to_owned(),
@@ -69,7 +69,7 @@ fn summary(verification: &Verification) -> String {
 
 fn finding_line(data: &Data<'_>, finding: &Finding) -> FindingLine {
     FindingLine {
-        file: data.shown(&finding.path),
+        file: data.relative_path(&finding.path),
         at: finding.at,
         bytes: finding.bytes,
         topic: finding.tp.map(|tp| data.name(tp.topic)),
@@ -84,11 +84,11 @@ fn finding_line(data: &Data<'_>, finding: &Finding) -> FindingLine {
 }
 
 fn text(line: &FindingLine) -> String {
-    let whose = match (&line.topic, line.partition) {
+    let owner = match (&line.topic, line.partition) {
         (Some(topic), Some(partition)) => format!(" {topic}/{partition}"),
         _ => String::new(),
     };
-    let mut out = format!("{}:{} ({} bytes){whose}: {}\n", line.file, line.at, line.bytes, line.what);
+    let mut out = format!("{}:{} ({} bytes){owner}: {}\n", line.file, line.at, line.bytes, line.what);
     for block in &line.blocks {
         // Writing to a string cannot fail.
         let _ = writeln!(out, "  block at {}: {}", block.at, block.holds);

@@ -1,7 +1,7 @@
-//! What a person sees while records are sent.
+//! Feedback while records are sent.
 //!
-//! For input that comes from a file or a pipe, a line of progress; for lines that are typed, each acknowledgement in a line of its own, since a
-//! line that is redrawn would be where the next one is typed. With `--verbose` the acknowledgements go to stdout.
+//! For input from a file or a pipe, it is a progress line. For typed input, it is one line per acknowledgement, because a redrawn progress
+//! line would overwrite what is being typed. With `--verbose`, acknowledgements go to stdout.
 
 use std::convert::Infallible;
 use std::fmt::Write as _;
@@ -15,22 +15,22 @@ use crate::failure::Failure;
 use crate::output;
 use crate::progress::{Progress, stdin_bytes};
 
-/// Acknowledgements that are printed together when there are many.
+/// Buffered output, in bytes, from which it is printed at once.
 const OUTPUT_BYTES: usize = 64 << 10;
 
-/// Where acknowledgements are told.
+/// Where acknowledgements are printed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Told {
+enum Destination {
     Stdout,
     Stderr,
-    Nowhere,
+    Discard,
 }
 
-/// What a person sees while records are sent.
+/// Printer of acknowledgements and progress.
 pub(super) struct Report {
     topic: String,
-    told: Told,
-    /// Acknowledgements not yet printed.
+    destination: Destination,
+    /// Buffered acknowledgements.
     lines: String,
     pub(super) progress: Progress,
 }
@@ -40,21 +40,21 @@ impl Report {
         let is_typed = args.records.is_empty() && std::io::stdin().is_terminal();
         let is_watched = is_typed && std::io::stderr().is_terminal();
         if is_watched {
-            say("each line is a record; Ctrl-D ends");
+            print_line("type one record per line; Ctrl-D ends the input");
         }
-        let told = match () {
-            () if args.verbose => Told::Stdout,
-            () if is_watched => Told::Stderr,
-            () => Told::Nowhere,
+        let destination = match () {
+            () if args.verbose => Destination::Stdout,
+            () if is_watched => Destination::Stderr,
+            () => Destination::Discard,
         };
         let is_quiet = is_typed || !args.records.is_empty() || args.verbose;
         let progress = if is_quiet { Progress::hidden() } else { Progress::of_bytes(stdin_bytes()) };
-        Self { topic: args.topic.clone(), told, lines: String::new(), progress }
+        Self { topic: args.topic.clone(), destination, lines: String::new(), progress }
     }
 
-    /// A record was acknowledged.
-    pub(super) fn note(&mut self, receipt: &Receipt) -> Result<(), Failure> {
-        if self.told == Told::Nowhere {
+    /// Adds the acknowledgement of a record.
+    pub(super) fn add(&mut self, receipt: &Receipt) -> Result<(), Failure> {
+        if self.destination == Destination::Discard {
             return Ok(());
         }
         // Writing to a string cannot fail.
@@ -66,7 +66,7 @@ impl Report {
         if self.lines.len() >= OUTPUT_BYTES { self.print() } else { Ok(()) }
     }
 
-    /// So many are acknowledged, and for the moment nothing more is known.
+    /// Prints what is buffered, and updates the number of acknowledged records.
     pub(super) fn show(&mut self, acknowledged: u64) -> Result<(), Failure> {
         self.progress.acknowledged(acknowledged);
         self.print()
@@ -74,46 +74,44 @@ impl Report {
 
     fn print(&mut self) -> Result<(), Failure> {
         let lines = std::mem::take(&mut self.lines);
-        match self.told {
+        match self.destination {
             _ if lines.is_empty() => Ok(()),
-            Told::Stdout => output::print(&lines),
-            Told::Stderr => {
-                // A terminal that is gone says so by other means.
+            Destination::Stdout => output::print(&lines),
+            Destination::Stderr => {
+                // Ignored: a closed terminal also ends stdin or sends SIGHUP.
                 let _ = std::io::stderr().write_all(lines.as_bytes());
                 Ok(())
             }
-            Told::Nowhere => Ok(()),
+            Destination::Discard => Ok(()),
         }
     }
 
-    /// All are acknowledged.
+    /// Prints the summary after the last acknowledgement.
     pub(super) fn finish(&mut self, acknowledged: u64) -> Result<(), Failure> {
         self.print()?;
         let summary = format!("{} acknowledged", counted(acknowledged as usize, "record"));
-        if self.told == Told::Stderr {
-            say(&summary);
+        if self.destination == Destination::Stderr {
+            print_line(&summary);
         }
         self.progress.finish(&summary);
         Ok(())
     }
 
-    /// Something went wrong, which is said next.
-    pub(super) fn abandon(&mut self) -> Result<(), Failure> {
+    /// Prints what is buffered and clears the progress, before an error is printed.
+    pub(super) fn abort(&mut self) -> Result<(), Failure> {
         self.progress.clear();
         self.print()
     }
 }
 
-/// Says at once why the broker does not take records, each reason once; the producer keeps trying.
-pub(super) async fn tell_refusals(mut events: Events) -> Infallible {
-    let mut told = String::new();
+/// Prints why the broker rejects records, each reason once, while the producer keeps retrying.
+pub(super) async fn report_rejections(mut events: Events) -> Infallible {
+    let mut reported = String::new();
     loop {
         match events.next().await {
-            Some(Event::ProduceRefused { reason, .. }) if reason != told => {
-                say(&format!(
-                    "records are not taken at the moment: {reason}; trying again until --timeout is over"
-                ));
-                told = reason;
+            Some(Event::ProduceRefused { reason, .. }) if reason != reported => {
+                print_line(&format!("the broker rejects records: {reason}; retrying until --timeout"));
+                reported = reason;
             }
             Some(_) => {}
             None => std::future::pending().await,
@@ -121,6 +119,6 @@ pub(super) async fn tell_refusals(mut events: Events) -> Infallible {
     }
 }
 
-fn say(text: &str) {
+fn print_line(text: &str) {
     let _ = writeln!(std::io::stderr(), "{text}");
 }

@@ -1,4 +1,4 @@
-//! `bench`: the scenarios are there, and one of them runs on a broker that the program starts and stops by itself.
+//! `bench`: lists the scenarios, and runs one on a broker that it starts and stops.
 
 use crate::support::{Place, program};
 
@@ -13,7 +13,7 @@ fn the_scenarios_are_listed() {
 }
 
 #[test]
-fn a_scenario_runs_on_a_broker_of_its_own_and_leaves_nothing_behind() {
+fn a_scenario_runs_on_its_own_broker_and_removes_its_files() {
     let place = Place::new();
     let (json, temporary) = (place.path("out.json"), place.path("temporary"));
     std::fs::create_dir(&temporary).expect("a directory");

@@ -1,35 +1,35 @@
-//! Remembers every record that was sent and every acknowledgement, and finds what a broker made of them.
+//! Checker of a log: records what was sent and acknowledged, and finds lost, duplicated, misplaced and reordered records.
 
 use std::collections::BTreeMap;
 
-/// Where the broker said a record is.
+/// Partition and offset of a record.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
-pub(crate) struct At {
+pub(crate) struct Position {
     pub(crate) partition: u32,
     pub(crate) offset: i64,
 }
 
-/// What was sent: records are numbered, and each carries its number.
+/// The records sent. Each record carries its number.
 #[derive(Default)]
 pub(crate) struct Checker {
-    /// By number: acknowledged where, if it was.
-    sent: BTreeMap<u64, Option<At>>,
-    /// How many of them were acknowledged.
+    /// The acknowledged position of each record, if any, by number.
+    sent: BTreeMap<u64, Option<Position>>,
+    /// Number of acknowledged records.
     acknowledgements: usize,
 }
 
-/// What was found wrong, one line each.
+/// Violations found, one line each.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub(crate) struct Verdict(pub(crate) Vec<String>);
+pub(crate) struct Violations(pub(crate) Vec<String>);
 
 impl Checker {
     pub(crate) fn sent(&mut self, number: u64) {
-        let twice = self.sent.insert(number, None);
-        assert!(twice.is_none(), "the test numbers its records");
+        let previous = self.sent.insert(number, None);
+        assert!(previous.is_none(), "record {number} was sent twice by the test");
     }
 
-    pub(crate) fn acknowledged(&mut self, number: u64, at: At) {
-        let record = self.sent.get_mut(&number).expect("only what was sent is acknowledged");
+    pub(crate) fn acknowledged(&mut self, number: u64, at: Position) {
+        let record = self.sent.get_mut(&number).expect("only sent records are acknowledged");
         assert!(record.is_none(), "record {number} was acknowledged twice: {record:?} and {at:?}");
         *record = Some(at);
         self.acknowledgements += 1;
@@ -39,60 +39,57 @@ impl Checker {
         self.acknowledgements
     }
 
-    /// Compares with everything that was read: where, and which number.
-    pub(crate) fn judge(&self, read: &[(At, u64)]) -> Verdict {
-        let mut wrong = Vec::new();
-        let mut found: BTreeMap<u64, At> = BTreeMap::new();
+    /// Compares the records read, given as positions and numbers, with those sent and acknowledged.
+    pub(crate) fn check(&self, read: &[(Position, u64)]) -> Violations {
+        let mut violations = Vec::new();
+        let mut found: BTreeMap<u64, Position> = BTreeMap::new();
         let mut next: BTreeMap<u32, i64> = BTreeMap::new();
         let mut last: BTreeMap<u32, u64> = BTreeMap::new();
         for (at, number) in read {
             let expected = next.entry(at.partition).or_insert(0);
             if at.offset != *expected {
-                wrong.push(format!(
-                    "partition {}: offset {} where {expected} was due",
-                    at.partition, at.offset
-                ));
+                violations
+                    .push(format!("partition {}: offset {} instead of {expected}", at.partition, at.offset));
             }
             *expected = at.offset + 1;
             if !self.sent.contains_key(number) {
-                wrong.push(format!("record {number} at {at:?} was never sent"));
+                violations.push(format!("record {number} at {at:?} was never sent"));
             }
             if let Some(first) = found.insert(*number, *at) {
-                wrong.push(format!("record {number} is there twice: {first:?} and {at:?}"));
+                violations.push(format!("record {number} was read twice: at {first:?} and {at:?}"));
             }
             if let Some(before) = last.insert(at.partition, *number)
                 && before > *number
             {
-                wrong.push(format!("partition {}: record {number} behind {before}", at.partition));
+                violations.push(format!("partition {}: record {number} after {before}", at.partition));
             }
         }
-        for (number, said) in self.sent.iter().filter_map(|(number, at)| at.map(|at| (number, at))) {
+        for (number, acked) in self.sent.iter().filter_map(|(number, at)| at.map(|at| (number, at))) {
             match found.get(number) {
-                None => wrong.push(format!("record {number}, acknowledged at {said:?}, is lost")),
-                Some(at) if *at != said => {
-                    wrong.push(format!("record {number}, acknowledged at {said:?}, is at {at:?}"));
+                None => violations.push(format!("record {number}, acknowledged at {acked:?}, is lost")),
+                Some(at) if *at != acked => {
+                    violations.push(format!("record {number}, acknowledged at {acked:?}, is at {at:?}"));
                 }
                 Some(_) => {}
             }
         }
-        Verdict(wrong)
+        Violations(violations)
     }
 }
 
-impl Verdict {
-    pub(crate) fn assert_clean(&self) {
+impl Violations {
+    pub(crate) fn assert_none(&self) {
         let shown: Vec<&str> = self.0.iter().take(20).map(String::as_str).collect();
         assert!(self.0.is_empty(), "{} violations:\n{}", self.0.len(), shown.join("\n"));
     }
 }
 
-fn at(partition: u32, offset: i64) -> At {
-    At { partition, offset }
+fn at(partition: u32, offset: i64) -> Position {
+    Position { partition, offset }
 }
 
-/// A checker that finds nothing proves nothing: each kind of wrong is found.
 #[test]
-fn the_checker_finds_each_kind_of_wrong() {
+fn the_checker_finds_each_kind_of_violation() {
     let mut checker = Checker::default();
     for number in 0..4 {
         checker.sent(number);
@@ -100,16 +97,16 @@ fn the_checker_finds_each_kind_of_wrong() {
     checker.acknowledged(0, at(0, 0));
     checker.acknowledged(1, at(0, 1));
     let good = [(at(0, 0), 0), (at(0, 1), 1), (at(1, 0), 2)];
-    assert_eq!(checker.judge(&good), Verdict::default());
+    assert_eq!(checker.check(&good), Violations::default());
     for (read, word) in [
         (&good[..1], "is lost"),
         (&[(at(0, 0), 0), (at(0, 1), 2), (at(0, 2), 1)], "is at"),
         (&[(at(0, 0), 0), (at(0, 1), 1), (at(0, 2), 1)], "twice"),
-        (&[(at(0, 0), 0), (at(0, 1), 1), (at(0, 3), 2)], "was due"),
+        (&[(at(0, 0), 0), (at(0, 1), 1), (at(0, 3), 2)], "instead of"),
         (&[(at(0, 0), 0), (at(0, 1), 1), (at(0, 2), 9)], "never sent"),
-        (&[(at(0, 0), 0), (at(0, 1), 1), (at(0, 2), 3), (at(0, 3), 2)], "behind"),
+        (&[(at(0, 0), 0), (at(0, 1), 1), (at(0, 2), 3), (at(0, 3), 2)], "after"),
     ] {
-        let verdict = checker.judge(read);
-        assert!(verdict.0.iter().any(|line| line.contains(word)), "{word}: {verdict:?}");
+        let violations = checker.check(read);
+        assert!(violations.0.iter().any(|line| line.contains(word)), "{word}: {violations:?}");
     }
 }

@@ -1,4 +1,4 @@
-//! Every command and flag, as a script uses them.
+//! Commands and flags, as scripts use them.
 
 use std::fmt::Write as _;
 use std::io::{BufRead as _, BufReader, Read as _};
@@ -44,7 +44,7 @@ fn a_topic_is_created_listed_described_altered_and_deleted() {
     assert!(shown.contains("retention.ms") && shown.contains("604800000"), "{shown}");
     assert!(
         !shown.contains("cleanup.policy") && shown.lines().count() < 12,
-        "what was not set is left out: {shown}"
+        "settings at their defaults are omitted: {shown}"
     );
     let all = text(broker.run(&["topic", "describe", "b", "--all"], b""));
     assert!(all.contains("cleanup.policy") && all.lines().count() > 20, "{all}");
@@ -76,7 +76,7 @@ fn a_topic_is_created_listed_described_altered_and_deleted() {
 }
 
 #[test]
-fn what_cannot_be_done_to_a_topic_says_why() {
+fn a_failing_topic_command_prints_the_reason_in_one_line() {
     let (_place, broker) = with_topic("3");
     for (arguments, word) in [
         (&["topic", "create", "t"][..], "exists"),
@@ -101,7 +101,7 @@ fn what_cannot_be_done_to_a_topic_says_why() {
 }
 
 #[test]
-fn a_line_is_a_value_and_with_a_separator_a_key_and_a_value() {
+fn a_line_is_a_value_or_with_a_separator_a_key_and_a_value() {
     let (_place, broker) = with_topic("1");
     broker.run(&["produce", "t"], b"a:b\n\nlast");
     broker.run(&["produce", "t", "--key-separator", ":"], b"k:v:w\nno key\n:empty key\nkey:\n");
@@ -124,7 +124,7 @@ fn a_line_is_a_value_and_with_a_separator_a_key_and_a_value() {
 }
 
 #[test]
-fn headers_and_partition_are_said_once_for_all_records() {
+fn header_and_partition_flags_apply_to_all_records() {
     let (_place, broker) = with_topic("4");
     broker.run(
         &["produce", "t", "--header", "a=1", "-H", "b=x=y", "--partition", "3", "-K", ":"],
@@ -160,7 +160,7 @@ fn json_lines_copy_records_exactly_from_one_topic_to_another() {
 }
 
 #[test]
-fn reading_begins_where_it_is_told_to() {
+fn reading_starts_at_the_position_given_by_from() {
     let (_place, broker) = with_topic("1");
     let mut lines = String::new();
     for i in 0..100 {
@@ -182,7 +182,7 @@ fn reading_begins_where_it_is_told_to() {
     assert_eq!(from("@1700005880000"), ["98", "99"], "two minutes before the end");
     assert_eq!(from("@1700005820001"), ["98", "99"], "between two records: the later one");
     assert_eq!(from("2023-11-14T23:51:20Z"), ["98", "99"]);
-    assert_eq!(from("2099-01-01").len(), 0, "a time that has not come");
+    assert_eq!(from("2099-01-01").len(), 0, "a time in the future");
     let said = fails_with(1, broker.command(&["consume", "t", "--from", "5000"]));
     assert!(said.contains("5000"), "{said}");
     broker.stop();
@@ -203,13 +203,13 @@ fn reading_stops_at_an_offset_or_a_time() {
         read.sort_unstable();
         read
     };
-    assert_eq!(read(&["--until", "2"]), [0, 1, 2, 3], "two of each partition");
-    assert_eq!(read(&["--until", "2", "--follow"]), [0, 1, 2, 3], "it ends although it follows");
+    assert_eq!(read(&["--until", "2"]), [0, 1, 2, 3], "two from each partition");
+    assert_eq!(read(&["--until", "2", "--follow"]), [0, 1, 2, 3], "--follow also ends there");
     assert_eq!(read(&["--from", "1", "--until", "2"]), [2, 3]);
     assert_eq!(read(&["--from", "2", "--until", "2"]), [0; 0]);
     assert_eq!(read(&["--until", "-9"]), [0, 1]);
     assert_eq!(read(&["--until", "latest"]).len(), 20);
-    assert_eq!(read(&["--until", "1000"]).len(), 20, "nothing is waited for");
+    assert_eq!(read(&["--until", "1000"]).len(), 20, "without --follow it does not wait");
     assert_eq!(read(&["--from", "@1700000060000", "--until", "@1700000240000"]), [1, 2, 3]);
     assert_eq!(read(&["--until", "2", "--limit", "3"]).len(), 3);
     for value in ["20", "21"] {
@@ -220,13 +220,13 @@ fn reading_stops_at_an_offset_or_a_time() {
     assert_eq!(
         read(&["--consumer", "c", "-p", "1"]),
         [9, 11, 13, 15, 17, 19, 20, 21],
-        "it goes on where it stopped"
+        "it resumes where it stopped"
     );
     broker.stop();
 }
 
 #[test]
-fn several_topics_are_read_by_name_or_by_a_regular_expression() {
+fn several_topics_are_read_by_name_or_by_regular_expression() {
     let (_place, broker) = with_topic("1");
     for topic in ["orders-a", "orders-b", "payments"] {
         broker.run(&["topic", "create", topic], b"");
@@ -242,10 +242,14 @@ fn several_topics_are_read_by_name_or_by_a_regular_expression() {
     assert_eq!(read(&["payments", "orders-b"]), ["orders-b=one", "payments=one"]);
     assert_eq!(read(&["--regex", "orders-.*", "x"]), ["orders-a=one", "orders-b=one"]);
     let said = fails_with(1, broker.command(&["consume", "-r", "payment"]));
-    assert!(said.contains("payment"), "the whole name has to match: {said}");
+    assert!(said.contains("payment"), "the whole name must match: {said}");
     assert_eq!(read(&["-r", "orders-.*", "--group", "g"]), ["orders-a=one", "orders-b=one"]);
     assert_eq!(read(&["orders-a", "payments", "--consumer", "c"]), ["orders-a=one", "payments=one"]);
-    assert_eq!(read(&["orders-a", "payments", "--consumer", "c"]), [""; 0], "positions are kept by topic");
+    assert_eq!(
+        read(&["orders-a", "payments", "--consumer", "c"]),
+        [""; 0],
+        "positions are kept for each topic"
+    );
     assert_eq!(read(&["orders-a", "orders-b", "--limit", "1"]).len(), 1);
     let said = fails_with(1, broker.command(&["consume", "orders-a", "nope"]));
     assert!(said.contains("nope"), "{said}");
@@ -254,7 +258,7 @@ fn several_topics_are_read_by_name_or_by_a_regular_expression() {
 }
 
 #[test]
-fn a_named_consumer_goes_on_where_it_stopped() {
+fn a_named_consumer_resumes_where_it_stopped() {
     let (_place, broker) = with_topic("3");
     let numbers = |n: std::ops::Range<u32>| n.map(|i| format!("{i}:{i}\n")).collect::<Vec<_>>().concat();
     let read = |flags: &[&str]| {
@@ -271,7 +275,7 @@ fn a_named_consumer_goes_on_where_it_stopped() {
     let second = read(&[]);
     let mut both = [first, second].concat();
     both.sort_unstable();
-    assert_eq!(both, (0..100).collect::<Vec<_>>(), "nothing twice, nothing left out");
+    assert_eq!(both, (0..100).collect::<Vec<_>>(), "every record exactly once");
     assert!(read(&[]).is_empty());
     broker.run(&["produce", "t", "-K", ":"], numbers(100..110).as_bytes());
     assert_eq!(read(&[]), (100..110).collect::<Vec<_>>());
@@ -280,7 +284,7 @@ fn a_named_consumer_goes_on_where_it_stopped() {
 }
 
 #[test]
-fn following_prints_what_comes_and_ends_on_ctrl_c() {
+fn follow_prints_new_records_and_ends_on_ctrl_c() {
     let (_place, broker) = with_topic("2");
     broker.run(&["produce", "t"], b"one\n");
     let mut follow = broker
@@ -303,7 +307,7 @@ fn following_prints_what_comes_and_ends_on_ctrl_c() {
 }
 
 #[test]
-fn a_limit_waits_for_records_that_are_not_there_yet() {
+fn consume_waits_for_new_records_up_to_the_limit() {
     let (_place, broker) = with_topic("2");
     broker.run(&["produce", "t"], b"one\n");
     let mut waiting = broker
@@ -316,7 +320,7 @@ fn a_limit_waits_for_records_that_are_not_there_yet() {
     assert_eq!(lines.next().expect("a line").expect("text"), "one");
     broker.run(&["produce", "t"], b"two\nthree\n");
     assert!(lines.next().is_some());
-    assert!(lines.next().is_none(), "two records and no more");
+    assert!(lines.next().is_none(), "exactly two records");
     assert!(waiting.wait().expect("a child can be waited for").success());
     guard.release();
     assert_eq!(broker.run(&["consume", "t", "--limit", "0"], b""), b"");
@@ -324,7 +328,7 @@ fn a_limit_waits_for_records_that_are_not_there_yet() {
 }
 
 #[test]
-fn a_reader_that_goes_away_ends_consume_quietly() {
+fn consume_ends_quietly_when_its_reader_closes_the_pipe() {
     let (_place, broker) = with_topic("1");
     broker.run(&["produce", "t"], "a line of some length\n".repeat(50_000).as_bytes());
     let mut reading = broker
@@ -346,8 +350,8 @@ fn a_reader_that_goes_away_ends_consume_quietly() {
 }
 
 #[test]
-fn without_a_broker_each_command_says_so_in_one_line() {
-    // A port that was free a moment ago and that nobody listens on.
+fn without_a_broker_each_command_fails_with_one_line() {
+    // A port that was just free, so that nothing listens on it.
     let address = std::net::TcpListener::bind("127.0.0.1:0")
         .and_then(|l| l.local_addr())
         .expect("a free port")
@@ -368,14 +372,11 @@ fn without_a_broker_each_command_says_so_in_one_line() {
     });
     assert!(said.contains("no-such-host.invalid"), "{said}");
     let said = fails_with(1, program(&["topic", "list", "--server", "no-such-host.invalid"]));
-    assert!(
-        said.contains("no-such-host.invalid:9191"),
-        "a port that is not given is the default one: {said}"
-    );
+    assert!(said.contains("no-such-host.invalid:9191"), "a missing port is the default port: {said}");
 }
 
 #[test]
-fn one_answering_address_of_several_is_enough() {
+fn one_reachable_bootstrap_address_is_enough() {
     let (_place, broker) = with_topic("1");
     let dead = std::net::TcpListener::bind("127.0.0.1:0").and_then(|l| l.local_addr()).expect("a free port");
     let both = format!("{dead},{}", broker.address());
@@ -385,7 +386,7 @@ fn one_answering_address_of_several_is_enough() {
 }
 
 #[test]
-fn a_cluster_is_shown_at_a_glance_and_what_it_does_by_the_second() {
+fn info_summarises_a_cluster_and_stats_shows_its_rates() {
     let (_place, broker) = with_topic("3");
     broker.run(&["produce", "t", "one", "two"], b"");
     let info = json(&text(broker.run(&["info", "--json"], b"")));
@@ -400,13 +401,13 @@ fn a_cluster_is_shown_at_a_glance_and_what_it_does_by_the_second() {
     assert!(stats.lines().count() == 3 && stats.contains("RECORDS/s"), "{stats}");
     let stats = text(broker.run(&["stats", "--every", "10ms", "-n", "1", "--json"], b""));
     let stats = json(&stats);
-    assert_eq!(stats["records.appended"], 0, "nobody sends");
+    assert_eq!(stats["records.appended"], 0, "no records are sent meanwhile");
     assert!(stats["connections.now"].as_u64() >= Some(1) && stats["seconds"].as_f64() >= Some(0.01));
     broker.stop();
 }
 
 #[test]
-fn completions_are_there_for_the_usual_shells() {
+fn completions_are_generated_for_bash_zsh_and_fish() {
     for shell in ["bash", "zsh", "fish"] {
         let script = output(program(&["completions", shell]), b"");
         assert!(script.status.success());

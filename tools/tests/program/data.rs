@@ -1,4 +1,4 @@
-//! What rests on disk: looked into, damaged, of another cluster, of a newer version, and with no room left.
+//! Data directories: inspected, damaged, of another cluster, of a newer version, and on a full disk.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -26,7 +26,7 @@ fn json_lines(text: &str) -> Vec<serde_json::Value> {
     text.lines().map(|line| serde_json::from_str(line).unwrap_or_else(|e| panic!("{line}: {e}"))).collect()
 }
 
-/// A stopped broker's data: topic `t`, two partitions with 1,000 records each, `p-n` being the value of record n of partition p.
+/// Creates the data of a stopped broker: topic `t` with two partitions of 1,000 records each; `p-n` is the value of record n of partition p.
 fn stopped() -> Place {
     let place = Place::new();
     let broker = place.start();
@@ -67,7 +67,7 @@ fn a_stopped_brokers_logs_can_be_listed_dumped_and_verified() {
 }
 
 #[test]
-fn a_running_brokers_logs_are_left_alone() {
+fn the_logs_of_a_running_broker_cannot_be_inspected() {
     let place = Place::new();
     let broker = place.start();
     let said = fails_with(73, log(&place, &["verify"]));
@@ -76,20 +76,20 @@ fn a_running_brokers_logs_are_left_alone() {
 }
 
 #[test]
-fn a_folder_without_a_brokers_data_says_so() {
+fn inspecting_a_directory_that_is_not_a_data_directory_fails() {
     let place = Place::new();
     fails_with(1, log(&place, &["ls"]));
     fs::create_dir(place.data()).expect("a writable temporary directory");
     let said = fails_with(1, log(&place, &["ls"]));
     assert!(said.contains("data directory"), "{said}");
-    fs::write(place.path("data/notes.txt"), "nothing of a broker's").expect("a writable temporary directory");
+    fs::write(place.path("data/notes.txt"), "not a broker's file").expect("a writable temporary directory");
     for command in [&["ls"][..], &["verify"], &["dump", "t"]] {
         let said = fails_with(1, log(&place, command));
         assert!(said.contains("data directory"), "{said}");
     }
 }
 
-/// Flips a bit of the first file that holds `needle`, in the needle.
+/// Flips a bit of the first occurrence of `needle` in the slabs. Returns the slab.
 fn flip(place: &Place, needle: &str) -> PathBuf {
     for path in slabs(&place.data()) {
         let mut bytes = fs::read(&path).expect("a slab");
@@ -100,11 +100,12 @@ fn flip(place: &Place, needle: &str) -> PathBuf {
             return path;
         }
     }
-    panic!("{needle} is nowhere");
+    panic!("{needle} is not in any slab");
 }
 
 fn slabs(data: &Path) -> Vec<PathBuf> {
-    let list = |dir: &Path| fs::read_dir(dir).expect("a folder").map(|entry| entry.expect("an entry").path());
+    let list =
+        |dir: &Path| fs::read_dir(dir).expect("a directory").map(|entry| entry.expect("an entry").path());
     let stores: Vec<PathBuf> = list(data).filter(|path| path.is_dir()).collect();
     let files = stores.iter().flat_map(|store| list(store));
     files
@@ -113,7 +114,7 @@ fn slabs(data: &Path) -> Vec<PathBuf> {
 }
 
 #[test]
-fn a_flipped_bit_is_found_named_and_costs_nothing_but_the_records_it_hit() {
+fn a_flipped_bit_is_reported_and_loses_only_the_records_of_its_batch() {
     let place = stopped();
     let slab = flip(&place, "0-300");
     let verified = output(log(&place, &["verify"]), b"");
@@ -128,21 +129,21 @@ fn a_flipped_bit_is_found_named_and_costs_nothing_but_the_records_it_hit() {
 
     let broker = place.start();
     let consumed = output(broker.command(&["consume", "t"]), b"");
-    assert_eq!(consumed.status.code(), Some(1), "something is missing, and the exit code says so");
+    assert_eq!(consumed.status.code(), Some(1), "the exit code reports missing records");
     let (read, said) = (text(&consumed.stdout), text(&consumed.stderr));
     let other: Vec<&str> = read.lines().filter(|line| line.starts_with("1-")).collect();
-    assert_eq!(other.len(), 1000, "the other partition is whole");
+    assert_eq!(other.len(), 1000, "the other partition is complete");
     assert_eq!(
         read.lines().filter(|line| line.starts_with("0-")).count(),
         750,
-        "what is before the damage and behind it is there"
+        "records before and after the damage are read"
     );
     assert!(
         !read.contains("0-300\n") && said.contains("t/0: the records at offsets 250 to 499 are"),
         "{said}"
     );
     assert_eq!(said.lines().count(), 1, "{said}");
-    // A named consumer is told once, and its position is behind the damage then.
+    // A named consumer or group gets the error once; its position is then after the damage.
     let named = || output(broker.command(&["consume", "t", "--consumer", "reader"]), b"");
     let group = || output(broker.command(&["consume", "t", "--group", "billing"]), b"");
     for (consume, kind) in [(&named as &dyn Fn() -> std::process::Output, "consumer"), (&group, "group")] {
@@ -154,13 +155,13 @@ fn a_flipped_bit_is_found_named_and_costs_nothing_but_the_records_it_hit() {
         let printed = (text(&second.stdout), text(&second.stderr));
         assert_eq!((second.status.code(), printed), (Some(0), (String::new(), String::new())), "{kind}");
     }
-    let behind = broker.run(&["consume", "t", "--partition", "0", "--from", "500"], b"");
-    assert_eq!(text(&behind).lines().count(), 500, "what is behind the damage is there");
+    let after = broker.run(&["consume", "t", "--partition", "0", "--from", "500"], b"");
+    assert_eq!(text(&after).lines().count(), 500, "records after the damage are read");
     broker.stop();
 }
 
 #[test]
-fn the_data_of_another_cluster_is_refused_and_left_as_it_is() {
+fn data_of_another_cluster_is_rejected_and_not_changed() {
     let (place, other) = (stopped(), stopped());
     fs::copy(other.path("data/identity"), place.path("data/identity")).expect("a file of the data directory");
     let said = start_fails_with(75, start_command(&place.data(), &[]));
@@ -172,12 +173,12 @@ fn the_data_of_another_cluster_is_refused_and_left_as_it_is() {
 }
 
 #[test]
-fn data_of_a_newer_version_is_refused_and_left_as_it_is() {
+fn data_of_a_newer_version_is_rejected_and_not_changed() {
     let place = stopped();
     let path = place.path("data/identity");
     let before = fs::read(&path).expect("the identity");
     let mut newer = before.clone();
-    // The version of the format, in front of everything that a newer version may have changed.
+    // The format version, which precedes all fields that a newer version may change.
     newer[12] = 99;
     fs::write(&path, newer).expect("the identity");
     let said = start_fails_with(75, start_command(&place.data(), &[]));
@@ -189,7 +190,7 @@ fn data_of_a_newer_version_is_refused_and_left_as_it_is() {
 }
 
 #[test]
-fn a_folder_with_other_files_in_it_is_not_taken_for_a_data_directory() {
+fn a_directory_with_unrelated_files_is_rejected_as_a_data_directory() {
     let place = Place::new();
     fs::create_dir(place.data()).expect("a writable temporary directory");
     fs::write(place.path("data/thesis.tex"), "chapter one").expect("a writable temporary directory");
@@ -197,11 +198,11 @@ fn a_folder_with_other_files_in_it_is_not_taken_for_a_data_directory() {
     assert!(said.contains("thesis.tex"), "{said}");
 }
 
-/// A file system of its own, so that filling it harms nobody. Unmounted when dropped.
+/// A small file system on a loop device. Unmounted when dropped.
 struct SmallDisk(PathBuf);
 
 impl SmallDisk {
-    /// None where this process may not mount.
+    /// Returns `None` if this process may not mount.
     fn mount(place: &Place, mebibytes: u32) -> Option<Self> {
         let (image, dir) = (place.path("image"), place.path("disk"));
         fs::create_dir(&dir).ok()?;
@@ -223,7 +224,7 @@ impl Drop for SmallDisk {
 }
 
 #[test]
-fn a_full_disk_refuses_records_loses_none_and_takes_more_when_there_is_room() {
+fn a_full_disk_rejects_records_loses_none_and_accepts_more_after_space_is_freed() {
     let place = Place::new();
     let Some(disk) = SmallDisk::mount(&place, 160) else {
         println!("skipped: this process may not mount a file system");
@@ -237,14 +238,14 @@ fn a_full_disk_refuses_records_loses_none_and_takes_more_when_there_is_room() {
     broker.run(&["produce", "keep"], b"kept\n");
     let line = vec![b'x'; 1000];
     let lines: Vec<u8> = (0..300_000).flat_map(|_| line.iter().copied().chain([b'\n'])).collect();
-    let refused = output(broker.command(&["produce", "fill", "--timeout", "3s"]), &lines);
-    let said = text(&refused.stderr);
-    assert_eq!(refused.status.code(), Some(1), "{said}");
-    assert!(said.contains("records are not taken at the moment") && said.contains("disk is full"), "{said}");
+    let rejected = output(broker.command(&["produce", "fill", "--timeout", "3s"]), &lines);
+    let said = text(&rejected.stderr);
+    assert_eq!(rejected.status.code(), Some(1), "{said}");
+    assert!(said.contains("the broker rejects records") && said.contains("disk is full"), "{said}");
 
-    assert_eq!(broker.run(&["consume", "keep"], b""), b"kept\n", "reading goes on");
+    assert_eq!(broker.run(&["consume", "keep"], b""), b"kept\n", "reads still work");
     let acknowledged = broker.run(&["consume", "fill"], b"").len();
-    assert!(acknowledged > 20_000_000, "{acknowledged} bytes were taken before the disk was full");
+    assert!(acknowledged > 20_000_000, "{acknowledged} bytes were accepted before the disk was full");
     broker.run(&["topic", "delete", "fill"], b"");
     broker.run(&["produce", "keep", "--timeout", "1m"], b"and more\n");
     assert_eq!(broker.run(&["consume", "keep"], b""), b"kept\nand more\n");
@@ -252,7 +253,7 @@ fn a_full_disk_refuses_records_loses_none_and_takes_more_when_there_is_room() {
 }
 
 #[test]
-fn a_broker_on_a_small_disk_that_is_full_serves_stops_starts_and_lets_topics_be_deleted() {
+fn a_broker_on_a_full_disk_restarts_serves_reads_and_deletes_topics() {
     let place = Place::new();
     let Some(disk) = SmallDisk::mount(&place, 60) else {
         println!("skipped: this process may not mount a file system");
@@ -268,8 +269,8 @@ fn a_broker_on_a_small_disk_that_is_full_serves_stops_starts_and_lets_topics_be_
     broker.run(&["produce", "fill"], b"kept\n");
     let lines: Vec<u8> = (0..80_000).flat_map(|_| [b'x'; 1000].into_iter().chain([b'\n'])).collect();
     assert!(!output(broker.command(&["produce", "fill", "--timeout", "3s"]), &lines).status.success());
-    // Somebody else takes what the broker has left.
-    let mut rest = fs::File::create(disk.0.join("rest")).expect("made");
+    // Another file takes the remaining space.
+    let mut rest = fs::File::create(disk.0.join("rest")).expect("a new file");
     while std::io::Write::write_all(&mut rest, &[1; 4096]).is_ok() {}
     broker.stop();
 

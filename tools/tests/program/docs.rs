@@ -1,4 +1,4 @@
-//! The documentation shows nothing that the program does not have, and the settings are all there.
+//! The documentation agrees with the program: commands and flags exist, and all settings are documented.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -27,7 +27,7 @@ fn help(words: &[&str]) -> Option<String> {
     shown.status.success().then(|| String::from_utf8(shown.stdout).expect("help is text"))
 }
 
-/// Every `highwater ...` in code, in blocks and in lines, with where it stands.
+/// Returns every `highwater ...` in code blocks and inline code, with its file and line.
 fn command_lines() -> Vec<(String, String)> {
     let mut found = Vec::new();
     for path in documents() {
@@ -51,7 +51,7 @@ fn command_lines() -> Vec<(String, String)> {
 }
 
 #[test]
-fn every_command_and_flag_in_the_documentation_is_one_of_the_programs() {
+fn every_command_and_flag_in_the_documentation_exists() {
     let lines = command_lines();
     assert!(lines.len() >= 10, "the documentation shows how to use the program");
     for (place, line) in lines {
@@ -88,9 +88,9 @@ fn every_setting_in_the_documentation_is_a_flag_and_the_reverse() {
         let [flag, variable, name, default] = &row[..] else { panic!("not a row of settings: {row:?}") };
         assert!(
             text.contains(&format!("{flag} <")) || text.contains(&format!("{flag}[")),
-            "{flag} is no flag"
+            "{flag} is not a flag of `start`"
         );
-        assert!(text.contains(&format!("[env: {variable}]")), "{variable} is no variable");
+        assert!(text.contains(&format!("[env: {variable}]")), "{variable} is not a variable of `start`");
         assert_eq!(&flag.trim_start_matches("--").replace('-', "_"), name);
         assert_eq!(variable, &format!("HIGHWATER_{}", name.to_uppercase()));
         let line = printed.lines().find(|line| {

@@ -1,7 +1,7 @@
-//! Real text goes in by `produce` and comes out of `consume` byte-identical, per key and in order.
+//! Text sent with `produce` is read with `consume` byte for byte, and in order for each key.
 //!
-//! `HIGHWATER_LINES=3000000` makes the file that long (100,000 lines otherwise); `HIGHWATER_FILE=path` takes the text from another
-//! file than the sources of this project.
+//! `HIGHWATER_LINES=3000000` sets the number of lines (100,000 by default). `HIGHWATER_FILE=path` takes the text from a file instead of this
+//! project's sources.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -11,7 +11,7 @@ use highwater_client::{Client, Record, Start};
 
 use crate::support::{Broker, Place, from_environment, output};
 
-/// Every line with its key in front: which text it is from. What a line holds is arbitrary bytes.
+/// Returns lines of the form `key|line`. The key names the text that the line is from; lines contain arbitrary bytes.
 fn corpus(lines: usize) -> Vec<u8> {
     let texts: Vec<(String, Vec<u8>)> = match std::env::var_os("HIGHWATER_FILE") {
         Some(path) => vec![("file".into(), fs::read(path).expect("HIGHWATER_FILE is a file"))],
@@ -25,7 +25,7 @@ fn corpus(lines: usize) -> Vec<u8> {
                 if made == lines {
                     return out;
                 }
-                // A single text gets many keys, so that all partitions have work.
+                // A single text gets many keys, so that records go to all partitions.
                 let key = if texts.len() == 1 {
                     format!("{name}-{}-{round}", i % 1009)
                 } else {
@@ -60,7 +60,7 @@ fn sources() -> Vec<(String, PathBuf)> {
     found
 }
 
-/// The lines of each key, in order.
+/// Returns the lines of each key, in order.
 fn by_key(text: &[u8]) -> BTreeMap<&[u8], Vec<&[u8]>> {
     let mut keys: BTreeMap<&[u8], Vec<&[u8]>> = BTreeMap::new();
     for line in text.split_inclusive(|b| *b == b'\n') {
@@ -70,7 +70,7 @@ fn by_key(text: &[u8]) -> BTreeMap<&[u8], Vec<&[u8]>> {
     keys
 }
 
-/// Key and the rest of a line.
+/// Splits a line into its key and the rest.
 fn split(line: &[u8]) -> (&[u8], &[u8]) {
     let separator = line.iter().position(|b| *b == b'|').expect("every line has a key");
     (&line[..separator], &line[separator + 1..])
@@ -91,7 +91,7 @@ fn send(broker: &Broker, topic: &str, text: &[u8], flags: &[&str]) {
 }
 
 #[test]
-fn a_file_of_many_lines_comes_out_as_it_went_in_by_key_and_in_order() {
+fn a_file_of_many_lines_is_read_back_unchanged_and_in_order_per_key() {
     let lines = from_environment("HIGHWATER_LINES", 100_000);
     let text = corpus(lines);
     let place = Place::new();
@@ -117,7 +117,7 @@ fn a_file_of_many_lines_comes_out_as_it_went_in_by_key_and_in_order() {
 }
 
 #[test]
-fn every_compression_gives_back_the_same_bytes() {
+fn every_compression_codec_preserves_the_bytes() {
     let text = corpus(20_000);
     let place = Place::new();
     let broker = place.start();
@@ -145,7 +145,7 @@ fn lines_of_any_size_and_any_bytes_are_records() {
         }));
         text.push(b'\n');
     }
-    // The last line need not end.
+    // The last line has no newline.
     text.extend(b"the end\0\xff\r");
     broker.run(&["produce", "sizes"], &text);
     let mut received = broker.run(&["consume", "sizes"], b"");
@@ -155,7 +155,7 @@ fn lines_of_any_size_and_any_bytes_are_records() {
 }
 
 #[test]
-fn a_line_of_ninety_mebibytes_is_a_record_where_the_limit_is_raised_and_outlives_a_kill_and_a_lower_limit() {
+fn a_record_of_ninety_mebibytes_survives_a_kill_and_a_lowered_limit() {
     let place = Place::new();
     let large = ["--cores", "1", "--memory", "400MiB", "--batch-bytes-max", "100MiB"];
     let broker = place.start_with(&large);
@@ -167,16 +167,16 @@ fn a_line_of_ninety_mebibytes_is_a_record_where_the_limit_is_raised_and_outlives
     let broker = place.start_with(&["--cores", "1", "--memory", "128MiB"]);
     let received = broker.run(&["consume", "sizes"], b"");
     assert!(received == text, "{} bytes came back of {}", received.len(), text.len());
-    let refused = output(broker.command(&["produce", "sizes"]), &text);
-    let said = String::from_utf8_lossy(&refused.stderr);
-    assert_eq!(refused.status.code(), Some(1), "{said}");
+    let rejected = output(broker.command(&["produce", "sizes"]), &text);
+    let said = String::from_utf8_lossy(&rejected.stderr);
+    assert_eq!(rejected.status.code(), Some(1), "{said}");
     assert!(said.contains("limit of 16777216 bytes") && said.contains("--batch-bytes-max"), "{said}");
     broker.stop();
 }
 
-/// The same through the Rust client: sent by one task, every delivery awaited, read by another client.
+/// Sends all lines with one Rust client, awaits every delivery, and reads with another client.
 #[test]
-fn a_file_of_many_lines_comes_back_the_same_through_the_client() {
+fn a_file_of_many_lines_is_read_back_unchanged_through_the_rust_client() {
     let lines = from_environment("HIGHWATER_LINES", 100_000);
     let text = corpus(lines);
     let place = Place::new();

@@ -1,4 +1,4 @@
-//! Groups, as a script uses them: several processes share a topic.
+//! `consume --group`: several processes share a topic.
 
 use std::io::{BufRead as _, BufReader};
 use std::process::{Child, Stdio};
@@ -8,7 +8,7 @@ use rustix::process::{Pid, Signal, kill_process};
 
 use crate::support::{Broker, Guard, Place, fails_with};
 
-/// A process that consumes; what it prints comes out of a channel, with its number.
+/// A `consume` process. Its output lines are sent to a channel, with its number.
 struct Member {
     child: Child,
     guard: Guard,
@@ -23,7 +23,7 @@ impl Member {
         let stdout = BufReader::new(child.stdout.take().expect("stdout is piped"));
         std::thread::spawn(move || {
             for line in stdout.lines() {
-                // Nobody listens any more when the test is over.
+                // Fails only after the test has ended.
                 let _ = printed.send((number, line.expect("text")));
             }
         });
@@ -43,16 +43,16 @@ fn describe(broker: &Broker) -> serde_json::Value {
     serde_json::from_slice(&described).expect("JSON")
 }
 
-/// Until that many members have all partitions between them.
-fn settled(broker: &Broker, members: usize) {
-    // There is no such group before the first member.
+/// Waits until the partitions are divided evenly among that many members.
+fn wait_for_members(broker: &Broker, members: usize) {
+    // The group does not exist before the first member joins.
     while String::from_utf8_lossy(&broker.run(&["group", "list"], b"")).lines().count() < 2 {}
     loop {
         let group = describe(broker);
-        let of_members = group["members"].as_array().expect("a list");
-        let has: Vec<u64> = of_members.iter().filter_map(|m| m["partitions"].as_u64()).collect();
-        if group["state"] == "Stable" && has.len() == members && has.iter().all(|n| *n == 4 / members as u64)
-        {
+        let described = group["members"].as_array().expect("a list");
+        let owned: Vec<u64> = described.iter().filter_map(|m| m["partitions"].as_u64()).collect();
+        let is_even = owned.len() == members && owned.iter().all(|n| *n == 4 / members as u64);
+        if group["state"] == "Stable" && is_even {
             return;
         }
     }
@@ -63,7 +63,7 @@ fn lines(from: u64, to: u64) -> Vec<u8> {
 }
 
 #[test]
-fn processes_of_a_group_share_the_partitions_and_take_over_from_each_other() {
+fn members_of_a_group_share_the_partitions_and_take_over_those_of_members_that_leave() {
     let place = Place::new();
     let broker =
         place.start_with(&["--group-heartbeat-interval-ms", "50", "--group-session-timeout-ms", "2000"]);
@@ -71,35 +71,35 @@ fn processes_of_a_group_share_the_partitions_and_take_over_from_each_other() {
     let (printed, from_members) = mpsc::channel();
     let first = Member::start(&broker, 1, printed.clone());
     let second = Member::start(&broker, 2, printed.clone());
-    settled(&broker, 2);
+    wait_for_members(&broker, 2);
     let mut seen = Vec::new();
     let mut by_member = [0; 4];
     let mut until = |count: usize, seen: &mut Vec<u64>| {
         while seen.len() < count {
-            let (number, line) = from_members.recv().expect("a member runs");
+            let (number, line) = from_members.recv().expect("a member is running");
             by_member[number] += 1;
             seen.push(line.split(' ').nth(1).expect("a value").parse().expect("a number"));
         }
     };
     broker.run(&["produce", "t", "--key-separator", ":"], &lines(0, 1000));
     until(1000, &mut seen);
-    // Ctrl-C, SIGTERM, a closed terminal: it leaves, and what it had goes on at the other.
+    // On Ctrl-C, SIGTERM or a closed terminal, a member leaves, and the other takes over its partitions.
     assert_eq!(first.end(Signal::INT), Some(130));
-    settled(&broker, 1);
+    wait_for_members(&broker, 1);
     for (signal, code) in [(Signal::TERM, 143), (Signal::HUP, 129)] {
         let third = Member::start(&broker, 3, printed.clone());
-        settled(&broker, 2);
+        wait_for_members(&broker, 2);
         assert_eq!(third.end(signal), Some(code));
-        settled(&broker, 1);
+        wait_for_members(&broker, 1);
     }
     drop(printed);
     broker.run(&["produce", "t", "--key-separator", ":"], &lines(1000, 1500));
     until(1500, &mut seen);
     seen.sort_unstable();
-    assert!(seen.iter().copied().eq(0..1500), "each record once");
+    assert!(seen.iter().copied().eq(0..1500), "each record exactly once");
     assert!(by_member[1] > 0 && by_member[2] > 500, "{by_member:?}");
 
-    // Killed: its session has to end first. Nobody takes its place, and nothing is lost for the next.
+    // A killed member is removed when its session times out. The next member of the group loses no records.
     second.end(Signal::KILL);
     loop {
         let group = describe(&broker);
@@ -123,7 +123,7 @@ fn processes_of_a_group_share_the_partitions_and_take_over_from_each_other() {
 }
 
 #[test]
-fn a_limit_ends_in_the_middle_of_a_batch_and_the_next_goes_on_there() {
+fn a_limit_within_a_batch_commits_there_and_the_next_member_resumes_there() {
     let place = Place::new();
     let broker = place.start();
     broker.run(&["topic", "create", "t"], b"");

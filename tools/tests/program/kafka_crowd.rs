@@ -1,4 +1,4 @@
-//! Many of Kafka's clients at once, most of which say nothing.
+//! Many Kafka clients at once, most of them idle.
 
 use std::fs;
 use std::io::{Read as _, Write as _};
@@ -19,41 +19,43 @@ const CONSUMERS: usize = 50;
 const RECORDS_PER_PRODUCER: usize = 100;
 const PARTITIONS: i32 = 4;
 
-/// Memory that a connection may cost which is open, was asked once, and is silent. Generous: what the allocator keeps for itself and
-/// what the shards do meanwhile is in it.
+/// Maximum memory of an idle connection that made one request. Generous, because it includes the allocator's overhead and the shards'
+/// background work.
 const IDLE_CONNECTION_BYTES_MAX: usize = 32 << 10;
 
-/// Memory by which the broker may grow while all of them are there and a tenth is busy: buffers for what is on its way.
+/// Maximum growth of the broker's memory with all connections, a tenth of them busy. Includes buffers of data in flight.
 const CROWD_BYTES_MAX: usize = 256 << 20;
 
-/// As long as anything may take.
-const PATIENCE: Duration = Duration::from_mins(2);
+/// Timeout of any single operation.
+const TIMEOUT: Duration = Duration::from_mins(2);
 
-/// Descriptors that this test and the broker want, each for itself.
+/// Number of descriptors that this test and the broker need, each.
 const DESCRIPTORS: u64 = 4096;
 
-/// An ApiVersions request of version 0, which every client of Kafka begins with, and where its number stands.
-const ASK: [u8; 14] = [0, 0, 0, 10, 0, 18, 0, 0, 0, 0, 0, 7, 0xff, 0xff];
-const NUMBER: std::ops::Range<usize> = 8..12;
+/// An ApiVersions request of version 0, the first request of every Kafka client.
+const API_VERSIONS: [u8; 14] = [0, 0, 0, 10, 0, 18, 0, 0, 0, 0, 0, 7, 0xff, 0xff];
 
-fn ask(stream: &mut TcpStream) {
-    stream.write_all(&ASK).expect("the broker reads");
+/// Range of the correlation id in [`API_VERSIONS`].
+const CORRELATION_ID: std::ops::Range<usize> = 8..12;
+
+fn request_api_versions(stream: &mut TcpStream) {
+    stream.write_all(&API_VERSIONS).expect("the broker reads");
     let mut length = [0; 4];
-    stream.read_exact(&mut length).expect("the broker answers");
-    let mut answer = vec![0; u32::from_be_bytes(length) as usize];
-    stream.read_exact(&mut answer).expect("the broker answers");
-    assert_eq!(answer[..4], ASK[NUMBER]);
-    assert_eq!(answer[4..6], [0, 0], "no error");
+    stream.read_exact(&mut length).expect("the broker replies");
+    let mut response = vec![0; u32::from_be_bytes(length) as usize];
+    stream.read_exact(&mut response).expect("the broker replies");
+    assert_eq!(response[..4], API_VERSIONS[CORRELATION_ID]);
+    assert_eq!(response[4..6], [0, 0], "no error");
 }
 
 fn resident_bytes(broker: &Broker) -> usize {
     let status = fs::read_to_string(format!("/proc/{}/status", broker.pid())).expect("it runs");
-    let line = status.lines().find(|line| line.starts_with("VmRSS:")).expect("it is told");
+    let line = status.lines().find(|line| line.starts_with("VmRSS:")).expect("a VmRSS line");
     let kib: usize = line.split_whitespace().nth(1).and_then(|kib| kib.parse().ok()).expect("a number");
     kib << 10
 }
 
-/// The limit of descriptors is inherited by the broker. Raised only as far as anybody may.
+/// Raises the soft limit of descriptors, which the broker inherits.
 fn raise_descriptors() {
     let limit = getrlimit(Resource::Nofile);
     let enough = limit.current.is_none_or(|current| current >= DESCRIPTORS);
@@ -73,10 +75,10 @@ fn produce(address: &str, producer: usize) {
             .send(BaseRecord::to("t").key(&key).payload(&value))
             .map_err(|(e, _)| e)
             .expect("there is room");
-        // Not all at once: each is busy for a while.
+        // Spread the load, so that each producer is busy for a while.
         client.poll(Duration::from_millis(1));
     }
-    client.flush(PATIENCE).expect("all are acknowledged");
+    client.flush(TIMEOUT).expect("all are acknowledged");
     assert_eq!(client.in_flight_count(), 0);
 }
 
@@ -90,26 +92,26 @@ fn consume(address: &str) {
     }
     client.assign(&all).expect("assigned");
     for _ in 0..PRODUCERS * RECORDS_PER_PRODUCER {
-        let message = client.poll(PATIENCE).expect("there are more").expect("no error");
+        let message = client.poll(TIMEOUT).expect("there are more").expect("no error");
         assert!(message.payload_len() >= 100);
     }
 }
 
 #[test]
-fn a_thousand_silent_connections_cost_little_and_a_hundred_busy_ones_work_beside_them() {
+fn a_thousand_idle_connections_use_little_memory_and_a_hundred_busy_clients_are_served() {
     raise_descriptors();
     let place = Place::new();
     let broker = place.start();
     broker.run(&["topic", "create", "t", "--partitions", &PARTITIONS.to_string()], b"");
     let address = broker.kafka_address();
-    // What the broker keeps from then on is not a connection's.
-    ask(&mut TcpStream::connect(&address).expect("the broker listens"));
+    // The first connection causes one-time allocations.
+    request_api_versions(&mut TcpStream::connect(&address).expect("the broker listens"));
     let before = resident_bytes(&broker);
     let mut idle: Vec<TcpStream> =
         (0..IDLE).map(|_| TcpStream::connect(&address).expect("the broker listens")).collect();
     for stream in &mut idle {
-        stream.set_read_timeout(Some(PATIENCE)).expect("a socket option");
-        ask(stream);
+        stream.set_read_timeout(Some(TIMEOUT)).expect("a socket option");
+        request_api_versions(stream);
     }
     let each = resident_bytes(&broker).saturating_sub(before) / IDLE;
     std::thread::scope(|scope| {
@@ -123,10 +125,12 @@ fn a_thousand_silent_connections_cost_little_and_a_hundred_busy_ones_work_beside
     });
     let busy = resident_bytes(&broker).saturating_sub(before);
     for stream in &mut idle {
-        ask(stream);
+        request_api_versions(stream);
     }
-    println!("{each} bytes for each of {IDLE} silent connections; {busy} bytes for all, with the busy ones");
-    assert!(each <= IDLE_CONNECTION_BYTES_MAX, "{each} bytes for each silent connection");
+    println!(
+        "{each} bytes for each of {IDLE} idle connections; {busy} bytes for all, including the busy ones"
+    );
+    assert!(each <= IDLE_CONNECTION_BYTES_MAX, "{each} bytes for each idle connection");
     assert!(busy <= CROWD_BYTES_MAX, "{busy} bytes for all");
     broker.stop();
 }

@@ -1,6 +1,6 @@
-//! `kill -9` while producing, again and again, with a checker that remembers every acknowledgement.
+//! Kills the broker repeatedly while producing, and checks that every acknowledged record survives.
 //!
-//! 20 cycles; `HIGHWATER_KILL_CYCLES=1000` for the long form.
+//! 20 cycles by default; `HIGHWATER_KILL_CYCLES=1000` for the long form.
 
 use std::collections::VecDeque;
 use std::io::{BufRead as _, BufReader, Write as _};
@@ -12,18 +12,18 @@ use std::time::{Duration, Instant};
 use highwater_client::{Client, Producer, Record, Start};
 use tokio::sync::watch;
 
-use crate::checker::{At, Checker};
+use crate::checker::{Checker, Position};
 use crate::support::{Broker, Guard, Place, from_environment, start_command};
 
 pub(crate) const PARTITIONS: u32 = 4;
 
 const KEYS: u64 = 50;
 
-/// How long the producer tries for a record: longer than all restarts together.
-pub(crate) const PATIENCE: Duration = Duration::from_hours(2);
+/// Delivery timeout of the producer: longer than all restarts together.
+pub(crate) const DELIVERY_TIMEOUT: Duration = Duration::from_hours(2);
 
-/// Key and value of a record. It carries its number, and then so many bytes that batches of every kind occur: packed into pages, and
-/// in pages of their own.
+/// Returns the key and value of a record. The value starts with its number. Its size varies, so that some batches are packed into shared
+/// pages and others get their own.
 pub(crate) fn record(number: u64) -> (Vec<u8>, Vec<u8>) {
     let filler = match number % 100 {
         0 => 150_000,
@@ -36,39 +36,39 @@ pub(crate) fn record(number: u64) -> (Vec<u8>, Vec<u8>) {
     ((number % KEYS).to_string().into_bytes(), value)
 }
 
-/// The number of a record that was read.
+/// Returns the number of a record that was read, after checking its key and value.
 pub(crate) fn number_of(key: Option<&[u8]>, value: &[u8]) -> u64 {
     let digits = value.split(|b| *b == b' ').next().unwrap_or_default();
     let number =
-        std::str::from_utf8(digits).ok().and_then(|text| text.parse().ok()).expect("a number in front");
-    let (its_key, its_value) = record(number);
-    assert!(key == Some(&its_key) && value == its_value, "the bytes of record {number} changed");
+        std::str::from_utf8(digits).ok().and_then(|text| text.parse().ok()).expect("a leading number");
+    let (expected_key, expected_value) = record(number);
+    assert!(key == Some(&expected_key) && value == expected_value, "the bytes of record {number} changed");
     number
 }
 
-/// What comes of a record in the end: where it is.
-pub(crate) type Pending = Pin<Box<dyn Future<Output = At> + Send>>;
+/// A delivery in flight. Resolves to the acknowledged position.
+pub(crate) type PendingDelivery = Pin<Box<dyn Future<Output = Position> + Send>>;
 
-/// A client that sends records in the order of their numbers, over lost connections too.
-pub(crate) trait Sends: Send + Sync + 'static {
-    /// Waits for room.
-    fn send(&self, number: u64) -> impl Future<Output = Pending> + Send;
+/// A producer that keeps the order of records across lost connections.
+pub(crate) trait OrderedProducer: Send + Sync + 'static {
+    /// Sends a record. Waits for space in the producer's buffer.
+    fn send(&self, number: u64) -> impl Future<Output = PendingDelivery> + Send;
 }
 
-impl Sends for Producer {
-    async fn send(&self, number: u64) -> Pending {
+impl OrderedProducer for Producer {
+    async fn send(&self, number: u64) -> PendingDelivery {
         let (key, value) = record(number);
         let record = Record::new(value).key(key).partition((number % u64::from(PARTITIONS)) as u32);
-        let delivery = Self::send(self, record).await.expect("records of a size that is allowed");
+        let delivery = Self::send(self, record).await.expect("a record within the size limit");
         Box::pin(async move {
-            let receipt = delivery.await.unwrap_or_else(|e| panic!("record {number} was given up: {e}"));
-            let offset = receipt.offset().expect("there are acknowledgements").get();
-            At { partition: receipt.partition(), offset }
+            let receipt = delivery.await.unwrap_or_else(|e| panic!("record {number} failed: {e}"));
+            let offset = receipt.offset().expect("acknowledgements are enabled").get();
+            Position { partition: receipt.partition(), offset }
         })
     }
 }
 
-/// Produces until told to stop, and tells the checker of everything.
+/// A task that produces until it is stopped, and records everything in a checker.
 pub(crate) struct Load {
     acknowledged: watch::Receiver<usize>,
     stop: watch::Sender<bool>,
@@ -76,34 +76,34 @@ pub(crate) struct Load {
 }
 
 impl Load {
-    pub(crate) fn start(client: impl Sends) -> Self {
+    pub(crate) fn start(client: impl OrderedProducer) -> Self {
         let (count, acknowledged) = watch::channel(0);
         let (stop, stopping) = watch::channel(false);
         let task = tokio::spawn(produce(client, count, stopping));
         Self { acknowledged, stop, task }
     }
 
-    /// Waits until this many more are acknowledged.
+    /// Waits until this many more records are acknowledged.
     pub(crate) async fn progress(&mut self, records: usize) {
         let goal = *self.acknowledged.borrow_and_update() + records;
-        self.acknowledged.wait_for(|count| *count >= goal).await.expect("the producer goes on");
+        self.acknowledged.wait_for(|count| *count >= goal).await.expect("the producer is running");
     }
 
     /// Stops and waits for the last acknowledgement.
     pub(crate) async fn finish(self) -> Checker {
         self.stop.send_replace(true);
-        self.task.await.expect("every record is acknowledged in the end")
+        self.task.await.expect("every record is eventually acknowledged")
     }
 }
 
 async fn produce(
-    client: impl Sends,
+    client: impl OrderedProducer,
     count: watch::Sender<usize>,
     stopping: watch::Receiver<bool>,
 ) -> Checker {
     let mut checker = Checker::default();
-    let mut in_flight: VecDeque<(u64, Pending)> = VecDeque::new();
-    let note = |checker: &mut Checker, number: u64, at: At| {
+    let mut in_flight: VecDeque<(u64, PendingDelivery)> = VecDeque::new();
+    let complete = |checker: &mut Checker, number: u64, at: Position| {
         checker.acknowledged(number, at);
         count.send_replace(checker.acknowledgements());
     };
@@ -113,31 +113,31 @@ async fn produce(
         }
         checker.sent(number);
         in_flight.push_back((number, client.send(number).await));
-        // Others may go on meanwhile: what is known is noted, and now and then one is waited for.
+        // Take completed deliveries without waiting, and wait only if too many are in flight.
         while let Some((number, pending)) = in_flight.front_mut()
             && let Poll::Ready(at) = pending.as_mut().poll(&mut Context::from_waker(Waker::noop()))
         {
-            note(&mut checker, *number, at);
+            complete(&mut checker, *number, at);
             in_flight.pop_front();
         }
         if in_flight.len() > 2_000 {
-            let (number, pending) = in_flight.pop_front().expect("there are many");
-            note(&mut checker, number, pending.await);
+            let (number, pending) = in_flight.pop_front().expect("not empty");
+            complete(&mut checker, number, pending.await);
         }
     }
     for (number, pending) in in_flight {
-        note(&mut checker, number, pending.await);
+        complete(&mut checker, number, pending.await);
     }
     checker
 }
 
-pub(crate) async fn read_all(client: &Client, topic: &str) -> Vec<(At, u64)> {
+pub(crate) async fn read_all(client: &Client, topic: &str) -> Vec<(Position, u64)> {
     let mut consumer =
         client.consumer(topic).start(Start::Earliest).until_end().await.expect("a topic to read");
     let mut read = Vec::new();
-    while let Some(batch) = consumer.next_batch().await.expect("all of it can be read") {
+    while let Some(batch) = consumer.next_batch().await.expect("all records are readable") {
         for record in &batch {
-            let at = At { partition: record.partition(), offset: record.offset().get() };
+            let at = Position { partition: record.partition(), offset: record.offset().get() };
             read.push((at, number_of(record.key(), record.value())));
         }
     }
@@ -148,23 +148,23 @@ pub(crate) fn block_on(work: impl Future<Output = ()>) {
     tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime").block_on(work);
 }
 
-/// A broker that is started again and again where it was.
-pub(crate) struct Restarted {
+/// A broker that is restarted repeatedly on the same data and addresses.
+pub(crate) struct RestartedBroker {
     place: Place,
     pub(crate) broker: Broker,
-    /// How long each start took.
+    /// Duration of each start.
     times: Vec<Duration>,
 }
 
-impl Restarted {
+impl RestartedBroker {
     pub(crate) fn new() -> Self {
         let place = Place::new();
         let broker = place.start();
         Self { place, broker, times: Vec::new() }
     }
 
-    /// Ends it by `end` and starts it on its data and addresses.
-    async fn again(self, end: fn(Broker)) -> Self {
+    /// Ends the broker with `end` and starts it again.
+    async fn restart(self, end: fn(Broker)) -> Self {
         let Self { place, broker, mut times } = self;
         let (native, kafka) = (broker.address(), broker.kafka_address());
         let (broker, time) = tokio::task::spawn_blocking({
@@ -178,25 +178,25 @@ impl Restarted {
             }
         })
         .await
-        .expect("it ends and starts again");
+        .expect("the restart does not panic");
         times.push(time);
         Self { place, broker, times }
     }
 
-    /// Kills it that often, at different moments: soon after the start, and with much in flight.
-    pub(crate) async fn killed(mut self, cycles: usize, load: &mut Load) -> Self {
+    /// Kills and restarts the broker `cycles` times, at different moments: soon after the start, and with many records in flight.
+    pub(crate) async fn kill_repeatedly(mut self, cycles: usize, load: &mut Load) -> Self {
         for cycle in 0..cycles {
             load.progress(1 + (cycle * 37) % 700).await;
-            self = self.again(Broker::kill).await;
+            self = self.restart(Broker::kill).await;
         }
         load.progress(100).await;
         self
     }
 
-    /// Compares what was acknowledged with what is there.
-    pub(crate) fn judge(mut self, checker: &Checker, read: &[(At, u64)]) {
-        checker.judge(read).assert_clean();
-        assert_eq!(read.len(), checker.acknowledgements(), "everything sent was acknowledged in the end");
+    /// Asserts that the records read are exactly those acknowledged, and stops the broker.
+    pub(crate) fn verify(mut self, checker: &Checker, read: &[(Position, u64)]) {
+        checker.check(read).assert_none();
+        assert_eq!(read.len(), checker.acknowledgements(), "every record sent was acknowledged");
         self.times.sort();
         println!(
             "{} restarts, {} records acknowledged and read; a start took: median {:?}, longest {:?}",
@@ -210,22 +210,22 @@ impl Restarted {
 }
 
 #[test]
-fn no_acknowledged_record_is_lost_or_doubled_however_often_the_broker_is_killed() {
+fn no_acknowledged_record_is_lost_or_duplicated_however_often_the_broker_is_killed() {
     let cycles = from_environment("HIGHWATER_KILL_CYCLES", 20);
     block_on(async {
-        let restarted = Restarted::new();
+        let restarted = RestartedBroker::new();
         let client = Client::connect(&restarted.broker.address()).await.expect("the broker is ready");
         client.create_topic("t").partitions(PARTITIONS).await.expect("a new topic");
-        let producer = client.producer("t").delivery_timeout(PATIENCE).buffer_bytes(4 << 20).await;
+        let producer = client.producer("t").delivery_timeout(DELIVERY_TIMEOUT).buffer_bytes(4 << 20).await;
         let mut load = Load::start(producer.expect("a producer"));
-        let restarted = restarted.killed(cycles, &mut load).await;
+        let restarted = restarted.kill_repeatedly(cycles, &mut load).await;
         let checker = load.finish().await;
-        restarted.judge(&checker, &read_all(&client, "t").await);
+        restarted.verify(&checker, &read_all(&client, "t").await);
     });
 }
 
 #[test]
-fn produce_carries_on_through_a_kill_and_its_lines_are_there_once() {
+fn produce_continues_after_a_kill_and_writes_each_line_once() {
     const LINES: usize = 200_000;
     let place = Place::new();
     let broker = place.start();
@@ -240,11 +240,11 @@ fn produce_carries_on_through_a_kill_and_its_lines_are_there_once() {
     let mut stdin = produce.stdin.take().expect("stdin is piped");
     let mut text = Vec::new();
     for i in 0..LINES {
-        writeln!(text, "k{}:{i}", i % 1000).expect("memory can be written");
+        writeln!(text, "k{}:{i}", i % 1000).expect("writing to memory does not fail");
     }
     let (half, rest) = text.split_at(text.len() / 2);
     stdin.write_all(half).expect("produce reads");
-    // Something has arrived, and more is on its way.
+    // Some records have arrived, and more are in flight.
     let mut follow = broker
         .command(&["consume", "t", "--limit", "1000"])
         .stdout(Stdio::piped())
@@ -266,24 +266,24 @@ fn produce_carries_on_through_a_kill_and_its_lines_are_there_once() {
         .map(|line| line.parse().expect("a number"))
         .collect();
     read.sort_unstable();
-    assert!(read.into_iter().eq(0..LINES), "every line once");
+    assert!(read.into_iter().eq(0..LINES), "every line exactly once");
     broker.stop();
 }
 
 #[test]
 fn a_stop_while_producing_loses_nothing_and_exits_with_zero() {
     block_on(async {
-        let mut restarted = Restarted::new();
+        let mut restarted = RestartedBroker::new();
         let client = Client::connect(&restarted.broker.address()).await.expect("the broker is ready");
         client.create_topic("t").partitions(PARTITIONS).await.expect("a new topic");
-        let producer = client.producer("t").delivery_timeout(PATIENCE).await.expect("a producer");
+        let producer = client.producer("t").delivery_timeout(DELIVERY_TIMEOUT).await.expect("a producer");
         let mut load = Load::start(producer);
         for _ in 0..3 {
             load.progress(500).await;
-            restarted = restarted.again(Broker::stop).await;
+            restarted = restarted.restart(Broker::stop).await;
         }
         load.progress(100).await;
         let checker = load.finish().await;
-        restarted.judge(&checker, &read_all(&client, "t").await);
+        restarted.verify(&checker, &read_all(&client, "t").await);
     });
 }

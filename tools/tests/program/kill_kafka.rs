@@ -1,6 +1,6 @@
-//! `kill -9` while Kafka's clients produce and read: librdkafka's idempotent producer, and members of a group.
+//! Kills the broker repeatedly while Kafka clients work: librdkafka's idempotent producer, and members of a group.
 //!
-//! 5 cycles; `HIGHWATER_KILL_CYCLES=200` for the long form.
+//! 5 cycles by default; `HIGHWATER_KILL_CYCLES=200` for the long form.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, OnceLock};
@@ -15,13 +15,14 @@ use rdkafka::producer::{BaseRecord, DeliveryResult, ProducerContext, ThreadedPro
 use rdkafka::{ClientConfig, ClientContext, Offset, TopicPartitionList};
 use tokio::sync::oneshot;
 
-use crate::checker::At;
+use crate::checker::Position;
 use crate::kill::{
-    Load, PARTITIONS, PATIENCE, Pending, Restarted, Sends, block_on, number_of, read_all, record,
+    DELIVERY_TIMEOUT, Load, OrderedProducer, PARTITIONS, PendingDelivery, RestartedBroker, block_on,
+    number_of, read_all, record,
 };
 use crate::support::from_environment;
 
-/// What every client is told.
+/// Returns the configuration common to all clients.
 pub(crate) fn config(address: &str) -> ClientConfig {
     let mut config = ClientConfig::new();
     config
@@ -32,47 +33,49 @@ pub(crate) fn config(address: &str) -> ClientConfig {
     config
 }
 
-/// Tells whoever waits for a record where it is.
+/// Sends each delivery report to the future that waits for it.
 struct Deliveries;
 
 impl ClientContext for Deliveries {}
 
 impl ProducerContext for Deliveries {
-    type DeliveryOpaque = Box<oneshot::Sender<Result<At, KafkaError>>>;
+    type DeliveryOpaque = Box<oneshot::Sender<Result<Position, KafkaError>>>;
 
     fn delivery(&self, result: &DeliveryResult<'_>, waiting: Self::DeliveryOpaque) {
         let result = match result {
-            Ok(message) => Ok(At { partition: message.partition() as u32, offset: message.offset() }),
+            Ok(message) => Ok(Position { partition: message.partition() as u32, offset: message.offset() }),
             Err((error, _)) => Err(error.clone()),
         };
-        // A test that has failed does not wait any more.
+        // The receiver is dropped if the test has failed.
         let _ = waiting.send(result);
     }
 }
 
-impl Sends for ThreadedProducer<Deliveries> {
-    async fn send(&self, number: u64) -> Pending {
+impl OrderedProducer for ThreadedProducer<Deliveries> {
+    async fn send(&self, number: u64) -> PendingDelivery {
         let (key, value) = record(number);
         let (waiting, result) = oneshot::channel();
         let record = BaseRecord::with_opaque_to("t", Box::new(waiting)).key(&key).payload(&value);
-        Self::send(self, record).map_err(|(error, _)| error).expect("there is room for some thousands");
+        Self::send(self, record)
+            .map_err(|(error, _)| error)
+            .expect("the queue has space for thousands of records");
         Box::pin(async move {
-            let result = result.await.expect("librdkafka says what became of it");
-            result.unwrap_or_else(|e| panic!("record {number} was given up: {e}"))
+            let result = result.await.expect("librdkafka reports every delivery");
+            result.unwrap_or_else(|e| panic!("record {number} failed: {e}"))
         })
     }
 }
 
-/// What a follower reads before it commits, and before it makes room for the next: the last records it does not commit.
+/// Number of records that a follower reads between commits, and in all. It leaves without committing the last 50.
 const RECORDS_PER_COMMIT: usize = 100;
 const RECORDS_PER_FOLLOWER: usize = 5 * RECORDS_PER_COMMIT + 50;
 
 /// Offsets, by partition.
 type Offsets = BTreeMap<i32, i64>;
 
-/// Members of a group, one after the other: each goes on where the one before committed, reads and commits some, and goes.
+/// A sequence of group members. Each resumes at the commits of its predecessor, reads and commits some records, and leaves.
 struct Followers {
-    /// How far they have to read, once that is known.
+    /// End offsets of the partitions, set once they are known.
     ends: Arc<OnceLock<Offsets>>,
     thread: JoinHandle<usize>,
 }
@@ -83,7 +86,7 @@ impl Followers {
         let mut config = config(address);
         config
             .set("group.id", "followers")
-            // The next one has its place at once, also if it could not say good-bye because there was no broker.
+            // A static member gets its partitions at once, even if its predecessor could not leave because the broker was down.
             .set("group.instance.id", "follower")
             .set("auto.offset.reset", "earliest")
             .set("enable.auto.commit", "false");
@@ -101,14 +104,14 @@ impl Followers {
         Self { ends, thread }
     }
 
-    /// Waits until all is read and committed. Gives how many followers there were.
+    /// Waits until everything is read and committed. Returns the number of followers.
     fn finish(self, ends: Offsets) -> usize {
-        self.ends.set(ends).expect("it ends once");
-        self.thread.join().expect("everybody went on where the one before had committed")
+        self.ends.set(ends).expect("`finish` is called once");
+        self.thread.join().expect("every follower resumed at its predecessor's commits")
     }
 }
 
-/// One follower.
+/// Runs one follower.
 fn follow(consumer: &BaseConsumer, committed: &mut Offsets, until: &OnceLock<Offsets>) {
     consumer.subscribe(&["t"]).expect("subscribed");
     let mut next = committed.clone();
@@ -116,8 +119,8 @@ fn follow(consumer: &BaseConsumer, committed: &mut Offsets, until: &OnceLock<Off
     let (mut read, mut due) = (0, false);
     while read < RECORDS_PER_FOLLOWER || due {
         let at_end = until.get() == Some(&next);
-        // A commit that fails may have arrived or not; it is made again until it is certain.
-        if (due || at_end) && commits(consumer, &next) {
+        // A failed commit may or may not have been applied, so it is retried until it succeeds.
+        if (due || at_end) && commit(consumer, &next) {
             committed.clone_from(&next);
             due = false;
             if at_end {
@@ -127,58 +130,58 @@ fn follow(consumer: &BaseConsumer, committed: &mut Offsets, until: &OnceLock<Off
         let Some(message) = consumer.poll(Duration::from_millis(100)) else { continue };
         let message = match message {
             Ok(message) => message,
-            // librdkafka tells of lost connections and goes on by itself.
+            // librdkafka reports lost connections, and reconnects by itself.
             Err(KafkaError::MessageConsumption(
                 RDKafkaErrorCode::BrokerTransportFailure | RDKafkaErrorCode::AllBrokersDown,
             )) => continue,
             Err(error) => panic!("{error}"),
         };
         number_of(message.key(), message.payload().expect("a value"));
-        let place = next.entry(message.partition()).or_default();
+        let expected = next.entry(message.partition()).or_default();
         let first = seen.insert(message.partition());
         assert_eq!(
             message.offset(),
-            *place,
+            *expected,
             "partition {}: {}",
             message.partition(),
-            if first { "it goes on where it was committed" } else { "there are no gaps" }
+            if first { "it resumes at the committed offset" } else { "there are no gaps" }
         );
-        *place += 1;
+        *expected += 1;
         read += 1;
         due |= read % RECORDS_PER_COMMIT == 0;
     }
 }
 
-fn commits(consumer: &BaseConsumer, next: &Offsets) -> bool {
-    let mut places = TopicPartitionList::new();
+fn commit(consumer: &BaseConsumer, next: &Offsets) -> bool {
+    let mut offsets = TopicPartitionList::new();
     for (partition, offset) in next {
-        places.add_partition_offset("t", *partition, Offset::Offset(*offset)).expect("an offset");
+        offsets.add_partition_offset("t", *partition, Offset::Offset(*offset)).expect("an offset");
     }
-    consumer.commit(&places, CommitMode::Sync).is_ok()
+    consumer.commit(&offsets, CommitMode::Sync).is_ok()
 }
 
 #[test]
 fn kafka_clients_lose_nothing_and_groups_resume_however_often_the_broker_is_killed() {
     let cycles = from_environment("HIGHWATER_KILL_CYCLES", 5);
     block_on(async {
-        let restarted = Restarted::new();
+        let restarted = RestartedBroker::new();
         let client = Client::connect(&restarted.broker.address()).await.expect("the broker is ready");
         client.create_topic("t").partitions(PARTITIONS).await.expect("a new topic");
         let address = restarted.broker.kafka_address();
         let producer: ThreadedProducer<Deliveries> = config(&address)
             .set("enable.idempotence", "true")
-            .set("message.timeout.ms", PATIENCE.as_millis().to_string())
+            .set("message.timeout.ms", DELIVERY_TIMEOUT.as_millis().to_string())
             .create_with_context(Deliveries)
             .expect("settings that librdkafka knows");
         let mut load = Load::start(producer);
         let followers = Followers::start(&address);
-        let restarted = restarted.killed(cycles, &mut load).await;
+        let restarted = restarted.kill_repeatedly(cycles, &mut load).await;
         let checker = load.finish().await;
         let read = read_all(&client, "t").await;
-        // Later places overwrite earlier ones.
+        // Later offsets overwrite earlier ones.
         let ends = read.iter().map(|(at, _)| (at.partition as i32, at.offset + 1)).collect();
         let followed = tokio::task::spawn_blocking(move || followers.finish(ends)).await;
-        println!("{} members of the group, one after the other", followed.expect("all was read"));
-        restarted.judge(&checker, &read);
+        println!("{} successive members of the group", followed.expect("everything was read"));
+        restarted.verify(&checker, &read);
     });
 }

@@ -1,4 +1,4 @@
-//! The real program in real processes: what a person with a shell sees.
+//! End-to-end tests of the program, in real processes.
 #![forbid(unsafe_code)]
 
 mod checker;

@@ -1,4 +1,4 @@
-//! Positions of groups and starts of partitions, moved from the command line.
+//! `group seek` and `topic trim`: positions of groups and starts of partitions, changed from the command line.
 
 use std::fmt::Write as _;
 use std::io::{BufRead as _, BufReader};
@@ -15,7 +15,7 @@ fn json_lines(bytes: &[u8]) -> Vec<serde_json::Value> {
     lines.map(|line| serde_json::from_slice(line).expect("JSON")).collect()
 }
 
-/// Topic `t` with two partitions of 10 records each, a minute apart, the first of 2023-11-14T22:13:20Z.
+/// Starts a broker with topic `t`: two partitions of 10 records each, one minute apart, starting at 2023-11-14T22:13:20Z.
 fn with_records() -> (Place, Broker) {
     let place = Place::new();
     let broker = place.start_with(&["--cores", "1"]);
@@ -34,14 +34,14 @@ fn with_records() -> (Place, Broker) {
     (place, broker)
 }
 
-/// By partition, where the group is.
+/// Returns the group's position in each partition.
 fn positions(broker: &Broker, group: &str) -> Vec<Option<i64>> {
     let described = &json_lines(&broker.run(&["group", "describe", group, "--json"], b""))[0];
     described["partitions"].as_array().expect("a list").iter().map(|p| p["position"].as_i64()).collect()
 }
 
 #[test]
-fn a_group_is_moved_to_either_end_an_offset_or_a_time() {
+fn a_group_seeks_to_either_end_an_offset_or_a_time() {
     let (_place, broker) = with_records();
     broker.run(&["consume", "t", "--group", "g"], b"");
     assert_eq!(positions(&broker, "g"), [Some(10), Some(10)]);
@@ -73,7 +73,7 @@ fn a_group_is_moved_to_either_end_an_offset_or_a_time() {
 }
 
 #[test]
-fn a_group_or_consumer_that_is_new_begins_where_it_is_set() {
+fn a_new_group_or_named_consumer_starts_at_the_position_set_by_seek() {
     let (_place, broker) = with_records();
     let said = fails_with(1, broker.command(&["group", "seek", "new", "--to", "8"]));
     assert!(said.contains("new") && said.contains("--topic"), "{said}");
@@ -98,7 +98,7 @@ fn a_group_or_consumer_that_is_new_begins_where_it_is_set() {
 }
 
 #[test]
-fn a_position_before_the_first_record_goes_on_at_the_first_record_and_says_so_once() {
+fn a_position_before_the_first_record_is_reset_to_the_first_record_with_one_message() {
     let (_place, broker) = with_records();
     for name in ["reader", "billing"] {
         broker.run(&["group", "seek", name, "--to", "2", "--topic", "t"], b"");
@@ -108,10 +108,10 @@ fn a_position_before_the_first_record_goes_on_at_the_first_record_and_says_so_on
         let consumed = output(broker.command(&["consume", "t", kept[0], kept[1]]), b"");
         let (read, said) = (text(consumed.stdout), text(consumed.stderr));
         assert!(consumed.status.success(), "{kept:?}: {said}");
-        let of = |partition: &str| read.lines().filter(|line| line.starts_with(partition)).count();
-        assert_eq!((of("0-"), of("1-")), (3, 8), "{kept:?}: {read}");
-        let told = "t/0: offset 2 does not exist";
-        assert!(said.lines().count() == 1 && said.contains(told), "{kept:?}: {said}");
+        let count = |partition: &str| read.lines().filter(|line| line.starts_with(partition)).count();
+        assert_eq!((count("0-"), count("1-")), (3, 8), "{kept:?}: {read}");
+        let expected = "t/0: offset 2 does not exist";
+        assert!(said.lines().count() == 1 && said.contains(expected), "{kept:?}: {said}");
         let consumed = output(broker.command(&["consume", "t", kept[0], kept[1]]), b"");
         assert_eq!(
             (text(consumed.stdout), text(consumed.stderr)),
@@ -119,14 +119,14 @@ fn a_position_before_the_first_record_goes_on_at_the_first_record_and_says_so_on
             "{kept:?}"
         );
     }
-    // An offset that was asked for has to be there, and nothing is waited for if it is not.
+    // An offset given with --from must exist; otherwise the command fails at once.
     let said = fails_with(1, broker.command(&["consume", "t", "--from", "2"]));
     assert!(said.contains("t/0 at offset 2") && said.contains("7..=10"), "{said}");
     broker.stop();
 }
 
 #[test]
-fn a_group_with_members_is_not_moved() {
+fn seeking_a_group_with_active_members_fails() {
     let (_place, broker) = with_records();
     let mut member = broker
         .command(&["consume", "t", "--group", "g", "--follow"])
@@ -134,7 +134,7 @@ fn a_group_with_members_is_not_moved() {
         .spawn()
         .expect("the program runs");
     let guard = Guard::new(&member);
-    // Kept open: a member whose output nobody reads any more leaves its group.
+    // Kept open, because a member whose stdout is closed leaves its group.
     let mut stdout = BufReader::new(member.stdout.take().expect("stdout is piped")).lines();
     stdout.next().expect("a line").expect("text");
     let said = fails_with(1, broker.command(&["group", "seek", "g", "--to", "earliest"]));
@@ -146,22 +146,25 @@ fn a_group_with_members_is_not_moved() {
 }
 
 #[test]
-fn the_oldest_records_of_a_topic_are_deleted_by_offset_time_or_number() {
+fn trim_deletes_the_oldest_records_by_offset_time_or_count() {
     let (_place, broker) = with_records();
     let trim = |flags: &[&str]| text(broker.run(&[&["topic", "trim", "t"], flags].concat(), b""));
     let count = || text(broker.run(&["consume", "t"], b"")).lines().count();
     let dry = trim(&["--before", "3", "--dry-run"]);
-    assert!(dry.ends_with("dry run: 6 records would be deleted, 14 left\n"), "{dry}");
+    assert!(dry.ends_with("dry run: 6 records would be deleted, 14 remaining\n"), "{dry}");
     assert_eq!(count(), 20);
-    assert!(trim(&["--before", "3"]).ends_with("6 records deleted, 14 left\n"));
+    assert!(trim(&["--before", "3"]).ends_with("6 records deleted, 14 remaining\n"));
     assert_eq!(count(), 14);
-    assert!(trim(&["--before", "1"]).ends_with("0 records deleted, 14 left\n"), "nothing comes back");
-    assert!(trim(&["--before", "@1700000300000", "-p", "1"]).ends_with("2 records deleted, 5 left\n"));
+    assert!(
+        trim(&["--before", "1"]).ends_with("0 records deleted, 14 remaining\n"),
+        "the start never moves back"
+    );
+    assert!(trim(&["--before", "@1700000300000", "-p", "1"]).ends_with("2 records deleted, 5 remaining\n"));
     assert_eq!(count(), 12);
     let lines = json_lines(trim(&["--before", "-1", "--json"]).as_bytes());
     assert_eq!((&lines[0]["from"], &lines[0]["to"]), (&3.into(), &9.into()));
     assert_eq!(text(broker.run(&["consume", "t"], b"")).lines().count(), 2);
-    assert!(trim(&["--before", "latest"]).ends_with("2 records deleted, 0 left\n"));
+    assert!(trim(&["--before", "latest"]).ends_with("2 records deleted, 0 remaining\n"));
     assert_eq!(count(), 0);
     let said = fails_with(1, broker.command(&["topic", "trim", "nope", "--before", "1"]));
     assert!(said.contains("nope"), "{said}");

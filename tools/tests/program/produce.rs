@@ -1,4 +1,4 @@
-//! `produce`: where records come from, how they are written, and what is said of them.
+//! `produce`: input, encodings, acknowledgements and errors; and other commands' handling of several names.
 
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::process::Stdio;
@@ -24,7 +24,7 @@ fn fails_with_input(code: i32, broker: &Broker, arguments: &[&str], stdin: &[u8]
 }
 
 #[test]
-fn a_line_is_acknowledged_while_the_next_one_has_not_come() {
+fn an_acknowledgement_is_printed_before_the_next_line_arrives() {
     let (_place, broker) = with_topic("1");
     let mut producing = broker
         .command(&["produce", "t", "--verbose"])
@@ -49,7 +49,7 @@ fn a_line_is_acknowledged_while_the_next_one_has_not_come() {
 }
 
 #[test]
-fn a_record_that_fails_ends_it_while_the_next_line_has_not_come() {
+fn a_rejected_record_ends_produce_before_the_next_line_arrives() {
     let (_place, broker) = with_topic("1");
     broker.run(&["topic", "alter", "t", "--config", "message.timestamp.before.max.ms=60000"], b"");
     let mut producing = broker
@@ -71,7 +71,7 @@ fn a_record_that_fails_ends_it_while_the_next_line_has_not_come() {
 }
 
 #[test]
-fn records_can_stand_on_the_command_line_with_a_key_for_all_of_them() {
+fn records_can_be_given_as_arguments_with_one_key_for_all() {
     let (_place, broker) = with_topic("1");
     broker.run(&["produce", "t", "-k", "k", "first", "two\nlines"], b"not read");
     broker.run(&["produce", "t", "-K", ":", "a:b"], b"");
@@ -90,7 +90,7 @@ fn records_can_stand_on_the_command_line_with_a_key_for_all_of_them() {
 }
 
 #[test]
-fn bytes_that_are_no_text_are_written_in_hexadecimal_or_base64_both_ways() {
+fn binary_keys_and_values_can_be_sent_and_printed_in_hexadecimal_and_base64() {
     let (_place, broker) = with_topic("1");
     broker.run(
         &["produce", "t", "-K", ":", "--key-encoding", "hex", "--value-encoding", "base64"],
@@ -100,13 +100,13 @@ fn bytes_that_are_no_text_are_written_in_hexadecimal_or_base64_both_ways() {
     assert_eq!(shown, "00ff AP8= 00ff 2\nff   0\n");
     let said = fails_with_input(1, &broker, &["produce", "t", "--value-encoding", "hex"], b"00\n0x00\n00\n");
     assert!(said.contains("line 2") && said.contains("value is not hexadecimal"), "{said}");
-    assert!(said.contains("1 record before it is acknowledged"), "{said}");
+    assert!(said.contains("1 record before it was acknowledged"), "{said}");
     fails_with(2, broker.command(&["produce", "t", "--key-encoding", "hex", "-k", "xyz", "v"]));
     broker.stop();
 }
 
 #[test]
-fn a_line_of_json_names_its_partition_and_says_whether_it_has_a_value() {
+fn a_json_line_can_set_its_partition_and_must_have_a_value_or_null() {
     let (_place, broker) = with_topic("6");
     let line = br#"{"value":"here","partition":5,"headers":{"trace":"abc","none":null}}"#;
     broker.run(&["produce", "t", "--json"], line);
@@ -118,7 +118,10 @@ fn a_line_of_json_names_its_partition_and_says_whether_it_has_a_value() {
 
     for (line, words) in [
         (&b"{}"[..], &["line 1", "no `value`", "null"][..]),
-        (b"{\"value\":\"a\"}\n\n{\"vlaue\":\"b\"}", &["line 3", "no field `vlaue`", "1 record before it"]),
+        (
+            b"{\"value\":\"a\"}\n\n{\"vlaue\":\"b\"}",
+            &["line 3", "unknown field `vlaue`", "1 record before it"],
+        ),
         (b"{\"value\":\"x\",\"partition\":6}", &["line 1", "topic t", "6 partitions"]),
         (b"{\"value\":\"a\"}\nnot json\n", &["line 2", "not JSON"]),
     ] {
@@ -134,7 +137,7 @@ fn a_line_of_json_names_its_partition_and_says_whether_it_has_a_value() {
 }
 
 #[test]
-fn one_of_several_names_that_fails_does_not_keep_the_others_from_being_done() {
+fn a_failure_for_one_of_several_names_does_not_stop_the_others() {
     let (_place, broker) = with_topic("1");
     assert_eq!(
         broker.run(&["topic", "create", "b", "-p", "1200"], b""),
@@ -154,7 +157,7 @@ fn one_of_several_names_that_fails_does_not_keep_the_others_from_being_done() {
 }
 
 #[test]
-fn a_variable_that_is_no_setting_is_told_and_a_misspelt_one_corrected() {
+fn an_unknown_environment_variable_causes_a_warning_with_a_suggestion() {
     let mut command = program(&["completions", "bash"]);
     command.env("HIGHWATER_SEVRER", "elsewhere").env("HIGHWATER_LISTEN", "127.0.0.1:1");
     let done = output(command, b"");

@@ -1,4 +1,4 @@
-//! What the README shows, as it stands there: the quick start, and what the demo prints.
+//! Runs the README's quick start exactly as written, and compares the demo's output with the README.
 
 use std::io::{BufRead as _, BufReader};
 use std::path::Path;
@@ -6,14 +6,14 @@ use std::process::{Command, Stdio};
 
 use crate::support::{Broker, Guard, Place, output, program};
 
-/// What the README says of this file.
+/// Markers in the README before the blocks used here.
 const BROKER: &str = "<!-- quick start 1:";
 const COMMANDS: &str = "<!-- quick start 2:";
 const FOLLOW: &str = "<!-- quick start 3:";
 const ONE_MORE: &str = "<!-- quick start 4:";
 const DEMO: &str = "<!-- demo:";
 
-/// The lines of the first code block after `marker` in the README.
+/// Returns the lines of the first code block after `marker` in the README.
 fn block_after(marker: &str) -> Vec<String> {
     let readme =
         Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("tools/ is in the workspace").join("README.md");
@@ -23,13 +23,13 @@ fn block_after(marker: &str) -> Vec<String> {
     lines.take_while(|line| !line.starts_with("```")).map(str::to_owned).collect()
 }
 
-/// A line in a shell that finds the program by its name.
+/// Returns a command that runs a line in a shell with the program on its `PATH`.
 fn shell(line: &str, place: &Path) -> Command {
     let program = Path::new(env!("CARGO_BIN_EXE_highwater"));
     let path = std::env::var("PATH").unwrap_or_default();
     let mut command = Command::new("sh");
     command.args(["-c", line]).current_dir(place);
-    command.env("PATH", format!("{}:{path}", program.parent().expect("a folder").display()));
+    command.env("PATH", format!("{}:{path}", program.parent().expect("a directory").display()));
     command
 }
 
@@ -70,23 +70,23 @@ fn the_quick_start_of_the_readme_works_as_it_stands() {
     let follower = BufReader::new(follow.stdout.take().expect("stdout is piped"));
     let first = std::thread::scope(|scope| {
         let first = scope.spawn(|| follower.lines().next());
-        // From `latest` on it sees what comes after it has begun, and only it knows when that is.
+        // The follower starts at `latest`, at an unknown moment; send records until it prints one.
         while !first.is_finished() {
             let sent = output(run(one_more), b"");
             assert!(sent.status.success(), "{}", String::from_utf8_lossy(&sent.stderr));
         }
         first.join().expect("reading a pipe does not panic")
     });
-    follow.kill().expect("it follows until it is stopped");
+    follow.kill().expect("the follower is running");
     let _ = follow.wait();
     guard.release();
-    let line = first.expect("a line came").expect("it is text");
+    let line = first.expect("a line").expect("text");
     assert!(line.contains(r#""key":"customer-1","value":"one more""#), "{line}");
     broker.stop();
 }
 
 #[test]
-fn the_demo_prints_what_the_readme_shows_but_for_the_numbers() {
+fn the_demo_prints_what_the_readme_shows_except_for_the_numbers() {
     let place = Place::new();
     let mut command = program(&["demo", "--records", "20000", "--data-dir"]);
     command.arg(place.path(""));
@@ -96,11 +96,11 @@ fn the_demo_prints_what_the_readme_shows_but_for_the_numbers() {
     let printed: Vec<String> = printed.lines().map(without_numbers).collect();
     let shown: Vec<String> = block_after(DEMO).iter().map(|line| without_numbers(line)).collect();
     assert_eq!(printed, shown);
-    let left = std::fs::read_dir(place.path("")).expect("a folder").count();
-    assert_eq!(left, 0, "nothing is left of the demo");
+    let left = std::fs::read_dir(place.path("")).expect("a directory").count();
+    assert_eq!(left, 0, "the demo removes its files");
 }
 
-/// A line with every word that has a digit in it, or is a path, replaced, and its spaces made one.
+/// Replaces numbers and other words that vary between runs, and collapses spaces.
 fn without_numbers(line: &str) -> String {
     let word = |word: &str| match word {
         word if word.starts_with('/') || word.contains("(sync-per-round)") || word.contains("(dsync)") => {
@@ -113,7 +113,7 @@ fn without_numbers(line: &str) -> String {
     line.split_whitespace().map(word).collect::<Vec<_>>().join(" ")
 }
 
-/// Lines sorted by key, in each key as they came.
+/// Returns the lines sorted by key, in their original order within each key.
 fn in_order_of_keys(text: &[u8]) -> Vec<&[u8]> {
     let mut lines: Vec<&[u8]> = text.split_inclusive(|b| *b == b'\n').collect();
     lines.sort_by_key(|line| line.split(|b| *b == b':').next().unwrap_or_default());

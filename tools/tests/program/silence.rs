@@ -1,4 +1,4 @@
-//! What the program says by itself while it runs: outages, administrative changes, and nothing else.
+//! Messages that the program prints while it runs: outages, administrative changes, and nothing else.
 
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::process::{ChildStderr, Command, Stdio};
@@ -7,30 +7,30 @@ use rustix::process::{Pid, Signal, kill_process};
 
 use crate::support::{Broker, Guard, Place, program, start_command};
 
-/// Starts a broker again where clients look for it.
+/// Restarts a broker on the address that clients know.
 fn start_again(place: &Place, address: &str) -> Broker {
     let started = Broker::start(start_command(&place.data(), &["--listen", address]));
     started.unwrap_or_else(|ended| panic!("{}", String::from_utf8_lossy(&ended.stderr)))
 }
 
 fn next_line(from: &mut std::io::Lines<impl std::io::BufRead>) -> String {
-    from.next().expect("it goes on").expect("text")
+    from.next().expect("another line").expect("text")
 }
 
-/// Checks that a command says that its connection is lost, then does something that brings it back, and that is said too.
-fn expect_outage(said: &mut std::io::Lines<BufReader<ChildStderr>>, address: &str, back: impl FnOnce()) {
+/// Asserts that a command reports a lost connection, then calls `restore`, and asserts that it reports the restored connection.
+fn expect_outage(said: &mut std::io::Lines<BufReader<ChildStderr>>, address: &str, restore: impl FnOnce()) {
     let lost = next_line(said);
     assert!(
         lost.contains("connection to") && lost.contains(address) && lost.ends_with("reconnecting"),
         "{lost}"
     );
-    back();
+    restore();
     let again = next_line(said);
     assert!(again.contains(address) && again.ends_with("again"), "{again}");
 }
 
 #[test]
-fn a_consumer_that_follows_says_once_that_the_connection_is_lost_and_once_that_it_is_back() {
+fn a_following_consumer_reports_a_lost_and_a_restored_connection_once_each() {
     let place = Place::new();
     let broker = place.start();
     let address = broker.address();
@@ -57,12 +57,12 @@ fn a_consumer_that_follows_says_once_that_the_connection_is_lost_and_once_that_i
     kill_process(Pid::from_child(&follow), Signal::INT).expect("it follows");
     follow.wait().expect("a child can be waited for");
     guard.release();
-    assert!(said.next().is_none(), "nothing else is said");
+    assert!(said.next().is_none(), "no other messages");
     drop(broker);
 }
 
 #[test]
-fn a_producer_says_once_that_the_connection_is_lost_and_once_that_it_is_back() {
+fn a_producer_reports_a_lost_and_a_restored_connection_once_each() {
     let place = Place::new();
     let broker = place.start();
     let address = broker.address();
@@ -87,14 +87,14 @@ fn a_producer_says_once_that_the_connection_is_lost_and_once_that_it_is_back() {
     });
     assert!(produce.wait().expect("a child can be waited for").success());
     guard.release();
-    assert!(said.next().is_none(), "nothing else is said");
-    let broker = broker.expect("it was started again");
+    assert!(said.next().is_none(), "no other messages");
+    let broker = broker.expect("the broker was restarted");
     assert_eq!(broker.run(&["consume", "t"], b""), b"one\ntwo\n");
     broker.stop();
 }
 
 #[test]
-fn a_broker_started_with_nohup_does_not_hear_of_its_terminals_end() {
+fn a_broker_started_with_nohup_ignores_sighup() {
     const HANGUP_BIT: u64 = 1;
     let signals = |broker: &Broker, name: &str| {
         let status = std::fs::read_to_string(format!("/proc/{}/status", broker.pid())).expect("it runs");
@@ -106,7 +106,7 @@ fn a_broker_started_with_nohup_does_not_hear_of_its_terminals_end() {
     let mut command = Command::new("sh");
     command.args(["-c", "trap '' HUP; exec \"$0\" \"$@\""]).arg(direct.get_program()).args(direct.get_args());
     for (name, value) in direct.get_envs() {
-        assert!(value.is_none(), "the surroundings are only taken away from");
+        assert!(value.is_none(), "`start_command` only removes variables");
         command.env_remove(name);
     }
     let broker = Broker::start(command).unwrap_or_else(|ended| panic!("{}", ended.status));
@@ -147,7 +147,7 @@ fn administrative_changes_are_logged_at_info() {
 }
 
 #[test]
-fn a_command_that_does_not_connect_says_so_once() {
+fn a_command_that_cannot_connect_prints_one_error() {
     let output = crate::support::output(program(&["topic", "list", "--server", "127.0.0.1:1"]), b"");
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
     assert_eq!((output.status.code(), said.lines().count()), (Some(1), 1), "{said}");

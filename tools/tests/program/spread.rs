@@ -1,9 +1,9 @@
-//! Lines without a key, and the partitions they get to.
+//! Partitioning of records without a key.
 
 use crate::support::Place;
 
 #[test]
-fn lines_without_a_key_spread_over_all_partitions() {
+fn records_without_a_key_spread_over_all_partitions() {
     let place = Place::new();
     let broker = place.start();
     broker.run(&["topic", "create", "t", "--partitions", "8"], b"");
@@ -15,6 +15,6 @@ fn lines_without_a_key_spread_over_all_partitions() {
     let records: Vec<i64> =
         partitions.iter().map(|p| p["high_watermark"].as_i64().expect("a number")).collect();
     assert_eq!(records.iter().sum::<i64>(), 1_000_000);
-    // Some fifty batches: five to seven for each.
-    assert!(records.iter().all(|of| (60_000..250_000).contains(of)), "{records:?}");
+    // About fifty batches: five to seven for each partition.
+    assert!(records.iter().all(|count| (60_000..250_000).contains(count)), "{records:?}");
 }

@@ -1,4 +1,4 @@
-//! Starting and stopping: who may, with what, and what is said when it cannot be.
+//! Starting and stopping a broker: settings, permissions, signals and errors.
 
 use std::fs;
 use std::io::{BufRead as _, BufReader};
@@ -11,7 +11,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use crate::support::{Broker, Guard, Place, fails_with, output, program, start_command, start_fails_with};
 
 #[test]
-fn a_broker_says_ready_with_all_there_is_to_know_and_stops_on_the_signals_that_ask_for_it() {
+fn a_broker_prints_a_ready_line_with_its_settings_and_stops_on_sigterm_sigint_and_sighup() {
     for signal in [Signal::TERM, Signal::INT, Signal::HUP] {
         let place = Place::new();
         let broker = place.start_with(&["--cores", "1", "--memory", "128MiB"]);
@@ -23,16 +23,16 @@ fn a_broker_says_ready_with_all_there_is_to_know_and_stops_on_the_signals_that_a
         let (status, stderr) = broker.end(signal);
         assert_eq!(status.code(), Some(0), "{stderr}");
         if durability.starts_with("none") {
-            assert!(stderr.contains("in memory"), "a directory that nothing outlives is said: {stderr}");
+            assert!(stderr.contains("in memory"), "a warning about a directory in memory: {stderr}");
         } else {
             assert!(!durability.is_empty());
-            assert_eq!(stderr, "", "a quiet start and stop says nothing on stderr");
+            assert_eq!(stderr, "", "a normal start and stop prints nothing on stderr");
         }
     }
 }
 
 #[test]
-fn a_second_broker_on_the_same_directory_is_refused_and_the_first_one_goes_on() {
+fn a_second_broker_on_the_same_directory_fails_and_the_first_keeps_running() {
     let place = Place::new();
     let mut first = place.start();
     let said = start_fails_with(73, start_command(&place.data(), &[]));
@@ -43,14 +43,14 @@ fn a_second_broker_on_the_same_directory_is_refused_and_the_first_one_goes_on() 
 }
 
 #[test]
-fn a_directory_is_free_again_after_a_kill() {
+fn a_data_directory_can_be_used_again_after_a_kill() {
     let place = Place::new();
     place.start().kill();
     place.start().stop();
 }
 
 #[test]
-fn a_port_in_use_is_named() {
+fn the_error_for_a_port_in_use_names_the_address() {
     let place = Place::new();
     let taken = TcpListener::bind("127.0.0.1:0").expect("a free port");
     let address = taken.local_addr().expect("it is bound").to_string();
@@ -60,11 +60,11 @@ fn a_port_in_use_is_named() {
     let first = place.start();
     let other = Place::new();
     let said = start_fails_with(1, start_command(&other.data(), &["--listen", &first.address()]));
-    assert!(said.contains(&first.address()), "a broker's port is as taken as any other: {said}");
+    assert!(said.contains(&first.address()), "also if another broker uses the port: {said}");
 }
 
 #[test]
-fn an_address_that_others_can_reach_needs_a_second_word() {
+fn listening_on_an_external_address_requires_insecure() {
     let place = Place::new();
     let said = start_fails_with(78, start_command(&place.data(), &["--listen", "0.0.0.0:0"]));
     assert!(said.contains("insecure"), "says what to do: {said}");
@@ -73,7 +73,7 @@ fn an_address_that_others_can_reach_needs_a_second_word() {
 }
 
 #[test]
-fn an_address_that_no_client_can_connect_to_is_not_advertised() {
+fn an_advertised_address_that_clients_cannot_connect_to_is_rejected() {
     let place = Place::new();
     for flag in ["--advertise", "--kafka-advertise"] {
         for (address, code) in [
@@ -93,7 +93,7 @@ fn an_address_that_no_client_can_connect_to_is_not_advertised() {
 }
 
 #[test]
-fn a_broker_listens_on_every_address_of_a_name() {
+fn a_broker_listens_on_every_address_of_a_host_name() {
     let place = Place::new();
     let broker = place.start_with(&["--listen", "localhost:0", "--kafka-listen", "localhost:0"]);
     for field in ["native", "kafka"] {
@@ -105,7 +105,7 @@ fn a_broker_listens_on_every_address_of_a_name() {
 }
 
 #[test]
-fn settings_that_cannot_be_are_refused_with_their_name() {
+fn invalid_settings_are_rejected_with_their_name() {
     let place = Place::new();
     for (flags, word) in [
         (&["--cores", "0"][..], "cores"),
@@ -119,7 +119,7 @@ fn settings_that_cannot_be_are_refused_with_their_name() {
         assert!(said.contains(word), "{flags:?}: {said}");
     }
     let said = start_fails_with(77, start_command(Path::new("/sys/highwater-data"), &[]));
-    assert!(said.contains("/sys/highwater-data"), "nobody may write there: {said}");
+    assert!(said.contains("/sys/highwater-data"), "permission denied: {said}");
     let file = place.path("not-a-directory");
     fs::write(&file, "x").expect("a writable temporary directory");
     let said = fails_with(78, start_command(&file, &[]));
@@ -127,7 +127,7 @@ fn settings_that_cannot_be_are_refused_with_their_name() {
 }
 
 #[test]
-fn a_wrong_command_line_exits_with_two_and_says_what_is_wrong() {
+fn an_invalid_command_line_exits_with_two_and_an_error() {
     for arguments in [
         &["start", "--listen", "no where"][..],
         &["consume"],
@@ -144,7 +144,7 @@ fn a_wrong_command_line_exits_with_two_and_says_what_is_wrong() {
 }
 
 #[test]
-fn print_config_shows_where_each_setting_comes_from_and_starts_nothing() {
+fn print_config_shows_the_source_of_each_setting_and_does_not_start_a_broker() {
     let place = Place::new();
     let file = place.path("highwater.toml");
     fs::write(&file, "cores = 1\nmemory = \"300MiB\"\n").expect("a writable temporary directory");
@@ -166,18 +166,18 @@ fn print_config_shows_where_each_setting_comes_from_and_starts_nothing() {
 }
 
 #[test]
-fn a_limit_for_batches_that_is_not_possible_or_has_no_memory_is_refused_with_what_is() {
+fn a_batch_limit_out_of_range_or_too_large_for_the_memory_is_rejected_with_the_valid_range() {
     let place = Place::new();
-    let refused = |flags: &[&str]| start_fails_with(78, start_command(&place.data(), flags));
-    let said = refused(&["--batch-bytes-max", "101MiB"]);
+    let rejected = |flags: &[&str]| start_fails_with(78, start_command(&place.data(), flags));
+    let said = rejected(&["--batch-bytes-max", "101MiB"]);
     assert!(said.contains("1MiB to 100MiB"), "{said}");
-    let said = refused(&["--batch-bytes-max", "100MiB", "--cores", "1", "--memory", "256MiB"]);
+    let said = rejected(&["--batch-bytes-max", "100MiB", "--cores", "1", "--memory", "256MiB"]);
     assert!(said.contains("batches of 100MiB") && said.contains("at least 348MiB"), "{said}");
     assert!(!place.data().exists());
 }
 
 #[test]
-fn a_broker_that_nobody_listens_to_serves_all_the_same() {
+fn a_broker_with_closed_stdout_and_stderr_keeps_serving() {
     let place = Place::new();
     let first = place.start();
     let address = first.address();
@@ -192,7 +192,7 @@ fn a_broker_that_nobody_listens_to_serves_all_the_same() {
     let stderr = BufReader::new(child.stderr.take().expect("stderr is piped"));
     let logged = stderr.lines().map_while(Result::ok).find(|line| line.contains("ready native="));
     assert!(logged.is_some_and(|line| line.contains(&address)));
-    // The reader of stderr is gone, too, now.
+    // The reader of stderr is dropped by now, too.
     assert!(TcpStream::connect(&address).is_ok());
     kill_process(Pid::from_child(&child), Signal::TERM).expect("it runs");
     let status = child.wait().expect("a child can be waited for");
@@ -201,7 +201,7 @@ fn a_broker_that_nobody_listens_to_serves_all_the_same() {
 }
 
 #[test]
-fn a_kernel_that_refuses_io_uring_is_told_apart_from_one_that_lacks_it() {
+fn errors_about_io_uring_distinguish_forbidden_missing_and_out_of_memory() {
     for (errno, words) in [
         (libc_errno::EPERM, &["io_uring", "seccomp"][..]),
         (libc_errno::ENOSYS, &["io_uring", "kernel"]),
@@ -213,7 +213,7 @@ fn a_kernel_that_refuses_io_uring_is_told_apart_from_one_that_lacks_it() {
         let said = String::from_utf8_lossy(&ended.stderr).into_owned();
         assert_eq!(ended.status.code(), Some(1), "{said}");
         assert!(words.iter().all(|word| said.contains(word)), "errno {errno}: {said}");
-        assert_eq!(said.trim_end().lines().count(), 1, "one line says it: {said}");
+        assert_eq!(said.trim_end().lines().count(), 1, "one line: {said}");
     }
 }
 
@@ -223,8 +223,8 @@ mod libc_errno {
     pub(super) const ENOSYS: u32 = 38;
 }
 
-/// Starts a broker whose every `io_uring_setup` fails with this error. The filter is laid on a thread that then starts the
-/// process: children inherit it, other threads do not.
+/// Starts a broker in which `io_uring_setup` fails with `errno`. A seccomp filter is applied to a thread, which then starts the process:
+/// child processes inherit the filter, other threads do not.
 fn start_with_refused_io_uring(command: Command, errno: u32) -> Result<Broker, std::process::Output> {
     use seccompiler::{BpfProgram, SeccompAction, SeccompFilter};
     const IO_URING_SETUP: i64 = 425;
@@ -232,7 +232,7 @@ fn start_with_refused_io_uring(command: Command, errno: u32) -> Result<Broker, s
         [(IO_URING_SETUP, vec![])].into(),
         SeccompAction::Allow,
         SeccompAction::Errno(errno),
-        std::env::consts::ARCH.try_into().expect("a machine that seccomp knows"),
+        std::env::consts::ARCH.try_into().expect("an architecture that seccomp supports"),
     )
     .expect("a filter");
     let filter: BpfProgram = filter.try_into().expect("a small filter");

@@ -1,4 +1,4 @@
-//! Starts the program, talks to it, and ends it, gently or not.
+//! Starts, runs and stops the program.
 
 use std::fs::{self, File};
 use std::io::{BufRead as _, BufReader, Write as _};
@@ -10,10 +10,10 @@ use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process};
 
-/// How long anything may take before a test gives up on it. No test passes or fails by time below this.
-const PATIENCE: Duration = Duration::from_mins(3);
+/// Timeout after which a hanging process is killed. Test results do not depend on time otherwise.
+const HANG_TIMEOUT: Duration = Duration::from_mins(3);
 
-/// A temporary directory of a test.
+/// Temporary directory of a test.
 pub(crate) struct Place(tempfile::TempDir);
 
 impl Place {
@@ -25,7 +25,7 @@ impl Place {
         self.0.path().join(name)
     }
 
-    /// The broker's data directory.
+    /// Returns the path of the broker's data directory.
     pub(crate) fn data(&self) -> PathBuf {
         self.path("data")
     }
@@ -35,7 +35,7 @@ impl Place {
         self.start_with(&[])
     }
 
-    /// The same, with more flags.
+    /// Like [`Self::start`], with more flags.
     pub(crate) fn start_with(&self, flags: &[&str]) -> Broker {
         Broker::start(start_command(&self.data(), flags)).unwrap_or_else(|ended| {
             panic!("the broker did not start: {}\n{}", ended.status, String::from_utf8_lossy(&ended.stderr))
@@ -43,7 +43,7 @@ impl Place {
     }
 }
 
-/// The program with these arguments, free of what the surroundings set.
+/// Returns a command that runs the program without the `HIGHWATER_` variables of the environment.
 pub(crate) fn program(arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_highwater"));
     command.args(arguments);
@@ -55,7 +55,7 @@ pub(crate) fn program(arguments: &[&str]) -> Command {
     command
 }
 
-/// `start` on this directory; on a free port and at most two cores unless `flags` say otherwise.
+/// Returns a command that starts a broker on this directory, and on free ports unless `flags` set them.
 pub(crate) fn start_command(data: &Path, flags: &[&str]) -> Command {
     let mut command = program(&["start", "--data-dir"]);
     command.arg(data);
@@ -72,15 +72,15 @@ pub(crate) fn start_command(data: &Path, flags: &[&str]) -> Command {
 /// A running broker. Killed when dropped.
 pub(crate) struct Broker {
     child: Child,
-    /// The line it printed.
+    /// Its ready line.
     pub(crate) ready: String,
-    /// Held open, so that the broker can go on printing.
+    /// Kept open for the broker.
     _stdout: BufReader<ChildStdout>,
     stderr: File,
 }
 
 impl Broker {
-    /// Runs `command` until it says ready; if it ends before that, how it ended.
+    /// Runs `command` and waits for the ready line. Returns the output if the command ends before that.
     pub(crate) fn start(mut command: Command) -> Result<Self, Output> {
         let stderr = tempfile::tempfile().expect("a temporary file");
         let mut child = command
@@ -103,7 +103,7 @@ impl Broker {
         Err(Output { status, stdout: ready.into_bytes(), stderr: text_of(&stderr).into_bytes() })
     }
 
-    /// A field of the ready line, quotes taken off.
+    /// Returns a field of the ready line, without quotes.
     pub(crate) fn field(&self, name: &str) -> String {
         let start = format!(" {name}=");
         let (_, rest) =
@@ -114,12 +114,12 @@ impl Broker {
         }
     }
 
-    /// Where clients connect to.
+    /// Returns the address of the native listener.
     pub(crate) fn address(&self) -> String {
         self.field("native").split(',').next().unwrap_or_default().to_owned()
     }
 
-    /// Where Kafka clients connect to.
+    /// Returns the address of the listener for Kafka clients.
     pub(crate) fn kafka_address(&self) -> String {
         self.field("kafka").split(',').next().unwrap_or_default().to_owned()
     }
@@ -128,19 +128,19 @@ impl Broker {
         self.child.id()
     }
 
-    /// What it wrote to stderr so far.
+    /// Returns what the broker wrote to stderr so far.
     pub(crate) fn stderr(&self) -> String {
         text_of(&self.stderr)
     }
 
-    /// The program with these arguments, pointed at this broker.
+    /// Returns a command that runs the program as a client of this broker.
     pub(crate) fn command(&self, arguments: &[&str]) -> Command {
         let mut command = program(arguments);
         command.env("HIGHWATER_SERVER", self.address());
         command
     }
 
-    /// Runs the program against this broker; it has to succeed. Gives its stdout.
+    /// Runs the program as a client of this broker, asserts success, and returns its stdout.
     pub(crate) fn run(&self, arguments: &[&str], stdin: &[u8]) -> Vec<u8> {
         let output = output(self.command(arguments), stdin);
         assert!(
@@ -153,13 +153,13 @@ impl Broker {
         output.stdout
     }
 
-    /// SIGKILL: no last words.
+    /// Kills the broker with SIGKILL.
     pub(crate) fn kill(mut self) {
-        self.child.kill().expect("the broker is ours to kill");
+        self.child.kill().expect("a child process can be killed");
         self.child.wait().expect("a child can be waited for");
     }
 
-    /// A signal, and how it ended.
+    /// Sends a signal, and returns the exit status and stderr.
     pub(crate) fn end(mut self, signal: Signal) -> (ExitStatus, String) {
         let guard = Guard::new(&self.child);
         kill_process(Pid::from_child(&self.child), signal).expect("the broker runs");
@@ -169,33 +169,33 @@ impl Broker {
         (status, stderr)
     }
 
-    /// SIGTERM, after which it has to exit with 0.
+    /// Stops the broker with SIGTERM, and asserts that it exits with 0.
     pub(crate) fn stop(self) {
         let (status, stderr) = self.end(Signal::TERM);
         assert_eq!(status.code(), Some(0), "{stderr}");
     }
 
-    /// Whether it still runs.
+    /// Returns whether the broker is still running.
     pub(crate) fn is_running(&mut self) -> bool {
-        self.child.try_wait().expect("a child can be asked").is_none()
+        self.child.try_wait().expect("a child can be polled").is_none()
     }
 }
 
 impl Drop for Broker {
     fn drop(&mut self) {
-        // Already ended is fine.
+        // Fails if the process has already ended.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
 }
 
 fn text_of(file: &File) -> String {
-    // The descriptor is shared with the writer, so it is read through a path of its own.
+    // The descriptor and its position are shared with the writer, so open the file again.
     use std::os::fd::AsRawFd as _;
     fs::read_to_string(format!("/proc/self/fd/{}", file.as_raw_fd())).unwrap_or_default()
 }
 
-/// Kills a process that outlasts all patience, so that a hang becomes a failure.
+/// Kills a process that hangs, so that the test fails.
 pub(crate) struct Guard(mpsc::Sender<()>);
 
 impl Guard {
@@ -203,7 +203,7 @@ impl Guard {
         let pid = Pid::from_child(child);
         let (sender, receiver) = mpsc::channel();
         thread::spawn(move || {
-            if receiver.recv_timeout(PATIENCE) == Err(mpsc::RecvTimeoutError::Timeout) {
+            if receiver.recv_timeout(HANG_TIMEOUT) == Err(mpsc::RecvTimeoutError::Timeout) {
                 eprintln!("process {pid:?} hangs; killing it");
                 let _ = kill_process(pid, Signal::KILL);
             }
@@ -211,13 +211,13 @@ impl Guard {
         Self(sender)
     }
 
-    /// To be called once the process has ended or done what it was watched for.
+    /// Ends the supervision, after the process has ended or done what the test waited for.
     pub(crate) fn release(self) {
         drop(self.0);
     }
 }
 
-/// Runs a command to its end with these bytes on its stdin.
+/// Runs a command with `stdin` as its input, and returns its output.
 pub(crate) fn output(mut command: Command, stdin: &[u8]) -> Output {
     let mut child = command
         .stdin(Stdio::piped())
@@ -229,7 +229,7 @@ pub(crate) fn output(mut command: Command, stdin: &[u8]) -> Output {
     let mut pipe = child.stdin.take().expect("stdin is piped");
     let output = thread::scope(|scope| {
         scope.spawn(move || {
-            // A command that ends early closes its stdin; that is for its exit code to tell.
+            // Fails if the command ends early; its exit code shows that.
             let _ = pipe.write_all(stdin);
         });
         child.wait_with_output().expect("a child can be waited for")
@@ -238,7 +238,7 @@ pub(crate) fn output(mut command: Command, stdin: &[u8]) -> Output {
     output
 }
 
-/// Asserts on the exit code and gives what was said on stderr.
+/// Runs a command, asserts its exit code, and returns its stderr.
 pub(crate) fn fails_with(code: i32, command: Command) -> String {
     let shown = format!("{command:?}");
     let output = output(command, b"");
@@ -247,21 +247,20 @@ pub(crate) fn fails_with(code: i32, command: Command) -> String {
     stderr
 }
 
-/// The same for a broker, which must not say ready either.
+/// Runs a broker, asserts that it fails with this code and one line on stderr before it is ready, and returns that line.
 pub(crate) fn start_fails_with(code: i32, command: Command) -> String {
     match Broker::start(command) {
         Ok(broker) => panic!("started: {}", broker.ready),
         Err(ended) => {
             let stderr = String::from_utf8_lossy(&ended.stderr).into_owned();
             assert_eq!(ended.status.code(), Some(code), "{stderr}");
-            assert_eq!(stderr.trim_end().lines().count(), 1, "one line says it: {stderr}");
+            assert_eq!(stderr.trim_end().lines().count(), 1, "one line on stderr: {stderr}");
             stderr
         }
     }
 }
 
-/// A number from the environment, for the long form of a test.
-pub(crate) fn from_environment(name: &str, otherwise: usize) -> usize {
-    std::env::var(name)
-        .map_or(otherwise, |text| text.parse().unwrap_or_else(|e| panic!("{name}={text}: {e}")))
+/// Returns a number from an environment variable, which selects the long form of a test.
+pub(crate) fn from_environment(name: &str, default: usize) -> usize {
+    std::env::var(name).map_or(default, |text| text.parse().unwrap_or_else(|e| panic!("{name}={text}: {e}")))
 }

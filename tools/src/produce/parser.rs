@@ -1,4 +1,4 @@
-//! How a line becomes a record.
+//! Parses lines into records.
 
 use bytes::Bytes;
 use highwater_client::{Record, Timestamp};
@@ -8,8 +8,8 @@ use crate::cli::{PartitionArg, ProduceArgs};
 use crate::encoding::Encoding;
 use crate::json_input::{RecordInput, read_json};
 
-/// How a line becomes a record.
-pub(super) struct Shape<'a> {
+/// Parser for the input format chosen on the command line.
+pub(super) struct RecordParser<'a> {
     key: Option<Bytes>,
     separator: Option<Finder<'a>>,
     key_encoding: Encoding,
@@ -20,7 +20,7 @@ pub(super) struct Shape<'a> {
     partition: Option<PartitionArg>,
 }
 
-impl<'a> Shape<'a> {
+impl<'a> RecordParser<'a> {
     pub(super) fn new(args: &'a ProduceArgs) -> Result<Self, String> {
         let bytes = |text: &String| Bytes::copy_from_slice(text.as_bytes());
         let key = args.key.as_ref().map(|key| decode(args.key_encoding, "key", bytes(key)));
@@ -36,15 +36,15 @@ impl<'a> Shape<'a> {
         })
     }
 
-    /// The record that a line is; none for a line of blanks between JSON lines.
-    pub(super) fn record(&self, line: Bytes) -> Result<Option<Record>, String> {
+    /// Parses a line. Returns `None` for a blank line between JSON lines.
+    pub(super) fn parse(&self, line: Bytes) -> Result<Option<Record>, String> {
         let mut record = if self.json {
             if line.iter().all(u8::is_ascii_whitespace) {
                 return Ok(None);
             }
-            self.read_json(read_json(&line)?)
+            self.json_record(read_json(&line)?)
         } else {
-            self.read_text(line)?
+            self.text_record(line)?
         };
         for (name, value) in &self.headers {
             record = record.header(name.clone(), value.clone());
@@ -55,7 +55,7 @@ impl<'a> Shape<'a> {
         }))
     }
 
-    fn read_text(&self, mut line: Bytes) -> Result<Record, String> {
+    fn text_record(&self, mut line: Bytes) -> Result<Record, String> {
         let mut key = self.key.clone();
         if let Some(separator) = &self.separator
             && let Some(at) = separator.find(&line)
@@ -73,7 +73,7 @@ impl<'a> Shape<'a> {
         })
     }
 
-    fn read_json(&self, input: RecordInput) -> Record {
+    fn json_record(&self, input: RecordInput) -> Record {
         let mut record = match input.value {
             Some(value) => Record::new(value),
             None => Record::tombstone(),
@@ -97,6 +97,6 @@ impl<'a> Shape<'a> {
     }
 }
 
-fn decode(encoding: Encoding, what: &str, written: Bytes) -> Result<Bytes, String> {
-    Ok(encoding.decode(what, &written)?.map_or(written, Bytes::from))
+fn decode(encoding: Encoding, part: &str, text: Bytes) -> Result<Bytes, String> {
+    Ok(encoding.decode(part, &text)?.map_or(text, Bytes::from))
 }
