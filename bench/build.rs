@@ -1,9 +1,9 @@
-//! Hands the commit that the program is built from to it, so that a report of measurements can name it.
+//! Passes the commit to the program at build time, so that reports can name it.
 
 use std::path::Path;
 use std::process::Command;
 
-/// What `git` says, if there is one and this is a work tree.
+/// Runs `git` and returns its output, if git is available and this is a work tree.
 fn git(args: &[&str]) -> Option<String> {
     let output = Command::new("git").args(args).output().ok()?;
     let text = String::from_utf8(output.stdout).ok()?;
@@ -11,7 +11,7 @@ fn git(args: &[&str]) -> Option<String> {
 }
 
 fn main() {
-    // Whether the tree is dirty depends on all that is in the program. Only this crate is built again for it.
+    // Any source of the program can make the tree dirty. Only this crate is rebuilt for that.
     println!("cargo::rerun-if-changed=build.rs");
     println!("cargo::rerun-if-changed=src");
     println!("cargo::rerun-if-changed=Cargo.toml");

@@ -1,4 +1,4 @@
-//! What a request costs inside the broker: reading it, appending it to the tail of a log, and crossing from one core to another.
+//! Cost of a request in the broker: parsing it, appending it to the tail of a log, and sending a message to another core.
 #![allow(missing_docs, reason = "criterion's macros make public functions")]
 
 use std::hint::black_box;
@@ -21,20 +21,20 @@ use highwater_storage::{
     DurableForm, MacKey, PartitionConfig, Payload, Slot, Store, StoreConfig, StoreLimits,
 };
 
-/// Bytes of a record's value.
+/// Size of a record's value in bytes.
 const VALUE_BYTES: usize = 100;
 
-/// Requests that arrive in one receive.
+/// Number of requests that arrive in one receive.
 const REQUESTS: u32 = 64;
 
-/// Appends between two commit rounds.
+/// Number of appends between two commit rounds.
 const SMALL_APPENDS: u64 = 64;
 const BULK_APPENDS: u64 = 4;
 
-/// Bytes after which a store starts anew: its simulated disk is in memory.
+/// Size at which a store is replaced by an empty one, as its simulated disk is in memory.
 const STORE_BYTES_MAX: usize = 64 << 20;
 
-/// How long the cores play ball for one sample.
+/// Duration of a mesh sample.
 const MESH_TIME: Duration = Duration::from_millis(20);
 
 const TO: TopicPartition = TopicPartition { topic: TopicId([3; 16]), partition: PartitionIndex(0) };
@@ -44,12 +44,12 @@ fn batch(records: usize) -> Bytes {
     let value = [0x5a; VALUE_BYTES];
     for n in 0..records {
         let at = Timestamp(1_700_000_000_000 + n as i64);
-        builder.append(&NewRecord::new(at, None, Some(&value))).expect("far below the limit");
+        builder.append(&NewRecord::new(at, None, Some(&value))).expect("below the limit");
     }
-    builder.finish(BatchProducer::NONE).expect("there are records").freeze()
+    builder.finish(BatchProducer::NONE).expect("not empty").freeze()
 }
 
-/// A store on a simulated disk, of which only appends are timed.
+/// A store on a simulated disk. Only appends are timed.
 struct Log {
     disk: DiskHarness,
     store: Store,
@@ -76,7 +76,7 @@ impl Log {
         log
     }
 
-    /// Until everything is durable and nothing is on its way.
+    /// Waits until everything is durable and nothing is in flight.
     fn settle(&mut self) {
         loop {
             self.store.flush(&mut self.disk);
@@ -89,11 +89,11 @@ impl Log {
     fn append(&mut self, payload: Payload<'_>) {
         let appended =
             self.store.append(&mut self.disk, self.slot, payload, LeaderEpoch(1), 1_700_000_000_000);
-        black_box(appended.expect("everything before is durable"));
+        black_box(appended.expect("all earlier appends are durable"));
     }
 }
 
-/// Time of so many appends, a few between two commit rounds.
+/// Measures the time of `iterations` appends, with a commit round after every `round` appends.
 fn appends(iterations: u64, round: u64, batch: &Bytes, bulk: bool) -> Duration {
     let mut took = Duration::ZERO;
     let mut log = Log::new();
@@ -158,7 +158,7 @@ fn parse(c: &mut Criterion) {
         b.iter(|| {
             let mut data = black_box(&received[..]);
             let mut requests = 0;
-            while let Step::Request(request) = decoder.next(&mut data).expect("they are well formed") {
+            while let Step::Request(request) = decoder.next(&mut data).expect("well-formed requests") {
                 black_box(request);
                 requests += 1;
             }
@@ -173,7 +173,7 @@ fn mesh(c: &mut Criterion) {
     group.sample_size(10);
     for (name, busy) in [("asleep", false), ("busy", true)] {
         group.bench_function(name, |b| {
-            // Shards take longer to start than a message takes: one start for a sample, whatever its number of messages.
+            // Starting shards takes longer than a message, so start them once per sample.
             b.iter_custom(|iterations| {
                 let one = mesh_round_trip(busy, MESH_TIME).expect("shards start").value;
                 Duration::from_nanos((one * iterations as f64) as u64)

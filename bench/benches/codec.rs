@@ -1,4 +1,4 @@
-//! What a batch and a request cost in the codec: the share of a core that is spent before anything is written or sent.
+//! Cost of batches and requests in the codec, before anything is written or sent.
 #![allow(missing_docs, reason = "criterion's macros make public functions")]
 
 use std::hint::black_box;
@@ -22,13 +22,13 @@ use highwater_protocol::native::{
 };
 use highwater_protocol::partitioner::partition_for_key;
 
-/// Bytes of a record's value, as in the usual comparisons of brokers.
+/// Size of a record's value in bytes, as in the usual comparisons of brokers.
 const VALUE_BYTES: usize = 100;
 
-/// One record, what a short linger gathers, and a large batch.
+/// Numbers of records: one, a batch after a short linger, and a large batch.
 const RECORD_COUNTS: [u32; 3] = [1, 150, 9_000];
 
-/// Words from a small vocabulary, so that codecs have something to do and something to find.
+/// Returns values of words from a small vocabulary, which are realistic to compress.
 fn values() -> Vec<Vec<u8>> {
     const WORDS: [&str; 16] = [
         "order",
@@ -70,14 +70,14 @@ fn fill(builder: &mut BatchBuilder, values: &[Vec<u8>], records: u32) {
     for (n, value) in (0..records).zip(values.iter().cycle()) {
         let key = n.to_le_bytes();
         let at = Timestamp(1_700_000_000_000 + i64::from(n / 10));
-        builder.append(&NewRecord::new(at, Some(&key), Some(value))).expect("far below the limit");
+        builder.append(&NewRecord::new(at, Some(&key), Some(value))).expect("below the limit");
     }
 }
 
 fn batch(compression: Compression, records: u32, prefix_bytes: usize) -> BytesMut {
     let mut builder = BatchBuilder::new(compression, prefix_bytes);
     fill(&mut builder, &values(), records);
-    builder.finish(BatchProducer::NONE).expect("there are records")
+    builder.finish(BatchProducer::NONE).expect("not empty")
 }
 
 fn place() -> FramePlace {
@@ -91,7 +91,7 @@ fn place() -> FramePlace {
     }
 }
 
-/// A stamped batch in a frame.
+/// Returns a stamped batch in a frame.
 fn frame(records: u32) -> Vec<u8> {
     let mut bytes = batch(Compression::None, records, FRAME_HEADER_BYTES);
     stamp(&mut bytes[FRAME_HEADER_BYTES..], Offset(1000), LeaderEpoch(1));
@@ -133,7 +133,7 @@ fn batches(c: &mut Criterion) {
             b.iter(|| {
                 fill(&mut builder, &values, *records);
                 let bytes = builder.finish(BatchProducer::NONE);
-                builder.recycle(black_box(bytes).expect("there are records"));
+                builder.recycle(black_box(bytes).expect("not empty"));
             });
         });
     }
@@ -180,7 +180,7 @@ fn compression(c: &mut Criterion) {
                 let mut scratch = Vec::new();
                 b.iter(|| {
                     let batch = BatchView::parse(black_box(bytes)).expect("a batch");
-                    batch.decompressed(&mut scratch).expect("a good batch").len()
+                    batch.decompressed(&mut scratch).expect("a valid batch").len()
                 });
             });
         }
@@ -188,8 +188,8 @@ fn compression(c: &mut Criterion) {
     }
 }
 
-/// What a broker spends on a batch before it appends it. Bytes are those of the records, so that codecs can be compared; the checksum's
-/// row is what was spent when the header was taken for the records.
+/// Cost of the broker's checks of a batch before appending it. Throughput counts the bytes of the records, so that codecs can be compared. The
+/// row of the checksum is the cost without checks of the records.
 fn checks(c: &mut Criterion) {
     for records in RECORD_COUNTS {
         let mut group = c.benchmark_group(format!("batch/check {records}"));
@@ -203,7 +203,7 @@ fn checks(c: &mut Criterion) {
                 b.iter(|| {
                     let mut check = BatchCheck::new(RecordRules::FORMAT, std::mem::take(&mut unpacker));
                     let mut work = Work::MAX;
-                    let checked = check.step(black_box(bytes), &mut work).expect("a good batch");
+                    let checked = check.step(black_box(bytes), &mut work).expect("a valid batch");
                     unpacker = check.into_unpacker();
                     checked.expect("it is done").max_timestamp
                 });

@@ -1,5 +1,5 @@
-//! What the Kafka listener costs beside the native one: a client that does next to nothing sends the same batches to one broker on
-//! one core by both protocols. Requests were encoded before, answers are counted; every batch rests on the disk before it is.
+//! Cost of the Kafka listener compared with the native one: a minimal client sends the same batches by both protocols to a broker on one core.
+//! Requests are encoded in advance, replies are counted, and every batch is on the disk before its reply.
 #![allow(missing_docs, reason = "criterion's macros make public functions")]
 
 use std::io::{Read, Write};
@@ -21,20 +21,20 @@ use highwater_protocol::native::{
     message, produce_head,
 };
 
-/// Bytes of a record's value.
+/// Size of a record's value in bytes.
 const VALUE_BYTES: usize = 1000;
 
-/// The version of Produce.
+/// Version of the Produce request.
 const VERSION: i16 = 8;
 
-/// Answers are read in pieces of this size.
+/// Size of a read of replies, in bytes.
 const READ_BYTES: usize = 64 << 10;
 
-/// What is sent, and how much of it may be under way.
+/// A load: the requests, and the maximum number in flight.
 struct Load {
     name: &'static str,
     partitions: u32,
-    /// Records of a batch.
+    /// Number of records per batch.
     records: usize,
     in_flight: usize,
 }
@@ -49,12 +49,12 @@ fn batch(records: usize) -> Bytes {
     let value = [0x5a; VALUE_BYTES];
     for n in 0..records {
         let at = Timestamp(1_700_000_000_000 + n as i64);
-        builder.append(&NewRecord::new(at, None, Some(&value))).expect("far below the limit");
+        builder.append(&NewRecord::new(at, None, Some(&value))).expect("below the limit");
     }
-    builder.finish(BatchProducer::NONE).expect("there are records").freeze()
+    builder.finish(BatchProducer::NONE).expect("not empty").freeze()
 }
 
-/// A protocol, as far as this client knows it.
+/// A protocol of the client.
 #[derive(Clone, Copy)]
 enum Protocol {
     Native,
@@ -76,12 +76,12 @@ impl Protocol {
         }
     }
 
-    /// The length of the first answer, once so much of it is there.
+    /// Returns the length of the first reply, once its header is received.
     fn answer_bytes(self, received: &[u8]) -> Option<usize> {
         match self {
             Self::Native => {
                 let header = WireHeader::parse(received)?;
-                assert_eq!(header.error(), None, "it was appended");
+                assert_eq!(header.error(), None, "the batch was appended");
                 Some(WIRE_HEADER_BYTES + header.body_bytes.get() as usize)
             }
             Self::Kafka => {
@@ -91,7 +91,7 @@ impl Protocol {
         }
     }
 
-    /// Whether an answer says that the batch was appended.
+    /// Asserts that a reply reports success.
     fn check(self, answer: &[u8]) {
         if let Self::Kafka = self {
             let body: ProduceResponse<'_> =
@@ -118,7 +118,7 @@ fn kafka_request(to: TopicPartition, topic: &str, batch: &[u8]) -> Vec<u8> {
     out.to_vec()
 }
 
-/// A connection that has requests under way.
+/// A connection with requests in flight.
 struct Client {
     protocol: Protocol,
     stream: TcpStream,
@@ -153,7 +153,7 @@ impl Client {
         self.stream.write_all(bytes).expect("sent");
     }
 
-    /// The next answer.
+    /// Returns the next reply.
     fn receive(&mut self) -> Vec<u8> {
         loop {
             match self.protocol.answer_bytes(&self.received) {
@@ -167,11 +167,11 @@ impl Client {
         let filled = self.received.len();
         self.received.resize(filled + READ_BYTES, 0);
         let read = self.stream.read(&mut self.received[filled..]).expect("readable");
-        assert_ne!(read, 0, "the connection stays");
+        assert_ne!(read, 0, "the connection stays open");
         self.received.truncate(filled + read);
     }
 
-    /// Answers that are whole; waits for one.
+    /// Waits for at least one complete reply. Returns the number of complete replies.
     fn answers(&mut self) -> usize {
         let (mut at, mut count) = (0, 0);
         loop {
@@ -189,7 +189,7 @@ impl Client {
         }
     }
 
-    /// Time of so many requests, as many at once as may be.
+    /// Measures the time of `iterations` requests, with at most `in_flight` in flight.
     fn run(&mut self, requests: &[Vec<u8>], iterations: u64, in_flight: usize) -> Duration {
         let mut next = requests.iter().cycle();
         let mut under_way = 0;
@@ -197,9 +197,9 @@ impl Client {
         let mut together = Vec::new();
         let began = Instant::now();
         while left > 0 || under_way > 0 {
-            // Small ones go together; large ones are not copied.
+            // Send small requests together, and large ones without copying.
             while left > 0 && under_way < in_flight {
-                let request = next.next().expect("it begins again");
+                let request = next.next().expect("an endless iterator");
                 if request.len() < READ_BYTES {
                     together.extend_from_slice(request);
                 } else {

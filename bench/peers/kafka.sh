@@ -1,10 +1,10 @@
 # shellcheck shell=bash
-# Apache Kafka: how it comes here and how it is started. For the scripts that measure beside it.
+# Downloads and starts Apache Kafka, for the scripts that compare with it.
 
 version=4.3.1
 log4j=2.25.4
 home=$cache/kafka-$version
-# Where it listens.
+# Address of the broker.
 server=
 
 fetch() {
@@ -42,7 +42,7 @@ END
     exec java "${heap[@]}" -Dlog4j2.configurationFile="file:$work/log4j2.properties" -cp "$home/libs/*" "$@"
 }
 
-# start SETTING...: one node, formatted anew. The settings of the JVM are those of Kafka's own scripts.
+# start SETTING...: starts one newly formatted node. The JVM settings are those of Kafka's own scripts.
 start() {
     local port controller_port
     port=$(free_port)

@@ -1,11 +1,11 @@
 # shellcheck shell=bash
-# What the scripts for other brokers have in common. Each sources it, starts its broker, and calls `measure` in turn for it and for
-# this broker. Everything that is started is stopped, and every file that is made in passing removed, however the script ends.
+# Functions shared by the comparison scripts. A script sources this file, starts its broker, and calls `measure` alternately for it and for
+# Highwater. However the script ends, all processes are stopped and temporary files removed.
 
 set -euo pipefail
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
-# shellcheck disable=SC2034 # the scripts fetch into it
+# shellcheck disable=SC2034 # used by the scripts
 cache=${XDG_CACHE_HOME:-$HOME/.cache}/highwater-peers
 duration=
 rounds=3
@@ -13,7 +13,7 @@ json=
 program=
 pause=3
 workloads=()
-# The clients that this broker is measured with, as `--backend` names them.
+# The clients that Highwater is measured with, as values of `--backend`.
 own=(native)
 broker_pid=
 broker_log=
@@ -44,7 +44,7 @@ Runs ${3}s${4:+ ($4)} on $1 and on this broker in turn; without one: $2.
 END
 }
 
-# What is run: scenarios, unless a script says otherwise.
+# Name of the workloads: scenarios, unless a script sets it.
 kind=(scenario "see \`highwater bench list\`")
 
 # options WHAT DEFAULT_WORKLOADS ARGUMENTS...
@@ -54,7 +54,7 @@ options() {
     while (($#)); do
         case $1 in
         --duration | --rounds | --json | --program)
-            (($# > 1)) || die "$1 wants a value"
+            (($# > 1)) || die "$1 requires a value"
             case $1 in
             --duration) duration=$2 ;;
             --rounds) rounds=$2 ;;
@@ -78,7 +78,7 @@ options() {
     ((${#workloads[@]})) || read -ra workloads <<<"$default"
 }
 
-# A directory for everything that is gone afterwards, on a disk: in memory, nothing that is measured would mean anything.
+# workspace: creates a temporary directory, which must be on a disk.
 workspace() {
     work=$(mktemp -d "${TMPDIR:-/tmp}/highwater-peers.XXXXXX")
     trap clean_up EXIT
@@ -105,7 +105,7 @@ clean_up() {
     exit "$status"
 }
 
-# build FEATURE: the program with this peer's client.
+# build FEATURE: builds the program with this peer's client.
 build() {
     if [[ -z $program ]]; then
         need cargo "https://rustup.rs installs it; --program names a highwater that is already built"
@@ -123,7 +123,7 @@ build() {
     done
 }
 
-# A port that nothing listens on, far from those that brokers have by default.
+# Prints a free port outside the range of the brokers' default ports.
 free_port() {
     local port
     while :; do
@@ -135,7 +135,7 @@ free_port() {
     done
 }
 
-# start_broker PORT COMMAND...: starts it and waits until it listens.
+# start_broker PORT COMMAND...: starts a broker and waits until it listens.
 start_broker() {
     local port=$1 tries
     shift
@@ -166,7 +166,7 @@ stop_broker() {
     broker_pid=
 }
 
-# measure ROUND SCENARIO LABEL ARGUMENTS...: one run. What the one before left in the page cache is written first.
+# measure ROUND SCENARIO LABEL ARGUMENTS...: runs once, after writing back the page cache of the previous run.
 measure() {
     local round=$1 workload=$2 label=$3 file
     shift 3
@@ -182,8 +182,8 @@ measure() {
     fi
 }
 
-# climb SCENARIO LABEL ARGUMENTS...: the highest rate it sustains; then runs at half of that, and at one that is the same for all. Each
-# step has a topic of its own, and Kafka is busy for a while after deleting one and making another: that is not measured.
+# climb SCENARIO LABEL ARGUMENTS...: finds the highest sustainable rate, then runs at half of it and at a fixed rate. Each step has its own
+# topic, and the warm-up covers the time that Kafka is busy with deleting and creating topics.
 climb() {
     local workload=$1 label=$2 best rate
     shift 2
@@ -199,15 +199,15 @@ climb() {
     done
 }
 
-# in_turn LABEL ARGUMENTS...: the scenarios on the peer and on this broker, one after the other, as often as there are rounds. Its own
-# highest rate this broker has to find only once.
+# in_turn LABEL ARGUMENTS...: runs the scenarios alternately on the peer and on Highwater, once per round. Highwater's highest rate is
+# measured only once.
 in_turn() {
     local label=$1 workload round backend again='' large
     shift
     ((${#last[@]} == 0)) || again=-again
     for workload in "${workloads[@]}"; do
         large=()
-        # With few records outstanding a broker of many threads is measured by how they wait for each other.
+        # With few outstanding records, a multi-threaded broker is limited by the hand-offs between its threads.
         [[ $workload != few-big ]] || large=(--outstanding 65536)
         for ((round = 1; round <= rounds; round++)); do
             measure "$round" "$workload" "$label" "$@" --broker-pid "$broker_pid" "${large[@]}"
@@ -228,12 +228,12 @@ in_turn() {
     done
 }
 
-# own_label BACKEND: the name of a row of this broker, which ends with its client's.
+# own_label BACKEND: prints the name of a row of Highwater, which ends with the client.
 own_label() {
     echo "highwater-${1/#kafka/librdkafka}"
 }
 
-# Everything side by side.
+# summary: prints the comparison.
 summary() {
     "$program" bench compare "${last[@]}"
 }

@@ -1,4 +1,4 @@
-//! Where something was measured: the machine, its disk and the program, as far as the kernel tells.
+//! Describes the machine, its disk and the program, as far as the kernel exposes it.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -7,14 +7,14 @@ use std::path::{Path, PathBuf};
 
 use crate::report::Environment;
 
-/// What is written for what cannot be found out.
+/// Value of properties that cannot be determined.
 const UNKNOWN: &str = "unknown";
 
-/// The commit that this was built from, with `-dirty` if the tree was, as far as git was there to tell.
+/// The commit that this program was built from, with `-dirty` if the tree had changes. `None` if git was not available.
 pub const COMMIT: Option<&str> = option_env!("HIGHWATER_COMMIT");
 
-/// Describes the machine and the file system below `data` (the broker's data directory, or the folder it will be made in).
-/// `commit` and `version` are those of the program.
+/// Describes the machine and the file system of `data` (the broker's data directory, or where it will be created).
+/// `commit` and `version` are the program's.
 pub fn environment(data: &Path, commit: Option<&str>, version: &str) -> Environment {
     let mut notes = BTreeMap::new();
     let mut note = |name: &str, value: Option<String>| {
@@ -25,7 +25,7 @@ pub fn environment(data: &Path, commit: Option<&str>, version: &str) -> Environm
     let load = line("/proc/loadavg").map(|text| text.split(' ').take(3).collect::<Vec<_>>().join(" "));
     note("load average at the start", load);
     let governor = line("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor");
-    note("frequency governor", Some(governor.unwrap_or_else(|| "not told by the kernel".to_owned())));
+    note("frequency governor", Some(governor.unwrap_or_else(|| "not exposed by the kernel".to_owned())));
     note("transparent huge pages", line("/sys/kernel/mm/transparent_hugepage/enabled"));
     let mount = existing(data).and_then(|path| mount_of(&path));
     note("mount options", mount.as_ref().map(|mount| mount.options.clone()));
@@ -44,7 +44,7 @@ pub fn environment(data: &Path, commit: Option<&str>, version: &str) -> Environm
     }
 }
 
-/// Cores that this process may use.
+/// Returns the number of cores that this process may use.
 fn cores() -> u32 {
     rustix::thread::sched_getaffinity(None).map_or(0, |set| set.count())
 }
@@ -54,14 +54,14 @@ fn memory_bytes() -> Option<u64> {
     Some(text.split(' ').next()?.parse::<u64>().ok()? * 1024)
 }
 
-/// The first line of a file.
+/// Returns the first line of a file.
 fn line(path: impl AsRef<Path>) -> Option<String> {
     let text = fs::read_to_string(path).ok()?;
     let line = text.lines().next()?.trim();
     (!line.is_empty()).then(|| line.to_owned())
 }
 
-/// The value of `name : value` in a file.
+/// Returns the value of a line `name : value` in a file.
 fn field(path: &str, name: &str) -> Option<String> {
     let text = fs::read_to_string(path).ok()?;
     text.lines().find_map(|line| {
@@ -70,27 +70,27 @@ fn field(path: &str, name: &str) -> Option<String> {
     })
 }
 
-/// The path, or the nearest folder above it that is there.
+/// Returns the path, or its nearest existing ancestor.
 fn existing(path: &Path) -> Option<PathBuf> {
     let path = std::path::absolute(path).ok()?;
     path.ancestors().find_map(|path| path.canonicalize().ok())
 }
 
-/// The block device below a path: name, model, scheduler, kind and write cache.
+/// Describes the block device of a path: name, model, kind, scheduler and write cache.
 fn disk(path: &Path) -> Option<String> {
     let device = fs::metadata(path).ok()?.dev();
     let (major, minor) = (rustix::fs::major(device), rustix::fs::minor(device));
     let Ok(mut folder) = fs::canonicalize(format!("/sys/dev/block/{major}:{minor}")) else {
         return Some("none: not on a block device".to_owned());
     };
-    // A partition's folder stands in that of its disk.
+    // The directory of a partition is in that of its disk.
     if folder.join("partition").exists() {
         folder.pop();
     }
     let mut parts = vec![folder.file_name()?.to_string_lossy().into_owned()];
     parts.extend(line(folder.join("device/model")));
     if let Some(rotational) = line(folder.join("queue/rotational")) {
-        let kind = if rotational == "0" { "not rotational" } else { "rotational, as the kernel says" };
+        let kind = if rotational == "0" { "not rotational" } else { "rotational, according to the kernel" };
         parts.push(kind.to_owned());
     }
     if let Some(scheduler) = line(folder.join("queue/scheduler")) {
@@ -100,7 +100,7 @@ fn disk(path: &Path) -> Option<String> {
     Some(parts.join(", "))
 }
 
-/// The one in brackets of a list of choices.
+/// Returns the choice in brackets from a list.
 fn chosen(list: &str) -> &str {
     list.split_once('[').and_then(|(_, rest)| rest.split_once(']')).map_or(list, |(name, _)| name)
 }
@@ -115,11 +115,11 @@ fn mount_of(path: &Path) -> Option<Mount> {
     find_mount(&fs::read_to_string("/proc/self/mountinfo").ok()?, path)
 }
 
-/// The mount that holds a path: the longest mount point in front of it, and of equal ones the last, which hides the others.
+/// Finds the mount of a path: the longest mount point that is its prefix, and among equal ones the last, which hides the others.
 fn find_mount(mountinfo: &str, path: &Path) -> Option<Mount> {
     let mut found: Option<(usize, Mount)> = None;
     for line in mountinfo.lines() {
-        // id, parent, device, root, mount point, options, then optional fields up to a dash; kind, source, options of the super block
+        // id, parent, device, root, mount point, options, optional fields up to a dash, type, source, super block options
         let Some((front, back)) = line.split_once(" - ") else { continue };
         let front: Vec<&str> = front.split(' ').collect();
         let back: Vec<&str> = back.split(' ').collect();
@@ -144,7 +144,7 @@ fn find_mount(mountinfo: &str, path: &Path) -> Option<Mount> {
     found.map(|(_, mount)| mount)
 }
 
-/// The kernel writes white space and backslashes in mount points as octal numbers.
+/// Decodes the octal escapes of white space and backslashes in mount points.
 fn unescaped(text: &str) -> String {
     [("\\040", " "), ("\\011", "\t"), ("\\012", "\n"), ("\\134", "\\")]
         .iter()
@@ -156,7 +156,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_environment_of_this_machine_names_its_parts() {
+    fn the_environment_of_this_machine_is_described() {
         let folder = tempfile::tempdir().expect("a folder");
         let environment = environment(&folder.path().join("not/there/yet"), Some("abc-dirty"), "0.1.0");
         assert!(environment.cores >= 1);
@@ -171,7 +171,7 @@ mod tests {
     }
 
     #[test]
-    fn the_mount_of_a_path_is_the_innermost_and_the_last() {
+    fn the_mount_of_a_path_is_the_innermost_one_mounted_last() {
         let mountinfo = "\
             1 0 254:0 / / rw,relatime shared:1 - ext4 /dev/vda rw,discard\n\
             2 1 0:22 / /data\\040here rw - tmpfs tmpfs rw,size=1k\n\

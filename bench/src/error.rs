@@ -1,25 +1,25 @@
-//! How a command of `highwater bench` ends when it does not end well.
+//! Errors of the `highwater bench` commands.
 
 use std::fmt;
 
 use crate::backend::BackendError;
 
-/// Why a command did not do what was asked.
+/// Why a command failed.
 #[derive(Debug, thiserror::Error)]
 pub enum BenchError {
-    /// In words: what, which, what to do.
+    /// A message for the user: what failed, on which thing, what to do.
     #[error("{0}")]
     Failed(String),
-    /// Ctrl-C. What had been started is stopped, what had been made is removed.
+    /// Interrupted by Ctrl-C. Processes that were started are stopped, and temporary files removed.
     #[error("interrupted")]
     Interrupted,
-    /// Stdout takes no more.
+    /// Writing to stdout failed.
     #[error("cannot write to stdout: {0}")]
     Stdout(std::io::Error),
 }
 
 impl BenchError {
-    /// Something went wrong, in words.
+    /// Creates an error with this message.
     pub fn failed(message: impl fmt::Display) -> Self {
         Self::Failed(message.to_string())
     }

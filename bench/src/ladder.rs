@@ -1,21 +1,21 @@
-//! The search for the highest rate that a broker sustains: up in steps that grow, then between the last that held and the first that did not.
+//! Search for the highest sustainable rate: up in geometric steps, then by bisection between the last sustained and the first failed rate.
 
 use std::time::Duration;
 
 use crate::outcome::Outcome;
 
-/// Each step of the way up is this much higher.
+/// Factor between steps on the way up.
 const FACTOR: f64 = 1.5;
-/// Halvings between the last rate that held and the first that did not: to within 3 %.
+/// Number of bisection steps, which find the rate to within 3 %.
 const HALVINGS: u32 = 4;
-/// Steps down from a first rate that does not hold.
+/// Maximum number of steps down if the first rate is not sustained.
 const DOWN_MAX: u32 = 8;
-/// A rate that does not hold is tried once more: others use the machine too.
+/// Number of attempts at a rate, as other load on the machine may cause a failure.
 const TRIES: u32 = 2;
-/// The share of the rate that has to be acknowledged in the measured time.
+/// Minimum share of the rate that must be acknowledged in the measured time.
 const ACHIEVED: f64 = 0.98;
 
-/// Why a rate does not hold. None: it does.
+/// Returns why a rate is not sustained, or `None` if it is.
 pub fn fails(outcome: &Outcome, p99_max: Duration) -> Option<String> {
     if outcome.saturated.is_some() {
         return Some("generator saturated".into());
@@ -35,7 +35,7 @@ pub fn fails(outcome: &Outcome, p99_max: Duration) -> Option<String> {
     (p99 > p99_max).then(|| format!("p99 above {p99_max:?}"))
 }
 
-/// What is tried next.
+/// State of the search.
 #[derive(Clone, Debug)]
 pub struct Ladder {
     holds: Option<u64>,
@@ -47,22 +47,22 @@ pub struct Ladder {
 }
 
 impl Ladder {
-    /// Begins at this rate.
+    /// Starts a search at this rate.
     pub fn new(first: u64) -> Self {
         Self { holds: None, fails: None, halvings: 0, downs: 0, tries: 0, next: Some(first.max(1)) }
     }
 
-    /// The rate to try. None: the search is over.
+    /// Returns the next rate to try, or `None` at the end of the search.
     pub fn next(&self) -> Option<u64> {
         self.next
     }
 
-    /// The highest rate that has held.
+    /// Returns the highest sustained rate.
     pub fn best(&self) -> Option<u64> {
         self.holds
     }
 
-    /// The rate that was tried did hold, or not.
+    /// Reports whether the last rate was sustained.
     pub fn tried(&mut self, held: bool) {
         let Some(rate) = self.next else { return };
         self.tries += 1;
@@ -90,7 +90,7 @@ impl Ladder {
 mod tests {
     use super::*;
 
-    /// The best rate found, and the rates tried, where a broker holds up to `limit`.
+    /// Searches with a broker that sustains rates up to `limit`. Returns the best rate and all rates tried.
     fn search(first: u64, limit: u64) -> (Option<u64>, Vec<u64>) {
         let mut ladder = Ladder::new(first);
         let mut tried = Vec::new();
@@ -105,14 +105,14 @@ mod tests {
     fn the_limit_is_found_from_below_and_from_above() {
         for first in [1_000, 20_000, 500_000] {
             let (best, tried) = search(first, 36_000);
-            let best = best.expect("something holds");
+            let best = best.expect("a sustained rate");
             assert!((34_000..=36_000).contains(&best), "from {first}: {best} after {tried:?}");
             assert!(tried.len() < 24, "{tried:?}");
         }
     }
 
     #[test]
-    fn a_rate_that_fails_once_is_tried_again() {
+    fn a_rate_that_fails_once_is_retried() {
         let mut ladder = Ladder::new(1000);
         ladder.tried(false);
         assert_eq!(ladder.next(), Some(1000));
@@ -121,7 +121,7 @@ mod tests {
     }
 
     #[test]
-    fn a_broker_that_holds_nothing_ends_the_search() {
+    fn the_search_ends_if_no_rate_is_sustained() {
         let (best, tried) = search(1000, 0);
         assert_eq!(best, None);
         assert!(tried.len() <= 2 * (DOWN_MAX as usize + 1));

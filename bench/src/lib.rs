@@ -1,19 +1,19 @@
-//! The load generator behind `highwater bench`: drives a broker with a named workload, in open or closed loop, checks that nothing
-//! was lost, doubled or reordered, and measures latency from the moment a record was *meant* to be sent.
+//! The load generator behind `highwater bench`: drives a broker with a named workload, in open or closed loop, checks that no record was
+//! lost, duplicated or reordered, and measures latency from the moment a record was *scheduled* to be sent.
 //!
-//! | module | what it has |
+//! | module | contents |
 //! |---|---|
 //! | [`cli`] | the command line |
-//! | [`scenario`], [`scenarios`] | what a workload is, as a TOML file, and those that come with the program |
-//! | [`backend`] | the clients that can carry it out, behind one trait |
+//! | [`scenario`], [`scenarios`] | the definition of a workload as a TOML file, and the built-in workloads |
+//! | [`backend`] | clients of brokers, behind one trait |
 //! | [`load`] | the generator |
-//! | [`ladder`] | the search for the highest rate |
-//! | [`server`] | a broker of the run's own |
-//! | [`outcome`] | what one run of it came to |
-//! | [`limits`] | what the machine can do, which results are a percentage of |
-//! | [`process`] | what the broker's process used meanwhile |
-//! | [`environment`] | where it was measured |
-//! | [`report`] | all of it as JSON, text, percentile files and plots; comparing two |
+//! | [`ladder`] | the search for the highest sustainable rate |
+//! | [`server`] | a broker process started for a run |
+//! | [`outcome`] | the results of a run |
+//! | [`limits`] | the limits of the machine, to compare results with |
+//! | [`process`] | resource usage of the broker's process |
+//! | [`environment`] | the machine and software measured |
+//! | [`report`] | reports as JSON, text, percentile files and plots; comparison of reports |
 #![forbid(unsafe_code)]
 
 pub mod backend;

@@ -1,4 +1,4 @@
-//! What one run came to, before it is made text or JSON.
+//! Results of a run, from which the report is made.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -7,101 +7,102 @@ use hdrhistogram::Histogram;
 
 use crate::scenario::Scenario;
 
-/// Digits that a histogram keeps.
+/// Significant digits of histograms.
 pub const SIGNIFICANT_DIGITS: u8 = 3;
 
-/// One run of a scenario. Everything counts the measured time only, without the warm-up, but losses and the like, which count all of it.
+/// Results of one run of a scenario. Lost, duplicated and reordered records are counted over the whole run; everything else only over the
+/// measured time, without the warm-up.
 #[derive(Clone, Debug)]
 pub struct Outcome {
-    /// The workload, with what the command line changed of it.
+    /// The workload, with the overrides of the command line.
     pub scenario: Scenario,
-    /// The client.
+    /// Name of the client.
     pub backend: String,
-    /// What an acknowledgement meant.
+    /// Meaning of an acknowledgement.
     pub acknowledgement: String,
-    /// Which of the runs, from 1.
+    /// Number of the run, from 1.
     pub run: u32,
-    /// When it began, in milliseconds since 1970.
+    /// Start of the measurement, in milliseconds since 1970.
     pub started_ms: i64,
-    /// How long was measured.
+    /// Measured time.
     pub measured: Duration,
-    /// Records acknowledged.
+    /// Number of records acknowledged.
     pub records: u64,
     /// Bytes of keys and values acknowledged.
     pub bytes: u64,
-    /// Records read by consumers at the tail.
+    /// Number of records read by consumers at the tail.
     pub tail_records: u64,
-    /// Records and bytes read by consumers of the backlog, and the time they took.
+    /// Records read by consumers of the backlog.
     pub cold: Option<Drain>,
-    /// From the intended moment to the acknowledgement.
+    /// Latency from the scheduled time of sending to the acknowledgement.
     pub produce: Histogram<u64>,
-    /// From the actual moment of sending to the acknowledgement.
+    /// Latency from the actual time of sending to the acknowledgement.
     pub service: Histogram<u64>,
-    /// From the intended to the actual moment of sending.
+    /// Delay from the scheduled to the actual time of sending.
     pub send_delay: Histogram<u64>,
-    /// From the intended moment to a consumer at the tail having it.
+    /// Latency from the scheduled time of sending to the receipt by a consumer at the tail.
     pub end_to_end: Histogram<u64>,
-    /// Errors by kind.
+    /// Number of errors by kind.
     pub errors: BTreeMap<String, u64>,
-    /// Acknowledged and not to be read.
+    /// Records acknowledged but not read.
     pub lost: u64,
-    /// Read more than once.
+    /// Records read more than once.
     pub duplicated: u64,
-    /// Read in another order than sent.
+    /// Records read in a different order than sent.
     pub reordered: u64,
-    /// Why the generator, not the broker, was the limit. The run's latencies mean nothing then.
+    /// Why the generator was the bottleneck, if so. The latencies are not valid then.
     pub saturated: Option<String>,
-    /// Why the broker, not the generator, did not keep up with an open loop: its acknowledgements came too slowly.
+    /// Why the broker did not keep up with an open loop, if so.
     pub overloaded: Option<String>,
-    /// Why not everything was read back and compared, if so. Losses are then counted among what was.
+    /// Why not all records were read back and compared, if so. Only what was read is checked then.
     pub unchecked: Option<String>,
-    /// The longest time without an acknowledgement.
+    /// Longest time without an acknowledgement.
     pub longest_gap: Duration,
-    /// The run in short pieces.
+    /// The intervals of the run.
     pub intervals: Vec<Interval>,
-    /// What this process used.
+    /// Resource usage of this process.
     pub generator: Usage,
-    /// What the broker's process used, if it is on this machine.
+    /// Resource usage of the broker's process, if it is on this machine.
     pub broker: Option<Usage>,
 }
 
-/// A backlog read.
+/// Reading of a backlog.
 #[derive(Clone, Copy, Debug)]
 pub struct Drain {
-    /// Records.
+    /// Number of records.
     pub records: u64,
     /// Bytes of values.
     pub bytes: u64,
-    /// From the first to the last.
+    /// Time from the first record to the last.
     pub took: Duration,
 }
 
-/// A piece of a run.
+/// An interval of a run.
 #[derive(Clone, Debug)]
 pub struct Interval {
-    /// Its beginning, from that of measuring.
+    /// Start, relative to the start of the measurement.
     pub at: Duration,
-    /// Its length.
+    /// Length.
     pub took: Duration,
-    /// Records acknowledged.
+    /// Number of records acknowledged.
     pub records: u64,
     /// Bytes acknowledged.
     pub bytes: u64,
-    /// From the intended moment to the acknowledgement.
+    /// Latency from the scheduled time of sending to the acknowledgement.
     pub produce: Histogram<u64>,
 }
 
-/// What a process used in the measured time.
+/// Resource usage of a process in the measured time.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Usage {
-    /// Seconds of processor time.
+    /// Processor time in seconds.
     pub cpu_seconds: f64,
-    /// The most memory resident, in bytes.
+    /// Peak resident memory in bytes.
     pub rss_bytes_max: u64,
-    /// Context switches.
+    /// Number of context switches.
     pub context_switches: u64,
-    /// Bytes given to the disk.
+    /// Bytes written to the disk.
     pub bytes_written: u64,
-    /// Flushes and durable writes, where the broker tells.
+    /// Flushes and durable writes, if the broker counts them.
     pub syncs: Option<u64>,
 }

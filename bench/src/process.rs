@@ -1,20 +1,20 @@
-//! What processes use over a span of time, read from `/proc`: the broker's, and the load generator's own.
+//! Samples the resource usage of processes from `/proc`: of the broker, and of the load generator itself.
 //!
-//! | what | from | how exact |
+//! | value | source | accuracy |
 //! |---|---|---|
-//! | processor time | `stat`, threads that have ended included | a tick of 10 ms |
-//! | memory | `status`: `VmRSS` at each sample, and `VmHWM` if it grew since the last one | a peak above all before is not missed |
-//! | context switches | `task/*/status` | those of a thread after its last sample are missed if it ends |
-//! | bytes written | `io`: `write_bytes`, what was given to the disk or made dirty in the page cache | zero where the kernel does not tell |
+//! | processor time | `stat`, including ended threads | a tick of 10 ms |
+//! | memory | `status`: `VmRSS` at each sample, and `VmHWM` if it grew since the last one | a new overall peak is never missed |
+//! | context switches | `task/*/status` | those between the last sample of a thread and its end are missed |
+//! | bytes written | `io`: `write_bytes`, written to the disk or dirtied in the page cache | zero if the kernel does not expose it |
 //!
-//! A process that ends counts what it had used when it was last sampled.
+//! For a process that ends, the last sample counts.
 
 use std::collections::BTreeMap;
 use std::fs;
 
 use crate::outcome::Usage;
 
-/// Adds up what processes use from [`Sampler::start`] to [`Sampler::finish`].
+/// Adds up the usage of processes from [`Sampler::start`] to [`Sampler::finish`].
 #[derive(Debug)]
 pub struct Sampler {
     processes: Vec<Process>,
@@ -24,7 +24,7 @@ pub struct Sampler {
 #[derive(Debug)]
 struct Process {
     pid: u32,
-    /// When it began, in ticks since the machine did: tells it from a later process of the same number.
+    /// Start time in ticks since boot. Distinguishes it from a later process with the same id.
     began: u64,
     base: Counters,
     last: Counters,
@@ -35,12 +35,12 @@ struct Process {
 struct Counters {
     cpu_ticks: u64,
     bytes_written: u64,
-    /// Context switches by thread.
+    /// Context switches by thread id.
     switches: BTreeMap<u32, u64>,
 }
 
 impl Sampler {
-    /// Begins the span for processes that run already. One that cannot be read counts nothing.
+    /// Starts sampling running processes. A process that cannot be read counts as zero.
     pub fn start(pids: &[u32]) -> Self {
         let mut sampler = Self { processes: Vec::new(), rss_bytes_max: 0 };
         for pid in pids {
@@ -50,7 +50,7 @@ impl Sampler {
         sampler
     }
 
-    /// Counts a process that began within the span as well, from its beginning: a broker that was started again.
+    /// Adds a process that was started since, such as a restarted broker, and counts it from its start.
     pub fn follow(&mut self, pid: u32) {
         self.add(pid, false);
         self.sample();
@@ -64,13 +64,13 @@ impl Sampler {
         self.processes.push(Process { pid, began: stat.began, base, last: counters, hwm_bytes });
     }
 
-    /// Looks at the processes. Once in a tenth of a second to a second is often enough.
+    /// Samples the processes. Call it every 0.1 to 1 s.
     pub fn sample(&mut self) {
         let rss = self.processes.iter_mut().map(Process::sample).sum();
         self.rss_bytes_max = self.rss_bytes_max.max(rss);
     }
 
-    /// Ends the span.
+    /// Ends sampling and returns the usage.
     pub fn finish(mut self) -> Usage {
         self.sample();
         let ticks_per_second = rustix::param::clock_ticks_per_second() as f64;
@@ -88,13 +88,13 @@ impl Sampler {
 }
 
 impl Process {
-    /// Takes its counters if it is still there, and returns its memory since the last time.
+    /// Reads the counters if the process still exists. Returns its peak memory since the last sample.
     fn sample(&mut self) -> u64 {
         let Some(stat) = Stat::of(self.pid).filter(|stat| stat.began == self.began) else { return 0 };
         let now = Counters::of(self.pid, &stat);
         self.last.cpu_ticks = self.last.cpu_ticks.max(now.cpu_ticks);
         self.last.bytes_written = self.last.bytes_written.max(now.bytes_written);
-        // Threads that have ended stay in the sum.
+        // Keep the counts of ended threads.
         self.last.switches.extend(now.switches);
         let rss = status_bytes(self.pid, "VmRSS:").unwrap_or(0);
         let hwm = status_bytes(self.pid, "VmHWM:").unwrap_or(0);
@@ -115,7 +115,7 @@ impl Counters {
     }
 }
 
-/// What is used of `/proc/PID/stat`.
+/// Fields of `/proc/PID/stat`.
 struct Stat {
     cpu_ticks: u64,
     began: u64,
@@ -126,13 +126,13 @@ impl Stat {
         Self::parse(&fs::read_to_string(format!("/proc/{pid}/stat")).ok()?)
     }
 
-    /// The second field is a name in parentheses that may hold anything, so fields are counted from the last parenthesis: the
-    /// state is the third field.
+    /// The second field is a name in parentheses that may contain anything, so fields are counted from the last parenthesis. The state
+    /// is the third field.
     fn parse(text: &str) -> Option<Self> {
         let (_, rest) = text.rsplit_once(')')?;
         let fields: Vec<&str> = rest.split_ascii_whitespace().collect();
         let number = |nth: usize| fields.get(nth - 3)?.parse::<u64>().ok();
-        // A zombie is over: its counters are final, its memory is gone.
+        // A zombie has ended: its counters are final, and it has no memory.
         Some(Self { cpu_ticks: number(14)? + number(15)?, began: number(22)? })
     }
 }
@@ -150,7 +150,7 @@ fn switches(pid: u32) -> BTreeMap<u32, u64> {
         .collect()
 }
 
-/// The number behind a name at the beginning of a line.
+/// Returns the number after a name at the start of a line.
 fn field(text: &str, name: &str) -> Option<u64> {
     let rest = text.lines().find_map(|line| line.strip_prefix(name))?;
     rest.split_ascii_whitespace().next()?.parse().ok()
@@ -169,7 +169,7 @@ mod tests {
 
     use super::*;
 
-    /// Works until this process has used so many ticks more.
+    /// Busy-loops until this process has used `ticks` more ticks.
     fn burn(ticks: u64) {
         let now = || Stat::of(std::process::id()).expect("this process").cpu_ticks;
         let until = now() + ticks;
@@ -179,7 +179,7 @@ mod tests {
     }
 
     #[test]
-    fn a_process_is_seen_to_burn_time_to_write_and_to_grow() {
+    fn processor_time_writes_and_memory_growth_are_sampled() {
         let mut sampler = Sampler::start(&[std::process::id()]);
         burn(5);
         let mut file = tempfile::NamedTempFile::new_in(".").expect("a file on a disk");
@@ -196,7 +196,7 @@ mod tests {
     }
 
     #[test]
-    fn a_process_that_takes_over_is_counted_from_its_beginning_and_one_that_ended_keeps_its_sum() {
+    fn a_restarted_process_is_counted_from_its_start_and_an_ended_one_keeps_its_counts() {
         let begin = || {
             let mut child = Command::new("sh")
                 .args(["-c", "i=0; while [ $i -lt 100000 ]; do i=$((i+1)); done; echo done; read line"])
@@ -223,7 +223,7 @@ mod tests {
     }
 
     #[test]
-    fn a_process_that_is_not_there_counts_nothing() {
+    fn a_missing_process_counts_as_zero() {
         let usage = Sampler::start(&[u32::MAX]).finish();
         assert_eq!((usage.rss_bytes_max, usage.context_switches, usage.bytes_written), (0, 0, 0));
     }
@@ -236,7 +236,7 @@ mod tests {
     }
 
     #[test]
-    fn a_name_is_not_found_within_another() {
+    fn a_field_name_does_not_match_within_another() {
         let text = "nonvoluntary_ctxt_switches:\t5\nvoluntary_ctxt_switches:\t7\n";
         assert_eq!(field(text, "voluntary_ctxt_switches:"), Some(7));
         assert_eq!(field(text, "VmRSS:"), None);

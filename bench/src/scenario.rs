@@ -1,4 +1,4 @@
-//! What a workload is: a small TOML file with a name. The same file drives every back end.
+//! Definition of a workload: a small TOML file, which works with every backend.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -9,69 +9,69 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Scenario {
-    /// Its name: that of the file without `.toml`.
+    /// Name: that of the file without `.toml`.
     pub name: String,
-    /// What it shows, in a sentence.
+    /// One-sentence description of what it shows.
     pub about: String,
-    /// The topic it uses, made anew for each run.
+    /// The topic, created for each run.
     pub topic: Topic,
     /// The records.
     pub record: RecordShape,
-    /// Who sends them.
+    /// The producers.
     pub producers: Producers,
-    /// When they are sent.
+    /// When records are sent.
     pub load: Load,
-    /// Who reads them.
+    /// The consumers.
     #[serde(default)]
     pub consumers: Consumers,
-    /// What is done to a broker of its own meanwhile.
+    /// Disturbance of a broker started for the run.
     #[serde(default)]
     pub disturbance: Option<Disturbance>,
 }
 
-/// The topic.
+/// The topic of a workload.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Topic {
-    /// Partitions.
+    /// Number of partitions.
     pub partitions: u32,
-    /// Settings by their names, such as `retention.bytes`.
+    /// Topic settings, such as `retention.bytes`.
     #[serde(default)]
     pub config: BTreeMap<String, String>,
-    /// Partitions of another topic that nobody uses, made before the run.
+    /// Number of partitions of an additional, unused topic, created before the run.
     #[serde(default)]
     pub idle_partitions: u32,
 }
 
-/// A record.
+/// The records of a workload.
 #[derive(Clone, Copy, PartialEq, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct RecordShape {
-    /// Bytes of the value; at least [`crate::scenario::VALUE_BYTES_MIN`], which is what checking needs.
+    /// Size of the value in bytes, at least [`crate::scenario::VALUE_BYTES_MIN`].
     pub bytes: usize,
-    /// Distinct keys. Zero: no key, and the partitions in turn.
+    /// Number of distinct keys. Zero: no keys, and round-robin partitioning.
     #[serde(default)]
     pub keys: u32,
 }
 
-/// The smallest value: producer, sequence number and moments stand in front.
+/// Minimum size of a value: that of the stamp at its start.
 pub const VALUE_BYTES_MIN: usize = 32;
 
 /// The producers.
 #[derive(Clone, Copy, PartialEq, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Producers {
-    /// How many; each is a client with connections of its own.
+    /// Number of producers, each a client with its own connections.
     pub count: u32,
-    /// Bytes a batch is filled to.
+    /// Maximum size of a batch in bytes.
     pub batch_bytes: usize,
-    /// Records in a batch at most. Zero: as many as fit.
+    /// Maximum number of records in a batch. Zero: limited by size only.
     #[serde(default)]
     pub batch_records: u32,
-    /// How long a batch waits for more, in microseconds.
+    /// How long a batch waits for more records, in microseconds.
     #[serde(default)]
     pub linger_us: u64,
-    /// Batches of a partition in flight.
+    /// Maximum number of batches in flight per partition.
     #[serde(default = "five")]
     pub in_flight: u32,
     /// `none`, `lz4`, `zstd`, `snappy` or `gzip`.
@@ -83,7 +83,7 @@ fn five() -> u32 {
     5
 }
 
-/// How batches are compressed.
+/// Compression of batches.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 #[allow(missing_docs)]
@@ -100,21 +100,21 @@ pub enum Compression {
 #[derive(Clone, Copy, PartialEq, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Load {
-    /// Records not yet acknowledged, of each producer: the closed loop. With an open loop it is where the generator gives up keeping
-    /// the schedule and says that it is saturated.
+    /// Maximum number of unacknowledged records of each producer. It drives the closed loop. In an open loop, the schedule is not kept when
+    /// it is reached.
     pub outstanding: u32,
-    /// Records a second, all producers together: the open loop. Zero: the closed loop.
+    /// Records per second of an open loop, over all producers. Zero: closed loop.
     #[serde(default)]
     pub rate: u64,
-    /// How an open loop's moments are spread.
+    /// Arrival process of an open loop.
     #[serde(default)]
     pub arrival: Arrival,
-    /// Seconds before measuring begins.
+    /// Warm-up in seconds.
     #[serde(default)]
     pub warmup_s: f64,
-    /// Seconds of measuring.
+    /// Measured time in seconds.
     pub duration_s: f64,
-    /// How often the whole is done.
+    /// Number of runs.
     #[serde(default = "three")]
     pub runs: u32,
 }
@@ -123,22 +123,22 @@ fn three() -> u32 {
     3
 }
 
-/// The open loop's schedule.
+/// Arrival process of an open loop.
 #[derive(Clone, Copy, PartialEq, Debug, Default, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase", tag = "kind", deny_unknown_fields)]
 pub enum Arrival {
-    /// The same time between any two.
+    /// Constant time between records.
     #[default]
     Constant,
-    /// Independent of each other.
+    /// Independent, exponentially distributed times between records.
     Poisson,
-    /// From nothing to the rate over the measured time.
+    /// The rate grows linearly from zero over the measured time.
     Ramp,
-    /// The rate is multiplied by `factor` for `seconds` in the middle.
+    /// The rate is multiplied by `factor` for `seconds` in the middle of the measured time.
     Step {
-        /// What the rate is multiplied by.
+        /// Factor of the rate.
         factor: f64,
-        /// For how long.
+        /// Duration in seconds.
         seconds: f64,
     },
 }
@@ -147,39 +147,39 @@ pub enum Arrival {
 #[derive(Clone, Copy, PartialEq, Debug, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Consumers {
-    /// Each reads every record as it comes.
+    /// Number of consumers at the tail. Each reads every record as it arrives.
     #[serde(default)]
     pub tail: u32,
-    /// Each reads, while the load goes on, a backlog made before it, from the beginning.
+    /// Number of consumers of a backlog. Each reads it from the beginning while the load runs.
     #[serde(default)]
     pub cold: u32,
-    /// Bytes of that backlog.
+    /// Size of the backlog in bytes, written before the load.
     #[serde(default)]
     pub backlog_bytes: u64,
 }
 
-/// What is done to a broker of the run's own.
+/// Disturbance of a broker started for the run.
 #[derive(Clone, Copy, PartialEq, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub struct Disturbance {
-    /// Killed with SIGKILL in the middle, and started again at once.
+    /// Kill the broker with SIGKILL in the middle of the run, and restart it at once.
     pub kill: bool,
 }
 
 impl Scenario {
-    /// Whether the topic forgets old records by itself.
+    /// Returns whether retention removes old records from the topic.
     pub fn removes_records(&self) -> bool {
         self.topic.config.keys().any(|name| name.starts_with("retention."))
     }
 }
 
 impl Load {
-    /// Time before measuring.
+    /// Returns the warm-up.
     pub fn warmup(&self) -> Duration {
         Duration::from_secs_f64(self.warmup_s)
     }
 
-    /// Time of measuring.
+    /// Returns the measured time.
     pub fn duration(&self) -> Duration {
         Duration::from_secs_f64(self.duration_s)
     }

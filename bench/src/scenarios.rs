@@ -1,4 +1,4 @@
-//! The scenarios that come with the program, and those in files.
+//! The built-in scenarios, and scenarios in files.
 
 use std::path::Path;
 
@@ -21,49 +21,49 @@ const BUILT_IN: [&str; 13] = [
     include_str!("../scenarios/long-run.toml"),
 ];
 
-/// The longest warm-up and the longest run.
+/// Maximum duration of the warm-up and of a run, in seconds.
 const SECONDS_MAX: f64 = 1e6;
 
-/// All that come with the program.
+/// Returns the built-in scenarios.
 pub fn all() -> Vec<Scenario> {
-    BUILT_IN.iter().map(|text| toml::from_str(text).expect("a scenario that a test has read")).collect()
+    BUILT_IN.iter().map(|text| toml::from_str(text).expect("a valid scenario, as tested")).collect()
 }
 
-/// The one of this name, or the one in this file if the name ends in `.toml`.
+/// Returns the built-in scenario with this name, or the one in this file if the name ends in `.toml`.
 pub fn find(name: &str) -> Result<Scenario, BenchError> {
     if Path::new(name).extension().is_some_and(|extension| extension == "toml") {
         let text = std::fs::read_to_string(name)
-            .map_err(|e| BenchError::failed(format_args!("the scenario {name} cannot be read: {e}")))?;
+            .map_err(|e| BenchError::failed(format_args!("cannot read the scenario {name}: {e}")))?;
         let scenario: Scenario = toml::from_str(&text)
-            .map_err(|e| BenchError::failed(format_args!("the scenario {name} is not understood: {e}")))?;
+            .map_err(|e| BenchError::failed(format_args!("the scenario {name} is invalid: {e}")))?;
         return Ok(scenario);
     }
     all().into_iter().find(|scenario| scenario.name == name).ok_or_else(|| {
         BenchError::failed(format_args!(
-            "there is no scenario {name}; `highwater bench list` shows them, and a file's name ends in .toml"
+            "no scenario {name}; `highwater bench list` lists the built-in ones, and the name of a file ends in .toml"
         ))
     })
 }
 
-/// Says what of a scenario cannot be carried out.
+/// Checks that a scenario can be run.
 pub fn check(scenario: &Scenario) -> Result<(), BenchError> {
     let Scenario { topic, record, producers, load, consumers, .. } = scenario;
     let wrong = |what: &str| Err(BenchError::failed(format_args!("scenario {}: {what}", scenario.name)));
     if record.bytes < VALUE_BYTES_MIN {
-        return wrong(&format!("records have at least {VALUE_BYTES_MIN} bytes, which checking needs"));
+        return wrong(&format!("the record size must be at least {VALUE_BYTES_MIN} bytes"));
     }
     if topic.partitions == 0 || producers.count == 0 || load.outstanding == 0 || load.runs == 0 {
-        return wrong("partitions, producers, outstanding and runs are at least 1");
+        return wrong("partitions, producers, outstanding and runs must be at least 1");
     }
     let seconds = 0.0..=SECONDS_MAX;
     if !seconds.contains(&load.duration_s) || load.duration_s == 0.0 || !seconds.contains(&load.warmup_s) {
-        return wrong("the duration is more than nothing, the warm-up not negative");
+        return wrong("the duration must be above zero, and the warm-up not negative");
     }
     if load.rate == 0 && load.arrival != crate::scenario::Arrival::Constant {
-        return wrong("an arrival other than constant needs a rate");
+        return wrong("an arrival other than constant requires a rate");
     }
     if consumers.cold > 0 && consumers.backlog_bytes == 0 {
-        return wrong("consumers of a backlog need backlog_bytes");
+        return wrong("consumers of a backlog require backlog_bytes");
     }
     Ok(())
 }
@@ -73,7 +73,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_scenario_is_understood_can_be_carried_out_and_has_a_name_of_its_own() {
+    fn the_built_in_scenarios_are_valid_and_have_unique_names() {
         let mut names: Vec<_> = all()
             .into_iter()
             .map(|scenario| {
@@ -89,7 +89,7 @@ mod tests {
     }
 
     #[test]
-    fn every_scenario_file_comes_with_the_program() {
+    fn every_scenario_file_is_built_in() {
         let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/scenarios");
         let mut files: Vec<_> = std::fs::read_dir(folder)
             .expect("the folder")
@@ -103,9 +103,9 @@ mod tests {
     }
 
     #[test]
-    fn a_scenario_that_is_not_there_or_cannot_be_is_told() {
+    fn unknown_unreadable_and_invalid_scenarios_are_errors() {
         assert!(find("few-bigger").expect_err("unknown").to_string().contains("bench list"));
-        assert!(find("/no/such.toml").expect_err("missing").to_string().contains("cannot be read"));
+        assert!(find("/no/such.toml").expect_err("missing").to_string().contains("cannot read"));
         let mut small = find("few-big").expect("built in");
         small.record.bytes = 8;
         assert!(check(&small).expect_err("too small").to_string().contains("32 bytes"));

@@ -1,4 +1,4 @@
-//! A broker of the run's own: this program's `start`, in a process and a directory of its own.
+//! A broker started for a run: `highwater start` in a separate process with its own data directory.
 
 use std::io::{BufRead as _, BufReader};
 use std::path::{Path, PathBuf};
@@ -9,33 +9,33 @@ use rustix::process::{Pid, Signal, kill_process};
 
 use crate::BenchError;
 
-/// How long a broker may take to end when it is told to, before it is killed.
+/// How long a broker may take to stop before it is killed.
 const STOP: Duration = Duration::from_mins(1);
 
-/// What clients speak with a broker.
+/// Protocol between client and broker.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
 pub enum Protocol {
-    /// This project's own.
+    /// Highwater's native protocol.
     #[default]
     Native,
-    /// Kafka's.
+    /// Kafka's protocol.
     Kafka,
 }
 
-/// How a broker is started.
+/// How to start a broker.
 #[derive(Clone, Default, Debug)]
 pub struct ServerPlan {
-    /// The program; none: this one.
+    /// The program; `None` for this program.
     pub program: Option<PathBuf>,
-    /// Where its data goes; none: a new directory in the one for temporary files, removed at the end.
+    /// Its data directory; `None` for a temporary one, removed at the end.
     pub data_dir: Option<PathBuf>,
-    /// Cores it uses; none: what it takes by itself.
+    /// Number of cores; `None` for the broker's default.
     pub cores: Option<u16>,
-    /// The listener that is used.
+    /// The listener to use.
     pub protocol: Protocol,
 }
 
-/// A broker that runs. Killed, and its directory removed, when dropped; [`Server::stop`] is the orderly way.
+/// A running broker. Dropping it kills it and removes its directory; [`Server::stop`] shuts it down cleanly.
 #[derive(Debug)]
 pub struct Server {
     plan: ServerPlan,
@@ -61,7 +61,7 @@ impl Data {
 }
 
 impl Server {
-    /// Starts one; returns when clients can connect.
+    /// Starts a broker. Returns when clients can connect.
     pub fn start(plan: ServerPlan) -> Result<Self, BenchError> {
         let data = if let Some(path) = &plan.data_dir {
             Data::Given(path.clone())
@@ -69,39 +69,39 @@ impl Server {
             let directory = tempfile::Builder::new().prefix("highwater-bench-").tempdir();
             Data::Temporary(directory.map_err(|e| {
                 BenchError::failed(format_args!(
-                    "no directory for the broker in {}: {e}; TMPDIR or --data-dir names another",
+                    "cannot create a directory for the broker in {}: {e}; choose another with TMPDIR or --data-dir",
                     std::env::temp_dir().display()
                 ))
             })?)
         };
-        refuse_memory(data.path())?;
+        reject_memory_fs(data.path())?;
         let (child, ready) = spawn(&plan, &data.path().join("data"), "127.0.0.1:0")?;
         Ok(Self { plan, data, child, address: ready.address, durability: ready.durability })
     }
 
-    /// What a client connects to, with the protocol of its plan.
+    /// Returns the address for clients with the protocol of the plan.
     pub fn address(&self) -> &str {
         &self.address
     }
 
-    /// What its acknowledgements mean.
+    /// Returns the meaning of its acknowledgements.
     pub fn acknowledgement(&self) -> String {
         format!("on stable storage ({}), 1 replica", self.durability)
     }
 
-    /// Its process.
+    /// Returns its process id.
     pub fn pid(&self) -> u32 {
         self.child.id()
     }
 
-    /// Where its data is.
+    /// Returns its data directory.
     pub fn data_dir(&self) -> &Path {
         self.data.path()
     }
 
-    /// Kills it as a crash would, and starts it again on the same data and the same port.
+    /// Kills it with SIGKILL, and restarts it on the same data and port.
     pub fn kill_and_start(&mut self) -> Result<(), BenchError> {
-        let gone = |e| BenchError::failed(format_args!("the broker cannot be killed: {e}"));
+        let gone = |e| BenchError::failed(format_args!("cannot kill the broker: {e}"));
         self.child.kill().map_err(gone)?;
         self.child.wait().map_err(gone)?;
         let (child, _) = spawn(&self.plan, &self.data.path().join("data"), &self.address)?;
@@ -109,7 +109,7 @@ impl Server {
         Ok(())
     }
 
-    /// Stops it with SIGTERM and removes its temporary directory.
+    /// Stops it with SIGTERM, and removes its temporary directory.
     pub fn stop(mut self) -> Result<(), BenchError> {
         let pid = Pid::from_child(&self.child);
         let _ = kill_process(pid, Signal::TERM);
@@ -127,7 +127,7 @@ impl Server {
                         STOP.as_secs()
                     )));
                 }
-                Err(e) => return Err(BenchError::failed(format_args!("the broker is out of reach: {e}"))),
+                Err(e) => return Err(BenchError::failed(format_args!("cannot wait for the broker: {e}"))),
             }
         }
     }
@@ -135,7 +135,7 @@ impl Server {
 
 impl Drop for Server {
     fn drop(&mut self) {
-        // Ended already after a stop; then this does nothing.
+        // Fails if it has already ended.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
@@ -149,8 +149,9 @@ struct Ready {
 fn spawn(plan: &ServerPlan, data: &Path, listen: &str) -> Result<(Child, Ready), BenchError> {
     let program = match &plan.program {
         Some(program) => program.clone(),
-        None => std::env::current_exe()
-            .map_err(|e| BenchError::failed(format_args!("this program cannot find itself: {e}")))?,
+        None => std::env::current_exe().map_err(|e| {
+            BenchError::failed(format_args!("cannot determine the path of this program: {e}"))
+        })?,
     };
     let mut command = Command::new(&program);
     let (native, kafka) = match plan.protocol {
@@ -161,19 +162,19 @@ fn spawn(plan: &ServerPlan, data: &Path, listen: &str) -> Result<(Child, Ready),
     if let Some(cores) = plan.cores {
         command.args(["--cores", &cores.to_string()]);
     }
-    // Only what the command line says holds for it.
+    // Only the command line configures it, not the environment.
     for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("HIGHWATER_"))
     {
         command.env_remove(name);
     }
-    // Not among those that Ctrl-C at the terminal reaches: it is stopped when the run has ended.
+    // In its own process group, so that Ctrl-C does not stop it before the end of the run.
     std::os::unix::process::CommandExt::process_group(&mut command, 0);
     let mut child = command
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .spawn()
-        .map_err(|e| BenchError::failed(format_args!("{} does not start: {e}", program.display())))?;
-    let stdout = child.stdout.take().expect("it is a pipe");
+        .map_err(|e| BenchError::failed(format_args!("cannot start {}: {e}", program.display())))?;
+    let stdout = child.stdout.take().expect("stdout is piped");
     let mut line = String::new();
     let read = BufReader::new(stdout).read_line(&mut line);
     if let Some(ready) = read.ok().and_then(|_| parse_ready(&line, plan.protocol)) {
@@ -181,10 +182,12 @@ fn spawn(plan: &ServerPlan, data: &Path, listen: &str) -> Result<(Child, Ready),
     }
     let _ = child.kill();
     let status = child.wait().map_or_else(|e| e.to_string(), |status| status.to_string());
-    Err(BenchError::failed(format_args!("the broker of this run did not become ready ({status}); see above")))
+    Err(BenchError::failed(format_args!(
+        "the broker started for this run did not become ready ({status}); see above"
+    )))
 }
 
-/// `ready native=ADDRESS kafka=ADDRESS ... durability="..." ...`
+/// Parses `ready native=ADDRESS kafka=ADDRESS ... durability="..." ...`.
 fn parse_ready(line: &str, protocol: Protocol) -> Option<Ready> {
     let rest = line.strip_prefix("ready ")?;
     let value = |name: &str| {
@@ -201,15 +204,15 @@ fn parse_ready(line: &str, protocol: Protocol) -> Option<Ready> {
     Some(Ready { address, durability: value("durability=").unwrap_or_default() })
 }
 
-/// Nothing written there rests on a disk, and a run would measure memory.
-fn refuse_memory(path: &Path) -> Result<(), BenchError> {
+/// Rejects a directory on a file system in memory, where a run would not measure a disk.
+fn reject_memory_fs(path: &Path) -> Result<(), BenchError> {
     const TMPFS: u64 = 0x0102_1994;
     const RAMFS: u64 = 0x8584_58f6;
     let parent = path.ancestors().find(|ancestor| ancestor.exists()).unwrap_or(Path::new("."));
     let kind = rustix::fs::statfs(parent).map_or(0, |fs| fs.f_type as u64);
     if kind == TMPFS || kind == RAMFS {
         return Err(BenchError::failed(format_args!(
-            "{} is in memory: nothing would be measured of a disk; name a directory on one with --data-dir or TMPDIR",
+            "{} is on a file system in memory; choose a directory on a disk with --data-dir or TMPDIR",
             path.display()
         )));
     }
@@ -221,7 +224,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_line_of_a_broker_that_is_ready_is_understood() {
+    fn the_ready_line_of_a_broker_is_parsed() {
         let line = "ready native=127.0.0.1:4711,10.0.0.1:1 kafka=127.0.0.1:4712 data=/d cores=2 durability=\"RWF_DSYNC (measured)\" topics=0\n";
         for (protocol, address) in [(Protocol::Native, "127.0.0.1:4711"), (Protocol::Kafka, "127.0.0.1:4712")]
         {
@@ -235,14 +238,14 @@ mod tests {
     }
 
     #[test]
-    fn a_directory_in_memory_is_refused() {
-        let error = refuse_memory(Path::new("/dev/shm/highwater-bench")).expect_err("a tmpfs");
+    fn a_directory_in_memory_is_rejected() {
+        let error = reject_memory_fs(Path::new("/dev/shm/highwater-bench")).expect_err("a tmpfs");
         assert!(error.to_string().contains("--data-dir"), "{error}");
-        refuse_memory(Path::new(env!("CARGO_MANIFEST_DIR"))).expect("a disk");
+        reject_memory_fs(Path::new(env!("CARGO_MANIFEST_DIR"))).expect("a disk");
     }
 
     #[test]
-    fn a_program_that_is_no_broker_is_told() {
+    fn a_program_that_is_not_a_broker_is_an_error() {
         let plan = ServerPlan {
             program: Some("/bin/false".into()),
             data_dir: Some(env!("CARGO_MANIFEST_DIR").into()),

@@ -1,19 +1,19 @@
-//! Short runs against a real broker in this process, and against none.
+//! Short runs against a broker in this process, and against the null backend.
 
 use std::sync::atomic::AtomicBool;
 
 use highwater_bench::BenchError;
 use highwater_bench::backend::{Backend, Native, Null};
-use highwater_bench::load::run::{Stage, Unwatched, run_once};
+use highwater_bench::load::run::{RunContext, Unwatched, run_once};
 use highwater_bench::outcome::Outcome;
 use highwater_bench::scenario::Scenario;
 use highwater_bench::scenarios::find;
 use highwater_engine::TestBroker;
 
-/// A scenario that comes with the program, made short. With few records outstanding, so that a machine that has much else to do is not
-/// still busy with those of the warm-up when the measured time is over.
+/// Returns a shortened built-in scenario. It has few outstanding records, so that on a busy machine those of the warm-up are done before the
+/// end of the measured time.
 fn short(name: &str) -> Scenario {
-    let mut scenario = find(name).expect("a scenario that comes with the program");
+    let mut scenario = find(name).expect("a built-in scenario");
     scenario.load.warmup_s = 0.1;
     scenario.load.duration_s = 1.0;
     scenario.load.outstanding = scenario.load.outstanding.min(500);
@@ -22,7 +22,7 @@ fn short(name: &str) -> Scenario {
 
 fn run_on(backend: &dyn Backend, scenario: &Scenario) -> Result<Outcome, BenchError> {
     let interrupted = AtomicBool::new(false);
-    let mut stage = Stage {
+    let mut context = RunContext {
         backend,
         server: None,
         broker_pid: None,
@@ -30,7 +30,7 @@ fn run_on(backend: &dyn Backend, scenario: &Scenario) -> Result<Outcome, BenchEr
         interrupted: &interrupted,
         watch: &Unwatched,
     };
-    run_once(&mut stage, scenario, 1)
+    run_once(&mut context, scenario, 1)
 }
 
 fn run(broker: &TestBroker, scenario: &Scenario) -> Outcome {
@@ -38,7 +38,7 @@ fn run(broker: &TestBroker, scenario: &Scenario) -> Outcome {
     run_on(&native, scenario).unwrap_or_else(|e| panic!("{}: {e}", scenario.name))
 }
 
-/// Everything acknowledged was read, once and in order, and every record has its latency.
+/// Asserts that every acknowledged record was read once and in order, and that every record has a latency.
 fn is_sound(outcome: &Outcome) {
     let name = &outcome.scenario.name;
     assert_eq!((outcome.lost, outcome.duplicated, outcome.reordered), (0, 0, 0), "{name}");
@@ -51,7 +51,7 @@ fn is_sound(outcome: &Outcome) {
 }
 
 #[test]
-fn scenarios_end_with_nothing_lost_doubled_or_reordered() {
+fn scenarios_complete_without_lost_duplicated_or_reordered_records() {
     let broker = TestBroker::start();
     for name in ["few-big", "small-batches", "many-partitions-100", "many-producers-4"] {
         let mut scenario = short(name);
@@ -61,7 +61,7 @@ fn scenarios_end_with_nothing_lost_doubled_or_reordered() {
 }
 
 #[test]
-fn consumers_at_the_tail_and_of_a_backlog_read_all_of_it() {
+fn consumers_at_the_tail_and_of_a_backlog_read_all_records() {
     let broker = TestBroker::start();
     let mut scenario = short("tail-and-cold");
     scenario.load.rate = 2000;
@@ -69,14 +69,18 @@ fn consumers_at_the_tail_and_of_a_backlog_read_all_of_it() {
     scenario.consumers.backlog_bytes = 4 << 20;
     let outcome = run(&broker, &scenario);
     is_sound(&outcome);
-    assert_eq!(outcome.tail_records, outcome.produce.len(), "the one at the tail has each once");
+    assert_eq!(
+        outcome.tail_records,
+        outcome.produce.len(),
+        "the consumer at the tail reads each record once"
+    );
     assert_eq!(outcome.end_to_end.len(), outcome.tail_records);
-    let cold = outcome.cold.expect("the backlog was drained");
-    assert_eq!(cold.bytes, 3 * (4 << 20), "each of three has all of it");
+    let cold = outcome.cold.expect("the backlog was read");
+    assert_eq!(cold.bytes, 3 * (4 << 20), "each of three consumers reads all of it");
 }
 
 #[test]
-fn what_retention_removes_while_the_load_goes_on_is_not_lost() {
+fn records_removed_by_retention_during_the_load_are_not_lost() {
     let broker = TestBroker::start();
     let mut scenario = short("retention-on");
     scenario.topic.partitions = 1;
@@ -86,17 +90,17 @@ fn what_retention_removes_while_the_load_goes_on_is_not_lost() {
 }
 
 #[test]
-fn a_schedule_that_the_generator_cannot_keep_is_told_as_its_own_fault() {
+fn a_schedule_that_the_generator_cannot_keep_is_reported_as_saturated() {
     let mut scenario = short("small-batches");
     scenario.load.rate = 100_000_000;
-    let outcome = run_on(&Null, &scenario).expect("nothing can fail");
+    let outcome = run_on(&Null, &scenario).expect("the null backend does not fail");
     let why = outcome.saturated.expect("no machine sends a record in ten nanoseconds");
     assert!(why.contains('%'), "{why}");
     assert_eq!(outcome.overloaded, None);
 }
 
 #[test]
-fn a_schedule_that_acknowledgements_do_not_follow_is_told_as_the_brokers() {
+fn a_schedule_that_the_broker_cannot_keep_is_reported_as_overloaded() {
     let broker = TestBroker::start();
     let mut scenario = short("small-batches");
     scenario.producers.count = 1;
@@ -106,15 +110,15 @@ fn a_schedule_that_acknowledgements_do_not_follow_is_told_as_the_brokers() {
     let outcome = run(&broker, &scenario);
     is_sound(&outcome);
     assert_eq!(outcome.saturated, None);
-    assert!(outcome.overloaded.is_some(), "one record at a time is not 200,000 a second");
+    assert!(outcome.overloaded.is_some(), "one outstanding record does not allow 200,000 per second");
 }
 
 #[test]
-fn a_run_that_is_interrupted_ends() {
+fn an_interrupted_run_ends() {
     let broker = TestBroker::start();
     let native = Native::new(vec![broker.address()], None);
     let interrupted = AtomicBool::new(true);
-    let mut stage = Stage {
+    let mut context = RunContext {
         backend: &native,
         server: None,
         broker_pid: None,
@@ -124,21 +128,21 @@ fn a_run_that_is_interrupted_ends() {
     };
     let mut scenario = short("small-batches");
     scenario.load.duration_s = 3600.0;
-    let ended = run_once(&mut stage, &scenario, 1);
+    let ended = run_once(&mut context, &scenario, 1);
     assert!(matches!(ended, Err(BenchError::Interrupted)), "{ended:?}");
 }
 
 #[test]
-fn a_broker_that_is_not_there_is_told() {
+fn an_unreachable_broker_is_an_error() {
     let native = Native::new(vec!["127.0.0.1:1".into()], None);
-    let error = run_on(&native, &short("small-batches")).expect_err("nobody listens there");
+    let error = run_on(&native, &short("small-batches")).expect_err("nothing listens there");
     assert!(error.to_string().contains("127.0.0.1:1"), "{error}");
 }
 
 #[test]
-fn a_scenario_that_kills_its_broker_needs_one_of_its_own() {
+fn a_scenario_that_kills_its_broker_requires_a_broker_of_the_run() {
     let broker = TestBroker::start();
     let native = Native::new(vec![broker.address()], None);
-    let error = run_on(&native, &short("restart-under-load")).expect_err("nobody to kill");
+    let error = run_on(&native, &short("restart-under-load")).expect_err("no broker to kill");
     assert!(error.to_string().contains("--server"), "{error}");
 }

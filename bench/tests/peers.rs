@@ -1,4 +1,4 @@
-//! Other brokers, through their back ends. Each test wants a broker that somebody started, and is passed over without one:
+//! Tests of the backends for other brokers. Each test needs a running broker, and is skipped without one:
 //!
 //! ```text
 //! HIGHWATER_BENCH_KAFKA=127.0.0.1:9092 cargo test -p highwater-bench --features kafka --test peers -- --nocapture
@@ -17,14 +17,14 @@ use highwater_bench::scenario::Scenario;
 
 const PARTITIONS: u32 = 3;
 
-/// When a test gives up on a broker.
-const PATIENCE: Duration = Duration::from_mins(1);
+/// Timeout of a test.
+const TIMEOUT: Duration = Duration::from_mins(1);
 
 fn scenario() -> Scenario {
     toml::from_str(&format!(
         r#"
         name = "peers"
-        about = "What a test sends."
+        about = "Records of a test."
         topic = {{ partitions = {PARTITIONS} }}
         record = {{ bytes = 100 }}
         producers = {{ count = 1, batch_bytes = 16384, linger_us = 1000 }}
@@ -34,11 +34,11 @@ fn scenario() -> Scenario {
     .expect("a scenario")
 }
 
-/// The address in an environment variable, or the reason why nothing is tested.
+/// Returns the address in an environment variable, or prints that the test is skipped.
 fn address(variable: &str) -> Option<String> {
     let address = std::env::var(variable).ok();
     if address.is_none() {
-        eprintln!("passed over: {variable} names no broker");
+        eprintln!("skipped: {variable} is not set");
     }
     address
 }
@@ -47,7 +47,7 @@ fn value(number: u64) -> Bytes {
     Bytes::from(format!("{number:0>100}"))
 }
 
-/// Sends the records of these numbers, as many at a time as there is room for, and gives the offset of each.
+/// Sends the records with these numbers, as fast as the producer accepts them. Returns the offset of each.
 async fn send(producer: &mut dyn Producer, numbers: std::ops::Range<u64>) -> BTreeMap<u64, i64> {
     let mut offsets = BTreeMap::new();
     let mut acks: Vec<Ack> = Vec::new();
@@ -76,7 +76,7 @@ async fn send(producer: &mut dyn Producer, numbers: std::ops::Range<u64>) -> BTr
     offsets
 }
 
-/// Reads until the records of all these numbers came, and gives their offsets in the order of their coming.
+/// Reads until all records with these numbers are received. Returns their numbers, partitions and offsets in the order received.
 async fn read(consumer: &mut dyn Consumer, numbers: std::ops::Range<u64>) -> Vec<(u64, u32, i64)> {
     let mut seen = Vec::new();
     let mut missing: BTreeSet<u64> = numbers.collect();
@@ -85,7 +85,7 @@ async fn read(consumer: &mut dyn Consumer, numbers: std::ops::Range<u64>) -> Vec
             consumer.poll_records(cx, &mut |record| {
                 let text = std::str::from_utf8(record.value).expect("what was sent");
                 let number = text.parse().expect("a number");
-                assert!(missing.remove(&number), "{number} came twice, or should not have come");
+                assert!(missing.remove(&number), "{number} is unexpected or duplicated");
                 seen.push((number, record.partition, record.offset));
             })
         })
@@ -95,8 +95,8 @@ async fn read(consumer: &mut dyn Consumer, numbers: std::ops::Range<u64>) -> Vec
     seen
 }
 
-/// What every broker is held to.
-async fn records_come_back(backend: &dyn Backend) {
+/// Test that every backend must pass.
+async fn check_round_trip(backend: &dyn Backend) {
     let topic = format!("peers-{}-{}", backend.name(), std::process::id());
     let scenario = scenario();
     backend.create_topic(&topic, &scenario).await.expect("a topic");
@@ -127,13 +127,13 @@ async fn records_come_back(backend: &dyn Backend) {
 fn run(backend: &dyn Backend) {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
     runtime.block_on(async {
-        tokio::time::timeout(PATIENCE, records_come_back(backend)).await.expect("an end in time");
+        tokio::time::timeout(TIMEOUT, check_round_trip(backend)).await.expect("no timeout");
     });
 }
 
 #[cfg(feature = "kafka")]
 #[test]
-fn what_is_sent_to_kafka_comes_back_once_and_in_order() {
+fn records_sent_to_kafka_are_read_once_and_in_order() {
     if let Some(server) = address("HIGHWATER_BENCH_KAFKA") {
         run(&highwater_bench::backend::kafka::Kafka::new(&server, None, &[]));
     }
@@ -141,7 +141,7 @@ fn what_is_sent_to_kafka_comes_back_once_and_in_order() {
 
 #[cfg(feature = "nats")]
 #[test]
-fn what_is_sent_to_nats_comes_back_once_and_in_order() {
+fn records_sent_to_nats_are_read_once_and_in_order() {
     if let Some(server) = address("HIGHWATER_BENCH_NATS") {
         run(&highwater_bench::backend::nats::Nats::new(&server, None));
     }
@@ -149,7 +149,7 @@ fn what_is_sent_to_nats_comes_back_once_and_in_order() {
 
 #[cfg(feature = "redis")]
 #[test]
-fn what_is_sent_to_redis_comes_back_once_and_in_order() {
+fn records_sent_to_redis_are_read_once_and_in_order() {
     if let Some(server) = address("HIGHWATER_BENCH_REDIS") {
         run(&highwater_bench::backend::redis::Redis::new(&server, None));
     }

@@ -1,4 +1,4 @@
-//! Requests under way, answered in the order in which they were made.
+//! Requests in flight, completed in the order in which they were made.
 
 use std::collections::VecDeque;
 use std::pin::Pin;
@@ -8,10 +8,10 @@ use tokio::task::coop::unconstrained;
 
 use super::Ack;
 
-/// A request, and what became of the records in it.
+/// A request. Resolves to the outcomes of its records.
 type Call = Pin<Box<dyn Future<Output = Vec<Ack>> + Send>>;
 
-/// The requests of one producer. Their number is bounded by its user.
+/// The requests of one producer. The caller bounds their number.
 #[derive(Default)]
 pub(crate) struct Calls {
     waiting: VecDeque<Call>,
@@ -19,11 +19,11 @@ pub(crate) struct Calls {
 }
 
 impl Calls {
-    /// Begins a request. The client puts it into its connection's queue at the first poll, which has room for all that are under
-    /// way; so requests leave in this order. It is not held back by tokio's budget, or a later one could overtake it.
+    /// Starts a request. The first poll puts it into the queue of the client's connection, which has space for all requests in flight, so
+    /// requests are sent in this order. It is not subject to tokio's coop budget, as a later request could overtake it otherwise.
     pub(crate) fn begin(&mut self, call: impl Future<Output = Vec<Ack>> + Send + 'static) {
         let mut call: Call = Box::pin(unconstrained(call));
-        // The waker does not matter: `poll_acks` polls the oldest again with the task's own.
+        // The waker does not matter: `poll_acks` polls the oldest request again with the task's waker.
         match call.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
             Poll::Ready(mut acks) if self.waiting.is_empty() => self.answered.append(&mut acks),
             Poll::Ready(acks) => self.waiting.push_back(Box::pin(std::future::ready(acks))),
@@ -31,12 +31,12 @@ impl Calls {
         }
     }
 
-    /// Requests under way.
+    /// Returns the number of requests in flight.
     pub(crate) fn len(&self) -> usize {
         self.waiting.len()
     }
 
-    /// Adds what is known to `out`; pending if that is nothing.
+    /// Appends the known outcomes to `out`. Pending if there are none.
     pub(crate) fn poll_acks(&mut self, cx: &mut Context<'_>, out: &mut Vec<Ack>) -> Poll<()> {
         let before = out.len();
         out.append(&mut self.answered);
@@ -60,7 +60,7 @@ mod tests {
     }
 
     #[test]
-    fn answers_come_in_the_order_of_the_requests() {
+    fn outcomes_are_returned_in_the_order_of_the_requests() {
         let mut calls = Calls::default();
         let (first, wait_first) = oneshot::channel::<()>();
         let (second, wait_second) = oneshot::channel::<()>();
@@ -77,7 +77,7 @@ mod tests {
         let mut out = Vec::new();
 
         second.send(()).expect("a waiting request");
-        assert!(calls.poll_acks(&mut cx, &mut out).is_pending(), "the first is not answered");
+        assert!(calls.poll_acks(&mut cx, &mut out).is_pending(), "the first request is in flight");
         assert_eq!(calls.len(), 3);
         first.send(()).expect("a waiting request");
         assert!(calls.poll_acks(&mut cx, &mut out).is_ready());

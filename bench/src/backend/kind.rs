@@ -1,18 +1,18 @@
-//! The clients to choose from on the command line.
+//! The clients selectable on the command line.
 
 use super::{Backend, Native, Null};
 use crate::BenchError;
 use crate::server::Protocol;
 
-/// A client, by its name.
+/// A client.
 #[derive(clap::ValueEnum, Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub enum BackendKind {
-    /// This project's own
+    /// Highwater's native client
     #[default]
     Native,
-    /// None at all: everything is acknowledged at once, which shows the generator's own floor
+    /// No client: acknowledges every record at once, which measures the generator itself
     Null,
-    /// Any broker that speaks Kafka's protocol, this one too, through librdkafka
+    /// librdkafka, for any broker with Kafka's protocol, including Highwater
     Kafka,
     /// NATS JetStream
     Nats,
@@ -20,17 +20,17 @@ pub enum BackendKind {
     Redis,
 }
 
-/// What is known of a broker that no client can see.
+/// Information about a broker that clients cannot see.
 #[derive(Clone, Copy, Default, Debug)]
-pub struct Told<'a> {
-    /// What its acknowledgements mean.
+pub struct BrokerInfo<'a> {
+    /// Meaning of its acknowledgements.
     pub acknowledgement: Option<&'a str>,
-    /// Settings of its client.
+    /// Settings for the client.
     pub settings: &'a [(String, String)],
 }
 
 impl BackendKind {
-    /// With what it speaks to a broker of the run's own; none: it cannot.
+    /// Returns the protocol for a broker started for the run. `None` if the client cannot connect to one.
     pub fn protocol(self) -> Option<Protocol> {
         match self {
             Self::Native => Some(Protocol::Native),
@@ -39,27 +39,27 @@ impl BackendKind {
         }
     }
 
-    /// Whether it needs a broker at all.
+    /// Returns whether the client needs a broker.
     pub fn needs_broker(self) -> bool {
         self != Self::Null
     }
 
-    /// Makes it, for a broker at these addresses.
-    pub fn make(self, server: &[String], told: Told<'_>) -> Result<Box<dyn Backend>, BenchError> {
-        if !told.settings.is_empty() && self != Self::Kafka {
-            return Err(BenchError::failed("--client-setting is for --backend kafka"));
+    /// Creates the client for a broker at these addresses.
+    pub fn make(self, server: &[String], info: BrokerInfo<'_>) -> Result<Box<dyn Backend>, BenchError> {
+        if !info.settings.is_empty() && self != Self::Kafka {
+            return Err(BenchError::failed("--client-setting requires --backend kafka"));
         }
         Ok(match self {
-            Self::Native => Box::new(Native::new(server.to_vec(), told.acknowledgement)),
+            Self::Native => Box::new(Native::new(server.to_vec(), info.acknowledgement)),
             Self::Null => Box::new(Null),
             #[cfg(feature = "kafka")]
             Self::Kafka => {
-                Box::new(super::kafka::Kafka::new(&server.join(","), told.acknowledgement, told.settings))
+                Box::new(super::kafka::Kafka::new(&server.join(","), info.acknowledgement, info.settings))
             }
             #[cfg(feature = "nats")]
-            Self::Nats => Box::new(super::nats::Nats::new(&server.join(","), told.acknowledgement)),
+            Self::Nats => Box::new(super::nats::Nats::new(&server.join(","), info.acknowledgement)),
             #[cfg(feature = "redis")]
-            Self::Redis => Box::new(super::redis::Redis::new(&server.join(","), told.acknowledgement)),
+            Self::Redis => Box::new(super::redis::Redis::new(&server.join(","), info.acknowledgement)),
             #[cfg(not(all(feature = "kafka", feature = "nats", feature = "redis")))]
             missing => return Err(missing.not_built()),
         })
@@ -67,10 +67,10 @@ impl BackendKind {
 
     #[cfg(not(all(feature = "kafka", feature = "nats", feature = "redis")))]
     fn not_built(self) -> BenchError {
-        let value = clap::ValueEnum::to_possible_value(&self).expect("all have a name");
+        let value = clap::ValueEnum::to_possible_value(&self).expect("every backend has a name");
         let name = value.get_name();
         BenchError::failed(format_args!(
-            "this program was built without its client for {name}; \
+            "this program was built without the client for {name}; \
              `cargo build --release -p highwater --features {name}` builds one with it"
         ))
     }

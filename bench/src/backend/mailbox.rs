@@ -1,9 +1,9 @@
-//! A queue from a client's own threads to the one task that uses it.
+//! A queue from a client's threads to the task that uses it.
 
 use std::sync::{Mutex, PoisonError};
 use std::task::{Context, Poll, Waker};
 
-/// Things that came, and the task that waits for them. It is bounded by what the task has outstanding.
+/// Queued items, and the task that waits for them. Bounded by the number of records that the task has outstanding.
 pub(crate) struct Mailbox<T> {
     inner: Mutex<Inner<T>>,
 }
@@ -20,7 +20,7 @@ impl<T> Default for Mailbox<T> {
 }
 
 impl<T> Mailbox<T> {
-    /// Adds a thing, and wakes the task if it waits: only the first of many costs a wake.
+    /// Adds an item, and wakes the task if it waits. Only the first of several items causes a wake-up.
     pub(crate) fn push(&self, item: T) {
         let waiting = {
             let mut inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
@@ -32,7 +32,7 @@ impl<T> Mailbox<T> {
         }
     }
 
-    /// Moves all there is to `out`; pending, with the task to be woken, if that is nothing.
+    /// Moves all items to `out`. Pending if there are none; the task is woken by the next one.
     pub(crate) fn poll_take(&self, cx: &mut Context<'_>, out: &mut Vec<T>) -> Poll<()> {
         let mut inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
         if inner.items.is_empty() {
@@ -84,6 +84,6 @@ mod tests {
         assert!(mailbox.poll_take(&mut cx, &mut out).is_ready());
         assert_eq!(out, [1, 2, 3]);
         assert!(mailbox.poll_take(&mut cx, &mut out).is_pending());
-        assert_eq!(wakes.0.load(Ordering::Relaxed), 1, "nobody waited when the third came");
+        assert_eq!(wakes.0.load(Ordering::Relaxed), 1, "the task was not waiting at the third push");
     }
 }

@@ -1,7 +1,7 @@
-//! Clients that can carry out a workload, behind one trait.
+//! Clients that run workloads, behind one trait.
 //!
-//! A producer is used by one task: [`Producer::send`] takes a record without waiting, [`Producer::poll_acks`] says what became of
-//! those taken before. A back end with threads of its own (librdkafka) puts results into a queue and wakes the task.
+//! A producer is used by one task: [`Producer::send`] accepts a record without waiting, and [`Producer::poll_acks`] returns the outcomes of
+//! earlier records. A backend with its own threads (librdkafka) puts outcomes into a queue and wakes the task.
 
 #[cfg(any(feature = "nats", feature = "redis"))]
 mod calls;
@@ -25,39 +25,39 @@ use bytes::Bytes;
 
 use crate::scenario::Scenario;
 
-pub use kind::{BackendKind, Told};
+pub use kind::{BackendKind, BrokerInfo};
 pub use native::Native;
 pub use null::Null;
 
 /// A future that a trait object can return.
 pub type Pending<'a, T> = Pin<Box<dyn Future<Output = Result<T, BackendError>> + Send + 'a>>;
 
-/// What went wrong, in words: which address, which topic, what to do.
+/// Error message: what failed, for which address and topic, what to do.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
 pub struct BackendError(pub String);
 
-/// A kind of client, and the broker it talks to.
+/// A kind of client, connected to a broker.
 pub trait Backend: Send + Sync {
-    /// `native`, `kafka`, `null`, ...
+    /// Returns its name: `native`, `kafka`, `null`, ...
     fn name(&self) -> &'static str;
 
-    /// What an acknowledgement means there, for the report: durability and replicas.
+    /// Returns the meaning of an acknowledgement, for the report: durability and replicas.
     fn acknowledgement(&self) -> String;
 
-    /// Makes a topic.
+    /// Creates a topic.
     fn create_topic<'a>(&'a self, topic: &'a str, scenario: &'a Scenario) -> Pending<'a, ()>;
 
-    /// Makes a topic that nobody uses.
+    /// Creates a topic that is not used.
     fn create_idle_topic<'a>(&'a self, topic: &'a str, partitions: u32) -> Pending<'a, ()>;
 
     /// Deletes a topic.
     fn delete_topic<'a>(&'a self, topic: &'a str) -> Pending<'a, ()>;
 
-    /// A producer with connections of its own.
+    /// Creates a producer with its own connections.
     fn producer<'a>(&'a self, topic: &'a str, scenario: &'a Scenario) -> Pending<'a, Box<dyn Producer>>;
 
-    /// A consumer of all partitions, with connections of its own.
+    /// Creates a consumer of all partitions, with its own connections.
     fn consumer<'a>(
         &'a self,
         topic: &'a str,
@@ -65,70 +65,70 @@ pub trait Backend: Send + Sync {
         scenario: &'a Scenario,
     ) -> Pending<'a, Box<dyn Consumer>>;
 
-    /// The offsets behind the last records of the partitions, if it can say: then reading everything back ends there. Otherwise
-    /// it ends when everything acknowledged was read and nothing more comes for a while.
+    /// Returns the end offsets of the partitions, where reading everything back ends. `None` if the backend does not know them; reading
+    /// then ends when all acknowledged records were read and no more arrive for a while.
     fn ends<'a>(&'a self, topic: &'a str, partitions: u32) -> Pending<'a, Option<Vec<i64>>> {
         let _ = (topic, partitions);
         Box::pin(async { Ok(None) })
     }
 
-    /// How often the broker has made writes durable since it started, if it tells.
+    /// Returns the broker's count of syncs since its start, if it has one.
     fn syncs(&self) -> Pending<'_, Option<u64>> {
         Box::pin(async { Ok(None) })
     }
 
-    /// Whether what was sent can be read. Not so for the one that throws everything away.
+    /// Returns whether records can be read back. False for the null backend.
     fn keeps_records(&self) -> bool {
         true
     }
 }
 
-/// Where a consumer begins.
+/// Where a consumer starts.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum From {
-    /// At the oldest record.
+    /// At the first record.
     Earliest,
-    /// Behind the newest.
+    /// After the last record.
     Latest,
 }
 
 /// A record to send.
 #[derive(Clone, Debug)]
 pub struct Outgoing {
-    /// The sender's name for it, given back with its acknowledgement.
+    /// Chosen by the sender, and returned with the outcome.
     pub tag: u64,
-    /// Where it goes.
+    /// Destination partition.
     pub partition: u32,
-    /// Its key.
+    /// The key, if any.
     pub key: Option<Bytes>,
-    /// Its value.
+    /// The value.
     pub value: Bytes,
 }
 
-/// What became of a record.
+/// Outcome of a record.
 #[derive(Clone, Debug)]
 pub struct Ack {
-    /// Its name.
+    /// Tag of the record.
     pub tag: u64,
-    /// Acknowledged at this offset, or the kind of error.
+    /// The acknowledged offset, or the kind of error.
     pub result: Result<i64, String>,
 }
 
 /// Sends records.
 pub trait Producer: Send {
-    /// Takes a record, or gives it back if there is no room for it now: then `poll_acks` wakes when there is.
+    /// Accepts a record, or returns it if the buffer is full. `poll_acks` then wakes the task when there is space.
     fn send(&mut self, record: Outgoing) -> Result<(), Outgoing>;
 
-    /// Everything sent so far goes without waiting for more.
+    /// Sends incomplete batches without waiting for more records.
     fn flush(&mut self);
 
-    /// Appends what is known by now to `out`. Pending, with the task to be woken, if that is nothing.
+    /// Appends the known outcomes to `out`. Pending if there are none; the task is woken by the next one.
     fn poll_acks(&mut self, cx: &mut Context<'_>, out: &mut Vec<Ack>) -> Poll<()>;
 }
 
 /// Reads records.
 pub trait Consumer: Send {
-    /// Hands what has come to `take`. Pending if that is nothing.
+    /// Passes the received records to `take`. Pending if there are none.
     fn poll_records(
         &mut self,
         cx: &mut Context<'_>,
@@ -139,10 +139,10 @@ pub trait Consumer: Send {
 /// A record that was read.
 #[derive(Clone, Copy, Debug)]
 pub struct Incoming<'a> {
-    /// Its partition.
+    /// Partition.
     pub partition: u32,
-    /// Its offset.
+    /// Offset.
     pub offset: i64,
-    /// Its value.
+    /// Value.
     pub value: &'a [u8],
 }

@@ -1,4 +1,4 @@
-//! This project's own client.
+//! Backend for Highwater's native client.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -14,18 +14,18 @@ use highwater_client::{Client, Delivery, Start, TrySendError};
 use super::{Ack, Backend, BackendError, Consumer, From, Incoming, Outgoing, Pending, Producer};
 use crate::scenario::{Compression, Scenario};
 
-/// A consumer's buffer.
+/// Size of a consumer's buffer.
 const CONSUMER_BYTES: usize = 32 << 20;
-/// The least of a producer's buffer. It has room for what may be outstanding: the generator's bound is the one that counts.
+/// Minimum size of a producer's buffer. The buffer has space for all outstanding records, so that only the generator's bound applies.
 const PRODUCER_BYTES_MIN: usize = 32 << 20;
 const PRODUCER_BYTES_MAX: usize = 1 << 30;
-/// What the client reckons for a record beside key and value.
+/// Overhead of a record in the client's accounting, in bytes.
 const RECORD_OVERHEAD: usize = 64;
 
-/// What an acknowledgement means if nobody says more.
+/// Default meaning of an acknowledgement.
 const ACKNOWLEDGEMENT: &str = "on stable storage, 1 replica";
 
-/// See the module's doc.
+/// Backend for Highwater's native client.
 #[derive(Debug)]
 pub struct Native {
     server: Vec<String>,
@@ -33,7 +33,7 @@ pub struct Native {
 }
 
 impl Native {
-    /// Brokers at these addresses. What an acknowledgement means is known more exactly by who started them.
+    /// Creates a backend for brokers at these addresses. `acknowledgement` is its meaning, if the caller knows it exactly.
     pub fn new(server: Vec<String>, acknowledgement: Option<&str>) -> Self {
         Self { server, acknowledgement: acknowledgement.unwrap_or(ACKNOWLEDGEMENT).to_owned() }
     }
@@ -81,11 +81,11 @@ impl Backend for Native {
     fn producer<'a>(&'a self, topic: &'a str, scenario: &'a Scenario) -> Pending<'a, Box<dyn Producer>> {
         Box::pin(async move {
             let producers = &scenario.producers;
-            // A record that is larger than the batch is a batch by itself.
+            // A record larger than the batch size gets its own batch.
             let batch_bytes = if producers.batch_records == 1 { 1 } else { producers.batch_bytes };
             if producers.batch_records > 1 {
                 return Err(BackendError(
-                    "the native client counts bytes of a batch, not records: batch_records is 0 or 1".into(),
+                    "the native client limits the bytes of a batch, not the records: batch_records must be 0 or 1".into(),
                 ));
             }
             let outstanding = scenario.load.outstanding as usize * (scenario.record.bytes + RECORD_OVERHEAD);
@@ -121,7 +121,7 @@ impl Backend for Native {
                 consumer = consumer.on_out_of_range(Start::Earliest);
             }
             let consumer = consumer.await.map_err(failed)?;
-            // Until the broker has said where it begins, "the newest" may still be behind what is sent next.
+            // Wait until the broker has resolved the start; otherwise `Latest` may skip records sent from now on.
             while consumer.status().iter().any(|partition| partition.position.is_none()) {
                 tokio::time::sleep(Duration::from_millis(1)).await;
             }
@@ -149,7 +149,7 @@ impl Backend for Native {
     }
 }
 
-/// Counters of the broker: flushes of a disk, and writes that are durable by themselves.
+/// Counters of the broker: syncs, and writes that are durable by themselves.
 const SYNCS: [&str; 2] = ["disk.syncs", "disk.writes.durable"];
 
 fn compression(of: Compression) -> client::Compression {
@@ -162,15 +162,15 @@ fn compression(of: Compression) -> client::Compression {
     }
 }
 
-/// Records of a partition settle in order, so only the oldest is watched; and only the partitions are looked at whose oldest has
-/// settled, which its waker tells.
+/// Producer on the native client. The records of a partition complete in order, so only the oldest of each is polled, and only after its
+/// waker was called.
 struct NativeProducer {
     producer: client::Producer,
     lanes: Vec<Lane>,
-    settled: Arc<Settled>,
-    /// Being worked through.
+    completed: Arc<Completed>,
+    /// Partitions being drained.
     ready: Vec<u32>,
-    /// Refused by the client itself.
+    /// Records rejected by the client itself.
     rejected: Vec<Ack>,
 }
 
@@ -179,21 +179,21 @@ struct Lane {
     waker: Waker,
 }
 
-/// Partitions whose oldest record has settled, and whom to tell.
+/// Partitions whose oldest record has completed, and the task to wake.
 #[derive(Default)]
-struct Settled(Mutex<(Vec<u32>, Option<Waker>)>);
+struct Completed(Mutex<(Vec<u32>, Option<Waker>)>);
 
 struct LaneWaker {
-    settled: Arc<Settled>,
+    completed: Arc<Completed>,
     lane: u32,
 }
 
 impl Wake for LaneWaker {
     fn wake(self: Arc<Self>) {
-        let mut settled = self.settled.0.lock().unwrap_or_else(PoisonError::into_inner);
-        settled.0.push(self.lane);
-        if let Some(task) = settled.1.take() {
-            drop(settled);
+        let mut completed = self.completed.0.lock().unwrap_or_else(PoisonError::into_inner);
+        completed.0.push(self.lane);
+        if let Some(task) = completed.1.take() {
+            drop(completed);
             task.wake();
         }
     }
@@ -201,19 +201,19 @@ impl Wake for LaneWaker {
 
 impl NativeProducer {
     fn new(producer: client::Producer) -> Self {
-        let settled = Arc::<Settled>::default();
+        let completed = Arc::<Completed>::default();
         let lane = |lane| Lane {
             sent: VecDeque::new(),
-            waker: Arc::new(LaneWaker { settled: settled.clone(), lane }).into(),
+            waker: Arc::new(LaneWaker { completed: completed.clone(), lane }).into(),
         };
         let lanes = (0..producer.partitions()).map(lane).collect();
-        Self { producer, lanes, settled, ready: Vec::new(), rejected: Vec::new() }
+        Self { producer, lanes, completed, ready: Vec::new(), rejected: Vec::new() }
     }
 }
 
 impl Lane {
-    /// Takes out what has settled, and has the rest watched.
-    fn settle(&mut self, out: &mut Vec<Ack>) {
+    /// Removes completed records, and registers wakers for the others.
+    fn drain_completed(&mut self, out: &mut Vec<Ack>) {
         while let Some((tag, delivery)) = self.sent.front_mut() {
             let tag = *tag;
             match Pin::new(delivery).poll(&mut Context::from_waker(&self.waker)) {
@@ -239,7 +239,7 @@ impl Producer for NativeProducer {
         match self.producer.try_send(new) {
             Ok(mut delivery) => {
                 let lane = &mut self.lanes[partition as usize];
-                // The oldest of a partition is watched from the beginning.
+                // The first record of a partition is polled at once, to register its waker.
                 if lane.sent.is_empty()
                     && Pin::new(&mut delivery).poll(&mut Context::from_waker(&lane.waker)).is_ready()
                 {
@@ -264,7 +264,7 @@ impl Producer for NativeProducer {
     }
 
     fn flush(&mut self) {
-        // Begun is enough: it goes on without being waited for.
+        // Starting the flush is enough; it proceeds without being polled.
         let flush = pin!(self.producer.flush());
         let _ = flush.poll(&mut Context::from_waker(Waker::noop()));
     }
@@ -274,18 +274,18 @@ impl Producer for NativeProducer {
         out.append(&mut self.rejected);
         loop {
             {
-                let mut settled = self.settled.0.lock().unwrap_or_else(PoisonError::into_inner);
-                if settled.0.is_empty() {
+                let mut completed = self.completed.0.lock().unwrap_or_else(PoisonError::into_inner);
+                if completed.0.is_empty() {
                     if out.len() > before {
                         return Poll::Ready(());
                     }
-                    settled.1 = Some(cx.waker().clone());
+                    completed.1 = Some(cx.waker().clone());
                     return Poll::Pending;
                 }
-                std::mem::swap(&mut settled.0, &mut self.ready);
+                std::mem::swap(&mut completed.0, &mut self.ready);
             }
             for lane in self.ready.drain(..) {
-                self.lanes[lane as usize].settle(out);
+                self.lanes[lane as usize].drain_completed(out);
             }
         }
     }
@@ -310,7 +310,7 @@ impl Consumer for NativeConsumer {
                 }
                 Poll::Ready(Ok(()))
             }
-            Poll::Ready(Ok(None)) => Poll::Ready(Err(BackendError("the consumer was closed".into()))),
+            Poll::Ready(Ok(None)) => Poll::Ready(Err(BackendError("the consumer is closed".into()))),
             Poll::Ready(Err(error)) => Poll::Ready(Err(failed(error))),
             Poll::Pending => Poll::Pending,
         }

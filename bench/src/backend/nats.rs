@@ -1,7 +1,7 @@
-//! NATS JetStream: a topic is a stream in files, its partitions are subjects.
+//! Backend for NATS JetStream: a topic is a file-based stream, its partitions are subjects.
 //!
-//! JetStream takes one message at a time and has no batches; `in_flight` and the sizes of batches do not apply, only how many
-//! records may be outstanding. Offsets are the stream's sequence numbers, which all partitions share.
+//! JetStream accepts single messages and has no batches, so `in_flight` and the batch sizes do not apply, only the number of outstanding
+//! records. Offsets are the stream's sequence numbers, which all partitions share.
 
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -17,16 +17,16 @@ use super::calls::Calls;
 use super::{Ack, Backend, BackendError, Consumer, From, Incoming, Outgoing, Pending, Producer};
 use crate::scenario::Scenario;
 
-/// How long a request may take. A server that makes every message durable by itself answers late under load.
+/// Timeout of requests. A server that syncs every message replies late under load.
 const TIMEOUT: Duration = Duration::from_secs(30);
 
-/// Requests that a connection queues beyond those outstanding.
+/// Queue capacity of a connection beyond the outstanding requests.
 const QUEUE_SLACK: usize = 64;
 
-/// Records handed out in one turn.
-const RECORDS_A_TURN: usize = 10_000;
+/// Maximum number of records passed on per poll.
+const RECORDS_PER_POLL_MAX: usize = 10_000;
 
-/// What an acknowledgement means if nobody says.
+/// Default meaning of an acknowledgement.
 const ACKNOWLEDGEMENT: &str = "the server's page cache unless it is configured with sync_interval: always";
 
 /// A NATS server with JetStream.
@@ -37,8 +37,8 @@ pub struct Nats {
 }
 
 impl Nats {
-    /// The server at `server` (`host:port`). What an acknowledgement means is the server's configuration, which a client cannot see:
-    /// whoever started the server says it.
+    /// Creates a backend for the server at `server` (`host:port`). The meaning of an acknowledgement depends on the server's configuration,
+    /// which a client cannot see, so the caller states it.
     pub fn new(server: &str, acknowledgement: Option<&str>) -> Self {
         Self {
             server: server.to_owned(),
@@ -77,7 +77,7 @@ impl Nats {
     }
 }
 
-/// A stream's name has no dots.
+/// Returns the name of a topic's stream, which must not contain dots.
 fn stream(topic: &str) -> String {
     topic.replace('.', "-")
 }
@@ -90,7 +90,7 @@ fn context(client: Client, outstanding: usize) -> async_nats::jetstream::Context
         .build(client)
 }
 
-/// The settings of a topic that a stream has too.
+/// Converts a topic's settings to those of a stream.
 fn limits(scenario: &Scenario) -> Result<Config, String> {
     let mut config = Config::default();
     for (name, value) in &scenario.topic.config {
@@ -100,9 +100,9 @@ fn limits(scenario: &Scenario) -> Result<Config, String> {
             "retention.bytes" => config.max_bytes = number,
             "retention.ms" if number < 0 => {}
             "retention.ms" => config.max_age = Duration::from_millis(number as u64),
-            // How a log is cut into files, which is the server's own affair there.
+            // Segmentation of the log, which a stream does not let clients configure.
             "segment.bytes" | "segment.ms" | "max.message.bytes" => {}
-            _ => return Err(format!("a stream has nothing like the setting {name}")),
+            _ => return Err(format!("streams have no equivalent of the setting {name}")),
         }
     }
     Ok(config)
@@ -125,7 +125,7 @@ impl Backend for Nats {
     }
 
     fn create_idle_topic<'a>(&'a self, topic: &'a str, _partitions: u32) -> Pending<'a, ()> {
-        // Subjects cost nothing until something is published.
+        // Subjects without messages cost nothing.
         Box::pin(self.create(topic, Config::default()))
     }
 
@@ -143,8 +143,10 @@ impl Backend for Nats {
     fn producer<'a>(&'a self, topic: &'a str, scenario: &'a Scenario) -> Pending<'a, Box<dyn Producer>> {
         Box::pin(async move {
             let outstanding = scenario.load.outstanding as usize;
-            let client =
-                self.connect(outstanding).await.map_err(|e| self.failed("make a producer for", topic, e))?;
+            let client = self
+                .connect(outstanding)
+                .await
+                .map_err(|e| self.failed("create a producer for", topic, e))?;
             let name = stream(topic);
             let producer = NatsProducer {
                 context: context(client, outstanding),
@@ -182,7 +184,7 @@ impl Backend for Nats {
 
 struct NatsProducer {
     context: async_nats::jetstream::Context,
-    /// By partition.
+    /// Subjects, by partition.
     subjects: Vec<async_nats::Subject>,
     calls: Calls,
     calls_max: usize,
@@ -224,7 +226,7 @@ impl Consumer for NatsConsumer {
         take: &mut dyn FnMut(Incoming<'_>),
     ) -> Poll<Result<(), BackendError>> {
         let failed = |why: &dyn std::fmt::Display| BackendError(format!("cannot read from NATS: {why}"));
-        for count in 0..RECORDS_A_TURN {
+        for count in 0..RECORDS_PER_POLL_MAX {
             let message = match Pin::new(&mut self.messages).poll_next(cx) {
                 Poll::Ready(Some(Ok(message))) => message,
                 Poll::Ready(Some(Err(error))) => return Poll::Ready(Err(failed(&error))),

@@ -1,11 +1,11 @@
-//! The back end that does nothing: everything is acknowledged at once. What a workload reaches on it is the generator's own floor.
+//! The null backend: acknowledges every record at once. A workload on it measures the generator itself.
 
 use std::task::{Context, Poll};
 
 use super::{Ack, Backend, BackendError, Consumer, From, Incoming, Outgoing, Pending, Producer};
 use crate::scenario::Scenario;
 
-/// See the module's doc.
+/// The null backend.
 #[derive(Debug)]
 pub struct Null;
 
@@ -15,7 +15,7 @@ impl Backend for Null {
     }
 
     fn acknowledgement(&self) -> String {
-        "nothing: records are thrown away".into()
+        "nothing: records are discarded".into()
     }
 
     fn keeps_records(&self) -> bool {
@@ -60,7 +60,7 @@ impl Producer for NullProducer {
 
     fn poll_acks(&mut self, _: &mut Context<'_>, out: &mut Vec<Ack>) -> Poll<()> {
         if self.acks.is_empty() {
-            // Nothing comes by itself: everything sent is acknowledged already.
+            // Nothing to wait for: everything sent is acknowledged already.
             return Poll::Pending;
         }
         out.append(&mut self.acks);

@@ -1,7 +1,7 @@
-//! Redis Streams: a topic's partitions are streams, each a key.
+//! Backend for Redis Streams: the partitions of a topic are streams, each with its own key.
 //!
-//! Redis has no batches: records that wait while enough requests are under way go together as one pipeline of XADDs. An entry's id
-//! (milliseconds and a number within them) makes the offset. Everything stays in the server's memory.
+//! Redis has no batches. Records that wait while the maximum number of requests is in flight are sent together, as one pipeline of XADDs.
+//! The offset is derived from the id of an entry (milliseconds and a number within them). The server keeps everything in memory.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -15,18 +15,18 @@ use super::calls::Calls;
 use super::{Ack, Backend, BackendError, Consumer, From, Incoming, Outgoing, Pending, Producer};
 use crate::scenario::Scenario;
 
-/// How long a request may take. A server that makes everything durable answers late under load.
+/// Timeout of requests. A server that syncs everything replies late under load.
 const TIMEOUT: Duration = Duration::from_secs(30);
 
-/// Pipelines of a producer under way, and records in one.
-const PIPELINES: usize = 16;
-const PIPELINE_RECORDS: usize = 256;
+/// Maximum number of pipelines of a producer in flight, and of records in one.
+const PIPELINES_MAX: usize = 16;
+const PIPELINE_RECORDS_MAX: usize = 256;
 
-/// Records asked for at once, and how long the server waits for some, in milliseconds.
+/// Maximum number of records of a read, and how long the server waits for records, in milliseconds.
 const READ_RECORDS: usize = 1000;
 const READ_WAIT_MS: usize = 100;
 
-/// What an acknowledgement means if nobody says.
+/// Default meaning of an acknowledgement.
 const ACKNOWLEDGEMENT: &str = "the server's memory unless it is configured with appendfsync always";
 
 /// A Redis server.
@@ -37,8 +37,8 @@ pub struct Redis {
 }
 
 impl Redis {
-    /// The server at `server` (`host:port`). What an acknowledgement means is the server's configuration, which a client cannot see:
-    /// whoever started the server says it.
+    /// Creates a backend for the server at `server` (`host:port`). The meaning of an acknowledgement depends on the server's configuration,
+    /// which a client cannot see, so the caller states it.
     pub fn new(server: &str, acknowledgement: Option<&str>) -> Self {
         Self {
             server: server.to_owned(),
@@ -102,10 +102,10 @@ impl Backend for Redis {
     fn create_topic<'a>(&'a self, topic: &'a str, scenario: &'a Scenario) -> Pending<'a, ()> {
         Box::pin(async move {
             if let Some(name) = scenario.topic.config.keys().find(|name| name.starts_with("retention.")) {
-                let why = format!("its streams have nothing like the setting {name}");
+                let why = format!("streams have no equivalent of the setting {name}");
                 return Err(self.failed("make", topic, why));
             }
-            // A stream is there with its first entry.
+            // A stream is created by its first entry.
             self.delete(topic).await.map_err(|e| self.failed("make", topic, e))
         })
     }
@@ -116,7 +116,7 @@ impl Backend for Redis {
             let mut connection = self.connect().await.map_err(failed)?;
             let mut pipeline = Pipeline::new();
             for partition in 0..partitions {
-                // The one way to make a stream without an entry.
+                // Creating a group is the only way to create an empty stream.
                 let group = ["CREATE", &key(topic, partition), "idle", "$", "MKSTREAM"];
                 pipeline.cmd("XGROUP").arg(&group).ignore();
             }
@@ -131,7 +131,7 @@ impl Backend for Redis {
     fn producer<'a>(&'a self, topic: &'a str, scenario: &'a Scenario) -> Pending<'a, Box<dyn Producer>> {
         Box::pin(async move {
             let connection =
-                self.connect().await.map_err(|e| self.failed("make a producer for", topic, e))?;
+                self.connect().await.map_err(|e| self.failed("create a producer for", topic, e))?;
             let producer = RedisProducer {
                 connection,
                 keys: (0..scenario.topic.partitions).map(|p| key(topic, p)).collect(),
@@ -173,10 +173,10 @@ impl Backend for Redis {
 
 struct RedisProducer {
     connection: MultiplexedConnection,
-    /// By partition.
+    /// Keys of the streams, by partition.
     keys: Vec<String>,
     calls: Calls,
-    /// What waits for the next pipeline.
+    /// Records for the next pipeline.
     queued: Vec<Outgoing>,
 }
 
@@ -234,23 +234,23 @@ impl Producer for RedisProducer {
         self.begin();
         let answered = self.calls.poll_acks(cx, out);
         if answered.is_ready() {
-            // What waited for a pipeline to end.
+            // Send the records that waited for a pipeline to complete.
             self.begin();
         }
         answered
     }
 }
 
-/// The offset that an XADD's reply gives.
+/// Parses the offset from the reply to XADD.
 fn added(reply: &Value) -> Result<i64, String> {
     match reply {
-        Value::BulkString(id) => offset(id).ok_or_else(|| "an id that is none".to_owned()),
+        Value::BulkString(id) => offset(id).ok_or_else(|| "an invalid id".to_owned()),
         Value::ServerError(error) => Err(error.code().to_owned()),
         other => Err(format!("{other:?}")),
     }
 }
 
-/// Milliseconds and number of an id as one: 2^20 entries in a millisecond are more than a server takes.
+/// Combines the milliseconds and the number of an id. A server accepts fewer than 2^20 entries per millisecond.
 fn offset(id: &[u8]) -> Option<i64> {
     let (moment, number) = std::str::from_utf8(id).ok()?.split_once('-')?;
     let (moment, number): (i64, i64) = (moment.parse().ok()?, number.parse().ok()?);
@@ -264,7 +264,7 @@ fn array(value: &Value) -> Option<&[Value]> {
     }
 }
 
-/// An entry's id and value.
+/// Returns the id and value of an entry.
 fn entry(value: &Value) -> Option<(&[u8], &[u8])> {
     let [Value::BulkString(id), Value::Array(fields)] = array(value)? else { return None };
     let [_, Value::BulkString(value)] = fields.as_slice() else { return None };
@@ -275,10 +275,10 @@ type Read = Pin<Box<dyn Future<Output = RedisResult<Value>> + Send>>;
 
 struct RedisConsumer {
     connection: MultiplexedConnection,
-    /// By partition: its stream, and the id that was read last.
+    /// The stream of each partition, and the id read last.
     keys: Vec<String>,
     last: Vec<Vec<u8>>,
-    /// The request under way.
+    /// The request in flight.
     read: Option<Read>,
 }
 
@@ -291,8 +291,8 @@ impl RedisConsumer {
         Box::pin(async move { connection.send_packed_command(&read).await })
     }
 
-    /// Hands over the entries of a reply: nothing, or streams by name with their entries. Says how many, or nothing of a reply that
-    /// is not one.
+    /// Passes the entries of a reply to `take`. A reply is null, or streams by name with their entries. Returns the number of entries, or
+    /// `None` for an invalid reply.
     fn take(&mut self, reply: &Value, take: &mut dyn FnMut(Incoming<'_>)) -> Option<usize> {
         if *reply == Value::Nil {
             return Some(0);
@@ -337,7 +337,7 @@ impl Consumer for RedisConsumer {
                 Some(0) => {}
                 Some(_) => return Poll::Ready(Ok(())),
                 None => {
-                    let why = "cannot read from Redis: the answer to XREAD is not one";
+                    let why = "cannot read from Redis: invalid reply to XREAD";
                     return Poll::Ready(Err(BackendError(why.to_owned())));
                 }
             }

@@ -1,4 +1,4 @@
-//! What a scenario is run with.
+//! Flags common to the commands that run a scenario.
 
 use std::path::PathBuf;
 
@@ -11,77 +11,77 @@ use crate::scenario::Scenario;
 use crate::scenarios;
 use crate::server::ServerPlan;
 
-/// Which scenario, on which broker, and what of the scenario is changed.
+/// The scenario, the broker, and overrides of the scenario's settings.
 #[derive(Args, Clone, Debug)]
 pub struct LoadArgs {
-    /// Name of a scenario, or a TOML file with one
+    /// Name of a scenario, or path of a TOML file with one
     pub scenario: String,
-    /// Addresses of a broker that runs, separated by commas [default: one is started for the run and stopped after it]
+    /// Addresses of a running broker, separated by commas [default: start a broker for the run and stop it afterwards]
     #[arg(long, value_name = "HOST:PORT", value_delimiter = ',')]
     pub server: Vec<String>,
-    /// The client that carries the scenario out
+    /// The client to use
     #[arg(long, value_name = "NAME", default_value = "native")]
     pub backend: BackendKind,
-    /// What an acknowledgement of the broker at --server means, which its configuration says and no client can see
+    /// Durability of acknowledgements of the broker at --server, for the report; a client cannot see that configuration
     #[arg(long, value_name = "TEXT", requires = "server")]
     pub ack_means: Option<String>,
-    /// Process of the broker at --server, if it is on this machine: its processor time and memory go into the report
+    /// Process id of the broker at --server, if it is on this machine, to report its processor time and memory
     #[arg(long, value_name = "PID", requires = "server")]
     pub broker_pid: Option<u32>,
-    /// A setting of the client for Kafka, by librdkafka's name; can be given more than once
+    /// Set a librdkafka setting of the Kafka client; may be repeated
     #[arg(long, value_name = "NAME=VALUE", value_parser = setting)]
     pub client_setting: Vec<(String, String)>,
-    /// How long to measure, such as 20s
+    /// Measured duration, such as 20s
     #[arg(long, value_name = "DURATION", value_parser = seconds)]
     pub duration: Option<f64>,
-    /// How long to run before measuring
+    /// Warm-up duration before measuring
     #[arg(long, value_name = "DURATION", value_parser = seconds)]
     pub warmup: Option<f64>,
-    /// How often to run
+    /// Number of runs
     #[arg(long, value_name = "N")]
     pub runs: Option<u32>,
-    /// Records a second, all producers together; 0: as many as the number outstanding allows
+    /// Records per second, over all producers; 0: as many as --outstanding allows
     #[arg(long, value_name = "N")]
     pub rate: Option<u64>,
-    /// Records not yet acknowledged, of each producer
+    /// Maximum number of unacknowledged records of each producer
     #[arg(long, value_name = "N")]
     pub outstanding: Option<u32>,
-    /// Partitions of the topic
+    /// Number of partitions of the topic
     #[arg(long, value_name = "N")]
     pub partitions: Option<u32>,
-    /// Producers, each with connections of its own
+    /// Number of producers, each with its own connections
     #[arg(long, value_name = "N")]
     pub producers: Option<u32>,
-    /// Bytes of a record's value
+    /// Size of a record's value
     #[arg(long, value_name = "SIZE", value_parser = bytes)]
     pub record_bytes: Option<usize>,
-    /// Bytes that a batch is filled to
+    /// Maximum size of a batch
     #[arg(long, value_name = "SIZE", value_parser = bytes)]
     pub batch_bytes: Option<usize>,
-    /// Threads of the generator
+    /// Number of generator threads
     #[arg(long, value_name = "N", default_value_t = 1)]
     pub threads: u32,
-    /// Directory for the data of a broker of the run's own [default: a new one in that for temporary files, removed at the end]
+    /// Data directory of the broker started for the run [default: a temporary directory, removed at the end]
     #[arg(long, value_name = "DIR")]
     pub data_dir: Option<PathBuf>,
-    /// Cores of a broker of the run's own [default: what it takes by itself]
+    /// Cores of the broker started for the run [default: the broker's default]
     #[arg(long, value_name = "N")]
     pub broker_cores: Option<u16>,
-    /// Program to start as a broker of the run's own [default: this one]
+    /// Program to start as the broker [default: this program]
     #[arg(long, value_name = "FILE")]
     pub broker_program: Option<PathBuf>,
-    /// Show progress although stderr is no terminal
+    /// Show progress even if stderr is not a terminal
     #[arg(long)]
     pub progress: bool,
 }
 
 fn setting(text: &str) -> Result<(String, String), String> {
-    let (name, value) = text.split_once('=').ok_or("NAME=VALUE is what it has to be")?;
+    let (name, value) = text.split_once('=').ok_or("expected NAME=VALUE")?;
     Ok((name.to_owned(), value.to_owned()))
 }
 
 impl LoadArgs {
-    /// The scenario with what was changed of it.
+    /// Returns the scenario with the overrides applied.
     pub(crate) fn resolve(&self) -> Result<Scenario, BenchError> {
         let mut scenario = scenarios::find(&self.scenario)?;
         let set = |to: &mut f64, value: Option<f64>| *to = value.unwrap_or(*to);
@@ -100,15 +100,17 @@ impl LoadArgs {
         Ok(scenario)
     }
 
-    /// How a broker of the run's own is started; none: there is one at an address, or none is needed.
+    /// Returns the plan for a broker to start. `None` if --server gives one, or none is needed.
     pub(crate) fn own_server(&self) -> Result<Option<ServerPlan>, BenchError> {
         if !self.server.is_empty() || !self.backend.needs_broker() {
             return Ok(None);
         }
         let Some(protocol) = self.backend.protocol() else {
             return Err(BenchError::failed(format_args!(
-                "--backend {} needs --server HOST:PORT: only this project's broker can be started by itself",
-                clap::ValueEnum::to_possible_value(&self.backend).expect("all have a name").get_name()
+                "--backend {} requires --server HOST:PORT: only Highwater brokers are started automatically",
+                clap::ValueEnum::to_possible_value(&self.backend)
+                    .expect("every backend has a name")
+                    .get_name()
             )));
         };
         Ok(Some(ServerPlan {

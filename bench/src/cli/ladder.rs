@@ -1,4 +1,4 @@
-//! `ladder`: latency against rate, and the highest rate that a broker sustains.
+//! `ladder`: measures latency at increasing rates, and finds the highest sustainable rate.
 
 use std::fmt::Write as _;
 use std::path::PathBuf;
@@ -8,12 +8,12 @@ use clap::Args;
 
 use super::args::LoadArgs;
 use super::session::Session;
-use super::{say, units::seconds};
+use super::{print, units::seconds};
 use crate::BenchError;
 use crate::ladder::{Ladder, fails};
 use crate::outcome::Outcome;
 
-/// The first rate, where the scenario names none.
+/// The first rate, if the scenario has none.
 const FIRST: u64 = 1000;
 
 /// `ladder`.
@@ -21,13 +21,13 @@ const FIRST: u64 = 1000;
 pub struct LadderArgs {
     #[command(flatten)]
     pub(crate) load: LoadArgs,
-    /// A rate with a higher 99th percentile does not count as sustained
+    /// Highest 99th percentile of latency at which a rate counts as sustained
     #[arg(long, value_name = "DURATION", default_value = "100ms", value_parser = seconds)]
     pub(crate) p99: f64,
     /// Also write the report of all steps as JSON
     #[arg(long, value_name = "FILE")]
     pub(crate) json: Option<PathBuf>,
-    /// Also draw plots and write percentile files into this folder
+    /// Also write plots and percentile files to this directory
     #[arg(long, value_name = "DIR")]
     pub(crate) plots: Option<PathBuf>,
 }
@@ -38,8 +38,8 @@ pub(crate) fn run(args: &LadderArgs) -> Result<(), BenchError> {
     let first = if scenario.load.rate == 0 { FIRST } else { scenario.load.rate };
     let mut session = Session::begin(&args.load, &scenario)?;
     let mut ladder = Ladder::new(first);
-    say(&format!(
-        "{} on {}: rate against latency; sustained is a rate of which 98 % are acknowledged in time, with a p99 up to {p99_max:?}\n{:>12} {:>12} {:>10} {:>10} {:>10}\n",
+    print(&format!(
+        "{} on {}: latency by rate; a rate is sustained if 98 % of it is acknowledged in time, with a p99 up to {p99_max:?}\n{:>12} {:>12} {:>10} {:>10} {:>10}\n",
         scenario.name,
         session.backend_name(),
         "rate",
@@ -55,7 +55,7 @@ pub(crate) fn run(args: &LadderArgs) -> Result<(), BenchError> {
         step += 1;
         let outcome = session.run(&scenario, step, None)?;
         let why = fails(outcome, p99_max);
-        say(&line(rate, outcome, why.as_deref()))?;
+        print(&line(rate, outcome, why.as_deref()))?;
         if why.is_none() {
             at_best = Some((rate, outcome.produce.value_at_quantile(0.99)));
         }
@@ -67,9 +67,9 @@ pub(crate) fn run(args: &LadderArgs) -> Result<(), BenchError> {
         (Some(best), Some((_, p99))) => {
             writeln!(text, "highest sustainable rate: {best} records/s, p99 {}", micros(p99))
         }
-        _ => writeln!(text, "no rate was sustained; `highwater bench run` shows what each run came to"),
+        _ => writeln!(text, "no rate was sustained; `highwater bench run` shows the results of a run"),
     };
-    say(&text)?;
+    print(&text)?;
     report.write(args.json.as_deref(), args.plots.as_deref())
 }
 

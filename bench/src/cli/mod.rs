@@ -1,4 +1,4 @@
-//! The command line of `highwater bench`, as types that the program puts among its own.
+//! The command line of `highwater bench`, as types for the program's own command line.
 
 use std::fmt::Write as _;
 use std::io::Write as _;
@@ -24,26 +24,26 @@ pub use run::RunArgs;
 /// `highwater bench ...`.
 #[derive(Subcommand, Debug)]
 pub enum BenchCommand {
-    /// List the scenarios that come with the program
+    /// List the built-in scenarios
     List,
-    /// Measure the machine's own limits: disk, loopback network, memory, cores, and all of them together
+    /// Measure the limits of the machine: disk, loopback network, memory, cores, and their combination
     Limits(LimitsCommand),
-    /// Compare reports that `--json` wrote; the first is the base
+    /// Compare reports written by `--json`; the first is the base
     Compare {
-        /// The files
+        /// The report files
         #[arg(required = true, num_args = 2.., value_name = "FILE")]
         files: Vec<PathBuf>,
-        /// Also draw the percentiles of all of them into this folder
+        /// Also plot the percentiles of all reports to this directory
         #[arg(long, value_name = "DIR")]
         plots: Option<PathBuf>,
     },
-    /// Run a scenario and report what it came to
+    /// Run a scenario and report the results
     Run(Box<RunArgs>),
-    /// Raise the rate until the broker cannot follow, and report latency against rate and the highest sustainable rate
+    /// Raise the rate until the broker cannot keep up; reports the latency at each rate, and the highest sustainable rate
     Ladder(Box<LadderArgs>),
 }
 
-/// Does what was asked for.
+/// Runs a command.
 pub fn run(command: &BenchCommand) -> Result<(), BenchError> {
     match command {
         BenchCommand::List => list(),
@@ -61,7 +61,7 @@ fn list() -> Result<(), BenchError> {
     for scenario in &scenarios {
         let _ = writeln!(text, "{:width$}  {}", scenario.name, scenario.about);
     }
-    say(&text)
+    print(&text)
 }
 
 fn compare(files: &[PathBuf], plots: Option<&Path>) -> Result<(), BenchError> {
@@ -69,11 +69,11 @@ fn compare(files: &[PathBuf], plots: Option<&Path>) -> Result<(), BenchError> {
     if let Some(folder) = plots {
         report::plots::write_comparison(folder, &reports).map_err(BenchError::failed)?;
     }
-    say(&report::compare::compare(&reports))
+    print(&report::compare::compare(&reports))
 }
 
 /// Prints to stdout.
-pub(crate) fn say(text: &str) -> Result<(), BenchError> {
+pub(crate) fn print(text: &str) -> Result<(), BenchError> {
     let mut out = std::io::stdout().lock();
     out.write_all(text.as_bytes()).and_then(|()| out.flush()).map_err(BenchError::Stdout)
 }

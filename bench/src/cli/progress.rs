@@ -1,4 +1,4 @@
-//! Progress on stderr, in one line, if a person is looking or asks for it.
+//! Progress on stderr, if it is a terminal or `--progress` is given.
 
 use std::io::{IsTerminal as _, Write as _};
 use std::sync::{Mutex, PoisonError};
@@ -7,12 +7,12 @@ use std::time::{Duration, Instant};
 use crate::load::run::Watch;
 use crate::outcome::Interval;
 
-/// How often the line is written anew at most.
+/// Minimum interval between updates of the line on a terminal.
 const REDRAW: Duration = Duration::from_millis(200);
-/// How often a line is written where lines stay.
+/// Interval between lines if stderr is not a terminal.
 const LINES: Duration = Duration::from_secs(1);
 
-/// See the module's doc.
+/// Printer of progress.
 pub(crate) struct Progress {
     shown: bool,
     terminal: bool,
@@ -23,7 +23,7 @@ pub(crate) struct Progress {
 struct State {
     run: String,
     drawn: Instant,
-    /// Records and moment of the last line, for the rate.
+    /// Number of records and time of the last line, for the rate.
     last: (u64, Duration),
     p99: Option<Duration>,
 }
@@ -48,7 +48,7 @@ impl Progress {
 
     fn draw(&self, line: &str) {
         let mut err = std::io::stderr().lock();
-        // Nobody to show it to is no reason to end.
+        // Errors are ignored: a closed stderr does not end the run.
         let _ = if self.terminal { write!(err, "\r\x1b[K{line}") } else { writeln!(err, "{line}") };
         let _ = err.flush();
     }
@@ -62,7 +62,7 @@ impl Watch for Progress {
         }
     }
 
-    fn load(&self, records: u64, elapsed: Duration, whole: Duration) {
+    fn load(&self, records: u64, elapsed: Duration, total: Duration) {
         let mut state = self.state();
         if !self.shown || state.drawn.elapsed() < if self.terminal { REDRAW } else { LINES } {
             return;
@@ -72,7 +72,7 @@ impl Watch for Progress {
         let rate =
             records.saturating_sub(before) as f64 / elapsed.saturating_sub(then).as_secs_f64().max(0.001);
         let p99 = state.p99.map_or(String::new(), |p99| format!("  p99 {:.2} ms", p99.as_secs_f64() * 1e3));
-        let left = whole.saturating_sub(elapsed).as_secs_f64();
+        let left = total.saturating_sub(elapsed).as_secs_f64();
         let line = format!("{} {}: {rate:.0} records/s{p99}  {left:.0} s left", self.name, state.run);
         drop(state);
         self.draw(&line);

@@ -1,19 +1,19 @@
-//! `run`: a scenario as often as it says, and the report.
+//! `run`: runs a scenario the given number of times, and prints the report.
 
 use std::path::PathBuf;
 
 use clap::Args;
 
 use super::args::LoadArgs;
-use super::limit::Beside;
-use super::say;
+use super::limit::ScenarioLimit;
+use super::print;
 use super::session::Session;
 use crate::BenchError;
 use crate::load::floor;
 use crate::outcome::Outcome;
 use crate::report::text::table;
 
-/// How far the generator's own floor has to be above what it measures.
+/// Minimum ratio of the generator's maximum rate to the measured rate.
 const FLOOR_FACTOR: f64 = 3.0;
 
 /// `run`.
@@ -24,10 +24,10 @@ pub struct RunArgs {
     /// Also write the report as JSON
     #[arg(long, value_name = "FILE")]
     pub(crate) json: Option<PathBuf>,
-    /// Do not measure the machine's limit between the runs
+    /// Do not measure the machine's limit between runs
     #[arg(long)]
     pub(crate) no_limit: bool,
-    /// Also draw plots and write percentile files into this folder
+    /// Also write plots and percentile files to this directory
     #[arg(long, value_name = "DIR")]
     pub(crate) plots: Option<PathBuf>,
 }
@@ -40,15 +40,15 @@ pub(crate) fn run(args: &RunArgs) -> Result<(), BenchError> {
         floor.then(|| floor::floor(&scenario, args.load.threads, session.interrupted())).transpose()?;
     let dir = args.load.data_dir.clone().unwrap_or_else(std::env::temp_dir);
     let with_limit = args.load.backend.needs_broker() && !args.no_limit;
-    let mut limit = with_limit.then(|| Beside::new(&scenario, &dir));
-    limit.as_mut().map_or(Ok(()), Beside::measure)?;
+    let mut limit = with_limit.then(|| ScenarioLimit::new(&scenario, &dir));
+    limit.as_mut().map_or(Ok(()), ScenarioLimit::measure)?;
     for run in 1..=scenario.load.runs {
         session.run(&scenario, run, Some(scenario.load.runs))?;
-        limit.as_mut().map_or(Ok(()), Beside::measure)?;
+        limit.as_mut().map_or(Ok(()), ScenarioLimit::measure)?;
     }
     let mut results = session.end()?;
     if let Some(limit) = limit {
-        limit.note(&mut results.report);
+        limit.add_to(&mut results.report);
     }
     let mut text = table(&results.report);
     let best = results.report.runs.iter().map(|run| run.records_per_second).fold(0.0, f64::max);
@@ -58,22 +58,22 @@ pub(crate) fn run(args: &RunArgs) -> Result<(), BenchError> {
         text.push_str(&remark);
         text.push('\n');
     }
-    say(&text)?;
+    print(&text)?;
     results.write(args.json.as_deref(), args.plots.as_deref())
 }
 
-/// What has to be said of a run beside its numbers.
+/// Returns remarks about a run that its numbers do not show.
 fn remark(outcome: &Outcome) -> Vec<String> {
     let run = outcome.run;
     let mut remarks = Vec::new();
     if let Some(why) = &outcome.saturated {
-        remarks.push(format!("run {run}: GENERATOR SATURATED: {why}. Its latencies mean nothing."));
+        remarks.push(format!("run {run}: GENERATOR SATURATED: {why}. Its latencies are not valid."));
     }
     if let Some(why) = &outcome.overloaded {
         remarks.push(format!("run {run}: the broker did not keep up with the rate: {why}."));
     }
     if let Some(why) = &outcome.unchecked {
-        remarks.push(format!("run {run}: not all was checked: {why}."));
+        remarks.push(format!("run {run}: the check is incomplete: {why}."));
     }
     if outcome.lost + outcome.duplicated + outcome.reordered > 0 {
         remarks.push(format!(
@@ -93,16 +93,16 @@ fn remark(outcome: &Outcome) -> Vec<String> {
     remarks
 }
 
-/// What the generator alone can do, and whether that is enough to measure with.
+/// Describes the generator's maximum rate, and whether it is high enough to measure the broker.
 fn about_floor(floor: f64, best: f64) -> String {
     let times = floor / best.max(1.0);
     let verdict = if times >= FLOOR_FACTOR {
-        "it is not what limits these runs".to_owned()
+        "it does not limit these runs".to_owned()
     } else {
         format!("less than {FLOOR_FACTOR} times: THE GENERATOR LIMITS THESE RUNS")
     };
     format!(
-        "The generator by itself makes {:.2} M records/s, {times:.1} times the best run; {verdict}.",
+        "The generator alone reaches {:.2} M records/s, {times:.1} times the best run; {verdict}.",
         floor / 1e6
     )
 }

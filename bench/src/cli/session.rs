@@ -1,4 +1,4 @@
-//! What the runs of one command share: a broker, a client, and the report that they go into.
+//! State shared by the runs of a command: a broker, a client, and the report.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -10,9 +10,9 @@ use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use super::args::LoadArgs;
 use super::progress::Progress;
 use crate::BenchError;
-use crate::backend::{Backend, Told};
+use crate::backend::{Backend, BrokerInfo};
 use crate::environment::{COMMIT, environment};
-use crate::load::run::{Stage, run_once};
+use crate::load::run::{RunContext, run_once};
 use crate::outcome::Outcome;
 use crate::report::{Report, Run, SCHEMA, plots};
 use crate::scenario::Scenario;
@@ -28,26 +28,26 @@ pub(crate) struct Session {
     results: Results,
 }
 
-/// The report, and what it was made of.
+/// The report, and the outcomes it is made from.
 pub(crate) struct Results {
     pub(crate) report: Report,
     pub(crate) outcomes: Vec<Outcome>,
 }
 
-/// Becomes true with Ctrl-C, SIGTERM, or SIGHUP unless the parent process ignores that (`nohup`).
+/// Returns a flag that Ctrl-C, SIGTERM and SIGHUP set. SIGHUP is ignored if the parent process ignores it (`nohup`).
 fn interrupts() -> Result<Arc<AtomicBool>, BenchError> {
     let flag = Arc::new(AtomicBool::new(false));
     for signal in
         [SIGINT, SIGTERM, SIGHUP].into_iter().filter(|signal| *signal != SIGHUP || !is_ignored(SIGHUP))
     {
         signal_hook::flag::register(signal, flag.clone())
-            .map_err(|e| BenchError::failed(format_args!("signals cannot be caught: {e}")))?;
+            .map_err(|e| BenchError::failed(format_args!("cannot install signal handlers: {e}")))?;
     }
     Ok(flag)
 }
 
 impl Session {
-    /// Starts a broker if the runs have one of their own.
+    /// Begins a session. Starts a broker unless --server gives one.
     pub(crate) fn begin(args: &LoadArgs, scenario: &Scenario) -> Result<Self, BenchError> {
         let interrupted = interrupts()?;
         let server = args.own_server()?.map(Server::start).transpose()?;
@@ -61,8 +61,8 @@ impl Session {
         let address = server.as_ref().map(|server| vec![server.address().to_owned()]);
         let address = address.unwrap_or_else(|| args.server.clone());
         let acknowledgement = server.as_ref().map(Server::acknowledgement).or_else(|| args.ack_means.clone());
-        let told = Told { acknowledgement: acknowledgement.as_deref(), settings: &args.client_setting };
-        let backend = args.backend.make(&address, told)?;
+        let info = BrokerInfo { acknowledgement: acknowledgement.as_deref(), settings: &args.client_setting };
+        let backend = args.backend.make(&address, info)?;
         Ok(Self {
             backend,
             server,
@@ -82,7 +82,7 @@ impl Session {
         &self.interrupted
     }
 
-    /// Runs a scenario once, into the report. `of` is how many runs there are, if that is known.
+    /// Runs a scenario once and adds it to the report. `of` is the total number of runs, if known.
     pub(crate) fn run(
         &mut self,
         scenario: &Scenario,
@@ -90,7 +90,7 @@ impl Session {
         of: Option<u32>,
     ) -> Result<&Outcome, BenchError> {
         self.progress.begin(run, of);
-        let mut stage = Stage {
+        let mut context = RunContext {
             backend: &*self.backend,
             server: self.server.as_mut(),
             broker_pid: self.broker_pid,
@@ -98,12 +98,12 @@ impl Session {
             interrupted: &self.interrupted,
             watch: &self.progress,
         };
-        let outcome = run_once(&mut stage, scenario, run)?;
+        let outcome = run_once(&mut context, scenario, run)?;
         self.results.report.runs.push(Run::of(&outcome));
         Ok(self.results.outcomes.push_mut(outcome))
     }
 
-    /// Stops the broker. What the runs came to.
+    /// Stops the broker and returns the results.
     pub(crate) fn end(self) -> Result<Results, BenchError> {
         self.server.map_or(Ok(()), Server::stop)?;
         Ok(self.results)
@@ -111,7 +111,7 @@ impl Session {
 }
 
 impl Results {
-    /// Writes the files that were asked for.
+    /// Writes the requested files.
     pub(crate) fn write(&self, json: Option<&Path>, folder: Option<&Path>) -> Result<(), BenchError> {
         if let Some(path) = json {
             self.report.write(path).map_err(BenchError::failed)?;

@@ -1,15 +1,15 @@
-//! Sizes and durations as people write them.
+//! Parsing of sizes and durations.
 
 use std::time::Duration;
 
-/// `500ms`, `20s`, `1h30m`, as seconds.
+/// Parses a duration such as `500ms`, `20s` or `1h30m`. Returns seconds.
 pub(crate) fn seconds(text: &str) -> Result<f64, String> {
-    let wrong = || format!("`{text}` is not a duration; write for example 500ms, 20s or 10m");
+    let wrong = || format!("`{text}` is not a duration; examples: 500ms, 20s, 10m");
     let duration: jiff::SignedDuration = text.trim().parse().map_err(|_| wrong())?;
     Duration::try_from(duration).map(|duration| duration.as_secs_f64()).map_err(|_| wrong())
 }
 
-/// `100`, `64KiB`, `1MiB`, `2GB`.
+/// Parses a size such as `100`, `64KiB`, `1MiB` or `2GB`. Returns bytes.
 pub(crate) fn bytes(text: &str) -> Result<usize, String> {
     let trimmed = text.trim();
     let digits = trimmed.find(|c: char| !c.is_ascii_digit()).unwrap_or(trimmed.len());
@@ -22,7 +22,7 @@ pub(crate) fn bytes(text: &str) -> Result<usize, String> {
         "kb" => 1_000,
         "mb" => 1_000_000,
         "gb" => 1_000_000_000,
-        _ => return Err(format!("`{text}` is not a size; write for example 100, 64KiB or 1MiB")),
+        _ => return Err(format!("`{text}` is not a size; examples: 100, 64KiB, 1MiB")),
     };
     let number: usize = number.parse().map_err(|_| format!("`{text}` is not a size"))?;
     number.checked_mul(factor).ok_or_else(|| format!("`{text}` is too large"))
@@ -33,7 +33,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn durations_and_sizes_are_read_as_people_write_them() {
+    fn durations_and_sizes_parse_with_units() {
         assert_eq!(seconds("20s"), Ok(20.0));
         assert_eq!(seconds("500ms"), Ok(0.5));
         assert_eq!(seconds("1h30m"), Ok(5400.0));

@@ -1,4 +1,4 @@
-//! `highwater bench limits`.
+//! `highwater bench limits`: measures and prints the machine's limits.
 
 use std::fmt::Write as _;
 use std::path::PathBuf;
@@ -9,21 +9,21 @@ use highwater_runtime::baseline::{Measured, Unit};
 
 use super::{Machine, named};
 use crate::BenchError;
-use crate::cli::say;
+use crate::cli::print;
 use crate::environment;
 use crate::report::numbers::{bytes, count, duration};
 use crate::report::{Report, SCHEMA};
 
-/// Measure what the machine itself can do, with the simplest code
+/// Measure the limits of the machine, with the simplest code that reaches them
 #[derive(Args, Debug)]
 pub struct LimitsCommand {
-    /// Directory on the disk to measure; needs 2.5 GiB for a moment and leaves no file [default: the one for temporary files]
+    /// Directory on the disk to measure; needs 2.5 GiB temporarily and leaves no files [default: the directory for temporary files]
     #[arg(long, value_name = "DIR")]
     dir: Option<PathBuf>,
-    /// Time for each limit that workloads run into; each of the others takes a fifth of it
+    /// Duration of each measurement of a limit that workloads are compared with; other limits take a fifth of it
     #[arg(long, value_name = "DURATION", default_value = "1s", value_parser = positive)]
     duration: Duration,
-    /// Only these limits, or those whose names begin so
+    /// Measure only these limits; each is a name or the beginning of names
     #[arg(long, value_name = "NAME", value_delimiter = ',')]
     only: Vec<String>,
     /// Write the report as JSON to this file
@@ -32,16 +32,16 @@ pub struct LimitsCommand {
 }
 
 fn positive(text: &str) -> Result<Duration, String> {
-    let wrong = || format!("`{text}` is not a duration above zero; write for example 500ms or 1s");
+    let wrong = || format!("`{text}` is not a duration above zero; examples: 500ms, 1s");
     let signed: jiff::SignedDuration = text.parse().map_err(|_| wrong())?;
     Duration::try_from(signed).ok().filter(|duration| !duration.is_zero()).ok_or_else(wrong)
 }
 
-/// Width of a value and its unit.
+/// Column width of a value with its unit.
 const VALUE_WIDTH: usize = 12;
 
 impl LimitsCommand {
-    /// Measures and prints, row by row.
+    /// Measures and prints the limits one by one.
     pub fn run(&self) -> Result<(), BenchError> {
         let limits = named(&self.only)?;
         let dir = self.dir.clone().unwrap_or_else(std::env::temp_dir);
@@ -53,10 +53,10 @@ impl LimitsCommand {
             runs: Vec::new(),
         };
         let width = limits.iter().map(|limit| limit.name.len()).max().unwrap_or(0);
-        say(&format!("{:width$}  {:>VALUE_WIDTH$}  processor time: broker + client\n", "limit", "value"))?;
+        print(&format!("{:width$}  {:>VALUE_WIDTH$}  processor time: broker + client\n", "limit", "value"))?;
         for limit in &limits {
             let measured = machine.measure(limit, self.duration)?;
-            say(&format!(
+            print(&format!(
                 "{:width$}  {:>VALUE_WIDTH$}  {}\n",
                 limit.name,
                 value(&measured),
@@ -79,7 +79,7 @@ fn value(measured: &Measured) -> String {
     }
 }
 
-/// `0.16 + 0.18 s/GB`; seconds for a million operations are microseconds for one.
+/// Formats processor time, such as `0.16 + 0.18 s/GB`. Seconds per million operations are microseconds per operation.
 fn processor(measured: &Measured) -> String {
     let Some(cpu) = measured.cpu else { return String::new() };
     let unit = if measured.unit == Unit::BytesPerSecond { "s/GB" } else { "µs each" };
@@ -118,7 +118,7 @@ mod tests {
     }
 
     #[test]
-    fn a_duration_is_more_than_nothing() {
+    fn a_duration_is_above_zero() {
         assert_eq!(positive("250ms"), Ok(Duration::from_millis(250)));
         for wrong in ["0s", "-1s", "soon"] {
             assert!(positive(wrong).is_err(), "{wrong}");
@@ -126,7 +126,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_asked_for_is_measured_and_written_as_a_report() {
+    fn the_limits_given_by_only_are_measured_and_written_to_the_report() {
         let dir = tempfile::tempdir().expect("a temporary directory");
         let json = dir.path().join("limits.json");
         let command = LimitsCommand {
@@ -142,7 +142,7 @@ mod tests {
     }
 
     #[test]
-    fn the_space_that_is_announced_is_what_is_needed() {
+    fn the_help_states_the_disk_space_needed() {
         assert_eq!(WRITTEN_BYTES + FRESH_BYTES_MAX, 5 << 29);
     }
 }

@@ -1,5 +1,5 @@
-//! The machine's own limits by name, and which of them a workload runs into. They are measured by [`highwater_runtime::baseline`], with
-//! the simplest code that reaches them.
+//! The named limits of the machine, and the limit that applies to each workload. [`highwater_runtime::baseline`] measures them with the
+//! simplest code that reaches them.
 
 mod command;
 
@@ -17,40 +17,40 @@ use crate::BenchError;
 use crate::report;
 use crate::scenario::Scenario;
 
-/// Connections of the loopback limits.
+/// Numbers of connections of the loopback limits.
 const CONNECTIONS: [usize; 3] = [1, 16, 256];
 
-/// Bytes of their frames.
+/// Frame sizes of the loopback limits, in bytes.
 const FRAME_BYTES: [usize; 4] = [64, 4 << 10, 64 << 10, 1 << 20];
 
-/// Bytes of a reply, which is short whatever was asked.
+/// Size of a reply in bytes, whatever the size of the request.
 const REPLY_BYTES: usize = 64;
 
-/// Bytes of large writes, and how many of them are in flight.
+/// Sizes of large writes in bytes, and numbers of writes in flight.
 const WRITE_BYTES: [usize; 3] = [64 << 10, 256 << 10, 1 << 20];
 const WRITE_DEPTHS: [usize; 3] = [1, 2, 8];
 
-/// The same of small ones.
+/// Size of small writes in bytes, and numbers of writes in flight.
 const SMALL_BYTES: usize = 4 << 10;
 const SMALL_DEPTHS: [usize; 6] = [1, 2, 4, 8, 16, 32];
 
-/// Bytes of large reads, and how many of them are in flight.
+/// Size of large reads in bytes, and numbers of reads in flight.
 const READ_BYTES: usize = 1 << 20;
 const READ_DEPTHS: [usize; 2] = [1, 4];
 
-/// Bytes under a checksum.
+/// Sizes of checksummed data, in bytes.
 const CHECKSUM_BYTES: [usize; 3] = [128, 4 << 10, 1 << 20];
 
-/// Of the given time, what limits take that are only there to explain those that workloads run into: a fifth.
-const SHORTER: u32 = 5;
+/// Divisor of the measuring time for limits that no workload is compared with. They only explain the others.
+const EXPLANATORY_DIVISOR: u32 = 5;
 
-/// Records not acknowledged, over all producers, from which on a workload has more than one request of each connection in flight.
-const DEEP: u64 = 1024;
+/// Number of unacknowledged records, over all producers, above which each connection has more than one request in flight.
+const PIPELINED_RECORDS_MIN: u64 = 1024;
 
 /// A limit of the machine.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Limit {
-    /// Its name: what, bytes, connections (`c`) or depth (`d`), how durable, where.
+    /// Name, made of what is measured, size, connections (`c`) or depth (`d`), durability and space.
     pub name: String,
     probe: Probe,
 }
@@ -69,20 +69,20 @@ enum Probe {
     Wake,
 }
 
-/// Where limits are measured: its written space is made once.
+/// Measures limits. Creates the written disk space only once.
 pub struct Machine {
     disk: Disk,
 }
 
 impl Machine {
-    /// With files without names in this directory.
+    /// Creates a machine that uses unnamed files in `dir`.
     pub fn new(dir: &Path) -> Self {
         Self { disk: Disk::new(dir) }
     }
 
-    /// Measures for this long, or a fifth of it where the limit is none that a workload runs into.
+    /// Measures a limit for `duration`, or for a fifth of it if no workload is compared with the limit.
     pub fn measure(&mut self, limit: &Limit, duration: Duration) -> Result<Measured, BenchError> {
-        let shorter = duration / SHORTER;
+        let shorter = duration / EXPLANATORY_DIVISOR;
         let measured = match limit.probe {
             Probe::Pipeline(pipeline) => pipeline.measure(&mut self.disk, duration),
             Probe::Small(small) => exchange(small, Some(&mut self.disk), duration),
@@ -104,20 +104,20 @@ impl Limit {
         Self { name: name.into(), probe }
     }
 
-    /// As the report has it.
+    /// Returns the entry of the limit in a report.
     pub fn reported(&self, measured: &Measured) -> report::Limit {
         report::Limit { name: self.name.clone(), value: measured.value, unit: measured.unit.name().into() }
     }
 }
 
-/// The limit that a workload runs into: batches of one record that of small durable requests, others that of large batches.
+/// Returns the limit that applies to a workload: small durable requests for batches of one record, otherwise large batches.
 pub fn for_scenario(scenario: &Scenario) -> Limit {
     let producers = &scenario.producers;
     if producers.batch_records != 1 {
         return pipeline();
     }
-    let unanswered = u64::from(producers.count) * u64::from(scenario.load.outstanding);
-    if unanswered > DEEP { small(16) } else { small(1) }
+    let outstanding = u64::from(producers.count) * u64::from(scenario.load.outstanding);
+    if outstanding > PIPELINED_RECORDS_MIN { small(16) } else { small(1) }
 }
 
 fn pipeline() -> Limit {
@@ -129,7 +129,7 @@ fn small(in_flight: usize) -> Limit {
     Limit::new(name, Probe::Small(Exchange::small(in_flight)))
 }
 
-/// All limits, those that workloads run into first.
+/// Returns all limits, starting with those that workloads are compared with.
 pub fn all() -> Vec<Limit> {
     let fresh = Limit::new("pipeline-fresh", Probe::Pipeline(Pipeline::new(Space::Fresh)));
     let mut limits = vec![pipeline(), fresh, small(1), small(16)];
@@ -188,7 +188,7 @@ fn size(bytes: usize) -> String {
     }
 }
 
-/// The limits of these names; a name that is none stands for all that begin with it. No name: all.
+/// Returns the limits with these names. A name that is not a limit selects all limits that begin with it. No names select all.
 pub fn named(names: &[String]) -> Result<Vec<Limit>, BenchError> {
     let all = all();
     if names.is_empty() {
@@ -207,7 +207,7 @@ pub fn named(names: &[String]) -> Result<Vec<Limit>, BenchError> {
         }
         if before == chosen.len() && matching.count() == 0 {
             return Err(BenchError::failed(format_args!(
-                "there is no limit {name}; they begin with pipeline, stream, request, write, read, crc32c, copy, mesh or wake, and \
+                "no limit {name}; names begin with pipeline, stream, request, write, read, crc32c, copy, mesh or wake, and \
                  `highwater bench limits` without --only shows all"
             )));
         }
@@ -220,13 +220,13 @@ mod tests {
     use super::*;
     use crate::scenarios;
 
-    fn names(of: &[&str]) -> Vec<String> {
-        let of: Vec<String> = of.iter().map(ToString::to_string).collect();
-        named(&of).expect("there are such limits").into_iter().map(|limit| limit.name).collect()
+    fn names(prefixes: &[&str]) -> Vec<String> {
+        let prefixes: Vec<String> = prefixes.iter().map(ToString::to_string).collect();
+        named(&prefixes).expect("matching limits").into_iter().map(|limit| limit.name).collect()
     }
 
     #[test]
-    fn every_limit_has_a_name_of_its_own() {
+    fn the_names_of_limits_are_unique() {
         let mut names = names(&[]);
         let count = names.len();
         names.sort();
@@ -235,7 +235,7 @@ mod tests {
     }
 
     #[test]
-    fn a_name_means_one_limit_and_a_beginning_all_of_its_kind_once() {
+    fn a_name_selects_one_limit_and_a_prefix_selects_all_that_begin_with_it() {
         assert_eq!(names(&["pipeline"]), ["pipeline"]);
         assert_eq!(names(&["pipeline-s"]), ["pipeline-small", "pipeline-small-16"]);
         assert_eq!(names(&["read", "read-1MiB-d4", "read"]), ["read-1MiB-d1", "read-1MiB-d4"]);
@@ -245,20 +245,20 @@ mod tests {
     }
 
     #[test]
-    fn every_scenario_runs_into_a_limit_that_there_is() {
+    fn every_scenario_is_compared_with_an_existing_limit() {
         let all = all();
         for scenario in scenarios::all() {
             assert!(all.contains(&for_scenario(&scenario)), "{}", scenario.name);
         }
-        let of = |name: &str| for_scenario(&scenarios::find(name).expect("built in")).name;
-        assert_eq!(of("few-big"), "pipeline");
-        assert_eq!(of("small-batches"), "pipeline-small-16");
+        let limit_of = |name: &str| for_scenario(&scenarios::find(name).expect("built in")).name;
+        assert_eq!(limit_of("few-big"), "pipeline");
+        assert_eq!(limit_of("small-batches"), "pipeline-small-16");
     }
 
     #[test]
     fn a_measured_limit_is_reported_with_its_unit() {
         let dir = tempfile::tempdir().expect("a temporary directory");
-        let limit = &named(&["crc32c-4KiB".into()]).expect("there is one")[0];
+        let limit = &named(&["crc32c-4KiB".into()]).expect("one limit")[0];
         let measured = Machine::new(dir.path()).measure(limit, Duration::from_millis(5)).expect("measured");
         let reported = limit.reported(&measured);
         assert_eq!((reported.name.as_str(), reported.unit.as_str()), ("crc32c-4KiB", "B/s"));

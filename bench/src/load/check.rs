@@ -1,80 +1,80 @@
-//! Whether everything acknowledged can be read, once, in order and unchanged.
+//! Checks that every acknowledged record is read exactly once, in order and unchanged.
 
 use std::ops::Range;
 
 use super::payload::{Filling, Stamp};
 
-/// Records of one producer in one partition, as sent.
+/// Records that one producer sent to one partition.
 #[derive(Clone, Default, Debug)]
 struct SentLane {
     /// The next sequence number.
     next: u64,
-    /// Sum of the hashes of those acknowledged.
+    /// Sum of the hashes of acknowledged records.
     acknowledged: u64,
-    /// Not acknowledged, with their hashes: they may be there or not. In the order of their sequence.
-    open: Vec<(u64, u64)>,
+    /// Sequence numbers and hashes of failed records, which may or may not have been written. Sorted by sequence number.
+    undecided: Vec<(u64, u64)>,
 }
 
-/// What one producer has sent.
+/// Records that one producer sent.
 #[derive(Clone, Debug)]
 pub struct Sent {
     lanes: Vec<SentLane>,
 }
 
-/// Makes the checksum of a stamp a word whose sums tell sets of records apart.
+/// Hashes the checksum of a stamp, such that sums of hashes distinguish sets of records.
 fn hash(crc: u32) -> u64 {
     (u64::from(crc) + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15)
 }
 
 impl Sent {
-    /// To so many partitions, nothing yet.
+    /// Creates an empty set for a topic with this number of partitions.
     pub fn new(partitions: u32) -> Self {
         Self { lanes: vec![SentLane::default(); partitions as usize] }
     }
 
-    /// The sequence number of the next record to a partition.
-    pub fn number(&mut self, partition: u32) -> u64 {
+    /// Returns the sequence number for the next record to a partition.
+    pub fn next_sequence(&mut self, partition: u32) -> u64 {
         let lane = &mut self.lanes[partition as usize];
         lane.next += 1;
         lane.next - 1
     }
 
-    /// A record was acknowledged.
+    /// Adds an acknowledged record.
     pub fn acknowledged(&mut self, partition: u32, crc: u32) {
         let lane = &mut self.lanes[partition as usize];
         lane.acknowledged = lane.acknowledged.wrapping_add(hash(crc));
     }
 
-    /// A record was refused or given up: it may be written or not.
-    pub fn gave_up(&mut self, partition: u32, sequence: u64, crc: u32) {
-        let open = &mut self.lanes[partition as usize].open;
-        let at = open.partition_point(|(other, _)| *other < sequence);
-        open.insert(at, (sequence, hash(crc)));
+    /// Adds a record that was rejected or timed out. It may or may not have been written.
+    pub fn failed(&mut self, partition: u32, sequence: u64, crc: u32) {
+        let undecided = &mut self.lanes[partition as usize].undecided;
+        let at = undecided.partition_point(|(other, _)| *other < sequence);
+        undecided.insert(at, (sequence, hash(crc)));
     }
 
-    /// Records acknowledged.
+    /// Returns the number of acknowledged records.
     pub fn count(&self) -> u64 {
-        self.lanes.iter().map(|lane| lane.next - lane.open.len() as u64).sum()
+        self.lanes.iter().map(|lane| lane.next - lane.undecided.len() as u64).sum()
     }
 }
 
-/// Records of one producer in one partition, as read.
+/// Records of one producer read from one partition.
 #[derive(Clone, Default, Debug)]
 struct ReadLane {
     next: u64,
     hashes: u64,
     missing: Vec<Range<u64>>,
-    /// Retention has removed records since the last one read: a jump of the sequence is no loss.
-    cut: bool,
+    /// Retention has removed records since the last record read, so the next gap in the sequence numbers is not a loss.
+    truncated: bool,
     removed: Vec<Range<u64>>,
 }
 
-/// Reads along and notes what is wrong.
+/// Checks records as they are read.
 #[derive(Clone, Debug)]
 pub struct Checker {
     producers: u32,
     filling: Filling,
-    /// By partition, then producer.
+    /// Indexed by partition, then producer.
     lanes: Vec<ReadLane>,
     /// The next offset of each partition.
     offsets: Vec<i64>,
@@ -85,23 +85,23 @@ pub struct Checker {
     altered: u64,
 }
 
-/// What a check came to.
+/// Result of a check, as counts of records.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
 pub struct Verdict {
-    /// Acknowledged and not to be read.
+    /// Acknowledged but not read.
     pub lost: u64,
     /// Read more than once.
     pub duplicated: u64,
-    /// Read in another order than sent.
+    /// Read in a different order than sent.
     pub reordered: u64,
-    /// Read with other bytes than sent, or from another partition.
+    /// Read with different bytes or from a different partition than sent.
     pub altered: u64,
 }
 
 impl Verdict {
-    /// The worse of two readings of the same records.
+    /// Combines the checks of two readers of the same records: the maximum of each count.
     #[must_use]
-    pub fn or(self, other: Self) -> Self {
+    pub fn max(self, other: Self) -> Self {
         Self {
             lost: self.lost.max(other.lost),
             duplicated: self.duplicated.max(other.duplicated),
@@ -112,7 +112,7 @@ impl Verdict {
 }
 
 impl Checker {
-    /// For the records of so many producers in so many partitions. With `retention` the oldest may be gone, which the offsets tell.
+    /// Creates a checker. With `retention`, the oldest records may have been removed, which shows as gaps in the offsets.
     pub fn new(producers: u32, partitions: u32, filling: Filling, retention: bool) -> Self {
         Self {
             producers,
@@ -127,30 +127,32 @@ impl Checker {
         }
     }
 
-    /// Begins behind what is in the partitions already.
+    /// Starts at these offsets, after the records that are in the partitions already.
     #[must_use]
     pub fn from(mut self, offsets: &[i64]) -> Self {
         self.offsets.copy_from_slice(offsets);
         self
     }
 
-    /// Records read, all of them.
+    /// Returns the number of records read.
     pub fn records(&self) -> u64 {
         self.records
     }
 
-    /// The next offset to be read of each partition.
+    /// Returns the next offset to read in each partition.
     pub fn offsets(&self) -> &[i64] {
         &self.offsets
     }
 
-    /// A record was read. Its stamp, if it has one.
+    /// Checks a record that was read. Returns its stamp if it is valid.
     pub fn read(&mut self, partition: u32, offset: i64, value: &[u8]) -> Option<Stamp> {
         self.records += 1;
         let here = partition as usize;
         let first = here * self.producers as usize;
         if self.retention && self.offsets[here] != offset {
-            self.lanes[first..first + self.producers as usize].iter_mut().for_each(|lane| lane.cut = true);
+            self.lanes[first..first + self.producers as usize]
+                .iter_mut()
+                .for_each(|lane| lane.truncated = true);
         }
         self.offsets[here] = offset + 1;
         let stamped = Stamp::read(value);
@@ -165,7 +167,7 @@ impl Checker {
         let lane = &mut self.lanes[first + stamp.producer as usize];
         let sequence = stamp.sequence;
         if sequence < lane.next {
-            if lane.find(sequence) {
+            if lane.take_missing(sequence) {
                 self.reordered += 1;
                 lane.hashes = lane.hashes.wrapping_add(hash(crc));
             } else {
@@ -175,22 +177,22 @@ impl Checker {
         }
         if sequence > lane.next {
             let gap = lane.next..sequence;
-            if lane.cut { lane.removed.push(gap) } else { lane.missing.push(gap) }
+            if lane.truncated { lane.removed.push(gap) } else { lane.missing.push(gap) }
         }
-        lane.cut = false;
+        lane.truncated = false;
         lane.next = sequence + 1;
         lane.hashes = lane.hashes.wrapping_add(hash(crc));
         Some(stamp)
     }
 
-    /// Whether every record acknowledged so far was read, as far as counts tell.
+    /// Returns whether as many records were read as are acknowledged in `sent`.
     pub fn has(&self, sent: &[Sent]) -> bool {
         let missing = |lane: &ReadLane| lane.missing.iter().map(|gap| gap.end - gap.start).sum::<u64>();
         let read: u64 = self.lanes.iter().map(|lane| lane.next - missing(lane)).sum();
         read >= sent.iter().map(Sent::count).sum()
     }
 
-    /// Compares with what was sent. Call it when everything was read.
+    /// Compares the records read with those sent. Call it after reading everything.
     pub fn verdict(&self, sent: &[Sent]) -> Verdict {
         let mut verdict = Verdict {
             lost: 0,
@@ -203,8 +205,12 @@ impl Checker {
                 let read = &self.lanes[partition * self.producers as usize + producer];
                 let lost = read.lost(sent);
                 verdict.lost += lost;
-                // Sums of different sets tell nothing.
-                if lost == 0 && read.removed.is_empty() && !read.cut && read.hashes != read.expected(sent) {
+                // The sums are comparable only if no records are missing.
+                if lost == 0
+                    && read.removed.is_empty()
+                    && !read.truncated
+                    && read.hashes != read.expected(sent)
+                {
                     verdict.altered += 1;
                 }
             }
@@ -214,8 +220,8 @@ impl Checker {
 }
 
 impl ReadLane {
-    /// Takes a sequence number out of those missing. False if it is not among them.
-    fn find(&mut self, sequence: u64) -> bool {
+    /// Removes a sequence number from the missing ones. Returns false if it is not among them.
+    fn take_missing(&mut self, sequence: u64) -> bool {
         let Some(at) = self.missing.iter().position(|gap| gap.contains(&sequence)) else { return false };
         let gap = self.missing.swap_remove(at);
         let parts = [gap.start..sequence, sequence + 1..gap.end];
@@ -228,18 +234,19 @@ impl ReadLane {
     }
 
     fn lost(&self, sent: &SentLane) -> u64 {
-        let behind = if self.cut { 0..0 } else { self.next..sent.next.max(self.next) };
-        let open_in = |gap: &Range<u64>| {
-            let from = sent.open.partition_point(|(sequence, _)| *sequence < gap.start);
-            let to = sent.open.partition_point(|(sequence, _)| *sequence < gap.end);
+        let rest = if self.truncated { 0..0 } else { self.next..sent.next.max(self.next) };
+        let undecided_in = |gap: &Range<u64>| {
+            let from = sent.undecided.partition_point(|(sequence, _)| *sequence < gap.start);
+            let to = sent.undecided.partition_point(|(sequence, _)| *sequence < gap.end);
             (to - from) as u64
         };
-        self.missing.iter().chain([&behind]).map(|gap| gap.end - gap.start - open_in(gap)).sum()
+        self.missing.iter().chain([&rest]).map(|gap| gap.end - gap.start - undecided_in(gap)).sum()
     }
 
+    /// Returns the expected sum of hashes: of the acknowledged records, and the failed records that were read.
     fn expected(&self, sent: &SentLane) -> u64 {
-        let there = sent.open.iter().filter(|(sequence, _)| self.has(*sequence));
-        there.fold(sent.acknowledged, |sum, (_, hash)| sum.wrapping_add(*hash))
+        let written = sent.undecided.iter().filter(|(sequence, _)| self.has(*sequence));
+        written.fold(sent.acknowledged, |sum, (_, hash)| sum.wrapping_add(*hash))
     }
 }
 

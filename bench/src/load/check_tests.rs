@@ -2,7 +2,7 @@ use super::*;
 
 const BYTES: usize = 100;
 
-/// A log with its reader and what was sent to it, to plant faults in.
+/// A log with its senders and reader, for injecting faults.
 struct Log {
     sent: Vec<Sent>,
     checker: Checker,
@@ -18,9 +18,9 @@ impl Log {
         }
     }
 
-    /// A value to send, and its checksum.
+    /// Returns a value to send, its checksum and its sequence number.
     fn make(&mut self, producer: u32, partition: u32) -> (Vec<u8>, u32, u64) {
-        let sequence = self.sent[producer as usize].number(partition);
+        let sequence = self.sent[producer as usize].next_sequence(partition);
         let mut values = super::super::payload::Values::new(Filling::new(BYTES));
         let mut chunk = values.begin();
         let crc = chunk.stamp(&Stamp { producer, partition, sequence, intended: 0, slot: 0 });
@@ -33,9 +33,9 @@ impl Log {
         value
     }
 
-    fn given_up(&mut self, producer: u32, partition: u32) -> Vec<u8> {
+    fn failed(&mut self, producer: u32, partition: u32) -> Vec<u8> {
         let (value, crc, sequence) = self.make(producer, partition);
-        self.sent[producer as usize].gave_up(partition, sequence, crc);
+        self.sent[producer as usize].failed(partition, sequence, crc);
         value
     }
 
@@ -51,7 +51,7 @@ impl Log {
 }
 
 #[test]
-fn what_is_read_as_it_was_sent_is_fine() {
+fn records_read_as_sent_pass_the_check() {
     let mut log = Log::new(3, 4, false);
     for n in 0..120 {
         let value = log.acknowledged(n % 3, n % 4);
@@ -62,7 +62,7 @@ fn what_is_read_as_it_was_sent_is_fine() {
 }
 
 #[test]
-fn a_record_that_is_missing_in_the_middle_or_at_the_end_is_lost() {
+fn a_record_missing_in_the_middle_or_at_the_end_is_lost() {
     let mut log = Log::new(1, 1, false);
     let values: Vec<_> = (0..10).map(|_| log.acknowledged(0, 0)).collect();
     for (n, value) in values.iter().enumerate() {
@@ -75,7 +75,7 @@ fn a_record_that_is_missing_in_the_middle_or_at_the_end_is_lost() {
 }
 
 #[test]
-fn a_record_that_comes_twice_is_a_duplicate() {
+fn a_record_read_twice_is_duplicated() {
     let mut log = Log::new(1, 1, false);
     let values: Vec<_> = (0..5).map(|_| log.acknowledged(0, 0)).collect();
     for n in [0, 1, 2, 1, 3, 4, 4] {
@@ -85,7 +85,7 @@ fn a_record_that_comes_twice_is_a_duplicate() {
 }
 
 #[test]
-fn two_records_that_have_changed_places_are_reordered_and_not_lost() {
+fn records_read_out_of_order_are_reordered_and_not_lost() {
     let mut log = Log::new(1, 1, false);
     let values: Vec<_> = (0..6).map(|_| log.acknowledged(0, 0)).collect();
     for n in [0, 2, 1, 5, 3, 4] {
@@ -96,15 +96,15 @@ fn two_records_that_have_changed_places_are_reordered_and_not_lost() {
 }
 
 #[test]
-fn a_record_that_was_not_acknowledged_may_be_there_or_not_but_once() {
+fn a_failed_record_may_be_read_at_most_once() {
     for times in 0..3 {
         let mut log = Log::new(1, 1, false);
         let first = log.acknowledged(0, 0);
-        let open = log.given_up(0, 0);
+        let failed = log.failed(0, 0);
         let last = log.acknowledged(0, 0);
         log.read(0, &first);
         for _ in 0..times {
-            log.read(0, &open);
+            log.read(0, &failed);
         }
         log.read(0, &last);
         let duplicated = u64::from(times == 2);
@@ -113,7 +113,7 @@ fn a_record_that_was_not_acknowledged_may_be_there_or_not_but_once() {
 }
 
 #[test]
-fn a_changed_byte_and_a_wrong_partition_are_told() {
+fn a_changed_byte_and_a_wrong_partition_are_found() {
     let mut log = Log::new(1, 2, false);
     let (mut first, second) = (log.acknowledged(0, 0), log.acknowledged(0, 1));
     first[60] ^= 1;
@@ -123,7 +123,7 @@ fn a_changed_byte_and_a_wrong_partition_are_told() {
 }
 
 #[test]
-fn another_record_in_the_place_of_one_is_told_by_the_sum() {
+fn a_substituted_record_is_found_by_the_sum_of_hashes() {
     let mut log = Log::new(1, 1, false);
     log.acknowledged(0, 0);
     let mut other = log.make(0, 0).0;
@@ -136,7 +136,7 @@ fn another_record_in_the_place_of_one_is_told_by_the_sum() {
 }
 
 #[test]
-fn what_retention_has_removed_is_not_lost_and_a_gap_without_it_is() {
+fn records_removed_by_retention_are_not_lost_but_other_gaps_are() {
     let mut log = Log::new(2, 1, true);
     let values: Vec<_> = (0..20).map(|n| log.acknowledged(n % 2, 0)).collect();
     for n in 8..20 {

@@ -1,34 +1,34 @@
-//! What the threads of one run share: the clock, the plan and what shows progress.
+//! State shared by the threads of a run: the clock, the time plan and the progress.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use crate::scenario::Load;
 
-/// How long a run waits behind its end for acknowledgements that are still out.
+/// How long a run waits after its end for outstanding acknowledgements.
 pub(crate) const DRAIN: Duration = Duration::from_secs(30);
 
-/// The pieces that the measured time is reported in: as many at most, and none shorter than a second unless the run is.
+/// Maximum number of intervals in a report. Intervals last at least a second, unless the run is shorter.
 const INTERVALS_MAX: u32 = 300;
 
-/// The plan of a run in nanoseconds of its clock, which begins with the warm-up.
+/// The time plan of a run, in nanoseconds since the start of the warm-up.
 #[derive(Debug)]
 pub(crate) struct Control {
     begin: Instant,
-    /// Measuring begins.
+    /// Start of the measurement.
     pub(crate) from: u64,
-    /// Measuring ends; nothing more is sent.
+    /// End of the measurement and of sending.
     pub(crate) to: u64,
-    /// No acknowledgement is waited for any more.
+    /// End of waiting for acknowledgements.
     pub(crate) give_up: u64,
-    /// Length of a piece.
+    /// Length of an interval.
     pub(crate) interval: u64,
     acknowledged: AtomicU64,
     last_ack: AtomicU64,
 }
 
 impl Control {
-    /// The clock begins now.
+    /// Starts the clock.
     pub(crate) fn new(load: &Load) -> Self {
         let from = load.warmup().as_nanos() as u64;
         let length = load.duration().as_nanos() as u64;
@@ -44,23 +44,23 @@ impl Control {
         }
     }
 
-    /// Nanoseconds since the run's beginning.
+    /// Returns the time since the start of the run, in nanoseconds.
     pub(crate) fn now(&self) -> u64 {
         self.begin.elapsed().as_nanos() as u64
     }
 
-    /// That moment for those who want an [`Instant`].
+    /// Converts a time of this clock to an [`Instant`].
     pub(crate) fn instant(&self, at: u64) -> Instant {
         self.begin + Duration::from_nanos(at)
     }
 
-    /// Some records were acknowledged at `now`; how long before were the last ones.
+    /// Counts records acknowledged at `now`. Returns the time since the previous acknowledgement.
     pub(crate) fn acknowledged(&self, records: u64, now: u64) -> u64 {
         self.acknowledged.fetch_add(records, Ordering::Relaxed);
         now.saturating_sub(self.last_ack.swap(now, Ordering::Relaxed))
     }
 
-    /// Records acknowledged so far, of the warm-up too.
+    /// Returns the number of records acknowledged so far, including the warm-up.
     pub(crate) fn records(&self) -> u64 {
         self.acknowledged.load(Ordering::Relaxed)
     }

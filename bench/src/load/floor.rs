@@ -1,13 +1,13 @@
-//! The generator's own floor: what it does when nothing holds it back.
+//! The maximum rate of the generator itself, with a backend that does nothing.
 
 use std::sync::atomic::AtomicBool;
 
-use super::run::{Stage, Unwatched, run_once};
+use super::run::{RunContext, Unwatched, run_once};
 use crate::BenchError;
 use crate::backend::Null;
 use crate::scenario::{Consumers, Load, Scenario};
 
-/// Records a second that the generator makes, stamps, hands over and accounts for with a back end that does nothing.
+/// Measures the rate, in records per second, at which the generator creates, stamps, sends and accounts for records with the null backend.
 pub fn floor(scenario: &Scenario, threads: u32, interrupted: &AtomicBool) -> Result<f64, BenchError> {
     let scenario = Scenario {
         load: Load {
@@ -21,8 +21,14 @@ pub fn floor(scenario: &Scenario, threads: u32, interrupted: &AtomicBool) -> Res
         disturbance: None,
         ..scenario.clone()
     };
-    let mut stage =
-        Stage { backend: &Null, server: None, broker_pid: None, threads, interrupted, watch: &Unwatched };
-    let outcome = run_once(&mut stage, &scenario, 1)?;
+    let mut context = RunContext {
+        backend: &Null,
+        server: None,
+        broker_pid: None,
+        threads,
+        interrupted,
+        watch: &Unwatched,
+    };
+    let outcome = run_once(&mut context, &scenario, 1)?;
     Ok(outcome.records as f64 / outcome.measured.as_secs_f64())
 }

@@ -1,4 +1,4 @@
-//! A thread of the generator: its producers as tasks of one runtime.
+//! A generator thread: runs its producers as tasks on one runtime.
 
 use std::cell::RefCell;
 use std::rc::Rc;
@@ -17,22 +17,22 @@ use crate::backend::{Backend, BackendError};
 use crate::outcome::Interval;
 use crate::scenario::Scenario;
 
-/// What threads are made from.
+/// Plan of a load, common to all generator threads.
 pub(crate) struct Plan {
     pub(crate) scenario: Scenario,
     pub(crate) topic: String,
     pub(crate) filling: Filling,
-    /// Told apart from those of other loads into the same topic.
+    /// Number of the first producer. It distinguishes the loads on a topic.
     pub(crate) first_producer: u32,
     pub(crate) threads: u32,
-    /// Records of each producer; none: the clock ends it.
+    /// Number of records to send per producer. `None` ends the load by the clock.
     pub(crate) limit: Option<u64>,
 }
 
-/// What a thread came to: what its producers have sent, each with its number, and what was measured.
+/// Result of a thread: the records sent by each producer, by its number, and the measurements.
 pub(crate) type Generated = (Vec<(u32, Sent)>, Measured);
 
-/// Connects the producers of a thread, tells `connected`, waits for the clock to begin, and sends to the end.
+/// Connects the producers of a thread, notifies `connected`, waits for `begin`, and sends until the end.
 pub(crate) async fn generate(
     backend: &dyn Backend,
     plan: &Plan,
@@ -49,8 +49,8 @@ pub(crate) async fn generate(
         producers.push((which, backend.producer(&plan.topic, scenario).await?));
     }
     let _ = connected.send(());
-    // Nobody begins: something else has failed.
-    let Ok(control) = begin.await else { return Err(BackendError("the run did not begin".into())) };
+    // The sender is dropped if another thread has failed.
+    let Ok(control) = begin.await else { return Err(BackendError("the run did not start".into())) };
 
     let open = scenario.load.rate > 0;
     let recorder = Rc::new(RefCell::new(Recorder::new(control.clone(), open, watch)));
@@ -83,6 +83,6 @@ pub(crate) async fn generate(
         })
         .await;
     drop(tasks);
-    let recorder = Rc::into_inner(recorder).expect("the senders are gone").into_inner();
+    let recorder = Rc::into_inner(recorder).expect("the senders are dropped").into_inner();
     Ok((sent, recorder.finish()))
 }

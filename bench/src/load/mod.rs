@@ -1,14 +1,15 @@
-//! The load generator: schedules, senders, readers, and what puts them together to a run.
+//! The load generator: schedules, senders, readers, and their combination to a run.
 //!
-//! One thread or more, each with a runtime of its own on which producers are tasks; one more thread for consumers; the caller's thread
-//! looks on. Latency counts from the moment that the schedule meant, so a broker or a generator that falls behind cannot hide it.
+//! Producers are tasks on one or more generator threads, each with its own runtime. Consumers run on another thread, and the caller's thread
+//! supervises. Latency counts from the scheduled time, so that a broker or a generator that falls behind cannot hide it.
 
 mod alarm;
+mod bottleneck;
 pub mod check;
 mod control;
 pub mod floor;
 mod generator;
-mod look_on;
+
 pub mod payload;
 mod prefill;
 mod reader;
@@ -17,4 +18,4 @@ mod routes;
 pub mod run;
 pub mod schedule;
 mod sender;
-mod verdict;
+mod supervise;

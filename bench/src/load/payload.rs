@@ -1,7 +1,7 @@
-//! The values of records: a stamp that no other record has in front of bytes that many share.
+//! Values of records: a unique stamp followed by shared filler bytes.
 //!
-//! Values are cut out of chunks that are made once. When the client has copied what it was given, the chunk comes back, and only the
-//! stamps in it are written anew: a record costs the generator 32 bytes, whatever its size.
+//! Values are slices of chunks that are filled once. A chunk is reused when the client has copied its values, and only the stamps are
+//! rewritten: creating a record means writing 32 bytes, whatever its size.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -11,29 +11,32 @@ use bytes::{Bytes, BytesMut};
 use super::schedule::splitmix;
 use crate::scenario::VALUE_BYTES_MIN;
 
-/// Bytes of a chunk, and records in it at most: how many are made ready at once.
+/// Size of a chunk in bytes.
 const CHUNK_BYTES: usize = 256 << 10;
+
+/// Maximum number of records in a chunk, which are prepared together.
 const CHUNK_RECORDS_MAX: usize = 256;
-/// Bytes of chunks that wait for the client to be done with them. Beyond it chunks are made and thrown away.
+
+/// Maximum size of the chunks kept for reuse, in bytes. Further chunks are dropped after use.
 const CHUNKS_BYTES_MAX: usize = 64 << 20;
 
-/// What stands in front of a value. 28 bytes, and their CRC-32C.
+/// Header of a value: 28 bytes, and their CRC-32C.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Stamp {
-    /// Who sent it.
+    /// Number of the producer.
     pub producer: u32,
-    /// Where to.
+    /// Partition that it was sent to.
     pub partition: u32,
-    /// Its number among those of this producer in this partition.
+    /// Sequence number, for each producer and partition.
     pub sequence: u64,
-    /// When it was meant to be sent, in nanoseconds of the run.
+    /// Scheduled time of sending, in nanoseconds since the start of the run.
     pub intended: u64,
-    /// Its place in the chunk, which says what bytes follow.
+    /// Index of the value in its chunk, which determines the bytes that follow.
     pub slot: u32,
 }
 
 impl Stamp {
-    /// Writes it in front of a value. The checksum tells this record from all others.
+    /// Writes the stamp to the start of a value. Returns the checksum, which identifies the record.
     pub fn write(&self, value: &mut [u8]) -> u32 {
         value[0..4].copy_from_slice(&self.producer.to_le_bytes());
         value[4..8].copy_from_slice(&self.partition.to_le_bytes());
@@ -45,7 +48,7 @@ impl Stamp {
         crc
     }
 
-    /// Reads it, with its checksum. None if it does not match.
+    /// Reads the stamp and its checksum from a value. Returns `None` if the checksum does not match.
     pub fn read(value: &[u8]) -> Option<(Self, u32)> {
         let stamp: &[u8; VALUE_BYTES_MIN] = value.first_chunk()?;
         let u32_at = |at: usize| u32::from_le_bytes(stamp[at..at + 4].try_into().expect("four bytes"));
@@ -64,7 +67,7 @@ impl Stamp {
     }
 }
 
-/// What fills values behind their stamps: compresses to about a half.
+/// Filler bytes after the stamps of values. They compress to about half their size.
 #[derive(Clone, Debug)]
 pub struct Filling {
     bytes: usize,
@@ -72,7 +75,7 @@ pub struct Filling {
 }
 
 impl Filling {
-    /// For values of so many bytes.
+    /// Creates the filling of values of `bytes` bytes.
     pub fn new(bytes: usize) -> Self {
         let records = (CHUNK_BYTES / bytes).clamp(1, CHUNK_RECORDS_MAX);
         let mut state = 7;
@@ -86,12 +89,12 @@ impl Filling {
         Self { bytes, chunk: chunk.into() }
     }
 
-    /// Records in a chunk.
+    /// Returns the number of records in a chunk.
     pub fn records(&self) -> usize {
         self.chunk.len() / self.bytes
     }
 
-    /// Whether a value is what was sent, behind its stamp.
+    /// Returns whether a value has the expected bytes after its stamp.
     pub fn matches(&self, stamp: &Stamp, value: &[u8]) -> bool {
         let at = stamp.slot as usize * self.bytes;
         let sent = self.chunk.get(at + VALUE_BYTES_MIN..at + self.bytes);
@@ -99,44 +102,44 @@ impl Filling {
     }
 }
 
-/// Makes values.
+/// Creates values in chunks, and reuses the chunks.
 #[derive(Debug)]
 pub struct Values {
     filling: Filling,
-    /// Given out, oldest first; free again once nobody else holds a share.
-    out: VecDeque<Bytes>,
+    /// Chunks in use, oldest first. A chunk is reusable once no values refer to it.
+    in_use: VecDeque<Bytes>,
 }
 
 impl Values {
-    /// Of this filling.
+    /// Creates values with this filling.
     pub fn new(filling: Filling) -> Self {
-        Self { filling, out: VecDeque::new() }
+        Self { filling, in_use: VecDeque::new() }
     }
 
-    /// A chunk to put stamps into.
+    /// Returns a chunk to write stamps to.
     pub fn begin(&mut self) -> Chunk {
         Chunk { bytes: self.filling.bytes, buffer: self.chunk(), count: 0 }
     }
 
-    /// All values of a chunk were cut out of it; it comes back when nobody holds any of them.
+    /// Takes back a chunk after its values were sliced. It is reused when all of them are dropped.
     pub fn end(&mut self, chunk: Bytes) {
-        if (self.out.len() + 1) * chunk.len() <= CHUNKS_BYTES_MAX {
-            self.out.push_back(chunk);
+        if (self.in_use.len() + 1) * chunk.len() <= CHUNKS_BYTES_MAX {
+            self.in_use.push_back(chunk);
         }
     }
 
     fn chunk(&mut self) -> BytesMut {
-        if let Some(oldest) = self.out.pop_front() {
+        if let Some(oldest) = self.in_use.pop_front() {
             match oldest.try_into_mut() {
                 Ok(chunk) => return chunk,
-                Err(held) => self.out.push_front(held),
+                Err(shared) => self.in_use.push_front(shared),
             }
         }
         BytesMut::from(&*self.filling.chunk)
     }
 }
 
-/// Values in the making.
+/// A chunk of values being stamped.
 #[derive(Debug)]
 pub struct Chunk {
     bytes: usize,
@@ -145,19 +148,19 @@ pub struct Chunk {
 }
 
 impl Chunk {
-    /// The place of the next value.
+    /// Returns the index of the next value.
     pub fn slot(&self) -> u32 {
         self.count as u32
     }
 
-    /// Puts a stamp in front of the next value. Its checksum.
+    /// Stamps the next value. Returns the stamp's checksum.
     pub fn stamp(&mut self, stamp: &Stamp) -> u32 {
         let at = self.count * self.bytes;
         self.count += 1;
         stamp.write(&mut self.buffer[at..])
     }
 
-    /// The values, one behind the other.
+    /// Returns the concatenated values.
     pub fn finish(self) -> Bytes {
         self.buffer.freeze()
     }
@@ -178,7 +181,7 @@ mod tests {
     }
 
     #[test]
-    fn a_value_tells_its_stamp_and_a_changed_byte_is_found() {
+    fn the_stamp_of_a_value_reads_back_and_any_changed_byte_is_found() {
         let filling = Filling::new(100);
         let (chunk, crcs) = values(3, &mut Values::new(filling.clone()));
         for (slot, (crc, value)) in (0..).zip(crcs.iter().zip(chunk.chunks(100))) {
@@ -194,17 +197,17 @@ mod tests {
     }
 
     #[test]
-    fn a_chunk_is_used_again_once_its_values_are_gone_and_not_before() {
+    fn a_chunk_is_reused_only_after_its_values_are_dropped() {
         let mut maker = Values::new(Filling::new(1024));
         let (first, _) = values(2, &mut maker);
         let held = first.slice(1024..2048);
-        let place = held.as_ptr();
+        let address = held.as_ptr();
         maker.end(first);
         let (second, _) = values(2, &mut maker);
-        assert_ne!(second[1024..].as_ptr(), place);
+        assert_ne!(second[1024..].as_ptr(), address);
         assert_eq!(Stamp::read(&held).map(|(stamp, _)| stamp), Some(stamp(1)));
         drop(held);
         let (third, _) = values(2, &mut maker);
-        assert_eq!(third[1024..].as_ptr(), place);
+        assert_eq!(third[1024..].as_ptr(), address);
     }
 }

@@ -1,4 +1,4 @@
-//! The backlog: records written before the run, in large batches and as fast as they go.
+//! Writes the backlog before a run, in large batches and at the maximum rate.
 
 use std::sync::Arc;
 
@@ -9,13 +9,13 @@ use super::payload::Filling;
 use crate::backend::{Backend, BackendError};
 use crate::scenario::{Arrival, Load, Producers, Scenario};
 
-/// Records not yet acknowledged, in bytes.
+/// Size of the unacknowledged records, in bytes.
 const OUTSTANDING_BYTES: usize = 16 << 20;
 
-/// Seconds that it may take.
+/// Maximum duration in seconds.
 const SECONDS_MAX: f64 = 3600.0;
 
-/// Writes the scenario's backlog as the producer of that number, and waits until all of it is acknowledged.
+/// Writes the scenario's backlog with the producer number `producer`, and waits until all of it is acknowledged.
 pub(crate) async fn prefill(
     backend: &dyn Backend,
     scenario: &Scenario,
@@ -61,7 +61,7 @@ pub(crate) async fn prefill(
     if sent.count() < records {
         let errors: Vec<_> = measured.errors.keys().map(String::as_str).collect();
         return Err(BackendError(format!(
-            "the backlog could not be written: {} of {records} records, {}",
+            "cannot write the backlog: {} of {records} records acknowledged, errors: {}",
             sent.count(),
             errors.join(", ")
         )));

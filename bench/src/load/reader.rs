@@ -1,4 +1,4 @@
-//! The consumers of a run: at the tail, of the backlog, and the one that reads everything back at the end.
+//! The consumers of a run: at the tail, of the backlog, and for reading everything back at the end.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -12,32 +12,32 @@ use crate::backend::{Backend, BackendError, Consumer, From, Incoming};
 use crate::outcome::Drain;
 use crate::scenario::Scenario;
 
-/// How long nothing may come before reading ends, where the back end cannot say where the end is.
-const QUIET: Duration = Duration::from_secs(2);
+/// Time without records after which reading ends, for backends that do not know the end offsets.
+const IDLE_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// How long a reader waits for a record that should be there.
-const PATIENCE: Duration = Duration::from_secs(20);
+/// How long a reader waits for an expected record.
+const RECORD_TIMEOUT: Duration = Duration::from_secs(20);
 
-/// When consumers at the tail are done.
+/// Condition for consumers at the tail to end.
 #[derive(Clone, Debug)]
 pub(crate) enum Ending {
     /// Records are still being sent.
     NotYet,
-    /// When they have reached these offsets.
+    /// When these offsets are reached.
     At(Vec<i64>),
-    /// When nothing comes for a while.
-    WhenQuiet,
+    /// When no records arrive for a while.
+    WhenIdle,
 }
 
-/// What a consumer at the tail has come to.
+/// Results of a consumer at the tail.
 pub(crate) struct Tail {
     pub(crate) checker: Checker,
     pub(crate) end_to_end: Histogram<u64>,
-    /// Of the measured time.
+    /// Number of records in the measured time.
     pub(crate) records: u64,
 }
 
-/// Waits for the next records, for so long at most. None: nothing came.
+/// Waits at most `wait` for the next records. Returns `None` on timeout.
 async fn next(
     consumer: &mut dyn Consumer,
     wait: Duration,
@@ -47,7 +47,7 @@ async fn next(
     tokio::time::timeout(wait, records).await.ok()
 }
 
-/// Reads at the tail until the offsets in `ends` are reached, which are told when sending has ended.
+/// Reads at the tail until the condition in `ending` holds, which is set when sending has ended.
 pub(crate) async fn tail(
     mut consumer: Box<dyn Consumer>,
     mut tail: Tail,
@@ -55,12 +55,14 @@ pub(crate) async fn tail(
     ending: tokio::sync::watch::Receiver<Ending>,
 ) -> Result<Tail, BackendError> {
     let (from, to) = (control.from, control.to);
-    let mut quiet = Instant::now();
+    let mut last_received = Instant::now();
     loop {
         let done = match &*ending.borrow() {
             Ending::NotYet => false,
-            Ending::At(ends) => passed(tail.checker.offsets(), ends) || quiet.elapsed() > PATIENCE,
-            Ending::WhenQuiet => quiet.elapsed() > QUIET,
+            Ending::At(ends) => {
+                passed(tail.checker.offsets(), ends) || last_received.elapsed() > RECORD_TIMEOUT
+            }
+            Ending::WhenIdle => last_received.elapsed() > IDLE_TIMEOUT,
         };
         if done {
             return Ok(tail);
@@ -78,7 +80,7 @@ pub(crate) async fn tail(
         });
         if let Some(result) = took.await {
             result?;
-            quiet = Instant::now();
+            last_received = Instant::now();
         }
     }
 }
@@ -87,7 +89,7 @@ fn passed(offsets: &[i64], ends: &[i64]) -> bool {
     offsets.iter().zip(ends).all(|(offset, end)| offset >= end)
 }
 
-/// Reads a backlog of so many records from the beginning, as fast as it comes.
+/// Reads the backlog up to the offsets `ends`, at the maximum rate.
 pub(crate) async fn cold(
     backend: &dyn Backend,
     topic: &str,
@@ -99,7 +101,7 @@ pub(crate) async fn cold(
     let mut drain = Drain { records: 0, bytes: 0, took: Duration::ZERO };
     let mut begin = None;
     while !passed(&offsets, ends) {
-        let took = next(&mut *consumer, PATIENCE, |record| {
+        let took = next(&mut *consumer, RECORD_TIMEOUT, |record| {
             begin.get_or_insert_with(Instant::now);
             let at = record.partition as usize;
             if record.offset < ends[at] {
@@ -110,8 +112,8 @@ pub(crate) async fn cold(
         });
         let Some(result) = took.await else {
             return Err(BackendError(format!(
-                "a consumer of the backlog has waited {} s for the next record",
-                PATIENCE.as_secs()
+                "a consumer of the backlog received no record for {} s",
+                RECORD_TIMEOUT.as_secs()
             )));
         };
         result?;
@@ -120,7 +122,7 @@ pub(crate) async fn cold(
     Ok(drain)
 }
 
-/// Reads everything there is in a topic. False if it took longer than it may.
+/// Reads all records of a topic. Returns false if that is not complete after `at_most`.
 pub(crate) async fn read_back(
     backend: &dyn Backend,
     topic: &str,
@@ -134,9 +136,9 @@ pub(crate) async fn read_back(
     let until = Instant::now() + at_most;
     loop {
         let (done, wait) = match &ends {
-            Some(ends) => (passed(checker.offsets(), ends), PATIENCE),
-            None if checker.has(sent) => (false, QUIET),
-            None => (false, PATIENCE),
+            Some(ends) => (passed(checker.offsets(), ends), RECORD_TIMEOUT),
+            None if checker.has(sent) => (false, IDLE_TIMEOUT),
+            None => (false, RECORD_TIMEOUT),
         };
         if done {
             return Ok(true);
@@ -154,7 +156,7 @@ pub(crate) async fn read_back(
     }
 }
 
-/// Nothing read yet.
+/// Returns the initial state of a consumer at the tail.
 pub(crate) fn at_tail(checker: Checker) -> Tail {
     Tail { checker, end_to_end: histogram(), records: 0 }
 }

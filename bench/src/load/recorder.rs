@@ -1,4 +1,4 @@
-//! What a thread of the generator measures: every record's latencies, into the piece of the run they belong to.
+//! Measurements of a generator thread: the latencies of all records, by interval of the run.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -10,41 +10,41 @@ use hdrhistogram::Histogram;
 use super::control::Control;
 use crate::outcome::{Interval, SIGNIFICANT_DIGITS};
 
-/// A histogram of nanoseconds that grows as it has to.
+/// Creates an auto-resizing histogram of nanoseconds.
 pub(crate) fn histogram() -> Histogram<u64> {
-    Histogram::new(SIGNIFICANT_DIGITS).expect("the digits are a constant in range")
+    Histogram::new(SIGNIFICANT_DIGITS).expect("a valid number of digits")
 }
 
-/// Records a latency `count` times. The histogram grows, up to an hour.
+/// Records a latency in nanoseconds `count` times.
 pub(crate) fn record(histogram: &mut Histogram<u64>, latency: u64, count: u64) {
     let recorded = histogram.record_n(latency.clamp(1, LATENCY_MAX), count);
-    recorded.expect("a histogram that grows takes every value");
+    recorded.expect("an auto-resizing histogram accepts every value");
 }
 
-/// Longer latencies count as this: an hour.
+/// Maximum recorded latency: an hour, in nanoseconds. Longer latencies are recorded as this.
 const LATENCY_MAX: u64 = 3_600_000_000_000;
 
-/// Records of one moment are recorded together: neighbours mostly share their latency.
-struct Runs {
+/// Histogram that records runs of equal values together. Records acknowledged together mostly have the same latency.
+struct RunLengthHistogram {
     histogram: Histogram<u64>,
     value: u64,
     count: u64,
 }
 
-impl Runs {
+impl RunLengthHistogram {
     fn new() -> Self {
         Self { histogram: histogram(), value: 0, count: 0 }
     }
 
     fn record(&mut self, value: u64) {
         if value != self.value {
-            self.settle();
+            self.flush();
             self.value = value;
         }
         self.count += 1;
     }
 
-    fn settle(&mut self) {
+    fn flush(&mut self) {
         if self.count > 0 {
             record(&mut self.histogram, self.value, self.count);
             self.count = 0;
@@ -52,39 +52,41 @@ impl Runs {
     }
 
     fn take(&mut self) -> Histogram<u64> {
-        self.settle();
+        self.flush();
         std::mem::replace(&mut self.histogram, histogram())
     }
 }
 
-/// See the module's doc.
+/// Recorder of the measurements of a thread.
 pub(crate) struct Recorder {
     control: Arc<Control>,
-    /// The open loop's send delay and service time differ from nothing and from the whole.
+    /// Whether the load is an open loop. In a closed loop, the send delay is zero and the service time equals the latency.
     open: bool,
+    /// Index of the current interval.
     at: u64,
     current: Interval,
-    produce: Runs,
-    service: Runs,
-    send_delay: Runs,
-    /// Finished pieces are handed over at once, for those who watch.
+    produce: RunLengthHistogram,
+    service: RunLengthHistogram,
+    send_delay: RunLengthHistogram,
+    /// Receives each interval when it is complete, to show progress.
     finished: Sender<Interval>,
     measured: Measured,
 }
 
-/// What a thread has measured.
+/// Measurements of a thread.
 pub(crate) struct Measured {
     pub(crate) intervals: Vec<Interval>,
     pub(crate) service: Histogram<u64>,
     pub(crate) send_delay: Histogram<u64>,
     pub(crate) errors: BTreeMap<String, u64>,
     pub(crate) longest_gap: u64,
-    /// Records of an open loop that were sent.
+    /// Number of records sent in an open loop.
     pub(crate) sent: u64,
-    /// Records sent late because the generator came late, and because there was no room for them.
+    /// Number of records sent late because the generator was late.
     pub(crate) late: u64,
+    /// Number of records sent late because too many were unacknowledged.
     pub(crate) held_back: u64,
-    /// Records that were due and never sent.
+    /// Number of records that were due but never sent.
     pub(crate) unsent: u64,
 }
 
@@ -102,11 +104,11 @@ impl Recorder {
             held_back: 0,
             unsent: 0,
         };
-        let (produce, service, send_delay) = (Runs::new(), Runs::new(), Runs::new());
+        let [produce, service, send_delay] = std::array::from_fn(|_| RunLengthHistogram::new());
         Self { control, open, at: 0, current, produce, service, send_delay, finished, measured }
     }
 
-    /// Some acknowledgements came at `now`, which are recorded next.
+    /// Counts acknowledgements received at `now`. Their latencies are recorded next, with [`Self::acknowledged`].
     pub(crate) fn acknowledgements(&mut self, records: u64, bytes: u64, now: u64) {
         let gap = self.control.acknowledged(records, now);
         if now < self.control.from || now >= self.control.to {
@@ -115,13 +117,13 @@ impl Recorder {
         self.measured.longest_gap = self.measured.longest_gap.max(gap.min(now - self.control.from));
         let at = (now - self.control.from) / self.control.interval;
         while self.at < at {
-            self.turn();
+            self.finish_interval();
         }
         self.current.records += records;
         self.current.bytes += bytes;
     }
 
-    /// One record's moments. Those meant for the measured time count, whenever they were acknowledged.
+    /// Records the latency of an acknowledged record, if it was scheduled in the measured time.
     pub(crate) fn acknowledged(&mut self, intended: u64, sent: u64, now: u64) {
         if !self.measures(intended) {
             return;
@@ -132,8 +134,8 @@ impl Recorder {
         }
     }
 
-    /// A record was sent at `now`. A backlog of the warm-up counts as far as it lasts into the measured time: that a broker is slow
-    /// while it makes a topic or compiles its own code is what the warm-up is there for.
+    /// Records that a record was sent at `now`, `bound` nanoseconds late at most if it is in time. Late records of the warm-up count only if
+    /// they are sent in the measured time, because a broker may be slow while it creates a topic or compiles its code.
     pub(crate) fn sent(&mut self, intended: u64, now: u64, bound: u64, held_back: bool) {
         if !self.open || now < self.control.from {
             return;
@@ -148,12 +150,12 @@ impl Recorder {
         }
     }
 
-    /// Records whose moment came and that were never sent.
+    /// Counts records that were due but never sent.
     pub(crate) fn unsent(&mut self, records: u64) {
         self.measured.unsent += records;
     }
 
-    /// Something failed.
+    /// Counts records that failed with this kind of error.
     pub(crate) fn error(&mut self, kind: &str, records: u64) {
         if let Some(count) = self.measured.errors.get_mut(kind) {
             *count += records;
@@ -166,18 +168,18 @@ impl Recorder {
         (self.control.from..self.control.to).contains(&intended)
     }
 
-    fn turn(&mut self) {
+    fn finish_interval(&mut self) {
         self.at += 1;
         let mut done = std::mem::replace(&mut self.current, empty(&self.control, self.at));
         done.produce = self.produce.take();
-        // Nobody watches any more at the end.
+        // The receiver may be dropped at the end of the run.
         let _ = self.finished.send(done.clone());
         self.measured.intervals.push(done);
     }
 
-    /// The run is over.
+    /// Finishes the last interval and returns the measurements.
     pub(crate) fn finish(mut self) -> Measured {
-        self.turn();
+        self.finish_interval();
         self.measured.service = self.service.take();
         self.measured.send_delay = self.send_delay.take();
         self.measured
@@ -196,7 +198,7 @@ fn empty(control: &Control, at: u64) -> Interval {
     }
 }
 
-/// Puts the pieces of several threads together, by their place.
+/// Adds the intervals of a thread to those of the others.
 pub(crate) fn merge_intervals(all: &mut Vec<Interval>, more: Vec<Interval>) {
     for (at, interval) in more.into_iter().enumerate() {
         match all.get_mut(at) {

@@ -1,4 +1,4 @@
-//! Where records go: by key, or to the partitions in turn.
+//! Chooses the partitions of records: by key, or round-robin.
 
 use std::rc::Rc;
 
@@ -8,17 +8,17 @@ use highwater_protocol::partitioner::partition_for_key;
 use super::schedule::splitmix;
 use crate::scenario::Scenario;
 
-/// Keys and the partitions they go to; shared by the producers of a thread.
+/// Keys with their partitions, shared by the producers of a thread.
 pub(crate) type Keys = Rc<[(u32, Bytes)]>;
 
-/// The keys of a scenario.
+/// Creates the keys of a scenario.
 pub(crate) fn keys(scenario: &Scenario) -> Keys {
     let key = |n| Bytes::from(format!("key-{n:08}"));
     let keys = (0..scenario.record.keys).map(key);
     keys.map(|key| (partition_for_key(&key, scenario.topic.partitions), key)).collect()
 }
 
-/// The way of one producer's records.
+/// Sequence of partitions and keys for the records of one producer.
 pub(crate) struct Routes {
     keys: Keys,
     partitions: u32,
@@ -27,7 +27,7 @@ pub(crate) struct Routes {
 }
 
 impl Routes {
-    /// Producers begin at different partitions, and choose other keys.
+    /// Creates the routes of producer `which`. Producers start at different partitions and choose different keys.
     pub(crate) fn new(keys: Keys, partitions: u32, which: u32, producers: u32) -> Self {
         let next = (u64::from(which) * u64::from(partitions) / u64::from(producers)) as u32;
         Self { keys, partitions, next, noise: u64::from(which) }

@@ -1,4 +1,4 @@
-//! One run of a scenario, from making its topic to comparing what was read with what was sent.
+//! Runs a scenario once, from creating its topic to comparing the records read with those sent.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -9,6 +9,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tokio::runtime::Runtime;
 use tokio::sync::{oneshot, watch as signal};
 
+use super::bottleneck::bottleneck;
 use super::check::{Checker, Sent, Verdict};
 use super::control::Control;
 use super::generator::{Generated, Plan, generate};
@@ -16,56 +17,57 @@ use super::payload::Filling;
 use super::prefill::prefill;
 use super::reader::{Ending, Tail, at_tail, cold, read_back, tail};
 use super::recorder::{histogram, merge_intervals};
-use super::verdict::judge;
 use crate::BenchError;
 use crate::backend::{Backend, BackendError, From};
 use crate::outcome::{Drain, Interval, Outcome, Usage};
 use crate::scenario::Scenario;
 use crate::server::Server;
 
-/// How often the caller's thread looks on.
-pub(super) const LOOK: Duration = Duration::from_millis(50);
+/// Interval between iterations of the supervising thread.
+pub(super) const SUPERVISION_INTERVAL: Duration = Duration::from_millis(50);
 
-/// How long reading everything back may take, for each second of the run, and at least.
-const READ_BACK: u32 = 10;
+/// Time limit for reading everything back, as a multiple of the run's duration.
+const READ_BACK_FACTOR: u32 = 10;
+
+/// Lower bound of the time limit for reading everything back.
 const READ_BACK_MIN: Duration = Duration::from_mins(2);
 
-/// What a run is done with.
-pub struct Stage<'a> {
+/// Environment of a run.
+pub struct RunContext<'a> {
     /// The client.
     pub backend: &'a dyn Backend,
-    /// The broker, if it is the run's own.
+    /// The broker, if it was started for the run.
     pub server: Option<&'a mut Server>,
-    /// The process of one that is not, if it is on this machine.
+    /// Process id of another broker, if it is on this machine.
     pub broker_pid: Option<u32>,
-    /// Threads of the generator.
+    /// Number of generator threads.
     pub threads: u32,
-    /// Becomes true when the user wants no more.
+    /// Set when the user interrupts the run.
     pub interrupted: &'a AtomicBool,
-    /// Shows how it goes.
+    /// Observer of the progress.
     pub watch: &'a dyn Watch,
 }
 
-impl Stage<'_> {
-    /// The broker's process.
+impl RunContext<'_> {
+    /// Returns the broker's process id, if known.
     pub(super) fn broker(&self) -> Option<u32> {
         self.server.as_ref().map(|server| server.pid()).or(self.broker_pid)
     }
 }
 
-/// Sees how a run goes, for people.
+/// Observer of a run's progress.
 pub trait Watch: Sync {
-    /// What is being done now, when it is not the load itself.
+    /// A phase other than the load has started.
     fn phase(&self, what: &str);
-    /// The load goes on: records acknowledged so far, and how long of how long it runs.
-    fn load(&self, records: u64, elapsed: Duration, whole: Duration);
-    /// A piece of the measured time is complete, on one thread.
+    /// The load is running: records acknowledged so far, and elapsed and total time.
+    fn load(&self, records: u64, elapsed: Duration, total: Duration);
+    /// A thread has completed an interval of the measured time.
     fn interval(&self, interval: &Interval);
-    /// The run is over.
+    /// The run has ended.
     fn done(&self);
 }
 
-/// Watches nothing.
+/// Observer that does nothing.
 #[derive(Debug)]
 pub struct Unwatched;
 
@@ -76,27 +78,27 @@ impl Watch for Unwatched {
     fn done(&self) {}
 }
 
-/// Runs a scenario once. `run` counts from 1.
-pub fn run_once(stage: &mut Stage<'_>, scenario: &Scenario, run: u32) -> Result<Outcome, BenchError> {
+/// Runs a scenario once. Runs are numbered from 1.
+pub fn run_once(context: &mut RunContext<'_>, scenario: &Scenario, run: u32) -> Result<Outcome, BenchError> {
     let runtime = runtime()?;
     let topic = topic_name(scenario, run);
-    stage.watch.phase("making topics");
+    context.watch.phase("creating topics");
     let idle = format!("{topic}-idle");
     let has_idle = scenario.topic.idle_partitions > 0;
     runtime.block_on(async {
-        stage.backend.create_topic(&topic, scenario).await?;
+        context.backend.create_topic(&topic, scenario).await?;
         if has_idle {
-            stage.backend.create_idle_topic(&idle, scenario.topic.idle_partitions).await?;
+            context.backend.create_idle_topic(&idle, scenario.topic.idle_partitions).await?;
         }
         Ok::<_, BackendError>(())
     })?;
-    let result = Run { runtime: &runtime, scenario, topic: &topic, number: run }.carry_out(stage);
-    stage.watch.done();
+    let result = Run { runtime: &runtime, scenario, topic: &topic, number: run }.execute(context);
+    context.watch.done();
     if result.is_ok() {
         runtime.block_on(async {
-            stage.backend.delete_topic(&topic).await?;
+            context.backend.delete_topic(&topic).await?;
             if has_idle {
-                stage.backend.delete_topic(&idle).await?;
+                context.backend.delete_topic(&idle).await?;
             }
             Ok::<_, BackendError>(())
         })?;
@@ -108,10 +110,10 @@ fn runtime() -> Result<Runtime, BenchError> {
     tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
-        .map_err(|e| BenchError::failed(format_args!("no runtime: {e}")))
+        .map_err(|e| BenchError::failed(format_args!("cannot start an async runtime: {e}")))
 }
 
-/// Not used by anyone before, so that the broker may be one that others use.
+/// Returns a topic name that was not used before, so that runs can share a broker with others.
 fn topic_name(scenario: &Scenario, run: u32) -> String {
     format!("bench-{}-{}-{run}", scenario.name, now_ms())
 }
@@ -120,16 +122,16 @@ fn now_ms() -> i64 {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis() as i64
 }
 
-/// One run in the making.
+/// A run in progress.
 pub(super) struct Run<'a> {
     pub(super) runtime: &'a Runtime,
     pub(super) scenario: &'a Scenario,
     topic: &'a str,
-    /// Which of the runs.
+    /// Number of the run, from 1.
     number: u32,
 }
 
-/// What consumers have come to.
+/// Results of the consumers.
 #[derive(Default)]
 struct Consumed {
     tails: Vec<Tail>,
@@ -137,22 +139,22 @@ struct Consumed {
 }
 
 impl Run<'_> {
-    fn carry_out(&self, stage: &mut Stage<'_>) -> Result<Outcome, BenchError> {
+    fn execute(&self, context: &mut RunContext<'_>) -> Result<Outcome, BenchError> {
         let scenario = self.scenario;
         let filling = Filling::new(scenario.record.bytes);
         let count = scenario.producers.count;
         let partitions = scenario.topic.partitions;
-        let reads = stage.backend.keeps_records();
-        // The backlog counts as that of one producer more.
+        let reads = context.backend.keeps_records();
+        // The backlog is written by an additional producer.
         let mut backlog = None;
         let mut begin_at = vec![0; partitions as usize];
         if scenario.consumers.cold > 0 && reads {
-            stage.watch.phase("writing the backlog");
+            context.watch.phase("writing the backlog");
             let sent =
-                self.interruptible(stage, prefill(stage.backend, scenario, self.topic, &filling, count))?;
-            let ends = self.interruptible(stage, stage.backend.ends(self.topic, partitions))?;
+                self.interruptible(context, prefill(context.backend, scenario, self.topic, &filling, count))?;
+            let ends = self.interruptible(context, context.backend.ends(self.topic, partitions))?;
             begin_at = ends.ok_or_else(|| {
-                BenchError::failed("this back end cannot tell where a backlog ends, so none can be drained")
+                BenchError::failed("this backend does not know end offsets, so it cannot read a backlog")
             })?;
             backlog = Some(sent);
         }
@@ -163,78 +165,78 @@ impl Run<'_> {
             topic: self.topic.to_owned(),
             filling,
             first_producer: 0,
-            threads: stage.threads.clamp(1, count),
+            threads: context.threads.clamp(1, count),
             limit: None,
         };
         let (generated, consumed, usage, started_ms) =
-            self.load(stage, &plan, &checker.clone().from(&begin_at), &begin_at)?;
-        let mut outcome = self.outcome(stage.backend, started_ms, &generated, &consumed);
+            self.load(context, &plan, &checker.clone().from(&begin_at), &begin_at)?;
+        let mut outcome = self.outcome(context.backend, started_ms, &generated, &consumed);
         (outcome.generator, outcome.broker) = usage;
 
         if reads {
-            stage.watch.phase("reading everything back");
+            context.watch.phase("reading everything back");
             let mut sent: Vec<(u32, Sent)> = generated.into_iter().flat_map(|(sent, _)| sent).collect();
             sent.sort_by_key(|(which, _)| *which);
             let live: Vec<Sent> = sent.into_iter().map(|(_, sent)| sent).collect();
             let mut all = live.clone();
             all.extend(backlog);
             let mut checker = checker;
-            let at_most = (scenario.load.duration() * READ_BACK).max(READ_BACK_MIN);
-            let back = read_back(stage.backend, self.topic, scenario, &all, &mut checker, at_most);
-            let complete = self.interruptible(stage, back)?;
+            let at_most = (scenario.load.duration() * READ_BACK_FACTOR).max(READ_BACK_MIN);
+            let back = read_back(context.backend, self.topic, scenario, &all, &mut checker, at_most);
+            let complete = self.interruptible(context, back)?;
             let mut verdict = checker.verdict(&all);
             if !complete {
                 outcome.unchecked = Some(format!(
-                    "reading back ended after {} s, with {} records read",
+                    "reading back timed out after {} s and {} records",
                     at_most.as_secs(),
                     checker.records()
                 ));
                 verdict.lost = 0;
             }
             let tails = consumed.tails.iter().map(|tail| tail.checker.verdict(&live));
-            set_verdict(&mut outcome, tails.fold(verdict, Verdict::or));
+            set_verdict(&mut outcome, tails.fold(verdict, Verdict::max));
         }
         Ok(outcome)
     }
 
-    /// Does something on this thread until it is done or the user wants no more.
+    /// Runs `future` on this thread until it completes or the user interrupts the run.
     fn interruptible<T>(
         &self,
-        stage: &Stage<'_>,
-        what: impl Future<Output = Result<T, BackendError>>,
+        context: &RunContext<'_>,
+        future: impl Future<Output = Result<T, BackendError>>,
     ) -> Result<T, BenchError> {
         self.runtime.block_on(async {
             let interrupted = async {
-                while !stage.interrupted.load(Ordering::Relaxed) {
-                    tokio::time::sleep(LOOK).await;
+                while !context.interrupted.load(Ordering::Relaxed) {
+                    tokio::time::sleep(SUPERVISION_INTERVAL).await;
                 }
             };
             tokio::select! {
-                result = what => Ok(result?),
+                result = future => Ok(result?),
                 () = interrupted => Err(BenchError::Interrupted),
             }
         })
     }
 
-    /// The load itself: threads for producers, one for consumers, and this one that looks on.
-    #[allow(clippy::type_complexity, reason = "parts of an outcome, taken apart by the only caller")]
+    /// Runs the load: on generator threads and a consumer thread, supervised by this thread.
+    #[allow(clippy::type_complexity, reason = "parts of an outcome, destructured by the only caller")]
     fn load(
         &self,
-        stage: &mut Stage<'_>,
+        context: &mut RunContext<'_>,
         plan: &Plan,
         checker: &Checker,
         backlog_ends: &[i64],
     ) -> Result<(Vec<Generated>, Consumed, (Usage, Option<Usage>), i64), BenchError> {
-        let backend = stage.backend;
-        let on = stage.watch;
-        let (watch, pieces) = mpsc::channel();
+        let backend = context.backend;
+        let on = context.watch;
+        let (watch, intervals) = mpsc::channel();
         let (abort, aborted) = signal::channel(false);
         let (ending, ends) = signal::channel(Ending::NotYet);
         std::thread::scope(|scope| {
             let mut ready = Vec::new();
             let mut begins = Vec::new();
             let mut generators = Vec::new();
-            stage.watch.phase("connecting");
+            context.watch.phase("connecting");
             for thread in 0..plan.threads {
                 let (connected, is_connected) = oneshot::channel();
                 let (begin, begun) = oneshot::channel();
@@ -255,12 +257,12 @@ impl Run<'_> {
 
             let all_ready = async {
                 for ready in ready {
-                    // One that fails says why when it is joined.
+                    // The error of a failed thread is returned when it is joined.
                     let _ = ready.await;
                 }
                 Ok(())
             };
-            let waited = self.interruptible(stage, all_ready);
+            let waited = self.interruptible(context, all_ready);
             if waited.is_err() {
                 let _ = abort.send(true);
             }
@@ -269,8 +271,8 @@ impl Run<'_> {
             for begin in begins {
                 let _ = begin.send(control.clone());
             }
-            let looked = waited.and_then(|()| self.look_on(stage, &control, &generators, &pieces));
-            if looked.is_err() {
+            let supervised = waited.and_then(|()| self.supervise(context, &control, &generators, &intervals));
+            if supervised.is_err() {
                 let _ = abort.send(true);
             }
             let mut generated = Vec::new();
@@ -283,12 +285,12 @@ impl Run<'_> {
             }
             if failed.is_some() {
                 let _ = abort.send(true);
-            } else if looked.is_ok() {
+            } else if supervised.is_ok() {
                 on.phase("waiting for consumers");
                 let ends = backend.ends(self.topic, self.scenario.topic.partitions);
-                match self.interruptible(stage, ends) {
+                match self.interruptible(context, ends) {
                     Ok(Some(ends)) => _ = ending.send(Ending::At(ends)),
-                    Ok(None) => _ = ending.send(Ending::WhenQuiet),
+                    Ok(None) => _ = ending.send(Ending::WhenIdle),
                     Err(error) => {
                         let _ = abort.send(true);
                         failed = Some(error);
@@ -296,13 +298,13 @@ impl Run<'_> {
                 }
             }
             while !consumers.is_finished() {
-                if stage.interrupted.load(Ordering::Relaxed) {
+                if context.interrupted.load(Ordering::Relaxed) {
                     let _ = abort.send(true);
                 }
                 std::thread::sleep(Duration::from_millis(1));
             }
             let consumed = join(consumers);
-            let usage = looked?;
+            let usage = supervised?;
             if let Some(failed) = failed {
                 return Err(failed);
             }
@@ -374,7 +376,7 @@ impl Run<'_> {
         for tail in &consumed.tails {
             end_to_end += &tail.end_to_end;
         }
-        let limits = judge(&measured);
+        let bottleneck = bottleneck(&measured);
         Outcome {
             scenario: self.scenario.clone(),
             backend: backend.name().into(),
@@ -394,9 +396,9 @@ impl Run<'_> {
             lost: 0,
             duplicated: 0,
             reordered: 0,
-            saturated: limits.saturated,
-            overloaded: limits.overloaded,
-            unchecked: (!backend.keeps_records()).then(|| "this back end keeps nothing".into()),
+            saturated: bottleneck.saturated,
+            overloaded: bottleneck.overloaded,
+            unchecked: (!backend.keeps_records()).then(|| "this backend keeps no records".into()),
             longest_gap: Duration::from_nanos(
                 measured.iter().map(|part| part.longest_gap).max().unwrap_or(0),
             ),
@@ -411,18 +413,18 @@ fn set_verdict(outcome: &mut Outcome, verdict: Verdict) {
     (outcome.lost, outcome.duplicated, outcome.reordered) =
         (verdict.lost, verdict.duplicated, verdict.reordered);
     if verdict.altered > 0 {
-        outcome.errors.insert("read with other bytes than sent".into(), verdict.altered);
+        outcome.errors.insert("read with different bytes than sent".into(), verdict.altered);
     }
 }
 
-/// All together, as long as the slowest took.
+/// Returns the sum of all readers of the backlog, with the time of the slowest.
 fn drained(cold: &[Drain]) -> Option<Drain> {
     let took = cold.iter().map(|drain| drain.took).max()?;
     let records = cold.iter().map(|drain| drain.records).sum();
     Some(Drain { records, bytes: cold.iter().map(|drain| drain.bytes).sum(), took })
 }
 
-/// All of them at once, on this task; the first error ends it.
+/// Runs the futures concurrently on this task. Returns the first error.
 async fn all<T>(
     futures: impl Iterator<Item = impl Future<Output = Result<T, BackendError>>>,
 ) -> Result<Vec<T>, BackendError> {
@@ -449,7 +451,7 @@ async fn all<T>(
     Ok(done.into_iter().flatten().collect())
 }
 
-/// A thread with a runtime that does one thing, unless it is aborted.
+/// Spawns a thread with its own runtime that runs `job` until it completes or is aborted.
 fn spawn<'scope, T: Send + 'scope, F>(
     scope: &'scope Scope<'scope, '_>,
     mut aborted: signal::Receiver<bool>,
@@ -470,7 +472,7 @@ where
     std::thread::Builder::new()
         .name("bench".into())
         .spawn_scoped(scope, thread)
-        .map_err(|e| BenchError::failed(format_args!("no thread: {e}")))
+        .map_err(|e| BenchError::failed(format_args!("cannot start a thread: {e}")))
 }
 
 fn join<T>(thread: ScopedJoinHandle<'_, Result<T, BenchError>>) -> Result<T, BenchError> {

@@ -1,23 +1,24 @@
-//! The open loop's schedule: when each record is meant to be sent, whatever becomes of those before it.
+//! The schedule of an open loop: the send time of each record, independent of the progress of earlier records.
 
 use crate::scenario::{Arrival, Load};
 
-/// The moments of one producer, in nanoseconds from the beginning of the warm-up. They never end.
+/// Infinite schedule of one producer, in nanoseconds since the start of the warm-up.
 #[derive(Clone, Debug)]
 pub struct Schedule {
     arrival: Arrival,
-    /// Between two records of this producer, at the rate.
+    /// Time between records of this producer at the configured rate.
     period: f64,
     warmup: f64,
     duration: f64,
-    /// What a ramp has counted.
+    /// Number of records scheduled on the ramp.
     count: f64,
     next: f64,
     noise: u64,
 }
 
 impl Schedule {
-    /// That of producer `which` of `producers`, which share the rate evenly and take turns. None for a closed loop.
+    /// Creates the schedule of producer `which` of `producers`, which share the rate evenly in round-robin order. Returns `None` for a closed
+    /// loop.
     pub fn new(load: &Load, which: u32, producers: u32) -> Option<Self> {
         if load.rate == 0 {
             return None;
@@ -41,12 +42,12 @@ impl Schedule {
         Some(schedule)
     }
 
-    /// The next moment.
+    /// Returns the next send time.
     pub fn next(&self) -> u64 {
         self.next as u64
     }
 
-    /// The next moment; the schedule goes on to the one after.
+    /// Returns the next send time and advances the schedule.
     pub fn take(&mut self) -> u64 {
         let at = self.next();
         self.advance();
@@ -72,7 +73,8 @@ impl Schedule {
         }
     }
 
-    /// The rate grows evenly from nothing at the end of the warm-up, so the count grows with the square of time. Behind the end it stays.
+    /// Returns the time of record `count` on a ramp. The rate grows linearly from zero at the end of the warm-up, so the count grows with the
+    /// square of time. After the measured time the rate is constant.
     fn on_ramp(&self) -> f64 {
         let sent_on_ramp = self.duration / self.period / 2.0;
         let since = if self.count <= sent_on_ramp {
@@ -84,7 +86,7 @@ impl Schedule {
     }
 }
 
-/// A few good bits, the same for the same seed.
+/// Returns the next value of the SplitMix64 generator.
 pub(crate) fn splitmix(state: &mut u64) -> u64 {
     *state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
     let mut z = *state;
@@ -103,16 +105,16 @@ mod tests {
         Load { outstanding: 1, rate, arrival, warmup_s: 1.0, duration_s: 10.0, runs: 1 }
     }
 
-    fn moments(schedule: &mut Schedule, until: u64) -> Vec<u64> {
-        let mut moments = Vec::new();
+    fn times(schedule: &mut Schedule, until: u64) -> Vec<u64> {
+        let mut times = Vec::new();
         while schedule.next() < until {
-            moments.push(schedule.take());
+            times.push(schedule.take());
         }
-        moments
+        times
     }
 
-    fn within(moments: &[u64], from: u64, to: u64) -> usize {
-        moments.iter().filter(|at| (from..to).contains(at)).count()
+    fn within(times: &[u64], from: u64, to: u64) -> usize {
+        times.iter().filter(|at| (from..to).contains(at)).count()
     }
 
     #[test]
@@ -121,19 +123,19 @@ mod tests {
     }
 
     #[test]
-    fn a_constant_schedule_of_several_producers_is_one_even_schedule() {
+    fn constant_schedules_of_several_producers_interleave_evenly() {
         let load = load(1000, Arrival::Constant);
         let mut all: Vec<u64> = (0..4)
-            .flat_map(|which| moments(&mut Schedule::new(&load, which, 4).expect("open"), SECOND))
+            .flat_map(|which| times(&mut Schedule::new(&load, which, 4).expect("open"), SECOND))
             .collect();
         all.sort_unstable();
         assert_eq!(all, (0..1000).map(|n| n * 1_000_000).collect::<Vec<_>>());
     }
 
     #[test]
-    fn a_poisson_schedule_has_the_rate_and_uneven_gaps() {
+    fn a_poisson_schedule_has_the_rate_and_exponential_gaps() {
         let mut schedule = Schedule::new(&load(10_000, Arrival::Poisson), 0, 1).expect("open");
-        let all = moments(&mut schedule, 10 * SECOND);
+        let all = times(&mut schedule, 10 * SECOND);
         assert!((98_000..102_000).contains(&all.len()), "{}", all.len());
         // The share of gaps longer than the mean is 1/e.
         let long = all.windows(2).filter(|pair| pair[1] - pair[0] > 100_000).count();
@@ -142,9 +144,9 @@ mod tests {
     }
 
     #[test]
-    fn a_ramp_begins_behind_the_warm_up_and_grows_evenly_to_the_rate() {
+    fn a_ramp_starts_after_the_warm_up_and_grows_linearly_to_the_rate() {
         let mut schedule = Schedule::new(&load(1000, Arrival::Ramp), 0, 1).expect("open");
-        let all = moments(&mut schedule, 12 * SECOND);
+        let all = times(&mut schedule, 12 * SECOND);
         assert_eq!(within(&all, 0, SECOND), 0);
         for second in 1..=10 {
             let expected = 100 * second - 50;
@@ -158,7 +160,7 @@ mod tests {
     fn a_step_multiplies_the_rate_in_the_middle() {
         let step = Arrival::Step { factor: 3.0, seconds: 2.0 };
         let mut schedule = Schedule::new(&load(1000, step), 0, 1).expect("open");
-        let all = moments(&mut schedule, 11 * SECOND);
+        let all = times(&mut schedule, 11 * SECOND);
         assert_eq!(within(&all, SECOND, 2 * SECOND), 1000);
         assert!(within(&all, 5 * SECOND, 7 * SECOND).abs_diff(6000) <= 3);
         assert!(within(&all, 8 * SECOND, 9 * SECOND).abs_diff(1000) <= 1);

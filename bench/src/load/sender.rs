@@ -1,4 +1,4 @@
-//! One producer: sends when the schedule or the number outstanding says so, and notes what becomes of each record.
+//! A producer of the generator: sends records as the schedule or the number of unacknowledged records allows, and records their outcomes.
 
 use std::cell::RefCell;
 use std::pin::Pin;
@@ -18,19 +18,19 @@ use super::routes::Routes;
 use super::schedule::Schedule;
 use crate::backend::{Ack, BackendError, Outgoing, Producer};
 
-/// How late a record of an open loop may be sent before it counts as late.
-pub(crate) const LATE: u64 = 20_000_000;
+/// Delay, in nanoseconds, above which a record of an open loop counts as late.
+pub(crate) const LATE_NS: u64 = 20_000_000;
 
-/// How often an open loop wakes at most: what comes due in between is sent together, this much late at most.
-const WAKE: u64 = 100_000;
+/// Minimum time between wake-ups of an open loop, in nanoseconds. Records that become due meanwhile are sent together, late by at most this.
+const WAKE_INTERVAL_NS: u64 = 100_000;
 
-/// A record made ready.
+/// A record ready to be sent.
 struct Ready {
     key: Option<Bytes>,
     pending: Pending,
 }
 
-/// A record whose fate is not known.
+/// A record in flight.
 #[derive(Clone, Copy)]
 struct Pending {
     intended: u64,
@@ -40,44 +40,45 @@ struct Pending {
     crc: u32,
 }
 
-/// See the module's doc.
+/// A producer of the generator.
 pub(crate) struct Sender {
     control: Arc<Control>,
     recorder: Rc<RefCell<Recorder>>,
     producer: Box<dyn Producer>,
     which: u32,
-    /// None: the closed loop.
+    /// `None` in a closed loop.
     schedule: Option<Schedule>,
     outstanding: usize,
-    /// Records that may still be made ready.
-    left: u64,
+    /// Number of records that may still be prepared.
+    remaining: u64,
     record_bytes: usize,
     chunk: usize,
     routes: Routes,
     values: Values,
-    /// Values made ready, and their records from `ready_at` on.
+    /// Values of the records in `ready`.
     ready_values: Bytes,
     ready: Vec<Ready>,
+    /// Index of the first record in `ready` that is not sent.
     ready_at: usize,
-    /// By tag.
+    /// Records in flight, indexed by tag; those in `free` are not in use.
     pending: Vec<Pending>,
     free: Vec<u32>,
     acks: Vec<Ack>,
     sent: Sent,
     alarm: Alarm,
-    /// Wakes the task at the end of sending, and at the end of waiting.
+    /// Wakes the task at the end of sending, and at the end of waiting for acknowledgements.
     deadline: Pin<Box<Sleep>>,
     ending: bool,
-    /// The last time that the client or the bound took no more.
+    /// The last time at which the client's buffer was full or too many records were outstanding.
     held_back_at: u64,
 }
 
-/// What a sender is made from.
+/// Parameters of a sender.
 pub(crate) struct SenderPlan {
     pub(crate) which: u32,
     pub(crate) schedule: Option<Schedule>,
     pub(crate) outstanding: usize,
-    /// Records after which it ends; none: it ends by the clock.
+    /// Number of records to send. `None` ends the sender by the clock.
     pub(crate) limit: Option<u64>,
     pub(crate) record_bytes: usize,
     pub(crate) chunk: usize,
@@ -93,7 +94,7 @@ impl Sender {
         control: Arc<Control>,
         recorder: Rc<RefCell<Recorder>>,
     ) -> Result<Self, BackendError> {
-        let alarm = Alarm::new().map_err(|e| BackendError(format!("the kernel gives no timer: {e}")))?;
+        let alarm = Alarm::new().map_err(|e| BackendError(format!("cannot create a timer: {e}")))?;
         let deadline = Box::pin(tokio::time::sleep_until(control.instant(control.to).into()));
         Ok(Self {
             control,
@@ -102,7 +103,7 @@ impl Sender {
             which: plan.which,
             schedule: plan.schedule,
             outstanding: plan.outstanding,
-            left: plan.limit.unwrap_or(u64::MAX),
+            remaining: plan.limit.unwrap_or(u64::MAX),
             record_bytes: plan.record_bytes,
             chunk: plan.chunk,
             routes: plan.routes,
@@ -121,7 +122,7 @@ impl Sender {
         })
     }
 
-    /// Sends until the run's end and waits for what is out. What it has sent.
+    /// Sends until the end of the run and waits for outstanding acknowledgements. Returns the records sent.
     pub(crate) async fn run(mut self) -> Sent {
         std::future::poll_fn(|cx| self.poll(cx)).await;
         self.sent
@@ -130,19 +131,19 @@ impl Sender {
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         while self.producer.poll_acks(cx, &mut self.acks).is_ready() {
             let now = self.control.now();
-            self.settle(now);
+            self.process_acks(now);
         }
         let now = self.control.now();
-        let done = self.left == 0 && self.ready.is_empty();
+        let done = self.remaining == 0 && self.ready.is_empty();
         if self.ending || done || now >= self.control.to {
             return self.end(cx, now);
         }
         let _ = self.deadline.as_mut().poll(cx);
         if self.ready.is_empty() {
-            self.make_ready(now);
+            self.prepare(now);
         }
-        let refused = self.send(now);
-        if refused || self.in_flight() >= self.outstanding {
+        let is_full = self.send(now);
+        if is_full || self.in_flight() >= self.outstanding {
             self.held_back_at = now;
             return Poll::Pending;
         }
@@ -150,8 +151,8 @@ impl Sender {
             None => cx.waker().wake_by_ref(),
             Some(schedule) if schedule.next() <= now => cx.waker().wake_by_ref(),
             Some(schedule) => {
-                // Those that come due shortly after each other go together, at the same moments for all producers.
-                let at = schedule.next().div_ceil(WAKE) * WAKE;
+                // Round up, so that records that become due soon after each other are sent together, at the same time for all producers.
+                let at = schedule.next().div_ceil(WAKE_INTERVAL_NS) * WAKE_INTERVAL_NS;
                 if self.alarm.poll(cx, at, now).is_ready() {
                     cx.waker().wake_by_ref();
                 }
@@ -164,49 +165,49 @@ impl Sender {
         self.pending.len() - self.free.len()
     }
 
-    /// Makes the records ready whose moment has come, or for which the closed loop has room: a chunk at most.
-    fn make_ready(&mut self, now: u64) {
-        let room = self.outstanding.saturating_sub(self.in_flight()).min(self.chunk);
-        let room = self.left.min(room as u64) as usize;
+    /// Prepares the records that are due, or that the closed loop allows: at most a chunk.
+    fn prepare(&mut self, now: u64) {
+        let count_max = self.outstanding.saturating_sub(self.in_flight()).min(self.chunk);
+        let count_max = self.remaining.min(count_max as u64) as usize;
         let is_due =
             |schedule: &Option<Schedule>| schedule.as_ref().is_none_or(|schedule| schedule.next() <= now);
-        if room == 0 || !is_due(&self.schedule) {
+        if count_max == 0 || !is_due(&self.schedule) {
             return;
         }
         let producer = self.which;
         let mut chunk = self.values.begin();
-        while self.ready.len() < room && is_due(&self.schedule) {
+        while self.ready.len() < count_max && is_due(&self.schedule) {
             let intended = self.schedule.as_mut().map_or(now, Schedule::take);
             let (partition, key) = self.routes.next();
-            let sequence = self.sent.number(partition);
+            let sequence = self.sent.next_sequence(partition);
             let crc = chunk.stamp(&Stamp { producer, partition, sequence, intended, slot: chunk.slot() });
             let pending = Pending { intended, sent: 0, sequence, partition, crc };
             self.ready.push(Ready { key, pending });
         }
-        self.left -= self.ready.len() as u64;
+        self.remaining -= self.ready.len() as u64;
         self.ready_values = chunk.finish();
     }
 
-    /// Gives the client what is ready. True if it takes no more.
+    /// Passes the prepared records to the client. Returns true if its buffer is full.
     fn send(&mut self, now: u64) -> bool {
         let mut recorder = self.recorder.borrow_mut();
         while let Some(Ready { key, pending }) = self.ready.get_mut(self.ready_at) {
             pending.sent = now;
-            let place = self.free.pop().unwrap_or_else(|| {
+            let tag = self.free.pop().unwrap_or_else(|| {
                 self.pending.push(*pending);
                 self.pending.len() as u32 - 1
             });
-            self.pending[place as usize] = *pending;
+            self.pending[tag as usize] = *pending;
             let at = self.ready_at * self.record_bytes;
             let value = self.ready_values.slice(at..at + self.record_bytes);
-            let record = Outgoing { tag: place.into(), partition: pending.partition, key: key.take(), value };
+            let record = Outgoing { tag: tag.into(), partition: pending.partition, key: key.take(), value };
             if let Err(record) = self.producer.send(record) {
                 *key = record.key;
-                self.free.push(place);
+                self.free.push(tag);
                 return true;
             }
             self.ready_at += 1;
-            recorder.sent(pending.intended, now, LATE, self.held_back_at >= pending.intended);
+            recorder.sent(pending.intended, now, LATE_NS, self.held_back_at >= pending.intended);
         }
         if self.ready_at > 0 {
             self.ready.clear();
@@ -216,8 +217,8 @@ impl Sender {
         false
     }
 
-    /// Notes the fates that have become known.
-    fn settle(&mut self, now: u64) {
+    /// Records the outcomes in `acks`.
+    fn process_acks(&mut self, now: u64) {
         let mut recorder = self.recorder.borrow_mut();
         let acknowledged = self.acks.iter().filter(|ack| ack.result.is_ok()).count() as u64;
         if acknowledged > 0 {
@@ -232,23 +233,23 @@ impl Sender {
                     recorder.acknowledged(pending.intended, pending.sent, now);
                 }
                 Err(kind) => {
-                    self.sent.gave_up(pending.partition, pending.sequence, pending.crc);
+                    self.sent.failed(pending.partition, pending.sequence, pending.crc);
                     recorder.error(&kind, 1);
                 }
             }
         }
     }
 
-    /// Sends no more, and waits for what is out.
+    /// Stops sending, and waits for outstanding acknowledgements.
     fn end(&mut self, cx: &mut Context<'_>, now: u64) -> Poll<()> {
         if !self.ending {
             self.ending = true;
             self.producer.flush();
             self.deadline.as_mut().reset(self.control.instant(self.control.give_up).into());
             let mut recorder = self.recorder.borrow_mut();
-            // Made ready and not sent: their sequence numbers are used, and nothing of them is anywhere.
+            // Records that were prepared but not sent have used sequence numbers, so count them as failed.
             for Ready { pending, .. } in self.ready.drain(..).skip(self.ready_at) {
-                self.sent.gave_up(pending.partition, pending.sequence, pending.crc);
+                self.sent.failed(pending.partition, pending.sequence, pending.crc);
                 recorder.unsent(u64::from(self.schedule.is_some()));
             }
             if let Some(schedule) = &mut self.schedule {
@@ -265,12 +266,12 @@ impl Sender {
             return Poll::Pending;
         }
         let mut free = vec![false; self.pending.len()];
-        self.free.iter().for_each(|place| free[*place as usize] = true);
+        self.free.iter().for_each(|tag| free[*tag as usize] = true);
         let mut recorder = self.recorder.borrow_mut();
         for (pending, _) in self.pending.iter().zip(free).filter(|(_, free)| !free) {
-            self.sent.gave_up(pending.partition, pending.sequence, pending.crc);
+            self.sent.failed(pending.partition, pending.sequence, pending.crc);
             recorder.error("not acknowledged by the end", 1);
-            // As late as it is by now, at least.
+            // Its latency is at least the time until now.
             recorder.acknowledged(pending.intended, pending.sent, now);
         }
         Poll::Ready(())

@@ -1,8 +1,8 @@
-//! Reports side by side: `highwater bench compare a.json b.json`.
+//! Comparison of reports: `highwater bench compare a.json b.json`.
 //!
-//! For each workload, the first report that has it is the base. What differs from the base in what an acknowledgement meant, or in
-//! anything else that was chosen and not measured, is shown with the reason why it is no comparison. A difference that is not
-//! larger than the spread of the runs is marked as noise.
+//! For each workload, the first report that has it is the base. A result with a different meaning of acknowledgements, or any other
+//! different setting, is shown as not comparable, with the reason. A difference that is not larger than the spread of the runs is marked as
+//! noise.
 
 use std::fmt::Write as _;
 use std::path::PathBuf;
@@ -13,14 +13,14 @@ use super::numbers::{count, duration, plural};
 use super::text::WIDTH;
 use super::{Environment, Percentiles, Report, Run};
 
-/// What is shown for what is not known.
+/// Shown for unknown values.
 const NONE: &str = "–";
 
-/// Columns in front of the numbers.
+/// Width of the label before the numbers.
 const LABEL: usize = 36;
 const COLUMN: usize = 12;
 
-/// What is compared.
+/// A measure that is compared.
 struct Measure {
     name: &'static str,
     of_run: fn(&Run) -> Option<f64>,
@@ -73,7 +73,7 @@ const MEASURES: [Measure; 7] = [
     },
 ];
 
-/// Reads the files and compares them; their names in the text are those of the files, without `.json`.
+/// Reads reports. The name of a report is that of its file without `.json`.
 pub fn read(paths: &[PathBuf]) -> Result<Vec<(String, Report)>, FileError> {
     paths
         .iter()
@@ -84,7 +84,7 @@ pub fn read(paths: &[PathBuf]) -> Result<Vec<(String, Report)>, FileError> {
         .collect()
 }
 
-/// The comparison, for people. The first report is the base of the others.
+/// Formats the comparison. The first report is the base of the others.
 pub fn compare(reports: &[(String, Report)]) -> String {
     let mut text = String::new();
     for (name, report) in reports {
@@ -117,12 +117,12 @@ pub fn compare(reports: &[(String, Report)]) -> String {
 }
 
 const LEGEND: &str = "
-Ratios are to the first row of the workload with the same terms. Rates are the medians of the runs, latencies those of
-all records. ~: within noise, the runs of one side differ by as much as the sides. (…): not comparable, for the reason
-below it.
+Ratios are relative to the first comparable row of the workload. Rates are medians of the runs, latencies are over all
+records. ~: within noise, as the runs of one side differ by as much as the sides. (…): not comparable, for the reason
+below.
 ";
 
-/// What sets two machines apart, as `(what, here, there)`.
+/// Returns the differences between two machines, as `(what, here, there)`.
 fn other_machine<'a>(a: &'a Environment, b: &'a Environment) -> Vec<(&'static str, String, String)> {
     [
         ("processor", a.cpu.clone(), b.cpu.clone()),
@@ -137,7 +137,7 @@ fn other_machine<'a>(a: &'a Environment, b: &'a Environment) -> Vec<(&'static st
     .collect()
 }
 
-/// A workload: the absolute numbers of each row, and their ratios to its base.
+/// Formats a workload: the absolute numbers of each row, and their ratios to its base.
 fn block(text: &mut String, scenario: &str, rows: &[&(&str, Group<'_>)]) {
     line(text, scenario, MEASURES.iter().map(|measure| measure.name.to_owned()));
     for (nth, (file, group)) in rows.iter().enumerate() {
@@ -152,8 +152,8 @@ fn block(text: &mut String, scenario: &str, rows: &[&(&str, Group<'_>)]) {
             MEASURES.iter().map(|m| (m.of_group)(group).map_or_else(|| NONE.to_owned(), m.show)),
         );
         if let Some(why) = group.runs.iter().find(|run| run.saturated) {
-            let why = why.saturated_why.as_deref().unwrap_or("it fell behind its schedule");
-            remark(text, &format!("GENERATOR SATURATED: {why}. Its latencies mean nothing."));
+            let why = why.saturated_why.as_deref().unwrap_or("it did not keep the schedule");
+            remark(text, &format!("GENERATOR SATURATED: {why}. Its latencies are not valid."));
         }
         let wrong: u64 = group.runs.iter().map(|run| run.lost + run.duplicated + run.reordered).sum();
         if wrong > 0 {
@@ -165,7 +165,7 @@ fn block(text: &mut String, scenario: &str, rows: &[&(&str, Group<'_>)]) {
     }
 }
 
-/// The first row before this one that may be compared with it; of those that may not, that of the same rate, or the first.
+/// Returns the first earlier row with the same terms. If there is none, returns the first with the same rate, or else the first row.
 fn base_of<'r, 'a>(group: &Group<'a>, before: &'r [&'r (&str, Group<'a>)]) -> &'r Group<'a> {
     let find = |wanted: &dyn Fn(&Group<'a>) -> bool| before.iter().map(|(_, g)| g).find(|g| wanted(g));
     let first = group.first();
@@ -175,7 +175,7 @@ fn base_of<'r, 'a>(group: &Group<'a>, before: &'r [&'r (&str, Group<'a>)]) -> &'
         .unwrap_or(&before[0].1)
 }
 
-/// The terms that differ, as `(what, there, here)`.
+/// Returns the terms that differ, as `(what, there, here)`.
 fn differences(base: &Group<'_>, group: &Group<'_>) -> Vec<(&'static str, String, String)> {
     terms(base.first())
         .into_iter()
@@ -208,11 +208,11 @@ fn ratios(text: &mut String, base: &Group<'_>, group: &Group<'_>) {
         remark(text, &format!("not comparable: {}", reasons.join("; ")));
     }
     if base.runs.len() == 1 || group.runs.len() == 1 {
-        remark(text, "one side has a single run: its spread is not known");
+        remark(text, "one side has a single run, so its spread is unknown");
     }
 }
 
-/// How far apart the runs of a row are.
+/// Returns the spread of the runs of a row.
 fn spread(group: &Group<'_>, measure: &Measure) -> f64 {
     let values = || group.runs.iter().filter_map(|run| (measure.of_run)(run));
     let (low, high) = values().fold((f64::INFINITY, 0.0), |(l, h), v| (f64::min(l, v), f64::max(h, v)));
@@ -229,7 +229,7 @@ fn line(text: &mut String, label: &str, cells: impl Iterator<Item = String>) {
     text.push('\n');
 }
 
-/// A remark on the row above, set in, in lines of at most [`WIDTH`].
+/// Formats a remark on the row above, indented, in lines of at most [`WIDTH`].
 fn remark(text: &mut String, remark: &str) {
     let mut width = 0;
     for word in remark.split(' ') {
@@ -262,7 +262,7 @@ mod tests {
         Report { schema: SCHEMA, environment, limits: Vec::new(), runs }
     }
 
-    /// Three runs whose rates are a hundredth apart, and `factor` times the others.
+    /// Returns three runs with rates 1 % apart, multiplied by `factor`.
     fn runs(factor: f64) -> Vec<Run> {
         (1..=3)
             .map(|number| {
@@ -294,7 +294,7 @@ d: kafka                                   306 k         306     2.00 ms     2.0
 ";
 
     #[test]
-    fn the_comparison_is_this() {
+    fn the_comparison_matches_the_golden_text() {
         let mut page_cache = runs(3.0);
         for run in &mut page_cache {
             run.backend = "kafka".into();
@@ -313,7 +313,7 @@ d: kafka                                   306 k         306     2.00 ms     2.0
     }
 
     #[test]
-    fn what_makes_a_comparison_worthless_is_said() {
+    fn different_machines_saturation_and_lost_records_are_reported() {
         let mut saturated = runs(1.0);
         saturated[1].saturated = true;
         saturated[1].saturated_why = Some("the schedule was missed by 2 s".into());
@@ -329,7 +329,7 @@ d: kafka                                   306 k         306     2.00 ms     2.0
     }
 
     #[test]
-    fn a_single_run_has_no_spread_and_other_workloads_stand_apart() {
+    fn a_single_run_has_no_spread_and_workloads_are_separate() {
         let mut other = Run::of(&outcome(1));
         other.scenario = "small-batches".into();
         let a = report("a", vec![Run::of(&outcome(1)), other.clone()]);
@@ -343,7 +343,7 @@ d: kafka                                   306 k         306     2.00 ms     2.0
     }
 
     #[test]
-    fn rows_of_the_same_terms_find_each_other() {
+    fn rows_are_compared_with_rows_of_the_same_terms() {
         let at = |rate| Run { rate, ..Run::of(&outcome(1)) };
         let runs = [at(1_000), at(2_000), at(2_000), at(3_000)];
         let rows: Vec<Group<'_>> = runs.iter().map(|run| Group { runs: vec![run] }).collect();

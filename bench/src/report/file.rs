@@ -18,19 +18,19 @@ pub enum FileError {
     #[error("{0} is not a report of `highwater bench`: {1}")]
     NotAReport(PathBuf, serde_json::Error),
     #[error(
-        "{path} has schema {found}, and this program reads schema {SCHEMA}: use a newer `highwater`, or measure again"
+        "{path} has schema {found}, but this program reads schema {SCHEMA}: use a newer `highwater`, or measure again"
     )]
     Schema { path: PathBuf, found: u32 },
 }
 
-/// What is looked at first, so that another schema is told as such and not as a missing field.
+/// Parsed first, so that a different schema is reported as such and not as a missing field.
 #[derive(Deserialize)]
 struct Versioned {
     schema: u32,
 }
 
 impl Report {
-    /// Reads a file that [`Report::write`] made.
+    /// Reads a file written by [`Report::write`].
     pub fn read(path: &Path) -> Result<Self, FileError> {
         let text = fs::read_to_string(path).map_err(|e| FileError::Read(path.into(), e))?;
         let not_a_report = |e| FileError::NotAReport(path.into(), e);
@@ -41,10 +41,10 @@ impl Report {
         serde_json::from_str(&text).map_err(not_a_report)
     }
 
-    /// Writes the file, readable, with a line end.
+    /// Writes the report as indented JSON.
     pub fn write(&self, path: &Path) -> Result<(), FileError> {
         let write_failed = |e| FileError::Write(path.into(), e);
-        let mut text = serde_json::to_string_pretty(self).expect("all keys are strings");
+        let mut text = serde_json::to_string_pretty(self).expect("reports serialize to JSON");
         text.push('\n');
         fs::write(path, text).map_err(write_failed)
     }
@@ -67,8 +67,8 @@ mod tests {
         }
     }
 
-    /// The names that programs may rely on, as they were promised: a list of paths, each to be there.
-    const PROMISED: &str = r#"{"schema":1,"environment":{},"limits":[{"name":0,"value":0,"unit":0}],
+    /// The stable field names of the format, which must all exist.
+    const STABLE_FIELDS: &str = r#"{"schema":1,"environment":{},"limits":[{"name":0,"value":0,"unit":0}],
         "runs":[{"scenario":0,"backend":0,"acknowledgement":0,"records_per_second":0,"bytes_per_second":0,"limit_name":0,"limit_percent":0,
         "latency_ns":{"produce":{"p50":0,"p90":0,"p99":0,"p999":0,"p9999":0,"max":0,"count":0},
             "end_to_end":{"p50":0,"p90":0,"p99":0,"p999":0,"p9999":0,"max":0,"count":0}},
@@ -89,21 +89,21 @@ mod tests {
     }
 
     #[test]
-    fn every_name_that_was_promised_is_in_the_file_and_it_reads_back_the_same() {
+    fn every_stable_field_is_written_and_the_report_reads_back_unchanged() {
         let folder = tempfile::tempdir().expect("a folder");
         let path = folder.path().join("a.json");
         let report = report();
         report.write(&path).expect("written");
         let text = fs::read_to_string(&path).expect("read");
         let found: Value = serde_json::from_str(&text).expect("JSON");
-        has_all(&serde_json::from_str(PROMISED).expect("JSON"), &found, "");
+        has_all(&serde_json::from_str(STABLE_FIELDS).expect("JSON"), &found, "");
         assert_eq!(found["schema"], 1);
         let again = Report::read(&path).expect("a report");
         assert_eq!(serde_json::to_value(&again).expect("JSON"), found);
     }
 
     #[test]
-    fn the_least_that_was_promised_can_be_read() {
+    fn a_report_with_only_the_stable_fields_can_be_read() {
         let line = r#"{"schema":1,"environment":{},"limits":[{"name":"memcpy","value":1.0,"unit":"B/s"}],
             "runs":[{"scenario":"few-big","backend":"native","latency_ns":{"produce":{"p50":7,"count":1}},"broker":null}]}"#;
         let folder = tempfile::tempdir().expect("a folder");
@@ -116,7 +116,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_report_is_refused_with_the_reason() {
+    fn an_invalid_report_is_rejected_with_the_reason() {
         let folder = tempfile::tempdir().expect("a folder");
         let path = folder.path().join("a.json");
         let said = |text: &str| {
@@ -125,7 +125,7 @@ mod tests {
         };
         assert!(
             said(r#"{"schema":2,"runs":"otherwise"}"#)
-                .contains("has schema 2, and this program reads schema 1")
+                .contains("has schema 2, but this program reads schema 1")
         );
         assert!(said("[]").contains("is not a report of `highwater bench`"));
         assert!(said(r#"{"schema":1}"#).contains("missing field"));

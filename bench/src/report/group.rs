@@ -1,19 +1,19 @@
-//! The runs of one workload on one broker, together: rates with their spread, latencies of all their records.
+//! Groups of runs of one workload on one broker: rates with their spread, and latencies of all their records.
 
 use super::numbers::{linger, plural, size};
 use super::{Latencies, Percentiles, ProcessUse, Run};
 
-/// Runs that differ in nothing but chance.
+/// Repeated runs with identical settings.
 #[derive(Clone, Debug)]
 pub struct Group<'a> {
-    /// At least one.
+    /// The runs; at least one.
     pub runs: Vec<&'a Run>,
 }
 
-/// What has to be the same for two results to be compared, in words, as `(what, value)`.
+/// Settings that must be equal for two results to be comparable, as `(name, value)`.
 pub type Terms = Vec<(&'static str, String)>;
 
-/// The runs of a report, gathered; the order is that of their first runs.
+/// Groups the runs of a report, in the order of their first runs.
 pub fn groups(runs: &[Run]) -> Vec<Group<'_>> {
     let mut groups: Vec<Group<'_>> = Vec::new();
     for run in runs {
@@ -29,7 +29,7 @@ pub fn groups(runs: &[Run]) -> Vec<Group<'_>> {
     groups
 }
 
-/// The terms of a run.
+/// Returns the terms of a run.
 pub fn terms(run: &Run) -> Terms {
     vec![
         ("acknowledgement", run.acknowledgement.clone()),
@@ -47,7 +47,7 @@ pub fn terms(run: &Run) -> Terms {
     ]
 }
 
-/// `1 MiB`, or `1 record` where that is the bound.
+/// Formats the batch limit: `1 MiB`, or `1 record`.
 pub(super) fn batch(run: &Run) -> String {
     match run.batch_records {
         0 => size(run.batch_bytes),
@@ -55,7 +55,7 @@ pub(super) fn batch(run: &Run) -> String {
     }
 }
 
-/// `closed loop`, or `open loop at 4000/s`.
+/// Formats the load: `closed loop`, or `open loop at 4000/s`.
 pub(super) fn load(run: &Run) -> String {
     match run.rate {
         0 => "closed loop".to_owned(),
@@ -64,12 +64,12 @@ pub(super) fn load(run: &Run) -> String {
 }
 
 impl<'a> Group<'a> {
-    /// The first run: all have its workload, back end and terms.
+    /// Returns the first run. All runs have the same workload, backend and terms.
     pub fn first(&self) -> &'a Run {
         self.runs[0]
     }
 
-    /// A number of each run.
+    /// Returns a number of each run.
     pub fn each<'s>(
         &'s self,
         of: impl Fn(&'a Run) -> f64 + Clone + 's,
@@ -77,7 +77,7 @@ impl<'a> Group<'a> {
         self.runs.iter().map(move |run| of(run))
     }
 
-    /// The number in the middle of those of the runs, or the mean of the two there.
+    /// Returns the median of a number over the runs.
     pub fn median(&self, of: impl Fn(&'a Run) -> f64 + Clone) -> f64 {
         let mut all: Vec<f64> = self.each(of).collect();
         all.sort_by(f64::total_cmp);
@@ -85,12 +85,12 @@ impl<'a> Group<'a> {
         if all.len().is_multiple_of(2) { f64::midpoint(all[middle - 1], all[middle]) } else { all[middle] }
     }
 
-    /// The latencies of all records of all runs. Of a kind that some run lacks there is none.
+    /// Returns the latencies of all records of all runs. A kind that some run lacks is `None`.
     pub fn latencies(&self) -> Latencies {
         let merged = |of: fn(&Latencies) -> Option<&Percentiles>| {
             let parts: Option<Vec<&Percentiles>> = self.runs.iter().map(|run| of(&run.latency_ns)).collect();
             match parts?.as_slice() {
-                // A report may come without histograms; one run needs no merging.
+                // Histograms are optional in a report, and not needed for a single run.
                 [single] => Some((*single).clone()),
                 parts => Percentiles::merged(parts.iter().copied()),
             }
@@ -103,13 +103,13 @@ impl<'a> Group<'a> {
         }
     }
 
-    /// What the broker used in all runs together, each ratio being that of the sums; none if a run does not say.
+    /// Returns the broker's usage over all runs, with ratios of the sums. `None` if a run has no usage.
     pub fn broker(&self) -> Option<ProcessUse> {
         let each: Option<Vec<&ProcessUse>> = self.runs.iter().map(|run| run.broker.as_ref()).collect();
         Some(self.together(&each?))
     }
 
-    /// The same of the load generator.
+    /// Returns the load generator's usage over all runs.
     pub fn generator(&self) -> ProcessUse {
         self.together(&self.runs.iter().map(|run| &run.generator).collect::<Vec<_>>())
     }
@@ -140,7 +140,7 @@ mod tests {
     use crate::report::run::tests::outcome;
 
     #[test]
-    fn runs_are_together_if_nothing_but_chance_sets_them_apart() {
+    fn runs_with_identical_settings_are_grouped() {
         let other = |change: fn(&mut Run)| {
             let mut run = Run::of(&outcome(1));
             change(&mut run);
@@ -161,7 +161,7 @@ mod tests {
     }
 
     #[test]
-    fn ratios_of_runs_together_are_those_of_their_sums() {
+    fn ratios_of_a_group_are_ratios_of_sums() {
         let runs: Vec<Run> = (1..=3).map(|run| Run::of(&outcome(run))).collect();
         let group = Group { runs: runs.iter().collect() };
         let broker = group.broker().expect("each has one");

@@ -1,4 +1,4 @@
-//! Histograms as they travel: embedded in JSON, as percentile files, as interval logs. All three are formats that other tools read.
+//! Serialization of histograms, in formats that other tools read: embedded in JSON, percentile files and interval logs.
 
 use std::fmt::Write as _;
 use std::time::Duration;
@@ -11,35 +11,35 @@ use hdrhistogram::serialization::{Deserializer, Serializer as _, V2DeflateSerial
 use super::Percentiles;
 use crate::outcome::{Interval, SIGNIFICANT_DIGITS};
 
-/// Nanoseconds in the unit of a percentile file, the microsecond.
+/// Nanoseconds per microsecond, the unit of percentile files.
 const NS_PER_HGRM_UNIT: f64 = 1e3;
 
-/// Nanoseconds in the unit of the largest value in an interval log, the millisecond, as its format has it.
+/// Nanoseconds per millisecond, the unit of the maximum in interval logs.
 const NS_PER_HLOG_UNIT: f64 = 1e6;
 
-/// Lines of a percentile file for each halving of the distance to 100 %.
+/// Number of lines of a percentile file for each halving of the distance to 100 %.
 const TICKS_PER_HALF_DISTANCE: u32 = 5;
 
-/// A histogram that grows as needed.
+/// Creates an auto-resizing histogram.
 pub fn empty() -> Histogram<u64> {
-    Histogram::new(SIGNIFICANT_DIGITS).expect("three digits are possible")
+    Histogram::new(SIGNIFICANT_DIGITS).expect("a valid number of digits")
 }
 
-/// HdrHistogram's V2 format, deflated, in base64.
+/// Encodes a histogram in HdrHistogram's V2 format, deflated, in base64.
 pub fn encode(histogram: &Histogram<u64>) -> String {
     let mut bytes = Vec::new();
-    V2DeflateSerializer::new().serialize(histogram, &mut bytes).expect("a vector takes everything");
+    V2DeflateSerializer::new().serialize(histogram, &mut bytes).expect("writing to a vector does not fail");
     BASE64_STANDARD.encode(bytes)
 }
 
-/// The histogram that [`encode`] was given, if it is one.
+/// Decodes a histogram encoded by [`encode`]. Returns `None` if it is invalid.
 pub fn decode(text: &str) -> Option<Histogram<u64>> {
     let bytes = BASE64_STANDARD.decode(text).ok()?;
     Deserializer::new().deserialize(&mut bytes.as_slice()).ok()
 }
 
 impl Percentiles {
-    /// In short and in full; none of an empty histogram.
+    /// Summarises a histogram. Returns `None` if it is empty.
     pub fn of(histogram: &Histogram<u64>) -> Option<Self> {
         let at = |quantile| histogram.value_at_quantile(quantile);
         (!histogram.is_empty()).then(|| Self {
@@ -54,23 +54,23 @@ impl Percentiles {
         })
     }
 
-    /// The histogram in full, if it is there.
+    /// Returns the full histogram, if it is included.
     pub fn full(&self) -> Option<Histogram<u64>> {
         decode(self.histogram.as_deref()?)
     }
 
-    /// Those of several runs together, from their histograms: percentiles have no mean. None if one of them has no histogram, as
-    /// what is left would not be all.
+    /// Merges the percentiles of several runs by their histograms, as percentiles cannot be averaged. Returns `None` if a histogram is
+    /// missing.
     pub fn merged<'a>(parts: impl IntoIterator<Item = &'a Self>) -> Option<Self> {
         let mut all = empty();
         for part in parts {
-            all.add(part.full()?).expect("it grows as needed");
+            all.add(part.full()?).expect("the histogram is auto-resizing");
         }
         Self::of(&all)
     }
 }
 
-/// A percentile file, as HdrHistogram's tools write and plot it (`.hgrm`), in microseconds.
+/// Formats a percentile file (`.hgrm`) for HdrHistogram's tools, in microseconds.
 pub fn hgrm(histogram: &Histogram<u64>) -> String {
     let mut text =
         format!("{:>12} {:>14} {:>10} {:>14}\n\n", "Value", "Percentile", "TotalCount", "1/(1-Percentile)");
@@ -80,7 +80,7 @@ pub fn hgrm(histogram: &Histogram<u64>) -> String {
         let value = step.value_iterated_to() as f64 / NS_PER_HGRM_UNIT;
         let quantile = step.quantile_iterated_to();
         _ = write!(text, "{value:12.3} {quantile:2.12} {count:10}");
-        // The last one has no distance to 100 %.
+        // The last line has no distance to 100 %.
         if quantile < 1.0 {
             _ = write!(text, " {:14.2}", 1.0 / (1.0 - quantile));
         }
@@ -95,7 +95,7 @@ pub fn hgrm(histogram: &Histogram<u64>) -> String {
     text
 }
 
-/// An interval log, as HdrHistogram's tools read it (`.hlog`), each line with `tag`.
+/// Formats an interval log (`.hlog`) for HdrHistogram's tools, with `tag` on each line.
 pub fn hlog(started_ms: i64, tag: &str, intervals: &[Interval]) -> String {
     let started = Duration::from_millis(started_ms.max(0).unsigned_abs());
     let utc = jiff::Timestamp::from_millisecond(started_ms).unwrap_or(jiff::Timestamp::UNIX_EPOCH);
@@ -105,7 +105,7 @@ pub fn hlog(started_ms: i64, tag: &str, intervals: &[Interval]) -> String {
     text.push_str(
         "\"StartTimestamp\",\"Interval_Length\",\"Interval_Max\",\"Interval_Compressed_Histogram\"\n",
     );
-    // A comma, a blank or a line end would end the tag.
+    // Commas and white space would end the tag.
     let tag: String = tag.chars().map(|c| if c == ',' || c.is_whitespace() { '-' } else { c }).collect();
     for interval in intervals {
         _ = writeln!(
@@ -133,7 +133,7 @@ mod tests {
     }
 
     #[test]
-    fn percentiles_of_runs_together_are_those_of_all_their_records() {
+    fn merged_percentiles_are_those_of_all_records() {
         let quick = Percentiles::of(&histogram((0..990).map(|_| 1_000))).expect("not empty");
         let slow = Percentiles::of(&histogram((0..10).map(|_| 1_000_000))).expect("not empty");
         let both = Percentiles::merged([&quick, &slow]).expect("both have histograms");
@@ -145,7 +145,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_histogram_is_refused() {
+    fn an_invalid_histogram_is_rejected() {
         let text = encode(&histogram([1, 2, 3]));
         assert_eq!(decode(&text).expect("one").len(), 3);
         assert!(decode(&text[..text.len() / 2]).is_none());
@@ -154,7 +154,7 @@ mod tests {
     }
 
     #[test]
-    fn a_percentile_file_has_the_columns_and_the_end_that_tools_read() {
+    fn a_percentile_file_has_the_columns_and_footer_of_the_format() {
         let text = hgrm(&histogram((1..=4).map(|i| i * 1_000)));
         let lines: Vec<&str> = text.lines().collect();
         assert_eq!(lines[0], "       Value     Percentile TotalCount 1/(1-Percentile)");

@@ -1,15 +1,15 @@
-//! What was measured, for programs and for people. The types here are the JSON: fields are only ever added; what they mean changes
-//! only with `schema`. Everything else is made of them.
+//! Reports of measurements. The types here define the JSON format: fields are only ever added, and their meaning changes only with `schema`.
+//! All other formats are derived from them.
 //!
-//! | module | what it makes |
+//! | module | contents |
 //! |---|---|
-//! | [`file`] | the JSON file, written and read |
-//! | [`run`] | a [`Run`] of an [`Outcome`](crate::outcome::Outcome) |
-//! | [`group`] | the runs of one workload on one broker, together |
+//! | [`file`] | reading and writing of the JSON file |
+//! | [`run`] | conversion of an [`Outcome`](crate::outcome::Outcome) to a [`Run`] |
+//! | [`group`] | groups of runs of one workload on one broker |
 //! | [`text`] | the table |
-//! | [`compare`] | two reports side by side |
-//! | [`plots`] | a folder of plots and percentile files |
-//! | [`histogram`] | histograms as they stand in the JSON, in `.hgrm` files and in interval logs |
+//! | [`compare`] | comparison of reports |
+//! | [`plots`] | plots and percentile files |
+//! | [`histogram`] | histograms in the JSON, in `.hgrm` files and in interval logs |
 
 pub mod compare;
 pub mod file;
@@ -24,17 +24,17 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-/// The version of these types.
+/// Version of the format.
 pub const SCHEMA: u32 = 1;
 
-/// A file that `--json` writes and `compare` reads.
+/// A report, written by `--json` and read by `compare`.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Report {
     /// [`SCHEMA`].
     pub schema: u32,
-    /// Where it was measured.
+    /// The machine and program measured.
     pub environment: Environment,
-    /// The machine's limits, measured beside the runs.
+    /// The machine's limits, measured between the runs.
     #[serde(default)]
     pub limits: Vec<Limit>,
     /// The runs.
@@ -52,16 +52,16 @@ pub struct Environment {
     pub kernel: String,
     pub disk: String,
     pub filesystem: String,
-    /// Of this program, with `-dirty` if the tree was.
+    /// Commit of the program, with `-dirty` if the tree had changes.
     pub commit: String,
     pub version: String,
-    /// In UTC, RFC 3339.
+    /// Start time, in UTC, RFC 3339.
     pub started: String,
-    /// Anything else worth knowing: frequency governor, mount options, load at the start.
+    /// Other properties: frequency governor, mount options, load at the start.
     pub notes: BTreeMap<String, String>,
 }
 
-/// One limit of the machine.
+/// A limit of the machine.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[allow(missing_docs)]
 pub struct Limit {
@@ -70,7 +70,7 @@ pub struct Limit {
     pub unit: String,
 }
 
-/// One run.
+/// A run.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 #[serde(default)]
 #[allow(missing_docs)]
@@ -81,25 +81,25 @@ pub struct Run {
     pub run: u32,
     /// `open` or `closed`.
     pub load: String,
-    /// Records a second asked for; zero for a closed loop.
+    /// Target rate in records per second; zero for a closed loop.
     pub rate: u64,
     pub partitions: u32,
     pub record_bytes: u64,
-    /// Distinct keys; zero: records without one.
+    /// Number of distinct keys; zero for records without keys.
     pub keys: u32,
-    /// Each with connections of its own.
+    /// Number of producers, each with its own connections.
     pub producers: u32,
     pub batch_bytes: u64,
     pub batch_records: u32,
     pub linger_us: u64,
-    /// Batches of a partition.
+    /// Maximum number of batches in flight per partition.
     pub in_flight: u32,
-    /// Records of a producer that wait for their acknowledgement, at most.
+    /// Maximum number of unacknowledged records of a producer.
     pub outstanding: u32,
     pub compression: String,
     pub tail_consumers: u32,
     pub cold_consumers: u32,
-    /// When measuring began, in milliseconds since 1970.
+    /// Start of the measurement, in milliseconds since 1970.
     pub started_ms: i64,
     pub warmup_seconds: f64,
     pub seconds: f64,
@@ -107,11 +107,11 @@ pub struct Run {
     pub bytes: u64,
     pub records_per_second: f64,
     pub bytes_per_second: f64,
-    /// The limit it runs into, and how near it came.
+    /// The limit that applies to the workload, and the percentage of it that the run reached.
     pub limit_name: Option<String>,
     pub limit_percent: Option<f64>,
     pub latency_ns: Latencies,
-    /// By kind.
+    /// Number of errors, by kind.
     pub errors: BTreeMap<String, u64>,
     pub lost: u64,
     pub duplicated: u64,
@@ -123,11 +123,11 @@ pub struct Run {
     pub cold_bytes_per_second: Option<f64>,
     pub generator: ProcessUse,
     pub broker: Option<ProcessUse>,
-    /// One a second or shorter.
+    /// Intervals of at least a second, unless the run is shorter.
     pub intervals: Vec<IntervalRow>,
 }
 
-/// Latencies by what they span.
+/// Latencies of the parts of a record's path.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 #[serde(default)]
 #[allow(missing_docs)]
@@ -138,7 +138,7 @@ pub struct Latencies {
     pub send_delay: Option<Percentiles>,
 }
 
-/// A histogram in short, in nanoseconds, and in full: HdrHistogram V2 deflate, base64.
+/// Summary of a histogram in nanoseconds, and the full histogram (HdrHistogram V2 deflate, base64).
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 #[serde(default)]
 #[allow(missing_docs)]
@@ -154,24 +154,24 @@ pub struct Percentiles {
     pub histogram: Option<String>,
 }
 
-/// What a process used.
+/// Resource usage of a process.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 #[serde(default)]
 #[allow(missing_docs)]
 pub struct ProcessUse {
     pub cpu_seconds: f64,
-    /// For each 10^9 bytes acknowledged.
+    /// Processor time in seconds per 10^9 bytes acknowledged.
     pub cpu_seconds_per_gb: f64,
     pub rss_bytes_max: u64,
     pub context_switches: u64,
     pub bytes_written: u64,
-    /// Bytes given to the disk for each byte acknowledged.
+    /// Bytes written to the disk per byte acknowledged.
     pub bytes_written_per_byte: f64,
     pub syncs: Option<u64>,
     pub syncs_per_second: Option<f64>,
 }
 
-/// A piece of a run.
+/// An interval of a run.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 #[serde(default)]
 #[allow(missing_docs)]

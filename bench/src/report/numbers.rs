@@ -1,13 +1,13 @@
-//! Numbers for people: three digits and a unit.
+//! Formatting of numbers with three digits and a unit.
 
 const NS_PER_US: f64 = 1e3;
 const NS_PER_MS: f64 = 1e6;
 const NS_PER_S: f64 = 1e9;
 
-/// Units of counts, the largest first.
+/// Units of counts, largest first.
 const COUNTS: [(f64, &str); 4] = [(1e9, " G"), (1e6, " M"), (1e3, " k"), (1.0, "")];
 
-/// Three digits of a number below 1000, as many as it has in front of the point.
+/// Formats a number below 1000 with three significant digits.
 fn three_digits(value: f64) -> String {
     let decimals = match value.abs() {
         v if v >= 99.95 => 0,
@@ -17,18 +17,18 @@ fn three_digits(value: f64) -> String {
     format!("{value:.decimals$}")
 }
 
-/// The unit that a value is shown in. The margin keeps 999.96 k from being shown as 1000 k.
+/// Returns the unit for a value. The margin prevents 999.96 k from being shown as 1000 k.
 fn unit_of(value: f64) -> (f64, &'static str) {
     *COUNTS.iter().find(|(unit, _)| value >= 0.9995 * unit).unwrap_or(&COUNTS[3])
 }
 
-/// `812 k`, `1.02 M`, `41.0`.
+/// Formats a count: `812 k`, `1.02 M`, `41.0`.
 pub(crate) fn count(value: f64) -> String {
     let (unit, name) = unit_of(value);
     three_digits(value / unit) + name
 }
 
-/// `790–815 k`: a spread, both ends in the unit of the upper one.
+/// Formats a range, in the unit of the upper end: `790–815 k`.
 pub(crate) fn spread(values: impl Iterator<Item = f64> + Clone) -> String {
     let low = values.clone().fold(f64::INFINITY, f64::min);
     let high = values.fold(0.0, f64::max);
@@ -37,7 +37,7 @@ pub(crate) fn spread(values: impl Iterator<Item = f64> + Clone) -> String {
     if low == high { high + name } else { format!("{low}–{high}{name}") }
 }
 
-/// `812 ns`, `1.20 ms`, `3.10 s`.
+/// Formats a duration: `812 ns`, `1.20 ms`, `3.10 s`.
 pub(crate) fn duration(ns: f64) -> String {
     let (unit, name) = match ns {
         v if v >= 0.9995 * NS_PER_S => (NS_PER_S, "s"),
@@ -48,7 +48,7 @@ pub(crate) fn duration(ns: f64) -> String {
     format!("{} {name}", three_digits(ns / unit))
 }
 
-/// `402 MB`: powers of ten, as disks and networks are counted.
+/// Formats a number of bytes with decimal units, as usual for disks and networks: `402 MB`.
 pub(crate) fn bytes(bytes: f64) -> String {
     let text = count(bytes);
     match text.strip_suffix(" k") {
@@ -58,7 +58,7 @@ pub(crate) fn bytes(bytes: f64) -> String {
     }
 }
 
-/// `1 MiB`, `100 B`: a size that somebody set, exactly.
+/// Formats a configured size exactly: `1 MiB`, `100 B`.
 pub(crate) fn size(bytes: u64) -> String {
     match bytes {
         b if b >= 1 << 20 && b.is_multiple_of(1 << 20) => format!("{} MiB", b >> 20),
@@ -67,7 +67,7 @@ pub(crate) fn size(bytes: u64) -> String {
     }
 }
 
-/// `5 ms`, `0`: a time that somebody set, exactly.
+/// Formats a configured time exactly: `5 ms`, `0`.
 pub(crate) fn linger(us: u64) -> String {
     match us {
         0 => "0".to_owned(),
@@ -76,7 +76,7 @@ pub(crate) fn linger(us: u64) -> String {
     }
 }
 
-/// `1 partition`, `3 partitions`.
+/// Formats a number with a noun: `1 partition`, `3 partitions`.
 pub(crate) fn plural(count: u64, name: &str) -> String {
     format!("{count} {name}{}", if count == 1 { "" } else { "s" })
 }
@@ -95,7 +95,7 @@ mod tests {
     }
 
     #[test]
-    fn a_spread_has_one_unit_and_is_one_number_if_its_ends_look_alike() {
+    fn a_range_has_one_unit_and_is_one_number_if_its_ends_format_alike() {
         assert_eq!(spread([790e3, 815e3, 801e3].into_iter()), "790–815 k");
         assert_eq!(spread([980e3, 1020e3].into_iter()), "0.98–1.02 M");
         assert_eq!(spread([5.0].into_iter()), "5.00");
@@ -103,7 +103,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_set_is_shown_exactly() {
+    fn configured_values_are_shown_exactly() {
         assert_eq!(
             [100, 1 << 10, 16_384, 1 << 20, 1_000_000].map(size),
             ["100 B", "1 KiB", "16 KiB", "1 MiB", "1000000 B"]

@@ -1,4 +1,4 @@
-//! A run as the report has it, made of what the load generator counted.
+//! Conversion of the outcome of a run to its entry in the report.
 
 use super::{IntervalRow, Latencies, Limit, Percentiles, ProcessUse, Run};
 use crate::outcome::{Interval, Outcome, Usage};
@@ -7,7 +7,7 @@ use crate::outcome::{Interval, Outcome, Usage};
 pub const BYTES_PER_GB: f64 = 1e9;
 
 impl Run {
-    /// Of an outcome. Which limit it ran into is said with [`Run::set_limit`].
+    /// Converts an outcome. [`Run::set_limit`] adds the limit.
     pub fn of(outcome: &Outcome) -> Self {
         let scenario = &outcome.scenario;
         let seconds = outcome.measured.as_secs_f64();
@@ -61,8 +61,8 @@ impl Run {
         }
     }
 
-    /// Says which limit of the machine this ran into. The limit's unit tells whether records or bytes are meant: `records/s` (or
-    /// anything else but bytes), or `B/s`, `kB/s`, `MB/s`, `GB/s`.
+    /// Sets the limit of the machine that applies to this run. Its unit determines whether it is compared with bytes (`B/s`, `kB/s`, `MB/s`,
+    /// `GB/s`) or records (any other unit).
     pub fn set_limit(&mut self, limit: &Limit) {
         let bytes = match limit.unit.as_str() {
             "B/s" => Some(1.0),
@@ -106,7 +106,7 @@ impl IntervalRow {
     }
 }
 
-/// Zero of nothing: JSON knows no infinity.
+/// Divides, with zero for division by zero, as JSON has no infinity.
 fn ratio(part: f64, whole: f64) -> f64 {
     if whole > 0.0 { part / whole } else { 0.0 }
 }
@@ -120,7 +120,8 @@ pub(super) mod tests {
     use crate::report::histogram::empty;
     use crate::scenario::{Arrival, Compression, Consumers, Load, Producers, RecordShape, Scenario, Topic};
 
-    /// Ten seconds of 100,000 records of 1,000 bytes each second; a run's records take `run` milliseconds, one in a hundred ten times that.
+    /// Returns an outcome of ten seconds with 100,000 records of 1,000 bytes each second. Latencies are `run` milliseconds, and ten times that
+    /// for one in a hundred records.
     pub(in crate::report) fn outcome(run: u32) -> Outcome {
         let mut produce = empty();
         produce.record_n(u64::from(run) * 1_000_000, 990_000).expect("it grows");
@@ -193,7 +194,7 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn rates_and_ratios_are_of_what_was_acknowledged() {
+    fn rates_and_ratios_count_acknowledged_records() {
         let outcome = Outcome { records: 1_000_000, bytes: 1_000_000_000, ..outcome(1) };
         let run = Run::of(&outcome);
         assert!((run.records_per_second - 1e5).abs() < 1e-6);
@@ -208,7 +209,7 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn a_run_without_an_acknowledgement_has_zeroes_and_no_latencies() {
+    fn a_run_without_acknowledgements_has_zero_rates_and_no_latencies() {
         let run = Run::of(&Outcome { records: 0, bytes: 0, produce: empty(), ..outcome(1) });
         let broker = run.broker.expect("a broker");
         assert!(run.latency_ns.produce.is_none());
@@ -216,7 +217,7 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn the_limits_unit_says_whether_bytes_or_records_are_compared() {
+    fn the_unit_of_the_limit_selects_bytes_or_records() {
         let mut run = Run { records_per_second: 5e4, bytes_per_second: 1e9, ..Run::default() };
         let limit = |value, unit: &str| Limit { name: "it".into(), value, unit: unit.into() };
         let mut percent = |limit: &Limit| {

@@ -1,5 +1,5 @@
-//! The table for people. For each workload on each broker: what it was, a row for each run, and one for all of them, with the spread of
-//! the rates and with the percentiles of all records.
+//! The report as a table. For each workload on each broker: its settings, a row for each run, and a row for all runs with the spread of the
+//! rates and the percentiles of all records.
 
 use std::fmt::Write as _;
 
@@ -7,13 +7,13 @@ use super::group::{Group, batch, groups, load};
 use super::numbers::{bytes, count, duration, linger, plural, size, spread};
 use super::{Environment, Limit, Percentiles, ProcessUse, Report, Run};
 
-/// The widest line.
+/// Maximum width of a line.
 pub const WIDTH: usize = 120;
 
-/// What is shown for what is not known.
+/// Shown for unknown values.
 const NONE: &str = "–";
 
-/// Columns and their widths; the first ones make room for a name where a line is not about a run.
+/// Columns and their widths. In lines that are not about a run, a name takes the space of the first ones.
 const COLUMNS: [(&str, usize); 14] = [
     ("run", 3),
     ("records/s", 13),
@@ -31,13 +31,13 @@ const COLUMNS: [(&str, usize); 14] = [
     ("l/d/r", 7),
 ];
 
-/// Columns in front of the percentiles.
+/// Number of columns before the percentiles.
 const FRONT: usize = 4;
 
-/// Percentiles shown.
+/// Number of percentiles shown.
 const PERCENTILES: usize = 5;
 
-/// The whole report.
+/// Formats the whole report.
 pub fn table(report: &Report) -> String {
     let mut text = environment(&report.environment);
     for group in groups(&report.runs) {
@@ -51,11 +51,11 @@ pub fn table(report: &Report) -> String {
     text
 }
 
-/// What the columns mean.
+/// Explanation of the columns.
 const LEGEND: &str = "
-Latency is from the moment a record was meant to be sent to its acknowledgement. `all` has the percentiles of all
-records, and the spread of the rates. limit: of what the machine can do. CPU s/GB, memory, disk/B (bytes written for
-each byte acknowledged) and syncs are the broker's. l/d/r: records lost, duplicated, reordered. MB is 10^6 bytes.
+Latency is from the scheduled time of sending a record to its acknowledgement. `all` has the percentiles of all
+records, and the range of the rates. limit: percentage of the machine's limit. CPU s/GB, memory, disk/B (bytes written
+per byte acknowledged) and syncs are the broker's. l/d/r: records lost, duplicated, reordered. MB is 10^6 bytes.
 ";
 
 fn environment(environment: &Environment) -> String {
@@ -71,7 +71,7 @@ fn environment(environment: &Environment) -> String {
     wrapped(&text)
 }
 
-/// One workload on one broker.
+/// Formats one workload on one broker.
 fn block(group: &Group<'_>) -> String {
     let first = group.first();
     let mut head =
@@ -88,9 +88,9 @@ fn block(group: &Group<'_>) -> String {
         row(&mut text, &all_cells(group, merged.produce.as_ref()));
     }
     for (name, latency) in [
-        ("from sending to the answer", &merged.service),
-        ("late against the schedule", &merged.send_delay),
-        ("to a consumer at the tail", &merged.end_to_end),
+        ("service time", &merged.service),
+        ("send delay", &merged.send_delay),
+        ("end to end", &merged.end_to_end),
     ] {
         if let Some(latency) = latency {
             named_row(&mut text, name, latency);
@@ -130,7 +130,7 @@ fn shape(run: &Run) -> String {
     parts.join(", ")
 }
 
-/// Writes a row, aligned to the right.
+/// Writes a right-aligned row.
 fn row(text: &mut String, cells: &[String]) {
     let mut line = String::new();
     for (cell, (_, width)) in cells.iter().zip(COLUMNS) {
@@ -185,7 +185,7 @@ fn run_cells(run: &Run) -> Vec<String> {
     )
 }
 
-/// `0/0/0`; where there is no room, the remarks have the numbers.
+/// Formats `lost/duplicated/reordered`. If that is too wide, the remarks have the numbers.
 fn wrong(lost: u64, duplicated: u64, reordered: u64) -> String {
     let text = format!("{lost}/{duplicated}/{reordered}");
     if text.len() < COLUMNS[COLUMNS.len() - 1].1 { text } else { "WRONG".to_owned() }
@@ -211,7 +211,7 @@ fn all_cells(group: &Group<'_>, produce: Option<&Percentiles>) -> Vec<String> {
     cells(front, produce, group.broker().as_ref(), wrong)
 }
 
-/// Millions of bytes, to one digit behind the point below a hundred.
+/// Formats megabytes, with one decimal below 100.
 fn megabytes(bytes: f64) -> String {
     let value = bytes / 1e6;
     if value < 99.95 { format!("{value:.1}") } else { format!("{value:.0}") }
@@ -223,12 +223,12 @@ fn span(values: impl Iterator<Item = f64> + Clone) -> String {
     if low == high { high } else { format!("{low}–{high}") }
 }
 
-/// What is worth saying in words, the worst first.
+/// Returns remarks about a group, the most serious first.
 fn remarks(group: &Group<'_>) -> Vec<String> {
     let mut remarks = Vec::new();
     for run in group.runs.iter().filter(|run| run.saturated) {
-        let why = run.saturated_why.as_deref().unwrap_or("it fell behind its schedule");
-        remarks.push(format!("GENERATOR SATURATED in run {}: {why}. Its latencies mean nothing.", run.run));
+        let why = run.saturated_why.as_deref().unwrap_or("it did not keep the schedule");
+        remarks.push(format!("GENERATOR SATURATED in run {}: {why}. Its latencies are not valid.", run.run));
     }
     for run in &group.runs {
         if run.lost + run.duplicated + run.reordered > 0 {
@@ -243,7 +243,7 @@ fn remarks(group: &Group<'_>) -> Vec<String> {
     }
     let first = group.first();
     if let Some(name) = &first.limit_name {
-        remarks.push(format!("The limit is `{name}`, measured beside the runs."));
+        remarks.push(format!("The limit is `{name}`, measured between the runs."));
     }
     let gap = group.each(|run| run.longest_gap_ns as f64).fold(0.0, f64::max);
     if gap > 0.0 {
@@ -279,7 +279,7 @@ fn limits(limits: &[Limit]) -> String {
     text
 }
 
-/// The lines, none wider than [`WIDTH`] if words allow it; what goes on in a further line is set in.
+/// Wraps lines to at most [`WIDTH`] where possible. Continuation lines are indented.
 fn wrapped(text: &str) -> String {
     let mut out = String::new();
     for line in text.lines() {
@@ -345,22 +345,22 @@ run    records/s      MB/s  limit      p50      p99    p99.9   p99.99      max C
   2        102 k       102   51 %  2.00 ms  2.00 ms  20.0 ms  20.0 ms  20.0 ms     0.25  400 MB   0.99     500  0/0/0
   3        103 k       103   52 %  3.00 ms  3.00 ms  30.0 ms  30.0 ms  30.0 ms     0.24  400 MB   0.98     500  0/0/0
 all    101–103 k   101–103 50–52%  2.00 ms  3.00 ms  30.0 ms  30.0 ms  30.0 ms     0.25  400 MB   0.99     500  0/0/0
-from sending to the answer         2.00 ms  3.00 ms  30.0 ms  30.0 ms  30.0 ms
-to a consumer at the tail          2.00 ms  3.00 ms  30.0 ms  30.0 ms  30.0 ms
-The limit is `pipeline`, measured beside the runs.
+service time                       2.00 ms  3.00 ms  30.0 ms  30.0 ms  30.0 ms
+end to end                         2.00 ms  3.00 ms  30.0 ms  30.0 ms  30.0 ms
+The limit is `pipeline`, measured between the runs.
 The longest time without an acknowledgement was 12.0 ms.
 The generator used 0.49 CPU s/GB and 50.0 MB.
 ";
 
     #[test]
-    fn the_table_is_this() {
+    fn the_table_matches_the_golden_text() {
         let found = table(&report());
         let expected = format!("{GOLDEN}{LEGEND}\nLimits of the machine\npipeline  200 MB/s\n");
         assert_eq!(found, expected, "\n{found}");
     }
 
     #[test]
-    fn no_line_is_too_wide_and_what_went_wrong_is_said() {
+    fn lines_are_wrapped_and_problems_are_reported() {
         let mut report = report();
         let run = &mut report.runs[1];
         (run.saturated, run.saturated_why) = (true, Some("the schedule was missed by 2 s".into()));

@@ -1,4 +1,4 @@
-//! Reads through librdkafka: a queue for each partition, and the task woken for those that got something.
+//! Consumer on librdkafka: one queue per partition, each of which wakes the task when it becomes non-empty.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -16,23 +16,23 @@ use super::ADMIN_TIMEOUT;
 use crate::backend::mailbox::Mailbox;
 use crate::backend::{BackendError, Consumer, From, Incoming};
 
-/// Records handed out in one turn, so that other tasks get theirs.
-const RECORDS_A_TURN: usize = 10_000;
+/// Maximum number of records passed on per poll, so that other tasks can run.
+const RECORDS_PER_POLL_MAX: usize = 10_000;
 
 pub(super) struct KafkaConsumer {
     consumer: Arc<BaseConsumer>,
-    /// One for each partition.
+    /// Queues, by partition.
     queues: Vec<PartitionQueue<DefaultConsumerContext>>,
-    /// Partitions whose queue got something while it was empty.
+    /// Partitions whose queues became non-empty.
     filled: Arc<Mailbox<usize>>,
-    /// The same, known by now and to be drained in turn.
+    /// Partitions with messages, to be drained round-robin.
     ready: VecDeque<usize>,
-    /// Which ones are in `ready`.
+    /// Whether each partition is in `ready`.
     is_ready: Vec<bool>,
     taken: Vec<usize>,
 }
 
-/// All partitions, from here.
+/// Returns all partitions with the offset `at`.
 fn all(topic: &str, partitions: u32, at: Offset) -> KafkaResult<TopicPartitionList> {
     let mut list = TopicPartitionList::with_capacity(partitions as usize);
     for partition in 0..partitions as i32 {
@@ -49,18 +49,18 @@ fn ends_by(consumer: &BaseConsumer, topic: &str, partitions: u32) -> KafkaResult
     Ok(ends)
 }
 
-/// Whether all leaders say where their partitions end: then they serve. Blocks.
+/// Checks that all leaders serve requests, by listing the end offsets. Blocks.
 pub(super) fn ends(config: &ClientConfig, topic: &str, partitions: u32) -> KafkaResult<()> {
     ends_by(&config.create()?, topic, partitions).map(|_| ())
 }
 
 impl KafkaConsumer {
-    /// Reads all partitions of a topic, as a member of no group. Blocks.
+    /// Creates a consumer of all partitions of a topic, without a group. Blocks.
     pub(super) fn new(config: &ClientConfig, topic: &str, partitions: u32, from: From) -> KafkaResult<Self> {
         let consumer: Arc<BaseConsumer> = Arc::new(config.create()?);
         let assignment = match from {
             From::Earliest => all(topic, partitions, Offset::Beginning)?,
-            // Asked for now: "the end" would be where it is when the first fetch arrives.
+            // Resolved now, because librdkafka would resolve "end" only at the first fetch.
             From::Latest => ends_by(&consumer, topic, partitions)?,
         };
         consumer.assign(&assignment)?;
@@ -101,7 +101,7 @@ impl Consumer for KafkaConsumer {
         take: &mut dyn FnMut(Incoming<'_>),
     ) -> Poll<Result<(), BackendError>> {
         let mut count = 0;
-        // Errors, and what was fetched before the partitions had queues of their own.
+        // Errors, and messages fetched before the partitions had their own queues.
         while let Some(event) = self.consumer.poll(Timeout::After(Duration::ZERO)) {
             match event {
                 Ok(message) => hand_over(&message, take, &mut count),
@@ -126,7 +126,7 @@ impl Consumer for KafkaConsumer {
                             ))));
                         }
                     }
-                    if count >= RECORDS_A_TURN {
+                    if count >= RECORDS_PER_POLL_MAX {
                         self.taken.push(partition);
                         self.mark_ready();
                         return Poll::Ready(Ok(()));
@@ -152,7 +152,7 @@ fn hand_over(message: &BorrowedMessage<'_>, take: &mut dyn FnMut(Incoming<'_>), 
     });
 }
 
-/// Whether librdkafka goes on by itself after this error.
+/// Returns whether librdkafka recovers from this error by itself.
 fn passes(error: &KafkaError) -> bool {
     matches!(
         error.rdkafka_error_code(),

@@ -1,7 +1,7 @@
-//! Any broker that speaks Kafka's protocol, through librdkafka.
+//! Backend for brokers with Kafka's protocol, on librdkafka.
 //!
-//! librdkafka has threads of its own and copies what it is given: that is part of what this client costs, and the report counts it
-//! as the generator's processor time. Delivery reports come on one thread a producer, and go to its task through a mailbox.
+//! librdkafka has its own threads and copies records. That is part of the cost of this client, and the report counts it as processor time of
+//! the generator. Each producer receives delivery reports on a thread, which passes them to its task through a mailbox.
 
 mod consumer;
 mod producer;
@@ -20,23 +20,23 @@ use super::mailbox::Mailbox;
 use super::{Backend, BackendError, Consumer, From, Pending, Producer};
 use crate::scenario::{Compression, Scenario};
 
-/// How long requests about topics may take: making ten thousand partitions takes a while.
+/// Timeout of requests that create or delete topics. Creating ten thousand partitions takes a while.
 const ADMIN_TIMEOUT: Duration = Duration::from_mins(2);
 
-/// How long a metadata request may take.
+/// Timeout of metadata requests.
 const METADATA_TIMEOUT: Duration = Duration::from_secs(15);
 
-/// What a batch may be larger than the records in it: headers of the batch and of its records, and a record over the limit.
+/// Maximum size of a batch beyond `batch_bytes`: for headers of the batch and its records, and a record that exceeds the limit.
 const BATCH_SLACK: usize = 1 << 20;
 
-/// Bytes that a consumer asks for at once, of one partition and in all.
+/// Maximum size of a fetch, for one partition and in total.
 const FETCH_BYTES: usize = 8 << 20;
 const FETCH_BYTES_ALL: usize = 64 << 20;
 
-/// What an acknowledgement means if nobody says: Kafka answers when the record is in the page cache.
+/// Default meaning of an acknowledgement: Kafka replies when the record is in the page cache.
 const ACKNOWLEDGEMENT: &str = "leader's page cache unless the server is configured to flush";
 
-/// A broker, or a cluster, that speaks Kafka's protocol.
+/// A broker or cluster with Kafka's protocol.
 #[derive(Clone, Debug)]
 pub struct Kafka {
     servers: String,
@@ -45,8 +45,9 @@ pub struct Kafka {
 }
 
 impl Kafka {
-    /// The brokers at `servers` (`host:port,...`). What an acknowledgement means is the server's configuration, which a client cannot
-    /// see: whoever started the server says it. `settings` are librdkafka's, and win over those made from a scenario.
+    /// Creates a backend for the brokers at `servers` (`host:port,...`). The meaning of an acknowledgement depends on the server's
+    /// configuration, which a client cannot see, so the caller states it. `settings` are librdkafka's, and override those derived from a
+    /// scenario.
     pub fn new(servers: &str, acknowledgement: Option<&str>, settings: &[(String, String)]) -> Self {
         Self {
             servers: servers.to_owned(),
@@ -55,7 +56,7 @@ impl Kafka {
         }
     }
 
-    /// What all clients have in common.
+    /// Returns the configuration common to all clients.
     fn config(&self) -> ClientConfig {
         let mut config = ClientConfig::new();
         config
@@ -74,12 +75,12 @@ impl Kafka {
         }
     }
 
-    /// Requests in flight and idempotence stay as librdkafka has them, a million and off: with idempotence it allows five, and while
-    /// five are out its thread spins. That took a third to four fifths of the rate, more the longer the broker takes. Records that are
-    /// outstanding are bounded by the scenario anyway.
+    /// Returns the configuration of a producer. The number of requests in flight and idempotence keep librdkafka's defaults, a million and
+    /// off. With idempotence it allows five requests, and its thread spins while five are in flight, which cost a third to four fifths of
+    /// the rate, the more the slower the broker. The scenario bounds the outstanding records anyway.
     fn producer_config(&self, scenario: &Scenario) -> ClientConfig {
         let producers = &scenario.producers;
-        // The number of records is what bounds a batch of one: librdkafka counts what surrounds a record too.
+        // A batch of one record is bounded by the number of records, because librdkafka includes overhead in the size.
         let batch_bytes = producers.batch_bytes.max(scenario.record.bytes + 1024);
         let batch_records = if producers.batch_records == 0 { 1_000_000 } else { producers.batch_records };
         let queued_bytes = (producers.batch_bytes + BATCH_SLACK) * 4
@@ -101,7 +102,7 @@ impl Kafka {
         config
     }
 
-    /// librdkafka wants a group's name of a consumer that joins none; nothing is committed under it.
+    /// Returns the configuration of a consumer. librdkafka requires a group id even without joining a group; nothing is committed.
     fn reader_config(&self) -> ClientConfig {
         let mut config = self.config();
         config.set("group.id", "highwater-bench").set("enable.auto.commit", "false");
@@ -148,8 +149,8 @@ impl Kafka {
         for result in results {
             result.map_err(|(_, code)| failed(code.to_string()))?;
         }
-        // The answer comes before every partition has a leader, and leaders before they serve: the first records would be refused and
-        // tried again, behind others.
+        // Kafka replies before every partition has a leader that serves requests. The first records would be rejected and retried, after
+        // later ones.
         let until = Instant::now() + ADMIN_TIMEOUT;
         let config = self.reader_config();
         loop {
@@ -157,7 +158,7 @@ impl Kafka {
             match blocking(move || consumer::ends(&config, &name, partitions)).await {
                 Ok(()) => return Ok(()),
                 Err(error) if Instant::now() > until => {
-                    return Err(failed(format!("not all its partitions serve: {error}")));
+                    return Err(failed(format!("not all partitions are available: {error}")));
                 }
                 Err(_) => tokio::time::sleep(Duration::from_millis(20)).await,
             }
@@ -179,7 +180,7 @@ fn options() -> AdminOptions {
     AdminOptions::new().request_timeout(Some(ADMIN_TIMEOUT)).operation_timeout(Some(ADMIN_TIMEOUT))
 }
 
-/// Runs what blocks on a thread for such things.
+/// Runs a blocking function on a blocking thread.
 async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
     tokio::task::spawn_blocking(work).await.unwrap_or_else(|e| std::panic::resume_unwind(e.into_panic()))
 }
@@ -230,8 +231,8 @@ impl Backend for Kafka {
             let context = Deliveries { acks: Arc::clone(&acks) };
             let client: ThreadedProducer<Deliveries> = config
                 .create_with_context(context)
-                .map_err(|e| self.failed("make a producer for", topic, e))?;
-            // Connected and with the topic's metadata, before the first record is timed.
+                .map_err(|e| self.failed("create a producer for", topic, e))?;
+            // Connect and fetch the metadata before the first record is timed.
             let (asked, name) = (client.clone(), topic.to_owned());
             blocking(move || asked.client().fetch_metadata(Some(&name), METADATA_TIMEOUT).map(|_| ()))
                 .await

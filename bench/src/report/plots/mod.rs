@@ -1,13 +1,13 @@
-//! Plots and percentile files of a report, into a folder.
+//! Plots and percentile files of a report, written to a directory.
 //!
-//! | file | what it shows |
+//! | file | contents |
 //! |---|---|
-//! | `WORKLOAD-percentiles.svg` | latency at each percentile; the further right, the rarer. One line for each broker and rate |
+//! | `WORKLOAD-percentiles.svg` | latency by percentile, one line for each broker and rate |
 //! | `WORKLOAD-BROKER-latency.svg` | latency over time |
-//! | `WORKLOAD-BROKER-rate.svg` | records a second over time |
-//! | `WORKLOAD-BROKER-ladder.svg` | latency against rate, if several rates were asked for |
+//! | `WORKLOAD-BROKER-rate.svg` | records per second over time |
+//! | `WORKLOAD-BROKER-ladder.svg` | latency by rate, if there are several rates |
 //! | `WORKLOAD-BROKER.hgrm`, `-end-to-end.hgrm` | percentiles of all runs, for HdrHistogram's tools |
-//! | `WORKLOAD-BROKER.hlog` | histograms of the intervals of all runs, for the same |
+//! | `WORKLOAD-BROKER.hlog` | histograms of the intervals of all runs, for HdrHistogram's tools |
 
 mod svg;
 
@@ -23,11 +23,11 @@ use super::{Percentiles, Report, Run};
 use crate::outcome::Outcome;
 use svg::{Axis, Chart, Series};
 
-/// Points for each halving of the distance to 100 %.
+/// Number of points for each halving of the distance to 100 %.
 const TICKS_PER_HALF_DISTANCE: u32 = 10;
 
-/// Writes what can be made of a report, and of the outcomes it was made of if they are still at hand (they have the intervals in full).
-/// Returns the files.
+/// Writes the plots and files of a report, and the interval logs of its outcomes, which have the full histograms of the intervals. Returns the
+/// paths of the files.
 pub fn write(folder: &Path, report: &Report, outcomes: &[Outcome]) -> Result<Vec<PathBuf>, FileError> {
     let mut files = Files::new(folder)?;
     let all = groups(&report.runs);
@@ -74,7 +74,7 @@ pub fn write(folder: &Path, report: &Report, outcomes: &[Outcome]) -> Result<Vec
     Ok(files.written)
 }
 
-/// Writes a plot for each workload that several reports have, with the percentiles of all of them.
+/// Writes a plot for each workload that several reports have, with the percentiles of all reports.
 pub fn write_comparison(folder: &Path, reports: &[(String, Report)]) -> Result<Vec<PathBuf>, FileError> {
     let mut files = Files::new(folder)?;
     let all: Vec<(&str, Vec<Group<'_>>)> =
@@ -94,7 +94,7 @@ pub fn write_comparison(folder: &Path, reports: &[(String, Report)]) -> Result<V
     Ok(files.written)
 }
 
-/// Files in a folder, no two with the same name.
+/// Writer of files with unique names in a directory.
 struct Files {
     folder: PathBuf,
     written: Vec<PathBuf>,
@@ -123,7 +123,7 @@ impl Files {
     }
 }
 
-/// What the first runs of the groups say, each once, in order.
+/// Returns the distinct values of a property of the groups' first runs, in order.
 fn firsts<T: PartialEq>(groups: &[Group<'_>], of: impl Fn(&Run) -> T) -> Vec<T> {
     let mut found = Vec::new();
     for value in groups.iter().map(|group| of(group.first())) {
@@ -134,7 +134,7 @@ fn firsts<T: PartialEq>(groups: &[Group<'_>], of: impl Fn(&Run) -> T) -> Vec<T> 
     found
 }
 
-/// What tells a group from the others of its workload: back end, rate, and what an acknowledgement means if that differs.
+/// Returns a label that distinguishes a group from others of its workload: backend, rate, and the meaning of acknowledgements if it differs.
 fn label(group: &Group<'_>, all: &[Group<'_>]) -> String {
     let first = group.first();
     let mut text = first.backend.clone();
@@ -168,10 +168,10 @@ fn rate_axis() -> Axis {
 }
 
 fn time_axis() -> Axis {
-    Axis { label: "seconds since measuring began".into(), log: false, name: |v| format!("{v}") }
+    Axis { label: "seconds since the start of the measurement".into(), log: false, name: |v| format!("{v}") }
 }
 
-/// Without the zeroes behind the point that round numbers have.
+/// Removes trailing zeros after the decimal point.
 fn short(text: &str) -> String {
     let (digits, unit) = text.split_once(' ').unwrap_or((text, ""));
     let digits =
@@ -186,15 +186,14 @@ fn spectrum(scenario: &str, groups: &[(String, &Group<'_>)]) -> Chart {
     });
     Chart {
         title: format!("{scenario}: latency by percentile"),
-        subtitle: "from the moment a record was meant to be sent to its acknowledgement, all runs together"
-            .into(),
+        subtitle: "from the scheduled time of sending a record to its acknowledgement, over all runs".into(),
         x: Axis { label: "percentile".into(), log: true, name: percentile_name },
         y: latency_axis(true),
         series: series.collect(),
     }
 }
 
-/// The percentile at a place on an axis of `1/(1-p)`.
+/// Formats the percentile at a position on an axis of `1/(1-p)`.
 fn percentile_name(odds: f64) -> String {
     let digits = (odds.log10().round() as usize).saturating_sub(2);
     format!("{:.digits$} %", 100.0 * (1.0 - 1.0 / odds))
@@ -269,7 +268,7 @@ fn rate_over_time(group: &Group<'_>) -> Chart {
     }
 }
 
-/// Steps of a ladder: what was reached, and what it cost.
+/// Plots the steps of a ladder: latency by achieved rate.
 fn ladder(steps: &[&Group<'_>]) -> Chart {
     let first = steps[0].first();
     let latencies: Vec<(f64, Percentiles)> = steps
@@ -282,8 +281,8 @@ fn ladder(steps: &[&Group<'_>]) -> Chart {
         Series { name: name.into(), lines: vec![line], marked: true }
     };
     Chart {
-        title: format!("{} on {}: latency against rate", first.scenario, first.backend),
-        subtitle: format!("open loop, a step for each point; acknowledged: {}", first.acknowledgement),
+        title: format!("{} on {}: latency by rate", first.scenario, first.backend),
+        subtitle: format!("open loop, one point per step; acknowledged: {}", first.acknowledgement),
         x: rate_axis(),
         y: latency_axis(true),
         series: vec![series("50 %", |p| p.p50), series("99 %", |p| p.p99), series("99.9 %", |p| p.p999)],
@@ -305,7 +304,7 @@ mod tests {
     }
 
     #[test]
-    fn a_report_becomes_plots_percentile_files_and_interval_logs() {
+    fn a_report_is_written_as_plots_percentile_files_and_interval_logs() {
         let folder = tempfile::tempdir().expect("a folder");
         let outcomes: Vec<Outcome> = (1..=2).map(outcome).collect();
         let mut runs: Vec<Run> = outcomes.iter().map(Run::of).collect();
@@ -337,7 +336,7 @@ mod tests {
     }
 
     #[test]
-    fn two_reports_share_a_plot_and_names_are_never_taken_twice() {
+    fn two_reports_share_a_plot_and_file_names_are_unique() {
         let folder = tempfile::tempdir().expect("a folder");
         let slow = Run { acknowledgement: "in the page cache".into(), ..Run::of(&outcome(2)) };
         let reports = [
@@ -353,7 +352,7 @@ mod tests {
     }
 
     #[test]
-    fn percentiles_are_named_by_what_is_left() {
+    fn percentile_labels_have_as_many_digits_as_needed() {
         let names = [1.0, 10.0, 100.0, 1e3, 1e4, 1e6].map(percentile_name);
         assert_eq!(names, ["0 %", "90 %", "99 %", "99.9 %", "99.99 %", "99.9999 %"]);
         assert_eq!([short("2.00 ms"), short("100 µs"), short("1.50 k")], ["2 ms", "100 µs", "1.5 k"]);

@@ -1,4 +1,4 @@
-//! A line chart as SVG text: two axes, a grid, a legend, and nothing that needs a library or a font of its own.
+//! A line chart as SVG text with axes, grid and legend, without external libraries or fonts.
 
 use std::fmt::Write as _;
 
@@ -7,23 +7,23 @@ const HEIGHT: f64 = 540.0;
 const LEFT: f64 = 84.0;
 const RIGHT: f64 = 28.0;
 const BOTTOM: f64 = 64.0;
-/// Where the legend begins, below title and subtitle.
+/// Top of the legend, below title and subtitle.
 const LEGEND_TOP: f64 = 70.0;
 const LEGEND_ROW: f64 = 20.0;
-/// Between the legend and the plot.
+/// Space between the legend and the plot.
 const LEGEND_GAP: f64 = 6.0;
-/// Width of a character of the legend, about: text is measured by whoever draws it.
+/// Approximate width of a character of the legend. The exact width is known only to the renderer.
 const CHARACTER: f64 = 7.0;
 const SWATCH: f64 = 30.0;
 const LEGEND_SPACE: f64 = 22.0;
 
-/// Colours that people with any kind of colour vision tell apart (Okabe and Ito), dark enough for thin lines on white.
+/// Colours suitable for colour-blind readers (Okabe and Ito), dark enough for thin lines on white.
 const COLOURS: [&str; 7] = ["#0072b2", "#d55e00", "#009e73", "#b5508f", "#c98a00", "#3a9bd9", "#444444"];
 
-/// Ways of drawing a line, for more series than colours.
+/// Dash patterns, for more series than colours.
 const DASHES: [&str; 3] = ["", "7 4", "2 3"];
 
-/// Ticks that a linear axis has, about.
+/// Approximate number of ticks of a linear axis.
 const TICKS: f64 = 6.0;
 
 /// A chart.
@@ -41,20 +41,20 @@ pub(super) struct Chart {
 pub(super) struct Axis {
     pub(super) label: String,
     pub(super) log: bool,
-    /// Linear axes begin at zero.
+    /// Whether the axis is logarithmic. Linear axes start at zero.
     pub(super) name: fn(f64) -> String,
 }
 
-/// A line, or several of the same kind.
+/// A series of one or more lines.
 #[derive(Clone, Debug)]
 pub(super) struct Series {
     pub(super) name: String,
     pub(super) lines: Vec<Vec<(f64, f64)>>,
-    /// Whether each point is marked.
+    /// Whether points are marked.
     pub(super) marked: bool,
 }
 
-/// From values to places on the paper.
+/// Mapping from values to positions in the chart.
 struct Scale {
     log: bool,
     low: f64,
@@ -64,7 +64,7 @@ struct Scale {
 }
 
 impl Scale {
-    /// Around the values, with room for them. Of a logarithmic one, whole decades only if there are several.
+    /// Creates a scale that covers the values. A logarithmic scale has whole decades only if it spans several.
     fn around(values: impl Iterator<Item = f64>, log: bool, from: f64, to: f64) -> Self {
         let usable = |v: &f64| v.is_finite() && (!log || *v > 0.0);
         let (mut low, mut high) =
@@ -73,7 +73,7 @@ impl Scale {
             (low, high) = (1.0, 10.0);
         }
         if log {
-            // An end is at 1, 2 or 5 times a power of ten.
+            // The ends are 1, 2 or 5 times a power of ten.
             (low, high) = (nice_below(low), nice_below(high * 0.999_999));
             high = next_nice(high);
             if high <= low {
@@ -116,7 +116,7 @@ impl Scale {
     }
 }
 
-/// The largest 1, 2 or 5 times a power of ten that is not above a positive number.
+/// Returns the largest number of the form 1, 2 or 5 times a power of ten that is not above `value`.
 fn nice_below(value: f64) -> f64 {
     let power = 10f64.powf((value * 1.000_000_1).log10().floor());
     let digit = value * 1.000_000_1 / power;
@@ -130,7 +130,7 @@ fn nice_below(value: f64) -> f64 {
         }
 }
 
-/// The one after a number that [`nice_below`] gave.
+/// Returns the next number of this form after a result of [`nice_below`].
 fn next_nice(value: f64) -> f64 {
     let power = 10f64.powf((value * 1.000_000_1).log10().floor());
     match (value / power).round() as i64 {
@@ -141,7 +141,7 @@ fn next_nice(value: f64) -> f64 {
 }
 
 impl Chart {
-    /// The file's text.
+    /// Returns the chart as SVG.
     pub(super) fn svg(&self) -> String {
         let (legend, rows) = self.legend();
         let top = LEGEND_TOP + rows * LEGEND_ROW + LEGEND_GAP;
@@ -202,7 +202,7 @@ impl Chart {
         );
     }
 
-    /// Names with a piece of their line, in as many rows as they need; and how many those are.
+    /// Draws the names of the series with samples of their lines. Returns the text and its height.
     fn legend(&self) -> (String, f64) {
         let mut out = String::new();
         let (mut at, mut row) = (LEFT, 0.0);
@@ -224,7 +224,7 @@ impl Chart {
 
 impl Series {
     fn draw(&self, out: &mut String, nth: usize, x: &Scale, y: &Scale) {
-        // Several lines of one colour are lighter, so that none hides the others.
+        // Several lines of one series are translucent, so that none hides the others.
         let opacity = if self.lines.len() > 1 { " stroke-opacity=\"0.65\"" } else { "" };
         _ = writeln!(out, "<g {}{opacity}><title>{}</title>", style(nth), escaped(&self.name));
         for line in &self.lines {
@@ -236,7 +236,7 @@ impl Series {
             if !path.is_empty() {
                 _ = writeln!(out, "<path d=\"{path}\"/>");
             }
-            // A single point has no line.
+            // A single point has no line, so mark it.
             if self.marked || line.len() == 1 {
                 for (px, py) in line {
                     let (cx, cy) = (x.place(*px), y.place(*py));
@@ -308,7 +308,7 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn a_chart_is_well_formed_and_has_its_series_its_names_and_its_axes() {
+    fn a_chart_is_well_formed_and_has_series_names_and_axes() {
         let text =
             chart(vec![line("one", &[(0.0, 1.0), (1.0, 3.0)]), line("<two>", &[(0.5, 2.0)])], false).svg();
         let elements = elements(&text);
@@ -323,7 +323,7 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn every_point_stands_within_the_axes_whatever_the_values() {
+    fn every_point_is_within_the_axes_whatever_the_values() {
         for log in [false, true] {
             for points in
                 [vec![], vec![(0.0, 0.0)], vec![(1.0, 7.0), (1e6, 7.0)], vec![(3.0, 1e-3), (4.0, 1e12)]]
@@ -354,7 +354,7 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn more_series_than_colours_differ_in_their_dashes() {
+    fn more_series_than_colours_have_different_dashes() {
         assert_ne!(style(0), style(COLOURS.len()));
         assert_ne!(style(COLOURS.len()), style(2 * COLOURS.len()));
     }

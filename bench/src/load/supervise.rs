@@ -1,5 +1,4 @@
-//! What the caller's thread does while the load goes on: samples what processes use, disturbs the broker if that is asked for, shows
-//! progress.
+//! Supervision of a load on the caller's thread: samples resource usage, kills the broker if the scenario asks for it, and shows progress.
 
 use std::sync::atomic::Ordering;
 use std::sync::mpsc;
@@ -8,53 +7,53 @@ use std::time::Duration;
 
 use super::control::Control;
 use super::generator::Generated;
-use super::run::{LOOK, Run, Stage};
+use super::run::{Run, RunContext, SUPERVISION_INTERVAL};
 use crate::BenchError;
 use crate::backend::Backend;
 use crate::outcome::{Interval, Usage};
 use crate::process::Sampler;
 
-/// How often processes are sampled, in looks.
-const SAMPLE: u32 = 4;
+/// Interval between samples of the processes, in iterations.
+const ITERATIONS_PER_SAMPLE: u32 = 4;
 
 impl Run<'_> {
-    /// Until the generator is done: samples what processes use, disturbs the broker if that is asked for, shows progress.
-    pub(super) fn look_on(
+    /// Supervises the load until the generators are done. Returns the resource usage of this process and of the broker.
+    pub(super) fn supervise(
         &self,
-        stage: &mut Stage<'_>,
+        context: &mut RunContext<'_>,
         control: &Control,
         generators: &[ScopedJoinHandle<'_, Result<Generated, BenchError>>],
-        pieces: &mpsc::Receiver<Interval>,
+        intervals: &mpsc::Receiver<Interval>,
     ) -> Result<(Usage, Option<Usage>), BenchError> {
-        let whole = Duration::from_nanos(control.to);
+        let total = Duration::from_nanos(control.to);
         let kill_at = u64::midpoint(control.from, control.to);
         let mut kills = self.scenario.disturbance.is_some_and(|disturbance| disturbance.kill);
-        if kills && stage.server.is_none() {
+        if kills && context.server.is_none() {
             return Err(BenchError::failed(
-                "this scenario kills its broker, so it needs one of its own: leave --server out",
+                "this scenario kills its broker, so the run must start its own: leave out --server",
             ));
         }
         let begin = |pids: &[u32]| Sampler::start(pids);
         let mut own = begin(&[std::process::id()]);
-        let mut broker = stage.broker().map(|pid| begin(&[pid]));
+        let mut broker = context.broker().map(|pid| begin(&[pid]));
         let mut measuring = false;
         let mut syncs = None;
         let mut used = None;
-        let mut looks = 0;
+        let mut iterations = 0;
         while !generators.iter().all(ScopedJoinHandle::is_finished) {
-            if stage.interrupted.load(Ordering::Relaxed) {
+            if context.interrupted.load(Ordering::Relaxed) {
                 return Err(BenchError::Interrupted);
             }
             let now = control.now();
             if !measuring && now >= control.from {
                 measuring = true;
-                syncs = self.syncs(stage.backend);
+                syncs = self.syncs(context.backend);
                 own = begin(&[std::process::id()]);
-                broker = stage.broker().map(|pid| begin(&[pid]));
+                broker = context.broker().map(|pid| begin(&[pid]));
             }
             if kills && now >= kill_at {
                 kills = false;
-                let server = stage.server.as_mut().expect("checked above");
+                let server = context.server.as_mut().expect("checked above");
                 if let Some(broker) = &mut broker {
                     broker.sample();
                 }
@@ -65,25 +64,25 @@ impl Run<'_> {
             }
             if used.is_none() && now >= control.to {
                 let own = std::mem::replace(&mut own, begin(&[]));
-                used = Some(self.used(stage.backend, own, broker.take(), syncs));
+                used = Some(self.used(context.backend, own, broker.take(), syncs));
             }
-            looks += 1;
-            if looks % SAMPLE == 0 {
+            iterations += 1;
+            if iterations % ITERATIONS_PER_SAMPLE == 0 {
                 own.sample();
                 if let Some(broker) = &mut broker {
                     broker.sample();
                 }
             }
-            for piece in pieces.try_iter() {
-                stage.watch.interval(&piece);
+            for interval in intervals.try_iter() {
+                context.watch.interval(&interval);
             }
-            stage.watch.load(control.records(), Duration::from_nanos(now.min(control.to)), whole);
-            std::thread::sleep(LOOK);
+            context.watch.load(control.records(), Duration::from_nanos(now.min(control.to)), total);
+            std::thread::sleep(SUPERVISION_INTERVAL);
         }
-        Ok(used.unwrap_or_else(|| self.used(stage.backend, own, broker, syncs)))
+        Ok(used.unwrap_or_else(|| self.used(context.backend, own, broker, syncs)))
     }
 
-    /// What the generator and the broker have used; `syncs` is what the broker had counted at the beginning.
+    /// Returns the usage of the generator and the broker. `syncs` is the broker's counter at the start.
     fn used(
         &self,
         backend: &dyn Backend,
@@ -92,14 +91,14 @@ impl Run<'_> {
         syncs: Option<u64>,
     ) -> (Usage, Option<Usage>) {
         let broker = broker.map(|broker| Usage {
-            // Less than before: another process counts.
+            // A smaller count is that of a restarted broker.
             syncs: self.syncs(backend).zip(syncs).and_then(|(now, then)| now.checked_sub(then)),
             ..broker.finish()
         });
         (own.finish(), broker)
     }
 
-    /// None where the broker does not tell or cannot be asked now.
+    /// Returns the broker's count of syncs, or `None` if it has no such counter or cannot be reached.
     fn syncs(&self, backend: &dyn Backend) -> Option<u64> {
         self.runtime.block_on(backend.syncs()).ok().flatten()
     }
