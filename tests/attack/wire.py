@@ -1,4 +1,4 @@
-"""Kafka's protocol and the native one, as far as the tests in Python need them."""
+"""Encoders for the parts of Kafka's and the native protocol that the Python tests use."""
 
 import gzip
 import socket
@@ -112,7 +112,7 @@ def join_by_regex(group, member, regex):
 
 
 def list_end(client, topic, partition):
-    """The offset behind the last record of a partition."""
+    """Returns the offset after the last record of a partition."""
     return struct.unpack(">q", client.call(list_offsets(topic, -1, partition))[-8:])[0]
 
 
@@ -167,7 +167,7 @@ class Client:
         length, _, status, _ = struct.unpack("<IHHQ", self.exactly(16))
         body = self.exactly(length)
         if status:
-            raise EOFError(f"the broker refused: {body.decode()}")
+            raise EOFError(f"the broker returned an error: {body.decode()}")
         return body
 
     def close(self):

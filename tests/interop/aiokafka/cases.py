@@ -15,7 +15,7 @@ def records(ctx: Context) -> None:
 
 @case("aiokafka.admin", "aiokafka's admin client on topics, configurations, offsets by time, records and groups", short=True)
 def admin(ctx: Context) -> None:
-    """The program checks itself."""
+    """The program makes the assertions."""
     client(ctx).admin(ctx, ctx.broker())
 
 
@@ -25,25 +25,25 @@ def group(ctx: Context) -> None:
     come_and_go(ctx, [client(ctx)], "range")
 
 
-@case("aiokafka.group-static", "aiokafka members with an instance id come back after kill -9, and nobody else notices")
+@case("aiokafka.group-static", "static aiokafka members rejoin after kill -9 without a rebalance")
 def group_static(ctx: Context) -> None:
     """The classic protocol."""
     static_members(ctx, client(ctx), "range")
 
 
-@case("aiokafka.group-broker-dies", "the broker is killed under aiokafka members of a group, which go on where they were")
+@case("aiokafka.group-broker-dies", "aiokafka members of a group resume after a kill of the broker")
 def group_broker_dies(ctx: Context) -> None:
     """The classic protocol."""
     outlive_the_broker(ctx, client(ctx), "range")
 
 
-@case("aiokafka.records-broker-dies", "the broker is killed under aiokafka's idempotent producer: each record is there once, in order")
+@case("aiokafka.records-broker-dies", "aiokafka's idempotent producer writes each record once, in order, through kills of the broker")
 def records_broker_dies(ctx: Context) -> None:
-    """Time and again."""
+    """The broker is killed repeatedly."""
     through_crashes(ctx, client(ctx))
 
 
-@case("aiokafka.refusals", "aiokafka stops at what is refused for good, a transaction or a topic's name, and names the error", short=True)
+@case("aiokafka.refusals", "aiokafka fails at once with permanent errors, such as those of transactions and invalid topic names, and names the error", short=True)
 def refusals(ctx: Context) -> None:
-    """The program checks itself."""
+    """The program makes the assertions."""
     client(ctx).refusals(ctx, ctx.broker())

@@ -10,5 +10,5 @@ HERE = Path(__file__).resolve().parent
 
 
 def client(ctx: Context) -> Kafka:
-    """The programs of `client/`. aiokafka refuses a record with neither key nor value."""
+    """Returns the programs of `client/`. aiokafka rejects a record with neither key nor value."""
     return python_client(ctx, "aiokafka", HERE, null_records=False)

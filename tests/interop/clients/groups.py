@@ -1,4 +1,4 @@
-"""A group whose members join, leave and die while records keep coming: none is missed, and each partition has one owner in the end."""
+"""Group scenarios: members join, leave and die during writes. No record is missed, and each partition has one owner in the end."""
 
 from collections.abc import Callable, Sequence
 import itertools
@@ -15,13 +15,13 @@ GROUP = "workers"
 TOPIC = "work"
 PARTITIONS = 6
 HANG = 300.0
-"""Seconds after which a group is taken to hang: sessions of the consumer protocol alone are 45 of them."""
+"""Seconds after which a group is considered to hang. The session timeout of the consumer protocol alone is 45 s."""
 BURST = 60
-"""Records that are written after each change."""
+"""Number of records written after each change."""
 
 
 class Member:
-    """A running member, as what it printed tells."""
+    """A running member. Its state is derived from its output."""
 
     def __init__(self, name: str, process: Process) -> None:
         self.name = name
@@ -32,31 +32,31 @@ class Member:
 
     @property
     def assignments(self) -> list[list[int]]:
-        """The partitions it has owned, after each change."""
+        """Returns the partitions it owned after each change."""
         return self._events("owns")
 
     @property
     def owns(self) -> list[int]:
-        """The partitions it owns."""
+        """Returns the partitions it owns."""
         return (self.assignments or [[]])[-1]
 
     @property
     def seen(self) -> list[str]:
-        """The values it has read."""
+        """Returns the values it has read."""
         return self._events("value")
 
     def leave(self) -> None:
-        """In order."""
+        """Stops it with SIGTERM, so that it leaves the group."""
         self.process.signal(signal.SIGTERM)
         self.process.wait()
 
     def die(self) -> None:
-        """kill -9."""
+        """Kills it with SIGKILL."""
         self.process.kill()
 
 
 class Group:
-    """The group of a case, its topic, and who was ever in it."""
+    """The group of a case: its topic, and all current and former members."""
 
     def __init__(self, ctx: Context, protocol: str) -> None:
         self.ctx = ctx
@@ -69,14 +69,14 @@ class Group:
         self._members: list[Member] = []
 
     def join(self, client: Kafka, instance: str | None = None, topic: str = TOPIC) -> Member:
-        """One more member; `topic` may be a pattern."""
+        """Starts another member. `topic` may be a pattern."""
         words = [GROUP, topic, self.protocol, *([instance] if instance else [])]
         member = Member(f"member {next(self._names)} ({client.name})", client.member(self.ctx, self.broker, *words))
         self._members.append(member)
         return member
 
     def settle(self, members: Sequence[Member]) -> None:
-        """Waits until these own the partitions, each as many as another; then writes, and waits until all of it was read."""
+        """Waits until the partitions are divided evenly among these members; then writes, and waits until all records are read."""
 
         def divided() -> bool:
             owned = sorted(partition for member in members for partition in member.owns)
@@ -89,7 +89,7 @@ class Group:
         self._await(f"{names} have read what was written", members, lambda: set(self.written) <= self._seen())
 
     def write(self) -> list[str]:
-        """Some more records, on all partitions."""
+        """Writes more records to all partitions."""
         values = [f"task {len(self.written) + n}" for n in range(BURST)]
         lines = [json.dumps({"key": value, "value": value, "headers": []}) for value in values]
         self._native.write(self.ctx, self.broker, TOPIC, "none", lines)
@@ -103,7 +103,7 @@ class Group:
         def unless_somebody_ended() -> bool:
             for member in members:
                 if not member.process.running:
-                    raise Failed(f"{member.name} has ended by itself\n{member.process.story()}")
+                    raise Failed(f"{member.name} has ended unexpectedly\n{member.process.story()}")
             return probe()
 
         try:
@@ -111,11 +111,11 @@ class Group:
         except Failed as failed:
             owned = "; ".join(f"{member.name} owns {member.owns}" for member in self._members)
             missing = sorted(set(self.written) - self._seen())
-            raise Failed(f"{failed}: {owned}; {len(missing)} records were read by nobody, such as {missing[:5]}") from None
+            raise Failed(f"{failed}: {owned}; {len(missing)} records were not read, such as {missing[:5]}") from None
 
 
 def come_and_go(ctx: Context, clients: Sequence[Kafka], protocol: str) -> None:
-    """Members of these clients, in turn, join, leave in order, and are killed. The last ones leave, and one comes back."""
+    """Members of these clients join, leave and are killed. The last ones leave, and one rejoins."""
     group, clients = Group(ctx, protocol), itertools.cycle(clients)
     first = group.join(next(clients))
     group.settle([first])
@@ -126,7 +126,7 @@ def come_and_go(ctx: Context, clients: Sequence[Kafka], protocol: str) -> None:
     third.die()
     group.settle([first])
     if protocol != "range":
-        true("whoever stays keeps partitions all the time", [] not in first.assignments[1:], first.assignments)
+        true("the member that stays always owns partitions", [] not in first.assignments[1:], first.assignments)
     fourth = group.join(next(clients))
     group.settle([first, fourth])
     first.leave()
@@ -135,14 +135,14 @@ def come_and_go(ctx: Context, clients: Sequence[Kafka], protocol: str) -> None:
     new = group.write()
     last = group.join(next(clients))
     group.settle([last])
-    same_items("what a member reads that comes when all have left", last.seen, [*new, *group.written[-BURST:]])
+    same_items("what a member reads that joins after all have left", last.seen, [*new, *group.written[-BURST:]])
     last.leave()
 
 
 def static_members(ctx: Context, client: Kafka, protocol: str) -> None:
-    """A member with a name goes and comes back: it has its partitions again, and the others do not notice.
+    """A static member leaves and rejoins: it gets its partitions back, without a rebalance of the others.
 
-    It is not the leader of the group, which the first one to join is: some clients ask for a rebalance when they come back as that.
+    It is not the leader of the group, which is the first member to join: some clients request a rebalance when the leader rejoins.
     """
     group = Group(ctx, protocol)
     stays = group.join(client, "a")
@@ -151,21 +151,21 @@ def static_members(ctx: Context, client: Kafka, protocol: str) -> None:
     group.settle([stays, goes])
     before = len(stays.assignments)
     if protocol == "consumer":
-        # It says that it will be back. A name whose member died is free when the session ends, in Kafka, too.
+        # It announces its return. The instance id of a dead member is free only after the session timeout, also in Kafka.
         goes.leave()
     else:
         goes.die()
     again = group.join(client, "b")
     group.settle([stays, again])
     assigned = [owned for owned in goes.assignments if owned][-1]
-    equal("partitions of the member that came back", again.owns, assigned)
+    equal("partitions of the member that rejoined", again.owns, assigned)
     equal("changes of the partitions of the member that stayed", len(stays.assignments) - before, 0)
     stays.leave()
     again.leave()
 
 
 def outlive_the_broker(ctx: Context, client: Kafka, protocol: str) -> None:
-    """The broker is killed and started again, twice, under members that read: they go on where they were."""
+    """The broker is killed and restarted twice while members read. They resume where they were."""
     group = Group(ctx, protocol)
     members = [group.join(client), group.join(client)]
     group.settle(members)
@@ -178,12 +178,12 @@ def outlive_the_broker(ctx: Context, client: Kafka, protocol: str) -> None:
     new = group.write()
     last = group.join(client)
     group.settle([last])
-    same_items("what a member reads that comes when all have left", last.seen, [*new, *group.written[-BURST:]])
+    same_items("what a member reads that joins after all have left", last.seen, [*new, *group.written[-BURST:]])
     last.leave()
 
 
 def by_pattern(ctx: Context, client: Kafka, protocol: str) -> None:
-    """A member that subscribes to a pattern gets the topic that matches, and with another member its part of it."""
+    """A member that subscribes to a pattern gets the matching topic, and shares it with a second member."""
     group = Group(ctx, protocol)
     Native().create(ctx, group.broker, "play", PARTITIONS)
     members = [group.join(client, topic="^w.rk$")]

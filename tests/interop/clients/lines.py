@@ -1,6 +1,6 @@
 """Records as lines of JSON, the form that `highwater consume --json` prints and `highwater produce --json` reads.
 
-Every client of the suite speaks it, so that any of them can read what any other wrote and one comparison serves them all.
+All clients of the suite use it, so that each can read what the others wrote, with one comparison for all.
 """
 
 import base64
@@ -8,7 +8,7 @@ import json
 
 
 def as_bytes(fields: dict, name: str) -> bytes | None:
-    """The bytes of a field, which is text, or base64 in a field of its own, or not there."""
+    """Returns the bytes of a field, given as text, as base64 in a separate field, or not at all."""
     code = fields.get(f"{name}_base64")
     if code is not None:
         return base64.b64decode(code)
@@ -17,7 +17,7 @@ def as_bytes(fields: dict, name: str) -> bytes | None:
 
 
 def as_fields(name: str, value: bytes | None) -> dict:
-    """The reverse of `as_bytes`."""
+    """Inverse of `as_bytes`."""
     if value is None:
         return {name: None}
     try:
@@ -27,7 +27,7 @@ def as_fields(name: str, value: bytes | None) -> dict:
 
 
 def line(record) -> str:
-    """A record that was read, as aiokafka and kafka-python return it."""
+    """Formats a record returned by aiokafka or kafka-python."""
     headers = [{"key": name, **as_fields("value", value)} for name, value in record.headers or []]
     return json.dumps(
         {

@@ -1,4 +1,4 @@
-"""Records with everything that can get lost on the way, and the comparison of what was written with what was read."""
+"""A corpus of records with all special cases, and the comparison of records read with records written."""
 
 import base64
 from collections.abc import Iterable, Sequence
@@ -17,7 +17,7 @@ CRASHES = 8
 
 
 class Record(NamedTuple):
-    """A record as it has to come out again."""
+    """A record to write and to expect."""
 
     key: bytes | None
     value: bytes | None
@@ -26,7 +26,7 @@ class Record(NamedTuple):
 
 
 def _field(name: str, value: bytes | None) -> dict[str, str | None]:
-    """Text or, if it is not UTF-8, base64 in a field of its own."""
+    """Formats bytes as text, or as base64 in a separate field if they are not UTF-8."""
     if value is None:
         return {name: None}
     try:
@@ -36,7 +36,7 @@ def _field(name: str, value: bytes | None) -> dict[str, str | None]:
 
 
 def _bytes(fields: dict, name: str) -> bytes | None:
-    """The reverse."""
+    """Inverse of `_field`."""
     code, text = fields.get(f"{name}_base64"), fields.get(name)
     if code is not None:
         return base64.b64decode(code)
@@ -44,14 +44,14 @@ def _bytes(fields: dict, name: str) -> bytes | None:
 
 
 def line(record: Record) -> str:
-    """The record as the clients read it."""
+    """Formats a record as input of the clients."""
     headers = [{"key": name, **_field("value", value)} for name, value in record.headers]
     fields = {**_field("key", record.key), **_field("value", record.value), "headers": headers, "timestamp": record.timestamp}
     return json.dumps(fields)
 
 
 def parse(text: str) -> tuple[int, int, Record]:
-    """Partition, offset and record that a client printed."""
+    """Parses the partition, offset and record printed by a client."""
     fields = json.loads(text)
     headers = tuple((header["key"], _bytes(header, "value")) for header in fields["headers"])
     record = Record(_bytes(fields, "key"), _bytes(fields, "value"), headers, fields["timestamp"])
@@ -59,12 +59,12 @@ def parse(text: str) -> tuple[int, int, Record]:
 
 
 def corpus(client: Kafka | Native) -> list[Record]:
-    """What the client can write of all that is rare in tests and usual in the world, and enough plain records to compress.
+    """Returns the special records that the client can write, and enough plain records for compression.
 
-    No two are the same.
+    All records are distinct.
     """
     chance = random.Random(5)
-    # Within the hour, so that retention leaves them alone, and none of them what the clock says.
+    # Within the last hour, so that retention keeps them, but different from the current time.
     time_ms = int(time.time()) * 1000 - 3_600_000
     twice = (("trace", b"1"), ("trace", b"2"), ("trace", b"1"), ("empty", b""), ("", b"no name"), ("raw", b"\xff\x00"))
     special: list[tuple[bytes | None, bytes | None, tuple]] = [
@@ -86,7 +86,7 @@ def corpus(client: Kafka | Native) -> list[Record]:
 
 
 def check_read(what: str, lines: Iterable[str], written: Sequence[Record]) -> dict[tuple[int, int], Record]:
-    """Each record came out once, as it went in, at offsets without gaps; where each of them was."""
+    """Asserts that each record was read once, unchanged, at offsets without gaps. Returns the records by position."""
     places = {(partition, offset): record for partition, offset, record in map(parse, lines)}
     ends: dict[int, int] = {}
     for partition, offset in sorted(places):
@@ -101,7 +101,7 @@ def check_read(what: str, lines: Iterable[str], written: Sequence[Record]) -> di
 
 
 def check_places(what: str, said: Sequence[str], places: dict[tuple[int, int], Record], written: Sequence[Record]) -> None:
-    """Each record is where its acknowledgement said it is."""
+    """Asserts that each record is at its acknowledged position."""
     told = {place["record"]: (place["partition"], place["offset"]) for place in map(json.loads, said)}
     equal(f"{what}: records that were acknowledged", sorted(told), list(range(len(written))))
     for index, at in told.items():
@@ -110,29 +110,29 @@ def check_places(what: str, said: Sequence[str], places: dict[tuple[int, int], R
 
 
 def partitions_of_keys(places: dict[tuple[int, int], Record]) -> dict[bytes, int]:
-    """Where each key went, which has to be one partition."""
+    """Returns the partition of each key, and asserts that there is only one."""
     found: dict[bytes, int] = {}
     for (partition, _), record in places.items():
         if record.key is not None:
             equal(f"the partition of key {record.key[:20]!r}", partition, found.setdefault(record.key, partition))
-    true("keys are on every partition", len(set(found.values())) == PARTITIONS, found)
+    true("every partition has keys", len(set(found.values())) == PARTITIONS, found)
     return found
 
 
 def check_stored(ctx: Context, broker: Broker, topic: str, codec: str) -> None:
-    """The batches of a topic rest in the log as this codec made them. The broker has to be stopped."""
+    """Asserts that the batches of a topic are stored with this codec. The broker must be stopped."""
     seen = set()
     for partition in range(PARTITIONS):
         dump = [broker.program, "log", "dump", topic, "--partition", str(partition), "--json", "--data-dir", broker.data]
         frames = [json.loads(text) for text in ctx.run(dump, name="dump").lines]
         seen |= {frame["batch"]["compression"] for frame in frames if frame["kind"] == "batch"}
-    # What does not get smaller stays as it is.
+    # Clients leave batches uncompressed if compression does not make them smaller.
     equal(f"compression of the batches of {topic}", seen | {"none"}, {codec, "none"})
     true(f"batches of {topic} are compressed with {codec}", codec in seen, seen)
 
 
 def round_trip(ctx: Context, client: Kafka) -> None:
-    """With each codec, with and without idempotence: what the client wrote it reads back, and the log holds what it compressed."""
+    """With each codec, with and without idempotence: the client reads back what it wrote, and the log stores its compressed batches."""
     broker, native, written = ctx.broker(), Native(), corpus(client)
     codecs = _codecs(ctx, client)
     for codec, mode in ((codec, mode) for codec in codecs for mode in ("plain", "idempotent")):
@@ -148,7 +148,7 @@ def round_trip(ctx: Context, client: Kafka) -> None:
 
 
 def all_to_all(ctx: Context, clients: Sequence[Kafka | Native]) -> None:
-    """What each wrote, with each codec, every other reads; and a key is on the same partition whoever wrote it."""
+    """Each client reads what the others wrote, with each codec, and all clients choose the same partition for a key."""
     broker, native = ctx.broker(), Native()
     homes: dict[bytes, int] = {}
     for writer in clients:
@@ -168,7 +168,7 @@ def all_to_all(ctx: Context, clients: Sequence[Kafka | Native]) -> None:
 
 
 def through_crashes(ctx: Context, client: Kafka) -> None:
-    """The broker is killed under an idempotent producer, time and again: each record is there once, and in order."""
+    """The broker is killed repeatedly during writes by an idempotent producer: each record is read once, and in order."""
     broker, native = ctx.broker(), Native()
     native.create(ctx, broker, "survivors", PARTITIONS)
     start_ms = int(time.time()) * 1000 - 3_600_000
@@ -178,8 +178,8 @@ def through_crashes(ctx: Context, client: Kafka) -> None:
     share = len(lines) // CRASHES
     for begin in range(0, len(lines), share):
         producer.write("".join(lines[begin : begin + share]))
-        # The first of them have arrived, so the others are on their way.
-        producer.wait_for("an acknowledgement of what was just sent", lambda told: len(told) > begin)
+        # The first records have arrived, so the others are in flight.
+        producer.wait_for("an acknowledgement of a record just sent", lambda told: len(told) > begin)
         broker.kill9()
         broker.start()
     producer.close_input()
@@ -193,16 +193,16 @@ def through_crashes(ctx: Context, client: Kafka) -> None:
 
 
 def _codecs(ctx: Context, client: Kafka | Native) -> Sequence[str]:
-    """What is tried with this client; one codec will do for the short version."""
+    """Returns the codecs to test with this client; only one in the short version."""
     return client.codecs[-1:] if ctx.settings.short else client.codecs
 
 
 def _order(record: Record) -> int:
-    """No two records of the corpus have the same time."""
+    """Sort key of records: the timestamp, which is unique in the corpus."""
     return record.timestamp
 
 
 def _short(record: Record) -> str:
-    """For a message: large values are cut."""
+    """Formats a record for a message, with large values truncated."""
     text = repr(record)
     return text if len(text) < 500 else f"{text[:500]}… ({len(text)} characters)"

@@ -1,4 +1,4 @@
-"""Clients of different languages and of both protocols on the same topics and in the same groups."""
+"""Clients in different languages and with both protocols share topics and groups."""
 
 from clients.groups import come_and_go
 from clients.programs import Native
@@ -12,13 +12,13 @@ import python.library
 EVERYBODY = ("go", "node", "npm")
 
 
-@case("cross.records", "records of the native protocol and of three Kafka clients, each read by all, keys on the same partitions", needs=EVERYBODY)
+@case("cross.records", "records of the native client and three Kafka clients are read by all, with the same partitions for keys", needs=EVERYBODY)
 def records(ctx: Context) -> None:
     """Every codec that both sides have."""
     all_to_all(ctx, [Native(), python.library.client(ctx), go.library.client(ctx), node.library.client(ctx)])
 
 
-@case("cross.native", "records written through the native protocol are read by a Kafka client, and the reverse", short=True)
+@case("cross.native", "records written with the native protocol are read by a Kafka client, and vice versa", short=True)
 def native(ctx: Context) -> None:
     """The same with one Kafka client."""
     all_to_all(ctx, [Native(), python.library.client(ctx)])

@@ -19,7 +19,7 @@ const (
 	adminGroup = "billing"
 )
 
-// administrator checks what kadm is answered; the first answer that is not Kafka's is kept, and ends everything.
+// administrator tests kadm's requests. The first response that differs from Kafka's ends the program.
 type administrator struct {
 	*kadm.Client
 	ctx     context.Context
@@ -27,10 +27,10 @@ type administrator struct {
 	startMs int64
 }
 
-// failure is how a check ends the program: the steps below read better without an error after each line.
+// failure is the panic value of a failed check, which saves error handling after each step.
 type failure struct{ error }
 
-// caught is deferred by whoever checks: it makes the error of a failed check the one that is returned.
+// caught is deferred by functions that check. It returns the error of a failed check.
 func caught(err *error) {
 	if thrown := recover(); thrown != nil {
 		failed, is := thrown.(failure)
@@ -60,7 +60,7 @@ func refused(what string, err error, wanted *kerr.Error) {
 	}
 }
 
-// admin is what an administrator does through kadm. It ends with an error at the first answer that is not Kafka's.
+// admin tests administrative requests with kadm. It fails at the first response that differs from Kafka's.
 func admin(ctx context.Context, bootstrap string, _ []string) (err error) {
 	defer caught(&err)
 	client := must(kgo.NewClient(kgo.SeedBrokers(bootstrap), kgo.RecordPartitioner(kgo.ManualPartitioner())))
@@ -77,7 +77,7 @@ func admin(ctx context.Context, bootstrap string, _ []string) (err error) {
 	return nil
 }
 
-// topics are created with a configuration, listed, given partitions, and deleted; the cluster has one broker.
+// topics creates topics with a configuration, lists, extends and deletes them, and checks that the cluster has one broker.
 func (a *administrator) topics() {
 	metadata := must(a.BrokerMetadata(a.ctx))
 	equal("brokers", metadata.Brokers.NodeIDs(), []int32{metadata.Controller})
@@ -102,7 +102,7 @@ func (a *administrator) topics() {
 	equal("partitions", listed[adminTopic].Partitions.Numbers(), []int32{0, 1, 2})
 }
 
-// config is a setting of the topic.
+// config returns a setting of the topic.
 func (a *administrator) config(name string) string {
 	described := must(must(a.DescribeTopicConfigs(a.ctx, adminTopic)).On(adminTopic, nil))
 	for _, config := range described.Configs {
@@ -113,7 +113,7 @@ func (a *administrator) config(name string) string {
 	panic(failure{fmt.Errorf("the topic has no setting %s", name)})
 }
 
-// configs are shown, changed by parts, and replaced.
+// configs describes, incrementally alters, and replaces settings.
 func (a *administrator) configs() {
 	equal("retention.ms as created", a.config("retention.ms"), "86400000")
 	bytes, compact, hours := "2000000", "compact", "7200000"
@@ -135,7 +135,7 @@ func (a *administrator) configs() {
 	equal("the broker has settings", len(broker.Configs) > 0, true)
 }
 
-// produce writes thirty records, one a second, in turn to the three partitions.
+// produce writes thirty records with timestamps a second apart, round-robin to the three partitions.
 func (a *administrator) produce(client *kgo.Client) {
 	for n := range 30 {
 		record := &kgo.Record{
@@ -150,7 +150,7 @@ func (a *administrator) produce(client *kgo.Client) {
 	}
 }
 
-// at are the offsets that were listed, by partition.
+// at returns listed offsets, by partition.
 func at(listed kadm.ListedOffsets, err error) []int64 {
 	must(listed, errors.Join(err, listed.Error()))
 	offsets := make([]int64, 3)
@@ -158,7 +158,7 @@ func at(listed kadm.ListedOffsets, err error) []int64 {
 	return offsets
 }
 
-// offsets are found by time and by name, and records deleted up to one.
+// offsets lists offsets by time and by name, and deletes records before an offset.
 func (a *administrator) offsets() {
 	equal("earliest offsets", at(a.ListStartOffsets(a.ctx, adminTopic)), []int64{0, 0, 0})
 	equal("latest offsets", at(a.ListEndOffsets(a.ctx, adminTopic)), []int64{10, 10, 10})
@@ -172,7 +172,7 @@ func (a *administrator) offsets() {
 	equal("earliest offsets after deletion", at(a.ListStartOffsets(a.ctx, adminTopic)), []int64{4, 10, 0})
 }
 
-// committed are the group's offsets with what stands beside them.
+// committed returns the group's offsets with their metadata.
 func (a *administrator) committed() []string {
 	var all []string
 	for _, o := range must(a.FetchOffsets(a.ctx, adminGroup)).Sorted() {
@@ -181,7 +181,7 @@ func (a *administrator) committed() []string {
 	return all
 }
 
-// commits are read back with what was written beside them, and deleted.
+// commits commits offsets with metadata, reads them back, and deletes one.
 func (a *administrator) commits() {
 	var places kadm.Offsets
 	places.Add(kadm.Offset{Topic: adminTopic, Partition: 0, At: 5, LeaderEpoch: 0, Metadata: "up to order 15"})
@@ -193,7 +193,7 @@ func (a *administrator) commits() {
 	equal("without the deleted one", a.committed(), []string{"0:5 up to order 15", "2:3 "})
 }
 
-// member joins the group and reads all that it has not committed.
+// member joins the group and reads all uncommitted records.
 func (a *administrator) member(options ...kgo.Opt) *kgo.Client {
 	member := must(kgo.NewClient(append([]kgo.Opt{
 		kgo.SeedBrokers(a.broker),
@@ -217,7 +217,7 @@ func (a *administrator) member(options ...kgo.Opt) *kgo.Client {
 	return member
 }
 
-// groups are listed and described with and without members, and deleted.
+// groups lists and describes groups with and without members, and deletes them.
 func (a *administrator) groups() {
 	member := a.member()
 	described := must(must(a.DescribeGroups(a.ctx, adminGroup)).On(adminGroup, nil))
@@ -237,7 +237,7 @@ func (a *administrator) groups() {
 	equal("groups at the end", len(must(a.ListGroups(a.ctx))), 0)
 }
 
-// consumerGroups are those of KIP-848, and described by a request of their own.
+// consumerGroups tests groups of KIP-848, which are described by a separate request.
 func (a *administrator) consumerGroups() {
 	member := a.member(kgo.Balancers(kgo.StickyBalancer()), kgo.ServerSideBalancer())
 	described := must(a.DescribeConsumerGroups(a.ctx, adminGroup))[adminGroup]

@@ -16,17 +16,17 @@ def records(ctx: Context) -> None:
 
 @case("go.admin", "kadm on topics, configurations, offsets, records and groups", short=True, needs=("go",))
 def admin(ctx: Context) -> None:
-    """The program checks itself."""
+    """The program makes the assertions."""
     client(ctx).admin(ctx, ctx.broker())
 
 
-@case("go.group-eager", "franz-go members of a group join, leave and die; every rebalance stops all of them", needs=("go",))
+@case("go.group-eager", "franz-go members of a group join, leave and die, with eager rebalancing", needs=("go",))
 def group_eager(ctx: Context) -> None:
     """The classic protocol, range."""
     come_and_go(ctx, [client(ctx)], "range")
 
 
-@case("go.group-cooperative", "franz-go members join, leave and die; whoever stays goes on reading", short=True, needs=("go",))
+@case("go.group-cooperative", "franz-go members join, leave and die, with cooperative rebalancing", short=True, needs=("go",))
 def group_cooperative(ctx: Context) -> None:
     """The classic protocol, cooperative-sticky."""
     come_and_go(ctx, [client(ctx)], "cooperative")
@@ -38,13 +38,13 @@ def group_consumer(ctx: Context) -> None:
     come_and_go(ctx, [client(ctx)], "consumer")
 
 
-@case("go.group-static", "franz-go members with an instance id come back after kill -9, and nobody else notices", needs=("go",))
+@case("go.group-static", "static franz-go members rejoin after kill -9 without a rebalance", needs=("go",))
 def group_static(ctx: Context) -> None:
-    """The classic protocol only: in the other one kgo leaves without its instance id, which Kafka refuses, and so does this broker."""
+    """The classic protocol only: in the consumer protocol, kgo leaves without its instance id, which Kafka and Highwater reject."""
     static_members(ctx, client(ctx), "cooperative")
 
 
-@case("go.group-broker-dies", "the broker is killed under franz-go members of a group, which go on where they were", needs=("go",))
+@case("go.group-broker-dies", "franz-go members of a group resume after a kill of the broker", needs=("go",))
 def group_broker_dies(ctx: Context) -> None:
     """The classic protocol."""
     outlive_the_broker(ctx, client(ctx), "range")
@@ -56,19 +56,19 @@ def group_broker_dies_consumer(ctx: Context) -> None:
     outlive_the_broker(ctx, client(ctx), "consumer")
 
 
-@case("go.records-broker-dies", "the broker is killed under franz-go's idempotent producer: each record is there once, in order", short=True, needs=("go",))
+@case("go.records-broker-dies", "franz-go's idempotent producer writes each record once, in order, through kills of the broker", short=True, needs=("go",))
 def records_broker_dies(ctx: Context) -> None:
-    """Time and again."""
+    """The broker is killed repeatedly."""
     through_crashes(ctx, client(ctx))
 
 
 @case("go.own-tests", "the integration tests of franz-go itself: pipelines of groups of every kind, produce, consume, pause", needs=("go",))
 def own_tests(ctx: Context) -> None:
-    """All of package kgo but what needs something that this broker does not offer."""
+    """All tests of package kgo, except those of features that Highwater does not have."""
     run_own_tests(ctx, ctx.broker(), records=50_000)
 
 
-@case("go.refusals", "franz-go stops at what is refused for good, transactions and SASL among it, and shows why", short=True, needs=("go",))
+@case("go.refusals", "franz-go fails at once with permanent errors, such as those of transactions and SASL, and shows the reason", short=True, needs=("go",))
 def refusals(ctx: Context) -> None:
-    """The program checks itself."""
+    """The program makes the assertions."""
     client(ctx).refusals(ctx, ctx.broker())

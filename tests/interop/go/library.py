@@ -9,12 +9,12 @@ HERE = Path(__file__).resolve().parent
 
 
 def modules(ctx: Context) -> dict[str, str]:
-    """The environment in which Go keeps modules in the cache."""
+    """Returns environment variables that make Go keep modules in the cache."""
     return {"GOMODCACHE": str(ctx.cache.root / "go-modules"), "GOFLAGS": "-modcacherw"}
 
 
 def client(ctx: Context) -> Kafka:
-    """The program of this folder, built once for each state of its sources."""
+    """Returns the program of this folder, built once for each version of its sources."""
 
     def build(into: Path) -> None:
         argv = ["go", "build", "-mod=readonly", "-buildvcs=false", "-o", into / "client", "."]

@@ -10,7 +10,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 )
 
-// data is a key or a value as `highwater consume --json` prints it: text, or base64 in a field of its own, or null.
+// data is a key or a value as `highwater consume --json` prints it: text, base64 in a separate field, or null.
 type data struct {
 	text, code *string
 }
@@ -98,7 +98,7 @@ func recordOf(text []byte) (*kgo.Record, error) {
 	return record, nil
 }
 
-// say tells the scenario what happened, at once: it waits for it.
+// say prints an event at once, as the scenario waits for it.
 func say(event map[string]any) {
 	text, err := json.Marshal(event)
 	if err != nil {

@@ -1,4 +1,4 @@
-// Command client is franz-go under test: see the functions for what each word does.
+// Command client tests franz-go. Its subcommands are documented at their functions.
 package main
 
 import (

@@ -19,7 +19,7 @@ var protocols = map[string][]kgo.Opt{
 	"consumer":    {kgo.Balancers(kgo.StickyBalancer()), kgo.ServerSideBalancer()},
 }
 
-// owned are the partitions that a member has. Changes come from the client's own goroutines.
+// owned is the set of partitions of a member. The client's goroutines change it.
 type owned struct {
 	alone      sync.Mutex
 	partitions map[int32]bool
@@ -57,7 +57,7 @@ func member(ctx context.Context, bootstrap string, args []string) error {
 		kgo.OnPartitionsLost(revoked),
 	}, protocols[protocol]...)
 	if len(args) > 3 {
-		// A static member has to outlive the time in which it is started again.
+		// The session of a static member must outlast its restart.
 		options = append(options, kgo.InstanceID(args[3]), kgo.SessionTimeout(45*time.Second))
 	}
 	client, err := kgo.NewClient(options...)
@@ -79,7 +79,7 @@ func member(ctx context.Context, bootstrap string, args []string) error {
 			say(map[string]any{"partition": record.Partition, "offset": record.Offset, "value": string(record.Value)})
 		}
 		if err := client.CommitRecords(context.Background(), fetches.Records()...); err != nil {
-			// The group moved on meanwhile; whoever owns the partitions now reads these records again.
+			// The group has rebalanced meanwhile; the new owners of the partitions read these records again.
 			say(map[string]any{"commit_refused": err.Error()})
 		}
 	}

@@ -1,4 +1,4 @@
-"""franz-go's own integration tests, from the very module that `go.mod` names."""
+"""franz-go's own integration tests, from the module version in `go.mod`."""
 
 from pathlib import Path
 import shutil
@@ -8,18 +8,18 @@ from go.library import HERE, modules
 from harness.context import Context
 from harness.broker import Broker
 
-# They want the topic __consumer_offsets, transactions, share groups or SASL.
+# These require the topic __consumer_offsets, transactions, share groups or SASL.
 SKIPPED = "TestConsumeRegex|Test848RegexBrokerResolves|TestTxn|TestShare|SCRAM"
 
 
 def run_own_tests(ctx: Context, broker: Broker, records: int) -> None:
-    """`go test` on the package kgo, which finds the broker through the environment; `records` go through each of its pipelines."""
+    """Runs the tests of package kgo, which take the broker's address from the environment. `records` is the number of records of each pipeline."""
     env = modules(ctx)
 
     def build(into: Path) -> None:
-        step("fetch franz-go", ["go", "mod", "download"], cwd=HERE, env=env)
+        step("download franz-go", ["go", "mod", "download"], cwd=HERE, env=env)
         listed = step("find franz-go", ["go", "list", "-mod=readonly", "-m", "-f", "{{.Dir}}", "github.com/twmb/franz-go"], cwd=HERE, env=env)
-        # A copy, because some tests read files beside them, and modules in the cache are not to be written to.
+        # Copy the module, because some tests need its files, and the module cache must not be modified.
         source = into / "franz-go"
         shutil.copytree(listed.strip(), source)
         package = source / "pkg/kgo"

@@ -19,10 +19,10 @@ var codecs = map[string]kgo.CompressionCodec{
 	"zstd":   kgo.ZstdCompression(),
 }
 
-// lineBytesMax is more than any line of the suite has.
+// lineBytesMax is larger than all lines of the suite.
 const lineBytesMax = 16 << 20
 
-// produce sends the records of stdin and prints where each of them went: TOPIC CODEC plain|idempotent.
+// produce sends the records of stdin and prints the position of each: TOPIC CODEC plain|idempotent.
 func produce(ctx context.Context, bootstrap string, args []string) error {
 	topic, codec, mode := args[0], args[1], args[2]
 	options := []kgo.Opt{

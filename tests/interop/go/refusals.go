@@ -12,8 +12,8 @@ import (
 	"github.com/twmb/franz-go/pkg/sasl/plain"
 )
 
-// refusals is what franz-go makes of refusals, and of administration that has little to show. Where it would try again until its time is
-// up, the error would be that of the time.
+// refusals tests permanent errors, and administrative requests with trivial responses. If franz-go retried until its timeout, the error would
+// be the timeout.
 func refusals(ctx context.Context, bootstrap string, _ []string) (err error) {
 	defer caught(&err)
 	ctx, cancel := context.WithTimeout(ctx, time.Minute)
@@ -39,7 +39,7 @@ func refusals(ctx context.Context, bootstrap string, _ []string) (err error) {
 	says := func(name string, wanted *kerr.Error, text string) {
 		answer, failed := create(name, nil)
 		refused("creating "+name, failed, wanted)
-		equal("what is said of "+name, answer.ErrMessage, text)
+		equal("error message of "+name, answer.ErrMessage, text)
 	}
 	says("a.b", kerr.TopicAlreadyExists, "Topic 'a.b' already exists.")
 	says("a_b", kerr.InvalidTopicException, "Topic 'a_b' collides with existing topic: a.b")

@@ -1,1 +1,1 @@
-"""What all cases share: the registry, a broker to test, processes with deadlines, fetched packages."""
+"""Infrastructure of the cases: the registry, the broker under test, processes with deadlines, and downloaded packages."""

@@ -1,4 +1,4 @@
-"""The program under test, each time in a directory of its own."""
+"""The broker under test."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -14,10 +14,10 @@ READY = re.compile(r"^ready native=(\S+) kafka=(\S+) ")
 
 
 def free_port() -> int:
-    """A port that nothing listens on, below those that outgoing connections get.
+    """Returns a free port below the range for outgoing connections.
 
-    Port 0 would give one of the latter. While a broker is down for a restart, clients go on connecting to its port, and such a
-    connection may come out of that very port: TCP then connects it to itself, and the broker cannot have its port back.
+    Port 0 would give a port in that range. While a broker is down for a restart, clients keep connecting to its port, and such a
+    connection may use the same port as its source: TCP then connects it to itself, and the broker cannot bind the port.
     """
     while True:
         port = random.randrange(20000, 30000)
@@ -30,7 +30,7 @@ def free_port() -> int:
 
 
 class Broker:
-    """A broker process, its addresses, and its data, which stay the same over restarts."""
+    """A broker process. Its addresses and its data stay the same across restarts."""
 
     def __init__(
         self,
@@ -48,22 +48,22 @@ class Broker:
         self._starts = 0
         self._process: Process | None = None
         self.kafka = self._first = f"127.0.0.1:{free_port()}"
-        """`host:port` for Kafka clients, to be given as bootstrap server. A case may set it to another of the listeners."""
+        """`host:port` of the bootstrap server for Kafka clients. A case may set it to another listener."""
         self.native = f"127.0.0.1:{free_port()}"
         """`host:port` of the native listener, for `highwater --server`."""
         self.start()
 
     @property
     def process(self) -> Process:
-        """The running broker."""
+        """Returns the process of the running broker."""
         if self._process is None:
-            raise Failed("the case asks a broker that it has stopped")
+            raise Failed("the case uses a broker that it has stopped")
         return self._process
 
     def start(self) -> None:
-        """Starts it, and waits until clients can connect."""
+        """Starts the broker, and waits until clients can connect."""
         self._starts += 1
-        # Few members join at the same moment here, so nobody waits for more of them.
+        # Members rarely join at the same time here, so do not wait for more of them.
         self._process = self._start(
             f"broker-{self._starts}",
             [
@@ -80,30 +80,30 @@ class Broker:
                 *self._flags,
             ],
         )
-        said = self._process.wait_for("the broker says that it is ready", lambda lines: next(filter(READY.match, lines), None))
+        said = self._process.wait_for("the ready line of the broker", lambda lines: next(filter(READY.match, lines), None))
         found = READY.match(str(said))
         if not found or found[1] != self.native or found[2].split(",")[0] != self._first:
-            raise Failed(f"the broker should listen on {self.native} and {self._first}, but says: {said}")
+            raise Failed(f"the broker should listen on {self.native} and {self._first}, but printed: {said}")
 
     def stop(self) -> None:
-        """In order: what is under way ends first."""
+        """Shuts the broker down cleanly."""
         process, self._process = self.process, None
         process.signal(signal.SIGTERM)
         process.wait()
 
     def kill9(self) -> None:
-        """In the middle of whatever it does."""
+        """Kills the broker with SIGKILL."""
         process, self._process = self.process, None
         if not process.running:
-            raise Failed(f"the broker has ended by itself\n{process.story()}")
+            raise Failed(f"the broker has ended unexpectedly\n{process.story()}")
         process.kill()
 
     def restart(self) -> None:
-        """Stops it in order and starts it again."""
+        """Shuts the broker down cleanly, and starts it again."""
         self.stop()
         self.start()
 
     def check_alive(self) -> None:
-        """At the end of a case: a broker that died on the way is a failure whatever the clients made of it."""
+        """Fails the case if the broker has died, even if the clients succeeded. Called at the end of a case."""
         if self._process is not None and not self._process.running:
-            raise Failed(f"the broker has ended by itself\n{self._process.story()}")
+            raise Failed(f"the broker has ended unexpectedly\n{self._process.story()}")

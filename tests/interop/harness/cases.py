@@ -1,4 +1,4 @@
-"""The registry: what a case is, and where cases come from."""
+"""The registry of cases."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -27,7 +27,7 @@ HINTS = {
 
 @dataclass(frozen=True)
 class Case:
-    """A name, what it shows, and the function that shows it."""
+    """A test case: a name, a description, and a function."""
 
     name: str
     shows: str
@@ -36,7 +36,7 @@ class Case:
     needs: Sequence[str]
 
     def missing(self) -> str | None:
-        """The first program that it needs and that is not here, as a sentence."""
+        """Returns a message about the first required program that is missing, if any."""
         for program in self.needs:
             if shutil.which(program) is None:
                 return f"{program} is not in the PATH; it comes with {HINTS.get(program, program)}"
@@ -49,7 +49,7 @@ _registry: dict[str, Case] = {}
 def case(
     name: str, shows: str, *, short: bool = False, needs: Sequence[str] = ()
 ) -> "Callable[[Callable[[Context], None]], Callable[[Context], None]]":
-    """Registers the function below as a case; `short` puts it into what .ci/run takes."""
+    """Registers a function as a case. `short` adds it to the cases that .ci/run runs."""
 
     def register(body: "Callable[[Context], None]") -> "Callable[[Context], None]":
         if name in _registry:
@@ -61,7 +61,7 @@ def case(
 
 
 def load() -> list[Case]:
-    """Every case of every folder that has a cases.py, in the order in which they stand there."""
+    """Returns all cases of all folders with a cases.py, in the order of their definition."""
     for file in sorted(ROOT.glob("*/cases.py")):
         if file.parent.name != "harness":
             importlib.import_module(f"{file.parent.name}.cases")
@@ -69,7 +69,8 @@ def load() -> list[Case]:
 
 
 def select(cases: Sequence[Case], names: Sequence[str], short: bool) -> list[Case]:
-    """Those with these names, or whose names begin with one of them and a dot; all without names; of these the short ones."""
+    """Selects the cases with these names, or with names that begin with one of them and a dot. Without names, selects all. With `short`, only
+    the short ones."""
     for name in names:
         if not any(case.name == name or case.name.startswith(f"{name}.") for case in cases):
             raise Failed(f"there is no case {name}; --list names them")

@@ -1,4 +1,4 @@
-"""What a case gets: a scratch directory, brokers, processes, packages. Everything it starts ends with it."""
+"""The context of a case: a scratch directory, brokers, processes and packages. All processes end with the case."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ from harness.proc import DEADLINE, Process, Result
 
 @dataclass(frozen=True)
 class Settings:
-    """What the command line says."""
+    """Settings from the command line."""
 
     program: Path
     cache: Cache
@@ -23,7 +23,7 @@ class Settings:
 
 
 class Context:
-    """The surroundings of one case."""
+    """The context of a case."""
 
     def __init__(self, settings: Settings, scratch: Path) -> None:
         self.settings = settings
@@ -37,27 +37,27 @@ class Context:
 
     @property
     def cache(self) -> Cache:
-        """Fetched packages."""
+        """Returns the cache of downloaded packages."""
         return self.settings.cache
 
     @property
     def repository(self) -> Path:
-        """The root of the tree that these cases belong to."""
+        """Returns the root of the repository."""
         return ROOT.parent.parent
 
     @property
     def short(self) -> bool:
-        """Whether the short version runs: then loops are shorter, too."""
+        """Returns whether this is the short version, in which loops are also shorter."""
         return self.settings.short
 
     def note(self, text: str) -> None:
-        """Something measured or found, for the report; nothing depends on it."""
+        """Adds a remark to the report."""
         self.notes.append(text)
 
     def broker(self, *flags: str, also: Sequence[str] = ()) -> Broker:
-        """A broker of the case's own, with these flags of `highwater start` beside those that place it.
+        """Starts a broker with these flags of `highwater start`, in addition to those for its addresses and directory.
 
-        `also` are further addresses on which it listens for Kafka clients.
+        `also` are additional addresses of its listener for Kafka clients.
         """
         broker = Broker(
             self.settings.program,
@@ -70,13 +70,13 @@ class Context:
         return broker
 
     def directory(self, name: str) -> Path:
-        """An empty directory in the scratch directory."""
+        """Creates an empty directory in the scratch directory."""
         path = self.scratch / name
         path.mkdir()
         return path
 
     def file(self, name: str, text: str) -> Path:
-        """A file in the scratch directory."""
+        """Creates a file in the scratch directory."""
         path = self.scratch / name
         path.write_text(text)
         return path
@@ -89,7 +89,7 @@ class Context:
         env: Mapping[str, str] | None = None,
         cwd: Path | None = None,
     ) -> Process:
-        """Starts a command that goes on in the background; it is killed when the case ends."""
+        """Starts a command in the background. It is killed when the case ends."""
         log = self.scratch / f"{next(self._numbers):03}-{name or Path(argv[0]).name}.out"
         with self._alone:
             if self._stopping:
@@ -109,7 +109,7 @@ class Context:
         deadline: float = DEADLINE,
         codes: Sequence[int] | None = (0,),
     ) -> Result:
-        """Runs a command to its end. An exit code that is not among `codes` fails the case; `None` allows all."""
+        """Runs a command to completion. An exit code not in `codes` fails the case; `None` allows all codes."""
         process = self.start(argv, name=name, env=env, cwd=cwd)
         if stdin:
             process.write(stdin)
@@ -117,12 +117,12 @@ class Context:
         return process.wait(deadline, codes)
 
     def check_brokers(self) -> None:
-        """Whether the brokers that the case has not stopped still run."""
+        """Checks that all brokers that the case has not stopped are running."""
         for broker in self._brokers:
             broker.check_alive()
 
     def end(self) -> None:
-        """Kills what still runs; nothing can be started afterwards."""
+        """Kills all running processes. No more can be started afterwards."""
         with self._alone:
             self._stopping = True
             processes = list(self._processes)

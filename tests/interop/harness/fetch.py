@@ -1,4 +1,4 @@
-"""Packages from outside, fetched once into a cache outside the repository, and only as their lock files name them."""
+"""Packages, downloaded once to a cache outside the repository, as pinned by lock files."""
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -18,7 +18,7 @@ TRIES = 3
 
 
 def default_cache() -> Path:
-    """Where packages go if nobody says otherwise."""
+    """Returns the default directory for packages."""
     named = os.environ.get("HIGHWATER_INTEROP_CACHE")
     if named:
         return Path(named)
@@ -26,15 +26,15 @@ def default_cache() -> Path:
 
 
 class Cache:
-    """Directories that are complete if they are there at all."""
+    """A cache of directories. A directory exists only if it is complete."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
 
     def directory(self, name: str, lock: bytes, fill: Callable[[Path], None]) -> Path:
-        """The directory that `fill` makes for the lock file's content `lock`; made if this content has not been fetched yet.
+        """Returns the directory that `fill` creates for the lock file's content `lock`. Creates it if it is not cached.
 
-        It is filled under another name and renamed at the end, so a fetch that fails leaves nothing that looks complete.
+        It is filled under a temporary name and renamed at the end, so that a failed download leaves no incomplete directory.
         """
         self.root.mkdir(parents=True, exist_ok=True)
         done = self.root / f"{name}-{hashlib.sha256(lock).hexdigest()[:12]}"
@@ -51,7 +51,7 @@ class Cache:
         return done
 
     def files(self, name: str, lock: Path, base: str) -> Path:
-        """A directory of the files that a `sha256sum` list names; their paths there are paths under the address `base`."""
+        """Returns a directory with the files in a `sha256sum` list, downloaded from their paths below the URL `base`."""
         text = lock.read_text()
         wanted = [line.split(maxsplit=1) for line in text.splitlines()]
 
@@ -63,7 +63,7 @@ class Cache:
 
 
 def download(url: str, sha256: str, to: Path) -> None:
-    """One file, which has to have this digest. Registries have bad moments, so it is asked for more than once."""
+    """Downloads a file and checks its digest. Retries, as registries fail occasionally."""
     for left in reversed(range(TRIES)):
         try:
             with urllib.request.urlopen(url, timeout=120) as answer, open(to, "wb") as file:
@@ -71,9 +71,9 @@ def download(url: str, sha256: str, to: Path) -> None:
             break
         except (OSError, http.client.HTTPException) as error:
             if not left:
-                raise Failed(f"cannot fetch {url}: {error}") from None
+                raise Failed(f"cannot download {url}: {error}") from None
             time.sleep(1)
     with open(to, "rb") as file:
         found = hashlib.file_digest(file, "sha256").hexdigest()
     if found != sha256:
-        raise Failed(f"{url} should have the SHA-256 {sha256} and has {found}")
+        raise Failed(f"{url}: expected SHA-256 {sha256}, found {found}")

@@ -1,4 +1,4 @@
-"""The command line, and the loop over the cases."""
+"""The command line, and the runner of the cases."""
 
 import argparse
 from collections.abc import Sequence
@@ -21,35 +21,35 @@ from harness.fetch import Cache, default_cache
 
 
 def arguments(argv: Sequence[str]) -> argparse.Namespace:
-    """What the command line says."""
+    """Parses the command line."""
     parser = argparse.ArgumentParser(
-        prog="tests/interop/run", description="Runs real Kafka clients and tools against a real broker."
+        prog="tests/interop/run", description="Runs Kafka clients and tools against a broker."
     )
-    parser.add_argument("cases", nargs="*", metavar="CASE", help="a case such as java.topics, or a group of them such as java")
-    parser.add_argument("--short", action="store_true", help="only the cases that .ci/run takes")
-    parser.add_argument("--list", action="store_true", help="print the cases and what each shows, and exit")
-    parser.add_argument("--broker", type=Path, metavar="PATH", help="the program to test [default: a release build is made]")
+    parser.add_argument("cases", nargs="*", metavar="CASE", help="a case such as java.topics, or a group of cases such as java")
+    parser.add_argument("--short", action="store_true", help="run only the cases that .ci/run runs")
+    parser.add_argument("--list", action="store_true", help="print the cases with descriptions, and exit")
+    parser.add_argument("--broker", type=Path, metavar="PATH", help="the program to test [default: build one in release mode]")
     parser.add_argument(
         "--cache",
         type=Path,
         metavar="DIR",
         default=default_cache(),
-        help="where fetched packages are kept, also HIGHWATER_INTEROP_CACHE [default: %(default)s]",
+        help="directory for downloaded packages, also HIGHWATER_INTEROP_CACHE [default: %(default)s]",
     )
-    parser.add_argument("--keep", action="store_true", help="keep the scratch directories of cases that pass, too")
-    parser.add_argument("--jobs", type=int, default=1, metavar="N", help="cases at a time [default: 1]")
+    parser.add_argument("--keep", action="store_true", help="also keep the scratch directories of cases that pass")
+    parser.add_argument("--jobs", type=int, default=1, metavar="N", help="number of concurrent cases [default: 1]")
     parser.add_argument(
-        "--skip-missing", action="store_true", help="leave out cases whose programs, such as Go, are not installed"
+        "--skip-missing", action="store_true", help="skip cases whose requirements, such as Go, are not installed"
     )
     return parser.parse_args(argv)
 
 
 def build() -> Path:
-    """The program, built from this tree."""
+    """Builds the program from this tree, and returns its path."""
     repository = ROOT.parent.parent
     cargo = ["cargo", "build", "--release", "--locked", "--bin", "highwater"]
     if subprocess.run(cargo, cwd=repository, check=False).returncode != 0:
-        raise Failed("the broker cannot be built; --broker names one that is already there")
+        raise Failed("cannot build the broker; give an existing program with --broker")
     metadata = subprocess.run(
         ["cargo", "metadata", "--no-deps", "--format-version", "1"], cwd=repository, check=True, capture_output=True
     )
@@ -57,7 +57,7 @@ def build() -> Path:
 
 
 class Runner:
-    """Runs cases, says how each went, and counts."""
+    """Runs cases, prints their results, and counts them."""
 
     def __init__(self, options: argparse.Namespace, program: Path, scratch: Path) -> None:
         self._settings = Settings(program, Cache(options.cache.resolve()), options.short)
@@ -69,13 +69,13 @@ class Runner:
         self.counts = {"ok": 0, "FAILED": 0, "skipped": 0}
 
     def say(self, verdict: str, case: Case, rest: str) -> None:
-        """One line for one case."""
+        """Prints the result of a case."""
         with self._alone:
             self.counts[verdict] += 1
             print(f"{verdict} {case.name} {rest}", flush=True)
 
     def run(self, case: Case) -> None:
-        """One case from start to end."""
+        """Runs a case."""
         if self._interrupted:
             return
         missing = case.missing()
@@ -94,7 +94,7 @@ class Runner:
             context.check_brokers()
         except Failed as failed:
             complaint = str(failed)
-        except Exception:  # a case may fail in ways that nobody foresaw, and the others still have their turn
+        except Exception:  # an unexpected error of one case must not stop the others
             complaint = traceback.format_exc()
         finally:
             context.end()
@@ -109,7 +109,7 @@ class Runner:
             self.say("FAILED", case, f"{took:.1f} s, kept in {scratch}\n    " + complaint.strip().replace("\n", "\n    "))
 
     def interrupt(self) -> None:
-        """Ends what runs, so that the cases fail and clean up after themselves."""
+        """Kills all processes, so that the running cases fail and clean up."""
         self._interrupted = True
         with self._alone:
             running = list(self._running)
@@ -118,7 +118,7 @@ class Runner:
 
 
 def main(argv: Sequence[str]) -> int:
-    """Exit code 0 if every case passed, 1 if one did not, 2 if the command line makes no sense."""
+    """Returns exit code 0 if all cases passed, 1 if one failed, 2 for an invalid command line."""
     options = arguments(argv)
     cases = load()
     try:
@@ -137,7 +137,7 @@ def main(argv: Sequence[str]) -> int:
 
     scratch = Path(tempfile.mkdtemp(prefix="highwater-interop."))
     runner = Runner(options, program, scratch)
-    # The workers do the waiting, so that the main thread can be interrupted.
+    # Worker threads wait for the cases, so that the main thread can be interrupted.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     with ThreadPoolExecutor(max(1, options.jobs)) as pool:
         futures = [pool.submit(runner.run, case) for case in chosen]

@@ -1,4 +1,4 @@
-"""Processes with a deadline, whose output is kept: in the case's scratch directory, and in memory for the checks."""
+"""Processes with deadlines. Their output is kept in the scratch directory, and in memory for assertions."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -14,12 +14,12 @@ from typing import IO
 from harness.expect import Failed
 
 DEADLINE = 300.0
-"""Seconds after which a command is taken to hang. Nothing here asserts a speed."""
+"""Seconds after which a command is considered to hang. No case asserts a duration."""
 
 
 @dataclass(frozen=True)
 class Result:
-    """What a command that has ended left behind."""
+    """Result of a completed command."""
 
     code: int
     out: str
@@ -27,12 +27,12 @@ class Result:
 
     @property
     def lines(self) -> list[str]:
-        """The lines of its standard output."""
+        """Returns the lines of its stdout."""
         return self.out.splitlines()
 
 
 class Process:
-    """A running command. It leads a process group, so that nothing it started outlives it."""
+    """A running command. It leads a process group, so that its children can be killed with it."""
 
     def __init__(
         self,
@@ -76,41 +76,41 @@ class Process:
 
     @property
     def pid(self) -> int:
-        """The process's id."""
+        """Returns the process id."""
         return self._child.pid
 
     @property
     def lines(self) -> list[str]:
-        """The lines it has printed so far."""
+        """Returns the lines printed so far."""
         with self._changed:
             return list(self._lines)
 
     def lines_from(self, start: int) -> list[str]:
-        """Those from the `start`th on: what is new to somebody who has seen that many."""
+        """Returns the lines from index `start`."""
         with self._changed:
             return self._lines[start:]
 
     @property
     def errors(self) -> str:
-        """What it has printed to its standard error so far."""
+        """Returns its stderr so far."""
         return self._err.read_text(errors="replace")
 
     @property
     def running(self) -> bool:
-        """Whether it has not ended yet."""
+        """Returns whether it is running."""
         return self._child.poll() is None
 
     def write(self, text: str) -> None:
-        """To its standard input."""
+        """Writes to its stdin."""
         assert self._child.stdin is not None
         try:
             self._child.stdin.write(text.encode())
             self._child.stdin.flush()
         except BrokenPipeError:
-            raise Failed(f"it ended before it read all its input\n{self.story()}") from None
+            raise Failed(f"it ended before reading all its input\n{self.story()}") from None
 
     def close_input(self) -> None:
-        """Tells it that nothing more comes."""
+        """Closes its stdin."""
         assert self._child.stdin is not None
         try:
             self._child.stdin.close()
@@ -118,7 +118,7 @@ class Process:
             pass
 
     def wait_for(self, what: str, wanted: Callable[[Sequence[str]], object], deadline: float = DEADLINE) -> object:
-        """Blocks until `wanted`, asked about all lines printed so far, gives something true; returns that."""
+        """Waits until `wanted`, called with all lines printed so far, returns a true value, and returns that."""
         end = time.monotonic() + deadline
         with self._changed:
             while True:
@@ -132,7 +132,7 @@ class Process:
                     raise Failed(f"not within {deadline:.0f} s: {what}\n{self.story()}")
 
     def wait(self, deadline: float = DEADLINE, codes: Sequence[int] | None = (0,)) -> Result:
-        """Waits for its end. An exit code that is not among `codes` fails the case; `None` allows all."""
+        """Waits for its end. An exit code not in `codes` fails the case; `None` allows all codes."""
         try:
             code = self._child.wait(deadline)
         except subprocess.TimeoutExpired:
@@ -145,16 +145,16 @@ class Process:
         return result
 
     def signal(self, number: int) -> None:
-        """To the process alone, as an operator would."""
+        """Sends a signal to the process, not to its children."""
         self._child.send_signal(number)
 
     def stop(self) -> Result:
-        """Asks it to end in order, and waits. Not as Ctrl-C does: a run in the background of a shell has that ignored, and its children."""
+        """Sends SIGTERM, and waits for its end. Not SIGINT, which is ignored if the run is in the background of a shell."""
         self.signal(signal.SIGTERM)
         return self.wait(codes=None)
 
     def kill(self) -> None:
-        """kill -9, its children included. Afterwards it is gone."""
+        """Kills it and its children with SIGKILL, and waits for its end."""
         try:
             os.killpg(self._child.pid, signal.SIGKILL)
         except ProcessLookupError:
@@ -164,6 +164,6 @@ class Process:
         self.close_input()
 
     def story(self) -> str:
-        """For a failure's report: the command and the end of what it said."""
+        """Returns the command and the end of its output, for error messages."""
         out, err = ("\n".join(line[:300] for line in lines[-20:]) for lines in (self._lines, self.errors.splitlines()))
         return f"command: {shlex.join(self.argv)}\n--- stdout ({self.log})\n{out}\n--- stderr ({self._err})\n{err}"

@@ -1,4 +1,4 @@
-"""The tools that administer: kafka-topics, kafka-configs, kafka-get-offsets, kafka-delete-records, kafka-broker-api-versions."""
+"""Administrative tools: kafka-topics, kafka-configs, kafka-get-offsets, kafka-delete-records, kafka-broker-api-versions."""
 
 import json
 import re
@@ -9,7 +9,7 @@ from harness.expect import contains, equal, same_items, true
 from java.kafka import Kafka
 
 
-@case("java.topics", "kafka-topics creates, lists, describes, widens and deletes topics", short=True, needs=("java",))
+@case("java.topics", "kafka-topics creates, lists, describes, extends and deletes topics", short=True, needs=("java",))
 def topics(ctx: Context) -> None:
     kafka = Kafka(ctx, ctx.broker())
     kafka.create("orders", 3, retention_ms="60000")
@@ -24,18 +24,18 @@ def topics(ctx: Context) -> None:
     kafka.tool("topics", "--alter", "--topic", "orders", "--partitions", "5")
     contains("the description afterwards", kafka.tool("topics", "--describe", "--topic", "orders").out, "PartitionCount: 5")
     contains(
-        "fewer partitions are refused",
+        "fewer partitions are rejected",
         kafka.refused("topics", "--alter", "--topic", "orders", "--partitions", "2"),
         "InvalidPartitionsException",
     )
     contains(
-        "a second topic of the name is refused", kafka.refused("topics", "--create", "--topic", "orders"), "TopicExistsException"
+        "a duplicate topic name is rejected", kafka.refused("topics", "--create", "--topic", "orders"), "TopicExistsException"
     )
     kafka.tool("topics", "--create", "--topic", "orders", "--if-not-exists")
 
     kafka.tool("topics", "--delete", "--topic", "orders")
     equal("the list after a deletion", kafka.tool("topics", "--list").lines, ["bills"])
-    contains("a topic that is gone", kafka.refused("topics", "--describe", "--topic", "orders"), "does not exist")
+    contains("a deleted topic", kafka.refused("topics", "--describe", "--topic", "orders"), "does not exist")
 
 
 @case("java.configs", "kafka-configs shows, sets and resets a topic's settings, and shows those of the broker", needs=("java",))
@@ -61,7 +61,7 @@ def configs(ctx: Context) -> None:
 
     for setting in ("nonsense=1", "retention.ms=soon"):
         refused = kafka.refused("configs", *topic, "--alter", "--add-config", setting)
-        contains(f"{setting} is refused", refused, "InvalidConfigurationException", setting.split("=")[0])
+        contains(f"{setting} is rejected", refused, "InvalidConfigurationException", setting.split("=")[0])
 
     broker = kafka.tool("configs", "--entity-type", "brokers", "--entity-name", "0", "--describe", "--all").out
     contains("the broker's settings", broker, f"advertised.listeners=PLAINTEXT://{kafka.broker.kafka}", "num.partitions=1")
@@ -76,7 +76,7 @@ def configs(ctx: Context) -> None:
 def offsets(ctx: Context) -> None:
     kafka = Kafka(ctx, ctx.broker())
     kafka.create("events", 2, retention_ms="-1")
-    # The newest record is not the last one: this tool gives each record the next second, and the second run begins earlier.
+    # The newest record is not the last one: the tool increments timestamps by a second, and the second run starts earlier.
     for start, count in ((1_700_000_000_000, 10), (1_600_000_000_000, 5)):
         settings = ("--max-messages", str(count), "--message-create-time", str(start), "--repeating-keys", "1")
         kafka.tool("verifiable-producer", "--topic", "events", *settings)
@@ -92,7 +92,7 @@ def offsets(ctx: Context) -> None:
     same_items("beginnings (-2)", at("-2"), [f"{full}:0", f"{bare}:0", "empty:0:0"])
     newest = [line for line in at("-3") if line.startswith(full)]
     true("the newest record (-3) is one of the first ten", newest and int(newest[0].rsplit(":", 1)[1]) < 10, newest)
-    same_items("local beginnings (-4): nothing is tiered", at("-4"), [f"{full}:0", f"{bare}:0", "empty:0:0"])
+    same_items("local log starts (-4) without tiered storage", at("-4"), [f"{full}:0", f"{bare}:0", "empty:0:0"])
     equal("tiered ends (-5)", at("-5"), [])
     equal("the first record after a time", at("1500000000000"), [f"{full}:0"])
     equal("no record after a time", at("1800000000000"), [])
@@ -100,16 +100,16 @@ def offsets(ctx: Context) -> None:
     topic, partition = full.split(":")
     wanted = {"partitions": [{"topic": topic, "partition": int(partition), "offset": 4}], "version": 1}
     deleted = kafka.tool("delete-records", "--offset-json-file", ctx.file("delete.json", json.dumps(wanted)))
-    contains("the answer", deleted.out, f"partition: {topic}-{partition}\tlow_watermark: 4")
+    contains("the response", deleted.out, f"partition: {topic}-{partition}\tlow_watermark: 4")
     same_items("beginnings after a deletion", at("-2"), [f"{full}:4", f"{bare}:0", "empty:0:0"])
     wanted["partitions"][0]["offset"] = 99
     too_far = kafka.tool("delete-records", "--offset-json-file", ctx.file("too-far.json", json.dumps(wanted)), codes=(0, 1))
-    contains("offsets beyond the end are refused", too_far.out + too_far.err, "OffsetOutOfRangeException")
+    contains("offsets beyond the end are rejected", too_far.out + too_far.err, "OffsetOutOfRangeException")
     kafka.broker.restart()
     same_items("beginnings after a restart", at("-2"), [f"{full}:4", f"{bare}:0", "empty:0:0"])
 
 
-@case("java.api-versions", "kafka-broker-api-versions lists what docs/kafka-compatibility.md says is served", needs=("java",))
+@case("java.api-versions", "kafka-broker-api-versions lists the requests that docs/kafka-compatibility.md lists as served", needs=("java",))
 def api_versions(ctx: Context) -> None:
     kafka = Kafka(ctx, ctx.broker())
     shown = kafka.tool("broker-api-versions").out
@@ -124,12 +124,12 @@ def api_versions(ctx: Context) -> None:
     equal("what the tool shows", offered, documented)
 
 
-@case("java.one-node", "tools about directories, producers, elections, access control and quotas are told what is true of one node", short=True, needs=("java",))
+@case("java.one-node", "tools for directories, producers, elections, access control and quotas get correct responses for a single node", short=True, needs=("java",))
 def one_node(ctx: Context) -> None:
-    """What user interfaces ask as well."""
+    """Graphical user interfaces make the same requests."""
     kafka = Kafka(ctx, ctx.broker())
     kafka.create("a.b", 1, preallocate=" True ", max_message_bytes="52428800")
-    contains("a topic that is there", kafka.refused("topics", "--create", "--topic", "a.b"), "Topic 'a.b' already exists.")
+    contains("an existing topic", kafka.refused("topics", "--create", "--topic", "a.b"), "Topic 'a.b' already exists.")
     collides = kafka.refused("topics", "--create", "--topic", "a_b")
     contains("a name that collides", collides, "Topic 'a_b' collides with existing topic: a.b")
     reserved = kafka.refused("topics", "--create", "--topic", "__consumer_offsets")

@@ -1,4 +1,4 @@
-"""The cases of Apache Kafka's own programs; importing them registers them."""
+"""The cases of Apache Kafka's own programs. Importing the modules registers them."""
 
 import java.admin  # noqa: F401
 import java.compat  # noqa: F401

@@ -1,4 +1,4 @@
-"""ClientCompatibilityTest, which Kafka's system tests run against brokers of every version."""
+"""ClientCompatibilityTest, which Kafka's system tests run against all versions of the broker."""
 
 from harness.cases import case
 from harness.context import Context
@@ -7,7 +7,7 @@ from java.kafka import NEW, OLD, Kafka
 
 
 def compatibility(ctx: Context, version: str) -> None:
-    """With the features that are served here: all but access control lists."""
+    """Runs it for the features that Highwater has: all except access control lists."""
     kafka = Kafka(ctx, ctx.broker())
     kafka.create("compat", 1)
     features = {

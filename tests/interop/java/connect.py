@@ -10,7 +10,7 @@ from java.kafka import Kafka
 
 
 class Files:
-    """What goes in, and what comes out."""
+    """The files of source and sink."""
 
     def __init__(self, ctx: Context) -> None:
         self.source = ctx.file("test.txt", "")
@@ -18,14 +18,14 @@ class Files:
         self.written: list[str] = []
 
     def write(self, count: int) -> None:
-        """More lines for the source."""
+        """Appends lines to the source file."""
         more = [f"line {len(self.written) + i}" for i in range(count)]
         self.written += more
         with open(self.source, "a", encoding="ascii") as file:
             file.writelines(f"{line}\n" for line in more)
 
     def read(self) -> list[str]:
-        """The lines that the sink has written."""
+        """Returns the lines that the sink has written."""
         return self.sink.read_text().splitlines() if self.sink.exists() else []
 
 
@@ -45,7 +45,7 @@ def files(ctx: Context) -> None:
         "tasks.max": 1,
         "file": files.source,
         "topic": "connect-test",
-        # Lines that it has read and that no longer fit into a batch, it keeps until the file grows again.
+        # The source keeps lines that do not fit into a batch until the file grows again.
         "batch.size": 100_000,
     }
     sink = {"name": "sink", "connector.class": "FileStreamSink", "tasks.max": 1, "file": files.sink, "topics": "connect-test"}
@@ -71,7 +71,7 @@ def files(ctx: Context) -> None:
     worker.stop()
     files.write(1000)
     worker = connect(kafka, configs)
-    eventually("the lines of the time in which it was stopped have come through, each once", lambda: files.read() == files.written)
+    eventually("the lines added while it was stopped arrive, each once", lambda: files.read() == files.written)
 
     files.write(1000)
     eventually("it goes on", lambda: len(files.read()) > 2000)

@@ -9,7 +9,7 @@ CODECS = ("none", "gzip", "snappy", "lz4", "zstd")
 
 
 def records(kafka: Kafka, *args: str) -> list[str]:
-    """What kafka-console-consumer shows: partition, headers, key and value of each record, between bars."""
+    """Runs kafka-console-consumer. Returns partition, headers, key and value of each record, separated by bars."""
     option = "--formatter-property" if kafka.version == NEW else "--property"
     shown = ("print.partition=true", "print.headers=true", "print.key=true", "key.separator=|", "headers.separator=,")
     options = [word for setting in shown for word in (option, setting)]
@@ -17,7 +17,7 @@ def records(kafka: Kafka, *args: str) -> list[str]:
 
 
 def produce(kafka: Kafka, topic: str, text: str, *args: str) -> None:
-    """kafka-console-producer with lines of headers, key and value."""
+    """Runs kafka-console-producer with lines of headers, key and value."""
     option = "--reader-property" if kafka.version == NEW else "--property"
     settings = ("parse.headers=true", "parse.key=true", "null.marker=NULL")
     options = [word for setting in settings for word in (option, setting)]
@@ -25,7 +25,7 @@ def produce(kafka: Kafka, topic: str, text: str, *args: str) -> None:
 
 
 def console(ctx: Context, writer: str, reader: str) -> None:
-    """Records of one version's producer arrive whole at the other's consumer."""
+    """The consumer of one version reads the records of the producer of another unchanged."""
     broker = ctx.broker("--default-partitions", "4")
     writes, reads = Kafka(ctx, broker, writer), Kafka(ctx, broker, reader)
     produce(
@@ -58,7 +58,7 @@ def console(ctx: Context, writer: str, reader: str) -> None:
 
     first = reads.tool("console-consumer", "--topic", "packed", "--from-beginning", "--group", "g", "--max-messages", "30").lines
     rest = reads.tool("console-consumer", "--topic", "packed", "--group", "g", "--max-messages", str(20 * len(codecs) - 30)).lines
-    same_items("what a group reads in two goes", first + rest, [f"{codec} {i}" for codec in codecs for i in range(20)])
+    same_items("what a group reads in two runs", first + rest, [f"{codec} {i}" for codec in codecs for i in range(20)])
 
 
 @case("java.console", "the console producer and consumer of 4.3: keys, headers, nulls, codecs, groups", short=True, needs=("java",))

@@ -20,25 +20,25 @@ class Groups:
         self.group = group
 
     def tool(self, *args: str) -> str:
-        """What it says about the group."""
+        """Runs the tool for the group. Returns its output."""
         return self.kafka.tool("consumer-groups", "--group", self.group, *args).out
 
     def offsets(self) -> dict[int, int]:
-        """Committed offset of each partition that has one."""
+        """Returns the committed offsets, by partition."""
         rows = (line.split() for line in self.tool("--describe").splitlines())
         return {int(row[2]): int(row[3]) for row in rows if row and row[0] == self.group and row[3] != "-"}
 
     def reset(self, *args: str) -> dict[int, int]:
-        """Resets offsets; the new ones, as the tool shows them."""
+        """Resets offsets. Returns the new ones, as the tool shows them."""
         rows = (line.split() for line in self.tool("--reset-offsets", *args, "--execute").splitlines())
         return {int(row[2]): int(row[3]) for row in rows if row and row[0] == self.group}
 
 
 def groups(ctx: Context, protocol: str) -> None:
-    """Everything that the tool does with a group, first with members and then without."""
+    """Runs all functions of the tool on a group, first with members and then without."""
     kafka = Kafka(ctx, ctx.broker())
     kafka.create("t", 2, retention_ms="-1")
-    # The second thousand of records is a day younger than the first.
+    # The second thousand records are a day newer than the first.
     for day in (0, 1):
         began = int(DAY.timestamp() + day * 86400) * 1000
         Producer(kafka, "t", "--max-messages", "1000", "--message-create-time", str(began), "--repeating-keys", "10").finish()
@@ -47,7 +47,7 @@ def groups(ctx: Context, protocol: str) -> None:
     group = Groups(kafka, "g")
 
     member = Consumer(kafka, "t", "g", "--group-protocol", protocol)
-    member.wait_for("it has read and committed everything", lambda: member.committed == ends)
+    member.wait_for("the member has read and committed everything", lambda: member.committed == ends)
     contains("the list", kafka.tool("consumer-groups", "--list").out, "g")
     contains("the state", group.tool("--describe", "--state"), "Stable")
     true("the member has both partitions", re.search(r"^g\s.*\s2\b", group.tool("--describe", "--members"), re.MULTILINE))

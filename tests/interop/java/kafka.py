@@ -33,16 +33,16 @@ TOOLS = {
     "verifiable-consumer": "org.apache.kafka.tools.VerifiableConsumer",
     "verifiable-producer": "org.apache.kafka.tools.VerifiableProducer",
 }
-"""What the scripts of the distribution run, by their names without `kafka-` and `.sh`."""
+"""Main classes of the distribution's scripts, by the name of the script without `kafka-` and `.sh`."""
 
 TOOLS_OF_OLD = {**TOOLS, "console-producer": "kafka.tools.ConsoleProducer"}
 
-# Most of a tool's second or two is the JVM's start; the second compiler never pays.
+# The tools are short-lived, so the optimising compiler of the JVM does not pay off.
 JVM = ["-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC", "-Xshare:auto", "-Xmx512m"]
 
 
 class Kafka:
-    """One version of Apache Kafka, talking to one broker."""
+    """One version of Apache Kafka as a client of one broker."""
 
     def __init__(self, ctx: Context, broker: Broker, version: str = NEW) -> None:
         self.ctx = ctx
@@ -52,30 +52,30 @@ class Kafka:
         self._libs = ctx.cache.files(f"kafka-{version}", HERE / f"kafka-{version}.sha256", CENTRAL)
 
     def command(self, main: str, *args: str | Path) -> list[str | Path]:
-        """The command line that runs a class of the distribution."""
+        """Returns the command that runs a class of the distribution."""
         logging = [f"-Dlog4j2.configurationFile=file:{HERE}/log4j2.properties", f"-Dlog4j.configuration=file:{HERE}/log4j.properties"]
         return ["java", *JVM, *logging, "-cp", f"{self._libs}/*", main, *args]
 
     def tool(self, name: str, *args: str | Path, stdin: str = "", codes: Sequence[int] | None = (0,)) -> Result:
-        """Runs a tool to its end, as `kafka-NAME.sh --bootstrap-server ... ARGS` would."""
+        """Runs a tool to completion, as `kafka-NAME.sh --bootstrap-server ... ARGS` would."""
         return self.ctx.run(self._line(name, args), name=name, stdin=stdin, codes=codes)
 
     def start(self, name: str, *args: str | Path) -> Process:
-        """The same in the background."""
+        """Starts a tool in the background."""
         return self.ctx.start(self._line(name, args), name=name)
 
     def refused(self, name: str, *args: str | Path) -> str:
-        """Runs a tool that should end with an error; all that it says."""
+        """Runs a tool that must fail. Returns its output."""
         result = self.tool(name, *args, codes=(1,))
         return result.out + result.err
 
     def create(self, topic: str, partitions: int, **configs: str) -> None:
-        """A topic; `retention_ms` and the like are settings of it."""
+        """Creates a topic. Keyword arguments such as `retention_ms` are its settings."""
         settings = [word for name, value in configs.items() for word in ("--config", f"{name.replace('_', '.')}={value}")]
         self.tool("topics", "--create", "--topic", topic, "--partitions", str(partitions), *settings)
 
     def properties(self, name: str, values: Mapping[str, object]) -> Path:
-        """A file of properties."""
+        """Creates a properties file."""
         return self.ctx.file(f"{name}.properties", "".join(f"{key}={value}\n" for key, value in values.items()))
 
     def _line(self, name: str, args: Sequence[str | Path]) -> list[str | Path]:

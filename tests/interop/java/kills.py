@@ -1,4 +1,4 @@
-"""The broker is killed again and again under an idempotent producer and a group: nothing acknowledged is lost, nothing comes twice."""
+"""The broker is killed repeatedly while an idempotent producer and a group work: no acknowledged record is lost or duplicated."""
 
 import os
 import random
@@ -12,24 +12,24 @@ from java.verifiable import Consumer, Producer
 
 PARTITIONS = 3
 REPLACED_EVERY = 4
-"""A member is killed with the broker, and another one started, each time that many kills have passed."""
+"""Number of kills after which a member is killed with the broker and replaced."""
 
 
 def cycles(ctx: Context) -> int:
-    """How many times the broker is killed."""
+    """Returns the number of kills."""
     named = os.environ.get("HIGHWATER_INTEROP_CYCLES")
     return int(named) if named else 5 if ctx.short else 200
 
 
 class Floor:
-    """What members knew to be committed when the broker was killed last."""
+    """The offsets that members knew to be committed at the last kill of the broker."""
 
     def __init__(self) -> None:
         self.killed_at = 0.0
         self.offsets: dict[int, int] = {}
 
     def rise(self, killed_at: float, members: list["Member"]) -> None:
-        """Takes the state of now. Commits only grow, so what is not known yet makes the check weaker and not wrong."""
+        """Updates the offsets. Committed offsets only grow, so missing the latest ones weakens the check but does not invalidate it."""
         self.killed_at = killed_at
         for member in members:
             for partition, offset in member.committed.items():
@@ -37,21 +37,21 @@ class Floor:
 
 
 class Member(Consumer):
-    """A member that checks where it begins when it is given a partition, and that nothing is left out from there on."""
+    """A member that checks the first offset it reads after the assignment of a partition, and that there are no gaps after it."""
 
     def __init__(self, kafka: Kafka, floor: Floor, *args: str) -> None:
         self._floor = floor
         self._from: dict[int, int] = {}
-        """Of partitions that it was given and has not read from yet: the least offset to begin at."""
+        """Minimum first offset of assigned partitions from which nothing was read yet."""
         self._next: dict[int, int] = {}
-        """Of the others: the offset that has to come next."""
+        """Next expected offset of the other assigned partitions."""
         super().__init__(kafka, "t", "g", "--verbose", *args)
 
     def on_event(self, name: str, event: dict) -> None:
-        """Positions, beside what every member notes."""
+        """Updates and checks the positions."""
         super().on_event(name, event)
         if name == "partitions_assigned":
-            # What was committed before the kill is known to whoever is given a partition after it.
+            # A member that is assigned a partition after the kill must see the commits before it.
             after = event["timestamp"] / 1000 > self._floor.killed_at
             for each in event["partitions"]:
                 self._from[each["partition"]] = self._floor.offsets.get(each["partition"], 0) if after else 0
@@ -61,21 +61,21 @@ class Member(Consumer):
     def _position(self, partition: int, offset: int) -> None:
         least = self._from.pop(partition, None)
         if least is not None and offset < least:
-            raise Failed(f"offset {least} of partition {partition} was committed, and a member goes on at {offset}")
+            raise Failed(f"offset {least} of partition {partition} was committed, but a member resumes at {offset}")
         if least is None and offset != self._next[partition]:
-            raise Failed(f"offset {self._next[partition]} of partition {partition} should come next, and {offset} comes")
+            raise Failed(f"partition {partition}: expected offset {self._next[partition]}, read {offset}")
         self._next[partition] = offset + 1
 
 
 def producer(kafka: Kafka) -> Producer:
-    """VerifiableProducer does not retry by itself, which turns idempotence off; its settings can be changed."""
+    """Starts a VerifiableProducer with retries and idempotence, which it disables by default."""
     config = kafka.properties("producer", {"enable.idempotence": "true", "retries": 2147483647, "delivery.timeout.ms": 600_000})
     option = "--command-config" if kafka.version == NEW else "--producer.config"
     return Producer(kafka, "t", "--acks", "-1", "--throughput", "2000", "--repeating-keys", "1000", option, config)
 
 
 def read_all(kafka: Kafka, count: int) -> list[tuple[int, tuple[int, int]]]:
-    """Every record of the topic: its value, and where it is."""
+    """Reads the topic. Returns the value and the position of each record."""
     shown = [word for each in ("partition", "offset") for word in ("--formatter-property", f"print.{each}=true")]
     lines = kafka.tool("console-consumer", "--topic", "t", "--from-beginning", "--max-messages", str(count), *shown).lines
     rows = (line.split("\t") for line in lines)
@@ -83,7 +83,7 @@ def read_all(kafka: Kafka, count: int) -> list[tuple[int, tuple[int, int]]]:
 
 
 def kills(ctx: Context, version: str, *args: str) -> None:
-    """Kills at moments that acknowledgements choose; then everything that was said is compared with what is there."""
+    """Kills the broker after given numbers of acknowledgements. Then compares the acknowledgements with the topic."""
     chance = random.Random()
     broker = ctx.broker()
     newest, kafka = Kafka(ctx, broker), Kafka(ctx, broker, version)
@@ -107,7 +107,7 @@ def kills(ctx: Context, version: str, *args: str) -> None:
             members.append(living[-1])
         broker.start()
     goal = len(sender.acked) + 1000
-    sender.wait_for("it goes on after the last kill", lambda: len(sender.acked) >= goal)
+    sender.wait_for("acknowledgements after the last kill", lambda: len(sender.acked) >= goal)
     sender.close()
     equal("records that the producer could not send", sender.errors, [])
 
@@ -116,7 +116,7 @@ def kills(ctx: Context, version: str, *args: str) -> None:
     places = dict(found)
     same_items("values in the log, each once", [value for value, _ in found], range(len(found)))
     wrong = [(value, place, places.get(value)) for value, place in sender.acked.items() if places.get(value) != place]
-    equal("acknowledged records that are not where the acknowledgement says", wrong[:10], [])
+    equal("acknowledged records that are not at the acknowledged position", wrong[:10], [])
 
     read: set[tuple[int, int]] = set()
 

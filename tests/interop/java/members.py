@@ -1,4 +1,4 @@
-"""Members that join, leave and die while records come in: both group protocols, and Kafka's assignors."""
+"""Members join, leave and die during writes, with both group protocols and Kafka's assignors."""
 
 from collections.abc import Callable
 
@@ -12,7 +12,7 @@ PARTITIONS = set(range(6))
 
 
 def shares(*members: Consumer) -> list[int]:
-    """How many partitions each has, fewest first; nothing yet if they do not have all partitions, each once."""
+    """Returns the numbers of partitions of the members, sorted, or nothing if the partitions do not have one owner each."""
     for member in members:
         member.update()
     owned = [partition for member in members for partition in member.assigned]
@@ -20,13 +20,13 @@ def shares(*members: Consumer) -> list[int]:
 
 
 def divided(*members: Consumer) -> None:
-    """Waits until the members have all partitions among them, as equally as can be."""
+    """Waits until the partitions are divided evenly among the members."""
     even = sorted(len(PARTITIONS) // len(members) + (i < len(PARTITIONS) % len(members)) for i in range(len(members)))
     eventually(f"{len(members)} members have {even} partitions", lambda: shares(*members) == even)
 
 
 def rebalances(ctx: Context, first: Kafka, second: Kafka, *args: str) -> None:
-    """Three members come, one is killed, one leaves. Everything is read, nothing is skipped, and nothing stays uncommitted."""
+    """Three members join, one is killed, one leaves. All records are read and committed, without gaps."""
     first.create("t", len(PARTITIONS))
     producer = Producer(first, "t", "--throughput", "200", "--repeating-keys", "100")
     join = lambda kafka: Consumer(kafka, "t", "g", "--verbose", *args)  # noqa: E731
@@ -41,7 +41,7 @@ def rebalances(ctx: Context, first: Kafka, second: Kafka, *args: str) -> None:
     divided(two, three)
     two.close()
     divided(three)
-    # A commit in the middle of a rebalance fails. What comes after the last one is committed with all that was read before.
+    # A commit during a rebalance fails. The commit of the records after the last rebalance includes all earlier records.
     goal = len(producer.acked) + 400
     producer.wait_for("some more acknowledgements", lambda: len(producer.acked) >= goal)
     producer.close()
@@ -65,7 +65,7 @@ def rebalances(ctx: Context, first: Kafka, second: Kafka, *args: str) -> None:
     for member in members:
         in_order = {partition: [o for p, o, _ in member.read if p == partition] for partition in PARTITIONS}
         true(
-            "no member sees offsets of a partition twice or out of order, unless it is given it anew",
+            "no member reads offsets of a partition twice or out of order, unless the partition is reassigned",
             member.rebalances > 1 or all(offsets == sorted(set(offsets)) for offsets in in_order.values()),
         )
     places = {(partition, offset): value for member in members for partition, offset, value in member.read}
@@ -73,7 +73,7 @@ def rebalances(ctx: Context, first: Kafka, second: Kafka, *args: str) -> None:
 
 
 def strategy(name: str) -> tuple[str, ...]:
-    """An assignor of the client, with the shortest session, for members that die."""
+    """Returns the options for an assignor of the client, with the minimum session timeout, for members that die."""
     return ("--assignment-strategy", f"org.apache.kafka.clients.consumer.{name}", "--session-timeout", "6000")
 
 
@@ -109,7 +109,7 @@ def uniform_mixed(ctx: Context) -> None:
 
 
 def static(ctx: Context, go: Callable[[Consumer], None], *args: str) -> None:
-    """A static member that goes and comes back in time gets its partitions again, and the other notices nothing."""
+    """A static member that rejoins in time gets its partitions back, without a rebalance of the other member."""
     kafka = Kafka(ctx, ctx.broker())
     kafka.create("t", len(PARTITIONS))
     producer = Producer(kafka, "t", "--throughput", "200", "--repeating-keys", "100")
@@ -136,12 +136,12 @@ def static(ctx: Context, go: Callable[[Consumer], None], *args: str) -> None:
     eventually("everything is read", everything)
 
 
-@case("java.members-static", "a static member of the classic protocol dies and comes back without a rebalance", needs=("java",))
+@case("java.members-static", "a static member of the classic protocol dies and rejoins without a rebalance", needs=("java",))
 def static_classic(ctx: Context) -> None:
     static(ctx, lambda member: member.process.kill())
 
 
-@case("java.members-static-uniform", "a static member of the consumer protocol leaves for a moment", needs=("java",))
+@case("java.members-static-uniform", "a static member of the consumer protocol leaves and rejoins without a rebalance", needs=("java",))
 def static_consumer(ctx: Context) -> None:
-    # One that dies is not replaced before its session ends, in Kafka neither: UNRELEASED_INSTANCE_ID.
+    # As in Kafka, a dead member cannot be replaced before its session timeout: UNRELEASED_INSTANCE_ID.
     static(ctx, Consumer.close, "--group-protocol", "consumer")

@@ -1,4 +1,4 @@
-"""Kafka Streams: WordCountDemo as in Kafka's introduction, unmodified."""
+"""Kafka Streams: the unmodified WordCountDemo of Kafka's introduction."""
 
 from collections import Counter
 from pathlib import Path
@@ -15,13 +15,13 @@ WORDS = "all streams lead to kafka hello streams join summit stream table broker
 
 
 def lines(seed: int, count: int) -> list[str]:
-    """Made-up sentences."""
+    """Returns random sentences."""
     chance = random.Random(seed)
     return [" ".join(chance.choices(WORDS, k=chance.randrange(1, 9))) for _ in range(count)]
 
 
 class Counts:
-    """What kafka-console-consumer shows of the demo's output, with the options of the introduction."""
+    """The demo's output, read with kafka-console-consumer and the options of the introduction."""
 
     def __init__(self, kafka: Kafka) -> None:
         properties = (
@@ -34,7 +34,7 @@ class Counts:
         self._reader = kafka.start("console-consumer", "--topic", "streams-wordcount-output", "--from-beginning", *options)
         self._seen = 0
         self.last: dict[str, int] = {}
-        """The last count of each word."""
+        """Returns the last count of each word."""
 
     def reach(self, wanted: Counter[str]) -> None:
         """Waits until the words have these counts."""
@@ -50,18 +50,18 @@ class Counts:
 
 
 def committed(kafka: Kafka) -> bool:
-    """Whether the demo's group has committed all that there is."""
+    """Returns whether the demo's group has committed everything."""
     said = kafka.tool("consumer-groups", "--describe", "--group", "streams-wordcount").out
     lags = [row[5] for row in map(str.split, said.splitlines()) if len(row) > 5 and row[0] == "streams-wordcount"]
     return bool(lags) and set(lags) == {"0"}
 
 
 def demo(kafka: Kafka, config: Path) -> Process:
-    """Starts it; it says nothing, so what it does shows in its output topic."""
+    """Starts the demo. It prints nothing; its results are in its output topic."""
     return kafka.ctx.start(kafka.command(DEMO, config), name="wordcount")
 
 
-@case("java.streams", "Kafka Streams' WordCountDemo, killed and restarted in the middle, the broker too", short=True, needs=("java",))
+@case("java.streams", "Kafka Streams' WordCountDemo, with kills and restarts of the demo and of the broker", short=True, needs=("java",))
 def wordcount(ctx: Context) -> None:
     kafka = Kafka(ctx, ctx.broker())
     kafka.create("streams-plaintext-input", 1)
@@ -82,7 +82,7 @@ def wordcount(ctx: Context) -> None:
     running = demo(kafka, config)
     say(1)
     counts.reach(total)
-    # At least once: what a killed demo had counted and not committed is counted again. So it is killed when it has committed.
+    # Processing is at least once: a killed demo counts uncommitted records again. So kill it after a commit.
     eventually("the demo has committed its offsets", lambda: committed(kafka))
     running.kill()
     kafka.broker.kill9()

@@ -1,4 +1,4 @@
-"""What the broker does not serve: the tools that need it say so at once, and do not wait for an answer that never comes."""
+"""Unsupported features: the tools that need them fail at once, and do not hang."""
 
 from harness.cases import case
 from harness.context import Context
@@ -8,12 +8,12 @@ from java.kafka import Kafka
 NOT_SERVED = {
     "DESCRIBE_QUORUM": ("metadata-quorum", "describe", "--status"),
 }
-"""Tools, and the request that each names as not supported."""
+"""Tools, and the request that each reports as not supported."""
 
 
-@case("java.unsupported", "tools for what is not served, such as transactions and share groups, are told so", needs=("java",))
+@case("java.unsupported", "tools for unsupported features, such as transactions and share groups, report that", needs=("java",))
 def unsupported(ctx: Context) -> None:
-    """Exit codes differ from tool to tool."""
+    """The exit codes of the tools differ."""
     kafka = Kafka(ctx, ctx.broker())
     kafka.create("t", 1)
     for request, words in NOT_SERVED.items():

@@ -1,4 +1,4 @@
-"""VerifiableProducer and VerifiableConsumer, which tell as JSON what happens to them."""
+"""VerifiableProducer and VerifiableConsumer, which print their events as JSON."""
 
 from collections.abc import Callable, Sequence
 import json
@@ -9,12 +9,12 @@ from java.kafka import Kafka
 
 
 AFTER_THE_END = "Cannot perform operation after producer has been closed"
-"""Of the record that the producer was about to send when it was asked to end: its loop goes on beside what closes it, and looks whether
-it should only before each record. The record was never sent."""
+"""Error of the record that the producer was about to send when it was stopped: its loop runs concurrently with the shutdown, and checks only
+before each record whether to stop. The record was never sent."""
 
 
 class Verifiable:
-    """One of the two as a process, and its events, each looked at once."""
+    """One of the programs as a process, and its events, each of which is processed once."""
 
     def __init__(self, process: Process) -> None:
         self.process = process
@@ -22,7 +22,7 @@ class Verifiable:
         self._is_ending = False
 
     def update(self) -> None:
-        """Takes in what it has said since the last time."""
+        """Processes the events since the last call."""
         self._take(self.process.lines_from(self._seen))
 
     def _take(self, lines: Sequence[str]) -> None:
@@ -33,11 +33,11 @@ class Verifiable:
                 self.on_event(event["name"], event)
 
     def on_event(self, name: str, event: dict) -> None:
-        """What an event means is for the two to know."""
+        """Processes an event. Overridden by the subclasses."""
         raise NotImplementedError
 
     def wait_for(self, what: str, holds: Callable[[], object], deadline: float = DEADLINE) -> None:
-        """Until `holds`, which is asked whenever there is something new."""
+        """Waits until `holds` returns true. It is called after every new event."""
 
         def look(lines: Sequence[str]) -> object:
             self._take(lines[self._seen :])
@@ -46,29 +46,29 @@ class Verifiable:
         self.process.wait_for(what, look, deadline)
 
     def close(self) -> None:
-        """Asks it to end in order, and takes in the rest."""
+        """Stops it with SIGTERM, and processes the remaining events."""
         self.update()
         self._is_ending = True
         self.process.stop()
         self.update()
 
     def finish(self) -> None:
-        """Waits for its end, which should be a good one, and takes in the rest."""
+        """Waits for its successful end, and processes the remaining events."""
         self.process.wait()
         self.update()
 
 
 class Producer(Verifiable):
-    """VerifiableProducer: sends 0, 1, 2, … and says what was acknowledged, and where it is."""
+    """VerifiableProducer: sends 0, 1, 2, … and prints the acknowledged positions."""
 
     def __init__(self, kafka: Kafka, topic: str, *args: str | Path) -> None:
         self.acked: dict[int, tuple[int, int]] = {}
-        """Partition and offset of each value that was acknowledged."""
+        """Partition and offset of each acknowledged value."""
         self.errors: list[str] = []
         super().__init__(kafka.start("verifiable-producer", "--topic", topic, *args))
 
     def on_event(self, name: str, event: dict) -> None:
-        """Acknowledgements and failures."""
+        """Processes acknowledgements and errors."""
         if name == "producer_send_success":
             self.acked[int(event["value"])] = (event["partition"], event["offset"])
         elif name == "producer_send_error" and not (self._is_ending and event["message"] == AFTER_THE_END):
@@ -81,17 +81,17 @@ class Consumer(Verifiable):
     def __init__(self, kafka: Kafka, topic: str, group: str, *args: str | Path) -> None:
         self.assigned: set[int] = set()
         self.rebalances = 0
-        """How often it was given partitions or had to give them back."""
+        """Number of assignments and revocations."""
         self.read: list[tuple[int, int, int]] = []
         """Partition, offset and value of each record, with `--verbose`."""
         self.count = 0
-        """How many records it has read."""
+        """Number of records read."""
         self.committed: dict[int, int] = {}
-        """What it knows to be committed."""
+        """Offsets that it knows to be committed."""
         super().__init__(kafka.start("verifiable-consumer", "--topic", topic, "--group-id", group, *args))
 
     def on_event(self, name: str, event: dict) -> None:
-        """What it is given, reads and commits."""
+        """Processes assignments, records and commits."""
         if name == "partitions_assigned":
             self.assigned |= {each["partition"] for each in event["partitions"]}
             self.rebalances += 1

@@ -18,7 +18,7 @@ def records(ctx: Context) -> None:
 
 @case("kafka-python.admin", "kafka-python's admin client on topics, configurations, offsets by time, records and groups", short=True)
 def admin(ctx: Context) -> None:
-    """The program checks itself."""
+    """The program makes the assertions."""
     client(ctx).admin(ctx, ctx.broker())
 
 
@@ -28,27 +28,27 @@ def group(ctx: Context) -> None:
     come_and_go(ctx, [client(ctx)], "range")
 
 
-@case("kafka-python.group-static", "kafka-python members with an instance id come back after kill -9, and nobody else notices")
+@case("kafka-python.group-static", "static kafka-python members rejoin after kill -9 without a rebalance")
 def group_static(ctx: Context) -> None:
     """The classic protocol."""
     static_members(ctx, client(ctx), "range")
 
 
-@case("kafka-python.group-broker-dies", "the broker is killed under kafka-python members of a group, which go on where they were")
+@case("kafka-python.group-broker-dies", "kafka-python members of a group resume after a kill of the broker")
 def group_broker_dies(ctx: Context) -> None:
     """The classic protocol."""
     outlive_the_broker(ctx, client(ctx), "range")
 
 
-@case("kafka-python.records-broker-dies", "the broker is killed under kafka-python's idempotent producer: each record is there once, in order")
+@case("kafka-python.records-broker-dies", "kafka-python's idempotent producer writes each record once, in order, through kills of the broker")
 def records_broker_dies(ctx: Context) -> None:
-    """Time and again."""
+    """The broker is killed repeatedly."""
     through_crashes(ctx, client(ctx))
 
 
-@case("kafka-python.addresses", "clients of each listener are told the address that they have connected to", short=True)
+@case("kafka-python.addresses", "each listener advertises the address that the client connected to", short=True)
 def addresses(ctx: Context) -> None:
-    """One listener for the machine alone, and one on every address, which is no address to connect to."""
+    """One listener on the loopback address, and one on the wildcard address, which clients cannot connect to."""
     port, outside = free_port(), free_port()
     advertised = ("--kafka-advertise", f"auto,auto,localhost:{outside}", "--insecure")
     broker = ctx.broker(*advertised, also=(f"0.0.0.0:{port}", f"127.0.0.1:{outside}"))
@@ -60,14 +60,14 @@ def addresses(ctx: Context) -> None:
         (f"127.0.0.2:{port}", f"127.0.0.2:{port}"),
         (f"127.0.0.1:{outside}", f"localhost:{outside}"),
     ):
-        equal(f"where the node is for who connects to {connect}", ctx.run([*nodes, connect]).lines, [told])
+        equal(f"the advertised address for a client connected to {connect}", ctx.run([*nodes, connect]).lines, [told])
     Native().create(ctx, broker, "notes", 1)
     broker.kafka = f"127.0.0.2:{port}"
     client(ctx).write(ctx, broker, "notes", "none", ['{"key": "k", "value": "v", "headers": [], "timestamp": 1}'])
-    equal("records written and read by way of it", len(client(ctx).read(ctx, broker, "notes", 1)), 1)
+    equal("records written and read over it", len(client(ctx).read(ctx, broker, "notes", 1)), 1)
 
 
-@case("kafka-python.refusals", "kafka-python stops at what is refused for good, a transaction or a topic's name, and names the error", short=True)
+@case("kafka-python.refusals", "kafka-python fails at once with permanent errors, such as those of transactions and invalid topic names, and names the error", short=True)
 def refusals(ctx: Context) -> None:
-    """The program checks itself."""
+    """The program makes the assertions."""
     client(ctx).refusals(ctx, ctx.broker())

@@ -10,5 +10,5 @@ HERE = Path(__file__).resolve().parent
 
 
 def client(ctx: Context) -> Kafka:
-    """The programs of `client/`. kafka-python refuses a record with neither key nor value, and a header without a value."""
+    """Returns the programs of `client/`. kafka-python rejects a record with neither key nor value, and a header without a value."""
     return python_client(ctx, "kafka-python", HERE, null_records=False, null_headers=False)

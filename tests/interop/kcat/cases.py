@@ -12,9 +12,9 @@ from kcat.library import Kcat, offsets
 NEEDS = ("dpkg-deb",)
 
 
-@case("kcat.records", "kcat -P and -C: keys, headers, codecs, and reading from everywhere (-o); kcat -L and -Q", needs=NEEDS)
+@case("kcat.records", "kcat -P and -C: keys, headers, codecs, and all start positions (-o); kcat -L and -Q", needs=NEEDS)
 def records(ctx: Context) -> None:
-    """One topic, which comes to be when kcat writes to it."""
+    """Uses one topic, created by kcat's first write."""
     broker = ctx.broker("--default-partitions", "2")
     kcat = Kcat(ctx, broker)
     sent = [f"{codec}-{n}" for codec in ALL_CODECS for n in range(10)]
@@ -56,9 +56,9 @@ def records(ctx: Context) -> None:
     equal("from a time", offsets(found), [(1, offset) for offset in range(first, ends[1])])
 
 
-@case("kcat.follow", "kcat -C from the end gets what comes, and two kcat -G share a topic", needs=NEEDS)
+@case("kcat.follow", "kcat -C from the end reads new records, and two kcat -G share a topic", needs=NEEDS)
 def follow(ctx: Context) -> None:
-    """Readers first, then the records."""
+    """Starts the readers before writing."""
     broker = ctx.broker()
     kcat = Kcat(ctx, broker)
     Native().create(ctx, broker, "news", 2)
@@ -67,15 +67,15 @@ def follow(ctx: Context) -> None:
     members = [kcat.start("-G", "readers", "-u", "-X", "auto.offset.reset=earliest", "-f", "%s\n", "news") for _ in range(2)]
     for member in members:
         eventually("each member has one partition", lambda: "assigned: news [0]\n" in member.errors or "assigned: news [1]\n" in member.errors)
-    # kcat says when it has come to the end; what is written now, it has not seen.
+    # kcat reports the end of a partition; records written from now on are new to it.
     eventually("kcat is at the end of both partitions", lambda: tail.errors.count("Reached end of topic") == 2)
     for partition in ("0", "1"):
         kcat.run("-P", "-t", "news", "-p", partition, stdin="new\nnewer\n")
-    same_items("what came after the end", tail.wait().lines, ["new", "newer"] * 2)
+    same_items("the records after the end", tail.wait().lines, ["new", "newer"] * 2)
     wanted = ["old", "new", "newer", "new", "newer"]
     eventually("the members have read everything", lambda: sum(len(member.lines) for member in members) >= len(wanted))
     for member in members:
         member.signal(signal.SIGTERM)
         member.wait()
     same_items("what the members read", [line for member in members for line in member.lines], wanted)
-    true("both had something to read", all(member.lines for member in members))
+    true("both members read records", all(member.lines for member in members))

@@ -1,4 +1,4 @@
-"""kcat 1.7.1 with librdkafka 2.0.2, as Debian 12 has them: a client of some years ago."""
+"""kcat 1.7.1 with librdkafka 2.0.2, from Debian 12: an older client."""
 
 from collections.abc import Sequence
 import json
@@ -16,7 +16,7 @@ POOL = "http://deb.debian.org/debian/pool/main"
 
 
 class Kcat:
-    """kcat, talking to one broker. The packages are unpacked in the cache, which needs no root."""
+    """kcat as a client of one broker. The packages are unpacked in the cache, without root privileges."""
 
     def __init__(self, ctx: Context, broker: Broker) -> None:
         if platform.machine() != "x86_64":
@@ -34,18 +34,18 @@ class Kcat:
         self._env = {"LD_LIBRARY_PATH": str(usr / "lib/x86_64-linux-gnu")}
 
     def run(self, *words: str, stdin: str = "") -> list[str]:
-        """The lines that kcat prints."""
+        """Runs kcat. Returns the lines that it prints."""
         return self._ctx.run([*self._argv, *words], env=self._env, stdin=stdin).lines
 
     def read(self, *words: str) -> list[dict]:
-        """The records that kcat prints, to the end of the topic."""
+        """Reads records to the end of the topic."""
         return [json.loads(line) for line in self.run("-C", "-e", "-q", "-J", *words)]
 
     def start(self, *words: str) -> Process:
-        """kcat in the background."""
+        """Starts kcat in the background."""
         return self._ctx.start([*self._argv, *words], env=self._env)
 
 
 def offsets(records: Sequence[dict]) -> list[tuple[int, int]]:
-    """Where records are, in order."""
+    """Returns the partitions and offsets of records, sorted."""
     return sorted((record["partition"], record["offset"]) for record in records)

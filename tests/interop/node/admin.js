@@ -1,4 +1,4 @@
-// What an administrator does through kafkajs: admin.js BOOTSTRAP. Ends with an error at the first answer that is not Kafka's.
+// Tests administrative requests with kafkajs: admin.js BOOTSTRAP. Fails at the first response that differs from Kafka's.
 'use strict';
 
 const assert = require('node:assert/strict');
@@ -9,7 +9,7 @@ const topic = 'orders';
 const groupId = 'billing';
 const startMs = Date.now() - 3_600_000;
 
-/** The promise has to fail with this error of Kafka's. kafkajs wraps errors of several things that were asked for at once. */
+/** Asserts that the promise fails with this Kafka error. kafkajs wraps the errors of batched requests. */
 const refused = (promise, type) =>
   assert.rejects(promise, (error) => {
     const types = [error.type, error.cause?.type, ...(error.errors ?? []).map((e) => e.type), ...(error.groups ?? []).map((g) => g.error.type)];
@@ -17,7 +17,7 @@ const refused = (promise, type) =>
     return true;
   });
 
-/** What was listed, by partition. */
+/** Returns the listed offsets, by partition. */
 const byPartition = (listed) => [...listed].sort((a, b) => a.partition - b.partition);
 
 const topics = async (admin) => {
@@ -25,7 +25,7 @@ const topics = async (admin) => {
   assert.deepEqual(cluster.brokers.map((b) => b.nodeId), [cluster.controller]);
   const configEntries = [{ name: 'retention.ms', value: '86400000' }];
   assert.equal(await admin.createTopics({ topics: [{ topic, numPartitions: 2, configEntries }, { topic: 'short-lived' }] }), true);
-  assert.equal(await admin.createTopics({ topics: [{ topic }] }), false, 'it is there already');
+  assert.equal(await admin.createTopics({ topics: [{ topic }] }), false, 'it already exists');
   await refused(admin.createTopics({ topics: [{ topic: 't', configEntries: [{ name: 'colour', value: 'red' }] }] }), 'INVALID_CONFIG');
   await refused(admin.createTopics({ topics: [{ topic: 't', replicationFactor: 3 }] }), 'INVALID_REPLICATION_FACTOR');
   await admin.createTopics({ validateOnly: true, waitForLeaders: false, topics: [{ topic: 'only-asked' }] });

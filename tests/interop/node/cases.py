@@ -15,17 +15,17 @@ def records(ctx: Context) -> None:
 
 @case("node.admin", "kafkajs's admin on topics, configurations, offsets, records and groups", short=True, needs=("node", "npm"))
 def admin(ctx: Context) -> None:
-    """The program checks itself."""
+    """The program makes the assertions."""
     client(ctx).admin(ctx, ctx.broker())
 
 
 @case("node.group", "kafkajs members of a group join, leave and die", needs=("node", "npm"))
 def group(ctx: Context) -> None:
-    """The classic protocol, in which kafkajs has only an assignor of its own."""
+    """The classic protocol, with kafkajs's own assignor, which is its only one."""
     come_and_go(ctx, [client(ctx)], "range")
 
 
-@case("node.group-broker-dies", "the broker is killed under kafkajs members of a group, which go on where they were", needs=("node", "npm"))
+@case("node.group-broker-dies", "kafkajs members of a group resume after a kill of the broker", needs=("node", "npm"))
 def group_broker_dies(ctx: Context) -> None:
     """The classic protocol."""
     outlive_the_broker(ctx, client(ctx), "range")

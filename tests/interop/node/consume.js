@@ -1,4 +1,4 @@
-// Prints the records of a topic from its beginning: consume.js BOOTSTRAP TOPIC COUNT. kafkajs reads in groups only; this one is fresh.
+// Prints the records of a topic from its beginning: consume.js BOOTSTRAP TOPIC COUNT. kafkajs reads only as a member of a group, so a new one is used.
 'use strict';
 
 const { randomUUID } = require('node:crypto');

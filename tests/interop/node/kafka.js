@@ -1,9 +1,9 @@
-// What the programs share: kafkajs with its codecs, talking to one broker.
+// Code shared by the programs: kafkajs with its codecs, as a client of one broker.
 'use strict';
 
 const { CompressionCodecs, CompressionTypes, Kafka, Partitioners, logLevel } = require('kafkajs');
 
-// kafkajs has gzip built in. The packages for LZ4 and Zstandard that it names bind native libraries of long ago and do not build today.
+// kafkajs has gzip built in. Its recommended packages for LZ4 and Zstandard bind outdated native libraries and no longer build.
 CompressionCodecs[CompressionTypes.Snappy] = require('kafkajs-snappy');
 
 const codecs = { none: CompressionTypes.None, gzip: CompressionTypes.GZIP, snappy: CompressionTypes.Snappy };
@@ -11,10 +11,10 @@ const codecs = { none: CompressionTypes.None, gzip: CompressionTypes.GZIP, snapp
 const kafkaAt = (bootstrap) =>
   new Kafka({ clientId: 'interop', brokers: [bootstrap], logLevel: logLevel.ERROR, retry: { retries: 20, maxRetryTime: 2000 } });
 
-/** Runs a program with the words of the command line; whatever goes wrong is said, and ends it. */
+/** Runs a program with the command-line arguments. Prints any error and exits. */
 const run = (main) =>
   main(...process.argv.slice(2)).then(
-    // At the end of what was printed; exiting at once would cut it off.
+    // Exit after the output is flushed; exiting at once would truncate it.
     () => process.stdout.write('', () => process.exit(0)),
     (error) => {
       console.error(error);
@@ -22,10 +22,10 @@ const run = (main) =>
     },
   );
 
-/** Tells the scenario what happened, at once: it waits for it. */
+/** Prints an event at once, as the scenario waits for it. */
 const say = (event) => process.stdout.write(`${JSON.stringify(event)}\n`);
 
-/** Fails when the consumer gives up. After errors that may pass it starts again by itself. */
+/** Fails when the consumer stops because of an error. It restarts by itself after retriable errors. */
 const givesUp = (consumer) =>
   new Promise((_, failed) => {
     consumer.on(consumer.events.CRASH, ({ payload }) => payload.restart || failed(payload.error));

@@ -10,7 +10,7 @@ HERE = Path(__file__).resolve().parent
 
 
 def client(ctx: Context) -> Kafka:
-    """The programs of this folder, with packages from the cache."""
+    """Returns the programs of this folder, with packages from the cache."""
 
     def install(into: Path) -> None:
         for name in ("package.json", "package-lock.json"):
@@ -19,5 +19,5 @@ def client(ctx: Context) -> Kafka:
 
     packages = ctx.cache.directory("node", (HERE / "package-lock.json").read_bytes(), install) / "node_modules"
     programs = words(lambda word: ["node", HERE / f"{word}.js"])
-    # Its codecs for LZ4 and Zstandard come as packages nobody maintains: their native parts do not build, or not everywhere.
+    # The packages with its codecs for LZ4 and Zstandard are unmaintained, and their native parts do not build everywhere.
     return Kafka("node", programs, ("none", "gzip", "snappy"), null_headers=False, env={"NODE_PATH": str(packages)})

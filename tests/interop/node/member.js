@@ -1,4 +1,4 @@
-// A member of a group: member.js BOOTSTRAP GROUP TOPIC range [INSTANCE]. Of the protocols kafkajs has only its own, which is eager.
+// A member of a group: member.js BOOTSTRAP GROUP TOPIC range [INSTANCE]. kafkajs has only its own eager assignor.
 // Prints a line of JSON for each change of the partitions it owns and for each record, and commits what it printed. Leaves on SIGTERM.
 'use strict';
 
@@ -22,7 +22,7 @@ run(async (bootstrap, groupId, topic) => {
         next = String(BigInt(message.offset) + 1n);
       }
       if (next === null) return;
-      // If the group moved on meanwhile this throws, kafkajs joins again, and whoever owns the partition then reads these records again.
+      // If the group has rebalanced meanwhile, this throws and kafkajs rejoins; the new owner of the partition reads these records again.
       await consumer.commitOffsets([{ topic, partition: batch.partition, offset: next }]);
     },
   });

@@ -1,4 +1,4 @@
-// Sends the records of stdin: produce.js BOOTSTRAP TOPIC CODEC plain|idempotent. Prints where each of them went.
+// Sends the records of stdin: produce.js BOOTSTRAP TOPIC CODEC plain|idempotent. Prints the position of each.
 'use strict';
 
 const { readFileSync } = require('node:fs');

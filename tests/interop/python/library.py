@@ -1,4 +1,4 @@
-"""Clients in Python, each in a virtual environment of its own; here confluent-kafka, as `requirements.txt` pins it."""
+"""Clients in Python, each in its own virtual environment; here confluent-kafka, as `requirements.txt` pins it."""
 
 from pathlib import Path
 import sys
@@ -8,15 +8,15 @@ from harness.context import Context
 
 HERE = Path(__file__).resolve().parent
 LINES = HERE.parent / "clients"
-"""Where `lines.py` is, which the programs import."""
+"""Directory of `lines.py`, which the programs import."""
 
 
 def python_client(ctx: Context, name: str, here: Path, **abilities: bool) -> Kafka:
-    """The programs of `here/client`, run with the packages that `here/requirements.txt` pins; `abilities` are those of `Kafka`."""
+    """Returns the programs of `here/client`, with the packages pinned in `here/requirements.txt`. `abilities` are fields of `Kafka`."""
 
     def install(into: Path) -> None:
-        step("make a virtual environment", [sys.executable, "-m", "venv", into])
-        # Not by the script `pip`, which names a directory that is about to be renamed.
+        step("create a virtual environment", [sys.executable, "-m", "venv", into])
+        # Not with the script `pip`, which contains the path of a directory that will be renamed.
         pip = [into / "bin/python", "-m", "pip", "install", "--require-hashes", "--no-deps", "--only-binary", ":all:"]
         step(f"install {name}", [*pip, "-r", here / "requirements.txt"])
 
@@ -27,5 +27,5 @@ def python_client(ctx: Context, name: str, here: Path, **abilities: bool) -> Kaf
 
 
 def client(ctx: Context) -> Kafka:
-    """confluent-kafka."""
+    """Returns the confluent-kafka client."""
     return python_client(ctx, "python", HERE)

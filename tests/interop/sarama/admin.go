@@ -16,10 +16,10 @@ const (
 	adminGroup = "billing"
 )
 
-// failure is how a check ends the program: the steps below read better without an error after each line.
+// failure is the panic value of a failed check, which saves error handling after each step.
 type failure struct{ error }
 
-// caught is deferred by whoever checks: it makes the error of a failed check the one that is returned.
+// caught is deferred by functions that check. It returns the error of a failed check.
 func caught(err *error) {
 	if thrown := recover(); thrown != nil {
 		failed, is := thrown.(failure)
@@ -53,14 +53,14 @@ func refused(what string, err error, wanted sarama.KError) {
 	}
 }
 
-// administrator checks what sarama's ClusterAdmin and Client are answered.
+// administrator tests the requests of sarama's ClusterAdmin and Client.
 type administrator struct {
 	sarama.ClusterAdmin
 	client sarama.Client
 	start  time.Time
 }
 
-// admin is what an administrator does through sarama. It ends with an error at the first answer that is not Kafka's.
+// admin tests administrative requests with sarama. It fails at the first response that differs from Kafka's.
 func admin(bootstrap string, config *sarama.Config, _ []string) (err error) {
 	defer caught(&err)
 	config.Producer.Partitioner = sarama.NewManualPartitioner
@@ -70,7 +70,7 @@ func admin(bootstrap string, config *sarama.Config, _ []string) (err error) {
 	a := &administrator{must(sarama.NewClusterAdminFromClient(client)), client, time.Now().Add(-time.Hour).Truncate(time.Millisecond)}
 	a.topics()
 	if client.Config().Version.IsAtLeast(sarama.V1_1_0_0) {
-		// Kafka 4 does not serve the older DescribeConfigs either.
+		// Like Kafka 4, Highwater does not support the older versions of DescribeConfigs.
 		a.configs()
 	}
 	a.produce()
@@ -79,7 +79,7 @@ func admin(bootstrap string, config *sarama.Config, _ []string) (err error) {
 	return a.Close()
 }
 
-// topics are created with a configuration, listed, given partitions, and deleted; the cluster has one broker.
+// topics creates topics with a configuration, lists, extends and deletes them, and checks that the cluster has one broker.
 func (a *administrator) topics() {
 	brokers, controller, err := a.DescribeCluster()
 	done(err)
@@ -101,7 +101,7 @@ func (a *administrator) topics() {
 	equal("partitions", must(a.client.Partitions(adminTopic)), []int32{0, 1, 2})
 }
 
-// configs are shown and replaced.
+// configs describes and replaces settings.
 func (a *administrator) configs() {
 	config := func() string {
 		entries := must(a.DescribeConfig(sarama.ConfigResource{
@@ -118,7 +118,7 @@ func (a *administrator) configs() {
 	equal("retention.ms as replaced", config(), hours)
 }
 
-// produce writes thirty records, one a second, in turn to the three partitions.
+// produce writes thirty records with timestamps a second apart, round-robin to the three partitions.
 func (a *administrator) produce() {
 	producer := must(sarama.NewSyncProducerFromClient(a.client))
 	for n := range 30 {
@@ -132,7 +132,7 @@ func (a *administrator) produce() {
 	}
 }
 
-// at is the offset of each partition for a time, which may be one of sarama's names for the two ends.
+// at returns the offset of each partition at a time, or at one of sarama's constants for the two ends.
 func (a *administrator) at(time int64) []int64 {
 	var offsets []int64
 	for partition := range int32(3) {
@@ -141,18 +141,18 @@ func (a *administrator) at(time int64) []int64 {
 	return offsets
 }
 
-// offsets are found by time and by name, and records deleted up to one.
+// offsets lists offsets by time and by name, and deletes records before an offset.
 func (a *administrator) offsets() {
 	equal("earliest offsets", a.at(sarama.OffsetOldest), []int64{0, 0, 0})
 	equal("latest offsets", a.at(sarama.OffsetNewest), []int64{10, 10, 10})
 	equal("offsets by time", a.at(a.start.UnixMilli()+5_500), []int64{2, 2, 2})
 	equal("offsets of the last records by time", a.at(a.start.UnixMilli()+27_000), []int64{9, 9, 9})
-	equal("offsets behind the last time", a.at(a.start.UnixMilli()+30_000), []int64{-1, -1, -1})
+	equal("offsets after the last time", a.at(a.start.UnixMilli()+30_000), []int64{-1, -1, -1})
 	done(a.DeleteRecords(adminTopic, map[int32]int64{0: 4, 1: 10}))
 	equal("earliest offsets after deletion", a.at(sarama.OffsetOldest), []int64{4, 10, 0})
 }
 
-// groups are offsets that were committed, listed, described and deleted.
+// groups commits offsets, and lists, describes and deletes groups.
 func (a *administrator) groups() {
 	offsets := must(sarama.NewOffsetManagerFromClient(adminGroup, a.client))
 	place := must(offsets.ManagePartition(adminTopic, 0))

@@ -12,10 +12,10 @@ from harness.expect import equal, eventually
 from sarama.library import CURRENT, client, program
 
 OLD = "1.0.0"
-"""`config.Version = sarama.V1_0_0_0`, which many programs say: requests of 2017."""
+"""`config.Version = sarama.V1_0_0_0`, as in many programs: request versions of 2017."""
 HOUR_MS = 3_600_000
 HANG = 120.0
-"""Seconds after which retention is taken to hang; it comes by every 15."""
+"""Seconds after which retention is considered to hang. It runs every 15 s."""
 
 
 @case("sarama.records", "sarama writes with every codec, and reads back keys, values, headers and times", short=True, needs=("go",))
@@ -32,19 +32,19 @@ def records_old(ctx: Context) -> None:
 
 @case("sarama.admin", "sarama's ClusterAdmin on topics, configurations, offsets by time, records and groups", short=True, needs=("go",))
 def admin(ctx: Context) -> None:
-    """The program checks itself."""
+    """The program makes the assertions."""
     client(ctx).admin(ctx, ctx.broker())
 
 
 @case("sarama.admin-1.0", "the same with the requests of Kafka 1.0", short=True, needs=("go",))
 def admin_old(ctx: Context) -> None:
-    """The program checks itself."""
+    """The program makes the assertions."""
     client(ctx, OLD).admin(ctx, ctx.broker())
 
 
 @case("sarama.admin-newest", "the same with the newest requests that sarama knows", needs=("go",))
 def admin_newest(ctx: Context) -> None:
-    """The program checks itself."""
+    """The program makes the assertions."""
     client(ctx, "4.1.0").admin(ctx, ctx.broker())
 
 
@@ -60,27 +60,27 @@ def group_old(ctx: Context) -> None:
     come_and_go(ctx, [client(ctx, OLD)], "range")
 
 
-@case("sarama.group-static", "sarama members with an instance id come back after kill -9, and nobody else notices", needs=("go",))
+@case("sarama.group-static", "static sarama members rejoin after kill -9 without a rebalance", needs=("go",))
 def group_static(ctx: Context) -> None:
     """The classic protocol."""
     static_members(ctx, client(ctx), "range")
 
 
-@case("sarama.group-broker-dies", "the broker is killed under sarama members of a group, which go on where they were", needs=("go",))
+@case("sarama.group-broker-dies", "sarama members of a group resume after a kill of the broker", needs=("go",))
 def group_broker_dies(ctx: Context) -> None:
     """The classic protocol."""
     outlive_the_broker(ctx, client(ctx), "range")
 
 
-@case("sarama.records-broker-dies", "the broker is killed under sarama's idempotent producer: each record is there once, in order", needs=("go",))
+@case("sarama.records-broker-dies", "sarama's idempotent producer writes each record once, in order, through kills of the broker", needs=("go",))
 def records_broker_dies(ctx: Context) -> None:
-    """Time and again."""
+    """The broker is killed repeatedly."""
     through_crashes(ctx, client(ctx))
 
 
-@case("sarama.no-max-timestamp", "fresh records outlive retention though the producer leaves the batch's largest timestamp unset", short=True, needs=("go",))
+@case("sarama.no-max-timestamp", "retention keeps recent records even if the producer leaves the batch's maximum timestamp unset", short=True, needs=("go",))
 def no_max_timestamp(ctx: Context) -> None:
-    """sarama 1.43 leaves it at -1. A record of long ago in front of them, which retention deletes, does not take them with it."""
+    """sarama 1.43 leaves it at -1. Retention deletes an old record before them, but not the recent ones."""
     broker, native = ctx.broker(), Native()
     old = json.dumps({"value": "long ago", "headers": [], "timestamp": int(time.time() * 1000) - 2 * HOUR_MS})
     for topic in ("mixed", "aged"):
@@ -92,15 +92,15 @@ def no_max_timestamp(ctx: Context) -> None:
         described = json.loads("".join(native.run(ctx, broker, "topic", "describe", topic, "--json")))["partitions"][0]
         return described["log_start"], described["high_watermark"]
 
-    # Two records of long ago, each deleted before the next is written: retention has looked at both topics meanwhile.
-    eventually("retention deletes a record of long ago", lambda: bounds("aged") == (1, 1), HANG)
+    # Two old records, the second written after the first is deleted: retention has checked both topics meanwhile.
+    eventually("retention deletes an old record", lambda: bounds("aged") == (1, 1), HANG)
     native.write(ctx, broker, "aged", "none", [old])
     eventually("retention deletes another one", lambda: bounds("aged") == (2, 2), HANG)
     values = [json.loads(text)["value"] for text in native.run(ctx, broker, "consume", "mixed", "--json")]
     equal("the fresh records", values[-20:], [f"fresh {n}" for n in range(20)])
 
 
-@case("sarama.refusals", "sarama stops at what is refused for good, transactions and SASL among it, and shows why", short=True, needs=("go",))
+@case("sarama.refusals", "sarama fails at once with permanent errors, such as those of transactions and SASL, and shows the reason", short=True, needs=("go",))
 def refusals(ctx: Context) -> None:
-    """The program checks itself."""
+    """The program makes the assertions."""
     client(ctx).refusals(ctx, ctx.broker())

@@ -52,6 +52,6 @@ func consume(bootstrap string, config *sarama.Config, args []string) error {
 			return fmt.Errorf("%d records are missing: %w", left, failure)
 		}
 	}
-	// The readers end with the process: closing one waits until nobody holds its messages back.
+	// The readers are not closed, as closing one waits until its messages are taken.
 	return nil
 }

@@ -1,4 +1,4 @@
-"""sarama, as `go.mod` and `old.mod` pin it: what is current, and the last version before it set the largest timestamp of a batch."""
+"""sarama, as `go.mod` and `old.mod` pin it: the current version, and the last one that did not set the maximum timestamp of a batch."""
 
 from pathlib import Path
 
@@ -8,14 +8,14 @@ from harness.context import Context
 
 HERE = Path(__file__).resolve().parent
 CURRENT = "2.8.0"
-"""The version of Kafka that sarama takes its broker for unless it is told another."""
+"""The version of Kafka that sarama assumes by default."""
 
 
 def program(ctx: Context, lock: str = "go.mod") -> Path:
-    """The program of this folder, built once for each state of its sources with what this file pins."""
+    """Returns the program of this folder, built once for each version of its sources with the modules that `lock` pins."""
 
     def build(into: Path) -> None:
-        # The tag leaves out what the older version cannot do.
+        # The build tag excludes what the older version does not support.
         argv = ["go", "build", "-mod=readonly", f"-modfile={lock}", f"-tags={Path(lock).stem}", "-buildvcs=false", "-o", into / "client", "."]
         step("build the sarama client", argv, cwd=HERE, env=modules(ctx))
 
@@ -25,7 +25,7 @@ def program(ctx: Context, lock: str = "go.mod") -> Path:
 
 
 def client(ctx: Context, version: str = CURRENT) -> Kafka:
-    """Current sarama that takes its broker for this version of Kafka."""
+    """Returns the current sarama, configured for this version of Kafka."""
     codecs = ("none", "gzip", "snappy", "lz4", "zstd") if version == CURRENT else ("none", "gzip", "snappy", "lz4")
     path = program(ctx)
     return Kafka(f"sarama-{version}", words(lambda word: [path, version, word]), codecs)

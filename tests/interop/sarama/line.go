@@ -10,7 +10,7 @@ import (
 	"github.com/IBM/sarama"
 )
 
-// field is a key or a value as `highwater consume --json` prints it: text, or base64 in a field of its own, or null.
+// field is a key or a value as `highwater consume --json` prints it: text, base64 in a separate field, or null.
 type field struct {
 	text, code *string
 }
@@ -37,7 +37,7 @@ func (f field) bytes() ([]byte, error) {
 	return []byte(*f.text), nil
 }
 
-// encoder keeps null and empty apart, which sarama does by whether there is an encoder.
+// encoder returns nil for null, which is how sarama distinguishes null from empty.
 func (f field) encoder() (sarama.Encoder, error) {
 	bytes, err := f.bytes()
 	if err != nil || bytes == nil {
@@ -107,7 +107,7 @@ func messageOf(text []byte, topic string) (*sarama.ProducerMessage, error) {
 	return message, nil
 }
 
-// say tells the scenario what happened, at once: it waits for it.
+// say prints an event at once, as the scenario waits for it.
 func say(event map[string]any) {
 	text, err := json.Marshal(event)
 	if err != nil {

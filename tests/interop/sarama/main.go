@@ -1,4 +1,4 @@
-// Command client is sarama under test: see the functions for what each word does.
+// Command client tests sarama. Its subcommands are documented at their functions.
 package main
 
 import (
@@ -11,7 +11,7 @@ import (
 	"github.com/IBM/sarama"
 )
 
-// words are what the client does. Those that older versions of sarama lack add themselves.
+// words are the subcommands. Those that older versions of sarama do not support register themselves.
 var words = map[string]func(bootstrap string, config *sarama.Config, args []string) error{
 	"produce": produce,
 	"consume": consume,
@@ -32,7 +32,7 @@ func main() {
 		fmt.Fprintln(os.Stderr, err)
 		os.Exit(2)
 	}
-	// Decides which versions of the requests are sent.
+	// Determines the versions of the requests.
 	config.Version = version
 	config.Metadata.Retry.Max = 100
 	config.Metadata.Retry.Backoff = 200 * time.Millisecond

@@ -11,7 +11,7 @@ import (
 	"github.com/IBM/sarama"
 )
 
-// work is what a member does with its partitions.
+// work is the group handler of a member.
 type work struct{ topic string }
 
 func (w work) Setup(session sarama.ConsumerGroupSession) error {
@@ -24,7 +24,7 @@ func (w work) Cleanup(sarama.ConsumerGroupSession) error {
 	return nil
 }
 
-// ConsumeClaim prints what it reads and commits it.
+// ConsumeClaim prints records and commits them.
 func (w work) ConsumeClaim(session sarama.ConsumerGroupSession, claim sarama.ConsumerGroupClaim) error {
 	for {
 		select {
@@ -55,7 +55,7 @@ func member(bootstrap string, config *sarama.Config, args []string) error {
 	config.Consumer.Offsets.AutoCommit.Enable = false
 	if len(args) > 3 {
 		config.Consumer.Group.InstanceId = args[3]
-		// A static member has to outlive the time in which it is started again.
+		// The session of a static member must outlast its restart.
 		config.Consumer.Group.Session.Timeout = 45 * time.Second
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM)
@@ -66,7 +66,7 @@ func member(bootstrap string, config *sarama.Config, args []string) error {
 	}
 	for ctx.Err() == nil {
 		err := consumers.Consume(ctx, []string{topic}, work{topic})
-		// What goes wrong while the broker is away passes; sarama leaves it to its user to try again.
+		// Errors while the broker is down are retriable; sarama leaves retrying to the application.
 		if err != nil && !errors.Is(err, context.Canceled) {
 			say(map[string]any{"tries_again_after": err.Error()})
 			time.Sleep(200 * time.Millisecond)

@@ -19,17 +19,17 @@ var codecs = map[string]sarama.CompressionCodec{
 	"zstd":   sarama.CompressionZSTD,
 }
 
-// lineBytesMax is more than any line of the suite has.
+// lineBytesMax is larger than all lines of the suite.
 const lineBytesMax = 16 << 20
 
-// produce sends the records of stdin and prints where each of them went: TOPIC CODEC plain|idempotent.
+// produce sends the records of stdin and prints the position of each: TOPIC CODEC plain|idempotent.
 func produce(bootstrap string, config *sarama.Config, args []string) error {
 	topic, codec, mode := args[0], args[1], args[2]
 	config.Producer.RequiredAcks = sarama.WaitForAll
 	config.Producer.Compression = codecs[codec]
 	config.Producer.Return.Successes = true
 	config.Producer.Flush.Frequency = 50 * time.Millisecond
-	// A broker that is started again is away for some seconds, not for the third of one that is the default.
+	// A restarted broker is down for seconds, longer than the default of a third of a second allows.
 	config.Producer.Retry.Max = 300
 	config.Producer.Retry.Backoff = 200 * time.Millisecond
 	if mode == "idempotent" {
@@ -68,7 +68,7 @@ func produce(bootstrap string, config *sarama.Config, args []string) error {
 		unanswered.Add(1)
 		producer.Input() <- message
 	}
-	// Closed before, it would give up the records that it sends again.
+	// Closing the producer earlier would drop the records that it retries.
 	unanswered.Wait()
 	select {
 	case err := <-failures:
@@ -78,7 +78,7 @@ func produce(bootstrap string, config *sarama.Config, args []string) error {
 	return errors.Join(in.Err(), producer.Close())
 }
 
-// fresh sends records stamped with the time of their sending, each in a batch of its own: TOPIC COUNT.
+// fresh sends records with the current time, each in its own batch: TOPIC COUNT.
 func fresh(bootstrap string, config *sarama.Config, args []string) error {
 	var count int
 	if _, err := fmt.Sscan(args[1], &count); err != nil {

@@ -9,8 +9,8 @@ import (
 	"github.com/IBM/sarama"
 )
 
-// refusals is what sarama makes of refusals, and of administration that has little to show. Where sarama would try again until its
-// patience is used up, the error would be another one.
+// refusals tests permanent errors, and administrative requests with trivial responses. If sarama retried until its limit, the error would be
+// different.
 func refusals(bootstrap string, config *sarama.Config, _ []string) (err error) {
 	defer caught(&err)
 	brokers := []string{bootstrap}

@@ -1,4 +1,4 @@
-//! Where consumers start, stop and go on.
+//! Start, seek, pause and resume of consumers.
 
 use highwater_engine::TestBroker;
 use rdkafka::Offset;
@@ -7,11 +7,11 @@ use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 
 use crate::admin::create;
 use crate::support::{
-    LOOK, PATIENCE, Placed, Row, Sender, assert_offsets, client, look, offsets_in, places, read, reader,
-    wait_for,
+    POLL_TIMEOUT, Placed, Row, Sender, TIMEOUT, assert_offsets, client, offsets_in, partition_list, poll,
+    read, reader, wait_for,
 };
 
-/// Rows for the partitions of a topic in turn.
+/// Sends rows to the partitions of a topic, round-robin.
 fn send(sender: &mut Sender, topic: &str, partitions: i32, numbers: std::ops::Range<usize>) {
     for number in numbers {
         sender.send(topic, Some(number as i32 % partitions), &Row::keyed("k", number));
@@ -20,7 +20,7 @@ fn send(sender: &mut Sender, topic: &str, partitions: i32, numbers: std::ops::Ra
 }
 
 #[test]
-fn the_first_offset_of_a_time_is_found() {
+fn offsets_for_times_returns_the_first_offset_at_or_after_a_time() {
     let broker = TestBroker::start();
     create(&client(&broker, &[]), "t", 2, &[]);
     let mut sender = Sender::new(&broker, &[("batch.num.messages", "10")]);
@@ -35,14 +35,15 @@ fn the_first_offset_of_a_time_is_found() {
         (199, [Offset::End, Offset::Offset(99)]),
         (200, [Offset::End, Offset::End]),
     ] {
-        let times = places("t", &[(0, Offset::Offset(first + since)), (1, Offset::Offset(first + since))]);
-        let found = consumer.offsets_for_times(times, PATIENCE).expect("an answer");
-        assert_eq!(offsets_in(&found), expected, "{since} ms behind the first");
+        let times =
+            partition_list("t", &[(0, Offset::Offset(first + since)), (1, Offset::Offset(first + since))]);
+        let found = consumer.offsets_for_times(times, TIMEOUT).expect("a response");
+        assert_eq!(offsets_in(&found), expected, "{since} ms after the first");
     }
 }
 
 #[test]
-fn a_consumer_without_an_offset_starts_where_it_is_told() {
+fn a_consumer_without_a_committed_offset_follows_auto_offset_reset() {
     let broker = TestBroker::start();
     let mut sender = Sender::new(&broker, &[]);
     send(&mut sender, "t", 1, 0..10);
@@ -53,30 +54,33 @@ fn a_consumer_without_an_offset_starts_where_it_is_told() {
     };
     assert_offsets(&read(&start("early", "earliest"), 10), 0..10);
     let failing = start("strict", "error");
-    let error = wait_for("an error", || failing.poll(LOOK)).map(|_| ()).expect_err("it has no offset");
+    let error =
+        wait_for("an error", || failing.poll(POLL_TIMEOUT)).map(|_| ()).expect_err("no committed offset");
     assert_eq!(error, KafkaError::MessageConsumption(RDKafkaErrorCode::AutoOffsetReset));
-    // Nobody knows when it has asked for the end, so something new is written until it sees some.
+    // The moment at which it resolves the end is unknown, so write records until it reads one.
     let late = start("late", "latest");
-    let first = wait_for("something new", || {
+    let first = wait_for("a new record", || {
         send(&mut sender, "t", 1, 10..11);
-        look(&late)
+        poll(&late)
     });
     assert!(first.offset >= 10, "{first:?}");
 }
 
 #[test]
-fn a_consumer_whose_offset_does_not_exist_goes_where_it_is_told() {
+fn a_consumer_with_an_offset_out_of_range_follows_auto_offset_reset() {
     let broker = TestBroker::start();
     let mut sender = Sender::new(&broker, &[]);
     send(&mut sender, "t", 1, 0..10);
     let at = |reset: &str| {
         let consumer: BaseConsumer = client(&broker, &[("group.id", "none"), ("auto.offset.reset", reset)]);
-        consumer.assign(&places("t", &[(0, Offset::Offset(1000))])).expect("assigned");
+        consumer.assign(&partition_list("t", &[(0, Offset::Offset(1000))])).expect("assigned");
         consumer
     };
     assert_offsets(&read(&at("earliest"), 10), 0..10);
     let failing = at("error");
-    let error = wait_for("an error", || failing.poll(LOOK)).map(|_| ()).expect_err("there is no such offset");
+    let error = wait_for("an error", || failing.poll(POLL_TIMEOUT))
+        .map(|_| ())
+        .expect_err("the offset is out of range");
     assert_eq!(error, KafkaError::MessageConsumption(RDKafkaErrorCode::AutoOffsetReset));
 }
 
@@ -88,30 +92,30 @@ fn partitions_are_paused_resumed_and_sought() {
     send(&mut sender, "t", 2, 0..20);
     let consumer = reader(&broker, "t", &[(0, Offset::Beginning), (1, Offset::Beginning)]);
     read(&consumer, 20);
-    let paused = places("t", &[(0, Offset::Invalid)]);
+    let paused = partition_list("t", &[(0, Offset::Invalid)]);
     consumer.pause(&paused).expect("paused");
     send(&mut sender, "t", 2, 20..60);
     let of_partition = |rows: &[Placed], partition| rows.iter().all(|placed| placed.partition == partition);
-    let behind = read(&consumer, 20);
-    assert!(of_partition(&behind, 1));
-    assert_offsets(&behind, 10..30);
+    let others = read(&consumer, 20);
+    assert!(of_partition(&others, 1));
+    assert_offsets(&others, 10..30);
     consumer.resume(&paused).expect("resumed");
-    let held = read(&consumer, 20);
-    assert!(of_partition(&held, 0));
-    assert_offsets(&held, 10..30);
+    let resumed = read(&consumer, 20);
+    assert!(of_partition(&resumed, 0));
+    assert_offsets(&resumed, 10..30);
 
-    consumer.seek("t", 1, Offset::Offset(25), PATIENCE).expect("sought");
+    consumer.seek("t", 1, Offset::Offset(25), TIMEOUT).expect("a successful seek");
     let again = read(&consumer, 5);
     assert!(of_partition(&again, 1));
     assert_offsets(&again, 25..30);
-    consumer.seek("t", 0, Offset::Beginning, PATIENCE).expect("sought");
+    consumer.seek("t", 0, Offset::Beginning, TIMEOUT).expect("a successful seek");
     assert_offsets(&read(&consumer, 30), 0..30);
-    consumer.seek("t", 0, Offset::OffsetTail(4), PATIENCE).expect("sought");
+    consumer.seek("t", 0, Offset::OffsetTail(4), TIMEOUT).expect("a successful seek");
     assert_offsets(&read(&consumer, 4), 26..30);
 }
 
 #[test]
-fn clients_go_on_over_a_restart_of_the_broker() {
+fn clients_continue_after_a_restart_of_the_broker() {
     let mut broker = TestBroker::start();
     let mut sender = Sender::new(&broker, &[("enable.idempotence", "true")]);
     send(&mut sender, "t", 1, 0..10);
@@ -125,7 +129,7 @@ fn clients_go_on_over_a_restart_of_the_broker() {
         let next = 10 * round..10 * (round + 1);
         assert_offsets(&read(&alone, 10), next.clone());
         assert_offsets(&read(&member, 10), next);
-        // What was sent while nobody listened arrives all the same, once and in order.
+        // Records sent while the broker is down arrive after the restart, once and in order.
         broker.stop();
         for number in 10..20 {
             sender.send("t", Some(0), &Row::keyed("k", number));

@@ -1,4 +1,4 @@
-//! Members of a group come, leave and die, and its partitions have one owner each.
+//! Groups: members join, leave and die, and each partition has one owner.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::mpsc::{Receiver, channel};
@@ -8,11 +8,11 @@ use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 
 use crate::member::{Event, Member, Process};
-use crate::support::{LOOK, PATIENCE, Placed, Row, Sender, client, wait_for};
+use crate::support::{POLL_TIMEOUT, Placed, Row, Sender, TIMEOUT, client, wait_for};
 
 const PARTITIONS: i32 = 6;
 
-/// What all members have in common. The shortest session that is allowed: how long a death goes unnoticed.
+/// Configuration of all members. The session timeout is the minimum, so that a death is noticed soon.
 const MEMBER: [(&str, &str); 5] = [
     ("group.id", "team"),
     ("auto.offset.reset", "earliest"),
@@ -21,26 +21,26 @@ const MEMBER: [(&str, &str); 5] = [
     ("fetch.wait.max.ms", "50"),
 ];
 
-/// A group as its members tell of it.
-struct Team {
-    /// Declared before the broker: they end in order only while it is there.
+/// The state of a group, from the events of its members.
+struct Group {
+    /// Declared before the broker, as they must be dropped while the broker is running.
     members: BTreeMap<usize, Member>,
     broker: TestBroker,
     settings: Vec<(&'static str, &'static str)>,
     sender: Sender,
     sent: BTreeSet<Placed>,
     owned: BTreeMap<usize, BTreeSet<i32>>,
-    /// How often each was given or lost partitions.
+    /// Number of assignments and revocations of each member.
     changes: BTreeMap<usize, usize>,
     read: BTreeSet<Placed>,
     events: Receiver<(usize, Event)>,
-    tell: std::sync::mpsc::Sender<(usize, Event)>,
+    event_sender: std::sync::mpsc::Sender<(usize, Event)>,
 }
 
-impl Team {
+impl Group {
     fn new(settings: &[(&'static str, &'static str)]) -> Self {
         let broker = TestBroker::start_with(|config| config.default_partitions = PARTITIONS as u32);
-        let (tell, events) = channel();
+        let (event_sender, events) = channel();
         let mut team = Self {
             sender: Sender::new(&broker, &[("linger.ms", "0")]),
             broker,
@@ -51,7 +51,7 @@ impl Team {
             changes: BTreeMap::new(),
             read: BTreeSet::new(),
             events,
-            tell,
+            event_sender,
         };
         team.send();
         team
@@ -59,25 +59,25 @@ impl Team {
 
     fn join(&mut self, member: usize, more: &[(&str, &str)]) {
         let settings = [&self.settings[..], more].concat();
-        let started = Member::start(&self.broker, "t", &settings, member, self.tell.clone());
+        let started = Member::start(&self.broker, "t", &settings, member, self.event_sender.clone());
         self.members.insert(member, started);
     }
 
     fn leave(&mut self, member: usize) {
         drop(self.members.remove(&member));
-        // All that it had to tell is there; what it owned is free.
-        self.listen();
+        // All its events are queued now, and its partitions are free.
+        self.process_queued_events();
         self.owned.remove(&member);
     }
 
-    /// Takes in what has been told so far.
-    fn listen(&mut self) {
+    /// Processes the events queued so far.
+    fn process_queued_events(&mut self) {
         while let Ok((member, event)) = self.events.try_recv() {
-            self.note(member, event);
+            self.process(member, event);
         }
     }
 
-    fn note(&mut self, member: usize, event: Event) {
+    fn process(&mut self, member: usize, event: Event) {
         let owned = self.owned.entry(member).or_default();
         match event {
             Event::Assigned(partitions) => owned.extend(partitions),
@@ -90,15 +90,16 @@ impl Team {
         *self.changes.entry(member).or_default() += 1;
     }
 
-    fn until(&mut self, what: &str, done: impl Fn(&Self) -> bool) {
+    /// Processes events until `done`.
+    fn wait_until(&mut self, what: &str, done: impl Fn(&Self) -> bool) {
         while !done(self) {
-            let told = self.events.recv_timeout(PATIENCE);
-            let (member, event) = told.unwrap_or_else(|e| panic!("{what}: {e}; owned: {:?}", self.owned));
-            self.note(member, event);
+            let received = self.events.recv_timeout(TIMEOUT);
+            let (member, event) = received.unwrap_or_else(|e| panic!("{what}: {e}; owned: {:?}", self.owned));
+            self.process(member, event);
         }
     }
 
-    /// How many partitions each has, if none has two owners.
+    /// Returns the number of partitions of each member, or nothing if a partition has two owners.
     fn shares(&self) -> Vec<usize> {
         let all: Vec<i32> = self.owned.values().flatten().copied().collect();
         let distinct: BTreeSet<i32> = all.iter().copied().collect();
@@ -109,11 +110,11 @@ impl Team {
         }
     }
 
-    fn until_shared(&mut self, shares: &[usize]) {
-        self.until(&format!("shares of {shares:?}"), |team| team.shares() == shares);
+    fn wait_for_shares(&mut self, shares: &[usize]) {
+        self.wait_until(&format!("shares of {shares:?}"), |team| team.shares() == shares);
     }
 
-    /// Some more records for each partition.
+    /// Sends more records to each partition.
     fn send(&mut self) {
         let before = self.sent.len();
         let mut rows = Vec::new();
@@ -129,88 +130,88 @@ impl Team {
         }
     }
 
-    /// What is sent now is read by whoever owns its partition.
-    fn carries_on(&mut self) {
+    /// Sends more records, and asserts that the owners of the partitions read them.
+    fn assert_records_are_read(&mut self) {
         self.send();
-        self.until("all records", |team| team.read.len() >= team.sent.len());
-        assert!(self.read == self.sent, "what was read is what was sent");
+        self.wait_until("all records", |team| team.read.len() >= team.sent.len());
+        assert!(self.read == self.sent, "exactly the records sent are read");
     }
 }
 
-/// Three come, one leaves, another comes and leaves too.
-fn members_come_and_leave(settings: &[(&'static str, &'static str)]) -> Team {
-    let mut team = Team::new(settings);
+/// Three members join, and one leaves.
+fn join_and_leave(settings: &[(&'static str, &'static str)]) -> Group {
+    let mut team = Group::new(settings);
     team.join(0, &[]);
-    team.until_shared(&[6]);
-    team.carries_on();
+    team.wait_for_shares(&[6]);
+    team.assert_records_are_read();
     team.join(1, &[]);
     team.join(2, &[]);
-    team.until_shared(&[2, 2, 2]);
-    team.carries_on();
+    team.wait_for_shares(&[2, 2, 2]);
+    team.assert_records_are_read();
     team.leave(2);
-    team.until_shared(&[3, 3]);
-    team.carries_on();
+    team.wait_for_shares(&[3, 3]);
+    team.assert_records_are_read();
     team
 }
 
-fn members_come_leave_and_die(assignor: &'static str) {
+fn join_leave_and_die(assignor: &'static str) {
     let settings = [&MEMBER[..], &[("partition.assignment.strategy", assignor)]].concat();
-    let mut team = members_come_and_leave(&settings);
-    // What the one that dies has read it never commits, so that others read it again.
+    let mut team = join_and_leave(&settings);
+    // The member that dies never commits, so that the others read its records again.
     let process =
         Process::start(&team.broker, "t", &[&settings[..], &[("enable.auto.commit", "false")]].concat());
-    team.until_shared(&[2, 2]);
+    team.wait_for_shares(&[2, 2]);
     team.send();
     drop(process);
-    // Only when its session has ended do the others know.
-    team.until_shared(&[3, 3]);
-    team.carries_on();
+    // The others get its partitions after its session timeout.
+    team.wait_for_shares(&[3, 3]);
+    team.assert_records_are_read();
 }
 
 #[test]
-fn members_of_an_eager_group_come_leave_and_die() {
-    members_come_leave_and_die("range");
+fn members_of_an_eager_group_join_leave_and_die() {
+    join_leave_and_die("range");
 }
 
 #[test]
-fn members_of_a_cooperative_group_come_leave_and_die() {
-    members_come_leave_and_die("cooperative-sticky");
+fn members_of_a_cooperative_group_join_leave_and_die() {
+    join_leave_and_die("cooperative-sticky");
 }
 
 #[test]
-fn members_of_a_group_of_the_consumer_protocol_come_and_leave() {
-    // Sessions and heartbeats of such groups are the broker's business.
+fn members_of_the_consumer_protocol_join_and_leave() {
+    // In this protocol, the broker sets session timeout and heartbeat interval.
     let settings = [("group.protocol", "consumer"), MEMBER[0], MEMBER[1], MEMBER[4]];
-    members_come_and_leave(&settings);
+    join_and_leave(&settings);
 }
 
 #[test]
-fn a_static_member_that_comes_back_in_time_has_its_partitions_and_nobody_else_notices() {
+fn a_static_member_that_rejoins_in_time_keeps_its_partitions_without_a_rebalance() {
     for protocol in ["classic", "consumer"] {
         let settings: &[_] = match protocol {
             "classic" => &[MEMBER[0], MEMBER[1], ("session.timeout.ms", "60000"), MEMBER[3], MEMBER[4]],
             _ => &[("group.protocol", "consumer"), MEMBER[0], MEMBER[1], MEMBER[4]],
         };
-        let mut team = Team::new(settings);
+        let mut team = Group::new(settings);
         team.join(0, &[("group.instance.id", "zero")]);
         team.join(1, &[("group.instance.id", "one")]);
-        team.until_shared(&[3, 3]);
-        team.carries_on();
+        team.wait_for_shares(&[3, 3]);
+        team.assert_records_are_read();
         let (before, changes) = (team.owned.clone(), team.changes[&0]);
         for _ in 0..2 {
             team.leave(1);
             team.send();
             team.join(1, &[("group.instance.id", "one")]);
-            team.until_shared(&[3, 3]);
-            team.carries_on();
+            team.wait_for_shares(&[3, 3]);
+            team.assert_records_are_read();
             assert_eq!(team.owned, before, "{protocol}");
         }
-        assert_eq!(team.changes[&0], changes, "{protocol}: the other was not disturbed");
+        assert_eq!(team.changes[&0], changes, "{protocol}: the other member was not rebalanced");
     }
 }
 
 #[test]
-fn a_static_member_whose_place_is_taken_is_told_so() {
+fn a_static_member_is_fenced_when_another_takes_its_instance_id() {
     let broker = TestBroker::start();
     let settings = [&MEMBER[..], &[("group.instance.id", "one")]].concat();
     let start = || {
@@ -220,11 +221,11 @@ fn a_static_member_whose_place_is_taken_is_told_so() {
     };
     Sender::new(&broker, &[]).deliver("t", &[Row::keyed("k", 0)]);
     let first = start();
-    wait_for("a record", || first.poll(LOOK).transpose().expect("readable").map(|_| ()));
+    wait_for("a record", || first.poll(POLL_TIMEOUT).transpose().expect("readable").map(|_| ()));
     let second = start();
-    let error = wait_for("the news", || {
+    let error = wait_for("the fencing", || {
         let _ = second.poll(std::time::Duration::ZERO);
-        first.poll(LOOK).and_then(Result::err)
+        first.poll(POLL_TIMEOUT).and_then(Result::err)
     });
     assert_eq!(error, KafkaError::MessageConsumptionFatal(RDKafkaErrorCode::FencedInstanceId));
 }

@@ -1,4 +1,4 @@
-//! librdkafka, the client below most languages' Kafka clients, against the real broker.
+//! Tests with librdkafka, on which most languages' Kafka clients are based, against a broker in this process.
 #![forbid(unsafe_code)]
 
 mod support;

@@ -1,4 +1,4 @@
-//! Members of groups: on threads of this process, or in processes of their own, so that they can die without a word.
+//! Members of groups: on threads of this process, or in separate processes that can be killed.
 
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -11,9 +11,9 @@ use rdkafka::consumer::{BaseConsumer, Consumer as _, ConsumerContext, Rebalance}
 use rdkafka::topic_partition_list::TopicPartitionListElem;
 use rdkafka::{ClientContext, TopicPartitionList};
 
-use crate::support::{LOOK, Placed, config, look};
+use crate::support::{POLL_TIMEOUT, Placed, config, poll};
 
-/// What a member tells of itself.
+/// An event of a member.
 #[derive(Debug)]
 pub(crate) enum Event {
     Assigned(Vec<i32>),
@@ -21,15 +21,15 @@ pub(crate) enum Event {
     Read(Placed),
 }
 
-/// Sends what happens to a member to the test, with the member's number.
+/// Sends the events of a member to the test, with the member's number.
 pub(crate) struct Reporter {
     member: usize,
     events: Mutex<Sender<(usize, Event)>>,
 }
 
 impl Reporter {
-    fn tell(&self, event: Event) {
-        // A test that has seen enough does not listen any more.
+    fn report(&self, event: Event) {
+        // The receiver is dropped at the end of the test.
         let _ = self.events.lock().unwrap_or_else(PoisonError::into_inner).send((self.member, event));
     }
 }
@@ -42,14 +42,14 @@ impl ConsumerContext for Reporter {
             list.elements().iter().map(TopicPartitionListElem::partition).collect()
         };
         match rebalance {
-            Rebalance::Assign(list) => self.tell(Event::Assigned(partitions(list))),
-            Rebalance::Revoke(list) => self.tell(Event::Revoked(partitions(list))),
+            Rebalance::Assign(list) => self.report(Event::Assigned(partitions(list))),
+            Rebalance::Revoke(list) => self.report(Event::Revoked(partitions(list))),
             Rebalance::Error(error) => panic!("member {}: {error}", self.member),
         }
     }
 }
 
-/// A member on a thread of its own, which reads all the time. Leaves when dropped, unless it is static.
+/// A member on its own thread, which polls continuously. Leaves the group when dropped, unless it is static.
 pub(crate) struct Member {
     stop: Arc<AtomicBool>,
     thread: Option<JoinHandle<()>>,
@@ -72,8 +72,8 @@ impl Member {
         let thread = std::thread::spawn(move || {
             consumer.subscribe(&[topic]).expect("subscribed");
             while !stopping.load(Ordering::Relaxed) {
-                if let Some(placed) = look(&consumer) {
-                    consumer.context().tell(Event::Read(placed));
+                if let Some(placed) = poll(&consumer) {
+                    consumer.context().report(Event::Read(placed));
                 }
             }
         });
@@ -86,15 +86,15 @@ impl Drop for Member {
         self.stop.store(true, Ordering::Relaxed);
         if let Some(thread) = self.thread.take() {
             let ended = thread.join();
-            assert!(ended.is_ok() || std::thread::panicking(), "the member ends in order");
+            assert!(ended.is_ok() || std::thread::panicking(), "the member panicked");
         }
     }
 }
 
-/// Where a process finds what it is to do: `address topic name=value ...`.
-const ORDERS: &str = "HIGHWATER_TEST_MEMBER";
+/// Environment variable with the arguments of a member process: `address topic name=value ...`.
+const ARGUMENTS: &str = "HIGHWATER_TEST_MEMBER";
 
-/// A member in a process of its own. Killed, without leaving its group, when dropped.
+/// A member in a separate process. Killed when dropped, without leaving its group.
 pub(crate) struct Process(Child);
 
 impl Process {
@@ -102,38 +102,38 @@ impl Process {
         let settings: Vec<String> = settings.iter().map(|(name, value)| format!("{name}={value}")).collect();
         let child = Command::new(std::env::current_exe().expect("this program"))
             .args(["--exact", "member::a_member_that_reads_until_it_is_killed", "--ignored"])
-            .env(ORDERS, format!("{} {topic} {}", broker.kafka_address(), settings.join(" ")))
+            .env(ARGUMENTS, format!("{} {topic} {}", broker.kafka_address(), settings.join(" ")))
             .stdin(Stdio::piped())
             .stdout(Stdio::null())
             .spawn()
-            .expect("this program runs again");
+            .expect("this program can be started");
         Self(child)
     }
 }
 
 impl Drop for Process {
     fn drop(&mut self) {
-        // Already ended is fine.
+        // Fails if it has already ended.
         let _ = self.0.kill();
         let _ = self.0.wait();
     }
 }
 
 #[test]
-#[ignore = "what another test starts and kills; there are no orders without it"]
+#[ignore = "started and killed by another test, which passes its arguments"]
 fn a_member_that_reads_until_it_is_killed() {
-    let orders = std::env::var(ORDERS).expect("orders");
-    let mut words = orders.split(' ');
+    let arguments = std::env::var(ARGUMENTS).expect("arguments");
+    let mut words = arguments.split(' ');
     let (address, topic) = (words.next().expect("an address"), words.next().expect("a topic"));
     let settings: Vec<(&str, &str)> = words.filter_map(|word| word.split_once('=')).collect();
     let consumer: BaseConsumer = config(address, &settings).create().expect("settings that librdkafka knows");
     consumer.subscribe(&[topic]).expect("subscribed");
-    // It does not outlive the test, however that ends: its stdin ends with it.
+    // Exit when the test ends, which closes stdin.
     std::thread::spawn(|| {
         let _ = std::io::copy(&mut std::io::stdin(), &mut std::io::sink());
         std::process::exit(1);
     });
     loop {
-        let _ = consumer.poll(LOOK).transpose().expect("it can read");
+        let _ = consumer.poll(POLL_TIMEOUT).transpose().expect("it can read");
     }
 }

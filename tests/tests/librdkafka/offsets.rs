@@ -1,10 +1,10 @@
-//! What groups have committed.
+//! Committed offsets of groups.
 
 use highwater_engine::TestBroker;
 use rdkafka::Offset;
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer as _};
 
-use crate::support::{PATIENCE, Row, Sender, assert_offsets, client, places, read};
+use crate::support::{Row, Sender, TIMEOUT, assert_offsets, client, partition_list, read};
 
 fn member(broker: &TestBroker, protocol: &str) -> BaseConsumer {
     let consumer: BaseConsumer = client(
@@ -21,14 +21,14 @@ fn member(broker: &TestBroker, protocol: &str) -> BaseConsumer {
 }
 
 fn committed(broker: &TestBroker) -> Vec<(Offset, String)> {
-    let asker: BaseConsumer = client(broker, &[("group.id", "team")]);
-    let asked = places("t", &[(0, Offset::Invalid), (1, Offset::Invalid)]);
-    let answer = asker.committed_offsets(asked, PATIENCE).expect("an answer");
-    answer.elements().iter().map(|element| (element.offset(), element.metadata().to_owned())).collect()
+    let consumer: BaseConsumer = client(broker, &[("group.id", "team")]);
+    let asked = partition_list("t", &[(0, Offset::Invalid), (1, Offset::Invalid)]);
+    let response = consumer.committed_offsets(asked, TIMEOUT).expect("a response");
+    response.elements().iter().map(|element| (element.offset(), element.metadata().to_owned())).collect()
 }
 
-/// Commits in the middle, ends broker and member, and goes on.
-fn resumes(protocol: &str) {
+/// Commits half of the records, restarts broker and member, and asserts that the next member resumes there.
+fn commit_and_resume(protocol: &str) {
     let mut broker = TestBroker::start_with(|config| config.default_partitions = 2);
     let mut sender = Sender::new(&broker, &[]);
     for number in 0..30 {
@@ -40,7 +40,7 @@ fn resumes(protocol: &str) {
 
     let first = member(&broker, protocol);
     read(&first, 12);
-    let half = places("t", &[(0, Offset::Offset(12))]);
+    let half = partition_list("t", &[(0, Offset::Offset(12))]);
     half.find_partition("t", 0).expect("it was added").set_metadata("half way");
     first.commit(&half, CommitMode::Sync).expect("committed");
     drop(first);
@@ -49,18 +49,18 @@ fn resumes(protocol: &str) {
 
     let second = member(&broker, protocol);
     assert_offsets(&read(&second, 18), 12..30);
-    // A member that lives on commits as if nothing had been.
+    // A member that survives the restart can still commit.
     broker.restart();
-    second.commit(&places("t", &[(0, Offset::Offset(30))]), CommitMode::Sync).expect("committed");
+    second.commit(&partition_list("t", &[(0, Offset::Offset(30))]), CommitMode::Sync).expect("committed");
     assert_eq!(committed(&broker), [(Offset::Offset(30), String::new()), nothing]);
 }
 
 #[test]
-fn committed_offsets_and_their_metadata_outlive_the_broker_and_the_member() {
-    resumes("classic");
+fn committed_offsets_and_metadata_survive_restarts_of_broker_and_member() {
+    commit_and_resume("classic");
 }
 
 #[test]
-fn committed_offsets_of_the_consumer_protocol_outlive_the_broker_and_the_member() {
-    resumes("consumer");
+fn committed_offsets_of_the_consumer_protocol_survive_restarts_of_broker_and_member() {
+    commit_and_resume("consumer");
 }

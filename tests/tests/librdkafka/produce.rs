@@ -1,4 +1,4 @@
-//! What producers send, and what they are told of it.
+//! Producers: records sent, acknowledgements and errors.
 
 use highwater_engine::TestBroker;
 use rdkafka::error::RDKafkaErrorCode;
@@ -62,20 +62,20 @@ fn records_without_key_or_value_and_large_ones_are_read_back_equal() {
 }
 
 #[test]
-fn acknowledgements_of_the_log_and_of_all_name_an_offset_and_none_names_none() {
+fn acks_1_and_all_return_offsets_and_acks_0_does_not() {
     let broker = broker();
     for acks in ["0", "1", "all"] {
         let mut sender = Sender::new(&broker, &[("acks", acks)]);
         let row = Row::keyed("k", 0);
-        let mut told: Vec<i64> = Vec::new();
+        let mut offsets: Vec<i64> = Vec::new();
         for _ in 0..5 {
             sender.send(acks, Some(1), &row);
-            told.extend(sender.finish().into_iter().map(|result| result.expect("taken").1));
+            offsets.extend(sender.finish().into_iter().map(|result| result.expect("no error").1));
         }
         if acks == "0" {
-            assert!(told.iter().all(|offset| *offset < 0), "{told:?}");
+            assert!(offsets.iter().all(|offset| *offset < 0), "{offsets:?}");
         } else {
-            assert_eq!(told, [0, 1, 2, 3, 4], "acks={acks}");
+            assert_eq!(offsets, [0, 1, 2, 3, 4], "acks={acks}");
         }
         wait_for("all of them are written", || {
             (read_all(&broker, acks, PARTITIONS as i32).len() == 5).then_some(())
@@ -84,7 +84,7 @@ fn acknowledgements_of_the_log_and_of_all_name_an_offset_and_none_names_none() {
 }
 
 #[test]
-fn a_record_over_the_topics_limit_is_refused_as_too_large_and_others_go_on() {
+fn a_record_above_the_topics_size_limit_is_rejected_and_others_are_accepted() {
     let broker = broker();
     let admin = client(&broker, &[]);
     crate::admin::create(&admin, "small", 1, &[("max.message.bytes", "10000")]);
@@ -99,11 +99,11 @@ fn a_record_over_the_topics_limit_is_refused_as_too_large_and_others_go_on() {
 }
 
 #[test]
-fn a_topic_that_does_not_exist_is_an_error_where_topics_are_not_created() {
+fn an_unknown_topic_is_an_error_without_auto_creation() {
     let broker = TestBroker::start_with(|config| config.auto_create_topics = false);
     let mut sender = Sender::new(&broker, &[("topic.metadata.propagation.max.ms", "0")]);
     sender.send("nowhere", None, &Row::keyed("k", 0));
-    let error = sender.finish().remove(0).expect_err("there is no such topic");
+    let error = sender.finish().remove(0).expect_err("the topic does not exist");
     assert!(
         matches!(error, RDKafkaErrorCode::UnknownTopic | RDKafkaErrorCode::UnknownTopicOrPartition),
         "{error:?}"
@@ -113,7 +113,7 @@ fn a_topic_that_does_not_exist_is_an_error_where_topics_are_not_created() {
 }
 
 #[test]
-fn a_topic_that_is_produced_to_is_made_with_the_brokers_number_of_partitions() {
+fn auto_creation_uses_the_brokers_default_number_of_partitions() {
     let broker = broker();
     let mut sender = Sender::new(&broker, &[]);
     sender.deliver("new", &[Row::keyed("k", 0)]);
@@ -121,10 +121,11 @@ fn a_topic_that_is_produced_to_is_made_with_the_brokers_number_of_partitions() {
 }
 
 #[test]
-fn a_transactional_producer_fails_at_once_and_is_told_why() {
+fn a_transactional_producer_fails_at_once_with_the_reason() {
     let broker = broker();
     let producer: rdkafka::producer::BaseProducer = client(&broker, &[("transactional.id", "pays")]);
-    let error = producer.init_transactions(crate::support::PATIENCE).expect_err("there are no transactions");
+    let error =
+        producer.init_transactions(crate::support::TIMEOUT).expect_err("transactions are not supported");
     assert_eq!(error.rdkafka_error_code(), Some(RDKafkaErrorCode::TransactionalIdAuthorizationFailed));
     let text = error.to_string();
     assert!(text.contains("transactions are not available in this version of Highwater"), "{text}");

@@ -1,4 +1,4 @@
-//! librdkafka's clients, as the tests want them.
+//! Helpers for librdkafka's clients.
 
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -13,13 +13,13 @@ use rdkafka::producer::{BaseProducer, BaseRecord, DeliveryResult, Producer as _,
 use rdkafka::topic_partition_list::TopicPartitionListElem;
 use rdkafka::{ClientConfig, ClientContext, TopicPartitionList};
 
-/// How long anything may take before a test gives up on it. No test passes or fails by time below this.
-pub(crate) const PATIENCE: Duration = Duration::from_mins(2);
+/// Timeout of any operation. Test results do not depend on time otherwise.
+pub(crate) const TIMEOUT: Duration = Duration::from_mins(2);
 
-/// How long one look for something new takes.
-pub(crate) const LOOK: Duration = Duration::from_millis(100);
+/// Timeout of a single poll.
+pub(crate) const POLL_TIMEOUT: Duration = Duration::from_millis(100);
 
-/// What every client is told.
+/// Returns the configuration common to all clients, with these settings.
 pub(crate) fn config(address: &str, settings: &[(&str, &str)]) -> ClientConfig {
     let mut config = ClientConfig::new();
     config
@@ -27,7 +27,7 @@ pub(crate) fn config(address: &str, settings: &[(&str, &str)]) -> ClientConfig {
         .set("client.id", "highwater-tests")
         .set("reconnect.backoff.ms", "10")
         .set("reconnect.backoff.max.ms", "200")
-        // How soon a topic that was just made is seen.
+        // Interval of metadata requests for a topic that was just created.
         .set("topic.metadata.refresh.fast.interval.ms", "20");
     for (name, value) in settings {
         config.set(*name, *value);
@@ -39,31 +39,31 @@ pub(crate) fn client<T: FromClientConfig>(broker: &TestBroker, settings: &[(&str
     config(&broker.kafka_address(), settings).create().expect("settings that librdkafka knows")
 }
 
-/// Asks until there is an answer.
-pub(crate) fn wait_for<T>(what: &str, mut ask: impl FnMut() -> Option<T>) -> T {
-    let until = Instant::now() + PATIENCE;
+/// Calls `attempt` until it returns a value.
+pub(crate) fn wait_for<T>(what: &str, mut attempt: impl FnMut() -> Option<T>) -> T {
+    let until = Instant::now() + TIMEOUT;
     loop {
-        if let Some(answer) = ask() {
-            return answer;
+        if let Some(value) = attempt() {
+            return value;
         }
-        assert!(Instant::now() < until, "{what}: not within {PATIENCE:?}");
+        assert!(Instant::now() < until, "{what}: not within {TIMEOUT:?}");
     }
 }
 
-/// What the broker says of itself and of a topic, or of all.
+/// Fetches the metadata of the broker, and of a topic or of all topics.
 pub(crate) fn metadata(broker: &TestBroker, topic: Option<&str>) -> Metadata {
     let consumer: BaseConsumer = client(broker, &[("allow.auto.create.topics", "true")]);
-    // librdkafka gives up its first connection as soon as it knows the broker's number, and what was asked there fails.
-    wait_for("an answer", || consumer.fetch_metadata(topic, PATIENCE).ok())
+    // librdkafka closes its bootstrap connection once it knows the broker's id, and requests on it fail.
+    wait_for("metadata", || consumer.fetch_metadata(topic, TIMEOUT).ok())
 }
 
-/// Waits for what is done without a thread of its own.
+/// Runs a future to completion.
 pub(crate) fn block_on<T>(work: impl Future<Output = T>) -> T {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
     runtime.block_on(work)
 }
 
-/// A record, whoever writes or reads it.
+/// A record, independent of the client.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug, Default)]
 pub(crate) struct Row {
     pub(crate) key: Option<Vec<u8>>,
@@ -74,7 +74,7 @@ pub(crate) struct Row {
 }
 
 impl Row {
-    /// A record with a key; those of one key are numbered by `number`.
+    /// Creates a record with a key, numbered by `number`.
     pub(crate) fn keyed(key: &str, number: usize) -> Self {
         Self {
             key: Some(key.into()),
@@ -97,7 +97,7 @@ impl Row {
     }
 }
 
-/// A record and where it is.
+/// A record with its partition and offset.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub(crate) struct Placed {
     pub(crate) partition: i32,
@@ -105,10 +105,10 @@ pub(crate) struct Placed {
     pub(crate) row: Row,
 }
 
-/// What became of a record: partition and offset.
+/// Outcome of a record: partition and offset, or an error.
 pub(crate) type Delivered = Result<(i32, i64), RDKafkaErrorCode>;
 
-/// Keeps what became of each record, by its number.
+/// Collects the outcomes of records, with their numbers.
 #[derive(Default)]
 struct Deliveries(Mutex<Vec<(usize, Delivered)>>);
 
@@ -120,13 +120,13 @@ impl ProducerContext for Deliveries {
     fn delivery(&self, result: &DeliveryResult<'_>, number: usize) {
         let result = match result {
             Ok(message) => Ok((message.partition(), message.offset())),
-            Err((error, _)) => Err(error.rdkafka_error_code().expect("a code of librdkafka")),
+            Err((error, _)) => Err(error.rdkafka_error_code().expect("an error code")),
         };
         self.0.lock().unwrap_or_else(PoisonError::into_inner).push((number, result));
     }
 }
 
-/// A producer that remembers what became of its records.
+/// A producer that collects the outcomes of its records.
 pub(crate) struct Sender {
     client: BaseProducer<Deliveries>,
     sent: usize,
@@ -152,44 +152,47 @@ impl Sender {
             });
             record.headers = Some(headers);
         }
-        self.client.send(record).map_err(|(error, _)| error).expect("there is room for a test's records");
+        self.client
+            .send(record)
+            .map_err(|(error, _)| error)
+            .expect("the queue has space for a test's records");
         self.sent += 1;
     }
 
-    /// Waits for everything that was sent since the last time; what became of it, in the order in which it was sent.
+    /// Waits for all records sent since the last call. Returns their outcomes in the order of sending.
     pub(crate) fn finish(&mut self) -> Vec<Delivered> {
-        self.client.flush(PATIENCE).expect("librdkafka says what became of each record");
+        self.client.flush(TIMEOUT).expect("librdkafka reports every delivery");
         let mut done =
             std::mem::take(&mut *self.client.context().0.lock().unwrap_or_else(PoisonError::into_inner));
-        assert_eq!(done.len(), std::mem::take(&mut self.sent), "each is reported once");
+        assert_eq!(done.len(), std::mem::take(&mut self.sent), "each record is reported once");
         done.sort_by_key(|(number, _)| *number);
         done.into_iter().map(|(_, result)| result).collect()
     }
 
-    /// Sends all of these and waits until they are acknowledged; where they are.
+    /// Sends records and waits until they are acknowledged. Returns them with their positions.
     pub(crate) fn deliver(&mut self, topic: &str, rows: &[Row]) -> Vec<Placed> {
         for row in rows {
             self.send(topic, None, row);
         }
-        let places = self.finish().into_iter().zip(rows);
-        places
+        let outcomes = self.finish().into_iter().zip(rows);
+        outcomes
             .map(|(result, row)| {
-                let (partition, offset) = result.expect("it is acknowledged");
+                let (partition, offset) = result.expect("acknowledged");
                 Placed { partition, offset, row: row.clone() }
             })
             .collect()
     }
 }
 
-/// The next record, if there is one within a moment.
-pub(crate) fn look<C: ConsumerContext>(consumer: &BaseConsumer<C>) -> Option<Placed> {
-    match consumer.poll(LOOK)? {
+/// Polls for the next record, for at most [`POLL_TIMEOUT`].
+pub(crate) fn poll<C: ConsumerContext>(consumer: &BaseConsumer<C>) -> Option<Placed> {
+    match consumer.poll(POLL_TIMEOUT)? {
         Ok(message) => Some(Placed {
             partition: message.partition(),
             offset: message.offset(),
             row: Row::of_message(&message),
         }),
-        // librdkafka tells of lost connections and goes on by itself.
+        // librdkafka reports lost connections, and reconnects by itself.
         Err(KafkaError::MessageConsumption(
             RDKafkaErrorCode::BrokerTransportFailure | RDKafkaErrorCode::AllBrokersDown,
         )) => None,
@@ -197,27 +200,27 @@ pub(crate) fn look<C: ConsumerContext>(consumer: &BaseConsumer<C>) -> Option<Pla
     }
 }
 
-/// The next so many records, in the order in which they come.
+/// Reads the next `count` records, in the order received.
 pub(crate) fn read<C: ConsumerContext>(consumer: &BaseConsumer<C>, count: usize) -> Vec<Placed> {
-    let more = || wait_for("the next record", || look(consumer));
-    std::iter::repeat_with(more).take(count).collect()
+    let next = || wait_for("the next record", || poll(consumer));
+    std::iter::repeat_with(next).take(count).collect()
 }
 
-/// A reader that is in no group, from these offsets.
+/// Creates a consumer without a group that starts at these offsets.
 pub(crate) fn reader(broker: &TestBroker, topic: &str, from: &[(i32, rdkafka::Offset)]) -> BaseConsumer {
-    // librdkafka wants a group's name all the same; nothing is committed under it.
+    // librdkafka requires a group id even without joining a group; nothing is committed.
     let consumer: BaseConsumer =
         client(broker, &[("group.id", "none"), ("enable.auto.commit", "false"), ("fetch.wait.max.ms", "50")]);
-    consumer.assign(&places(topic, from)).expect("partitions to read");
+    consumer.assign(&partition_list(topic, from)).expect("partitions to read");
     consumer
 }
 
-/// Everything that a topic of so many partitions has, by partition and offset.
+/// Reads all records of a topic, sorted by partition and offset.
 pub(crate) fn read_all(broker: &TestBroker, topic: &str, partitions: i32) -> Vec<Placed> {
     let from: Vec<_> = (0..partitions).map(|partition| (partition, rdkafka::Offset::Beginning)).collect();
     let consumer = reader(broker, topic, &from);
     let ends = (0..partitions).map(|partition| {
-        let (start, end) = consumer.fetch_watermarks(topic, partition, PATIENCE).expect("its offsets");
+        let (start, end) = consumer.fetch_watermarks(topic, partition, TIMEOUT).expect("its offsets");
         (end - start) as usize
     });
     let mut all = read(&consumer, ends.sum());
@@ -225,7 +228,7 @@ pub(crate) fn read_all(broker: &TestBroker, topic: &str, partitions: i32) -> Vec
     all
 }
 
-pub(crate) fn places(topic: &str, at: &[(i32, rdkafka::Offset)]) -> TopicPartitionList {
+pub(crate) fn partition_list(topic: &str, at: &[(i32, rdkafka::Offset)]) -> TopicPartitionList {
     let mut list = TopicPartitionList::new();
     for (partition, offset) in at {
         list.add_partition_offset(topic, *partition, *offset).expect("an offset");
@@ -233,12 +236,12 @@ pub(crate) fn places(topic: &str, at: &[(i32, rdkafka::Offset)]) -> TopicPartiti
     list
 }
 
-/// The offsets of a list.
+/// Returns the offsets in a list.
 pub(crate) fn offsets_in(list: &TopicPartitionList) -> Vec<rdkafka::Offset> {
     list.elements().iter().map(TopicPartitionListElem::offset).collect()
 }
 
-/// These are the records at those offsets, in order.
+/// Asserts that the records have these offsets, in order.
 #[track_caller]
 pub(crate) fn assert_offsets(rows: &[Placed], expected: std::ops::Range<i64>) {
     let found: Vec<i64> = rows.iter().map(|placed| placed.offset).collect();

@@ -1,4 +1,4 @@
-//! Written with one protocol, read with the other.
+//! Records written with one protocol and read with the other.
 
 use std::collections::BTreeSet;
 
@@ -8,14 +8,16 @@ use highwater_engine::TestBroker;
 use rdkafka::Offset;
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
 
-use crate::support::{PATIENCE, Placed, Row, Sender, block_on, client as kafka_client, places, read_all};
+use crate::support::{
+    Placed, Row, Sender, TIMEOUT, block_on, client as kafka_client, partition_list, read_all,
+};
 
 const PARTITIONS: u32 = 5;
 
-/// Kafka's Java clients, and the native one, place keys by this; librdkafka has to be told.
+/// The partitioner of Kafka's Java clients and the native client. It is not librdkafka's default.
 const PARTITIONER: (&str, &str) = ("partitioner", "murmur2_random");
 
-/// What makes a difference between compressed and not.
+/// Size of compressible filler in a value, in bytes.
 const FILLER_BYTES: usize = 2000;
 
 fn rows() -> Vec<Row> {
@@ -55,7 +57,7 @@ fn placed(record: &RecordRef<'_>) -> Placed {
 async fn read_natively(client: &Client, topic: &str) -> Vec<Placed> {
     let mut consumer = client.consumer(topic).start(Start::Earliest).until_end().await.expect("a topic");
     let mut read = Vec::new();
-    while let Some(batch) = consumer.next_batch().await.expect("all can be read") {
+    while let Some(batch) = consumer.next_batch().await.expect("all records are readable") {
         read.extend(batch.iter().map(|record| placed(&record)));
     }
     read.sort();
@@ -67,25 +69,25 @@ async fn write_natively(client: &Client, topic: &str, compression: Compression) 
     let mut deliveries = Vec::new();
     let rows = rows();
     for row in &rows {
-        deliveries.push(producer.send(record(row)).await.expect("there is room"));
+        deliveries.push(producer.send(record(row)).await.expect("buffer space"));
     }
     let mut sent = Vec::new();
     for (delivery, row) in deliveries.into_iter().zip(rows) {
-        let receipt = delivery.await.expect("it is acknowledged");
-        let offset = receipt.offset().expect("there are acknowledgements").0;
+        let receipt = delivery.await.expect("acknowledged");
+        let offset = receipt.offset().expect("acknowledgements are enabled").0;
         sent.push(Placed { partition: receipt.partition() as i32, offset, row });
     }
     sent.sort();
     sent
 }
 
-/// Bytes that the broker has written into logs.
-async fn written(client: &Client) -> u64 {
-    client.stats().await.expect("statistics").total("frames.bytes").expect("it is counted")
+/// Returns the number of bytes that the broker has written to logs.
+async fn bytes_written(client: &Client) -> u64 {
+    client.stats().await.expect("statistics").total("frames.bytes").expect("a counter")
 }
 
 #[test]
-fn what_either_client_writes_the_other_reads_and_keys_are_on_the_same_partitions() {
+fn each_client_reads_what_the_other_writes_and_both_partition_keys_alike() {
     let broker = TestBroker::start_with(|config| config.default_partitions = PARTITIONS);
     block_on(async {
         let client = Client::connect(broker.address()).await.expect("the broker is ready");
@@ -93,13 +95,13 @@ fn what_either_client_writes_the_other_reads_and_keys_are_on_the_same_partitions
             let name = &compression.to_string();
             let (here, there) = (format!("native-{name}"), format!("librdkafka-{name}"));
             client.create_topic(&here).partitions(PARTITIONS).await.expect("a new topic");
-            let before = written(&client).await;
+            let before = bytes_written(&client).await;
             let native = write_natively(&client, &here, compression).await;
-            let between = written(&client).await;
+            let between = bytes_written(&client).await;
             let mut sender =
                 Sender::new(&broker, &[PARTITIONER, ("compression.codec", name), ("linger.ms", "50")]);
             let mut foreign = sender.deliver(&there, &rows());
-            let after = written(&client).await;
+            let after = bytes_written(&client).await;
             foreign.sort();
 
             assert_eq!(read_all(&broker, &here, PARTITIONS as i32), native, "{name}");
@@ -111,10 +113,10 @@ fn what_either_client_writes_the_other_reads_and_keys_are_on_the_same_partitions
             assert_eq!(
                 by_key(&native),
                 by_key(&foreign),
-                "{name}: a key has one partition, whoever sends it"
+                "{name}: both clients choose the same partition for a key"
             );
             assert_eq!(by_key(&native).len(), 23, "{name}");
-            // Batches rest as they came: compressed ones are small.
+            // Batches are stored as received, so compressed ones are small.
             let bytes = 500 * FILLER_BYTES as u64;
             for written in [between - before, after - between] {
                 assert_eq!(
@@ -128,7 +130,7 @@ fn what_either_client_writes_the_other_reads_and_keys_are_on_the_same_partitions
 }
 
 #[test]
-fn both_clients_may_write_one_partition_and_positions_are_one_namespace() {
+fn both_clients_can_write_to_one_partition_and_share_the_namespace_of_groups() {
     let broker = TestBroker::start();
     block_on(async {
         let client = Client::connect(broker.address()).await.expect("the broker is ready");
@@ -139,7 +141,7 @@ fn both_clients_may_write_one_partition_and_positions_are_one_namespace() {
         for number in 0..20 {
             let row = Row::keyed("k", number);
             if number % 2 == 0 {
-                let delivery = producer.send(record(&row)).await.expect("there is room");
+                let delivery = producer.send(record(&row)).await.expect("buffer space");
                 let offset = delivery.await.expect("acknowledged").offset().expect("an offset").0;
                 sent.push(Placed { partition: 0, offset, row });
             } else {
@@ -150,15 +152,15 @@ fn both_clients_may_write_one_partition_and_positions_are_one_namespace() {
         assert_eq!(read_all(&broker, "t", 1), sent);
         assert_eq!(read_natively(&client, "t").await, sent);
 
-        // A named consumer of one is a group of the other.
+        // A named consumer of the native client is a group for Kafka clients.
         let mut consumer =
             client.consumer("t").name("team").start(Start::Earliest).until_end().await.expect("t");
         let batch = consumer.next_batch().await.expect("readable").expect("records");
         batch.commit().await.expect("committed");
         let next = batch.next_offset().0;
         let group: BaseConsumer = kafka_client(&broker, &[("group.id", "team")]);
-        let asked = places("t", &[(0, Offset::Invalid)]);
-        let committed = group.committed_offsets(asked, PATIENCE).expect("an answer");
+        let asked = partition_list("t", &[(0, Offset::Invalid)]);
+        let committed = group.committed_offsets(asked, TIMEOUT).expect("a response");
         assert_eq!(committed.elements()[0].offset(), Offset::Offset(next));
     });
 }

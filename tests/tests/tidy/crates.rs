@@ -1,29 +1,29 @@
-//! What the `Cargo.toml` files may say: the arrows between crates, and that each crate introduces itself.
+//! Rules for the `Cargo.toml` files: dependencies between crates, and descriptions.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use toml::{Table, Value};
 
-use crate::{FOLDERS, files, none_of, read, root, shown};
+use crate::{FOLDERS, assert_none, files, read, relative_path, root};
 
-/// Dev-dependencies beside the arrows: only what a test needs that its crate must not.
+/// Allowed dev-dependencies that the crate itself must not use, with the reason.
 const TEST_ARROWS: [(&str, &str, &str); 4] = [
     ("client", "engine", "the documentation's examples run against an in-process broker"),
     ("bench", "engine", "short runs of the load generator against an in-process broker"),
-    ("bench", "net", "micro benchmarks of reading requests"),
+    ("bench", "net", "micro benchmarks of parsing requests"),
     ("bench", "storage", "micro benchmarks of appending"),
 ];
 
 fn manifest(folder: &str) -> Table {
     let path = root().join(folder).join("Cargo.toml");
-    read(&path).parse().unwrap_or_else(|e| panic!("{}: {e}", shown(&path)))
+    read(&path).parse().unwrap_or_else(|e| panic!("{}: {e}", relative_path(&path)))
 }
 
 fn dependencies(manifest: &Table, section: &str) -> Vec<String> {
     manifest.get(section).and_then(Value::as_table).map(|t| t.keys().cloned().collect()).unwrap_or_default()
 }
 
-/// Which folders each folder may use, from the table in ARCHITECTURE.md.
+/// Returns the folders that each folder may use, from the table in ARCHITECTURE.md.
 fn arrows() -> BTreeMap<String, BTreeSet<String>> {
     let text = read(&root().join("ARCHITECTURE.md"));
     let mut arrows = BTreeMap::new();
@@ -41,7 +41,7 @@ fn arrows() -> BTreeMap<String, BTreeSet<String>> {
 }
 
 #[test]
-fn every_folder_stands_in_the_table_of_architecture_md_and_in_the_workspace() {
+fn every_folder_is_in_the_table_of_architecture_md_and_in_the_workspace() {
     let table: BTreeSet<String> = arrows().into_keys().collect();
     assert_eq!(table, FOLDERS.iter().map(ToString::to_string).collect());
     let workspace: Table = read(&root().join("Cargo.toml")).parse().expect("the workspace's Cargo.toml");
@@ -53,7 +53,7 @@ fn every_folder_stands_in_the_table_of_architecture_md_and_in_the_workspace() {
 #[test]
 fn crates_depend_on_each_other_only_along_the_arrows() {
     let arrows = arrows();
-    let mut complaints = Vec::new();
+    let mut violations = Vec::new();
     for folder in FOLDERS {
         let manifest = manifest(folder);
         for section in ["dependencies", "dev-dependencies", "build-dependencies"] {
@@ -63,12 +63,12 @@ fn crates_depend_on_each_other_only_along_the_arrows() {
                     || section == "dev-dependencies"
                         && TEST_ARROWS.iter().any(|(from, to, _)| *from == folder && *to == used);
                 if !allowed {
-                    complaints.push(format!("{folder}/Cargo.toml [{section}]: {folder} may not use {used}"));
+                    violations.push(format!("{folder}/Cargo.toml [{section}]: {folder} may not use {used}"));
                 }
             }
         }
     }
-    none_of("arrows against ARCHITECTURE.md", &complaints);
+    assert_none("arrows against ARCHITECTURE.md", &violations);
 }
 
 #[test]
@@ -99,36 +99,37 @@ fn glommio_and_io_uring_are_dependencies_of_the_runtime_alone() {
 
 #[test]
 fn every_crate_introduces_itself_and_keeps_the_workspaces_rules() {
-    let mut complaints = Vec::new();
+    let mut violations = Vec::new();
     for folder in FOLDERS {
         let manifest = manifest(folder);
         let package = manifest["package"].as_table().expect("a package");
         if package.get("description").and_then(Value::as_str).is_none_or(|text| text.len() < 20) {
-            complaints.push(format!("{folder}/Cargo.toml: no description"));
+            violations.push(format!("{folder}/Cargo.toml: no description"));
         }
         let inherits = |table: &Table, key: &str| {
             table.get(key).and_then(|v| v.get("workspace")).and_then(Value::as_bool) == Some(true)
         };
         if !inherits(package, "license") || !inherits(package, "version") || !inherits(&manifest, "lints") {
-            complaints
-                .push(format!("{folder}/Cargo.toml: license, version and lints come from the workspace"));
+            violations.push(format!(
+                "{folder}/Cargo.toml: license, version and lints must be inherited from the workspace"
+            ));
         }
         let source = root().join(folder).join("src");
         let top = if source.join("lib.rs").exists() { "lib.rs" } else { "main.rs" };
         let text = read(&source.join(top));
         if !text.starts_with("//! ") || text.lines().next().is_some_and(|line| line.len() < 30) {
-            complaints.push(format!("{folder}/src/{top}: does not begin by saying what the crate is"));
+            violations.push(format!("{folder}/src/{top}: does not begin with a description of the crate"));
         }
         if folder != "runtime" && !text.contains("#![forbid(unsafe_code)]") {
-            complaints.push(format!("{folder}/src/{top}: no #![forbid(unsafe_code)]"));
+            violations.push(format!("{folder}/src/{top}: no #![forbid(unsafe_code)]"));
         }
     }
-    none_of("crates", &complaints);
+    assert_none("crates", &violations);
 }
 
 #[test]
-fn no_crate_lists_a_dependency_it_does_not_name() {
-    let mut complaints = Vec::new();
+fn no_crate_has_unused_dependencies() {
+    let mut violations = Vec::new();
     for folder in FOLDERS {
         let manifest = manifest(folder);
         let source = |sub: &str| {
@@ -145,10 +146,10 @@ fn no_crate_lists_a_dependency_it_does_not_name() {
         for (section, text) in [("dependencies", &library), ("dev-dependencies", &everything)] {
             for name in dependencies(&manifest, section) {
                 if !text.contains(&name.replace('-', "_")) {
-                    complaints.push(format!("{folder}/Cargo.toml [{section}]: {name} is not used"));
+                    violations.push(format!("{folder}/Cargo.toml [{section}]: {name} is not used"));
                 }
             }
         }
     }
-    none_of("unused dependencies", &complaints);
+    assert_none("unused dependencies", &violations);
 }

@@ -1,13 +1,13 @@
-//! Documentation in step with the tree: links lead somewhere, invariants name a test that exists, tables list what there is.
+//! Rules for the documentation: links are valid, invariants name existing tests, and tables are complete.
 
 use std::path::{Path, PathBuf};
 
 use highwater_protocol::error::ErrorCode;
 use highwater_protocol::native::MessageKind;
 
-use crate::{files, none_of, read, root, shown};
+use crate::{assert_none, files, read, relative_path, root};
 
-/// What a project has to have at its top.
+/// Required documents.
 const DOCUMENTS: [&str; 9] = [
     "README.md",
     "ARCHITECTURE.md",
@@ -24,7 +24,7 @@ fn documents() -> Vec<PathBuf> {
     files(&root(), "md")
 }
 
-/// The targets of `[text](target)` in a text, with their line numbers; code blocks left out.
+/// Returns the targets of `[text](target)` outside code blocks, with their line numbers.
 fn links(text: &str) -> Vec<(usize, String)> {
     let mut found = Vec::new();
     let mut in_code = false;
@@ -45,7 +45,7 @@ fn links(text: &str) -> Vec<(usize, String)> {
     found
 }
 
-/// The anchor that a heading gets.
+/// Returns the anchor of a heading.
 fn anchor(heading: &str) -> String {
     heading
         .trim_start_matches('#')
@@ -64,7 +64,7 @@ fn has_anchor(path: &Path, wanted: &str) -> bool {
 }
 
 #[test]
-fn the_documents_of_the_project_are_there() {
+fn the_required_documents_exist() {
     for name in DOCUMENTS {
         assert!(root().join(name).is_file(), "{name} is missing");
     }
@@ -72,7 +72,7 @@ fn the_documents_of_the_project_are_there() {
 
 #[test]
 fn every_link_in_the_documentation_leads_somewhere() {
-    let mut complaints = Vec::new();
+    let mut violations = Vec::new();
     for path in documents() {
         for (line, target) in links(&read(&path)) {
             if target.contains("://") {
@@ -81,13 +81,13 @@ fn every_link_in_the_documentation_leads_somewhere() {
             let (file, fragment) = target.split_once('#').unwrap_or((&target, ""));
             let to = if file.is_empty() { path.clone() } else { path.with_file_name("").join(file) };
             if !to.exists() {
-                complaints.push(format!("{}:{line}: {target} is not there", shown(&path)));
+                violations.push(format!("{}:{line}: {target} does not exist", relative_path(&path)));
             } else if !fragment.is_empty() && !has_anchor(&to, fragment) {
-                complaints.push(format!("{}:{line}: {target} has no such heading", shown(&path)));
+                violations.push(format!("{}:{line}: {target} has no such heading", relative_path(&path)));
             }
         }
     }
-    none_of("links", &complaints);
+    assert_none("links", &violations);
 }
 
 #[test]
@@ -95,33 +95,33 @@ fn every_invariant_that_names_a_test_names_one_that_exists() {
     let text = read(&root().join("ARCHITECTURE.md"));
     let sources: String = files(&root(), "rs").iter().map(|path| read(path)).collect();
     let mut held = 0;
-    let mut complaints = Vec::new();
+    let mut violations = Vec::new();
     for line in text.lines().filter(|line| line.contains("Held by `")) {
         for (at, _) in line.match_indices("Held by `") {
             let name = line[at + 9..].split('`').next().unwrap_or_default();
             held += 1;
             if !sources.contains(&format!("fn {name}(")) {
-                complaints.push(format!("no test is called {name}"));
+                violations.push(format!("there is no test {name}"));
             }
         }
     }
-    none_of("invariants", &complaints);
+    assert_none("invariants", &violations);
     assert!(held >= 5, "ARCHITECTURE.md names the tests that hold its invariants");
 }
 
 #[test]
 fn the_wire_format_lists_every_message_and_every_error() {
     let text = read(&root().join("docs/wire-format.md"));
-    let mut complaints = Vec::new();
+    let mut violations = Vec::new();
     for kind in MessageKind::ALL {
         if !text.contains(&format!("{kind:?}")) {
-            complaints.push(format!("message {kind:?}"));
+            violations.push(format!("message {kind:?}"));
         }
     }
     for code in ErrorCode::ALL {
         if !text.contains(&format!("{code:?}")) {
-            complaints.push(format!("error {code:?}"));
+            violations.push(format!("error {code:?}"));
         }
     }
-    none_of("not in docs/wire-format.md", &complaints);
+    assert_none("not in docs/wire-format.md", &violations);
 }

@@ -1,4 +1,4 @@
-//! Tidy: the rules of ARCHITECTURE.md that a test can hold, and docs in step with the tree.
+//! Tidy: checks the rules of ARCHITECTURE.md, and that the documentation agrees with the sources.
 #![forbid(unsafe_code)]
 
 mod crates;
@@ -12,17 +12,17 @@ use std::path::{Path, PathBuf};
 const FOLDERS: [&str; 10] =
     ["protocol", "runtime", "storage", "replication", "net", "engine", "client", "bench", "tools", "tests"];
 
-/// The top of the workspace.
+/// Returns the root of the workspace.
 fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("tests/ is a folder of the workspace").to_owned()
 }
 
-/// A file's text.
+/// Reads a text file.
 fn read(path: &Path) -> String {
     fs::read_to_string(path).unwrap_or_else(|e| panic!("cannot read {}: {e}", path.display()))
 }
 
-/// Every file below `dir` with this extension, sorted; build output and broker data left out.
+/// Returns all files below `dir` with this extension, sorted, without build output and broker data.
 fn files(dir: &Path, extension: &str) -> Vec<PathBuf> {
     const SKIPPED: [&str; 5] = ["target", ".git", "highwater-data", "corpus", "artifacts"];
     let mut found = Vec::new();
@@ -46,12 +46,12 @@ fn files(dir: &Path, extension: &str) -> Vec<PathBuf> {
     found
 }
 
-/// `path` as people write it, from the top of the workspace.
-fn shown(path: &Path) -> String {
+/// Returns `path` relative to the root of the workspace.
+fn relative_path(path: &Path) -> String {
     path.strip_prefix(root()).unwrap_or(path).display().to_string()
 }
 
-/// Fails with every complaint at once.
-fn none_of(what: &str, complaints: &[String]) {
-    assert!(complaints.is_empty(), "{what}:\n  {}", complaints.join("\n  "));
+/// Asserts that there are no violations, and prints all of them otherwise.
+fn assert_none(what: &str, violations: &[String]) {
+    assert!(violations.is_empty(), "{what}:\n  {}", violations.join("\n  "));
 }

@@ -1,46 +1,42 @@
-//! What source files may say.
+//! Rules for source files.
 
 use std::path::Path;
 
-use crate::{FOLDERS, files, none_of, read, root, shown};
+use crate::{FOLDERS, assert_none, files, read, relative_path, root};
 
-/// Lines of a source file.
+/// Maximum number of lines of a source file.
 const LINES_MAX: usize = 600;
 
 /// Crates that run unchanged in simulation: time, threads, randomness and files come from the plane.
 const SIMULATED: [&str; 5] = ["protocol", "storage", "replication", "net", "engine"];
 
-/// What those may not call, and why.
+/// Names that these crates must not use, with the alternative.
 const BANNED: [(&str, &str); 13] = [
     ("Instant::now", "time comes from plane.now()"),
     ("SystemTime", "the wall clock comes from plane.wall_clock_ms()"),
-    ("std::thread", "a shard is one thread; work beside it is a file job"),
-    ("thread::spawn", "a shard is one thread; work beside it is a file job"),
+    ("std::thread", "a shard is one thread; blocking work is a file job"),
+    ("thread::spawn", "a shard is one thread; blocking work is a file job"),
     ("thread::sleep", "waiting is a timer of the plane"),
     ("std::fs", "files come from the plane"),
     ("std::net::Tcp", "connections come from the plane"),
     ("std::net::Udp", "connections come from the plane"),
-    ("collections::HashMap", "its order differs from run to run; ahash with fixed keys or BTreeMap"),
-    ("collections::HashSet", "its order differs from run to run; ahash with fixed keys or BTreeSet"),
-    ("HashMap, HashSet", "their order differs from run to run"),
+    ("collections::HashMap", "its order differs between runs; use ahash with fixed keys or BTreeMap"),
+    ("collections::HashSet", "its order differs between runs; use ahash with fixed keys or BTreeSet"),
+    ("HashMap, HashSet", "their order differs between runs"),
     ("rand::rng()", "randomness comes from plane.random_u64()"),
     ("tokio::", "a shard is driven by completions"),
 ];
 
-/// Where a banned call stands all the same: file, call, reason.
+/// Exceptions: file, call and reason.
 const ALLOWED: [(&str, &str, &str); 5] = [
-    ("engine/src/broker.rs", "std::fs", "the lock of the data directory, taken before there is a plane"),
-    ("engine/src/broker.rs", "std::thread", "waits for signals, beside the shards"),
-    (
-        "engine/src/broker.rs",
-        "Instant::now",
-        "how long the start took, for people, and how long to wait for the lock",
-    ),
-    ("engine/src/broker.rs", "thread::sleep", "waits for the lock, before there is a plane"),
-    ("engine/src/offline.rs", "std::fs", "the lock of a data directory that no broker uses"),
+    ("engine/src/broker.rs", "std::fs", "the lock of the data directory, taken before the plane exists"),
+    ("engine/src/broker.rs", "std::thread", "waits for signals, outside the shards"),
+    ("engine/src/broker.rs", "Instant::now", "duration of the start, and timeout of the lock"),
+    ("engine/src/broker.rs", "thread::sleep", "waits for the lock, before the plane exists"),
+    ("engine/src/offline.rs", "std::fs", "the lock of a stopped broker's data directory"),
 ];
 
-/// Words that mean unfinished. Written in halves so that this file does not contain them.
+/// Markers of unfinished work, split so that this file does not contain them.
 const UNFINISHED: [&str; 6] = [
     concat!("to", "do!("),
     concat!("unimple", "mented!("),
@@ -50,7 +46,7 @@ const UNFINISHED: [&str; 6] = [
     concat!("dbg", "!("),
 ];
 
-/// The lines of a file that are code of the product: no comments, nothing from the module of tests on.
+/// Returns the lines of production code with their numbers: without comments and the test module.
 fn product_lines(text: &str) -> impl Iterator<Item = (usize, &str)> {
     let lines: Vec<&str> = text.lines().collect();
     let tests_at = lines
@@ -74,11 +70,11 @@ fn is_test_file(path: &Path) -> bool {
 
 #[test]
 fn code_that_runs_in_simulation_asks_the_plane_for_time_threads_files_and_chance() {
-    let mut complaints = Vec::new();
+    let mut violations = Vec::new();
     let mut used = [false; ALLOWED.len()];
     for folder in SIMULATED {
         for path in files(&root().join(folder).join("src"), "rs") {
-            let name = shown(&path);
+            let name = relative_path(&path);
             if is_test_file(Path::new(&name)) {
                 continue;
             }
@@ -87,68 +83,68 @@ fn code_that_runs_in_simulation_asks_the_plane_for_time_threads_files_and_chance
                 for (call, instead) in BANNED.iter().filter(|(call, _)| line.contains(call)) {
                     match ALLOWED.iter().position(|(file, allowed, _)| *file == name && allowed == call) {
                         Some(entry) => used[entry] = true,
-                        None => complaints.push(format!("{name}:{number}: {call}: {instead}")),
+                        None => violations.push(format!("{name}:{number}: {call}: {instead}")),
                     }
                 }
             }
         }
     }
     for (entry, _) in ALLOWED.iter().zip(used).filter(|(_, used)| !used) {
-        complaints.push(format!("the exception {entry:?} is not needed any more"));
+        violations.push(format!("the exception {entry:?} is no longer needed"));
     }
-    none_of("calls that cannot be simulated", &complaints);
+    assert_none("calls that cannot be simulated", &violations);
 }
 
 #[test]
 fn glommio_and_io_uring_are_named_in_the_runtime_alone() {
-    let mut complaints = Vec::new();
+    let mut violations = Vec::new();
     for folder in FOLDERS.iter().filter(|folder| **folder != "runtime") {
         for path in files(&root().join(folder), "rs") {
             let text = read(&path);
             for (number, line) in text.lines().enumerate() {
                 let code = line.split("//").next().unwrap_or(line);
                 if code.contains("glommio::") || code.contains("io_uring::") {
-                    complaints.push(format!("{}:{}", shown(&path), number + 1));
+                    violations.push(format!("{}:{}", relative_path(&path), number + 1));
                 }
             }
         }
     }
-    // This file names them to look for them.
-    complaints.retain(|line| !line.starts_with("tests/tests/tidy/sources.rs"));
-    none_of("glommio or io_uring outside runtime/", &complaints);
+    // This file contains the names to search for.
+    violations.retain(|line| !line.starts_with("tests/tests/tidy/sources.rs"));
+    assert_none("glommio or io_uring outside runtime/", &violations);
 }
 
 #[test]
-fn no_file_is_longer_than_one_idea() {
-    let mut complaints = Vec::new();
+fn no_source_file_exceeds_the_maximum_length() {
+    let mut violations = Vec::new();
     for path in files(&root(), "rs") {
         let lines = read(&path).lines().count();
         if lines > LINES_MAX {
-            complaints.push(format!("{}: {lines} lines", shown(&path)));
+            violations.push(format!("{}: {lines} lines", relative_path(&path)));
         }
     }
-    none_of(&format!("files over {LINES_MAX} lines"), &complaints);
+    assert_none(&format!("files over {LINES_MAX} lines"), &violations);
 }
 
 #[test]
-fn nothing_is_left_unfinished() {
-    let mut complaints = Vec::new();
+fn there_are_no_markers_of_unfinished_work() {
+    let mut violations = Vec::new();
     for extension in ["rs", "toml", "md"] {
         for path in files(&root(), extension) {
             let text = read(&path);
             for (number, line) in text.lines().enumerate() {
                 for word in UNFINISHED.iter().filter(|word| line.contains(**word)) {
-                    complaints.push(format!("{}:{}: {word}", shown(&path), number + 1));
+                    violations.push(format!("{}:{}: {word}", relative_path(&path), number + 1));
                 }
             }
         }
     }
-    none_of("unfinished", &complaints);
+    assert_none("unfinished", &violations);
 }
 
 #[test]
-fn no_file_names_a_path_of_one_machine() {
-    let mut complaints = Vec::new();
+fn no_file_contains_paths_of_a_developers_machine() {
+    let mut violations = Vec::new();
     for extension in ["rs", "toml", "md"] {
         for path in files(&root(), extension) {
             let text = read(&path);
@@ -160,24 +156,24 @@ fn no_file_names_a_path_of_one_machine() {
                     })
                 });
                 if named {
-                    complaints.push(format!("{}:{}: {}", shown(&path), number + 1, line.trim()));
+                    violations.push(format!("{}:{}: {}", relative_path(&path), number + 1, line.trim()));
                 }
             }
         }
     }
-    none_of("paths of one machine", &complaints);
+    assert_none("paths of one machine", &violations);
 }
 
 #[test]
-fn source_lines_end_where_their_text_ends() {
-    let mut complaints = Vec::new();
+fn source_lines_have_no_trailing_white_space() {
+    let mut violations = Vec::new();
     for path in files(&root(), "rs") {
         let text = read(&path);
         for (number, line) in text.lines().enumerate() {
             if line.ends_with([' ', '\t', '\r']) {
-                complaints.push(format!("{}:{}", shown(&path), number + 1));
+                violations.push(format!("{}:{}", relative_path(&path), number + 1));
             }
         }
     }
-    none_of("white space at the end of lines", &complaints);
+    assert_none("white space at the end of lines", &violations);
 }

@@ -1,4 +1,4 @@
-"""What an administrator does through aiokafka: admin.py BOOTSTRAP. Ends with an error at the first answer that is not Kafka's."""
+"""Tests administrative requests with aiokafka: admin.py BOOTSTRAP. Fails at the first response that differs from Kafka's."""
 
 import asyncio
 import sys
@@ -17,13 +17,13 @@ EXISTS = 36
 
 
 def equal(what: str, seen, wanted) -> None:
-    """A check that says both sides."""
+    """Asserts equality."""
     if seen != wanted:
         raise SystemExit(f"{what}: expected {wanted!r}, saw {seen!r}")
 
 
 async def topics(admin: AIOKafkaAdminClient) -> None:
-    """Topics are created with a configuration, listed, given partitions, and deleted."""
+    """Creates topics with a configuration, lists, extends and deletes them."""
     await admin.create_topics([NewTopic(TOPIC, 2, 1, topic_configs={"retention.ms": "86400000"}), NewTopic("short-lived", 1, 1)])
     again = await admin.create_topics([NewTopic(TOPIC, 1, 1)])
     equal("creating a topic again", [(name, code) for name, code, *_ in again.topic_errors], [(TOPIC, EXISTS)])
@@ -40,7 +40,7 @@ async def topics(admin: AIOKafkaAdminClient) -> None:
 
 
 async def offsets(bootstrap: str, admin: AIOKafkaAdminClient) -> None:
-    """Thirty records, one a second, are found by time; records are deleted, and offsets committed."""
+    """Writes thirty records with timestamps a second apart, lists offsets by time, deletes records, and commits offsets."""
     producer = AIOKafkaProducer(bootstrap_servers=bootstrap)
     await producer.start()
     for n in range(30):
@@ -57,7 +57,7 @@ async def offsets(bootstrap: str, admin: AIOKafkaAdminClient) -> None:
     found = await consumer.offsets_for_times({p: START_MS + 20_000 for p in PARTITIONS})
     equal("offsets for times", [found[p].offset for p in PARTITIONS], [7, 7, 6])
     nothing = await consumer.offsets_for_times({p: START_MS + 60_000 for p in PARTITIONS})
-    equal("offsets for a time behind the last", [nothing[p] for p in PARTITIONS], [None, None, None])
+    equal("offsets for a time after the last", [nothing[p] for p in PARTITIONS], [None, None, None])
     await consumer.commit({PARTITIONS[0]: OffsetAndMetadata(5, "up to order 12")})
     equal("committed offset", await consumer.committed(PARTITIONS[0]), 5)
     await consumer.stop()
@@ -68,7 +68,7 @@ async def offsets(bootstrap: str, admin: AIOKafkaAdminClient) -> None:
 
 
 def _before(offset: int):
-    """How `delete_records` names an offset."""
+    """Argument of `delete_records`: the offset of a partition."""
     from aiokafka.admin import RecordsToDelete
 
     return RecordsToDelete(before_offset=offset)

@@ -14,19 +14,19 @@ from aiokafka.errors import KafkaError
 
 
 def say(**event) -> None:
-    """Tells the scenario what happened, at once: it waits for it."""
+    """Prints an event at once, as the scenario waits for it."""
     print(json.dumps(event), flush=True)
 
 
 class Owned(ConsumerRebalanceListener):
-    """Says what the member owns."""
+    """Prints the partitions that the member owns."""
 
     def on_partitions_assigned(self, assigned) -> None:
-        """The partitions of the new generation."""
+        """Called with the partitions of the new generation."""
         say(owns=sorted(p.partition for p in assigned))
 
     def on_partitions_revoked(self, revoked) -> None:
-        """All of the old one."""
+        """Called with all partitions of the old generation."""
         say(owns=[])
 
 
@@ -53,7 +53,7 @@ async def main(bootstrap: str, group: str, topic: str, _protocol: str, instance:
             try:
                 await consumer.commit()
             except KafkaError as error:
-                # The group moved on meanwhile; whoever owns the partitions now reads these records again.
+                # The group has rebalanced meanwhile; the new owners of the partitions read these records again.
                 say(commit_refused=str(error))
     await consumer.stop()
 

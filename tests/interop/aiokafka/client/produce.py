@@ -1,4 +1,4 @@
-"""Sends the records of stdin: produce.py BOOTSTRAP TOPIC CODEC plain|idempotent. Prints where each of them went."""
+"""Sends the records of stdin: produce.py BOOTSTRAP TOPIC CODEC plain|idempotent. Prints the position of each."""
 
 import asyncio
 import json
@@ -9,11 +9,11 @@ from aiokafka import AIOKafkaProducer
 from lines import as_bytes
 
 IN_FLIGHT_MAX = 5000
-"""Records that wait for their acknowledgement."""
+"""Maximum number of unacknowledged records."""
 
 
 async def send(producer: AIOKafkaProducer, topic: str, index: int, record: dict, room: asyncio.Semaphore) -> None:
-    """One record, from the place it has in the producer's buffer to its acknowledgement."""
+    """Sends a record and waits for its acknowledgement."""
     waiting = await producer.send(
         topic,
         key=as_bytes(record, "key"),

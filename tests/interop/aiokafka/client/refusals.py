@@ -1,6 +1,6 @@
-"""What aiokafka makes of refusals: refusals.py BOOTSTRAP.
+"""Tests permanent errors with aiokafka: refusals.py BOOTSTRAP.
 
-Where it would try again until its time is up, the error would be that of the time.
+If the client retried until its timeout, the error would be the timeout.
 """
 
 import asyncio
@@ -16,7 +16,7 @@ INVALID_NAME = 17
 
 
 def equal(what: str, seen, wanted) -> None:
-    """A check that says both sides."""
+    """Asserts equality."""
     if seen != wanted:
         raise SystemExit(f"{what}: expected {wanted!r}, saw {seen!r}")
 

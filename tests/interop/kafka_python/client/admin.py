@@ -1,4 +1,4 @@
-"""What an administrator does through kafka-python: admin.py BOOTSTRAP. Ends with an error at the first answer that is not Kafka's."""
+"""Tests administrative requests with kafka-python: admin.py BOOTSTRAP. Fails at the first response that differs from Kafka's."""
 
 import sys
 import time
@@ -15,28 +15,28 @@ PARTITIONS = [TopicPartition(TOPIC, partition) for partition in range(3)]
 
 
 def equal(what: str, seen, wanted) -> None:
-    """A check that says both sides."""
+    """Asserts equality."""
     if seen != wanted:
         raise SystemExit(f"{what}: expected {wanted!r}, saw {seen!r}")
 
 
 def refused(what: str, wanted: type[Exception], call, *args) -> None:
-    """The call has to fail with this error."""
+    """Asserts that the call fails with this error."""
     try:
         call(*args)
     except wanted:
         return
-    raise SystemExit(f"{what}: expected {wanted.__name__}, but it was done")
+    raise SystemExit(f"{what}: expected {wanted.__name__}, but it succeeded")
 
 
 def config(admin: KafkaAdminClient, name: str) -> str:
-    """A setting of the topic."""
+    """Returns a setting of the topic."""
     described = admin.describe_configs([ConfigResource(ConfigResourceType.TOPIC, TOPIC)], config_filter="all")
     return described["topic"][TOPIC][name]["value"]
 
 
 def topics(admin: KafkaAdminClient) -> None:
-    """Topics are created with a configuration, listed, given partitions, changed, and deleted."""
+    """Creates topics with a configuration, lists, extends, alters and deletes them."""
     admin.create_topics({TOPIC: {"num_partitions": 2, "configs": {"retention.ms": "86400000"}}, "short-lived": {}})
     refused("creating a topic again", TopicAlreadyExistsError, admin.create_topics, {TOPIC: {}})
     refused("a bad setting", InvalidConfigurationError, admin.create_topics, {"t": {"configs": {"colour": "red"}}})
@@ -54,7 +54,7 @@ def topics(admin: KafkaAdminClient) -> None:
 
 
 def offsets(admin: KafkaAdminClient, bootstrap: str) -> None:
-    """Thirty records, one a second, are found by time and by name; records are deleted."""
+    """Writes thirty records with timestamps a second apart, lists offsets by time and by name, and deletes records."""
     producer = KafkaProducer(bootstrap_servers=bootstrap)
     for n in range(30):
         producer.send(TOPIC, f"order {n}".encode(), partition=n % 3, timestamp_ms=START_MS + n * 1000).get(60)
@@ -65,14 +65,14 @@ def offsets(admin: KafkaAdminClient, bootstrap: str) -> None:
         ("latest offsets", -1, [10, 10, 10]),
         ("offsets of the newest times", -3, [9, 9, 9]),
         ("offsets by time", START_MS + 20_000, [7, 7, 6]),
-        ("offsets for a time behind the last", START_MS + 60_000, [-1, -1, -1]),
+        ("offsets for a time after the last", START_MS + 60_000, [-1, -1, -1]),
     ):
         listed = admin.list_partition_offsets({partition: spec for partition in PARTITIONS})
         equal(name, [listed[partition].offset for partition in PARTITIONS], wanted)
 
 
 def groups(admin: KafkaAdminClient, bootstrap: str) -> None:
-    """Groups are listed and described, their offsets changed, and they are deleted."""
+    """Lists and describes groups, alters their offsets, and deletes them."""
     consumer = KafkaConsumer(bootstrap_servers=bootstrap, group_id=GROUP, enable_auto_commit=False, auto_offset_reset="earliest")
     consumer.assign(PARTITIONS)
     consumer.commit({PARTITIONS[0]: OffsetAndMetadata(5, "up to order 12", -1)})

@@ -1,4 +1,4 @@
-"""Prints where the nodes of the cluster are, as clients are told: nodes.py BOOTSTRAP."""
+"""Prints the advertised addresses of the nodes: nodes.py BOOTSTRAP."""
 
 import sys
 

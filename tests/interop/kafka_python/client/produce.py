@@ -1,4 +1,4 @@
-"""Sends the records of stdin: produce.py BOOTSTRAP TOPIC CODEC plain|idempotent. Prints where each of them went."""
+"""Sends the records of stdin: produce.py BOOTSTRAP TOPIC CODEC plain|idempotent. Prints the position of each."""
 
 import json
 import sys
@@ -20,7 +20,7 @@ def main(bootstrap: str, topic: str, codec: str, mode: str) -> None:
 
     def delivered_to(index: int):
         def delivered(place) -> None:
-            # One write each: the client's own thread comes here.
+            # A single write, as the client's thread also prints here.
             sys.stdout.write(json.dumps({"record": index, "partition": place.partition, "offset": place.offset}) + "\n")
             sys.stdout.flush()
 

@@ -1,6 +1,6 @@
-"""What kafka-python makes of refusals: refusals.py BOOTSTRAP.
+"""Tests permanent errors with kafka-python: refusals.py BOOTSTRAP.
 
-Where it would try again until its time is up, the error would be that of the time.
+If the client retried until its timeout, the error would be the timeout.
 """
 
 import sys
@@ -12,14 +12,14 @@ RESERVED = ("__consumer_offsets", "__transaction_state")
 
 
 def refused(what: str, wanted: type[Exception], call, says: str = "") -> None:
-    """The call has to fail with this error and text."""
+    """Asserts that the call fails with this error and text."""
     try:
         call()
     except wanted as error:
         if says not in str(error):
             raise SystemExit(f"{what}: expected {says!r} in it, saw {error!r}") from None
         return
-    raise SystemExit(f"{what}: expected {wanted.__name__}, but it was done")
+    raise SystemExit(f"{what}: expected {wanted.__name__}, but it succeeded")
 
 
 def main(bootstrap: str) -> None:
@@ -29,8 +29,8 @@ def main(bootstrap: str) -> None:
 
     admin = KafkaAdminClient(bootstrap_servers=bootstrap)
     admin.create_topics({"a.b": {"configs": {"preallocate": " True "}}})
-    refused("a topic that is there", TopicAlreadyExistsError, lambda: admin.create_topics({"a.b": {}}), "Topic 'a.b' already exists.")
-    refused("a name that collides", InvalidTopicError, lambda: admin.create_topics({"a_b": {}}), "collides with existing topic: a.b")
+    refused("an existing topic", TopicAlreadyExistsError, lambda: admin.create_topics({"a.b": {}}), "Topic 'a.b' already exists.")
+    refused("a colliding name", InvalidTopicError, lambda: admin.create_topics({"a_b": {}}), "collides with existing topic: a.b")
     for name in RESERVED:
         refused(f"the name {name}", InvalidTopicError, lambda name=name: admin.create_topics({name: {}}), "reserved")
     topics = admin.list_topics()

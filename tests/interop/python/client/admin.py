@@ -1,4 +1,4 @@
-"""What an administrator does through confluent-kafka: admin.py BOOTSTRAP. Ends with an error at the first answer that is not Kafka's."""
+"""Tests administrative requests with confluent-kafka: admin.py BOOTSTRAP. Fails at the first response that differs from Kafka's."""
 
 import sys
 import time
@@ -34,29 +34,29 @@ START_MS = int(time.time() * 1000) - 3_600_000
 
 
 def all_of(futures: dict) -> list:
-    """The results of one request for several things, none of which may have failed."""
+    """Returns the results of a request with several operations, and asserts that none has failed."""
     return [future.result(SECONDS) for future in futures.values()]
 
 
 def equal(what: str, seen, wanted) -> None:
-    """A check that says both sides."""
+    """Asserts equality."""
     if seen != wanted:
         raise SystemExit(f"{what}: expected {wanted!r}, saw {seen!r}")
 
 
 def refused(what: str, code: int, futures: dict) -> None:
-    """The one thing that was asked for has to fail with this error."""
+    """Asserts that the single operation of a request fails with this error."""
     (future,) = futures.values()
     try:
         future.result(SECONDS)
     except KafkaException as error:
         equal(what, error.args[0].name(), KafkaError(code).name())
     else:
-        raise SystemExit(f"{what}: expected {KafkaError(code).name()}, but it was done")
+        raise SystemExit(f"{what}: expected {KafkaError(code).name()}, but it succeeded")
 
 
 def cluster(admin: AdminClient) -> None:
-    """Who answers, and that it is the same each time."""
+    """Checks that the cluster has one node, the same in all responses."""
     described = admin.describe_cluster().result(SECONDS)
     equal("number of brokers", len(described.nodes), 1)
     equal("the controller", described.controller.id, described.nodes[0].id)
@@ -64,7 +64,7 @@ def cluster(admin: AdminClient) -> None:
 
 
 def topics(admin: AdminClient) -> None:
-    """Topics are created with a configuration, described, given partitions, and deleted."""
+    """Creates topics with a configuration, describes, extends and deletes them."""
     all_of(admin.create_topics([NewTopic(TOPIC, 2, 1, config={"retention.ms": "86400000"}), NewTopic("short-lived", 1, 1)]))
     refused("creating a topic again", KafkaError.TOPIC_ALREADY_EXISTS, admin.create_topics([NewTopic(TOPIC, 1, 1)]))
     refused("a bad name", KafkaError.TOPIC_EXCEPTION, admin.create_topics([NewTopic("no spaces", 1, 1)]))
@@ -84,13 +84,13 @@ def topics(admin: AdminClient) -> None:
 
 
 def topic_config(admin: AdminClient) -> dict:
-    """The configuration of the topic."""
+    """Returns the configuration of the topic."""
     (entries,) = all_of(admin.describe_configs([ConfigResource(ResourceType.TOPIC, TOPIC)]))
     return entries
 
 
 def configs(admin: AdminClient) -> None:
-    """A topic's configuration is shown, changed by parts, and replaced."""
+    """Describes, incrementally alters, and replaces a topic's configuration."""
     equal("retention.ms as created", topic_config(admin)["retention.ms"].value, "86400000")
     changes = [
         ConfigEntry("max.message.bytes", "2000000", incremental_operation=AlterConfigOpType.SET),
@@ -116,7 +116,7 @@ def configs(admin: AdminClient) -> None:
 
 
 def produce(bootstrap: str) -> None:
-    """Thirty records, one a second, in turn to the three partitions."""
+    """Writes thirty records with timestamps a second apart, round-robin to the three partitions."""
     producer = Producer({"bootstrap.servers": bootstrap})
     for n in range(30):
         producer.produce(TOPIC, value=f"order {n}", partition=n % 3, timestamp=START_MS + n * 1000)
@@ -124,14 +124,14 @@ def produce(bootstrap: str) -> None:
 
 
 def listed(admin: AdminClient, spec: OffsetSpec) -> list[int]:
-    """The offset of each partition."""
+    """Returns the offset of each partition."""
     asked = {TopicPartition(TOPIC, partition): spec for partition in range(3)}
     futures = admin.list_offsets(asked, isolation_level=IsolationLevel.READ_UNCOMMITTED)
     return [info.offset for info in all_of(futures)]
 
 
 def offsets(admin: AdminClient) -> None:
-    """Offsets are found by time and by name, and records deleted up to one."""
+    """Lists offsets by time and by name, and deletes records before an offset."""
     equal("earliest offsets", listed(admin, OffsetSpec.earliest()), [0, 0, 0])
     equal("latest offsets", listed(admin, OffsetSpec.latest()), [10, 10, 10])
     equal("offsets of the newest times", listed(admin, OffsetSpec.max_timestamp()), [9, 9, 9])
@@ -143,13 +143,13 @@ def offsets(admin: AdminClient) -> None:
 
 
 def consumer_of(bootstrap: str, protocol: str = "classic") -> Consumer:
-    """A consumer of the group."""
+    """Creates a consumer of the group."""
     config = {"bootstrap.servers": bootstrap, "group.id": GROUP, "auto.offset.reset": "earliest", "enable.auto.commit": False}
     return Consumer({**config, "group.protocol": protocol})
 
 
 def limits_and_times(admin: AdminClient, bootstrap: str) -> None:
-    """What a topic's configuration says about records is done: how long they may be, and who gives them their times."""
+    """Checks that the settings for the size and the timestamps of records take effect."""
     config = {"message.timestamp.type": "LogAppendTime", "max.message.bytes": "1000"}
     all_of(admin.create_topics([NewTopic("short-notes", 1, 1, config=config)]))
     told = []
@@ -169,7 +169,7 @@ def limits_and_times(admin: AdminClient, bootstrap: str) -> None:
 
 
 def commits(bootstrap: str) -> None:
-    """What a consumer commits it reads back, with what it wrote beside it; and it finds offsets by time."""
+    """Commits offsets with metadata, reads them back, and finds offsets by time."""
     consumer = consumer_of(bootstrap)
     times = [TopicPartition(TOPIC, partition, START_MS + 20_000) for partition in range(3)]
     equal("offsets for times", [p.offset for p in consumer.offsets_for_times(times, SECONDS)], [7, -1, 6])
@@ -182,13 +182,13 @@ def commits(bootstrap: str) -> None:
 
 
 def group_offsets(admin: AdminClient) -> list[tuple[int, int]]:
-    """What the group has committed."""
+    """Returns the group's committed offsets."""
     (group,) = all_of(admin.list_consumer_group_offsets([ConsumerGroupTopicPartitions(GROUP)]))
     return sorted((p.partition, p.offset) for p in group.topic_partitions)
 
 
 def groups(admin: AdminClient, bootstrap: str, protocol: str) -> None:
-    """Groups are listed and described with and without members, their offsets changed, and they are deleted."""
+    """Lists and describes groups with and without members, alters their offsets, and deletes them."""
     equal("the group's offsets", group_offsets(admin), [(0, 5), (2, 3)])
     changed = ConsumerGroupTopicPartitions(GROUP, [TopicPartition(TOPIC, 1, 10), TopicPartition(TOPIC, 0, 8)])
     all_of(admin.alter_consumer_group_offsets([changed]))

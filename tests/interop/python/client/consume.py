@@ -9,7 +9,7 @@ from lines import as_fields
 
 
 def line(message) -> str:
-    """A record as a line of JSON."""
+    """Formats a record as a line of JSON."""
     headers = [{"key": name, **as_fields("value", value)} for name, value in message.headers() or []]
     return json.dumps(
         {

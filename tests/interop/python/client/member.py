@@ -17,7 +17,7 @@ PROTOCOLS = {
 
 
 def say(**event) -> None:
-    """Tells the scenario what happened, at once: it waits for it."""
+    """Prints an event at once, as the scenario waits for it."""
     print(json.dumps(event), flush=True)
 
 
@@ -27,7 +27,7 @@ def main(bootstrap: str, group: str, topic: str, protocol: str, instance: str | 
     if instance is not None:
         config["group.instance.id"] = instance
         if "session.timeout.ms" in config:
-            # A static member's session has to outlive the time in which it is started again.
+            # The session of a static member must outlast its restart.
             config["session.timeout.ms"] = 45000
     consumer = Consumer(config)
     owned: set[int] = set()
@@ -58,7 +58,7 @@ def main(bootstrap: str, group: str, topic: str, protocol: str, instance: str | 
             try:
                 consumer.commit(asynchronous=False)
             except KafkaException as error:
-                # The group moved on meanwhile; whoever owns the partitions now reads these records again.
+                # The group has rebalanced meanwhile; the new owners of the partitions read these records again.
                 say(commit_refused=str(error))
     consumer.close()
 

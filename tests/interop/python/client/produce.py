@@ -1,4 +1,4 @@
-"""Sends the records of stdin: produce.py BOOTSTRAP TOPIC CODEC plain|idempotent. Prints where each of them went."""
+"""Sends the records of stdin: produce.py BOOTSTRAP TOPIC CODEC plain|idempotent. Prints the position of each."""
 
 import json
 import sys
@@ -15,7 +15,7 @@ def main(bootstrap: str, topic: str, codec: str, mode: str) -> None:
             "bootstrap.servers": bootstrap,
             "compression.type": codec,
             "enable.idempotence": mode == "idempotent",
-            # That of Kafka's own clients; librdkafka's own default hashes with CRC-32.
+            # The partitioner of Kafka's own clients; librdkafka's default uses CRC-32.
             "partitioner": "murmur2_random",
             "linger.ms": 50,
         }
@@ -28,7 +28,7 @@ def main(bootstrap: str, topic: str, codec: str, mode: str) -> None:
                 failures.append(f"record {index} was not acknowledged: {error}")
                 return
             place = {"record": index, "partition": message.partition(), "offset": message.offset()}
-            # One write each: two threads come here.
+            # A single write, as two threads print here.
             sys.stdout.write(f"{json.dumps(place)}\n")
             sys.stdout.flush()
 
@@ -38,7 +38,7 @@ def main(bootstrap: str, topic: str, codec: str, mode: str) -> None:
         while True:
             producer.poll(1)
 
-    # Acknowledgements are told while this waits for more records.
+    # Process acknowledgements while waiting for more records.
     threading.Thread(target=serve, daemon=True).start()
     for index, line in enumerate(sys.stdin):
         record = json.loads(line)

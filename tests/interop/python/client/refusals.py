@@ -1,6 +1,6 @@
-"""What confluent-kafka makes of refusals, and of administration that has little to show: refusals.py BOOTSTRAP.
+"""Tests permanent errors, and administrative requests with trivial responses, with confluent-kafka: refusals.py BOOTSTRAP.
 
-Where librdkafka would try again until its time is up, the error would be that of the time.
+If librdkafka retried until its timeout, the error would be the timeout.
 """
 
 import sys
@@ -23,13 +23,13 @@ MIB = 1 << 20
 
 
 def equal(what: str, seen, wanted) -> None:
-    """A check that says both sides."""
+    """Asserts equality."""
     if seen != wanted:
         raise SystemExit(f"{what}: expected {wanted!r}, saw {seen!r}")
 
 
 def refused(what: str, code: int, says: str, call) -> None:
-    """The call has to fail with this error and text."""
+    """Asserts that the call fails with this error and text."""
     try:
         call()
     except KafkaException as failed:
@@ -38,18 +38,18 @@ def refused(what: str, code: int, says: str, call) -> None:
         if says not in error.str():
             raise SystemExit(f"{what}: expected {says!r} in it, saw {error.str()!r}")
         return
-    raise SystemExit(f"{what}: expected {KafkaError(code).name()}, but it was done")
+    raise SystemExit(f"{what}: expected {KafkaError(code).name()}, but it succeeded")
 
 
 def transactions(bootstrap: str) -> None:
-    """A transactional producer fails for good, with the broker's text."""
+    """A transactional producer fails permanently, with the broker's error text."""
     producer = Producer({"bootstrap.servers": bootstrap, "transactional.id": "pays"})
     code, says = KafkaError.TRANSACTIONAL_ID_AUTHORIZATION_FAILED, "transactions are not available in this version of Highwater"
     refused("a transactional producer", code, says, lambda: producer.init_transactions(SECONDS))
 
 
 def sasl(bootstrap: str) -> None:
-    """A client that wants to authenticate is told that it cannot."""
+    """A client that uses SASL gets an error."""
     errors: list[KafkaError] = []
     settings = {"security.protocol": "SASL_PLAINTEXT", "sasl.mechanism": "PLAIN", "sasl.username": "u", "sasl.password": "p"}
     producer = Producer({"bootstrap.servers": bootstrap, **settings, "error_cb": errors.append})
@@ -61,16 +61,16 @@ def sasl(bootstrap: str) -> None:
 
 
 def topics(admin: AdminClient) -> None:
-    """Names and settings by Kafka's rules, in Kafka's words."""
+    """Names and settings are validated by Kafka's rules, with Kafka's error texts."""
 
     def create(name: str, **settings: str) -> None:
         config = {key.replace("_", "."): value for key, value in settings.items()}
         admin.create_topics([NewTopic(name, 1, 1, config=config)])[name].result(SECONDS)
 
     create("a.b", preallocate=" True ", cleanup_policy="", max_message_bytes=str(50 * MIB))
-    refused("a topic that is there", KafkaError.TOPIC_ALREADY_EXISTS, "Topic 'a.b' already exists.", lambda: create("a.b"))
+    refused("an existing topic", KafkaError.TOPIC_ALREADY_EXISTS, "Topic 'a.b' already exists.", lambda: create("a.b"))
     invalid = KafkaError.TOPIC_EXCEPTION
-    refused("a name that collides", invalid, "Topic 'a_b' collides with existing topic: a.b", lambda: create("a_b"))
+    refused("a colliding name", invalid, "Topic 'a_b' collides with existing topic: a.b", lambda: create("a_b"))
     for name in RESERVED:
         refused(f"the name {name}", invalid, "reserved", lambda name=name: create(name))
     resource = ConfigResource(ResourceType.TOPIC, "a.b")
@@ -81,17 +81,17 @@ def topics(admin: AdminClient) -> None:
 
 
 def internal_names(bootstrap: str, admin: AdminClient) -> None:
-    """Writing to one of Kafka's own topics does not make it."""
+    """Writing to one of Kafka's internal topics does not create it."""
     failed: list[KafkaError] = []
     producer = Producer({"bootstrap.servers": bootstrap, "topic.metadata.propagation.max.ms": 1000, "message.timeout.ms": 5000})
     producer.produce(RESERVED[0], b"v", on_delivery=lambda error, _: failed.append(error))
     equal("records that wait", producer.flush(SECONDS), 0)
     if failed[0] is None or any(name in admin.list_topics(timeout=SECONDS).topics for name in RESERVED):
-        raise SystemExit(f"{RESERVED[0]} was made because a client wrote to it")
+        raise SystemExit(f"{RESERVED[0]} was created by a write of a client")
 
 
 def large_record(bootstrap: str) -> None:
-    """What is over the broker's limit is refused, whatever the topic allows, and what is below it is taken."""
+    """Records above the broker's limit are rejected, whatever the topic allows, and those below it are accepted."""
     done: list[KafkaError | None] = []
     producer = Producer({"bootstrap.servers": bootstrap, "message.max.bytes": 100 * MIB})
     for size in (12 * MIB, 20 * MIB):
@@ -101,11 +101,11 @@ def large_record(bootstrap: str) -> None:
 
 
 def administration(admin: AdminClient) -> None:
-    """Credentials and elections of a cluster that has none."""
+    """Requests about credentials and elections of a cluster without them."""
     every = AclBindingFilter(
         ResourceType.ANY, None, ResourcePatternType.ANY, None, None, AclOperation.ANY, AclPermissionType.ANY
     )
-    # To confluent-kafka an answer that is only the error, SECURITY_DISABLED, is an empty list.
+    # confluent-kafka converts a response with only the error SECURITY_DISABLED to an empty list.
     equal("access control", admin.describe_acls(every).result(SECONDS), [])
     equal("credentials", admin.describe_user_scram_credentials().result(SECONDS), {})
     partition = TopicPartition("a.b", 0)
