@@ -28,19 +28,19 @@ die() {
 }
 
 need() {
-    command -v "$1" >/dev/null || die "$1 is needed: $2"
+    command -v "$1" >/dev/null || die "$1 is not installed: $2"
 }
 
 usage() {
     cat <<END
 Usage: bench/peers/$(basename "$0") [OPTION]... [${3^^}]...
 
-Runs ${3}s${4:+ ($4)} on $1 and on this broker in turn; without one: $2.
+Runs ${3}s${4:+ ($4)} alternately on $1 and on Highwater [default: $2].
 
-  --duration TIME   how long each run of a scenario measures, such as 10s [default: what the scenario says]
-  --rounds N        runs of each on each; the last is what counts, since the first ones warm the brokers up [default: 3]
-  --json DIR        keep the reports of all rounds of scenarios there
-  --program FILE    a highwater with this peer's client [default: one is built]
+  --duration TIME   measured time of each run of a scenario, such as 10s [default: that of the scenario]
+  --rounds N        number of runs of each workload on each broker; only the last counts, as the others warm up the brokers [default: 3]
+  --json DIR        directory for the reports of all rounds
+  --program FILE    a highwater program with this peer's client [default: build one]
 END
 }
 

@@ -86,7 +86,7 @@ class Group:
         names = ", ".join(member.name for member in members)
         self._await(f"{names} own the {PARTITIONS} partitions", members, divided)
         self.write()
-        self._await(f"{names} have read what was written", members, lambda: set(self.written) <= self._seen())
+        self._await(f"{names} have read all records", members, lambda: set(self.written) <= self._seen())
 
     def write(self) -> list[str]:
         """Writes more records to all partitions."""

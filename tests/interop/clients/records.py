@@ -102,9 +102,9 @@ def check_read(what: str, lines: Iterable[str], written: Sequence[Record]) -> di
 
 def check_places(what: str, said: Sequence[str], places: dict[tuple[int, int], Record], written: Sequence[Record]) -> None:
     """Asserts that each record is at its acknowledged position."""
-    told = {place["record"]: (place["partition"], place["offset"]) for place in map(json.loads, said)}
-    equal(f"{what}: records that were acknowledged", sorted(told), list(range(len(written))))
-    for index, at in told.items():
+    acknowledged = {place["record"]: (place["partition"], place["offset"]) for place in map(json.loads, said)}
+    equal(f"{what}: records that were acknowledged", sorted(acknowledged), list(range(len(written))))
+    for index, at in acknowledged.items():
         if places.get(at) != written[index]:
             raise Failed(f"{what}: expected {_short(written[index])} at {at}, saw {places.get(at) and _short(places[at])}")
 
@@ -179,7 +179,7 @@ def through_crashes(ctx: Context, client: Kafka) -> None:
     for begin in range(0, len(lines), share):
         producer.write("".join(lines[begin : begin + share]))
         # The first records have arrived, so the others are in flight.
-        producer.wait_for("an acknowledgement of a record just sent", lambda told: len(told) > begin)
+        producer.wait_for("an acknowledgement of a record just sent", lambda acknowledged: len(acknowledged) > begin)
         broker.kill9()
         broker.start()
     producer.close_input()

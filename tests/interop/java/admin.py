@@ -25,17 +25,17 @@ def topics(ctx: Context) -> None:
     contains("the description afterwards", kafka.tool("topics", "--describe", "--topic", "orders").out, "PartitionCount: 5")
     contains(
         "fewer partitions are rejected",
-        kafka.refused("topics", "--alter", "--topic", "orders", "--partitions", "2"),
+        kafka.rejected("topics", "--alter", "--topic", "orders", "--partitions", "2"),
         "InvalidPartitionsException",
     )
     contains(
-        "a duplicate topic name is rejected", kafka.refused("topics", "--create", "--topic", "orders"), "TopicExistsException"
+        "a duplicate topic name is rejected", kafka.rejected("topics", "--create", "--topic", "orders"), "TopicExistsException"
     )
     kafka.tool("topics", "--create", "--topic", "orders", "--if-not-exists")
 
     kafka.tool("topics", "--delete", "--topic", "orders")
     equal("the list after a deletion", kafka.tool("topics", "--list").lines, ["bills"])
-    contains("a deleted topic", kafka.refused("topics", "--describe", "--topic", "orders"), "does not exist")
+    contains("a deleted topic", kafka.rejected("topics", "--describe", "--topic", "orders"), "does not exist")
 
 
 @case("java.configs", "kafka-configs shows, sets and resets a topic's settings, and shows those of the broker", needs=("java",))
@@ -60,14 +60,14 @@ def configs(ctx: Context) -> None:
     equal("settings that are left", kafka.tool("configs", *topic, "--describe").lines[1:], [])
 
     for setting in ("nonsense=1", "retention.ms=soon"):
-        refused = kafka.refused("configs", *topic, "--alter", "--add-config", setting)
+        refused = kafka.rejected("configs", *topic, "--alter", "--add-config", setting)
         contains(f"{setting} is rejected", refused, "InvalidConfigurationException", setting.split("=")[0])
 
     broker = kafka.tool("configs", "--entity-type", "brokers", "--entity-name", "0", "--describe", "--all").out
     contains("the broker's settings", broker, f"advertised.listeners=PLAINTEXT://{kafka.broker.kafka}", "num.partitions=1")
     contains(
         "the broker's settings cannot be changed",
-        kafka.refused("configs", "--entity-type", "brokers", "--entity-name", "0", "--alter", "--add-config", "num.partitions=2"),
+        kafka.rejected("configs", "--entity-type", "brokers", "--entity-name", "0", "--alter", "--add-config", "num.partitions=2"),
         "cannot be changed",
     )
 
@@ -129,10 +129,10 @@ def one_node(ctx: Context) -> None:
     """Graphical user interfaces make the same requests."""
     kafka = Kafka(ctx, ctx.broker())
     kafka.create("a.b", 1, preallocate=" True ", max_message_bytes="52428800")
-    contains("an existing topic", kafka.refused("topics", "--create", "--topic", "a.b"), "Topic 'a.b' already exists.")
-    collides = kafka.refused("topics", "--create", "--topic", "a_b")
+    contains("an existing topic", kafka.rejected("topics", "--create", "--topic", "a.b"), "Topic 'a.b' already exists.")
+    collides = kafka.rejected("topics", "--create", "--topic", "a_b")
     contains("a name that collides", collides, "Topic 'a_b' collides with existing topic: a.b")
-    reserved = kafka.refused("topics", "--create", "--topic", "__consumer_offsets")
+    reserved = kafka.rejected("topics", "--create", "--topic", "__consumer_offsets")
     contains("a reserved name", reserved, "InvalidTopicException", "reserved")
     kafka.tool("console-producer", "--topic", "a.b", "--command-property", "enable.idempotence=true", stdin="v\n")
 
@@ -140,14 +140,14 @@ def one_node(ctx: Context) -> None:
     (directory,) = json.loads(directories)["brokers"][0]["logDirs"]
     equal("its error", directory["error"], None)
     (partition,) = directory["partitions"]
-    equal("what is in it", partition["partition"], "a.b-0")
+    equal("the partition in the directory", partition["partition"], "a.b-0")
     true("the partition has a size", partition["size"] > 0, partition)
     producers = kafka.tool("transactions", "describe-producers", "--topic", "a.b", "--partition", "0").lines
     equal("lines about producers", len(producers), 2)
     equal("lines about transactions", len(kafka.tool("transactions", "list").lines), 1)
     elected = kafka.tool("leader-election", "--election-type", "preferred", "--topic", "a.b", "--partition", "0", codes=None)
     contains("an election", elected.out + elected.err, "Valid replica already elected for partitions a.b-0")
-    contains("access control", kafka.refused("acls", "--list"), "No Authorizer is configured.")
+    contains("access control", kafka.rejected("acls", "--list"), "No Authorizer is configured.")
     equal("quotas and credentials", kafka.tool("configs", "--entity-type", "users", "--describe").lines, [])
     broker = kafka.tool("configs", "--entity-type", "brokers", "--entity-name", "0", "--describe", "--all").out
     contains("the broker's settings", broker, "message.max.bytes=1048588", "replica.fetch.max.bytes=1048576", "log.cleaner.enable=false")

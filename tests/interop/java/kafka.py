@@ -64,7 +64,7 @@ class Kafka:
         """Starts a tool in the background."""
         return self.ctx.start(self._line(name, args), name=name)
 
-    def refused(self, name: str, *args: str | Path) -> str:
+    def rejected(self, name: str, *args: str | Path) -> str:
         """Runs a tool that must fail. Returns its output."""
         result = self.tool(name, *args, codes=(1,))
         return result.out + result.err

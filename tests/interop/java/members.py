@@ -49,7 +49,7 @@ def rebalances(ctx: Context, first: Kafka, second: Kafka, *args: str) -> None:
 
     sent = set(producer.acked)
     members = (one, two, three)
-    three.wait_for("it has read what is left", lambda: sent <= {value for member in members for _, _, value in member.read})
+    three.wait_for("the remaining member has read all records", lambda: sent <= {value for member in members for _, _, value in member.read})
     ends: dict[int, int] = {}
     for partition, offset in producer.acked.values():
         ends[partition] = max(ends.get(partition, 0), offset + 1)

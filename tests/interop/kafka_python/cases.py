@@ -54,13 +54,13 @@ def addresses(ctx: Context) -> None:
     broker = ctx.broker(*advertised, also=(f"0.0.0.0:{port}", f"127.0.0.1:{outside}"))
     *python, program = client(ctx).argv["produce"]
     nodes = [*python, program.with_name("nodes.py")]
-    for connect, told in (
+    for connect, advertised_address in (
         (broker.kafka, broker.kafka),
         (f"127.0.0.1:{port}", f"127.0.0.1:{port}"),
         (f"127.0.0.2:{port}", f"127.0.0.2:{port}"),
         (f"127.0.0.1:{outside}", f"localhost:{outside}"),
     ):
-        equal(f"the advertised address for a client connected to {connect}", ctx.run([*nodes, connect]).lines, [told])
+        equal(f"the advertised address for a client connected to {connect}", ctx.run([*nodes, connect]).lines, [advertised_address])
     Native().create(ctx, broker, "notes", 1)
     broker.kafka = f"127.0.0.2:{port}"
     client(ctx).write(ctx, broker, "notes", "none", ['{"key": "k", "value": "v", "headers": [], "timestamp": 1}'])

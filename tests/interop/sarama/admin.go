@@ -111,7 +111,7 @@ func (a *administrator) configs() {
 		return entries[0].Value
 	}
 	listed := must(a.ListTopics())
-	equal("topics with what was set", slices.Sorted(maps.Keys(listed)), []string{adminTopic})
+	equal("topics with their settings", slices.Sorted(maps.Keys(listed)), []string{adminTopic})
 	equal("retention.ms as created", config(), "86400000")
 	hours := "7200000"
 	done(a.AlterConfig(sarama.TopicResource, adminTopic, map[string]*string{"retention.ms": &hours}, false))

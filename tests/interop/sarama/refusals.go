@@ -38,16 +38,16 @@ func refusals(bootstrap string, config *sarama.Config, _ []string) (err error) {
 	}
 	yes, none := " True ", ""
 	done(create("a.b", map[string]*string{"preallocate": &yes, "cleanup.policy": &none}))
-	says := func(what string, err error, wanted sarama.KError, text string) {
+	failsWith := func(what string, err error, wanted sarama.KError, text string) {
 		refused(what, err, wanted)
 		if !strings.Contains(err.Error(), text) {
 			panic(failure{fmt.Errorf("%s: expected %q in it, saw %w", what, text, err)})
 		}
 	}
-	says("a topic that is there", create("a.b", nil), sarama.ErrTopicAlreadyExists, "Topic 'a.b' already exists.")
-	says("a name that collides", create("a_b", nil), sarama.ErrInvalidTopic, "collides with existing topic: a.b")
+	failsWith("an existing topic", create("a.b", nil), sarama.ErrTopicAlreadyExists, "Topic 'a.b' already exists.")
+	failsWith("a colliding name", create("a_b", nil), sarama.ErrInvalidTopic, "collides with existing topic: a.b")
 	for _, name := range []string{"__consumer_offsets", "__transaction_state"} {
-		says("the name "+name, create(name, nil), sarama.ErrInvalidTopic, "reserved")
+		failsWith("the name "+name, create(name, nil), sarama.ErrInvalidTopic, "reserved")
 	}
 
 	directories := must(admin.DescribeLogDirs([]int32{0}))

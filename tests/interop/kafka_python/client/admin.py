@@ -20,7 +20,7 @@ def equal(what: str, seen, wanted) -> None:
         raise SystemExit(f"{what}: expected {wanted!r}, saw {seen!r}")
 
 
-def refused(what: str, wanted: type[Exception], call, *args) -> None:
+def rejected(what: str, wanted: type[Exception], call, *args) -> None:
     """Asserts that the call fails with this error."""
     try:
         call(*args)
@@ -38,11 +38,11 @@ def config(admin: KafkaAdminClient, name: str) -> str:
 def topics(admin: KafkaAdminClient) -> None:
     """Creates topics with a configuration, lists, extends, alters and deletes them."""
     admin.create_topics({TOPIC: {"num_partitions": 2, "configs": {"retention.ms": "86400000"}}, "short-lived": {}})
-    refused("creating a topic again", TopicAlreadyExistsError, admin.create_topics, {TOPIC: {}})
-    refused("a bad setting", InvalidConfigurationError, admin.create_topics, {"t": {"configs": {"colour": "red"}}})
+    rejected("creating a topic again", TopicAlreadyExistsError, admin.create_topics, {TOPIC: {}})
+    rejected("a bad setting", InvalidConfigurationError, admin.create_topics, {"t": {"configs": {"colour": "red"}}})
     admin.create_partitions({TOPIC: 3})
     admin.delete_topics(["short-lived"])
-    refused("deleting it again", UnknownTopicOrPartitionError, admin.delete_topics, ["short-lived"])
+    rejected("deleting it again", UnknownTopicOrPartitionError, admin.delete_topics, ["short-lived"])
     equal("topics", admin.list_topics(), [TOPIC])
     (described,) = admin.describe_topics([TOPIC])
     equal("partitions", sorted(p["partition_index"] for p in described["partitions"]), [0, 1, 2])

@@ -11,28 +11,28 @@ from kafka.errors import InvalidTopicError, TopicAlreadyExistsError, Transaction
 RESERVED = ("__consumer_offsets", "__transaction_state")
 
 
-def refused(what: str, wanted: type[Exception], call, says: str = "") -> None:
+def rejected(what: str, wanted: type[Exception], call, text: str = "") -> None:
     """Asserts that the call fails with this error and text."""
     try:
         call()
     except wanted as error:
-        if says not in str(error):
-            raise SystemExit(f"{what}: expected {says!r} in it, saw {error!r}") from None
+        if text not in str(error):
+            raise SystemExit(f"{what}: expected {text!r} in it, saw {error!r}") from None
         return
     raise SystemExit(f"{what}: expected {wanted.__name__}, but it succeeded")
 
 
 def main(bootstrap: str) -> None:
     producer = KafkaProducer(bootstrap_servers=bootstrap, transactional_id="pays")
-    refused("a transactional producer", TransactionalIdAuthorizationFailedError, producer.init_transactions)
+    rejected("a transactional producer", TransactionalIdAuthorizationFailedError, producer.init_transactions)
     producer.close(timeout=1)
 
     admin = KafkaAdminClient(bootstrap_servers=bootstrap)
     admin.create_topics({"a.b": {"configs": {"preallocate": " True "}}})
-    refused("an existing topic", TopicAlreadyExistsError, lambda: admin.create_topics({"a.b": {}}), "Topic 'a.b' already exists.")
-    refused("a colliding name", InvalidTopicError, lambda: admin.create_topics({"a_b": {}}), "collides with existing topic: a.b")
+    rejected("an existing topic", TopicAlreadyExistsError, lambda: admin.create_topics({"a.b": {}}), "Topic 'a.b' already exists.")
+    rejected("a colliding name", InvalidTopicError, lambda: admin.create_topics({"a_b": {}}), "collides with existing topic: a.b")
     for name in RESERVED:
-        refused(f"the name {name}", InvalidTopicError, lambda name=name: admin.create_topics({name: {}}), "reserved")
+        rejected(f"the name {name}", InvalidTopicError, lambda name=name: admin.create_topics({name: {}}), "reserved")
     topics = admin.list_topics()
     if topics != ["a.b"]:
         raise SystemExit(f"topics: saw {topics!r}")

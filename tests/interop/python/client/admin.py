@@ -44,7 +44,7 @@ def equal(what: str, seen, wanted) -> None:
         raise SystemExit(f"{what}: expected {wanted!r}, saw {seen!r}")
 
 
-def refused(what: str, code: int, futures: dict) -> None:
+def rejected(what: str, code: int, futures: dict) -> None:
     """Asserts that the single operation of a request fails with this error."""
     (future,) = futures.values()
     try:
@@ -66,20 +66,20 @@ def cluster(admin: AdminClient) -> None:
 def topics(admin: AdminClient) -> None:
     """Creates topics with a configuration, describes, extends and deletes them."""
     all_of(admin.create_topics([NewTopic(TOPIC, 2, 1, config={"retention.ms": "86400000"}), NewTopic("short-lived", 1, 1)]))
-    refused("creating a topic again", KafkaError.TOPIC_ALREADY_EXISTS, admin.create_topics([NewTopic(TOPIC, 1, 1)]))
-    refused("a bad name", KafkaError.TOPIC_EXCEPTION, admin.create_topics([NewTopic("no spaces", 1, 1)]))
-    refused("a bad setting", KafkaError.INVALID_CONFIG, admin.create_topics([NewTopic("t", 1, 1, config={"colour": "red"})]))
-    refused("three replicas on one node", KafkaError.INVALID_REPLICATION_FACTOR, admin.create_topics([NewTopic("t", 1, 3)]))
+    rejected("creating a topic again", KafkaError.TOPIC_ALREADY_EXISTS, admin.create_topics([NewTopic(TOPIC, 1, 1)]))
+    rejected("a bad name", KafkaError.TOPIC_EXCEPTION, admin.create_topics([NewTopic("no spaces", 1, 1)]))
+    rejected("a bad setting", KafkaError.INVALID_CONFIG, admin.create_topics([NewTopic("t", 1, 1, config={"colour": "red"})]))
+    rejected("three replicas on one node", KafkaError.INVALID_REPLICATION_FACTOR, admin.create_topics([NewTopic("t", 1, 3)]))
     all_of(admin.create_topics([NewTopic("only-asked", 1, 1)], validate_only=True))
 
     (described,) = all_of(admin.describe_topics(TopicCollection([TOPIC])))
     equal("partitions", [(p.id, len(p.replicas), len(p.isr)) for p in described.partitions], [(0, 1, 1), (1, 1, 1)])
     all_of(admin.create_partitions([NewPartitions(TOPIC, 3)]))
-    refused("fewer partitions", KafkaError.INVALID_PARTITIONS, admin.create_partitions([NewPartitions(TOPIC, 1)]))
+    rejected("fewer partitions", KafkaError.INVALID_PARTITIONS, admin.create_partitions([NewPartitions(TOPIC, 1)]))
     equal("partitions", len(admin.list_topics(TOPIC, SECONDS).topics[TOPIC].partitions), 3)
 
     all_of(admin.delete_topics(["short-lived"]))
-    refused("deleting it again", KafkaError.UNKNOWN_TOPIC_OR_PART, admin.delete_topics(["short-lived"]))
+    rejected("deleting it again", KafkaError.UNKNOWN_TOPIC_OR_PART, admin.delete_topics(["short-lived"]))
     equal("topics", list(admin.list_topics(timeout=SECONDS).topics), [TOPIC])
 
 
@@ -108,7 +108,7 @@ def configs(admin: AdminClient) -> None:
     equal("retention.ms as replaced", seen["retention.ms"].value, "7200000")
     equal("max.message.bytes, no longer given", seen["max.message.bytes"].is_default, True)
     bad = ConfigResource(ResourceType.TOPIC, TOPIC, set_config={"retention.ms": "soon"})
-    refused("a value that is no number", KafkaError.INVALID_CONFIG, admin.alter_configs([bad]))
+    rejected("a value that is no number", KafkaError.INVALID_CONFIG, admin.alter_configs([bad]))
 
     node = str(admin.describe_cluster().result(SECONDS).controller.id)
     (entries,) = all_of(admin.describe_configs([ConfigResource(ResourceType.BROKER, node)]))
@@ -138,7 +138,7 @@ def offsets(admin: AdminClient) -> None:
     equal("offsets at the sixth second", listed(admin, OffsetSpec.for_timestamp(START_MS + 5_500)), [2, 2, 2])
     deleted = all_of(admin.delete_records([TopicPartition(TOPIC, 0, 4), TopicPartition(TOPIC, 1, -1)]))
     equal("low watermarks after deletion", [result.low_watermark for result in deleted], [4, 10])
-    refused("deleting what is not there", KafkaError.OFFSET_OUT_OF_RANGE, admin.delete_records([TopicPartition(TOPIC, 2, 11)]))
+    rejected("deleting beyond the end", KafkaError.OFFSET_OUT_OF_RANGE, admin.delete_records([TopicPartition(TOPIC, 2, 11)]))
     equal("earliest offsets after deletion", listed(admin, OffsetSpec.earliest()), [4, 10, 0])
 
 
@@ -152,12 +152,12 @@ def limits_and_times(admin: AdminClient, bootstrap: str) -> None:
     """Checks that the settings for the size and the timestamps of records take effect."""
     config = {"message.timestamp.type": "LogAppendTime", "max.message.bytes": "1000"}
     all_of(admin.create_topics([NewTopic("short-notes", 1, 1, config=config)]))
-    told = []
+    outcomes = []
     producer = Producer({"bootstrap.servers": bootstrap})
     for value in ("short", "long" * 1000):
-        producer.produce("short-notes", value=value, timestamp=START_MS, on_delivery=lambda error, _: told.append(error and error.name()))
+        producer.produce("short-notes", value=value, timestamp=START_MS, on_delivery=lambda error, _: outcomes.append(error and error.name()))
         equal("records left", producer.flush(SECONDS), 0)
-    equal("what the producer is told", told, [None, "MSG_SIZE_TOO_LARGE"])
+    equal("outcomes of the producer", outcomes, [None, "MSG_SIZE_TOO_LARGE"])
     consumer = consumer_of(bootstrap)
     consumer.assign([TopicPartition("short-notes", 0, 0)])
     message = consumer.poll(SECONDS)
@@ -206,13 +206,13 @@ def groups(admin: AdminClient, bootstrap: str, protocol: str) -> None:
     (answer,) = all_of(admin.alter_consumer_group_offsets([changed]))
     errors = {p.error.code() for p in answer.topic_partitions}
     equal("changing a group in use", errors, {KafkaError.UNKNOWN_MEMBER_ID})
-    refused("deleting a group in use", KafkaError.NON_EMPTY_GROUP, admin.delete_consumer_groups([GROUP]))
+    rejected("deleting a group in use", KafkaError.NON_EMPTY_GROUP, admin.delete_consumer_groups([GROUP]))
     member.close()
 
     listing = admin.list_consumer_groups(states={ConsumerGroupState.EMPTY}).result(SECONDS)
     equal("groups without members", [(g.group_id, g.is_simple_consumer_group) for g in listing.valid], [(GROUP, False)])
     all_of(admin.delete_consumer_groups([GROUP]))
-    refused("deleting it again", KafkaError.GROUP_ID_NOT_FOUND, admin.delete_consumer_groups([GROUP]))
+    rejected("deleting it again", KafkaError.GROUP_ID_NOT_FOUND, admin.delete_consumer_groups([GROUP]))
     equal("groups at the end", admin.list_consumer_groups().result(SECONDS).valid, [])
 
 

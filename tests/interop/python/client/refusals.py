@@ -28,7 +28,7 @@ def equal(what: str, seen, wanted) -> None:
         raise SystemExit(f"{what}: expected {wanted!r}, saw {seen!r}")
 
 
-def refused(what: str, code: int, says: str, call) -> None:
+def rejected(what: str, code: int, says: str, call) -> None:
     """Asserts that the call fails with this error and text."""
     try:
         call()
@@ -45,7 +45,7 @@ def transactions(bootstrap: str) -> None:
     """A transactional producer fails permanently, with the broker's error text."""
     producer = Producer({"bootstrap.servers": bootstrap, "transactional.id": "pays"})
     code, says = KafkaError.TRANSACTIONAL_ID_AUTHORIZATION_FAILED, "transactions are not available in this version of Highwater"
-    refused("a transactional producer", code, says, lambda: producer.init_transactions(SECONDS))
+    rejected("a transactional producer", code, says, lambda: producer.init_transactions(SECONDS))
 
 
 def sasl(bootstrap: str) -> None:
@@ -55,9 +55,9 @@ def sasl(bootstrap: str) -> None:
     producer = Producer({"bootstrap.servers": bootstrap, **settings, "error_cb": errors.append})
     while not any(error.code() == KafkaError._AUTHENTICATION for error in errors):
         producer.poll(1)
-    told = next(error.str() for error in errors if error.code() == KafkaError._AUTHENTICATION)
-    if "Request not valid in current SASL state" not in told:
-        raise SystemExit(f"SASL on a plain listener: saw {told!r}")
+    text = next(error.str() for error in errors if error.code() == KafkaError._AUTHENTICATION)
+    if "Request not valid in current SASL state" not in text:
+        raise SystemExit(f"SASL on a plain listener: saw {text!r}")
 
 
 def topics(admin: AdminClient) -> None:
@@ -68,11 +68,11 @@ def topics(admin: AdminClient) -> None:
         admin.create_topics([NewTopic(name, 1, 1, config=config)])[name].result(SECONDS)
 
     create("a.b", preallocate=" True ", cleanup_policy="", max_message_bytes=str(50 * MIB))
-    refused("an existing topic", KafkaError.TOPIC_ALREADY_EXISTS, "Topic 'a.b' already exists.", lambda: create("a.b"))
+    rejected("an existing topic", KafkaError.TOPIC_ALREADY_EXISTS, "Topic 'a.b' already exists.", lambda: create("a.b"))
     invalid = KafkaError.TOPIC_EXCEPTION
-    refused("a colliding name", invalid, "Topic 'a_b' collides with existing topic: a.b", lambda: create("a_b"))
+    rejected("a colliding name", invalid, "Topic 'a_b' collides with existing topic: a.b", lambda: create("a_b"))
     for name in RESERVED:
-        refused(f"the name {name}", invalid, "reserved", lambda name=name: create(name))
+        rejected(f"the name {name}", invalid, "reserved", lambda name=name: create(name))
     resource = ConfigResource(ResourceType.TOPIC, "a.b")
     entries = admin.describe_configs([resource])[resource].result(SECONDS)
     equal("preallocate", entries["preallocate"].value, "true")
