@@ -216,7 +216,7 @@ operation_error! {
 /// [`FetchError::damaged`].
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 #[non_exhaustive]
-#[error("{topic}/{partition}: the records at offsets {from} to {last} are damaged or lost on the broker's disk; reading goes on at offset {to}", last = .to.get() - 1)]
+#[error("{topic}/{partition}: the records at offsets {from} to {last} are damaged or lost on the broker's disk; reading continues at offset {to}", last = .to.get() - 1)]
 pub struct DamagedRange {
     /// The topic.
     pub topic: String,
@@ -288,7 +288,7 @@ pub(crate) enum CallError {
     TimedOut { sent: bool, seconds: f64 },
     #[error("{0}")]
     Unreachable(ConnectError),
-    #[error("the broker's answer cannot be read: {0}")]
+    #[error("the broker's answer cannot be decoded: {0}")]
     Malformed(String),
     #[error("the client was closed")]
     Closed,

@@ -223,7 +223,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn listeners_get_what_happens_from_their_start_to_the_end() {
+    async fn listeners_get_all_events_from_their_creation_to_the_end() {
         let hub = EventHub::default();
         hub.emit(&event(1));
         let (mut a, mut b) = (hub.listen(), hub.listen());
@@ -236,7 +236,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_listener_that_sleeps_is_told_how_much_it_missed() {
+    async fn a_slow_listener_gets_the_number_of_events_it_missed() {
         let hub = EventHub::default();
         let mut events = hub.listen();
         for n in 0..EVENTS_MAX as u64 + 3 {

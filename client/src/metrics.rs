@@ -158,7 +158,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_snapshot_has_the_quantiles_of_what_was_recorded() {
+    fn a_snapshot_has_the_quantiles_of_the_recorded_latencies() {
         let metrics = Metrics::default();
         for ms in 1..=100 {
             metrics.produce_latency.record(Duration::from_millis(ms));

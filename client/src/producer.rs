@@ -284,7 +284,7 @@ impl ProducerShared {
             }
             Err(NotAppended::TooLarge { bytes, max }) => Err(self.too_large(bytes, max)),
             Err(NotAppended::Headers(count)) => {
-                let text = format!("{}: {count} headers are more than a record may have", self.topic);
+                let text = format!("{}: {count} headers exceed the limit of a record", self.topic);
                 Err(ProduceError::new(ProduceErrorKind::Invalid, Outcome::NotWritten, text))
             }
         }

@@ -159,7 +159,7 @@ impl Reader {
         core.refetch(index);
         if again {
             let text = format!(
-                "{}/{partition} from offset {position} on arrives damaged: {damage}; seek behind it to go on",
+                "{}/{partition}: data received from offset {position} on is damaged: {damage}; seek past it to continue",
                 self.shared.topic
             );
             core.fail(index, FetchError::new(FetchErrorKind::Corrupt, Outcome::NotWritten, text));

@@ -177,7 +177,7 @@ mod tests {
     use highwater_protocol::batch::{BatchBuilder, Compression, Header, NewRecord};
 
     #[test]
-    fn a_record_gives_back_the_key_and_the_value_it_was_made_of() {
+    fn into_parts_returns_the_key_and_the_value_of_a_record() {
         let value = Bytes::from(vec![7; 100]);
         let (key, back) = Record::new(value.clone()).key("k").into_parts();
         assert_eq!(key.as_deref(), Some(&b"k"[..]));
@@ -186,7 +186,7 @@ mod tests {
     }
 
     #[test]
-    fn a_record_is_charged_at_least_what_it_takes() {
+    fn the_charge_of_a_record_covers_its_encoded_size() {
         let mut builder = BatchBuilder::new(Compression::None, 0);
         builder.append(&NewRecord::new(Timestamp(i64::MAX), None, None)).unwrap();
         for len in [0, 1, 63, 64, 8191, 8192, 1 << 20] {

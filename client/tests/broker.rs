@@ -29,7 +29,7 @@ async fn values(client: &Client, topic: &str) -> BTreeMap<u32, Vec<String>> {
 }
 
 #[tokio::test]
-async fn what_goes_in_comes_out_in_order_per_key_with_every_codec() {
+async fn every_codec_preserves_records_and_their_order_per_key() {
     let broker = TestBroker::start();
     let client = client(&broker).await;
     for codec in Compression::ALL {
@@ -52,7 +52,7 @@ async fn what_goes_in_comes_out_in_order_per_key_with_every_codec() {
 }
 
 #[tokio::test]
-async fn keys_headers_timestamps_and_tombstones_survive_the_way() {
+async fn keys_headers_timestamps_and_tombstones_survive_the_round_trip() {
     let broker = TestBroker::start();
     let client = client(&broker).await;
     client.create_topic("orders").await.unwrap();
@@ -76,7 +76,7 @@ async fn keys_headers_timestamps_and_tombstones_survive_the_way() {
 }
 
 #[tokio::test]
-async fn the_broker_tells_what_it_has_done() {
+async fn the_broker_returns_its_counters() {
     let broker = TestBroker::start();
     let client = client(&broker).await;
     client.create_topic("orders").await.unwrap();
@@ -93,7 +93,7 @@ async fn the_broker_tells_what_it_has_done() {
 }
 
 #[tokio::test]
-async fn a_consumer_at_the_end_is_given_what_is_written_later() {
+async fn a_consumer_at_the_end_gets_records_written_later() {
     let broker = TestBroker::start();
     let client = client(&broker).await;
     client.create_topic("orders").partitions(4).await.unwrap();
@@ -115,7 +115,7 @@ async fn a_consumer_at_the_end_is_given_what_is_written_later() {
 }
 
 #[tokio::test]
-async fn a_large_record_passes_where_the_topic_allows_it_and_is_refused_where_not() {
+async fn a_large_record_is_accepted_only_if_the_topic_allows_it() {
     let broker = TestBroker::start();
     let client = client(&broker).await;
     client.create_topic("small").config("max.message.bytes", "10000").await.unwrap();
@@ -162,7 +162,7 @@ async fn topics_are_created_described_altered_and_deleted() {
 }
 
 #[tokio::test]
-async fn offsets_are_found_by_time_and_records_deleted_before_an_offset() {
+async fn offsets_are_found_by_timestamp_and_records_before_an_offset_are_deleted() {
     let broker = TestBroker::start();
     let client = client(&broker).await;
     client.create_topic("orders").await.unwrap();
@@ -192,7 +192,7 @@ async fn offsets_are_found_by_time_and_records_deleted_before_an_offset() {
 }
 
 #[tokio::test]
-async fn a_named_consumer_goes_on_where_it_committed() {
+async fn a_named_consumer_continues_at_its_committed_position() {
     let broker = TestBroker::start();
     let client = client(&broker).await;
     client.create_topic("orders").partitions(2).await.unwrap();
@@ -238,7 +238,7 @@ fn start(data_dir: &Path, port: u16) -> Broker {
 }
 
 #[tokio::test(flavor = "current_thread")]
-async fn producer_and_consumer_go_on_across_restarts_of_the_broker_without_loss_or_duplicates() {
+async fn producer_and_consumer_survive_broker_restarts_without_loss_or_duplicates() {
     let data = tempfile::tempdir().unwrap();
     let mut broker = start(data.path(), 0);
     let port = broker.native_addr().port();
@@ -288,7 +288,7 @@ async fn producer_and_consumer_go_on_across_restarts_of_the_broker_without_loss_
 }
 
 #[tokio::test]
-async fn a_topic_deleted_and_created_again_is_found_again_by_the_same_producer() {
+async fn a_producer_finds_a_topic_that_was_deleted_and_recreated() {
     let broker = TestBroker::start();
     let client = client(&broker).await;
     client.create_topic("orders").await.unwrap();
@@ -305,7 +305,7 @@ async fn a_topic_deleted_and_created_again_is_found_again_by_the_same_producer()
 }
 
 #[tokio::test]
-async fn a_consumer_of_all_partitions_reads_those_that_come_later() {
+async fn a_consumer_of_all_partitions_reads_partitions_added_later() {
     let broker = TestBroker::start();
     let client = client(&broker).await;
     client.create_topic("orders").await.unwrap();
@@ -324,7 +324,7 @@ async fn cancelled<F: Future>(future: F) -> bool {
 }
 
 #[tokio::test]
-async fn what_is_cancelled_goes_on_where_it_says_so() {
+async fn cancelled_futures_behave_as_documented() {
     let broker = TestBroker::start();
     let client = client(&broker).await;
     client.create_topic("orders").await.unwrap();

@@ -14,7 +14,7 @@ fn too_late() -> Timestamp {
 }
 
 #[tokio::test]
-async fn records_that_are_refused_while_their_deliveries_are_dropped_come_out_of_close() {
+async fn close_returns_rejected_records_whose_deliveries_were_dropped() {
     let broker = TestBroker::start();
     let client = Client::connect(broker.address()).await.unwrap();
     client.create_topic("orders").await.unwrap();
@@ -29,7 +29,7 @@ async fn records_that_are_refused_while_their_deliveries_are_dropped_come_out_of
 }
 
 #[tokio::test]
-async fn a_refusal_of_records_sent_without_acknowledgement_comes_out_of_flush() {
+async fn flush_reports_rejected_records_sent_without_acknowledgement() {
     let broker = TestBroker::start();
     let client = Client::connect(broker.address()).await.unwrap();
     client.create_topic("orders").await.unwrap();

@@ -125,7 +125,7 @@ async fn until_all(
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn members_share_partitions_and_each_record_comes_once_while_they_come_and_go() {
+async fn members_that_join_and_leave_share_partitions_and_get_each_record_once() {
     let place = Place::new(LONG);
     let client = place.client().await;
     client.create_topic("orders").partitions(6).await.unwrap();
@@ -170,7 +170,7 @@ async fn members_share_partitions_and_each_record_comes_once_while_they_come_and
 }
 
 #[tokio::test]
-async fn the_partitions_of_a_member_that_dies_go_to_the_others_after_the_session_timeout() {
+async fn partitions_of_a_dead_member_are_reassigned_after_the_session_timeout() {
     let place = Place::new(Duration::from_secs(1));
     let client = place.client().await;
     client.create_topic("orders").partitions(4).await.unwrap();
@@ -215,7 +215,7 @@ async fn the_partitions_of_a_member_that_dies_go_to_the_others_after_the_session
 }
 
 #[tokio::test]
-async fn who_takes_too_long_is_out_and_cannot_commit_and_joins_again() {
+async fn a_member_that_processes_for_too_long_is_removed_cannot_commit_and_rejoins() {
     let place = Place::new(LONG);
     let client = place.client().await;
     client.create_topic("orders").partitions(2).await.unwrap();
@@ -253,7 +253,7 @@ async fn who_takes_too_long_is_out_and_cannot_commit_and_joins_again() {
 }
 
 #[tokio::test]
-async fn a_group_goes_on_where_it_was_and_ends_at_the_end_if_asked_to() {
+async fn a_group_continues_at_its_committed_position_and_can_stop_at_the_end() {
     let place = Place::new(LONG);
     let client = place.client().await;
     client.create_topic("orders").partitions(3).await.unwrap();
@@ -300,7 +300,7 @@ async fn the_last_batch_before_the_end_counts_only_if_it_was_committed() {
 }
 
 #[tokio::test]
-async fn a_topic_that_is_deleted_with_positions_to_commit_and_made_again_is_read_again() {
+async fn a_topic_that_is_recreated_while_commits_are_pending_is_read_again() {
     let place = Place::new(LONG);
     let client = place.client().await;
     client.create_topic("orders").partitions(2).await.unwrap();
@@ -334,7 +334,7 @@ async fn a_topic_that_is_deleted_with_positions_to_commit_and_made_again_is_read
 }
 
 #[tokio::test]
-async fn an_instance_keeps_its_partitions_over_a_restart_and_nobody_else_may_use_it() {
+async fn an_instance_keeps_its_partitions_over_a_restart_and_no_other_member_may_use_it() {
     let place = Place::new(LONG);
     let client = place.client().await;
     client.create_topic("orders").partitions(2).await.unwrap();
@@ -361,7 +361,7 @@ async fn settled_while(client: &Client, consumer: &mut highwater_client::GroupCo
 }
 
 #[tokio::test]
-async fn a_topic_that_is_not_there_is_an_error_and_so_is_a_group_without_a_name() {
+async fn joining_fails_without_the_topic_or_a_group_name() {
     let place = Place::new(LONG);
     let client = place.client().await;
     let error = client.consumer("orders").group("billing").await.unwrap_err();

@@ -73,7 +73,7 @@ fn records(offsets: std::ops::Range<i64>) -> Vec<Seen> {
 }
 
 #[tokio::test]
-async fn a_lost_end_of_a_partition_is_told_to_every_kind_of_consumer_and_what_comes_behind_it_is_read() {
+async fn every_kind_of_consumer_reports_a_lost_tail_and_reads_records_after_it() {
     let place = tempfile::tempdir().unwrap();
     let data = place.path().join("data");
     let mut broker = TestBroker::start_with(|config| config.data_dir.clone_from(&data));
@@ -134,7 +134,7 @@ async fn a_lost_end_of_a_partition_is_told_to_every_kind_of_consumer_and_what_co
 }
 
 #[tokio::test]
-async fn a_member_that_ends_when_it_is_told_of_lost_records_is_told_again_the_next_time() {
+async fn a_member_that_stops_on_a_loss_report_gets_it_again_on_the_next_run() {
     let place = tempfile::tempdir().unwrap();
     let data = place.path().join("data");
     let mut broker = TestBroker::start_with(|config| config.data_dir.clone_from(&data));
@@ -173,7 +173,7 @@ async fn first(consumer: ConsumerBuilder, group: Option<&str>) -> Result<i64, Fe
 }
 
 #[tokio::test]
-async fn a_committed_position_before_the_first_record_or_behind_the_last_one_is_reset_as_set_or_an_error() {
+async fn a_committed_position_out_of_range_is_reset_as_configured_or_an_error() {
     let broker = TestBroker::start();
     let client = with_records(&broker, 20).await;
     client.delete_records("orders", [(0, Offset(10))]).await.unwrap();
@@ -210,7 +210,7 @@ async fn a_committed_position_before_the_first_record_or_behind_the_last_one_is_
 }
 
 #[tokio::test]
-async fn a_consumer_that_retention_overtakes_goes_on_where_it_was_set_to() {
+async fn a_consumer_overtaken_by_retention_continues_at_its_reset_position() {
     let broker = TestBroker::start();
     let client = with_records(&broker, 20).await;
     let consumer = client.consumer("orders").on_out_of_range(Start::Earliest);

@@ -25,7 +25,7 @@ async fn values(client: &Client, topic: &str) -> Vec<String> {
 }
 
 #[tokio::test]
-async fn one_producer_sends_to_its_topic_and_to_those_that_records_name() {
+async fn one_producer_sends_to_its_own_topic_and_to_topics_named_by_records() {
     let (_broker, client) = started().await;
     for topic in ["orders", "payments", "audit"] {
         client.create_topic(topic).await.unwrap();
@@ -57,7 +57,7 @@ async fn one_producer_sends_to_its_topic_and_to_those_that_records_name() {
 }
 
 #[tokio::test]
-async fn a_record_that_cannot_wait_for_its_topic_comes_back_until_the_topic_is_known() {
+async fn try_send_returns_the_record_until_its_topic_is_known() {
     let (_broker, client) = started().await;
     client.create_topic("orders").await.unwrap();
     let producer = client.multi_topic_producer().await.unwrap();
@@ -74,7 +74,7 @@ async fn a_record_that_cannot_wait_for_its_topic_comes_back_until_the_topic_is_k
 }
 
 #[tokio::test]
-async fn failures_in_several_topics_come_out_together_and_name_them() {
+async fn flush_returns_the_failures_of_all_topics_and_names_the_topics() {
     let (_broker, client) = started().await;
     let producer = client.multi_topic_producer().create_if_missing(1).await.unwrap();
     let two_days_ahead = SystemTime::now().duration_since(UNIX_EPOCH).unwrap() + Duration::from_hours(48);
@@ -91,7 +91,7 @@ async fn failures_in_several_topics_come_out_together_and_name_them() {
 }
 
 #[tokio::test]
-async fn topics_are_created_when_they_are_missing_and_left_alone_when_they_are_not() {
+async fn missing_topics_are_created_and_existing_ones_left_unchanged() {
     let (_broker, client) = started().await;
     let id = client.create_topic("orders").partitions(3).if_missing().await.unwrap();
     assert_eq!(client.create_topic("orders").partitions(5).if_missing().await.unwrap(), id);
@@ -110,7 +110,7 @@ async fn topics_are_created_when_they_are_missing_and_left_alone_when_they_are_n
 }
 
 #[tokio::test]
-async fn the_programs_own_partitioner_decides_unless_the_record_or_nobody_does() {
+async fn a_custom_partitioner_decides_unless_the_record_names_a_partition() {
     let (_broker, client) = started().await;
     client.create_topic("orders").partitions(4).await.unwrap();
     let producer = client.producer("orders").partitioner(|topic, record, partitions| {
@@ -134,7 +134,7 @@ async fn the_programs_own_partitioner_decides_unless_the_record_or_nobody_does()
 }
 
 #[tokio::test]
-async fn errors_lead_to_what_caused_them() {
+async fn errors_have_their_causes_as_sources() {
     let error = Client::connect("127.0.0.1:1").await.unwrap_err();
     let cause = error.source().unwrap().downcast_ref::<io::Error>().unwrap();
     assert_eq!(cause.kind(), io::ErrorKind::ConnectionRefused);

@@ -32,7 +32,7 @@ async fn a_stream_of_records_without_a_key_spreads_evenly_over_the_partitions() 
 }
 
 #[tokio::test]
-async fn records_that_come_one_by_one_use_every_partition() {
+async fn records_sent_one_by_one_use_every_partition() {
     let broker = TestBroker::start();
     let client = Client::connect(broker.address()).await.unwrap();
     client.create_topic("orders").partitions(PARTITIONS).await.unwrap();

@@ -38,7 +38,7 @@ async fn position(client: &Client, partition: u32) -> Option<Offset> {
 }
 
 #[tokio::test]
-async fn a_stream_of_a_group_commits_behind_the_record_it_returned_last() {
+async fn a_group_stream_commits_the_position_after_the_last_record_returned() {
     let (_broker, client) = started(1).await;
     send(&client, 1, 0..10).await;
     let mut stream = member(&client).await;
@@ -60,7 +60,7 @@ async fn a_stream_of_a_group_commits_behind_the_record_it_returned_last() {
 }
 
 #[tokio::test]
-async fn a_group_seeks_forth_and_back_and_its_position_follows() {
+async fn a_group_member_seeks_in_both_directions_and_its_position_follows() {
     let (_broker, client) = started(1).await;
     send(&client, 1, 0..10).await;
     let mut stream = member(&client).await;
@@ -81,7 +81,7 @@ async fn a_group_seeks_forth_and_back_and_its_position_follows() {
 }
 
 #[tokio::test]
-async fn a_paused_partition_of_a_group_waits_where_it_was_and_the_others_go_on() {
+async fn a_paused_partition_of_a_group_keeps_its_position_while_the_others_continue() {
     let (_broker, client) = started(2).await;
     send(&client, 2, 0..100).await;
     let mut stream = member(&client).await;
@@ -109,7 +109,7 @@ async fn a_paused_partition_of_a_group_waits_where_it_was_and_the_others_go_on()
 }
 
 #[tokio::test]
-async fn what_a_stream_has_not_given_out_of_a_partition_goes_to_the_next_member() {
+async fn records_that_a_stream_has_not_returned_go_to_the_next_owner() {
     let (_broker, client) = started(2).await;
     send(&client, 2, 0..100).await;
     let mut counts: BTreeMap<(u32, i64), u32> = BTreeMap::new();

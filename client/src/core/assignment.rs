@@ -1,7 +1,8 @@
-//! A consumer in a group: partitions come and go.
+//! Assignment of partitions to a consumer in a group.
 //!
-//! A partition that goes is *leaving* first: nothing of it is delivered any more, while what was delivered is processed and committed.
-//! What counts as processed is everything but the batch that the user got last, until the user asks for the next one.
+//! A partition that the group takes away is *revoking* first: nothing more of it is delivered, while delivered records
+//! are processed and committed. All delivered records count as processed except the last batch, which counts when the
+//! user asks for the next one.
 
 use highwater_protocol::ids::{Offset, PartitionIndex};
 use highwater_protocol::native::{CommittedOffset, StartAt};
@@ -9,19 +10,19 @@ use highwater_protocol::native::{CommittedOffset, StartAt};
 use super::partition_state::{Ownership, PartitionState};
 use super::subscription::{ConsumerCore, UncommittedLoss};
 
-/// What has to happen before a partition can be given up.
+/// What a revoked partition waits for before it can be released.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum ReleaseBlocker {
-    /// The user is still at it.
+    /// The user is still processing its last batch.
     Processing,
-    /// Its position is to be committed.
+    /// Its position must be committed.
     Commit,
-    /// Nothing.
+    /// It can be released.
     None,
 }
 
 impl ConsumerCore {
-    /// A partition is this consumer's from now on.
+    /// Assigns a partition to this consumer.
     pub(crate) fn assign(&mut self, partition: u32, start: StartAt) -> usize {
         let index = self.index_of(partition).unwrap_or_else(|| {
             self.partitions.push(PartitionState::new(partition, start));
@@ -42,14 +43,14 @@ impl ConsumerCore {
         index
     }
 
-    /// Nothing of a partition is delivered any more.
+    /// Stops delivering records of a partition, which the group has revoked.
     pub(crate) fn revoke(&mut self, partition: u32) -> Option<usize> {
         let index = self.index_of(partition)?;
         self.set_ownership(index, Ownership::Revoking);
         Some(index)
     }
 
-    /// A partition is not this consumer's any more.
+    /// Releases a partition.
     pub(crate) fn release(&mut self, partition: u32) -> Option<usize> {
         let index = self.index_of(partition)?;
         let at = &self.partitions[index];
@@ -69,16 +70,16 @@ impl ConsumerCore {
         self.end_subscription(index);
         self.partitions[index].ownership = ownership;
         self.share_buffer();
-        // Perhaps it was the last one that had not come to its end.
+        // It may have been the last partition that had not reached its end.
         self.wake();
     }
 
-    /// The user has got records of this place.
+    /// Records of this partition were returned to the user, which now processes them.
     pub(crate) fn begin_processing(&mut self, index: usize) {
         self.processing = Some(index);
     }
 
-    /// The user asks for more: what was given is processed. Says whether that is of a partition that somebody waits for.
+    /// The user asks for more records: the last batch is processed. Returns whether its partition waits to be released.
     pub(crate) fn note_processed(&mut self) -> bool {
         let Some(index) = self.processing.take() else { return false };
         let at = &mut self.partitions[index];
@@ -86,12 +87,12 @@ impl ConsumerCore {
         at.ownership == Ownership::Revoking
     }
 
-    /// The user will not ask again: what it has counts as not processed.
+    /// The user will not ask again: its last batch counts as not processed.
     pub(crate) fn abandon_processing(&mut self) {
         self.processing = None;
     }
 
-    /// What was lost since that was last forgotten.
+    /// Returns the progress lost since the last [`ConsumerCore::clear_lost`].
     pub(crate) fn lost(&self) -> UncommittedLoss {
         self.lost
     }
@@ -100,13 +101,13 @@ impl ConsumerCore {
         self.lost = UncommittedLoss::default();
     }
 
-    /// Whether a position of this tenure may be committed.
+    /// Returns whether a position of this generation may be committed.
     pub(crate) fn may_commit(&self, partition: u32, generation: u64) -> bool {
         let index = self.index_of(partition).map(|index| &self.partitions[index]);
         index.is_some_and(|at| at.generation == generation && at.ownership != Ownership::Released)
     }
 
-    /// Whether the group is at this offset or behind it already.
+    /// Returns whether the group's committed position is at or after this offset.
     pub(crate) fn is_committed(&self, partition: u32, offset: Offset) -> bool {
         self.index_of(partition).is_some_and(|index| self.partitions[index].committed >= Some(offset))
     }
@@ -116,7 +117,7 @@ impl ConsumerCore {
         self.index_of(partition).map(|index| self.partitions[index].generation)
     }
 
-    /// See [`ReleaseBlocker`].
+    /// Returns what the partition waits for before it can be released.
     pub(crate) fn release_blocker(&self, partition: u32) -> ReleaseBlocker {
         let Some(index) = self.index_of(partition) else { return ReleaseBlocker::None };
         match &self.partitions[index] {
@@ -126,12 +127,12 @@ impl ConsumerCore {
         }
     }
 
-    /// The positions behind what was processed, where they are not committed.
+    /// Returns the positions after processed records, for partitions in which they are not committed.
     pub(crate) fn uncommitted_positions(&self) -> Vec<CommittedOffset> {
         self.positions(|at| at.processed.filter(|_| at.is_uncommitted()))
     }
 
-    /// The positions behind what was delivered.
+    /// Returns the positions after delivered records.
     pub(crate) fn delivered_positions(&self) -> Vec<CommittedOffset> {
         self.positions(|at| at.delivered)
     }
@@ -149,7 +150,7 @@ impl ConsumerCore {
         positions.collect()
     }
 
-    /// A commit of this position of a tenure failed, and nobody waited for the answer.
+    /// Records that a commit of a generation's position failed after its caller stopped waiting.
     pub(crate) fn record_unreported_failure(
         &mut self,
         partition: u32,
@@ -163,13 +164,13 @@ impl ConsumerCore {
         }
     }
 
-    /// Whether a commit failed that nobody waited for, and no later one made up for it.
+    /// Returns whether a commit failed after its caller stopped waiting, and no later commit succeeded.
     pub(crate) fn has_unreported_failure(&self) -> bool {
         self.released_with_unreported_failure
             || self.partitions.iter().any(PartitionState::has_unreported_failure)
     }
 
-    /// This position of a tenure is committed, or never will be.
+    /// Marks a generation's position as committed, or as one that can never be committed.
     pub(crate) fn mark_committed(&mut self, partition: u32, generation: Option<u64>, offset: Offset) {
         if let Some(index) = self.index_of(partition).filter(|_| self.generation_of(partition) == generation)
         {
@@ -189,7 +190,7 @@ impl PartitionState {
         self.unreported_failed_commit > self.committed
     }
 
-    /// Whether there is something before this offset that the next to have the partition gets again.
+    /// Returns whether releasing the partition would deliver records before `until` again.
     fn loses_progress(&self, until: Option<Offset>) -> bool {
         self.ownership != Ownership::Released && until > self.committed && until > self.began_at
     }

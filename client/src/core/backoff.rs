@@ -1,9 +1,9 @@
-//! How long to wait before trying again.
+//! Pauses between retries.
 
 use std::time::Duration;
 
-/// Doubles from `min` to `max`; each wait is drawn from the upper half of its step, so that clients cut off together
-/// do not come back together.
+/// Pauses that double from `min` to `max`. Each is drawn from the upper half of its step, so that clients cut off
+/// together do not reconnect together.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Backoff {
     min: Duration,
@@ -16,7 +16,7 @@ impl Backoff {
         Self { min, max: max.max(min), failures: 0 }
     }
 
-    /// Failures since the last success.
+    /// Returns the number of failures since the last success.
     pub(crate) fn failures(&self) -> u32 {
         self.failures
     }
@@ -25,7 +25,7 @@ impl Backoff {
         self.failures = 0;
     }
 
-    /// Counts a failure and says how long to wait. `jitter` is drawn from 0.0..1.0.
+    /// Counts a failure and returns how long to wait. `jitter` is drawn from 0.0..1.0.
     pub(crate) fn fail(&mut self, jitter: f64) -> Duration {
         let step = self.min.saturating_mul(1 << self.failures.min(20)).min(self.max);
         self.failures = self.failures.saturating_add(1);
@@ -38,7 +38,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn waits_double_up_to_the_limit_and_start_over_after_a_success() {
+    fn pauses_double_up_to_the_limit_and_restart_after_a_success() {
         let mut backoff = Backoff::new(Duration::from_millis(20), Duration::from_secs(1));
         let waits: Vec<_> = (0..8).map(|_| backoff.fail(1.0).as_millis()).collect();
         assert_eq!(waits, [20, 40, 80, 160, 320, 640, 1000, 1000]);

@@ -1,8 +1,9 @@
-//! A connection: requests out in order, answers matched by their ids, pushes handed to their subscriptions.
+//! A connection: queues requests, matches answers to requests by id, and dispatches pushes to subscriptions.
 //!
-//! `send_*` are the commands; [`ConnCore::gather`]/[`ConnCore::finish_write`] drain what is to be written; [`ConnCore::handle_message`]
-//! takes what was read and says whose it is; [`ConnCore::handle_closed`] hands every open request back. A request counts as
-//! *sent* from the moment its first byte may have left: only then can it have had an effect.
+//! `send_*` are the commands. [`ConnCore::gather`] and [`ConnCore::finish_write`] drain the output queue.
+//! [`ConnCore::handle_message`] takes a received message and returns its recipient. [`ConnCore::handle_closed`] returns
+//! every open request. A request counts as *sent* once its first byte may have been written: only from then on can it
+//! have had an effect.
 
 use std::collections::VecDeque;
 use std::io::IoSlice;
@@ -15,42 +16,42 @@ use highwater_protocol::native::{MessageKind, PRODUCE_HEAD_BYTES, error_text};
 
 use super::split::{Message, ProtocolViolation};
 
-/// What was answered: the body, or the error and its text.
+/// The body of an answer, or the error code and its text.
 pub(crate) type Answer = Result<Bytes, (ErrorCode, String)>;
 
-/// Whose a message is. `C` waits for one answer; `S` is a subscription.
+/// A message with its recipient. `C` waits for one answer; `S` is a subscription.
 #[derive(Debug)]
 pub(crate) enum ConnEvent<C, S> {
     /// The answer to a call.
     Answered(C, Answer),
-    /// A batch that no answer is expected for has left, as this request.
+    /// A batch that expects no answer was written to the socket, as the request with this id.
     Sent(C, u64),
-    /// The broker refused a batch that no answer was expected for: the request with this id.
+    /// The broker rejected a batch that expected no answer: the request with this id.
     LateRejection(u64, ErrorCode, String),
-    /// The answer to a subscribe. After an error the subscription does not exist.
+    /// The answer to a subscribe request. After an error the subscription does not exist.
     Subscribed(S, Answer),
     /// Frames for a subscription, or the error that ended it.
     Pushed(S, Answer),
 }
 
-/// Every request that was open when a connection ended.
+/// The requests and subscriptions that were open when a connection ended.
 #[derive(Debug)]
 pub(crate) struct OpenRequests<C, S> {
-    /// Calls without an answer, in order; `true`: the request may have reached the broker.
+    /// Unanswered calls, in order; `true`: the broker may have received the request.
     pub(crate) calls: Vec<(C, bool)>,
     pub(crate) subscriptions: Vec<S>,
 }
 
-/// See the module's doc.
+/// See the module documentation.
 #[derive(Debug)]
 pub(crate) struct ConnCore<C, S> {
     next_id: u64,
     outgoing: VecDeque<Outgoing<C>>,
-    /// Bytes of the first outgoing message that were written.
+    /// Bytes of the first outgoing message already written.
     front_written: usize,
-    /// Ids below this may have left.
+    /// Requests with ids below this may have been written.
     started: u64,
-    /// By rising id.
+    /// In order of id.
     pending: VecDeque<PendingRequest<C, S>>,
     subscriptions: AHashMap<u64, S>,
 }
@@ -60,7 +61,7 @@ struct Outgoing<C> {
     head: [u8; PRODUCE_HEAD_BYTES],
     head_bytes: usize,
     body: Bytes,
-    /// Waits for it to have left, as no answer comes; with the request's id.
+    /// For a request without an answer: notified with its id once it was written.
     waiter: Option<(C, u64)>,
 }
 
@@ -76,12 +77,12 @@ struct PendingRequest<C, S> {
 enum Waiter<C, S> {
     Call(C),
     Subscribe(S),
-    /// Unsubscribed before the subscribe was answered.
+    /// Cancelled: the user unsubscribed before the answer.
     Nobody,
 }
 
 impl<C, S: Clone> ConnCore<C, S> {
-    /// Ids begin at `first_id`: the hello took those before it.
+    /// Creates the state of a connection. `first_id` is the first request id; the hello used those before it.
     pub(crate) fn new(first_id: u64) -> Self {
         Self {
             next_id: first_id,
@@ -93,7 +94,7 @@ impl<C, S: Clone> ConnCore<C, S> {
         }
     }
 
-    /// A request with one answer. `message` makes it whole from its id.
+    /// Queues a request with one answer. `message` encodes it with its id.
     pub(crate) fn send_call(
         &mut self,
         kind: MessageKind,
@@ -106,8 +107,8 @@ impl<C, S: Clone> ConnCore<C, S> {
         id
     }
 
-    /// A produce request: a head made from its id in front of a batch that is sent from where it is. The waiter gets the answer; if none is
-    /// expected, the word that the batch has left.
+    /// Queues a produce request: a head encoded with the request id, followed by the batch, which is not copied. The
+    /// waiter gets the answer or, if none is expected, a notification once the batch was written.
     pub(crate) fn send_produce(
         &mut self,
         head: impl FnOnce(u64) -> [u8; PRODUCE_HEAD_BYTES],
@@ -129,7 +130,7 @@ impl<C, S: Clone> ConnCore<C, S> {
         id
     }
 
-    /// Opens a subscription; its number is the id.
+    /// Queues a subscribe request. The request id identifies the subscription.
     pub(crate) fn send_subscribe(
         &mut self,
         message: impl FnOnce(u64) -> Bytes,
@@ -142,14 +143,14 @@ impl<C, S: Clone> ConnCore<C, S> {
         id
     }
 
-    /// Gives a subscription more credit, if it is still there. `message` is whole.
+    /// Grants a subscription more credit, if it still exists. `message` is complete.
     pub(crate) fn send_credit(&mut self, subscription: u64, message: Bytes) {
         if self.subscriptions.contains_key(&subscription) {
             self.queue_whole(message);
         }
     }
 
-    /// Ends a subscription: what is pushed for it from here on is nobody's. `message` is whole.
+    /// Ends a subscription: later pushes to it are discarded. `message` is complete.
     pub(crate) fn send_unsubscribe(&mut self, subscription: u64, message: Bytes) {
         if self.subscriptions.remove(&subscription).is_some() {
             self.queue_whole(message);
@@ -159,7 +160,7 @@ impl<C, S: Clone> ConnCore<C, S> {
         }
     }
 
-    /// Fills `slices` with what is to be written next and says with how many.
+    /// Fills `slices` with the next bytes to write. Returns the number of slices filled.
     pub(crate) fn gather<'a>(&'a self, slices: &mut [IoSlice<'a>]) -> usize {
         let mut count = 0;
         let mut skip = self.front_written;
@@ -179,17 +180,18 @@ impl<C, S: Clone> ConnCore<C, S> {
         count
     }
 
-    /// Whether anything is to be written.
+    /// Returns whether there is anything to write.
     pub(crate) fn wants_write(&self) -> bool {
         !self.outgoing.is_empty()
     }
 
-    /// Everything queued counts as sent from here on: it is about to be given to the socket.
+    /// Marks everything queued as sent, because it is about to be passed to the socket.
     pub(crate) fn begin_write(&mut self) {
         self.started = self.next_id;
     }
 
-    /// `bytes` of what was gathered were written. Whoever waits for that is put into `sent`.
+    /// Removes `bytes` of the gathered output, which were written. Appends the requests that expect no answer and were
+    /// written completely to `sent`.
     pub(crate) fn finish_write(&mut self, mut bytes: usize, sent: &mut Vec<ConnEvent<C, S>>) {
         while let Some(front) = self.outgoing.front() {
             let left = front.head_bytes + front.body.len() - self.front_written;
@@ -205,7 +207,7 @@ impl<C, S: Clone> ConnCore<C, S> {
         assert!(bytes == 0, "more bytes written than were gathered");
     }
 
-    /// Whose `message` is. None: nobody's any more.
+    /// Returns a message with its recipient. None if the recipient is gone.
     pub(crate) fn handle_message(
         &mut self,
         message: Message,
@@ -220,9 +222,9 @@ impl<C, S: Clone> ConnCore<C, S> {
         }
         let Ok(at) = self.pending.binary_search_by_key(&id, |pending| pending.id) else {
             return match kind {
-                // An error about a subscription may have either kind.
+                // An error of a subscription may have either kind.
                 MessageKind::Subscribe if answer.is_err() => self.handle_push(id, answer),
-                // The last word on a connection: the broker closes it.
+                // The broker's last message before it closes the connection.
                 MessageKind::Produce if id < self.next_id => Ok(match answer {
                     Ok(_) => None,
                     Err((code, text)) => Some(ConnEvent::LateRejection(id, code, text)),
@@ -259,21 +261,21 @@ impl<C, S: Clone> ConnCore<C, S> {
         Ok(subscription.map(|subscription| ConnEvent::Pushed(subscription, answer)))
     }
 
-    /// Since when the oldest unanswered request waits.
+    /// Returns when the oldest unanswered request was queued.
     pub(crate) fn oldest_unanswered(&self) -> Option<Instant> {
         self.pending.front().map(|pending| pending.since)
     }
 
-    /// Requests without an answer.
+    /// Returns the number of unanswered requests.
     #[cfg(test)]
     pub(crate) fn in_flight(&self) -> usize {
         self.pending.len()
     }
 
-    /// The connection is gone.
+    /// Ends the connection. Returns everything that was open.
     pub(crate) fn handle_closed(&mut self) -> OpenRequests<C, S> {
         let mut orphans = OpenRequests { calls: Vec::new(), subscriptions: Vec::new() };
-        // Of which not all has left: that has no effect.
+        // A request that was not written completely has no effect.
         let unsent = self.outgoing.drain(..).filter_map(|outgoing| outgoing.waiter);
         orphans.calls.extend(unsent.map(|(waiter, _)| (waiter, false)));
         orphans.subscriptions.extend(self.subscriptions.drain().map(|(_, subscription)| subscription));
@@ -344,7 +346,7 @@ mod tests {
     }
 
     #[test]
-    fn answers_find_their_requests_in_whatever_order_they_come() {
+    fn answers_are_matched_to_requests_in_any_order() {
         let mut core = core();
         let ids: Vec<_> = ["a", "b", "c"].map(|who| call(&mut core, who)).into();
         for (id, who) in [(ids[1], "b"), (ids[2], "c"), (ids[0], "a")] {
@@ -361,7 +363,7 @@ mod tests {
     }
 
     #[test]
-    fn an_answer_of_another_kind_is_a_fault() {
+    fn an_answer_of_another_kind_is_a_protocol_violation() {
         let mut core = core();
         let id = call(&mut core, "a");
         assert!(matches!(
@@ -393,7 +395,7 @@ mod tests {
     }
 
     #[test]
-    fn only_what_was_given_to_the_socket_counts_as_sent() {
+    fn only_bytes_passed_to_the_socket_count_as_sent() {
         let mut core = core();
         call(&mut core, "left");
         written(&mut core, usize::MAX);
@@ -403,7 +405,7 @@ mod tests {
     }
 
     #[test]
-    fn a_batch_without_an_answer_is_told_of_when_all_of_it_has_left_and_given_back_if_it_has_not() {
+    fn a_batch_without_an_answer_is_reported_once_written_completely_or_returned_as_unsent() {
         let mut core = core();
         for who in ["first", "second"] {
             let batch = Bytes::from_static(&[9; 100]);
@@ -419,7 +421,7 @@ mod tests {
     }
 
     #[test]
-    fn a_refusal_that_nobody_waits_for_names_its_request() {
+    fn a_late_rejection_names_its_request() {
         let mut core = core();
         let batch = Bytes::from_static(&[9; 100]);
         let id = core.send_produce(|_| [7; PRODUCE_HEAD_BYTES], batch, "p", false, Instant::now());

@@ -1,21 +1,21 @@
-//! Frames that arrived into records: checked, decompressed, and cut to what the consumer wants.
+//! Decodes received frames into records: checks, decompresses and trims them to the range wanted.
 
 use bytes::Bytes;
 use highwater_protocol::batch::{BatchError, BatchHeader, Compression, Records};
 use highwater_protocol::frame::{FrameError, Frames};
 use highwater_protocol::ids::Offset;
 
-/// Bytes of records after which a batch for the user is big enough. Bounds what compressed frames grow to at a time.
+/// Size in bytes of decoded records at which a batch is complete. Bounds the memory used by decompression at a time.
 const DECODED_BYTES: usize = 1 << 20;
 
-/// The records of one stored batch, decompressed and read through once, so that they can be relied on.
+/// The records of one stored batch, decompressed and fully validated.
 #[derive(Clone, Debug)]
 pub(crate) struct BatchPart {
     pub(crate) header: BatchHeader,
     pub(crate) records: Bytes,
-    /// Records before this are not wanted.
+    /// Records below this offset are skipped.
     pub(crate) from: Offset,
-    /// Nor are those from here on.
+    /// Records at or above this offset are skipped.
     pub(crate) until: Offset,
 }
 
@@ -25,19 +25,19 @@ impl BatchPart {
     }
 }
 
-/// What a step of [`Decoder::step`] brought.
+/// The result of one [`Decoder::step`].
 #[derive(Debug)]
 pub(crate) struct Decoded {
     pub(crate) parts: Vec<BatchPart>,
     pub(crate) records: usize,
-    /// Where the first record after these would be.
+    /// The offset after these records.
     pub(crate) next_offset: Offset,
     pub(crate) leader_epoch: Option<i32>,
-    /// Nothing is left.
+    /// All frames are decoded.
     pub(crate) done: bool,
 }
 
-/// Bytes that are not what they should be.
+/// Damage found in received bytes.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Damage {
     #[error("frame at byte {at}: {error}")]
@@ -46,12 +46,12 @@ pub(crate) enum Damage {
     Batch { offset: Offset, error: BatchError },
 }
 
-/// Works through the frames of one message.
+/// Decodes the frames of one message, step by step.
 #[derive(Debug)]
 pub(crate) struct Decoder {
     frames: Bytes,
     at: usize,
-    /// Behind the last record of the frames.
+    /// The offset after the last record of the frames.
     next_offset: Offset,
 }
 
@@ -60,12 +60,13 @@ impl Decoder {
         Self { frames, at: 0, next_offset }
     }
 
-    /// Bytes of all the frames.
+    /// Returns the total size of the frames.
     pub(crate) fn bytes(&self) -> usize {
         self.frames.len()
     }
 
-    /// The next records that are not before `from` and, with an `end`, before that; up to about [`DECODED_BYTES`].
+    /// Decodes the next records from offset `from` on and, if there is an `end`, below it; up to about
+    /// [`DECODED_BYTES`].
     pub(crate) fn step(&mut self, from: Offset, end: Option<Offset>) -> Result<Decoded, Damage> {
         let until = end.unwrap_or(Offset(i64::MAX));
         let mut decoded =
@@ -87,7 +88,7 @@ impl Decoder {
                 decoded.done = true;
                 break;
             }
-            // What is skipped is not read, so it need not be whole.
+            // Skipped frames are not checked.
             if next <= from && next != base {
                 continue;
             }

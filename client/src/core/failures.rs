@@ -1,7 +1,7 @@
-//! Records that failed and that nobody has seen fail.
+//! Failed records whose failure was not reported to the user.
 //!
-//! A failure is *seen* when its delivery returns the error. What is not seen by then comes out of the next flush or close. Periods tell
-//! the two apart: taking what is unseen begins a new one, and a delivery of an earlier period has nothing to take back.
+//! A failure is *seen* when its delivery returns the error. The next flush or close reports the failures that were not
+//! seen until then and starts a new period; deliveries of earlier periods do not change the log any more.
 
 use std::sync::{Arc, Mutex};
 
@@ -11,14 +11,14 @@ use crate::lock::lock;
 use crate::record::Record;
 use crate::undelivered::{DeliveryError, FailedRecord};
 
-/// See the module's doc. Clones share it.
+/// See the module documentation. Clones share one log.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Failures(Arc<Mutex<FailureLog>>);
 
 #[derive(Debug, Default)]
 struct FailureLog {
     period: u64,
-    /// Batches added in this period.
+    /// Number of failed batches in this period.
     batches: u64,
     unreported: u64,
     first: Option<ProduceError>,
@@ -33,7 +33,7 @@ struct KeptRecord {
     failed: FailedRecord,
 }
 
-/// Why the records of a batch failed, and where that is on record.
+/// Why a batch failed, and its entry in the log.
 #[derive(Clone, Debug)]
 pub(crate) struct BatchFailure {
     pub(crate) error: ProduceError,
@@ -44,7 +44,8 @@ pub(crate) struct BatchFailure {
 }
 
 impl Failures {
-    /// Counts a batch that failed. `records` are those that are still there; how many are kept is limited unless `keep_all`.
+    /// Adds a failed batch of `count` records. `records` returns those that still exist; how many are kept is limited
+    /// unless `keep_all`.
     pub(crate) fn add(
         &self,
         count: u32,
@@ -70,7 +71,7 @@ impl Failures {
         BatchFailure { error, records: count, log: self.clone(), period: log.period, batch }
     }
 
-    /// Takes what failed since this was last done and was not seen.
+    /// Takes the unreported failures and starts a new period.
     pub(crate) fn take(&self) -> Option<DeliveryError> {
         let mut log = lock(&self.0);
         let next = FailureLog { period: log.period + 1, ..FailureLog::default() };
@@ -83,7 +84,7 @@ impl Failures {
 }
 
 impl BatchFailure {
-    /// The delivery of one of the batch's records has returned the error.
+    /// Marks a record as seen: its delivery has returned the error.
     pub(crate) fn mark_seen(&self, index: u32) {
         let mut log = lock(&self.log.0);
         if log.period != self.period {
@@ -97,7 +98,7 @@ impl BatchFailure {
         }
     }
 
-    /// The failure without its records, if it was taken by somebody else.
+    /// Returns the failure without its records, if another flush has taken it.
     pub(crate) fn taken(&self) -> Option<DeliveryError> {
         let is_taken = lock(&self.log.0).period != self.period;
         is_taken.then(|| DeliveryError::new(self.records.into(), self.error.clone(), Vec::new()))
@@ -119,7 +120,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_not_seen_is_taken_once_with_its_records() {
+    fn unseen_failures_are_taken_once_with_their_records() {
         let failures = Failures::default();
         assert!(failures.take().is_none());
         let batch = add(&failures, 3, 10);
@@ -127,14 +128,14 @@ mod tests {
         let taken = failures.take().unwrap();
         assert_eq!((taken.count(), taken.records().len()), (2, 2));
         assert!(failures.take().is_none());
-        // Too late to matter.
+        // A delivery of an earlier period changes nothing.
         batch.mark_seen(0);
         add(&failures, 1, 10);
         assert_eq!(failures.take().unwrap().count(), 1);
     }
 
     #[test]
-    fn what_was_seen_by_all_is_forgotten() {
+    fn failures_seen_by_all_deliveries_are_forgotten() {
         let failures = Failures::default();
         let batch = add(&failures, 2, 10);
         batch.mark_seen(0);
@@ -158,7 +159,7 @@ mod tests {
     }
 
     #[test]
-    fn two_who_wait_for_the_same_records_both_hear_that_they_failed() {
+    fn two_waiters_for_the_same_batch_both_get_its_failure() {
         let failures = Failures::default();
         let batch = add(&failures, 4, 10);
         assert!(batch.taken().is_none());

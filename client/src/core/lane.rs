@@ -1,15 +1,19 @@
-//! The way of batches to one partition: filled, queued, sent, acknowledged, and sent again where that is needed.
+//! A lane: the batches of one partition, from filling and queueing to sending, acknowledgement and retries.
 //!
-//! How a retry never duplicates and never reorders:
-//! - A batch gets its sequence when it is first sent and keeps it for every retry, so the broker recognises one it has already.
-//! - After a refusal nothing is sent until every request in flight is answered; then all that is left goes again, in order.
-//! - The broker remembers an id's last five batches. So no batch is first sent while one five places before it is not settled: acknowledged
-//!   ones behind that count too, or its retry would not be recognised.
-//! - Until a producer id has its first acknowledgement in the partition one batch is in flight: a broker that does not know the
-//!   id takes any first sequence, and must not take the second batch's.
-//! - When a sequence is given up (its batch failed or timed out) those behind it cannot be told apart from a gap: the lane is
-//!   *broken*. What may have been written is settled under the old id; what the broker refused as out of order was certainly not
-//!   written and, once all is settled, goes again under a new id from sequence 0.
+//! Why a retry neither duplicates nor reorders records:
+//! - A batch gets its sequence when it is first sent and keeps it for every retry, so the broker recognises a batch
+//!   that it already has.
+//! - After a rejection nothing is sent until every request in flight is answered. Then all remaining batches are sent
+//!   again, in order.
+//! - The broker remembers the last five batches of a producer id. So no batch is sent for the first time while the
+//!   batch five places before it is unsettled. Acknowledged batches after an unsettled one count too, or a retry of it
+//!   would not be recognised.
+//! - Until a producer id has its first acknowledgement in the partition, only one batch is in flight: a broker that
+//!   does not know the id accepts any first sequence, and must not accept the second batch's.
+//! - When a batch fails or times out, its sequence is skipped, and the broker cannot tell the gap from a lost batch:
+//!   the sequence is *broken*. Batches that may have been written are settled under the old producer id. Batches that
+//!   the broker rejected as out of order were certainly not written; once all others are settled, they are sent under a
+//!   new id from sequence 0.
 
 mod batch;
 
@@ -28,10 +32,11 @@ use super::backoff::Backoff;
 use super::ticket::Ticket;
 use crate::error::Outcome;
 
-/// Times a batch may be numbered anew before it is given up: a broker that loses every producer's state would make it endless.
+/// Maximum number of times a batch is renumbered before it fails. A broker that keeps losing producer state would
+/// otherwise cause endless retries.
 const RENUMBERED_MAX: u32 = 3;
 
-/// What a producer is to the broker. `generation` counts the ids this producer has had.
+/// A producer id and epoch assigned by the broker. `generation` counts the ids that this producer has had.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Identity {
     pub(crate) producer: ProducerId,
@@ -39,7 +44,7 @@ pub(crate) struct Identity {
     pub(crate) generation: u32,
 }
 
-/// What holds for every lane of a producer.
+/// Limits and settings shared by all lanes of a producer.
 #[derive(Clone, Debug)]
 pub(crate) struct LaneLimits {
     pub(crate) linger: Duration,
@@ -48,74 +53,75 @@ pub(crate) struct LaneLimits {
     pub(crate) idempotent: bool,
 }
 
-/// What to send.
+/// A batch to send.
 #[derive(Debug)]
 pub(crate) enum BatchSend {
-    /// First time: to be encoded with this stamp; the bytes are to be given back with [`Lane::encoded`].
+    /// Sent for the first time: encode it with this stamp and pass the bytes to [`Lane::set_encoded`].
     Fresh { batch: u64, buffer: Box<BatchBuilder>, stamp: BatchProducer },
-    /// Encoded before, to be stamped anew; the bytes are to be given back with [`Lane::encoded`].
+    /// Encoded before: replace its stamp with this one and pass the bytes to [`Lane::set_encoded`].
     Renumber { batch: u64, bytes: Bytes, stamp: BatchProducer },
-    /// As it was sent before.
+    /// Send the same bytes again.
     Retry { batch: u64, bytes: Bytes },
 }
 
-/// What a lane wants.
+/// What a lane needs next.
 #[derive(Debug)]
 pub(crate) enum LaneAction {
     Send(BatchSend),
-    /// A producer id newer than this generation.
+    /// A producer id of a later generation than this one.
     Identity(u32),
-    /// A connection to the partition's leader; asked once. `misrouted`: the last one was not.
+    /// A connection to the partition's leader. Requested once. `misrouted`: the last connection did not lead to the
+    /// partition.
     Route {
         misrouted: bool,
     },
-    /// To be asked again then.
+    /// Ask the lane again at this time.
     WakeAt(Instant),
-    /// Nothing until something happens.
+    /// Nothing until the next event.
     Idle,
 }
 
-/// What a refusal came to.
+/// The effect of a rejection.
 #[derive(Debug)]
 pub(crate) enum RejectionOutcome {
-    /// It goes again.
+    /// The batch will be sent again.
     Retry,
-    /// It is given up.
+    /// The batch failed.
     Failed(Batch, Outcome),
-    /// It had been given up before.
+    /// The batch had failed before.
     Settled,
 }
 
-/// See the module's doc.
+/// See the module documentation.
 #[derive(Debug)]
 #[allow(clippy::struct_excessive_bools, reason = "independent facts; their combinations are the point")]
 pub(crate) struct Lane {
     open: Option<Batch>,
-    /// Closed, unsent.
+    /// Closed batches that were not sent.
     queue: VecDeque<Batch>,
-    /// Sent under `identity` and not settled, by sequence.
+    /// Batches sent under `identity` and not settled, in order of sequence.
     sent: VecDeque<Batch>,
     in_flight: usize,
-    /// Nothing is sent before all that is in flight is answered.
+    /// Send nothing until all requests in flight are answered.
     drain: bool,
     retry_at: Option<Instant>,
     backoff: Backoff,
     identity: Option<Identity>,
     generation: u32,
     next_sequence: i32,
-    /// The identity has an acknowledgement here.
+    /// A batch of the current identity was acknowledged in this partition.
     acknowledged: bool,
     sequence_broken: bool,
     route: Route,
-    /// The last route led to where the partition is not.
+    /// The last route did not lead to the partition.
     misrouted: bool,
-    /// In the core's list of lanes to ask.
+    /// In the producer core's queue of ready lanes.
     pub(crate) is_ready: bool,
-    /// The core has a timer for the oldest batch, at this moment.
+    /// The time for which the producer core has a timer for the oldest batch.
     pub(crate) expiry_armed: Option<Instant>,
 }
 
-/// Whether there is a connection to send on.
+/// The state of the connection to the partition's leader.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Route {
     Down,
@@ -155,15 +161,15 @@ impl Lane {
         self.route == Route::Up
     }
 
-    /// Whether a batch that begins now has to wait for earlier ones, for a pause or for a connection. A partition that was never written to
-    /// is not busy: how long it takes to connect shows only when that is tried.
+    /// Returns whether a batch started now would wait for earlier batches, a retry pause or a connection. A partition
+    /// that was never written to is not busy: how long connecting takes is only known once it is tried.
     pub(crate) fn is_busy(&self, limits: &LaneLimits) -> bool {
         let queued = !self.queue.is_empty() || self.retry_at.is_some();
         let disconnected = self.route != Route::Up && !self.is_empty();
         queued || disconnected || self.in_flight >= self.in_flight_max(limits)
     }
 
-    /// Batches that are not settled, the open one among them.
+    /// Returns the number of unsettled batches, including the open one.
     pub(crate) fn backlog(&self) -> usize {
         self.sent.len() + self.queue.len() + usize::from(self.open.is_some())
     }
@@ -177,18 +183,18 @@ impl Lane {
         if careful { 1 } else { limits.in_flight_max }
     }
 
-    /// The growing batch, to be appended to.
+    /// Returns the open batch.
     pub(crate) fn open_mut(&mut self) -> Option<&mut Batch> {
         self.open.as_mut()
     }
 
-    /// Tickets of all batches that are not settled.
+    /// Returns the tickets of all unsettled batches.
     pub(crate) fn tickets(&self) -> impl Iterator<Item = &Arc<Ticket>> {
         let sent = self.sent.iter().filter(|batch| !batch.settled);
         sent.chain(&self.queue).chain(&self.open).map(|batch| &batch.ticket)
     }
 
-    /// When the oldest batch times out.
+    /// Returns when the oldest batch expires.
     pub(crate) fn expires_at(&self, limits: &LaneLimits) -> Option<Instant> {
         let sent = self.sent.iter().find(|batch| !batch.settled);
         let oldest = sent.or(self.queue.front()).or(self.open.as_ref())?;
@@ -197,7 +203,7 @@ impl Lane {
 
     // Commands.
 
-    /// Begins a batch. There must be no open one.
+    /// Opens a batch. Panics if one is open.
     pub(crate) fn begin(&mut self, id: u64, buffer: Box<BatchBuilder>, now: Instant) -> &mut Batch {
         assert!(self.open.is_none(), "a batch is open");
         self.open.insert(Batch {
@@ -215,7 +221,7 @@ impl Lane {
         })
     }
 
-    /// The open batch takes no more records. True if there was one.
+    /// Closes the open batch. Returns whether there was one.
     pub(crate) fn close_open(&mut self) -> bool {
         let open = self.open.take();
         let closed = open.is_some();
@@ -223,17 +229,17 @@ impl Lane {
         closed
     }
 
-    /// Everything that is here now goes without lingering.
+    /// Sends everything queued without lingering.
     pub(crate) fn flush(&mut self) {
         self.close_open();
     }
 
-    /// Whether there is a connection to send on.
+    /// Sets whether there is a connection to send on.
     pub(crate) fn set_routed(&mut self, up: bool) {
         self.route = if up { Route::Up } else { Route::Down };
     }
 
-    /// What to do next. `identity` is the producer's newest.
+    /// Returns what the lane needs next. `identity` is the producer's newest.
     pub(crate) fn next(
         &mut self,
         limits: &LaneLimits,
@@ -316,7 +322,8 @@ impl Lane {
         LaneAction::Send(send)
     }
 
-    /// All that was sent is unsent again: certainly not written, to be numbered under a new identity.
+    /// Moves all sent batches back to the queue. They were certainly not written and will be numbered under a new
+    /// identity.
     fn requeue_sent(&mut self) {
         while let Some(mut batch) = self.sent.pop_back() {
             if batch.settled {
@@ -331,14 +338,15 @@ impl Lane {
 
     // Events.
 
-    /// The driver made bytes of a batch.
+    /// Stores the encoded bytes of a batch.
     pub(crate) fn set_encoded(&mut self, id: u64, bytes: &Bytes) {
         if let Some(batch) = self.sent.iter_mut().find(|batch| batch.id == id && !batch.settled) {
             batch.payload = Payload::Encoded(bytes.clone());
         }
     }
 
-    /// A batch was acknowledged, or handed over where no acknowledgement is asked for. None: its records were given up before.
+    /// A batch was acknowledged, or written to the socket if no acknowledgement was requested. Returns none if it had
+    /// failed before.
     pub(crate) fn handle_acked(&mut self, id: u64) -> Option<Batch> {
         let at = self.in_flight_at(id)?;
         self.in_flight -= 1;
@@ -352,7 +360,7 @@ impl Lane {
         (!settled).then_some(batch)
     }
 
-    /// The broker refused a batch.
+    /// The broker rejected a batch.
     pub(crate) fn handle_refused(
         &mut self,
         id: u64,
@@ -370,7 +378,7 @@ impl Lane {
         }
         let out_of_order = limits.idempotent && code == ErrorCode::OutOfOrderSequence;
         if out_of_order && at > 0 {
-            // Its predecessor was refused and goes again first.
+            // Its predecessor was rejected and must be sent again first.
             self.retry(at);
             return RejectionOutcome::Retry;
         }
@@ -392,7 +400,7 @@ impl Lane {
             return RejectionOutcome::Retry;
         }
         if matches!(code, ErrorCode::UnknownTopic | ErrorCode::UnknownPartition) {
-            // The next ones may find a topic of that name again, which then is another one.
+            // A topic of that name may have been recreated; look it up again.
             self.route = Route::Down;
             self.misrouted = true;
         }
@@ -402,7 +410,7 @@ impl Lane {
         RejectionOutcome::Failed(batch, outcome)
     }
 
-    /// The connection was lost before the answer came; `sent`: the request may have arrived.
+    /// The connection was lost before an answer; `sent`: the broker may have received the request.
     pub(crate) fn handle_lost(&mut self, id: u64, sent: bool, limits: &LaneLimits) {
         self.route = Route::Down;
         let Some(at) = self.in_flight_at(id) else { return };
@@ -417,7 +425,7 @@ impl Lane {
         batch.maybe_written |= sent;
     }
 
-    /// Takes out what is older than the delivery timeout.
+    /// Removes the batches that are older than the delivery timeout.
     pub(crate) fn handle_expired(
         &mut self,
         limits: &LaneLimits,
@@ -428,7 +436,7 @@ impl Lane {
         self.give_up(limits, old, out);
     }
 
-    /// Takes out everything.
+    /// Removes all batches.
     pub(crate) fn handle_close(&mut self, limits: &LaneLimits, out: &mut Vec<(Batch, Outcome)>) {
         self.give_up(limits, |_| true, out);
     }
@@ -444,7 +452,7 @@ impl Lane {
             if batch.settled || !which(batch) {
                 at += 1;
             } else if batch.state == BatchState::InFlight {
-                // Its answer still tells whether there is a gap.
+                // Its answer will still show whether there is a gap.
                 out.push((batch.split_off(), Outcome::Unknown));
                 at += 1;
             } else {
@@ -473,7 +481,7 @@ impl Lane {
         batch
     }
 
-    /// Acknowledged batches with nothing unsettled before them are of no more interest.
+    /// Removes acknowledged batches that have no unsettled batch before them.
     fn forget_done(&mut self) {
         while self.sent.front().is_some_and(|batch| batch.state == BatchState::Done) {
             self.sent.pop_front();

@@ -91,7 +91,7 @@ fn one_batch_is_in_flight_until_the_first_acknowledgement_and_five_after_it() {
 }
 
 #[test]
-fn after_a_lost_connection_all_go_again_in_order_with_the_same_sequences() {
+fn after_a_lost_connection_all_batches_are_resent_in_order_with_the_same_sequences() {
     let mut harness = LaneHarness::new().acknowledged();
     let ids: Vec<_> = (0..3).map(|_| harness.batch(2)).collect();
     let first = harness.sent();
@@ -104,7 +104,7 @@ fn after_a_lost_connection_all_go_again_in_order_with_the_same_sequences() {
 }
 
 #[test]
-fn after_a_refusal_nothing_goes_before_all_answers_are_there() {
+fn after_a_rejection_nothing_is_sent_until_all_answers_have_arrived() {
     let mut harness = LaneHarness::new().acknowledged();
     let ids: Vec<_> = (0..3).map(|_| harness.batch(1)).collect();
     let first = harness.sent();
@@ -119,7 +119,7 @@ fn after_a_refusal_nothing_goes_before_all_answers_are_there() {
 }
 
 #[test]
-fn what_follows_a_batch_that_failed_goes_under_a_new_id() {
+fn batches_after_a_failed_one_are_sent_under_a_new_producer_id() {
     let mut harness = LaneHarness::new().acknowledged();
     let ids: Vec<_> = (0..3).map(|_| harness.batch(1)).collect();
     harness.sent();
@@ -136,7 +136,7 @@ fn what_follows_a_batch_that_failed_goes_under_a_new_id() {
 }
 
 #[test]
-fn what_may_have_been_written_is_settled_under_the_old_id_first() {
+fn batches_that_may_have_been_written_are_settled_under_the_old_producer_id() {
     let mut harness = LaneHarness::new().acknowledged();
     let ids: Vec<_> = (0..3).map(|_| harness.batch(1)).collect();
     harness.sent();
@@ -160,7 +160,7 @@ fn what_may_have_been_written_is_settled_under_the_old_id_first() {
 }
 
 #[test]
-fn a_batch_that_times_out_in_flight_leaves_no_gap_if_it_is_acknowledged_after_all() {
+fn a_batch_that_times_out_in_flight_and_is_acknowledged_later_leaves_no_gap() {
     let mut harness = LaneHarness::new().acknowledged();
     let first = harness.batch(1);
     harness.sent();
@@ -175,7 +175,7 @@ fn a_batch_that_times_out_in_flight_leaves_no_gap_if_it_is_acknowledged_after_al
 }
 
 #[test]
-fn what_was_never_sent_times_out_as_not_written() {
+fn a_batch_never_sent_times_out_as_not_written() {
     let mut harness = LaneHarness::new();
     harness.lane.set_routed(false);
     let id = harness.batch(1);
@@ -218,7 +218,7 @@ fn a_lingering_batch_waits_until_it_is_due_or_flushed() {
 }
 
 #[test]
-fn nothing_new_is_sent_once_the_broker_would_forget_what_is_not_settled() {
+fn no_new_batch_is_sent_while_the_broker_could_forget_an_unsettled_one() {
     let mut harness = LaneHarness::new().acknowledged();
     let ids: Vec<_> = (0..9).map(|_| harness.batch(1)).collect();
     assert_eq!(harness.sent().len(), 5);

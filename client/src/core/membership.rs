@@ -1,14 +1,16 @@
-//! A member of a group: what it says to the broker, and what becomes of its partitions.
+//! A member of a group: its heartbeats and the states of its partitions.
 //!
 //! ```text
 //!   assigned ---> Starting --(position read)--> Reading --(not assigned any more)--> Leaving --(processed, committed)--> gone
-//! ```
+//!   assigned ---> Starting --(position read)--> Reading --(revoked)--> Revoking --(processed, committed)--> released
 //!
-//! The broker decides, in the answers to heartbeats. A partition that is to go is kept among those that this member *has*, and heartbeats
-//! say so, until everything that was delivered of it is processed and committed: only then does another member get it.
+//! The broker assigns partitions in its answers to heartbeats. A revoked partition stays *owned*, and heartbeats report
+//! it as owned, until everything delivered from it is processed and committed: only then does the broker assign it to
+//! another member.
 //!
-//! A member whose epoch the broker refuses is *fenced*: others may have its partitions already. So has one that heard nothing for the session
-//! timeout. It drops everything without committing and joins again.
+//! A member whose epoch the broker rejects is *fenced*: its partitions may already be assigned to others. The same
+//! holds for a member that got no answer for the session timeout. It releases everything without committing and joins
+//! again.
 
 mod partitions;
 
@@ -26,7 +28,7 @@ use self::partitions::{by_topic, partitions};
 use super::assignment::ReleaseBlocker;
 use super::backoff::Backoff;
 
-/// What a member is told when it is made.
+/// The configuration of a member.
 #[derive(Clone, Debug)]
 pub(crate) struct Member {
     pub(crate) group: String,
@@ -34,13 +36,13 @@ pub(crate) struct Member {
     pub(crate) instance: Option<String>,
     pub(crate) assignor: Option<String>,
     pub(crate) rebalance_timeout: Duration,
-    /// Topics with the ids that they are known to have.
+    /// Topics with their last known ids.
     pub(crate) topics: Vec<(String, TopicId)>,
-    /// Between commits of what is processed; none: only the user commits.
+    /// Interval between commits of processed records. None: only the user commits.
     pub(crate) commit_every: Option<Duration>,
 }
 
-/// Something is to be done with a partition of one of the topics.
+/// A change to one partition of a subscribed topic.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct PartitionChange {
     pub(crate) topic: usize,
@@ -48,51 +50,51 @@ pub(crate) struct PartitionChange {
     pub(crate) kind: ChangeKind,
 }
 
-/// What is to be done with a partition.
+/// The kinds of change to a partition.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum ChangeKind {
-    /// Read it from its committed position, or from where the user wants to begin.
+    /// Read it from its committed position, or from the configured start.
     Start(Option<Offset>),
-    /// Deliver nothing of it any more.
+    /// Stop delivering its records.
     Stop,
-    /// Forget it.
+    /// Release it.
     Release,
 }
 
-/// What is to be done next.
+/// The next action.
 #[derive(Debug)]
 pub(crate) enum MembershipAction {
-    /// Send this; the answer goes to [`Membership::handle_heartbeat`] with the number.
+    /// Send this heartbeat; pass the answer to [`Membership::handle_heartbeat`] with the incarnation.
     Heartbeat(u64, GroupHeartbeatRequest),
-    /// Send this; the answer goes to [`Membership::handle_positions`] with the number.
+    /// Send this request; pass the answer to [`Membership::handle_positions`] with the incarnation.
     ReadPositions(u64, ReadGroupOffsetsRequest),
-    /// Commit what is processed; how that went goes to [`Membership::handle_committed`] with the number.
+    /// Commit processed records; pass the result to [`Membership::handle_committed`] with the incarnation.
     Commit(u64),
-    /// Ask for the topics' ids; they go to [`Membership::handle_topics`].
+    /// Look up the topics' ids; pass them to [`Membership::handle_topics`] with the incarnation.
     Resolve(u64),
-    /// Nothing until then, or until something happens.
+    /// Wait until this time or the next event.
     Sleep(Instant),
-    /// The member is out of the group for good.
+    /// The member has left the group for good.
     Ended,
 }
 
-/// How a request went.
+/// Why a request failed.
 #[derive(Clone, Debug)]
 pub(crate) enum RequestFailure {
-    /// The broker says no.
+    /// The broker rejected it.
     Rejected(ErrorCode),
-    /// Nobody knows; it may go better next time.
+    /// No answer: the outcome is unknown, and a retry may succeed.
     Unanswered,
-    /// It will never go better.
+    /// A retry cannot succeed.
     Fatal,
 }
 
-/// What the answer to a heartbeat means for the user.
+/// The outcome of a heartbeat.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum HeartbeatOutcome {
-    /// All is well, or will be.
+    /// The member continues, after a retry or a rejoin if necessary.
     Ok,
-    /// The group does not take this member: that is the end.
+    /// The group does not accept this member. It has left for good.
     Rejected,
 }
 
@@ -100,7 +102,7 @@ pub(crate) enum HeartbeatOutcome {
 enum Stage {
     Joining,
     Joined,
-    /// Asked to leave; once nothing is left it does.
+    /// The user asked to leave. The member leaves once it owns no partition.
     Leaving,
     Left,
 }
@@ -112,32 +114,32 @@ enum OwnedState {
     Revoking,
 }
 
-/// See the module's doc.
+/// See the module documentation.
 #[derive(Debug)]
 #[allow(clippy::struct_excessive_bools, reason = "independent facts")]
 pub(crate) struct Membership {
     member: Member,
     stage: Stage,
     epoch: i32,
-    /// Counts fencings; answers to what was asked before are ignored.
+    /// Incremented when the member is fenced. Answers to requests of earlier incarnations are ignored.
     incarnation: u64,
-    /// What the broker wants this member to have. None: not told yet in this life.
+    /// The broker's assignment. None until the first one of this incarnation.
     assigned: Option<BTreeSet<TopicPartition>>,
     owned: BTreeMap<TopicPartition, OwnedState>,
-    /// What the broker knows this member to have. None: it has to be told everything.
+    /// The owned partitions that the broker knows of. None: the next heartbeat must contain everything.
     reported: Option<BTreeSet<TopicPartition>>,
-    /// What the heartbeat in flight says, and when it was sent.
+    /// When the heartbeat in flight was sent, and the owned partitions it reports.
     heartbeat_inflight: Option<(Instant, BTreeSet<TopicPartition>)>,
     request_inflight: bool,
-    /// The last commit failed: whatever else there is to do comes before the next.
+    /// The last commit failed: other requests go before the next one.
     last_commit_failed: bool,
-    /// Topics of assigned partitions have to be looked up.
+    /// Some assigned partition belongs to an unknown topic id, which must be looked up.
     topics_unresolved: bool,
     heartbeat_at: Instant,
     request_at: Instant,
     commit_at: Option<Instant>,
     session_until: Option<Instant>,
-    /// The broker did not answer when it was told that this member leaves.
+    /// The broker did not answer the heartbeat that leaves the group.
     leave_unanswered: bool,
     pause: Backoff,
     changes: VecDeque<PartitionChange>,
@@ -170,7 +172,7 @@ impl Membership {
 
     // Getters.
 
-    /// The epoch to commit with.
+    /// Returns the epoch to commit with.
     pub(crate) fn epoch(&self) -> i32 {
         self.epoch
     }
@@ -179,45 +181,46 @@ impl Membership {
         &self.member
     }
 
-    /// Whether the broker takes it for a member.
+    /// Returns whether the member has joined.
     pub(crate) fn is_joined(&self) -> bool {
         self.stage == Stage::Joined
     }
 
-    /// Whether the broker knows that this member has left, or never knew it.
+    /// Returns whether the broker knows that this member has left, or never knew the member.
     pub(crate) fn is_leave_confirmed(&self) -> bool {
         !self.leave_unanswered
     }
 
-    /// The partitions that records may come from.
+    /// Returns the partitions being read.
     pub(crate) fn reading(&self) -> impl Iterator<Item = TopicPartition> {
         self.owned.iter().filter(|(_, owned)| **owned == OwnedState::Reading).map(|(tp, _)| *tp)
     }
 
-    /// Whether it has all that it was told to have, and nothing else.
+    /// Returns whether the member reads exactly the partitions assigned to it.
     pub(crate) fn is_settled(&self) -> bool {
         let Some(assigned) = self.assigned.as_ref().filter(|_| self.changes.is_empty()) else { return false };
         assigned.len() == self.owned.len()
             && assigned.iter().all(|tp| self.owned.get(tp) == Some(&OwnedState::Reading))
     }
 
-    /// The id that one of the topics has now.
+    /// Returns the current id of a subscribed topic.
     pub(crate) fn topic_id(&self, topic: usize) -> TopicId {
         self.member.topics[topic].1
     }
 
-    /// Which of the topics this is.
+    /// Returns the index of the subscribed topic with this id.
     pub(crate) fn topic_of(&self, id: TopicId) -> Option<usize> {
         self.member.topics.iter().position(|(_, of)| *of == id)
     }
 
     // Commands.
 
-    /// Leaves the group as soon as what is processed is committed.
+    /// Leaves the group once processed records are committed.
     pub(crate) fn leave(&mut self, now: Instant) {
         match self.stage {
             Stage::Left | Stage::Leaving => {}
-            // Nobody is told who was never told of it. Its answer may be on its way, so the broker is told once it has come.
+            // The broker does not know the member if no heartbeat was sent. If one is in flight, the member leaves
+            // after its answer.
             Stage::Joining if self.heartbeat_inflight.is_none() => self.stage = Stage::Left,
             Stage::Joining | Stage::Joined => {
                 self.stage = Stage::Leaving;
@@ -229,12 +232,13 @@ impl Membership {
         }
     }
 
-    /// What to do with a partition, before anything else.
+    /// Returns the next change to a partition. Apply all changes before anything else.
     pub(crate) fn poll_change(&mut self) -> Option<PartitionChange> {
         self.changes.pop_front()
     }
 
-    /// What to do next, after all changes. `need` says what a partition that is read, or was, needs before it can be given up.
+    /// Returns the next action, after all changes were applied. `blocker_of` returns what a partition waits for before
+    /// it can be released.
     pub(crate) fn next(
         &mut self,
         now: Instant,
@@ -262,7 +266,7 @@ impl Membership {
         let heartbeat_at = self.heartbeat_inflight.is_none().then_some(self.heartbeat_at);
         let request_at = (!self.request_inflight && self.request_at > now).then_some(self.request_at);
         let times = [heartbeat_at, request_at, self.commit_at, self.session_until];
-        // One that waits for an answer is woken by it.
+        // Requests in flight wake the caller with their answers.
         let at = times.into_iter().flatten().filter(|at| *at > now).min();
         MembershipAction::Sleep(at.unwrap_or(now + Duration::from_secs(1)))
     }
@@ -271,7 +275,7 @@ impl Membership {
         if self.stage == Stage::Leaving && self.owned.is_empty() && !self.request_inflight {
             return true;
         }
-        // Others wait for what was given up.
+        // Report released partitions at once: other members wait for them.
         let gave_up = self
             .reported
             .as_ref()
@@ -304,7 +308,7 @@ impl Membership {
 
     // Events.
 
-    /// The answer to a heartbeat of this life.
+    /// The answer to a heartbeat of this incarnation.
     pub(crate) fn handle_heartbeat(
         &mut self,
         now: Instant,
@@ -313,7 +317,8 @@ impl Membership {
     ) -> HeartbeatOutcome {
         let (sent_at, reported) = self.heartbeat_inflight.take().expect("a heartbeat was sent");
         if self.stage == Stage::Leaving && self.owned.is_empty() {
-            // Whether it was the one that leaves, or one before it that failed: nothing is left to be lost.
+            // The answer to the heartbeat that leaves the group, or to one before it that failed: nothing is left to
+            // lose.
             let left = !matches!(&answer, Ok(reply) if reply.epoch > 0);
             if left {
                 self.leave_unanswered = matches!(answer, Err(RequestFailure::Unanswered));
@@ -359,7 +364,7 @@ impl Membership {
         HeartbeatOutcome::Rejected
     }
 
-    /// Others may have the partitions by now.
+    /// Releases everything and joins again: others may own the partitions by now.
     fn fence(&mut self, now: Instant) {
         self.release_all();
         self.incarnation += 1;
@@ -369,12 +374,12 @@ impl Membership {
         self.epoch = JOIN_EPOCH;
         self.heartbeat_at = now;
         self.request_at = now;
-        // Who was about to leave has left.
+        // A fenced member that was leaving has left.
         self.stage = if self.stage == Stage::Leaving { Stage::Left } else { Stage::Joining };
     }
 }
 
-/// Whether the broker does not know the member in this epoch.
+/// Returns whether the broker no longer knows the member in this epoch.
 fn is_fenced(code: ErrorCode) -> bool {
     matches!(code, ErrorCode::UnknownMember | ErrorCode::FencedMember | ErrorCode::UnknownGroup)
 }

@@ -134,7 +134,7 @@ impl MemberHarness {
 }
 
 #[test]
-fn it_joins_reads_positions_and_begins_there_or_where_the_user_wants() {
+fn a_member_joins_and_starts_at_committed_positions_or_at_the_configured_start() {
     let mut harness = MemberHarness::new();
     let (incarnation, request) = harness.beat();
     assert_eq!(request.rebalance_timeout_ms, Some(60_000));
@@ -158,7 +158,7 @@ fn it_joins_reads_positions_and_begins_there_or_where_the_user_wants() {
 }
 
 #[test]
-fn what_is_taken_away_is_stopped_at_once_and_given_up_when_it_is_processed_and_committed() {
+fn a_revoked_partition_stops_at_once_and_is_released_once_processed_and_committed() {
     let mut harness = MemberHarness::new().joined(&[0, 1]);
     harness.needs.insert(1, ReleaseBlocker::Processing);
     harness.now += INTERVAL;
@@ -186,7 +186,7 @@ fn what_is_taken_away_is_stopped_at_once_and_given_up_when_it_is_processed_and_c
 }
 
 #[test]
-fn a_commit_that_fails_is_made_again_and_the_partition_kept_until_then() {
+fn a_failed_commit_is_retried_and_its_partition_kept_until_it_succeeds() {
     let mut harness = MemberHarness::new().joined(&[0]);
     harness.now += INTERVAL;
     let (incarnation, _) = harness.beat();
@@ -203,7 +203,7 @@ fn a_commit_that_fails_is_made_again_and_the_partition_kept_until_then() {
 }
 
 #[test]
-fn a_commit_that_fails_again_and_again_keeps_nothing_else_waiting() {
+fn a_commit_that_keeps_failing_does_not_delay_other_requests() {
     let mut harness = MemberHarness::new().joined(&[0]);
     harness.now += INTERVAL;
     let (incarnation, _) = harness.beat();
@@ -234,7 +234,7 @@ fn a_commit_that_fails_again_and_again_keeps_nothing_else_waiting() {
 }
 
 #[test]
-fn who_commits_by_hand_is_only_waited_for_while_processing() {
+fn with_manual_commits_a_revoked_partition_waits_only_for_processing() {
     let mut harness = MemberHarness::of(None, None).joined(&[0]);
     harness.now += INTERVAL;
     let (incarnation, _) = harness.beat();
@@ -248,7 +248,7 @@ fn who_commits_by_hand_is_only_waited_for_while_processing() {
 }
 
 #[test]
-fn a_lost_answer_makes_it_say_everything_once_more() {
+fn after_a_lost_answer_the_next_heartbeat_contains_everything() {
     let mut harness = MemberHarness::new().joined(&[0]);
     harness.now += INTERVAL;
     let (incarnation, _) = harness.beat();
@@ -264,7 +264,7 @@ fn a_lost_answer_makes_it_say_everything_once_more() {
 }
 
 #[test]
-fn a_fenced_member_drops_everything_uncommitted_and_joins_again() {
+fn a_fenced_member_releases_everything_without_committing_and_rejoins() {
     for code in [ErrorCode::FencedMember, ErrorCode::UnknownMember, ErrorCode::UnknownGroup] {
         let mut harness = MemberHarness::new().joined(&[0, 1]);
         harness.needs.insert(0, ReleaseBlocker::Commit);
@@ -287,7 +287,7 @@ fn a_fenced_member_drops_everything_uncommitted_and_joins_again() {
 }
 
 #[test]
-fn silence_for_the_session_timeout_is_taken_for_being_fenced() {
+fn a_member_without_an_answer_for_the_session_timeout_counts_as_fenced() {
     let mut harness = MemberHarness::new().joined(&[0]);
     // What counts is when the heartbeat was sent that was answered last.
     let answered = harness.now;
@@ -306,7 +306,7 @@ fn silence_for_the_session_timeout_is_taken_for_being_fenced() {
 }
 
 #[test]
-fn it_leaves_when_all_is_committed_and_says_so() {
+fn a_member_leaves_once_everything_is_committed_and_notifies_the_broker() {
     for (instance, epoch) in [(None, LEAVE_EPOCH), (Some("i-1"), TEMPORARY_LEAVE_EPOCH)] {
         let mut harness = MemberHarness::of(instance, Some(Duration::from_secs(1))).joined(&[0, 1]);
         harness.needs.insert(0, ReleaseBlocker::Commit);
@@ -326,7 +326,7 @@ fn it_leaves_when_all_is_committed_and_says_so() {
 }
 
 #[test]
-fn it_leaves_even_if_nothing_can_be_committed_or_answered() {
+fn a_member_leaves_even_if_commits_and_heartbeats_fail() {
     let mut harness = MemberHarness::new().joined(&[0]);
     harness.needs.insert(0, ReleaseBlocker::Commit);
     harness.membership.leave(harness.now);
@@ -339,7 +339,7 @@ fn it_leaves_even_if_nothing_can_be_committed_or_answered() {
 }
 
 #[test]
-fn who_leaves_while_joining_still_tells_the_broker() {
+fn a_member_that_leaves_while_joining_notifies_the_broker() {
     let mut harness = MemberHarness::new();
     let (incarnation, _) = harness.beat();
     harness.membership.leave(harness.now);
@@ -354,7 +354,7 @@ fn who_leaves_while_joining_still_tells_the_broker() {
 }
 
 #[test]
-fn a_group_that_does_not_take_the_member_is_the_end() {
+fn a_member_rejected_by_the_group_ends() {
     let mut harness = MemberHarness::new();
     let (incarnation, _) = harness.beat();
     assert_eq!(
@@ -374,7 +374,7 @@ fn a_group_that_does_not_take_the_member_is_the_end() {
 }
 
 #[test]
-fn a_partition_that_comes_back_while_it_leaves_begins_anew() {
+fn a_partition_reassigned_while_it_is_revoked_starts_anew() {
     let mut harness = MemberHarness::new().joined(&[0]);
     harness.needs.insert(0, ReleaseBlocker::Processing);
     for assignment in [&[][..], &[0]] {
@@ -391,7 +391,7 @@ fn a_partition_that_comes_back_while_it_leaves_begins_anew() {
 }
 
 #[test]
-fn partitions_of_a_topic_that_was_made_again_begin_when_its_id_is_known() {
+fn partitions_of_a_recreated_topic_start_once_its_id_is_known() {
     let mut harness = MemberHarness::new().joined(&[0]);
     harness.now += INTERVAL;
     let (incarnation, _) = harness.beat();

@@ -1,6 +1,8 @@
-//! The client as state machines without I/O, clock or tasks: bytes, answers and moments go in, bytes and results come out.
+//! The client as state machines without I/O, clock or tasks: they take bytes, answers and times, and return bytes and
+//! results.
 //!
-//! Invariant: nothing in here reads a clock, sleeps, spawns or touches a socket; `now` is always an argument. `io` drives it.
+//! Invariant: nothing in this module reads a clock, sleeps, spawns or touches a socket; `now` is always an argument.
+//! `io` drives the state machines.
 
 pub(crate) mod assignment;
 pub(crate) mod backoff;

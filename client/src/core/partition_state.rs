@@ -5,56 +5,59 @@ use highwater_protocol::native::StartAt;
 
 use super::subscription::{CreditGrant, SubscriptionKey};
 
-/// Whether a partition is this consumer's.
+/// Whether a partition is assigned to this consumer.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Ownership {
-    /// It is.
+    /// Assigned.
     Owned,
-    /// Not for long: nothing of it is delivered any more.
+    /// Revoked: nothing more is delivered, and the partition is released once delivered records are processed and
+    /// committed.
     Revoking,
-    /// It is not.
+    /// Not assigned.
     Released,
 }
 
-/// Where one partition stands.
+/// The state of one partition.
 #[derive(Debug)]
 pub(crate) struct PartitionState {
     pub(crate) partition: u32,
     pub(super) attempt: u64,
     pub(super) subscribed: bool,
-    /// Counts how often the partition was given to this consumer; what was read before it was given again is worthless.
+    /// Incremented each time the partition is assigned to this consumer. Frames fetched under an earlier generation are
+    /// discarded.
     pub(crate) generation: u64,
-    /// Counts how often it went on elsewhere.
+    /// Number of seeks. Frames fetched before the last one are discarded.
     pub(super) seeks: u64,
-    /// Whether it is this consumer's. Without a group always.
+    /// Always owned without a group.
     pub(super) ownership: Ownership,
-    /// Offsets below this were processed, and committed, as far as a group has to know.
+    /// Offsets below this were processed; for groups.
     pub(super) processed: Option<Offset>,
     pub(super) committed: Option<Offset>,
-    /// Where it began to read. None: not known before the broker's first answer.
+    /// Where reading started. None until the broker's first answer.
     pub(super) began_at: Option<Offset>,
-    /// Where to subscribe: a place to be found by the broker first, a position from then on.
+    /// Where to subscribe. A position that the broker resolves at first, an offset afterwards.
     pub(super) start: StartAt,
-    /// Offsets below this were delivered. None: not known before the broker's first answer.
+    /// Offsets below this were delivered. None until the broker's first answer.
     pub(super) delivered: Option<Offset>,
-    /// Credit that the current subscription works with, and has been given or is owed.
+    /// Total credit of the current subscription: granted, owed, or held by waiting bytes.
     pub(super) window_bytes: usize,
-    /// Bytes that wait to be taken.
+    /// Bytes received and not yet consumed.
     pub(super) waiting_bytes: usize,
-    /// Bytes taken and not yet credited.
+    /// Bytes consumed and not yet returned as credit.
     pub(super) owed_bytes: usize,
     pub(crate) leader_epoch: i32,
     pub(crate) high_watermark: Option<Offset>,
     pub(crate) log_start: Option<Offset>,
-    /// With an end asked for: where that is.
+    /// The requested end, if one was requested.
     pub(crate) end: Option<Offset>,
-    /// Frames at this offset were damaged when they arrived; once more, and the user is told.
+    /// The offset at which damaged frames were received. If that happens at the same offset again, the user gets an
+    /// error.
     pub(crate) damaged_at: Option<Offset>,
-    /// The user was told of an error; nothing happens until a seek.
+    /// An error was reported; the partition stops until a seek.
     pub(crate) stopped: bool,
-    /// Nothing is fetched until the user resumes it.
+    /// The user paused the partition: nothing is fetched.
     pub(super) paused: bool,
-    /// A commit up to here failed, and whoever asked for it did not wait for the answer.
+    /// The highest position whose commit failed after its caller stopped waiting.
     pub(super) unreported_failed_commit: Option<Offset>,
 }
 
@@ -89,7 +92,7 @@ impl PartitionState {
         }
     }
 
-    /// Behind the last record delivered. None: not known before the broker's first answer.
+    /// Returns the offset after the last record delivered. None until the broker's first answer.
     pub(crate) fn position(&self) -> Option<Offset> {
         self.delivered
     }
@@ -108,7 +111,7 @@ impl PartitionState {
     }
 
     pub(super) fn grant_credit(&mut self, index: usize, window: usize) -> Option<CreditGrant> {
-        // What the window has grown by is owed too; what it has shrunk by is kept back.
+        // If the window grew, owe the difference; if it shrank, withhold it from the credit owed.
         if self.window_bytes < window {
             self.owed_bytes += window - self.window_bytes;
             self.window_bytes = window;

@@ -1,8 +1,9 @@
-//! A producer: where records go, which lane is next, and what the buffer holds.
+//! A producer: assigns records to lanes, schedules lanes, and recycles buffers.
 //!
-//! Commands: [`append`](ProducerCore::append), [`flush`](ProducerCore::flush), [`close`](ProducerCore::close). Events: `handle_*`.
-//! Actions: [`poll_send`](ProducerCore::poll_send) until it has none, then [`next_deadline`](ProducerCore::next_deadline);
-//! [`take_settled`](ProducerCore::take_settled) after everything. Moments never go back.
+//! Commands: [`append`](ProducerCore::append), [`flush`](ProducerCore::flush), [`close`](ProducerCore::close). Events:
+//! `handle_*`. Actions: call [`poll_send`](ProducerCore::poll_send) until it returns none, then
+//! [`next_deadline`](ProducerCore::next_deadline). Call [`take_settled`](ProducerCore::take_settled) after everything.
+//! Times passed in must not decrease.
 
 mod sticky;
 
@@ -23,15 +24,15 @@ use super::ticket::{Acked, Ticket};
 use crate::error::Outcome;
 use crate::record::Record;
 
-/// Emptied builders and buffers kept for batches to come.
+/// Maximum number of empty builders and of buffers kept for reuse.
 const SPARES_MAX: usize = 16;
-/// The shortest and the longest pause before a refused batch goes again.
+/// Shortest and longest pause before a rejected batch is sent again.
 const RETRY_MIN: Duration = Duration::from_millis(10);
 const RETRY_MAX: Duration = Duration::from_secs(1);
-/// How long records without a key go to a partition that is not connected yet.
+/// How long records without a key may wait for a partition that is not connected yet.
 const ROUTE_WAIT_MAX: Duration = Duration::from_millis(10);
 
-/// A batch whose fate is known, or becomes known by what the caller makes of it.
+/// A batch whose outcome is decided.
 #[derive(Debug)]
 pub(crate) struct SettledBatch {
     pub(crate) lane: u32,
@@ -48,18 +49,18 @@ pub(crate) enum Settlement {
     Closed(Outcome),
 }
 
-/// Where a record was put.
+/// Where a record was appended.
 #[derive(Debug)]
 pub(crate) struct Appended {
     pub(crate) partition: u32,
     pub(crate) ticket: Arc<Ticket>,
-    /// Its number within its batch.
+    /// Index of the record within its batch.
     pub(crate) index: u32,
-    /// The driver has something new to look at.
+    /// The driver must poll the core.
     pub(crate) wake: bool,
 }
 
-/// Why a record cannot be taken.
+/// Why a record cannot be appended.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum NotAppended {
     Closed,
@@ -68,39 +69,39 @@ pub(crate) enum NotAppended {
     Headers(usize),
 }
 
-/// What to do.
+/// What the driver must do.
 #[derive(Debug)]
 pub(crate) enum ProducerAction {
     Send {
         lane: u32,
         send: BatchSend,
     },
-    /// Find the way to the partition's leader; answered by [`ProducerCore::handle_route`].
+    /// Find a connection to the partition's leader, then call [`ProducerCore::handle_route`].
     Route {
         lane: u32,
         misrouted: bool,
     },
-    /// Ask for a producer id; answered by [`ProducerCore::handle_identity`].
+    /// Request a producer id, then call [`ProducerCore::handle_identity`].
     InitProducer,
 }
 
-/// See the module's doc.
+/// See the module documentation.
 pub(crate) struct ProducerCore {
     limits: LaneLimits,
-    /// Bytes a batch is filled to.
+    /// Size to which a batch is filled.
     batch_bytes: usize,
-    /// Bytes a batch with a single record may have.
+    /// Maximum size of a batch with a single record.
     batch_bytes_max: usize,
     lanes: Vec<Lane>,
     identity: Option<Identity>,
-    /// An answer to [`ProducerAction::InitProducer`] is awaited.
+    /// A [`ProducerAction::InitProducer`] is unanswered.
     identity_asked: bool,
-    /// The generation that some lane needs a successor of.
+    /// Some lane needs an identity of a later generation than this.
     identity_wanted: Option<u32>,
-    /// Lanes to ask what they want.
+    /// Lanes to ask for their next action.
     ready: VecDeque<u32>,
     timers: BinaryHeap<Reverse<(Instant, u32)>>,
-    /// The lane of records without a key.
+    /// The current partition for records without a key, modulo the number of partitions.
     sticky: u32,
     next_batch: u64,
     settled: Vec<SettledBatch>,
@@ -112,7 +113,7 @@ pub(crate) struct ProducerCore {
 }
 
 impl ProducerCore {
-    /// `seed` decides where records without a key begin.
+    /// Creates a producer without partitions. `seed` decides the first partition for records without a key.
     pub(crate) fn new(
         limits: LaneLimits,
         compression: Compression,
@@ -146,26 +147,26 @@ impl ProducerCore {
         self.lanes.len() as u32
     }
 
-    /// No record waits for its fate.
+    /// Returns whether all records are settled.
     pub(crate) fn is_empty(&self) -> bool {
         self.lanes.iter().all(Lane::is_empty)
     }
 
-    /// The next moment at which [`ProducerCore::poll_send`] may have something to do by itself.
+    /// Returns when [`ProducerCore::poll_send`] must be called again if nothing else happens.
     pub(crate) fn next_deadline(&self) -> Option<Instant> {
         self.timers.peek().map(|Reverse((at, _))| *at)
     }
 
     // Commands.
 
-    /// The topic has this many partitions, never fewer than before.
+    /// Sets the number of partitions, which never decreases.
     pub(crate) fn set_partitions(&mut self, partitions: u32) {
         while self.partitions() < partitions {
             self.lanes.push(Lane::new(Backoff::new(RETRY_MIN, RETRY_MAX)));
         }
     }
 
-    /// Puts a record into the batch of its partition. `now` is asked only when a batch begins.
+    /// Appends a record to the batch of its partition. `now` is called only if this opens a batch.
     pub(crate) fn append(
         &mut self,
         record: &Record,
@@ -190,7 +191,7 @@ impl ProducerCore {
         }
     }
 
-    /// Where a record has to go. None: anywhere.
+    /// Returns the partition that a record must go to. None: any partition.
     fn partition_of(&self, record: &Record) -> Result<Option<u32>, NotAppended> {
         let partitions = self.partitions();
         match (record.partition, &record.key) {
@@ -239,7 +240,7 @@ impl ProducerCore {
         Ok(appended)
     }
 
-    /// Puts a record into the open batch of a partition, if there is one with room for it.
+    /// Appends a record to the partition's open batch, if there is one with room for it.
     fn append_open(
         &mut self,
         partition: u32,
@@ -248,7 +249,7 @@ impl ProducerCore {
     ) -> Result<Option<Appended>, NotAppended> {
         let Some(open) = self.lanes[partition as usize].open_mut() else { return Ok(None) };
         let Payload::Building(builder) = &mut open.payload else { panic!("an open batch is being built") };
-        // The charge is never less than what the record takes: far from the end there is nothing to reckon.
+        // The charge is an upper bound of the record's size: compute the exact size only near the limit.
         let fits = builder.bytes() + charge <= self.batch_bytes;
         if fits || builder.bytes_with(record) <= self.batch_bytes {
             match builder.append(record) {
@@ -260,7 +261,7 @@ impl ProducerCore {
         Ok(None)
     }
 
-    /// Everything appended so far goes without lingering. The tickets of all of it.
+    /// Sends everything appended so far without lingering. Returns the tickets of all of it.
     pub(crate) fn flush(&mut self) -> Vec<Arc<Ticket>> {
         let mut tickets = Vec::new();
         for at in 0..self.partitions() {
@@ -274,12 +275,12 @@ impl ProducerCore {
         tickets
     }
 
-    /// No more records. What is here still goes.
+    /// Rejects further records. Those appended before are still sent.
     pub(crate) fn stop_accepting(&mut self) {
         self.closed = true;
     }
 
-    /// Gives everything up that is not acknowledged.
+    /// Fails all records that are not acknowledged.
     pub(crate) fn close(&mut self) {
         self.closed = true;
         let mut gone = Vec::new();
@@ -296,7 +297,7 @@ impl ProducerCore {
 
     // Events.
 
-    /// Whether there is a connection to the partition's leader.
+    /// The connection to the partition's leader was established or lost.
     pub(crate) fn handle_route(&mut self, lane: u32, up: bool) {
         self.lanes[lane as usize].set_routed(up);
         if up {
@@ -304,7 +305,7 @@ impl ProducerCore {
         }
     }
 
-    /// There is no way to the partition and there will be none: its records are refused.
+    /// No route to the partition exists or ever will: its records fail.
     pub(crate) fn handle_unroutable(&mut self, lane: u32, code: ErrorCode, text: &str) {
         let mut gone = Vec::new();
         self.lanes[lane as usize].set_routed(false);
@@ -318,7 +319,7 @@ impl ProducerCore {
         }
     }
 
-    /// The broker gave a producer id. True if it is not the first.
+    /// The broker assigned a producer id. Returns true if it is not the first.
     pub(crate) fn handle_identity(&mut self, producer: ProducerId, epoch: i16) -> bool {
         self.identity_asked = false;
         self.identity_wanted = None;
@@ -335,7 +336,7 @@ impl ProducerCore {
         self.lanes[lane as usize].set_encoded(batch, bytes);
     }
 
-    /// A batch was acknowledged, or handed over where no acknowledgement is asked for.
+    /// A batch was acknowledged, or written to the socket if no acknowledgement was requested.
     pub(crate) fn handle_acked(&mut self, lane: u32, batch: u64, acked: Acked) {
         if let Some(batch) = self.lanes[lane as usize].handle_acked(batch) {
             self.settled.push(SettledBatch { lane, batch, settlement: Settlement::Acked(acked) });
@@ -343,7 +344,7 @@ impl ProducerCore {
         self.mark_ready(lane);
     }
 
-    /// A batch was refused.
+    /// The broker rejected a batch.
     pub(crate) fn handle_refused(
         &mut self,
         lane: u32,
@@ -364,7 +365,7 @@ impl ProducerCore {
         self.mark_ready(lane);
     }
 
-    /// The connection was lost before the answer came; `sent`: the request may have arrived.
+    /// The connection was lost before an answer; `sent`: the broker may have received the request.
     pub(crate) fn handle_lost(&mut self, lane: u32, batch: u64, sent: bool) {
         self.lanes[lane as usize].handle_lost(batch, sent, &self.limits);
         self.mark_ready(lane);
@@ -372,7 +373,7 @@ impl ProducerCore {
 
     // Actions.
 
-    /// What to do next, if anything.
+    /// Returns the next action, if there is one.
     pub(crate) fn poll_send(&mut self, now: Instant) -> Option<ProducerAction> {
         while let Some(Reverse((at, lane))) = self.timers.peek().copied() {
             if at > now {
@@ -400,7 +401,7 @@ impl ProducerCore {
                     return Some(ProducerAction::Send { lane: at, send });
                 }
                 LaneAction::Route { misrouted } => {
-                    // Most routes are found at once. If this one is not, the lane is asked again.
+                    // Most routes are found immediately. If this one is not, ask the lane again.
                     self.timers.push(Reverse((now + ROUTE_WAIT_MAX, at)));
                     return Some(ProducerAction::Route { lane: at, misrouted });
                 }
@@ -436,7 +437,7 @@ impl ProducerCore {
         }));
     }
 
-    /// Batches whose fate became known. Their records' charge is free again.
+    /// Takes the batches settled since the last call. Their charge can be returned to the buffer.
     pub(crate) fn take_settled(&mut self) -> Vec<SettledBatch> {
         std::mem::take(&mut self.settled)
     }
@@ -450,16 +451,16 @@ impl ProducerCore {
         builder
     }
 
-    /// Takes an emptied builder for batches to come.
+    /// Keeps an empty builder for reuse.
     pub(crate) fn reuse(&mut self, builder: Box<BatchBuilder>) {
         if self.spare.len() < SPARES_MAX {
             self.spare.push(builder);
         }
     }
 
-    /// Takes the memory of an acknowledged batch for one to come.
+    /// Keeps the memory of an acknowledged batch for reuse.
     pub(crate) fn recycle(&mut self, memory: BytesMut) {
-        // A compressing builder keeps its own.
+        // A compressing builder has its own buffer.
         if self.compression == Compression::None && self.spare_memory.len() < SPARES_MAX {
             self.spare_memory.push(memory);
         }

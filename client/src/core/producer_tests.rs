@@ -293,7 +293,7 @@ fn records_without_a_key_change_the_partition_with_the_batch() {
 }
 
 #[test]
-fn keys_go_where_kafka_puts_them_and_partitions_that_are_named_win() {
+fn keys_map_to_kafkas_partitions_and_named_partitions_take_precedence() {
     let limits = LaneLimits {
         linger: Duration::ZERO,
         in_flight_max: 5,
@@ -316,7 +316,7 @@ fn keys_go_where_kafka_puts_them_and_partitions_that_are_named_win() {
 }
 
 #[test]
-fn a_record_over_the_limit_is_refused_and_one_over_the_batch_size_travels_alone() {
+fn a_record_over_the_limit_is_rejected_and_one_over_the_batch_size_is_sent_alone() {
     let limits = LaneLimits {
         linger: Duration::from_secs(1),
         in_flight_max: 5,

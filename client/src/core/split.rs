@@ -1,10 +1,10 @@
-//! Bytes of a connection into messages.
+//! Splits the bytes of a connection into messages.
 
 use bytes::{Buf, Bytes, BytesMut};
 use highwater_protocol::error::ErrorCode;
 use highwater_protocol::native::{MessageKind, WIRE_HEADER_BYTES, WireHeader};
 
-/// A whole message from the broker.
+/// A complete message from the broker.
 #[derive(Debug)]
 pub(crate) struct Message {
     pub(crate) kind: MessageKind,
@@ -13,25 +13,27 @@ pub(crate) struct Message {
     pub(crate) body: Bytes,
 }
 
-/// Why a connection cannot be understood any more. It is dropped.
+/// A violation of the protocol by the peer. The connection is closed.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 pub(crate) enum ProtocolViolation {
-    #[error("a message of unknown kind {0}: this is no Highwater broker, or one this client is too old for")]
+    #[error(
+        "message of unknown kind {0}: the peer is not a Highwater broker, or the client is too old for it"
+    )]
     Kind(u16),
-    #[error("a message of {0:?} announces {1} bytes, over the limit")]
+    #[error("a {0:?} message of {1} bytes exceeds the limit")]
     TooLarge(MessageKind, usize),
-    #[error("an answer to request {0}, which nobody asked")]
+    #[error("answer to request {0}, which was not sent")]
     Unasked(u64),
-    #[error("an answer of kind {got:?} to a request of kind {asked:?}")]
+    #[error("answer of kind {got:?} to a request of kind {asked:?}")]
     OtherKind { asked: MessageKind, got: MessageKind },
 }
 
-/// Bytes a read makes room for at least.
+/// Minimum free space for a read.
 pub(crate) const READ_BYTES_MIN: usize = 16 << 10;
-/// Bytes made room for at once, however much a header announces: a length alone never costs memory.
+/// Maximum free space for a read, whatever length a header announces: a length alone must not cost memory.
 const READ_BYTES_MAX: usize = 1 << 20;
 
-/// Takes the next whole message from the front of `buf`. Its body shares the buffer's memory.
+/// Takes the next complete message from the front of `buf`. Its body shares the buffer's memory.
 pub(crate) fn next_message(buf: &mut BytesMut) -> Result<Option<Message>, ProtocolViolation> {
     let Some((header, kind, body_bytes)) = announced(buf)? else { return Ok(None) };
     if buf.len() < WIRE_HEADER_BYTES + body_bytes {
@@ -42,7 +44,7 @@ pub(crate) fn next_message(buf: &mut BytesMut) -> Result<Option<Message>, Protoc
     Ok(Some(Message { kind, error: header.error(), request_id: header.request_id.get(), body }))
 }
 
-/// How many bytes to make room for behind those in `buf`: the rest of the message that has begun, within limits.
+/// Returns how many bytes to reserve in `buf`: the rest of the message that has begun, within limits.
 pub(crate) fn room_wanted(buf: &BytesMut) -> usize {
     match announced(buf) {
         Ok(Some((_, _, body_bytes))) => {
@@ -70,7 +72,7 @@ mod tests {
     use highwater_protocol::native::{empty_message, error_message};
 
     #[test]
-    fn messages_come_out_whole_however_the_reads_cut_them() {
+    fn messages_are_complete_wherever_the_reads_split_them() {
         let mut stream = Vec::new();
         for id in 1..=3u64 {
             stream.extend_from_slice(&error_message(
@@ -99,7 +101,7 @@ mod tests {
     }
 
     #[test]
-    fn nonsense_is_told_before_memory_is_taken() {
+    fn invalid_headers_are_rejected_before_memory_is_reserved() {
         let mut buf = BytesMut::from(&b"HTTP/1.1 400 Bad Request\r\n\r\n"[..]);
         assert!(matches!(next_message(&mut buf), Err(ProtocolViolation::Kind(_))));
         let mut header = BytesMut::from(&empty_message(MessageKind::Metadata, 1)[..]);
@@ -111,7 +113,7 @@ mod tests {
     }
 
     #[test]
-    fn room_grows_with_what_arrived_and_not_with_what_is_announced() {
+    fn reserved_memory_grows_with_received_bytes_and_not_with_announced_lengths() {
         let mut header = BytesMut::from(&empty_message(MessageKind::Data, 1)[..]);
         header[0..4].copy_from_slice(&(30u32 << 20).to_le_bytes());
         assert_eq!(room_wanted(&header), READ_BYTES_MAX);

@@ -1,10 +1,11 @@
-//! A consumer: what is subscribed, what arrived and waits to be taken, and where each partition stands.
+//! A consumer: its subscriptions, the chunks received, and the state of each partition.
 //!
-//! A partition has two positions: *fetched*, behind the last frame that arrived, where a new subscription begins; and
-//! *delivered*, behind the last record that the user got, which is what is committed. A lost connection leaves what arrived in place
-//! and subscribes again at *fetched*, so nothing is lost and nothing comes twice.
+//! A partition has two positions. *Fetched* is after the last frame received, where a new subscription starts.
+//! *Delivered* is after the last record returned to the user, and is what gets committed. A lost connection leaves
+//! received chunks in place and the partition subscribes again at *fetched*, so no record is lost or delivered twice.
 //!
-//! Memory is bounded by credit: a subscription starts with the window minus what waits, and gets credit for what is taken.
+//! Memory is bounded by credit: a subscription starts with the window minus the bytes already waiting, and gets credit
+//! back for the bytes that the user takes.
 
 use std::collections::VecDeque;
 use std::task::Waker;
@@ -17,18 +18,18 @@ use highwater_protocol::native::{Body, DATA_PREFIX_BYTES, DataPrefix, StartAt, S
 use super::partition_state::{Ownership, PartitionState};
 use crate::error::FetchError;
 
-/// The least credit to subscribe with: enough for the broker to send something.
+/// Minimum credit to subscribe with: enough for the broker to send something.
 const CREDIT_BYTES_MIN: usize = 64 << 10;
 
-/// Names one subscription of one partition: messages of an earlier one are ignored.
+/// Identifies one subscription of one partition. Messages of earlier subscriptions are ignored.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub(crate) struct SubscriptionKey {
-    /// Which of the consumer's partitions, by place.
+    /// Index of the partition in [`ConsumerCore::partitions`].
     pub(crate) index: usize,
     pub(crate) attempt: u64,
 }
 
-/// What frames belong to. Once the partition is given away, or goes on elsewhere, they are worthless.
+/// The state of a partition when frames were fetched. After a reassignment or a seek the frames are discarded.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Origin {
     pub(crate) index: usize,
@@ -38,66 +39,66 @@ pub(crate) struct Origin {
     seeks: u64,
 }
 
-/// Frames that arrived together; or none, in place of records that the broker has lost.
+/// Frames that arrived together. Empty in place of records that the broker has lost.
 #[derive(Debug)]
 pub(crate) struct Chunk {
     pub(crate) origin: Origin,
     pub(crate) frames: Bytes,
-    /// Behind the last record of the frames, or behind those that are lost.
+    /// The offset after the last record of the frames, or after the lost records.
     pub(crate) next_offset: Offset,
 }
 
-/// What the user is to be told next.
+/// The next item for the user.
 #[derive(Debug)]
 pub(crate) enum NextItem {
     Chunk(Chunk),
     Failed(FetchError),
-    /// Every partition reached the end that was asked for, or the consumer was closed.
+    /// Every partition reached the requested end, or the consumer was closed.
     End,
-    /// Nothing yet; the waker is kept.
+    /// Nothing yet; the waker was stored.
     Pending,
 }
 
-/// Credit to be sent on the current subscription.
+/// Credit to send on the current subscription.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct CreditGrant {
     pub(crate) key: SubscriptionKey,
     pub(crate) bytes: u64,
 }
 
-/// What came of an answer or a push.
+/// The result of handling an answer or a push.
 #[derive(Debug)]
 pub(crate) enum SubscriptionOutcome {
     /// The state was updated.
     Applied,
-    /// Of an earlier subscription.
+    /// The message belongs to an earlier subscription.
     Stale,
-    /// The broker ended or refused the subscription.
+    /// The broker rejected or ended the subscription.
     Ended { code: ErrorCode, text: String, position: Option<Offset> },
-    /// The bytes make no sense.
+    /// The message cannot be decoded.
     Malformed(String),
 }
 
-/// What this consumer had to give up without its position being committed.
+/// Progress that was lost because partitions were released before their positions were committed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub(crate) struct UncommittedLoss {
-    /// Something that was delivered.
+    /// Delivered records will be delivered again.
     pub(crate) delivered: bool,
-    /// Something that was processed.
+    /// Processed records will be delivered again.
     pub(crate) processed: bool,
 }
 
-/// See the module's doc.
+/// See the module documentation.
 #[derive(Debug)]
 pub(crate) struct ConsumerCore {
     pub(super) partitions: Vec<PartitionState>,
     buffer_bytes: usize,
     window_bytes: usize,
     until_end: bool,
-    /// The place of the records that the user got last and may still be working on.
+    /// Index of the partition whose records the user got last and may still be processing.
     pub(super) processing: Option<usize>,
     pub(super) lost: UncommittedLoss,
-    /// A partition was given up with a commit that failed unseen.
+    /// A partition was released after a commit of it failed and nobody got the error.
     pub(super) released_with_unreported_failure: bool,
     ready: VecDeque<Chunk>,
     failures: VecDeque<FetchError>,
@@ -106,7 +107,7 @@ pub(crate) struct ConsumerCore {
 }
 
 impl ConsumerCore {
-    /// `buffer_bytes` is shared by the partitions.
+    /// Creates the state for these partitions, which share `buffer_bytes`.
     pub(crate) fn new(
         starts: impl IntoIterator<Item = (u32, StartAt)>,
         buffer_bytes: usize,
@@ -148,18 +149,18 @@ impl ConsumerCore {
         self.closed
     }
 
-    /// Whether what came from there may be used.
+    /// Returns whether frames of this origin may still be used.
     pub(crate) fn is_owned(&self, origin: Origin) -> bool {
         let Some(at) = self.partitions.get(origin.index) else { return false };
         at.ownership == Ownership::Owned && (at.generation, at.seeks) == (origin.generation, origin.seeks)
     }
 
-    /// Whether a partition is this consumer's to read.
+    /// Returns whether the partition is assigned to this consumer.
     pub(crate) fn is_assigned(&self, index: usize) -> bool {
         self.partitions[index].ownership == Ownership::Owned
     }
 
-    /// Whether a place still wants frames.
+    /// Returns whether the partition should have a subscription.
     pub(crate) fn wants_subscription(&self, index: usize) -> bool {
         let state = &self.partitions[index];
         let over = self.until_end && state.is_fetched_to_end();
@@ -168,13 +169,14 @@ impl ConsumerCore {
 
     // Commands.
 
-    /// Another partition, from its first record.
+    /// Adds a partition, to be read from its first record.
     pub(crate) fn add(&mut self, partition: u32) -> usize {
         self.partitions.push(PartitionState::new(partition, StartAt::Earliest));
         self.partitions.len() - 1
     }
 
-    /// Begins a subscription: its key, where it begins and its first credit. None if none is wanted.
+    /// Starts a subscription: returns its key, its start and its first credit. None if the partition should have no
+    /// subscription.
     pub(crate) fn subscribe(&mut self, index: usize) -> Option<(SubscriptionKey, StartAt, u64)> {
         if !self.wants_subscription(index) {
             return None;
@@ -189,7 +191,7 @@ impl ConsumerCore {
         Some((SubscriptionKey { index, attempt: at.attempt }, at.start, credit as u64))
     }
 
-    /// Goes on somewhere else; what arrived is forgotten and the subscription is over.
+    /// Continues at another position. Discards received chunks and ends the subscription.
     pub(crate) fn seek(&mut self, index: usize, to: StartAt) {
         self.drop_chunks(index);
         let at = &mut self.partitions[index];
@@ -205,14 +207,15 @@ impl ConsumerCore {
         };
     }
 
-    /// Goes on somewhere else because what is next does not exist any more: what was committed is no measure for what comes.
+    /// Continues at another position because the current one no longer exists. Committed positions no longer apply.
     pub(crate) fn reset(&mut self, index: usize, to: StartAt) {
         self.seek(index, to);
         let at = &mut self.partitions[index];
         (at.began_at, at.processed, at.committed) = (None, None, None);
     }
 
-    /// Delivers nothing until [`ConsumerCore::resume`]. What arrived is forgotten, so that its memory is there for others.
+    /// Delivers nothing until [`ConsumerCore::resume`]. Discards received chunks to free their memory for other
+    /// partitions.
     pub(crate) fn pause(&mut self, index: usize) {
         self.drop_chunks(index);
         self.end_subscription(index);
@@ -223,20 +226,20 @@ impl ConsumerCore {
         self.share_buffer();
     }
 
-    /// Goes on behind the last record that was delivered.
+    /// Continues after the last record delivered.
     pub(crate) fn resume(&mut self, index: usize) {
         self.partitions[index].paused = false;
         self.share_buffer();
     }
 
-    /// The subscription is over; messages of it are ignored from now on.
+    /// Ends the subscription. Its messages are ignored from now on.
     pub(super) fn end_subscription(&mut self, index: usize) {
         let at = &mut self.partitions[index];
         at.attempt += 1;
         at.subscribed = false;
     }
 
-    /// What arrived is worthless: it is asked for again, from the first record that was not delivered.
+    /// Discards received chunks and fetches again from the first record not delivered.
     pub(crate) fn refetch(&mut self, index: usize) {
         let Some(delivered) = self.partitions[index].delivered else { return };
         let damaged_at = self.partitions[index].damaged_at;
@@ -244,7 +247,7 @@ impl ConsumerCore {
         self.partitions[index].damaged_at = damaged_at;
     }
 
-    /// Tells the user; the partition stops until a seek.
+    /// Reports an error to the user. The partition stops until a seek.
     pub(crate) fn fail(&mut self, index: usize, error: FetchError) {
         let at = &mut self.partitions[index];
         at.attempt += 1;
@@ -254,7 +257,7 @@ impl ConsumerCore {
         self.wake();
     }
 
-    /// Over, for this reason.
+    /// Closes the consumer with an error.
     pub(crate) fn end(&mut self, error: FetchError) {
         if !self.closed {
             self.failures.push_back(error);
@@ -262,13 +265,13 @@ impl ConsumerCore {
         }
     }
 
-    /// Over.
+    /// Closes the consumer.
     pub(crate) fn close(&mut self) {
         self.closed = true;
         self.wake();
     }
 
-    /// What is next for the user.
+    /// Returns the next item for the user.
     pub(crate) fn take(&mut self, waker: &Waker) -> NextItem {
         if let Some(chunk) = self.ready.pop_front() {
             return NextItem::Chunk(chunk);
@@ -286,7 +289,7 @@ impl ConsumerCore {
         NextItem::Pending
     }
 
-    /// Records up to `next` were given to the user.
+    /// Marks records before `next` as delivered.
     pub(crate) fn mark_delivered(&mut self, index: usize, next: Offset, leader_epoch: i32) {
         let at = &mut self.partitions[index];
         at.delivered = at.delivered.max(Some(next));
@@ -296,8 +299,8 @@ impl ConsumerCore {
         }
     }
 
-    /// The user of a stream gets the next record of what was handed out, and has processed those before it. False: it is not to be given
-    /// out any more.
+    /// Delivers the next record to the user of a stream, and marks those before it as processed. Returns false if the
+    /// record must not be delivered any more.
     pub(crate) fn deliver_record(&mut self, origin: Origin, next: Offset) -> bool {
         if !self.is_owned(origin) {
             return false;
@@ -309,7 +312,7 @@ impl ConsumerCore {
         true
     }
 
-    /// A chunk of this many bytes was taken whole. Credit to be sent, once it is worth a message.
+    /// Returns a consumed chunk's bytes as credit. Returns a grant once it is large enough to be worth a message.
     pub(crate) fn return_credit(&mut self, index: usize, bytes: usize) -> Option<CreditGrant> {
         let window = self.window_bytes;
         let at = &mut self.partitions[index];
@@ -329,7 +332,7 @@ impl ConsumerCore {
         let Some(at) = self.current(key) else { return SubscriptionOutcome::Stale };
         let start = Offset(reply.start.get());
         if start.0 < 0 {
-            return SubscriptionOutcome::Malformed(format!("a subscription that begins at offset {start}"));
+            return SubscriptionOutcome::Malformed(format!("the subscription starts at offset {start}"));
         }
         at.subscribed = true;
         at.start = StartAt::Offset(start);
@@ -356,7 +359,7 @@ impl ConsumerCore {
         at.start = StartAt::Offset(next_offset);
         let frames = body.slice(DATA_PREFIX_BYTES..);
         at.waiting_bytes += frames.len();
-        // Behind the end that was asked for there may be more; nobody wants it.
+        // The broker may push records after the requested end; they are not wanted.
         let over = until_end && at.is_fetched_to_end();
         if over {
             at.attempt += 1;
@@ -380,7 +383,7 @@ impl ConsumerCore {
         SubscriptionOutcome::Ended { code, text, position: at.delivered }
     }
 
-    /// The connection was lost. False: of an earlier subscription.
+    /// The connection was lost. Returns false if the subscription was not the current one.
     pub(crate) fn handle_lost(&mut self, key: SubscriptionKey) -> bool {
         let Some(at) = self.current(key) else { return false };
         at.attempt += 1;
@@ -392,7 +395,7 @@ impl ConsumerCore {
         self.partitions.get_mut(key.index).filter(|state| state.attempt == key.attempt)
     }
 
-    /// Whether this subscription is the one its partition has now.
+    /// Returns whether this is its partition's current subscription.
     pub(crate) fn is_current(&self, key: SubscriptionKey) -> bool {
         self.partitions.get(key.index).is_some_and(|state| state.attempt == key.attempt)
     }
@@ -408,14 +411,14 @@ impl ConsumerCore {
         }
     }
 
-    /// Whether every partition has reached the end that was asked for.
+    /// Returns whether every partition has reached the requested end.
     fn is_delivered_to_end(&self) -> bool {
-        // One that an error has stopped gets no further by itself.
+        // A partition that an error has stopped makes no progress by itself.
         let is_over = |state: &PartitionState| state.stopped || state.is_delivered_to_end();
         self.partitions.iter().filter(|state| state.ownership != Ownership::Released).all(is_over)
     }
 
-    /// There are more or fewer partitions to share the buffer; subscriptions adapt as credit flows.
+    /// Divides the buffer among the partitions that are read now. Subscriptions adapt as credit flows.
     pub(super) fn share_buffer(&mut self) {
         let held = self
             .partitions
@@ -432,12 +435,12 @@ impl ConsumerCore {
     }
 }
 
-/// What each of so many partitions may have waiting.
+/// Returns the window of each of `partitions` partitions.
 fn window(buffer_bytes: usize, partitions: usize) -> usize {
     (buffer_bytes / partitions.max(1)).max(CREDIT_BYTES_MIN)
 }
 
-/// The reply to a subscribe in its bytes.
+/// Decodes the reply to a subscribe request.
 pub(crate) fn subscribe_reply(body: &[u8]) -> Result<SubscribeReply, String> {
     SubscribeReply::decode(body).map_err(|error| error.to_string())
 }

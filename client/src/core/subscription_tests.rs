@@ -59,7 +59,7 @@ fn offsets(core: &mut ConsumerCore) -> Vec<i64> {
 }
 
 #[test]
-fn a_lost_subscription_goes_on_behind_what_arrived_without_loss_or_duplicates() {
+fn a_lost_subscription_resumes_after_the_last_frame_received() {
     let log = Log::new(&[3, 3, 3, 3], Compression::None);
     let mut core = core(false);
     let (first, start, _) = subscribe(&mut core);
@@ -80,7 +80,7 @@ fn a_lost_subscription_goes_on_behind_what_arrived_without_loss_or_duplicates() 
 }
 
 #[test]
-fn a_start_that_the_broker_was_to_find_is_asked_for_again_until_it_is_known() {
+fn a_symbolic_start_is_requested_until_the_broker_has_resolved_it() {
     let mut core = ConsumerCore::new([(0, StartAt::Latest)], 1 << 20, false);
     let (first, start, _) = subscribe(&mut core);
     assert_eq!((start, core.partitions()[0].position()), (StartAt::Latest, None));
@@ -124,7 +124,7 @@ fn credit_comes_back_as_chunks_are_taken_and_never_exceeds_the_window() {
 }
 
 #[test]
-fn after_a_seek_nothing_of_before_is_delivered() {
+fn after_a_seek_no_earlier_frames_are_delivered() {
     let log = Log::new(&[3, 3, 3], Compression::None);
     let mut core = core(false);
     let (first, ..) = subscribe(&mut core);
@@ -141,7 +141,7 @@ fn after_a_seek_nothing_of_before_is_delivered() {
 }
 
 #[test]
-fn with_an_end_it_ends_there_although_more_arrives() {
+fn until_end_stops_at_the_end_although_more_records_arrive() {
     let log = Log::new(&[3, 3, 3], Compression::None);
     let mut core = core(true);
     let (key, ..) = subscribe(&mut core);
@@ -157,7 +157,7 @@ fn with_an_end_it_ends_there_although_more_arrives() {
 }
 
 #[test]
-fn an_empty_partition_is_at_its_end_at_once_and_the_waiter_is_woken() {
+fn an_empty_partition_is_immediately_at_its_end_and_wakes_the_waiter() {
     let mut core = core(true);
     let (key, ..) = subscribe(&mut core);
     let count = Arc::new(Count::default());
@@ -168,7 +168,7 @@ fn an_empty_partition_is_at_its_end_at_once_and_the_waiter_is_woken() {
 }
 
 #[test]
-fn a_failure_stops_its_partition_until_a_seek_and_no_other() {
+fn a_failure_stops_only_its_own_partition_until_a_seek() {
     let mut core = ConsumerCore::new([(0, StartAt::Earliest), (1, StartAt::Earliest)], 1 << 20, false);
     let (key, ..) = subscribe(&mut core);
     let refused = core.handle_refused(key, ErrorCode::OffsetOutOfRange, "gone".into());
@@ -184,7 +184,7 @@ fn a_failure_stops_its_partition_until_a_seek_and_no_other() {
 }
 
 #[test]
-fn every_flipped_bit_of_a_batch_frame_is_noticed() {
+fn every_flipped_bit_of_a_batch_frame_is_detected() {
     let log = Log::new(&[2], Compression::Lz4);
     let good = log.data(0..1).slice(DATA_PREFIX_BYTES..);
     for bit in 0..good.len() * 8 {
@@ -196,7 +196,7 @@ fn every_flipped_bit_of_a_batch_frame_is_noticed() {
 }
 
 #[test]
-fn padding_and_internal_frames_are_skipped_and_move_the_position() {
+fn padding_and_internal_frames_are_skipped_and_advance_the_position() {
     let mut log = Log::new(&[2], Compression::None);
     log.padding();
     log.epoch_start();
@@ -213,7 +213,7 @@ fn padding_and_internal_frames_are_skipped_and_move_the_position() {
 }
 
 #[test]
-fn every_codec_comes_out_as_it_went_in() {
+fn every_codec_round_trips() {
     for codec in Compression::ALL {
         let log = Log::new(&[50, 50], *codec);
         let mut core = core(false);

@@ -1,4 +1,4 @@
-//! Frames as a broker has them, for tests.
+//! Frames as a broker stores them, for tests.
 
 use std::ops::Range;
 
@@ -19,7 +19,7 @@ pub(crate) struct Log {
 }
 
 impl Log {
-    /// Batches of so many records each; a record's value is its offset.
+    /// Creates a log with batches of these numbers of records. A record's value is its offset.
     pub(crate) fn new(batches: &[usize], codec: Compression) -> Self {
         let mut log = Self { frames: Vec::new() };
         for records in batches {
@@ -54,7 +54,7 @@ impl Log {
         self.append(&builder.finish(BatchProducer::NONE).unwrap());
     }
 
-    /// Appends a batch that a producer made: its base offset.
+    /// Appends a producer's batch and returns its base offset.
     pub(crate) fn append(&mut self, batch: &[u8]) -> i64 {
         let base = self.next_offset();
         let mut frame = vec![0; frame_bytes(batch.len())];
@@ -79,7 +79,7 @@ impl Log {
         self.frames.push((frame.to_vec(), self.next_offset()));
     }
 
-    /// The frame that holds this offset, by number.
+    /// Returns the index of the frame that holds this offset.
     pub(crate) fn frame_of(&self, offset: i64) -> usize {
         self.frames.iter().take_while(|(_, next)| *next <= offset).count()
     }
@@ -88,7 +88,7 @@ impl Log {
         self.frames.len()
     }
 
-    /// The body of a data message with these frames.
+    /// Returns the body of a data message with these frames.
     pub(crate) fn data(&self, range: Range<usize>) -> Bytes {
         let next = range.end.checked_sub(1).map_or(0, |last| self.frames[last].1);
         let frames: Vec<u8> =
@@ -97,7 +97,7 @@ impl Log {
     }
 }
 
-/// The body of a data message.
+/// Encodes the body of a data message.
 pub(crate) fn data(frames: &[u8], next_offset: i64) -> Bytes {
     let prefix = DataPrefix {
         next_offset: next_offset.into(),

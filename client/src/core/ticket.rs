@@ -1,4 +1,4 @@
-//! The fate of a batch, shared by the deliveries of its records. One allocation for all of them.
+//! The result of a batch, shared by the deliveries of all its records with one allocation.
 
 use std::sync::{Mutex, OnceLock};
 use std::task::{Context, Poll, Waker};
@@ -8,18 +8,18 @@ use highwater_protocol::ids::{Offset, Timestamp};
 use super::failures::BatchFailure;
 use crate::lock::lock;
 
-/// What the broker said of an acknowledged batch.
+/// The broker's acknowledgement of a batch.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Acked {
-    /// Offset of the first record; none if no acknowledgement was asked for.
+    /// Offset of the first record; none if no acknowledgement was requested.
     pub(crate) base_offset: Option<Offset>,
-    /// The time the broker gave all its records, if it did.
+    /// The timestamp that the broker assigned to all its records, if it did.
     pub(crate) log_append_time: Option<Timestamp>,
 }
 
 pub(crate) type BatchResult = Result<Acked, BatchFailure>;
 
-/// See the module's doc.
+/// See the module documentation.
 #[derive(Debug, Default)]
 pub(crate) struct Ticket {
     result: OnceLock<BatchResult>,
@@ -27,7 +27,7 @@ pub(crate) struct Ticket {
 }
 
 impl Ticket {
-    /// Decides. Only the first decision counts: a delivery never changes its mind.
+    /// Sets the result and wakes the waiters. Later calls have no effect: a delivery's result never changes.
     pub(crate) fn resolve(&self, result: BatchResult) {
         if self.result.set(result).is_ok() {
             let waiters = std::mem::take(&mut *lock(&self.waiters));
@@ -39,13 +39,14 @@ impl Ticket {
         self.result.get()
     }
 
-    /// Ready once decided. `waker_index` is where the caller's waker is kept between polls; it begins as none.
+    /// Returns the result once it is set. `waker_index` stores the position of the caller's waker between polls; it
+    /// must start as none.
     pub(crate) fn poll(&self, cx: &mut Context<'_>, waker_index: &mut Option<usize>) -> Poll<&BatchResult> {
         if let Some(result) = self.result.get() {
             return Poll::Ready(result);
         }
         let mut waiters = lock(&self.waiters);
-        // Decided in between: the waiters were taken already, nobody would wake this one.
+        // The result was set in the meantime and the waiters were woken; this one would never be.
         if let Some(result) = self.result.get() {
             return Poll::Ready(result);
         }
@@ -76,7 +77,7 @@ mod tests {
     }
 
     #[test]
-    fn every_waiter_is_woken_once_and_the_first_decision_stays() {
+    fn every_waiter_is_woken_once_and_the_first_result_stays() {
         let ticket = Ticket::default();
         let counts: Vec<_> = (0..3).map(|_| Arc::new(Count::default())).collect();
         let mut waker_indexes = [None; 3];

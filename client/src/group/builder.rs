@@ -154,8 +154,9 @@ impl GroupBuilder {
             known.push((topic.clone(), info.id));
         }
         if !self.cluster.understands(FEATURE_GROUPS) {
-            let text =
-                format!("{what}: the broker is of a version without groups for this client; update it");
+            let text = format!(
+                "{what}: the broker's version does not support groups of native clients; upgrade the broker"
+            );
             let code = ErrorCode::UnsupportedVersion;
             return Err(FetchError::with_code(FetchErrorKind::Refused, Outcome::NotWritten, code, text));
         }

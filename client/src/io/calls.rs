@@ -1,4 +1,4 @@
-//! Requests that any broker can answer, made again while that may help.
+//! Requests that any broker can answer, with retries.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -10,17 +10,17 @@ use super::cluster::Cluster;
 use crate::core::backoff::Backoff;
 use crate::error::{CallError, ConnectErrorKind, Outcome};
 
-/// Whether a call may be made again when nobody knows what came of it.
+/// Whether a call may be retried when its outcome is unknown.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum RetryPolicy {
-    /// Twice is as good as once.
+    /// The request is idempotent.
     Always,
-    /// Only if the request cannot have arrived.
+    /// Only if the broker cannot have received the request.
     IfUnsent,
 }
 
 impl Cluster {
-    /// Asks any broker and reads the answer.
+    /// Sends a request to any broker and decodes the answer.
     pub(crate) async fn call<Q: Body, A: Body>(
         self: &Arc<Self>,
         request: &Q,
@@ -30,7 +30,7 @@ impl Cluster {
         decode(&answer)
     }
 
-    /// As [`Cluster::call`], for an answer without a body.
+    /// Like [`Cluster::call`], for an answer without a body.
     pub(crate) async fn call_empty<Q: Body>(
         self: &Arc<Self>,
         request: &Q,
@@ -39,7 +39,7 @@ impl Cluster {
         self.call_raw(Q::KIND, |id| message(id, request), repeat).await.map(drop)
     }
 
-    /// As [`Cluster::call`], for a request without a body.
+    /// Like [`Cluster::call`], for a request without a body.
     pub(crate) async fn call_without_body<A: Body>(
         self: &Arc<Self>,
         kind: MessageKind,
@@ -95,7 +95,7 @@ impl Cluster {
     }
 }
 
-/// The body of an answer.
+/// Decodes the body of an answer.
 fn decode<B: Body>(body: &[u8]) -> Result<B, CallError> {
     B::decode(body).map_err(|error| CallError::Malformed(error.to_string()))
 }

@@ -1,4 +1,5 @@
-//! What a client knows of its cluster, and its connections: one per (node, shard), made when first needed and again when lost.
+//! A client's state of its cluster, and its connections: one per (node, shard), established on first use and again
+//! after a loss.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -23,12 +24,13 @@ use crate::events::{Event, EventHub};
 use crate::lock::lock;
 use crate::metrics::Metrics;
 
-/// A connection that lived shorter than this does not count as a success: a broker that accepts and drops is not hammered.
+/// A connection that ends sooner does not count as a success, so that the client backs off from a broker that accepts
+/// and closes connections.
 const HEALTHY_LIFE: Duration = Duration::from_secs(1);
 
 const CLIENT_CLOSED: &str = "the client was closed";
 
-/// See the module's doc.
+/// See the module documentation.
 #[derive(Debug)]
 pub(crate) struct Cluster {
     pub(crate) config: Config,
@@ -37,11 +39,11 @@ pub(crate) struct Cluster {
     pub(crate) runtime: Handle,
     known: Mutex<ClusterState>,
     slots: Mutex<AHashMap<(NodeId, ShardId), Arc<ConnSlot>>>,
-    /// For when it does not matter which broker answers and none is connected.
+    /// Backoff for connecting to any broker, when none is connected.
     any: ConnSlot,
-    /// One refresh of metadata at a time; those that waited for it take its result.
+    /// Serialises metadata refreshes; those that waited for one use its result.
     pub(super) refreshing: tokio::sync::Mutex<()>,
-    /// Counts changes of topics.
+    /// Incremented when a topic changes.
     pub(super) changes: watch::Sender<u64>,
     closed: AtomicBool,
 }
@@ -50,11 +52,11 @@ pub(crate) struct Cluster {
 pub(super) struct ClusterState {
     pub(super) cluster: Option<ClusterId>,
     pub(super) nodes: AHashMap<NodeId, NodeInfo>,
-    /// Where a node was last reached: the way back to one that advertises an address nobody reaches.
+    /// The address at which a node was last reached, as a fallback if it advertises an unreachable one.
     pub(super) reached_at: AHashMap<NodeId, Arc<str>>,
     pub(super) topics: AHashMap<String, (Instant, Arc<TopicInfo>)>,
     pub(super) last_failure: Option<ConnectError>,
-    /// What the broker greeted last understands.
+    /// The features of the broker that was connected to last.
     features: u64,
 }
 
@@ -79,12 +81,12 @@ impl Cluster {
         self.known().cluster
     }
 
-    /// Whether the broker understands this feature of the protocol.
+    /// Returns whether the broker supports this protocol feature.
     pub(crate) fn understands(&self, feature: u64) -> bool {
         self.known().features & feature != 0
     }
 
-    /// Changes whenever a topic known here does.
+    /// Returns a receiver that changes whenever a known topic does.
     pub(crate) fn changes(&self) -> watch::Receiver<u64> {
         self.changes.subscribe()
     }
@@ -93,7 +95,7 @@ impl Cluster {
         self.closed.load(Ordering::Relaxed)
     }
 
-    /// Ends every connection, for good.
+    /// Closes all connections, for good.
     pub(crate) fn close(&self) {
         self.closed.store(true, Ordering::Relaxed);
         for slot in self.slots().values() {
@@ -104,14 +106,14 @@ impl Cluster {
         self.changes.send_modify(|changes| *changes += 1);
     }
 
-    /// The first connection: every bootstrap address once.
+    /// Establishes the first connection. Tries every bootstrap address once.
     pub(crate) async fn bootstrap(self: &Arc<Self>) -> Result<(), ConnectError> {
         self.connect_any().await.map(drop)
     }
 
     // Connections.
 
-    /// A connection to any broker, waiting as long as it takes.
+    /// Returns a connection to any broker, waiting until there is one.
     pub(super) async fn any(self: &Arc<Self>) -> Result<Arc<Conn>, ConnectError> {
         loop {
             if let Some(conn) = self.live() {
@@ -133,7 +135,7 @@ impl Cluster {
         }
     }
 
-    /// The connection to a shard. One attempt, after the pause that failures before it ask for.
+    /// Returns the connection to a shard. Makes one attempt, after the pause that earlier failures require.
     pub(super) async fn connection(
         self: &Arc<Self>,
         node: NodeId,
@@ -182,7 +184,7 @@ impl Cluster {
                 Ok(())
             } else {
                 Err(format!(
-                    "expected was shard {shard} of node {node}, there is shard {} of node {}",
+                    "expected shard {shard} of node {node}, found shard {} of node {}",
                     hello.shard, hello.node
                 ))
             }
@@ -216,8 +218,9 @@ impl Cluster {
         Ok(self.adopt(greeted))
     }
 
-    /// Puts a new connection into its slot and lets it run. One that another attempt put there in the meantime stays, and the new one
-    /// is ended: who is subscribed there must not be left with a connection that nobody knows of.
+    /// Puts a new connection into its slot and starts its driver. If another attempt has filled the slot in the
+    /// meantime, that connection is kept and the new one is closed: otherwise its subscribers would be left on a
+    /// connection that is in no slot.
     fn adopt(self: &Arc<Self>, greeted: Handshake<TcpStream>) -> Arc<Conn> {
         let Handshake { stream, rest, hello, address } = greeted;
         let conn = Arc::new(Conn::new(hello.node, hello.shard, address.clone()));
@@ -236,7 +239,7 @@ impl Cluster {
             }
             *there = Some((conn.clone(), Instant::now()));
         }
-        // Whoever closed the client before that did not find the connection.
+        // If the client was closed before this, the close did not find the connection.
         if self.is_closed() {
             conn.close(CLIENT_CLOSED);
         }
@@ -269,7 +272,8 @@ impl Cluster {
         conn
     }
 
-    /// Where to try a node: what it advertises, unless that is no place, and where it was reached before.
+    /// Returns the addresses to try for a node: the advertised one, if it can be connected to, and the last one that
+    /// worked.
     fn addresses_of(&self, node: NodeId) -> Vec<Arc<str>> {
         let known = self.known();
         let advertised = known.nodes.get(&node).map(|info| info.address.as_str());

@@ -1,4 +1,4 @@
-//! Commits that go on when nobody waits for them any more.
+//! Commits that continue when their caller stops waiting.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -12,12 +12,13 @@ use crate::error::{CommitError, CommitErrorKind, Outcome};
 
 type Committed = Result<(), CommitError>;
 
-/// What is done with the error of a commit whose caller did not wait for it.
+/// Receives the error of a commit whose caller stopped waiting.
 pub(super) trait OnUnreported: Fn(CommitError) + Send + Sync + 'static {}
 
 impl<F: Fn(CommitError) + Send + Sync + 'static> OnUnreported for F {}
 
-/// Runs a commit as a task of its own. If whoever waits for this is gone when it fails, `on_unreported` gets the error.
+/// Runs a commit as a task of its own. If it fails after the caller dropped the returned future, `on_unreported` gets
+/// the error.
 pub(super) fn run<U: OnUnreported>(
     runtime: &Handle,
     commit: impl Future<Output = Committed> + Send + 'static,
@@ -55,7 +56,7 @@ impl<U: OnUnreported> Future for Commit<U> {
 
 impl<U: OnUnreported> Drop for Commit<U> {
     fn drop(&mut self) {
-        // It may have been answered and not been polled since.
+        // The result may have arrived since the last poll.
         self.receiver.close();
         if let Ok(Err(error)) = self.receiver.try_recv() {
             (self.on_unreported)(error);

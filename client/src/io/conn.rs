@@ -1,4 +1,4 @@
-//! A handle to one connection: puts requests into the queue that the connection's [`Driver`](super::driver::Driver) works off.
+//! A handle to one connection: queues requests for the connection's [`Driver`](super::driver::Driver).
 
 use std::future::Future;
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -17,15 +17,15 @@ use crate::core::conn::ConnCore;
 use crate::error::CallError;
 use crate::lock::lock;
 
-/// The hello took the first id.
+/// The hello used the first id.
 pub(crate) const FIRST_REQUEST_ID: u64 = 2;
 
-/// Who waits for an answer.
+/// The recipient of an answer.
 #[derive(Debug)]
 pub(crate) enum Call {
     Once(oneshot::Sender<Result<Bytes, CallError>>),
     Produce(SentBatch),
-    /// Nobody: it was asked to see whether the broker is still there.
+    /// None: a keep-alive request.
     Ping,
 }
 
@@ -42,13 +42,13 @@ pub(crate) struct Conn {
     state: Mutex<State>,
 }
 
-/// What the handle and the driver share.
+/// State shared by the handle and the driver.
 #[derive(Debug)]
 pub(super) struct State {
     pub(super) core: ConnCore<Call, Subscriber>,
-    /// Wakes the driver, while it has nothing to do.
+    /// Wakes the driver while it is idle.
     pub(super) waker: Option<Waker>,
-    /// Why it is closed, or is to be.
+    /// Why the connection is closed or must be closed.
     pub(super) closed: Option<Arc<str>>,
 }
 
@@ -62,14 +62,15 @@ impl Conn {
         self.lock().closed.is_some()
     }
 
-    /// Ends the connection.
+    /// Closes the connection.
     pub(crate) fn close(&self, reason: &str) {
         let mut state = self.lock();
         state.closed.get_or_insert_with(|| reason.into());
         wake(state);
     }
 
-    /// Asks and waits for the answer. The request is queued at once, not when the future is first polled.
+    /// Sends a request and waits for the answer. The request is queued immediately, not when the future is first
+    /// polled.
     pub(crate) fn call<M: FnOnce(u64) -> Bytes>(
         &self,
         kind: MessageKind,
@@ -93,7 +94,8 @@ impl Conn {
         }
     }
 
-    /// Sends a batch. Its sink gets the broker's answer, or learns that the batch has left if no answer was asked for.
+    /// Sends a batch. Its sink gets the broker's answer, or a notification once the batch was written if no answer was
+    /// requested.
     pub(crate) fn produce(
         &self,
         to: TopicPartition,
@@ -110,7 +112,7 @@ impl Conn {
         Ok(())
     }
 
-    /// Opens a subscription and says its number.
+    /// Opens a subscription and returns its id.
     pub(crate) fn subscribe(
         &self,
         request: &SubscribeRequest,
@@ -122,7 +124,7 @@ impl Conn {
         Ok(id)
     }
 
-    /// Gives a subscription more credit.
+    /// Grants a subscription more credit.
     pub(crate) fn credit(&self, subscription: u64, bytes: u64) {
         let Ok(mut state) = self.open() else { return };
         state.core.send_credit(subscription, message(subscription, &Credit { bytes: bytes.into() }));

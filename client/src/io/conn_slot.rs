@@ -1,4 +1,4 @@
-//! A place for a connection: the one there is, and the pace of attempts to make one.
+//! A slot for a connection: the current connection, and the backoff of attempts to establish one.
 
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
@@ -7,11 +7,11 @@ use super::conn::Conn;
 use crate::core::backoff::Backoff;
 use crate::lock::lock;
 
-/// A place for a connection.
+/// A slot for a connection to one shard.
 #[derive(Debug)]
 pub(super) struct ConnSlot {
     conn: Mutex<Option<(Arc<Conn>, Instant)>>,
-    /// Held while connecting: one attempt at a time.
+    /// Locked while connecting, so that there is one attempt at a time.
     pub(super) attempts: tokio::sync::Mutex<Attempts>,
 }
 
@@ -29,7 +29,7 @@ impl ConnSlot {
         }
     }
 
-    /// The connection and since when it stands.
+    /// Returns the connection and when it was established.
     pub(super) fn conn(&self) -> MutexGuard<'_, Option<(Arc<Conn>, Instant)>> {
         lock(&self.conn)
     }
@@ -40,21 +40,21 @@ impl ConnSlot {
 }
 
 impl Attempts {
-    /// Waits out the pause that the last failure asks for.
+    /// Waits for the pause after the last failure to end.
     pub(super) async fn wait(&mut self) {
         if let Some(at) = self.not_before {
             tokio::time::sleep_until(at.into()).await;
         }
     }
 
-    /// Counts a failure and says how long it will be until the next attempt.
+    /// Counts a failure and returns the pause until the next attempt.
     pub(super) fn fail(&mut self) -> Duration {
         let wait = self.backoff.fail(rand::random());
         self.not_before = Some(Instant::now() + wait);
         wait
     }
 
-    /// Failures since the last success.
+    /// Returns the number of failures since the last success.
     pub(super) fn failures(&self) -> u32 {
         self.backoff.failures()
     }
@@ -65,7 +65,8 @@ impl Attempts {
     }
 }
 
-/// Whether an advertised address can be connected to: the address that means "every address of this machine" cannot.
+/// Returns whether an advertised address can be connected to. The wildcard address, which means every address of the
+/// broker's machine, cannot.
 pub(super) fn is_connectable(address: &str) -> bool {
     let host = address.rsplit_once(':').map_or(address, |(host, _)| host);
     !matches!(host, "" | "0.0.0.0" | "[::]" | "::")
@@ -76,7 +77,7 @@ mod tests {
     use super::is_connectable;
 
     #[test]
-    fn an_address_that_means_every_address_is_no_place_to_connect_to() {
+    fn a_wildcard_address_cannot_be_connected_to() {
         for address in ["0.0.0.0:9191", "[::]:9191", ":9191", ""] {
             assert!(!is_connectable(address), "{address}");
         }

@@ -1,4 +1,4 @@
-//! From an address to a connection that has said hello.
+//! Connects to an address and performs the handshake.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,30 +17,31 @@ use super::conn::FIRST_REQUEST_ID;
 use crate::core::split::{READ_BYTES_MIN, next_message};
 use crate::error::{ConnectError, ConnectErrorKind, Outcome};
 
-/// Head start of an address before the next one is tried beside it.
+/// Time an address has before the next one is tried as well.
 const HEAD_START: Duration = Duration::from_millis(300);
 const HELLO_ID: u64 = FIRST_REQUEST_ID - 1;
 
-/// What a client says of itself.
+/// What the client sends in its hello.
 #[derive(Clone, Debug)]
 pub(crate) struct HelloParams {
     pub(crate) client_name: String,
     pub(crate) shard: Option<ShardId>,
-    /// Talk to no other cluster.
+    /// Reject brokers of any other cluster.
     pub(crate) cluster: Option<ClusterId>,
 }
 
-/// A connection that can be used.
+/// An established connection with the broker's hello.
 #[derive(Debug)]
 pub(crate) struct Handshake<S> {
     pub(crate) stream: S,
-    /// What was read behind the hello's answer.
+    /// Bytes read after the answer to the hello.
     pub(crate) rest: BytesMut,
     pub(crate) hello: HelloReply,
     pub(crate) address: Arc<str>,
 }
 
-/// The first of the addresses that answers as a broker should and passes `check`. Each has a head start of a moment on the next.
+/// Connects to the first of the addresses that completes the handshake and passes `check`. Each address gets a short
+/// head start over the next.
 pub(crate) async fn connect_first(
     addresses: &[Arc<str>],
     hello_params: &HelloParams,
@@ -77,7 +78,7 @@ fn all_failed(failures: &[ConnectError]) -> ConnectError {
         ),
         [only] => only.clone(),
         [first, ..] => {
-            // One that may work later outweighs those that never will.
+            // If a retry may succeed at one address, report that kind.
             let kind = failures.iter().find(|failure| failure.is_retryable()).unwrap_or(first).kind();
             let texts: Vec<_> = failures.iter().map(ToString::to_string).collect();
             ConnectError::new(kind, Outcome::NotWritten, texts.join("; ")).caused_by(first.clone())
@@ -103,7 +104,9 @@ async fn connect(
     })?;
     if let Some(cluster) = hello_params.cluster.filter(|cluster| *cluster != greeted.hello.cluster) {
         let other = greeted.hello.cluster;
-        let text = format!("{address}: the broker there is of cluster {other}, not of {cluster} as before");
+        let text = format!(
+            "{address}: the broker belongs to cluster {other}, but the client connected to cluster {cluster} before"
+        );
         return Err(failed(ConnectErrorKind::OtherCluster, text));
     }
     match check(&greeted.hello) {
@@ -118,17 +121,16 @@ async fn open(address: &Arc<str>) -> Result<TcpStream, ConnectError> {
         let kind = if error.kind() == std::io::ErrorKind::InvalidInput {
             ConnectErrorKind::Address
         } else {
-            // The name server may be what is missing.
+            // The name server may be unavailable.
             ConnectErrorKind::Unreachable
         };
-        failed(kind, format!("{address}: cannot be resolved: {error}; expected is `host:port`"))
-            .caused_by(error)
+        failed(kind, format!("{address}: cannot be resolved: {error}; expected `host:port`")).caused_by(error)
     })?;
     let mut last = None;
     for resolved in resolved {
         match TcpStream::connect(resolved).await {
             Ok(stream) => {
-                // Requests are coalesced here; the kernel must not wait for more of them.
+                // The client coalesces requests itself; the kernel must not delay them.
                 let _ = stream.set_nodelay(true);
                 return Ok(stream);
             }
@@ -143,7 +145,7 @@ async fn open(address: &Arc<str>) -> Result<TcpStream, ConnectError> {
     })
 }
 
-/// Says hello and waits for the answer.
+/// Sends the hello and waits for the answer.
 pub(crate) async fn greet<S: AsyncRead + AsyncWrite + Unpin>(
     mut stream: S,
     address: Arc<str>,
@@ -156,7 +158,7 @@ pub(crate) async fn greet<S: AsyncRead + AsyncWrite + Unpin>(
         version_max: PROTOCOL_VERSION,
         features: FEATURE_GROUPS | FEATURE_DAMAGE,
         shard: hello_params.shard,
-        // Compared with the answer instead, which says more than a refusal.
+        // The client compares the cluster itself, for a better error than the broker's.
         cluster: None,
         client_name: hello_params.client_name.clone(),
     };
@@ -179,7 +181,7 @@ pub(crate) async fn greet<S: AsyncRead + AsyncWrite + Unpin>(
         return Err(refused(&address, code, &error_text(&answer.body)));
     }
     if answer.kind != MessageKind::Hello || answer.request_id != HELLO_ID {
-        return Err(failed(ConnectErrorKind::NotHighwater, "the answer to the hello is none".into()));
+        return Err(failed(ConnectErrorKind::NotHighwater, "unexpected answer to the hello".into()));
     }
     let hello = HelloReply::decode(&answer.body)
         .map_err(|error| failed(ConnectErrorKind::NotHighwater, error.to_string()))?;
@@ -188,6 +190,6 @@ pub(crate) async fn greet<S: AsyncRead + AsyncWrite + Unpin>(
 
 fn refused(address: &str, code: ErrorCode, text: &str) -> ConnectError {
     let kind = if code.is_retryable() { ConnectErrorKind::Unreachable } else { ConnectErrorKind::Refused };
-    let text = format!("{address}: the broker refuses the connection: {text} ({code})");
+    let text = format!("{address}: the broker rejected the connection: {text} ({code})");
     ConnectError::with_code(kind, Outcome::NotWritten, code, text)
 }

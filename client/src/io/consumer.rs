@@ -1,4 +1,4 @@
-//! A consumer's tasks: one per partition keeps it subscribed; frames go from the connection straight into the core.
+//! A consumer's tasks. One task per partition keeps it subscribed; connections pass frames directly to the core.
 
 use std::fmt::Debug;
 use std::future::Future;
@@ -27,29 +27,29 @@ use crate::error::{
 use crate::events::Event;
 use crate::lock::lock;
 
-/// What the consumer, its tasks and the connections share.
+/// State shared by the consumer, its tasks and the connections.
 #[derive(Debug)]
 pub(crate) struct ConsumerShared {
     pub(crate) topic: Arc<str>,
     pub(crate) topic_id: TopicId,
     commit_target: CommitTarget,
     pub(crate) cluster: Arc<Cluster>,
-    /// Where to go on when a position no longer exists.
+    /// Where to continue when a position no longer exists.
     pub(crate) reset: Option<StartAt>,
     core: Mutex<ConsumerCore>,
     tasks: Mutex<Vec<Arc<PartitionTask>>>,
-    /// Commits go one after the other: an older one must not overtake.
+    /// Serialises commits: a later one must not be overtaken by an earlier one.
     committing: Arc<tokio::sync::Mutex<()>>,
-    /// Why a commit failed that nobody waited for.
+    /// The error of the last commit that failed after its caller stopped waiting.
     unreported_commit: Mutex<Option<CommitError>>,
 }
 
 /// The future of a commit.
 pub(crate) type CommitFuture = Pin<Box<dyn Future<Output = Result<(), CommitError>> + Send>>;
 
-/// Commits for the topics of a group.
+/// Commits batches for a group.
 pub(crate) trait CommitBatch: Debug + Send + Sync {
-    /// Commits the position after a batch that was delivered in a tenure of its partition.
+    /// Commits the position after a batch that was delivered under this generation of its partition.
     fn commit_batch(
         self: Arc<Self>,
         topic: Arc<str>,
@@ -58,7 +58,7 @@ pub(crate) trait CommitBatch: Debug + Send + Sync {
     ) -> CommitFuture;
 }
 
-/// For whom positions are kept.
+/// Where positions are committed.
 #[derive(Debug)]
 pub(crate) enum CommitTarget {
     None,
@@ -66,13 +66,13 @@ pub(crate) enum CommitTarget {
     Group(Weak<dyn CommitBatch>),
 }
 
-/// What ties a partition's task to the rest.
+/// State shared by a partition's task and the consumer.
 #[derive(Debug, Default)]
 struct PartitionTask {
-    /// The partition's state changed.
+    /// Notified when the partition's state changes.
     changed: Notify,
     active: Mutex<Option<ActiveSubscription>>,
-    /// The broker refused the last subscription with this.
+    /// The retryable error that ended the last subscription.
     refused: Mutex<Option<ErrorCode>>,
 }
 
@@ -109,7 +109,7 @@ impl ConsumerShared {
         lock(&self.core)
     }
 
-    /// Starts the task of every partition that has none yet.
+    /// Spawns a task for every partition that has none yet.
     pub(crate) fn start(self: &Arc<Self>) {
         let partitions: Vec<u32> = self.core().partitions().iter().map(|state| state.partition).collect();
         let mut tasks = lock(&self.tasks);
@@ -122,7 +122,7 @@ impl ConsumerShared {
         }
     }
 
-    /// Subscribes to the partitions that are new.
+    /// Adds partitions that are new in the topic's metadata.
     fn note_partitions(self: &Arc<Self>) {
         let Some(partitions) = self.cluster.partitions_of(&self.topic) else { return };
         {
@@ -136,14 +136,14 @@ impl ConsumerShared {
         self.start();
     }
 
-    /// The partition's task looks again.
+    /// Wakes the partition's task.
     pub(crate) fn changed(&self, index: usize) {
         if let Some(task) = self.task(index) {
             task.changed.notify_one();
         }
     }
 
-    /// Ends it all.
+    /// Closes the consumer.
     pub(crate) fn close(&self) {
         self.core().close();
         for task in lock(&self.tasks).iter() {
@@ -163,10 +163,7 @@ impl ConsumerShared {
             return Err(CommitError::new(
                 CommitErrorKind::Unnamed,
                 Outcome::NotWritten,
-                format!(
-                    "the consumer of {} has no name to commit under; give it one with .name(..)",
-                    self.topic
-                ),
+                format!("the consumer of {} has no name to commit under; set one with .name(..)", self.topic),
             ));
         };
         let turn = self.committing.clone().lock_owned().await;
@@ -185,7 +182,7 @@ impl ConsumerShared {
             let sent = shared.cluster.call_empty(&request, RetryPolicy::Always).await;
             sent.map_err(|error| {
                 let what =
-                    format_args!("positions of {} in {} not committed", request.consumer, shared.topic);
+                    format_args!("cannot commit positions of {} in {}", request.consumer, shared.topic);
                 CommitError::from_call(what, &error)
             })?;
             let mut core = shared.core();
@@ -207,14 +204,15 @@ impl ConsumerShared {
         commits::run(&self.cluster.runtime, commit, on_unreported).await
     }
 
-    /// Waits for the commits that were begun. The error of one that nobody waited for, if no later one made up for it.
+    /// Waits for pending commits. Returns the error of one that failed after its caller stopped waiting, unless a later
+    /// one succeeded.
     pub(crate) async fn unreported_commit_failure(&self) -> Result<(), CommitError> {
         drop(self.committing.lock().await);
         let error = lock(&self.unreported_commit).take();
         error.filter(|_| self.core().has_unreported_failure()).map_or(Ok(()), Err)
     }
 
-    /// Commits the position behind a batch of a tenure of its partition.
+    /// Commits the position after a batch that was delivered under this generation of its partition.
     pub(crate) async fn commit_batch(
         self: &Arc<Self>,
         generation: u64,
@@ -248,11 +246,11 @@ impl ConsumerShared {
             }
             SubscriptionOutcome::Stale => return,
             SubscriptionOutcome::Malformed(text) => {
-                tracing::warn!(topic = %self.topic, %text, "the broker's answer makes no sense");
+                tracing::warn!(topic = %self.topic, %text, "the broker's answer cannot be decoded");
                 if let Some(task) = self.task(key.index)
                     && let Some(active) = lock(&task.active).as_ref()
                 {
-                    active.conn.close("an answer that makes no sense");
+                    active.conn.close("an answer cannot be decoded");
                 }
                 return;
             }
@@ -263,7 +261,7 @@ impl ConsumerShared {
         self.changed(key.index);
     }
 
-    /// A subscription was refused or ended: again, elsewhere, or the user is told.
+    /// Handles a rejected or ended subscription: retries, continues at the reset position, or reports an error.
     fn handle_subscription_error(&self, index: usize, code: ErrorCode, text: &str, position: Option<Offset>) {
         let partition = self.core().partitions()[index].partition;
         if code.is_retryable() {
@@ -321,7 +319,7 @@ impl SubscriptionSink for ConsumerShared {
     }
 }
 
-/// Subscribes, and again after every loss, until the consumer is closed.
+/// Keeps the partition subscribed until the consumer is closed.
 async fn keep_subscribed(
     shared: Arc<ConsumerShared>,
     task: Arc<PartitionTask>,
@@ -376,7 +374,8 @@ async fn keep_subscribed(
     }
 }
 
-/// The way to the partition's leader; none if nobody wants it any more. A broker that is away must not keep a consumer that is gone.
+/// Returns a connection to the partition's leader. None if the subscription is no longer wanted: a consumer that was
+/// dropped must not wait for an unreachable broker.
 async fn route(
     shared: &ConsumerShared,
     task: &PartitionTask,
@@ -405,11 +404,11 @@ fn unroutable(shared: &ConsumerShared, index: usize, partition: u32, error: &Cal
     }
 }
 
-/// Subscribes to partitions that the topic gets later, from their first record, until `gone`.
+/// Subscribes to partitions that are added to the topic, from their first record, until `gone`.
 pub(crate) async fn watch_partitions(shared: Weak<ConsumerShared>, mut gone: oneshot::Receiver<()>) {
     let Some(mut changes) = shared.upgrade().map(|shared| shared.cluster.changes()) else { return };
     loop {
-        // First of all: they may have come after the topic was looked at and before changes were.
+        // First, because partitions may have been added between the topic lookup and the subscription to changes.
         let Some(consumer) = shared.upgrade() else { return };
         consumer.note_partitions();
         drop(consumer);

@@ -1,4 +1,5 @@
-//! The task of one connection: owns the socket, reads, writes, watches the clock, and delivers what arrives.
+//! The task of one connection: owns the socket, reads, writes, checks timeouts, and delivers messages to their
+//! recipients.
 
 use std::collections::VecDeque;
 use std::future::Future;
@@ -21,19 +22,19 @@ use crate::error::CallError;
 use crate::limits::UNACKNOWLEDGED_BATCHES_MAX;
 use crate::metrics::Metrics;
 
-/// Pieces given to the socket in one call.
+/// Maximum number of slices passed to the socket in one call.
 const SLICES_MAX: usize = 64;
 
-/// When a connection that says nothing is asked, and when it is given up.
+/// When a silent connection is probed, and when it is given up.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Timeouts {
-    /// Silence after which the broker is asked whether it is there.
+    /// Silence after which a keep-alive request is sent.
     pub(crate) keep_alive: Duration,
     /// Silence, with a request open, after which the connection is given up.
     pub(crate) request_timeout: Duration,
 }
 
-/// Reads, writes and watches the clock until the connection ends. Resolves to why it did.
+/// A future that reads, writes and checks timeouts until the connection ends. Resolves to the reason.
 pub(crate) struct Driver<S> {
     conn: Arc<Conn>,
     stream: S,
@@ -47,7 +48,7 @@ pub(crate) struct Driver<S> {
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
-    /// `buf` holds what was read behind the hello's answer.
+    /// Creates the driver. `buf` holds the bytes read after the answer to the hello.
     pub(crate) fn new(
         conn: Arc<Conn>,
         stream: S,
@@ -68,7 +69,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
             }
             let read = pin!(self.stream.read_buf(&mut self.buf)).poll(cx);
             match ready!(read) {
-                Ok(0) => return Poll::Ready("the broker closed it".into()),
+                Ok(0) => return Poll::Ready("the broker closed the connection".into()),
                 Err(error) => return Poll::Ready(error.to_string()),
                 Ok(n) => self.metrics.bytes_read.add(n as u64),
             }
@@ -96,7 +97,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
             }
         }
         drop(state);
-        // Without the lock: whoever hears may want to send.
+        // Deliver without holding the lock: recipients may send on this connection.
         for event in self.events.drain(..) {
             deliver(event, &self.metrics, &mut self.unacknowledged);
         }
@@ -105,7 +106,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
 
     fn poll_write(&mut self, cx: &mut Context<'_>) -> Poll<String> {
         let ended = self.write(cx);
-        // Without the lock, as above.
+        // Without holding the lock, as above.
         for event in self.events.drain(..) {
             deliver(event, &self.metrics, &mut self.unacknowledged);
         }
@@ -130,14 +131,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
             let count = state.core.gather(&mut slices);
             let written = Pin::new(&mut self.stream).poll_write_vectored(cx, &slices[..count]);
             match written {
-                Poll::Ready(Ok(0)) => return Poll::Ready("the broker takes no more bytes".into()),
+                Poll::Ready(Ok(0)) => return Poll::Ready("the broker accepts no more data".into()),
                 Poll::Ready(Ok(n)) => {
                     state.core.finish_write(n, &mut self.events);
                     self.metrics.bytes_written.add(n as u64);
                 }
                 Poll::Ready(Err(error)) => return Poll::Ready(error.to_string()),
                 Poll::Pending => {
-                    // Woken by the socket, and by `close`.
+                    // The socket or `close` wakes the task.
                     state.waker = Some(cx.waker().clone());
                     return Poll::Pending;
                 }
@@ -179,7 +180,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Future for Driver<S> {
         let ended = [
             this.poll_read(cx),
             this.poll_clock(cx),
-            // Last: answers and the clock may have queued something.
+            // Last, because answers and timeouts may have queued requests.
             this.poll_write(cx),
         ];
         ended.into_iter().find(Poll::is_ready).unwrap_or(Poll::Pending)
@@ -192,11 +193,11 @@ impl Timeouts {
     }
 }
 
-/// However the task ends, everyone who waits is told.
+/// However the task ends, everyone who waits is notified.
 impl<S> Drop for Driver<S> {
     fn drop(&mut self) {
         let mut state = self.conn.lock();
-        let reason = state.closed.get_or_insert_with(|| "it was closed".into()).clone();
+        let reason = state.closed.get_or_insert_with(|| "the connection was closed".into()).clone();
         let orphans = state.core.handle_closed();
         drop(state);
         for (call, sent) in orphans.calls {
@@ -217,10 +218,10 @@ impl<S> Drop for Driver<S> {
     }
 }
 
-/// Batches that left without asking for an acknowledgement, by their requests: a refusal that comes later is theirs. The oldest go first.
+/// Batches sent without requesting an acknowledgement, to attribute late rejections. The oldest are dropped first.
 type Unacknowledged = VecDeque<UnacknowledgedBatch>;
 
-/// A batch that left. Its producer may be gone since.
+/// A batch that was written. Its producer may be gone.
 struct UnacknowledgedBatch {
     id: u64,
     sink: Weak<dyn ProduceSink>,
@@ -231,7 +232,7 @@ struct UnacknowledgedBatch {
 fn deliver(event: ConnEvent<Call, Subscriber>, metrics: &Metrics, unacknowledged: &mut Unacknowledged) {
     match event {
         ConnEvent::Answered(Call::Once(sender), answer) => {
-            // The asker may be gone: then nobody wants to know.
+            // The caller may have stopped waiting.
             let _ = sender.send(answer.map_err(|(code, text)| CallError::Refused { code, text }));
         }
         ConnEvent::Answered(Call::Produce(SentBatch { sink, lane, batch, sent_at, .. }), answer) => {
@@ -250,7 +251,7 @@ fn deliver(event: ConnEvent<Call, Subscriber>, metrics: &Metrics, unacknowledged
             if let Some((left, sink)) = left.and_then(|left| Some((left, left.sink.upgrade()?))) {
                 sink.handle_late_rejection(left.lane, left.records, (code, text));
             } else {
-                tracing::warn!(%code, text, "a batch without acknowledgement was refused");
+                tracing::warn!(%code, text, "the broker rejected a batch without acknowledgement");
             }
         }
         ConnEvent::Answered(Call::Ping, _) | ConnEvent::Sent(..) => {}

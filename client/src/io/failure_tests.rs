@@ -20,7 +20,7 @@ async fn send_refused(broker: &FakeBroker, producer: &Producer, value: &'static 
 }
 
 #[tokio::test]
-async fn a_failure_that_nobody_saw_comes_out_of_the_next_flush_with_its_record_and_only_once() {
+async fn an_unseen_failure_is_returned_once_by_the_next_flush_with_its_record() {
     let broker = FakeBroker::start(1).await;
     let producer = client(&broker).await.producer("orders").await.unwrap();
     send_refused(&broker, &producer, "lost").await;
@@ -57,7 +57,7 @@ async fn a_failure_that_its_delivery_returned_is_not_reported_again() {
 }
 
 #[tokio::test]
-async fn what_timed_out_while_the_broker_was_away_comes_out_of_a_flush_long_after() {
+async fn a_late_flush_returns_records_that_timed_out_while_the_broker_was_unreachable() {
     let broker = FakeBroker::start(1).await;
     let client = client(&broker).await;
     let producer = client.producer("orders").delivery_timeout(Duration::from_millis(100)).await.unwrap();
@@ -75,7 +75,7 @@ async fn what_timed_out_while_the_broker_was_away_comes_out_of_a_flush_long_afte
 }
 
 #[tokio::test]
-async fn of_many_failures_all_are_counted_and_the_first_are_kept() {
+async fn all_failures_are_counted_and_the_first_records_are_kept() {
     let broker = FakeBroker::start(1).await;
     let producer = client(&broker).await.producer("orders").linger(Duration::from_mins(1)).await.unwrap();
     broker.script([(MessageKind::Produce, Fault::Refuse(ErrorCode::InvalidTimestamp))]);
@@ -99,7 +99,7 @@ async fn two_flushes_that_wait_for_the_same_record_both_fail() {
 }
 
 #[tokio::test]
-async fn a_client_that_is_closed_leaves_what_it_gave_up_to_the_producers_close() {
+async fn failures_of_a_closed_client_count_as_seen_once_their_deliveries_return_them() {
     let broker = FakeBroker::start(1).await;
     let client = client(&broker).await;
     let producer = client.producer("orders").await.unwrap();
@@ -115,7 +115,7 @@ async fn a_client_that_is_closed_leaves_what_it_gave_up_to_the_producers_close()
 }
 
 #[tokio::test]
-async fn a_producer_that_is_dropped_leaves_an_event_of_what_failed() {
+async fn dropping_a_producer_emits_an_event_for_unreported_failures() {
     let broker = FakeBroker::start(1).await;
     let client = client(&broker).await;
     let mut events = client.events();
@@ -132,7 +132,7 @@ async fn a_producer_that_is_dropped_leaves_an_event_of_what_failed() {
 }
 
 #[tokio::test]
-async fn closing_a_named_consumer_returns_the_failure_of_a_commit_that_nobody_waited_for() {
+async fn closing_a_named_consumer_returns_the_error_of_a_commit_whose_future_was_dropped() {
     let broker = FakeBroker::start(1).await;
     broker.append(&[2, 2]);
     let client = client(&broker).await;

@@ -1,4 +1,4 @@
-//! A broker of a few lines on a real socket, which does as it is told: answers, keeps silent, refuses, hangs up.
+//! A minimal broker on a real socket, with scripted faults.
 
 use std::collections::{BTreeSet, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -26,18 +26,18 @@ use crate::core::test_frames::Log;
 
 const CLUSTER: ClusterId = ClusterId([9; 16]);
 
-/// What the broker does with the next request of a kind, instead of what it should.
+/// What the broker does with the next request of a kind instead of handling it.
 #[derive(Clone, Debug)]
 pub(crate) enum Fault {
-    /// Hangs up without having done anything.
+    /// Closes the connection without handling the request.
     HangUp,
-    /// Does it and hangs up without an answer.
+    /// Handles the request and closes the connection without an answer.
     LoseReply,
-    /// Answers with this.
+    /// Answers with this error.
     Refuse(ErrorCode),
-    /// Does nothing at all.
+    /// Does not answer.
     Ignore,
-    /// Reads nothing more from this connection.
+    /// Stops reading from this connection.
     Stall,
 }
 
@@ -46,33 +46,33 @@ pub(crate) struct BrokerState {
     pub(crate) log: Log,
     pub(crate) partitions: u32,
     pub(crate) shards: u16,
-    /// Shard on which the partitions live.
+    /// The shard that owns the partitions.
     pub(crate) shard: u16,
     pub(crate) address: String,
     pub(crate) script: VecDeque<(MessageKind, Fault)>,
-    /// Kinds of the requests that came, pings aside.
+    /// Kinds of the requests received, except pings.
     pub(crate) seen: Vec<MessageKind>,
     pub(crate) pings: u32,
     pub(crate) connections: u32,
     pub(crate) committed: Vec<CommittedOffset>,
-    /// Where subscriptions began.
+    /// The starts of all subscriptions.
     pub(crate) starts: Vec<StartAt>,
-    /// Credit left of each subscription, by connection and number; and the next frame.
+    /// Open subscriptions.
     subscriptions: Vec<Subscription>,
-    /// Sequence expected next and last base offsets, by first sequence.
+    /// The next sequence, and the base offsets of the last batches by first sequence.
     producer: (i32, VecDeque<(i32, i64)>),
     pub(crate) duplicates: u32,
     pub(crate) producers: i64,
-    /// The first record there is.
+    /// The first available offset.
     pub(crate) log_start: i64,
     pub(crate) group: FakeGroup,
-    /// Connections that nothing is read from any more.
+    /// Connections that are not read any more.
     stalled: Vec<u32>,
-    /// Why subscriptions end, once.
+    /// The error to end all subscriptions with, once.
     ended: Option<ErrorCode>,
-    /// Flips a bit of the next data message.
+    /// Number of data messages in which to flip a bit.
     pub(crate) damage: u32,
-    /// Frames, by their numbers in the log, that cannot be read any more.
+    /// Frames that cannot be read any more, by index in the log.
     pub(crate) lost_frames: BTreeSet<usize>,
 }
 
@@ -87,7 +87,7 @@ pub(crate) struct FakeBroker {
     pub(crate) inner: Arc<Mutex<BrokerState>>,
     changed: Arc<Notify>,
     hang_up: Arc<Notify>,
-    /// A request came.
+    /// Notified when a request was received.
     request_received: Arc<Notify>,
     listener: Option<AbortHandle>,
     address: String,
@@ -145,12 +145,12 @@ impl FakeBroker {
         self.lock().script.extend(steps);
     }
 
-    /// Ends every connection.
+    /// Closes every connection.
     pub(crate) fn hang_up(&self) {
         self.hang_up.notify_waiters();
     }
 
-    /// Is not there any more.
+    /// Stops listening and closes every connection.
     pub(crate) fn go_away(&self) {
         self.listener.as_ref().unwrap().abort();
         self.hang_up();
@@ -162,7 +162,7 @@ impl FakeBroker {
         self.changed.notify_waiters();
     }
 
-    /// Appends to the log and lets subscriptions see it.
+    /// Appends batches to the log and pushes them to subscriptions.
     pub(crate) fn append(&self, batches: &[usize]) {
         for records in batches {
             self.lock().log.batch(*records, highwater_protocol::batch::Compression::None);
@@ -170,7 +170,7 @@ impl FakeBroker {
         self.changed.notify_waiters();
     }
 
-    /// Until the requests that came have made it so.
+    /// Waits until requests have brought the broker into this state.
     pub(crate) async fn until(&self, is_so: impl Fn(&BrokerState) -> bool) {
         loop {
             let mut request_received = std::pin::pin!(self.request_received.notified());
@@ -229,7 +229,7 @@ async fn serve(
 }
 
 impl BrokerState {
-    /// The answer, empty for none; none: hang up.
+    /// Returns the answer, empty for none. None: close the connection.
     fn answer(&mut self, connection: u32, kind: MessageKind, id: u64, body: &Bytes) -> Option<Bytes> {
         let is_ping = kind == MessageKind::Metadata
             && MetadataRequest::decode(body).unwrap().topics.is_some_and(|topics| topics.is_empty());
@@ -353,7 +353,7 @@ impl BrokerState {
         }
     }
 
-    /// Kafka's rule for one producer and one partition.
+    /// Kafka's rule, for one producer and one partition.
     fn produce(&mut self, batch: &[u8]) -> Result<i64, ErrorCode> {
         let header = *BatchView::parse(batch).unwrap().header();
         if let Some(producer) = header.producer() {
@@ -394,7 +394,7 @@ impl BrokerState {
         message(id, &reply)
     }
 
-    /// Data messages that credit allows, a frame each.
+    /// Returns the data messages that credit allows, with one frame each.
     fn pushes(&mut self, connection: u32) -> Vec<Bytes> {
         let mut pushes = Vec::new();
         if let Some(code) = self.ended {

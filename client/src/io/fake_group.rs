@@ -1,4 +1,4 @@
-//! The fake broker's side of a group with one member: the member has at once what it is to have.
+//! The fake broker's side of a group with one member, which is assigned its target immediately.
 
 use std::collections::BTreeMap;
 
@@ -13,15 +13,15 @@ use highwater_protocol::native::{
 /// The broker's only topic.
 pub(crate) const TOPIC: TopicId = TopicId([7; 16]);
 
-/// See the module's doc.
+/// See the module documentation.
 #[derive(Default)]
 pub(crate) struct FakeGroup {
-    /// The partitions that the member is to have.
+    /// The partitions to assign to the member.
     pub(crate) target: Vec<u32>,
-    /// Those that it has been given, as far as the broker knows.
+    /// The partitions assigned to it.
     assigned: Vec<u32>,
     pub(crate) positions: BTreeMap<u32, CommittedOffset>,
-    /// The epochs and partitions of the heartbeats that came, as they said them.
+    /// Epochs and owned partitions of the heartbeats received.
     pub(crate) beats: Vec<(i32, Option<Vec<u32>>)>,
 }
 
@@ -48,7 +48,8 @@ impl FakeGroup {
         }
     }
 
-    /// As the real one, it tells what the member has if that changes with this heartbeat, and if the member says everything.
+    /// Like the real broker, sends the assignment only if it changes with this heartbeat or the member reports
+    /// everything.
     fn heartbeat(&mut self, request: GroupHeartbeatRequest) -> GroupHeartbeatReply {
         let is_full = request.topics.is_some() && request.owned.is_some();
         let owned = request.owned.map(|topics| {

@@ -1,4 +1,5 @@
-//! A group's member: the task that lets [`Membership`] talk to the broker, and what the user, the task and the readers share.
+//! A group member: the task that drives its [`Membership`], and the state that the user, the task and the readers
+//! share.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -24,39 +25,39 @@ use crate::error::{CallError, CommitError, FetchError, FetchErrorKind, Outcome};
 use crate::events::Event;
 use crate::lock::lock;
 
-/// How far the member is.
+/// The progress of the membership.
 #[derive(Clone, Debug)]
 pub(crate) enum MemberState {
-    /// The broker has not taken it yet.
+    /// The broker has not accepted the member yet.
     Joining,
-    /// It is a member, or is about to be one again.
+    /// A member, or about to join again.
     Joined,
-    /// It is none any more. The error if that was not asked for.
+    /// No longer a member. With an error unless the user left.
     Ended(Option<FetchError>),
 }
 
-/// See the module's doc.
+/// See the module documentation.
 #[derive(Debug)]
 pub(crate) struct GroupShared {
     pub(crate) name: String,
     pub(crate) cluster: Arc<Cluster>,
-    /// The topics, in the order of the membership's.
+    /// The topics, in the order of [`Member::topics`](crate::core::membership::Member::topics).
     pub(crate) topics: Vec<Arc<ConsumerShared>>,
-    /// Where to begin in partitions without a committed position.
+    /// Where to start in partitions without a committed position.
     start: StartAt,
     core: Mutex<Membership>,
-    /// The task looks again.
+    /// Wakes the task.
     changed: Notify,
     member_state: watch::Sender<MemberState>,
-    /// Commits go one after the other: an older one must not overtake.
+    /// Serialises commits: a later one must not be overtaken by an earlier one.
     pub(super) committing: Arc<tokio::sync::Mutex<()>>,
-    /// Shared by the commits of the user's that are under way.
+    /// Read-locked by the user's pending commits.
     pub(super) user_commits: Arc<tokio::sync::RwLock<()>>,
-    /// Why the last commit in the background failed.
+    /// The error of the last background commit, if it failed.
     pub(super) failed_commit: Mutex<Option<CommitError>>,
-    /// Why a commit of the user's failed that nobody waited for.
+    /// The error of the last user commit that failed after its caller stopped waiting.
     pub(super) unreported_commit: Mutex<Option<CommitError>>,
-    /// Of the user, who waits for partitions.
+    /// The user's waker, woken when partitions are assigned or released.
     waker: Mutex<Option<Waker>>,
 }
 
@@ -87,7 +88,7 @@ impl GroupShared {
         lock(&self.core)
     }
 
-    /// Lets it talk to the broker.
+    /// Spawns the task.
     pub(crate) fn start(self: &Arc<Self>) {
         self.cluster.runtime.spawn(keep_membership(self.clone()));
     }
@@ -96,7 +97,7 @@ impl GroupShared {
         self.member_state.subscribe()
     }
 
-    /// Keeps the user's waker until partitions come or go.
+    /// Stores the user's waker until partitions are assigned or released.
     pub(crate) fn wake_on_change(&self, waker: &Waker) {
         match &mut *lock(&self.waker) {
             Some(kept) => kept.clone_from(waker),
@@ -104,7 +105,7 @@ impl GroupShared {
         }
     }
 
-    /// The user asks for more: what was given out before is processed.
+    /// The user asks for more records: the last batch is processed.
     pub(crate) fn note_processed(&self) {
         let mut is_awaited = false;
         for topic in &self.topics {
@@ -121,7 +122,7 @@ impl GroupShared {
         for topic in &self.topics {
             let mut core = topic.core();
             core.abandon_processing();
-            // From here on everything that is processed is committed, or that is said to have failed.
+            // From here on every processed record is committed, or reported as uncommitted.
             if !is_over {
                 core.clear_lost();
             }
@@ -131,7 +132,7 @@ impl GroupShared {
         self.changed.notify_one();
     }
 
-    /// Does something to a partition that is being read.
+    /// Applies `change` to a partition that is assigned to this member.
     pub(crate) fn with_partition(
         &self,
         topic: &str,
@@ -156,7 +157,7 @@ impl GroupShared {
         Ok(())
     }
 
-    /// What to do next, with what partitions need done to them before that.
+    /// Applies pending changes to partitions and returns the next action.
     fn next(&self) -> MembershipAction {
         let mut membership = self.core();
         let ids: Vec<TopicId> = (0..self.topics.len()).map(|topic| membership.topic_id(topic)).collect();
@@ -168,7 +169,7 @@ impl GroupShared {
         action
     }
 
-    /// Under the lock, so that nobody sees the one without the other.
+    /// Called under the membership's lock, so that membership and partitions change atomically.
     fn apply_changes(&self, membership: &mut Membership) {
         while let Some(change) = membership.poll_change() {
             self.apply(change);
@@ -207,7 +208,7 @@ impl GroupShared {
         }
     }
 
-    /// The ids that the topics have now.
+    /// Looks up the current ids of the topics.
     async fn resolve(self: &Arc<Self>) -> Vec<Option<TopicId>> {
         let mut ids = Vec::with_capacity(self.topics.len());
         for topic in &self.topics {
@@ -217,7 +218,7 @@ impl GroupShared {
         ids
     }
 
-    /// It is no member any more.
+    /// Ends the membership.
     fn end(&self, error: Option<FetchError>) {
         for (number, topic) in self.topics.iter().enumerate() {
             if let Some(error) = error.clone().filter(|_| number == 0) {
@@ -246,14 +247,14 @@ pub(super) fn failure(error: &CallError) -> RequestFailure {
 
 type PendingRequest<T> = Option<Pin<Box<dyn Future<Output = T> + Send>>>;
 
-/// What came of a request beside the heartbeats.
+/// The result of a request other than a heartbeat.
 enum CompletedRequest {
     Positions(ReadGroupOffsetsRequest, Result<ReadGroupOffsetsReply, CallError>),
     Committed(Result<(), RequestFailure>),
     Topics(Vec<Option<TopicId>>),
 }
 
-/// Does what the membership wants until it is over.
+/// Runs the membership's actions until it has ended.
 async fn keep_membership(shared: Arc<GroupShared>) {
     let mut heartbeat: PendingRequest<(u64, Result<GroupHeartbeatReply, CallError>)> = None;
     let mut inflight: PendingRequest<(u64, CompletedRequest)> = None;
@@ -261,7 +262,8 @@ async fn keep_membership(shared: Arc<GroupShared>) {
         match shared.next() {
             MembershipAction::Heartbeat(incarnation, request) => {
                 let cluster = shared.cluster.clone();
-                // The broker tells an assignment once. If that answer was lost the membership has to know, and asks in another way.
+                // The broker sends an assignment only once. If the answer was lost, the membership must know, and asks
+                // for everything.
                 let repeat =
                     if request.epoch < JOIN_EPOCH { RetryPolicy::Always } else { RetryPolicy::IfUnsent };
                 heartbeat =

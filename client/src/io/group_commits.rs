@@ -1,4 +1,4 @@
-//! A group's positions: what is committed when the user says so, in the background, and at the end.
+//! Commits of a group's positions: by the user, in the background, and on leaving.
 
 use std::sync::Arc;
 
@@ -20,24 +20,24 @@ use crate::error::{CallError, CommitError, CommitErrorKind, Outcome, commit_kind
 use crate::events::Event;
 use crate::lock::lock;
 
-/// Positions that the broker did not take.
+/// Positions that the broker rejected, with the reasons.
 type RejectedPositions = Vec<(TopicPartition, ErrorCode)>;
 
-/// A position on its way to the broker.
+/// A position being committed.
 #[derive(Clone, Debug)]
 struct PendingCommit {
     topic: usize,
     tp: TopicPartition,
-    /// Of the partition when it was picked.
+    /// The partition's generation when the position was collected.
     generation: Option<u64>,
     offset: Offset,
 }
 
-/// Held while a commit is under way: an older one must not overtake.
+/// Held during a commit: a later commit must not be overtaken by an earlier one.
 type CommitGuard = OwnedMutexGuard<()>;
 
 impl GroupShared {
-    /// What is to be committed of each topic.
+    /// Collects the positions to commit, with the request that commits them.
     fn collect(
         &self,
         mut positions_of: impl FnMut(&ConsumerShared, &ConsumerCore) -> Vec<CommittedOffset>,
@@ -81,7 +81,7 @@ impl GroupShared {
                 let tp = |topic, partition: PartitionIndex| TopicPartition { topic, partition };
                 rejected.into_iter().map(|p| (tp(p.topic, p.partition), p.error)).collect()
             }
-            // The broker refuses altogether what it refuses for one reason.
+            // The broker rejects the whole request if the reason applies to all positions.
             Err(CallError::Refused { code, .. }) if is_topic_gone(code) => {
                 pending.iter().map(|pending| (pending.tp, code)).collect::<RejectedPositions>()
             }
@@ -96,7 +96,7 @@ impl GroupShared {
         Ok(refused)
     }
 
-    /// Commits for somebody who may stop waiting for it.
+    /// Commits positions for a caller who may stop waiting.
     async fn commit_picked(
         self: &Arc<Self>,
         turn: CommitGuard,
@@ -122,7 +122,7 @@ impl GroupShared {
         commits::run(&self.cluster.runtime, commit, on_unreported).await
     }
 
-    /// Commits the position behind a batch.
+    /// Commits the position after a batch.
     async fn commit_position(
         self: &Arc<Self>,
         topic: &str,
@@ -137,7 +137,7 @@ impl GroupShared {
                 return Vec::new();
             }
             may_commit = core.may_commit(partition, generation);
-            // An older batch must not move the group back.
+            // An older batch must not move the group's position back.
             let is_news = may_commit && !core.is_committed(partition, position.offset);
             if is_news { vec![position.clone()] } else { Vec::new() }
         });
@@ -147,7 +147,7 @@ impl GroupShared {
         self.commit_picked(turn, pending, |_| Ok(())).await
     }
 
-    /// Commits the positions behind everything that was delivered.
+    /// Commits the positions after all delivered records.
     pub(crate) async fn commit_delivered(self: &Arc<Self>) -> Result<(), CommitError> {
         let turn = self.committing.clone().lock_owned().await;
         let mut has_lost = false;
@@ -156,7 +156,7 @@ impl GroupShared {
             core.delivered_positions()
         });
         let then = move |shared: &Self| {
-            // It has been told, or what went while this was on its way was taken all the same.
+            // The loss is reported now, or it happened during this commit and the broker accepted the positions.
             shared.topics.iter().for_each(|topic| topic.core().clear_lost());
             if has_lost { Err(shared.fenced(Outcome::NotWritten)) } else { Ok(()) }
         };
@@ -165,14 +165,14 @@ impl GroupShared {
 
     fn fenced(&self, outcome: Outcome) -> CommitError {
         let text = format!(
-            "positions of group {} not committed: a partition has gone to another member, or may have, and it gets the records again",
+            "cannot commit positions of group {}: a partition was, or may have been, reassigned to another member, which gets the records again",
             self.name
         );
         CommitError::new(CommitErrorKind::Fenced, outcome, text)
     }
 
     fn to_commit_result(&self, sent: Result<RejectedPositions, CallError>) -> Result<(), CommitError> {
-        let what = format_args!("positions of group {} not committed", self.name).to_string();
+        let what = format_args!("cannot commit positions of group {}", self.name).to_string();
         match sent {
             Ok(refused) => match refused.first() {
                 None => Ok(()),
@@ -187,7 +187,8 @@ impl GroupShared {
         }
     }
 
-    /// Commits what was processed, for nobody in particular. Positions in what is gone are of no interest to anybody.
+    /// Commits the positions of processed records in the background. Rejections because a topic or partition no longer
+    /// exists are ignored.
     pub(super) async fn commit_processed(self: &Arc<Self>) -> Result<(), RequestFailure> {
         let _turn = self.committing.clone().lock_owned().await;
         let (request, pending) = self.collect(|_, core| core.uncommitted_positions());
@@ -201,7 +202,7 @@ impl GroupShared {
         };
         let error = self.to_commit_result(sent).err();
         let before = std::mem::replace(&mut *lock(&self.failed_commit), error.clone());
-        // Once, however often it is tried again.
+        // Emit one event, however often the commit is retried.
         if let (Some(error), None) = (error, before) {
             self.emit_commit_failed(&error);
         }
@@ -213,12 +214,13 @@ impl GroupShared {
         self.cluster.events.emit(&Event::CommitFailed { group, reason });
     }
 
-    /// Waits for the user's commits that are under way.
+    /// Waits for the user's pending commits.
     pub(crate) async fn finish_commits(&self) {
         drop(self.user_commits.write().await);
     }
 
-    /// Whether the end was as it should be: everything that was processed is committed, no commit failed unseen, and the others were told.
+    /// Returns the result of leaving: an error if a processed record is not committed, if a commit failed after its
+    /// caller stopped waiting, or if the broker did not confirm the leave.
     pub(crate) fn leave_result(&self) -> Result<(), CommitError> {
         let (commits_by_itself, is_confirmed) = {
             let membership = self.core();
@@ -226,7 +228,7 @@ impl GroupShared {
         };
         let has = |what: fn(&ConsumerCore) -> bool| self.topics.iter().any(|topic| what(&topic.core()));
         if commits_by_itself && has(|core| core.lost().processed) {
-            // Without a failure it was on its way when others got the partitions.
+            // If no commit failed, one was in flight when the partitions were reassigned.
             let why = lock(&self.failed_commit).take();
             return Err(why.unwrap_or_else(|| self.fenced(Outcome::Unknown)));
         }
@@ -236,8 +238,8 @@ impl GroupShared {
         }
         if !is_confirmed {
             let text = format!(
-                "group {}: the broker did not confirm that this member left; its positions are committed, and its partitions go \
-                 to other members after the session timeout",
+                "group {}: the broker did not confirm that this member left; its positions are committed, and its partitions are \
+                 reassigned after the session timeout",
                 self.name
             );
             return Err(CommitError::new(CommitErrorKind::Unavailable, Outcome::Written, text));
@@ -257,7 +259,7 @@ impl CommitBatch for GroupShared {
     }
 }
 
-/// Whether there is nothing any more that a position could be in.
+/// Returns whether the topic or partition of a position no longer exists.
 fn is_topic_gone(code: ErrorCode) -> bool {
     matches!(code, ErrorCode::UnknownTopic | ErrorCode::UnknownPartition)
 }

@@ -71,7 +71,7 @@ async fn begin(future: Pin<&mut impl Future>) {
 }
 
 #[tokio::test]
-async fn an_assignment_whose_answer_was_lost_is_told_again() {
+async fn an_assignment_whose_answer_was_lost_is_sent_again() {
     let harness = GroupHarness::new(&[]).await;
     let mut consumer = harness.member().await.unwrap();
     // One that is not the first says only what is new.
@@ -87,7 +87,7 @@ async fn an_assignment_whose_answer_was_lost_is_told_again() {
 }
 
 #[tokio::test]
-async fn positions_that_can_never_be_committed_are_given_up_with_their_partition() {
+async fn positions_that_can_never_be_committed_do_not_keep_their_partition() {
     for code in [ErrorCode::UnknownPartition, ErrorCode::UnknownTopic] {
         let harness = GroupHarness::new(&[0]).await;
         let mut consumer = harness.reader(1).await;
@@ -106,7 +106,7 @@ async fn positions_that_can_never_be_committed_are_given_up_with_their_partition
 }
 
 #[tokio::test]
-async fn a_commit_that_waited_for_another_while_the_member_was_fenced_says_so() {
+async fn a_commit_queued_behind_another_fails_if_the_member_is_fenced_meanwhile() {
     let harness = GroupHarness::new(&[0]).await;
     harness.broker.script([(COMMIT, Fault::Ignore)]);
     let mut consumer = harness.member().commit_every(Duration::from_millis(1)).await.unwrap();
@@ -120,7 +120,7 @@ async fn a_commit_that_waited_for_another_while_the_member_was_fenced_says_so() 
 }
 
 #[tokio::test]
-async fn a_commit_of_all_that_was_delivered_says_once_that_some_of_it_is_not_the_members_any_more() {
+async fn committing_everything_reports_once_that_the_member_lost_partitions() {
     let harness = GroupHarness::new(&[0]).await;
     let mut consumer = harness.reader(1).await;
     harness.fence().await;
@@ -132,7 +132,7 @@ async fn a_commit_of_all_that_was_delivered_says_once_that_some_of_it_is_not_the
 }
 
 #[tokio::test]
-async fn closing_says_when_the_last_commit_was_cut_off() {
+async fn closing_fails_if_the_last_commit_was_interrupted() {
     let harness = GroupHarness::new(&[0]).await;
     let consumer = harness.reader(2).await;
     harness.broker.script([(COMMIT, Fault::Ignore), (BEAT, FENCED)]);
@@ -141,7 +141,7 @@ async fn closing_says_when_the_last_commit_was_cut_off() {
 }
 
 #[tokio::test]
-async fn closing_does_not_tell_of_commits_that_failed_before() {
+async fn closing_does_not_report_commit_failures_from_before_a_rejoin() {
     let harness = GroupHarness::new(&[0]).await;
     let mut consumer = harness.reader(3).await;
     {
@@ -160,7 +160,7 @@ async fn closing_does_not_tell_of_commits_that_failed_before() {
 }
 
 #[tokio::test]
-async fn closing_says_why_the_last_commit_failed() {
+async fn closing_returns_the_error_of_the_last_commit() {
     let harness = GroupHarness::new(&[0]).await;
     let consumer = harness.reader(2).await;
     harness.broker.script([(COMMIT, Fault::Refuse(ErrorCode::TooLarge))]);
@@ -184,7 +184,7 @@ async fn committing_an_older_batch_after_a_newer_one_does_not_move_the_group_bac
 }
 
 #[tokio::test]
-async fn closing_returns_the_failure_of_a_commit_that_nobody_waited_for() {
+async fn closing_returns_the_error_of_a_commit_whose_future_was_dropped() {
     let harness = GroupHarness::new(&[0]).await;
     let mut consumer = harness.member().commit_by_hand().await.unwrap();
     let batch = next(&mut consumer).await;
@@ -195,7 +195,7 @@ async fn closing_returns_the_failure_of_a_commit_that_nobody_waited_for() {
 }
 
 #[tokio::test]
-async fn a_commit_that_nobody_waited_for_goes_on_and_a_later_one_makes_up_for_its_failure() {
+async fn a_commit_continues_after_its_future_is_dropped_and_a_later_one_clears_its_failure() {
     let harness = GroupHarness::new(&[0]).await;
     let mut consumer = harness.member().commit_by_hand().await.unwrap();
     let batch = next(&mut consumer).await;
@@ -212,7 +212,7 @@ async fn a_commit_that_nobody_waited_for_goes_on_and_a_later_one_makes_up_for_it
 }
 
 #[tokio::test]
-async fn a_commit_in_the_background_that_fails_is_an_event() {
+async fn a_failed_background_commit_is_an_event() {
     let harness = GroupHarness::new(&[0]).await;
     let mut events = harness.client.events();
     harness.broker.script([(COMMIT, Fault::Refuse(ErrorCode::TooLarge))]);
@@ -231,7 +231,7 @@ async fn a_commit_in_the_background_that_fails_is_an_event() {
 }
 
 #[tokio::test]
-async fn closing_says_when_the_broker_did_not_hear_that_the_member_leaves() {
+async fn closing_fails_if_the_broker_does_not_confirm_the_leave() {
     let harness = GroupHarness::new(&[0]).await;
     let (short, long) = (Duration::from_millis(1), Duration::from_millis(20));
     let builder = Client::builder().bootstrap([harness.broker.address()]).reconnect_backoff(short, long);

@@ -1,4 +1,4 @@
-//! What is known of topics, and the way to a partition's leader.
+//! Topic metadata, and routes to partition leaders.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -17,7 +17,7 @@ use crate::core::backoff::Backoff;
 use crate::error::{CallError, ConnectErrorKind};
 
 impl Cluster {
-    /// Nodes and topics, asked for now.
+    /// Fetches nodes and topics now.
     pub(crate) async fn metadata(
         self: &Arc<Self>,
         topics: Option<Vec<String>>,
@@ -35,7 +35,7 @@ impl Cluster {
         known.cluster = Some(reply.cluster);
         known.nodes = reply.nodes.iter().map(|node| (node.node, node.clone())).collect();
         for topic in &reply.topics {
-            // A slow answer does not undo what was asked later.
+            // A slow answer must not overwrite a later one.
             if known.topics.get(&topic.name).is_some_and(|(at, _)| *at > asked) {
                 continue;
             }
@@ -44,7 +44,7 @@ impl Cluster {
                 changed |= known.topics.remove(&topic.name).is_some();
                 continue;
             }
-            // A list of everything is no reason to keep everything up to date.
+            // A list of all topics must not mark them all as in use.
             if kept.is_none() && !by_name {
                 continue;
             }
@@ -59,7 +59,7 @@ impl Cluster {
         }
     }
 
-    /// A topic as it was at `since` or later.
+    /// Returns a topic as of `since` or later.
     pub(crate) async fn topic(
         self: &Arc<Self>,
         name: &str,
@@ -75,7 +75,7 @@ impl Cluster {
         }
         let reply = self.metadata(Some(vec![name.to_owned()])).await?;
         let Some(info) = reply.topics.into_iter().find(|topic| topic.name == name) else {
-            return Err(CallError::Malformed(format!("metadata without the topic {name}")));
+            return Err(CallError::Malformed(format!("the metadata does not contain topic {name}")));
         };
         match info.error {
             None => Ok(Arc::new(info)),
@@ -83,7 +83,7 @@ impl Cluster {
         }
     }
 
-    /// A topic as it is now. If it is missing and `create` says with how many partitions, it is created.
+    /// Returns a topic as of now. If it is missing and `create` is set, creates it with this many partitions.
     pub(crate) async fn topic_or_create(
         self: &Arc<Self>,
         name: &str,
@@ -95,7 +95,7 @@ impl Cluster {
         let (configs, validate_only) = (Vec::new(), false);
         let request = CreateTopicRequest { name: name.to_owned(), partitions, configs, validate_only };
         match self.call::<_, CreateTopicReply>(&request, RetryPolicy::Always).await {
-            // Somebody else was faster, or this client is: it may have been asked twice.
+            // Created concurrently, by another client or by a retry of this call.
             Ok(_) | Err(CallError::Refused { code: ErrorCode::TopicExists, .. }) => {}
             Err(error) => return Err(error),
         }
@@ -108,23 +108,24 @@ impl Cluster {
         since.is_none_or(|since| *at >= since).then(|| info.clone())
     }
 
-    /// How many partitions a topic is known to have.
+    /// Returns a topic's known number of partitions.
     pub(crate) fn partitions_of(&self, name: &str) -> Option<u32> {
         self.known_topic(name, None).map(|info| info.partitions.len() as u32)
     }
 
-    /// Asks again about every topic in use.
+    /// Fetches metadata of every topic in use.
     pub(crate) async fn refresh(self: &Arc<Self>) {
         let topics: Vec<String> = self.known().topics.keys().cloned().collect();
         if !topics.is_empty() && !self.is_closed() {
-            // Next time, if not now.
+            // If this fails, the next refresh will do.
             let _ = self.metadata(Some(topics)).await;
         }
     }
 
-    /// A connection to the leader of a partition, however long it takes. Fails only if there is no such partition, or for good.
+    /// Returns a connection to a partition's leader, waiting until there is one. Fails if the partition does not exist,
+    /// or if no retry can succeed.
     ///
-    /// `misrouted`: the last one led elsewhere, so what is known is out of date.
+    /// `misrouted`: the last connection did not lead to the partition, so known metadata is stale.
     pub(crate) async fn route(
         self: &Arc<Self>,
         topic: &str,
@@ -157,7 +158,7 @@ impl Cluster {
                     return Ok((conn, TopicPartition { topic: info.id, partition }));
                 }
                 Err(error) if error.kind() == ConnectErrorKind::Closed => return Err(CallError::Closed),
-                // It may lead elsewhere by now.
+                // The partition may have another leader by now.
                 Err(_) => since = Some(Instant::now()),
             }
         }
@@ -174,7 +175,7 @@ mod tests {
     use crate::config::Config;
 
     #[tokio::test]
-    async fn an_answer_that_was_overtaken_changes_nothing() {
+    async fn a_stale_metadata_answer_changes_nothing() {
         let cluster = Cluster::new(Config::default());
         let reply = |id, error| {
             let topic =

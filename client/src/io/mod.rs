@@ -1,4 +1,4 @@
-//! tokio around the state machines of `core`.
+//! Tasks on tokio that drive the state machines of `core`.
 
 pub(crate) mod calls;
 pub(crate) mod cluster;

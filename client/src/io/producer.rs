@@ -1,4 +1,4 @@
-//! A producer's task: sends what the core has ready, and the ways in for answers.
+//! A producer's task: sends batches and passes answers to the core.
 
 mod settle;
 pub(crate) mod topics;
@@ -27,7 +27,7 @@ use crate::events::Event;
 use crate::lock::lock;
 use crate::record::Record;
 
-/// What holds for every topic of a producer.
+/// Settings shared by all topics of a producer.
 #[derive(Debug)]
 pub(crate) struct Settings {
     pub(crate) linger: Duration,
@@ -38,7 +38,7 @@ pub(crate) struct Settings {
     pub(crate) compression: Compression,
     pub(crate) acks: Acks,
     pub(crate) idempotent: bool,
-    /// Partitions of a topic that is created because it is missing.
+    /// Number of partitions for topics to create if they are missing.
     pub(crate) create: Option<u32>,
     pub(crate) partitioner: Option<Partitioner>,
 }
@@ -54,28 +54,28 @@ impl std::fmt::Debug for Partitioner {
     }
 }
 
-/// What the handles, the task and the connections share of a producer's topic.
+/// State of one topic of a producer, shared by the handles, the task and the connections.
 #[derive(Debug)]
 pub(crate) struct ProducerShared {
     pub(crate) topic: Arc<str>,
     pub(crate) cluster: Arc<Cluster>,
     pub(crate) settings: Arc<Settings>,
-    /// Bytes of the buffer that are free. All topics share it.
+    /// Free bytes of the buffer, shared by all topics.
     pub(crate) room: Arc<Semaphore>,
     state: Mutex<State>,
-    /// Shared by all batches. Held while a batch's records are with whoever encodes them, so that closing finds all of them in place.
+    /// Shared by all batches. Locked while a batch is being encoded, so that a close finds every batch in the core.
     encoding: Mutex<Compressor>,
-    /// There is something to do.
+    /// Wakes the task.
     work: Notify,
-    /// Something was settled.
+    /// Notified when a batch was settled.
     pub(crate) settled: Notify,
-    /// What failed, until somebody sees it.
+    /// Failures not reported to the user yet.
     pub(crate) failures: Failures,
 }
 
 struct State {
     core: ProducerCore,
-    /// The connection of each lane, and who it is for.
+    /// The connection of each lane, and the partition to address.
     routes: Vec<Option<(Arc<Conn>, TopicPartition)>>,
     handles_dropped: bool,
 }
@@ -107,7 +107,7 @@ impl ProducerShared {
         }
     }
 
-    /// Changes the core, settles what that settled, and wakes the task.
+    /// Changes the core, settles batches, and wakes the task.
     pub(crate) fn with<R>(&self, change: impl FnOnce(&mut ProducerCore) -> R) -> R {
         let mut state = self.lock();
         let result = change(&mut state.core);
@@ -118,7 +118,7 @@ impl ProducerShared {
         result
     }
 
-    /// Only looks, or changes something that concerns nobody else.
+    /// Reads the core, or changes it in a way that concerns nobody else.
     pub(crate) fn peek<R>(&self, look: impl FnOnce(&mut ProducerCore) -> R) -> R {
         look(&mut self.lock().core)
     }
@@ -127,7 +127,7 @@ impl ProducerShared {
         self.work.notify_one();
     }
 
-    /// The last handle is gone: what is in the buffer still goes, then the task ends.
+    /// The last handle was dropped: the task sends what is buffered and ends.
     pub(crate) fn handles_dropped(&self) {
         let mut state = self.lock();
         state.handles_dropped = true;
@@ -137,7 +137,7 @@ impl ProducerShared {
         self.work.notify_one();
     }
 
-    /// Gives up everything that is not acknowledged: it has failed. `keep_all`: however much it is, its records are kept.
+    /// Fails every record that is not acknowledged. `keep_all`: keeps their records regardless of limits.
     pub(crate) fn close(&self, keep_all: bool) {
         let nothing_is_encoding = lock(&self.encoding);
         let mut state = self.lock();
@@ -150,7 +150,7 @@ impl ProducerShared {
         self.work.notify_one();
     }
 
-    /// Connections that batches without acknowledgement left on.
+    /// Returns the connections on which batches were sent.
     pub(crate) fn connections(&self) -> Vec<Arc<Conn>> {
         let mut conns: Vec<Arc<Conn>> = Vec::new();
         for (conn, _) in self.lock().routes.iter().flatten() {
@@ -176,11 +176,11 @@ impl ProduceSink for ProducerShared {
                 };
                 self.with(|core| core.handle_acked(lane, batch, acked));
             }
-            // Written, most likely; the retry brings the offset again.
+            // The batch was probably written; the retry returns its offset.
             Ok(Err(_)) => self.handle_lost(lane, batch, true),
             Err(error) => {
                 self.cluster.metrics.batches_retried.add(u64::from(error.0.is_retryable()));
-                // A stale route is put right without anybody having to know.
+                // A stale route is corrected without the user's knowledge.
                 if error.0.is_retryable() && error.0 != ErrorCode::WrongShard {
                     let (topic, reason) = (self.topic.to_string(), error.1.clone());
                     self.cluster.events.emit(&Event::ProduceRefused { topic, reason });
@@ -208,12 +208,13 @@ impl ProduceSink for ProducerShared {
     }
 }
 
-/// The task of a producer. Ends when the handles are gone and nothing is left to send, or when the client is closed.
+/// The task of a producer's topic. Ends when the handles are dropped and everything is settled, or when the client is
+/// closed.
 pub(crate) async fn drive(shared: Arc<ProducerShared>) {
     let mut changes = shared.cluster.changes();
-    // They may have come after the topic was looked at and before changes were.
+    // Partitions may have been added between the topic lookup and the subscription to changes.
     note_partitions(&shared);
-    // What it waits for ends with it, or a broker that is away would keep a producer that is gone.
+    // Helpers end with the task: otherwise an unreachable broker would keep a dropped producer alive.
     let mut helpers = JoinSet::new();
     loop {
         while helpers.try_join_next().is_some() {}
@@ -242,7 +243,7 @@ pub(crate) async fn drive(shared: Arc<ProducerShared>) {
     }
 }
 
-/// Does everything the core wants done now.
+/// Runs all actions that the core has ready.
 fn run_actions(shared: &Arc<ProducerShared>, helpers: &mut JoinSet<()>) {
     loop {
         let mut encoding = lock(&shared.encoding);
@@ -275,7 +276,7 @@ fn run_actions(shared: &Arc<ProducerShared>, helpers: &mut JoinSet<()>) {
     }
 }
 
-/// Makes bytes of a batch, compressed and stamped. Outside the core's lock: this is where the time goes.
+/// Encodes, compresses and stamps a batch. Does not hold the core's lock, because this is the expensive part.
 fn encode(shared: &ProducerShared, lane: u32, send: BatchSend, compressor: &mut Compressor) -> (u64, Bytes) {
     match send {
         BatchSend::Fresh { batch, mut buffer, stamp } => {
@@ -335,7 +336,7 @@ async fn find_route(shared: Arc<ProducerShared>, lane: u32, misrouted: bool) {
     }
 }
 
-/// Asks for a producer id until there is one.
+/// Requests a producer id until there is one.
 async fn init_producer(shared: Arc<ProducerShared>) {
     loop {
         match shared.cluster.call_without_body::<InitProducerReply>(MessageKind::InitProducer).await {
@@ -356,7 +357,7 @@ async fn init_producer(shared: Arc<ProducerShared>) {
     }
 }
 
-/// More partitions may have come.
+/// Passes new partitions to the core.
 fn note_partitions(shared: &Arc<ProducerShared>) {
     if let Some(partitions) = shared.cluster.partitions_of(&shared.topic) {
         shared.peek(|core| core.set_partitions(partitions));

@@ -1,4 +1,4 @@
-//! Where a connection delivers what the broker sends: the connection knows these traits, not producers and consumers.
+//! Recipients of what a connection receives. The connection knows these traits, not producers and consumers.
 
 use std::fmt::Debug;
 use std::sync::Arc;
@@ -9,22 +9,22 @@ use highwater_protocol::error::ErrorCode;
 use crate::core::conn::Answer;
 use crate::core::subscription::SubscriptionKey;
 
-/// Receives the outcome of batches. A batch is named by its lane and its number there.
+/// Receives the outcomes of batches. A batch is identified by its lane and its number there.
 pub(crate) trait ProduceSink: Debug + Send + Sync {
     /// The broker answered.
     fn handle_answer(&self, lane: u32, batch: u64, answer: Answer);
 
-    /// A batch that asked for no acknowledgement has left. Not before: until then its bytes take room.
+    /// A batch without acknowledgement was written to the socket completely. Until then its bytes occupy memory.
     fn handle_sent(&self, lane: u32, batch: u64);
 
     /// The connection ended before an answer came. `sent`: the broker may have received the batch.
     fn handle_lost(&self, lane: u32, batch: u64, sent: bool);
 
-    /// The broker refused a batch of so many records that asked for no acknowledgement, after it had left.
+    /// The broker rejected a batch of `records` records without acknowledgement after it was written.
     fn handle_late_rejection(&self, lane: u32, records: u32, error: (ErrorCode, String));
 }
 
-/// Receives what a subscription pushes.
+/// Receives the messages of subscriptions.
 pub(crate) trait SubscriptionSink: Debug + Send + Sync {
     /// The broker answered the request to subscribe.
     fn handle_subscribed(&self, key: SubscriptionKey, answer: Answer);
@@ -36,7 +36,7 @@ pub(crate) trait SubscriptionSink: Debug + Send + Sync {
     fn handle_lost(&self, key: SubscriptionKey);
 }
 
-/// A batch that was sent, and who gets its outcome.
+/// A sent batch and the recipient of its outcome.
 #[derive(Debug)]
 pub(crate) struct SentBatch {
     pub(crate) sink: Arc<dyn ProduceSink>,
@@ -46,7 +46,7 @@ pub(crate) struct SentBatch {
     pub(crate) sent_at: Instant,
 }
 
-/// Who gets what a subscription pushes.
+/// The recipient of a subscription's messages.
 #[derive(Clone, Debug)]
 pub(crate) struct Subscriber {
     pub(crate) sink: Arc<dyn SubscriptionSink>,

@@ -1,4 +1,4 @@
-//! A batch on its way to the broker.
+//! A batch of a lane and its states.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -8,51 +8,51 @@ use highwater_protocol::batch::BatchBuilder;
 
 use crate::core::ticket::Ticket;
 
-/// Records that travel together.
+/// Records that are sent together.
 #[derive(Debug)]
 pub(crate) struct Batch {
     pub(crate) id: u64,
     pub(crate) ticket: Arc<Ticket>,
     pub(crate) records: u32,
-    /// Bytes of the producer's budget it holds.
+    /// Bytes of the producer's buffer that it holds.
     pub(crate) charged: usize,
     pub(crate) created_at: Instant,
     pub(crate) payload: Payload,
     pub(super) state: BatchState,
-    /// An earlier attempt left and was not answered.
+    /// An earlier attempt was sent and not answered.
     pub(super) maybe_written: bool,
-    /// The broker said that it does not have it and cannot take it in this place.
+    /// The broker does not have it and rejected its sequence.
     pub(super) refused: bool,
-    /// Its records know their fate; only its place in the sequence is still of interest.
+    /// The outcome of its records is decided; only its place in the sequence still matters.
     pub(super) settled: bool,
     pub(super) renumbered: u32,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum BatchState {
-    /// Never sent, or not under the present identity.
+    /// Never sent, or not under the current identity.
     Unsent,
     InFlight,
     Retry,
-    /// Acknowledged; one before it is not.
+    /// Acknowledged, after an unsettled batch.
     Done,
 }
 
-/// The records of a batch in the form they have at the moment.
+/// The records of a batch, in their current form.
 #[derive(Debug)]
 pub(crate) enum Payload {
-    /// Still growing, or waiting to be sent first.
+    /// Still growing, or queued for the first time.
     Building(Box<BatchBuilder>),
-    /// With the driver, which makes bytes of it.
+    /// Being encoded by the driver.
     Encoding,
-    /// As it travels.
+    /// Encoded.
     Encoded(Bytes),
-    /// Given up.
+    /// The records were given up or split off.
     Gone,
 }
 
 impl Batch {
-    /// Splits what its records need off, leaving its place in the sequence.
+    /// Splits off the parts needed to settle its records, and leaves its place in the sequence.
     pub(super) fn split_off(&mut self) -> Self {
         self.settled = true;
         Self {

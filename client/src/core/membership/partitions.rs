@@ -1,4 +1,4 @@
-//! What becomes of a member's partitions: what is asked and committed for them, and the way there and away.
+//! A member's partitions: the requests for them and their transitions.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Instant;
@@ -21,14 +21,14 @@ impl Membership {
         for tp in done {
             self.owned.remove(&tp);
             self.change(tp, ChangeKind::Release);
-            // It came back while it was on its way out.
+            // It was assigned again while it was being revoked.
             if self.stage == Stage::Joined && self.assigned.as_ref().is_some_and(|all| all.contains(&tp)) {
                 self.owned.insert(tp, OwnedState::Starting);
             }
         }
     }
 
-    /// A user who commits by hand has done so before asking for more.
+    /// A user who commits by hand is expected to commit before asking for more records.
     fn blocker(
         &self,
         tp: TopicPartition,
@@ -40,7 +40,7 @@ impl Membership {
         }
     }
 
-    /// A request beside the heartbeats, if one has to be made.
+    /// Returns the next request other than a heartbeat, if one is needed.
     pub(super) fn work(
         &mut self,
         now: Instant,
@@ -52,7 +52,7 @@ impl Membership {
             OwnedState::Reading => is_due && self.blocker(*tp, blocker_of) == ReleaseBlocker::Commit,
             OwnedState::Revoking => self.blocker(*tp, blocker_of) == ReleaseBlocker::Commit,
         });
-        // One that fails again and again keeps nothing else waiting.
+        // A commit that keeps failing must not delay other requests.
         let other = if commits && !self.last_commit_failed { None } else { self.next_start_request() };
         if other.is_some() {
             self.last_commit_failed = false;
@@ -64,7 +64,7 @@ impl Membership {
         commits.then_some(MembershipAction::Commit(self.incarnation))
     }
 
-    /// What has to be asked before partitions that were assigned can be read.
+    /// Returns the request needed before assigned partitions can be read.
     fn next_start_request(&self) -> Option<MembershipAction> {
         if self.stage != Stage::Joined {
             return None;
@@ -88,7 +88,7 @@ impl Membership {
         })
     }
 
-    /// Positions of the partitions that begin.
+    /// The committed positions of partitions that start.
     pub(crate) fn handle_positions(
         &mut self,
         now: Instant,
@@ -119,7 +119,7 @@ impl Membership {
         }
     }
 
-    /// What was processed is committed, or not.
+    /// The result of a commit of processed records.
     pub(crate) fn handle_committed(
         &mut self,
         now: Instant,
@@ -133,14 +133,15 @@ impl Membership {
         self.last_commit_failed = outcome.is_err();
         if let Err(failure) = outcome {
             if self.stage == Stage::Leaving {
-                // It was tried for as long as a call may take. The next to have these partitions gets the records again.
+                // The commit was retried for as long as a call may take. The next owners of these partitions get the
+                // records again.
                 self.release_all();
             }
             self.work_failed(now, &failure);
         }
     }
 
-    /// The ids that the topics have now, in their order; none for one that is not there.
+    /// The current ids of the topics, in order; none for a missing topic.
     pub(crate) fn handle_topics(&mut self, now: Instant, incarnation: u64, ids: &[Option<TopicId>]) {
         self.request_inflight = false;
         if incarnation != self.incarnation {
@@ -149,7 +150,7 @@ impl Membership {
         for (topic, id) in ids.iter().enumerate() {
             let old = self.member.topics[topic].1;
             let Some(id) = id.filter(|id| *id != old) else { continue };
-            // The old topic is gone, and positions in it with it.
+            // The old topic was deleted, and its positions with it.
             let gone: Vec<_> = self.owned.keys().filter(|tp| tp.topic == old).copied().collect();
             for tp in gone {
                 self.owned.remove(&tp);
@@ -166,14 +167,14 @@ impl Membership {
     fn work_failed(&mut self, now: Instant, failure: &RequestFailure) {
         match failure {
             RequestFailure::Rejected(code) if is_fenced(*code) => self.fence(now),
-            // A heartbeat brings the epoch up to date.
+            // A heartbeat updates the epoch.
             RequestFailure::Rejected(ErrorCode::StaleEpoch) => self.heartbeat_at = now,
             _ => {}
         }
         self.request_at = now + self.pause.fail(1.0);
     }
 
-    /// Towards what the broker wants this member to have.
+    /// Starts and revokes partitions to match the assignment.
     pub(super) fn reconcile(&mut self) {
         let Some(assigned) = self.assigned.clone() else { return };
         let lost: Vec<_> = self.owned.keys().filter(|tp| !assigned.contains(tp)).copied().collect();

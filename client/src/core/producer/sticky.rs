@@ -1,7 +1,8 @@
-//! Where records without a key or a partition go: they fill a batch of one partition, then a batch of another.
+//! Placement of records without key and partition: they fill a batch of one partition, then a batch of another.
 //!
-//! The next partition is the next one that can send at once. So partitions that keep up get equal numbers of batches, however few records
-//! those hold, and one that is slow or disconnected gets fewer instead of holding up records that could go elsewhere (compare KIP-794).
+//! The next partition is the next one that can send immediately. So partitions that keep up get equal numbers of
+//! batches, however few records those hold, and a slow or disconnected partition gets fewer instead of delaying records
+//! that could go elsewhere (compare KIP-794).
 
 use std::time::Instant;
 
@@ -9,12 +10,13 @@ use highwater_protocol::batch::NewRecord;
 
 use super::{Appended, NotAppended, ProducerCore};
 
-/// Partitions that are looked at when records without a key move on: what a batch costs does not grow with the topic.
+/// Maximum number of partitions examined when records without a key move on, so that the cost of a batch does not grow
+/// with the topic.
 const STICKY_SEARCH_MAX: u32 = 64;
 
 impl ProducerCore {
-    /// Appends a record that has neither key nor partition. The one that does not fit into the batch goes to the next partition: begun
-    /// in this one, its batch would leave with this record alone.
+    /// Appends a record that has neither key nor partition. A record that does not fit into the open batch goes to the
+    /// next partition: if it started a batch in this one, that batch would be sent with this record alone.
     pub(super) fn append_sticky(
         &mut self,
         record: &NewRecord<'_>,
@@ -38,16 +40,17 @@ impl ProducerCore {
         self.sticky % self.partitions()
     }
 
-    /// The partitions that records without a key may go to next, in their order, the present one last.
+    /// Returns the candidates for records without a key, in order, the current partition last.
     fn next_partitions(&self) -> impl Iterator<Item = u32> + Clone + use<> {
         let (here, partitions) = (self.sticky_partition(), self.partitions());
         let others = (1..partitions.min(STICKY_SEARCH_MAX + 1)).map(move |step| (here + step) % partitions);
         others.chain([here])
     }
 
-    /// Moves records without a key to the next partition that can send at once; if none can, to the one with the fewest batches to send.
+    /// Moves records without a key to the next partition that can send immediately, or else to the one with the fewest
+    /// batches to send.
     ///
-    /// So each gets the same while all keep up, and one that is slow or away gets less.
+    /// So all partitions get the same share while they keep up, and a slow or disconnected one gets less.
     pub(super) fn advance_sticky(&mut self) {
         let mut next = self.next_partitions();
         let lane = |at: &u32| &self.lanes[*at as usize];
@@ -56,14 +59,15 @@ impl ProducerCore {
         self.sticky = next.expect("the present one at least");
     }
 
-    /// Moves records without a key away from a partition whose batch has to wait, if another one can send at once.
+    /// Moves records without a key away from a partition whose batch has to wait, if another partition can send
+    /// immediately.
     pub(super) fn avoid_blocked(&mut self, at: u32) {
         let lane = |at: u32| &self.lanes[at as usize];
         if at != self.sticky_partition() || !lane(at).has_open() || !lane(at).is_busy(&self.limits) {
             return;
         }
         let mut free = self.next_partitions().filter(|at| !lane(*at).is_busy(&self.limits));
-        // One that is connected rather than one that has to be tried.
+        // Prefer a partition that is connected.
         let next = free.clone().find(|at| lane(*at).is_routed()).or_else(|| free.next());
         self.sticky = next.unwrap_or(at);
     }

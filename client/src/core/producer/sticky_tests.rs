@@ -96,7 +96,7 @@ fn a_hundred_full_batches_spread_evenly_over_eight_partitions() {
 }
 
 #[test]
-fn records_that_trickle_take_the_partitions_in_turn() {
+fn a_slow_trickle_of_records_rotates_over_the_partitions() {
     let linger = Duration::from_millis(5);
     let mut producing = StickyHarness::new(8, linger);
     for _ in 0..96 {
@@ -109,7 +109,7 @@ fn records_that_trickle_take_the_partitions_in_turn() {
 }
 
 #[test]
-fn a_full_batch_leaves_no_batch_of_one_record_behind() {
+fn a_full_batch_is_not_followed_by_a_batch_of_one_record() {
     let mut producing = StickyHarness::new(4, Duration::from_secs(1));
     for _ in 0..2000 {
         producing.send(20);
@@ -120,7 +120,7 @@ fn a_full_batch_leaves_no_batch_of_one_record_behind() {
 }
 
 #[test]
-fn a_partition_that_does_not_answer_gets_no_more_than_may_be_in_flight() {
+fn a_silent_partition_gets_at_most_the_batches_allowed_in_flight() {
     let mut producing = StickyHarness::new(4, Duration::ZERO);
     for _ in 0..4 {
         producing.send(20);
@@ -138,7 +138,7 @@ fn a_partition_that_does_not_answer_gets_no_more_than_may_be_in_flight() {
 }
 
 #[test]
-fn a_partition_without_a_connection_holds_up_only_the_first_records() {
+fn a_disconnected_partition_delays_only_the_first_records() {
     let mut producing = StickyHarness::new(4, Duration::ZERO);
     producing.away.insert(1);
     let mut stuck = 0;
@@ -163,7 +163,7 @@ fn a_partition_without_a_connection_holds_up_only_the_first_records() {
 }
 
 #[test]
-fn partitions_that_are_all_away_get_equal_shares_of_what_is_kept_for_them() {
+fn unreachable_partitions_get_equal_shares_of_the_buffered_records() {
     let mut producing = StickyHarness::new(4, Duration::ZERO);
     producing.away.extend(0..4);
     let mut records = [0; 4];
@@ -177,7 +177,7 @@ fn partitions_that_are_all_away_get_equal_shares_of_what_is_kept_for_them() {
 }
 
 #[test]
-fn a_topic_of_many_partitions_is_used_whole() {
+fn all_partitions_of_a_large_topic_are_used() {
     let mut producing = StickyHarness::new(500, Duration::ZERO);
     for _ in 0..1000 {
         producing.send(20);

@@ -1,4 +1,4 @@
-//! What became of batches: tells the deliveries, frees the buffer, and keeps what failed.
+//! Settled batches: resolves deliveries, frees the buffer, and keeps failed records.
 
 use std::sync::Arc;
 
@@ -14,7 +14,8 @@ use crate::events::Event;
 use crate::record::{Record, RecordHeader};
 
 impl ProducerShared {
-    /// Tells those that wait; frees the buffer. `keep_all`: the records of what failed are kept, however many.
+    /// Resolves the deliveries of settled batches and frees their share of the buffer. `keep_all`: keeps failed records
+    /// regardless of limits.
     pub(super) fn settle(&self, settled: Vec<SettledBatch>, keep_all: bool) {
         if settled.is_empty() {
             return;
@@ -54,7 +55,7 @@ impl ProducerShared {
             Settlement::Acked(acked) => return Ok(acked),
             Settlement::Refused { code, text, outcome } => {
                 let text =
-                    format!("{partition}: the broker refuses the record: {text} ({code}); {}", may(outcome));
+                    format!("{partition}: the broker rejected the record: {text} ({code}); {}", may(outcome));
                 ProduceError::with_code(produce_kind(code), outcome, code, text)
             }
             Settlement::TimedOut(outcome) => ProduceError::new(
@@ -77,17 +78,17 @@ impl ProducerShared {
         })
     }
 
-    /// The producer has ended: nobody will ask any more what failed.
+    /// Reports failures that nobody will ask for any more, because the producer has ended.
     pub(super) fn report_unreported(&self) {
         let Some(error) = self.failures.take() else { return };
-        tracing::warn!(topic = %self.topic, %error, "a producer was dropped without asking what failed");
+        tracing::warn!(topic = %self.topic, %error, "a producer was dropped with unreported failures");
         let (topic, count) = (self.topic.to_string(), error.count());
         let reason = error.first().to_string();
         self.cluster.events.emit(&Event::DeliveriesFailed { topic, count, reason });
     }
 }
 
-/// The first `max` records of a batch that was given up, as far as they are still there.
+/// Returns the first `max` records of a failed batch, if they still exist.
 fn records_of(payload: &mut Payload, topic: &Arc<str>, partition: u32, max: usize) -> Vec<Record> {
     let bytes = match std::mem::replace(payload, Payload::Gone) {
         Payload::Building(mut builder) => builder.finish(BatchProducer::NONE),

@@ -1,4 +1,4 @@
-//! The topics of a producer: looked up when the first record to one comes, each with buffers and a task of its own.
+//! The topics of a producer. Each is looked up when the first record to it is sent, and has its own batches and task.
 
 use std::sync::{Arc, Mutex};
 
@@ -17,21 +17,21 @@ use crate::io::cluster::Cluster;
 use crate::limits::PRODUCER_TOPICS_MAX;
 use crate::lock::lock;
 
-/// See the module's doc.
+/// See the module documentation.
 #[derive(Debug)]
 pub(crate) struct Topics {
     cluster: Arc<Cluster>,
     settings: Arc<Settings>,
     room: Arc<Semaphore>,
     known: Mutex<TopicTable>,
-    /// One topic is looked up at a time; those that waited for the same find it.
+    /// Serialises lookups; those that waited for the same topic find it.
     opening: tokio::sync::Mutex<()>,
 }
 
 #[derive(Debug, Default)]
 struct TopicTable {
     open: AHashMap<Arc<str>, Arc<ProducerShared>>,
-    /// Looked up in the background.
+    /// Topics being looked up in the background.
     wanted: AHashSet<Arc<str>>,
     closed: bool,
 }
@@ -47,12 +47,12 @@ impl Topics {
         }
     }
 
-    /// The topics that records went to.
+    /// Returns the topics that were opened.
     pub(crate) fn all(&self) -> Vec<Arc<ProducerShared>> {
         lock(&self.known).open.values().cloned().collect()
     }
 
-    /// As [`Topics::all`]; there will be no more of them.
+    /// Returns the topics that were opened, and opens no more.
     pub(crate) fn close(&self) -> Vec<Arc<ProducerShared>> {
         lock(&self.known).closed = true;
         self.all()
@@ -62,7 +62,7 @@ impl Topics {
         lock(&self.known).open.get(topic).cloned()
     }
 
-    /// Looks a topic up for a record that cannot wait for it.
+    /// Looks a topic up in the background, for a record that cannot wait.
     pub(crate) fn open_soon(self: &Arc<Self>, topic: Arc<str>) {
         let mut known = lock(&self.known);
         let has_room = known.open.len() + known.wanted.len() < PRODUCER_TOPICS_MAX;
@@ -72,13 +72,13 @@ impl Topics {
         let topics = self.clone();
         self.cluster.runtime.spawn(async move {
             if let Err(error) = topics.open(&topic).await {
-                tracing::debug!(%error, "a topic was looked up in vain");
+                tracing::debug!(%error, "topic lookup failed");
             }
             lock(&topics.known).wanted.remove(&topic);
         });
     }
 
-    /// The topic, looked up if this is the first record to it.
+    /// Returns the topic. Looks it up if this is the first record to it.
     pub(crate) async fn open(&self, topic: &Arc<str>) -> Result<Arc<ProducerShared>, ProduceError> {
         if let Some(open) = self.get(topic) {
             return Ok(open);

@@ -13,7 +13,7 @@ use crate::{Client, ConnectErrorKind, Event, FetchErrorKind, ProduceErrorKind, R
 use super::*;
 
 #[tokio::test]
-async fn a_connection_that_says_nothing_is_given_up_and_made_again() {
+async fn a_silent_connection_is_closed_and_re_established() {
     let broker = FakeBroker::start(1).await;
     broker.script([(MessageKind::Produce, Fault::Ignore)]);
     let client = builder(&broker).request_timeout(Duration::from_secs(1)).connect().await.unwrap();
@@ -29,7 +29,7 @@ async fn a_connection_that_says_nothing_is_given_up_and_made_again() {
 }
 
 #[tokio::test]
-async fn an_idle_connection_is_kept_alive_by_asking() {
+async fn an_idle_connection_is_kept_alive_by_pings() {
     let broker = FakeBroker::start(1).await;
     let client = builder(&broker).keep_alive(Duration::from_millis(20)).connect().await.unwrap();
     // Subscribed to nothing that happens: only asking shows that the broker is there.
@@ -42,7 +42,7 @@ async fn an_idle_connection_is_kept_alive_by_asking() {
 }
 
 #[tokio::test]
-async fn a_topic_that_is_not_there_is_said_so() {
+async fn a_missing_topic_or_partition_is_an_error_that_names_it() {
     let broker = FakeBroker::start(1).await;
     let client = client(&broker).await;
     let error = client.producer("oders").await.unwrap_err();
@@ -55,7 +55,7 @@ async fn a_topic_that_is_not_there_is_said_so() {
 }
 
 #[tokio::test]
-async fn two_ways_to_the_same_shard_end_in_one_connection() {
+async fn two_concurrent_attempts_to_reach_a_shard_share_one_connection() {
     let broker = FakeBroker::start(1).await;
     let client = client(&broker).await;
     let mut events = client.events();
@@ -71,7 +71,7 @@ async fn two_ways_to_the_same_shard_end_in_one_connection() {
 }
 
 #[tokio::test]
-async fn what_is_dropped_while_the_broker_is_away_ends() {
+async fn dropped_handles_end_while_the_broker_is_unreachable() {
     let broker = FakeBroker::start(2).await;
     let client = client(&broker).await;
     let mut events = client.events();
@@ -106,7 +106,7 @@ async fn partitions_that_move_to_another_shard_are_followed() {
 }
 
 #[tokio::test]
-async fn an_address_that_leads_nowhere_falls_back_to_the_one_that_worked() {
+async fn an_unreachable_advertised_address_falls_back_to_the_last_one_that_worked() {
     let broker = FakeBroker::start(1).await;
     for advertised in ["0.0.0.0:9191", "127.0.0.1:1", "no-such-host.invalid:9191"] {
         broker.lock().address = advertised.into();
@@ -118,7 +118,7 @@ async fn an_address_that_leads_nowhere_falls_back_to_the_one_that_worked() {
 }
 
 #[tokio::test]
-async fn nobody_there_and_somebody_else_there_are_told_apart() {
+async fn an_unreachable_address_and_a_foreign_server_are_different_errors() {
     let gone = FakeBroker::start(1).await.address();
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let elsewhere = listener.local_addr().unwrap().to_string();
@@ -142,7 +142,7 @@ async fn nobody_there_and_somebody_else_there_are_told_apart() {
 }
 
 #[tokio::test]
-async fn closing_the_client_ends_everything() {
+async fn closing_the_client_ends_its_producers_consumers_and_calls() {
     let broker = FakeBroker::start(1).await;
     let client = client(&broker).await;
     let producer = client.producer("orders").await.unwrap();

@@ -14,7 +14,7 @@ use crate::{CommitErrorKind, Event, FetchErrorKind};
 use super::*;
 
 #[tokio::test]
-async fn a_consumer_gets_everything_once_although_connections_break() {
+async fn a_consumer_gets_every_record_once_across_broken_connections() {
     let broker = FakeBroker::start(1).await;
     broker.append(&[10; 10]);
     let client = client(&broker).await;
@@ -39,7 +39,7 @@ async fn a_consumer_gets_everything_once_although_connections_break() {
 }
 
 #[tokio::test]
-async fn a_named_consumer_goes_on_where_it_committed() {
+async fn a_named_consumer_continues_at_its_committed_position() {
     let broker = FakeBroker::start(1).await;
     broker.append(&[2, 2, 2]);
     let client = client(&broker).await;
@@ -60,7 +60,7 @@ async fn a_named_consumer_goes_on_where_it_committed() {
 }
 
 #[tokio::test]
-async fn damaged_bytes_are_asked_for_again_and_reported_the_second_time() {
+async fn damaged_frames_are_fetched_again_and_reported_the_second_time() {
     let broker = FakeBroker::start(1).await;
     broker.append(&[2, 2]);
     broker.lock().damage = 1;
@@ -86,7 +86,7 @@ async fn damaged_bytes_are_asked_for_again_and_reported_the_second_time() {
 }
 
 #[tokio::test]
-async fn a_position_that_no_longer_exists_is_an_error_or_reset_as_asked() {
+async fn a_position_that_no_longer_exists_is_an_error_or_reset_as_configured() {
     let broker = FakeBroker::start(1).await;
     broker.append(&[2, 2, 2]);
     broker.lock().log_start = 4;
@@ -103,7 +103,7 @@ async fn a_position_that_no_longer_exists_is_an_error_or_reset_as_asked() {
 }
 
 #[tokio::test]
-async fn records_that_the_broker_has_lost_are_told_once_with_their_offsets_and_reading_goes_on_behind_them() {
+async fn records_that_the_broker_has_lost_are_reported_once_and_reading_continues_after_them() {
     let broker = FakeBroker::start(1).await;
     broker.append(&[2, 3, 2, 4]);
     broker.lock().lost_frames = [1, 3].into();
@@ -141,7 +141,7 @@ async fn records_that_the_broker_has_lost_are_told_once_with_their_offsets_and_r
 }
 
 #[tokio::test]
-async fn a_partition_that_an_error_has_stopped_is_not_waited_for_at_the_end() {
+async fn until_end_does_not_wait_for_a_partition_that_an_error_has_stopped() {
     let broker = FakeBroker::start(1).await;
     broker.append(&[2, 2, 2]);
     broker.lock().log_start = 4;
@@ -156,7 +156,7 @@ async fn a_partition_that_an_error_has_stopped_is_not_waited_for_at_the_end() {
 }
 
 #[tokio::test]
-async fn a_reset_while_half_of_what_arrived_is_read_goes_on_where_it_was_asked_to() {
+async fn a_reset_in_the_middle_of_a_chunk_continues_at_the_reset_position() {
     let broker = FakeBroker::start(1).await;
     // More than a batch for the user holds.
     broker.append(&[40_000]);
@@ -181,7 +181,7 @@ async fn a_reset_while_half_of_what_arrived_is_read_goes_on_where_it_was_asked_t
 }
 
 #[tokio::test]
-async fn until_end_stops_at_what_was_the_end() {
+async fn until_end_stops_at_the_end_seen_first() {
     let broker = FakeBroker::start(2).await;
     broker.append(&[3, 3]);
     let client = client(&broker).await;
@@ -197,7 +197,7 @@ async fn until_end_stops_at_what_was_the_end() {
 }
 
 #[tokio::test]
-async fn the_next_batch_survives_being_cancelled() {
+async fn cancelling_next_batch_loses_no_records() {
     let broker = FakeBroker::start(1).await;
     let client = client(&broker).await;
     let mut consumer = client.consumer("orders").start(StartAt::Earliest).await.unwrap();
@@ -217,7 +217,7 @@ async fn the_next_batch_survives_being_cancelled() {
 }
 
 #[tokio::test]
-async fn a_small_credit_is_enough_for_a_long_log() {
+async fn a_minimal_credit_is_enough_to_read_a_long_log() {
     let broker = FakeBroker::start(1).await;
     broker.append(&[100; 200]);
     let client = client(&broker).await;

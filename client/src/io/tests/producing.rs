@@ -25,7 +25,7 @@ async fn records_are_acknowledged_with_their_offsets() {
 }
 
 #[tokio::test]
-async fn a_lost_reply_is_asked_for_again_and_duplicates_nothing() {
+async fn a_batch_whose_reply_was_lost_is_retried_without_duplicates() {
     let broker = FakeBroker::start(1).await;
     broker.script([(MessageKind::Produce, Fault::LoseReply), (MessageKind::Produce, Fault::HangUp)]);
     let producer = producer(&broker).await;
@@ -35,7 +35,7 @@ async fn a_lost_reply_is_asked_for_again_and_duplicates_nothing() {
 }
 
 #[tokio::test]
-async fn every_reply_lost_once_with_five_in_flight_keeps_order_and_offsets() {
+async fn losing_every_reply_once_with_five_in_flight_keeps_order_and_offsets() {
     let broker = FakeBroker::start(1).await;
     let client = client(&broker).await;
     let producer = client.producer("orders").batch_bytes(100).await.unwrap();
@@ -53,7 +53,7 @@ async fn every_reply_lost_once_with_five_in_flight_keeps_order_and_offsets() {
 }
 
 #[tokio::test]
-async fn what_can_be_tried_again_is_and_what_cannot_fails_at_once() {
+async fn retryable_rejections_are_retried_and_others_fail_at_once() {
     let broker = FakeBroker::start(1).await;
     broker.script([
         (MessageKind::Produce, Fault::Refuse(ErrorCode::Overloaded)),
@@ -71,7 +71,7 @@ async fn what_can_be_tried_again_is_and_what_cannot_fails_at_once() {
 }
 
 #[tokio::test]
-async fn that_a_broker_cannot_take_records_just_now_is_told_while_they_are_sent_again() {
+async fn an_event_reports_retryable_rejections() {
     let broker = FakeBroker::start(1).await;
     let client = client(&broker).await;
     let producer = client.producer("orders").await.unwrap();
@@ -91,7 +91,7 @@ async fn that_a_broker_cannot_take_records_just_now_is_told_while_they_are_sent_
 }
 
 #[tokio::test]
-async fn a_record_without_an_answer_times_out_with_an_unknown_outcome() {
+async fn an_unanswered_record_times_out_with_an_unknown_outcome() {
     let broker = FakeBroker::start(1).await;
     let client = client(&broker).await;
     let producer = client.producer("orders").delivery_timeout(Duration::from_secs(1)).await.unwrap();
@@ -104,7 +104,7 @@ async fn a_record_without_an_answer_times_out_with_an_unknown_outcome() {
 }
 
 #[tokio::test]
-async fn the_buffer_is_bounded_and_what_does_not_fit_comes_back() {
+async fn the_buffer_is_bounded_and_records_that_do_not_fit_are_returned() {
     let broker = FakeBroker::start(1).await;
     broker.script([(MessageKind::Produce, Fault::Ignore)]);
     let client = client(&broker).await;
@@ -151,7 +151,7 @@ async fn the_buffer_is_bounded_without_acknowledgements_too() {
 }
 
 #[tokio::test]
-async fn closing_gives_back_what_was_not_acknowledged_with_key_headers_and_order() {
+async fn closing_returns_unacknowledged_records_in_order_with_keys_and_headers() {
     let broker = FakeBroker::start(1).await;
     let client = client(&broker).await;
     let producer = client.producer("orders").batch_bytes(200).await.unwrap();
@@ -183,7 +183,7 @@ async fn closing_gives_back_what_was_not_acknowledged_with_key_headers_and_order
 }
 
 #[tokio::test]
-async fn dropping_the_producer_still_sends_what_it_took() {
+async fn dropping_the_producer_still_sends_its_buffered_records() {
     let broker = FakeBroker::start(1).await;
     let client = client(&broker).await;
     let producer = client.producer("orders").linger(Duration::from_mins(1)).await.unwrap();
