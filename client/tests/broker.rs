@@ -1,4 +1,4 @@
-//! The client and a real broker in this process.
+//! The client and a real broker in the same process.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;

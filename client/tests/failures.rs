@@ -1,4 +1,4 @@
-//! Records that a real broker refuses while nobody waits for their deliveries.
+//! Records that a real broker rejects after their deliveries were dropped.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -7,7 +7,7 @@ use highwater_client::{
 };
 use highwater_engine::TestBroker;
 
-/// Two days ahead: more than a topic takes by default.
+/// Two days in the future: more than a topic accepts by default.
 fn too_late() -> Timestamp {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap() + Duration::from_hours(48);
     Timestamp(now.as_millis() as i64)

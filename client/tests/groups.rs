@@ -1,4 +1,4 @@
-//! Members of a group and a real broker in this process.
+//! Group members and a real broker in the same process.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;

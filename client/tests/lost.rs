@@ -1,4 +1,5 @@
-//! Records that a real broker has lost, and positions that do not exist in it: every kind of consumer is told, and goes on as it was set.
+//! Records that a real broker has lost, and positions that do not exist: every kind of consumer reports them and
+//! continues as configured.
 
 use std::fs;
 use std::path::Path;

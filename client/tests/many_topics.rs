@@ -1,4 +1,4 @@
-//! One producer and many topics, topics that are created when they are missing, and partitions that the program chooses.
+//! One producer with many topics, topics created on demand, and custom partitioners.
 
 use std::error::Error as _;
 use std::io;

@@ -1,4 +1,4 @@
-//! Records without a key and the partitions of a real broker.
+//! Distribution of records without a key over the partitions of a real broker.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! Streams of records, of groups and without, and a real broker in this process.
+//! Streams of records, with and without a group, and a real broker in the same process.
 
 use std::collections::BTreeMap;
 use std::time::Duration;

@@ -1,4 +1,4 @@
-//! One lane, step by step.
+//! Tests of a single lane, step by step.
 
 use super::*;
 use highwater_protocol::batch::{BatchView, Compression, NewRecord, stamp_producer};
@@ -26,7 +26,7 @@ impl LaneHarness {
         Self { lane, identity, now: Instant::now(), next: 0 }
     }
 
-    /// A batch of this many records, closed.
+    /// Adds a closed batch with this many records.
     fn batch(&mut self, records: u32) -> u64 {
         let mut builder = BatchBuilder::new(Compression::None, 0);
         for _ in 0..records {
@@ -39,7 +39,7 @@ impl LaneHarness {
         id
     }
 
-    /// Sends one batch: its id and the stamp it travels with.
+    /// Sends one batch. Returns its id and its stamp.
     fn send(&mut self) -> Option<(u64, BatchProducer)> {
         match self.lane.next(&LIMITS, self.identity, self.now) {
             LaneAction::Send(BatchSend::Fresh { batch, mut buffer, stamp }) => {
@@ -143,17 +143,17 @@ fn batches_that_may_have_been_written_are_settled_under_the_old_producer_id() {
     for id in &ids {
         harness.lane.handle_lost(*id, true, &LIMITS);
     }
-    // The first one times out; nobody knows whether it was written.
+    // The first batch times out; whether it was written is unknown.
     let mut gone = Vec::new();
     harness.lane.sent[0].created_at -= LIMITS.delivery_timeout;
     harness.lane.handle_expired(&LIMITS, harness.now, &mut gone);
     assert!(matches!(gone[..], [(ref batch, Outcome::Unknown)] if batch.id == ids[0]));
     harness.lane.set_routed(true);
-    // It was: its successor is taken under the old id.
+    // It was written: its successor is accepted under the old id.
     assert_eq!(harness.sent(), [(ids[1], 7, 2)]);
     harness.lane.handle_acked(ids[1]).unwrap();
     assert_eq!(harness.sent(), [(ids[2], 7, 3)]);
-    // And the next one is out of order: it goes under a new id.
+    // The next one is out of order and is sent under a new id.
     assert!(matches!(harness.refuse(ids[2], ErrorCode::OutOfOrderSequence), RejectionOutcome::Retry));
     harness.identity = Some(Identity { producer: ProducerId(8), epoch: 0, generation: 2 });
     assert_eq!(harness.sent(), [(ids[2], 8, 0)]);
@@ -222,7 +222,7 @@ fn no_new_batch_is_sent_while_the_broker_could_forget_an_unsettled_one() {
     let mut harness = LaneHarness::new().acknowledged();
     let ids: Vec<_> = (0..9).map(|_| harness.batch(1)).collect();
     assert_eq!(harness.sent().len(), 5);
-    // The first one is refused for a moment, those behind it were written by an earlier attempt.
+    // The first batch is rejected temporarily; the batches after it were written by an earlier attempt.
     assert!(matches!(harness.refuse(ids[0], ErrorCode::Overloaded), RejectionOutcome::Retry));
     for id in &ids[1..5] {
         harness.lane.handle_acked(*id).unwrap();

@@ -347,7 +347,7 @@ impl Membership {
             }
             Err(RequestFailure::Fatal) => return self.reject(),
             Err(RequestFailure::Rejected(code)) if is_fenced(code) && self.stage != Stage::Joining => {
-                self.fence(now)
+                self.fence(now);
             }
             Err(RequestFailure::Rejected(code)) if !code.is_retryable() => return self.reject(),
             Err(_) => {

@@ -1,4 +1,4 @@
-//! A member with a broker that is played by the test.
+//! A member against a broker played by the test.
 
 use super::*;
 use highwater_protocol::ids::PartitionIndex;
@@ -9,7 +9,7 @@ const TOPIC: TopicId = TopicId([1; 16]);
 const INTERVAL: Duration = Duration::from_secs(5);
 const SESSION: Duration = Duration::from_secs(45);
 
-/// The member, the time, and what its partitions need.
+/// The member, the current time, and what its partitions wait for.
 struct MemberHarness {
     membership: Membership,
     now: Instant,
@@ -38,7 +38,7 @@ impl MemberHarness {
         Self { membership, now, needs: BTreeMap::new(), changes: Vec::new() }
     }
 
-    /// What it does next, but for changes of partitions, which are noted.
+    /// Returns the next action, and collects changes to partitions.
     fn next(&mut self) -> MembershipAction {
         let needs = &self.needs;
         let need =
@@ -54,7 +54,7 @@ impl MemberHarness {
         std::mem::take(&mut self.changes)
     }
 
-    /// It has to send a heartbeat; which one.
+    /// Expects a heartbeat and returns it.
     fn beat(&mut self) -> (u64, GroupHeartbeatRequest) {
         match self.next() {
             MembershipAction::Heartbeat(incarnation, request) => (incarnation, request),
@@ -81,7 +81,7 @@ impl MemberHarness {
         self.membership.handle_heartbeat(self.now, incarnation, Err(failure))
     }
 
-    /// It reads positions; these are there.
+    /// Expects a request for positions and answers with these.
     fn positions(&mut self, there: &[(u32, i64)]) {
         let MembershipAction::ReadPositions(incarnation, request) = self.next() else {
             panic!("no positions wanted")
@@ -108,7 +108,7 @@ impl MemberHarness {
         }
     }
 
-    /// Sleeps as long as it wants to.
+    /// Advances the time to the end of the next sleep.
     fn wait(&mut self) {
         let pause = self.sleeps();
         self.now += pause;
@@ -119,7 +119,7 @@ impl MemberHarness {
         Some(partitions(owned).map(|tp| tp.partition.get()).collect())
     }
 
-    /// A member that reads these partitions, in epoch 1.
+    /// Joins as a member that reads these partitions, in epoch 1.
     fn joined(mut self, owned: &[u32]) -> Self {
         let (incarnation, request) = self.beat();
         assert_eq!((request.epoch, Self::owned(&request)), (JOIN_EPOCH, Some(vec![])));
@@ -166,7 +166,7 @@ fn a_revoked_partition_stops_at_once_and_is_released_once_processed_and_committe
     harness.answer(incarnation, 1, Some(&[0]));
     harness.sleeps();
     assert_eq!(harness.changed(), [(1, ChangeKind::Stop)]);
-    // Heartbeats go on meanwhile, and say that it has both.
+    // Heartbeats continue, and the member still owns both partitions.
     harness.now += INTERVAL;
     let (incarnation, request) = harness.beat();
     assert_eq!(MemberHarness::owned(&request), None);
@@ -176,7 +176,7 @@ fn a_revoked_partition_stops_at_once_and_is_released_once_processed_and_committe
     assert!(matches!(harness.next(), MembershipAction::Sleep(_)), "one at a time");
     harness.needs.remove(&1);
     harness.membership.handle_committed(harness.now, incarnation, Ok(()));
-    // Others wait for it: at once.
+    // Other members wait for the partition: the heartbeat is sent at once.
     let (incarnation, request) = harness.beat();
     assert_eq!(harness.changed(), [(1, ChangeKind::Release)]);
     assert_eq!((request.epoch, MemberHarness::owned(&request)), (1, Some(vec![0])));
@@ -277,7 +277,7 @@ fn a_fenced_member_releases_everything_without_committing_and_rejoins() {
         assert_eq!(harness.changed(), [(0, ChangeKind::Release), (1, ChangeKind::Release)]);
         assert_eq!((request.epoch, MemberHarness::owned(&request)), (JOIN_EPOCH, Some(vec![])));
         harness.answer(incarnation, 7, Some(&[1]));
-        // What came of the commit of the life before does not matter any more.
+        // The result of the previous incarnation's commit is ignored.
         harness.membership.handle_committed(harness.now, old, Err(RequestFailure::Rejected(code)));
         harness.needs.clear();
         harness.positions(&[(1, 3)]);
@@ -289,7 +289,7 @@ fn a_fenced_member_releases_everything_without_committing_and_rejoins() {
 #[test]
 fn a_member_without_an_answer_for_the_session_timeout_counts_as_fenced() {
     let mut harness = MemberHarness::new().joined(&[0]);
-    // What counts is when the heartbeat was sent that was answered last.
+    // The session lasts from the sending of the last heartbeat that was answered.
     let answered = harness.now;
     harness.now += INTERVAL;
     let (incarnation, _) = harness.beat();
@@ -299,7 +299,7 @@ fn a_member_without_an_answer_for_the_session_timeout_counts_as_fenced() {
     harness.now += Duration::from_millis(1);
     harness.sleeps();
     assert_eq!(harness.changed(), [(0, ChangeKind::Release)]);
-    // An answer that comes after that is none.
+    // A later answer is ignored.
     harness.answer(incarnation, 1, Some(&[0]));
     let (_, request) = harness.beat();
     assert_eq!(request.epoch, JOIN_EPOCH);

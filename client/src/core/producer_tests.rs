@@ -1,7 +1,8 @@
-//! A producer against a broker that is a few lines of rules, over connections that break at any moment.
+//! A producer against a simple model of a broker, over connections that break at any moment.
 //!
-//! Whatever happens: an acknowledged record is in the log, at the offset it was told; one that was not written is not; none is there twice; and
-//! each partition's records are in the order in which they were taken.
+//! Invariants: an acknowledged record is in the log at the offset returned for it; a record reported as not written is
+//! not in the log; no record is in the log twice; each partition's records are in the order in which they were
+//! appended.
 
 use std::collections::{HashMap, VecDeque};
 
@@ -13,7 +14,7 @@ use rand::{RngExt, SeedableRng};
 use super::*;
 use crate::core::failures::Failures;
 
-/// What a broker remembers of a producer id: the last sequence, and base offsets of the last batches by their first sequence.
+/// A broker's state of a producer id: the next sequence, and the base offsets of the last batches by first sequence.
 #[derive(Default)]
 struct ProducerState {
     next_sequence: i32,
@@ -69,7 +70,7 @@ struct Simulation {
     next_producer: i64,
     next_value: u64,
     deliveries: Vec<(u32, u64, Arc<Ticket>, u32)>,
-    /// Faults happen.
+    /// Whether to inject faults.
     stormy: bool,
 }
 
@@ -179,7 +180,7 @@ impl Simulation {
         self.settle();
     }
 
-    /// What the broker has not read is lost with the connection, or read all the same before it notices.
+    /// Breaks the connection. The broker may still read some of the outstanding requests.
     fn connection_breaks(&mut self) {
         let lost: Vec<_> = self.replies.iter().map(|(lane, batch, _)| (*lane, *batch)).collect();
         let unread: Vec<_> = self.requests.iter().map(|(lane, batch, _)| (*lane, *batch)).collect();
@@ -266,7 +267,7 @@ fn nothing_is_lost_duplicated_or_reordered_whatever_happens() {
             .count();
         renumbered += simulation.next_producer - 2;
     }
-    // The test reaches what it is about.
+    // Check that the test covers the interesting cases.
     assert!(acked > 100_000 && failed > 5_000 && renumbered > 500, "{acked} {failed} {renumbered}");
 }
 

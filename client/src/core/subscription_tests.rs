@@ -1,4 +1,4 @@
-//! Subscriptions that are lost, refused, moved and damaged.
+//! Subscriptions that are lost, rejected, sought and damaged.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -35,7 +35,7 @@ fn take(core: &mut ConsumerCore) -> NextItem {
     core.take(&Waker::from(Arc::new(Count::default())))
 }
 
-/// Takes what is there; the offsets, as the user sees them.
+/// Takes everything received and returns the offsets that the user sees.
 fn offsets(core: &mut ConsumerCore) -> Vec<i64> {
     let mut offsets = Vec::new();
     while let NextItem::Chunk(chunk) = take(core) {
@@ -67,13 +67,13 @@ fn a_lost_subscription_resumes_after_the_last_frame_received() {
     core.handle_subscribed(first, &reply(0, 12));
     core.handle_data(first, &log.data(0..2));
     assert!(core.handle_lost(first));
-    // What the old connection still had is of no interest.
+    // Data of the old connection is ignored.
     assert!(matches!(core.handle_data(first, &log.data(2..3)), SubscriptionOutcome::Stale));
     assert!(!core.handle_lost(first));
     let (second, start, _) = subscribe(&mut core);
     assert_eq!(start, StartAt::Offset(Offset(6)));
     core.handle_subscribed(second, &reply(6, 12));
-    // A broker may begin with the frame that holds the offset, or with one before it.
+    // A broker may start with the frame that holds the offset, or with an earlier one.
     core.handle_data(second, &log.data(1..4));
     assert_eq!(offsets(&mut core), (0..12).collect::<Vec<_>>());
     assert_eq!(core.partitions()[0].position(), Some(Offset(12)));
@@ -115,7 +115,7 @@ fn credit_comes_back_as_chunks_are_taken_and_never_exceeds_the_window() {
         assert!(credit <= window);
     }
     assert!(returned > 0);
-    // What waits counts against the next subscription.
+    // Waiting bytes are deducted from the next subscription's credit.
     let body = log.data(0..20);
     core.handle_data(key, &body);
     core.handle_lost(key);

@@ -255,7 +255,7 @@ impl ConsumerShared {
                 return;
             }
             SubscriptionOutcome::Ended { code, text, position } => {
-                self.handle_subscription_error(key.index, code, &text, position)
+                self.handle_subscription_error(key.index, code, &text, position);
             }
         }
         self.changed(key.index);

@@ -1,4 +1,4 @@
-//! Records that fail while nobody waits for them.
+//! Failures of records whose deliveries were dropped.
 
 use std::task::Poll;
 use std::time::Duration;
@@ -13,7 +13,7 @@ async fn client(broker: &FakeBroker) -> Client {
     Client::connect(broker.address()).await.unwrap()
 }
 
-/// Sends a record that the broker refuses, and forgets its delivery.
+/// Sends a record that the broker rejects, and drops its delivery.
 async fn send_refused(broker: &FakeBroker, producer: &Producer, value: &'static str) {
     broker.script([(MessageKind::Produce, Fault::Refuse(ErrorCode::InvalidTimestamp))]);
     drop(producer.send(Record::new(value).key("k")).await.unwrap());
@@ -31,7 +31,7 @@ async fn an_unseen_failure_is_returned_once_by_the_next_flush_with_its_record() 
     assert_eq!((failed.error.kind(), failed.outcome()), (ProduceErrorKind::Invalid, Outcome::NotWritten));
     assert!(error.to_string().contains("orders/0"), "{error}");
     producer.flush().await.unwrap();
-    // It can be sent again as it is.
+    // The returned record can be sent again as it is.
     let again = error.into_records().remove(0).record;
     producer.send(again).await.unwrap().await.unwrap();
     producer.close(Duration::from_secs(10)).await.unwrap();
@@ -49,7 +49,7 @@ async fn a_failure_that_its_delivery_returned_is_not_reported_again() {
     drop(deliveries.pop());
     let looked_at = deliveries.pop().unwrap();
     deliveries.pop().unwrap().await.unwrap_err();
-    // All three were in the batch that was refused; twice is as good as once.
+    // All three were in the rejected batch. Repeated calls return the same failure.
     looked_at.result().unwrap().unwrap_err();
     looked_at.result().unwrap().unwrap_err();
     let error = producer.close(Duration::from_secs(10)).await.unwrap_err();
@@ -109,7 +109,7 @@ async fn failures_of_a_closed_client_count_as_seen_once_their_deliveries_return_
     while delivery.result().is_none() {
         tokio::task::yield_now().await;
     }
-    // Looking at it was seeing it.
+    // `result` has returned the failure.
     producer.flush().await.unwrap();
     drop(producer);
 }
@@ -147,7 +147,7 @@ async fn closing_a_named_consumer_returns_the_error_of_a_commit_whose_future_was
     assert!(begin(None).await);
     broker.until(|inner| !inner.committed.is_empty()).await;
     assert!(begin(Some(ErrorCode::TooLarge)).await);
-    // The position is committed already.
+    // The position was committed before.
     consumer.close().await.unwrap();
     let mut consumer = client.consumer("orders").name("reports").start(StartAt::Earliest).await.unwrap();
     broker.script([(MessageKind::CommitOffsets, Fault::Refuse(ErrorCode::TooLarge))]);
@@ -158,6 +158,6 @@ async fn closing_a_named_consumer_returns_the_error_of_a_commit_whose_future_was
     }
     let error = consumer.close().await.unwrap_err();
     assert_eq!(error.code(), Some(ErrorCode::TooLarge));
-    // Who does not close it hears of it, too.
+    // If the consumer is dropped instead of closed, there is an event.
     while !matches!(events.next().await, Some(Event::CommitFailed { group, .. }) if group == "reports") {}
 }

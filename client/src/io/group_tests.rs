@@ -1,4 +1,4 @@
-//! A group's member against a broker that misbehaves on purpose.
+//! Group members against a broker that misbehaves on purpose.
 
 use std::future::{Future, poll_fn};
 use std::pin::{Pin, pin};
@@ -15,12 +15,12 @@ use crate::{Batch, Client, CommitErrorKind, Event, GroupConsumer, Outcome};
 
 const COMMIT: MessageKind = MessageKind::CommitGroupOffsets;
 const BEAT: MessageKind = MessageKind::GroupHeartbeat;
-/// The broker no longer takes this for a member of the group.
+/// The broker does not know the member any more.
 const FENCED: Fault = Fault::Refuse(ErrorCode::FencedMember);
-/// Between commits: longer than a test takes.
+/// A commit interval longer than any test.
 const NEVER: Duration = Duration::from_hours(1);
 
-/// A broker whose log has three batches of two records, and the only member of its group.
+/// A broker whose log has three batches of two records, and a client with the group's only member.
 struct GroupHarness {
     broker: FakeBroker,
     client: Client,
@@ -41,7 +41,7 @@ impl GroupHarness {
         self.client.consumer("orders").start(StartAt::Earliest).group("billing")
     }
 
-    /// A member that got so many batches and commits nothing by itself before it has to.
+    /// Returns a member that has received this many batches and commits only when it must.
     async fn reader(&self, batches: usize) -> GroupConsumer {
         let mut consumer = self.member().commit_every(NEVER).await.unwrap();
         for _ in 0..batches {
@@ -50,7 +50,7 @@ impl GroupHarness {
         consumer
     }
 
-    /// The member is fenced, and joins again.
+    /// Fences the member and waits until it has joined again.
     async fn fence(&self) {
         self.broker.script([(BEAT, FENCED)]);
         let is_back =
@@ -63,7 +63,7 @@ async fn next(consumer: &mut GroupConsumer) -> Batch {
     consumer.next_batch().await.unwrap().unwrap()
 }
 
-/// Asks once and finds that it is not done.
+/// Polls once and checks that the future is pending.
 async fn begin(future: Pin<&mut impl Future>) {
     let mut future = Some(future);
     let is_pending = poll_fn(|cx| Poll::Ready(future.take().unwrap().poll(cx).is_pending())).await;
@@ -74,7 +74,7 @@ async fn begin(future: Pin<&mut impl Future>) {
 async fn an_assignment_whose_answer_was_lost_is_sent_again() {
     let harness = GroupHarness::new(&[]).await;
     let mut consumer = harness.member().await.unwrap();
-    // One that is not the first says only what is new.
+    // Heartbeats after the first contain only changes.
     harness.broker.until(|inner| inner.group.beats.len() > 2).await;
     {
         let mut inner = harness.broker.lock();
@@ -147,10 +147,10 @@ async fn closing_does_not_report_commit_failures_from_before_a_rejoin() {
     {
         let mut inner = harness.broker.lock();
         inner.group.target = Vec::new();
-        // The second is on its way for as long as the test runs.
+        // The second one stays in flight for the rest of the test.
         inner.script.extend([(COMMIT, Fault::Refuse(ErrorCode::TooLarge)), (COMMIT, Fault::Ignore)]);
     }
-    // All is processed, and the partition is given up once that is committed.
+    // Everything is processed; the partition is released once that is committed.
     let mut more = Box::pin(consumer.next_batch());
     begin(more.as_mut()).await;
     drop(more);
@@ -201,7 +201,7 @@ async fn a_commit_continues_after_its_future_is_dropped_and_a_later_one_clears_i
     let batch = next(&mut consumer).await;
     begin(pin!(batch.commit())).await;
     harness.broker.until(|inner| inner.group.offset(0) == Some(Offset(2))).await;
-    // It has its turn when the one before is answered.
+    // It runs after the first commit was answered.
     batch.commit().await.unwrap();
     let batch = next(&mut consumer).await;
     harness.broker.script([(COMMIT, Fault::Refuse(ErrorCode::TooLarge))]);

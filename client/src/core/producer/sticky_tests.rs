@@ -1,4 +1,4 @@
-//! Records without a key, and the partitions that they get to.
+//! Placement of records without a key.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -15,7 +15,7 @@ use crate::record::Record;
 
 const IN_FLIGHT_MAX: usize = 5;
 
-/// A producer, and brokers that acknowledge at once unless a partition is said to be away or silent.
+/// A producer, and brokers that acknowledge immediately unless a partition is unreachable or silent.
 struct StickyHarness {
     core: ProducerCore,
     now: Instant,
@@ -23,7 +23,7 @@ struct StickyHarness {
     away: BTreeSet<u32>,
     /// Partitions that do not answer.
     silent: BTreeSet<u32>,
-    /// Of each batch that was sent: partition and records.
+    /// Partition and number of records of each batch sent.
     sent: Vec<(u32, u32)>,
 }
 
@@ -46,7 +46,7 @@ impl StickyHarness {
         self.core.append(&record, Timestamp(0), record.charge(), || self.now).unwrap().partition
     }
 
-    /// Does everything that can be done now.
+    /// Runs all actions that are ready.
     fn drive(&mut self) {
         while let Some(action) = self.core.poll_send(self.now) {
             match action {
@@ -82,7 +82,7 @@ fn a_hundred_full_batches_spread_evenly_over_eight_partitions() {
     let mut producing = StickyHarness::new(8, Duration::ZERO);
     for n in 0..4000 {
         producing.send(20);
-        // The driver gets its turn now and then, as in a loop of sends.
+        // The driver runs now and then, as in a loop of sends.
         if n % 128 == 0 {
             producing.drive();
         }
@@ -151,7 +151,7 @@ fn a_disconnected_partition_delays_only_the_first_records() {
     assert!(stuck <= 3, "{stuck}");
     let each = producing.batches_of_each();
     assert!([0, 2, 3].iter().all(|at| each[*at] >= 30), "{each:?}");
-    // Once the leader is back its partition has its share again.
+    // Once its leader is reachable again, the partition gets its share.
     producing.away.clear();
     producing.core.handle_route(1, true);
     producing.drive();

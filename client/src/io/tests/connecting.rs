@@ -32,7 +32,7 @@ async fn a_silent_connection_is_closed_and_re_established() {
 async fn an_idle_connection_is_kept_alive_by_pings() {
     let broker = FakeBroker::start(1).await;
     let client = builder(&broker).keep_alive(Duration::from_millis(20)).connect().await.unwrap();
-    // Subscribed to nothing that happens: only asking shows that the broker is there.
+    // No data arrives on this subscription: only pings show that the broker is there.
     let mut consumer = client.consumer("orders").start(StartAt::Earliest).await.unwrap();
     tokio::select! {
         () = broker.until(|inner| inner.pings == 5) => {}
@@ -61,7 +61,7 @@ async fn two_concurrent_attempts_to_reach_a_shard_share_one_connection() {
     let mut events = client.events();
     broker.hang_up();
     while !matches!(events.next().await.unwrap(), Event::Disconnected { .. }) {}
-    // Neither knows of the other before both are through.
+    // Both attempts start before either has connected.
     let cluster = &client.cluster;
     let (any, of_shard) = tokio::join!(cluster.any(), cluster.connection(NodeId(1), ShardId(0)));
     let (any, of_shard) = (any.unwrap(), of_shard.unwrap());
@@ -83,7 +83,7 @@ async fn dropped_handles_end_while_the_broker_is_unreachable() {
     let delivery = producer.send(Record::new("x")).await.unwrap();
     assert_eq!(delivery.await.unwrap_err().kind(), ProduceErrorKind::TimedOut);
     drop((producer, consumer, client));
-    // They end with the client's last task.
+    // The stream of events ends with the client's last task.
     while events.next().await.is_some() {}
 }
 

@@ -45,7 +45,7 @@ async fn a_named_consumer_continues_at_its_committed_position() {
     let client = client(&broker).await;
     let start = || client.consumer("orders").name("billing").start(StartAt::Earliest);
     let mut consumer = start().await.unwrap();
-    // A message holds a frame here, so batches are those of the log.
+    // Each data message holds one frame here, so batches are those of the log.
     let first = consumer.next_batch().await.unwrap().unwrap();
     first.commit().await.unwrap();
     drop(consumer);
@@ -71,7 +71,7 @@ async fn damaged_frames_are_fetched_again_and_reported_the_second_time() {
     assert_eq!(client.metrics().frames_damaged, 1);
     drop(consumer);
 
-    // Both frames, both times.
+    // Damage both frames, both times.
     broker.lock().damage = 4;
     let mut consumer = client.consumer("orders").partitions([0]).start(StartAt::Earliest).await.unwrap();
     let mut result = consumer.next_batch().await;
@@ -124,11 +124,11 @@ async fn records_that_the_broker_has_lost_are_reported_once_and_reading_continue
     assert_eq!(consumer.position(0), Some(Offset(5)));
     let batch = consumer.next_batch().await.unwrap().unwrap();
     assert_eq!(batch.iter().map(|record| record.offset().get()).collect::<Vec<_>>(), [5, 6]);
-    // A lost end is no end that is waited for.
+    // The loss report at the end of the log completes the partition.
     let lost = consumer.next_batch().await.unwrap_err();
     assert_eq!(lost.damaged().map(|range| (range.from, range.to)), Some((Offset(7), Offset(11))));
     assert!(consumer.next_batch().await.unwrap().is_none());
-    // By record it is the same.
+    // A stream of single records reports the same.
     let consumer = client.consumer("orders").partitions([0]).until_end().await.unwrap();
     let mut records = consumer.into_stream();
     let mut seen = Vec::new();
@@ -150,7 +150,7 @@ async fn until_end_does_not_wait_for_a_partition_that_an_error_has_stopped() {
     let mut consumer = consumer.until_end().await.unwrap();
     assert_eq!(consumer.next_batch().await.unwrap_err().kind(), FetchErrorKind::OutOfRange);
     assert!(consumer.next_batch().await.unwrap().is_none());
-    // It is not over for good.
+    // A seek continues after the end.
     consumer.seek(0, StartAt::Earliest).unwrap();
     assert_eq!(consumer.next_batch().await.unwrap().unwrap().iter().next().unwrap().offset(), Offset(4));
 }
@@ -158,7 +158,7 @@ async fn until_end_does_not_wait_for_a_partition_that_an_error_has_stopped() {
 #[tokio::test]
 async fn a_reset_in_the_middle_of_a_chunk_continues_at_the_reset_position() {
     let broker = FakeBroker::start(1).await;
-    // More than a batch for the user holds.
+    // More records than one batch for the user holds.
     broker.append(&[40_000]);
     let client = client(&broker).await;
     let mut events = client.events();

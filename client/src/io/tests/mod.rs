@@ -22,7 +22,7 @@ async fn producer(broker: &FakeBroker) -> Producer {
     client(broker).await.producer("orders").await.unwrap()
 }
 
-/// Sends records one by one; the offsets they got.
+/// Sends records one by one and returns their offsets.
 async fn send(producer: &Producer, count: usize) -> Vec<i64> {
     let mut offsets = Vec::new();
     for n in 0..count {

@@ -95,7 +95,7 @@ async fn an_unanswered_record_times_out_with_an_unknown_outcome() {
     let broker = FakeBroker::start(1).await;
     let client = client(&broker).await;
     let producer = client.producer("orders").delivery_timeout(Duration::from_secs(1)).await.unwrap();
-    // With a producer id and a way to the leader the next record leaves at once.
+    // With a producer id and a route, the next record is sent immediately.
     send(&producer, 1).await;
     broker.script([(MessageKind::Produce, Fault::Ignore)]);
     let error = producer.send(Record::new("x")).await.unwrap().await.unwrap_err();
@@ -119,13 +119,13 @@ async fn the_buffer_is_bounded_and_records_that_do_not_fit_are_returned() {
         tokio::task::yield_now().await;
     };
     assert_eq!((taken, back.value().unwrap().len()), (10_000 / 536, 500));
-    // A send waits; dropped, it leaves nothing behind.
+    // A pending send that is dropped has no effect.
     let waiting = tokio::time::timeout(Duration::from_millis(20), producer.send(back)).await;
     assert!(waiting.is_err());
     broker.hang_up();
     producer.flush().await.unwrap();
     assert_eq!(broker.lock().log.next_offset(), taken);
-    // A record that is larger than the buffer has it to itself.
+    // A record larger than the buffer occupies all of it.
     producer.send(Record::new(vec![0; 20_000])).await.unwrap();
     assert!(matches!(producer.try_send(Record::new("x")), Err(TrySendError::Full(_))));
     producer.flush().await.unwrap();
@@ -139,7 +139,7 @@ async fn the_buffer_is_bounded_without_acknowledgements_too() {
     broker.script([(MessageKind::Produce, Fault::Stall)]);
     let client = client(&broker).await;
     let producer = client.producer("orders").acks(Acks::None).buffer_bytes(1 << 20).await.unwrap();
-    // More than sockets hold.
+    // More than the sockets can buffer.
     let mut taken = 0;
     while producer.try_send(Record::new(vec![0; 50_000])).is_ok() && taken < 2000 {
         taken += 1;
@@ -164,7 +164,7 @@ async fn closing_returns_unacknowledged_records_in_order_with_keys_and_headers()
         deliveries.push(producer.send(record).await.unwrap());
     }
     let error = producer.close(Duration::from_millis(50)).await.unwrap_err();
-    // Whatever was behind the one that got no answer was acknowledged or not; what comes back is in order.
+    // Batches after the unanswered one may or may not be acknowledged. The returned records are in order.
     let failed = deliveries.iter().filter(|delivery| delivery.result().unwrap().is_err()).count();
     assert_eq!((error.count(), error.records().len()), (failed as u64, failed));
     assert!(failed >= 1);
@@ -199,7 +199,7 @@ async fn without_acknowledgements_a_delivery_has_no_offset() {
     let producer = client.producer("orders").acks(Acks::None).await.unwrap();
     let receipt = producer.send(Record::new("x")).await.unwrap().await.unwrap();
     assert_eq!((receipt.partition(), receipt.offset()), (0, None));
-    // The fake answers all the same; an answer nobody waits for disturbs nothing.
+    // The fake broker answers anyway; an answer that nobody waits for must be ignored.
     let acked = client.producer("orders").await.unwrap();
     send(&acked, 1).await;
     assert_eq!(client.metrics().disconnects, 0);
