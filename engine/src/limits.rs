@@ -55,6 +55,13 @@ pub const REQUESTS_PER_TURN_MAX: usize = 4096;
 /// What any other request counts for.
 pub const REQUEST_COST: usize = 4;
 
+/// Entries of a request's lists that count as much as one in [`REQUESTS_PER_TURN_MAX`]: to read them takes as long.
+pub const REQUEST_ENTRIES_PER_COST: usize = 16;
+
+/// Entries of the lists of large requests that are read for each turn. A request that has more is read in one go, and then no other large one
+/// until as many turns have passed as it would have taken.
+pub const REQUEST_ENTRIES_PER_TURN: usize = 10_000;
+
 /// Bytes of long answers that are written in one turn. A piece may be over it.
 pub const LONG_ANSWER_BYTES_PER_TURN_MAX: usize = 512 << 10;
 

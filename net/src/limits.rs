@@ -45,6 +45,9 @@ pub const KAFKA_PRODUCE_PARTITIONS_MAX: usize = 100_000;
 /// Bytes of any other Kafka request.
 pub const KAFKA_REQUEST_BYTES_MAX: usize = CONTROL_BODY_BYTES_MAX;
 
+/// Entries of all lists of one request together, of either protocol. A hundred thousand topics with a partition each fit.
+pub const REQUEST_ENTRIES_MAX: usize = highwater_protocol::limits::REQUEST_ENTRIES_MAX;
+
 /// Bytes of a string in Kafka's protocol.
 pub const KAFKA_STRING_BYTES_MAX: usize = i16::MAX as usize;
 

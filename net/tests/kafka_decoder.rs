@@ -8,12 +8,15 @@ use std::fmt::Write;
 use bytes::{BufMut, BytesMut};
 use highwater_net::kafka::api::{ApiKey, State};
 use highwater_net::kafka::messages::{
-    ApiVersionsRequest, MetadataRequest, MetadataRequestTopic, ProducePartition, ProduceRequest, ProduceTopic,
+    ApiVersionsRequest, MetadataRequest, MetadataRequestTopic, OffsetFetchGroup, OffsetFetchGroupTopic,
+    OffsetFetchRequest, ProducePartition, ProduceRequest, ProduceTopic,
 };
 use highwater_net::kafka::produce::Records;
 use highwater_net::kafka::schema::Message;
 use highwater_net::kafka::{Gate, KafkaDecoder, KafkaRefusal, KafkaStep, Request};
-use highwater_net::limits::{KAFKA_PRODUCE_BYTES_MAX, KAFKA_PRODUCE_PARTITIONS_MAX, KAFKA_REQUEST_BYTES_MAX};
+use highwater_net::limits::{
+    KAFKA_PRODUCE_BYTES_MAX, KAFKA_PRODUCE_PARTITIONS_MAX, KAFKA_REQUEST_BYTES_MAX, REQUEST_ENTRIES_MAX,
+};
 use highwater_net::{Batch, Lent};
 use highwater_protocol::frame::FRAME_HEADER_BYTES;
 use highwater_protocol::limits::{BATCH_BYTES_MAX_DEFAULT, BULK_BYTES_MIN};
@@ -70,6 +73,7 @@ impl Decodes for KafkaDecoder {
                     assert!(bytes <= KAFKA_PRODUCE_BYTES_MAX);
                     self.admit();
                 }
+                KafkaStep::WantsTurn => self.grant_turn(),
                 KafkaStep::Request(received) => {
                     return Ok(Some(format!(
                         "{:?} {} {}",
@@ -303,6 +307,65 @@ fn a_large_request_that_is_not_let_in_stays_with_whoever_received_it() {
     assert_eq!(decoder.requests(), 1);
     assert!(matches!(decoder.next(&mut data), Ok(KafkaStep::More)));
     assert_eq!(decoder.held_bytes(), 0);
+}
+
+#[test]
+fn a_large_request_that_is_whole_is_read_when_its_turn_comes() {
+    let groups = vec![OffsetFetchGroup { group_id: "group", ..Default::default() }; 10_000];
+    let body = OffsetFetchRequest { groups, ..Default::default() };
+    let many = vec![Some(70); 1000];
+    for bytes in [request(ApiKey::OffsetFetch, 8, 7, &body), produce(9, 7, &many)] {
+        for piece in [bytes.len(), 10_000] {
+            let mut decoder = KafkaDecoder::new(Gate::Declared);
+            let mut waited = 0;
+            let mut entries = 0;
+            for mut data in bytes.chunks(piece) {
+                loop {
+                    match decoder.next(&mut data).expect("it is a request") {
+                        KafkaStep::More => break,
+                        KafkaStep::WantsRoom(_) => decoder.admit(),
+                        KafkaStep::WantsTurn if waited < 3 => waited += 1,
+                        KafkaStep::WantsTurn => decoder.grant_turn(),
+                        KafkaStep::Request(received) => entries = received.entries,
+                    }
+                }
+            }
+            assert_eq!((waited, decoder.requests()), (3, 1));
+            assert!((1000..=10_100).contains(&entries), "{entries}");
+        }
+    }
+}
+
+#[test]
+fn a_request_whose_lists_have_too_many_entries_together_is_refused_when_their_number_is_read() {
+    let count = |partitions: usize| OffsetFetchRequest {
+        groups: (0..2)
+            .map(|_| OffsetFetchGroup {
+                group_id: "g",
+                topics: Some(vec![OffsetFetchGroupTopic {
+                    name: "t",
+                    topic_id: [0; 16],
+                    partition_indexes: vec![7; partitions],
+                }]),
+                ..Default::default()
+            })
+            .collect(),
+        ..Default::default()
+    };
+    // Two groups, a topic in each, and a tag in front.
+    let most = REQUEST_ENTRIES_MAX / 2 - 3;
+    let (told, result) = decode(&request(ApiKey::OffsetFetch, 8, 1, &count(most)), &[1 << 16]);
+    assert_eq!((told.len(), result), (1, Ok(())));
+    check_refused(
+        &request(ApiKey::OffsetFetch, 8, 1, &count(most + 2)),
+        "entries up to here, 250000 at most are served in one request",
+    );
+    // Topics without partitions count too.
+    let before_topics = [0xff, 0xff, 0, 0, 0, 0, 0, 0, 0, 0];
+    let topics = [&front(400_000, 0, 9)[..], &before_topics, &[0xc1, 0xa9, 0x07], &[0; 8]].concat();
+    let (_, result) = decode(&topics, &[1 << 16]);
+    let text = result.expect_err("so many topics have more than so many partitions").text;
+    assert!(text.contains("topics: 120000 entries"), "{text}");
 }
 
 /// The request with a byte behind its last field, which belongs to it.

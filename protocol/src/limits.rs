@@ -1,5 +1,11 @@
 //! Limits of the wire and disk formats, in one place. Each name contains the unit.
 
+/// Entries of all lists of one request together. A broker reads a request in one go, so this bounds how long others wait for that. As many
+/// partitions as one topic may have fit, each in a topic of its own or not.
+pub const REQUEST_ENTRIES_MAX: usize = 250_000;
+
+const _: () = assert!(REQUEST_ENTRIES_MAX >= 2 * PARTITIONS_PER_TOPIC_MAX as usize);
+
 /// Largest record batch that a broker can be configured to accept, in bytes.
 pub const BATCH_BYTES_MAX: usize = 100 << 20;
 

@@ -19,8 +19,8 @@ use super::send_budget::InLine;
 use super::timers::Timer;
 use crate::address::HostPort;
 use crate::limits::{
-    ASKED_MAX, BACKLOG_MAX, CLOSING_TIME_MAX, CONNECTIONS_PER_ADDRESS_MAX, REQUESTS_PER_TURN_MAX,
-    SWEEP_INTERVAL,
+    ASKED_MAX, BACKLOG_MAX, CLOSING_TIME_MAX, CONNECTIONS_PER_ADDRESS_MAX, REQUEST_ENTRIES_PER_COST,
+    REQUESTS_PER_TURN_MAX, SWEEP_INTERVAL,
 };
 use crate::message::{Greeting, Message};
 
@@ -376,6 +376,17 @@ impl Shard {
             && plane.backlog() < BACKLOG_MAX
     }
 
+    /// Whether a large request may be read now, which is whole. Those that wait already come first.
+    pub(super) fn may_read_large_request(&self) -> bool {
+        self.large_requests.is_free() && (self.is_resuming || self.memory_waiters.is_empty())
+    }
+
+    /// A request was read: what its lists have counts like further requests.
+    pub(super) fn note_entries(&mut self, entries: usize) {
+        self.requests_taken += entries / REQUEST_ENTRIES_PER_COST;
+        self.large_requests.note(entries);
+    }
+
     pub(super) fn want_memory(&mut self, conn: ConnId) {
         if let Some(connection) = self.connections.get_mut(&conn)
             && !std::mem::replace(&mut connection.wants_memory, true)
@@ -404,16 +415,18 @@ impl Shard {
 
     /// Goes on with the connections that waited for room, while there is some.
     pub(super) fn resume_memory_waiters(&mut self, plane: &mut dyn Plane<Message>) {
+        self.is_resuming = true;
         for _ in 0..self.memory_waiters.len() {
             if !self.may_take_requests(plane) {
-                return;
+                break;
             }
-            let Some(conn) = self.memory_waiters.pop_front() else { return };
+            let Some(conn) = self.memory_waiters.pop_front() else { break };
             if let Some(connection) = self.connections.get_mut(&conn) {
                 connection.wants_memory = false;
                 self.resume(plane, conn);
             }
         }
+        self.is_resuming = false;
     }
 
     /// Tells a peer what is wrong and ends its connection.

@@ -15,6 +15,7 @@ mod connection;
 mod connections;
 mod drain;
 mod kafka;
+mod large_requests;
 mod lead;
 mod line;
 mod long_answers;
@@ -55,6 +56,7 @@ use checks::Checks;
 use connection::{Budget, Connection, Speaks, Via};
 use drain::Drain;
 use kafka::Kafka;
+use large_requests::LargeRequests;
 use lead::Lead;
 use line::Line;
 use partition::Partitions;
@@ -101,6 +103,7 @@ pub struct Shard {
     counted_work: work::Counted,
     /// What the requests that were taken up in this turn count for.
     requests_taken: usize,
+    large_requests: LargeRequests,
     /// Connections whose long answers can go on.
     long_answers: VecDeque<ConnId>,
     /// The stores that retention has not been through in this round.
@@ -115,6 +118,8 @@ pub struct Shard {
     last_silent: u64,
     budget: Budget,
     memory_waiters: VecDeque<ConnId>,
+    /// It is the turn of those.
+    is_resuming: bool,
     /// Batches that are being checked.
     checks: Checks,
     /// Memory for what is on its way to clients.
@@ -188,6 +193,7 @@ impl Shard {
             jobs: Jobs::default(),
             counted_work: work::Counted::default(),
             requests_taken: 0,
+            large_requests: LargeRequests::default(),
             long_answers: VecDeque::new(),
             retaining: Vec::new(),
             connections: BTreeMap::new(),
@@ -197,6 +203,7 @@ impl Shard {
             last_silent: 0,
             budget: Budget::new(setup.limits.request_bytes_max),
             memory_waiters: VecDeque::new(),
+            is_resuming: false,
             checks: Checks::default(),
             send_budget: SendBudget::new(setup.limits.send_bytes_max),
             line: Line::default(),
@@ -410,6 +417,8 @@ impl ShardApp for Shard {
         self.plan_line(plane);
         self.run_drain(plane);
         self.counted_work.end_turn();
+        more |= !self.large_requests.is_free() && !self.memory_waiters.is_empty();
+        self.large_requests.end_turn();
         if more || !self.dirty.is_empty() || !self.ready.is_empty() {
             plane.post(self.me, Message::Continue);
         }

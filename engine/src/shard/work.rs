@@ -105,6 +105,11 @@ impl Shard {
         self.counted_work.most
     }
 
+    /// The most entries of requests' lists that were read in one turn so far.
+    pub fn busiest_turn_entries(&self) -> usize {
+        self.large_requests.most()
+    }
+
     /// Does a little at once: what is left over becomes a job.
     pub(super) fn at_once<R>(&mut self, little: impl FnOnce(&mut Self, &mut Work) -> R) -> R {
         let left = WORK_PER_TURN_MAX.saturating_sub(self.counted_work.this_turn);

@@ -49,6 +49,7 @@ fn decode(bytes: &[u8], piece: usize, lends: bool) -> Vec<String> {
             match decoder.next(&mut given) {
                 Ok(KafkaStep::More) => break,
                 Ok(KafkaStep::WantsRoom(_)) => decoder.admit(),
+                Ok(KafkaStep::WantsTurn) => decoder.grant_turn(),
                 Ok(KafkaStep::Request(received)) => {
                     told.push(format!("{:?} {}", received.header, shown(&received.request)));
                 }

@@ -5,6 +5,8 @@
 //!                          \-> (partial)          the beginning of a request is kept until the rest arrives
 //!                          \-> WantsRoom(n)       a large request has begun: admit() lets it in. Of a Produce the large batches get
 //!                                                 pages of their own, which lend_bulk() gives to the plane to receive into
+//!                          \-> WantsTurn          a large request is whole: grant_turn() has it read. That takes some milliseconds at
+//!                                                 most, so only one is read in a turn
 //! ```
 #![deny(clippy::unwrap_used, clippy::indexing_slicing, clippy::arithmetic_side_effects)]
 
@@ -28,6 +30,8 @@ pub enum KafkaStep<'a> {
     /// A large request begins, and that many bytes of memory are needed for it. Nothing of it is used up until
     /// [`KafkaDecoder::admit`] is called; asked again, the answer is the same.
     WantsRoom(usize),
+    /// A large request is whole. It is read once [`KafkaDecoder::grant_turn`] was called; asked again before, the answer is the same.
+    WantsTurn,
 }
 
 /// The peer said what cannot be understood. Kafka's protocol has no answer to that: the connection ends.
@@ -60,6 +64,9 @@ const LENGTH_BYTES: usize = 4;
 /// Bytes of the shortest request: up to its correlation id.
 const REQUEST_BYTES_MIN: usize = PREFIX_BYTES - LENGTH_BYTES;
 
+/// Partitions of a Produce that waits for a turn to be read.
+const LARGE_PARTITIONS_MIN: usize = 1_000;
+
 /// Bytes of an idle connection's buffer that are kept.
 const PARTIAL_BYTES_KEPT: usize = 1024;
 
@@ -86,6 +93,8 @@ pub struct KafkaDecoder {
     spent: bool,
     /// Room for all of the large request in `partial` was granted.
     admitted: usize,
+    /// The large request that is whole may be read.
+    has_turn: bool,
     intake: Option<Large>,
     requests: u64,
 }
@@ -107,6 +116,7 @@ impl Default for KafkaDecoder {
             partial: Vec::new(),
             spent: false,
             admitted: 0,
+            has_turn: false,
             intake: None,
             requests: 0,
         }
@@ -169,6 +179,9 @@ impl KafkaDecoder {
                     return Ok(self.start_large(&prefix));
                 }
             } else if let Some((request, rest)) = data.split_at_checked(bytes) {
+                if !self.takes_turn(prefix.bytes) {
+                    return Ok(KafkaStep::WantsTurn);
+                }
                 *data = rest;
                 self.requests = self.requests.wrapping_add(1);
                 return read(&prefix, request).map(KafkaStep::Request);
@@ -198,6 +211,9 @@ impl KafkaDecoder {
         }
         if !fill(&mut self.partial, bytes, data) {
             return Ok(KafkaStep::More);
+        }
+        if !self.takes_turn(prefix.bytes) {
+            return Ok(KafkaStep::WantsTurn);
         }
         self.admitted = 0;
         self.spent = true;
@@ -259,6 +275,16 @@ impl KafkaDecoder {
         }
     }
 
+    /// Has the large request read that [`KafkaStep::WantsTurn`] announced.
+    pub fn grant_turn(&mut self) {
+        self.has_turn = true;
+    }
+
+    /// Whether a request of so many bytes, which is whole, may be read now.
+    fn takes_turn(&mut self, bytes: usize) -> bool {
+        bytes < BULK_BYTES_MIN || std::mem::take(&mut self.has_turn)
+    }
+
     fn next_of_large<'s>(&'s mut self, data: &mut &[u8]) -> Result<KafkaStep<'s>, KafkaRefusal> {
         let Some(large) = &mut self.intake else { return Ok(KafkaStep::More) };
         if !large.admitted {
@@ -269,11 +295,16 @@ impl KafkaDecoder {
         if !whole {
             return Ok(KafkaStep::More);
         }
+        // Its batches are not looked at: only many of them take long to read.
+        if large.intake.partitions() >= LARGE_PARTITIONS_MIN && !std::mem::take(&mut self.has_turn) {
+            return Ok(KafkaStep::WantsTurn);
+        }
         self.spent = true;
         self.requests = self.requests.wrapping_add(1);
-        let (header, produce) =
+        let (header, entries, produce) =
             large.intake.read().map_err(|e| refusal(ApiKey::Produce.api(), version, e))?;
-        Ok(KafkaStep::Request(Received { header, bytes: large.bytes, request: Request::Produce(produce) }))
+        let request = Request::Produce(produce);
+        Ok(KafkaStep::Request(Received { header, bytes: large.bytes, entries, request }))
     }
 
     /// The pages of a large batch whose rest is still to come, for the plane to receive into.
@@ -310,12 +341,12 @@ fn read<'a>(prefix: &Prefix, request: &'a [u8]) -> Result<Received<'a>, KafkaRef
     if !known {
         // Nobody knows what such a request looks like behind its correlation id.
         let header = Header { api: api.key, version, correlation_id, client_id: None };
-        return Ok(Received { header, bytes, request: Request::UnknownApiVersions });
+        return Ok(Received { header, bytes, entries: 0, request: Request::UnknownApiVersions });
     }
     let mut r = Reader::within(body, body.len());
     let read = Header::read_rest(api.key, version, correlation_id, &mut r).and_then(|header| {
         let request = Request::decode(api.key, version, &mut r)?;
-        Ok(Received { header, bytes, request })
+        Ok(Received { header, bytes, entries: r.entries_read(), request })
     });
     read.map_err(|e| refusal(api, version, e))
 }

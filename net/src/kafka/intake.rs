@@ -339,11 +339,17 @@ impl Intake {
         self.bulk = Bulk::Here { pages, filled: end, end };
     }
 
-    /// Reads the request, which is whole.
-    pub(super) fn read(&mut self) -> Result<(Header<'_>, Produce<'_>), WireError> {
+    /// Partitions of all topics so far.
+    pub(super) fn partitions(&self) -> usize {
+        self.partitions_in_all
+    }
+
+    /// Reads the request, which is whole. Also tells how many entries its lists have.
+    pub(super) fn read(&mut self) -> Result<(Header<'_>, usize, Produce<'_>), WireError> {
         let mut r = Reader::within(&self.head, self.bytes);
         let header = Header::read_rest(ApiKey::Produce, self.form.version, self.correlation_id, &mut r)?;
         let produce = Produce::read(self.form.version, &mut r, Some(&mut self.pages))?;
-        r.finish().map(|()| (header, produce))
+        let entries = r.entries_read();
+        r.finish().map(|()| (header, entries, produce))
     }
 }

@@ -74,10 +74,12 @@ impl<'a> Produce<'a> {
         let acks = Wire::read(r, form, "acks")?;
         let timeout_ms = Wire::read(r, form, "timeout_ms")?;
         let topics = count(r, form, "topics")?;
+        r.take_entries(topics, "topics")?;
         let mut partitions = Vec::new();
         for _ in 0..topics {
             let (topic, topic_id) = topic(r, form)?;
             let here = count_partitions(r, form, partitions.len())?;
+            r.take_entries(here, "partitions")?;
             // Twice, because a vector that grows holds up to twice what is in it.
             r.take_memory(here.saturating_mul(2).saturating_mul(size_of::<ProduceTo<'_>>()), "partitions")?;
             partitions.reserve(here);
@@ -107,6 +109,9 @@ pub(super) fn count(r: &mut Reader<'_>, form: Form, field: &'static str) -> Resu
     let bytes_min: usize = if form.flexible { 3 } else { 6 };
     if count.saturating_mul(bytes_min) > r.remaining() {
         return Err(WireError::Count { field, count, have: r.remaining() });
+    }
+    if count > KAFKA_PRODUCE_PARTITIONS_MAX {
+        return Err(WireError::TooMany { field, count, max: KAFKA_PRODUCE_PARTITIONS_MAX });
     }
     Ok(count)
 }

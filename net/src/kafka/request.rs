@@ -49,6 +49,8 @@ pub struct Received<'a> {
     pub header: Header<'a>,
     /// Its length, without the length itself.
     pub bytes: usize,
+    /// Entries of all its lists.
+    pub entries: usize,
     /// What it says.
     pub request: Request<'a>,
 }

@@ -19,6 +19,7 @@ use super::error::KafkaError;
 use crate::limits::{
     KAFKA_DECODED_BYTES_FREE as DECODED_BYTES_FREE, KAFKA_DECODED_BYTES_MAX as DECODED_BYTES_MAX,
     KAFKA_DECODED_BYTES_PER_BYTE as DECODED_BYTES_PER_BYTE, KAFKA_STRING_BYTES_MAX as STRING_BYTES_MAX,
+    REQUEST_ENTRIES_MAX,
 };
 
 /// A topic id. All zeros: none.
@@ -58,8 +59,8 @@ pub enum WireError {
         /// Bytes that may still be used.
         have: usize,
     },
-    /// More entries than are served.
-    #[error("{field}: {count} entries, {max} at most are served in one request")]
+    /// More entries than are served, in this list or in all up to this one.
+    #[error("{field}: {count} entries up to here, {max} at most are served in one request; split it")]
     TooMany {
         /// The field.
         field: &'static str,
@@ -121,25 +122,33 @@ pub struct Reader<'a> {
     beyond: usize,
     /// Memory that lists may still take.
     memory: usize,
+    /// Entries that lists may still have, tagged fields included.
+    entries: usize,
 }
 
 impl<'a> Reader<'a> {
     /// Reads a message, which is all of `bytes`.
     pub const fn new(bytes: &'a [u8]) -> Self {
         let memory = bytes.len().saturating_mul(DECODED_BYTES_PER_BYTE).saturating_add(DECODED_BYTES_FREE);
-        Self { rest: bytes, beyond: 0, memory }
+        Self { rest: bytes, beyond: 0, memory, entries: usize::MAX }
     }
 
-    /// Reads `bytes`, all that is needed of a request of `request_bytes`, which may use memory as the whole, up to what any request may.
+    /// Reads `bytes`, all that is needed of a request of `request_bytes`, which may use memory as the whole, up to what any request may,
+    /// and may have as many entries as any request.
     pub const fn within(bytes: &'a [u8], request_bytes: usize) -> Self {
         let memory = request_bytes.saturating_mul(DECODED_BYTES_PER_BYTE).saturating_add(DECODED_BYTES_FREE);
         let memory = if memory < DECODED_BYTES_MAX { memory } else { DECODED_BYTES_MAX };
-        Self { rest: bytes, beyond: 0, memory }
+        Self { rest: bytes, beyond: 0, memory, entries: REQUEST_ENTRIES_MAX }
     }
 
     /// Reads the beginning of a message of which `beyond` bytes follow.
     pub const fn partial(bytes: &'a [u8], beyond: usize) -> Self {
-        Self { rest: bytes, beyond, memory: DECODED_BYTES_FREE }
+        Self { rest: bytes, beyond, memory: DECODED_BYTES_FREE, entries: REQUEST_ENTRIES_MAX }
+    }
+
+    /// Entries that the lists of a request had so far.
+    pub const fn entries_read(&self) -> usize {
+        REQUEST_ENTRIES_MAX.saturating_sub(self.entries)
     }
 
     /// Bytes of the message that have not been read, here or not.
@@ -263,8 +272,20 @@ impl<'a> Reader<'a> {
         if count.saturating_mul(bytes_min.max(1)) > self.rest.len() {
             return Err(WireError::Count { field, count, have: self.rest.len() });
         }
+        self.take_entries(count, field)?;
         self.take_memory(count.saturating_mul(size_of::<T>()), field)?;
         Ok(Vec::with_capacity(count))
+    }
+
+    /// Leaves `count` entries less for further lists.
+    pub fn take_entries(&mut self, count: usize, field: &'static str) -> Result<(), WireError> {
+        let left = self.entries.checked_sub(count);
+        self.entries = left.ok_or(WireError::TooMany {
+            field,
+            count: self.entries_read().saturating_add(count),
+            max: REQUEST_ENTRIES_MAX,
+        })?;
+        Ok(())
     }
 
     /// Leaves `bytes` of memory less for further lists.
@@ -286,13 +307,14 @@ impl<'a> Reader<'a> {
             return Ok(());
         }
         let count = self.uvarint(FIELD)?;
+        self.take_entries(count as usize, FIELD)?;
         for _ in 0..count {
             let tag = self.uvarint(FIELD)?;
             let len = self.uvarint(FIELD)? as usize;
             let rest = self.take(len, FIELD)?;
-            let mut inside = Reader { rest, beyond: 0, memory: self.memory };
+            let mut inside = Reader { rest, beyond: 0, ..self.clone() };
             if known(tag, &mut inside)? {
-                self.memory = inside.memory;
+                (self.memory, self.entries) = (inside.memory, inside.entries);
                 inside.finish()?;
             }
         }

@@ -91,6 +91,13 @@ impl Shard {
                     }
                     decoder.admit();
                 }
+                Ok(KafkaStep::WantsTurn) => {
+                    if !self.may_read_large_request() {
+                        self.want_memory(conn);
+                        break Input::Full;
+                    }
+                    decoder.grant_turn();
+                }
                 Ok(KafkaStep::Request(received)) => self.kafka_request(plane, conn, received),
                 Err(refusal) => break Input::Refused(refusal.text),
             }

@@ -186,8 +186,9 @@ impl Kafka {
 impl Shard {
     /// Carries out a request of a Kafka client, or sees to it that others do.
     fn kafka_request(&mut self, plane: &mut dyn Plane<Message>, conn: ConnId, received: Received<'_>) {
-        let Received { header, bytes, request } = received;
+        let Received { header, bytes, entries, request } = received;
         self.counted.requests += 1;
+        self.note_entries(entries);
         self.requests_taken += if matches!(request, Request::Produce(_)) { 1 } else { REQUEST_COST };
         let reply_bytes = self.kafka_bytes_expected(&request);
         let Some(kafka) = self.connections.get_mut(&conn).and_then(super::connection::Connection::kafka)

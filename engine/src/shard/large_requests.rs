@@ -1,0 +1,58 @@
+//! Large requests, read one at a time.
+//!
+//! A request is read in one go, which takes some milliseconds if its lists have hundreds of thousands of entries. What was read is paid off by
+//! the turns that follow, a little by each, and until then no other large request is read: others are served in these turns.
+
+use crate::limits::REQUEST_ENTRIES_PER_TURN;
+
+/// Entries of requests' lists that were read and are not paid off.
+#[derive(Default, Debug)]
+pub(super) struct LargeRequests {
+    owed: usize,
+    this_turn: usize,
+    most: usize,
+}
+
+impl LargeRequests {
+    /// Whether a large request may be read.
+    pub(super) fn is_free(&self) -> bool {
+        self.owed < REQUEST_ENTRIES_PER_TURN
+    }
+
+    /// So many entries were read.
+    pub(super) fn note(&mut self, entries: usize) {
+        self.owed += entries;
+        self.this_turn += entries;
+        self.most = self.most.max(self.this_turn);
+    }
+
+    /// A turn is over.
+    pub(super) fn end_turn(&mut self) {
+        self.this_turn = 0;
+        self.owed = self.owed.saturating_sub(REQUEST_ENTRIES_PER_TURN);
+    }
+
+    /// The most entries that were read in one turn so far.
+    pub(super) fn most(&self) -> usize {
+        self.most
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn after_a_large_request_as_many_turns_pass_as_it_would_have_taken() {
+        let mut large = LargeRequests::default();
+        large.note(REQUEST_ENTRIES_PER_TURN - 1);
+        assert!(large.is_free(), "small ones do not wait");
+        large.note(5 * REQUEST_ENTRIES_PER_TURN);
+        for _ in 0..5 {
+            assert!(!large.is_free());
+            large.end_turn();
+        }
+        assert!(large.is_free());
+        assert_eq!(large.most(), 6 * REQUEST_ENTRIES_PER_TURN - 1);
+    }
+}
