@@ -295,12 +295,31 @@ fn has_policy(set: &BTreeMap<String, String>, wanted: &str) -> bool {
     value_of(set, "cleanup.policy").split(',').any(|policy| policy.trim() == wanted)
 }
 
+/// A setting of a topic.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub struct Setting<'a> {
+    /// Which one.
+    pub config: &'static Config,
+    /// What was set for this topic.
+    pub set: Option<&'a str>,
+}
+
+impl<'a> Setting<'a> {
+    /// Its value.
+    pub fn value(&self) -> &'a str {
+        self.set.unwrap_or(self.config.default)
+    }
+}
+
+/// Every setting, in the order of [`CONFIGS`].
+pub fn settings(set: &BTreeMap<String, String>) -> impl Iterator<Item = Setting<'_>> {
+    CONFIGS.iter().map(|config| Setting { config, set: set.get(config.name).map(String::as_str) })
+}
+
 /// Every setting with its value, and whether it was set for this topic.
 pub fn describe(set: &BTreeMap<String, String>) -> Vec<(String, String, bool)> {
-    CONFIGS
-        .iter()
-        .map(|c| (c.name.to_owned(), value_of(set, c.name).to_owned(), set.contains_key(c.name)))
-        .collect()
+    let all = settings(set);
+    all.map(|s| (s.config.name.to_owned(), s.value().to_owned(), s.set.is_some())).collect()
 }
 
 #[cfg(test)]

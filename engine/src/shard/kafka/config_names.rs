@@ -1,6 +1,8 @@
 //! What Kafka's clients are told about the names of configurations: what they are for, and what they are called for a whole broker.
 
-use crate::metadata::configs::{Config, Effect, Kind};
+use std::sync::LazyLock;
+
+use crate::metadata::configs::{CONFIGS, Config, Effect, Kind};
 
 /// Kafka's numbers for the types of values.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -163,6 +165,19 @@ pub(super) fn of_broker(config: &Config) -> Option<&'static str> {
     described(config).map(|entry| entry.of_broker).filter(|name| !name.is_empty())
 }
 
+/// What is told of every name of a topic's configuration, beside its value.
+pub(super) struct Told {
+    /// What a broker calls its default for it.
+    pub(super) of_broker: Option<&'static str>,
+    pub(super) documentation: String,
+}
+
+/// In the order of [`CONFIGS`]. Answers tell of hundreds of thousands of entries, so it is put together once.
+pub(super) static TOLD: LazyLock<Vec<Told>> = LazyLock::new(|| {
+    let told = |config| Told { of_broker: of_broker(config), documentation: documentation(config) };
+    CONFIGS.iter().map(told).collect()
+});
+
 /// What a person is told about it.
 pub(super) fn documentation(config: &Config) -> String {
     let text = described(config).map_or("", |entry| entry.text);
@@ -177,7 +192,6 @@ pub(super) fn documentation(config: &Config) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::metadata::configs::CONFIGS;
 
     #[test]
     fn every_name_of_a_topics_configuration_is_described() {

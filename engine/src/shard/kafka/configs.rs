@@ -16,11 +16,11 @@ use highwater_net::kafka::wire::Wire as _;
 use highwater_net::{Entries, Pieces};
 
 use super::Call;
-use super::config_names::{Type, documentation, of_broker};
+use super::config_names::{TOLD, Type};
 use super::topics::Refused;
 use crate::groups::GroupConfig;
 use crate::metadata::Topic;
-use crate::metadata::configs::{self, CONFIGS};
+use crate::metadata::configs;
 use crate::shard::long_answers::AnswerTo;
 use crate::shard::{Shard, ShardSetup};
 
@@ -90,7 +90,8 @@ impl Shard {
     /// Whether a name is that of this broker, or the empty one that means all brokers.
     pub(super) fn check_broker(&self, name: &str) -> Result<(), Refused> {
         let node = self.kafka_node();
-        if name.is_empty() || name.parse() == Ok(node) {
+        // Not with zeros in front of it, or a request could name it very often and be told of it each time.
+        if name.is_empty() || name == node.to_string() {
             return Ok(());
         }
         let text = format!("broker {name:?}: the only broker is {node}");
@@ -159,7 +160,7 @@ impl Entries for Resources {
 }
 
 impl Resources {
-    fn configs(&self, described: &Described) -> Vec<DescribedConfig<'static>> {
+    fn configs<'a>(&self, described: &'a Described) -> Vec<DescribedConfig<'a>> {
         match described {
             Described::Topic(topic) => of_topic(&topic.configs, self.detail),
             Described::Broker => self.of_broker.clone(),
@@ -169,32 +170,29 @@ impl Resources {
     }
 }
 
-fn of_topic(set: &BTreeMap<String, String>, detail: Detail) -> Vec<DescribedConfig<'static>> {
-    let described = configs::describe(set).into_iter().zip(CONFIGS);
-    let entries = described.map(|((_, value, is_set), config)| {
-        let mut synonyms = Vec::new();
-        let synonym = |name: &'static str, value: String, source| DescribedConfigSynonym {
-            name: name.into(),
-            value: Some(value.into()),
+fn of_topic(set: &BTreeMap<String, String>, detail: Detail) -> Vec<DescribedConfig<'_>> {
+    let settings = configs::settings(set).zip(TOLD.iter());
+    let entries = settings.map(|(setting, told)| {
+        let synonym = |name, value, source| DescribedConfigSynonym {
+            name: Cow::Borrowed(name),
+            value: Some(Cow::Borrowed(value)),
             source,
         };
+        let config = setting.config;
+        let mut synonyms = Vec::new();
         if detail.synonyms {
-            if is_set {
-                synonyms.push(synonym(config.name, value.clone(), SET_FOR_TOPIC));
-            }
-            if let Some(name) = of_broker(config) {
-                synonyms.push(synonym(name, config.default.to_owned(), DEFAULT));
-            }
+            synonyms.extend(setting.set.map(|value| synonym(config.name, value, SET_FOR_TOPIC)));
+            synonyms.extend(told.of_broker.map(|name| synonym(name, config.default, DEFAULT)));
         }
         DescribedConfig {
-            name: config.name.into(),
-            value: Some(value.into()),
+            name: Cow::Borrowed(config.name),
+            value: Some(Cow::Borrowed(setting.value())),
             read_only: false,
-            config_source: source_of(is_set),
+            config_source: source_of(setting.set.is_some()),
             is_sensitive: false,
             synonyms,
             config_type: Type::of(config) as i8,
-            documentation: detail.documentation.then(|| documentation(config).into()),
+            documentation: detail.documentation.then_some(Cow::Borrowed(&told.documentation[..])),
         }
     });
     entries.collect()
