@@ -58,6 +58,9 @@ pub const REQUEST_COST: usize = 4;
 /// Entries of a request's lists that count as much as one in [`REQUESTS_PER_TURN_MAX`]: to read them takes as long.
 pub const REQUEST_ENTRIES_PER_COST: usize = 16;
 
+/// Bytes of a native request, apart from a batch, that count as much: each entry of a list has four at least.
+pub const REQUEST_BYTES_PER_ENTRY: usize = 8;
+
 /// Entries of the lists of large requests that are read for each turn. A request that has more is read in one go, and then no other large one
 /// until as many turns have passed as it would have taken.
 pub const REQUEST_ENTRIES_PER_TURN: usize = 10_000;
@@ -84,10 +87,7 @@ pub const ANSWERS_PER_TURN_MAX: usize = 1024;
 pub const ASKS_PER_REQUEST_MAX: usize = 64;
 
 /// Groups that one question to their coordinator may concern.
-pub const GROUPS_PER_ASK_MAX: usize = 256;
-
-/// Partitions that one question about offsets of groups may concern, unless a single group has more.
-pub const PARTITIONS_PER_ASK_MAX: usize = 2048;
+pub const GROUPS_PER_ASK_MAX: usize = 32;
 
 /// Questions of a shard that others have not answered; then it takes up no further requests. Members that wait for others are among
 /// them, and their memory is bounded to less.
@@ -182,6 +182,9 @@ pub const SEARCH_WORK_PER_TURN_MAX: usize = 1_000_000;
 /// Work of checking that a batch may take when it comes, before the next request is looked at; see `highwater_protocol::batch::Work`. A batch
 /// of 1 MiB that is not compressed fits.
 pub const CHECK_WORK_AT_ONCE_MAX: usize = 500_000;
+
+/// Work that each batch of a Kafka client's request counts for, apart from its records: it is routed, appended and answered.
+pub const CHECK_WORK_PER_BATCH: usize = 500;
 
 /// Work of checking batches as they come, in one turn.
 pub const CHECK_WORK_ON_ARRIVAL_MAX: usize = 2_000_000;

@@ -84,7 +84,9 @@ impl NativeAsk {
                 (NativeForm::PositionsOf, to_fetch(request.group, request.member, partitions))
             }
             Self::List(request) => {
-                (NativeForm::Groups(request.after), GroupRequest::List(ListRequest::default()))
+                let after = request.after.clone();
+                let list = ListRequest { after, bytes_max: Some(LIST_BYTES_MAX), ..Default::default() };
+                (NativeForm::Groups(request.after), GroupRequest::List(list))
             }
             Self::Describe(DescribeGroupRequest { name }) => {
                 let request = if is_classic(&name) {

@@ -382,34 +382,34 @@ fn read_message<'a>(
 
 fn read_body(kind: MessageKind, body: &[u8]) -> Result<Request<'_>, DecodeError> {
     Ok(match kind {
-        MessageKind::Hello => Request::Hello(Body::decode(body)?),
-        MessageKind::Metadata => Request::Metadata(Body::decode(body)?),
-        MessageKind::CreateTopic => Request::CreateTopic(Body::decode(body)?),
-        MessageKind::DeleteTopic => Request::DeleteTopic(Body::decode(body)?),
-        MessageKind::AlterTopic => Request::AlterTopic(Body::decode(body)?),
-        MessageKind::DescribeTopic => Request::DescribeTopic(Body::decode(body)?),
+        MessageKind::Hello => Request::Hello(Body::decode_request(body)?),
+        MessageKind::Metadata => Request::Metadata(Body::decode_request(body)?),
+        MessageKind::CreateTopic => Request::CreateTopic(Body::decode_request(body)?),
+        MessageKind::DeleteTopic => Request::DeleteTopic(Body::decode_request(body)?),
+        MessageKind::AlterTopic => Request::AlterTopic(Body::decode_request(body)?),
+        MessageKind::DescribeTopic => Request::DescribeTopic(Body::decode_request(body)?),
         MessageKind::InitProducer => no_body(body, Request::InitProducer)?,
         MessageKind::Produce => {
             let (prefix, batch) = ProducePrefix::split(body)?;
             let (to, acks) = prefix.target()?;
             Request::Produce(Produce { to, acks, batch: Batch::Small(batch) })
         }
-        MessageKind::Subscribe => Request::Subscribe(Body::decode(body)?),
+        MessageKind::Subscribe => Request::Subscribe(Body::decode_request(body)?),
         MessageKind::Credit => Request::Credit(Credit::decode(body)?.bytes.get()),
         MessageKind::Unsubscribe => no_body(body, Request::Unsubscribe)?,
         MessageKind::Data => return Err(DecodeError::Invalid { field: "kind", value: kind as i64 }),
-        MessageKind::Fetch => Request::Fetch(Body::decode(body)?),
-        MessageKind::ListOffsets => Request::ListOffsets(Body::decode(body)?),
-        MessageKind::CommitOffsets => Request::CommitOffsets(Body::decode(body)?),
-        MessageKind::ReadOffsets => Request::ReadOffsets(Body::decode(body)?),
-        MessageKind::DeleteRecords => Request::DeleteRecords(Body::decode(body)?),
+        MessageKind::Fetch => Request::Fetch(Body::decode_request(body)?),
+        MessageKind::ListOffsets => Request::ListOffsets(Body::decode_request(body)?),
+        MessageKind::CommitOffsets => Request::CommitOffsets(Body::decode_request(body)?),
+        MessageKind::ReadOffsets => Request::ReadOffsets(Body::decode_request(body)?),
+        MessageKind::DeleteRecords => Request::DeleteRecords(Body::decode_request(body)?),
         MessageKind::Stats => no_body(body, Request::Stats)?,
-        MessageKind::GroupHeartbeat => Request::GroupHeartbeat(Body::decode(body)?),
-        MessageKind::CommitGroupOffsets => Request::CommitGroupOffsets(Body::decode(body)?),
-        MessageKind::ReadGroupOffsets => Request::ReadGroupOffsets(Body::decode(body)?),
-        MessageKind::ListGroups => Request::ListGroups(Body::decode(body)?),
-        MessageKind::DescribeGroup => Request::DescribeGroup(Body::decode(body)?),
-        MessageKind::DeleteGroup => Request::DeleteGroup(Body::decode(body)?),
+        MessageKind::GroupHeartbeat => Request::GroupHeartbeat(Body::decode_request(body)?),
+        MessageKind::CommitGroupOffsets => Request::CommitGroupOffsets(Body::decode_request(body)?),
+        MessageKind::ReadGroupOffsets => Request::ReadGroupOffsets(Body::decode_request(body)?),
+        MessageKind::ListGroups => Request::ListGroups(Body::decode_request(body)?),
+        MessageKind::DescribeGroup => Request::DescribeGroup(Body::decode_request(body)?),
+        MessageKind::DeleteGroup => Request::DeleteGroup(Body::decode_request(body)?),
     })
 }
 

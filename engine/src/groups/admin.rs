@@ -4,13 +4,13 @@ use super::coordinator::{Group, GroupCoordinator, Kind};
 use super::error::GroupError;
 use super::record::Record;
 use super::reply::{GroupReply, ListedGroup};
-use super::request::{ListRequest, Token};
+use super::request::Token;
 
 /// Protocol type of consumers.
 const CONSUMER: &str = "consumer";
 
 impl Group {
-    fn listed(&self, name: &str) -> ListedGroup {
+    pub(super) fn listed(&self, name: &str) -> ListedGroup {
         let (protocol_type, state, group_type) = match &self.kind {
             Kind::Classic(group) => (group.protocol_type(), group.state().name(), "classic"),
             Kind::Consumer(group) => (CONSUMER, group.state_name(), CONSUMER),
@@ -20,17 +20,6 @@ impl Group {
 }
 
 impl GroupCoordinator {
-    pub(super) fn list(&mut self, token: Token, request: &ListRequest) {
-        let takes = |filter: &[String], value: &str| {
-            filter.is_empty() || filter.iter().any(|f| f.eq_ignore_ascii_case(value))
-        };
-        let groups = self.groups.iter().map(|(name, group)| group.listed(name));
-        let groups =
-            groups.filter(|g| takes(&request.states, g.state) && takes(&request.types, g.group_type));
-        let reply = GroupReply::List(groups.collect());
-        self.reply_now(token, reply);
-    }
-
     pub(super) fn describe(&mut self, token: Token, groups: Vec<String>) {
         let described = groups.into_iter().map(|name| {
             let found = match self.groups.get(&name).map(|group| &group.kind) {

@@ -7,6 +7,7 @@ use highwater_protocol::ids::TopicId;
 use super::coordinator::{Group, GroupCoordinator, Kind};
 use super::error::GroupError;
 use super::limits::{NAME_BYTES_MAX, OFFSET_METADATA_UNITS_MAX};
+use super::long::FetchAt;
 use super::offsets::GroupOffsets;
 use super::record::{CommitsRecord, FOREVER, OffsetRecord, Record};
 use super::reply::{FetchReply, GroupReply};
@@ -15,15 +16,24 @@ use super::topics::Topics;
 use crate::limits::OFFSETS_BYTES_MAX;
 use crate::mutants::{Mutant, is_planted};
 
+/// What became of offsets that were to be kept, in their order.
+type Outcomes = Vec<(TopicId, u32, Option<GroupError>)>;
+
 impl GroupCoordinator {
-    pub(super) fn commit(&mut self, now: Now, token: Token, request: CommitRequest) {
-        if let Err(error) = self.check_commit(&request) {
-            let refused = request.offsets.iter().map(|o| (o.topic, o.partition, Some(error))).collect();
-            return self.reply_now(token, GroupReply::Commit(refused));
+    /// Keeps some of the offsets of a request, which are not in it. Returns what became of each, and the record that has to be durable before
+    /// that is told.
+    pub(super) fn keep_offsets(
+        &mut self,
+        now: Now,
+        request: &CommitRequest,
+        offsets: Vec<CommittedPartition>,
+    ) -> (u64, Outcomes) {
+        if let Err(error) = self.check_commit(request, &offsets) {
+            return (0, offsets.iter().map(|o| (o.topic, o.partition, Some(error))).collect());
         }
         let name = request.group.clone();
         self.groups.entry(name.clone()).or_insert_with(|| Group::classic(&name, now));
-        let (more, topics) = self.with(now, &name, |group, cx, topics| {
+        let (more, topics, outcomes) = self.with(now, &name, |group, cx, topics| {
             let checked = match &mut group.kind {
                 Kind::Classic(g) => g
                     .check_commit(cx, &request.member, request.instance.as_deref(), request.generation)
@@ -33,8 +43,8 @@ impl GroupCoordinator {
                 }
             };
             let mut accepted: BTreeMap<TopicId, Vec<OffsetRecord>> = BTreeMap::new();
-            let mut outcomes = Vec::with_capacity(request.offsets.len());
-            for of in request.offsets {
+            let mut outcomes = Vec::with_capacity(offsets.len());
+            for of in offsets {
                 let outcome = checked.and_then(|one_by_one| {
                     check_partition(topics, &of)?;
                     match &group.kind {
@@ -66,16 +76,20 @@ impl GroupCoordinator {
                     cx.records.push(Record::Commits(record));
                 }
             }
-            cx.replies.push((token, GroupReply::Commit(outcomes), super::effects::Behind::Everything));
-            (more, taken)
+            (more, taken, outcomes)
         });
         for topic in topics {
             self.note_holder(topic, &name);
         }
         self.offsets_bytes = self.offsets_bytes.saturating_add_signed(more);
+        (self.groups.get(&name).map_or(0, Group::last_seq), outcomes)
     }
 
-    fn check_commit(&self, request: &CommitRequest) -> Result<(), GroupError> {
+    fn check_commit(
+        &self,
+        request: &CommitRequest,
+        offsets: &[CommittedPartition],
+    ) -> Result<(), GroupError> {
         if request.group.len() > NAME_BYTES_MAX {
             return Err(GroupError::InvalidGroupId);
         }
@@ -91,49 +105,53 @@ impl GroupCoordinator {
             }
         }
         let none = GroupOffsets::default();
-        let offsets = self.groups.get(&request.group).map_or(&none, |group| &group.offsets);
-        let more = offsets.growth(&request.offsets, request.group.len());
+        let kept = self.groups.get(&request.group).map_or(&none, |group| &group.offsets);
+        let more = kept.growth(offsets, request.group.len());
         if more > 0 && self.offsets_bytes + more > OFFSETS_BYTES_MAX {
             return Err(GroupError::InvalidCommitOffsetSize);
         }
         Ok(())
     }
 
-    pub(super) fn fetch(&mut self, token: Token, request: &FetchRequest) {
-        let (seq, reply) = self.find_offsets(request);
-        self.reply(seq, token, GroupReply::Fetch(reply));
-    }
-
-    pub(super) fn fetch_each(&mut self, token: Token, requests: &[FetchRequest]) {
-        let mut last = 0;
-        let found = requests.iter().map(|request| {
-            let (seq, reply) = self.find_offsets(request);
-            last = last.max(seq);
-            reply
-        });
-        let found = found.collect();
-        self.reply(last, token, GroupReply::FetchEach(found));
-    }
-
-    /// Offsets of a group, and the record that has to be durable before they are told: what was told once must not go back after a crash.
-    fn find_offsets(&self, request: &FetchRequest) -> (u64, FetchReply) {
-        let Some(group) = self.groups.get(&request.group) else {
-            return (self.last_record(), FetchReply { error: None, offsets: Vec::new() });
-        };
-        let error = match (&group.kind, &request.member) {
+    /// Finds offsets of a group, `count_max` at most, from `at` on. Returns the record that has to be durable before they are told, since what was
+    /// told once must not go back after a crash; how many were looked for; and whether these were the last.
+    pub(super) fn find_offsets(
+        &self,
+        request: &FetchRequest,
+        at: &mut FetchAt,
+        reply: &mut FetchReply,
+        count_max: usize,
+    ) -> (u64, usize, bool) {
+        let Some(group) = self.groups.get(&request.group) else { return (self.last_record(), 0, true) };
+        reply.error = match (&group.kind, &request.member) {
             (Kind::Consumer(group), Some((member, epoch))) => group.check_fetch(member, *epoch).err(),
             _ => None,
         };
-        let offsets = match (&request.partitions, error) {
-            (_, Some(_)) => Vec::new(),
-            (None, None) => group.offsets.all().collect(),
-            (Some(wanted), None) => wanted
-                .iter()
-                .flat_map(|(topic, partitions)| partitions.iter().map(|p| (*topic, *p)))
-                .filter_map(|(topic, partition)| group.offsets.of(topic, partition))
-                .collect(),
+        if reply.error.is_some() {
+            reply.offsets.clear();
+            return (group.last_seq(), 0, true);
+        }
+        let before = reply.offsets.len();
+        let Some(wanted) = &request.partitions else {
+            reply.offsets.extend(group.offsets.all_after(at.after).take(count_max));
+            at.after = reply.offsets.last().map(|of| (of.topic, of.partition));
+            let count = reply.offsets.len() - before;
+            return (group.last_seq(), count, count < count_max);
         };
-        (group.last_seq(), FetchReply { error, offsets })
+        let mut count = 0;
+        while count < count_max
+            && let Some((topic, partitions)) = wanted.get(at.topic)
+        {
+            let some = partitions.iter().skip(at.partition).take(count_max - count);
+            count += some.len();
+            at.partition += some.len();
+            reply.offsets.extend(some.filter_map(|partition| group.offsets.of(*topic, *partition)));
+            if at.partition == partitions.len() {
+                (at.topic, at.partition) = (at.topic + 1, 0);
+                count += 1;
+            }
+        }
+        (group.last_seq(), count, at.topic == wanted.len())
     }
 
     pub(super) fn delete_offsets(&mut self, now: Now, token: Token, request: &DeleteOffsetsRequest) {

@@ -8,7 +8,8 @@ use super::classic::ClassicGroup;
 use super::consumer::ConsumerGroup;
 use super::deferred::Deferred;
 use super::effects::{Behind, Context};
-use super::limits::{GROUPS_MAX, GroupConfig, WORK_PER_TURN_MAX};
+use super::limits::{GROUPS_MAX, GroupConfig, LONG_ITEMS_PER_TURN_MAX, WORK_PER_TURN_MAX};
+use super::long::Long;
 use super::offsets::GroupOffsets;
 use super::record::Record;
 use super::reply::GroupReply;
@@ -26,6 +27,10 @@ pub struct GroupCoordinator {
     pub(super) deferred: VecDeque<Deferred>,
     /// The work that may still be done in this turn.
     pub(super) work: usize,
+    /// Requests that are carried out slice by slice, in turns.
+    pub(super) long: VecDeque<Long>,
+    /// What of these may still be done in this turn.
+    pub(super) long_items: usize,
     /// The groups that have offsets in each topic.
     holders: BTreeMap<TopicId, BTreeSet<String>>,
     /// When groups have something to do; at most one entry each.
@@ -126,6 +131,8 @@ impl GroupCoordinator {
             topics: Topics::default(),
             deferred: VecDeque::new(),
             work: WORK_PER_TURN_MAX,
+            long: VecDeque::new(),
+            long_items: LONG_ITEMS_PER_TURN_MAX,
             holders: BTreeMap::new(),
             alarms: BTreeSet::new(),
             cleanup_at: now.ms + config.cleanup_interval_ms,
@@ -160,10 +167,10 @@ impl GroupCoordinator {
             GroupRequest::Heartbeat(request) => self.heartbeat(now, token, &request),
             GroupRequest::Leave(request) => self.leave(now, token, request),
             GroupRequest::Commit(request) => self.commit(now, token, request),
-            GroupRequest::Fetch(request) => self.fetch(token, &request),
-            GroupRequest::FetchEach(requests) => self.fetch_each(token, &requests),
+            GroupRequest::Fetch(request) => self.fetch(now, token, false, vec![request]),
+            GroupRequest::FetchEach(requests) => self.fetch(now, token, true, requests),
             GroupRequest::DeleteOffsets(request) => self.delete_offsets(now, token, &request),
-            GroupRequest::List(request) => self.list(token, &request),
+            GroupRequest::List(request) => self.list(now, token, request),
             GroupRequest::Describe(groups) => self.describe(token, groups),
             GroupRequest::Delete(groups) => self.delete(token, groups),
             GroupRequest::ConsumerHeartbeat(request) => self.consumer_heartbeat(now, token, &request, id),

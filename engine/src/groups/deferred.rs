@@ -69,6 +69,7 @@ impl GroupCoordinator {
         }
         more |= !waiting.is_empty();
         self.deferred.append(&mut waiting);
+        more |= self.run_long(now);
         more
     }
 

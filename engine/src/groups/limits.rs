@@ -47,6 +47,12 @@ pub const REGEXES_MAX: usize = 1024;
 /// over it.
 pub const WORK_PER_TURN_MAX: usize = 500_000;
 
+/// Groups and offsets that are listed, looked up or kept in one turn for requests about many of them; each takes about half a microsecond.
+pub const LONG_ITEMS_PER_TURN_MAX: usize = 2048;
+
+/// The same for one request, before it is another one's turn.
+pub const LONG_ITEMS_PER_SLICE_MAX: usize = 512;
+
 /// What a name counts for, apart from its bytes.
 pub const MATCH_WORK_PER_NAME: usize = 32;
 

@@ -22,6 +22,7 @@ mod deferred;
 mod effects;
 mod error;
 pub mod limits;
+mod long;
 mod membership;
 mod offsets;
 mod patterns;

@@ -1,6 +1,7 @@
 //! The offsets of one group.
 
 use std::collections::BTreeMap;
+use std::ops::Bound;
 
 use highwater_protocol::ids::TopicId;
 
@@ -117,8 +118,19 @@ impl GroupOffsets {
         Some(to_reply(topic, partition, self.by_topic.get(&topic)?.get(&partition)?))
     }
 
-    pub(super) fn all(&self) -> impl Iterator<Item = CommittedPartition> {
-        self.by_topic.iter().flat_map(|(topic, p)| p.iter().map(|(n, c)| to_reply(*topic, *n, c)))
+    /// All of them, by topic and partition, behind this one.
+    pub(super) fn all_after(
+        &self,
+        after: Option<(TopicId, u32)>,
+    ) -> impl Iterator<Item = CommittedPartition> {
+        let first = after.map_or(TopicId([0; 16]), |(topic, _)| topic);
+        self.by_topic.range(first..).flat_map(move |(topic, p)| {
+            let from = match after {
+                Some((first, partition)) if first == *topic => Bound::Excluded(partition),
+                _ => Bound::Unbounded,
+            };
+            p.range((from, Bound::Unbounded)).map(|(n, c)| to_reply(*topic, *n, c))
+        })
     }
 
     /// Partitions whose offset has not been needed since before `before_ms`. Nobody has needed any since `idle_since_ms`, if that is known.

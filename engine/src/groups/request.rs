@@ -185,6 +185,10 @@ pub struct ListRequest {
     pub states: Vec<String>,
     /// Types (`classic`, `consumer`), in any case.
     pub types: Vec<String>,
+    /// Only groups behind this name.
+    pub after: String,
+    /// No more once the names have more bytes than this.
+    pub bytes_max: Option<usize>,
 }
 
 /// Everything a member of the consumer protocol says. `None` is: as before.

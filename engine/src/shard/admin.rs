@@ -11,17 +11,15 @@ use highwater_protocol::ids::{
 };
 use highwater_protocol::native::{
     DeleteRecordsRequest, DescribeTopicReply, DescribeTopicRequest, InitProducerReply, ListOffsetsReply,
-    ListOffsetsRequest, ListedOffset, MetadataReply, MetadataRequest, NodeInfo, PartitionDetail,
-    PartitionInfo, TopicInfo,
+    ListOffsetsRequest, ListedOffset, PartitionDetail, PartitionInfo,
 };
 use highwater_runtime::plane::{ConnId, Plane, ShardIndex};
 
 use super::Shard;
 use super::kafka::{Call, Part};
 use super::long_answers::AnswerTo;
-use crate::limits::PARTITIONS_PER_PART;
 use crate::message::{Answer, Ask, FoundOffset, Message, NewStart, Query, QueryAnswer, RequestId, Ticket};
-use crate::metadata::{Epochs, Topic, configs};
+use crate::metadata::{Topic, configs};
 
 /// A question that this shard has asked others.
 pub(super) enum Asked {
@@ -59,31 +57,6 @@ pub(super) struct ProducerIds {
 }
 
 impl Shard {
-    pub(super) fn describe_cluster(&mut self, conn: ConnId, slot: SlotId, request: &MetadataRequest) {
-        let Some(metadata) = &self.metadata else { return };
-        let topics = match &request.topics {
-            None => metadata.listed().iter().cloned().map(Ok).collect(),
-            Some(names) => {
-                let known = |name: &String| metadata.topic(name).cloned().ok_or_else(|| name.clone());
-                names.iter().map(known).collect()
-            }
-        };
-        let Some(address) = self.advertised_to(conn) else { return };
-        let node = NodeInfo {
-            node: self.setup.identity.node,
-            address: address.to_string(),
-            shards: self.setup.shards,
-        };
-        let entries =
-            Topics { node: node.node, shards: node.shards, list: topics, epochs: metadata.epochs() };
-        let reply =
-            MetadataReply { cluster: self.setup.identity.cluster, nodes: vec![node], topics: Vec::new() };
-        let mut front = BytesMut::new();
-        reply.put_front(entries.count(), &mut front);
-        let pieces = Pieces::new(front.freeze(), entries, Bytes::new());
-        self.answer_in_pieces(AnswerTo::Native(conn, slot), pieces);
-    }
-
     /// Asks shard 0 on behalf of a client.
     pub(super) fn ask(&mut self, plane: &mut dyn Plane<Message>, conn: ConnId, slot: SlotId, ask: Ask) {
         let ticket = self.open_ticket(Asked::Client(conn, slot));
@@ -188,13 +161,14 @@ impl Shard {
     ) {
         let mut by_shard: BTreeMap<ShardIndex, Vec<_>> = BTreeMap::new();
         let mut offsets = Vec::with_capacity(request.partitions.len());
-        let topic_exists = self.metadata.as_ref().is_some_and(|m| m.topic_by_id(request.topic).is_some());
-        let unknown = if topic_exists { ErrorCode::UnknownPartition } else { ErrorCode::UnknownTopic };
+        let topic = self.metadata.as_ref().and_then(|m| m.topic_by_id(request.topic));
+        let unknown = if topic.is_some() { ErrorCode::UnknownPartition } else { ErrorCode::UnknownTopic };
+        let stores = topic.map_or(&[][..], |topic| &topic.stores[..]);
         for (number, (partition, start)) in (0_u32..).zip(&request.partitions) {
             let tp = TopicPartition { topic: request.topic, partition: *partition };
             offsets.push(ListedOffset { partition: *partition, found: Err(unknown) });
-            if let Some(shard) = self.owner_of(tp) {
-                by_shard.entry(shard).or_default().push((number, tp, *start));
+            if let Some(store) = stores.get(partition.0 as usize) {
+                by_shard.entry(self.shard_of(*store).0).or_default().push((number, tp, *start));
             }
         }
         let queries = by_shard.into_iter().map(|(shard, list)| (shard, Query::Offsets(list))).collect();
@@ -229,12 +203,15 @@ impl Shard {
         request: &DeleteRecordsRequest,
     ) {
         let mut by_shard: BTreeMap<ShardIndex, Vec<_>> = BTreeMap::new();
+        let topic = self.metadata.as_ref().and_then(|m| m.topic_by_id(request.topic));
+        let stores = topic.map_or(&[][..], |topic| &topic.stores[..]);
         for (partition, offset) in &request.partitions {
             let tp = TopicPartition { topic: request.topic, partition: *partition };
-            let Some(shard) = self.owner_of(tp) else {
+            let Some(store) = stores.get(partition.0 as usize) else {
                 let (code, text) = self.unknown(tp);
                 return self.reply(conn, slot, Reply::Error { code, text });
             };
+            let shard = self.shard_of(*store).0;
             by_shard.entry(shard).or_default().push(NewStart { number: 0, tp, to: Some(*offset) });
         }
         let queries = by_shard.into_iter().map(|(shard, list)| (shard, Query::DeleteRecords(list))).collect();
@@ -260,8 +237,7 @@ impl Shard {
         queries: Vec<(ShardIndex, Query)>,
     ) {
         if queries.is_empty() {
-            let reply = finish(gathered);
-            return self.reply(conn, slot, reply);
+            return self.finish_gathering(conn, slot, gathered);
         }
         let ticket = self.open_ticket(Asked::Partitions { conn, slot, missing: queries.len(), gathered });
         for (shard, query) in queries {
@@ -307,9 +283,40 @@ impl Shard {
         if *missing == 0
             && let Some(Asked::Partitions { conn, slot, gathered, .. }) = self.asked.remove(&ticket)
         {
-            let reply = finish(gathered);
-            self.reply(conn, slot, reply);
+            self.finish_gathering(conn, slot, gathered);
         }
+    }
+
+    fn finish_gathering(&mut self, conn: ConnId, slot: SlotId, gathered: Gathered) {
+        let reply = match gathered {
+            Gathered::Offsets(partitions) => Reply::body(&ListOffsetsReply { partitions }),
+            Gathered::Details { topic, details } => {
+                return self.answer_details(conn, slot, &topic, details);
+            }
+            Gathered::DeleteRecords(Ok(())) => Reply::Empty,
+            Gathered::DeleteRecords(Err((code, text))) => Reply::Error { code, text },
+        };
+        self.reply(conn, slot, reply);
+    }
+
+    fn answer_details(
+        &mut self,
+        conn: ConnId,
+        slot: SlotId,
+        topic: &Topic,
+        details: Vec<Option<PartitionDetail>>,
+    ) {
+        let Some(partitions) = details.into_iter().collect::<Option<Vec<_>>>() else {
+            // A shard that does not know a partition any more: the topic was deleted meanwhile.
+            let text = format!("there is no topic {} any more", topic.name);
+            return self.reply(conn, slot, Reply::error(ErrorCode::UnknownTopic, text));
+        };
+        let configs = configs::describe(&topic.configs);
+        let reply = DescribeTopicReply { id: topic.id, configs, partitions: Vec::new() };
+        let mut front = BytesMut::new();
+        reply.put_front(partitions.len(), &mut front);
+        let pieces = Pieces::new(front.freeze(), Details(partitions), Bytes::new());
+        self.answer_in_pieces(AnswerTo::Native(conn, slot), pieces);
     }
 
     /// What the metadata says of a partition of this node.
@@ -319,64 +326,18 @@ impl Shard {
     }
 }
 
-fn finish(gathered: Gathered) -> Reply {
-    match gathered {
-        Gathered::Offsets(partitions) => Reply::body(&ListOffsetsReply { partitions }),
-        Gathered::Details { topic, details } => finish_details(&topic, details),
-        Gathered::DeleteRecords(Ok(())) => Reply::Empty,
-        Gathered::DeleteRecords(Err((code, text))) => Reply::Error { code, text },
-    }
-}
-
-fn finish_details(topic: &Topic, details: Vec<Option<PartitionDetail>>) -> Reply {
-    let partitions: Option<Vec<_>> = details.into_iter().collect();
-    match partitions {
-        Some(partitions) => Reply::body(&DescribeTopicReply {
-            id: topic.id,
-            configs: configs::describe(&topic.configs),
-            partitions,
-        }),
-        // A shard that does not know a partition any more: the topic was deleted meanwhile.
-        None => Reply::error(ErrorCode::UnknownTopic, format!("there is no topic {} any more", topic.name)),
-    }
-}
-
-/// The topics of an answer to a request for metadata; of those that there are not, the name.
+/// The partitions of a topic that is described.
 #[derive(Debug)]
-struct Topics {
-    node: NodeId,
-    shards: u16,
-    list: Vec<Result<Arc<Topic>, String>>,
-    epochs: Arc<Epochs>,
-}
+struct Details(Vec<PartitionDetail>);
 
-impl Entries for Topics {
+impl Entries for Details {
     fn count(&self) -> usize {
-        self.list.len()
+        self.0.len()
     }
 
-    fn put(&self, entry: usize, part: usize, out: &mut BytesMut) -> bool {
-        let topic = match &self.list[entry] {
-            Ok(topic) => topic,
-            Err(name) => {
-                TopicInfo::put_front(name, Some(ErrorCode::UnknownTopic), TopicId([0; 16]), 0, out);
-                return false;
-            }
-        };
-        if part == 0 {
-            TopicInfo::put_front(&topic.name, None, topic.id, topic.stores.len(), out);
-        }
-        let from = part * PARTITIONS_PER_PART;
-        for (tp, store) in topic.partitions_from(from).take(PARTITIONS_PER_PART) {
-            let partition = PartitionInfo {
-                index: tp.partition,
-                leader: self.node,
-                shard: ShardId(store.0 % self.shards),
-                leader_epoch: self.epochs.get(&tp).copied().unwrap_or(LeaderEpoch(0)),
-            };
-            partition.put(out);
-        }
-        topic.stores.len() > from + PARTITIONS_PER_PART
+    fn put(&self, entry: usize, _: usize, out: &mut BytesMut) -> bool {
+        self.0[entry].put(out);
+        false
     }
 }
 

@@ -13,6 +13,7 @@ mod charge;
 mod checks;
 mod connection;
 mod connections;
+mod describe_cluster;
 mod drain;
 mod kafka;
 mod large_requests;

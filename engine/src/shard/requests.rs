@@ -4,13 +4,13 @@ use highwater_net::{Received, Reply, Request};
 use highwater_protocol::error::ErrorCode;
 use highwater_protocol::ids::{ShardId, StoreId, TopicPartition};
 use highwater_protocol::text::counted;
-use highwater_runtime::plane::{ConnId, Plane, ShardIndex};
+use highwater_runtime::plane::{ConnId, Plane};
 
 use super::Shard;
 use super::admin::WantsProducerId;
 use super::partition::{PartitionId, Refusal};
 use crate::groups::Client;
-use crate::limits::REQUEST_COST;
+use crate::limits::{REQUEST_BYTES_PER_ENTRY, REQUEST_COST};
 use crate::message::{Ask, Message, NativeAsk};
 
 impl Shard {
@@ -19,6 +19,9 @@ impl Shard {
         let Received { id, kind, bytes, request } = received;
         self.counted.requests += 1;
         self.requests_taken += if matches!(request, Request::Produce(_)) { 1 } else { REQUEST_COST };
+        if !matches!(request, Request::Produce(_)) {
+            self.note_entries(bytes / REQUEST_BYTES_PER_ENTRY);
+        }
         // The data path first; these open their own slots.
         let request = match request {
             Request::Produce(produce) => return self.produce(plane, conn, id, bytes, produce),
@@ -35,7 +38,7 @@ impl Shard {
             return self.reply(conn, slot, Reply::error(ErrorCode::Unavailable, text));
         }
         match request {
-            Request::Metadata(request) => self.describe_cluster(conn, slot, &request),
+            Request::Metadata(request) => self.describe_cluster(conn, slot, request),
             Request::DescribeTopic(request) => self.describe_topic(plane, conn, slot, &request),
             Request::ListOffsets(request) => self.list_offsets(plane, conn, slot, &request),
             Request::DeleteRecords(request) => self.delete_records(plane, conn, slot, &request),
@@ -117,12 +120,5 @@ impl Shard {
     /// The shard that serves a store.
     pub(super) fn shard_of(&self, store: StoreId) -> ShardId {
         ShardId(store.0 % self.setup.shards)
-    }
-
-    /// The shard that has a partition.
-    pub(super) fn owner_of(&self, tp: TopicPartition) -> Option<ShardIndex> {
-        let topic = self.metadata.as_ref()?.topic_by_id(tp.topic)?;
-        let store = topic.stores.get(tp.partition.0 as usize)?;
-        Some(self.shard_of(*store).0)
     }
 }

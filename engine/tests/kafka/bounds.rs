@@ -6,6 +6,7 @@ use highwater_net::kafka::messages::{
     CreatableTopic, CreateTopicsRequest, CreateTopicsResponse, DeleteTopicsRequest, DeleteTopicsResponse,
     OffsetCommitTopic, OffsetFetchGroup, OffsetFetchGroupTopic, OffsetFetchRequest, OffsetFetchResponse,
 };
+use highwater_net::limits::REQUEST_ENTRIES_MAX;
 use highwater_protocol::batch::BatchProducer;
 
 use crate::client::{Fetch, Kafka, Place};
@@ -17,26 +18,27 @@ const NONE: KafkaError = KafkaError::NONE;
 /// Groups of a broker at most: a request that names more is nonsense.
 const GROUPS_MAX: usize = 100_000;
 
-fn offset_fetch(names: &[String]) -> OffsetFetchRequest<'_> {
+/// Asks for the offsets of groups: that of a partition, or all.
+fn offset_fetch(names: &[String], which: bool) -> OffsetFetchRequest<'_> {
     let topics = || {
         let topic = OffsetFetchGroupTopic { name: "t", topic_id: [0; 16], partition_indexes: vec![0] };
         Some(vec![topic])
     };
-    let group = |group_id| OffsetFetchGroup { group_id, topics: topics(), ..Default::default() };
+    let group = |group_id, topics| OffsetFetchGroup { group_id, topics, ..Default::default() };
     OffsetFetchRequest {
-        groups: names.iter().map(|name| group(name.as_str())).collect(),
+        groups: names.iter().map(|name| group(name.as_str(), which.then(topics).flatten())).collect(),
         ..Default::default()
     }
 }
 
 #[test]
-fn offsets_of_a_hundred_thousand_groups_are_given_in_pieces_and_more_groups_than_there_may_be_end_the_connection()
+fn offsets_of_very_many_groups_are_given_in_pieces_and_more_groups_or_entries_than_there_may_be_end_the_connection()
  {
     let place = Place::new();
     place.native().created("t", 1, &[]);
     let mut kafka = place.kafka();
     let names: Vec<String> = (0..GROUPS_MAX).map(|n| format!("{n:05}")).collect();
-    let some = [0, 255, 256, 99_999];
+    let some = [0, 255, 256, 79_999];
     for (at, number) in some.into_iter().enumerate() {
         let topic = OffsetCommitTopic {
             name: "t",
@@ -45,27 +47,32 @@ fn offsets_of_a_hundred_thousand_groups_are_given_in_pieces_and_more_groups_than
         };
         assert_eq!(committed(&mut kafka, 2, &commit(&names[number], vec![topic])), [NONE]);
     }
-    let request = offset_fetch(&names);
+    // A group, a topic and a partition for each.
+    let with_topics = &names[..REQUEST_ENTRIES_MAX / 3 - 2];
     let mut asks = place.kafka();
-    for _ in 0..2 {
-        asks.send(ApiKey::OffsetFetch, 8, &request);
-    }
+    asks.send(ApiKey::OffsetFetch, 8, &offset_fetch(with_topics, true));
+    asks.send(ApiKey::OffsetFetch, 8, &offset_fetch(&names, false));
     let mut other = place.kafka();
     assert_eq!(other.produce("t", &[(0, &batch(&["meanwhile"], BatchProducer::NONE))]), [(NONE, 0)]);
-    for _ in 0..2 {
+    for (names, which) in [(with_topics, true), (&names[..], false)] {
         let answer = asks.read(ApiKey::OffsetFetch, 8).expect("an answer");
         let response: OffsetFetchResponse<'_> = answer.body();
         assert_eq!(response.groups.len(), names.len());
-        for (number, (group, name)) in response.groups.iter().zip(&names).enumerate() {
-            let expected = some.iter().position(|of| *of == number).map_or(-1, |at| at as i64 + 10);
-            let partition = &group.topics[0].partitions[0];
+        for (number, (group, name)) in response.groups.iter().zip(names).enumerate() {
+            let committed = some.iter().position(|of| *of == number).map(|at| at as i64 + 10);
             assert_eq!((&*group.group_id, group.error_code), (name.as_str(), NONE));
-            assert_eq!((partition.committed_offset, partition.error_code), (expected, NONE), "{name}");
+            let partitions = group.topics.iter().flat_map(|topic| &topic.partitions);
+            let offsets: Vec<_> = partitions.map(|p| (p.committed_offset, p.error_code)).collect();
+            let expected = committed.or(which.then_some(-1)).map(|offset| (offset, NONE));
+            assert_eq!(offsets, Vec::from_iter(expected), "{name}");
         }
     }
     let more: Vec<String> = (0..=GROUPS_MAX).map(|n| format!("{n:06}")).collect();
-    asks.send(ApiKey::OffsetFetch, 8, &offset_fetch(&more));
-    assert!(asks.read(ApiKey::OffsetFetch, 8).is_none());
+    for request in [offset_fetch(&more, false), offset_fetch(&names, true)] {
+        let mut asks = place.kafka();
+        asks.send(ApiKey::OffsetFetch, 8, &request);
+        assert!(asks.read(ApiKey::OffsetFetch, 8).is_none());
+    }
     assert_eq!(other.produce("t", &[(0, &batch(&["after"], BatchProducer::NONE))]), [(NONE, 1)]);
 }
 

@@ -4,8 +4,8 @@
 use std::time::Duration;
 
 use highwater_engine::limits::{
-    BACKLOG_MAX, LONG_ANSWER_BYTES_PER_TURN_MAX, PUSH_BYTES_PER_TURN_MAX, WORK_PER_STEP_MAX,
-    WORK_PER_TURN_MAX,
+    BACKLOG_MAX, LONG_ANSWER_BYTES_PER_TURN_MAX, PUSH_BYTES_PER_TURN_MAX, REQUEST_ENTRIES_PER_TURN,
+    WORK_PER_STEP_MAX, WORK_PER_TURN_MAX,
 };
 use highwater_net::kafka::KafkaError;
 use highwater_net::kafka::api::ApiKey;
@@ -16,6 +16,7 @@ use highwater_net::kafka::messages::{
     MetadataRequest, MetadataRequestTopic, MetadataResponse, OffsetFetchGroup, OffsetFetchRequest,
     OffsetFetchResponse,
 };
+use highwater_net::limits::REQUEST_ENTRIES_MAX;
 use highwater_protocol::native::{Body as _, MessageKind, MetadataReply, MetadataRequest as NativeMetadata};
 use highwater_runtime::sim::SimNode;
 
@@ -25,23 +26,23 @@ use crate::node::{SHARDS, World, world};
 use crate::wire::Wire as Native;
 
 /// How often a client looks whether it was answered: after a turn or two.
-const LOOK: Duration = Duration::from_micros(20);
+pub(crate) const LOOK: Duration = Duration::from_micros(20);
 
 /// Looks after which an answer has come.
-const LOOKS_MAX: u32 = 2_000_000;
+pub(crate) const LOOKS_MAX: u32 = 2_000_000;
 
 /// Bytes that a disk is given in one turn at most, with these limits and these requests: records of the metadata and the map, and snapshots.
 const DISK_BYTES_PER_TURN_MAX: usize = 1 << 20;
 
-struct Bed {
-    world: World,
-    node: SimNode,
+pub(crate) struct Bed {
+    pub(crate) world: World,
+    pub(crate) node: SimNode,
     /// A client that asks something small all the time.
     other: Wire,
 }
 
 impl Bed {
-    fn new(seed: u64) -> Self {
+    pub(crate) fn new(seed: u64) -> Self {
         let (mut world, node) = world(seed);
         world.start(node).expect("a first start");
         world.run_for(Duration::from_secs(1));
@@ -50,13 +51,13 @@ impl Bed {
         Self { world, node, other }
     }
 
-    fn kafka(&mut self) -> Wire {
+    pub(crate) fn kafka(&mut self) -> Wire {
         let address = self.world.address(self.node, 1);
         Wire::connect(&mut self.world, address)
     }
 
     /// The answer of a connection, and how often another client was answered meanwhile.
-    fn wait(&mut self, wire: &mut Wire) -> (Answer, usize) {
+    pub(crate) fn wait(&mut self, wire: &mut Wire) -> (Answer, usize) {
         let mut served = 0;
         for _ in 0..LOOKS_MAX {
             if self.other.asked() == 0 {
@@ -73,7 +74,7 @@ impl Bed {
         panic!("no answer");
     }
 
-    fn call<'a>(
+    pub(crate) fn call<'a>(
         &mut self,
         wire: &mut Wire,
         api: ApiKey,
@@ -85,7 +86,7 @@ impl Bed {
     }
 
     /// No turn did more than its share.
-    fn check(&self) {
+    pub(crate) fn check(&self) {
         let busiest = self.world.busiest_turn(self.node);
         // What a turn's calls post on top of the backlog up to which requests are taken up.
         assert!(busiest.messages <= 2 * BACKLOG_MAX, "{busiest:?}");
@@ -95,13 +96,17 @@ impl Bed {
         );
         assert!(busiest.disk_bytes <= DISK_BYTES_PER_TURN_MAX, "{busiest:?}");
         for shard in 0..SHARDS {
-            let units = self.world.app(self.node, shard).expect("it runs").busiest_turn_units();
+            let app = self.world.app(self.node, shard).expect("it runs");
+            let (units, entries) = (app.busiest_turn_units(), app.busiest_turn_entries());
             assert!(units <= 2 * WORK_PER_TURN_MAX + 2 * WORK_PER_STEP_MAX, "shard {shard}: {units} units");
+            // One request, however large, and small ones.
+            let most = REQUEST_ENTRIES_MAX + REQUEST_ENTRIES_PER_TURN;
+            assert!(entries <= most, "shard {shard}: {entries} entries of requests' lists");
         }
     }
 }
 
-fn named<'a>(names: &[&'a str]) -> MetadataRequest<'a> {
+pub(crate) fn named<'a>(names: &[&'a str]) -> MetadataRequest<'a> {
     let topic = |name: &&'a str| MetadataRequestTopic { topic_id: [0; 16], name: Some(*name) };
     MetadataRequest {
         topics: Some(names.iter().map(topic).collect()),
@@ -110,7 +115,7 @@ fn named<'a>(names: &[&'a str]) -> MetadataRequest<'a> {
     }
 }
 
-fn create(bed: &mut Bed, wire: &mut Wire, topics: &[(String, i32)]) -> usize {
+pub(crate) fn create(bed: &mut Bed, wire: &mut Wire, topics: &[(String, i32)]) -> usize {
     let body = CreateTopicsRequest {
         topics: topics
             .iter()
@@ -140,7 +145,7 @@ fn delete(bed: &mut Bed, wire: &mut Wire, names: &[&str]) -> usize {
 }
 
 /// Partitions of a topic that takes many turns.
-const WIDE: i32 = 30_000;
+pub(crate) const WIDE: i32 = 30_000;
 
 #[test]
 fn a_topic_of_many_partitions_comes_and_goes_in_pieces() {

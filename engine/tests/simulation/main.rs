@@ -13,6 +13,7 @@ mod kafka;
 #[path = "../common/kafka.rs"]
 mod kafka_wire;
 mod lane;
+mod large_requests;
 mod member;
 mod memory;
 #[cfg(feature = "mutants")]

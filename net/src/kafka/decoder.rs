@@ -145,6 +145,11 @@ impl KafkaDecoder {
         !self.spent && (self.intake.is_some() || !self.partial.is_empty())
     }
 
+    /// Whether the large request that has begun is a Produce.
+    pub fn is_produce(&self) -> bool {
+        self.intake.is_some()
+    }
+
     /// Bytes that have come of the request that has begun. Those of a batch that is being received elsewhere count as if they had.
     pub fn arrived_bytes(&self) -> usize {
         let large = self.intake.as_ref().map_or(0, |large| large.intake.arrived_bytes());
@@ -296,7 +301,7 @@ impl KafkaDecoder {
             return Ok(KafkaStep::More);
         }
         // Its batches are not looked at: only many of them take long to read.
-        if large.intake.partitions() >= LARGE_PARTITIONS_MIN && !std::mem::take(&mut self.has_turn) {
+        if large.intake.partitions_so_far() >= LARGE_PARTITIONS_MIN && !std::mem::take(&mut self.has_turn) {
             return Ok(KafkaStep::WantsTurn);
         }
         self.spent = true;

@@ -340,7 +340,7 @@ impl Intake {
     }
 
     /// Partitions of all topics so far.
-    pub(super) fn partitions(&self) -> usize {
+    pub(super) fn partitions_so_far(&self) -> usize {
         self.partitions_in_all
     }
 

@@ -1,12 +1,16 @@
 //! Answers that are lists and may be long: what stands in front of their entries and behind them, and entries that are written in parts.
 
+use std::borrow::Cow;
+
 use bytes::{Bytes, BytesMut};
 
 use super::messages::{
-    CreateTopicsResponse, DescribeConfigsResponse, MetadataPartition, MetadataResponse, MetadataTopic,
+    CreateTopicsResponse, DescribeConfigsResponse, ListGroupsResponse, MetadataPartition, MetadataResponse,
+    MetadataTopic, OffsetFetchGroupPartitionResponse, OffsetFetchGroupResponse,
+    OffsetFetchGroupTopicResponse, OffsetFetchPartitionResponse, OffsetFetchResponse,
 };
 use super::schema::Message;
-use super::wire::{Form, Wire, put_length, put_uvarint};
+use super::wire::{Form, Wire, put_length, put_string, put_uvarint};
 
 /// What stands in front of the entries of a list, and behind them.
 pub struct Frame {
@@ -115,10 +119,102 @@ impl CreateTopicsResponse<'_> {
     }
 }
 
+impl ListGroupsResponse<'_> {
+    /// The message around so many groups that are written one by one.
+    pub fn frame(&self, version: i16, groups: usize) -> Frame {
+        let form = Self::form(version);
+        let front = |out: &mut BytesMut| {
+            if version >= 1 {
+                self.throttle_time_ms.write(out, form);
+            }
+            self.error_code.write(out, form);
+        };
+        frame(form, groups, front, |_| {})
+    }
+}
+
+/// From this version on, an OffsetFetch is about several groups.
+const GROUPS_FROM: i16 = 8;
+
+impl OffsetFetchResponse<'_> {
+    /// The message around so many groups that are written one by one, or, in versions that know one group, so many topics.
+    pub fn frame(&self, version: i16, entries: usize) -> Frame {
+        let form = Self::form(version);
+        let front = |out: &mut BytesMut| {
+            if version >= 3 {
+                self.throttle_time_ms.write(out, form);
+            }
+        };
+        let back = |out: &mut BytesMut| {
+            if (2..GROUPS_FROM).contains(&version) {
+                self.error_code.write(out, form);
+            }
+        };
+        frame(form, entries, front, back)
+    }
+}
+
+impl OffsetFetchGroupResponse<'_> {
+    /// Writes the group up to its topics, of which so many follow. Versions that know one group do not name it.
+    pub fn put_front(&self, version: i16, topics: usize, out: &mut BytesMut) {
+        if version >= GROUPS_FROM {
+            let form = OffsetFetchResponse::form(version);
+            self.group_id.write(out, form);
+            put_length(out, form, Some(topics));
+        }
+    }
+
+    /// Writes what stands behind its topics.
+    pub fn put_back(&self, version: i16, out: &mut BytesMut) {
+        if version >= GROUPS_FROM {
+            let form = OffsetFetchResponse::form(version);
+            self.error_code.write(out, form);
+            put_no_tags(out, form);
+        }
+    }
+}
+
+impl OffsetFetchGroupTopicResponse<'_> {
+    /// Writes the topic up to its partitions, in any version.
+    pub fn put_front(&self, version: i16, out: &mut BytesMut) {
+        let form = OffsetFetchResponse::form(version);
+        if version >= 10 {
+            self.topic_id.write(out, form);
+        } else {
+            put_string(out, form, Some(&self.name));
+        }
+        put_length(out, form, Some(self.partitions.len()));
+    }
+
+    /// Writes what stands behind its partitions.
+    pub fn put_back(version: i16, out: &mut BytesMut) {
+        put_no_tags(out, OffsetFetchResponse::form(version));
+    }
+}
+
+impl OffsetFetchGroupPartitionResponse<'_> {
+    /// Writes the partition, in any version.
+    pub fn put(&self, version: i16, out: &mut BytesMut) {
+        let form = OffsetFetchResponse::form(version);
+        if version >= GROUPS_FROM {
+            return self.write(out, form);
+        }
+        let partition = OffsetFetchPartitionResponse {
+            partition_index: self.partition_index,
+            committed_offset: self.committed_offset,
+            committed_leader_epoch: self.committed_leader_epoch,
+            metadata: self.metadata.as_deref().map(Cow::Borrowed),
+            error_code: self.error_code,
+        };
+        partition.write(out, form);
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::kafka::messages::{CreatedTopic, DescribedResource};
+    use crate::kafka::error::KafkaError;
+    use crate::kafka::messages::{CreatedTopic, DescribedResource, ListedGroup, OffsetFetchTopicResponse};
     use crate::kafka::samples::{Sample, Samples, Shape};
 
     fn whole<'a>(message: &impl Message<'a>, version: i16) -> BytesMut {
@@ -168,6 +264,60 @@ mod tests {
             }
             parts.extend_from_slice(&back);
             assert_eq!(parts, whole(&created, version), "CreateTopics {version}");
+        }
+    }
+
+    #[test]
+    fn offsets_and_groups_that_are_written_in_parts_are_what_is_written_at_once_in_every_version() {
+        let mut samples = Samples::new(Shape::One);
+        for version in OffsetFetchResponse::VERSION_MIN..=OffsetFetchResponse::VERSION_MAX {
+            let group = OffsetFetchGroupResponse::sample(&mut samples);
+            let topics = group.topics.iter().map(|topic| OffsetFetchTopicResponse {
+                name: topic.name.clone(),
+                partitions: topic
+                    .partitions
+                    .iter()
+                    .map(|p| OffsetFetchPartitionResponse {
+                        partition_index: p.partition_index,
+                        committed_offset: p.committed_offset,
+                        committed_leader_epoch: p.committed_leader_epoch,
+                        metadata: p.metadata.clone(),
+                        error_code: p.error_code,
+                    })
+                    .collect(),
+            });
+            let response = OffsetFetchResponse {
+                throttle_time_ms: 7,
+                topics: topics.collect(),
+                error_code: KafkaError(9),
+                groups: vec![group.clone()],
+            };
+            let entries = if version >= GROUPS_FROM { 1 } else { group.topics.len() };
+            let Frame { front, back } = response.frame(version, entries);
+            let mut parts = BytesMut::from(&front[..]);
+            group.put_front(version, group.topics.len(), &mut parts);
+            for topic in &group.topics {
+                topic.put_front(version, &mut parts);
+                topic.partitions.iter().for_each(|partition| partition.put(version, &mut parts));
+                OffsetFetchGroupTopicResponse::put_back(version, &mut parts);
+            }
+            group.put_back(version, &mut parts);
+            parts.extend_from_slice(&back);
+            assert_eq!(parts, whole(&response, version), "OffsetFetch {version}");
+        }
+        for version in ListGroupsResponse::VERSION_MIN..=ListGroupsResponse::VERSION_MAX {
+            let listed = ListGroupsResponse {
+                throttle_time_ms: 7,
+                error_code: KafkaError(9),
+                groups: vec![ListedGroup::sample(&mut samples); 3],
+            };
+            let Frame { front, back } = listed.frame(version, 3);
+            let mut parts = BytesMut::from(&front[..]);
+            for group in &listed.groups {
+                group.write(&mut parts, ListGroupsResponse::form(version));
+            }
+            parts.extend_from_slice(&back);
+            assert_eq!(parts, whole(&listed, version), "ListGroups {version}");
         }
     }
 }

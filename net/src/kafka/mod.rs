@@ -23,6 +23,7 @@ mod request;
 pub mod samples;
 pub mod schema;
 pub mod wire;
+mod wire_error;
 
 #[cfg(test)]
 mod tests;

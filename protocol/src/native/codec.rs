@@ -29,7 +29,16 @@ pub trait Body: Sized {
 
     /// Decodes `bytes`, which must hold this body and nothing else.
     fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
-        let mut reader = Reader::new(bytes);
+        Self::read_all(Reader::new(bytes))
+    }
+
+    /// The same of a request, whose lists together may have only so many entries.
+    fn decode_request(bytes: &[u8]) -> Result<Self, DecodeError> {
+        Self::read_all(Reader::of_request(bytes))
+    }
+
+    /// All that a reader has.
+    fn read_all(mut reader: Reader<'_>) -> Result<Self, DecodeError> {
         let body = Self::read(&mut reader)?;
         reader.finish()?;
         Ok(body)

@@ -271,10 +271,9 @@ impl Body for DescribeTopicRequest {
     }
 }
 
-impl Body for DescribeTopicReply {
-    const KIND: MessageKind = MessageKind::DescribeTopic;
-
-    fn encode(&self, out: &mut impl BufMut) {
+impl DescribeTopicReply {
+    /// Writes the reply up to its partitions, of which so many follow.
+    pub fn put_front(&self, partitions: usize, out: &mut impl BufMut) {
         out.put_slice(&self.id.0);
         put_count(out, self.configs.len());
         for (name, value, set) in &self.configs {
@@ -282,13 +281,28 @@ impl Body for DescribeTopicReply {
             put_str(out, value);
             out.put_u8(u8::from(*set));
         }
-        put_count(out, self.partitions.len());
+        put_count(out, partitions);
+    }
+}
+
+impl PartitionDetail {
+    /// Writes it.
+    pub fn put(&self, out: &mut impl BufMut) {
+        self.info.put(out);
+        out.put_i64_le(self.log_start.0);
+        out.put_i64_le(self.high_watermark.0);
+        out.put_u64_le(self.bytes);
+        out.put_u8(u8::from(self.faulty));
+    }
+}
+
+impl Body for DescribeTopicReply {
+    const KIND: MessageKind = MessageKind::DescribeTopic;
+
+    fn encode(&self, out: &mut impl BufMut) {
+        self.put_front(self.partitions.len(), out);
         for partition in &self.partitions {
-            partition.info.put(out);
-            out.put_i64_le(partition.log_start.0);
-            out.put_i64_le(partition.high_watermark.0);
-            out.put_u64_le(partition.bytes);
-            out.put_u8(u8::from(partition.faulty));
+            partition.put(out);
         }
     }
 

@@ -3,6 +3,7 @@
 
 use crate::error::ErrorCode;
 use crate::ids::Offset;
+use crate::limits::REQUEST_ENTRIES_MAX;
 
 /// Why the body of a message cannot be decoded.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
@@ -64,6 +65,8 @@ impl DecodeError {
 #[derive(Clone, Debug)]
 pub struct Reader<'a> {
     rest: &'a [u8],
+    /// Entries that lists may still have.
+    entries: usize,
 }
 
 macro_rules! numbers {
@@ -81,7 +84,12 @@ macro_rules! numbers {
 impl<'a> Reader<'a> {
     /// Creates a reader that starts at the beginning of `bytes`.
     pub const fn new(bytes: &'a [u8]) -> Self {
-        Self { rest: bytes }
+        Self { rest: bytes, entries: usize::MAX }
+    }
+
+    /// Reads a request, whose lists together may have [`REQUEST_ENTRIES_MAX`] entries.
+    pub const fn of_request(bytes: &'a [u8]) -> Self {
+        Self { rest: bytes, entries: REQUEST_ENTRIES_MAX }
     }
 
     /// Returns the bytes that have not been read.
@@ -186,6 +194,11 @@ impl<'a> Reader<'a> {
         if need > self.rest.len() {
             return Err(DecodeError::Truncated { field, need, have: self.rest.len() });
         }
+        self.entries = self.entries.checked_sub(count).ok_or(DecodeError::TooLarge {
+            field,
+            have: REQUEST_ENTRIES_MAX.saturating_sub(self.entries).saturating_add(count),
+            max: REQUEST_ENTRIES_MAX,
+        })?;
         let mut entries = Vec::with_capacity(count);
         for _ in 0..count {
             entries.push(read(self)?);
@@ -216,6 +229,20 @@ mod tests {
         assert_eq!(result, Err(DecodeError::Truncated { field: "xs", need: u32::MAX as usize * 4, have: 8 }));
         let result = Reader::new(&bytes).list("xs", 4, 10, |r| r.u32("x"));
         assert_eq!(result, Err(DecodeError::TooLarge { field: "xs", have: u32::MAX as usize, max: 10 }));
+    }
+
+    #[test]
+    fn the_lists_of_a_request_have_so_many_entries_together_and_those_of_a_reply_more() {
+        let half = REQUEST_ENTRIES_MAX / 2 + 1;
+        let list = [&(half as u32).to_le_bytes()[..], &vec![0; half]].concat();
+        let bytes = [&list[..], &list].concat();
+        let read = |mut r: Reader<'_>| {
+            r.list("xs", 1, half, |r| r.u8("x"))?;
+            r.list("ys", 1, half, |r| r.u8("y")).map(|ys| ys.len())
+        };
+        assert_eq!(read(Reader::new(&bytes)), Ok(half));
+        let error = DecodeError::TooLarge { field: "ys", have: 2 * half, max: REQUEST_ENTRIES_MAX };
+        assert_eq!(read(Reader::of_request(&bytes)), Err(error));
     }
 
     #[test]

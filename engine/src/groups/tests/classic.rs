@@ -281,6 +281,7 @@ fn lists_take_states_and_types() {
         let request = ListRequest {
             states: states.iter().map(|s| (*s).to_owned()).collect(),
             types: types.iter().map(|s| (*s).to_owned()).collect(),
+            ..Default::default()
         };
         match desk.call(GroupRequest::List(request)) {
             GroupReply::List(listed) => listed.into_iter().map(|g| g.group).collect::<Vec<_>>(),

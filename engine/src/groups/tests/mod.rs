@@ -4,6 +4,7 @@ mod classic;
 mod consumer;
 mod durability;
 mod instances;
+mod long;
 mod offsets;
 mod simulation;
 

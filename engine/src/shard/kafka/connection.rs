@@ -85,6 +85,9 @@ impl Shard {
             match decoder.next(&mut data) {
                 Ok(KafkaStep::More) => break Input::Used,
                 Ok(KafkaStep::WantsRoom(_)) => {
+                    if !decoder.is_produce() && !self.is_answered(conn) {
+                        break Input::Full;
+                    }
                     if !self.budget.admits() {
                         self.want_memory(conn);
                         break Input::Full;
@@ -92,6 +95,9 @@ impl Shard {
                     decoder.admit();
                 }
                 Ok(KafkaStep::WantsTurn) => {
+                    if !decoder.is_produce() && !self.is_answered(conn) {
+                        break Input::Full;
+                    }
                     if !self.may_read_large_request() {
                         self.want_memory(conn);
                         break Input::Full;
@@ -111,6 +117,12 @@ impl Shard {
             Input::Refused(text) => self.drop_kafka(plane, conn, &text),
         }
         self.recharge(conn);
+    }
+
+    /// Whether nothing is owed to a client. A large request that is no Produce is let in only then: what is kept of it until it is answered is many
+    /// times as much, and behind an answer that the client does not read that would be for ever.
+    fn is_answered(&self, conn: ConnId) -> bool {
+        self.connections.get(&conn).is_none_or(Connection::is_answered)
     }
 
     /// Ends a connection, which is all that Kafka's protocol has for nonsense.

@@ -1,12 +1,19 @@
 //! What tools ask about groups: which there are, what they look like, and that they be deleted.
 
+use std::borrow::Cow;
+
+use bytes::BytesMut;
 use highwater_net::kafka::KafkaError;
+use highwater_net::kafka::long::Frame;
 use highwater_net::kafka::messages::{
     ConsumerGroupDescribeRequest, ConsumerGroupDescribeResponse, DeleteGroupsRequest, DeleteGroupsResponse,
     DeletedGroup, DescribeGroupsRequest, DescribeGroupsResponse, DescribedAssignment, DescribedConsumerGroup,
     DescribedConsumerGroupMember, DescribedGroup, DescribedGroupMember, DescribedTopicPartitions,
     ListGroupsRequest, ListGroupsResponse, ListedGroup,
 };
+use highwater_net::kafka::schema::Message as _;
+use highwater_net::kafka::wire::Wire as _;
+use highwater_net::{Entries, Pieces};
 use highwater_protocol::ids::TopicId;
 use highwater_runtime::plane::Plane;
 
@@ -17,6 +24,7 @@ use crate::groups::{self, GroupError, GroupReply, GroupRequest};
 use crate::limits::{GROUPS_PER_ASK_MAX, KAFKA_FILTERS_MAX};
 use crate::message::{Ask, Message};
 use crate::shard::Shard;
+use crate::shard::long_answers::AnswerTo;
 
 /// The state of a group that is not there.
 const DEAD: &str = "Dead";
@@ -34,6 +42,31 @@ fn operations(are_wanted: bool) -> i32 {
 /// Names, each once: what is told of a group can be many times as long as its name.
 fn owned(names: &[&str]) -> Vec<String> {
     distinct(names.iter().copied()).map(str::to_owned).collect()
+}
+
+/// The groups of a list.
+#[derive(Debug)]
+struct Listed {
+    version: i16,
+    groups: Vec<groups::ListedGroup>,
+}
+
+impl Entries for Listed {
+    fn count(&self) -> usize {
+        self.groups.len()
+    }
+
+    fn put(&self, entry: usize, _: usize, out: &mut BytesMut) -> bool {
+        let group = &self.groups[entry];
+        let listed = ListedGroup {
+            group_id: Cow::Borrowed(&group.group),
+            protocol_type: Cow::Borrowed(&group.protocol_type),
+            group_state: Cow::Borrowed(group.state),
+            group_type: Cow::Borrowed(group.group_type),
+        };
+        listed.write(out, ListGroupsResponse::form(self.version));
+        false
+    }
 }
 
 impl Shard {
@@ -102,26 +135,22 @@ impl Shard {
         let ask = groups::ListRequest {
             states: owned(&request.states_filter),
             types: owned(&request.types_filter),
+            ..Default::default()
         };
         if ask.states.len() + ask.types.len() > KAFKA_FILTERS_MAX {
             let error_code = KafkaError::INVALID_REQUEST;
             return self.kafka_answer(call, &ListGroupsResponse { error_code, ..Default::default() });
         }
         self.kafka_ask_group(plane, call, GroupRequest::List(ask), |shard, call, reply| {
-            let mut response = ListGroupsResponse::default();
-            match reply {
-                Ok(GroupReply::List(groups)) => {
-                    let groups = groups.into_iter().map(|group| ListedGroup {
-                        group_id: group.group.into(),
-                        protocol_type: group.protocol_type.into(),
-                        group_state: group.state.into(),
-                        group_type: group.group_type.into(),
-                    });
-                    response.groups = groups.collect();
-                }
-                other => response.error_code = refusal(other),
-            }
-            shard.kafka_answer(call, &response);
+            let (error_code, groups) = match reply {
+                Ok(GroupReply::List(groups)) => (KafkaError::NONE, groups),
+                other => (refusal(other), Vec::new()),
+            };
+            let version = call.version();
+            let response = ListGroupsResponse { error_code, ..Default::default() };
+            let Frame { front, back } = response.frame(version, groups.len());
+            let pieces = Pieces::new(front, Listed { version, groups }, back);
+            shard.answer_in_pieces(AnswerTo::Kafka(call), pieces);
         });
     }
 

@@ -1,7 +1,9 @@
 //! Metadata: the node and its topics, made on the way if they are asked for and may be.
 
 use std::borrow::Cow;
+use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::vec::IntoIter;
 
 use bytes::BytesMut;
 use highwater_net::kafka::KafkaError;
@@ -9,25 +11,27 @@ use highwater_net::kafka::long::Frame;
 use highwater_net::kafka::messages::{
     MetadataBroker, MetadataPartition, MetadataRequest, MetadataResponse, MetadataTopic,
 };
+use highwater_net::kafka::wire::Uuid;
 use highwater_net::{Entries, Pieces, Reply};
 use highwater_protocol::error::ErrorCode;
 use highwater_protocol::native::CreateTopicRequest;
 use highwater_protocol::topic::{is_reserved_topic_name, validate_topic_name};
 use highwater_runtime::plane::Plane;
 
-use super::topics::distinct;
-use super::{Call, Named};
+use super::Call;
 use crate::limits::{KAFKA_CHANGES_PER_REQUEST_MAX, PARTITIONS_PER_PART};
 use crate::message::{Answer, Ask, Message};
 use crate::metadata::{Epochs, Topic};
 use crate::shard::Shard;
 use crate::shard::long_answers::AnswerTo;
+use crate::shard::work::{Job, Step, Work};
 
-/// What was asked: a name or an id, and why there is none.
+/// What was asked: a name or an id, the topic, and why there is none if there is none.
 struct Wanted {
     name: Option<String>,
-    id: [u8; 16],
-    error: Option<KafkaError>,
+    id: Uuid,
+    error: KafkaError,
+    found: Option<Arc<Topic>>,
 }
 
 impl Shard {
@@ -44,41 +48,41 @@ impl Shard {
             }
             Some(topics) => topics,
         };
-        // What is asked for is a set: the answer for a topic is many times as long as its name.
-        let asked = distinct(asked.iter().map(|topic| (topic.name, topic.topic_id)));
-        let mut topics: Vec<Wanted> =
-            asked.map(|(name, id)| Wanted { name: name.map(str::to_owned), id, error: None }).collect();
-        let may_create = request.allow_auto_topic_creation && self.setup.kafka.auto_create_topics;
-        let (mut made, mut asks) = (Vec::new(), Vec::new());
-        for (number, wanted) in topics.iter_mut().enumerate() {
-            let Some(name) = wanted.name.as_deref().filter(|_| wanted.id == [0; 16]) else { continue };
-            if validate_topic_name(name).is_err() {
-                wanted.error = Some(KafkaError::INVALID_TOPIC_EXCEPTION);
-            } else if may_create
-                && !is_reserved_topic_name(name)
-                && matches!(self.kafka_topic(name, [0; 16]), Named::Unknown { .. })
-            {
-                if made.len() == KAFKA_CHANGES_PER_REQUEST_MAX {
-                    // Its client is told that there is none, and asks again.
-                    continue;
-                }
-                tracing::info!(topic = name, "creating a topic that a Kafka client asked for");
-                made.push(number);
-                asks.push(Ask::CreateTopic(CreateTopicRequest {
-                    name: name.to_owned(),
-                    partitions: self.setup.kafka.default_partitions,
-                    configs: Vec::new(),
-                    validate_only: false,
-                }));
-            }
+        let named = asked.iter().map(|topic| (topic.name.map(str::to_owned), topic.topic_id));
+        let named: Vec<_> = named.collect();
+        let mut naming = Naming {
+            call,
+            may_create: request.allow_auto_topic_creation && self.setup.kafka.auto_create_topics,
+            named: named.into_iter(),
+            seen: BTreeSet::new(),
+            topics: Vec::new(),
+            made: Vec::new(),
+            asks: Vec::new(),
+        };
+        if self.at_once(|shard, work| naming.go_on(shard, work)) {
+            self.make_topics(plane, &mut naming);
+        } else {
+            self.jobs.add(naming);
         }
-        self.kafka_gather(plane, call, asks, move |shard, call, answers| {
+    }
+
+    /// Topics are looked up: those that are not there are made, if they may be, and then all are told of.
+    fn make_topics(&mut self, plane: &mut dyn Plane<Message>, naming: &mut Naming) {
+        let (mut topics, made) = (std::mem::take(&mut naming.topics), std::mem::take(&mut naming.made));
+        let asks = std::mem::take(&mut naming.asks);
+        self.kafka_gather(plane, naming.call, asks, move |shard, call, answers| {
             for (number, answer) in made.into_iter().zip(answers) {
+                let topic = &mut topics[number];
                 // Somebody else may have been faster.
                 if let Answer::Reply(Reply::Error { code, .. }) = answer
                     && code != ErrorCode::TopicExists
                 {
-                    topics[number].error = Some(code.into());
+                    topic.error = code.into();
+                } else {
+                    topic.found = shard
+                        .kafka_topic(topic.name.as_deref().unwrap_or_default(), [0; 16])
+                        .known()
+                        .cloned();
                 }
             }
             shard.tell_metadata(call, Some(topics));
@@ -91,7 +95,7 @@ impl Shard {
         let Some(advertised) = self.advertised_to(call.conn) else { return };
         let topics = match topics {
             None => metadata.listed().iter().cloned().map(Told::Topic).collect(),
-            Some(topics) => topics.into_iter().map(|wanted| self.wanted_topic(wanted)).collect(),
+            Some(topics) => topics.into_iter().map(Told::from).collect(),
         };
         let version = call.version();
         let entries = Topics { version, node: self.kafka_node(), list: topics, epochs: metadata.epochs() };
@@ -109,17 +113,80 @@ impl Shard {
         let Frame { front, back } = response.frame(version, entries.count());
         self.answer_in_pieces(AnswerTo::Kafka(call), Pieces::new(front, entries, back));
     }
+}
 
-    fn wanted_topic(&self, wanted: Wanted) -> Told {
-        let named = self.kafka_topic(wanted.name.as_deref().unwrap_or_default(), wanted.id);
-        match (named, wanted.error) {
-            (Named::Known(topic), None) => Told::Topic(topic),
-            (named, error) => Told::Missing {
-                error: error.unwrap_or_else(|| named.missing()),
-                name: wanted.name,
-                id: wanted.id,
-            },
+/// Topics that are looked up.
+struct Naming {
+    call: Call,
+    may_create: bool,
+    named: IntoIter<(Option<String>, Uuid)>,
+    /// What is asked for is a set: the answer for a topic is many times as long as its name.
+    seen: BTreeSet<(Option<String>, Uuid)>,
+    topics: Vec<Wanted>,
+    /// Which of these are to be made, and what is asked for that.
+    made: Vec<usize>,
+    asks: Vec<Ask>,
+}
+
+impl Job for Naming {
+    fn step(&mut self, shard: &mut Shard, plane: &mut dyn Plane<Message>, work: &mut Work) -> Step {
+        if !shard.connections.contains_key(&self.call.conn) {
+            return Step::Done;
         }
+        if !self.go_on(shard, work) {
+            return Step::More;
+        }
+        shard.make_topics(plane, self);
+        Step::Done
+    }
+}
+
+impl Naming {
+    /// True when it is done.
+    fn go_on(&mut self, shard: &Shard, work: &mut Work) -> bool {
+        while !work.is_over()
+            && let Some(named) = self.named.next()
+        {
+            work.spend(2);
+            if !self.seen.contains(&named) {
+                self.seen.insert(named.clone());
+                self.look_up(shard, named);
+            }
+        }
+        self.named.len() == 0
+    }
+
+    fn look_up(&mut self, shard: &Shard, (name, id): (Option<String>, Uuid)) {
+        let named = shard.kafka_topic(name.as_deref().unwrap_or_default(), id);
+        let mut wanted = Wanted { name, id, error: named.missing(), found: named.known().cloned() };
+        let by_name = wanted.name.as_deref().filter(|_| id == [0; 16]);
+        if let Some(name) = by_name {
+            if validate_topic_name(name).is_err() {
+                (wanted.error, wanted.found) = (KafkaError::INVALID_TOPIC_EXCEPTION, None);
+            } else if self.may_create
+                && !is_reserved_topic_name(name)
+                && wanted.found.is_none()
+                // Of the others its client is told that there is none, and asks again.
+                && self.made.len() < KAFKA_CHANGES_PER_REQUEST_MAX
+            {
+                tracing::info!(topic = name, "creating a topic that a Kafka client asked for");
+                self.made.push(self.topics.len());
+                self.asks.push(Ask::CreateTopic(CreateTopicRequest {
+                    name: name.to_owned(),
+                    partitions: shard.setup.kafka.default_partitions,
+                    configs: Vec::new(),
+                    validate_only: false,
+                }));
+            }
+        }
+        self.topics.push(wanted);
+    }
+}
+
+impl From<Wanted> for Told {
+    fn from(wanted: Wanted) -> Self {
+        let Wanted { name, id, error, found } = wanted;
+        found.map_or(Self::Missing { error, name, id }, Self::Topic)
     }
 }
 

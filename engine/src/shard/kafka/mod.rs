@@ -25,6 +25,8 @@ mod group_admin;
 mod group_offsets;
 mod groups;
 mod metadata;
+mod offset_answer;
+mod offset_fetch;
 mod offsets;
 mod one_node;
 mod produce;
@@ -58,7 +60,6 @@ use crate::message::{
     Answer, Append, Ask, KafkaMessage, Message, Produced, ProducedFor, Query, QueryAnswer, RequestId,
 };
 use crate::metadata::Topic;
-use crate::metadata::configs::TopicConfig;
 
 pub(super) use fetch::NextFetch;
 pub(super) use fetch_tasks::FetchId;
@@ -152,10 +153,10 @@ impl Named {
         }
     }
 
-    /// Its settings, if it is known.
-    pub(super) fn config(&self) -> Option<TopicConfig> {
+    /// The topic itself, if it is known.
+    pub(super) fn known(&self) -> Option<&Arc<Topic>> {
         match self {
-            Self::Known(topic) => Some(topic.config),
+            Self::Known(topic) => Some(topic),
             Self::Unknown { .. } => None,
         }
     }
@@ -403,7 +404,14 @@ impl Shard {
         topic: &Named,
         index: i32,
     ) -> Result<(TopicPartition, ShardIndex), KafkaError> {
-        let found = topic.partition(index).and_then(|tp| Some((tp, self.owner_of(tp)?)));
+        // A request may name a hundred thousand: the topic is not looked up again for each.
+        let found = match topic {
+            Named::Known(known) => u32::try_from(index).ok().and_then(|index| {
+                let owner = self.shard_of(*known.stores.get(index as usize)?).0;
+                Some((TopicPartition { topic: known.id, partition: PartitionIndex(index) }, owner))
+            }),
+            Named::Unknown { .. } => None,
+        };
         found.ok_or_else(|| topic.missing())
     }
 
@@ -421,9 +429,11 @@ impl Shard {
 
     /// Whether a client knows another epoch of a partition's leader.
     fn check_leader_epoch(&self, tp: TopicPartition, known: i32) -> Result<(), KafkaError> {
+        if known < 0 {
+            return Ok(());
+        }
         let epoch = self.metadata.as_ref().map_or(0, |metadata| metadata.epoch(tp).0);
         match known {
-            ..0 => Ok(()),
             known if known < epoch => Err(KafkaError::FENCED_LEADER_EPOCH),
             known if known > epoch => Err(KafkaError::UNKNOWN_LEADER_EPOCH),
             _ => Ok(()),

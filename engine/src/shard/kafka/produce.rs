@@ -3,6 +3,7 @@
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
 
 use highwater_net::Batch;
 use highwater_net::kafka::messages::{
@@ -20,8 +21,9 @@ use highwater_runtime::plane::{Plane, ShardIndex};
 use super::append::NOWHERE;
 use super::transactions::{NO_TRANSACTIONS, NO_TRANSACTIONS_TEXT};
 use super::{Call, Named, Pending};
-use crate::limits::ShardLimits;
+use crate::limits::{CHECK_WORK_PER_BATCH, ShardLimits};
 use crate::message::{Append, KafkaMessage, Message, OwnedBatch, Produced, ProducedFor, RequestId};
+use crate::metadata::Topic;
 use crate::metadata::configs::TopicConfig;
 use crate::shard::Shard;
 use crate::shard::checks::{
@@ -55,17 +57,21 @@ struct PartitionOutcome {
 /// Batches of a request that have not been handed to the owners of their partitions: the first is being checked.
 pub(in crate::shard) struct KafkaCheck<'a> {
     request: RequestId,
+    version: i16,
+    acks: Acks,
     batches: VecDeque<Unchecked<'a>>,
 }
 
 struct Unchecked<'a> {
     /// Its number in the request.
     number: u32,
+    topic: Arc<Topic>,
     tp: TopicPartition,
     owner: ShardIndex,
-    acks: Acks,
     batch: AnyBatch<'a>,
     check: OpenCheck,
+    /// Its header was looked at.
+    begun: bool,
 }
 
 impl KafkaCheck<'_> {
@@ -80,10 +86,13 @@ impl KafkaCheck<'_> {
     }
 
     fn into_owned(self) -> KafkaCheck<'static> {
-        let batches = self.batches.into_iter().map(|Unchecked { number, tp, owner, acks, batch, check }| {
-            Unchecked { number, tp, owner, acks, batch: AnyBatch::Owned(batch.into_owned()), check }
+        let Self { request, version, acks, batches } = self;
+        let batches = batches.into_iter().map(|unchecked| {
+            let Unchecked { number, topic, tp, owner, batch, check, begun } = unchecked;
+            let batch = AnyBatch::Owned(batch.into_owned());
+            Unchecked { number, topic, tp, owner, batch, check, begun }
         });
-        KafkaCheck { request: self.request, batches: batches.collect() }
+        KafkaCheck { request, version, acks, batches: batches.collect() }
     }
 }
 
@@ -104,10 +113,10 @@ impl Shard {
         let same = |a: &ProduceTo<'_>, b: &ProduceTo<'_>| a.topic == b.topic && a.topic_id == b.topic_id;
         for of in request.partitions.chunk_by(same) {
             let named = self.kafka_topic(of[0].topic, of[0].topic_id);
-            let config = named.config();
             targets.extend(of.iter().map(|to| {
                 let (tp, owner) = self.kafka_target(&named, to.index)?;
-                Ok((tp, owner, config.ok_or(KafkaError::UNKNOWN_TOPIC_OR_PARTITION)?))
+                let topic = named.known().ok_or(KafkaError::UNKNOWN_TOPIC_OR_PARTITION)?;
+                Ok((Arc::clone(topic), tp, owner))
             }));
             topics.push((named, of.len()));
         }
@@ -123,12 +132,12 @@ impl Shard {
         for (number, (ProduceTo { records, .. }, target)) in
             (0..).zip(request.partitions.into_iter().zip(targets))
         {
-            let unchecked = acks.clone().and_then(|acks| {
-                let (tp, owner, config) = target
+            let unchecked = acks.clone().and_then(|_| {
+                let (topic, tp, owner) = target
                     .map_err(|error: KafkaError| (error, "there is no such topic or partition".to_owned()))?;
-                let batch = batch_of(records, call.version(), &config, &self.setup.limits)?;
-                let check = OpenCheck::new(&config, &self.setup.limits, wall_ms);
-                Ok(Unchecked { number, tp, owner, acks, batch, check })
+                let batch = batch_of(records, &self.setup.limits)?;
+                let check = OpenCheck::new(&topic.config, &self.setup.limits, wall_ms);
+                Ok(Unchecked { number, topic, tp, owner, batch, check, begun: false })
             });
             match unchecked {
                 Err(refused) => self.on_produced(id, number, Err(refused)),
@@ -137,7 +146,10 @@ impl Shard {
         }
         let mut work = self.checks.work_on_arrival(self.setup.limits.check_work_at_once);
         let before = work;
-        let left = self.check_kafka(plane, KafkaCheck { request: id, batches }, &mut work);
+        // Where they are not valid there is no batch.
+        let acks = acks.unwrap_or(Acks::None);
+        let check = KafkaCheck { request: id, version: call.version(), acks, batches };
+        let left = self.check_kafka(plane, check, &mut work);
         self.checks.note_arrival(before - work);
         if let Some(left) = left {
             self.checks.wait(call.conn, Waiting::Kafka(left));
@@ -152,12 +164,25 @@ impl Shard {
         mut kafka: KafkaCheck<'_>,
         work: &mut Work,
     ) -> Option<KafkaCheck<'static>> {
-        let request = kafka.request;
+        let (request, version, acks) = (kafka.request, kafka.version, kafka.acks);
         let mut elsewhere: BTreeMap<ShardIndex, Vec<Append>> = BTreeMap::new();
-        while let Some(Unchecked { number, tp, owner, acks, batch, check }) = kafka.batches.pop_front() {
+        while let Some(unchecked) = kafka.batches.pop_front() {
+            if *work == 0 {
+                kafka.batches.push_front(unchecked);
+                break;
+            }
+            let Unchecked { number, topic, tp, owner, batch, check, begun } = unchecked;
+            if !begun {
+                *work = work.saturating_sub(CHECK_WORK_PER_BATCH);
+                if let Err(refused) = check_batch(batch.bytes(), version, &topic.config) {
+                    self.on_produced(request, number, Err(refused));
+                    continue;
+                }
+            }
             match self.checks.step(check, batch.bytes(), work) {
                 Verdict::Open(check) => {
-                    kafka.batches.push_front(Unchecked { number, tp, owner, acks, batch, check });
+                    let unchecked = Unchecked { number, topic, tp, owner, batch, check, begun: true };
+                    kafka.batches.push_front(unchecked);
                     break;
                 }
                 Verdict::Good(checked) => {
@@ -279,14 +304,9 @@ fn answer_of(outcome: &PartitionOutcome) -> ProducePartitionResponse<'_> {
     }
 }
 
-/// The batch in a request's bytes, if that is what they look like; its records are looked at later.
-fn batch_of<'a>(
-    records: Records<'a>,
-    version: i16,
-    config: &TopicConfig,
-    limits: &ShardLimits,
-) -> Result<AnyBatch<'a>, (KafkaError, String)> {
-    let batch = match records {
+/// The batch in a request's bytes. Nothing of it is looked at.
+fn batch_of<'a>(records: Records<'a>, limits: &ShardLimits) -> Result<AnyBatch<'a>, (KafkaError, String)> {
+    Ok(match records {
         Records::Null => {
             return Err((
                 KafkaError::INVALID_RECORD,
@@ -301,12 +321,16 @@ fn batch_of<'a>(
         Records::Batch(Batch::Bulk { pages, batch_bytes }) => {
             AnyBatch::Owned(OwnedBatch::Bulk { pages, batch_bytes })
         }
-    };
+    })
+}
+
+/// Whether bytes look like a batch that may be appended; its records are looked at later.
+fn check_batch(batch: &[u8], version: i16, config: &TopicConfig) -> Result<(), (KafkaError, String)> {
     // Retrying does not help against these two, whatever the native protocol calls them.
-    if let Err(error @ BatchError::Trailing { .. }) = BatchView::parse(batch.bytes()) {
+    if let Err(error @ BatchError::Trailing { .. }) = BatchView::parse(batch) {
         return Err((KafkaError::INVALID_RECORD, error.to_string()));
     }
-    let header = BatchHeader::parse(batch.bytes());
+    let header = BatchHeader::parse(batch);
     if header.as_ref().is_ok_and(|header| header.is_transactional()) {
         return Err((NO_TRANSACTIONS, NO_TRANSACTIONS_TEXT.into()));
     }
@@ -314,6 +338,5 @@ fn batch_of<'a>(
         let text = format!("zstd needs Produce {ZSTD_VERSION_MIN} or newer, not {version}");
         return Err((KafkaError::UNSUPPORTED_COMPRESSION_TYPE, text));
     }
-    check_header(batch.bytes(), config).map_err(|(code, text)| (code.into(), text))?;
-    Ok(batch)
+    check_header(batch, config).map_err(|(code, text)| (code.into(), text))
 }

@@ -371,11 +371,11 @@ fn id_of(reply: &Reply) -> TopicId {
 /// The configuration of a new topic.
 fn shown(set: &[(String, String)]) -> Vec<CreatedTopicConfig<'static>> {
     let set = configs::parse(set).expect("the controller took them");
-    let configs = configs::describe(&set).into_iter().map(|(name, value, is_set)| CreatedTopicConfig {
-        name: name.into(),
-        value: Some(value.into()),
+    let configs = configs::settings(&set).map(|setting| CreatedTopicConfig {
+        name: setting.config.name.into(),
+        value: Some(setting.set.map_or(setting.config.default.into(), |value| value.to_owned().into())),
         read_only: false,
-        config_source: source_of(is_set),
+        config_source: source_of(setting.set.is_some()),
         is_sensitive: false,
     });
     configs.collect()

@@ -1,0 +1,136 @@
+//! Metadata for native clients: the node and its topics, all of them or by name.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::vec::IntoIter;
+
+use bytes::{Bytes, BytesMut};
+use highwater_net::{Entries, Pieces, SlotId};
+use highwater_protocol::error::ErrorCode;
+use highwater_protocol::ids::{LeaderEpoch, NodeId, ShardId, TopicId};
+use highwater_protocol::native::{MetadataReply, MetadataRequest, NodeInfo, PartitionInfo, TopicInfo};
+use highwater_runtime::plane::{ConnId, Plane};
+
+use super::Shard;
+use super::long_answers::AnswerTo;
+use super::work::{Job, Step, Work};
+use crate::limits::PARTITIONS_PER_PART;
+use crate::message::Message;
+use crate::metadata::{Epochs, Topic};
+
+/// Topics, or the names of those that there are not.
+type Found = Vec<Result<Arc<Topic>, String>>;
+
+/// Names that are looked up.
+struct LookingUp {
+    conn: ConnId,
+    slot: SlotId,
+    names: IntoIter<String>,
+    /// What is told of a topic is many times as long as its name: once each.
+    seen: BTreeSet<String>,
+    found: Found,
+}
+
+impl Job for LookingUp {
+    fn step(&mut self, shard: &mut Shard, _: &mut dyn Plane<Message>, work: &mut Work) -> Step {
+        if !shard.connections.contains_key(&self.conn) {
+            return Step::Done;
+        }
+        if !self.go_on(shard, work) {
+            return Step::More;
+        }
+        let found = std::mem::take(&mut self.found);
+        shard.answer_cluster(self.conn, self.slot, found);
+        Step::Done
+    }
+}
+
+impl LookingUp {
+    /// True when it is done.
+    fn go_on(&mut self, shard: &Shard, work: &mut Work) -> bool {
+        let Some(metadata) = &shard.metadata else { return true };
+        while !work.is_over()
+            && let Some(name) = self.names.next()
+        {
+            work.spend(2);
+            if !self.seen.contains(&name) {
+                self.found.push(metadata.topic(&name).cloned().ok_or_else(|| name.clone()));
+                self.seen.insert(name);
+            }
+        }
+        self.names.len() == 0
+    }
+}
+
+impl Shard {
+    pub(super) fn describe_cluster(&mut self, conn: ConnId, slot: SlotId, request: MetadataRequest) {
+        let Some(metadata) = &self.metadata else { return };
+        let Some(names) = request.topics else {
+            let all = metadata.listed().iter().cloned().map(Ok).collect();
+            return self.answer_cluster(conn, slot, all);
+        };
+        let (names, seen, found) = (names.into_iter(), BTreeSet::new(), Found::new());
+        let mut looking_up = LookingUp { conn, slot, names, seen, found };
+        if self.at_once(|shard, work| looking_up.go_on(shard, work)) {
+            self.answer_cluster(conn, slot, looking_up.found);
+        } else {
+            self.jobs.add(looking_up);
+        }
+    }
+
+    fn answer_cluster(&mut self, conn: ConnId, slot: SlotId, list: Found) {
+        let Some(metadata) = &self.metadata else { return };
+        let Some(address) = self.advertised_to(conn) else { return };
+        let node = NodeInfo {
+            node: self.setup.identity.node,
+            address: address.to_string(),
+            shards: self.setup.shards,
+        };
+        let entries = Topics { node: node.node, shards: node.shards, list, epochs: metadata.epochs() };
+        let reply =
+            MetadataReply { cluster: self.setup.identity.cluster, nodes: vec![node], topics: Vec::new() };
+        let mut front = BytesMut::new();
+        reply.put_front(entries.count(), &mut front);
+        let pieces = Pieces::new(front.freeze(), entries, Bytes::new());
+        self.answer_in_pieces(AnswerTo::Native(conn, slot), pieces);
+    }
+}
+
+/// The topics of an answer to a request for metadata; of those that there are not, the name.
+#[derive(Debug)]
+struct Topics {
+    node: NodeId,
+    shards: u16,
+    list: Vec<Result<Arc<Topic>, String>>,
+    epochs: Arc<Epochs>,
+}
+
+impl Entries for Topics {
+    fn count(&self) -> usize {
+        self.list.len()
+    }
+
+    fn put(&self, entry: usize, part: usize, out: &mut BytesMut) -> bool {
+        let topic = match &self.list[entry] {
+            Ok(topic) => topic,
+            Err(name) => {
+                TopicInfo::put_front(name, Some(ErrorCode::UnknownTopic), TopicId([0; 16]), 0, out);
+                return false;
+            }
+        };
+        if part == 0 {
+            TopicInfo::put_front(&topic.name, None, topic.id, topic.stores.len(), out);
+        }
+        let from = part * PARTITIONS_PER_PART;
+        for (tp, store) in topic.partitions_from(from).take(PARTITIONS_PER_PART) {
+            let partition = PartitionInfo {
+                index: tp.partition,
+                leader: self.node,
+                shard: ShardId(store.0 % self.shards),
+                leader_epoch: self.epochs.get(&tp).copied().unwrap_or(LeaderEpoch(0)),
+            };
+            partition.put(out);
+        }
+        topic.stores.len() > from + PARTITIONS_PER_PART
+    }
+}

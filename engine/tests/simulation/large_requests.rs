@@ -1,0 +1,231 @@
+//! Requests that name very many things: they are read one at a time, carried out in pieces, and others are served in between.
+
+use highwater_net::kafka::KafkaError;
+use highwater_net::kafka::api::ApiKey;
+use highwater_net::kafka::messages::{
+    DeleteRecordsPartition, DeleteRecordsRequest, DeleteRecordsResponse, DeleteRecordsTopic, FetchPartition,
+    FetchRequest, FetchResponse, FetchTopic, ListGroupsRequest, ListGroupsResponse, MetadataRequest,
+    MetadataRequestTopic, MetadataResponse, OffsetCommitPartition, OffsetCommitRequest, OffsetCommitResponse,
+    OffsetCommitTopic, OffsetFetchGroup, OffsetFetchGroupTopic, OffsetFetchRequest, OffsetFetchResponse,
+    OffsetFetchTopic, ProducePartition, ProduceRequest, ProduceResponse, ProduceTopic,
+};
+use highwater_protocol::native::{
+    Body as _, DescribeTopicReply, DescribeTopicRequest, MessageKind, MetadataReply,
+};
+
+use crate::bounds::{Bed, LOOK, LOOKS_MAX, WIDE, create};
+use crate::wire::Wire as Native;
+
+const NONE: KafkaError = KafkaError::NONE;
+
+fn commit(group: &str, partitions: std::ops::Range<i32>) -> OffsetCommitRequest<'_> {
+    let partition = |partition_index| OffsetCommitPartition {
+        partition_index,
+        committed_offset: i64::from(partition_index) + 7,
+        ..Default::default()
+    };
+    let topic = OffsetCommitTopic {
+        name: "wide",
+        topic_id: [0; 16],
+        partitions: partitions.map(partition).collect(),
+    };
+    OffsetCommitRequest { group_id: group, topics: vec![topic], ..Default::default() }
+}
+
+fn is_committed(response: &OffsetCommitResponse<'_>, count: usize) -> bool {
+    let partitions = &response.topics[0].partitions;
+    partitions.len() == count && partitions.iter().all(|partition| partition.error_code == NONE)
+}
+
+#[test]
+fn very_many_offsets_of_one_group_are_kept_and_given_in_pieces() {
+    let mut bed = Bed::new(11);
+    let mut wire = bed.kafka();
+    create(&mut bed, &mut wire, &[("wide".into(), WIDE)]);
+    let (answer, served) = bed.call(&mut wire, ApiKey::OffsetCommit, 8, &commit("g", 0..WIDE));
+    assert!(is_committed(&answer.body(), WIDE as usize));
+    assert!(served > 1, "others are served meanwhile");
+    let indexes: Vec<i32> = (0..WIDE).collect();
+    let of_one = |topics| OffsetFetchRequest { group_id: "g", topics, ..Default::default() };
+    let of_several = |topics| {
+        let group = OffsetFetchGroup { group_id: "g", topics, ..Default::default() };
+        OffsetFetchRequest { groups: vec![group], ..Default::default() }
+    };
+    let old = OffsetFetchTopic { name: "wide", partition_indexes: indexes.clone() };
+    let new = OffsetFetchGroupTopic { name: "wide", topic_id: [0; 16], partition_indexes: indexes };
+    let requests = [
+        (7, of_one(None)),
+        (7, of_one(Some(vec![old]))),
+        (8, of_several(None)),
+        (8, of_several(Some(vec![new]))),
+    ];
+    for (version, request) in requests {
+        let (answer, served) = bed.call(&mut wire, ApiKey::OffsetFetch, version, &request);
+        let response: OffsetFetchResponse<'_> = answer.body();
+        let offsets: Vec<(i32, i64)> = match version {
+            7 => response.topics[0]
+                .partitions
+                .iter()
+                .map(|p| (p.partition_index, p.committed_offset))
+                .collect(),
+            _ => response.groups[0].topics[0]
+                .partitions
+                .iter()
+                .map(|p| (p.partition_index, p.committed_offset))
+                .collect(),
+        };
+        assert!(offsets.into_iter().eq((0..WIDE).map(|n| (n, i64::from(n) + 7))), "version {version}");
+        assert!(served > 1, "others are served meanwhile");
+    }
+    bed.check();
+}
+
+#[test]
+fn very_many_groups_are_listed_in_pieces() {
+    let mut bed = Bed::new(12);
+    let mut wire = bed.kafka();
+    create(&mut bed, &mut wire, &[("wide".into(), 1)]);
+    let names: Vec<String> = (0..5000).map(|n| format!("group-{n:04}")).collect();
+    for some in names.chunks(250) {
+        for name in some {
+            wire.send(ApiKey::OffsetCommit, 8, &commit(name, 0..1));
+        }
+        for _ in some {
+            assert!(is_committed(&bed.wait(&mut wire).0.body(), 1));
+        }
+    }
+    let (answer, _) = bed.call(&mut wire, ApiKey::ListGroups, 4, &ListGroupsRequest::default());
+    let response: ListGroupsResponse<'_> = answer.body();
+    assert!(response.groups.iter().map(|group| &*group.group_id).eq(names.iter().map(String::as_str)));
+    bed.check();
+}
+
+#[test]
+fn a_produce_to_very_many_partitions_is_carried_out_in_pieces() {
+    let mut bed = Bed::new(13);
+    let mut wire = bed.kafka();
+    create(&mut bed, &mut wire, &[("wide".into(), WIDE)]);
+    // Nothing is appended: each partition that has records takes hundreds of KiB on disk.
+    let records = [0; 70];
+    let partition = |index| ProducePartition { index, records: Some(&records[..]) };
+    let topic =
+        ProduceTopic { name: "wide", topic_id: [0; 16], partition_data: (0..WIDE).map(partition).collect() };
+    let body = ProduceRequest { acks: -1, timeout_ms: 1000, topic_data: vec![topic], ..Default::default() };
+    let (answer, served) = bed.call(&mut wire, ApiKey::Produce, 9, &body);
+    let response: ProduceResponse<'_> = answer.body();
+    let partitions = &response.responses[0].partition_responses;
+    assert_eq!(partitions.len(), WIDE as usize);
+    assert!(partitions.iter().zip(0..).all(|(p, index)| p.index == index && p.error_code.is_err()));
+    assert!(served > 1, "others are served meanwhile");
+    bed.check();
+}
+
+#[test]
+fn very_many_partitions_are_read_and_cut_in_pieces() {
+    let mut bed = Bed::new(14);
+    let mut wire = bed.kafka();
+    create(&mut bed, &mut wire, &[("wide".into(), WIDE)]);
+    let partition =
+        |partition| FetchPartition { partition, partition_max_bytes: 1 << 20, ..Default::default() };
+    let topic =
+        FetchTopic { topic: "wide", topic_id: [0; 16], partitions: (0..WIDE).map(partition).collect() };
+    let body = FetchRequest { max_bytes: 1 << 20, topics: vec![topic], ..Default::default() };
+    let (answer, served) = bed.call(&mut wire, ApiKey::Fetch, 12, &body);
+    let response: FetchResponse<'_> = answer.body();
+    let partitions = &response.responses[0].partitions;
+    assert!(partitions.len() == WIDE as usize && partitions.iter().all(|p| p.error_code == NONE));
+    assert!(served > 0, "others are served meanwhile");
+    let partition = |partition_index| DeleteRecordsPartition { partition_index, offset: -1 };
+    let topic = DeleteRecordsTopic { name: "wide", partitions: (0..WIDE).map(partition).collect() };
+    let body = DeleteRecordsRequest { topics: vec![topic], timeout_ms: 1000 };
+    let (answer, served) = bed.call(&mut wire, ApiKey::DeleteRecords, 2, &body);
+    let response: DeleteRecordsResponse<'_> = answer.body();
+    let partitions = &response.topics[0].partitions;
+    assert!(partitions.len() == WIDE as usize && partitions.iter().all(|p| p.error_code == NONE));
+    assert!(served > 0, "others are served meanwhile");
+    bed.check();
+}
+
+/// The reply to the only request of a native client.
+fn reply(bed: &mut Bed, native: &mut Native, kind: MessageKind) -> Vec<u8> {
+    let body = (0..LOOKS_MAX).find_map(|_| {
+        bed.world.run_for(LOOK);
+        native.receive(usize::MAX);
+        native.pop().filter(|answer| answer.kind == kind).map(|answer| answer.body)
+    });
+    body.expect("an answer").expect("no error")
+}
+
+#[test]
+fn very_many_topics_are_looked_up_in_pieces_and_told_of_once() {
+    let mut bed = Bed::new(15);
+    let mut wire = bed.kafka();
+    create(&mut bed, &mut wire, &[("wide".into(), WIDE)]);
+    let mut names: Vec<String> = (0..40_000).map(|n| format!("topic-{n:05}")).collect();
+    names[7] = "wide".to_owned();
+    let twice: Vec<String> = names.iter().chain(&names).cloned().collect();
+    let topic = |name| MetadataRequestTopic { topic_id: [0; 16], name: Some(name) };
+    let topics = Some(twice.iter().map(|name| topic(name.as_str())).collect());
+    let body = MetadataRequest { topics, allow_auto_topic_creation: false, ..Default::default() };
+    let (answer, served) = bed.call(&mut wire, ApiKey::Metadata, 9, &body);
+    let response: MetadataResponse<'_> = answer.body();
+    assert!(
+        response
+            .topics
+            .iter()
+            .map(|topic| topic.name.as_deref())
+            .eq(names.iter().map(|name| Some(name.as_str())))
+    );
+    assert!(response.topics.iter().enumerate().all(|(n, topic)| (topic.error_code == NONE) == (n == 7)));
+    assert!(served > 1, "others are served meanwhile");
+
+    let address = bed.world.address(bed.node, 0);
+    let mut native = Native::connect(&mut bed.world, address, None);
+    native.send(&highwater_protocol::native::MetadataRequest { topics: Some(twice) });
+    let told = MetadataReply::decode(&reply(&mut bed, &mut native, MessageKind::Metadata)).expect("a reply");
+    assert!(told.topics.iter().map(|topic| &topic.name).eq(&names));
+    assert_eq!(told.topics[7].partitions.len(), WIDE as usize);
+    native.send(&DescribeTopicRequest { name: "wide".to_owned() });
+    let told = DescribeTopicReply::decode(&reply(&mut bed, &mut native, MessageKind::DescribeTopic))
+        .expect("a reply");
+    assert!(told.partitions.iter().zip(0..).all(|(partition, n)| partition.info.index.0 == n));
+    assert_eq!(told.partitions.len(), WIDE as usize);
+    bed.check();
+}
+
+#[test]
+fn large_requests_of_several_clients_are_read_in_turns_of_their_own() {
+    let mut bed = Bed::new(16);
+    let mut clients: Vec<_> = (0..6).map(|_| bed.kafka()).collect();
+    let groups: Vec<String> = (0..70_000).map(|n| format!("{n:05}")).collect();
+    let group = |group_id| OffsetFetchGroup { group_id, topics: None, ..Default::default() };
+    let body = OffsetFetchRequest {
+        groups: groups.iter().map(|name| group(name.as_str())).collect(),
+        ..Default::default()
+    };
+    for _ in 0..2 {
+        for client in &mut clients {
+            client.send(ApiKey::OffsetFetch, 8, &body);
+        }
+    }
+    let mut missing = 2 * clients.len();
+    for _ in 0..LOOKS_MAX {
+        bed.world.run_for(LOOK);
+        // All of them read: answers that nobody takes hold the memory for further requests.
+        for client in &mut clients {
+            if let Some((_, answer)) = client.receive(usize::MAX) {
+                assert_eq!(answer.body::<OffsetFetchResponse<'_>>().groups.len(), groups.len());
+                missing -= 1;
+            }
+        }
+        if missing == 0 {
+            break;
+        }
+    }
+    assert_eq!(missing, 0, "answers that have not come");
+    bed.check();
+    for shard in 0..crate::node::SHARDS {
+        let app = bed.world.app(bed.node, shard).expect("it runs");
+        assert!(app.busiest_turn_entries() < 2 * groups.len(), "shard {shard} read two at once");
+    }
+}
