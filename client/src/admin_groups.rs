@@ -17,7 +17,7 @@ use crate::io::calls::RetryPolicy;
 
 /// # Groups
 impl Client {
-    /// All groups by name, those of Kafka's clients and named consumers among them.
+    /// Returns all groups in order of name, including those of Kafka clients and named consumers.
     pub async fn list_groups(&self) -> AdminResult<Vec<GroupInfo>> {
         let mut groups: Vec<GroupInfo> = Vec::new();
         loop {
@@ -47,8 +47,9 @@ impl Client {
         result.map_err(failed(format_args!("group {} cannot be deleted", request.name)))
     }
 
-    /// Sets the positions of a group, which has to have no members; if there is no such group, it begins with these. Positions of a group
-    /// expire when it has had no members for some time, unlike those of [`Client::commit_offsets`].
+    /// Sets the positions of a group, which must have no members. Creates the group if it does not exist. Unlike
+    /// positions set with [`Client::commit_offsets`], a group's positions expire when it has had no members for some
+    /// time.
     pub async fn seek_group(
         &self,
         name: impl Into<String>,
@@ -67,11 +68,11 @@ impl Client {
             Ok(reply) => match reply.rejected.first() {
                 None => return Ok(()),
                 Some(refused) => {
-                    let text = format!("partition {} was refused", refused.partition);
+                    let text = format!("the broker rejected partition {}", refused.partition);
                     CallError::Refused { code: refused.error, text }
                 }
             },
-            // What the broker says to a member that it does not know.
+            // The broker's error for an unknown member.
             Err(CallError::Refused { code: ErrorCode::UnknownMember, .. }) => {
                 let text = "the group has members, which would overwrite them; stop them first".to_owned();
                 CallError::Refused { code: ErrorCode::GroupNotEmpty, text }
@@ -81,8 +82,8 @@ impl Client {
         Err(failed(refused))
     }
 
-    /// The positions of a group: by topic and partition, the offset of the next record it reads. Those in topics that are deleted are
-    /// left out.
+    /// Returns the positions of a group: by topic and partition, the offset of the next record to read. Positions in
+    /// deleted topics are omitted.
     pub async fn group_positions(
         &self,
         name: impl Into<String>,

@@ -100,7 +100,7 @@ async fn a_consumer_at_the_end_gets_records_written_later() {
     let producer = client.producer("orders").await.unwrap();
     producer.send(Record::new("before")).await.unwrap().await.unwrap();
     let mut consumer = client.consumer("orders").start(Start::Latest).await.unwrap();
-    // Each partition's position is known once it is subscribed.
+    // A partition's position is known once it is subscribed.
     let mut stream = loop {
         if consumer.status().iter().all(|status| status.position.is_some()) {
             break consumer.into_stream();
@@ -123,7 +123,7 @@ async fn a_large_record_is_accepted_only_if_the_topic_allows_it() {
     let small = client.producer("small").await.unwrap();
     let refused = small.send(Record::new(vec![1; 20_000])).await.unwrap_err();
     assert_eq!(refused.kind(), ProduceErrorKind::TooLarge);
-    // Batches keep below what the topic allows, whatever their size is set to.
+    // Batches stay below the topic's limit, whatever batch size is configured.
     for _ in 0..100 {
         small.send(Record::new(vec![1; 5000])).await.unwrap();
     }
@@ -148,7 +148,7 @@ async fn topics_are_created_described_altered_and_deleted() {
     let described = client.describe_topic("orders").await.unwrap();
     assert_eq!(described.partitions.len(), 3);
     assert!(described.configs.contains(&("retention.ms".into(), "2000000".into(), true)));
-    // The producer hears of the new partition.
+    // The producer learns of the new partition.
     while producer.partitions() < 3 {
         tokio::task::yield_now().await;
     }
@@ -269,7 +269,7 @@ async fn producer_and_consumer_survive_broker_restarts_without_loss_or_duplicate
             halfway = Some(delivery);
         }
         if n % 10_000 == 9_999 {
-            // Connected again, and in the middle of it.
+            // Connected again, in the middle of the stream.
             halfway.take().unwrap().await.unwrap();
             broker.shutdown();
             tokio::task::spawn_blocking(move || broker.wait()).await.unwrap();
@@ -281,7 +281,7 @@ async fn producer_and_consumer_survive_broker_restarts_without_loss_or_duplicate
         let expect: Vec<u32> = (0..30_000).filter(|n| n % 3 == partition).collect();
         assert_eq!(numbers, expect);
     }
-    // The last one may have gone unnoticed: everything was acknowledged.
+    // The last restart may have gone unnoticed, because everything was acknowledged.
     assert!(client.metrics().disconnects >= 2);
     broker.shutdown();
     broker.wait();
@@ -296,7 +296,7 @@ async fn a_producer_finds_a_topic_that_was_deleted_and_recreated() {
     producer.send(Record::new("old")).await.unwrap().await.unwrap();
     client.delete_topic("orders").await.unwrap();
     client.create_topic("orders").await.unwrap();
-    // The first one finds out, at the latest.
+    // The first record to the old topic reveals the deletion, at the latest.
     let _ = producer.send(Record::new("lost with the old topic, or new")).await.unwrap().await;
     producer.send(Record::new("new")).await.unwrap().await.unwrap();
     let values = values(&client, "orders").await;
@@ -317,7 +317,7 @@ async fn a_consumer_of_all_partitions_reads_partitions_added_later() {
     assert_eq!((record.partition, record.value()), (1, &b"late"[..]));
 }
 
-/// Polls a future once and drops it. True if it was not ready.
+/// Polls a future once and drops it. Returns true if it was not ready.
 async fn cancelled<F: Future>(future: F) -> bool {
     let mut future = std::pin::pin!(future);
     std::future::poll_fn(|cx| Poll::Ready(future.as_mut().poll(cx).is_pending())).await
@@ -340,7 +340,7 @@ async fn cancelled_futures_behave_as_documented() {
     let mut consumer = client.consumer("orders").name("billing").start(Start::Earliest).await.unwrap();
     let batch = consumer.next_batch().await.unwrap().unwrap();
     assert!(cancelled(batch.commit()).await);
-    // Committed or not; the next one is.
+    // The dropped commit may or may not have succeeded; the next one does.
     batch.commit().await.unwrap();
     assert_eq!(client.committed("billing", "orders").await.unwrap()[0].offset, batch.next_offset());
 }

@@ -40,10 +40,10 @@ async fn flush_reports_rejected_records_sent_without_acknowledgement() {
     let error = producer.flush().await.unwrap_err();
     assert_eq!((error.count(), error.first().code()), (3, Some(ErrorCode::InvalidTimestamp)));
     assert!(error.records().is_empty(), "they have left");
-    // The broker has ended the connection; the producer goes on.
+    // The broker has closed the connection; the producer continues.
     drop(producer.send(Record::new("fine")).await.unwrap());
     producer.close(Duration::from_secs(10)).await.unwrap();
-    // It is read when the producer is closed, and in the log some time later.
+    // The broker has read the record when the close returns, and appends it some time later.
     let end = || client.list_offsets("orders", [(0, Start::Latest)]);
     while end().await.unwrap()[0].found.unwrap().unwrap().0 < Offset(1) {
         tokio::time::sleep(Duration::from_millis(1)).await;

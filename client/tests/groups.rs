@@ -12,14 +12,14 @@ use tokio::sync::oneshot::error::TryRecvError;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 
-struct Place {
-    /// Declared before the directory: it has to end before its files go.
+struct TestBed {
+    /// Declared before the directory, because the broker must stop before its files are deleted.
     broker: Broker,
     _data: tempfile::TempDir,
 }
 
-impl Place {
-    /// Two cores, and a group's life in fast motion.
+impl TestBed {
+    /// Starts a broker with two shards and short group timeouts.
     fn new(session_timeout: Duration) -> Self {
         let data = tempfile::tempdir().unwrap();
         let broker = Broker::start(BrokerConfig {
@@ -42,10 +42,11 @@ impl Place {
     }
 }
 
-/// A session that does not end while a test runs, however slow the machine is.
+/// A session timeout that does not expire during a test, however slow the machine is.
 const LONG: Duration = Duration::from_mins(5);
 
-/// A member that processes what it gets until it is told to stop, and then leaves. What it gets goes to whoever holds the receiver.
+/// A member that processes batches until it is told to stop, and then leaves. It sends what it received to the
+/// receiver.
 struct Worker {
     stop: oneshot::Sender<()>,
     task: JoinHandle<()>,
@@ -71,7 +72,7 @@ fn spawn_worker(mut consumer: GroupConsumer, name: u64, seen: mpsc::UnboundedSen
     let task = tokio::spawn(async move {
         loop {
             let batch = tokio::select! {
-                // First, even if it is to stop: this says that the batch before is processed.
+                // First, even when stopping: the call marks the previous batch as processed.
                 biased;
                 batch = consumer.next_batch() => batch.unwrap().unwrap(),
                 _ = &mut stopped => break,
@@ -86,7 +87,7 @@ fn spawn_worker(mut consumer: GroupConsumer, name: u64, seen: mpsc::UnboundedSen
     Worker { stop, task }
 }
 
-/// Until the group has so many members, and each has what it is meant to have.
+/// Waits until the group has this many members, each with its target assignment.
 async fn settled(client: &Client, members: usize) -> Vec<usize> {
     loop {
         let group = client.describe_group("billing").await.unwrap();
@@ -95,7 +96,7 @@ async fn settled(client: &Client, members: usize) -> Vec<usize> {
             let counts = group.members.iter().map(|m| m.assignment.iter().map(|t| t.partitions.len()).sum());
             return counts.collect();
         }
-        // The broker has better things to do than to answer this.
+        // The broker may be too busy to answer.
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
 }
@@ -108,7 +109,7 @@ async fn send(client: &Client, topic: &str, numbers: std::ops::Range<u64>) {
     producer.close(Duration::from_mins(1)).await.unwrap();
 }
 
-/// Takes what was seen until all these numbers were; how often each was.
+/// Receives until all these numbers were seen. Returns how often each was.
 async fn until_all(
     seen: &mut mpsc::UnboundedReceiver<(u64, Seen)>,
     counts: &mut BTreeMap<(String, u64), u32>,
@@ -126,7 +127,7 @@ async fn until_all(
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn members_that_join_and_leave_share_partitions_and_get_each_record_once() {
-    let place = Place::new(LONG);
+    let place = TestBed::new(LONG);
     let client = place.client().await;
     client.create_topic("orders").partitions(6).await.unwrap();
     client.create_topic("returns").partitions(3).await.unwrap();
@@ -171,20 +172,21 @@ async fn members_that_join_and_leave_share_partitions_and_get_each_record_once()
 
 #[tokio::test]
 async fn partitions_of_a_dead_member_are_reassigned_after_the_session_timeout() {
-    let place = Place::new(Duration::from_secs(1));
+    let place = TestBed::new(Duration::from_secs(1));
     let client = place.client().await;
     client.create_topic("orders").partitions(4).await.unwrap();
     let (sender, mut seen) = mpsc::unbounded_channel();
     let dying_client = place.client().await;
     let mut dying = dying_client.consumer("orders").group("billing").start(Start::Earliest).await.unwrap();
     let live = worker(&client, &["orders"], 1, sender).await;
-    // It has to be asked for batches, or it gives nothing up.
+    // It must ask for batches, or it releases nothing.
     let shares = tokio::select! {
         shares = settled(&client, 2) => shares,
         batch = dying.next_batch() => panic!("nothing was sent yet: {batch:?}"),
     };
     assert_eq!(shares, [2, 2]);
-    // It gets something, and dies in the middle of it. Where it is slow it may be out of the group for a while, and the other reads all.
+    // It receives something and dies in the middle of it. On a slow machine it may be out of the group for a while, and
+    // the other member reads everything.
     let (got, mut enough) = oneshot::channel();
     let sender = client.clone();
     let sending = tokio::spawn(async move {
@@ -216,14 +218,14 @@ async fn partitions_of_a_dead_member_are_reassigned_after_the_session_timeout() 
 
 #[tokio::test]
 async fn a_member_that_processes_for_too_long_is_removed_cannot_commit_and_rejoins() {
-    let place = Place::new(LONG);
+    let place = TestBed::new(LONG);
     let client = place.client().await;
     client.create_topic("orders").partitions(2).await.unwrap();
     send(&client, "orders", 0..100).await;
     let mut events = client.events();
     let slow = client.consumer("orders").group("billing").start(Start::Earliest).commit_by_hand();
     let mut slow = slow.rebalance_timeout(Duration::from_millis(100)).await.unwrap();
-    // Of the partition that it will have to give up.
+    // From the partition that it will have to release.
     let in_hand = loop {
         let batch = slow.next_batch().await.unwrap().unwrap();
         if batch.partition() == 1 {
@@ -233,7 +235,8 @@ async fn a_member_that_processes_for_too_long_is_removed_cannot_commit_and_rejoi
     let (sender, mut seen) = mpsc::unbounded_channel();
     let quick_client = place.client().await;
     let quick = worker(&quick_client, &["orders"], 1, sender.clone()).await;
-    // The batch is held on to, so the group goes on without its member. Nothing is given up in any other way.
+    // The batch is kept, so the group continues without its member. Nothing else would make the member release the
+    // partition.
     let mut released = 0;
     while released < 2 {
         released += u32::from(matches!(events.next().await.unwrap(), Event::PartitionReleased { .. }));
@@ -241,7 +244,7 @@ async fn a_member_that_processes_for_too_long_is_removed_cannot_commit_and_rejoi
     let error = in_hand.commit().await.unwrap_err();
     assert_eq!(error.kind(), CommitErrorKind::Fenced, "{error}");
     drop(in_hand);
-    // It may be back before the other has everything, so that both read some of what was not committed.
+    // It may rejoin before the other member has read everything, so that both read some uncommitted records.
     let slow = spawn_worker(slow, 2, sender);
     let mut counts = BTreeMap::new();
     until_all(&mut seen, &mut counts, "orders", 0..100).await;
@@ -254,7 +257,7 @@ async fn a_member_that_processes_for_too_long_is_removed_cannot_commit_and_rejoi
 
 #[tokio::test]
 async fn a_group_continues_at_its_committed_position_and_can_stop_at_the_end() {
-    let place = Place::new(LONG);
+    let place = TestBed::new(LONG);
     let client = place.client().await;
     client.create_topic("orders").partitions(3).await.unwrap();
     for round in 0..3 {
@@ -278,7 +281,7 @@ async fn a_group_continues_at_its_committed_position_and_can_stop_at_the_end() {
 
 #[tokio::test]
 async fn the_last_batch_before_the_end_counts_only_if_it_was_committed() {
-    let place = Place::new(LONG);
+    let place = TestBed::new(LONG);
     let client = place.client().await;
     client.create_topic("orders").await.unwrap();
     send(&client, "orders", 0..10).await;
@@ -301,14 +304,14 @@ async fn the_last_batch_before_the_end_counts_only_if_it_was_committed() {
 
 #[tokio::test]
 async fn a_topic_that_is_recreated_while_commits_are_pending_is_read_again() {
-    let place = Place::new(LONG);
+    let place = TestBed::new(LONG);
     let client = place.client().await;
     client.create_topic("orders").partitions(2).await.unwrap();
     client.create_topic("returns").partitions(2).await.unwrap();
     send(&client, "orders", 0..100).await;
     let group = client.consumer("orders").group("billing").topic("returns").start(Start::Earliest);
     let mut consumer = group.commit_every(Duration::from_hours(1)).await.unwrap();
-    // Of both partitions, so that there is something to commit wherever they go.
+    // From both partitions, so that there is something to commit wherever they are assigned.
     let mut partitions = BTreeSet::new();
     while partitions.len() < 2 {
         partitions.insert(consumer.next_batch().await.unwrap().unwrap().partition());
@@ -326,7 +329,7 @@ async fn a_topic_that_is_recreated_while_commits_are_pending_is_read_again() {
                 new.extend(seen.filter(|(topic, number)| topic == "returns" || *number >= 1000));
             }
             Ok(None) => panic!("it has no end"),
-            // It may be told that what it reads is gone, before the group tells what there is instead.
+            // The member may learn that the topic is gone before the group assigns the new one.
             Err(error) => assert_eq!(error.kind(), FetchErrorKind::UnknownTopic, "{error}"),
         }
     }
@@ -335,7 +338,7 @@ async fn a_topic_that_is_recreated_while_commits_are_pending_is_read_again() {
 
 #[tokio::test]
 async fn an_instance_keeps_its_partitions_over_a_restart_and_no_other_member_may_use_it() {
-    let place = Place::new(LONG);
+    let place = TestBed::new(LONG);
     let client = place.client().await;
     client.create_topic("orders").partitions(2).await.unwrap();
     let member = |instance: &str| client.consumer("orders").group("billing").instance(instance);
@@ -362,7 +365,7 @@ async fn settled_while(client: &Client, consumer: &mut highwater_client::GroupCo
 
 #[tokio::test]
 async fn joining_fails_without_the_topic_or_a_group_name() {
-    let place = Place::new(LONG);
+    let place = TestBed::new(LONG);
     let client = place.client().await;
     let error = client.consumer("orders").group("billing").await.unwrap_err();
     assert_eq!(error.kind(), FetchErrorKind::UnknownTopic, "{error}");

@@ -10,7 +10,7 @@ use highwater_client::{
 };
 use highwater_engine::TestBroker;
 
-/// Topic `orders` with one partition of so many records, each a batch of its own, of the times 0, 1, 2, ...
+/// Creates topic `orders` with one partition and this many records, each in its own batch, with timestamps 0, 1, 2, ...
 async fn with_records(broker: &TestBroker, records: i64) -> Client {
     let client = Client::connect(broker.address()).await.unwrap();
     client.create_topic("orders").await.unwrap();
@@ -26,7 +26,7 @@ async fn send(client: &Client, numbers: std::ops::Range<i64>) {
     }
 }
 
-/// Zeros from the place where this rests to the end of the slab.
+/// Overwrites the slab with zeros from the place where `needle` is stored to its end.
 fn lose_from(data: &Path, needle: &str) {
     let slab = data.join("store-000").join("slab-000000");
     let mut bytes = fs::read(&slab).unwrap();
@@ -35,7 +35,7 @@ fn lose_from(data: &Path, needle: &str) {
     fs::write(&slab, bytes).unwrap();
 }
 
-/// A record's offset, or the range that is lost.
+/// A record's offset, or a lost range.
 #[derive(PartialEq, Debug)]
 enum Seen {
     Record(i64),
@@ -48,7 +48,7 @@ fn lost(error: &FetchError) -> Seen {
     Seen::Lost(range.from.get(), range.to.get())
 }
 
-/// Everything until the consumer ends. Ranges that follow one another are one.
+/// Reads until the consumer ends. Merges adjacent lost ranges.
 async fn read(consumer: ConsumerBuilder) -> Vec<Seen> {
     let mut consumer = consumer.until_end().await.unwrap();
     let mut seen = Vec::new();
@@ -90,7 +90,7 @@ async fn every_kind_of_consumer_reports_a_lost_tail_and_reads_records_after_it()
         let seen = read(client.consumer("orders").start(start)).await;
         assert!(matches!(seen[..], [Seen::Lost(12..=20, 30)]), "{start:?}: {seen:?}");
     }
-    // What is written behind it is read, too.
+    // Records written after the loss are read, too.
     send(&client, 30..33).await;
     expected.extend(records(30..33));
     assert_eq!(read(client.consumer("orders")).await, expected);
@@ -159,7 +159,7 @@ async fn a_member_that_stops_on_a_loss_report_gets_it_again_on_the_next_run() {
     }
 }
 
-/// The first offset that is read, or that the position does not exist.
+/// Returns the first offset read, or the kind of the error.
 async fn first(consumer: ConsumerBuilder, group: Option<&str>) -> Result<i64, FetchErrorKind> {
     let batch = match group {
         None => consumer.await.unwrap().next_batch().await,
@@ -196,14 +196,14 @@ async fn a_committed_position_out_of_range_is_reset_as_configured_or_an_error() 
                 }
             };
             assert_eq!(reset, ("orders".to_owned(), 0, Some(Offset(position))), "{at}");
-            // Where a member went on is the group's position now.
+            // The group's position is now where the member continued.
             commit().await.unwrap();
             let newest = of().on_out_of_range(Start::Offset(Offset(19)));
             assert_eq!(first(newest, group).await, Ok(19), "{at}");
             while !matches!(events.next().await.unwrap(), Event::PositionReset { .. }) {}
         }
         commit().await.unwrap();
-        // Without a policy it comes to its end, instead of waiting for records that do not come.
+        // Without a reset position it ends, instead of waiting for records that never come.
         let mut consumer = client.consumer("orders").name("reader").until_end().await.unwrap();
         assert_eq!(consumer.next_batch().await.unwrap_err().kind(), FetchErrorKind::OutOfRange);
         assert!(consumer.next_batch().await.unwrap().is_none());

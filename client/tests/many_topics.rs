@@ -143,7 +143,7 @@ async fn errors_have_their_causes_as_sources() {
     let client = builder.connect().await.unwrap();
     drop(broker);
     let error = loop {
-        // It may be answered, or cut off, while the broker goes.
+        // The call may be answered or interrupted while the broker stops.
         match client.create_topic("orders").await {
             Err(error) if error.source().is_some() => break error,
             _ => tokio::task::yield_now().await,

@@ -13,7 +13,7 @@ async fn started(partitions: u32) -> (TestBroker, Client) {
     (broker, client)
 }
 
-/// Sends so many records to each partition, each partition's in one batch.
+/// Sends this many records to each partition, in one batch per partition.
 async fn send(client: &Client, partitions: u32, numbers: std::ops::Range<u32>) {
     let producer = client.producer("orders").linger(Duration::from_mins(1)).await.unwrap();
     for partition in 0..partitions {
@@ -51,7 +51,7 @@ async fn a_group_stream_commits_the_position_after_the_last_record_returned() {
     for _ in 0..3 {
         next(&mut stream).await;
     }
-    // The last one may still be worked on.
+    // The last record may still be being processed.
     stream.close().await.unwrap();
     assert_eq!(position(&client, 0).await, Some(Offset(7)));
     let mut stream = member(&client).await;
@@ -118,7 +118,7 @@ async fn records_that_a_stream_has_not_returned_go_to_the_next_owner() {
         let record = next(&mut first).await;
         *counts.entry((record.partition, record.offset.get())).or_default() += 1;
     }
-    // It joins while the first is in the middle of a batch.
+    // It joins while the first member is in the middle of a batch.
     let other = Client::connect(client_address(&client).await).await.unwrap();
     let mut second = member(&other).await;
     while counts.len() < 200 {
