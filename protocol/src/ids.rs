@@ -66,8 +66,8 @@ number! {
     Incarnation(u64)
 }
 number! {
-    /// The place of an extent in its partition's chain: later extents have larger ones. An extent that takes the place of others gets the
-    /// place of the first of them, and an [`Incarnation`] of its own.
+    /// Position of an extent in its partition's chain of extents; it increases along the chain. An extent that replaces others gets the
+    /// position of the first of them and a new [`Incarnation`].
     ExtentSequence(u64)
 }
 number! {
@@ -98,7 +98,7 @@ impl LogIndex {
 }
 
 impl ExtentSequence {
-    /// The place behind this one.
+    /// Returns the next position.
     #[inline]
     #[must_use]
     pub const fn next(self) -> Self {

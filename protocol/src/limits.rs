@@ -1,7 +1,7 @@
 //! Limits of the wire and disk formats, in one place. Each name contains the unit.
 
-/// Entries of all lists of one request together. A broker reads a request in one go, so this bounds how long others wait for that. As many
-/// partitions as one topic may have fit, each in a topic of its own or not.
+/// Total entries of all lists of one request. A broker decodes a request in one go, so this bounds how long other requests wait. It is
+/// large enough for [`PARTITIONS_PER_TOPIC_MAX`] partitions, even if each is in a topic of its own.
 pub const REQUEST_ENTRIES_MAX: usize = 250_000;
 
 const _: () = assert!(REQUEST_ENTRIES_MAX >= 2 * PARTITIONS_PER_TOPIC_MAX as usize);

@@ -79,10 +79,10 @@ pub struct FrameHeader {
     pub leader_epoch: I32,
     /// [`crate::ids::TopicPartition::tag`].
     pub partition_tag: U32,
-    /// The index minus [`FrameHeader::durable_index`], as a count that is rounded up to fit 16 bits. In frames of version 2: the lower half
-    /// of the exact difference. In frames of version 1: zero.
+    /// The index minus [`FrameHeader::durable_index`], rounded up to a count that fits 16 bits. In frames of version 2: the lower half of
+    /// the exact difference. In frames of version 1: zero.
     pub undurable: U16,
-    /// The index minus [`FrameHeader::commit_index`], likewise. In frames of version 2: the upper half of `undurable`. In frames of
+    /// The index minus [`FrameHeader::commit_index`], encoded like `undurable`. In frames of version 2: the upper half of `undurable`. In frames of
     /// version 1: zero.
     pub uncommitted: U16,
 }

@@ -32,12 +32,13 @@ pub trait Body: Sized {
         Self::read_all(Reader::new(bytes))
     }
 
-    /// The same of a request, whose lists together may have only so many entries.
+    /// Like [`Body::decode`], but for a request: its lists may have at most
+    /// [`REQUEST_ENTRIES_MAX`](crate::limits::REQUEST_ENTRIES_MAX) entries in total.
     fn decode_request(bytes: &[u8]) -> Result<Self, DecodeError> {
         Self::read_all(Reader::of_request(bytes))
     }
 
-    /// All that a reader has.
+    /// Reads this body, which must be everything that `reader` contains.
     fn read_all(mut reader: Reader<'_>) -> Result<Self, DecodeError> {
         let body = Self::read(&mut reader)?;
         reader.finish()?;

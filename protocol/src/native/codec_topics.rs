@@ -272,7 +272,7 @@ impl Body for DescribeTopicRequest {
 }
 
 impl DescribeTopicReply {
-    /// Writes the reply up to its partitions, of which so many follow.
+    /// Appends the reply up to its partitions; `partitions` entries must follow.
     pub fn put_front(&self, partitions: usize, out: &mut impl BufMut) {
         out.put_slice(&self.id.0);
         put_count(out, self.configs.len());
@@ -286,7 +286,7 @@ impl DescribeTopicReply {
 }
 
 impl PartitionDetail {
-    /// Writes it.
+    /// Appends the encoding to `out`.
     pub fn put(&self, out: &mut impl BufMut) {
         self.info.put(out);
         out.put_i64_le(self.log_start.0);

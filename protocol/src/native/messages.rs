@@ -349,7 +349,7 @@ pub struct FetchRequest {
     pub start: StartAt,
     /// Maximum bytes of frames; at least one whole frame is returned regardless.
     pub max_bytes: u32,
-    /// Minimum bytes of frames to wait for; 0 returns at once, 1 with the first record.
+    /// Minimum bytes of frames to wait for; with 0 and 1 the reply is sent as soon as there is a record.
     pub min_bytes: u32,
     /// Maximum time to wait for `min_bytes`, in milliseconds.
     pub wait_ms: u32,

@@ -65,7 +65,7 @@ impl DecodeError {
 #[derive(Clone, Debug)]
 pub struct Reader<'a> {
     rest: &'a [u8],
-    /// Entries that lists may still have.
+    /// Entries that the lists may still have in total.
     entries: usize,
 }
 
@@ -87,7 +87,7 @@ impl<'a> Reader<'a> {
         Self { rest: bytes, entries: usize::MAX }
     }
 
-    /// Reads a request, whose lists together may have [`REQUEST_ENTRIES_MAX`] entries.
+    /// Creates a reader for a request, whose lists may have at most [`REQUEST_ENTRIES_MAX`] entries in total.
     pub const fn of_request(bytes: &'a [u8]) -> Self {
         Self { rest: bytes, entries: REQUEST_ENTRIES_MAX }
     }
@@ -232,7 +232,7 @@ mod tests {
     }
 
     #[test]
-    fn the_lists_of_a_request_have_so_many_entries_together_and_those_of_a_reply_more() {
+    fn the_total_number_of_list_entries_is_limited_in_requests_but_not_in_replies() {
         let half = REQUEST_ENTRIES_MAX / 2 + 1;
         let list = [&(half as u32).to_le_bytes()[..], &vec![0; half]].concat();
         let bytes = [&list[..], &list].concat();

@@ -1,4 +1,4 @@
-//! The scenarios that every plane must pass. Each one starts its machine anew.
+//! The scenarios that every plane must pass. Each one starts a fresh machine.
 
 use rand::{Rng as _, RngExt as _};
 

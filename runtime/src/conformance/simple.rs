@@ -29,18 +29,18 @@ impl Behaviour for LocalAddress {
 /// Sends its location, then echoes.
 pub(super) struct Who {
     moves: u8,
-    told: bool,
+    replied: bool,
 }
 
 impl Who {
     pub(super) fn new(moves: u8) -> Self {
-        Self { moves, told: false }
+        Self { moves, replied: false }
     }
 }
 
 impl Behaviour for Who {
     fn recv(&mut self, ctx: &mut Ctx<'_, '_>, data: &[u8]) {
-        if !std::mem::replace(&mut self.told, true) {
+        if !std::mem::replace(&mut self.replied, true) {
             let shard = ctx.plane.shard() as u8;
             ctx.reply(vec![shard, ctx.listener.0 as u8, self.moves]);
         }

@@ -221,12 +221,12 @@ impl<M> Core<M> {
 
     pub(super) fn advance_flush_timeouts(&mut self) {
         let Some((node, shard, id)) = self.flush_timeouts.pop() else { return };
-        let it = self.nodes[node.0].shard(shard);
-        let Some(conn) = it.conns.get_mut(&id) else { return };
+        let owner = self.nodes[node.0].shard(shard);
+        let Some(conn) = owner.conns.get_mut(&id) else { return };
         let reason = if conn.closing.is_some() { CloseReason::Local } else { CloseReason::Peer };
         conn.closing = Some(Close::Now);
         let link = conn.link;
-        it.inbox.push(Source::Conn(id), Event::Closed(id, reason));
+        owner.inbox.push(Source::Conn(id), Event::Closed(id, reason));
         self.network.borrow_mut().abandon(link, Side::Accepting, false);
         self.wake(node, shard);
     }
@@ -263,7 +263,7 @@ impl<M> Core<M> {
             let listener = node.listeners.iter().position(|address| *address == to)?;
             Some((SimNode(at), ListenerId(listener as u16)))
         });
-        let Some((node, listener)) = found else { return self.refuse(link) };
+        let Some((node, listener)) = found else { return self.reject_connect(link) };
         if self.nodes[node.0].isolated {
             return self.network.borrow_mut().stall_connect(link);
         }
@@ -271,13 +271,13 @@ impl<M> Core<M> {
         let accepting: Vec<ShardIndex> =
             shards.filter(|(_, shard)| shard.is_running() && shard.accepting).map(|(at, _)| at).collect();
         if accepting.is_empty() || self.nodes[node.0].end.is_some() {
-            return self.refuse(link);
+            return self.reject_connect(link);
         }
         let shard = accepting[self.random_below(accepting.len())];
-        let it = self.nodes[node.0].shard(shard);
-        let conn = it.add_conn(Conn::new(link, listener, Endpoints::new(Network::peer_address(link), to)));
-        it.inbox.push(Source::Conn(conn), Event::Accept(conn));
-        it.readable(conn);
+        let owner = self.nodes[node.0].shard(shard);
+        let conn = owner.add_conn(Conn::new(link, listener, Endpoints::new(Network::peer_address(link), to)));
+        owner.inbox.push(Source::Conn(conn), Event::Accept(conn));
+        owner.readable(conn);
         self.nodes[node.0].links.insert(link, (shard, conn));
         self.wake(node, shard);
     }
@@ -298,23 +298,23 @@ impl<M> Core<M> {
         }
     }
 
-    fn refuse(&mut self, link: LinkId) {
+    fn reject_connect(&mut self, link: LinkId) {
         self.network.borrow_mut().abandon(link, Side::Accepting, true);
     }
 
     fn taken(&mut self, link: LinkId, bytes: usize) {
         let Some((node, shard, conn)) = self.owner(link) else { return self.move_any_if_sent(link) };
         let left = self.network.borrow().queued_bytes(link, Side::Accepting);
-        let it = self.nodes[node.0].shard(shard);
-        it.inbox.push(Source::Conn(conn), Event::Sent(conn, bytes));
-        let state = it.conns.get(&conn).map(|conn| (conn.closing, conn.finished));
+        let owner = self.nodes[node.0].shard(shard);
+        owner.inbox.push(Source::Conn(conn), Event::Sent(conn, bytes));
+        let state = owner.conns.get(&conn).map(|conn| (conn.closing, conn.finished));
         let reason = match state.filter(|_| left == 0) {
             Some((Some(Close::AfterSends), _)) => Some(CloseReason::Local),
             Some((None, true)) => Some(CloseReason::Peer),
             _ => None,
         };
         if let Some(reason) = reason {
-            it.inbox.push(Source::Conn(conn), Event::Closed(conn, reason));
+            owner.inbox.push(Source::Conn(conn), Event::Closed(conn, reason));
         }
         self.wake(node, shard);
     }

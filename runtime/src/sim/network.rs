@@ -225,9 +225,9 @@ impl Network {
     /// Like `finish_sending`, and also discards what arrives.
     pub(super) fn finish(&mut self, link: LinkId, side: Side) {
         self.finish_sending(link, side);
-        let Some(it) = self.links.get_mut(&link) else { return };
-        it.states[side as usize] = SideState::Draining;
-        let incoming = &mut it.pipes[side.other() as usize];
+        let Some(entry) = self.links.get_mut(&link) else { return };
+        entry.states[side as usize] = SideState::Draining;
+        let incoming = &mut entry.pipes[side.other() as usize];
         incoming.drain();
         self.plan_take(link, side.other());
         self.forget_if_over(link);
@@ -236,12 +236,12 @@ impl Network {
     /// Closes this side immediately. Queued bytes are lost; bytes that were taken still arrive. Unread bytes turn the close into a
     /// reset.
     pub(super) fn abandon(&mut self, link: LinkId, side: Side, reset: bool) {
-        let Some(it) = self.links.get_mut(&link) else { return };
-        it.states[side as usize] = SideState::Closed;
-        let incoming = &mut it.pipes[side.other() as usize];
+        let Some(entry) = self.links.get_mut(&link) else { return };
+        entry.states[side as usize] = SideState::Closed;
+        let incoming = &mut entry.pipes[side.other() as usize];
         let reset = reset || incoming.arrived_bytes > 0;
         incoming.drain();
-        let outgoing = &mut it.pipes[side as usize];
+        let outgoing = &mut entry.pipes[side as usize];
         outgoing.queued.clear();
         outgoing.queued_bytes = 0;
         outgoing.finish_when_sent = true;
@@ -256,8 +256,8 @@ impl Network {
 
     /// Cuts or heals a link: while it is cut, nothing arrives.
     pub(super) fn set_cut(&mut self, link: LinkId, cut: bool) {
-        let Some(it) = self.links.get_mut(&link) else { return };
-        let healed = std::mem::replace(&mut it.cut, cut) && !cut;
+        let Some(entry) = self.links.get_mut(&link) else { return };
+        let healed = std::mem::replace(&mut entry.cut, cut) && !cut;
         if healed {
             for side in [Side::Connecting, Side::Accepting] {
                 for _ in 0..self.links[&link].pipes[side as usize].in_transit.len() {

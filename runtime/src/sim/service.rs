@@ -94,11 +94,11 @@ impl State {
     fn finish_job(&mut self, id: u64, inode: Inode, job: &FileJob) -> io::Result<FileId> {
         let (path, content) = job_result(job).expect("the job creates a file");
         let is_create = matches!(job, FileJob::Create { .. });
-        let mut result = self.may_make(&path, content.bytes(), is_create);
+        let mut result = self.check_can_create(&path, content.bytes(), is_create);
         let reserve = path.with_file_name(RESERVE_NAME);
         if !is_create && result.is_err() && self.ledger.names().contains_key(&reserve) {
             self.job_now(FileJob::Remove { path: reserve });
-            result = self.may_make(&path, content.bytes(), is_create);
+            result = self.check_can_create(&path, content.bytes(), is_create);
         }
         self.log(Event::JobCompleted { id, ok: result.is_ok() });
         result?;
@@ -106,11 +106,11 @@ impl State {
         Ok(self.open_inode(inode, OpenMode::ReadWrite))
     }
 
-    fn may_make(&self, path: &Path, bytes: u64, anew: bool) -> io::Result<()> {
+    fn check_can_create(&self, path: &Path, bytes: u64, is_create: bool) -> io::Result<()> {
         if !self.is_dir(path.parent().unwrap_or(Path::new(""))) {
             return Err(errno(libc::ENOENT));
         }
-        if anew && self.ledger.names().contains_key(path) {
+        if is_create && self.ledger.names().contains_key(path) {
             return Err(errno(libc::EEXIST));
         }
         match self.capacity {
@@ -155,7 +155,7 @@ impl State {
         self.complete(id, op)
     }
 
-    pub(super) fn make_now(&mut self, job: FileJob) -> io::Result<FileId> {
+    pub(super) fn create_now(&mut self, job: FileJob) -> io::Result<FileId> {
         match self.job_now(job) {
             Completion::Created(result) | Completion::Replaced(result) => result,
             other => unreachable!("a file job completed as {other:?}"),

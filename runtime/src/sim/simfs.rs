@@ -75,12 +75,12 @@ impl Fs for SimDisk {
     }
 
     fn create_file(&mut self, path: &Path, bytes: u64) -> io::Result<FileId> {
-        self.state().make_now(FileJob::Create { path: path.to_path_buf(), bytes })
+        self.state().create_now(FileJob::Create { path: path.to_path_buf(), bytes })
     }
 
     fn replace_file(&mut self, path: &Path, content: &[u8], bytes: u64) -> io::Result<FileId> {
         let content = Bytes::copy_from_slice(content);
-        self.state().make_now(FileJob::Replace { path: path.to_path_buf(), content, bytes })
+        self.state().create_now(FileJob::Replace { path: path.to_path_buf(), content, bytes })
     }
 
     fn remove_file(&mut self, path: &Path) -> io::Result<()> {

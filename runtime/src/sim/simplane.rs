@@ -123,12 +123,12 @@ impl<M> Net for SimPlane<'_, M> {
         if self.is_dead() {
             return;
         }
-        let Some(it) = self.me().conns.get_mut(&conn) else { return };
-        let link = it.link;
-        match (it.closing, how) {
+        let Some(open) = self.me().conns.get_mut(&conn) else { return };
+        let link = open.link;
+        match (open.closing, how) {
             (None, Close::AfterSends) => {
-                it.closing = Some(how);
-                it.bulk = None;
+                open.closing = Some(how);
+                open.bulk = None;
                 self.core.network.borrow_mut().finish(link, Side::Accepting);
                 self.core.start_flush_timeout(self.node, self.shard, conn);
                 if self.core.network.borrow().queued_bytes(link, Side::Accepting) > 0 {
@@ -137,8 +137,8 @@ impl<M> Net for SimPlane<'_, M> {
             }
             // A close after sends that takes too long can still be ended.
             (None | Some(Close::AfterSends), Close::Now) => {
-                it.closing = Some(how);
-                it.bulk = None;
+                open.closing = Some(how);
+                open.bulk = None;
                 self.core.network.borrow_mut().abandon(link, Side::Accepting, false);
             }
             (Some(_), _) => return,

@@ -240,9 +240,9 @@ impl<A: ShardApp> SimWorld<A> {
     /// Asks every shard of a node to stop, like SIGTERM.
     pub fn shutdown(&mut self, id: SimNode) {
         for shard in 0..self.apps[id.0].len() as ShardIndex {
-            let it = self.core.node(id).shard(shard);
-            if it.is_running() && !std::mem::replace(&mut it.shutdown_sent, true) {
-                it.inbox.push(Source::Shutdown, Event::Shutdown);
+            let state = self.core.node(id).shard(shard);
+            if state.is_running() && !std::mem::replace(&mut state.shutdown_sent, true) {
+                state.inbox.push(Source::Shutdown, Event::Shutdown);
                 self.core.wake(id, shard);
             }
         }

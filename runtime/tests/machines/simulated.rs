@@ -59,10 +59,10 @@ impl Machine for Simulated {
     }
 
     fn receive(&mut self, client: ClientId, bytes_max: usize) -> Vec<u8> {
-        let it = &mut self.clients[client.0];
-        let done = self.world.run_until(LIMIT, |_| it.available_bytes() > 0 || it.end().is_some());
+        let client = &mut self.clients[client.0];
+        let done = self.world.run_until(LIMIT, |_| client.available_bytes() > 0 || client.end().is_some());
         assert!(done, "nothing arrived for {LIMIT:?}");
-        it.receive_up_to(bytes_max)
+        client.receive_up_to(bytes_max)
     }
 
     fn finish(&mut self, client: ClientId) {
