@@ -1,12 +1,15 @@
 //! What goes into a store and what comes out: values without behaviour.
 
 use bytes::Bytes;
+use highwater_protocol::frame::FRAME_HEADER_BYTES;
 use highwater_protocol::ids::{LeaderEpoch, LogIndex, Offset, Timestamp, TopicPartition};
 use highwater_runtime::buf::AlignedBuf;
 use highwater_runtime::slab::Key;
 
 use crate::expect::LogPoint;
 use crate::extent::ExtentRef;
+use crate::placement::FramePlacement;
+use crate::replica::{CutError, IndexRead};
 
 /// A partition within its store, for as long as the store is open. The place of a deleted partition is used again, its `Slot` is not: it
 /// names nothing any more.
@@ -29,6 +32,23 @@ pub enum Payload<'a> {
         /// Length of the batch.
         batch_bytes: usize,
     },
+}
+
+impl Payload<'_> {
+    /// The batch.
+    pub(crate) fn batch(&self) -> &[u8] {
+        match self {
+            Self::Small(bytes) => bytes,
+            Self::Bulk { pages, batch_bytes } => &pages[FRAME_HEADER_BYTES..FRAME_HEADER_BYTES + batch_bytes],
+        }
+    }
+
+    pub(crate) fn placement(&self) -> FramePlacement {
+        match self {
+            Self::Small(_) => FramePlacement::Packed,
+            Self::Bulk { .. } => FramePlacement::OwnPages,
+        }
+    }
 }
 
 /// Where a batch went. It is not durable yet.
@@ -285,6 +305,25 @@ pub enum StoreEvent {
         id: ReadId,
         /// What it found.
         result: FindResult,
+    },
+    /// A read by index is done.
+    ReadByIndex {
+        /// Which.
+        id: ReadId,
+        /// What it found.
+        result: IndexRead,
+    },
+    /// A log was truncated, or could not be. It is not durable yet, and nothing that is appended from here on is durable before it.
+    Truncated {
+        /// The partition.
+        slot: Slot,
+        /// Where it ends now.
+        end: Result<LogPoint, CutError>,
+    },
+    /// A log was given up and begins again: [`Store::start_at`](crate::Store::start_at).
+    Started {
+        /// The partition.
+        slot: Slot,
     },
     /// The start of a log was moved, durably.
     LogStart {

@@ -69,6 +69,11 @@ impl Epochs {
         EpochEnd { epoch: known, end }
     }
 
+    /// Forgets the epochs that begin at or behind this index: the log was cut off there.
+    pub(crate) fn truncate(&mut self, index: LogIndex) {
+        self.starts.retain(|start| start.index < index);
+    }
+
     /// Forgets the epochs that end at or in front of this index. The epoch of the frame in front of it stays known: a leader
     /// compares it with what a follower has.
     pub(crate) fn forget_below(&mut self, index: LogIndex) {
@@ -133,7 +138,10 @@ mod tests {
     }
 
     #[test]
-    fn a_log_whose_start_moves_forgets_the_epochs_in_front_but_for_the_last_one() {
+    fn a_log_that_is_cut_forgets_the_epochs_that_are_gone_and_the_one_in_front_stays_known() {
+        let mut epochs = example();
+        epochs.truncate(LogIndex(30));
+        assert_eq!((epochs.last(), of(&epochs, 29)), (Some(LeaderEpoch(4)), Some(4)));
         for (from, first) in [(10, 1), (11, 4), (30, 4), (31, 5)] {
             let mut epochs = example();
             epochs.forget_below(LogIndex(from));

@@ -130,6 +130,7 @@ impl Extent {
             base_offset: self.base_offset,
             leader_epoch: self.leader_epoch,
             has_gaps: self.has_gaps,
+            given_up: false,
             end: (self.generation > 0 && self.sealed).then_some(end),
             macs: macs.of(self.incarnation).map(|_| *macs),
         })
@@ -181,9 +182,26 @@ impl Extent {
         }
     }
 
+    /// Ends it here: what lies behind was cut off.
+    pub(crate) fn cut_off(&mut self, end: Mark, max_timestamp: i64) {
+        assert!((FIRST_POSITION..=self.end).contains(&end.position) && end.index >= self.base_index);
+        self.end = end.position;
+        self.end_index = end.index;
+        self.end_offset = end.offset;
+        self.max_timestamp = max_timestamp;
+        self.index.truncate(end.position);
+        self.sealed = true;
+        self.seal_recorded = true;
+    }
+
     /// Notes a frame that begins here, in front of which `max_timestamp` is the largest.
-    pub(crate) fn note_index(&mut self, position: u32, offset: Offset, interval_bytes: u32) {
-        let entry = Entry { position, offset, max_timestamp_before: self.max_timestamp };
+    pub(crate) fn note_index(
+        &mut self,
+        position: u32,
+        LogPoint { index, offset }: LogPoint,
+        interval_bytes: u32,
+    ) {
+        let entry = Entry { position, index, offset, max_timestamp_before: self.max_timestamp };
         self.note_entry(entry, interval_bytes);
     }
 

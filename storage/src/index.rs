@@ -3,13 +3,15 @@
 //! An index is never a source of truth. It is built as frames are appended or walked over and may have gaps; a search goes to the
 //! nearest entry in front and walks frames from there.
 
-use highwater_protocol::ids::Offset;
+use highwater_protocol::ids::{LogIndex, Offset};
 
 /// One entry.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Entry {
     /// Where a frame begins.
     pub(crate) position: u32,
+    /// Its replication index.
+    pub(crate) index: LogIndex,
     /// The offset of its first record, or of the next record.
     pub(crate) offset: Offset,
     /// Largest timestamp of the extent's batches in front of it.
@@ -59,6 +61,17 @@ impl SparseIndex {
         behind.checked_sub(1).map(|i| self.entries[i])
     }
 
+    /// The last entry whose frame has at most this index.
+    pub(crate) fn floor_of_index(&self, index: LogIndex) -> Option<Entry> {
+        let behind = self.entries.partition_point(|e| e.index <= index);
+        behind.checked_sub(1).map(|i| self.entries[i])
+    }
+
+    /// Forgets the entries from this position on: the extent ends there now.
+    pub(crate) fn truncate(&mut self, position: u32) {
+        self.entries.retain(|entry| entry.position < position);
+    }
+
     /// The last entry with no timestamp as late as this one in front of it.
     pub(crate) fn floor_of_timestamp(&self, timestamp: i64) -> Option<Entry> {
         let behind = self.entries.partition_point(|e| e.max_timestamp_before < timestamp);
@@ -82,7 +95,7 @@ mod tests {
     use super::*;
 
     fn entry(position: u32, offset: i64, max_timestamp_before: i64) -> Entry {
-        Entry { position, offset: Offset(offset), max_timestamp_before }
+        Entry { position, index: LogIndex(offset as u64 / 2), offset: Offset(offset), max_timestamp_before }
     }
 
     fn example() -> SparseIndex {
@@ -100,12 +113,21 @@ mod tests {
         assert_eq!(index.floor_of_offset(Offset(9)), None);
         assert_eq!(index.floor_of_offset(Offset(19)).map(|e| e.position), Some(4096));
         assert_eq!(index.floor_of_offset(Offset(20)).map(|e| e.position), Some(8192));
+        assert_eq!(index.floor_of_index(LogIndex(4)), None);
+        assert_eq!(index.floor_of_index(LogIndex(14)).map(|e| e.position), Some(8192));
         assert_eq!(index.floor_of_timestamp(70).map(|e| e.position), Some(4096));
         assert_eq!(index.floor_of_timestamp(71).map(|e| e.position), Some(8192));
         assert_eq!(index.floor_of_timestamp(1000).map(|e| e.position), Some(12288));
         assert_eq!(index.next_after(4096), Some(8192));
         assert_eq!(index.last_within(4096, 12_000), Some(8192));
         assert_eq!(index.last_within(8192, 12_000), None);
+    }
+
+    #[test]
+    fn entries_behind_a_cut_are_forgotten() {
+        let mut index = example();
+        index.truncate(8192);
+        assert_eq!(index.entries.iter().map(|e| e.position).collect::<Vec<_>>(), [4096]);
     }
 
     #[test]

@@ -93,6 +93,9 @@ pub const STATE_PURPOSE: [u8; 4] = *b"STOR";
 /// Bits of an extent header's `flags`: frames may be missing between the extent's frames.
 const FLAG_GAPS: u32 = 1;
 
+/// The extent was given up: the log was cut off in front of it.
+const FLAG_GIVEN_UP: u32 = 2;
+
 /// Where an extent ends, as its header says.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct ExtentEnd {
@@ -133,6 +136,8 @@ pub struct ExtentId {
     pub leader_epoch: LeaderEpoch,
     /// Frames may be missing between its frames: it was compacted.
     pub has_gaps: bool,
+    /// It was given up: the log was cut off in front of it.
+    pub given_up: bool,
     /// Where it ends. An extent that takes appends does not say. One that was rewritten says once it is whole; until then it counts for nothing.
     pub end: Option<ExtentEnd>,
     /// The codes of the store. None: it is from a version before there were any.
@@ -229,6 +234,8 @@ impl ExtentId {
     pub fn to_block(&self) -> [u8; EXTENT_HEADER_BYTES] {
         let has_sequence = self.version > EXTENT_VERSION_WITHOUT_SEQUENCE;
         assert!(self.macs.is_some() == (self.version > EXTENT_VERSION_WITHOUT_MACS));
+        let flag = |is_set, flag| if is_set { flag } else { 0 };
+        let flags = flag(self.has_gaps, FLAG_GAPS) | flag(self.given_up, FLAG_GIVEN_UP);
         let mut header = ExtentHeader {
             crc: U32::new(0),
             version: U16::new(self.version),
@@ -249,7 +256,7 @@ impl ExtentId {
             macs_since: U64::new(self.macs.map_or(0, |macs| macs.since.0)),
             sequence: U64::new(if has_sequence { self.sequence.0 } else { 0 }),
             generation: U32::new(self.generation),
-            flags: U32::new(if self.has_gaps { FLAG_GAPS } else { 0 }),
+            flags: U32::new(flags),
             end_index: U64::new(self.end.map_or(0, |end| end.index.0)),
             end_offset: I64::new(self.end.map_or(0, |end| end.offset.0)),
             end_position: U32::new(self.end.map_or(0, |end| end.position)),
@@ -291,7 +298,7 @@ impl ExtentId {
         };
         let end = (end.position > 0).then_some(end);
         let numbers = [header.at.get(), header.incarnation.get(), sequence, header.base_index.get()];
-        if header.flags.get() & !FLAG_GAPS != 0
+        if header.flags.get() & !(FLAG_GAPS | FLAG_GIVEN_UP) != 0
             || end.is_some_and(|end| !header.can_end_at(end))
             || !EXTENT_LOG2_BYTES.contains(&header.log2_bytes)
             || !header.at.get().is_multiple_of(1 << header.log2_bytes)
@@ -318,6 +325,7 @@ impl ExtentId {
             base_offset: Offset(header.base_offset.get()),
             leader_epoch: LeaderEpoch(header.leader_epoch.get()),
             has_gaps: header.flags.get() & FLAG_GAPS != 0,
+            given_up: header.flags.get() & FLAG_GIVEN_UP != 0,
             end,
             macs,
         })
@@ -352,6 +360,7 @@ mod tests {
             base_offset: Offset(12_345),
             leader_epoch: LeaderEpoch(4),
             has_gaps: true,
+            given_up: false,
             end: Some(ExtentEnd { position: 8192, index: LogIndex(1100), offset: Offset(12_400) }),
             macs: Some(StoreMacs { key: MacKey([6; MAC_KEY_BYTES]), since: Incarnation(7) }),
         }
@@ -369,7 +378,8 @@ mod tests {
             ..example()
         };
         let without_macs = ExtentId { version: EXTENT_VERSION_WITHOUT_MACS, macs: None, ..without_sequence };
-        for id in [example(), ExtentId { end: None, ..example() }, without_sequence, without_macs] {
+        let given_up = ExtentId { given_up: true, has_gaps: false, ..example() };
+        for id in [example(), given_up, ExtentId { end: None, ..example() }, without_sequence, without_macs] {
             assert_eq!(ExtentId::from_block(&id.to_block()), Ok(id));
         }
     }

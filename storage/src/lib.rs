@@ -6,7 +6,10 @@
 //!
 //! Invariant, per partition: `extent_end <= durable_end <= append_end`. What is between `extent_end` and `append_end` is contiguous and in memory.
 //!
-//! Invariant: nothing below `durable_end` is ever overwritten or truncated; readers only ever see what is below it.
+//! Invariant: nothing below the commit index is ever overwritten or truncated. What is durable above it may be cut off, when a later leader's log
+//! does not have it ([`Store::truncate_suffix`]). With one replica everything durable is committed. Readers only ever see what is durable.
+//!
+//! Invariant: along a log epochs never fall.
 //!
 //! This crate knows neither sockets nor topics' names, and nothing of replication: `durable` means on this disk.
 
@@ -35,8 +38,10 @@ mod partition;
 mod placement;
 mod producers;
 pub mod recovery;
+pub mod replica;
 pub mod report;
 mod scan_chunk;
+mod scan_index;
 pub mod state_log;
 mod store;
 mod tail;
@@ -51,5 +56,8 @@ pub use expect::LogPoint;
 pub use limits::StoreLimits;
 pub use mac::MacKey;
 pub use producers::ActiveProducer;
+pub use replica::{
+    CutError, IndexCursor, IndexRead, IndexReadOutcome, ReplicateError, Replicated, ReplicatedFrame,
+};
 pub use report::{OpenError, PartitionFinding, RecoveryReport};
 pub use store::Store;

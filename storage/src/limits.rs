@@ -36,6 +36,9 @@ pub const EPOCHS_PER_PARTITION_MAX: usize = 1024;
 /// Partitions that one step of retention looks at.
 pub const RETENTION_PARTITIONS_PER_STEP: usize = 1024;
 
+/// Logs whose cutting off goes on in one turn.
+pub const CUTS_PER_TURN_MAX: usize = 64;
+
 /// Bytes of memory that a byte of what was read may keep from being freed. What is a smaller part of its buffer or chunk is copied.
 pub const HELD_BYTES_PER_BYTE_MAX: usize = 4;
 

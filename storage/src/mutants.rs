@@ -29,6 +29,8 @@ pub enum Mutant {
     AcceptGap,
     /// Everything that recovery finds counts as committed.
     CommitWhatIsFound,
+    /// The end of a log is cut off wherever it is asked.
+    TruncateBelowCommit,
 }
 
 #[cfg(feature = "mutants")]

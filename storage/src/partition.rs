@@ -31,6 +31,7 @@ use crate::mac::StoreMacs;
 use crate::map::CheckpointEntry;
 use crate::producers::Producers;
 use crate::state_log::Seq;
+use crate::store::Cut;
 use crate::tail::Tail;
 
 /// A frozen part of the log that waits for a commit round. Whole pages.
@@ -106,6 +107,8 @@ pub(crate) struct Partition {
     /// What was appended and is not durable waits for space on the disk: no appends until it is durable.
     pub(crate) stalled: bool,
     pub(crate) deleting: bool,
+    /// Part of the log is being cut off.
+    pub(crate) cut: Option<Box<Cut>>,
     pub(crate) tail_state: TailState,
     pub(crate) flags: Flags,
 }
@@ -177,6 +180,7 @@ impl Partition {
             faulty: false,
             stalled: false,
             deleting: false,
+            cut: None,
             tail_state: TailState::Active,
             flags: Flags::default(),
         }
@@ -207,6 +211,11 @@ impl Partition {
             CommitRule::OwnDisk => self.durable.point(),
             CommitRule::Quorum => self.commit,
         }
+    }
+
+    /// Index of the first frame that is here.
+    pub(crate) fn first_index(&self) -> LogIndex {
+        self.extents.front().map_or(self.append_index, |extent| extent.base_index)
     }
 
     /// Where the next frame and the next record go.
@@ -266,7 +275,7 @@ impl Partition {
     /// Where the next frame goes, as it says itself.
     pub(crate) fn place(&self, macs: &StoreMacs, leader_epoch: LeaderEpoch) -> FramePlace {
         let active = self.active().expect("an extent takes the frame");
-        assert!(self.last_epoch.is_none_or(|last| last <= leader_epoch), "epochs of leaders never go back");
+        assert!(self.epochs.last().is_none_or(|last| last <= leader_epoch), "epochs never fall along a log");
         assert!(self.durable.index <= self.append_index, "what is durable has been appended");
         let commit = self.commit_point().index;
         assert!(commit <= self.append_index, "what is committed has been appended");
@@ -278,6 +287,11 @@ impl Partition {
             partition_tag: self.tag,
             mac: macs.of(active.incarnation).expect("an extent without codes takes no frames").at(active.end),
         }
+    }
+
+    /// A leader of this epoch may append. Recovery may have begun a newer one than that of the last frame.
+    pub(crate) fn assert_leads(&self, epoch: LeaderEpoch) {
+        assert!(self.last_epoch.is_none_or(|last| last <= epoch), "epochs of leaders never go back");
     }
 
     /// Whether something waits for a round.

@@ -12,6 +12,7 @@ use highwater_runtime::buf::AlignedBuf;
 
 use crate::api::Appended;
 use crate::cache::{CacheBudget, Chunk};
+use crate::expect::LogPoint;
 use crate::layout::PAGE_BYTES;
 use crate::limits::StoreLimits;
 use crate::mac::StoreMacs;
@@ -207,7 +208,11 @@ impl Partition {
         let next_offset = base_offset.plus(i64::from(header.last_offset_delta.get()) + 1);
         let timestamp = header.max_timestamp.get();
         let active = self.extents.back_mut().expect("the frame fits");
-        active.note_index(active.end, base_offset, context.limits.index_interval_bytes);
+        active.note_index(
+            active.end,
+            LogPoint { index, offset: base_offset },
+            context.limits.index_interval_bytes,
+        );
         active.note_times(timestamp, context.wall_ms);
         let stamp = ProducerStamp::of(header);
         let seen = Appearance { base_offset, timestamp, now_ms: context.wall_ms };

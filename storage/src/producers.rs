@@ -108,6 +108,8 @@ fn wrapping_sequence(base: i32, delta: u32) -> i32 {
 #[derive(Clone, Default, Debug)]
 pub(crate) struct Producers {
     known: BTreeMap<i64, Producer>,
+    /// What was known of producers before an epoch began that is not settled, oldest first: it counts again if the log is cut off.
+    displaced: BTreeMap<i64, Vec<Producer>>,
 }
 
 /// An idempotent producer as a person is shown it.
@@ -174,13 +176,13 @@ impl Producers {
         }
     }
 
-    /// Notes a batch that was appended, when everything below `durable` was durable. If there are more than `producers_max` the one
+    /// Notes a batch that was appended, when everything below `settled` was durable and committed. If there are more than `producers_max` the one
     /// whose last batch lies furthest back is forgotten.
     pub(crate) fn note(
         &mut self,
         stamp: &ProducerStamp,
         seen: Appearance,
-        durable: Offset,
+        settled: Offset,
         producers_max: usize,
     ) {
         if stamp.producer < 0 {
@@ -194,6 +196,7 @@ impl Producers {
             window: Vec::with_capacity(DEDUP_BATCHES_MAX + 1),
         });
         if producer.epoch != stamp.epoch {
+            self.displaced.entry(stamp.producer).or_default().push(producer.clone());
             producer.epoch = stamp.epoch;
             producer.bumped_at = Some(seen.base_offset.0);
             producer.window.clear();
@@ -205,7 +208,10 @@ impl Producers {
             timestamp: seen.timestamp,
         });
         producer.last_ms = seen.now_ms;
-        producer.trim(durable);
+        producer.trim(settled);
+        if producer.bumped_at.is_none_or(|at| at < settled.0) {
+            self.displaced.remove(&stamp.producer);
+        }
         if self.known.len() > producers_max {
             self.forget_silent(1);
         }
@@ -219,6 +225,7 @@ impl Producers {
             let (silent, at, _) = all.select_nth_unstable(last);
             for (_, id) in silent.iter().chain([&*at]) {
                 self.known.remove(id);
+                self.displaced.remove(id);
             }
         }
     }
@@ -231,21 +238,71 @@ impl Producers {
             }
             now_ms.saturating_sub(producer.last_ms) <= silent_ms
         });
+        let known = &self.known;
+        self.displaced.retain(|id, _| known.contains_key(id));
+    }
+
+    /// What was known of a producer from batches below this offset alone, with those of its last epoch then. `None`: nothing.
+    fn version_below(&self, producer: &Producer, offset: Offset) -> Option<&Producer> {
+        let older = self.displaced.get(&producer.id).map_or(&[][..], Vec::as_slice);
+        let began_below = |version: &&Producer| version.bumped_at.is_none_or(|at| at < offset.0);
+        older.iter().rev().find(began_below)
+    }
+
+    /// Forgets the batches from this offset on: the log was cut off there.
+    pub(crate) fn truncate(&mut self, offset: Offset) {
+        let known = std::mem::take(&mut self.known);
+        for (id, mut producer) in known {
+            if producer.bumped_at.is_some_and(|at| at >= offset.0) {
+                let Some(version) = self.version_below(&producer, offset) else { continue };
+                producer = version.clone();
+            }
+            producer.window.retain(|seen| seen.base_offset < offset.0);
+            if !producer.window.is_empty() {
+                self.known.insert(id, producer);
+            }
+        }
+        self.displaced.retain(|id, versions| {
+            versions.retain(|version| version.bumped_at.is_none_or(|at| at < offset.0));
+            self.known.contains_key(id)
+        });
+        for (id, producer) in &self.known {
+            if let Some(versions) = self.displaced.get_mut(id) {
+                versions.retain(|version| version.epoch < producer.epoch);
+            }
+        }
     }
 
     /// What is known from the batches below this offset alone, which is where the log was durable to. `None` when that cannot be told any
-    /// more, because an epoch that began behind it has displaced an older one.
-    pub(crate) fn below(&self, offset: Offset) -> Option<Vec<Producer>> {
+    /// more: what an epoch that began behind it has displaced was forgotten.
+    ///
+    /// What lies behind `settled` may be cut off later: what is known without it is kept too. Of a producer whose epoch began there, what that
+    /// has displaced comes in front of it.
+    pub(crate) fn below(&self, offset: Offset, settled: Offset) -> Option<Vec<Producer>> {
         let mut all = Vec::with_capacity(self.known.len());
         for producer in self.known.values() {
-            if producer.bumped_at.is_some_and(|at| at >= offset.0) {
-                return None;
+            let last = if producer.bumped_at.is_some_and(|at| at >= offset.0) {
+                self.version_below(producer, offset)?
+            } else {
+                producer
+            };
+            let mut unsettled = last.bumped_at.is_some_and(|at| at >= settled.0);
+            let older = self.displaced.get(&producer.id).map_or(&[][..], Vec::as_slice);
+            let mut versions = vec![last];
+            for version in older.iter().rev().filter(|version| version.epoch < last.epoch) {
+                if unsettled {
+                    versions.push(version);
+                }
+                unsettled &= version.bumped_at.is_some_and(|at| at >= settled.0);
             }
-            let mut producer = producer.clone();
-            producer.window.retain(|seen| seen.base_offset < offset.0);
-            producer.window.drain(..producer.window.len().saturating_sub(DEDUP_BATCHES_MAX));
-            if !producer.window.is_empty() {
-                all.push(producer);
+            for version in versions.into_iter().rev() {
+                let mut version = version.clone();
+                version.window.retain(|seen| seen.base_offset < offset.0);
+                let old = version.window.partition_point(|seen| seen.base_offset < settled.0);
+                version.window.drain(..old.saturating_sub(DEDUP_BATCHES_MAX));
+                if !version.window.is_empty() {
+                    all.push(version);
+                }
             }
         }
         Some(all)
@@ -253,7 +310,13 @@ impl Producers {
 
     /// What a checkpoint remembered.
     pub(crate) fn restore(&mut self, producers: Vec<Producer>) {
-        self.known = producers.into_iter().map(|producer| (producer.id, producer)).collect();
+        self.known.clear();
+        self.displaced.clear();
+        for producer in producers {
+            if let Some(older) = self.known.insert(producer.id, producer) {
+                self.displaced.entry(older.id).or_default().push(older);
+            }
+        }
     }
 
     pub(crate) fn is_empty(&self) -> bool {
@@ -353,7 +416,7 @@ mod tests {
         for i in 0..100 {
             producers.note(&stamp(1, i, 1), at(i64::from(i)), Offset(10), MAX);
         }
-        let below = producers.below(Offset(10)).expect("no epoch was displaced");
+        let below = producers.below(Offset(10), Offset(10)).expect("no epoch was displaced");
         assert_eq!(below[0].window.iter().map(|seen| seen.base_offset).collect::<Vec<_>>(), [5, 6, 7, 8, 9]);
         producers.note(&stamp(1, 100, 1), at(100), Offset(100), MAX);
         assert_eq!(producers.known[&7].window.len(), 6, "five durable ones and one in flight");
@@ -362,12 +425,41 @@ mod tests {
     #[test]
     fn what_is_known_below_an_offset_leaves_out_what_is_not_durable() {
         let producers = after(&[(0, 1), (1, 1), (2, 1)]);
-        let below = producers.below(Offset(102)).expect("no epoch was displaced");
+        let below = producers.below(Offset(102), Offset(102)).expect("no epoch was displaced");
         assert_eq!(below[0].window.len(), 2);
-        assert_eq!(producers.below(Offset(100)).expect("no epoch was displaced"), []);
+        assert_eq!(producers.below(Offset(100), Offset(100)).expect("no epoch was displaced"), []);
         let mut bumped = producers;
+        let before = bumped.below(Offset(103), Offset(103));
         bumped.note(&stamp(2, 0, 1), at(103), Offset(103), MAX);
-        assert_eq!(bumped.below(Offset(103)), None);
-        assert!(bumped.below(Offset(104)).is_some());
+        assert_eq!(bumped.below(Offset(103), Offset(103)), before, "what the new epoch has displaced");
+        assert!(bumped.below(Offset(104), Offset(104)).is_some_and(|all| all[0].epoch == 2));
+    }
+
+    #[test]
+    fn batches_that_are_cut_off_with_the_end_of_the_log_were_never_seen() {
+        let mut producers = after(&[(0, 1), (1, 1), (2, 1)]);
+        producers.note(&stamp(2, 0, 1), at(103), Offset(100), MAX);
+        producers.note(&stamp(2, 1, 1), at(104), Offset(100), MAX);
+        producers.note(&stamp(3, 0, 1), at(105), Offset(100), MAX);
+        // A checkpoint keeps all of it as long as it is not settled.
+        let mut restored = Producers::default();
+        restored.restore(producers.below(Offset(106), Offset(100)).expect("everything is known"));
+        assert_eq!((&restored.known, &restored.displaced), (&producers.known, &producers.displaced));
+        let settled = producers.below(Offset(106), Offset(106)).expect("everything is known");
+        assert_eq!(settled.iter().map(|producer| producer.epoch).collect::<Vec<_>>(), [3]);
+        producers.truncate(Offset(105));
+        assert_eq!(producers.check(&stamp(2, 1, 1)), duplicate(104, 105));
+        assert_eq!(producers.check(&stamp(3, 0, 1)), ProducerCheck::New);
+        producers.truncate(Offset(102));
+        assert_eq!(producers.check(&stamp(1, 1, 1)), duplicate(101, 102));
+        assert_eq!(producers.check(&stamp(1, 2, 1)), ProducerCheck::New);
+        assert_eq!(producers.check(&stamp(2, 0, 1)), ProducerCheck::New);
+        producers.truncate(Offset(100));
+        assert_eq!((producers.len(), producers.displaced.len()), (0, 0));
+        // What is settled is not kept twice.
+        let mut producers = after(&[(0, 1)]);
+        producers.note(&stamp(2, 0, 1), at(101), Offset(100), MAX);
+        producers.note(&stamp(2, 1, 1), at(102), Offset(102), MAX);
+        assert_eq!(producers.displaced.len(), 0);
     }
 }

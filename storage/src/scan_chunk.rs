@@ -10,11 +10,13 @@ use highwater_protocol::batch::{BATCH_HEADER_BYTES, BatchHeader, Work};
 use highwater_protocol::frame::{
     FRAME_ALIGN, FRAME_HEADER_BYTES, FRAME_MAGIC, Frame, FrameError, FrameHeader, FrameKind,
 };
-use highwater_protocol::ids::{Incarnation, Offset, Timestamp};
+use highwater_protocol::ids::{Incarnation, LogIndex, Offset, Timestamp};
 use highwater_runtime::plane::WRITE_BYTES_MAX;
 
 use crate::index::Entry;
 use crate::mac::{ExtentMacs, is_believable};
+use crate::mutants::{Mutant, is_planted};
+use crate::scan_index::IndexGoal;
 
 /// What a reader looks for.
 #[derive(Clone, Copy, Debug)]
@@ -25,6 +27,8 @@ pub(crate) enum ReadGoal {
     Time { at: Timestamp, log_start: Offset },
     /// The largest timestamp, for which the cursor goes to the end.
     Latest { log_start: Offset },
+    /// Frames by their index: see [`crate::scan_index`].
+    Index(IndexGoal),
 }
 
 /// Where a reader is.
@@ -57,6 +61,8 @@ pub(crate) struct View<'a> {
     pub(crate) tag: u32,
     /// See [`crate::mac`].
     pub(crate) macs: Option<ExtentMacs>,
+    /// Frames may be missing between its frames.
+    pub(crate) has_gaps: bool,
     /// A chunk of the cache: there are whole frames in it, and more of it cannot be had.
     pub(crate) is_chunk: bool,
 }
@@ -65,7 +71,7 @@ pub(crate) struct View<'a> {
 const ASTRAY_BYTES_MAX: u32 = WRITE_BYTES_MAX as u32;
 
 /// What passing a frame costs.
-const FRAME_WORK: Work = 30;
+pub(crate) const FRAME_WORK: Work = 30;
 
 /// Bytes of a frame that are checked for one unit of work.
 const CHECKED_BYTES_PER_WORK: usize = 8;
@@ -86,6 +92,12 @@ pub(crate) enum Step {
     EndOfExtent,
     /// What is at the cursor's offset cannot be read.
     Damaged { resume_at: Offset },
+    /// Whole frames that were looked for by index, and the index behind them.
+    IndexFrames { bytes: Bytes, next: LogIndex },
+    /// The frame of an index begins at the cursor's position, with this offset.
+    Located { offset: Offset },
+    /// What was looked for by index is not where it should be.
+    Lost,
     /// Nothing yet: look again from the cursor's position on.
     Again,
 }
@@ -99,17 +111,22 @@ struct Taken {
 }
 
 impl View<'_> {
-    fn end(&self) -> u32 {
+    /// Whether frames may be missing here and nothing be lost.
+    pub(crate) fn may_skip(&self) -> bool {
+        self.has_gaps || is_planted(Mutant::AcceptGap)
+    }
+
+    pub(crate) fn end(&self) -> u32 {
         self.limit.min(self.from + self.bytes.len() as u32)
     }
 
-    fn at(&self, position: u32) -> &[u8] {
+    pub(crate) fn at(&self, position: u32) -> &[u8] {
         let (from, to) = (position - self.from, self.end() - self.from);
         self.bytes.get(from as usize..to as usize).unwrap_or_default()
     }
 
     /// The header at this position, if it is one of this extent's.
-    fn header(&self, position: u32) -> Result<(&FrameHeader, FrameKind), FrameError> {
+    pub(crate) fn header(&self, position: u32) -> Result<(&FrameHeader, FrameKind), FrameError> {
         let (header, kind) = FrameHeader::parse(self.at(position))?;
         let ours = header.incarnation.get() == self.incarnation.0 && header.partition_tag.get() == self.tag;
         let fits = header.frame_bytes() <= (self.limit - position) as usize
@@ -179,19 +196,22 @@ fn walk(
             cursor.position += whole as u32;
             continue;
         }
-        if behind > cursor.offset && base > cursor.offset {
+        if behind > cursor.offset && base > cursor.offset && !view.may_skip() {
             if taken.is_some() {
                 return Step::End;
             }
             return begin_search(cursor, view, 0);
         }
         if let Some(max_timestamp_before) = cursor.max_timestamp {
-            note(Entry { position, offset: base, max_timestamp_before });
+            let index = LogIndex(header.index.get());
+            note(Entry { position, index, offset: base, max_timestamp_before });
         }
         let batch_header = bytes.get(FRAME_HEADER_BYTES..).and_then(|batch| BatchHeader::parse(batch).ok());
         let max_timestamp = batch_header.map(|header| header.max_timestamp.get());
         let wanted = behind > cursor.offset
             && match goal {
+                // Looked for in `scan_index`.
+                ReadGoal::Index(_) => false,
                 ReadGoal::Frames { max_bytes, up_to } => {
                     let full = taken.as_ref().is_some_and(|t| (t.to - t.from) as usize + whole > *max_bytes);
                     if behind > *up_to || full {
@@ -226,6 +246,7 @@ fn walk(
                 return begin_search(cursor, view, FRAME_ALIGN as u32);
             }
             match goal {
+                ReadGoal::Index(_) => {}
                 ReadGoal::Frames { .. } => {
                     let t = taken.get_or_insert(Taken {
                         from: position,
@@ -250,7 +271,7 @@ fn walk(
 
 impl ScanCursor {
     /// Goes behind a frame of this size, with this largest timestamp.
-    fn pass(&mut self, behind: Offset, whole: usize, max_timestamp: Option<i64>) {
+    pub(crate) fn pass(&mut self, behind: Offset, whole: usize, max_timestamp: Option<i64>) {
         self.offset = self.offset.max(behind);
         self.position += whole as u32;
         self.max_timestamp = match (self.max_timestamp, max_timestamp) {

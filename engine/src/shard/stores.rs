@@ -249,7 +249,11 @@ impl Shard {
                 self.stores[store].full = false;
             }
             // Whoever waits for room tries again after the last event.
-            StoreEvent::RoomAvailable => {}
+            StoreEvent::RoomAvailable
+            // This broker holds the only replica of each of its partitions: nobody asks for these.
+            | StoreEvent::ReadByIndex { .. }
+            | StoreEvent::Truncated { .. }
+            | StoreEvent::Started { .. } => {}
             StoreEvent::Fatal(why) => {
                 plane.fatal(EXIT_DISK, format!("the disk is not to be trusted: {why}"));
             }

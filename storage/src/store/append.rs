@@ -1,7 +1,7 @@
 //! Appending: checks, room, tail.
 
 use highwater_protocol::batch::BatchHeader;
-use highwater_protocol::frame::{FRAME_HEADER_BYTES, frame_bytes};
+use highwater_protocol::frame::frame_bytes;
 use highwater_protocol::ids::{LeaderEpoch, LogIndex};
 use highwater_runtime::plane::Disk;
 
@@ -23,18 +23,14 @@ impl Store {
         epoch: LeaderEpoch,
         wall_ms: i64,
     ) -> Result<Appended, AppendError> {
-        let bytes = match &payload {
-            Payload::Small(bytes) => bytes,
-            Payload::Bulk { pages, batch_bytes } => {
-                &pages[FRAME_HEADER_BYTES..FRAME_HEADER_BYTES + batch_bytes]
-            }
-        };
+        let bytes = payload.batch();
         let header = *BatchHeader::parse(bytes).expect("the caller has checked the batch");
         assert!(header.batch_bytes() == bytes.len(), "the caller has checked the batch's length");
         assert!(header.last_offset_delta.get() >= 0, "the caller has checked the batch's offsets");
         let batch_bytes = bytes.len();
         let partition = self.partition(slot).ok_or(AppendError::Deleted)?;
         self.check_phase(partition)?;
+        partition.assert_leads(epoch);
         match partition.producers.check(&ProducerStamp::of(&header)) {
             ProducerCheck::New => {}
             // It would not be answered before there is space.
@@ -51,11 +47,7 @@ impl Store {
         }
         self.check_stall(partition)?;
         self.check_backlog(partition, batch_bytes)?;
-        let placement = if matches!(payload, Payload::Bulk { .. }) {
-            FramePlacement::OwnPages
-        } else {
-            FramePlacement::Packed
-        };
+        let placement = payload.placement();
         self.ensure_room(slot, batch_bytes, placement, epoch, wall_ms)?;
         Ok(self.append_with(slot, wall_ms, |partition, context| match payload {
             Payload::Small(bytes) => partition.push_small(context, bytes, &header, epoch),
@@ -73,13 +65,14 @@ impl Store {
     ) -> Result<LogIndex, AppendError> {
         let partition = self.partition(slot).ok_or(AppendError::Deleted)?;
         self.check_phase(partition)?;
+        partition.assert_leads(epoch);
         self.check_stall(partition)?;
         self.check_backlog(partition, 0)?;
         self.ensure_room(slot, 0, FramePlacement::Packed, epoch, wall_ms)?;
         Ok(self.append_with(slot, wall_ms, |partition, context| partition.push_epoch_start(context, epoch)))
     }
 
-    fn append_with<T>(
+    pub(super) fn append_with<T>(
         &mut self,
         slot: Slot,
         wall_ms: i64,
@@ -120,11 +113,14 @@ impl Store {
         result
     }
 
-    fn check_phase(&self, partition: &Partition) -> Result<(), AppendError> {
+    pub(super) fn check_phase(&self, partition: &Partition) -> Result<(), AppendError> {
         if self.phase != Phase::Open {
             return Err(AppendError::Busy);
         }
-        if partition.faulty { Err(AppendError::Faulty) } else { Ok(()) }
+        if partition.faulty {
+            return Err(AppendError::Faulty);
+        }
+        if partition.cut.is_some() { Err(AppendError::Busy) } else { Ok(()) }
     }
 
     /// Whether a batch of this size may join those that wait for the disk. One may always wait.

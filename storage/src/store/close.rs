@@ -40,5 +40,6 @@ impl Store {
             && self.rounds.is_empty()
             && self.waiting_for_map.is_empty()
             && self.space.is_quiet()
+            && self.cuts.is_empty()
     }
 }

@@ -92,6 +92,10 @@ pub(super) fn find_result(answer: &Answer) -> FindResult {
         Answer::Record(offset, timestamp) => FindResult::At(*offset, *timestamp),
         Answer::Damaged { at, resume_at } => FindResult::Damaged { at: *at, resume_at: *resume_at },
         Answer::End | Answer::OutOfRange | Answer::Deleted => FindResult::None,
-        Answer::Frames { .. } | Answer::NeedsMemory(_) => unreachable!("a search looks for a record"),
+        Answer::Frames { .. }
+        | Answer::NeedsMemory(_)
+        | Answer::IndexFrames { .. }
+        | Answer::Located { .. }
+        | Answer::Lost => unreachable!("a search looks for a record"),
     }
 }

@@ -1,17 +1,19 @@
 //! The store: commands in, completions in, events out.
 //!
 //! One file for each thing it does; all of them are `impl Store`:
-//! [`append`] puts batches into tails, [`round`] makes them durable, [`space`] finds room for extents, [`slabs`] for slabs,
+//! [`append`] puts batches into tails, [`replica`] frames of other replicas, [`cut`] cuts logs off, [`round`] makes them durable, [`space`] finds room for extents, [`slabs`] for slabs,
 //! [`stall`] waits for space with what was appended, [`record`] keeps the map, [`known_producers`] bounds what is remembered of producers,
-//! [`read`] and [`find`] drive reads and searches, each of them a [`task`], [`retention`] lets go, [`open`] begins and [`close`] ends it.
+//! [`read`] and [`find`] drive reads and searches, each of them a [`task`], [`read_index`] those of other replicas, [`retention`] lets go, [`open`] begins and [`close`] ends it.
 
 mod append;
 mod cached;
 mod close;
+mod cut;
 mod find;
 mod known_producers;
 mod open;
 mod read;
+mod read_index;
 mod record;
 mod replica;
 mod retention;
@@ -37,6 +39,7 @@ use crate::partition::Partition;
 use crate::producers::{ActiveProducer, ProducerStamp};
 use crate::state_log::{Seq, StateLog};
 
+pub(crate) use cut::Cut;
 use known_producers::KnownProducers;
 pub(crate) use open::chain_of;
 
@@ -68,6 +71,8 @@ pub struct Store {
     waiting_for_map: Vec<Slot>,
     /// Partitions that wait for space on the disk with what was appended to them.
     stalled: BTreeSet<Slot>,
+    /// Partitions of whose logs a part is being cut off.
+    cuts: VecDeque<Slot>,
     /// The map waits for space on the disk.
     map_stalled: bool,
     /// Partitions appended to since their last checkpoint.
@@ -172,6 +177,7 @@ impl Store {
         }
         if self.phase != Phase::Closing {
             self.grow_space(disk);
+            self.go_on_cutting(disk);
             self.checkpoint_if_due();
             self.flush_map(disk);
             self.start_round(disk);

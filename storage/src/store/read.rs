@@ -23,6 +23,7 @@ use crate::extent::NO_TIMESTAMP;
 use crate::index::Entry;
 use crate::lookup::{Found, Lookup, Wanted};
 use crate::scan_chunk::{ReadGoal, Step, View, scan_chunk};
+use crate::scan_index::scan_index;
 
 /// Reads that wait for the disk.
 #[derive(Default, Debug)]
@@ -68,8 +69,7 @@ impl Store {
         } else if let Some(answer) = task.locate(partition) {
             return ReadOutcome::Ready(self.read_result(slot, answer));
         }
-        self.reads.next += 1;
-        let id = ReadId(self.reads.next);
+        let id = self.next_read_id();
         let mut work = Work::MAX;
         match self.drive(disk, id, task, &mut work) {
             Driven::Done(answer) => ReadOutcome::Ready(self.read_result(slot, answer)),
@@ -81,6 +81,11 @@ impl Store {
     /// Whether a read from here is answered from memory alone.
     pub fn is_cached(&self, slot: Slot, cursor: Cursor) -> bool {
         self.partition(slot).is_some_and(|partition| partition.chunks.find(cursor.offset).is_some())
+    }
+
+    pub(super) fn next_read_id(&mut self) -> ReadId {
+        self.reads.next += 1;
+        ReadId(self.reads.next)
     }
 
     fn read_result(&self, slot: Slot, answer: Answer) -> ReadResult {
@@ -99,7 +104,9 @@ impl Store {
                 Some(p) => ReadResult::OutOfRange { log_start: p.log_start, durable_end: p.durable.offset },
                 None => ReadResult::AtEnd,
             },
-            Answer::Record(..) => unreachable!("a read looks for frames"),
+            Answer::Record(..) | Answer::IndexFrames { .. } | Answer::Located { .. } | Answer::Lost => {
+                unreachable!("a read looks for frames by offset")
+            }
         }
     }
 
@@ -120,6 +127,9 @@ impl Store {
             }
             _ => task.on_unreadable(),
         };
+        if matches!(task.goal, ReadGoal::Index(_)) {
+            return self.drive_index(disk, id, task, answer);
+        }
         let slot = task.slot;
         if !matches!(task.goal, ReadGoal::Frames { .. }) {
             match answer {
@@ -175,6 +185,7 @@ impl Store {
                 task.read = None;
                 if task.cursor.offset < partition.log_start {
                     match &mut task.goal {
+                        ReadGoal::Index(_) => {}
                         ReadGoal::Frames { .. } => return Driven::Done(Answer::OutOfRange),
                         ReadGoal::Time { log_start, .. } | ReadGoal::Latest { log_start } => {
                             *log_start = partition.log_start;
@@ -218,6 +229,9 @@ impl Store {
             }
             if !partition.extents[at].place.is_some_and(|place| self.space.slabs.contains_key(&place.slab)) {
                 // Its slab is missing.
+                if matches!(task.goal, ReadGoal::Index(_)) {
+                    return Driven::Done(Answer::Lost);
+                }
                 task.cursor.position = limit;
                 task.cursor.searching = true;
                 continue;
@@ -248,13 +262,17 @@ impl Store {
         let limit = partition.readable_to(&partition.extents[at]);
         let offsets = partition.readable_offsets(&partition.extents[at]);
         let extent = &mut partition.extents[at];
+        let has_gaps = extent.has_gaps;
         let mut note = |entry: Entry| extent.note_entry(entry, interval);
-        let is_chunk = chunk_bytes.is_some();
-        let view =
-            View { bytes, from, limit, offsets, incarnation: task.extent.incarnation, tag, macs, is_chunk };
+        let (incarnation, is_chunk) = (task.extent.incarnation, chunk_bytes.is_some());
+        let view = View { bytes, from, limit, offsets, incarnation, tag, macs, has_gaps, is_chunk };
         task.need = 0;
         task.behind = None;
-        match scan_chunk(&task.goal, &mut task.cursor, &view, &mut note, work) {
+        let step = match &task.goal {
+            ReadGoal::Index(goal) => scan_index(goal, &mut task.cursor, &view, &mut note, work),
+            goal => scan_chunk(goal, &mut task.cursor, &view, &mut note, work),
+        };
+        match step {
             Step::Frames { bytes: frames, next, frame_bytes_max } => {
                 let whole_bytes = chunk_bytes.unwrap_or(AlignedBuf::memory_bytes_for(bytes.len()));
                 let Some((bytes, memory_bytes)) = hold(&frames, whole_bytes, task.memory_bytes_max) else {
@@ -273,11 +291,21 @@ impl Store {
                 let (wanted, log_start) = match task.goal {
                     ReadGoal::Time { at, log_start } => (Wanted::Since(at), log_start),
                     ReadGoal::Latest { log_start } => (Wanted::Latest, log_start),
-                    ReadGoal::Frames { .. } => unreachable!("a read takes whole frames"),
+                    ReadGoal::Frames { .. } | ReadGoal::Index(_) => unreachable!("a read takes whole frames"),
                 };
                 task.lookup = Some(Lookup::new(frame, wanted, log_start));
                 None
             }
+            Step::IndexFrames { bytes: frames, next } => {
+                let whole_bytes = chunk_bytes.unwrap_or(AlignedBuf::memory_bytes_for(bytes.len()));
+                let Some((bytes, memory_bytes)) = hold(&frames, whole_bytes, task.memory_bytes_max) else {
+                    return Some(Answer::NeedsMemory(frames.len()));
+                };
+                let (extent, position) = (task.extent, task.cursor.position);
+                Some(Answer::IndexFrames { bytes, memory_bytes, next, extent, position })
+            }
+            Step::Located { offset } => Some(task.located(offset)),
+            Step::Lost => Some(Answer::Lost),
             Step::End => Some(Answer::End),
             Step::Damaged { resume_at } => Some(task.damaged(resume_at)),
             Step::More { bytes, behind } => {

@@ -39,7 +39,7 @@ impl Extent {
     }
 
     /// Its life, and when the last batch without a timestamp was appended to it, if there is one.
-    fn untimed(&self) -> Option<(u64, i64)> {
+    pub(super) fn untimed(&self) -> Option<(u64, i64)> {
         (self.untimed_ms != NO_TIMESTAMP).then_some((self.incarnation.0, self.untimed_ms))
     }
 
@@ -77,7 +77,7 @@ impl Partition {
             // The extent's largest timestamp may be that of a batch that is not durable yet: too large only costs a look.
             max_timestamp: extent.map_or(NO_TIMESTAMP, |extent| extent.max_timestamp),
             epochs: self.epochs.below(self.durable.index).map(EpochEntry::from).collect(),
-            producers: self.producers.below(self.durable.offset)?,
+            producers: self.producers.below(self.durable.offset, commit.offset)?,
         })
     }
 
@@ -183,17 +183,27 @@ impl Store {
 
     /// Records the extents of a partition that are complete and durable.
     pub(super) fn record_seals(&mut self, slot: Slot) {
+        self.record_seals_among(slot, |extent| !extent.seal_recorded);
+    }
+
+    /// The same, when any of its extents may have been recorded before: a map that was rebuilt knows the ends of those that were rewritten.
+    pub(super) fn record_all_seals(&mut self, slot: Slot) {
+        self.record_seals_among(slot, |_| true);
+    }
+
+    /// Looks from the last extent on, as long as this is true.
+    fn record_seals_among(&mut self, slot: Slot, goes_on: impl Fn(&Extent) -> bool) {
         let Some(partition) = self.partitions.get_mut(slot.0) else { return };
         let durable = partition.durable;
         let key = PartitionKey::from(partition.tp);
         let mut records = Vec::new();
         let mut untimed = Vec::new();
         for extent in partition.extents.iter_mut().rev() {
-            if extent.seal_recorded {
+            if !goes_on(extent) {
                 break;
             }
             let complete = (extent.sequence, extent.end) <= (durable.sequence, durable.position);
-            if extent.sealed && complete {
+            if extent.sealed && complete && !extent.seal_recorded {
                 extent.seal_recorded = true;
                 untimed.extend(extent.untimed());
                 records.push(MapRecord::Sealed {
@@ -209,7 +219,7 @@ impl Store {
         }
     }
 
-    fn record_untimed(&mut self, untimed: impl IntoIterator<Item = (u64, i64)>) {
+    pub(super) fn record_untimed(&mut self, untimed: impl IntoIterator<Item = (u64, i64)>) {
         for (incarnation, appended_ms) in untimed {
             self.record(&MapRecord::Untimed { incarnation, appended_ms });
         }

@@ -1,13 +1,58 @@
-//! What a log knows of leaders' epochs, and of what is committed. Answered in memory.
+//! What replication asks of a log: frames of other replicas, where epochs end, what is committed.
 
+use highwater_protocol::batch::BatchHeader;
 use highwater_protocol::ids::{LeaderEpoch, LogIndex};
+use highwater_runtime::plane::Disk;
 
 use super::Store;
-use crate::api::Slot;
+use crate::api::{AppendError, Payload, Slot};
 use crate::epochs::EpochEnd;
 use crate::expect::LogPoint;
+use crate::partition::Partition;
+use crate::placement::FramePlacement;
+use crate::replica::{ReplicateError, Replicated, ReplicatedFrame};
 
 impl Store {
+    /// Appends a frame of another replica's log: its epoch, index and offset are the leader's, and its batch is kept as it is. The frame's header
+    /// is made anew, for its place here. Idempotent: a frame that the log has is recognised by its index and epoch.
+    ///
+    /// The caller has checked the batch.
+    pub fn append_replicated(
+        &mut self,
+        _disk: &mut dyn Disk,
+        slot: Slot,
+        frame: ReplicatedFrame<'_>,
+        wall_ms: i64,
+    ) -> Result<Replicated, ReplicateError> {
+        let partition = self.partition(slot).ok_or(AppendError::Deleted)?;
+        self.check_phase(partition)?;
+        if let Some(outcome) = compare(partition, &frame) {
+            return outcome;
+        }
+        let ReplicatedFrame { epoch, offset, batch, .. } = frame;
+        self.check_stall(partition)?;
+        let Some(payload) = batch else {
+            self.check_backlog(partition, 0)?;
+            self.ensure_room(slot, 0, FramePlacement::Packed, epoch, wall_ms)?;
+            self.append_with(slot, wall_ms, |partition, context| partition.push_epoch_start(context, epoch));
+            return Ok(Replicated::Appended);
+        };
+        let bytes = payload.batch();
+        let header = *BatchHeader::parse(bytes).expect("the caller has checked the batch");
+        assert!(header.batch_bytes() == bytes.len(), "the caller has checked the batch's length");
+        if (header.base_offset.get(), header.leader_epoch.get()) != (offset.0, epoch.0) {
+            return Err(ReplicateError::Mismatch { what: "batch" });
+        }
+        self.check_backlog(partition, bytes.len())?;
+        let placement = payload.placement();
+        self.ensure_room(slot, bytes.len(), placement, epoch, wall_ms)?;
+        self.append_with(slot, wall_ms, |partition, context| match payload {
+            Payload::Small(bytes) => partition.push_small(context, bytes, &header, epoch),
+            Payload::Bulk { pages, .. } => partition.push_bulk(context, pages, &header, epoch),
+        });
+        Ok(Replicated::Appended)
+    }
+
     /// Where an epoch ends in this log.
     pub fn epoch_end(&self, slot: Slot, epoch: LeaderEpoch) -> EpochEnd {
         let unknown = EpochEnd { epoch, end: None };
@@ -27,8 +72,40 @@ impl Store {
     pub fn note_commit(&mut self, slot: Slot, commit: LogPoint) {
         let Some(partition) = self.partition_mut(slot) else { return };
         if commit.index > partition.commit.index && commit.index <= partition.append_index {
+            let cut = partition.cut.as_ref().and_then(|cut| cut.truncates_at());
+            assert!(cut.is_none_or(|index| commit.index <= index), "what is being cut off is not committed");
             assert!(commit.offset >= partition.commit.offset, "offsets do not fall along a log");
             partition.commit = commit;
         }
     }
+}
+
+/// Compares a frame of another replica with the log. `None`: it is the next one.
+///
+/// | its index | the log there | answer |
+/// |---|---|---|
+/// | in front of what the log remembers | – | there already: only what is committed is forgotten |
+/// | below the end | the same epoch | there already |
+/// | below the end | another epoch | conflict |
+/// | the end | – | the next one, unless its epoch or its offset does not follow |
+/// | above the end | – | ahead |
+fn compare(partition: &Partition, frame: &ReplicatedFrame<'_>) -> Option<Result<Replicated, ReplicateError>> {
+    let end = partition.append_point();
+    if frame.index < end.index {
+        let known = partition.epochs.of(frame.index);
+        let is_there =
+            known.is_none_or(|epoch| epoch == frame.epoch) || frame.index < partition.first_index();
+        return Some(if is_there {
+            Ok(Replicated::AlreadyThere)
+        } else {
+            Err(ReplicateError::Conflict { index: frame.index })
+        });
+    }
+    if frame.index > end.index {
+        return Some(Err(ReplicateError::Ahead { end: end.index }));
+    }
+    if let Some(last) = partition.epochs.last().filter(|last| *last > frame.epoch) {
+        return Some(Err(ReplicateError::EpochFalls { epoch: frame.epoch, last }));
+    }
+    (frame.offset != end.offset).then_some(Err(ReplicateError::Mismatch { what: "offset" }))
 }

@@ -24,7 +24,7 @@ impl Store {
         offset: Offset,
     ) -> Result<(), LogStartError> {
         let partition = self.partition_mut(slot).ok_or(LogStartError::Deleted)?;
-        let durable_end = partition.durable.offset;
+        let durable_end = partition.durable.offset.min(partition.commit_point().offset);
         if offset > durable_end {
             return Err(LogStartError::BehindEnd { offset, durable_end });
         }
@@ -148,7 +148,10 @@ impl Store {
     fn free_below_log_start(&mut self, slot: Slot) -> Option<Seq> {
         let partition = self.partition_mut(slot).expect("the caller looked");
         let log_start = partition.log_start;
-        let is_below = |extent: &&Extent| extent.seal_recorded && extent.end_offset <= log_start;
+        let committed = partition.commit_point().index;
+        let is_below = |extent: &&Extent| {
+            extent.seal_recorded && extent.end_offset <= log_start && extent.end_index <= committed
+        };
         let mut count = partition.extents.iter().take_while(is_below).count();
         // The map has to remember where the log goes on, and what producers sent last, without these extents.
         let known = |p: &Partition| p.checkpoint.as_ref().map_or(0, |checkpoint| checkpoint.index);
@@ -195,7 +198,9 @@ fn retention_cut(partition: &Partition, wall_ms: i64) -> Offset {
     let durable_bytes = |extent: &Extent| u64::from(partition.readable_to(extent) - FIRST_POSITION);
     let mut bytes: u64 = partition.extents.iter().map(durable_bytes).sum();
     let mut cut = partition.log_start;
-    for extent in partition.extents.iter().take_while(|extent| extent.seal_recorded) {
+    let committed = partition.commit_point().index;
+    let is_settled = |extent: &&Extent| extent.seal_recorded && extent.end_index <= committed;
+    for extent in partition.extents.iter().take_while(is_settled) {
         let rest = bytes - u64::from(extent.used_bytes());
         let too_large = partition.config.retention_bytes.is_some_and(|max| rest >= max);
         if !too_large && !is_expired(partition, extent, wall_ms) {

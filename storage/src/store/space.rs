@@ -144,6 +144,9 @@ impl Store {
         if partition.faulty || self.check_stall(partition).is_err() {
             return false;
         }
+        if partition.cut.is_some() {
+            return true;
+        }
         match self.check_backlog(partition, batch_bytes) {
             Err(AppendError::Busy) => return true,
             Err(_) => return false,

@@ -1,7 +1,7 @@
 //! One read or search on its way through a partition's extents: where it is, what it needs next, and what it answers.
 
 use bytes::Bytes;
-use highwater_protocol::ids::{ExtentSequence, Incarnation, Offset, Timestamp};
+use highwater_protocol::ids::{ExtentSequence, Incarnation, LogIndex, Offset, Timestamp};
 use highwater_runtime::buf::AlignedBuf;
 
 use crate::api::Slot;
@@ -12,6 +12,7 @@ use crate::limits::HELD_BYTES_PER_BYTE_MAX;
 use crate::lookup::Lookup;
 use crate::partition::Partition;
 use crate::scan_chunk::{ReadGoal, ScanCursor};
+use crate::scan_index::IndexGoal;
 
 #[derive(Debug)]
 pub(super) struct Task {
@@ -60,6 +61,23 @@ pub(super) enum Answer {
     },
     NeedsMemory(usize),
     Record(Offset, Timestamp),
+    /// Frames that were looked for by index.
+    IndexFrames {
+        bytes: Bytes,
+        memory_bytes: usize,
+        next: LogIndex,
+        extent: ExtentRef,
+        position: u32,
+    },
+    /// Where the frame of an index begins, and the largest timestamp in front of it in its extent if that is known.
+    Located {
+        extent: ExtentRef,
+        position: u32,
+        offset: Offset,
+        max_timestamp: Option<i64>,
+    },
+    /// What was looked for by index is lost.
+    Lost,
     End,
     OutOfRange,
     /// What is at an offset is lost, and the next offset that can be read.
@@ -97,6 +115,9 @@ impl Task {
 
     /// Goes to the extent and the nearest known frame in front of what it looks for. An answer, if there is no such extent.
     pub(super) fn locate(&mut self, partition: &Partition) -> Option<Answer> {
+        if let ReadGoal::Index(goal) = self.goal {
+            return self.locate_index(partition, goal);
+        }
         let first = partition.extents.partition_point(|extent| extent.end_offset <= self.cursor.offset);
         self.enter(partition, first)
     }
@@ -113,7 +134,7 @@ impl Task {
                 return Some(self.damaged(offsets.start));
             }
             let is_late_enough = match self.goal {
-                ReadGoal::Frames { .. } => offsets.end > self.cursor.offset,
+                ReadGoal::Frames { .. } | ReadGoal::Index(_) => offsets.end > self.cursor.offset,
                 ReadGoal::Time { at, .. } => {
                     extent.max_timestamp != NO_TIMESTAMP && extent.max_timestamp >= at.0
                 }
@@ -138,7 +159,7 @@ impl Task {
         }
         let mut entry = extent.index.floor_of_offset(self.cursor.offset);
         let later = match self.goal {
-            ReadGoal::Frames { .. } => None,
+            ReadGoal::Frames { .. } | ReadGoal::Index(_) => None,
             ReadGoal::Time { at, .. } => extent.index.floor_of_timestamp(at.0),
             ReadGoal::Latest { log_start } if extent.base_offset < log_start => None,
             ReadGoal::Latest { .. } => {
@@ -153,12 +174,55 @@ impl Task {
             self.cursor.offset =
                 entry.map_or(self.cursor.offset, |entry| self.cursor.offset.max(entry.offset));
         }
+        self.go_to(extent, entry);
+    }
+
+    /// Goes to the frame that it looks for by index. An answer, if that is not here.
+    fn locate_index(&mut self, partition: &Partition, goal: IndexGoal) -> Option<Answer> {
+        let at = partition.extents.partition_point(|extent| extent.end_index <= goal.index);
+        let Some(extent) = partition.extents.get(at).filter(|_| goal.index < partition.durable.index) else {
+            return Some(Answer::End);
+        };
+        if goal.index < extent.base_index {
+            return Some(if at == 0 { Answer::OutOfRange } else { Answer::Lost });
+        }
+        self.go_to(extent, extent.index.floor_of_index(goal.index));
+        None
+    }
+
+    /// Goes on with the extent behind this one, for what it looks for by index.
+    fn next_by_index(&mut self, partition: &Partition, at: usize, goal: IndexGoal) -> Option<Answer> {
+        let extent = &partition.extents[at];
+        let is_last = extent.sequence == partition.durable.sequence;
+        let end = if is_last { partition.durable.index } else { extent.end_index };
+        if goal.index < end && !extent.has_gaps {
+            return Some(Answer::Lost);
+        }
+        let next = partition.extents.get(at + 1).filter(|next| next.sequence <= partition.durable.sequence);
+        let Some(next) = next else { return Some(Answer::End) };
+        self.go_to(next, None);
+        None
+    }
+
+    /// Goes to an entry of an extent, or to its first frame.
+    fn go_to(&mut self, extent: &Extent, entry: Option<Entry>) {
         self.extent = extent.reference();
         self.cursor.position = entry.map_or(FIRST_POSITION, |entry| entry.position);
         self.cursor.max_timestamp = Some(entry.map_or(NO_TIMESTAMP, |entry| entry.max_timestamp_before));
         self.cursor.searching = false;
         self.cursor.found = None;
         self.need = 0;
+    }
+
+    /// Whether it takes frames by index, and does not only look for where they begin.
+    pub(super) fn takes_frames(&self) -> bool {
+        matches!(self.goal, ReadGoal::Index(IndexGoal { take: Some(_), .. }))
+    }
+
+    /// It is at the frame that it looks for by index.
+    pub(super) fn located(&self, offset: Offset) -> Answer {
+        let (position, max_timestamp) = (self.cursor.position, self.cursor.max_timestamp);
+        Answer::Located { extent: self.extent, position, offset, max_timestamp }
     }
 
     /// It is at the end. If it has looked for the latest time, it goes back to the record that has it.
@@ -175,7 +239,14 @@ impl Task {
 
     /// Goes on after the extent of this number. An answer, if there is nothing, or if records are lost between here and there.
     pub(super) fn next_extent(&mut self, partition: &Partition, at: usize) -> Option<Answer> {
+        if let ReadGoal::Index(goal) = self.goal {
+            return self.next_by_index(partition, at, goal);
+        }
         let end = partition.readable_offsets(&partition.extents[at]).end;
+        if partition.extents[at].has_gaps && !self.cursor.searching {
+            // The last records may be missing.
+            self.cursor.offset = self.cursor.offset.max(end);
+        }
         if self.cursor.offset < end {
             // Whatever its last bytes were taken for: this extent held more records.
             let found = self.cursor.found.map(|(found, _)| found);
@@ -189,7 +260,7 @@ impl Task {
         let at = self.cursor.offset;
         let resume_at = match self.goal {
             ReadGoal::Frames { up_to, .. } => resume_at.min(up_to),
-            ReadGoal::Time { .. } | ReadGoal::Latest { .. } => resume_at,
+            ReadGoal::Time { .. } | ReadGoal::Latest { .. } | ReadGoal::Index(_) => resume_at,
         };
         assert!(resume_at > at, "damage leads forward: from {at} to {resume_at}");
         Answer::Damaged { at, resume_at }
@@ -202,6 +273,9 @@ impl Task {
         if len > least {
             self.cautious = Some((len / 2).next_multiple_of(PAGE_BYTES).max(least).min(len - PAGE_BYTES));
             return None;
+        }
+        if matches!(self.goal, ReadGoal::Index(_)) {
+            return Some(Answer::Lost);
         }
         if let Some(behind) = self.behind {
             return Some(self.damaged(behind));

@@ -1,6 +1,8 @@
 //! Proof 4: bugs are planted, and the proofs must find each of them. A proof that finds none proves nothing.
 //!
 //! `cargo test -p highwater-storage --features mutants --test proof_store mutants`
+//!
+//! Those of replication are found by the model of a replica (`tests/replica_model`) and by extents that were rewritten (`tests/replica.rs`).
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 

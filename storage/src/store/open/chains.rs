@@ -3,12 +3,13 @@
 //! Headers stay where they are when an extent is freed, and when others take its place. Three rules tell what is part of the log, in
 //! this order:
 //!
-//! 1. An extent that was rewritten (its generation is above 0) takes the place of all extents of lower generations that begin in the
+//! 1. An extent whose header says that it was given up is no part of the log.
+//! 2. An extent that was rewritten (its generation is above 0) takes the place of all extents of lower generations that begin in the
 //!    range of indexes that it stands for. It counts from when its header says where it ends, which is written last. Without that it was
 //!    never finished: it counts for nothing, and what it was to replace is all there.
-//! 2. Of extents that were appended to, later incarnations are later extents. One that does not begin in front of every later incarnation's
+//! 3. Of extents that were appended to, later incarnations are later extents. One that does not begin in front of every later incarnation's
 //!    beginning was given up when the log was cut off there.
-//! 3. Along the chain sequences rise.
+//! 4. Along the chain sequences rise.
 
 use highwater_protocol::ids::{ExtentSequence, LogIndex};
 
@@ -16,7 +17,8 @@ use crate::layout::ExtentId;
 use crate::mutants::{Mutant, is_planted};
 
 /// The chain among these extents of one partition, oldest first.
-pub(crate) fn chain_of(extents: Vec<ExtentId>) -> Vec<ExtentId> {
+pub(crate) fn chain_of(mut extents: Vec<ExtentId>) -> Vec<ExtentId> {
+    extents.retain(|id| !id.given_up);
     let (rewritten, appended): (Vec<_>, Vec<_>) = extents.into_iter().partition(|id| id.generation > 0);
     let rewritten = latest_generations(rewritten);
     let is_replaced = |id: &ExtentId| rewritten.iter().any(|by| stands_for(by, id.base_index));
@@ -91,6 +93,7 @@ mod tests {
             base_offset: Offset(base as i64),
             leader_epoch: LeaderEpoch(1),
             has_gaps: false,
+            given_up: false,
             end: None,
             macs: Some(StoreMacs { key: MacKey([3; 16]), since: Incarnation(1) }),
         }
@@ -118,6 +121,8 @@ mod tests {
         // The log was cut off at 15, in the second one, and at 20, where the third one begins.
         assert_eq!(chain(&[plain[0], plain[1], plain[2], appended(12, 3, 15)]), [3, 5, 12]);
         assert_eq!(chain(&[plain[0], plain[1], plain[2], appended(12, 4, 20)]), [3, 5, 12]);
+        let given_up = ExtentId { given_up: true, ..plain[2] };
+        assert_eq!(chain(&[plain[0], plain[1], given_up]), [3, 5]);
         // Only what was behind the one that is gone is found.
         assert_eq!(chain(&[plain[0], plain[2], appended(12, 3, 15)]), [3, 12]);
     }

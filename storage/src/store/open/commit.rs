@@ -33,6 +33,11 @@ impl CommitTracker {
         }
     }
 
+    /// What was committed, as far as the frames say that were noted.
+    pub(super) fn known(&self) -> LogPoint {
+        self.commit
+    }
+
     /// What was committed, in a log that ends here.
     pub(super) fn found(&self, end: LogPoint) -> LogPoint {
         let is_all = end.index <= self.hint || is_planted(Mutant::CommitWhatIsFound);

@@ -128,6 +128,7 @@ impl Store {
             dirty: VecDeque::new(),
             waiting_for_map: Vec::new(),
             stalled: BTreeSet::new(),
+            cuts: VecDeque::new(),
             map_stalled: false,
             touched: Vec::new(),
             orphans,
@@ -199,7 +200,7 @@ impl Store {
         }
         for at in 0..self.partitions.entry_count() {
             let slot = Slot(self.partitions.key_at(at).expect("none was deleted yet"));
-            self.record_seals(slot);
+            self.record_all_seals(slot);
             // What had to be searched gets a checkpoint, with the next ones or when the store is idle, so that it need not be searched again.
             let partition = self.partitions.get_mut(slot.0).expect("it was just made");
             partition.flags.touched = !partition.faulty && partition.tail_state == TailState::Active;

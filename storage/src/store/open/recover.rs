@@ -154,6 +154,12 @@ impl Recovery<'_> {
             damage = damage.or(Some((at, orphan_fault(&orphan))));
         }
         partition.commit = self.commit.found(partition.durable.point());
+        if let Some(first) = partition.extents.front().map(|first| first.start_mark().point())
+            && first.index > partition.commit.index
+        {
+            // What was deleted in front of it had been committed.
+            partition.commit = first;
+        }
         partition.append_index = partition.durable.index;
         partition.append_offset = partition.durable.offset;
         partition.log_start = partition.log_start.min(partition.durable.offset);

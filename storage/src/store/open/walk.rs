@@ -115,14 +115,15 @@ impl Recovery<'_> {
             }
             if let Some(batch) = frame.batch() {
                 let offset = Offset(header.base_offset.get());
-                note_batch(&mut extent, position, offset, batch.header(), limits.index_interval_bytes);
+                let point = LogPoint { index: LogIndex(header.index.get()), offset };
+                note_batch(&mut extent, position, point, batch.header(), limits.index_interval_bytes);
                 let stamp = ProducerStamp::of(batch.header());
                 let timestamp = batch.header().max_timestamp.get();
                 let seen = Appearance { base_offset: offset, timestamp, now_ms: UNKNOWN_MS };
                 if is_planted(Mutant::DedupForgets) {
                     return;
                 }
-                producers.note(&stamp, seen, Offset(i64::MAX), limits.producers_max);
+                producers.note(&stamp, seen, commit.known().offset, limits.producers_max);
             }
         };
         let mut bytes = SlabBytes { disk: self.disk, file, at: entry.at };
@@ -318,7 +319,7 @@ pub(super) fn mark_of(checkpoint: &CheckpointEntry) -> Mark {
     }
 }
 
-fn note_batch(extent: &mut Extent, position: u32, offset: Offset, batch: &BatchHeader, interval_bytes: u32) {
-    extent.note_index(position, offset, interval_bytes);
+fn note_batch(extent: &mut Extent, position: u32, point: LogPoint, batch: &BatchHeader, interval_bytes: u32) {
+    extent.note_index(position, point, interval_bytes);
     extent.note_times(batch.max_timestamp.get(), APPENDED_UNKNOWN);
 }

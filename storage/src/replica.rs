@@ -1,0 +1,144 @@
+//! What replication asks of a store, and what it is answered: values without behaviour.
+
+use bytes::Bytes;
+use highwater_protocol::ids::{LeaderEpoch, LogIndex, Offset};
+
+use crate::api::{AppendError, CursorHint, Payload, ReadId};
+
+/// A place from which to read by index. Going on from the cursor that a read returned needs no search.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct IndexCursor {
+    pub(crate) index: LogIndex,
+    pub(crate) hint: Option<CursorHint>,
+}
+
+impl IndexCursor {
+    /// In front of the frame with this index.
+    pub const fn at(index: LogIndex) -> Self {
+        Self { index, hint: None }
+    }
+
+    /// The next index this cursor reads.
+    pub const fn index(&self) -> LogIndex {
+        self.index
+    }
+}
+
+/// What a read by index found.
+#[derive(Clone, Debug)]
+pub enum IndexRead {
+    /// At least one frame: whole frames as they rest, of every kind, from the index on.
+    Frames {
+        /// The frames.
+        bytes: Bytes,
+        /// Bytes of memory that they keep from being freed.
+        memory_bytes: usize,
+        /// Where to go on.
+        next: IndexCursor,
+    },
+    /// Every frame below the end that was given has been read. Also the answer to reads whose partition was deleted.
+    AtEnd,
+    /// The index is before the first frame that is here, or behind the last.
+    OutOfRange {
+        /// Index of the first frame.
+        first: LogIndex,
+        /// Every frame with a lower index is durable.
+        end: LogIndex,
+    },
+    /// The frame at this index is lost, cannot be read, or fails its checksum.
+    Damaged,
+    /// The frame at this index takes more memory than the read was allowed: try again with so many bytes of it.
+    NeedsMemory(usize),
+}
+
+/// Answer to [`Store::read_from_index`](crate::Store::read_from_index).
+#[derive(Clone, Debug)]
+pub enum IndexReadOutcome {
+    /// From memory.
+    Ready(IndexRead),
+    /// From disk: [`StoreEvent::ReadByIndex`](crate::StoreEvent::ReadByIndex) will bring it.
+    Pending(ReadId),
+}
+
+/// A frame of another replica's log, for [`Store::append_replicated`](crate::Store::append_replicated).
+#[derive(Debug)]
+pub struct ReplicatedFrame<'a> {
+    /// Its index.
+    pub index: LogIndex,
+    /// Epoch of the leader that appended it.
+    pub epoch: LeaderEpoch,
+    /// Offset of its first record; of an epoch start, of the next record.
+    pub offset: Offset,
+    /// Its batch, with offset and epoch stamped. `None`: it is an epoch start.
+    pub batch: Option<Payload<'a>>,
+}
+
+/// What became of a frame of another replica.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Replicated {
+    /// It was appended. Durable once [`StoreEvent::Durable`](crate::StoreEvent::Durable) names a higher index.
+    Appended,
+    /// The log has it already.
+    AlreadyThere,
+}
+
+/// Why a frame of another replica was not appended. Nothing has changed then.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ReplicateError {
+    /// The log has a frame of another epoch at this index. Truncate it there first.
+    #[error("the log has a frame of another epoch at index {index}")]
+    Conflict {
+        /// The index.
+        index: LogIndex,
+    },
+    /// Frames are missing in front of it.
+    #[error("the log ends at index {end}, in front of this frame")]
+    Ahead {
+        /// The next index that would be taken.
+        end: LogIndex,
+    },
+    /// Its epoch is below that of the frame in front of it.
+    #[error("epoch {epoch} is below epoch {last} of the frame in front")]
+    EpochFalls {
+        /// Its epoch.
+        epoch: LeaderEpoch,
+        /// Epoch of the last frame.
+        last: LeaderEpoch,
+    },
+    /// Its offset, or what its batch says, does not follow from the frame in front of it.
+    #[error("its {what} differs from what follows the frame in front")]
+    Mismatch {
+        /// What differs.
+        what: &'static str,
+    },
+    /// It cannot be appended now.
+    #[error(transparent)]
+    Refused(#[from] AppendError),
+}
+
+/// Why a log is not cut off.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum CutError {
+    /// What is committed is never cut off.
+    #[error("index {index} is below the commit index {commit}")]
+    BelowCommit {
+        /// What was asked.
+        index: LogIndex,
+        /// Every frame with a lower index is committed.
+        commit: LogIndex,
+    },
+    /// A part of the log is being cut off already.
+    #[error("a part of the log is being cut off already")]
+    Busy,
+    /// The partition was stopped because part of its log is damaged.
+    #[error("the partition is stopped: part of its log is damaged")]
+    Faulty,
+    /// Where the log should end it cannot be read.
+    #[error("the log cannot be read where it should end")]
+    Damaged,
+    /// The partition was deleted.
+    #[error("the partition was deleted")]
+    Deleted,
+}

@@ -1,0 +1,336 @@
+//! Cutting logs: the end of a replica's log is truncated, or all of it is given up.
+//!
+//! A follower whose log differs from its leader's truncates what the leader does not have, and one that has fallen behind the start of its
+//! leader's log begins again in the middle. Nothing that is committed is ever cut off.
+//!
+//! A cut is taken in steps, each of which begins when the one before is durable:
+//!
+//! 1. Everything that was appended becomes durable, so that no write is on its way to what is cut off. Appends are refused meanwhile.
+//! 2. The frame at which the log is to end is found, in memory or on disk.
+//! 3. The headers of the extents that are cut off as a whole are written again and say that these are given up. Without that, an extent that
+//!    outlives the one in front of it could pass for the rest of a log whose start was deleted, should the map be lost.
+//! 4. The map is told. Their space is free once it knows durably. The log goes on in another extent: what is cut off in the middle of one
+//!    stays behind its new end, and no position holds two frames in one incarnation.
+//!
+//! The cut is not durable when the owner is told of it, and need not be: nothing that follows is durable before it is. A crash before that brings the
+//! suffix back. That is as if the leader's message had not arrived: the suffix is not committed, and the next leader cuts it off again.
+
+use highwater_protocol::ids::{Incarnation, LogIndex};
+use highwater_runtime::buf::AlignedBuf;
+use highwater_runtime::plane::Disk;
+
+use super::Store;
+use super::task::{Answer, Driven, Task};
+use crate::api::{ReadId, Slot, StoreEvent};
+use crate::config::CommitRule;
+use crate::epochs::{EpochStart, Epochs};
+use crate::expect::{LogPoint, Mark};
+use crate::extent::{Extent, ExtentRef, NO_TIMESTAMP};
+use crate::layout::{EXTENT_HEADER_BYTES, ExtentId};
+use crate::limits::CUTS_PER_TURN_MAX;
+use crate::map::{MapRecord, PartitionKey};
+use crate::mutants::{Mutant, is_planted};
+use crate::partition::{Partition, Piece, TailState};
+use crate::producers::Producers;
+use crate::replica::CutError;
+use crate::scan_chunk::ReadGoal;
+use crate::scan_index::IndexGoal;
+
+/// A cut on its way.
+#[derive(Debug)]
+pub(crate) struct Cut {
+    goal: CutGoal,
+    step: CutStep,
+}
+
+#[derive(Debug)]
+enum CutGoal {
+    /// The log ends in front of this index.
+    Truncate(LogIndex),
+    /// The log begins here, without frames.
+    StartAt(LogPoint, Epochs),
+}
+
+#[derive(Clone, Copy, Debug)]
+enum CutStep {
+    /// Waits until everything that was appended is durable.
+    Settling,
+    /// Waits for the frame at which the log is to end.
+    Locating(ReadId),
+    /// The log is to end here, in the extent that the mark names. Waits until the headers of those behind it say that they are given up.
+    GivingUp(Mark, i64),
+}
+
+impl Cut {
+    /// The index in front of which the log will end.
+    pub(crate) fn truncates_at(&self) -> Option<LogIndex> {
+        match self.goal {
+            CutGoal::Truncate(index) => Some(index),
+            CutGoal::StartAt(..) => None,
+        }
+    }
+}
+
+impl Store {
+    /// Truncates a log: the frames from this index on are gone. [`StoreEvent::Truncated`] tells when; appends are refused as
+    /// [`Busy`](crate::AppendError::Busy) until then.
+    pub fn truncate_suffix(
+        &mut self,
+        disk: &mut dyn Disk,
+        slot: Slot,
+        index: LogIndex,
+    ) -> Result<(), CutError> {
+        self.check_cut(slot, index)?;
+        let end = self.partition(slot).expect("it was there").append_point();
+        if index >= end.index {
+            self.push_event(StoreEvent::Truncated { slot, end: Ok(end) });
+            return Ok(());
+        }
+        self.begin_cut(disk, slot, CutGoal::Truncate(index));
+        Ok(())
+    }
+
+    /// Gives a log up and begins it again, without frames, in the middle: everything in front of `start` is committed, and deleted here.
+    /// `epochs` are those of the frames in front. [`StoreEvent::Started`] tells when; appends are refused until then.
+    pub fn start_at(
+        &mut self,
+        disk: &mut dyn Disk,
+        slot: Slot,
+        start: LogPoint,
+        epochs: Vec<EpochStart>,
+    ) -> Result<(), CutError> {
+        self.check_cut(slot, start.index)?;
+        assert!(
+            epochs.iter().all(|epoch| epoch.index < start.index),
+            "epochs of frames in front of the start"
+        );
+        self.begin_cut(disk, slot, CutGoal::StartAt(start, epochs.into_iter().collect()));
+        Ok(())
+    }
+
+    /// Whether a log may be cut off at this index.
+    fn check_cut(&self, slot: Slot, index: LogIndex) -> Result<(), CutError> {
+        let partition = self.partition(slot).ok_or(CutError::Deleted)?;
+        if partition.faulty {
+            return Err(CutError::Faulty);
+        }
+        if partition.cut.is_some() {
+            return Err(CutError::Busy);
+        }
+        // With one replica everything that was appended is committed once it is durable.
+        let commit = match partition.config.commit {
+            CommitRule::OwnDisk => partition.append_index,
+            CommitRule::Quorum => partition.commit.index,
+        };
+        if index < commit && !is_planted(Mutant::TruncateBelowCommit) {
+            return Err(CutError::BelowCommit { index, commit });
+        }
+        Ok(())
+    }
+
+    fn begin_cut(&mut self, disk: &mut dyn Disk, slot: Slot, goal: CutGoal) {
+        let partition = self.partition_mut(slot).expect("the caller looked");
+        partition.cut = Some(Box::new(Cut { goal, step: CutStep::Settling }));
+        self.cuts.push_back(slot);
+        self.go_on_cutting(disk);
+    }
+
+    /// Takes the next steps of cuts that can go on. Called at the end of each turn.
+    pub(super) fn go_on_cutting(&mut self, disk: &mut dyn Disk) {
+        for _ in 0..self.cuts.len().min(CUTS_PER_TURN_MAX) {
+            let slot = self.cuts.pop_front().expect("as many as were counted");
+            self.go_on_with_cut(disk, slot);
+            if self.partition(slot).is_some_and(|partition| partition.cut.is_some()) {
+                self.cuts.push_back(slot);
+            }
+        }
+    }
+
+    fn go_on_with_cut(&mut self, disk: &mut dyn Disk, slot: Slot) {
+        let Some(partition) = self.partition(slot).filter(|partition| partition.is_settled()) else { return };
+        let Some(cut) = &partition.cut else { return };
+        match (cut.step, &cut.goal) {
+            (CutStep::Locating(_), _) => {}
+            (CutStep::GivingUp(end, max_timestamp), _) => self.finish_cut(slot, end, max_timestamp),
+            (CutStep::Settling, CutGoal::StartAt(start, _)) => {
+                let end = nowhere(partition, *start);
+                self.give_up_behind(slot, end, 0);
+            }
+            (CutStep::Settling, CutGoal::Truncate(index)) => {
+                let index = *index;
+                match place_of(partition, index) {
+                    Some((end, max_timestamp)) => self.give_up_behind(slot, end, max_timestamp),
+                    None => self.locate_cut(disk, slot, index),
+                }
+            }
+        }
+    }
+
+    /// Looks for the frame at which the log is to end.
+    fn locate_cut(&mut self, disk: &mut dyn Disk, slot: Slot, index: LogIndex) {
+        let id = self.next_read_id();
+        let partition = self.partition_mut(slot).expect("the caller looked");
+        let goal = ReadGoal::Index(IndexGoal { index, take: None });
+        let mut task = Task::new(slot, goal, partition.log_start);
+        if let Some(cut) = &mut partition.cut {
+            cut.step = CutStep::Locating(id);
+        }
+        let known = task.locate(partition);
+        let answer = match known {
+            Some(answer) => answer,
+            None => match self.drive(disk, id, task, &mut highwater_protocol::batch::Work::MAX.clone()) {
+                Driven::Done(answer) => answer,
+                Driven::Reading => return,
+                Driven::Paused(_) => unreachable!("a cut is not limited in its work"),
+            },
+        };
+        self.on_located(slot, id, &answer);
+    }
+
+    /// The frame at which a log is to end was found, or cannot be.
+    pub(super) fn on_located(&mut self, slot: Slot, id: ReadId, answer: &Answer) {
+        let Some(partition) = self.partition_mut(slot) else { return };
+        let Some(Cut { goal: CutGoal::Truncate(index), step: CutStep::Locating(waits_for) }) =
+            partition.cut.as_deref()
+        else {
+            return;
+        };
+        assert!(*waits_for == id, "one frame is looked for at a time");
+        let index = *index;
+        let Answer::Located { extent, position, offset, max_timestamp } = *answer else {
+            partition.cut = None;
+            return self.push_event(StoreEvent::Truncated { slot, end: Err(CutError::Damaged) });
+        };
+        // Behind damaged padding that is not known. What the extent knew is late enough.
+        let known = partition.extent(extent).map_or(NO_TIMESTAMP, |extent| extent.max_timestamp);
+        let ExtentRef { sequence, incarnation } = extent;
+        let end = Mark { sequence, incarnation, position, index, offset };
+        self.give_up_behind(slot, end, max_timestamp.unwrap_or(known));
+    }
+
+    /// Writes into the headers of the extents behind a mark that they are given up, and waits for that.
+    fn give_up_behind(&mut self, slot: Slot, end: Mark, max_timestamp: i64) {
+        let (cluster, store, macs) = (self.config.cluster, self.config.store, self.macs);
+        let partition = self.partition_mut(slot).expect("the caller looked");
+        if end.offset < partition.log_start {
+            // What was deleted had been committed, also if nobody remembers that.
+            let (index, commit) = (end.index, partition.commit.index.max(end.index.next()));
+            partition.cut = None;
+            let end = Err(CutError::BelowCommit { index, commit });
+            return self.push_event(StoreEvent::Truncated { slot, end });
+        }
+        if let Some(cut) = &mut partition.cut {
+            cut.step = CutStep::GivingUp(end, max_timestamp);
+        }
+        let kept = partition.extents_up_to(end);
+        for extent in partition.extents.range(kept..).filter(|extent| extent.header_written) {
+            let Some(id) = extent.id(cluster, store, partition.tp, &macs) else { continue };
+            let mut page = AlignedBuf::new(EXTENT_HEADER_BYTES);
+            page.copy_from_slice(&ExtentId { given_up: true, ..id }.to_block());
+            partition.queue.push_back(Piece {
+                extent: extent.reference(),
+                from: 0,
+                data: page.freeze(),
+                end: partition.durable,
+                frame_bytes: 0,
+            });
+        }
+        if partition.queue.is_empty() {
+            self.finish_cut(slot, end, max_timestamp);
+        } else if !std::mem::replace(&mut partition.flags.dirty, true) {
+            self.dirty.push_back(slot);
+        }
+    }
+
+    /// Nothing of what is cut off can pass for part of a log any more: tells the map.
+    fn finish_cut(&mut self, slot: Slot, end: Mark, max_timestamp: i64) {
+        let partition = self.partitions.get_mut(slot.0).expect("the caller looked");
+        let cut = partition.cut.take().expect("the caller looked");
+        let dropped = partition.cut_off(end, max_timestamp);
+        self.budget.drop_all(&mut partition.chunks);
+        let key = PartitionKey::from(partition.tp);
+        let untimed = partition.extents.back().and_then(Extent::untimed);
+        if let CutGoal::StartAt(start, epochs) = cut.goal {
+            partition.log_start = start.offset;
+            partition.commit = start;
+            partition.last_epoch = epochs.last();
+            partition.epochs = epochs;
+            partition.producers = Producers::default();
+            let checkpoint = partition.durable_checkpoint().expect("everything is durable");
+            partition.checkpoint = Some(Box::new(checkpoint.clone()));
+            let seq = self.record(&MapRecord::StartedAt { key, checkpoint });
+            self.free_all(seq, &dropped);
+            self.push_event(StoreEvent::Started { slot });
+        } else {
+            let checkpoint = partition.durable_checkpoint().expect("everything is durable");
+            partition.checkpoint = Some(Box::new(checkpoint.clone()));
+            let incarnations = dropped.iter().map(|extent| extent.incarnation.0).collect();
+            self.record_untimed(untimed);
+            let seq = self.record(&MapRecord::Truncated { key, incarnations, checkpoint });
+            self.free_all(seq, &dropped);
+            self.push_event(StoreEvent::Truncated { slot, end: Ok(end.point()) });
+        }
+        self.count_producers(slot);
+        let partition = self.partitions.get_mut(slot.0).expect("as above");
+        if !std::mem::replace(&mut partition.flags.touched, true) {
+            self.touched.push(slot);
+        }
+    }
+
+    fn free_all(&mut self, seq: crate::state_log::Seq, extents: &[Extent]) {
+        for extent in extents {
+            if let Some(place) = extent.place {
+                self.free_when_durable(seq, place, extent.log2_bytes);
+            }
+        }
+    }
+}
+
+impl Partition {
+    /// How many extents are left when the log ends at a mark.
+    fn extents_up_to(&self, end: Mark) -> usize {
+        let kept = self.extents.partition_point(|extent| extent.sequence <= end.sequence);
+        // A mark that lies in no extent is in front of all.
+        if end.position == 0 { 0 } else { kept }
+    }
+
+    /// The log ends here. Gives the extents that are not part of it any more.
+    fn cut_off(&mut self, end: Mark, max_timestamp: i64) -> Vec<Extent> {
+        assert!(self.is_settled(), "no write is on its way");
+        let kept = self.extents_up_to(end);
+        let dropped = self.extents.drain(kept..).collect();
+        if let Some(last) = self.extents.back_mut() {
+            last.cut_off(end, max_timestamp);
+        }
+        self.tail = None;
+        self.append_index = end.index;
+        self.append_offset = end.offset;
+        self.durable = end;
+        self.epochs.truncate(end.index);
+        self.last_epoch = self.epochs.last();
+        self.producers.truncate(end.offset);
+        self.tail_state = TailState::Active;
+        dropped
+    }
+}
+
+/// Where a log ends in front of this index, and the largest timestamp of the last extent then, if that is known without looking at frames.
+fn place_of(partition: &Partition, index: LogIndex) -> Option<(Mark, i64)> {
+    let kept = partition.extents.partition_point(|extent| extent.base_index < index);
+    match kept.checked_sub(1).map(|at| &partition.extents[at]) {
+        Some(last) if last.end_index == index => Some((last.end_mark(), last.max_timestamp)),
+        Some(_) => None,
+        None => {
+            let first = partition.extents.front();
+            let offset = first.map_or(partition.append_offset, |extent| extent.base_offset);
+            Some((nowhere(partition, LogPoint { index, offset }), 0))
+        }
+    }
+}
+
+/// A mark that lies in no extent: the next one begins there.
+fn nowhere(partition: &Partition, point: LogPoint) -> Mark {
+    let sequence = partition.extents.back().map_or(partition.durable.sequence, |last| last.sequence);
+    let sequence = sequence.max(partition.durable.sequence);
+    Mark { sequence, incarnation: Incarnation(0), position: 0, index: point.index, offset: point.offset }
+}

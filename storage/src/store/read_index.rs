@@ -1,0 +1,94 @@
+//! Reading by index: what another replica lacks.
+
+use highwater_protocol::batch::Work;
+use highwater_protocol::ids::LogIndex;
+use highwater_runtime::plane::Disk;
+
+use super::Store;
+use super::task::{Answer, Driven, Task};
+use crate::api::{CursorHint, ReadId, ReadLimits, Slot, StoreEvent};
+use crate::replica::{IndexCursor, IndexRead, IndexReadOutcome};
+use crate::scan_chunk::ReadGoal;
+use crate::scan_index::{IndexGoal, Take};
+
+impl Store {
+    /// Reads durable frames of every kind from an index on, below `up_to`: at least one, then while `limits` allow.
+    pub fn read_from_index(
+        &mut self,
+        disk: &mut dyn Disk,
+        slot: Slot,
+        cursor: IndexCursor,
+        limits: ReadLimits,
+        up_to: LogIndex,
+    ) -> IndexReadOutcome {
+        let Some(partition) = self.partition(slot) else { return IndexReadOutcome::Ready(IndexRead::AtEnd) };
+        let (first, end) = (partition.first_index(), partition.durable.index);
+        if cursor.index < first || cursor.index > partition.append_index {
+            return IndexReadOutcome::Ready(IndexRead::OutOfRange { first, end });
+        }
+        let up_to = up_to.min(end);
+        if cursor.index >= up_to {
+            return IndexReadOutcome::Ready(IndexRead::AtEnd);
+        }
+        let take = Take { max_bytes: limits.bytes_max.min(limits.memory_bytes_max), up_to };
+        let goal = ReadGoal::Index(IndexGoal { index: cursor.index, take: Some(take) });
+        let mut task =
+            Task { memory_bytes_max: limits.memory_bytes_max, ..Task::new(slot, goal, partition.log_start) };
+        if let Some(hint) = cursor.hint
+            && partition.extent(hint.extent).is_some()
+        {
+            task.extent = hint.extent;
+            task.cursor.position = hint.position;
+        } else if let Some(answer) = task.locate(partition) {
+            return IndexReadOutcome::Ready(self.index_result(slot, answer));
+        }
+        let id = self.next_read_id();
+        match self.drive(disk, id, task, &mut Work::MAX.clone()) {
+            Driven::Done(answer) => IndexReadOutcome::Ready(self.index_result(slot, answer)),
+            Driven::Reading => IndexReadOutcome::Pending(id),
+            Driven::Paused(_) => unreachable!("a read is not limited in its work"),
+        }
+    }
+
+    fn index_result(&self, slot: Slot, answer: Answer) -> IndexRead {
+        match answer {
+            Answer::IndexFrames { bytes, memory_bytes, next, extent, position } => IndexRead::Frames {
+                bytes,
+                memory_bytes,
+                next: IndexCursor {
+                    index: next,
+                    hint: Some(CursorHint { extent, position, frame_bytes: 0 }),
+                },
+            },
+            Answer::NeedsMemory(bytes) => IndexRead::NeedsMemory(bytes),
+            Answer::OutOfRange => match self.partition(slot) {
+                Some(p) => IndexRead::OutOfRange { first: p.first_index(), end: p.durable.index },
+                None => IndexRead::AtEnd,
+            },
+            Answer::Lost | Answer::Damaged { .. } => IndexRead::Damaged,
+            Answer::End | Answer::Deleted => IndexRead::AtEnd,
+            Answer::Frames { .. } | Answer::Record(..) | Answer::Located { .. } => {
+                unreachable!("a read by index looks for frames by index")
+            }
+        }
+    }
+
+    /// A disk read of a task that goes by index is done: it goes on, or has this answer.
+    pub(super) fn drive_index(&mut self, disk: &mut dyn Disk, id: ReadId, task: Task, known: Option<Answer>) {
+        let (slot, is_read) = (task.slot, task.takes_frames());
+        let answer = match known {
+            Some(answer) => answer,
+            None => match self.drive(disk, id, task, &mut Work::MAX.clone()) {
+                Driven::Done(answer) => answer,
+                Driven::Reading => return,
+                Driven::Paused(_) => unreachable!("a read is not limited in its work"),
+            },
+        };
+        if is_read {
+            let result = self.index_result(slot, answer);
+            self.push_event(StoreEvent::ReadByIndex { id, result });
+        } else {
+            self.on_located(slot, id, &answer);
+        }
+    }
+}

@@ -1,0 +1,144 @@
+//! The log of one replica against a model of it: whatever is appended, replicated, committed, truncated, begun again, crashed and restarted in
+//! whatever order, the log is what the model says, it knows its epochs and producers, and nothing committed is ever cut off.
+
+#[path = "../support/mod.rs"]
+mod support;
+mod world;
+
+use highwater_runtime::sim::CrashPolicy;
+use highwater_storage::DurableForm;
+use proptest::prelude::*;
+
+use world::World;
+
+#[derive(Clone, Debug)]
+enum Op {
+    /// The next frame: as leader, or from another replica.
+    Append {
+        bytes: usize,
+        records: usize,
+        is_bulk: bool,
+        replicated: bool,
+    },
+    /// Another leader, which appends an epoch start or not.
+    NewEpoch {
+        by: i32,
+        start: bool,
+    },
+    /// A frame that is there already, or of another epoch.
+    Again {
+        at: usize,
+        other_epoch: bool,
+    },
+    Commit {
+        up_to: usize,
+    },
+    Truncate {
+        at: usize,
+        wait: bool,
+    },
+    StartAt {
+        ahead: u64,
+    },
+    NewProducerEpoch,
+    LogStart {
+        at: usize,
+    },
+    Read {
+        from: usize,
+        max_bytes: usize,
+    },
+    Turn,
+    Steps(usize),
+    Settle,
+    Tick,
+    Crash(CrashPolicy),
+    Restart,
+}
+
+fn op() -> impl Strategy<Value = Op> {
+    let size = prop_oneof![4 => 1..300usize, 2 => 300..5000usize, 1 => 5000..30_000usize];
+    let policy = prop_oneof![
+        Just(CrashPolicy::LOSE_ALL),
+        Just(CrashPolicy::KEEP_ALL),
+        Just(CrashPolicy::TEAR_ALL),
+        Just(CrashPolicy::MIXED)
+    ];
+    let append = (size, 1..4usize, any::<bool>(), any::<bool>());
+    prop_oneof![
+        30 => append.prop_map(|(bytes, records, is_bulk, replicated)| Op::Append { bytes, records, is_bulk, replicated }),
+        4 => (1..3i32, any::<bool>()).prop_map(|(by, start)| Op::NewEpoch { by, start }),
+        3 => (0..1000usize, any::<bool>()).prop_map(|(at, other_epoch)| Op::Again { at, other_epoch }),
+        6 => (0..1000usize).prop_map(|up_to| Op::Commit { up_to }),
+        6 => (0..1000usize, any::<bool>()).prop_map(|(at, wait)| Op::Truncate { at, wait }),
+        1 => (0..50u64).prop_map(|ahead| Op::StartAt { ahead }),
+        1 => Just(Op::NewProducerEpoch),
+        2 => (0..1000usize).prop_map(|at| Op::LogStart { at }),
+        3 => (0..1000usize, 1..40_000usize).prop_map(|(from, max_bytes)| Op::Read { from, max_bytes }),
+        6 => Just(Op::Turn),
+        6 => (1..8usize).prop_map(Op::Steps),
+        3 => Just(Op::Settle),
+        2 => Just(Op::Tick),
+        3 => policy.prop_map(Op::Crash),
+        1 => Just(Op::Restart),
+    ]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { max_shrink_iters: 2000, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn a_replica_with_durable_writes_does_what_the_model_says(seed in any::<u64>(), ops in prop::collection::vec(op(), 1..150)) {
+        World::new(seed, DurableForm::Dsync).run(&ops);
+    }
+
+    #[test]
+    fn a_replica_with_one_sync_per_round_does_what_the_model_says(seed in any::<u64>(), ops in prop::collection::vec(op(), 1..150)) {
+        World::new(seed, DurableForm::SyncPerRound).run(&ops);
+    }
+}
+
+/// Bugs are planted, and the model must find each of them: `cargo test -p highwater-storage --features mutants --test replica_model`.
+#[cfg(feature = "mutants")]
+mod mutants {
+    use std::panic::{AssertUnwindSafe, catch_unwind};
+
+    use highwater_storage::mutants::{Mutant, plant};
+    use proptest::strategy::ValueTree as _;
+    use proptest::test_runner::TestRunner;
+
+    use super::*;
+
+    /// Runs that may be used up before a bug is found.
+    const RUNS_MAX: u64 = 200;
+
+    fn is_found(mutant: Mutant) {
+        let mut runner = TestRunner::deterministic();
+        let all = prop::collection::vec(op(), 1..150);
+        let mut runs = (0..RUNS_MAX).map(|seed| {
+            let ops = all.new_tree(&mut runner).expect("operations").current();
+            plant(Some(mutant));
+            let run = catch_unwind(AssertUnwindSafe(|| World::new(seed, DurableForm::Dsync).run(&ops)));
+            plant(None);
+            run.is_err()
+        });
+        let found = runs.position(|failed| failed);
+        println!("{mutant:?}: run {found:?}");
+        assert!(found.is_some(), "{mutant:?} was not found in {RUNS_MAX} runs");
+    }
+
+    #[test]
+    fn truncating_below_the_commit_index_is_found() {
+        is_found(Mutant::TruncateBelowCommit);
+    }
+
+    #[test]
+    fn taking_a_suffix_that_came_back_for_committed_is_found() {
+        is_found(Mutant::CommitWhatIsFound);
+    }
+
+    #[test]
+    fn an_epoch_noted_one_frame_too_late_is_found() {
+        is_found(Mutant::EpochIndexOffByOne);
+    }
+}
