@@ -205,6 +205,15 @@ impl Partition {
         self.last_epoch.is_some_and(|epoch| self.epochs.last() != Some(epoch))
     }
 
+    /// Takes another configuration.
+    pub(crate) fn configure(&mut self, config: PartitionConfig) {
+        if (self.config.commit, config.commit) == (CommitRule::OwnDisk, CommitRule::Quorum) {
+            // There were no other replicas until now: what is durable is committed and stays so.
+            self.commit = self.durable.point();
+        }
+        self.config = config;
+    }
+
     /// What is known to be committed.
     pub(crate) fn commit_point(&self) -> LogPoint {
         match self.config.commit {

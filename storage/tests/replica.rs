@@ -200,6 +200,8 @@ fn a_restarted_replica_knows_what_was_committed_from_its_frames_and_from_its_che
     assert_eq!(bed.store.bounds(slot).commit, point(19, 19));
     let alone = bed.store.ensure_partition(tp(0), PartitionConfig::KEEP_ALL);
     assert_eq!(bed.store.bounds(alone).commit, point(20, 20), "a single replica commits what is durable");
+    let slot = replica(&mut bed);
+    assert_eq!(bed.store.bounds(slot).commit, point(20, 20), "and it stays committed when others join it");
 }
 
 #[test]

@@ -134,7 +134,7 @@ impl Store {
     pub fn ensure_partition(&mut self, tp: TopicPartition, config: PartitionConfig) -> Slot {
         if let Some(slot) = self.by_tp.get(&tp) {
             let partition = self.partitions.get_mut(slot.0).expect("a partition with a name is there");
-            partition.config = config;
+            partition.configure(config);
             return *slot;
         }
         assert!(self.partitions.len() < PARTITIONS_PER_STORE_MAX, "too many partitions in one store");
