@@ -1,4 +1,4 @@
-//! Addresses to listen on and to advertise, as the command line and the configuration file give them.
+//! Addresses to listen on and to advertise, parsed from the command line and the configuration file.
 
 use std::str::FromStr;
 
@@ -7,28 +7,28 @@ use highwater_protocol::address::{KAFKA_PORT_DEFAULT, NATIVE_PORT_DEFAULT, with_
 use highwater_protocol::text::counted;
 use serde::Deserialize;
 
-/// Addresses to listen on, at least one.
+/// Addresses to listen on; at least one.
 #[derive(Deserialize, Clone, PartialEq, Eq, Debug)]
 #[serde(try_from = "OneOrMany")]
 pub(crate) struct Listen(pub Vec<HostPort>);
 
-/// Addresses to listen on for Kafka clients; empty: there is no such listener.
+/// Addresses to listen on for Kafka clients. Empty if the listener is disabled.
 #[derive(Deserialize, Clone, PartialEq, Eq, Debug)]
 #[serde(try_from = "OneOrMany")]
 pub(crate) struct KafkaListen(pub Vec<HostPort>);
 
-/// What clients of each listener are told to connect to; none: the address that they have connected to.
+/// Advertised address of each listener. `None` advertises the address that the client connected to.
 #[derive(Deserialize, Clone, PartialEq, Eq, Debug)]
 #[serde(try_from = "OneOrMany")]
 pub(crate) struct Advertise(pub Vec<Option<HostPort>>);
 
-/// What says that there is no listener.
+/// Value that disables a listener.
 const NONE: &str = "none";
 
-/// What says that clients are told the address that they have connected to.
+/// Value that advertises the address that the client connected to.
 const AUTO: &str = "auto";
 
-/// Addresses in a file: one text, with commas if there are several, or a list of texts.
+/// Addresses in a file: a comma-separated string, or a list of strings.
 #[derive(Deserialize, Debug)]
 #[serde(untagged, expecting = "an address such as \"127.0.0.1:9191\" or a list of them")]
 enum OneOrMany {
@@ -37,7 +37,7 @@ enum OneOrMany {
 }
 
 impl OneOrMany {
-    /// As the command line would have it.
+    /// Returns the addresses in the form of the command line.
     fn joined(self) -> String {
         match self {
             Self::One(text) => text,
@@ -46,15 +46,15 @@ impl OneOrMany {
     }
 }
 
-fn read_all<T>(text: &str, read: impl Fn(&str) -> Result<T, String>) -> Result<Vec<T>, String> {
-    text.split(',').map(|part| read(part.trim())).collect()
+fn parse_list<T>(text: &str, parse: impl Fn(&str) -> Result<T, String>) -> Result<Vec<T>, String> {
+    text.split(',').map(|part| parse(part.trim())).collect()
 }
 
 impl FromStr for Listen {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        read_all(text, |part| with_port(part, NATIVE_PORT_DEFAULT)).map(Self)
+        parse_list(text, |part| with_port(part, NATIVE_PORT_DEFAULT)).map(Self)
     }
 }
 
@@ -65,11 +65,11 @@ impl FromStr for KafkaListen {
         if text.trim() == NONE {
             return Ok(Self(Vec::new()));
         }
-        read_all(text, |part| with_port(part, KAFKA_PORT_DEFAULT)).map(Self)
+        parse_list(text, |part| with_port(part, KAFKA_PORT_DEFAULT)).map(Self)
     }
 }
 
-/// An address to listen on, which may leave the port out. The words that stand for no address are not names of hosts.
+/// Parses an address to listen on, with a default port. Rejects `none` and `auto`, which are not host names here.
 fn with_port(text: &str, port: u16) -> Result<HostPort, String> {
     match text {
         NONE | AUTO => Err(format!("`{text}` is not an address to listen on")),
@@ -81,12 +81,12 @@ impl FromStr for Advertise {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        read_all(text, |part| if part == AUTO { Ok(None) } else { part.parse().map(Some) }).map(Self)
+        parse_list(text, |part| if part == AUTO { Ok(None) } else { part.parse().map(Some) }).map(Self)
     }
 }
 
-/// Reads these from the configuration file as from the command line.
-macro_rules! readable_in_a_file {
+/// Implements parsing from the configuration file by that from the command line.
+macro_rules! parse_from_file {
     ($($addresses:ty)*) => {
         $(impl TryFrom<OneOrMany> for $addresses {
             type Error = String;
@@ -98,7 +98,7 @@ macro_rules! readable_in_a_file {
     };
 }
 
-readable_in_a_file!(Listen KafkaListen Advertise);
+parse_from_file!(Listen KafkaListen Advertise);
 
 impl Listen {
     /// As a value of the configuration file.
@@ -131,7 +131,7 @@ fn list(texts: impl Iterator<Item = String>) -> toml::Value {
     toml::Value::Array(texts.map(toml::Value::String).collect())
 }
 
-/// Each address listened on with what is advertised for it. The error says what does not fit; `flag` is the name of the setting.
+/// Pairs each address to listen on with its advertised address. Fails if their numbers differ; `flag` names the setting in the error.
 pub(crate) fn listeners(
     listen: &[HostPort],
     advertise: Option<&Advertise>,
@@ -141,7 +141,7 @@ pub(crate) fn listeners(
     let Some(Advertise(advertised)) = advertise else { return Ok(listeners) };
     if advertised.len() != listeners.len() {
         return Err(format!(
-            "--{flag} has {} for {}: give one for each, in the same order; `{AUTO}` is the address that a client has connected to",
+            "--{flag} has {} for {}: give one for each, in the same order; `{AUTO}` advertises the address that the client connected to",
             counted(advertised.len(), "address"),
             counted(listeners.len(), "listener"),
         ));
@@ -161,17 +161,19 @@ mod tests {
         let listen: Listen = "0.0.0.0:9092,localhost:9093, [::1]:9094".parse().expect("three addresses");
         let advertise: Advertise = "broker.example.com:9092,auto,[2001:db8::1]:9094".parse().expect("three");
         let paired = listeners(&listen.0, Some(&advertise), "kafka-advertise").expect("as many");
-        let told: Vec<_> = paired.iter().map(|l| l.advertised.as_ref().map(ToString::to_string)).collect();
+        let advertised: Vec<_> =
+            paired.iter().map(|l| l.advertised.as_ref().map(ToString::to_string)).collect();
         let some = |text: &str| Some(text.to_owned());
-        assert_eq!(told, [some("broker.example.com:9092"), None, some("[2001:db8::1]:9094")]);
+        assert_eq!(advertised, [some("broker.example.com:9092"), None, some("[2001:db8::1]:9094")]);
         assert!(listeners(&listen.0, None, "x").expect("none given").iter().all(|l| l.advertised.is_none()));
         let too_few: Advertise = "broker.example.com:9092".parse().expect("one");
-        let e = listeners(&listen.0, Some(&too_few), "kafka-advertise").expect_err("which one is it for?");
+        let e = listeners(&listen.0, Some(&too_few), "kafka-advertise")
+            .expect_err("one address for three listeners");
         assert!(e.contains("--kafka-advertise has 1 address for 3 listeners"), "{e}");
     }
 
     #[test]
-    fn an_address_to_listen_on_may_leave_its_port_out() {
+    fn an_address_to_listen_on_may_omit_its_port() {
         let shown =
             |addresses: &[HostPort]| addresses.iter().map(ToString::to_string).collect::<Vec<_>>().join(" ");
         let native: Listen = "127.0.0.1,::1".parse().expect("two addresses");
@@ -181,13 +183,13 @@ mod tests {
     }
 
     #[test]
-    fn a_wrong_address_in_a_list_is_named() {
+    fn the_error_for_an_invalid_address_in_a_list_names_it() {
         for text in ["127.0.0.1:1,a b:1", "127.0.0.1:port", "none,127.0.0.1:1", "auto"] {
             assert!(text.parse::<KafkaListen>().is_err(), "{text}");
         }
         assert!("127.0.0.1:1,".parse::<Listen>().is_err());
         assert!("none".parse::<Listen>().is_err());
-        let e = "x:1,a b:1".parse::<Advertise>().expect_err("no host");
+        let e = "x:1,a b:1".parse::<Advertise>().expect_err("an invalid host");
         assert!(e.contains("\"a b:1\""), "{e}");
     }
 }

@@ -1,5 +1,4 @@
-//! What a broker is started with: flags, then environment, then the configuration file, then defaults; the first that says
-//! something counts.
+//! Settings of a broker. The precedence is: flags, environment, configuration file, defaults.
 
 use std::fmt::{self, Write as _};
 use std::fs;
@@ -18,28 +17,28 @@ use crate::cli::{ADDRESS_DEFAULT, KAFKA_ADDRESS_DEFAULT, StartArgs};
 use crate::failure::Failure;
 use crate::units::ByteSize;
 
-/// Where data goes when nothing says otherwise.
+/// Default data directory.
 pub(crate) const DATA_DIR_DEFAULT: &str = "./highwater-data";
 
-/// What a broker logs when nothing says otherwise.
+/// Default log level of a broker.
 pub(crate) const LOG_LEVEL_DEFAULT: &str = "warn";
 
-/// What a broker takes when nothing says otherwise, for people.
+/// Description of the default of `memory`.
 const MEMORY_DEFAULT: &str = "a quarter of what the process may use, at least 256MiB and at most 8GiB";
 
-/// What clients are told when nothing says otherwise, for people.
+/// Description of the default of `advertise`.
 const ADVERTISE_DEFAULT: &str = "the address that each client has connected to";
 
-/// How writes are made durable.
+/// Method of making writes durable.
 #[derive(ValueEnum, Deserialize, Clone, Copy, PartialEq, Eq, Debug, Default)]
 #[serde(rename_all = "kebab-case")]
 pub(crate) enum Durability {
-    /// Whatever a short measurement at start finds faster on this disk
+    /// The faster of the two on this disk, according to a short measurement at start
     #[default]
     Measure,
     /// Every write is durable by itself (RWF_DSYNC)
     Dsync,
-    /// Many writes, then one sync for all of them
+    /// One sync for several writes
     SyncPerRound,
 }
 
@@ -63,7 +62,7 @@ impl From<Durability> for DurableChoice {
     }
 }
 
-/// Who said a setting.
+/// Source of a setting.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Source {
     /// A flag.
@@ -72,7 +71,7 @@ pub(crate) enum Source {
     Environment,
     /// The configuration file.
     File,
-    /// Nobody.
+    /// The default.
     Default,
 }
 
@@ -87,55 +86,55 @@ impl fmt::Display for Source {
     }
 }
 
-/// A value and who said it.
+/// A value and its source.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) struct Setting<T> {
     /// The value.
     pub value: T,
-    /// Who said it.
+    /// Where the value comes from.
     pub source: Source,
 }
 
-/// The settings in force.
+/// The effective settings.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) struct Settings {
     /// Directory for the broker's data.
     pub data_dir: Setting<PathBuf>,
     /// Addresses to listen on.
     pub listen: Setting<Listen>,
-    /// What clients are told; none: the address that each has connected to.
+    /// Advertised addresses; `None` to advertise the address that each client connected to.
     pub advertise: Setting<Option<Advertise>>,
     /// Addresses to listen on for Kafka clients.
     pub kafka_listen: Setting<KafkaListen>,
-    /// What Kafka clients are told; none: the address that each has connected to.
+    /// Advertised addresses for Kafka clients; `None` to advertise the address that each client connected to.
     pub kafka_advertise: Setting<Option<Advertise>>,
-    /// Create topics that Kafka clients ask for.
+    /// Whether to create missing topics when Kafka clients request them.
     pub auto_create_topics: Setting<bool>,
-    /// Partitions of a topic whose creator does not say how many.
+    /// Number of partitions of topics that are created without a number.
     pub default_partitions: Setting<u32>,
-    /// Cores to use; none: every core the process may use.
+    /// Number of cores; `None` for every core the process may use.
     pub cores: Setting<Option<u16>>,
-    /// Memory for requests and cache; none: a share of what the process may use.
+    /// Memory for requests and cache; `None` for a share of what the process may use.
     pub memory: Setting<Option<ByteSize>>,
-    /// The largest record batch.
+    /// Maximum size of a record batch.
     pub batch_bytes_max: Setting<ByteSize>,
-    /// How writes are made durable.
+    /// Method of making writes durable.
     pub durability: Setting<Durability>,
-    /// What to log.
+    /// Log filter.
     pub log_level: Setting<String>,
-    /// How long an empty group waits for more members.
+    /// How long an empty group waits for more members, in milliseconds.
     pub group_initial_rebalance_delay_ms: Setting<u32>,
-    /// How often members send heartbeats.
+    /// Interval between heartbeats of members, in milliseconds.
     pub group_heartbeat_interval_ms: Setting<u32>,
-    /// How long nothing may be heard from a member.
+    /// Time without a heartbeat after which a member is removed, in milliseconds.
     pub group_session_timeout_ms: Setting<u32>,
-    /// How long offsets are kept that nobody needs.
+    /// How long unused offsets are kept, in minutes.
     pub offsets_retention_minutes: Setting<u32>,
-    /// Listen beyond this machine without encryption.
+    /// Whether to allow listening on external addresses without encryption.
     pub insecure: Setting<bool>,
 }
 
-/// The configuration file. A name that is not here is a mistake worth an error.
+/// The configuration file. Unknown names are errors.
 #[derive(Deserialize, Default, Debug)]
 #[serde(deny_unknown_fields)]
 struct File {
@@ -175,7 +174,7 @@ impl Size {
 }
 
 impl Settings {
-    /// Merges what the command line, environment and file say. `matches` are those of the `start` command.
+    /// Merges command line, environment and file. `matches` are those of the `start` command.
     pub(crate) fn resolve(
         args: &StartArgs,
         log_level: Option<&String>,
@@ -265,7 +264,7 @@ impl Settings {
         Ok(settings)
     }
 
-    /// The native listeners and those for Kafka clients, each with what is advertised for it.
+    /// Returns the native listeners and those for Kafka clients, with their advertised addresses.
     fn listeners(&self) -> Result<(Vec<Listener>, Vec<Listener>), String> {
         let native = listeners(&self.listen.value.0, self.advertise.value.as_ref(), "advertise")?;
         let advertise = self.kafka_advertise.value.as_ref();
@@ -273,11 +272,11 @@ impl Settings {
         Ok((native, kafka))
     }
 
-    /// The same for the engine, which checks what has to do with the machine.
+    /// Converts to the engine's configuration. The engine validates the settings that depend on the machine.
     pub(crate) fn to_broker_config(&self) -> BrokerConfig {
         let mut config = BrokerConfig::default();
         config.data_dir.clone_from(&self.data_dir.value);
-        (config.listen, config.kafka_listen) = self.listeners().expect("checked when they were resolved");
+        (config.listen, config.kafka_listen) = self.listeners().expect("validated by `resolve`");
         config.auto_create_topics = self.auto_create_topics.value;
         config.default_partitions = self.default_partitions.value;
         config.cores = self.cores.value;
@@ -294,7 +293,7 @@ impl Settings {
         config
     }
 
-    /// The settings as a configuration file, with who said each.
+    /// Formats the settings as a configuration file, with the source of each.
     pub(crate) fn to_toml(&self) -> String {
         let mut out = String::new();
         let mut line = |name: &str, value: Option<toml::Value>, source: Source, unset: &str| {
@@ -318,7 +317,7 @@ impl Settings {
         let cores = self.cores.value.map(|n| toml::Value::Integer(n.into()));
         line("cores", cores, self.cores.source, "every core the process may use");
         let memory = self.memory.value.map(|size| text(&size.to_string()));
-        // What that comes to here, unless it is refused, which `start` says.
+        // Show the resulting value. If it is invalid, `start` reports the error.
         let in_force = match highwater_engine::memory_in_force(&self.to_broker_config()) {
             Ok(choice) => format!("{MEMORY_DEFAULT}; here {} {}", ByteSize(choice.bytes), choice.because),
             Err(_) => MEMORY_DEFAULT.to_owned(),

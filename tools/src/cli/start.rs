@@ -1,4 +1,4 @@
-//! The flags of `start`.
+//! Flags of `start`.
 
 use std::path::PathBuf;
 
@@ -8,10 +8,10 @@ use crate::addresses::{Advertise, KafkaListen, Listen};
 use crate::settings::Durability;
 use crate::units::ByteSize;
 
-/// `start`. Every value is optional here: what is not given comes from the configuration file or the defaults.
+/// `start`. All values are optional; missing ones come from the configuration file or the defaults.
 #[derive(Args, Debug, Default)]
 pub(crate) struct StartArgs {
-    /// Directory for the broker's data, made if it is missing [default: ./highwater-data]
+    /// Directory for the broker's data, created if it does not exist [default: ./highwater-data]
     #[arg(long, env = "HIGHWATER_DATA_DIR", value_name = "DIR", hide_env_values = true)]
     pub data_dir: Option<PathBuf>,
 
@@ -45,29 +45,29 @@ pub(crate) struct StartArgs {
     )]
     pub auto_create_topics: Option<bool>,
 
-    /// Partitions of a topic that a Kafka client creates without saying how many [default: 1]
+    /// Number of partitions of topics that Kafka clients create without a number [default: 1]
     #[arg(long, env = "HIGHWATER_DEFAULT_PARTITIONS", value_name = "N", hide_env_values = true)]
     pub default_partitions: Option<u32>,
 
-    /// Number of cores to use, one thread each [default: every core the process may use]
+    /// Number of cores to use, with one thread each [default: every core the process may use]
     #[arg(long, env = "HIGHWATER_CORES", value_name = "N", hide_env_values = true)]
     pub cores: Option<u16>,
 
-    /// Memory for requests and cache, all cores together, such as 2GiB [default: a quarter of what the process
-    /// may use, by its control groups too; at least 256MiB and at most 8GiB]
+    /// Memory for requests and cache of all cores, such as 2GiB [default: a quarter of what the process may use, with
+    /// respect to its control groups; at least 256MiB and at most 8GiB]
     #[arg(long, env = "HIGHWATER_MEMORY", value_name = "SIZE", hide_env_values = true)]
     pub memory: Option<ByteSize>,
 
-    /// Largest record batch that is taken, from 1MiB to 100MiB; a topic's max.message.bytes can only allow less
+    /// Maximum size of a record batch, from 1MiB to 100MiB; a topic's max.message.bytes can only be lower
     /// [default: 16MiB]
     #[arg(long, env = "HIGHWATER_BATCH_BYTES_MAX", value_name = "SIZE", hide_env_values = true)]
     pub batch_bytes_max: Option<ByteSize>,
 
-    /// How writes are made durable [default: measure]
+    /// Method of making writes durable [default: measure]
     #[arg(long, env = "HIGHWATER_DURABILITY", value_name = "FORM", hide_env_values = true)]
     pub durability: Option<Durability>,
 
-    /// Milliseconds that an empty group of Kafka clients waits for more members before it divides the partitions [default: 3000]
+    /// Milliseconds that an empty group of Kafka clients waits for more members before it assigns partitions [default: 3000]
     #[arg(
         long,
         env = "HIGHWATER_GROUP_INITIAL_REBALANCE_DELAY_MS",
@@ -76,7 +76,7 @@ pub(crate) struct StartArgs {
     )]
     pub group_initial_rebalance_delay_ms: Option<u32>,
 
-    /// Milliseconds between two heartbeats of a group's member, of Highwater's clients and of Kafka's with group.protocol=consumer
+    /// Milliseconds between heartbeats of group members: Highwater clients, and Kafka clients with group.protocol=consumer
     /// [default: 5000]
     #[arg(
         long,
@@ -87,7 +87,7 @@ pub(crate) struct StartArgs {
     )]
     pub group_heartbeat_interval_ms: Option<u32>,
 
-    /// Milliseconds without a heartbeat after which such a member's partitions go to others [default: 45000]
+    /// Milliseconds without a heartbeat after which such a member is removed from its group [default: 45000]
     #[arg(
         long,
         env = "HIGHWATER_GROUP_SESSION_TIMEOUT_MS",
@@ -97,7 +97,7 @@ pub(crate) struct StartArgs {
     )]
     pub group_session_timeout_ms: Option<u32>,
 
-    /// Minutes for which offsets of a group are kept that none of its members needs [default: 10080, seven days]
+    /// Minutes for which a group's offsets are kept after its members no longer use them [default: 10080, seven days]
     #[arg(
         long,
         env = "HIGHWATER_OFFSETS_RETENTION_MINUTES",
@@ -107,7 +107,7 @@ pub(crate) struct StartArgs {
     )]
     pub offsets_retention_minutes: Option<u32>,
 
-    /// Allow listening beyond this machine although nothing is encrypted and nobody is authenticated [default: false]
+    /// Allow listening on external addresses, although there is no encryption or authentication [default: false]
     #[arg(
         long,
         env = "HIGHWATER_INSECURE",
@@ -120,11 +120,11 @@ pub(crate) struct StartArgs {
     )]
     pub insecure: Option<bool>,
 
-    /// TOML file with any of these settings, named as the flags are, with `_` for `-`
+    /// TOML file with any of these settings, named like the flags with `_` instead of `-`
     #[arg(long, env = "HIGHWATER_CONFIG", value_name = "FILE", hide_env_values = true)]
     pub config: Option<PathBuf>,
 
-    /// Print the settings in force and where each comes from, as a configuration file, and exit
+    /// Print the effective settings and their sources as a configuration file, and exit
     #[arg(long)]
     pub print_config: bool,
 }
