@@ -26,6 +26,7 @@ mod listen;
 mod locked_memory;
 mod memory;
 mod osfs;
+mod planted;
 mod preflight;
 pub mod slab;
 mod start;

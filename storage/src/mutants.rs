@@ -33,25 +33,4 @@ pub enum Mutant {
     TruncateBelowCommit,
 }
 
-#[cfg(feature = "mutants")]
-thread_local! {
-    static PLANTED: std::cell::Cell<Option<Mutant>> = const { std::cell::Cell::new(None) };
-}
-
-/// Plants a bug in everything that this thread does from now on; `None`: no bug.
-#[cfg(feature = "mutants")]
-pub fn plant(mutant: Option<Mutant>) {
-    PLANTED.set(mutant);
-}
-
-/// Whether this bug is planted.
-#[cfg(feature = "mutants")]
-pub(crate) fn is_planted(mutant: Mutant) -> bool {
-    PLANTED.get() == Some(mutant)
-}
-
-/// Whether this bug is planted: never.
-#[cfg(not(feature = "mutants"))]
-pub(crate) const fn is_planted(_mutant: Mutant) -> bool {
-    false
-}
+highwater_runtime::planted_bugs!(Mutant);
