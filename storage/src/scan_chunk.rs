@@ -71,7 +71,7 @@ pub(crate) struct View<'a> {
 const ASTRAY_BYTES_MAX: u32 = WRITE_BYTES_MAX as u32;
 
 /// What passing a frame costs.
-pub(crate) const FRAME_WORK: Work = 30;
+const FRAME_WORK: Work = 30;
 
 /// Bytes of a frame that are checked for one unit of work.
 const CHECKED_BYTES_PER_WORK: usize = 8;

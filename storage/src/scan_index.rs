@@ -3,13 +3,13 @@
 //! What is looked for by index is looked for by another replica, or to cut the log off: all frames count, and none may be missing. Damage
 //! is the answer, unless it is to padding: then the frame that is looked for lies further behind.
 
-use highwater_protocol::batch::{BATCH_HEADER_BYTES, BatchHeader, Work};
+use highwater_protocol::batch::{BATCH_HEADER_BYTES, BatchHeader};
 use highwater_protocol::frame::{FRAME_ALIGN, FRAME_HEADER_BYTES, Frame, FrameError, FrameHeader, FrameKind};
 use highwater_protocol::ids::{LogIndex, Offset};
 
 use crate::index::Entry;
 use crate::mac::is_believable;
-use crate::scan_chunk::{FRAME_WORK, ScanCursor, Step, View};
+use crate::scan_chunk::{ScanCursor, Step, View};
 
 /// What is looked for by index.
 #[derive(Clone, Copy, Debug)]
@@ -36,19 +36,18 @@ struct Taken {
     next: LogIndex,
 }
 
-/// Looks through `view` from the cursor's position on, and moves the cursor, while there is `work` left. `note` is told of frames passed.
+/// Looks through `view` from the cursor's position on, and moves the cursor. `note` is called for each frame passed.
 pub(crate) fn scan_index(
     goal: &IndexGoal,
     cursor: &mut ScanCursor,
     view: &View<'_>,
     note: &mut dyn FnMut(Entry),
-    work: &mut Work,
 ) -> Step {
     if cursor.searching {
         return search(goal, cursor, view);
     }
     let mut taken: Option<Taken> = None;
-    let step = walk(goal, cursor, view, note, work, &mut taken);
+    let step = walk(goal, cursor, view, note, &mut taken);
     match taken {
         Some(Taken { from, to, next }) => {
             let bytes = view.bytes.slice((from - view.from) as usize..(to - view.from) as usize);
@@ -63,7 +62,6 @@ fn walk(
     cursor: &mut ScanCursor,
     view: &View<'_>,
     note: &mut dyn FnMut(Entry),
-    work: &mut Work,
     taken: &mut Option<Taken>,
 ) -> Step {
     loop {
@@ -71,7 +69,6 @@ fn walk(
         if position >= view.limit {
             return Step::EndOfExtent;
         }
-        *work = work.saturating_sub(FRAME_WORK);
         let bytes = view.at(position);
         let (header, kind) = match view.header(position) {
             Ok(found) => found,

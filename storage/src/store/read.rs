@@ -269,7 +269,7 @@ impl Store {
         task.need = 0;
         task.behind = None;
         let step = match &task.goal {
-            ReadGoal::Index(goal) => scan_index(goal, &mut task.cursor, &view, &mut note, work),
+            ReadGoal::Index(goal) => scan_index(goal, &mut task.cursor, &view, &mut note),
             goal => scan_chunk(goal, &mut task.cursor, &view, &mut note, work),
         };
         match step {
