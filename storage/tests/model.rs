@@ -12,7 +12,7 @@ use highwater_storage::{
     AppendError, Cursor, DurableForm, PartitionConfig, ReadResult, Slot, StoreConfig, StoreEvent,
 };
 use proptest::prelude::*;
-use support::{Bed, batch_of, config, producer, tp};
+use support::{Bed, CRASH_POLICIES, batch_of, config, producer, tp};
 
 const PARTITIONS: u32 = 3;
 
@@ -65,12 +65,7 @@ enum Op {
 fn op() -> impl Strategy<Value = Op> {
     let partition = 0..PARTITIONS;
     let size = prop_oneof![4 => 1..300usize, 2 => 300..5000usize, 1 => 5000..30_000usize];
-    let policy = prop_oneof![
-        Just(CrashPolicy::LOSE_ALL),
-        Just(CrashPolicy::KEEP_ALL),
-        Just(CrashPolicy::TEAR_ALL),
-        Just(CrashPolicy::MIXED)
-    ];
+    let policy = prop::sample::select(&CRASH_POLICIES[..]);
     let append = (partition.clone(), size, 1..5usize, any::<bool>(), prop::bool::weighted(0.1));
     prop_oneof![
         30 => append.prop_map(|(partition, bytes, records, bulk, retry)| Op::Append { partition, bytes, records, bulk, retry }),

@@ -13,7 +13,7 @@ use highwater_storage::layout::{EXTENT_HEADER_BYTES, ExtentEnd, ExtentId, PAGE_B
 use highwater_storage::{
     AppendError, CommitRule, CutError, EpochStart, LogPoint, PartitionConfig, Payload, Slot, StoreEvent,
 };
-use support::{Bed, config, filled, tp};
+use support::{Bed, config, filled, tp, without_map};
 use zerocopy::{FromBytes as _, IntoBytes as _};
 
 const QUORUM: PartitionConfig = PartitionConfig { commit: CommitRule::Quorum, ..PartitionConfig::KEEP_ALL };
@@ -42,16 +42,6 @@ fn point(index: u64, offset: i64) -> LogPoint {
 
 fn fills(bed: &mut Bed, slot: Slot) -> Vec<u8> {
     bed.values(slot).iter().map(|value| value[0]).collect()
-}
-
-/// Without both copies of the map.
-fn without_map(mut image: DiskImage) -> DiskImage {
-    for copy in ["a", "b"] {
-        let path = format!("/data/store-000/state.{copy}");
-        let bytes = image.read(path.as_ref()).expect("it is there").len();
-        image.put(path.as_ref(), &vec![0; bytes]);
-    }
-    image
 }
 
 fn open(image: &DiskImage) -> Bed {

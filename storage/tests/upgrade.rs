@@ -12,7 +12,7 @@ use highwater_protocol::frame::{
 use highwater_protocol::ids::{LeaderEpoch, LogIndex, Offset};
 use highwater_runtime::sim::{CrashPolicy, DiskHarness, DiskImage, SimDisk};
 use highwater_storage::{AppendError, Cursor, LogPoint, ReadResult, Slot};
-use support::{Bed, batch_of, config, filled, producer};
+use support::{Bed, batch_of, config, filled, producer, without_map};
 
 /// Two partitions of twelve records each, from the last version whose frames had no codes: stopped in order, and killed.
 const STOPPED: &[u8] = include_bytes!("data/frames-1-stopped.gz");
@@ -174,15 +174,6 @@ fn the_map_of_a_store_is_rebuilt_from_headers_with_and_without_a_sequence() {
             bed = bed.crash(CrashPolicy::LOSE_ALL);
         }
     }
-}
-
-fn without_map(mut image: DiskImage) -> DiskImage {
-    for copy in ["a", "b"] {
-        let path = format!("/data/store-000/state.{copy}");
-        let bytes = image.read(path.as_ref()).expect("it is there").len();
-        image.put(path.as_ref(), &vec![0; bytes]);
-    }
-    image
 }
 
 #[test]

@@ -8,6 +8,7 @@ mod world;
 use highwater_runtime::sim::CrashPolicy;
 use highwater_storage::DurableForm;
 use proptest::prelude::*;
+use support::CRASH_POLICIES;
 
 use world::World;
 
@@ -58,12 +59,7 @@ enum Op {
 
 fn op() -> impl Strategy<Value = Op> {
     let size = prop_oneof![4 => 1..300usize, 2 => 300..5000usize, 1 => 5000..30_000usize];
-    let policy = prop_oneof![
-        Just(CrashPolicy::LOSE_ALL),
-        Just(CrashPolicy::KEEP_ALL),
-        Just(CrashPolicy::TEAR_ALL),
-        Just(CrashPolicy::MIXED)
-    ];
+    let policy = prop::sample::select(&CRASH_POLICIES[..]);
     let append = (size, 1..4usize, any::<bool>(), any::<bool>());
     prop_oneof![
         30 => append.prop_map(|(bytes, records, is_bulk, replicated)| Op::Append { bytes, records, is_bulk, replicated }),

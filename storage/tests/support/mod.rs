@@ -12,7 +12,7 @@ use highwater_protocol::ids::{
     TopicPartition,
 };
 use highwater_runtime::buf::AlignedBuf;
-use highwater_runtime::sim::{CrashPolicy, DiskHarness};
+use highwater_runtime::sim::{CrashPolicy, DiskHarness, DiskImage};
 use highwater_storage::{
     AppendError, Appended, Cursor, DurableForm, FindOutcome, FindResult, MacKey, PartitionConfig, Payload,
     ReadId, ReadLimits, ReadOutcome, ReadResult, RecoveryReport, Slot, Store, StoreConfig, StoreEvent,
@@ -38,6 +38,20 @@ pub fn config() -> StoreConfig {
         durable_form: DurableForm::Dsync,
     }
 }
+
+/// The disk with both copies of the store's map zeroed.
+pub fn without_map(mut image: DiskImage) -> DiskImage {
+    for copy in ["a", "b"] {
+        let path = format!("/data/store-000/state.{copy}");
+        let bytes = image.read(path.as_ref()).expect("it is there").len();
+        image.put(path.as_ref(), &vec![0; bytes]);
+    }
+    image
+}
+
+/// Every way in which a crash treats what was not synced.
+pub const CRASH_POLICIES: [CrashPolicy; 4] =
+    [CrashPolicy::LOSE_ALL, CrashPolicy::KEEP_ALL, CrashPolicy::TEAR_ALL, CrashPolicy::MIXED];
 
 /// A record read back: offset, timestamp, value.
 pub type Rec = (i64, i64, Vec<u8>);
