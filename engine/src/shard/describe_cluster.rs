@@ -13,7 +13,7 @@ use highwater_runtime::plane::{ConnId, Plane};
 
 use super::Shard;
 use super::long_answers::AnswerTo;
-use super::work::{Job, Step, Work};
+use super::work::{ClientJob, Work};
 use crate::limits::PARTITIONS_PER_PART;
 use crate::message::Message;
 use crate::metadata::{Epochs, Topic};
@@ -31,22 +31,11 @@ struct LookingUp {
     found: Found,
 }
 
-impl Job for LookingUp {
-    fn step(&mut self, shard: &mut Shard, _: &mut dyn Plane<Message>, work: &mut Work) -> Step {
-        if !shard.connections.contains_key(&self.conn) {
-            return Step::Done;
-        }
-        if !self.go_on(shard, work) {
-            return Step::More;
-        }
-        let found = std::mem::take(&mut self.found);
-        shard.answer_cluster(self.conn, self.slot, found);
-        Step::Done
+impl ClientJob for LookingUp {
+    fn conn(&self) -> ConnId {
+        self.conn
     }
-}
 
-impl LookingUp {
-    /// True when it is done.
     fn go_on(&mut self, shard: &Shard, work: &mut Work) -> bool {
         let Some(metadata) = &shard.metadata else { return true };
         while !work.is_over()
@@ -60,22 +49,27 @@ impl LookingUp {
         }
         self.names.len() == 0
     }
+
+    fn finish(&mut self, shard: &mut Shard, _: &mut dyn Plane<Message>) {
+        shard.answer_cluster(self.conn, self.slot, std::mem::take(&mut self.found));
+    }
 }
 
 impl Shard {
-    pub(super) fn describe_cluster(&mut self, conn: ConnId, slot: SlotId, request: MetadataRequest) {
+    pub(super) fn describe_cluster(
+        &mut self,
+        plane: &mut dyn Plane<Message>,
+        conn: ConnId,
+        slot: SlotId,
+        request: MetadataRequest,
+    ) {
         let Some(metadata) = &self.metadata else { return };
         let Some(names) = request.topics else {
             let all = metadata.listed().iter().cloned().map(Ok).collect();
             return self.answer_cluster(conn, slot, all);
         };
         let (names, seen, found) = (names.into_iter(), BTreeSet::new(), Found::new());
-        let mut looking_up = LookingUp { conn, slot, names, seen, found };
-        if self.at_once(|shard, work| looking_up.go_on(shard, work)) {
-            self.answer_cluster(conn, slot, looking_up.found);
-        } else {
-            self.jobs.add(looking_up);
-        }
+        self.begin_job(plane, LookingUp { conn, slot, names, seen, found });
     }
 
     fn answer_cluster(&mut self, conn: ConnId, slot: SlotId, list: Found) {
@@ -101,7 +95,7 @@ impl Shard {
 struct Topics {
     node: NodeId,
     shards: u16,
-    list: Vec<Result<Arc<Topic>, String>>,
+    list: Found,
     epochs: Arc<Epochs>,
 }
 

@@ -3,14 +3,15 @@
 //! A request is read in one go, which takes some milliseconds if its lists have hundreds of thousands of entries. What was read is paid off by
 //! the turns that follow, a little by each, and until then no other large request is read: others are served in these turns.
 
+use super::work::Counted;
 use crate::limits::REQUEST_ENTRIES_PER_TURN;
 
 /// Entries of requests' lists that were read and are not paid off.
 #[derive(Default, Debug)]
 pub(super) struct LargeRequests {
     owed: usize,
-    this_turn: usize,
-    most: usize,
+    /// Entries that were read, turn by turn.
+    counted: Counted,
 }
 
 impl LargeRequests {
@@ -22,19 +23,18 @@ impl LargeRequests {
     /// So many entries were read.
     pub(super) fn note(&mut self, entries: usize) {
         self.owed += entries;
-        self.this_turn += entries;
-        self.most = self.most.max(self.this_turn);
+        self.counted.add(entries);
     }
 
     /// A turn is over.
     pub(super) fn end_turn(&mut self) {
-        self.this_turn = 0;
+        self.counted.end_turn();
         self.owed = self.owed.saturating_sub(REQUEST_ENTRIES_PER_TURN);
     }
 
     /// The most entries that were read in one turn so far.
     pub(super) fn most(&self) -> usize {
-        self.most
+        self.counted.most()
     }
 }
 

@@ -38,7 +38,7 @@ impl Shard {
             return self.reply(conn, slot, Reply::error(ErrorCode::Unavailable, text));
         }
         match request {
-            Request::Metadata(request) => self.describe_cluster(conn, slot, request),
+            Request::Metadata(request) => self.describe_cluster(plane, conn, slot, request),
             Request::DescribeTopic(request) => self.describe_topic(plane, conn, slot, &request),
             Request::ListOffsets(request) => self.list_offsets(plane, conn, slot, &request),
             Request::DeleteRecords(request) => self.delete_records(plane, conn, slot, &request),

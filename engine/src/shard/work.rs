@@ -7,7 +7,7 @@
 
 use std::collections::VecDeque;
 
-use highwater_runtime::plane::Plane;
+use highwater_runtime::plane::{ConnId, Plane};
 
 use super::Shard;
 use super::drain::Drain;
@@ -28,6 +28,31 @@ pub(super) enum Step {
 pub(super) trait Job {
     /// Goes on, for as many units as `work` has.
     fn step(&mut self, shard: &mut Shard, plane: &mut dyn Plane<Message>, work: &mut Work) -> Step;
+}
+
+/// A job on behalf of a client: it ends when the client's connection does.
+pub(super) trait ClientJob {
+    /// The client's connection.
+    fn conn(&self) -> ConnId;
+
+    /// Goes on, for as many units as `work` has. True when it is done.
+    fn go_on(&mut self, shard: &Shard, work: &mut Work) -> bool;
+
+    /// Uses what the job has found. Called once, after it is done.
+    fn finish(&mut self, shard: &mut Shard, plane: &mut dyn Plane<Message>);
+}
+
+impl<J: ClientJob> Job for J {
+    fn step(&mut self, shard: &mut Shard, plane: &mut dyn Plane<Message>, work: &mut Work) -> Step {
+        if !shard.connections.contains_key(&self.conn()) {
+            return Step::Done;
+        }
+        if !self.go_on(shard, work) {
+            return Step::More;
+        }
+        self.finish(shard, plane);
+        Step::Done
+    }
 }
 
 /// Units of work that may be done.
@@ -80,7 +105,7 @@ impl Jobs {
     }
 }
 
-/// The units of work of a shard's turns.
+/// Units of a shard's turns: of work, or of something else that a turn is to have only so much of.
 #[derive(Default, Debug)]
 pub(super) struct Counted {
     this_turn: usize,
@@ -88,7 +113,7 @@ pub(super) struct Counted {
 }
 
 impl Counted {
-    fn add(&mut self, units: usize) {
+    pub(super) fn add(&mut self, units: usize) {
         self.this_turn += units;
         self.most = self.most.max(self.this_turn);
     }
@@ -96,6 +121,11 @@ impl Counted {
     /// A turn is over.
     pub(super) fn end_turn(&mut self) {
         self.this_turn = 0;
+    }
+
+    /// The most units of one turn so far.
+    pub(super) fn most(&self) -> usize {
+        self.most
     }
 }
 
@@ -108,6 +138,15 @@ impl Shard {
     /// The most entries of requests' lists that were read in one turn so far.
     pub fn busiest_turn_entries(&self) -> usize {
         self.large_requests.most()
+    }
+
+    /// Does as much of a client's job at once as may be; what is left over goes on in later turns.
+    pub(super) fn begin_job(&mut self, plane: &mut dyn Plane<Message>, mut job: impl ClientJob + 'static) {
+        if self.at_once(|shard, work| job.go_on(shard, work)) {
+            job.finish(self, plane);
+        } else {
+            self.jobs.add(job);
+        }
     }
 
     /// Does a little at once: what is left over becomes a job.

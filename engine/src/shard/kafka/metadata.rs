@@ -16,7 +16,7 @@ use highwater_net::{Entries, Pieces, Reply};
 use highwater_protocol::error::ErrorCode;
 use highwater_protocol::native::CreateTopicRequest;
 use highwater_protocol::topic::{is_reserved_topic_name, validate_topic_name};
-use highwater_runtime::plane::Plane;
+use highwater_runtime::plane::{ConnId, Plane};
 
 use super::Call;
 use crate::limits::{KAFKA_CHANGES_PER_REQUEST_MAX, PARTITIONS_PER_PART};
@@ -24,7 +24,7 @@ use crate::message::{Answer, Ask, Message};
 use crate::metadata::{Epochs, Topic};
 use crate::shard::Shard;
 use crate::shard::long_answers::AnswerTo;
-use crate::shard::work::{Job, Step, Work};
+use crate::shard::work::{ClientJob, Work};
 
 /// What was asked: a name or an id, the topic, and why there is none if there is none.
 struct Wanted {
@@ -50,7 +50,7 @@ impl Shard {
         };
         let named = asked.iter().map(|topic| (topic.name.map(str::to_owned), topic.topic_id));
         let named: Vec<_> = named.collect();
-        let mut naming = Naming {
+        let naming = Naming {
             call,
             may_create: request.allow_auto_topic_creation && self.setup.kafka.auto_create_topics,
             named: named.into_iter(),
@@ -59,11 +59,7 @@ impl Shard {
             made: Vec::new(),
             asks: Vec::new(),
         };
-        if self.at_once(|shard, work| naming.go_on(shard, work)) {
-            self.make_topics(plane, &mut naming);
-        } else {
-            self.jobs.add(naming);
-        }
+        self.begin_job(plane, naming);
     }
 
     /// Topics are looked up: those that are not there are made, if they may be, and then all are told of.
@@ -128,21 +124,11 @@ struct Naming {
     asks: Vec<Ask>,
 }
 
-impl Job for Naming {
-    fn step(&mut self, shard: &mut Shard, plane: &mut dyn Plane<Message>, work: &mut Work) -> Step {
-        if !shard.connections.contains_key(&self.call.conn) {
-            return Step::Done;
-        }
-        if !self.go_on(shard, work) {
-            return Step::More;
-        }
-        shard.make_topics(plane, self);
-        Step::Done
+impl ClientJob for Naming {
+    fn conn(&self) -> ConnId {
+        self.call.conn
     }
-}
 
-impl Naming {
-    /// True when it is done.
     fn go_on(&mut self, shard: &Shard, work: &mut Work) -> bool {
         while !work.is_over()
             && let Some(named) = self.named.next()
@@ -156,6 +142,12 @@ impl Naming {
         self.named.len() == 0
     }
 
+    fn finish(&mut self, shard: &mut Shard, plane: &mut dyn Plane<Message>) {
+        shard.make_topics(plane, self);
+    }
+}
+
+impl Naming {
     fn look_up(&mut self, shard: &Shard, (name, id): (Option<String>, Uuid)) {
         let named = shard.kafka_topic(name.as_deref().unwrap_or_default(), id);
         let mut wanted = Wanted { name, id, error: named.missing(), found: named.known().cloned() };

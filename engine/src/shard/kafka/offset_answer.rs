@@ -11,7 +11,7 @@ use highwater_net::kafka::messages::{
     OffsetFetchResponse,
 };
 use highwater_net::{Entries, Pieces};
-use highwater_runtime::plane::Plane;
+use highwater_runtime::plane::{ConnId, Plane};
 
 use super::Call;
 use super::gather::code;
@@ -21,7 +21,7 @@ use crate::limits::PARTITIONS_PER_PART;
 use crate::message::Message;
 use crate::shard::Shard;
 use crate::shard::long_answers::AnswerTo;
-use crate::shard::work::{Job, Step, Work};
+use crate::shard::work::{ClientJob, Work};
 
 type FoundGroup = OffsetFetchGroupResponse<'static>;
 type FoundTopic = OffsetFetchGroupTopicResponse<'static>;
@@ -64,28 +64,12 @@ struct Part {
     from: u32,
 }
 
-impl Job for Filling {
-    fn step(&mut self, shard: &mut Shard, _: &mut dyn Plane<Message>, work: &mut Work) -> Step {
-        if !shard.connections.contains_key(&self.call.conn) {
-            return Step::Done;
-        }
-        if !self.go_on(shard, work) {
-            return Step::More;
-        }
-        shard.answer_offsets(self);
-        Step::Done
-    }
-}
-
-impl Filling {
-    pub(super) fn new(call: Call, wanted: Vec<Group>, replies: Result<Vec<FetchReply>, KafkaError>) -> Self {
-        let found = Vec::with_capacity(wanted.len());
-        let replies = replies.map(Vec::into_iter);
-        Self { call, wanted: wanted.into_iter(), replies, current: None, found, parts: Vec::new() }
+impl ClientJob for Filling {
+    fn conn(&self) -> ConnId {
+        self.call.conn
     }
 
-    /// True when it is done.
-    pub(super) fn go_on(&mut self, shard: &Shard, work: &mut Work) -> bool {
+    fn go_on(&mut self, shard: &Shard, work: &mut Work) -> bool {
         while !work.is_over() {
             let Some(mut current) = self.current.take() else {
                 let Some(group) = self.wanted.next() else { return true };
@@ -107,6 +91,18 @@ impl Filling {
             }
         }
         self.current.is_none() && self.wanted.len() == 0
+    }
+
+    fn finish(&mut self, shard: &mut Shard, _: &mut dyn Plane<Message>) {
+        shard.answer_offsets(self);
+    }
+}
+
+impl Filling {
+    pub(super) fn new(call: Call, wanted: Vec<Group>, replies: Result<Vec<FetchReply>, KafkaError>) -> Self {
+        let found = Vec::with_capacity(wanted.len());
+        let replies = replies.map(Vec::into_iter);
+        Self { call, wanted: wanted.into_iter(), replies, current: None, found, parts: Vec::new() }
     }
 
     fn begin(&mut self, group: Group) {

@@ -7,14 +7,14 @@
 //!
 //! A request may name a hundred thousand groups, and a group have hundreds of thousands of offsets: both halves are jobs.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::vec::IntoIter;
 
 use highwater_net::kafka::messages::OffsetFetchRequest;
 use highwater_net::kafka::wire::Uuid;
 use highwater_net::kafka::{KafkaError, KafkaReply};
 use highwater_protocol::ids::TopicId;
-use highwater_runtime::plane::Plane;
+use highwater_runtime::plane::{ConnId, Plane};
 
 use super::Call;
 use super::gather::refusal;
@@ -24,7 +24,7 @@ use crate::groups::limits::GROUPS_MAX;
 use crate::groups::{self, FetchReply, GroupReply, GroupRequest};
 use crate::message::Message;
 use crate::shard::Shard;
-use crate::shard::work::{Job, Step, Work};
+use crate::shard::work::{ClientJob, Work};
 
 /// From this version on, a request is about several groups.
 const GROUPS_FROM: i16 = 8;
@@ -39,7 +39,7 @@ pub(super) struct Group {
     /// Whether all offsets are wanted that there are.
     pub(super) all: bool,
     /// As they were named, until they are looked up.
-    named: IntoIter<NamedTopic>,
+    named: VecDeque<NamedTopic>,
     /// Once each.
     pub(super) topics: Vec<WantedTopic>,
     /// Where each topic is in `topics`, if there are several.
@@ -73,21 +73,11 @@ struct Preparing {
     asks: Vec<groups::FetchRequest>,
 }
 
-impl Job for Preparing {
-    fn step(&mut self, shard: &mut Shard, plane: &mut dyn Plane<Message>, work: &mut Work) -> Step {
-        if !shard.connections.contains_key(&self.call.conn) {
-            return Step::Done;
-        }
-        if !self.go_on(shard, work) {
-            return Step::More;
-        }
-        shard.ask_for_offsets(plane, self);
-        Step::Done
+impl ClientJob for Preparing {
+    fn conn(&self) -> ConnId {
+        self.call.conn
     }
-}
 
-impl Preparing {
-    /// True when it is done.
     fn go_on(&mut self, shard: &Shard, work: &mut Work) -> bool {
         while !work.is_over()
             && let Some(group) = self.named.next()
@@ -100,7 +90,7 @@ impl Preparing {
             && self.named.len() == 0
             && let Some(group) = self.groups.get_mut(self.asks.len())
         {
-            if let Some(named) = group.named.next() {
+            if let Some(named) = group.named.pop_front() {
                 work.spend(1 + named.partitions.len() / 64);
                 group.look_up(shard, by_id, named);
             } else {
@@ -111,12 +101,17 @@ impl Preparing {
         self.named.len() == 0 && self.asks.len() == self.groups.len()
     }
 
+    fn finish(&mut self, shard: &mut Shard, plane: &mut dyn Plane<Message>) {
+        shard.ask_for_offsets(plane, self);
+    }
+}
+
+impl Preparing {
     /// What is wanted of a group that is named again is told once: what is kept with an offset can be a thousand times as long as its number.
     fn add(&mut self, group: Group) {
         if let Some(first) = self.places.get(&group.name).and_then(|at| self.groups.get_mut(*at)) {
             first.all |= group.all;
-            let before = std::mem::take(&mut first.named);
-            first.named = before.chain(group.named).collect::<Vec<_>>().into_iter();
+            first.named.extend(group.named);
         } else {
             self.places.insert(group.name.clone(), self.groups.len());
             self.groups.push(group);
@@ -130,7 +125,7 @@ impl Group {
             name: name.to_owned(),
             member: None,
             all: topics.is_none(),
-            named: topics.unwrap_or_default().into_iter(),
+            named: topics.unwrap_or_default().into(),
             topics: Vec::new(),
             places: BTreeMap::new(),
         }
@@ -138,7 +133,7 @@ impl Group {
 
     fn look_up(&mut self, shard: &Shard, by_id: bool, named: NamedTopic) {
         let NamedTopic { name, id, partitions } = named;
-        let is_alone = self.topics.is_empty() && self.named.len() == 0;
+        let is_alone = self.topics.is_empty() && self.named.is_empty();
         if !is_alone {
             let place = self.places.entry((name.clone(), id)).or_insert(self.topics.len());
             if let Some(first) = self.topics.get_mut(*place) {
@@ -194,7 +189,7 @@ impl Shard {
             return self.kafka_end(call);
         }
         let named = named_groups(call.version(), request);
-        let mut preparing = Preparing {
+        let preparing = Preparing {
             call,
             require_stable: request.require_stable,
             groups: Vec::with_capacity(named.len()),
@@ -202,11 +197,7 @@ impl Shard {
             named: named.into_iter(),
             places: BTreeMap::new(),
         };
-        if self.at_once(|shard, work| preparing.go_on(shard, work)) {
-            self.ask_for_offsets(plane, &mut preparing);
-        } else {
-            self.jobs.add(preparing);
-        }
+        self.begin_job(plane, preparing);
     }
 
     fn ask_for_offsets(&mut self, plane: &mut dyn Plane<Message>, preparing: &mut Preparing) {
