@@ -1,6 +1,7 @@
 //! A small blocking client, so that the broker's tests depend on no other.
 #![allow(dead_code, unreachable_pub, reason = "each test uses a part of it")]
 
+pub mod sim_node;
 pub mod simulated;
 pub mod stream;
 

@@ -2,25 +2,17 @@
 
 use std::cell::RefCell;
 use std::net::SocketAddr;
-use std::path::Path;
 use std::rc::Rc;
-use std::sync::Arc;
 use std::time::Duration;
 
-use highwater_engine::counters::ShardCounters;
-use highwater_engine::data_dir::{self, Identity};
 use highwater_engine::groups::GroupConfig;
 use highwater_engine::limits::ShardLimits;
-use highwater_engine::shard::{KafkaSetup, Shard, ShardSetup};
-use highwater_protocol::ids::{ClusterId, NodeId};
 use highwater_runtime::sim::{NodeConfig, NodeEnd, SimNode, SimWorld, WorldConfig};
 use highwater_storage::DurableForm;
 
+use super::sim_node::{self, NodeSetup};
 use super::stream::{Stream, World};
 use super::{Client, now_ms};
-
-/// The directory of its data.
-pub const DATA_DIR: &str = "/data";
 
 /// How groups name the hosts of simulated clients.
 pub const CLIENT_HOSTS: &str = "/10.255.";
@@ -64,33 +56,13 @@ impl SimBroker {
         // Tests stamp records with the time of the machine.
         let began_ms = now_ms();
         config.wall_clock_ms = began_ms;
-        let mut setup: Option<Arc<ShardSetup>> = None;
-        let node = world.add_node(config, move |shard, plane| {
-            if shard == 0 {
-                let data_dir = Path::new(DATA_DIR);
-                let new = Identity { cluster: ClusterId([7; 16]), node: NodeId(0) };
-                let data = data_dir::open(plane, data_dir, new)?;
-                setup = Some(Arc::new(ShardSetup {
-                    data_dir: data_dir.to_owned(),
-                    identity: data.identity,
-                    shards: settings.shards,
-                    stores: data.stores.max(settings.shards),
-                    limits: ShardLimits::production(MEMORY_BYTES, settings.shards, 1, BATCH_BYTES_MAX),
-                    durable_form: DurableForm::Dsync,
-                    counters: ShardCounters::of_shards(settings.shards),
-                    advertised: vec![None, None],
-                    kafka: KafkaSetup {
-                        first_listener: 1,
-                        default_partitions: settings.default_partitions,
-                        ..KafkaSetup::default()
-                    },
-                    groups: settings.groups,
-                    on_ready: Box::new(|_| {}),
-                }));
-            }
-            let setup = setup.as_ref().expect("shard 0 comes first");
-            Ok(Shard::open(plane, setup)?)
-        });
+        let setup = NodeSetup {
+            limits: ShardLimits::production(MEMORY_BYTES, settings.shards, 1, BATCH_BYTES_MAX),
+            durable_form: DurableForm::Dsync,
+            default_partitions: settings.default_partitions,
+            groups: settings.groups,
+        };
+        let node = sim_node::add(&mut world, config, setup);
         world.start(node).expect("the broker starts");
         Self { world: Rc::new(RefCell::new(world)), node, began_ms }
     }

@@ -25,7 +25,7 @@ fn start() -> SimBroker {
 }
 
 fn both(broker: &SimBroker) -> (Kafka, Client) {
-    (Kafka::of(broker), broker.native())
+    (broker.kafka(), broker.native())
 }
 
 /// A native connection to the shard that has a partition, and that partition.
@@ -525,7 +525,7 @@ fn changes_of_one_list_at_the_same_moment_are_all_made() {
     native.created("orders", 1, &[]);
     let replicas = "leader.replication.throttled.replicas";
     // Connections are dealt out to both shards. Each has a request on its way at any time.
-    let mut clients: Vec<Kafka> = (0..CLIENTS).map(|_| Kafka::of(&broker)).collect();
+    let mut clients: Vec<Kafka> = (0..CLIENTS).map(|_| broker.kafka()).collect();
     for at in 0..EACH {
         for (number, client) in clients.iter_mut().enumerate() {
             let entry = format!("{number}:{at}");

@@ -13,7 +13,8 @@ use highwater_net::kafka::messages::{
 use highwater_protocol::batch::BatchProducer;
 use highwater_protocol::ids::ProducerId;
 
-use crate::client::{Kafka, Place};
+use crate::client::Kafka;
+use crate::common::simulated::SimBroker;
 use crate::common::{batch, batch_at, now_ms};
 
 /// Topic, partition and size of everything in the one directory there is.
@@ -27,7 +28,7 @@ fn sizes(
     assert_eq!((response.error_code, response.results.len()), (KafkaError::NONE, 1));
     let directory = &response.results[0];
     assert_eq!(directory.error_code, KafkaError::NONE);
-    assert_eq!(directory.log_dir, crate::common::simulated::DATA_DIR);
+    assert_eq!(directory.log_dir, crate::common::sim_node::DATA_DIR);
     let topics = directory.topics.iter();
     topics
         .flat_map(|topic| topic.partitions.iter().map(|p| (topic.name.to_string(), p)))
@@ -37,11 +38,11 @@ fn sizes(
 
 #[test]
 fn directories_have_the_partitions_and_their_sizes() {
-    let place = Place::new();
-    let mut native = place.native();
+    let broker = SimBroker::start();
+    let mut native = broker.native();
     native.created("a", 2, &[]);
     native.created("b", 1, &[]);
-    let mut kafka = place.kafka();
+    let mut kafka = broker.kafka();
     let value = "x".repeat(200_000);
     kafka.produce("a", &[(1, &batch(&[&value], BatchProducer::NONE))]);
     for version in 1..=4 {
@@ -66,9 +67,9 @@ fn producers(kafka: &mut Kafka, topics: Vec<TopicRequest<'_>>) -> Vec<(i32, Kafk
 
 #[test]
 fn partitions_tell_of_their_idempotent_producers() {
-    let place = Place::new();
-    place.native().created("t", 2, &[]);
-    let mut kafka = place.kafka();
+    let broker = SimBroker::start();
+    broker.native().created("t", 2, &[]);
+    let mut kafka = broker.kafka();
     let at = now_ms();
     for (sequence, values) in [(0, &["a", "b"][..]), (2, &["c"])] {
         let producer = BatchProducer { id: ProducerId(77), epoch: 3, sequence };
@@ -97,8 +98,8 @@ fn partitions_tell_of_their_idempotent_producers() {
 
 #[test]
 fn nobody_has_rights_quotas_or_credentials() {
-    let place = Place::new();
-    let mut kafka = place.kafka();
+    let broker = SimBroker::start();
+    let mut kafka = broker.kafka();
     for version in 1..=3 {
         let answer = kafka.call(ApiKey::DescribeAcls, version, &DescribeAclsRequest::default());
         let response: DescribeAclsResponse<'_> = answer.body();
@@ -131,9 +132,9 @@ fn nobody_has_rights_quotas_or_credentials() {
 
 #[test]
 fn there_are_no_transactions_and_no_reassignments() {
-    let place = Place::new();
-    place.native().created("t", 1, &[]);
-    let mut kafka = place.kafka();
+    let broker = SimBroker::start();
+    broker.native().created("t", 1, &[]);
+    let mut kafka = broker.kafka();
     for version in 0..=2 {
         let request =
             ListTransactionsRequest { state_filters: vec!["Ongoing", "Asleep"], ..Default::default() };
@@ -150,9 +151,9 @@ fn there_are_no_transactions_and_no_reassignments() {
 
 #[test]
 fn no_partition_needs_another_leader() {
-    let place = Place::new();
-    place.native().created("t", 2, &[]);
-    let mut kafka = place.kafka();
+    let broker = SimBroker::start();
+    broker.native().created("t", 2, &[]);
+    let mut kafka = broker.kafka();
     let of = |topic, partitions| TopicPartitions { topic, partitions };
     let unknown = KafkaError::UNKNOWN_TOPIC_OR_PARTITION;
     for version in 0..=2 {
@@ -178,9 +179,9 @@ fn no_partition_needs_another_leader() {
 
 #[test]
 fn requests_about_too_many_partitions_are_refused_and_not_worked_on() {
-    let place = Place::new();
-    place.native().created("t", 1, &[]);
-    let mut kafka = place.kafka();
+    let broker = SimBroker::start();
+    broker.native().created("t", 1, &[]);
+    let mut kafka = broker.kafka();
     let partitions: Vec<i32> = (0..20_000).collect();
     let topic_partitions = Some(vec![TopicPartitions { topic: "t", partitions: partitions.clone() }]);
     let request = ElectLeadersRequest { topic_partitions, ..Default::default() };

@@ -9,8 +9,9 @@ use highwater_net::kafka::messages::{
 use highwater_net::limits::REQUEST_ENTRIES_MAX;
 use highwater_protocol::batch::BatchProducer;
 
-use crate::client::{Fetch, Kafka, Place};
+use crate::client::{Fetch, Kafka};
 use crate::common::batch;
+use crate::common::simulated::SimBroker;
 use crate::members::{commit, committed, to_commit};
 
 const NONE: KafkaError = KafkaError::NONE;
@@ -34,9 +35,9 @@ fn offset_fetch(names: &[String], which: bool) -> OffsetFetchRequest<'_> {
 #[test]
 fn offsets_of_very_many_groups_are_given_in_pieces_and_more_groups_or_entries_than_there_may_be_end_the_connection()
  {
-    let place = Place::new();
-    place.native().created("t", 1, &[]);
-    let mut kafka = place.kafka();
+    let broker = SimBroker::start();
+    broker.native().created("t", 1, &[]);
+    let mut kafka = broker.kafka();
     let names: Vec<String> = (0..GROUPS_MAX).map(|n| format!("{n:05}")).collect();
     let some = [0, 255, 256, 79_999];
     for (at, number) in some.into_iter().enumerate() {
@@ -49,10 +50,10 @@ fn offsets_of_very_many_groups_are_given_in_pieces_and_more_groups_or_entries_th
     }
     // A group, a topic and a partition for each.
     let with_topics = &names[..REQUEST_ENTRIES_MAX / 3 - 2];
-    let mut asks = place.kafka();
+    let mut asks = broker.kafka();
     asks.send(ApiKey::OffsetFetch, 8, &offset_fetch(with_topics, true));
     asks.send(ApiKey::OffsetFetch, 8, &offset_fetch(&names, false));
-    let mut other = place.kafka();
+    let mut other = broker.kafka();
     assert_eq!(other.produce("t", &[(0, &batch(&["meanwhile"], BatchProducer::NONE))]), [(NONE, 0)]);
     for (names, which) in [(with_topics, true), (&names[..], false)] {
         let answer = asks.read(ApiKey::OffsetFetch, 8).expect("an answer");
@@ -69,7 +70,7 @@ fn offsets_of_very_many_groups_are_given_in_pieces_and_more_groups_or_entries_th
     }
     let more: Vec<String> = (0..=GROUPS_MAX).map(|n| format!("{n:06}")).collect();
     for request in [offset_fetch(&more, false), offset_fetch(&names, true)] {
-        let mut asks = place.kafka();
+        let mut asks = broker.kafka();
         asks.send(ApiKey::OffsetFetch, 8, &request);
         assert!(asks.read(ApiKey::OffsetFetch, 8).is_none());
     }
@@ -101,9 +102,9 @@ fn delete(kafka: &mut Kafka, name: &str) -> KafkaError {
 
 #[test]
 fn thousands_of_topics_in_pipelined_requests_are_created_while_others_produce() {
-    let place = Place::new();
-    place.native().created("t", 1, &[]);
-    let (mut kafka, mut other) = (place.kafka(), place.kafka());
+    let broker = SimBroker::start();
+    broker.native().created("t", 1, &[]);
+    let (mut kafka, mut other) = (broker.kafka(), broker.kafka());
     let parts: Vec<Vec<(String, i32)>> =
         (0..2).map(|part| (0..700).map(|n| (format!("topic-{part}-{n}"), 1)).collect()).collect();
     for topics in &parts {
@@ -121,9 +122,9 @@ fn thousands_of_topics_in_pipelined_requests_are_created_while_others_produce() 
 
 #[test]
 fn a_topic_of_many_partitions_is_made_and_deleted_again_and_again_while_others_produce() {
-    let place = Place::new();
-    place.native().created("t", 2, &[]);
-    let (mut kafka, mut other) = (place.kafka(), place.kafka());
+    let broker = SimBroker::start();
+    broker.native().created("t", 2, &[]);
+    let (mut kafka, mut other) = (broker.kafka(), broker.kafka());
     for round in 0..3 {
         let topics = [("wide".to_owned(), 20_000)];
         kafka.send(ApiKey::CreateTopics, 7, &create(&topics));
@@ -148,14 +149,14 @@ fn a_topic_of_many_partitions_is_made_and_deleted_again_and_again_while_others_p
 
 #[test]
 fn thousands_of_long_polls_are_woken_by_one_record_wait_again_and_go_with_their_connections() {
-    let place = Place::new();
-    place.native().created("t", 1, &[]);
+    let broker = SimBroker::start();
+    broker.native().created("t", 1, &[]);
     let fetch = |offset| {
         let from = Box::leak(Box::new([(0, offset)]));
         Fetch { max_wait_ms: 60_000, ..Fetch::of("t", from) }
     };
-    let mut polling: Vec<Kafka> = (0..10).map(|_| place.kafka()).collect();
-    let mut producer = place.kafka();
+    let mut polling: Vec<Kafka> = (0..10).map(|_| broker.kafka()).collect();
+    let mut producer = broker.kafka();
     for round in 0..2 {
         for kafka in &mut polling {
             for _ in 0..400 {

@@ -17,30 +17,9 @@ use crate::common::simulated::SimBroker;
 use crate::common::{Stream, raw};
 pub(crate) use crate::wire::{Answer, request};
 
-/// A simulated broker. Two shards, so that partitions are on both.
-pub(crate) struct Place {
-    pub(crate) broker: SimBroker,
-}
-
-impl Place {
-    pub(crate) fn new() -> Self {
-        Self { broker: SimBroker::start() }
-    }
-
-    pub(crate) fn restart(&mut self) {
-        self.broker.restart();
-    }
-
-    pub(crate) fn address(&self) -> SocketAddr {
-        self.broker.kafka_addr()
-    }
-
+impl SimBroker {
     pub(crate) fn kafka(&self) -> Kafka {
-        Kafka::of(&self.broker)
-    }
-
-    pub(crate) fn native(&self) -> crate::common::Client {
-        self.broker.native()
+        Kafka { stream: self.connect(1), next: 0 }
     }
 }
 
@@ -80,11 +59,6 @@ impl Kafka {
     /// Connects through the kernel.
     pub(crate) fn connect(address: SocketAddr) -> Self {
         Self { stream: raw(address), next: 0 }
-    }
-
-    /// Connects to a simulated broker.
-    pub(crate) fn of(broker: &SimBroker) -> Self {
-        Self { stream: broker.connect(1), next: 0 }
     }
 
     pub(crate) fn send_raw(&mut self, bytes: &[u8]) {

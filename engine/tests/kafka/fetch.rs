@@ -9,17 +9,18 @@ use highwater_net::kafka::api::ApiKey;
 use highwater_net::kafka::messages::{FetchRequest, FetchResponse};
 use highwater_protocol::batch::BatchProducer;
 
-use crate::client::{Fetch, Place, RealBroker};
+use crate::client::{Fetch, RealBroker};
+use crate::common::simulated::SimBroker;
 use crate::common::{batch, start, stop};
 
 const NONE: BatchProducer = BatchProducer::NONE;
 
 #[test]
 fn a_fetch_waits_until_there_is_something_on_any_shard() {
-    let place = Place::new();
-    place.native().created("t", 4, &[]);
-    let mut writer = place.kafka();
-    let mut reader = place.kafka();
+    let broker = SimBroker::start();
+    broker.native().created("t", 4, &[]);
+    let mut writer = broker.kafka();
+    let mut reader = broker.kafka();
     let mut ends = [0; 4];
     for round in 0..12 {
         let from: Vec<(i32, i64)> = (0..4).map(|p| (p, ends[p as usize])).collect();
@@ -39,11 +40,11 @@ fn a_fetch_waits_until_there_is_something_on_any_shard() {
 
 #[test]
 fn a_fetch_waits_for_as_many_bytes_as_it_asks_for_over_all_shards() {
-    let place = Place::new();
-    place.native().created("t", 2, &[]);
+    let broker = SimBroker::start();
+    broker.native().created("t", 2, &[]);
     let bytes = batch(&["v"], NONE);
-    let mut writer = place.kafka();
-    let mut reader = place.kafka();
+    let mut writer = broker.kafka();
+    let mut reader = broker.kafka();
     let from = [(0, 0), (1, 0)];
     let min_bytes = 2 * bytes.len() as i32;
     let fetch = Fetch { max_wait_ms: 600_000, min_bytes, ..Fetch::of("t", &from) };
@@ -60,11 +61,11 @@ fn a_fetch_waits_for_as_many_bytes_as_it_asks_for_over_all_shards() {
 
 #[test]
 fn what_is_there_and_too_little_is_not_given_before_there_is_enough() {
-    let place = Place::new();
-    place.native().created("t", 1, &[]);
+    let broker = SimBroker::start();
+    broker.native().created("t", 1, &[]);
     let bytes = batch(&["v"], NONE);
-    let mut writer = place.kafka();
-    let mut reader = place.kafka();
+    let mut writer = broker.kafka();
+    let mut reader = broker.kafka();
     let min_bytes = 20 * bytes.len() as i32;
     let fetch = Fetch { max_wait_ms: 600_000, min_bytes, ..Fetch::of("t", &[(0, 0)]) };
     reader.send(ApiKey::Fetch, 12, &fetch.request());
@@ -78,9 +79,9 @@ fn what_is_there_and_too_little_is_not_given_before_there_is_enough() {
 /// Only because there is more than may be given are these answered: they would wait for longer than the test may take.
 #[test]
 fn a_fetch_that_leaves_something_behind_does_not_wait_for_more_on_any_shard() {
-    let place = Place::new();
-    place.native().created("t", 2, &[]);
-    let mut kafka = place.kafka();
+    let broker = SimBroker::start();
+    broker.native().created("t", 2, &[]);
+    let mut kafka = broker.kafka();
     let value = "x".repeat(1000);
     let bytes = batch(&[&value], NONE);
     for full in 0..2 {
@@ -107,9 +108,9 @@ fn a_fetch_that_leaves_something_behind_does_not_wait_for_more_on_any_shard() {
 
 #[test]
 fn more_bytes_than_an_answer_may_have_are_not_waited_for() {
-    let place = Place::new();
-    place.native().created("t", 1, &[]);
-    let mut kafka = place.kafka();
+    let broker = SimBroker::start();
+    broker.native().created("t", 1, &[]);
+    let mut kafka = broker.kafka();
     kafka.produce("t", &[(0, &batch(&["v"], NONE))]);
     let fetch =
         Fetch { max_wait_ms: 600_000, min_bytes: 1 << 20, max_bytes: 10, ..Fetch::of("t", &[(0, 0)]) };
@@ -118,16 +119,16 @@ fn more_bytes_than_an_answer_may_have_are_not_waited_for() {
 
 #[test]
 fn a_fetch_of_more_than_one_read_from_disk_gives_does_not_wait() {
-    let mut place = Place::new();
-    place.native().created("t", 1, &[]);
-    let mut kafka = place.kafka();
+    let broker = SimBroker::start();
+    broker.native().created("t", 1, &[]);
+    let mut kafka = broker.kafka();
     let value = "x".repeat(250_000);
     let bytes = batch(&[&value], NONE);
     for _ in 0..12 {
         kafka.produce("t", &[(0, &bytes)]);
     }
-    place.restart();
-    let mut kafka = place.kafka();
+    broker.restart();
+    let mut kafka = broker.kafka();
     let mut offset = 0;
     while offset < 12 {
         let min_bytes = (12 - offset) * 250_000;
@@ -146,9 +147,9 @@ fn a_fetch_of_more_than_one_read_from_disk_gives_does_not_wait() {
 
 #[test]
 fn an_offset_inside_a_batch_gives_the_whole_batch() {
-    let place = Place::new();
-    place.native().created("t", 1, &[]);
-    let mut kafka = place.kafka();
+    let broker = SimBroker::start();
+    broker.native().created("t", 1, &[]);
+    let mut kafka = broker.kafka();
     kafka.produce("t", &[(0, &batch(&["a", "b", "c"], NONE))]);
     kafka.produce("t", &[(0, &batch(&["d"], NONE))]);
     let got = kafka.fetch(12, &Fetch::of("t", &[(0, 1)]));
@@ -160,9 +161,9 @@ fn an_offset_inside_a_batch_gives_the_whole_batch() {
 
 #[test]
 fn one_batch_is_given_even_if_it_is_larger_than_asked_and_others_are_not() {
-    let place = Place::new();
-    place.native().created("t", 4, &[]);
-    let mut kafka = place.kafka();
+    let broker = SimBroker::start();
+    broker.native().created("t", 4, &[]);
+    let mut kafka = broker.kafka();
     let value = "x".repeat(1000);
     let bytes = batch(&[&value], NONE);
     for _ in 0..4 {
@@ -189,9 +190,9 @@ fn one_batch_is_given_even_if_it_is_larger_than_asked_and_others_are_not() {
 
 #[test]
 fn offsets_epochs_and_topics_that_do_not_exist_are_told_at_once() {
-    let place = Place::new();
-    let id = place.native().created("t", 2, &[]);
-    let mut kafka = place.kafka();
+    let broker = SimBroker::start();
+    let id = broker.native().created("t", 2, &[]);
+    let mut kafka = broker.kafka();
     kafka.produce("t", &[(0, &batch(&["v"], NONE))]);
     let wait = |from, epoch| Fetch { max_wait_ms: 600_000, epoch, ..Fetch::of("t", from) };
     for (from, epoch, error) in [
@@ -209,7 +210,7 @@ fn offsets_epochs_and_topics_that_do_not_exist_are_told_at_once() {
     assert_eq!(kafka.fetch(17, &unknown)[0].error, KafkaError::UNKNOWN_TOPIC_ID);
 }
 
-/// Zeros from the place where this rests to the end of its slab.
+/// Zeros from the broker where this rests to the end of its slab.
 fn lose_from(data_dir: &Path, needle: &[u8]) {
     for store in ["store-000", "store-001"] {
         let slab = data_dir.join(store).join("slab-000000");
@@ -224,16 +225,16 @@ fn lose_from(data_dir: &Path, needle: &[u8]) {
 
 #[test]
 fn a_fetch_of_a_lost_end_is_answered_with_an_error_and_never_with_nothing() {
-    let mut place = RealBroker::new();
-    place.native().created("t", 1, &[]);
-    let mut kafka = place.kafka();
+    let mut real = RealBroker::new();
+    real.native().created("t", 1, &[]);
+    let mut kafka = real.kafka();
     for value in ["first", "unlucky-record", "third"] {
         kafka.produce("t", &[(0, &batch(&[value], NONE))]);
     }
-    stop(place.broker.take().expect("it runs"));
-    lose_from(place.dir.path(), b"unlucky-record");
-    place.broker = Some(start(place.dir.path(), 2, HostKind::Thread));
-    let mut kafka = place.kafka();
+    stop(real.broker.take().expect("it runs"));
+    lose_from(real.dir.path(), b"unlucky-record");
+    real.broker = Some(start(real.dir.path(), 2, HostKind::Thread));
+    let mut kafka = real.kafka();
     kafka.produce("t", &[(0, &batch(&["fourth"], NONE))]);
     let mut fetch = |at| {
         // Longer than the test may take: an answer does not wait.
@@ -251,8 +252,8 @@ fn a_fetch_of_a_lost_end_is_answered_with_an_error_and_never_with_nothing() {
 
 #[test]
 fn there_are_no_fetch_sessions() {
-    let place = Place::new();
-    let mut kafka = place.kafka();
+    let broker = SimBroker::start();
+    let mut kafka = broker.kafka();
     for session_id in [0, 5] {
         let request = FetchRequest { session_id, session_epoch: 1, ..Default::default() };
         let answer = kafka.call(ApiKey::Fetch, 12, &request);
@@ -262,9 +263,9 @@ fn there_are_no_fetch_sessions() {
 
 #[test]
 fn a_fetch_that_begins_a_session_or_ends_one_is_answered_with_data_whatever_session_it_names() {
-    let place = Place::new();
-    place.native().created("t", 1, &[]);
-    let mut kafka = place.kafka();
+    let broker = SimBroker::start();
+    broker.native().created("t", 1, &[]);
+    let mut kafka = broker.kafka();
     kafka.produce("t", &[(0, &batch(&["v"], BatchProducer::NONE))]);
     for session_epoch in [0, -1] {
         let fetch = Fetch::of("t", &[(0, 0)]);
@@ -278,23 +279,23 @@ fn a_fetch_that_begins_a_session_or_ends_one_is_answered_with_data_whatever_sess
 
 #[test]
 fn a_parked_fetch_ends_when_its_topic_is_deleted_or_the_broker_stops() {
-    let mut place = Place::new();
-    let id = place.native().created("gone", 2, &[]);
-    place.native().created("stays", 2, &[]);
-    let mut reader = place.kafka();
-    let mut by_id = place.kafka();
+    let broker = SimBroker::start();
+    let id = broker.native().created("gone", 2, &[]);
+    broker.native().created("stays", 2, &[]);
+    let mut reader = broker.kafka();
+    let mut by_id = broker.kafka();
     let from = [(0, 0), (1, 0)];
     let wait = |topic| Fetch { max_wait_ms: 600_000, ..Fetch::of(topic, &from) };
     for topic in ["gone", "stays"] {
         reader.send(ApiKey::Fetch, 12, &wait(topic).request());
     }
     by_id.send(ApiKey::Fetch, 13, &Fetch { topic_id: id.0, ..wait("") }.request());
-    place.native().delete_topic("gone").ok();
+    broker.native().delete_topic("gone").ok();
     let got = reader.read(ApiKey::Fetch, 12).expect("an answer").fetched();
     assert!(got.iter().any(|got| got.error == KafkaError::UNKNOWN_TOPIC_OR_PARTITION));
     let got = by_id.read(ApiKey::Fetch, 13).expect("an answer").fetched();
     assert!(got.iter().any(|got| got.error == KafkaError::UNKNOWN_TOPIC_ID), "{got:?}");
-    place.restart();
+    broker.restart();
     let got = reader.read(ApiKey::Fetch, 12).expect("an answer").fetched();
     assert!(got.iter().all(|got| got.error == KafkaError::NONE && got.records.is_empty()));
     assert!(reader.read(ApiKey::Fetch, 12).is_none());
@@ -302,9 +303,9 @@ fn a_parked_fetch_ends_when_its_topic_is_deleted_or_the_broker_stops() {
 
 #[test]
 fn a_reader_that_goes_on_reads_everything_once() {
-    let mut place = Place::new();
-    place.native().created("t", 2, &[]);
-    let mut kafka = place.kafka();
+    let broker = SimBroker::start();
+    broker.native().created("t", 2, &[]);
+    let mut kafka = broker.kafka();
     let value = "x".repeat(2500);
     let bytes = batch(&[&value, &value, &value], NONE);
     for _ in 0..40 {
@@ -312,7 +313,7 @@ fn a_reader_that_goes_on_reads_everything_once() {
         kafka.produced(9);
     }
     for _ in 0..2 {
-        let mut kafka = place.kafka();
+        let mut kafka = broker.kafka();
         let mut at = [(0, 0), (1, 0)];
         while at.iter().any(|(_, offset)| *offset < 120) {
             let fetch = Fetch { max_bytes: 40_000, partition_max_bytes: 30_000, ..Fetch::of("t", &at) };
@@ -328,6 +329,6 @@ fn a_reader_that_goes_on_reads_everything_once() {
             // As clients do, so that every partition has its turn.
             at = next;
         }
-        place.restart();
+        broker.restart();
     }
 }

@@ -1,7 +1,7 @@
 //! Offsets of groups as Kafka clients meet them, on a whole broker in this process.
 
 use crate::common::Client;
-use crate::members::{Member, commit, committed, given, kafka, native, start, to_commit};
+use crate::members::{Member, commit, committed, given, start, to_commit};
 use highwater_net::kafka::KafkaError;
 use highwater_net::kafka::api::ApiKey;
 use highwater_net::kafka::messages::{
@@ -24,7 +24,7 @@ fn positions(client: &mut Client, consumer: &str, topic: TopicId) -> Vec<(u32, i
 #[test]
 fn offsets_are_the_same_in_both_protocols_and_outlive_a_restart() {
     let broker = start();
-    let topic = native(&broker).created("orders", 3, &[]);
+    let topic = broker.native().created("orders", 3, &[]);
     let by_name = |name, partitions| OffsetCommitTopic { name, topic_id: [0; 16], partitions };
     let request = commit(
         "readers",
@@ -34,9 +34,9 @@ fn offsets_are_the_same_in_both_protocols_and_outlive_a_restart() {
         ],
     );
     let unknown = KafkaError::UNKNOWN_TOPIC_OR_PARTITION;
-    let mut client = kafka(&broker);
+    let mut client = broker.kafka();
     assert_eq!(committed(&mut client, 2, &request), [NONE, unknown, unknown, unknown]);
-    assert_eq!(positions(&mut native(&broker), "readers", topic), [(0, 7, "noted".into())]);
+    assert_eq!(positions(&mut broker.native(), "readers", topic), [(0, 7, "noted".into())]);
 
     let position = CommittedOffset {
         partition: PartitionIndex(1),
@@ -45,22 +45,22 @@ fn offsets_are_the_same_in_both_protocols_and_outlive_a_restart() {
         metadata: "natively".into(),
     };
     let request = CommitOffsetsRequest { consumer: "readers".into(), topic, positions: vec![position] };
-    native(&broker).call(&request).ok();
+    broker.native().call(&request).ok();
     let all =
         [(0, 7, "noted".to_owned(), NONE), (1, 5, "natively".to_owned(), NONE), (2, -1, String::new(), NONE)];
     assert_eq!(given(&mut client, "readers", "orders", &[0, 1, 2]), all);
     assert_eq!(given(&mut client, "readers", "nowhere", &[0]), [(0, -1, String::new(), NONE)]);
     assert_eq!(given(&mut client, "nobody", "orders", &[0]), [(0, -1, String::new(), NONE)]);
     broker.restart();
-    assert_eq!(given(&mut kafka(&broker), "readers", "orders", &[0, 1, 2]), all);
+    assert_eq!(given(&mut broker.kafka(), "readers", "orders", &[0, 1, 2]), all);
     broker.stop();
 }
 
 #[test]
 fn offsets_are_committed_and_given_by_topic_id() {
     let broker = start();
-    let id = native(&broker).created("orders", 2, &[]).0;
-    let mut client = kafka(&broker);
+    let id = broker.native().created("orders", 2, &[]).0;
+    let mut client = broker.kafka();
     let by_id = |topic_id, partitions| OffsetCommitTopic { name: "", topic_id, partitions };
     let request =
         commit("readers", vec![by_id(id, vec![to_commit(1, 3)]), by_id([9; 16], vec![to_commit(0, 1)])]);
@@ -98,11 +98,11 @@ fn offsets_are_committed_and_given_by_topic_id() {
 #[test]
 fn members_and_their_generation_outlive_a_restart_and_only_they_commit() {
     let broker = start();
-    native(&broker).created("orders", 1, &[]);
+    broker.native().created("orders", 1, &[]);
     let mut member = Member::new(&broker, "team");
     member.join_alone();
     broker.restart();
-    member.client = kafka(&broker);
+    member.client = broker.kafka();
     assert_eq!(member.heartbeat(), NONE);
     let topics =
         || vec![OffsetCommitTopic { name: "orders", topic_id: [0; 16], partitions: vec![to_commit(0, 4)] }];
@@ -111,7 +111,7 @@ fn members_and_their_generation_outlive_a_restart_and_only_they_commit() {
         member_id: &member.id,
         ..commit("team", topics())
     };
-    let mut client = kafka(&broker);
+    let mut client = broker.kafka();
     let stranger = commit("team", topics());
     assert_eq!(committed(&mut client, 8, &stranger), [KafkaError::UNKNOWN_MEMBER_ID]);
     let late = OffsetCommitRequest { generation_id_or_member_epoch: 7, ..of_member.clone() };

@@ -2,7 +2,7 @@
 
 use crate::client::Kafka;
 use crate::common::simulated::CLIENT_HOSTS;
-use crate::members::{Member, commit, committed, given, join, kafka, native, start, to_commit};
+use crate::members::{Member, commit, committed, given, join, start, to_commit};
 use highwater_net::kafka::KafkaError;
 use highwater_net::kafka::api::ApiKey;
 use highwater_net::kafka::messages::{
@@ -65,7 +65,7 @@ fn two_members_share_a_group_until_one_leaves() {
 #[test]
 fn old_versions_join_at_once_and_leave_with_one_error() {
     let broker = start();
-    let mut client = kafka(&broker);
+    let mut client = broker.kafka();
     let reply = client.call(ApiKey::JoinGroup, 0, &join("old", ""));
     let answer: JoinGroupResponse<'_> = reply.body();
     assert_eq!((answer.error_code, answer.generation_id), (NONE, 1));
@@ -90,7 +90,7 @@ fn old_versions_join_at_once_and_leave_with_one_error() {
 #[test]
 fn this_node_coordinates_groups_and_no_transactions() {
     let broker = start();
-    let mut client = kafka(&broker);
+    let mut client = broker.kafka();
     let (host, port) = (broker.kafka_addr().ip().to_string(), i32::from(broker.kafka_addr().port()));
     for version in 0..=3 {
         let request = FindCoordinatorRequest { key: "team", ..Default::default() };
@@ -115,8 +115,8 @@ fn this_node_coordinates_groups_and_no_transactions() {
 #[test]
 fn groups_are_listed_described_and_deleted() {
     let broker = start();
-    native(&broker).created("orders", 2, &[]);
-    let mut client = kafka(&broker);
+    broker.native().created("orders", 2, &[]);
+    let mut client = broker.kafka();
     let topics = vec![OffsetCommitTopic {
         name: "orders",
         topic_id: [0; 16],
@@ -187,8 +187,8 @@ fn groups_are_listed_described_and_deleted() {
 #[test]
 fn a_member_of_the_consumer_protocol_gets_its_partitions() {
     let broker = start();
-    let id = native(&broker).created("orders", 2, &[]).0;
-    let mut client = kafka(&broker);
+    let id = broker.native().created("orders", 2, &[]).0;
+    let mut client = broker.kafka();
     let join = ConsumerGroupHeartbeatRequest {
         group_id: "modern",
         member_id: "one",

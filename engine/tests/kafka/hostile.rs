@@ -69,7 +69,7 @@ enum End {
 
 /// A broker that is talked nonsense to, and those that it has to go on serving.
 struct Target {
-    place: RealBroker,
+    broker: RealBroker,
     witness: Kafka,
     stats: Client,
     memory_before: usize,
@@ -78,16 +78,16 @@ struct Target {
 
 impl Target {
     fn new() -> Self {
-        let place = RealBroker::new();
-        place.native().created("t", 1, &[]);
-        let (witness, stats) = (place.kafka(), place.native());
-        Self { place, witness, stats, memory_before: resident_bytes(), produced: 0 }
+        let broker = RealBroker::new();
+        broker.native().created("t", 1, &[]);
+        let (witness, stats) = (broker.kafka(), broker.native());
+        Self { broker, witness, stats, memory_before: resident_bytes(), produced: 0 }
     }
 
     /// A connection that says this.
     #[track_caller]
     fn check(&self, what: &str, bytes: &[u8], end: End) {
-        let mut stream = tcp(self.place.address());
+        let mut stream = tcp(self.broker.address());
         // Whoever talks nonsense may find the door closed while still talking.
         let _ = stream.write_all(bytes);
         if end == End::Left {
@@ -112,7 +112,7 @@ impl Target {
 
     /// It serves a newcomer, and whoever was there before, as if nothing had been.
     fn serves(&mut self) {
-        let mut newcomer = self.place.kafka();
+        let mut newcomer = self.broker.kafka();
         for kafka in [&mut newcomer, &mut self.witness] {
             let sent = kafka.produce("t", &[(0, &batch(&["v"], BatchProducer::NONE))]);
             assert_eq!(sent, [(KafkaError::NONE, self.produced)]);
@@ -328,8 +328,8 @@ fn a_pipeline_of_requests_for_all_topics_is_answered_in_order_and_few_of_its_ans
 
 #[test]
 fn a_resource_that_is_named_a_hundred_thousand_times_is_described_once() {
-    let place = RealBroker::new();
-    place.native().created("orders", 1, &[]);
+    let broker = RealBroker::new();
+    broker.native().created("orders", 1, &[]);
     let named = |resource_type, resource_name| DescribeConfigsResource {
         resource_type,
         resource_name,
@@ -338,7 +338,7 @@ fn a_resource_that_is_named_a_hundred_thousand_times_is_described_once() {
     let mut resources = vec![named(2, "orders"); 100_000];
     resources.extend([named(2, "nowhere"), named(4, "0"), named(4, "0")]);
     let request = DescribeConfigsRequest { resources, include_synonyms: true, include_documentation: true };
-    let answer = place.kafka().call(ApiKey::DescribeConfigs, 4, &request);
+    let answer = broker.kafka().call(ApiKey::DescribeConfigs, 4, &request);
     let response: DescribeConfigsResponse<'_> = answer.body();
     assert_eq!(response.results.len(), 3);
     let told: Vec<_> = response.results.iter().map(|r| (r.resource_type, &*r.resource_name)).collect();

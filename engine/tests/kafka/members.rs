@@ -10,7 +10,6 @@ use highwater_net::kafka::messages::{
 };
 
 use crate::client::Kafka;
-use crate::common::Client;
 use crate::common::simulated::{Settings, SimBroker};
 
 const NONE: KafkaError = KafkaError::NONE;
@@ -18,14 +17,6 @@ const NONE: KafkaError = KafkaError::NONE;
 pub(crate) fn start() -> SimBroker {
     let groups = GroupConfig { initial_rebalance_delay_ms: 0, ..GroupConfig::default() };
     SimBroker::with(Settings { groups, ..Settings::default() })
-}
-
-pub(crate) fn kafka(broker: &SimBroker) -> Kafka {
-    Kafka::of(broker)
-}
-
-pub(crate) fn native(broker: &SimBroker) -> Client {
-    broker.native()
 }
 
 /// A member of a group of the classic protocol, on a connection of its own.
@@ -38,7 +29,7 @@ pub(crate) struct Member {
 
 impl Member {
     pub(crate) fn new(broker: &SimBroker, group: &'static str) -> Self {
-        let mut member = Self { client: kafka(broker), group, id: String::new(), generation: -1 };
+        let mut member = Self { client: broker.kafka(), group, id: String::new(), generation: -1 };
         let reply = member.client.call(ApiKey::JoinGroup, 9, &join(group, ""));
         let answer: JoinGroupResponse<'_> = reply.body();
         assert_eq!(answer.error_code, KafkaError::MEMBER_ID_REQUIRED);

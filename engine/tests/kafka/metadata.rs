@@ -8,7 +8,8 @@ use highwater_net::kafka::messages::{
     DescribeTopicPartitionsResponse, MetadataRequest, MetadataRequestTopic, MetadataResponse,
 };
 
-use crate::client::{Answer, Kafka, Place};
+use crate::client::{Answer, Kafka};
+use crate::common::simulated::SimBroker;
 
 fn ask(kafka: &mut Kafka, version: i16, names: Option<&[&str]>, create: bool) -> Answer {
     let topic = |name: &&'static str| MetadataRequestTopic { topic_id: [0; 16], name: Some(name) };
@@ -32,10 +33,10 @@ fn names(answer: &Answer) -> Vec<(String, KafkaError, usize)> {
 
 #[test]
 fn metadata_names_this_broker_and_the_topics_that_are_asked_for() {
-    let place = Place::new();
-    let id = place.native().created("a", 3, &[]);
-    place.native().created("b", 1, &[]);
-    let mut kafka = place.kafka();
+    let broker = SimBroker::start();
+    let id = broker.native().created("a", 3, &[]);
+    broker.native().created("b", 1, &[]);
+    let mut kafka = broker.kafka();
     let a = ("a".to_owned(), KafkaError::NONE, 3);
     let b = ("b".to_owned(), KafkaError::NONE, 1);
     for version in 0..=13 {
@@ -48,7 +49,7 @@ fn metadata_names_this_broker_and_the_topics_that_are_asked_for() {
     assert_eq!(names(&ask(&mut kafka, 0, Some(&[]), false)), [a, b]);
     let answer = ask(&mut kafka, 12, None, false);
     let response: MetadataResponse<'_> = answer.body();
-    let address = place.address();
+    let address = broker.kafka_addr();
     assert_eq!(response.brokers.len(), 1);
     let broker = &response.brokers[0];
     assert_eq!((&broker.host[..], broker.port), (&*address.ip().to_string(), i32::from(address.port())));
@@ -75,9 +76,9 @@ fn metadata_names_this_broker_and_the_topics_that_are_asked_for() {
 
 #[test]
 fn librdkafkas_request_for_all_topics_is_answered_with_the_three_bytes_that_it_has_too_many() {
-    let place = Place::new();
-    place.native().created("a", 1, &[]);
-    let mut kafka = place.kafka();
+    let broker = SimBroker::start();
+    broker.native().created("a", 1, &[]);
+    let mut kafka = broker.kafka();
     // No list of topics, no creation, no operations, no tagged fields; and then something that belongs to nothing.
     let body = [0, 0, 0, 0, 1, 0, 0];
     let header = [&[0, 3, 0, 13, 0, 0, 0, 3, 0, 7][..], b"rdkafka", &[0]].concat();
@@ -89,8 +90,8 @@ fn librdkafkas_request_for_all_topics_is_answered_with_the_three_bytes_that_it_h
 
 #[test]
 fn a_topic_that_is_asked_for_is_made_if_the_client_allows_it() {
-    let place = Place::new();
-    let mut kafka = place.kafka();
+    let broker = SimBroker::start();
+    let mut kafka = broker.kafka();
     let unknown = |name: &str| (name.to_owned(), KafkaError::UNKNOWN_TOPIC_OR_PARTITION, 0);
     assert_eq!(names(&ask(&mut kafka, 12, Some(&["new"]), false)), [unknown("new")]);
     let made = |name: &str| (name.to_owned(), KafkaError::NONE, 1);
@@ -99,15 +100,15 @@ fn a_topic_that_is_asked_for_is_made_if_the_client_allows_it() {
     assert_eq!(names(&answer), [made("new"), bad, made("newer")]);
     // Before version 4 nobody can say no.
     assert_eq!(names(&ask(&mut kafka, 3, Some(&["newest"]), true)), [made("newest")]);
-    assert_eq!(names(&ask(&mut place.kafka(), 12, None, false)).len(), 3);
+    assert_eq!(names(&ask(&mut broker.kafka(), 12, None, false)).len(), 3);
 }
 
 #[test]
 fn a_topic_that_is_named_a_hundred_thousand_times_is_told_of_once() {
-    let place = Place::new();
-    let id = place.native().created("orders", 100, &[]);
-    place.native().created("b", 1, &[]);
-    let mut kafka = place.kafka();
+    let broker = SimBroker::start();
+    let id = broker.native().created("orders", 100, &[]);
+    broker.native().created("b", 1, &[]);
+    let mut kafka = broker.kafka();
     let mut named: Vec<_> = vec![MetadataRequestTopic { topic_id: [0; 16], name: Some("orders") }; 100_000];
     named.push(MetadataRequestTopic { topic_id: [0; 16], name: Some("b") });
     let request = |topics| MetadataRequest { topics: Some(topics), ..Default::default() };
@@ -119,11 +120,11 @@ fn a_topic_that_is_named_a_hundred_thousand_times_is_told_of_once() {
 
 #[test]
 fn the_cluster_and_pages_of_topics_are_described() {
-    let place = Place::new();
+    let broker = SimBroker::start();
     for (name, partitions) in [("a", 3), ("b", 4)] {
-        place.native().created(name, partitions, &[]);
+        broker.native().created(name, partitions, &[]);
     }
-    let mut kafka = place.kafka();
+    let mut kafka = broker.kafka();
     for version in 0..=2 {
         let answer = kafka.call(ApiKey::DescribeCluster, version, &DescribeClusterRequest::default());
         let response: DescribeClusterResponse<'_> = answer.body();

@@ -15,7 +15,7 @@ use highwater_protocol::native::{
 use crate::client::Kafka;
 use crate::common::simulated::CLIENT_HOSTS;
 use crate::common::{Answer, Client};
-use crate::members::{Member, kafka, native, start};
+use crate::members::{Member, start};
 
 /// A heartbeat of a member that has nothing new to say.
 fn beat(group: &str, epoch: i32) -> GroupHeartbeatRequest {
@@ -94,7 +94,7 @@ fn commit(client: &mut Client, topic: TopicId, epoch: i32, partitions: &[u32]) -
 #[test]
 fn a_native_and_a_kafka_member_share_partitions_and_each_is_given_up_before_it_is_given() {
     let broker = start();
-    let (mut native, mut kafka) = (native(&broker), kafka(&broker));
+    let (mut native, mut kafka) = (broker.native(), broker.kafka());
     let topic = native.created("orders", 4, &[]);
     let joined = heard(native.call(&join("billing")));
     assert_eq!((joined.heartbeat_interval_ms, joined.session_timeout_ms), (5_000, 45_000));
@@ -167,7 +167,7 @@ fn a_native_and_a_kafka_member_share_partitions_and_each_is_given_up_before_it_i
 #[test]
 fn a_group_of_the_classic_protocol_is_not_joined_and_a_deleted_one_is_gone() {
     let broker = start();
-    let mut client = native(&broker);
+    let mut client = broker.native();
     let topic = client.created("orders", 1, &[]);
     let mut member = Member::new(&broker, "classics");
     member.join_alone();

@@ -10,8 +10,9 @@ use highwater_net::kafka::messages::{
 use highwater_protocol::batch::{BatchBuilder, BatchProducer, Compression, NewRecord};
 use highwater_protocol::ids::Timestamp;
 
-use crate::client::{Kafka, Place};
+use crate::client::Kafka;
 use crate::common::now_ms;
+use crate::common::simulated::SimBroker;
 
 /// Error, offset and timestamp.
 type Found = (KafkaError, i64, i64);
@@ -31,9 +32,9 @@ fn list(kafka: &mut Kafka, version: i16, epoch: i32, wanted: &[(i32, i64)]) -> V
 
 #[test]
 fn offsets_are_found_at_the_ends_and_by_time_to_the_record() {
-    let place = Place::new();
-    place.native().created("t", 2, &[]);
-    let mut kafka = place.kafka();
+    let broker = SimBroker::start();
+    broker.native().created("t", 2, &[]);
+    let mut kafka = broker.kafka();
     let t = now_ms();
     for times in [[t - 50, t - 10, t - 30], [t - 20, t - 25, t - 5]] {
         let mut builder = BatchBuilder::new(Compression::Gzip, 0);
@@ -65,9 +66,9 @@ fn offsets_are_found_at_the_ends_and_by_time_to_the_record() {
 
 #[test]
 fn a_partition_that_is_named_twice_is_an_error_and_the_others_are_answered() {
-    let place = Place::new();
-    place.native().created("t", 3, &[]);
-    let mut kafka = place.kafka();
+    let broker = SimBroker::start();
+    broker.native().created("t", 3, &[]);
+    let mut kafka = broker.kafka();
     let twice = (KafkaError::INVALID_REQUEST, -1, -1);
     assert_eq!(
         list(&mut kafka, 7, -1, &[(0, 0), (1, -1), (0, -1), (5, -1), (5, -1)]),
@@ -87,9 +88,9 @@ fn a_partition_that_is_named_twice_is_an_error_and_the_others_are_answered() {
 #[test]
 fn what_rests_on_disk_is_found_in_more_partitions_than_are_searched_at_once() {
     const PARTITIONS: i32 = 100;
-    let mut place = Place::new();
-    place.native().created("t", PARTITIONS as u32, &[]);
-    let mut kafka = place.kafka();
+    let broker = SimBroker::start();
+    broker.native().created("t", PARTITIONS as u32, &[]);
+    let mut kafka = broker.kafka();
     let t = now_ms();
     for partition in 0..PARTITIONS {
         let mut builder = BatchBuilder::new(Compression::None, 0);
@@ -100,17 +101,17 @@ fn what_rests_on_disk_is_found_in_more_partitions_than_are_searched_at_once() {
         assert_eq!(kafka.produce("t", &[(partition, &bytes)])[0].0, KafkaError::NONE);
     }
     // Nothing is cached any more.
-    place.restart();
+    broker.restart();
     let wanted: Vec<_> = (0..PARTITIONS).map(|partition| (partition, t - 999)).collect();
     let found: Vec<_> = (0..PARTITIONS).map(|p| (KafkaError::NONE, 1, t - 999 + i64::from(p))).collect();
-    assert_eq!(list(&mut place.kafka(), 7, -1, &wanted), found);
+    assert_eq!(list(&mut broker.kafka(), 7, -1, &wanted), found);
 }
 
 #[test]
 fn the_latest_record_is_one_that_was_not_deleted() {
-    let place = Place::new();
-    place.native().created("t", 1, &[]);
-    let mut kafka = place.kafka();
+    let broker = SimBroker::start();
+    broker.native().created("t", 1, &[]);
+    let mut kafka = broker.kafka();
     let t = now_ms();
     for at in [t, t - 500, t - 100, t - 300] {
         let mut builder = BatchBuilder::new(Compression::None, 0);
@@ -131,9 +132,9 @@ fn the_latest_record_is_one_that_was_not_deleted() {
 
 #[test]
 fn the_current_epoch_ends_where_the_log_does_and_neither_a_later_one_nor_none_is_known() {
-    let place = Place::new();
-    place.native().created("t", 1, &[]);
-    let mut kafka = place.kafka();
+    let broker = SimBroker::start();
+    broker.native().created("t", 1, &[]);
+    let mut kafka = broker.kafka();
     kafka.produce("t", &[(0, &crate::common::batch(&["a", "b"], BatchProducer::NONE))]);
     for (current, epoch, expected) in [
         (-1, 0, (KafkaError::NONE, 0, 2)),

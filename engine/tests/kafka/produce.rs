@@ -7,7 +7,8 @@ use highwater_protocol::batch::{BatchBuilder, BatchProducer, Compression, NewRec
 use highwater_protocol::ids::{ProducerId, Timestamp};
 use highwater_protocol::limits::BATCH_BYTES_MAX_DEFAULT;
 
-use crate::client::{Fetch, Place, request};
+use crate::client::{Fetch, request};
+use crate::common::simulated::SimBroker;
 use crate::common::{batch, now_ms, partition};
 
 const NONE: BatchProducer = BatchProducer::NONE;
@@ -18,9 +19,9 @@ fn of(id: i64, epoch: i16, sequence: i32) -> BatchProducer {
 
 #[test]
 fn records_for_partitions_of_several_shards_come_back_and_survive_a_restart() {
-    let mut place = Place::new();
-    place.native().created("t", 4, &[]);
-    let mut kafka = place.kafka();
+    let broker = SimBroker::start();
+    broker.native().created("t", 4, &[]);
+    let mut kafka = broker.kafka();
     let values: Vec<String> = (0..4).map(|n| format!("v{n}")).collect();
     let batches: Vec<_> = values.iter().map(|value| batch(&[value, "and"], NONE)).collect();
     let to: Vec<(i32, &[u8])> = (0..).zip(batches.iter().map(Vec::as_slice)).collect();
@@ -28,7 +29,7 @@ fn records_for_partitions_of_several_shards_come_back_and_survive_a_restart() {
     assert_eq!(kafka.produce("t", &to), [(KafkaError::NONE, 2); 4]);
     let from: Vec<(i32, i64)> = (0..4).map(|partition| (partition, 0)).collect();
     for _ in 0..2 {
-        let got = place.kafka().fetch(12, &Fetch::of("t", &from));
+        let got = broker.kafka().fetch(12, &Fetch::of("t", &from));
         assert_eq!(got.len(), 4);
         for (got, value) in got.iter().zip(&values) {
             assert_eq!((got.error, got.high_watermark, got.log_start), (KafkaError::NONE, 4, 0));
@@ -36,35 +37,35 @@ fn records_for_partitions_of_several_shards_come_back_and_survive_a_restart() {
             let expected = [(0, value.clone()), (1, and()), (2, value.clone()), (3, and())];
             assert_eq!(got.records, expected);
         }
-        place.restart();
+        broker.restart();
     }
 }
 
 #[test]
 fn a_large_batch_is_received_into_pages_and_given_back_as_it_was() {
-    let place = Place::new();
-    place.native().created("t", 2, &[]);
+    let broker = SimBroker::start();
+    broker.native().created("t", 2, &[]);
     let large = "x".repeat(300_000);
     let bytes = batch(&[&large], NONE);
     for acks in [1, -1] {
-        let mut kafka = place.kafka();
+        let mut kafka = broker.kafka();
         kafka.send_batches(9, acks, "t", &[(0, &bytes), (1, &bytes)]);
         assert!(kafka.produced(9).iter().all(|(error, _)| !error.is_err()));
     }
-    let got = place.kafka().fetch(12, &Fetch::of("t", &[(0, 0), (1, 1)]));
+    let got = broker.kafka().fetch(12, &Fetch::of("t", &[(0, 0), (1, 1)]));
     assert_eq!(got[0].records, [(0, large.clone()), (1, large.clone())]);
     assert_eq!(got[1].records, [(1, large)]);
 }
 
 #[test]
 fn what_was_written_by_one_protocol_is_read_by_the_other() {
-    let place = Place::new();
-    let mut native = place.native();
+    let broker = SimBroker::start();
+    let mut native = broker.native();
     let topic = native.created("t", 1, &[]);
     // The one shard that has it; the client of this test does not follow.
     let shard = native.metadata().topics[0].partitions[0].shard;
-    let mut native = place.broker.native_on(shard.0);
-    let mut kafka = place.kafka();
+    let mut native = broker.native_on(shard.0);
+    let mut kafka = broker.kafka();
     assert_eq!(native.produced(partition(topic, 0), &["from native"]), 0);
     assert_eq!(kafka.produce("t", &[(0, &batch(&["from kafka"], NONE))]), [(KafkaError::NONE, 1)]);
     let expected = [(0, "from native".to_owned()), (1, "from kafka".to_owned())];
@@ -74,9 +75,9 @@ fn what_was_written_by_one_protocol_is_read_by_the_other() {
 
 #[test]
 fn a_batch_that_is_sent_again_is_answered_with_its_offset_and_a_gap_is_refused() {
-    let mut place = Place::new();
-    place.native().created("t", 1, &[]);
-    let mut kafka = place.kafka();
+    let broker = SimBroker::start();
+    broker.native().created("t", 1, &[]);
+    let mut kafka = broker.kafka();
     let id = kafka.producer_id();
     assert_ne!(kafka.producer_id(), id);
     for sequence in 0..5 {
@@ -84,16 +85,16 @@ fn a_batch_that_is_sent_again_is_answered_with_its_offset_and_a_gap_is_refused()
         assert_eq!(kafka.produce("t", &[(0, &bytes)]), [(KafkaError::NONE, i64::from(sequence))]);
     }
     for _ in 0..2 {
-        let mut kafka = place.kafka();
+        let mut kafka = broker.kafka();
         for sequence in 0..5 {
             let bytes = batch(&["v"], of(id, 0, sequence));
             assert_eq!(kafka.produce("t", &[(0, &bytes)]), [(KafkaError::NONE, i64::from(sequence))]);
         }
         let gap = batch(&["v"], of(id, 0, 7));
         assert_eq!(kafka.produce("t", &[(0, &gap)]), [(KafkaError::OUT_OF_ORDER_SEQUENCE_NUMBER, -1)]);
-        place.restart();
+        broker.restart();
     }
-    let mut kafka = place.kafka();
+    let mut kafka = broker.kafka();
     let next = batch(&["v"], of(id, 1, 0));
     assert_eq!(kafka.produce("t", &[(0, &next)]), [(KafkaError::NONE, 5)]);
     let old = batch(&["v"], of(id, 0, 5));
@@ -102,9 +103,9 @@ fn a_batch_that_is_sent_again_is_answered_with_its_offset_and_a_gap_is_refused()
 
 #[test]
 fn pipelined_batches_of_a_producer_are_appended_and_answered_in_their_order() {
-    let place = Place::new();
-    place.native().created("t", 2, &[]);
-    let mut kafka = place.kafka();
+    let broker = SimBroker::start();
+    broker.native().created("t", 2, &[]);
+    let mut kafka = broker.kafka();
     let id = kafka.producer_id();
     for sequence in 0..60 {
         let bytes = batch(&["v"], of(id, 0, sequence));
@@ -117,9 +118,9 @@ fn pipelined_batches_of_a_producer_are_appended_and_answered_in_their_order() {
 
 #[test]
 fn what_is_wrong_with_a_batch_is_told_for_its_partition_alone() {
-    let place = Place::new();
-    place.native().created("t", 4, &[("max.message.bytes", "1000")]);
-    let mut kafka = place.kafka();
+    let broker = SimBroker::start();
+    broker.native().created("t", 4, &[("max.message.bytes", "1000")]);
+    let mut kafka = broker.kafka();
     let good = batch(&["v"], NONE);
     let mut corrupt = good.clone();
     *corrupt.last_mut().expect("bytes") ^= 1;
@@ -153,13 +154,13 @@ fn what_is_wrong_with_a_batch_is_told_for_its_partition_alone() {
 
 #[test]
 fn zstd_needs_version_seven() {
-    let place = Place::new();
-    place.native().created("t", 1, &[]);
+    let broker = SimBroker::start();
+    broker.native().created("t", 1, &[]);
     let mut builder = BatchBuilder::new(Compression::Zstd, 0);
     let value = [7; 1000];
     builder.append(&NewRecord::new(Timestamp(now_ms()), None, Some(&value))).expect("it fits");
     let bytes = builder.finish(NONE).expect("a record");
-    let mut kafka = place.kafka();
+    let mut kafka = broker.kafka();
     for (version, error) in [(6, KafkaError::UNSUPPORTED_COMPRESSION_TYPE), (7, KafkaError::NONE)] {
         kafka.send_batches(version, 1, "t", &[(0, &bytes)]);
         assert_eq!(kafka.produced(version)[0].0, error);
@@ -168,9 +169,9 @@ fn zstd_needs_version_seven() {
 
 #[test]
 fn acks_zero_has_no_answer_and_an_error_ends_the_connection() {
-    let place = Place::new();
-    place.native().created("t", 2, &[]);
-    let mut kafka = place.kafka();
+    let broker = SimBroker::start();
+    broker.native().created("t", 2, &[]);
+    let mut kafka = broker.kafka();
     let good = batch(&["v"], NONE);
     kafka.send_batches(9, 0, "t", &[(0, &good), (1, &good)]);
     assert_eq!(kafka.produce("t", &[(0, &good), (1, &good)]), [(KafkaError::NONE, 1); 2]);
@@ -180,8 +181,8 @@ fn acks_zero_has_no_answer_and_an_error_ends_the_connection() {
 
 #[test]
 fn what_was_asked_before_a_request_without_an_answer_failed_is_answered_before_the_connection_ends() {
-    let place = Place::new();
-    place.native().created("t", 2, &[]);
+    let broker = SimBroker::start();
+    broker.native().created("t", 2, &[]);
     let good = batch(&["v"], NONE);
     let produce = |id, acks, index| {
         let partition_data = vec![ProducePartition { index, records: Some(&good) }];
@@ -190,7 +191,7 @@ fn what_was_asked_before_a_request_without_an_answer_failed_is_answered_before_t
         request(ApiKey::Produce, 9, id, &body)
     };
     for offset in 0..10 {
-        let mut kafka = place.kafka();
+        let mut kafka = broker.kafka();
         // Together, so that the first still waits for the disk when the last fails.
         kafka.send_raw(&[produce(1, 1, 0), produce(2, -1, 1), produce(3, 0, 7)].concat());
         assert_eq!(kafka.produced(9), [(KafkaError::NONE, offset)]);
@@ -201,23 +202,23 @@ fn what_was_asked_before_a_request_without_an_answer_failed_is_answered_before_t
 
 #[test]
 fn a_topic_can_stamp_the_time_of_appending() {
-    let place = Place::new();
-    place.native().created("t", 1, &[("message.timestamp.type", "LogAppendTime")]);
-    let mut kafka = place.kafka();
-    let before = place.broker.wall_clock_ms();
+    let broker = SimBroker::start();
+    broker.native().created("t", 1, &[("message.timestamp.type", "LogAppendTime")]);
+    let mut kafka = broker.kafka();
+    let before = broker.wall_clock_ms();
     kafka.send_batches(8, -1, "t", &[(0, &batch(&["v"], NONE))]);
     let answer = kafka.read(ApiKey::Produce, 8).expect("an answer");
     let response: ProduceResponse<'_> = answer.body();
     let stamped = response.responses[0].partition_responses[0].log_append_time_ms;
-    assert!((before..=place.broker.wall_clock_ms()).contains(&stamped));
+    assert!((before..=broker.wall_clock_ms()).contains(&stamped));
     assert_eq!(kafka.fetch(11, &Fetch::of("t", &[(0, 0)]))[0].records, [(0, "v".to_owned())]);
 }
 
 #[test]
 fn a_batch_over_the_brokers_limit_is_refused_with_the_limit_whatever_the_topic_allows() {
-    let place = Place::new();
-    place.native().created("t", 1, &[("max.message.bytes", "104857600")]);
-    let mut kafka = place.kafka();
+    let broker = SimBroker::start();
+    broker.native().created("t", 1, &[("max.message.bytes", "104857600")]);
+    let mut kafka = broker.kafka();
     let largest = "x".repeat(BATCH_BYTES_MAX_DEFAULT - 1000);
     assert_eq!(kafka.produce("t", &[(0, &batch(&[&largest], NONE))]), [(KafkaError::NONE, 0)]);
     kafka.send_batches(11, -1, "t", &[(0, &vec![0; BATCH_BYTES_MAX_DEFAULT + 1])]);

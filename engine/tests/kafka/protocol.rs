@@ -8,15 +8,16 @@ use highwater_net::kafka::messages::{
 };
 use highwater_protocol::batch::BatchProducer;
 
-use crate::client::{Fetch, Place, request};
+use crate::client::{Fetch, request};
 use crate::common::batch;
+use crate::common::simulated::SimBroker;
 
 #[test]
 fn versions_are_told_in_any_version_that_is_asked() {
-    let place = Place::new();
+    let broker = SimBroker::start();
     for version in 0..=4 {
         let body = ApiVersionsRequest { client_software_name: "x", client_software_version: "1" };
-        let answer = place.kafka().call(ApiKey::ApiVersions, version, &body);
+        let answer = broker.kafka().call(ApiKey::ApiVersions, version, &body);
         let response: ApiVersionsResponse<'_> = answer.body();
         assert_eq!(response.error_code, KafkaError::NONE);
         assert_eq!(response.api_keys.len(), APIS.iter().filter(|api| api.state == State::Served).count());
@@ -25,13 +26,13 @@ fn versions_are_told_in_any_version_that_is_asked() {
     }
     for (name, version) in [("", "1"), ("x", ""), ("-x", "1"), ("x", "1 2")] {
         let body = ApiVersionsRequest { client_software_name: name, client_software_version: version };
-        let answer = place.kafka().call(ApiKey::ApiVersions, 3, &body);
+        let answer = broker.kafka().call(ApiKey::ApiVersions, 3, &body);
         let response: ApiVersionsResponse<'_> = answer.body();
         assert_eq!(response.error_code, KafkaError::INVALID_REQUEST, "{name:?} {version:?}");
         assert!(response.api_keys.is_empty());
     }
     // One from the future: answered in version 0, which every client can read.
-    let mut kafka = place.kafka();
+    let mut kafka = broker.kafka();
     let mut bytes = request(ApiKey::ApiVersions, 4, 77, &ApiVersionsRequest::default());
     bytes[6..8].copy_from_slice(&99_i16.to_be_bytes());
     kafka.send_raw(&bytes);
@@ -43,21 +44,21 @@ fn versions_are_told_in_any_version_that_is_asked() {
 
 #[test]
 fn answers_come_in_the_order_of_requests_whatever_takes_longest() {
-    let place = Place::new();
-    place.native().created("t", 2, &[]);
-    let mut kafka = place.kafka();
+    let broker = SimBroker::start();
+    broker.native().created("t", 2, &[]);
+    let mut kafka = broker.kafka();
     let fetch = Fetch { max_wait_ms: 600_000, ..Fetch::of("t", &[(0, 0), (1, 0)]) };
     let first = kafka.send(ApiKey::Fetch, 12, &fetch.request());
     let second = kafka.send(ApiKey::Metadata, 12, &MetadataRequest::default());
-    place.kafka().produce("t", &[(1, &batch(&["v"], BatchProducer::NONE))]);
+    broker.kafka().produce("t", &[(1, &batch(&["v"], BatchProducer::NONE))]);
     assert_eq!(kafka.read(ApiKey::Fetch, 12).map(|answer| answer.correlation_id), Some(first));
     assert_eq!(kafka.read(ApiKey::Metadata, 12).map(|answer| answer.correlation_id), Some(second));
 }
 
 #[test]
 fn requests_in_any_pieces_are_the_same_requests() {
-    let place = Place::new();
-    place.native().created("t", 1, &[]);
+    let broker = SimBroker::start();
+    broker.native().created("t", 1, &[]);
     let bytes = batch(&[&"x".repeat(100_000)], BatchProducer::NONE);
     let mut whole = Vec::new();
     for id in 0..3 {
@@ -73,7 +74,7 @@ fn requests_in_any_pieces_are_the_same_requests() {
         });
         whole.extend_from_slice(&request(ApiKey::Produce, 9, 2 * id + 1, &kafka));
     }
-    let mut kafka = place.kafka();
+    let mut kafka = broker.kafka();
     for piece in whole.chunks(7001) {
         kafka.send_raw(piece);
     }
@@ -85,8 +86,8 @@ fn requests_in_any_pieces_are_the_same_requests() {
 
 #[test]
 fn clients_that_want_to_authenticate_are_told_that_the_listener_has_no_authentication() {
-    let place = Place::new();
-    let mut kafka = place.kafka();
+    let broker = SimBroker::start();
+    let mut kafka = broker.kafka();
     for version in 0..=1 {
         let request = SaslHandshakeRequest { mechanism: "PLAIN" };
         let answer = kafka.call(ApiKey::SaslHandshake, version, &request);

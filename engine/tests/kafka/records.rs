@@ -12,18 +12,19 @@ use highwater_protocol::error::ErrorCode;
 use highwater_protocol::ids::{Timestamp, TopicPartition};
 use highwater_protocol::native::{Acks, Body, ProduceReply};
 
-use crate::client::{Fetch, Kafka, Place};
+use crate::client::{Fetch, Kafka};
+use crate::common::simulated::SimBroker;
 use crate::common::{Client, batch, now_ms, partition, timed, with_header};
 
 const CODECS: [Compression; 4] =
     [Compression::Gzip, Compression::Snappy, Compression::Lz4, Compression::Zstd];
 
 /// A native client on the shard that has the partition.
-fn at_home(place: &Place, topic: &str, number: u32) -> (Client, TopicPartition) {
-    let metadata = place.native().metadata();
+fn at_home(broker: &SimBroker, topic: &str, number: u32) -> (Client, TopicPartition) {
+    let metadata = broker.native().metadata();
     let topic = metadata.topics.iter().find(|t| t.name == topic).expect("it exists");
     let shard = topic.partitions[number as usize].shard.0;
-    (place.broker.native_on(shard), partition(topic.id, number))
+    (broker.native_on(shard), partition(topic.id, number))
 }
 
 fn native_outcome(client: &mut Client, to: TopicPartition, bytes: &[u8]) -> Result<i64, (ErrorCode, String)> {
@@ -64,10 +65,10 @@ fn long(bytes: usize) -> String {
 
 #[test]
 fn the_largest_timestamp_is_that_of_the_records_whatever_the_header_says() {
-    let place = Place::new();
-    place.native().created("t", 1, &[]);
-    let (mut native, tp) = at_home(&place, "t", 0);
-    let mut kafka = place.kafka();
+    let broker = SimBroker::start();
+    broker.native().created("t", 1, &[]);
+    let (mut native, tp) = at_home(&broker, "t", 0);
+    let mut kafka = broker.kafka();
     let now = now_ms();
     let value = long(200);
     let mut offset = 0;
@@ -90,9 +91,9 @@ fn the_largest_timestamp_is_that_of_the_records_whatever_the_header_says() {
 
 #[test]
 fn records_without_a_timestamp_are_found_by_no_time_and_are_never_too_old() {
-    let place = Place::new();
-    place.native().created("t", 1, &[("message.timestamp.before.max.ms", "1000")]);
-    let mut kafka = place.kafka();
+    let broker = SimBroker::start();
+    broker.native().created("t", 1, &[("message.timestamp.before.max.ms", "1000")]);
+    let mut kafka = broker.kafka();
     let untimed = timed(Compression::Gzip, &[(-1, &long(100)), (-1, &long(100))]);
     assert_eq!(kafka.produce("t", &[(0, &untimed)]), [(KafkaError::NONE, 0)]);
     for at in [0, 1, now_ms(), -3] {
@@ -107,10 +108,10 @@ fn records_without_a_timestamp_are_found_by_no_time_and_are_never_too_old() {
 
 #[test]
 fn no_header_hides_a_timestamp_that_is_out_of_range() {
-    let place = Place::new();
-    place.native().created("t", 1, &[("message.timestamp.before.max.ms", "3600000")]);
-    let (mut native, tp) = at_home(&place, "t", 0);
-    let mut kafka = place.kafka();
+    let broker = SimBroker::start();
+    broker.native().created("t", 1, &[("message.timestamp.before.max.ms", "3600000")]);
+    let (mut native, tp) = at_home(&broker, "t", 0);
+    let mut kafka = broker.kafka();
     let now = now_ms();
     let value = long(100);
     for (odd, name) in [
@@ -180,10 +181,10 @@ fn liars() -> Vec<(&'static str, Vec<u8>, KafkaError)> {
 
 #[test]
 fn a_batch_that_is_not_what_its_header_says_is_refused_with_kafkas_code_and_leaves_no_trace() {
-    let place = Place::new();
-    place.native().created("t", 1, &[]);
-    let (mut native, tp) = at_home(&place, "t", 0);
-    let mut kafka = place.kafka();
+    let broker = SimBroker::start();
+    broker.native().created("t", 1, &[]);
+    let (mut native, tp) = at_home(&broker, "t", 0);
+    let mut kafka = broker.kafka();
     for (what, bytes, expected) in liars() {
         let (error, _, text) = kafka_outcome(&mut kafka, "t", &bytes);
         assert_eq!(error, expected, "{what}: {text}");
@@ -196,13 +197,13 @@ fn a_batch_that_is_not_what_its_header_says_is_refused_with_kafkas_code_and_leav
 
 #[test]
 fn a_topic_may_trust_its_producers() {
-    let place = Place::new();
-    let mut admin = place.native();
+    let broker = SimBroker::start();
+    let mut admin = broker.native();
     admin.created("t", 1, &[("highwater.record.validation", "header")]);
     let error = admin.create_topic("u", 1, &[("highwater.record.validation", "none")]).err();
     assert_eq!(error.0, ErrorCode::InvalidConfig);
     let (_, bytes, _) = liars().swap_remove(5);
-    let mut kafka = place.kafka();
+    let mut kafka = broker.kafka();
     assert_eq!(kafka.produce("t", &[(0, &bytes)]), [(KafkaError::NONE, 0)]);
     let late = with_header(bytes, |header| header.max_timestamp.set(now_ms() + 48 * 3_600_000));
     assert_eq!(kafka_outcome(&mut kafka, "t", &late).0, KafkaError::INVALID_TIMESTAMP);
@@ -213,11 +214,11 @@ fn a_topic_may_trust_its_producers() {
 
 #[test]
 fn the_topic_and_not_the_producer_decides_who_stamps_records() {
-    let place = Place::new();
-    let mut admin = place.native();
+    let broker = SimBroker::start();
+    let mut admin = broker.native();
     admin.created("created", 1, &[]);
     admin.created("appended", 1, &[("message.timestamp.type", "LogAppendTime")]);
-    let mut kafka = place.kafka();
+    let mut kafka = broker.kafka();
     let now = now_ms();
     let bytes = with_header(timed(Compression::None, &[(now - 50, "a"), (now - 20, "b")]), |header| {
         header.attributes.set(8);
@@ -225,7 +226,7 @@ fn the_topic_and_not_the_producer_decides_who_stamps_records() {
     });
     assert_eq!(kafka.produce("created", &[(0, &bytes)]), [(KafkaError::NONE, 0)]);
     assert_eq!(found(&mut kafka, "created", -3), (1, now - 20), "records have their own times");
-    let (mut native, tp) = at_home(&place, "created", 0);
+    let (mut native, tp) = at_home(&broker, "created", 0);
     assert_eq!(native_outcome(&mut native, tp, &bytes), Ok(2));
     // As Kafka does.
     let (error, _, text) = kafka_outcome(&mut kafka, "appended", &bytes);
@@ -234,9 +235,9 @@ fn the_topic_and_not_the_producer_decides_who_stamps_records() {
 
 #[test]
 fn a_compacted_topic_takes_no_record_without_a_key() {
-    let place = Place::new();
-    place.native().created("t", 1, &[("cleanup.policy", "compact")]);
-    let mut kafka = place.kafka();
+    let broker = SimBroker::start();
+    broker.native().created("t", 1, &[("cleanup.policy", "compact")]);
+    let mut kafka = broker.kafka();
     let mut builder = BatchBuilder::new(Compression::None, 0);
     let at = Timestamp(now_ms());
     builder.append(&NewRecord::new(at, Some(b"k"), Some(b"v"))).expect("it fits");
@@ -258,10 +259,10 @@ fn slow(codec: Compression, number: usize) -> Vec<u8> {
 
 #[test]
 fn batches_whose_check_takes_turns_keep_their_order_and_others_are_served_meanwhile() {
-    let place = Place::new();
-    place.native().created("t", 2, &[]);
-    let (mut native, tp) = at_home(&place, "t", 0);
-    let mut kafka = place.kafka();
+    let broker = SimBroker::start();
+    broker.native().created("t", 2, &[]);
+    let (mut native, tp) = at_home(&broker, "t", 0);
+    let mut kafka = broker.kafka();
     let id = kafka.producer_id();
     let of = |mut bytes: Vec<u8>, sequence: i32| {
         bytes = with_header(bytes, |header| {
@@ -285,7 +286,7 @@ fn batches_whose_check_takes_turns_keep_their_order_and_others_are_served_meanwh
         ]);
         sequence += 3;
     }
-    let mut other = place.kafka();
+    let mut other = broker.kafka();
     let (error, _, _) = kafka_outcome(&mut other, "t", &[]);
     assert_eq!(error, KafkaError::CORRUPT_MESSAGE, "another client is answered");
     for number in 0..CODECS.len() as i64 {
@@ -314,34 +315,34 @@ fn batches_whose_check_takes_turns_keep_their_order_and_others_are_served_meanwh
 
 #[test]
 fn connections_that_leave_while_their_batches_are_checked_leave_nothing_behind() {
-    let place = Place::new();
-    place.native().created("t", 1, &[]);
+    let broker = SimBroker::start();
+    broker.native().created("t", 1, &[]);
     let bomb = slow(Compression::Gzip, 0);
     for _ in 0..3 {
         for _ in 0..10 {
-            let mut kafka = place.kafka();
+            let mut kafka = broker.kafka();
             kafka.send_batches(11, -1, "t", &[(0, &bomb), (0, &bomb)]);
-            let (mut native, tp) = at_home(&place, "t", 0);
+            let (mut native, tp) = at_home(&broker, "t", 0);
             native.send_batch(tp, Acks::All, &bomb);
         }
-        let mut kafka = place.kafka();
+        let mut kafka = broker.kafka();
         assert!(!kafka.produce("t", &[(0, &batch(&["v"], BatchProducer::NONE))])[0].0.is_err());
     }
-    let mut kafka = place.kafka();
+    let mut kafka = broker.kafka();
     assert!(!kafka.produce("t", &[(0, &bomb)])[0].0.is_err(), "its turn comes");
 }
 
 #[test]
 fn a_search_by_time_unpacks_many_bombs_and_others_are_served_meanwhile() {
-    let place = Place::new();
-    place.native().created("t", 1, &[("highwater.record.validation", "header")]);
-    let mut kafka = place.kafka();
+    let broker = SimBroker::start();
+    broker.native().created("t", 1, &[("highwater.record.validation", "header")]);
+    let mut kafka = broker.kafka();
     let late = now_ms() + 60_000;
     for number in 0..24 {
         let bomb = with_header(slow(CODECS[number % 4], number), |header| header.max_timestamp.set(late));
         assert_eq!(kafka.produce("t", &[(0, &bomb)])[0].0, KafkaError::NONE);
     }
-    let mut other = place.kafka();
+    let mut other = broker.kafka();
     let partitions =
         vec![ListOffsetsPartition { partition_index: 0, current_leader_epoch: -1, timestamp: late }];
     let topics = vec![ListOffsetsTopic { name: "t", partitions }];
@@ -359,25 +360,25 @@ fn a_search_by_time_unpacks_many_bombs_and_others_are_served_meanwhile() {
 
 #[test]
 fn a_batch_that_grows_beyond_reason_is_too_large() {
-    let place = Place::new();
-    place.native().created("t", 1, &[]);
+    let broker = SimBroker::start();
+    broker.native().created("t", 1, &[]);
     let zeros = "0".repeat(15 << 20);
     let bytes = timed(Compression::Zstd, &[(now_ms(), &zeros)]);
     assert!(bytes.len() < 8000);
-    let mut kafka = place.kafka();
+    let mut kafka = broker.kafka();
     let (error, _, text) = kafka_outcome(&mut kafka, "t", &bytes);
     assert_eq!(error, KafkaError::MESSAGE_TOO_LARGE, "{text}");
-    let (mut native, tp) = at_home(&place, "t", 0);
+    let (mut native, tp) = at_home(&broker, "t", 0);
     assert_eq!(native_outcome(&mut native, tp, &bytes).map_err(|e| e.0), Err(ErrorCode::TooLarge));
 }
 
 #[test]
 fn what_is_right_is_stored_as_it_came() {
-    let place = Place::new();
-    place.native().created("t", 1, &[]);
+    let broker = SimBroker::start();
+    broker.native().created("t", 1, &[]);
     let now = now_ms();
     let sent = timed(Compression::Lz4, &[(now, &long(500)), (now + 1, &long(500))]);
-    let mut kafka = place.kafka();
+    let mut kafka = broker.kafka();
     kafka.produce("t", &[(0, &sent)]);
     let answer = kafka.call(ApiKey::Fetch, 11, &Fetch::of("t", &[(0, 0)]).request());
     let response: highwater_net::kafka::messages::FetchResponse<'_> = answer.body();

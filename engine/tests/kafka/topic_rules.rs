@@ -11,7 +11,8 @@ use highwater_net::kafka::messages::{
 };
 use highwater_protocol::error::ErrorCode;
 
-use crate::client::{Kafka, Place};
+use crate::client::Kafka;
+use crate::common::simulated::SimBroker;
 
 const INVALID_TOPIC: KafkaError = KafkaError::INVALID_TOPIC_EXCEPTION;
 const RESERVED: [&str; 4] =
@@ -41,8 +42,8 @@ fn auto_created(kafka: &mut Kafka, name: &str) -> (KafkaError, usize) {
 
 #[test]
 fn names_of_kafkas_own_topics_are_reserved_in_both_protocols() {
-    let place = Place::new();
-    let (mut kafka, mut native) = (place.kafka(), place.native());
+    let broker = SimBroker::start();
+    let (mut kafka, mut native) = (broker.kafka(), broker.native());
     for name in RESERVED {
         assert_eq!(auto_created(&mut kafka, name), (KafkaError::UNKNOWN_TOPIC_OR_PARTITION, 0), "{name}");
         let (error, text) = create(&mut kafka, topic(name));
@@ -59,10 +60,10 @@ fn names_of_kafkas_own_topics_are_reserved_in_both_protocols() {
 
 #[test]
 fn names_that_differ_in_dots_and_underscores_alone_collide() {
-    let mut place = Place::new();
-    place.native().created("a.b_c", 1, &[]);
+    let broker = SimBroker::start();
+    broker.native().created("a.b_c", 1, &[]);
     for round in 0..2 {
-        let (mut kafka, mut native) = (place.kafka(), place.native());
+        let (mut kafka, mut native) = (broker.kafka(), broker.native());
         let (error, text) = create(&mut kafka, topic("a_b.c"));
         assert_eq!(error, INVALID_TOPIC);
         assert_eq!(text, "Topic 'a_b.c' collides with existing topic: a.b_c");
@@ -70,10 +71,10 @@ fn names_that_differ_in_dots_and_underscores_alone_collide() {
         assert_eq!(auto_created(&mut kafka, "a.b.c"), (INVALID_TOPIC, 0));
         assert_eq!(create(&mut kafka, topic("a.b_c")).0, KafkaError::TOPIC_ALREADY_EXISTS);
         if round == 0 {
-            place.restart();
+            broker.restart();
         }
     }
-    let (mut kafka, mut native) = (place.kafka(), place.native());
+    let (mut kafka, mut native) = (broker.kafka(), broker.native());
     native.delete_topic("a.b_c").ok();
     assert_eq!(create(&mut kafka, topic("a_b.c")).0, KafkaError::NONE);
     assert_eq!(create(&mut kafka, topic("a-b-c")).0, KafkaError::NONE, "only these two are alike");
@@ -81,8 +82,8 @@ fn names_that_differ_in_dots_and_underscores_alone_collide() {
 
 #[test]
 fn refusals_use_kafkas_words() {
-    let place = Place::new();
-    let (mut kafka, mut native) = (place.kafka(), place.native());
+    let broker = SimBroker::start();
+    let (mut kafka, mut native) = (broker.kafka(), broker.native());
     native.created("t1", 2, &[]);
     let exists = "Topic 't1' already exists.";
     assert_eq!(create(&mut kafka, topic("t1")), (KafkaError::TOPIC_ALREADY_EXISTS, exists.to_owned()));
@@ -141,8 +142,8 @@ fn value(kafka: &mut Kafka, topic: &str, name: &str) -> String {
 
 #[test]
 fn settings_are_taken_as_kafka_parses_them() {
-    let place = Place::new();
-    let mut kafka = place.kafka();
+    let broker = SimBroker::start();
+    let mut kafka = broker.kafka();
     let given = [
         ("preallocate", "True"),
         ("retention.ms", "7"),
@@ -170,6 +171,6 @@ fn settings_are_taken_as_kafka_parses_them() {
     let response: DeleteRecordsResponse<'_> = answer.body();
     assert_eq!(response.topics[0].partitions[0].error_code, KafkaError::NONE);
     // The native protocol parses them alike.
-    place.native().created("n", 1, &[("preallocate", " TRUE")]);
+    broker.native().created("n", 1, &[("preallocate", " TRUE")]);
     assert_eq!(value(&mut kafka, "n", "preallocate"), "true");
 }

@@ -13,15 +13,16 @@ use highwater_net::kafka::messages::{
 use highwater_protocol::batch::BatchProducer;
 use highwater_protocol::ids::ProducerId;
 
-use crate::client::{Fetch, Kafka, Place};
+use crate::client::{Fetch, Kafka};
 use crate::common::batch;
+use crate::common::simulated::SimBroker;
 
 const REFUSED: KafkaError = KafkaError::TRANSACTIONAL_ID_AUTHORIZATION_FAILED;
 
 #[test]
 fn a_transactional_id_gets_no_coordinator_and_no_producer_id() {
-    let place = Place::new();
-    let mut kafka = place.kafka();
+    let broker = SimBroker::start();
+    let mut kafka = broker.kafka();
     let request = FindCoordinatorRequest { key: "pays", key_type: 1, ..Default::default() };
     let answer = kafka.call(ApiKey::FindCoordinator, 2, &request);
     let response: FindCoordinatorResponse<'_> = answer.body();
@@ -54,9 +55,9 @@ fn produced(kafka: &mut Kafka, transactional_id: Option<&str>, records: &[u8]) -
 
 #[test]
 fn batches_of_transactions_are_refused_and_nothing_is_appended() {
-    let place = Place::new();
-    place.native().created("t", 1, &[]);
-    let mut kafka = place.kafka();
+    let broker = SimBroker::start();
+    broker.native().created("t", 1, &[]);
+    let mut kafka = broker.kafka();
     let plain = batch(&["v"], BatchProducer::NONE);
     let mut transactional = batch(&["v"], BatchProducer { id: ProducerId(5), epoch: 0, sequence: 0 });
     // Attributes are at 21, and the checksum at 17 covers what follows it.
@@ -74,8 +75,8 @@ fn batches_of_transactions_are_refused_and_nothing_is_appended() {
 
 #[test]
 fn requests_of_a_transaction_are_not_offered_and_every_part_of_them_is_refused() {
-    let place = Place::new();
-    let mut kafka = place.kafka();
+    let broker = SimBroker::start();
+    let mut kafka = broker.kafka();
     let answer = kafka.call(ApiKey::ApiVersions, 0, &ApiVersionsRequest::default());
     let offered: ApiVersionsResponse<'_> = answer.body();
     assert!(offered.api_keys.iter().all(|api| !(24..=28).contains(&api.api_key)));

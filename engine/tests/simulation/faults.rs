@@ -9,25 +9,11 @@ use highwater_runtime::sim::{Fault, NodeEnd};
 
 use crate::node::{World, world};
 use crate::run::create;
-use crate::wire::{Answer, Wire};
-
-const PATIENCE: Duration = Duration::from_mins(2);
-
-fn answer(world: &mut World, wire: &mut Wire) -> Option<Answer> {
-    let until = world.now().after(PATIENCE);
-    while world.now() < until && !wire.is_over() {
-        world.run_for(Duration::from_millis(1));
-        wire.receive(usize::MAX);
-        if let Some(answer) = wire.pop() {
-            return Some(answer);
-        }
-    }
-    None
-}
+use crate::wire::Wire;
 
 fn call(world: &mut World, wire: &mut Wire, body: &impl Body) -> Result<Vec<u8>, (ErrorCode, String)> {
     wire.send(body);
-    answer(world, wire).expect("an answer").body
+    wire.wait(world).expect("an answer").body
 }
 
 #[test]
@@ -39,12 +25,12 @@ fn a_full_disk_refuses_records_and_takes_them_again_when_there_is_space() {
     let (to, shard) = partitions[0];
     let mut wire = Wire::connect(&mut world, address, Some(shard));
     wire.produce(to, 1000);
-    answer(&mut world, &mut wire).expect("an answer").body.expect("there is space");
+    wire.wait(&mut world).expect("an answer").body.expect("there is space");
     world.disk(node).set_capacity(Some(0));
     let mut taken = 1;
     let (code, text) = loop {
         wire.produce(to, 10_000);
-        match answer(&mut world, &mut wire).expect("an answer").body {
+        match wire.wait(&mut world).expect("an answer").body {
             Ok(_) => taken += 1,
             Err(error) => break error,
         }
@@ -73,7 +59,7 @@ fn a_full_disk_refuses_records_and_takes_them_again_when_there_is_space() {
     world.disk(node).set_capacity(None);
     world.run_for(Duration::from_secs(2));
     wire.produce(to, 10_000);
-    answer(&mut world, &mut wire).expect("an answer").body.expect("there is space again");
+    wire.wait(&mut world).expect("an answer").body.expect("there is space again");
 }
 
 #[test]
@@ -98,8 +84,7 @@ fn batches_that_wait_for_a_slab_are_refused_when_the_disk_has_no_room_for_it() {
         }
         for (wire, to) in &mut wires {
             for _ in 0..4 {
-                let refused =
-                    answer(&mut world, wire).expect("an answer").body.expect_err("the disk is full");
+                let refused = wire.wait(&mut world).expect("an answer").body.expect_err("the disk is full");
                 assert_eq!(refused.0, ErrorCode::StorageFull, "seed {seed}, {to}: {}", refused.1);
             }
         }
@@ -107,7 +92,7 @@ fn batches_that_wait_for_a_slab_are_refused_when_the_disk_has_no_room_for_it() {
         world.run_for(Duration::from_secs(2));
         let (wire, to) = &mut wires[0];
         wire.produce(*to, 10_000);
-        answer(&mut world, wire).expect("an answer").body.expect("there is space again");
+        wire.wait(&mut world).expect("an answer").body.expect("there is space again");
     }
 }
 
@@ -127,7 +112,7 @@ fn batches_that_a_full_disk_does_not_take_into_files_that_are_there_are_refused_
             .collect();
         for (wire, to) in &mut wires {
             wire.produce(*to, 100);
-            answer(&mut world, wire).expect("an answer").body.expect("there is space");
+            wire.wait(&mut world).expect("an answer").body.expect("there is space");
         }
         for store in 0..2 {
             let slab = format!("/data/store-{store:03}/slab-000000");
@@ -142,8 +127,7 @@ fn batches_that_a_full_disk_does_not_take_into_files_that_are_there_are_refused_
         let begun = world.now();
         for (wire, to) in &mut wires {
             for _ in 0..3 {
-                let refused =
-                    answer(&mut world, wire).expect("an answer").body.expect_err("the disk is full");
+                let refused = wire.wait(&mut world).expect("an answer").body.expect_err("the disk is full");
                 assert_eq!(refused.0, ErrorCode::StorageFull, "seed {seed}, {to}: {}", refused.1);
                 assert!(refused.1.contains("main/"), "{}", refused.1);
             }
@@ -154,7 +138,7 @@ fn batches_that_a_full_disk_does_not_take_into_files_that_are_there_are_refused_
         world.run_for(Duration::from_secs(3));
         for (wire, to) in &mut wires {
             wire.produce(*to, 1000);
-            answer(&mut world, wire).expect("an answer").body.expect("there is space again");
+            wire.wait(&mut world).expect("an answer").body.expect("there is space again");
         }
         world.shutdown(node);
         world.run_for(Duration::from_secs(20));
@@ -227,7 +211,7 @@ fn a_disk_that_fails_to_write_ends_the_process_with_its_own_exit_code() {
         let home = partitions.iter().find(|(_, shard)| *shard == 0).expect("one is on shard 0");
         let mut wire = Wire::connect(&mut world, address, Some(0));
         wire.produce(home.0, 100);
-        answer(&mut world, &mut wire).expect("an answer").body.expect("the disk is sound");
+        wire.wait(&mut world).expect("an answer").body.expect("the disk is sound");
         world.disk(node).inject(Fault::write_error(file));
         wire.send(&CreateTopicRequest {
             name: "other".into(),

@@ -23,6 +23,8 @@ mod producer;
 mod rejected;
 mod run;
 mod seen;
+#[path = "../common/sim_node.rs"]
+mod sim_node;
 mod wire;
 
 use std::ops::Range;

@@ -1,17 +1,14 @@
 //! The node under test.
 
-use std::path::Path;
-use std::sync::Arc;
 use std::time::Duration;
 
-use highwater_engine::counters::ShardCounters;
-use highwater_engine::data_dir::{self, Identity};
 use highwater_engine::groups::GroupConfig;
 use highwater_engine::limits::ShardLimits;
-use highwater_engine::shard::{KafkaSetup, Shard, ShardSetup};
-use highwater_protocol::ids::{ClusterId, NodeId};
+use highwater_engine::shard::Shard;
 use highwater_runtime::sim::{NodeConfig, SimNode, SimWorld, WorldConfig};
 use highwater_storage::{DurableForm, StoreLimits};
+
+use crate::sim_node::{self, NodeSetup};
 
 pub(crate) const SHARDS: u16 = 2;
 
@@ -29,33 +26,13 @@ pub(crate) fn world(seed: u64) -> (World, SimNode) {
     let mut world = World::new(WorldConfig::new(seed));
     let limits = limits(seed);
     let durable_form = if seed.is_multiple_of(2) { DurableForm::Dsync } else { DurableForm::SyncPerRound };
-    let mut setup: Option<Arc<ShardSetup>> = None;
-    let node = world.add_node(NodeConfig::new(SHARDS, 2), move |shard, plane| {
-        let data_dir = Path::new("/data");
-        if shard == 0 {
-            let new = Identity { cluster: ClusterId([7; 16]), node: NodeId(0) };
-            let data = data_dir::open(plane, data_dir, new)?;
-            setup = Some(Arc::new(ShardSetup {
-                data_dir: data_dir.to_owned(),
-                identity: data.identity,
-                shards: SHARDS,
-                stores: data.stores.max(SHARDS),
-                limits,
-                durable_form,
-                counters: ShardCounters::of_shards(SHARDS),
-                advertised: vec![None, None],
-                kafka: KafkaSetup { first_listener: 1, ..KafkaSetup::default() },
-                groups: GroupConfig {
-                    consumer_session_timeout_ms: SESSION_MS,
-                    consumer_heartbeat_interval_ms: 5,
-                    ..GroupConfig::default()
-                },
-                on_ready: Box::new(|_| {}),
-            }));
-        }
-        let setup = setup.as_ref().expect("shard 0 comes first");
-        Ok(Shard::open(plane, setup)?)
-    });
+    let groups = GroupConfig {
+        consumer_session_timeout_ms: SESSION_MS,
+        consumer_heartbeat_interval_ms: 5,
+        ..GroupConfig::default()
+    };
+    let setup = NodeSetup { limits, durable_form, default_partitions: 1, groups };
+    let node = sim_node::add(&mut world, NodeConfig::new(SHARDS, 2), setup);
     (world, node)
 }
 

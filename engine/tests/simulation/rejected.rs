@@ -12,12 +12,12 @@ use highwater_protocol::batch::{BatchBuilder, BatchProducer, Compression, NewRec
 use highwater_protocol::error::ErrorCode;
 use highwater_protocol::ids::{ProducerId, Timestamp};
 use highwater_protocol::native::{Body, ProduceReply};
-use highwater_runtime::sim::Fault;
+use highwater_runtime::sim::{Fault, SimNode};
 
 use crate::kafka::wire::Wire as KafkaWire;
 use crate::node::{TICK, World, world};
 use crate::run::create;
-use crate::wire::{Answer, Wire};
+use crate::wire::Wire;
 
 /// Virtual time after which a request has to be answered.
 const TICKS_MAX: u32 = 20_000;
@@ -29,19 +29,8 @@ fn batch(sequence: i32) -> Vec<u8> {
     builder.finish(producer).expect("there is a record").to_vec()
 }
 
-fn answer(world: &mut World, wire: &mut Wire) -> Answer {
-    for _ in 0..TICKS_MAX {
-        world.run_for(TICK);
-        wire.receive(usize::MAX);
-        if let Some(answer) = wire.pop() {
-            return answer;
-        }
-    }
-    panic!("no answer");
-}
-
 /// Makes the disk refuse everything, until [`heal`].
-fn fill(world: &mut World, node: highwater_runtime::sim::SimNode) {
+fn fill(world: &mut World, node: SimNode) {
     world.disk(node).set_capacity(Some(0));
     for store in 0..2 {
         let slab = format!("/data/store-{store:03}/slab-000000");
@@ -50,7 +39,7 @@ fn fill(world: &mut World, node: highwater_runtime::sim::SimNode) {
     }
 }
 
-fn heal(world: &mut World, node: highwater_runtime::sim::SimNode) {
+fn heal(world: &mut World, node: SimNode) {
     world.disk(node).clear_faults();
     world.disk(node).set_capacity(None);
     world.run_for(Duration::from_secs(3));
@@ -65,15 +54,16 @@ pub(crate) fn native() {
     let mut wire = Wire::connect(&mut world, address, Some(shard));
     fill(&mut world, node);
     wire.send_batch(to, &batch(0));
-    let (code, text) = answer(&mut world, &mut wire).body.expect_err("the disk is full");
+    let (code, text) = wire.wait(&mut world).expect("an answer").body.expect_err("the disk is full");
     assert_eq!(code, ErrorCode::StorageFull, "{text}");
     heal(&mut world, node);
     wire.send_batch(to, &batch(1));
-    let (code, text) = answer(&mut world, &mut wire).body.expect_err("the first batch is missing");
+    let (code, text) =
+        wire.wait(&mut world).expect("an answer").body.expect_err("the first batch is missing");
     assert_eq!(code, ErrorCode::OutOfOrderSequence, "{text}");
     for sequence in 0..2 {
         wire.send_batch(to, &batch(sequence));
-        let body = answer(&mut world, &mut wire).body.expect("in order");
+        let body = wire.wait(&mut world).expect("an answer").body.expect("in order");
         assert_eq!(ProduceReply::decode(&body).expect("a reply").base_offset.get(), i64::from(sequence));
     }
 }

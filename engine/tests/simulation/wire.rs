@@ -1,6 +1,7 @@
 //! A client's connection in the simulated world.
 
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use highwater_protocol::batch::{BatchBuilder, BatchProducer, Compression, NewRecord};
 use highwater_protocol::error::ErrorCode;
@@ -11,7 +12,10 @@ use highwater_protocol::native::{
 };
 use highwater_runtime::sim::SimClient;
 
-use crate::node::World;
+use crate::node::{TICK, World};
+
+/// Virtual time after which nobody waits for an answer any more.
+const ANSWER_TIME_MAX: Duration = Duration::from_mins(2);
 
 /// A message of the broker.
 #[derive(Debug)]
@@ -79,6 +83,19 @@ impl Wire {
     /// Whether it is over, and everything that came before was taken.
     pub(crate) fn is_over(&self) -> bool {
         self.client.end().is_some()
+    }
+
+    /// Lets time pass until the next message has come. None if the connection ends, or if that takes too long.
+    pub(crate) fn wait(&mut self, world: &mut World) -> Option<Answer> {
+        let until = world.now().after(ANSWER_TIME_MAX);
+        while world.now() < until && !self.is_over() {
+            world.run_for(TICK);
+            self.receive(usize::MAX);
+            if let Some(answer) = self.pop() {
+                return Some(answer);
+            }
+        }
+        None
     }
 
     /// Takes at most so many bytes of what has arrived.

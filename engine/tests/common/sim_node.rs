@@ -1,0 +1,58 @@
+//! A broker's node in a simulated world.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use highwater_engine::counters::ShardCounters;
+use highwater_engine::data_dir::{self, Identity};
+use highwater_engine::groups::GroupConfig;
+use highwater_engine::limits::ShardLimits;
+use highwater_engine::shard::{KafkaSetup, Shard, ShardSetup};
+use highwater_protocol::ids::{ClusterId, NodeId};
+use highwater_runtime::sim::{NodeConfig, SimNode, SimWorld};
+use highwater_storage::DurableForm;
+
+/// The directory of a simulated broker's data.
+pub(crate) const DATA_DIR: &str = "/data";
+
+/// What tests decide about a broker.
+#[derive(Clone, Copy)]
+pub(crate) struct NodeSetup {
+    pub(crate) limits: ShardLimits,
+    pub(crate) durable_form: DurableForm,
+    /// Partitions of topics whose creator does not say how many.
+    pub(crate) default_partitions: u32,
+    pub(crate) groups: GroupConfig,
+}
+
+/// Adds a broker, which is not started yet. Listener 0 is the native one, listener 1 Kafka's.
+pub(crate) fn add(world: &mut SimWorld<Shard>, config: NodeConfig, node: NodeSetup) -> SimNode {
+    let shards = config.shards;
+    let mut setup: Option<Arc<ShardSetup>> = None;
+    world.add_node(config, move |shard, plane| {
+        if shard == 0 {
+            let data_dir = Path::new(DATA_DIR);
+            let new = Identity { cluster: ClusterId([7; 16]), node: NodeId(0) };
+            let data = data_dir::open(plane, data_dir, new)?;
+            setup = Some(Arc::new(ShardSetup {
+                data_dir: data_dir.to_owned(),
+                identity: data.identity,
+                shards,
+                stores: data.stores.max(shards),
+                limits: node.limits,
+                durable_form: node.durable_form,
+                counters: ShardCounters::of_shards(shards),
+                advertised: vec![None, None],
+                kafka: KafkaSetup {
+                    first_listener: 1,
+                    default_partitions: node.default_partitions,
+                    ..KafkaSetup::default()
+                },
+                groups: node.groups,
+                on_ready: Box::new(|_| {}),
+            }));
+        }
+        let setup = setup.as_ref().expect("shard 0 comes first");
+        Ok(Shard::open(plane, setup)?)
+    })
+}
