@@ -11,13 +11,13 @@ use highwater_protocol::native::{
 
 use highwater_storage::ActiveProducer;
 
-use crate::groups::{GroupReply, GroupRequest};
+use crate::coord::groups::{GroupReply, GroupRequest};
+pub use crate::coord::native_groups::NativeAsk;
 pub use crate::kafka_message::{
     Append, FetchAsk, Fetched, KafkaMessage, OwnedBatch, Produced, ProducedAt, ProducedFor, RequestId, Want,
 };
-use crate::metadata::config_changes::ConfigChanges;
-use crate::metadata::{Change, Metadata};
-pub use crate::native_groups::NativeAsk;
+use crate::meta::config_changes::ConfigChanges;
+use crate::meta::{Change, Metadata};
 
 /// Names a question; its answer repeats it. Unique on the shard that asks.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]

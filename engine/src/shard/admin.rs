@@ -19,7 +19,7 @@ use super::Shard;
 use super::kafka::{Call, Part};
 use super::long_answers::AnswerTo;
 use crate::message::{Answer, Ask, FoundOffset, Message, NewStart, Query, QueryAnswer, RequestId, Ticket};
-use crate::metadata::{Topic, configs};
+use crate::meta::{Topic, configs};
 
 /// A question that this shard has asked others.
 pub(super) enum Asked {

@@ -25,7 +25,7 @@ use crate::limits::{
     CHECK_WORK_ON_ARRIVAL_MAX, CHECK_WORK_PER_TURN_MAX, CHECK_WORK_SHORT_MAX, CHECKS_OPEN_MAX, ShardLimits,
 };
 use crate::message::Message;
-use crate::metadata::configs::{TimestampSource, TopicConfig};
+use crate::meta::configs::{TimestampSource, TopicConfig};
 
 /// What the check of a batch found out that appending it needs.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -17,7 +17,7 @@ use super::Shard;
 use super::connection::{Connection, Net, RequestBytes, Speaks, Stage, Via};
 use super::send_budget::InLine;
 use super::timers::Timer;
-use crate::address::HostPort;
+use crate::broker::HostPort;
 use crate::limits::{
     ASKED_MAX, BACKLOG_MAX, CLOSING_TIME_MAX, CONNECTIONS_PER_ADDRESS_MAX, REQUEST_ENTRIES_PER_COST,
     REQUESTS_PER_TURN_MAX, SWEEP_INTERVAL,

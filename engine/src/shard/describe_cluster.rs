@@ -16,7 +16,7 @@ use super::long_answers::AnswerTo;
 use super::work::{ClientJob, Work};
 use crate::limits::PARTITIONS_PER_PART;
 use crate::message::Message;
-use crate::metadata::{Epochs, Topic};
+use crate::meta::{Epochs, Topic};
 
 /// Topics, or the names of those that there are not.
 type Found = Vec<Result<Arc<Topic>, String>>;

@@ -12,13 +12,13 @@ use super::Shard;
 use super::setup::{OpenError, ShardSetup};
 use super::stores::{META_SPACE, OFFSETS_SPACE, RESERVE_SPACE};
 use super::timers::Timer;
-use crate::controller::{Action, Controller};
-use crate::data_dir::{META, OFFSETS, RESERVE_BYTES};
-use crate::groups::Now;
-use crate::groups_log::{GroupsLog, Question};
+use crate::broker::data_dir::{META, OFFSETS, RESERVE_BYTES};
+use crate::coord::groups::Now;
+use crate::coord::groups_log::{GroupsLog, Question};
 use crate::limits::ANSWERS_PER_TURN_MAX;
 use crate::message::{Answer, Ask, Message, NativeAsk, Ticket};
-use crate::metadata::Change;
+use crate::meta::Change;
+use crate::meta::controller::{Action, Controller};
 
 pub(super) struct Lead {
     pub(super) controller: Controller,

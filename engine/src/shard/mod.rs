@@ -77,7 +77,7 @@ pub use setup::{KafkaSetup, OnReady, OpenError, ShardSetup};
 use crate::counters::Counters;
 use crate::limits::{PUSH_BYTES_PER_TURN_MAX, REQUESTS_PER_TURN_MAX, RETENTION_INTERVAL, SPACE_INTERVAL};
 use crate::message::{Message, Ticket};
-use crate::metadata::Metadata;
+use crate::meta::Metadata;
 
 /// A deleted topic whose space is being freed.
 #[derive(Default)]

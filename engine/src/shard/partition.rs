@@ -14,7 +14,7 @@ use highwater_storage::{Bounds, Slot};
 
 use super::readers::{ReaderId, Waiter};
 use crate::message::ProducedFor;
-use crate::metadata::Topic;
+use crate::meta::Topic;
 use crate::mutants::{Mutant, is_planted};
 
 /// A partition of this shard. Names nothing any more when that is deleted.
@@ -222,7 +222,7 @@ mod tests {
     use highwater_storage::LogPoint;
 
     use super::*;
-    use crate::metadata::configs::TopicConfig;
+    use crate::meta::configs::TopicConfig;
 
     const ME: NodeId = NodeId(0);
 

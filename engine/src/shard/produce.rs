@@ -16,7 +16,7 @@ use super::order::Stamp;
 use super::partition::{Ack, AckTo, PartitionId, Refusal};
 use super::readers::deleted;
 use crate::message::{Message, OwnedBatch, ProducedAt};
-use crate::metadata::configs::TimestampSource;
+use crate::meta::configs::TimestampSource;
 
 /// What became of a batch.
 pub(super) enum Outcome {

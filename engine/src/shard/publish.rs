@@ -9,7 +9,7 @@ use super::Shard;
 use super::partition::Partition;
 use super::work::{Step, Work};
 use crate::message::{Message, Publish};
-use crate::metadata::{Change, Topic};
+use crate::meta::{Change, Topic};
 
 /// Changes that are taking effect.
 ///

@@ -9,7 +9,7 @@ use highwater_runtime::plane::{ConnId, Plane};
 use super::Shard;
 use super::admin::WantsProducerId;
 use super::partition::{PartitionId, Refusal};
-use crate::groups::Client;
+use crate::coord::groups::Client;
 use crate::limits::{REQUEST_BYTES_PER_ENTRY, REQUEST_COST};
 use crate::message::{Ask, Message, NativeAsk};
 

@@ -8,13 +8,13 @@ use highwater_runtime::plane::Disk;
 use highwater_storage::state_log::{FILE_BYTES_DEFAULT, Owner, Recovered, StateLog, StateLogError};
 use highwater_storage::{DurableForm, OpenError as StoreError};
 
-use crate::address::HostPort;
-use crate::controller::ReadyReport;
+use crate::broker::HostPort;
+use crate::broker::data_dir::Identity;
+use crate::coord::groups::{GroupConfig, GroupsError};
 use crate::counters::ShardCounters;
-use crate::data_dir::Identity;
-use crate::groups::{GroupConfig, GroupsError};
 use crate::limits::ShardLimits;
-use crate::metadata::RecoverError;
+use crate::meta::RecoverError;
+use crate::meta::controller::ReadyReport;
 
 /// Called on shard 0 when every shard serves.
 pub type OnReady = Box<dyn Fn(ReadyReport) + Send + Sync>;

@@ -17,7 +17,7 @@ use super::partition::{Ack, AckTo, Refusal};
 use super::readers::deleted;
 use super::send_budget::Wanted;
 use super::setup::{OpenError, ShardSetup};
-use crate::data_dir::store_dir;
+use crate::broker::data_dir::store_dir;
 use crate::limits::{
     EVENTS_PER_POLL_MAX, READ_MEMORY_BYTES_MIN, SPACE_INTERVAL, START_WARNINGS_MAX, STORES_PER_SHARD_MAX,
 };

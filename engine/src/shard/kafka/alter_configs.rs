@@ -16,7 +16,7 @@ use super::Call;
 use super::configs::{BROKER, GROUP, TOPIC};
 use super::topics::{Refused, check_count, outcome, repeated, told};
 use crate::message::{Ask, Message};
-use crate::metadata::config_changes::{ConfigChange, ConfigChanges};
+use crate::meta::config_changes::{ConfigChange, ConfigChanges};
 use crate::shard::Shard;
 
 /// A resource of a request, and what is to become of it; none if nothing is, which is all that is possible for other kinds than topics.

@@ -10,9 +10,9 @@ use super::Call;
 use super::cluster::PARTITIONS_PER_ANSWER_MAX;
 use super::config_names::{Type, documentation, of_broker};
 use super::configs::{DEFAULT, Detail, SET_AT_START, entry};
-use crate::groups::limits::OFFSET_METADATA_UNITS_MAX;
+use crate::coord::groups::limits::OFFSET_METADATA_UNITS_MAX;
 use crate::limits::{CONNECTIONS_MAX, KAFKA_FETCH_BYTES_MAX, RETENTION_INTERVAL};
-use crate::metadata::configs::CONFIGS;
+use crate::meta::configs::CONFIGS;
 use crate::shard::Shard;
 
 /// What people are told of a name in [`UNUSED`].
@@ -267,7 +267,7 @@ impl Shard {
         const HOUR_MS: i64 = 60 * 60 * 1000;
         let groups = &self.setup.groups;
         let hours = |name: &str| {
-            let config = crate::metadata::configs::find(name).expect("a name of the table");
+            let config = crate::meta::configs::find(name).expect("a name of the table");
             (config.default.parse::<i64>().expect("a number") / HOUR_MS).to_string()
         };
         vec![

@@ -12,7 +12,7 @@ use highwater_net::kafka::{KafkaError, response};
 use highwater_protocol::ids::TopicPartition;
 
 use super::{Call, Named};
-use crate::metadata::Topic;
+use crate::meta::Topic;
 use crate::shard::Shard;
 
 /// Partitions in one answer at most. Kafka's `max.request.partition.size.limit`.

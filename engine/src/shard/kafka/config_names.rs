@@ -2,7 +2,7 @@
 
 use std::sync::LazyLock;
 
-use crate::metadata::configs::{CONFIGS, Config, Effect, Kind};
+use crate::meta::configs::{CONFIGS, Config, Effect, Kind};
 
 /// Kafka's numbers for the types of values.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -202,7 +202,7 @@ mod tests {
 
     #[test]
     fn types_are_kafkas() {
-        let of = |name: &str| Type::of(crate::metadata::configs::find(name).expect("there"));
+        let of = |name: &str| Type::of(crate::meta::configs::find(name).expect("there"));
         assert_eq!(of("retention.ms"), Type::Long);
         assert_eq!(of("segment.bytes"), Type::Int);
         assert_eq!(of("max.message.bytes"), Type::Int);

@@ -18,9 +18,9 @@ use highwater_net::{Entries, Pieces};
 use super::Call;
 use super::config_names::{TOLD, Type};
 use super::topics::Refused;
-use crate::groups::GroupConfig;
-use crate::metadata::Topic;
-use crate::metadata::configs;
+use crate::coord::groups::GroupConfig;
+use crate::meta::Topic;
+use crate::meta::configs;
 use crate::shard::long_answers::AnswerTo;
 use crate::shard::{Shard, ShardSetup};
 

@@ -12,7 +12,7 @@ use highwater_runtime::plane::{Plane, ShardIndex};
 use super::topics::repeated;
 use super::{Call, Named};
 use crate::message::{Message, NewStart, Query, QueryAnswer};
-use crate::metadata::configs;
+use crate::meta::configs;
 use crate::shard::Shard;
 
 /// In place of an offset: everything that can be read.

@@ -12,7 +12,7 @@ use highwater_protocol::error::ErrorCode;
 use highwater_runtime::plane::{Plane, ShardIndex};
 
 use super::{Call, Part, Pending};
-use crate::groups::{GroupError, GroupReply, GroupRequest};
+use crate::coord::groups::{GroupError, GroupReply, GroupRequest};
 use crate::limits::ASKS_PER_REQUEST_MAX;
 use crate::message::{Answer, Ask, Message, Query, QueryAnswer, RequestId};
 use crate::shard::Shard;

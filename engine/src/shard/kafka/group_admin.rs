@@ -20,7 +20,7 @@ use highwater_runtime::plane::Plane;
 use super::Call;
 use super::gather::{GroupAnswer, code, refusal};
 use super::topics::distinct;
-use crate::groups::{self, GroupError, GroupReply, GroupRequest};
+use crate::coord::groups::{self, GroupError, GroupReply, GroupRequest};
 use crate::limits::{GROUPS_PER_ASK_MAX, KAFKA_FILTERS_MAX};
 use crate::message::{Ask, Message};
 use crate::shard::Shard;

@@ -13,7 +13,7 @@ use highwater_runtime::plane::Plane;
 
 use super::Call;
 use super::gather::{code, refusal};
-use crate::groups::{self, CommittedPartition, GroupError, GroupReply, GroupRequest};
+use crate::coord::groups::{self, CommittedPartition, GroupError, GroupReply, GroupRequest};
 use crate::message::Message;
 use crate::shard::Shard;
 

@@ -15,8 +15,8 @@ use super::Call;
 use super::gather::{code, refusal};
 use super::topics::distinct;
 use super::transactions::{NO_TRANSACTIONS, NO_TRANSACTIONS_TEXT};
-use crate::groups::limits::GROUPS_MAX;
-use crate::groups::{self, Client, GroupReply, GroupRequest, JoinReply};
+use crate::coord::groups::limits::GROUPS_MAX;
+use crate::coord::groups::{self, Client, GroupReply, GroupRequest, JoinReply};
 use crate::message::Message;
 use crate::shard::Shard;
 

@@ -21,7 +21,7 @@ use highwater_runtime::plane::{ConnId, Plane};
 use super::Call;
 use crate::limits::{KAFKA_CHANGES_PER_REQUEST_MAX, PARTITIONS_PER_PART};
 use crate::message::{Answer, Ask, Message};
-use crate::metadata::{Epochs, Topic};
+use crate::meta::{Epochs, Topic};
 use crate::shard::Shard;
 use crate::shard::long_answers::AnswerTo;
 use crate::shard::work::{ClientJob, Work};

@@ -59,7 +59,7 @@ use crate::limits::{
 use crate::message::{
     Answer, Append, Ask, KafkaMessage, Message, Produced, ProducedFor, Query, QueryAnswer, RequestId,
 };
-use crate::metadata::Topic;
+use crate::meta::Topic;
 
 pub(super) use fetch::NextFetch;
 pub(super) use fetch_tasks::FetchId;

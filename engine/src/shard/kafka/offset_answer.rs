@@ -16,7 +16,7 @@ use highwater_runtime::plane::{ConnId, Plane};
 use super::Call;
 use super::gather::code;
 use super::offset_fetch::{Group, WantedTopic};
-use crate::groups::{CommittedPartition, FetchReply};
+use crate::coord::groups::{CommittedPartition, FetchReply};
 use crate::limits::PARTITIONS_PER_PART;
 use crate::message::Message;
 use crate::shard::Shard;

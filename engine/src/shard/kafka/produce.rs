@@ -23,8 +23,8 @@ use super::transactions::{NO_TRANSACTIONS, NO_TRANSACTIONS_TEXT};
 use super::{Call, Named, Pending};
 use crate::limits::{CHECK_WORK_PER_BATCH, ShardLimits};
 use crate::message::{Append, KafkaMessage, Message, OwnedBatch, Produced, ProducedFor, RequestId};
-use crate::metadata::Topic;
-use crate::metadata::configs::TopicConfig;
+use crate::meta::Topic;
+use crate::meta::configs::TopicConfig;
 use crate::shard::Shard;
 use crate::shard::checks::{
     OpenCheck, Verdict, Waiting, check_header, over_limit, rejected_because, rejection,

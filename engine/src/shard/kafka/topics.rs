@@ -26,7 +26,7 @@ use super::Call;
 use super::configs::source_of;
 use crate::limits::KAFKA_CHANGES_PER_REQUEST_MAX;
 use crate::message::{Answer, Ask, Message};
-use crate::metadata::configs;
+use crate::meta::configs;
 use crate::shard::Shard;
 use crate::shard::long_answers::AnswerTo;
 

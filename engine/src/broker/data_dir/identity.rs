@@ -1,0 +1,158 @@
+//! The identity file: whose data a directory holds, and how much of it there has to be.
+
+use std::io;
+use std::path::Path;
+
+use highwater_protocol::ids::{ClusterId, NodeId};
+use highwater_runtime::fs::{DirEntry, Fs, OpenMode};
+use highwater_storage::state_log::format::{BLOCK_BYTES, peek_owner};
+
+use super::{IDENTITY, META, OFFSETS, store_number};
+use crate::broker::error::StartError;
+
+pub(super) const IDENTITY_BYTES: usize = 4096;
+const IDENTITY_MAGIC: [u8; 8] = *b"HWIDENTY";
+/// Version of everything in the directory.
+const FORMAT_VERSION: u32 = 1;
+
+/// Whose data a directory holds.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Identity {
+    /// The cluster.
+    pub cluster: ClusterId,
+    /// The node in it.
+    pub node: NodeId,
+}
+
+/// What the directory held when a start was last complete. What is gone since was lost, and is not taken for new.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub struct Inventory {
+    /// Stores.
+    pub stores: u16,
+    /// Whether a start was ever complete: then there are logs of the metadata and of the groups.
+    pub complete: bool,
+}
+
+/// Why an identity cannot be had from its file.
+pub(super) enum Unreadable {
+    /// It is damaged: what it says may be found elsewhere.
+    Damaged(String),
+    /// Nothing is to be done with the directory.
+    Refused(StartError),
+}
+
+pub(super) fn encode(identity: Identity, inventory: Inventory) -> Vec<u8> {
+    let mut block = vec![0; IDENTITY_BYTES];
+    block[4..12].copy_from_slice(&IDENTITY_MAGIC);
+    block[12..16].copy_from_slice(&FORMAT_VERSION.to_le_bytes());
+    block[16..32].copy_from_slice(&identity.cluster.0);
+    block[32..36].copy_from_slice(&identity.node.0.to_le_bytes());
+    block[36..38].copy_from_slice(&inventory.stores.to_le_bytes());
+    block[38] = u8::from(inventory.complete);
+    let crc = crc32c::crc32c(&block[4..]);
+    block[..4].copy_from_slice(&crc.to_le_bytes());
+    block
+}
+
+pub(super) fn read(fs: &mut dyn Fs, path: &Path) -> Result<(Identity, Inventory), Unreadable> {
+    let failed = |e: io::Error| Unreadable::Refused(super::failed("cannot read", path, &e));
+    let file = fs.open(path, OpenMode::Read).map_err(failed)?;
+    let mut block = vec![0; IDENTITY_BYTES];
+    let read = fs.read_at(file, 0, &mut block);
+    fs.close_file(file);
+    match read {
+        Ok(read) => decode(block.get(..read).unwrap_or_default()).map_err(|error| match error {
+            Unreadable::Refused(StartError::Storage(what)) => {
+                Unreadable::Refused(StartError::Storage(format!("{}: {what}", path.display())))
+            }
+            other => other,
+        }),
+        Err(e) => Err(Unreadable::Damaged(format!("it cannot be read: {e}"))),
+    }
+}
+
+fn decode(block: &[u8]) -> Result<(Identity, Inventory), Unreadable> {
+    let block: &[u8; IDENTITY_BYTES] = block.try_into().map_err(|_| {
+        Unreadable::Damaged(format!("it has {} bytes, where {IDENTITY_BYTES} belong", block.len()))
+    })?;
+    let word = |at: usize| u32::from_le_bytes([block[at], block[at + 1], block[at + 2], block[at + 3]]);
+    if block[4..12] != IDENTITY_MAGIC {
+        return Err(Unreadable::Damaged("it is not an identity file".into()));
+    }
+    // The version first: what it means that a checksum differs is for the version to say.
+    let version = word(12);
+    if version > FORMAT_VERSION {
+        return Err(Unreadable::Refused(StartError::Storage(format!(
+            "the data has format version {version}, this build understands {FORMAT_VERSION}: start a newer build"
+        ))));
+    }
+    if word(0) != crc32c::crc32c(&block[4..]) {
+        return Err(Unreadable::Damaged("its checksum does not match".into()));
+    }
+    let mut cluster = [0; 16];
+    cluster.copy_from_slice(&block[16..32]);
+    let inventory =
+        Inventory { stores: u16::from_le_bytes([block[36], block[37]]), complete: block[38] != 0 };
+    Ok((Identity { cluster: ClusterId(cluster), node: NodeId(word(32)) }, inventory))
+}
+
+/// The cluster that the state logs of a directory name in their headers, for when the identity is lost. `None`: there are none.
+pub(super) fn cluster_of_logs(
+    fs: &mut dyn Fs,
+    path: &Path,
+    entries: &[DirEntry],
+) -> Result<Option<ClusterId>, StartError> {
+    let stores = entries.iter().filter(|e| e.is_dir && store_number(&e.name).is_some());
+    let stems = stores.map(|e| format!("{}/state", e.name)).chain([META.to_owned(), OFFSETS.to_owned()]);
+    let mut found: Option<(ClusterId, String)> = None;
+    for name in stems.flat_map(|stem| [format!("{stem}.a"), format!("{stem}.b")]) {
+        let Some(cluster) = cluster_of(fs, &path.join(&name)) else { continue };
+        match &found {
+            Some((other, named)) if *other != cluster => {
+                return Err(StartError::Storage(format!(
+                    "{}: no readable file `{IDENTITY}`, and it cannot be told whose the directory is: {named} belongs to \
+                     cluster {other} and {name} to cluster {cluster}; put the files back where they came from",
+                    path.display()
+                )));
+            }
+            Some(_) => {}
+            None => found = Some((cluster, name)),
+        }
+    }
+    Ok(found.map(|(cluster, _)| cluster))
+}
+
+fn cluster_of(fs: &mut dyn Fs, path: &Path) -> Option<ClusterId> {
+    let file = fs.open(path, OpenMode::Read).ok()?;
+    let mut block = vec![0; BLOCK_BYTES];
+    let read = fs.read_at(file, 0, &mut block);
+    fs.close_file(file);
+    read.ok().filter(|read| *read == BLOCK_BYTES)?;
+    Some(peek_owner(&block)?.cluster)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn newer_damaged_and_foreign_identities_are_told_apart() {
+        let identity = Identity { cluster: ClusterId([1; 16]), node: NodeId(3) };
+        let inventory = Inventory { stores: 300, complete: true };
+        let good = encode(identity, inventory);
+        assert!(decode(&good).is_ok_and(|read| read == (identity, inventory)));
+        let says = |change: &dyn Fn(&mut Vec<u8>)| {
+            let mut block = good.clone();
+            change(&mut block);
+            match decode(&block) {
+                Ok(_) => panic!("refused"),
+                Err(Unreadable::Refused(error)) => error.to_string(),
+                Err(Unreadable::Damaged(what)) => format!("damaged: {what}"),
+            }
+        };
+        assert!(says(&|b| b[12] = 2).contains("newer build"));
+        assert!(says(&|b| b[20] ^= 1).contains("damaged: its checksum"));
+        assert!(says(&|b| b[4] = 0).contains("damaged: it is not an identity"));
+        assert!(says(&|b| b.truncate(100)).contains("damaged: it has 100 bytes"));
+    }
+}

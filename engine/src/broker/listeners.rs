@@ -1,0 +1,199 @@
+//! Listening sockets: names resolved, addresses checked, sockets bound.
+
+use std::io::ErrorKind;
+use std::net::{IpAddr, SocketAddr, TcpListener, ToSocketAddrs as _};
+
+use highwater_runtime::bind;
+
+use crate::broker::address::HostPort;
+use crate::broker::config::{BrokerConfig, KAFKA_PORT_DEFAULT, Listener, NATIVE_PORT_DEFAULT};
+use crate::broker::error::StartError;
+
+/// A listener whose name is resolved.
+struct Resolved<'a> {
+    listener: &'a Listener,
+    addresses: Vec<SocketAddr>,
+}
+
+/// The listeners of a broker, checked and not yet bound.
+pub(crate) struct Listeners<'a> {
+    native: Vec<Resolved<'a>>,
+    kafka: Vec<Resolved<'a>>,
+}
+
+/// What the listeners came to: sockets, and for each of them what its clients are told to connect to.
+pub(crate) struct Bound {
+    /// The native sockets, then Kafka's.
+    pub(crate) sockets: Vec<TcpListener>,
+    /// One for each socket; none: the address that a client has connected to.
+    pub(crate) advertised: Vec<Option<HostPort>>,
+    /// Addresses of the native sockets, with the ports they got.
+    pub(crate) native: Vec<SocketAddr>,
+    /// Addresses of Kafka's.
+    pub(crate) kafka: Vec<SocketAddr>,
+}
+
+impl<'a> Listeners<'a> {
+    /// Checks what was configured, and resolves names.
+    pub(crate) fn check(config: &'a BrokerConfig) -> Result<Self, StartError> {
+        if config.listen.is_empty() {
+            let text = format!(
+                "no address to listen on; give at least one, such as 127.0.0.1:{NATIVE_PORT_DEFAULT}"
+            );
+            return Err(StartError::Config(text));
+        }
+        for advertised in
+            config.listen.iter().chain(&config.kafka_listen).filter_map(|l| l.advertised.as_ref())
+        {
+            advertised.check_advertised().map_err(|why| {
+                let example = format!("such as broker.example.com:{KAFKA_PORT_DEFAULT}");
+                StartError::Config(format!(
+                    "wrong advertised address: {why}; a host and a port are needed, {example}"
+                ))
+            })?;
+        }
+        let listeners =
+            Self { native: resolve_all(&config.listen)?, kafka: resolve_all(&config.kafka_listen)? };
+        let mut addresses = listeners.native.iter().chain(&listeners.kafka).flat_map(|l| &l.addresses);
+        match addresses.find(|address| !address.ip().to_canonical().is_loopback()) {
+            Some(open) if !config.insecure => Err(StartError::Config(format!(
+                "{open} can be reached from other machines, and connections are neither encrypted nor authenticated; \
+                 listen on 127.0.0.1, or accept that with --insecure"
+            ))),
+            _ => Ok(listeners),
+        }
+    }
+
+    /// Listens.
+    pub(crate) fn bind(self) -> Result<Bound, StartError> {
+        let mut bound =
+            Bound { sockets: Vec::new(), advertised: Vec::new(), native: Vec::new(), kafka: Vec::new() };
+        for listener in self.native {
+            let sockets = listener.bind()?;
+            bound.native.extend(sockets.iter().filter_map(|socket| socket.local_addr().ok()));
+            bound.take(listener.listener, sockets);
+        }
+        for listener in self.kafka {
+            let sockets = listener.bind()?;
+            bound.kafka.extend(sockets.iter().filter_map(|socket| socket.local_addr().ok()));
+            bound.take(listener.listener, sockets);
+        }
+        Ok(bound)
+    }
+}
+
+impl Bound {
+    fn take(&mut self, listener: &Listener, sockets: Vec<TcpListener>) {
+        self.advertised.extend(sockets.iter().map(|_| listener.advertised.clone()));
+        self.sockets.extend(sockets);
+    }
+}
+
+fn resolve_all(listeners: &[Listener]) -> Result<Vec<Resolved<'_>>, StartError> {
+    listeners
+        .iter()
+        .map(|listener| Ok(Resolved { listener, addresses: resolve(&listener.address)? }))
+        .collect()
+}
+
+/// Every address of a host, IPv4 and IPv6.
+fn resolve(listen: &HostPort) -> Result<Vec<SocketAddr>, StartError> {
+    let failed = |why: &dyn std::fmt::Display| {
+        StartError::Listen(format!(
+            "cannot listen on {listen}: {why}; use an address of this machine, or 0.0.0.0 for all"
+        ))
+    };
+    let found: Vec<SocketAddr> = if let Ok(ip) = listen.host.parse::<IpAddr>() {
+        vec![SocketAddr::new(ip, listen.port)]
+    } else {
+        let found = listen.to_string().to_socket_addrs();
+        found.map_err(|e| failed(&format_args!("the name cannot be resolved ({e})")))?.collect()
+    };
+    let mut addresses = Vec::new();
+    for address in found {
+        if !addresses.contains(&address) {
+            addresses.push(address);
+        }
+    }
+    if addresses.is_empty() { Err(failed(&"the name has no address")) } else { Ok(addresses) }
+}
+
+impl Resolved<'_> {
+    /// Listens on every address. Of a name with several, those that this machine does not have are left out: `localhost` is often an
+    /// IPv6 address where IPv6 is switched off.
+    fn bind(&self) -> Result<Vec<TcpListener>, StartError> {
+        let mut sockets: Vec<TcpListener> = Vec::new();
+        let mut missing = None;
+        for address in &self.addresses {
+            match bind(*address) {
+                Ok(socket) => sockets.push(socket),
+                Err(e) if e.kind() == ErrorKind::AddrNotAvailable => missing = Some(e),
+                Err(e) => return Err(StartError::Listen(e.to_string())),
+            }
+        }
+        match missing {
+            Some(e) if sockets.is_empty() => Err(StartError::Listen(e.to_string())),
+            Some(e) => {
+                tracing::info!(listener = %self.listener.address, "one address of the name is left out: {e}");
+                Ok(sockets)
+            }
+            None => Ok(sockets),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn config(listen: &[&str], insecure: bool) -> BrokerConfig {
+        let listeners = listen.iter().map(|text| text.parse::<HostPort>().expect("an address").into());
+        BrokerConfig {
+            listen: listeners.collect(),
+            kafka_listen: Vec::new(),
+            insecure,
+            ..BrokerConfig::default()
+        }
+    }
+
+    #[test]
+    fn addresses_that_others_can_reach_have_to_be_asked_for() {
+        for listen in ["127.0.0.1:0", "[::1]:0", "localhost:0"] {
+            assert!(Listeners::check(&config(&[listen], false)).is_ok(), "{listen}");
+        }
+        assert!(Listeners::check(&config(&["0.0.0.0:9191"], true)).is_ok());
+        let error =
+            Listeners::check(&config(&["127.0.0.1:0", "0.0.0.0:9191"], false)).err().expect("refused");
+        assert_eq!(error.exit_code(), 78);
+        assert!(error.to_string().contains("0.0.0.0:9191") && error.to_string().contains("--insecure"));
+        assert!(Listeners::check(&config(&[], false)).is_err());
+    }
+
+    #[test]
+    fn a_name_is_listened_on_at_every_address_that_this_machine_has() {
+        let config = config(&["localhost:0"], false);
+        let bound = Listeners::check(&config).and_then(Listeners::bind).expect("localhost is here");
+        assert!(!bound.native.is_empty() && bound.native.iter().all(|a| a.ip().is_loopback()));
+        assert_eq!(bound.advertised.len(), bound.sockets.len());
+    }
+
+    #[test]
+    fn a_name_that_nobody_knows_is_an_error_that_names_it() {
+        let config = config(&["no-such-host.invalid:9092"], true);
+        let error = Listeners::check(&config).err().expect("refused");
+        assert_eq!(error.exit_code(), 1);
+        assert!(error.to_string().contains("no-such-host.invalid:9092"), "{error}");
+    }
+
+    #[test]
+    fn what_no_client_can_connect_to_is_not_advertised() {
+        for advertised in ["0.0.0.0:1", "[::]:9092", "localhost:0"] {
+            let mut config = config(&["127.0.0.1:0"], false);
+            config.kafka_listen.clone_from(&config.listen);
+            config.kafka_listen[0].advertised = Some(advertised.parse().expect("it can be read"));
+            let error = Listeners::check(&config).err().expect("refused");
+            assert_eq!(error.exit_code(), 78);
+            assert!(error.to_string().contains(advertised), "{error}");
+        }
+    }
+}

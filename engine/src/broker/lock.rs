@@ -1,0 +1,85 @@
+//! The lock of a data directory: one process at a time uses it.
+
+use std::fs::{File, TryLockError};
+use std::io::{self, Write as _};
+use std::path::Path;
+use std::time::Duration;
+
+use highwater_runtime::OsFs;
+use highwater_runtime::fs::{Fs as _, is_out_of_space};
+
+use crate::broker::data_dir::{self, LOCK};
+use crate::broker::error::StartError;
+
+/// How long to wait for the lock. The kernel ends the operations of a broker that was killed a little after the process, and its
+/// lock lasts until then: a write of it that landed later would destroy what this broker has written.
+const LOCK_WAIT_MAX: Duration = Duration::from_secs(2);
+const LOCK_WAIT_STEP: Duration = Duration::from_millis(2);
+
+/// Locks a lock file, waiting for what the kernel still has to end for the process that had it.
+pub(super) fn lock_patiently(file: &File) -> Result<(), TryLockError> {
+    let began = std::time::Instant::now();
+    loop {
+        match file.try_lock() {
+            Err(TryLockError::WouldBlock) if began.elapsed() < LOCK_WAIT_MAX => {
+                std::thread::sleep(LOCK_WAIT_STEP);
+            }
+            outcome => return outcome,
+        }
+    }
+}
+
+/// Locks the data directory against other brokers, for as long as the file is open.
+pub(super) fn take(dir: &Path) -> Result<File, StartError> {
+    let path = dir.join(LOCK);
+    let failed = |e: &io::Error| data_dir::failed("cannot lock", &path, e);
+    // With its name in its parent made durable, as everything in it will be.
+    OsFs::new().create_dir_all(dir).map_err(|e| {
+        if data_dir::is_forbidden(&e) {
+            return data_dir::failed("cannot make the data directory", dir, &e);
+        }
+        let dir = dir.display();
+        StartError::Config(format!("cannot make the data directory {dir}: {e}; choose another --data-dir"))
+    })?;
+    let mut file = File::options()
+        .create(true)
+        .truncate(false)
+        .read(true)
+        .write(true)
+        .open(&path)
+        .map_err(|e| failed(&e))?;
+    match lock_patiently(&file) {
+        Ok(()) => {}
+        Err(TryLockError::WouldBlock) => {
+            let holder = std::fs::read_to_string(&path).unwrap_or_default();
+            let holder = holder.trim();
+            let who = if holder.is_empty() { String::new() } else { format!(" (process {holder})") };
+            return Err(StartError::Locked(format!(
+                "another broker{who} runs on {}; stop it, or choose another --data-dir",
+                dir.display()
+            )));
+        }
+        Err(TryLockError::Error(e)) => return Err(failed(&e)),
+    }
+    // For people: who it is.
+    match file.set_len(0).and_then(|()| writeln!(file, "{}", std::process::id())) {
+        Err(e) if !is_out_of_space(&e) => Err(failed(&e)),
+        _ => Ok(file),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_directory_is_locked_by_one_process_at_a_time() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let held = take(dir.path()).expect("free");
+        let error = take(dir.path()).expect_err("taken");
+        assert_eq!(error.exit_code(), 73);
+        assert!(error.to_string().contains(&std::process::id().to_string()), "{error}");
+        drop(held);
+        take(dir.path()).expect("free again");
+    }
+}

@@ -1,0 +1,20 @@
+//! A broker in a process: its configuration, its data directory, its listeners, and how it starts and stops.
+
+mod address;
+mod config;
+pub mod data_dir;
+mod error;
+mod listeners;
+mod lock;
+mod memory;
+pub mod offline;
+mod signals;
+mod start;
+mod test_broker;
+
+pub use address::HostPort;
+pub use config::{BrokerConfig, DurableChoice, HostKind, KAFKA_PORT_DEFAULT, Listener, NATIVE_PORT_DEFAULT};
+pub use error::StartError;
+pub use memory::{MemoryChoice, memory_in_force};
+pub use start::{Broker, ReadyInfo};
+pub use test_broker::TestBroker;

@@ -1,0 +1,44 @@
+//! What tools that look into the data of a stopped broker have to know of it. Never writes.
+
+use std::collections::BTreeMap;
+use std::fs::{File, TryLockError};
+use std::path::Path;
+
+use highwater_protocol::ids::TopicId;
+use highwater_runtime::fs::Fs;
+use highwater_storage::inspect;
+
+use crate::broker::data_dir::{LOCK, META, failed};
+use crate::broker::error::StartError;
+use crate::broker::lock::lock_patiently;
+use crate::meta::Metadata;
+
+/// Keeps brokers off a data directory for as long as it is there.
+#[derive(Debug)]
+pub struct Hold(#[expect(dead_code, reason = "locked until it is dropped")] Option<File>);
+
+/// Makes sure that no broker uses the directory. One without a lock file was never a broker's.
+pub fn hold(data_dir: &Path) -> Result<Hold, StartError> {
+    let path = data_dir.join(LOCK);
+    let file = match File::open(&path) {
+        Ok(file) => file,
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(Hold(None)),
+        Err(e) => return Err(failed("cannot open", &path, &e)),
+    };
+    match lock_patiently(&file) {
+        Ok(()) => Ok(Hold(Some(file))),
+        Err(TryLockError::WouldBlock) => Err(StartError::Locked(format!(
+            "a broker runs on {}; its logs can be looked into when it is stopped",
+            data_dir.display()
+        ))),
+        Err(TryLockError::Error(e)) => Err(StartError::Disk(format!("cannot lock {}: {e}", path.display()))),
+    }
+}
+
+/// The names of the topics; or why they cannot be told.
+pub fn topic_names(fs: &mut dyn Fs, data_dir: &Path) -> Result<BTreeMap<TopicId, String>, String> {
+    let content = inspect::state_log_content(fs, &data_dir.join(META))?;
+    let records = content.records.iter().map(AsRef::as_ref);
+    let metadata = Metadata::recover(content.snapshot.as_deref(), records).map_err(|e| e.to_string())?;
+    Ok(metadata.topics().map(|topic| (topic.id, topic.name.clone())).collect())
+}

@@ -1,0 +1,355 @@
+//! Starts and stops a broker in this process.
+
+use std::fs::File;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::{Arc, mpsc};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use highwater_protocol::ids::{ClusterId, NodeId};
+use highwater_protocol::limits::PARTITIONS_PER_TOPIC_MAX;
+use highwater_runtime::fs::is_out_of_space;
+use highwater_runtime::{
+    Cpu, OsFs, Runtime, RuntimeConfig, ShutdownHandle, StartError as RuntimeError, available_cpus, measure,
+    preflight,
+};
+use highwater_storage::state_log::StateLogError;
+use highwater_storage::{DurableForm, OpenError as StoreError};
+use signal_hook::iterator::Handle as SignalHandle;
+
+use crate::broker::config::{BrokerConfig, DurableChoice};
+use crate::broker::data_dir::{self, DataDir, IDENTITY, Identity};
+use crate::broker::error::{EXIT_INTERNAL, StartError};
+use crate::broker::listeners::{Bound, Listeners};
+use crate::broker::signals::handle_signals;
+use crate::broker::{lock, memory};
+use crate::coord::groups::GroupConfig;
+use crate::counters::ShardCounters;
+use crate::limits::{ShardLimits, idle_buffer_bytes};
+use crate::meta::controller::ReadyReport;
+use crate::shard::{KafkaSetup, OpenError, Shard, ShardSetup};
+
+/// A running broker.
+///
+/// Dropping it stops it the way [`shutdown`](Self::shutdown) and [`wait`](Self::wait) do.
+pub struct Broker {
+    ready: ReadyInfo,
+    runtime: Option<Runtime>,
+    shutdown: ShutdownHandle,
+    signals: Option<(SignalHandle, JoinHandle<()>)>,
+    /// Locked until the last file of the data directory is closed.
+    lock: Option<Arc<File>>,
+}
+
+/// What there is to tell once clients can connect.
+#[derive(Clone, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub struct ReadyInfo {
+    /// Addresses of the native listener, with the ports they got.
+    pub native: Vec<SocketAddr>,
+    /// Addresses of the Kafka listener, with the ports they got.
+    pub kafka: Vec<SocketAddr>,
+    /// Where the data rests.
+    pub data_dir: PathBuf,
+    /// Cores in use.
+    pub cores: u16,
+    /// Memory for requests and cache, all cores together.
+    pub memory_bytes: u64,
+    /// How writes are made durable on this disk, for people; `none` and why where nothing is.
+    pub durability: String,
+    /// The cluster.
+    pub cluster: ClusterId,
+    /// This broker's number in it.
+    pub node: NodeId,
+    /// Topics and partitions found.
+    pub topics: usize,
+    /// Partitions of all topics.
+    pub partitions: usize,
+    /// What recovery has to say that a person should read: damage, partitions out of service, files moved to quarantine.
+    pub warnings: Vec<String>,
+    /// From the call of [`Broker::start`] to ready.
+    pub took: Duration,
+}
+
+impl Broker {
+    /// Starts a broker; returns when clients can connect.
+    #[expect(clippy::needless_pass_by_value, reason = "a configuration is given away, as to any builder")]
+    pub fn start(config: BrokerConfig) -> Result<Self, StartError> {
+        let began = std::time::Instant::now();
+        let listeners = Listeners::check(&config)?;
+        let cpus = choose_cpus(config.cores)?;
+        let shards = cpus.len() as u16;
+        // Before anything is written or measured: what this says is clearer than what would fail.
+        preflight(config.host, cpus.len()).map_err(explain)?;
+        let memory_bytes = memory::choose(config.memory_bytes, shards, config.batch_bytes_max)?.bytes;
+        let lock = Arc::new(lock::take(&config.data_dir)?);
+        let new = Identity { cluster: ClusterId(*uuid::Uuid::new_v4().as_bytes()), node: NodeId(0) };
+        let data = data_dir::open(&mut OsFs::new(), &config.data_dir, new)?;
+        let Bound { sockets, advertised, native, kafka } = listeners.bind()?;
+        let kafka_setup = kafka_setup(&config, native.len(), &kafka)?;
+        let durable_form = choose_durable_form(&config)?;
+        let stores = data.stores.max(shards);
+        let (ready_sender, ready) = mpsc::sync_channel(1);
+        let setup = Arc::new(ShardSetup {
+            data_dir: config.data_dir.clone(),
+            identity: data.identity,
+            shards,
+            stores,
+            limits: ShardLimits::production(
+                memory_bytes,
+                shards,
+                usize::from(stores).div_ceil(usize::from(shards)),
+                config.batch_bytes_max,
+            ),
+            durable_form,
+            counters: ShardCounters::of_shards(shards),
+            advertised,
+            kafka: kafka_setup,
+            groups: GroupConfig {
+                initial_rebalance_delay_ms: config.group_initial_rebalance_delay.as_millis() as u64,
+                consumer_heartbeat_interval_ms: i32::try_from(config.group_heartbeat_interval.as_millis())
+                    .unwrap_or(i32::MAX),
+                consumer_session_timeout_ms: config.group_session_timeout.as_millis() as u64,
+                offsets_retention_ms: config.offsets_retention.as_millis() as i64,
+                ..GroupConfig::default()
+            },
+            on_ready: Box::new(move |report| {
+                // The receiver is gone only if the start was given up.
+                let _ = ready_sender.try_send(report);
+            }),
+        });
+        let runtime_config = RuntimeConfig {
+            host: config.host,
+            listeners: sockets,
+            held: Some(Arc::clone(&lock)),
+            idle_buffer_bytes: Some(idle_buffer_bytes(memory_bytes, shards)),
+            ..RuntimeConfig::new(cpus)
+        };
+        let runtime = highwater_runtime::start(runtime_config, move |_, plane| {
+            Shard::open(plane, &setup).map_err(Into::into)
+        })
+        .map_err(explain)?;
+        let shutdown = runtime.shutdown_handle();
+        let mut broker = Self {
+            ready: ReadyInfo {
+                kafka,
+                memory_bytes,
+                ..describe(&config, &data, native, shards, durable_form)?
+            },
+            runtime: Some(runtime),
+            shutdown,
+            signals: None,
+            lock: Some(lock),
+        };
+        if config.stop_on_signals {
+            broker.signals = Some(handle_signals(broker.shutdown.clone())?);
+        }
+        let Ok(report) = ready.recv() else {
+            return Err(StartError::Internal("the shards ended before they were ready; see the log".into()));
+        };
+        if let Err(e) = data_dir::note_complete(&mut OsFs::new(), &data, stores) {
+            // A full disk, most likely. The next start notes it.
+            tracing::warn!("cannot note in {} what it holds: {e}", data.path.join(IDENTITY).display());
+        }
+        broker.ready.take_report(report);
+        broker.ready.took = began.elapsed();
+        Ok(broker)
+    }
+
+    /// The first address of the native listener.
+    pub fn native_addr(&self) -> SocketAddr {
+        self.ready.native[0]
+    }
+
+    /// The first address of the Kafka listener, if there is one.
+    pub fn kafka_addr(&self) -> Option<SocketAddr> {
+        self.ready.kafka.first().copied()
+    }
+
+    /// What there is to tell once clients can connect.
+    pub fn ready(&self) -> &ReadyInfo {
+        &self.ready
+    }
+
+    /// Asks it to stop: finish what is in flight, make everything durable, end. Returns at once.
+    pub fn shutdown(&self) {
+        self.shutdown.shutdown();
+    }
+
+    /// Waits until it has ended. Gives the exit code for the process.
+    pub fn wait(mut self) -> u8 {
+        self.join()
+    }
+
+    fn join(&mut self) -> u8 {
+        let Some(runtime) = self.runtime.take() else { return 0 };
+        let code = match runtime.wait() {
+            Ok(()) => 0,
+            Err(error) => {
+                tracing::error!("{error}");
+                EXIT_INTERNAL
+            }
+        };
+        if let Some((handle, thread)) = self.signals.take() {
+            handle.close();
+            // It only ever asks for a stop.
+            let _ = thread.join();
+        }
+        self.lock = None;
+        code
+    }
+}
+
+impl Drop for Broker {
+    fn drop(&mut self) {
+        self.shutdown();
+        self.join();
+    }
+}
+
+impl std::fmt::Debug for Broker {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Broker").field("ready", &self.ready).finish_non_exhaustive()
+    }
+}
+
+impl ReadyInfo {
+    fn take_report(&mut self, report: ReadyReport) {
+        self.topics = report.topics;
+        self.partitions = report.partitions;
+        self.warnings.extend(report.warnings);
+    }
+}
+
+fn describe(
+    config: &BrokerConfig,
+    data: &DataDir,
+    native: Vec<SocketAddr>,
+    cores: u16,
+    form: DurableForm,
+) -> Result<ReadyInfo, StartError> {
+    let mut warnings = data.warnings.clone();
+    let volatile = measure::volatile_file_system(&config.data_dir)
+        .map_err(|e| data_dir::failed("cannot look at the data directory", &config.data_dir, &e))?;
+    if let Some(name) = volatile {
+        warnings.push(format!(
+            "the data directory {} is on {name}, which is in memory: acknowledged records are lost when the machine stops",
+            config.data_dir.display()
+        ));
+    }
+    Ok(ReadyInfo {
+        native,
+        kafka: Vec::new(),
+        data_dir: config.data_dir.clone(),
+        cores,
+        memory_bytes: 0,
+        durability: match (volatile, form) {
+            (Some(name), _) => format!("none ({name})"),
+            (None, DurableForm::Dsync) => "dsync".into(),
+            (None, DurableForm::SyncPerRound) => "sync-per-round".into(),
+        },
+        cluster: data.identity.cluster,
+        node: data.identity.node,
+        topics: 0,
+        partitions: 0,
+        warnings,
+        took: Duration::ZERO,
+    })
+}
+
+/// What Kafka clients get: which listeners are theirs, and how topics are created.
+fn kafka_setup(config: &BrokerConfig, native: usize, kafka: &[SocketAddr]) -> Result<KafkaSetup, StartError> {
+    if config.default_partitions == 0 || config.default_partitions > PARTITIONS_PER_TOPIC_MAX {
+        return Err(StartError::Config(format!(
+            "topics cannot have {} partitions by default; 1 to {PARTITIONS_PER_TOPIC_MAX} are possible",
+            config.default_partitions
+        )));
+    }
+    Ok(KafkaSetup {
+        first_listener: native as u16,
+        listeners: kafka.to_vec(),
+        auto_create_topics: config.auto_create_topics,
+        default_partitions: config.default_partitions,
+    })
+}
+
+fn choose_cpus(cores: Option<u16>) -> Result<Vec<Cpu>, StartError> {
+    let available = available_cpus()
+        .map_err(|e| StartError::Environment(format!("cannot tell which CPUs this process may use: {e}")))?;
+    let wanted = cores.map_or(available.len(), usize::from);
+    if wanted == 0 || wanted > available.len() {
+        return Err(StartError::Config(format!(
+            "cannot run on {wanted} cores: this process may use {}",
+            available.len()
+        )));
+    }
+    Ok(available[..wanted].to_vec())
+}
+
+fn choose_durable_form(config: &BrokerConfig) -> Result<DurableForm, StartError> {
+    match config.durable {
+        DurableChoice::Dsync => Ok(DurableForm::Dsync),
+        DurableChoice::SyncPerRound => Ok(DurableForm::SyncPerRound),
+        DurableChoice::Measure => {
+            let measured = match measure::durable_writes(&config.data_dir) {
+                Err(e) if is_out_of_space(&e) => {
+                    tracing::warn!(
+                        "{}: the disk is full: how it is written best cannot be measured",
+                        config.data_dir.display()
+                    );
+                    return Ok(DurableForm::Dsync);
+                }
+                other => other,
+            };
+            let measured = measured.map_err(|e| {
+                data_dir::failed("cannot write directly and durably to", &config.data_dir, &e)
+            })?;
+            tracing::info!(?measured, "durable writes");
+            Ok(match measured.faster {
+                measure::DurableWrites::EachWrite => DurableForm::Dsync,
+                measure::DurableWrites::SyncPerRound => DurableForm::SyncPerRound,
+            })
+        }
+    }
+}
+
+/// What the runtime or a shard says, as why the broker does not start.
+fn explain(error: RuntimeError) -> StartError {
+    match error {
+        RuntimeError::Config(text) => StartError::Config(text),
+        RuntimeError::Machine(text) => StartError::Environment(text),
+        RuntimeError::Os { .. } => StartError::Environment(error.to_string()),
+        RuntimeError::App { source, .. } => match source.downcast::<OpenError>() {
+            Ok(error) => {
+                let text = error.to_string();
+                match *error {
+                    OpenError::Store(StoreError::Io { source, .. })
+                    | OpenError::StateLog(StateLogError::Io { error: source, .. }) => {
+                        if data_dir::is_forbidden(&source) {
+                            StartError::Permission(text)
+                        } else {
+                            StartError::Disk(text)
+                        }
+                    }
+                    OpenError::Config(_) => StartError::Config(text),
+                    _ => StartError::Storage(text),
+                }
+            }
+            Err(other) => StartError::Internal(other.to_string()),
+        },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_more_cores_are_used_than_there_are() {
+        assert_eq!(choose_cpus(Some(1)).expect("one").len(), 1);
+        assert!(choose_cpus(Some(0)).is_err());
+        assert!(choose_cpus(Some(u16::MAX)).is_err());
+        assert!(!choose_cpus(None).expect("all").is_empty());
+    }
+}

@@ -1,0 +1,238 @@
+//! From one generation to the next: who has to come, until when, and what is decided when all are there.
+
+use super::{ClassicGroup, InitialDelay, Member, State};
+use crate::coord::groups::effects::Context;
+use crate::coord::groups::error::GroupError;
+use crate::coord::groups::reply::{JoinReply, SyncReply};
+
+impl ClassicGroup {
+    pub(super) fn rebalance_or_complete(&mut self, cx: &mut Context<'_>) {
+        if self.state == State::Preparing {
+            self.maybe_complete(cx);
+        } else {
+            self.prepare(cx);
+        }
+    }
+
+    /// All members have to join again.
+    pub(super) fn prepare(&mut self, cx: &mut Context<'_>) {
+        if self.state == State::Completing {
+            for member in self.members.values_mut() {
+                member.assignment = bytes::Bytes::new();
+                if let Some(token) = member.syncing.take() {
+                    let deadline = cx.now.ms + member.session_timeout_ms.max(0) as u64;
+                    member.deadline = Some(deadline);
+                    self.alarm = Some(self.alarm.map_or(deadline, |alarm| alarm.min(deadline)));
+                    cx.synced(token, SyncReply::refused(GroupError::RebalanceInProgress));
+                }
+            }
+        }
+        self.unsynced.clear();
+        self.sync_deadline = None;
+        if self.state == State::Empty {
+            let delay_ms = cx.config.initial_rebalance_delay_ms;
+            let remaining_ms = self.rebalance_timeout_ms().saturating_sub(delay_ms);
+            self.initial = Some(InitialDelay { delay_ms, remaining_ms, newcomers: false });
+            self.wait_for_joins(cx, delay_ms);
+            self.transition(cx, State::Preparing);
+            return;
+        }
+        self.transition(cx, State::Preparing);
+        if self.have_all_joined() {
+            self.complete(cx);
+        } else {
+            self.wait_for_joins(cx, self.rebalance_timeout_ms());
+        }
+    }
+
+    pub(super) fn maybe_complete(&mut self, cx: &mut Context<'_>) {
+        if self.state == State::Preparing && self.initial.is_none() && self.have_all_joined() {
+            self.complete(cx);
+        }
+    }
+
+    fn wait_for_joins(&mut self, cx: &Context<'_>, ms: u64) {
+        let deadline = cx.now.ms + ms;
+        self.join_deadline = Some(deadline);
+        self.arm(deadline);
+    }
+
+    pub(super) fn rebalance_timeout_ms(&self) -> u64 {
+        self.members.values().map(Member::rebalance_timeout_ms).max().unwrap_or(0)
+    }
+
+    pub(super) fn have_all_joined(&self) -> bool {
+        self.pending.is_empty() && self.members.values().all(|m| m.joining.is_some())
+    }
+
+    /// The time to join is over.
+    fn join_time_is_over(&mut self, cx: &mut Context<'_>) {
+        match &mut self.initial {
+            Some(initial) if initial.newcomers && initial.remaining_ms != 0 => {
+                let delay_ms = cx.config.initial_rebalance_delay_ms.min(initial.remaining_ms);
+                let remaining_ms = initial.remaining_ms.saturating_sub(initial.delay_ms);
+                *initial = InitialDelay { delay_ms, remaining_ms, newcomers: false };
+                self.wait_for_joins(cx, delay_ms);
+            }
+            _ => self.complete(cx),
+        }
+    }
+
+    /// The next generation begins with those who are there; static members may be late.
+    pub(super) fn complete(&mut self, cx: &mut Context<'_>) {
+        self.join_deadline = None;
+        self.initial = None;
+        let late: Vec<String> = self
+            .members
+            .iter()
+            .filter(|(_, m)| m.joining.is_none() && m.instance.is_none())
+            .map(|(id, _)| id.clone())
+            .collect();
+        for id in late {
+            self.remove(cx, &id);
+        }
+        if !self.elect() && !self.members.is_empty() {
+            self.wait_for_joins(cx, self.rebalance_timeout_ms());
+            return;
+        }
+        self.generation = self.generation.checked_add(1).unwrap_or(0);
+        self.unsynced.clear();
+        if self.members.is_empty() {
+            self.protocol = None;
+            self.leader = None;
+            self.transition(cx, State::Empty);
+            self.persist(cx);
+            return;
+        }
+        self.protocol = self.vote();
+        self.transition(cx, State::Completing);
+        let ids: Vec<String> = self.members.keys().cloned().collect();
+        for id in ids {
+            let reply = self.joined(&id, self.is_leader(&id));
+            let member = self.members.get_mut(&id).expect("its own key");
+            member.is_new = false;
+            if let Some(token) = member.joining.take() {
+                cx.joined(token, reply);
+            }
+            self.heard_from(cx, &id);
+            self.unsynced.insert(id);
+        }
+        let deadline = cx.now.ms + self.rebalance_timeout_ms();
+        self.sync_deadline = Some(deadline);
+        self.arm(deadline);
+    }
+
+    /// A leader that waits for the generation. Says whether there is one.
+    fn elect(&mut self) -> bool {
+        if self.leader.as_ref().and_then(|l| self.members.get(l)).is_some_and(|m| m.joining.is_some()) {
+            return true;
+        }
+        let Some((id, _)) = self.members.iter().find(|(_, m)| m.joining.is_some()) else { return false };
+        self.leader = Some(id.clone());
+        true
+    }
+
+    /// The protocol that most members like best among those that all have.
+    pub(super) fn vote(&self) -> Option<String> {
+        let (first, rest) = {
+            let mut members = self.members.values();
+            (members.next()?, members)
+        };
+        let rest: Vec<&Member> = rest.collect();
+        let candidates: Vec<&str> = first
+            .protocols
+            .iter()
+            .map(|(name, _)| name.as_str())
+            .filter(|name| rest.iter().all(|m| m.metadata(name).is_some()))
+            .collect();
+        let votes = |candidate: &str| {
+            let choice = |m: &Member| {
+                m.protocols
+                    .iter()
+                    .find(|(n, _)| candidates.contains(&n.as_str()))
+                    .is_some_and(|(n, _)| n == candidate)
+            };
+            self.members.values().filter(|m| choice(m)).count()
+        };
+        // Of those with equally many votes the first.
+        candidates.iter().rev().max_by_key(|c| votes(c)).map(|c| (*c).to_owned())
+    }
+
+    /// A member is no more. What it waits for is answered.
+    pub(super) fn remove(&mut self, cx: &mut Context<'_>, id: &str) {
+        let Some(member) = self.members.remove(id) else { return };
+        cx.resized = true;
+        if let Some(token) = member.joining {
+            cx.joined(token, JoinReply::refused("", GroupError::UnknownMemberId));
+        }
+        if let Some(token) = member.syncing {
+            cx.synced(token, SyncReply::refused(GroupError::UnknownMemberId));
+        }
+        if let Some(instance) = &member.instance {
+            self.instances.remove(instance);
+        }
+        self.unsynced.remove(id);
+        if self.is_leader(id) {
+            self.leader = self.members.keys().next().cloned();
+        }
+    }
+
+    /// Does what is due, and finds out when to come again.
+    pub(in crate::coord::groups) fn handle_time(&mut self, cx: &mut Context<'_>) {
+        let now = cx.now.ms;
+        let is_due = |at: &Option<u64>| at.is_some_and(|at| at <= now);
+        let late: Vec<String> =
+            self.members.iter().filter(|(_, m)| is_due(&m.deadline)).map(|(id, _)| id.clone()).collect();
+        for id in late {
+            self.session_is_over(cx, &id);
+        }
+        let forgotten: Vec<String> =
+            self.pending.iter().filter(|(_, at)| **at <= now).map(|(id, _)| id.clone()).collect();
+        for id in forgotten {
+            self.pending.remove(&id);
+            cx.resized = true;
+            if self.state == State::Preparing && self.have_all_joined() {
+                self.complete(cx);
+            }
+        }
+        if is_due(&self.join_deadline) {
+            self.join_time_is_over(cx);
+        }
+        if is_due(&self.sync_deadline) {
+            self.sync_time_is_over(cx);
+        }
+        let sessions = self.members.values().filter_map(|m| m.deadline);
+        let pending = self.pending.values().copied();
+        self.alarm = sessions.chain(pending).chain(self.join_deadline).chain(self.sync_deadline).min();
+    }
+
+    fn session_is_over(&mut self, cx: &mut Context<'_>, id: &str) {
+        let now = cx.now.ms;
+        // It may have been answered, and its session begun anew, by what happened to another one.
+        let Some(member) = self.members.get_mut(id).filter(|m| m.deadline.is_some_and(|at| at <= now)) else {
+            return;
+        };
+        member.deadline = None;
+        if member.is_excused() {
+            return;
+        }
+        self.remove(cx, id);
+        match self.state {
+            State::Stable | State::Completing => self.prepare(cx),
+            State::Preparing if self.have_all_joined() => self.complete(cx),
+            _ => {}
+        }
+    }
+
+    /// Members that have joined and do not fetch their assignment hold nobody up any longer.
+    fn sync_time_is_over(&mut self, cx: &mut Context<'_>) {
+        self.sync_deadline = None;
+        if !matches!(self.state, State::Completing | State::Stable) || self.unsynced.is_empty() {
+            return;
+        }
+        for id in std::mem::take(&mut self.unsynced) {
+            self.remove(cx, &id);
+        }
+        self.prepare(cx);
+    }
+}

@@ -1,0 +1,278 @@
+//! ConsumerGroupHeartbeat: a member joins, says what it wants and has, and hears what it gets.
+
+use super::assign::Candidate;
+use super::member::{Member, partitions_of};
+use super::subscription::Wants;
+use super::{AWAY, Assignor, ConsumerGroup};
+use crate::coord::groups::effects::Context;
+use crate::coord::groups::error::GroupError;
+use crate::coord::groups::reply::ConsumerHeartbeatReply;
+use crate::coord::groups::request::ConsumerHeartbeatRequest;
+use crate::coord::groups::topics::Topics;
+
+impl ConsumerHeartbeatReply {
+    /// A refusal.
+    pub(in crate::coord::groups) fn refused(member: &str, error: GroupError) -> Self {
+        Self {
+            error: Some(error),
+            message: Some(error.to_string()),
+            member: member.to_owned(),
+            epoch: 0,
+            heartbeat_interval_ms: 0,
+            is_settled: false,
+            assignment: None,
+        }
+    }
+}
+
+/// Whether a heartbeat (not one that leaves) makes sense by itself, and if not, why.
+pub(super) fn contradiction(request: &ConsumerHeartbeatRequest) -> Option<&'static str> {
+    let is_empty = |text: &Option<String>| text.as_deref() == Some("");
+    if is_empty(&request.instance) || is_empty(&request.rack) {
+        return Some("instance id and rack are left out or not empty");
+    }
+    match request.epoch {
+        AWAY if request.instance.is_none() => Some("only a static member leaves with epoch -2"),
+        ..-2 => Some("there are no epochs below -2"),
+        1.. | -2..=-1 if request.member.is_empty() => Some("the member id is missing"),
+        0 if request.rebalance_timeout_ms < 0 => Some("a member that joins has a rebalance timeout"),
+        0 if request.owned.as_ref().is_none_or(|owned| !owned.is_empty()) => {
+            Some("a member that joins has no partitions")
+        }
+        0 if request.topic_names.is_none() && request.topic_regex.is_none() => {
+            Some("a member that joins says what it wants")
+        }
+        _ => None,
+    }
+}
+
+impl ConsumerGroup {
+    /// `new_id` is the id of the member if it has none.
+    pub(in crate::coord::groups) fn heartbeat(
+        &mut self,
+        cx: &mut Context<'_>,
+        topics: &Topics,
+        request: &ConsumerHeartbeatRequest,
+        new_id: String,
+    ) -> ConsumerHeartbeatReply {
+        if let Some(text) = contradiction(request) {
+            let mut reply = ConsumerHeartbeatReply::refused(&request.member, GroupError::InvalidRequest);
+            reply.message = Some(text.to_owned());
+            return reply;
+        }
+        self.try_heartbeat(cx, topics, request, new_id)
+            .unwrap_or_else(|error| ConsumerHeartbeatReply::refused(&request.member, error))
+    }
+
+    fn try_heartbeat(
+        &mut self,
+        cx: &mut Context<'_>,
+        topics: &Topics,
+        request: &ConsumerHeartbeatRequest,
+        new_id: String,
+    ) -> Result<ConsumerHeartbeatReply, GroupError> {
+        if request.assignor.as_deref().is_some_and(|name| Assignor::from_name(name).is_none()) {
+            return Err(GroupError::UnsupportedAssignor);
+        }
+        if request.epoch < 0 {
+            return self.leave(cx, request);
+        }
+        let id = if request.member.is_empty() { new_id } else { request.member.clone() };
+        let predecessor = self.check_member(cx, &id, request)?;
+        if let Some(regex) = &request.topic_regex {
+            self.check_regex(regex, topics)?;
+        }
+        if let Some(old_id) = predecessor {
+            self.take_over(&old_id, &id);
+        }
+        let is_new = !self.members.contains_key(&id);
+        let before = self.members.get(&id).cloned().unwrap_or_else(|| Member::new(request.client.clone()));
+        let after = updated(&before, request);
+        let subscription_changed =
+            before.topic_names != after.topic_names || before.topic_regex != after.topic_regex;
+        let votes_anew = before.assignor != after.assignor;
+        let assignor_before = votes_anew.then(|| self.assignor());
+        if is_new || after != before {
+            if let Some(instance) = &after.instance {
+                self.instances.insert(instance.clone(), id.clone());
+            }
+            self.count_regex(&after.topic_regex);
+            if let Some(before) = self.members.insert(id.clone(), after) {
+                self.discount_regex(&before.topic_regex);
+            }
+            self.changed.insert(id.clone());
+        }
+        let assignor_changed = assignor_before.is_some_and(|before| before != self.assignor());
+        self.next_epoch(cx, topics, is_new || subscription_changed || assignor_changed);
+        if subscription_changed || !self.members[&id].is_reconciled(self.target_epoch) {
+            let wanted = Wants::of(&self.members[&id], topics);
+            if self.reconcile(&id, subscription_changed, &wanted, request.owned.as_deref()) {
+                self.plan_revocation(cx.now, &id);
+                self.changed.insert(id.clone());
+            }
+        }
+        self.heard_from(cx, &id);
+        self.persist(cx);
+        let member = &self.members[&id];
+        let is_full = request.rebalance_timeout_ms >= 0
+            && (request.topic_names.is_some() || request.topic_regex.is_some())
+            && request.owned.is_some();
+        let tells = request.epoch == 0 || is_full || member.assigned != before.assigned;
+        Ok(ConsumerHeartbeatReply {
+            error: None,
+            message: None,
+            epoch: member.epoch,
+            heartbeat_interval_ms: cx.config.consumer_heartbeat_interval_ms,
+            is_settled: member.is_reconciled(self.target_epoch),
+            assignment: tells.then(|| partitions_of(&member.assigned)),
+            member: id,
+        })
+    }
+
+    /// Whether the member may speak, and the static member that it takes over from.
+    fn check_member(
+        &self,
+        cx: &Context<'_>,
+        id: &str,
+        request: &ConsumerHeartbeatRequest,
+    ) -> Result<Option<String>, GroupError> {
+        let instance = request.instance.as_ref();
+        let holder =
+            instance.and_then(|i| self.instances.get(i)).and_then(|id| self.members.get_key_value(id));
+        let is_known = self.members.contains_key(id);
+        if holder.is_none() && !is_known && self.members.len() >= cx.config.group_members_max {
+            return Err(GroupError::GroupMaxSizeReached);
+        }
+        match (holder, request.epoch) {
+            // It has a place of its own, which nobody would have any more.
+            (Some((holder, member)), 0) if member.epoch == AWAY && holder != id && is_known => {
+                Err(GroupError::InvalidRequest)
+            }
+            (Some((holder, member)), 0) if member.epoch == AWAY => Ok(Some(holder.clone())),
+            (Some((holder, _)), 0) if holder == id => Ok(None),
+            (Some(_), 0) => Err(GroupError::UnreleasedInstanceId),
+            (Some((holder, _)), _) if holder != id => Err(GroupError::FencedInstanceId),
+            (Some((_, member)), _) => check_epoch(member, request).map(|()| None),
+            // The instance id that it has would be that of no member.
+            (None, 0) if instance.is_some() && self.members.get(id).is_some_and(|m| m.instance.is_some()) => {
+                Err(GroupError::InvalidRequest)
+            }
+            (None, 0) => Ok(None),
+            (None, _) if request.instance.is_some() => Err(GroupError::UnknownMemberId),
+            (None, _) => match self.members.get(id) {
+                Some(member) => check_epoch(member, request).map(|()| None),
+                None => Err(GroupError::UnknownMemberId),
+            },
+        }
+    }
+
+    /// A static member has come back, perhaps with another id: it has what it had.
+    fn take_over(&mut self, old_id: &str, id: &str) {
+        let mut member = self.members.remove(old_id).expect("instances are members");
+        member.epoch = 0;
+        member.previous_epoch = 0;
+        if let Some(instance) = &member.instance {
+            self.instances.insert(instance.clone(), id.to_owned());
+        }
+        if old_id != id {
+            self.removed.insert(old_id.to_owned());
+            self.changed.remove(old_id);
+        }
+        self.members.insert(id.to_owned(), member);
+        self.changed.insert(id.to_owned());
+    }
+
+    /// How many bytes more the member would take that says this.
+    pub(in crate::coord::groups) fn growth(&self, request: &ConsumerHeartbeatRequest) -> usize {
+        let holder = || self.instances.get(request.instance.as_ref()?).and_then(|id| self.members.get(id));
+        let member = self.members.get(&request.member).or_else(holder);
+        member.map_or_else(|| Self::bytes_of_new(request), |member| member.growth(request))
+    }
+
+    /// How many bytes a member takes that joins with this.
+    pub(in crate::coord::groups) fn bytes_of_new(request: &ConsumerHeartbeatRequest) -> usize {
+        let member = Member::new(request.client.clone());
+        request.member.len() + member.bytes() + member.growth(request)
+    }
+
+    /// A new epoch, if `must` or if topics have changed, and the target that belongs to it.
+    fn next_epoch(&mut self, cx: &mut Context<'_>, topics: &Topics, must: bool) {
+        let must_look = must || self.has_new_topics(topics);
+        if !must_look && self.epoch <= self.target_epoch {
+            return;
+        }
+        self.topics_seen = Some(self.topics_known(topics));
+        let wanted = self.wanted_by_all(topics);
+        cx.spent += wanted.work();
+        if must_look {
+            let hash = wanted.hash();
+            if must || hash != self.topics_hash {
+                self.topics_hash = hash;
+                self.epoch += 1;
+            }
+        }
+        if self.epoch <= self.target_epoch {
+            return;
+        }
+        let candidates: Vec<Candidate<'_>> = self
+            .members
+            .iter()
+            .map(|(id, m)| Candidate { member: id, instance: m.instance.as_deref(), has: &m.target })
+            .collect();
+        let targets = self.assignor().assign(&candidates, &wanted);
+        for ((id, member), target) in self.members.iter_mut().zip(targets) {
+            if member.target != target {
+                member.target = target;
+                self.changed.insert(id.clone());
+            }
+        }
+        self.target_epoch = self.epoch;
+    }
+
+    /// The assignor that most members like; `uniform` if none says anything.
+    pub(super) fn assignor(&self) -> Assignor {
+        let votes = |assignor: Assignor| {
+            self.members.values().filter(|m| m.assignor.as_deref() == Some(assignor.name())).count()
+        };
+        if votes(Assignor::Range) > votes(Assignor::Uniform) { Assignor::Range } else { Assignor::Uniform }
+    }
+}
+
+/// A member that missed an answer still has the epoch before; it may come again if it has nothing but what it was given.
+fn check_epoch(member: &Member, request: &ConsumerHeartbeatRequest) -> Result<(), GroupError> {
+    let missed_an_answer = || {
+        request.epoch == member.previous_epoch
+            && request.epoch < member.epoch
+            && request.owned.as_ref().is_some_and(|owned| member.was_given(owned))
+    };
+    if request.epoch == member.epoch || missed_an_answer() {
+        Ok(())
+    } else {
+        Err(GroupError::FencedMemberEpoch)
+    }
+}
+
+/// The member with what the request says anew.
+fn updated(before: &Member, request: &ConsumerHeartbeatRequest) -> Member {
+    let mut after = before.clone();
+    after.client = request.client.clone();
+    if request.instance.is_some() {
+        after.instance.clone_from(&request.instance);
+    }
+    if request.rack.is_some() {
+        after.rack.clone_from(&request.rack);
+    }
+    if request.rebalance_timeout_ms >= 0 {
+        after.rebalance_timeout_ms = request.rebalance_timeout_ms;
+    }
+    if let Some(names) = &request.topic_names {
+        after.topic_names = names.iter().cloned().collect();
+    }
+    if let Some(regex) = &request.topic_regex {
+        after.topic_regex.clone_from(regex);
+    }
+    if request.assignor.is_some() {
+        after.assignor.clone_from(&request.assignor);
+    }
+    after
+}

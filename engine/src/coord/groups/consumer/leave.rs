@@ -1,0 +1,98 @@
+//! Members of the consumer protocol that end: for good, or, static ones, for a while.
+
+use super::member::{Member, MemberState};
+use super::{AWAY, ConsumerGroup};
+use crate::coord::groups::effects::Context;
+use crate::coord::groups::error::GroupError;
+use crate::coord::groups::reply::{ConsumerHeartbeatReply, LeaveReply};
+use crate::coord::groups::request::ConsumerHeartbeatRequest;
+
+impl ConsumerGroup {
+    /// A heartbeat with the epoch −1 or −2.
+    pub(super) fn leave(
+        &mut self,
+        cx: &mut Context<'_>,
+        request: &ConsumerHeartbeatRequest,
+    ) -> Result<ConsumerHeartbeatReply, GroupError> {
+        let id = &request.member;
+        if let Some(instance) = &request.instance {
+            match self.instances.get(instance) {
+                None => return Err(GroupError::UnknownMemberId),
+                Some(holder) if holder != id => return Err(GroupError::FencedInstanceId),
+                Some(_) => {}
+            }
+        }
+        let member = self.members.get_mut(id).ok_or(GroupError::UnknownMemberId)?;
+        if request.epoch == AWAY {
+            // Its partitions stay its own until its session is over.
+            member.epoch = AWAY;
+            member.state = MemberState::Stable;
+            member.revoking.clear();
+            member.revoke_deadline = None;
+            member.assigned.values_mut().flat_map(|p| p.values_mut()).for_each(|epoch| *epoch = 0);
+            self.changed.insert(id.clone());
+        } else {
+            self.remove(id);
+            self.epoch += 1;
+        }
+        self.persist(cx);
+        Ok(ConsumerHeartbeatReply {
+            error: None,
+            message: None,
+            member: id.clone(),
+            epoch: request.epoch,
+            heartbeat_interval_ms: 0,
+            is_settled: true,
+            assignment: None,
+        })
+    }
+
+    /// LeaveGroup, with which an administrator removes members.
+    pub(in crate::coord::groups) fn leave_members(
+        &mut self,
+        cx: &mut Context<'_>,
+        members: Vec<(String, Option<String>)>,
+    ) -> LeaveReply {
+        let mut outcomes = Vec::with_capacity(members.len());
+        let mut left = false;
+        for (id, instance) in members {
+            let holder = instance.as_ref().map(|i| self.instances.get(i).cloned());
+            let found = match holder {
+                Some(None) => Err(GroupError::UnknownMemberId),
+                Some(Some(holder)) if !id.is_empty() && holder != id => Err(GroupError::FencedInstanceId),
+                Some(Some(holder)) => Ok(holder),
+                None => self.members.contains_key(&id).then(|| id.clone()).ok_or(GroupError::UnknownMemberId),
+            };
+            if let Ok(id) = &found {
+                self.remove(id);
+                left = true;
+            }
+            outcomes.push((id, instance, found.err()));
+        }
+        if left {
+            self.epoch += 1;
+            self.persist(cx);
+        }
+        LeaveReply { error: None, members: outcomes }
+    }
+
+    /// A member is no more, and what it had is free. The caller begins a new epoch.
+    pub(super) fn remove(&mut self, id: &str) {
+        let Some(member) = self.members.remove(id) else { return };
+        self.forget_instance(id, &member);
+        self.discount_regex(&member.topic_regex);
+        self.changed.remove(id);
+        self.removed.insert(id.to_owned());
+        // The topics that it alone wanted are wanted no more.
+        self.topics_seen = None;
+    }
+
+    /// A member has its instance id no more.
+    pub(super) fn forget_instance(&mut self, id: &str, member: &Member) {
+        if let Some(instance) = &member.instance
+            && self.instances.get(instance).is_some_and(|holder| holder == id)
+        {
+            self.instances.remove(instance);
+        }
+    }
+}

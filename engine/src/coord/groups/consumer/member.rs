@@ -1,0 +1,133 @@
+//! A member of a group of the consumer protocol.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use highwater_protocol::ids::TopicId;
+
+use super::Target;
+use crate::coord::groups::request::{Client, ConsumerHeartbeatRequest};
+
+/// About what a member takes, apart from what it says.
+const MEMBER_BYTES: usize = 256;
+
+/// Partitions by topic, each with the epoch in which it was assigned.
+pub(super) type Assigned = BTreeMap<TopicId, BTreeMap<u32, i32>>;
+
+/// How far a member is on its way to the target.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum MemberState {
+    /// It has what its epoch gives it.
+    Stable,
+    /// It is asked to give partitions up, and stays in its epoch until it has.
+    Revoking,
+    /// Others still have partitions that it is meant to get.
+    Waiting,
+}
+
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(super) struct Member {
+    pub(super) instance: Option<String>,
+    pub(super) rack: Option<String>,
+    pub(super) client: Client,
+    pub(super) rebalance_timeout_ms: i32,
+    pub(super) topic_names: BTreeSet<String>,
+    /// Empty if there is none.
+    pub(super) topic_regex: String,
+    pub(super) assignor: Option<String>,
+    pub(super) epoch: i32,
+    pub(super) previous_epoch: i32,
+    pub(super) state: MemberState,
+    pub(super) assigned: Assigned,
+    pub(super) revoking: Assigned,
+    pub(super) target: Target,
+    pub(super) session_deadline: Option<u64>,
+    pub(super) revoke_deadline: Option<u64>,
+}
+
+impl Member {
+    pub(super) fn new(client: Client) -> Self {
+        Self {
+            instance: None,
+            rack: None,
+            client,
+            rebalance_timeout_ms: -1,
+            topic_names: BTreeSet::new(),
+            topic_regex: String::new(),
+            assignor: None,
+            epoch: 0,
+            previous_epoch: 0,
+            state: MemberState::Stable,
+            assigned: Assigned::new(),
+            revoking: Assigned::new(),
+            target: Target::new(),
+            session_deadline: None,
+            revoke_deadline: None,
+        }
+    }
+
+    pub(super) fn is_reconciled(&self, target_epoch: i32) -> bool {
+        self.state == MemberState::Stable && self.epoch == target_epoch
+    }
+
+    pub(super) fn reach(&mut self, epoch: i32) {
+        self.previous_epoch = self.epoch;
+        self.epoch = epoch;
+    }
+
+    /// Whether nothing is in `owned` that it was not given.
+    pub(super) fn was_given(&self, owned: &[(TopicId, Vec<u32>)]) -> bool {
+        owned.iter().all(|(topic, partitions)| {
+            let of_topic = self.assigned.get(topic);
+            partitions.iter().all(|p| of_topic.is_some_and(|of_topic| of_topic.contains_key(p)))
+        })
+    }
+
+    /// How many bytes more it would take if it said this.
+    pub(super) fn growth(&self, request: &ConsumerHeartbeatRequest) -> usize {
+        let mut before = self.client.id.len() + self.client.host.len();
+        let mut after = request.client.id.len() + request.client.host.len();
+        let regex = Some(self.topic_regex.as_str());
+        let texts = [
+            (&request.instance, self.instance.as_deref()),
+            (&request.rack, self.rack.as_deref()),
+            (&request.topic_regex, regex),
+        ];
+        for (said, had) in texts {
+            if let Some(said) = said {
+                before += had.map_or(0, str::len);
+                after += said.len();
+            }
+        }
+        if let Some(names) = &request.topic_names
+            && !names.iter().all(|name| self.topic_names.contains(name))
+        {
+            before += names_bytes(&self.topic_names);
+            after += names_bytes(names);
+        }
+        after.saturating_sub(before)
+    }
+
+    pub(super) fn bytes(&self) -> usize {
+        let names = names_bytes(&self.topic_names);
+        let assigned = |a: &Assigned| a.values().map(|p| 32 + 8 * p.len()).sum::<usize>();
+        let target: usize = self.target.values().map(|p| 32 + 4 * p.len()).sum();
+        MEMBER_BYTES
+            + names
+            + self.topic_regex.len()
+            + self.client.id.len()
+            + self.client.host.len()
+            + [&self.instance, &self.rack].into_iter().flatten().map(String::len).sum::<usize>()
+            + assigned(&self.assigned)
+            + assigned(&self.revoking)
+            + target
+    }
+}
+
+fn names_bytes<'a>(names: impl IntoIterator<Item = &'a String>) -> usize {
+    names.into_iter().map(|name| name.len() + 32).sum()
+}
+
+/// Without the epochs.
+pub(super) fn partitions_of(assigned: &Assigned) -> Vec<(TopicId, Vec<u32>)> {
+    assigned.iter().map(|(topic, p)| (*topic, p.keys().copied().collect())).collect()
+}

@@ -1,0 +1,244 @@
+//! A group of the consumer protocol (KIP-848): the coordinator assigns, and every member is led there by its own heartbeats.
+//!
+//! Three epochs follow each other: the *group's* grows with every change of members, subscriptions or topics; the *target
+//! assignment's* is the group epoch it was made for; a *member's* is the target it has reached.
+//!
+//! Invariant: a partition is in at most one member's `assigned` or `revoking`. What a member gives up stays in its `revoking`
+//! until it says that it does not have it any more, or is fenced.
+
+mod assign;
+mod heartbeat;
+mod leave;
+mod member;
+mod reconcile;
+mod record;
+mod subscription;
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use highwater_protocol::ids::TopicId;
+
+pub(super) use assign::Assignor;
+
+use member::{Assigned, Member, MemberState};
+
+use super::effects::Context;
+use super::error::GroupError;
+use super::limits::GROUP_BYTES;
+use super::reply::{DescribedConsumerGroup, DescribedConsumerMember};
+use super::request::{CommittedPartition, Now};
+use super::topics::Topics;
+
+/// Partitions by topic.
+type Target = BTreeMap<TopicId, BTreeSet<u32>>;
+
+/// Epoch of a static member that is away.
+const AWAY: i32 = -2;
+
+/// A group of the consumer protocol.
+#[derive(Debug)]
+pub(super) struct ConsumerGroup {
+    name: String,
+    epoch: i32,
+    target_epoch: i32,
+    /// Of the topics that are subscribed to, with their ids and numbers of partitions.
+    topics_hash: u64,
+    /// The version of the topics from which the hash was made; none if others are wanted since.
+    topics_seen: Option<u64>,
+    members: BTreeMap<String, Member>,
+    /// Since when it has had no members, by the wall clock.
+    empty_since_ms: Option<i64>,
+    /// Member ids by instance id.
+    ///
+    /// Invariant: exactly those that members have, each of the member that has it.
+    instances: BTreeMap<String, String>,
+    /// Regular expressions of members, with the number of members that have each.
+    regexes: BTreeMap<String, usize>,
+    /// Members that are to be written down.
+    changed: BTreeSet<String>,
+    removed: BTreeSet<String>,
+    /// Not later than any deadline of the group.
+    alarm: Option<u64>,
+}
+
+impl ConsumerGroup {
+    pub(super) fn new(name: &str) -> Self {
+        Self {
+            name: name.to_owned(),
+            epoch: 0,
+            target_epoch: 0,
+            topics_hash: 0,
+            topics_seen: None,
+            members: BTreeMap::new(),
+            empty_since_ms: None,
+            instances: BTreeMap::new(),
+            regexes: BTreeMap::new(),
+            changed: BTreeSet::new(),
+            removed: BTreeSet::new(),
+            alarm: None,
+        }
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.members.is_empty()
+    }
+
+    /// Since when nobody has used the offsets, if that is so.
+    pub(super) fn idle_since_ms(&self) -> Option<i64> {
+        self.empty_since_ms
+    }
+
+    /// Whether something about topics is new; the next heartbeat finds out whether it matters here.
+    pub(in crate::coord::groups) fn has_new_topics(&self, topics: &Topics) -> bool {
+        self.topics_seen != Some(topics.version())
+    }
+
+    pub(super) fn state_name(&self) -> &'static str {
+        if self.members.is_empty() {
+            "Empty"
+        } else if self.epoch > self.target_epoch {
+            "Assigning"
+        } else if self.members.values().all(|m| m.is_reconciled(self.target_epoch)) {
+            "Stable"
+        } else {
+            "Reconciling"
+        }
+    }
+
+    pub(super) fn alarm(&self) -> Option<u64> {
+        self.alarm
+    }
+
+    fn arm(&mut self, at: u64) {
+        self.alarm = Some(self.alarm.map_or(at, |alarm| alarm.min(at)));
+    }
+
+    /// A member's session begins anew.
+    fn heard_from(&mut self, cx: &Context<'_>, member: &str) {
+        let Some(member) = self.members.get_mut(member) else { return };
+        let deadline = cx.now.ms + cx.config.consumer_session_timeout_ms;
+        member.session_deadline = Some(deadline);
+        self.arm(deadline);
+    }
+
+    /// Does what is due, and finds out when to come again.
+    pub(super) fn handle_time(&mut self, cx: &mut Context<'_>) {
+        let now = cx.now.ms;
+        let is_due = |at: Option<u64>| at.is_some_and(|at| at <= now);
+        let late: Vec<String> = self
+            .members
+            .iter()
+            .filter(|(_, m)| is_due(m.session_deadline) || is_due(m.revoke_deadline))
+            .map(|(id, _)| id.clone())
+            .collect();
+        if !late.is_empty() {
+            for id in late {
+                self.remove(&id);
+            }
+            self.epoch += 1;
+            self.persist(cx);
+        }
+        self.alarm =
+            self.members.values().flat_map(|m| [m.session_deadline, m.revoke_deadline]).flatten().min();
+    }
+
+    /// After a restart, members have the time of a session to be heard from, and that of a rebalance to give partitions up.
+    pub(super) fn resume(&mut self, cx: &Context<'_>) {
+        let ids: Vec<String> = self.members.keys().cloned().collect();
+        for id in ids {
+            self.heard_from(cx, &id);
+            self.plan_revocation(cx.now, &id);
+        }
+    }
+
+    fn plan_revocation(&mut self, now: Now, id: &str) {
+        let Some(member) = self.members.get_mut(id) else { return };
+        member.revoke_deadline = (member.state == MemberState::Revoking)
+            .then(|| now.ms + member.rebalance_timeout_ms.max(0) as u64);
+        if let Some(deadline) = member.revoke_deadline {
+            self.arm(deadline);
+        }
+    }
+
+    /// Whether a commit is refused as a whole. `Ok(true)`: see [`Self::check_commit_of`] for each partition.
+    pub(super) fn check_commit(
+        &self,
+        member: &str,
+        epoch: i32,
+        knows_epochs: bool,
+    ) -> Result<bool, GroupError> {
+        if epoch < 0 && self.members.is_empty() {
+            return Ok(false);
+        }
+        let member = self.members.get(member).ok_or(GroupError::UnknownMemberId)?;
+        if !knows_epochs {
+            return Err(GroupError::UnsupportedVersion);
+        }
+        match epoch.cmp(&member.epoch) {
+            std::cmp::Ordering::Equal => Ok(false),
+            std::cmp::Ordering::Greater => Err(GroupError::StaleMemberEpoch),
+            std::cmp::Ordering::Less => Ok(true),
+        }
+    }
+
+    /// A member that is behind may commit what it has had since before.
+    pub(super) fn check_commit_of(
+        &self,
+        member: &str,
+        epoch: i32,
+        of: &CommittedPartition,
+    ) -> Result<(), GroupError> {
+        let since = self.members.get(member).and_then(|m| {
+            let of_topic = |assigned: &Assigned| assigned.get(&of.topic)?.get(&of.partition).copied();
+            of_topic(&m.assigned).or_else(|| of_topic(&m.revoking))
+        });
+        if since.is_some_and(|since| epoch >= since) { Ok(()) } else { Err(GroupError::StaleMemberEpoch) }
+    }
+
+    /// Whether a member may read offsets.
+    pub(super) fn check_fetch(&self, member: &str, epoch: i32) -> Result<(), GroupError> {
+        if member.is_empty() && epoch < 0 {
+            return Ok(());
+        }
+        let member = self.members.get(member).ok_or(GroupError::UnknownMemberId)?;
+        if member.epoch == epoch { Ok(()) } else { Err(GroupError::StaleMemberEpoch) }
+    }
+
+    /// About what it takes, offsets apart.
+    pub(super) fn bytes(&self) -> usize {
+        let members = self.members.iter().map(|(id, m)| id.len() + m.bytes());
+        GROUP_BYTES + self.name.len() + members.sum::<usize>()
+    }
+
+    pub(super) fn describe(&self) -> DescribedConsumerGroup {
+        let assignor = self.assignor();
+        let members = self.members.iter().map(|(id, m)| DescribedConsumerMember {
+            member: id.clone(),
+            instance: m.instance.clone(),
+            rack: m.rack.clone(),
+            epoch: m.epoch,
+            client_id: m.client.id.clone(),
+            client_host: m.client.host.clone(),
+            topic_names: m.topic_names.iter().cloned().collect(),
+            topic_regex: m.topic_regex.clone(),
+            assignment: member::partitions_of(&m.assigned),
+            target: m.target.iter().map(|(t, p)| (*t, p.iter().copied().collect())).collect(),
+        });
+        DescribedConsumerGroup {
+            state: self.state_name(),
+            epoch: self.epoch,
+            assignment_epoch: self.target_epoch,
+            assignor: assignor.name().to_owned(),
+            members: members.collect(),
+        }
+    }
+
+    /// Whether members read a topic.
+    pub(super) fn is_subscribed(&self, topics: &Topics, topic: TopicId) -> bool {
+        let is_matched = |regex: &str| {
+            topics.matches(regex).is_some_and(|found| found.is_ok_and(|m| topics.is_matched(m, topic)))
+        };
+        let is_named = |name: &str| self.members.values().any(|m| m.topic_names.contains(name));
+        topics.name(topic).is_some_and(is_named) || self.regexes().any(is_matched)
+    }
+}

@@ -1,0 +1,124 @@
+//! A group of the consumer protocol as it is written down: what has changed, member by member.
+
+use highwater_protocol::ids::TopicId;
+
+use super::ConsumerGroup;
+use super::member::{Assigned, Member, MemberState};
+use crate::coord::groups::effects::Context;
+use crate::coord::groups::record::{AssignedRecord, ConsumerMemberRecord, ConsumerRecord, Record};
+use crate::coord::groups::request::{Client, Now};
+
+impl ConsumerGroup {
+    /// Writes down what has changed since the last time.
+    pub(super) fn persist(&mut self, cx: &mut Context<'_>) {
+        let changed = std::mem::take(&mut self.changed);
+        let removed = std::mem::take(&mut self.removed);
+        let is_needed = !changed.is_empty() || !removed.is_empty();
+        if is_needed {
+            self.empty_since_ms =
+                self.members.is_empty().then(|| self.empty_since_ms.unwrap_or(cx.now.wall_ms));
+            let members = changed.iter().filter_map(|id| Some(to_record(id, self.members.get(id)?)));
+            cx.persist(Record::Consumer(ConsumerRecord {
+                removed: removed.into_iter().collect(),
+                ..self.record(members.collect())
+            }));
+        }
+    }
+
+    fn record(&self, members: Vec<ConsumerMemberRecord>) -> ConsumerRecord {
+        ConsumerRecord {
+            group: self.name.clone(),
+            epoch: self.epoch,
+            target_epoch: self.target_epoch,
+            topics_hash: self.topics_hash,
+            removed: Vec::new(),
+            members,
+            empty_since_ms: self.empty_since_ms,
+        }
+    }
+
+    /// All of it, for a snapshot.
+    pub(in crate::coord::groups) fn to_record(&self) -> ConsumerRecord {
+        self.record(self.members.iter().map(|(id, m)| to_record(id, m)).collect())
+    }
+
+    /// Takes what was written down. Sessions begin with [`Self::resume`].
+    pub(in crate::coord::groups) fn apply(&mut self, now: Now, record: ConsumerRecord) {
+        self.epoch = record.epoch;
+        self.target_epoch = record.target_epoch;
+        self.topics_hash = record.topics_hash;
+        for id in record.removed {
+            if let Some(member) = self.members.remove(&id) {
+                self.discount_regex(&member.topic_regex);
+                self.forget_instance(&id, &member);
+            }
+        }
+        for m in record.members {
+            // Earlier builds let a member change its instance id.
+            if let Some(before) = self.members.remove(&m.member) {
+                self.discount_regex(&before.topic_regex);
+                self.forget_instance(&m.member, &before);
+            }
+            if let Some(instance) = &m.instance {
+                self.instances.insert(instance.clone(), m.member.clone());
+            }
+            self.count_regex(&m.topic_regex);
+            self.members.insert(m.member.clone(), from_record(m));
+        }
+        // An earlier build did not say; rather too late than too early.
+        self.empty_since_ms = self.members.is_empty().then(|| record.empty_since_ms.unwrap_or(now.wall_ms));
+    }
+}
+
+fn to_record(id: &str, m: &Member) -> ConsumerMemberRecord {
+    ConsumerMemberRecord {
+        member: id.to_owned(),
+        instance: m.instance.clone(),
+        rack: m.rack.clone(),
+        client_id: m.client.id.clone(),
+        client_host: m.client.host.clone(),
+        rebalance_timeout_ms: m.rebalance_timeout_ms,
+        topic_names: m.topic_names.iter().cloned().collect(),
+        topic_regex: m.topic_regex.clone(),
+        assignor: m.assignor.clone(),
+        epoch: m.epoch,
+        previous_epoch: m.previous_epoch,
+        state: match m.state {
+            MemberState::Stable => 0,
+            MemberState::Revoking => 1,
+            MemberState::Waiting => 2,
+        },
+        assigned: assigned_to_record(&m.assigned),
+        revoking: assigned_to_record(&m.revoking),
+        target: m.target.iter().map(|(t, p)| (t.0, p.iter().copied().collect())).collect(),
+    }
+}
+
+fn from_record(m: ConsumerMemberRecord) -> Member {
+    let mut member = Member::new(Client { id: m.client_id, host: m.client_host });
+    member.instance = m.instance;
+    member.rack = m.rack;
+    member.rebalance_timeout_ms = m.rebalance_timeout_ms;
+    member.topic_names = m.topic_names.into_iter().collect();
+    member.topic_regex = m.topic_regex;
+    member.assignor = m.assignor;
+    member.epoch = m.epoch;
+    member.previous_epoch = m.previous_epoch;
+    member.state = match m.state {
+        1 => MemberState::Revoking,
+        2 => MemberState::Waiting,
+        _ => MemberState::Stable,
+    };
+    member.assigned = assigned_from_record(m.assigned);
+    member.revoking = assigned_from_record(m.revoking);
+    member.target = m.target.into_iter().map(|(t, p)| (TopicId(t), p.into_iter().collect())).collect();
+    member
+}
+
+fn assigned_to_record(assigned: &Assigned) -> Vec<AssignedRecord> {
+    assigned.iter().map(|(t, p)| (t.0, p.iter().map(|(n, e)| (*n, *e)).collect())).collect()
+}
+
+fn assigned_from_record(assigned: Vec<AssignedRecord>) -> Assigned {
+    assigned.into_iter().map(|(t, p)| (TopicId(t), p.into_iter().collect())).collect()
+}

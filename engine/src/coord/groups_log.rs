@@ -1,0 +1,155 @@
+//! The groups made durable: the coordinator with one log on shard 0, many changes in one write.
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+use highwater_protocol::ids::TopicId;
+use highwater_runtime::plane::{Completion, Disk, ShardIndex, Token as DiskToken};
+use highwater_storage::state_log::{Fatal, Recovered, StateLog};
+
+use crate::coord::groups::{GroupConfig, GroupCoordinator, GroupRequest, GroupsError, Now, Token};
+use crate::coord::native_groups::{NativeAsk, NativeForm};
+use crate::message::{Answer, Ticket};
+use crate::meta::Topic;
+
+pub(crate) struct GroupsLog {
+    log: StateLog,
+    coordinator: GroupCoordinator,
+    /// The log's number before the coordinator's first record; both count on from there.
+    base: u64,
+    /// Who waits for the reply to which token.
+    asked: BTreeMap<Token, Asked>,
+    last_token: u64,
+}
+
+/// Something about groups.
+pub(crate) enum Question {
+    /// From a client of the native protocol.
+    Native(NativeAsk),
+    /// Anything else.
+    Group(GroupRequest),
+}
+
+struct Asked {
+    to: (ShardIndex, Ticket),
+    /// How the answer has to look; none: as it comes.
+    form: Option<NativeForm>,
+}
+
+impl GroupsLog {
+    pub(crate) fn new(
+        log: StateLog,
+        recovered: &Recovered,
+        config: GroupConfig,
+        now: Now,
+    ) -> Result<Self, GroupsError> {
+        let records = recovered.records.iter().map(|r| &r[..]);
+        let snapshot = recovered.snapshot.as_deref();
+        let coordinator = GroupCoordinator::recover(config, now, snapshot, records)?;
+        let base = log.appended().0;
+        Ok(Self { log, coordinator, base, asked: BTreeMap::new(), last_token: 0 })
+    }
+
+    /// Questions come from now on: members' sessions begin anew.
+    pub(crate) fn resume(&mut self, now: Now) {
+        self.coordinator.resume(now);
+    }
+
+    /// Takes a question. The answer comes when what it tells of is durable.
+    pub(crate) fn ask(&mut self, now: Now, to: (ShardIndex, Ticket), question: Question, random: [u8; 16]) {
+        let (form, request) = match question {
+            Question::Native(ask) => {
+                let (form, request) = ask.into_request(|group| self.coordinator.is_classic(group));
+                (Some(form), request)
+            }
+            Question::Group(request) => (None, request),
+        };
+        self.last_token += 1;
+        let token = Token(self.last_token);
+        self.asked.insert(token, Asked { to, form });
+        self.coordinator.handle_stalled(self.log.is_stalled());
+        self.coordinator.handle(now, token, request, random);
+    }
+
+    /// A topic is new or has changed.
+    pub(crate) fn handle_topic(&mut self, topic: &Topic) {
+        self.coordinator.handle_topic(topic.id, &topic.name, topic.stores.len() as u32);
+    }
+
+    /// Forgets a topic.
+    pub(crate) fn delete_topic(&mut self, topic: TopicId) {
+        self.coordinator.handle_topic_deleted(topic);
+    }
+
+    /// Forgets the offsets in topics that `keep` says no to.
+    pub(crate) fn retain_topics(&mut self, keep: impl Fn(TopicId) -> bool) {
+        self.coordinator.retain_topics(keep);
+    }
+
+    /// When [`Self::handle_time`] has something to do, in milliseconds of [`Now::ms`].
+    pub(crate) fn next_deadline(&self) -> u64 {
+        self.coordinator.next_deadline()
+    }
+
+    pub(crate) fn handle_time(&mut self, now: Now) {
+        self.coordinator.handle_stalled(self.log.is_stalled());
+        self.coordinator.handle_time(now);
+    }
+
+    /// To be called once a turn: goes on with what takes more than one. True if more is left.
+    pub(crate) fn run(&mut self, now: Now) -> bool {
+        self.coordinator.handle_stalled(self.log.is_stalled());
+        self.coordinator.run(now)
+    }
+
+    /// An answer whose time has come.
+    pub(crate) fn poll(&mut self) -> Option<((ShardIndex, Ticket), Answer)> {
+        let (token, reply) = self.coordinator.poll_reply()?;
+        let Asked { to, form } = self.asked.remove(&token).expect("every token is answered once");
+        let answer = match form {
+            Some(form) => Answer::Reply(form.into_reply(reply, self.coordinator.config())),
+            None => Answer::Group(reply),
+        };
+        Some((to, answer))
+    }
+
+    /// To be called at the end of every turn.
+    pub(crate) fn flush(&mut self, disk: &mut dyn Disk) {
+        while let Some((seq, payload)) = self.coordinator.poll_record() {
+            let appended = self.log.append(&payload);
+            assert_eq!(appended.0, self.base + seq, "the coordinator's records are all that this log has");
+        }
+        self.log.flush(disk);
+        if self.log.wants_snapshot() {
+            self.log.snapshot(disk, Bytes::from(self.coordinator.encode_snapshot()));
+        }
+        self.coordinator.handle_durable(self.log.durable().0.saturating_sub(self.base));
+    }
+
+    /// An operation of the log is done.
+    pub(crate) fn on_disk(
+        &mut self,
+        disk: &mut dyn Disk,
+        token: DiskToken,
+        completion: Completion,
+    ) -> Result<(), Fatal> {
+        self.log.on_disk(disk, token, completion)
+    }
+
+    /// Tries again what the disk had no space for.
+    pub(crate) fn retry_stalled(&mut self, disk: &mut dyn Disk) {
+        if self.log.is_stalled() {
+            self.log.retry_stalled(disk);
+        }
+    }
+
+    /// Whether the log waits for space on the disk.
+    pub(crate) fn is_stalled(&self) -> bool {
+        self.log.is_stalled()
+    }
+
+    /// Whether everything kept is durable.
+    pub(crate) fn is_idle(&self) -> bool {
+        self.log.is_idle()
+    }
+}

@@ -1,0 +1,5 @@
+//! Coordinators: state machines over a durable log that serve groups of clients.
+
+pub mod groups;
+pub(crate) mod groups_log;
+pub(crate) mod native_groups;

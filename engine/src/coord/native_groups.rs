@@ -1,0 +1,423 @@
+//! Groups for clients of the native protocol: their requests as the coordinator takes them, and its replies as they are sent.
+
+use highwater_net::Reply;
+use highwater_protocol::error::ErrorCode;
+use highwater_protocol::ids::{Offset, PartitionIndex, TopicId};
+use highwater_protocol::limits::CONTROL_BODY_BYTES_MAX;
+use highwater_protocol::native::{
+    CommitGroupOffsetsReply, CommitGroupOffsetsRequest, CommitOffsetsRequest, CommittedOffset,
+    DeleteGroupRequest, DescribeGroupReply, DescribeGroupRequest, GroupHeartbeatReply, GroupHeartbeatRequest,
+    GroupInfo, GroupMemberInfo, JOIN_EPOCH, ListGroupsReply, ListGroupsRequest, ReadGroupOffsetsReply,
+    ReadGroupOffsetsRequest, ReadOffsetsReply, ReadOffsetsRequest, RejectedPosition, TopicPartitions,
+    TopicPositions,
+};
+
+use crate::coord::groups::{
+    Client, CommitRequest, CommittedPartition, ConsumerHeartbeatReply, ConsumerHeartbeatRequest,
+    DescribedConsumerGroup, DescribedConsumerMember, DescribedGroup, FetchRequest, GroupConfig, GroupError,
+    GroupReply, GroupRequest, ListRequest, ListedGroup,
+};
+use crate::limits::OFFSETS_BYTES_MAX;
+
+/// Bytes of groups' names in one reply to a list; what does not fit is asked for again.
+const LIST_BYTES_MAX: usize = CONTROL_BODY_BYTES_MAX / 2;
+
+/// Until the next heartbeat of a member that waits for what others give up.
+const UNSETTLED_INTERVAL_MS: u32 = 500;
+
+/// What a client of the native protocol asks about groups.
+#[derive(Debug)]
+pub enum NativeAsk {
+    /// A named consumer commits.
+    Commit(CommitOffsetsRequest),
+    /// A named consumer reads its positions.
+    Read(ReadOffsetsRequest),
+    /// Everything that a member says.
+    Heartbeat(GroupHeartbeatRequest, Client),
+    /// A member commits.
+    CommitOf(CommitGroupOffsetsRequest),
+    /// A member, or somebody else, reads positions.
+    ReadOf(ReadGroupOffsetsRequest),
+    /// Which groups there are.
+    List(ListGroupsRequest),
+    /// What a group looks like.
+    Describe(DescribeGroupRequest),
+    /// Forget a group.
+    Delete(DeleteGroupRequest),
+}
+
+/// How the answer has to look, and what it has to know of the question.
+pub(crate) enum NativeForm {
+    /// To a commit of this named consumer.
+    Committed(String),
+    /// The positions in this topic.
+    Positions(TopicId),
+    /// To a heartbeat in this group, and whether it was to join.
+    Heartbeat(String, bool),
+    /// To a member's commit.
+    CommittedOf,
+    /// Positions of a group.
+    PositionsOf,
+    /// Groups behind this name.
+    Groups(String),
+    /// One group.
+    Group,
+    /// Whether a group is gone.
+    Deleted,
+}
+
+impl NativeAsk {
+    /// The coordinator's form of it. `is_classic` says whether a group is one of the classic protocol.
+    pub(crate) fn into_request(self, is_classic: impl Fn(&str) -> bool) -> (NativeForm, GroupRequest) {
+        match self {
+            Self::Commit(request) => (NativeForm::Committed(request.consumer.clone()), of_named(request)),
+            Self::Read(request) => {
+                (NativeForm::Positions(request.topic), to_fetch(request.consumer, None, None))
+            }
+            Self::Heartbeat(request, client) => {
+                let form = NativeForm::Heartbeat(request.group.clone(), request.epoch == JOIN_EPOCH);
+                (form, GroupRequest::ConsumerHeartbeat(to_heartbeat(request, client)))
+            }
+            Self::CommitOf(request) => (NativeForm::CommittedOf, of_member(request)),
+            Self::ReadOf(request) => {
+                let partitions = request.partitions.map(from_partitions);
+                (NativeForm::PositionsOf, to_fetch(request.group, request.member, partitions))
+            }
+            Self::List(request) => {
+                let after = request.after.clone();
+                let list = ListRequest { after, bytes_max: Some(LIST_BYTES_MAX), ..Default::default() };
+                (NativeForm::Groups(request.after), GroupRequest::List(list))
+            }
+            Self::Describe(DescribeGroupRequest { name }) => {
+                let request = if is_classic(&name) {
+                    GroupRequest::Describe(vec![name])
+                } else {
+                    GroupRequest::ConsumerDescribe(vec![name])
+                };
+                (NativeForm::Group, request)
+            }
+            Self::Delete(DeleteGroupRequest { name }) => {
+                (NativeForm::Deleted, GroupRequest::Delete(vec![name]))
+            }
+        }
+    }
+}
+
+impl NativeForm {
+    /// What is sent.
+    pub(crate) fn into_reply(self, reply: GroupReply, config: &GroupConfig) -> Reply {
+        match (self, reply) {
+            (Self::Committed(consumer), GroupReply::Commit(outcomes)) => {
+                let refused = outcomes.into_iter().find_map(|(topic, partition, error)| {
+                    error.map(|error| refuse_commit(&consumer, topic, partition, error))
+                });
+                refused.unwrap_or(Reply::Empty)
+            }
+            (Self::Positions(topic), GroupReply::Fetch(reply)) => {
+                let positions = reply.offsets.into_iter().filter(|p| p.topic == topic).map(to_position);
+                Reply::body(&ReadOffsetsReply { positions: positions.collect() })
+            }
+            (Self::Heartbeat(group, joins), GroupReply::ConsumerHeartbeat(reply)) => {
+                heartbeat(&group, joins, reply, config)
+            }
+            (Self::CommittedOf, GroupReply::Commit(outcomes)) => committed(&outcomes),
+            (Self::PositionsOf, GroupReply::Fetch(reply)) => match reply.error {
+                Some(error) => refuse(error, None),
+                None => bounded(
+                    &ReadGroupOffsetsReply { topics: by_topic(reply.offsets) },
+                    "ask for the positions of fewer partitions",
+                ),
+            },
+            (Self::Groups(after), GroupReply::List(groups)) => list(&after, groups),
+            (Self::Group, GroupReply::Describe(mut described)) => match described.pop() {
+                Some((_, found)) => {
+                    found.map_or_else(|error| refuse(error, None), |group| describe(&of_classic(group)))
+                }
+                None => unreachable!("one group was asked for"),
+            },
+            (Self::Group, GroupReply::ConsumerDescribe(mut described)) => match described.pop() {
+                Some((_, found)) => {
+                    found.map_or_else(|error| refuse(error, None), |g| describe(&of_consumers(g)))
+                }
+                None => unreachable!("one group was asked for"),
+            },
+            (Self::Deleted, GroupReply::Delete(outcomes)) => {
+                let error = outcomes.into_iter().find_map(|(_, error)| error);
+                error.map_or(Reply::Empty, |error| refuse(error, None))
+            }
+            _ => unreachable!("a reply is of the kind of its request"),
+        }
+    }
+}
+
+fn to_fetch(
+    group: String,
+    member: Option<(String, i32)>,
+    partitions: Option<Vec<(TopicId, Vec<u32>)>>,
+) -> GroupRequest {
+    GroupRequest::Fetch(FetchRequest { group, member, partitions, require_stable: false })
+}
+
+fn to_committed(topic: TopicId, of: CommittedOffset) -> CommittedPartition {
+    CommittedPartition {
+        topic,
+        partition: of.partition.0,
+        offset: of.offset.0,
+        leader_epoch: of.leader_epoch,
+        metadata: of.metadata,
+    }
+}
+
+/// A named consumer is a group without members, whose offsets are kept until somebody deletes them.
+fn of_named(request: CommitOffsetsRequest) -> GroupRequest {
+    let topic = request.topic;
+    let offsets = request.positions.into_iter().map(|position| to_committed(topic, position));
+    GroupRequest::Commit(CommitRequest {
+        group: request.consumer,
+        member: String::new(),
+        instance: None,
+        generation: -1,
+        knows_epochs: true,
+        forever: true,
+        offsets: offsets.collect(),
+    })
+}
+
+fn of_member(request: CommitGroupOffsetsRequest) -> GroupRequest {
+    let offsets = request.topics.into_iter().flat_map(|TopicPositions { topic, positions }| {
+        positions.into_iter().map(move |position| to_committed(topic, position))
+    });
+    GroupRequest::Commit(CommitRequest {
+        group: request.group,
+        member: request.member,
+        instance: None,
+        generation: request.epoch,
+        knows_epochs: true,
+        forever: false,
+        offsets: offsets.collect(),
+    })
+}
+
+fn to_heartbeat(request: GroupHeartbeatRequest, client: Client) -> ConsumerHeartbeatRequest {
+    ConsumerHeartbeatRequest {
+        group: request.group,
+        member: request.member,
+        epoch: request.epoch,
+        instance: request.instance,
+        rack: None,
+        client,
+        rebalance_timeout_ms: request
+            .rebalance_timeout_ms
+            .map_or(-1, |ms| i32::try_from(ms).unwrap_or(i32::MAX)),
+        topic_names: request.topics,
+        topic_regex: None,
+        assignor: request.assignor,
+        owned: request.owned.map(from_partitions),
+    }
+}
+
+fn from_partitions(topics: Vec<TopicPartitions>) -> Vec<(TopicId, Vec<u32>)> {
+    let topics = topics.into_iter();
+    topics.map(|of| (of.topic, of.partitions.into_iter().map(|p| p.0).collect())).collect()
+}
+
+fn to_partitions(topics: Vec<(TopicId, Vec<u32>)>) -> Vec<TopicPartitions> {
+    let topics = topics.into_iter().map(|(topic, partitions)| TopicPartitions {
+        topic,
+        partitions: partitions.into_iter().map(PartitionIndex).collect(),
+    });
+    topics.collect()
+}
+
+fn to_position(of: CommittedPartition) -> CommittedOffset {
+    CommittedOffset {
+        partition: PartitionIndex(of.partition),
+        offset: Offset(of.offset),
+        leader_epoch: of.leader_epoch,
+        metadata: of.metadata,
+    }
+}
+
+/// Offsets come in the order of their topics, or of the request.
+fn by_topic(offsets: Vec<CommittedPartition>) -> Vec<TopicPositions> {
+    let mut topics: Vec<TopicPositions> = Vec::new();
+    for of in offsets {
+        let topic = of.topic;
+        match topics.last_mut() {
+            Some(last) if last.topic == topic => last.positions.push(to_position(of)),
+            _ => topics.push(TopicPositions { topic, positions: vec![to_position(of)] }),
+        }
+    }
+    topics
+}
+
+fn heartbeat(group: &str, joins: bool, reply: ConsumerHeartbeatReply, config: &GroupConfig) -> Reply {
+    match reply.error {
+        // The coordinator's word for it, in Kafka's terms, is that there is no such group of this kind.
+        Some(GroupError::GroupIdNotFound) if joins => Reply::error(
+            ErrorCode::OtherGroupProtocol,
+            format!("the members of {group} speak Kafka's classic protocol; stop them or use another group"),
+        ),
+        Some(error) => refuse(error, reply.message),
+        None => Reply::body(&GroupHeartbeatReply {
+            member: reply.member,
+            epoch: reply.epoch,
+            heartbeat_interval_ms: config
+                .consumer_heartbeat_interval_ms
+                .unsigned_abs()
+                .min(if reply.is_settled { u32::MAX } else { UNSETTLED_INTERVAL_MS }),
+            session_timeout_ms: u32::try_from(config.consumer_session_timeout_ms).unwrap_or(u32::MAX),
+            assignment: reply.assignment.map(to_partitions),
+        }),
+    }
+}
+
+/// Refused altogether, or partition by partition.
+fn committed(outcomes: &[(TopicId, u32, Option<GroupError>)]) -> Reply {
+    let first = outcomes.first().and_then(|(.., error)| *error);
+    if let Some(error) = first.filter(|first| outcomes.iter().all(|(.., error)| *error == Some(*first))) {
+        return refuse(error, None);
+    }
+    let rejected = outcomes.iter().filter_map(|(topic, partition, error)| {
+        let partition = PartitionIndex(*partition);
+        error.map(|error| RejectedPosition { topic: *topic, partition, error: code_of(error) })
+    });
+    Reply::body(&CommitGroupOffsetsReply { rejected: rejected.collect() })
+}
+
+fn list(after: &str, groups: Vec<ListedGroup>) -> Reply {
+    let mut bytes = 0;
+    let mut listed = Vec::new();
+    let mut more = false;
+    for group in groups.into_iter().filter(|group| group.group.as_str() > after) {
+        bytes += group.group.len();
+        if bytes > LIST_BYTES_MAX {
+            more = true;
+            break;
+        }
+        let protocol = protocol_name(group.group_type, &group.protocol_type);
+        let (protocol, state) = (protocol.to_owned(), group.state.to_owned());
+        listed.push(GroupInfo { name: group.group, protocol, state });
+    }
+    Reply::body(&ListGroupsReply { groups: listed, more })
+}
+
+/// What the members of a group speak. Positions that somebody commits under a name of its own, without being a member, are a
+/// classic group to Kafka's clients.
+fn protocol_name<'a>(group_type: &'a str, protocol_type: &str) -> &'a str {
+    if group_type == "classic" && protocol_type.is_empty() { "named" } else { group_type }
+}
+
+fn describe(group: &DescribeGroupReply) -> Reply {
+    bounded(group, "the group has too many members and partitions to be told in one message")
+}
+
+/// A reply whose size other people's data decide.
+fn bounded(body: &impl highwater_protocol::native::Body, or: &str) -> Reply {
+    match Reply::body(body) {
+        Reply::Body(bytes) if bytes.len() > CONTROL_BODY_BYTES_MAX => {
+            let text = format!("the answer has {} bytes, over the limit of a message: {or}", bytes.len());
+            Reply::error(ErrorCode::TooLarge, text)
+        }
+        reply => reply,
+    }
+}
+
+fn of_classic(group: DescribedGroup) -> DescribeGroupReply {
+    let members = group.members.into_iter().map(|member| GroupMemberInfo {
+        member: member.member,
+        instance: member.instance,
+        client_name: member.client_id,
+        host: member.client_host,
+        epoch: 0,
+        topics: Vec::new(),
+        assignment: Vec::new(),
+        target: Vec::new(),
+    });
+    DescribeGroupReply {
+        protocol: protocol_name("classic", &group.protocol_type).to_owned(),
+        state: group.state.to_owned(),
+        epoch: 0,
+        assignor: group.protocol,
+        members: members.collect(),
+    }
+}
+
+fn of_consumers(group: DescribedConsumerGroup) -> DescribeGroupReply {
+    let members = group.members.into_iter().map(|member: DescribedConsumerMember| GroupMemberInfo {
+        member: member.member,
+        instance: member.instance,
+        client_name: member.client_id,
+        host: member.client_host,
+        epoch: member.epoch,
+        topics: member.topic_names,
+        assignment: to_partitions(member.assignment),
+        target: to_partitions(member.target),
+    });
+    DescribeGroupReply {
+        protocol: "consumer".to_owned(),
+        state: group.state.to_owned(),
+        epoch: group.epoch,
+        assignor: group.assignor,
+        members: members.collect(),
+    }
+}
+
+/// The native protocol's code for what the coordinator says.
+const fn code_of(error: GroupError) -> ErrorCode {
+    match error {
+        GroupError::UnknownTopicOrPartition => ErrorCode::UnknownPartition,
+        GroupError::OffsetMetadataTooLarge | GroupError::InvalidCommitOffsetSize => ErrorCode::TooLarge,
+        GroupError::CoordinatorNotAvailable => ErrorCode::StorageFull,
+        GroupError::UnknownMemberId => ErrorCode::UnknownMember,
+        GroupError::FencedMemberEpoch => ErrorCode::FencedMember,
+        GroupError::StaleMemberEpoch | GroupError::IllegalGeneration => ErrorCode::StaleEpoch,
+        GroupError::GroupIdNotFound => ErrorCode::UnknownGroup,
+        GroupError::InconsistentGroupProtocol => ErrorCode::OtherGroupProtocol,
+        GroupError::UnreleasedInstanceId => ErrorCode::InstanceInUse,
+        GroupError::FencedInstanceId => ErrorCode::InstanceFenced,
+        GroupError::NonEmptyGroup => ErrorCode::GroupNotEmpty,
+        GroupError::GroupMaxSizeReached => ErrorCode::Overloaded,
+        GroupError::RebalanceInProgress => ErrorCode::Unavailable,
+        GroupError::InvalidGroupId
+        | GroupError::InvalidSessionTimeout
+        | GroupError::InvalidRequest
+        | GroupError::UnsupportedVersion
+        | GroupError::MemberIdRequired
+        | GroupError::GroupSubscribedToTopic
+        | GroupError::UnsupportedAssignor
+        | GroupError::InvalidRegularExpression => ErrorCode::InvalidArgument,
+    }
+}
+
+/// The client puts what it asked for, and of which group, in front of the text.
+fn refuse(error: GroupError, message: Option<String>) -> Reply {
+    Reply::error(code_of(error), message.unwrap_or_else(|| error.to_string()))
+}
+
+fn refuse_commit(consumer: &str, topic: TopicId, partition: u32, error: GroupError) -> Reply {
+    let (code, text) = match error {
+        GroupError::CoordinatorNotAvailable => {
+            (ErrorCode::StorageFull, "the disk is full: positions cannot be kept".to_owned())
+        }
+        GroupError::InvalidCommitOffsetSize => (
+            ErrorCode::TooLarge,
+            format!("the positions of all consumers have reached their limit of {OFFSETS_BYTES_MAX} bytes"),
+        ),
+        GroupError::OffsetMetadataTooLarge => (
+            ErrorCode::TooLarge,
+            format!("what is to be kept with the position of partition {partition} is too long"),
+        ),
+        GroupError::UnknownTopicOrPartition => {
+            (ErrorCode::UnknownPartition, format!("topic {topic} has no partition {partition}"))
+        }
+        GroupError::UnknownMemberId => (
+            ErrorCode::InvalidArgument,
+            format!(
+                "{consumer} is a group with members, and only these commit; stop them or use another name"
+            ),
+        ),
+        other => (ErrorCode::InvalidArgument, format!("positions of {consumer} cannot be kept: {other}")),
+    };
+    Reply::error(code, text)
+}

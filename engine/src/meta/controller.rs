@@ -1,0 +1,547 @@
+//! The controller: decides what the metadata becomes, and when everybody has heard.
+//!
+//! ```text
+//!   ask --> checked against the tip --> record appended --(durable)--> published to every shard --(all applied)--> answer
+//! ```
+//!
+//! The *tip* holds every record appended, durable or not: decisions are made on it, one after the other. What shards and clients
+//! see is only ever durable. Lives on shard 0.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
+
+use bytes::Bytes;
+use highwater_net::Reply;
+use highwater_protocol::error::ErrorCode;
+use highwater_protocol::ids::TopicId;
+use highwater_protocol::limits::PARTITIONS_PER_TOPIC_MAX;
+use highwater_protocol::native::{
+    AlterTopicRequest, CreateTopicReply, CreateTopicRequest, DeleteTopicRequest,
+};
+use highwater_protocol::text::counted;
+use highwater_protocol::topic::{is_reserved_topic_name, validate_topic_name};
+use highwater_runtime::plane::{Completion, Disk, ShardIndex, Token};
+use highwater_storage::state_log::{Fatal, Recovered, Seq, StateLog};
+
+use crate::limits::{METADATA_BYTES_MAX, PARTITIONS_MAX};
+use crate::message::{Answer, Opened, Publish, Ticket};
+use crate::meta::config_changes::{ConfigChange, ConfigChanges};
+use crate::meta::configs::{self, TopicConfig};
+use crate::meta::{
+    Change, Metadata, PRODUCER_IDS_PER_BLOCK, Record, RecoverError, Topic, TopicRecord, place,
+};
+
+/// Something for shard 0 to do.
+#[derive(Debug)]
+pub(crate) enum Action {
+    /// Tell every shard.
+    Publish(Publish),
+    /// Answer a shard's question.
+    Answer(ShardIndex, Ticket, Answer),
+    /// Every shard serves.
+    Ready(ReadyReport),
+}
+
+/// What there was when every shard had opened its stores.
+#[derive(Clone, PartialEq, Eq, Default, Debug)]
+pub struct ReadyReport {
+    /// Topics.
+    pub topics: usize,
+    /// Partitions of all topics.
+    pub partitions: usize,
+    /// What a person should read.
+    pub warnings: Vec<String>,
+}
+
+pub(crate) struct Controller {
+    log: StateLog,
+    tip: Metadata,
+    stores: usize,
+    /// Changes since the last mark, and whether there was anything else.
+    changes: Vec<Change>,
+    touched: bool,
+    /// All of the metadata was published, or is about to be.
+    told_all: bool,
+    marks: VecDeque<Mark>,
+    published: u64,
+    /// Answers that wait for a version to be durable.
+    until_durable: VecDeque<Waiting>,
+    /// Answers that wait for a version to be in effect everywhere.
+    until_applied: VecDeque<Waiting>,
+    applied: Vec<u64>,
+    opened: Vec<Option<Opened>>,
+    /// The version that every shard has to have applied before clients are served.
+    first_version: Option<u64>,
+    ready: Option<ReadyReport>,
+    /// Deleted topics.
+    freeing: BTreeMap<TopicId, Freeing>,
+    /// Partitions of them.
+    freeing_partitions: usize,
+    actions: VecDeque<Action>,
+}
+
+/// What is published when the log is durable up to a position.
+struct Mark {
+    seq: Seq,
+    publish: Publish,
+}
+
+/// A deleted topic whose space is being freed.
+struct Freeing {
+    /// The shards that have not freed everything yet.
+    shards: BTreeSet<ShardIndex>,
+    /// Its partitions; 0 if it was deleted before the start.
+    partitions: usize,
+}
+
+struct Waiting {
+    version: u64,
+    to: (ShardIndex, Ticket),
+    answer: Answer,
+}
+
+/// Why a request is not carried out.
+struct Refused(ErrorCode, String);
+
+/// What clients read when the log waits for space.
+const NO_SPACE: &str = "the disk is full: the metadata log cannot grow; free some space and try again";
+
+fn given_twice(topic: &str) -> Refused {
+    Refused(ErrorCode::InvalidConfig, format!("topic {topic}: a setting is given twice"))
+}
+
+/// Settings to write, and names to return to their defaults.
+type Writes = Vec<(String, Option<String>)>;
+
+impl Controller {
+    /// The controller of a broker with that many stores and shards, from what its log held.
+    pub(crate) fn new(
+        log: StateLog,
+        recovered: &Recovered,
+        stores: usize,
+        shards: u16,
+    ) -> Result<Self, RecoverError> {
+        let tip = Metadata::recover(recovered.snapshot.as_deref(), recovered.records.iter().map(|r| &r[..]))?;
+        Ok(Self {
+            log,
+            tip,
+            stores,
+            changes: Vec::new(),
+            touched: false,
+            told_all: false,
+            marks: VecDeque::new(),
+            published: 0,
+            until_durable: VecDeque::new(),
+            until_applied: VecDeque::new(),
+            applied: vec![0; usize::from(shards)],
+            opened: (0..shards).map(|_| None).collect(),
+            first_version: None,
+            ready: None,
+            freeing: BTreeMap::new(),
+            freeing_partitions: 0,
+            actions: VecDeque::new(),
+        })
+    }
+
+    /// All of the metadata, durable or not.
+    pub(crate) fn tip(&self) -> &Metadata {
+        &self.tip
+    }
+
+    /// The next thing to do.
+    pub(crate) fn poll(&mut self) -> Option<Action> {
+        self.actions.pop_front()
+    }
+
+    /// A shard has opened its stores. When all have, the metadata is published for the first time.
+    pub(crate) fn handle_opened(&mut self, shard: ShardIndex, opened: Opened) {
+        self.opened[usize::from(shard)] = Some(opened);
+        if !self.opened.iter().all(Option::is_some) {
+            return;
+        }
+        let mut report = ReadyReport {
+            topics: self.tip.topics().len(),
+            partitions: self.tip.partition_count(),
+            warnings: Vec::new(),
+        };
+        let mut holders: BTreeMap<TopicId, BTreeSet<ShardIndex>> = BTreeMap::new();
+        for (shard, opened) in self.opened.iter_mut().enumerate() {
+            let opened = std::mem::take(opened).expect("checked above");
+            for topic in opened.topics {
+                holders.entry(topic).or_default().insert(shard as ShardIndex);
+            }
+            for (tp, epoch) in opened.epochs {
+                if self.tip.topic_by_id(tp.topic).is_some() {
+                    self.tip.learn_epoch(tp, epoch);
+                }
+            }
+            report.warnings.extend(opened.warnings);
+        }
+        let deleting: Vec<TopicId> = self.tip.deleting().keys().copied().collect();
+        self.changes = self.tip.topics().map(|t| Change::Topic(Arc::clone(t))).collect();
+        for topic in deleting {
+            match holders.remove(&topic) {
+                Some(shards) => {
+                    self.freeing.insert(topic, Freeing { shards, partitions: 0 });
+                    self.changes.push(Change::Deleted(topic));
+                }
+                None => self.write(&Record::TopicGone { id: topic.0 }),
+            }
+        }
+        for topic in holders.into_keys().filter(|t| self.tip.topic_by_id(*t).is_none()) {
+            report.warnings.push(format!(
+                "partitions of topic {topic} rest on disk and the metadata does not know it; they are kept and not served"
+            ));
+        }
+        self.touched = true;
+        self.first_version = Some(self.tip.version());
+        self.ready = Some(report);
+    }
+
+    /// A shard has put everything up to a version into effect.
+    pub(crate) fn handle_applied(&mut self, shard: ShardIndex, version: u64) {
+        self.applied[usize::from(shard)] = version;
+        let everywhere = self.applied.iter().copied().min().unwrap_or(0);
+        while self.until_applied.front().is_some_and(|w| w.version <= everywhere) {
+            self.answer_front(true);
+        }
+        if self.first_version.is_some_and(|first| first <= everywhere)
+            && let Some(report) = self.ready.take()
+        {
+            self.actions.push_back(Action::Ready(report));
+        }
+    }
+
+    /// Nothing of these topics is left on a shard's stores.
+    pub(crate) fn handle_gone(&mut self, shard: ShardIndex, topics: &[TopicId]) {
+        for topic in topics {
+            let Some(freeing) = self.freeing.get_mut(topic) else { continue };
+            freeing.shards.remove(&shard);
+            if freeing.shards.is_empty() {
+                self.freeing_partitions -= freeing.partitions;
+                self.freeing.remove(topic);
+                tracing::info!(id = %topic, "space of a deleted topic freed");
+                self.write(&Record::TopicGone { id: topic.0 });
+            }
+        }
+    }
+
+    /// Creates a topic. `new_id` is the identity it gets.
+    pub(crate) fn create_topic(
+        &mut self,
+        to: (ShardIndex, Ticket),
+        request: &CreateTopicRequest,
+        new_id: TopicId,
+    ) {
+        let outcome = self.check_create(request).map(|configs| {
+            if request.validate_only {
+                return Reply::body(&CreateTopicReply { id: TopicId([0; 16]) });
+            }
+            let stores = self.stores;
+            let placed = place(&self.tip.loads(stores), &vec![0; stores], request.partitions as usize);
+            tracing::info!(topic = request.name, id = %new_id, partitions = request.partitions, ?configs, "topic created");
+            self.write(&Record::TopicCreated(TopicRecord {
+                id: new_id.0,
+                name: request.name.clone(),
+                stores: placed.iter().map(|s| s.0).collect(),
+                configs: configs.into_iter().collect(),
+            }));
+            Reply::body(&CreateTopicReply { id: new_id })
+        });
+        self.answer_when_applied(to, outcome);
+    }
+
+    /// The settings of the new topic, as they are kept.
+    fn check_create(&self, request: &CreateTopicRequest) -> Result<BTreeMap<String, String>, Refused> {
+        self.check_space()?;
+        let name = &request.name;
+        if self.tip.topic(name).is_some() {
+            return Err(Refused(ErrorCode::TopicExists, format!("Topic '{name}' already exists.")));
+        }
+        self.check_new_name(name).map_err(|text| Refused(ErrorCode::InvalidTopicName, text))?;
+        self.check_partitions(name, 0, request.partitions)?;
+        let invalid = |e| Refused(ErrorCode::InvalidConfig, format!("topic {name}: {e}"));
+        let configs = configs::parse(&request.configs).map_err(invalid)?;
+        TopicConfig::resolve(&configs).map_err(invalid)?;
+        Ok(configs)
+    }
+
+    fn check_new_name(&self, name: &str) -> Result<(), String> {
+        validate_topic_name(name).map_err(|e| format!("Topic name is invalid: {name:?}: {e}"))?;
+        if is_reserved_topic_name(name) {
+            return Err(format!("Topic '{name}' is reserved for the broker itself; choose another name."));
+        }
+        match self.tip.topic_that_collides(name) {
+            Some(other) => Err(format!("Topic '{name}' collides with existing topic: {other}")),
+            None => Ok(()),
+        }
+    }
+
+    fn check_partitions(&self, name: &str, have: usize, want: u32) -> Result<(), Refused> {
+        let refuse = |what: String| Err(Refused(ErrorCode::InvalidArgument, format!("topic {name}: {what}")));
+        if want == 0 {
+            return refuse("a topic has at least one partition".into());
+        }
+        if want > PARTITIONS_PER_TOPIC_MAX {
+            return refuse(format!("a topic has at most {PARTITIONS_PER_TOPIC_MAX} partitions, not {want}"));
+        }
+        let want = want as usize;
+        if want < have {
+            return refuse(format!(
+                "it has {}, and partitions cannot be taken away",
+                counted(have, "partition")
+            ));
+        }
+        // Those that are being deleted still take what a partition takes.
+        let there = self.tip.partition_count() + self.freeing_partitions;
+        if there + (want - have) > PARTITIONS_MAX {
+            return refuse(format!(
+                "a broker has at most {PARTITIONS_MAX} partitions, of all topics together and with those that are being deleted; there are {there}"
+            ));
+        }
+        if self.tip.snapshot_bytes() > METADATA_BYTES_MAX {
+            return refuse("the metadata of all topics has reached its limit; delete topics".into());
+        }
+        Ok(())
+    }
+
+    fn check_space(&self) -> Result<(), Refused> {
+        if self.log.is_stalled() {
+            return Err(Refused(ErrorCode::StorageFull, NO_SPACE.into()));
+        }
+        Ok(())
+    }
+
+    fn known(&self, name: &str) -> Result<Arc<Topic>, Refused> {
+        let topic = self.tip.topic(name).cloned();
+        topic.ok_or_else(|| Refused(ErrorCode::UnknownTopic, format!("there is no topic {name}")))
+    }
+
+    /// Deletes a topic. Gives its identity if that happens.
+    pub(crate) fn delete_topic(
+        &mut self,
+        to: (ShardIndex, Ticket),
+        request: &DeleteTopicRequest,
+    ) -> Option<TopicId> {
+        let topic = self.check_space().and_then(|()| self.known(&request.name));
+        self.delete(to, topic)
+    }
+
+    /// Deletes the topic of this identity.
+    pub(crate) fn delete_topic_by_id(&mut self, to: (ShardIndex, Ticket), id: TopicId) -> Option<TopicId> {
+        let unknown = || Refused(ErrorCode::UnknownTopic, format!("there is no topic with id {id}"));
+        let topic = self.check_space().and_then(|()| self.tip.topic_by_id(id).cloned().ok_or_else(unknown));
+        self.delete(to, topic)
+    }
+
+    fn delete(&mut self, to: (ShardIndex, Ticket), topic: Result<Arc<Topic>, Refused>) -> Option<TopicId> {
+        let deleted = topic.as_ref().ok().map(|t| t.id);
+        let outcome = topic.map(|topic| {
+            let shards = self.applied.len() as u16;
+            let holders = topic.stores.iter().map(|s| s.0 % shards).collect();
+            self.freeing.insert(topic.id, Freeing { shards: holders, partitions: topic.stores.len() });
+            self.freeing_partitions += topic.stores.len();
+            tracing::info!(topic = topic.name, id = %topic.id, partitions = topic.stores.len(), "topic deleted");
+            self.write(&Record::TopicDeleted { id: topic.id.0 });
+            Reply::Empty
+        });
+        self.answer_when_applied(to, outcome);
+        deleted
+    }
+
+    /// Changes a topic.
+    pub(crate) fn alter_topic(&mut self, to: (ShardIndex, Ticket), request: &AlterTopicRequest) {
+        let outcome = self.check_alter(request).map(|(topic, configs)| {
+            self.write_configs(&topic, configs);
+            let have = topic.stores.len();
+            let want = request.partitions.map_or(have, |n| n as usize);
+            if want > have {
+                let placed = place(&self.tip.loads(self.stores), &topic.loads(self.stores), want - have);
+                let stores = placed.iter().map(|s| s.0).collect();
+                tracing::info!(topic = topic.name, from = have, to = want, "partitions added");
+                self.write(&Record::PartitionsAdded { id: topic.id.0, stores });
+            }
+            Reply::Empty
+        });
+        self.answer_when_applied(to, outcome);
+    }
+
+    fn check_alter(&self, request: &AlterTopicRequest) -> Result<(Arc<Topic>, Writes), Refused> {
+        let change = |value: &Option<String>| value.clone().map_or(ConfigChange::Reset, ConfigChange::Set);
+        let named: BTreeMap<_, _> =
+            request.configs.iter().map(|(name, value)| (name.clone(), change(value))).collect();
+        if named.len() < request.configs.len() {
+            return Err(given_twice(&request.name));
+        }
+        let (topic, writes) =
+            self.check_configure(&request.name, &ConfigChanges { named, resets_others: false })?;
+        if let Some(want) = request.partitions {
+            self.check_partitions(&topic.name, topic.stores.len(), want)?;
+        }
+        Ok((topic, writes))
+    }
+
+    /// Changes a topic's settings, or only says whether that can be.
+    pub(crate) fn configure_topic(
+        &mut self,
+        to: (ShardIndex, Ticket),
+        name: &str,
+        changes: &ConfigChanges,
+        validate_only: bool,
+    ) {
+        let outcome = self.check_configure(name, changes).map(|(topic, writes)| {
+            if !validate_only {
+                self.write_configs(&topic, writes);
+            }
+            Reply::Empty
+        });
+        self.answer_when_applied(to, outcome);
+    }
+
+    fn check_configure(&self, name: &str, changes: &ConfigChanges) -> Result<(Arc<Topic>, Writes), Refused> {
+        self.check_space()?;
+        let topic = self.known(name)?;
+        let refuse = |e| Refused(ErrorCode::InvalidConfig, format!("topic {name}: {e}"));
+        let writes = changes.of(&topic.configs).map_err(refuse)?;
+        Ok((topic, writes))
+    }
+
+    fn write_configs(&mut self, topic: &Topic, configs: Writes) {
+        if !configs.is_empty() {
+            for (setting, value) in &configs {
+                let (topic, old) = (&topic.name, topic.configs.get(setting));
+                if let Some(new) = value {
+                    tracing::info!(topic, setting, old, new, "topic setting changed");
+                } else {
+                    tracing::info!(topic, setting, old, "topic setting returned to its default");
+                }
+            }
+            self.write(&Record::TopicConfigured { id: topic.id.0, configs });
+        }
+    }
+
+    /// Gives a shard producer ids of its own.
+    pub(crate) fn producer_ids(&mut self, to: (ShardIndex, Ticket)) {
+        let start = self.tip.producer_ids_end();
+        match (self.check_space(), start.checked_add(PRODUCER_IDS_PER_BLOCK)) {
+            (Ok(()), Some(end)) => {
+                self.write(&Record::ProducerIdsReserved { end });
+                let answer = Answer::ProducerIds(start, end);
+                self.until_durable.push_back(Waiting { version: self.tip.version(), to, answer });
+            }
+            (Err(Refused(code, text)), _) => self.answer(to, Answer::Reply(Reply::Error { code, text })),
+            (_, None) => {
+                let reply = Reply::error(ErrorCode::Internal, "all producer ids are used up");
+                self.answer(to, Answer::Reply(reply));
+            }
+        }
+    }
+
+    fn write(&mut self, record: &Record) {
+        let change = self.tip.apply(record).expect("the controller checks before it writes");
+        self.changes.extend(change);
+        self.touched = true;
+        self.log.append(&record.encode());
+    }
+
+    fn answer(&mut self, (shard, ticket): (ShardIndex, Ticket), answer: Answer) {
+        self.actions.push_back(Action::Answer(shard, ticket, answer));
+    }
+
+    fn answer_when_applied(&mut self, to: (ShardIndex, Ticket), outcome: Result<Reply, Refused>) {
+        match outcome {
+            Ok(reply) => {
+                let answer = Answer::Reply(reply);
+                self.until_applied.push_back(Waiting { version: self.tip.version(), to, answer });
+                let everywhere = self.applied.iter().copied().min().unwrap_or(0);
+                while self.until_applied.front().is_some_and(|w| w.version <= everywhere) {
+                    self.answer_front(true);
+                }
+            }
+            Err(Refused(code, text)) => self.answer(to, Answer::Reply(Reply::Error { code, text })),
+        }
+    }
+
+    fn answer_front(&mut self, applied: bool) {
+        let queue = if applied { &mut self.until_applied } else { &mut self.until_durable };
+        if let Some(Waiting { to, answer, .. }) = queue.pop_front() {
+            self.answer(to, answer);
+        }
+    }
+
+    /// To be called at the end of every turn.
+    pub(crate) fn flush(&mut self, disk: &mut dyn Disk) {
+        if std::mem::take(&mut self.touched) {
+            // All of it once; then a change costs what it is large, and not what there is.
+            let first = !std::mem::replace(&mut self.told_all, true);
+            self.marks.push_back(Mark {
+                seq: self.log.appended(),
+                publish: Publish {
+                    first: first.then(|| Arc::new(self.tip.clone())),
+                    version: self.tip.version(),
+                    changes: std::mem::take(&mut self.changes).into(),
+                },
+            });
+        }
+        self.log.flush(disk);
+        if self.log.wants_snapshot() {
+            self.log.snapshot(disk, Bytes::from(self.tip.encode_snapshot()));
+        }
+        self.publish_durable();
+    }
+
+    /// An operation of the log is done.
+    pub(crate) fn on_disk(
+        &mut self,
+        disk: &mut dyn Disk,
+        token: Token,
+        completion: Completion,
+    ) -> Result<(), Fatal> {
+        self.log.on_disk(disk, token, completion)?;
+        self.publish_durable();
+        if self.log.is_stalled() {
+            self.refuse_waiting();
+        }
+        Ok(())
+    }
+
+    /// The log waits for space on the disk: nobody is to be kept waiting with it. What was asked for is unknown then: it takes effect when
+    /// there is space, unless the process ends before.
+    fn refuse_waiting(&mut self) {
+        let durable = self.published;
+        let kept = self.until_applied.partition_point(|waiting| waiting.version <= durable);
+        let applied = self.until_applied.split_off(kept);
+        for Waiting { to, .. } in applied.into_iter().chain(std::mem::take(&mut self.until_durable)) {
+            let reply = Reply::error(ErrorCode::StorageFull, NO_SPACE);
+            self.answer(to, Answer::Reply(reply));
+        }
+    }
+
+    fn publish_durable(&mut self) {
+        while self.marks.front().is_some_and(|m| m.seq <= self.log.durable()) {
+            let Some(Mark { publish, .. }) = self.marks.pop_front() else { break };
+            self.published = publish.version;
+            self.actions.push_back(Action::Publish(publish));
+        }
+        while self.until_durable.front().is_some_and(|w| w.version <= self.published) {
+            self.answer_front(false);
+        }
+    }
+
+    /// Tries again what the disk had no space for.
+    pub(crate) fn retry_stalled(&mut self, disk: &mut dyn Disk) {
+        if self.log.is_stalled() {
+            self.log.retry_stalled(disk);
+        }
+    }
+
+    /// Whether the log waits for space on the disk.
+    pub(crate) fn is_stalled(&self) -> bool {
+        self.log.is_stalled()
+    }
+
+    /// Whether everything decided is durable.
+    pub(crate) fn is_idle(&self) -> bool {
+        !self.touched && self.marks.is_empty() && self.log.is_idle()
+    }
+}

@@ -1,0 +1,16 @@
+//! Cluster metadata: topics, their configuration and where their partitions live.
+//!
+//! The controller writes [`Record`]s to a state log; [`Metadata`] is what they add up to. Both are pure: no clock, no chance, no I/O.
+
+pub mod config_changes;
+pub mod configs;
+pub(crate) mod controller;
+mod placement;
+mod record;
+mod state;
+
+pub use placement::place;
+pub use record::{DecodeRecordError, Record, TopicRecord};
+pub use state::{
+    ApplyError, Change, Deleting, Epochs, Metadata, PRODUCER_IDS_PER_BLOCK, RecoverError, Topic,
+};
