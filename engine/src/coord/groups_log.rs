@@ -67,7 +67,7 @@ impl GroupsLog {
         self.last_token += 1;
         let token = Token(self.last_token);
         self.asked.insert(token, Asked { to, form });
-        self.coordinator.handle_stalled(self.log.is_stalled());
+        self.coordinator.handle_stalled(now, self.log.is_stalled());
         self.coordinator.handle(now, token, request, random);
     }
 
@@ -92,13 +92,13 @@ impl GroupsLog {
     }
 
     pub(crate) fn handle_time(&mut self, now: Now) {
-        self.coordinator.handle_stalled(self.log.is_stalled());
+        self.coordinator.handle_stalled(now, self.log.is_stalled());
         self.coordinator.handle_time(now);
     }
 
     /// To be called once a turn: goes on with what takes more than one. True if more is left.
     pub(crate) fn run(&mut self, now: Now) -> bool {
-        self.coordinator.handle_stalled(self.log.is_stalled());
+        self.coordinator.handle_stalled(now, self.log.is_stalled());
         self.coordinator.run(now)
     }
 

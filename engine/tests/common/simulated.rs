@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use highwater_engine::groups::GroupConfig;
 use highwater_engine::limits::ShardLimits;
-use highwater_runtime::sim::{NodeConfig, NodeEnd, SimNode, SimWorld, WorldConfig};
+use highwater_runtime::sim::{NodeConfig, NodeEnd, SimDisk, SimNode, SimWorld, WorldConfig};
 use highwater_storage::DurableForm;
 
 use super::sim_node::{self, NodeSetup};
@@ -83,6 +83,16 @@ impl SimBroker {
 
     pub fn kafka_addr(&self) -> SocketAddr {
         self.world.borrow().address(self.node, 1)
+    }
+
+    /// The disk of its machine.
+    pub fn disk(&self) -> SimDisk {
+        self.world.borrow().disk(self.node)
+    }
+
+    /// Lets virtual time pass.
+    pub fn run_for(&self, time: Duration) {
+        self.world.borrow_mut().run_for(time);
     }
 
     /// A connection to the native listener, 0, or Kafka's, 1.

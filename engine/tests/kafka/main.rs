@@ -11,6 +11,7 @@ mod administration;
 mod bounds;
 mod client;
 mod fetch;
+mod full_disk;
 mod group_offsets;
 mod groups;
 mod hostile;

@@ -8,6 +8,7 @@ use super::classic::ClassicGroup;
 use super::consumer::ConsumerGroup;
 use super::deferred::Deferred;
 use super::effects::{Behind, Context};
+use super::error::GroupError;
 use super::limits::{GROUPS_MAX, GroupConfig, LONG_ITEMS_PER_TURN_MAX, WORK_PER_TURN_MAX};
 use super::long::Long;
 use super::offsets::GroupOffsets;
@@ -45,8 +46,8 @@ pub struct GroupCoordinator {
     durable: u64,
     records: VecDeque<(u64, Vec<u8>)>,
     /// Replies by the record they wait for, in the order in which they were made.
-    waiting: BTreeMap<(u64, u64), (Token, GroupReply)>,
-    ready: VecDeque<(Token, GroupReply)>,
+    pub(super) waiting: BTreeMap<(u64, u64), (Token, GroupReply)>,
+    pub(super) ready: VecDeque<(Token, GroupReply)>,
     replies: u64,
 }
 
@@ -191,11 +192,6 @@ impl GroupCoordinator {
         }
     }
 
-    /// Whether the log has no space. What would have to be written down is refused meanwhile.
-    pub fn handle_stalled(&mut self, stalled: bool) {
-        self.stalled = stalled;
-    }
-
     /// A reply whose time has come.
     pub fn poll_reply(&mut self) -> Option<(Token, GroupReply)> {
         self.ready.pop_front()
@@ -337,10 +333,12 @@ impl GroupCoordinator {
         result
     }
 
-    /// Answers, when everything up to a record is durable.
+    /// Answers, when everything up to a record is durable. While nothing becomes durable, that is an error at once.
     pub(super) fn reply(&mut self, seq: u64, token: Token, reply: GroupReply) {
         if seq <= self.durable || is_planted(Mutant::ReplyBeforeRecordDurable) {
             self.ready.push_back((token, reply));
+        } else if self.stalled {
+            self.ready.push_back((token, reply.rejected(GroupError::CoordinatorNotAvailable)));
         } else {
             self.replies += 1;
             self.waiting.insert((seq, self.replies), (token, reply));

@@ -24,8 +24,8 @@ errors! {
     UnknownTopicOrPartition = 3, "there is no such topic or partition";
     /// What is to be kept with an offset is too long.
     OffsetMetadataTooLarge = 12, "the metadata of the offset is too long";
-    /// Nothing can be written down at present.
-    CoordinatorNotAvailable = 15, "the coordinator cannot write at present; try again";
+    /// The log has no space.
+    CoordinatorNotAvailable = 15, "the disk is full: the log of the groups cannot grow; free some space and try again";
     /// The generation is not the group's.
     IllegalGeneration = 22, "the generation is not the group's current one";
     /// No protocol is common to all members, or the group speaks another one.

@@ -2,7 +2,7 @@
 
 use uuid::Uuid;
 
-use super::classic::{ClassicGroup, said_bytes};
+use super::classic::{ClassicGroup, State, said_bytes};
 use super::consumer::ConsumerGroup;
 use super::coordinator::{Group, GroupCoordinator, Kind};
 use super::error::GroupError;
@@ -99,11 +99,12 @@ impl GroupCoordinator {
         let Some(Kind::Classic(group)) = self.groups.get(&request.group).map(|g| &g.kind) else {
             return Err(GroupError::UnknownMemberId);
         };
+        // A stable group's assignment is there. Anybody else would wait for a record of the leader's, or write it.
+        if self.stalled && group.state() != State::Stable {
+            return Err(GroupError::CoordinatorNotAvailable);
+        }
         if request.assignments.is_empty() {
             return Ok(());
-        }
-        if self.stalled {
-            return Err(GroupError::CoordinatorNotAvailable);
         }
         let assigned: usize = request.assignments.iter().map(|(_, a)| a.len()).sum();
         self.check_bytes(&request.group, assigned.saturating_sub(group.assignment_bytes()))
@@ -137,6 +138,10 @@ impl GroupCoordinator {
             let unknown = Some(GroupError::UnknownMemberId);
             let members = request.members.into_iter().map(|(id, instance)| (id, instance, unknown)).collect();
             return self.reply_now(token, GroupReply::Leave(LeaveReply { error: None, members }));
+        }
+        if self.stalled {
+            let reply = LeaveReply { error: Some(GroupError::CoordinatorNotAvailable), members: Vec::new() };
+            return self.reply_now(token, GroupReply::Leave(reply));
         }
         self.with(now, &request.group, |group, cx, _| {
             let reply = match &mut group.kind {
@@ -198,10 +203,14 @@ impl GroupCoordinator {
             return Err(GroupError::InvalidRequest);
         }
         let joins = request.epoch == 0;
-        if joins && self.stalled {
+        let kind = self.groups.get(&request.group).map(|group| &group.kind);
+        let changes = match kind {
+            Some(Kind::Consumer(group)) => joins || group.would_change(request),
+            _ => joins,
+        };
+        if self.stalled && changes {
             return Err(GroupError::CoordinatorNotAvailable);
         }
-        let kind = self.groups.get(&request.group).map(|group| &group.kind);
         // Who leaves takes nothing more.
         if request.epoch >= 0 {
             let more = match kind {

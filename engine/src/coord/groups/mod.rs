@@ -10,7 +10,8 @@
 //!                                `--> (waits for other members) ----------------+--> poll_reply(): token, reply
 //! ```
 //!
-//! Invariant: a reply leaves when everything that it tells of is durable, and for every token exactly once.
+//! Invariant: a reply leaves when everything that it tells of is durable, and for every token exactly once. When nothing can become
+//! durable, because the disk is full, it is an error that leaves at once (`stalled.rs`).
 
 mod admin;
 mod classic;
@@ -30,6 +31,7 @@ mod record;
 mod recover;
 mod reply;
 mod request;
+mod stalled;
 #[cfg(test)]
 mod tests;
 mod topics;

@@ -177,6 +177,33 @@ impl ClassicGroup {
         }
     }
 
+    /// Whether members wait for others: with their JoinGroup for the next generation, or with their SyncGroup for its leader.
+    pub(in crate::coord::groups) fn has_waiting_members(&self) -> bool {
+        self.members.values().any(|member| member.joining.is_some() || member.syncing.is_some())
+    }
+
+    /// Answers the requests of all members that wait for others. They stay members, and have the time of a session to come again.
+    pub(in crate::coord::groups) fn reject_waiting_members(
+        &mut self,
+        cx: &mut Context<'_>,
+        error: GroupError,
+    ) {
+        let ids: Vec<String> = self.members.keys().cloned().collect();
+        for id in ids {
+            let member = self.members.get_mut(&id).expect("its own key");
+            let (joining, syncing) = (member.joining.take(), member.syncing.take());
+            if let Some(token) = joining {
+                cx.joined(token, JoinReply::refused(&id, error));
+            }
+            if let Some(token) = syncing {
+                cx.synced(token, SyncReply::refused(error));
+            }
+            if joining.or(syncing).is_some() {
+                self.heard_from(cx, &id);
+            }
+        }
+    }
+
     /// Does what is due, and finds out when to come again.
     pub(in crate::coord::groups) fn handle_time(&mut self, cx: &mut Context<'_>) {
         let now = cx.now.ms;

@@ -182,6 +182,12 @@ impl ConsumerGroup {
         self.changed.insert(id.to_owned());
     }
 
+    /// Whether the member that says this would not be as it was, or leave.
+    pub(in crate::coord::groups) fn would_change(&self, request: &ConsumerHeartbeatRequest) -> bool {
+        let member = self.members.get(&request.member);
+        member.is_some_and(|member| request.epoch < 0 || updated(member, request) != *member)
+    }
+
     /// How many bytes more the member would take that says this.
     pub(in crate::coord::groups) fn growth(&self, request: &ConsumerHeartbeatRequest) -> usize {
         let holder = || self.instances.get(request.instance.as_ref()?).and_then(|id| self.members.get(id));

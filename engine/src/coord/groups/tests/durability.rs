@@ -132,19 +132,98 @@ fn topics_that_went_while_the_log_was_behind_take_their_offsets_along() {
     assert_eq!(desk.offset("g", 1, 0), None);
 }
 
+const FULL: Option<GroupError> = Some(GroupError::CoordinatorNotAvailable);
+
 #[test]
-fn a_full_disk_refuses_what_would_have_to_be_written() {
+fn a_full_disk_rejects_what_would_write_a_record() {
     let mut desk = Desk::new();
     let joined = desk.stable("g", 1);
-    desk.coordinator.handle_stalled(true);
-    let unavailable = Some(GroupError::CoordinatorNotAvailable);
-    assert_eq!(desk.commit(commit("g", &joined[0].member, 1, 3)), unavailable);
+    let mut member = worker("h", "a", &["one"]);
+    member.beat(&mut desk);
+    desk.stall(true);
+    assert_eq!(desk.commit(commit("g", &joined[0].member, 1, 3)), FULL);
     let token = desk.join("new", "");
-    assert_eq!(desk.joined(token).error, unavailable);
-    assert_eq!(worker("x", "a", &["one"]).beat(&mut desk).error, unavailable);
+    assert_eq!(desk.joined(token).error, FULL);
+    let token = desk.ask(GroupRequest::Leave(LeaveRequest {
+        group: "g".into(),
+        members: vec![(joined[0].member.clone(), None)],
+    }));
+    assert!(matches!(desk.reply(token), Some(GroupReply::Leave(reply)) if reply.error == FULL));
+    assert_eq!(worker("x", "a", &["one"]).beat(&mut desk).error, FULL);
+    let subscribed = member.request.topic_names.replace(vec!["two".into()]);
+    assert_eq!(member.beat(&mut desk).error, FULL);
+    member.request.topic_names = subscribed;
+    assert!(
+        desk.coordinator.poll_record().is_none(),
+        "what is rejected leaves no record, however often it is tried"
+    );
+
+    // Who has all that it is to have goes on.
     assert_eq!(desk.heartbeat("g", &joined[0].member, 1), None);
-    desk.coordinator.handle_stalled(false);
+    assert_eq!(member.beat(&mut desk).error, None);
+    let token = desk.sync(&joined[0], "g", &[]);
+    assert_eq!(&desk.synced(token).assignment[..], [0]);
+
+    desk.stall(false);
     assert_eq!(desk.commit(commit("g", &joined[0].member, 1, 3)), None);
+}
+
+#[test]
+fn requests_that_wait_for_the_log_are_rejected_when_the_disk_is_full() {
+    let mut desk = held();
+    let committed = desk.ask(GroupRequest::Commit(commit("g", "", -1, 7)));
+    let all = FetchRequest { group: "g".into(), member: None, partitions: None, require_stable: false };
+    let read = desk.ask(GroupRequest::Fetch(all.clone()));
+    let deleted = desk.ask(GroupRequest::Delete(vec!["none".into(), "g".into()]));
+    let beat = desk.ask(GroupRequest::ConsumerHeartbeat(worker("h", "a", &["one"]).request));
+    assert!(desk.replies.is_empty(), "nothing is durable");
+
+    desk.stall(true);
+    let Some(GroupReply::Commit(outcomes)) = desk.reply(committed) else { panic!("no answer") };
+    assert_eq!(outcomes, [(topic(1), 0, FULL)]);
+    let Some(GroupReply::Fetch(reply)) = desk.reply(read) else { panic!("no answer") };
+    assert_eq!((reply.error, reply.offsets.len()), (FULL, 0));
+    let Some(GroupReply::Delete(outcomes)) = desk.reply(deleted) else { panic!("no answer") };
+    let unknown = Some(GroupError::GroupIdNotFound);
+    assert_eq!(outcomes, [("none".into(), unknown), ("g".into(), FULL)]);
+    let Some(GroupReply::ConsumerHeartbeat(reply)) = desk.reply(beat) else { panic!("no answer") };
+    assert_eq!((reply.error, &reply.member[..]), (FULL, "a"));
+
+    // Nor is anybody told meanwhile of what is not durable.
+    let read = desk.ask(GroupRequest::Fetch(all));
+    assert!(matches!(desk.reply(read), Some(GroupReply::Fetch(reply)) if reply.error == FULL));
+    let again = desk.ask(GroupRequest::ConsumerHeartbeat(worker("h", "a", &["one"]).request));
+    assert!(matches!(desk.reply(again), Some(GroupReply::ConsumerHeartbeat(reply)) if reply.error == FULL));
+
+    desk.writes = true;
+    desk.stall(false);
+    let mut member = worker("h", "a", &["one"]);
+    assert_eq!(member.beat(&mut desk).error, None);
+    assert_eq!(member.told, [(topic(1), vec![0, 1, 2, 3])]);
+}
+
+#[test]
+fn members_that_wait_for_others_are_rejected_when_the_disk_is_full_and_go_on_later() {
+    let mut desk = Desk::new();
+    let joined = desk.stable("g", 2);
+    let [leader, follower] = [&joined[0], &joined[1]];
+    let waiting = desk.join("g", &leader.member);
+    assert!(desk.reply(waiting).is_none(), "it waits for the other member");
+    desk.stall(true);
+    assert_eq!(desk.joined(waiting).error, FULL);
+    desk.stall(false);
+
+    let tokens = [leader, follower].map(|member| desk.join("g", &member.member));
+    let joined = tokens.map(|token| desk.joined(token));
+    let waiting = desk.sync(&joined[1], "g", &[]);
+    assert!(desk.reply(waiting).is_none(), "it waits for the leader");
+    desk.stall(true);
+    assert_eq!(desk.synced(waiting).error, FULL);
+    let refused = desk.sync(&joined[1], "g", &[]);
+    assert_eq!(desk.synced(refused).error, FULL, "nobody waits for a leader that is rejected");
+    desk.stall(false);
+    desk.sync_all("g", &joined);
+    assert_eq!(desk.state("g"), "Stable");
 }
 
 #[test]

@@ -70,6 +70,13 @@ impl Desk {
         token
     }
 
+    /// The disk is full, or has space again.
+    fn stall(&mut self, is_stalled: bool) {
+        self.coordinator.handle_stalled(self.now(), is_stalled);
+        self.writes = !is_stalled;
+        self.settle();
+    }
+
     fn settle(&mut self) {
         if self.writes {
             self.write();

@@ -119,7 +119,7 @@ impl Actor {
 
     pub(super) fn on_heartbeat(&mut self, error: Option<GroupError>) {
         match error {
-            None => return,
+            None | Some(GroupError::CoordinatorNotAvailable) => return,
             Some(GroupError::FencedInstanceId) => self.is_over = true,
             Some(GroupError::UnknownMemberId) => self.forget(),
             // It joins with the id it has.

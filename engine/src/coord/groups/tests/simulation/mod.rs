@@ -1,8 +1,8 @@
 //! Random members, random time, crashes: what must hold whatever happens.
 //!
 //! Members of all kinds join, read, commit, stall, die and come back, while the coordinator loses at random moments all that its log
-//! does not hold. Throughout: a partition has one owner per generation, and one at a time in the consumer protocol; an offset that
-//! was acknowledged or read never goes back; a token is answered once. When the trouble is over, every group becomes stable, all
+//! does not hold, and its log finds no space for a while. Throughout: a partition has one owner per generation, and one at a time in the consumer protocol; an offset that
+//! was acknowledged or read never goes back; a token is answered once; nobody waits while the log has no space. When the trouble is over, every group becomes stable, all
 //! partitions are read, and no request is left without an answer.
 
 mod actor;
@@ -38,6 +38,8 @@ struct World {
     owners: BTreeMap<(String, i32), BTreeMap<u32, String>>,
     offsets: BTreeMap<(String, u32), Offsets>,
     commits: i64,
+    /// The log has no space until then.
+    stalled_until: Option<u64>,
     quiet: bool,
 }
 
@@ -75,6 +77,7 @@ impl World {
             owners: BTreeMap::new(),
             offsets: BTreeMap::new(),
             commits: 0,
+            stalled_until: None,
             quiet: false,
         };
         world.coordinator.handle_topic(topic(1), "one", world.partitions);
@@ -106,7 +109,9 @@ impl World {
             while let Some(record) = self.coordinator.poll_record() {
                 self.unwritten.push(record);
             }
-            let count = if self.quiet {
+            let count = if self.stalled_until.is_some() {
+                0
+            } else if self.quiet {
                 self.unwritten.len()
             } else {
                 self.rng.random_range(0..=self.unwritten.len())
@@ -127,7 +132,8 @@ impl World {
                     Who::Nobody => {}
                 }
             }
-            if !answered && (!self.quiet || self.unwritten.is_empty()) {
+            let writes_all = self.quiet && self.stalled_until.is_none();
+            if !answered && (!writes_all || self.unwritten.is_empty()) {
                 return;
             }
         }
@@ -157,7 +163,18 @@ impl World {
         self.ms = end;
     }
 
+    /// The log finds no space for a while, or has some again.
+    fn stall(&mut self, until: Option<u64>) {
+        self.stalled_until = until;
+        self.coordinator.handle_stalled(self.now(), until.is_some());
+        self.settle();
+        if until.is_some() {
+            assert!(self.open.is_empty(), "seed {}: {:?} wait for space", self.seed, self.open);
+        }
+    }
+
     fn crash(&mut self) {
+        self.stalled_until = None;
         self.unwritten.clear();
         self.open.clear();
         let log = self.log.iter().map(Vec::as_slice);
@@ -180,6 +197,9 @@ impl World {
 
     fn check_read(&mut self, group: &str, reply: &GroupReply) {
         let GroupReply::Fetch(reply) = reply else { panic!("{reply:?}") };
+        if self.is_rejected(reply.error) {
+            return;
+        }
         for partition in 0..self.partitions {
             let read = reply.offsets.iter().find(|o| o.partition == partition).map_or(0, |o| o.offset);
             let of = self.offsets.entry((group.to_owned(), partition)).or_default();
@@ -192,6 +212,13 @@ impl World {
             );
             of.known = read;
         }
+    }
+
+    /// Whether this is an error because the log has no space.
+    fn is_rejected(&self, error: Option<GroupError>) -> bool {
+        let is_rejected = error == Some(GroupError::CoordinatorNotAvailable);
+        assert!(!is_rejected || self.stalled_until.is_some(), "seed {}: there is space", self.seed);
+        is_rejected
     }
 
     fn check_owner(&mut self, group: &str, generation: i32, partition: u32, owner: &str) {
@@ -207,9 +234,16 @@ impl World {
     /// One random thing.
     fn step(&mut self) {
         let n = self.rng.random_range(0..self.actors.len());
+        if self.stalled_until.is_some_and(|until| self.quiet || until <= self.ms) {
+            self.stall(None);
+        }
         match self.rng.random_range(0..100) {
             0 if !self.quiet => self.crash(),
-            1 => self.rotate(),
+            1 if self.stalled_until.is_none() => self.rotate(),
+            2 if !self.quiet && self.stalled_until.is_none() && self.odds(3) => {
+                let until = self.ms + self.rng.random_range(0..30_000);
+                self.stall(Some(until));
+            }
             2 if !self.quiet && self.partitions < 9 && self.odds(3) => {
                 self.partitions += 1;
                 self.coordinator.handle_topic(topic(1), "one", self.partitions);
@@ -258,6 +292,9 @@ impl World {
             }
         }
         self.settle();
+        if self.stalled_until.is_some() {
+            assert!(self.open.is_empty(), "seed {}: {:?} wait for space", self.seed, self.open);
+        }
     }
 
     fn states(&mut self) -> BTreeMap<String, &'static str> {

@@ -56,7 +56,7 @@ impl Actor {
                 }
                 self.owned.sort_unstable();
             }
-            Some(GroupError::UnreleasedInstanceId) => {}
+            Some(GroupError::UnreleasedInstanceId | GroupError::CoordinatorNotAvailable) => {}
             Some(GroupError::FencedInstanceId) => self.is_over = true,
             Some(_) => self.leave_behind(),
         }

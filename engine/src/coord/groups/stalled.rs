@@ -1,0 +1,86 @@
+//! A full disk: the log of the coordinator has no space, so that nothing becomes durable until some is freed.
+//!
+//! ```text
+//!   the log stalls --> replies that wait for a record ----------------> CoordinatorNotAvailable
+//!                  \-> members that wait for others (join, sync) -----> CoordinatorNotAvailable
+//!   while it is stalled: requests that would write a record ----------> CoordinatorNotAvailable
+//!                        replies that tell of one that is not durable > CoordinatorNotAvailable
+//!                        everything else ------------------------------> as always
+//! ```
+//!
+//! A rejected request is unknown, not undone: its record is written when there is space, unless the process ends first. Clients retry, and
+//! a retry finds what the request has done. Nobody is kept waiting for space, which may never come.
+
+use super::coordinator::{GroupCoordinator, Kind};
+use super::error::GroupError;
+use super::reply::{ConsumerHeartbeatReply, FetchReply, GroupReply, JoinReply, LeaveReply, SyncReply};
+use super::request::Now;
+
+/// What clients are told; they find the coordinator again and retry.
+const STALLED: GroupError = GroupError::CoordinatorNotAvailable;
+
+impl GroupCoordinator {
+    /// Says whether the log has no space. To be called before the coordinator does anything else in a turn.
+    pub fn handle_stalled(&mut self, now: Now, stalled: bool) {
+        let was_stalled = std::mem::replace(&mut self.stalled, stalled);
+        if !stalled || was_stalled {
+            return;
+        }
+        let waiting = std::mem::take(&mut self.waiting).into_values();
+        self.ready.extend(waiting.map(|(token, reply)| (token, reply.rejected(STALLED))));
+        let waits = |kind: &Kind| matches!(kind, Kind::Classic(group) if group.has_waiting_members());
+        let names: Vec<String> = self
+            .groups
+            .iter()
+            .filter(|(_, group)| waits(&group.kind))
+            .map(|(name, _)| name.clone())
+            .collect();
+        for name in names {
+            self.with(now, &name, |group, cx, _| {
+                if let Kind::Classic(group) = &mut group.kind {
+                    group.reject_waiting_members(cx, STALLED);
+                }
+            });
+        }
+    }
+}
+
+impl GroupReply {
+    /// The same kind of reply, but an error. Parts of a request that have failed by themselves keep their error.
+    pub(super) fn rejected(self, error: GroupError) -> Self {
+        match self {
+            Self::Join(reply) => Self::Join(JoinReply::refused(&reply.member, error)),
+            Self::Sync(_) => Self::Sync(SyncReply::refused(error)),
+            Self::Heartbeat(_) => Self::Heartbeat(Some(error)),
+            Self::Leave(_) => Self::Leave(LeaveReply { error: Some(error), members: Vec::new() }),
+            Self::Commit(mut outcomes) => {
+                for (.., outcome) in &mut outcomes {
+                    outcome.get_or_insert(error);
+                }
+                Self::Commit(outcomes)
+            }
+            Self::Fetch(reply) => Self::Fetch(reply.rejected(error)),
+            Self::FetchEach(replies) => {
+                Self::FetchEach(replies.into_iter().map(|reply| reply.rejected(error)).collect())
+            }
+            Self::DeleteOffsets(_) => Self::DeleteOffsets(Err(error)),
+            Self::Delete(mut outcomes) => {
+                for (_, outcome) in &mut outcomes {
+                    outcome.get_or_insert(error);
+                }
+                Self::Delete(outcomes)
+            }
+            Self::ConsumerHeartbeat(reply) => {
+                Self::ConsumerHeartbeat(ConsumerHeartbeatReply::refused(&reply.member, error))
+            }
+            // They tell of what is in memory and wait for nothing.
+            Self::List(_) | Self::Describe(_) | Self::ConsumerDescribe(_) => self,
+        }
+    }
+}
+
+impl FetchReply {
+    fn rejected(self, error: GroupError) -> Self {
+        Self { error: self.error.or(Some(error)), offsets: Vec::new() }
+    }
+}

@@ -1,0 +1,97 @@
+//! Groups on a full disk, as clients of both protocols meet them.
+
+use std::time::Duration;
+
+use highwater_net::kafka::KafkaError;
+use highwater_net::kafka::api::ApiKey;
+use highwater_net::kafka::messages::{JoinGroupResponse, OffsetCommitTopic};
+use highwater_protocol::error::ErrorCode;
+use highwater_protocol::ids::{Offset, PartitionIndex};
+use highwater_protocol::native::{CommitOffsetsRequest, CommittedOffset};
+use highwater_runtime::fs::Fs as _;
+use highwater_runtime::sim::Fault;
+
+use crate::common::simulated::SimBroker;
+use crate::members::{Member, commit, committed, given, join, start, to_commit};
+
+const NONE: KafkaError = KafkaError::NONE;
+const REJECTED: KafkaError = KafkaError::COORDINATOR_NOT_AVAILABLE;
+
+/// Virtual time in which a request is answered, whatever the disk does.
+const ANSWER_MS_MAX: i64 = 2_000;
+
+/// From now on the offsets log can neither be written nor rewritten.
+fn fill_disk(broker: &SimBroker) {
+    let mut disk = broker.disk();
+    disk.remove_file("/data/reserve".as_ref()).expect("it is there");
+    disk.set_capacity(Some(0));
+    disk.inject(Fault::write_no_space("/data/offsets.b"));
+}
+
+#[test]
+fn requests_about_groups_are_rejected_at_once_while_their_log_finds_no_space() {
+    let broker = start();
+    let topic = broker.native().created("orders", 3, &[]);
+    let mut member = Member::new(&broker, "stable");
+    member.join_alone();
+    let mut waiting = Member::new(&broker, "waiting");
+    let mut client = broker.kafka();
+    let mut native = broker.native();
+    fill_disk(&broker);
+
+    let begun = broker.wall_clock_ms();
+    let by_name = |partitions| OffsetCommitTopic { name: "orders", topic_id: [0; 16], partitions };
+    let request = commit("readers", vec![by_name(vec![to_commit(0, 7)])]);
+    let position = CommittedOffset {
+        partition: PartitionIndex(1),
+        offset: Offset(5),
+        leader_epoch: -1,
+        metadata: String::new(),
+    };
+    let named = CommitOffsetsRequest { consumer: "named".into(), topic, positions: vec![position] };
+    // The first one finds out that there is no space, and waits for the log when it does.
+    for _ in 0..2 {
+        assert_eq!(committed(&mut client, 8, &request), [REJECTED]);
+        let answer = native.call(&named);
+        let text = String::from_utf8_lossy(&answer.body).into_owned();
+        assert_eq!(answer.error, Some(ErrorCode::StorageFull), "{text}");
+        assert!(text.contains("the disk is full"), "{text}");
+        let reply = client.call(ApiKey::JoinGroup, 5, &join("new", ""));
+        assert_eq!(reply.body::<JoinGroupResponse<'_>>().error_code, REJECTED);
+    }
+    waiting.send_join();
+    let reply = waiting.client.read(ApiKey::JoinGroup, 9).expect("the connection stays");
+    assert_eq!(reply.body::<JoinGroupResponse<'_>>().error_code, REJECTED);
+    assert_eq!(member.heartbeat(), NONE, "a member that changes nothing stays one");
+    let waited = broker.wall_clock_ms() - begun;
+    assert!(waited < ANSWER_MS_MAX, "somebody was kept waiting for {waited} ms");
+
+    broker.disk().clear_faults();
+    broker.disk().set_capacity(None);
+    broker.run_for(Duration::from_secs(3));
+    assert_eq!(committed(&mut client, 8, &request), [NONE]);
+    assert_eq!(given(&mut client, "readers", "orders", &[0])[0].1, 7);
+    native.call(&named).ok();
+    waiting.join_alone();
+    broker.stop();
+}
+
+#[test]
+fn a_member_that_waits_for_others_is_rejected_when_the_log_finds_no_space() {
+    let broker = start();
+    broker.native().created("orders", 1, &[]);
+    let mut first = Member::new(&broker, "readers");
+    first.join_alone();
+    let mut second = Member::new(&broker, "readers");
+    second.send_join();
+    assert_eq!(first.heartbeat(), KafkaError::REBALANCE_IN_PROGRESS, "the second waits for the first");
+    fill_disk(&broker);
+    let request = commit(
+        "other",
+        vec![OffsetCommitTopic { name: "orders", topic_id: [0; 16], partitions: vec![to_commit(0, 7)] }],
+    );
+    assert_eq!(committed(&mut first.client, 8, &request), [REJECTED]);
+    let reply = second.client.read(ApiKey::JoinGroup, 9).expect("the connection stays");
+    assert_eq!(reply.body::<JoinGroupResponse<'_>>().error_code, REJECTED);
+    broker.stop();
+}
