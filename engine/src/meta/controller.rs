@@ -179,13 +179,14 @@ impl Controller {
         }
         let deleting: Vec<TopicId> = self.tip.deleting().keys().copied().collect();
         self.changes = self.tip.topics().map(|t| Change::Topic(Arc::clone(t))).collect();
+        let mut gone = Vec::new();
         for topic in deleting {
             match holders.remove(&topic) {
                 Some(shards) => {
                     self.freeing.insert(topic, Freeing { shards, partitions: 0 });
                     self.changes.push(Change::Deleted(topic));
                 }
-                None => self.write(&Record::TopicGone { id: topic.0 }),
+                None => gone.push(topic),
             }
         }
         for topic in holders.into_keys().filter(|t| self.tip.topic_by_id(*t).is_none()) {
@@ -193,9 +194,13 @@ impl Controller {
                 "partitions of topic {topic} rest on disk and the metadata does not know it; they are kept and not served"
             ));
         }
-        self.touched = true;
         self.first_version = Some(self.tip.version());
         self.ready = Some(report);
+        // What was recovered is durable: no client waits for a record of the start, for which a full disk may have no space.
+        self.mark();
+        for topic in gone {
+            self.write(&Record::TopicGone { id: topic.0 });
+        }
     }
 
     /// A shard has put everything up to a version into effect.
@@ -472,22 +477,27 @@ impl Controller {
     /// To be called at the end of every turn.
     pub(crate) fn flush(&mut self, disk: &mut dyn Disk) {
         if std::mem::take(&mut self.touched) {
-            // All of it once; then a change costs what it is large, and not what there is.
-            let first = !std::mem::replace(&mut self.told_all, true);
-            self.marks.push_back(Mark {
-                seq: self.log.appended(),
-                publish: Publish {
-                    first: first.then(|| Arc::new(self.tip.clone())),
-                    version: self.tip.version(),
-                    changes: std::mem::take(&mut self.changes).into(),
-                },
-            });
+            self.mark();
         }
         self.log.flush(disk);
         if self.log.wants_snapshot() {
             self.log.snapshot(disk, Bytes::from(self.tip.encode_snapshot()));
         }
         self.publish_durable();
+    }
+
+    /// What has changed since the last mark is published when everything appended so far is durable.
+    fn mark(&mut self) {
+        // All of it once; then a change costs what it is large, and not what there is.
+        let first = !std::mem::replace(&mut self.told_all, true);
+        self.marks.push_back(Mark {
+            seq: self.log.appended(),
+            publish: Publish {
+                first: first.then(|| Arc::new(self.tip.clone())),
+                version: self.tip.version(),
+                changes: std::mem::take(&mut self.changes).into(),
+            },
+        });
     }
 
     /// An operation of the log is done.
@@ -540,8 +550,9 @@ impl Controller {
         self.log.is_stalled()
     }
 
-    /// Whether everything decided is durable.
+    /// Whether everything decided is durable, or waits for space on the disk.
     pub(crate) fn is_idle(&self) -> bool {
-        !self.touched && self.marks.is_empty() && self.log.is_idle()
+        let is_published = !self.touched && self.marks.is_empty();
+        (is_published || self.log.is_stalled()) && self.log.is_idle()
     }
 }

@@ -98,7 +98,11 @@ impl Shard {
             }
             Some(Drain::Closing) if self.is_closed() => {
                 self.drain = Some(Drain::Exited);
-                tracing::info!(shard = self.me, "stopped");
+                if self.stores.iter().all(|entry| entry.closed) {
+                    tracing::info!(shard = self.me, "stopped");
+                } else {
+                    self.warn_of_no_checkpoint("the disk is full");
+                }
                 plane.exit();
             }
             _ => {}
@@ -110,11 +114,7 @@ impl Shard {
         if self.drain == Some(Drain::Closing) && plane.now() >= self.close_by {
             self.drain = Some(Drain::Exited);
             let full = self.stores.iter().any(|entry| entry.full || entry.store.is_stalled());
-            let why = if full { "the disk is full" } else { "the disk is too slow" };
-            tracing::warn!(
-                shard = self.me,
-                "stopped without a checkpoint, because {why}: the next start reads the ends of the logs; nothing that was acknowledged is lost"
-            );
+            self.warn_of_no_checkpoint(if full { "the disk is full" } else { "the disk is too slow" });
             return plane.exit();
         }
         if self.drain != Some(Drain::Answering) {
@@ -126,6 +126,13 @@ impl Shard {
             self.close(plane, conn, Close::Now);
             self.remove_connection(conn);
         }
+    }
+
+    fn warn_of_no_checkpoint(&self, why: &str) {
+        tracing::warn!(
+            shard = self.me,
+            "stopped without a checkpoint, because {why}: the next start reads the ends of the logs; nothing that was acknowledged is lost"
+        );
     }
 
     /// To shard 0: a shard has answered its clients.
@@ -147,8 +154,9 @@ impl Shard {
         }
     }
 
+    /// Whether everything is at rest. What waits for space on the disk is not waited for: it was not acknowledged, and space may never come.
     fn is_closed(&self) -> bool {
         let lead_idle = self.lead.as_ref().is_none_or(|l| l.controller.is_idle() && l.groups.is_idle());
-        lead_idle && self.stores.iter().all(|entry| entry.closed)
+        lead_idle && self.stores.iter().all(|entry| entry.closed || entry.store.is_stalled())
     }
 }

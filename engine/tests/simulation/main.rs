@@ -9,6 +9,7 @@ mod bounds;
 mod consumer;
 mod crowd;
 mod faults;
+mod full_disk;
 mod kafka;
 #[path = "../common/kafka.rs"]
 mod kafka_wire;

@@ -1,0 +1,109 @@
+//! Starts and stops while a log finds no space on the disk: neither waits for it.
+
+use std::time::Duration;
+
+use highwater_protocol::error::ErrorCode;
+use highwater_protocol::ids::TopicPartition;
+use highwater_protocol::native::{Body, CommitOffsetsRequest, CreateTopicRequest, DeleteTopicRequest};
+use highwater_runtime::fs::Fs as _;
+use highwater_runtime::sim::{CrashPolicy, Fault, NodeEnd, SimNode};
+
+use crate::node::{World, world};
+use crate::run::create;
+use crate::wire::Wire;
+
+/// Virtual time in which a broker is ready, or has stopped.
+const TIME_MAX: Duration = Duration::from_secs(1);
+
+fn call(world: &mut World, wire: &mut Wire, body: &impl Body) -> Result<Vec<u8>, (ErrorCode, String)> {
+    wire.send(body);
+    wire.wait(world).expect("an answer").body
+}
+
+fn new_topic(name: &str) -> CreateTopicRequest {
+    CreateTopicRequest { name: name.into(), partitions: 1, configs: Vec::new(), validate_only: false }
+}
+
+/// Neither this file can be written nor any other one made.
+fn fill_disk(world: &World, node: SimNode, file: &str) {
+    let mut disk = world.disk(node);
+    disk.remove_file("/data/reserve".as_ref()).expect("it is there");
+    disk.set_capacity(Some(0));
+    disk.inject(Fault::write_no_space(file));
+}
+
+#[test]
+fn a_start_does_not_wait_for_space_to_record_that_a_deleted_topic_is_gone() {
+    let mut pending = 0;
+    for seed in 0..8 {
+        let (mut world, node) = world(seed);
+        world.start(node).expect("a first start");
+        let address = world.address(node, 0);
+        let (_, partitions) = create(&mut world, address, 1);
+        let (to, shard) = partitions[0];
+        let mut wire = Wire::connect(&mut world, address, Some(shard));
+        wire.produce(to, 100);
+        wire.wait(&mut world).expect("an answer").body.expect("there is space");
+        let mut admin = Wire::connect(&mut world, address, None);
+        call(&mut world, &mut admin, &new_topic("other")).expect("made");
+        call(&mut world, &mut admin, &DeleteTopicRequest { name: "other".into() }).expect("deleted");
+        // It is deleted durably, and that nothing of it is left is not yet written down.
+        world.crash(node, CrashPolicy::LOSE_ALL);
+        fill_disk(&world, node, "/data/meta.b");
+        world.start(node).expect("a start needs no space");
+        let begun = world.now();
+        let mut wire = Wire::connect(&mut world, address, Some(shard));
+        wire.produce(to, 100);
+        let answer = wire.wait(&mut world).expect("an answer");
+        assert!(world.now() < begun.after(TIME_MAX), "seed {seed}: it was not ready");
+        answer.body.expect("there is a file for records");
+        let mut admin = Wire::connect(&mut world, address, None);
+        let created = call(&mut world, &mut admin, &new_topic("third"));
+        pending += usize::from(created.is_err_and(|(code, _)| code == ErrorCode::StorageFull));
+    }
+    assert!(pending > 0, "a start had something to record");
+}
+
+#[test]
+fn a_stop_does_not_wait_for_space_on_the_disk() {
+    for file in ["/data/meta.b", "/data/offsets.b", "/data/store-000/state.b", "/data/store-001/state.b"] {
+        let (mut world, node) = world(2);
+        world.start(node).expect("a first start");
+        let address = world.address(node, 0);
+        let (topic, partitions) = create(&mut world, address, 2);
+        for store in 0..2 {
+            let reserve = format!("/data/store-{store:03}/reserve");
+            world.disk(node).remove_file(reserve.as_ref()).expect("it is there");
+        }
+        fill_disk(&world, node, file);
+        let mut admin = Wire::connect(&mut world, address, None);
+        admin.send(&new_topic("other"));
+        admin.send(&commit(partitions[0].0, topic));
+        for (to, shard) in &partitions {
+            let mut wire = Wire::connect(&mut world, address, Some(*shard));
+            wire.produce(*to, 100);
+            wire.wait(&mut world).expect("an answer").body.expect_err("the disk is full");
+        }
+        for _ in 0..2 {
+            admin.wait(&mut world).expect("an answer");
+        }
+        world.shutdown(node);
+        world.run_for(TIME_MAX);
+        assert!(matches!(world.end(node), Some(NodeEnd::Exited)), "{file}: {:?}", world.end(node));
+        world.disk(node).clear_faults();
+        world.start(node).expect("a start needs no space");
+    }
+}
+
+fn commit(to: TopicPartition, topic: highwater_protocol::ids::TopicId) -> CommitOffsetsRequest {
+    CommitOffsetsRequest {
+        consumer: "c".into(),
+        topic,
+        positions: vec![highwater_protocol::native::CommittedOffset {
+            partition: to.partition,
+            offset: highwater_protocol::ids::Offset(1),
+            leader_epoch: -1,
+            metadata: String::new(),
+        }],
+    }
+}
