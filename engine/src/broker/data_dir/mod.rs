@@ -4,6 +4,7 @@
 //! is missing makes an empty file `<name>.forget`; the next start goes on without it.
 
 mod identity;
+mod quarantine;
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -11,6 +12,8 @@ use std::path::{Path, PathBuf};
 use highwater_runtime::fs::{DirEntry, Fs, RESERVE_NAME, is_out_of_space};
 
 pub use identity::{Identity, Inventory};
+
+pub use quarantine::QUARANTINE;
 
 use identity::{IDENTITY_BYTES, Unreadable, cluster_of_logs, encode};
 
@@ -20,8 +23,6 @@ use crate::broker::error::StartError;
 pub const IDENTITY: &str = "identity";
 /// Held locked by the process that uses the directory.
 pub const LOCK: &str = "LOCK";
-/// Where files go that nothing knows.
-pub const QUARANTINE: &str = "quarantine";
 /// The controller's state log.
 pub const META: &str = "meta";
 /// The log of consumers' positions.
@@ -125,7 +126,7 @@ pub fn open(fs: &mut dyn Fs, path: &Path, new: Identity) -> Result<DataDir, Star
                 fs.remove_file(&path.join(&entry.name)).map_err(|e| failed("cannot tidy up", &e))?;
                 continue;
             }
-            match quarantine(fs, path, &entry.name) {
+            match quarantine::move_there(fs, path, &entry.name) {
                 Ok(warning) => warnings.push(warning),
                 Err(e) if is_out_of_space(&e) => {
                     let stranger = path.join(&entry.name);
@@ -138,6 +139,7 @@ pub fn open(fs: &mut dyn Fs, path: &Path, new: Identity) -> Result<DataDir, Star
             }
         }
         check_complete(fs, path, &entries, inventory, &forgotten)?;
+        warnings.extend(quarantine::warning(fs, path));
     }
     let stores = entries.iter().filter_map(|e| store_number(&e.name)).map(|n| n + 1).max().unwrap_or(0);
     let stores = stores.max(inventory.stores);
@@ -218,9 +220,9 @@ fn forget(
             e.name == name || [".a", ".b", ".mark"].iter().any(|suffix| e.name == format!("{name}{suffix}"))
         };
         for entry in entries.iter().filter(left) {
-            quarantine(fs, path, &entry.name)?;
+            quarantine::move_there(fs, path, &entry.name)?;
         }
-        quarantine(fs, path, &format!("{name}{FORGET}"))?;
+        quarantine::move_there(fs, path, &format!("{name}{FORGET}"))?;
         warnings.push(format!("{}: going on without it, as {name}{FORGET} said", path.join(name).display()));
         forgotten.push(name.to_owned());
     }
@@ -282,24 +284,6 @@ fn check_fresh<'a>(path: &Path, names: impl Iterator<Item = &'a str>) -> Result<
             path.display()
         )
     }))
-}
-
-fn quarantine(fs: &mut dyn Fs, path: &Path, name: &str) -> io::Result<String> {
-    let dir = path.join(QUARANTINE);
-    fs.create_dir_all(&dir)?;
-    let taken: Vec<String> = fs.list(&dir)?.into_iter().map(|e| e.name).collect();
-    let mut free = name.to_owned();
-    let mut number = 1;
-    while taken.contains(&free) {
-        free = format!("{name}.{number}");
-        number += 1;
-    }
-    fs.rename(&path.join(name), &dir.join(&free))?;
-    Ok(format!(
-        "{}: nothing knows this file; it was moved to {}",
-        path.join(name).display(),
-        dir.join(free).display()
-    ))
 }
 
 #[cfg(test)]
@@ -380,23 +364,5 @@ mod tests {
         assert_eq!(error.exit_code(), 77);
         assert!(error.to_string().contains("read-only"), "{error}");
         assert_eq!(failed(io::ErrorKind::Other).exit_code(), 74);
-    }
-
-    #[test]
-    fn strangers_in_a_brokers_directory_go_to_quarantine() {
-        let mut disk = DiskHarness::new(1);
-        open(&mut disk, &dir(), whose(1)).expect("new");
-        for _ in 0..2 {
-            put(&mut disk, "notes.txt", b"somebody's");
-            put(&mut disk, "store-1", b"not a store's name");
-            put(&mut disk, "meta.a.tmp", b"was being made");
-            let opened = open(&mut disk, &dir(), whose(1)).expect("there");
-            assert_eq!(opened.warnings.len(), 2, "{:?}", opened.warnings);
-            assert!(disk.list(&dir()).expect("listed").iter().all(|e| e.name != "meta.a.tmp"));
-            assert_eq!(opened.stores, 0);
-        }
-        let names: Vec<String> =
-            disk.list(&dir().join(QUARANTINE)).expect("listed").into_iter().map(|e| e.name).collect();
-        assert_eq!(names, ["notes.txt", "notes.txt.1", "store-1", "store-1.1"]);
     }
 }

@@ -1,0 +1,136 @@
+//! `quarantine/`: files of the data directory that the broker does not know. It moves them there and never deletes them, since only people can
+//! tell what they are. So it may grow; every start says what it holds.
+
+use std::io;
+use std::path::Path;
+
+use highwater_protocol::text::{counted, grouped};
+use highwater_runtime::fs::Fs;
+
+/// Name of the folder.
+pub const QUARANTINE: &str = "quarantine";
+
+/// Maximum number of entries that a start looks at to say what the folder holds.
+const COUNTED_MAX: usize = 10_000;
+
+/// Moves an entry of the data directory to quarantine. Returns a warning that says so.
+pub(super) fn move_there(fs: &mut dyn Fs, data_dir: &Path, name: &str) -> io::Result<String> {
+    let dir = data_dir.join(QUARANTINE);
+    fs.create_dir_all(&dir)?;
+    let taken: Vec<String> = fs.list(&dir)?.into_iter().map(|e| e.name).collect();
+    let mut free = name.to_owned();
+    let mut number = 1;
+    while taken.contains(&free) {
+        free = format!("{name}.{number}");
+        number += 1;
+    }
+    fs.rename(&data_dir.join(name), &dir.join(&free))?;
+    Ok(format!(
+        "{}: nothing knows this file; it was moved to {}",
+        data_dir.join(name).display(),
+        dir.join(free).display()
+    ))
+}
+
+/// Returns a warning that says how many files are in quarantine and how large they are, if there are any.
+pub(super) fn warning(fs: &mut dyn Fs, data_dir: &Path) -> Option<String> {
+    let dir = data_dir.join(QUARANTINE);
+    let (mut files, mut bytes, mut seen) = (0, 0, 0);
+    let mut dirs = vec![dir.clone()];
+    while seen < COUNTED_MAX
+        && let Some(at) = dirs.pop()
+    {
+        // It need not exist, and what cannot be read is nobody's loss.
+        for entry in fs.list(&at).unwrap_or_default() {
+            seen += 1;
+            if entry.is_dir {
+                dirs.push(at.join(&entry.name));
+            } else {
+                files += 1;
+                bytes += entry.bytes;
+            }
+        }
+    }
+    let at_least = if dirs.is_empty() { "" } else { "at least " };
+    (files > 0).then(|| {
+        format!(
+            "{}: {at_least}{} with {} bytes that the broker does not know; look at them, and delete those that nobody needs",
+            dir.display(),
+            counted(files, "file"),
+            grouped(bytes),
+        )
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::PathBuf;
+
+    use highwater_protocol::ids::{ClusterId, NodeId};
+    use highwater_runtime::sim::DiskHarness;
+
+    use super::super::{Identity, open};
+    use super::*;
+
+    fn dir() -> PathBuf {
+        PathBuf::from("/data")
+    }
+
+    fn whose() -> Identity {
+        Identity { cluster: ClusterId([1; 16]), node: NodeId(0) }
+    }
+
+    fn put(disk: &mut DiskHarness, name: &str, content: &[u8]) {
+        let file = disk.replace_file(&dir().join(name), content, 4096).expect("written");
+        disk.close_file(file);
+    }
+
+    #[test]
+    fn strangers_in_a_brokers_directory_go_to_quarantine() {
+        let mut disk = DiskHarness::new(1);
+        open(&mut disk, &dir(), whose()).expect("new");
+        for round in 1..3 {
+            put(&mut disk, "notes.txt", b"somebody's");
+            put(&mut disk, "store-1", b"not a store's name");
+            let opened = open(&mut disk, &dir(), whose()).expect("there");
+            let [_, _, held] = &opened.warnings[..] else { panic!("{:?}", opened.warnings) };
+            let what =
+                format!("/data/quarantine: {} files with {} bytes", 2 * round, grouped(2 * round * 4096));
+            assert!(held.starts_with(&what), "{held}");
+            assert_eq!(opened.stores, 0);
+        }
+        let names: Vec<String> =
+            disk.list(&dir().join(QUARANTINE)).expect("listed").into_iter().map(|e| e.name).collect();
+        assert_eq!(names, ["notes.txt", "notes.txt.1", "store-1", "store-1.1"]);
+    }
+
+    #[test]
+    fn every_start_says_what_is_in_quarantine_until_it_is_deleted() {
+        let mut disk = DiskHarness::new(1);
+        open(&mut disk, &dir(), whose()).expect("new");
+        disk.create_dir_all(&dir().join("quarantine/store-000")).expect("made");
+        put(&mut disk, "quarantine/store-000/slab-000000", b"what is left of it");
+        for _ in 0..2 {
+            let opened = open(&mut disk, &dir(), whose()).expect("there");
+            let [held] = &opened.warnings[..] else { panic!("{:?}", opened.warnings) };
+            assert!(held.contains("1 file with 4,096 bytes"), "{held}");
+        }
+        disk.remove_file(&dir().join("quarantine/store-000/slab-000000")).expect("there");
+        let opened = open(&mut disk, &dir(), whose()).expect("there");
+        assert_eq!(opened.warnings, Vec::<String>::new());
+    }
+
+    #[test]
+    fn files_that_were_being_made_when_a_process_ended_do_not_pile_up_in_quarantine() {
+        let mut disk = DiskHarness::new(1);
+        open(&mut disk, &dir(), whose()).expect("new");
+        for name in ["meta.a.tmp", "meta.mark.tmp", "offsets.b.tmp", "identity.tmp", "reserve.tmp"] {
+            put(&mut disk, name, b"half");
+        }
+        let opened = open(&mut disk, &dir(), whose()).expect("there");
+        assert_eq!(opened.warnings, Vec::<String>::new());
+        let left = disk.list(&dir()).expect("listed");
+        assert!(left.iter().all(|entry| !entry.name.contains(".tmp")), "{left:?}");
+        assert!(disk.list(&dir().join(QUARANTINE)).is_err(), "nothing was moved there");
+    }
+}
