@@ -85,6 +85,39 @@ impl FromStr for Advertise {
     }
 }
 
+/// A list of addresses that is the value of a flag.
+pub(crate) trait AddressList: Sized {
+    /// Joins the values of a flag in the order in which they were given, as if they were one, separated by commas. Returns `None` if there
+    /// are none.
+    fn join(given: &[Self]) -> Result<Option<Self>, String>;
+}
+
+/// Implements [`AddressList`] for lists that join with each other whatever they hold.
+macro_rules! join_lists {
+    ($($addresses:ident)*) => {
+        $(impl AddressList for $addresses {
+            fn join(given: &[Self]) -> Result<Option<Self>, String> {
+                let all: Vec<_> = given.iter().flat_map(|list| list.0.iter().cloned()).collect();
+                Ok((!given.is_empty()).then_some(Self(all)))
+            }
+        })*
+    };
+}
+
+join_lists!(Listen Advertise);
+
+impl AddressList for KafkaListen {
+    fn join(given: &[Self]) -> Result<Option<Self>, String> {
+        if given.len() > 1 && given.iter().any(|list| list.0.is_empty()) {
+            return Err(format!(
+                "--kafka-listen: `{NONE}` is no listener, and cannot be given with another value"
+            ));
+        }
+        let all: Vec<_> = given.iter().flat_map(|list| list.0.iter().cloned()).collect();
+        Ok((!given.is_empty()).then_some(Self(all)))
+    }
+}
+
 /// Implements parsing from the configuration file by that from the command line.
 macro_rules! parse_from_file {
     ($($addresses:ty)*) => {

@@ -15,25 +15,25 @@ pub(crate) struct StartArgs {
     #[arg(long, env = "HIGHWATER_DATA_DIR", value_name = "DIR", hide_env_values = true)]
     pub data_dir: Option<PathBuf>,
 
-    /// Addresses to listen on, by number or name, separated by commas; without a port it is 9191, and port 0 picks a
-    /// free one [default: 127.0.0.1:9191]. Example: --listen 127.0.0.1,[::1]
+    /// Addresses to listen on, by number or name, separated by commas or each with a flag of its own; without a port it
+    /// is 9191, and port 0 picks a free one [default: 127.0.0.1:9191]. Example: --listen 127.0.0.1,[::1]
     #[arg(long, env = "HIGHWATER_LISTEN", value_name = "HOST:PORT", hide_env_values = true)]
-    pub listen: Option<Listen>,
+    pub listen: Vec<Listen>,
 
     /// Addresses that clients are told to connect to, one for each address listened on, in the same order, separated by commas; `auto` is
     /// the address that a client has connected to [default: auto for each]
     #[arg(long, env = "HIGHWATER_ADVERTISE", value_name = "HOST:PORT", hide_env_values = true)]
-    pub advertise: Option<Advertise>,
+    pub advertise: Vec<Advertise>,
 
     /// Addresses to listen on for Kafka clients, as for --listen, with port 9092; `none` is no listener
     /// [default: 127.0.0.1:9092]
     #[arg(long, env = "HIGHWATER_KAFKA_LISTEN", value_name = "HOST:PORT", hide_env_values = true)]
-    pub kafka_listen: Option<KafkaListen>,
+    pub kafka_listen: Vec<KafkaListen>,
 
     /// Addresses that Kafka clients are told to connect to, one for each address listened on for them, as for --advertise
     /// [default: auto for each]
     #[arg(long, env = "HIGHWATER_KAFKA_ADVERTISE", value_name = "HOST:PORT", hide_env_values = true)]
-    pub kafka_advertise: Option<Advertise>,
+    pub kafka_advertise: Vec<Advertise>,
 
     /// Create topics that Kafka clients ask for and that do not exist [default: true]
     #[arg(
