@@ -55,6 +55,8 @@ pub trait Fs {
     fn remove_file(&mut self, path: &Path) -> io::Result<()>;
     /// Returns the free bytes of the directory's file system. It does no disk I/O, so a shard may call it while it serves.
     fn free_bytes(&mut self, dir: &Path) -> io::Result<u64>;
+    /// Returns the size of the directory's file system in bytes. It does no disk I/O either.
+    fn total_bytes(&mut self, dir: &Path) -> io::Result<u64>;
     /// Renames a file within one file system, durably.
     fn rename(&mut self, from: &Path, to: &Path) -> io::Result<()>;
 }

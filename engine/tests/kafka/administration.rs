@@ -58,6 +58,24 @@ fn directories_have_the_partitions_and_their_sizes() {
     }
 }
 
+#[test]
+fn the_directory_has_the_size_and_the_free_space_of_its_file_system() {
+    let broker = SimBroker::start();
+    let mut kafka = broker.kafka();
+    let mut sizes = |version| {
+        let answer = kafka.call(ApiKey::DescribeLogDirs, version, &DescribeLogDirsRequest { topics: None });
+        let response: DescribeLogDirsResponse<'_> = answer.body();
+        (response.results[0].total_bytes, response.results[0].usable_bytes)
+    };
+    broker.disk().set_capacity(Some(1 << 40));
+    let (total, usable) = sizes(4);
+    assert_eq!(total, 1 << 40);
+    assert!((1..total).contains(&usable), "{usable}");
+    assert_eq!(sizes(3), (-1, -1), "earlier versions have no place for them");
+    broker.disk().set_capacity(Some(0));
+    assert_eq!(sizes(4), (0, 0));
+}
+
 fn producers(kafka: &mut Kafka, topics: Vec<TopicRequest<'_>>) -> Vec<(i32, KafkaError, Vec<ProducerState>)> {
     let answer = kafka.call(ApiKey::DescribeProducers, 0, &DescribeProducersRequest { topics });
     let response: DescribeProducersResponse<'_> = answer.body();

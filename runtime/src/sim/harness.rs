@@ -141,6 +141,10 @@ impl Fs for DiskHarness {
         self.disk.free_bytes(dir)
     }
 
+    fn total_bytes(&mut self, dir: &Path) -> io::Result<u64> {
+        self.disk.total_bytes(dir)
+    }
+
     fn rename(&mut self, from: &Path, to: &Path) -> io::Result<()> {
         self.disk.rename(from, to)
     }

@@ -95,6 +95,10 @@ impl Fs for SimDisk {
         Ok(state.capacity.map_or(u64::MAX, |capacity| capacity.saturating_sub(state.used_bytes())))
     }
 
+    fn total_bytes(&mut self, _dir: &Path) -> io::Result<u64> {
+        Ok(self.state().capacity.unwrap_or(u64::MAX))
+    }
+
     fn rename(&mut self, from: &Path, to: &Path) -> io::Result<()> {
         let mut state = self.state();
         if !state.ledger.names().contains_key(from) || !state.is_dir(to.parent().unwrap_or(Path::new(""))) {

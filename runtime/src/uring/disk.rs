@@ -253,6 +253,10 @@ impl<M: Send + 'static> Fs for UringPlane<M> {
         self.fs.free_bytes(dir)
     }
 
+    fn total_bytes(&mut self, dir: &Path) -> io::Result<u64> {
+        self.fs.total_bytes(dir)
+    }
+
     fn rename(&mut self, from: &Path, to: &Path) -> io::Result<()> {
         self.fs.rename(from, to)
     }

@@ -1,7 +1,10 @@
-//! Sizes of partitions. To Kafka's clients all stores are one directory, the broker's data directory, which is its `log.dirs` as well.
+//! Sizes of partitions, and of the file system that they are on. To Kafka's clients all stores are one directory, the broker's data
+//! directory, which is its `log.dirs` as well.
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
+use std::io;
+use std::path::Path;
 
 use highwater_net::kafka::KafkaError;
 use highwater_net::kafka::messages::{
@@ -26,6 +29,22 @@ struct Wanted {
     owners: BTreeMap<ShardIndex, Vec<(u32, TopicPartition)>>,
 }
 
+/// The file system of the data directory, in bytes; -1 is not known.
+#[derive(Clone, Copy)]
+struct FileSystem {
+    total_bytes: i64,
+    /// What this user may still take.
+    usable_bytes: i64,
+}
+
+impl FileSystem {
+    fn of(plane: &mut dyn Plane<Message>, dir: &Path) -> Self {
+        let known =
+            |bytes: io::Result<u64>| bytes.map_or(-1, |bytes| i64::try_from(bytes).unwrap_or(i64::MAX));
+        Self { total_bytes: known(plane.total_bytes(dir)), usable_bytes: known(plane.free_bytes(dir)) }
+    }
+}
+
 impl Shard {
     pub(super) fn kafka_describe_log_dirs(
         &mut self,
@@ -33,9 +52,10 @@ impl Shard {
         call: Call,
         request: &DescribeLogDirsRequest<'_>,
     ) {
+        let file_system = FileSystem::of(plane, &self.setup.data_dir);
         let Wanted { topics, partitions, owners } = match self.wanted_sizes(request) {
             Ok(wanted) => wanted,
-            Err((error, _)) => return self.tell_log_dir(call, error, Vec::new()),
+            Err((error, _)) => return self.tell_log_dir(call, error, Vec::new(), file_system),
         };
         let queries = owners.into_iter().map(|(owner, list)| (owner, Query::Details(list))).collect();
         self.kafka_gather_from_owners(plane, call, queries, move |shard, call, answers| {
@@ -62,7 +82,7 @@ impl Shard {
                     DescribeLogDirsPartition { partition_index, partition_size, ..Default::default() };
                 described.last_mut().expect("pushed above").partitions.push(partition);
             }
-            shard.tell_log_dir(call, KafkaError::NONE, described);
+            shard.tell_log_dir(call, KafkaError::NONE, described, file_system);
         });
     }
 
@@ -111,13 +131,20 @@ impl Shard {
         Ok(())
     }
 
-    fn tell_log_dir(&mut self, call: Call, error_code: KafkaError, topics: Vec<DescribeLogDirsTopic<'_>>) {
+    fn tell_log_dir(
+        &mut self,
+        call: Call,
+        error_code: KafkaError,
+        topics: Vec<DescribeLogDirsTopic<'_>>,
+        file_system: FileSystem,
+    ) {
         let result = DescribeLogDirsResult {
             // Versions before 3 have no error of their own for the whole request.
             error_code,
             log_dir: self.setup.data_dir.display().to_string().into(),
             topics,
-            ..Default::default()
+            total_bytes: file_system.total_bytes,
+            usable_bytes: file_system.usable_bytes,
         };
         let response = DescribeLogDirsResponse { error_code, results: vec![result], ..Default::default() };
         self.kafka_answer(call, &response);

@@ -189,6 +189,10 @@ impl Fs for MemDisk {
         Ok(u64::MAX)
     }
 
+    fn total_bytes(&mut self, _dir: &Path) -> io::Result<u64> {
+        Ok(u64::MAX)
+    }
+
     fn rename(&mut self, from: &Path, to: &Path) -> io::Result<()> {
         let inode = self.names.remove(from).ok_or(io::ErrorKind::NotFound)?;
         self.names.insert(to.to_path_buf(), inode);
