@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use highwater_protocol::error::ErrorCode;
-use highwater_protocol::ids::{Offset, TopicId};
+use highwater_protocol::ids::Offset;
 use highwater_protocol::native::{
     CommitGroupOffsetsReply, CommitGroupOffsetsRequest, DeleteGroupRequest, DescribeGroupReply,
     DescribeGroupRequest, GroupInfo, ListGroupsReply, ListGroupsRequest, ReadGroupOffsetsReply,
@@ -13,6 +13,7 @@ use highwater_protocol::native::{
 use crate::admin::{AdminResult, failed, to_committed};
 use crate::client::Client;
 use crate::error::CallError;
+use crate::group_description::{GroupDescription, TopicNames};
 use crate::io::calls::RetryPolicy;
 
 /// # Groups
@@ -33,11 +34,24 @@ impl Client {
         }
     }
 
-    /// A group with its members.
-    pub async fn describe_group(&self, name: impl Into<String>) -> AdminResult<DescribeGroupReply> {
+    /// Returns a group with its members, and the partitions of these by topic name.
+    pub async fn describe_group(&self, name: impl Into<String>) -> AdminResult<GroupDescription> {
         let request = DescribeGroupRequest { name: name.into() };
-        let result = self.cluster.call(&request, RetryPolicy::Always).await;
-        result.map_err(failed(format_args!("group {} cannot be described", request.name)))
+        let failed = failed(format_args!("group {} cannot be described", request.name));
+        let reply: DescribeGroupReply =
+            self.cluster.call(&request, RetryPolicy::Always).await.map_err(&failed)?;
+        let names = if GroupDescription::needs_names(&reply) {
+            self.topic_names().await.map_err(failed)?
+        } else {
+            TopicNames::new()
+        };
+        Ok(GroupDescription::new(reply, &names))
+    }
+
+    /// Returns the names of all topics by id.
+    async fn topic_names(&self) -> Result<TopicNames, CallError> {
+        let topics = self.cluster.metadata(None).await?.topics;
+        Ok(topics.into_iter().map(|topic| (topic.id, topic.name)).collect())
     }
 
     /// Forgets a group without members, and its positions.
@@ -95,9 +109,7 @@ impl Client {
         if reply.topics.is_empty() {
             return Ok(BTreeMap::new());
         }
-        let topics = self.cluster.metadata(None).await.map_err(failed)?.topics;
-        let names: BTreeMap<TopicId, String> =
-            topics.into_iter().map(|topic| (topic.id, topic.name)).collect();
+        let names = self.topic_names().await.map_err(failed)?;
         let named = reply.topics.into_iter().filter_map(|of| Some((names.get(&of.topic)?, of.positions)));
         let positions = named.flat_map(|(topic, positions)| {
             positions.into_iter().map(move |p| ((topic.clone(), p.partition.get()), p.offset))

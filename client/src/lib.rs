@@ -248,6 +248,7 @@ mod core;
 mod error;
 mod events;
 mod group;
+mod group_description;
 mod io;
 mod limits;
 mod lock;
@@ -268,6 +269,7 @@ pub use error::{
 };
 pub use events::{Event, Events};
 pub use group::{Assignor, GroupBuilder, GroupConsumer, GroupStream};
+pub use group_description::{GroupDescription, GroupMember, NamedPartitions};
 pub use metrics::{LatencySnapshot, MetricsSnapshot};
 pub use producer::{Delivery, Producer, ProducerBuilder, Receipt};
 pub use record::{ConsumedRecord, Record, RecordHeader};
@@ -277,8 +279,8 @@ pub use highwater_protocol::batch::{Compression, Header};
 pub use highwater_protocol::error::ErrorCode;
 pub use highwater_protocol::ids::{ClusterId, NodeId, Offset, PartitionIndex, ShardId, Timestamp, TopicId};
 pub use highwater_protocol::native::{
-    Acks, CommittedOffset, DescribeGroupReply, DescribeTopicReply, GroupInfo, GroupMemberInfo, ListedOffset,
-    MetadataReply, NodeInfo, PartitionDetail, PartitionInfo, ShardStats, StartAt, StartAt as Start,
-    StatsReply, TopicInfo, TopicPartitions,
+    Acks, CommittedOffset, DescribeTopicReply, GroupInfo, ListedOffset, MetadataReply, NodeInfo,
+    PartitionDetail, PartitionInfo, ShardStats, StartAt, StartAt as Start, StatsReply, TopicInfo,
+    TopicPartitions,
 };
 pub use highwater_protocol::partitioner::partition_for_key;

@@ -93,7 +93,7 @@ async fn settled(client: &Client, members: usize) -> Vec<usize> {
         let group = client.describe_group("billing").await.unwrap();
         let is_there = group.members.iter().all(|m| m.assignment == m.target);
         if group.state == "Stable" && group.members.len() == members && is_there {
-            let counts = group.members.iter().map(|m| m.assignment.iter().map(|t| t.partitions.len()).sum());
+            let counts = group.members.iter().map(|m| m.assignment.values().map(Vec::len).sum());
             return counts.collect();
         }
         // The broker may be too busy to answer.
@@ -138,6 +138,10 @@ async fn members_that_join_and_leave_share_partitions_and_get_each_record_once()
     send(&client, "orders", 0..500).await;
     until_all(&mut seen, &mut counts, "orders", 0..500).await;
     assert_eq!(settled(&client, 1).await, [9]);
+    let members = client.describe_group("billing").await.unwrap().members;
+    let all = BTreeMap::from([("orders".into(), (0..6).collect()), ("returns".into(), (0..3).collect())]);
+    assert_eq!(members[0].assignment, all, "topics are named");
+    assert_eq!(members[0].target, all);
     let other_client = place.client().await;
     let second = worker(&other_client, &topics, 2, sender.clone()).await;
     send(&client, "orders", 500..1000).await;

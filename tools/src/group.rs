@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use highwater_client::{Client, DescribeGroupReply, GroupMemberInfo, Offset, StartAt, TopicId};
+use highwater_client::{Client, GroupMember, Offset, StartAt};
 use highwater_protocol::text::{counted, grouped};
 use serde::Serialize;
 
@@ -99,34 +99,26 @@ pub(crate) struct DescribedPartition {
 /// The member that owns each partition, if any, by topic and partition number.
 type Owners = BTreeMap<String, BTreeMap<u32, Option<String>>>;
 
-fn owners(
-    members: &[GroupMemberInfo],
-    positions: &BTreeMap<(String, u32), Offset>,
-    names: &BTreeMap<TopicId, String>,
-) -> Owners {
+fn owners(members: &[GroupMember], positions: &BTreeMap<(String, u32), Offset>) -> Owners {
     let mut owners = Owners::new();
     for (topic, partition) in positions.keys() {
         owners.entry(topic.clone()).or_default().insert(*partition, None);
     }
     for member in members {
-        for assigned in &member.assignment {
-            let Some(topic) = names.get(&assigned.topic) else { continue };
-            for partition in &assigned.partitions {
-                let topic_owners = owners.entry(topic.clone()).or_default();
-                topic_owners.insert(partition.get(), Some(member.member.clone()));
-            }
+        for (topic, partitions) in &member.assignment {
+            let owner = || Some(member.member.clone());
+            let topic_owners = owners.entry(topic.clone()).or_default();
+            topic_owners.extend(partitions.iter().map(|partition| (*partition, owner())));
         }
     }
     owners
 }
 
 pub(crate) async fn describe<'a>(client: &Client, group: &'a str) -> Result<Described<'a>, Failure> {
-    let reply: DescribeGroupReply = client.describe_group(group).await.map_err(Failure::general)?;
+    let described = client.describe_group(group).await.map_err(Failure::general)?;
     let positions = client.group_positions(group).await.map_err(Failure::general)?;
-    let topics = client.metadata().await.map_err(Failure::general)?.topics;
-    let names: BTreeMap<TopicId, String> = topics.into_iter().map(|topic| (topic.id, topic.name)).collect();
     let mut partitions = Vec::new();
-    for (topic, topic_owners) in owners(&reply.members, &positions, &names) {
+    for (topic, topic_owners) in owners(&described.members, &positions) {
         let queries = topic_owners.keys().map(|partition| (*partition, StartAt::Latest));
         let ends = client.list_offsets(&topic, queries).await.map_err(Failure::general)?;
         for ((partition, member), end) in topic_owners.into_iter().zip(ends) {
@@ -143,8 +135,8 @@ pub(crate) async fn describe<'a>(client: &Client, group: &'a str) -> Result<Desc
             });
         }
     }
-    let members = reply.members.into_iter().map(|member| DescribedMember {
-        partitions: member.assignment.iter().map(|assigned| assigned.partitions.len()).sum(),
+    let members = described.members.into_iter().map(|member| DescribedMember {
+        partitions: member.assignment.values().map(Vec::len).sum(),
         member: member.member,
         instance: member.instance,
         client: member.client_name,
@@ -153,10 +145,10 @@ pub(crate) async fn describe<'a>(client: &Client, group: &'a str) -> Result<Desc
     });
     Ok(Described {
         group,
-        protocol: reply.protocol,
-        state: reply.state,
-        epoch: reply.epoch,
-        assignor: reply.assignor,
+        protocol: described.protocol,
+        state: described.state,
+        epoch: described.epoch,
+        assignor: described.assignor,
         lag: partitions.iter().filter_map(|p| p.lag).sum(),
         members: members.collect(),
         partitions,
