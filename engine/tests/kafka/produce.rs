@@ -153,6 +153,40 @@ fn what_is_wrong_with_a_batch_is_told_for_its_partition_alone() {
 }
 
 #[test]
+fn a_request_that_names_a_partition_twice_has_both_batches_appended_and_answered() {
+    let broker = SimBroker::start();
+    broker.native().created("t", 2, &[]);
+    let mut kafka = broker.kafka();
+    let id = kafka.producer_id();
+    let large = "x".repeat(300_000);
+    let sent = |sequence, value: &str| batch(&[value], of(id, 0, sequence));
+    let batches = [sent(0, "first"), sent(1, &large), sent(2, "third"), sent(4, "too early")];
+    let other = batch(&["of another partition"], NONE);
+    // Either partition may be another shard's than the connection.
+    for (offset, partition) in [0, 1].into_iter().enumerate() {
+        let other_partition = 1 - partition;
+        let to: Vec<(i32, &[u8])> = vec![
+            (partition, &batches[0]),
+            (partition, &batches[1]),
+            (other_partition, &other),
+            (partition, &batches[2]),
+            (partition, &batches[3]),
+            (partition, &batches[0]),
+        ];
+        let out_of_order = (KafkaError::OUT_OF_ORDER_SEQUENCE_NUMBER, -1);
+        let at = |offset| (KafkaError::NONE, offset);
+        // The first partition holds the other one's record of the first round by then.
+        let first = offset as i64;
+        let at_other = if first == 0 { 0 } else { 3 };
+        let expected = [at(first), at(first + 1), at(at_other), at(first + 2), out_of_order, at(first)];
+        assert_eq!(kafka.produce("t", &to), expected);
+        let got = kafka.fetch(12, &Fetch::of("t", &[(partition, first)]));
+        let values: Vec<&str> = got[0].records.iter().map(|(_, value)| value.as_str()).collect();
+        assert_eq!(values, ["first", &large, "third"]);
+    }
+}
+
+#[test]
 fn zstd_needs_version_seven() {
     let broker = SimBroker::start();
     broker.native().created("t", 1, &[]);
