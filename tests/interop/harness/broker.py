@@ -35,13 +35,13 @@ class Broker:
     def __init__(
         self,
         program: Path,
-        scratch: Path,
+        data: Path,
         start: Callable[[str, Sequence[str | Path]], Process],
         flags: Sequence[str],
         also: Sequence[str] = (),
     ) -> None:
         self.program = program
-        self.data = scratch / "data"
+        self.data = data
         self._start = start
         self._flags = list(flags)
         self._also = list(also)

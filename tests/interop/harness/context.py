@@ -54,14 +54,14 @@ class Context:
         """Adds a remark to the report."""
         self.notes.append(text)
 
-    def broker(self, *flags: str, also: Sequence[str] = ()) -> Broker:
+    def broker(self, *flags: str, also: Sequence[str] = (), data: Path | None = None) -> Broker:
         """Starts a broker with these flags of `highwater start`, in addition to those for its addresses and directory.
 
-        `also` are additional addresses of its listener for Kafka clients.
+        `also` are additional addresses of its listener for Kafka clients. `data` is its data directory, by default one in the scratch directory.
         """
         broker = Broker(
             self.settings.program,
-            self.directory(f"broker-{len(self._brokers) + 1}"),
+            data or self.directory(f"broker-{len(self._brokers) + 1}") / "data",
             lambda name, argv: self.start(argv, name=name),
             flags,
             also,

@@ -9,6 +9,10 @@ class Failed(Exception):
     """An assertion of a case failed."""
 
 
+class Skipped(Exception):
+    """A case cannot run on this machine."""
+
+
 def equal(what: str, seen: object, wanted: object) -> None:
     """Asserts equality. `what` names the value in the message."""
     if seen != wanted:

@@ -16,7 +16,7 @@ import traceback
 
 from harness.cases import ROOT, Case, load, select
 from harness.context import Context, Settings
-from harness.expect import Failed
+from harness.expect import Failed, Skipped
 from harness.fetch import Cache, default_cache
 
 
@@ -88,10 +88,12 @@ class Runner:
         with self._alone:
             self._running.append(context)
         began = time.monotonic()
-        complaint = None
+        complaint = skipped = None
         try:
             case.body(context)
             context.check_brokers()
+        except Skipped as why:
+            skipped = str(why)
         except Failed as failed:
             complaint = str(failed)
         except Exception:  # an unexpected error of one case must not stop the others
@@ -101,7 +103,10 @@ class Runner:
             with self._alone:
                 self._running.remove(context)
         took = time.monotonic() - began
-        if complaint is None:
+        if skipped is not None:
+            shutil.rmtree(scratch)
+            self.say("skipped", case, skipped)
+        elif complaint is None:
             if not self._options.keep:
                 shutil.rmtree(scratch)
             self.say("ok", case, "\n    ".join([f"{took:.1f} s", *context.notes]))
