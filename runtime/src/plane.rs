@@ -195,7 +195,7 @@ pub trait Net {
     fn local_addr(&self, conn: ConnId) -> Option<SocketAddr>;
     /// Returns the bytes that are queued and not yet taken by the kernel.
     fn send_queue_bytes(&self, conn: ConnId) -> usize;
-    /// Endpoints hello mode.
+    /// Ends hello mode.
     fn stream(&mut self, conn: ConnId);
     /// Receives the next bytes of this connection, after those passed to `on_recv`, directly into `buf`, from its byte `filled` up
     /// to its byte `end`. Then `on_bulk` returns the buffer, and `on_recv` continues. (Buffers are whole pages but messages are
@@ -243,7 +243,7 @@ pub trait Plane<M>: Disk + Net {
     /// `unread` are bytes that were received but not consumed: the new owner receives them first. Queued sends leave before the
     /// connection moves, without an `on_sent`.
     fn migrate(&mut self, conn: ConnId, to: ShardIndex, payload: M, unread: Bytes);
-    /// Endpoints this shard's loop after this turn. Other shards continue until they exit too.
+    /// Ends this shard's loop after this turn. Other shards continue until they exit too.
     fn exit(&mut self);
     /// Logs why the process cannot continue, and ends it with this exit code, without unwinding or flushing. In simulation, the
     /// node dies.

@@ -158,7 +158,7 @@ impl Parking {
         self.parked.set(false);
     }
 
-    /// Endpoints the current park, if any.
+    /// Ends the current park, if any.
     fn wake(&self) {
         if self.parked.get() {
             // This fails only if the counter is full, in which case the park ends anyway.

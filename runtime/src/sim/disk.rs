@@ -202,7 +202,7 @@ impl SimDisk {
         self.state().log(Event::Mark(mark));
     }
 
-    /// Endpoints the recording.
+    /// Ends the recording.
     pub fn take_recording(&self) -> Recording {
         self.state().recording.take().expect("a recording is in progress")
     }

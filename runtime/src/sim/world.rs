@@ -267,7 +267,7 @@ impl<A: ShardApp> SimWorld<A> {
         self.core.node(node).paused = true;
     }
 
-    /// Endpoints a pause.
+    /// Ends a pause.
     pub fn resume(&mut self, node: SimNode) {
         self.core.node(node).paused = false;
     }
