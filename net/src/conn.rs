@@ -1,4 +1,4 @@
-//! One connection of the native protocol, without its socket.
+//! A connection of the native protocol, without its socket.
 
 use std::time::Duration;
 
@@ -10,85 +10,85 @@ use crate::decoder::{Decoder, Refusal};
 use crate::limits::{BYTES_PER_SECOND_MIN, HELLO_TIME, MESSAGE_TIME};
 use crate::replies::ReplyQueue;
 
-/// A connection took too long.
+/// Why a connection timed out.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Overdue {
-    /// It never said hello.
+    /// It sent no complete hello.
     Hello,
-    /// It began a message and did not end it.
+    /// It sent part of a message, and not the rest.
     Message,
 }
 
 impl Overdue {
-    /// What the peer is told before the connection ends.
+    /// Returns the error that the peer gets before the connection is closed.
     pub fn refusal(self) -> Refusal {
         let (kind, time) = match self {
             Self::Hello => (MessageKind::Hello as u16, HELLO_TIME),
             Self::Message => (0, MESSAGE_TIME),
         };
         let what = match self {
-            Self::Hello => "no hello came",
-            Self::Message => "a message was begun and not ended",
+            Self::Hello => "no hello was received",
+            Self::Message => "a message was not completed",
         };
         let text = format!("{what} within {} seconds", time.as_secs());
         Refusal { kind, id: 0, code: ErrorCode::Malformed, text }
     }
 }
 
-/// A message that has begun, and since when it has been coming.
+/// Progress of the message that is being received, for its deadline.
 #[derive(Clone, Copy, Default, Debug)]
 pub(crate) struct Progress {
-    inside: Option<Inside>,
+    current: Option<Current>,
 }
 
-/// A message that has begun.
+/// A message of which a part was received.
 #[derive(Clone, Copy, Debug)]
-struct Inside {
-    /// How many came before it.
+struct Current {
+    /// Number of messages before it.
     number: u64,
     since: Instant,
-    arrived: usize,
+    received_bytes: usize,
 }
 
 impl Progress {
-    /// Notes that `number` messages came and whether the next, of which so many bytes have arrived, has begun. What was only announced
-    /// gives no time: room is kept for it that others wait for.
-    pub(crate) fn note(&mut self, now: Instant, number: u64, is_inside: bool, arrived: usize) {
-        let since = match self.inside {
-            Some(inside) if inside.number == number => inside.since,
+    /// Records that `number` messages were received, and `received_bytes` of the next one if it `has_begun`. Only received bytes extend the
+    /// deadline, not an announced length: memory is reserved for a message that has begun, and others wait for memory.
+    pub(crate) fn record(&mut self, now: Instant, number: u64, has_begun: bool, received_bytes: usize) {
+        let since = match self.current {
+            Some(current) if current.number == number => current.since,
             _ => now,
         };
-        self.inside = is_inside.then_some(Inside { number, since, arrived });
+        self.current = has_begun.then_some(Current { number, since, received_bytes });
     }
 
-    /// Whether a message was begun and not ended in its time.
+    /// Returns whether the current message has missed its deadline.
     pub(crate) fn is_overdue(&self, now: Instant) -> bool {
-        self.inside.is_some_and(|inside| {
-            let allowed = MESSAGE_TIME + Duration::from_secs(inside.arrived as u64 / BYTES_PER_SECOND_MIN);
-            now.since(inside.since) >= allowed
+        self.current.is_some_and(|current| {
+            let extra = Duration::from_secs(current.received_bytes as u64 / BYTES_PER_SECOND_MIN);
+            now.since(current.since) >= MESSAGE_TIME + extra
         })
     }
 }
 
-/// One connection: what it has sent, what it waits for, and since when.
+/// A connection: its decoder, its unanswered requests, and its deadlines.
 #[derive(Debug)]
 pub struct NativeConn {
-    /// Bytes in, requests out. Taken out while its requests are handled, because they borrow from it.
+    /// Decodes received bytes into requests. Moved out while requests are handled, because they borrow from it.
     pub input: Decoder,
-    /// What has not been answered.
+    /// Requests without a reply.
     pub replies: ReplyQueue,
     hello_until: Option<Instant>,
     progress: Progress,
 }
 
 impl NativeConn {
-    /// A connection that has just come in, to a broker that takes batches of up to so many bytes.
+    /// Creates a new connection to a broker that accepts batches of up to `batch_bytes_max` bytes.
     pub fn new(now: Instant, batch_bytes_max: usize) -> Self {
         let input = Decoder::default().with_batch_bytes_max(batch_bytes_max);
         Self { input, hello_until: Some(now.after(HELLO_TIME)), ..Self::greeted(batch_bytes_max) }
     }
 
-    /// A connection that has moved here after its hello.
+    /// Creates a connection that moved to this shard after its hello.
     pub fn greeted(batch_bytes_max: usize) -> Self {
         Self {
             input: Decoder::greeted().with_batch_bytes_max(batch_bytes_max),
@@ -98,18 +98,17 @@ impl NativeConn {
         }
     }
 
-    /// To be called after the input was used: notes what the clock is compared with. `reading` is false while this side does not
-    /// read, which the peer cannot be blamed for.
+    /// Updates the deadlines. Call it after `input` was used. While this side does not read (`reading` is false), no deadline runs.
     pub fn note_progress(&mut self, now: Instant, reading: bool) {
         let messages = self.input.messages();
         if messages > 0 {
             self.hello_until = None;
         }
-        let is_inside = reading && self.input.is_inside_message();
-        self.progress.note(now, messages, is_inside, self.input.arrived_bytes());
+        let has_begun = reading && self.input.is_inside_message();
+        self.progress.record(now, messages, has_begun, self.input.received_bytes());
     }
 
-    /// Whether it took too long.
+    /// Returns the deadline that was missed, if any.
     pub fn overdue(&self, now: Instant) -> Option<Overdue> {
         if self.hello_until.is_some_and(|until| now >= until) {
             return Some(Overdue::Hello);

@@ -1,11 +1,11 @@
-//! Bytes in, requests out.
+//! Decodes received bytes into requests.
 //!
 //! ```text
-//!   received bytes --next()--> Request            whole in what was received: borrowed from there, no copy
-//!                          \-> (partial)          the beginning of a message is kept until the rest arrives
-//!                          \-> WantsRoom(n)       a large message has begun: admit() lets it in. For a batch that means pages of
-//!                                                 its own; what is there is copied, and lend_bulk() gives them to the plane, which
-//!                                                 receives the rest into them. One that is too large is passed over
+//!   received bytes --next()--> Request            the message is complete: borrowed from the received bytes, not copied
+//!                          \-> (partial)          the message is incomplete: its bytes are kept until the rest arrives
+//!                          \-> WantsRoom(n)       a large message has begun: it continues after admit(). A large batch gets pages of
+//!                                                 its own: bytes already received are copied, lend_bulk() lends the pages to the
+//!                                                 plane, which receives the rest into them. A batch over the limit is discarded
 //! ```
 #![deny(clippy::unwrap_used, clippy::indexing_slicing, clippy::arithmetic_side_effects)]
 
@@ -21,15 +21,15 @@ use highwater_runtime::buf::AlignedBuf;
 
 use crate::request::{Batch, Produce, Received, Request, bulk_pages};
 
-/// What became of the bytes.
+/// Result of [`Decoder::next`].
 #[derive(Debug)]
 pub enum Step<'a> {
-    /// All were used; more are needed.
+    /// All bytes were consumed, and more are needed.
     More,
-    /// A whole message.
+    /// A complete message.
     Request(Received<'a>),
-    /// A large message begins, and that many bytes of memory are needed for it. Nothing of its body is used up until
-    /// [`Decoder::admit`] is called; asked again, the answer is the same.
+    /// A large message has begun and needs this many bytes of memory. Its body is not consumed until [`Decoder::admit`] is called; until
+    /// then every call returns the same.
     WantsRoom(usize),
 }
 
@@ -38,35 +38,35 @@ pub enum Step<'a> {
 pub struct Lent {
     /// The pages.
     pub pages: AlignedBuf,
-    /// Bytes that are there.
+    /// Number of bytes already received.
     pub filled: usize,
-    /// Where the message ends.
+    /// End of the message in the pages.
     pub end: usize,
 }
 
-/// The peer said what cannot be understood: it is told, and then the connection ends.
+/// The peer violated the protocol: it gets this error, and the connection is closed.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Refusal {
-    /// Kind of the message, as far as it is known; the number may be one that this build does not know.
+    /// Kind of the message, or 0. May be a kind that this version does not know.
     pub kind: u16,
-    /// Its id, as far as it is known.
+    /// Id of the message, or 0.
     pub id: u64,
-    /// What is wrong.
+    /// Error code.
     pub code: ErrorCode,
-    /// The same, for people.
+    /// Error message.
     pub text: String,
 }
 
-/// Cuts what arrives on a connection into messages and reads them.
+/// Splits the bytes of a connection into messages and decodes them.
 #[derive(Debug)]
 pub struct Decoder {
     greeted: bool,
-    /// Bytes of the largest batch that is kept.
+    /// Maximum size of a batch in bytes. Larger ones are discarded.
     batch_bytes_max: usize,
-    /// A message that has begun, or, if `spent`, one that was given out.
+    /// The bytes of an incomplete message or, if `spent`, of one that was returned.
     partial: Vec<u8>,
     spent: bool,
-    /// Room for all of the large message in `partial` was granted.
+    /// Size of the large message in `partial` after it was admitted, else 0.
     admitted: usize,
     bulk: Option<Bulk>,
     messages: u64,
@@ -77,7 +77,7 @@ struct Bulk {
     id: u64,
     to: TopicPartition,
     acks: Acks,
-    /// Where the batch ends in the pages.
+    /// End of the batch in the pages.
     end: usize,
     filled: usize,
     pages: Pages,
@@ -88,15 +88,15 @@ enum Pages {
     Wanted,
     Here(AlignedBuf),
     Lent,
-    /// The batch is too large: its bytes are passed over.
+    /// The batch is too large: its bytes are discarded.
     Skipped,
 }
 
-/// Bytes of an idle connection's buffer that are kept.
+/// Capacity of the buffer that an idle connection keeps, in bytes.
 const PARTIAL_BYTES_KEPT: usize = 1024;
 
 impl Default for Decoder {
-    /// For a new connection, with batches of the size that a broker takes by default.
+    /// Creates a decoder for a new connection, with the default limit of batches.
     fn default() -> Self {
         Self {
             greeted: false,
@@ -111,29 +111,29 @@ impl Default for Decoder {
 }
 
 impl Decoder {
-    /// For a connection whose hello was read elsewhere.
+    /// Creates a decoder for a connection whose hello was decoded on another shard.
     pub fn greeted() -> Self {
         Self { greeted: true, ..Self::default() }
     }
 
-    /// The same for a broker that takes batches of up to so many bytes.
+    /// Sets the maximum size of a batch in bytes.
     #[must_use]
     pub fn with_batch_bytes_max(self, batch_bytes_max: usize) -> Self {
         Self { batch_bytes_max, ..self }
     }
 
-    /// Messages read so far.
+    /// Returns the number of messages decoded so far.
     pub fn messages(&self) -> u64 {
         self.messages
     }
 
-    /// Whether a message has begun and not ended.
+    /// Returns whether an incomplete message has been received.
     pub fn is_inside_message(&self) -> bool {
         self.bulk.is_some() || (!self.spent && !self.partial.is_empty())
     }
 
-    /// Bytes that have come of the message that has begun. Those of a batch that is being received elsewhere count as if they had.
-    pub fn arrived_bytes(&self) -> usize {
+    /// Returns the number of bytes received of the incomplete message. A batch that the plane receives counts as a whole.
+    pub fn received_bytes(&self) -> usize {
         let batch = self.bulk.as_ref().map_or(0, |bulk| match bulk.pages {
             Pages::Lent => bulk.end,
             Pages::Wanted | Pages::Here(_) | Pages::Skipped => bulk.filled,
@@ -141,7 +141,7 @@ impl Decoder {
         batch.saturating_add(self.partial.len())
     }
 
-    /// Memory held for messages that have begun.
+    /// Returns the memory held for an incomplete message, in bytes.
     pub fn held_bytes(&self) -> usize {
         let pages = match &self.bulk {
             Some(Bulk { pages: Pages::Here(_) | Pages::Lent, end, .. }) => *end,
@@ -150,9 +150,9 @@ impl Decoder {
         pages.saturating_add(self.partial.capacity().max(self.admitted))
     }
 
-    /// Takes the next message, or as much of it as there is, from the front of `data`.
+    /// Consumes the next message, or the part of it that is there, from the front of `data`.
     ///
-    /// To be called until it says [`Step::More`]. After an error the decoder is of no more use.
+    /// Call it until it returns [`Step::More`]. After an error the decoder must not be used.
     pub fn next<'s, 'd: 's>(&'s mut self, data: &mut &'d [u8]) -> Result<Step<'s>, Refusal> {
         if std::mem::take(&mut self.spent) {
             self.partial.clear();
@@ -182,7 +182,7 @@ impl Decoder {
         self.next_of_partial(data)
     }
 
-    /// A message that came in several pieces.
+    /// Continues with a message that was received in several parts.
     fn next_of_partial<'s, 'd: 's>(&'s mut self, data: &mut &'d [u8]) -> Result<Step<'s>, Refusal> {
         if !fill(&mut self.partial, WIRE_HEADER_BYTES, data) {
             return Ok(Step::More);
@@ -226,7 +226,7 @@ impl Decoder {
         self.greeted |= kind == MessageKind::Hello;
     }
 
-    /// The kind of a message that may come now, with the length that it may have.
+    /// Checks that this message may come now and is within its limit. Returns its kind.
     fn check(&self, header: &WireHeader) -> Result<MessageKind, Refusal> {
         let refuse = |code, text: String| {
             Err(Refusal { kind: header.kind.get(), id: header.request_id.get(), code, text })
@@ -234,36 +234,35 @@ impl Decoder {
         let kind = match (header.kind(), self.greeted) {
             (Some(MessageKind::Hello), false) => MessageKind::Hello,
             (_, false) => {
-                let text =
-                    "the first message of a connection is a hello; is this a client of another protocol?";
+                let text = "the first message of a connection must be a hello; is this a client of another protocol?";
                 return refuse(ErrorCode::BadHello, text.into());
             }
             (Some(MessageKind::Hello), true) => {
-                return refuse(ErrorCode::BadHello, "a connection has one hello, and it came already".into());
+                return refuse(ErrorCode::BadHello, "the connection has already sent a hello".into());
             }
             (Some(MessageKind::Data), true) => {
-                return refuse(ErrorCode::Malformed, "data messages come from the broker only".into());
+                return refuse(ErrorCode::Malformed, "only the broker sends data messages".into());
             }
             (Some(kind), true) => kind,
             (None, true) => {
-                let text = format!("message kind {} is not known here", header.kind.get());
+                let text = format!("unknown message kind {}", header.kind.get());
                 return refuse(ErrorCode::UnsupportedVersion, text);
             }
         };
         let bytes = header.body_bytes.get() as usize;
         let max = if self.greeted { kind.request_bytes_max() } else { HELLO_BODY_BYTES_MAX };
         if bytes > max {
-            let text = format!("{kind:?}: a body of {bytes} bytes is over the limit of {max}");
+            let text = format!("{kind:?}: a body of {bytes} bytes exceeds the limit of {max}");
             return refuse(ErrorCode::TooLarge, text);
         }
         if header.status.get() != 0 {
-            let text = format!("{kind:?}: the status of a request is 0, not {}", header.status.get());
+            let text = format!("{kind:?}: the status of a request must be 0, not {}", header.status.get());
             return refuse(ErrorCode::Malformed, text);
         }
         Ok(kind)
     }
 
-    /// A large batch begins; `head` is everything in front of it.
+    /// Starts a large batch. `head` is the message up to the batch.
     fn start_bulk(&mut self, header: &WireHeader, head: &[u8]) -> Result<(), Refusal> {
         let batch_bytes = (header.body_bytes.get() as usize).saturating_sub(PRODUCE_PREFIX_BYTES);
         let body = head.get(WIRE_HEADER_BYTES..).unwrap_or_default();
@@ -277,7 +276,7 @@ impl Decoder {
         Ok(())
     }
 
-    /// Lets in the large message that [`Step::WantsRoom`] announced.
+    /// Admits the large message that [`Step::WantsRoom`] announced.
     pub fn admit(&mut self) {
         if let Some(bulk) = &mut self.bulk {
             if !matches!(bulk.pages, Pages::Wanted) {
@@ -326,7 +325,7 @@ impl Decoder {
         })
     }
 
-    /// The pages of a large batch whose rest is still to come, for the plane to receive into.
+    /// Lends the pages of a large batch to the plane, to receive the rest into them. Returns `None` if there is no such batch.
     pub fn lend_bulk(&mut self) -> Option<Lent> {
         let bulk = self.bulk.as_mut()?;
         if !matches!(bulk.pages, Pages::Here(_)) {
@@ -338,17 +337,17 @@ impl Decoder {
         }
     }
 
-    /// The pages come back full. [`next`](Self::next) then gives the request.
+    /// Takes back the pages once they are full. The next call of [`next`](Self::next) returns the request.
     pub fn return_bulk(&mut self, pages: AlignedBuf) {
         if let Some(bulk) = &mut self.bulk {
-            assert!(matches!(bulk.pages, Pages::Lent), "only what was lent comes back");
+            assert!(matches!(bulk.pages, Pages::Lent), "only lent pages are returned");
             bulk.pages = Pages::Here(pages);
             bulk.filled = bulk.end;
         }
     }
 }
 
-/// Appends to `partial`, from the front of `data`, until it has `want` bytes. False if there are not enough.
+/// Moves bytes from the front of `data` to `partial` until it has `want` bytes. Returns false if there are not enough.
 pub(crate) fn fill(partial: &mut Vec<u8>, want: usize, data: &mut &[u8]) -> bool {
     let take = want.saturating_sub(partial.len()).min(data.len());
     let (now, rest) = data.split_at(take);

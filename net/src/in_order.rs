@@ -1,31 +1,31 @@
-//! Answers leave in the order of their requests, whatever the order in which they became ready.
+//! Sends replies in the order of their requests, regardless of the order in which they become ready.
 
 use std::collections::VecDeque;
 
 use crate::limits::{BYTES_IN_FLIGHT_MAX, REQUEST_BYTES_MIN, REQUESTS_IN_FLIGHT_MAX, UNEXPECTED_BYTES_MAX};
 
-/// A request's place in the order of answers.
+/// Identifies the place of a reply in the order of replies.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct SlotId(u64);
 
-/// What is kept until its turn.
+/// A reply that is kept until it is the next to send.
 pub trait Answer {
-    /// Bytes that it holds.
+    /// Returns its size in memory, in bytes.
     fn bytes(&self) -> usize;
 }
 
-/// The requests of a connection that have not been answered, in their order: of each, what its answer needs of it, and the answer.
+/// The requests of a connection in flight, in order, each with what its reply needs of it (`R`) and the reply (`A`) once it is known.
 ///
-/// Room may be set aside for an answer before it is known. What answers take beyond that is counted by itself, and little of it ends
-/// the reading: a short request can have a long answer, and hundreds of them come in one packet.
+/// Memory may be reserved for a reply before it is known. Memory beyond the reservation is *unexpected*, and has a limit of its own that is
+/// much lower: hundreds of short requests with long replies fit in one packet.
 #[derive(Debug)]
 pub struct InOrder<R, A> {
-    /// Number of the slot at the front.
+    /// Number of the first slot.
     first: u64,
     slots: VecDeque<Slot<R, A>>,
     request_bytes: usize,
     reply_bytes: usize,
-    /// Bytes of answers for which nothing was set aside.
+    /// Size of replies beyond what was reserved, in bytes.
     unexpected_bytes: usize,
 }
 
@@ -33,7 +33,7 @@ pub struct InOrder<R, A> {
 struct Slot<R, A> {
     request: R,
     request_bytes: usize,
-    /// What is set aside for the answer; once it is known, what it holds.
+    /// Memory reserved for the reply; its size once it is known.
     reply_bytes: usize,
     unexpected_bytes: usize,
     answer: Option<A>,
@@ -46,7 +46,7 @@ impl<R, A> Default for InOrder<R, A> {
 }
 
 impl<R, A: Answer> InOrder<R, A> {
-    /// A place for the answer to a request that holds `request_bytes` until it is answered, and then may hold `reply_bytes`.
+    /// Adds a request that holds `request_bytes` until it is answered, and reserves `reply_bytes` for its reply.
     pub(crate) fn push(&mut self, request: R, request_bytes: usize, reply_bytes: usize) -> SlotId {
         let slot = SlotId(self.first + self.slots.len() as u64);
         let request_bytes = request_bytes.max(REQUEST_BYTES_MIN);
@@ -56,7 +56,7 @@ impl<R, A: Answer> InOrder<R, A> {
         slot
     }
 
-    /// The answer of a slot is known.
+    /// Sets the reply of a slot.
     pub fn fill(&mut self, slot: SlotId, answer: A) {
         let at = slot.0.checked_sub(self.first).expect("a slot is answered once");
         let slot = &mut self.slots[at as usize];
@@ -69,7 +69,7 @@ impl<R, A: Answer> InOrder<R, A> {
         slot.answer = Some(answer);
     }
 
-    /// Takes the answer whose turn it is, if it is known.
+    /// Removes the first request and its reply, if the reply is known.
     pub(crate) fn take(&mut self) -> Option<(R, A)> {
         self.slots.front()?.answer.as_ref()?;
         let Slot { request, request_bytes, reply_bytes, unexpected_bytes, answer } =
@@ -81,29 +81,29 @@ impl<R, A: Answer> InOrder<R, A> {
         Some((request, answer?))
     }
 
-    /// Whether the answer of this slot is the next to leave.
+    /// Returns whether the reply of this slot is the next to send.
     pub fn is_next(&self, slot: SlotId) -> bool {
         slot.0 == self.first
     }
 
-    /// Whether no further request may be taken up for now.
+    /// Returns whether a limit is reached, so that no further request may be added for now.
     pub fn is_full(&self) -> bool {
         self.slots.len() >= REQUESTS_IN_FLIGHT_MAX
             || self.request_bytes + self.reply_bytes >= BYTES_IN_FLIGHT_MAX
             || self.unexpected_bytes >= UNEXPECTED_BYTES_MAX
     }
 
-    /// Requests that have not been answered.
+    /// Returns the number of requests in flight.
     pub fn len(&self) -> usize {
         self.slots.len()
     }
 
-    /// Whether everything has been answered.
+    /// Returns whether no request is in flight.
     pub fn is_empty(&self) -> bool {
         self.slots.is_empty()
     }
 
-    /// Bytes that the requests in flight hold.
+    /// Returns the memory held by the requests in flight, in bytes.
     pub fn request_bytes(&self) -> usize {
         self.request_bytes
     }

@@ -1,9 +1,9 @@
-//! The listener side: what arrives on a connection becomes requests, and what is answered becomes bytes.
+//! The server side of the native protocol and of Kafka's: decodes received bytes into requests, and encodes replies.
 //!
-//! Everything here is sans-IO. Bytes and time go in by method calls, requests and replies come out; nobody here knows topics, stores
-//! or sockets. A shard keeps one [`NativeConn`] per connection.
+//! Everything here is sans-IO: bytes and time are arguments of methods, requests and replies are return values. This crate does not know
+//! topics, stores or sockets. A shard has one [`NativeConn`] or [`kafka::KafkaConn`] per connection.
 //!
-//! Invariant: nothing is allocated on the claim of a length; a peer that says nonsense is told so once and dropped.
+//! Invariant: no allocation trusts a length from the peer. A peer that violates the protocol gets one error, and its connection is closed.
 #![forbid(unsafe_code)]
 
 mod conn;

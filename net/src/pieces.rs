@@ -1,43 +1,44 @@
-//! Answers that are written piece by piece, as their connections take them.
+//! Long replies, encoded piece by piece as the connection sends them.
 //!
-//! The answer to a request of thirty bytes can be many megabytes long: all topics with all their partitions. Such an answer is a list whose
-//! entries are written when there is room for them in the connection's send queue. Its length stands in front of it, so it is written
-//! twice: once to be counted, once to be sent. What it is written from is shared and never changes.
+//! The reply to a request of thirty bytes can be many megabytes long: all topics with all their partitions. Such a reply is a list whose
+//! entries are encoded when there is space for them in the connection's send queue. The message starts with its length, so the list is
+//! encoded twice: once to count its bytes, once to send them. Its source is shared and immutable.
 
 use std::fmt;
 
 use bytes::{Bytes, BytesMut};
 
-/// About how long a piece is.
+/// Approximate size of a piece in bytes.
 pub const PIECE_BYTES: usize = 16 << 10;
 
 /// The entries of a list.
 pub trait Entries: fmt::Debug + Send {
-    /// How many there are.
+    /// Returns the number of entries.
     fn count(&self) -> usize;
-    /// Appends a part of an entry. True if parts of the same entry follow: a large entry has several, which it numbers from 0 on.
+    /// Encodes part `part` of an entry into `out`. Returns whether the entry has more parts. Parts are numbered from 0; only large entries
+    /// have more than one.
     fn put(&self, entry: usize, part: usize, out: &mut BytesMut) -> bool;
 }
 
-/// An answer whose entries are written one after the other.
+/// A reply whose entries are encoded one by one.
 #[derive(Debug)]
 pub struct Pieces {
     front: Bytes,
     back: Bytes,
     entries: Box<dyn Entries>,
-    /// What comes next.
+    /// The next entry.
     entry: usize,
     part: usize,
     begun: bool,
 }
 
 impl Pieces {
-    /// The entries between what stands in front of them, with their number, and what stands behind them.
+    /// Creates a reply of `front`, which includes the number of entries, the entries, and `back`.
     pub fn new(front: Bytes, entries: impl Entries + 'static, back: Bytes) -> Self {
         Self { front, back, entries: Box::new(entries), entry: 0, part: 0, begun: false }
     }
 
-    /// Appends the next piece, of about [`PIECE_BYTES`]. True if others follow.
+    /// Encodes the next piece, of about [`PIECE_BYTES`], into `out`. Returns whether more pieces follow.
     pub fn next(&mut self, out: &mut BytesMut) -> bool {
         let until = out.len() + PIECE_BYTES;
         if !std::mem::replace(&mut self.begun, true) {
@@ -58,13 +59,13 @@ impl Pieces {
         false
     }
 
-    /// Begins again.
+    /// Restarts from the first piece.
     pub fn restart(&mut self) {
         (self.entry, self.part, self.begun) = (0, 0, false);
     }
 }
 
-/// An answer whose length is known, on its way.
+/// A long reply of known length that is being sent.
 #[derive(Debug)]
 pub struct LongAnswer {
     pieces: Pieces,
@@ -72,19 +73,19 @@ pub struct LongAnswer {
 }
 
 impl LongAnswer {
-    /// An answer of so many bytes, from its beginning on.
+    /// Creates a reply of `bytes` bytes, which starts with the first piece.
     pub fn new(mut pieces: Pieces, bytes: usize) -> Self {
         pieces.restart();
         Self { pieces, left: bytes }
     }
 
-    /// Bytes that have not been written.
+    /// Returns the number of bytes that have not been encoded.
     pub fn left(&self) -> usize {
         self.left
     }
 
-    /// Appends the next piece. True if others follow. An answer that turns out to have another length than was announced cannot be ended:
-    /// that is an error, of ours.
+    /// Encodes the next piece into `out`. Returns whether more pieces follow. Fails if the reply does not have the announced length, which is a
+    /// bug: such a message cannot be completed.
     pub fn next(&mut self, out: &mut BytesMut) -> Result<bool, WrongLength> {
         let before = out.len();
         let more = self.pieces.next(out);
@@ -95,7 +96,7 @@ impl LongAnswer {
     }
 }
 
-/// An answer has another length than was announced.
+/// A reply does not have the announced length.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct WrongLength;
 

@@ -1,4 +1,4 @@
-//! Replies of the native protocol, and how they are written.
+//! Replies of the native protocol, and their encoding.
 
 use bytes::{Bytes, BytesMut};
 use highwater_protocol::error::ErrorCode;
@@ -9,44 +9,44 @@ use highwater_protocol::native::{
 use crate::in_order::{Answer, InOrder, SlotId};
 use crate::pieces::LongAnswer;
 
-/// An answer.
+/// A reply.
 #[derive(Debug)]
 pub enum Reply {
-    /// Done; there is nothing to add.
+    /// Success without a body.
     Empty,
     /// A batch was appended.
     Produced(ProduceReply),
-    /// A subscription begins.
+    /// A subscription was started.
     Subscribed(SubscribeReply),
-    /// Frames, as they rest.
+    /// Frames, as stored.
     Frames {
-        /// What stands in front of them.
+        /// The prefix of the body, before the frames.
         prefix: DataPrefix,
         /// The frames.
         frames: Vec<Bytes>,
     },
-    /// A body, encoded.
+    /// An encoded body.
     Body(Bytes),
-    /// A body that is written piece by piece.
+    /// A body that is encoded piece by piece.
     Long(LongAnswer),
-    /// It was not done.
+    /// An error.
     Error {
-        /// Why.
+        /// Error code.
         code: ErrorCode,
-        /// The same for people: what, which, what to do.
+        /// Error message: what failed, on which thing, what to do.
         text: String,
     },
 }
 
 impl Reply {
-    /// A body to send.
+    /// Encodes a body.
     pub fn body(body: &impl Body) -> Self {
         let mut out = BytesMut::new();
         body.encode(&mut out);
         Self::Body(out.freeze())
     }
 
-    /// It was not done.
+    /// Creates an error.
     pub fn error(code: ErrorCode, text: impl Into<String>) -> Self {
         Self::Error { code, text: text.into() }
     }
@@ -55,7 +55,7 @@ impl Reply {
 impl Answer for Reply {
     fn bytes(&self) -> usize {
         match self {
-            // As long as what is kept of their requests anyway.
+            // Covered by the minimum that every request counts for.
             Self::Empty | Self::Produced(_) | Self::Subscribed(_) | Self::Long(_) => 0,
             Self::Frames { frames, .. } => frames.iter().map(Bytes::len).sum(),
             Self::Body(body) => body.len(),
@@ -64,38 +64,38 @@ impl Answer for Reply {
     }
 }
 
-/// The head of a message whose body follows.
+/// Encodes the header of a message whose body follows.
 fn put_head(out: &mut BytesMut, kind: MessageKind, id: u64, body_bytes: usize) {
     let at = out.len();
     put_empty(out, kind, id);
     out[at..at + 4].copy_from_slice(&(body_bytes as u32).to_le_bytes());
 }
 
-/// A reply that leaves.
+/// A reply that is the next to send.
 #[derive(Debug)]
 pub struct Popped {
-    /// The kind of its request.
+    /// Kind of its request.
     pub kind: MessageKind,
-    /// The id of its request.
+    /// Id of its request.
     pub id: u64,
-    /// Whether it is no error.
+    /// Whether it is a success.
     pub ok: bool,
-    /// What has to be sent behind the bytes that were encoded.
+    /// Frames to send after the encoded bytes.
     pub frames: Vec<Bytes>,
-    /// What follows if it is written when there is room for it. Nothing else may be sent before it is over.
+    /// The body, if it is encoded piece by piece. Nothing else may be sent before its end.
     pub long: Option<LongAnswer>,
 }
 
-/// The requests of a connection that have not been answered: of each its kind and its id.
+/// The requests of a connection in flight, each with its kind and id.
 pub type ReplyQueue = InOrder<(MessageKind, u64), Reply>;
 
 impl ReplyQueue {
-    /// A place for the reply to a request that holds `request_bytes` until it is answered, and then may hold `reply_bytes`.
+    /// Adds a request that holds `request_bytes` until it is answered, and reserves `reply_bytes` for its reply.
     pub fn open(&mut self, kind: MessageKind, id: u64, request_bytes: usize, reply_bytes: usize) -> SlotId {
         self.push((kind, id), request_bytes, reply_bytes)
     }
 
-    /// Takes the reply whose turn it is, if it is known, and appends what comes in front of its frames to `out`.
+    /// Removes the first request if its reply is known, and encodes the reply, up to its frames, into `out`.
     pub fn pop(&mut self, out: &mut BytesMut) -> Option<Popped> {
         let ((kind, id), reply) = self.take()?;
         let ok = !matches!(reply, Reply::Error { .. });

@@ -1,4 +1,4 @@
-//! What a client asked for.
+//! Decoded requests.
 
 use highwater_protocol::ids::TopicPartition;
 use highwater_protocol::native::{
@@ -9,76 +9,76 @@ use highwater_protocol::native::{
 };
 use highwater_runtime::buf::{AlignedBuf, PAGE_BYTES};
 
-/// A whole message of a client.
+/// A complete message from a client.
 #[derive(Debug)]
 pub struct Received<'a> {
-    /// What its reply repeats; for messages about a subscription, the subscription's number.
+    /// Request id, which the reply repeats; for messages about a subscription, the number of the subscription.
     pub id: u64,
-    /// Its kind, which its reply repeats.
+    /// Kind, which the reply repeats.
     pub kind: MessageKind,
-    /// Bytes of its body, as far as it is kept.
+    /// Size of the part of its body that is kept, in bytes.
     pub bytes: usize,
-    /// What it says.
+    /// The request.
     pub request: Request<'a>,
 }
 
-/// What a client asked for.
+/// A request.
 #[derive(Debug)]
 pub enum Request<'a> {
-    /// Greets. Always the first, and only the first.
+    /// Opens the connection. Always the first request, and only the first.
     Hello(Hello),
-    /// Nodes and topics.
+    /// Returns nodes and topics.
     Metadata(MetadataRequest),
-    /// A new topic.
+    /// Creates a topic.
     CreateTopic(CreateTopicRequest),
-    /// A topic's end.
+    /// Deletes a topic.
     DeleteTopic(DeleteTopicRequest),
-    /// Other settings or more partitions.
+    /// Changes the settings of a topic, or adds partitions.
     AlterTopic(AlterTopicRequest),
-    /// A topic in detail.
+    /// Describes a topic.
     DescribeTopic(DescribeTopicRequest),
-    /// A producer id.
+    /// Returns a producer id.
     InitProducer,
-    /// Append a batch.
+    /// Appends a batch.
     Produce(Produce<'a>),
-    /// Push frames.
+    /// Subscribes to a partition.
     Subscribe(SubscribeRequest),
-    /// Go on pushing: this many bytes were released. Has no reply.
+    /// Returns this many bytes of credit to a subscription. Has no reply.
     Credit(u64),
-    /// Stop pushing.
+    /// Ends a subscription.
     Unsubscribe,
-    /// Frames, once.
+    /// Fetches frames once.
     Fetch(FetchRequest),
-    /// Offsets by time or at the ends.
+    /// Finds offsets by time, or the first or last.
     ListOffsets(ListOffsetsRequest),
-    /// Keep positions.
+    /// Commits offsets of a named consumer.
     CommitOffsets(CommitOffsetsRequest),
-    /// Give positions.
+    /// Returns the committed offsets of a named consumer.
     ReadOffsets(ReadOffsetsRequest),
-    /// Move the start of partitions.
+    /// Deletes the records of partitions before an offset.
     DeleteRecords(DeleteRecordsRequest),
-    /// What the broker has done so far.
+    /// Returns the broker's counters.
     Stats,
-    /// A member of a group joins, is there, or leaves.
+    /// Heartbeat of a group member, which also joins and leaves with it.
     GroupHeartbeat(GroupHeartbeatRequest),
-    /// Keep positions of a group.
+    /// Commits offsets of a group.
     CommitGroupOffsets(CommitGroupOffsetsRequest),
-    /// Give positions of a group.
+    /// Returns the committed offsets of a group.
     ReadGroupOffsets(ReadGroupOffsetsRequest),
-    /// Which groups there are.
+    /// Lists groups.
     ListGroups(ListGroupsRequest),
-    /// A group with its members.
+    /// Describes a group and its members.
     DescribeGroup(DescribeGroupRequest),
-    /// Forget a group.
+    /// Deletes a group.
     DeleteGroup(DeleteGroupRequest),
 }
 
-/// A batch to append. Nothing of the batch has been looked at.
+/// A batch to append. It has not been checked.
 #[derive(Debug)]
 pub struct Produce<'a> {
-    /// Where.
+    /// The partition.
     pub to: TopicPartition,
-    /// What its acknowledgement is to mean.
+    /// When to acknowledge it.
     pub acks: Acks,
     /// The batch.
     pub batch: Batch<'a>,
@@ -87,25 +87,25 @@ pub struct Produce<'a> {
 /// The bytes of a batch.
 #[derive(Debug)]
 pub enum Batch<'a> {
-    /// In a receive buffer, to be copied.
+    /// In a receive buffer, from which it has to be copied.
     Small(&'a [u8]),
-    /// In pages of its own, behind room for a frame header.
+    /// In pages of its own, after space for a frame header.
     Bulk {
-        /// The batch is at `FRAME_HEADER_BYTES..FRAME_HEADER_BYTES + batch_bytes`. What surrounds it is not defined.
+        /// The batch is at `FRAME_HEADER_BYTES..FRAME_HEADER_BYTES + batch_bytes`. The bytes around it are unspecified.
         pages: AlignedBuf,
-        /// Its length.
+        /// Size of the batch in bytes.
         batch_bytes: usize,
     },
-    /// More than the broker takes, so nothing of it was kept.
+    /// Larger than the broker accepts. Its bytes were discarded.
     TooLarge {
-        /// How much it was.
+        /// Size of the batch in bytes.
         bytes: usize,
     },
 }
 
-/// Pages for a large batch and the room in front of it, `end` bytes in all.
+/// Allocates pages for a large batch and the space before it, `end` bytes together.
 pub(crate) fn bulk_pages(end: usize) -> AlignedBuf {
-    // Room for whatever padding has to follow the frame in the log, so that nothing moves there.
+    // With space for the padding that follows the frame in the log, so that the batch need not be moved.
     let mut pages = AlignedBuf::new(end.saturating_add(PAGE_BYTES));
     pages.truncate(end);
     pages

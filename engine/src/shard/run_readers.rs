@@ -97,7 +97,7 @@ impl Shard {
                 reader.state = ReaderState::NoCredit;
                 return Ran::Rests;
             }
-            ReaderKind::Subscription { credit, .. } => credit.left().min(PUSH_BYTES_MAX),
+            ReaderKind::Subscription { credit, .. } => credit.remaining().min(PUSH_BYTES_MAX),
             ReaderKind::Fetch { slot, .. } if !connection.native().replies.is_next(slot) => {
                 reader.state = ReaderState::Behind;
                 return Ran::Rests;

@@ -1,49 +1,48 @@
-//! What of Kafka's protocol is served: the one table behind the ApiVersions answer, the gate for requests and
+//! The table of Kafka's APIs: the single source of the ApiVersions response, of the gate for requests, and of
 //! docs/kafka-compatibility.md.
 //!
-//! A row stands here when its messages can be read and written. Clients are offered the rows that are [`State::Served`], which is set in
-//! the change that brings the handler: clients choose what they do by what is offered.
+//! The table has the APIs whose messages have a codec. ApiVersions offers those that are [`State::Served`]; clients choose their behaviour
+//! by what is offered, so an API becomes `Served` in the change that adds its handler.
 
 use super::error::KafkaError;
 use super::messages::{ApiVersion, ApiVersionsRequest, ApiVersionsResponse};
 
-/// What the broker does with a kind of request.
+/// How the broker handles an API.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum State {
-    /// Offered to clients, and carried out.
+    /// Offered to clients and implemented.
     Served,
-    /// Not offered. A client that sends it all the same gets the error that ends its attempt, instead of a closed connection, after
-    /// which it would try again.
+    /// Not offered. A client that sends it anyway gets a permanent error. (After a closed connection it would retry.)
     Refused,
-    /// Known to the codec only; it ends the connection.
+    /// Only the codec knows it. A request closes the connection.
     Declared,
 }
 
-/// One kind of request.
+/// An API: a kind of request.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Api {
-    /// Its number.
+    /// API key.
     pub key: ApiKey,
-    /// Its name.
+    /// Name.
     pub name: &'static str,
-    /// The oldest version that is offered.
+    /// Oldest version offered.
     pub min: i16,
-    /// The oldest version that is accepted, which is not always the oldest offered.
+    /// Oldest version accepted, which may be newer than the oldest offered.
     pub accepted_min: i16,
-    /// The newest version that is offered and accepted.
+    /// Newest version offered and accepted.
     pub max: i16,
-    /// The first version with compact lengths and tagged fields.
+    /// First flexible version: with compact lengths and tagged fields.
     pub flexible_from: i16,
-    /// What is done with it.
+    /// How the broker handles it.
     pub state: State,
-    /// What a user should know.
+    /// Remark for users.
     pub remark: &'static str,
 }
 
 macro_rules! apis {
     ($($name:ident = $key:literal, $min:literal ..= $max:literal $(from $accepted:literal)?, flexible $flexible:literal,
         $state:ident $(, $remark:literal)?;)+) => {
-        /// The number of a kind of request.
+        /// API key.
         #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
         #[repr(i16)]
         #[allow(missing_docs, reason = "Kafka's names; the messages say what they are")]
@@ -52,7 +51,7 @@ macro_rules! apis {
         }
 
         impl ApiKey {
-            /// The kind of request with this number.
+            /// Returns the API with this key.
             pub const fn from_i16(key: i16) -> Option<Self> {
                 match key {
                     $($key => Some(Self::$name),)+
@@ -60,7 +59,7 @@ macro_rules! apis {
                 }
             }
 
-            /// Its row.
+            /// Returns its row of the table.
             pub const fn api(self) -> &'static Api {
                 match self {
                     $(Self::$name => const {
@@ -79,7 +78,7 @@ macro_rules! apis {
             }
         }
 
-        /// Every row, in the order of the numbers.
+        /// All rows, in order of API key.
         pub const APIS: &[&Api] = &[$(ApiKey::$name.api(),)+];
     };
 }
@@ -125,7 +124,7 @@ apis! {
     DescribeAcls = 29, 1..=3, flexible 2, Served, "answered with SECURITY_DISABLED";
     DescribeConfigs = 32, 1..=4, flexible 4, Served, "topics, this broker, groups";
     AlterConfigs = 33, 0..=2, flexible 2, Served, "topics";
-    DescribeLogDirs = 35, 1..=4, flexible 2, Served, "one directory, the data directory; its total and usable bytes are not told";
+    DescribeLogDirs = 35, 1..=4, flexible 2, Served, "one directory, the data directory, with the total and usable bytes of its file system";
     SaslAuthenticate = 36, 0..=2, flexible 2, Served, "answered with ILLEGAL_SASL_STATE: listeners are plain";
     CreatePartitions = 37, 0..=3, flexible 2, Served;
     DeleteGroups = 42, 0..=2, flexible 2, Served;
@@ -145,24 +144,24 @@ apis! {
 }
 
 impl Api {
-    /// Whether a request of this version is accepted.
+    /// Returns whether requests of this version are accepted.
     pub const fn accepts(&self, version: i16) -> bool {
         self.accepted_min <= version && version <= self.max
     }
 
-    /// Whether the request's header ends in tagged fields.
+    /// Returns whether the request's header has tagged fields.
     pub const fn request_header_is_flexible(&self, version: i16) -> bool {
         version >= self.flexible_from
     }
 
-    /// Whether the response's header ends in tagged fields.
+    /// Returns whether the response's header has tagged fields.
     pub const fn response_header_is_flexible(&self, version: i16) -> bool {
-        // A client that has just connected cannot know yet which header to expect, so that of ApiVersions never changes.
+        // A client that has just connected does not know which header to expect, so that of ApiVersions never changes.
         version >= self.flexible_from && !matches!(self.key, ApiKey::ApiVersions)
     }
 }
 
-/// What is offered, as clients are told it.
+/// Returns the ApiVersions response.
 pub fn api_versions(error_code: KafkaError) -> ApiVersionsResponse<'static> {
     let served = APIS.iter().filter(|api| api.state == State::Served);
     ApiVersionsResponse {
@@ -174,7 +173,7 @@ pub fn api_versions(error_code: KafkaError) -> ApiVersionsResponse<'static> {
     }
 }
 
-/// The version in which an ApiVersions request of `version` is answered, and the error that the answer bears.
+/// Returns the version of the response to an ApiVersions request of `version`, and its error code.
 pub const fn api_versions_answer(version: i16) -> (i16, KafkaError) {
     if ApiKey::ApiVersions.api().accepts(version) {
         (version, KafkaError::NONE)
@@ -183,7 +182,8 @@ pub const fn api_versions_answer(version: i16) -> (i16, KafkaError) {
     }
 }
 
-/// Whether a client says what it is, as it has to from version 3 on: letters and digits, with dots and dashes between them.
+/// Returns whether the client's software name and version are valid: letters, digits, and between them dots and dashes. Required from version 3
+/// on.
 pub fn names_a_client(version: i16, request: &ApiVersionsRequest<'_>) -> bool {
     let is_word = |word: &str| {
         let ends = |c: Option<char>| c.is_some_and(|c| c.is_ascii_alphanumeric());

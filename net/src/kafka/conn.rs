@@ -1,4 +1,4 @@
-//! One connection of Kafka's protocol, without its socket.
+//! A connection of Kafka's protocol, without its socket.
 
 use std::fmt;
 
@@ -9,74 +9,73 @@ use super::replies::KafkaReplies;
 use crate::conn::Progress;
 use crate::limits::{KAFKA_IDLE_MAX, KAFKA_SILENCE_MAX};
 
-/// A connection took too long.
+/// Why a connection timed out.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum KafkaOverdue {
-    /// It connected and sent nothing.
+    /// It sent nothing after it connected.
     Silent,
-    /// It began a request and did not end it.
+    /// It sent part of a request, and not the rest.
     Request,
-    /// It has asked nothing for long, and nothing is owed to it.
+    /// It was idle for too long.
     Idle,
 }
 
 impl fmt::Display for KafkaOverdue {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Silent => write!(f, "no request came within {} s", KAFKA_SILENCE_MAX.as_secs()),
-            Self::Request => f.write_str("a request was begun and not ended in its time"),
-            Self::Idle => write!(f, "nothing was asked for {} s", KAFKA_IDLE_MAX.as_secs()),
+            Self::Silent => write!(f, "no request was received within {} s", KAFKA_SILENCE_MAX.as_secs()),
+            Self::Request => f.write_str("a request was not completed in time"),
+            Self::Idle => write!(f, "idle for {} s", KAFKA_IDLE_MAX.as_secs()),
         }
     }
 }
 
-/// One connection: what it has sent, what it waits for, and since when.
+/// A connection: its decoder, its unanswered requests, and its deadlines.
 #[derive(Debug)]
 pub struct KafkaConn {
-    /// Bytes in, requests out. Taken out while its requests are handled, because they borrow from it.
+    /// Decodes received bytes into requests. Moved out while requests are handled, because they borrow from it.
     pub input: KafkaDecoder,
-    /// What has not been answered.
+    /// Requests without a response.
     pub replies: KafkaReplies,
     progress: Progress,
-    has_spoken: bool,
-    /// What it has sent is not looked at for now.
-    is_held: bool,
-    /// Since when it has asked nothing and waited for nothing.
+    has_sent: bool,
+    /// This side does not read it for now.
+    is_paused: bool,
+    /// Since when it has sent no request and waited for no response.
     idle_since: Instant,
 }
 
 impl KafkaConn {
-    /// A connection that has just come in, to a broker that takes batches of up to so many bytes.
+    /// Creates a new connection to a broker that accepts batches of up to `batch_bytes_max` bytes.
     pub fn new(now: Instant, batch_bytes_max: usize) -> Self {
         Self {
             input: KafkaDecoder::default().with_batch_bytes_max(batch_bytes_max),
             replies: KafkaReplies::default(),
             progress: Progress::default(),
-            has_spoken: false,
-            is_held: false,
+            has_sent: false,
+            is_paused: false,
             idle_since: now,
         }
     }
 
-    /// To be called after the input was used: notes what the clock is compared with. `reading` is false while this side does not
-    /// read, which the peer cannot be blamed for.
+    /// Updates the deadlines. Call it after `input` was used. While this side does not read (`reading` is false), no deadline runs.
     pub fn note_progress(&mut self, now: Instant, reading: bool) {
         let is_inside = self.input.is_inside_request();
-        self.has_spoken |= !reading || is_inside || self.input.requests() > 0;
-        self.is_held = !reading;
+        self.has_sent |= !reading || is_inside || self.input.requests() > 0;
+        self.is_paused = !reading;
         self.idle_since = now;
-        self.progress.note(now, self.input.requests(), reading && is_inside, self.input.arrived_bytes());
+        self.progress.record(now, self.input.requests(), reading && is_inside, self.input.received_bytes());
     }
 
-    /// Whether it took too long. To be called every few seconds: a client that is owed something, or is not listened to, is not idle.
+    /// Returns the deadline that was missed, if any. Call it every few seconds: a client that waits for a response or is not read is not idle.
     pub fn overdue(&mut self, now: Instant) -> Option<KafkaOverdue> {
-        if self.is_held || !self.replies.is_empty() {
+        if self.is_paused || !self.replies.is_empty() {
             self.idle_since = now;
         }
         let idle = now.since(self.idle_since);
         if self.progress.is_overdue(now) {
             Some(KafkaOverdue::Request)
-        } else if !self.has_spoken && idle >= KAFKA_SILENCE_MAX {
+        } else if !self.has_sent && idle >= KAFKA_SILENCE_MAX {
             Some(KafkaOverdue::Silent)
         } else {
             (idle >= KAFKA_IDLE_MAX).then_some(KafkaOverdue::Idle)

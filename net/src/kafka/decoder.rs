@@ -1,12 +1,12 @@
-//! Bytes in, requests out.
+//! Decodes received bytes into requests.
 //!
 //! ```text
-//!   received bytes --next()--> Request            whole in what was received: borrowed from there, no copy
-//!                          \-> (partial)          the beginning of a request is kept until the rest arrives
-//!                          \-> WantsRoom(n)       a large request has begun: admit() lets it in. Of a Produce the large batches get
-//!                                                 pages of their own, which lend_bulk() gives to the plane to receive into
-//!                          \-> WantsTurn          a large request is whole: grant_turn() has it read. That takes some milliseconds at
-//!                                                 most, so only one is read in a turn
+//!   received bytes --next()--> Request            the request is complete: borrowed from the received bytes, not copied
+//!                          \-> (partial)          the request is incomplete: its bytes are kept until the rest arrives
+//!                          \-> WantsRoom(n)       a large request has begun: it continues after admit(). Large batches of a Produce get
+//!                                                 pages of their own, which lend_bulk() lends to the plane to receive into
+//!                          \-> WantsTurn          a large request is complete: it is decoded after grant_turn(). That takes at most some
+//!                                                 milliseconds, so only one is decoded in a turn
 //! ```
 #![deny(clippy::unwrap_used, clippy::indexing_slicing, clippy::arithmetic_side_effects)]
 
@@ -20,80 +20,80 @@ use super::wire::{Reader, WireError};
 use crate::decoder::{Lent, fill};
 use crate::limits::{KAFKA_PRODUCE_BYTES_MAX, KAFKA_REQUEST_BYTES_MAX};
 
-/// What became of the bytes.
+/// Result of [`KafkaDecoder::next`].
 #[derive(Debug)]
 pub enum KafkaStep<'a> {
-    /// All were used; more are needed.
+    /// All bytes were consumed, and more are needed.
     More,
-    /// A whole request.
+    /// A complete request.
     Request(Received<'a>),
-    /// A large request begins, and that many bytes of memory are needed for it. Nothing of it is used up until
-    /// [`KafkaDecoder::admit`] is called; asked again, the answer is the same.
+    /// A large request has begun and needs this many bytes of memory. Nothing more is consumed until [`KafkaDecoder::admit`] is called;
+    /// until then every call returns the same.
     WantsRoom(usize),
-    /// A large request is whole. It is read once [`KafkaDecoder::grant_turn`] was called; asked again before, the answer is the same.
+    /// A large request is complete. It is decoded after [`KafkaDecoder::grant_turn`]; until then every call returns the same.
     WantsTurn,
 }
 
-/// The peer said what cannot be understood. Kafka's protocol has no answer to that: the connection ends.
+/// The peer violated the protocol. Kafka's protocol has no response for that: the connection is closed.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct KafkaRefusal {
-    /// The number of the kind of request, as far as it is known.
+    /// API key, if it is known.
     pub key: Option<i16>,
-    /// Its version, as far as it is known.
+    /// Version of the request, if it is known.
     pub version: Option<i16>,
-    /// What is wrong, for the log.
+    /// Error message, for the log.
     pub text: String,
 }
 
-/// Which requests are let in.
+/// Which APIs the decoder accepts.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
 pub enum Gate {
-    /// Those that are served.
+    /// Those that are served or refused.
     #[default]
     Served,
-    /// All that can be read, for tests of this crate.
+    /// All that have a codec, for tests of this crate.
     Declared,
 }
 
-/// Bytes from the length of a request to its correlation id.
+/// Size of the fields from the length of a request to its correlation id, in bytes.
 const PREFIX_BYTES: usize = 12;
 
-/// Bytes of a request that its length does not count.
+/// Size of the length of a request, which does not count itself, in bytes.
 const LENGTH_BYTES: usize = 4;
 
-/// Bytes of the shortest request: up to its correlation id.
+/// Minimum value of the length of a request, which then ends after its correlation id.
 const REQUEST_BYTES_MIN: usize = PREFIX_BYTES - LENGTH_BYTES;
 
-/// Partitions of a Produce that waits for a turn to be read.
+/// Minimum number of partitions of a Produce that waits for a turn to be decoded.
 const LARGE_PARTITIONS_MIN: usize = 1_000;
 
-/// Bytes of an idle connection's buffer that are kept.
+/// Capacity of the buffer that an idle connection keeps, in bytes.
 const PARTIAL_BYTES_KEPT: usize = 1024;
 
-/// What stands at the front of every request.
+/// The first fields of every request.
 #[derive(Clone, Copy, Debug)]
 struct Prefix {
-    /// Bytes behind the length.
+    /// Length of the request in bytes, without the length itself.
     bytes: usize,
     api: &'static Api,
     version: i16,
     correlation_id: i32,
-    /// Whether the version can be read. If not, it is an ApiVersions.
+    /// Whether the version is accepted. Otherwise it is an ApiVersions request.
     known: bool,
 }
 
-/// Cuts what arrives on a connection into requests and reads them.
+/// Splits the bytes of a connection into requests and decodes them.
 #[derive(Debug)]
 pub struct KafkaDecoder {
     gate: Gate,
-    /// Bytes of the largest batch that is kept.
+    /// Maximum size of a batch in bytes. Larger ones are discarded.
     batch_bytes_max: usize,
-    /// A request that has begun, or, if `spent`, one that was given out.
+    /// The bytes of an incomplete request or, if `spent`, of one that was returned.
     partial: Vec<u8>,
     spent: bool,
-    /// Room for all of the large request in `partial` was granted.
+    /// Size of the large request in `partial` after it was admitted, else 0.
     admitted: usize,
-    /// The large request that is whole may be read.
+    /// The complete large request may be decoded.
     has_turn: bool,
     intake: Option<Large>,
     requests: u64,
@@ -108,7 +108,7 @@ struct Large {
 }
 
 impl Default for KafkaDecoder {
-    /// One that lets in what is served, with batches of the size that a broker takes by default.
+    /// Creates a decoder with the default gate and the default limit of batches.
     fn default() -> Self {
         Self {
             gate: Gate::default(),
@@ -124,47 +124,47 @@ impl Default for KafkaDecoder {
 }
 
 impl KafkaDecoder {
-    /// A decoder that lets in what the gate does.
+    /// Creates a decoder with this gate.
     pub fn new(gate: Gate) -> Self {
         Self { gate, ..Self::default() }
     }
 
-    /// The same for a broker that takes batches of up to so many bytes.
+    /// Sets the maximum size of a batch in bytes.
     #[must_use]
     pub fn with_batch_bytes_max(self, batch_bytes_max: usize) -> Self {
         Self { batch_bytes_max, ..self }
     }
 
-    /// Requests read so far.
+    /// Returns the number of requests decoded so far.
     pub fn requests(&self) -> u64 {
         self.requests
     }
 
-    /// Whether a request has begun and not ended.
+    /// Returns whether an incomplete request has been received.
     pub fn is_inside_request(&self) -> bool {
         !self.spent && (self.intake.is_some() || !self.partial.is_empty())
     }
 
-    /// Whether the large request that has begun is a Produce.
+    /// Returns whether the incomplete request is a large Produce.
     pub fn is_produce(&self) -> bool {
         self.intake.is_some()
     }
 
-    /// Bytes that have come of the request that has begun. Those of a batch that is being received elsewhere count as if they had.
-    pub fn arrived_bytes(&self) -> usize {
-        let large = self.intake.as_ref().map_or(0, |large| large.intake.arrived_bytes());
+    /// Returns the number of bytes received of the incomplete request. A batch that the plane receives counts as a whole.
+    pub fn received_bytes(&self) -> usize {
+        let large = self.intake.as_ref().map_or(0, |large| large.intake.received_bytes());
         large.saturating_add(self.partial.len())
     }
 
-    /// Memory held for requests that have begun.
+    /// Returns the memory held for an incomplete request, in bytes.
     pub fn held_bytes(&self) -> usize {
         let large = self.intake.as_ref().map_or(0, |large| if large.admitted { large.bytes } else { 0 });
         large.saturating_add(self.partial.capacity().max(self.admitted))
     }
 
-    /// Takes the next request, or as much of it as there is, from the front of `data`.
+    /// Consumes the next request, or the part of it that is there, from the front of `data`.
     ///
-    /// To be called until it says [`KafkaStep::More`]. After an error the decoder is of no more use.
+    /// Call it until it returns [`KafkaStep::More`]. After an error the decoder must not be used.
     pub fn next<'s, 'd: 's>(&'s mut self, data: &mut &'d [u8]) -> Result<KafkaStep<'s>, KafkaRefusal> {
         if std::mem::take(&mut self.spent) {
             self.partial.clear();
@@ -195,9 +195,9 @@ impl KafkaDecoder {
         self.next_of_partial(data)
     }
 
-    /// A request that came in several pieces.
+    /// Continues with a request that was received in several parts.
     fn next_of_partial<'s, 'd: 's>(&'s mut self, data: &mut &'d [u8]) -> Result<KafkaStep<'s>, KafkaRefusal> {
-        // The length alone can be wrong, and then nothing else will come.
+        // Check the length by itself: if it is invalid, the peer may send nothing else.
         if !fill(&mut self.partial, LENGTH_BYTES, data) {
             return Ok(KafkaStep::More);
         }
@@ -226,15 +226,15 @@ impl KafkaDecoder {
         read(&prefix, &self.partial).map(KafkaStep::Request)
     }
 
-    /// The front of a request, if it is there and may come; `None` if more is needed.
+    /// Parses and checks the first fields of a request. Returns `None` if they are incomplete.
     fn parse(&self, data: &[u8]) -> Result<Option<Prefix>, KafkaRefusal> {
         let Some((length, data)) = data.split_first_chunk::<LENGTH_BYTES>() else { return Ok(None) };
         let length = i32::from_be_bytes(*length);
         let refuse = |key, version, text: String| Err(KafkaRefusal { key, version, text });
         let Ok(bytes @ REQUEST_BYTES_MIN..=KAFKA_PRODUCE_BYTES_MAX) = usize::try_from(length) else {
             let text = format!(
-                "a request of {length} bytes; {REQUEST_BYTES_MIN} to {KAFKA_PRODUCE_BYTES_MAX} are possible. Is this a client \
-                 of another protocol?"
+                "a request of {length} bytes is not within {REQUEST_BYTES_MIN} to {KAFKA_PRODUCE_BYTES_MAX} bytes; is this a \
+                 client of another protocol?"
             );
             return refuse(None, None, text);
         };
@@ -245,7 +245,7 @@ impl KafkaDecoder {
         let version = i16::from_be_bytes([*v0, *v1]);
         let correlation_id = i32::from_be_bytes([*c0, *c1, *c2, *c3]);
         let Some(api) = ApiKey::from_i16(key).map(ApiKey::api).filter(|api| self.lets_in(api)) else {
-            return refuse(Some(key), Some(version), format!("requests of kind {key} are not served"));
+            return refuse(Some(key), Some(version), format!("API key {key} is not served"));
         };
         let known = api.accepts(version);
         if !known && api.key != ApiKey::ApiVersions {
@@ -271,7 +271,7 @@ impl KafkaDecoder {
         KafkaStep::WantsRoom(prefix.bytes)
     }
 
-    /// Lets in the large request that [`KafkaStep::WantsRoom`] announced.
+    /// Admits the large request that [`KafkaStep::WantsRoom`] announced.
     pub fn admit(&mut self) {
         if let Some(large) = &mut self.intake {
             large.admitted = true;
@@ -280,12 +280,12 @@ impl KafkaDecoder {
         }
     }
 
-    /// Has the large request read that [`KafkaStep::WantsTurn`] announced.
+    /// Lets the next call of [`next`](Self::next) decode the large request that [`KafkaStep::WantsTurn`] announced.
     pub fn grant_turn(&mut self) {
         self.has_turn = true;
     }
 
-    /// Whether a request of so many bytes, which is whole, may be read now.
+    /// Returns whether a complete request of `bytes` bytes may be decoded now. Uses up the turn of a large one.
     fn takes_turn(&mut self, bytes: usize) -> bool {
         bytes < BULK_BYTES_MIN || std::mem::take(&mut self.has_turn)
     }
@@ -300,7 +300,7 @@ impl KafkaDecoder {
         if !whole {
             return Ok(KafkaStep::More);
         }
-        // Its batches are not looked at: only many of them take long to read.
+        // Its batches are not decoded, so only a large number of partitions takes long.
         if large.intake.partitions_so_far() >= LARGE_PARTITIONS_MIN && !std::mem::take(&mut self.has_turn) {
             return Ok(KafkaStep::WantsTurn);
         }
@@ -312,12 +312,12 @@ impl KafkaDecoder {
         Ok(KafkaStep::Request(Received { header, bytes: large.bytes, entries, request }))
     }
 
-    /// The pages of a large batch whose rest is still to come, for the plane to receive into.
+    /// Lends the pages of a large batch to the plane, to receive the rest into them. Returns `None` if there is no such batch.
     pub fn lend_bulk(&mut self) -> Option<Lent> {
         self.intake.as_mut()?.intake.lend()
     }
 
-    /// The pages come back full. [`next`](Self::next) then goes on behind them.
+    /// Takes back the pages once they are full. The next call of [`next`](Self::next) continues after the batch.
     pub fn return_bulk(&mut self, pages: AlignedBuf) {
         if let Some(large) = &mut self.intake {
             large.intake.take_back(pages);
@@ -325,7 +325,7 @@ impl KafkaDecoder {
     }
 }
 
-/// Whether a request may carry a large batch.
+/// Returns whether a request may contain a large batch.
 fn is_large(prefix: &Prefix) -> bool {
     prefix.api.key == ApiKey::Produce && prefix.bytes >= BULK_BYTES_MIN
 }
@@ -338,13 +338,13 @@ fn refusal(api: &Api, version: i16, error: WireError) -> KafkaRefusal {
     }
 }
 
-/// Reads a request that is whole and has no large batch. Bytes behind its last field are ignored, as Kafka ignores them: librdkafka
-/// leaves three of them in a request for the metadata of all topics.
+/// Decodes a complete request without large batches. Bytes after its last field are ignored, as by Kafka: librdkafka sends three of them in a
+/// Metadata request for all topics.
 fn read<'a>(prefix: &Prefix, request: &'a [u8]) -> Result<Received<'a>, KafkaRefusal> {
     let Prefix { bytes, api, version, correlation_id, known } = *prefix;
     let body = request.get(PREFIX_BYTES..).unwrap_or_default();
     if !known {
-        // Nobody knows what such a request looks like behind its correlation id.
+        // The format of such a request is unknown after the correlation id.
         let header = Header { api: api.key, version, correlation_id, client_id: None };
         return Ok(Received { header, bytes, entries: 0, request: Request::UnknownApiVersions });
     }

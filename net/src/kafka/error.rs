@@ -1,10 +1,10 @@
-//! Kafka's error codes, under Kafka's names, and which of them our own become.
+//! Kafka's error codes with Kafka's names, and the mapping of native error codes to them.
 
 use core::fmt;
 
 use highwater_protocol::error::ErrorCode;
 
-/// An error code. Numbers that this build has no name for are kept.
+/// An error code. May be a number that has no name here.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Debug)]
 pub struct KafkaError(pub i16);
 
@@ -13,7 +13,7 @@ macro_rules! codes {
         impl KafkaError {
             $($(#[$doc])* pub const $name: Self = Self($number);)+
 
-            /// Every code that has a name here.
+            /// All codes that have a name here.
             pub const NAMED: &'static [(Self, &'static str)] = &[$((Self::$name, stringify!($name)),)+];
         }
     };
@@ -22,91 +22,91 @@ macro_rules! codes {
 codes! {
     /// Something failed inside the broker; its log says what.
     UNKNOWN_SERVER_ERROR = -1;
-    /// Done.
+    /// Success.
     NONE = 0;
-    /// The offset is before the start or behind the end of the partition.
+    /// The offset is before the start or after the end of the partition.
     OFFSET_OUT_OF_RANGE = 1;
     /// The batch's checksum does not match its bytes.
     CORRUPT_MESSAGE = 2;
-    /// No such topic or partition.
+    /// Unknown topic or partition.
     UNKNOWN_TOPIC_OR_PARTITION = 3;
     /// The partition has no leader yet.
     LEADER_NOT_AVAILABLE = 5;
-    /// The partition is elsewhere; ask for metadata again.
+    /// This node does not lead the partition; refresh the metadata.
     NOT_LEADER_OR_FOLLOWER = 6;
-    /// It was not done in the time that the client gave.
+    /// The client's timeout expired.
     REQUEST_TIMED_OUT = 7;
-    /// A replica cannot be reached.
+    /// A replica is unreachable.
     REPLICA_NOT_AVAILABLE = 9;
     /// The batch is over the topic's `max.message.bytes`.
     MESSAGE_TOO_LARGE = 10;
-    /// The text kept with a committed offset is too long.
+    /// The metadata of a committed offset is too long.
     OFFSET_METADATA_TOO_LARGE = 12;
     /// The coordinator is starting.
     COORDINATOR_LOAD_IN_PROGRESS = 14;
-    /// There is no coordinator for now.
+    /// The coordinator is not available, for example because the disk is full.
     COORDINATOR_NOT_AVAILABLE = 15;
-    /// Another node coordinates this.
+    /// Another node is the coordinator.
     NOT_COORDINATOR = 16;
-    /// A topic name that cannot be used.
+    /// Invalid topic name.
     INVALID_TOPIC_EXCEPTION = 17;
     /// The batch is larger than a segment.
     RECORD_LIST_TOO_LARGE = 18;
-    /// Fewer replicas in sync than `min.insync.replicas`; nothing was appended.
+    /// Fewer in-sync replicas than `min.insync.replicas`; nothing was appended.
     NOT_ENOUGH_REPLICAS = 19;
-    /// As above, after it was appended.
+    /// Fewer in-sync replicas than `min.insync.replicas`, after the append.
     NOT_ENOUGH_REPLICAS_AFTER_APPEND = 20;
-    /// Acks are -1, 0 or 1.
+    /// Acks is not -1, 0 or 1.
     INVALID_REQUIRED_ACKS = 21;
     /// The group is in another generation.
     ILLEGAL_GENERATION = 22;
     /// The members have no protocol in common.
     INCONSISTENT_GROUP_PROTOCOL = 23;
-    /// A group id that cannot be used.
+    /// Invalid group id.
     INVALID_GROUP_ID = 24;
-    /// The group has no such member.
+    /// Unknown member.
     UNKNOWN_MEMBER_ID = 25;
-    /// A session timeout outside what the broker allows.
+    /// The session timeout is outside the allowed range.
     INVALID_SESSION_TIMEOUT = 26;
     /// The group rebalances; join again.
     REBALANCE_IN_PROGRESS = 27;
     /// The commit is too large.
     INVALID_COMMIT_OFFSET_SIZE = 28;
-    /// Not allowed on this topic.
+    /// Not authorized for this topic.
     TOPIC_AUTHORIZATION_FAILED = 29;
-    /// Not allowed on this group.
+    /// Not authorized for this group.
     GROUP_AUTHORIZATION_FAILED = 30;
-    /// Not allowed on the cluster.
+    /// Not authorized for the cluster.
     CLUSTER_AUTHORIZATION_FAILED = 31;
-    /// A record's timestamp is out of the range that the topic allows.
+    /// The timestamp of a record is outside the topic's range.
     INVALID_TIMESTAMP = 32;
-    /// No such mechanism of authentication.
+    /// Unknown SASL mechanism.
     UNSUPPORTED_SASL_MECHANISM = 33;
-    /// The connection is not in a state to authenticate.
+    /// The connection is not in a state for SASL, for example because the listener is plain.
     ILLEGAL_SASL_STATE = 34;
     /// This version of the request is not served.
     UNSUPPORTED_VERSION = 35;
-    /// A topic of that name exists.
+    /// A topic of this name exists.
     TOPIC_ALREADY_EXISTS = 36;
-    /// A number of partitions that cannot be used.
+    /// Invalid number of partitions.
     INVALID_PARTITIONS = 37;
-    /// More replicas than nodes, or none.
+    /// Invalid replication factor: zero, or larger than the number of nodes.
     INVALID_REPLICATION_FACTOR = 38;
-    /// An assignment that cannot be used.
+    /// Invalid replica assignment.
     INVALID_REPLICA_ASSIGNMENT = 39;
-    /// A configuration name or value that cannot be used.
+    /// Invalid configuration name or value.
     INVALID_CONFIG = 40;
     /// Another node is the controller.
     NOT_CONTROLLER = 41;
-    /// The request contradicts itself or the protocol.
+    /// The request is inconsistent, or violates the protocol.
     INVALID_REQUEST = 42;
-    /// The record format cannot do this.
+    /// The record format does not support this.
     UNSUPPORTED_FOR_MESSAGE_FORMAT = 43;
     /// The topic's configuration forbids it.
     POLICY_VIOLATION = 44;
-    /// The batch does not follow the last one of this producer.
+    /// The batch's sequence does not follow the producer's last one.
     OUT_OF_ORDER_SEQUENCE_NUMBER = 45;
-    /// The batch is there already.
+    /// The batch was already appended.
     DUPLICATE_SEQUENCE_NUMBER = 46;
     /// A newer instance of this producer exists.
     INVALID_PRODUCER_EPOCH = 47;
@@ -114,97 +114,97 @@ codes! {
     INVALID_TXN_STATE = 48;
     /// The producer id belongs to another transactional id.
     INVALID_PRODUCER_ID_MAPPING = 49;
-    /// A transaction timeout outside what the broker allows.
+    /// The transaction timeout is outside the allowed range.
     INVALID_TRANSACTION_TIMEOUT = 50;
-    /// The transaction before this one is still ending.
+    /// The previous transaction has not ended.
     CONCURRENT_TRANSACTIONS = 51;
-    /// Not allowed for this transactional id.
+    /// Not authorized for this transactional id.
     TRANSACTIONAL_ID_AUTHORIZATION_FAILED = 53;
-    /// There is no access control.
+    /// Access control is not enabled.
     SECURITY_DISABLED = 54;
-    /// Not tried, because another part of the request failed.
+    /// Not attempted, because another part of the request failed.
     OPERATION_NOT_ATTEMPTED = 55;
     /// The disk is full or damaged; see the broker's log.
     KAFKA_STORAGE_ERROR = 56;
-    /// Nothing is known of this producer here any more.
+    /// Unknown producer id.
     UNKNOWN_PRODUCER_ID = 59;
     /// The group has members.
     NON_EMPTY_GROUP = 68;
-    /// No such group.
+    /// Unknown group.
     GROUP_ID_NOT_FOUND = 69;
-    /// No such fetch session.
+    /// Unknown fetch session.
     FETCH_SESSION_ID_NOT_FOUND = 70;
-    /// The fetch session is elsewhere in its sequence.
+    /// The epoch of the fetch session is not the expected one.
     INVALID_FETCH_SESSION_EPOCH = 71;
-    /// Topics cannot be deleted.
+    /// Topic deletion is disabled.
     TOPIC_DELETION_DISABLED = 73;
     /// The client knows an older leader epoch.
     FENCED_LEADER_EPOCH = 74;
     /// The client knows a newer leader epoch.
     UNKNOWN_LEADER_EPOCH = 75;
-    /// This version of the request does not know the codec.
+    /// This version of the request does not support the codec.
     UNSUPPORTED_COMPRESSION_TYPE = 76;
     /// The high watermark is not known yet.
     OFFSET_NOT_AVAILABLE = 78;
-    /// Join again with the member id that was given.
+    /// Join again with the member id of this response.
     MEMBER_ID_REQUIRED = 79;
-    /// The group has as many members as it may have.
+    /// The group has reached its maximum size.
     GROUP_MAX_SIZE_REACHED = 81;
     /// Another member has taken over this instance id.
     FENCED_INSTANCE_ID = 82;
-    /// The partition has the leader that it should have.
+    /// The partition already has the right leader.
     ELECTION_NOT_NEEDED = 84;
-    /// The group still reads this topic.
+    /// The group is subscribed to this topic.
     GROUP_SUBSCRIBED_TO_TOPIC = 86;
-    /// The batch breaks a rule of its format.
+    /// Invalid record batch.
     INVALID_RECORD = 87;
-    /// Offsets of a transaction that has not ended.
+    /// The offsets belong to a transaction that has not ended.
     UNSTABLE_OFFSET_COMMIT = 88;
-    /// A limit on memory or rate is reached; try again.
+    /// A quota is exceeded; retry later.
     THROTTLING_QUOTA_EXCEEDED = 89;
     /// A newer instance of this producer exists.
     PRODUCER_FENCED = 90;
-    /// No such resource.
+    /// Unknown resource.
     RESOURCE_NOT_FOUND = 91;
-    /// Named twice in one request.
+    /// The request names a resource twice.
     DUPLICATE_RESOURCE = 92;
-    /// No topic has this id.
+    /// Unknown topic id.
     UNKNOWN_TOPIC_ID = 100;
-    /// The topic's id is another one: it was deleted and created again.
+    /// The topic has another id: it was deleted and created again.
     INCONSISTENT_TOPIC_ID = 103;
-    /// Meant for another cluster.
+    /// The request is for another cluster.
     INCONSISTENT_CLUSTER_ID = 104;
-    /// No such transactional id.
+    /// Unknown transactional id.
     TRANSACTIONAL_ID_NOT_FOUND = 105;
-    /// The fetch session uses topic names where ids are given, or the reverse.
+    /// The fetch session uses topic names and the request uses ids, or the reverse.
     FETCH_SESSION_TOPIC_ID_ERROR = 106;
     /// The member's epoch is not the group's; it has to join again.
     FENCED_MEMBER_EPOCH = 110;
     /// Another member still holds this instance id.
     UNRELEASED_INSTANCE_ID = 111;
-    /// No such assignor.
+    /// Unknown assignor.
     UNSUPPORTED_ASSIGNOR = 112;
-    /// The member's epoch is old; it has to send a heartbeat first.
+    /// The member's epoch is stale; it has to send a heartbeat first.
     STALE_MEMBER_EPOCH = 113;
-    /// This listener is not of that kind.
+    /// The listener has another endpoint type.
     MISMATCHED_ENDPOINT_TYPE = 114;
-    /// No such kind of listener.
+    /// Unknown endpoint type.
     UNSUPPORTED_ENDPOINT_TYPE = 115;
     /// The transaction has to be aborted.
     TRANSACTION_ABORTABLE = 120;
-    /// A regular expression that cannot be used.
+    /// Invalid regular expression.
     INVALID_REGULAR_EXPRESSION = 128;
-    /// The client has to begin again with its bootstrap addresses.
+    /// The client has to bootstrap again.
     REBOOTSTRAP_REQUIRED = 129;
 }
 
 impl KafkaError {
-    /// Whether it is one.
+    /// Returns whether it is an error.
     pub const fn is_err(self) -> bool {
         self.0 != 0
     }
 
-    /// Kafka's name for it, if it has one here.
+    /// Returns Kafka's name of it, if it has one here.
     pub fn name(self) -> Option<&'static str> {
         Self::NAMED.iter().find(|(error, _)| *error == self).map(|(_, name)| *name)
     }
@@ -226,7 +226,7 @@ impl From<i16> for KafkaError {
 }
 
 impl From<ErrorCode> for KafkaError {
-    /// What a Kafka client is told. Clients retry by the code, so one that may pass becomes one that they try again.
+    /// Clients decide by the code whether to retry, so retryable errors map to codes that clients retry.
     fn from(code: ErrorCode) -> Self {
         match code {
             ErrorCode::Malformed
@@ -245,7 +245,7 @@ impl From<ErrorCode> for KafkaError {
             ErrorCode::OutOfOrderSequence => Self::OUT_OF_ORDER_SEQUENCE_NUMBER,
             ErrorCode::ProducerFenced => Self::INVALID_PRODUCER_EPOCH,
             ErrorCode::OffsetOutOfRange => Self::OFFSET_OUT_OF_RANGE,
-            // Java gives up on a full disk's own code only after a new look at the metadata, which is what it should do.
+            // Clients refresh their metadata after KAFKA_STORAGE_ERROR, and retry.
             ErrorCode::StorageFull | ErrorCode::PartitionFaulty => Self::KAFKA_STORAGE_ERROR,
             ErrorCode::Overloaded => Self::REQUEST_TIMED_OUT,
             ErrorCode::InvalidTimestamp => Self::INVALID_TIMESTAMP,

@@ -1,8 +1,8 @@
-//! The answer to Fetch, written by hand: records go out from where they rest.
+//! The Fetch response, with a hand-written encoder: records are sent without a copy.
 //!
 //! ```text
-//!   length, header, .. up to the first records │ pages │ what stands between │ pages │ .. the end
-//!   head                                         rest[0]  rest[1]              rest[2]
+//!   length, header, .. up to the first records │ pages │ fields in between │ pages │ .. the end
+//!   head                                         rest[0]  rest[1]            rest[2]
 //! ```
 
 use bytes::{Bytes, BytesMut};
@@ -16,11 +16,11 @@ use super::replies::{KafkaReply, Origin, start};
 use super::schema::{Message, put_tagged};
 use super::wire::{Form, Uuid, Wire, put_length, put_list, put_string, put_uvarint};
 
-/// An answer to Fetch that is being written: topic by topic, partition by partition, as many as were announced.
+/// A Fetch response under construction. Topics and partitions are added one by one, as many as were announced.
 #[derive(Debug)]
 pub struct FetchAnswer {
     form: Form,
-    /// What is sent in front of the first records, once they are there.
+    /// The bytes before the first records. `None` until there are records.
     head: Option<BytesMut>,
     rest: Vec<Bytes>,
     out: BytesMut,
@@ -31,7 +31,7 @@ pub struct FetchAnswer {
 }
 
 impl FetchAnswer {
-    /// Begins; `topics` will follow. There are no fetch sessions, so the answer is full and its session is 0.
+    /// Starts a response with `topics` topics. There are no fetch sessions, so the response is full and has session id 0.
     pub fn new(origin: Origin, throttle_time_ms: i32, error: KafkaError, topics: usize) -> Self {
         let form = FetchResponse::form(origin.version);
         let mut out = BytesMut::with_capacity(256);
@@ -56,9 +56,9 @@ impl FetchAnswer {
         answer
     }
 
-    /// The next topic, of which `partitions` will follow.
+    /// Starts the next topic, with `partitions` partitions.
     pub fn topic(&mut self, name: &str, id: Uuid, partitions: usize) {
-        assert!(self.topics > 0 && self.partitions == 0, "as many topics and partitions as were announced");
+        assert!(self.topics > 0 && self.partitions == 0, "the announced number of topics and partitions");
         if self.form.version >= 13 {
             id.write(&mut self.out, self.form);
         } else {
@@ -71,9 +71,9 @@ impl FetchAnswer {
         }
     }
 
-    /// The next partition, with `records`, which are not copied. What `partition` has in their place is not looked at.
+    /// Adds the next partition, with `records`, which are not copied. The records in `partition` are ignored.
     pub fn partition(&mut self, partition: &FetchPartitionResponse<'_>, records: &[Bytes]) {
-        assert!(self.partitions > 0, "as many partitions as were announced");
+        assert!(self.partitions > 0, "the announced number of partitions");
         let (out, form) = (&mut self.out, self.form);
         partition.partition_index.write(out, form);
         partition.error_code.write(out, form);
@@ -97,7 +97,7 @@ impl FetchAnswer {
                 self.push(before.freeze());
             }
             for records in records {
-                // What is smaller is copied when it is sent, like what is between records.
+                // Smaller slices are copied when they are sent, like the fields between records.
                 self.records_bytes += if records.len() > SEND_COPY_BYTES_MAX { records.len() } else { 0 };
                 self.push(records.clone());
             }
@@ -147,9 +147,9 @@ impl FetchAnswer {
         }
     }
 
-    /// The answer, which is whole.
+    /// Completes the response.
     pub fn finish(mut self) -> KafkaReply {
-        assert!(self.topics == 0 && self.partitions == 0, "as many topics and partitions as were announced");
+        assert!(self.topics == 0 && self.partitions == 0, "the announced number of topics and partitions");
         let last = self.out.split();
         self.bytes += last.len();
         let mut head = if let Some(head) = self.head.take() {

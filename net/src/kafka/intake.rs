@@ -1,7 +1,6 @@
-//! A large Produce request while it arrives: its head is kept, its large batches are received into pages.
+//! Receives a large Produce request: keeps its head, and receives its large batches into pages.
 //!
-//! The head is taken as far as the part that comes next needs it, never further, so that not a byte of a large batch is copied which
-//! could have been received where it belongs.
+//! The head is copied only as far as the next part needs, so that no byte of a large batch is copied that could be received into its pages.
 #![deny(clippy::unwrap_used, clippy::indexing_slicing, clippy::arithmetic_side_effects)]
 
 use highwater_protocol::frame::FRAME_HEADER_BYTES;
@@ -17,57 +16,59 @@ use super::wire::{Form, Reader, WireError};
 use crate::decoder::Lent;
 use crate::request::{Batch, bulk_pages};
 
-/// A large request while it arrives.
+/// A large Produce request that is being received.
 #[derive(Debug)]
 pub(super) struct Intake {
     correlation_id: i32,
     form: Form,
-    /// Bytes of the largest batch that is kept.
+    /// Maximum size of a batch in bytes. Larger ones are discarded.
     batch_bytes_max: usize,
-    /// Bytes of the whole request.
+    /// Size of the request after the correlation id, in bytes.
     bytes: usize,
-    /// The request behind the correlation id, without the large batches.
+    /// The request after the correlation id, without the large batches.
     head: Vec<u8>,
-    /// Up to where the head was understood.
+    /// End of the parsed part of the head.
     at: usize,
-    /// Bytes of the request that have not come.
+    /// Number of bytes of the request that were not received.
     left: usize,
     topics: usize,
     partitions: usize,
-    /// Partitions of all topics so far.
+    /// Number of partitions of all topics so far.
     partitions_in_all: usize,
     next: Next,
     pages: Pages,
     bulk: Bulk,
 }
 
-/// What comes next.
+/// The next part of the request.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Next {
     ClientId,
     Prefix,
     Topic,
     Partition,
-    /// Tagged fields, and what they are behind.
-    TagCount(Behind),
-    Tags(u32, Behind),
-    /// Bytes that belong to the head, and what follows.
+    /// The number of tagged fields of a structure.
+    TagCount(Structure),
+    /// This many tagged fields of a structure.
+    Tags(u32, Structure),
+    /// Bytes of the head, and what follows them.
     Bytes(usize, After),
-    /// Bytes of a batch that is too large to be one.
+    /// Bytes of a batch over the limit, which are discarded.
     Skip(usize),
     /// A large batch of this length.
     Large(usize),
-    /// Bytes of it.
+    /// The bytes of a large batch.
     Pages,
-    /// The last field of something was read.
-    End(Behind),
-    /// So were its tagged fields.
-    Behind(Behind),
+    /// The last field of a structure was read.
+    LastField(Structure),
+    /// All of a structure was read, with its tagged fields.
+    End(Structure),
     Nothing,
 }
 
+/// A part of the request that ends in tagged fields in flexible versions.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Behind {
+enum Structure {
     Header,
     Partition,
     Topic,
@@ -77,10 +78,10 @@ enum Behind {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum After {
     Batch,
-    Tag(u32, Behind),
+    Tag(u32, Structure),
 }
 
-/// Where a part that was read leads.
+/// Result of parsing a part: the next part and the updated counts.
 struct Step {
     next: Next,
     topics: usize,
@@ -88,7 +89,7 @@ struct Step {
     partitions_in_all: usize,
 }
 
-/// Pages that are being received into.
+/// The pages of the large batch that is being received.
 #[derive(Debug)]
 enum Bulk {
     None,
@@ -97,7 +98,7 @@ enum Bulk {
 }
 
 impl Intake {
-    /// For a request of which `left` bytes follow the correlation id. Batches of more than `batch_bytes_max` are not kept.
+    /// Creates the state for a request with `left` bytes after the correlation id. Batches of more than `batch_bytes_max` bytes are discarded.
     pub(super) fn new(version: i16, correlation_id: i32, left: usize, batch_bytes_max: usize) -> Self {
         Self {
             correlation_id,
@@ -120,24 +121,24 @@ impl Intake {
         self.form.version
     }
 
-    /// Bytes that have come, or are being received into pages that were lent.
-    pub(super) fn arrived_bytes(&self) -> usize {
+    /// Returns the number of bytes received, including those that the plane receives into lent pages.
+    pub(super) fn received_bytes(&self) -> usize {
         let lent = if let Bulk::Lent { missing, .. } = self.bulk { missing } else { 0 };
         self.bytes.saturating_sub(self.left).saturating_add(lent)
     }
 
-    /// Takes what belongs to the request from the front of `data`; true when it is whole.
+    /// Consumes bytes of the request from the front of `data`. Returns whether the request is complete.
     pub(super) fn take(&mut self, data: &mut &[u8]) -> Result<bool, WireError> {
         loop {
             match self.next {
                 Next::Nothing if self.left == 0 => return Ok(true),
-                // What follows the last field is nobody's, here as in other requests.
+                // Bytes after the last field are ignored, as in other requests.
                 Next::Nothing => {
                     if self.split(self.left, data).is_empty() {
                         return Ok(false);
                     }
                 }
-                Next::Skip(0) => self.next = self.end_of(Behind::Partition),
+                Next::Skip(0) => self.next = self.after_last_field(Structure::Partition),
                 Next::Skip(bytes) => {
                     let skipped = self.split(bytes, data).len();
                     self.next = Next::Skip(bytes.saturating_sub(skipped));
@@ -149,7 +150,7 @@ impl Intake {
                     if !self.take_pages(data) {
                         return Ok(false);
                     }
-                    self.next = self.end_of(Behind::Partition);
+                    self.next = self.after_last_field(Structure::Partition);
                 }
                 Next::Bytes(bytes, after) => {
                     let end = self.at.saturating_add(bytes);
@@ -161,8 +162,8 @@ impl Intake {
                     }
                     self.at = end;
                     self.next = match after {
-                        After::Batch => self.end_of(Behind::Partition),
-                        After::Tag(tags, behind) => Next::Tags(tags, behind),
+                        After::Batch => self.after_last_field(Structure::Partition),
+                        After::Tag(tags, structure) => Next::Tags(tags, structure),
                     };
                 }
                 Next::Large(bytes) => {
@@ -175,7 +176,7 @@ impl Intake {
                         Next::Pages
                     };
                 }
-                Next::Tags(0, behind) => self.next = self.behind(behind),
+                Next::Tags(0, structure) => self.next = self.next_after(structure),
                 _ => {
                     let unread = self.head.get(self.at..).unwrap_or_default();
                     let mut r = Reader::partial(unread, self.left);
@@ -202,7 +203,7 @@ impl Intake {
         }
     }
 
-    /// Reads the part that comes next, all of it or nothing.
+    /// Parses the next part completely, or fails without a change.
     fn step(&self, r: &mut Reader<'_>) -> Result<Step, WireError> {
         let old = Form { flexible: false, ..self.form };
         let mut step = Step {
@@ -214,20 +215,20 @@ impl Intake {
         step.next = match self.next {
             Next::ClientId => {
                 r.string(old, "client_id")?;
-                Next::End(Behind::Header)
+                Next::LastField(Structure::Header)
             }
             Next::Prefix => {
                 r.string(self.form, "transactional_id")?;
                 r.take(6, "acks, timeout_ms")?;
                 step.topics = count(r, self.form, "topics")?;
-                Next::Behind(Behind::Topic)
+                Next::End(Structure::Topic)
             }
             Next::Topic => {
                 topic(r, self.form)?;
                 step.topics = step.topics.saturating_sub(1);
                 step.partitions = count_partitions(r, self.form, self.partitions_in_all)?;
                 step.partitions_in_all = self.partitions_in_all.saturating_add(step.partitions);
-                Next::Behind(Behind::Partition)
+                Next::End(Structure::Partition)
             }
             Next::Partition => {
                 r.take(4, "index")?;
@@ -238,11 +239,11 @@ impl Intake {
                     }
                     Some(bytes) if bytes >= BULK_BYTES_MIN => Next::Large(bytes),
                     Some(bytes) => Next::Bytes(bytes, After::Batch),
-                    None => Next::End(Behind::Partition),
+                    None => Next::LastField(Structure::Partition),
                 }
             }
-            Next::TagCount(behind) => Next::Tags(r.uvarint("tagged fields")?, behind),
-            Next::Tags(tags, behind) => {
+            Next::TagCount(structure) => Next::Tags(r.uvarint("tagged fields")?, structure),
+            Next::Tags(tags, structure) => {
                 r.uvarint("tagged fields")?;
                 let bytes = r.uvarint("tagged fields")? as usize;
                 if bytes > r.remaining() {
@@ -252,40 +253,40 @@ impl Intake {
                         have: r.remaining(),
                     });
                 }
-                Next::Bytes(bytes, After::Tag(tags.saturating_sub(1), behind))
+                Next::Bytes(bytes, After::Tag(tags.saturating_sub(1), structure))
             }
             other => other,
         };
         Ok(step)
     }
 
-    /// What follows, now that the counts are known.
+    /// Returns what follows, with the updated counts.
     fn resolve(&self, next: Next) -> Next {
         match next {
-            Next::End(behind) if self.form.flexible => Next::TagCount(behind),
-            Next::End(behind) | Next::Behind(behind) => self.behind(behind),
+            Next::LastField(structure) if self.form.flexible => Next::TagCount(structure),
+            Next::LastField(structure) | Next::End(structure) => self.next_after(structure),
             next => next,
         }
     }
 
-    /// What follows the tagged fields behind something.
-    fn behind(&self, behind: Behind) -> Next {
-        match behind {
-            Behind::Header => Next::Prefix,
-            Behind::Partition if self.partitions > 0 => Next::Partition,
-            Behind::Partition => self.end_of(Behind::Topic),
-            Behind::Topic if self.topics > 0 => Next::Topic,
-            Behind::Topic => self.end_of(Behind::Request),
-            Behind::Request => Next::Nothing,
+    /// Returns what follows a structure.
+    fn next_after(&self, structure: Structure) -> Next {
+        match structure {
+            Structure::Header => Next::Prefix,
+            Structure::Partition if self.partitions > 0 => Next::Partition,
+            Structure::Partition => self.after_last_field(Structure::Topic),
+            Structure::Topic if self.topics > 0 => Next::Topic,
+            Structure::Topic => self.after_last_field(Structure::Request),
+            Structure::Request => Next::Nothing,
         }
     }
 
-    /// What follows the last field of something.
-    fn end_of(&self, behind: Behind) -> Next {
-        if self.form.flexible { Next::TagCount(behind) } else { self.behind(behind) }
+    /// Returns what follows the last field of a structure.
+    fn after_last_field(&self, structure: Structure) -> Next {
+        if self.form.flexible { Next::TagCount(structure) } else { self.next_after(structure) }
     }
 
-    /// Up to `bytes` of the request from the front of `data`.
+    /// Splits up to `bytes` bytes of the request off the front of `data`.
     fn split<'d>(&mut self, bytes: usize, data: &mut &'d [u8]) -> &'d [u8] {
         let (now, rest) = data.split_at(bytes.min(self.left).min(data.len()));
         *data = rest;
@@ -293,7 +294,7 @@ impl Intake {
         now
     }
 
-    /// Copies into the pages what has been received elsewhere; true when they are full.
+    /// Copies received bytes into the pages. Returns whether the batch is complete.
     fn take_pages(&mut self, data: &mut &[u8]) -> bool {
         match std::mem::replace(&mut self.bulk, Bulk::None) {
             Bulk::Here { mut pages, filled, end } => {
@@ -318,7 +319,7 @@ impl Intake {
         }
     }
 
-    /// The pages that are being received into, if there are.
+    /// Lends the pages of the batch that is being received, if there is one.
     pub(super) fn lend(&mut self) -> Option<Lent> {
         match std::mem::replace(&mut self.bulk, Bulk::None) {
             Bulk::Here { pages, filled, end } => {
@@ -332,19 +333,19 @@ impl Intake {
         }
     }
 
-    /// They come back full.
+    /// Takes back the pages once they are full.
     pub(super) fn take_back(&mut self, pages: AlignedBuf) {
-        let Bulk::Lent { missing, end } = self.bulk else { panic!("only what was lent comes back") };
+        let Bulk::Lent { missing, end } = self.bulk else { panic!("only lent pages are returned") };
         self.left = self.left.saturating_sub(missing);
         self.bulk = Bulk::Here { pages, filled: end, end };
     }
 
-    /// Partitions of all topics so far.
+    /// Returns the number of partitions of all topics so far.
     pub(super) fn partitions_so_far(&self) -> usize {
         self.partitions_in_all
     }
 
-    /// Reads the request, which is whole. Also tells how many entries its lists have.
+    /// Decodes the complete request. Also returns the number of entries of its lists.
     pub(super) fn read(&mut self) -> Result<(Header<'_>, usize, Produce<'_>), WireError> {
         let mut r = Reader::within(&self.head, self.bytes);
         let header = Header::read_rest(ApiKey::Produce, self.form.version, self.correlation_id, &mut r)?;

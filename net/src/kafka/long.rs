@@ -1,4 +1,4 @@
-//! Answers that are lists and may be long: what stands in front of their entries and behind them, and entries that are written in parts.
+//! Long responses that are lists, encoded in parts: the fields before and after the entries, and the entries one by one.
 
 use std::borrow::Cow;
 
@@ -12,11 +12,11 @@ use super::messages::{
 use super::schema::Message;
 use super::wire::{Form, Wire, put_length, put_string, put_uvarint};
 
-/// What stands in front of the entries of a list, and behind them.
+/// The encoded fields before and after the entries of a list.
 pub struct Frame {
-    /// With the number of entries.
+    /// The fields before the entries, and the number of entries.
     pub front: Bytes,
-    /// To the end of the message.
+    /// The fields after the entries.
     pub back: Bytes,
 }
 
@@ -41,7 +41,7 @@ fn put_no_tags(out: &mut BytesMut, form: Form) {
 }
 
 impl MetadataResponse<'_> {
-    /// The message around so many topics that are written one by one.
+    /// Encodes the message around `topics` topics, which are encoded one by one.
     pub fn frame(&self, version: i16, topics: usize) -> Frame {
         let form = Self::form(version);
         let front = |out: &mut BytesMut| {
@@ -69,7 +69,7 @@ impl MetadataResponse<'_> {
 }
 
 impl MetadataTopic<'_> {
-    /// Writes the topic up to its partitions, of which so many follow.
+    /// Encodes the topic up to its partitions, and their number.
     pub fn put_front(&self, version: i16, partitions: usize, out: &mut BytesMut) {
         let form = MetadataResponse::form(version);
         self.error_code.write(out, form);
@@ -86,7 +86,7 @@ impl MetadataTopic<'_> {
         put_length(out, form, Some(partitions));
     }
 
-    /// Writes what stands behind its partitions.
+    /// Encodes the fields after its partitions.
     pub fn put_back(&self, version: i16, out: &mut BytesMut) {
         let form = MetadataResponse::form(version);
         if version >= 8 {
@@ -97,14 +97,14 @@ impl MetadataTopic<'_> {
 }
 
 impl MetadataPartition {
-    /// Writes the partition.
+    /// Encodes the partition.
     pub fn put(&self, version: i16, out: &mut BytesMut) {
         self.write(out, MetadataResponse::form(version));
     }
 }
 
 impl DescribeConfigsResponse<'_> {
-    /// The message around so many resources that are written one by one.
+    /// Encodes the message around `results` resources, which are encoded one by one.
     pub fn frame(&self, version: i16, results: usize) -> Frame {
         let form = Self::form(version);
         frame(form, results, |out| self.throttle_time_ms.write(out, form), |_| {})
@@ -112,7 +112,7 @@ impl DescribeConfigsResponse<'_> {
 }
 
 impl CreateTopicsResponse<'_> {
-    /// The message around so many topics that are written one by one.
+    /// Encodes the message around `topics` topics, which are encoded one by one.
     pub fn frame(&self, version: i16, topics: usize) -> Frame {
         let form = Self::form(version);
         frame(form, topics, |out| self.throttle_time_ms.write(out, form), |_| {})
@@ -120,7 +120,7 @@ impl CreateTopicsResponse<'_> {
 }
 
 impl ListGroupsResponse<'_> {
-    /// The message around so many groups that are written one by one.
+    /// Encodes the message around `groups` groups, which are encoded one by one.
     pub fn frame(&self, version: i16, groups: usize) -> Frame {
         let form = Self::form(version);
         let front = |out: &mut BytesMut| {
@@ -133,11 +133,11 @@ impl ListGroupsResponse<'_> {
     }
 }
 
-/// From this version on, an OffsetFetch is about several groups.
+/// First version of OffsetFetch with several groups.
 const GROUPS_FROM: i16 = 8;
 
 impl OffsetFetchResponse<'_> {
-    /// The message around so many groups that are written one by one, or, in versions that know one group, so many topics.
+    /// Encodes the message around `entries` groups or, in versions with a single group, topics, which are encoded one by one.
     pub fn frame(&self, version: i16, entries: usize) -> Frame {
         let form = Self::form(version);
         let front = |out: &mut BytesMut| {
@@ -155,7 +155,7 @@ impl OffsetFetchResponse<'_> {
 }
 
 impl OffsetFetchGroupResponse<'_> {
-    /// Writes the group up to its topics, of which so many follow. Versions that know one group do not name it.
+    /// Encodes the group up to its topics, and their number. Versions with a single group do not name it.
     pub fn put_front(&self, version: i16, topics: usize, out: &mut BytesMut) {
         if version >= GROUPS_FROM {
             let form = OffsetFetchResponse::form(version);
@@ -164,7 +164,7 @@ impl OffsetFetchGroupResponse<'_> {
         }
     }
 
-    /// Writes what stands behind its topics.
+    /// Encodes the fields after its topics.
     pub fn put_back(&self, version: i16, out: &mut BytesMut) {
         if version >= GROUPS_FROM {
             let form = OffsetFetchResponse::form(version);
@@ -175,7 +175,7 @@ impl OffsetFetchGroupResponse<'_> {
 }
 
 impl OffsetFetchGroupTopicResponse<'_> {
-    /// Writes the topic up to its partitions, in any version.
+    /// Encodes the topic up to its partitions, in any version.
     pub fn put_front(&self, version: i16, out: &mut BytesMut) {
         let form = OffsetFetchResponse::form(version);
         if version >= 10 {
@@ -186,14 +186,14 @@ impl OffsetFetchGroupTopicResponse<'_> {
         put_length(out, form, Some(self.partitions.len()));
     }
 
-    /// Writes what stands behind its partitions.
+    /// Encodes the fields after its partitions.
     pub fn put_back(version: i16, out: &mut BytesMut) {
         put_no_tags(out, OffsetFetchResponse::form(version));
     }
 }
 
 impl OffsetFetchGroupPartitionResponse<'_> {
-    /// Writes the partition, in any version.
+    /// Encodes the partition, in any version.
     pub fn put(&self, version: i16, out: &mut BytesMut) {
         let form = OffsetFetchResponse::form(version);
         if version >= GROUPS_FROM {

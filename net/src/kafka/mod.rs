@@ -1,12 +1,12 @@
-//! Kafka's protocol, the server's side: what arrives becomes requests that borrow from what was received, and answers become bytes.
+//! The server side of Kafka's protocol: decodes received bytes into requests that borrow from them, and encodes responses.
 //!
 //! ```text
 //!   bytes -> decoder -> header, gate (api) -> Request (messages, produce)
-//!   answer (messages, fetch) -> head and pages -> replies -> bytes, in the order of the requests
+//!   response (messages, fetch) -> head and pages -> replies -> bytes, in the order of the requests
 //! ```
 //!
-//! Names of messages and fields are Kafka's own, and so is what they mean; where this broker gives a field a meaning of its own or
-//! ignores it, docs/kafka-compatibility.md says so.
+//! Messages and fields have Kafka's names and meanings. docs/kafka-compatibility.md lists the fields that this broker ignores or interprets
+//! differently.
 
 pub mod api;
 mod conn;

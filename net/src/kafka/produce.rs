@@ -1,12 +1,12 @@
-//! Produce, read by hand: small batches stay where they were received, large ones are received into pages of their own.
+//! Produce, with a hand-written decoder: small batches are borrowed from the received bytes, large ones are received into pages of their own.
 //!
 //! ```text
 //!   request ── head: everything but the large batches ──────────────┐
 //!          └── batches of BULK_BYTES_MIN and more: pages, in order ─┴── Produce
 //! ```
 //!
-//! A request below `BULK_BYTES_MIN` has no large batch and is read where it is. Of a larger one an `Intake` keeps the head and the
-//! pages apart while it arrives, and when it is there the same reader reads the head and takes each large batch from the pages.
+//! A request below `BULK_BYTES_MIN` has no large batch and is decoded in place. A larger one is received by an `Intake`, which separates the
+//! head from the pages; then the same decoder decodes the head, and takes each large batch from the pages.
 #![deny(clippy::unwrap_used, clippy::indexing_slicing, clippy::arithmetic_side_effects)]
 
 use std::collections::VecDeque;
@@ -19,20 +19,20 @@ use super::wire::{Form, Reader, Uuid, Wire, WireError};
 use crate::limits::KAFKA_PRODUCE_PARTITIONS_MAX;
 use crate::request::Batch;
 
-/// Batches to append. Nothing of the batches has been looked at.
+/// Batches to append. They have not been checked.
 #[derive(Debug)]
 pub struct Produce<'a> {
-    /// Null unless the producer is transactional.
+    /// `None` unless the producer is transactional.
     pub transactional_id: Option<&'a str>,
-    /// 0: no answer; 1: appended here; -1: as durable as the topic demands.
+    /// 0: no response; 1: durable on the leader; -1: durable on the in-sync replicas.
     pub acks: i16,
-    /// How long the client waits.
+    /// Timeout of the client in milliseconds.
     pub timeout_ms: i32,
-    /// The batches in the order of the request; those of one topic follow each other.
+    /// Batches in the order of the request; those of a topic entry are adjacent.
     pub partitions: Vec<ProduceTo<'a>>,
 }
 
-/// A batch and where it goes.
+/// A batch and its partition.
 #[derive(Debug)]
 pub struct ProduceTo<'a> {
     /// The topic's name; empty from version 13 on.
@@ -45,25 +45,25 @@ pub struct ProduceTo<'a> {
     pub records: Records<'a>,
 }
 
-/// What a request has for a partition.
+/// The records field of a partition.
 #[derive(Debug)]
 pub enum Records<'a> {
-    /// Nothing at all.
+    /// Null.
     Null,
-    /// Bytes that should be one batch.
+    /// Bytes, which should be one batch.
     Batch(Batch<'a>),
 }
 
-/// Large batches of a request in the order in which they came.
+/// Large batches of a request, in order.
 pub(super) type Pages = VecDeque<Records<'static>>;
 
 impl<'a> Produce<'a> {
-    /// Reads a request that came whole.
+    /// Decodes a complete request.
     pub fn decode(version: i16, r: &mut Reader<'a>) -> Result<Self, WireError> {
         Self::read(version, r, None)
     }
 
-    /// Reads a request whose large batches are in `pages`.
+    /// Decodes a request whose large batches are in `pages`.
     pub(super) fn read(
         version: i16,
         r: &mut Reader<'a>,
@@ -80,7 +80,7 @@ impl<'a> Produce<'a> {
             let (topic, topic_id) = topic(r, form)?;
             let here = count_partitions(r, form, partitions.len())?;
             r.take_entries(here, "partitions")?;
-            // Twice, because a vector that grows holds up to twice what is in it.
+            // Twice, because the capacity of a growing vector is up to twice its length.
             r.take_memory(here.saturating_mul(2).saturating_mul(size_of::<ProduceTo<'_>>()), "partitions")?;
             partitions.reserve(here);
             for _ in 0..here {
@@ -103,7 +103,7 @@ impl<'a> Produce<'a> {
     }
 }
 
-/// A count of topics or partitions, as many as can be there.
+/// Decodes the number of topics or partitions, which the remaining bytes must be able to hold.
 pub(super) fn count(r: &mut Reader<'_>, form: Form, field: &'static str) -> Result<usize, WireError> {
     let count = r.length(form, field)?.ok_or(WireError::Null { field })?;
     let bytes_min: usize = if form.flexible { 3 } else { 6 };
@@ -116,7 +116,7 @@ pub(super) fn count(r: &mut Reader<'_>, form: Form, field: &'static str) -> Resu
     Ok(count)
 }
 
-/// A count of partitions in a request that has had `before` so far.
+/// Decodes the number of partitions of a topic, after `before` partitions of other topics.
 pub(super) fn count_partitions(r: &mut Reader<'_>, form: Form, before: usize) -> Result<usize, WireError> {
     let here = count(r, form, "partitions")?;
     let (count, max) = (before.saturating_add(here), KAFKA_PRODUCE_PARTITIONS_MAX);

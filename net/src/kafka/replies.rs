@@ -1,4 +1,4 @@
-//! Answers of Kafka's protocol, and how they are written.
+//! Responses of Kafka's protocol, and their encoding.
 
 use bytes::{BufMut, Bytes, BytesMut};
 
@@ -7,18 +7,18 @@ use super::schema::Message;
 use crate::in_order::{Answer, InOrder, SlotId};
 use crate::pieces::LongAnswer;
 
-/// What an answer has to repeat of its request.
+/// The fields of a request that its response depends on.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Origin {
-    /// The kind of request.
+    /// API key.
     pub api: ApiKey,
-    /// The version in which it is answered.
+    /// Version of the response.
     pub version: i16,
-    /// The client's number for it.
+    /// Correlation id of the client.
     pub correlation_id: i32,
 }
 
-/// Starts an answer: room for its length, and its header.
+/// Starts a response: space for its length, and its header.
 pub(super) fn start(origin: Origin, out: &mut BytesMut) {
     out.put_i32(0);
     out.put_i32(origin.correlation_id);
@@ -27,7 +27,7 @@ pub(super) fn start(origin: Origin, out: &mut BytesMut) {
     }
 }
 
-/// Writes a whole answer.
+/// Encodes a response.
 pub fn response<'a>(origin: Origin, message: &impl Message<'a>) -> KafkaReply {
     let mut out = BytesMut::new();
     start(origin, &mut out);
@@ -35,7 +35,7 @@ pub fn response<'a>(origin: Origin, message: &impl Message<'a>) -> KafkaReply {
     finish(out, 0)
 }
 
-/// A whole answer around a message that is written already.
+/// Encodes a response around an encoded message.
 pub fn response_of(origin: Origin, message: &[u8]) -> KafkaReply {
     let mut out = BytesMut::with_capacity(16 + message.len());
     start(origin, &mut out);
@@ -43,47 +43,47 @@ pub fn response_of(origin: Origin, message: &[u8]) -> KafkaReply {
     finish(out, 0)
 }
 
-/// Ends a head behind which so many bytes follow.
+/// Completes a head that is followed by `more` bytes.
 fn finish(mut head: BytesMut, more: usize) -> KafkaReply {
     let bytes = (head.len() - 4 + more) as u32;
     head[..4].copy_from_slice(&bytes.to_be_bytes());
     KafkaReply { head: head.freeze(), ..KafkaReply::default() }
 }
 
-/// An answer, as it is sent.
+/// An encoded response.
 #[derive(Default, Debug)]
 pub struct KafkaReply {
-    /// Its length, its header, and all up to the first records. Empty if there is no answer, as with acks 0.
+    /// Its length, its header, and the fields up to the first records. Empty if there is no response, as with acks 0.
     pub head: Bytes,
-    /// What follows: records, where they rest, and what stands between them.
+    /// What follows: records, not copied, and the fields between them.
     pub rest: Vec<Bytes>,
-    /// Bytes of `rest` that are slices of records in memory; what is between them was made for this answer.
+    /// Size of the slices of `rest` that are shared records in memory, in bytes. The other slices were allocated for this response.
     pub records_bytes: usize,
-    /// What follows if it is written when there is room for it.
+    /// What follows, if it is encoded piece by piece.
     pub long: Option<LongAnswer>,
 }
 
-/// What follows the heads that were written.
+/// What follows the head of a response.
 #[derive(Debug)]
 pub enum Behind {
-    /// Records, where they rest, and what stands between them.
+    /// Records, not copied, and the fields between them.
     Bytes {
-        /// All of it, in order.
+        /// The slices, in order.
         rest: Vec<Bytes>,
         /// See [`KafkaReply::records_bytes`].
         records_bytes: usize,
     },
-    /// What is written when there is room for it. Nothing else may be sent before it is over.
+    /// Encoded piece by piece. Nothing else may be sent before its end.
     Long(LongAnswer),
 }
 
 impl KafkaReply {
-    /// No answer, in its turn.
+    /// Creates the absence of a response, which keeps its place in the order of responses.
     pub fn nothing() -> Self {
         Self::default()
     }
 
-    /// An answer that is written piece by piece.
+    /// Creates a response that is encoded piece by piece.
     pub fn long(origin: Origin, answer: LongAnswer) -> Self {
         let mut head = BytesMut::new();
         start(origin, &mut head);
@@ -98,16 +98,16 @@ impl Answer for KafkaReply {
     }
 }
 
-/// The requests of a connection that have not been answered.
+/// The requests of a connection in flight.
 pub type KafkaReplies = InOrder<(), KafkaReply>;
 
 impl KafkaReplies {
-    /// A place for the answer to a request that holds `request_bytes` until it is answered, and then may hold `reply_bytes`.
+    /// Adds a request that holds `request_bytes` until it is answered, and reserves `reply_bytes` for its response.
     pub fn open(&mut self, request_bytes: usize, reply_bytes: usize) -> SlotId {
         self.push((), request_bytes, reply_bytes)
     }
 
-    /// Takes the answer whose turn it is, if it is known: appends its head to `out` and gives what has to be sent behind it.
+    /// Removes the first request if its response is known: appends the head to `out`, and returns what follows it.
     pub fn pop(&mut self, out: &mut BytesMut) -> Option<Behind> {
         let ((), KafkaReply { head, rest, records_bytes, long }) = self.take()?;
         out.extend_from_slice(&head);

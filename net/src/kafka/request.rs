@@ -1,4 +1,4 @@
-//! What a Kafka client asked for.
+//! Decoded requests.
 
 use super::api::ApiKey;
 #[allow(clippy::wildcard_imports, reason = "nearly all requests")]
@@ -8,33 +8,33 @@ use super::replies::Origin;
 use super::schema::Message;
 use super::wire::{Form, Reader, WireError};
 
-/// What stands in front of every request.
+/// The header of a request.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Header<'a> {
-    /// The kind of request.
+    /// API key.
     pub api: ApiKey,
-    /// Its version, in which it is answered.
+    /// Version, which is also that of the response.
     pub version: i16,
-    /// What the answer repeats.
+    /// Correlation id, which the response repeats.
     pub correlation_id: i32,
-    /// What the client calls itself.
+    /// Name of the client.
     pub client_id: Option<&'a str>,
 }
 
 impl<'a> Header<'a> {
-    /// What the answer repeats.
+    /// Returns the fields that the response depends on.
     pub const fn origin(&self) -> Origin {
         Origin { api: self.api, version: self.version, correlation_id: self.correlation_id }
     }
 
-    /// Reads what follows the correlation id.
+    /// Decodes the fields after the correlation id.
     pub(super) fn read_rest(
         api: ApiKey,
         version: i16,
         correlation_id: i32,
         r: &mut Reader<'a>,
     ) -> Result<Self, WireError> {
-        // The client's name keeps its old form in flexible headers too.
+        // The client id is not compact, even in flexible headers.
         let client_id = r.string(Form { version, flexible: false }, "client_id")?;
         let flexible = api.api().request_header_is_flexible(version);
         r.tagged(Form { version, flexible }, |_, _| Ok(false))?;
@@ -42,32 +42,32 @@ impl<'a> Header<'a> {
     }
 }
 
-/// A whole request.
+/// A complete request.
 #[derive(Debug)]
 pub struct Received<'a> {
-    /// What its answer needs.
+    /// Its header.
     pub header: Header<'a>,
-    /// Its length, without the length itself.
+    /// Its size in bytes, without the length field.
     pub bytes: usize,
-    /// Entries of all its lists.
+    /// Number of entries of all its lists.
     pub entries: usize,
-    /// What it says.
+    /// The request.
     pub request: Request<'a>,
 }
 
 macro_rules! requests {
     ($($name:ident($type:ty);)+) => {
-        /// What a client asked for.
+        /// A request.
         #[derive(Debug)]
-        #[allow(missing_docs, reason = "what each is stands with its type")]
+        #[allow(missing_docs, reason = "documented at their types")]
         pub enum Request<'a> {
             $($name($type),)+
-            /// ApiVersions in a version that is not offered: answered in version 0, with an error and the table.
+            /// ApiVersions in a version that is not offered. Its response has version 0, an error, and the table.
             UnknownApiVersions,
         }
 
         impl<'a> Request<'a> {
-            /// Reads the body of a request that came whole.
+            /// Decodes the body of a complete request.
             pub fn decode(api: ApiKey, version: i16, r: &mut Reader<'a>) -> Result<Self, WireError> {
                 match api {
                     $(ApiKey::$name => <$type>::decode(version, r).map(Self::$name),)+

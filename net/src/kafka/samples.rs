@@ -1,4 +1,4 @@
-//! Values for every message, made from its declaration, in which no two fields are alike.
+//! Sample values of every message, generated from its declaration, with different values in all fields.
 
 use std::borrow::Cow;
 
@@ -10,41 +10,41 @@ use super::messages;
 use super::schema::Message;
 use super::wire::Uuid;
 
-/// How the values are.
+/// Shape of the values.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Shape {
-    /// Lists and texts are empty, numbers are 0, and what may be null is.
+    /// Lists and strings are empty, numbers are 0, nullable fields are null.
     Empty,
-    /// One of everything.
+    /// Lists have one entry.
     One,
-    /// Lists of several, some things null and others not, texts longer than one byte can tell, the largest and smallest numbers.
+    /// Lists have several entries; some nullable fields are null; some strings have lengths of two bytes; numbers include the extremes.
     Many,
 }
 
 impl Shape {
-    /// All of them.
+    /// All shapes.
     pub const ALL: [Self; 3] = [Self::Empty, Self::One, Self::Many];
 }
 
-/// The body of a request of this kind and version, written.
+/// Encodes a sample body of a request.
 pub fn request(api: ApiKey, version: i16, shape: Shape) -> Bytes {
-    let at = APIS.iter().position(|row| row.key == api).expect("every kind stands in the table");
+    let at = APIS.iter().position(|row| row.key == api).expect("the table has all APIs");
     REQUESTS[at](shape, version)
 }
 
-/// A message, written.
+/// Encodes a message.
 pub(crate) fn write<'a>(value: &impl Message<'a>, version: i16) -> Bytes {
     let mut out = BytesMut::new();
     value.encode(version, &mut out);
     out.freeze()
 }
 
-/// Makes values.
+/// Generates values.
 #[derive(Debug)]
 pub(crate) struct Samples {
     shape: Shape,
     made: u64,
-    /// Whether there was a list that is longer than one byte can tell.
+    /// Whether a list had a length of two bytes.
     long: bool,
 }
 
@@ -53,7 +53,7 @@ impl Samples {
         Self { shape, made: 0, long: false }
     }
 
-    /// A number that was not given before, as far as its type allows.
+    /// Generates a new number, as far as its type allows.
     fn number(&mut self, bits: u32) -> i64 {
         self.made += 1;
         let distinct = self.made as i64;

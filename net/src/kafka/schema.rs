@@ -1,42 +1,42 @@
-//! Messages, declared once: each declaration becomes a type, a reader and a writer.
+//! The `schema!` macro: declares a message once, and generates its type, decoder and encoder.
 //!
 //! ```text
 //! schema! {
-//!     /// What it is.
+//!     /// Documentation.
 //!     pub struct FooRequest<'a> in 0..=4, flexible 2 {   // a message: its versions, and the first flexible one
-//!         name: &'a str => 0..;                          // field, type, the versions that have it
-//!         timeout_ms: i32 = -1 => 1..=3;                 // what it is where the version does not have it
-//!         parts: Option<Vec<Part>> => 0.., null 3..;     // null only in those versions; without, in all
-//!         rack: Option<&'a str> => 2.., tag 0;           // a tagged field, written unless it is what it would be without
+//!         name: &'a str => 0..;                          // field, type, versions that have it
+//!         timeout_ms: i32 = -1 => 1..=3;                 // default, for versions that do not have it
+//!         parts: Option<Vec<Part>> => 0.., null 3..;     // nullable in these versions only; in all by default
+//!         rack: Option<&'a str> => 2.., tag 0;           // tagged field, omitted if it has its default
 //!     }
-//!     /// A part of it.
+//!     /// A nested structure.
 //!     pub struct Part { .. }
 //! }
 //! ```
 //!
-//! What stands in a field that a version does not have is not sent: whoever answers checks the version if that matters.
+//! The encoder omits the fields that a version does not have, whatever their value.
 
 use bytes::BytesMut;
 
 use super::wire::{Form, Reader, Wire, WireError};
 
-/// A whole request or response.
+/// A request or response.
 pub trait Message<'a>: Wire<'a> {
-    /// Its name.
+    /// Name.
     const NAME: &'static str;
-    /// The oldest version that is declared.
+    /// Oldest declared version.
     const VERSION_MIN: i16;
-    /// The newest version that is declared.
+    /// Newest declared version.
     const VERSION_MAX: i16;
-    /// The first version with compact lengths and tagged fields.
+    /// First flexible version: with compact lengths and tagged fields.
     const FLEXIBLE_FROM: i16;
 
-    /// The form of a version.
+    /// Returns the form of a version.
     fn form(version: i16) -> Form {
         Form { version, flexible: version >= Self::FLEXIBLE_FROM }
     }
 
-    /// Takes the message off the front.
+    /// Decodes the message.
     fn decode(version: i16, r: &mut Reader<'a>) -> Result<Self, WireError> {
         if version < Self::VERSION_MIN || version > Self::VERSION_MAX {
             return Err(WireError::Version { message: Self::NAME, version });
@@ -44,18 +44,18 @@ pub trait Message<'a>: Wire<'a> {
         Self::read(r, Self::form(version), Self::NAME)
     }
 
-    /// Appends the message.
+    /// Encodes the message.
     fn encode(&self, version: i16, out: &mut BytesMut) {
         assert!(
             (Self::VERSION_MIN..=Self::VERSION_MAX).contains(&version),
-            "{} {version}: only what was asked in a version that is declared is answered",
+            "{} {version} is not declared",
             Self::NAME
         );
         self.write(out, Self::form(version));
     }
 }
 
-/// See the module's text.
+/// See the module's documentation.
 macro_rules! schema {
     ($(
         $(#[$meta:meta])*
@@ -165,7 +165,7 @@ macro_rules! schema {
     )+ };
 }
 
-/// What makes a struct a message, if it has versions.
+/// Implements [`Message`] for a struct with versions.
 macro_rules! message {
     ([] $name:ident $(<$life:lifetime>)?) => {};
     ([$min:literal $max:literal [$($flexible:literal)?]] $name:ident $(<$life:lifetime>)?) => {
@@ -196,7 +196,7 @@ macro_rules! flexible_from {
     };
 }
 
-/// Whether a field stands among the others, and not in a tag.
+/// Whether a field is not a tagged field.
 macro_rules! is_inline {
     () => {
         true
@@ -251,7 +251,7 @@ macro_rules! write_field {
             if $self.$field.is_some() || ($null).contains(&$form.version) {
                 $crate::kafka::wire::Wire::write(&$self.$field, $out, $form);
             } else {
-                // This version has no null; empty is what comes closest.
+                // The field is not nullable in this version: send an empty value instead.
                 $crate::kafka::wire::Wire::write(
                     &$crate::kafka::schema::empty($self.$field.as_ref()),
                     $out,
@@ -281,17 +281,17 @@ pub(crate) use {
     write_tagged_field,
 };
 
-/// Two values of one type; this way the type of a default is known.
+/// Compares a value with its default. As a function, it fixes the type of the default.
 pub(crate) fn differs<T: PartialEq>(value: &T, default: &T) -> bool {
     value != default
 }
 
-/// The empty value of the type of a field that is null.
+/// Returns the empty value of a field's type.
 pub(crate) fn empty<T: Default>(_: Option<&T>) -> T {
     T::default()
 }
 
-/// Appends the tagged fields of a struct, which come in the order of their tags.
+/// Encodes the tagged fields of a struct, in order of their tags.
 pub(crate) fn put_tagged(out: &mut BytesMut, tagged: &[(u32, BytesMut)]) {
     super::wire::put_uvarint(out, tagged.len() as u32);
     for (tag, value) in tagged {

@@ -1,4 +1,4 @@
-//! Kafka's primitive types: read out of bytes from outside, never past their end and never allocating on a claim; and written.
+//! Codec of Kafka's primitive types. The decoder never reads past the end, and never allocates more than the remaining bytes can fill.
 //!
 //! ```text
 //!   type        old form                    in flexible versions
@@ -7,7 +7,8 @@
 //!   bytes       i32 length, -1 null         unsigned varint of length + 1, 0 null
 //!   array       i32 count, -1 null          unsigned varint of count + 1, 0 null
 //!   struct      its fields                  its fields, then its tagged fields
-//!   null struct one byte, -1 null           same
+//!   nullable    one byte, -1 null           same
+//!   struct
 //! ```
 #![deny(clippy::unwrap_used, clippy::indexing_slicing, clippy::arithmetic_side_effects)]
 
@@ -23,71 +24,71 @@ use crate::limits::{
     REQUEST_ENTRIES_MAX,
 };
 
-/// A topic id. All zeros: none.
+/// A topic id; all zeros for none.
 pub type Uuid = [u8; 16];
 
-/// Which form the fields have.
+/// Encoding of the fields of a message.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Form {
-    /// The version of the message.
+    /// Version of the message.
     pub version: i16,
-    /// Compact lengths, and tagged fields behind every struct.
+    /// Whether it is flexible: compact lengths, and tagged fields at the end of every struct.
     pub flexible: bool,
 }
 
-/// Takes fields from the front of a slice.
+/// Decodes fields from the front of a slice.
 #[derive(Clone, Debug)]
 pub struct Reader<'a> {
     rest: &'a [u8],
-    /// Bytes of the message that are not here.
+    /// Number of bytes of the message after the slice.
     beyond: usize,
-    /// Memory that lists may still take.
+    /// Remaining memory for lists, in bytes.
     memory: usize,
-    /// Entries that lists may still have, tagged fields included.
+    /// Remaining number of entries of lists, including tagged fields.
     entries: usize,
 }
 
 impl<'a> Reader<'a> {
-    /// Reads a message, which is all of `bytes`.
+    /// Creates a reader of a complete message.
     pub const fn new(bytes: &'a [u8]) -> Self {
         let memory = bytes.len().saturating_mul(DECODED_BYTES_PER_BYTE).saturating_add(DECODED_BYTES_FREE);
         Self { rest: bytes, beyond: 0, memory, entries: usize::MAX }
     }
 
-    /// Reads `bytes`, all that is needed of a request of `request_bytes`, which may use memory as the whole, up to what any request may,
-    /// and may have as many entries as any request.
+    /// Creates a reader of the part `bytes` of a request of `request_bytes`. It has the memory of the whole request, up to the limit, and the
+    /// limit of entries of a request.
     pub const fn within(bytes: &'a [u8], request_bytes: usize) -> Self {
         let memory = request_bytes.saturating_mul(DECODED_BYTES_PER_BYTE).saturating_add(DECODED_BYTES_FREE);
         let memory = if memory < DECODED_BYTES_MAX { memory } else { DECODED_BYTES_MAX };
         Self { rest: bytes, beyond: 0, memory, entries: REQUEST_ENTRIES_MAX }
     }
 
-    /// Reads the beginning of a message of which `beyond` bytes follow.
+    /// Creates a reader of the beginning of a message, of which `beyond` more bytes follow.
     pub const fn partial(bytes: &'a [u8], beyond: usize) -> Self {
         Self { rest: bytes, beyond, memory: DECODED_BYTES_FREE, entries: REQUEST_ENTRIES_MAX }
     }
 
-    /// Entries that the lists of a request had so far.
+    /// Returns the number of entries of the lists of a request so far.
     pub const fn entries_read(&self) -> usize {
         REQUEST_ENTRIES_MAX.saturating_sub(self.entries)
     }
 
-    /// Bytes of the message that have not been read, here or not.
+    /// Returns the number of remaining bytes of the message, including those after the slice.
     pub const fn remaining(&self) -> usize {
         self.rest.len().saturating_add(self.beyond)
     }
 
-    /// What has not been read yet.
+    /// Returns the remaining bytes of the slice.
     pub const fn rest(&self) -> &'a [u8] {
         self.rest
     }
 
-    /// Ends the reading; anything left is an error.
+    /// Fails if bytes remain.
     pub const fn finish(self) -> Result<(), WireError> {
         if self.rest.is_empty() { Ok(()) } else { Err(WireError::Trailing { bytes: self.rest.len() }) }
     }
 
-    /// The next `N` bytes.
+    /// Takes the next `N` bytes.
     #[inline]
     pub fn array<const N: usize>(&mut self, field: &'static str) -> Result<[u8; N], WireError> {
         let Some((head, rest)) = self.rest.split_first_chunk::<N>() else {
@@ -97,7 +98,7 @@ impl<'a> Reader<'a> {
         Ok(*head)
     }
 
-    /// The next `len` bytes, borrowed.
+    /// Takes the next `len` bytes, borrowed.
     #[inline]
     pub fn take(&mut self, len: usize, field: &'static str) -> Result<&'a [u8], WireError> {
         let Some((head, rest)) = self.rest.split_at_checked(len) else {
@@ -107,7 +108,7 @@ impl<'a> Reader<'a> {
         Ok(head)
     }
 
-    /// An unsigned varint of at most 32 bits.
+    /// Decodes an unsigned varint of at most 32 bits.
     #[inline]
     pub fn uvarint(&mut self, field: &'static str) -> Result<u32, WireError> {
         let mut value = 0_u32;
@@ -125,7 +126,7 @@ impl<'a> Reader<'a> {
         Err(WireError::Invalid { field, value: i64::from(value) })
     }
 
-    /// A length or count in its flexible form, or as an `i32`; `None` is null.
+    /// Decodes a length or count: compact if flexible, otherwise an `i32`. `None` is null.
     #[inline]
     pub fn length(&mut self, form: Form, field: &'static str) -> Result<Option<usize>, WireError> {
         if form.flexible {
@@ -139,7 +140,7 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// A text, or null.
+    /// Decodes a nullable string.
     #[inline]
     pub fn string(&mut self, form: Form, field: &'static str) -> Result<Option<&'a str>, WireError> {
         let len = if form.flexible {
@@ -160,7 +161,7 @@ impl<'a> Reader<'a> {
         core::str::from_utf8(bytes).map(Some).map_err(|_| WireError::NotUtf8 { field })
     }
 
-    /// Bytes, or null.
+    /// Decodes nullable bytes.
     #[inline]
     pub fn bytes(&mut self, form: Form, field: &'static str) -> Result<Option<&'a [u8]>, WireError> {
         match self.length(form, field)? {
@@ -169,7 +170,7 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// An array, or null.
+    /// Decodes a nullable array.
     pub fn list<T: Wire<'a>>(
         &mut self,
         form: Form,
@@ -183,7 +184,7 @@ impl<'a> Reader<'a> {
         Ok(Some(entries))
     }
 
-    /// Room for `count` entries of at least `bytes_min` bytes each, if the bytes that remain can hold as many.
+    /// Allocates a vector for `count` entries of at least `bytes_min` bytes each. Fails if the remaining bytes cannot hold as many.
     pub fn room_for<T>(
         &mut self,
         count: usize,
@@ -198,7 +199,7 @@ impl<'a> Reader<'a> {
         Ok(Vec::with_capacity(count))
     }
 
-    /// Leaves `count` entries less for further lists.
+    /// Subtracts `count` from the remaining number of entries.
     pub fn take_entries(&mut self, count: usize, field: &'static str) -> Result<(), WireError> {
         let left = self.entries.checked_sub(count);
         self.entries = left.ok_or(WireError::TooMany {
@@ -209,14 +210,14 @@ impl<'a> Reader<'a> {
         Ok(())
     }
 
-    /// Leaves `bytes` of memory less for further lists.
+    /// Subtracts `bytes` from the remaining memory.
     pub fn take_memory(&mut self, bytes: usize, field: &'static str) -> Result<(), WireError> {
         let left = self.memory.checked_sub(bytes);
         self.memory = left.ok_or(WireError::Memory { field, bytes, have: self.memory })?;
         Ok(())
     }
 
-    /// The tagged fields behind a struct: `known` reads those it knows and says so; the others are skipped.
+    /// Decodes the tagged fields of a struct: `known` decodes those that it knows, and returns true for them; others are skipped.
     #[inline]
     pub fn tagged(
         &mut self,
@@ -243,7 +244,7 @@ impl<'a> Reader<'a> {
     }
 }
 
-/// Appends an unsigned varint.
+/// Encodes an unsigned varint.
 #[inline]
 pub fn put_uvarint(out: &mut BytesMut, mut value: u32) {
     while value >= 0x80 {
@@ -253,7 +254,7 @@ pub fn put_uvarint(out: &mut BytesMut, mut value: u32) {
     out.put_u8(value as u8);
 }
 
-/// Appends a length or count; `None` is null.
+/// Encodes a length or count; `None` is null.
 #[inline]
 pub fn put_length(out: &mut BytesMut, form: Form, len: Option<usize>) {
     if form.flexible {
@@ -263,7 +264,7 @@ pub fn put_length(out: &mut BytesMut, form: Form, len: Option<usize>) {
     }
 }
 
-/// Appends a text, or null. A text that is longer than a string can be is cut: only our own texts for people can be that long.
+/// Encodes a nullable string. A longer text than a string can hold is truncated; only error messages can be that long.
 pub fn put_string(out: &mut BytesMut, form: Form, text: Option<&str>) {
     let text = text.map(|text| text.split_at(text.floor_char_boundary(STRING_BYTES_MAX)).0.as_bytes());
     if form.flexible {
@@ -274,13 +275,13 @@ pub fn put_string(out: &mut BytesMut, form: Form, text: Option<&str>) {
     out.put_slice(text.unwrap_or_default());
 }
 
-/// Appends bytes, or null.
+/// Encodes nullable bytes.
 pub fn put_bytes(out: &mut BytesMut, form: Form, bytes: Option<&[u8]>) {
     put_length(out, form, bytes.map(<[u8]>::len));
     out.put_slice(bytes.unwrap_or_default());
 }
 
-/// Appends an array, or null.
+/// Encodes a nullable array.
 pub fn put_list<'a, T: Wire<'a>>(out: &mut BytesMut, form: Form, list: Option<&[T]>) {
     put_length(out, form, list.map(<[T]>::len));
     for entry in list.unwrap_or_default() {
@@ -288,27 +289,27 @@ pub fn put_list<'a, T: Wire<'a>>(out: &mut BytesMut, form: Form, list: Option<&[
     }
 }
 
-/// A type that a field can have.
+/// A type of fields.
 pub trait Wire<'a>: Sized {
-    /// The fewest bytes that a value takes.
+    /// Returns the minimum size of a value in bytes.
     fn bytes_min(form: Form) -> usize;
 
-    /// Takes a value from the front.
+    /// Decodes a value.
     fn read(r: &mut Reader<'a>, form: Form, field: &'static str) -> Result<Self, WireError>;
 
-    /// Appends a value.
+    /// Encodes a value.
     fn write(&self, out: &mut BytesMut, form: Form);
 }
 
-/// A type that has a null beside its values.
+/// A nullable type.
 pub trait Nullable<'a>: Wire<'a> {
-    /// The fewest bytes that a value or null takes.
+    /// Returns the minimum size of a value or null in bytes.
     fn nullable_bytes_min(form: Form) -> usize;
 
-    /// Takes a value or null from the front.
+    /// Decodes a value or null.
     fn read_nullable(r: &mut Reader<'a>, form: Form, field: &'static str) -> Result<Option<Self>, WireError>;
 
-    /// Appends a value or null.
+    /// Encodes a value or null.
     fn write_nullable(value: Option<&Self>, out: &mut BytesMut, form: Form);
 }
 
@@ -405,7 +406,7 @@ impl Wire<'_> for Uuid {
     }
 }
 
-/// What is read by a method of the reader and written by a function, with null and without.
+/// Implements [`Wire`] and [`Nullable`] with a method of the reader and a function that encodes.
 macro_rules! nullables {
     ($([$($generics:tt)*] $t:ty, $old_bytes:literal, $read:expr, $write:expr;)+) => {
         $(

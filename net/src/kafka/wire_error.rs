@@ -1,6 +1,6 @@
-//! What can be wrong with the fields of Kafka's messages.
+//! Errors of decoding Kafka's messages.
 
-/// Why bytes cannot be read.
+/// Why bytes cannot be decoded.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum WireError {
@@ -9,68 +9,68 @@ pub enum WireError {
     Truncated {
         /// The field.
         field: &'static str,
-        /// Bytes needed, at least.
+        /// Minimum number of bytes needed.
         need: usize,
-        /// Bytes that remain.
+        /// Number of remaining bytes.
         have: usize,
     },
-    /// A count of entries that the remaining bytes cannot hold.
-    #[error("{field}: {count} entries claimed, {have} bytes remain")]
+    /// The remaining bytes cannot hold that many entries.
+    #[error("{field}: {count} entries do not fit in the remaining {have} bytes")]
     Count {
         /// The field.
         field: &'static str,
-        /// What is claimed.
+        /// Number of entries.
         count: usize,
-        /// Bytes that remain.
+        /// Number of remaining bytes.
         have: usize,
     },
-    /// The entries would take many times the memory of the message.
+    /// The decoded entries need too much memory for a message of this size.
     #[error("{field}: {bytes} bytes of memory needed, {have} allowed for a message of this length")]
     Memory {
         /// The field.
         field: &'static str,
-        /// Bytes that the entries need.
+        /// Memory that the entries need, in bytes.
         bytes: usize,
-        /// Bytes that may still be used.
+        /// Remaining memory, in bytes.
         have: usize,
     },
-    /// More entries than are served, in this list or in all up to this one.
-    #[error("{field}: {count} entries up to here, {max} at most are served in one request; split it")]
+    /// Too many entries in this list, or in all lists up to this one.
+    #[error("{field}: {count} entries so far exceed the limit of {max} per request; split the request")]
     TooMany {
         /// The field.
         field: &'static str,
-        /// How many there are.
+        /// Number of entries so far.
         count: usize,
-        /// How many may be.
+        /// Maximum number of entries.
         max: usize,
     },
-    /// A length or number that the field cannot have.
+    /// Invalid length or number.
     #[error("{field}: {value} is not valid here")]
     Invalid {
         /// The field.
         field: &'static str,
-        /// What it was.
+        /// The value.
         value: i64,
     },
-    /// A field that must not be null in this version.
+    /// The field is not nullable in this version.
     #[error("{field}: null is not valid here")]
     Null {
         /// The field.
         field: &'static str,
     },
-    /// A text is not UTF-8.
+    /// A string is not UTF-8.
     #[error("{field}: not UTF-8")]
     NotUtf8 {
         /// The field.
         field: &'static str,
     },
     /// Bytes follow the last field.
-    #[error("{bytes} bytes behind the last field")]
+    #[error("{bytes} bytes after the last field")]
     Trailing {
-        /// How many.
+        /// Number of bytes.
         bytes: usize,
     },
-    /// No such version of the message.
+    /// Unknown version of the message.
     #[error("{message} has no version {version}")]
     Version {
         /// The message.

@@ -1,4 +1,4 @@
-//! Administration that user interfaces ask for: access control, quotas, credentials, reassignments, elections, directories.
+//! Administration that user interfaces use: access control, quotas, credentials, reassignments, elections, log directories.
 
 use std::borrow::Cow;
 
@@ -6,7 +6,7 @@ use crate::kafka::error::KafkaError;
 use crate::kafka::schema::schema;
 
 schema! {
-    /// Which access control entries match.
+    /// Lists the access control entries that match a filter.
     pub struct DescribeAclsRequest<'a> in 1..=3, flexible 2 {
         resource_type_filter: i8 => 0..;
         resource_name_filter: Option<&'a str> => 0..;
@@ -17,7 +17,7 @@ schema! {
         permission_type: i8 => 0..;
     }
 
-    /// These do.
+    /// Matching access control entries.
     pub struct DescribeAclsResponse<'a> in 1..=3, flexible 2 {
         throttle_time_ms: i32 => 0..;
         error_code: KafkaError => 0..;
@@ -25,7 +25,7 @@ schema! {
         resources: Vec<DescribeAclsResource<'a>> => 0..;
     }
 
-    /// Of one resource.
+    /// The entries of one resource.
     pub struct DescribeAclsResource<'a> {
         resource_type: i8 => 0..;
         resource_name: Cow<'a, str> => 0..;
@@ -33,7 +33,7 @@ schema! {
         acls: Vec<AclDescription<'a>> => 0..;
     }
 
-    /// An entry.
+    /// An access control entry.
     pub struct AclDescription<'a> {
         principal: Cow<'a, str> => 0..;
         host: Cow<'a, str> => 0..;
@@ -41,42 +41,42 @@ schema! {
         permission_type: i8 => 0..;
     }
 
-    /// Sizes of partitions, by directory.
+    /// Requests the sizes of partitions, by log directory.
     pub struct DescribeLogDirsRequest<'a> in 1..=4, flexible 2 {
-        /// Null for all.
+        /// `None` for all.
         topics: Option<Vec<DescribableLogDirTopic<'a>>> => 0..;
     }
 
-    /// A topic's partitions.
+    /// Partitions of one topic.
     pub struct DescribableLogDirTopic<'a> {
         topic: &'a str => 0..;
         partitions: Vec<i32> => 0..;
     }
 
-    /// Directories.
+    /// Log directories.
     pub struct DescribeLogDirsResponse<'a> in 1..=4, flexible 2 {
         throttle_time_ms: i32 => 0..;
         error_code: KafkaError => 3..;
         results: Vec<DescribeLogDirsResult<'a>> => 0..;
     }
 
-    /// A directory.
+    /// A log directory.
     pub struct DescribeLogDirsResult<'a> {
         error_code: KafkaError => 0..;
         log_dir: Cow<'a, str> => 0..;
         topics: Vec<DescribeLogDirsTopic<'a>> => 0..;
-        /// Of its file system; -1 if that is not known.
+        /// Size of its file system in bytes; -1 if it is unknown.
         total_bytes: i64 = -1 => 4..;
         usable_bytes: i64 = -1 => 4..;
     }
 
-    /// A topic in it.
+    /// The partitions of one topic in a log directory.
     pub struct DescribeLogDirsTopic<'a> {
         name: Cow<'a, str> => 0..;
         partitions: Vec<DescribeLogDirsPartition> => 0..;
     }
 
-    /// A partition.
+    /// Size of one partition.
     pub struct DescribeLogDirsPartition {
         partition_index: i32 => 0..;
         partition_size: i64 => 0..;
@@ -86,53 +86,53 @@ schema! {
 
     /// Elects leaders.
     pub struct ElectLeadersRequest<'a> in 0..=2, flexible 2 {
-        /// 0 the preferred leader, 1 any that is alive.
+        /// 0: the preferred leader; 1: any live replica.
         election_type: i8 => 1..;
-        /// Null for all.
+        /// `None` for all.
         topic_partitions: Option<Vec<TopicPartitions<'a>>> => 0..;
         timeout_ms: i32 = 60000 => 0..;
     }
 
-    /// A topic's partitions.
+    /// Partitions of one topic.
     pub struct TopicPartitions<'a> {
         topic: &'a str => 0..;
         partitions: Vec<i32> => 0..;
     }
 
-    /// What became of them.
+    /// Results of elections.
     pub struct ElectLeadersResponse<'a> in 0..=2, flexible 2 {
         throttle_time_ms: i32 => 0..;
         error_code: KafkaError => 1..;
         replica_election_results: Vec<ReplicaElectionResult<'a>> => 0..;
     }
 
-    /// Of one topic.
+    /// Results for one topic.
     pub struct ReplicaElectionResult<'a> {
         topic: Cow<'a, str> => 0..;
         partition_result: Vec<PartitionResult<'a>> => 0..;
     }
 
-    /// Of one partition.
+    /// Result for one partition.
     pub struct PartitionResult<'a> {
         partition_id: i32 => 0..;
         error_code: KafkaError => 0..;
         error_message: Option<Cow<'a, str>> => 0..;
     }
 
-    /// Which partitions move between nodes.
+    /// Lists ongoing reassignments of partitions.
     pub struct ListPartitionReassignmentsRequest<'a> in 0..=0, flexible 0 {
         timeout_ms: i32 = 60000 => 0..;
-        /// Null for all.
+        /// `None` for all.
         topics: Option<Vec<ListPartitionReassignmentsTopics<'a>>> => 0..;
     }
 
-    /// A topic's partitions.
+    /// Partitions of one topic.
     pub struct ListPartitionReassignmentsTopics<'a> {
         name: &'a str => 0..;
         partition_indexes: Vec<i32> => 0..;
     }
 
-    /// These do.
+    /// Ongoing reassignments.
     pub struct ListPartitionReassignmentsResponse<'a> in 0..=0, flexible 0 {
         throttle_time_ms: i32 => 0..;
         error_code: KafkaError => 0..;
@@ -140,13 +140,13 @@ schema! {
         topics: Vec<OngoingTopicReassignment<'a>> => 0..;
     }
 
-    /// A topic of which partitions move.
+    /// Ongoing reassignments of one topic.
     pub struct OngoingTopicReassignment<'a> {
         name: Cow<'a, str> => 0..;
         partitions: Vec<OngoingPartitionReassignment> => 0..;
     }
 
-    /// A partition that moves.
+    /// An ongoing reassignment of one partition.
     pub struct OngoingPartitionReassignment {
         partition_index: i32 => 0..;
         replicas: Vec<i32> => 0..;
@@ -154,20 +154,20 @@ schema! {
         removing_replicas: Vec<i32> => 0..;
     }
 
-    /// Limits of the rates of clients.
+    /// Describes client quotas.
     pub struct DescribeClientQuotasRequest<'a> in 0..=1, flexible 1 {
         components: Vec<ComponentData<'a>> => 0..;
         strict: bool => 0..;
     }
 
-    /// Whose.
+    /// Filter for one component of an entity.
     pub struct ComponentData<'a> {
         entity_type: &'a str => 0..;
         match_type: i8 => 0..;
         match_: Option<&'a str> => 0..;
     }
 
-    /// Quotas.
+    /// Client quotas.
     pub struct DescribeClientQuotasResponse<'a> in 0..=1, flexible 1 {
         throttle_time_ms: i32 => 0..;
         error_code: KafkaError => 0..;
@@ -181,7 +181,7 @@ schema! {
         values: Vec<ValueData<'a>> => 0..;
     }
 
-    /// A part of its name.
+    /// One component of an entity.
     pub struct EntityData<'a> {
         entity_type: Cow<'a, str> => 0..;
         entity_name: Option<Cow<'a, str>> => 0..;
@@ -193,9 +193,9 @@ schema! {
         value: f64 => 0..;
     }
 
-    /// Credentials of users.
+    /// Describes SCRAM credentials of users.
     pub struct DescribeUserScramCredentialsRequest<'a> in 0..=0, flexible 0 {
-        /// Null or empty for all.
+        /// `None` or empty for all.
         users: Option<Vec<UserName<'a>>> => 0..;
     }
 
@@ -204,7 +204,7 @@ schema! {
         name: &'a str => 0..;
     }
 
-    /// Credentials.
+    /// SCRAM credentials.
     pub struct DescribeUserScramCredentialsResponse<'a> in 0..=0, flexible 0 {
         throttle_time_ms: i32 => 0..;
         error_code: KafkaError => 0..;
@@ -212,7 +212,7 @@ schema! {
         results: Vec<DescribeUserScramCredentialsResult<'a>> => 0..;
     }
 
-    /// Of one user.
+    /// Credentials of one user.
     pub struct DescribeUserScramCredentialsResult<'a> {
         user: Cow<'a, str> => 0..;
         error_code: KafkaError => 0..;

@@ -1,4 +1,4 @@
-//! The consumer group protocol in which the broker assigns (KIP-848).
+//! The consumer group protocol (KIP-848), in which the broker assigns partitions.
 
 use std::borrow::Cow;
 
@@ -7,11 +7,11 @@ use crate::kafka::schema::schema;
 use crate::kafka::wire::Uuid;
 
 schema! {
-    /// Joins, stays, changes its wishes or leaves, according to the epoch. What is null has not changed.
+    /// Heartbeat of a member, which also joins and leaves with it, depending on the epoch. `None` means unchanged.
     pub struct ConsumerGroupHeartbeatRequest<'a> in 0..=1, flexible 0 {
         group_id: &'a str => 0..;
         member_id: &'a str => 0..;
-        /// 0 joins, -1 leaves, -2 leaves for a while (a static member).
+        /// 0 to join, -1 to leave, -2 to leave temporarily (static members).
         member_epoch: i32 => 0..;
         instance_id: Option<&'a str> => 0..;
         rack_id: Option<&'a str> => 0..;
@@ -22,13 +22,13 @@ schema! {
         topic_partitions: Option<Vec<OwnedPartitions>> => 0..;
     }
 
-    /// Partitions of one topic that the member holds.
+    /// Partitions of one topic that the member owns.
     pub struct OwnedPartitions {
         topic_id: Uuid => 0..;
         partitions: Vec<i32> => 0..;
     }
 
-    /// What the member is to do.
+    /// Response to a member's heartbeat.
     pub struct ConsumerGroupHeartbeatResponse<'a> in 0..=1, flexible 0 {
         throttle_time_ms: i32 => 0..;
         error_code: KafkaError => 0..;
@@ -39,7 +39,7 @@ schema! {
         assignment: Option<HeartbeatAssignment> => 0..;
     }
 
-    /// All that the member may hold.
+    /// All partitions assigned to the member.
     pub struct HeartbeatAssignment {
         topic_partitions: Vec<AssignedPartitions> => 0..;
     }
@@ -50,7 +50,7 @@ schema! {
         partitions: Vec<i32> => 0..;
     }
 
-    /// Consumer groups in detail.
+    /// Describes consumer groups.
     pub struct ConsumerGroupDescribeRequest<'a> in 0..=1, flexible 0 {
         group_ids: Vec<&'a str> => 0..;
         include_authorized_operations: bool => 0..;
@@ -62,7 +62,7 @@ schema! {
         groups: Vec<DescribedConsumerGroup<'a>> => 0..;
     }
 
-    /// A group.
+    /// A consumer group.
     pub struct DescribedConsumerGroup<'a> {
         error_code: KafkaError => 0..;
         error_message: Option<Cow<'a, str>> => 0..;
@@ -90,7 +90,7 @@ schema! {
         member_type: i8 = -1 => 1..;
     }
 
-    /// What a member holds or is to hold.
+    /// Partitions that a member owns, or will own.
     pub struct DescribedAssignment<'a> {
         topic_partitions: Vec<DescribedTopicPartitions<'a>> => 0..;
     }

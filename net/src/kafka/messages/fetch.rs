@@ -1,4 +1,4 @@
-//! Fetch: read record batches. The broker writes the answer by hand (`kafka::fetch`); its type here is the clients' side.
+//! Fetch: reads record batches. The broker has a hand-written encoder of the response (`kafka::fetch`); the type here is for clients.
 
 use std::borrow::Cow;
 
@@ -7,7 +7,7 @@ use crate::kafka::schema::schema;
 use crate::kafka::wire::Uuid;
 
 schema! {
-    /// Reads record batches of several partitions.
+    /// Fetches record batches of several partitions.
     pub struct FetchRequest<'a> in 4..=18, flexible 12 {
         cluster_id: Option<&'a str> => 12.., tag 0;
         replica_id: i32 = -1 => 0..=14;
@@ -23,7 +23,7 @@ schema! {
         rack_id: &'a str => 11..;
     }
 
-    /// Who asks, if it is a replica.
+    /// State of the requesting replica.
     pub struct FetchReplicaState {
         replica_id: i32 = -1 => 15..;
         replica_epoch: i64 = -1 => 15..;
@@ -36,14 +36,14 @@ schema! {
         partitions: Vec<FetchPartition> => 0..;
     }
 
-    /// Partitions that the session no longer reads.
+    /// Partitions that are removed from the fetch session.
     pub struct FetchForgottenTopic<'a> {
         topic: &'a str => 7..=12;
         topic_id: Uuid => 13..;
         partitions: Vec<i32> => 7..;
     }
 
-    /// From where to read a partition.
+    /// Where to read a partition.
     pub struct FetchPartition {
         partition: i32 => 0..;
         current_leader_epoch: i32 = -1 => 9..;
@@ -64,14 +64,14 @@ schema! {
         node_endpoints: Vec<FetchNode<'a>> => 16.., tag 0;
     }
 
-    /// Batches of one topic.
+    /// Record batches of one topic.
     pub struct FetchTopicResponse<'a> {
         topic: Cow<'a, str> => 0..=12;
         topic_id: Uuid => 13..;
         partitions: Vec<FetchPartitionResponse<'a>> => 0..;
     }
 
-    /// Where a leader is.
+    /// Address of a leader.
     pub struct FetchNode<'a> {
         node_id: i32 => 16..;
         host: Cow<'a, str> => 16..;
@@ -79,7 +79,7 @@ schema! {
         rack: Option<Cow<'a, str>> => 16..;
     }
 
-    /// Batches of one partition.
+    /// Record batches of one partition.
     pub struct FetchPartitionResponse<'a> {
         partition_index: i32 => 0..;
         error_code: KafkaError => 0..;
@@ -94,13 +94,13 @@ schema! {
         records: Option<&'a [u8]> => 0..;
     }
 
-    /// Where the client's log parts from this one.
+    /// Where the client's log diverges from this one.
     pub struct FetchEpochEndOffset {
         epoch: i32 = -1 => 12..;
         end_offset: i64 = -1 => 12..;
     }
 
-    /// Who leads the partition now.
+    /// The current leader of the partition.
     pub struct FetchLeader {
         leader_id: i32 = -1 => 12..;
         leader_epoch: i32 = -1 => 12..;
@@ -112,7 +112,7 @@ schema! {
         epoch: i32 = -1 => 0..;
     }
 
-    /// A transaction whose records a reader of committed data drops.
+    /// An aborted transaction, whose records a read-committed consumer drops.
     pub struct FetchAbortedTransaction {
         producer_id: i64 => 0..;
         first_offset: i64 => 0..;

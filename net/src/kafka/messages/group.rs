@@ -1,4 +1,4 @@
-//! The classic group protocol: find the coordinator, join, get an assignment, stay, leave.
+//! The classic group protocol: find the coordinator, join, get an assignment, send heartbeats, leave.
 
 use std::borrow::Cow;
 
@@ -6,15 +6,15 @@ use crate::kafka::error::KafkaError;
 use crate::kafka::schema::schema;
 
 schema! {
-    /// Who coordinates a group or a transaction.
+    /// Finds the coordinators of groups or transactions.
     pub struct FindCoordinatorRequest<'a> in 0..=6, flexible 3 {
         key: &'a str => 0..=3;
-        /// 0 a group, 1 a transaction.
+        /// 0: group; 1: transaction.
         key_type: i8 => 1..;
         coordinator_keys: Vec<&'a str> => 4..;
     }
 
-    /// Who does. Up to version 3 one, from version 4 on a list.
+    /// Coordinators: one up to version 3, a list from version 4 on.
     pub struct FindCoordinatorResponse<'a> in 0..=6, flexible 3 {
         throttle_time_ms: i32 => 1..;
         error_code: KafkaError => 0..=3;
@@ -35,7 +35,7 @@ schema! {
         error_message: Option<Cow<'a, str>> => 4..;
     }
 
-    /// Joins a group, or joins it again.
+    /// Joins or rejoins a group.
     pub struct JoinGroupRequest<'a> in 0..=9, flexible 6 {
         group_id: &'a str => 0..;
         session_timeout_ms: i32 => 0..;
@@ -47,13 +47,13 @@ schema! {
         reason: Option<&'a str> => 8..;
     }
 
-    /// A way of assigning that the member can do. What it says is the members' business.
+    /// An assignment protocol that the member supports. Its metadata is opaque to the broker.
     pub struct JoinGroupProtocol<'a> {
         name: &'a str => 0..;
         metadata: &'a [u8] => 0..;
     }
 
-    /// The generation that begins.
+    /// The new generation.
     pub struct JoinGroupResponse<'a> in 0..=9, flexible 6 {
         throttle_time_ms: i32 => 2..;
         error_code: KafkaError => 0..;
@@ -66,14 +66,14 @@ schema! {
         members: Vec<JoinGroupMember<'a>> => 0..;
     }
 
-    /// A member, as the leader is told of it.
+    /// A member, for the leader.
     pub struct JoinGroupMember<'a> {
         member_id: Cow<'a, str> => 0..;
         group_instance_id: Option<Cow<'a, str>> => 5..;
         metadata: Cow<'a, [u8]> => 0..;
     }
 
-    /// Asks for the assignment; the leader's brings it.
+    /// Requests the assignment. The leader's request contains all assignments.
     pub struct SyncGroupRequest<'a> in 0..=5, flexible 4 {
         group_id: &'a str => 0..;
         generation_id: i32 => 0..;
@@ -84,7 +84,7 @@ schema! {
         assignments: Vec<SyncGroupAssignment<'a>> => 0..;
     }
 
-    /// What one member is to do. What it says is the members' business.
+    /// Assignment of one member, opaque to the broker.
     pub struct SyncGroupAssignment<'a> {
         member_id: &'a str => 0..;
         assignment: &'a [u8] => 0..;
@@ -99,7 +99,7 @@ schema! {
         assignment: Cow<'a, [u8]> => 0..;
     }
 
-    /// The member is alive.
+    /// Heartbeat of a member.
     pub struct HeartbeatRequest<'a> in 0..=4, flexible 4 {
         group_id: &'a str => 0..;
         generation_id: i32 => 0..;
@@ -107,13 +107,13 @@ schema! {
         group_instance_id: Option<&'a str> => 3..;
     }
 
-    /// Whether the group has changed.
+    /// Response to a heartbeat: the error says whether the member has to rejoin.
     pub struct HeartbeatResponse in 0..=4, flexible 4 {
         throttle_time_ms: i32 => 1..;
         error_code: KafkaError => 0..;
     }
 
-    /// Leaves a group. Up to version 2 one member, from version 3 on a list.
+    /// Leaves a group: one member up to version 2, a list from version 3 on.
     pub struct LeaveGroupRequest<'a> in 0..=5, flexible 4 {
         group_id: &'a str => 0..;
         member_id: &'a str => 0..=2;
@@ -127,14 +127,14 @@ schema! {
         reason: Option<&'a str> => 5..;
     }
 
-    /// They have left.
+    /// Results of leaving.
     pub struct LeaveGroupResponse<'a> in 0..=5, flexible 4 {
         throttle_time_ms: i32 => 1..;
         error_code: KafkaError => 0..;
         members: Vec<LeaveGroupMemberResponse<'a>> => 3..;
     }
 
-    /// What became of one member.
+    /// Result for one member.
     pub struct LeaveGroupMemberResponse<'a> {
         member_id: Cow<'a, str> => 3..;
         group_instance_id: Option<Cow<'a, str>> => 3..;

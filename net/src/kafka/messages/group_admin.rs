@@ -1,4 +1,4 @@
-//! What tools ask about groups.
+//! Administration of groups.
 
 use std::borrow::Cow;
 
@@ -6,7 +6,7 @@ use crate::kafka::error::KafkaError;
 use crate::kafka::schema::schema;
 
 schema! {
-    /// Groups in detail.
+    /// Describes groups.
     pub struct DescribeGroupsRequest<'a> in 0..=6, flexible 5 {
         groups: Vec<&'a str> => 0..;
         include_authorized_operations: bool => 3..;
@@ -40,7 +40,7 @@ schema! {
         member_assignment: Cow<'a, [u8]> => 0..;
     }
 
-    /// Which groups there are.
+    /// Lists groups.
     pub struct ListGroupsRequest<'a> in 0..=5, flexible 3 {
         states_filter: Vec<&'a str> => 4..;
         types_filter: Vec<&'a str> => 5..;
@@ -61,18 +61,18 @@ schema! {
         group_type: Cow<'a, str> => 5..;
     }
 
-    /// Deletes groups that have no members.
+    /// Deletes groups without members.
     pub struct DeleteGroupsRequest<'a> in 0..=2, flexible 2 {
         groups_names: Vec<&'a str> => 0..;
     }
 
-    /// What became of them.
+    /// Results of the deletion.
     pub struct DeleteGroupsResponse<'a> in 0..=2, flexible 2 {
         throttle_time_ms: i32 => 0..;
         results: Vec<DeletedGroup<'a>> => 0..;
     }
 
-    /// What became of one group.
+    /// Result for one group.
     pub struct DeletedGroup<'a> {
         group_id: Cow<'a, str> => 0..;
         error_code: KafkaError => 0..;

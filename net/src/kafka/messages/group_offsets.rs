@@ -32,29 +32,29 @@ schema! {
         committed_metadata: Option<&'a str> => 0..;
     }
 
-    /// What became of them.
+    /// Results of the commit.
     pub struct OffsetCommitResponse<'a> in 2..=10, flexible 8 {
         throttle_time_ms: i32 => 3..;
         topics: Vec<OffsetCommitTopicResponse<'a>> => 0..;
     }
 
-    /// Answers for one topic.
+    /// Results for one topic.
     pub struct OffsetCommitTopicResponse<'a> {
         name: Cow<'a, str> => 0..=9;
         topic_id: Uuid => 10..;
         partitions: Vec<OffsetCommitPartitionResponse> => 0..;
     }
 
-    /// Whether one offset was committed.
+    /// Result for one partition.
     pub struct OffsetCommitPartitionResponse {
         partition_index: i32 => 0..;
         error_code: KafkaError => 0..;
     }
 
-    /// Committed offsets. Up to version 7 of one group, from version 8 on of several.
+    /// Fetches committed offsets: of one group up to version 7, of several from version 8 on.
     pub struct OffsetFetchRequest<'a> in 1..=10, flexible 6 {
         group_id: &'a str => 0..=7;
-        /// Null for all.
+        /// `None` for all.
         topics: Option<Vec<OffsetFetchTopic<'a>>> => 0..=7, null 2..=7;
         groups: Vec<OffsetFetchGroup<'a>> => 8..;
         require_stable: bool => 7..;
@@ -66,12 +66,12 @@ schema! {
         partition_indexes: Vec<i32> => 0..=7;
     }
 
-    /// One group.
+    /// A group.
     pub struct OffsetFetchGroup<'a> {
         group_id: &'a str => 8..;
         member_id: Option<&'a str> => 9..;
         member_epoch: i32 = -1 => 9..;
-        /// Null for all.
+        /// `None` for all.
         topics: Option<Vec<OffsetFetchGroupTopic<'a>>> => 8..;
     }
 
@@ -103,7 +103,7 @@ schema! {
         error_code: KafkaError => 8..;
     }
 
-    /// The offset of one partition; -1 for none.
+    /// The offset of one partition; -1 if there is none.
     pub struct OffsetFetchPartitionResponse<'a> {
         partition_index: i32 => 0..=7;
         committed_offset: i64 => 0..=7;
@@ -119,7 +119,7 @@ schema! {
         partitions: Vec<OffsetFetchGroupPartitionResponse<'a>> => 8..;
     }
 
-    /// The offset of one partition; -1 for none.
+    /// The offset of one partition; -1 if there is none.
     pub struct OffsetFetchGroupPartitionResponse<'a> {
         partition_index: i32 => 8..;
         committed_offset: i64 => 8..;
@@ -128,7 +128,7 @@ schema! {
         error_code: KafkaError => 8..;
     }
 
-    /// Forgets committed offsets.
+    /// Deletes committed offsets.
     pub struct OffsetDeleteRequest<'a> in 0..=0 {
         group_id: &'a str => 0..;
         topics: Vec<OffsetDeleteTopic<'a>> => 0..;
@@ -140,25 +140,25 @@ schema! {
         partitions: Vec<OffsetDeletePartition> => 0..;
     }
 
-    /// One partition.
+    /// A partition.
     pub struct OffsetDeletePartition {
         partition_index: i32 => 0..;
     }
 
-    /// What became of them.
+    /// Results of the deletion.
     pub struct OffsetDeleteResponse<'a> in 0..=0 {
         error_code: KafkaError => 0..;
         throttle_time_ms: i32 => 0..;
         topics: Vec<OffsetDeleteTopicResponse<'a>> => 0..;
     }
 
-    /// Answers for one topic.
+    /// Results for one topic.
     pub struct OffsetDeleteTopicResponse<'a> {
         name: Cow<'a, str> => 0..;
         partitions: Vec<OffsetDeletePartitionResponse> => 0..;
     }
 
-    /// Whether one offset was forgotten.
+    /// Result for one partition.
     pub struct OffsetDeletePartitionResponse {
         partition_index: i32 => 0..;
         error_code: KafkaError => 0..;

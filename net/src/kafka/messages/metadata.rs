@@ -1,4 +1,4 @@
-//! What clients ask about the cluster: nodes, topics, and which requests are served.
+//! Metadata of the cluster: nodes, topics, and the APIs that are offered.
 
 use std::borrow::Cow;
 
@@ -7,22 +7,22 @@ use crate::kafka::schema::schema;
 use crate::kafka::wire::Uuid;
 
 schema! {
-    /// Nodes and topics.
+    /// Requests nodes and topics.
     pub struct MetadataRequest<'a> in 0..=13, flexible 9 {
-        /// Null for all topics; in version 0, which has no null, an empty list means all.
+        /// `None` for all topics. In version 0, which has no null, an empty list means all.
         topics: Option<Vec<MetadataRequestTopic<'a>>> => 0.., null 1..;
         allow_auto_topic_creation: bool = true => 4..;
         include_cluster_authorized_operations: bool => 8..=10;
         include_topic_authorized_operations: bool => 8..;
     }
 
-    /// A topic, by its name or its id.
+    /// A topic, by name or id.
     pub struct MetadataRequestTopic<'a> {
         topic_id: Uuid => 10..;
         name: Option<&'a str> => 0.., null 10..;
     }
 
-    /// The cluster as it is.
+    /// Nodes and topics.
     pub struct MetadataResponse<'a> in 0..=13, flexible 9 {
         throttle_time_ms: i32 => 3..;
         brokers: Vec<MetadataBroker<'a>> => 0..;
@@ -62,13 +62,13 @@ schema! {
         offline_replicas: Vec<i32> => 5..;
     }
 
-    /// Which requests are served.
+    /// Requests the offered APIs.
     pub struct ApiVersionsRequest<'a> in 0..=4, flexible 3 {
         client_software_name: &'a str => 3..;
         client_software_version: &'a str => 3..;
     }
 
-    /// These are. Always in a header of version 0.
+    /// The offered APIs. Its response header always has version 0.
     pub struct ApiVersionsResponse<'a> in 0..=4, flexible 3 {
         error_code: KafkaError => 0..;
         api_keys: Vec<ApiVersion> => 0..;
@@ -79,35 +79,35 @@ schema! {
         zk_migration_ready: bool => 3.., tag 3;
     }
 
-    /// One kind of request with its versions.
+    /// An API and its offered versions.
     pub struct ApiVersion {
         api_key: i16 => 0..;
         min_version: i16 => 0..;
         max_version: i16 => 0..;
     }
 
-    /// A feature with the levels that this node can do.
+    /// A feature and the levels that this node supports.
     pub struct SupportedFeature<'a> {
         name: Cow<'a, str> => 3..;
         min_version: i16 => 3..;
         max_version: i16 => 3..;
     }
 
-    /// A feature with the levels that the cluster uses.
+    /// A feature and the levels that the cluster uses.
     pub struct FinalizedFeature<'a> {
         name: Cow<'a, str> => 3..;
         max_version_level: i16 => 3..;
         min_version_level: i16 => 3..;
     }
 
-    /// The nodes.
+    /// Describes the cluster.
     pub struct DescribeClusterRequest in 0..=2, flexible 0 {
         include_cluster_authorized_operations: bool => 0..;
         endpoint_type: i8 = 1 => 1..;
         include_fenced_brokers: bool => 2..;
     }
 
-    /// The nodes as they are.
+    /// The cluster's nodes.
     pub struct DescribeClusterResponse<'a> in 0..=2, flexible 0 {
         throttle_time_ms: i32 => 0..;
         error_code: KafkaError => 0..;
@@ -128,7 +128,7 @@ schema! {
         is_fenced: bool => 2..;
     }
 
-    /// Topics in pages.
+    /// Describes partitions of topics, in pages.
     pub struct DescribeTopicPartitionsRequest<'a> in 0..=0, flexible 0 {
         topics: Vec<DescribeTopicPartitionsRequestTopic<'a>> => 0..;
         response_partition_limit: i32 = 2000 => 0..;
@@ -140,7 +140,7 @@ schema! {
         name: &'a str => 0..;
     }
 
-    /// Where to go on.
+    /// Where the page begins.
     pub struct DescribeTopicPartitionsRequestCursor<'a> {
         topic_name: &'a str => 0..;
         partition_index: i32 => 0..;

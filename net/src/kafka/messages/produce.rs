@@ -1,4 +1,4 @@
-//! Produce: append record batches. The broker reads it by hand (`kafka::produce`); these types are the clients' side and the answer.
+//! Produce: appends record batches. The broker has a hand-written decoder of the request (`kafka::produce`); the request type here is for clients.
 
 use std::borrow::Cow;
 
@@ -25,25 +25,25 @@ schema! {
     /// A batch for one partition.
     pub struct ProducePartition<'a> {
         index: i32 => 0..;
-        /// Since version 3 exactly one record batch.
+        /// Exactly one record batch since version 3.
         records: Option<&'a [u8]> => 0..;
     }
 
-    /// Where the batches were appended.
+    /// Results of the appends.
     pub struct ProduceResponse<'a> in 3..=13, flexible 9 {
         responses: Vec<ProduceTopicResponse<'a>> => 0..;
         throttle_time_ms: i32 => 0..;
         node_endpoints: Vec<ProduceNode<'a>> => 10.., tag 0;
     }
 
-    /// Answers for one topic.
+    /// Results for one topic.
     pub struct ProduceTopicResponse<'a> {
         name: Cow<'a, str> => 0..=12;
         topic_id: Uuid => 13..;
         partition_responses: Vec<ProducePartitionResponse<'a>> => 0..;
     }
 
-    /// Where a leader is.
+    /// Address of a leader.
     pub struct ProduceNode<'a> {
         node_id: i32 => 10..;
         host: Cow<'a, str> => 10..;
@@ -51,12 +51,12 @@ schema! {
         rack: Option<Cow<'a, str>> => 10..;
     }
 
-    /// Where one batch was appended.
+    /// Result for one partition.
     pub struct ProducePartitionResponse<'a> {
         index: i32 => 0..;
         error_code: KafkaError => 0..;
         base_offset: i64 => 0..;
-        /// -1 unless the topic stamps records itself.
+        /// -1 unless the topic uses LogAppendTime.
         log_append_time_ms: i64 = -1 => 0..;
         log_start_offset: i64 = -1 => 5..;
         record_errors: Vec<ProduceRecordError<'a>> => 8..;
@@ -64,13 +64,13 @@ schema! {
         current_leader: ProduceLeader => 10.., tag 0;
     }
 
-    /// What is wrong with one record of a batch.
+    /// Why one record of a batch was rejected.
     pub struct ProduceRecordError<'a> {
         batch_index: i32 => 8..;
         batch_index_error_message: Option<Cow<'a, str>> => 8..;
     }
 
-    /// Who leads the partition now.
+    /// The current leader of the partition.
     pub struct ProduceLeader {
         leader_id: i32 = -1 => 10..;
         leader_epoch: i32 = -1 => 10..;

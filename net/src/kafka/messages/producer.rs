@@ -1,4 +1,4 @@
-//! Producer ids, and what partitions know of producers.
+//! Producer ids, and the state of producers in partitions.
 
 use std::borrow::Cow;
 
@@ -6,7 +6,7 @@ use crate::kafka::error::KafkaError;
 use crate::kafka::schema::schema;
 
 schema! {
-    /// A producer id, or the next epoch of one.
+    /// Requests a producer id, or the next epoch of one.
     pub struct InitProducerIdRequest<'a> in 0..=5, flexible 2 {
         transactional_id: Option<&'a str> => 0..;
         transaction_timeout_ms: i32 => 0..;
@@ -22,30 +22,30 @@ schema! {
         producer_epoch: i16 => 0..;
     }
 
-    /// What partitions know of their producers.
+    /// Describes the active producers of partitions.
     pub struct DescribeProducersRequest<'a> in 0..=0, flexible 0 {
         topics: Vec<TopicRequest<'a>> => 0..;
     }
 
-    /// A topic's partitions.
+    /// Partitions of one topic.
     pub struct TopicRequest<'a> {
         name: &'a str => 0..;
         partition_indexes: Vec<i32> => 0..;
     }
 
-    /// Producers.
+    /// Active producers.
     pub struct DescribeProducersResponse<'a> in 0..=0, flexible 0 {
         throttle_time_ms: i32 => 0..;
         topics: Vec<TopicResponse<'a>> => 0..;
     }
 
-    /// Those of a topic.
+    /// Producers of one topic.
     pub struct TopicResponse<'a> {
         name: Cow<'a, str> => 0..;
         partitions: Vec<PartitionResponse<'a>> => 0..;
     }
 
-    /// Those of a partition.
+    /// Producers of one partition.
     pub struct PartitionResponse<'a> {
         partition_index: i32 => 0..;
         error_code: KafkaError => 0..;
@@ -53,7 +53,7 @@ schema! {
         active_producers: Vec<ProducerState> => 0..;
     }
 
-    /// A producer.
+    /// State of a producer.
     pub struct ProducerState {
         producer_id: i64 => 0..;
         producer_epoch: i32 => 0..;

@@ -1,4 +1,4 @@
-//! Authentication.
+//! SASL authentication.
 
 use std::borrow::Cow;
 
@@ -11,18 +11,18 @@ schema! {
         mechanism: &'a str => 0..;
     }
 
-    /// Whether it is one of these.
+    /// Whether the mechanism is enabled.
     pub struct SaslHandshakeResponse<'a> in 0..=1 {
         error_code: KafkaError => 0..;
         mechanisms: Vec<Cow<'a, str>> => 0..;
     }
 
-    /// A step of the mechanism.
+    /// The client's step of the mechanism.
     pub struct SaslAuthenticateRequest<'a> in 0..=2, flexible 2 {
         auth_bytes: &'a [u8] => 0..;
     }
 
-    /// The broker's step.
+    /// The broker's step of the mechanism.
     pub struct SaslAuthenticateResponse<'a> in 0..=2, flexible 2 {
         error_code: KafkaError => 0..;
         error_message: Option<Cow<'a, str>> => 0..;

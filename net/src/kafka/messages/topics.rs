@@ -1,4 +1,4 @@
-//! Topics and their number of partitions.
+//! Creation and deletion of topics, and adding partitions.
 
 use std::borrow::Cow;
 
@@ -7,14 +7,14 @@ use crate::kafka::schema::schema;
 use crate::kafka::wire::Uuid;
 
 schema! {
-    /// New topics.
+    /// Creates topics.
     pub struct CreateTopicsRequest<'a> in 2..=7, flexible 5 {
         topics: Vec<CreatableTopic<'a>> => 0..;
         timeout_ms: i32 = 60000 => 0..;
         validate_only: bool => 0..;
     }
 
-    /// A new topic.
+    /// A topic to create.
     pub struct CreatableTopic<'a> {
         name: &'a str => 0..;
         /// -1 for the broker's default, or if there are assignments.
@@ -24,7 +24,7 @@ schema! {
         configs: Vec<CreatableConfig<'a>> => 0..;
     }
 
-    /// Nodes that are to hold one partition.
+    /// Replica assignment of one partition.
     pub struct CreatableAssignment {
         partition_index: i32 => 0..;
         broker_ids: Vec<i32> => 0..;
@@ -36,13 +36,13 @@ schema! {
         value: Option<&'a str> => 0..;
     }
 
-    /// What became of them.
+    /// Results of the creation.
     pub struct CreateTopicsResponse<'a> in 2..=7, flexible 5 {
         throttle_time_ms: i32 => 0..;
         topics: Vec<CreatedTopic<'a>> => 0..;
     }
 
-    /// What became of one topic.
+    /// Result for one topic.
     pub struct CreatedTopic<'a> {
         name: Cow<'a, str> => 0..;
         topic_id: Uuid => 7..;
@@ -54,7 +54,7 @@ schema! {
         configs: Option<Vec<CreatedTopicConfig<'a>>> => 5..;
     }
 
-    /// A configuration entry as it is now.
+    /// A configuration entry of the new topic.
     pub struct CreatedTopicConfig<'a> {
         name: Cow<'a, str> => 5..;
         value: Option<Cow<'a, str>> => 5..;
@@ -63,7 +63,7 @@ schema! {
         is_sensitive: bool => 5..;
     }
 
-    /// Deletes topics: up to version 5 by name, from version 6 on by name or id.
+    /// Deletes topics: by name up to version 5, by name or id from version 6 on.
     pub struct DeleteTopicsRequest<'a> in 1..=6, flexible 4 {
         topics: Vec<DeleteTopic<'a>> => 6..;
         topic_names: Vec<&'a str> => 0..=5;
@@ -76,13 +76,13 @@ schema! {
         topic_id: Uuid => 6..;
     }
 
-    /// What became of them.
+    /// Results of the deletion.
     pub struct DeleteTopicsResponse<'a> in 1..=6, flexible 4 {
         throttle_time_ms: i32 => 0..;
         responses: Vec<DeletedTopic<'a>> => 0..;
     }
 
-    /// What became of one topic.
+    /// Result for one topic.
     pub struct DeletedTopic<'a> {
         name: Option<Cow<'a, str>> => 0.., null 6..;
         topic_id: Uuid => 6..;
@@ -90,32 +90,32 @@ schema! {
         error_message: Option<Cow<'a, str>> => 5..;
     }
 
-    /// More partitions.
+    /// Adds partitions.
     pub struct CreatePartitionsRequest<'a> in 0..=3, flexible 2 {
         topics: Vec<CreatePartitionsTopic<'a>> => 0..;
         timeout_ms: i32 => 0..;
         validate_only: bool => 0..;
     }
 
-    /// A topic with the number of partitions that it is to have.
+    /// A topic with its new number of partitions.
     pub struct CreatePartitionsTopic<'a> {
         name: &'a str => 0..;
         count: i32 => 0..;
         assignments: Option<Vec<CreatePartitionsAssignment>> => 0..;
     }
 
-    /// Nodes that are to hold one new partition.
+    /// Replica assignment of one new partition.
     pub struct CreatePartitionsAssignment {
         broker_ids: Vec<i32> => 0..;
     }
 
-    /// What became of them.
+    /// Results of adding partitions.
     pub struct CreatePartitionsResponse<'a> in 0..=3, flexible 2 {
         throttle_time_ms: i32 => 0..;
         results: Vec<CreatePartitionsTopicResponse<'a>> => 0..;
     }
 
-    /// What became of one topic.
+    /// Result for one topic.
     pub struct CreatePartitionsTopicResponse<'a> {
         name: Cow<'a, str> => 0..;
         error_code: KafkaError => 0..;

@@ -1,4 +1,4 @@
-//! Transactions: read so that they can be refused with the right error.
+//! Transactions: decoded, so that they can be refused with the right error.
 
 use std::borrow::Cow;
 
@@ -6,7 +6,7 @@ use crate::kafka::error::KafkaError;
 use crate::kafka::schema::schema;
 
 schema! {
-    /// Adds partitions to a transaction, or to several: clients use versions to 3, brokers those from 4 on.
+    /// Adds partitions to transactions: one up to version 3, from clients; several from version 4 on, from brokers.
     pub struct AddPartitionsToTxnRequest<'a> in 0..=5, flexible 3 {
         transactions: Vec<AddPartitionsToTxnTransaction<'a>> => 4..;
         v3_and_below_transactional_id: &'a str => ..=3;
@@ -24,13 +24,13 @@ schema! {
         topics: Vec<AddPartitionsToTxnTopic<'a>> => 4..;
     }
 
-    /// A topic's partitions.
+    /// Partitions of one topic.
     pub struct AddPartitionsToTxnTopic<'a> {
         name: &'a str => 0..;
         partitions: Vec<i32> => 0..;
     }
 
-    /// What became of each partition.
+    /// Results for each partition.
     pub struct AddPartitionsToTxnResponse<'a> in 0..=5, flexible 3 {
         throttle_time_ms: i32 => 0..;
         error_code: KafkaError => 4..;
@@ -38,19 +38,19 @@ schema! {
         results_by_topic_v3_and_below: Vec<AddPartitionsToTxnTopicResult<'a>> => ..=3;
     }
 
-    /// Of one transaction.
+    /// Results for one transaction.
     pub struct AddPartitionsToTxnResult<'a> {
         transactional_id: Cow<'a, str> => 4..;
         topic_results: Vec<AddPartitionsToTxnTopicResult<'a>> => 4..;
     }
 
-    /// Of one topic.
+    /// Results for one topic.
     pub struct AddPartitionsToTxnTopicResult<'a> {
         name: Cow<'a, str> => 0..;
         results_by_partition: Vec<AddPartitionsToTxnPartitionResult> => 0..;
     }
 
-    /// Of one partition.
+    /// Result for one partition.
     pub struct AddPartitionsToTxnPartitionResult {
         partition_index: i32 => 0..;
         partition_error_code: KafkaError => 0..;
@@ -64,7 +64,7 @@ schema! {
         group_id: &'a str => 0..;
     }
 
-    /// Whether they were.
+    /// Result of adding the offsets.
     pub struct AddOffsetsToTxnResponse in 0..=4, flexible 3 {
         throttle_time_ms: i32 => 0..;
         error_code: KafkaError => 0..;
@@ -78,7 +78,7 @@ schema! {
         committed: bool => 0..;
     }
 
-    /// Whether it ended.
+    /// Result of ending the transaction.
     pub struct EndTxnResponse in 0..=5, flexible 3 {
         throttle_time_ms: i32 => 0..;
         error_code: KafkaError => 0..;
@@ -98,13 +98,13 @@ schema! {
         topics: Vec<TxnOffsetCommitRequestTopic<'a>> => 0..;
     }
 
-    /// A topic's offsets.
+    /// Offsets of one topic.
     pub struct TxnOffsetCommitRequestTopic<'a> {
         name: &'a str => 0..;
         partitions: Vec<TxnOffsetCommitRequestPartition<'a>> => 0..;
     }
 
-    /// A partition's offset.
+    /// The offset of one partition.
     pub struct TxnOffsetCommitRequestPartition<'a> {
         partition_index: i32 => 0..;
         committed_offset: i64 => 0..;
@@ -112,25 +112,25 @@ schema! {
         committed_metadata: Option<&'a str> => 0..;
     }
 
-    /// What became of each.
+    /// Results of the commit.
     pub struct TxnOffsetCommitResponse<'a> in 0..=5, flexible 3 {
         throttle_time_ms: i32 => 0..;
         topics: Vec<TxnOffsetCommitResponseTopic<'a>> => 0..;
     }
 
-    /// Of one topic.
+    /// Results for one topic.
     pub struct TxnOffsetCommitResponseTopic<'a> {
         name: Cow<'a, str> => 0..;
         partitions: Vec<TxnOffsetCommitResponsePartition> => 0..;
     }
 
-    /// Of one partition.
+    /// Result for one partition.
     pub struct TxnOffsetCommitResponsePartition {
         partition_index: i32 => 0..;
         error_code: KafkaError => 0..;
     }
 
-    /// Which transactions there are.
+    /// Lists transactions.
     pub struct ListTransactionsRequest<'a> in 0..=2, flexible 0 {
         state_filters: Vec<&'a str> => 0..;
         producer_id_filters: Vec<i64> => 0..;
@@ -138,7 +138,7 @@ schema! {
         transactional_id_pattern: Option<&'a str> => 2..;
     }
 
-    /// These.
+    /// Transactions.
     pub struct ListTransactionsResponse<'a> in 0..=2, flexible 0 {
         throttle_time_ms: i32 => 0..;
         error_code: KafkaError => 0..;

@@ -1,4 +1,4 @@
-//! What is read and written by hand against the same messages as they are declared.
+//! Compares the hand-written codecs with those generated from the declarations of the same messages.
 
 use bytes::{Bytes, BytesMut};
 
@@ -14,7 +14,7 @@ use crate::kafka::wire::Reader;
 use crate::request::Batch;
 
 #[test]
-fn produce_is_read_as_it_is_declared() {
+fn produce_is_decoded_like_its_declaration() {
     for shape in Shape::ALL {
         let sample = ProduceRequest::sample(&mut Samples::new(shape));
         for version in ProduceRequest::VERSION_MIN..=ProduceRequest::VERSION_MAX {
@@ -51,7 +51,7 @@ fn produce_is_read_as_it_is_declared() {
 }
 
 #[test]
-fn fetch_is_answered_as_it_is_declared_and_records_are_not_copied() {
+fn fetch_responses_are_encoded_like_their_declaration_without_copying_records() {
     for shape in Shape::ALL {
         let mut sample = FetchResponse::sample(&mut Samples::new(shape));
         sample.session_id = 0;
@@ -70,7 +70,7 @@ fn fetch_is_answered_as_it_is_declared_and_records_are_not_copied() {
                 answer.topic(&topic.topic, topic.topic_id, topic.partitions.len());
                 for partition in &topic.partitions {
                     let records = Bytes::copy_from_slice(partition.records.expect("records"));
-                    // In two pieces, as a batch may lie over two buffers.
+                    // In two slices, because a batch may span two buffers.
                     let middle = records.len() / 2;
                     let pieces = [records.slice(..middle), records.slice(middle..)];
                     answer.partition(partition, &pieces);
@@ -90,7 +90,7 @@ fn fetch_is_answered_as_it_is_declared_and_records_are_not_copied() {
 
 #[test]
 #[should_panic(expected = "as many topics and partitions as were announced")]
-fn a_fetch_answer_that_is_not_whole_is_our_bug() {
+fn completing_an_incomplete_fetch_response_panics() {
     let origin = Origin { api: ApiKey::Fetch, version: 12, correlation_id: 1 };
     let _ = FetchAnswer::new(origin, 0, crate::kafka::KafkaError::NONE, 1).finish();
 }

@@ -1,4 +1,4 @@
-//! Input that was never meant well: an error, never a panic, never a wrong message.
+//! Invalid input: always an error, never a panic or a wrong message.
 
 use proptest::prelude::*;
 
@@ -15,7 +15,7 @@ fn every_version(mut check: impl FnMut(&Subject, i16)) {
 }
 
 #[test]
-fn a_message_that_ends_early_is_an_error_wherever_it_ends() {
+fn a_truncated_message_is_an_error_wherever_it_ends() {
     every_version(|subject, version| {
         for shape in [Shape::Empty, Shape::One] {
             let bytes = (subject.encode)(shape, version);
@@ -29,7 +29,7 @@ fn a_message_that_ends_early_is_an_error_wherever_it_ends() {
 }
 
 #[test]
-fn bytes_behind_a_message_are_an_error() {
+fn bytes_after_a_message_are_an_error() {
     every_version(|subject, version| {
         let bytes = [&(subject.encode)(Shape::One, version)[..], &[0]].concat();
         assert!((subject.decode)(&bytes, version).is_err(), "{} {version}", subject.name);
@@ -37,7 +37,7 @@ fn bytes_behind_a_message_are_an_error() {
 }
 
 #[test]
-fn versions_that_are_not_declared_are_an_error() {
+fn undeclared_versions_are_an_error() {
     for subject in SUBJECTS {
         for version in [subject.min - 1, subject.max + 1, i16::MIN, i16::MAX] {
             assert!((subject.decode)(&[0; 64], version).is_err(), "{} {version}", subject.name);
@@ -46,7 +46,7 @@ fn versions_that_are_not_declared_are_an_error() {
 }
 
 #[test]
-fn tagged_fields_that_nobody_knows_are_skipped() {
+fn unknown_tagged_fields_are_skipped() {
     every_version(|subject, version| {
         if version < subject.flexible_from {
             return;

@@ -1,4 +1,4 @@
-//! The messages against another implementation of them, and against input that was never meant well.
+//! Tests of the messages against another implementation, and with invalid input.
 
 mod by_hand;
 mod hostile;

@@ -1,5 +1,5 @@
-//! The `kafka-protocol` crate, which is generated from Kafka's own descriptions, as the judge: what one side writes the other reads, and
-//! means the same by it, field by field.
+//! Compares the codec with the `kafka-protocol` crate, which is generated from Kafka's own descriptions: each decodes what the other encodes,
+//! with the same fields.
 
 use bytes::{Bytes, BytesMut};
 use kafka_protocol::messages as theirs;
@@ -11,11 +11,11 @@ use crate::kafka::samples::Shape;
 use crate::kafka::samples::for_every_message;
 use crate::kafka::wire::WireError;
 
-/// Fields of versions that are newer than ours.
+/// Fields of versions that this crate does not have.
 const NEWER: &[&str] =
     &["enable_2_pc", "keep_prepared_txn", "ongoing_txn_producer_id", "ongoing_txn_producer_epoch"];
 
-/// Both read `bytes` and find the same in it.
+/// Asserts that both decode `bytes` to the same fields.
 fn check_reading<Theirs: Decodable + std::fmt::Debug>(
     subject: &Subject,
     bytes: &Bytes,
@@ -31,7 +31,7 @@ fn check_reading<Theirs: Decodable + std::fmt::Debug>(
     theirs
 }
 
-/// In every version that both know. Where ours are newer, `vectors` has the bytes.
+/// Compares all versions that both have. `vectors` has the bytes of newer versions.
 fn check<Theirs: Decodable + Encodable + Message + std::fmt::Debug>(subject: &Subject) {
     let name = subject.name;
     assert!(Theirs::VERSIONS.min <= subject.min, "{name}: they know the oldest version");
@@ -43,13 +43,13 @@ fn check<Theirs: Decodable + Encodable + Message + std::fmt::Debug>(subject: &Su
             let mut again = BytesMut::new();
             theirs.encode(&mut again, version).expect("they write what they read");
             assert_eq!(again, bytes, "{name} {version} {shape:?}: written in the same way");
-            // A field that one of us believes to begin or end in another version shows when the value is written in that one.
+            // A field that the two have in different versions differs when the value is encoded in these versions.
             for other in versions.clone() {
                 let mut bytes = BytesMut::new();
                 if theirs.encode(&mut bytes, other).is_err() {
                     continue;
                 }
-                // They write null also where Kafka has none.
+                // The other crate also encodes null for fields that are not nullable.
                 if !matches!((subject.decode)(&bytes, other), Err(WireError::Null { .. })) {
                     check_reading::<Theirs>(subject, &bytes.freeze(), other);
                 }
@@ -61,7 +61,7 @@ fn check<Theirs: Decodable + Encodable + Message + std::fmt::Debug>(subject: &Su
 macro_rules! oracle {
     ($($name:ident)+) => {
         #[test]
-        fn every_message_is_written_and_read_as_kafka_does() {
+        fn every_message_is_encoded_and_decoded_like_kafkas() {
             let mut subjects = SUBJECTS.iter();
             $({
                 let subject = subjects.next().expect("as many subjects as names");

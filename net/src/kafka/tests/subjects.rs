@@ -1,4 +1,4 @@
-//! Every message, as the tests see it.
+//! Test interface of all messages.
 
 use bytes::Bytes;
 
@@ -8,22 +8,22 @@ use crate::kafka::samples::{Sample, Samples, Shape, for_every_message, write};
 use crate::kafka::schema::Message;
 use crate::kafka::wire::{Reader, WireError};
 
-/// A kind of message.
+/// A message type.
 #[derive(Clone, Copy)]
 pub(crate) struct Subject {
     pub(crate) name: &'static str,
     pub(crate) min: i16,
     pub(crate) max: i16,
     pub(crate) flexible_from: i16,
-    /// A sample, written.
+    /// Encodes a sample.
     pub(crate) encode: fn(Shape, i16) -> Bytes,
-    /// A message of which nothing was set, written.
+    /// Encodes a message with defaults.
     pub(crate) unset: fn(i16) -> Bytes,
-    /// Reads all of the bytes.
+    /// Decodes all bytes.
     pub(crate) decode: fn(&[u8], i16) -> Result<(), WireError>,
-    /// Reads all of the bytes and shows what it found.
+    /// Decodes all bytes and formats the message.
     pub(crate) tree: fn(&[u8], i16) -> Tree,
-    /// Reads all of the bytes and writes what it found.
+    /// Decodes all bytes and encodes the message again.
     pub(crate) again: fn(&[u8], i16) -> Bytes,
 }
 
@@ -61,7 +61,7 @@ macro_rules! subject {
 
 macro_rules! subjects {
     ($($name:ident)+) => {
-        /// Requests and responses in turn, in the order of the table of what is served.
+        /// Requests and responses alternately, in the order of the table of APIs.
         pub(crate) const SUBJECTS: &[Subject] = &[$(subject!($name),)+];
     };
 }

@@ -1,4 +1,4 @@
-//! What `{:?}` shows, as a tree, so that values of types of different crates can be compared field by field, by name.
+//! Parses the output of `{:?}` as a tree, to compare values of types from different crates by field names.
 
 use std::collections::BTreeMap;
 
@@ -19,7 +19,7 @@ impl Tree {
         tree
     }
 
-    /// The same without these fields of its own.
+    /// Returns it without these fields of the outermost struct.
     pub(super) fn without(mut self, names: &[&str]) -> Self {
         if let Self::Fields(fields) = &mut self {
             fields.retain(|name, _| !names.contains(&name.as_str()));
@@ -27,7 +27,7 @@ impl Tree {
         self
     }
 
-    /// Where two values first differ, and how.
+    /// Returns a description of the first difference.
     pub(super) fn difference(&self, other: &Self) -> Option<String> {
         match (self, other) {
             (Self::Fields(ours), Self::Fields(theirs)) if ours.keys().eq(theirs.keys()) => {
@@ -39,7 +39,8 @@ impl Tree {
                 both.find_map(|(at, (a, b))| a.difference(b).map(|what| format!("[{at}]{what}")))
             }
             (a, b) if a == b => None,
-            // Where a version has no such field, theirs is empty where ours is null. Where it has one, the bytes tell.
+            // If a version does not have the field, the other crate has an empty default instead of null. If it has the field, the bytes
+            // are compared too.
             (Self::Atom(ours), Self::Atom(theirs)) if ours == "None" && theirs.is_empty() => None,
             (Self::Atom(ours), Self::List(theirs)) if ours == "None" && theirs.is_empty() => None,
             (a, b) => Some(format!(": {a:?} and {b:?}")),
@@ -58,7 +59,7 @@ fn eat(rest: &mut &str, what: &str) -> bool {
     }
 }
 
-/// Elements up to `end`.
+/// Parses elements up to `end`.
 fn elements(rest: &mut &str, end: &str, mut element: impl FnMut(&mut &str)) {
     while !eat(rest, end) {
         element(rest);
@@ -86,7 +87,7 @@ fn parse(rest: &mut &str) -> Tree {
     let (name, left) = rest.split_at(word);
     *rest = left;
     if eat(rest, "(") {
-        // A newtype, or `Some`: what is inside counts.
+        // A newtype or `Some`: use its content.
         let inside = parse(rest);
         assert!(eat(rest, ")"), "{name}: one element");
         return inside;
@@ -95,7 +96,7 @@ fn parse(rest: &mut &str) -> Tree {
         let mut fields = BTreeMap::new();
         elements(rest, "}", |rest| {
             let colon = rest.find(':').expect("a field has a name");
-            // A name that is a keyword has an underscore more.
+            // A field named like a keyword has an additional underscore.
             let field = rest[..colon].trim().trim_matches('_').to_owned();
             *rest = &rest[colon + 1..];
             let value = parse(rest);
@@ -113,7 +114,7 @@ fn parse(rest: &mut &str) -> Tree {
     Tree::Atom(name.to_owned())
 }
 
-/// A text in quotes, with its escapes as they are.
+/// Parses a quoted string, and keeps its escapes.
 fn quoted(rest: &mut &str) -> String {
     assert!(eat(rest, "\""));
     let mut escaped = false;
@@ -133,7 +134,7 @@ fn quoted(rest: &mut &str) -> String {
     text.to_owned()
 }
 
-/// The bytes of a byte text.
+/// Returns the bytes of a byte string.
 fn bytes(text: &str) -> Vec<Tree> {
     let mut bytes = Vec::new();
     let mut rest = text.as_bytes();
@@ -157,7 +158,7 @@ fn bytes(text: &str) -> Vec<Tree> {
 }
 
 #[test]
-fn a_tree_is_what_is_shown_without_the_names_of_types() {
+fn a_tree_is_the_debug_output_without_type_names() {
     #[derive(Debug)]
     #[allow(dead_code, reason = "it is only shown")]
     struct Inner(i8);

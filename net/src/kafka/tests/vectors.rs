@@ -1,4 +1,4 @@
-//! Bytes written down by hand: of versions that the oracle does not know, and a few of each form to look at.
+//! Encodings written by hand: of versions that the oracle does not have, and a few of each form as examples.
 
 use std::fmt::Debug;
 
@@ -37,7 +37,7 @@ fn metadata_by_name_in_both_forms() {
 }
 
 #[test]
-fn null_is_refused_where_a_version_has_none() {
+fn null_is_an_error_in_versions_where_the_field_is_not_nullable() {
     let result = MetadataRequest::decode(0, &mut Reader::new(&[0xff; 4]));
     assert_eq!(result, Err(WireError::Null { field: "MetadataRequest.topics" }));
     let mut out = BytesMut::new();
