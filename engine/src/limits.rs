@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use highwater_protocol::frame::frame_bytes;
 use highwater_protocol::limits::{BATCH_BYTES_MAX, BATCH_BYTES_MAX_DEFAULT};
+use highwater_runtime::buf::PAGE_BYTES;
 use highwater_storage::StoreLimits;
 use highwater_storage::limits::PRODUCER_BYTES;
 use highwater_storage::state_log::PAYLOAD_BYTES_MAX;
@@ -105,6 +106,10 @@ pub const SEND_QUEUE_BYTES_MAX: usize = 8 << 20;
 
 /// The same when many connections share that memory, and the least that a read begins with.
 pub const SEND_QUEUE_BYTES_MIN: usize = 64 << 10;
+
+/// Bytes of disk reads in flight of a shard, all its stores together, unless a single batch is larger. Further reads are queued, and writes
+/// pass them: an append does not wait for all that clients read.
+pub const DISK_READS_INFLIGHT_BYTES_MAX: usize = 2 << 20;
 
 /// Bytes of memory that a read reserves at least, however few are wanted: what it looks for lies somewhere in them.
 pub const READ_MEMORY_BYTES_MIN: usize = 64 << 10;
@@ -282,6 +287,8 @@ impl ShardLimits {
         let producers = share / PRODUCERS_PART;
         let free_buffers = idle_buffer_bytes(memory_bytes, shards) as u64 / u64::from(shards);
         let cache = share.saturating_sub(requests + sends + producers + free_buffers);
+        let reads_inflight = (DISK_READS_INFLIGHT_BYTES_MAX / stores as usize).max(READ_MEMORY_BYTES_MIN);
+        let read_bytes_max = defaults.read_bytes_max.min(reads_inflight / PAGE_BYTES * PAGE_BYTES);
         Self {
             request_bytes_max: requests as usize,
             send_bytes_max: sends as usize,
@@ -292,6 +299,8 @@ impl ShardLimits {
                 cache_bytes_max: (cache / stores).max(CACHE_BYTES_MIN + more),
                 store_producers_max: (producers / stores / PRODUCER_BYTES).max(defaults.producers_max as u64)
                     as usize,
+                read_bytes_max,
+                reads_inflight_bytes_max: reads_inflight,
                 unacked_bytes_max,
                 store_unacked_bytes_max: (share / 4 / stores)
                     .clamp(unacked_bytes_max, defaults.store_unacked_bytes_max),

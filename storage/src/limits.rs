@@ -77,6 +77,8 @@ pub struct StoreLimits {
     pub index_interval_bytes: u32,
     /// Size of a read from disk, unless one frame needs more.
     pub read_bytes_max: usize,
+    /// Bytes of disk reads in flight, unless a single read is larger. Further reads are queued, so that writes do not wait behind them.
+    pub reads_inflight_bytes_max: usize,
     /// Producers remembered per partition; the one that was silent longest is forgotten first.
     pub producers_max: usize,
     /// Producers remembered in all partitions of the store; the partition that has the most forgets some first.
@@ -102,6 +104,7 @@ impl Default for StoreLimits {
             chunk_bytes_max: 256 << 10,
             index_interval_bytes: 32 << 10,
             read_bytes_max: 1 << 20,
+            reads_inflight_bytes_max: 2 << 20,
             producers_max: 10_000,
             store_producers_max: 100_000,
             producer_expiry_ms: 24 * 60 * 60 * 1000,
@@ -127,6 +130,7 @@ impl StoreLimits {
             chunk_bytes_max: 16 << 10,
             index_interval_bytes: 2 << 10,
             read_bytes_max: 16 << 10,
+            reads_inflight_bytes_max: 32 << 10,
             producers_max: 4,
             store_producers_max: 64,
             producer_expiry_ms: 60_000,
@@ -146,6 +150,7 @@ impl StoreLimits {
         assert!(self.extent_bytes_max <= EXTENT_BYTES_MAX && self.payload_bytes_max <= BATCH_BYTES_MAX);
         assert!(self.chunk_bytes_max.is_multiple_of(PAGE_BYTES) && self.chunk_bytes_max >= 2 * PAGE_BYTES);
         assert!(self.read_bytes_max.is_multiple_of(PAGE_BYTES) && self.read_bytes_max >= 2 * PAGE_BYTES);
+        assert!(self.reads_inflight_bytes_max >= self.read_bytes_max);
         assert!(
             self.unacked_bytes_max >= frame_bytes(self.payload_bytes_max) as u64,
             "the largest frame may wait for the disk"

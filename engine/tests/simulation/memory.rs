@@ -36,6 +36,8 @@ struct Bed {
     records: i64,
     /// What a shard may hold.
     memory_bytes_max: usize,
+    /// Bytes of the disk reads that a shard may have in flight.
+    reads_bytes_max: usize,
 }
 
 impl Bed {
@@ -48,7 +50,8 @@ impl Bed {
         partitions.sort_by_key(|(_, shard)| *shard);
         assert!(partitions.iter().map(|(_, shard)| *shard).eq(0..SHARDS));
         let memory_bytes_max = ShardLimits::tiny().send_bytes_max + ROUNDING_BYTES;
-        let mut bed = Self { world, node, partitions, records, memory_bytes_max };
+        let reads_bytes_max = ShardLimits::tiny().store.reads_inflight_bytes_max;
+        let mut bed = Self { world, node, partitions, records, memory_bytes_max, reads_bytes_max };
         for (to, shard) in bed.partitions.clone() {
             let mut wire = bed.native(shard);
             for _ in 0..records {
@@ -81,6 +84,8 @@ impl Bed {
             let (bytes, most) = (app.send_bytes(), self.memory_bytes_max);
             assert!(bytes <= most, "shard {shard} has {bytes} bytes of {most}");
         }
+        let busiest = self.world.busiest_turn(self.node);
+        assert!(busiest.disk_read_bytes_inflight <= self.reads_bytes_max, "{busiest:?}");
     }
 
     fn held(&self) -> usize {
@@ -232,6 +237,8 @@ fn batches_that_are_larger_than_all_the_memory_there_is_are_read_one_at_a_time()
     let mut bed = Bed::new(2, 3, bytes);
     // It begins when half of the memory is free, and a disk read is a little larger.
     bed.memory_bytes_max += bytes;
+    // A single one may be larger than all reads together may be.
+    bed.reads_bytes_max = 2 * bytes;
     // One of them after the other has to be cut off.
     let mut unread: Vec<Kafka> = (0..3).map(|_| bed.kafka()).collect();
     for wire in &mut unread {

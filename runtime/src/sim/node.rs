@@ -161,6 +161,8 @@ pub struct TurnWork {
     pub disk_operations: usize,
     /// Bytes of these operations.
     pub disk_bytes: usize,
+    /// Maximum bytes of reads in flight, including those of earlier turns.
+    pub disk_read_bytes_inflight: usize,
 }
 
 impl TurnWork {
@@ -171,6 +173,7 @@ impl TurnWork {
             bytes_sent: self.bytes_sent.max(other.bytes_sent),
             disk_operations: self.disk_operations.max(other.disk_operations),
             disk_bytes: self.disk_bytes.max(other.disk_bytes),
+            disk_read_bytes_inflight: self.disk_read_bytes_inflight.max(other.disk_read_bytes_inflight),
         }
     }
 }
@@ -179,6 +182,8 @@ pub(super) struct Shard<M> {
     /// Work of the current turn, and the maximum of all turns.
     pub(super) work: TurnWork,
     pub(super) busiest: TurnWork,
+    /// Bytes of the disk reads in flight.
+    pub(super) reads_inflight: BTreeMap<Token, usize>,
     pub(super) inbox: Inbox<M>,
     pub(super) conns: BTreeMap<ConnId, Conn>,
     pub(super) next_conn: u64,
@@ -202,6 +207,7 @@ impl<M> Shard<M> {
         Self {
             work: TurnWork::default(),
             busiest: TurnWork::default(),
+            reads_inflight: BTreeMap::new(),
             inbox: Inbox::default(),
             conns: BTreeMap::new(),
             next_conn: 0,

@@ -164,6 +164,10 @@ impl<M> Disk for SimPlane<'_, M> {
     fn read(&mut self, file: FileId, at: u64, buf: AlignedBuf, token: Token) {
         if !self.is_dead() {
             self.count_disk(buf.len());
+            let me = self.me();
+            me.reads_inflight.insert(token, buf.len());
+            let bytes = me.reads_inflight.values().sum();
+            me.work.disk_read_bytes_inflight = me.work.disk_read_bytes_inflight.max(bytes);
             self.disk().submit_read(self.shard, file, at, buf, token);
         }
     }

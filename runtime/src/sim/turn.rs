@@ -87,6 +87,7 @@ impl<A: ShardApp> Turn<'_, A> {
                 }
             }
             Event::Disk(token, completion) => {
+                self.core.node(self.node).shard(self.shard).reads_inflight.remove(&token);
                 self.call("disk", token.0, |app, plane| app.on_disk(plane, token, completion));
             }
             Event::Message(from, message) => {

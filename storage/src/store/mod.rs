@@ -3,7 +3,7 @@
 //! One file for each thing it does; all of them are `impl Store`:
 //! [`append`] puts batches into tails, [`replica`] frames of other replicas, [`cut`] cuts logs off, [`round`] makes them durable, [`space`] finds room for extents, [`slabs`] for slabs,
 //! [`stall`] waits for space with what was appended, [`record`] keeps the map, [`known_producers`] bounds what is remembered of producers,
-//! [`read`] and [`find`] drive reads and searches, each of them a [`task`], [`read_index`] those of other replicas, [`retention`] lets go, [`open`] begins and [`close`] ends it.
+//! [`read`] and [`find`] drive reads and searches, each of them a [`task`], [`read_index`] those of other replicas, [`read_queue`] starts their disk reads, [`retention`] lets go, [`open`] begins and [`close`] ends it.
 
 mod append;
 mod cached;
@@ -14,6 +14,7 @@ mod known_producers;
 mod open;
 mod read;
 mod read_index;
+mod read_queue;
 mod record;
 mod replica;
 mod retention;
@@ -44,7 +45,7 @@ use known_producers::KnownProducers;
 pub(crate) use open::chain_of;
 
 use open::Orphans;
-use read::Reads;
+use read_queue::Reads;
 use round::Rounds;
 use space::Space;
 

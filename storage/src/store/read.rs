@@ -4,7 +4,6 @@
 //! it knows its answer. Between two disk reads anything may happen to the partition; a task holds no reference to it, only
 //! the life of the extent and the position it is at, and begins again from its offset when that extent is gone.
 
-use std::collections::{BTreeMap, VecDeque};
 use std::io;
 
 use bytes::Bytes;
@@ -16,7 +15,6 @@ use highwater_runtime::plane::Disk;
 use super::Store;
 use super::cached::read_cached;
 use super::find::find_result;
-use super::round::Op;
 use super::task::{Answer, Driven, Task, hold};
 use crate::api::{Cursor, CursorHint, Frames, ReadId, ReadLimits, ReadOutcome, ReadResult, Slot, StoreEvent};
 use crate::extent::NO_TIMESTAMP;
@@ -24,15 +22,6 @@ use crate::index::Entry;
 use crate::lookup::{Found, Lookup, Wanted};
 use crate::scan_chunk::{ReadGoal, Step, View, scan_chunk};
 use crate::scan_index::scan_index;
-
-/// Reads that wait for the disk.
-#[derive(Default, Debug)]
-pub(super) struct Reads {
-    tasks: BTreeMap<ReadId, Task>,
-    /// Searches that can go on, in turns.
-    pub(super) paused: VecDeque<(ReadId, Task)>,
-    pub(super) next: u64,
-}
 
 impl Store {
     /// Reads durable frames from the batch that holds the cursor's offset on, below `up_to`: at least one batch, then while `limits` allow.
@@ -117,7 +106,7 @@ impl Store {
         id: ReadId,
         result: io::Result<(AlignedBuf, usize)>,
     ) {
-        let mut task = self.reads.tasks.remove(&id).expect("a task waits for its read");
+        let mut task = self.reads.take(id);
         let (from, len) = task.reading;
         let answer = match result {
             Ok((buf, filled)) if filled >= len => {
@@ -127,6 +116,18 @@ impl Store {
             }
             _ => task.on_unreadable(),
         };
+        self.resume_task(disk, id, task, answer);
+        self.start_queued_reads(disk);
+    }
+
+    /// Continues a task that waited for the disk, unless it already has its answer.
+    pub(super) fn resume_task(
+        &mut self,
+        disk: &mut dyn Disk,
+        id: ReadId,
+        task: Task,
+        answer: Option<Answer>,
+    ) {
         if matches!(task.goal, ReadGoal::Index(_)) {
             return self.drive_index(disk, id, task, answer);
         }
@@ -320,21 +321,5 @@ impl Store {
             }
             Step::Again => None,
         }
-    }
-
-    /// Starts a disk read, or fails with the memory that it would need.
-    fn submit_read(&mut self, disk: &mut dyn Disk, id: ReadId, mut task: Task) -> Result<(), usize> {
-        let partition = self.partition(task.slot).expect("the caller looked");
-        let extent = partition.extent(task.extent).expect("the caller looked");
-        let place = extent.place.expect("what is durable has a place");
-        let limit = partition.readable_to(extent);
-        let (from, len) = task.range(extent, limit, self.config.limits.read_bytes_max)?;
-        let file = self.space.slabs[&place.slab].file;
-        task.reading = (from, len);
-        self.reads.tasks.insert(id, task);
-        self.stats.reads_disk += 1;
-        let token = self.token(Op::Read(id));
-        disk.read(file, place.at + u64::from(from), AlignedBuf::new(len), token);
-        Ok(())
     }
 }

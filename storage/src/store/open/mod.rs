@@ -22,7 +22,7 @@ use highwater_runtime::plane::Disk;
 use highwater_runtime::slab::Slab;
 
 use super::known_producers::KnownProducers;
-use super::read::Reads;
+use super::read_queue::Reads;
 use super::round::Rounds;
 use super::slabs::slab_bytes;
 use super::space::{SlabFile, Space};

@@ -1,0 +1,107 @@
+//! Disk reads of a store: few bytes are in flight at once, and the other reads wait in a queue, first come, first served.
+//!
+//! A disk serves what it was given in an order of its own. Behind a thousand reads a write would wait for all of them; behind
+//! [`reads_inflight_bytes_max`](crate::StoreLimits::reads_inflight_bytes_max) it waits for a millisecond or two. Writes are never queued here.
+//! The buffer of a read is allocated when the read starts, not while it is queued.
+//!
+//! Invariant: a read is queued only while others are in flight. So each completion starts the next ones, and none is forgotten.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use highwater_runtime::buf::AlignedBuf;
+use highwater_runtime::plane::Disk;
+
+use super::round::Op;
+use super::task::Task;
+use super::{Phase, Store};
+use crate::api::ReadId;
+
+/// Reads and searches that are not finished.
+#[derive(Default, Debug)]
+pub(super) struct Reads {
+    /// Those whose disk read is in flight.
+    inflight: BTreeMap<ReadId, Task>,
+    /// Bytes of these disk reads.
+    inflight_bytes: usize,
+    /// Those whose disk read was not started yet.
+    queued: VecDeque<(ReadId, Task)>,
+    /// Searches that can go on, in turns.
+    pub(super) paused: VecDeque<(ReadId, Task)>,
+    pub(super) next: u64,
+}
+
+impl Reads {
+    /// Removes the task whose disk read has completed.
+    pub(super) fn take(&mut self, id: ReadId) -> Task {
+        let task = self.inflight.remove(&id).expect("a task waits for its read");
+        self.inflight_bytes -= task.reading.1;
+        task
+    }
+
+    /// Returns whether a read of this many bytes may start beside those in flight.
+    fn has_room(&self, bytes: usize, bytes_max: usize) -> bool {
+        self.inflight.is_empty() || self.inflight_bytes + bytes <= bytes_max
+    }
+}
+
+impl Store {
+    /// Starts the next disk read of a task, or queues it. Fails with the memory in bytes that the read would need if the task may not take
+    /// that much.
+    pub(super) fn submit_read(&mut self, disk: &mut dyn Disk, id: ReadId, task: Task) -> Result<(), usize> {
+        let partition = self.partition(task.slot).expect("the caller looked");
+        let extent = partition.extent(task.extent).expect("the caller looked");
+        let limit = partition.readable_to(extent);
+        let range = task.range(extent, limit, self.config.limits.read_bytes_max)?;
+        let may_start = self.reads.queued.is_empty() && self.has_room(range.1);
+        if may_start {
+            self.start_read(disk, id, task, range);
+        } else {
+            self.reads.queued.push_back((id, task));
+        }
+        Ok(())
+    }
+
+    /// Starts queued reads, as many as there is room for.
+    pub(super) fn start_queued_reads(&mut self, disk: &mut dyn Disk) {
+        while self.phase != Phase::Closed
+            && let Some((id, task)) = self.reads.queued.pop_front()
+        {
+            match self.queued_range(&task) {
+                Some(range) if self.has_room(range.1) => self.start_read(disk, id, task, range),
+                Some(_) => {
+                    self.reads.queued.push_front((id, task));
+                    return;
+                }
+                // The log has changed meanwhile: the task finds out what there is now.
+                None => self.resume_task(disk, id, task, None),
+            }
+        }
+    }
+
+    fn has_room(&self, bytes: usize) -> bool {
+        self.reads.has_room(bytes, self.config.limits.reads_inflight_bytes_max)
+    }
+
+    /// Returns what a queued task reads: position and length. `None`: that is not there any more, or not in the same place.
+    fn queued_range(&self, task: &Task) -> Option<(u32, usize)> {
+        let partition = self.partition(task.slot)?;
+        let extent = partition.extent(task.extent)?;
+        let limit = partition.readable_to(extent);
+        if task.cursor.position >= limit || !self.space.slabs.contains_key(&extent.place?.slab) {
+            return None;
+        }
+        task.range(extent, limit, self.config.limits.read_bytes_max).ok()
+    }
+
+    fn start_read(&mut self, disk: &mut dyn Disk, id: ReadId, mut task: Task, (from, len): (u32, usize)) {
+        let extent = self.partition(task.slot).and_then(|partition| partition.extent(task.extent));
+        let place = extent.and_then(|extent| extent.place).expect("what is durable has a place");
+        let file = self.space.slabs[&place.slab].file;
+        task.reading = (from, len);
+        self.reads.inflight_bytes += len;
+        self.reads.inflight.insert(id, task);
+        self.stats.reads_disk += 1;
+        let token = self.token(Op::Read(id));
+        disk.read(file, place.at + u64::from(from), AlignedBuf::new(len), token);
+    }
+}
