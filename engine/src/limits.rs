@@ -37,8 +37,14 @@ pub const PUSH_BYTES_PER_TURN_MAX: usize = 8 << 20;
 /// What any read counts for, in bytes, however little it gives: a long poll that ends empty takes its time too.
 pub const READ_BYTES_COUNTED_MIN: usize = 8 << 10;
 
-/// Partitions that a fetch of a Kafka client reads before it is the turn of others.
-pub const FETCH_READS_AT_ONCE_MAX: usize = 256;
+/// Partitions that fetches of Kafka clients read in one turn, or begin to wait for, all of them together. The rest follows in the next turn.
+pub const KAFKA_FETCH_READS_PER_TURN_MAX: usize = 128;
+
+/// Bytes of records that they read in one turn. The last read may be over it.
+pub const KAFKA_FETCH_BYTES_PER_TURN_MAX: usize = 2 << 20;
+
+/// Partitions that one of them reads before it is the turn of another.
+pub const KAFKA_FETCH_READS_PER_STEP_MAX: usize = 32;
 
 /// Units of work that the jobs of a shard do in one turn; a unit is about half a microsecond. See `shard/work.rs`.
 pub const WORK_PER_TURN_MAX: usize = 2048;

@@ -38,7 +38,7 @@ impl Shard {
             let Some(next) = self.send_budget.next_holding() else { break };
             self.try_from_line(plane, next);
         }
-        (tries == 0 || bytes_max == 0) && self.send_budget.may_serve()
+        (tries == 0 || bytes_max == 0 || self.is_fetch_turn_over()) && self.send_budget.may_serve()
     }
 
     fn try_from_line(&mut self, plane: &mut dyn Plane<Message>, who: InLine) -> usize {

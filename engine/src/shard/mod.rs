@@ -396,7 +396,7 @@ impl ShardApp for Shard {
         self.flush_stores(plane);
         self.poll_stores(plane);
         more |= self.run_line(plane, PUSH_BYTES_PER_TURN_MAX);
-        self.run_kafka_fetches(plane, PUSH_BYTES_PER_TURN_MAX);
+        self.run_kafka_fetches(plane);
         more |= self.run_checks(plane);
         more |= self.run_searches(plane);
         more |= self.run_lead(plane);
@@ -413,7 +413,7 @@ impl ShardApp for Shard {
         // Requests that were resumed meanwhile have appended too; and no event may be left for a turn that never comes.
         self.flush_stores(plane);
         more |= self.poll_stores(plane);
-        more |= self.kafka_has_more();
+        more |= self.end_fetch_turn();
         self.tell_kafka_shards(plane);
         self.plan_line(plane);
         self.run_drain(plane);

@@ -118,6 +118,11 @@ impl Counted {
         self.most = self.most.max(self.this_turn);
     }
 
+    /// Units of this turn so far.
+    pub(super) fn this_turn(&self) -> usize {
+        self.this_turn
+    }
+
     /// A turn is over.
     pub(super) fn end_turn(&mut self) {
         self.this_turn = 0;

@@ -4,19 +4,22 @@
 use std::time::Duration;
 
 use highwater_engine::limits::{
-    BACKLOG_MAX, LONG_ANSWER_BYTES_PER_TURN_MAX, PUSH_BYTES_PER_TURN_MAX, REQUEST_ENTRIES_PER_TURN,
-    WORK_PER_STEP_MAX, WORK_PER_TURN_MAX,
+    BACKLOG_MAX, KAFKA_FETCH_BYTES_PER_TURN_MAX, KAFKA_FETCH_READS_PER_TURN_MAX,
+    LONG_ANSWER_BYTES_PER_TURN_MAX, PUSH_BYTES_PER_TURN_MAX, REQUEST_ENTRIES_PER_TURN, WORK_PER_STEP_MAX,
+    WORK_PER_TURN_MAX,
 };
 use highwater_net::kafka::KafkaError;
 use highwater_net::kafka::api::ApiKey;
 use highwater_net::kafka::messages::{
     CreatableTopic, CreateTopicsRequest, CreateTopicsResponse, DeleteTopicsRequest, DeleteTopicsResponse,
     DescribeConfigsRequest, DescribeConfigsResource, DescribeConfigsResponse, FetchPartition, FetchRequest,
-    FetchTopic, ListOffsetsPartition, ListOffsetsRequest, ListOffsetsResponse, ListOffsetsTopic,
-    MetadataRequest, MetadataRequestTopic, MetadataResponse, OffsetFetchGroup, OffsetFetchRequest,
-    OffsetFetchResponse,
+    FetchResponse, FetchTopic, ListOffsetsPartition, ListOffsetsRequest, ListOffsetsResponse,
+    ListOffsetsTopic, MetadataRequest, MetadataRequestTopic, MetadataResponse, OffsetFetchGroup,
+    OffsetFetchRequest, OffsetFetchResponse, ProducePartition, ProduceRequest, ProduceResponse, ProduceTopic,
 };
 use highwater_net::limits::REQUEST_ENTRIES_MAX;
+use highwater_protocol::batch::{BatchBuilder, BatchProducer, Compression, NewRecord};
+use highwater_protocol::ids::Timestamp;
 use highwater_protocol::native::{Body as _, MessageKind, MetadataReply, MetadataRequest as NativeMetadata};
 use highwater_runtime::sim::SimNode;
 
@@ -97,6 +100,15 @@ impl Bed {
         assert!(busiest.disk_bytes <= DISK_BYTES_PER_TURN_MAX, "{busiest:?}");
         for shard in 0..SHARDS {
             let app = self.world.app(self.node, shard).expect("it runs");
+            let (reads, bytes) = app.busiest_turn_fetches();
+            assert!(
+                reads <= KAFKA_FETCH_READS_PER_TURN_MAX,
+                "shard {shard}: {reads} partitions read for fetches"
+            );
+            assert!(
+                bytes <= 2 * KAFKA_FETCH_BYTES_PER_TURN_MAX,
+                "shard {shard}: {bytes} bytes read for fetches"
+            );
             let (units, entries) = (app.busiest_turn_units(), app.busiest_turn_entries());
             assert!(units <= 2 * WORK_PER_TURN_MAX + 2 * WORK_PER_STEP_MAX, "shard {shard}: {units} units");
             // One request, however large, and small ones.
@@ -313,6 +325,48 @@ fn very_many_long_polls_are_woken_and_forgotten_in_pieces() {
     }
     drop(polling);
     bed.world.run_for(Duration::from_secs(2));
+    bed.check();
+}
+
+#[test]
+fn long_polls_that_one_record_wakes_together_are_answered_over_several_turns() {
+    let mut bed = Bed::new(7);
+    let mut wire = bed.kafka();
+    create(&mut bed, &mut wire, &[("polled".into(), 20)]);
+    let partition =
+        |partition| FetchPartition { partition, partition_max_bytes: 1 << 20, ..Default::default() };
+    let topic =
+        FetchTopic { topic: "polled", topic_id: [0; 16], partitions: (0..20).map(partition).collect() };
+    let fetch = FetchRequest {
+        max_wait_ms: 60_000,
+        min_bytes: 1,
+        max_bytes: 1 << 20,
+        topics: vec![topic],
+        ..Default::default()
+    };
+    let mut polling: Vec<Wire> = (0..70).map(|_| bed.kafka()).collect();
+    for poll in &mut polling {
+        poll.send(ApiKey::Fetch, 12, &fetch);
+    }
+    bed.world.run_for(Duration::from_secs(2));
+    let mut record = BatchBuilder::new(Compression::None, 0);
+    let value = b"wakes everybody".as_slice();
+    record.append(&NewRecord::new(Timestamp(1_700_000_000_000), None, Some(value))).expect("it fits");
+    let record = record.finish(BatchProducer::NONE).expect("there is a record");
+    let partition = ProducePartition { index: 3, records: Some(&record[..]) };
+    let topic = ProduceTopic { name: "polled", topic_id: [0; 16], partition_data: vec![partition] };
+    let body = ProduceRequest { acks: -1, timeout_ms: 1000, topic_data: vec![topic], ..Default::default() };
+    let (answer, _) = bed.call(&mut wire, ApiKey::Produce, 9, &body);
+    assert_eq!(
+        answer.body::<ProduceResponse<'_>>().responses[0].partition_responses[0].error_code,
+        KafkaError::NONE
+    );
+    for poll in &mut polling {
+        let (answer, _) = bed.wait(poll);
+        let response: FetchResponse<'_> = answer.body();
+        let records = response.responses[0].partitions.iter().filter_map(|partition| partition.records);
+        assert_eq!(records.map(<[u8]>::len).sum::<usize>(), record.len());
+    }
     bed.check();
 }
 

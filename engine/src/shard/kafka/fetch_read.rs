@@ -11,7 +11,8 @@
 //! Each read takes memory of this shard, which is charged until the client has taken what was read. If there is none, a fetch that has read
 //! something ends with that, and one that has not waits `InLine`.
 //!
-//! A fetch of many partitions is `Partway` between the slices in which they are read, and then listed as waiting for each of them.
+//! A turn reads so many partitions and bytes for all fetches together ([`FetchTurn`](super::fetch_tasks::FetchTurn)). A fetch that is not finished by then is `Partway` and goes on in a
+//! later turn. One that comes in while others are queued is queued too, and long polls that are woken together share turns in the same way.
 
 use std::collections::BTreeSet;
 
@@ -22,7 +23,7 @@ use highwater_storage::{Cursor, ReadId, ReadLimits, ReadOutcome, ReadResult};
 
 use super::fetch_tasks::{FetchId, Left, State, Task};
 use super::records::batches;
-use crate::limits::{FETCH_READS_AT_ONCE_MAX, READ_BYTES_COUNTED_MIN};
+use crate::limits::KAFKA_FETCH_READS_PER_STEP_MAX;
 use crate::message::{FetchAsk, Fetched, KafkaMessage, Message, RequestId, Want};
 use crate::shard::Shard;
 use crate::shard::charge::Charge;
@@ -41,8 +42,13 @@ enum Outcome {
 impl Shard {
     /// Another shard, or this one, asks for partitions of this one.
     pub(super) fn kafka_read(&mut self, plane: &mut dyn Plane<Message>, from: ShardIndex, ask: FetchAsk) {
-        let id = self.kafka.read.begin(from, ask);
-        self.run_kafka_fetch(plane, id);
+        let owner = &mut self.kafka.read;
+        let id = owner.begin(from, ask);
+        if owner.ready.is_empty() && owner.turn.admits_new() {
+            self.run_kafka_fetch(plane, id);
+        } else {
+            owner.ready.push_back(id);
+        }
     }
 
     /// What there is has to be enough. If it waits for memory and another owner has something, this one gives nothing.
@@ -69,14 +75,22 @@ impl Shard {
         }
     }
 
-    /// It is a fetch's turn in the line for memory. Returns what it counts for, in bytes.
+    /// It is a fetch's turn in the line for memory. Returns the bytes that it has read. If the turn has no reads left, it keeps its place.
     pub(in crate::shard) fn try_kafka_fetch(&mut self, plane: &mut dyn Plane<Message>, id: FetchId) -> usize {
         let owner = &mut self.kafka.read;
         let Some(task) = owner.tasks.get(&id).filter(|task| task.state == State::InLine) else { return 0 };
         if let Some(account) = owner.accounts.get_mut(&(task.from, task.ask.conn)) {
             account.is_tried();
         }
-        self.run_kafka_fetch(plane, id)
+        if !owner.turn.admits_waiting() {
+            if let Some(task) = self.kafka.read.tasks.remove(&id) {
+                self.wait_for_memory(id, task);
+            }
+            return 0;
+        }
+        let before = owner.turn.bytes();
+        self.run_kafka_fetch(plane, id);
+        self.kafka.read.turn.bytes() - before
     }
 
     /// A connection is gone. What is carried out for it ends, or it would have its places remembered again, for ever.
@@ -122,22 +136,29 @@ impl Shard {
         }
     }
 
-    /// Lets the fetches that can go on do so, up to about that many bytes.
-    pub(in crate::shard) fn run_kafka_fetches(
-        &mut self,
-        plane: &mut dyn Plane<Message>,
-        mut bytes_max: usize,
-    ) {
-        while bytes_max > 0
+    /// Lets the fetches that can go on do so, as far as this turn goes.
+    pub(in crate::shard) fn run_kafka_fetches(&mut self, plane: &mut dyn Plane<Message>) {
+        while !self.kafka.read.turn.is_over()
             && let Some(id) = self.kafka.read.ready.pop_front()
         {
-            bytes_max = bytes_max.saturating_sub(self.run_kafka_fetch(plane, id));
+            self.run_kafka_fetch(plane, id);
         }
     }
 
-    /// Whether a turn has to follow this one.
-    pub(in crate::shard) fn kafka_has_more(&self) -> bool {
+    /// Ends the turn of fetches. Returns whether another has to follow because some can go on.
+    pub(in crate::shard) fn end_fetch_turn(&mut self) -> bool {
+        self.kafka.read.turn.end();
         !self.kafka.read.ready.is_empty()
+    }
+
+    /// Whether fetches that wait for memory have used up their part of this turn.
+    pub(in crate::shard) fn is_fetch_turn_over(&self) -> bool {
+        !self.kafka.read.turn.admits_waiting()
+    }
+
+    /// Returns the most partitions that were read, and the most bytes, for fetches of Kafka clients in one turn so far.
+    pub fn busiest_turn_fetches(&self) -> (usize, usize) {
+        self.kafka.read.turn.most()
     }
 
     /// A read from disk is done.
@@ -153,9 +174,9 @@ impl Shard {
         self.go_on(plane, id, task);
     }
 
-    /// Reads what a fetch wants, or goes on with that. Gives what it counts for, in bytes.
-    fn run_kafka_fetch(&mut self, plane: &mut dyn Plane<Message>, id: FetchId) -> usize {
-        let Some(mut task) = self.kafka.read.tasks.remove(&id) else { return 1 };
+    /// Reads what a fetch wants, or goes on with that.
+    fn run_kafka_fetch(&mut self, plane: &mut dyn Plane<Message>, id: FetchId) {
+        let Some(mut task) = self.kafka.read.tasks.remove(&id) else { return };
         if !matches!(task.state, State::Partway | State::InLine) {
             task.fetched.clear();
             task.bytes = 0;
@@ -165,57 +186,46 @@ impl Shard {
             task.parked = 0;
             task.again = false;
         }
-        let (bytes, fetched, parked) = (task.bytes, task.fetched.len(), task.parked);
-        let (now_bytes, now_fetched, now_parked) = self.go_on(plane, id, task);
-        let looked_at = (now_fetched - fetched) + now_parked.saturating_sub(parked);
-        (now_bytes - bytes).max(looked_at.max(1) * READ_BYTES_COUNTED_MIN)
+        self.go_on(plane, id, task);
     }
 
-    /// Reads on, up to [`FETCH_READS_AT_ONCE_MAX`] partitions. Gives how far it has come: bytes, partitions read and partitions that it waits for.
-    fn go_on(
-        &mut self,
-        plane: &mut dyn Plane<Message>,
-        id: FetchId,
-        mut task: Task,
-    ) -> (usize, usize, usize) {
-        let until = task.fetched.len() + FETCH_READS_AT_ONCE_MAX;
+    /// Reads on, up to [`KAFKA_FETCH_READS_PER_STEP_MAX`] partitions and as far as this turn goes.
+    fn go_on(&mut self, plane: &mut dyn Plane<Message>, id: FetchId, mut task: Task) {
+        let until = task.fetched.len() + KAFKA_FETCH_READS_PER_STEP_MAX;
         while let Some(want) = task.ask.wants.get(task.fetched.len()).copied() {
-            if task.fetched.len() == until {
+            if task.fetched.len() == until || self.kafka.read.turn.is_over() {
                 return self.pause_fetch(id, task);
             }
             match self.read_wanted(plane, &task, want) {
                 Outcome::Pending(read, charge) => {
                     task.state = State::Reading;
-                    let at = task.at();
+                    self.kafka.read.turn.spend(0);
                     self.kafka.read.reads.insert(read, (id, charge));
                     self.kafka.read.tasks.insert(id, task);
-                    return at;
+                    return;
                 }
                 Outcome::Done(result, charge) => self.take_read(&mut task, result, charge),
                 Outcome::NoMemory if task.bytes > 0 => task.left = Left::Cut,
                 Outcome::NoMemory => return self.wait_for_memory(id, task),
             }
         }
-        let (bytes, fetched, _) = task.at();
         // Who leaves something behind has not too little to read but too little room, or has to read on from where a disk read ended:
         // waiting would give no more.
-        if task.ask.now || task.failed || task.left > Left::Nothing || bytes >= task.ask.min_bytes {
+        let has_enough = task.bytes >= task.ask.min_bytes;
+        if task.ask.now || task.failed || task.left > Left::Nothing || has_enough {
             self.finish_kafka_read(plane, id, task);
-            (bytes, fetched, 0)
         } else {
-            self.park(plane, id, task)
+            self.park(plane, id, task);
         }
     }
 
     /// It has read nothing, and there is no memory to do so.
-    fn wait_for_memory(&mut self, id: FetchId, mut task: Task) -> (usize, usize, usize) {
-        let at = task.at();
+    fn wait_for_memory(&mut self, id: FetchId, mut task: Task) {
         task.state = State::InLine;
         let queued = self.uncharged_of(&task);
         let account = self.kafka.read.accounts.entry((task.from, task.ask.conn)).or_default();
         self.send_budget.wait(account, queued, InLine::KafkaFetch(id));
         self.kafka.read.tasks.insert(id, task);
-        at
     }
 
     /// Bytes that are queued for the connection of a fetch and count to this shard's memory without being charged.
@@ -225,12 +235,10 @@ impl Shard {
     }
 
     /// It is the turn of others.
-    fn pause_fetch(&mut self, id: FetchId, mut task: Task) -> (usize, usize, usize) {
-        let at = task.at();
+    fn pause_fetch(&mut self, id: FetchId, mut task: Task) {
         task.state = State::Partway;
         self.kafka.read.tasks.insert(id, task);
         self.kafka.read.ready.push_back(id);
-        at
     }
 
     /// Reads a partition, as far as there is room.
@@ -320,14 +328,19 @@ impl Shard {
             (fetched.high_watermark, fetched.log_start) = (-1, -1);
             task.failed = true;
         }
+        self.kafka.read.turn.spend(fetched.bytes);
         task.bytes += fetched.bytes;
         task.fetched.push(fetched);
     }
 
     /// There is too little: the fetch waits for any of its partitions.
-    fn park(&mut self, plane: &mut dyn Plane<Message>, id: FetchId, mut task: Task) -> (usize, usize, usize) {
+    fn park(&mut self, plane: &mut dyn Plane<Message>, id: FetchId, mut task: Task) {
         let wants = task.ask.wants.iter().zip(&task.fetched).skip(task.parked);
-        for (want, fetched) in wants.take(FETCH_READS_AT_ONCE_MAX) {
+        for (want, fetched) in wants.take(KAFKA_FETCH_READS_PER_STEP_MAX) {
+            if self.kafka.read.turn.is_over() {
+                break;
+            }
+            self.kafka.read.turn.spend(0);
             task.parked += 1;
             let Some(partition) = self.partitions.find(want.tp) else { continue };
             let Some(here) = self.partitions.get_mut(partition) else { continue };
@@ -340,7 +353,6 @@ impl Shard {
         if task.parked < task.ask.wants.len() {
             return self.pause_fetch(id, task);
         }
-        let at = task.at();
         let (from, request, bytes, again) = (task.from, task.ask.request, task.bytes, task.again);
         let tell = task.ask.shared && bytes > task.told;
         task.told = bytes;
@@ -353,7 +365,6 @@ impl Shard {
         if tell {
             self.tell_fetch(plane, from, KafkaMessage::FetchBytes(request, bytes));
         }
-        at
     }
 
     fn finish_kafka_read(&mut self, plane: &mut dyn Plane<Message>, id: FetchId, task: Task) {

@@ -6,11 +6,12 @@ use highwater_protocol::ids::TopicPartition;
 use highwater_runtime::plane::{ConnId, ShardIndex};
 use highwater_storage::{Cursor, ReadId};
 
-use crate::limits::FETCH_PLACES_MAX;
+use crate::limits::{FETCH_PLACES_MAX, KAFKA_FETCH_BYTES_PER_TURN_MAX, KAFKA_FETCH_READS_PER_TURN_MAX};
 use crate::message::{FetchAsk, Fetched, RequestId};
 use crate::shard::charge::Charge;
 use crate::shard::partition::PartitionId;
 use crate::shard::send_budget::Account;
+use crate::shard::work::Counted;
 
 /// A fetch that is carried out here. Numbers are not used again.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -24,6 +25,7 @@ pub(super) struct Owner {
     pub(super) last: u64,
     /// Fetches that can go on.
     pub(super) ready: VecDeque<FetchId>,
+    pub(super) turn: FetchTurn,
     /// Which fetch waits for which read of which store, and what the read is charged: until it is done, also when the fetch is gone meanwhile.
     pub(super) reads: BTreeMap<(usize, ReadId), (FetchId, Charge)>,
     /// What connections have of this shard's memory.
@@ -72,10 +74,57 @@ pub(super) enum Left {
     Cut,
 }
 
-impl Task {
-    /// How far it has come: bytes, partitions read and partitions that it waits for.
-    pub(super) fn at(&self) -> (usize, usize, usize) {
-        (self.bytes, self.fetched.len(), self.parked)
+/// What fetches have read in this turn, all of them together.
+///
+/// Those that come in may use a quarter of the turn and those that wait for memory go on until half of it is used, so that none of these keeps
+/// the others waiting.
+#[derive(Default, Debug)]
+pub(super) struct FetchTurn {
+    reads: Counted,
+    bytes: Counted,
+}
+
+impl FetchTurn {
+    /// Whether nothing more is read in this turn.
+    pub(super) fn is_over(&self) -> bool {
+        !self.is_below(4)
+    }
+
+    /// Whether a fetch that has just come may begin.
+    pub(super) fn admits_new(&self) -> bool {
+        self.is_below(1)
+    }
+
+    /// Whether a fetch that has waited for memory may go on.
+    pub(super) fn admits_waiting(&self) -> bool {
+        self.is_below(2)
+    }
+
+    /// Whether less than so many quarters of the turn are used.
+    fn is_below(&self, quarters: usize) -> bool {
+        self.reads.this_turn() < KAFKA_FETCH_READS_PER_TURN_MAX / 4 * quarters
+            && self.bytes.this_turn() < KAFKA_FETCH_BYTES_PER_TURN_MAX / 4 * quarters
+    }
+
+    /// A partition was read, which gave so many bytes, or is waited for.
+    pub(super) fn spend(&mut self, bytes: usize) {
+        self.reads.add(1);
+        self.bytes.add(bytes);
+    }
+
+    pub(super) fn end(&mut self) {
+        self.reads.end_turn();
+        self.bytes.end_turn();
+    }
+
+    /// Bytes read in this turn.
+    pub(super) fn bytes(&self) -> usize {
+        self.bytes.this_turn()
+    }
+
+    /// The most reads of one turn so far, and the most bytes.
+    pub(super) fn most(&self) -> (usize, usize) {
+        (self.reads.most(), self.bytes.most())
     }
 }
 
