@@ -183,6 +183,9 @@ pub const KAFKA_HELD_BYTES_PER_GROUP: usize = 320;
 /// Searches by time of a shard that read from disk at once, each into a buffer of its own. Others wait for their turn.
 pub const SEARCHES_MAX: usize = 4;
 
+/// What a search is charged for unpacking, in disk reads of the largest size: the decoder with its window, and what it has unpacked.
+pub const SEARCH_DECODER_READS: usize = 1;
+
 /// Searches by time that begin in one turn.
 pub const SEARCHES_PER_TURN_MAX: usize = 32;
 

@@ -245,6 +245,8 @@ pub enum FindResult {
     At(Offset, Timestamp),
     /// No record is that late.
     None,
+    /// A frame that has to be looked into takes more memory than the search was allowed: search again with so many bytes of it.
+    NeedsMemory(usize),
     /// A frame that had to be looked into is lost or cannot be read; what lies behind it was not searched.
     Damaged {
         /// The first offset that is lost.

@@ -153,11 +153,13 @@ fn a_search_that_has_much_to_unpack_is_done_in_steps_and_others_have_their_turns
     }
     bed.append_durably(quick, &batch_at(41, &[b"v"]));
     let mut nothing = 0;
-    let FindOutcome::Pending(first) = bed.store.find_time(&mut bed.disk, slow, Timestamp(41), &mut nothing)
+    let FindOutcome::Pending(first) =
+        bed.store.find_time(&mut bed.disk, slow, Timestamp(41), usize::MAX, &mut nothing)
     else {
         panic!("there was no work left for it");
     };
-    let FindOutcome::Pending(second) = bed.store.find_time(&mut bed.disk, quick, Timestamp(0), &mut nothing)
+    let FindOutcome::Pending(second) =
+        bed.store.find_time(&mut bed.disk, quick, Timestamp(0), usize::MAX, &mut nothing)
     else {
         panic!("there was no work left for it");
     };

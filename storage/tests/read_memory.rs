@@ -2,9 +2,10 @@
 
 mod support;
 
-use highwater_protocol::ids::Offset;
-use highwater_storage::{Cursor, ReadLimits, ReadResult};
-use support::{Bed, filled, records_of};
+use highwater_protocol::batch::{BatchProducer, Compression};
+use highwater_protocol::ids::{Offset, Timestamp};
+use highwater_storage::{Cursor, FindResult, ReadLimits, ReadResult};
+use support::{Bed, batch_of, filled, records_of};
 
 /// Everything there is, read with so much memory at a time; how many reads it took, and the most that one of them held.
 fn read_all_within(bed: &mut Bed, memory_bytes_max: usize) -> (Vec<u8>, usize, usize) {
@@ -98,4 +99,32 @@ fn a_small_part_of_a_buffer_is_copied_and_does_not_keep_the_rest() {
         let ReadResult::Frames(frames) = all else { panic!("{all:?}") };
         assert!(frames.memory_bytes > frames.bytes.iter().map(bytes::Bytes::len).sum(), "not copied");
     }
+}
+
+#[test]
+fn a_search_by_time_takes_no_more_memory_than_it_may_and_says_how_much_a_large_frame_needs() {
+    let mut bed = Bed::new(3);
+    let slot = bed.slot(0);
+    for offset in 0..40 {
+        bed.append_durably(slot, &timed(1000, offset));
+    }
+    bed.append_durably(slot, &timed(20_000, 40));
+    for is_cold in [false, true] {
+        if is_cold {
+            bed = bed.restart();
+        }
+        let slot = bed.slot(0);
+        let found = bed.find_within(slot, 30, 8 << 10);
+        assert_eq!(found, FindResult::At(Offset(30), Timestamp(30)));
+        let FindResult::NeedsMemory(bytes) = bed.find_within(slot, 40, 8 << 10) else {
+            panic!("it is large")
+        };
+        assert!(bytes > 20_000 && bytes <= 64 << 10, "{bytes}");
+        assert_eq!(bed.find_within(slot, 40, bytes), FindResult::At(Offset(40), Timestamp(40)));
+    }
+}
+
+/// A batch with one record of this size and time.
+fn timed(bytes: usize, at: i64) -> bytes::Bytes {
+    batch_of(Compression::None, BatchProducer::NONE, at, &[&vec![0; bytes]])
 }

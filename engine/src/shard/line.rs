@@ -49,6 +49,10 @@ impl Shard {
                 self.run_connection(plane, conn)
             }
             InLine::KafkaFetch(fetch) => self.try_kafka_fetch(plane, fetch),
+            InLine::Searches => {
+                self.try_search(plane);
+                0
+            }
             InLine::KafkaConnection(conn) => {
                 let Some(connection) = self.connections.get_mut(&conn) else { return 0 };
                 connection.account.is_tried();

@@ -248,7 +248,7 @@ impl Shard {
     pub fn assert_memory_adds_up(&self) {
         let queued: usize = self.connections.values().map(|connection| connection.queue.uncharged()).sum();
         let native: usize = self.connections.values().map(|connection| connection.account.held()).sum();
-        self.send_budget.assert_adds_up(queued, native + self.kafka.held());
+        self.send_budget.assert_adds_up(queued, native + self.kafka.held() + self.searches.held());
     }
 
     fn enforce_retention(&mut self, plane: &mut dyn Plane<Message>) {

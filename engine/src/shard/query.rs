@@ -132,7 +132,12 @@ impl Shard {
                         Ok(found) => self.offset_found(plane, id, number, found),
                         Err((partition, at)) => {
                             let asker = Asker::Question { work: id, number };
-                            self.searches.add(Search { asker, partition, sought: Sought::Since(at) });
+                            self.searches.add(Search {
+                                asker,
+                                partition,
+                                sought: Sought::Since(at),
+                                needs: 0,
+                            });
                         }
                     }
                 }
@@ -142,7 +147,7 @@ impl Shard {
                         None => self.offset_found(plane, id, number, Err(ErrorCode::UnknownTopic)),
                         Some(partition) => {
                             let asker = Asker::Question { work: id, number };
-                            self.searches.add(Search { asker, partition, sought: Sought::Last });
+                            self.searches.add(Search { asker, partition, sought: Sought::Last, needs: 0 });
                         }
                     }
                 }

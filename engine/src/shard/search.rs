@@ -1,22 +1,27 @@
-//! Searches by time on behalf of questions about offsets, and of readers that begin at a time: a few at once, the others wait for their turn.
+//! Searches by time on behalf of questions about offsets, and of readers that begin at a time: a few at once, the others wait in a queue.
 //!
-//! Each may hold a buffer of the size of the largest disk read, or unpack what is cached, and one question can ask for as many as
-//! there are partitions.
+//! A search holds a buffer of the size of the largest disk read, or of a batch that is larger, and a decoder; one question can ask for as many
+//! searches as there are partitions. What a search holds is charged to the memory for what is on its way to clients
+//! ([`super::send_budget`]) before it begins. All searches have one account there. The first in the queue waits in line for memory when no other
+//! search holds any; else it is tried again when one of these ends.
 
 use std::collections::{BTreeMap, VecDeque};
 
 use highwater_protocol::batch::Work;
 use highwater_protocol::error::ErrorCode;
 use highwater_protocol::ids::{Offset, Timestamp};
+use highwater_runtime::buf::AlignedBuf;
 use highwater_runtime::plane::Plane;
 use highwater_storage::{FindOutcome, FindResult, ReadId};
 
 use super::Shard;
 use super::admin::NOT_FOUND;
+use super::charge::Charge;
 use super::partition::{Partition, PartitionId};
 use super::query::WorkId;
+use super::send_budget::{Account, InLine, Wanted};
 use super::subscribe::Start;
-use crate::limits::{SEARCH_WORK_PER_TURN_MAX, SEARCHES_MAX, SEARCHES_PER_TURN_MAX};
+use crate::limits::{SEARCH_DECODER_READS, SEARCH_WORK_PER_TURN_MAX, SEARCHES_MAX, SEARCHES_PER_TURN_MAX};
 use crate::message::{FoundOffset, Message};
 
 /// What is searched for.
@@ -43,14 +48,26 @@ pub(super) struct Search {
     pub(super) asker: Asker,
     pub(super) partition: PartitionId,
     pub(super) sought: Sought,
+    /// Bytes of memory that a batch takes which it has to look into, if that is more than it was given.
+    pub(super) needs: usize,
+}
+
+/// A search that has begun.
+#[derive(Debug)]
+struct Searching {
+    /// None once its partition is gone. What it holds is in use until the store is done with it.
+    search: Option<Search>,
+    _charge: Charge,
 }
 
 /// The searches of a shard.
 #[derive(Default, Debug)]
 pub(super) struct Searches {
     waiting: VecDeque<Search>,
-    /// Those that wait for the disk, by store and operation.
-    reading: BTreeMap<(usize, ReadId), Search>,
+    /// Those that have begun, by store and operation.
+    reading: BTreeMap<(usize, ReadId), Searching>,
+    /// The memory that they hold.
+    account: Account,
 }
 
 impl Searches {
@@ -61,6 +78,11 @@ impl Searches {
     /// The next that may begin.
     fn next(&mut self) -> Option<Search> {
         if self.may_begin() { self.waiting.pop_front() } else { None }
+    }
+
+    /// Bytes of memory that they hold.
+    pub(super) fn held(&self) -> usize {
+        self.account.held()
     }
 
     fn may_begin(&self) -> bool {
@@ -82,32 +104,66 @@ impl Shard {
                 break;
             }
             let Some(search) = self.searches.next() else { return more };
-            self.begin_search(plane, search, &mut work);
+            if self.begin_search(plane, search, &mut work).is_none() {
+                return more;
+            }
         }
         more || self.searches.may_begin()
     }
 
-    fn begin_search(&mut self, plane: &mut dyn Plane<Message>, search: Search, work: &mut Work) {
+    /// It is the turn of searches in the line for memory.
+    pub(super) fn try_search(&mut self, plane: &mut dyn Plane<Message>) {
+        self.searches.account.is_tried();
+        if let Some(search) = self.searches.next() {
+            // Its work is done when it is the turn of searches.
+            self.begin_search(plane, search, &mut 0);
+        }
+    }
+
+    /// Begins a search. `None`: there is no memory for it, and it is the next one again.
+    fn begin_search(
+        &mut self,
+        plane: &mut dyn Plane<Message>,
+        search: Search,
+        work: &mut Work,
+    ) -> Option<()> {
         let Some(partition) = self.partitions.get(search.partition) else {
-            return self.abandon_search(plane, search);
+            self.abandon_search(plane, search);
+            return Some(());
         };
         if let Asker::Reader(start) = search.asker
             && !self.readers.contains_key(&start.reader)
         {
-            return;
+            return Some(());
         }
         let (index, slot) = (partition.store, partition.slot);
         let store = &mut self.stores[index].store;
+        let read_bytes_max = store.config().limits.read_bytes_max;
+        let buffer = AlignedBuf::memory_bytes_for(read_bytes_max).max(search.needs);
+        let bytes = buffer + SEARCH_DECODER_READS * read_bytes_max;
+        let account = &mut self.searches.account;
+        let Some(charge) = self.send_budget.reserve(account, 0, Wanted { most: bytes, least: bytes }) else {
+            if account.held() == 0 {
+                self.send_budget.wait(account, 0, InLine::Searches);
+            }
+            self.searches.waiting.push_front(search);
+            return None;
+        };
         let outcome = match search.sought {
-            Sought::Since(at) => store.find_time(plane, slot, at, work),
-            Sought::Last => store.find_last(plane, slot, work),
+            Sought::Since(at) => store.find_time(plane, slot, at, buffer, work),
+            Sought::Last => store.find_last(plane, slot, buffer, work),
         };
         match outcome {
-            FindOutcome::Ready(result) => self.end_search(plane, search, result),
+            FindOutcome::Ready(result) => {
+                drop(charge);
+                self.end_search(plane, search, result);
+            }
             FindOutcome::Pending(read) => {
-                self.searches.reading.insert((index, read), search);
+                let searching = Searching { search: Some(search), _charge: charge };
+                self.searches.reading.insert((index, read), searching);
             }
         }
+        Some(())
     }
 
     /// A store has found something, or that there is nothing.
@@ -117,12 +173,17 @@ impl Shard {
         read: (usize, ReadId),
         result: FindResult,
     ) {
-        if let Some(search) = self.searches.reading.remove(&read) {
+        if let Some(Searching { search: Some(search), .. }) = self.searches.reading.remove(&read) {
             self.end_search(plane, search, result);
         }
     }
 
     fn end_search(&mut self, plane: &mut dyn Plane<Message>, search: Search, result: FindResult) {
+        if let FindResult::NeedsMemory(bytes) = result {
+            // It begins anew. Batches may become larger and larger: that happens only so often.
+            let needs = bytes.next_power_of_two();
+            return self.searches.waiting.push_front(Search { needs, ..search });
+        }
         match search.asker {
             Asker::Question { work, number } => {
                 let high_watermark = self.partitions.get(search.partition).map(Partition::high_watermark);
@@ -142,9 +203,11 @@ impl Shard {
 
     /// A partition is gone: what was being looked for in it is not found. Searches that wait learn of it in their turn.
     pub(super) fn abandon_searches(&mut self, plane: &mut dyn Plane<Message>, partition: PartitionId) {
-        let here = |search: &mut Search| search.partition == partition;
-        let gone: Vec<_> = self.searches.reading.extract_if(.., |_, search| here(search)).collect();
-        for (_, search) in gone {
+        let begun = self.searches.reading.values_mut();
+        let gone: Vec<_> = begun
+            .filter_map(|searching| searching.search.take_if(|search| search.partition == partition))
+            .collect();
+        for search in gone {
             self.abandon_search(plane, search);
         }
     }
@@ -156,6 +219,7 @@ fn visible(result: FindResult, high_watermark: Offset) -> FoundOffset {
         FindResult::At(offset, at) if offset < high_watermark => Ok(Some((offset, Some(at)))),
         FindResult::At(..) | FindResult::None => NOT_FOUND,
         FindResult::Damaged { .. } => Err(ErrorCode::PartitionFaulty),
+        FindResult::NeedsMemory(_) => unreachable!("the search begins anew"),
     }
 }
 
@@ -163,6 +227,7 @@ fn visible(result: FindResult, high_watermark: Offset) -> FoundOffset {
 mod tests {
     use highwater_runtime::slab::Key;
 
+    use super::super::charge::Gauge;
     use super::*;
 
     #[test]
@@ -171,13 +236,15 @@ mod tests {
         for number in 0..SEARCHES_MAX as u32 + 2 {
             let sought = Sought::Last;
             let asker = Asker::Question { work: WorkId(1), number };
-            searches.add(Search { asker, partition: PartitionId(Key::default()), sought });
+            searches.add(Search { asker, partition: PartitionId(Key::default()), sought, needs: 0 });
         }
         let mut begun = Vec::new();
         while let Some(search) = searches.next() {
             let Asker::Question { number, .. } = search.asker else { panic!("{search:?}") };
             begun.push(number);
-            searches.reading.insert((0, ReadId(u64::from(number))), search);
+            let charge = Charge::new(1, &Gauge::default(), &Gauge::default());
+            let searching = Searching { search: Some(search), _charge: charge };
+            searches.reading.insert((0, ReadId(u64::from(number))), searching);
         }
         assert!(begun.iter().copied().eq(0..SEARCHES_MAX as u32));
         for expected in [Some(SEARCHES_MAX as u32), Some(SEARCHES_MAX as u32 + 1), None] {

@@ -40,6 +40,8 @@ pub(super) enum InLine {
     KafkaFetch(FetchId),
     /// A Kafka client's connection with a fetch that was not begun.
     KafkaConnection(ConnId),
+    /// The searches by time of this shard.
+    Searches,
 }
 
 /// What a connection has of a shard's memory, and its place in line.

@@ -118,7 +118,7 @@ impl Shard {
             // With the others of all connections: each may hold a buffer, and takes its time.
             Begin::Since(at) => {
                 let asker = Asker::Reader(Start { reader: id, slot });
-                self.searches.add(Search { asker, partition, sought: Sought::Since(at) });
+                self.searches.add(Search { asker, partition, sought: Sought::Since(at), needs: 0 });
             }
         }
     }
@@ -153,6 +153,7 @@ impl Shard {
             FindResult::None => high_watermark,
             // The record may be among those that are lost. The reader begins there, and is told so.
             FindResult::Damaged { at, .. } => at.min(high_watermark),
+            FindResult::NeedsMemory(_) => unreachable!("the search begins anew"),
         };
         self.reader_found(start, offset);
     }

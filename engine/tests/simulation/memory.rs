@@ -6,7 +6,10 @@ use std::time::Duration;
 use highwater_engine::limits::{SHORTAGE_INTERVAL, SLOW_READER_TIME_MAX, ShardLimits};
 use highwater_net::kafka::KafkaError;
 use highwater_net::kafka::api::ApiKey;
-use highwater_net::kafka::messages::{FetchPartition, FetchRequest, FetchResponse, FetchTopic};
+use highwater_net::kafka::messages::{
+    FetchPartition, FetchRequest, FetchResponse, FetchTopic, ListOffsetsPartition, ListOffsetsRequest,
+    ListOffsetsResponse, ListOffsetsTopic,
+};
 use highwater_protocol::batch::BatchHeader;
 use highwater_protocol::ids::{Offset, TopicPartition};
 use highwater_protocol::native::{
@@ -83,6 +86,8 @@ impl Bed {
             app.assert_memory_adds_up();
             let (bytes, most) = (app.send_bytes(), self.memory_bytes_max);
             assert!(bytes <= most, "shard {shard} has {bytes} bytes of {most}");
+            let reads = self.world.disk_read_bytes_inflight(self.node, shard);
+            assert!(reads <= bytes, "shard {shard} reads {reads} bytes and counts {bytes}");
         }
         let busiest = self.world.busiest_turn(self.node);
         assert!(busiest.disk_read_bytes_inflight <= self.reads_bytes_max, "{busiest:?}");
@@ -305,6 +310,63 @@ fn fetches_that_are_pipelined_on_many_connections_over_both_shards_are_all_answe
         }
         assert_eq!(answered, 6 * (wires.len() + natives.len()), "seed {seed}");
         drop((wires, natives));
+        bed.assert_all_is_free();
+    }
+}
+
+#[test]
+fn searches_by_time_that_many_clients_ask_for_hold_no_more_memory_than_there_is_and_all_are_answered() {
+    for (seed, bytes) in [(0, 9000), (2, 150_000)] {
+        let mut bed = Bed::new(seed, 12, bytes);
+        if takes_large_batches(seed) {
+            bed.memory_bytes_max += 2 * bytes;
+            bed.reads_bytes_max = 2 * bytes;
+        }
+        let partition = |timestamp| {
+            move |(tp, _): &(TopicPartition, u16)| ListOffsetsPartition {
+                partition_index: tp.partition.0 as i32,
+                timestamp,
+                ..Default::default()
+            }
+        };
+        let of_all = |timestamp| ListOffsetsRequest {
+            replica_id: -1,
+            topics: vec![ListOffsetsTopic {
+                name: "main",
+                partitions: bed.partitions.iter().map(partition(timestamp)).collect(),
+            }],
+            ..Default::default()
+        };
+        let (first, none) = (of_all(1), of_all(i64::MAX));
+        let mut wires: Vec<Kafka> = (0..20).map(|_| bed.kafka()).collect();
+        for wire in &mut wires {
+            for _ in 0..5 {
+                wire.send(ApiKey::ListOffsets, 7, &first);
+                wire.send(ApiKey::ListOffsets, 7, &none);
+            }
+        }
+        let (mut answered, mut most) = (0, 0);
+        for _ in 0..LOOKS_MAX {
+            bed.look();
+            most = most.max(bed.held());
+            for wire in &mut wires {
+                let Some((_, answer)) = wire.receive(usize::MAX) else { continue };
+                let response: ListOffsetsResponse<'_> = answer.body();
+                // Of each two requests the first finds the first record, and the second none.
+                let expected = if wire.asked() % 2 == 1 { 0 } else { -1 };
+                for got in &response.topics[0].partitions {
+                    assert_eq!((got.error_code, got.offset), (KafkaError::NONE, expected));
+                }
+                answered += 1;
+            }
+            if answered == 10 * wires.len() {
+                break;
+            }
+        }
+        assert_eq!(answered, 10 * wires.len(), "seed {seed}");
+        assert!(most > bytes, "{most} bytes were held");
+        bed.serve_honest_clients();
+        drop(wires);
         bed.assert_all_is_free();
     }
 }

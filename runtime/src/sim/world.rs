@@ -232,6 +232,11 @@ impl<A: ShardApp> SimWorld<A> {
         shards.fold(TurnWork::default(), |most, shard| most.max(shard.busiest))
     }
 
+    /// Returns the bytes of the disk reads that a shard has in flight.
+    pub fn disk_read_bytes_inflight(&self, node: SimNode, shard: ShardIndex) -> usize {
+        self.core.nodes[node.0].shards[usize::from(shard)].reads_inflight.values().sum()
+    }
+
     /// Returns why a node is not running; `None` if it is.
     pub fn end(&self, node: SimNode) -> Option<&NodeEnd> {
         self.core.nodes[node.0].end.as_ref()

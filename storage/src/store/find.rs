@@ -15,17 +15,20 @@ const SEARCH_SLICE: Work = 100_000;
 
 impl Store {
     /// The first durable record at or after a timestamp. Searches while there is `work` left, and takes off it what was done;
-    /// [`Store::go_on_searching`] does the rest.
+    /// [`Store::go_on_searching`] does the rest. It holds one buffer or cached chunk at a time, of at most `memory_bytes_max` bytes. A decoder
+    /// for compressed records comes on top.
     pub fn find_time(
         &mut self,
         disk: &mut dyn Disk,
         slot: Slot,
         at: Timestamp,
+        memory_bytes_max: usize,
         work: &mut Work,
     ) -> FindOutcome {
         let Some(partition) = self.partition(slot) else { return FindOutcome::Ready(FindResult::None) };
         let log_start = partition.log_start;
-        let mut task = Task::new(slot, ReadGoal::Time { at, log_start }, log_start);
+        let goal = ReadGoal::Time { at, log_start };
+        let mut task = Task { memory_bytes_max, ..Task::new(slot, goal, log_start) };
         let known = task.locate(partition);
         self.find(disk, task, known, work)
     }
@@ -33,11 +36,19 @@ impl Store {
     /// The first of the durable records with the largest timestamp.
     ///
     /// What an extent knows of its timestamps counts also what is in front of the log's start, or not durable. Such an extent is
-    /// looked through, from its last index entry on if it can be, unless another one is later anyway.
-    pub fn find_last(&mut self, disk: &mut dyn Disk, slot: Slot, work: &mut Work) -> FindOutcome {
+    /// looked through, from its last index entry on if it can be, unless another one is later anyway. For `memory_bytes_max` and `work` see
+    /// [`Store::find_time`].
+    pub fn find_last(
+        &mut self,
+        disk: &mut dyn Disk,
+        slot: Slot,
+        memory_bytes_max: usize,
+        work: &mut Work,
+    ) -> FindOutcome {
         let Some(partition) = self.partition(slot) else { return FindOutcome::Ready(FindResult::None) };
         let (log_start, durable_end) = (partition.log_start, partition.durable.offset);
-        let mut task = Task::new(slot, ReadGoal::Latest { log_start }, log_start);
+        let goal = ReadGoal::Latest { log_start };
+        let mut task = Task { memory_bytes_max, ..Task::new(slot, goal, log_start) };
         let whole = |extent: &&Extent| extent.base_offset >= log_start && extent.end_offset <= durable_end;
         let times = partition.extents.iter().filter(whole).map(|extent| extent.max_timestamp);
         task.cursor.latest = times.max().unwrap_or(NO_TIMESTAMP);
@@ -91,11 +102,10 @@ pub(super) fn find_result(answer: &Answer) -> FindResult {
     match answer {
         Answer::Record(offset, timestamp) => FindResult::At(*offset, *timestamp),
         Answer::Damaged { at, resume_at } => FindResult::Damaged { at: *at, resume_at: *resume_at },
+        Answer::NeedsMemory(bytes) => FindResult::NeedsMemory(*bytes),
         Answer::End | Answer::OutOfRange | Answer::Deleted => FindResult::None,
-        Answer::Frames { .. }
-        | Answer::NeedsMemory(_)
-        | Answer::IndexFrames { .. }
-        | Answer::Located { .. }
-        | Answer::Lost => unreachable!("a search looks for a record"),
+        Answer::Frames { .. } | Answer::IndexFrames { .. } | Answer::Located { .. } | Answer::Lost => {
+            unreachable!("a search looks for a record")
+        }
     }
 }

@@ -294,7 +294,13 @@ impl Store {
                     ReadGoal::Latest { log_start } => (Wanted::Latest, log_start),
                     ReadGoal::Frames { .. } | ReadGoal::Index(_) => unreachable!("a read takes whole frames"),
                 };
-                task.lookup = Some(Lookup::new(frame, wanted, log_start));
+                // What a disk read brought is held anyway. A chunk of the cache may be dropped from there meanwhile.
+                let held = match chunk_bytes {
+                    Some(bytes) => hold(&frame, bytes, task.memory_bytes_max).map(|(frame, _)| frame),
+                    None => Some(frame.clone()),
+                };
+                let Some(held) = held else { return Some(Answer::NeedsMemory(frame.len())) };
+                task.lookup = Some(Lookup::new(held, wanted, log_start));
                 None
             }
             Step::IndexFrames { bytes: frames, next } => {

@@ -177,7 +177,7 @@ impl Attack {
         }
         node.read_from_every_offset(slot);
         if let FindOutcome::Ready(FindResult::At(offset, _)) =
-            node.store.find_time(&mut node.disk, slot, Timestamp(5), &mut 1_000_000)
+            node.store.find_time(&mut node.disk, slot, Timestamp(5), usize::MAX, &mut 1_000_000)
         {
             assert_eq!(offset, Offset(0), "{at}");
         }

@@ -239,13 +239,17 @@ impl Bed {
     }
 
     pub fn find(&mut self, slot: Slot, at: i64) -> FindResult {
-        let outcome =
-            self.store.find_time(&mut self.disk, slot, Timestamp(at), &mut self.search_work.clone());
+        self.find_within(slot, at, usize::MAX)
+    }
+
+    pub fn find_within(&mut self, slot: Slot, at: i64, memory_bytes_max: usize) -> FindResult {
+        let mut work = self.search_work;
+        let outcome = self.store.find_time(&mut self.disk, slot, Timestamp(at), memory_bytes_max, &mut work);
         self.found(outcome)
     }
 
     pub fn find_last(&mut self, slot: Slot) -> FindResult {
-        let outcome = self.store.find_last(&mut self.disk, slot, &mut self.search_work.clone());
+        let outcome = self.store.find_last(&mut self.disk, slot, usize::MAX, &mut self.search_work.clone());
         self.found(outcome)
     }
 
