@@ -3,9 +3,12 @@
 //! [`Broker`] starts and stops one in this process; [`TestBroker`] does so on a temporary directory and a free port.
 #![forbid(unsafe_code)]
 
+pub mod api;
 pub mod broker;
+mod calls;
 mod coord;
 pub mod counters;
+mod kafka;
 mod kafka_message;
 pub mod limits;
 pub mod message;
@@ -14,6 +17,7 @@ pub mod meta;
 pub mod mutants;
 #[cfg(not(feature = "mutants"))]
 mod mutants;
+mod native;
 pub mod shard;
 
 pub use broker::{

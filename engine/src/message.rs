@@ -2,26 +2,23 @@
 
 use std::sync::Arc;
 
-use highwater_net::Reply;
-use highwater_protocol::error::ErrorCode;
-use highwater_protocol::ids::{LeaderEpoch, Offset, Timestamp, TopicId, TopicPartition};
-use highwater_protocol::native::{
-    AlterTopicRequest, CreateTopicRequest, DeleteTopicRequest, Hello, PartitionDetail, StartAt,
-};
+use highwater_protocol::ids::{LeaderEpoch, TopicId, TopicPartition};
+use highwater_protocol::native::Hello;
 
-use highwater_storage::ActiveProducer;
-
-use crate::coord::groups::{GroupReply, GroupRequest};
-pub use crate::coord::native_groups::NativeAsk;
+use crate::api::{ApiError, ControllerReply, ControllerRequest, PartitionAnswer, PartitionQuery};
 pub use crate::kafka_message::{
     Append, FetchAsk, Fetched, KafkaMessage, OwnedBatch, Produced, ProducedAt, ProducedFor, RequestId, Want,
 };
-use crate::meta::config_changes::ConfigChanges;
 use crate::meta::{Change, Metadata};
 
-/// Names a question; its answer repeats it. Unique on the shard that asks.
+/// Names a request to another shard; its reply repeats it. Unique on the shard that sends the request.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
-pub struct Ticket(pub u64);
+pub struct Ticket {
+    /// The call that the request is of.
+    pub call: u64,
+    /// The number of the request in it.
+    pub number: u32,
+}
 
 /// A message from one shard to another, or to itself.
 #[derive(Debug)]
@@ -39,13 +36,13 @@ pub enum Message {
     /// To shard 0: nothing of these topics is left on this shard's stores.
     Gone(Vec<TopicId>),
     /// To shard 0.
-    Ask(Ticket, Box<Ask>),
+    ControllerRequest(Ticket, Box<ControllerRequest>),
     /// From shard 0.
-    Answer(Ticket, Answer),
-    /// To a shard that has the partitions.
-    Query(Ticket, Query),
+    ControllerReply(Ticket, Result<ControllerReply, ApiError>),
+    /// To a shard that owns the partitions.
+    PartitionQuery(Ticket, PartitionQuery),
     /// From it.
-    QueryAnswer(Ticket, QueryAnswer),
+    PartitionAnswer(Ticket, PartitionAnswer),
     /// On behalf of a Kafka client.
     Kafka(Box<KafkaMessage>),
     /// To every shard: connections wait for memory on this one, so clients that take nothing of what is theirs are cut off.
@@ -87,95 +84,4 @@ pub struct Opened {
     pub topics: Vec<TopicId>,
     /// What a person should read.
     pub warnings: Vec<String>,
-}
-
-/// What only shard 0 can do.
-#[derive(Debug)]
-pub enum Ask {
-    /// A new topic.
-    CreateTopic(CreateTopicRequest),
-    /// A topic's end.
-    DeleteTopic(DeleteTopicRequest),
-    /// The same, and of no other topic that may have got its name.
-    DeleteTopicById(TopicId),
-    /// Other settings or more partitions.
-    AlterTopic(AlterTopicRequest),
-    /// Other settings, or only whether they can be.
-    ConfigureTopic {
-        /// The topic.
-        name: String,
-        /// What is to become of its settings.
-        changes: ConfigChanges,
-        /// Whether nothing is to happen.
-        validate_only: bool,
-    },
-    /// Ids for producers.
-    ProducerIds,
-    /// Anything about groups, for a client of the native protocol.
-    NativeGroup(NativeAsk),
-    /// Anything about groups, for a Kafka client.
-    Group(GroupRequest),
-}
-
-/// What it answers.
-#[derive(Debug)]
-pub enum Answer {
-    /// The reply for the client.
-    Reply(Reply),
-    /// Ids from the first up to, and without, the second.
-    ProducerIds(i64, i64),
-    /// The coordinator's.
-    Group(GroupReply),
-}
-
-/// A question about partitions. The number of each is given back with its answer.
-#[derive(Debug)]
-pub enum Query {
-    /// Offsets by time or at the ends.
-    Offsets(Vec<(u32, TopicPartition, StartAt)>),
-    /// The records with the largest timestamps.
-    LastTimes(Vec<(u32, TopicPartition)>),
-    /// Where leader epochs end: partition and epoch.
-    EpochEnds(Vec<(u32, TopicPartition, i32)>),
-    /// Bounds.
-    Details(Vec<(u32, TopicPartition)>),
-    /// Idempotent producers.
-    Producers(Vec<(u32, TopicPartition)>),
-    /// Move the start.
-    DeleteRecords(Vec<NewStart>),
-}
-
-/// A new start of a partition.
-#[derive(Clone, Copy, Debug)]
-pub struct NewStart {
-    /// Given back with the outcome.
-    pub number: u32,
-    /// Of which partition.
-    pub tp: TopicPartition,
-    /// None for the end of what can be read.
-    pub to: Option<Offset>,
-}
-
-/// Offset and, for a search by time, timestamp of what was found.
-pub type FoundOffset = Result<Option<(Offset, Option<Timestamp>)>, ErrorCode>;
-
-/// The producers of a partition, or why they are not described.
-pub type FoundProducers = Result<Vec<ActiveProducer>, (ErrorCode, String)>;
-
-/// Where a partition begins now, or why its start was not moved.
-pub type Moved = Result<Offset, (ErrorCode, String)>;
-
-/// The answer to a [`Query`].
-#[derive(Debug)]
-pub enum QueryAnswer {
-    /// To `Offsets` and `LastTimes`.
-    Offsets(Vec<(u32, FoundOffset)>),
-    /// To `EpochEnds`: the largest epoch that is not above the one asked for, and its end.
-    EpochEnds(Vec<(u32, Option<(i32, i64)>)>),
-    /// To `Details`.
-    Details(Vec<(u32, PartitionDetail)>),
-    /// To `Producers`.
-    Producers(Vec<(u32, FoundProducers)>),
-    /// To `DeleteRecords`: where each begins now, durably, or why it was not moved.
-    DeleteRecords(Vec<(u32, Moved)>),
 }

@@ -7,9 +7,10 @@ use highwater_protocol::ids::TopicId;
 use highwater_runtime::plane::{Completion, Disk, ShardIndex, Token as DiskToken};
 use highwater_storage::state_log::{Fatal, Recovered, StateLog};
 
-use crate::coord::groups::{GroupConfig, GroupCoordinator, GroupRequest, GroupsError, Now, Token};
-use crate::coord::native_groups::{NativeAsk, NativeForm};
-use crate::message::{Answer, Ticket};
+use crate::coord::groups::{
+    GroupConfig, GroupCoordinator, GroupReply, GroupRequest, GroupsError, Now, Token,
+};
+use crate::message::Ticket;
 use crate::meta::Topic;
 
 pub(crate) struct GroupsLog {
@@ -18,22 +19,8 @@ pub(crate) struct GroupsLog {
     /// The log's number before the coordinator's first record; both count on from there.
     base: u64,
     /// Who waits for the reply to which token.
-    asked: BTreeMap<Token, Asked>,
+    waiting: BTreeMap<Token, (ShardIndex, Ticket)>,
     last_token: u64,
-}
-
-/// Something about groups.
-pub(crate) enum Question {
-    /// From a client of the native protocol.
-    Native(NativeAsk),
-    /// Anything else.
-    Group(GroupRequest),
-}
-
-struct Asked {
-    to: (ShardIndex, Ticket),
-    /// How the answer has to look; none: as it comes.
-    form: Option<NativeForm>,
 }
 
 impl GroupsLog {
@@ -47,7 +34,7 @@ impl GroupsLog {
         let snapshot = recovered.snapshot.as_deref();
         let coordinator = GroupCoordinator::recover(config, now, snapshot, records)?;
         let base = log.appended().0;
-        Ok(Self { log, coordinator, base, asked: BTreeMap::new(), last_token: 0 })
+        Ok(Self { log, coordinator, base, waiting: BTreeMap::new(), last_token: 0 })
     }
 
     /// Questions come from now on: members' sessions begin anew.
@@ -55,20 +42,28 @@ impl GroupsLog {
         self.coordinator.resume(now);
     }
 
-    /// Takes a question. The answer comes when what it tells of is durable.
-    pub(crate) fn ask(&mut self, now: Now, to: (ShardIndex, Ticket), question: Question, random: [u8; 16]) {
-        let (form, request) = match question {
-            Question::Native(ask) => {
-                let (form, request) = ask.into_request(|group| self.coordinator.is_classic(group));
-                (Some(form), request)
-            }
-            Question::Group(request) => (None, request),
-        };
+    /// Carries out a request. The reply comes when what it tells of is durable.
+    pub(crate) fn handle(
+        &mut self,
+        now: Now,
+        to: (ShardIndex, Ticket),
+        request: GroupRequest,
+        random: [u8; 16],
+    ) {
         self.last_token += 1;
         let token = Token(self.last_token);
-        self.asked.insert(token, Asked { to, form });
+        self.waiting.insert(token, to);
         self.coordinator.handle_stalled(now, self.log.is_stalled());
         self.coordinator.handle(now, token, request, random);
+    }
+
+    /// The request that describes a group, whichever protocol its members speak.
+    pub(crate) fn describe(&self, group: String) -> GroupRequest {
+        if self.coordinator.is_classic(&group) {
+            GroupRequest::Describe(vec![group])
+        } else {
+            GroupRequest::ConsumerDescribe(vec![group])
+        }
     }
 
     /// A topic is new or has changed.
@@ -102,15 +97,11 @@ impl GroupsLog {
         self.coordinator.run(now)
     }
 
-    /// An answer whose time has come.
-    pub(crate) fn poll(&mut self) -> Option<((ShardIndex, Ticket), Answer)> {
+    /// A reply whose time has come.
+    pub(crate) fn poll(&mut self) -> Option<((ShardIndex, Ticket), GroupReply)> {
         let (token, reply) = self.coordinator.poll_reply()?;
-        let Asked { to, form } = self.asked.remove(&token).expect("every token is answered once");
-        let answer = match form {
-            Some(form) => Answer::Reply(form.into_reply(reply, self.coordinator.config())),
-            None => Answer::Group(reply),
-        };
-        Some((to, answer))
+        let to = self.waiting.remove(&token).expect("every token is answered once");
+        Some((to, reply))
     }
 
     /// To be called at the end of every turn.

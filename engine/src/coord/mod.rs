@@ -2,4 +2,3 @@
 
 pub mod groups;
 pub(crate) mod groups_log;
-pub(crate) mod native_groups;

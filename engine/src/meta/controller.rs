@@ -11,22 +11,18 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use bytes::Bytes;
-use highwater_net::Reply;
-use highwater_protocol::error::ErrorCode;
 use highwater_protocol::ids::TopicId;
 use highwater_protocol::limits::PARTITIONS_PER_TOPIC_MAX;
-use highwater_protocol::native::{
-    AlterTopicRequest, CreateTopicReply, CreateTopicRequest, DeleteTopicRequest,
-};
 use highwater_protocol::text::counted;
 use highwater_protocol::topic::{is_reserved_topic_name, validate_topic_name};
 use highwater_runtime::plane::{Completion, Disk, ShardIndex, Token};
 use highwater_storage::state_log::{Fatal, Recovered, Seq, StateLog};
 
+use crate::api::{AlterTopic, ApiError, ConfigureTopic, ControllerReply, CreateTopic};
 use crate::limits::{METADATA_BYTES_MAX, PARTITIONS_MAX};
-use crate::message::{Answer, Opened, Publish, Ticket};
+use crate::message::{Opened, Publish, Ticket};
 use crate::meta::config_changes::{ConfigChange, ConfigChanges};
-use crate::meta::configs::{self, TopicConfig};
+use crate::meta::configs::{self, ConfigError, TopicConfig};
 use crate::meta::{
     Change, Metadata, PRODUCER_IDS_PER_BLOCK, Record, RecoverError, Topic, TopicRecord, place,
 };
@@ -36,8 +32,8 @@ use crate::meta::{
 pub(crate) enum Action {
     /// Tell every shard.
     Publish(Publish),
-    /// Answer a shard's question.
-    Answer(ShardIndex, Ticket, Answer),
+    /// Reply to a shard's request.
+    Reply(ShardIndex, Ticket, Outcome),
     /// Every shard serves.
     Ready(ReadyReport),
 }
@@ -64,9 +60,9 @@ pub(crate) struct Controller {
     told_all: bool,
     marks: VecDeque<Mark>,
     published: u64,
-    /// Answers that wait for a version to be durable.
+    /// Replies that wait for a version to be durable.
     until_durable: VecDeque<Waiting>,
-    /// Answers that wait for a version to be in effect everywhere.
+    /// Replies that wait for a version to be in effect everywhere.
     until_applied: VecDeque<Waiting>,
     applied: Vec<u64>,
     opened: Vec<Option<Opened>>,
@@ -97,17 +93,14 @@ struct Freeing {
 struct Waiting {
     version: u64,
     to: (ShardIndex, Ticket),
-    answer: Answer,
+    reply: ControllerReply,
 }
 
-/// Why a request is not carried out.
-struct Refused(ErrorCode, String);
+/// What a request comes to.
+pub(crate) type Outcome = Result<ControllerReply, ApiError>;
 
-/// What clients read when the log waits for space.
-const NO_SPACE: &str = "the disk is full: the metadata log cannot grow; free some space and try again";
-
-fn given_twice(topic: &str) -> Refused {
-    Refused(ErrorCode::InvalidConfig, format!("topic {topic}: a setting is given twice"))
+fn invalid_config(topic: &str, reason: String) -> ApiError {
+    ApiError::InvalidConfig { topic: topic.to_owned(), reason }
 }
 
 /// Settings to write, and names to return to their defaults.
@@ -232,15 +225,10 @@ impl Controller {
     }
 
     /// Creates a topic. `new_id` is the identity it gets.
-    pub(crate) fn create_topic(
-        &mut self,
-        to: (ShardIndex, Ticket),
-        request: &CreateTopicRequest,
-        new_id: TopicId,
-    ) {
+    pub(crate) fn create_topic(&mut self, to: (ShardIndex, Ticket), request: &CreateTopic, new_id: TopicId) {
         let outcome = self.check_create(request).map(|configs| {
             if request.validate_only {
-                return Reply::body(&CreateTopicReply { id: TopicId([0; 16]) });
+                return ControllerReply::Created(TopicId([0; 16]));
             }
             let stores = self.stores;
             let placed = place(&self.tip.loads(stores), &vec![0; stores], request.partitions as usize);
@@ -251,21 +239,21 @@ impl Controller {
                 stores: placed.iter().map(|s| s.0).collect(),
                 configs: configs.into_iter().collect(),
             }));
-            Reply::body(&CreateTopicReply { id: new_id })
+            ControllerReply::Created(new_id)
         });
         self.answer_when_applied(to, outcome);
     }
 
     /// The settings of the new topic, as they are kept.
-    fn check_create(&self, request: &CreateTopicRequest) -> Result<BTreeMap<String, String>, Refused> {
+    fn check_create(&self, request: &CreateTopic) -> Result<BTreeMap<String, String>, ApiError> {
         self.check_space()?;
         let name = &request.name;
         if self.tip.topic(name).is_some() {
-            return Err(Refused(ErrorCode::TopicExists, format!("Topic '{name}' already exists.")));
+            return Err(ApiError::TopicExists(name.clone()));
         }
-        self.check_new_name(name).map_err(|text| Refused(ErrorCode::InvalidTopicName, text))?;
+        self.check_new_name(name).map_err(ApiError::InvalidTopicName)?;
         self.check_partitions(name, 0, request.partitions)?;
-        let invalid = |e| Refused(ErrorCode::InvalidConfig, format!("topic {name}: {e}"));
+        let invalid = |e: ConfigError| invalid_config(name, e.to_string());
         let configs = configs::parse(&request.configs).map_err(invalid)?;
         TopicConfig::resolve(&configs).map_err(invalid)?;
         Ok(configs)
@@ -282,8 +270,8 @@ impl Controller {
         }
     }
 
-    fn check_partitions(&self, name: &str, have: usize, want: u32) -> Result<(), Refused> {
-        let refuse = |what: String| Err(Refused(ErrorCode::InvalidArgument, format!("topic {name}: {what}")));
+    fn check_partitions(&self, name: &str, have: usize, want: u32) -> Result<(), ApiError> {
+        let refuse = |reason: String| Err(ApiError::InvalidPartitionCount { topic: name.to_owned(), reason });
         if want == 0 {
             return refuse("a topic has at least one partition".into());
         }
@@ -310,36 +298,28 @@ impl Controller {
         Ok(())
     }
 
-    fn check_space(&self) -> Result<(), Refused> {
-        if self.log.is_stalled() {
-            return Err(Refused(ErrorCode::StorageFull, NO_SPACE.into()));
-        }
-        Ok(())
+    fn check_space(&self) -> Result<(), ApiError> {
+        if self.log.is_stalled() { Err(ApiError::MetadataLogFull) } else { Ok(()) }
     }
 
-    fn known(&self, name: &str) -> Result<Arc<Topic>, Refused> {
-        let topic = self.tip.topic(name).cloned();
-        topic.ok_or_else(|| Refused(ErrorCode::UnknownTopic, format!("there is no topic {name}")))
+    fn known(&self, name: &str) -> Result<Arc<Topic>, ApiError> {
+        self.tip.topic(name).cloned().ok_or_else(|| ApiError::UnknownTopic(name.to_owned()))
     }
 
     /// Deletes a topic. Gives its identity if that happens.
-    pub(crate) fn delete_topic(
-        &mut self,
-        to: (ShardIndex, Ticket),
-        request: &DeleteTopicRequest,
-    ) -> Option<TopicId> {
-        let topic = self.check_space().and_then(|()| self.known(&request.name));
+    pub(crate) fn delete_topic(&mut self, to: (ShardIndex, Ticket), name: &str) -> Option<TopicId> {
+        let topic = self.check_space().and_then(|()| self.known(name));
         self.delete(to, topic)
     }
 
     /// Deletes the topic of this identity.
     pub(crate) fn delete_topic_by_id(&mut self, to: (ShardIndex, Ticket), id: TopicId) -> Option<TopicId> {
-        let unknown = || Refused(ErrorCode::UnknownTopic, format!("there is no topic with id {id}"));
-        let topic = self.check_space().and_then(|()| self.tip.topic_by_id(id).cloned().ok_or_else(unknown));
+        let known = || self.tip.topic_by_id(id).cloned().ok_or(ApiError::UnknownTopicId(id));
+        let topic = self.check_space().and_then(|()| known());
         self.delete(to, topic)
     }
 
-    fn delete(&mut self, to: (ShardIndex, Ticket), topic: Result<Arc<Topic>, Refused>) -> Option<TopicId> {
+    fn delete(&mut self, to: (ShardIndex, Ticket), topic: Result<Arc<Topic>, ApiError>) -> Option<TopicId> {
         let deleted = topic.as_ref().ok().map(|t| t.id);
         let outcome = topic.map(|topic| {
             let shards = self.applied.len() as u16;
@@ -348,14 +328,14 @@ impl Controller {
             self.freeing_partitions += topic.stores.len();
             tracing::info!(topic = topic.name, id = %topic.id, partitions = topic.stores.len(), "topic deleted");
             self.write(&Record::TopicDeleted { id: topic.id.0 });
-            Reply::Empty
+            ControllerReply::Done
         });
         self.answer_when_applied(to, outcome);
         deleted
     }
 
     /// Changes a topic.
-    pub(crate) fn alter_topic(&mut self, to: (ShardIndex, Ticket), request: &AlterTopicRequest) {
+    pub(crate) fn alter_topic(&mut self, to: (ShardIndex, Ticket), request: &AlterTopic) {
         let outcome = self.check_alter(request).map(|(topic, configs)| {
             self.write_configs(&topic, configs);
             let have = topic.stores.len();
@@ -366,17 +346,17 @@ impl Controller {
                 tracing::info!(topic = topic.name, from = have, to = want, "partitions added");
                 self.write(&Record::PartitionsAdded { id: topic.id.0, stores });
             }
-            Reply::Empty
+            ControllerReply::Done
         });
         self.answer_when_applied(to, outcome);
     }
 
-    fn check_alter(&self, request: &AlterTopicRequest) -> Result<(Arc<Topic>, Writes), Refused> {
+    fn check_alter(&self, request: &AlterTopic) -> Result<(Arc<Topic>, Writes), ApiError> {
         let change = |value: &Option<String>| value.clone().map_or(ConfigChange::Reset, ConfigChange::Set);
         let named: BTreeMap<_, _> =
             request.configs.iter().map(|(name, value)| (name.clone(), change(value))).collect();
         if named.len() < request.configs.len() {
-            return Err(given_twice(&request.name));
+            return Err(invalid_config(&request.name, "a setting is given twice".into()));
         }
         let (topic, writes) =
             self.check_configure(&request.name, &ConfigChanges { named, resets_others: false })?;
@@ -386,28 +366,21 @@ impl Controller {
         Ok((topic, writes))
     }
 
-    /// Changes a topic's settings, or only says whether that can be.
-    pub(crate) fn configure_topic(
-        &mut self,
-        to: (ShardIndex, Ticket),
-        name: &str,
-        changes: &ConfigChanges,
-        validate_only: bool,
-    ) {
-        let outcome = self.check_configure(name, changes).map(|(topic, writes)| {
-            if !validate_only {
+    /// Changes a topic's settings, or only validates that.
+    pub(crate) fn configure_topic(&mut self, to: (ShardIndex, Ticket), request: &ConfigureTopic) {
+        let outcome = self.check_configure(&request.name, &request.changes).map(|(topic, writes)| {
+            if !request.validate_only {
                 self.write_configs(&topic, writes);
             }
-            Reply::Empty
+            ControllerReply::Done
         });
         self.answer_when_applied(to, outcome);
     }
 
-    fn check_configure(&self, name: &str, changes: &ConfigChanges) -> Result<(Arc<Topic>, Writes), Refused> {
+    fn check_configure(&self, name: &str, changes: &ConfigChanges) -> Result<(Arc<Topic>, Writes), ApiError> {
         self.check_space()?;
         let topic = self.known(name)?;
-        let refuse = |e| Refused(ErrorCode::InvalidConfig, format!("topic {name}: {e}"));
-        let writes = changes.of(&topic.configs).map_err(refuse)?;
+        let writes = changes.of(&topic.configs).map_err(|e| invalid_config(name, e.to_string()))?;
         Ok((topic, writes))
     }
 
@@ -431,14 +404,11 @@ impl Controller {
         match (self.check_space(), start.checked_add(PRODUCER_IDS_PER_BLOCK)) {
             (Ok(()), Some(end)) => {
                 self.write(&Record::ProducerIdsReserved { end });
-                let answer = Answer::ProducerIds(start, end);
-                self.until_durable.push_back(Waiting { version: self.tip.version(), to, answer });
+                let reply = ControllerReply::ProducerIds(start..end);
+                self.until_durable.push_back(Waiting { version: self.tip.version(), to, reply });
             }
-            (Err(Refused(code, text)), _) => self.answer(to, Answer::Reply(Reply::Error { code, text })),
-            (_, None) => {
-                let reply = Reply::error(ErrorCode::Internal, "all producer ids are used up");
-                self.answer(to, Answer::Reply(reply));
-            }
+            (Err(error), _) => self.reply(to, Err(error)),
+            (_, None) => self.reply(to, Err(ApiError::ProducerIdsExhausted)),
         }
     }
 
@@ -449,28 +419,27 @@ impl Controller {
         self.log.append(&record.encode());
     }
 
-    fn answer(&mut self, (shard, ticket): (ShardIndex, Ticket), answer: Answer) {
-        self.actions.push_back(Action::Answer(shard, ticket, answer));
+    fn reply(&mut self, (shard, ticket): (ShardIndex, Ticket), outcome: Outcome) {
+        self.actions.push_back(Action::Reply(shard, ticket, outcome));
     }
 
-    fn answer_when_applied(&mut self, to: (ShardIndex, Ticket), outcome: Result<Reply, Refused>) {
+    fn answer_when_applied(&mut self, to: (ShardIndex, Ticket), outcome: Outcome) {
         match outcome {
             Ok(reply) => {
-                let answer = Answer::Reply(reply);
-                self.until_applied.push_back(Waiting { version: self.tip.version(), to, answer });
+                self.until_applied.push_back(Waiting { version: self.tip.version(), to, reply });
                 let everywhere = self.applied.iter().copied().min().unwrap_or(0);
                 while self.until_applied.front().is_some_and(|w| w.version <= everywhere) {
                     self.answer_front(true);
                 }
             }
-            Err(Refused(code, text)) => self.answer(to, Answer::Reply(Reply::Error { code, text })),
+            Err(error) => self.reply(to, Err(error)),
         }
     }
 
     fn answer_front(&mut self, applied: bool) {
         let queue = if applied { &mut self.until_applied } else { &mut self.until_durable };
-        if let Some(Waiting { to, answer, .. }) = queue.pop_front() {
-            self.answer(to, answer);
+        if let Some(Waiting { to, reply, .. }) = queue.pop_front() {
+            self.reply(to, Ok(reply));
         }
     }
 
@@ -522,8 +491,7 @@ impl Controller {
         let kept = self.until_applied.partition_point(|waiting| waiting.version <= durable);
         let applied = self.until_applied.split_off(kept);
         for Waiting { to, .. } in applied.into_iter().chain(std::mem::take(&mut self.until_durable)) {
-            let reply = Reply::error(ErrorCode::StorageFull, NO_SPACE);
-            self.answer(to, Answer::Reply(reply));
+            self.reply(to, Err(ApiError::MetadataLogFull));
         }
     }
 

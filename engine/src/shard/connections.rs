@@ -17,7 +17,6 @@ use super::Shard;
 use super::connection::{Connection, Net, RequestBytes, Speaks, Stage, Via};
 use super::send_budget::InLine;
 use super::timers::Timer;
-use crate::broker::HostPort;
 use crate::limits::{
     ASKED_MAX, BACKLOG_MAX, CLOSING_TIME_MAX, CONNECTIONS_PER_ADDRESS_MAX, REQUEST_ENTRIES_PER_COST,
     REQUESTS_PER_TURN_MAX, SWEEP_INTERVAL,
@@ -112,13 +111,6 @@ impl Shard {
             self.timers.set_after(plane, SWEEP_INTERVAL, Timer::Sweep);
         }
         self.connections.insert(conn, connection);
-    }
-
-    /// What the client of a connection is told to connect to; none once the connection is gone.
-    pub(super) fn advertised_to(&self, conn: ConnId) -> Option<HostPort> {
-        let via = self.connections.get(&conn)?.via;
-        let advertised = self.setup.advertised.get(usize::from(via.listener.0)).cloned().flatten();
-        Some(advertised.unwrap_or_else(|| via.local.into()))
     }
 
     /// A connection has said something.
@@ -372,7 +364,7 @@ impl Shard {
         self.budget.is_open()
             && !self.send_budget.is_overdrawn()
             && self.requests_taken < REQUESTS_PER_TURN_MAX
-            && self.asked.len() < ASKED_MAX
+            && self.calls.open() < ASKED_MAX
             && plane.backlog() < BACKLOG_MAX
     }
 
@@ -478,7 +470,7 @@ impl Shard {
         if self.send_budget.is_short() {
             self.cut_slow_readers(plane);
         }
-        for (conn, connection) in &self.connections {
+        for (conn, connection) in self.connections.iter() {
             if connection.closing_since.is_some_and(|since| now.since(since) >= CLOSING_TIME_MAX) {
                 plane.close(*conn, Close::Now);
             }

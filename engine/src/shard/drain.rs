@@ -59,7 +59,9 @@ impl Shard {
         }
         self.refuse_stalled();
         self.end_kafka_waits(plane);
-        self.dismiss_kafka_waiters();
+        for call in self.calls.end_waiting() {
+            call.finish(&mut self.context(plane));
+        }
     }
 
     /// Batches that wait for room were not appended, and will not be.

@@ -2,8 +2,6 @@
 
 use std::path::Path;
 
-use highwater_net::Reply;
-use highwater_protocol::error::ErrorCode;
 use highwater_protocol::ids::TopicId;
 use highwater_runtime::fs::RESERVE_NAME;
 use highwater_runtime::plane::{Completion, Disk, FileJob, Instant, Plane, ShardIndex, Token};
@@ -12,11 +10,12 @@ use super::Shard;
 use super::setup::{OpenError, ShardSetup};
 use super::stores::{META_SPACE, OFFSETS_SPACE, RESERVE_SPACE};
 use super::timers::Timer;
+use crate::api::{ApiError, ControllerReply, ControllerRequest, Service};
 use crate::broker::data_dir::{META, OFFSETS, RESERVE_BYTES};
 use crate::coord::groups::Now;
-use crate::coord::groups_log::{GroupsLog, Question};
+use crate::coord::groups_log::GroupsLog;
 use crate::limits::ANSWERS_PER_TURN_MAX;
-use crate::message::{Answer, Ask, Message, NativeAsk, Ticket};
+use crate::message::{Message, Ticket};
 use crate::meta::Change;
 use crate::meta::controller::{Action, Controller};
 
@@ -74,15 +73,16 @@ impl Lead {
         self.controller.is_stalled() || self.groups.is_stalled()
     }
 
-    fn ask(
+    /// Carries out a request; the reply comes by [`Controller::poll`] or [`GroupsLog::poll`].
+    fn handle(
         &mut self,
         to: (ShardIndex, Ticket),
-        ask: Ask,
+        request: ControllerRequest,
         now: Now,
         mut random: impl FnMut() -> u64,
-    ) -> Option<Reply> {
+    ) -> Result<(), ApiError> {
         if !self.ready {
-            return Some(Reply::error(ErrorCode::Unavailable, "the broker is starting; try again"));
+            return Err(ApiError::Starting(service_of(&request)));
         }
         let mut random_id = || {
             let mut id = [0; 16];
@@ -90,53 +90,61 @@ impl Lead {
             id[8..].copy_from_slice(&random().to_le_bytes());
             id
         };
-        match ask {
-            Ask::CreateTopic(request) => {
+        match request {
+            ControllerRequest::CreateTopic(request) => {
                 let id = *uuid::Builder::from_random_bytes(random_id()).as_uuid().as_bytes();
                 self.controller.create_topic(to, &request, TopicId(id));
             }
-            Ask::DeleteTopic(request) => {
-                if let Some(topic) = self.controller.delete_topic(to, &request) {
+            ControllerRequest::DeleteTopic(request) => {
+                if let Some(topic) = self.controller.delete_topic(to, &request.0) {
                     self.groups.delete_topic(topic);
                 }
             }
-            Ask::DeleteTopicById(id) => {
-                if let Some(topic) = self.controller.delete_topic_by_id(to, id) {
+            ControllerRequest::DeleteTopicById(request) => {
+                if let Some(topic) = self.controller.delete_topic_by_id(to, request.0) {
                     self.groups.delete_topic(topic);
                 }
             }
-            Ask::AlterTopic(request) => self.controller.alter_topic(to, &request),
-            Ask::ConfigureTopic { name, changes, validate_only } => {
-                self.controller.configure_topic(to, &name, &changes, validate_only);
+            ControllerRequest::AlterTopic(request) => self.controller.alter_topic(to, &request),
+            ControllerRequest::ConfigureTopic(request) => self.controller.configure_topic(to, &request),
+            ControllerRequest::ReserveProducerIds => self.controller.producer_ids(to),
+            ControllerRequest::Group(request) => self.groups.handle(now, to, request, random_id()),
+            ControllerRequest::DescribeGroup(group) => {
+                let request = self.groups.describe(group);
+                self.groups.handle(now, to, request, random_id());
             }
-            Ask::ProducerIds => self.controller.producer_ids(to),
-            Ask::NativeGroup(ask) => {
-                if let NativeAsk::Commit(request) = &ask
-                    && self.controller.tip().topic_by_id(request.topic).is_none()
-                {
-                    let text = format!("there is no topic with id {}", request.topic);
-                    return Some(Reply::error(ErrorCode::UnknownTopic, text));
-                }
-                self.groups.ask(now, to, Question::Native(ask), random_id());
-            }
-            Ask::Group(request) => self.groups.ask(now, to, Question::Group(request), random_id()),
         }
-        None
+        Ok(())
+    }
+}
+
+fn service_of(request: &ControllerRequest) -> Service {
+    match request {
+        ControllerRequest::Group(_) | ControllerRequest::DescribeGroup(_) => Service::Groups,
+        ControllerRequest::CreateTopic(_)
+        | ControllerRequest::DeleteTopic(_)
+        | ControllerRequest::DeleteTopicById(_)
+        | ControllerRequest::AlterTopic(_)
+        | ControllerRequest::ConfigureTopic(_) => Service::Controller,
+        ControllerRequest::ReserveProducerIds => Service::ProducerIds,
     }
 }
 
 impl Shard {
-    pub(super) fn on_ask(
+    pub(super) fn handle_controller_request(
         &mut self,
         plane: &mut dyn Plane<Message>,
         from: ShardIndex,
         ticket: Ticket,
-        ask: Ask,
+        request: ControllerRequest,
     ) {
-        let Some(lead) = &mut self.lead else { return };
         let now = now(plane);
-        if let Some(reply) = lead.ask((from, ticket), ask, now, || plane.random_u64()) {
-            plane.post(from, Message::Answer(ticket, Answer::Reply(reply)));
+        let outcome = match &mut self.lead {
+            Some(lead) => lead.handle((from, ticket), request, now, || plane.random_u64()),
+            None => Err(ApiError::Internal("a request for shard 0 came to another shard")),
+        };
+        if let Err(error) = outcome {
+            plane.post(from, Message::ControllerReply(ticket, Err(error)));
         }
     }
 
@@ -167,8 +175,8 @@ impl Shard {
                         plane.post(shard, Message::Publish(publish.clone()));
                     }
                 }
-                Action::Answer(shard, ticket, answer) => {
-                    plane.post(shard, Message::Answer(ticket, answer));
+                Action::Reply(shard, ticket, outcome) => {
+                    plane.post(shard, Message::ControllerReply(ticket, outcome));
                 }
                 Action::Ready(report) => (self.setup.on_ready)(report),
             }
@@ -176,10 +184,10 @@ impl Shard {
         let more = lead.groups.run(now(plane));
         lead.groups.flush(plane);
         while left > 0
-            && let Some(((shard, ticket), answer)) = lead.groups.poll()
+            && let Some(((shard, ticket), reply)) = lead.groups.poll()
         {
             left -= 1;
-            plane.post(shard, Message::Answer(ticket, answer));
+            plane.post(shard, Message::ControllerReply(ticket, Ok(ControllerReply::Group(reply))));
         }
         self.plan_groups(plane);
         more || left == 0

@@ -10,28 +10,29 @@
 //! a piece or two, however long the answer is.
 
 use bytes::BytesMut;
-use highwater_net::kafka::{self, KafkaReply};
-use highwater_net::{LongAnswer, Pieces, Reply, SlotId, WrongLength};
+use highwater_net::kafka::{KafkaReply, response_of};
+use highwater_net::{LongAnswer, Pieces, Reply, WrongLength};
 use highwater_runtime::plane::{Close, ConnId, Plane};
 
 use super::Shard;
 use super::connection::{Charged, Sending};
-use super::kafka::Call;
+use super::context::Context;
 use super::work::{Job, Step, Work};
 use crate::limits::{LONG_ANSWER_BYTES_PER_TURN_MAX, LONG_ANSWER_QUEUE_BYTES_MAX, PIECE_BYTES_PER_UNIT};
 use crate::message::Message;
+use crate::{kafka, native};
 
 /// The request that is answered.
 #[derive(Clone, Copy, Debug)]
-pub(super) enum AnswerTo {
-    Native(ConnId, SlotId),
-    Kafka(Call),
+pub(crate) enum AnswerTo {
+    Native(native::Call),
+    Kafka(kafka::Call),
 }
 
 impl AnswerTo {
     fn conn(self) -> ConnId {
         match self {
-            Self::Native(conn, _) => conn,
+            Self::Native(call) => call.conn,
             Self::Kafka(call) => call.conn,
         }
     }
@@ -46,7 +47,7 @@ struct Counting {
 }
 
 impl Job for Counting {
-    fn step(&mut self, shard: &mut Shard, _: &mut dyn Plane<Message>, work: &mut Work) -> Step {
+    fn step(&mut self, shard: &mut Shard, plane: &mut dyn Plane<Message>, work: &mut Work) -> Step {
         if !shard.connections.contains_key(&self.to.conn()) {
             return Step::Done;
         }
@@ -64,20 +65,20 @@ impl Job for Counting {
             return Step::More;
         }
         if let Some(pieces) = self.pieces.take() {
-            shard.answer_long(self.to, LongAnswer::new(pieces, self.bytes));
+            shard.context(plane).answer_long(self.to, LongAnswer::new(pieces, self.bytes));
         }
         Step::Done
     }
 }
 
-impl Shard {
+impl Context<'_> {
     /// Answers with these pieces: at once if there is only one.
-    pub(super) fn answer_in_pieces(&mut self, to: AnswerTo, mut pieces: Pieces) {
+    pub(crate) fn answer_in_pieces(&mut self, to: AnswerTo, mut pieces: Pieces) {
         let mut out = BytesMut::new();
         if !pieces.next(&mut out) {
             return match to {
-                AnswerTo::Native(conn, slot) => self.reply(conn, slot, Reply::Body(out.freeze())),
-                AnswerTo::Kafka(call) => self.kafka_reply(call, kafka::response_of(call.origin, &out)),
+                AnswerTo::Native(call) => self.reply(call, Reply::Body(out.freeze())),
+                AnswerTo::Kafka(call) => self.kafka_reply(call, response_of(call.origin, &out)),
             };
         }
         if let Some(connection) = self.connections.get_mut(&to.conn()) {
@@ -89,11 +90,13 @@ impl Shard {
     /// The length of an answer is known.
     fn answer_long(&mut self, to: AnswerTo, answer: LongAnswer) {
         match to {
-            AnswerTo::Native(conn, slot) => self.reply(conn, slot, Reply::Long(answer)),
+            AnswerTo::Native(call) => self.reply(call, Reply::Long(answer)),
             AnswerTo::Kafka(call) => self.kafka_reply(call, KafkaReply::long(call.origin, answer)),
         }
     }
+}
 
+impl Shard {
     /// The turn of a long answer has come.
     pub(super) fn begin_long_answer(&mut self, conn: ConnId, answer: LongAnswer) {
         if let Some(connection) = self.connections.get_mut(&conn) {

@@ -8,12 +8,12 @@
 //!
 //! Invariant: no acknowledgement leaves before the partition's [`Quorum`](highwater_replication::Quorum) has said that it may.
 
-mod admin;
 mod charge;
 mod checks;
 mod connection;
+mod connection_map;
 mod connections;
-mod describe_cluster;
+mod context;
 mod drain;
 mod kafka;
 mod large_requests;
@@ -23,6 +23,7 @@ mod long_answers;
 mod order;
 mod partition;
 mod produce;
+mod producer_ids;
 mod publish;
 mod query;
 mod readers;
@@ -48,19 +49,20 @@ use bytes::BytesMut;
 use highwater_protocol::ids::TopicId;
 use highwater_runtime::buf::AlignedBuf;
 use highwater_runtime::plane::{
-    CloseReason, Completion, ConnId, Instant, ListenerId, Plane, ShardApp, ShardIndex, Token,
+    Close, CloseReason, Completion, ConnId, Instant, ListenerId, Plane, ShardApp, ShardIndex, Token,
 };
 use highwater_storage::ReadId;
 
-use admin::{Asked, ProducerIds};
 use checks::Checks;
-use connection::{Budget, Connection, Speaks, Via};
+use connection::{Budget, Speaks, Via};
+use connection_map::Connections;
 use drain::Drain;
 use kafka::Kafka;
 use large_requests::LargeRequests;
 use lead::Lead;
 use line::Line;
 use partition::Partitions;
+use producer_ids::ProducerIds;
 use publish::Publishing;
 use query::{Answering, Moves, WorkId};
 use readers::Readers;
@@ -72,8 +74,12 @@ use timers::{Timer, Timers};
 use work::Jobs;
 
 pub use checks::Checked;
+pub(crate) use context::Context;
+pub(crate) use long_answers::AnswerTo;
 pub use setup::{KafkaSetup, OnReady, OpenError, ShardSetup};
+pub(crate) use work::{ClientJob, Work};
 
+use crate::calls::{Calls, Reply};
 use crate::counters::Counters;
 use crate::limits::{PUSH_BYTES_PER_TURN_MAX, REQUESTS_PER_TURN_MAX, RETENTION_INTERVAL, SPACE_INTERVAL};
 use crate::message::{Message, Ticket};
@@ -101,7 +107,6 @@ pub struct Shard {
     freeing: BTreeMap<TopicId, Freeing>,
     /// What is done in pieces, and how much of it.
     jobs: Jobs,
-    counted_work: work::Counted,
     /// What the requests that were taken up in this turn count for.
     requests_taken: usize,
     large_requests: LargeRequests,
@@ -110,7 +115,7 @@ pub struct Shard {
     /// The stores that retention has not been through in this round.
     retaining: Vec<usize>,
 
-    connections: BTreeMap<ConnId, Connection>,
+    connections: Connections,
     /// How many there are from each address, and of each protocol.
     addresses: BTreeMap<(IpAddr, Speaks), usize>,
     speaking: [usize; 2],
@@ -126,8 +131,6 @@ pub struct Shard {
     /// Memory for what is on its way to clients.
     send_budget: SendBudget,
     line: Line,
-    /// Connections that may have replies to send.
-    dirty: Vec<ConnId>,
 
     readers: Readers,
     last_reader: u64,
@@ -139,9 +142,8 @@ pub struct Shard {
     searches: Searches,
     moving: Moves,
 
-    /// Questions that others work on.
-    asked: BTreeMap<Ticket, Asked>,
-    last_ticket: u64,
+    /// Requests to other shards.
+    calls: Calls,
     /// Questions that this shard works on.
     work: BTreeMap<WorkId, Answering>,
     last_work: u64,
@@ -192,12 +194,11 @@ impl Shard {
             partitions: Partitions::new(),
             freeing: BTreeMap::new(),
             jobs: Jobs::default(),
-            counted_work: work::Counted::default(),
             requests_taken: 0,
             large_requests: LargeRequests::default(),
             long_answers: VecDeque::new(),
             retaining: Vec::new(),
-            connections: BTreeMap::new(),
+            connections: Connections::default(),
             addresses: BTreeMap::new(),
             speaking: [0; 2],
             silent: BTreeMap::new(),
@@ -208,7 +209,6 @@ impl Shard {
             checks: Checks::default(),
             send_budget: SendBudget::new(setup.limits.send_bytes_max),
             line: Line::default(),
-            dirty: Vec::new(),
             readers: Readers::new(),
             last_reader: 0,
             last_turn: 0,
@@ -216,8 +216,7 @@ impl Shard {
             reads: BTreeMap::new(),
             searches: Searches::default(),
             moving: Moves::default(),
-            asked: BTreeMap::new(),
-            last_ticket: 0,
+            calls: Calls::default(),
             work: BTreeMap::new(),
             last_work: 0,
             producer_ids: ProducerIds::default(),
@@ -249,6 +248,15 @@ impl Shard {
         let queued: usize = self.connections.values().map(|connection| connection.queue.uncharged()).sum();
         let native: usize = self.connections.values().map(|connection| connection.account.held()).sum();
         self.send_budget.assert_adds_up(queued, native + self.kafka.held() + self.searches.held());
+    }
+
+    /// A reply to a request to another shard has come.
+    fn handle_call_reply(&mut self, plane: &mut dyn Plane<Message>, ticket: Ticket, reply: Reply) {
+        let connections = &self.connections;
+        let finished = self.calls.handle_reply(plane, ticket, reply, |conn| connections.contains_key(&conn));
+        if let Some(call) = finished {
+            call.finish(&mut self.context(plane));
+        }
     }
 
     fn enforce_retention(&mut self, plane: &mut dyn Plane<Message>) {
@@ -324,7 +332,9 @@ impl ShardApp for Shard {
 
     fn on_message(&mut self, plane: &mut dyn Plane<Message>, from: ShardIndex, message: Message) {
         match message {
-            Message::Greeted(_) | Message::Placed => unreachable!("it comes with its connection"),
+            Message::Greeted(_) | Message::Placed => {
+                tracing::error!(from, "a message that moves with a connection came without one");
+            }
             Message::Opened(opened) => {
                 if let Some(lead) = &mut self.lead {
                     lead.controller.handle_opened(from, *opened);
@@ -341,10 +351,16 @@ impl ShardApp for Shard {
                     lead.controller.handle_gone(from, &topics);
                 }
             }
-            Message::Ask(ticket, ask) => self.on_ask(plane, from, ticket, *ask),
-            Message::Answer(ticket, answer) => self.on_answer(plane, ticket, answer),
-            Message::Query(ticket, query) => self.on_query(plane, from, ticket, query),
-            Message::QueryAnswer(ticket, answer) => self.on_query_answer(plane, ticket, answer),
+            Message::ControllerRequest(ticket, request) => {
+                self.handle_controller_request(plane, from, ticket, *request);
+            }
+            Message::ControllerReply(ticket, reply) => {
+                self.handle_call_reply(plane, ticket, Reply::Controller(reply));
+            }
+            Message::PartitionQuery(ticket, query) => self.on_query(plane, from, ticket, query),
+            Message::PartitionAnswer(ticket, answer) => {
+                self.handle_call_reply(plane, ticket, Reply::Owner(answer));
+            }
             Message::Kafka(message) => self.on_kafka_message(plane, from, *message),
             Message::MemoryShort => self.cut_slow_readers(plane),
             Message::Continue => {}
@@ -366,7 +382,10 @@ impl ShardApp for Shard {
         match baggage {
             Message::Greeted(greeting) => self.migrated(plane, conn, via, &greeting),
             Message::Placed => self.kafka_migrated(plane, conn, via),
-            other => unreachable!("a connection does not move with {other:?}"),
+            other => {
+                tracing::error!(?conn, message = ?other, "a connection came with a message that does not move with one");
+                plane.close(conn, Close::Now);
+            }
         }
     }
 
@@ -417,10 +436,10 @@ impl ShardApp for Shard {
         self.tell_kafka_shards(plane);
         self.plan_line(plane);
         self.run_drain(plane);
-        self.counted_work.end_turn();
+        self.jobs.end_turn();
         more |= !self.large_requests.is_free() && !self.memory_waiters.is_empty();
         self.large_requests.end_turn();
-        if more || !self.dirty.is_empty() || !self.ready.is_empty() {
+        if more || self.connections.are_dirty() || !self.ready.is_empty() {
             plane.post(self.me, Message::Continue);
         }
     }

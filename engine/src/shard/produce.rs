@@ -237,7 +237,7 @@ impl Shard {
     ) -> Outcome {
         let id = match self.locate(to) {
             Ok(id) => id,
-            Err(refusal) => return Outcome::Refused(refusal),
+            Err(error) => return Outcome::Refused(error.into()),
         };
         let Some(partition) = self.partitions.get_mut(id) else { return Outcome::Refused(deleted()) };
         let wall_ms = plane.wall_clock_ms();

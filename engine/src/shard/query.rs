@@ -1,21 +1,21 @@
-//! Questions of other shards about partitions of this one, answered in pieces.
+//! Answers questions of other shards about partitions of this one, in pieces.
 
 use std::collections::BTreeMap;
 use std::vec::IntoIter;
 
-use highwater_protocol::error::ErrorCode;
-use highwater_protocol::ids::{LeaderEpoch, Offset, Timestamp, TopicPartition};
-use highwater_protocol::native::{PartitionDetail, StartAt};
+use highwater_protocol::ids::{LeaderEpoch, Offset, TopicPartition};
 use highwater_runtime::plane::{Plane, ShardIndex};
 use highwater_storage::{LogStartError, Slot};
 
 use super::Shard;
 use super::partition::PartitionId;
-use super::readers::deleted;
 use super::search::{Asker, Search, Sought};
 use super::work::{Job, Step, Work};
+use crate::api::{
+    ApiError, EpochEnd, FoundOffset, NewStart, OffsetSpec, PartitionAnswer, PartitionDetails, PartitionQuery,
+};
 use crate::limits::PRODUCERS_PER_ANSWER_MAX;
-use crate::message::{FoundOffset, Message, Moved, NewStart, Query, QueryAnswer, Ticket};
+use crate::message::{Message, Ticket};
 
 /// A question that is being answered.
 #[derive(Debug)]
@@ -24,7 +24,7 @@ pub(super) struct Answering {
     ticket: Ticket,
     /// Parts that were not looked at yet, or wait for the disk.
     missing: usize,
-    answer: QueryAnswer,
+    answer: PartitionAnswer,
 }
 
 /// Names a question that is being answered.
@@ -38,18 +38,17 @@ struct Parts {
 }
 
 enum PartList {
-    Offsets(IntoIter<(u32, TopicPartition, StartAt)>),
-    LastTimes(IntoIter<(u32, TopicPartition)>),
-    EpochEnds(IntoIter<(u32, TopicPartition, i32)>),
+    Offsets(IntoIter<(u32, (TopicPartition, OffsetSpec))>),
+    EpochEnds(IntoIter<(u32, (TopicPartition, i32))>),
     Details(IntoIter<(u32, TopicPartition)>),
-    DeleteRecords(IntoIter<NewStart>),
+    DeleteRecords(IntoIter<(u32, NewStart)>),
 }
 
 impl PartList {
     fn len(&self) -> usize {
         match self {
             Self::Offsets(list) => list.len(),
-            Self::LastTimes(list) | Self::Details(list) => list.len(),
+            Self::Details(list) => list.len(),
             Self::EpochEnds(list) => list.len(),
             Self::DeleteRecords(list) => list.len(),
         }
@@ -87,24 +86,27 @@ impl Shard {
         plane: &mut dyn Plane<Message>,
         from: ShardIndex,
         ticket: Ticket,
-        query: Query,
+        query: PartitionQuery,
     ) {
         self.last_work += 1;
         let work = WorkId(self.last_work);
         let (answer, list) = match query {
-            Query::Offsets(list) => (QueryAnswer::Offsets(Vec::new()), PartList::Offsets(list.into_iter())),
-            Query::LastTimes(list) => {
-                (QueryAnswer::Offsets(Vec::new()), PartList::LastTimes(list.into_iter()))
+            PartitionQuery::Offsets(list) => {
+                (PartitionAnswer::Offsets(Vec::new()), PartList::Offsets(list.into_iter()))
             }
-            Query::EpochEnds(list) => {
-                (QueryAnswer::EpochEnds(Vec::new()), PartList::EpochEnds(list.into_iter()))
+            PartitionQuery::EpochEnds(list) => {
+                (PartitionAnswer::EpochEnds(Vec::new()), PartList::EpochEnds(list.into_iter()))
             }
-            Query::Details(list) => (QueryAnswer::Details(Vec::new()), PartList::Details(list.into_iter())),
-            Query::DeleteRecords(list) => {
-                (QueryAnswer::DeleteRecords(Vec::new()), PartList::DeleteRecords(list.into_iter()))
+            PartitionQuery::Details(list) => {
+                (PartitionAnswer::Details(Vec::new()), PartList::Details(list.into_iter()))
             }
-            // There are not many: what an answer may tell of bounds them.
-            Query::Producers(list) => (self.producers(list), PartList::Details(Vec::new().into_iter())),
+            PartitionQuery::DeleteRecords(list) => {
+                (PartitionAnswer::DeleteRecords(Vec::new()), PartList::DeleteRecords(list.into_iter()))
+            }
+            // There are not many: the limit of an answer bounds them.
+            PartitionQuery::Producers(list) => {
+                (self.describe_producers(list), PartList::Details(Vec::new().into_iter()))
+            }
         };
         self.work.insert(work, Answering { from, ticket, missing: list.len(), answer });
         let mut parts = Parts { work, list };
@@ -127,34 +129,19 @@ impl Shard {
         for _ in 0..count {
             match list {
                 PartList::Offsets(list) => {
-                    let Some((number, tp, start)) = list.next() else { break };
-                    match self.find_offset(tp, start) {
+                    let Some((number, (tp, spec))) = list.next() else { break };
+                    match self.find_offset(tp, spec) {
                         Ok(found) => self.offset_found(plane, id, number, found),
-                        Err((partition, at)) => {
+                        Err((partition, sought)) => {
                             let asker = Asker::Question { work: id, number };
-                            self.searches.add(Search {
-                                asker,
-                                partition,
-                                sought: Sought::Since(at),
-                                needs: 0,
-                            });
-                        }
-                    }
-                }
-                PartList::LastTimes(list) => {
-                    let Some((number, tp)) = list.next() else { break };
-                    match self.partitions.find(tp) {
-                        None => self.offset_found(plane, id, number, Err(ErrorCode::UnknownTopic)),
-                        Some(partition) => {
-                            let asker = Asker::Question { work: id, number };
-                            self.searches.add(Search { asker, partition, sought: Sought::Last, needs: 0 });
+                            self.searches.add(Search { asker, partition, sought, needs: 0 });
                         }
                     }
                 }
                 PartList::EpochEnds(list) => {
-                    let Some((number, tp, epoch)) = list.next() else { break };
+                    let Some((number, (tp, epoch))) = list.next() else { break };
                     let end = self.find_epoch_end(tp, epoch);
-                    if let Some(Answering { missing, answer: QueryAnswer::EpochEnds(ends), .. }) =
+                    if let Some(Answering { missing, answer: PartitionAnswer::EpochEnds(ends), .. }) =
                         self.work.get_mut(&id)
                     {
                         *missing -= 1;
@@ -164,7 +151,7 @@ impl Shard {
                 PartList::Details(list) => {
                     let Some((number, tp)) = list.next() else { break };
                     let detail = self.details(tp);
-                    if let Some(Answering { missing, answer: QueryAnswer::Details(details), .. }) =
+                    if let Some(Answering { missing, answer: PartitionAnswer::Details(details), .. }) =
                         self.work.get_mut(&id)
                     {
                         *missing -= 1;
@@ -172,11 +159,11 @@ impl Shard {
                     }
                 }
                 PartList::DeleteRecords(list) => {
-                    let Some(new) = list.next() else { break };
-                    match self.move_start(plane, id, new) {
-                        Ok(Started::Already(start)) => self.start_moved(id, new.number, Ok(start)),
+                    let Some((number, new)) = list.next() else { break };
+                    match self.move_start(plane, id, number, new) {
+                        Ok(Started::Already(start)) => self.start_moved(id, number, Ok(start)),
                         Ok(Started::Soon) => {}
-                        Err(error) => self.start_moved(id, new.number, Err(error)),
+                        Err(error) => self.start_moved(id, number, Err(error)),
                     }
                 }
             }
@@ -190,41 +177,44 @@ impl Shard {
             return;
         }
         if let Some(Answering { from, ticket, answer, .. }) = self.work.remove(&id) {
-            plane.post(from, Message::QueryAnswer(ticket, answer));
+            plane.post(from, Message::PartitionAnswer(ticket, answer));
         }
     }
 
     /// The largest epoch that is not above this one, and its end. None began before the first.
-    fn find_epoch_end(&self, tp: TopicPartition, epoch: i32) -> Option<(i32, i64)> {
+    fn find_epoch_end(&self, tp: TopicPartition, epoch: i32) -> Option<EpochEnd> {
         let partition = self.partitions.get(self.partitions.find(tp)?)?;
         if !(0..=partition.epoch.0).contains(&epoch) {
             return None;
         }
         let high_watermark = partition.high_watermark();
         if epoch == partition.epoch.0 {
-            return Some((epoch, high_watermark.0));
+            return Some(EpochEnd { epoch, end: high_watermark.0 });
         }
         let found = self.stores[partition.store].store.epoch_end(partition.slot, LeaderEpoch(epoch));
         let end = found.end.map_or(high_watermark, |end| end.offset.min(high_watermark));
-        Some((found.epoch.0, end.0))
+        Some(EpochEnd { epoch: found.epoch.0, end: end.0 })
     }
 
-    /// An offset, or where and from when on it has to be searched for.
+    /// Finds an offset, or where it has to be searched for and by what.
     fn find_offset(
         &self,
         tp: TopicPartition,
-        start: StartAt,
-    ) -> Result<FoundOffset, (PartitionId, Timestamp)> {
-        let Some(id) = self.partitions.find(tp) else { return Ok(Err(ErrorCode::UnknownTopic)) };
-        let Some(partition) = self.partitions.get(id) else { return Ok(Err(ErrorCode::UnknownTopic)) };
-        let high_watermark = partition.high_watermark();
-        let log_start = self.stores[partition.store].store.bounds(partition.slot).log_start;
-        Ok(match start {
-            StartAt::Earliest => Ok(Some((log_start, None))),
-            StartAt::Latest => Ok(Some((high_watermark, None))),
-            StartAt::Offset(at) if (log_start..=high_watermark).contains(&at) => Ok(Some((at, None))),
-            StartAt::Offset(_) => Err(ErrorCode::OffsetOutOfRange),
-            StartAt::Timestamp(at) => return Err((id, at)),
+        spec: OffsetSpec,
+    ) -> Result<FoundOffset, (PartitionId, Sought)> {
+        let Some(id) = self.partitions.find(tp) else { return Ok(Err(ApiError::TopicDeleted)) };
+        let Some(partition) = self.partitions.get(id) else { return Ok(Err(ApiError::TopicDeleted)) };
+        let end = partition.high_watermark();
+        let start = self.stores[partition.store].store.bounds(partition.slot).log_start;
+        Ok(match spec {
+            OffsetSpec::Earliest => Ok(Some((start, None))),
+            OffsetSpec::Latest => Ok(Some((end, None))),
+            OffsetSpec::At(at) if (start..=end).contains(&at) => Ok(Some((at, None))),
+            OffsetSpec::At(offset) => {
+                Err(ApiError::OffsetOutOfRange { partition: partition.name(), offset, start, end })
+            }
+            OffsetSpec::Since(at) => return Err((id, Sought::Since(at))),
+            OffsetSpec::MaxTimestamp => return Err((id, Sought::Last)),
         })
     }
 
@@ -236,7 +226,8 @@ impl Shard {
         number: u32,
         found: FoundOffset,
     ) {
-        if let Some(Answering { missing, answer: QueryAnswer::Offsets(list), .. }) = self.work.get_mut(&work)
+        if let Some(Answering { missing, answer: PartitionAnswer::Offsets(list), .. }) =
+            self.work.get_mut(&work)
         {
             *missing -= 1;
             list.push((number, found));
@@ -244,11 +235,11 @@ impl Shard {
         self.finish_work(plane, work);
     }
 
-    fn details(&self, tp: TopicPartition) -> Option<PartitionDetail> {
+    fn details(&self, tp: TopicPartition) -> Option<PartitionDetails> {
         let partition = self.partitions.get(self.partitions.find(tp)?)?;
         let bounds = self.stores[partition.store].store.bounds(partition.slot);
-        Some(PartitionDetail {
-            info: self.info(tp.partition, partition.epoch),
+        Some(PartitionDetails {
+            epoch: partition.epoch,
             log_start: bounds.log_start,
             high_watermark: partition.high_watermark(),
             bytes: bounds.bytes,
@@ -256,20 +247,18 @@ impl Shard {
         })
     }
 
-    /// The producers of partitions, as far as an answer may have so many.
-    fn producers(&self, list: Vec<(u32, TopicPartition)>) -> QueryAnswer {
+    /// The producers of partitions, up to the limit of an answer.
+    fn describe_producers(&self, list: Vec<(u32, TopicPartition)>) -> PartitionAnswer {
         let mut left = PRODUCERS_PER_ANSWER_MAX;
         let mut of = |tp| {
-            let id = self.partitions.find(tp).ok_or_else(deleted)?;
-            let partition = self.partitions.get(id).ok_or_else(deleted)?;
+            let id = self.partitions.find(tp).ok_or(ApiError::TopicDeleted)?;
+            let partition = self.partitions.get(id).ok_or(ApiError::TopicDeleted)?;
             let store = &self.stores[partition.store].store;
-            left = left.checked_sub(store.producer_count(partition.slot)).ok_or_else(|| {
-                let text = "the partitions have too many producers for one answer; ask for fewer partitions";
-                (ErrorCode::InvalidArgument, text.to_owned())
-            })?;
+            let count = store.producer_count(partition.slot);
+            left = left.checked_sub(count).ok_or(ApiError::TooManyProducers)?;
             Ok(store.active_producers(partition.slot).collect())
         };
-        QueryAnswer::Producers(list.into_iter().map(|(number, tp)| (number, of(tp))).collect())
+        PartitionAnswer::Producers(list.into_iter().map(|(number, tp)| (number, of(tp))).collect())
     }
 
     /// Moves the start of a partition.
@@ -277,19 +266,21 @@ impl Shard {
         &mut self,
         plane: &mut dyn Plane<Message>,
         work: WorkId,
-        NewStart { number, tp, to }: NewStart,
-    ) -> Result<Started, (ErrorCode, String)> {
-        let partition =
-            self.partitions.find(tp).and_then(|id| self.partitions.get(id)).ok_or_else(deleted)?;
+        number: u32,
+        NewStart { tp, to }: NewStart,
+    ) -> Result<Started, ApiError> {
+        let id = self.partitions.find(tp);
+        let partition = id.and_then(|id| self.partitions.get(id)).ok_or(ApiError::TopicDeleted)?;
         let (index, slot) = (partition.store, partition.slot);
-        let high_watermark = partition.high_watermark();
-        let to = to.unwrap_or(high_watermark);
+        let end = partition.high_watermark();
+        let to = to.unwrap_or(end);
         let store = &mut self.stores[index].store;
-        if to > high_watermark {
-            let text = format!("{}: offset {to} is behind the end, {high_watermark}", partition.name());
-            return Err((ErrorCode::OffsetOutOfRange, text));
-        }
         let start = store.bounds(slot).log_start;
+        let out_of_range =
+            || ApiError::OffsetOutOfRange { partition: partition.name(), offset: to, start, end };
+        if to > end {
+            return Err(out_of_range());
+        }
         if to <= start {
             return Ok(Started::Already(start));
         }
@@ -299,10 +290,8 @@ impl Shard {
                 self.moving.entry((index, slot)).or_default().push(Moving { to, work, number });
                 Ok(Started::Soon)
             }
-            Err(error @ LogStartError::BehindEnd { .. }) => {
-                Err((ErrorCode::OffsetOutOfRange, format!("{}: {error}", partition.name())))
-            }
-            Err(_) => Err(deleted()),
+            Err(LogStartError::BehindEnd { .. }) => Err(out_of_range()),
+            Err(_) => Err(ApiError::TopicDeleted),
         }
     }
 
@@ -319,7 +308,7 @@ impl Shard {
 
     /// A partition is gone: nobody waits for its start to move any more.
     pub(super) fn abandon_moves(&mut self, plane: &mut dyn Plane<Message>, store: usize, slot: Slot) {
-        self.end_moves(plane, store, slot, |_| true, &Err(deleted()));
+        self.end_moves(plane, store, slot, |_| true, &Err(ApiError::TopicDeleted));
     }
 
     fn end_moves(
@@ -328,7 +317,7 @@ impl Shard {
         store: usize,
         slot: Slot,
         ends: impl Fn(&Moving) -> bool,
-        outcome: &Moved,
+        outcome: &Result<Offset, ApiError>,
     ) {
         let Some(mut here) = self.moving.remove(&(store, slot)) else { return };
         let ended: Vec<_> = here.extract_if(.., |m| ends(m)).collect();
@@ -342,8 +331,8 @@ impl Shard {
     }
 
     /// A part of a question is answered that moved a start.
-    fn start_moved(&mut self, work: WorkId, number: u32, outcome: Moved) {
-        if let Some(Answering { missing, answer: QueryAnswer::DeleteRecords(outcomes), .. }) =
+    fn start_moved(&mut self, work: WorkId, number: u32, outcome: Result<Offset, ApiError>) {
+        if let Some(Answering { missing, answer: PartitionAnswer::DeleteRecords(outcomes), .. }) =
             self.work.get_mut(&work)
         {
             *missing -= 1;

@@ -8,21 +8,20 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use highwater_protocol::batch::Work;
-use highwater_protocol::error::ErrorCode;
 use highwater_protocol::ids::{Offset, Timestamp};
 use highwater_runtime::buf::AlignedBuf;
 use highwater_runtime::plane::Plane;
 use highwater_storage::{FindOutcome, FindResult, ReadId};
 
 use super::Shard;
-use super::admin::NOT_FOUND;
 use super::charge::Charge;
 use super::partition::{Partition, PartitionId};
 use super::query::WorkId;
 use super::send_budget::{Account, InLine, Wanted};
 use super::subscribe::Start;
+use crate::api::{ApiError, FoundOffset};
 use crate::limits::{SEARCH_DECODER_READS, SEARCH_WORK_PER_TURN_MAX, SEARCHES_MAX, SEARCHES_PER_TURN_MAX};
-use crate::message::{FoundOffset, Message};
+use crate::message::Message;
 
 /// What is searched for.
 #[derive(Clone, Copy, Debug)]
@@ -187,7 +186,7 @@ impl Shard {
         match search.asker {
             Asker::Question { work, number } => {
                 let high_watermark = self.partitions.get(search.partition).map(Partition::high_watermark);
-                let found = high_watermark.map_or(Err(ErrorCode::UnknownTopic), |hw| visible(result, hw));
+                let found = high_watermark.map_or(Err(ApiError::TopicDeleted), |hw| visible(result, hw));
                 self.offset_found(plane, work, number, found);
             }
             Asker::Reader(start) => self.on_start_found(start, result),
@@ -197,7 +196,7 @@ impl Shard {
     /// Nothing is found where nothing is any more. Readers end with their partition.
     fn abandon_search(&mut self, plane: &mut dyn Plane<Message>, search: Search) {
         if let Asker::Question { work, number } = search.asker {
-            self.offset_found(plane, work, number, Err(ErrorCode::UnknownTopic));
+            self.offset_found(plane, work, number, Err(ApiError::TopicDeleted));
         }
     }
 
@@ -217,8 +216,8 @@ impl Shard {
 fn visible(result: FindResult, high_watermark: Offset) -> FoundOffset {
     match result {
         FindResult::At(offset, at) if offset < high_watermark => Ok(Some((offset, Some(at)))),
-        FindResult::At(..) | FindResult::None => NOT_FOUND,
-        FindResult::Damaged { .. } => Err(ErrorCode::PartitionFaulty),
+        FindResult::At(..) | FindResult::None => Ok(None),
+        FindResult::Damaged { .. } => Err(ApiError::PartitionDamaged),
         FindResult::NeedsMemory(_) => unreachable!("the search begins anew"),
     }
 }

@@ -8,6 +8,7 @@ use highwater_runtime::plane::{Close, ConnId, Plane, SEND_COPY_BYTES_MAX};
 use super::Shard;
 use super::connection::{Charged, Connection, Stage};
 use crate::message::Message;
+use crate::native;
 
 /// Capacity of the buffer in which replies are encoded. What leaves is split off; the allocation is shared by many replies.
 const ARENA_BYTES: usize = 64 << 10;
@@ -15,24 +16,18 @@ const ARENA_BYTES: usize = 64 << 10;
 impl Shard {
     /// The reply to a request is known.
     pub(super) fn reply(&mut self, conn: ConnId, slot: SlotId, reply: Reply) {
-        let Some(connection) = self.connections.get_mut(&conn) else { return };
         self.counted.requests_refused += u64::from(matches!(reply, Reply::Error { .. }));
-        connection.native().replies.fill(slot, reply);
-        self.mark_dirty(conn);
+        self.connections.reply(native::Call { conn, slot }, reply);
     }
 
     pub(super) fn mark_dirty(&mut self, conn: ConnId) {
-        if let Some(connection) = self.connections.get_mut(&conn)
-            && !std::mem::replace(&mut connection.dirty, true)
-        {
-            self.dirty.push(conn);
-        }
+        self.connections.mark_dirty(conn);
     }
 
     /// Sends the replies whose turn it is, of every connection that has any: once a turn, so that they leave together.
     pub(super) fn send_replies(&mut self, plane: &mut dyn Plane<Message>) {
-        while !self.dirty.is_empty() {
-            for conn in std::mem::take(&mut self.dirty) {
+        while self.connections.are_dirty() {
+            for conn in self.connections.take_dirty() {
                 self.send_replies_of(plane, conn);
             }
         }

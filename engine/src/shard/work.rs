@@ -10,6 +10,7 @@ use std::collections::VecDeque;
 use highwater_runtime::plane::{ConnId, Plane};
 
 use super::Shard;
+use super::context::Context;
 use super::drain::Drain;
 use super::publish::Publishing;
 use crate::limits::{WORK_AT_ONCE_MAX, WORK_PER_STEP_MAX, WORK_PER_TURN_MAX};
@@ -31,15 +32,15 @@ pub(super) trait Job {
 }
 
 /// A job on behalf of a client: it ends when the client's connection does.
-pub(super) trait ClientJob {
+pub(crate) trait ClientJob {
     /// The client's connection.
     fn conn(&self) -> ConnId;
 
     /// Goes on, for as many units as `work` has. True when it is done.
-    fn go_on(&mut self, shard: &Shard, work: &mut Work) -> bool;
+    fn go_on(&mut self, context: &Context<'_>, work: &mut Work) -> bool;
 
     /// Uses what the job has found. Called once, after it is done.
-    fn finish(&mut self, shard: &mut Shard, plane: &mut dyn Plane<Message>);
+    fn finish(&mut self, context: &mut Context<'_>);
 }
 
 impl<J: ClientJob> Job for J {
@@ -47,17 +48,18 @@ impl<J: ClientJob> Job for J {
         if !shard.connections.contains_key(&self.conn()) {
             return Step::Done;
         }
-        if !self.go_on(shard, work) {
+        let mut context = shard.context(plane);
+        if !self.go_on(&context, work) {
             return Step::More;
         }
-        self.finish(shard, plane);
+        self.finish(&mut context);
         Step::Done
     }
 }
 
 /// Units of work that may be done.
 #[derive(Debug)]
-pub(super) struct Work {
+pub(crate) struct Work {
     left: usize,
     spent: usize,
 }
@@ -67,16 +69,16 @@ impl Work {
         Self { left: units, spent: 0 }
     }
 
-    pub(super) fn left(&self) -> usize {
+    pub(crate) fn left(&self) -> usize {
         self.left
     }
 
-    pub(super) fn is_over(&self) -> bool {
+    pub(crate) fn is_over(&self) -> bool {
         self.left == 0
     }
 
     /// So much was done. The last piece may be larger than what was left.
-    pub(super) fn spend(&mut self, units: usize) {
+    pub(crate) fn spend(&mut self, units: usize) {
         self.left = self.left.saturating_sub(units);
         self.spent += units;
     }
@@ -89,6 +91,8 @@ pub(super) struct Jobs {
     publishing: VecDeque<Publishing>,
     /// Everything else, in turns.
     others: VecDeque<Box<dyn Job>>,
+    /// Units of work.
+    counted: Counted,
 }
 
 impl Jobs {
@@ -98,6 +102,22 @@ impl Jobs {
 
     pub(super) fn add(&mut self, job: impl Job + 'static) {
         self.others.push_back(Box::new(job));
+    }
+
+    /// What may be done at once in this turn.
+    pub(super) fn work_at_once(&self) -> Work {
+        let left = WORK_PER_TURN_MAX.saturating_sub(self.counted.this_turn);
+        Work::new(WORK_AT_ONCE_MAX.min(left))
+    }
+
+    /// Counts what was done.
+    pub(super) fn count(&mut self, work: &Work) {
+        self.counted.add(work.spent);
+    }
+
+    /// A turn is over.
+    pub(super) fn end_turn(&mut self) {
+        self.counted.end_turn();
     }
 
     fn is_empty(&self) -> bool {
@@ -137,7 +157,7 @@ impl Counted {
 impl Shard {
     /// The most units of work that were done in one turn so far.
     pub fn busiest_turn_units(&self) -> usize {
-        self.counted_work.most
+        self.jobs.counted.most
     }
 
     /// The most entries of requests' lists that were read in one turn so far.
@@ -145,21 +165,11 @@ impl Shard {
         self.large_requests.most()
     }
 
-    /// Does as much of a client's job at once as may be; what is left over goes on in later turns.
-    pub(super) fn begin_job(&mut self, plane: &mut dyn Plane<Message>, mut job: impl ClientJob + 'static) {
-        if self.at_once(|shard, work| job.go_on(shard, work)) {
-            job.finish(self, plane);
-        } else {
-            self.jobs.add(job);
-        }
-    }
-
     /// Does a little at once: what is left over becomes a job.
     pub(super) fn at_once<R>(&mut self, little: impl FnOnce(&mut Self, &mut Work) -> R) -> R {
-        let left = WORK_PER_TURN_MAX.saturating_sub(self.counted_work.this_turn);
-        let mut work = Work::new(WORK_AT_ONCE_MAX.min(left));
+        let mut work = self.jobs.work_at_once();
         let result = little(self, &mut work);
-        self.counted_work.add(work.spent);
+        self.jobs.count(&work);
         result
     }
 
@@ -178,7 +188,7 @@ impl Shard {
             }
         }
         // Half a turn is theirs, however much is published.
-        self.counted_work.add(work.spent);
+        self.jobs.count(&work);
         work = Work::new(work.left().max(WORK_PER_TURN_MAX / 2));
         while !work.is_over()
             && let Some(mut job) = self.jobs.others.pop_front()
@@ -190,7 +200,7 @@ impl Shard {
                 self.jobs.others.push_back(job);
             }
         }
-        self.counted_work.add(work.spent);
+        self.jobs.count(&work);
         !self.jobs.is_empty()
     }
 }

@@ -3,6 +3,7 @@
 
 mod crates;
 mod docs;
+mod rooms;
 mod sources;
 
 use std::fs;

@@ -41,8 +41,8 @@ pub use error::GroupError;
 pub use limits::GroupConfig;
 pub use record::GroupsError;
 pub use reply::{
-    ConsumerHeartbeatReply, DescribedConsumerGroup, DescribedConsumerMember, DescribedGroup, DescribedMember,
-    FetchReply, GroupReply, JoinReply, JoinedMember, LeaveReply, ListedGroup, SyncReply,
+    CommitOutcome, ConsumerHeartbeatReply, DescribedConsumerGroup, DescribedConsumerMember, DescribedGroup,
+    DescribedMember, FetchReply, GroupReply, JoinReply, JoinedMember, LeaveReply, ListedGroup, SyncReply,
 };
 pub use request::{
     Client, CommitRequest, CommittedPartition, ConsumerHeartbeatRequest, DeleteOffsetsRequest, FetchRequest,

@@ -6,6 +6,9 @@ use highwater_protocol::ids::TopicId;
 use super::error::GroupError;
 use super::request::CommittedPartition;
 
+/// Topic, partition, and why its offset was not committed or deleted.
+pub type CommitOutcome = (TopicId, u32, Option<GroupError>);
+
 /// A reply, of the kind of its request.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum GroupReply {
@@ -18,13 +21,13 @@ pub enum GroupReply {
     /// To `Leave`.
     Leave(LeaveReply),
     /// To `Commit`: in the order of the request.
-    Commit(Vec<(TopicId, u32, Option<GroupError>)>),
+    Commit(Vec<CommitOutcome>),
     /// To `Fetch`.
     Fetch(FetchReply),
     /// To `FetchEach`, in the order of the request.
     FetchEach(Vec<FetchReply>),
     /// To `DeleteOffsets`: partition by partition, or an error for all.
-    DeleteOffsets(Result<Vec<(TopicId, u32, Option<GroupError>)>, GroupError>),
+    DeleteOffsets(Result<Vec<CommitOutcome>, GroupError>),
     /// To `List`.
     List(Vec<ListedGroup>),
     /// To `Describe`, in the order of the request.

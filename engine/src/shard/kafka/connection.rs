@@ -1,10 +1,9 @@
 //! Connections of Kafka clients: they begin without a hello, on the shard whose turn it is, and end without a word.
 
 use bytes::Bytes;
-use highwater_net::kafka::{Behind, KafkaConn, KafkaReply, KafkaStep};
+use highwater_net::kafka::{Behind, KafkaConn, KafkaStep};
 use highwater_runtime::plane::{Close, ConnId, Plane};
 
-use super::Call;
 use crate::message::{KafkaMessage, Message};
 use crate::shard::Shard;
 use crate::shard::connection::{Connection, Net, Speaks, Stage, Via};
@@ -131,28 +130,6 @@ impl Shard {
         tracing::debug!(peer = %connection.via.peer, "dropped: {why}");
         self.counted.requests_refused += 1;
         self.close(plane, conn, Close::AfterSends);
-    }
-
-    /// The answer to a request is known.
-    pub(in crate::shard) fn kafka_reply(&mut self, call: Call, reply: KafkaReply) {
-        let Some(connection) = self.connections.get_mut(&call.conn) else { return };
-        if connection.stage == Stage::Closing {
-            return;
-        }
-        let Some(kafka) = connection.kafka() else { return };
-        kafka.replies.fill(call.slot, reply);
-        self.mark_dirty(call.conn);
-    }
-
-    /// A request that has no answer failed: its connection ends, which is how its client learns of it. What else was asked is answered
-    /// before, and nothing new is taken up.
-    pub(super) fn kafka_end(&mut self, call: Call) {
-        if let Some(connection) = self.connections.get_mut(&call.conn) {
-            if connection.stage == Stage::Open {
-                connection.stage = Stage::Ending;
-            }
-            self.mark_dirty(call.conn);
-        }
     }
 
     /// Sends the answers whose turn it is.

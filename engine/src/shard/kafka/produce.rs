@@ -19,8 +19,8 @@ use highwater_protocol::native::Acks;
 use highwater_runtime::plane::{Plane, ShardIndex};
 
 use super::append::NOWHERE;
-use super::transactions::{NO_TRANSACTIONS, NO_TRANSACTIONS_TEXT};
 use super::{Call, Named, Pending};
+use crate::kafka::{NO_TRANSACTIONS, NO_TRANSACTIONS_TEXT};
 use crate::limits::{CHECK_WORK_PER_BATCH, ShardLimits};
 use crate::message::{Append, KafkaMessage, Message, OwnedBatch, Produced, ProducedFor, RequestId};
 use crate::meta::Topic;

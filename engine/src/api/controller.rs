@@ -1,0 +1,279 @@
+//! Requests that shard 0 carries out: topics, producer ids and groups.
+
+use std::ops::Range;
+
+use highwater_protocol::ids::TopicId;
+
+use crate::api::ApiError;
+use crate::coord::groups::{
+    CommitOutcome, CommitRequest, ConsumerHeartbeatReply, ConsumerHeartbeatRequest, DeleteOffsetsRequest,
+    DescribedConsumerGroup, DescribedGroup, FetchReply, FetchRequest, GroupError, GroupReply, GroupRequest,
+    HeartbeatRequest, JoinReply, JoinRequest, LeaveReply, LeaveRequest, ListRequest, ListedGroup, SyncReply,
+    SyncRequest,
+};
+use crate::meta::config_changes::ConfigChanges;
+
+/// A request to shard 0.
+#[derive(Debug)]
+pub enum ControllerRequest {
+    /// Create a topic.
+    CreateTopic(CreateTopic),
+    /// Delete the topic of this name.
+    DeleteTopic(DeleteTopic),
+    /// Delete the topic with this id, and no other that may have got its name.
+    DeleteTopicById(DeleteTopicById),
+    /// Set or reset settings, add partitions.
+    AlterTopic(AlterTopic),
+    /// Change settings as Kafka's clients can, or only validate that.
+    ConfigureTopic(ConfigureTopic),
+    /// Reserve a block of producer ids.
+    ReserveProducerIds,
+    /// Anything about groups.
+    Group(GroupRequest),
+    /// Describe a group, whichever protocol its members speak.
+    DescribeGroup(String),
+}
+
+/// The reply to a [`ControllerRequest`].
+#[derive(Debug)]
+pub enum ControllerReply {
+    /// Done, durably, and in effect on every shard.
+    Done,
+    /// The same for a new topic, with its id; zero if it was only validated.
+    Created(TopicId),
+    /// Producer ids for the shard that asked.
+    ProducerIds(Range<i64>),
+    /// The group coordinator's reply.
+    Group(GroupReply),
+}
+
+/// A new topic.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct CreateTopic {
+    /// Name.
+    pub name: String,
+    /// Number of partitions.
+    pub partitions: u32,
+    /// Settings: Kafka's names, values as text.
+    pub configs: Vec<(String, String)>,
+    /// Whether to only validate the request.
+    pub validate_only: bool,
+}
+
+/// Deletes a topic by its name.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct DeleteTopic(
+    /// The topic's name.
+    pub String,
+);
+
+/// Deletes a topic by its id.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct DeleteTopicById(
+    /// The topic's id.
+    pub TopicId,
+);
+
+/// Changes a topic.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct AlterTopic {
+    /// Name.
+    pub name: String,
+    /// Settings to set (`Some`) or to reset to the default (`None`).
+    pub configs: Vec<(String, Option<String>)>,
+    /// New number of partitions, at least the current one.
+    pub partitions: Option<u32>,
+}
+
+/// Changes a topic's settings.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct ConfigureTopic {
+    /// Name.
+    pub name: String,
+    /// The changes.
+    pub changes: ConfigChanges,
+    /// Whether to only validate the request.
+    pub validate_only: bool,
+}
+
+/// Reserves a block of producer ids for the shard that asks.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct ReserveProducerIds;
+
+/// Reads the offsets of several groups.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct FetchEachGroup(
+    /// What to read of each.
+    pub Vec<FetchRequest>,
+);
+
+/// Describes groups of the classic protocol, by name.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct DescribeGroups(
+    /// Names.
+    pub Vec<String>,
+);
+
+/// Describes groups of the consumer protocol, by name.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct DescribeConsumerGroups(
+    /// Names.
+    pub Vec<String>,
+);
+
+/// Describes a group, whichever protocol its members speak.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct DescribeOneGroup(
+    /// Name.
+    pub String,
+);
+
+/// A group as [`DescribeOneGroup`] finds it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum DescribedOneGroup {
+    /// Its members speak the classic protocol.
+    Classic(DescribedGroup),
+    /// Its members speak the consumer protocol.
+    Consumer(DescribedConsumerGroup),
+}
+
+/// Deletes groups, by name.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct DeleteGroups(
+    /// Names.
+    pub Vec<String>,
+);
+
+/// A request to shard 0 with the type of its reply.
+pub trait ControllerCall: 'static {
+    /// What it is answered with.
+    type Reply: 'static;
+
+    /// The request as it is sent.
+    fn into_request(self) -> ControllerRequest;
+
+    /// The reply, if it is of the right kind.
+    fn reply_of(reply: ControllerReply) -> Result<Self::Reply, ApiError>;
+}
+
+macro_rules! controller_calls {
+    ($($call:ty => $reply:ty { $self:ident => $request:expr, $pattern:pat => $value:expr })+) => {$(
+        impl ControllerCall for $call {
+            type Reply = $reply;
+
+            fn into_request(self) -> ControllerRequest {
+                let $self = self;
+                $request
+            }
+
+            fn reply_of(reply: ControllerReply) -> Result<Self::Reply, ApiError> {
+                match reply {
+                    $pattern => $value,
+                    other => Err(ApiError::wrong_reply(&other)),
+                }
+            }
+        }
+    )+};
+}
+
+controller_calls! {
+    CreateTopic => TopicId {
+        call => ControllerRequest::CreateTopic(call), ControllerReply::Created(id) => Ok(id)
+    }
+    DeleteTopic => () { call => ControllerRequest::DeleteTopic(call), ControllerReply::Done => Ok(()) }
+    DeleteTopicById => () { call => ControllerRequest::DeleteTopicById(call), ControllerReply::Done => Ok(()) }
+    AlterTopic => () { call => ControllerRequest::AlterTopic(call), ControllerReply::Done => Ok(()) }
+    ConfigureTopic => () { call => ControllerRequest::ConfigureTopic(call), ControllerReply::Done => Ok(()) }
+    ReserveProducerIds => Range<i64> {
+        _call => ControllerRequest::ReserveProducerIds, ControllerReply::ProducerIds(ids) => Ok(ids)
+    }
+    JoinRequest => JoinReply {
+        call => ControllerRequest::Group(GroupRequest::Join(call)),
+        ControllerReply::Group(GroupReply::Join(reply)) => Ok(reply)
+    }
+    SyncRequest => SyncReply {
+        call => ControllerRequest::Group(GroupRequest::Sync(call)),
+        ControllerReply::Group(GroupReply::Sync(reply)) => Ok(reply)
+    }
+    HeartbeatRequest => Option<GroupError> {
+        call => ControllerRequest::Group(GroupRequest::Heartbeat(call)),
+        ControllerReply::Group(GroupReply::Heartbeat(error)) => Ok(error)
+    }
+    LeaveRequest => LeaveReply {
+        call => ControllerRequest::Group(GroupRequest::Leave(call)),
+        ControllerReply::Group(GroupReply::Leave(reply)) => Ok(reply)
+    }
+    CommitRequest => Vec<CommitOutcome> {
+        call => ControllerRequest::Group(GroupRequest::Commit(call)),
+        ControllerReply::Group(GroupReply::Commit(outcomes)) => Ok(outcomes)
+    }
+    FetchRequest => FetchReply {
+        call => ControllerRequest::Group(GroupRequest::Fetch(call)),
+        ControllerReply::Group(GroupReply::Fetch(reply)) => Ok(reply)
+    }
+    FetchEachGroup => Vec<FetchReply> {
+        call => ControllerRequest::Group(GroupRequest::FetchEach(call.0)),
+        ControllerReply::Group(GroupReply::FetchEach(replies)) => Ok(replies)
+    }
+    DeleteOffsetsRequest => Result<Vec<CommitOutcome>, GroupError> {
+        call => ControllerRequest::Group(GroupRequest::DeleteOffsets(call)),
+        ControllerReply::Group(GroupReply::DeleteOffsets(outcomes)) => Ok(outcomes)
+    }
+    ListRequest => Vec<ListedGroup> {
+        call => ControllerRequest::Group(GroupRequest::List(call)),
+        ControllerReply::Group(GroupReply::List(groups)) => Ok(groups)
+    }
+    DescribeGroups => Vec<(String, Result<DescribedGroup, GroupError>)> {
+        call => ControllerRequest::Group(GroupRequest::Describe(call.0)),
+        ControllerReply::Group(GroupReply::Describe(groups)) => Ok(groups)
+    }
+    DescribeConsumerGroups => Vec<(String, Result<DescribedConsumerGroup, GroupError>)> {
+        call => ControllerRequest::Group(GroupRequest::ConsumerDescribe(call.0)),
+        ControllerReply::Group(GroupReply::ConsumerDescribe(groups)) => Ok(groups)
+    }
+    DeleteGroups => Vec<(String, Option<GroupError>)> {
+        call => ControllerRequest::Group(GroupRequest::Delete(call.0)),
+        ControllerReply::Group(GroupReply::Delete(outcomes)) => Ok(outcomes)
+    }
+    ConsumerHeartbeatRequest => ConsumerHeartbeatReply {
+        call => ControllerRequest::Group(GroupRequest::ConsumerHeartbeat(call)),
+        ControllerReply::Group(GroupReply::ConsumerHeartbeat(reply)) => Ok(reply)
+    }
+}
+
+impl ControllerCall for DescribeOneGroup {
+    type Reply = Result<DescribedOneGroup, GroupError>;
+
+    fn into_request(self) -> ControllerRequest {
+        ControllerRequest::DescribeGroup(self.0)
+    }
+
+    fn reply_of(reply: ControllerReply) -> Result<Self::Reply, ApiError> {
+        let none = ApiError::Internal("no group was described");
+        match reply {
+            ControllerReply::Group(GroupReply::Describe(mut groups)) => {
+                groups.pop().map(|(_, found)| found.map(DescribedOneGroup::Classic)).ok_or(none)
+            }
+            ControllerReply::Group(GroupReply::ConsumerDescribe(mut groups)) => {
+                groups.pop().map(|(_, found)| found.map(DescribedOneGroup::Consumer)).ok_or(none)
+            }
+            other => Err(ApiError::wrong_reply(&other)),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_reply_of_another_kind_fails_the_one_request() {
+        assert_eq!(CreateTopic::reply_of(ControllerReply::Created(TopicId([7; 16]))), Ok(TopicId([7; 16])));
+        for reply in [ControllerReply::Done, ControllerReply::Group(GroupReply::Heartbeat(None))] {
+            let error = CreateTopic::reply_of(reply).expect_err("it is of another kind");
+            assert!(matches!(error, ApiError::Internal(_)), "{error}");
+        }
+        let nothing = ControllerReply::Group(GroupReply::Describe(Vec::new()));
+        assert!(matches!(DescribeOneGroup::reply_of(nothing), Err(ApiError::Internal(_))));
+    }
+}

@@ -1,0 +1,124 @@
+//! Why a request, or a part of one, is not carried out.
+
+use highwater_protocol::ids::{Offset, PartitionIndex, ShardId, TopicId};
+use highwater_protocol::text::counted;
+
+/// What carries out requests.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Service {
+    /// The controller: topics and their configuration.
+    Controller,
+    /// The controller, as the source of producer ids.
+    ProducerIds,
+    /// The group coordinator.
+    Groups,
+    /// The owner of a partition.
+    Partitions,
+}
+
+/// Why a request, or the part of it that concerns one thing, is not carried out. Displays as the text for the client: what failed, on which
+/// thing, and what to do.
+///
+/// Each protocol maps it to its own codes in one place: `native/error.rs` and `kafka/error.rs`.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum ApiError {
+    /// The broker is starting, and this service is not ready.
+    #[error("the broker is starting; try again")]
+    Starting(Service),
+    /// The broker is stopping.
+    #[error("the broker is stopping")]
+    Stopping(Service),
+    /// No topic has this name.
+    #[error("there is no topic {0}")]
+    UnknownTopic(String),
+    /// No topic has this id.
+    #[error("there is no topic with id {0}")]
+    UnknownTopicId(TopicId),
+    /// The topic was deleted while the request waited.
+    #[error("the topic was deleted")]
+    TopicDeleted,
+    /// The topic has no such partition.
+    #[error("topic {topic} has {}, numbered from 0, and no {partition}", counted(*count, "partition"))]
+    UnknownPartition {
+        /// The topic's name.
+        topic: String,
+        /// The partition that was named.
+        partition: PartitionIndex,
+        /// The number of partitions that the topic has.
+        count: usize,
+    },
+    /// Another shard owns the partition.
+    #[error(
+        "{topic}/{partition} lives on shard {owner} of this node, this connection on shard {here}; ask for metadata and connect there"
+    )]
+    WrongShard {
+        /// The topic's name.
+        topic: String,
+        /// The partition.
+        partition: PartitionIndex,
+        /// The shard that owns it.
+        owner: ShardId,
+        /// The shard of the connection.
+        here: ShardId,
+    },
+    /// A topic with this name exists.
+    #[error("Topic '{0}' already exists.")]
+    TopicExists(String),
+    /// The name cannot be a topic's; the text says why.
+    #[error("{0}")]
+    InvalidTopicName(String),
+    /// The topic cannot have so many partitions.
+    #[error("topic {topic}: {reason}")]
+    InvalidPartitionCount {
+        /// The topic's name.
+        topic: String,
+        /// Why not.
+        reason: String,
+    },
+    /// A setting of a topic is not allowed.
+    #[error("topic {topic}: {reason}")]
+    InvalidConfig {
+        /// The topic's name.
+        topic: String,
+        /// The setting and what is wrong with it.
+        reason: String,
+    },
+    /// The metadata log cannot grow.
+    #[error("the disk is full: the metadata log cannot grow; free some space and try again")]
+    MetadataLogFull,
+    /// More producers ask for ids at this moment than one block has.
+    #[error("producer ids are used up for the moment; try again")]
+    ProducerIdsTaken,
+    /// No producer id is left.
+    #[error("all producer ids are used up")]
+    ProducerIdsExhausted,
+    /// The answer would describe more producers than one answer may.
+    #[error("the partitions have too many producers for one answer; ask for fewer partitions")]
+    TooManyProducers,
+    /// The offset is not between the start and the end of the partition.
+    #[error("{partition}: offset {offset} is out of range: the partition has {start} to {end}")]
+    OffsetOutOfRange {
+        /// Topic and partition.
+        partition: String,
+        /// The offset that was named.
+        offset: Offset,
+        /// The first offset that can be read.
+        start: Offset,
+        /// The offset after the last that can be read.
+        end: Offset,
+    },
+    /// Part of the partition cannot be read.
+    #[error("part of the partition cannot be read; see the broker's log")]
+    PartitionDamaged,
+    /// A bug of the broker; its log has the details.
+    #[error("internal error: {0}; see the broker's log")]
+    Internal(&'static str),
+}
+
+impl ApiError {
+    /// A reply of another kind than its request asks for: a bug, which fails the request concerned and nothing else.
+    pub(crate) fn wrong_reply(reply: &impl std::fmt::Debug) -> Self {
+        tracing::error!(?reply, "a request was answered with a reply of another kind");
+        Self::Internal("a reply of another kind came back")
+    }
+}

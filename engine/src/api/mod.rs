@@ -1,0 +1,27 @@
+//! The broker's own language: what clients ask of it and why it refuses, independent of any wire format.
+//!
+//! The adapters (`native/`, `kafka/`) translate between a protocol and this. What carries requests out (the controller, the coordinators,
+//! the owners of partitions) knows nothing else.
+//!
+//! | | asked | answered | carried out by |
+//! |---|---|---|---|
+//! | topics, producer ids, groups | [`ControllerRequest`] | `Result<`[`ControllerReply`]`, `[`ApiError`]`>` | shard 0 |
+//! | partitions | [`PartitionQuery`] | [`PartitionAnswer`] | each partition's owner |
+//!
+//! The sender of a request names the reply by type: see [`ControllerCall`] and [`PartitionCall`]. A reply of another kind, which would be a
+//! bug, fails that one request with [`ApiError::Internal`].
+
+mod controller;
+mod error;
+mod partitions;
+
+pub use controller::{
+    AlterTopic, ConfigureTopic, ControllerCall, ControllerReply, ControllerRequest, CreateTopic,
+    DeleteGroups, DeleteTopic, DeleteTopicById, DescribeConsumerGroups, DescribeGroups, DescribeOneGroup,
+    DescribedOneGroup, FetchEachGroup, ReserveProducerIds,
+};
+pub use error::{ApiError, Service};
+pub use partitions::{
+    DeleteRecords, Details, EpochEnd, EpochEnds, FoundOffset, FoundProducers, ListOffsets, NewStart,
+    OffsetSpec, PartitionAnswer, PartitionCall, PartitionDetails, PartitionQuery, Producers,
+};

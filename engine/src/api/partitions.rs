@@ -1,0 +1,155 @@
+//! Questions about partitions, which their owners answer.
+//!
+//! A question is a list; each item has a number that its answer repeats.
+
+use highwater_protocol::ids::{LeaderEpoch, Offset, Timestamp, TopicPartition};
+use highwater_storage::ActiveProducer;
+
+use crate::api::ApiError;
+
+/// Which offset of a partition is asked for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum OffsetSpec {
+    /// The first that can be read.
+    Earliest,
+    /// After the last that can be read.
+    Latest,
+    /// This one, if it can be read.
+    At(Offset),
+    /// The first record with this timestamp or a later one.
+    Since(Timestamp),
+    /// The record with the largest timestamp.
+    MaxTimestamp,
+}
+
+/// A new start of a partition.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct NewStart {
+    /// The partition.
+    pub tp: TopicPartition,
+    /// The new start; none for the end of what can be read.
+    pub to: Option<Offset>,
+}
+
+/// A question about partitions of one owner.
+#[derive(Debug)]
+pub enum PartitionQuery {
+    /// Offsets by time or at the ends.
+    Offsets(Vec<(u32, (TopicPartition, OffsetSpec))>),
+    /// Where leader epochs end.
+    EpochEnds(Vec<(u32, (TopicPartition, i32))>),
+    /// Bounds and sizes.
+    Details(Vec<(u32, TopicPartition)>),
+    /// Idempotent producers.
+    Producers(Vec<(u32, TopicPartition)>),
+    /// Move the start.
+    DeleteRecords(Vec<(u32, NewStart)>),
+}
+
+/// The offset found and, for a search by time, the record's timestamp. `Ok(None)`: no record is that late.
+pub type FoundOffset = Result<Option<(Offset, Option<Timestamp>)>, ApiError>;
+
+/// The largest leader epoch that is not above the one asked for, and the offset where it ends.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct EpochEnd {
+    /// The epoch.
+    pub epoch: i32,
+    /// The offset after its last record.
+    pub end: i64,
+}
+
+/// Bounds and size of a partition.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct PartitionDetails {
+    /// The epoch of its leader.
+    pub epoch: LeaderEpoch,
+    /// The first offset that can be read.
+    pub log_start: Offset,
+    /// The offset after the last acknowledged record.
+    pub high_watermark: Offset,
+    /// Bytes on disk.
+    pub bytes: u64,
+    /// Whether part of it cannot be read because of damage.
+    pub faulty: bool,
+}
+
+/// The producers of a partition.
+pub type FoundProducers = Result<Vec<ActiveProducer>, ApiError>;
+
+/// The answer to a [`PartitionQuery`]. An item without an answer names a partition that this shard does not have.
+#[derive(Debug)]
+pub enum PartitionAnswer {
+    /// To `Offsets`.
+    Offsets(Vec<(u32, FoundOffset)>),
+    /// To `EpochEnds`.
+    EpochEnds(Vec<(u32, Option<EpochEnd>)>),
+    /// To `Details`.
+    Details(Vec<(u32, PartitionDetails)>),
+    /// To `Producers`.
+    Producers(Vec<(u32, FoundProducers)>),
+    /// To `DeleteRecords`: where each partition begins now, durably.
+    DeleteRecords(Vec<(u32, Result<Offset, ApiError>)>),
+}
+
+/// A kind of question about partitions, with the types of its items and of their answers.
+pub trait PartitionCall: 'static {
+    /// What is asked about a partition.
+    type Item;
+    /// What is found.
+    type Found: 'static;
+
+    /// The question as it is sent.
+    fn query(items: Vec<(u32, Self::Item)>) -> PartitionQuery;
+
+    /// The answer, if it is of the right kind.
+    fn found(answer: PartitionAnswer) -> Result<Vec<(u32, Self::Found)>, ApiError>;
+}
+
+macro_rules! partition_calls {
+    ($($(#[$doc:meta])* $call:ident: $variant:ident, $item:ty => $found:ty;)+) => {$(
+        $(#[$doc])*
+        #[derive(Debug)]
+        pub enum $call {}
+
+        impl PartitionCall for $call {
+            type Item = $item;
+            type Found = $found;
+
+            fn query(items: Vec<(u32, Self::Item)>) -> PartitionQuery {
+                PartitionQuery::$variant(items)
+            }
+
+            fn found(answer: PartitionAnswer) -> Result<Vec<(u32, Self::Found)>, ApiError> {
+                match answer {
+                    PartitionAnswer::$variant(found) => Ok(found),
+                    other => Err(ApiError::wrong_reply(&other)),
+                }
+            }
+        }
+    )+};
+}
+
+partition_calls! {
+    /// Lists offsets.
+    ListOffsets: Offsets, (TopicPartition, OffsetSpec) => FoundOffset;
+    /// Finds where leader epochs end.
+    EpochEnds: EpochEnds, (TopicPartition, i32) => Option<EpochEnd>;
+    /// Reads bounds and sizes.
+    Details: Details, TopicPartition => PartitionDetails;
+    /// Describes idempotent producers.
+    Producers: Producers, TopicPartition => FoundProducers;
+    /// Moves starts.
+    DeleteRecords: DeleteRecords, NewStart => Result<Offset, ApiError>;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_answer_of_another_kind_fails_the_one_question() {
+        assert_eq!(EpochEnds::found(PartitionAnswer::EpochEnds(vec![(0, None)])), Ok(vec![(0, None)]));
+        let error = EpochEnds::found(PartitionAnswer::Details(Vec::new())).expect_err("another kind");
+        assert!(matches!(error, ApiError::Internal(_)), "{error}");
+    }
+}

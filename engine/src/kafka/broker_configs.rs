@@ -1,0 +1,345 @@
+//! The configuration of the broker under the names that Kafka gives it, all of it read-only: values that are true here, and for names of a
+//! Kafka broker that have no meaning here its defaults, since clients and tools ask for names and do not expect that one is missing.
+
+use std::fmt;
+
+use highwater_net::kafka::messages::{DescribedConfig, DescribedConfigSynonym};
+use highwater_net::limits::KAFKA_PRODUCE_BYTES_MAX;
+
+use super::Call;
+use super::cluster::{PARTITIONS_PER_ANSWER_MAX, node};
+use super::config_names::{Type, documentation, of_broker};
+use super::configs::{DEFAULT, Detail, SET_AT_START, entry};
+use crate::coord::groups::limits::OFFSET_METADATA_UNITS_MAX;
+use crate::limits::{CONNECTIONS_MAX, KAFKA_FETCH_BYTES_MAX, RETENTION_INTERVAL};
+use crate::meta::configs::CONFIGS;
+use crate::shard::Context;
+
+/// What people are told of a name in [`UNUSED`].
+const UNUSED_TEXT: &str =
+    "A Kafka broker has this setting, and this one does not; the value is Kafka's default.";
+
+/// What is the same for every broker: name, value, type, and what it is for.
+const OF_EVERY_BROKER: &[(&str, &str, Type, &str)] = &[
+    (
+        "auto.leader.rebalance.enable",
+        "false",
+        Type::Boolean,
+        "Whether leaders move between nodes; there is one node.",
+    ),
+    ("connections.max.idle.ms", "-1", Type::Long, "When silent connections are closed; -1 for never."),
+    ("controlled.shutdown.enable", "true", Type::Boolean, "Whether a broker that stops ends in order."),
+    ("default.replication.factor", "1", Type::Int, "Replicas of a topic that does not say how many."),
+    ("delete.topic.enable", "true", Type::Boolean, "Whether topics can be deleted."),
+    ("group.consumer.assignors", "uniform,range", Type::List, "Assignors of the consumer protocol."),
+    (
+        "group.consumer.migration.policy",
+        "disabled",
+        Type::String,
+        "Whether classic members and those of the consumer protocol may share a group.",
+    ),
+    ("group.coordinator.rebalance.protocols", "classic,consumer", Type::List, "Protocols of groups."),
+    (
+        "listener.security.protocol.map",
+        "PLAINTEXT:PLAINTEXT",
+        Type::String,
+        "How connections to each listener are secured.",
+    ),
+    (
+        "log.cleaner.enable",
+        "false",
+        Type::Boolean,
+        "Whether topics are compacted, which this broker does not do yet.",
+    ),
+    (
+        "max.incremental.fetch.session.cache.slots",
+        "0",
+        Type::Int,
+        "Fetch sessions that are kept; there are none.",
+    ),
+    ("offsets.topic.replication.factor", "1", Type::Short, "Replicas of the offsets of groups."),
+    ("process.roles", "broker,controller", Type::List, "What this node is."),
+    ("sasl.enabled.mechanisms", "", Type::List, "How clients can authenticate; they cannot yet."),
+    (
+        "security.inter.broker.protocol",
+        "PLAINTEXT",
+        Type::String,
+        "How connections between nodes are secured; there are none.",
+    ),
+];
+
+/// Names of a Kafka 4.3 broker that have no meaning here, with its defaults.
+#[rustfmt::skip]
+const UNUSED: &[(&str, Option<&str>, Type)] = &[
+    ("add.partitions.to.txn.retry.backoff.max.ms", Some("100"), Type::Int),
+    ("add.partitions.to.txn.retry.backoff.ms", Some("20"), Type::Int),
+    ("alter.config.policy.class.name", None, Type::Class),
+    ("alter.log.dirs.replication.quota.window.num", Some("11"), Type::Int),
+    ("alter.log.dirs.replication.quota.window.size.seconds", Some("1"), Type::Int),
+    ("authorizer.class.name", Some(""), Type::String),
+    ("background.threads", Some("10"), Type::Int),
+    ("broker.heartbeat.interval.ms", Some("2000"), Type::Int),
+    ("broker.rack", None, Type::String),
+    ("broker.session.timeout.ms", Some("9000"), Type::Int),
+    ("client.quota.callback.class", None, Type::Class),
+    ("connection.failed.authentication.delay.ms", Some("100"), Type::Int),
+    ("controller.quota.window.num", Some("11"), Type::Int),
+    ("controller.quota.window.size.seconds", Some("1"), Type::Int),
+    ("controller.socket.timeout.ms", Some("30000"), Type::Int),
+    ("create.topic.policy.class.name", None, Type::Class),
+    ("delete.records.purgatory.purge.interval.requests", Some("1"), Type::Int),
+    ("fetch.purgatory.purge.interval.requests", Some("1000"), Type::Int),
+    ("group.coordinator.append.linger.ms", Some("-1"), Type::Int),
+    ("group.coordinator.threads", Some("4"), Type::Int),
+    ("initial.broker.registration.timeout.ms", Some("60000"), Type::Int),
+    ("inter.broker.listener.name", None, Type::String),
+    ("kafka.metrics.polling.interval.secs", Some("10"), Type::Int),
+    ("leader.imbalance.check.interval.seconds", Some("300"), Type::Long),
+    ("log.cleaner.backoff.ms", Some("15000"), Type::Long),
+    ("log.cleaner.dedupe.buffer.size", Some("134217728"), Type::Long),
+    ("log.cleaner.io.buffer.load.factor", Some("0.9"), Type::Double),
+    ("log.cleaner.io.buffer.size", Some("524288"), Type::Int),
+    ("log.cleaner.threads", Some("1"), Type::Int),
+    ("log.dir.failure.timeout.ms", Some("30000"), Type::Long),
+    ("log.flush.offset.checkpoint.interval.ms", Some("60000"), Type::Int),
+    ("log.flush.scheduler.interval.ms", Some("9223372036854775807"), Type::Long),
+    ("log.flush.start.offset.checkpoint.interval.ms", Some("60000"), Type::Int),
+    ("log.roll.jitter.hours", Some("0"), Type::Int),
+    ("max.connection.creation.rate", Some("2147483647"), Type::Int),
+    ("max.connections.per.ip.overrides", Some(""), Type::String),
+    ("metadata.log.dir", None, Type::String),
+    ("metrics.num.samples", Some("2"), Type::Int),
+    ("metrics.sample.window.ms", Some("30000"), Type::Long),
+    ("num.recovery.threads.per.data.dir", Some("2"), Type::Int),
+    ("num.replica.alter.log.dirs.threads", None, Type::Int),
+    ("num.replica.fetchers", Some("1"), Type::Int),
+    ("offsets.commit.timeout.ms", Some("5000"), Type::Int),
+    ("offsets.load.buffer.size", Some("5242880"), Type::Int),
+    ("offsets.topic.num.partitions", Some("50"), Type::Int),
+    ("offsets.topic.segment.bytes", Some("104857600"), Type::Int),
+    ("producer.purgatory.purge.interval.requests", Some("1000"), Type::Int),
+    ("queued.max.request.bytes", Some("-1"), Type::Long),
+    ("queued.max.requests", Some("500"), Type::Int),
+    ("quota.window.num", Some("11"), Type::Int),
+    ("quota.window.size.seconds", Some("1"), Type::Int),
+    ("replica.fetch.backoff.ms", Some("1000"), Type::Int),
+    ("replica.fetch.max.bytes", Some("1048576"), Type::Int),
+    ("replica.fetch.min.bytes", Some("1"), Type::Int),
+    ("replica.fetch.response.max.bytes", Some("10485760"), Type::Int),
+    ("replica.fetch.wait.max.ms", Some("500"), Type::Int),
+    ("replica.high.watermark.checkpoint.interval.ms", Some("5000"), Type::Long),
+    ("replica.lag.time.max.ms", Some("30000"), Type::Long),
+    ("replica.selector.class", None, Type::String),
+    ("replica.socket.receive.buffer.bytes", Some("65536"), Type::Int),
+    ("replica.socket.timeout.ms", Some("30000"), Type::Int),
+    ("replication.quota.window.num", Some("11"), Type::Int),
+    ("replication.quota.window.size.seconds", Some("1"), Type::Int),
+    ("request.timeout.ms", Some("30000"), Type::Int),
+    ("socket.connection.setup.timeout.max.ms", Some("30000"), Type::Long),
+    ("socket.connection.setup.timeout.ms", Some("10000"), Type::Long),
+    ("socket.listen.backlog.size", Some("50"), Type::Int),
+    ("socket.receive.buffer.bytes", Some("102400"), Type::Int),
+    ("socket.send.buffer.bytes", Some("102400"), Type::Int),
+    ("transaction.abort.timed.out.transaction.cleanup.interval.ms", Some("10000"), Type::Int),
+    ("transaction.max.timeout.ms", Some("900000"), Type::Int),
+    ("transaction.partition.verification.enable", Some("true"), Type::Boolean),
+    ("transaction.remove.expired.transaction.cleanup.interval.ms", Some("3600000"), Type::Int),
+    ("transaction.state.log.load.buffer.size", Some("5242880"), Type::Int),
+    ("transaction.state.log.min.isr", Some("2"), Type::Int),
+    ("transaction.state.log.num.partitions", Some("50"), Type::Int),
+    ("transaction.state.log.replication.factor", Some("3"), Type::Short),
+    ("transaction.state.log.segment.bytes", Some("104857600"), Type::Int),
+    ("transactional.id.expiration.ms", Some("604800000"), Type::Int),
+];
+
+/// An entry that is true here.
+struct Own {
+    name: &'static str,
+    value: String,
+    kind: Type,
+    source: i8,
+    text: &'static str,
+}
+
+pub(super) fn configs_of_broker(
+    context: &Context<'_>,
+    call: Call,
+    detail: Detail,
+) -> Vec<DescribedConfig<'static>> {
+    let documented = |text: &str| detail.documentation.then(|| text.to_owned());
+    let set = set_at_start(context, call).into_iter();
+    let set = set.map(|(name, value, kind, text)| Own { name, value, kind, source: SET_AT_START, text });
+    let fixed = limits_of_broker(context).into_iter();
+    let fixed = fixed.map(|(name, value, kind, text)| Own { name, value, kind, source: DEFAULT, text });
+    let same = OF_EVERY_BROKER.iter().map(|(name, value, kind, text)| Own {
+        name,
+        value: (*value).to_owned(),
+        kind: *kind,
+        source: DEFAULT,
+        text,
+    });
+    let own = set
+        .chain(fixed)
+        .chain(same)
+        .map(|own| entry(own.name, Some(own.value), own.kind, own.source, documented(own.text)));
+    let unused = UNUSED.iter().map(|(name, value, kind)| {
+        entry(name, value.map(str::to_owned), *kind, DEFAULT, documented(UNUSED_TEXT))
+    });
+    let of_topics = CONFIGS.iter().filter_map(|config| {
+        let text = detail.documentation.then(|| documentation(config));
+        Some(entry(of_broker(config)?, Some(config.default.to_owned()), Type::of(config), DEFAULT, text))
+    });
+    let mut entries: Vec<_> = own.chain(unused).chain(of_topics).collect();
+    entries.sort_by(|a, b| a.name.cmp(&b.name));
+    if detail.synonyms {
+        for entry in entries.iter_mut().filter(|entry| entry.value.is_some()) {
+            let synonym = DescribedConfigSynonym {
+                name: entry.name.clone(),
+                value: entry.value.clone(),
+                source: entry.config_source,
+            };
+            entry.synonyms.push(synonym);
+        }
+    }
+    entries
+}
+
+/// What the broker was started with.
+fn set_at_start(context: &Context<'_>, call: Call) -> Vec<(&'static str, String, Type, &'static str)> {
+    let (node, kafka, groups) = (node(context), &context.setup.kafka, &context.setup.groups);
+    let url = |address: &dyn fmt::Display| format!("PLAINTEXT://{address}");
+    let advertised = context.advertised_to(call.conn).map_or_else(String::new, |address| url(&address));
+    let listeners = kafka.listeners.iter().map(|address| url(address)).collect::<Vec<_>>().join(",");
+    let data_dir = context.setup.data_dir.display().to_string();
+    let minutes = groups.offsets_retention_ms / 60_000;
+    vec![
+        ("advertised.listeners", advertised, Type::List, "Where clients connect."),
+        (
+            "auto.create.topics.enable",
+            kafka.auto_create_topics.to_string(),
+            Type::Boolean,
+            "Whether topics are created when a client asks for them.",
+        ),
+        ("broker.id", node.to_string(), Type::Int, "The broker's number."),
+        (
+            "group.consumer.heartbeat.interval.ms",
+            groups.consumer_heartbeat_interval_ms.to_string(),
+            Type::Int,
+            "How often members of the consumer protocol shall send heartbeats.",
+        ),
+        (
+            "group.consumer.session.timeout.ms",
+            groups.consumer_session_timeout_ms.to_string(),
+            Type::Int,
+            "When members of the consumer protocol that are silent are gone.",
+        ),
+        (
+            "group.initial.rebalance.delay.ms",
+            groups.initial_rebalance_delay_ms.to_string(),
+            Type::Int,
+            "How long an empty group waits for more members before its first generation.",
+        ),
+        ("listeners", listeners, Type::List, "Where the broker listens."),
+        ("log.dir", data_dir.clone(), Type::List, "Where the data rests."),
+        ("log.dirs", data_dir, Type::List, "Where the data rests."),
+        ("node.id", node.to_string(), Type::Int, "The broker's number."),
+        ("num.io.threads", context.setup.shards.to_string(), Type::Int, "Cores that carry out requests."),
+        (
+            "num.network.threads",
+            context.setup.shards.to_string(),
+            Type::Int,
+            "The same cores, for connections.",
+        ),
+        (
+            "num.partitions",
+            kafka.default_partitions.to_string(),
+            Type::Int,
+            "Partitions of a topic that does not say how many.",
+        ),
+        (
+            "offsets.retention.minutes",
+            minutes.to_string(),
+            Type::Int,
+            "How long offsets are kept that nobody uses.",
+        ),
+    ]
+}
+
+/// Limits, and what follows from the defaults of topics.
+fn limits_of_broker(context: &Context<'_>) -> Vec<(&'static str, String, Type, &'static str)> {
+    const HOUR_MS: i64 = 60 * 60 * 1000;
+    let groups = &context.setup.groups;
+    let hours = |name: &str| {
+        let config = crate::meta::configs::find(name).expect("a name of the table");
+        (config.default.parse::<i64>().expect("a number") / HOUR_MS).to_string()
+    };
+    vec![
+        (
+            "fetch.max.bytes",
+            KAFKA_FETCH_BYTES_MAX.to_string(),
+            Type::Int,
+            "Bytes of records in an answer, unless one batch is larger.",
+        ),
+        ("group.consumer.max.size", groups.group_members_max.to_string(), Type::Int, "Members of a group."),
+        (
+            "group.max.session.timeout.ms",
+            groups.session_timeout_max_ms.to_string(),
+            Type::Int,
+            "The longest session timeout.",
+        ),
+        ("group.max.size", groups.group_members_max.to_string(), Type::Int, "Members of a group."),
+        (
+            "group.min.session.timeout.ms",
+            groups.session_timeout_min_ms.to_string(),
+            Type::Int,
+            "The shortest session timeout.",
+        ),
+        (
+            "log.retention.check.interval.ms",
+            RETENTION_INTERVAL.as_millis().to_string(),
+            Type::Long,
+            "How often retention is enforced.",
+        ),
+        ("log.retention.hours", hours("retention.ms"), Type::Int, "How long records stay, in hours."),
+        ("log.roll.hours", hours("segment.ms"), Type::Int, "How fine retention by time can cut, in hours."),
+        ("max.connections", CONNECTIONS_MAX.to_string(), Type::Int, "Connections of all clients."),
+        (
+            "max.request.partition.size.limit",
+            PARTITIONS_PER_ANSWER_MAX.to_string(),
+            Type::Int,
+            "Partitions in one answer to DescribeTopicPartitions.",
+        ),
+        (
+            "offset.metadata.max.bytes",
+            OFFSET_METADATA_UNITS_MAX.to_string(),
+            Type::Int,
+            "What may be kept with an offset.",
+        ),
+        (
+            "producer.id.expiration.ms",
+            context.setup.limits.store.producer_expiry_ms.to_string(),
+            Type::Int,
+            "When a partition forgets a producer that is silent.",
+        ),
+        (
+            "socket.request.max.bytes",
+            KAFKA_PRODUCE_BYTES_MAX.to_string(),
+            Type::Int,
+            "Bytes of the largest Produce request.",
+        ),
+    ]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_that_are_not_used_are_sorted_and_named_once() {
+        assert!(UNUSED.is_sorted_by(|a, b| a.0 < b.0));
+        let of_topics: Vec<_> = CONFIGS.iter().filter_map(of_broker).collect();
+        for (name, ..) in UNUSED {
+            assert!(!of_topics.contains(name), "{name} is the default of a topic's setting");
+        }
+    }
+}

@@ -1,0 +1,157 @@
+//! What there is: the node, and topics page by page.
+
+use std::borrow::Cow;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use highwater_net::kafka::messages::{
+    DescribeClusterBroker, DescribeClusterRequest, DescribeClusterResponse, DescribeTopicPartitionsCursor,
+    DescribeTopicPartitionsRequest, DescribeTopicPartitionsResponse, DescribedPartition, DescribedTopic,
+};
+use highwater_net::kafka::{KafkaError, response};
+use highwater_protocol::ids::TopicPartition;
+
+use super::Call;
+use super::names::{Named, find_topic};
+use crate::meta::Topic;
+use crate::shard::Context;
+
+/// Partitions in one answer at most. Kafka's `max.request.partition.size.limit`.
+pub(super) const PARTITIONS_PER_ANSWER_MAX: usize = 2000;
+
+/// What is asked about when it is about brokers; the other is controllers.
+const ENDPOINT_BROKERS: i8 = 1;
+
+pub(super) fn node(context: &Context<'_>) -> i32 {
+    context.setup.identity.node.0 as i32
+}
+
+/// The cluster's id as Kafka writes such ids.
+pub(super) fn cluster_id(context: &Context<'_>) -> String {
+    base64(context.setup.identity.cluster.0)
+}
+
+pub(super) fn leader_epoch(context: &Context<'_>, tp: TopicPartition) -> i32 {
+    context.metadata.map_or(0, |metadata| metadata.epoch(tp).0)
+}
+
+pub(super) fn describe_cluster(context: &mut Context<'_>, call: Call, request: &DescribeClusterRequest) {
+    let Some(advertised) = context.advertised_to(call.conn) else { return };
+    let about_brokers = request.endpoint_type == ENDPOINT_BROKERS;
+    let broker = DescribeClusterBroker {
+        broker_id: node(context),
+        host: Cow::Owned(advertised.host),
+        port: advertised.port.into(),
+        rack: None,
+        is_fenced: false,
+    };
+    let answer = DescribeClusterResponse {
+        error_code: if about_brokers { KafkaError::NONE } else { KafkaError::MISMATCHED_ENDPOINT_TYPE },
+        error_message: (!about_brokers).then_some(Cow::Borrowed("this listener is for brokers")),
+        endpoint_type: ENDPOINT_BROKERS,
+        cluster_id: Cow::Owned(cluster_id(context)),
+        controller_id: node(context),
+        brokers: if about_brokers { vec![broker] } else { Vec::new() },
+        ..Default::default()
+    };
+    context.answer(call, &answer);
+}
+
+pub(super) fn describe_topic_partitions(
+    context: &mut Context<'_>,
+    call: Call,
+    request: &DescribeTopicPartitionsRequest<'_>,
+) {
+    let Some(metadata) = context.metadata else { return };
+    let first = request.cursor.as_ref().map_or("", |cursor| cursor.topic_name);
+    let mut names: Vec<&str> = match &request.topics[..] {
+        // Every topic has a partition: there cannot be more of them in the answer.
+        [] => metadata.names_from(first).take(PARTITIONS_PER_ANSWER_MAX + 1).collect(),
+        topics => topics.iter().map(|topic| topic.name).collect(),
+    };
+    names.sort_unstable();
+    names.dedup();
+    let (mut skip, mut next_cursor) = (0, None);
+    if let Some(cursor) = &request.cursor {
+        names.retain(|name| *name >= cursor.topic_name);
+        if names.first() == Some(&cursor.topic_name) {
+            skip = usize::try_from(cursor.partition_index).unwrap_or(0);
+        }
+    }
+    let limit = usize::try_from(request.response_partition_limit).unwrap_or(0);
+    let mut left = limit.clamp(1, PARTITIONS_PER_ANSWER_MAX);
+    let mut topics = Vec::new();
+    for name in names {
+        let from = std::mem::take(&mut skip);
+        let Named::Known(topic) = find_topic(context, name, [0; 16]) else {
+            topics.push(DescribedTopic {
+                error_code: KafkaError::UNKNOWN_TOPIC_OR_PARTITION,
+                name: Some(Cow::Borrowed(name)),
+                ..Default::default()
+            });
+            continue;
+        };
+        let count = topic.stores.len().saturating_sub(from);
+        if left == 0 || count > left {
+            let cursor = |at: usize| DescribeTopicPartitionsCursor {
+                topic_name: Cow::Owned(topic.name.clone()),
+                partition_index: at as i32,
+            };
+            next_cursor = Some(cursor(from + left));
+        }
+        if left == 0 {
+            break;
+        }
+        topics.push(described_topic(context, &topic, from, count.min(left)));
+        left -= count.min(left);
+        if next_cursor.is_some() {
+            break;
+        }
+    }
+    let answer = DescribeTopicPartitionsResponse { topics, next_cursor, ..Default::default() };
+    let reply = response(call.origin, &answer);
+    context.kafka_reply(call, reply);
+}
+
+fn described_topic(
+    context: &Context<'_>,
+    topic: &Topic,
+    from: usize,
+    count: usize,
+) -> DescribedTopic<'static> {
+    let node = node(context);
+    let partitions = topic.partitions().skip(from).take(count).map(|(tp, _)| DescribedPartition {
+        partition_index: tp.partition.0 as i32,
+        leader_id: node,
+        leader_epoch: leader_epoch(context, tp),
+        replica_nodes: vec![node],
+        isr_nodes: vec![node],
+        eligible_leader_replicas: Some(Vec::new()),
+        last_known_elr: Some(Vec::new()),
+        ..Default::default()
+    });
+    DescribedTopic {
+        name: Some(Cow::Owned(topic.name.clone())),
+        topic_id: topic.id.0,
+        partitions: partitions.collect(),
+        ..Default::default()
+    }
+}
+
+/// An id as Kafka writes it: base64 for file names, without padding.
+fn base64(id: [u8; 16]) -> String {
+    URL_SAFE_NO_PAD.encode(id)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ids_are_written_as_kafka_writes_them() {
+        // As Kafka's Uuid prints these.
+        assert_eq!(base64([0; 16]), "AAAAAAAAAAAAAAAAAAAAAA");
+        assert_eq!(base64([0xff; 16]), "_____________________w");
+        assert_eq!(base64([0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1]), "AAAAAAAAAAAAAAAAAAAAAQ");
+    }
+}

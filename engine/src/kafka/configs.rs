@@ -1,0 +1,235 @@
+//! Configurations: shown and changed. Topics have one that can be changed; that of the broker is fixed when it starts.
+
+use std::borrow::Cow;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use bytes::BytesMut;
+use highwater_net::kafka::KafkaError;
+use highwater_net::kafka::long::Frame;
+use highwater_net::kafka::messages::{
+    DescribeConfigsRequest, DescribeConfigsResource, DescribeConfigsResponse, DescribedConfig,
+    DescribedConfigSynonym, DescribedResource,
+};
+use highwater_net::kafka::schema::Message as _;
+use highwater_net::kafka::wire::Wire as _;
+use highwater_net::{Entries, Pieces};
+
+use super::Call;
+use super::broker_configs::configs_of_broker;
+use super::cluster::node;
+use super::config_names::{TOLD, Type};
+use super::error::Refused;
+use crate::coord::groups::GroupConfig;
+use crate::meta::Topic;
+use crate::meta::configs;
+use crate::shard::{AnswerTo, Context, ShardSetup};
+
+/// Kinds of resources.
+pub(super) const TOPIC: i8 = 2;
+pub(super) const BROKER: i8 = 4;
+pub(super) const GROUP: i8 = 32;
+
+/// Where a value comes from.
+const SET_FOR_TOPIC: i8 = 1;
+pub(super) const SET_AT_START: i8 = 4;
+pub(super) const DEFAULT: i8 = 5;
+
+/// Where the value of a topic's setting comes from.
+pub(super) fn source_of(is_set: bool) -> i8 {
+    if is_set { SET_FOR_TOPIC } else { DEFAULT }
+}
+
+/// What is to be shown of each entry.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Detail {
+    pub(super) synonyms: bool,
+    pub(super) documentation: bool,
+}
+
+pub(super) fn describe_configs(context: &mut Context<'_>, call: Call, request: &DescribeConfigsRequest<'_>) {
+    let detail = Detail { synonyms: request.include_synonyms, documentation: request.include_documentation };
+    // Once each: a resource's entries are hundreds of times as long as its name.
+    let mut seen = BTreeSet::new();
+    let resources = request.resources.iter();
+    let resources = resources.filter(|named| seen.insert((named.resource_type, named.resource_name)));
+    let resources: Vec<_> = resources.map(|resource| described(context, resource)).collect();
+    let (version, setup) = (call.version(), Arc::clone(context.setup));
+    let is_broker = |resource: &Resource| matches!(resource.found, Ok(Described::Broker));
+    let of_broker =
+        if resources.iter().any(is_broker) { configs_of_broker(context, call, detail) } else { Vec::new() };
+    let Frame { front, back } = DescribeConfigsResponse::default().frame(version, resources.len());
+    let entries = Resources { version, setup, of_broker, detail, list: resources };
+    context.answer_in_pieces(AnswerTo::Kafka(call), Pieces::new(front, entries, back));
+}
+
+fn described(context: &Context<'_>, resource: &DescribeConfigsResource<'_>) -> Resource {
+    let name = resource.resource_name;
+    let found = match resource.resource_type {
+        TOPIC => {
+            let found = context.metadata.and_then(|m| m.topic(name));
+            found.map(|topic| Described::Topic(Arc::clone(topic))).ok_or_else(|| no_topic(name))
+        }
+        // What was changed for all brokers while they run is nothing.
+        BROKER => check_broker(context, name)
+            .map(|()| if name.is_empty() { Described::Nothing } else { Described::Broker }),
+        GROUP => Ok(Described::Group),
+        other => {
+            let text = format!("resources of type {other} have no configuration in this broker");
+            Err((KafkaError::INVALID_REQUEST, text))
+        }
+    };
+    // To Kafka no names and none at all are the same: everything.
+    let names = resource.configuration_keys.as_ref().filter(|names| !names.is_empty());
+    let names = names.map(|names| names.iter().copied().map(str::to_owned).collect());
+    Resource { kind: resource.resource_type, name: name.to_owned(), found, names }
+}
+
+/// Whether a name is that of this broker, or the empty one that means all brokers.
+pub(super) fn check_broker(context: &Context<'_>, name: &str) -> Result<(), Refused> {
+    let node = node(context);
+    // Not with zeros in front of it, or a request could name it very often and be told of it each time.
+    if name.is_empty() || name == node.to_string() {
+        return Ok(());
+    }
+    let text = format!("broker {name:?}: the only broker is {node}");
+    Err((KafkaError::INVALID_REQUEST, text))
+}
+
+fn no_topic(name: &str) -> Refused {
+    (KafkaError::UNKNOWN_TOPIC_OR_PARTITION, format!("there is no topic {name}"))
+}
+
+/// A resource whose configuration is shown.
+#[derive(Debug)]
+struct Resource {
+    kind: i8,
+    name: String,
+    found: Result<Described, Refused>,
+    /// The entries that are wanted; none: all.
+    names: Option<BTreeSet<String>>,
+}
+
+#[derive(Debug)]
+enum Described {
+    Topic(Arc<Topic>),
+    Broker,
+    Nothing,
+    Group,
+}
+
+/// The resources of an answer.
+#[derive(Debug)]
+struct Resources {
+    version: i16,
+    setup: Arc<ShardSetup>,
+    /// What the broker's configuration shows to this client, if it is asked for.
+    of_broker: Vec<DescribedConfig<'static>>,
+    detail: Detail,
+    list: Vec<Resource>,
+}
+
+impl Entries for Resources {
+    fn count(&self) -> usize {
+        self.list.len()
+    }
+
+    fn put(&self, entry: usize, _: usize, out: &mut BytesMut) -> bool {
+        let Resource { kind, name, found, names } = &self.list[entry];
+        let mut described = DescribedResource {
+            resource_type: *kind,
+            resource_name: Cow::Borrowed(name),
+            ..Default::default()
+        };
+        match found {
+            Ok(found) => described.configs = self.configs(found),
+            Err((error, text)) => {
+                described.error_code = *error;
+                described.error_message = Some(Cow::Borrowed(text));
+            }
+        }
+        if let Some(names) = names {
+            described.configs.retain(|entry| names.contains(&*entry.name));
+        }
+        described.write(out, DescribeConfigsResponse::form(self.version));
+        false
+    }
+}
+
+impl Resources {
+    fn configs<'a>(&self, described: &'a Described) -> Vec<DescribedConfig<'a>> {
+        match described {
+            Described::Topic(topic) => of_topic(&topic.configs, self.detail),
+            Described::Broker => self.of_broker.clone(),
+            Described::Nothing => Vec::new(),
+            Described::Group => of_group(&self.setup.groups, self.detail),
+        }
+    }
+}
+
+fn of_topic(set: &BTreeMap<String, String>, detail: Detail) -> Vec<DescribedConfig<'_>> {
+    let settings = configs::settings(set).zip(TOLD.iter());
+    let entries = settings.map(|(setting, told)| {
+        let synonym = |name, value, source| DescribedConfigSynonym {
+            name: Cow::Borrowed(name),
+            value: Some(Cow::Borrowed(value)),
+            source,
+        };
+        let config = setting.config;
+        let mut synonyms = Vec::new();
+        if detail.synonyms {
+            synonyms.extend(setting.set.map(|value| synonym(config.name, value, SET_FOR_TOPIC)));
+            synonyms.extend(told.of_broker.map(|name| synonym(name, config.default, DEFAULT)));
+        }
+        DescribedConfig {
+            name: Cow::Borrowed(config.name),
+            value: Some(Cow::Borrowed(setting.value())),
+            read_only: false,
+            config_source: source_of(setting.set.is_some()),
+            is_sensitive: false,
+            synonyms,
+            config_type: Type::of(config) as i8,
+            documentation: detail.documentation.then_some(Cow::Borrowed(&told.documentation[..])),
+        }
+    });
+    entries.collect()
+}
+
+/// What all groups have in common; none has anything of its own.
+fn of_group(groups: &GroupConfig, detail: Detail) -> Vec<DescribedConfig<'static>> {
+    let entries = [
+        (
+            "consumer.heartbeat.interval.ms",
+            groups.consumer_heartbeat_interval_ms.to_string(),
+            "How often members shall send heartbeats.",
+        ),
+        (
+            "consumer.session.timeout.ms",
+            groups.consumer_session_timeout_ms.to_string(),
+            "When members that are silent are gone.",
+        ),
+    ];
+    let entries = entries.into_iter().map(|(name, value, text)| {
+        entry(name, Some(value), Type::Int, DEFAULT, detail.documentation.then(|| text.to_owned()))
+    });
+    entries.collect()
+}
+
+pub(super) fn entry(
+    name: &'static str,
+    value: Option<String>,
+    kind: Type,
+    source: i8,
+    documentation: Option<String>,
+) -> DescribedConfig<'static> {
+    DescribedConfig {
+        name: name.into(),
+        value: value.map(Into::into),
+        read_only: true,
+        config_source: source,
+        is_sensitive: false,
+        synonyms: Vec::new(),
+        config_type: kind as i8,
+        documentation: documentation.map(Into::into),
+    }
+}

@@ -1,0 +1,70 @@
+//! Why a request is not carried out, in Kafka's codes.
+
+use highwater_net::kafka::KafkaError;
+
+use crate::api::{ApiError, Service};
+use crate::coord::groups::GroupError;
+
+/// Kafka's code for what is wrong, and the text for people.
+pub(crate) type Refused = (KafkaError, String);
+
+/// Refuses with a text.
+pub(super) fn refuse<T>(error: KafkaError, text: impl Into<String>) -> Result<T, Refused> {
+    Err((error, text.into()))
+}
+
+impl From<&ApiError> for KafkaError {
+    /// Clients retry by the code: what passes by itself becomes a code that they try again.
+    fn from(error: &ApiError) -> Self {
+        match error {
+            ApiError::Starting(Service::Controller) | ApiError::Stopping(Service::Controller) => {
+                Self::NOT_CONTROLLER
+            }
+            ApiError::Starting(Service::ProducerIds)
+            | ApiError::Stopping(Service::ProducerIds)
+            | ApiError::ProducerIdsTaken => Self::COORDINATOR_NOT_AVAILABLE,
+            ApiError::Starting(Service::Groups) => Self::COORDINATOR_LOAD_IN_PROGRESS,
+            ApiError::Stopping(Service::Groups) => Self::NOT_COORDINATOR,
+            ApiError::Starting(Service::Partitions)
+            | ApiError::Stopping(Service::Partitions)
+            | ApiError::WrongShard { .. } => Self::NOT_LEADER_OR_FOLLOWER,
+            ApiError::UnknownTopic(_)
+            | ApiError::UnknownTopicId(_)
+            | ApiError::TopicDeleted
+            | ApiError::UnknownPartition { .. } => Self::UNKNOWN_TOPIC_OR_PARTITION,
+            ApiError::TopicExists(_) => Self::TOPIC_ALREADY_EXISTS,
+            ApiError::InvalidTopicName(_) => Self::INVALID_TOPIC_EXCEPTION,
+            ApiError::InvalidPartitionCount { .. } => Self::INVALID_PARTITIONS,
+            ApiError::InvalidConfig { .. } => Self::INVALID_CONFIG,
+            // Java's clients give up on this code only after a new look at the metadata, which is what they should do.
+            ApiError::MetadataLogFull | ApiError::PartitionDamaged => Self::KAFKA_STORAGE_ERROR,
+            ApiError::TooManyProducers => Self::INVALID_REQUEST,
+            ApiError::OffsetOutOfRange { .. } => Self::OFFSET_OUT_OF_RANGE,
+            ApiError::ProducerIdsExhausted | ApiError::Internal(_) => Self::UNKNOWN_SERVER_ERROR,
+        }
+    }
+}
+
+impl From<ApiError> for KafkaError {
+    fn from(error: ApiError) -> Self {
+        Self::from(&error)
+    }
+}
+
+/// Code and text for what is not carried out.
+pub(super) fn refused(error: &ApiError) -> Refused {
+    (error.into(), error.to_string())
+}
+
+/// Code and text for an answer.
+pub(super) fn told(outcome: Result<(), Refused>) -> (KafkaError, Option<String>) {
+    match outcome {
+        Ok(()) => (KafkaError::NONE, None),
+        Err((error, text)) => (error, Some(text)),
+    }
+}
+
+/// Kafka's code for what the group coordinator says.
+pub(super) fn code(error: Option<GroupError>) -> KafkaError {
+    error.map_or(KafkaError::NONE, |error| KafkaError(error.kafka_code()))
+}

@@ -1,0 +1,136 @@
+//! Offsets of groups: committed and forgotten. They are given in `offset_fetch.rs`.
+//!
+//! The coordinator knows topics by their ids. Names are resolved here, and what has no id is answered here.
+
+use highwater_net::kafka::KafkaError;
+use highwater_net::kafka::messages::{
+    OffsetCommitPartitionResponse, OffsetCommitRequest, OffsetCommitResponse, OffsetCommitTopicResponse,
+    OffsetDeletePartitionResponse, OffsetDeleteRequest, OffsetDeleteResponse, OffsetDeleteTopicResponse,
+};
+use highwater_net::kafka::wire::Uuid;
+use highwater_protocol::ids::TopicId;
+
+use super::Call;
+use super::error::code;
+use crate::coord::groups::{self, CommittedPartition, GroupError};
+use crate::shard::Context;
+
+/// From this version on, requests about offsets name topics by id.
+pub(super) const BY_ID_FROM: i16 = 10;
+
+pub(super) fn resolve_topic(context: &Context<'_>, by_id: bool, name: &str, id: Uuid) -> Option<TopicId> {
+    let metadata = context.metadata?;
+    let topic = if by_id { metadata.topic_by_id(TopicId(id)) } else { metadata.topic(name) };
+    topic.map(|topic| topic.id)
+}
+
+pub(super) fn offset_commit(context: &mut Context<'_>, call: Call, request: &OffsetCommitRequest<'_>) {
+    let by_id = call.origin.version >= BY_ID_FROM;
+    let unknown = if by_id { KafkaError::UNKNOWN_TOPIC_ID } else { KafkaError::UNKNOWN_TOPIC_OR_PARTITION };
+    let mut response = OffsetCommitResponse::default();
+    let mut offsets = Vec::new();
+    // Where the outcome of each offset belongs.
+    let mut places = Vec::new();
+    for topic in &request.topics {
+        let id = resolve_topic(context, by_id, topic.name, topic.topic_id);
+        let mut partitions = Vec::with_capacity(topic.partitions.len());
+        for partition in &topic.partitions {
+            let index = partition.partition_index;
+            let error_code = match (id, u32::try_from(index)) {
+                (Some(topic), Ok(number)) => {
+                    places.push((response.topics.len(), partitions.len()));
+                    offsets.push(CommittedPartition {
+                        topic,
+                        partition: number,
+                        offset: partition.committed_offset,
+                        leader_epoch: partition.committed_leader_epoch,
+                        metadata: partition.committed_metadata.unwrap_or_default().to_owned(),
+                    });
+                    KafkaError::NONE
+                }
+                (None, _) => unknown,
+                (Some(_), Err(_)) => KafkaError::UNKNOWN_TOPIC_OR_PARTITION,
+            };
+            partitions.push(OffsetCommitPartitionResponse { partition_index: index, error_code });
+        }
+        response.topics.push(OffsetCommitTopicResponse {
+            name: topic.name.to_owned().into(),
+            topic_id: topic.topic_id,
+            partitions,
+        });
+    }
+    if offsets.is_empty() {
+        return context.answer(call, &response);
+    }
+    let ask = groups::CommitRequest {
+        group: request.group_id.to_owned(),
+        member: request.member_id.to_owned(),
+        instance: request.group_instance_id.map(str::to_owned),
+        generation: request.generation_id_or_member_epoch,
+        knows_epochs: call.origin.version >= 9,
+        forever: false,
+        offsets,
+    };
+    context.ask(call.conn, ask, move |context, outcomes| {
+        let mut set = |(topic, partition): (usize, usize), error_code| {
+            response.topics[topic].partitions[partition].error_code = error_code;
+        };
+        match outcomes {
+            Ok(outcomes) => {
+                for (place, (topic, _, error)) in places.into_iter().zip(outcomes) {
+                    let is_gone = error == Some(GroupError::UnknownTopicOrPartition)
+                        && context.metadata.is_none_or(|m| m.topic_by_id(topic).is_none());
+                    set(place, if is_gone { unknown } else { code(error) });
+                }
+            }
+            Err(error) => {
+                let error = error.into();
+                for place in places {
+                    set(place, error);
+                }
+            }
+        }
+        context.answer(call, &response);
+    });
+}
+
+pub(super) fn offset_delete(context: &mut Context<'_>, call: Call, request: &OffsetDeleteRequest<'_>) {
+    let mut response = OffsetDeleteResponse::default();
+    let mut partitions: Vec<(TopicId, Vec<u32>)> = Vec::new();
+    let mut places = Vec::new();
+    for topic in &request.topics {
+        let id = resolve_topic(context, false, topic.name, Uuid::default());
+        let mut outcomes = Vec::with_capacity(topic.partitions.len());
+        let mut numbers = Vec::new();
+        for partition in &topic.partitions {
+            let index = partition.partition_index;
+            let mut error_code = KafkaError::UNKNOWN_TOPIC_OR_PARTITION;
+            if let (Some(_), Ok(number)) = (id, u32::try_from(index)) {
+                places.push((response.topics.len(), outcomes.len()));
+                numbers.push(number);
+                error_code = KafkaError::NONE;
+            }
+            outcomes.push(OffsetDeletePartitionResponse { partition_index: index, error_code });
+        }
+        partitions.extend(id.map(|id| (id, numbers)));
+        let name = topic.name.to_owned().into();
+        response.topics.push(OffsetDeleteTopicResponse { name, partitions: outcomes });
+    }
+    let ask = groups::DeleteOffsetsRequest { group: request.group_id.to_owned(), partitions };
+    context.ask(call.conn, ask, move |context, outcomes| {
+        match outcomes {
+            Ok(Ok(outcomes)) => {
+                for ((topic, partition), (_, _, error)) in places.into_iter().zip(outcomes) {
+                    response.topics[topic].partitions[partition].error_code = code(error);
+                }
+            }
+            Ok(Err(error)) => {
+                response = OffsetDeleteResponse { error_code: code(Some(error)), ..Default::default() };
+            }
+            Err(error) => {
+                response = OffsetDeleteResponse { error_code: error.into(), ..Default::default() };
+            }
+        }
+        context.answer(call, &response);
+    });
+}

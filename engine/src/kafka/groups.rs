@@ -1,0 +1,268 @@
+//! Members of groups: find the coordinator, join, get an assignment, stay, leave.
+
+use bytes::Bytes;
+use highwater_net::kafka::messages::{
+    AssignedPartitions, ConsumerGroupHeartbeatRequest, ConsumerGroupHeartbeatResponse,
+    FindCoordinatorRequest, FindCoordinatorResponse, FoundCoordinator, HeartbeatAssignment, HeartbeatRequest,
+    HeartbeatResponse, JoinGroupMember, JoinGroupRequest, JoinGroupResponse, LeaveGroupMemberResponse,
+    LeaveGroupRequest, LeaveGroupResponse, SyncGroupRequest, SyncGroupResponse,
+};
+use highwater_net::kafka::{KafkaError, KafkaReply};
+use highwater_protocol::ids::TopicId;
+
+use super::Call;
+use super::cluster::node;
+use super::error::code;
+use super::names::distinct;
+use super::transactions::{NO_TRANSACTIONS, NO_TRANSACTIONS_TEXT};
+use crate::coord::groups::limits::GROUPS_MAX;
+use crate::coord::groups::{self, JoinReply};
+use crate::shard::Context;
+
+/// Kinds of coordinators.
+const OF_GROUP: i8 = 0;
+const OF_TRANSACTION: i8 = 1;
+
+/// This node coordinates every group.
+pub(super) fn find_coordinator(context: &mut Context<'_>, call: Call, request: &FindCoordinatorRequest<'_>) {
+    let version = call.origin.version;
+    let key_type = if version == 0 { OF_GROUP } else { request.key_type };
+    let refused_because = match key_type {
+        OF_GROUP => None,
+        OF_TRANSACTION => Some(NO_TRANSACTIONS_TEXT),
+        _ => Some("this broker coordinates groups only"),
+    };
+    let error = match key_type {
+        OF_GROUP => KafkaError::NONE,
+        OF_TRANSACTION => NO_TRANSACTIONS,
+        _ => KafkaError::INVALID_REQUEST,
+    };
+    let Some(advertised) = context.advertised_to(call.conn) else { return };
+    let (node, host, port) = match refused_because {
+        None => (node(context), advertised.host, advertised.port.into()),
+        Some(_) => (-1, String::new(), -1),
+    };
+    let keys: &[&str] = if version < 4 { &[request.key] } else { &request.coordinator_keys };
+    if keys.len() > GROUPS_MAX {
+        // There are not so many groups, and the answer has no place to say so.
+        context.kafka_reply(call, KafkaReply::nothing());
+        return context.end_after_answers(call);
+    }
+    let coordinators = distinct(keys.iter().copied()).map(|key| FoundCoordinator {
+        key: key.into(),
+        node_id: node,
+        host: host.as_str().into(),
+        port,
+        error_code: error,
+        error_message: refused_because.map(Into::into),
+    });
+    let response = if version < 4 {
+        FindCoordinatorResponse {
+            error_code: error,
+            error_message: refused_because.map(Into::into),
+            node_id: node,
+            host: host.as_str().into(),
+            port,
+            ..Default::default()
+        }
+    } else {
+        FindCoordinatorResponse { coordinators: coordinators.collect(), ..Default::default() }
+    };
+    context.answer(call, &response);
+}
+
+pub(super) fn join_group(
+    context: &mut Context<'_>,
+    call: Call,
+    client: &str,
+    request: &JoinGroupRequest<'_>,
+) {
+    let version = call.origin.version;
+    let protocols = request.protocols.iter();
+    let ask = groups::JoinRequest {
+        group: request.group_id.to_owned(),
+        member: request.member_id.to_owned(),
+        instance: request.group_instance_id.map(str::to_owned),
+        client: context.client(call.conn, Some(client)),
+        protocol_type: request.protocol_type.to_owned(),
+        protocols: protocols.map(|p| (p.name.to_owned(), Bytes::copy_from_slice(p.metadata))).collect(),
+        session_timeout_ms: request.session_timeout_ms,
+        // The first version had one timeout for both.
+        rebalance_timeout_ms: match version {
+            0 => request.session_timeout_ms,
+            _ => request.rebalance_timeout_ms,
+        },
+        requires_member_id: version >= 4,
+        can_skip_assignment: version >= 9,
+    };
+    let member = request.member_id.to_owned();
+    context.ask_and_wait(call.conn, ask, move |context, reply| {
+        let mut response = match reply {
+            Ok(reply) => joined(reply),
+            Err(error) => {
+                JoinGroupResponse { error_code: error.into(), member_id: member.into(), ..Default::default() }
+            }
+        };
+        if version < 7 {
+            response.protocol_name.get_or_insert_default();
+        }
+        context.answer(call, &response);
+    });
+}
+
+pub(super) fn sync_group(context: &mut Context<'_>, call: Call, request: &SyncGroupRequest<'_>) {
+    let lacks_protocol = request.protocol_type.is_none() || request.protocol_name.is_none();
+    if call.origin.version >= 5 && lacks_protocol {
+        let error_code = KafkaError::INCONSISTENT_GROUP_PROTOCOL;
+        return context.answer(call, &SyncGroupResponse { error_code, ..Default::default() });
+    }
+    let assignments = request.assignments.iter();
+    let ask = groups::SyncRequest {
+        group: request.group_id.to_owned(),
+        member: request.member_id.to_owned(),
+        instance: request.group_instance_id.map(str::to_owned),
+        generation: request.generation_id,
+        protocol_type: request.protocol_type.map(str::to_owned),
+        protocol: request.protocol_name.map(str::to_owned),
+        assignments: assignments
+            .map(|a| (a.member_id.to_owned(), Bytes::copy_from_slice(a.assignment)))
+            .collect(),
+    };
+    context.ask_and_wait(call.conn, ask, move |context, reply| {
+        let response = match reply {
+            Ok(reply) => SyncGroupResponse {
+                throttle_time_ms: 0,
+                error_code: code(reply.error),
+                protocol_type: reply.protocol_type.map(Into::into),
+                protocol_name: reply.protocol.map(Into::into),
+                assignment: Vec::from(reply.assignment).into(),
+            },
+            Err(error) => SyncGroupResponse { error_code: error.into(), ..Default::default() },
+        };
+        context.answer(call, &response);
+    });
+}
+
+pub(super) fn heartbeat(context: &mut Context<'_>, call: Call, request: &HeartbeatRequest<'_>) {
+    let ask = groups::HeartbeatRequest {
+        group: request.group_id.to_owned(),
+        member: request.member_id.to_owned(),
+        instance: request.group_instance_id.map(str::to_owned),
+        generation: request.generation_id,
+    };
+    context.ask(call.conn, ask, move |context, reply| {
+        let error_code = match reply {
+            Ok(error) => code(error),
+            Err(error) => error.into(),
+        };
+        context.answer(call, &HeartbeatResponse { throttle_time_ms: 0, error_code });
+    });
+}
+
+pub(super) fn leave_group(context: &mut Context<'_>, call: Call, request: &LeaveGroupRequest<'_>) {
+    let leaves_alone = call.origin.version < 3;
+    let members = if leaves_alone {
+        vec![(request.member_id.to_owned(), None)]
+    } else {
+        let members = request.members.iter();
+        members.map(|m| (m.member_id.to_owned(), m.group_instance_id.map(str::to_owned))).collect()
+    };
+    let ask = groups::LeaveRequest { group: request.group_id.to_owned(), members };
+    context.ask(call.conn, ask, move |context, reply| {
+        let mut response = LeaveGroupResponse::default();
+        match reply {
+            Ok(reply) if leaves_alone => {
+                let of_member = reply.members.first().and_then(|(_, _, error)| *error);
+                response.error_code = code(reply.error.or(of_member));
+            }
+            Ok(reply) => {
+                response.error_code = code(reply.error);
+                let members = reply.members.into_iter();
+                let members = members.map(|(member, instance, error)| LeaveGroupMemberResponse {
+                    member_id: member.into(),
+                    group_instance_id: instance.map(Into::into),
+                    error_code: code(error),
+                });
+                response.members = members.collect();
+            }
+            Err(error) => response.error_code = error.into(),
+        }
+        context.answer(call, &response);
+    });
+}
+
+pub(super) fn consumer_group_heartbeat(
+    context: &mut Context<'_>,
+    call: Call,
+    client: &str,
+    request: &ConsumerGroupHeartbeatRequest<'_>,
+) {
+    if call.origin.version >= 1 && request.member_id.is_empty() {
+        let response = ConsumerGroupHeartbeatResponse {
+            error_code: KafkaError::INVALID_REQUEST,
+            error_message: Some("the member id is missing: members choose it themselves".into()),
+            ..Default::default()
+        };
+        return context.answer(call, &response);
+    }
+    let owned = request.topic_partitions.as_ref().map(|topics| {
+        let topics = topics.iter().map(|t| (TopicId(t.topic_id), t.partitions.iter().map(|p| *p as u32)));
+        topics.map(|(id, partitions)| (id, partitions.collect())).collect()
+    });
+    let names = request.subscribed_topic_names.as_ref();
+    let ask = groups::ConsumerHeartbeatRequest {
+        group: request.group_id.to_owned(),
+        member: request.member_id.to_owned(),
+        epoch: request.member_epoch,
+        instance: request.instance_id.map(str::to_owned),
+        rack: request.rack_id.map(str::to_owned),
+        client: context.client(call.conn, Some(client)),
+        rebalance_timeout_ms: request.rebalance_timeout_ms,
+        topic_names: names.map(|names| names.iter().map(|name| (*name).to_owned()).collect()),
+        topic_regex: request.subscribed_topic_regex.map(str::to_owned),
+        assignor: request.server_assignor.map(str::to_owned),
+        owned,
+    };
+    context.ask(call.conn, ask, move |context, reply| {
+        let response = match reply {
+            Ok(reply) => ConsumerGroupHeartbeatResponse {
+                throttle_time_ms: 0,
+                error_code: code(reply.error),
+                error_message: reply.message.map(Into::into),
+                member_id: Some(reply.member.into()),
+                member_epoch: reply.epoch,
+                heartbeat_interval_ms: reply.heartbeat_interval_ms,
+                assignment: reply.assignment.map(assigned),
+            },
+            Err(error) => ConsumerGroupHeartbeatResponse { error_code: error.into(), ..Default::default() },
+        };
+        context.answer(call, &response);
+    });
+}
+
+fn joined(reply: JoinReply) -> JoinGroupResponse<'static> {
+    let members = reply.members.into_iter().map(|member| JoinGroupMember {
+        member_id: member.member.into(),
+        group_instance_id: member.instance.map(Into::into),
+        metadata: Vec::from(member.metadata).into(),
+    });
+    JoinGroupResponse {
+        throttle_time_ms: 0,
+        error_code: code(reply.error),
+        generation_id: reply.generation,
+        protocol_type: reply.protocol_type.map(Into::into),
+        protocol_name: reply.protocol.map(Into::into),
+        leader: reply.leader.into(),
+        skip_assignment: reply.skip_assignment,
+        member_id: reply.member.into(),
+        members: members.collect(),
+    }
+}
+
+fn assigned(topics: Vec<(TopicId, Vec<u32>)>) -> HeartbeatAssignment {
+    let topics = topics.into_iter().map(|(topic, partitions)| AssignedPartitions {
+        topic_id: topic.0,
+        partitions: partitions.into_iter().map(|p| p as i32).collect(),
+    });
+    HeartbeatAssignment { topic_partitions: topics.collect() }
+}

@@ -1,0 +1,140 @@
+//! Kafka's requests as the broker's own, and its replies as Kafka's messages: one function per request, in files by family. Decides nothing.
+//!
+//! A request gets a slot in its connection's order of answers, and a [`Call`] that names it. What can be answered at once is, with
+//! [`Context::answer`]. For everything else shard 0 or the owners of partitions are asked ([`crate::calls`]), and their replies are translated
+//! when they come.
+//!
+//! Produce and Fetch are not here: see `shard/kafka/`.
+
+mod alter_configs;
+mod broker_configs;
+mod cluster;
+mod config_names;
+mod configs;
+mod delete_records;
+mod directories;
+mod epochs;
+mod error;
+mod group_admin;
+mod group_offsets;
+mod groups;
+mod metadata;
+mod names;
+mod offset_answer;
+mod offset_fetch;
+mod offsets;
+mod one_node;
+mod producer;
+mod producers;
+mod sasl;
+mod topics;
+mod transactions;
+
+use highwater_net::SlotId;
+use highwater_net::kafka::api::{api_versions, api_versions_answer, names_a_client};
+use highwater_net::kafka::messages::{ApiVersionsRequest, ApiVersionsResponse};
+use highwater_net::kafka::{KafkaError, KafkaReply, Origin, Request, response};
+use highwater_runtime::plane::ConnId;
+
+pub(crate) use names::{Named, check_leader_epoch};
+pub(crate) use producer::answer_producer_id;
+pub(crate) use transactions::{NO_TRANSACTIONS, NO_TRANSACTIONS_TEXT};
+
+use crate::shard::Context;
+
+/// A request: what its answer needs.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Call {
+    pub(crate) conn: ConnId,
+    pub(crate) slot: SlotId,
+    pub(crate) origin: Origin,
+}
+
+impl Call {
+    /// The version of the request, in which it is answered.
+    pub(crate) fn version(&self) -> i16 {
+        self.origin.version
+    }
+}
+
+/// Carries out a request, or sends it to those who do. `client` is the name that the client gives itself.
+pub(crate) fn handle_request(context: &mut Context<'_>, call: Call, client: &str, request: Request<'_>) {
+    match request {
+        Request::ListOffsets(request) => offsets::list_offsets(context, call, &request),
+        Request::OffsetForLeaderEpoch(request) => epochs::epoch_ends(context, call, &request),
+        Request::Metadata(request) => metadata::metadata(context, call, &request),
+        Request::DescribeCluster(request) => cluster::describe_cluster(context, call, &request),
+        Request::DescribeTopicPartitions(request) => {
+            cluster::describe_topic_partitions(context, call, &request);
+        }
+        Request::ApiVersions(request) => list_api_versions(context, call, Some(&request)),
+        Request::UnknownApiVersions => list_api_versions(context, call, None),
+        Request::SaslHandshake(_) => sasl::sasl_handshake(context, call),
+        Request::SaslAuthenticate(_) => sasl::sasl_authenticate(context, call),
+        Request::InitProducerId(request) => producer::init_producer_id(context, call, &request),
+
+        Request::AddPartitionsToTxn(request) => {
+            transactions::add_partitions_to_txn(context, call, &request);
+        }
+        Request::AddOffsetsToTxn(_) => transactions::add_offsets_to_txn(context, call),
+        Request::EndTxn(_) => transactions::end_txn(context, call),
+        Request::TxnOffsetCommit(request) => transactions::txn_offset_commit(context, call, &request),
+
+        Request::CreateTopics(request) => topics::create_topics(context, call, &request),
+        Request::DeleteTopics(request) => topics::delete_topics(context, call, &request),
+        Request::CreatePartitions(request) => topics::create_partitions(context, call, &request),
+        Request::DeleteRecords(request) => delete_records::delete_records(context, call, &request),
+
+        Request::DescribeConfigs(request) => configs::describe_configs(context, call, &request),
+        Request::AlterConfigs(request) => alter_configs::alter_configs(context, call, &request),
+        Request::IncrementalAlterConfigs(request) => {
+            alter_configs::incremental_alter_configs(context, call, &request);
+        }
+
+        Request::DescribeLogDirs(request) => directories::describe_log_dirs(context, call, &request),
+        Request::DescribeProducers(request) => producers::describe_producers(context, call, &request),
+        Request::DescribeAcls(_) => one_node::describe_acls(context, call),
+        Request::DescribeClientQuotas(_) => one_node::describe_client_quotas(context, call),
+        Request::DescribeUserScramCredentials(request) => {
+            one_node::describe_user_scram_credentials(context, call, &request);
+        }
+        Request::ListTransactions(request) => one_node::list_transactions(context, call, &request),
+        Request::ListPartitionReassignments(_) => one_node::list_partition_reassignments(context, call),
+        Request::ElectLeaders(request) => one_node::elect_leaders(context, call, &request),
+
+        Request::FindCoordinator(request) => groups::find_coordinator(context, call, &request),
+        Request::JoinGroup(request) => groups::join_group(context, call, client, &request),
+        Request::SyncGroup(request) => groups::sync_group(context, call, &request),
+        Request::Heartbeat(request) => groups::heartbeat(context, call, &request),
+        Request::LeaveGroup(request) => groups::leave_group(context, call, &request),
+        Request::OffsetCommit(request) => group_offsets::offset_commit(context, call, &request),
+        Request::OffsetFetch(request) => offset_fetch::offset_fetch(context, call, &request),
+        Request::DescribeGroups(request) => group_admin::describe_groups(context, call, &request),
+        Request::ListGroups(request) => group_admin::list_groups(context, call, &request),
+        Request::DeleteGroups(request) => group_admin::delete_groups(context, call, &request),
+        Request::OffsetDelete(request) => group_offsets::offset_delete(context, call, &request),
+        Request::ConsumerGroupHeartbeat(request) => {
+            groups::consumer_group_heartbeat(context, call, client, &request);
+        }
+        Request::ConsumerGroupDescribe(request) => {
+            group_admin::consumer_group_describe(context, call, &request);
+        }
+
+        Request::Produce(_) | Request::Fetch(_) => {
+            tracing::error!("a request of the data path came to administration");
+            context.kafka_reply(call, KafkaReply::nothing());
+            context.end_after_answers(call);
+        }
+    }
+}
+
+/// What is offered; `request` is none in a version that is not.
+fn list_api_versions(context: &mut Context<'_>, call: Call, request: Option<&ApiVersionsRequest<'_>>) {
+    if request.is_some_and(|request| !names_a_client(call.version(), request)) {
+        let error_code = KafkaError::INVALID_REQUEST;
+        return context.answer(call, &ApiVersionsResponse { error_code, ..Default::default() });
+    }
+    let (version, error) = api_versions_answer(call.version());
+    let origin = Origin { version, ..call.origin };
+    context.kafka_reply(call, response(origin, &api_versions(error)));
+}

@@ -1,0 +1,143 @@
+//! Topics and partitions as requests name them.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use highwater_net::kafka::KafkaError;
+use highwater_protocol::ids::{PartitionIndex, TopicId, TopicPartition};
+use highwater_runtime::plane::ShardIndex;
+
+use super::error::{Refused, refuse};
+use crate::limits::KAFKA_CHANGES_PER_REQUEST_MAX;
+use crate::meta::{Metadata, Topic};
+use crate::shard::Context;
+
+/// A topic as a request names it.
+pub(crate) enum Named {
+    Known(Arc<Topic>),
+    Unknown { name: String, id: [u8; 16] },
+}
+
+impl Named {
+    /// Looks a topic up by its name or, if the request has ids, by its id.
+    pub(crate) fn find(metadata: Option<&Arc<Metadata>>, name: &str, id: [u8; 16]) -> Self {
+        let known = metadata.and_then(|metadata| match id {
+            [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0] => metadata.topic(name),
+            id => metadata.topic_by_id(TopicId(id)),
+        });
+        match known {
+            Some(topic) => Self::Known(Arc::clone(topic)),
+            None => Self::Unknown { name: name.to_owned(), id },
+        }
+    }
+
+    pub(crate) fn name(&self) -> &str {
+        match self {
+            Self::Known(topic) => &topic.name,
+            Self::Unknown { name, .. } => name,
+        }
+    }
+
+    pub(crate) fn id(&self) -> [u8; 16] {
+        match self {
+            Self::Known(topic) => topic.id.0,
+            Self::Unknown { id, .. } => *id,
+        }
+    }
+
+    /// The topic itself, if it is known.
+    pub(crate) fn known(&self) -> Option<&Arc<Topic>> {
+        match self {
+            Self::Known(topic) => Some(topic),
+            Self::Unknown { .. } => None,
+        }
+    }
+
+    /// A partition of it, if it has that one.
+    pub(crate) fn partition(&self, index: i32) -> Option<TopicPartition> {
+        let Self::Known(topic) = self else { return None };
+        let index = u32::try_from(index).ok().filter(|index| (*index as usize) < topic.stores.len())?;
+        Some(TopicPartition { topic: topic.id, partition: PartitionIndex(index) })
+    }
+
+    /// What is wrong if it has not.
+    pub(crate) fn missing(&self) -> KafkaError {
+        match self {
+            Self::Unknown { id, .. } if *id != [0; 16] => KafkaError::UNKNOWN_TOPIC_ID,
+            _ => KafkaError::UNKNOWN_TOPIC_OR_PARTITION,
+        }
+    }
+
+    /// A partition and its owner, of a broker with that many shards. A request may name a hundred thousand: the topic is not looked up again for
+    /// each.
+    pub(crate) fn target(&self, index: i32, shards: u16) -> Result<(TopicPartition, ShardIndex), KafkaError> {
+        let found = self.partition(index).zip(self.known());
+        let found =
+            found.and_then(|(tp, topic)| Some((tp, topic.stores.get(tp.partition.0 as usize)?.0 % shards)));
+        found.ok_or_else(|| self.missing())
+    }
+}
+
+/// Checks that the leader's epoch that a client knows, if it knows one, is the current one.
+pub(crate) fn check_leader_epoch(
+    metadata: Option<&Arc<Metadata>>,
+    tp: TopicPartition,
+    known: i32,
+) -> Result<(), KafkaError> {
+    if known < 0 {
+        return Ok(());
+    }
+    let epoch = metadata.map_or(0, |metadata| metadata.epoch(tp).0);
+    match known {
+        known if known < epoch => Err(KafkaError::FENCED_LEADER_EPOCH),
+        known if known > epoch => Err(KafkaError::UNKNOWN_LEADER_EPOCH),
+        _ => Ok(()),
+    }
+}
+
+pub(super) fn find_topic(context: &Context<'_>, name: &str, id: [u8; 16]) -> Named {
+    Named::find(context.metadata, name, id)
+}
+
+/// A partition of a topic, and its owner.
+pub(super) fn target(
+    context: &Context<'_>,
+    topic: &Named,
+    index: i32,
+) -> Result<(TopicPartition, ShardIndex), KafkaError> {
+    topic.target(index, context.setup.shards)
+}
+
+/// The same for a client that knows an epoch of the partition's leader.
+pub(super) fn target_in_epoch(
+    context: &Context<'_>,
+    topic: &Named,
+    index: i32,
+    epoch: i32,
+) -> Result<(TopicPartition, ShardIndex), KafkaError> {
+    let target = target(context, topic, index)?;
+    check_leader_epoch(context.metadata, target.0, epoch)?;
+    Ok(target)
+}
+
+/// What comes up more than once.
+pub(super) fn repeated<T: Ord + Copy>(all: impl Iterator<Item = T>) -> BTreeSet<T> {
+    let mut seen = BTreeSet::new();
+    all.filter(|name| !seen.insert(*name)).collect()
+}
+
+/// Each once, in the order in which they come up first.
+pub(super) fn distinct<T: Ord + Copy>(all: impl Iterator<Item = T>) -> impl Iterator<Item = T> {
+    let mut seen = BTreeSet::new();
+    all.filter(move |name| seen.insert(*name))
+}
+
+/// Refuses a request that asks for too much at once.
+pub(super) fn check_count(changes: usize) -> Result<(), Refused> {
+    if changes > KAFKA_CHANGES_PER_REQUEST_MAX {
+        let text =
+            format!("a request may change {KAFKA_CHANGES_PER_REQUEST_MAX} things at most, not {changes}");
+        return refuse(KafkaError::POLICY_VIOLATION, text);
+    }
+    Ok(())
+}

@@ -1,0 +1,246 @@
+//! The answer to an OffsetFetch: put together topic by topic, and written in pieces.
+
+use std::iter::Peekable;
+use std::vec::IntoIter;
+
+use bytes::BytesMut;
+use highwater_net::kafka::KafkaError;
+use highwater_net::kafka::long::Frame;
+use highwater_net::kafka::messages::{
+    OffsetFetchGroupPartitionResponse, OffsetFetchGroupResponse, OffsetFetchGroupTopicResponse,
+    OffsetFetchResponse,
+};
+use highwater_net::{Entries, Pieces};
+use highwater_runtime::plane::ConnId;
+
+use super::Call;
+use super::error::code;
+use super::offset_fetch::{Group, WantedTopic};
+use crate::coord::groups::{CommittedPartition, FetchReply};
+use crate::limits::PARTITIONS_PER_PART;
+use crate::shard::{AnswerTo, ClientJob, Context, Work};
+
+type FoundGroup = OffsetFetchGroupResponse<'static>;
+type FoundTopic = OffsetFetchGroupTopicResponse<'static>;
+type FoundPartition = OffsetFetchGroupPartitionResponse<'static>;
+
+/// What is told of partitions that have no offset.
+const NO_OFFSET: i64 = -1;
+
+/// From this version on, a group's error has a place of its own.
+const ERROR_FROM: i16 = 2;
+
+/// From this version on, an answer is about several groups.
+const GROUPS_FROM: i16 = 8;
+
+/// An answer that is put together.
+pub(super) struct Filling {
+    call: Call,
+    wanted: IntoIter<Group>,
+    replies: Result<IntoIter<FetchReply>, KafkaError>,
+    current: Option<Current>,
+    found: Vec<FoundGroup>,
+    parts: Vec<Part>,
+}
+
+/// The group that is being filled in, which is the last of those that were found.
+struct Current {
+    all: bool,
+    topics: IntoIter<WantedTopic>,
+    /// In the order in which they were asked for.
+    offsets: Peekable<IntoIter<CommittedPartition>>,
+    /// What is told of partitions without an offset.
+    error: KafkaError,
+}
+
+/// What is written at once: some partitions of a topic, with what stands around them if they are the first or the last.
+#[derive(Clone, Copy, Debug)]
+struct Part {
+    group: u32,
+    topic: u32,
+    from: u32,
+}
+
+impl ClientJob for Filling {
+    fn conn(&self) -> ConnId {
+        self.call.conn
+    }
+
+    fn go_on(&mut self, context: &Context<'_>, work: &mut Work) -> bool {
+        while !work.is_over() {
+            let Some(mut current) = self.current.take() else {
+                let Some(group) = self.wanted.next() else { return true };
+                work.spend(1);
+                self.begin(group);
+                continue;
+            };
+            let topic = if current.all {
+                current.next_of_all(context, work)
+            } else {
+                current.topics.next().map(|topic| current.fill(topic, work))
+            };
+            match topic {
+                None => self.end(),
+                Some(topic) => {
+                    self.push(topic);
+                    self.current = Some(current);
+                }
+            }
+        }
+        self.current.is_none() && self.wanted.len() == 0
+    }
+
+    fn finish(&mut self, context: &mut Context<'_>) {
+        answer_offsets(context, self);
+    }
+}
+
+impl Filling {
+    pub(super) fn new(call: Call, wanted: Vec<Group>, replies: Result<Vec<FetchReply>, KafkaError>) -> Self {
+        let found = Vec::with_capacity(wanted.len());
+        let replies = replies.map(Vec::into_iter);
+        Self { call, wanted: wanted.into_iter(), replies, current: None, found, parts: Vec::new() }
+    }
+
+    fn begin(&mut self, group: Group) {
+        let Group { name, all, topics, .. } = group;
+        let reply = match &mut self.replies {
+            Ok(replies) => replies.next().ok_or(KafkaError::UNKNOWN_SERVER_ERROR),
+            Err(error) => Err(*error),
+        };
+        let (error_code, offsets) = match reply {
+            Ok(FetchReply { error, offsets }) => (code(error), offsets),
+            Err(error) => (error, Vec::new()),
+        };
+        // The oldest version has no other place for the error.
+        let tells = !error_code.is_err() || (self.call.version() < ERROR_FROM && !all);
+        self.found.push(FoundGroup { group_id: name.into(), topics: Vec::new(), error_code });
+        self.current = Some(Current {
+            all,
+            topics: if tells { topics } else { Vec::new() }.into_iter(),
+            offsets: if tells { offsets } else { Vec::new() }.into_iter().peekable(),
+            error: error_code,
+        });
+    }
+
+    /// The next topic of the last group.
+    fn push(&mut self, topic: FoundTopic) {
+        let group = self.found.len() as u32 - 1;
+        let Some(found) = self.found.last_mut() else { return };
+        let number = found.topics.len() as u32;
+        let partitions = topic.partitions.len().max(1) as u32;
+        let from = (0..partitions).step_by(PARTITIONS_PER_PART);
+        self.parts.extend(from.map(|from| Part { group, topic: number, from }));
+        found.topics.push(topic);
+    }
+
+    /// All topics of a group are there. A group without any is a part too.
+    fn end(&mut self) {
+        let group = self.found.len() as u32 - 1;
+        if self.found.last().is_some_and(|found| found.topics.is_empty()) {
+            self.parts.push(Part { group, topic: 0, from: 0 });
+        }
+    }
+}
+
+impl Current {
+    /// What was asked for of a topic, with what there is.
+    fn fill(&mut self, topic: WantedTopic, work: &mut Work) -> FoundTopic {
+        work.spend(1 + topic.partitions.len() / 16);
+        let WantedTopic { name, id, error, partitions, .. } = topic;
+        let error_code = if error.is_err() { error } else { self.error };
+        let is_of =
+            |of: &CommittedPartition, index| of.topic.0 == id && i64::from(of.partition) == i64::from(index);
+        let partitions =
+            partitions.into_iter().map(|index| match self.offsets.next_if(|of| is_of(of, index)) {
+                Some(offset) => found_partition(offset),
+                None => FoundPartition {
+                    partition_index: index,
+                    committed_offset: NO_OFFSET,
+                    committed_leader_epoch: -1,
+                    metadata: Some("".into()),
+                    error_code,
+                },
+            });
+        FoundTopic { name: name.into(), topic_id: id, partitions: partitions.collect() }
+    }
+
+    /// The next topic of all that have offsets. One that was deleted meanwhile is left out.
+    fn next_of_all(&mut self, context: &Context<'_>, work: &mut Work) -> Option<FoundTopic> {
+        loop {
+            let id = self.offsets.peek()?.topic;
+            let of_topic = std::iter::from_fn(|| self.offsets.next_if(|of| of.topic == id));
+            let partitions: Vec<FoundPartition> = of_topic.map(found_partition).collect();
+            work.spend(1 + partitions.len() / 16);
+            if let Some(topic) = context.metadata.and_then(|metadata| metadata.topic_by_id(id)) {
+                return Some(FoundTopic { name: topic.name.clone().into(), topic_id: id.0, partitions });
+            }
+        }
+    }
+}
+
+fn found_partition(offset: CommittedPartition) -> FoundPartition {
+    FoundPartition {
+        partition_index: offset.partition as i32,
+        committed_offset: offset.offset,
+        committed_leader_epoch: offset.leader_epoch,
+        metadata: Some(offset.metadata.into()),
+        error_code: KafkaError::NONE,
+    }
+}
+
+/// All offsets are there.
+pub(super) fn answer_offsets(context: &mut Context<'_>, filling: &mut Filling) {
+    let (call, version) = (filling.call, filling.call.version());
+    let groups = std::mem::take(&mut filling.found);
+    let parts = std::mem::take(&mut filling.parts);
+    let (entries, error_code) = match groups.first() {
+        Some(group) if version < GROUPS_FROM => (group.topics.len(), group.error_code),
+        _ => (groups.len(), KafkaError::NONE),
+    };
+    let response = OffsetFetchResponse { error_code, ..Default::default() };
+    let Frame { front, back } = response.frame(version, entries);
+    let pieces = Pieces::new(front, Offsets { version, groups, parts }, back);
+    context.answer_in_pieces(AnswerTo::Kafka(call), pieces);
+}
+
+/// The groups of an answer.
+#[derive(Debug)]
+struct Offsets {
+    version: i16,
+    groups: Vec<FoundGroup>,
+    parts: Vec<Part>,
+}
+
+impl Entries for Offsets {
+    fn count(&self) -> usize {
+        self.parts.len()
+    }
+
+    fn put(&self, entry: usize, _: usize, out: &mut BytesMut) -> bool {
+        let Part { group, topic, from } = self.parts[entry];
+        let group = &self.groups[group as usize];
+        let (topic, from) = (topic as usize, from as usize);
+        if (topic, from) == (0, 0) {
+            group.put_front(self.version, group.topics.len(), out);
+        }
+        let until = from + PARTITIONS_PER_PART;
+        let mut is_last = true;
+        if let Some(of) = group.topics.get(topic) {
+            if from == 0 {
+                of.put_front(self.version, out);
+            }
+            for partition in of.partitions.iter().skip(from).take(PARTITIONS_PER_PART) {
+                partition.put(self.version, out);
+            }
+            is_last = until >= of.partitions.len();
+            if is_last {
+                FoundTopic::put_back(self.version, out);
+            }
+        }
+        if is_last && topic + 1 >= group.topics.len() {
+            group.put_back(self.version, out);
+        }
+        false
+    }
+}

@@ -1,0 +1,232 @@
+//! OffsetFetch: committed offsets of groups.
+//!
+//! ```text
+//!   the request --> Preparing: each group and topic once, topics looked up --> the coordinator, which gives a slice a turn
+//!   the answer  <-- written in pieces <-- Filling: what there is, topic by topic <-----------'
+//! ```
+//!
+//! A request may name a hundred thousand groups, and a group have hundreds of thousands of offsets: both halves are jobs.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::vec::IntoIter;
+
+use highwater_net::kafka::messages::OffsetFetchRequest;
+use highwater_net::kafka::wire::Uuid;
+use highwater_net::kafka::{KafkaError, KafkaReply};
+use highwater_protocol::ids::TopicId;
+use highwater_runtime::plane::ConnId;
+
+use super::Call;
+use super::group_offsets::{BY_ID_FROM, resolve_topic};
+use super::offset_answer::Filling;
+use crate::api::FetchEachGroup;
+use crate::coord::groups;
+use crate::coord::groups::limits::GROUPS_MAX;
+use crate::shard::{ClientJob, Context, Work};
+
+/// From this version on, a request is about several groups.
+const GROUPS_FROM: i16 = 8;
+
+/// From this version on, a member may ask for its group.
+const MEMBERS_FROM: i16 = 9;
+
+/// What one group is asked for.
+pub(super) struct Group {
+    pub(super) name: String,
+    member: Option<(String, i32)>,
+    /// Whether all offsets are wanted that there are.
+    pub(super) all: bool,
+    /// As they were named, until they are looked up.
+    named: VecDeque<NamedTopic>,
+    /// Once each.
+    pub(super) topics: Vec<WantedTopic>,
+    /// Where each topic is in `topics`, if there are several.
+    places: BTreeMap<(String, Uuid), usize>,
+}
+
+struct NamedTopic {
+    name: String,
+    id: Uuid,
+    partitions: Vec<i32>,
+}
+
+pub(super) struct WantedTopic {
+    pub(super) name: String,
+    pub(super) id: Uuid,
+    is_known: bool,
+    /// What is told of its partitions if it is not. A name without a topic has no offsets, which is no error.
+    pub(super) error: KafkaError,
+    pub(super) partitions: Vec<i32>,
+}
+
+/// A request whose groups and topics are looked up.
+struct Preparing {
+    call: Call,
+    require_stable: bool,
+    named: IntoIter<Group>,
+    /// Each group once.
+    groups: Vec<Group>,
+    places: BTreeMap<String, usize>,
+    /// What the coordinator is asked, for the groups that are done.
+    asks: Vec<groups::FetchRequest>,
+}
+
+impl ClientJob for Preparing {
+    fn conn(&self) -> ConnId {
+        self.call.conn
+    }
+
+    fn go_on(&mut self, context: &Context<'_>, work: &mut Work) -> bool {
+        while !work.is_over()
+            && let Some(group) = self.named.next()
+        {
+            work.spend(1);
+            self.add(group);
+        }
+        let by_id = self.call.version() >= BY_ID_FROM;
+        while !work.is_over()
+            && self.named.len() == 0
+            && let Some(group) = self.groups.get_mut(self.asks.len())
+        {
+            if let Some(named) = group.named.pop_front() {
+                work.spend(1 + named.partitions.len() / 64);
+                group.look_up(context, by_id, named);
+            } else {
+                work.spend(1 + group.topics.len() / 8);
+                self.asks.push(group.make_ask(self.require_stable));
+            }
+        }
+        self.named.len() == 0 && self.asks.len() == self.groups.len()
+    }
+
+    fn finish(&mut self, context: &mut Context<'_>) {
+        ask_for_offsets(context, self);
+    }
+}
+
+impl Preparing {
+    /// What is wanted of a group that is named again is told once: what is kept with an offset can be a thousand times as long as its number.
+    fn add(&mut self, group: Group) {
+        if let Some(first) = self.places.get(&group.name).and_then(|at| self.groups.get_mut(*at)) {
+            first.all |= group.all;
+            first.named.extend(group.named);
+        } else {
+            self.places.insert(group.name.clone(), self.groups.len());
+            self.groups.push(group);
+        }
+    }
+}
+
+impl Group {
+    fn new(name: &str, topics: Option<Vec<NamedTopic>>) -> Self {
+        Self {
+            name: name.to_owned(),
+            member: None,
+            all: topics.is_none(),
+            named: topics.unwrap_or_default().into(),
+            topics: Vec::new(),
+            places: BTreeMap::new(),
+        }
+    }
+
+    fn look_up(&mut self, context: &Context<'_>, by_id: bool, named: NamedTopic) {
+        let NamedTopic { name, id, partitions } = named;
+        let is_alone = self.topics.is_empty() && self.named.is_empty();
+        if !is_alone {
+            let place = self.places.entry((name.clone(), id)).or_insert(self.topics.len());
+            if let Some(first) = self.topics.get_mut(*place) {
+                return first.partitions.extend(partitions);
+            }
+        }
+        let found = resolve_topic(context, by_id, &name, id);
+        self.topics.push(WantedTopic {
+            name,
+            id: found.map_or(id, |topic| topic.0),
+            is_known: found.is_some(),
+            error: match found {
+                None if by_id => KafkaError::UNKNOWN_TOPIC_ID,
+                _ => KafkaError::NONE,
+            },
+            partitions,
+        });
+    }
+
+    /// What the coordinator is asked, with each partition once.
+    fn make_ask(&mut self, require_stable: bool) -> groups::FetchRequest {
+        self.places = BTreeMap::new();
+        let mut partitions = Vec::with_capacity(self.topics.len());
+        for topic in &mut self.topics {
+            if !topic.partitions.is_sorted_by(|a, b| a < b) {
+                topic.partitions.sort_unstable();
+                topic.partitions.dedup();
+            }
+            if topic.is_known {
+                let numbers = topic.partitions.iter().filter_map(|index| u32::try_from(*index).ok());
+                partitions.push((TopicId(topic.id), numbers.collect()));
+            }
+        }
+        groups::FetchRequest {
+            group: self.name.clone(),
+            member: self.member.take(),
+            partitions: (!self.all).then_some(partitions),
+            require_stable,
+        }
+    }
+}
+
+pub(super) fn offset_fetch(context: &mut Context<'_>, call: Call, request: &OffsetFetchRequest<'_>) {
+    if request.groups.len() > GROUPS_MAX {
+        // There are not so many, and the answer has no place to say so.
+        context.kafka_reply(call, KafkaReply::nothing());
+        return context.end_after_answers(call);
+    }
+    let named = named_groups(call.version(), request);
+    let preparing = Preparing {
+        call,
+        require_stable: request.require_stable,
+        groups: Vec::with_capacity(named.len()),
+        asks: Vec::with_capacity(named.len()),
+        named: named.into_iter(),
+        places: BTreeMap::new(),
+    };
+    context.begin_job(preparing);
+}
+
+fn ask_for_offsets(context: &mut Context<'_>, preparing: &mut Preparing) {
+    let groups = std::mem::take(&mut preparing.groups);
+    let asks = std::mem::take(&mut preparing.asks);
+    preparing.places = BTreeMap::new();
+    let call = preparing.call;
+    context.ask(call.conn, FetchEachGroup(asks), move |context, replies| {
+        context.begin_job(Filling::new(call, groups, replies.map_err(KafkaError::from)));
+    });
+}
+
+/// What a request asks for, in memory of its own.
+fn named_groups(version: i16, request: &OffsetFetchRequest<'_>) -> Vec<Group> {
+    if version < GROUPS_FROM {
+        let topics = request.topics.as_ref().map(|topics| {
+            let topics = topics.iter().map(|topic| NamedTopic {
+                name: topic.name.to_owned(),
+                id: Uuid::default(),
+                partitions: topic.partition_indexes.clone(),
+            });
+            topics.collect()
+        });
+        return vec![Group::new(request.group_id, topics)];
+    }
+    let groups = request.groups.iter().map(|group| {
+        let topics = group.topics.as_ref().map(|topics| {
+            let topics = topics.iter().map(|topic| NamedTopic {
+                name: topic.name.to_owned(),
+                id: topic.topic_id,
+                partitions: topic.partition_indexes.clone(),
+            });
+            topics.collect()
+        });
+        let is_member = version >= MEMBERS_FROM && (group.member_id.is_some() || group.member_epoch >= 0);
+        let member = is_member.then(|| (group.member_id.unwrap_or_default().to_owned(), group.member_epoch));
+        Group { member, ..Group::new(group.group_id, topics) }
+    });
+    groups.collect()
+}

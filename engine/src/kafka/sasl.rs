@@ -1,0 +1,27 @@
+//! Authentication on a listener that has none.
+//!
+//! Both requests are offered and answered as Kafka does on a plain listener: a client that is configured for SASL then says so at once,
+//! where a closed connection would make it connect again and again.
+
+use std::borrow::Cow;
+
+use highwater_net::kafka::KafkaError;
+use highwater_net::kafka::messages::{SaslAuthenticateResponse, SaslHandshakeResponse};
+
+use super::Call;
+use crate::shard::Context;
+
+pub(super) fn sasl_handshake(context: &mut Context<'_>, call: Call) {
+    let error_code = KafkaError::ILLEGAL_SASL_STATE;
+    context.answer(call, &SaslHandshakeResponse { error_code, mechanisms: Vec::new() });
+}
+
+pub(super) fn sasl_authenticate(context: &mut Context<'_>, call: Call) {
+    let text = "this listener has no authentication; set security.protocol=PLAINTEXT";
+    let response = SaslAuthenticateResponse {
+        error_code: KafkaError::ILLEGAL_SASL_STATE,
+        error_message: Some(Cow::Borrowed(text)),
+        ..Default::default()
+    };
+    context.answer(call, &response);
+}

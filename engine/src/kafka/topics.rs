@@ -1,0 +1,321 @@
+//! Topics: created, deleted, given more partitions.
+//!
+//! Each topic of a request stands for itself: what is wrong with one does not keep the others from being done.
+
+use std::collections::BTreeSet;
+
+use bytes::BytesMut;
+use highwater_net::kafka::KafkaError;
+use highwater_net::kafka::long::Frame;
+use highwater_net::kafka::messages::{
+    CreatableTopic, CreatePartitionsRequest, CreatePartitionsResponse, CreatePartitionsTopic,
+    CreatePartitionsTopicResponse, CreateTopicsRequest, CreateTopicsResponse, CreatedTopic,
+    CreatedTopicConfig, DeleteTopic, DeleteTopicsRequest, DeleteTopicsResponse, DeletedTopic,
+};
+use highwater_net::kafka::schema::Message as _;
+use highwater_net::kafka::wire::{Uuid, Wire as _};
+use highwater_net::{Entries, Pieces};
+use highwater_protocol::ids::TopicId;
+use highwater_protocol::limits::PARTITIONS_PER_TOPIC_MAX;
+use highwater_protocol::text::counted;
+
+use super::Call;
+use super::cluster::node;
+use super::configs::source_of;
+use super::error::{Refused, refuse, refused, told};
+use super::names::{check_count, repeated};
+use crate::api::{AlterTopic, CreateTopic, DeleteTopicById};
+use crate::meta::configs;
+use crate::shard::{AnswerTo, Context};
+
+/// Why neither of two topics of one name is changed.
+const TWICE: &str = "Duplicate topic name.";
+
+pub(super) fn create_topics(context: &mut Context<'_>, call: Call, request: &CreateTopicsRequest<'_>) {
+    let twice = repeated(request.topics.iter().map(|topic| topic.name));
+    let unmade = |name: &str, why| Made { name: name.to_owned(), outcome: Err(why) };
+    let mut topics: Vec<Made> =
+        twice.iter().map(|name| unmade(name, (KafkaError::INVALID_REQUEST, TWICE.into()))).collect();
+    let mut requests = Vec::new();
+    let mut asked = Vec::new();
+    let count = check_count(request.topics.len());
+    for topic in request.topics.iter().filter(|topic| !twice.contains(topic.name)) {
+        let plan = count.clone().and_then(|()| plan_topic(context, topic, request.validate_only));
+        match plan {
+            Ok(plan) => {
+                asked.push((plan.name.clone(), plan.partitions, plan.configs.clone()));
+                requests.push(plan);
+            }
+            Err(why) => topics.push(unmade(topic.name, why)),
+        }
+    }
+    context.ask_each(call.conn, requests, move |context, replies| {
+        for ((name, partitions, set), created) in asked.into_iter().zip(replies) {
+            let outcome = created.map(|id| (partitions, set, id)).map_err(|error| refused(&error));
+            topics.push(Made { name, outcome });
+        }
+        let version = call.version();
+        let Frame { front, back } = CreateTopicsResponse::default().frame(version, topics.len());
+        let pieces = Pieces::new(front, AllMade { version, topics }, back);
+        context.answer_in_pieces(AnswerTo::Kafka(call), pieces);
+    });
+}
+
+fn plan_topic(
+    context: &Context<'_>,
+    topic: &CreatableTopic<'_>,
+    validate_only: bool,
+) -> Result<CreateTopic, Refused> {
+    let assigned = !topic.assignments.is_empty();
+    let partitions = match topic.num_partitions {
+        -1 if assigned => check_assignments(context, topic)?,
+        _ if assigned => {
+            let text = "A manual partition assignment was specified, but numPartitions was not set to -1.";
+            return refuse(KafkaError::INVALID_REQUEST, text);
+        }
+        -1 => context.setup.kafka.default_partitions,
+        count @ 1.. => count as u32,
+        count => {
+            let text = format!(
+                "Number of partitions was set to an invalid non-positive value, {count}; use -1 for the default."
+            );
+            return refuse(KafkaError::INVALID_PARTITIONS, text);
+        }
+    };
+    match topic.replication_factor {
+        -1 => {}
+        _ if assigned => {
+            let text =
+                "A manual partition assignment was specified, but replication factor was not set to -1.";
+            return refuse(KafkaError::INVALID_REQUEST, text);
+        }
+        1 => {}
+        factor @ 2.. => {
+            let text = format!(
+                "Unable to replicate the partition {factor} time(s): The target replication factor of {factor} cannot be \
+                     reached because only 1 broker(s) are registered."
+            );
+            return refuse(KafkaError::INVALID_REPLICATION_FACTOR, text);
+        }
+        _ => {
+            let text = "Replication factor must be larger than 0, or -1 to use the default value.";
+            return refuse(KafkaError::INVALID_REPLICATION_FACTOR, text);
+        }
+    }
+    let mut configs = Vec::with_capacity(topic.configs.len());
+    for config in &topic.configs {
+        let Some(value) = config.value else {
+            let text = format!("Null value not supported for topic configs: {}", config.name);
+            return refuse(KafkaError::INVALID_CONFIG, text);
+        };
+        configs.push((config.name.to_owned(), value.to_owned()));
+    }
+    Ok(CreateTopic { name: topic.name.to_owned(), partitions, configs, validate_only })
+}
+
+/// The number of partitions that are assigned, each to this node.
+fn check_assignments(context: &Context<'_>, topic: &CreatableTopic<'_>) -> Result<u32, Refused> {
+    let count = topic.assignments.len() as i32;
+    let numbers: BTreeSet<i32> = topic.assignments.iter().map(|a| a.partition_index).collect();
+    if numbers.len() < topic.assignments.len() || !numbers.iter().copied().eq(0..count) {
+        let text = "partitions should be a consecutive 0-based integer sequence";
+        return refuse(KafkaError::INVALID_REPLICA_ASSIGNMENT, text);
+    }
+    for assignment in &topic.assignments {
+        check_assignment(context, &assignment.broker_ids)?;
+    }
+    Ok(count as u32)
+}
+
+fn check_assignment(context: &Context<'_>, nodes: &[i32]) -> Result<(), Refused> {
+    let node = node(context);
+    if nodes != [node] {
+        let text = format!("a partition is assigned to nodes {nodes:?}; the only node is {node}");
+        return refuse(KafkaError::INVALID_REPLICA_ASSIGNMENT, text);
+    }
+    Ok(())
+}
+
+pub(super) fn delete_topics(context: &mut Context<'_>, call: Call, request: &DeleteTopicsRequest<'_>) {
+    let by_name = |name| DeleteTopic { name: Some(name), topic_id: Uuid::default() };
+    let topics: Vec<DeleteTopic<'_>> = match call.origin.version {
+        ..6 => request.topic_names.iter().map(|name| by_name(*name)).collect(),
+        _ => request.topics.clone(),
+    };
+    let mut named = Vec::new();
+    let mut responses: Vec<DeletedTopic<'static>> = Vec::new();
+    let count = check_count(topics.len());
+    for topic in &topics {
+        match count.clone().and_then(|()| find_to_delete(context, topic)) {
+            Ok((id, name)) => named.push((id, name)),
+            Err(why) => responses.push(deleted(topic.name, topic.topic_id, Err(why))),
+        }
+    }
+    let twice = repeated(named.iter().map(|(id, _)| *id));
+    for id in &twice {
+        let name = named.iter().find(|(of, _)| of == id).map(|(_, name)| name.as_str());
+        responses.push(deleted(name, id.0, refuse(KafkaError::INVALID_REQUEST, TWICE)));
+    }
+    named.retain(|(id, _)| !twice.contains(id));
+    let requests = named.iter().map(|(id, _)| DeleteTopicById(*id)).collect();
+    context.ask_each(call.conn, requests, move |context, replies| {
+        for ((id, name), outcome) in named.into_iter().zip(replies) {
+            responses.push(deleted(Some(&name), id.0, outcome.map_err(|error| refused(&error))));
+        }
+        context.answer(call, &DeleteTopicsResponse { throttle_time_ms: 0, responses });
+    });
+}
+
+fn find_to_delete(context: &Context<'_>, topic: &DeleteTopic<'_>) -> Result<(TopicId, String), Refused> {
+    let metadata = context.metadata;
+    let has_id = topic.topic_id != Uuid::default();
+    let found = match topic.name {
+        Some(_) if has_id => {
+            return refuse(
+                KafkaError::INVALID_REQUEST,
+                "a topic is named by its name or by its id, not by both",
+            );
+        }
+        None if !has_id => {
+            return refuse(KafkaError::INVALID_REQUEST, "neither a name nor an id is given");
+        }
+        Some(name) => metadata
+            .and_then(|m| m.topic(name))
+            .ok_or_else(|| (KafkaError::UNKNOWN_TOPIC_OR_PARTITION, format!("there is no topic {name}"))),
+        None => metadata.and_then(|m| m.topic_by_id(TopicId(topic.topic_id))).ok_or_else(|| {
+            let id = TopicId(topic.topic_id);
+            (KafkaError::UNKNOWN_TOPIC_ID, format!("there is no topic with id {id}"))
+        }),
+    };
+    found.map(|topic| (topic.id, topic.name.clone()))
+}
+
+pub(super) fn create_partitions(
+    context: &mut Context<'_>,
+    call: Call,
+    request: &CreatePartitionsRequest<'_>,
+) {
+    let twice = repeated(request.topics.iter().map(|topic| topic.name));
+    let mut results: Vec<CreatePartitionsTopicResponse<'static>> =
+        twice.iter().map(|name| extended(name, refuse(KafkaError::INVALID_REQUEST, TWICE))).collect();
+    let mut requests = Vec::new();
+    let mut asked = Vec::new();
+    let count = check_count(request.topics.len());
+    for topic in request.topics.iter().filter(|topic| !twice.contains(topic.name)) {
+        match count.clone().and_then(|()| check_extension(context, topic)) {
+            Ok(partitions) if !request.validate_only => {
+                let name = topic.name.to_owned();
+                asked.push(name.clone());
+                requests.push(AlterTopic { name, configs: Vec::new(), partitions: Some(partitions) });
+            }
+            checked => results.push(extended(topic.name, checked.map(drop))),
+        }
+    }
+    context.ask_each(call.conn, requests, move |context, replies| {
+        for (name, outcome) in asked.into_iter().zip(replies) {
+            results.push(extended(&name, outcome.map_err(|error| refused(&error))));
+        }
+        context.answer(call, &CreatePartitionsResponse { throttle_time_ms: 0, results });
+    });
+}
+
+fn check_extension(context: &Context<'_>, topic: &CreatePartitionsTopic<'_>) -> Result<u32, Refused> {
+    let Some(known) = context.metadata.and_then(|m| m.topic(topic.name)) else {
+        let text = format!("there is no topic {}", topic.name);
+        return refuse(KafkaError::UNKNOWN_TOPIC_OR_PARTITION, text);
+    };
+    let have = known.stores.len();
+    let want = usize::try_from(topic.count).unwrap_or(0);
+    if want == have {
+        let text = format!("Topic already has {have} partition(s).");
+        return refuse(KafkaError::INVALID_PARTITIONS, text);
+    }
+    if want < have {
+        let text = format!(
+            "The topic {} currently has {have} partition(s); {} would not be an increase.",
+            topic.name, topic.count
+        );
+        return refuse(KafkaError::INVALID_PARTITIONS, text);
+    }
+    if want > PARTITIONS_PER_TOPIC_MAX as usize {
+        let text = format!("a topic has at most {PARTITIONS_PER_TOPIC_MAX} partitions, not {want}");
+        return refuse(KafkaError::INVALID_PARTITIONS, text);
+    }
+    if let Some(assignments) = &topic.assignments {
+        if assignments.len() != want - have {
+            let (new, assigned) = (counted(want - have, "new partition"), assignments.len());
+            let text = format!("the request is for {new} and assigns {assigned}");
+            return refuse(KafkaError::INVALID_REPLICA_ASSIGNMENT, text);
+        }
+        assignments.iter().try_for_each(|a| check_assignment(context, &a.broker_ids))?;
+    }
+    Ok(want as u32)
+}
+
+/// A topic that was made: partitions, what was set, and identity.
+type MadeTopic = (u32, Vec<(String, String)>, TopicId);
+
+/// What became of a topic that was to be made.
+#[derive(Debug)]
+struct Made {
+    name: String,
+    outcome: Result<MadeTopic, Refused>,
+}
+
+/// The topics of an answer.
+#[derive(Debug)]
+struct AllMade {
+    version: i16,
+    topics: Vec<Made>,
+}
+
+impl Entries for AllMade {
+    fn count(&self) -> usize {
+        self.topics.len()
+    }
+
+    fn put(&self, entry: usize, _: usize, out: &mut BytesMut) -> bool {
+        let Made { name, outcome } = &self.topics[entry];
+        let mut topic =
+            CreatedTopic { name: name.as_str().into(), configs: Some(Vec::new()), ..Default::default() };
+        match outcome {
+            Ok((partitions, set, id)) => {
+                topic.topic_id = id.0;
+                topic.num_partitions = *partitions as i32;
+                topic.replication_factor = 1;
+                topic.configs = Some(shown(set));
+            }
+            Err((error, text)) => {
+                topic.error_code = *error;
+                topic.error_message = Some(text.as_str().into());
+            }
+        }
+        topic.write(out, CreateTopicsResponse::form(self.version));
+        false
+    }
+}
+
+/// The configuration of a new topic.
+fn shown(set: &[(String, String)]) -> Vec<CreatedTopicConfig<'static>> {
+    let set = configs::parse(set).expect("the controller took them");
+    let configs = configs::settings(&set).map(|setting| CreatedTopicConfig {
+        name: setting.config.name.into(),
+        value: Some(setting.set.map_or(setting.config.default.into(), |value| value.to_owned().into())),
+        read_only: false,
+        config_source: source_of(setting.set.is_some()),
+        is_sensitive: false,
+    });
+    configs.collect()
+}
+
+fn deleted(name: Option<&str>, topic_id: Uuid, outcome: Result<(), Refused>) -> DeletedTopic<'static> {
+    let (error_code, text) = told(outcome);
+    let name = name.map(|name| name.to_owned().into());
+    DeletedTopic { name, topic_id, error_code, error_message: text.map(Into::into) }
+}
+
+fn extended(name: &str, outcome: Result<(), Refused>) -> CreatePartitionsTopicResponse<'static> {
+    let (error_code, text) = told(outcome);
+    let name = name.to_owned().into();
+    CreatePartitionsTopicResponse { name, error_code, error_message: text.map(Into::into) }
+}

@@ -1,0 +1,115 @@
+//! Metadata: the node and its topics, all of them or by name.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::vec::IntoIter;
+
+use bytes::{Bytes, BytesMut};
+use highwater_net::{Entries, Pieces};
+use highwater_protocol::error::ErrorCode;
+use highwater_protocol::ids::{LeaderEpoch, NodeId, ShardId, TopicId};
+use highwater_protocol::native::{MetadataReply, MetadataRequest, NodeInfo, PartitionInfo, TopicInfo};
+use highwater_runtime::plane::ConnId;
+
+use super::Call;
+use crate::limits::PARTITIONS_PER_PART;
+use crate::meta::{Epochs, Topic};
+use crate::shard::{AnswerTo, ClientJob, Context, Work};
+
+/// Topics, or the names of those that there are not.
+type Found = Vec<Result<Arc<Topic>, String>>;
+
+/// Names that are looked up.
+struct LookingUp {
+    call: Call,
+    names: IntoIter<String>,
+    /// What is told of a topic is many times as long as its name: once each.
+    seen: BTreeSet<String>,
+    found: Found,
+}
+
+impl ClientJob for LookingUp {
+    fn conn(&self) -> ConnId {
+        self.call.conn
+    }
+
+    fn go_on(&mut self, context: &Context<'_>, work: &mut Work) -> bool {
+        let Some(metadata) = context.metadata else { return true };
+        while !work.is_over()
+            && let Some(name) = self.names.next()
+        {
+            work.spend(2);
+            if !self.seen.contains(&name) {
+                self.found.push(metadata.topic(&name).cloned().ok_or_else(|| name.clone()));
+                self.seen.insert(name);
+            }
+        }
+        self.names.len() == 0
+    }
+
+    fn finish(&mut self, context: &mut Context<'_>) {
+        answer(context, self.call, std::mem::take(&mut self.found));
+    }
+}
+
+pub(super) fn describe(context: &mut Context<'_>, call: Call, request: MetadataRequest) {
+    let Some(metadata) = context.metadata else { return };
+    let Some(names) = request.topics else {
+        let all = metadata.listed().iter().cloned().map(Ok).collect();
+        return answer(context, call, all);
+    };
+    let (names, seen, found) = (names.into_iter(), BTreeSet::new(), Found::new());
+    context.begin_job(LookingUp { call, names, seen, found });
+}
+
+fn answer(context: &mut Context<'_>, call: Call, list: Found) {
+    let Some(metadata) = context.metadata else { return };
+    let Some(address) = context.advertised_to(call.conn) else { return };
+    let setup = context.setup;
+    let node = NodeInfo { node: setup.identity.node, address: address.to_string(), shards: setup.shards };
+    let entries = Topics { node: node.node, shards: node.shards, list, epochs: metadata.epochs() };
+    let reply = MetadataReply { cluster: setup.identity.cluster, nodes: vec![node], topics: Vec::new() };
+    let mut front = BytesMut::new();
+    reply.put_front(entries.count(), &mut front);
+    let pieces = Pieces::new(front.freeze(), entries, Bytes::new());
+    context.answer_in_pieces(AnswerTo::Native(call), pieces);
+}
+
+/// The topics of an answer to a request for metadata; of those that there are not, the name.
+#[derive(Debug)]
+struct Topics {
+    node: NodeId,
+    shards: u16,
+    list: Found,
+    epochs: Arc<Epochs>,
+}
+
+impl Entries for Topics {
+    fn count(&self) -> usize {
+        self.list.len()
+    }
+
+    fn put(&self, entry: usize, part: usize, out: &mut BytesMut) -> bool {
+        let topic = match &self.list[entry] {
+            Ok(topic) => topic,
+            Err(name) => {
+                TopicInfo::put_front(name, Some(ErrorCode::UnknownTopic), TopicId([0; 16]), 0, out);
+                return false;
+            }
+        };
+        if part == 0 {
+            TopicInfo::put_front(&topic.name, None, topic.id, topic.stores.len(), out);
+        }
+        let from = part * PARTITIONS_PER_PART;
+        for (tp, store) in topic.partitions_from(from).take(PARTITIONS_PER_PART) {
+            let partition = PartitionInfo {
+                index: tp.partition,
+                leader: self.node,
+                shard: ShardId(store.0 % self.shards),
+                leader_epoch: self.epochs.get(&tp).copied().unwrap_or(LeaderEpoch(0)),
+            };
+            partition.put(out);
+        }
+        topic.stores.len() > from + PARTITIONS_PER_PART
+    }
+}

@@ -1,0 +1,66 @@
+//! The native protocol's requests as the broker's own, and its replies as native messages. Decides nothing.
+//!
+//! What is asked of partitions of the connection's own shard (produce, subscribe, fetch) is not here: see `shard/`.
+
+mod cluster;
+mod error;
+mod groups;
+mod partitions;
+mod topics;
+
+use highwater_net::{Reply, Request, SlotId};
+use highwater_protocol::ids::ProducerId;
+use highwater_protocol::native::InitProducerReply;
+use highwater_runtime::plane::ConnId;
+
+pub(crate) use error::reply_of;
+
+use crate::api::ApiError;
+use crate::shard::{AnswerTo, Context};
+
+/// A request that is answered in its place among the others of its connection.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Call {
+    pub(crate) conn: ConnId,
+    pub(crate) slot: SlotId,
+}
+
+/// Carries out a request, or sends it to those who do.
+pub(crate) fn handle_request(context: &mut Context<'_>, call: Call, request: Request<'_>) {
+    match request {
+        Request::Metadata(request) => cluster::describe(context, call, request),
+        Request::DescribeTopic(request) => partitions::describe_topic(context, call, &request),
+        Request::ListOffsets(request) => partitions::list_offsets(context, call, &request),
+        Request::DeleteRecords(request) => partitions::delete_records(context, call, &request),
+        Request::InitProducer => context.assign_producer_id(AnswerTo::Native(call)),
+        Request::CreateTopic(request) => topics::create(context, call, request),
+        Request::DeleteTopic(request) => topics::delete(context, call, request),
+        Request::AlterTopic(request) => topics::alter(context, call, request),
+        Request::CommitOffsets(request) => groups::commit(context, call, request),
+        Request::ReadOffsets(request) => groups::read(context, call, request),
+        Request::GroupHeartbeat(request) => groups::member_heartbeat(context, call, request),
+        Request::CommitGroupOffsets(request) => groups::commit_of_member(context, call, request),
+        Request::ReadGroupOffsets(request) => groups::read_of_group(context, call, request),
+        Request::ListGroups(request) => groups::list_groups(context, call, request),
+        Request::DescribeGroup(request) => groups::describe_group(context, call, request),
+        Request::DeleteGroup(request) => groups::delete_group(context, call, request),
+        Request::Hello(_)
+        | Request::Stats
+        | Request::Produce(_)
+        | Request::Subscribe(_)
+        | Request::Fetch(_)
+        | Request::Credit(_)
+        | Request::Unsubscribe => {
+            context.refuse(call, &ApiError::Internal("a request of the data path came to administration"));
+        }
+    }
+}
+
+/// Replies with a producer id, or why there is none.
+pub(crate) fn reply_producer_id(context: &mut Context<'_>, call: Call, given: Result<ProducerId, ApiError>) {
+    let reply = match given {
+        Ok(producer) => Reply::body(&InitProducerReply { producer, epoch: 0 }),
+        Err(error) => reply_of(&error),
+    };
+    context.reply(call, reply);
+}

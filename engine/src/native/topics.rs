@@ -1,0 +1,37 @@
+//! Topics: created, deleted, changed.
+
+use highwater_net::Reply;
+use highwater_protocol::native::{
+    AlterTopicRequest, CreateTopicReply, CreateTopicRequest, DeleteTopicRequest,
+};
+
+use super::Call;
+use super::error::reply_of;
+use crate::api::{AlterTopic, ApiError, ControllerCall, CreateTopic, DeleteTopic};
+use crate::shard::Context;
+
+pub(super) fn create(context: &mut Context<'_>, call: Call, request: CreateTopicRequest) {
+    let CreateTopicRequest { name, partitions, configs, validate_only } = request;
+    let request = CreateTopic { name, partitions, configs, validate_only };
+    context.ask(call.conn, request, move |context, created| {
+        let reply = created.map(|id| Reply::body(&CreateTopicReply { id }));
+        context.reply(call, reply.unwrap_or_else(|error| reply_of(&error)));
+    });
+}
+
+pub(super) fn delete(context: &mut Context<'_>, call: Call, request: DeleteTopicRequest) {
+    change(context, call, DeleteTopic(request.name));
+}
+
+pub(super) fn alter(context: &mut Context<'_>, call: Call, request: AlterTopicRequest) {
+    let AlterTopicRequest { name, configs, partitions } = request;
+    change(context, call, AlterTopic { name, configs, partitions });
+}
+
+/// A request whose reply is empty.
+fn change(context: &mut Context<'_>, call: Call, request: impl ControllerCall<Reply = ()>) {
+    context.ask(call.conn, request, move |context, outcome: Result<(), ApiError>| {
+        let reply = outcome.map(|()| Reply::Empty);
+        context.reply(call, reply.unwrap_or_else(|error| reply_of(&error)));
+    });
+}

@@ -1,0 +1,116 @@
+//! What the adapters of the protocols may use of a shard.
+
+use std::sync::Arc;
+
+use highwater_net::Reply;
+use highwater_net::kafka::schema::Message as KafkaBody;
+use highwater_net::kafka::{KafkaReply, response};
+use highwater_protocol::ids::{ShardId, StoreId};
+use highwater_runtime::plane::{ConnId, Plane};
+
+use super::Shard;
+use super::connection_map::Connections;
+use super::long_answers::AnswerTo;
+use super::producer_ids::ProducerIds;
+use super::setup::ShardSetup;
+use super::work::{ClientJob, Jobs};
+use crate::api::ApiError;
+use crate::broker::HostPort;
+use crate::calls::Calls;
+use crate::coord::groups::Client;
+use crate::counters::Counters;
+use crate::message::Message;
+use crate::meta::Metadata;
+use crate::{kafka, native};
+
+/// What an adapter may use while it handles a request or the replies to a call.
+pub(crate) struct Context<'a> {
+    pub(crate) plane: &'a mut dyn Plane<Message>,
+    pub(crate) setup: &'a Arc<ShardSetup>,
+    /// None until shard 0 has published it for the first time.
+    pub(crate) metadata: Option<&'a Arc<Metadata>>,
+    /// Requests to other shards.
+    pub(crate) calls: &'a mut Calls,
+    pub(super) connections: &'a mut Connections,
+    pub(super) jobs: &'a mut Jobs,
+    pub(super) counted: &'a mut Counters,
+    pub(super) producer_ids: &'a mut ProducerIds,
+}
+
+impl Shard {
+    pub(super) fn context<'a>(&'a mut self, plane: &'a mut dyn Plane<Message>) -> Context<'a> {
+        Context {
+            plane,
+            setup: &self.setup,
+            metadata: self.metadata.as_ref(),
+            calls: &mut self.calls,
+            connections: &mut self.connections,
+            jobs: &mut self.jobs,
+            counted: &mut self.counted,
+            producer_ids: &mut self.producer_ids,
+        }
+    }
+}
+
+impl Context<'_> {
+    /// Replies to a request of a native client.
+    pub(crate) fn reply(&mut self, call: native::Call, reply: Reply) {
+        self.counted.requests_refused += u64::from(matches!(reply, Reply::Error { .. }));
+        self.connections.reply(call, reply);
+    }
+
+    /// Replies to a request of a native client that is not carried out.
+    pub(crate) fn refuse(&mut self, call: native::Call, error: &ApiError) {
+        self.reply(call, native::reply_of(error));
+    }
+
+    /// Answers a request of a Kafka client.
+    pub(crate) fn answer<'b>(&mut self, call: kafka::Call, message: &impl KafkaBody<'b>) {
+        self.kafka_reply(call, response(call.origin, message));
+    }
+
+    /// The same with an answer that is encoded already.
+    pub(crate) fn kafka_reply(&mut self, call: kafka::Call, reply: KafkaReply) {
+        self.connections.kafka_reply(call, reply);
+    }
+
+    /// Ends a connection because a request that has no place for an error failed; what else was asked is answered before.
+    pub(crate) fn end_after_answers(&mut self, call: kafka::Call) {
+        self.connections.end_after_answers(call.conn);
+    }
+
+    /// The shard that serves a store.
+    pub(crate) fn shard_of(&self, store: StoreId) -> ShardId {
+        ShardId(store.0 % self.setup.shards)
+    }
+
+    /// What the client of a connection is told to connect to; none once the connection is gone.
+    pub(crate) fn advertised_to(&self, conn: ConnId) -> Option<HostPort> {
+        self.connections.advertised_to(conn, &self.setup.advertised)
+    }
+
+    /// Who a client is, for people. `id` is the name that it gave with its request, where it gives one with each.
+    pub(crate) fn client(&self, conn: ConnId, id: Option<&str>) -> Client {
+        let Some(connection) = self.connections.get(&conn) else { return Client::default() };
+        let id = id.unwrap_or(&connection.client_name).to_owned();
+        Client { id, host: format!("/{}", connection.via.peer.ip()) }
+    }
+
+    /// Does as much of a client's job at once as may be; what is left over goes on in later turns.
+    pub(crate) fn begin_job(&mut self, mut job: impl ClientJob + 'static) {
+        let mut work = self.jobs.work_at_once();
+        let is_done = job.go_on(self, &mut work);
+        self.jobs.count(&work);
+        if is_done {
+            job.finish(self);
+        } else {
+            self.jobs.add(job);
+        }
+    }
+
+    /// Gives a producer an id of its own, now or when shard 0 has reserved more.
+    pub(crate) fn assign_producer_id(&mut self, to: AnswerTo) {
+        self.producer_ids.wait(to);
+        self.give_producer_ids();
+    }
+}
