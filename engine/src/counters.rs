@@ -130,3 +130,32 @@ mod tests {
         assert_eq!(names.len(), Counters::NAMES.len());
     }
 }
+
+/// Units of a shard's turns: of work, or of something else that a turn is to have only so much of.
+#[derive(Default, Debug)]
+pub(crate) struct PerTurn {
+    this_turn: usize,
+    most: usize,
+}
+
+impl PerTurn {
+    pub(crate) fn add(&mut self, units: usize) {
+        self.this_turn += units;
+        self.most = self.most.max(self.this_turn);
+    }
+
+    /// A turn is over.
+    pub(crate) fn end_turn(&mut self) {
+        self.this_turn = 0;
+    }
+
+    /// The units of this turn.
+    pub(crate) fn this_turn(&self) -> usize {
+        self.this_turn
+    }
+
+    /// The most units of one turn so far.
+    pub(crate) fn most(&self) -> usize {
+        self.most
+    }
+}

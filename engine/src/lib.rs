@@ -18,6 +18,7 @@ pub mod mutants;
 #[cfg(not(feature = "mutants"))]
 mod mutants;
 mod native;
+mod session;
 pub mod shard;
 
 pub use broker::{

@@ -83,6 +83,9 @@ pub enum ApiError {
         /// The setting and what is wrong with it.
         reason: String,
     },
+    /// Too many connections are open.
+    #[error("{0}")]
+    TooManyConnections(String),
     /// The metadata log cannot grow.
     #[error("the disk is full: the metadata log cannot grow; free some space and try again")]
     MetadataLogFull,

@@ -14,6 +14,7 @@
 mod controller;
 mod error;
 mod partitions;
+mod targets;
 
 pub use controller::{
     AlterTopic, ConfigureTopic, ControllerCall, ControllerReply, ControllerRequest, CreateTopic,
@@ -25,3 +26,4 @@ pub use partitions::{
     DeleteRecords, Details, EpochEnd, EpochEnds, FoundOffset, FoundProducers, ListOffsets, NewStart,
     OffsetSpec, PartitionAnswer, PartitionCall, PartitionDetails, PartitionQuery, Producers,
 };
+pub(crate) use targets::Targets;

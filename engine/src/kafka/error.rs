@@ -39,6 +39,7 @@ impl From<&ApiError> for KafkaError {
             // Java's clients give up on this code only after a new look at the metadata, which is what they should do.
             ApiError::MetadataLogFull | ApiError::PartitionDamaged => Self::KAFKA_STORAGE_ERROR,
             ApiError::TooManyProducers => Self::INVALID_REQUEST,
+            ApiError::TooManyConnections(_) => Self::THROTTLING_QUOTA_EXCEEDED,
             ApiError::OffsetOutOfRange { .. } => Self::OFFSET_OUT_OF_RANGE,
             ApiError::ProducerIdsExhausted | ApiError::Internal(_) => Self::UNKNOWN_SERVER_ERROR,
         }

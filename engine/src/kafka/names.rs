@@ -8,6 +8,7 @@ use highwater_protocol::ids::{PartitionIndex, TopicId, TopicPartition};
 use highwater_runtime::plane::ShardIndex;
 
 use super::error::{Refused, refuse};
+use crate::api::Targets;
 use crate::limits::KAFKA_CHANGES_PER_REQUEST_MAX;
 use crate::meta::{Metadata, Topic};
 use crate::shard::Context;
@@ -68,12 +69,14 @@ impl Named {
         }
     }
 
-    /// A partition and its owner, of a broker with that many shards. A request may name a hundred thousand: the topic is not looked up again for
-    /// each.
-    pub(crate) fn target(&self, index: i32, shards: u16) -> Result<(TopicPartition, ShardIndex), KafkaError> {
-        let found = self.partition(index).zip(self.known());
-        let found =
-            found.and_then(|(tp, topic)| Some((tp, topic.stores.get(tp.partition.0 as usize)?.0 % shards)));
+    /// A partition and its owner.
+    pub(crate) fn target(
+        &self,
+        targets: Targets<'_>,
+        index: i32,
+    ) -> Result<(TopicPartition, ShardIndex), KafkaError> {
+        let found = self.known().zip(u32::try_from(index).ok());
+        let found = found.and_then(|(topic, index)| targets.partition(topic, PartitionIndex(index)).ok());
         found.ok_or_else(|| self.missing())
     }
 }
@@ -105,7 +108,7 @@ pub(super) fn target(
     topic: &Named,
     index: i32,
 ) -> Result<(TopicPartition, ShardIndex), KafkaError> {
-    topic.target(index, context.setup.shards)
+    topic.target(context.targets(), index)
 }
 
 /// The same for a client that knows an epoch of the partition's leader.

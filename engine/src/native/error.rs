@@ -19,7 +19,7 @@ pub(crate) const fn code_of(error: &ApiError) -> ErrorCode {
         ApiError::InvalidPartitionCount { .. } | ApiError::TooManyProducers => ErrorCode::InvalidArgument,
         ApiError::InvalidConfig { .. } => ErrorCode::InvalidConfig,
         ApiError::MetadataLogFull => ErrorCode::StorageFull,
-        ApiError::ProducerIdsTaken => ErrorCode::Overloaded,
+        ApiError::ProducerIdsTaken | ApiError::TooManyConnections(_) => ErrorCode::Overloaded,
         ApiError::OffsetOutOfRange { .. } => ErrorCode::OffsetOutOfRange,
         ApiError::PartitionDamaged => ErrorCode::PartitionFaulty,
         ApiError::ProducerIdsExhausted | ApiError::Internal(_) => ErrorCode::Internal,

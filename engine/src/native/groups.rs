@@ -32,7 +32,7 @@ const UNSETTLED_INTERVAL_MS: u32 = 500;
 /// A named consumer commits.
 pub(super) fn commit(context: &mut Context<'_>, call: Call, request: CommitOffsetsRequest) {
     let topic = request.topic;
-    if let Err(error) = known(context, topic) {
+    if let Err(error) = context.targets().topic_by_id(topic) {
         return context.refuse(call, &error);
     }
     let consumer = request.consumer.clone();
@@ -40,7 +40,9 @@ pub(super) fn commit(context: &mut Context<'_>, call: Call, request: CommitOffse
         let reply = match outcomes {
             Ok(outcomes) => {
                 match outcomes.into_iter().find_map(|(_, partition, error)| Some((partition, error?))) {
-                    Some((_, GroupError::UnknownTopicOrPartition)) if known(context, topic).is_err() => {
+                    Some((_, GroupError::UnknownTopicOrPartition))
+                        if context.targets().topic_by_id(topic).is_err() =>
+                    {
                         reply_of(&ApiError::UnknownTopicId(topic))
                     }
                     Some((partition, error)) => refuse_commit(&consumer, topic, partition, error),
@@ -56,7 +58,7 @@ pub(super) fn commit(context: &mut Context<'_>, call: Call, request: CommitOffse
 /// A named consumer reads its positions.
 pub(super) fn read(context: &mut Context<'_>, call: Call, request: ReadOffsetsRequest) {
     let topic = request.topic;
-    if let Err(error) = known(context, topic) {
+    if let Err(error) = context.targets().topic_by_id(topic) {
         return context.refuse(call, &error);
     }
     context.ask(call.conn, to_fetch(request.consumer, None, None), move |context, reply| {
@@ -139,14 +141,6 @@ pub(super) fn delete_group(context: &mut Context<'_>, call: Call, request: Delet
         };
         context.reply(call, reply);
     });
-}
-
-/// Whether there is a topic with this id.
-fn known(context: &Context<'_>, topic: TopicId) -> Result<(), ApiError> {
-    match context.metadata.and_then(|metadata| metadata.topic_by_id(topic)) {
-        Some(_) => Ok(()),
-        None => Err(ApiError::UnknownTopicId(topic)),
-    }
 }
 
 fn to_fetch(

@@ -13,7 +13,7 @@ use highwater_protocol::ids::ProducerId;
 use highwater_protocol::native::InitProducerReply;
 use highwater_runtime::plane::ConnId;
 
-pub(crate) use error::reply_of;
+pub(crate) use error::{code_of, reply_of};
 
 use crate::api::ApiError;
 use crate::shard::{AnswerTo, Context};

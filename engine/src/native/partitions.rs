@@ -5,7 +5,7 @@ use std::sync::Arc;
 use bytes::{Bytes, BytesMut};
 use highwater_net::{Entries, Pieces, Reply};
 use highwater_protocol::error::ErrorCode;
-use highwater_protocol::ids::{NodeId, PartitionIndex, TopicPartition};
+use highwater_protocol::ids::{NodeId, PartitionIndex, ShardId};
 use highwater_protocol::native::{
     DeleteRecordsRequest, DescribeTopicReply, DescribeTopicRequest, ListOffsetsReply, ListOffsetsRequest,
     ListedOffset, PartitionDetail, PartitionInfo, StartAt,
@@ -28,19 +28,24 @@ const fn offset_spec(start: StartAt) -> OffsetSpec {
 }
 
 pub(super) fn list_offsets(context: &mut Context<'_>, call: Call, request: &ListOffsetsRequest) {
-    let topic = context.metadata.and_then(|metadata| metadata.topic_by_id(request.topic));
-    let unknown = if topic.is_some() { ErrorCode::UnknownPartition } else { ErrorCode::UnknownTopic };
-    let stores = topic.map_or(&[][..], |topic| &topic.stores[..]);
+    let targets = context.targets();
+    let topic = targets.topic_by_id(request.topic);
     let mut items = FanOut::new();
     let mut places = Vec::with_capacity(request.partitions.len());
     let mut partitions = Vec::with_capacity(request.partitions.len());
     for (partition, start) in &request.partitions {
-        if let Some(store) = stores.get(partition.0 as usize) {
-            let tp = TopicPartition { topic: request.topic, partition: *partition };
-            items.push(context.shard_of(*store).0, (tp, offset_spec(*start)));
-            places.push(partitions.len());
-        }
-        partitions.push(ListedOffset { partition: *partition, found: Err(unknown) });
+        let target = topic.as_ref().map_err(code_of);
+        let target =
+            target.and_then(|topic| targets.partition(topic, *partition).map_err(|error| code_of(&error)));
+        let found = match target {
+            Ok((tp, owner)) => {
+                items.push(owner, (tp, offset_spec(*start)));
+                places.push(partitions.len());
+                Ok(None)
+            }
+            Err(code) => Err(code),
+        };
+        partitions.push(ListedOffset { partition: *partition, found });
     }
     context.query::<ListOffsets>(call.conn, items, move |context, found| {
         for (place, found) in places.into_iter().zip(found) {
@@ -54,12 +59,17 @@ pub(super) fn list_offsets(context: &mut Context<'_>, call: Call, request: &List
 }
 
 pub(super) fn describe_topic(context: &mut Context<'_>, call: Call, request: &DescribeTopicRequest) {
-    let Some(topic) = context.metadata.and_then(|metadata| metadata.topic(&request.name)).cloned() else {
-        return context.refuse(call, &ApiError::UnknownTopic(request.name.clone()));
+    let targets = context.targets();
+    let topic = match targets.topic(&request.name) {
+        Ok(topic) => Arc::clone(topic),
+        Err(error) => return context.refuse(call, &error),
     };
     let mut items = FanOut::new();
-    for (tp, store) in topic.partitions() {
-        items.push(context.shard_of(store).0, tp);
+    for (tp, _) in topic.partitions() {
+        match targets.partition(&topic, tp.partition) {
+            Ok((tp, owner)) => items.push(owner, tp),
+            Err(error) => return context.refuse(call, &error),
+        }
     }
     context.query::<Details>(call.conn, items, move |context, found| {
         answer_details(context, call, &topic, found);
@@ -81,7 +91,7 @@ fn answer_details(
         info: PartitionInfo {
             index: PartitionIndex(index),
             leader,
-            shard: context.shard_of(*store),
+            shard: ShardId(store.0 % context.setup.shards),
             leader_epoch: details.epoch,
         },
         log_start: details.log_start,
@@ -114,22 +124,18 @@ impl Entries for AllDetails {
 }
 
 pub(super) fn delete_records(context: &mut Context<'_>, call: Call, request: &DeleteRecordsRequest) {
-    let Some(topic) = context.metadata.and_then(|metadata| metadata.topic_by_id(request.topic)) else {
-        return context.refuse(call, &ApiError::UnknownTopicId(request.topic));
-    };
+    let targets = context.targets();
     let mut items = FanOut::new();
     for (partition, offset) in &request.partitions {
-        let tp = TopicPartition { topic: request.topic, partition: *partition };
-        let Some(store) = topic.stores.get(partition.0 as usize) else {
-            let (topic, count) = (topic.name.clone(), topic.stores.len());
-            let error = ApiError::UnknownPartition { topic, partition: *partition, count };
-            return context.refuse(call, &error);
-        };
-        items.push(context.shard_of(*store).0, NewStart { tp, to: Some(*offset) });
+        let target = targets.topic_by_id(request.topic);
+        match target.and_then(|topic| targets.partition(topic, *partition)) {
+            Ok((tp, owner)) => items.push(owner, NewStart { tp, to: Some(*offset) }),
+            Err(error) => return context.refuse(call, &error),
+        }
     }
     context.query::<DeleteRecords>(call.conn, items, move |context, moved| {
-        let none = ApiError::Internal("a start was not moved");
-        let error = moved.into_iter().find_map(|moved| moved.unwrap_or_else(|| Err(none.clone())).err());
+        let none = || Err(ApiError::Internal("a start was not moved"));
+        let error = moved.into_iter().find_map(|moved| moved.unwrap_or_else(none).err());
         context.reply(call, error.map_or(Reply::Empty, |error| reply_of(&error)));
     });
 }

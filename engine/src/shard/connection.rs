@@ -15,9 +15,9 @@ use super::checks::Checked;
 use super::kafka::NextFetch;
 use super::readers::ReaderId;
 use super::send_budget::Account;
-use super::send_queue::SendQueue;
 use crate::limits::{SLOW_READER_BYTES_MIN, SLOW_READER_TIME_MAX};
 use crate::message::OwnedBatch;
+use crate::session::{Charged, RequestBytes, SendQueue, Speaks};
 
 /// How far a connection is.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -30,13 +30,6 @@ pub(super) enum Stage {
     Ending,
     /// It was told why it ends, and ends once that is sent.
     Closing,
-}
-
-/// The protocol that a connection speaks.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
-pub(super) enum Speaks {
-    Native,
-    Kafka,
 }
 
 /// What it speaks.
@@ -107,13 +100,6 @@ pub(super) struct Runnable {
     pub(super) readers: BTreeMap<u64, ReaderId>,
     /// The connection is listed as having some.
     pub(super) is_listed: bool,
-}
-
-/// Whether bytes that are queued are charged for by themselves.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Charged {
-    Yes,
-    No,
 }
 
 /// A long answer that is being sent.
@@ -289,97 +275,5 @@ impl Connection {
 
     pub(super) fn readers(&self) -> impl Iterator<Item = ReaderId> {
         self.subscriptions.values().chain(&self.fetches).copied()
-    }
-}
-
-/// Memory for requests that were not answered.
-#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
-pub(super) struct RequestBytes {
-    /// For those that came whole.
-    pub(super) whole: usize,
-    /// For large ones that were let in and are coming.
-    pub(super) begun: usize,
-}
-
-impl RequestBytes {
-    fn total(self) -> usize {
-        self.whole.saturating_add(self.begun)
-    }
-}
-
-/// The memory of a shard for requests that were received and not answered.
-///
-/// Only what can be finished without more memory counts: requests in flight and messages that were let in. So what is used
-/// up always comes back. A large message takes its time to come, or never does, so what is set aside for one keeps only other large ones
-/// waiting.
-#[derive(Debug)]
-pub(super) struct Budget {
-    used: RequestBytes,
-    max: usize,
-}
-
-impl Budget {
-    pub(super) fn new(max: usize) -> Self {
-        Self { used: RequestBytes::default(), max }
-    }
-
-    /// Whether another request may be taken up.
-    pub(super) fn is_open(&self) -> bool {
-        self.used.whole < self.max
-    }
-
-    /// Whether a large message may be let in, whatever its size: while something is left. One can be over what there is, and no
-    /// other comes then until it was answered. If there had to be room for all of it, the largest would never come in: something is
-    /// always in use, if only by the buffers of connections that are silent.
-    pub(super) fn admits(&self) -> bool {
-        self.used() < self.max
-    }
-
-    /// What a connection has changes.
-    pub(super) fn recharge(&mut self, before: RequestBytes, after: RequestBytes) {
-        self.used.whole = self.used.whole + after.whole - before.whole;
-        self.used.begun = self.used.begun + after.begun - before.begun;
-    }
-
-    pub(super) fn used(&self) -> usize {
-        self.used.total()
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn memory_that_is_used_up_lets_nothing_in_until_it_comes_back() {
-        let whole = |whole| RequestBytes { whole, begun: 0 };
-        let mut budget = Budget::new(100);
-        budget.recharge(whole(0), whole(99));
-        assert!(budget.is_open() && budget.admits());
-        budget.recharge(whole(99), whole(100));
-        assert!(!budget.is_open() && !budget.admits());
-        budget.recharge(whole(100), whole(20));
-        assert!(budget.is_open() && budget.admits());
-        assert_eq!(budget.used(), 20);
-    }
-
-    #[test]
-    fn memory_for_what_is_still_coming_keeps_only_large_messages_waiting() {
-        let begun = RequestBytes { whole: 0, begun: 1000 };
-        let mut budget = Budget::new(100);
-        budget.recharge(RequestBytes::default(), begun);
-        assert!(budget.is_open() && !budget.admits());
-        budget.recharge(begun, RequestBytes { whole: 1000, begun: 0 });
-        assert!(!budget.is_open(), "now it is there");
-    }
-
-    #[test]
-    fn a_message_that_is_larger_than_the_budget_comes_in_beside_what_others_hold() {
-        let silent = RequestBytes { whole: 0, begun: 10 };
-        let mut budget = Budget::new(100);
-        budget.recharge(RequestBytes::default(), silent);
-        assert!(budget.admits());
-        budget.recharge(silent, RequestBytes { whole: 0, begun: 1010 });
-        assert!(!budget.admits(), "one at a time");
     }
 }

@@ -1,7 +1,6 @@
 //! Connections come, say hello, move, ask, are paused, and go.
 
 use std::net::IpAddr;
-use std::ops::RangeInclusive;
 
 use bytes::Bytes;
 use highwater_net::{NativeConn, Received, Refusal, Reply, Request, Step};
@@ -14,14 +13,14 @@ use highwater_runtime::buf::AlignedBuf;
 use highwater_runtime::plane::{Close, ConnId, Plane};
 
 use super::Shard;
-use super::connection::{Connection, Net, RequestBytes, Speaks, Stage, Via};
+use super::connection::{Connection, Net, Stage, Via};
 use super::send_budget::InLine;
 use super::timers::Timer;
-use crate::limits::{
-    ASKED_MAX, BACKLOG_MAX, CLOSING_TIME_MAX, CONNECTIONS_PER_ADDRESS_MAX, REQUEST_ENTRIES_PER_COST,
-    REQUESTS_PER_TURN_MAX, SWEEP_INTERVAL,
-};
+use crate::api::{ApiError, Service};
+use crate::limits::{CLOSING_TIME_MAX, SWEEP_INTERVAL};
 use crate::message::{Greeting, Message};
+use crate::native;
+use crate::session::{Load, RequestBytes, Speaks};
 
 /// What became of a connection's input.
 enum Input {
@@ -35,13 +34,18 @@ enum Input {
     Refused(Refusal),
 }
 
+/// Tells a client why its connection ends before it began. `id` is that of its hello.
+fn refuse_connection(plane: &mut dyn Plane<Message>, conn: ConnId, via: Via, id: u64, error: &ApiError) {
+    tracing::debug!(peer = %via.peer, "connection refused: {error}");
+    let message = error_message(MessageKind::Hello as u16, id, native::code_of(error), &error.to_string());
+    plane.send(conn, message);
+    plane.close(conn, Close::AfterSends);
+}
+
 impl Shard {
     pub(super) fn accept(&mut self, plane: &mut dyn Plane<Message>, conn: ConnId, via: Via) {
-        if let Err((code, text)) = self.check_room_for(plane, via.peer.ip(), Speaks::Native) {
-            tracing::debug!(peer = %via.peer, "connection refused: {text}");
-            plane.send(conn, error_message(MessageKind::Hello as u16, 0, code, &text));
-            plane.close(conn, Close::AfterSends);
-            return;
+        if let Err(error) = self.check_room_for(plane, via.peer.ip(), Speaks::Native) {
+            return refuse_connection(plane, conn, via, 0, &error);
         }
         let net = NativeConn::new(plane.now(), self.setup.limits.batch_bytes_max());
         self.insert_connection(plane, conn, Connection::new(Net::Native(net), via, Stage::Hello));
@@ -53,44 +57,15 @@ impl Shard {
         plane: &mut dyn Plane<Message>,
         address: IpAddr,
         speaks: Speaks,
-    ) -> Result<(), (ErrorCode, String)> {
+    ) -> Result<(), ApiError> {
         if self.drain.is_some() {
-            return Err((ErrorCode::Unavailable, "the broker is stopping".into()));
+            return Err(ApiError::Stopping(Service::Partitions));
         }
-        let is_full = |shard: &Self| {
-            let of_address = shard.addresses.get(&(address, speaks)).copied().unwrap_or(0);
-            of_address >= CONNECTIONS_PER_ADDRESS_MAX
-        };
-        if is_full(self) {
-            self.drop_silent(plane, (address, speaks, 0)..=(address, speaks, u64::MAX));
+        if let Some(silent) = self.places.to_drop(address, speaks) {
+            self.close(plane, silent, Close::Now);
+            self.remove_connection(silent);
         }
-        if is_full(self) {
-            let text =
-                format!("this shard has {CONNECTIONS_PER_ADDRESS_MAX} connections from {address}, the limit");
-            return Err((ErrorCode::Overloaded, text));
-        }
-        // The last quarter is for those of the other protocol.
-        let max = self.setup.limits.connections_max;
-        let count = self.connections.len();
-        let of_protocol = self.speaking[speaks as usize];
-        if count >= max || of_protocol >= max - max / 4 {
-            let what = match speaks {
-                Speaks::Native => "native",
-                Speaks::Kafka => "Kafka",
-            };
-            let text =
-                format!("this shard has {count} connections, {of_protocol} of {what} clients: its limit");
-            return Err((ErrorCode::Overloaded, text));
-        }
-        Ok(())
-    }
-
-    /// Ends the oldest of these connections that have not spoken.
-    fn drop_silent(&mut self, plane: &mut dyn Plane<Message>, of: RangeInclusive<(IpAddr, Speaks, u64)>) {
-        if let Some(conn) = self.silent.range(of).next().map(|(_, conn)| *conn) {
-            self.close(plane, conn, Close::Now);
-            self.remove_connection(conn);
-        }
+        self.places.check(address, speaks)
     }
 
     pub(super) fn insert_connection(
@@ -100,13 +75,7 @@ impl Shard {
         mut connection: Connection,
     ) {
         let (ip, speaks) = (connection.via.peer.ip(), connection.net.speaks());
-        *self.addresses.entry((ip, speaks)).or_default() += 1;
-        self.speaking[speaks as usize] += 1;
-        if connection.stage == Stage::Hello {
-            self.last_silent += 1;
-            connection.silent = Some(self.last_silent);
-            self.silent.insert((ip, speaks, self.last_silent), conn);
-        }
+        connection.silent = self.places.insert(conn, ip, speaks, connection.stage == Stage::Hello);
         if self.connections.is_empty() {
             self.timers.set_after(plane, SWEEP_INTERVAL, Timer::Sweep);
         }
@@ -118,7 +87,7 @@ impl Shard {
         if let Some(connection) = self.connections.get_mut(&conn)
             && let Some(number) = connection.silent.take()
         {
-            self.silent.remove(&(connection.via.peer.ip(), connection.net.speaks(), number));
+            self.places.has_spoken(connection.via.peer.ip(), connection.net.speaks(), number);
         }
     }
 
@@ -128,15 +97,8 @@ impl Shard {
         let Some(mut connection) = self.connections.remove(&conn) else { return };
         self.kafka.connection_is_gone(conn);
         self.drop_check(conn);
-        let (ip, speaks) = (connection.via.peer.ip(), connection.net.speaks());
-        self.speaking[speaks as usize] -= 1;
-        if let Some(count) = self.addresses.get_mut(&(ip, speaks)) {
-            *count -= 1;
-            if *count == 0 {
-                self.addresses.remove(&(ip, speaks));
-            }
-        }
-        self.budget.recharge(connection.charged, RequestBytes::default());
+        self.places.remove(connection.via.peer.ip(), connection.net.speaks());
+        self.admission.recharge(connection.charged, RequestBytes::default());
         self.send_budget.unqueue(connection.queue.uncharged());
         let who = match connection.net.speaks() {
             Speaks::Native => InLine::Readers(conn),
@@ -155,10 +117,8 @@ impl Shard {
         via: Via,
         greeting: &Greeting,
     ) {
-        if let Err((code, text)) = self.check_room_for(plane, via.peer.ip(), Speaks::Native) {
-            plane.send(conn, error_message(MessageKind::Hello as u16, greeting.id, code, &text));
-            plane.close(conn, Close::AfterSends);
-            return;
+        if let Err(error) = self.check_room_for(plane, via.peer.ip(), Speaks::Native) {
+            return refuse_connection(plane, conn, via, greeting.id, &error);
         }
         let net = NativeConn::greeted(self.setup.limits.batch_bytes_max());
         self.insert_connection(plane, conn, Connection::new(Net::Native(net), via, Stage::Open));
@@ -292,7 +252,7 @@ impl Shard {
             match decoder.next(&mut data) {
                 Ok(Step::More) => break Input::Used,
                 Ok(Step::WantsRoom(_)) => {
-                    if !self.budget.admits() {
+                    if !self.admission.may_receive_large() {
                         self.want_memory(conn);
                         break Input::Full;
                     }
@@ -359,31 +319,25 @@ impl Shard {
         true
     }
 
-    /// Whether there is room for another request, whoever it is from: memory, time in this turn, and place in the queues to other shards.
+    /// Whether there is room for another request, whoever it is from.
     fn may_take_requests(&self, plane: &dyn Plane<Message>) -> bool {
-        self.budget.is_open()
-            && !self.send_budget.is_overdrawn()
-            && self.requests_taken < REQUESTS_PER_TURN_MAX
-            && self.calls.open() < ASKED_MAX
-            && plane.backlog() < BACKLOG_MAX
+        self.admission.may_take(Load {
+            open_calls: self.calls.open(),
+            backlog: plane.backlog(),
+            is_sending_overdrawn: self.send_budget.is_overdrawn(),
+        })
     }
 
     /// Whether a large request may be read now, which is whole. Those that wait already come first.
     pub(super) fn may_read_large_request(&self) -> bool {
-        self.large_requests.is_free() && (self.is_resuming || self.memory_waiters.is_empty())
-    }
-
-    /// A request was read: what its lists have counts like further requests.
-    pub(super) fn note_entries(&mut self, entries: usize) {
-        self.requests_taken += entries / REQUEST_ENTRIES_PER_COST;
-        self.large_requests.note(entries);
+        self.admission.may_read_large()
     }
 
     pub(super) fn want_memory(&mut self, conn: ConnId) {
         if let Some(connection) = self.connections.get_mut(&conn)
             && !std::mem::replace(&mut connection.wants_memory, true)
         {
-            self.memory_waiters.push_back(conn);
+            self.admission.wait(conn);
         }
     }
 
@@ -391,7 +345,7 @@ impl Shard {
     pub(super) fn recharge(&mut self, conn: ConnId) {
         let Some(connection) = self.connections.get_mut(&conn) else { return };
         let now = connection.net.request_bytes();
-        self.budget.recharge(connection.charged, now);
+        self.admission.recharge(connection.charged, now);
         connection.charged = now;
     }
 
@@ -407,18 +361,18 @@ impl Shard {
 
     /// Goes on with the connections that waited for room, while there is some.
     pub(super) fn resume_memory_waiters(&mut self, plane: &mut dyn Plane<Message>) {
-        self.is_resuming = true;
-        for _ in 0..self.memory_waiters.len() {
+        self.admission.set_resuming(true);
+        for _ in 0..self.admission.waiting() {
             if !self.may_take_requests(plane) {
                 break;
             }
-            let Some(conn) = self.memory_waiters.pop_front() else { break };
+            let Some(conn) = self.admission.next_waiting() else { break };
             if let Some(connection) = self.connections.get_mut(&conn) {
                 connection.wants_memory = false;
                 self.resume(plane, conn);
             }
         }
-        self.is_resuming = false;
+        self.admission.set_resuming(false);
     }
 
     /// Tells a peer what is wrong and ends its connection.

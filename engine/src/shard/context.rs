@@ -5,7 +5,6 @@ use std::sync::Arc;
 use highwater_net::Reply;
 use highwater_net::kafka::schema::Message as KafkaBody;
 use highwater_net::kafka::{KafkaReply, response};
-use highwater_protocol::ids::{ShardId, StoreId};
 use highwater_runtime::plane::{ConnId, Plane};
 
 use super::Shard;
@@ -14,7 +13,7 @@ use super::long_answers::AnswerTo;
 use super::producer_ids::ProducerIds;
 use super::setup::ShardSetup;
 use super::work::{ClientJob, Jobs};
-use crate::api::ApiError;
+use crate::api::{ApiError, Targets};
 use crate::broker::HostPort;
 use crate::calls::Calls;
 use crate::coord::groups::Client;
@@ -52,7 +51,7 @@ impl Shard {
     }
 }
 
-impl Context<'_> {
+impl<'a> Context<'a> {
     /// Replies to a request of a native client.
     pub(crate) fn reply(&mut self, call: native::Call, reply: Reply) {
         self.counted.requests_refused += u64::from(matches!(reply, Reply::Error { .. }));
@@ -79,9 +78,9 @@ impl Context<'_> {
         self.connections.end_after_answers(call.conn);
     }
 
-    /// The shard that serves a store.
-    pub(crate) fn shard_of(&self, store: StoreId) -> ShardId {
-        ShardId(store.0 % self.setup.shards)
+    /// Topics and partitions as requests name them.
+    pub(crate) fn targets(&self) -> Targets<'a> {
+        Targets::new(self.metadata, self.setup.shards)
     }
 
     /// What the client of a connection is told to connect to; none once the connection is gone.

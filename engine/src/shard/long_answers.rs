@@ -15,11 +15,12 @@ use highwater_net::{LongAnswer, Pieces, Reply, WrongLength};
 use highwater_runtime::plane::{Close, ConnId, Plane};
 
 use super::Shard;
-use super::connection::{Charged, Sending};
+use super::connection::Sending;
 use super::context::Context;
 use super::work::{Job, Step, Work};
 use crate::limits::{LONG_ANSWER_BYTES_PER_TURN_MAX, LONG_ANSWER_QUEUE_BYTES_MAX, PIECE_BYTES_PER_UNIT};
 use crate::message::Message;
+use crate::session::Charged;
 use crate::{kafka, native};
 
 /// The request that is answered.

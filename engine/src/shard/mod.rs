@@ -16,7 +16,6 @@ mod connections;
 mod context;
 mod drain;
 mod kafka;
-mod large_requests;
 mod lead;
 mod line;
 mod long_answers;
@@ -31,7 +30,6 @@ mod requests;
 mod run_readers;
 mod search;
 mod send_budget;
-mod send_queue;
 mod sending;
 mod setup;
 mod statistics;
@@ -41,7 +39,7 @@ mod timers;
 mod work;
 
 use std::collections::{BTreeMap, VecDeque};
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -54,11 +52,10 @@ use highwater_runtime::plane::{
 use highwater_storage::ReadId;
 
 use checks::Checks;
-use connection::{Budget, Speaks, Via};
+use connection::Via;
 use connection_map::Connections;
 use drain::Drain;
 use kafka::Kafka;
-use large_requests::LargeRequests;
 use lead::Lead;
 use line::Line;
 use partition::Partitions;
@@ -81,9 +78,10 @@ pub(crate) use work::{ClientJob, Work};
 
 use crate::calls::{Calls, Reply};
 use crate::counters::Counters;
-use crate::limits::{PUSH_BYTES_PER_TURN_MAX, REQUESTS_PER_TURN_MAX, RETENTION_INTERVAL, SPACE_INTERVAL};
+use crate::limits::{PUSH_BYTES_PER_TURN_MAX, RETENTION_INTERVAL, SPACE_INTERVAL};
 use crate::message::{Message, Ticket};
 use crate::meta::Metadata;
+use crate::session::{Admission, Places};
 
 /// A deleted topic whose space is being freed.
 #[derive(Default)]
@@ -107,25 +105,16 @@ pub struct Shard {
     freeing: BTreeMap<TopicId, Freeing>,
     /// What is done in pieces, and how much of it.
     jobs: Jobs,
-    /// What the requests that were taken up in this turn count for.
-    requests_taken: usize,
-    large_requests: LargeRequests,
     /// Connections whose long answers can go on.
     long_answers: VecDeque<ConnId>,
     /// The stores that retention has not been through in this round.
     retaining: Vec<usize>,
 
     connections: Connections,
-    /// How many there are from each address, and of each protocol.
-    addresses: BTreeMap<(IpAddr, Speaks), usize>,
-    speaking: [usize; 2],
-    /// Those that have not spoken, the oldest first.
-    silent: BTreeMap<(IpAddr, Speaks, u64), ConnId>,
-    last_silent: u64,
-    budget: Budget,
-    memory_waiters: VecDeque<ConnId>,
-    /// It is the turn of those.
-    is_resuming: bool,
+    /// How many there may be.
+    places: Places,
+    /// Whether another request is taken up.
+    admission: Admission,
     /// Batches that are being checked.
     checks: Checks,
     /// Memory for what is on its way to clients.
@@ -194,18 +183,11 @@ impl Shard {
             partitions: Partitions::new(),
             freeing: BTreeMap::new(),
             jobs: Jobs::default(),
-            requests_taken: 0,
-            large_requests: LargeRequests::default(),
             long_answers: VecDeque::new(),
             retaining: Vec::new(),
             connections: Connections::default(),
-            addresses: BTreeMap::new(),
-            speaking: [0; 2],
-            silent: BTreeMap::new(),
-            last_silent: 0,
-            budget: Budget::new(setup.limits.request_bytes_max),
-            memory_waiters: VecDeque::new(),
-            is_resuming: false,
+            places: Places::new(setup.limits.connections_max),
+            admission: Admission::new(setup.limits.request_bytes_max),
             checks: Checks::default(),
             send_budget: SendBudget::new(setup.limits.send_bytes_max),
             line: Line::default(),
@@ -235,7 +217,7 @@ impl Shard {
 
     /// Bytes of memory that requests and what is on its way to clients take.
     pub fn memory_bytes(&self) -> usize {
-        self.budget.used() + self.send_budget.used()
+        self.admission.used_bytes() + self.send_budget.used()
     }
 
     /// Bytes of memory that what is on its way to clients takes.
@@ -424,9 +406,9 @@ impl ShardApp for Shard {
         more |= self.run_long_answers(plane);
         more |= self.run_readers(plane, PUSH_BYTES_PER_TURN_MAX);
         // Those that were held back have a share of their own: what comes in does not keep them waiting for ever.
-        more |= std::mem::take(&mut self.requests_taken) >= REQUESTS_PER_TURN_MAX;
+        more |= self.admission.end_share();
         self.resume_memory_waiters(plane);
-        more |= std::mem::take(&mut self.requests_taken) >= REQUESTS_PER_TURN_MAX;
+        more |= self.admission.end_share();
         self.tell_kafka_shards(plane);
         self.send_replies(plane);
         // Requests that were resumed meanwhile have appended too; and no event may be left for a turn that never comes.
@@ -437,8 +419,7 @@ impl ShardApp for Shard {
         self.plan_line(plane);
         self.run_drain(plane);
         self.jobs.end_turn();
-        more |= !self.large_requests.is_free() && !self.memory_waiters.is_empty();
-        self.large_requests.end_turn();
+        more |= self.admission.end_turn();
         if more || self.connections.are_dirty() || !self.ready.is_empty() {
             plane.post(self.me, Message::Continue);
         }

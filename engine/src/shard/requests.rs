@@ -1,13 +1,13 @@
 //! What a request leads to.
 
 use highwater_net::{Received, Request};
-use highwater_protocol::ids::{ShardId, StoreId, TopicPartition};
+use highwater_protocol::ids::{ShardId, TopicPartition};
 use highwater_runtime::plane::{ConnId, Plane};
 
 use super::Shard;
 use super::partition::PartitionId;
-use crate::api::{ApiError, Service};
-use crate::limits::{REQUEST_BYTES_PER_ENTRY, REQUEST_COST};
+use crate::api::{ApiError, Targets};
+use crate::limits::REQUEST_BYTES_PER_ENTRY;
 use crate::message::Message;
 use crate::native;
 
@@ -16,10 +16,8 @@ impl Shard {
     pub(super) fn request(&mut self, plane: &mut dyn Plane<Message>, conn: ConnId, received: Received<'_>) {
         let Received { id, kind, bytes, request } = received;
         self.counted.requests += 1;
-        self.requests_taken += if matches!(request, Request::Produce(_)) { 1 } else { REQUEST_COST };
-        if !matches!(request, Request::Produce(_)) {
-            self.note_entries(bytes / REQUEST_BYTES_PER_ENTRY);
-        }
+        let is_produce = matches!(request, Request::Produce(_));
+        self.admission.take(is_produce, if is_produce { 0 } else { bytes / REQUEST_BYTES_PER_ENTRY });
         // The data path first; these open their own slots.
         let request = match request {
             Request::Produce(produce) => return self.produce(plane, conn, id, bytes, produce),
@@ -43,22 +41,10 @@ impl Shard {
         if let Some(id) = self.partitions.find(tp) {
             return Ok(id);
         }
-        let Some(metadata) = &self.metadata else {
-            return Err(ApiError::Starting(Service::Partitions));
-        };
-        let topic = metadata.topic_by_id(tp.topic).ok_or(ApiError::UnknownTopicId(tp.topic))?;
-        let (name, partition, count) = (topic.name.clone(), tp.partition, topic.stores.len());
-        Err(match topic.stores.get(partition.0 as usize) {
-            None => ApiError::UnknownPartition { topic: name, partition, count },
-            Some(store) => {
-                let owner = self.shard_of(*store);
-                ApiError::WrongShard { topic: name, partition, owner, here: ShardId(self.me) }
-            }
-        })
-    }
-
-    /// The shard that serves a store.
-    pub(super) fn shard_of(&self, store: StoreId) -> ShardId {
-        ShardId(store.0 % self.setup.shards)
+        let targets = Targets::new(self.metadata.as_ref(), self.setup.shards);
+        let topic = targets.topic_by_id(tp.topic)?;
+        let (_, owner) = targets.partition(topic, tp.partition)?;
+        let (owner, here) = (ShardId(owner), ShardId(self.me));
+        Err(ApiError::WrongShard { topic: topic.name.clone(), partition: tp.partition, owner, here })
     }
 }

@@ -6,9 +6,10 @@ use highwater_protocol::native::MessageKind;
 use highwater_runtime::plane::{Close, ConnId, Plane, SEND_COPY_BYTES_MAX};
 
 use super::Shard;
-use super::connection::{Charged, Connection, Stage};
+use super::connection::{Connection, Stage};
 use crate::message::Message;
 use crate::native;
+use crate::session::Charged;
 
 /// Capacity of the buffer in which replies are encoded. What leaves is split off; the allocation is shared by many replies.
 const ARENA_BYTES: usize = 64 << 10;

@@ -13,6 +13,7 @@ use super::Shard;
 use super::context::Context;
 use super::drain::Drain;
 use super::publish::Publishing;
+use crate::counters::PerTurn;
 use crate::limits::{WORK_AT_ONCE_MAX, WORK_PER_STEP_MAX, WORK_PER_TURN_MAX};
 use crate::message::Message;
 
@@ -92,7 +93,7 @@ pub(super) struct Jobs {
     /// Everything else, in turns.
     others: VecDeque<Box<dyn Job>>,
     /// Units of work.
-    counted: Counted,
+    counted: PerTurn,
 }
 
 impl Jobs {
@@ -106,7 +107,7 @@ impl Jobs {
 
     /// What may be done at once in this turn.
     pub(super) fn work_at_once(&self) -> Work {
-        let left = WORK_PER_TURN_MAX.saturating_sub(self.counted.this_turn);
+        let left = WORK_PER_TURN_MAX.saturating_sub(self.counted.this_turn());
         Work::new(WORK_AT_ONCE_MAX.min(left))
     }
 
@@ -125,44 +126,15 @@ impl Jobs {
     }
 }
 
-/// Units of a shard's turns: of work, or of something else that a turn is to have only so much of.
-#[derive(Default, Debug)]
-pub(super) struct Counted {
-    this_turn: usize,
-    most: usize,
-}
-
-impl Counted {
-    pub(super) fn add(&mut self, units: usize) {
-        self.this_turn += units;
-        self.most = self.most.max(self.this_turn);
-    }
-
-    /// Units of this turn so far.
-    pub(super) fn this_turn(&self) -> usize {
-        self.this_turn
-    }
-
-    /// A turn is over.
-    pub(super) fn end_turn(&mut self) {
-        self.this_turn = 0;
-    }
-
-    /// The most units of one turn so far.
-    pub(super) fn most(&self) -> usize {
-        self.most
-    }
-}
-
 impl Shard {
     /// The most units of work that were done in one turn so far.
     pub fn busiest_turn_units(&self) -> usize {
-        self.jobs.counted.most
+        self.jobs.counted.most()
     }
 
     /// The most entries of requests' lists that were read in one turn so far.
     pub fn busiest_turn_entries(&self) -> usize {
-        self.large_requests.most()
+        self.admission.most_entries()
     }
 
     /// Does a little at once: what is left over becomes a job.

@@ -5,8 +5,9 @@ use highwater_net::kafka::{Behind, KafkaConn, KafkaStep};
 use highwater_runtime::plane::{Close, ConnId, Plane};
 
 use crate::message::{KafkaMessage, Message};
+use crate::session::Speaks;
 use crate::shard::Shard;
-use crate::shard::connection::{Connection, Net, Speaks, Stage, Via};
+use crate::shard::connection::{Connection, Net, Stage, Via};
 
 /// What became of a connection's input.
 enum Input {
@@ -34,8 +35,8 @@ impl Shard {
 
     /// False if there is no room for it.
     fn begin_kafka(&mut self, plane: &mut dyn Plane<Message>, conn: ConnId, via: Via, stage: Stage) -> bool {
-        if let Err((_, text)) = self.check_room_for(plane, via.peer.ip(), Speaks::Kafka) {
-            tracing::debug!(peer = %via.peer, "connection refused: {text}");
+        if let Err(error) = self.check_room_for(plane, via.peer.ip(), Speaks::Kafka) {
+            tracing::debug!(peer = %via.peer, "connection refused: {error}");
             plane.close(conn, Close::Now);
             return false;
         }
@@ -87,7 +88,7 @@ impl Shard {
                     if !decoder.is_produce() && !self.is_answered(conn) {
                         break Input::Full;
                     }
-                    if !self.budget.admits() {
+                    if !self.admission.may_receive_large() {
                         self.want_memory(conn);
                         break Input::Full;
                     }

@@ -6,12 +6,12 @@ use highwater_protocol::ids::TopicPartition;
 use highwater_runtime::plane::{ConnId, ShardIndex};
 use highwater_storage::{Cursor, ReadId};
 
+use crate::counters::PerTurn;
 use crate::limits::{FETCH_PLACES_MAX, KAFKA_FETCH_BYTES_PER_TURN_MAX, KAFKA_FETCH_READS_PER_TURN_MAX};
 use crate::message::{FetchAsk, Fetched, RequestId};
 use crate::shard::charge::Charge;
 use crate::shard::partition::PartitionId;
 use crate::shard::send_budget::Account;
-use crate::shard::work::Counted;
 
 /// A fetch that is carried out here. Numbers are not used again.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -80,8 +80,8 @@ pub(super) enum Left {
 /// the others waiting.
 #[derive(Default, Debug)]
 pub(super) struct FetchTurn {
-    reads: Counted,
-    bytes: Counted,
+    reads: PerTurn,
+    bytes: PerTurn,
 }
 
 impl FetchTurn {

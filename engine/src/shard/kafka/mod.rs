@@ -21,10 +21,9 @@ use highwater_protocol::ids::TopicPartition;
 use highwater_runtime::plane::{ConnId, Plane, ShardIndex};
 
 use super::Shard;
+use crate::api::Targets;
 use crate::kafka::{Named, check_leader_epoch};
-use crate::limits::{
-    KAFKA_ANSWER_BYTES_EXPECTED, KAFKA_HELD_BYTES_PER_BYTE, KAFKA_HELD_BYTES_PER_GROUP, REQUEST_COST,
-};
+use crate::limits::{KAFKA_ANSWER_BYTES_EXPECTED, KAFKA_HELD_BYTES_PER_BYTE, KAFKA_HELD_BYTES_PER_GROUP};
 use crate::message::{Append, KafkaMessage, Message, Produced, ProducedFor, RequestId};
 
 pub(super) use crate::kafka::Call;
@@ -69,8 +68,7 @@ impl Shard {
     fn kafka_request(&mut self, plane: &mut dyn Plane<Message>, conn: ConnId, received: Received<'_>) {
         let Received { header, bytes, entries, request } = received;
         self.counted.requests += 1;
-        self.note_entries(entries);
-        self.requests_taken += if matches!(request, Request::Produce(_)) { 1 } else { REQUEST_COST };
+        self.admission.take(matches!(request, Request::Produce(_)), entries);
         let reply_bytes = self.kafka_bytes_expected(&request);
         let Some(kafka) = self.connections.get_mut(&conn).and_then(super::connection::Connection::kafka)
         else {
@@ -174,7 +172,7 @@ impl Shard {
         topic: &Named,
         index: i32,
     ) -> Result<(TopicPartition, ShardIndex), KafkaError> {
-        topic.target(index, self.setup.shards)
+        topic.target(Targets::new(self.metadata.as_ref(), self.setup.shards), index)
     }
 
     /// The same for a client that knows an epoch of the partition's leader, which must be the one there is.

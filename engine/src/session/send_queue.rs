@@ -2,12 +2,17 @@
 
 use std::collections::VecDeque;
 
-use super::connection::Charged;
+/// Whether bytes that are queued are charged for by themselves.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Charged {
+    Yes,
+    No,
+}
 
-/// Bytes that are on their way to a connection. Those that a read holds are charged for by themselves (see [`super::charge`]); the others are
+/// Bytes that are on their way to a connection. Those that a read holds are charged for by themselves (see `shard/charge.rs`); the others are
 /// counted here.
 #[derive(Default, Debug)]
-pub(super) struct SendQueue {
+pub(crate) struct SendQueue {
     bytes: usize,
     uncharged: usize,
     runs: VecDeque<Run>,
@@ -21,16 +26,16 @@ struct Run {
 
 impl SendQueue {
     /// All bytes.
-    pub(super) fn bytes(&self) -> usize {
+    pub(crate) fn bytes(&self) -> usize {
         self.bytes
     }
 
     /// Those that nobody else counts.
-    pub(super) fn uncharged(&self) -> usize {
+    pub(crate) fn uncharged(&self) -> usize {
         self.uncharged
     }
 
-    pub(super) fn push(&mut self, bytes: usize, charged: Charged) {
+    pub(crate) fn push(&mut self, bytes: usize, charged: Charged) {
         self.bytes += bytes;
         self.uncharged += if charged == Charged::Yes { 0 } else { bytes };
         match self.runs.back_mut() {
@@ -40,7 +45,7 @@ impl SendQueue {
     }
 
     /// So many bytes have left. Returns how many of them were counted here.
-    pub(super) fn pop(&mut self, bytes: usize) -> usize {
+    pub(crate) fn pop(&mut self, bytes: usize) -> usize {
         assert!(bytes <= self.bytes, "{bytes} bytes have left of {}", self.bytes);
         self.bytes -= bytes;
         let (mut left, before) = (bytes, self.uncharged);

@@ -3,37 +3,37 @@
 //! A request is read in one go, which takes some milliseconds if its lists have hundreds of thousands of entries. What was read is paid off by
 //! the turns that follow, a little by each, and until then no other large request is read: others are served in these turns.
 
-use super::work::Counted;
+use crate::counters::PerTurn;
 use crate::limits::REQUEST_ENTRIES_PER_TURN;
 
 /// Entries of requests' lists that were read and are not paid off.
 #[derive(Default, Debug)]
-pub(super) struct LargeRequests {
+pub(crate) struct LargeRequests {
     owed: usize,
     /// Entries that were read, turn by turn.
-    counted: Counted,
+    counted: PerTurn,
 }
 
 impl LargeRequests {
     /// Whether a large request may be read.
-    pub(super) fn is_free(&self) -> bool {
+    pub(crate) fn is_free(&self) -> bool {
         self.owed < REQUEST_ENTRIES_PER_TURN
     }
 
     /// So many entries were read.
-    pub(super) fn note(&mut self, entries: usize) {
+    pub(crate) fn note(&mut self, entries: usize) {
         self.owed += entries;
         self.counted.add(entries);
     }
 
     /// A turn is over.
-    pub(super) fn end_turn(&mut self) {
+    pub(crate) fn end_turn(&mut self) {
         self.counted.end_turn();
         self.owed = self.owed.saturating_sub(REQUEST_ENTRIES_PER_TURN);
     }
 
     /// The most entries that were read in one turn so far.
-    pub(super) fn most(&self) -> usize {
+    pub(crate) fn most(&self) -> usize {
         self.counted.most()
     }
 }

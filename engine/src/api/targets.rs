@@ -1,0 +1,50 @@
+//! Topics and partitions that requests name, found for both protocols in one place.
+//!
+//! What a client may do with a partition (leadership, access control) is to be decided here as well, so that neither protocol can forget it.
+
+use std::sync::Arc;
+
+use highwater_protocol::ids::{PartitionIndex, TopicId, TopicPartition};
+use highwater_runtime::plane::ShardIndex;
+
+use crate::api::{ApiError, Service};
+use crate::meta::{Metadata, Topic};
+
+/// Finds topics and partitions.
+#[derive(Clone, Copy)]
+pub(crate) struct Targets<'a> {
+    metadata: Option<&'a Arc<Metadata>>,
+    shards: u16,
+}
+
+impl<'a> Targets<'a> {
+    /// In this metadata, of a broker with that many shards.
+    pub(crate) fn new(metadata: Option<&'a Arc<Metadata>>, shards: u16) -> Self {
+        Self { metadata, shards }
+    }
+
+    /// The topic of this name.
+    pub(crate) fn topic(self, name: &str) -> Result<&'a Arc<Topic>, ApiError> {
+        let metadata = self.metadata.ok_or(ApiError::Starting(Service::Partitions))?;
+        metadata.topic(name).ok_or_else(|| ApiError::UnknownTopic(name.to_owned()))
+    }
+
+    /// The topic with this id.
+    pub(crate) fn topic_by_id(self, id: TopicId) -> Result<&'a Arc<Topic>, ApiError> {
+        let metadata = self.metadata.ok_or(ApiError::Starting(Service::Partitions))?;
+        metadata.topic_by_id(id).ok_or(ApiError::UnknownTopicId(id))
+    }
+
+    /// A partition of a topic and the shard that owns it.
+    pub(crate) fn partition(
+        self,
+        topic: &Topic,
+        partition: PartitionIndex,
+    ) -> Result<(TopicPartition, ShardIndex), ApiError> {
+        let Some(store) = topic.stores.get(partition.0 as usize) else {
+            let (topic, count) = (topic.name.clone(), topic.stores.len());
+            return Err(ApiError::UnknownPartition { topic, partition, count });
+        };
+        Ok((TopicPartition { topic: topic.id, partition }, store.0 % self.shards))
+    }
+}
