@@ -14,11 +14,9 @@
 use bytes::Bytes;
 use highwater_net::kafka::KafkaError;
 use highwater_protocol::ids::TopicPartition;
-use highwater_protocol::native::Acks;
-use highwater_runtime::buf::AlignedBuf;
-use highwater_runtime::plane::{ConnId, ShardIndex};
+use highwater_runtime::plane::ConnId;
 
-use crate::shard::Checked;
+use crate::partition::{AppendOutcome, AppendRequest, RequestBatch};
 
 /// A request of a Kafka client that waits for others. Unique on the shard of its connection.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -28,9 +26,9 @@ pub struct RequestId(pub u64);
 #[derive(Debug)]
 pub enum KafkaMessage {
     /// To an owner.
-    Append(Vec<Append>),
+    Append(Vec<AppendRequest<'static>>),
     /// From it.
-    Appended(Vec<(ProducedFor, Produced)>),
+    Appended(Vec<(RequestBatch, AppendOutcome)>),
     /// To an owner.
     Fetch(FetchAsk),
     /// From it: bytes that are there and may be too few.
@@ -49,60 +47,6 @@ pub enum KafkaMessage {
     /// To an owner: this connection is gone.
     Closed(ConnId),
 }
-
-/// The bytes of a batch, out of the buffer that it was received in.
-#[derive(Debug)]
-pub enum OwnedBatch {
-    /// Copied.
-    Small(Vec<u8>),
-    /// Received into pages of its own.
-    Bulk {
-        /// The batch, behind room for a frame header.
-        pages: AlignedBuf,
-        /// Its length.
-        batch_bytes: usize,
-    },
-}
-
-/// Which batch of which request an outcome is of.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct ProducedFor {
-    /// The shard of the connection.
-    pub shard: ShardIndex,
-    /// The request there.
-    pub request: RequestId,
-    /// The batch's number in the request.
-    pub number: u32,
-}
-
-/// A batch to append.
-#[derive(Debug)]
-pub struct Append {
-    /// Whom to tell.
-    pub to: ProducedFor,
-    /// Where.
-    pub tp: TopicPartition,
-    /// What "done" means.
-    pub acks: Acks,
-    /// The batch.
-    pub batch: OwnedBatch,
-    /// What its check found.
-    pub checked: Checked,
-}
-
-/// Where a batch went.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct ProducedAt {
-    /// The offset of its first record.
-    pub base_offset: i64,
-    /// -1 unless the broker stamped the batch.
-    pub log_append_time: i64,
-    /// Where the log starts.
-    pub log_start: i64,
-}
-
-/// What became of a batch.
-pub type Produced = Result<ProducedAt, (KafkaError, String)>;
 
 /// Partitions of one owner to read.
 #[derive(Debug)]

@@ -18,6 +18,8 @@ pub mod mutants;
 #[cfg(not(feature = "mutants"))]
 mod mutants;
 mod native;
+mod partition;
+mod read;
 mod session;
 pub mod shard;
 

@@ -152,8 +152,9 @@ const _: () = assert!(2 * METADATA_BYTES_MAX <= PAYLOAD_BYTES_MAX);
 /// Partitions of a broker.
 pub const PARTITIONS_MAX: usize = 1 << 20;
 
-/// Producers of a connection with a batch that was refused and has not been sent again; a client that ignores that so often is cut off.
-pub const REFUSED_PRODUCERS_MAX: usize = 10_000;
+/// Producers of which a shard remembers that a batch was rejected and has not been sent again. Of more, the one that was silent longest is
+/// forgotten.
+pub const REJECTED_PRODUCERS_MAX: usize = 10_000;
 
 /// Topics and other resources that one request of a Kafka client may change.
 pub const KAFKA_CHANGES_PER_REQUEST_MAX: usize = 10_000;

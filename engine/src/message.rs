@@ -6,10 +6,12 @@ use highwater_protocol::ids::{LeaderEpoch, TopicId, TopicPartition};
 use highwater_protocol::native::Hello;
 
 use crate::api::{ApiError, ControllerReply, ControllerRequest, PartitionAnswer, PartitionQuery};
-pub use crate::kafka_message::{
-    Append, FetchAsk, Fetched, KafkaMessage, OwnedBatch, Produced, ProducedAt, ProducedFor, RequestId, Want,
-};
+pub use crate::kafka_message::{FetchAsk, Fetched, KafkaMessage, RequestId, Want};
 use crate::meta::{Change, Metadata};
+pub use crate::partition::{
+    AppendFailure, AppendOutcome, AppendRequest, AppendedAt, LogStartOutcome, RejectedRecords, ReplyTo,
+    RequestBatch,
+};
 
 /// Names a request to another shard; its reply repeats it. Unique on the shard that sends the request.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]

@@ -5,18 +5,14 @@ use std::net::SocketAddr;
 
 use bytes::Bytes;
 use highwater_net::kafka::KafkaConn;
-use highwater_net::{Lent, LongAnswer, NativeConn, SlotId};
-use highwater_protocol::ids::{ProducerId, TopicPartition};
-use highwater_protocol::native::Acks;
+use highwater_net::{Lent, LongAnswer, NativeConn};
 use highwater_runtime::buf::AlignedBuf;
 use highwater_runtime::plane::{Instant, ListenerId};
 
-use super::checks::Checked;
 use super::kafka::NextFetch;
-use super::readers::ReaderId;
 use super::send_budget::Account;
 use crate::limits::{SLOW_READER_BYTES_MIN, SLOW_READER_TIME_MAX};
-use crate::message::OwnedBatch;
+use crate::read::ReaderId;
 use crate::session::{Charged, RequestBytes, SendQueue, Speaks};
 
 /// How far a connection is.
@@ -79,10 +75,6 @@ pub(super) struct Connection {
     pub(super) runnable: Runnable,
     /// A fetch of a Kafka client that is not the next to be answered, or waits for memory. Meanwhile nothing else is taken up.
     pub(super) next_fetch: Option<Box<NextFetch>>,
-    /// A batch that waits for room in front of the disk. Nothing else of this connection is looked at meanwhile.
-    pub(super) stalled: Option<Stalled>,
-    /// Batches that were refused and may be sent again. What the producer has sent behind one must not overtake it.
-    pub(super) refused: BTreeMap<ProducerOf, i32>,
     /// Long answers that are being counted, wait for their turn or are being sent. Meanwhile nothing else is taken up.
     pub(super) long_answers: usize,
     /// The one that is being sent.
@@ -136,24 +128,6 @@ impl Taking {
     pub(super) fn is_too_slow(&self, now: Instant) -> bool {
         now.since(self.since) >= SLOW_READER_TIME_MAX
     }
-}
-
-/// A producer's instance in a partition.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
-pub(super) struct ProducerOf {
-    pub(super) tp: TopicPartition,
-    pub(super) producer: ProducerId,
-    pub(super) epoch: i16,
-}
-
-/// A batch that waits for room in front of the disk.
-pub(super) struct Stalled {
-    pub(super) to: TopicPartition,
-    pub(super) acks: Acks,
-    pub(super) slot: Option<SlotId>,
-    pub(super) id: u64,
-    pub(super) batch: OwnedBatch,
-    pub(super) checked: Checked,
 }
 
 impl Net {
@@ -232,8 +206,6 @@ impl Connection {
             fetches: BTreeSet::new(),
             runnable: Runnable::default(),
             next_fetch: None,
-            stalled: None,
-            refused: BTreeMap::new(),
             long_answers: 0,
             sending: None,
             dirty: false,
@@ -245,7 +217,6 @@ impl Connection {
     pub(super) fn may_ask(&self, send_queue_max: usize) -> bool {
         let queued = self.queue.bytes();
         self.stage == Stage::Open
-            && self.stalled.is_none()
             && self.long_answers == 0
             && !self.net.is_full()
             && self.next_fetch.is_none()

@@ -96,7 +96,7 @@ impl Shard {
         self.has_spoken(conn);
         let Some(mut connection) = self.connections.remove(&conn) else { return };
         self.kafka.connection_is_gone(conn);
-        self.drop_check(conn);
+        self.forget_batches(conn);
         self.places.remove(connection.via.peer.ip(), connection.net.speaks());
         self.admission.recharge(connection.charged, RequestBytes::default());
         self.send_budget.unqueue(connection.queue.uncharged());
@@ -307,7 +307,7 @@ impl Shard {
             return true;
         }
         // Until the metadata is here requests wait: an answer now would be wrong a moment later.
-        let waits = self.metadata.is_none() || self.drain.is_some() || self.checks.holds(conn);
+        let waits = self.metadata.is_none() || self.drain.is_some() || self.partitions.holds(conn);
         let send_queue_max = self.send_budget.share(connection.queue.bytes());
         if waits || !connection.may_ask(send_queue_max) {
             return false;
@@ -392,11 +392,10 @@ impl Shard {
         connection.stage = Stage::Closing;
         connection.closing_since = Some(plane.now());
         connection.held = Vec::new();
-        connection.stalled = None;
         connection.sending = None;
         connection.next_fetch = None;
         connection.runnable.readers.clear();
-        self.drop_check(conn);
+        self.forget_batches(conn);
         let Some(connection) = self.connections.get_mut(&conn) else { return };
         let readers: Vec<_> = connection.readers().collect();
         connection.subscriptions.clear();

@@ -8,7 +8,6 @@
 //!
 //! Other shards answer questions until the `Close`, so no client waits for an answer that nobody gives.
 
-use highwater_net::Reply;
 use highwater_protocol::error::ErrorCode;
 use highwater_protocol::native::{MessageKind, error_message};
 use highwater_runtime::plane::{Close, Plane};
@@ -57,25 +56,9 @@ impl Shard {
                 None => {}
             }
         }
-        self.refuse_stalled();
         self.end_kafka_waits(plane);
         for call in self.calls.end_waiting() {
             call.finish(&mut self.context(plane));
-        }
-    }
-
-    /// Batches that wait for room were not appended, and will not be.
-    fn refuse_stalled(&mut self) {
-        for store in 0..self.stores.len() {
-            for conn in std::mem::take(&mut self.stores[store].stalled) {
-                let Some(stalled) = self.connections.get_mut(&conn).and_then(|c| c.stalled.take()) else {
-                    continue;
-                };
-                if let Some(slot) = stalled.slot {
-                    let reply = Reply::error(ErrorCode::Unavailable, "the broker is stopping");
-                    self.reply(conn, slot, reply);
-                }
-            }
         }
     }
 
@@ -88,7 +71,7 @@ impl Shard {
                     .iter()
                     .filter(|(_, c)| c.stage != Stage::Closing && c.is_answered())
                     .map(|(id, _)| *id)
-                    .filter(|id| !self.checks.holds(*id))
+                    .filter(|id| !self.partitions.holds(*id))
                     .collect();
                 for conn in idle {
                     self.close(plane, conn, Close::AfterSends);
@@ -100,7 +83,7 @@ impl Shard {
             }
             Some(Drain::Closing) if self.is_closed() => {
                 self.drain = Some(Drain::Exited);
-                if self.stores.iter().all(|entry| entry.closed) {
+                if self.partitions.is_closed() {
                     tracing::info!(shard = self.me, "stopped");
                 } else {
                     self.warn_of_no_checkpoint("the disk is full");
@@ -115,7 +98,7 @@ impl Shard {
     pub(super) fn drain_time_is_over(&mut self, plane: &mut dyn Plane<Message>) {
         if self.drain == Some(Drain::Closing) && plane.now() >= self.close_by {
             self.drain = Some(Drain::Exited);
-            let full = self.stores.iter().any(|entry| entry.full || entry.store.is_stalled());
+            let full = self.partitions.is_full();
             self.warn_of_no_checkpoint(if full { "the disk is full" } else { "the disk is too slow" });
             return plane.exit();
         }
@@ -151,14 +134,12 @@ impl Shard {
         self.drain = Some(Drain::Closing);
         self.close_by = plane.now().after(CLOSE_TIME);
         self.timers.set_after(plane, CLOSE_TIME, Timer::Drain);
-        for entry in &mut self.stores {
-            entry.store.shutdown(plane);
-        }
+        self.partitions.close(plane);
     }
 
     /// Whether everything is at rest. What waits for space on the disk is not waited for: it was not acknowledged, and space may never come.
     fn is_closed(&self) -> bool {
         let lead_idle = self.lead.as_ref().is_none_or(|l| l.controller.is_idle() && l.groups.is_idle());
-        lead_idle && self.stores.iter().all(|entry| entry.closed || entry.store.is_stalled())
+        lead_idle && self.partitions.is_at_rest()
     }
 }

@@ -8,7 +8,6 @@ use highwater_runtime::plane::{Completion, Disk, FileJob, Instant, Plane, ShardI
 
 use super::Shard;
 use super::setup::{OpenError, ShardSetup};
-use super::stores::{META_SPACE, OFFSETS_SPACE, RESERVE_SPACE};
 use super::timers::Timer;
 use crate::api::{ApiError, ControllerReply, ControllerRequest, Service};
 use crate::broker::data_dir::{META, OFFSETS, RESERVE_BYTES};
@@ -18,6 +17,7 @@ use crate::limits::ANSWERS_PER_TURN_MAX;
 use crate::message::{Message, Ticket};
 use crate::meta::Change;
 use crate::meta::controller::{Action, Controller};
+use crate::partition::{META_SPACE, OFFSETS_SPACE, RESERVE_SPACE};
 
 pub(super) struct Lead {
     pub(super) controller: Controller,

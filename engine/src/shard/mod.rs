@@ -9,7 +9,6 @@
 //! Invariant: no acknowledgement leaves before the partition's [`Quorum`](highwater_replication::Quorum) has said that it may.
 
 mod charge;
-mod checks;
 mod connection;
 mod connection_map;
 mod connections;
@@ -19,8 +18,7 @@ mod kafka;
 mod lead;
 mod line;
 mod long_answers;
-mod order;
-mod partition;
+mod partitions;
 mod produce;
 mod producer_ids;
 mod publish;
@@ -33,7 +31,6 @@ mod send_budget;
 mod sending;
 mod setup;
 mod statistics;
-mod stores;
 mod subscribe;
 mod timers;
 mod work;
@@ -44,33 +41,28 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::BytesMut;
-use highwater_protocol::ids::TopicId;
 use highwater_runtime::buf::AlignedBuf;
 use highwater_runtime::plane::{
     Close, CloseReason, Completion, ConnId, Instant, ListenerId, Plane, ShardApp, ShardIndex, Token,
 };
 use highwater_storage::ReadId;
 
-use checks::Checks;
 use connection::Via;
 use connection_map::Connections;
 use drain::Drain;
 use kafka::Kafka;
 use lead::Lead;
 use line::Line;
-use partition::Partitions;
 use producer_ids::ProducerIds;
 use publish::Publishing;
-use query::{Answering, Moves, WorkId};
+use query::{Answering, WorkId};
 use readers::Readers;
 use run_readers::Reading;
 use search::Searches;
 use send_budget::SendBudget;
-use stores::StoreEntry;
 use timers::{Timer, Timers};
 use work::Jobs;
 
-pub use checks::Checked;
 pub(crate) use context::Context;
 pub(crate) use long_answers::AnswerTo;
 pub use setup::{KafkaSetup, OnReady, OpenError, ShardSetup};
@@ -81,16 +73,8 @@ use crate::counters::Counters;
 use crate::limits::{PUSH_BYTES_PER_TURN_MAX, RETENTION_INTERVAL, SPACE_INTERVAL};
 use crate::message::{Message, Ticket};
 use crate::meta::Metadata;
+use crate::partition::{Partitions, open_all};
 use crate::session::{Admission, Places};
-
-/// A deleted topic whose space is being freed.
-#[derive(Default)]
-struct Freeing {
-    /// Partitions whose end is not durable yet.
-    missing: usize,
-    /// Whether all of its partitions have been told to go.
-    all_listed: bool,
-}
 
 /// One core's share of the broker. See the module's doc.
 pub struct Shard {
@@ -99,24 +83,17 @@ pub struct Shard {
     lead: Option<Box<Lead>>,
     /// None until shard 0 has published it for the first time.
     metadata: Option<Arc<Metadata>>,
-    stores: Vec<StoreEntry>,
     partitions: Partitions,
-    /// Deleted topics whose space is being freed.
-    freeing: BTreeMap<TopicId, Freeing>,
     /// What is done in pieces, and how much of it.
     jobs: Jobs,
     /// Connections whose long answers can go on.
     long_answers: VecDeque<ConnId>,
-    /// The stores that retention has not been through in this round.
-    retaining: Vec<usize>,
 
     connections: Connections,
     /// How many there may be.
     places: Places,
     /// Whether another request is taken up.
     admission: Admission,
-    /// Batches that are being checked.
-    checks: Checks,
     /// Memory for what is on its way to clients.
     send_budget: SendBudget,
     line: Line,
@@ -129,7 +106,6 @@ pub struct Shard {
     /// Who waits for which operation of which store.
     reads: BTreeMap<(usize, ReadId), Reading>,
     searches: Searches,
-    moving: Moves,
 
     /// Requests to other shards.
     calls: Calls,
@@ -151,7 +127,6 @@ pub struct Shard {
     drained_shards: u16,
     /// Buffers that are used again and again.
     arena: BytesMut,
-    scratch: Vec<u8>,
     piece: BytesMut,
 }
 
@@ -159,17 +134,11 @@ impl Shard {
     /// Opens what is this shard's in the data directory, and recovers it. Blocks.
     pub fn open(plane: &mut dyn Plane<Message>, setup: &Arc<ShardSetup>) -> Result<Self, OpenError> {
         let me = plane.shard();
-        let (stores, mut opened) = stores::open_all(plane, setup)?;
+        let (stores, mut opened) = open_all(plane, setup)?;
         let lead = match me {
             0 => Some(Box::new(Lead::open(plane, setup, &mut opened.warnings)?)),
             _ => None,
         };
-        for entry in &stores {
-            for (tp, slot) in entry.store.partitions() {
-                let last = entry.store.bounds(slot).last_epoch;
-                opened.epochs.extend(last.filter(|epoch| epoch.0 != 0).map(|epoch| (tp, epoch)));
-            }
-        }
         plane.post(0, Message::Opened(Box::new(opened)));
         let mut timers = Timers::default();
         let retention_at = plane.now().after(RETENTION_INTERVAL);
@@ -179,16 +148,12 @@ impl Shard {
             me,
             lead,
             metadata: None,
-            stores,
-            partitions: Partitions::new(),
-            freeing: BTreeMap::new(),
+            partitions: Partitions::new(me, setup.identity.node, stores),
             jobs: Jobs::default(),
             long_answers: VecDeque::new(),
-            retaining: Vec::new(),
             connections: Connections::default(),
             places: Places::new(setup.limits.connections_max),
             admission: Admission::new(setup.limits.request_bytes_max),
-            checks: Checks::default(),
             send_budget: SendBudget::new(setup.limits.send_bytes_max),
             line: Line::default(),
             readers: Readers::new(),
@@ -197,7 +162,6 @@ impl Shard {
             ready: VecDeque::new(),
             reads: BTreeMap::new(),
             searches: Searches::default(),
-            moving: Moves::default(),
             calls: Calls::default(),
             work: BTreeMap::new(),
             last_work: 0,
@@ -210,7 +174,6 @@ impl Shard {
             close_by: Instant(0),
             drained_shards: 0,
             arena: BytesMut::new(),
-            scratch: Vec::new(),
             piece: BytesMut::new(),
         })
     }
@@ -242,25 +205,14 @@ impl Shard {
     }
 
     fn enforce_retention(&mut self, plane: &mut dyn Plane<Message>) {
-        self.retaining = (0..self.stores.len()).collect();
+        self.partitions.begin_retention();
         if let Some(lead) = &mut self.lead {
             lead.controller.retry_stalled(plane);
             lead.groups.retry_stalled(plane);
             lead.make_reserve(plane, &self.setup.data_dir);
         }
-        let full = self.stores.iter().any(|entry| entry.full || entry.store.is_stalled())
-            || self.lead.as_ref().is_some_and(|lead| lead.is_stalled());
+        let full = self.partitions.is_full() || self.lead.as_ref().is_some_and(|lead| lead.is_stalled());
         self.plan_retention(plane, if full { SPACE_INTERVAL } else { RETENTION_INTERVAL });
-    }
-
-    /// Retention goes on where it was. True if it is not through.
-    fn run_retention(&mut self, plane: &mut dyn Plane<Message>) -> bool {
-        let Some(store) = self.retaining.last().copied() else { return false };
-        let wall_ms = plane.wall_clock_ms();
-        if !self.stores[store].store.enforce_retention(plane, wall_ms) {
-            self.retaining.pop();
-        }
-        !self.retaining.is_empty()
     }
 
     /// The next time that retention is enforced, and that space is looked for on a full disk.
@@ -392,10 +344,11 @@ impl ShardApp for Shard {
 
     fn on_turn_end(&mut self, plane: &mut dyn Plane<Message>) {
         let mut more = self.run_jobs(plane);
-        more |= self.run_retention(plane);
+        let wall_ms = plane.wall_clock_ms();
+        more |= self.partitions.run_retention(plane, wall_ms);
         // The disk first: it works while the rest of this is done.
-        self.flush_stores(plane);
-        self.poll_stores(plane);
+        self.partitions.flush(plane);
+        self.poll_partitions(plane);
         more |= self.run_line(plane, PUSH_BYTES_PER_TURN_MAX);
         self.run_kafka_fetches(plane);
         more |= self.run_checks(plane);
@@ -412,8 +365,8 @@ impl ShardApp for Shard {
         self.tell_kafka_shards(plane);
         self.send_replies(plane);
         // Requests that were resumed meanwhile have appended too; and no event may be left for a turn that never comes.
-        self.flush_stores(plane);
-        more |= self.poll_stores(plane);
+        self.partitions.flush(plane);
+        more |= self.poll_partitions(plane);
         more |= self.end_fetch_turn();
         self.tell_kafka_shards(plane);
         self.plan_line(plane);

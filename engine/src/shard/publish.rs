@@ -2,11 +2,10 @@
 
 use std::sync::Arc;
 
-use highwater_protocol::ids::{StoreId, TopicId};
+use highwater_protocol::ids::TopicId;
 use highwater_runtime::plane::Plane;
 
 use super::Shard;
-use super::partition::Partition;
 use super::work::{Step, Work};
 use crate::message::{Message, Publish};
 use crate::meta::{Change, Topic};
@@ -76,52 +75,20 @@ impl Publishing {
 impl Shard {
     /// A topic is new here or has changed: looks after its partitions from that number on, as many as may be. Gives their number.
     fn put_topic(&mut self, topic: &Arc<Topic>, from: usize, work: &mut Work) -> usize {
-        let config = topic.config.for_storage();
-        let mut count = 0;
-        for (tp, store_id) in topic.partitions_from(from).take(work.left().max(1)) {
-            count += 1;
-            let Some(index) = self.store_index(store_id) else { continue };
-            let entry = &mut self.stores[index];
-            let slot = entry.store.ensure_partition(tp, config);
-            if let Some(partition) =
-                self.partitions.of_slot(index, slot).and_then(|id| self.partitions.get_mut(id))
-            {
-                partition.topic = Arc::clone(topic);
-                continue;
-            }
-            let bounds = entry.store.bounds(slot);
-            let me = self.setup.identity.node;
-            self.partitions.insert(Partition::new(tp, Arc::clone(topic), index, slot, &bounds, me));
-        }
+        let count = self.partitions.put_topic(topic, from, work.left().max(1));
         work.spend(count);
         count
     }
 
-    /// A topic was deleted: its partitions here go, as many as may. True if none is left.
+    /// A topic was deleted: its partitions here go, as many as may be. True if none is left.
     fn delete_topic(&mut self, plane: &mut dyn Plane<Message>, topic: TopicId, work: &mut Work) -> bool {
         if let Some(metadata) = &mut self.metadata {
             Arc::make_mut(metadata).absorb(&Change::Deleted(topic));
         }
-        for store in 0..self.stores.len() {
-            let here: Vec<_> = self.stores[store].store.partitions_of(topic).take(work.left()).collect();
-            work.spend(here.len());
-            for (_, slot) in here {
-                if let Some(id) = self.partitions.of_slot(store, slot) {
-                    self.forget_partition(plane, id);
-                }
-                self.freeing.entry(topic).or_default().missing += 1;
-                self.stores[store].store.delete_partition(plane, slot);
-            }
-        }
-        if self.stores.iter().any(|entry| entry.store.partitions_of(topic).next().is_some()) {
-            return false;
-        }
-        self.freeing.entry(topic).or_default().all_listed = true;
-        self.free_topic_if_gone(plane, topic);
-        true
-    }
-
-    fn store_index(&self, store: StoreId) -> Option<usize> {
-        self.stores.iter().position(|entry| entry.id == store)
+        let wall_ms = plane.wall_clock_ms();
+        let (count, is_done) = self.partitions.delete_topic(plane, topic, work.left(), wall_ms);
+        work.spend(count);
+        self.route_partition_events(plane);
+        is_done
     }
 }

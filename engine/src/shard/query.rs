@@ -1,14 +1,11 @@
 //! Answers questions of other shards about partitions of this one, in pieces.
 
-use std::collections::BTreeMap;
 use std::vec::IntoIter;
 
-use highwater_protocol::ids::{LeaderEpoch, Offset, TopicPartition};
+use highwater_protocol::ids::{LeaderEpoch, TopicPartition};
 use highwater_runtime::plane::{Plane, ShardIndex};
-use highwater_storage::{LogStartError, Slot};
 
 use super::Shard;
-use super::partition::PartitionId;
 use super::search::{Asker, Search, Sought};
 use super::work::{Job, Step, Work};
 use crate::api::{
@@ -16,6 +13,7 @@ use crate::api::{
 };
 use crate::limits::PRODUCERS_PER_ANSWER_MAX;
 use crate::message::{Message, Ticket};
+use crate::partition::{LogStartMove, LogStartOutcome, PartitionId};
 
 /// A question that is being answered.
 #[derive(Debug)]
@@ -53,25 +51,6 @@ impl PartList {
             Self::DeleteRecords(list) => list.len(),
         }
     }
-}
-
-/// A start of a log that is being moved on behalf of a question.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Moving {
-    to: Offset,
-    work: WorkId,
-    number: u32,
-}
-
-/// All of them, by the partition.
-pub(super) type Moves = BTreeMap<(usize, Slot), Vec<Moving>>;
-
-/// What became of moving a start.
-enum Started {
-    /// It is there.
-    Already(Offset),
-    /// It is durable when the store says so.
-    Soon,
 }
 
 impl Job for Parts {
@@ -159,15 +138,13 @@ impl Shard {
                     }
                 }
                 PartList::DeleteRecords(list) => {
-                    let Some((number, new)) = list.next() else { break };
-                    match self.move_start(plane, id, number, new) {
-                        Ok(Started::Already(start)) => self.start_moved(id, number, Ok(start)),
-                        Ok(Started::Soon) => {}
-                        Err(error) => self.start_moved(id, number, Err(error)),
-                    }
+                    let Some((number, NewStart { tp, to })) = list.next() else { break };
+                    let id = LogStartMove { work: id.0, number };
+                    self.partitions.move_log_start(plane, tp, to, id);
                 }
             }
         }
+        self.route_partition_events(plane);
         self.finish_work(plane, id);
         list.len() == 0
     }
@@ -183,7 +160,7 @@ impl Shard {
 
     /// The largest epoch that is not above this one, and its end. None began before the first.
     fn find_epoch_end(&self, tp: TopicPartition, epoch: i32) -> Option<EpochEnd> {
-        let partition = self.partitions.get(self.partitions.find(tp)?)?;
+        let partition = self.partitions.of(tp)?;
         if !(0..=partition.epoch.0).contains(&epoch) {
             return None;
         }
@@ -191,7 +168,7 @@ impl Shard {
         if epoch == partition.epoch.0 {
             return Some(EpochEnd { epoch, end: high_watermark.0 });
         }
-        let found = self.stores[partition.store].store.epoch_end(partition.slot, LeaderEpoch(epoch));
+        let found = self.partitions.store(partition.store).epoch_end(partition.slot, LeaderEpoch(epoch));
         let end = found.end.map_or(high_watermark, |end| end.offset.min(high_watermark));
         Some(EpochEnd { epoch: found.epoch.0, end: end.0 })
     }
@@ -205,7 +182,7 @@ impl Shard {
         let Some(id) = self.partitions.find(tp) else { return Ok(Err(ApiError::TopicDeleted)) };
         let Some(partition) = self.partitions.get(id) else { return Ok(Err(ApiError::TopicDeleted)) };
         let end = partition.high_watermark();
-        let start = self.stores[partition.store].store.bounds(partition.slot).log_start;
+        let start = self.partitions.bounds(partition).log_start;
         Ok(match spec {
             OffsetSpec::Earliest => Ok(Some((start, None))),
             OffsetSpec::Latest => Ok(Some((end, None))),
@@ -236,8 +213,8 @@ impl Shard {
     }
 
     fn details(&self, tp: TopicPartition) -> Option<PartitionDetails> {
-        let partition = self.partitions.get(self.partitions.find(tp)?)?;
-        let bounds = self.stores[partition.store].store.bounds(partition.slot);
+        let partition = self.partitions.of(tp)?;
+        let bounds = self.partitions.bounds(partition);
         Some(PartitionDetails {
             epoch: partition.epoch,
             log_start: bounds.log_start,
@@ -251,9 +228,8 @@ impl Shard {
     fn describe_producers(&self, list: Vec<(u32, TopicPartition)>) -> PartitionAnswer {
         let mut left = PRODUCERS_PER_ANSWER_MAX;
         let mut of = |tp| {
-            let id = self.partitions.find(tp).ok_or(ApiError::TopicDeleted)?;
-            let partition = self.partitions.get(id).ok_or(ApiError::TopicDeleted)?;
-            let store = &self.stores[partition.store].store;
+            let partition = self.partitions.of(tp).ok_or(ApiError::TopicDeleted)?;
+            let store = self.partitions.store(partition.store);
             let count = store.producer_count(partition.slot);
             left = left.checked_sub(count).ok_or(ApiError::TooManyProducers)?;
             Ok(store.active_producers(partition.slot).collect())
@@ -261,82 +237,20 @@ impl Shard {
         PartitionAnswer::Producers(list.into_iter().map(|(number, tp)| (number, of(tp))).collect())
     }
 
-    /// Moves the start of a partition.
-    fn move_start(
+    /// A start was moved on behalf of a question, durably, or not at all.
+    pub(super) fn log_start_moved(
         &mut self,
         plane: &mut dyn Plane<Message>,
-        work: WorkId,
-        number: u32,
-        NewStart { tp, to }: NewStart,
-    ) -> Result<Started, ApiError> {
-        let id = self.partitions.find(tp);
-        let partition = id.and_then(|id| self.partitions.get(id)).ok_or(ApiError::TopicDeleted)?;
-        let (index, slot) = (partition.store, partition.slot);
-        let end = partition.high_watermark();
-        let to = to.unwrap_or(end);
-        let store = &mut self.stores[index].store;
-        let start = store.bounds(slot).log_start;
-        let out_of_range =
-            || ApiError::OffsetOutOfRange { partition: partition.name(), offset: to, start, end };
-        if to > end {
-            return Err(out_of_range());
-        }
-        if to <= start {
-            return Ok(Started::Already(start));
-        }
-        match store.set_log_start(plane, slot, to) {
-            Ok(()) => {
-                tracing::info!(partition = %partition.name(), from = start.0, to = to.0, "records deleted on request");
-                self.moving.entry((index, slot)).or_default().push(Moving { to, work, number });
-                Ok(Started::Soon)
-            }
-            Err(LogStartError::BehindEnd { .. }) => Err(out_of_range()),
-            Err(_) => Err(ApiError::TopicDeleted),
-        }
-    }
-
-    /// The start of a log was moved, durably.
-    pub(super) fn on_log_start(
-        &mut self,
-        plane: &mut dyn Plane<Message>,
-        store: usize,
-        slot: Slot,
-        offset: Offset,
+        LogStartMove { work, number }: LogStartMove,
+        outcome: LogStartOutcome,
     ) {
-        self.end_moves(plane, store, slot, |m| m.to <= offset, &Ok(offset));
-    }
-
-    /// A partition is gone: nobody waits for its start to move any more.
-    pub(super) fn abandon_moves(&mut self, plane: &mut dyn Plane<Message>, store: usize, slot: Slot) {
-        self.end_moves(plane, store, slot, |_| true, &Err(ApiError::TopicDeleted));
-    }
-
-    fn end_moves(
-        &mut self,
-        plane: &mut dyn Plane<Message>,
-        store: usize,
-        slot: Slot,
-        ends: impl Fn(&Moving) -> bool,
-        outcome: &Result<Offset, ApiError>,
-    ) {
-        let Some(mut here) = self.moving.remove(&(store, slot)) else { return };
-        let ended: Vec<_> = here.extract_if(.., |m| ends(m)).collect();
-        if !here.is_empty() {
-            self.moving.insert((store, slot), here);
-        }
-        for Moving { work, number, .. } in ended {
-            self.start_moved(work, number, outcome.clone());
-            self.finish_work(plane, work);
-        }
-    }
-
-    /// A part of a question is answered that moved a start.
-    fn start_moved(&mut self, work: WorkId, number: u32, outcome: Result<Offset, ApiError>) {
+        let work = WorkId(work);
         if let Some(Answering { missing, answer: PartitionAnswer::DeleteRecords(outcomes), .. }) =
             self.work.get_mut(&work)
         {
             *missing -= 1;
             outcomes.push((number, outcome));
         }
+        self.finish_work(plane, work);
     }
 }

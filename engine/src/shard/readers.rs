@@ -14,29 +14,17 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use highwater_net::{CreditLine, Reply, SlotId};
-use highwater_protocol::error::ErrorCode;
 use highwater_protocol::ids::Offset;
 use highwater_protocol::native::{MessageKind, error_message};
 use highwater_runtime::plane::{ConnId, Instant, Plane};
 use highwater_storage::Cursor;
 
 use super::Shard;
-use super::kafka::FetchId;
-use super::partition::{PartitionId, Refusal};
 use super::timers::Timer;
 use super::work::{Job, Step, Work};
 use crate::message::Message;
-
-/// A reader of this shard. Numbers are not used again.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
-pub(super) struct ReaderId(pub(super) u64);
-
-/// Who waits for the high watermark of a partition.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
-pub(super) enum Waiter {
-    Reader(ReaderId),
-    Kafka(FetchId),
-}
+use crate::partition::{PartitionId, Refusal, deleted};
+use crate::read::{ReaderId, Waiter};
 
 #[derive(Debug)]
 pub(super) struct Reader {
@@ -207,10 +195,15 @@ impl Shard {
         }
     }
 
-    /// Everybody at the end of a partition has something to read. A few are woken at once, many in the turns that follow.
+    /// Everybody at the end of a partition has something to read.
     pub(super) fn wake_waiters(&mut self, partition: PartitionId) {
         let Some(here) = self.partitions.get_mut(partition) else { return };
-        let mut waiters = std::mem::take(&mut here.waiters);
+        let waiters = std::mem::take(&mut here.waiters);
+        self.wake_all(partition, waiters);
+    }
+
+    /// Wakes everybody who waits for a partition: a few at once, many in the turns that follow.
+    pub(super) fn wake_all(&mut self, partition: PartitionId, mut waiters: BTreeSet<Waiter>) {
         self.at_once(|shard, work| shard.wake_some(partition, &mut waiters, work));
         if !waiters.is_empty() {
             self.jobs.add(Waking { partition, waiters });
@@ -275,9 +268,8 @@ impl Shard {
     }
 
     /// Ends every reader of a partition that was deleted.
-    pub(super) fn end_readers_of(&mut self, plane: &mut dyn Plane<Message>, partition: PartitionId) {
-        let Some(here) = self.partitions.get_mut(partition) else { return };
-        let mut ending = Ending(std::mem::take(&mut here.readers));
+    pub(super) fn end_readers(&mut self, plane: &mut dyn Plane<Message>, readers: BTreeSet<ReaderId>) {
+        let mut ending = Ending(readers);
         if !self.at_once(|shard, work| shard.end_some(plane, &mut ending, work)) {
             self.jobs.add(ending);
         }
@@ -297,10 +289,6 @@ impl Shard {
         }
         readers.is_empty()
     }
-}
-
-pub(super) fn deleted() -> Refusal {
-    (ErrorCode::UnknownTopic, "the topic was deleted".into())
 }
 
 /// All readers of a shard, in an order that does not depend on chance.

@@ -5,11 +5,11 @@ use highwater_protocol::ids::{ShardId, TopicPartition};
 use highwater_runtime::plane::{ConnId, Plane};
 
 use super::Shard;
-use super::partition::PartitionId;
 use crate::api::{ApiError, Targets};
 use crate::limits::REQUEST_BYTES_PER_ENTRY;
 use crate::message::Message;
 use crate::native;
+use crate::partition::PartitionId;
 
 impl Shard {
     /// Carries out a request, or sees to it that others do.

@@ -11,11 +11,12 @@ use highwater_storage::{Cursor, Frames, ReadLimits, ReadOutcome, ReadResult};
 use super::Shard;
 use super::charge::Charge;
 use super::connection::Stage;
-use super::partition::PartitionId;
-use super::readers::{ReaderId, ReaderKind, ReaderState, Waiter, deleted};
-use super::send_budget::InLine;
+use super::readers::{ReaderKind, ReaderState};
+use super::send_budget::{InLine, Wanted};
 use crate::limits::{PUSH_BYTES_MAX, READ_BYTES_COUNTED_MIN};
 use crate::message::Message;
+use crate::partition::{PartitionId, deleted};
+use crate::read::{ReaderId, Waiter};
 
 /// A read that waits for the disk. It is charged for until it is done, also when its reader is gone meanwhile.
 #[derive(Debug)]
@@ -105,12 +106,13 @@ impl Shard {
             ReaderKind::Fetch { max_bytes, .. } => max_bytes,
         };
         let (store, slot) = (partition.store, partition.slot);
-        let up_to = partition.readable_end(|| self.stores[store].store.bounds(slot).append_end);
+        let up_to = partition.readable_end(|| self.partitions.bounds(partition).append_end);
         reader.seen = up_to;
         let mut charge = None;
         // It takes no memory to see that there is nothing.
         if reader.cursor.offset() < up_to {
-            let wanted = self.stores[store].memory_wanted(slot, reader.cursor, bytes_max, reader.needs);
+            let wanted =
+                Wanted::by_read(self.partitions.store(store), slot, reader.cursor, bytes_max, reader.needs);
             let queued = connection.queue.uncharged();
             charge = self.send_budget.reserve(&mut connection.account, queued, wanted);
             if charge.is_none() {
@@ -123,7 +125,7 @@ impl Shard {
         }
         let memory_bytes_max = charge.as_ref().map_or(0, Charge::bytes);
         let limits = ReadLimits { bytes_max, memory_bytes_max };
-        match self.stores[store].store.read(plane, slot, reader.cursor, limits, up_to) {
+        match self.partitions.store_mut(store).read(plane, slot, reader.cursor, limits, up_to) {
             ReadOutcome::Pending(read) => {
                 reader.state = ReaderState::Reading;
                 if let Some(charge) = charge {
@@ -192,7 +194,7 @@ impl Shard {
             }
             ReadResult::OutOfRange { log_start, durable_end } => {
                 let (partition, wanted) = (reader.partition, reader.cursor.offset());
-                let name = self.name_of(partition);
+                let name = self.partitions.name(partition);
                 let text = format!("{name}: offset {wanted} is outside of {log_start}..={durable_end}");
                 self.end_reader(plane, id, (ErrorCode::OffsetOutOfRange, text));
                 Ran::Rests
@@ -252,7 +254,7 @@ impl Shard {
         wanted: Offset,
         resume_at: Offset,
     ) -> String {
-        let name = self.name_of(partition);
+        let name = self.partitions.name(partition);
         let text = format!(
             "{name}: what begins at offset {wanted} is damaged on disk; the next that can be read is offset {resume_at}"
         );
@@ -264,11 +266,6 @@ impl Shard {
         text
     }
 
-    fn name_of(&self, partition: PartitionId) -> String {
-        let partition = self.partitions.get(partition);
-        partition.map_or_else(|| "a deleted partition".to_owned(), super::partition::Partition::name)
-    }
-
     /// What stands in front of the frames that a reader is given.
     fn prefix(&self, partition: PartitionId, next: Offset) -> DataPrefix {
         let Some(partition) = self.partitions.get(partition) else {
@@ -278,7 +275,7 @@ impl Shard {
                 high_watermark: next.0.into(),
             };
         };
-        let bounds = self.stores[partition.store].store.bounds(partition.slot);
+        let bounds = self.partitions.bounds(partition);
         DataPrefix {
             next_offset: next.0.into(),
             log_start: bounds.log_start.0.into(),

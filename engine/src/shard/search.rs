@@ -15,13 +15,13 @@ use highwater_storage::{FindOutcome, FindResult, ReadId};
 
 use super::Shard;
 use super::charge::Charge;
-use super::partition::{Partition, PartitionId};
 use super::query::WorkId;
 use super::send_budget::{Account, InLine, Wanted};
 use super::subscribe::Start;
 use crate::api::{ApiError, FoundOffset};
 use crate::limits::{SEARCH_DECODER_READS, SEARCH_WORK_PER_TURN_MAX, SEARCHES_MAX, SEARCHES_PER_TURN_MAX};
 use crate::message::Message;
+use crate::partition::{Partition, PartitionId};
 
 /// What is searched for.
 #[derive(Clone, Copy, Debug)]
@@ -94,10 +94,7 @@ impl Shard {
     /// disk is waited for, its turn comes by itself.
     pub(super) fn run_searches(&mut self, plane: &mut dyn Plane<Message>) -> bool {
         let mut work = SEARCH_WORK_PER_TURN_MAX;
-        let mut more = false;
-        for entry in &mut self.stores {
-            more |= entry.store.go_on_searching(plane, &mut work);
-        }
+        let more = self.partitions.go_on_searching(plane, &mut work);
         for _ in 0..SEARCHES_PER_TURN_MAX {
             if work == 0 {
                 break;
@@ -136,7 +133,7 @@ impl Shard {
             return Some(());
         }
         let (index, slot) = (partition.store, partition.slot);
-        let store = &mut self.stores[index].store;
+        let store = self.partitions.store_mut(index);
         let read_bytes_max = store.config().limits.read_bytes_max;
         let buffer = AlignedBuf::memory_bytes_for(read_bytes_max).max(search.needs);
         let bytes = buffer + SEARCH_DECODER_READS * read_bytes_max;

@@ -17,10 +17,11 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use highwater_runtime::plane::ConnId;
+use highwater_storage::{Cursor, Slot, Store};
 
 use super::charge::{Charge, Gauge};
-use super::kafka::FetchId;
-use crate::limits::{SEND_QUEUE_BYTES_MAX, SEND_QUEUE_BYTES_MIN};
+use crate::limits::{READ_MEMORY_BYTES_MIN, SEND_QUEUE_BYTES_MAX, SEND_QUEUE_BYTES_MIN};
+use crate::read::FetchId;
 
 /// Memory that is wanted.
 #[derive(Clone, Copy, Debug)]
@@ -29,6 +30,20 @@ pub(super) struct Wanted {
     pub(super) most: usize,
     /// Less is of no use: a frame has to fit. If it is less than the smallest share, it may be anything up to `most`.
     pub(super) least: usize,
+}
+
+impl Wanted {
+    /// The memory that a read of so many bytes takes, of which the next frame needs at least `needs`.
+    pub(super) fn by_read(store: &Store, slot: Slot, cursor: Cursor, bytes_max: usize, needs: usize) -> Self {
+        let limits = &store.config().limits;
+        let most = if store.is_cached(slot, cursor) {
+            // The last chunk is held whole.
+            bytes_max.saturating_add(limits.chunk_bytes_max)
+        } else {
+            bytes_max.min(limits.read_bytes_max)
+        };
+        Self { most: most.max(READ_MEMORY_BYTES_MIN).max(needs), least: needs }
+    }
 }
 
 /// Who waits in line.

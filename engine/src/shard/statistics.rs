@@ -12,13 +12,16 @@ use crate::counters::Counters;
 impl Shard {
     /// Others see what was done so far. Once a turn.
     pub(super) fn publish_counters(&mut self) {
+        let appended = self.partitions.counted();
         let mut now = Counters {
             connections: self.connections.len() as u64,
             request_memory: self.memory_bytes() as u64,
+            batches: appended.batches,
+            records: appended.records,
             ..self.counted
         };
-        for entry in &self.stores {
-            let stats = entry.store.stats();
+        for store in self.partitions.stores() {
+            let stats = store.stats();
             now.frame_bytes += stats.bytes_appended;
             now.rounds += stats.rounds;
             now.writes += stats.writes;

@@ -13,12 +13,13 @@ use highwater_runtime::plane::{ConnId, Plane};
 use highwater_storage::{Cursor, FindResult};
 
 use super::Shard;
-use super::partition::{PartitionId, Refusal};
-use super::readers::{Reader, ReaderId, ReaderKind, ReaderState, deleted};
+use super::readers::{Reader, ReaderKind, ReaderState};
 use super::search::{Asker, Search, Sought};
 use super::timers::Timer;
 use crate::limits::{FETCH_BYTES_MAX, FETCH_WAIT_MAX};
 use crate::message::Message;
+use crate::partition::{PartitionId, Refusal, deleted};
+use crate::read::ReaderId;
 
 /// A reader whose first offset is being looked for.
 #[derive(Clone, Copy, Debug)]
@@ -126,8 +127,7 @@ impl Shard {
     fn begin_at(&self, id: PartitionId, start: StartAt) -> Result<Begin, Refusal> {
         let partition = self.partitions.get(id).ok_or_else(deleted)?;
         let high_watermark = partition.high_watermark();
-        let (store, slot) = (partition.store, partition.slot);
-        let log_start = self.stores[store].store.bounds(slot).log_start;
+        let log_start = self.partitions.bounds(partition).log_start;
         Ok(Begin::At(match start {
             StartAt::Earliest => log_start,
             StartAt::Latest => high_watermark,
@@ -167,7 +167,7 @@ impl Shard {
             ReaderKind::Fetch { .. } => self.queue_reader(id),
             ReaderKind::Subscription { .. } => {
                 let Some(partition) = self.partitions.get(reader.partition) else { return };
-                let bounds = self.stores[partition.store].store.bounds(partition.slot);
+                let bounds = self.partitions.bounds(partition);
                 let reply = SubscribeReply {
                     start: offset.0.into(),
                     log_start: bounds.log_start.0.into(),

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use highwater_runtime::plane::{Instant, Plane, Token};
 
-use super::readers::ReaderId;
 use crate::message::{Message, RequestId};
+use crate::read::ReaderId;
 
 /// What a timer is for.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]

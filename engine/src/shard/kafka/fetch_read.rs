@@ -21,15 +21,15 @@ use highwater_protocol::ids::Offset;
 use highwater_runtime::plane::{ConnId, Plane, ShardIndex};
 use highwater_storage::{Cursor, ReadId, ReadLimits, ReadOutcome, ReadResult};
 
-use super::fetch_tasks::{FetchId, Left, State, Task};
+use super::fetch_tasks::{Left, State, Task};
 use super::records::batches;
 use crate::limits::KAFKA_FETCH_READS_PER_STEP_MAX;
 use crate::message::{FetchAsk, Fetched, KafkaMessage, Message, RequestId, Want};
+use crate::partition::PartitionId;
+use crate::read::{FetchId, Waiter};
 use crate::shard::Shard;
 use crate::shard::charge::Charge;
-use crate::shard::partition::PartitionId;
-use crate::shard::readers::Waiter;
-use crate::shard::send_budget::InLine;
+use crate::shard::send_budget::{InLine, Wanted};
 use crate::shard::work::{Job, Step, Work};
 
 /// What came of reading a partition.
@@ -244,7 +244,7 @@ impl Shard {
     /// Reads a partition, as far as there is room.
     fn read_wanted(&mut self, plane: &mut dyn Plane<Message>, task: &Task, want: Want) -> Outcome {
         let nothing = Outcome::Done(ReadResult::AtEnd, None);
-        let Some(partition) = self.partitions.find(want.tp).and_then(|id| self.partitions.get(id)) else {
+        let Some(partition) = self.partitions.of(want.tp) else {
             return nothing;
         };
         let bytes_max = room(task, want);
@@ -258,11 +258,11 @@ impl Shard {
             _ => Cursor::at(Offset(want.offset)),
         };
         let (store, slot) = (partition.store, partition.slot);
-        let up_to = partition.readable_end(|| self.stores[store].store.bounds(slot).append_end);
+        let up_to = partition.readable_end(|| self.partitions.bounds(partition).append_end);
         let mut charge = None;
         // It takes no memory to see that there is nothing.
         if cursor.offset() < up_to {
-            let wanted = self.stores[store].memory_wanted(slot, cursor, bytes_max, task.needs);
+            let wanted = Wanted::by_read(self.partitions.store(store), slot, cursor, bytes_max, task.needs);
             let queued = self.uncharged_of(task);
             let account = self.kafka.read.accounts.entry(key).or_default();
             charge = self.send_budget.reserve(account, queued, wanted);
@@ -272,7 +272,7 @@ impl Shard {
         }
         let memory_bytes_max = charge.as_ref().map_or(0, Charge::bytes);
         let limits = ReadLimits { bytes_max, memory_bytes_max };
-        match (self.stores[store].store.read(plane, slot, cursor, limits, up_to), charge) {
+        match (self.partitions.store_mut(store).read(plane, slot, cursor, limits, up_to), charge) {
             (ReadOutcome::Ready(result), charge) => Outcome::Done(result, charge),
             (ReadOutcome::Pending(read), Some(charge)) => Outcome::Pending((store, read), charge),
             (ReadOutcome::Pending(_), None) => unreachable!("what is read from disk takes memory"),
@@ -292,11 +292,11 @@ impl Shard {
         task.needs = 0;
         let want = task.ask.wants[task.fetched.len()];
         let mut fetched = Fetched::nothing(want.number, KafkaError::NONE);
-        match self.partitions.find(want.tp).and_then(|id| self.partitions.get(id)) {
+        match self.partitions.of(want.tp) {
             None => fetched.error = KafkaError::UNKNOWN_TOPIC_OR_PARTITION,
             Some(partition) => {
                 fetched.high_watermark = partition.high_watermark().0;
-                fetched.log_start = self.stores[partition.store].store.bounds(partition.slot).log_start.0;
+                fetched.log_start = self.partitions.bounds(partition).log_start.0;
             }
         }
         match result {

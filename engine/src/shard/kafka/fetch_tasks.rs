@@ -9,13 +9,10 @@ use highwater_storage::{Cursor, ReadId};
 use crate::counters::PerTurn;
 use crate::limits::{FETCH_PLACES_MAX, KAFKA_FETCH_BYTES_PER_TURN_MAX, KAFKA_FETCH_READS_PER_TURN_MAX};
 use crate::message::{FetchAsk, Fetched, RequestId};
+use crate::partition::PartitionId;
+use crate::read::FetchId;
 use crate::shard::charge::Charge;
-use crate::shard::partition::PartitionId;
 use crate::shard::send_budget::Account;
-
-/// A fetch that is carried out here. Numbers are not used again.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
-pub(in crate::shard) struct FetchId(u64);
 
 /// Fetches of this shard's partitions, and where their connections are in them.
 #[derive(Default)]

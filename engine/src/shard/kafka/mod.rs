@@ -1,7 +1,6 @@
 //! Kafka's hot requests on a shard: Produce and Fetch, which have messages of their own (see [`crate::kafka_message`]), and the connections of
 //! Kafka clients. All other requests are translated in [`crate::kafka`].
 
-mod append;
 mod connection;
 mod fetch;
 mod fetch_answer;
@@ -9,9 +8,7 @@ mod fetch_read;
 mod fetch_tasks;
 mod produce;
 mod records;
-mod refused;
 mod turns;
-mod waiting;
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -24,13 +21,10 @@ use super::Shard;
 use crate::api::Targets;
 use crate::kafka::{Named, check_leader_epoch};
 use crate::limits::{KAFKA_ANSWER_BYTES_EXPECTED, KAFKA_HELD_BYTES_PER_BYTE, KAFKA_HELD_BYTES_PER_GROUP};
-use crate::message::{Append, KafkaMessage, Message, Produced, ProducedFor, RequestId};
+use crate::message::{AppendOutcome, KafkaMessage, Message, RequestBatch, RequestId};
 
 pub(super) use crate::kafka::Call;
 pub(super) use fetch::NextFetch;
-pub(super) use fetch_tasks::FetchId;
-pub(super) use produce::KafkaCheck;
-pub(super) use waiting::Waiting;
 
 /// What a shard keeps for Kafka clients.
 #[derive(Default)]
@@ -38,15 +32,13 @@ pub(super) struct Kafka {
     pending: BTreeMap<RequestId, Pending>,
     last_request: u64,
     /// Outcomes for other shards, sent once a turn.
-    produced: Vec<(ProducedFor, Produced)>,
+    pub(super) produced: Vec<(RequestBatch, AppendOutcome)>,
     /// Connections that have fetched: shards remember their places in partitions.
     fetching: BTreeSet<ConnId>,
     /// Of these, those that are gone, which other shards have to hear.
     gone: Vec<ConnId>,
     /// Where new connections go.
     turns: turns::Turns,
-    /// What this shard, as an owner of partitions, has refused.
-    refused: refused::Refused,
     read: fetch_tasks::Owner,
 }
 
@@ -60,6 +52,11 @@ impl Kafka {
     /// Bytes of memory that reads on this shard hold for connections of Kafka clients.
     pub(super) fn held(&self) -> usize {
         self.read.held()
+    }
+
+    /// Nobody waits for a request any more.
+    pub(super) fn forget_request(&mut self, request: RequestId) {
+        self.pending.remove(&request);
     }
 }
 
@@ -141,14 +138,16 @@ impl Shard {
         message: KafkaMessage,
     ) {
         match message {
-            KafkaMessage::Append(batches) => {
-                for Append { to, tp, acks, batch, checked } in batches {
-                    self.kafka_append(plane, to, tp, acks, batch.into(), checked);
+            KafkaMessage::Append(requests) => {
+                let wall_ms = plane.wall_clock_ms();
+                for request in requests {
+                    self.partitions.append(plane, request, wall_ms);
                 }
+                self.route_partition_events(plane);
             }
             KafkaMessage::Appended(outcomes) => {
-                for (to, produced) in outcomes {
-                    self.on_produced(to.request, to.number, produced);
+                for (batch, outcome) in outcomes {
+                    self.on_produced(batch.request, batch.number, outcome);
                 }
             }
             KafkaMessage::Fetch(ask) => self.kafka_read(plane, from, ask),

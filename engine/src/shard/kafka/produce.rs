@@ -1,8 +1,8 @@
-//! Produce on the shard of the connection: batches go to the owners of their partitions, one message to each, and when all have
-//! said what became of them the request is answered.
+//! Produce on the shard of the connection: batches are checked here and appended by the owners of their partitions, and when all outcomes
+//! are known the request is answered.
 
 use std::borrow::Cow;
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 use highwater_net::Batch;
@@ -11,25 +11,17 @@ use highwater_net::kafka::messages::{
 };
 use highwater_net::kafka::produce::{Produce, ProduceTo, Records};
 use highwater_net::kafka::{KafkaError, KafkaReply};
-use highwater_protocol::batch::{
-    BatchError, BatchHeader, BatchView, CheckedBatch, Compression, RecordRules, Work,
-};
-use highwater_protocol::ids::TopicPartition;
+use highwater_protocol::batch::{BatchError, Compression};
 use highwater_protocol::native::Acks;
-use highwater_runtime::plane::{Plane, ShardIndex};
+use highwater_runtime::plane::Plane;
 
-use super::append::NOWHERE;
 use super::{Call, Named, Pending};
 use crate::kafka::{NO_TRANSACTIONS, NO_TRANSACTIONS_TEXT};
-use crate::limits::{CHECK_WORK_PER_BATCH, ShardLimits};
-use crate::message::{Append, KafkaMessage, Message, OwnedBatch, Produced, ProducedFor, RequestId};
-use crate::meta::Topic;
+use crate::limits::ShardLimits;
+use crate::message::{AppendFailure, AppendOutcome, AppendedAt, Message, ReplyTo, RequestBatch, RequestId};
 use crate::meta::configs::TopicConfig;
+use crate::partition::{BatchBytes, CheckJob, OwnedBatch, ParsedBatch, Unchecked, over_limit, parse_batch};
 use crate::shard::Shard;
-use crate::shard::checks::{
-    OpenCheck, Verdict, Waiting, check_header, over_limit, rejected_because, rejection,
-};
-use crate::shard::produce::AnyBatch;
 
 /// The first version in which batches may be compressed with zstd.
 const ZSTD_VERSION_MIN: i16 = 7;
@@ -54,47 +46,8 @@ struct PartitionOutcome {
     rejected: Vec<(u32, String)>,
 }
 
-/// Batches of a request that have not been handed to the owners of their partitions: the first is being checked.
-pub(in crate::shard) struct KafkaCheck<'a> {
-    request: RequestId,
-    version: i16,
-    acks: Acks,
-    batches: VecDeque<Unchecked<'a>>,
-}
-
-struct Unchecked<'a> {
-    /// Its number in the request.
-    number: u32,
-    topic: Arc<Topic>,
-    tp: TopicPartition,
-    owner: ShardIndex,
-    batch: AnyBatch<'a>,
-    check: OpenCheck,
-    /// Its header was looked at.
-    begun: bool,
-}
-
-impl KafkaCheck<'_> {
-    /// The check of the first batch. There is one as long as this waits.
-    pub(in crate::shard) fn check(&mut self) -> &mut OpenCheck {
-        &mut self.batches.front_mut().expect("who waits has a batch to wait for").check
-    }
-
-    /// How many there are.
-    pub(in crate::shard) fn batches(&self) -> usize {
-        self.batches.len()
-    }
-
-    fn into_owned(self) -> KafkaCheck<'static> {
-        let Self { request, version, acks, batches } = self;
-        let batches = batches.into_iter().map(|unchecked| {
-            let Unchecked { number, topic, tp, owner, batch, check, begun } = unchecked;
-            let batch = AnyBatch::Owned(batch.into_owned());
-            Unchecked { number, topic, tp, owner, batch, check, begun }
-        });
-        KafkaCheck { request, version, acks, batches: batches.collect() }
-    }
-}
+/// The outcome of a batch for the client.
+type Produced = Result<AppendedAt, (KafkaError, String)>;
 
 impl Shard {
     pub(super) fn kafka_produce(&mut self, plane: &mut dyn Plane<Message>, call: Call, request: Produce<'_>) {
@@ -107,155 +60,80 @@ impl Shard {
                 Err((KafkaError::INVALID_REQUIRED_ACKS, format!("acks {acks}; 0, 1 and -1 are possible")))
             }
         };
-        let count = request.partitions.len();
         let mut topics = Vec::new();
-        let mut targets = Vec::with_capacity(count);
+        let mut targets = Vec::with_capacity(request.partitions.len());
         let same = |a: &ProduceTo<'_>, b: &ProduceTo<'_>| a.topic == b.topic && a.topic_id == b.topic_id;
         for of in request.partitions.chunk_by(same) {
             let named = self.kafka_topic(of[0].topic, of[0].topic_id);
             targets.extend(of.iter().map(|to| {
-                let (tp, owner) = self.kafka_target(&named, to.index)?;
+                let target = self.kafka_target(&named, to.index)?;
                 let topic = named.known().ok_or(KafkaError::UNKNOWN_TOPIC_OR_PARTITION)?;
-                Ok((Arc::clone(topic), tp, owner))
+                Ok((Arc::clone(topic), target))
             }));
             topics.push((named, of.len()));
         }
         let outcome =
             |to: &ProduceTo<'_>| PartitionOutcome { index: to.index, produced: None, rejected: Vec::new() };
-        let partitions = request.partitions.iter().map(outcome).collect();
-        let silent = request.acks == 0;
-        // One more than there are, so that nothing is answered before all have been handed over.
-        let pending = ProducePending { call, silent, topics, partitions, missing: count + 1 };
+        let partitions: Vec<_> = request.partitions.iter().map(outcome).collect();
+        let (silent, missing) = (request.acks == 0, partitions.len());
+        let pending = ProducePending { call, silent, topics, partitions, missing };
+        if missing == 0 {
+            return self.finish_produce(&pending);
+        }
         let id = self.kafka_wait(Pending::Produce(pending));
         let wall_ms = plane.wall_clock_ms();
-        let mut batches = VecDeque::with_capacity(count);
+        let mut batches = VecDeque::with_capacity(missing);
         for (number, (ProduceTo { records, .. }, target)) in
             (0..).zip(request.partitions.into_iter().zip(targets))
         {
             let unchecked = acks.clone().and_then(|_| {
-                let (topic, tp, owner) = target
+                let (topic, target) = target
                     .map_err(|error: KafkaError| (error, "there is no such topic or partition".to_owned()))?;
-                let batch = batch_of(records, &self.setup.limits)?;
-                let check = OpenCheck::new(&topic.config, &self.setup.limits, wall_ms);
-                Ok(Unchecked { number, topic, tp, owner, batch, check, begun: false })
+                let batch = batch_of(records, call.version(), &topic.config, &self.setup.limits)?;
+                let reply_to = ReplyTo::Kafka(RequestBatch { shard: self.me, request: id, number });
+                Ok(Unchecked::new(target, reply_to, batch, &topic.config, &self.setup.limits, wall_ms))
             });
             match unchecked {
-                Err(refused) => self.on_produced(id, number, Err(refused)),
+                Err(refused) => self.set_produced(id, number, Err(refused)),
                 Ok(unchecked) => batches.push_back(unchecked),
             }
         }
-        let mut work = self.checks.work_on_arrival(self.setup.limits.check_work_at_once);
-        let before = work;
         // Where they are not valid there is no batch.
         let acks = acks.unwrap_or(Acks::None);
-        let check = KafkaCheck { request: id, version: call.version(), acks, batches };
-        let left = self.check_kafka(plane, check, &mut work);
-        self.checks.note_arrival(before - work);
-        if let Some(left) = left {
-            self.checks.wait(call.conn, Waiting::Kafka(left));
+        if let Some(job) = CheckJob::of_many(call.conn, acks, batches) {
+            self.partitions.produce(plane, job, self.setup.limits.check_work_at_once, wall_ms);
+            self.route_partition_events(plane);
         }
     }
 
-    /// Goes on with the checks of a request's batches, and hands those that are done to the owners of their partitions. Gives back the
-    /// others.
-    pub(in crate::shard) fn check_kafka(
-        &mut self,
-        plane: &mut dyn Plane<Message>,
-        mut kafka: KafkaCheck<'_>,
-        work: &mut Work,
-    ) -> Option<KafkaCheck<'static>> {
-        let (request, version, acks) = (kafka.request, kafka.version, kafka.acks);
-        let mut elsewhere: BTreeMap<ShardIndex, Vec<Append>> = BTreeMap::new();
-        while let Some(unchecked) = kafka.batches.pop_front() {
-            if *work == 0 {
-                kafka.batches.push_front(unchecked);
-                break;
+    /// The outcome of a batch is known.
+    pub(in crate::shard) fn on_produced(&mut self, request: RequestId, number: u32, outcome: AppendOutcome) {
+        let produced = outcome.map_err(|failure| {
+            if let AppendFailure::Records(records) = &failure {
+                self.note_rejected(request, number, records.reasons().collect());
             }
-            let Unchecked { number, topic, tp, owner, batch, check, begun } = unchecked;
-            if !begun {
-                *work = work.saturating_sub(CHECK_WORK_PER_BATCH);
-                if let Err(refused) = check_batch(batch.bytes(), version, &topic.config) {
-                    self.on_produced(request, number, Err(refused));
-                    continue;
-                }
-            }
-            match self.checks.step(check, batch.bytes(), work) {
-                Verdict::Open(check) => {
-                    let unchecked = Unchecked { number, topic, tp, owner, batch, check, begun: true };
-                    kafka.batches.push_front(unchecked);
-                    break;
-                }
-                Verdict::Good(checked) => {
-                    let to = ProducedFor { shard: self.me, request, number };
-                    if owner == self.me {
-                        self.kafka_append(plane, to, tp, acks, batch, checked);
-                    } else {
-                        let batch = Append { to, tp, acks, batch: batch.into_owned(), checked };
-                        elsewhere.entry(owner).or_default().push(batch);
-                    }
-                }
-                Verdict::Rejected(checked, rules) => {
-                    let (code, text) = rejection(&checked, &rules);
-                    self.note_rejected(request, number, &checked, &rules);
-                    self.on_produced(request, number, Err((code.into(), text)));
-                }
-                Verdict::Bad(error) => {
-                    let code = match error {
-                        BatchError::Codec(_) => KafkaError::UNSUPPORTED_COMPRESSION_TYPE,
-                        error => error.code().into(),
-                    };
-                    self.on_produced(request, number, Err((code, error.to_string())));
-                }
-            }
-        }
-        for (owner, batches) in elsewhere {
-            plane.post(owner, Message::Kafka(Box::new(KafkaMessage::Append(batches))));
-        }
-        if !kafka.batches.is_empty() {
-            return Some(kafka.into_owned());
-        }
-        self.produced_one_less(request);
-        None
+            kafka_refusal(failure)
+        });
+        self.set_produced(request, number, produced);
     }
 
-    /// Some of a batch's records are refused: their producer hears which.
-    fn note_rejected(
-        &mut self,
-        request: RequestId,
-        number: u32,
-        checked: &CheckedBatch,
-        rules: &RecordRules,
-    ) {
+    /// Some of a batch's records are rejected: their producer is told which.
+    fn note_rejected(&mut self, request: RequestId, number: u32, rejected: Vec<(u32, String)>) {
         if let Some(Pending::Produce(pending)) = self.kafka.pending.get_mut(&request)
             && let Some(outcome) = pending.partitions.get_mut(number as usize)
         {
-            let told = checked.rejected.iter().map(|record| (record.number, rejected_because(record, rules)));
-            outcome.rejected = told.collect();
+            outcome.rejected = rejected;
         }
     }
 
-    /// Nobody waits for a request any more of which some batches have not been appended.
-    pub(in crate::shard) fn forget_kafka_produce(&mut self, kafka: &KafkaCheck<'static>) {
-        self.kafka.pending.remove(&kafka.request);
-    }
-
-    /// What became of a batch.
-    pub(super) fn on_produced(&mut self, request: RequestId, number: u32, produced: Produced) {
-        if let Some(Pending::Produce(pending)) = self.kafka.pending.get_mut(&request)
-            && let Some(outcome) = pending.partitions.get_mut(number as usize)
-        {
-            outcome.produced = Some(produced);
-            self.produced_one_less(request);
-        }
-    }
-
-    fn produced_one_less(&mut self, request: RequestId) {
+    fn set_produced(&mut self, request: RequestId, number: u32, produced: Produced) {
         let Some(Pending::Produce(pending)) = self.kafka.pending.get_mut(&request) else { return };
+        let Some(outcome) = pending.partitions.get_mut(number as usize) else { return };
+        outcome.produced = Some(produced);
         pending.missing -= 1;
-        if pending.missing > 0 {
-            return;
-        }
-        if let Some(Pending::Produce(pending)) = self.kafka.pending.remove(&request) {
+        if pending.missing == 0
+            && let Some(Pending::Produce(pending)) = self.kafka.pending.remove(&request)
+        {
             self.finish_produce(&pending);
         }
     }
@@ -304,39 +182,74 @@ fn answer_of(outcome: &PartitionOutcome) -> ProducePartitionResponse<'_> {
     }
 }
 
-/// The batch in a request's bytes. Nothing of it is looked at.
-fn batch_of<'a>(records: Records<'a>, limits: &ShardLimits) -> Result<AnyBatch<'a>, (KafkaError, String)> {
-    Ok(match records {
+/// Parses the batch in a request's bytes.
+fn batch_of<'a>(
+    records: Records<'a>,
+    version: i16,
+    config: &TopicConfig,
+    limits: &ShardLimits,
+) -> Result<ParsedBatch<'a>, (KafkaError, String)> {
+    let bytes = match records {
         Records::Null => {
-            return Err((
-                KafkaError::INVALID_RECORD,
-                "exactly one record batch is expected, not none".into(),
-            ));
+            let text = "exactly one record batch is expected, not none";
+            return Err((KafkaError::INVALID_RECORD, text.into()));
         }
         Records::Batch(Batch::TooLarge { bytes }) => {
             let (code, text) = over_limit(bytes, limits);
             return Err((code.into(), text));
         }
-        Records::Batch(Batch::Small(bytes)) => AnyBatch::Small(bytes),
+        Records::Batch(Batch::Small(bytes)) => BatchBytes::Borrowed(bytes),
         Records::Batch(Batch::Bulk { pages, batch_bytes }) => {
-            AnyBatch::Owned(OwnedBatch::Bulk { pages, batch_bytes })
+            BatchBytes::Owned(OwnedBatch::Bulk { pages, batch_bytes })
         }
-    })
-}
-
-/// Whether bytes look like a batch that may be appended; its records are looked at later.
-fn check_batch(batch: &[u8], version: i16, config: &TopicConfig) -> Result<(), (KafkaError, String)> {
-    // Retrying does not help against these two, whatever the native protocol calls them.
-    if let Err(error @ BatchError::Trailing { .. }) = BatchView::parse(batch) {
-        return Err((KafkaError::INVALID_RECORD, error.to_string()));
-    }
-    let header = BatchHeader::parse(batch);
-    if header.as_ref().is_ok_and(|header| header.is_transactional()) {
-        return Err((NO_TRANSACTIONS, NO_TRANSACTIONS_TEXT.into()));
-    }
-    if version < ZSTD_VERSION_MIN && header.is_ok_and(|h| h.compression() == Some(Compression::Zstd)) {
+    };
+    let batch = parse_batch(bytes, config).map_err(kafka_refusal)?;
+    if version < ZSTD_VERSION_MIN && batch.header().compression() == Some(Compression::Zstd) {
         let text = format!("zstd needs Produce {ZSTD_VERSION_MIN} or newer, not {version}");
         return Err((KafkaError::UNSUPPORTED_COMPRESSION_TYPE, text));
     }
-    check_header(batch, config).map_err(|(code, text)| (code.into(), text))
+    Ok(batch)
+}
+
+/// What a Kafka client is told of a failure. Retrying does not help against these, whatever the native protocol calls them.
+fn kafka_refusal(failure: AppendFailure) -> (KafkaError, String) {
+    let error = match failure {
+        AppendFailure::Refused((code, text)) => return (code.into(), text),
+        AppendFailure::Transactional => return (NO_TRANSACTIONS, NO_TRANSACTIONS_TEXT.into()),
+        AppendFailure::Invalid(BatchError::Trailing { .. }) => KafkaError::INVALID_RECORD,
+        AppendFailure::Invalid(BatchError::Codec(_)) => KafkaError::UNSUPPORTED_COMPRESSION_TYPE,
+        ref other => other.code().into(),
+    };
+    (error, failure.to_string())
+}
+
+/// Nothing was appended.
+const NOWHERE: AppendedAt = AppendedAt { base_offset: -1, log_append_time: -1, log_start: -1 };
+
+#[cfg(test)]
+mod tests {
+    use highwater_protocol::error::ErrorCode;
+
+    use super::*;
+
+    /// Whether Kafka's clients send a batch again, as it is, that was refused with this error.
+    fn is_retried(error: KafkaError) -> bool {
+        matches!(
+            error,
+            KafkaError::UNKNOWN_TOPIC_OR_PARTITION
+                | KafkaError::NOT_LEADER_OR_FOLLOWER
+                | KafkaError::REQUEST_TIMED_OUT
+                | KafkaError::KAFKA_STORAGE_ERROR
+        )
+    }
+
+    #[test]
+    fn batches_that_kafkas_clients_send_again_by_their_error_are_remembered() {
+        let reply_to = ReplyTo::Kafka(RequestBatch { shard: 0, request: RequestId(0), number: 0 });
+        for code in ErrorCode::ALL {
+            assert_eq!(reply_to.is_sent_again(*code), is_retried((*code).into()), "{code}");
+        }
+        assert!(!reply_to.is_sent_again(ErrorCode::CorruptBatch), "whose it is, is not known");
+        assert!(!reply_to.is_sent_again(ErrorCode::OutOfOrderSequence), "the one before it is remembered");
+    }
 }

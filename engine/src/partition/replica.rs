@@ -1,59 +1,49 @@
-//! A partition as its owner sees it: what is durable, what is committed, and who waits for that.
+//! One partition as its owner sees it: what is durable, what is committed, and who waits for that; and the table of all of them.
 
 use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
 
-use highwater_net::SlotId;
-use highwater_protocol::error::ErrorCode;
 use highwater_protocol::ids::{LeaderEpoch, LogIndex, NodeId, Offset, TopicPartition};
 use highwater_protocol::native::Acks;
 use highwater_replication::Quorum;
-use highwater_runtime::plane::ConnId;
 use highwater_runtime::slab::{Key, Slab};
 use highwater_storage::{Bounds, Slot};
 
-use super::readers::{ReaderId, Waiter};
-use crate::message::ProducedFor;
+use super::append::ReplyTo;
 use crate::meta::Topic;
 use crate::mutants::{Mutant, is_planted};
+use crate::read::{ReaderId, Waiter};
 
 /// A partition of this shard. Names nothing any more when that is deleted.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
-pub(super) struct PartitionId(pub(super) Key);
-
-/// Whom to tell.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum AckTo {
-    Native(ConnId, SlotId),
-    Kafka(ProducedFor),
-}
+pub(crate) struct PartitionId(pub(crate) Key);
 
 /// A producer that waits for its acknowledgement.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) struct Ack {
-    pub(super) to: AckTo,
-    /// Offset behind the batch's last record.
-    pub(super) end: Offset,
-    pub(super) base_offset: Offset,
+pub(crate) struct Ack {
+    pub(crate) reply_to: ReplyTo,
+    /// Offset after the batch's last record.
+    pub(crate) end: Offset,
+    pub(crate) base_offset: Offset,
     /// -1 unless the broker stamped the batch.
-    pub(super) log_append_time: i64,
+    pub(crate) log_append_time: i64,
 }
 
-pub(super) struct Partition {
-    pub(super) tp: TopicPartition,
-    pub(super) topic: Arc<Topic>,
+pub(crate) struct Partition {
+    pub(crate) tp: TopicPartition,
+    pub(crate) topic: Arc<Topic>,
     /// Index of the store on this shard.
-    pub(super) store: usize,
-    pub(super) slot: Slot,
-    pub(super) epoch: LeaderEpoch,
+    pub(crate) store: usize,
+    pub(crate) slot: Slot,
+    pub(crate) epoch: LeaderEpoch,
     /// The first frame of the epoch has not been appended yet.
-    pub(super) epoch_start_due: bool,
+    pub(crate) epoch_start_due: bool,
     /// Readers have met damage, and the log says so.
-    pub(super) damage_told: bool,
+    pub(crate) damage_told: bool,
     /// Who reads and has read everything so far.
-    pub(super) waiters: BTreeSet<Waiter>,
+    pub(crate) waiters: BTreeSet<Waiter>,
     /// Who reads.
-    pub(super) readers: BTreeSet<ReaderId>,
+    pub(crate) readers: BTreeSet<ReaderId>,
     quorum: Quorum,
     /// What became durable and is not committed: index and offset where it ends.
     marks: VecDeque<(LogIndex, Offset)>,
@@ -65,7 +55,7 @@ pub(super) struct Partition {
 
 impl Partition {
     /// A partition that this node leads, as its store found it.
-    pub(super) fn new(
+    pub(crate) fn new(
         tp: TopicPartition,
         topic: Arc<Topic>,
         store: usize,
@@ -94,18 +84,18 @@ impl Partition {
         }
     }
 
-    /// Offset behind the last acknowledged record: what readers see.
-    pub(super) fn high_watermark(&self) -> Offset {
+    /// Offset after the last acknowledged record: what readers see.
+    pub(crate) fn high_watermark(&self) -> Offset {
         self.high_watermark
     }
 
     /// Offset after the last record that may be read. `append_end` is where the log ends in memory.
-    pub(super) fn readable_end(&self, append_end: impl FnOnce() -> Offset) -> Offset {
+    pub(crate) fn readable_end(&self, append_end: impl FnOnce() -> Offset) -> Offset {
         if is_planted(Mutant::FetchAboveHighWatermark) { append_end() } else { self.high_watermark }
     }
 
     /// A producer waits until its batch is what `acks` asks for. True if it is already (a batch that was sent again).
-    pub(super) fn wait(&mut self, acks: Acks, ack: Ack) -> bool {
+    pub(crate) fn wait(&mut self, acks: Acks, ack: Ack) -> bool {
         let (reached, queue) = match acks {
             Acks::All => (self.high_watermark, &mut self.until_committed),
             Acks::Leader | Acks::None => (self.durable_end, &mut self.until_durable),
@@ -118,7 +108,7 @@ impl Partition {
     }
 
     /// A replica has made more durable. True if the high watermark moved by that.
-    pub(super) fn handle_durable(
+    pub(crate) fn handle_durable(
         &mut self,
         me: NodeId,
         from: NodeId,
@@ -142,7 +132,7 @@ impl Partition {
     }
 
     /// A producer whose batch is what it waited for.
-    pub(super) fn pop_acked(&mut self) -> Option<Ack> {
+    pub(crate) fn pop_acked(&mut self) -> Option<Ack> {
         let (durable, committed) = (self.durable_end, self.high_watermark);
         self.until_durable
             .pop_front_if(|ack| ack.end <= durable)
@@ -150,24 +140,24 @@ impl Partition {
     }
 
     /// Everybody who waits for an acknowledgement.
-    pub(super) fn take_acks(&mut self) -> impl Iterator<Item = Ack> {
+    pub(crate) fn take_acks(&mut self) -> impl Iterator<Item = Ack> {
         self.until_durable.drain(..).chain(self.until_committed.drain(..))
     }
 
-    pub(super) fn name(&self) -> String {
+    pub(crate) fn name(&self) -> String {
         format!("{}/{}", self.topic.name, self.tp.partition)
     }
 }
 
 /// The partitions of a shard.
-pub(super) struct Partitions {
+pub(super) struct Table {
     all: Slab<Box<Partition>>,
     by_tp: HashMap<TopicPartition, PartitionId, ahash::RandomState>,
     by_slot: HashMap<(usize, Slot), PartitionId, ahash::RandomState>,
 }
 
-impl Partitions {
-    pub(super) fn new() -> Self {
+impl Table {
+    pub(crate) fn new() -> Self {
         // Fixed keys: the same run has the same order everywhere. The keys are the broker's own ids, not a client's choice.
         let state = || ahash::RandomState::with_seeds(1, 2, 3, 4);
         Self {
@@ -177,7 +167,7 @@ impl Partitions {
         }
     }
 
-    pub(super) fn insert(&mut self, partition: Partition) -> PartitionId {
+    pub(crate) fn insert(&mut self, partition: Partition) -> PartitionId {
         let (tp, slot) = (partition.tp, (partition.store, partition.slot));
         let id = PartitionId(self.all.insert(Box::new(partition)));
         self.by_tp.insert(tp, id);
@@ -185,32 +175,29 @@ impl Partitions {
         id
     }
 
-    pub(super) fn remove(&mut self, id: PartitionId) -> Option<Box<Partition>> {
+    pub(crate) fn remove(&mut self, id: PartitionId) -> Option<Box<Partition>> {
         let partition = self.all.remove(id.0)?;
         self.by_tp.remove(&partition.tp);
         self.by_slot.remove(&(partition.store, partition.slot));
         Some(partition)
     }
 
-    pub(super) fn find(&self, tp: TopicPartition) -> Option<PartitionId> {
+    pub(crate) fn find(&self, tp: TopicPartition) -> Option<PartitionId> {
         self.by_tp.get(&tp).copied()
     }
 
-    pub(super) fn of_slot(&self, store: usize, slot: Slot) -> Option<PartitionId> {
+    pub(crate) fn of_slot(&self, store: usize, slot: Slot) -> Option<PartitionId> {
         self.by_slot.get(&(store, slot)).copied()
     }
 
-    pub(super) fn get(&self, id: PartitionId) -> Option<&Partition> {
+    pub(crate) fn get(&self, id: PartitionId) -> Option<&Partition> {
         self.all.get(id.0).map(|partition| &**partition)
     }
 
-    pub(super) fn get_mut(&mut self, id: PartitionId) -> Option<&mut Partition> {
+    pub(crate) fn get_mut(&mut self, id: PartitionId) -> Option<&mut Partition> {
         self.all.get_mut(id.0).map(|partition| &mut **partition)
     }
 }
-
-/// Why nothing can be done with a partition: for the client, and for people.
-pub(super) type Refusal = (ErrorCode, String);
 
 #[cfg(test)]
 mod tests {
@@ -219,6 +206,7 @@ mod tests {
     use highwater_net::{ReplyQueue, SlotId};
     use highwater_protocol::ids::{PartitionIndex, TopicId};
     use highwater_protocol::native::MessageKind;
+    use highwater_runtime::plane::ConnId;
     use highwater_storage::LogPoint;
 
     use super::*;
@@ -251,16 +239,11 @@ mod tests {
     }
 
     fn ack(slot: SlotId, end: i64) -> Ack {
-        Ack {
-            to: AckTo::Native(ConnId(1), slot),
-            end: Offset(end),
-            base_offset: Offset(end - 1),
-            log_append_time: -1,
-        }
+        Ack { reply_to: to(slot), end: Offset(end), base_offset: Offset(end - 1), log_append_time: -1 }
     }
 
-    fn to(slot: SlotId) -> AckTo {
-        AckTo::Native(ConnId(1), slot)
+    fn to(slot: SlotId) -> ReplyTo {
+        ReplyTo::Native { conn: ConnId(1), slot: Some(slot), id: 0 }
     }
 
     fn slots() -> Vec<SlotId> {
@@ -278,10 +261,10 @@ mod tests {
         assert!(p.wait(Acks::All, ack(slots[2], 9)), "sent again, and committed long ago");
         assert_eq!(p.pop_acked(), None);
         assert!(p.handle_durable(ME, ME, LogIndex(11), Offset(12)));
-        assert_eq!(p.pop_acked().map(|a| a.to), Some(to(slots[0])));
+        assert_eq!(p.pop_acked().map(|a| a.reply_to), Some(to(slots[0])));
         assert_eq!(p.pop_acked(), None);
         assert!(p.handle_durable(ME, ME, LogIndex(12), Offset(15)));
-        assert_eq!(p.pop_acked().map(|a| a.to), Some(to(slots[1])));
+        assert_eq!(p.pop_acked().map(|a| a.reply_to), Some(to(slots[1])));
     }
 
     #[test]
@@ -293,7 +276,7 @@ mod tests {
         assert!(!p.wait(Acks::Leader, ack(slots[1], 10 + 1)));
         assert!(!p.handle_durable(ME, ME, LogIndex(11), Offset(10)), "the epoch's first frame has no record");
         assert!(p.handle_durable(ME, ME, LogIndex(12), Offset(11)));
-        assert_eq!(p.pop_acked().map(|a| a.to), Some(to(slots[1])));
-        assert_eq!(p.pop_acked().map(|a| a.to), Some(to(slots[0])));
+        assert_eq!(p.pop_acked().map(|a| a.reply_to), Some(to(slots[1])));
+        assert_eq!(p.pop_acked().map(|a| a.reply_to), Some(to(slots[0])));
     }
 }

@@ -1,0 +1,348 @@
+//! The one way into a log, for batches of both protocols.
+
+use std::fmt;
+
+use highwater_net::SlotId;
+use highwater_protocol::batch::{BatchError, TimestampType};
+use highwater_protocol::error::ErrorCode;
+use highwater_protocol::ids::{Timestamp, TopicPartition};
+use highwater_protocol::native::Acks;
+use highwater_runtime::plane::{ConnId, Disk, ShardIndex};
+use highwater_storage::AppendError;
+
+use super::batch::{ParsedBatch, TimestampStamp};
+use super::check::RejectedRecords;
+use super::rejected::SequenceStamp;
+use super::replica::{Ack, PartitionId};
+use super::{PartitionEvent, Refusal, Replicas, deleted};
+use crate::message::RequestId;
+use crate::meta::configs::TimestampSource;
+
+/// A batch to append.
+#[derive(Debug)]
+pub struct AppendRequest<'a> {
+    pub(crate) tp: TopicPartition,
+    /// What has to be durable before the outcome is known.
+    pub(crate) acks: Acks,
+    pub(crate) reply_to: ReplyTo,
+    pub(super) batch: ValidBatch<'a>,
+}
+
+/// A batch whose records have been checked against its header and the rules of its topic.
+#[derive(Debug)]
+pub(super) struct ValidBatch<'a> {
+    pub(super) batch: ParsedBatch<'a>,
+    /// The largest timestamp of its records; -1 for none.
+    pub(super) max_timestamp: Timestamp,
+}
+
+/// Who receives the outcome of an append.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum ReplyTo {
+    /// A native client, whose connection is on this shard.
+    Native {
+        /// Its connection.
+        conn: ConnId,
+        /// The reply; none with acks 0, where only a failure is told, by the end of the connection.
+        slot: Option<SlotId>,
+        /// The client's number of the request.
+        id: u64,
+    },
+    /// A Kafka client, whose connection may be on any shard.
+    Kafka(RequestBatch),
+}
+
+/// A batch of a Kafka client's request.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct RequestBatch {
+    /// The shard of the connection.
+    pub shard: ShardIndex,
+    /// The request there.
+    pub request: RequestId,
+    /// The batch's number in the request.
+    pub number: u32,
+}
+
+/// Where a batch is in the log.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct AppendedAt {
+    /// Offset of its first record.
+    pub base_offset: i64,
+    /// The time that the broker stamped it with, in milliseconds; -1 if it did not.
+    pub log_append_time: i64,
+    /// Offset of the first record of the partition.
+    pub log_start: i64,
+}
+
+/// The outcome of an append.
+pub type AppendOutcome = Result<AppendedAt, AppendFailure>;
+
+/// Why a batch was not appended, or not acknowledged.
+#[derive(Debug)]
+pub enum AppendFailure {
+    /// The bytes are not a valid batch.
+    Invalid(BatchError),
+    /// The batch is over the topic's limit.
+    TooLarge {
+        /// Its size.
+        bytes: usize,
+        /// The topic's `max.message.bytes`.
+        max: usize,
+    },
+    /// The batch belongs to a transaction.
+    Transactional,
+    /// The producer has stamped the batch as only the broker may.
+    LogAppendTime,
+    /// Some of the records may not be in this topic.
+    Records(Box<RejectedRecords>),
+    /// Any other reason: code and text. The text names the partition.
+    Refused(Refusal),
+}
+
+impl ReplyTo {
+    /// Returns the connection that takes up no further request until the batch has been appended. A Kafka client's goes on: the memory
+    /// for its requests bounds what it may have in flight.
+    pub(super) fn waiting_conn(self) -> Option<ConnId> {
+        match self {
+            Self::Native { conn, .. } => Some(conn),
+            Self::Kafka(_) => None,
+        }
+    }
+
+    /// Returns whether the client sends a batch again, unchanged, that was rejected with this code. Kafka clients go by Kafka's codes:
+    /// they retry unknown topics, which may be new, and damaged partitions, which may move.
+    ///
+    /// Clients also send a corrupt batch again, but which producer's it is stands in its header, which cannot be believed.
+    pub(crate) fn is_sent_again(self, code: ErrorCode) -> bool {
+        let by_kafka_clients = matches!(
+            code,
+            ErrorCode::UnknownTopic | ErrorCode::UnknownPartition | ErrorCode::PartitionFaulty
+        );
+        code.is_retryable() || (matches!(self, Self::Kafka(_)) && by_kafka_clients)
+    }
+}
+
+impl AppendRequest<'_> {
+    fn sequence_stamp(&self) -> Option<SequenceStamp> {
+        self.batch.batch.sequence_stamp(self.tp)
+    }
+
+    pub(super) fn into_owned(self) -> AppendRequest<'static> {
+        let Self { tp, acks, reply_to, batch: ValidBatch { batch, max_timestamp } } = self;
+        let batch = ValidBatch { batch: batch.into_owned(), max_timestamp };
+        AppendRequest { tp, acks, reply_to, batch }
+    }
+}
+
+impl ValidBatch<'_> {
+    /// Returns what the broker has to write into the timestamps.
+    fn timestamp_stamp(&self, source: TimestampSource, wall_ms: i64) -> TimestampStamp {
+        let header = self.batch.header();
+        match source {
+            TimestampSource::LogAppendTime => TimestampStamp::LogAppendTime(Timestamp(wall_ms)),
+            TimestampSource::CreateTime
+                if header.max_timestamp() == self.max_timestamp
+                    && header.timestamp_type() == TimestampType::CreateTime =>
+            {
+                TimestampStamp::Keep
+            }
+            TimestampSource::CreateTime => TimestampStamp::CreateTime(self.max_timestamp),
+        }
+    }
+}
+
+impl AppendFailure {
+    pub(crate) fn code(&self) -> ErrorCode {
+        match self {
+            Self::Invalid(error) => error.code(),
+            Self::TooLarge { .. } => ErrorCode::TooLarge,
+            Self::Transactional => ErrorCode::InvalidBatch,
+            Self::LogAppendTime => ErrorCode::InvalidTimestamp,
+            Self::Records(records) => records.code(),
+            Self::Refused((code, _)) => *code,
+        }
+    }
+}
+
+impl fmt::Display for AppendFailure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Invalid(error) => error.fmt(f),
+            Self::TooLarge { bytes, max } => {
+                write!(f, "a batch of {bytes} bytes is over the topic's max.message.bytes of {max}")
+            }
+            Self::Transactional => f.write_str(
+                "the batch belongs to a transaction, and transactions are not available in this version",
+            ),
+            Self::LogAppendTime => f.write_str(
+                "the producer has set the batch's timestamp type to LogAppendTime, which only the broker may do",
+            ),
+            Self::Records(records) => records.fmt(f),
+            Self::Refused((_, text)) => f.write_str(text),
+        }
+    }
+}
+
+impl Replicas {
+    /// Appends a batch. Its outcome comes as a [`PartitionEvent::Appended`]. Gives the batch back if it has to wait for space.
+    pub(super) fn try_append<'a>(
+        &mut self,
+        disk: &mut dyn Disk,
+        request: AppendRequest<'a>,
+        wall_ms: i64,
+    ) -> Option<AppendRequest<'a>> {
+        let stamp = request.sequence_stamp();
+        if let Some(sequence) = stamp.and_then(|stamp| self.rejected.before(stamp)) {
+            let text = format!(
+                "the batch with sequence {sequence} before it was rejected; send that one first, then this one"
+            );
+            self.fail(request.reply_to, request.tp, None, (ErrorCode::OutOfOrderSequence, text));
+            return None;
+        }
+        let Some(id) = self.table.find(request.tp) else {
+            self.fail(request.reply_to, request.tp, stamp, deleted());
+            return None;
+        };
+        match self.prepare(disk, id, &request.batch.batch, wall_ms) {
+            Ok(()) => {}
+            Err(AppendError::Busy) => return Some(request),
+            Err(error) => {
+                self.fail_append(id, &request, stamp, error);
+                return None;
+            }
+        }
+        self.append_to(disk, id, request, stamp, wall_ms);
+        None
+    }
+
+    /// Makes sure that there is space for a batch, and that its epoch has begun in the log.
+    fn prepare(
+        &mut self,
+        disk: &mut dyn Disk,
+        id: PartitionId,
+        batch: &ParsedBatch<'_>,
+        wall_ms: i64,
+    ) -> Result<(), AppendError> {
+        let partition = self.table.get_mut(id).ok_or(AppendError::Deleted)?;
+        let store = &mut self.stores[partition.store].store;
+        let (bytes, is_bulk) = (batch.len(), batch.is_bulk());
+        if store.is_busy(partition.slot, bytes, is_bulk, wall_ms) {
+            return Err(AppendError::Busy);
+        }
+        if partition.epoch_start_due {
+            store.append_epoch_start(disk, partition.slot, partition.epoch, wall_ms)?;
+            partition.epoch_start_due = false;
+            // That may have taken the space.
+            if store.is_busy(partition.slot, bytes, is_bulk, wall_ms) {
+                return Err(AppendError::Busy);
+            }
+        }
+        Ok(())
+    }
+
+    /// Appends a batch for which there is space, and lets its producer wait for what `acks` asks for.
+    fn append_to(
+        &mut self,
+        disk: &mut dyn Disk,
+        id: PartitionId,
+        request: AppendRequest<'_>,
+        stamp: Option<SequenceStamp>,
+        wall_ms: i64,
+    ) {
+        let AppendRequest { tp, acks, reply_to, batch } = request;
+        let Some(partition) = self.table.get_mut(id) else {
+            return self.fail(reply_to, tp, stamp, deleted());
+        };
+        let source = partition.topic.config.timestamp;
+        let stamped = batch.timestamp_stamp(source, wall_ms);
+        let payload = batch.batch.into_payload(stamped, &mut self.scratch);
+        let store = &mut self.stores[partition.store].store;
+        let (base_offset, end, stamped_at) =
+            match store.append(disk, partition.slot, payload, partition.epoch, wall_ms) {
+                Ok(appended) => {
+                    self.counted.batches += 1;
+                    self.counted.records += (appended.next_offset.0 - appended.base_offset.0) as u64;
+                    (appended.base_offset, appended.next_offset, wall_ms)
+                }
+                Err(AppendError::Duplicate { base_offset, next_offset, timestamp }) => {
+                    (base_offset, next_offset, timestamp.0)
+                }
+                Err(error) => {
+                    let refusal = append_refusal(&partition.name(), error);
+                    return self.fail(reply_to, tp, stamp, refusal);
+                }
+            };
+        if let Some(stamp) = stamp {
+            self.rejected.note_appended(stamp);
+        }
+        let log_append_time = if source == TimestampSource::LogAppendTime { stamped_at } else { -1 };
+        let ack = Ack { reply_to, end, base_offset, log_append_time };
+        if acks == Acks::None || partition.wait(acks, ack) {
+            let log_start = store.bounds(partition.slot).log_start;
+            self.events.push_back(PartitionEvent::acknowledge(tp, ack, log_start));
+        }
+    }
+
+    fn fail_append(
+        &mut self,
+        id: PartitionId,
+        request: &AppendRequest<'_>,
+        stamp: Option<SequenceStamp>,
+        error: AppendError,
+    ) {
+        let refusal = self.table.get(id).map_or_else(deleted, |p| append_refusal(&p.name(), error));
+        self.fail(request.reply_to, request.tp, stamp, refusal);
+    }
+
+    /// Rejects a batch, and remembers that if its producer will send it again.
+    pub(super) fn fail(
+        &mut self,
+        reply_to: ReplyTo,
+        tp: TopicPartition,
+        stamp: Option<SequenceStamp>,
+        refusal: Refusal,
+    ) {
+        if let Some(stamp) = stamp
+            && reply_to.is_sent_again(refusal.0)
+        {
+            self.rejected.note_rejected(stamp);
+        }
+        let outcome = Err(AppendFailure::Refused(refusal));
+        self.events.push_back(PartitionEvent::Appended { reply_to, tp, outcome });
+    }
+}
+
+fn append_refusal(partition: &str, error: AppendError) -> Refusal {
+    let code = match error {
+        AppendError::StorageFull => ErrorCode::StorageFull,
+        AppendError::Faulty => ErrorCode::PartitionFaulty,
+        AppendError::TooLarge { .. } => ErrorCode::TooLarge,
+        AppendError::Busy => ErrorCode::Overloaded,
+        AppendError::OutOfOrder { .. } => ErrorCode::OutOfOrderSequence,
+        AppendError::Fenced => ErrorCode::ProducerFenced,
+        AppendError::Deleted => ErrorCode::UnknownTopic,
+        _ => ErrorCode::Internal,
+    };
+    (code, format!("{partition}: {error}"))
+}
+
+#[cfg(test)]
+pub(super) fn sample_batch() -> (TopicPartition, ParsedBatch<'static>) {
+    use highwater_protocol::batch::{BatchBuilder, BatchProducer, Compression, NewRecord};
+    use highwater_protocol::ids::{PartitionIndex, TopicId};
+
+    use super::batch::{BatchBytes, OwnedBatch};
+
+    let mut builder = BatchBuilder::new(Compression::None, 0);
+    builder.append(&NewRecord::new(Timestamp(0), None, Some(b"value"))).expect("it fits");
+    let bytes = builder.finish(BatchProducer::NONE).expect("there is a record").to_vec();
+    let tp = TopicPartition { topic: TopicId([1; 16]), partition: PartitionIndex(0) };
+    let batch = ParsedBatch::parse(BatchBytes::Owned(OwnedBatch::Small(bytes))).expect("a batch");
+    (tp, batch)
+}
+
+#[cfg(test)]
+pub(super) fn sample_request(tp: TopicPartition, reply_to: ReplyTo) -> AppendRequest<'static> {
+    let batch = ValidBatch { batch: sample_batch().1, max_timestamp: Timestamp(0) };
+    AppendRequest { tp, acks: Acks::All, reply_to, batch }
+}

@@ -1,0 +1,142 @@
+//! A batch on its way into the log: its bytes, wherever they are, and its header, which is parsed once.
+
+use highwater_protocol::batch::{
+    BatchError, BatchHeader, BatchView, stamp_create_time, stamp_log_append_time,
+};
+use highwater_protocol::frame::FRAME_HEADER_BYTES;
+use highwater_protocol::ids::{Timestamp, TopicPartition};
+use highwater_runtime::buf::AlignedBuf;
+use highwater_storage::Payload;
+
+use super::rejected::{ProducerKey, SequenceStamp};
+
+/// The bytes of a batch, out of the buffer that it was received in.
+#[derive(Debug)]
+pub(crate) enum OwnedBatch {
+    /// Copied.
+    Small(Vec<u8>),
+    /// Received into pages of its own.
+    Bulk {
+        /// The batch, after room for a frame header.
+        pages: AlignedBuf,
+        /// Its length.
+        batch_bytes: usize,
+    },
+}
+
+/// The bytes of a batch.
+#[derive(Debug)]
+pub(crate) enum BatchBytes<'a> {
+    /// In the receive buffer.
+    Borrowed(&'a [u8]),
+    Owned(OwnedBatch),
+}
+
+impl BatchBytes<'_> {
+    pub(crate) fn as_slice(&self) -> &[u8] {
+        match self {
+            Self::Borrowed(bytes) => bytes,
+            Self::Owned(OwnedBatch::Small(bytes)) => bytes,
+            Self::Owned(OwnedBatch::Bulk { pages, batch_bytes }) => {
+                &pages[FRAME_HEADER_BYTES..FRAME_HEADER_BYTES + batch_bytes]
+            }
+        }
+    }
+
+    fn into_owned(self) -> BatchBytes<'static> {
+        BatchBytes::Owned(match self {
+            Self::Borrowed(bytes) => OwnedBatch::Small(bytes.to_vec()),
+            Self::Owned(batch) => batch,
+        })
+    }
+}
+
+/// Exactly one batch. Its header was parsed when this was made and is not parsed again.
+#[derive(Debug)]
+pub(crate) struct ParsedBatch<'a> {
+    header: BatchHeader,
+    bytes: BatchBytes<'a>,
+}
+
+impl<'a> ParsedBatch<'a> {
+    /// Parses the header. The batch must fill `bytes`.
+    pub(crate) fn parse(bytes: BatchBytes<'a>) -> Result<Self, BatchError> {
+        let header = *BatchView::parse(bytes.as_slice())?.header();
+        Ok(Self { header, bytes })
+    }
+
+    pub(crate) fn header(&self) -> &BatchHeader {
+        &self.header
+    }
+
+    pub(super) fn as_slice(&self) -> &[u8] {
+        self.bytes.as_slice()
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.header.batch_bytes()
+    }
+
+    /// Returns whether the batch was received into pages of its own.
+    pub(super) fn is_bulk(&self) -> bool {
+        matches!(self.bytes, BatchBytes::Owned(OwnedBatch::Bulk { .. }))
+    }
+
+    /// Returns its place in its producer's order; none without an idempotent producer.
+    pub(super) fn sequence_stamp(&self, tp: TopicPartition) -> Option<SequenceStamp> {
+        let producer = self.header.producer()?;
+        let key = ProducerKey { tp, producer: producer.id, epoch: producer.epoch };
+        Some(SequenceStamp { key, sequence: producer.sequence })
+    }
+
+    pub(super) fn into_owned(self) -> ParsedBatch<'static> {
+        ParsedBatch { header: self.header, bytes: self.bytes.into_owned() }
+    }
+
+    /// Returns the bytes for the store, with the timestamps that `stamp` says. Bytes that are not the batch's own are changed in
+    /// `scratch`.
+    pub(super) fn into_payload<'s>(self, stamp: TimestampStamp, scratch: &'s mut Vec<u8>) -> Payload<'s>
+    where
+        'a: 's,
+    {
+        match self.bytes {
+            BatchBytes::Borrowed(bytes) if stamp == TimestampStamp::Keep => Payload::Small(bytes),
+            BatchBytes::Borrowed(bytes) => {
+                scratch.clear();
+                scratch.extend_from_slice(bytes);
+                stamp.apply(scratch);
+                Payload::Small(scratch)
+            }
+            BatchBytes::Owned(OwnedBatch::Small(bytes)) => {
+                *scratch = bytes;
+                stamp.apply(scratch);
+                Payload::Small(scratch)
+            }
+            BatchBytes::Owned(OwnedBatch::Bulk { mut pages, batch_bytes }) => {
+                stamp.apply(&mut pages[FRAME_HEADER_BYTES..FRAME_HEADER_BYTES + batch_bytes]);
+                Payload::Bulk { pages, batch_bytes }
+            }
+        }
+    }
+}
+
+/// What the broker writes into a batch's timestamps.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum TimestampStamp {
+    /// Nothing: they are right.
+    Keep,
+    /// The largest timestamp of the records.
+    CreateTime(Timestamp),
+    /// The time of the append.
+    LogAppendTime(Timestamp),
+}
+
+impl TimestampStamp {
+    fn apply(self, batch: &mut [u8]) {
+        match self {
+            Self::Keep => {}
+            Self::CreateTime(max) => stamp_create_time(batch, max),
+            Self::LogAppendTime(at) => stamp_log_append_time(batch, at),
+        }
+    }
+}

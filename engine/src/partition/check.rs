@@ -1,0 +1,186 @@
+//! The checks of a batch before it is appended: its size and header against its topic's rules, then its records against its header, in
+//! steps of bounded work.
+
+use std::fmt;
+
+use highwater_protocol::batch::{
+    BatchCheck, CheckedBatch, RecordRules, RejectReason, RejectedRecord, TimestampType, Unpacker, Work,
+};
+use highwater_protocol::error::ErrorCode;
+use highwater_protocol::ids::Timestamp;
+use highwater_protocol::limits::{BATCH_BYTES_MAX, decompressed_bytes_max};
+
+use super::Refusal;
+use super::append::AppendFailure;
+use super::batch::{BatchBytes, ParsedBatch};
+use crate::limits::{CHECK_WORK_SHORT_MAX, ShardLimits};
+use crate::meta::configs::{TimestampSource, TopicConfig};
+
+/// A check of one batch that is not finished.
+#[derive(Debug)]
+pub(super) struct OpenCheck {
+    rules: RecordRules,
+    /// None if it has to begin anew.
+    check: Option<Box<BatchCheck>>,
+    /// Work done, since it began last.
+    spent: Work,
+}
+
+/// The outcome of one step of a check.
+pub(super) enum Verdict {
+    /// The batch may be appended. Carries the largest timestamp of its records; -1 for none.
+    Valid(Timestamp),
+    Failed(AppendFailure),
+    /// There is more to do.
+    Open(OpenCheck),
+}
+
+/// Records of a batch that may not be in its topic.
+#[derive(Debug)]
+pub struct RejectedRecords {
+    checked: CheckedBatch,
+    rules: RecordRules,
+}
+
+impl OpenCheck {
+    pub(super) fn new(config: &TopicConfig, limits: &ShardLimits, wall_ms: i64) -> Self {
+        let timestamps = match config.timestamp {
+            TimestampSource::CreateTime => {
+                wall_ms.saturating_sub(config.timestamp_before_max_ms)
+                    ..=wall_ms.saturating_add(config.timestamp_after_max_ms)
+            }
+            TimestampSource::LogAppendTime => i64::MIN..=i64::MAX,
+        };
+        let rules = RecordRules {
+            timestamps,
+            keys: config.keys_required,
+            trust_header: config.trusts_headers,
+            decompressed_bytes_max: decompressed_bytes_max(limits.batch_bytes_max()),
+        };
+        Self { rules, check: None, spent: 0 }
+    }
+
+    /// Returns whether the check has taken so long that others come first.
+    pub(super) fn is_long(&self) -> bool {
+        self.spent >= CHECK_WORK_SHORT_MAX
+    }
+
+    /// Returns whether the check keeps a decoder, and what it has found so far.
+    pub(super) fn has_decoder(&self) -> bool {
+        self.check.is_some()
+    }
+
+    /// Gives up the decoder: the check begins anew.
+    pub(super) fn drop_decoder(&mut self) {
+        self.check = None;
+    }
+
+    /// Runs until `work` is used up. `unpacker` is for a check that begins, and comes back from one that ends.
+    pub(super) fn step(self, batch: &ParsedBatch<'_>, unpacker: &mut Unpacker, work: &mut Work) -> Verdict {
+        let Self { rules, check, spent } = self;
+        let (mut check, spent) = match check {
+            Some(check) => (*check, spent),
+            None => (BatchCheck::new(rules.clone(), std::mem::take(unpacker)), 0),
+        };
+        let before = *work;
+        let outcome = check.step(batch.as_slice(), work);
+        let spent = spent + before - *work;
+        let verdict = match outcome {
+            Ok(None) => return Verdict::Open(Self { rules, check: Some(Box::new(check)), spent }),
+            Ok(Some(checked)) if checked.rejected_count > 0 => {
+                Verdict::Failed(AppendFailure::Records(Box::new(RejectedRecords { checked, rules })))
+            }
+            Ok(Some(checked)) => Verdict::Valid(checked.max_timestamp),
+            Err(error) => Verdict::Failed(AppendFailure::Invalid(error)),
+        };
+        *unpacker = check.into_unpacker();
+        verdict
+    }
+}
+
+/// Parses a batch and rejects what its size and its header alone rule out, so that its records need not be looked at.
+pub(crate) fn parse_batch<'a>(
+    bytes: BatchBytes<'a>,
+    config: &TopicConfig,
+) -> Result<ParsedBatch<'a>, AppendFailure> {
+    let (length, max) = (bytes.as_slice().len(), config.max_message_bytes);
+    if length > max {
+        return Err(AppendFailure::TooLarge { bytes: length, max });
+    }
+    let batch = ParsedBatch::parse(bytes).map_err(AppendFailure::Invalid)?;
+    let header = batch.header();
+    if header.is_transactional() {
+        return Err(AppendFailure::Transactional);
+    }
+    let stamped = header.timestamp_type() == TimestampType::LogAppendTime;
+    if stamped && config.timestamp == TimestampSource::LogAppendTime {
+        return Err(AppendFailure::LogAppendTime);
+    }
+    Ok(batch)
+}
+
+/// Returns why a batch of so many bytes is refused that the broker does not take from any topic's producers.
+pub(crate) fn over_limit(bytes: usize, limits: &ShardLimits) -> Refusal {
+    let max = limits.batch_bytes_max();
+    let what_to_do = if max < BATCH_BYTES_MAX {
+        format!("start it with a larger --batch-bytes-max, of at most {BATCH_BYTES_MAX}")
+    } else {
+        "send smaller ones".to_owned()
+    };
+    let text = format!(
+        "a batch of {bytes} bytes is over this broker's limit of {max} bytes, whatever the topic's max.message.bytes; \
+         {what_to_do}"
+    );
+    (ErrorCode::TooLarge, text)
+}
+
+impl RejectedRecords {
+    pub(super) fn code(&self) -> ErrorCode {
+        match self.checked.rejected.first().map(|record| record.reason) {
+            Some(RejectReason::Timestamp(_)) => ErrorCode::InvalidTimestamp,
+            _ => ErrorCode::InvalidBatch,
+        }
+    }
+
+    /// Returns the first records that were rejected, by their numbers in the batch, with the reason for each.
+    pub(crate) fn reasons(&self) -> impl Iterator<Item = (u32, String)> {
+        self.checked.rejected.iter().map(|record| (record.number, self.reason(record)))
+    }
+
+    fn reason(&self, record: &RejectedRecord) -> String {
+        let timestamps = &self.rules.timestamps;
+        match record.reason {
+            RejectReason::Timestamp(at) if at.0 > *timestamps.end() => format!(
+                "timestamp {at} is later than {}, which message.timestamp.after.max.ms allows at the broker's time",
+                timestamps.end()
+            ),
+            RejectReason::Timestamp(at) => format!(
+                "timestamp {at} is earlier than {}, which message.timestamp.before.max.ms allows at the broker's time",
+                timestamps.start()
+            ),
+            _ => "it has no key, which a topic with cleanup.policy=compact needs".to_owned(),
+        }
+    }
+}
+
+impl fmt::Display for RejectedRecords {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let first = self.checked.rejected.first();
+        let why = first.map(|record| self.reason(record)).unwrap_or_default();
+        let number = first.map_or(0, |record| record.number);
+        write!(f, "record {number} of the batch: {why}")?;
+        match self.checked.rejected_count {
+            0 | 1 => Ok(()),
+            count => write!(f, "; {} more are refused too", count - 1),
+        }
+    }
+}
+
+#[cfg(test)]
+impl OpenCheck {
+    /// A check that has done so much work.
+    pub(super) fn sample(spent: Work) -> Self {
+        let check = Some(Box::new(BatchCheck::new(RecordRules::FORMAT, Unpacker::default())));
+        Self { rules: RecordRules::FORMAT, check, spent }
+    }
+}

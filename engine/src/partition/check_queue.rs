@@ -1,0 +1,236 @@
+//! Checking batches in pieces that fit a turn.
+//!
+//! Most batches are checked when they come. One that takes longer waits with its connection, of which nothing else is taken up
+//! meanwhile, so batches of a connection are appended in the order in which they came. At the end of every turn the checks
+//! that wait go on for a bounded time: half of it those that have not taken long yet, in the order in which they came, and half those that
+//! have. So what a client sends to keep the broker busy waits for its like, and not the batches of others for it.
+//!
+//! A check that waits may hold a decoder with its window. Only some may keep theirs; the others begin anew when it is their turn.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use highwater_protocol::batch::{Unpacker, Work};
+use highwater_protocol::ids::TopicPartition;
+use highwater_protocol::native::Acks;
+use highwater_runtime::plane::{ConnId, ShardIndex};
+
+use super::append::ReplyTo;
+use super::batch::ParsedBatch;
+use super::check::{OpenCheck, Verdict};
+use crate::limits::{CHECK_WORK_ON_ARRIVAL_MAX, CHECK_WORK_PER_TURN_MAX, CHECKS_OPEN_MAX, ShardLimits};
+use crate::meta::configs::TopicConfig;
+
+/// The batches of a request that have not been checked, in their order. There is at least one.
+#[derive(Debug)]
+pub(crate) struct CheckJob<'a> {
+    pub(super) conn: ConnId,
+    pub(super) acks: Acks,
+    pub(super) next: Unchecked<'a>,
+    pub(super) rest: VecDeque<Unchecked<'a>>,
+}
+
+/// A batch that has not been checked.
+#[derive(Debug)]
+pub(crate) struct Unchecked<'a> {
+    pub(super) tp: TopicPartition,
+    /// The shard that has the partition.
+    pub(super) owner: ShardIndex,
+    pub(super) reply_to: ReplyTo,
+    pub(super) batch: ParsedBatch<'a>,
+    pub(super) check: OpenCheck,
+}
+
+/// The checks of a shard.
+#[derive(Default)]
+pub(super) struct CheckQueue {
+    jobs: BTreeMap<ConnId, CheckJob<'static>>,
+    /// Connections whose checks have not taken long, in the order in which they came.
+    short: VecDeque<ConnId>,
+    long: VecDeque<ConnId>,
+    /// Checks that wait and keep their decoders.
+    open: usize,
+    /// Work done in this turn on batches that have just come.
+    on_arrival: Work,
+    /// For the next check.
+    unpacker: Unpacker,
+}
+
+/// The work that checks may do at the end of a turn.
+#[derive(Debug)]
+pub(super) struct CheckShares {
+    pub(super) long: Work,
+    /// What those that take long leave over comes on top.
+    pub(super) short: Work,
+}
+
+impl<'a> Unchecked<'a> {
+    /// A batch for a partition of `owner`, to be checked by the rules of its topic at the broker's time `wall_ms`.
+    pub(crate) fn new(
+        (tp, owner): (TopicPartition, ShardIndex),
+        reply_to: ReplyTo,
+        batch: ParsedBatch<'a>,
+        config: &TopicConfig,
+        limits: &ShardLimits,
+        wall_ms: i64,
+    ) -> Self {
+        Self { tp, owner, reply_to, batch, check: OpenCheck::new(config, limits, wall_ms) }
+    }
+
+    fn into_owned(self) -> Unchecked<'static> {
+        let Self { tp, owner, reply_to, batch, check } = self;
+        Unchecked { tp, owner, reply_to, batch: batch.into_owned(), check }
+    }
+}
+
+impl<'a> CheckJob<'a> {
+    /// The only batch of a request.
+    pub(crate) fn of_one(conn: ConnId, acks: Acks, batch: Unchecked<'a>) -> Self {
+        Self { conn, acks, next: batch, rest: VecDeque::new() }
+    }
+
+    /// The batches of a request; `None` if there are none.
+    pub(crate) fn of_many(conn: ConnId, acks: Acks, mut batches: VecDeque<Unchecked<'a>>) -> Option<Self> {
+        let next = batches.pop_front()?;
+        Some(Self { conn, acks, next, rest: batches })
+    }
+
+    /// Returns who receives the outcome of the next batch.
+    pub(crate) fn reply_to(&self) -> ReplyTo {
+        self.next.reply_to
+    }
+
+    pub(super) fn into_owned(self) -> CheckJob<'static> {
+        let Self { conn, acks, next, rest } = self;
+        let rest = rest.into_iter().map(Unchecked::into_owned).collect();
+        CheckJob { conn, acks, next: next.into_owned(), rest }
+    }
+}
+
+impl CheckQueue {
+    /// Returns whether a batch of this connection is being checked.
+    pub(super) fn holds(&self, conn: ConnId) -> bool {
+        self.jobs.contains_key(&conn)
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.jobs.is_empty()
+    }
+
+    /// Returns the work that may be done on a request when it comes, before the next one is looked at. It is at most `at_once`.
+    pub(super) fn work_on_arrival(&self, at_once: Work) -> Work {
+        at_once.min(CHECK_WORK_ON_ARRIVAL_MAX.saturating_sub(self.on_arrival))
+    }
+
+    pub(super) fn note_arrival(&mut self, work: Work) {
+        self.on_arrival += work;
+    }
+
+    /// Begins the checks at the end of a turn. Returns the work that they may do.
+    pub(super) fn end_turn(&mut self) -> CheckShares {
+        self.on_arrival = 0;
+        let all = CHECK_WORK_PER_TURN_MAX;
+        let long = if self.short.is_empty() { all } else { all / 2 };
+        CheckShares { long, short: all - long }
+    }
+
+    /// Goes on with a check, as far as `work` allows.
+    pub(super) fn step(&mut self, check: OpenCheck, batch: &ParsedBatch<'_>, work: &mut Work) -> Verdict {
+        check.step(batch, &mut self.unpacker, work)
+    }
+
+    /// Adds the job of a request that has just come, after those that wait already.
+    pub(super) fn add(&mut self, job: CheckJob<'static>) {
+        self.push(job, false);
+    }
+
+    /// Puts back a job after its turn. One that `goes_on` has not lost its turn.
+    pub(super) fn put_back(&mut self, job: CheckJob<'static>, goes_on: bool) {
+        self.push(job, goes_on);
+    }
+
+    fn push(&mut self, mut job: CheckJob<'static>, goes_on: bool) {
+        let (conn, check) = (job.conn, &mut job.next.check);
+        let is_long = check.is_long();
+        let queue = if is_long { &mut self.long } else { &mut self.short };
+        // Of those that take long only the one whose turn it is keeps its decoder.
+        let may_keep = if is_long { queue.is_empty() } else { self.open < CHECKS_OPEN_MAX };
+        if goes_on {
+            queue.push_front(conn);
+        } else {
+            queue.push_back(conn);
+            if !may_keep {
+                check.drop_decoder();
+            }
+        }
+        self.open += usize::from(check.has_decoder());
+        self.jobs.insert(conn, job);
+    }
+
+    /// Takes the next job of those that take long, or of the others.
+    pub(super) fn pop(&mut self, long: bool) -> Option<CheckJob<'static>> {
+        loop {
+            let queue = if long { &mut self.long } else { &mut self.short };
+            let conn = queue.pop_front()?;
+            // Its connection may be gone.
+            if let Some(job) = self.take(conn) {
+                return Some(job);
+            }
+        }
+    }
+
+    /// Takes the job of a connection, if it has one.
+    pub(super) fn take(&mut self, conn: ConnId) -> Option<CheckJob<'static>> {
+        let job = self.jobs.remove(&conn)?;
+        self.open -= usize::from(job.next.check.has_decoder());
+        Some(job)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::limits::CHECK_WORK_SHORT_MAX;
+    use crate::partition::append::sample_batch;
+
+    fn job(conn: u64, spent: Work) -> CheckJob<'static> {
+        let reply_to = ReplyTo::Native { conn: ConnId(conn), slot: None, id: 0 };
+        let (tp, batch) = sample_batch();
+        let next = Unchecked { tp, owner: 0, reply_to, batch, check: OpenCheck::sample(spent) };
+        CheckJob::of_one(ConnId(conn), Acks::All, next)
+    }
+
+    fn is_open(queue: &mut CheckQueue, conn: ConnId) -> bool {
+        queue.take(conn).is_some_and(|job| job.next.check.has_decoder())
+    }
+
+    #[test]
+    fn only_some_checks_keep_their_decoders_while_they_wait_and_of_those_that_take_long_one() {
+        let mut queue = CheckQueue::default();
+        let all = 3 * CHECKS_OPEN_MAX as u64;
+        for conn in 0..all {
+            queue.add(job(conn, 1));
+        }
+        for conn in all..2 * all {
+            queue.add(job(conn, CHECK_WORK_SHORT_MAX));
+        }
+        assert!(queue.short.iter().copied().eq((0..all).map(ConnId)));
+        assert!(queue.long.iter().copied().eq((all..2 * all).map(ConnId)));
+        assert_eq!(queue.open, CHECKS_OPEN_MAX + 1);
+        let kept: Vec<_> = (0..2 * all).filter(|conn| is_open(&mut queue, ConnId(*conn))).collect();
+        let expected: Vec<_> = (0..CHECKS_OPEN_MAX as u64).chain([all]).collect();
+        assert_eq!(kept, expected);
+        assert!(queue.open == 0 && queue.jobs.is_empty());
+    }
+
+    #[test]
+    fn work_on_batches_that_arrive_is_bounded_for_each_request_and_for_a_turn() {
+        let mut queue = CheckQueue::default();
+        assert_eq!(queue.work_on_arrival(500), 500);
+        queue.note_arrival(CHECK_WORK_ON_ARRIVAL_MAX - 100);
+        assert_eq!(queue.work_on_arrival(500), 100);
+        queue.note_arrival(100);
+        assert_eq!(queue.work_on_arrival(500), 0);
+        queue.end_turn();
+        assert_eq!(queue.work_on_arrival(500), 500);
+    }
+}

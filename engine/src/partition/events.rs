@@ -1,0 +1,53 @@
+//! What comes out of the partitions of a shard.
+
+use std::collections::BTreeSet;
+
+use highwater_protocol::ids::{Offset, TopicId, TopicPartition};
+use highwater_storage::{FindResult, ReadId, ReadResult};
+
+use super::Refusal;
+use super::append::{AppendFailure, AppendOutcome, AppendedAt, ReplyTo};
+use super::log_start::{LogStartMove, LogStartOutcome};
+use super::replica::{Ack, PartitionId};
+use crate::read::{ReaderId, Waiter};
+
+/// Something that has happened to the partitions of a shard.
+#[derive(Debug)]
+pub(crate) enum PartitionEvent {
+    /// The outcome of an append is known.
+    Appended { reply_to: ReplyTo, tp: TopicPartition, outcome: AppendOutcome },
+    /// More of a partition can be read.
+    HighWatermarkMoved(PartitionId),
+    /// A start was moved, durably, or not at all.
+    LogStartMoved(LogStartMove, LogStartOutcome),
+    /// A read of a store is done.
+    Read { store: usize, id: ReadId, result: ReadResult },
+    /// A search of a store is done.
+    Found { store: usize, id: ReadId, result: FindResult },
+    /// A partition was deleted: who waited for more of it, and who reads it.
+    Deleted { id: PartitionId, waiters: BTreeSet<Waiter>, readers: BTreeSet<ReaderId> },
+    /// Nothing of a deleted topic is left here.
+    TopicFreed(TopicId),
+    /// A disk is full.
+    DiskFull,
+    /// A disk cannot be trusted: the process has to end.
+    Fatal(String),
+}
+
+impl PartitionEvent {
+    /// A producer's batch is as durable as it asked for.
+    pub(super) fn acknowledge(tp: TopicPartition, ack: Ack, log_start: Offset) -> Self {
+        let at = AppendedAt {
+            base_offset: ack.base_offset.0,
+            log_append_time: ack.log_append_time,
+            log_start: log_start.0,
+        };
+        Self::Appended { reply_to: ack.reply_to, tp, outcome: Ok(at) }
+    }
+
+    /// A producer that waits for its acknowledgement does not get one.
+    pub(super) fn refuse(tp: TopicPartition, ack: Ack, refusal: Refusal) -> Self {
+        let outcome = Err(AppendFailure::Refused(refusal));
+        Self::Appended { reply_to: ack.reply_to, tp, outcome }
+    }
+}

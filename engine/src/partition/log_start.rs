@@ -1,0 +1,104 @@
+//! Moves of the start of a log on request: done when the store has made the new start durable.
+
+use std::collections::BTreeMap;
+
+use highwater_protocol::ids::{Offset, TopicPartition};
+use highwater_runtime::plane::Disk;
+use highwater_storage::{LogStartError, Slot};
+
+use super::{PartitionEvent, Replicas};
+use crate::api::ApiError;
+
+/// Where a partition begins now, or why its start was not moved.
+pub type LogStartOutcome = Result<Offset, ApiError>;
+
+/// Names a move; its outcome repeats it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct LogStartMove {
+    /// The question that it is part of.
+    pub(crate) work: u64,
+    /// Its number there.
+    pub(crate) number: u32,
+}
+
+/// A start that is being moved.
+#[derive(Debug)]
+struct Moving {
+    to: Offset,
+    id: LogStartMove,
+}
+
+/// The starts that are being moved, by store and partition.
+#[derive(Default, Debug)]
+pub(super) struct LogStartMoves(BTreeMap<(usize, Slot), Vec<Moving>>);
+
+impl Replicas {
+    /// Moves the start of a partition; `None` moves it to the end of what can be read. Its outcome comes as a
+    /// [`PartitionEvent::LogStartMoved`].
+    pub(super) fn move_log_start(
+        &mut self,
+        disk: &mut dyn Disk,
+        tp: TopicPartition,
+        to: Option<Offset>,
+        id: LogStartMove,
+    ) {
+        match self.begin_move(disk, tp, to, id) {
+            Ok(None) => {}
+            Ok(Some(start)) => self.events.push_back(PartitionEvent::LogStartMoved(id, Ok(start))),
+            Err(error) => self.events.push_back(PartitionEvent::LogStartMoved(id, Err(error))),
+        }
+    }
+
+    /// Returns the start if it is there already.
+    fn begin_move(
+        &mut self,
+        disk: &mut dyn Disk,
+        tp: TopicPartition,
+        to: Option<Offset>,
+        id: LogStartMove,
+    ) -> Result<Option<Offset>, ApiError> {
+        let id_here = self.table.find(tp);
+        let partition = id_here.and_then(|id| self.table.get(id)).ok_or(ApiError::TopicDeleted)?;
+        let end = partition.high_watermark();
+        let offset = to.unwrap_or(end);
+        let store = &mut self.stores[partition.store].store;
+        let start = store.bounds(partition.slot).log_start;
+        let out_of_range = || ApiError::OffsetOutOfRange { partition: partition.name(), offset, start, end };
+        if offset > end {
+            return Err(out_of_range());
+        }
+        if offset <= start {
+            return Ok(Some(start));
+        }
+        match store.set_log_start(disk, partition.slot, offset) {
+            Ok(()) => {
+                tracing::info!(partition = %partition.name(), from = start.0, to = offset.0, "records deleted on request");
+                let moves = self.moves.0.entry((partition.store, partition.slot)).or_default();
+                moves.push(Moving { to: offset, id });
+                Ok(None)
+            }
+            Err(LogStartError::BehindEnd { .. }) => Err(out_of_range()),
+            Err(_) => Err(ApiError::TopicDeleted),
+        }
+    }
+
+    /// The start of a log was moved, durably.
+    pub(super) fn handle_log_start(&mut self, store: usize, slot: Slot, offset: Offset) {
+        self.end_moves((store, slot), |to| to <= offset, &Ok(offset));
+    }
+
+    /// A partition was deleted: nobody waits for its start to move any more.
+    pub(super) fn abandon_moves(&mut self, store: usize, slot: Slot) {
+        self.end_moves((store, slot), |_| true, &Err(ApiError::TopicDeleted));
+    }
+
+    fn end_moves(&mut self, of: (usize, Slot), ends: impl Fn(Offset) -> bool, outcome: &LogStartOutcome) {
+        let Some(mut here) = self.moves.0.remove(&of) else { return };
+        for Moving { id, .. } in here.extract_if(.., |moving| ends(moving.to)) {
+            self.events.push_back(PartitionEvent::LogStartMoved(id, outcome.clone()));
+        }
+        if !here.is_empty() {
+            self.moves.0.insert(of, here);
+        }
+    }
+}

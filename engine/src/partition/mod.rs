@@ -1,0 +1,364 @@
+//! The partitions of a shard: their stores, and everything that belongs to a replica.
+//!
+//! [`Partitions`] owns the stores of its shard and is the one way to their logs for both protocols. It is driven like any state machine
+//! here: requests and completions go in by commands and `handle_*`, what follows from them comes out by `poll_*`. It knows disks and time
+//! as its caller gives them, and neither connections nor wire formats.
+//!
+//! ```text
+//!   adapter           Partitions                                                                          Shard
+//!   parse_batch --> produce(CheckJob) --> check --+--> append(AppendRequest) --> log --> durable --> Ack --> poll_event: Appended
+//!                        |                        |          |                                                  (to its ReplyTo)
+//!                     CheckQueue          another shard's    PendingAppends
+//!                (more than fits a turn)  --> poll_forward   (no space before the disk)
+//! ```
+//!
+//! | type | what it is |
+//! |---|---|
+//! | [`ParsedBatch`] | a batch whose header has been parsed, once; it travels so to the store |
+//! | [`CheckJob`], `CheckQueue` | the batches of a request that are to be checked; those whose checks go on in later turns |
+//! | [`AppendRequest`], [`ReplyTo`] | a checked batch, and who receives its [`AppendOutcome`] |
+//! | `RejectedBatches` | what producers will send again, so that later batches do not overtake it |
+//! | `PendingAppends` | batches that wait for space, by partition |
+//! | [`Partition`] | one replica: epoch, quorum, high watermark, and the acknowledgements that wait |
+//! | `LogStartMoves`, `Deletions` | starts that are being moved, topics whose space is being freed |
+//!
+//! Order: batches of a connection are checked one after the other, and batches of a partition are appended in the order in which they
+//! came to its owner. While a batch is checked, or a native client's batch waits for space, its connection takes up nothing else:
+//! [`Partitions::holds`]. [`Partitions::poll_released`] says when it may go on.
+//!
+//! Invariant: no acknowledgement leaves before the partition's [`Quorum`](highwater_replication::Quorum) has said that it may.
+
+mod append;
+mod batch;
+mod check;
+mod check_queue;
+mod events;
+mod log_start;
+mod pending;
+mod rejected;
+mod replica;
+mod stores;
+mod topics;
+
+use std::collections::{BTreeMap, VecDeque};
+use std::mem;
+use std::sync::Arc;
+
+use highwater_protocol::batch::Work;
+use highwater_protocol::error::ErrorCode;
+use highwater_protocol::ids::{NodeId, Offset, TopicId, TopicPartition};
+use highwater_runtime::plane::{ConnId, Disk, ShardIndex};
+use highwater_storage::{Bounds, Store};
+
+pub use append::{AppendFailure, AppendOutcome, AppendRequest, AppendedAt, ReplyTo, RequestBatch};
+pub(crate) use batch::{BatchBytes, OwnedBatch, ParsedBatch};
+pub use check::RejectedRecords;
+pub(crate) use check::{over_limit, parse_batch};
+pub(crate) use check_queue::{CheckJob, Unchecked};
+pub(crate) use events::PartitionEvent;
+pub(crate) use log_start::LogStartMove;
+pub use log_start::LogStartOutcome;
+pub(crate) use replica::{Partition, PartitionId};
+pub(crate) use stores::{EXIT_DISK, META_SPACE, OFFSETS_SPACE, RESERVE_SPACE, StoreEntry, open_all};
+
+use append::ValidBatch;
+use check::Verdict;
+use check_queue::CheckQueue;
+use log_start::LogStartMoves;
+use pending::PendingAppends;
+use rejected::RejectedBatches;
+use replica::Table;
+use topics::Deletions;
+
+use crate::limits::CHECK_WORK_PER_BATCH;
+use crate::meta::Topic;
+
+/// Error code and message for the client.
+pub(crate) type Refusal = (ErrorCode, String);
+
+/// The partitions of a shard. See the module's doc.
+pub(crate) struct Partitions {
+    me: ShardIndex,
+    node: NodeId,
+    replicas: Replicas,
+    checks: CheckQueue,
+    /// Batches that wait for space, by store.
+    pending: Vec<PendingAppends>,
+    /// Native connections with a batch among them.
+    waiting: BTreeMap<ConnId, TopicPartition>,
+    /// Connections that may go on.
+    released: Vec<ConnId>,
+    /// Checked batches for other shards.
+    forwards: Vec<(ShardIndex, AppendRequest<'static>)>,
+    /// The stores that retention has not been through in this round.
+    retaining: Vec<usize>,
+}
+
+/// The stores, the partitions in them, and what came of the last commands. Appends happen here; batches that wait for space are apart,
+/// so that trying one cannot change which ones wait.
+struct Replicas {
+    stores: Vec<StoreEntry>,
+    table: Table,
+    rejected: RejectedBatches,
+    moves: LogStartMoves,
+    deletions: Deletions,
+    events: VecDeque<PartitionEvent>,
+    counted: AppendCounters,
+    /// A buffer that is used again and again.
+    scratch: Vec<u8>,
+}
+
+/// Appends so far.
+#[derive(Clone, Copy, Default, Debug)]
+pub(crate) struct AppendCounters {
+    pub(crate) batches: u64,
+    pub(crate) records: u64,
+}
+
+impl Partitions {
+    /// Partitions are found in `stores` when their topics are put.
+    pub(crate) fn new(me: ShardIndex, node: NodeId, stores: Vec<StoreEntry>) -> Self {
+        Self {
+            me,
+            node,
+            pending: stores.iter().map(|_| PendingAppends::default()).collect(),
+            replicas: Replicas {
+                stores,
+                table: Table::new(),
+                rejected: RejectedBatches::default(),
+                moves: LogStartMoves::default(),
+                deletions: Deletions::default(),
+                events: VecDeque::new(),
+                counted: AppendCounters::default(),
+                scratch: Vec::new(),
+            },
+            checks: CheckQueue::default(),
+            waiting: BTreeMap::new(),
+            released: Vec::new(),
+            forwards: Vec::new(),
+            retaining: Vec::new(),
+        }
+    }
+
+    // Getters.
+
+    pub(crate) fn find(&self, tp: TopicPartition) -> Option<PartitionId> {
+        self.replicas.table.find(tp)
+    }
+
+    pub(crate) fn get(&self, id: PartitionId) -> Option<&Partition> {
+        self.replicas.table.get(id)
+    }
+
+    pub(crate) fn get_mut(&mut self, id: PartitionId) -> Option<&mut Partition> {
+        self.replicas.table.get_mut(id)
+    }
+
+    /// Returns a partition that is here.
+    pub(crate) fn of(&self, tp: TopicPartition) -> Option<&Partition> {
+        self.get(self.find(tp)?)
+    }
+
+    /// Returns where the log of a partition begins and ends.
+    pub(crate) fn bounds(&self, partition: &Partition) -> Bounds {
+        self.store(partition.store).bounds(partition.slot)
+    }
+
+    /// Returns the name of a partition, for people.
+    pub(crate) fn name(&self, id: PartitionId) -> String {
+        self.get(id).map_or_else(|| "a deleted partition".to_owned(), Partition::name)
+    }
+
+    pub(crate) fn stores(&self) -> impl Iterator<Item = &Store> {
+        self.replicas.stores.iter().map(|entry| &entry.store)
+    }
+
+    pub(crate) fn store(&self, index: usize) -> &Store {
+        &self.replicas.stores[index].store
+    }
+
+    pub(crate) fn store_mut(&mut self, index: usize) -> &mut Store {
+        &mut self.replicas.stores[index].store
+    }
+
+    /// Returns whether a batch of this connection is being checked or waits for space. Nothing else of the connection may be taken up
+    /// then, or batches would overtake each other.
+    pub(crate) fn holds(&self, conn: ConnId) -> bool {
+        self.checks.holds(conn) || self.waiting.contains_key(&conn)
+    }
+
+    pub(crate) fn counted(&self) -> AppendCounters {
+        self.replicas.counted
+    }
+
+    // Commands.
+
+    /// Checks the batches of a request and appends those of this shard, as far as `at_once` allows; the rest of it goes on in
+    /// [`run_checks`](Self::run_checks). Each batch has one outcome, here or on the shard that it is forwarded to.
+    pub(crate) fn produce(&mut self, disk: &mut dyn Disk, job: CheckJob<'_>, at_once: Work, wall_ms: i64) {
+        let before = self.checks.work_on_arrival(at_once);
+        let mut work = before;
+        let left = self.run_check(disk, job, &mut work, wall_ms);
+        self.checks.note_arrival(before - work);
+        if let Some(left) = left {
+            self.checks.add(left.into_owned());
+        }
+    }
+
+    /// Appends a batch, after those of its partition that wait for space.
+    pub(crate) fn append(&mut self, disk: &mut dyn Disk, request: AppendRequest<'_>, wall_ms: i64) {
+        let tp = request.tp;
+        let store = self.replicas.table.find(tp).and_then(|id| self.replicas.table.get(id)).map(|p| p.store);
+        let waits = store.is_some_and(|store| self.pending[store].holds(tp));
+        let request = if waits { Some(request) } else { self.replicas.try_append(disk, request, wall_ms) };
+        let (Some(request), Some(store)) = (request, store) else { return };
+        if let Some(conn) = request.reply_to.waiting_conn() {
+            self.waiting.insert(conn, tp);
+        }
+        self.pending[store].push(request.into_owned());
+    }
+
+    /// At the end of a turn: goes on with the checks that wait. Returns whether some are left.
+    pub(crate) fn run_checks(&mut self, disk: &mut dyn Disk, wall_ms: i64) -> bool {
+        let mut shares = self.checks.end_turn();
+        self.run_checks_of(disk, &mut shares.long, true, wall_ms);
+        shares.short += shares.long;
+        self.run_checks_of(disk, &mut shares.short, false, wall_ms);
+        !self.checks.is_empty()
+    }
+
+    fn run_checks_of(&mut self, disk: &mut dyn Disk, work: &mut Work, long: bool, wall_ms: i64) {
+        while *work > 0
+            && let Some(job) = self.checks.pop(long)
+        {
+            let (conn, batches) = (job.conn, job.rest.len());
+            let Some(job) = self.run_check(disk, job, work, wall_ms) else {
+                self.released.push(conn);
+                continue;
+            };
+            // A batch goes on until it is done or takes long; then it is the turn of others.
+            let goes_on = job.rest.len() == batches && job.next.check.is_long() == long;
+            self.checks.put_back(job, goes_on);
+        }
+    }
+
+    /// Goes on with the checks of a request, and hands on the batches that are checked. Returns what is left.
+    fn run_check<'a>(
+        &mut self,
+        disk: &mut dyn Disk,
+        mut job: CheckJob<'a>,
+        work: &mut Work,
+        wall_ms: i64,
+    ) -> Option<CheckJob<'a>> {
+        loop {
+            if *work == 0 {
+                return Some(job);
+            }
+            let CheckJob { conn, acks, next, mut rest } = job;
+            let Unchecked { tp, owner, reply_to, batch, check } = next;
+            match self.checks.step(check, &batch, work) {
+                Verdict::Open(check) => {
+                    let next = Unchecked { tp, owner, reply_to, batch, check };
+                    return Some(CheckJob { conn, acks, next, rest });
+                }
+                Verdict::Valid(max_timestamp) => {
+                    let batch = ValidBatch { batch, max_timestamp };
+                    let request = AppendRequest { tp, acks, reply_to, batch };
+                    if owner == self.me {
+                        self.append(disk, request, wall_ms);
+                    } else {
+                        self.forwards.push((owner, request.into_owned()));
+                    }
+                }
+                Verdict::Failed(failure) => {
+                    let outcome = Err(failure);
+                    self.replicas.events.push_back(PartitionEvent::Appended { reply_to, tp, outcome });
+                }
+            }
+            let next = rest.pop_front()?;
+            *work = work.saturating_sub(CHECK_WORK_PER_BATCH);
+            job = CheckJob { conn, acks, next, rest };
+        }
+    }
+
+    /// Tries the batches again that wait for space in a store.
+    fn retry_pending(&mut self, disk: &mut dyn Disk, store: usize, wall_ms: i64) {
+        let Self { pending, replicas, waiting, released, .. } = self;
+        pending[store].retry(|request| {
+            let conn = request.reply_to.waiting_conn();
+            let left = replicas.try_append(disk, request, wall_ms);
+            if left.is_none()
+                && let Some(conn) = conn
+            {
+                waiting.remove(&conn);
+                released.push(conn);
+            }
+            left
+        });
+    }
+
+    /// Drops the batches of a connection that is gone and that have not been appended. Returns whose outcome will not come.
+    pub(crate) fn forget_connection(&mut self, conn: ConnId) -> Option<ReplyTo> {
+        if let Some(tp) = self.waiting.remove(&conn) {
+            for pending in &mut self.pending {
+                pending.forget(tp, conn);
+            }
+        }
+        self.checks.take(conn).map(|job| job.reply_to())
+    }
+
+    /// Moves the start of a partition; `None` moves it to the end of what can be read. The outcome comes as an event.
+    pub(crate) fn move_log_start(
+        &mut self,
+        disk: &mut dyn Disk,
+        tp: TopicPartition,
+        to: Option<Offset>,
+        id: LogStartMove,
+    ) {
+        self.replicas.move_log_start(disk, tp, to, id);
+    }
+
+    /// Makes the partitions of a new topic that belong here, or notes its new configuration: those from number `from` on, `count_max` at
+    /// most. Returns how many were looked at.
+    pub(crate) fn put_topic(&mut self, topic: &Arc<Topic>, from: usize, count_max: usize) -> usize {
+        self.replicas.put_topic(topic, from, count_max, self.node)
+    }
+
+    /// Deletes partitions of a topic that are here, `count_max` at most. Returns how many, and whether none is left.
+    pub(crate) fn delete_topic(
+        &mut self,
+        disk: &mut dyn Disk,
+        topic: TopicId,
+        count_max: usize,
+        wall_ms: i64,
+    ) -> (usize, bool) {
+        let deleted = self.replicas.delete_topic(disk, topic, count_max);
+        // Their batches that wait for space are rejected now.
+        for store in 0..self.pending.len() {
+            self.retry_pending(disk, store, wall_ms);
+        }
+        deleted
+    }
+
+    // Actions.
+
+    /// Returns what has happened, the earliest first.
+    pub(crate) fn poll_event(&mut self) -> Option<PartitionEvent> {
+        self.replicas.events.pop_front()
+    }
+
+    /// Returns the checked batches for other shards, in their order.
+    pub(crate) fn poll_forwards(&mut self) -> Vec<(ShardIndex, AppendRequest<'static>)> {
+        mem::take(&mut self.forwards)
+    }
+
+    /// Returns connections that this no longer [`holds`](Self::holds).
+    pub(crate) fn poll_released(&mut self) -> Vec<ConnId> {
+        mem::take(&mut self.released)
+    }
+}
+
+/// Why nothing can be done with a partition that is not here.
+pub(crate) fn deleted() -> Refusal {
+    (ErrorCode::UnknownTopic, "the topic was deleted".into())
+}

@@ -1,0 +1,294 @@
+//! The stores of a shard: opening, commit rounds, and their events.
+
+use highwater_protocol::error::ErrorCode;
+use highwater_protocol::ids::{LogIndex, NodeId, Offset, StoreId};
+use highwater_runtime::plane::{Completion, Disk, Plane, Token};
+use highwater_storage::mac::MAC_KEY_BYTES;
+use highwater_storage::{MacKey, PartitionFinding, RecoveryReport, Slot, Store, StoreConfig, StoreEvent};
+
+use super::{PartitionEvent, Partitions, Replicas};
+use crate::broker::data_dir::store_dir;
+use crate::limits::{EVENTS_PER_POLL_MAX, START_WARNINGS_MAX, STORES_PER_SHARD_MAX};
+use crate::message::{Message, Opened};
+use crate::shard::{OpenError, ShardSetup};
+
+/// Token spaces: the top byte of a disk operation's token says whose it is.
+pub(crate) const META_SPACE: u8 = 1;
+pub(crate) const OFFSETS_SPACE: u8 = 2;
+pub(crate) const RESERVE_SPACE: u8 = 3;
+const STORE_SPACE_FIRST: u8 = 8;
+const _: () = assert!(STORE_SPACE_FIRST as usize + STORES_PER_SHARD_MAX <= 256);
+
+/// A store of this shard.
+pub(crate) struct StoreEntry {
+    pub(super) id: StoreId,
+    pub(super) store: Store,
+    /// The disk had no space the last time it was asked for some.
+    pub(super) full: bool,
+    pub(super) closed: bool,
+}
+
+/// Opens the stores that are this shard's, and says what they hold.
+pub(crate) fn open_all(
+    plane: &mut dyn Plane<Message>,
+    setup: &ShardSetup,
+) -> Result<(Vec<StoreEntry>, Opened), OpenError> {
+    let mut entries = Vec::new();
+    let mut opened = Opened { epochs: Vec::new(), topics: Vec::new(), warnings: Vec::new() };
+    let mine = (plane.shard()..setup.stores).step_by(usize::from(setup.shards));
+    for (number, id) in mine.enumerate() {
+        if number >= STORES_PER_SHARD_MAX {
+            return Err(OpenError::Config(format!(
+                "one core would serve more than {STORES_PER_SHARD_MAX} stores; start with more cores"
+            )));
+        }
+        let config = StoreConfig {
+            dir: store_dir(&setup.data_dir, id),
+            cluster: setup.identity.cluster,
+            store: StoreId(id),
+            token_space: STORE_SPACE_FIRST + number as u8,
+            new_mac_key: new_mac_key(plane),
+            limits: setup.limits.store,
+            durable_form: setup.durable_form,
+        };
+        let (store, report) = Store::open(config, plane)?;
+        tell_findings(StoreId(id), report, &mut opened.warnings);
+        opened.topics.extend(store.partitions().map(|(tp, _)| tp.topic));
+        for (tp, slot) in store.partitions() {
+            let last = store.bounds(slot).last_epoch;
+            opened.epochs.extend(last.filter(|epoch| epoch.0 != 0).map(|epoch| (tp, epoch)));
+        }
+        entries.push(StoreEntry { id: StoreId(id), store, full: false, closed: false });
+    }
+    opened.topics.sort_unstable();
+    opened.topics.dedup();
+    Ok((entries, opened))
+}
+
+/// A secret for a store that has none yet.
+fn new_mac_key(plane: &mut dyn Plane<Message>) -> MacKey {
+    let mut key = MacKey([0; MAC_KEY_BYTES]);
+    for half in key.0.chunks_mut(size_of::<u64>()) {
+        half.copy_from_slice(&plane.random_u64().to_le_bytes());
+    }
+    key
+}
+
+/// What recovery found goes to the log and to whoever starts the broker.
+fn tell_findings(store: StoreId, report: RecoveryReport, warnings: &mut Vec<String>) {
+    tracing::info!(
+        store = store.0,
+        partitions = report.partitions,
+        extents = report.extents,
+        scanned = report.bytes_scanned,
+        "store opened"
+    );
+    let mut faulty = Vec::new();
+    for (tp, finding) in report.findings {
+        match finding {
+            PartitionFinding::Truncated { end } => {
+                tracing::info!(%tp, %end, "frames that were never acknowledged are gone");
+            }
+            PartitionFinding::Faulty { at, why } => faulty.push(format!(
+                "partition {tp} is damaged at offset {at}: {why}; it serves what can be read and takes no new records"
+            )),
+        }
+    }
+    warn_some(warnings, faulty, "partitions that are damaged; `highwater topic describe` shows them");
+    let of_store = |what: String| format!("store-{:03}: {what}", store.0);
+    let told = report.warnings.into_iter().map(of_store).collect();
+    warn_some(
+        warnings,
+        told,
+        &format!("warnings of store-{:03}; `highwater log verify` finds all damage", store.0),
+    );
+    if report.map_rebuilt {
+        warnings.push(of_store("its map was lost and rebuilt from the extents".into()));
+    }
+    let moved = report.quarantined.iter().map(|(from, to)| {
+        format!("{}: nothing knows this file; it was moved to {}", from.display(), to.display())
+    });
+    warn_some(warnings, moved.collect(), "files that nothing knows were moved to quarantine");
+}
+
+/// Adds warnings of one kind: the first ones, and how many more there are.
+fn warn_some(warnings: &mut Vec<String>, mut of_a_kind: Vec<String>, what: &str) {
+    let more = of_a_kind.len().saturating_sub(START_WARNINGS_MAX);
+    of_a_kind.truncate(START_WARNINGS_MAX);
+    warnings.append(&mut of_a_kind);
+    if more > 0 {
+        warnings.push(format!("and {more} more {what}"));
+    }
+}
+
+/// A disk error on a write or a sync.
+pub(crate) const EXIT_DISK: u8 = 74;
+
+/// The index of the store that a token belongs to.
+fn store_of(token: Token) -> Option<usize> {
+    usize::from((token.0 >> 56) as u8).checked_sub(usize::from(STORE_SPACE_FIRST))
+}
+
+impl Partitions {
+    /// An operation of one of the stores is done.
+    pub(crate) fn handle_disk(&mut self, disk: &mut dyn Disk, token: Token, completion: Completion) {
+        let index = store_of(token).expect("tokens are numbered by their owners");
+        self.store_mut(index).on_disk(disk, token, completion);
+    }
+
+    /// Starts commit rounds with what has been appended since the last ones.
+    pub(crate) fn flush(&mut self, disk: &mut dyn Disk) {
+        for entry in &mut self.replicas.stores {
+            entry.store.flush(disk);
+        }
+    }
+
+    /// Takes what the stores have to say, as much as one turn takes. Returns whether that was anything.
+    pub(crate) fn poll_stores(&mut self, disk: &mut dyn Disk, wall_ms: i64) -> bool {
+        let mut any = false;
+        for store in 0..self.replicas.stores.len() {
+            let mut space = false;
+            let mut left = EVENTS_PER_POLL_MAX;
+            while left > 0
+                && let Some(event) = self.replicas.stores[store].store.poll_event()
+            {
+                left -= 1;
+                any = true;
+                space |= may_make_space(&event);
+                self.replicas.handle_store_event(self.node, store, event);
+            }
+            if space {
+                self.retry_pending(disk, store, wall_ms);
+            }
+        }
+        any
+    }
+
+    /// Goes on with searches, as far as `work` allows. Returns whether there is more to do.
+    pub(crate) fn go_on_searching(
+        &mut self,
+        disk: &mut dyn Disk,
+        work: &mut highwater_protocol::batch::Work,
+    ) -> bool {
+        let mut more = false;
+        for entry in &mut self.replicas.stores {
+            more |= entry.store.go_on_searching(disk, work);
+        }
+        more
+    }
+
+    /// Begins to enforce retention. [`run_retention`](Self::run_retention) does it.
+    pub(crate) fn begin_retention(&mut self) {
+        self.retaining = (0..self.replicas.stores.len()).collect();
+    }
+
+    /// Goes on enforcing retention. Returns whether there is more to do.
+    pub(crate) fn run_retention(&mut self, disk: &mut dyn Disk, wall_ms: i64) -> bool {
+        let Some(store) = self.retaining.last().copied() else { return false };
+        if !self.store_mut(store).enforce_retention(disk, wall_ms) {
+            self.retaining.pop();
+        }
+        !self.retaining.is_empty()
+    }
+
+    /// Returns whether a disk has no space, or something appended waits for some.
+    pub(crate) fn is_full(&self) -> bool {
+        self.replicas.stores.iter().any(|entry| entry.full || entry.store.is_stalled())
+    }
+
+    /// Begins to close the stores.
+    pub(crate) fn close(&mut self, disk: &mut dyn Disk) {
+        for entry in &mut self.replicas.stores {
+            entry.store.shutdown(disk);
+        }
+    }
+
+    /// Returns whether every store has been closed.
+    pub(crate) fn is_closed(&self) -> bool {
+        self.replicas.stores.iter().all(|entry| entry.closed)
+    }
+
+    /// Returns whether every store has been closed, or waits for space on a full disk.
+    pub(crate) fn is_at_rest(&self) -> bool {
+        self.replicas.stores.iter().all(|entry| entry.closed || entry.store.is_stalled())
+    }
+}
+
+/// Returns whether batches that wait for space may be appended after this. On a full disk they are rejected.
+fn may_make_space(event: &StoreEvent) -> bool {
+    matches!(
+        event,
+        StoreEvent::Durable { .. }
+            | StoreEvent::SpaceAvailable
+            | StoreEvent::RoomAvailable
+            | StoreEvent::StorageFull(_)
+            | StoreEvent::Stalled { .. }
+    )
+}
+
+impl Replicas {
+    fn handle_store_event(&mut self, me: NodeId, store: usize, event: StoreEvent) {
+        let entry = &mut self.stores[store];
+        match event {
+            StoreEvent::Durable { slot, durable_index, durable_offset } => {
+                self.handle_durable(me, (store, slot), durable_index, durable_offset);
+            }
+            StoreEvent::Read { id, result } => {
+                self.events.push_back(PartitionEvent::Read { store, id, result });
+            }
+            StoreEvent::Found { id, result } => {
+                self.events.push_back(PartitionEvent::Found { store, id, result });
+            }
+            StoreEvent::LogStart { slot, offset } => self.handle_log_start(store, slot, offset),
+            StoreEvent::Deleted { tp } => self.handle_freed(tp),
+            StoreEvent::StorageFull(why) => {
+                tracing::error!(store = entry.id.0, "the disk is full: {why}");
+                entry.full = true;
+                self.events.push_back(PartitionEvent::DiskFull);
+            }
+            StoreEvent::Stalled { slot } => self.refuse_waiting(store, slot),
+            StoreEvent::SpaceAvailable => {
+                tracing::info!(store = entry.id.0, "there is space on the disk again");
+                entry.full = false;
+            }
+            // Batches that wait for space are tried again after the last event.
+            StoreEvent::RoomAvailable
+            // This broker holds the only replica of each of its partitions: nobody asks for these.
+            | StoreEvent::ReadByIndex { .. }
+            | StoreEvent::Truncated { .. }
+            | StoreEvent::Started { .. } => {}
+            StoreEvent::Fatal(why) => self.events.push_back(PartitionEvent::Fatal(why)),
+            StoreEvent::Closed => entry.closed = true,
+        }
+    }
+
+    /// More of a partition's log is on stable storage: producers are acknowledged, and more can be read.
+    fn handle_durable(&mut self, me: NodeId, (store, slot): (usize, Slot), index: LogIndex, offset: Offset) {
+        let Some(id) = self.table.of_slot(store, slot) else { return };
+        let Some(partition) = self.table.get_mut(id) else { return };
+        let moved = partition.handle_durable(me, me, index, offset);
+        if let Some(first) = partition.pop_acked() {
+            let log_start = self.stores[store].store.bounds(slot).log_start;
+            let mut next = Some(first);
+            while let Some(ack) = next {
+                self.events.push_back(PartitionEvent::acknowledge(partition.tp, ack, log_start));
+                next = partition.pop_acked();
+            }
+        }
+        if moved {
+            self.events.push_back(PartitionEvent::HighWatermarkMoved(id));
+        }
+    }
+
+    /// What was appended to a partition waits for space on the disk: its producers are told so instead of waiting too. For them it is
+    /// unknown whether their batches will be there; a batch that is sent again is recognised.
+    fn refuse_waiting(&mut self, store: usize, slot: Slot) {
+        let Some(id) = self.table.of_slot(store, slot) else { return };
+        let Some(partition) = self.table.get_mut(id) else { return };
+        let (tp, text) = (partition.tp, format!("{}: the disk is full", partition.name()));
+        for ack in partition.take_acks() {
+            let refusal = (ErrorCode::StorageFull, text.clone());
+            self.events.push_back(PartitionEvent::refuse(tp, ack, refusal));
+        }
+    }
+}

@@ -1,0 +1,116 @@
+//! Topics come, change and go: their partitions are made, and deleted with everybody who waits for them.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use highwater_protocol::ids::{NodeId, StoreId, TopicId, TopicPartition};
+use highwater_runtime::plane::Disk;
+
+use super::replica::{Partition, PartitionId};
+use super::{PartitionEvent, Replicas, deleted};
+use crate::meta::Topic;
+
+/// A deleted topic whose space is being freed.
+#[derive(Default, Debug)]
+struct Freeing {
+    /// Partitions that the store has not freed.
+    missing: usize,
+    /// Whether all of its partitions have been deleted.
+    all_deleted: bool,
+}
+
+/// Deleted topics whose space is being freed.
+#[derive(Default, Debug)]
+pub(super) struct Deletions(BTreeMap<TopicId, Freeing>);
+
+impl Replicas {
+    /// Makes the partitions of a new topic that belong here, or notes its new configuration: those from number `from` on, `count_max` at
+    /// most. Returns how many were looked at.
+    pub(super) fn put_topic(
+        &mut self,
+        topic: &Arc<Topic>,
+        from: usize,
+        count_max: usize,
+        me: NodeId,
+    ) -> usize {
+        let config = topic.config.for_storage();
+        let mut count = 0;
+        for (tp, store_id) in topic.partitions_from(from).take(count_max) {
+            count += 1;
+            let Some(index) = self.store_index(store_id) else { continue };
+            let store = &mut self.stores[index].store;
+            let slot = store.ensure_partition(tp, config);
+            let known = self.table.of_slot(index, slot).and_then(|id| self.table.get_mut(id));
+            if let Some(partition) = known {
+                partition.topic = Arc::clone(topic);
+                continue;
+            }
+            let bounds = store.bounds(slot);
+            self.table.insert(Partition::new(tp, Arc::clone(topic), index, slot, &bounds, me));
+        }
+        count
+    }
+
+    /// Deletes partitions of a topic that are here, `count_max` at most. Returns how many, and whether none is left. When the space of all
+    /// of them is free a [`PartitionEvent::TopicFreed`] says so.
+    pub(super) fn delete_topic(
+        &mut self,
+        disk: &mut dyn Disk,
+        topic: TopicId,
+        count_max: usize,
+    ) -> (usize, bool) {
+        let mut count = 0;
+        for store in 0..self.stores.len() {
+            let of_topic = self.stores[store].store.partitions_of(topic);
+            let here: Vec<_> = of_topic.take(count_max - count).collect();
+            count += here.len();
+            for (_, slot) in here {
+                if let Some(id) = self.table.of_slot(store, slot) {
+                    self.forget_partition(id);
+                }
+                self.deletions.0.entry(topic).or_default().missing += 1;
+                self.stores[store].store.delete_partition(disk, slot);
+            }
+        }
+        if self.stores.iter().any(|entry| entry.store.partitions_of(topic).next().is_some()) {
+            return (count, false);
+        }
+        self.deletions.0.entry(topic).or_default().all_deleted = true;
+        self.note_freed(topic);
+        (count, true)
+    }
+
+    /// A deleted partition's space is free.
+    pub(super) fn handle_freed(&mut self, tp: TopicPartition) {
+        if let Some(freeing) = self.deletions.0.get_mut(&tp.topic) {
+            freeing.missing -= 1;
+        }
+        self.note_freed(tp.topic);
+    }
+
+    fn note_freed(&mut self, topic: TopicId) {
+        if self.deletions.0.get(&topic).is_some_and(|freeing| freeing.all_deleted && freeing.missing == 0) {
+            self.deletions.0.remove(&topic);
+            self.events.push_back(PartitionEvent::TopicFreed(topic));
+        }
+    }
+
+    /// Nobody can do anything with a partition any more: everybody who waits for it is answered.
+    fn forget_partition(&mut self, id: PartitionId) {
+        let Some(mut partition) = self.table.remove(id) else { return };
+        self.events.push_back(PartitionEvent::Deleted {
+            id,
+            waiters: std::mem::take(&mut partition.waiters),
+            readers: std::mem::take(&mut partition.readers),
+        });
+        self.abandon_moves(partition.store, partition.slot);
+        let tp = partition.tp;
+        for ack in partition.take_acks() {
+            self.events.push_back(PartitionEvent::refuse(tp, ack, deleted()));
+        }
+    }
+
+    fn store_index(&self, store: StoreId) -> Option<usize> {
+        self.stores.iter().position(|entry| entry.id == store)
+    }
+}

@@ -1,0 +1,119 @@
+//! Between the partitions of this shard and everybody else: events go where they belong.
+
+use std::collections::BTreeMap;
+
+use highwater_runtime::plane::{Completion, ConnId, Plane, ShardIndex, Token};
+
+use super::Shard;
+use crate::limits::SPACE_INTERVAL;
+use crate::message::{AppendOutcome, AppendRequest, KafkaMessage, Message, ReplyTo, RequestBatch};
+use crate::partition::{EXIT_DISK, META_SPACE, OFFSETS_SPACE, PartitionEvent, RESERVE_SPACE};
+
+impl Shard {
+    /// An operation of a disk is done: of a store, or of one of shard 0's logs.
+    pub(super) fn disk_completed(
+        &mut self,
+        plane: &mut dyn Plane<Message>,
+        token: Token,
+        completion: Completion,
+    ) {
+        let result = match ((token.0 >> 56) as u8, &mut self.lead) {
+            (META_SPACE, Some(lead)) => lead.controller.on_disk(plane, token, completion),
+            (OFFSETS_SPACE, Some(lead)) => lead.groups.on_disk(plane, token, completion),
+            (RESERVE_SPACE, Some(lead)) => {
+                lead.reserve_made(plane, &completion);
+                Ok(())
+            }
+            _ => {
+                self.partitions.handle_disk(plane, token, completion);
+                Ok(())
+            }
+        };
+        if let Err(fatal) = result {
+            plane.fatal(EXIT_DISK, format!("the disk is not to be trusted: {fatal}"));
+        }
+        let waits = self.lead.as_ref().is_some_and(|lead| lead.is_stalled());
+        if waits && self.retention_at > plane.now().after(SPACE_INTERVAL) {
+            self.plan_retention(plane, SPACE_INTERVAL);
+        }
+    }
+
+    /// Takes what the stores have to say, as much as one turn takes. Returns whether that was anything.
+    pub(super) fn poll_partitions(&mut self, plane: &mut dyn Plane<Message>) -> bool {
+        let wall_ms = plane.wall_clock_ms();
+        let any = self.partitions.poll_stores(plane, wall_ms);
+        self.route_partition_events(plane);
+        self.resume_released(plane);
+        any
+    }
+
+    /// At the end of a turn: goes on with the checks of batches. Returns whether some are left.
+    pub(super) fn run_checks(&mut self, plane: &mut dyn Plane<Message>) -> bool {
+        let wall_ms = plane.wall_clock_ms();
+        let more = self.partitions.run_checks(plane, wall_ms);
+        self.route_partition_events(plane);
+        self.resume_released(plane);
+        more
+    }
+
+    /// Events of the partitions go where they belong, and checked batches to the owners of their partitions. Takes up no request.
+    pub(super) fn route_partition_events(&mut self, plane: &mut dyn Plane<Message>) {
+        while let Some(event) = self.partitions.poll_event() {
+            match event {
+                PartitionEvent::Appended { reply_to: ReplyTo::Native { conn, slot, id }, tp, outcome } => {
+                    self.finish_native_produce(plane, conn, slot, id, tp, outcome);
+                }
+                PartitionEvent::Appended { reply_to: ReplyTo::Kafka(batch), outcome, .. } => {
+                    self.finish_kafka_append(batch, outcome);
+                }
+                PartitionEvent::HighWatermarkMoved(id) => self.wake_waiters(id),
+                PartitionEvent::LogStartMoved(id, outcome) => self.log_start_moved(plane, id, outcome),
+                PartitionEvent::Read { store, id, result } => match self.reads.remove(&(store, id)) {
+                    Some(read) => self.on_read(plane, read, result),
+                    None => self.on_kafka_read(plane, (store, id), result),
+                },
+                PartitionEvent::Found { store, id, result } => self.on_found(plane, (store, id), result),
+                PartitionEvent::Deleted { id, waiters, readers } => {
+                    self.wake_all(id, waiters);
+                    self.end_readers(plane, readers);
+                    self.abandon_searches(plane, id);
+                }
+                PartitionEvent::TopicFreed(topic) => plane.post(0, Message::Gone(vec![topic])),
+                PartitionEvent::DiskFull => self.plan_retention(plane, SPACE_INTERVAL),
+                PartitionEvent::Fatal(why) => {
+                    plane.fatal(EXIT_DISK, format!("the disk is not to be trusted: {why}"));
+                }
+            }
+        }
+        let mut by_owner: BTreeMap<ShardIndex, Vec<AppendRequest<'static>>> = BTreeMap::new();
+        for (owner, request) in self.partitions.poll_forwards() {
+            by_owner.entry(owner).or_default().push(request);
+        }
+        for (owner, requests) in by_owner {
+            plane.post(owner, Message::Kafka(Box::new(KafkaMessage::Append(requests))));
+        }
+    }
+
+    /// Connections whose batches have been checked and appended take up further requests.
+    fn resume_released(&mut self, plane: &mut dyn Plane<Message>) {
+        for conn in self.partitions.poll_released() {
+            self.resume(plane, conn);
+        }
+    }
+
+    /// A connection is gone or ends: its batches that have not been appended never are.
+    pub(super) fn forget_batches(&mut self, conn: ConnId) {
+        if let Some(ReplyTo::Kafka(batch)) = self.partitions.forget_connection(conn) {
+            self.kafka.forget_request(batch.request);
+        }
+    }
+
+    /// The outcome of a batch goes to the shard of its request.
+    fn finish_kafka_append(&mut self, batch: RequestBatch, outcome: AppendOutcome) {
+        if batch.shard == self.me {
+            self.on_produced(batch.request, batch.number, outcome);
+        } else {
+            self.kafka.produced.push((batch, outcome));
+        }
+    }
+}
