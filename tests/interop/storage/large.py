@@ -19,7 +19,7 @@ def produce(bootstrap: str, topic: str, size: str) -> None:
 
     def delivered(error, message) -> None:
         if error is not None:
-            raise SystemExit(f"not acknowledged: {error}: too large" if error.name() == "MSG_SIZE_TOO_LARGE" else str(error))
+            raise SystemExit(f"not acknowledged: {error.name()}: {error}")
         print(message.offset(), hashlib.sha256(value).hexdigest())
 
     producer.produce(topic, value=value, on_delivery=delivered)
