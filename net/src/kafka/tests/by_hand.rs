@@ -89,7 +89,7 @@ fn fetch_responses_are_encoded_like_their_declaration_without_copying_records() 
 }
 
 #[test]
-#[should_panic(expected = "as many topics and partitions as were announced")]
+#[should_panic(expected = "the announced number of topics and partitions")]
 fn completing_an_incomplete_fetch_response_panics() {
     let origin = Origin { api: ApiKey::Fetch, version: 12, correlation_id: 1 };
     let _ = FetchAnswer::new(origin, 0, crate::kafka::KafkaError::NONE, 1).finish();
