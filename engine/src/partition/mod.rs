@@ -164,6 +164,12 @@ impl Partitions {
         self.store(partition.store).bounds(partition.slot)
     }
 
+    /// Returns the offset after the last record of a partition that may be read; `None` if the partition is not here.
+    pub(crate) fn readable_end(&self, id: PartitionId) -> Option<Offset> {
+        let partition = self.get(id)?;
+        Some(partition.readable_end(|| self.bounds(partition).append_end))
+    }
+
     /// Returns the name of a partition, for people.
     pub(crate) fn name(&self, id: PartitionId) -> String {
         self.get(id).map_or_else(|| "a deleted partition".to_owned(), Partition::name)
@@ -305,6 +311,20 @@ impl Partitions {
             }
         }
         self.checks.take(conn).map(|job| job.reply_to())
+    }
+
+    /// A reader has met damage. Returns what is said of it. It goes to the log once, however many readers of both protocols meet it.
+    pub(crate) fn note_damage(&mut self, id: PartitionId, wanted: Offset, resume_at: Offset) -> String {
+        let name = self.name(id);
+        let text = format!(
+            "{name}: what begins at offset {wanted} is damaged on disk; the next that can be read is offset {resume_at}"
+        );
+        if let Some(partition) = self.get_mut(id)
+            && !mem::replace(&mut partition.damage_told, true)
+        {
+            tracing::error!("{text}");
+        }
+        text
     }
 
     /// Moves the start of a partition; `None` moves it to the end of what can be read. The outcome comes as an event.

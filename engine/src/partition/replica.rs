@@ -139,6 +139,15 @@ impl Partition {
             .or_else(|| self.until_committed.pop_front_if(|ack| ack.end <= committed))
     }
 
+    /// Lists somebody who has read up to `seen` as waiting for more. Returns false, and does not, if there is more already.
+    pub(crate) fn wait_for_more(&mut self, waiter: Waiter, seen: Offset) -> bool {
+        let waits = self.high_watermark <= seen;
+        if waits {
+            self.waiters.insert(waiter);
+        }
+        waits
+    }
+
     /// Everybody who waits for an acknowledgement.
     pub(crate) fn take_acks(&mut self) -> impl Iterator<Item = Ack> {
         self.until_durable.drain(..).chain(self.until_committed.drain(..))

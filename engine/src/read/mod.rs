@@ -1,4 +1,31 @@
-//! Readers of partitions: who they are. What they do is in `shard/readers.rs` and `shard/kafka/fetch_read.rs`.
+//! Reading partitions: the one way from a log to a client, for both protocols.
+//!
+//! Every reader reads a partition in the same steps, whoever it reads for:
+//!
+//! ```text
+//!   cursor, limits --> Reads::begin --> memory (SendBudget) --> store: cached ---------------> Found
+//!                        ^                   |                         on disk --> handle_done --> Found
+//!                        |                none: in line                                           |
+//!                        |                                                       at the end, and it may wait
+//!                        +---- the high watermark moves <---- Partition::wait_for_more <----------+
+//! ```
+//!
+//! [`Reads`] reserves the memory, reads, and keeps the reads that wait for the disk, with what each is charged. [`Found`] is what came of
+//! it: frames with their [`Charge`], or why there are none. A [`Charge`] stays with the bytes until they have been sent.
+//!
+//! What is at the ends differs and is outside. A subscription or a fetch of the native protocol reads one partition of its own shard, in turns with the other
+//! readers of its connection, and pushes frames as they are (`shard/run_readers.rs`). A Kafka fetch reads any number of partitions as a unit that is
+//! answered whole, by all owners together, and takes frames apart into batches (`shard/kafka/fetch_read.rs`).
+
+mod budget;
+mod charge;
+mod reads;
+
+pub(crate) use budget::{Account, InLine, SendBudget, Wanted};
+pub(crate) use charge::Charge;
+#[cfg(test)]
+pub(crate) use charge::Gauge;
+pub(crate) use reads::{Found, ReadAt, ReadFor, ReadMemory, ReadStep, Reads};
 
 /// A reader of a native client on this shard: a subscription or a fetch. Numbers are not used again.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]

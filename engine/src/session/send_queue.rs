@@ -9,7 +9,7 @@ pub(crate) enum Charged {
     No,
 }
 
-/// Bytes that are on their way to a connection. Those that a read holds are charged for by themselves (see `shard/charge.rs`); the others are
+/// Bytes that are on their way to a connection. Those that a read holds are charged for by themselves (see `read/charge.rs`); the others are
 /// counted here.
 #[derive(Default, Debug)]
 pub(crate) struct SendQueue {

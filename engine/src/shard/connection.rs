@@ -10,9 +10,8 @@ use highwater_runtime::buf::AlignedBuf;
 use highwater_runtime::plane::{Instant, ListenerId};
 
 use super::kafka::NextFetch;
-use super::send_budget::Account;
 use crate::limits::{SLOW_READER_BYTES_MIN, SLOW_READER_TIME_MAX};
-use crate::read::ReaderId;
+use crate::read::{Account, ReaderId};
 use crate::session::{Charged, RequestBytes, SendQueue, Speaks};
 
 /// How far a connection is.

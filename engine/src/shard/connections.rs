@@ -14,12 +14,12 @@ use highwater_runtime::plane::{Close, ConnId, Plane};
 
 use super::Shard;
 use super::connection::{Connection, Net, Stage, Via};
-use super::send_budget::InLine;
 use super::timers::Timer;
 use crate::api::{ApiError, Service};
 use crate::limits::{CLOSING_TIME_MAX, SWEEP_INTERVAL};
 use crate::message::{Greeting, Message};
 use crate::native;
+use crate::read::InLine;
 use crate::session::{Load, RequestBytes, Speaks};
 
 /// What became of a connection's input.

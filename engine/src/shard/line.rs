@@ -1,12 +1,12 @@
-//! The line of those who wait for memory: see [`super::send_budget`].
+//! The line of those who wait for memory: see [`crate::read`].
 
 use highwater_runtime::plane::{Instant, Plane};
 
 use super::Shard;
-use super::send_budget::InLine;
 use super::timers::Timer;
 use crate::limits::{LINE_INTERVAL, LINE_TRIES_PER_TURN_MAX, READ_BYTES_COUNTED_MIN, SHORTAGE_INTERVAL};
 use crate::message::Message;
+use crate::read::InLine;
 
 /// When the line is looked at, and when other shards were told of it.
 #[derive(Default, Debug)]

@@ -8,7 +8,6 @@
 //!
 //! Invariant: no acknowledgement leaves before the partition's [`Quorum`](highwater_replication::Quorum) has said that it may.
 
-mod charge;
 mod connection;
 mod connection_map;
 mod connections;
@@ -27,7 +26,6 @@ mod readers;
 mod requests;
 mod run_readers;
 mod search;
-mod send_budget;
 mod sending;
 mod setup;
 mod statistics;
@@ -45,7 +43,6 @@ use highwater_runtime::buf::AlignedBuf;
 use highwater_runtime::plane::{
     Close, CloseReason, Completion, ConnId, Instant, ListenerId, Plane, ShardApp, ShardIndex, Token,
 };
-use highwater_storage::ReadId;
 
 use connection::Via;
 use connection_map::Connections;
@@ -57,9 +54,7 @@ use producer_ids::ProducerIds;
 use publish::Publishing;
 use query::{Answering, WorkId};
 use readers::Readers;
-use run_readers::Reading;
 use search::Searches;
-use send_budget::SendBudget;
 use timers::{Timer, Timers};
 use work::Jobs;
 
@@ -74,6 +69,7 @@ use crate::limits::{PUSH_BYTES_PER_TURN_MAX, RETENTION_INTERVAL, SPACE_INTERVAL}
 use crate::message::{Message, Ticket};
 use crate::meta::Metadata;
 use crate::partition::{Partitions, open_all};
+use crate::read::{Reads, SendBudget};
 use crate::session::{Admission, Places};
 
 /// One core's share of the broker. See the module's doc.
@@ -103,8 +99,8 @@ pub struct Shard {
     last_turn: u64,
     /// Connections with readers that can go on.
     ready: VecDeque<ConnId>,
-    /// Who waits for which operation of which store.
-    reads: BTreeMap<(usize, ReadId), Reading>,
+    /// Reads of all readers that wait for the disk.
+    reads: Reads,
     searches: Searches,
 
     /// Requests to other shards.
@@ -160,7 +156,7 @@ impl Shard {
             last_reader: 0,
             last_turn: 0,
             ready: VecDeque::new(),
-            reads: BTreeMap::new(),
+            reads: Reads::default(),
             searches: Searches::default(),
             calls: Calls::default(),
             work: BTreeMap::new(),

@@ -8,6 +8,7 @@ use super::Shard;
 use crate::limits::SPACE_INTERVAL;
 use crate::message::{AppendOutcome, AppendRequest, KafkaMessage, Message, ReplyTo, RequestBatch};
 use crate::partition::{EXIT_DISK, META_SPACE, OFFSETS_SPACE, PartitionEvent, RESERVE_SPACE};
+use crate::read::ReadFor;
 
 impl Shard {
     /// An operation of a disk is done: of a store, or of one of shard 0's logs.
@@ -68,10 +69,15 @@ impl Shard {
                 }
                 PartitionEvent::HighWatermarkMoved(id) => self.wake_waiters(id),
                 PartitionEvent::LogStartMoved(id, outcome) => self.log_start_moved(plane, id, outcome),
-                PartitionEvent::Read { store, id, result } => match self.reads.remove(&(store, id)) {
-                    Some(read) => self.on_read(plane, read, result),
-                    None => self.on_kafka_read(plane, (store, id), result),
-                },
+                PartitionEvent::Read { store, id, result } => {
+                    match self.reads.handle_done(store, id, result) {
+                        Some((ReadFor::Native(reader, conn), found)) => {
+                            self.on_read(plane, reader, conn, found);
+                        }
+                        Some((ReadFor::Kafka(fetch), found)) => self.on_kafka_read(plane, fetch, found),
+                        None => {}
+                    }
+                }
                 PartitionEvent::Found { store, id, result } => self.on_found(plane, (store, id), result),
                 PartitionEvent::Deleted { id, waiters, readers } => {
                     self.wake_all(id, waiters);

@@ -8,7 +8,7 @@
 //! ```
 //!
 //! The readers of a connection that are `Queued` run in turns, and connections in turns. One that has its share of the memory goes on when some
-//! of that has left; one that holds none waits in line for it (see [`super::send_budget`]). A fetch reads when its reply is the next: what it read
+//! of that has left; one that holds none waits in line for it (see [`crate::read`]). A fetch reads when its reply is the next: what it read
 //! before would be held for as long as the replies before it take.
 
 use std::collections::{BTreeMap, BTreeSet};

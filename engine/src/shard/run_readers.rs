@@ -6,25 +6,15 @@ use highwater_protocol::error::ErrorCode;
 use highwater_protocol::ids::Offset;
 use highwater_protocol::native::{DataPrefix, FEATURE_DAMAGE, MessageKind, data_head};
 use highwater_runtime::plane::{ConnId, Plane};
-use highwater_storage::{Cursor, Frames, ReadLimits, ReadOutcome, ReadResult};
+use highwater_storage::{Cursor, Frames};
 
 use super::Shard;
-use super::charge::Charge;
 use super::connection::Stage;
 use super::readers::{ReaderKind, ReaderState};
-use super::send_budget::{InLine, Wanted};
 use crate::limits::{PUSH_BYTES_MAX, READ_BYTES_COUNTED_MIN};
 use crate::message::Message;
 use crate::partition::{PartitionId, deleted};
-use crate::read::{ReaderId, Waiter};
-
-/// A read that waits for the disk. It is charged for until it is done, also when its reader is gone meanwhile.
-#[derive(Debug)]
-pub(super) struct Reading {
-    reader: ReaderId,
-    conn: ConnId,
-    charge: Charge,
-}
+use crate::read::{Found, InLine, ReadAt, ReadFor, ReadMemory, ReadStep, ReaderId, Waiter};
 
 /// How a turn at a reader ended.
 enum Ran {
@@ -83,7 +73,7 @@ impl Shard {
 
     fn run_reader(&mut self, plane: &mut dyn Plane<Message>, id: ReaderId) -> Ran {
         let Some(reader) = self.readers.get_mut(&id) else { return Ran::Rests };
-        let Some(partition) = self.partitions.get(reader.partition) else {
+        let Some(up_to) = self.partitions.readable_end(reader.partition) else {
             self.end_reader(plane, id, deleted());
             return Ran::Rests;
         };
@@ -105,46 +95,41 @@ impl Shard {
             }
             ReaderKind::Fetch { max_bytes, .. } => max_bytes,
         };
-        let (store, slot) = (partition.store, partition.slot);
-        let up_to = partition.readable_end(|| self.partitions.bounds(partition).append_end);
         reader.seen = up_to;
-        let mut charge = None;
-        // It takes no memory to see that there is nothing.
-        if reader.cursor.offset() < up_to {
-            let wanted =
-                Wanted::by_read(self.partitions.store(store), slot, reader.cursor, bytes_max, reader.needs);
-            let queued = connection.queue.uncharged();
-            charge = self.send_budget.reserve(&mut connection.account, queued, wanted);
-            if charge.is_none() {
+        let (partition, cursor, needs) = (reader.partition, reader.cursor, reader.needs);
+        let at = ReadAt { partition, cursor, bytes_max, needs, up_to };
+        let queued = connection.queue.uncharged();
+        let memory = ReadMemory { budget: &mut self.send_budget, account: &mut connection.account, queued };
+        let read_for = ReadFor::Native(id, reader.conn);
+        match self.reads.begin(plane, &mut self.partitions, memory, read_for, at) {
+            ReadStep::Done(found) => self.give(plane, id, found),
+            ReadStep::Pending => {
+                reader.state = ReaderState::Reading;
+                Ran::Rests
+            }
+            ReadStep::NoMemory => {
                 // What it holds comes back, and then it is tried again.
                 if connection.account.held() + queued == 0 {
                     self.send_budget.wait(&mut connection.account, queued, InLine::Readers(reader.conn));
                 }
-                return Ran::NoMemory;
+                Ran::NoMemory
             }
-        }
-        let memory_bytes_max = charge.as_ref().map_or(0, Charge::bytes);
-        let limits = ReadLimits { bytes_max, memory_bytes_max };
-        match self.partitions.store_mut(store).read(plane, slot, reader.cursor, limits, up_to) {
-            ReadOutcome::Pending(read) => {
-                reader.state = ReaderState::Reading;
-                if let Some(charge) = charge {
-                    self.reads.insert((store, read), Reading { reader: id, conn: reader.conn, charge });
-                }
-                Ran::Rests
-            }
-            ReadOutcome::Ready(result) => self.give(plane, id, result, charge),
         }
     }
 
     /// A read from disk is done.
-    pub(super) fn on_read(&mut self, plane: &mut dyn Plane<Message>, read: Reading, result: ReadResult) {
-        let Reading { reader: id, conn, charge } = read;
+    pub(super) fn on_read(
+        &mut self,
+        plane: &mut dyn Plane<Message>,
+        id: ReaderId,
+        conn: ConnId,
+        found: Found,
+    ) {
         if self.connections.get(&conn).is_none_or(|connection| connection.stage == Stage::Closing) {
             self.remove_reader(id);
             return;
         }
-        match self.give(plane, id, result, Some(charge)) {
+        match self.give(plane, id, found) {
             Ran::Sent(_) => self.queue_reader(id),
             Ran::Again => self.requeue_reader(id),
             Ran::Rests | Ran::NoMemory => {}
@@ -154,35 +139,15 @@ impl Shard {
     }
 
     /// What was read goes to the client, with what it is charged.
-    fn give(
-        &mut self,
-        plane: &mut dyn Plane<Message>,
-        id: ReaderId,
-        mut result: ReadResult,
-        charge: Option<Charge>,
-    ) -> Ran {
+    fn give(&mut self, plane: &mut dyn Plane<Message>, id: ReaderId, found: Found) -> Ran {
         let Some(reader) = self.readers.get_mut(&id) else { return Ran::Rests };
-        if let (ReadResult::Frames(frames), Some(mut charge)) = (&mut result, charge) {
-            charge.shrink_to(frames.memory_bytes);
-            frames.bytes = charge.hold_all(std::mem::take(&mut frames.bytes));
-            reader.needs = 0;
-        }
-        match result {
-            ReadResult::Frames(frames) => match reader.kind {
-                ReaderKind::Subscription { number, .. } => self.push(plane, id, number, frames),
-                ReaderKind::Fetch { min_bytes, until, max_bytes, .. } => {
-                    let bytes: usize = frames.bytes.iter().map(Bytes::len).sum();
-                    // What is left behind has no room, or has to be read on from where a disk read ended: waiting would give no more.
-                    let more = frames.next.offset() < reader.seen;
-                    if more || bytes >= min_bytes.min(max_bytes) || until.is_none() {
-                        self.finish_fetch(id, frames);
-                    } else {
-                        self.wait_at_end(id);
-                    }
-                    Ran::Rests
-                }
-            },
-            ReadResult::AtEnd => {
+        match found {
+            Found::Frames(mut frames, charge) => {
+                frames.bytes = charge.hold_all(std::mem::take(&mut frames.bytes));
+                reader.needs = 0;
+                self.give_frames(plane, id, frames)
+            }
+            Found::AtEnd => {
                 match reader.kind {
                     ReaderKind::Fetch { until: None, .. } => {
                         let nothing = Frames { bytes: Vec::new(), memory_bytes: 0, next: reader.cursor };
@@ -192,21 +157,39 @@ impl Shard {
                 }
                 Ran::Rests
             }
-            ReadResult::OutOfRange { log_start, durable_end } => {
+            Found::OutOfRange { log_start, end } => {
                 let (partition, wanted) = (reader.partition, reader.cursor.offset());
                 let name = self.partitions.name(partition);
-                let text = format!("{name}: offset {wanted} is outside of {log_start}..={durable_end}");
+                let text = format!("{name}: offset {wanted} is outside of {log_start}..={end}");
                 self.end_reader(plane, id, (ErrorCode::OffsetOutOfRange, text));
                 Ran::Rests
             }
-            ReadResult::Damaged { resume_at } => {
+            Found::Damaged { resume_at } => {
                 let (partition, wanted) = (reader.partition, reader.cursor.offset());
-                let text = self.tell_damage(partition, wanted, resume_at);
+                let text = self.partitions.note_damage(partition, wanted, resume_at);
                 self.pass_damage(plane, id, resume_at, text)
             }
-            ReadResult::NeedsMemory(bytes) => {
+            Found::NeedsMemory(bytes) => {
                 reader.needs = bytes;
                 Ran::Again
+            }
+        }
+    }
+
+    fn give_frames(&mut self, plane: &mut dyn Plane<Message>, id: ReaderId, frames: Frames) -> Ran {
+        let Some(reader) = self.readers.get(&id) else { return Ran::Rests };
+        match reader.kind {
+            ReaderKind::Subscription { number, .. } => self.push(plane, id, number, frames),
+            ReaderKind::Fetch { min_bytes, until, max_bytes, .. } => {
+                let bytes: usize = frames.bytes.iter().map(Bytes::len).sum();
+                // What is left has no room, or has to be read on from where a disk read ended: waiting would give no more.
+                let more = frames.next.offset() < reader.seen;
+                if more || bytes >= min_bytes.min(max_bytes) || until.is_none() {
+                    self.finish_fetch(id, frames);
+                } else {
+                    self.wait_at_end(id);
+                }
+                Ran::Rests
             }
         }
     }
@@ -239,31 +222,11 @@ impl Shard {
     fn wait_at_end(&mut self, id: ReaderId) {
         let Some(reader) = self.readers.get_mut(&id) else { return };
         let Some(partition) = self.partitions.get_mut(reader.partition) else { return };
-        if partition.high_watermark() > reader.seen {
-            self.queue_reader(id);
-        } else {
+        if partition.wait_for_more(Waiter::Reader(id), reader.seen) {
             reader.state = ReaderState::Waiting;
-            partition.waiters.insert(Waiter::Reader(id));
+        } else {
+            self.queue_reader(id);
         }
-    }
-
-    /// What is said of damage. It goes to the log once, however many readers of both protocols meet it.
-    pub(super) fn tell_damage(
-        &mut self,
-        partition: PartitionId,
-        wanted: Offset,
-        resume_at: Offset,
-    ) -> String {
-        let name = self.partitions.name(partition);
-        let text = format!(
-            "{name}: what begins at offset {wanted} is damaged on disk; the next that can be read is offset {resume_at}"
-        );
-        if let Some(partition) = self.partitions.get_mut(partition)
-            && !std::mem::replace(&mut partition.damage_told, true)
-        {
-            tracing::error!("{text}");
-        }
-        text
     }
 
     /// What stands in front of the frames that a reader is given.

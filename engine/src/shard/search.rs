@@ -2,7 +2,7 @@
 //!
 //! A search holds a buffer of the size of the largest disk read, or of a batch that is larger, and a decoder; one question can ask for as many
 //! searches as there are partitions. What a search holds is charged to the memory for what is on its way to clients
-//! ([`super::send_budget`]) before it begins. All searches have one account there. The first in the queue waits in line for memory when no other
+//! ([`crate::read`]) before it begins. All searches have one account there. The first in the queue waits in line for memory when no other
 //! search holds any; else it is tried again when one of these ends.
 
 use std::collections::{BTreeMap, VecDeque};
@@ -14,14 +14,13 @@ use highwater_runtime::plane::Plane;
 use highwater_storage::{FindOutcome, FindResult, ReadId};
 
 use super::Shard;
-use super::charge::Charge;
 use super::query::WorkId;
-use super::send_budget::{Account, InLine, Wanted};
 use super::subscribe::Start;
 use crate::api::{ApiError, FoundOffset};
 use crate::limits::{SEARCH_DECODER_READS, SEARCH_WORK_PER_TURN_MAX, SEARCHES_MAX, SEARCHES_PER_TURN_MAX};
 use crate::message::Message;
 use crate::partition::{Partition, PartitionId};
+use crate::read::{Account, Charge, InLine, Wanted};
 
 /// What is searched for.
 #[derive(Clone, Copy, Debug)]
@@ -223,8 +222,8 @@ fn visible(result: FindResult, high_watermark: Offset) -> FoundOffset {
 mod tests {
     use highwater_runtime::slab::Key;
 
-    use super::super::charge::Gauge;
     use super::*;
+    use crate::read::Gauge;
 
     #[test]
     fn few_searches_read_at_once_and_the_others_begin_in_their_order() {

@@ -19,8 +19,8 @@ use crate::limits::{
     SEND_QUEUE_BYTES_MAX,
 };
 use crate::message::{FetchAsk, Fetched, KafkaMessage, Message, RequestId, Want};
+use crate::read::{InLine, Wanted};
 use crate::shard::Shard;
-use crate::shard::send_budget::{InLine, Wanted};
 use crate::shard::timers::Timer;
 
 /// A request whose partitions are being read.

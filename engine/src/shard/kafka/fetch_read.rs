@@ -19,25 +19,16 @@ use std::collections::BTreeSet;
 use highwater_net::kafka::KafkaError;
 use highwater_protocol::ids::Offset;
 use highwater_runtime::plane::{ConnId, Plane, ShardIndex};
-use highwater_storage::{Cursor, ReadId, ReadLimits, ReadOutcome, ReadResult};
+use highwater_storage::Cursor;
 
 use super::fetch_tasks::{Left, State, Task};
 use super::records::batches;
 use crate::limits::KAFKA_FETCH_READS_PER_STEP_MAX;
 use crate::message::{FetchAsk, Fetched, KafkaMessage, Message, RequestId, Want};
 use crate::partition::PartitionId;
-use crate::read::{FetchId, Waiter};
+use crate::read::{FetchId, Found, InLine, ReadAt, ReadFor, ReadMemory, ReadStep, Waiter};
 use crate::shard::Shard;
-use crate::shard::charge::Charge;
-use crate::shard::send_budget::{InLine, Wanted};
 use crate::shard::work::{Job, Step, Work};
-
-/// What came of reading a partition.
-enum Outcome {
-    Done(ReadResult, Option<Charge>),
-    Pending((usize, ReadId), Charge),
-    NoMemory,
-}
 
 impl Shard {
     /// Another shard, or this one, asks for partitions of this one.
@@ -130,10 +121,7 @@ impl Shard {
 
     /// The high watermark of a partition has moved, or the partition is gone.
     pub(in crate::shard) fn wake_kafka_fetch(&mut self, id: FetchId, partition: PartitionId) {
-        if let Some(task) = self.kafka.read.tasks.get_mut(&id) {
-            task.waits.remove(&partition);
-            self.kafka.read.wake(id);
-        }
+        self.kafka.read.partition_moved(id, partition);
     }
 
     /// Lets the fetches that can go on do so, as far as this turn goes.
@@ -165,12 +153,11 @@ impl Shard {
     pub(in crate::shard) fn on_kafka_read(
         &mut self,
         plane: &mut dyn Plane<Message>,
-        read: (usize, ReadId),
-        result: ReadResult,
+        id: FetchId,
+        found: Found,
     ) {
-        let Some((id, charge)) = self.kafka.read.reads.remove(&read) else { return };
         let Some(mut task) = self.kafka.read.tasks.remove(&id) else { return };
-        self.take_read(&mut task, result, Some(charge));
+        self.take_read(&mut task, found);
         self.go_on(plane, id, task);
     }
 
@@ -196,17 +183,16 @@ impl Shard {
             if task.fetched.len() == until || self.kafka.read.turn.is_over() {
                 return self.pause_fetch(id, task);
             }
-            match self.read_wanted(plane, &task, want) {
-                Outcome::Pending(read, charge) => {
+            match self.read_wanted(plane, id, &task, want) {
+                ReadStep::Pending => {
                     task.state = State::Reading;
                     self.kafka.read.turn.spend(0);
-                    self.kafka.read.reads.insert(read, (id, charge));
                     self.kafka.read.tasks.insert(id, task);
                     return;
                 }
-                Outcome::Done(result, charge) => self.take_read(&mut task, result, charge),
-                Outcome::NoMemory if task.bytes > 0 => task.left = Left::Cut,
-                Outcome::NoMemory => return self.wait_for_memory(id, task),
+                ReadStep::Done(found) => self.take_read(&mut task, found),
+                ReadStep::NoMemory if task.bytes > 0 => task.left = Left::Cut,
+                ReadStep::NoMemory => return self.wait_for_memory(id, task),
             }
         }
         // Who leaves something behind has not too little to read but too little room, or has to read on from where a disk read ended:
@@ -242,11 +228,16 @@ impl Shard {
     }
 
     /// Reads a partition, as far as there is room.
-    fn read_wanted(&mut self, plane: &mut dyn Plane<Message>, task: &Task, want: Want) -> Outcome {
-        let nothing = Outcome::Done(ReadResult::AtEnd, None);
-        let Some(partition) = self.partitions.of(want.tp) else {
-            return nothing;
-        };
+    fn read_wanted(
+        &mut self,
+        plane: &mut dyn Plane<Message>,
+        id: FetchId,
+        task: &Task,
+        want: Want,
+    ) -> ReadStep {
+        let nothing = ReadStep::Done(Found::AtEnd);
+        let Some(partition) = self.partitions.find(want.tp) else { return nothing };
+        let Some(up_to) = self.partitions.readable_end(partition) else { return nothing };
         let bytes_max = room(task, want);
         if bytes_max == 0 || task.left == Left::Cut {
             return nothing;
@@ -257,31 +248,16 @@ impl Shard {
             Some(cursor) if cursor.offset().0 == want.offset => *cursor,
             _ => Cursor::at(Offset(want.offset)),
         };
-        let (store, slot) = (partition.store, partition.slot);
-        let up_to = partition.readable_end(|| self.partitions.bounds(partition).append_end);
-        let mut charge = None;
-        // It takes no memory to see that there is nothing.
-        if cursor.offset() < up_to {
-            let wanted = Wanted::by_read(self.partitions.store(store), slot, cursor, bytes_max, task.needs);
-            let queued = self.uncharged_of(task);
-            let account = self.kafka.read.accounts.entry(key).or_default();
-            charge = self.send_budget.reserve(account, queued, wanted);
-            if charge.is_none() {
-                return Outcome::NoMemory;
-            }
-        }
-        let memory_bytes_max = charge.as_ref().map_or(0, Charge::bytes);
-        let limits = ReadLimits { bytes_max, memory_bytes_max };
-        match (self.partitions.store_mut(store).read(plane, slot, cursor, limits, up_to), charge) {
-            (ReadOutcome::Ready(result), charge) => Outcome::Done(result, charge),
-            (ReadOutcome::Pending(read), Some(charge)) => Outcome::Pending((store, read), charge),
-            (ReadOutcome::Pending(_), None) => unreachable!("what is read from disk takes memory"),
-        }
+        let at = ReadAt { partition, cursor, bytes_max, needs: task.needs, up_to };
+        let queued = self.uncharged_of(task);
+        let account = self.kafka.read.accounts.entry(key).or_default();
+        let memory = ReadMemory { budget: &mut self.send_budget, account, queued };
+        self.reads.begin(plane, &mut self.partitions, memory, ReadFor::Kafka(id), at)
     }
 
     /// Takes what was read of the next partition that is wanted, with what it is charged.
-    fn take_read(&mut self, task: &mut Task, result: ReadResult, charge: Option<Charge>) {
-        if let ReadResult::NeedsMemory(bytes) = result {
+    fn take_read(&mut self, task: &mut Task, found: Found) {
+        if let Found::NeedsMemory(bytes) = found {
             // It is read again, alone if need be.
             task.needs = bytes;
             if task.bytes > 0 {
@@ -299,10 +275,8 @@ impl Shard {
                 fetched.log_start = self.partitions.bounds(partition).log_start.0;
             }
         }
-        match result {
-            ReadResult::Frames(frames) if !fetched.error.is_err() => {
-                let Some(mut charge) = charge else { unreachable!("what is read takes memory") };
-                charge.shrink_to(frames.memory_bytes);
+        match found {
+            Found::Frames(frames, charge) if !fetched.error.is_err() => {
                 let (records, bytes) = batches(frames.bytes, charge);
                 // The very first batch may be larger than what was asked for. No other may.
                 let fits = task.bytes == 0 || bytes <= room(task, want);
@@ -314,12 +288,12 @@ impl Shard {
                     self.kafka.read.remember((task.from, task.ask.conn), want.tp, frames.next);
                 }
             }
-            ReadResult::Frames(_) | ReadResult::AtEnd | ReadResult::NeedsMemory(_) => {}
-            ReadResult::OutOfRange { .. } => fetched.error = KafkaError::OFFSET_OUT_OF_RANGE,
-            ReadResult::Damaged { resume_at } => {
+            Found::Frames(..) | Found::AtEnd | Found::NeedsMemory(_) => {}
+            Found::OutOfRange { .. } => fetched.error = KafkaError::OFFSET_OUT_OF_RANGE,
+            Found::Damaged { resume_at } => {
                 if let Some(id) = self.partitions.find(want.tp) {
                     // The answer has no place for it.
-                    drop(self.tell_damage(id, Offset(want.offset), resume_at));
+                    drop(self.partitions.note_damage(id, Offset(want.offset), resume_at));
                 }
                 fetched.error = KafkaError::CORRUPT_MESSAGE;
             }
@@ -345,9 +319,10 @@ impl Shard {
             let Some(partition) = self.partitions.find(want.tp) else { continue };
             let Some(here) = self.partitions.get_mut(partition) else { continue };
             // It may have moved while another partition was read from disk.
-            task.again |= here.high_watermark().0 > fetched.high_watermark;
-            if task.waits.insert(partition) {
-                here.waiters.insert(Waiter::Kafka(id));
+            if here.wait_for_more(Waiter::Kafka(id), Offset(fetched.high_watermark)) {
+                task.waits.insert(partition);
+            } else {
+                task.again = true;
             }
         }
         if task.parked < task.ask.wants.len() {

@@ -4,15 +4,13 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use highwater_protocol::ids::TopicPartition;
 use highwater_runtime::plane::{ConnId, ShardIndex};
-use highwater_storage::{Cursor, ReadId};
+use highwater_storage::Cursor;
 
 use crate::counters::PerTurn;
 use crate::limits::{FETCH_PLACES_MAX, KAFKA_FETCH_BYTES_PER_TURN_MAX, KAFKA_FETCH_READS_PER_TURN_MAX};
 use crate::message::{FetchAsk, Fetched, RequestId};
 use crate::partition::PartitionId;
-use crate::read::FetchId;
-use crate::shard::charge::Charge;
-use crate::shard::send_budget::Account;
+use crate::read::{Account, FetchId};
 
 /// Fetches of this shard's partitions, and where their connections are in them.
 #[derive(Default)]
@@ -23,8 +21,6 @@ pub(super) struct Owner {
     /// Fetches that can go on.
     pub(super) ready: VecDeque<FetchId>,
     pub(super) turn: FetchTurn,
-    /// Which fetch waits for which read of which store, and what the read is charged: until it is done, also when the fetch is gone meanwhile.
-    pub(super) reads: BTreeMap<(usize, ReadId), (FetchId, Charge)>,
     /// What connections have of this shard's memory.
     pub(super) accounts: BTreeMap<(ShardIndex, ConnId), Account>,
     /// Where to go on: what a client reads next it finds without a search.
@@ -169,6 +165,15 @@ impl Owner {
         }
     }
 
+    /// A partition that a fetch waits for has more to read, or is gone.
+    pub(super) fn partition_moved(&mut self, id: FetchId, partition: PartitionId) {
+        let Some(task) = self.tasks.get_mut(&id) else { return };
+        task.waits.remove(&partition);
+        // It is not woken while it is still being listed as waiting for its other partitions, but as soon as it is.
+        task.again |= task.parked > 0;
+        self.wake(id);
+    }
+
     pub(super) fn remember(&mut self, key: (ShardIndex, ConnId), tp: TopicPartition, place: Cursor) {
         let places = self.places.entry(key).or_default();
         if places.len() >= FETCH_PLACES_MAX && !places.contains_key(&tp) {
@@ -192,6 +197,22 @@ mod tests {
 
     use super::*;
     use crate::message::Want;
+
+    #[test]
+    fn a_partition_that_moves_while_a_fetch_is_being_parked_is_not_missed() {
+        let mut owner = Owner::default();
+        let tp = TopicPartition { topic: TopicId([1; 16]), partition: PartitionIndex(0) };
+        let wants = vec![Want { number: 0, tp, offset: 0, max_bytes: 1 }; 2];
+        let (request, conn) = (RequestId(1), ConnId(1));
+        let ask = FetchAsk { request, conn, wants, max_bytes: 1, min_bytes: 1, shared: false, now: false };
+        let id = owner.begin(0, ask);
+        let partition = PartitionId(highwater_runtime::slab::Key::default());
+        let task = owner.tasks.get_mut(&id).expect("it has begun");
+        (task.state, task.parked) = (State::Partway, 1);
+        task.waits.insert(partition);
+        owner.partition_moved(id, partition);
+        assert!(owner.ready.is_empty() && owner.tasks[&id].again && owner.tasks[&id].waits.is_empty());
+    }
 
     #[test]
     fn of_a_connection_that_is_gone_neither_places_stay_nor_fetches_that_would_remember_them_again() {

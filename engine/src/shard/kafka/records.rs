@@ -3,7 +3,7 @@
 use bytes::{Bytes, BytesMut};
 use highwater_protocol::frame::{FRAME_HEADER_BYTES, FrameHeader, FrameKind};
 
-use crate::shard::charge::Charge;
+use crate::read::Charge;
 
 /// Batches smaller than this are copied next to each other: a slice of its own would cost more than its bytes.
 const SLICE_BYTES_MIN: usize = 4 << 10;

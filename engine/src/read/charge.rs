@@ -11,10 +11,10 @@ use highwater_runtime::plane::SEND_COPY_BYTES_MAX;
 
 /// Bytes of memory in use. Clones count the same.
 #[derive(Clone, Default, Debug)]
-pub(super) struct Gauge(Arc<AtomicUsize>);
+pub(crate) struct Gauge(Arc<AtomicUsize>);
 
 impl Gauge {
-    pub(super) fn bytes(&self) -> usize {
+    pub(crate) fn bytes(&self) -> usize {
         self.0.load(Ordering::Relaxed)
     }
 
@@ -30,43 +30,43 @@ impl Gauge {
 
 /// Bytes of memory that a connection has of a shard's. They are given back when this is dropped.
 #[derive(Debug)]
-pub(super) struct Charge {
+pub(crate) struct Charge {
     bytes: usize,
     shard: Gauge,
     connection: Gauge,
 }
 
 impl Charge {
-    pub(super) fn new(bytes: usize, shard: &Gauge, connection: &Gauge) -> Self {
+    pub(crate) fn new(bytes: usize, shard: &Gauge, connection: &Gauge) -> Self {
         shard.add(bytes);
         connection.add(bytes);
         Self { bytes, shard: shard.clone(), connection: connection.clone() }
     }
 
-    pub(super) fn bytes(&self) -> usize {
+    pub(crate) fn bytes(&self) -> usize {
         self.bytes
     }
 
     /// Gives back all but so many bytes.
-    pub(super) fn shrink_to(&mut self, bytes: usize) {
+    pub(crate) fn shrink_to(&mut self, bytes: usize) {
         let rest = self.bytes.saturating_sub(bytes);
         drop(self.split(rest));
     }
 
     /// A charge of so many of its bytes, or all that it has.
-    pub(super) fn split(&mut self, bytes: usize) -> Self {
+    pub(crate) fn split(&mut self, bytes: usize) -> Self {
         let bytes = bytes.min(self.bytes);
         self.bytes -= bytes;
         Self { bytes, shard: self.shard.clone(), connection: self.connection.clone() }
     }
 
     /// A charge of the same connection for bytes that are in memory already.
-    pub(super) fn of_copy(&self, bytes: usize) -> Self {
+    pub(crate) fn of_copy(&self, bytes: usize) -> Self {
         Self::new(bytes, &self.shard, &self.connection)
     }
 
     /// What was read, each slice charged for by its length. What is so small that the plane copies it is not charged any more.
-    pub(super) fn hold_all(mut self, slices: Vec<Bytes>) -> Vec<Bytes> {
+    pub(crate) fn hold_all(mut self, slices: Vec<Bytes>) -> Vec<Bytes> {
         let (memory, total) = (self.bytes, slices.iter().map(Bytes::len).sum::<usize>().max(1));
         let hold = |slice: Bytes| {
             let part = self.split(memory * slice.len() / total);
@@ -76,7 +76,7 @@ impl Charge {
     }
 
     /// The bytes, which are charged for until the last slice of them is dropped.
-    pub(super) fn hold(self, bytes: Bytes) -> Bytes {
+    pub(crate) fn hold(self, bytes: Bytes) -> Bytes {
         Bytes::from_owner(Held { bytes, _charge: self })
     }
 }

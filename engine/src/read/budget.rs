@@ -19,22 +19,22 @@ use std::collections::{BTreeMap, VecDeque};
 use highwater_runtime::plane::ConnId;
 use highwater_storage::{Cursor, Slot, Store};
 
+use super::FetchId;
 use super::charge::{Charge, Gauge};
 use crate::limits::{READ_MEMORY_BYTES_MIN, SEND_QUEUE_BYTES_MAX, SEND_QUEUE_BYTES_MIN};
-use crate::read::FetchId;
 
 /// Memory that is wanted.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Wanted {
+pub(crate) struct Wanted {
     /// As much as is of use.
-    pub(super) most: usize,
+    pub(crate) most: usize,
     /// Less is of no use: a frame has to fit. If it is less than the smallest share, it may be anything up to `most`.
-    pub(super) least: usize,
+    pub(crate) least: usize,
 }
 
 impl Wanted {
     /// The memory that a read of so many bytes takes, of which the next frame needs at least `needs`.
-    pub(super) fn by_read(store: &Store, slot: Slot, cursor: Cursor, bytes_max: usize, needs: usize) -> Self {
+    pub(crate) fn by_read(store: &Store, slot: Slot, cursor: Cursor, bytes_max: usize, needs: usize) -> Self {
         let limits = &store.config().limits;
         let most = if store.is_cached(slot, cursor) {
             // The last chunk is held whole.
@@ -48,7 +48,7 @@ impl Wanted {
 
 /// Who waits in line.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum InLine {
+pub(crate) enum InLine {
     /// A native connection with readers that can go on.
     Readers(ConnId),
     /// A fetch of a Kafka client that reads here.
@@ -61,7 +61,7 @@ pub(super) enum InLine {
 
 /// What a connection has of a shard's memory, and its place in line.
 #[derive(Default, Debug)]
-pub(super) struct Account {
+pub(crate) struct Account {
     held: Gauge,
     is_in_line: bool,
     /// Its number there. It keeps it until it is served, also when it leaves the line meanwhile.
@@ -69,19 +69,19 @@ pub(super) struct Account {
 }
 
 impl Account {
-    pub(super) fn held(&self) -> usize {
+    pub(crate) fn held(&self) -> usize {
         self.held.bytes()
     }
 
     /// It was taken off the line, to be tried.
-    pub(super) fn is_tried(&mut self) {
+    pub(crate) fn is_tried(&mut self) {
         self.is_in_line = false;
     }
 }
 
 /// See the module's doc.
 #[derive(Debug)]
-pub(super) struct SendBudget {
+pub(crate) struct SendBudget {
     max: usize,
     /// What reads hold.
     charged: Gauge,
@@ -97,7 +97,7 @@ pub(super) struct SendBudget {
 }
 
 impl SendBudget {
-    pub(super) fn new(max: usize) -> Self {
+    pub(crate) fn new(max: usize) -> Self {
         Self {
             max,
             charged: Gauge::default(),
@@ -109,12 +109,12 @@ impl SendBudget {
         }
     }
 
-    pub(super) fn used(&self) -> usize {
+    pub(crate) fn used(&self) -> usize {
         self.charged.bytes() + self.uncharged
     }
 
     /// Whether more is used than there is, by what could not wait: then no request is taken up.
-    pub(super) fn is_overdrawn(&self) -> bool {
+    pub(crate) fn is_overdrawn(&self) -> bool {
         self.used() > self.max + self.max / 4
     }
 
@@ -130,13 +130,13 @@ impl SendBudget {
     }
 
     /// Bytes that a connection may hold which holds `held` now. If all take what they may, all have the same.
-    pub(super) fn share(&self, held: usize) -> usize {
+    pub(crate) fn share(&self, held: usize) -> usize {
         let share = self.free(held).saturating_add(held) / 2;
         share.clamp(self.share_min(), SEND_QUEUE_BYTES_MAX.max(self.share_min()))
     }
 
     /// Reserves memory for a connection, which holds `queued` bytes beside what is charged to it. `None`: it has to wait.
-    pub(super) fn reserve(&mut self, account: &mut Account, queued: usize, wanted: Wanted) -> Option<Charge> {
+    pub(crate) fn reserve(&mut self, account: &mut Account, queued: usize, wanted: Wanted) -> Option<Charge> {
         if !self.is_serving && !self.waiting.is_empty() {
             return None;
         }
@@ -156,7 +156,7 @@ impl SendBudget {
     }
 
     /// Whoever got no memory waits until its turn comes. Who is in line stays where it is.
-    pub(super) fn wait(&mut self, account: &mut Account, queued: usize, who: InLine) {
+    pub(crate) fn wait(&mut self, account: &mut Account, queued: usize, who: InLine) {
         if std::mem::replace(&mut account.is_in_line, true) {
             return;
         }
@@ -173,7 +173,7 @@ impl SendBudget {
     }
 
     /// Leaves the line without having been served.
-    pub(super) fn leave(&mut self, account: &mut Account, who: InLine) {
+    pub(crate) fn leave(&mut self, account: &mut Account, who: InLine) {
         if !std::mem::take(&mut account.is_in_line) {
             return;
         }
@@ -187,7 +187,7 @@ impl SendBudget {
 
     /// Takes the first that holds nothing off the line, if there may be memory for it, with its number. It is to be tried at once, and the line
     /// does not stand in its way until [`served`](Self::served).
-    pub(super) fn serve_first(&mut self) -> Option<(u64, InLine)> {
+    pub(crate) fn serve_first(&mut self) -> Option<(u64, InLine)> {
         if !self.may_serve() {
             return None;
         }
@@ -196,49 +196,49 @@ impl SendBudget {
     }
 
     /// Whether there may be memory for the first.
-    pub(super) fn may_serve(&self) -> bool {
+    pub(crate) fn may_serve(&self) -> bool {
         !self.waiting.is_empty() && self.free(0) >= self.share_min()
     }
 
     /// It was tried. False if it is the first in line again: it needs more than there is.
-    pub(super) fn served(&mut self, number: u64) -> bool {
+    pub(crate) fn served(&mut self, number: u64) -> bool {
         self.is_serving = false;
         self.waiting.first_key_value().is_none_or(|(first, _)| *first != number)
     }
 
     /// How many wait that hold something.
-    pub(super) fn holding(&self) -> usize {
+    pub(crate) fn holding(&self) -> usize {
         self.holding.len()
     }
 
     /// Takes the next of these off the line. It is to be tried at once, and goes to the back if it gets nothing.
-    pub(super) fn next_holding(&mut self) -> Option<InLine> {
+    pub(crate) fn next_holding(&mut self) -> Option<InLine> {
         self.holding.pop_front()
     }
 
     /// Whether clients that take nothing keep others waiting.
-    pub(super) fn is_short(&self) -> bool {
+    pub(crate) fn is_short(&self) -> bool {
         !self.waiting.is_empty() || self.is_overdrawn()
     }
 
-    pub(super) fn has_line(&self) -> bool {
+    pub(crate) fn has_line(&self) -> bool {
         !self.waiting.is_empty() || !self.holding.is_empty()
     }
 
     /// Panics unless connections have so many bytes queued, and are charged for no more than is in use: reads for some that are gone may be
     /// under way.
-    pub(super) fn assert_adds_up(&self, queued: usize, held: usize) {
+    pub(crate) fn assert_adds_up(&self, queued: usize, held: usize) {
         assert_eq!(self.uncharged, queued, "bytes that are queued");
         assert!(held <= self.charged.bytes(), "{held} bytes held of {}", self.charged.bytes());
     }
 
     /// Bytes were queued that no read holds.
-    pub(super) fn queue(&mut self, bytes: usize) {
+    pub(crate) fn queue(&mut self, bytes: usize) {
         self.uncharged += bytes;
     }
 
     /// Some of them have left, or will not.
-    pub(super) fn unqueue(&mut self, bytes: usize) {
+    pub(crate) fn unqueue(&mut self, bytes: usize) {
         self.uncharged -= bytes;
     }
 }
