@@ -11,6 +11,9 @@
 //! whatever its client named. Some replies come at once and some after minutes (a member of a group waits for the others); the client may
 //! be gone by then, and `finish` is called nevertheless.
 //!
+//! [`Calls`] is a state machine: commands begin calls, [`Calls::handle_reply`] takes replies, [`Calls::poll_request`] gives out what is to be
+//! posted.
+//!
 //! Invariant: `finish` is called once for every call, unless its client is gone while requests of it are still unsent.
 
 mod fan_out;

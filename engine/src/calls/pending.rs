@@ -1,13 +1,14 @@
 //! Calls that have not ended.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::vec::IntoIter;
 
-use highwater_runtime::plane::{ConnId, Plane};
+use highwater_runtime::plane::{ConnId, ShardIndex};
 
 use super::FanOut;
 use crate::api::{
-    ApiError, ControllerCall, ControllerReply, ControllerRequest, PartitionAnswer, PartitionCall, Service,
+    ApiError, ControllerCall, ControllerReply, ControllerRequest, PartitionAnswer, PartitionCall,
+    PartitionQuery, Service,
 };
 use crate::limits::ASKS_PER_REQUEST_MAX;
 use crate::message::{Message, Ticket};
@@ -60,6 +61,8 @@ pub(crate) struct Calls {
     last: u64,
     /// Requests that were sent and not answered.
     open: usize,
+    /// Requests that are to be posted.
+    requests: VecDeque<(ShardIndex, Message)>,
 }
 
 impl Calls {
@@ -68,29 +71,63 @@ impl Calls {
         self.open
     }
 
-    /// Sends requests to shard 0; there is at least one.
-    fn begin(
+    /// The next request to post, and to which shard. To be called after every command and every reply, until there is none.
+    pub(crate) fn poll_request(&mut self) -> Option<(ShardIndex, Message)> {
+        self.requests.pop_front()
+    }
+
+    /// Begins a call of requests to shard 0; there is at least one.
+    fn ask(
         &mut self,
-        plane: &mut dyn Plane<Message>,
         conn: Option<ConnId>,
         requests: Vec<ControllerRequest>,
         waits_for_others: bool,
         gather: Box<dyn Gather>,
     ) {
-        self.last += 1;
         let missing = requests.len();
-        let mut call =
-            PendingCall { conn, missing, sent: 0, unsent: requests.into_iter(), waits_for_others, gather };
-        for _ in 0..ASKS_PER_REQUEST_MAX.min(missing) {
-            self.open += usize::from(call.send_next(plane, self.last));
+        let unsent = requests.into_iter();
+        let call = self.insert(PendingCall { conn, missing, sent: 0, unsent, waits_for_others, gather });
+        for _ in 0..ASKS_PER_REQUEST_MAX {
+            self.send_next(call);
         }
+    }
+
+    /// Begins a call of questions to owners of partitions; there is at least one.
+    fn query(
+        &mut self,
+        conn: ConnId,
+        queries: impl ExactSizeIterator<Item = (ShardIndex, PartitionQuery)>,
+        gather: Box<dyn Gather>,
+    ) {
+        let (missing, unsent) = (queries.len(), Vec::new().into_iter());
+        let call =
+            PendingCall { conn: Some(conn), missing, sent: 0, unsent, waits_for_others: false, gather };
+        let call = self.insert(call);
+        for (number, (owner, query)) in (0..).zip(queries) {
+            self.requests.push_back((owner, Message::PartitionQuery(Ticket { call, number }, query)));
+        }
+        self.open += missing;
+    }
+
+    fn insert(&mut self, call: PendingCall) -> u64 {
+        self.last += 1;
         self.pending.insert(self.last, call);
+        self.last
+    }
+
+    /// Sends the next request of a call, if one is left.
+    fn send_next(&mut self, id: u64) {
+        let Some(call) = self.pending.get_mut(&id) else { return };
+        let Some(request) = call.unsent.next() else { return };
+        let ticket = Ticket { call: id, number: call.sent };
+        call.sent += 1;
+        self.open += 1;
+        self.requests.push_back((0, Message::ControllerRequest(ticket, Box::new(request))));
     }
 
     /// A reply has come. Returns the call if it was the last one missing; `is_here` says whether a connection still is.
     pub(crate) fn handle_reply(
         &mut self,
-        plane: &mut dyn Plane<Message>,
         ticket: Ticket,
         reply: Reply,
         is_here: impl FnOnce(ConnId) -> bool,
@@ -102,14 +139,11 @@ impl Calls {
         if call.missing == 0 {
             return self.pending.remove(&ticket.call).map(|call| Finished(call.gather));
         }
-        if call.unsent.len() > 0 {
-            if !call.conn.is_none_or(is_here) {
-                // Nobody waits for the answer, and nothing of the request counts any more: what was not sent is not sent.
-                self.pending.remove(&ticket.call);
-                return None;
-            }
-            self.open += usize::from(call.send_next(plane, ticket.call));
+        if call.unsent.len() > 0 && !call.conn.is_none_or(is_here) {
+            // Nobody waits for the answer, and nothing of the request counts any more: what was not sent is not sent.
+            self.pending.remove(&ticket.call);
         }
+        self.send_next(ticket.call);
         None
     }
 
@@ -121,17 +155,6 @@ impl Calls {
             Finished(call.gather)
         });
         ended.collect()
-    }
-}
-
-impl PendingCall {
-    /// Sends the next request, if one is left.
-    fn send_next(&mut self, plane: &mut dyn Plane<Message>, call: u64) -> bool {
-        let Some(request) = self.unsent.next() else { return false };
-        let ticket = Ticket { call, number: self.sent };
-        self.sent += 1;
-        plane.post(0, Message::ControllerRequest(ticket, Box::new(request)));
-        true
     }
 }
 
@@ -177,7 +200,15 @@ impl Context<'_> {
             finish(context, reply);
         };
         let gather = Box::new(EachReply::<C, _> { replies: Vec::from([None]), finish });
-        self.calls.begin(self.plane, conn, vec![request.into_request()], waits_for_others, gather);
+        self.calls.ask(conn, vec![request.into_request()], waits_for_others, gather);
+        self.post_requests();
+    }
+
+    /// Posts what calls have to send.
+    pub(crate) fn post_requests(&mut self) {
+        while let Some((shard, message)) = self.calls.poll_request() {
+            self.plane.post(shard, message);
+        }
     }
 
     /// Sends requests to shard 0, a few at a time; `finish` gets the replies in the order of the requests.
@@ -193,7 +224,8 @@ impl Context<'_> {
         let replies = requests.iter().map(|_| None).collect();
         let gather = Box::new(EachReply::<C, _> { replies, finish });
         let requests = requests.into_iter().map(ControllerCall::into_request).collect();
-        self.calls.begin(self.plane, Some(conn), requests, false, gather);
+        self.calls.ask(Some(conn), requests, false, gather);
+        self.post_requests();
     }
 
     /// Asks the owners of partitions; `finish` gets what was found for each item, by its number. Nothing is found where the owner does not have
@@ -208,20 +240,10 @@ impl Context<'_> {
             return finish(self, Vec::new());
         }
         let found = (0..items.len()).map(|_| None).collect();
-        let gather: Box<dyn Gather> = Box::new(EachFound::<Q, _> { found, finish });
-        let items = items.into_parts();
-        let missing = items.len();
-        self.calls.last += 1;
-        let call = self.calls.last;
-        for (number, (owner, items)) in (0..).zip(items) {
-            self.plane.post(owner, Message::PartitionQuery(Ticket { call, number }, Q::query(items)));
-        }
-        self.calls.open += missing;
-        let unsent = Vec::new().into_iter();
-        let sent = missing as u32;
-        let pending =
-            PendingCall { conn: Some(conn), missing, sent, unsent, waits_for_others: false, gather };
-        self.calls.pending.insert(call, pending);
+        let gather = Box::new(EachFound::<Q, _> { found, finish });
+        let queries = items.into_parts().into_iter().map(|(owner, items)| (owner, Q::query(items)));
+        self.calls.query(conn, queries, gather);
+        self.post_requests();
     }
 }
 
@@ -282,5 +304,105 @@ where
     fn finish(self: Box<Self>, context: &mut Context<'_>) {
         let Self { found, finish } = *self;
         finish(context, found);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::RefCell;
+    use std::rc::Rc;
+
+    use super::*;
+    use crate::api::{DeleteTopic, DeleteTopicById};
+
+    const CONN: ConnId = ConnId(7);
+
+    /// Keeps what it is given.
+    struct Keep(Rc<RefCell<Vec<(u32, Reply)>>>);
+
+    impl Gather for Keep {
+        fn take(&mut self, number: u32, reply: Reply) {
+            self.0.borrow_mut().push((number, reply));
+        }
+
+        fn finish(self: Box<Self>, _: &mut Context<'_>) {}
+    }
+
+    fn deletions(count: usize) -> Vec<ControllerRequest> {
+        (0..count).map(|n| DeleteTopic(format!("t{n}")).into_request()).collect()
+    }
+
+    fn sent(calls: &mut Calls) -> Vec<Ticket> {
+        let requests = std::iter::from_fn(|| calls.poll_request());
+        let tickets = requests.map(|(shard, message)| match message {
+            Message::ControllerRequest(ticket, _) => {
+                assert_eq!(shard, 0);
+                ticket
+            }
+            other => panic!("{other:?}"),
+        });
+        tickets.collect()
+    }
+
+    fn done() -> Reply {
+        Reply::Controller(Ok(ControllerReply::Done))
+    }
+
+    #[test]
+    fn of_many_requests_a_few_are_sent_at_once_and_each_reply_lets_another_one_go() {
+        let mut calls = Calls::default();
+        let kept = Rc::new(RefCell::new(Vec::new()));
+        let count = ASKS_PER_REQUEST_MAX + 2;
+        calls.ask(Some(CONN), deletions(count), false, Box::new(Keep(Rc::clone(&kept))));
+        let mut open: VecDeque<_> = sent(&mut calls).into();
+        assert_eq!((open.len(), calls.open()), (ASKS_PER_REQUEST_MAX, ASKS_PER_REQUEST_MAX));
+        for replies in 1..=count {
+            let ticket = open.pop_front().expect("one is open");
+            let finished = calls.handle_reply(ticket, done(), |_| true);
+            assert_eq!(finished.is_some(), replies == count);
+            open.extend(sent(&mut calls));
+        }
+        assert_eq!((calls.open(), calls.pending.len()), (0, 0));
+        let numbers: Vec<_> = kept.borrow().iter().map(|(number, _)| *number).collect();
+        assert!(numbers.iter().copied().eq(0..count as u32), "{numbers:?}");
+    }
+
+    #[test]
+    fn what_is_unsent_when_its_client_is_gone_is_not_sent() {
+        let mut calls = Calls::default();
+        let gather = Box::new(Keep(Rc::default()));
+        calls.ask(Some(CONN), deletions(ASKS_PER_REQUEST_MAX + 5), false, gather);
+        let open = sent(&mut calls);
+        for ticket in open {
+            assert!(calls.handle_reply(ticket, done(), |conn| conn != CONN).is_none());
+        }
+        assert!(sent(&mut calls).is_empty());
+        assert_eq!((calls.open(), calls.pending.len()), (0, 0));
+    }
+
+    #[test]
+    fn a_stop_ends_the_calls_that_wait_for_other_clients_and_no_others() {
+        let mut calls = Calls::default();
+        let (waits, other) = (Rc::default(), Rc::default());
+        calls.ask(Some(CONN), deletions(1), true, Box::new(Keep(Rc::clone(&waits))));
+        calls.ask(Some(CONN), deletions(1), false, Box::new(Keep(Rc::clone(&other))));
+        assert_eq!(calls.end_waiting().len(), 1);
+        let is_stopping = |reply: &Reply| matches!(reply, Reply::Controller(Err(ApiError::Stopping(_))));
+        assert!(waits.borrow().iter().all(|(_, reply)| is_stopping(reply)) && waits.borrow().len() == 1);
+        assert!(other.borrow().is_empty());
+        let late = sent(&mut calls)[0];
+        assert!(calls.handle_reply(late, done(), |_| true).is_none(), "it has ended");
+    }
+
+    #[test]
+    fn a_reply_of_another_kind_takes_the_place_of_one_reply_only() {
+        let mut each = EachReply::<DeleteTopicById, _> {
+            replies: Vec::from([None, None]),
+            finish: |_: &mut Context<'_>, _: Vec<Result<(), ApiError>>| {},
+        };
+        each.take(1, done());
+        each.take(0, Reply::Owner(PartitionAnswer::Details(Vec::new())));
+        assert_eq!(each.replies[1], Some(Ok(())));
+        assert!(matches!(each.replies[0], Some(Err(ApiError::Internal(_)))));
     }
 }

@@ -194,9 +194,11 @@ impl Shard {
     /// A reply to a request to another shard has come.
     fn handle_call_reply(&mut self, plane: &mut dyn Plane<Message>, ticket: Ticket, reply: Reply) {
         let connections = &self.connections;
-        let finished = self.calls.handle_reply(plane, ticket, reply, |conn| connections.contains_key(&conn));
+        let finished = self.calls.handle_reply(ticket, reply, |conn| connections.contains_key(&conn));
+        let mut context = self.context(plane);
+        context.post_requests();
         if let Some(call) = finished {
-            call.finish(&mut self.context(plane));
+            call.finish(&mut context);
         }
     }
 
