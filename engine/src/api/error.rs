@@ -124,4 +124,34 @@ impl ApiError {
         tracing::error!(?reply, "a request was answered with a reply of another kind");
         Self::Internal("a reply of another kind came back")
     }
+
+    /// One of each kind.
+    #[cfg(test)]
+    pub(crate) fn samples() -> Vec<Self> {
+        let (topic, partition) = ("t".to_owned(), PartitionIndex(3));
+        let reason = "because".to_owned();
+        let services = [Service::Controller, Service::ProducerIds, Service::Groups, Service::Partitions];
+        let starting = services.into_iter().map(Self::Starting);
+        let stopping = services.into_iter().map(Self::Stopping);
+        let others = [
+            Self::UnknownTopic(topic.clone()),
+            Self::UnknownTopicId(TopicId([1; 16])),
+            Self::TopicDeleted,
+            Self::UnknownPartition { topic: topic.clone(), partition, count: 3 },
+            Self::WrongShard { topic: topic.clone(), partition, owner: ShardId(1), here: ShardId(0) },
+            Self::TopicExists(topic.clone()),
+            Self::InvalidTopicName(reason.clone()),
+            Self::InvalidPartitionCount { topic: topic.clone(), reason: reason.clone() },
+            Self::InvalidConfig { topic, reason: reason.clone() },
+            Self::TooManyConnections(reason.clone()),
+            Self::MetadataLogFull,
+            Self::ProducerIdsTaken,
+            Self::ProducerIdsExhausted,
+            Self::TooManyProducers,
+            Self::OffsetOutOfRange { partition: reason, offset: Offset(5), start: Offset(0), end: Offset(4) },
+            Self::PartitionDamaged,
+            Self::Internal("because"),
+        ];
+        starting.chain(stopping).chain(others).collect()
+    }
 }

@@ -106,14 +106,7 @@ impl Broker {
             counters: ShardCounters::of_shards(shards),
             advertised,
             kafka: kafka_setup,
-            groups: GroupConfig {
-                initial_rebalance_delay_ms: config.group_initial_rebalance_delay.as_millis() as u64,
-                consumer_heartbeat_interval_ms: i32::try_from(config.group_heartbeat_interval.as_millis())
-                    .unwrap_or(i32::MAX),
-                consumer_session_timeout_ms: config.group_session_timeout.as_millis() as u64,
-                offsets_retention_ms: config.offsets_retention.as_millis() as i64,
-                ..GroupConfig::default()
-            },
+            groups: group_config(&config),
             on_ready: Box::new(move |report| {
                 // The receiver is gone only if the start was given up.
                 let _ = ready_sender.try_send(report);
@@ -256,6 +249,18 @@ fn describe(
         warnings,
         took: Duration::ZERO,
     })
+}
+
+/// How groups are coordinated.
+fn group_config(config: &BrokerConfig) -> GroupConfig {
+    GroupConfig {
+        initial_rebalance_delay_ms: config.group_initial_rebalance_delay.as_millis() as u64,
+        consumer_heartbeat_interval_ms: i32::try_from(config.group_heartbeat_interval.as_millis())
+            .unwrap_or(i32::MAX),
+        consumer_session_timeout_ms: config.group_session_timeout.as_millis() as u64,
+        offsets_retention_ms: config.offsets_retention.as_millis() as i64,
+        ..GroupConfig::default()
+    }
 }
 
 /// What Kafka clients get: which listeners are theirs, and how topics are created.

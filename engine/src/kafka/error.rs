@@ -69,3 +69,21 @@ pub(super) fn told(outcome: Result<(), Refused>) -> (KafkaError, Option<String>)
 pub(super) fn code(error: Option<GroupError>) -> KafkaError {
     error.map_or(KafkaError::NONE, |error| KafkaError(error.kafka_code()))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_service_that_starts_or_stops_has_the_code_that_its_clients_wait_for() {
+        for (error, code) in [
+            (ApiError::Starting(Service::Controller), KafkaError::NOT_CONTROLLER),
+            (ApiError::Starting(Service::Groups), KafkaError::COORDINATOR_LOAD_IN_PROGRESS),
+            (ApiError::Stopping(Service::Groups), KafkaError::NOT_COORDINATOR),
+            (ApiError::Starting(Service::ProducerIds), KafkaError::COORDINATOR_NOT_AVAILABLE),
+            (ApiError::Stopping(Service::Partitions), KafkaError::NOT_LEADER_OR_FOLLOWER),
+        ] {
+            assert_eq!(KafkaError::from(&error), code, "{error:?}");
+        }
+    }
+}

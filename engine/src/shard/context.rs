@@ -113,3 +113,35 @@ impl<'a> Context<'a> {
         self.give_producer_ids();
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use highwater_net::kafka::KafkaError;
+
+    use super::*;
+
+    /// Codes after which Kafka's clients send the same request again.
+    const RETRIED: [KafkaError; 8] = [
+        KafkaError::NOT_CONTROLLER,
+        KafkaError::NOT_COORDINATOR,
+        KafkaError::COORDINATOR_NOT_AVAILABLE,
+        KafkaError::COORDINATOR_LOAD_IN_PROGRESS,
+        KafkaError::NOT_LEADER_OR_FOLLOWER,
+        KafkaError::UNKNOWN_TOPIC_OR_PARTITION,
+        KafkaError::KAFKA_STORAGE_ERROR,
+        KafkaError::THROTTLING_QUOTA_EXCEEDED,
+    ];
+
+    #[test]
+    fn what_native_clients_may_try_again_kafka_clients_try_again() {
+        for error in ApiError::samples() {
+            let (kafka, native) = (KafkaError::from(&error), native::code_of(&error));
+            assert!(kafka.is_err() && kafka.name().is_some(), "{error:?}: {kafka}");
+            let is_retried = RETRIED.contains(&kafka);
+            assert!(
+                is_retried || !native.is_retryable(),
+                "{error:?}: {native} is retryable, {kafka} is final"
+            );
+        }
+    }
+}
