@@ -149,7 +149,10 @@ pub const METADATA_BYTES_MAX: usize = 32 << 20;
 
 const _: () = assert!(2 * METADATA_BYTES_MAX <= PAYLOAD_BYTES_MAX);
 
-/// Partitions of a broker.
+/// Bytes of memory that the metadata of a partition counts for, or that of a topic: what every shard keeps of it.
+pub const METADATA_BYTES_PER_ENTRY: u64 = 1 << 10;
+
+/// Partitions of a broker, however much memory it has.
 pub const PARTITIONS_MAX: usize = 1 << 20;
 
 /// Producers of which a shard remembers that a batch was rejected and has not been sent again. Of more, the one that was silent longest is
@@ -245,24 +248,29 @@ pub fn idle_buffer_bytes(memory_bytes: u64, shards: u16) -> usize {
 /// What the limit for the bytes of a batch may be set to.
 pub const BATCH_BYTES_MAX_RANGE: RangeInclusive<usize> = 1 << 20..=BATCH_BYTES_MAX;
 
-/// What a shard takes for requests, for what is on its way to clients and for the cache of a store, however little memory there is, where
+/// What a shard takes for requests, for what is on its way to clients and for the cache of its stores, however little memory there is, where
 /// batches have at most [`BATCH_BYTES_MAX_DEFAULT`].
-const REQUEST_BYTES_MIN: u64 = 48 << 20;
-const SEND_BYTES_MIN: u64 = 32 << 20;
+const REQUEST_BYTES_MIN: u64 = 32 << 20;
+const SEND_BYTES_MIN: u64 = 24 << 20;
 const CACHE_BYTES_MIN: u64 = 16 << 20;
 
-/// What idempotent producers and free buffers take of the memory.
+/// What the metadata of partitions, idempotent producers and free buffers take of the memory: one of so many parts each.
+const METADATA_PART: u64 = 8;
 const PRODUCERS_PART: u64 = 16;
 const FREE_BUFFERS_PART: u64 = 16;
+
+/// What is left of sixteen parts when these three have theirs.
+const OTHER_PARTS_OF_16: u64 = 16 - 16 / METADATA_PART - 16 / PRODUCERS_PART - 16 / FREE_BUFFERS_PART;
 
 /// What a shard needs more of each of the three where batches are larger: one of the largest size has to fit, while others wait.
 const fn more_for_batches(batch_bytes_max: usize) -> u64 {
     batch_bytes_max.saturating_sub(BATCH_BYTES_MAX_DEFAULT) as u64
 }
 
-/// Memory without which a shard that takes batches of up to so many bytes does not work.
+/// Memory without which a shard that takes batches of up to so many bytes does not work, in whole MiB.
 pub const fn shard_memory_bytes_min(batch_bytes_max: usize) -> u64 {
-    REQUEST_BYTES_MIN + SEND_BYTES_MIN + CACHE_BYTES_MIN + 3 * more_for_batches(batch_bytes_max)
+    let least = REQUEST_BYTES_MIN + SEND_BYTES_MIN + CACHE_BYTES_MIN + 3 * more_for_batches(batch_bytes_max);
+    (least * 16).div_ceil(OTHER_PARTS_OF_16).next_multiple_of(1 << 20)
 }
 
 /// What a shard may hold in memory, and the sizes of its stores.
@@ -272,6 +280,8 @@ pub struct ShardLimits {
     pub request_bytes_max: usize,
     /// What is on its way to clients: reads under way, what they found, and answers that are queued. When it is used up, nothing is read.
     pub send_bytes_max: usize,
+    /// Metadata of all partitions and topics of the broker, at [`METADATA_BYTES_PER_ENTRY`] each. When it is used up, no more are created.
+    pub metadata_bytes_max: u64,
     /// Connections.
     pub connections_max: usize,
     /// See [`CHECK_WORK_AT_ONCE_MAX`].
@@ -291,33 +301,46 @@ impl ShardLimits {
         let stores = stores.max(1) as u64;
         let defaults = StoreLimits::default();
         let more = more_for_batches(batch_bytes_max);
-        let unacked_bytes_max = defaults.unacked_bytes_max.max(frame_bytes(batch_bytes_max) as u64);
         let requests = (share / 4).max(REQUEST_BYTES_MIN + more);
         let sends = (share / 4).max(SEND_BYTES_MIN + more);
         let producers = share / PRODUCERS_PART;
         let free_buffers = idle_buffer_bytes(memory_bytes, shards) as u64 / u64::from(shards);
-        let cache = share.saturating_sub(requests + sends + producers + free_buffers);
+        let others = producers + free_buffers + share / METADATA_PART;
+        let cache = share.saturating_sub(requests + sends + others);
+        let store_producers_max = ((producers / stores / PRODUCER_BYTES) as usize).max(1);
+        let unacked_bytes_max = defaults.unacked_bytes_max.max(frame_bytes(batch_bytes_max) as u64);
         let reads_inflight = (DISK_READS_INFLIGHT_BYTES_MAX / stores as usize).max(READ_MEMORY_BYTES_MIN);
         let read_bytes_max = defaults.read_bytes_max.min(reads_inflight / PAGE_BYTES * PAGE_BYTES);
         Self {
             request_bytes_max: requests as usize,
             send_bytes_max: sends as usize,
+            metadata_bytes_max: memory_bytes / METADATA_PART,
             connections_max: CONNECTIONS_MAX.div_ceil(usize::from(shards)),
             check_work_at_once: CHECK_WORK_AT_ONCE_MAX,
             store: StoreLimits {
                 payload_bytes_max: batch_bytes_max,
-                cache_bytes_max: (cache / stores).max(CACHE_BYTES_MIN + more),
-                store_producers_max: (producers / stores / PRODUCER_BYTES).max(defaults.producers_max as u64)
-                    as usize,
+                cache_bytes_max: cache / stores,
+                producers_max: defaults.producers_max.min(store_producers_max),
+                store_producers_max,
                 read_bytes_max,
                 reads_inflight_bytes_max: reads_inflight,
                 unacked_bytes_max,
-                store_unacked_bytes_max: (share / 4 / stores)
+                store_unacked_bytes_max: (requests / stores)
                     .clamp(unacked_bytes_max, defaults.store_unacked_bytes_max),
                 ..defaults
             },
             state_log_bytes: highwater_storage::state_log::FILE_BYTES_DEFAULT,
         }
+    }
+
+    /// Topics and partitions that a broker keeps at most, both together.
+    pub const fn metadata_entries_max(&self) -> usize {
+        (self.metadata_bytes_max / METADATA_BYTES_PER_ENTRY) as usize
+    }
+
+    /// The memory that a broker needs to keep so many topics and partitions, in bytes.
+    pub const fn memory_bytes_for(entries: usize) -> u64 {
+        entries as u64 * METADATA_BYTES_PER_ENTRY * METADATA_PART
     }
 
     /// Bytes of the largest batch that is taken.
@@ -330,6 +353,7 @@ impl ShardLimits {
         Self {
             request_bytes_max: 256 << 10,
             send_bytes_max: 128 << 10,
+            metadata_bytes_max: PARTITIONS_MAX as u64 * METADATA_BYTES_PER_ENTRY,
             connections_max: 64,
             check_work_at_once: 50,
             store: StoreLimits::tiny(),
@@ -342,21 +366,50 @@ impl ShardLimits {
 mod tests {
     use super::*;
 
+    /// What a broker may hold, as it is divided.
+    fn total(memory: u64, shards: u16, stores: usize, batch_bytes_max: usize) -> u64 {
+        let limits = ShardLimits::production(memory, shards, stores, batch_bytes_max);
+        limits.store.assert_consistent();
+        let of_store =
+            limits.store.cache_bytes_max + limits.store.store_producers_max as u64 * PRODUCER_BYTES;
+        let of_shard = (limits.request_bytes_max + limits.send_bytes_max) as u64 + of_store * stores as u64;
+        of_shard * u64::from(shards) + idle_buffer_bytes(memory, shards) as u64 + limits.metadata_bytes_max
+    }
+
     #[test]
-    fn what_a_broker_may_hold_in_memory_adds_up_to_what_it_is_given() {
-        for (memory_mib, shards) in [(256, 1), (256, 2), (2048, 2), (2048, 8), (16 << 10, 16), (64 << 10, 64)]
-        {
-            let memory = memory_mib << 20;
-            let limits = ShardLimits::production(memory, shards, 1, BATCH_BYTES_MAX_DEFAULT);
-            let of_shard = limits.request_bytes_max as u64
-                + limits.send_bytes_max as u64
-                + limits.store.cache_bytes_max
-                + limits.store.store_producers_max as u64 * PRODUCER_BYTES;
-            let all = of_shard * u64::from(shards) + idle_buffer_bytes(memory, shards) as u64;
-            assert!(
-                all <= memory + (1 << 20) && all > memory / 10 * 9,
-                "{all} of {memory} with {shards} shards"
-            );
+    fn what_a_broker_may_hold_in_memory_adds_up_to_what_it_is_given_whatever_that_is() {
+        for batch_mib in [1, 2, 15, 16, 17, 20, 31, 32, 50, 64, 99, 100] {
+            for batch_bytes_max in [batch_mib << 20, (batch_mib << 20) + 1] {
+                if !BATCH_BYTES_MAX_RANGE.contains(&batch_bytes_max) {
+                    continue;
+                }
+                for shards in [1, 2, 3, 4, 7, 8, 16, 64, 256] {
+                    let least = shard_memory_bytes_min(batch_bytes_max) * u64::from(shards);
+                    let more = [0, 1, 4097, 1 << 20, 100 << 20, 1 << 30, 10 << 30, 1 << 40];
+                    for memory in more.map(|more| least + more) {
+                        for stores in [1, 2, 3, 7, STORES_PER_SHARD_MAX] {
+                            let all = total(memory, shards, stores, batch_bytes_max);
+                            let slack = u64::from(shards) * (stores as u64 + 4) * PRODUCER_BYTES;
+                            assert!(
+                                all <= memory && all + slack >= memory,
+                                "{all} of {memory} with {shards} shards, {stores} stores, batches of {batch_bytes_max}"
+                            );
+                        }
+                    }
+                }
+            }
         }
+    }
+
+    #[test]
+    fn a_batch_of_the_largest_size_fits_each_part_of_the_least_memory_that_is_accepted() {
+        for batch_bytes_max in [1 << 20, 16 << 20, 17 << 20, 100 << 20] {
+            let least = shard_memory_bytes_min(batch_bytes_max);
+            let limits = ShardLimits::production(least, 1, 1, batch_bytes_max);
+            assert!(limits.request_bytes_max >= batch_bytes_max + (16 << 20));
+            assert!(limits.send_bytes_max >= batch_bytes_max + (8 << 20));
+            assert!(limits.store.cache_bytes_max >= batch_bytes_max as u64);
+        }
+        assert_eq!(shard_memory_bytes_min(BATCH_BYTES_MAX_DEFAULT), 96 << 20);
     }
 }

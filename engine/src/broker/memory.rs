@@ -98,7 +98,7 @@ fn cores(shards: u16) -> String {
 }
 
 /// In MiB, rounded down; what is less in bytes.
-fn mib(bytes: u64) -> String {
+pub(crate) fn mib(bytes: u64) -> String {
     if bytes < 1 << 20 { format!("{bytes} bytes") } else { format!("{}MiB", bytes >> 20) }
 }
 
@@ -165,15 +165,15 @@ mod tests {
         let large = 100 << 20;
         let e = refused_with(4096, Some(256 * MIB), 1, large);
         assert!(
-            e.contains("at least 348MiB")
+            e.contains("at least 432MiB")
                 && e.contains("batches of 100MiB")
                 && e.contains("--batch-bytes-max"),
             "{e}"
         );
         let e = refused_with(512, None, 2, large);
-        assert!(e.contains("at least 696MiB") && e.contains("smaller --batch-bytes-max"), "{e}");
+        assert!(e.contains("at least 864MiB") && e.contains("smaller --batch-bytes-max"), "{e}");
         let most = choose_of(&group(512), None, 1, large).expect("there is enough");
-        assert_eq!(most.bytes, 348 * MIB);
+        assert_eq!(most.bytes, 432 * MIB);
         let small = choose_of(&group(512), Some(96 * MIB), 1, 1 << 20).expect("no more than by default");
         assert_eq!(small.bytes, 96 * MIB);
         for impossible in [0, (1 << 20) - 1, large + 1] {

@@ -6,7 +6,7 @@ pub mod data_dir;
 mod error;
 mod listeners;
 mod lock;
-mod memory;
+pub(crate) mod memory;
 pub mod offline;
 mod signals;
 mod start;

@@ -67,7 +67,11 @@ fn make_topics(context: &mut Context<'_>, naming: &mut Naming) {
                     let name = topic.name.as_deref().unwrap_or_default();
                     topic.found = find_topic(context, name, [0; 16]).known().cloned();
                 }
-                Err(error) => topic.error = error.into(),
+                Err(error) => {
+                    // The response has no field for the text.
+                    tracing::info!(topic = topic.name, "not created: {error}");
+                    topic.error = error.into();
+                }
             }
         }
         tell_metadata(context, call, Some(topics));

@@ -24,7 +24,7 @@ use crate::message::{Opened, Publish, Ticket};
 use crate::meta::config_changes::{ConfigChange, ConfigChanges};
 use crate::meta::configs::{self, ConfigError, TopicConfig};
 use crate::meta::{
-    Change, Metadata, PRODUCER_IDS_PER_BLOCK, Record, RecoverError, Topic, TopicRecord, place,
+    Change, Metadata, MetadataRoom, PRODUCER_IDS_PER_BLOCK, Record, RecoverError, Topic, TopicRecord, place,
 };
 
 /// Something for shard 0 to do.
@@ -53,6 +53,7 @@ pub(crate) struct Controller {
     log: StateLog,
     tip: Metadata,
     stores: usize,
+    room: MetadataRoom,
     /// Changes since the last mark, and whether there was anything else.
     changes: Vec<Change>,
     touched: bool,
@@ -113,12 +114,14 @@ impl Controller {
         recovered: &Recovered,
         stores: usize,
         shards: u16,
+        room: MetadataRoom,
     ) -> Result<Self, RecoverError> {
         let tip = Metadata::recover(recovered.snapshot.as_deref(), recovered.records.iter().map(|r| &r[..]))?;
         Ok(Self {
             log,
             tip,
             stores,
+            room,
             changes: Vec::new(),
             touched: false,
             told_all: false,
@@ -187,6 +190,7 @@ impl Controller {
                 "partitions of topic {topic} rest on disk and the metadata does not know it; they are kept and not served"
             ));
         }
+        report.warnings.extend(self.room.warning(self.entries()));
         self.first_version = Some(self.tip.version());
         self.ready = Some(report);
         // What was recovered is durable: no client waits for a record of the start, for which a full disk may have no space.
@@ -292,10 +296,20 @@ impl Controller {
                 "a broker has at most {PARTITIONS_MAX} partitions, of all topics together and with those that are being deleted; there are {there}"
             ));
         }
+        // A topic that has no partition is new.
+        let entries = want - have + usize::from(have == 0);
+        if let Err(text) = self.room.check(self.entries(), entries) {
+            return refuse(text);
+        }
         if self.tip.snapshot_bytes() > METADATA_BYTES_MAX {
             return refuse("the metadata of all topics has reached its limit; delete topics".into());
         }
         Ok(())
+    }
+
+    /// Topics and partitions, with those that are being deleted: they still take memory.
+    fn entries(&self) -> usize {
+        self.tip.topics().len() + self.freeing.len() + self.tip.partition_count() + self.freeing_partitions
     }
 
     fn check_space(&self) -> Result<(), ApiError> {

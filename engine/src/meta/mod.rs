@@ -7,10 +7,12 @@ pub mod configs;
 pub(crate) mod controller;
 mod placement;
 mod record;
+mod room;
 mod state;
 
 pub use placement::place;
 pub use record::{DecodeRecordError, Record, TopicRecord};
+pub use room::MetadataRoom;
 pub use state::{
     ApplyError, Change, Deleting, Epochs, Metadata, PRODUCER_IDS_PER_BLOCK, RecoverError, Topic,
 };

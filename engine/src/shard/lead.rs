@@ -15,8 +15,8 @@ use crate::coord::groups::Now;
 use crate::coord::groups_log::GroupsLog;
 use crate::limits::ANSWERS_PER_TURN_MAX;
 use crate::message::{Message, Ticket};
-use crate::meta::Change;
 use crate::meta::controller::{Action, Controller};
+use crate::meta::{Change, MetadataRoom};
 use crate::partition::{META_SPACE, OFFSETS_SPACE, RESERVE_SPACE};
 
 pub(super) struct Lead {
@@ -36,7 +36,8 @@ impl Lead {
         warnings: &mut Vec<String>,
     ) -> Result<Self, OpenError> {
         let (log, recovered) = setup.open_log(plane, META, *b"META", META_SPACE, warnings)?;
-        let controller = Controller::new(log, &recovered, usize::from(setup.stores), setup.shards)?;
+        let room = MetadataRoom::new(&setup.limits);
+        let controller = Controller::new(log, &recovered, usize::from(setup.stores), setup.shards, room)?;
         let metadata = controller.tip();
         let homeless = metadata.topics().find(|t| t.stores.iter().any(|s| s.0 >= setup.stores));
         if let Some(topic) = homeless {

@@ -26,7 +26,8 @@ pub(crate) struct NodeSetup {
 }
 
 /// Adds a broker, which is not started yet. Listener 0 is the native one, listener 1 Kafka's.
-pub(crate) fn add(world: &mut SimWorld<Shard>, config: NodeConfig, node: NodeSetup) -> SimNode {
+pub(crate) fn add(world: &mut SimWorld<Shard>, config: NodeConfig, node: &NodeSetup) -> SimNode {
+    let node = *node;
     let shards = config.shards;
     let mut setup: Option<Arc<ShardSetup>> = None;
     world.add_node(config, move |shard, plane| {

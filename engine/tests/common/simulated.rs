@@ -62,7 +62,7 @@ impl SimBroker {
             default_partitions: settings.default_partitions,
             groups: settings.groups,
         };
-        let node = sim_node::add(&mut world, config, setup);
+        let node = sim_node::add(&mut world, config, &setup);
         world.start(node).expect("the broker starts");
         Self { world: Rc::new(RefCell::new(world)), node, began_ms }
     }

@@ -126,7 +126,7 @@ fn a_topic_of_many_partitions_is_made_and_deleted_again_and_again_while_others_p
     broker.native().created("t", 2, &[]);
     let (mut kafka, mut other) = (broker.kafka(), broker.kafka());
     for round in 0..3 {
-        let topics = [("wide".to_owned(), 20_000)];
+        let topics = [("wide".to_owned(), 15_000)];
         kafka.send(ApiKey::CreateTopics, 7, &create(&topics));
         let both = |value: &str| batch(&[value], BatchProducer::NONE);
         let sent = other.produce("t", &[(0, &both("a")), (1, &both("b"))]);
@@ -134,7 +134,7 @@ fn a_topic_of_many_partitions_is_made_and_deleted_again_and_again_while_others_p
         let answer = kafka.read(ApiKey::CreateTopics, 7).expect("an answer");
         let response: CreateTopicsResponse<'_> = answer.body();
         assert_eq!(response.topics[0].error_code, NONE);
-        for partition in [0, 10_000, 19_999] {
+        for partition in [0, 7_500, 14_999] {
             assert_eq!(kafka.produce("wide", &[(partition, &both("x"))]), [(NONE, 0)], "all are there");
         }
         assert_eq!(delete(&mut kafka, "wide"), NONE);

@@ -107,7 +107,7 @@ fn check_three(kafka: &mut Kafka, native: &mut Client, tp: TopicPartition) {
 fn the_largest_batches_go_in_and_out_through_both_protocols_and_stay_when_the_limit_is_lowered() {
     let dir = tempfile::tempdir().expect("a directory");
     let raised = BrokerConfig {
-        memory_bytes: Some(400 << 20),
+        memory_bytes: Some(432 << 20),
         batch_bytes_max: BATCH_BYTES_MAX,
         ..BrokerConfig::default()
     };

@@ -18,6 +18,7 @@ mod hostile;
 mod large;
 mod members;
 mod metadata;
+mod metadata_memory;
 mod native_members;
 mod offsets;
 mod produce;

@@ -32,7 +32,7 @@ pub(crate) fn world(seed: u64) -> (World, SimNode) {
         ..GroupConfig::default()
     };
     let setup = NodeSetup { limits, durable_form, default_partitions: 1, groups };
-    let node = sim_node::add(&mut world, NodeConfig::new(SHARDS, 2), setup);
+    let node = sim_node::add(&mut world, NodeConfig::new(SHARDS, 2), &setup);
     (world, node)
 }
 

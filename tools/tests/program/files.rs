@@ -157,7 +157,7 @@ fn lines_of_any_size_and_any_bytes_are_records() {
 #[test]
 fn a_record_of_ninety_mebibytes_survives_a_kill_and_a_lowered_limit() {
     let place = Place::new();
-    let large = ["--cores", "1", "--memory", "400MiB", "--batch-bytes-max", "100MiB"];
+    let large = ["--cores", "1", "--memory", "432MiB", "--batch-bytes-max", "100MiB"];
     let broker = place.start_with(&large);
     broker.run(&["topic", "create", "sizes", "--config", "max.message.bytes=104857600"], b"");
     let mut text = vec![b'x'; 90 << 20];

@@ -172,7 +172,7 @@ fn a_batch_limit_out_of_range_or_too_large_for_the_memory_is_rejected_with_the_v
     let said = rejected(&["--batch-bytes-max", "101MiB"]);
     assert!(said.contains("1MiB to 100MiB"), "{said}");
     let said = rejected(&["--batch-bytes-max", "100MiB", "--cores", "1", "--memory", "256MiB"]);
-    assert!(said.contains("batches of 100MiB") && said.contains("at least 348MiB"), "{said}");
+    assert!(said.contains("batches of 100MiB") && said.contains("at least 432MiB"), "{said}");
     assert!(!place.data().exists());
 }
 

@@ -1,0 +1,70 @@
+//! How many topics and partitions fit the memory that a broker has for their metadata.
+
+use crate::broker::memory::mib;
+use crate::limits::ShardLimits;
+
+/// The limit for topics and partitions together: an eighth of the broker's memory, see [`ShardLimits::metadata_bytes_max`].
+#[derive(Clone, Copy, Debug)]
+pub struct MetadataRoom {
+    entries_max: usize,
+}
+
+impl MetadataRoom {
+    /// The room within these limits.
+    pub fn new(limits: &ShardLimits) -> Self {
+        Self { entries_max: limits.metadata_entries_max() }
+    }
+
+    /// Checks whether `new` more topics and partitions fit beside those there are. The error says what is needed.
+    pub fn check(&self, there: usize, new: usize) -> Result<(), String> {
+        let (all, max) = (there + new, self.entries_max);
+        if all <= max {
+            return Ok(());
+        }
+        Err(format!(
+            "with --memory {} a broker keeps at most {max} topics and partitions, and this would make {all}, with those that are being deleted: \
+             delete topics, or start it with --memory {} or more",
+            memory_for(max),
+            memory_for(all),
+        ))
+    }
+
+    /// What to warn of at the start of a broker with so many topics and partitions.
+    pub fn warning(&self, there: usize) -> Option<String> {
+        let max = self.entries_max;
+        (there > max).then(|| {
+            format!(
+                "there are {there} topics and partitions, and with --memory {} a broker keeps at most {max}: all are served, the process takes more \
+                 memory than it was given, and no more topics or partitions are created; start it with --memory {} or more, or delete topics",
+                memory_for(max),
+                memory_for(there),
+            )
+        })
+    }
+}
+
+/// The value of `--memory` that so many entries need.
+fn memory_for(entries: usize) -> String {
+    mib(ShardLimits::memory_bytes_for(entries).next_multiple_of(1 << 20))
+}
+
+#[cfg(test)]
+mod tests {
+    use highwater_protocol::limits::BATCH_BYTES_MAX_DEFAULT;
+
+    use super::*;
+
+    #[test]
+    fn one_entry_fits_for_each_eight_kib_and_who_asks_for_more_reads_what_that_needs() {
+        let limits = ShardLimits::production(256 << 20, 2, 1, BATCH_BYTES_MAX_DEFAULT);
+        let room = MetadataRoom::new(&limits);
+        assert_eq!(room.check(0, 32_768), Ok(()));
+        assert_eq!((room.check(32_767, 1), room.warning(32_768)), (Ok(()), None));
+        let refused = room.check(32_767, 2).expect_err("it is one too many");
+        for said in ["--memory 256MiB", "32768", "32769", "--memory 257MiB or more"] {
+            assert!(refused.contains(said), "{refused}");
+        }
+        let warning = room.warning(100_000).expect("they are too many");
+        assert!(warning.contains("100000") && warning.contains("--memory 782MiB or more"), "{warning}");
+    }
+}
