@@ -6,6 +6,8 @@
 //!                          \-> WantsRoom(n)       a large message has begun: it continues after admit(). A large batch gets pages of
 //!                                                 its own: bytes already received are copied, lend_bulk() lends the pages to the
 //!                                                 plane, which receives the rest into them. A batch over the limit is discarded
+//!                          \-> WantsTurn          a large request is complete: it is decoded after grant_turn(), which takes some
+//!                                                 milliseconds at most. Never for a Produce, whose batch is not decoded
 //! ```
 #![deny(clippy::unwrap_used, clippy::indexing_slicing, clippy::arithmetic_side_effects)]
 
@@ -31,6 +33,8 @@ pub enum Step<'a> {
     /// A large message has begun and needs this many bytes of memory. Its body is not consumed until [`Decoder::admit`] is called; until
     /// then every call returns the same.
     WantsRoom(usize),
+    /// A large request is complete. It is decoded after [`Decoder::grant_turn`]; until then every call returns this.
+    WantsTurn,
 }
 
 /// Pages to receive into: from byte `filled` up to byte `end`.
@@ -68,6 +72,8 @@ pub struct Decoder {
     spent: bool,
     /// Size of the large message in `partial` after it was admitted, else 0.
     admitted: usize,
+    /// The large request that is complete may be decoded.
+    has_turn: bool,
     bulk: Option<Bulk>,
     messages: u64,
 }
@@ -104,6 +110,7 @@ impl Default for Decoder {
             partial: Vec::new(),
             spent: false,
             admitted: 0,
+            has_turn: false,
             bulk: None,
             messages: 0,
         }
@@ -175,6 +182,9 @@ impl Decoder {
             } else if let Some((message, rest)) =
                 data.split_at_checked(WIRE_HEADER_BYTES.saturating_add(body_bytes))
             {
+                if !self.takes_turn(kind, body_bytes) {
+                    return Ok(Step::WantsTurn);
+                }
                 *data = rest;
                 return self.read(kind, &header, message).map(Step::Request);
             }
@@ -204,6 +214,9 @@ impl Decoder {
         }
         if !fill(&mut self.partial, bytes, data) {
             return Ok(Step::More);
+        }
+        if !self.takes_turn(kind, body_bytes) {
+            return Ok(Step::WantsTurn);
         }
         self.admitted = 0;
         self.spent = true;
@@ -286,6 +299,16 @@ impl Decoder {
         } else if let Some(header) = WireHeader::parse(&self.partial) {
             self.admitted = WIRE_HEADER_BYTES.saturating_add(header.body_bytes.get() as usize);
         }
+    }
+
+    /// Lets the large request be decoded that [`Step::WantsTurn`] announced.
+    pub fn grant_turn(&mut self) {
+        self.has_turn = true;
+    }
+
+    /// Returns whether a complete message of this size may be decoded now.
+    fn takes_turn(&mut self, kind: MessageKind, body_bytes: usize) -> bool {
+        kind == MessageKind::Produce || body_bytes < BULK_BYTES_MIN || std::mem::take(&mut self.has_turn)
     }
 
     fn next_of_bulk(&mut self, data: &mut &[u8]) -> Step<'static> {

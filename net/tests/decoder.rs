@@ -59,6 +59,7 @@ impl Decodes for Decoder {
                     assert!(bytes <= FRAME_HEADER_BYTES + BATCH_BYTES_MAX_DEFAULT);
                     self.admit();
                 }
+                Step::WantsTurn => self.grant_turn(),
                 Step::Request(received) => {
                     return Ok(Some(format!(
                         "{} {:?} {}",
@@ -298,4 +299,30 @@ fn a_batch_over_the_limit_is_not_kept_and_what_follows_is_read() {
     // No broker can be set to take more than this, so it is no batch.
     let head = header(MessageKind::Produce as u16, 0, BATCH_BYTES_MAX as u32 + 100);
     check_refused(&head, true, ErrorCode::TooLarge, "over the limit");
+}
+
+#[test]
+fn a_large_request_that_is_whole_is_read_when_its_turn_comes_and_a_produce_at_once() {
+    let topics = Some((0..10_000).map(|n| format!("topic-{n}")).collect());
+    let large = message(7, &MetadataRequest { topics });
+    let batch = produce(8, &vec![1; BULK_BYTES_MIN - 1]);
+    let all = [hello(), large.to_vec(), batch].concat();
+    for piece in [all.len(), 10_000] {
+        let mut decoder = Decoder::default();
+        let mut waited = 0;
+        let mut ids = Vec::new();
+        for mut data in all.chunks(piece) {
+            loop {
+                match decoder.next(&mut data).expect("they are messages") {
+                    Step::More => break,
+                    Step::WantsRoom(_) => decoder.admit(),
+                    Step::WantsTurn if waited < 3 => waited += 1,
+                    Step::WantsTurn => decoder.grant_turn(),
+                    Step::Request(received) => ids.push(received.id),
+                }
+            }
+        }
+        assert_eq!((waited, decoder.messages()), (3, 3));
+        assert_eq!(ids[1..], [7, 8]);
+    }
 }

@@ -258,6 +258,13 @@ impl Shard {
                     }
                     decoder.admit();
                 }
+                Ok(Step::WantsTurn) => {
+                    if !self.may_read_large_request() {
+                        self.want_memory(conn);
+                        break Input::Full;
+                    }
+                    decoder.grant_turn();
+                }
                 Ok(Step::Request(Received { request: Request::Hello(hello), id, .. })) => {
                     match self.greet(plane, conn, hello, id, data) {
                         Ok(true) => {}

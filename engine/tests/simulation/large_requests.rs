@@ -229,3 +229,34 @@ fn large_requests_of_several_clients_are_read_in_turns_of_their_own() {
         assert!(app.busiest_turn_entries() < 2 * groups.len(), "shard {shard} read two at once");
     }
 }
+
+#[test]
+fn large_requests_of_native_clients_are_read_in_turns_of_their_own() {
+    let mut bed = Bed::new(20);
+    let address = bed.world.address(bed.node, 0);
+    let mut clients: Vec<_> = (0..6).map(|_| Native::connect(&mut bed.world, address, Some(0))).collect();
+    let names: Vec<String> = (0..70_000).map(|n| format!("{n:05}")).collect();
+    let body = highwater_protocol::native::MetadataRequest { topics: Some(names.clone()) };
+    for client in &mut clients {
+        client.send(&body);
+    }
+    let mut missing = clients.len();
+    for _ in 0..LOOKS_MAX {
+        bed.world.run_for(LOOK);
+        for client in &mut clients {
+            client.receive(usize::MAX);
+            while let Some(answer) = client.pop() {
+                let told = MetadataReply::decode(&answer.body.expect("no error")).expect("a reply");
+                assert_eq!(told.topics.len(), names.len());
+                missing -= 1;
+            }
+        }
+        if missing == 0 {
+            break;
+        }
+    }
+    assert_eq!(missing, 0, "answers that have not come");
+    bed.check();
+    let app = bed.world.app(bed.node, 0).expect("it runs");
+    assert!(app.busiest_turn_entries() < 2 * names.len(), "{} entries in a turn", app.busiest_turn_entries());
+}
