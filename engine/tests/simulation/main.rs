@@ -8,6 +8,7 @@ mod admin;
 mod bounds;
 mod consumer;
 mod crowd;
+mod fan_out;
 mod faults;
 mod full_disk;
 mod kafka;
