@@ -3,7 +3,7 @@
 use crate::{assert_none, files, read, relative_path, root};
 
 /// Folders of the engine that know no protocol of clients, with what they may therefore not name.
-const KNOW_NO_PROTOCOL: [&str; 5] = ["api", "calls", "coord", "meta", "session"];
+const KNOW_NO_PROTOCOL: [&str; 6] = ["api", "calls", "coord", "meta", "read", "session"];
 const PROTOCOLS: [&str; 2] = ["protocol::native", "highwater_net"];
 
 /// The adapters, each with the other protocol's types.
