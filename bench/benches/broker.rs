@@ -79,9 +79,14 @@ impl Log {
     /// Waits until everything is durable and nothing is in flight.
     fn settle(&mut self) {
         loop {
-            self.store.flush(&mut self.disk);
+            let more = self.store.flush(&mut self.disk);
             while self.store.poll_event().is_some() {}
-            let Some((token, completion)) = self.disk.step() else { break };
+            let Some((token, completion)) = self.disk.step() else {
+                if more {
+                    continue;
+                }
+                break;
+            };
             self.store.on_disk(&mut self.disk, token, completion);
         }
     }

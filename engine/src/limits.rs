@@ -356,7 +356,8 @@ impl ShardLimits {
             metadata_bytes_max: PARTITIONS_MAX as u64 * METADATA_BYTES_PER_ENTRY,
             connections_max: 64,
             check_work_at_once: 50,
-            store: StoreLimits::tiny(),
+            // Topics have thousands of partitions here, and each turn takes its time.
+            store: StoreLimits { snapshot_bytes_per_turn: 16 << 10, ..StoreLimits::tiny() },
             state_log_bytes: 32 << 10,
         }
     }

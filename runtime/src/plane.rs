@@ -129,8 +129,8 @@ pub enum FileJob {
     Replace {
         /// Final path.
         path: PathBuf,
-        /// Content at the start of the file.
-        content: Bytes,
+        /// Content at the start of the file: these pieces in order, so that a large one needs no buffer of its size.
+        content: Vec<Bytes>,
         /// Size in bytes.
         bytes: u64,
     },

@@ -144,7 +144,7 @@ fn until_it_completes_a_file_job_is_undone_or_done_or_leaves_a_temporary_file() 
     for seed in 0..60 {
         let (mut disk, file) = with_file(seed, 1);
         write(&mut disk, file, 0, page(1), Durability::Durable);
-        let content = Bytes::from_static(&[2; 5000]);
+        let content = vec![Bytes::from_static(&[2; 3000]), Bytes::from_static(&[2; 2000])];
         disk.file_job(FileJob::Replace { path: "/data/log".into(), content, bytes: 8192 }, Token(1));
         disk.crash(CrashPolicy::MIXED);
         let image = disk.disk().image();
@@ -162,7 +162,7 @@ fn a_completed_file_job_lasts_and_the_replaced_file_can_be_read_until_it_is_clos
     let (mut disk, old) = with_file(3, 1);
     write(&mut disk, old, 0, page(1), Durability::Durable);
     disk.file_job(
-        FileJob::Replace { path: "/data/log".into(), content: page(2), bytes: PAGE as u64 },
+        FileJob::Replace { path: "/data/log".into(), content: vec![page(2)], bytes: PAGE as u64 },
         Token(1),
     );
     let Some((_, Completion::Replaced(Ok(new)))) = disk.step() else { panic!("not replaced") };

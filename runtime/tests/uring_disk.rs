@@ -192,13 +192,13 @@ fn jobs(disk: &mut Disk, plane: &mut dyn Plane<()>) {
     let (a, b) = (disk.dir.join("a"), disk.dir.join("b"));
     plane.file_job(FileJob::Create { path: a.clone(), bytes: page }, disk.expect(0));
     plane.file_job(FileJob::Create { path: a.clone(), bytes: page }, disk.expect(1));
-    let content = Bytes::from_static(b"first");
+    let content = vec![Bytes::from_static(b"first")];
     plane.file_job(FileJob::Replace { path: b.clone(), content, bytes: page }, disk.expect(2));
-    let content = Bytes::from_static(b"second");
+    let content = vec![Bytes::from_static(b"sec"), Bytes::new(), Bytes::from_static(b"ond")];
     plane.file_job(FileJob::Replace { path: b, content, bytes: 2 * page }, disk.expect(3));
     let nowhere = disk.dir.join("none/at/all");
     plane.file_job(FileJob::Create { path: nowhere.clone(), bytes: page }, disk.expect(4));
-    let content = Bytes::from(vec![0; PAGE_BYTES + 1]);
+    let content = vec![Bytes::from(vec![0; PAGE_BYTES + 1])];
     plane.file_job(FileJob::Replace { path: a, content, bytes: page }, disk.expect(5));
 }
 

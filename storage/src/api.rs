@@ -381,6 +381,8 @@ pub struct StoreStats {
     pub bytes_read: u64,
     /// Checkpoints.
     pub checkpoints: u64,
+    /// The most bytes of the map that went into a snapshot in one turn.
+    pub snapshot_bytes_per_turn_max: u64,
     /// Bytes of frozen chunks held for readers.
     pub cache_bytes: u64,
     /// Appended and not yet durable.

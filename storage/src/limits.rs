@@ -4,6 +4,7 @@ use highwater_protocol::frame::{FRAME_ALIGN, FRAME_HEADER_BYTES, frame_bytes};
 use highwater_protocol::limits::{BATCH_BYTES_MAX, BATCH_BYTES_MAX_DEFAULT};
 
 use crate::layout::{EXTENT_HEADER_BYTES, EXTENT_LOG2_BYTES, PAGE_BYTES};
+use crate::state_log::SNAPSHOT_BYTES_PER_TURN;
 
 /// Commit rounds in flight at once: while one is on its way the next one gathers and leaves; a third waits, so load makes rounds larger instead of slower.
 pub const ROUNDS_IN_FLIGHT_MAX: usize = 2;
@@ -35,6 +36,12 @@ pub const EPOCHS_PER_PARTITION_MAX: usize = 1024;
 
 /// Partitions that one step of retention looks at.
 pub const RETENTION_PARTITIONS_PER_STEP: usize = 1024;
+
+/// Checkpoints taken in one turn, as far as their partitions have few producers.
+pub const CHECKPOINT_WORK_PER_TURN_MAX: usize = 512;
+
+/// Producers that count as much as one more checkpoint.
+pub const CHECKPOINT_PRODUCERS_PER_WORK: usize = 8;
 
 /// Logs whose cutting off goes on in one turn.
 pub const CUTS_PER_TURN_MAX: usize = 64;
@@ -71,6 +78,8 @@ pub struct StoreLimits {
     pub state_log_bytes: u64,
     /// The same once it has been in use: what is appended in new extents waits while it is rewritten, so that should be rare.
     pub state_log_bytes_used: u64,
+    /// Bytes of the map that are added to a snapshot in one turn, unless one partition takes more.
+    pub snapshot_bytes_per_turn: u32,
     /// Small frames are gathered in buffers of this size.
     pub chunk_bytes_max: usize,
     /// Bytes of log between two entries of the sparse index.
@@ -101,6 +110,7 @@ impl Default for StoreLimits {
             checkpoint_bytes: 64 << 20,
             state_log_bytes: 256 << 10,
             state_log_bytes_used: 2 << 20,
+            snapshot_bytes_per_turn: SNAPSHOT_BYTES_PER_TURN as u32,
             chunk_bytes_max: 256 << 10,
             index_interval_bytes: 32 << 10,
             read_bytes_max: 1 << 20,
@@ -127,6 +137,7 @@ impl StoreLimits {
             checkpoint_bytes: 128 << 10,
             state_log_bytes: 64 << 10,
             state_log_bytes_used: 64 << 10,
+            snapshot_bytes_per_turn: 256,
             chunk_bytes_max: 16 << 10,
             index_interval_bytes: 2 << 10,
             read_bytes_max: 16 << 10,

@@ -191,6 +191,14 @@ pub struct PartitionEntry {
 }
 
 impl PartitionEntry {
+    /// About the bytes it takes in a snapshot.
+    pub(crate) fn snapshot_bytes(&self) -> usize {
+        let checkpoint = self.checkpoint.as_ref().map_or(0, |checkpoint| {
+            size_of_val(&checkpoint.epochs[..]) + size_of_val(&checkpoint.producers[..])
+        });
+        size_of::<Self>() + size_of_val(&self.extents[..]) + checkpoint
+    }
+
     /// A partition of which nothing is known yet.
     pub(crate) fn new(key: PartitionKey) -> Self {
         Self { key, log_start: 0, extents: Vec::new(), checkpoint: None, complete: false }
@@ -311,10 +319,7 @@ impl StoreMap {
             MapRecord::Reserve { next_incarnation } => {
                 self.next_incarnation = next_incarnation.max(self.next_incarnation);
             }
-            MapRecord::Allocated { key, extent } => {
-                self.note_incarnation(&extent);
-                self.partition(key).extents.push(extent);
-            }
+            MapRecord::Allocated { key, extent } => self.add_extent(key, extent),
             MapRecord::Sealed { key, incarnation, seal } => {
                 if let Some(extent) = self.extent(key, incarnation) {
                     extent.sealed = Some(seal);
@@ -351,17 +356,20 @@ impl StoreMap {
                 self.checkpoint(key, checkpoint, false);
             }
             MapRecord::Replaced { key, incarnations, extent } => {
-                self.note_incarnation(&extent);
                 self.free(key, &incarnations);
-                let extents = &mut self.partition(key).extents;
-                let at = extents.partition_point(|other| other.sequence < extent.sequence);
-                extents.insert(at, extent);
+                self.add_extent(key, extent);
             }
         }
     }
 
-    fn note_incarnation(&mut self, extent: &ExtentEntry) {
+    /// Adds an extent at its place in the chain, unless the snapshot had it already: see `store/snapshot.rs`.
+    fn add_extent(&mut self, key: PartitionKey, extent: ExtentEntry) {
         self.next_incarnation = self.next_incarnation.max(extent.incarnation.saturating_add(1));
+        let extents = &mut self.partition(key).extents;
+        if extents.iter().all(|other| other.incarnation != extent.incarnation) {
+            let at = extents.partition_point(|other| other.sequence < extent.sequence);
+            extents.insert(at, extent);
+        }
     }
 
     fn checkpoint(&mut self, key: PartitionKey, checkpoint: CheckpointEntry, complete: bool) {

@@ -153,7 +153,7 @@ impl World {
             Op::Append { partition, bytes, records, bulk, retry } => {
                 self.append(partition, bytes, records, bulk, retry);
             }
-            Op::Turn => self.bed.turn(),
+            Op::Turn => drop(self.bed.turn()),
             Op::Steps(n) => (0..n).for_each(|_| {
                 self.bed.step();
             }),

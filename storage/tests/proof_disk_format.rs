@@ -58,7 +58,7 @@ fn the_table_of_the_frame_header_matches_the_code() {
 #[test]
 fn the_tables_of_the_state_log_match_the_code() {
     let offsets = offsets!(FileHeader: header_crc, magic, version, purpose, cluster, generation, first_seq, file_bytes,
-        snapshot_bytes, carried_bytes, carried_count, chunk_bytes, chunk_count, number, reserved, chunk_crcs);
+        snapshot_bytes, carried_bytes, carried_count, chunk_bytes, chunk_count, number, snapshot_count, reserved, chunk_crcs);
     compare("State log header", size_of::<FileHeader>(), offsets);
     let offsets = offsets!(RecordHeader: header_crc, magic, generation, first_seq, position, payload_bytes, count,
         payload_crc, purpose, cluster);

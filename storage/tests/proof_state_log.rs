@@ -5,7 +5,6 @@
 
 use std::path::Path;
 
-use bytes::Bytes;
 use highwater_protocol::ids::ClusterId;
 use highwater_runtime::fs::Fs as _;
 use highwater_runtime::sim::{DiskHarness, DiskImage, SimDisk};
@@ -25,6 +24,27 @@ fn on(image: &DiskImage, seed: u64) -> DiskHarness {
     DiskHarness::on(SimDisk::from_image(image, seed))
 }
 
+/// Pieces of a snapshot. Each says how many payloads it stands for.
+const PIECES: usize = 3;
+
+/// A turn of the owner: the log is flushed, and the snapshot that it wants gets a piece. `giving` is what that stands for, and how
+/// many pieces it lacks.
+fn turn(log: &mut StateLog, disk: &mut DiskHarness, giving: &mut Option<(u64, usize)>, appended: u64) {
+    log.flush(disk);
+    if log.wants_snapshot() {
+        log.begin_snapshot();
+        *giving = Some((appended, PIECES));
+    }
+    if let Some((covers, left)) = giving {
+        log.add_to_snapshot(&covers.to_le_bytes());
+        *left -= 1;
+        if *left == 0 {
+            log.end_snapshot(disk);
+            *giving = None;
+        }
+    }
+}
+
 /// The state is a count of payloads and their numbers: payload `n` says so and is `n`'s pseudorandom length.
 fn payload(n: u64) -> Vec<u8> {
     let bytes = 8 + (n * 2_654_435_761 % 6000) as usize;
@@ -34,8 +54,12 @@ fn payload(n: u64) -> Vec<u8> {
 /// How many payloads a recovered log holds; each must be what was appended.
 fn count(recovered: &Recovered) -> u64 {
     assert!(recovered.damage.is_empty(), "a power cut is not damage: {:?}", recovered.damage);
-    let mut n =
-        recovered.snapshot.as_ref().map_or(0, |s| u64::from_le_bytes(s[..8].try_into().expect("eight")));
+    let mut n = 0;
+    for piece in &recovered.snapshot {
+        n = u64::from_le_bytes(piece[..].try_into().expect("eight bytes"));
+    }
+    let is_whole = recovered.snapshot.iter().all(|piece| piece == &recovered.snapshot[0]);
+    assert!(is_whole && [0, PIECES].contains(&recovered.snapshot.len()), "{:?}", recovered.snapshot);
     for record in &recovered.records {
         n += 1;
         assert_eq!(record[..], payload(n));
@@ -61,9 +85,10 @@ fn check(image: &DiskImage, durable: u64, appended: u64, seed: u64) {
         );
     }
     log.append(&payload(n + 1));
-    log.flush(&mut disk);
-    if log.wants_snapshot() {
-        log.snapshot(&mut disk, Bytes::copy_from_slice(&(n + 1).to_le_bytes()));
+    let mut giving = None;
+    turn(&mut log, &mut disk, &mut giving, n + 1);
+    while giving.is_some() {
+        turn(&mut log, &mut disk, &mut giving, n + 1);
     }
     for (token, completion) in disk.run_until_idle() {
         log.on_disk(&mut disk, token, completion).expect("no faults");
@@ -85,7 +110,7 @@ fn every_power_cut_leaves_what_was_durable_and_nothing_that_was_not_appended() {
         disk.create_dir_all("/d".as_ref()).expect("an empty disk");
         let (mut log, _) = open(&mut disk);
         disk.disk().record();
-        let mut appended = 0;
+        let (mut appended, mut giving) = (0, None);
         for _ in 0..150 {
             match rng.random_range(0..4) {
                 0 => {
@@ -93,10 +118,7 @@ fn every_power_cut_leaves_what_was_durable_and_nothing_that_was_not_appended() {
                     log.append(&payload(appended));
                 }
                 1 => {
-                    log.flush(&mut disk);
-                    if log.wants_snapshot() {
-                        log.snapshot(&mut disk, Bytes::copy_from_slice(&appended.to_le_bytes()));
-                    }
+                    turn(&mut log, &mut disk, &mut giving, appended);
                 }
                 _ => {
                     let Some((token, completion)) = disk.step() else { continue };

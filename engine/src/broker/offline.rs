@@ -39,6 +39,7 @@ pub fn hold(data_dir: &Path) -> Result<Hold, StartError> {
 pub fn topic_names(fs: &mut dyn Fs, data_dir: &Path) -> Result<BTreeMap<TopicId, String>, String> {
     let content = inspect::state_log_content(fs, &data_dir.join(META))?;
     let records = content.records.iter().map(AsRef::as_ref);
-    let metadata = Metadata::recover(content.snapshot.as_deref(), records).map_err(|e| e.to_string())?;
+    let snapshot = content.snapshot.iter().map(|piece| &piece[..]);
+    let metadata = Metadata::recover(snapshot, records).map_err(|e| e.to_string())?;
     Ok(metadata.topics().map(|topic| (topic.id, topic.name.clone())).collect())
 }

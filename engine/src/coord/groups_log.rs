@@ -2,19 +2,20 @@
 
 use std::collections::BTreeMap;
 
-use bytes::Bytes;
 use highwater_protocol::ids::TopicId;
 use highwater_runtime::plane::{Completion, Disk, ShardIndex, Token as DiskToken};
-use highwater_storage::state_log::{Fatal, Recovered, StateLog};
+use highwater_storage::state_log::{Fatal, Recovered, SNAPSHOT_BYTES_PER_TURN, StateLog};
 
 use crate::coord::groups::{
-    GroupConfig, GroupCoordinator, GroupReply, GroupRequest, GroupsError, Now, Token,
+    GroupConfig, GroupCoordinator, GroupReply, GroupRequest, GroupsError, Now, SnapshotCursor, Token,
 };
 use crate::message::Ticket;
 use crate::meta::Topic;
 
 pub(crate) struct GroupsLog {
     log: StateLog,
+    /// How far the snapshot has got that is being written.
+    snapshot: Option<SnapshotCursor>,
     coordinator: GroupCoordinator,
     /// The log's number before the coordinator's first record; both count on from there.
     base: u64,
@@ -31,10 +32,10 @@ impl GroupsLog {
         now: Now,
     ) -> Result<Self, GroupsError> {
         let records = recovered.records.iter().map(|r| &r[..]);
-        let snapshot = recovered.snapshot.as_deref();
+        let snapshot = recovered.snapshot.iter().map(|piece| &piece[..]);
         let coordinator = GroupCoordinator::recover(config, now, snapshot, records)?;
         let base = log.appended().0;
-        Ok(Self { log, coordinator, base, waiting: BTreeMap::new(), last_token: 0 })
+        Ok(Self { log, snapshot: None, coordinator, base, waiting: BTreeMap::new(), last_token: 0 })
     }
 
     /// Questions come from now on: members' sessions begin anew.
@@ -104,17 +105,32 @@ impl GroupsLog {
         Some((to, reply))
     }
 
-    /// To be called at the end of every turn.
-    pub(crate) fn flush(&mut self, disk: &mut dyn Disk) {
+    /// To be called at the end of every turn. Returns true if there is more to do than one turn may take.
+    pub(crate) fn flush(&mut self, disk: &mut dyn Disk) -> bool {
         while let Some((seq, payload)) = self.coordinator.poll_record() {
             let appended = self.log.append(&payload);
             assert_eq!(appended.0, self.base + seq, "the coordinator's records are all that this log has");
         }
         self.log.flush(disk);
         if self.log.wants_snapshot() {
-            self.log.snapshot(disk, Bytes::from(self.coordinator.encode_snapshot()));
+            self.log.begin_snapshot();
+            self.snapshot = Some(SnapshotCursor::default());
         }
+        let more = self.continue_snapshot(disk);
         self.coordinator.handle_durable(self.log.durable().0.saturating_sub(self.base));
+        more
+    }
+
+    /// Writes the next piece of the snapshot, if there is one. Returns true if it is not complete.
+    fn continue_snapshot(&mut self, disk: &mut dyn Disk) -> bool {
+        let Some(cursor) = &mut self.snapshot else { return false };
+        if let Some(piece) = self.coordinator.snapshot_piece(cursor, SNAPSHOT_BYTES_PER_TURN) {
+            self.log.add_to_snapshot(&piece);
+            return true;
+        }
+        self.snapshot = None;
+        self.log.end_snapshot(disk);
+        false
     }
 
     /// An operation of the log is done.

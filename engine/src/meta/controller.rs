@@ -10,13 +10,12 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
-use bytes::Bytes;
 use highwater_protocol::ids::TopicId;
 use highwater_protocol::limits::PARTITIONS_PER_TOPIC_MAX;
 use highwater_protocol::text::counted;
 use highwater_protocol::topic::{is_reserved_topic_name, validate_topic_name};
 use highwater_runtime::plane::{Completion, Disk, ShardIndex, Token};
-use highwater_storage::state_log::{Fatal, Recovered, Seq, StateLog};
+use highwater_storage::state_log::{Fatal, Recovered, SNAPSHOT_BYTES_PER_TURN, Seq, StateLog};
 
 use crate::api::{AlterTopic, ApiError, ConfigureTopic, ControllerReply, CreateTopic};
 use crate::limits::{METADATA_BYTES_MAX, PARTITIONS_MAX};
@@ -24,7 +23,8 @@ use crate::message::{Opened, Publish, Ticket};
 use crate::meta::config_changes::{ConfigChange, ConfigChanges};
 use crate::meta::configs::{self, ConfigError, TopicConfig};
 use crate::meta::{
-    Change, Metadata, MetadataRoom, PRODUCER_IDS_PER_BLOCK, Record, RecoverError, Topic, TopicRecord, place,
+    Change, Metadata, MetadataRoom, PRODUCER_IDS_PER_BLOCK, Record, RecoverError, SnapshotWriter, Topic,
+    TopicRecord, place,
 };
 
 /// Something for shard 0 to do.
@@ -51,6 +51,8 @@ pub struct ReadyReport {
 
 pub(crate) struct Controller {
     log: StateLog,
+    /// The snapshot that is being written.
+    snapshot: Option<SnapshotWriter>,
     tip: Metadata,
     stores: usize,
     room: MetadataRoom,
@@ -116,9 +118,11 @@ impl Controller {
         shards: u16,
         room: MetadataRoom,
     ) -> Result<Self, RecoverError> {
-        let tip = Metadata::recover(recovered.snapshot.as_deref(), recovered.records.iter().map(|r| &r[..]))?;
+        let snapshot = recovered.snapshot.iter().map(|piece| &piece[..]);
+        let tip = Metadata::recover(snapshot, recovered.records.iter().map(|r| &r[..]))?;
         Ok(Self {
             log,
+            snapshot: None,
             tip,
             stores,
             room,
@@ -427,6 +431,9 @@ impl Controller {
     }
 
     fn write(&mut self, record: &Record) {
+        if let Some(snapshot) = &mut self.snapshot {
+            snapshot.before(&self.tip, record);
+        }
         let change = self.tip.apply(record).expect("the controller checks before it writes");
         self.changes.extend(change);
         self.touched = true;
@@ -457,16 +464,31 @@ impl Controller {
         }
     }
 
-    /// To be called at the end of every turn.
-    pub(crate) fn flush(&mut self, disk: &mut dyn Disk) {
+    /// To be called at the end of every turn. Returns true if there is more to do than one turn may take.
+    pub(crate) fn flush(&mut self, disk: &mut dyn Disk) -> bool {
         if std::mem::take(&mut self.touched) {
             self.mark();
         }
         self.log.flush(disk);
         if self.log.wants_snapshot() {
-            self.log.snapshot(disk, Bytes::from(self.tip.encode_snapshot()));
+            self.log.begin_snapshot();
+            self.snapshot = Some(SnapshotWriter::new(&self.tip));
         }
+        let more = self.continue_snapshot(disk);
         self.publish_durable();
+        more
+    }
+
+    /// Writes the next piece of the snapshot, if there is one. Returns true if it is not complete.
+    fn continue_snapshot(&mut self, disk: &mut dyn Disk) -> bool {
+        let Some(snapshot) = &mut self.snapshot else { return false };
+        if let Some(piece) = snapshot.next_piece(&self.tip, SNAPSHOT_BYTES_PER_TURN) {
+            self.log.add_to_snapshot(&piece);
+            return true;
+        }
+        self.snapshot = None;
+        self.log.end_snapshot(disk);
+        false
     }
 
     /// What has changed since the last mark is published when everything appended so far is durable.

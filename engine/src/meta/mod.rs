@@ -8,11 +8,13 @@ pub(crate) mod controller;
 mod placement;
 mod record;
 mod room;
+mod snapshot;
 mod state;
 
 pub use placement::place;
 pub use record::{DecodeRecordError, Record, TopicRecord};
 pub use room::MetadataRoom;
+pub use snapshot::SnapshotWriter;
 pub use state::{
     ApplyError, Change, Deleting, Epochs, Metadata, PRODUCER_IDS_PER_BLOCK, RecoverError, Topic,
 };

@@ -43,6 +43,20 @@ pub enum Record {
     },
 }
 
+impl Record {
+    /// The topic that it changes, if it changes one.
+    pub(super) fn topic(&self) -> Option<TopicId> {
+        match self {
+            Self::TopicCreated(topic) => Some(topic.topic_id()),
+            Self::TopicDeleted { id }
+            | Self::TopicGone { id }
+            | Self::TopicConfigured { id, .. }
+            | Self::PartitionsAdded { id, .. } => Some(TopicId(*id)),
+            Self::ProducerIdsReserved { .. } => None,
+        }
+    }
+}
+
 /// A topic as it is written down.
 #[derive(Clone, PartialEq, Eq, Debug, rkyv::Archive, rkyv::Serialize, rkyv::Deserialize)]
 pub struct TopicRecord {
@@ -56,7 +70,7 @@ pub struct TopicRecord {
     pub configs: Vec<(String, String)>,
 }
 
-/// All of the metadata.
+/// A piece of a snapshot.
 #[derive(Clone, PartialEq, Eq, Default, Debug, rkyv::Archive, rkyv::Serialize, rkyv::Deserialize)]
 pub(super) struct Snapshot {
     pub topics: Vec<TopicRecord>,

@@ -43,12 +43,12 @@ impl Topic {
     }
 
     /// About what it takes in a snapshot.
-    fn bytes(&self) -> usize {
+    pub(super) fn snapshot_bytes(&self) -> usize {
         let configs: usize = self.configs.iter().map(|(k, v)| k.len() + v.len() + 16).sum();
         64 + self.name.len() + self.stores.len() * 2 + configs
     }
 
-    fn to_record(&self) -> TopicRecord {
+    pub(super) fn to_record(&self) -> TopicRecord {
         TopicRecord {
             id: self.id.0,
             name: self.name.clone(),
@@ -104,44 +104,30 @@ pub enum Change {
 pub struct ApplyError(pub String);
 
 impl Metadata {
-    /// What a snapshot and the records behind it add up to.
+    /// What the pieces of a snapshot and the records after it add up to.
     pub fn recover<'a>(
-        snapshot: Option<&[u8]>,
-        records: impl Iterator<Item = &'a [u8]>,
+        snapshot: impl IntoIterator<Item = &'a [u8]>,
+        records: impl IntoIterator<Item = &'a [u8]>,
     ) -> Result<Self, RecoverError> {
-        let mut metadata = match snapshot {
-            Some(payload) => Self::from_snapshot(Snapshot::decode(payload)?)?,
-            None => Self::default(),
-        };
+        let mut metadata = Self::default();
+        for piece in snapshot {
+            metadata.add_piece(Snapshot::decode(piece)?)?;
+        }
         for payload in records {
             metadata.apply(&Record::decode(payload)?)?;
         }
         Ok(metadata)
     }
 
-    fn from_snapshot(snapshot: Snapshot) -> Result<Self, ApplyError> {
-        let mut metadata = Self { producer_ids_end: snapshot.producer_ids_end, ..Self::default() };
-        for topic in snapshot.topics {
-            metadata.apply(&Record::TopicCreated(topic))?;
+    fn add_piece(&mut self, piece: Snapshot) -> Result<(), ApplyError> {
+        self.producer_ids_end = self.producer_ids_end.max(piece.producer_ids_end);
+        for topic in piece.topics {
+            self.apply(&Record::TopicCreated(topic))?;
         }
-        for (id, stores) in snapshot.deleting {
-            metadata.deleting.insert(TopicId(id), stores.into_iter().map(StoreId).collect());
+        for (id, stores) in piece.deleting {
+            self.deleting.insert(TopicId(id), stores.into_iter().map(StoreId).collect());
         }
-        Ok(metadata)
-    }
-
-    /// All of it, as the payload of a state log.
-    pub fn encode_snapshot(&self) -> Vec<u8> {
-        Snapshot {
-            topics: self.by_id.values().map(|t| t.to_record()).collect(),
-            deleting: self
-                .deleting
-                .iter()
-                .map(|(id, stores)| (id.0, stores.iter().map(|s| s.0).collect()))
-                .collect(),
-            producer_ids_end: self.producer_ids_end,
-        }
-        .encode()
+        Ok(())
     }
 
     /// Takes a change. Says what shards have to do about it, if anything.
@@ -246,7 +232,7 @@ impl Metadata {
     fn put(&mut self, topic: Arc<Topic>) {
         self.take_out(topic.id);
         self.listed = OnceLock::new();
-        self.bytes += topic.bytes();
+        self.bytes += topic.snapshot_bytes();
         self.partitions += topic.stores.len();
         for store in &topic.stores {
             let at = usize::from(store.0);
@@ -267,7 +253,7 @@ impl Metadata {
         self.listed = OnceLock::new();
         self.by_name.remove(&topic.name);
         self.forget_collision(&topic.name);
-        self.bytes -= topic.bytes();
+        self.bytes -= topic.snapshot_bytes();
         self.partitions -= topic.stores.len();
         for store in &topic.stores {
             self.loads[usize::from(store.0)] -= 1;
@@ -305,6 +291,14 @@ impl Metadata {
     /// All topics, by name.
     pub fn topics(&self) -> impl ExactSizeIterator<Item = &Arc<Topic>> {
         self.by_name.values()
+    }
+
+    /// The first topic beyond this bound, of those that exist and those that are being deleted.
+    pub(super) fn next_id(&self, from: Bound<TopicId>) -> Option<TopicId> {
+        let range = (from, Bound::Unbounded);
+        let exists = self.by_id.range(range).next().map(|(id, _)| *id);
+        let deleting = self.deleting.range(range).next().map(|(id, _)| *id);
+        exists.into_iter().chain(deleting).min()
     }
 
     /// The names of topics from this one on, in their order.
@@ -387,6 +381,7 @@ pub enum RecoverError {
 
 #[cfg(test)]
 mod tests {
+    use super::super::snapshot::SnapshotWriter;
     use super::*;
 
     fn created(id: u8, name: &str, stores: &[u16]) -> Record {
@@ -400,12 +395,12 @@ mod tests {
 
     fn after(records: &[Record]) -> Metadata {
         let payloads: Vec<Vec<u8>> = records.iter().map(Record::encode).collect();
-        Metadata::recover(None, payloads.iter().map(Vec::as_slice)).expect("these fit each other")
+        Metadata::recover([], payloads.iter().map(Vec::as_slice)).expect("these fit each other")
     }
 
     #[test]
     fn a_snapshot_stands_for_everything_before_it() {
-        let before = [
+        let first = [
             created(1, "a", &[0, 1, 1]),
             created(2, "b", &[1]),
             Record::TopicDeleted { id: [2; 16] },
@@ -422,10 +417,14 @@ mod tests {
             Record::PartitionsAdded { id: [1; 16], stores: vec![0] },
             created(3, "b", &[0]),
         ];
-        let snapshot = after(&before).encode_snapshot();
+        let before = after(&first);
+        let mut writer = SnapshotWriter::new(&before);
+        let pieces: Vec<_> = std::iter::from_fn(|| writer.next_piece(&before, 1)).collect();
+        assert_eq!(pieces.len(), 2, "one for each topic");
         let payloads: Vec<Vec<u8>> = behind.iter().map(Record::encode).collect();
-        let short = Metadata::recover(Some(&snapshot), payloads.iter().map(Vec::as_slice)).expect("fits");
-        let long = after(&[&before[..], &behind[..]].concat());
+        let short = Metadata::recover(pieces.iter().map(Vec::as_slice), payloads.iter().map(Vec::as_slice))
+            .expect("fits");
+        let long = after(&[&first[..], &behind[..]].concat());
         assert_eq!(short.by_name, long.by_name);
         assert_eq!(short.by_id, long.by_id);
         assert_eq!(short.deleting, long.deleting);

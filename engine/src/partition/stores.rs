@@ -136,11 +136,13 @@ impl Partitions {
         self.store_mut(index).on_disk(disk, token, completion);
     }
 
-    /// Starts commit rounds with what has been appended since the last ones.
-    pub(crate) fn flush(&mut self, disk: &mut dyn Disk) {
+    /// Starts commit rounds with everything appended since the last ones. Returns true if a store has more to do than one turn may take.
+    pub(crate) fn flush(&mut self, disk: &mut dyn Disk) -> bool {
+        let mut more = false;
         for entry in &mut self.replicas.stores {
-            entry.store.flush(disk);
+            more |= entry.store.flush(disk);
         }
+        more
     }
 
     /// Takes what the stores have to say, as much as one turn takes. Returns whether that was anything.

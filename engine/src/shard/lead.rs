@@ -152,7 +152,7 @@ impl Shard {
     /// Makes durable what was decided, and tells those concerned what is. True if that was too much for one turn.
     pub(super) fn run_lead(&mut self, plane: &mut dyn Plane<Message>) -> bool {
         let Some(lead) = &mut self.lead else { return false };
-        lead.controller.flush(plane);
+        let mut more = lead.controller.flush(plane);
         let mut left = ANSWERS_PER_TURN_MAX;
         while left > 0
             && let Some(action) = lead.controller.poll()
@@ -182,8 +182,8 @@ impl Shard {
                 Action::Ready(report) => (self.setup.on_ready)(report),
             }
         }
-        let more = lead.groups.run(now(plane));
-        lead.groups.flush(plane);
+        more |= lead.groups.run(now(plane));
+        more |= lead.groups.flush(plane);
         while left > 0
             && let Some(((shard, ticket), reply)) = lead.groups.poll()
         {

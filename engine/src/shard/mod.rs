@@ -345,7 +345,7 @@ impl ShardApp for Shard {
         let wall_ms = plane.wall_clock_ms();
         more |= self.partitions.run_retention(plane, wall_ms);
         // The disk first: it works while the rest of this is done.
-        self.partitions.flush(plane);
+        more |= self.partitions.flush(plane);
         self.poll_partitions(plane);
         more |= self.run_line(plane, PUSH_BYTES_PER_TURN_MAX);
         self.run_kafka_fetches(plane);
@@ -363,7 +363,7 @@ impl ShardApp for Shard {
         self.tell_kafka_shards(plane);
         self.send_replies(plane);
         // Requests that were resumed meanwhile have appended too; and no event may be left for a turn that never comes.
-        self.partitions.flush(plane);
+        more |= self.partitions.flush(plane);
         more |= self.poll_partitions(plane);
         more |= self.end_fetch_turn();
         self.tell_kafka_shards(plane);

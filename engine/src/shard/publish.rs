@@ -8,7 +8,7 @@ use highwater_runtime::plane::Plane;
 use super::Shard;
 use super::work::{Step, Work};
 use crate::message::{Message, Publish};
-use crate::meta::{Change, Topic};
+use crate::meta::{Change, Metadata, Topic};
 
 /// Changes that are taking effect.
 ///
@@ -58,8 +58,9 @@ impl Publishing {
         }
         let first = self.publish.first.take();
         let is_first = first.is_some();
-        if is_first {
-            shard.metadata = first;
+        if let Some(first) = first {
+            // A copy of its own: changes would copy all of one that is shared with other shards.
+            shard.metadata = Some(Arc::new(Metadata::clone(&first)));
         }
         plane.post(0, Message::Applied(self.publish.version));
         if is_first {

@@ -166,7 +166,11 @@ impl DiskCheck {
                 self.model = [&content[..], &[0; 8192 - 5000]].concat();
                 self.job(
                     ctx,
-                    FileJob::Replace { path, content: content.into(), bytes: 8192 },
+                    FileJob::Replace {
+                        path,
+                        content: vec![content[..100].to_vec().into(), content[100..].to_vec().into()],
+                        bytes: 8192,
+                    },
                     Expected::Made,
                 );
             }

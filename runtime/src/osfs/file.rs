@@ -148,7 +148,7 @@ pub(crate) fn create_file(path: &Path, bytes: u64) -> io::Result<OpenFile> {
 }
 
 /// Performs a [`FileJob::Replace`](crate::plane::FileJob::Replace).
-pub(crate) fn replace_file(path: &Path, content: &[u8], bytes: u64) -> io::Result<OpenFile> {
+pub(crate) fn replace_file(path: &Path, content: &[&[u8]], bytes: u64) -> io::Result<OpenFile> {
     match try_replace_file(path, content, bytes) {
         Err(e) if is_out_of_space(&e) => {
             // Without a reserve, the original error is returned.
@@ -168,7 +168,7 @@ pub(crate) fn remove_file(path: &Path) -> io::Result<()> {
     }
 }
 
-fn try_replace_file(path: &Path, content: &[u8], bytes: u64) -> io::Result<OpenFile> {
+fn try_replace_file(path: &Path, content: &[&[u8]], bytes: u64) -> io::Result<OpenFile> {
     finish(path, || {
         let file = OpenFile::make(&temporary_path(path))?;
         write_whole(&file, content, bytes)?;
@@ -193,21 +193,32 @@ fn finish(path: &Path, make: impl FnOnce() -> io::Result<OpenFile>) -> io::Resul
     }
 }
 
-fn write_whole(file: &OpenFile, content: &[u8], bytes: u64) -> io::Result<()> {
-    if content.len() as u64 > bytes || !bytes.is_multiple_of(PAGE_BYTES as u64) {
+/// Writes these pieces of content, and zero bytes up to `bytes`.
+fn write_whole(file: &OpenFile, content: &[&[u8]], bytes: u64) -> io::Result<()> {
+    let content_bytes: usize = content.iter().map(|piece| piece.len()).sum();
+    if content_bytes as u64 > bytes || !bytes.is_multiple_of(PAGE_BYTES as u64) {
         return Err(io::Error::other(format!(
-            "a file of {bytes} bytes cannot hold {} bytes in whole pages",
-            content.len()
+            "a file of {bytes} bytes cannot hold {content_bytes} bytes in whole pages"
         )));
     }
     let mut pages = AlignedBuf::new(STEP_BYTES.min(usize::try_from(bytes).unwrap_or(STEP_BYTES)));
+    let mut pieces = content.iter();
+    let mut rest: &[u8] = &[];
     let mut at = 0;
     while at < bytes {
         let step = usize::try_from(bytes - at).unwrap_or(STEP_BYTES).min(STEP_BYTES);
-        let from = usize::try_from(at).map_or(content.len(), |at| at.min(content.len()));
-        let copied = (content.len() - from).min(step);
-        pages[..copied].copy_from_slice(&content[from..from + copied]);
-        pages[copied..step].fill(0);
+        let mut filled = 0;
+        while filled < step {
+            if rest.is_empty() {
+                let Some(next) = pieces.next() else { break };
+                rest = next;
+            }
+            let (now, later) = rest.split_at(rest.len().min(step - filled));
+            pages[filled..filled + now.len()].copy_from_slice(now);
+            filled += now.len();
+            rest = later;
+        }
+        pages[filled..step].fill(0);
         file.write_at(at, &pages[..step])?;
         at += step as u64;
     }

@@ -129,7 +129,7 @@ impl Fs for OsFs {
     }
 
     fn replace_file(&mut self, path: &Path, content: &[u8], bytes: u64) -> io::Result<FileId> {
-        self.insert(replace_file(path, content, bytes)?)
+        self.insert(replace_file(path, &[content], bytes)?)
     }
 
     fn remove_file(&mut self, path: &Path) -> io::Result<()> {

@@ -434,7 +434,7 @@ pub(super) fn job_result(job: &FileJob) -> Option<(PathBuf, Blocks)> {
     match job {
         FileJob::Create { path, bytes } => Some((path.clone(), Blocks::zeroed(*bytes))),
         FileJob::Replace { path, content, bytes } => {
-            Some((path.clone(), Blocks::with_content(content, *bytes)))
+            Some((path.clone(), Blocks::with_content(&content.concat(), *bytes)))
         }
         FileJob::Remove { .. } => None,
     }
@@ -443,8 +443,8 @@ pub(super) fn job_result(job: &FileJob) -> Option<(PathBuf, Blocks)> {
 /// Returns the temporary file of an interrupted job.
 pub(super) fn partial_file(job: &FileJob, rng: &mut SimRng) -> Option<(PathBuf, Blocks)> {
     let (path, content, bytes) = match job {
-        FileJob::Create { path, bytes } => (path, &[][..], *bytes),
-        FileJob::Replace { path, content, bytes } => (path, &content[..], *bytes),
+        FileJob::Create { path, bytes } => (path, Vec::new(), *bytes),
+        FileJob::Replace { path, content, bytes } => (path, content.concat(), *bytes),
         FileJob::Remove { .. } => return None,
     };
     let page = PAGE_BYTES as u64;

@@ -206,7 +206,8 @@ impl State {
         let mut bytes = vec![0; content.bytes() as usize];
         content.read(0, &mut bytes);
         let (id, inode) = (self.next_op(), self.next_inode());
-        let job = FileJob::Replace { path: path.clone(), bytes: bytes.len() as u64, content: bytes.into() };
+        let job =
+            FileJob::Replace { path: path.clone(), bytes: bytes.len() as u64, content: vec![bytes.into()] };
         self.log(Event::JobStarted { id, inode, job });
         self.log(Event::JobCompleted { id, ok: true });
         self.files.insert(inode, FileState::new(path, content));

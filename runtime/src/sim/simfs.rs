@@ -79,7 +79,7 @@ impl Fs for SimDisk {
     }
 
     fn replace_file(&mut self, path: &Path, content: &[u8], bytes: u64) -> io::Result<FileId> {
-        let content = Bytes::copy_from_slice(content);
+        let content = vec![Bytes::copy_from_slice(content)];
         self.state().create_now(FileJob::Replace { path: path.to_path_buf(), content, bytes })
     }
 

@@ -40,7 +40,8 @@ fn work(jobs: &Receiver<Job>, doorbells: &Doorbells) {
         let result = match &work {
             FileJob::Create { path, bytes } => JobResult::Created(create_file(path, *bytes)),
             FileJob::Replace { path, content, bytes } => {
-                JobResult::Replaced(replace_file(path, content, *bytes))
+                let content: Vec<&[u8]> = content.iter().map(|piece| &piece[..]).collect();
+                JobResult::Replaced(replace_file(path, &content, *bytes))
             }
             FileJob::Remove { path } => JobResult::Removed(remove_file(path)),
         };

@@ -38,9 +38,9 @@ pub struct StateLogListing {
 /// What a state log holds.
 #[derive(Clone, Default, Debug)]
 pub struct Content {
-    /// Everything up to the last rewrite of the log.
-    pub snapshot: Option<Bytes>,
-    /// What came after it.
+    /// Pieces of the snapshot that the last rewrite of the log began with.
+    pub snapshot: Vec<Bytes>,
+    /// The payloads after it.
     pub records: Vec<Bytes>,
 }
 
@@ -84,7 +84,7 @@ pub(super) fn read(files: &mut Files<'_>, stem: &Path) -> (StateLogListing, Opti
     match analyse(owner, [&names[0], &names[1]], [images[0].as_ref(), images[1].as_ref()]) {
         Ok(analysis) => {
             listing.generation = analysis.generation;
-            listing.snapshot_bytes = analysis.snapshot.as_ref().map_or(0, |s| s.len() as u64);
+            listing.snapshot_bytes = analysis.snapshot.iter().map(|piece| piece.len() as u64).sum();
             listing.records = analysis.payloads.len();
             listing.used_bytes = analysis.expected.len() as u64;
             listing.damage = analysis.damage;

@@ -53,7 +53,8 @@ impl StoreView {
             None => Err(state.lost.clone().unwrap_or_default()),
             Some(content) => {
                 let records = content.records.iter().map(|record| &record[..]);
-                StoreMap::from_recovered(content.snapshot.as_deref(), records).map_err(|e| e.to_string())
+                StoreMap::from_recovered(content.snapshot.iter().map(|piece| &piece[..]), records)
+                    .map_err(|e| e.to_string())
             }
         };
         let (map, source, cluster) = match map {

@@ -40,28 +40,26 @@ pub(super) struct UntimedEntry {
 }
 
 impl StoreMap {
-    /// The map from what a state log recovered.
+    /// The map from what a state log recovered: the pieces of a snapshot, and the records after it.
     pub fn from_recovered<'a>(
-        snapshot: Option<&[u8]>,
+        snapshot: impl IntoIterator<Item = &'a [u8]>,
         records: impl IntoIterator<Item = &'a [u8]>,
     ) -> Result<Self, MapError> {
         // Extents with lower incarnations were begun by a version that did not keep times of appending.
         let mut timeless_below = 0;
-        let mut map = match snapshot {
-            None => Self { next_incarnation: 1, clean: true, ..Self::default() },
-            Some(bytes) => {
-                let (version, archive) = open(bytes)?;
-                let map = if version == MAP_VERSION {
-                    Self::from(rkyv::from_bytes::<Snapshot, RkyvError>(&archive).map_err(invalid)?)
-                } else {
-                    older::snapshot(version, &archive).map_err(invalid)?
-                };
-                if version <= VERSION_WITHOUT_TIMES {
-                    timeless_below = map.next_incarnation;
-                }
-                map
+        let mut map = Self { next_incarnation: 1, clean: true, ..Self::default() };
+        for bytes in snapshot {
+            let (version, archive) = open(bytes)?;
+            let piece = if version == MAP_VERSION {
+                Self::from(rkyv::from_bytes::<Snapshot, RkyvError>(&archive).map_err(invalid)?)
+            } else {
+                older::snapshot(version, &archive).map_err(invalid)?
+            };
+            map.merge(piece);
+            if version <= VERSION_WITHOUT_TIMES {
+                timeless_below = map.next_incarnation;
             }
-        };
+        }
         for bytes in records {
             let (version, archive) = open(bytes)?;
             if version == MAP_VERSION {
@@ -77,6 +75,17 @@ impl StoreMap {
         older::tell_versions(&mut map);
         map.check().map_err(MapError::Invalid)?;
         Ok(map)
+    }
+
+    /// Adds a piece of a snapshot.
+    fn merge(&mut self, mut piece: Self) {
+        self.next_incarnation = self.next_incarnation.max(piece.next_incarnation);
+        self.clean &= piece.clean;
+        self.partitions.append(&mut piece.partitions);
+        self.untimed.append(&mut piece.untimed);
+        self.orphans.append(&mut piece.orphans);
+        self.without_epochs.append(&mut piece.without_epochs);
+        self.macs = self.macs.or(piece.macs);
     }
 
     /// The archive of this map.

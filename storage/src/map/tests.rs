@@ -47,7 +47,7 @@ fn checkpoint(extent: u64, index: u64) -> CheckpointEntry {
 
 fn recovered(records: &[MapRecord]) -> Result<StoreMap, MapError> {
     let encoded: Vec<Vec<u8>> = records.iter().map(MapRecord::encode).collect();
-    StoreMap::from_recovered(None, encoded.iter().map(Vec::as_slice))
+    StoreMap::from_recovered([], encoded.iter().map(Vec::as_slice))
 }
 
 #[test]
@@ -76,7 +76,7 @@ fn a_map_is_the_same_from_records_and_from_the_snapshot_of_them() {
     let macs = StoreMacs { key: MacKey([9; MAC_KEY_BYTES]), since: Incarnation(4) };
     assert_eq!(map.macs, Some(macs));
     let snapshot = map.clone().encode();
-    assert_eq!(StoreMap::from_recovered(Some(&snapshot), []), Ok(map));
+    assert_eq!(StoreMap::from_recovered([&snapshot[..]], []), Ok(map));
 }
 
 #[test]
@@ -171,7 +171,7 @@ fn in_maps_of_versions_before_the_incarnation_is_the_place_in_the_chain() {
         untimed: Vec::new(),
         macs: Some(macs),
     };
-    let map = StoreMap::from_recovered(Some(&archive(4, &old)), []).expect("it is understood");
+    let map = StoreMap::from_recovered([&archive(4, &old)[..]], []).expect("it is understood");
     let read = &map.partitions[&key(1)];
     let versions = [EXTENT_VERSION_WITHOUT_MACS, EXTENT_VERSION_WITHOUT_SEQUENCE];
     assert_eq!(
@@ -186,7 +186,7 @@ fn in_maps_of_versions_before_the_incarnation_is_the_place_in_the_chain() {
     assert_eq!(map.without_epochs, BTreeSet::from([key(1)]));
     // A checkpoint of today's says where epochs began.
     let next = MapRecord::Checkpoint { key: key(1), checkpoint: self::checkpoint(8, 80), complete: false };
-    let map = StoreMap::from_recovered(Some(&archive(4, &old)), [&next.encode()[..]]).expect("understood");
+    let map = StoreMap::from_recovered([&archive(4, &old)[..]], [&next.encode()[..]]).expect("understood");
     assert_eq!(map.without_epochs, BTreeSet::new());
 }
 
@@ -197,7 +197,7 @@ fn a_snapshot_of_the_version_before_orphans_were_kept_is_read() {
         clean: true,
         partitions: vec![older_partition(vec![older_extent(3, 5)])],
     };
-    let read = StoreMap::from_recovered(Some(&archive(OLDEST_VERSION, &old)), []).expect("it is understood");
+    let read = StoreMap::from_recovered([&archive(OLDEST_VERSION, &old)[..]], []).expect("it is understood");
     let untimed = BTreeMap::from([(3, APPENDED_UNKNOWN)]);
     assert_eq!((read.next_incarnation, read.clean, read.untimed), (9, true, untimed));
     assert_eq!(read.partitions[&key(1)].extents.len(), 1);
@@ -216,7 +216,7 @@ fn what_older_versions_tell_of_counts_as_appended_to_until_the_next_extent_was_b
     let older = archive(VERSION_WITHOUT_TIMES, &record);
     let newer =
         MapRecord::Allocated { key: key(1), extent: ExtentEntry { created_ms: 400, ..extent(9) } }.encode();
-    let map = StoreMap::from_recovered(Some(&snapshot), [&older[..], &newer]).expect("both are read");
+    let map = StoreMap::from_recovered([&snapshot[..]], [&older[..], &newer]).expect("both are read");
     assert_eq!(map.partitions[&key(1)].extents.len(), 4);
     assert_eq!(map.untimed, BTreeMap::from([(1, 200), (2, 300), (5, 400)]));
 }
@@ -251,8 +251,8 @@ fn a_map_whose_numbers_contradict_each_other_is_no_map() {
 fn an_archive_of_a_newer_version_and_garbage_are_refused() {
     let mut newer = MapRecord::Reserve { next_incarnation: 1 }.encode();
     newer[0] = MAP_VERSION + 1;
-    assert_eq!(StoreMap::from_recovered(None, [newer.as_slice()]), Err(MapError::Newer(MAP_VERSION + 1)));
+    assert_eq!(StoreMap::from_recovered([], [newer.as_slice()]), Err(MapError::Newer(MAP_VERSION + 1)));
     for garbage in [&[][..], &[MAP_VERSION], &[MAP_VERSION, 1, 2, 3]] {
-        assert!(StoreMap::from_recovered(None, [garbage]).is_err());
+        assert!(StoreMap::from_recovered([], [garbage]).is_err());
     }
 }

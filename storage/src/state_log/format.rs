@@ -7,7 +7,7 @@ use bytes::Bytes;
 use highwater_protocol::ids::ClusterId;
 use highwater_runtime::buf::{AlignedBuf, PAGE_BYTES};
 use zerocopy::byteorder::little_endian::{U32, U64};
-use zerocopy::{FromBytes, FromZeros, Immutable, IntoBytes, KnownLayout, Unaligned};
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
 /// First field behind the checksum of a file's header: "HWSL".
 pub const FILE_MAGIC: u32 = u32::from_le_bytes(*b"HWSL");
@@ -15,8 +15,11 @@ pub const FILE_MAGIC: u32 = u32::from_le_bytes(*b"HWSL");
 /// First field behind the checksum of a record: "HWSR".
 pub const RECORD_MAGIC: u32 = u32::from_le_bytes(*b"HWSR");
 
-/// Version of the layout.
-pub const FORMAT_VERSION: u32 = 1;
+/// Version of the layout. Version 1 had a snapshot of one piece without a length, and no [`FileHeader::snapshot_count`].
+pub const FORMAT_VERSION: u32 = 2;
+
+/// The oldest version that this build reads.
+pub const FORMAT_VERSION_OLDEST: u32 = 1;
 
 /// Everything is written in whole blocks of this many bytes.
 pub const BLOCK_BYTES: usize = PAGE_BYTES;
@@ -65,8 +68,10 @@ pub struct FileHeader {
     pub chunk_count: U32,
     /// Which log of this purpose it is, plus one. Zero in files of versions that did not say.
     pub number: U32,
+    /// Pieces of the snapshot, each with its length (u32) in front. Zero in version 1, where the snapshot is one piece without a length.
+    pub snapshot_count: U32,
     /// Must be zero.
-    pub reserved: [u8; 40],
+    pub reserved: [u8; 36],
     /// CRC-32C of each chunk of the base.
     pub chunk_crcs: [U32; BASE_CHUNKS_MAX],
 }
@@ -103,6 +108,7 @@ const _: () = {
     assert!(offset_of!(FileHeader, generation) == 32);
     assert!(offset_of!(FileHeader, chunk_count) == 80);
     assert!(offset_of!(FileHeader, number) == 84);
+    assert!(offset_of!(FileHeader, snapshot_count) == 88);
     assert!(offset_of!(FileHeader, chunk_crcs) == 128);
     assert!(size_of::<RecordHeader>() == RECORD_HEADER_BYTES);
     assert!(offset_of!(RecordHeader, payload_bytes) == 32);
@@ -150,7 +156,7 @@ pub fn parse_header(image: &[u8], owner: Owner) -> Result<&FileHeader, HeaderFau
     if header.magic.get() != FILE_MAGIC || header.header_crc.get() != crc {
         return Err(HeaderFault::Damaged);
     }
-    if header.version.get() != FORMAT_VERSION {
+    if !(FORMAT_VERSION_OLDEST..=FORMAT_VERSION).contains(&header.version.get()) {
         return Err(HeaderFault::Version(header.version.get()));
     }
     if header.cluster != owner.cluster.0 {
@@ -206,62 +212,22 @@ impl FileHeader {
         }
     }
 
+    /// The pieces of the snapshot and the carried payloads in a base of this header. `None` if they contradict it.
+    pub fn split_base(&self, base: &[u8]) -> Option<(Vec<Bytes>, Vec<Bytes>)> {
+        let (snapshot, rest) = base.split_at_checked(usize::try_from(self.snapshot_len()).ok()?)?;
+        let carried = rest.get(..usize::try_from(self.carried_bytes.get()).ok()?)?;
+        let pieces = match self.version.get() {
+            1 if self.snapshot_bytes.get() == NO_SNAPSHOT => Vec::new(),
+            1 => vec![Bytes::copy_from_slice(snapshot)],
+            _ => split_payloads(snapshot, self.snapshot_count.get())?,
+        };
+        Some((pieces, split_payloads(carried, self.carried_count.get())?))
+    }
+
     /// Where records begin.
     pub fn records_at(&self) -> u64 {
         BLOCK_BYTES as u64 + self.base_bytes()
     }
-}
-
-/// What a new generation of a file begins with.
-pub struct Base<'a> {
-    /// Everything up to some payload, in the owner's own form.
-    pub snapshot: Option<&'a [u8]>,
-    /// Payloads behind the snapshot.
-    pub carried: &'a [Bytes],
-    /// The number of the payload that will follow.
-    pub first_seq: u64,
-}
-
-/// Header and base of a new generation, and the size its file should have.
-pub fn encode_base(owner: Owner, generation: u64, base: &Base<'_>, file_bytes_min: u64) -> (AlignedBuf, u64) {
-    assert!(file_bytes_min <= RECORDS_BYTES_MAX && file_bytes_min.is_multiple_of(BLOCK_BYTES as u64));
-    let snapshot = base.snapshot.unwrap_or_default();
-    let carried_bytes: usize = base.carried.iter().map(|p| 4 + p.len()).sum();
-    let base_bytes = (snapshot.len() + carried_bytes).next_multiple_of(BLOCK_BYTES);
-    let mut image = AlignedBuf::zeroed(BLOCK_BYTES + base_bytes);
-    let (head, body) = image.split_at_mut(BLOCK_BYTES);
-    body[..snapshot.len()].copy_from_slice(snapshot);
-    let mut at = snapshot.len();
-    for payload in base.carried {
-        at = put_payload(body, at, payload);
-    }
-
-    let chunk_bytes = base_bytes.div_ceil(BASE_CHUNKS_MAX).max(1).next_multiple_of(BLOCK_BYTES);
-    let mut header = FileHeader::new_zeroed();
-    for (crc, chunk) in header.chunk_crcs.iter_mut().zip(body.chunks(chunk_bytes)) {
-        *crc = U32::new(crc32c::crc32c(chunk));
-    }
-    // At least as much space for records as the base takes, so that rewriting the base costs at most one byte per byte recorded.
-    let file_bytes = ((BLOCK_BYTES + 2 * base_bytes) as u64)
-        .next_multiple_of(64 << 10)
-        .max(file_bytes_min)
-        .max(4 * BLOCK_BYTES as u64);
-    header.magic = U32::new(FILE_MAGIC);
-    header.version = U32::new(FORMAT_VERSION);
-    header.purpose = owner.purpose;
-    header.cluster = owner.cluster.0;
-    header.generation = U64::new(generation);
-    header.first_seq = U64::new(base.first_seq);
-    header.file_bytes = U64::new(file_bytes);
-    header.snapshot_bytes = U64::new(base.snapshot.map_or(NO_SNAPSHOT, |s| s.len() as u64));
-    header.carried_bytes = U64::new(carried_bytes as u64);
-    header.carried_count = U32::new(base.carried.len() as u32);
-    header.chunk_bytes = U32::new(chunk_bytes as u32);
-    header.chunk_count = U32::new(base_bytes.div_ceil(chunk_bytes) as u32);
-    header.number = U32::new(u32::from(owner.number) + 1);
-    header.header_crc = U32::new(crc32c::crc32c(header.as_bytes().split_at(4).1));
-    head.copy_from_slice(header.as_bytes());
-    (image, file_bytes)
 }
 
 /// A record with these payloads (already with their lengths in front), in whole blocks.
@@ -326,14 +292,6 @@ pub fn parse_record(image: &[u8], position: u64, owner: Owner, generation: u64) 
         return None;
     }
     Some(FoundRecord { header, payloads: body.get(..payload_bytes)?, whole })
-}
-
-/// Puts a payload with its length in front; tells where the next goes.
-fn put_payload(into: &mut [u8], at: usize, payload: &[u8]) -> usize {
-    let len = (payload.len() as u32).to_le_bytes();
-    into[at..at + 4].copy_from_slice(&len);
-    into[at + 4..at + 4 + payload.len()].copy_from_slice(payload);
-    at + 4 + payload.len()
 }
 
 /// Adds a payload with its length in front.

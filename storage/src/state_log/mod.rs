@@ -4,26 +4,33 @@
 //!   header block | base: snapshot, payloads carried over | record | record | … | zero bytes
 //! ```
 //!
-//! The writer: payloads appended in a turn leave as one record, written at the same position of both files. A record is durable
-//! when both copies have it, and only then does the next one start. So at most the last record can be missing or cut off, and
-//! any one damaged block in either file (or in each, as long as they are not the same block) is survived and reported.
+//! *Writing.* The payloads appended in a turn leave as one record, written at the same position of both files. A record is durable
+//! when both copies have it, and only then does the next one start. So at most the last record can be missing or torn, and
+//! any one damaged block in either file (or in each, unless it is the same block) is survived and reported.
 //!
-//! A third file, [`mark`], says how far the log had got: so a log that is gone, or was put back from an old copy, is not taken
-//! for a new one.
+//! A third file, [`mark`], says which generation the log has reached: so a log that is lost, or was replaced by an old copy, is not
+//! taken for a new one.
 //!
-//! Rotation: when the space for records runs out, the owner gives a snapshot of everything appended so far; `.a` is replaced with
-//! a new generation that begins with it, then `.b`. Nothing is recorded in the new generation before both have it. What is
-//! appended meanwhile waits in memory.
+//! *Rotation.* When the space for records runs out, the owner gives a snapshot. `.a` is replaced by a new generation that begins
+//! with it, then `.b`. Nothing is recorded in the new generation before both files have it; what is appended meanwhile waits in
+//! memory.
 //!
-//! A full disk: a file system that copies on write can have no space for a record either. It is given up, and the log rotated: the
-//! snapshot stands for it, and new files share no blocks with a copy. A rotation that finds no space waits until it is tried again.
+//! *A snapshot takes many turns.* [`begin_snapshot`](StateLog::begin_snapshot) sets its position: it stands for everything appended
+//! before that. The owner then adds one piece a turn, and payloads appended meanwhile are recorded in the old generation as usual.
+//! They are also kept in memory: [`end_snapshot`](StateLog::end_snapshot) carries them over into the base of the new generation.
+//! A crash before the rotation loses nothing, because the old generation is complete.
 //!
-//! Opening: [`recover`] reads both copies together; then they are made equal before anything else happens, so that what was
-//! told to the owner stays true after the next crash.
+//! *A full disk.* A file system that copies on write can have no space for a record either. Then the record is given up and the log
+//! rotated: the snapshot replaces it, and new files share no blocks with a copy. A rotation that finds no space waits until
+//! [`retry_stalled`](StateLog::retry_stalled).
 //!
-//! The owner's part: after [`flush`](StateLog::flush), if [`wants_snapshot`](StateLog::wants_snapshot), give one. When the space has run out
-//! nothing becomes durable until it does.
+//! *Opening.* [`recover`] reads both copies together; then they are made equal before anything else happens, so what the owner was
+//! given stays true after the next crash.
+//!
+//! The owner's part: after [`flush`](StateLog::flush), if [`wants_snapshot`](StateLog::wants_snapshot), give one. When the space has
+//! run out nothing becomes durable until it is complete.
 
+mod base;
 pub mod format;
 mod mark;
 mod open;
@@ -37,6 +44,7 @@ use bytes::Bytes;
 use highwater_runtime::fs::is_out_of_space;
 use highwater_runtime::plane::{Completion, Disk, Durability, FileId, FileJob, Token, WRITE_BYTES_MAX};
 
+use base::{BaseBuilder, NewFile};
 pub use format::Owner;
 pub(crate) use mark::mark_path;
 pub(crate) use open::copy_paths;
@@ -45,8 +53,11 @@ pub use open::{Recovered, StateLogError, read_image};
 /// Size of a file that holds little.
 pub const FILE_BYTES_DEFAULT: u64 = 256 << 10;
 
-/// Bytes of one payload.
+/// Bytes of one payload, and of one piece of a snapshot.
 pub const PAYLOAD_BYTES_MAX: usize = 64 << 20;
+
+/// Bytes of a snapshot that an owner adds in one turn, unless one entry of it is larger.
+pub const SNAPSHOT_BYTES_PER_TURN: usize = 128 << 10;
 
 /// Bytes of payloads in one record, unless a single payload is larger.
 const RECORD_PAYLOADS_BYTES_MAX: usize = WRITE_BYTES_MAX - format::BLOCK_BYTES;
@@ -79,15 +90,15 @@ pub struct StateLog {
     position: u64,
     last_seq: u64,
     durable: u64,
-    /// Payloads that are in no record yet, with their lengths in front, and where each ends.
+    /// Payloads that are in no record yet, each preceded by its length, and where each ends.
     pending: Vec<u8>,
     pending_ends: Vec<usize>,
     writing: Option<Writing>,
     /// The disk had no space for a record: nothing more is written to these files.
     record_failed: bool,
+    /// The snapshot that the owner is giving.
+    snapshot: Option<Snapshot>,
     rotation: Option<Rotation>,
-    /// A snapshot given while another one was on its way.
-    next_snapshot: Option<(Bytes, u64)>,
     failed: Option<Fatal>,
 }
 
@@ -101,11 +112,18 @@ struct Writing {
     failed: bool,
 }
 
-/// A new generation on its way.
+/// A snapshot that is not complete.
+struct Snapshot {
+    base: BaseBuilder,
+    /// Payloads appended since it was begun, each preceded by its length.
+    carried: Vec<u8>,
+    carried_count: u32,
+}
+
+/// A new generation that is being written.
 struct Rotation {
-    content: Bytes,
-    file_bytes: u64,
-    records_at: u64,
+    file: NewFile,
+    /// Number of the last payload in its base.
     covers: u64,
     stage: Stage,
     /// There was no space for it.
@@ -127,20 +145,24 @@ enum Stage {
 enum MarkWrites {
     Idle,
     InFlight,
-    /// And once more after that: another generation has begun meanwhile.
-    Behind,
+    /// Another generation has begun meanwhile, so it is written once more.
+    Outdated,
 }
 
-/// What a token's low bits say.
+/// Flags in a token's low bits. Bit 0 is the copy.
 const TOKEN_REPLACE: u64 = 2;
 const TOKEN_MARK: u64 = 4;
 
 impl StateLog {
-    /// Adds a payload behind all others. It leaves with the next [`flush`](Self::flush).
+    /// Appends a payload. The next [`flush`](Self::flush) starts writing it.
     pub fn append(&mut self, payload: &[u8]) -> Seq {
         assert!(payload.len() <= PAYLOAD_BYTES_MAX, "payload of {} bytes", payload.len());
         format::push_payload(&mut self.pending, payload);
         self.pending_ends.push(self.pending.len());
+        if let Some(snapshot) = &mut self.snapshot {
+            format::push_payload(&mut snapshot.carried, payload);
+            snapshot.carried_count += 1;
+        }
         self.last_seq += 1;
         Seq(self.last_seq)
     }
@@ -191,10 +213,10 @@ impl StateLog {
         Seq(self.last_seq)
     }
 
-    /// Whether the owner should give a snapshot now: the space for records is three quarters used, what waits does not fit, or the disk
-    /// had no space for a record.
+    /// Whether the owner should begin a snapshot now: three quarters of the space for records are used, what waits does not fit, or the
+    /// disk had no space for a record.
     pub fn wants_snapshot(&self) -> bool {
-        if self.rotation.is_some() || self.failed.is_some() {
+        if self.snapshot.is_some() || self.rotation.is_some() || self.failed.is_some() {
             return false;
         }
         if self.record_failed {
@@ -205,19 +227,50 @@ impl StateLog {
         next > self.file_bytes || self.position > self.file_bytes - quarter
     }
 
-    /// Begins a new generation with `payload`, which stands for everything appended so far. To be called after a flush or any time.
-    pub fn snapshot(&mut self, disk: &mut dyn Disk, payload: Bytes) {
-        // What is in no record yet is in the snapshot.
-        self.pending.clear();
-        self.pending_ends.clear();
-        if self.rotation.is_some() {
-            self.next_snapshot = Some((payload, self.last_seq));
-            return;
-        }
-        self.begin_rotation(disk, &payload, self.last_seq);
+    /// Begins a snapshot, which will stand for every payload appended so far. Not to be called while another snapshot
+    /// [is being written](Self::is_rotating); one that was begun and not ended is dropped.
+    pub fn begin_snapshot(&mut self) {
+        assert!(self.rotation.is_none(), "one snapshot at a time");
+        self.snapshot =
+            Some(Snapshot { base: BaseBuilder::with_snapshot(), carried: Vec::new(), carried_count: 0 });
     }
 
-    /// Nothing is on its way and nothing waits. True also when the disk is full and the log waits for space.
+    /// Adds a piece to the snapshot that was begun. [`SNAPSHOT_BYTES_PER_TURN`] bytes of pieces a turn keep turns short.
+    pub fn add_to_snapshot(&mut self, piece: &[u8]) {
+        assert!(piece.len() <= PAYLOAD_BYTES_MAX, "piece of {} bytes", piece.len());
+        self.snapshot.as_mut().expect("a snapshot was begun").base.push_piece(piece);
+    }
+
+    /// Ends the snapshot that was begun: the new generation starts with it and with what was appended meanwhile.
+    pub fn end_snapshot(&mut self, disk: &mut dyn Disk) {
+        let Snapshot { mut base, carried, carried_count } =
+            self.snapshot.take().expect("a snapshot was begun");
+        base.push_carried(&carried, carried_count);
+        // What is in no record yet is in the base.
+        self.pending.clear();
+        self.pending_ends.clear();
+        let covers = self.last_seq;
+        let file = base.finish(self.owner, self.generation + 1, covers + 1, self.file_bytes_min);
+        self.rotation = Some(Rotation { file, covers, stage: Stage::Waiting, is_stalled: false });
+        if self.writing.is_none() {
+            self.start_replace(disk, 0);
+        }
+    }
+
+    /// Gives a snapshot of one piece.
+    pub fn snapshot(&mut self, disk: &mut dyn Disk, piece: &[u8]) {
+        self.begin_snapshot();
+        self.add_to_snapshot(piece);
+        self.end_snapshot(disk);
+    }
+
+    /// Whether a new generation is being written, or waits for space.
+    pub fn is_rotating(&self) -> bool {
+        self.rotation.is_some()
+    }
+
+    /// Whether nothing is being written and nothing waits to be. True also while the log waits for space on a full disk, and while a
+    /// snapshot is not complete and nothing needs it.
     pub fn is_idle(&self) -> bool {
         let resting = match &self.rotation {
             None => self.pending.is_empty() && !self.record_failed,
@@ -226,20 +279,20 @@ impl StateLog {
         self.writing.is_none() && resting && self.mark_writes == MarkWrites::Idle
     }
 
-    /// Whether a rotation has found no space on the disk, and is not through since. [`retry_stalled`](Self::retry_stalled) is to be called
-    /// from a timer then: nothing becomes durable until it succeeds.
+    /// Whether a rotation found no space on the disk and has not succeeded since. Then call [`retry_stalled`](Self::retry_stalled)
+    /// from a timer: nothing becomes durable until it succeeds.
     pub fn is_stalled(&self) -> bool {
         self.rotation.as_ref().is_some_and(|rotation| rotation.is_stalled)
     }
 
-    /// Tries a rotation again that found no space on the disk.
+    /// Retries a rotation that found no space on the disk.
     pub fn retry_stalled(&mut self, disk: &mut dyn Disk) {
         if let Some(Rotation { stage: Stage::Stalled(copy), .. }) = self.rotation {
             self.start_replace(disk, copy);
         }
     }
 
-    /// Closes both files. What is on its way is still written, what waits is not.
+    /// Closes both files. Writes in flight are completed, what waits is not written.
     pub fn close(self, disk: &mut dyn Disk) {
         for file in self.files.into_iter().chain(self.mark) {
             disk.close_file(file);
@@ -335,32 +388,13 @@ impl StateLog {
         Ok(())
     }
 
-    fn begin_rotation(&mut self, disk: &mut dyn Disk, snapshot: &[u8], covers: u64) {
-        let base = format::Base { snapshot: Some(snapshot), carried: &[], first_seq: covers + 1 };
-        let (content, file_bytes) =
-            format::encode_base(self.owner, self.generation + 1, &base, self.file_bytes_min);
-        let records_at = content.len() as u64;
-        let content = content.freeze();
-        self.rotation = Some(Rotation {
-            content,
-            file_bytes,
-            records_at,
-            covers,
-            stage: Stage::Waiting,
-            is_stalled: false,
-        });
-        if self.writing.is_none() {
-            self.start_replace(disk, 0);
-        }
-    }
-
     fn start_replace(&mut self, disk: &mut dyn Disk, copy: usize) {
         let rotation = self.rotation.as_mut().expect("called during a rotation");
         rotation.stage = Stage::Replacing(copy);
         let job = FileJob::Replace {
             path: self.paths[copy].clone(),
-            content: rotation.content.clone(),
-            bytes: rotation.file_bytes,
+            content: rotation.file.content.clone(),
+            bytes: rotation.file.file_bytes,
         };
         let token = self.token(TOKEN_REPLACE | copy as u64);
         disk.file_job(job, token);
@@ -394,23 +428,19 @@ impl StateLog {
         let done = self.rotation.take().expect("it was there above");
         self.record_failed = false;
         self.generation += 1;
-        self.file_bytes = done.file_bytes;
-        self.position = done.records_at;
-        assert!(done.covers >= self.durable, "a snapshot stands for everything before it");
+        self.file_bytes = done.file.file_bytes;
+        self.position = done.file.records_at;
+        assert!(done.covers >= self.durable, "a base holds everything before it");
         self.durable = done.covers;
         self.write_mark(disk);
-        if let Some((snapshot, covers)) = self.next_snapshot.take() {
-            self.begin_rotation(disk, &snapshot, covers);
-        } else {
-            self.start_record(disk);
-        }
+        self.start_record(disk);
         Ok(())
     }
 
     fn write_mark(&mut self, disk: &mut dyn Disk) {
         let Some(file) = self.mark else { return };
         if self.mark_writes != MarkWrites::Idle {
-            self.mark_writes = MarkWrites::Behind;
+            self.mark_writes = MarkWrites::Outdated;
             return;
         }
         self.mark_writes = MarkWrites::InFlight;
@@ -419,14 +449,14 @@ impl StateLog {
     }
 
     fn on_marked(&mut self, disk: &mut dyn Disk, result: std::io::Result<()>) -> Result<(), Fatal> {
-        let behind = std::mem::replace(&mut self.mark_writes, MarkWrites::Idle) == MarkWrites::Behind;
+        let outdated = std::mem::replace(&mut self.mark_writes, MarkWrites::Idle) == MarkWrites::Outdated;
         match result {
             // A file system that copies on write may be too full for it. The next generation tries again.
             Err(e) if !is_out_of_space(&e) => {
                 Err(Fatal(format!("could not write the mark of {}: {e}", self.paths[0].display())))
             }
             _ => {
-                if behind {
+                if outdated {
                     self.write_mark(disk);
                 }
                 Ok(())

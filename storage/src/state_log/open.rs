@@ -8,6 +8,7 @@ use highwater_protocol::ids::ClusterId;
 use highwater_runtime::fs::{OpenMode, is_out_of_space};
 use highwater_runtime::plane::{Disk, FileId};
 
+use super::base::BaseBuilder;
 use super::format::{self, BLOCK_BYTES, HeaderFault, Owner};
 use super::recover::{self, Analysis, Image, Lost};
 use super::{FILE_BYTES_DEFAULT, MarkWrites, StateLog, mark, mark_path};
@@ -19,11 +20,11 @@ const READ_BYTES: usize = 1 << 20;
 const RECREATED_GENERATION_STEP: u64 = 1 << 32;
 
 /// What an opened log held.
-#[derive(Debug)]
+#[derive(Default, Debug)]
 pub struct Recovered {
-    /// The last snapshot.
-    pub snapshot: Option<Bytes>,
-    /// Every payload behind it, in order.
+    /// The pieces of the last snapshot, in order. Empty if there is none.
+    pub snapshot: Vec<Bytes>,
+    /// Every payload after it, in order.
     pub records: Vec<Bytes>,
     /// Damage found and healed: what, where.
     pub damage: Vec<String>,
@@ -161,12 +162,8 @@ impl StateLog {
                 return Err(StateLogError::Damaged { a, b, why });
             }
             Err(Lost::New) => {
-                let base = format::Base { snapshot: None, carried: &[], first_seq: 1 };
-                let log = Self::make(disk, path_stem, owner, token_space, 1, &base, file_bytes_min)?;
-                return Ok((
-                    log,
-                    Recovered { snapshot: None, records: vec![], damage: vec![], notes: vec![] },
-                ));
+                let log = Self::make(disk, path_stem, owner, token_space, 1, file_bytes_min)?;
+                return Ok((log, Recovered::default()));
             }
             Err(lost) => {
                 for file in files.into_iter().flatten() {
@@ -250,33 +247,29 @@ impl StateLog {
                 _ => {}
             }
         }
-        let base = format::Base { snapshot: None, carried: &[], first_seq: 1 };
         let generation = generation_max + RECREATED_GENERATION_STEP;
-        Self::make(disk, path_stem, owner, token_space, generation, &base, FILE_BYTES_DEFAULT)
+        Self::make(disk, path_stem, owner, token_space, generation, FILE_BYTES_DEFAULT)
     }
 
-    /// Makes both files anew.
+    /// Makes both files of an empty log.
     fn make(
         disk: &mut dyn Disk,
         path_stem: &Path,
         owner: Owner,
         token_space: u8,
         generation: u64,
-        base: &format::Base<'_>,
         file_bytes_min: u64,
     ) -> Result<Self, StateLogError> {
         let (paths, mark_path) = (copy_paths(path_stem), mark_path(path_stem));
-        let (content, file_bytes) = format::encode_base(owner, generation, base, file_bytes_min);
+        let file = BaseBuilder::default().finish(owner, generation, 1, file_bytes_min);
+        let (content, file_bytes) = (file.content.concat(), file.file_bytes);
         let a = disk.replace_file(&paths[0], &content, file_bytes).map_err(io_error(&paths[0]))?;
         let b = disk.replace_file(&paths[1], &content, file_bytes).map_err(io_error(&paths[1]))?;
-        let last_seq = base.first_seq - 1;
         Ok(Self {
             mark: mark::open(disk, &mark_path, owner, generation).map_err(io_error(&mark_path))?,
             generation,
             file_bytes,
-            position: content.len() as u64,
-            last_seq,
-            durable: last_seq,
+            position: file.records_at,
             ..Self::with(paths, [a, b], owner, token_space, file_bytes_min)
         })
     }
@@ -305,8 +298,8 @@ impl StateLog {
             pending_ends: Vec::new(),
             writing: None,
             record_failed: false,
+            snapshot: None,
             rotation: None,
-            next_snapshot: None,
             failed: None,
         }
     }

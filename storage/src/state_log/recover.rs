@@ -26,9 +26,9 @@ pub struct Image {
 pub struct Analysis {
     /// Of the content.
     pub generation: u64,
-    /// The last snapshot.
-    pub snapshot: Option<Bytes>,
-    /// Every payload behind it.
+    /// The pieces of the last snapshot.
+    pub snapshot: Vec<Bytes>,
+    /// Every payload after it.
     pub payloads: Vec<Bytes>,
     /// Number of the last payload.
     pub last_seq: u64,
@@ -210,14 +210,9 @@ impl Walk<'_> {
 
     fn finish(&self, base: &[u8], damage: Vec<String>, notes: Vec<String>) -> Result<Analysis, Lost> {
         let header = self.header;
-        let snapshot_len = header.snapshot_len() as usize;
-        let carried_bytes = header.carried_bytes.get() as usize;
-        let carried = base
-            .get(snapshot_len..snapshot_len + carried_bytes)
-            .and_then(|bytes| format::split_payloads(bytes, header.carried_count.get()))
+        let (snapshot, carried) = header
+            .split_base(base)
             .ok_or_else(|| Lost::Content("its header contradicts its content".into()))?;
-        let snapshot = (header.snapshot_bytes.get() != format::NO_SNAPSHOT)
-            .then(|| Bytes::copy_from_slice(&base[..snapshot_len]));
         let mut expected = zerocopy::IntoBytes::as_bytes(header).to_vec();
         expected.extend_from_slice(base);
         let mut analysis = Analysis {

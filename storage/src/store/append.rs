@@ -95,7 +95,7 @@ impl Store {
         }
         if !partition.flags.touched {
             partition.flags.touched = true;
-            self.touched.push(slot);
+            self.touched.push_back(slot);
         }
         match partition.tail_state {
             TailState::Active | TailState::Reactivating(_) => {}

@@ -1,6 +1,5 @@
 //! Ending in order: everything durable, then a snapshot of the map that says so. The next start has nothing to search for.
 
-use bytes::Bytes;
 use highwater_runtime::plane::Disk;
 
 use super::{Phase, Store};
@@ -15,28 +14,31 @@ impl Store {
         }
     }
 
-    /// Takes the next step to the end, if it is due.
-    pub(super) fn close_if_drained(&mut self, disk: &mut dyn Disk) {
+    /// Takes the next step of closing, if it is due. Returns true if a later turn has to go on with it.
+    pub(super) fn close_if_drained(&mut self, disk: &mut dyn Disk) -> bool {
         if self.phase == Phase::Draining && self.is_drained() {
             self.phase = Phase::Closing;
-            // Where nothing happened, the map is as the last shutdown left it.
-            if self.untouched != Some(self.state.appended()) {
-                let map = self.map(true).encode();
-                self.state.snapshot(disk, Bytes::from(map));
+            // Where nothing happened, the map is as the last shutdown left it. On a full disk there is no space for another one.
+            if self.untouched != Some(self.state.appended()) && !self.state.is_stalled() {
+                self.begin_snapshot(true);
+                return true;
             }
         }
-        if self.phase == Phase::Closing && self.state.is_idle() {
+        if self.phase == Phase::Closing && self.snapshot.is_none() && self.state.is_idle() {
             self.phase = Phase::Closed;
             for slab in self.space.slabs.values() {
                 disk.close_file(slab.file);
             }
             self.push_event(StoreEvent::Closed);
         }
+        false
     }
 
-    /// Whether everything appended is durable.
+    /// Whether everything appended is durable and no file of the map is being written.
     fn is_drained(&self) -> bool {
-        self.dirty.is_empty()
+        let map_is_settled = !self.state.is_rotating() || self.state.is_stalled();
+        map_is_settled
+            && self.dirty.is_empty()
             && self.rounds.is_empty()
             && self.waiting_for_map.is_empty()
             && self.space.is_quiet()

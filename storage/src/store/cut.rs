@@ -273,7 +273,7 @@ impl Store {
         self.count_producers(slot);
         let partition = self.partitions.get_mut(slot.0).expect("as above");
         if !std::mem::replace(&mut partition.flags.touched, true) {
-            self.touched.push(slot);
+            self.touched.push_back(slot);
         }
     }
 

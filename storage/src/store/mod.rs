@@ -2,7 +2,7 @@
 //!
 //! One file for each thing it does; all of them are `impl Store`:
 //! [`append`] puts batches into tails, [`replica`] frames of other replicas, [`cut`] cuts logs off, [`round`] makes them durable, [`space`] finds room for extents, [`slabs`] for slabs,
-//! [`stall`] waits for space with what was appended, [`record`] keeps the map, [`known_producers`] bounds what is remembered of producers,
+//! [`stall`] waits for space with what was appended, [`record`] keeps the map, [`snapshot`] writes it anew, [`known_producers`] bounds what is remembered of producers,
 //! [`read`] and [`find`] drive reads and searches, each of them a [`task`], [`read_index`] those of other replicas, [`read_queue`] starts their disk reads, [`retention`] lets go, [`open`] begins and [`close`] ends it.
 
 mod append;
@@ -20,6 +20,7 @@ mod replica;
 mod retention;
 mod round;
 mod slabs;
+mod snapshot;
 mod space;
 mod stall;
 mod task;
@@ -47,6 +48,7 @@ pub(crate) use open::chain_of;
 use open::Orphans;
 use read_queue::Reads;
 use round::Rounds;
+use snapshot::MapSnapshot;
 use space::Space;
 
 /// The logs of the partitions of one shard. See the crate's doc.
@@ -77,7 +79,11 @@ pub struct Store {
     /// The map waits for space on the disk.
     map_stalled: bool,
     /// Partitions appended to since their last checkpoint.
-    touched: Vec<Slot>,
+    touched: VecDeque<Slot>,
+    /// How many of these get a checkpoint in the round that is going on.
+    checkpoints_left: usize,
+    /// The snapshot of the map that is being written.
+    snapshot: Option<MapSnapshot>,
     /// Frames whose extents' headers are damaged: the partitions that they belong to are out of service.
     orphans: Orphans,
     /// The codes of frames, and whether the map knows of them.
@@ -171,19 +177,22 @@ impl Store {
         self.partition(slot).expect("the slot of a deleted partition is not used again").bounds()
     }
 
-    /// Starts what can be started: records of the map, slabs, a commit round. Call it at the end of every turn.
-    pub fn flush(&mut self, disk: &mut dyn Disk) {
-        if matches!(self.phase, Phase::Failed | Phase::Closed) {
-            return;
+    /// Starts what can be started: records of the map, slabs, a commit round. Call it at the end of every turn. Returns true if
+    /// there is more to do than one turn may take: then another turn has to follow, whether or not a completion comes in.
+    pub fn flush(&mut self, disk: &mut dyn Disk) -> bool {
+        let mut more = false;
+        match self.phase {
+            Phase::Failed | Phase::Closed => return false,
+            Phase::Open | Phase::Draining => {
+                self.grow_space(disk);
+                self.go_on_cutting(disk);
+                more |= self.continue_checkpoints();
+                more |= self.flush_map(disk);
+                self.start_round(disk);
+            }
+            Phase::Closing => more |= self.continue_snapshot(disk),
         }
-        if self.phase != Phase::Closing {
-            self.grow_space(disk);
-            self.go_on_cutting(disk);
-            self.checkpoint_if_due();
-            self.flush_map(disk);
-            self.start_round(disk);
-        }
-        self.close_if_drained(disk);
+        more | self.close_if_drained(disk)
     }
 
     /// A completion of an operation that this store started: its token has the store's token space as its top byte.

@@ -3,7 +3,6 @@
 //! A checkpoint only says what is durable, and of producers only what their durable batches say: a crash may take the rest, and a
 //! retry of a batch that is gone must not be answered as a duplicate.
 
-use bytes::Bytes;
 use highwater_runtime::plane::Disk;
 
 use super::Store;
@@ -11,8 +10,9 @@ use crate::api::Slot;
 use crate::expect::Mark;
 use crate::extent::{Extent, NO_TIMESTAMP};
 use crate::layout::Place;
+use crate::limits::{CHECKPOINT_PRODUCERS_PER_WORK, CHECKPOINT_WORK_PER_TURN_MAX};
 use crate::map::{
-    CheckpointEntry, EpochEntry, ExtentEntry, MapRecord, PartitionEntry, PartitionKey, SealEntry, StoreMap,
+    CheckpointEntry, EpochEntry, ExtentEntry, MapRecord, PartitionEntry, PartitionKey, SealEntry,
 };
 use crate::partition::{Partition, TailState};
 use crate::state_log::Seq;
@@ -81,8 +81,8 @@ impl Partition {
         })
     }
 
-    /// What the map keeps. `last`: nothing will be written any more.
-    fn entry(&self, last: bool) -> PartitionEntry {
+    /// What the map keeps of it. `last`: nothing will be written after this.
+    pub(super) fn entry(&self, last: bool) -> PartitionEntry {
         let fresh = self.durable_checkpoint();
         let complete =
             fresh.is_some() && (self.tail_state == TailState::Clean || (last && self.flights.is_empty()));
@@ -102,70 +102,64 @@ impl Store {
         self.state.append(&record.encode())
     }
 
-    /// The map as it is now. Replaying every record made so far gives the same, or something older that leads to the same log.
-    pub(super) fn map(&self, clean: bool) -> StoreMap {
-        let partitions = self.partitions.values().filter(|p| !p.deleting);
-        let known = partitions
-            .map(|p| p.entry(clean))
-            .filter(|entry| !entry.extents.is_empty() || entry.checkpoint_matters());
-        // Nothing is on its way any more after an orderly stop: that no later life has begun tells the map from an old copy of it.
-        let reserved = if clean { 0 } else { self.space.reserved };
-        StoreMap {
-            next_incarnation: reserved.max(self.space.next_incarnation),
-            clean,
-            untimed: self
-                .partitions
-                .values()
-                .filter(|partition| !partition.deleting)
-                .flat_map(|partition| &partition.extents)
-                .filter_map(Extent::untimed)
-                .collect(),
-            partitions: known.map(|entry| (entry.key, entry)).collect(),
-            orphans: self.orphans.entries().collect(),
-            macs: Some(self.macs),
-            ..StoreMap::default()
-        }
-    }
-
-    /// Writes what has been recorded, or a snapshot when the log is full.
-    pub(super) fn flush_map(&mut self, disk: &mut dyn Disk) {
+    /// Writes what has been recorded, and more of a snapshot when the log is full. Returns true if the snapshot is not complete.
+    pub(super) fn flush_map(&mut self, disk: &mut dyn Disk) -> bool {
         if self.state.is_stalled() {
-            // The disk has no space for a new generation. Asking at every turn would be all this shard does; a timer does it.
-            return;
-        }
-        if self.state.wants_snapshot() {
-            let map = self.map(false).encode();
-            self.state.snapshot(disk, Bytes::from(map));
+            // The disk has no space for a new generation. A timer retries; retrying at every turn would be all that this shard does.
+            return false;
         }
         self.state.flush(disk);
-    }
-
-    /// Takes a checkpoint of every partition appended to, if enough was appended since the last one.
-    pub(super) fn checkpoint_if_due(&mut self) {
-        if self.appended_since_checkpoint >= self.config.limits.checkpoint_bytes {
-            self.checkpoint();
+        if self.state.wants_snapshot() {
+            self.begin_snapshot(false);
         }
+        self.continue_snapshot(disk)
     }
 
-    /// Takes a checkpoint of every partition appended to. Those that were not appended to since the last one come to rest.
-    pub(super) fn checkpoint(&mut self) {
+    /// Begins a round of checkpoints, if enough was appended since the last one, and takes those of this turn. Returns true if the
+    /// round goes on in a later turn.
+    pub(super) fn continue_checkpoints(&mut self) -> bool {
+        if self.appended_since_checkpoint >= self.config.limits.checkpoint_bytes {
+            self.begin_checkpoints();
+        }
+        let mut work = CHECKPOINT_WORK_PER_TURN_MAX;
+        while work > 0 && self.checkpoints_left > 0 {
+            self.checkpoints_left -= 1;
+            let Some(slot) = self.touched.pop_front() else { break };
+            work = work.saturating_sub(self.checkpoint_work(slot));
+            self.checkpoint_touched(slot);
+        }
+        self.checkpoints_left > 0
+    }
+
+    /// A checkpoint of every partition appended to will be taken, some of them each turn. Those that were not appended to since the
+    /// last round become idle, then clean.
+    pub(super) fn begin_checkpoints(&mut self) {
         self.appended_since_checkpoint = 0;
         self.stats.checkpoints += 1;
-        for slot in std::mem::take(&mut self.touched) {
-            let Some(partition) = self.partition_mut(slot) else { continue };
-            let quiet = partition.is_settled();
-            let is_clean = quiet && partition.tail_state == TailState::Idle;
-            let taken = self.take_checkpoint(slot, is_clean);
-            let partition = self.partition_mut(slot).expect("it was there");
-            partition.tail_state = match (taken && quiet, is_clean) {
-                (true, true) => TailState::Clean,
-                (true, false) => TailState::Idle,
-                (false, _) => partition.tail_state,
-            };
-            partition.flags.touched = !partition.faulty && partition.tail_state != TailState::Clean;
-            if partition.flags.touched {
-                self.touched.push(slot);
-            }
+        self.checkpoints_left = self.touched.len();
+    }
+
+    /// What a checkpoint of a partition counts for: producers make it larger.
+    fn checkpoint_work(&self, slot: Slot) -> usize {
+        1 + self
+            .partition(slot)
+            .map_or(0, |partition| partition.producers.len() / CHECKPOINT_PRODUCERS_PER_WORK)
+    }
+
+    fn checkpoint_touched(&mut self, slot: Slot) {
+        let Some(partition) = self.partition_mut(slot) else { return };
+        let quiet = partition.is_settled();
+        let is_clean = quiet && partition.tail_state == TailState::Idle;
+        let taken = self.take_checkpoint(slot, is_clean);
+        let partition = self.partition_mut(slot).expect("it was there");
+        partition.tail_state = match (taken && quiet, is_clean) {
+            (true, true) => TailState::Clean,
+            (true, false) => TailState::Idle,
+            (false, _) => partition.tail_state,
+        };
+        partition.flags.touched = !partition.faulty && partition.tail_state != TailState::Clean;
+        if partition.flags.touched {
+            self.touched.push_back(slot);
         }
     }
 
@@ -240,12 +234,5 @@ impl Store {
             self.push_event(event);
         }
         self.close_if_drained(disk);
-    }
-}
-
-impl PartitionEntry {
-    /// Whether anything is lost when a partition without extents is forgotten.
-    fn checkpoint_matters(&self) -> bool {
-        self.log_start > 0 || self.checkpoint.as_ref().is_some_and(|c| c.index > 0)
     }
 }

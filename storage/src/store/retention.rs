@@ -89,7 +89,7 @@ impl Store {
         }
         if self.is_quiet() {
             // A checkpoint proves to recovery that the last round was durable: without one, damage to it would look like a torn write.
-            self.checkpoint();
+            self.begin_checkpoints();
         }
         self.retry_space(disk);
         false

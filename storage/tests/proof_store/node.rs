@@ -102,9 +102,11 @@ impl Node {
         true
     }
 
-    pub(crate) fn flush(&mut self) {
-        self.store.flush(&mut self.disk);
+    /// The end of a turn. Returns true if there is more to do than one turn may take.
+    pub(crate) fn flush(&mut self) -> bool {
+        let more = self.store.flush(&mut self.disk);
         self.take_events();
+        more
     }
 
     pub(crate) fn take_events(&mut self) {
@@ -119,8 +121,8 @@ impl Node {
     /// Until nothing is on its way.
     pub(crate) fn settle(&mut self) {
         loop {
-            self.flush();
-            if !self.step() {
+            let more = self.flush();
+            if !self.step() && !more {
                 return;
             }
         }

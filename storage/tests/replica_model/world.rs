@@ -140,7 +140,7 @@ impl World {
             Op::NewProducerEpoch => self.producer = (self.producer.0 + 1, 0),
             Op::LogStart { at } => self.move_log_start(at),
             Op::Read { from, max_bytes } => self.read_from(from % (len + 1), max_bytes),
-            Op::Turn => self.bed.turn(),
+            Op::Turn => drop(self.bed.turn()),
             Op::Steps(n) => (0..n).for_each(|_| {
                 self.bed.step();
             }),

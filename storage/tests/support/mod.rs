@@ -133,9 +133,9 @@ impl Bed {
         }
     }
 
-    /// The end of a turn.
-    pub fn turn(&mut self) {
-        self.store.flush(&mut self.disk);
+    /// The end of a turn. Returns true if there is more to do than one turn may take.
+    pub fn turn(&mut self) -> bool {
+        let more = self.store.flush(&mut self.disk);
         while let Some(event) = self.store.poll_event() {
             match event {
                 StoreEvent::Read { id, result } => drop(self.reads.insert(id, result)),
@@ -143,12 +143,13 @@ impl Bed {
                 event => self.events.push(event),
             }
         }
+        more
     }
 
-    /// One completion and the turn it makes. `false`: nothing is on its way.
+    /// One completion and the turn it makes. Returns false if nothing is in flight and nothing is left to do.
     pub fn step(&mut self) -> bool {
-        self.turn();
-        let Some((token, completion)) = self.disk.step() else { return false };
+        let more = self.turn();
+        let Some((token, completion)) = self.disk.step() else { return more };
         self.store.on_disk(&mut self.disk, token, completion);
         self.turn();
         true

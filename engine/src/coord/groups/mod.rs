@@ -31,6 +31,7 @@ mod record;
 mod recover;
 mod reply;
 mod request;
+mod snapshot;
 mod stalled;
 #[cfg(test)]
 mod tests;
@@ -48,3 +49,4 @@ pub use request::{
     Client, CommitRequest, CommittedPartition, ConsumerHeartbeatRequest, DeleteOffsetsRequest, FetchRequest,
     GroupRequest, HeartbeatRequest, JoinRequest, LeaveRequest, ListRequest, Now, SyncRequest, Token,
 };
+pub use snapshot::SnapshotCursor;

@@ -118,18 +118,22 @@ impl GroupOffsets {
         Some(to_reply(topic, partition, self.by_topic.get(&topic)?.get(&partition)?))
     }
 
-    /// All of them, by topic and partition, behind this one.
+    /// All of them after this one, by topic and partition.
     pub(super) fn all_after(
         &self,
         after: Option<(TopicId, u32)>,
     ) -> impl Iterator<Item = CommittedPartition> {
+        self.after(after).map(|(topic, partition, committed)| to_reply(topic, partition, committed))
+    }
+
+    fn after(&self, after: Option<(TopicId, u32)>) -> impl Iterator<Item = (TopicId, u32, &Committed)> {
         let first = after.map_or(TopicId([0; 16]), |(topic, _)| topic);
-        self.by_topic.range(first..).flat_map(move |(topic, p)| {
+        self.by_topic.range(first..).flat_map(move |(topic, partitions)| {
             let from = match after {
                 Some((first, partition)) if first == *topic => Bound::Excluded(partition),
                 _ => Bound::Unbounded,
             };
-            p.range((from, Bound::Unbounded)).map(|(n, c)| to_reply(*topic, *n, c))
+            partitions.range((from, Bound::Unbounded)).map(|(n, committed)| (*topic, *n, committed))
         })
     }
 
@@ -149,21 +153,35 @@ impl GroupOffsets {
         self.by_topic.iter().filter_map(of_topic).collect()
     }
 
-    pub(super) fn records(&self, group: &str) -> impl Iterator<Item = CommitsRecord> {
-        self.by_topic.iter().map(move |(topic, partitions)| CommitsRecord {
-            group: group.to_owned(),
-            topic: topic.0,
-            offsets: partitions
-                .iter()
-                .map(|(partition, c)| OffsetRecord {
-                    partition: *partition,
-                    leader_epoch: c.leader_epoch,
-                    offset: c.offset,
-                    committed_ms: c.at_ms,
-                    metadata: c.metadata.clone(),
-                })
-                .collect(),
-        })
+    /// The offsets after `after` as records of a group, as many as have about this many bytes and at least one; the bytes; and the
+    /// last of them if others follow.
+    pub(super) fn records_after(
+        &self,
+        group: &str,
+        after: Option<(TopicId, u32)>,
+        bytes_max: usize,
+    ) -> (Vec<CommitsRecord>, usize, Option<(TopicId, u32)>) {
+        let mut records: Vec<CommitsRecord> = Vec::new();
+        let (mut bytes, mut last) = (0, None);
+        for (topic, partition, committed) in self.after(after) {
+            if bytes >= bytes_max && last.is_some() {
+                return (records, bytes, last);
+            }
+            if records.last().is_none_or(|record| record.topic != topic.0) {
+                bytes += TOPIC_BYTES + group.len();
+                records.push(CommitsRecord { group: group.to_owned(), topic: topic.0, offsets: Vec::new() });
+            }
+            bytes += offset_bytes(&committed.metadata);
+            last = Some((topic, partition));
+            records.last_mut().expect("pushed above").offsets.push(OffsetRecord {
+                partition,
+                leader_epoch: committed.leader_epoch,
+                offset: committed.offset,
+                committed_ms: committed.at_ms,
+                metadata: committed.metadata.clone(),
+            });
+        }
+        (records, bytes, None)
     }
 }
 

@@ -6,15 +6,15 @@ use super::classic::ClassicGroup;
 use super::consumer::ConsumerGroup;
 use super::coordinator::{Group, GroupCoordinator, Kind};
 use super::limits::GroupConfig;
-use super::record::{CommitsRecord, GroupsError, Record, SnapshotRecord};
+use super::record::{CommitsRecord, GroupsError, Record};
 use super::request::Now;
 
 impl GroupCoordinator {
-    /// What a snapshot and the records behind it add up to. Members' sessions begin with [`Self::resume`].
+    /// What the pieces of a snapshot and the records after it add up to. Members' sessions begin with [`Self::resume`].
     pub fn recover<'a>(
         config: GroupConfig,
         now: Now,
-        snapshot: Option<&'a [u8]>,
+        snapshot: impl IntoIterator<Item = &'a [u8]>,
         payloads: impl Iterator<Item = &'a [u8]>,
     ) -> Result<Self, GroupsError> {
         let mut coordinator = Self::new(config, now);
@@ -93,18 +93,5 @@ impl GroupCoordinator {
                 self.groups.insert(name, Group::new(kind));
             }
         }
-    }
-
-    /// All that has been written down so far, as one record.
-    pub fn encode_snapshot(&self) -> Vec<u8> {
-        let mut snapshot = SnapshotRecord { commits: Vec::new(), classic: Vec::new(), consumer: Vec::new() };
-        for (name, group) in &self.groups {
-            snapshot.commits.extend(group.offsets.records(name));
-            match &group.kind {
-                Kind::Classic(group) => snapshot.classic.extend(group.persisted().cloned()),
-                Kind::Consumer(group) => snapshot.consumer.push(group.to_record()),
-            }
-        }
-        Record::Snapshot(snapshot).encode()
     }
 }

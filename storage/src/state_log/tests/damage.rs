@@ -38,8 +38,7 @@ fn sample() -> (MemDisk, Vec<Vec<u8>>, Vec<u8>, usize) {
         drain(&mut owned.log, &mut disk);
     }
     let stale = disk.bytes(&paths()[0]).to_vec();
-    let snapshot = snapshot_of(&owned.state);
-    owned.log.snapshot(&mut disk, snapshot);
+    owned.rotate(&mut disk);
     drain(&mut owned.log, &mut disk);
     for (n, bytes) in [(4, 50), (5, 9000), (6, 4028)] {
         owned.append(payload(n, bytes));
@@ -164,8 +163,7 @@ fn both_files_empty_or_zero_is_damage_and_not_a_new_log() {
 fn a_damaged_new_generation_in_the_middle_of_a_rotation_falls_back_to_the_old_one() {
     let (mut disk, state, ..) = sample();
     let (mut owned, _) = Owned::open(&mut disk).expect("readable");
-    let snapshot = snapshot_of(&owned.state);
-    owned.log.snapshot(&mut disk, snapshot);
+    owned.rotate(&mut disk);
     let (token, completion) = disk.complete(0);
     owned.log.on_disk(&mut disk, token, completion).expect("replaced");
     let half_way = disk.crashed(|_| false);

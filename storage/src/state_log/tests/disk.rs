@@ -225,7 +225,7 @@ impl Disk for MemDisk {
 
     fn file_job(&mut self, job: FileJob, token: Token) {
         let FileJob::Replace { path, content, bytes } = job else { unreachable!("a state log replaces") };
-        self.in_flight.push((token, Op::Replace { path, content: padded(&content, bytes) }));
+        self.in_flight.push((token, Op::Replace { path, content: padded(&content.concat(), bytes) }));
     }
 }
 

@@ -6,7 +6,6 @@ mod disk;
 
 use std::path::{Path, PathBuf};
 
-use bytes::Bytes;
 use highwater_protocol::ids::ClusterId;
 
 use super::*;
@@ -39,6 +38,8 @@ fn drain(log: &mut StateLog, disk: &mut MemDisk) {
 struct Owned {
     log: StateLog,
     state: Vec<Vec<u8>>,
+    /// How many payloads the snapshot that was begun stands for, and how many it has.
+    snapshot: Option<(usize, usize)>,
 }
 
 impl Owned {
@@ -46,7 +47,7 @@ impl Owned {
         let (log, recovered) = open_on(disk)?;
         let state = state_of(&recovered);
         assert_eq!(log.durable(), Seq(state.len() as u64), "every payload has a number");
-        Ok((Self { log, state }, recovered))
+        Ok((Self { log, state, snapshot: None }, recovered))
     }
 
     fn append(&mut self, payload: Vec<u8>) {
@@ -57,21 +58,57 @@ impl Owned {
     fn turn_end(&mut self, disk: &mut MemDisk) {
         self.log.flush(disk);
         if self.log.wants_snapshot() {
-            self.log.snapshot(disk, snapshot_of(&self.state));
+            self.begin_snapshot();
+        }
+        self.add_to_snapshot(disk);
+    }
+
+    fn begin_snapshot(&mut self) {
+        self.log.begin_snapshot();
+        self.snapshot = Some((self.state.len(), 0));
+    }
+
+    /// Adds two payloads to the snapshot that was begun, and ends it with the last one.
+    fn add_to_snapshot(&mut self, disk: &mut MemDisk) {
+        let Some((covers, added)) = self.snapshot.take() else { return };
+        let next = (added + 2).min(covers);
+        self.log.add_to_snapshot(&snapshot_of(&self.state[added..next]));
+        if next == covers {
+            self.log.end_snapshot(disk);
+        } else {
+            self.snapshot = Some((covers, next));
+        }
+    }
+
+    fn rotate(&mut self, disk: &mut MemDisk) {
+        self.begin_snapshot();
+        while self.snapshot.is_some() {
+            self.add_to_snapshot(disk);
+        }
+    }
+
+    /// Takes turns until nothing is left to do.
+    fn settle(&mut self, disk: &mut MemDisk) {
+        self.turn_end(disk);
+        drain(&mut self.log, disk);
+        while self.snapshot.is_some() || self.log.wants_snapshot() {
+            self.turn_end(disk);
+            drain(&mut self.log, disk);
         }
     }
 }
 
-fn snapshot_of(state: &[Vec<u8>]) -> Bytes {
+fn snapshot_of(state: &[Vec<u8>]) -> Vec<u8> {
     let mut bytes = Vec::new();
     for payload in state {
         format::push_payload(&mut bytes, payload);
     }
-    bytes.into()
+    bytes
 }
 
 fn state_of(recovered: &Recovered) -> Vec<Vec<u8>> {
-    let mut rest = recovered.snapshot.as_deref().unwrap_or_default();
+    let snapshot = recovered.snapshot.concat();
+    let mut rest = &snapshot[..];
     let mut state = Vec::new();
     while let Some((len, behind)) = rest.split_first_chunk::<4>() {
         let (payload, behind) = behind.split_at(u32::from_le_bytes(*len) as usize);
@@ -90,7 +127,7 @@ fn payload(n: usize, bytes: usize) -> Vec<u8> {
 fn a_new_log_is_two_equal_files_and_holds_nothing() {
     let mut disk = MemDisk::default();
     let (log, recovered) = open_on(&mut disk).expect("an empty disk");
-    assert!(recovered.snapshot.is_none() && recovered.records.is_empty() && recovered.damage.is_empty());
+    assert!(recovered.snapshot.is_empty() && recovered.records.is_empty() && recovered.damage.is_empty());
     assert_eq!(log.durable(), Seq(0));
     let [a, b] = paths();
     assert_eq!(disk.bytes(&a), disk.bytes(&b));
@@ -128,8 +165,7 @@ fn a_payload_larger_than_the_file_becomes_durable_with_the_next_snapshot() {
     let (mut owned, _) = Owned::open(&mut disk).expect("an empty disk");
     for n in 0..4 {
         owned.append(payload(n, 3 << 20));
-        owned.turn_end(&mut disk);
-        drain(&mut owned.log, &mut disk);
+        owned.settle(&mut disk);
         assert_eq!(owned.log.durable(), owned.log.appended());
     }
     let (again, recovered) = Owned::open(&mut disk).expect("readable");
@@ -138,27 +174,76 @@ fn a_payload_larger_than_the_file_becomes_durable_with_the_next_snapshot() {
 }
 
 #[test]
-fn what_is_appended_during_a_rotation_follows_it() {
+fn what_is_appended_during_a_snapshot_and_during_its_rotation_follows_it() {
     let mut disk = MemDisk::default();
     let (mut owned, _) = Owned::open(&mut disk).expect("an empty disk");
-    owned.append(payload(0, 100));
+    (0..3).for_each(|n| owned.append(payload(n, 100)));
     owned.log.flush(&mut disk);
-    owned.append(payload(1, 100));
-    let snapshot = snapshot_of(&owned.state);
-    owned.log.snapshot(&mut disk, snapshot);
-    owned.append(payload(2, 100));
-    owned.log.flush(&mut disk);
-    // Another snapshot on top of the one on its way.
     owned.append(payload(3, 100));
-    let snapshot = snapshot_of(&owned.state);
-    owned.log.snapshot(&mut disk, snapshot);
+    owned.begin_snapshot();
     owned.append(payload(4, 100));
+    owned.add_to_snapshot(&mut disk);
+    drain(&mut owned.log, &mut disk);
+    assert_eq!(owned.log.durable(), Seq(5), "records go on being written");
+    owned.append(payload(5, 100));
+    owned.add_to_snapshot(&mut disk);
+    assert!(owned.log.is_rotating() && !owned.log.wants_snapshot());
+    owned.append(payload(6, 100));
     owned.log.flush(&mut disk);
     drain(&mut owned.log, &mut disk);
-    assert_eq!(owned.log.durable(), Seq(5));
+    assert_eq!(owned.log.durable(), Seq(7));
     let (again, recovered) = Owned::open(&mut disk).expect("readable");
     assert_eq!(again.state, owned.state);
-    assert_eq!(recovered.records.len(), 1);
+    assert_eq!((recovered.snapshot.len(), recovered.records.len()), (2, 3));
+}
+
+#[test]
+fn a_snapshot_that_is_begun_again_leaves_nothing_of_the_one_before() {
+    let mut disk = MemDisk::default();
+    let (mut owned, _) = Owned::open(&mut disk).expect("an empty disk");
+    (0..3).for_each(|n| owned.append(payload(n, 100)));
+    owned.begin_snapshot();
+    owned.add_to_snapshot(&mut disk);
+    owned.append(payload(3, 100));
+    owned.rotate(&mut disk);
+    drain(&mut owned.log, &mut disk);
+    let (again, recovered) = Owned::open(&mut disk).expect("readable");
+    assert_eq!(again.state, owned.state);
+    assert!(recovered.records.is_empty());
+}
+
+#[test]
+fn a_log_of_format_version_1_is_read_and_its_next_generation_has_the_current_one() {
+    let mut disk = MemDisk::default();
+    let (mut owned, _) = Owned::open(&mut disk).expect("an empty disk");
+    (0..3).for_each(|n| owned.append(payload(n, 2000)));
+    owned.log.snapshot(&mut disk, &snapshot_of(&owned.state));
+    drain(&mut owned.log, &mut disk);
+    for path in paths() {
+        let file = disk.bytes_mut(&path);
+        // Version 1 has the snapshot without its length, and no count of pieces.
+        let used = 4096 + 4 + snapshot_of(&owned.state).len();
+        file.copy_within(4100..used, 4096);
+        file[used - 4..used].fill(0);
+        file[8..12].copy_from_slice(&1_u32.to_le_bytes());
+        let bytes = (used - 4100) as u64;
+        file[56..64].copy_from_slice(&bytes.to_le_bytes());
+        file[88..92].fill(0);
+        for chunk in 0..2 {
+            let crc = crc32c::crc32c(&file[4096 * (chunk + 1)..4096 * (chunk + 2)]);
+            file[128 + 4 * chunk..132 + 4 * chunk].copy_from_slice(&crc.to_le_bytes());
+        }
+        let crc = crc32c::crc32c(&file[4..4096]);
+        file[..4].copy_from_slice(&crc.to_le_bytes());
+    }
+    let (mut again, recovered) = Owned::open(&mut disk).expect("readable");
+    assert_eq!((recovered.snapshot.len(), &again.state), (1, &owned.state));
+    assert!(recovered.damage.is_empty(), "{:?}", recovered.damage);
+    again.append(payload(3, 100));
+    again.rotate(&mut disk);
+    drain(&mut again.log, &mut disk);
+    assert_eq!(disk.bytes(&paths()[0])[8], 2);
+    assert_eq!(Owned::open(&mut disk).expect("readable").0.state, again.state);
 }
 
 #[test]
@@ -168,8 +253,7 @@ fn a_full_disk_makes_a_rotation_wait_and_loses_nothing() {
     disk.full = true;
     for n in 0..20 {
         owned.append(payload(n, 5000));
-        owned.turn_end(&mut disk);
-        drain(&mut owned.log, &mut disk);
+        owned.settle(&mut disk);
     }
     assert!(owned.log.is_stalled() && owned.log.is_idle());
     let durable = owned.log.durable().0 as usize;
@@ -205,8 +289,7 @@ fn a_record_that_finds_no_space_becomes_durable_with_a_rotation_and_a_crash_befo
         let (again, _) = Owned::open(&mut disk.crashed(|_| false)).expect("readable");
         assert!(owned.state.starts_with(&again.state) && !again.state.is_empty());
         disk.full = is_full_for_rotations;
-        owned.turn_end(&mut disk);
-        drain(&mut owned.log, &mut disk);
+        owned.settle(&mut disk);
         if is_full_for_rotations {
             assert!(owned.log.is_stalled() && owned.log.is_idle());
             assert_eq!(owned.log.durable(), Seq(1));
@@ -258,11 +341,11 @@ fn another_clusters_log_another_purpose_and_a_newer_version_are_refused_untouche
     assert_eq!(before, paths().map(|p| disk.bytes(&p).to_vec()));
 
     let header = disk.bytes_mut(&paths()[1]);
-    header[8] = 2;
+    header[8] = 3;
     let crc = crc32c::crc32c(&header[4..4096]);
     header[..4].copy_from_slice(&crc.to_le_bytes());
     let refused = open_on(&mut disk).err().expect("refused");
-    assert!(matches!(refused, StateLogError::Newer { version: 2, .. }), "{refused}");
+    assert!(matches!(refused, StateLogError::Newer { version: 3, .. }), "{refused}");
 }
 
 #[test]

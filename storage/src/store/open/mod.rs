@@ -130,7 +130,9 @@ impl Store {
             stalled: BTreeSet::new(),
             cuts: VecDeque::new(),
             map_stalled: false,
-            touched: Vec::new(),
+            touched: VecDeque::new(),
+            checkpoints_left: 0,
+            snapshot: None,
             orphans,
             macs,
             macs_recorded: map.macs.is_some(),
@@ -178,8 +180,7 @@ impl Store {
     ) {
         if report.map_rebuilt {
             // Nothing is recorded before this is durable: a map that knew only what comes next would give away the space of the rest.
-            let map = self.map(false).encode();
-            self.state.snapshot(disk, Bytes::from(map));
+            self.snapshot_at_once(disk);
         }
         for (tp, finding) in &report.findings {
             if let PartitionFinding::Truncated { .. } = finding {
@@ -205,7 +206,7 @@ impl Store {
             let partition = self.partitions.get_mut(slot.0).expect("it was just made");
             partition.flags.touched = !partition.faulty && partition.tail_state == TailState::Active;
             if partition.flags.touched {
-                self.touched.push(slot);
+                self.touched.push_back(slot);
             }
         }
     }
@@ -288,14 +289,15 @@ fn open_map(
         Ok((state, recovered)) => {
             let Recovered { snapshot, records, damage, notes } = recovered;
             report.warnings.extend(damage.into_iter().chain(notes));
-            if snapshot.is_none() && records.is_empty() && !slabs.is_empty() {
+            if snapshot.is_empty() && records.is_empty() && !slabs.is_empty() {
                 report
                     .warnings
                     .push(format!("{}: no map of the store; rebuilding it from its extents", stem.display()));
                 report.map_rebuilt = true;
                 return Ok((state, None));
             }
-            match StoreMap::from_recovered(snapshot.as_deref(), records.iter().map(Bytes::as_ref)) {
+            let (pieces, payloads) = (snapshot.iter().map(Bytes::as_ref), records.iter().map(Bytes::as_ref));
+            match StoreMap::from_recovered(pieces, payloads) {
                 Ok(map) => return Ok((state, Some(map))),
                 Err(e @ MapError::Newer(_)) => {
                     return Err(OpenError::Newer { path: stem, what: e.to_string() });

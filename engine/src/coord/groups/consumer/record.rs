@@ -1,10 +1,13 @@
 //! A group of the consumer protocol as it is written down: what has changed, member by member.
 
+use std::ops::Bound;
+
 use highwater_protocol::ids::TopicId;
 
 use super::ConsumerGroup;
 use super::member::{Assigned, Member, MemberState};
 use crate::coord::groups::effects::Context;
+use crate::coord::groups::limits::GROUP_BYTES;
 use crate::coord::groups::record::{AssignedRecord, ConsumerMemberRecord, ConsumerRecord, Record};
 use crate::coord::groups::request::{Client, Now};
 
@@ -37,9 +40,27 @@ impl ConsumerGroup {
         }
     }
 
-    /// All of it, for a snapshot.
-    pub(in crate::coord::groups) fn to_record(&self) -> ConsumerRecord {
-        self.record(self.members.iter().map(|(id, m)| to_record(id, m)).collect())
+    /// The group with its members after `after`, as many as have about this many bytes; the bytes; and the last of these members if
+    /// others follow. For a snapshot.
+    pub(in crate::coord::groups) fn to_record_after(
+        &self,
+        after: Option<&str>,
+        bytes_max: usize,
+    ) -> (ConsumerRecord, usize, Option<String>) {
+        let mut bytes = GROUP_BYTES + self.name.len();
+        let mut records: Vec<ConsumerMemberRecord> = Vec::new();
+        let from = after.map_or(Bound::Unbounded, Bound::Excluded);
+        for (id, member) in self.members.range::<str, _>((from, Bound::Unbounded)) {
+            if bytes >= bytes_max
+                && let Some(last) = records.last()
+            {
+                let last = Some(last.member.clone());
+                return (self.record(records), bytes, last);
+            }
+            bytes += id.len() + member.bytes();
+            records.push(to_record(id, member));
+        }
+        (self.record(records), bytes, None)
     }
 
     /// Takes what was written down. Sessions begin with [`Self::resume`].

@@ -30,18 +30,18 @@ pub enum Record {
     Consumer(ConsumerRecord),
     /// A group is forgotten with its offsets.
     GroupDeleted(String),
-    /// Everything; comes first.
+    /// A piece of a snapshot of everything. All pieces come first.
     Snapshot(SnapshotRecord),
 }
 
 /// See [`Record::Snapshot`].
 #[derive(Clone, PartialEq, Eq, Debug, rkyv::Archive, rkyv::Serialize, rkyv::Deserialize)]
 pub struct SnapshotRecord {
-    /// All offsets.
+    /// Offsets.
     pub commits: Vec<CommitsRecord>,
-    /// All groups of the classic protocol as they were last written down.
+    /// Groups of the classic protocol as they were last written down.
     pub classic: Vec<ClassicRecord>,
-    /// All groups of the consumer protocol, with all members.
+    /// Groups of the consumer protocol with their members. A group with many members is in several pieces.
     pub consumer: Vec<ConsumerRecord>,
 }
 

@@ -113,7 +113,7 @@ fn a_snapshot_holds_what_was_written_and_nothing_else() {
     desk.join("g", &joined[0].member);
     let before = desk.coordinator.encode_snapshot();
     let again =
-        GroupCoordinator::recover(GroupConfig::default(), desk.now(), Some(&before), std::iter::empty())
+        GroupCoordinator::recover(GroupConfig::default(), desk.now(), Some(&before[..]), std::iter::empty())
             .expect("readable");
     assert_eq!(again.encode_snapshot(), before);
     let log: Vec<&[u8]> = desk.log.iter().map(Vec::as_slice).collect();

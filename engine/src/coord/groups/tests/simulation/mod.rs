@@ -29,6 +29,8 @@ struct World {
     /// What a crash leaves.
     log: Vec<Vec<u8>>,
     unwritten: Vec<(u64, Vec<u8>)>,
+    /// A snapshot that is being written.
+    snapshot: Option<Snapshot>,
     tokens: u64,
     /// Requests without an answer, and who waits.
     open: BTreeMap<Token, Who>,
@@ -41,6 +43,13 @@ struct World {
     /// The log has no space until then.
     stalled_until: Option<u64>,
     quiet: bool,
+}
+
+struct Snapshot {
+    cursor: SnapshotCursor,
+    pieces: Vec<Vec<u8>>,
+    /// Records of the log that it stands for.
+    covers: usize,
 }
 
 /// Who waits for an answer.
@@ -70,6 +79,7 @@ impl World {
             partitions: PARTITIONS,
             log: Vec::new(),
             unwritten: Vec::new(),
+            snapshot: None,
             tokens: 0,
             open: BTreeMap::new(),
             actors: (0..12).map(|_| None).collect(),
@@ -100,6 +110,7 @@ impl World {
         let random = self.rng.random();
         self.coordinator.handle(self.now(), token, request, random);
         while self.coordinator.run(self.now()) {}
+        self.continue_snapshot();
         token
     }
 
@@ -175,6 +186,7 @@ impl World {
 
     fn crash(&mut self) {
         self.stalled_until = None;
+        self.snapshot = None;
         self.unwritten.clear();
         self.open.clear();
         let log = self.log.iter().map(Vec::as_slice);
@@ -187,12 +199,30 @@ impl World {
         }
     }
 
-    /// All is written and the log begins anew with a snapshot; numbers of records go on.
+    /// A snapshot is begun. It gets a piece with every request from now on.
     fn rotate(&mut self) {
-        let quiet = std::mem::replace(&mut self.quiet, true);
-        self.settle();
-        self.quiet = quiet;
-        self.log = vec![self.coordinator.encode_snapshot()];
+        let covers = self.log.len();
+        self.snapshot = Some(Snapshot { cursor: SnapshotCursor::default(), pieces: Vec::new(), covers });
+    }
+
+    fn continue_snapshot(&mut self) {
+        if self.stalled_until.is_some() {
+            return;
+        }
+        let Some(Snapshot { cursor, pieces, covers }) = &mut self.snapshot else { return };
+        if let Some(piece) = self.coordinator.snapshot_piece(cursor, 150) {
+            return pieces.push(piece);
+        }
+        // All is durable, and the log begins anew with the snapshot; numbers of records go on.
+        while let Some(record) = self.coordinator.poll_record() {
+            self.unwritten.push(record);
+        }
+        for (seq, payload) in self.unwritten.drain(..) {
+            self.log.push(payload);
+            self.coordinator.handle_durable(seq);
+        }
+        self.log.splice(..*covers, pieces.drain(..));
+        self.snapshot = None;
     }
 
     fn check_read(&mut self, group: &str, reply: &GroupReply) {

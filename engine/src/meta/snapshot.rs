@@ -1,0 +1,156 @@
+//! A snapshot of the metadata, written over many turns while the metadata changes.
+//!
+//! It is exact: all of the metadata as it was at the moment when the snapshot was begun. Records about topics do not bear being
+//! applied twice. So before a topic is changed that the snapshot has not reached, its state of that moment is set aside. That
+//! costs as much as the change: topics are shared.
+
+use std::collections::BTreeMap;
+use std::ops::Bound;
+use std::sync::Arc;
+
+use highwater_protocol::ids::{StoreId, TopicId};
+
+use super::record::{Record, Snapshot};
+use super::state::{Metadata, Topic};
+
+/// A snapshot that is being written.
+#[derive(Debug)]
+pub struct SnapshotWriter {
+    /// The last topic that was reached.
+    after: Option<TopicId>,
+    /// Topics beyond it that were changed since the beginning, as they were then.
+    set_aside: BTreeMap<TopicId, State>,
+    producer_ids_end: i64,
+    has_any: bool,
+}
+
+/// What a topic was when the snapshot was begun.
+#[derive(Clone, Debug)]
+enum State {
+    Absent,
+    Exists(Arc<Topic>),
+    Deleting(Vec<StoreId>),
+}
+
+impl SnapshotWriter {
+    /// A snapshot of the metadata as it is now.
+    pub fn new(metadata: &Metadata) -> Self {
+        let producer_ids_end = metadata.producer_ids_end();
+        Self { after: None, set_aside: BTreeMap::new(), producer_ids_end, has_any: false }
+    }
+
+    /// To be called before each record is applied.
+    pub fn before(&mut self, metadata: &Metadata, record: &Record) {
+        let Some(id) = record.topic() else { return };
+        if self.after.is_none_or(|after| id > after) {
+            self.set_aside.entry(id).or_insert_with(|| State::of(metadata, id));
+        }
+    }
+
+    /// The next piece, of about this many bytes. `None`: the snapshot is complete.
+    pub fn next_piece(&mut self, metadata: &Metadata, bytes_max: usize) -> Option<Vec<u8>> {
+        let mut piece = Snapshot { producer_ids_end: self.producer_ids_end, ..Snapshot::default() };
+        let is_first = !std::mem::replace(&mut self.has_any, true);
+        let (mut bytes, mut any) = (0, false);
+        while bytes < bytes_max
+            && let Some(id) = self.next_topic(metadata)
+        {
+            any = true;
+            self.after = Some(id);
+            match self.set_aside.remove(&id).unwrap_or_else(|| State::of(metadata, id)) {
+                State::Absent => {}
+                State::Exists(topic) => {
+                    bytes += topic.snapshot_bytes();
+                    piece.topics.push(topic.to_record());
+                }
+                State::Deleting(stores) => {
+                    bytes += 24 + 2 * stores.len();
+                    piece.deleting.push((id.0, stores.iter().map(|store| store.0).collect()));
+                }
+            }
+        }
+        (any || is_first).then(|| piece.encode())
+    }
+
+    /// The next topic that is there or was when the snapshot was begun.
+    fn next_topic(&self, metadata: &Metadata) -> Option<TopicId> {
+        let from = (self.after.map_or(Bound::Unbounded, Bound::Excluded), Bound::Unbounded);
+        let set_aside = self.set_aside.range(from).next().map(|(id, _)| *id);
+        metadata.next_id(from.0).into_iter().chain(set_aside).min()
+    }
+}
+
+impl State {
+    fn of(metadata: &Metadata, id: TopicId) -> Self {
+        if let Some(topic) = metadata.topic_by_id(id) {
+            Self::Exists(Arc::clone(topic))
+        } else if let Some(stores) = metadata.deleting().get(&id) {
+            Self::Deleting(stores.clone())
+        } else {
+            Self::Absent
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rand::rngs::StdRng;
+    use rand::{RngExt as _, SeedableRng as _};
+
+    use super::super::record::TopicRecord;
+    use super::*;
+
+    fn record(action: u8, id: u8, metadata: &Metadata) -> Record {
+        let topic = TopicId([id; 16]);
+        let id = topic.0;
+        if metadata.topic_by_id(topic).is_some() {
+            match action % 3 {
+                0 => Record::TopicDeleted { id },
+                1 => Record::PartitionsAdded { id, stores: vec![1] },
+                _ => Record::TopicConfigured { id, configs: vec![("retention.ms".into(), Some("5".into()))] },
+            }
+        } else if metadata.deleting().contains_key(&topic) {
+            Record::TopicGone { id }
+        } else if action.is_multiple_of(4) {
+            Record::ProducerIdsReserved { end: metadata.producer_ids_end() + 10 }
+        } else {
+            let (name, stores) = (format!("topic-{}", id[0]), vec![0; 5]);
+            Record::TopicCreated(TopicRecord { id, name, stores, configs: vec![] })
+        }
+    }
+
+    fn whole(metadata: &Metadata) -> Vec<u8> {
+        SnapshotWriter::new(metadata).next_piece(metadata, usize::MAX).expect("the first piece")
+    }
+
+    #[test]
+    fn a_snapshot_is_the_metadata_of_its_beginning_whatever_is_changed_while_it_is_written() {
+        let mut count = 0;
+        for seed in 0..300 {
+            let mut rng = StdRng::seed_from_u64(seed);
+            let mut metadata = Metadata::default();
+            let mut random = |metadata: &Metadata| record(rng.random(), rng.random_range(0..12), metadata);
+            for _ in 0..30 {
+                let record = random(&metadata);
+                metadata.apply(&record).expect("fits");
+            }
+            let expected = whole(&metadata);
+            let mut writer = SnapshotWriter::new(&metadata);
+            let mut pieces = Vec::new();
+            for step in 0..60 {
+                if step % 5 == seed % 5 {
+                    pieces.extend(writer.next_piece(&metadata, 100));
+                } else {
+                    let record = random(&metadata);
+                    writer.before(&metadata, &record);
+                    metadata.apply(&record).expect("fits");
+                }
+            }
+            pieces.extend(std::iter::from_fn(|| writer.next_piece(&metadata, 100)));
+            count += pieces.len();
+            let recovered = Metadata::recover(pieces.iter().map(Vec::as_slice), []).expect("fits");
+            assert_eq!(whole(&recovered), expected, "seed {seed}");
+        }
+        assert!(count > 300, "{count} pieces");
+    }
+}

@@ -1,0 +1,95 @@
+//! Snapshots of the map, written over many turns.
+//!
+//! A store can have hundreds of thousands of partitions, so a snapshot goes through them in order and adds some of them each turn.
+//! It is *fuzzy*: each partition is written as it is when its turn comes, and the state log carries over every record that was made
+//! since the snapshot was begun. So replaying those records meets partitions that already know of some of them. That leads to the
+//! same map, because a record sets what it names: the last record about an extent, a checkpoint or the start of a log decides, and
+//! what no record of that time names is as the snapshot has it. [`StoreMap::apply`](crate::map::StoreMap) keeps its part: an extent
+//! that is there already is not added again.
+
+use std::ops::Bound;
+
+use highwater_protocol::ids::TopicPartition;
+use highwater_runtime::plane::Disk;
+
+use super::Store;
+use crate::extent::Extent;
+use crate::map::{PartitionEntry, StoreMap};
+
+/// A snapshot of the map that is being written.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct MapSnapshot {
+    /// The last partition that it has.
+    after: Option<TopicPartition>,
+    /// Nothing will be written after it: the store is being closed.
+    is_last: bool,
+}
+
+impl Store {
+    /// Begins a snapshot of the map. [`continue_snapshot`](Self::continue_snapshot) writes it.
+    pub(super) fn begin_snapshot(&mut self, is_last: bool) {
+        self.state.begin_snapshot();
+        self.snapshot = Some(MapSnapshot { after: None, is_last });
+        let head = self.map_head(is_last).encode();
+        self.state.add_to_snapshot(&head);
+    }
+
+    /// Writes more of the snapshot that was begun, if there is one. Returns true if it is not complete.
+    pub(super) fn continue_snapshot(&mut self, disk: &mut dyn Disk) -> bool {
+        let Some(MapSnapshot { after, is_last }) = self.snapshot else { return false };
+        let from = after.map_or(Bound::Unbounded, Bound::Excluded);
+        let mut piece = StoreMap { clean: is_last, ..StoreMap::default() };
+        let (mut bytes, mut last) = (0, None);
+        for (tp, slot) in self.by_tp.range((from, Bound::Unbounded)) {
+            if bytes >= self.config.limits.snapshot_bytes_per_turn as usize {
+                break;
+            }
+            last = Some(*tp);
+            let partition = self.partitions.get(slot.0).expect("a partition with a name is there");
+            let entry = partition.entry(is_last);
+            bytes += entry.snapshot_bytes();
+            if entry.is_needed() {
+                piece.untimed.extend(partition.extents.iter().filter_map(Extent::untimed));
+                piece.partitions.insert(entry.key, entry);
+            }
+        }
+        if let Some(last) = last {
+            self.stats.snapshot_bytes_per_turn_max = self.stats.snapshot_bytes_per_turn_max.max(bytes as u64);
+            self.snapshot = Some(MapSnapshot { after: Some(last), is_last });
+            self.state.add_to_snapshot(&piece.encode());
+            return true;
+        }
+        self.snapshot = None;
+        self.state.end_snapshot(disk);
+        false
+    }
+
+    /// Gives a snapshot of all of the map in one go, which takes long: for the start.
+    pub(super) fn snapshot_at_once(&mut self, disk: &mut dyn Disk) {
+        self.begin_snapshot(false);
+        while self.continue_snapshot(disk) {}
+    }
+
+    /// The map without partitions.
+    fn map_head(&self, is_last: bool) -> StoreMap {
+        // After an orderly stop no write is in flight, so the next incarnation is known. An old copy of the map is recognised by what
+        // later lives wrote.
+        let reserved = if is_last { 0 } else { self.space.reserved };
+        StoreMap {
+            next_incarnation: reserved.max(self.space.next_incarnation),
+            clean: is_last,
+            orphans: self.orphans.entries().collect(),
+            macs: Some(self.macs),
+            ..StoreMap::default()
+        }
+    }
+}
+
+impl PartitionEntry {
+    /// Whether anything would be lost if the map forgot the partition.
+    fn is_needed(&self) -> bool {
+        !self.extents.is_empty()
+            || self.log_start > 0
+            || self.checkpoint.as_ref().is_some_and(|checkpoint| checkpoint.index > 0)
+    }
+}
