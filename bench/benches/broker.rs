@@ -18,7 +18,7 @@ use highwater_runtime::baseline::mesh_round_trip;
 use highwater_runtime::buf::AlignedBuf;
 use highwater_runtime::sim::DiskHarness;
 use highwater_storage::{
-    DurableForm, MacKey, PartitionConfig, Payload, Slot, Store, StoreConfig, StoreLimits,
+    DurableForm, MacKey, PartitionConfig, PartitionSlot, Payload, Store, StoreConfig, StoreLimits,
 };
 
 /// Size of a record's value in bytes.
@@ -53,7 +53,7 @@ fn batch(records: usize) -> Bytes {
 struct Log {
     disk: DiskHarness,
     store: Store,
-    slot: Slot,
+    slot: PartitionSlot,
     bytes: usize,
 }
 

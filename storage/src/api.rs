@@ -11,10 +11,10 @@ use crate::extent::ExtentRef;
 use crate::placement::FramePlacement;
 use crate::replica::{CutError, IndexRead};
 
-/// A partition within its store, for as long as the store is open. The place of a deleted partition is used again, its `Slot` is not: it
+/// A partition within its store, for as long as the store is open. The place of a deleted partition is used again, its `PartitionSlot` is not: it
 /// names nothing any more.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
-pub struct Slot(pub Key);
+pub struct PartitionSlot(pub Key);
 
 /// A read or search that has to wait for the disk.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -288,7 +288,7 @@ pub enum StoreEvent {
     /// More of a partition's log is on stable storage.
     Durable {
         /// The partition.
-        slot: Slot,
+        slot: PartitionSlot,
         /// Every frame with a lower index is durable.
         durable_index: LogIndex,
         /// Every record with a lower offset is durable.
@@ -318,19 +318,19 @@ pub enum StoreEvent {
     /// A log was truncated, or could not be. It is not durable yet, and nothing that is appended from here on is durable before it.
     Truncated {
         /// The partition.
-        slot: Slot,
+        slot: PartitionSlot,
         /// Where it ends now.
         end: Result<LogPoint, CutError>,
     },
     /// A log was given up and begins again: [`Store::start_at`](crate::Store::start_at).
     Started {
         /// The partition.
-        slot: Slot,
+        slot: PartitionSlot,
     },
     /// The start of a log was moved, durably.
     LogStart {
         /// The partition.
-        slot: Slot,
+        slot: PartitionSlot,
         /// Its first offset now.
         offset: Offset,
     },
@@ -345,7 +345,7 @@ pub enum StoreEvent {
     /// waits for that is not to be kept waiting. Appends fail with [`AppendError::StorageFull`] until then.
     Stalled {
         /// The partition.
-        slot: Slot,
+        slot: PartitionSlot,
     },
     /// Appends that failed with [`AppendError::StorageFull`] may succeed now.
     SpaceAvailable,

@@ -8,7 +8,7 @@ use std::collections::VecDeque;
 use bytes::Bytes;
 use highwater_protocol::ids::{ExtentSequence, Offset};
 
-use crate::api::Slot;
+use crate::api::PartitionSlot;
 use crate::extent::ExtentRef;
 use crate::tail::Frozen;
 
@@ -95,7 +95,7 @@ impl Chunks {
 /// The order in which chunks were frozen, and the sum of their sizes.
 #[derive(Default, Debug)]
 pub(crate) struct CacheBudget {
-    queue: VecDeque<(Slot, u64)>,
+    queue: VecDeque<(PartitionSlot, u64)>,
     bytes: u64,
     next_id: u64,
     live: usize,
@@ -106,7 +106,7 @@ const STALE_ENTRIES_MAX: usize = 1024;
 
 impl CacheBudget {
     /// Adds a chunk behind the others of its partition. If it holds everything that the last one does, it replaces it.
-    pub(crate) fn push(&mut self, slot: Slot, chunks: &mut Chunks, mut chunk: Chunk) {
+    pub(crate) fn push(&mut self, slot: PartitionSlot, chunks: &mut Chunks, mut chunk: Chunk) {
         self.bytes += chunk.memory_bytes;
         if let Some(last) = chunks.chunks.back_mut() {
             let contiguous = last.extent.sequence < chunk.extent.sequence
@@ -135,7 +135,7 @@ impl CacheBudget {
     }
 
     /// The partition whose chunk is the oldest of all.
-    pub(crate) fn oldest(&self) -> Option<(Slot, u64)> {
+    pub(crate) fn oldest(&self) -> Option<(PartitionSlot, u64)> {
         self.queue.front().copied()
     }
 
@@ -179,7 +179,7 @@ impl CacheBudget {
     }
 
     /// Keeps the entries for which this is true.
-    pub(crate) fn clean(&mut self, is_live: impl Fn(Slot, u64) -> bool) {
+    pub(crate) fn clean(&mut self, is_live: impl Fn(PartitionSlot, u64) -> bool) {
         self.queue.retain(|(slot, id)| is_live(*slot, *id));
     }
 

@@ -47,8 +47,8 @@ mod store;
 mod tail;
 
 pub use api::{
-    AppendError, Appended, Bounds, Cursor, FindOutcome, FindResult, Frames, LogStartError, Payload,
-    ProducerCheck, ReadId, ReadLimits, ReadOutcome, ReadResult, Slot, StoreEvent, StoreStats,
+    AppendError, Appended, Bounds, Cursor, FindOutcome, FindResult, Frames, LogStartError, PartitionSlot,
+    Payload, ProducerCheck, ReadId, ReadLimits, ReadOutcome, ReadResult, StoreEvent, StoreStats,
 };
 pub use config::{CommitRule, DurableForm, PartitionConfig, StoreConfig};
 pub use epochs::{EpochEnd, EpochStart};

@@ -31,6 +31,8 @@ pub enum Mutant {
     CommitWhatIsFound,
     /// The end of a log is cut off wherever it is asked.
     TruncateBelowCommit,
+    /// The map is not told that the end of a log was cut off.
+    ForgetTruncation,
 }
 
 highwater_runtime::planted_bugs!(Mutant);

@@ -21,7 +21,7 @@ use bytes::Bytes;
 use highwater_protocol::frame::FramePlace;
 use highwater_protocol::ids::{ExtentSequence, Incarnation, LeaderEpoch, LogIndex, Offset, TopicPartition};
 
-use crate::api::{Bounds, Slot};
+use crate::api::{Bounds, PartitionSlot};
 use crate::cache::Chunks;
 use crate::config::{CommitRule, PartitionConfig};
 use crate::epochs::Epochs;
@@ -71,7 +71,7 @@ impl Flight {
 /// One partition.
 #[derive(Debug)]
 pub(crate) struct Partition {
-    pub(crate) slot: Slot,
+    pub(crate) slot: PartitionSlot,
     pub(crate) tp: TopicPartition,
     pub(crate) tag: u32,
     pub(crate) config: PartitionConfig,
@@ -146,7 +146,7 @@ pub(crate) struct Flags {
 
 impl Partition {
     /// A partition without records.
-    pub(crate) fn new(slot: Slot, tp: TopicPartition, config: PartitionConfig) -> Self {
+    pub(crate) fn new(slot: PartitionSlot, tp: TopicPartition, config: PartitionConfig) -> Self {
         let start = Mark {
             sequence: ExtentSequence(0),
             incarnation: Incarnation(0),

@@ -103,11 +103,24 @@ pub(crate) enum Step {
 }
 
 /// Frames found so far: from one position to another.
+#[derive(Clone, Copy)]
 struct Taken {
     from: u32,
     to: u32,
     next: Offset,
     frame_bytes_max: u32,
+}
+
+impl Taken {
+    fn bytes(&self) -> usize {
+        (self.to - self.from) as usize
+    }
+
+    /// These frames and the one after them.
+    fn with(self, frame: Self) -> Self {
+        let frame_bytes_max = self.frame_bytes_max.max(frame.frame_bytes_max);
+        Self { from: self.from, to: frame.to, next: frame.next, frame_bytes_max }
+    }
 }
 
 impl View<'_> {
@@ -184,8 +197,7 @@ fn walk(
             Err(FrameError::Truncated { .. }) if view.end() < view.limit => {
                 return Step::More { bytes: FRAME_HEADER_BYTES, behind: None };
             }
-            Err(_) if taken.is_some() => return Step::End,
-            Err(_) => return begin_search(cursor, view, FRAME_ALIGN as u32),
+            Err(_) => return stop_at_bad(taken.as_ref(), cursor, view, FRAME_ALIGN as u32),
         };
         let whole = header.frame_bytes();
         let (base, behind) = (Offset(header.base_offset.get()), Offset(header.next_offset()));
@@ -197,10 +209,7 @@ fn walk(
             continue;
         }
         if behind > cursor.offset && base > cursor.offset && !view.may_skip() {
-            if taken.is_some() {
-                return Step::End;
-            }
-            return begin_search(cursor, view, 0);
+            return stop_at_bad(taken.as_ref(), cursor, view, 0);
         }
         if let Some(max_timestamp_before) = cursor.max_timestamp {
             let index = LogIndex(header.index.get());
@@ -208,64 +217,92 @@ fn walk(
         }
         let batch_header = bytes.get(FRAME_HEADER_BYTES..).and_then(|batch| BatchHeader::parse(batch).ok());
         let max_timestamp = batch_header.map(|header| header.max_timestamp.get());
-        let wanted = behind > cursor.offset
-            && match goal {
-                // Looked for in `scan_index`.
-                ReadGoal::Index(_) => false,
-                ReadGoal::Frames { max_bytes, up_to } => {
-                    let full = taken.as_ref().is_some_and(|t| (t.to - t.from) as usize + whole > *max_bytes);
-                    if behind > *up_to || full {
-                        return Step::End;
-                    }
-                    true
-                }
-                ReadGoal::Time { .. } | ReadGoal::Latest { .. } => match (goal, max_timestamp) {
-                    (ReadGoal::Latest { log_start }, Some(max_timestamp)) if base >= *log_start => {
-                        cursor.latest = cursor.latest.max(max_timestamp);
-                        false
-                    }
-                    // Of a batch that begins in front of the log's start only some records count.
-                    (ReadGoal::Latest { .. }, Some(max_timestamp)) => max_timestamp > cursor.latest,
-                    (ReadGoal::Time { at, .. }, Some(max_timestamp)) => max_timestamp >= at.0,
-                    _ if bytes.len() < FRAME_HEADER_BYTES + BATCH_HEADER_BYTES && view.end() < view.limit => {
-                        let bytes = FRAME_HEADER_BYTES + BATCH_HEADER_BYTES;
-                        return Step::More { bytes, behind: Some(behind) };
-                    }
-                    _ => return Step::Damaged { resume_at: behind },
-                },
-            };
-        if wanted {
-            if bytes.len() < whole {
-                return Step::More { bytes: whole, behind: Some(behind) };
+        let bytes_with_it = taken.as_ref().map(|taken| taken.bytes() + whole);
+        let interest = if behind > cursor.offset {
+            interest(goal, cursor, base..behind, max_timestamp, bytes_with_it)
+        } else {
+            Interest::Pass
+        };
+        match interest {
+            Interest::Pass => {
+                cursor.pass(behind, whole, max_timestamp);
+                continue;
             }
-            *work = work.saturating_sub(whole / CHECKED_BYTES_PER_WORK);
-            if Frame::checked(bytes).is_err() {
-                if taken.is_some() {
-                    return Step::End;
-                }
-                return begin_search(cursor, view, FRAME_ALIGN as u32);
+            Interest::Stop => return Step::End,
+            Interest::Unknown
+                if bytes.len() < FRAME_HEADER_BYTES + BATCH_HEADER_BYTES && view.end() < view.limit =>
+            {
+                return Step::More { bytes: FRAME_HEADER_BYTES + BATCH_HEADER_BYTES, behind: Some(behind) };
             }
-            match goal {
-                ReadGoal::Index(_) => {}
-                ReadGoal::Frames { .. } => {
-                    let t = taken.get_or_insert(Taken {
-                        from: position,
-                        to: position,
-                        next: base,
-                        frame_bytes_max: 0,
-                    });
-                    t.to = position + whole as u32;
-                    t.next = behind;
-                    t.frame_bytes_max = t.frame_bytes_max.max(whole as u32);
-                }
-                ReadGoal::Time { .. } | ReadGoal::Latest { .. } => {
-                    let from = (position - view.from) as usize;
-                    cursor.pass(behind, whole, max_timestamp);
-                    return Step::LookInto(view.bytes.slice(from..from + whole));
-                }
-            }
+            Interest::Unknown => return Step::Damaged { resume_at: behind },
+            Interest::Take | Interest::LookInto => {}
+        }
+        if bytes.len() < whole {
+            return Step::More { bytes: whole, behind: Some(behind) };
+        }
+        *work = work.saturating_sub(whole / CHECKED_BYTES_PER_WORK);
+        if Frame::checked(bytes).is_err() {
+            return stop_at_bad(taken.as_ref(), cursor, view, FRAME_ALIGN as u32);
         }
         cursor.pass(behind, whole, max_timestamp);
+        if matches!(interest, Interest::LookInto) {
+            let from = (position - view.from) as usize;
+            return Step::LookInto(view.bytes.slice(from..from + whole));
+        }
+        let frame = Taken {
+            from: position,
+            to: position + whole as u32,
+            next: behind,
+            frame_bytes_max: whole as u32,
+        };
+        *taken = Some(taken.map_or(frame, |taken| taken.with(frame)));
+    }
+}
+
+/// The frame that should be here is bad or missing: frames taken before it are the result, else it is searched for.
+fn stop_at_bad(taken: Option<&Taken>, cursor: &mut ScanCursor, view: &View<'_>, skip: u32) -> Step {
+    if taken.is_some() { Step::End } else { begin_search(cursor, view, skip) }
+}
+
+/// What a reader does with a batch.
+enum Interest {
+    /// It goes past it.
+    Pass,
+    /// It takes the frame.
+    Take,
+    /// It looks for a record in the batch.
+    LookInto,
+    /// It may not read this frame or has no room for it.
+    Stop,
+    /// That depends on the batch's header, which is not here.
+    Unknown,
+}
+
+/// What a reader does with a batch of these offsets that ends after the cursor. `bytes_with_it`: the bytes of all frames taken, with this
+/// one, if some were taken before.
+fn interest(
+    goal: &ReadGoal,
+    cursor: &mut ScanCursor,
+    offsets: Range<Offset>,
+    max_timestamp: Option<i64>,
+    bytes_with_it: Option<usize>,
+) -> Interest {
+    let look_into = |is_wanted| if is_wanted { Interest::LookInto } else { Interest::Pass };
+    match (goal, max_timestamp) {
+        // Looked for in `scan_index`.
+        (ReadGoal::Index(_), _) => Interest::Pass,
+        (ReadGoal::Frames { max_bytes, up_to }, _) => {
+            let is_full = bytes_with_it.is_some_and(|bytes| bytes > *max_bytes);
+            if offsets.end > *up_to || is_full { Interest::Stop } else { Interest::Take }
+        }
+        (ReadGoal::Time { .. } | ReadGoal::Latest { .. }, None) => Interest::Unknown,
+        (ReadGoal::Latest { log_start }, Some(max_timestamp)) if offsets.start >= *log_start => {
+            cursor.latest = cursor.latest.max(max_timestamp);
+            Interest::Pass
+        }
+        // Of a batch that begins below the start of the log only some records count.
+        (ReadGoal::Latest { .. }, Some(max_timestamp)) => look_into(max_timestamp > cursor.latest),
+        (ReadGoal::Time { at, .. }, Some(max_timestamp)) => look_into(max_timestamp >= at.0),
     }
 }
 

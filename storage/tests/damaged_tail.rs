@@ -6,7 +6,7 @@ use std::path::Path;
 
 use highwater_protocol::ids::Offset;
 use highwater_runtime::sim::{CrashPolicy, DiskHarness, DiskImage, SimDisk};
-use highwater_storage::{Cursor, FindResult, PartitionFinding, ReadResult, Slot};
+use highwater_storage::{Cursor, FindResult, PartitionFinding, PartitionSlot, ReadResult};
 use support::{Bed, batch_at, config, filled};
 
 const SLAB: &str = "/data/store-000/slab-000000";
@@ -85,7 +85,7 @@ fn lose(mut image: DiskImage, from_page: usize, loss: Loss) -> DiskImage {
 }
 
 /// Reads from every offset below the end. True for each of which the record was read.
-fn read_each(bed: &mut Bed, slot: Slot, at: &str) -> Vec<bool> {
+fn read_each(bed: &mut Bed, slot: PartitionSlot, at: &str) -> Vec<bool> {
     let bounds = bed.store.bounds(slot);
     let mut is_there = Vec::new();
     for offset in bounds.log_start.0..bounds.durable_end.0 {

@@ -5,7 +5,7 @@ mod support;
 use highwater_protocol::batch::{BATCH_HEADER_BYTES, BatchProducer, Compression, Work, seal};
 use highwater_protocol::ids::{Offset, Timestamp};
 use highwater_runtime::sim::CrashPolicy;
-use highwater_storage::{FindOutcome, FindResult, Slot};
+use highwater_storage::{FindOutcome, FindResult, PartitionSlot};
 use support::{Bed, batch_at, batch_of};
 
 fn at(offset: i64, timestamp: i64) -> FindResult {
@@ -19,14 +19,14 @@ fn expected(timestamps: &[i64], log_start: usize, from: i64) -> FindResult {
 }
 
 /// Whether searches are made at once or in the smallest of steps.
-fn check(bed: &mut Bed, slot: Slot, timestamps: &[i64]) {
+fn check(bed: &mut Bed, slot: PartitionSlot, timestamps: &[i64]) {
     for work in [Work::MAX, 1] {
         bed.search_work = work;
         check_searches(bed, slot, timestamps);
     }
 }
 
-fn check_searches(bed: &mut Bed, slot: Slot, timestamps: &[i64]) {
+fn check_searches(bed: &mut Bed, slot: PartitionSlot, timestamps: &[i64]) {
     let log_start = bed.store.bounds(slot).log_start.0 as usize;
     let last = timestamps.iter().max().copied().unwrap_or(0);
     for from in (-1..last + 3).step_by(7) {

@@ -7,12 +7,12 @@ use highwater_protocol::ids::Offset;
 use highwater_runtime::sim::CrashPolicy;
 use highwater_storage::limits::RETENTION_PARTITIONS_PER_STEP;
 use highwater_storage::{
-    AppendError, Cursor, LogStartError, PartitionConfig, ReadResult, Slot, StoreConfig, StoreEvent,
+    AppendError, Cursor, LogStartError, PartitionConfig, PartitionSlot, ReadResult, StoreConfig, StoreEvent,
     StoreLimits,
 };
 use support::{Bed, HOUR_MS, batch, batch_at, batch_of, filled, producer, tp};
 
-fn configured(bed: &mut Bed, config: PartitionConfig) -> Slot {
+fn configured(bed: &mut Bed, config: PartitionConfig) -> PartitionSlot {
     bed.store.ensure_partition(tp(0), config)
 }
 

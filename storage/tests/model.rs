@@ -9,7 +9,7 @@ use highwater_protocol::batch::Compression;
 use highwater_protocol::ids::Offset;
 use highwater_runtime::sim::{CrashPolicy, Fault};
 use highwater_storage::{
-    AppendError, Cursor, DurableForm, PartitionConfig, ReadResult, Slot, StoreConfig, StoreEvent,
+    AppendError, Cursor, DurableForm, PartitionConfig, PartitionSlot, ReadResult, StoreConfig, StoreEvent,
 };
 use proptest::prelude::*;
 use support::{Bed, CRASH_POLICIES, batch_of, config, producer, tp};
@@ -121,7 +121,7 @@ impl World {
         Self { bed: Bed::with(seed, config), known, fill: 0 }
     }
 
-    fn slot(&mut self, partition: u32) -> Slot {
+    fn slot(&mut self, partition: u32) -> PartitionSlot {
         let generation = self.known[partition as usize].generation;
         let keep = PartitionConfig { segment_bytes: 40_000, ..PartitionConfig::KEEP_ALL };
         self.bed.store.ensure_partition(tp(partition + PARTITIONS * generation), keep)

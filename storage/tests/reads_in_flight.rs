@@ -3,7 +3,7 @@
 mod support;
 
 use highwater_protocol::ids::Offset;
-use highwater_storage::{Cursor, ReadId, ReadLimits, ReadOutcome, ReadResult, Slot, StoreLimits};
+use highwater_storage::{Cursor, PartitionSlot, ReadId, ReadLimits, ReadOutcome, ReadResult, StoreLimits};
 use support::{Bed, filled};
 
 const BATCHES: i64 = 60;
@@ -21,7 +21,7 @@ fn cold(seed: u64) -> Bed {
 }
 
 /// Starts a read at each of these offsets.
-fn start_reads(bed: &mut Bed, slot: Slot, offsets: impl Iterator<Item = i64>) -> Vec<ReadId> {
+fn start_reads(bed: &mut Bed, slot: PartitionSlot, offsets: impl Iterator<Item = i64>) -> Vec<ReadId> {
     let limits = ReadLimits { bytes_max: 1, memory_bytes_max: usize::MAX };
     let mut start = |offset| {
         let cursor = Cursor::at(Offset(offset));

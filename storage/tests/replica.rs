@@ -11,19 +11,20 @@ use highwater_runtime::sim::{CrashPolicy, DiskHarness, DiskImage, SimDisk};
 use highwater_storage::inspect::{self, ExtentState};
 use highwater_storage::layout::{EXTENT_HEADER_BYTES, ExtentEnd, ExtentId, PAGE_BYTES, Place};
 use highwater_storage::{
-    AppendError, CommitRule, CutError, EpochStart, LogPoint, PartitionConfig, Payload, Slot, StoreEvent,
+    AppendError, CommitRule, CutError, EpochStart, LogPoint, PartitionConfig, PartitionSlot, Payload,
+    StoreEvent,
 };
 use support::{Bed, config, filled, tp, without_map};
 use zerocopy::{FromBytes as _, IntoBytes as _};
 
 const QUORUM: PartitionConfig = PartitionConfig { commit: CommitRule::Quorum, ..PartitionConfig::KEEP_ALL };
 
-fn replica(bed: &mut Bed) -> Slot {
+fn replica(bed: &mut Bed) -> PartitionSlot {
     bed.store.ensure_partition(tp(0), QUORUM)
 }
 
 /// Appends as the leader of this epoch.
-fn append(bed: &mut Bed, slot: Slot, epoch: i32, fill: u8, bytes: usize) {
+fn append(bed: &mut Bed, slot: PartitionSlot, epoch: i32, fill: u8, bytes: usize) {
     let batch = filled(fill, bytes);
     loop {
         let wall_ms = bed.wall_ms;
@@ -40,7 +41,7 @@ fn point(index: u64, offset: i64) -> LogPoint {
     LogPoint { index: LogIndex(index), offset: Offset(offset) }
 }
 
-fn fills(bed: &mut Bed, slot: Slot) -> Vec<u8> {
+fn fills(bed: &mut Bed, slot: PartitionSlot) -> Vec<u8> {
     bed.values(slot).iter().map(|value| value[0]).collect()
 }
 

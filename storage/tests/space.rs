@@ -15,7 +15,7 @@ fn leave_free(bed: &mut Bed, bytes: u64) {
 }
 
 /// Appends until the disk is full; an append that has to wait for a slab is tried again when there is one.
-fn fill_up(bed: &mut Bed, slot: highwater_storage::Slot) -> usize {
+fn fill_up(bed: &mut Bed, slot: highwater_storage::PartitionSlot) -> usize {
     let mut taken = 0;
     for _ in 0..10_000 {
         match bed.try_append(slot, &filled(taken as u8, 10_000)) {

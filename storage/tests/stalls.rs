@@ -7,7 +7,7 @@ use highwater_protocol::batch::Compression;
 use highwater_protocol::ids::Offset;
 use highwater_runtime::fs::Fs as _;
 use highwater_runtime::sim::{CrashPolicy, Fault};
-use highwater_storage::{AppendError, DurableForm, Slot, StoreConfig, StoreEvent};
+use highwater_storage::{AppendError, DurableForm, PartitionSlot, StoreConfig, StoreEvent};
 use support::{Bed, batch, batch_of, config, filled, producer, tp};
 
 const SLAB: &str = "/data/store-000/slab-000000";
@@ -32,7 +32,7 @@ fn tick(bed: &mut Bed) {
     bed.settle();
 }
 
-fn is_stalled(slot: Slot) -> impl Fn(&StoreEvent) -> bool {
+fn is_stalled(slot: PartitionSlot) -> impl Fn(&StoreEvent) -> bool {
     move |event| matches!(event, StoreEvent::Stalled { slot: stalled } if *stalled == slot)
 }
 

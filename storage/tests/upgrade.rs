@@ -11,7 +11,7 @@ use highwater_protocol::frame::{
 };
 use highwater_protocol::ids::{LeaderEpoch, LogIndex, Offset};
 use highwater_runtime::sim::{CrashPolicy, DiskHarness, DiskImage, SimDisk};
-use highwater_storage::{AppendError, Cursor, LogPoint, ReadResult, Slot};
+use highwater_storage::{AppendError, Cursor, LogPoint, PartitionSlot, ReadResult};
 use support::{Bed, batch_of, config, filled, producer, without_map};
 
 /// Two partitions of twelve records each, from the last version whose frames had no codes: stopped in order, and killed.
@@ -56,7 +56,7 @@ fn expected() -> Vec<Vec<u8>> {
 }
 
 /// The versions of the frames from an offset on.
-fn versions(bed: &mut Bed, slot: Slot, from: i64) -> Vec<u8> {
+fn versions(bed: &mut Bed, slot: PartitionSlot, from: i64) -> Vec<u8> {
     let mut cursor = Cursor::at(Offset(from));
     let mut versions = Vec::new();
     while let ReadResult::Frames(frames) = bed.read(slot, cursor, 4 << 10) {

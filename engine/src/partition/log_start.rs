@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use highwater_protocol::ids::{Offset, TopicPartition};
 use highwater_runtime::plane::Disk;
-use highwater_storage::{LogStartError, Slot};
+use highwater_storage::{LogStartError, PartitionSlot};
 
 use super::{PartitionEvent, Replicas};
 use crate::api::ApiError;
@@ -30,7 +30,7 @@ struct Moving {
 
 /// The starts that are being moved, by store and partition.
 #[derive(Default, Debug)]
-pub(super) struct LogStartMoves(BTreeMap<(usize, Slot), Vec<Moving>>);
+pub(super) struct LogStartMoves(BTreeMap<(usize, PartitionSlot), Vec<Moving>>);
 
 impl Replicas {
     /// Moves the start of a partition; `None` moves it to the end of what can be read. Its outcome comes as a
@@ -83,16 +83,21 @@ impl Replicas {
     }
 
     /// The start of a log was moved, durably.
-    pub(super) fn handle_log_start(&mut self, store: usize, slot: Slot, offset: Offset) {
+    pub(super) fn handle_log_start(&mut self, store: usize, slot: PartitionSlot, offset: Offset) {
         self.end_moves((store, slot), |to| to <= offset, &Ok(offset));
     }
 
     /// A partition was deleted: nobody waits for its start to move any more.
-    pub(super) fn abandon_moves(&mut self, store: usize, slot: Slot) {
+    pub(super) fn abandon_moves(&mut self, store: usize, slot: PartitionSlot) {
         self.end_moves((store, slot), |_| true, &Err(ApiError::TopicDeleted));
     }
 
-    fn end_moves(&mut self, of: (usize, Slot), ends: impl Fn(Offset) -> bool, outcome: &LogStartOutcome) {
+    fn end_moves(
+        &mut self,
+        of: (usize, PartitionSlot),
+        ends: impl Fn(Offset) -> bool,
+        outcome: &LogStartOutcome,
+    ) {
         let Some(mut here) = self.moves.0.remove(&of) else { return };
         for Moving { id, .. } in here.extract_if(.., |moving| ends(moving.to)) {
             self.events.push_back(PartitionEvent::LogStartMoved(id, outcome.clone()));

@@ -7,7 +7,7 @@ use highwater_protocol::ids::{LeaderEpoch, LogIndex, NodeId, Offset, TopicPartit
 use highwater_protocol::native::Acks;
 use highwater_replication::Quorum;
 use highwater_runtime::slab::{Key, Slab};
-use highwater_storage::{Bounds, Slot};
+use highwater_storage::{Bounds, PartitionSlot};
 
 use super::append::ReplyTo;
 use crate::meta::Topic;
@@ -34,7 +34,7 @@ pub(crate) struct Partition {
     pub(crate) topic: Arc<Topic>,
     /// Index of the store on this shard.
     pub(crate) store: usize,
-    pub(crate) slot: Slot,
+    pub(crate) slot: PartitionSlot,
     pub(crate) epoch: LeaderEpoch,
     /// The first frame of the epoch has not been appended yet.
     pub(crate) epoch_start_due: bool,
@@ -59,7 +59,7 @@ impl Partition {
         tp: TopicPartition,
         topic: Arc<Topic>,
         store: usize,
-        slot: Slot,
+        slot: PartitionSlot,
         bounds: &Bounds,
         me: NodeId,
     ) -> Self {
@@ -162,7 +162,7 @@ impl Partition {
 pub(super) struct Table {
     all: Slab<Box<Partition>>,
     by_tp: HashMap<TopicPartition, PartitionId, ahash::RandomState>,
-    by_slot: HashMap<(usize, Slot), PartitionId, ahash::RandomState>,
+    by_slot: HashMap<(usize, PartitionSlot), PartitionId, ahash::RandomState>,
 }
 
 impl Table {
@@ -195,7 +195,7 @@ impl Table {
         self.by_tp.get(&tp).copied()
     }
 
-    pub(crate) fn of_slot(&self, store: usize, slot: Slot) -> Option<PartitionId> {
+    pub(crate) fn of_slot(&self, store: usize, slot: PartitionSlot) -> Option<PartitionId> {
         self.by_slot.get(&(store, slot)).copied()
     }
 
@@ -244,7 +244,7 @@ mod tests {
             epoch_is_new,
         };
         let tp = TopicPartition { topic: topic.id, partition: PartitionIndex(0) };
-        Partition::new(tp, Arc::new(topic), 0, Slot(Key::default()), &bounds, ME)
+        Partition::new(tp, Arc::new(topic), 0, PartitionSlot(Key::default()), &bounds, ME)
     }
 
     fn ack(slot: SlotId, end: i64) -> Ack {

@@ -4,7 +4,9 @@ use highwater_protocol::error::ErrorCode;
 use highwater_protocol::ids::{LogIndex, NodeId, Offset, StoreId};
 use highwater_runtime::plane::{Completion, Disk, Plane, Token};
 use highwater_storage::mac::MAC_KEY_BYTES;
-use highwater_storage::{MacKey, PartitionFinding, RecoveryReport, Slot, Store, StoreConfig, StoreEvent};
+use highwater_storage::{
+    MacKey, PartitionFinding, PartitionSlot, RecoveryReport, Store, StoreConfig, StoreEvent,
+};
 
 use super::{PartitionEvent, Partitions, Replicas};
 use crate::broker::data_dir::store_dir;
@@ -265,7 +267,13 @@ impl Replicas {
     }
 
     /// More of a partition's log is on stable storage: producers are acknowledged, and more can be read.
-    fn handle_durable(&mut self, me: NodeId, (store, slot): (usize, Slot), index: LogIndex, offset: Offset) {
+    fn handle_durable(
+        &mut self,
+        me: NodeId,
+        (store, slot): (usize, PartitionSlot),
+        index: LogIndex,
+        offset: Offset,
+    ) {
         let Some(id) = self.table.of_slot(store, slot) else { return };
         let Some(partition) = self.table.get_mut(id) else { return };
         let moved = partition.handle_durable(me, me, index, offset);
@@ -284,7 +292,7 @@ impl Replicas {
 
     /// What was appended to a partition waits for space on the disk: its producers are told so instead of waiting too. For them it is
     /// unknown whether their batches will be there; a batch that is sent again is recognised.
-    fn refuse_waiting(&mut self, store: usize, slot: Slot) {
+    fn refuse_waiting(&mut self, store: usize, slot: PartitionSlot) {
         let Some(id) = self.table.of_slot(store, slot) else { return };
         let Some(partition) = self.table.get_mut(id) else { return };
         let (tp, text) = (partition.tp, format!("{}: the disk is full", partition.name()));

@@ -17,7 +17,7 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use highwater_runtime::plane::ConnId;
-use highwater_storage::{Cursor, Slot, Store};
+use highwater_storage::{Cursor, PartitionSlot, Store};
 
 use super::FetchId;
 use super::charge::{Charge, Gauge};
@@ -34,7 +34,13 @@ pub(crate) struct Wanted {
 
 impl Wanted {
     /// The memory that a read of so many bytes takes, of which the next frame needs at least `needs`.
-    pub(crate) fn by_read(store: &Store, slot: Slot, cursor: Cursor, bytes_max: usize, needs: usize) -> Self {
+    pub(crate) fn by_read(
+        store: &Store,
+        slot: PartitionSlot,
+        cursor: Cursor,
+        bytes_max: usize,
+        needs: usize,
+    ) -> Self {
         let limits = &store.config().limits;
         let most = if store.is_cached(slot, cursor) {
             // The last chunk is held whole.

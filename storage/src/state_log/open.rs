@@ -123,7 +123,7 @@ impl StateLog {
         Self::open_sized(disk, path_stem, owner, token_space, FILE_BYTES_DEFAULT)
     }
 
-    /// The same with another size of files that hold little, for tests and simulation.
+    /// The same with another size for files that hold little, for tests and simulation.
     pub fn open_sized(
         disk: &mut dyn Disk,
         path_stem: &Path,
@@ -133,21 +133,7 @@ impl StateLog {
     ) -> Result<(Self, Recovered), StateLogError> {
         let paths = copy_paths(path_stem);
         let names = [display(&paths[0]), display(&paths[1])];
-        let mut files = [None; 2];
-        let mut images = [None, None];
-        for copy in 0..2 {
-            let path = &paths[copy];
-            match disk.open(path, OpenMode::ReadWrite) {
-                Ok(file) => {
-                    // What the page or device cache holds from before a crash of the process must not count as durable.
-                    disk.sync_file(file).map_err(io_error(path))?;
-                    images[copy] = Some(read_image(disk, file).map_err(io_error(path))?);
-                    files[copy] = Some(file);
-                }
-                Err(e) if e.kind() == io::ErrorKind::NotFound => {}
-                Err(error) => return Err(StateLogError::Io { path: path.clone(), error }),
-            }
-        }
+        let (files, images) = open_copies(disk, &paths)?;
         let marked = mark::read(disk, &mark_path(path_stem), owner);
         let analysis =
             recover::analyse(owner, [&names[0], &names[1]], [images[0].as_ref(), images[1].as_ref()]);
@@ -166,42 +152,16 @@ impl StateLog {
                 return Ok((log, Recovered::default()));
             }
             Err(lost) => {
-                for file in files.into_iter().flatten() {
-                    disk.close_file(file);
-                }
+                close_all(disk, files);
                 return Err(lost_error(lost, paths, owner));
             }
         };
         if let Some(expected) = marked.filter(|marked| *marked > analysis.generation) {
-            for file in files.into_iter().flatten() {
-                disk.close_file(file);
-            }
+            close_all(disk, files);
             let [a, b] = paths;
             return Err(StateLogError::Older { a, b, found: analysis.generation, expected });
         }
-        let mut unequal = false;
-        // From here on both copies are made what they should be, the content of one always whole.
-        let mut equal = [FileId(0); 2];
-        for copy in 0..2 {
-            let path = &paths[copy];
-            equal[copy] = match (files[copy], &images[copy]) {
-                (Some(file), Some(image)) if analysis.mendable[copy] => {
-                    match mend(disk, file, image, &analysis) {
-                        // Neither in place nor elsewhere. It stays as it is, which the next start would understand too, until there
-                        // is space for a new generation; nothing becomes durable before that.
-                        Err(e) if is_out_of_space(&e) => unequal = true,
-                        other => other.map_err(io_error(path))?,
-                    }
-                    file
-                }
-                (file, _) => {
-                    if let Some(file) = file {
-                        disk.close_file(file);
-                    }
-                    replace(disk, path, images[copy].as_ref(), &analysis).map_err(io_error(path))?
-                }
-            };
-        }
+        let (files, are_equal) = make_equal(disk, &paths, files, &images, &analysis)?;
         let mark_path = mark_path(path_stem);
         let log = Self {
             mark: mark::open(disk, &mark_path, owner, analysis.generation).map_err(io_error(&mark_path))?,
@@ -210,8 +170,8 @@ impl StateLog {
             position: analysis.expected.len() as u64,
             last_seq: analysis.last_seq,
             durable: analysis.last_seq,
-            record_failed: unequal,
-            ..Self::with(paths, equal, owner, token_space, file_bytes_min)
+            record_failed: !are_equal,
+            ..Self::with(paths, files, owner, token_space, file_bytes_min)
         };
         for what in &analysis.damage {
             tracing::warn!("damaged state log, healed from its other copy: {what}");
@@ -303,6 +263,65 @@ impl StateLog {
             failed: None,
         }
     }
+}
+
+type Copies = ([Option<FileId>; 2], [Option<Image>; 2]);
+
+/// Opens and reads both copies, as far as they exist.
+fn open_copies(disk: &mut dyn Disk, paths: &[PathBuf; 2]) -> Result<Copies, StateLogError> {
+    let (mut files, mut images) = ([None; 2], [None, None]);
+    for (copy, path) in paths.iter().enumerate() {
+        match disk.open(path, OpenMode::ReadWrite) {
+            Ok(file) => {
+                // What a cache holds from before a crash of the process must not count as durable.
+                disk.sync_file(file).map_err(io_error(path))?;
+                images[copy] = Some(read_image(disk, file).map_err(io_error(path))?);
+                files[copy] = Some(file);
+            }
+            Err(e) if e.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => return Err(StateLogError::Io { path: path.clone(), error }),
+        }
+    }
+    Ok((files, images))
+}
+
+fn close_all(disk: &mut dyn Disk, files: [Option<FileId>; 2]) {
+    for file in files.into_iter().flatten() {
+        disk.close_file(file);
+    }
+}
+
+/// Gives both copies the content that they hold together. At every moment one of them is whole. Returns false beside the files if a
+/// full disk had no space for that.
+fn make_equal(
+    disk: &mut dyn Disk,
+    paths: &[PathBuf; 2],
+    files: [Option<FileId>; 2],
+    images: &[Option<Image>; 2],
+    analysis: &Analysis,
+) -> Result<([FileId; 2], bool), StateLogError> {
+    let mut are_equal = true;
+    let mut equal = [FileId(0); 2];
+    for (copy, path) in paths.iter().enumerate() {
+        equal[copy] = match (files[copy], &images[copy]) {
+            (Some(file), Some(image)) if analysis.mendable[copy] => {
+                match mend(disk, file, image, analysis) {
+                    // The copy stays as it is, which the next start would understand too, until there is space for a new
+                    // generation. Nothing becomes durable before that.
+                    Err(e) if is_out_of_space(&e) => are_equal = false,
+                    other => other.map_err(io_error(path))?,
+                }
+                file
+            }
+            (file, _) => {
+                if let Some(file) = file {
+                    disk.close_file(file);
+                }
+                replace(disk, path, images[copy].as_ref(), analysis).map_err(io_error(path))?
+            }
+        };
+    }
+    Ok((equal, are_equal))
 }
 
 /// The two files of a log.

@@ -6,7 +6,7 @@ use highwater_protocol::ids::{LeaderEpoch, LogIndex};
 use highwater_runtime::plane::Disk;
 
 use super::{Phase, Store};
-use crate::api::{AppendError, Appended, Payload, ProducerCheck, Slot};
+use crate::api::{AppendError, Appended, PartitionSlot, Payload, ProducerCheck};
 use crate::map::{MapRecord, PartitionKey};
 use crate::partition::{Partition, TailState};
 use crate::placement::{AppendContext, FramePlacement};
@@ -18,7 +18,7 @@ impl Store {
     pub fn append(
         &mut self,
         _disk: &mut dyn Disk,
-        slot: Slot,
+        slot: PartitionSlot,
         payload: Payload<'_>,
         epoch: LeaderEpoch,
         wall_ms: i64,
@@ -59,7 +59,7 @@ impl Store {
     pub fn append_epoch_start(
         &mut self,
         _disk: &mut dyn Disk,
-        slot: Slot,
+        slot: PartitionSlot,
         epoch: LeaderEpoch,
         wall_ms: i64,
     ) -> Result<LogIndex, AppendError> {
@@ -74,7 +74,7 @@ impl Store {
 
     pub(super) fn append_with<T>(
         &mut self,
-        slot: Slot,
+        slot: PartitionSlot,
         wall_ms: i64,
         push: impl FnOnce(&mut Partition, &mut AppendContext<'_>) -> T,
     ) -> T {

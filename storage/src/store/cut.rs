@@ -21,7 +21,7 @@ use highwater_runtime::plane::Disk;
 
 use super::Store;
 use super::task::{Answer, Driven, Task};
-use crate::api::{ReadId, Slot, StoreEvent};
+use crate::api::{PartitionSlot, ReadId, StoreEvent};
 use crate::config::CommitRule;
 use crate::epochs::{EpochStart, Epochs};
 use crate::expect::{LogPoint, Mark};
@@ -77,7 +77,7 @@ impl Store {
     pub fn truncate_suffix(
         &mut self,
         disk: &mut dyn Disk,
-        slot: Slot,
+        slot: PartitionSlot,
         index: LogIndex,
     ) -> Result<(), CutError> {
         self.check_cut(slot, index)?;
@@ -95,7 +95,7 @@ impl Store {
     pub fn start_at(
         &mut self,
         disk: &mut dyn Disk,
-        slot: Slot,
+        slot: PartitionSlot,
         start: LogPoint,
         epochs: Vec<EpochStart>,
     ) -> Result<(), CutError> {
@@ -109,7 +109,7 @@ impl Store {
     }
 
     /// Whether a log may be cut off at this index.
-    fn check_cut(&self, slot: Slot, index: LogIndex) -> Result<(), CutError> {
+    fn check_cut(&self, slot: PartitionSlot, index: LogIndex) -> Result<(), CutError> {
         let partition = self.partition(slot).ok_or(CutError::Deleted)?;
         if partition.faulty {
             return Err(CutError::Faulty);
@@ -128,7 +128,7 @@ impl Store {
         Ok(())
     }
 
-    fn begin_cut(&mut self, disk: &mut dyn Disk, slot: Slot, goal: CutGoal) {
+    fn begin_cut(&mut self, disk: &mut dyn Disk, slot: PartitionSlot, goal: CutGoal) {
         let partition = self.partition_mut(slot).expect("the caller looked");
         partition.cut = Some(Box::new(Cut { goal, step: CutStep::Settling }));
         self.cuts.push_back(slot);
@@ -146,7 +146,7 @@ impl Store {
         }
     }
 
-    fn go_on_with_cut(&mut self, disk: &mut dyn Disk, slot: Slot) {
+    fn go_on_with_cut(&mut self, disk: &mut dyn Disk, slot: PartitionSlot) {
         let Some(partition) = self.partition(slot).filter(|partition| partition.is_settled()) else { return };
         let Some(cut) = &partition.cut else { return };
         match (cut.step, &cut.goal) {
@@ -167,7 +167,7 @@ impl Store {
     }
 
     /// Looks for the frame at which the log is to end.
-    fn locate_cut(&mut self, disk: &mut dyn Disk, slot: Slot, index: LogIndex) {
+    fn locate_cut(&mut self, disk: &mut dyn Disk, slot: PartitionSlot, index: LogIndex) {
         let id = self.next_read_id();
         let partition = self.partition_mut(slot).expect("the caller looked");
         let goal = ReadGoal::Index(IndexGoal { index, take: None });
@@ -188,7 +188,7 @@ impl Store {
     }
 
     /// The frame at which a log is to end was found, or cannot be.
-    pub(super) fn on_located(&mut self, slot: Slot, id: ReadId, answer: &Answer) {
+    pub(super) fn on_located(&mut self, slot: PartitionSlot, id: ReadId, answer: &Answer) {
         let Some(partition) = self.partition_mut(slot) else { return };
         let Some(Cut { goal: CutGoal::Truncate(index), step: CutStep::Locating(waits_for) }) =
             partition.cut.as_deref()
@@ -209,7 +209,7 @@ impl Store {
     }
 
     /// Writes into the headers of the extents behind a mark that they are given up, and waits for that.
-    fn give_up_behind(&mut self, slot: Slot, end: Mark, max_timestamp: i64) {
+    fn give_up_behind(&mut self, slot: PartitionSlot, end: Mark, max_timestamp: i64) {
         let (cluster, store, macs) = (self.config.cluster, self.config.store, self.macs);
         let partition = self.partition_mut(slot).expect("the caller looked");
         if end.offset < partition.log_start {
@@ -243,7 +243,7 @@ impl Store {
     }
 
     /// Nothing of what is cut off can pass for part of a log any more: tells the map.
-    fn finish_cut(&mut self, slot: Slot, end: Mark, max_timestamp: i64) {
+    fn finish_cut(&mut self, slot: PartitionSlot, end: Mark, max_timestamp: i64) {
         let partition = self.partitions.get_mut(slot.0).expect("the caller looked");
         let cut = partition.cut.take().expect("the caller looked");
         let dropped = partition.cut_off(end, max_timestamp);
@@ -266,7 +266,11 @@ impl Store {
             partition.checkpoint = Some(Box::new(checkpoint.clone()));
             let incarnations = dropped.iter().map(|extent| extent.incarnation.0).collect();
             self.record_untimed(untimed);
-            let seq = self.record(&MapRecord::Truncated { key, incarnations, checkpoint });
+            let seq = if is_planted(Mutant::ForgetTruncation) {
+                self.state.appended()
+            } else {
+                self.record(&MapRecord::Truncated { key, incarnations, checkpoint })
+            };
             self.free_all(seq, &dropped);
             self.push_event(StoreEvent::Truncated { slot, end: Ok(end.point()) });
         }

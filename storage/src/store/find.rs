@@ -6,7 +6,7 @@ use highwater_runtime::plane::Disk;
 
 use super::Store;
 use super::task::{Answer, Driven, Task};
-use crate::api::{FindOutcome, FindResult, ReadId, Slot, StoreEvent};
+use crate::api::{FindOutcome, FindResult, PartitionSlot, ReadId, StoreEvent};
 use crate::extent::{Extent, NO_TIMESTAMP};
 use crate::scan_chunk::ReadGoal;
 
@@ -20,7 +20,7 @@ impl Store {
     pub fn find_time(
         &mut self,
         disk: &mut dyn Disk,
-        slot: Slot,
+        slot: PartitionSlot,
         at: Timestamp,
         memory_bytes_max: usize,
         work: &mut Work,
@@ -41,7 +41,7 @@ impl Store {
     pub fn find_last(
         &mut self,
         disk: &mut dyn Disk,
-        slot: Slot,
+        slot: PartitionSlot,
         memory_bytes_max: usize,
         work: &mut Work,
     ) -> FindOutcome {

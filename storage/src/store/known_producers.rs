@@ -3,18 +3,18 @@
 use std::collections::BTreeSet;
 
 use super::Store;
-use crate::api::Slot;
+use crate::api::PartitionSlot;
 
 /// The producers of each partition, counted.
 #[derive(Default, Debug)]
 pub(super) struct KnownProducers {
     total: usize,
     /// Partitions that have any, those with the most last.
-    by_count: BTreeSet<(usize, Slot)>,
+    by_count: BTreeSet<(usize, PartitionSlot)>,
 }
 
 impl KnownProducers {
-    fn change(&mut self, slot: Slot, before: usize, now: usize) {
+    fn change(&mut self, slot: PartitionSlot, before: usize, now: usize) {
         self.total = self.total + now - before;
         self.by_count.remove(&(before, slot));
         if now > 0 {
@@ -31,7 +31,7 @@ impl Store {
 
     /// A partition knows more or fewer producers than before. If the store knows too many, the partition that knows the most forgets those that
     /// have been silent for longest: whoever makes producers without end displaces their own.
-    pub(super) fn count_producers(&mut self, slot: Slot) {
+    pub(super) fn count_producers(&mut self, slot: PartitionSlot) {
         let Some(partition) = self.partitions.get_mut(slot.0) else { return };
         let now = partition.producers.len();
         let before = std::mem::replace(&mut partition.producers_counted, now);
@@ -47,7 +47,7 @@ impl Store {
     }
 
     /// A partition is gone.
-    pub(super) fn uncount_producers(&mut self, slot: Slot, counted: usize) {
+    pub(super) fn uncount_producers(&mut self, slot: PartitionSlot, counted: usize) {
         self.known_producers.change(slot, counted, 0);
     }
 }

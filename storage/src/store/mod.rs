@@ -32,7 +32,7 @@ use highwater_protocol::ids::{LogIndex, PartitionIndex, TopicId, TopicPartition}
 use highwater_runtime::plane::{Completion, Disk, Token};
 use highwater_runtime::slab::Slab;
 
-use crate::api::{Bounds, ProducerCheck, Slot, StoreEvent, StoreStats};
+use crate::api::{Bounds, PartitionSlot, ProducerCheck, StoreEvent, StoreStats};
 use crate::cache::CacheBudget;
 use crate::config::{PartitionConfig, StoreConfig};
 use crate::limits::PARTITIONS_PER_STORE_MAX;
@@ -59,7 +59,7 @@ pub struct Store {
     config: StoreConfig,
     /// By slot.
     partitions: Slab<Box<Partition>>,
-    by_tp: BTreeMap<TopicPartition, Slot>,
+    by_tp: BTreeMap<TopicPartition, PartitionSlot>,
     events: VecDeque<Queued>,
     stats: StoreStats,
     state: StateLog,
@@ -69,17 +69,17 @@ pub struct Store {
     budget: CacheBudget,
     known_producers: KnownProducers,
     /// Partitions with something for a round.
-    dirty: VecDeque<Slot>,
+    dirty: VecDeque<PartitionSlot>,
     /// Partitions whose durable end waits for the map.
-    waiting_for_map: Vec<Slot>,
+    waiting_for_map: Vec<PartitionSlot>,
     /// Partitions that wait for space on the disk with what was appended to them.
-    stalled: BTreeSet<Slot>,
+    stalled: BTreeSet<PartitionSlot>,
     /// Partitions of whose logs a part is being cut off.
-    cuts: VecDeque<Slot>,
+    cuts: VecDeque<PartitionSlot>,
     /// The map waits for space on the disk.
     map_stalled: bool,
     /// Partitions appended to since their last checkpoint.
-    touched: VecDeque<Slot>,
+    touched: VecDeque<PartitionSlot>,
     /// How many of these get a checkpoint in the round that is going on.
     checkpoints_left: usize,
     /// The snapshot of the map that is being written.
@@ -102,7 +102,7 @@ pub struct Store {
 
 /// An event on its way out. What is durable is looked up when the event is taken, so there is one per partition at most.
 enum Queued {
-    Durable(Slot),
+    Durable(PartitionSlot),
     Event(StoreEvent),
 }
 
@@ -127,25 +127,25 @@ const TOKEN_STORE: u64 = 1;
 
 impl Store {
     /// The partitions of this store.
-    pub fn partitions(&self) -> impl Iterator<Item = (TopicPartition, Slot)> {
+    pub fn partitions(&self) -> impl Iterator<Item = (TopicPartition, PartitionSlot)> {
         self.by_tp.iter().map(|(tp, slot)| (*tp, *slot))
     }
 
     /// The partitions of one topic in this store.
-    pub fn partitions_of(&self, topic: TopicId) -> impl Iterator<Item = (TopicPartition, Slot)> {
+    pub fn partitions_of(&self, topic: TopicId) -> impl Iterator<Item = (TopicPartition, PartitionSlot)> {
         let at = |index| TopicPartition { topic, partition: PartitionIndex(index) };
         self.by_tp.range(at(0)..=at(u32::MAX)).map(|(tp, slot)| (*tp, *slot))
     }
 
     /// The slot of this partition, made (in memory only) if there is none. Updates its configuration.
-    pub fn ensure_partition(&mut self, tp: TopicPartition, config: PartitionConfig) -> Slot {
+    pub fn ensure_partition(&mut self, tp: TopicPartition, config: PartitionConfig) -> PartitionSlot {
         if let Some(slot) = self.by_tp.get(&tp) {
             let partition = self.partitions.get_mut(slot.0).expect("a partition with a name is there");
             partition.configure(config);
             return *slot;
         }
         assert!(self.partitions.len() < PARTITIONS_PER_STORE_MAX, "too many partitions in one store");
-        let slot = Slot(self.partitions.next_key());
+        let slot = PartitionSlot(self.partitions.next_key());
         let mut partition = Partition::new(slot, tp, config);
         if let Some(orphan) = self.orphans.of(tp.tag(), LogIndex(0)) {
             // It has records, and nobody knows where its log begins.
@@ -158,22 +158,22 @@ impl Store {
     }
 
     /// What the partition knows of a batch's producer.
-    pub fn check_producer(&self, slot: Slot, batch: &BatchHeader) -> ProducerCheck {
+    pub fn check_producer(&self, slot: PartitionSlot, batch: &BatchHeader) -> ProducerCheck {
         self.partition(slot).map_or(ProducerCheck::New, |p| p.producers.check(&ProducerStamp::of(batch)))
     }
 
     /// How many idempotent producers the partition knows.
-    pub fn producer_count(&self, slot: Slot) -> usize {
+    pub fn producer_count(&self, slot: PartitionSlot) -> usize {
         self.partition(slot).map_or(0, |p| p.producers.len())
     }
 
     /// The idempotent producers that the partition knows, by id.
-    pub fn active_producers(&self, slot: Slot) -> impl Iterator<Item = ActiveProducer> {
+    pub fn active_producers(&self, slot: PartitionSlot) -> impl Iterator<Item = ActiveProducer> {
         self.partition(slot).into_iter().flat_map(|p| p.producers.active())
     }
 
     /// Where the log of a partition begins and ends. Panics if it was deleted.
-    pub fn bounds(&self, slot: Slot) -> Bounds {
+    pub fn bounds(&self, slot: PartitionSlot) -> Bounds {
         self.partition(slot).expect("the slot of a deleted partition is not used again").bounds()
     }
 
@@ -261,12 +261,12 @@ impl Store {
         &self.config
     }
 
-    fn partition(&self, slot: Slot) -> Option<&Partition> {
+    fn partition(&self, slot: PartitionSlot) -> Option<&Partition> {
         let partition = self.partitions.get(slot.0)?;
         (!partition.deleting).then_some(partition)
     }
 
-    fn partition_mut(&mut self, slot: Slot) -> Option<&mut Partition> {
+    fn partition_mut(&mut self, slot: PartitionSlot) -> Option<&mut Partition> {
         let partition = self.partitions.get_mut(slot.0)?;
         (!partition.deleting).then_some(partition)
     }

@@ -16,10 +16,11 @@ use super::Store;
 use super::cached::read_cached;
 use super::find::find_result;
 use super::task::{Answer, Driven, Task, hold};
-use crate::api::{Cursor, CursorHint, Frames, ReadId, ReadLimits, ReadOutcome, ReadResult, Slot, StoreEvent};
-use crate::extent::NO_TIMESTAMP;
+use crate::api::{
+    Cursor, CursorHint, Frames, PartitionSlot, ReadId, ReadLimits, ReadOutcome, ReadResult, StoreEvent,
+};
 use crate::index::Entry;
-use crate::lookup::{Found, Lookup, Wanted};
+use crate::lookup::{Lookup, Wanted};
 use crate::scan_chunk::{ReadGoal, Step, View, scan_chunk};
 use crate::scan_index::scan_index;
 
@@ -28,7 +29,7 @@ impl Store {
     pub fn read(
         &mut self,
         disk: &mut dyn Disk,
-        slot: Slot,
+        slot: PartitionSlot,
         cursor: Cursor,
         limits: ReadLimits,
         up_to: Offset,
@@ -68,7 +69,7 @@ impl Store {
     }
 
     /// Whether a read from here is answered from memory alone.
-    pub fn is_cached(&self, slot: Slot, cursor: Cursor) -> bool {
+    pub fn is_cached(&self, slot: PartitionSlot, cursor: Cursor) -> bool {
         self.partition(slot).is_some_and(|partition| partition.chunks.find(cursor.offset).is_some())
     }
 
@@ -77,7 +78,7 @@ impl Store {
         ReadId(self.reads.next)
     }
 
-    fn read_result(&self, slot: Slot, answer: Answer) -> ReadResult {
+    fn read_result(&self, slot: PartitionSlot, answer: Answer) -> ReadResult {
         match answer {
             Answer::Frames { bytes, memory_bytes, next, extent, position, frame_bytes } => {
                 ReadResult::Frames(Frames {
@@ -166,16 +167,8 @@ impl Store {
         loop {
             if let Some(lookup) = &mut task.lookup {
                 let Some(found) = lookup.step(work) else { return Driven::Paused(task) };
-                task.lookup = None;
-                match found {
-                    Found::Record(offset, timestamp) => {
-                        return Driven::Done(Answer::Record(offset, timestamp));
-                    }
-                    Found::Latest(latest) => {
-                        task.cursor.latest =
-                            task.cursor.latest.max(latest.map_or(NO_TIMESTAMP, |latest| latest.0));
-                    }
-                    Found::Nothing => {}
+                if let Some(answer) = task.on_looked_up(found) {
+                    return Driven::Done(answer);
                 }
             }
             if *work == 0 {
@@ -183,18 +176,7 @@ impl Store {
             }
             let Some(partition) = self.partition(task.slot) else { return Driven::Done(Answer::Deleted) };
             let Some(at) = partition.extent_at(task.extent) else {
-                task.read = None;
-                if task.cursor.offset < partition.log_start {
-                    match &mut task.goal {
-                        ReadGoal::Index(_) => {}
-                        ReadGoal::Frames { .. } => return Driven::Done(Answer::OutOfRange),
-                        ReadGoal::Time { log_start, .. } | ReadGoal::Latest { log_start } => {
-                            *log_start = partition.log_start;
-                        }
-                    }
-                    task.cursor.offset = partition.log_start;
-                }
-                match task.locate(partition) {
+                match task.begin_again(partition) {
                     Some(answer) => return Driven::Done(answer),
                     None => continue,
                 }

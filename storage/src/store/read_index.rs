@@ -6,7 +6,7 @@ use highwater_runtime::plane::Disk;
 
 use super::Store;
 use super::task::{Answer, Driven, Task};
-use crate::api::{CursorHint, ReadId, ReadLimits, Slot, StoreEvent};
+use crate::api::{CursorHint, PartitionSlot, ReadId, ReadLimits, StoreEvent};
 use crate::replica::{IndexCursor, IndexRead, IndexReadOutcome};
 use crate::scan_chunk::ReadGoal;
 use crate::scan_index::{IndexGoal, Take};
@@ -16,7 +16,7 @@ impl Store {
     pub fn read_from_index(
         &mut self,
         disk: &mut dyn Disk,
-        slot: Slot,
+        slot: PartitionSlot,
         cursor: IndexCursor,
         limits: ReadLimits,
         up_to: LogIndex,
@@ -50,7 +50,7 @@ impl Store {
         }
     }
 
-    fn index_result(&self, slot: Slot, answer: Answer) -> IndexRead {
+    fn index_result(&self, slot: PartitionSlot, answer: Answer) -> IndexRead {
         match answer {
             Answer::IndexFrames { bytes, memory_bytes, next, extent, position } => IndexRead::Frames {
                 bytes,

@@ -6,7 +6,7 @@
 use highwater_runtime::plane::Disk;
 
 use super::Store;
-use crate::api::Slot;
+use crate::api::PartitionSlot;
 use crate::expect::Mark;
 use crate::extent::{Extent, NO_TIMESTAMP};
 use crate::layout::Place;
@@ -140,13 +140,13 @@ impl Store {
     }
 
     /// What a checkpoint of a partition counts for: producers make it larger.
-    fn checkpoint_work(&self, slot: Slot) -> usize {
+    fn checkpoint_work(&self, slot: PartitionSlot) -> usize {
         1 + self
             .partition(slot)
             .map_or(0, |partition| partition.producers.len() / CHECKPOINT_PRODUCERS_PER_WORK)
     }
 
-    fn checkpoint_touched(&mut self, slot: Slot) {
+    fn checkpoint_touched(&mut self, slot: PartitionSlot) {
         let Some(partition) = self.partition_mut(slot) else { return };
         let quiet = partition.is_settled();
         let is_clean = quiet && partition.tail_state == TailState::Idle;
@@ -164,7 +164,7 @@ impl Store {
     }
 
     /// Takes a checkpoint of one partition. What is not durable now is for the next one. `false`: none can be taken now.
-    pub(super) fn take_checkpoint(&mut self, slot: Slot, complete: bool) -> bool {
+    pub(super) fn take_checkpoint(&mut self, slot: PartitionSlot, complete: bool) -> bool {
         let Some(partition) = self.partition_mut(slot) else { return false };
         let Some(checkpoint) = partition.durable_checkpoint() else { return false };
         partition.checkpoint = Some(Box::new(checkpoint.clone()));
@@ -176,17 +176,17 @@ impl Store {
     }
 
     /// Records the extents of a partition that are complete and durable.
-    pub(super) fn record_seals(&mut self, slot: Slot) {
+    pub(super) fn record_seals(&mut self, slot: PartitionSlot) {
         self.record_seals_among(slot, |extent| !extent.seal_recorded);
     }
 
     /// The same, when any of its extents may have been recorded before: a map that was rebuilt knows the ends of those that were rewritten.
-    pub(super) fn record_all_seals(&mut self, slot: Slot) {
+    pub(super) fn record_all_seals(&mut self, slot: PartitionSlot) {
         self.record_seals_among(slot, |_| true);
     }
 
     /// Looks from the last extent on, as long as this is true.
-    fn record_seals_among(&mut self, slot: Slot, goes_on: impl Fn(&Extent) -> bool) {
+    fn record_seals_among(&mut self, slot: PartitionSlot, goes_on: impl Fn(&Extent) -> bool) {
         let Some(partition) = self.partitions.get_mut(slot.0) else { return };
         let durable = partition.durable;
         let key = PartitionKey::from(partition.tp);

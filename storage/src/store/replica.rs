@@ -5,7 +5,7 @@ use highwater_protocol::ids::{LeaderEpoch, LogIndex};
 use highwater_runtime::plane::Disk;
 
 use super::Store;
-use crate::api::{AppendError, Payload, Slot};
+use crate::api::{AppendError, PartitionSlot, Payload};
 use crate::epochs::EpochEnd;
 use crate::expect::LogPoint;
 use crate::partition::Partition;
@@ -20,7 +20,7 @@ impl Store {
     pub fn append_replicated(
         &mut self,
         _disk: &mut dyn Disk,
-        slot: Slot,
+        slot: PartitionSlot,
         frame: ReplicatedFrame<'_>,
         wall_ms: i64,
     ) -> Result<Replicated, ReplicateError> {
@@ -54,14 +54,14 @@ impl Store {
     }
 
     /// Where an epoch ends in this log.
-    pub fn epoch_end(&self, slot: Slot, epoch: LeaderEpoch) -> EpochEnd {
+    pub fn epoch_end(&self, slot: PartitionSlot, epoch: LeaderEpoch) -> EpochEnd {
         let unknown = EpochEnd { epoch, end: None };
         self.partition(slot).map_or(unknown, |partition| partition.epochs.end_of(epoch))
     }
 
     /// Whether the log holds the frame with this index and epoch, durable or not. The frame in front of the first one counts, if the log knows
     /// its epoch: nothing needs to be in front of that.
-    pub fn contains(&self, slot: Slot, index: LogIndex, epoch: LeaderEpoch) -> bool {
+    pub fn contains(&self, slot: PartitionSlot, index: LogIndex, epoch: LeaderEpoch) -> bool {
         self.partition(slot).is_some_and(|partition| {
             index < partition.append_index && partition.epochs.of(index) == Some(epoch)
         })
@@ -69,7 +69,7 @@ impl Store {
 
     /// Notes that everything in front of this place is committed: a quorum has it. Kept lazily, in the headers of the frames that follow and in
     /// checkpoints. What the log does not reach yet does not count: say so again once it does.
-    pub fn note_commit(&mut self, slot: Slot, commit: LogPoint) {
+    pub fn note_commit(&mut self, slot: PartitionSlot, commit: LogPoint) {
         let Some(partition) = self.partition_mut(slot) else { return };
         if commit.index > partition.commit.index && commit.index <= partition.append_index {
             let cut = partition.cut.as_ref().and_then(|cut| cut.truncates_at());

@@ -8,7 +8,7 @@ use highwater_runtime::plane::Disk;
 
 use super::Store;
 use super::space::wants_roll;
-use crate::api::{LogStartError, Slot, StoreEvent};
+use crate::api::{LogStartError, PartitionSlot, StoreEvent};
 use crate::extent::{APPENDED_UNKNOWN, Extent, FIRST_POSITION};
 use crate::limits::RETENTION_PARTITIONS_PER_STEP;
 use crate::map::{MapRecord, PartitionKey};
@@ -20,7 +20,7 @@ impl Store {
     pub fn set_log_start(
         &mut self,
         _disk: &mut dyn Disk,
-        slot: Slot,
+        slot: PartitionSlot,
         offset: Offset,
     ) -> Result<(), LogStartError> {
         let partition = self.partition_mut(slot).ok_or(LogStartError::Deleted)?;
@@ -52,7 +52,7 @@ impl Store {
         let from = std::mem::take(&mut self.retention_at);
         let to = from.saturating_add(RETENTION_PARTITIONS_PER_STEP).min(self.partitions.entry_count());
         for at in from..to {
-            let Some(slot) = self.partitions.key_at(at).map(Slot) else { continue };
+            let Some(slot) = self.partitions.key_at(at).map(PartitionSlot) else { continue };
             let Some(partition) = self.partition_mut(slot) else { continue };
             if !partition.producers.is_empty() {
                 partition.producers.expire(wall_ms, silent_ms);
@@ -101,7 +101,7 @@ impl Store {
     }
 
     /// Forgets a partition. Its space is used again once that is durable; [`StoreEvent::Deleted`] tells.
-    pub fn delete_partition(&mut self, _disk: &mut dyn Disk, slot: Slot) {
+    pub fn delete_partition(&mut self, _disk: &mut dyn Disk, slot: PartitionSlot) {
         let Some(partition) = self.partitions.get_mut(slot.0) else { return };
         if partition.deleting {
             return;
@@ -128,7 +128,7 @@ impl Store {
     }
 
     /// Frees the extents of a deleted partition when nothing is being written to them any more.
-    pub(super) fn finish_delete(&mut self, slot: Slot) {
+    pub(super) fn finish_delete(&mut self, slot: PartitionSlot) {
         if self.partitions.get(slot.0).is_none_or(|partition| !partition.flights.is_empty()) {
             return;
         }
@@ -145,7 +145,7 @@ impl Store {
     }
 
     /// Frees the complete extents in front of the log's start. `None`: there are none.
-    fn free_below_log_start(&mut self, slot: Slot) -> Option<Seq> {
+    fn free_below_log_start(&mut self, slot: PartitionSlot) -> Option<Seq> {
         let partition = self.partition_mut(slot).expect("the caller looked");
         let log_start = partition.log_start;
         let committed = partition.commit_point().index;

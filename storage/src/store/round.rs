@@ -15,7 +15,7 @@ use highwater_runtime::plane::{Completion, Disk, Durability, Token, WRITE_BYTES_
 use bytes::Bytes;
 
 use super::{Queued, Store, TOKEN_KIND_SHIFT, TOKEN_STORE};
-use crate::api::{ReadId, Slot, StoreEvent};
+use crate::api::{PartitionSlot, ReadId, StoreEvent};
 use crate::config::DurableForm;
 use crate::extent::ExtentRef;
 use crate::layout::{PAGE_BYTES, SlabId};
@@ -27,7 +27,7 @@ use crate::partition::{Flight, Piece, TailState};
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Op {
     /// Part of a flight.
-    Write { slot: Slot, flight: u64, round: u64, slab: SlabId },
+    Write { slot: PartitionSlot, flight: u64, round: u64, slab: SlabId },
     /// The sync behind a round's writes to this slab.
     Sync { round: u64, slab: SlabId },
     /// A read.
@@ -62,7 +62,7 @@ struct RoundSlab {
     slab: SlabId,
     writes_left: u32,
     /// What becomes durable with the sync.
-    flights: Vec<(Slot, u64)>,
+    flights: Vec<(PartitionSlot, u64)>,
 }
 
 impl Rounds {
@@ -163,7 +163,7 @@ impl Store {
         self.stats.rounds += 1;
     }
 
-    fn submit_partition(&mut self, disk: &mut dyn Disk, slot: Slot, round: u64) {
+    fn submit_partition(&mut self, disk: &mut dyn Disk, slot: PartitionSlot, round: u64) {
         let map_durable = self.state.durable();
         let Some(partition) = self.partitions.get_mut(slot.0) else { return };
         if partition.stalled && partition.has_failed_flight() {
@@ -206,7 +206,7 @@ impl Store {
         }
     }
 
-    fn submit_header(&mut self, disk: &mut dyn Disk, slot: Slot, reference: ExtentRef, round: u64) {
+    fn submit_header(&mut self, disk: &mut dyn Disk, slot: PartitionSlot, reference: ExtentRef, round: u64) {
         let (cluster, store) = (self.config.cluster, self.config.store);
         let macs = self.macs;
         let partition = self.partitions.get_mut(slot.0).expect("the caller looked");
@@ -222,7 +222,7 @@ impl Store {
         self.submit(disk, slot, piece, place.slab, round);
     }
 
-    fn submit(&mut self, disk: &mut dyn Disk, slot: Slot, piece: Piece, slab: SlabId, round: u64) {
+    fn submit(&mut self, disk: &mut dyn Disk, slot: PartitionSlot, piece: Piece, slab: SlabId, round: u64) {
         let form = self.config.durable_form;
         let durability = match form {
             DurableForm::Dsync if is_planted(Mutant::AckBeforeSync) => Durability::Volatile,
@@ -260,7 +260,7 @@ impl Store {
     fn on_written(
         &mut self,
         disk: &mut dyn Disk,
-        slot: Slot,
+        slot: PartitionSlot,
         number: u64,
         round: u64,
         slab: SlabId,
@@ -310,7 +310,7 @@ impl Store {
     }
 
     /// Moves a partition's durable end as far as it goes now.
-    pub(super) fn advance(&mut self, slot: Slot) {
+    pub(super) fn advance(&mut self, slot: PartitionSlot) {
         let map_durable = self.state.durable();
         let Some(partition) = self.partitions.get_mut(slot.0) else { return };
         let before = partition.durable.index;

@@ -16,7 +16,7 @@ use highwater_runtime::plane::{Disk, FileId};
 
 use super::Store;
 use crate::alloc::Allocator;
-use crate::api::{AppendError, Slot, StoreEvent};
+use crate::api::{AppendError, PartitionSlot, StoreEvent};
 use crate::extent::{Extent, ExtentRef};
 use crate::layout::{EXTENT_HEADER_BYTES, Place, SlabId};
 use crate::limits::EXTENT_BYTES_MAX;
@@ -139,7 +139,7 @@ impl Store {
 
     /// Whether an append of this many bytes would be refused as [`Busy`](crate::AppendError::Busy) now: too much waits for the disk, or
     /// the slab for its extent is being made. `is_bulk`: the batch has pages of its own.
-    pub fn is_busy(&mut self, slot: Slot, batch_bytes: usize, is_bulk: bool, wall_ms: i64) -> bool {
+    pub fn is_busy(&mut self, slot: PartitionSlot, batch_bytes: usize, is_bulk: bool, wall_ms: i64) -> bool {
         let Some(partition) = self.partition(slot) else { return false };
         if partition.faulty || self.check_stall(partition).is_err() {
             return false;
@@ -202,7 +202,7 @@ impl Store {
     /// Makes sure that the partition's active extent takes a frame with this payload: seals it and begins another one if need be.
     pub(super) fn ensure_room(
         &mut self,
-        slot: Slot,
+        slot: PartitionSlot,
         payload_bytes: usize,
         placement: FramePlacement,
         epoch: LeaderEpoch,
@@ -227,7 +227,7 @@ impl Store {
     }
 
     /// Gives an extent its place, and tells the map.
-    fn place_extent(&mut self, slot: Slot, reference: ExtentRef, place: Place) {
+    fn place_extent(&mut self, slot: PartitionSlot, reference: ExtentRef, place: Place) {
         let partition = self.partitions.get_mut(slot.0).expect("the caller looked");
         let key = PartitionKey::from(partition.tp);
         let extent = partition.extent_mut(reference).expect("it was just made");

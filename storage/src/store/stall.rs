@@ -14,7 +14,7 @@
 //!
 //! [`Store::enforce_retention`] tries again, once each time it is called.
 
-use crate::api::{AppendError, Slot, StoreEvent};
+use crate::api::{AppendError, PartitionSlot, StoreEvent};
 use crate::layout::SlabId;
 use crate::partition::{Partition, TailState};
 
@@ -28,7 +28,7 @@ impl Store {
     }
 
     /// There was no space for a part of a flight.
-    pub(super) fn on_flight_failed(&mut self, slot: Slot, flight: u64, slab: SlabId) {
+    pub(super) fn on_flight_failed(&mut self, slot: PartitionSlot, flight: u64, slab: SlabId) {
         let partition = self.partitions.get_mut(slot.0).expect("a partition waits for its writes");
         if partition.deleting {
             return;
@@ -41,7 +41,7 @@ impl Store {
         ));
     }
 
-    fn stall(&mut self, slot: Slot) {
+    fn stall(&mut self, slot: PartitionSlot) {
         let partition = self.partitions.get_mut(slot.0).expect("the caller looked");
         if !std::mem::replace(&mut partition.stalled, true) {
             self.stalled.insert(slot);
@@ -50,7 +50,7 @@ impl Store {
     }
 
     /// What waited for space is durable, or nobody needs it any more.
-    pub(super) fn end_stall(&mut self, slot: Slot) {
+    pub(super) fn end_stall(&mut self, slot: PartitionSlot) {
         if self.stalled.remove(&slot) {
             self.partitions.get_mut(slot.0).expect("it is removed later").stalled = false;
             self.tell_space();
@@ -58,7 +58,7 @@ impl Store {
     }
 
     /// Ends a partition's stall if everything appended to it is durable.
-    pub(super) fn end_stall_if_settled(&mut self, slot: Slot) {
+    pub(super) fn end_stall_if_settled(&mut self, slot: PartitionSlot) {
         if self.partition(slot).is_some_and(|partition| partition.stalled && partition.is_settled()) {
             self.end_stall(slot);
         }
@@ -94,7 +94,7 @@ impl Store {
     }
 
     /// Whether something was appended to a partition that is not durable before the map is.
-    fn waits_for_map(&self, slot: Slot) -> bool {
+    fn waits_for_map(&self, slot: PartitionSlot) -> bool {
         let Some(partition) = self.partition(slot).filter(|partition| !partition.is_settled()) else {
             return false;
         };

@@ -4,19 +4,19 @@ use bytes::Bytes;
 use highwater_protocol::ids::{ExtentSequence, Incarnation, LogIndex, Offset, Timestamp};
 use highwater_runtime::buf::AlignedBuf;
 
-use crate::api::Slot;
+use crate::api::PartitionSlot;
 use crate::extent::{Extent, ExtentRef, FIRST_POSITION, NO_TIMESTAMP};
 use crate::index::Entry;
 use crate::layout::PAGE_BYTES;
 use crate::limits::HELD_BYTES_PER_BYTE_MAX;
-use crate::lookup::Lookup;
+use crate::lookup::{Found, Lookup};
 use crate::partition::Partition;
 use crate::scan_chunk::{ReadGoal, ScanCursor};
 use crate::scan_index::IndexGoal;
 
 #[derive(Debug)]
 pub(super) struct Task {
-    pub(super) slot: Slot,
+    pub(super) slot: PartitionSlot,
     pub(super) goal: ReadGoal,
     /// Bytes of memory that one disk read may take.
     pub(super) memory_bytes_max: usize,
@@ -89,7 +89,7 @@ pub(super) enum Answer {
 }
 
 impl Task {
-    pub(super) fn new(slot: Slot, goal: ReadGoal, offset: Offset) -> Self {
+    pub(super) fn new(slot: PartitionSlot, goal: ReadGoal, offset: Offset) -> Self {
         Self {
             slot,
             goal,
@@ -111,6 +111,36 @@ impl Task {
             read: None,
             lookup: None,
         }
+    }
+
+    /// Takes what a batch was looked into for. Returns an answer if that is the one.
+    pub(super) fn on_looked_up(&mut self, found: Found) -> Option<Answer> {
+        self.lookup = None;
+        match found {
+            Found::Record(offset, timestamp) => return Some(Answer::Record(offset, timestamp)),
+            Found::Latest(latest) => {
+                let latest = latest.map_or(NO_TIMESTAMP, |latest| latest.0);
+                self.cursor.latest = self.cursor.latest.max(latest);
+            }
+            Found::Nothing => {}
+        }
+        None
+    }
+
+    /// Begins again from its offset: its extent is gone. Returns an answer if nothing is left to look for.
+    pub(super) fn begin_again(&mut self, partition: &Partition) -> Option<Answer> {
+        self.read = None;
+        if self.cursor.offset < partition.log_start {
+            match &mut self.goal {
+                ReadGoal::Index(_) => {}
+                ReadGoal::Frames { .. } => return Some(Answer::OutOfRange),
+                ReadGoal::Time { log_start, .. } | ReadGoal::Latest { log_start } => {
+                    *log_start = partition.log_start;
+                }
+            }
+            self.cursor.offset = partition.log_start;
+        }
+        self.locate(partition)
     }
 
     /// Goes to the extent and the nearest known frame in front of what it looks for. An answer, if there is no such extent.

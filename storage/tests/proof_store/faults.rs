@@ -11,7 +11,7 @@ use std::ops::{ControlFlow, Range};
 use std::path::{Path, PathBuf};
 
 use highwater_protocol::frame::FrameKind;
-use highwater_protocol::ids::{Offset, TopicPartition};
+use highwater_protocol::ids::{LogIndex, Offset, TopicPartition};
 use highwater_runtime::fs::{Fs as _, OpenMode};
 use highwater_runtime::sim::{Damage, DiskHarness, DiskImage, SimDisk};
 use highwater_storage::inspect::{self, Dumped, ExtentState};
@@ -21,7 +21,7 @@ use rand::{RngExt as _, SeedableRng as _};
 
 use crate::model::Model;
 use crate::node::{DATA, DIR, Node, tp};
-use crate::workload::Workload;
+use crate::workload::{REPLICATED, Workload};
 
 const BLOCK: usize = 4096;
 const FORM: DurableForm = DurableForm::SyncPerRound;
@@ -60,8 +60,9 @@ fn sample(end: End) -> Sample {
     let (node, _) = Node::open(disk, FORM).expect("an empty store opens");
     let mut work = Workload::new(node, 77);
     for n in 0..3u8 {
-        let (tp, config) = (tp(n, 0), PartitionConfig { retention_ms: None, ..PartitionConfig::default() });
-        work.add_partition(tp, config);
+        let config = PartitionConfig { retention_ms: None, ..PartitionConfig::default() };
+        // The log of one is truncated now and then.
+        work.add_partition(tp(n, 0), if n == 2 { REPLICATED } else { config });
     }
     let mut images = Vec::new();
     for round in 0..14 {
@@ -75,6 +76,14 @@ fn sample(end: End) -> Sample {
             }
         }
         work.settle();
+        if round % 4 == 3 {
+            let (tp, slot) = work.partitions()[2];
+            work.commit_share(tp, slot, 0.5);
+            let bounds = work.node.store.bounds(slot);
+            let index = bounds.commit.index.0.midpoint(bounds.append_index.0);
+            work.truncate_at(tp, slot, LogIndex(index));
+            work.settle();
+        }
         if round % 5 == 4 {
             images.push(work.node.disk.disk().image());
         }

@@ -5,13 +5,16 @@ use std::rc::Rc;
 
 use highwater_protocol::batch::BatchHeader;
 use highwater_protocol::ids::TopicPartition;
-use highwater_storage::{PartitionConfig, PartitionFinding, ProducerCheck, RecoveryReport, Slot};
+use highwater_storage::{
+    CommitRule, PartitionConfig, PartitionFinding, PartitionSlot, ProducerCheck, RecoveryReport,
+};
 
 use crate::node::{Node, header};
 
 /// A batch that was appended.
 #[derive(Clone)]
 pub(crate) struct Entry {
+    pub(crate) index: u64,
     pub(crate) base: i64,
     pub(crate) next: i64,
     /// The broker's clock when it was appended.
@@ -30,12 +33,29 @@ pub(crate) struct Log {
     /// Where its start was asked to be.
     pub(crate) start_asked: i64,
     pub(crate) delete_asked: bool,
+    /// Where the owner said that it is committed to, if it has other replicas.
+    pub(crate) commit_asked: i64,
+    /// The log before each truncation in this life, oldest first. A crash may bring it back as long as nothing after the truncation
+    /// is durable.
+    pub(crate) earlier: Vec<Earlier>,
+}
+
+/// A log before a truncation.
+#[derive(Clone)]
+pub(crate) struct Earlier {
+    pub(crate) entries: Vec<Entry>,
+    /// The offset at which it was truncated.
+    pub(crate) cut: i64,
 }
 
 /// What was promised of a partition.
 #[derive(Clone, Copy, Default, Debug)]
 pub(crate) struct Promise {
     pub(crate) durable: i64,
+    /// How often the log had been truncated when that was promised.
+    pub(crate) version: usize,
+    /// Another truncation was asked for.
+    pub(crate) truncating: bool,
     pub(crate) start: i64,
     pub(crate) deleted: bool,
 }
@@ -44,6 +64,9 @@ pub(crate) struct Promise {
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Ack {
     Durable(TopicPartition, i64),
+    Truncating(TopicPartition),
+    /// The log ends here now.
+    Truncated(TopicPartition, i64),
     LogStart(TopicPartition, i64),
     Deleted(TopicPartition),
 }
@@ -54,8 +77,19 @@ pub(crate) fn promise(promises: &mut Promises, ack: Ack) {
     match ack {
         Ack::Durable(tp, offset) => {
             let promise = promises.entry(tp).or_default();
-            assert!(offset >= promise.durable, "{tp}: the durable end never goes back");
-            promise.durable = offset;
+            // An event that was queued before a truncation says what is durable after it.
+            assert!(
+                offset >= promise.durable || promise.truncating,
+                "{tp}: the durable end goes back with a truncation only"
+            );
+            promise.durable = promise.durable.max(offset);
+        }
+        Ack::Truncating(tp) => promises.entry(tp).or_default().truncating = true,
+        Ack::Truncated(tp, offset) => {
+            let promise = promises.entry(tp).or_default();
+            promise.durable = promise.durable.min(offset);
+            promise.version += 1;
+            promise.truncating = false;
         }
         Ack::LogStart(tp, offset) => {
             let promise = promises.entry(tp).or_default();
@@ -106,6 +140,7 @@ impl Model {
         self.logs.retain(|tp, log| !log.delete_asked || found.contains(tp));
         for (tp, log) in &mut self.logs {
             let slot = node.ensure(*tp, log.config);
+            log.adopt_version(*tp, node);
             let bounds = node.store.bounds(slot);
             log.entries.retain(|entry| entry.next <= bounds.append_end.0);
             log.start_asked = bounds.log_start.0;
@@ -119,7 +154,57 @@ impl Log {
         self.entries.last().map_or(0, |entry| entry.next)
     }
 
+    /// What the log may be after a power cut: it as of each truncation that a crash can undo or complete, newest first, each with
+    /// where it has to reach.
+    fn versions(&self, promise: Promise) -> impl Iterator<Item = (usize, &[Entry], i64)> {
+        let now = promise.version;
+        let newest = (now + usize::from(promise.truncating)).min(self.earlier.len());
+        (0..=newest).rev().filter_map(move |version| {
+            let between = &self.earlier[version.min(now)..version.max(now)];
+            let lowest_cut = between.iter().map(|earlier| earlier.cut).min().unwrap_or(i64::MAX);
+            // A frame that was appended after a truncation is not durable before that is.
+            let is_undone = version < now && promise.durable <= lowest_cut;
+            let least = promise.durable.min(lowest_cut);
+            (version >= now || is_undone).then_some((version, self.version(version), least))
+        })
+    }
+
+    fn version(&self, version: usize) -> &[Entry] {
+        self.earlier.get(version).map_or(&self.entries, |earlier| &earlier.entries)
+    }
+
     fn check(&self, tp: TopicPartition, node: &mut Node, promise: Promise) -> Result<(), String> {
+        let mut first_error = None;
+        for (_, entries, least) in self.versions(promise) {
+            match self.check_version(tp, node, entries, least, promise.start) {
+                Ok(()) => return Ok(()),
+                Err(why) => first_error = first_error.or(Some(why)),
+            }
+        }
+        Err(first_error.expect("the newest version was tried"))
+    }
+
+    /// After a crash: finds out which version of the log there is.
+    fn adopt_version(&mut self, tp: TopicPartition, node: &mut Node) {
+        let anything = Promise { version: self.earlier.len(), ..Promise::default() };
+        let found = self
+            .versions(anything)
+            .find(|(_, entries, _)| self.check_version(tp, node, entries, 0, 0).is_ok())
+            .map(|(version, ..)| version);
+        if let Some(earlier) = found.and_then(|version| self.earlier.get(version)) {
+            self.entries = earlier.entries.clone();
+        }
+        self.earlier.clear();
+    }
+
+    fn check_version(
+        &self,
+        tp: TopicPartition,
+        node: &mut Node,
+        entries: &[Entry],
+        least_end: i64,
+        least_start: i64,
+    ) -> Result<(), String> {
         let slot = node.ensure(tp, self.config);
         let bounds = node.store.bounds(slot);
         let (start, end) = (bounds.log_start.0, bounds.durable_end.0);
@@ -129,14 +214,18 @@ impl Log {
         if bounds.append_end != bounds.durable_end || bounds.append_index != bounds.durable_index {
             return Err(format!("after recovery everything is durable: {bounds:?}"));
         }
-        if end < promise.durable {
-            return Err(format!("acknowledged records are lost: the log ends at {end}"));
+        if end < least_end {
+            return Err(format!("acknowledged records are lost: the log ends at {end}, not {least_end}"));
         }
-        if end > self.end() || (end > 0 && !self.entries.iter().any(|entry| entry.next == end)) {
-            return Err(format!("the log ends at {end}, which is behind no batch that was appended"));
+        if end > 0 && !entries.iter().any(|entry| entry.next == end) {
+            return Err(format!("the log ends at {end}, where no batch that was appended ends"));
         }
-        if start < promise.start || start > end {
+        if start < least_start || start > end {
             return Err(format!("the log starts at {start} and ends at {end}"));
+        }
+        let commit = bounds.commit.offset.0;
+        if self.config.commit == CommitRule::Quorum && commit > self.commit_asked.max(start) {
+            return Err(format!("committed up to {commit}, and that was never said"));
         }
         if start > self.start_asked {
             self.check_retention(start, end)?;
@@ -145,7 +234,7 @@ impl Log {
         if !read.damaged.is_empty() {
             return Err(format!("damage at {:?}", read.damaged));
         }
-        let wanted = self.entries.iter().filter(|entry| entry.next > start && entry.next <= end);
+        let wanted = entries.iter().filter(|entry| entry.next > start && entry.next <= end);
         let mut batches = read.batches.iter();
         for entry in wanted {
             match batches.next() {
@@ -161,7 +250,7 @@ impl Log {
         if let Some((base, _)) = batches.next() {
             return Err(format!("offset {base} was read and never appended"));
         }
-        self.check_producers(node, slot, start, end)
+        check_producers(entries, node, slot, start, end)
     }
 
     /// Retention may move the start of a log, but leaves what it has to keep.
@@ -179,30 +268,36 @@ impl Log {
         }
         Err(format!("the log starts at {start}: nobody asked for that; {kept} bytes are left"))
     }
+}
 
-    /// A retry of the last batch of any producer is recognised.
-    fn check_producers(&self, node: &Node, slot: Slot, start: i64, end: i64) -> Result<(), String> {
-        let mut last: BTreeMap<i64, &Entry> = BTreeMap::new();
-        for entry in self.entries.iter().filter(|entry| entry.next <= end) {
-            last.insert(header(&entry.batch).producer_id.get(), entry);
-        }
-        for (producer, entry) in last {
-            if producer < 0 || entry.base < start {
-                continue;
-            }
-            let check = node.store.check_producer(slot, header(&entry.batch));
-            match check {
-                ProducerCheck::Duplicate { base_offset, .. } if base_offset.0 == entry.base => {}
-                other => {
-                    return Err(format!(
-                        "a retry of the batch at {} of producer {producer}: {other:?}",
-                        entry.base
-                    ));
-                }
-            }
-        }
-        Ok(())
+/// A retry of the last batch of any producer is recognised.
+fn check_producers(
+    entries: &[Entry],
+    node: &Node,
+    slot: PartitionSlot,
+    start: i64,
+    end: i64,
+) -> Result<(), String> {
+    let mut last: BTreeMap<i64, &Entry> = BTreeMap::new();
+    for entry in entries.iter().filter(|entry| entry.next <= end) {
+        last.insert(header(&entry.batch).producer_id.get(), entry);
     }
+    for (producer, entry) in last {
+        if producer < 0 || entry.base < start {
+            continue;
+        }
+        let check = node.store.check_producer(slot, header(&entry.batch));
+        match check {
+            ProducerCheck::Duplicate { base_offset, .. } if base_offset.0 == entry.base => {}
+            other => {
+                return Err(format!(
+                    "a retry of the batch at {} of producer {producer}: {other:?}",
+                    entry.base
+                ));
+            }
+        }
+    }
+    Ok(())
 }
 
 /// Largest sequence so far of a producer, from the log.

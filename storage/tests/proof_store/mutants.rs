@@ -52,6 +52,21 @@ fn a_forgetful_dedup_window_is_found() {
 }
 
 #[test]
+fn truncating_below_the_commit_index_is_found() {
+    replay_finds(Mutant::TruncateBelowCommit);
+}
+
+#[test]
+fn forgetting_a_truncation_is_found() {
+    replay_finds(Mutant::ForgetTruncation);
+}
+
+#[test]
+fn taking_what_is_found_for_committed_is_found() {
+    replay_finds(Mutant::CommitWhatIsFound);
+}
+
+#[test]
 fn believing_a_frame_without_its_code_is_found() {
     plant(Some(Mutant::BelieveWithoutMac));
     let run = catch_unwind(forged::run);

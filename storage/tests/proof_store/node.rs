@@ -10,8 +10,8 @@ use highwater_protocol::ids::{
 use highwater_runtime::buf::AlignedBuf;
 use highwater_runtime::sim::{DiskHarness, DiskImage, SimDisk};
 use highwater_storage::{
-    AppendError, Appended, Cursor, DurableForm, MacKey, OpenError, PartitionConfig, Payload, ReadLimits,
-    ReadOutcome, ReadResult, RecoveryReport, Slot, Store, StoreConfig, StoreEvent, StoreLimits,
+    AppendError, Appended, Cursor, DurableForm, MacKey, OpenError, PartitionConfig, PartitionSlot, Payload,
+    ReadLimits, ReadOutcome, ReadResult, RecoveryReport, Store, StoreConfig, StoreEvent, StoreLimits,
 };
 
 pub(crate) const DATA: &str = "/data";
@@ -71,13 +71,13 @@ impl Node {
         Self::open(DiskHarness::on(SimDisk::from_image(image, seed)), form)
     }
 
-    pub(crate) fn ensure(&mut self, tp: TopicPartition, config: PartitionConfig) -> Slot {
+    pub(crate) fn ensure(&mut self, tp: TopicPartition, config: PartitionConfig) -> PartitionSlot {
         self.store.ensure_partition(tp, config)
     }
 
     pub(crate) fn append(
         &mut self,
-        slot: Slot,
+        slot: PartitionSlot,
         batch: &[u8],
         bulk: bool,
         epoch: i32,
@@ -129,7 +129,13 @@ impl Node {
     }
 
     /// One read, waiting for the disk if it has to.
-    pub(crate) fn read(&mut self, slot: Slot, cursor: Cursor, max_bytes: usize, up_to: Offset) -> ReadResult {
+    pub(crate) fn read(
+        &mut self,
+        slot: PartitionSlot,
+        cursor: Cursor,
+        max_bytes: usize,
+        up_to: Offset,
+    ) -> ReadResult {
         let limits = ReadLimits { bytes_max: max_bytes, memory_bytes_max: usize::MAX };
         match self.store.read(&mut self.disk, slot, cursor, limits, up_to) {
             ReadOutcome::Ready(result) => result,
@@ -151,7 +157,7 @@ impl Node {
     }
 
     /// Everything from the start of a log to its durable end.
-    pub(crate) fn read_all(&mut self, slot: Slot) -> ReadLog {
+    pub(crate) fn read_all(&mut self, slot: PartitionSlot) -> ReadLog {
         let bounds = self.store.bounds(slot);
         let mut log = ReadLog::default();
         let mut cursor = Cursor::at(bounds.log_start);
@@ -183,7 +189,7 @@ impl Node {
 impl Node {
     /// Reads from every offset before the durable end: each read gives records or says which are lost, and gets on. So every reader
     /// comes to the end, wherever it begins.
-    pub(crate) fn read_from_every_offset(&mut self, slot: Slot) {
+    pub(crate) fn read_from_every_offset(&mut self, slot: PartitionSlot) {
         let bounds = self.store.bounds(slot);
         for offset in bounds.log_start.0..bounds.durable_end.0 {
             let next = match self.read(slot, Cursor::at(Offset(offset)), 1, bounds.durable_end) {

@@ -1,17 +1,24 @@
 //! Random work on a store: several partitions, small and bulk batches, rolls, checkpoints, retention, deletes, reads. What it appends
 //! goes into the model, what the store promises is marked in the disk's recording.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 
 use highwater_protocol::batch::{BatchBuilder, BatchProducer, Compression, NewRecord, stamp};
-use highwater_protocol::ids::{LeaderEpoch, Offset, ProducerId, Timestamp, TopicPartition};
-use highwater_storage::{AppendError, Cursor, PartitionConfig, ReadResult, Slot, StoreEvent};
+use highwater_protocol::ids::{LeaderEpoch, LogIndex, Offset, ProducerId, Timestamp, TopicPartition};
+use highwater_storage::{
+    AppendError, CommitRule, Cursor, CutError, LogPoint, PartitionConfig, PartitionSlot, ReadResult,
+    StoreEvent,
+};
 use rand::rngs::SmallRng;
 use rand::{RngExt as _, SeedableRng as _};
 
-use crate::model::{Ack, Entry, Log, Model, Promises, next_sequence, promise};
+use crate::model::{Ack, Earlier, Entry, Log, Model, Promises, next_sequence, promise};
 use crate::node::{Node, tp};
+
+/// The configuration of a partition that has other replicas.
+pub(crate) const REPLICATED: PartitionConfig =
+    PartitionConfig { segment_bytes: 12 << 10, commit: CommitRule::Quorum, ..PartitionConfig::KEEP_ALL };
 
 pub(crate) struct Workload {
     pub(crate) rng: SmallRng,
@@ -23,7 +30,9 @@ pub(crate) struct Workload {
     pub(crate) acks: Vec<Ack>,
     pub(crate) wall_ms: i64,
     epoch: i32,
-    slots: BTreeMap<TopicPartition, Slot>,
+    slots: BTreeMap<TopicPartition, PartitionSlot>,
+    /// Partitions whose log is being truncated.
+    truncating: BTreeSet<TopicPartition>,
     topics: u8,
 }
 
@@ -38,6 +47,7 @@ impl Workload {
             wall_ms: 1_700_000_000_000,
             epoch: 0,
             slots: BTreeMap::new(),
+            truncating: BTreeSet::new(),
             topics: 0,
         }
     }
@@ -48,6 +58,7 @@ impl Workload {
         self.acks.clear();
         self.base.clear();
         self.slots.clear();
+        self.truncating.clear();
         for (tp, log) in &self.model.logs {
             let slot = self.node.ensure(*tp, log.config);
             let bounds = self.node.store.bounds(slot);
@@ -79,6 +90,7 @@ impl Workload {
                 ..PartitionConfig::default()
             },
             2 => PartitionConfig { retention_ms: Some(3000), segment_ms: 800, ..PartitionConfig::default() },
+            3 => REPLICATED,
             _ => PartitionConfig { retention_ms: None, ..PartitionConfig::default() },
         };
         let tp = tp(self.topics, u32::from(self.topics));
@@ -104,7 +116,7 @@ impl Workload {
                 let bytes = self.rng.random_range(2000..30_000);
                 self.append(bytes, true);
             }
-            41..60 => self.node.flush(),
+            41..60 => drop(self.node.flush()),
             60..91 => {
                 for _ in 0..self.rng.random_range(1..5) {
                     self.node.step();
@@ -119,12 +131,14 @@ impl Workload {
             }
             94 => self.epoch_start(),
             95 => self.delete(),
+            96 => self.truncate(),
+            97 => self.commit(),
             _ => self.read(),
         }
         self.note_events();
     }
 
-    pub(crate) fn random_partition(&mut self) -> (TopicPartition, Slot) {
+    pub(crate) fn random_partition(&mut self) -> (TopicPartition, PartitionSlot) {
         // The first ones get more than the others.
         let n = self.rng.random_range(0..self.slots.len()).min(self.rng.random_range(0..self.slots.len()));
         self.slots.iter().nth(n).map(|(tp, slot)| (*tp, *slot)).expect("there are some")
@@ -139,7 +153,7 @@ impl Workload {
     pub(crate) fn append_to(
         &mut self,
         tp: TopicPartition,
-        slot: Slot,
+        slot: PartitionSlot,
         bytes: usize,
         bulk: bool,
         producer: i64,
@@ -156,6 +170,7 @@ impl Workload {
                 stamp(&mut batch, appended.base_offset, LeaderEpoch(self.epoch));
                 assert_eq!(appended.base_offset.0, log.end(), "{tp}: offsets are contiguous");
                 log.entries.push(Entry {
+                    index: appended.index.0,
                     base: appended.base_offset.0,
                     next: appended.next_offset.0,
                     written_ms: self.wall_ms,
@@ -173,11 +188,91 @@ impl Workload {
     fn move_start(&mut self) {
         let (tp, slot) = self.random_partition();
         let bounds = self.node.store.bounds(slot);
-        let offset = self.rng.random_range(bounds.log_start.0..=bounds.durable_end.0);
+        // What is deleted has been committed.
+        let end = if self.is_replicated(tp) { bounds.commit.offset } else { bounds.durable_end };
+        let offset = self.rng.random_range(bounds.log_start.0..=end.0.max(bounds.log_start.0));
         let log = self.model.logs.get_mut(&tp).expect("a partition of this test");
         log.start_asked = log.start_asked.max(offset);
         self.node.store.set_log_start(&mut self.node.disk, slot, Offset(offset)).expect("not behind the end");
         self.node.take_events();
+    }
+
+    fn is_replicated(&self, tp: TopicPartition) -> bool {
+        self.model.logs.get(&tp).is_some_and(|log| log.config.commit == CommitRule::Quorum)
+    }
+
+    fn random_replicated(&mut self) -> Option<(TopicPartition, PartitionSlot)> {
+        let all: Vec<_> = self.partitions().into_iter().filter(|(tp, _)| self.is_replicated(*tp)).collect();
+        if all.is_empty() { None } else { Some(all[self.rng.random_range(0..all.len())]) }
+    }
+
+    /// More of a log is committed.
+    fn commit(&mut self) {
+        if let Some((tp, slot)) = self.random_replicated() {
+            let share = self.rng.random_range(0.0..1.0);
+            self.commit_share(tp, slot, share);
+        }
+    }
+
+    /// This share of what is durable and not committed is committed.
+    pub(crate) fn commit_share(&mut self, tp: TopicPartition, slot: PartitionSlot, share: f64) {
+        if self.truncating.contains(&tp) {
+            return;
+        }
+        let bounds = self.node.store.bounds(slot);
+        let log = self.model.logs.get_mut(&tp).expect("a partition of this test");
+        let durable: Vec<&Entry> = log
+            .entries
+            .iter()
+            .filter(|entry| entry.index >= bounds.commit.index.0 && entry.next <= bounds.durable_end.0)
+            .collect();
+        let Some(last) = ((durable.len() as f64 * share) as usize).checked_sub(1).map(|at| durable[at])
+        else {
+            return;
+        };
+        let commit = LogPoint { index: LogIndex(last.index + 1), offset: Offset(last.next) };
+        log.commit_asked = log.commit_asked.max(last.next);
+        self.node.store.note_commit(slot, commit);
+    }
+
+    /// A log is truncated, or is not because that would cut off what is committed.
+    fn truncate(&mut self) {
+        let Some((tp, slot)) = self.random_replicated() else { return };
+        let bounds = self.node.store.bounds(slot);
+        let lowest = bounds.commit.index.0.saturating_sub(3);
+        let index = LogIndex(self.rng.random_range(lowest..=bounds.append_index.0.max(lowest)));
+        self.truncate_at(tp, slot, index);
+    }
+
+    pub(crate) fn truncate_at(&mut self, tp: TopicPartition, slot: PartitionSlot, index: LogIndex) {
+        let commit = self.node.store.bounds(slot).commit.index;
+        let asked = self.node.store.truncate_suffix(&mut self.node.disk, slot, index);
+        if self.truncating.contains(&tp) {
+            assert_eq!(asked, Err(CutError::Busy), "{tp}");
+        } else if index < commit {
+            assert_eq!(asked, Err(CutError::BelowCommit { index, commit }), "{tp}: committed frames stay");
+        } else {
+            assert_eq!(asked, Ok(()), "{tp}");
+            self.truncating.insert(tp);
+            self.note(Ack::Truncating(tp));
+        }
+        self.node.take_events();
+    }
+
+    fn on_truncated(&mut self, tp: TopicPartition, end: LogPoint) -> Ack {
+        self.truncating.remove(&tp);
+        let log = self.model.logs.get_mut(&tp).expect("a partition of this test");
+        let entries = log.entries.clone();
+        log.entries.retain(|entry| entry.next <= end.offset.0);
+        log.earlier.push(Earlier { entries, cut: end.offset.0 });
+        // Another leader has asked for it.
+        self.epoch += 1;
+        Ack::Truncated(tp, end.offset.0)
+    }
+
+    fn note(&mut self, ack: Ack) {
+        self.node.disk.disk().mark(self.acks.len() as u64);
+        self.acks.push(ack);
     }
 
     fn epoch_start(&mut self) {
@@ -231,7 +326,7 @@ impl Workload {
         assert!(found, "{tp}: a read at {at} gives the batch that holds it");
     }
 
-    fn tp_of(&self, slot: Slot) -> Option<TopicPartition> {
+    fn tp_of(&self, slot: PartitionSlot) -> Option<TopicPartition> {
         self.slots.iter().find(|(_, of)| **of == slot).map(|(tp, _)| *tp)
     }
 
@@ -246,11 +341,14 @@ impl Workload {
                     self.tp_of(slot).map(|tp| Ack::LogStart(tp, offset.0))
                 }
                 StoreEvent::Deleted { tp } => Some(Ack::Deleted(tp)),
+                StoreEvent::Truncated { slot, end } => {
+                    let end = end.expect("the disk did nothing wrong");
+                    self.tp_of(slot).map(|tp| self.on_truncated(tp, end))
+                }
                 _ => None,
             };
             if let Some(ack) = ack {
-                self.node.disk.disk().mark(self.acks.len() as u64);
-                self.acks.push(ack);
+                self.note(ack);
             }
         }
     }
@@ -261,7 +359,7 @@ impl Workload {
         self.note_events();
     }
 
-    pub(crate) fn partitions(&self) -> Vec<(TopicPartition, Slot)> {
+    pub(crate) fn partitions(&self) -> Vec<(TopicPartition, PartitionSlot)> {
         self.slots.iter().map(|(tp, slot)| (*tp, *slot)).collect()
     }
 }

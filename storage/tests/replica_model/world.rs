@@ -7,8 +7,8 @@ use highwater_protocol::frame::{FrameKind, Frames};
 use highwater_protocol::ids::{LeaderEpoch, LogIndex, Offset};
 use highwater_storage::{
     AppendError, CommitRule, CutError, DurableForm, EpochStart, IndexCursor, IndexRead, IndexReadOutcome,
-    LogPoint, PartitionConfig, ReadLimits, ReplicateError, Replicated, ReplicatedFrame, Slot, StoreConfig,
-    StoreEvent,
+    LogPoint, PartitionConfig, PartitionSlot, ReadLimits, ReplicateError, Replicated, ReplicatedFrame,
+    StoreConfig, StoreEvent,
 };
 
 use crate::Op;
@@ -94,7 +94,7 @@ impl World {
         }
     }
 
-    fn slot(&mut self) -> Slot {
+    fn slot(&mut self) -> PartitionSlot {
         let config = PartitionConfig {
             segment_bytes: 40_000,
             commit: CommitRule::Quorum,

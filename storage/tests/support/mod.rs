@@ -14,9 +14,9 @@ use highwater_protocol::ids::{
 use highwater_runtime::buf::AlignedBuf;
 use highwater_runtime::sim::{CrashPolicy, DiskHarness, DiskImage};
 use highwater_storage::{
-    AppendError, Appended, Cursor, DurableForm, FindOutcome, FindResult, MacKey, PartitionConfig, Payload,
-    ReadId, ReadLimits, ReadOutcome, ReadResult, RecoveryReport, Slot, Store, StoreConfig, StoreEvent,
-    StoreLimits,
+    AppendError, Appended, Cursor, DurableForm, FindOutcome, FindResult, MacKey, PartitionConfig,
+    PartitionSlot, Payload, ReadId, ReadLimits, ReadOutcome, ReadResult, RecoveryReport, Store, StoreConfig,
+    StoreEvent, StoreLimits,
 };
 
 pub const EPOCH: LeaderEpoch = LeaderEpoch(1);
@@ -160,21 +160,21 @@ impl Bed {
         while self.step() {}
     }
 
-    pub fn slot(&mut self, n: u32) -> Slot {
+    pub fn slot(&mut self, n: u32) -> PartitionSlot {
         self.store
             .ensure_partition(tp(n), PartitionConfig { segment_ms: i64::MAX, ..PartitionConfig::KEEP_ALL })
     }
 
-    pub fn try_append(&mut self, slot: Slot, batch: &[u8]) -> Result<Appended, AppendError> {
+    pub fn try_append(&mut self, slot: PartitionSlot, batch: &[u8]) -> Result<Appended, AppendError> {
         self.append_payload(slot, || Payload::Small(batch))
     }
 
-    pub fn try_append_bulk(&mut self, slot: Slot, batch: &[u8]) -> Result<Appended, AppendError> {
+    pub fn try_append_bulk(&mut self, slot: PartitionSlot, batch: &[u8]) -> Result<Appended, AppendError> {
         self.append_payload(slot, || bulk(batch))
     }
 
     /// The newest epoch, which is what appends are made in.
-    pub fn epoch(&self, slot: Slot) -> LeaderEpoch {
+    pub fn epoch(&self, slot: PartitionSlot) -> LeaderEpoch {
         let is_there = self.store.partitions().any(|(_, there)| there == slot);
         let last = is_there.then(|| self.store.bounds(slot).last_epoch).flatten();
         last.unwrap_or(EPOCH)
@@ -183,7 +183,7 @@ impl Bed {
     /// Appends, once there is a slab for it if it needs one.
     fn append_payload<'a>(
         &mut self,
-        slot: Slot,
+        slot: PartitionSlot,
         payload: impl Fn() -> Payload<'a>,
     ) -> Result<Appended, AppendError> {
         let epoch = self.epoch(slot);
@@ -196,23 +196,29 @@ impl Bed {
         }
     }
 
-    pub fn append(&mut self, slot: Slot, batch: &[u8]) -> Appended {
+    pub fn append(&mut self, slot: PartitionSlot, batch: &[u8]) -> Appended {
         self.try_append(slot, batch).expect("the append is taken")
     }
 
     /// Appends and waits until it is durable.
-    pub fn append_durably(&mut self, slot: Slot, batch: &[u8]) -> Appended {
+    pub fn append_durably(&mut self, slot: PartitionSlot, batch: &[u8]) -> Appended {
         let appended = self.append(slot, batch);
         self.settle();
         assert!(self.store.bounds(slot).durable_end >= appended.next_offset, "settled and not durable");
         appended
     }
 
-    pub fn read(&mut self, slot: Slot, cursor: Cursor, max_bytes: usize) -> ReadResult {
+    pub fn read(&mut self, slot: PartitionSlot, cursor: Cursor, max_bytes: usize) -> ReadResult {
         self.read_up_to(slot, cursor, max_bytes, Offset(i64::MAX))
     }
 
-    pub fn read_up_to(&mut self, slot: Slot, cursor: Cursor, max_bytes: usize, up_to: Offset) -> ReadResult {
+    pub fn read_up_to(
+        &mut self,
+        slot: PartitionSlot,
+        cursor: Cursor,
+        max_bytes: usize,
+        up_to: Offset,
+    ) -> ReadResult {
         self.read_within(
             slot,
             cursor,
@@ -223,7 +229,7 @@ impl Bed {
 
     pub fn read_within(
         &mut self,
-        slot: Slot,
+        slot: PartitionSlot,
         cursor: Cursor,
         limits: ReadLimits,
         up_to: Offset,
@@ -239,17 +245,17 @@ impl Bed {
         }
     }
 
-    pub fn find(&mut self, slot: Slot, at: i64) -> FindResult {
+    pub fn find(&mut self, slot: PartitionSlot, at: i64) -> FindResult {
         self.find_within(slot, at, usize::MAX)
     }
 
-    pub fn find_within(&mut self, slot: Slot, at: i64, memory_bytes_max: usize) -> FindResult {
+    pub fn find_within(&mut self, slot: PartitionSlot, at: i64, memory_bytes_max: usize) -> FindResult {
         let mut work = self.search_work;
         let outcome = self.store.find_time(&mut self.disk, slot, Timestamp(at), memory_bytes_max, &mut work);
         self.found(outcome)
     }
 
-    pub fn find_last(&mut self, slot: Slot) -> FindResult {
+    pub fn find_last(&mut self, slot: PartitionSlot) -> FindResult {
         let outcome = self.store.find_last(&mut self.disk, slot, usize::MAX, &mut self.search_work.clone());
         self.found(outcome)
     }
@@ -269,7 +275,12 @@ impl Bed {
     }
 
     /// Everything that can be read from an offset on, and the offsets that were skipped for damage: from, to.
-    pub fn read_all(&mut self, slot: Slot, from: i64, max_bytes: usize) -> (Vec<Rec>, Vec<(i64, i64)>) {
+    pub fn read_all(
+        &mut self,
+        slot: PartitionSlot,
+        from: i64,
+        max_bytes: usize,
+    ) -> (Vec<Rec>, Vec<(i64, i64)>) {
         let mut cursor = Cursor::at(Offset(from));
         let (mut records, mut skipped) = (Vec::new(), Vec::new());
         loop {
@@ -302,7 +313,7 @@ impl Bed {
     }
 
     /// Everything that can be read; nothing may be damaged, and offsets have no gaps.
-    pub fn values(&mut self, slot: Slot) -> Vec<Vec<u8>> {
+    pub fn values(&mut self, slot: PartitionSlot) -> Vec<Vec<u8>> {
         let start = self.store.bounds(slot).log_start;
         let (records, skipped) = self.read_all(slot, start.0, 64 << 10);
         assert_eq!(skipped, []);
@@ -366,6 +377,6 @@ pub fn records_of(slice: &Bytes, from: i64, records: &mut Vec<Rec>) {
 }
 
 /// The index that everything below is durable.
-pub fn durable_index(bed: &Bed, slot: Slot) -> LogIndex {
+pub fn durable_index(bed: &Bed, slot: PartitionSlot) -> LogIndex {
     bed.store.bounds(slot).durable_index
 }

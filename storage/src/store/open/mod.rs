@@ -28,7 +28,7 @@ use super::slabs::slab_bytes;
 use super::space::{SlabFile, Space};
 use super::{Phase, Store};
 use crate::alloc::Allocator;
-use crate::api::{Slot, StoreStats};
+use crate::api::{PartitionSlot, StoreStats};
 use crate::cache::CacheBudget;
 use crate::config::StoreConfig;
 use crate::expect::LogPoint;
@@ -62,28 +62,7 @@ impl Store {
         let slabs = open_slabs(&config, disk, &mut report)?;
         let (mut state, known) = open_map(&config, disk, &slabs, &mut report)?;
         state.set_file_bytes_min(config.limits.state_log_bytes_used);
-        let known = known.map(|map| {
-            let faults = slabs::examine(&config, disk, &slabs, &map, &mut report);
-            let space = open_space(&config, &slabs, &map, &faults, &mut report);
-            (map, faults, space)
-        });
-        let known = known.filter(|(map, _, space)| {
-            let old = map.clean && slabs::holds_later_life(&config, disk, space, map.next_incarnation);
-            if old {
-                let what = "is older than what rests in the slabs; rebuilding it from their extents";
-                report.warnings.push(format!("{}: the map of the store {what}", config.dir.display()));
-                report.map_rebuilt = true;
-            }
-            !old
-        });
-        let (map, faults, mut space) = if let Some(known) = known {
-            known
-        } else {
-            let map = rebuild::rebuild(&config, disk, &slabs, &mut report)?;
-            let faults = slabs::examine(&config, disk, &slabs, &map, &mut report);
-            let space = open_space(&config, &slabs, &map, &faults, &mut report);
-            (map, faults, space)
-        };
+        let OpenedMap { map, faults, mut space } = open_space(&config, disk, &slabs, known, &mut report)?;
         let orphans = Orphans::new(map.orphans, &mut space.alloc);
         let since = Incarnation(space.next_incarnation);
         let macs = map.macs.unwrap_or(StoreMacs { key: config.new_mac_key, since });
@@ -92,7 +71,7 @@ impl Store {
         let mut discarded: Vec<(PartitionKey, ExtentEntry)> = Vec::new();
         for (key, entry) in map.partitions {
             let tp = TopicPartition::from(key);
-            let slot = Slot(partitions.next_key());
+            let slot = PartitionSlot(partitions.next_key());
             let trusted = entry.complete;
             let recovery = Recovery {
                 config: &config,
@@ -144,7 +123,7 @@ impl Store {
             state,
             phase: Phase::Open,
         };
-        let slots: Vec<Slot> = store.by_tp.values().copied().collect();
+        let slots: Vec<PartitionSlot> = store.by_tp.values().copied().collect();
         for slot in slots {
             store.count_producers(slot);
         }
@@ -200,7 +179,7 @@ impl Store {
             );
         }
         for at in 0..self.partitions.entry_count() {
-            let slot = Slot(self.partitions.key_at(at).expect("none was deleted yet"));
+            let slot = PartitionSlot(self.partitions.key_at(at).expect("none was deleted yet"));
             self.record_all_seals(slot);
             // What had to be searched gets a checkpoint, with the next ones or when the store is idle, so that it need not be searched again.
             let partition = self.partitions.get_mut(slot.0).expect("it was just made");
@@ -328,8 +307,39 @@ fn open_map(
     Ok((state, None))
 }
 
-/// The space of the store, with everything that the map knows taken.
+/// The map, and what it says about the slabs.
+struct OpenedMap {
+    map: StoreMap,
+    faults: SlabFaults,
+    space: Space,
+}
+
+/// Finds out about the slabs what the map says, and rebuilds a map that is missing or old.
 fn open_space(
+    config: &StoreConfig,
+    disk: &mut dyn Disk,
+    slabs: &Slabs,
+    known: Option<StoreMap>,
+    report: &mut RecoveryReport,
+) -> Result<OpenedMap, OpenError> {
+    if let Some(map) = known {
+        let faults = slabs::examine(config, disk, slabs, &map, report);
+        let space = space_of(config, slabs, &map, &faults, report);
+        if !map.clean || !slabs::holds_later_life(config, disk, &space, map.next_incarnation) {
+            return Ok(OpenedMap { map, faults, space });
+        }
+        let what = "is older than what rests in the slabs; rebuilding it from their extents";
+        report.warnings.push(format!("{}: the map of the store {what}", config.dir.display()));
+        report.map_rebuilt = true;
+    }
+    let map = rebuild::rebuild(config, disk, slabs, report)?;
+    let faults = slabs::examine(config, disk, slabs, &map, report);
+    let space = space_of(config, slabs, &map, &faults, report);
+    Ok(OpenedMap { map, faults, space })
+}
+
+/// The space of the store, with everything that the map knows taken.
+fn space_of(
     config: &StoreConfig,
     slabs: &Slabs,
     map: &StoreMap,

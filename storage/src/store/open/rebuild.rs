@@ -84,48 +84,7 @@ pub(super) fn rebuild(
             ),
         });
     }
-    let mut headers = Vec::new();
-    let mut suspects = Vec::new();
-    let mut two_pages = vec![0; 2 * PAGE_BYTES];
-    for (slab, file) in slabs {
-        for at in (0..file.bytes).step_by(step as usize) {
-            let place = Place { slab: *slab, at };
-            let path = config.dir.join(slab_name(*slab));
-            let Ok(read) = disk.read_at(file.file, at, &mut two_pages) else {
-                report.warnings.push(format!("{} cannot be read at {at}", path.display()));
-                suspects.push((place, None));
-                continue;
-            };
-            two_pages[read..].fill(0);
-            report.bytes_scanned += read as u64;
-            let Some((block, behind)) = two_pages.split_first_chunk::<EXTENT_HEADER_BYTES>() else {
-                continue;
-            };
-            match ExtentId::from_block(block) {
-                Ok(id) if id.cluster != config.cluster || id.store != config.store => {
-                    let what = format!(
-                        "the extent at {at} belongs to store {} of cluster {}, this is store {} of cluster {}; put the file back where it came from",
-                        id.store, id.cluster, config.store, config.cluster
-                    );
-                    return Err(OpenError::Foreign { path, what });
-                }
-                Ok(id) if id.place != place => {
-                    report.warnings.push(format!(
-                        "{} at {at}: the header of another extent, written astray",
-                        path.display()
-                    ));
-                    suspects.push((place, first_frame(behind)));
-                }
-                Ok(id) => headers.push(id),
-                Err(ExtentHeaderError::Version(version)) => {
-                    let what = format!("the extent at {at} has version {version}");
-                    return Err(OpenError::Newer { path, what });
-                }
-                Err(ExtentHeaderError::Zero) if first_frame(behind).is_none() => {}
-                Err(_) => suspects.push((place, first_frame(behind))),
-            }
-        }
-    }
+    let Headers { mut headers, suspects } = read_headers(config, disk, slabs, report)?;
     let macs = macs_among(&headers);
     headers.retain(|id| is_of(id, macs));
     let last = headers.iter().map(|id| id.incarnation.0).max().unwrap_or(0);
@@ -151,6 +110,64 @@ pub(super) fn rebuild(
     }
     map.forget_append_times(u64::MAX);
     Ok(map)
+}
+
+/// What can be a header.
+#[derive(Default)]
+struct Headers {
+    headers: Vec<ExtentId>,
+    /// Places whose header is damaged, missing or another extent's, each with the frame that follows it.
+    suspects: Vec<(Place, Option<FrameHeader>)>,
+}
+
+fn read_headers(
+    config: &StoreConfig,
+    disk: &mut dyn Disk,
+    slabs: &Slabs,
+    report: &mut RecoveryReport,
+) -> Result<Headers, OpenError> {
+    let mut found = Headers::default();
+    let mut two_pages = vec![0; 2 * PAGE_BYTES];
+    for (slab, file) in slabs {
+        let path = config.dir.join(slab_name(*slab));
+        for at in (0..file.bytes).step_by(config.limits.extent_bytes_min as usize) {
+            let place = Place { slab: *slab, at };
+            let Ok(read) = disk.read_at(file.file, at, &mut two_pages) else {
+                report.warnings.push(format!("{} cannot be read at {at}", path.display()));
+                found.suspects.push((place, None));
+                continue;
+            };
+            two_pages[read..].fill(0);
+            report.bytes_scanned += read as u64;
+            let Some((block, behind)) = two_pages.split_first_chunk::<EXTENT_HEADER_BYTES>() else {
+                continue;
+            };
+            match ExtentId::from_block(block) {
+                Ok(id) if id.cluster != config.cluster || id.store != config.store => {
+                    let what = format!(
+                        "the extent at {at} belongs to store {} of cluster {}, this is store {} of cluster {}; put the file back where it came from",
+                        id.store, id.cluster, config.store, config.cluster
+                    );
+                    return Err(OpenError::Foreign { path, what });
+                }
+                Ok(id) if id.place != place => {
+                    report.warnings.push(format!(
+                        "{} at {at}: the header of another extent, written astray",
+                        path.display()
+                    ));
+                    found.suspects.push((place, first_frame(behind)));
+                }
+                Ok(id) => found.headers.push(id),
+                Err(ExtentHeaderError::Version(version)) => {
+                    let what = format!("the extent at {at} has version {version}");
+                    return Err(OpenError::Newer { path, what });
+                }
+                Err(ExtentHeaderError::Zero) if first_frame(behind).is_none() => {}
+                Err(_) => found.suspects.push((place, first_frame(behind))),
+            }
+        }
+    }
+    Ok(found)
 }
 
 /// Of extents that overlap, the one with the latest life. By place.

@@ -17,7 +17,7 @@ use super::commit::CommitTracker;
 use super::rebuild::Orphans;
 use super::slabs::SlabFaults;
 use super::walk::{SlabBytes, first_mark, known_end, mark_of};
-use crate::api::Slot;
+use crate::api::PartitionSlot;
 use crate::config::{CommitRule, PartitionConfig, StoreConfig};
 use crate::expect::{LogPoint, Mark};
 use crate::extent::Extent;
@@ -59,28 +59,11 @@ impl Recovery<'_> {
     /// Recovers a partition. `trusted`: its checkpoint is where its log ends.
     pub(super) fn run(
         mut self,
-        slot: Slot,
+        slot: PartitionSlot,
         entry: PartitionEntry,
         trusted: bool,
     ) -> Result<Found, OpenError> {
-        // Until the owner says what the partition's rule is, only what was known before counts as committed.
-        let config = PartitionConfig { commit: CommitRule::Quorum, ..PartitionConfig::KEEP_ALL };
-        let mut partition = Partition::new(slot, self.tp, config);
-        partition.log_start = Offset(entry.log_start);
-        if let Some(checkpoint) = &entry.checkpoint {
-            partition.producers.restore(checkpoint.producers.clone());
-            partition.last_epoch = checkpoint.last_epoch.map(LeaderEpoch);
-            partition.epochs = if self.without_epochs {
-                self.epochs_in_front_of(&entry.extents, checkpoint)
-            } else {
-                checkpoint.epochs()
-            };
-            partition.commit = LogPoint {
-                index: LogIndex(checkpoint.commit_index),
-                offset: Offset(checkpoint.commit_offset),
-            };
-            partition.durable = mark_of(checkpoint);
-        }
+        let mut partition = self.begin(slot, &entry);
         self.commit = CommitTracker::new(partition.commit);
         let faults = self.faults;
         let unusable = entry.extents.iter().find_map(|e| Some((e.base_offset, faults.of(e)?)));
@@ -134,7 +117,7 @@ impl Recovery<'_> {
         }
         if truncated && !is_planted(Mutant::WriteBeforeStaleTail) {
             // The log goes on in another extent. What was given up may still be on disk and in the map: if the log went on here and
-            // the power failed again, it could come to lie exactly in front of it. The map learns of the next extent only after
+            // the power failed again, it could come to lie exactly before it. The map learns of the next extent only after
             // it has learnt what was given up.
             partition.seal_active();
         }
@@ -148,26 +131,65 @@ impl Recovery<'_> {
             }
             partition.durable = last.end_mark();
         }
-        if let Some(orphan) = self.orphans.of(self.tp.tag(), LogIndex(0)) {
-            let behind = orphan.index >= partition.durable.index.0;
-            let at = if behind { partition.durable.offset } else { partition.log_start };
-            damage = damage.or(Some((at, orphan_fault(&orphan))));
+        let damage = damage.or(self.orphaned(&partition));
+        partition.checkpoint = entry.checkpoint.map(Box::new);
+        self.finish(&mut partition, trusted, damage, truncated);
+        Ok(Found { partition, discarded })
+    }
+
+    /// The partition as the map knows it, without extents.
+    fn begin(&mut self, slot: PartitionSlot, entry: &PartitionEntry) -> Partition {
+        // Until the owner sets the partition's rule, only frames that were known to be committed before count as committed.
+        let config = PartitionConfig { commit: CommitRule::Quorum, ..PartitionConfig::KEEP_ALL };
+        let mut partition = Partition::new(slot, self.tp, config);
+        partition.log_start = Offset(entry.log_start);
+        if let Some(checkpoint) = &entry.checkpoint {
+            partition.producers.restore(checkpoint.producers.clone());
+            partition.last_epoch = checkpoint.last_epoch.map(LeaderEpoch);
+            partition.epochs = if self.without_epochs {
+                self.epochs_in_front_of(&entry.extents, checkpoint)
+            } else {
+                checkpoint.epochs()
+            };
+            partition.commit = LogPoint {
+                index: LogIndex(checkpoint.commit_index),
+                offset: Offset(checkpoint.commit_offset),
+            };
+            partition.durable = mark_of(checkpoint);
         }
+        partition
+    }
+
+    /// The damage that orphaned frames of the partition are, if there are any.
+    fn orphaned(&self, partition: &Partition) -> Option<(Offset, String)> {
+        let orphan = self.orphans.of(self.tp.tag(), LogIndex(0))?;
+        let is_beyond = orphan.index >= partition.durable.index.0;
+        let at = if is_beyond { partition.durable.offset } else { partition.log_start };
+        Some((at, orphan_fault(&orphan)))
+    }
+
+    /// Sets what follows from the extents that were found, and reports it.
+    fn finish(
+        &mut self,
+        partition: &mut Partition,
+        trusted: bool,
+        damage: Option<(Offset, String)>,
+        truncated: bool,
+    ) {
         partition.commit = self.commit.found(partition.durable.point());
         if let Some(first) = partition.extents.front().map(|first| first.start_mark().point())
             && first.index > partition.commit.index
         {
-            // What was deleted in front of it had been committed.
+            // What was deleted before it had been committed.
             partition.commit = first;
         }
         partition.append_index = partition.durable.index;
         partition.append_offset = partition.durable.offset;
         partition.log_start = partition.log_start.min(partition.durable.offset);
-        partition.checkpoint = entry.checkpoint.map(Box::new);
         partition.faulty = damage.is_some();
         partition.tail_state =
             if trusted && !partition.faulty { TailState::Clean } else { TailState::Active };
-        self.resume_tail(&mut partition);
+        self.resume_tail(partition);
         if let Some((at, why)) = damage {
             self.report.findings.push((self.tp, PartitionFinding::Faulty { at, why }));
         } else if truncated {
@@ -177,7 +199,6 @@ impl Recovery<'_> {
                 .findings
                 .push((self.tp, PartitionFinding::Truncated { end: partition.durable.offset }));
         }
-        Ok(Found { partition, discarded })
     }
 
     /// What is wrong between the end of an extent, which was decided like this, and the beginning of the next.

@@ -13,7 +13,7 @@ use crate::expect::{Expectation, ExtentBytes, LogPoint, Mark};
 use crate::extent::{APPENDED_UNKNOWN, Extent, ExtentRef, FIRST_POSITION};
 use crate::layout::{EXTENT_HEADER_BYTES, Place, SlabId, slab_name};
 use crate::limits::SEARCH_BYTES_MAX;
-use crate::map::{CheckpointEntry, ExtentEntry};
+use crate::map::{CheckpointEntry, ExtentEntry, SealEntry};
 use crate::mutants::{Mutant, is_planted};
 use crate::partition::Partition;
 use crate::producers::{Appearance, ProducerStamp, UNKNOWN_MS};
@@ -138,31 +138,12 @@ impl Recovery<'_> {
             self.check_header(entry, file, &mut extent)?;
         }
         let decision = if stopped.is_some() { Decision::End } else { scanned.decision };
-        if let Some(seal) = entry.sealed.filter(|_| damage.is_none()) {
-            let ends = (end.index.0, end.offset.0) == (seal.index, seal.offset);
-            // The last frames of a compacted extent may be missing too.
-            let ends_in_gap = entry.has_gaps
-                && end.position == seal.position
-                && end.index.0 <= seal.index
-                && end.offset.0 <= seal.offset;
-            if ends || ends_in_gap {
-                extent.end = seal.position;
-                extent.end_index = LogIndex(seal.index);
-                extent.end_offset = Offset(seal.offset);
-            } else {
-                let why = format!(
-                    "the extent in {} at {} ends at frame {}, where the map says {}",
-                    slab_name(SlabId(entry.slab)),
-                    entry.at,
-                    end.index,
-                    seal.index
-                );
-                damage = Some((end.offset.min(Offset(seal.offset)), why));
+        if let Some(seal) = entry.sealed {
+            damage = damage.or_else(|| end_as_sealed(entry, &seal, &mut extent));
+            if damage.is_some() {
+                let (index, offset) = (LogIndex(seal.index), Offset(seal.offset));
+                extent.extend_to(Mark { position: seal.position, index, offset, ..end }, seal.max_timestamp);
             }
-        }
-        if let Some(seal) = entry.sealed.filter(|_| damage.is_some()) {
-            let (index, offset) = (LogIndex(seal.index), Offset(seal.offset));
-            extent.extend_to(Mark { position: seal.position, index, offset, ..end }, seal.max_timestamp);
         }
         Ok(Walked { extent, last_epoch, decision, damage })
     }
@@ -254,6 +235,28 @@ impl Recovery<'_> {
         ));
         Ok(())
     }
+}
+
+/// Ends an extent where the map says that it was sealed. Returns damage, if its frames end elsewhere.
+fn end_as_sealed(entry: &ExtentEntry, seal: &SealEntry, extent: &mut Extent) -> Option<(Offset, String)> {
+    let (end_index, end_offset) = (extent.end_index.0, extent.end_offset.0);
+    let ends = (end_index, end_offset) == (seal.index, seal.offset);
+    // The last frames of a compacted extent may be missing too.
+    let ends_in_gap =
+        entry.has_gaps && extent.end == seal.position && end_index <= seal.index && end_offset <= seal.offset;
+    if ends || ends_in_gap {
+        extent.end = seal.position;
+        extent.end_index = LogIndex(seal.index);
+        extent.end_offset = Offset(seal.offset);
+        return None;
+    }
+    let why = format!(
+        "the extent in {} at {} ends at frame {end_index}, where the map says {}",
+        slab_name(SlabId(entry.slab)),
+        entry.at,
+        seal.index
+    );
+    Some((Offset(end_offset.min(seal.offset)), why))
 }
 
 /// The end of the first of these extents, if the map's word for it is enough.
