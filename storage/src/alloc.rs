@@ -60,7 +60,7 @@ impl Allocator {
         Some(place)
     }
 
-    /// Takes this very block: what the map of the store says is in use.
+    /// Takes this very block, which the map of the store says is in use.
     pub(crate) fn take(&mut self, place: Place, log2: u8) -> Result<(), NotFree> {
         if log2 < self.log2_min || log2 >= 64 || !place.at.is_multiple_of(1 << log2) {
             return Err(NotFree);
@@ -253,7 +253,7 @@ mod tests {
                     alloc.release(place, log2);
                 }
             }
-            // What a restart does: everything in use is taken out of empty slabs.
+            // As at a restart: everything in use is taken out of empty slabs.
             let mut again = Allocator::new(4);
             again.add_slab(SlabId(0), 256);
             again.add_slab(SlabId(1), 512);

@@ -1,4 +1,4 @@
-//! What goes into a store and what comes out: values without behaviour.
+//! Requests to a store and its answers: values without behaviour.
 
 use bytes::Bytes;
 use highwater_protocol::frame::FRAME_HEADER_BYTES;
@@ -20,12 +20,12 @@ pub struct PartitionSlot(pub Key);
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct ReadId(pub u64);
 
-/// A record batch on its way into the log. The caller has checked its checksum and its length.
+/// A record batch to append. The caller has checked its checksum and its length.
 #[derive(Debug)]
 pub enum Payload<'a> {
     /// Copied once, into the partition's tail page.
     Small(&'a [u8]),
-    /// Written, cached and sent from where it is. The batch is at `pages[64..64 + batch_bytes]`; the frame's header goes in front of it.
+    /// Written, cached and sent from where it is. The batch is at `pages[64..64 + batch_bytes]`; the frame's header goes before it.
     Bulk {
         /// Pages of the frame's own.
         pages: AlignedBuf,
@@ -58,7 +58,7 @@ pub struct Appended {
     pub index: LogIndex,
     /// Offset of its first record.
     pub base_offset: Offset,
-    /// Offset behind its last record.
+    /// Offset after its last record.
     pub next_offset: Offset,
 }
 
@@ -66,7 +66,7 @@ pub struct Appended {
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum AppendError {
-    /// No space for another slab, or for what was appended before. Appends succeed again after [`StoreEvent::SpaceAvailable`].
+    /// No space for another slab, or for frames appended before. Appends succeed again after [`StoreEvent::SpaceAvailable`].
     #[error("the disk is full")]
     StorageFull,
     /// The partition was stopped because part of its log is damaged.
@@ -88,7 +88,7 @@ pub enum AppendError {
     Duplicate {
         /// Where it is.
         base_offset: Offset,
-        /// The offset behind its last record: the batch is durable once `durable_end` reaches it.
+        /// The offset after its last record: the batch is durable once `durable_end` reaches it.
         next_offset: Offset,
         /// Its largest timestamp.
         timestamp: Timestamp,
@@ -107,7 +107,7 @@ pub enum AppendError {
     Deleted,
 }
 
-/// What the partition knows of a producer's batch.
+/// A producer's batch compared with the partition's memory of the producer.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum ProducerCheck {
     /// Not seen before: append it.
@@ -116,7 +116,7 @@ pub enum ProducerCheck {
     Duplicate {
         /// Where.
         base_offset: Offset,
-        /// The offset behind its last record.
+        /// The offset after its last record.
         next_offset: Offset,
         /// Its largest timestamp.
         timestamp: Timestamp,
@@ -143,8 +143,8 @@ pub struct Bounds {
     pub durable_index: LogIndex,
     /// Index of the next frame.
     pub append_index: LogIndex,
-    /// Every frame with a lower index, and every record with a lower offset, is known to be committed. May be below what is: after a start
-    /// it is what was known when the last frames that are left were written.
+    /// Every frame with a lower index, and every record with a lower offset, is known to be committed. May be below the real one: after a start
+    /// it is the one known when the last remaining frames were written.
     pub commit: LogPoint,
     /// Bytes of frames in the partition's extents.
     pub bytes: u64,
@@ -173,7 +173,7 @@ pub(crate) struct CursorHint {
 }
 
 impl Cursor {
-    /// In front of the record with this offset.
+    /// Before the record with this offset.
     pub const fn at(offset: Offset) -> Self {
         Self { offset, hint: None }
     }
@@ -184,7 +184,7 @@ impl Cursor {
     }
 }
 
-/// Whole frames as they rest, each slice contiguous. The first batch may begin before the offset that was asked for;
+/// Whole frames as they are on disk, each slice contiguous. The first batch may begin before the offset that was asked for;
 /// frames of other kinds than batches are among them.
 #[derive(Clone, Debug)]
 pub struct Frames {
@@ -196,7 +196,7 @@ pub struct Frames {
     pub next: Cursor,
 }
 
-/// How much a read may give, and take.
+/// How much a read may return, and allocate.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct ReadLimits {
     /// Bytes of frames, unless a single one is larger.
@@ -205,7 +205,7 @@ pub struct ReadLimits {
     pub memory_bytes_max: usize,
 }
 
-/// What a read found.
+/// The result of a read.
 #[derive(Clone, Debug)]
 pub enum ReadResult {
     /// At least one batch.
@@ -213,7 +213,7 @@ pub enum ReadResult {
     /// Every record below the end that was given has been read. Never the answer for a record that is below it and lost: that is
     /// [`ReadResult::Damaged`]. Also the answer to reads whose partition was deleted.
     AtEnd,
-    /// The offset is before the log's start or behind its end.
+    /// The offset is before the log's start or after its end.
     OutOfRange {
         /// Where the log starts.
         log_start: Offset,
@@ -222,7 +222,7 @@ pub enum ReadResult {
     },
     /// The frame at this offset is lost, cannot be read, or fails its checksum.
     Damaged {
-        /// The next offset that can be read; the end, if no record behind this one can.
+        /// The next offset that can be read; the end, if no record after this one can.
         resume_at: Offset,
     },
     /// The frame at this offset takes more memory than the read was allowed: try again with so many bytes of it.
@@ -238,7 +238,7 @@ pub enum ReadOutcome {
     Pending(ReadId),
 }
 
-/// What a search by timestamp found: the first record at or after it.
+/// The result of a search by timestamp: the first record at or after it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum FindResult {
     /// This record.
@@ -247,7 +247,7 @@ pub enum FindResult {
     None,
     /// A frame that has to be looked into takes more memory than the search was allowed: search again with so many bytes of it.
     NeedsMemory(usize),
-    /// A frame that had to be looked into is lost or cannot be read; what lies behind it was not searched.
+    /// A frame that had to be looked into is lost or cannot be read; the frames after it were not searched.
     Damaged {
         /// The first offset that is lost.
         at: Offset,
@@ -272,7 +272,7 @@ pub enum LogStartError {
     /// Records that are not durable yet, or do not exist.
     #[error("offset {offset} is behind the end of the log, {durable_end}")]
     BehindEnd {
-        /// What was asked.
+        /// The requested index or offset.
         offset: Offset,
         /// Where the log ends.
         durable_end: Offset,
@@ -282,7 +282,7 @@ pub enum LogStartError {
     Deleted,
 }
 
-/// Something that the owner of a store has to know. Taken with [`Store::poll_event`](crate::Store::poll_event).
+/// Something that the owner of a store must handle. Taken with [`Store::poll_event`](crate::Store::poll_event).
 #[derive(Clone, Debug)]
 pub enum StoreEvent {
     /// More of a partition's log is on stable storage.
@@ -298,21 +298,21 @@ pub enum StoreEvent {
     Read {
         /// Which.
         id: ReadId,
-        /// What it found.
+        /// Its result.
         result: ReadResult,
     },
     /// A search is done.
     Found {
         /// Which.
         id: ReadId,
-        /// What it found.
+        /// Its result.
         result: FindResult,
     },
     /// A read by index is done.
     ReadByIndex {
         /// Which.
         id: ReadId,
-        /// What it found.
+        /// Its result.
         result: IndexRead,
     },
     /// A log was truncated, or could not be. It is not durable yet, and nothing that is appended from here on is durable before it.
@@ -341,16 +341,16 @@ pub enum StoreEvent {
     },
     /// The disk is full: appends that need space fail until [`StoreEvent::SpaceAvailable`].
     StorageFull(String),
-    /// What was appended to a partition and is not durable waits for space on the disk. It may become durable when there is some; whoever
-    /// waits for that is not to be kept waiting. Appends fail with [`AppendError::StorageFull`] until then.
+    /// Frames appended to a partition wait for space on the disk. They may become durable when there is some; clients
+    /// that wait for that should not be kept waiting. Appends fail with [`AppendError::StorageFull`] until then.
     Stalled {
         /// The partition.
         slot: PartitionSlot,
     },
     /// Appends that failed with [`AppendError::StorageFull`] may succeed now.
     SpaceAvailable,
-    /// A partition was deleted, or what was on its way to the disk for it has landed: appends that failed with [`AppendError::Busy`] may
-    /// succeed now. For a partition that is there [`StoreEvent::Durable`] tells the same.
+    /// A partition was deleted, or its writes in flight have ended: appends that failed with [`AppendError::Busy`] may
+    /// succeed now. For a partition that is there [`StoreEvent::Durable`] says the same.
     RoomAvailable,
     /// The disk is not to be trusted any more: end the process.
     Fatal(String),

@@ -105,7 +105,7 @@ pub(crate) struct CacheBudget {
 const STALE_ENTRIES_MAX: usize = 1024;
 
 impl CacheBudget {
-    /// Adds a chunk behind the others of its partition. If it holds everything that the last one does, it replaces it.
+    /// Adds a chunk after the others of its partition. If it holds everything that the last one does, it replaces it.
     pub(crate) fn push(&mut self, slot: PartitionSlot, chunks: &mut Chunks, mut chunk: Chunk) {
         self.bytes += chunk.memory_bytes;
         if let Some(last) = chunks.chunks.back_mut() {
@@ -159,7 +159,7 @@ impl CacheBudget {
         true
     }
 
-    /// Drops the chunks of extents that are freed: all in front of this place in the chain.
+    /// Drops the chunks of extents that are freed: all before this place in the chain.
     pub(crate) fn drop_below(&mut self, chunks: &mut Chunks, sequence: ExtentSequence) {
         while chunks.chunks.front().is_some_and(|chunk| chunk.extent.sequence < sequence) {
             self.drop_front(chunks);

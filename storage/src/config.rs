@@ -1,4 +1,4 @@
-//! What a store is told by its owner.
+//! The configuration of a store and its partitions.
 
 use std::path::PathBuf;
 
@@ -16,7 +16,7 @@ pub enum DurableForm {
     SyncPerRound,
 }
 
-/// What a store is opened with.
+/// The configuration of a store.
 #[derive(Clone, Debug)]
 pub struct StoreConfig {
     /// The store's own folder, such as `highwater-data/store-000`.
@@ -35,7 +35,7 @@ pub struct StoreConfig {
     pub durable_form: DurableForm,
 }
 
-/// When a frame of a partition counts as committed. What is committed is never truncated.
+/// When a frame of a partition counts as committed. Committed frames are never truncated.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum CommitRule {
     /// When it is durable here: this is the only replica.
@@ -44,16 +44,16 @@ pub enum CommitRule {
     Quorum,
 }
 
-/// What a topic's configuration means for the log of one of its partitions.
+/// A topic's configuration, as far as it concerns the log of a partition.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct PartitionConfig {
-    /// Records older than this may go. `None`: time deletes nothing.
+    /// Records older than this may be deleted, in milliseconds. `None`: time deletes nothing.
     pub retention_ms: Option<i64>,
-    /// What is beyond this many bytes may go. `None`: size deletes nothing.
+    /// The oldest records beyond this many bytes may be deleted. `None`: size deletes nothing.
     pub retention_bytes: Option<u64>,
-    /// The active extent is closed when its first record is this old, so that retention can cut behind it.
+    /// The active extent is closed when its first record is this old, so that retention can cut after it.
     pub segment_ms: i64,
-    /// The active extent is closed when it holds this many bytes, so that retention can cut behind it.
+    /// The active extent is closed when it holds this many bytes, so that retention can cut after it.
     pub segment_bytes: u64,
     /// When a frame counts as committed.
     pub commit: CommitRule,

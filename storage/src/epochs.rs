@@ -1,6 +1,6 @@
 //! Where each leader's epoch began in a partition's log.
 //!
-//! A short list, one entry an epoch: kept in checkpoints, rebuilt from frames. It answers in memory what followers and consumers ask after
+//! A short list, one entry an epoch: kept in checkpoints, rebuilt from frames. It answers in memory the questions of followers and consumers after
 //! a change of leaders: where an epoch ended here, and whether the log holds a certain frame.
 
 use highwater_protocol::ids::{LeaderEpoch, LogIndex, Offset};
@@ -48,7 +48,7 @@ impl Epochs {
         }
         assert!(self.last().is_none_or(|last| last < epoch), "epochs never fall along a log");
         if self.starts.len() == EPOCHS_PER_PARTITION_MAX {
-            // What is asked of epochs is about the end of a log.
+            // Epochs are asked about the end of a log.
             self.starts.remove(0);
         }
         let off = u64::from(is_planted(Mutant::EpochIndexOffByOne));
@@ -69,19 +69,19 @@ impl Epochs {
         EpochEnd { epoch: known, end }
     }
 
-    /// Forgets the epochs that begin at or behind this index: the log was cut off there.
+    /// Forgets the epochs that begin at or after this index: the log was cut off there.
     pub(crate) fn truncate(&mut self, index: LogIndex) {
         self.starts.retain(|start| start.index < index);
     }
 
-    /// Forgets the epochs that end at or in front of this index. The epoch of the frame in front of it stays known: a leader
-    /// compares it with what a follower has.
+    /// Forgets the epochs that end at or before this index. The epoch of the frame before it stays known: a leader
+    /// compares it with the follower's.
     pub(crate) fn forget_below(&mut self, index: LogIndex) {
         let kept = self.starts.partition_point(|start| start.index < index);
         self.starts.drain(..kept.saturating_sub(1));
     }
 
-    /// The epochs that begin in front of this index.
+    /// The epochs that begin before this index.
     pub(crate) fn below(&self, index: LogIndex) -> impl Iterator<Item = &EpochStart> {
         self.starts.iter().take_while(move |start| start.index < index)
     }

@@ -17,10 +17,10 @@ pub(crate) const FIRST_POSITION: u32 = EXTENT_HEADER_BYTES as u32;
 /// Stands for "no batch yet" where a largest timestamp is kept.
 pub(crate) const NO_TIMESTAMP: i64 = i64::MIN;
 
-/// Stands for a time of appending that nobody recorded: as late as can be, so that it makes nothing look old.
+/// Used for a time of appending that was not recorded: the latest there is, so that no record looks old for it.
 pub(crate) const APPENDED_UNKNOWN: i64 = i64::MAX;
 
-/// An extent, as somebody who looked at it before names it: its place in the chain, and the use of the space that was there then.
+/// A reference to an extent that stays valid when the extent is freed: its place in the chain, and its incarnation.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct ExtentRef {
     pub(crate) sequence: ExtentSequence,
@@ -107,7 +107,7 @@ impl Extent {
         ExtentRef { sequence: self.sequence, incarnation: self.incarnation }
     }
 
-    /// What its header says. `None` while it has no place.
+    /// The content of its header. `None` while it has no place.
     pub(crate) fn id(
         &self,
         cluster: ClusterId,
@@ -136,7 +136,7 @@ impl Extent {
         })
     }
 
-    /// In front of its first frame.
+    /// Before its first frame.
     pub(crate) fn start_mark(&self) -> Mark {
         Mark {
             sequence: self.sequence,
@@ -160,7 +160,7 @@ impl Extent {
         self.end > FIRST_POSITION
     }
 
-    /// Behind its last frame.
+    /// After its last frame.
     pub(crate) fn end_mark(&self) -> Mark {
         Mark {
             sequence: self.sequence,
@@ -171,8 +171,8 @@ impl Extent {
         }
     }
 
-    /// Moves the end to a place that was behind a durable frame, if it is not there yet: what lies before it is lost. Readers have to be
-    /// told so, and nobody may take the end of what is left for the end of the log.
+    /// Moves the end to the end of a frame that was durable, if it is not there yet: the frames before it are lost. Readers have to be
+    /// told so, and the end of the remaining frames must not be taken for the end of the log.
     pub(crate) fn extend_to(&mut self, known: Mark, max_timestamp: i64) {
         if known.index > self.end_index {
             self.max_timestamp = self.max_timestamp.max(max_timestamp);
@@ -182,7 +182,7 @@ impl Extent {
         }
     }
 
-    /// Ends it here: what lies behind was cut off.
+    /// Ends the extent here: the frames that follow were cut off.
     pub(crate) fn cut_off(&mut self, end: Mark, max_timestamp: i64) {
         assert!((FIRST_POSITION..=self.end).contains(&end.position) && end.index >= self.base_index);
         self.end = end.position;
@@ -194,7 +194,7 @@ impl Extent {
         self.seal_recorded = true;
     }
 
-    /// Notes a frame that begins here, in front of which `max_timestamp` is the largest.
+    /// Notes a frame that begins here, before which `max_timestamp` is the largest.
     pub(crate) fn note_index(
         &mut self,
         position: u32,
@@ -229,7 +229,7 @@ impl Extent {
         }
     }
 
-    /// Moves the end behind a frame that takes this many bytes.
+    /// Moves the end past a frame of this many bytes.
     pub(crate) fn advance(&mut self, bytes: usize, next_index: LogIndex, next_offset: Offset) {
         assert!(!self.sealed, "no frame goes into a sealed extent");
         assert!(bytes <= self.room(), "a frame never crosses an extent");

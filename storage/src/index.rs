@@ -1,7 +1,7 @@
-//! The sparse index of one extent: every so many bytes, where a frame begins, its offset, and the largest timestamp in front of it.
+//! The sparse index of one extent: every so many bytes, where a frame begins, its offset, and the largest timestamp before it.
 //!
 //! An index is never a source of truth. It is built as frames are appended or walked over and may have gaps; a search goes to the
-//! nearest entry in front and walks frames from there.
+//! nearest entry before it and walks frames from there.
 
 use highwater_protocol::ids::{LogIndex, Offset};
 
@@ -14,11 +14,11 @@ pub(crate) struct Entry {
     pub(crate) index: LogIndex,
     /// The offset of its first record, or of the next record.
     pub(crate) offset: Offset,
-    /// Largest timestamp of the extent's batches in front of it.
+    /// Largest timestamp of the extent's batches before it.
     pub(crate) max_timestamp_before: i64,
 }
 
-/// Entries of one extent at most: they are kept as long as the extent lives.
+/// Entries of one extent at most: they are kept as long as the extent exists.
 pub(crate) const ENTRIES_MAX: u32 = 256;
 
 /// Entries ordered by position.
@@ -33,7 +33,7 @@ impl SparseIndex {
         interval_bytes.max(extent_bytes / ENTRIES_MAX)
     }
 
-    /// Notes where a frame begins, if no entry is close in front of it.
+    /// Notes where a frame begins, if no entry is close before it.
     pub(crate) fn note(&mut self, entry: Entry, interval: u32) {
         let at = match self.entries.last() {
             Some(last) if last.position >= entry.position => {
@@ -72,13 +72,13 @@ impl SparseIndex {
         self.entries.retain(|entry| entry.position < position);
     }
 
-    /// The last entry with no timestamp as late as this one in front of it.
+    /// The last entry with no timestamp as late as this one before it.
     pub(crate) fn floor_of_timestamp(&self, timestamp: i64) -> Option<Entry> {
         let behind = self.entries.partition_point(|e| e.max_timestamp_before < timestamp);
         behind.checked_sub(1).map(|i| self.entries[i])
     }
 
-    /// Where the frame of the first entry behind this position begins.
+    /// Where the frame of the first entry after this position begins.
     pub(crate) fn next_after(&self, position: u32) -> Option<u32> {
         let at = self.entries.partition_point(|e| e.position <= position);
         self.entries.get(at).map(|e| e.position)

@@ -23,10 +23,10 @@ use crate::recovery::OFFSET_MAX;
 /// Granule of every position and length on disk.
 pub use highwater_runtime::buf::PAGE_BYTES;
 
-/// Bytes of the block in front of an extent's frames.
+/// Bytes of the block before an extent's frames.
 pub const EXTENT_HEADER_BYTES: usize = PAGE_BYTES;
 
-/// How an extent header begins, behind its checksum: "HWEXTENT".
+/// How an extent header begins, after its checksum: "HWEXTENT".
 pub const EXTENT_MAGIC: u64 = u64::from_le_bytes(*b"HWEXTENT");
 
 /// Version of the layout of extents and slabs.
@@ -93,7 +93,7 @@ pub const STATE_PURPOSE: [u8; 4] = *b"STOR";
 /// Bits of an extent header's `flags`: frames may be missing between the extent's frames.
 const FLAG_GAPS: u32 = 1;
 
-/// The extent was given up: the log was cut off in front of it.
+/// The extent was given up: the log was cut off before it.
 const FLAG_GIVEN_UP: u32 = 2;
 
 /// Where an extent ends, as its header says.
@@ -107,7 +107,7 @@ pub struct ExtentEnd {
     pub offset: Offset,
 }
 
-/// What an extent says about itself.
+/// The content of an extent's header.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct ExtentId {
     /// The cluster whose data this is.
@@ -122,7 +122,7 @@ pub struct ExtentId {
     pub log2_bytes: u8,
     /// Its place in the chain of the partition's extents. In versions before 3 the incarnation.
     pub sequence: ExtentSequence,
-    /// How often what it holds was rewritten: 0 as it was appended. It takes the place of extents of lower generations that begin in it.
+    /// How often its content was rewritten: 0 as it was appended. It replaces extents of lower generations that begin within its range.
     pub generation: u32,
     /// This use of the space.
     pub incarnation: Incarnation,
@@ -136,7 +136,7 @@ pub struct ExtentId {
     pub leader_epoch: LeaderEpoch,
     /// Frames may be missing between its frames: it was compacted.
     pub has_gaps: bool,
-    /// It was given up: the log was cut off in front of it.
+    /// It was given up: the log was cut off before it.
     pub given_up: bool,
     /// Where it ends. An extent that takes appends does not say. One that was rewritten says once it is whole; until then it counts for nothing.
     pub end: Option<ExtentEnd>,

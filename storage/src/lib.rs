@@ -1,13 +1,13 @@
 //! The log: where records become durable and are read back.
 //!
 //! A [`Store`] keeps the logs of the partitions of one shard in a few large files. It is driven like a shard itself: commands
-//! (`append`, `read`, ...) return at once, disk completions come in through [`Store::on_disk`], and what the owner has to know
+//! (`append`, `read`, ...) return at once, disk completions come in through [`Store::on_disk`], and notifications for the owner
 //! goes out through [`Store::poll_event`].
 //!
-//! Invariant, per partition: `extent_end <= durable_end <= append_end`. What is between `extent_end` and `append_end` is contiguous and in memory.
+//! Invariant, per partition: `extent_end <= durable_end <= append_end`. The frames between `extent_end` and `append_end` are contiguous and in memory.
 //!
-//! Invariant: nothing below the commit index is ever overwritten or truncated. What is durable above it may be cut off, when a later leader's log
-//! does not have it ([`Store::truncate_suffix`]). With one replica everything durable is committed. Readers only ever see what is durable.
+//! Invariant: nothing below the commit index is ever overwritten or truncated. Durable frames above it may be cut off, when a later leader's log
+//! does not have it ([`Store::truncate_suffix`]). With one replica everything durable is committed. Readers only ever see durable frames.
 //!
 //! Invariant: along a log epochs never fall.
 //!

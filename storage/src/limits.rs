@@ -6,16 +6,16 @@ use highwater_protocol::limits::{BATCH_BYTES_MAX, BATCH_BYTES_MAX_DEFAULT};
 use crate::layout::{EXTENT_HEADER_BYTES, EXTENT_LOG2_BYTES, PAGE_BYTES};
 use crate::state_log::SNAPSHOT_BYTES_PER_TURN;
 
-/// Commit rounds in flight at once: while one is on its way the next one gathers and leaves; a third waits, so load makes rounds larger instead of slower.
+/// Commit rounds in flight at once: while one is in flight the next one gathers and leaves; a third waits, so load makes rounds larger instead of slower.
 pub const ROUNDS_IN_FLIGHT_MAX: usize = 2;
 
-/// Bytes a gap may take in front of a frame that starts on a page: a padding frame needs room for its header, else it takes the next page too.
+/// Bytes a gap may take before a frame that starts on a page: a padding frame needs room for its header, else it takes the next page too.
 pub const PADDING_BYTES_MAX: usize = PAGE_BYTES + FRAME_HEADER_BYTES;
 
 /// Bytes of the largest extent that any limits lead to: one that takes a frame of the largest batch.
 pub const EXTENT_BYTES_MAX: u64 = 128 << 20;
 
-/// Bytes that any limits allow to be appended and not yet durable in a partition. Recovery looks this far behind a bad frame for proof that
+/// Bytes that any limits allow to be appended and not yet durable in a partition. Recovery looks this far after a bad frame for proof that
 /// it had been acknowledged: the run that wrote the frame may have had larger limits than the one that recovers it.
 pub const UNACKED_BYTES_MAX: u64 = 128 << 20;
 
@@ -25,10 +25,10 @@ const _: () = {
     assert!(EXTENT_BYTES_MAX <= 1 << *EXTENT_LOG2_BYTES.end(), "positions within an extent are 32 bits");
 };
 
-/// How far recovery looks behind a bad frame: padding around what was not durable comes on top.
+/// How far recovery looks after a bad frame: plus the padding around frames that were not durable.
 pub(crate) const SEARCH_BYTES_MAX: u32 = UNACKED_BYTES_MAX as u32 + 2 * PADDING_BYTES_MAX as u32;
 
-/// Partitions of one store, with those that are being deleted. Four times what a broker may have: more is our bug.
+/// Partitions of one store, including those that are being deleted. Four times a broker's limit: more is a bug.
 pub const PARTITIONS_PER_STORE_MAX: usize = 1 << 22;
 
 /// Epochs of one partition that are remembered. Each change of its leader begins one; the oldest are forgotten.
@@ -46,10 +46,10 @@ pub const CHECKPOINT_PRODUCERS_PER_WORK: usize = 8;
 /// Logs whose cutting off goes on in one turn.
 pub const CUTS_PER_TURN_MAX: usize = 64;
 
-/// Bytes of memory that a byte of what was read may keep from being freed. What is a smaller part of its buffer or chunk is copied.
+/// Bytes of memory that one byte of a read's result may keep from being freed. Frames that are a smaller part of their buffer or chunk are copied.
 pub const HELD_BYTES_PER_BYTE_MAX: usize = 4;
 
-/// Bytes of memory that a producer takes which is remembered: what is known of it, and what the last checkpoint says.
+/// Bytes of memory per producer: its state, and its entry in the last checkpoint.
 pub const PRODUCER_BYTES: u64 = 640;
 
 /// Sizes that a store works with.
@@ -72,11 +72,11 @@ pub struct StoreLimits {
     pub unacked_bytes_max: u64,
     /// Appended and not yet durable, all partitions of the store together.
     pub store_unacked_bytes_max: u64,
-    /// A checkpoint is written every so many bytes appended: what a restart reads again.
+    /// A checkpoint is written every so many bytes appended. A restart reads about that much again.
     pub checkpoint_bytes: u64,
     /// Size of each copy of a new store's state log.
     pub state_log_bytes: u64,
-    /// The same once it has been in use: what is appended in new extents waits while it is rewritten, so that should be rare.
+    /// The same once it has been in use. Records in new extents wait while it is rewritten, so that should be rare.
     pub state_log_bytes_used: u64,
     /// Bytes of the map that are added to a snapshot in one turn, unless one partition takes more.
     pub snapshot_bytes_per_turn: u32,
@@ -123,7 +123,7 @@ impl Default for StoreLimits {
 }
 
 impl StoreLimits {
-    /// Limits that make a short run see what production sees in a year: rolls, wraps, recycled extents, evictions, checkpoints.
+    /// Limits with which a short run meets everything that production meets in a year: rolls, wraps, recycled extents, evictions, checkpoints.
     pub const fn tiny() -> Self {
         Self {
             slab_bytes_first: 256 << 10,

@@ -14,7 +14,7 @@ use highwater_protocol::frame::Frame;
 use highwater_protocol::ids::{Offset, Timestamp};
 use highwater_protocol::limits::DECOMPRESSED_BYTES_MAX;
 
-/// What is looked for in a batch.
+/// The goal of a search in a batch.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Wanted {
     /// The first record at or after a time.
@@ -23,7 +23,7 @@ pub(crate) enum Wanted {
     Latest,
 }
 
-/// What was found in a batch, among the records from the log's start on.
+/// The result of a search in a batch, among the records from the log's start on.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Found {
     Record(Offset, Timestamp),

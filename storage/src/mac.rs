@@ -1,23 +1,24 @@
-//! What tells a frame that was searched for from bytes of somebody's record.
+//! Message authentication codes of frames: they distinguish a frame of this store from bytes inside a client's record.
 //!
-//! A log is read frame by frame: a frame's length says where the next one begins, and nothing inside it is looked at. Behind damage
-//! that is not known any more, and the next frame is searched for, at every place where one can begin. There a record can lie in wait: whoever
-//! knows the format can send a value that holds the bytes of a whole frame, with all checksums right and an offset, an index and a producer of
-//! its own choice. A bit that flips in the header of the real frame lays it bare.
+//! A log is read frame by frame: the length of a frame says where the next one begins, and nothing inside a frame is interpreted. After
+//! damage that is not known any more, and the next frame is searched for at every position where one can begin. There a record can pose as
+//! a frame: a client that knows the format can send a value that holds the bytes of a whole frame, with right checksums and an offset, an
+//! index and a producer of its choice. A bit that flips in the header of the real frame exposes it to the search.
 //!
-//! So each frame carries a message authentication code: SipHash-2-4 of the extent's life and of the frame's position in the extent, under a key that
-//! is drawn at random when the store is made and that no client is ever sent. A frame that was searched for is believed only with the code of
-//! the place at which it was found.
+//! So each frame carries a code: SipHash-2-4 of the extent's incarnation and of the frame's position in the extent, under a key that
+//! is drawn at random when the store is made and never sent to a client. A frame that was found by searching is believed only if it has the
+//! code of the position at which it was found.
 //!
-//! Why the place is enough: a life is never used twice, and a place in it holds at most one frame, which either was written by this store or is
-//! none. What is in the frame is covered by its checksums. Clients get frames as they rest, codes included; those are of other places, and say
-//! nothing about the code of this one, which is what makes a keyed hash different from a checksum. Guessing succeeds once in 2^64 times.
+//! Incarnation and position are enough: an incarnation is never used twice, and a position in it holds at most one frame, which was written
+//! by this store. The content of the frame is covered by its checksums. Clients receive frames as they are on disk, codes included; but those
+//! are codes of other positions, and a keyed hash, unlike a checksum, does not reveal the code of this one. Guessing succeeds once in 2^64 times.
 //!
-//! A frame that is reached by lengths from a known place is not looked at here, so reading costs nothing; appending costs one hash of 16 bytes.
+//! Frames that are reached by lengths from a known position are not checked for their code, so reading costs nothing; appending costs one hash
+//! of 16 bytes.
 //!
-//! The key is in the map of the store, which is kept twice, and in the header of every extent that was begun with it. When the map is lost, the header at
-//! the very start of a slab says which key it is: no record can ever lie there. It also says with which life the codes began. Extents
-//! with earlier lives were written by versions before the codes; in them a frame is believed that is right in itself, as it was then.
+//! The key is kept in the map of the store, which is kept twice, and in the header of every extent that was begun with it. When the map is lost,
+//! the header at the very start of a slab decides: no record can be there. It also says from which incarnation on frames have codes. Extents
+//! of earlier incarnations were written by versions without codes; their frames are believed if their checksums are right, as they were then.
 
 use std::fmt;
 
@@ -31,7 +32,7 @@ use crate::mutants::{Mutant, is_planted};
 /// Bytes of a key.
 pub const MAC_KEY_BYTES: usize = 16;
 
-/// The secret of a store. It is not shown.
+/// The secret of a store. `Debug` does not show it.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct MacKey(pub [u8; MAC_KEY_BYTES]);
 
@@ -46,7 +47,7 @@ impl fmt::Debug for MacKey {
 pub struct StoreMacs {
     /// The secret.
     pub key: MacKey,
-    /// The first life whose frames have codes.
+    /// The first incarnation whose frames have codes.
     pub since: Incarnation,
 }
 
@@ -79,14 +80,14 @@ impl ExtentMacs {
     }
 }
 
-/// The codes of a store, from the headers of extents that were found in its slabs. The header at the start of a slab is taken at its word
-/// first: no record can lie there.
+/// The codes of a store, from the headers of extents that were found in its slabs. The header at the start of a slab is preferred: no record
+/// can be there.
 pub(crate) fn macs_among(headers: &[ExtentId]) -> Option<StoreMacs> {
     let first = headers.iter().filter(|id| id.place.at == 0);
     first.chain(headers).find_map(|id| id.macs)
 }
 
-/// Whether the header of an extent is one of the store with these codes. What a record can hold does not have the key.
+/// Whether the header of an extent belongs to the store with these codes. A header inside a record does not have the key.
 pub(crate) fn is_of(id: &ExtentId, macs: Option<StoreMacs>) -> bool {
     match (id.macs, macs) {
         (None, Some(macs)) => id.incarnation < macs.since,
@@ -117,7 +118,7 @@ mod tests {
 
     #[test]
     fn a_code_is_what_the_document_says() {
-        // SipHash-2-4 of the life and the position, 8 bytes each, under the key 00 01 .. 0f.
+        // SipHash-2-4 of the incarnation and the position, 8 bytes each, under the key 00 01 .. 0f.
         let key = std::array::from_fn(|n| n as u8);
         let macs = StoreMacs { key: MacKey(key), since: Incarnation(1) };
         let macs =

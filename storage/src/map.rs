@@ -1,10 +1,10 @@
 //! The map of a store: which extents hold whose log, where the logs start, and checkpoints. Kept in the store's state log.
 //!
-//! It is a cache. Lost, it is rebuilt from the headers of the extents; what is lost then is the start of logs that was moved by
+//! It is a cache. Lost, it is rebuilt from the headers of the extents; then the start of logs is lost that was moved by
 //! deleting records, and time.
 //!
 //! Records are applied in order on top of a snapshot. [`archive`] has their form on disk, [`older`] that of versions before, [`check`]
-//! what must be true of their numbers.
+//! the checks of their numbers.
 
 mod archive;
 mod check;
@@ -49,14 +49,14 @@ impl From<PartitionKey> for TopicPartition {
     }
 }
 
-/// Where a sealed extent ends. Recorded once everything in front of it is durable.
+/// Where a sealed extent ends. Recorded once everything before it is durable.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Archive, Serialize, Deserialize)]
 pub struct SealEntry {
     /// Where its last frame ends.
     pub position: u32,
-    /// Index behind it.
+    /// Index after it.
     pub index: u64,
-    /// Offset behind it.
+    /// Offset after it.
     pub offset: i64,
     /// Largest timestamp of its batches; `i64::MIN` if it has none.
     pub max_timestamp: i64,
@@ -75,7 +75,7 @@ pub struct ExtentEntry {
     pub version: u16,
     /// Its place in the chain of the partition's extents. Rises along the chain.
     pub sequence: u64,
-    /// How often what it holds was rewritten: 0 as it was appended.
+    /// How often its content was rewritten: 0 as it was appended.
     pub generation: u32,
     /// This use of the space.
     pub incarnation: u64,
@@ -94,7 +94,7 @@ pub struct ExtentEntry {
 }
 
 impl ExtentEntry {
-    /// What the header of an extent says. It does not say when the extent was allocated, and of where it ends only if it was rewritten.
+    /// The entry that follows from the header of an extent. The header does not say when the extent was allocated, and where it ends only if it was rewritten.
     pub(crate) fn of_header(id: &ExtentId, created_ms: i64) -> Self {
         Self {
             slab: id.place.slab.0,
@@ -142,7 +142,7 @@ impl From<&EpochEntry> for EpochStart {
     }
 }
 
-/// What was durable of a partition at some moment: recovery reads on from there.
+/// The durable state of a partition at some moment: recovery reads on from there.
 #[derive(Clone, PartialEq, Eq, Debug, Archive, Serialize, Deserialize)]
 pub struct CheckpointEntry {
     /// The place of the extent in the chain.
@@ -175,7 +175,7 @@ impl CheckpointEntry {
     }
 }
 
-/// What the map knows of a partition.
+/// A partition in the map.
 #[derive(Clone, PartialEq, Eq, Debug, Archive, Serialize, Deserialize)]
 pub struct PartitionEntry {
     /// Which.
@@ -186,7 +186,7 @@ pub struct PartitionEntry {
     pub extents: Vec<ExtentEntry>,
     /// Its last checkpoint.
     pub checkpoint: Option<CheckpointEntry>,
-    /// The checkpoint is where the log ends: nothing was written behind it.
+    /// The checkpoint is where the log ends: nothing was written after it.
     pub complete: bool,
 }
 
@@ -260,7 +260,7 @@ pub(crate) enum MapRecord {
     Freed { key: PartitionKey, incarnations: Vec<u64>, log_start: i64 },
     /// Records below this offset are deleted.
     LogStart { key: PartitionKey, log_start: i64 },
-    /// What is durable of a partition, and whether it is where the log ends.
+    /// The durable state of a partition, and whether the log ends there.
     Checkpoint { key: PartitionKey, checkpoint: CheckpointEntry, complete: bool },
     /// A partition whose end the map knew is going to be written to.
     Reactivated { key: PartitionKey },
@@ -278,7 +278,7 @@ pub(crate) enum MapRecord {
     Replaced { key: PartitionKey, incarnations: Vec<u64>, extent: ExtentEntry },
 }
 
-/// The map as the state log tells it.
+/// The map as the state log has it.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct StoreMap {
     /// No extent has had this incarnation or a later one.

@@ -11,17 +11,17 @@
 pub enum Mutant {
     /// A write that only the disk's cache has counts as durable.
     AckBeforeSync,
-    /// A log ends at the first frame whose checksum is wrong, whatever lies behind.
+    /// A log ends at the first frame whose checksum is wrong, whatever follows.
     TruncateAtFirstBadChecksum,
-    /// A frame of an earlier life of an extent passes for one of this life.
+    /// A frame of an earlier incarnation of an extent passes for one of this incarnation.
     IgnoreIncarnation,
-    /// After a truncation the log goes on in front of the frames that were given up.
+    /// After a truncation the log goes on before the frames that were given up.
     WriteBeforeStaleTail,
-    /// What producers have sent is not read back from the frames.
+    /// Producers' last batches are not restored from the frames.
     DedupForgets,
     /// A frame that was found by searching is believed whatever its code.
     BelieveWithoutMac,
-    /// An epoch is noted one frame behind where it begins.
+    /// An epoch is noted one frame after where it begins.
     EpochIndexOffByOne,
     /// When the map is rebuilt, an extent stays in place of the one that was rewritten from it.
     PreferOldGeneration,

@@ -1,4 +1,4 @@
-//! One partition's log in memory: its extents, its tail, and what is on its way to the disk.
+//! One partition's log in memory: its extents, its tail, and what is being written.
 //!
 //! ```text
 //!  extents:  [sealed][sealed][.........active..........]
@@ -9,7 +9,7 @@
 //!  tail:                                          ----     (still being filled)
 //! ```
 //!
-//! Invariant: `durable <= append end`; what is between them is contiguous and in memory: in flights, queue and tail, in this order.
+//! Invariant: `durable <= append end`; the frames between them are contiguous and in memory: in flights, queue and tail, in this order.
 //!
 //! Invariant: two writes that overlap are never in flight together. They can only share the page where one ends and the next
 //! goes on; the second waits.
@@ -40,7 +40,7 @@ pub(crate) struct Piece {
     pub(crate) extent: ExtentRef,
     pub(crate) from: u32,
     pub(crate) data: Bytes,
-    /// Behind its last frame.
+    /// After its last frame.
     pub(crate) end: Mark,
     /// Bytes of frames that become durable with it.
     pub(crate) frame_bytes: u64,
@@ -51,7 +51,7 @@ pub(crate) struct Piece {
 pub(crate) struct Flight {
     pub(crate) piece: Piece,
     pub(crate) writes_left: u32,
-    /// The disk has answered everything: the writes, and the sync behind them if there is one.
+    /// The disk has answered everything: the writes, and the sync after them if there is one.
     pub(crate) landed: bool,
     /// There was no space for a part of it.
     pub(crate) failed: bool,
@@ -62,7 +62,7 @@ impl Flight {
         self.landed && !self.failed
     }
 
-    /// Behind its last page.
+    /// After its last page.
     fn to(&self) -> u32 {
         self.piece.from + self.piece.data.len() as u32
     }
@@ -80,9 +80,9 @@ pub(crate) struct Partition {
     pub(crate) log_start: Offset,
     pub(crate) append_index: LogIndex,
     pub(crate) append_offset: Offset,
-    /// Everything in front of it is on stable storage, and the map knows its extents.
+    /// Everything before it is on stable storage, and the map knows its extents.
     pub(crate) durable: Mark,
-    /// What the owner said is committed, or the frames that recovery read. With [`CommitRule::OwnDisk`] it is of no account.
+    /// The commit point that the owner noted, or that recovery read from the frames. Not used with [`CommitRule::OwnDisk`].
     pub(crate) commit: LogPoint,
     /// See [`Bounds::last_epoch`].
     pub(crate) last_epoch: Option<LeaderEpoch>,
@@ -100,11 +100,11 @@ pub(crate) struct Partition {
     pub(crate) flight_first: u64,
     pub(crate) chunks: Chunks,
     pub(crate) unacked_bytes: u64,
-    /// What the map remembers of it.
+    /// The last checkpoint in the map.
     pub(crate) checkpoint: Option<Box<CheckpointEntry>>,
     /// Part of the log is damaged: no appends.
     pub(crate) faulty: bool,
-    /// What was appended and is not durable waits for space on the disk: no appends until it is durable.
+    /// Appended frames wait for space on the disk: appends are refused until these are durable.
     pub(crate) stalled: bool,
     pub(crate) deleting: bool,
     /// Part of the log is being cut off.
@@ -208,13 +208,13 @@ impl Partition {
     /// Takes another configuration.
     pub(crate) fn configure(&mut self, config: PartitionConfig) {
         if (self.config.commit, config.commit) == (CommitRule::OwnDisk, CommitRule::Quorum) {
-            // There were no other replicas until now: what is durable is committed and stays so.
+            // There were no other replicas until now: durable frames are committed and stay so.
             self.commit = self.durable.point();
         }
         self.config = config;
     }
 
-    /// What is known to be committed.
+    /// The end of what is known to be committed.
     pub(crate) fn commit_point(&self) -> LogPoint {
         match self.config.commit {
             CommitRule::OwnDisk => self.durable.point(),
@@ -331,8 +331,8 @@ impl Partition {
         self.flights.iter().any(|flight| flight.failed)
     }
 
-    /// Puts what found no space, and everything behind it, in front of the queue again: it is written in order, as the first time. `false`
-    /// if there is nothing, or part of it is still on its way.
+    /// Puts the pieces that found no space, and all after them, back at the head of the queue, in order. Returns `false`
+    /// if there is nothing, or part of it is still in flight.
     pub(crate) fn requeue_failed(&mut self) -> bool {
         let Some(first) = self.flights.iter().position(|flight| flight.failed) else { return false };
         if self.flights.iter().any(|flight| !flight.landed) {
@@ -344,7 +344,7 @@ impl Partition {
         true
     }
 
-    /// Moves the durable end over what has become durable, in order, as far as the map knows its extents. Tells how many
+    /// Moves the durable end over the flights that have become durable, in order, as far as the map knows their extents. Returns how many
     /// bytes of frames that were.
     pub(crate) fn advance_durable(&mut self, map_durable: Seq) -> u64 {
         let mut bytes = 0;
@@ -372,7 +372,7 @@ impl Partition {
         bytes
     }
 
-    /// Ends the active extent: what comes next goes into another one.
+    /// Ends the active extent: the next frame goes into another one.
     pub(crate) fn seal_active(&mut self) {
         if let Some(active) = self.extents.back_mut() {
             active.sealed = true;

@@ -2,7 +2,7 @@
 //!
 //! - Small frames are packed back to back in the tail. When the tail's buffer has grown to its limit it is padded to a page
 //!   boundary and the next frame begins a new one.
-//! - A bulk frame begins on a page boundary and the frame behind it too, so its pages are written as they came.
+//! - A bulk frame begins on a page boundary and the frame after it too, so its pages are written as they came.
 //! - A gap is a padding frame; see [`padding_bytes`].
 
 use highwater_protocol::batch::{self, BatchHeader};
@@ -24,13 +24,13 @@ use crate::tail::{Frozen, Tail};
 /// Where a frame goes.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum FramePlacement {
-    /// Behind the last one.
+    /// After the last one.
     Packed,
     /// In pages of its own.
     OwnPages,
 }
 
-/// What appending a frame needs of the store.
+/// The parts of the store that appending a frame needs.
 pub(crate) struct AppendContext<'a> {
     pub(crate) limits: &'a StoreLimits,
     pub(crate) budget: &'a mut CacheBudget,
@@ -49,7 +49,7 @@ impl Partition {
         self.active().is_some_and(|active| gap + frame_bytes <= active.room())
     }
 
-    /// Whether the tail has to end in front of a frame of this size.
+    /// Whether the tail has to end before a frame of this size.
     fn must_split(&self, limits: &StoreLimits, frame_bytes: usize, placement: FramePlacement) -> bool {
         self.tail.as_ref().is_some_and(|tail| {
             let full = tail.is_fresh() && tail.filled() + frame_bytes > limits.chunk_bytes_max;
@@ -104,7 +104,7 @@ impl Partition {
         let (base, room) = (active.end, active.room());
         assert!((base as usize).is_multiple_of(PAGE_BYTES), "pages of its own begin at a page");
         let gap = padding_bytes(frame_bytes);
-        // At the very end of an extent there may be no room for a padding frame: then nothing fits behind, and none is needed.
+        // At the very end of an extent there may be no room for a padding frame: then nothing fits after, and none is needed.
         let gap = if frame_bytes + gap <= room { gap } else { 0 };
         let whole = (frame_bytes + gap).next_multiple_of(PAGE_BYTES);
         pages.grow(whole);
@@ -134,11 +134,11 @@ impl Partition {
         appended
     }
 
-    /// Freezes what the tail holds and queues it. With `carry`, the tail goes on behind it in the same page.
+    /// Freezes the content of the tail and queues it. With `carry`, the tail goes on after it in the same page.
     pub(crate) fn freeze_tail(&mut self, budget: &mut CacheBudget, carry: bool) {
         let Some(tail) = self.tail.take() else { return };
         if !tail.is_fresh() {
-            // Everything in it is on disk or on its way.
+            // Everything in it is on disk or in flight.
             self.tail = carry.then_some(tail);
             return;
         }
@@ -163,7 +163,7 @@ impl Partition {
         budget.push(self.slot, &mut self.chunks, chunk);
     }
 
-    /// Ends the tail in front of a frame that does not go into it.
+    /// Ends the tail before a frame that does not go into it.
     fn split_tail(
         &mut self,
         context: &mut AppendContext<'_>,
@@ -188,7 +188,7 @@ impl Partition {
     fn tail_with_room(&mut self, limits: &StoreLimits, frame_bytes: usize) -> &mut Tail {
         let active = self.active().expect("the frame fits");
         let (position, offset) = (active.end, self.append_offset);
-        // As large as the last one, or twice what is there: buffers double until they fit what a round brings.
+        // As large as the last one, or twice the present one: buffers double until they hold a round.
         let have = self.tail.as_ref().map_or(0, Tail::buffer_bytes);
         let target = self.tail_bytes_last.max(2 * have).next_power_of_two().min(limits.chunk_bytes_max);
         let tail = self.tail.get_or_insert_with(|| Tail::new(position, offset, frame_bytes.max(target)));

@@ -1,4 +1,4 @@
-//! What a partition remembers of idempotent producers: the last batches of each, so that a retry is recognised and a gap refused.
+//! A partition's memory of idempotent producers: the last batches of each, so that a retry is recognised and a gap refused.
 //!
 //! | epoch of the batch | its sequence | answer |
 //! |---|---|---|
@@ -7,7 +7,7 @@
 //! | above the known one | 0 | new, the window is emptied |
 //! | above the known one | other | out of order, 0 expected |
 //! | the known one | equals one of the last five batches, first and last | duplicate: where that one went |
-//! | the known one | the one behind the last batch | new |
+//! | the known one | the one after the last batch | new |
 //! | the known one | other | out of order |
 
 use std::collections::BTreeMap;
@@ -18,7 +18,7 @@ use highwater_protocol::limits::DEDUP_BATCHES_MAX;
 
 use crate::api::ProducerCheck;
 
-/// What a batch says of its producer.
+/// The producer fields of a batch.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct ProducerStamp {
     /// The producer; negative for none.
@@ -59,7 +59,7 @@ pub(crate) struct Producer {
     pub(crate) epoch: i16,
     /// When it last wrote, by the broker's clock; [`UNKNOWN_MS`] after a restart.
     pub(crate) last_ms: i64,
-    /// Where its epoch began here, if it followed an older one: what was known of that is gone.
+    /// Where its epoch began here, if it followed an older one.
     pub(crate) bumped_at: Option<i64>,
     /// Its last batches, oldest first: five, and more while they are not durable.
     pub(crate) window: Vec<Seen>,
@@ -75,11 +75,11 @@ pub(crate) struct Appearance {
     pub(crate) now_ms: i64,
 }
 
-/// A window may be this long before what it does not need is dropped at every batch, and not when it is most of it.
+/// A window longer than this is trimmed at every batch; a shorter one when most of it is not needed.
 const WINDOW_SHORT: usize = 4 * DEDUP_BATCHES_MAX;
 
 impl Producer {
-    /// Keeps the last five batches that are durable and everything behind them: a crash takes what is not durable, and five must be left.
+    /// Keeps the last five batches that are durable and everything after them: a crash takes those that are not durable, and five must remain.
     fn trim(&mut self, durable: Offset) {
         let durable = self.window.partition_point(|seen| seen.base_offset < durable.0);
         let spare = durable.saturating_sub(DEDUP_BATCHES_MAX);
@@ -108,7 +108,7 @@ fn wrapping_sequence(base: i32, delta: u32) -> i32 {
 #[derive(Clone, Default, Debug)]
 pub(crate) struct Producers {
     known: BTreeMap<i64, Producer>,
-    /// What was known of producers before an epoch began that is not settled, oldest first: it counts again if the log is cut off.
+    /// The states of producers before an epoch that is not settled began, oldest first: they apply again if the log is cut off.
     displaced: BTreeMap<i64, Vec<Producer>>,
 }
 
@@ -144,7 +144,7 @@ impl Producers {
         })
     }
 
-    /// What is known of this batch.
+    /// Compares a batch with the last ones of its producer.
     pub(crate) fn check(&self, stamp: &ProducerStamp) -> ProducerCheck {
         if stamp.producer < 0 {
             return ProducerCheck::New;
@@ -242,7 +242,7 @@ impl Producers {
         self.displaced.retain(|id, _| known.contains_key(id));
     }
 
-    /// What was known of a producer from batches below this offset alone, with those of its last epoch then. `None`: nothing.
+    /// The state of a producer from batches below this offset alone, in its last epoch then. `None`: it was not known.
     fn version_below(&self, producer: &Producer, offset: Offset) -> Option<&Producer> {
         let older = self.displaced.get(&producer.id).map_or(&[][..], Vec::as_slice);
         let began_below = |version: &&Producer| version.bumped_at.is_none_or(|at| at < offset.0);
@@ -273,11 +273,11 @@ impl Producers {
         }
     }
 
-    /// What is known from the batches below this offset alone, which is where the log was durable to. `None` when that cannot be told any
-    /// more: what an epoch that began behind it has displaced was forgotten.
+    /// The producers as the batches below this offset, the durable end, make them. `None` when that is not known any
+    /// more: the state that a later epoch displaced was forgotten.
     ///
-    /// What lies behind `settled` may be cut off later: what is known without it is kept too. Of a producer whose epoch began there, what that
-    /// has displaced comes in front of it.
+    /// Batches from `settled` on may be cut off later, so the state without them is kept too: of a producer whose epoch began there,
+    /// the displaced state comes first.
     pub(crate) fn below(&self, offset: Offset, settled: Offset) -> Option<Vec<Producer>> {
         let mut all = Vec::with_capacity(self.known.len());
         for producer in self.known.values() {
@@ -308,7 +308,7 @@ impl Producers {
         Some(all)
     }
 
-    /// What a checkpoint remembered.
+    /// Restores the producers of a checkpoint.
     pub(crate) fn restore(&mut self, producers: Vec<Producer>) {
         self.known.clear();
         self.displaced.clear();
@@ -456,7 +456,7 @@ mod tests {
         assert_eq!(producers.check(&stamp(2, 0, 1)), ProducerCheck::New);
         producers.truncate(Offset(100));
         assert_eq!((producers.len(), producers.displaced.len()), (0, 0));
-        // What is settled is not kept twice.
+        // Settled states are not kept twice.
         let mut producers = after(&[(0, 1)]);
         producers.note(&stamp(2, 0, 1), at(101), Offset(100), MAX);
         producers.note(&stamp(2, 1, 1), at(102), Offset(102), MAX);

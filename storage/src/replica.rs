@@ -1,4 +1,4 @@
-//! What replication asks of a store, and what it is answered: values without behaviour.
+//! Requests of replication to a store, and its answers: values without behaviour.
 
 use bytes::Bytes;
 use highwater_protocol::ids::{LeaderEpoch, LogIndex, Offset};
@@ -13,7 +13,7 @@ pub struct IndexCursor {
 }
 
 impl IndexCursor {
-    /// In front of the frame with this index.
+    /// Before the frame with this index.
     pub const fn at(index: LogIndex) -> Self {
         Self { index, hint: None }
     }
@@ -24,10 +24,10 @@ impl IndexCursor {
     }
 }
 
-/// What a read by index found.
+/// The result of a read by index.
 #[derive(Clone, Debug)]
 pub enum IndexRead {
-    /// At least one frame: whole frames as they rest, of every kind, from the index on.
+    /// At least one frame: whole frames as they are on disk, of every kind, from the index on.
     Frames {
         /// The frames.
         bytes: Bytes,
@@ -38,7 +38,7 @@ pub enum IndexRead {
     },
     /// Every frame below the end that was given has been read. Also the answer to reads whose partition was deleted.
     AtEnd,
-    /// The index is before the first frame that is here, or behind the last.
+    /// The index is before the first frame that is here, or after the last.
     OutOfRange {
         /// Index of the first frame.
         first: LogIndex,
@@ -73,7 +73,7 @@ pub struct ReplicatedFrame<'a> {
     pub batch: Option<Payload<'a>>,
 }
 
-/// What became of a frame of another replica.
+/// The outcome of appending a frame of another replica.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Replicated {
     /// It was appended. Durable once [`StoreEvent::Durable`](crate::StoreEvent::Durable) names a higher index.
@@ -92,13 +92,13 @@ pub enum ReplicateError {
         /// The index.
         index: LogIndex,
     },
-    /// Frames are missing in front of it.
+    /// Frames are missing before it.
     #[error("the log ends at index {end}, in front of this frame")]
     Ahead {
         /// The next index that would be taken.
         end: LogIndex,
     },
-    /// Its epoch is below that of the frame in front of it.
+    /// Its epoch is below that of the frame before it.
     #[error("epoch {epoch} is below epoch {last} of the frame in front")]
     EpochFalls {
         /// Its epoch.
@@ -106,10 +106,10 @@ pub enum ReplicateError {
         /// Epoch of the last frame.
         last: LeaderEpoch,
     },
-    /// Its offset, or what its batch says, does not follow from the frame in front of it.
+    /// Its offset, or a field of its batch, does not follow from the frame before it.
     #[error("its {what} differs from what follows the frame in front")]
     Mismatch {
-        /// What differs.
+        /// The field that differs.
         what: &'static str,
     },
     /// It cannot be appended now.
@@ -121,10 +121,10 @@ pub enum ReplicateError {
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum CutError {
-    /// What is committed is never cut off.
+    /// Committed frames are never cut off.
     #[error("index {index} is below the commit index {commit}")]
     BelowCommit {
-        /// What was asked.
+        /// The requested index or offset.
         index: LogIndex,
         /// Every frame with a lower index is committed.
         commit: LogIndex,

@@ -1,10 +1,10 @@
-//! What opening a store found, for people and for the engine.
+//! The findings of opening a store, for people and for the engine.
 
 use std::path::PathBuf;
 
 use highwater_protocol::ids::{Offset, TopicPartition};
 
-/// What happened to a partition on opening, if anything did.
+/// A finding about a partition.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum PartitionFinding {
     /// Frames at the end that had never been acknowledged are gone.
@@ -12,16 +12,16 @@ pub enum PartitionFinding {
         /// Where the log ends now.
         end: Offset,
     },
-    /// Part of the log is damaged: it serves what can be read and refuses appends.
+    /// Part of the log is damaged: it serves the readable part and refuses appends.
     Faulty {
         /// Offset of the first record that is missing.
         at: Offset,
-        /// What was found there.
+        /// The damage found there.
         why: String,
     },
 }
 
-/// What opening a store found.
+/// The findings of opening a store.
 #[derive(Clone, PartialEq, Eq, Default, Debug)]
 pub struct RecoveryReport {
     /// Partitions found on disk.
@@ -60,7 +60,7 @@ pub enum OpenError {
         /// What it says.
         what: String,
     },
-    /// The store had been used, and not enough of its files is left to tell what it held.
+    /// The store was in use before, and too few of its files are left to know its content.
     #[error(
         "{path}: {what}; restore it from a backup of the data directory, or move it away to go on without what it held"
     )]

@@ -1,6 +1,6 @@
-//! Looking through bytes of an extent for what a reader wants. Pure: the store brings the bytes, piece by piece.
+//! Scans bytes of an extent for a reader. Pure: the store brings the bytes, piece by piece.
 //!
-//! Frames from disk are checked, every bit of those that are given away. A frame that is bad ends a result; at the head of one it
+//! Frames from disk are checked, every bit of those that are returned. A frame that is bad ends a result; at the head of one it
 //! is reported with the next offset that can be read, which is looked for frame by frame, never guessed.
 
 use std::ops::Range;
@@ -18,7 +18,7 @@ use crate::mac::{ExtentMacs, is_believable};
 use crate::mutants::{Mutant, is_planted};
 use crate::scan_index::IndexGoal;
 
-/// What a reader looks for.
+/// The goal of a read or search.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum ReadGoal {
     /// Whole frames from an offset on.
@@ -40,9 +40,9 @@ pub(crate) struct ScanCursor {
     pub(crate) position: u32,
     /// The frame that was expected is bad: looking for the next one that is not.
     pub(crate) searching: bool,
-    /// While searching: the lowest offset of a good frame behind the one that is wanted, and where to give up looking for that one.
+    /// While searching: the lowest offset of a good frame after the one that is wanted, and where to give up looking for that one.
     pub(crate) found: Option<(Offset, u32)>,
-    /// Largest timestamp of the extent's batches in front, if it is known.
+    /// Largest timestamp of the extent's batches before it, if it is known.
     pub(crate) max_timestamp: Option<i64>,
     /// Looking for the latest: the largest timestamp seen so far.
     pub(crate) latest: i64,
@@ -53,7 +53,7 @@ pub(crate) struct View<'a> {
     pub(crate) bytes: &'a Bytes,
     /// Position of the first byte.
     pub(crate) from: u32,
-    /// No frame behind this position is to be read.
+    /// No frame after this position is to be read.
     pub(crate) limit: u32,
     /// The offsets of the records that lie in the extent and may be read.
     pub(crate) offsets: Range<Offset>,
@@ -67,36 +67,36 @@ pub(crate) struct View<'a> {
     pub(crate) is_chunk: bool,
 }
 
-/// Bytes that a disk can have written astray at once: behind a frame that is good, the one in front of it may still come.
+/// Bytes that a disk can have written astray at once: after a frame that is good, the one before it may still come.
 const ASTRAY_BYTES_MAX: u32 = WRITE_BYTES_MAX as u32;
 
-/// What passing a frame costs.
+/// The work of passing a frame.
 const FRAME_WORK: Work = 30;
 
 /// Bytes of a frame that are checked for one unit of work.
 const CHECKED_BYTES_PER_WORK: usize = 8;
 
-/// What came of it.
+/// The result of a scan.
 #[derive(Debug)]
 pub(crate) enum Step {
     /// Whole frames.
     Frames { bytes: Bytes, next: Offset, frame_bytes_max: u32 },
-    /// A frame with a batch that may hold what is looked for; the cursor is behind it.
+    /// A frame with a batch that may hold the goal; the cursor is after it.
     LookInto(Bytes),
-    /// The next frame is behind what may be read.
+    /// The next frame may not be read.
     End,
-    /// More bytes are needed, from the cursor's position on, at least this many. `behind`: the offset behind the frame that is there, if
+    /// More bytes are needed, from the cursor's position on, at least this many. `behind`: the offset after the frame that is there, if
     /// its header could be read.
     More { bytes: usize, behind: Option<Offset> },
     /// The extent has no more frames.
     EndOfExtent,
-    /// What is at the cursor's offset cannot be read.
+    /// The record at the cursor's offset cannot be read.
     Damaged { resume_at: Offset },
-    /// Whole frames that were looked for by index, and the index behind them.
+    /// Whole frames that were looked for by index, and the index after them.
     IndexFrames { bytes: Bytes, next: LogIndex },
     /// The frame of an index begins at the cursor's position, with this offset.
     Located { offset: Offset },
-    /// What was looked for by index is not where it should be.
+    /// The frame of this index is not where it should be.
     Lost,
     /// Nothing yet: look again from the cursor's position on.
     Again,
@@ -150,7 +150,7 @@ impl View<'_> {
 }
 
 /// Looks through `view` from the cursor's position on, which lies in it or at its end, and moves the cursor, while there is `work` left. `note`
-/// is told of frames passed.
+/// is called for each frame passed.
 pub(crate) fn scan_chunk(
     goal: &ReadGoal,
     cursor: &mut ScanCursor,
@@ -173,7 +173,7 @@ pub(crate) fn scan_chunk(
     }
 }
 
-/// Walks until there is something to say. What was taken by then counts first.
+/// Walks until there is a result. Frames taken by then are the result first.
 fn walk(
     goal: &ReadGoal,
     cursor: &mut ScanCursor,
@@ -307,7 +307,7 @@ fn interest(
 }
 
 impl ScanCursor {
-    /// Goes behind a frame of this size, with this largest timestamp.
+    /// Moves past a frame of this size, with this largest timestamp.
     pub(crate) fn pass(&mut self, behind: Offset, whole: usize, max_timestamp: Option<i64>) {
         self.offset = self.offset.max(behind);
         self.position += whole as u32;
@@ -318,7 +318,7 @@ impl ScanCursor {
     }
 }
 
-/// What should be here is not: looks for it further behind.
+/// The frame that should be here is not: searches for it further on.
 fn begin_search(cursor: &mut ScanCursor, view: &View<'_>, skip: u32) -> Step {
     cursor.searching = true;
     cursor.found = None;
@@ -326,8 +326,8 @@ fn begin_search(cursor: &mut ScanCursor, view: &View<'_>, skip: u32) -> Step {
     search(cursor, view)
 }
 
-/// Looks for a good frame at every place where one can be: for the one that is wanted, else for the one with the lowest offset behind it.
-/// What is inside a good frame is not looked at, and a frame that is not of its place is none ([`crate::mac`]).
+/// Looks for a good frame at every place where one can be: for the one that is wanted, else for the one with the lowest offset after it.
+/// The inside of a good frame is skipped, and a frame without the code of its position is not a frame ([`crate::mac`]).
 fn search(cursor: &mut ScanCursor, view: &View<'_>) -> Step {
     cursor.max_timestamp = None;
     while cursor.position + FRAME_HEADER_BYTES as u32 <= view.end() {

@@ -1,7 +1,7 @@
 //! Looking through bytes of an extent for frames by their index. Pure, as [`crate::scan_chunk`].
 //!
-//! What is looked for by index is looked for by another replica, or to cut the log off: all frames count, and none may be missing. Damage
-//! is the answer, unless it is to padding: then the frame that is looked for lies further behind.
+//! Frames are looked for by index for another replica, or to cut the log off: all frames count, and none may be missing. Damage
+//! is the answer, unless it is to padding: then the frame that is looked for lies further on.
 
 use highwater_protocol::batch::{BATCH_HEADER_BYTES, BatchHeader};
 use highwater_protocol::frame::{FRAME_ALIGN, FRAME_HEADER_BYTES, Frame, FrameError, FrameHeader, FrameKind};
@@ -11,7 +11,7 @@ use crate::index::Entry;
 use crate::mac::is_believable;
 use crate::scan_chunk::{ScanCursor, Step, View};
 
-/// What is looked for by index.
+/// The goal of a search by index.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct IndexGoal {
     /// The frame to begin with; moves on with the frames that were passed.
@@ -28,7 +28,7 @@ pub(crate) struct Take {
     pub(crate) up_to: LogIndex,
 }
 
-/// Frames found so far: from one position to another, and the index behind them.
+/// Frames found so far: from one position to another, and the index after them.
 #[derive(Clone, Copy)]
 struct Taken {
     from: u32,
@@ -133,7 +133,7 @@ fn max_timestamp(header: &FrameHeader, kind: FrameKind, bytes: &[u8]) -> Option<
     Some(batch.max_timestamp.get())
 }
 
-/// What should be here is not: it may have been padding.
+/// The frame that should be here is not. It may have been padding.
 fn begin_search(goal: &IndexGoal, cursor: &mut ScanCursor, view: &View<'_>) -> Step {
     cursor.searching = true;
     cursor.max_timestamp = None;
@@ -141,7 +141,7 @@ fn begin_search(goal: &IndexGoal, cursor: &mut ScanCursor, view: &View<'_>) -> S
     search(goal, cursor, view)
 }
 
-/// Looks at every place where a frame can begin for the one that is looked for, or for one in front of it.
+/// Looks at every place where a frame can begin for the one that is looked for, or for one before it.
 fn search(goal: &IndexGoal, cursor: &mut ScanCursor, view: &View<'_>) -> Step {
     while cursor.position + FRAME_HEADER_BYTES as u32 <= view.end() {
         let bytes = view.at(cursor.position);

@@ -19,7 +19,7 @@ use highwater_runtime::buf::AlignedBuf;
 
 use crate::layout::PAGE_BYTES;
 
-/// A buffer that is this many times as large as what is in it is not kept.
+/// A buffer this many times as large as its content is not kept.
 const SPARE_FACTOR_MAX: usize = 4;
 
 /// The writer's buffer.
@@ -32,7 +32,7 @@ pub(crate) struct Tail {
     /// Position of the first frame that lies wholly in the buffer.
     from: u32,
     from_offset: Offset,
-    /// Position behind the last frame that is not padding.
+    /// Position after the last frame that is not padding.
     data_end: u32,
     /// Bytes of frames that were in no frozen buffer yet.
     fresh_bytes: u64,
@@ -68,7 +68,7 @@ impl Tail {
         }
     }
 
-    /// A buffer that begins with what is on disk already: the partial page in front of `position`.
+    /// A buffer that begins with bytes that are on disk already: the partial page before `position`.
     pub(crate) fn resume(position: u32, offset: Offset, page: &[u8]) -> Self {
         let filled = position as usize % PAGE_BYTES;
         let mut buf = AlignedBuf::new(PAGE_BYTES);
@@ -117,7 +117,7 @@ impl Tail {
         self.buf = larger;
     }
 
-    /// Adds a batch: stamps it and makes a frame of it. The only copy of its bytes on their way from socket to disk.
+    /// Adds a batch: stamps it and makes a frame of it. The only copy of its bytes between socket and disk.
     pub(crate) fn push_batch(&mut self, place: FramePlace, bytes: &[u8], offset: Offset, epoch: LeaderEpoch) {
         let frame = self.extend(frame_bytes(bytes.len()));
         let payload = &mut frame[FRAME_HEADER_BYTES..FRAME_HEADER_BYTES + bytes.len()];
@@ -153,7 +153,7 @@ impl Tail {
         &mut self.buf[at..at + bytes]
     }
 
-    /// Makes the buffer immutable. With `carry`, a partial last page is copied to the buffer that goes on behind it.
+    /// Makes the buffer immutable. With `carry`, a partial last page is copied to the buffer that goes on after it.
     pub(crate) fn freeze(mut self, end_offset: Offset, carry: bool) -> (Frozen, Option<Self>) {
         assert!(self.filled > 0, "there is something to freeze");
         let whole = self.filled.next_multiple_of(PAGE_BYTES);

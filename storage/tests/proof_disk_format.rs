@@ -131,9 +131,11 @@ fn the_numbers_in_the_document_are_the_ones_in_the_code() {
     let limits = highwater_storage::StoreLimits::default();
     assert_eq!((limits.slab_bytes_first, limits.slab_bytes_max), (64 << 20, 1 << 30));
     assert_eq!((limits.extent_bytes_min, limits.extent_bytes_max), (256 << 10, 64 << 20));
-    for words in
-        ["64 MiB, each next one twice the size up to 1 GiB", "256 KiB to 64 MiB", "every multiple of 256 KiB"]
-    {
+    for words in [
+        "64 MiB; each next one has twice the size, up to 1 GiB",
+        "256 KiB to 64 MiB",
+        "every multiple of 256 KiB",
+    ] {
         assert!(DOCUMENT.contains(words), "{words}");
     }
 }

@@ -14,7 +14,7 @@ use crate::layout::{Place, SlabId};
 use crate::map::{PartitionEntry, PartitionKey};
 use crate::recovery::{Decision, Found, Gap};
 
-/// What a dump comes across.
+/// An item of a dump.
 pub enum Dumped<'a> {
     /// An extent begins.
     Extent {
@@ -32,16 +32,16 @@ pub enum Dumped<'a> {
         /// The frame.
         frame: &'a Frame<'a>,
     },
-    /// Frames are missing here that had been durable. Told behind the frames of its extent.
+    /// Frames are missing here that had been durable. Told after the frames of its extent.
     Gap {
         /// Where in the slab's file.
         at: u64,
-        /// What is missing.
+        /// The first index and offset that are missing.
         gap: Gap,
     },
 }
 
-/// Gives every frame of a partition's extents to `visit`, from the extent that holds `from` on, until it breaks off.
+/// Calls `visit` with every frame of a partition's extents, from the extent that holds `from` on, until it breaks.
 pub fn dump(
     fs: &mut dyn Fs,
     data_dir: &Path,

@@ -47,7 +47,7 @@ fn headers_in(
     (0..bytes).step_by(step).filter_map(|at| header_at(files, file, store, Place { slab, at })).collect()
 }
 
-/// The extents that these headers are of. Where two overlap, the later life is real.
+/// The extents that these headers are of. Where two overlap, the later incarnation is real.
 fn extents_of(mut ids: Vec<ExtentId>) -> Vec<ExtentId> {
     ids.sort_by_key(|id| std::cmp::Reverse(id.incarnation));
     let mut real: Vec<ExtentId> = Vec::new();

@@ -1,7 +1,7 @@
-//! Looking into the data of a stopped broker: what is there, what it holds, whether it is right. Never writes.
+//! Inspection of the data of a stopped broker: files, content, checksums. Never writes.
 //!
 //! [`list`] says which extent holds what, [`dump`] gives the frames of a partition, [`verify`] checks every checksum and names each
-//! damaged block with what it holds. Results are data; showing them is the command line's part.
+//! damaged block with its content. Results are data; the command line shows them.
 
 mod dump;
 mod files;
@@ -114,39 +114,39 @@ pub struct ExtentListing {
     pub place: Place,
     /// Its size.
     pub bytes: u64,
-    /// What it is used for.
+    /// Its use.
     pub state: ExtentState,
-    /// What it holds, if it is in use.
+    /// Its content, if it is in use.
     pub holds: Option<ExtentHolds>,
 }
 
-/// What a piece of a slab is used for.
+/// The use of a piece of a slab.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum ExtentState {
     /// Complete: no more is appended to it.
     Sealed,
     /// The last one of its partition.
     Active,
-    /// Nobody's. It may still hold what an earlier life left.
+    /// Free. It may still hold frames of an earlier incarnation.
     Free,
     /// Known to the map, but outside of the slab's file or overlapping another.
     Unknown,
 }
 
-/// What an extent in use holds.
+/// The content of an extent in use.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct ExtentHolds {
     /// Whose log.
     pub tp: TopicPartition,
-    /// This life of the space.
+    /// This use of the space: its incarnation.
     pub incarnation: Incarnation,
     /// Index of its first frame.
     pub base_index: LogIndex,
     /// Offset of its first record.
     pub base_offset: Offset,
-    /// Index behind its last frame.
+    /// Index after its last frame.
     pub end_index: LogIndex,
-    /// Offset behind its last record.
+    /// Offset after its last record.
     pub end_offset: Offset,
     /// Bytes in use, the header block included.
     pub used_bytes: u64,
@@ -159,7 +159,7 @@ pub struct PartitionListing {
     pub tp: TopicPartition,
     /// Its first offset.
     pub log_start: Offset,
-    /// The offset behind its last record.
+    /// The offset after its last record.
     pub end: Offset,
     /// Bytes of its extents in use.
     pub bytes: u64,

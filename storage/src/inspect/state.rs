@@ -1,4 +1,4 @@
-//! State logs: what both copies hold together.
+//! State logs: the content of both copies together.
 
 use std::path::{Path, PathBuf};
 
@@ -23,19 +23,19 @@ pub struct StateLogListing {
     pub generation: u64,
     /// Bytes of the snapshot.
     pub snapshot_bytes: u64,
-    /// Payloads behind the snapshot.
+    /// Payloads after the snapshot.
     pub records: usize,
     /// Bytes in use at the start of each file.
     pub used_bytes: u64,
     /// Damage that the other copy makes up for.
     pub damage: Vec<String>,
-    /// What a crash explains.
+    /// Findings that a crash explains.
     pub notes: Vec<String>,
-    /// Why there is nothing to be had from it.
+    /// Why it cannot be read.
     pub lost: Option<String>,
 }
 
-/// What a state log holds.
+/// The content of a state log.
 #[derive(Clone, Default, Debug)]
 pub struct Content {
     /// Pieces of the snapshot that the last rewrite of the log began with.
@@ -49,7 +49,7 @@ pub fn state_log(fs: &mut dyn highwater_runtime::fs::Fs, stem: &Path) -> StateLo
     read(&mut Files::new(fs), stem).0
 }
 
-/// What the state log with files `<stem>.a` and `<stem>.b` holds; or why there is nothing to be had from it.
+/// The content of the state log with files `<stem>.a` and `<stem>.b`; or why it cannot be read.
 pub fn state_log_content(fs: &mut dyn highwater_runtime::fs::Fs, stem: &Path) -> Result<Content, String> {
     let (listing, content) = read(&mut Files::new(fs), stem);
     content.ok_or_else(|| format!("{}: {}", stem.display(), listing.lost.unwrap_or_default()))

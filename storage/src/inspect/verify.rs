@@ -1,4 +1,4 @@
-//! Every checksum of a data directory, and what rests where one is wrong.
+//! Checks every checksum of a data directory, and describes the bytes where one is wrong.
 
 use std::path::{Path, PathBuf};
 
@@ -15,7 +15,7 @@ use crate::layout::{EXTENT_HEADER_BYTES, ExtentId, PAGE_BYTES, Place, SlabId};
 use crate::map::{ExtentEntry, PartitionEntry};
 use crate::recovery::{Decision, Found, Scanned};
 
-/// What a verification found.
+/// The result of a verification.
 #[derive(Clone, Default, Debug)]
 pub struct Verification {
     /// Bytes of logs read.
@@ -24,9 +24,9 @@ pub struct Verification {
     pub frames: u64,
     /// Partitions.
     pub partitions: usize,
-    /// What is wrong. Empty: nothing is.
+    /// The faults. Empty: there are none.
     pub findings: Vec<Finding>,
-    /// What a crash explains, and the next start puts right.
+    /// Findings that a crash explains and the next start repairs.
     pub notes: Vec<String>,
 }
 
@@ -41,13 +41,13 @@ pub struct Finding {
     pub bytes: u64,
     /// Whose log, if it is one.
     pub tp: Option<TopicPartition>,
-    /// What is wrong.
+    /// The fault.
     pub kind: FindingKind,
-    /// The 4 KiB blocks concerned, and what each holds (the first few, if there are many).
+    /// The 4 KiB blocks concerned with their content (the first few, if there are many).
     pub pages: Vec<PageHolds>,
 }
 
-/// What is wrong.
+/// The fault.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum FindingKind {
     /// A state log has damage that its other copy makes up for; or is lost.
@@ -59,15 +59,15 @@ pub enum FindingKind {
     /// An extent of the map lies outside of its slab's file, or the file is missing.
     #[error("extent {incarnation} lies outside of its slab")]
     Outside {
-        /// Its life.
+        /// Its incarnation.
         incarnation: Incarnation,
     },
-    /// The header block of an extent is not what the map says.
+    /// The header block of an extent contradicts the map.
     #[error("header of extent {incarnation}: {why}")]
     ExtentHeader {
-        /// Its life.
+        /// Its incarnation.
         incarnation: Incarnation,
-        /// What is wrong.
+        /// The fault.
         why: String,
     },
     /// Frames that had been durable are damaged or missing.
@@ -83,9 +83,9 @@ pub enum FindingKind {
         from_offset: Offset,
         /// The next offset that is there.
         to_offset: Offset,
-        /// What rests there.
+        /// The bytes found there.
         found: Found,
-        /// What recovery makes of it.
+        /// The decision of recovery.
         decision: Decision,
     },
     /// Bytes between two frames are damaged: padding, or a block written astray. No record is concerned.
@@ -107,7 +107,7 @@ pub enum FindingKind {
     },
 }
 
-/// A block and what it holds.
+/// A block and its content.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct PageHolds {
     /// Where in the file.
@@ -116,7 +116,7 @@ pub struct PageHolds {
     pub holds: Holds,
 }
 
-/// What a block holds.
+/// The content of a block.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Holds {
     /// It cannot be read.
@@ -125,9 +125,9 @@ pub enum Holds {
     Zero,
     /// The header of an extent.
     ExtentHeader(ExtentId),
-    /// The first frame header in it is of this life, partition tag and index.
+    /// The first frame header in it is of this incarnation, partition tag and index.
     Frame {
-        /// The life of the extent it was written for.
+        /// The incarnation of the extent it was written for.
         incarnation: Incarnation,
         /// The partition's tag.
         tag: u32,
@@ -141,7 +141,7 @@ pub enum Holds {
 /// Blocks of a finding that are looked into.
 const PAGES_TOLD_MAX: usize = 64;
 
-/// Checks everything in a data directory. `progress` is told the bytes read so far.
+/// Checks everything in a data directory. `progress` is called with the bytes read so far.
 pub fn verify(
     fs: &mut dyn Fs,
     data_dir: &Path,
@@ -257,7 +257,7 @@ impl Verification {
         );
     }
 
-    /// A finding about these positions of an extent, with what its blocks hold.
+    /// A finding about these positions of an extent, with the content of its blocks.
     fn region(
         &mut self,
         files: &mut Files<'_>,
@@ -278,7 +278,7 @@ impl Verification {
         self.add(context.path.clone(), extent.at + u64::from(from), bytes, Some(context.tp), kind, pages);
     }
 
-    /// An extent ends where the map says, or where the next one begins. Behind the end of the last one, what was never acknowledged is
+    /// An extent ends where the map says, or where the next one begins. After the end of the last one, frames that were never acknowledged are
     /// worth a note.
     fn end(&mut self, context: &Context<'_>, partition: &PartitionEntry, n: usize, scanned: &Scanned) {
         let next = partition.extents.get(n + 1).map(|next| (next.base_index, next.base_offset));
@@ -314,7 +314,7 @@ struct Context<'a> {
     extent: &'a ExtentEntry,
 }
 
-/// What a block holds.
+/// The content of a block.
 fn page_holds(files: &mut Files<'_>, file: highwater_runtime::plane::FileId, at: u64) -> Holds {
     let mut page = [0; PAGE_BYTES];
     if !matches!(files.read_at(file, at, &mut page), Ok(PAGE_BYTES)) {

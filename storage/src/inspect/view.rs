@@ -168,7 +168,7 @@ impl StoreView {
         Some(scan(&expectation(&self.map, partition, n), &mut files.extent(file, extent.at), visit))
     }
 
-    /// A slab's space in order, what is free included.
+    /// A slab's space in order, free space included.
     fn slab(&self, slab: SlabId, bytes: u64, in_use: &BTreeMap<Place, ExtentListing>) -> SlabListing {
         let mut extents = Vec::new();
         let mut at = 0;
@@ -215,7 +215,7 @@ pub(super) fn known_end(partition: &PartitionEntry, n: usize) -> Option<Mark> {
     }))
 }
 
-/// What the frames of a partition's extent must be, from the first one on.
+/// The facts that must hold for the frames of an extent, from the first one on.
 pub(super) fn expectation(map: &StoreMap, partition: &PartitionEntry, n: usize) -> Expectation {
     let extent = &partition.extents[n];
     let checkpoint = partition.checkpoint.as_ref();

@@ -1,4 +1,4 @@
-//! The form of the map on disk: rkyv archives with a version byte in front.
+//! The form of the map on disk: rkyv archives with a version byte before it.
 
 use rkyv::rancor::Error as RkyvError;
 use rkyv::util::AlignedVec;
@@ -8,7 +8,7 @@ use super::older::{self, OLDEST_VERSION, VERSION_WITHOUT_TIMES};
 use super::{MacsEntry, MapRecord, OrphanEntry, PartitionEntry, StoreMap};
 use crate::mac::StoreMacs;
 
-/// Version of the archives. Written in front of each.
+/// Version of the archives. Written before each.
 pub(super) const MAP_VERSION: u8 = 5;
 
 /// The map cannot be read, although the state log vouches for its bytes.
@@ -134,7 +134,7 @@ fn encode(archive: impl FnOnce(&mut Vec<u8>) -> Result<(), RkyvError>) -> Vec<u8
     bytes
 }
 
-/// The version of an archive, and what is behind the version byte, where rkyv wants it in memory.
+/// The version of an archive, and the bytes after the version byte, aligned as rkyv needs them.
 fn open(bytes: &[u8]) -> Result<(u8, AlignedVec), MapError> {
     match bytes.split_first() {
         Some((&version @ OLDEST_VERSION..=MAP_VERSION, archive)) => {

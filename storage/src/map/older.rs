@@ -1,7 +1,7 @@
 //! Maps that earlier versions wrote. They are read, and written again in today's form with the next snapshot.
 //!
 //! Before version 5 an extent's incarnation was its place in the chain too: it rises along the chain, and stands for the sequence
-//! here. No replica but one had a log then, so what was durable was committed. Checkpoints did not say where epochs began: recovery finds
+//! here. No replica but one had a log then, so everything durable was committed. Checkpoints did not say where epochs began: recovery finds
 //! out from the extents.
 //!
 //! Versions before 3 do not say when batches without a timestamp were appended, and what they say of largest timestamps is what the

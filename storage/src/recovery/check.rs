@@ -11,7 +11,7 @@ use crate::mutants::{Mutant, is_planted};
 /// No partition gets there; below it, adding a batch's length cannot overflow.
 pub(crate) const OFFSET_MAX: i64 = i64::MAX - (1 << 33);
 
-/// What the next frame has to be.
+/// The properties that the next frame must have.
 #[derive(Clone, Copy)]
 pub(super) struct Next {
     pub(super) sequence: ExtentSequence,
@@ -20,9 +20,9 @@ pub(super) struct Next {
     pub(super) macs: Option<ExtentMacs>,
     pub(super) index: LogIndex,
     pub(super) offset: Offset,
-    /// Epoch of the frame in front.
+    /// Epoch of the frame before it.
     pub(super) epoch: Option<LeaderEpoch>,
-    /// Frames may be missing in front of it.
+    /// Frames may be missing before it.
     pub(super) has_gaps: bool,
 }
 
@@ -42,24 +42,24 @@ impl Next {
     }
 }
 
-/// Whether a header is of this extent's life and partition at all.
+/// Whether a header is of this extent's incarnation and partition at all.
 pub(super) fn is_ours(header: &FrameHeader, next: &Next) -> bool {
     let of_this_life =
         header.incarnation.get() == next.incarnation.0 || is_planted(Mutant::IgnoreIncarnation);
     of_this_life && header.partition_tag.get() == next.tag
 }
 
-/// Whether a header that was searched for is one of this extent's life and partition.
+/// Whether a header that was searched for is one of this extent's incarnation and partition.
 pub(super) fn is_found(header: &FrameHeader, position: u32, next: &Next) -> bool {
     is_ours(header, next) && is_believable(next.macs.as_ref(), header, position)
 }
 
-/// Whether a header of this extent is of an epoch that had ended in front of it: what is left of a suffix that was truncated.
+/// Whether a header of this extent is of an epoch that had ended before it: a leftover of a truncated suffix.
 pub(super) fn is_leftover(header: &FrameHeader, next: &Next) -> bool {
     next.epoch.is_some_and(|epoch| header.leader_epoch.get() < epoch.0)
 }
 
-/// Compares a header whose checksum is right with what the place calls for.
+/// Compares a header whose checksum is right with the properties required here.
 pub(super) fn chain(header: &FrameHeader, next: &Next) -> Found {
     if header.incarnation.get() < next.incarnation.0 && !is_planted(Mutant::IgnoreIncarnation) {
         return Found::Older;
@@ -80,7 +80,7 @@ pub(super) fn chain(header: &FrameHeader, next: &Next) -> Found {
     if fits { Found::Valid } else { Found::Misdirected }
 }
 
-/// The header at the start of `bytes`, and what it amounts to at this place.
+/// The header at the start of `bytes`, and how it compares with the properties required here.
 pub(super) fn header<'a>(bytes: &'a [u8], next: &Next) -> Result<&'a FrameHeader, Found> {
     match FrameHeader::parse(bytes) {
         Ok((header, _)) => match chain(header, next) {

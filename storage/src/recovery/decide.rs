@@ -7,7 +7,7 @@
 //! | zero, or older incarnation (recycled bytes) | no | none | end |
 //! | zero, or older incarnation | no | some, none proves | truncate and seal |
 //! | zero, or older incarnation | no | one proves | hole |
-//! | a leftover: its epoch is below that of the frame in front | no | none, or none proves | truncate and seal |
+//! | a leftover: its epoch is below that of the frame before it | no | none, or none proves | truncate and seal |
 //! | a leftover | no | one proves | hole |
 //! | bad, or misdirected | no | none | truncate: torn, never acknowledged |
 //! | bad, or misdirected | no | some, none proves | truncate and seal |
@@ -16,16 +16,16 @@
 //! | unreadable, or of a newer version | – | – | rot |
 //!
 //! A later frame *proves* if its `durable_index` is above the missing index: the missing frame had been durable, and perhaps
-//! acknowledged, when the later one was made. Later frames that do not prove were in flight together with the missing one, and nobody was told of
-//! any of them. They must never come back, so the extent is sealed: nothing is ever written in front of a stale tail.
+//! acknowledged, when the later one was made. Later frames that do not prove were in flight together with the missing one, and never acknowledged
+//! any of them. They must never come back, so the extent is sealed: nothing is ever written before a stale tail.
 //!
-//! Along a log epochs never fall. A frame of a lower epoch than the one in front of it is a leftover of a suffix that was truncated: a later
-//! leader's log did not have it. It ends the log, and what other leftovers say of what was durable counts for nothing: they speak of the
+//! Along a log epochs never fall. A frame of a lower epoch than the one before it is a leftover of a suffix that was truncated: a later
+//! leader's log did not have it. It ends the log, and the durable index in other leftovers is ignored: it is about the
 //! log that was truncated.
 //!
-//! What cannot be read may have been acknowledged, and may be readable tomorrow: it is never truncated.
+//! An unreadable frame may have been acknowledged, and may be readable later: it is never truncated.
 
-/// What rests at the next position.
+/// The content of the next position.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum Found {
     /// The next frame.
@@ -34,21 +34,21 @@ pub enum Found {
     Sealed,
     /// Zero bytes.
     Zero,
-    /// A frame of an earlier life of the extent.
+    /// A frame of an earlier incarnation of the extent.
     Older,
-    /// A valid frame of an epoch that ended in front of it.
+    /// A valid frame of an epoch that ended before it.
     Leftover,
     /// Something that is no whole frame.
     Bad,
     /// A valid frame that belongs elsewhere: another partition, index or offset.
     Misdirected,
-    /// The disk does not give it back.
+    /// The disk cannot read it.
     Unreadable,
     /// A valid frame header of a newer version.
     NewerVersion,
 }
 
-/// What was found behind that position, within the window of what can have been unacknowledged.
+/// The frames found after that position, within the window of bytes that can have been unacknowledged.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub enum Later {
     /// No frame of this incarnation.
@@ -59,14 +59,14 @@ pub enum Later {
     Proven,
 }
 
-/// What to do.
+/// The decision about the next position.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum Decision {
     /// Take the frame and go on.
     Keep,
     /// The log ends here and goes on here.
     End,
-    /// What rests here was never acknowledged: the log ends here.
+    /// The bytes here were never acknowledged: the log ends here.
     Truncate {
         /// Whether appends have to go on in another extent.
         seal: bool,

@@ -1,4 +1,4 @@
-//! Looking for frames behind a place where one is missing.
+//! Looking for frames after a place where one is missing.
 
 use highwater_protocol::frame::{FRAME_ALIGN, FRAME_HEADER_BYTES, FRAME_MAGIC, Frame, FrameHeader};
 use highwater_protocol::ids::{LogIndex, Offset};
@@ -9,13 +9,13 @@ use super::decide::{Found, Later};
 use super::window::Window;
 use crate::expect::Mark;
 
-/// Bytes that a disk can have written astray at once: behind a frame that a log could go on with, one that belongs in front of it may
+/// Bytes that a disk can have written astray at once: after a frame that a log could go on with, one that belongs before it may
 /// still come.
 const ASTRAY_BYTES_MAX: u32 = WRITE_BYTES_MAX as u32;
 
-/// What lies behind.
+/// The result of looking ahead.
 pub(super) struct LookAhead {
-    /// The missing frame itself: what was looked at before it is damaged padding, or was written over by a block that belongs elsewhere.
+    /// The missing frame itself: the bytes before it are damaged padding, or were overwritten by a block that belongs elsewhere.
     pub(super) itself: Option<u32>,
     /// Whether frames of this incarnation are there, and whether one proves that the missing frame had been durable.
     pub(super) later: Later,
@@ -34,17 +34,17 @@ impl Default for LookAhead {
 pub(super) struct Range {
     pub(super) from: u32,
     pub(super) to: u32,
-    /// In front of this, inside a frame whose payload is bad, only the missing frame itself counts: anything else is somebody's data.
+    /// Before this, inside a frame whose payload is bad, only the missing frame itself counts: anything else may be a client's data.
     pub(super) inside_until: u32,
     /// Whether it is worth going on for the sake of a proof.
     pub(super) wants_proof: bool,
 }
 
-/// Looks at every place in the range where a frame can begin. What is inside a whole valid frame is not looked at: it is
-/// somebody's data. Neither is what is not of this extent: it has to have the code of its place ([`crate::mac`]).
+/// Looks at every place in the range where a frame can begin. The inside of a whole valid frame is skipped: it
+/// may be a client's data. So is a frame without the code of its position in this extent ([`crate::mac`]).
 pub(super) fn look_ahead(window: &mut Window<'_>, next: &Next, range: &Range) -> LookAhead {
     let mut ahead = LookAhead::default();
-    // Behind damage it cannot be told whether a frame that may be missing was there.
+    // After damage it cannot be told whether a frame that may be missing was there.
     let strict = Next { has_gaps: false, ..*next };
     let mut position = range.from.next_multiple_of(FRAME_ALIGN as u32);
     let mut stop = range.to;
@@ -52,7 +52,7 @@ pub(super) fn look_ahead(window: &mut Window<'_>, next: &Next, range: &Range) ->
         let bytes = window.get(position, FRAME_HEADER_BYTES);
         let bytes = &bytes[..bytes.len().min((stop - position) as usize + FRAME_HEADER_BYTES)];
         let Some(skipped) = find_header(bytes) else {
-            // Every whole word was looked at, also those whose header ends behind these bytes.
+            // Every whole word was looked at, also those whose header ends after these bytes.
             position += (bytes.len() as u32 & !7).max(FRAME_ALIGN as u32);
             continue;
         };

@@ -1,11 +1,11 @@
 //! Reading a log after a crash: where it ends, what is missing, and what may be dropped.
 //!
-//! [`scan`] walks the frames of an extent from a place where one is known to begin. Every frame must be of this life of the extent and
+//! [`scan`] walks the frames of an extent from a place where one is known to begin. Every frame must be of this incarnation of the extent and
 //! of this partition, with the next index, the next offset and an epoch that does not go back. At the first position where that fails it
 //! looks ahead over the bytes that can have been in flight, and [`decide`] says what it means. Where frames are
-//! missing that had been acknowledged, the scan goes on behind the gap, so that the rest can be served.
+//! missing that had been acknowledged, the scan goes on after the gap, so that the rest can be served.
 //!
-//! Sizes never tell the end; frames do. And a bad checksum never means that what follows is worthless.
+//! The end is found by frames, never by sizes. A bad checksum never means that the frames after it are worthless.
 
 mod check;
 mod decide;
@@ -34,7 +34,7 @@ pub struct Gap {
     pub from: Mark,
     /// The next frame that is there; `None` if there is none in this extent.
     pub to: Option<Mark>,
-    /// What rests in its place.
+    /// The content of its place.
     pub found: Found,
     /// [`Decision::Hole`] or [`Decision::Rot`].
     pub decision: Decision,
@@ -43,22 +43,22 @@ pub struct Gap {
 /// Damaged bytes between two frames that follow one another: padding, or a block that the disk wrote astray. Nothing is missing.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Skipped {
-    /// Behind the frame in front.
+    /// After the frame before it.
     pub from: u32,
     /// Where the next frame is.
     pub to: u32,
 }
 
-/// What a scan found.
+/// The result of a scan.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Scanned {
-    /// Behind the last valid frame.
+    /// After the last valid frame.
     pub end: Mark,
-    /// What rests there.
+    /// The bytes found there.
     pub found: Found,
-    /// What that means: never [`Decision::Keep`]. With [`Decision::Hole`] or [`Decision::Rot`], the last of `gaps` tells more.
+    /// The decision: never [`Decision::Keep`]. With [`Decision::Hole`] or [`Decision::Rot`], the last of `gaps` has details.
     pub decision: Decision,
-    /// What is missing. A partition with gaps is faulty: it refuses appends and serves the rest.
+    /// The missing frames. A partition with gaps is faulty: it refuses appends and serves the rest.
     pub gaps: Vec<Gap>,
     /// Damaged bytes that hold no frame. A partition is none the worse for them.
     pub skipped: Vec<Skipped>,
@@ -72,7 +72,7 @@ pub struct Scanned {
     pub bytes_read: u64,
     /// Positions of pages that could not be read.
     pub unreadable: Vec<u32>,
-    /// A frame was found where it does not belong: the disk wrote it elsewhere than it was told.
+    /// A frame was found where it does not belong: the disk wrote it to the wrong place.
     pub misdirected: bool,
 }
 
@@ -139,15 +139,15 @@ struct Walk<'a> {
 }
 
 impl Walk<'_> {
-    /// Takes frames as long as they are the next ones. Tells what rests behind them, and where a frame that is bad but whose
-    /// header is right would end: what is inside it is no frame.
+    /// Takes frames as long as they are the next ones. Returns what follows them, and where a frame that is bad but whose
+    /// header is right would end: nothing inside it is a frame.
     fn frames(&mut self, visit: &mut dyn FnMut(u32, &Frame<'_>)) -> (Found, Option<u32>) {
         loop {
             let position = self.at.position;
             let left = self.end.saturating_sub(position) as usize;
             if left < FRAME_HEADER_BYTES {
                 // The writer leaves no room that a frame would need, so this says that the extent is full. Sealed at a place that
-                // is not the end of a frame cannot happen: that place was behind a frame when it was written.
+                // is not the end of a frame cannot happen: that place was after a frame when it was written.
                 return (
                     if left == 0 || self.expect.sealed_at.is_none() { Found::Sealed } else { Found::Bad },
                     None,
@@ -186,7 +186,7 @@ impl Walk<'_> {
         self.next.offset = mark.offset;
     }
 
-    /// Unreadable bytes are zero in memory; what was found in them says nothing.
+    /// Unreadable bytes are zero in memory, which proves nothing.
     fn unless_unreadable(&self, found: Found, position: u32, len: usize) -> Found {
         if self.window.is_unreadable(position..position + len as u32) { Found::Unreadable } else { found }
     }
@@ -204,7 +204,7 @@ impl Walk<'_> {
         // A frame that belongs elsewhere may still say something of the one that is missing.
         let here = if found == Found::Misdirected { 0 } else { FRAME_ALIGN as u32 };
         let from = self.at.position + here;
-        // What is known to have been durable is looked for to the end.
+        // Frames known to have been durable are looked for up to the end.
         let window_end = self.at.position.saturating_add(self.expect.unacked_bytes_max).min(self.end);
         let to = if hint { self.end } else { window_end };
         let inside_until = skip.unwrap_or(from);
@@ -220,7 +220,7 @@ impl Walk<'_> {
             && ahead.itself.is_none()
             && to < self.end
         {
-            // The decision stands; what the log goes on with may begin further behind.
+            // The decision remains; the log may go on further on.
             let range = look_ahead::Range { from: to, to: self.end, inside_until: to, wants_proof: false };
             return (decision, look_ahead::look_ahead(&mut self.window, &self.next, &range));
         }
@@ -235,8 +235,8 @@ impl Walk<'_> {
     }
 }
 
-/// Whether a frame of this extent's life within `unacked_bytes_max` behind its start proves that the frame with `index`, of an
-/// earlier extent of the partition, had been durable. For an extent that begins behind a gap.
+/// Whether a frame of this extent's incarnation within `unacked_bytes_max` after its start proves that the frame with `index`, of an
+/// earlier extent of the partition, had been durable. For an extent that begins after a gap.
 pub fn proves_durable(expect: &Expectation, bytes: &mut dyn ExtentBytes, index: LogIndex) -> Later {
     let end = expect.sealed_at.unwrap_or(expect.extent_bytes).min(expect.extent_bytes);
     let mut window = Window::new(bytes, end);

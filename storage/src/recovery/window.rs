@@ -15,7 +15,7 @@ const READ_BYTES_MAX: usize = 1 << 20;
 /// Room for a piece that has been read and the next one.
 const BUFFER_BYTES: usize = 2 * READ_BYTES_MAX;
 
-/// A sliding view of an extent. Positions are the extent's. What cannot be read is zero bytes here and listed.
+/// A sliding view of an extent. Positions are the extent's. Unreadable pages are zero bytes here, and listed.
 pub(super) struct Window<'a> {
     source: &'a mut dyn ExtentBytes,
     /// Nothing from here on is read.
@@ -101,7 +101,7 @@ impl<'a> Window<'a> {
         }
     }
 
-    /// Reads a piece behind what is held; page by page if it does not read as a whole.
+    /// Reads the next piece; page by page if it cannot be read as a whole.
     fn read(&mut self, position: u32, len: usize) {
         let to = self.filled..self.filled + len;
         self.filled += len;

@@ -1,4 +1,4 @@
-//! What a state log's file looks like: one header block, the base behind it, then records.
+//! Layout of a state log's file: one header block, the base, then records.
 //!
 //! The layout is in `docs/disk-format.md`; the assertions below hold it. All integers are little-endian. Every byte of the
 //! header block, the base and the records, padding included, is under a checksum.
@@ -9,10 +9,10 @@ use highwater_runtime::buf::{AlignedBuf, PAGE_BYTES};
 use zerocopy::byteorder::little_endian::{U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
-/// First field behind the checksum of a file's header: "HWSL".
+/// First field after the checksum of a file's header: "HWSL".
 pub const FILE_MAGIC: u32 = u32::from_le_bytes(*b"HWSL");
 
-/// First field behind the checksum of a record: "HWSR".
+/// First field after the checksum of a record: "HWSR".
 pub const RECORD_MAGIC: u32 = u32::from_le_bytes(*b"HWSR");
 
 /// Version of the layout. Version 1 had a snapshot of one piece without a length, and no [`FileHeader::snapshot_count`].
@@ -33,7 +33,7 @@ pub const BASE_CHUNKS_MAX: usize = 992;
 /// Space for records in a file, beyond twice its base.
 pub const RECORDS_BYTES_MAX: u64 = 16 << 20;
 
-/// What [`FileHeader::snapshot_bytes`] says when there is no snapshot.
+/// [`FileHeader::snapshot_bytes`] when there is no snapshot.
 pub const NO_SNAPSHOT: u64 = u64::MAX;
 
 /// The first block of a file.
@@ -52,13 +52,13 @@ pub struct FileHeader {
     pub cluster: [u8; 16],
     /// Which rewrite of the file this is; the newer of two copies wins.
     pub generation: U64,
-    /// Number of the first payload behind the base.
+    /// Number of the first payload after the base.
     pub first_seq: U64,
     /// Size of the file.
     pub file_bytes: U64,
     /// Bytes of the snapshot at the start of the base, or [`NO_SNAPSHOT`].
     pub snapshot_bytes: U64,
-    /// Bytes of the payloads carried over behind the snapshot, each with its length in front.
+    /// Bytes of the payloads carried over after the snapshot, each preceded by its length.
     pub carried_bytes: U64,
     /// How many those are.
     pub carried_count: U32,
@@ -68,7 +68,7 @@ pub struct FileHeader {
     pub chunk_count: U32,
     /// Which log of this purpose it is, plus one. Zero in files of versions that did not say.
     pub number: U32,
-    /// Pieces of the snapshot, each with its length (u32) in front. Zero in version 1, where the snapshot is one piece without a length.
+    /// Pieces of the snapshot, each preceded by its length (u32). Zero in version 1, where the snapshot is one piece without a length.
     pub snapshot_count: U32,
     /// Must be zero.
     pub reserved: [u8; 36],
@@ -76,7 +76,7 @@ pub struct FileHeader {
     pub chunk_crcs: [U32; BASE_CHUNKS_MAX],
 }
 
-/// In front of every record. A record is the header, its payloads, and zero bytes up to the next block.
+/// Before every record. A record is the header, its payloads, and zero bytes up to the next block.
 #[derive(Clone, Copy, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
 #[repr(C)]
 pub struct RecordHeader {
@@ -90,11 +90,11 @@ pub struct RecordHeader {
     pub first_seq: U64,
     /// Where in the file it belongs.
     pub position: U64,
-    /// Bytes of its payloads, each with its length (u32) in front.
+    /// Bytes of its payloads, each preceded by its length (u32).
     pub payload_bytes: U32,
     /// How many payloads.
     pub count: U32,
-    /// CRC-32C of everything behind this header up to the end of the record's last block.
+    /// CRC-32C of everything after this header up to the end of the record's last block.
     pub payload_crc: U32,
     /// As in the file's header.
     pub purpose: [u8; 4],
@@ -118,7 +118,7 @@ const _: () = {
 /// Whose log a file is expected to be.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Owner {
-    /// Four letters that name what is kept.
+    /// Four letters that name the kind of state.
     pub purpose: [u8; 4],
     /// The cluster.
     pub cluster: ClusterId,
@@ -230,7 +230,7 @@ impl FileHeader {
     }
 }
 
-/// A record with these payloads (already with their lengths in front), in whole blocks.
+/// A record with these payloads (already each preceded by its length), in whole blocks.
 pub fn encode_record(
     owner: Owner,
     generation: u64,
@@ -267,13 +267,13 @@ pub const fn record_bytes(payload_bytes: usize) -> usize {
 pub struct FoundRecord<'a> {
     /// Its header.
     pub header: &'a RecordHeader,
-    /// Its payloads, each with its length in front.
+    /// Its payloads, each preceded by its length.
     pub payloads: &'a [u8],
     /// All of it.
     pub whole: &'a [u8],
 }
 
-/// The record at `position` of a file of this owner and generation, if a whole valid one rests there.
+/// The record at `position` of a file of this owner and generation, if a whole valid one is there.
 pub fn parse_record(image: &[u8], position: u64, owner: Owner, generation: u64) -> Option<FoundRecord<'_>> {
     let rest = image.get(usize::try_from(position).ok()?..)?;
     let (header, _) = RecordHeader::ref_from_prefix(rest).ok()?;
@@ -294,7 +294,7 @@ pub fn parse_record(image: &[u8], position: u64, owner: Owner, generation: u64) 
     Some(FoundRecord { header, payloads: body.get(..payload_bytes)?, whole })
 }
 
-/// Adds a payload with its length in front.
+/// Adds a payload preceded by its length.
 pub fn push_payload(into: &mut Vec<u8>, payload: &[u8]) {
     into.extend_from_slice(&(payload.len() as u32).to_le_bytes());
     into.extend_from_slice(payload);

@@ -1,7 +1,7 @@
 //! The mark of a state log, `X.mark`: which generation its files have reached.
 //!
 //! It tells a log that was lost, or put back from an old copy, from one that never was or never got further. It is written
-//! behind the files, in place, once both have a generation: so the files are never behind it unless somebody has changed them. Without a
+//! after the files, in place, once both have a generation: so the files are never older than it unless somebody has changed them. Without a
 //! mark, or with one that is damaged, nothing is known and the files are believed.
 
 use std::path::{Path, PathBuf};
@@ -12,7 +12,7 @@ use highwater_runtime::plane::{Disk, FileId};
 
 use super::format::{BLOCK_BYTES, Owner};
 
-/// How a mark begins, behind its checksum: "HWSM".
+/// How a mark begins, after its checksum: "HWSM".
 const MARK_MAGIC: u32 = u32::from_le_bytes(*b"HWSM");
 
 /// Bytes of its fields; the rest of its block is zero.
@@ -45,7 +45,7 @@ fn decode(owner: Owner, block: &[u8]) -> Option<u64> {
     (block == &encode(owner, generation)[..]).then_some(generation)
 }
 
-/// What the mark of a log says. `None`: nothing that could be believed.
+/// The generation in the mark of a log. `None`: there is no valid mark.
 pub(super) fn read(disk: &mut dyn Disk, path: &Path, owner: Owner) -> Option<u64> {
     let file = disk.open(path, OpenMode::Read).ok()?;
     let mut block = vec![0; BLOCK_BYTES];

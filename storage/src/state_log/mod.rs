@@ -102,7 +102,7 @@ pub struct StateLog {
     failed: Option<Fatal>,
 }
 
-/// A record on its way to both files.
+/// A record that is being written to both files.
 struct Writing {
     record: Bytes,
     last_seq: u64,
@@ -132,7 +132,7 @@ struct Rotation {
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Stage {
-    /// A record is still on its way to the old files.
+    /// A record is still being written to the old files.
     Waiting,
     /// This copy is being replaced.
     Replacing(usize),
@@ -167,7 +167,7 @@ impl StateLog {
         Seq(self.last_seq)
     }
 
-    /// Starts writing what has been appended, if nothing is being written.
+    /// Starts writing the payloads appended so far, if nothing is being written.
     pub fn flush(&mut self, disk: &mut dyn Disk) {
         if self.failed.is_some() {
             return;
@@ -241,12 +241,12 @@ impl StateLog {
         self.snapshot.as_mut().expect("a snapshot was begun").base.push_piece(piece);
     }
 
-    /// Ends the snapshot that was begun: the new generation starts with it and with what was appended meanwhile.
+    /// Ends the snapshot that was begun: the new generation starts with it and with the payloads appended meanwhile.
     pub fn end_snapshot(&mut self, disk: &mut dyn Disk) {
         let Snapshot { mut base, carried, carried_count } =
             self.snapshot.take().expect("a snapshot was begun");
         base.push_carried(&carried, carried_count);
-        // What is in no record yet is in the base.
+        // Payloads that are in no record yet are in the base.
         self.pending.clear();
         self.pending_ends.clear();
         let covers = self.last_seq;
@@ -292,7 +292,7 @@ impl StateLog {
         }
     }
 
-    /// Closes both files. Writes in flight are completed, what waits is not written.
+    /// Closes both files. Writes in flight are completed, waiting payloads are not written.
     pub fn close(self, disk: &mut dyn Disk) {
         for file in self.files.into_iter().chain(self.mark) {
             disk.close_file(file);

@@ -1,4 +1,4 @@
-//! Opening a state log: making a new one, reading what two copies hold, and making them equal.
+//! Opening a state log: making a new one, or reading two copies together and making them equal.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -19,7 +19,7 @@ const READ_BYTES: usize = 1 << 20;
 /// How much further than any generation seen a recreated log begins: copies that cannot be read now may be readable later.
 const RECREATED_GENERATION_STEP: u64 = 1 << 32;
 
-/// What an opened log held.
+/// The content of an opened log.
 #[derive(Default, Debug)]
 pub struct Recovered {
     /// The pieces of the last snapshot, in order. Empty if there is none.
@@ -28,7 +28,7 @@ pub struct Recovered {
     pub records: Vec<Bytes>,
     /// Damage found and healed: what, where.
     pub damage: Vec<String>,
-    /// What a crash explains: a last record that was cut off.
+    /// Findings that a crash explains: a last record that was cut off.
     pub notes: Vec<String>,
 }
 
@@ -50,7 +50,7 @@ pub enum StateLogError {
         a: PathBuf,
         /// Second copy.
         b: PathBuf,
-        /// What is wrong.
+        /// The fault.
         why: String,
     },
     /// Both copies are older than the log's mark says. The files are untouched.
@@ -64,7 +64,7 @@ pub enum StateLogError {
         b: PathBuf,
         /// Their generation.
         found: u64,
-        /// What the mark says.
+        /// The generation in the mark.
         expected: u64,
     },
     /// The log belongs to another cluster.
@@ -82,7 +82,7 @@ pub enum StateLogError {
     OtherPurpose {
         /// The file.
         path: PathBuf,
-        /// What it holds.
+        /// Its content or purpose.
         found: [u8; 4],
     },
     /// The log is that of another store of this cluster.
@@ -108,7 +108,7 @@ pub enum StateLogError {
 }
 
 impl StateLog {
-    /// Opens the log of files `<path_stem>.a` and `<path_stem>.b`, or makes it if neither exists, and tells what it holds.
+    /// Opens the log of files `<path_stem>.a` and `<path_stem>.b`, or makes it if neither exists, and returns its content.
     ///
     /// Blocking. When both copies are damaged where it counts this is an error, and the files are left as they are: a state that
     /// can be rebuilt from elsewhere may then be [`recreate`](Self::recreate)d.
@@ -273,7 +273,7 @@ fn open_copies(disk: &mut dyn Disk, paths: &[PathBuf; 2]) -> Result<Copies, Stat
     for (copy, path) in paths.iter().enumerate() {
         match disk.open(path, OpenMode::ReadWrite) {
             Ok(file) => {
-                // What a cache holds from before a crash of the process must not count as durable.
+                // Bytes that a cache holds from before a crash of the process must not count as durable.
                 disk.sync_file(file).map_err(io_error(path))?;
                 images[copy] = Some(read_image(disk, file).map_err(io_error(path))?);
                 files[copy] = Some(file);
@@ -337,7 +337,7 @@ pub(crate) fn copy_paths(stem: &Path) -> [PathBuf; 2] {
 /// All of a file, block by block where larger reads fail. Unreadable blocks are zero and listed.
 pub fn read_image<F: highwater_runtime::fs::Fs + ?Sized>(disk: &mut F, file: FileId) -> io::Result<Image> {
     let len = disk.file_bytes(file)? as usize;
-    // Direct I/O reads whole blocks, also at the end of a file whose size somebody has changed.
+    // Direct I/O reads whole blocks, even at the end of a file whose size was changed by hand.
     let whole = len.next_multiple_of(BLOCK_BYTES);
     let mut bytes = vec![0; whole];
     let mut unreadable = Vec::new();
@@ -358,7 +358,7 @@ pub fn read_image<F: highwater_runtime::fs::Fs + ?Sized>(disk: &mut F, file: Fil
     Ok(Image { bytes, unreadable })
 }
 
-/// Overwrites what differs from what the file should hold. A crash in between leaves the same blocks to be mended: they are either
+/// Overwrites the blocks that differ from the expected content. A crash in between leaves the same blocks to be mended: they are either
 /// right in the other copy, or belong to a record that is right in none.
 fn mend(disk: &mut dyn Disk, file: FileId, image: &Image, analysis: &Analysis) -> io::Result<()> {
     let mut expected = analysis.expected.clone();

@@ -1,13 +1,13 @@
-//! What two copies of a state log say together. Pure: two images in, the log's content out.
+//! Reads two copies of a state log together. Pure: two images in, the log's content out.
 //!
 //! 1. The newest valid header decides the generation. Its base is put together chunk by chunk from whichever copy has it right.
 //!    If neither has a chunk: the older generation is complete as long as nothing was recorded in the newer one (a record there
 //!    proves that both copies had reached it); else the log is lost, which is an error and never an empty log.
 //! 2. Records follow in order of their numbers, each from whichever copy has it right. The writer starts a record only when the one
-//!    before rests in both copies, so: a copy that lacks a record which is not the last is *damaged*; a copy that lacks
+//!    before is in both copies, so: a copy that lacks a record which is not the last is *damaged*; a copy that lacks
 //!    the last one was perhaps cut off by the crash.
 //! 3. Where neither copy has the next record, a later one of this generation proves that it had been there: an error. Otherwise the
-//!    log ends, and what rests there was never acknowledged. A copy that was cut short cannot say that it ends.
+//!    log ends, and what is there was never acknowledged. A copy that was cut short cannot say that it ends.
 
 use bytes::Bytes;
 
@@ -21,7 +21,7 @@ pub struct Image {
     pub unreadable: Vec<u64>,
 }
 
-/// What two copies hold together.
+/// The content of two copies together.
 #[derive(Debug)]
 pub struct Analysis {
     /// Of the content.
@@ -32,13 +32,13 @@ pub struct Analysis {
     pub payloads: Vec<Bytes>,
     /// Number of the last payload.
     pub last_seq: u64,
-    /// What both files should hold from their start to the end of the log; zero bytes follow.
+    /// The content that both files should have from their start to the end of the log; zero bytes follow.
     pub expected: Vec<u8>,
     /// Size both files should have.
     pub file_bytes: u64,
     /// Damage found and healed, for people.
     pub damage: Vec<String>,
-    /// What a crash explains.
+    /// Findings that a crash explains.
     pub notes: Vec<String>,
     /// Whether each copy can be made right block by block; if not, its file has to be replaced.
     pub mendable: [bool; 2],
@@ -49,7 +49,7 @@ pub struct Analysis {
 pub enum Lost {
     /// Neither file exists.
     New,
-    /// No copy has a valid header, and this is what is wrong with each.
+    /// No copy has a valid header; the faults of both.
     Headers([HeaderFault; 2]),
     /// A part that had been acknowledged is right in neither copy.
     Content(String),
@@ -152,12 +152,12 @@ impl Walk<'_> {
         })
     }
 
-    /// Whether any record of this generation rests anywhere.
+    /// Whether any record of this generation is anywhere.
     fn any_record(&self) -> bool {
         self.later_record(self.header.records_at(), 0).is_some()
     }
 
-    /// A valid record of this generation at or behind `from` with a number of at least `seq`.
+    /// A valid record of this generation at or after `from` with a number of at least `seq`.
     fn later_record(&self, from: u64, seq: u64) -> Option<u64> {
         let blocks = |image: &Image| {
             (from..image.bytes.len() as u64)
@@ -179,7 +179,7 @@ impl Walk<'_> {
             match header {
                 Err(fault) if *fault == HeaderFault::Missing && i == 1 && self.is_first_creation() => {}
                 Err(fault) => damage.push(format!("{}: {fault}", self.names[i])),
-                // One step behind is what a crash between the two replacements of a rotation leaves.
+                // One generation less is what a crash between the two replacements of a rotation leaves.
                 Ok(h) if h.generation.get() == self.generation() => {}
                 Ok(h) if i == 1 && h.generation.get() + 1 == self.generation() && !self.any_record() => {
                     notes.push(format!(

@@ -134,7 +134,7 @@ impl Store {
             partition.unacked_bytes > 0 && partition.unacked_bytes + bytes > limits.unacked_bytes_max;
         let of_store = self.unacked_bytes > 0 && self.unacked_bytes + bytes > limits.store_unacked_bytes_max;
         if of_store && !self.stalled.is_empty() {
-            // What fills the memory may not leave it before there is space.
+            // The memory may not be freed before there is space.
             return Err(AppendError::StorageFull);
         }
         if of_partition || of_store { Err(AppendError::Busy) } else { Ok(()) }

@@ -83,7 +83,7 @@ struct ChunkWalk<'a> {
 }
 
 impl ChunkWalk<'_> {
-    /// The frame here: the offset behind it, its size, and whether it is a batch.
+    /// The frame here: the offset after it, its size, and whether it is a batch.
     fn peek(&self) -> Option<(Offset, u32, bool)> {
         if self.position >= self.end {
             return None;

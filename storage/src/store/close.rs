@@ -6,7 +6,7 @@ use super::{Phase, Store};
 use crate::api::StoreEvent;
 
 impl Store {
-    /// A last round and a snapshot of the map; [`StoreEvent::Closed`] tells when they are durable. Appends are refused from here on.
+    /// A last round and a snapshot of the map; [`StoreEvent::Closed`] reports when they are durable. Appends are refused from here on.
     pub fn shutdown(&mut self, disk: &mut dyn Disk) {
         if self.phase == Phase::Open {
             self.phase = Phase::Draining;

@@ -1,19 +1,19 @@
-//! Cutting logs: the end of a replica's log is truncated, or all of it is given up.
+//! Cutting logs: truncating the end of a replica's log, or giving up all of it.
 //!
-//! A follower whose log differs from its leader's truncates what the leader does not have, and one that has fallen behind the start of its
-//! leader's log begins again in the middle. Nothing that is committed is ever cut off.
+//! A follower whose log differs from its leader's truncates the frames that the leader does not have. A follower that has fallen behind the
+//! start of its leader's log begins again in the middle. Committed frames are never cut off.
 //!
-//! A cut is taken in steps, each of which begins when the one before is durable:
+//! A cut takes these steps; each begins when the one before it is durable:
 //!
-//! 1. Everything that was appended becomes durable, so that no write is on its way to what is cut off. Appends are refused meanwhile.
-//! 2. The frame at which the log is to end is found, in memory or on disk.
-//! 3. The headers of the extents that are cut off as a whole are written again and say that these are given up. Without that, an extent that
-//!    outlives the one in front of it could pass for the rest of a log whose start was deleted, should the map be lost.
-//! 4. The map is told. Their space is free once it knows durably. The log goes on in another extent: what is cut off in the middle of one
-//!    stays behind its new end, and no position holds two frames in one incarnation.
+//! 1. Everything appended becomes durable, so that no write is in flight to the part that is cut off. Appends are refused meanwhile.
+//! 2. The frame at which the log is to end is located, in memory or on disk.
+//! 3. The headers of the extents that are cut off as a whole are rewritten to say that these are given up. Otherwise, if the map is lost, an
+//!    extent that outlives the one before it could pass for the rest of a log whose start was deleted.
+//! 4. The cut is recorded in the map. The space of the extents is free once that is durable. The log goes on in another extent: frames cut off
+//!    in the middle of one remain on disk after its new end, and no position holds two frames in one incarnation.
 //!
-//! The cut is not durable when the owner is told of it, and need not be: nothing that follows is durable before it is. A crash before that brings the
-//! suffix back. That is as if the leader's message had not arrived: the suffix is not committed, and the next leader cuts it off again.
+//! The cut is not durable when the owner is notified, and need not be: nothing appended after it is durable before it is. A crash before that
+//! brings the suffix back, as if the leader's message had not arrived: the suffix is not committed, and the next leader cuts it off again.
 
 use highwater_protocol::ids::{Incarnation, LogIndex};
 use highwater_runtime::buf::AlignedBuf;
@@ -36,7 +36,7 @@ use crate::replica::CutError;
 use crate::scan_chunk::ReadGoal;
 use crate::scan_index::IndexGoal;
 
-/// A cut on its way.
+/// A cut in progress.
 #[derive(Debug)]
 pub(crate) struct Cut {
     goal: CutGoal,
@@ -45,7 +45,7 @@ pub(crate) struct Cut {
 
 #[derive(Debug)]
 enum CutGoal {
-    /// The log ends in front of this index.
+    /// The log ends before this index.
     Truncate(LogIndex),
     /// The log begins here, without frames.
     StartAt(LogPoint, Epochs),
@@ -57,12 +57,12 @@ enum CutStep {
     Settling,
     /// Waits for the frame at which the log is to end.
     Locating(ReadId),
-    /// The log is to end here, in the extent that the mark names. Waits until the headers of those behind it say that they are given up.
+    /// The log is to end here, in the extent that the mark names. Waits until the headers of the extents after it say that they are given up.
     GivingUp(Mark, i64),
 }
 
 impl Cut {
-    /// The index in front of which the log will end.
+    /// The index before which the log will end.
     pub(crate) fn truncates_at(&self) -> Option<LogIndex> {
         match self.goal {
             CutGoal::Truncate(index) => Some(index),
@@ -72,7 +72,7 @@ impl Cut {
 }
 
 impl Store {
-    /// Truncates a log: the frames from this index on are gone. [`StoreEvent::Truncated`] tells when; appends are refused as
+    /// Truncates a log: the frames from this index on are gone. [`StoreEvent::Truncated`] reports when it is done; appends are refused as
     /// [`Busy`](crate::AppendError::Busy) until then.
     pub fn truncate_suffix(
         &mut self,
@@ -90,8 +90,8 @@ impl Store {
         Ok(())
     }
 
-    /// Gives a log up and begins it again, without frames, in the middle: everything in front of `start` is committed, and deleted here.
-    /// `epochs` are those of the frames in front. [`StoreEvent::Started`] tells when; appends are refused until then.
+    /// Gives a log up and begins it again, without frames, at `start`: everything before it is committed, and deleted here.
+    /// `epochs` are those of the frames before `start`. [`StoreEvent::Started`] reports when it is done; appends are refused until then.
     pub fn start_at(
         &mut self,
         disk: &mut dyn Disk,
@@ -135,7 +135,7 @@ impl Store {
         self.go_on_cutting(disk);
     }
 
-    /// Takes the next steps of cuts that can go on. Called at the end of each turn.
+    /// Takes the next steps of cuts in progress. Called at the end of each turn.
     pub(super) fn go_on_cutting(&mut self, disk: &mut dyn Disk) {
         for _ in 0..self.cuts.len().min(CUTS_PER_TURN_MAX) {
             let slot = self.cuts.pop_front().expect("as many as were counted");
@@ -187,7 +187,7 @@ impl Store {
         self.on_located(slot, id, &answer);
     }
 
-    /// The frame at which a log is to end was found, or cannot be.
+    /// The frame at which a log is to end was located, or cannot be.
     pub(super) fn on_located(&mut self, slot: PartitionSlot, id: ReadId, answer: &Answer) {
         let Some(partition) = self.partition_mut(slot) else { return };
         let Some(Cut { goal: CutGoal::Truncate(index), step: CutStep::Locating(waits_for) }) =
@@ -201,19 +201,19 @@ impl Store {
             partition.cut = None;
             return self.push_event(StoreEvent::Truncated { slot, end: Err(CutError::Damaged) });
         };
-        // Behind damaged padding that is not known. What the extent knew is late enough.
+        // Not known after damaged padding. The timestamp of the extent is late enough.
         let known = partition.extent(extent).map_or(NO_TIMESTAMP, |extent| extent.max_timestamp);
         let ExtentRef { sequence, incarnation } = extent;
         let end = Mark { sequence, incarnation, position, index, offset };
         self.give_up_behind(slot, end, max_timestamp.unwrap_or(known));
     }
 
-    /// Writes into the headers of the extents behind a mark that they are given up, and waits for that.
+    /// Writes into the headers of the extents after a mark that they are given up, and waits for that.
     fn give_up_behind(&mut self, slot: PartitionSlot, end: Mark, max_timestamp: i64) {
         let (cluster, store, macs) = (self.config.cluster, self.config.store, self.macs);
         let partition = self.partition_mut(slot).expect("the caller looked");
         if end.offset < partition.log_start {
-            // What was deleted had been committed, also if nobody remembers that.
+            // Deleted frames had been committed, even if no record says so.
             let (index, commit) = (end.index, partition.commit.index.max(end.index.next()));
             partition.cut = None;
             let end = Err(CutError::BelowCommit { index, commit });
@@ -242,7 +242,7 @@ impl Store {
         }
     }
 
-    /// Nothing of what is cut off can pass for part of a log any more: tells the map.
+    /// The part that is cut off cannot pass for part of a log any more: records the cut in the map.
     fn finish_cut(&mut self, slot: PartitionSlot, end: Mark, max_timestamp: i64) {
         let partition = self.partitions.get_mut(slot.0).expect("the caller looked");
         let cut = partition.cut.take().expect("the caller looked");
@@ -294,11 +294,11 @@ impl Partition {
     /// How many extents are left when the log ends at a mark.
     fn extents_up_to(&self, end: Mark) -> usize {
         let kept = self.extents.partition_point(|extent| extent.sequence <= end.sequence);
-        // A mark that lies in no extent is in front of all.
+        // A mark in no extent is before all extents.
         if end.position == 0 { 0 } else { kept }
     }
 
-    /// The log ends here. Gives the extents that are not part of it any more.
+    /// The log ends here. Returns the extents that are no longer part of it.
     fn cut_off(&mut self, end: Mark, max_timestamp: i64) -> Vec<Extent> {
         assert!(self.is_settled(), "no write is on its way");
         let kept = self.extents_up_to(end);
@@ -318,7 +318,7 @@ impl Partition {
     }
 }
 
-/// Where a log ends in front of this index, and the largest timestamp of the last extent then, if that is known without looking at frames.
+/// Where a log ends before this index, and the largest timestamp of the last extent then, if that is known without looking at frames.
 fn place_of(partition: &Partition, index: LogIndex) -> Option<(Mark, i64)> {
     let kept = partition.extents.partition_point(|extent| extent.base_index < index);
     match kept.checked_sub(1).map(|at| &partition.extents[at]) {

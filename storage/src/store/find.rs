@@ -14,7 +14,7 @@ use crate::scan_chunk::ReadGoal;
 const SEARCH_SLICE: Work = 100_000;
 
 impl Store {
-    /// The first durable record at or after a timestamp. Searches while there is `work` left, and takes off it what was done;
+    /// The first durable record at or after a timestamp. Searches while there is `work` left, and reduces it;
     /// [`Store::go_on_searching`] does the rest. It holds one buffer or cached chunk at a time, of at most `memory_bytes_max` bytes. A decoder
     /// for compressed records comes on top.
     pub fn find_time(
@@ -35,7 +35,7 @@ impl Store {
 
     /// The first of the durable records with the largest timestamp.
     ///
-    /// What an extent knows of its timestamps counts also what is in front of the log's start, or not durable. Such an extent is
+    /// The timestamps of an extent include records below the log's start and records that are not durable. Such an extent is
     /// looked through, from its last index entry on if it can be, unless another one is later anyway. For `memory_bytes_max` and `work` see
     /// [`Store::find_time`].
     pub fn find_last(
@@ -77,7 +77,7 @@ impl Store {
         FindOutcome::Pending(id)
     }
 
-    /// Goes on with searches, in turns, while there is `work` left, and takes off it what was done. [`StoreEvent::Found`] tells what they
+    /// Goes on with searches, in turns, while there is `work` left, and reduces it. [`StoreEvent::Found`] reports what they
     /// find. True if some can go on: call it again in the next turn.
     pub fn go_on_searching(&mut self, disk: &mut dyn Disk, work: &mut Work) -> bool {
         while *work > 0 {

@@ -100,7 +100,7 @@ pub struct Store {
     phase: Phase,
 }
 
-/// An event on its way out. What is durable is looked up when the event is taken, so there is one per partition at most.
+/// An event that was not taken yet. What is durable is looked up when the event is taken, so there is one per partition at most.
 enum Queued {
     Durable(PartitionSlot),
     Event(StoreEvent),
@@ -111,7 +111,7 @@ enum Phase {
     Open,
     /// No appends any more; rounds go on until everything is durable.
     Draining,
-    /// The last snapshot of the map is on its way.
+    /// The last snapshot of the map is being written.
     Closing,
     Closed,
     /// The disk is not to be trusted.
@@ -148,7 +148,7 @@ impl Store {
         let slot = PartitionSlot(self.partitions.next_key());
         let mut partition = Partition::new(slot, tp, config);
         if let Some(orphan) = self.orphans.of(tp.tag(), LogIndex(0)) {
-            // It has records, and nobody knows where its log begins.
+            // It has records, and where its log begins is not known.
             tracing::error!(partition = %tp, "out of service: {}", open::orphan_fault(&orphan));
             partition.faulty = true;
         }

@@ -1,8 +1,8 @@
 //! Reading: from the cache at once, else from disk. Searches ([`super::find`]) are driven here too.
 //!
-//! A read or search is a task that is driven from buffer to buffer, be it a chunk of the cache or what a disk read brought, until
+//! A read or search is a task that is driven from buffer to buffer, a chunk of the cache or the result of a disk read, until
 //! it knows its answer. Between two disk reads anything may happen to the partition; a task holds no reference to it, only
-//! the life of the extent and the position it is at, and begins again from its offset when that extent is gone.
+//! the incarnation of the extent and the position it is at, and begins again from its offset when that extent is gone.
 
 use std::io;
 
@@ -197,7 +197,7 @@ impl Store {
                     if let Some(answer) = answer {
                         return Driven::Done(answer);
                     }
-                    // A read is looked through once; what is left of it is read again with what follows.
+                    // The result of a read is looked through once; its rest is read again together with the next bytes.
                     task.read = Some((bytes, from)).filter(|_| !matches!(task.goal, ReadGoal::Frames { .. }));
                     continue;
                 }

@@ -1,4 +1,4 @@
-//! Reading by index: what another replica lacks.
+//! Reading by index: the frames that another replica lacks.
 
 use highwater_protocol::batch::Work;
 use highwater_protocol::ids::LogIndex;

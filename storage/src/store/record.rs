@@ -1,6 +1,6 @@
-//! Keeping the map: records of what changes, checkpoints, snapshots.
+//! Keeping the map: records of changes, and checkpoints.
 //!
-//! A checkpoint only says what is durable, and of producers only what their durable batches say: a crash may take the rest, and a
+//! A checkpoint holds the durable state only, of producers too: a crash may take the rest, and a
 //! retry of a batch that is gone must not be answered as a duplicate.
 
 use highwater_runtime::plane::Disk;
@@ -18,7 +18,7 @@ use crate::partition::{Partition, TailState};
 use crate::state_log::Seq;
 
 impl Extent {
-    /// What the map says of it. `None` while it has no place.
+    /// Its entry in the map. `None` while it has no place.
     pub(crate) fn entry(&self) -> Option<ExtentEntry> {
         let Place { slab, at } = self.place?;
         Some(ExtentEntry {
@@ -38,7 +38,7 @@ impl Extent {
         })
     }
 
-    /// Its life, and when the last batch without a timestamp was appended to it, if there is one.
+    /// Its incarnation, and when the last batch without a timestamp was appended to it, if there is one.
     pub(super) fn untimed(&self) -> Option<(u64, i64)> {
         (self.untimed_ms != NO_TIMESTAMP).then_some((self.incarnation.0, self.untimed_ms))
     }
@@ -55,7 +55,7 @@ impl Extent {
 }
 
 impl Partition {
-    /// What is durable now. `None` if that cannot be told: see [`Producers::below`](crate::producers::Producers::below).
+    /// The durable state now. `None` if that is not known: see [`Producers::below`](crate::producers::Producers::below).
     /// A partition that is faulty keeps the checkpoint it has, so that every start finds the damage again.
     pub(super) fn durable_checkpoint(&self) -> Option<CheckpointEntry> {
         if self.faulty {
@@ -70,7 +70,7 @@ impl Partition {
             position: self.durable.position,
             index: self.durable.index.0,
             offset: self.durable.offset.0,
-            // A quorum can have committed what is not durable here.
+            // A quorum can have committed frames that are not durable here.
             commit_index: commit.index.min(self.durable.index).0,
             commit_offset: commit.offset.min(self.durable.offset).0,
             last_epoch: self.last_epoch.map(|epoch| epoch.0),
@@ -81,7 +81,7 @@ impl Partition {
         })
     }
 
-    /// What the map keeps of it. `last`: nothing will be written after this.
+    /// Its entry in a snapshot of the map. `last`: nothing will be written after this.
     pub(super) fn entry(&self, last: bool) -> PartitionEntry {
         let fresh = self.durable_checkpoint();
         let complete =
@@ -102,7 +102,7 @@ impl Store {
         self.state.append(&record.encode())
     }
 
-    /// Writes what has been recorded, and more of a snapshot when the log is full. Returns true if the snapshot is not complete.
+    /// Starts writing the records made so far, and writes more of a snapshot when the log is full. Returns true if the snapshot is not complete.
     pub(super) fn flush_map(&mut self, disk: &mut dyn Disk) -> bool {
         if self.state.is_stalled() {
             // The disk has no space for a new generation. A timer retries; retrying at every turn would be all that this shard does.
@@ -139,7 +139,7 @@ impl Store {
         self.checkpoints_left = self.touched.len();
     }
 
-    /// What a checkpoint of a partition counts for: producers make it larger.
+    /// The work of a checkpoint of a partition: producers make it larger.
     fn checkpoint_work(&self, slot: PartitionSlot) -> usize {
         1 + self
             .partition(slot)
@@ -163,7 +163,7 @@ impl Store {
         }
     }
 
-    /// Takes a checkpoint of one partition. What is not durable now is for the next one. `false`: none can be taken now.
+    /// Takes a checkpoint of one partition's durable state. Returns `false` if none can be taken now.
     pub(super) fn take_checkpoint(&mut self, slot: PartitionSlot, complete: bool) -> bool {
         let Some(partition) = self.partition_mut(slot) else { return false };
         let Some(checkpoint) = partition.durable_checkpoint() else { return false };
@@ -219,7 +219,7 @@ impl Store {
         }
     }
 
-    /// More of the map is durable: what waited for that goes on.
+    /// More of the map is durable: resumes everything that waited for that.
     pub(super) fn on_map_durable(&mut self, disk: &mut dyn Disk) {
         let durable = self.state.durable();
         self.settle_space(durable);

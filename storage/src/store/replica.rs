@@ -59,15 +59,15 @@ impl Store {
         self.partition(slot).map_or(unknown, |partition| partition.epochs.end_of(epoch))
     }
 
-    /// Whether the log holds the frame with this index and epoch, durable or not. The frame in front of the first one counts, if the log knows
-    /// its epoch: nothing needs to be in front of that.
+    /// Whether the log holds the frame with this index and epoch, durable or not. The frame before the first one counts, if the log knows
+    /// its epoch: nothing needs to be before that.
     pub fn contains(&self, slot: PartitionSlot, index: LogIndex, epoch: LeaderEpoch) -> bool {
         self.partition(slot).is_some_and(|partition| {
             index < partition.append_index && partition.epochs.of(index) == Some(epoch)
         })
     }
 
-    /// Notes that everything in front of this place is committed: a quorum has it. Kept lazily, in the headers of the frames that follow and in
+    /// Notes that everything before this place is committed: a quorum has it. Kept lazily, in the headers of the frames that follow and in
     /// checkpoints. What the log does not reach yet does not count: say so again once it does.
     pub fn note_commit(&mut self, slot: PartitionSlot, commit: LogPoint) {
         let Some(partition) = self.partition_mut(slot) else { return };
@@ -84,7 +84,7 @@ impl Store {
 ///
 /// | its index | the log there | answer |
 /// |---|---|---|
-/// | in front of what the log remembers | – | there already: only what is committed is forgotten |
+/// | before what the log remembers | – | there already: only what is committed is forgotten |
 /// | below the end | the same epoch | there already |
 /// | below the end | another epoch | conflict |
 /// | the end | – | the next one, unless its epoch or its offset does not follow |

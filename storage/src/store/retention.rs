@@ -1,4 +1,4 @@
-//! Letting go: the start of a log moves forward, extents in front of it become free, partitions are deleted.
+//! Letting go: the start of a log moves forward, extents before it become free, partitions are deleted.
 //!
 //! Freeing an extent is a change of the map and nothing else. Its space is used again once that change is durable.
 //! The extent that takes appends is never freed; it is sealed first, when its partition's configuration says that it is due.
@@ -16,7 +16,7 @@ use crate::partition::{Partition, TailState};
 use crate::state_log::Seq;
 
 impl Store {
-    /// Moves the start of a log forward. [`StoreEvent::LogStart`] tells when that is durable; readers see it at once.
+    /// Moves the start of a log forward. [`StoreEvent::LogStart`] reports when that is durable; readers see it at once.
     pub fn set_log_start(
         &mut self,
         _disk: &mut dyn Disk,
@@ -100,7 +100,7 @@ impl Store {
         self.unacked_bytes == 0 && !self.touched.is_empty()
     }
 
-    /// Forgets a partition. Its space is used again once that is durable; [`StoreEvent::Deleted`] tells.
+    /// Forgets a partition. Its space is used again once that is durable; [`StoreEvent::Deleted`] reports it.
     pub fn delete_partition(&mut self, _disk: &mut dyn Disk, slot: PartitionSlot) {
         let Some(partition) = self.partitions.get_mut(slot.0) else { return };
         if partition.deleting {
@@ -114,7 +114,7 @@ impl Store {
         self.unacked_bytes -= partition.unacked_bytes - in_flight;
         partition.unacked_bytes = in_flight;
         for flight in &mut partition.flights {
-            // Nobody needs it any more.
+            // It is not needed any more.
             flight.failed = false;
         }
         let tp = partition.tp;
@@ -144,7 +144,7 @@ impl Store {
         self.settle_space(self.state.durable());
     }
 
-    /// Frees the complete extents in front of the log's start. `None`: there are none.
+    /// Frees the complete extents before the log's start. `None`: there are none.
     fn free_below_log_start(&mut self, slot: PartitionSlot) -> Option<Seq> {
         let partition = self.partition_mut(slot).expect("the caller looked");
         let log_start = partition.log_start;

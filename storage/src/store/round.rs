@@ -2,7 +2,7 @@
 //!
 //! A round takes the frozen pieces and the tails of all dirty partitions and hands them to the disk at once. With
 //! [`DurableForm::Dsync`] each write is durable by itself; with [`DurableForm::SyncPerRound`] one sync per slab follows the writes.
-//! Rounds chain without a timer: what is appended while [`ROUNDS_IN_FLIGHT_MAX`] of them are on their way makes the next one larger.
+//! Rounds chain without a timer: frames appended while [`ROUNDS_IN_FLIGHT_MAX`] of them are in flight makes the next one larger.
 //!
 //! A partition whose partial last page is in flight sits a round out: its next write would overlap.
 //!
@@ -23,12 +23,12 @@ use crate::limits::ROUNDS_IN_FLIGHT_MAX;
 use crate::mutants::{Mutant, is_planted};
 use crate::partition::{Flight, Piece, TailState};
 
-/// An operation on its way.
+/// An operation in flight.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Op {
     /// Part of a flight.
     Write { slot: PartitionSlot, flight: u64, round: u64, slab: SlabId },
-    /// The sync behind a round's writes to this slab.
+    /// The sync after a round's writes to this slab.
     Sync { round: u64, slab: SlabId },
     /// A read.
     Read(ReadId),
@@ -40,7 +40,7 @@ pub(super) enum Op {
     CreateReserve,
 }
 
-/// Rounds on their way, and every operation of the store.
+/// Rounds in flight, and every operation of the store.
 #[derive(Default, Debug)]
 pub(super) struct Rounds {
     ops: Vec<Option<Op>>,
@@ -61,7 +61,7 @@ struct Round {
 struct RoundSlab {
     slab: SlabId,
     writes_left: u32,
-    /// What becomes durable with the sync.
+    /// The flights that become durable with the sync.
     flights: Vec<(PartitionSlot, u64)>,
 }
 
@@ -167,7 +167,7 @@ impl Store {
         let map_durable = self.state.durable();
         let Some(partition) = self.partitions.get_mut(slot.0) else { return };
         if partition.stalled && partition.has_failed_flight() {
-            // What comes behind shares a page with it, or would be written twice.
+            // The next piece shares a page with it, or would be written twice.
             return;
         }
         if let TailState::Reactivating(seq) = partition.tail_state {
@@ -300,7 +300,7 @@ impl Store {
             let partition = self.partitions.get_mut(slot.0).expect("a partition waits for its writes");
             partition.flight_mut(*flight).landed = true;
             if no_space {
-                // A later sync says nothing about what this one was for: it is all written again.
+                // A later sync proves nothing about the writes before this one: they are all repeated.
                 self.on_flight_failed(*slot, *flight, slab);
             }
         }

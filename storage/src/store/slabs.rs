@@ -1,8 +1,11 @@
-//! Slabs: how large the next one is, and which are given back.
+//! Slabs: the size of the next one, and the removal of free ones.
 //!
 //! Each slab is twice the size of the one before, and takes at most a [`DISK_PART_MAX`]th of what is free on the disk: so a small
-//! disk gets small slabs, stores share it, and something is left for the state logs. Only a batch that needs a larger extent gets a
-//! larger slab. Slabs that are free as a whole go back to the file system, except for what would be made again at once.
+//! disk gets small slabs, stores share it, and space remains for the state logs. Only a batch that needs a larger extent gets a
+//! larger slab.
+//!
+//! A slab that is free as a whole is removed, unless another one would be made at once. A slab in which a single extent is in use
+//! stays, whatever part of it is free: extents are never moved. Its free space is used by new extents.
 
 use std::io;
 
@@ -85,7 +88,7 @@ impl Store {
                 self.on_space_gained();
             }
             Err(e) if is_out_of_space(&e) => {
-                // Somebody else was faster, or a quota counts.
+                // Another process used the space, or a quota applies.
                 self.space.too_large = Some(bytes);
                 self.add_slab_if_short(disk);
             }
@@ -109,8 +112,8 @@ impl Store {
         ));
     }
 
-    /// Gives slabs back that are free as a whole. As much stays as would be made again at once; and one, if it is small beside what the
-    /// disk has.
+    /// Removes slabs that are free as a whole, except for space that would be made again at once, and except for one slab that is small
+    /// compared with the disk.
     pub(super) fn trim_slabs(&mut self, disk: &mut dyn Disk) {
         if !self.space.trim_due || self.space.is_releasing() || self.space.creating.is_some() {
             return;

@@ -3,8 +3,8 @@
 //! A store can have hundreds of thousands of partitions, so a snapshot goes through them in order and adds some of them each turn.
 //! It is *fuzzy*: each partition is written as it is when its turn comes, and the state log carries over every record that was made
 //! since the snapshot was begun. So replaying those records meets partitions that already know of some of them. That leads to the
-//! same map, because a record sets what it names: the last record about an extent, a checkpoint or the start of a log decides, and
-//! what no record of that time names is as the snapshot has it. [`StoreMap::apply`](crate::map::StoreMap) keeps its part: an extent
+//! same map, because a record sets the things it names: the last record about an extent, a checkpoint or the start of a log decides, and
+//! things that no record of that time names are as the snapshot has them. [`StoreMap::apply`](crate::map::StoreMap) keeps its part: an extent
 //! that is there already is not added again.
 
 use std::ops::Bound;
@@ -73,7 +73,7 @@ impl Store {
     /// The map without partitions.
     fn map_head(&self, is_last: bool) -> StoreMap {
         // After an orderly stop no write is in flight, so the next incarnation is known. An old copy of the map is recognised by what
-        // later lives wrote.
+        // later incarnations wrote.
         let reserved = if is_last { 0 } else { self.space.reserved };
         StoreMap {
             next_incarnation: reserved.max(self.space.next_incarnation),

@@ -1,12 +1,11 @@
-//! Finding room: extents for partitions, slabs for extents.
+//! Finding space: extents for partitions, slabs for extents.
 //!
-//! A frame is taken only into an extent that has its place. While a slab is being made for one, appends are refused as busy; the owner
-//! keeps them and hears when to try again. Writes into a new extent wait until the map's reservation of its life is durable (a life is
-//! never used twice, whatever a crash forgets).
+//! A frame is appended only to an extent that has its place on disk. While a slab is being made for one, appends are refused as busy; the
+//! owner keeps them and is notified when to retry. Writes into a new extent wait until the reservation of its incarnation is durable in the
+//! map: an incarnation is never used twice, whatever a crash undoes.
 //!
-//! A full disk is met here, when a slab is added. Then appends that need an extent fail, everything else goes on. Only file systems that copy
-//! on write have no space for writes either: see [`super::stall`].
-//! How large slabs are and when free ones are given back is in [`super::slabs`].
+//! A full disk shows when a slab is added. Then appends that need an extent fail, and everything else goes on. Only file systems that copy
+//! on write have no space for writes either: see [`super::stall`]. The sizes of slabs and the removal of free ones are in [`super::slabs`].
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -25,7 +24,7 @@ use crate::partition::Partition;
 use crate::placement::FramePlacement;
 use crate::state_log::Seq;
 
-/// Lives of extents reserved in the map at once.
+/// Incarnations reserved in the map at once.
 pub(super) const INCARNATIONS_RESERVED: u64 = 1024;
 
 /// A slab's open file.
@@ -48,17 +47,17 @@ pub(super) struct Space {
     pub(super) creating: Option<(SlabId, u64)>,
     /// The next slab has this number: larger than any file found.
     pub(super) next_slab: SlabId,
-    /// The disk said that it has no space for a slab of this size, whatever it says is free.
+    /// The disk had no space for a slab of this size, whatever it reports as free.
     pub(super) too_large: Option<u64>,
     /// Appends wait for an extent of this size, given by its binary logarithm.
     pub(super) wanted: Option<u8>,
     /// No slab fits the disk for an extent of this size or a larger one.
     pub(super) full: Option<u8>,
-    /// The owner was told that the disk is full.
+    /// The owner has been notified that the disk is full.
     pub(super) is_told: bool,
-    /// There is no space to make a slab ahead of time.
+    /// There is no space to make a slab ahead of need.
     pub(super) is_tight: bool,
-    /// An append was refused since space was there last.
+    /// An append was refused since there was space last.
     refused: bool,
     /// The state log may have used up its reserve.
     pub(super) reserve_due: bool,
@@ -66,13 +65,13 @@ pub(super) struct Space {
     pub(super) trim_due: bool,
     /// Extents that are free once the map says so durably.
     pending_free: VecDeque<(Seq, Place, u8)>,
-    /// The first life of this run.
+    /// The first incarnation of this run.
     first_incarnation: u64,
-    /// The next extent's life.
+    /// The next extent's incarnation.
     pub(super) next_incarnation: u64,
-    /// Lives below are reserved in the map; it may not be durable yet.
+    /// Incarnations below this are reserved in the map, perhaps not durably yet.
     pub(super) reserved: u64,
-    /// Lives below are reserved durably.
+    /// Incarnations below this are reserved durably.
     reserved_durable: u64,
     reservations: VecDeque<(Seq, u64)>,
 }
@@ -101,7 +100,7 @@ impl Space {
         }
     }
 
-    /// Whether frames may be written into an extent of this life.
+    /// Whether frames may be written into an extent of this incarnation.
     pub(super) fn is_reserved(&self, incarnation: Incarnation) -> bool {
         incarnation.0 < self.reserved_durable
     }
@@ -127,7 +126,7 @@ impl Space {
 struct Need {
     /// The smallest that takes the frame, given by its binary logarithm.
     log2_min: u8,
-    /// What it should be.
+    /// The preferred size.
     log2: u8,
 }
 
@@ -226,7 +225,7 @@ impl Store {
         Ok(())
     }
 
-    /// Gives an extent its place, and tells the map.
+    /// Gives an extent its place and records it in the map.
     fn place_extent(&mut self, slot: PartitionSlot, reference: ExtentRef, place: Place) {
         let partition = self.partitions.get_mut(slot.0).expect("the caller looked");
         let key = PartitionKey::from(partition.tp);
@@ -234,7 +233,7 @@ impl Store {
         extent.place = Some(place);
         let entry = extent.entry().expect("it has a place now");
         if !std::mem::replace(&mut self.macs_recorded, true) {
-            // In front of the first extent that has codes: no frame in that is durable before the map knows it, and so this.
+            // Before the first extent that has codes: no frame in that is durable before the map knows it, and so this.
             let macs = MapRecord::Macs(self.macs.into());
             self.record(&macs);
         }
@@ -243,7 +242,7 @@ impl Store {
         partition.extent_mut(reference).expect("as above").map_seq = Some(seq);
     }
 
-    /// Reserves lives, makes the next slab when space is short, and gives back slabs that nobody needs.
+    /// Reserves incarnations, makes the next slab when space is short, and removes slabs that are not needed.
     pub(super) fn grow_space(&mut self, disk: &mut dyn Disk) {
         // Nothing is recorded before the first extent: an idle store writes nothing.
         let used = self.space.next_incarnation > self.space.first_incarnation;
@@ -273,12 +272,12 @@ impl Store {
         }
     }
 
-    /// Tells those who wait for space that there is some.
+    /// Notifies the owner that there is space, if anything waited for it.
     pub(super) fn on_space_gained(&mut self) {
         if self.space.wanted.is_some_and(|log2| self.space.alloc.has(log2)) {
             self.space.wanted = None;
         }
-        // Whoever was told to wait tries again, whoever was refused may.
+        // Appends that wait are retried, and refused ones may be.
         self.push_event(StoreEvent::RoomAvailable);
         if self.space.full.is_some_and(|log2| self.space.alloc.has(log2)) {
             self.space.full = None;

@@ -1,18 +1,18 @@
-//! Waiting for space with what has been appended.
+//! Partitions whose appended records wait for space on the disk.
 //!
-//! Space for records is taken when a slab is made, and writes into it need none. But a file system that copies on write can have none for
-//! them: blocks that a copy of the file shares (`cp --reflink`) are written elsewhere. And the map of the store may find none when it is
-//! rewritten; nothing in a new extent is durable before that.
+//! Space for records is allocated when a slab is made, so writes into a slab need none. But a file system that copies on write may have no
+//! space for them: it writes blocks that a copy of the file shares (`cp --reflink`) elsewhere. The map of the store may find no space either
+//! when it is rewritten, and nothing in a new extent is durable before that.
 //!
-//! A partition that meets this stalls:
+//! Then the partition stalls:
 //!
-//! - What has been appended to it stays as it is, in memory and at its offsets, and is written again until that succeeds, in order. So what
-//!   a failed write left on the disk is replaced by the same bytes, and no offset ever names another record.
-//! - The owner is told ([`StoreEvent::Stalled`]), so that nobody waits for an acknowledgement. What was sent is unknown to its producers
-//!   then: it may become durable. A batch that is sent again is still recognised.
+//! - Its appended records stay in memory at their offsets and are written again, in order, until that succeeds. So the same bytes
+//!   replace what a failed write left on the disk, and no offset ever names another record.
+//! - The owner is notified ([`StoreEvent::Stalled`]), so that no client waits for an acknowledgement. Whether these records become durable
+//!   is unknown to their producers. A batch that is sent again is recognised.
 //! - Appends are refused until everything is durable. Reads, retention and deletions go on.
 //!
-//! [`Store::enforce_retention`] tries again, once each time it is called.
+//! Each call of [`Store::enforce_retention`] retries once.
 
 use crate::api::{AppendError, PartitionSlot, StoreEvent};
 use crate::layout::SlabId;
@@ -21,7 +21,7 @@ use crate::partition::{Partition, TailState};
 use super::Store;
 
 impl Store {
-    /// Whether appends to this partition can only be refused, because what was appended before waits for space or would have to.
+    /// Whether appends to this partition have to be refused, because earlier ones wait for space or this one would have to.
     pub(super) fn check_stall(&self, partition: &Partition) -> Result<(), AppendError> {
         let would_wait = self.state.is_stalled() && partition.tail_state == TailState::Clean;
         if partition.stalled || would_wait { Err(AppendError::StorageFull) } else { Ok(()) }
@@ -49,7 +49,7 @@ impl Store {
         }
     }
 
-    /// What waited for space is durable, or nobody needs it any more.
+    /// Ends a stall: what waited for space is durable, or not needed any more.
     pub(super) fn end_stall(&mut self, slot: PartitionSlot) {
         if self.stalled.remove(&slot) {
             self.partitions.get_mut(slot.0).expect("it is removed later").stalled = false;
@@ -64,7 +64,7 @@ impl Store {
         }
     }
 
-    /// Writes what found no space again, with the next round.
+    /// Queues failed writes again, for the next round.
     pub(super) fn retry_stalled_writes(&mut self) {
         for slot in &self.stalled {
             let partition = self.partitions.get_mut(slot.0).expect("a deleted partition has no stall");
@@ -74,7 +74,7 @@ impl Store {
         }
     }
 
-    /// The map has found no space, or has been rewritten since: partitions that wait for it stall.
+    /// Stalls the partitions that wait for the map, if it has found no space; reports space, if it was rewritten since.
     pub(super) fn follow_map_stall(&mut self) {
         let is_stalled = self.state.is_stalled();
         if std::mem::replace(&mut self.map_stalled, is_stalled) == is_stalled {
@@ -107,13 +107,13 @@ impl Store {
             })
     }
 
-    /// Tells the owner that the disk is full, once; whoever waits for room is refused.
+    /// Notifies the owner that the disk is full, once. Appends that wait for room are refused.
     pub(super) fn tell_full(&mut self, why: String) {
         let told = std::mem::replace(&mut self.space.is_told, true);
         self.push_event(if told { StoreEvent::RoomAvailable } else { StoreEvent::StorageFull(why) });
     }
 
-    /// Tells the owner that there is space again, if nothing waits for some.
+    /// Notifies the owner that there is space again, if nothing waits for some.
     pub(super) fn tell_space(&mut self) {
         let waits = self.space.full.is_some() || !self.stalled.is_empty() || self.map_stalled;
         if !waits && std::mem::take(&mut self.space.is_told) {

@@ -1,4 +1,4 @@
-//! One read or search on its way through a partition's extents: where it is, what it needs next, and what it answers.
+//! One read or search that goes through a partition's extents: its position, its next need, and its answer.
 
 use bytes::Bytes;
 use highwater_protocol::ids::{ExtentSequence, Incarnation, LogIndex, Offset, Timestamp};
@@ -25,15 +25,15 @@ pub(super) struct Task {
     pub(super) extent: ExtentRef,
     /// How many bytes the next look needs at least.
     pub(super) need: usize,
-    /// The offset behind the frame it needs them for, if known.
+    /// The offset after the frame it needs them for, if known.
     pub(super) behind: Option<Offset>,
     /// Size of the frames seen last.
     pub(super) frame_bytes: u32,
     /// Reads are cut to this after one failed.
     pub(super) cautious: Option<usize>,
-    /// What is being read: position and length.
+    /// The read in flight: position and length.
     pub(super) reading: (u32, usize),
-    /// What was read and not looked through yet: the bytes and their position. Only a search keeps them.
+    /// Bytes that were read and not looked through yet, and their position. Only a search keeps them.
     pub(super) read: Option<(Bytes, u32)>,
     /// A batch that is being looked into.
     pub(super) lookup: Option<Lookup>,
@@ -69,18 +69,18 @@ pub(super) enum Answer {
         extent: ExtentRef,
         position: u32,
     },
-    /// Where the frame of an index begins, and the largest timestamp in front of it in its extent if that is known.
+    /// Where the frame of an index begins, and the largest timestamp before it in its extent if that is known.
     Located {
         extent: ExtentRef,
         position: u32,
         offset: Offset,
         max_timestamp: Option<i64>,
     },
-    /// What was looked for by index is lost.
+    /// The frame of this index is lost.
     Lost,
     End,
     OutOfRange,
-    /// What is at an offset is lost, and the next offset that can be read.
+    /// The record at an offset is lost, and the next offset that can be read.
     Damaged {
         at: Offset,
         resume_at: Offset,
@@ -113,7 +113,7 @@ impl Task {
         }
     }
 
-    /// Takes what a batch was looked into for. Returns an answer if that is the one.
+    /// Takes the result of looking into a batch. Returns an answer if the search ends with it.
     pub(super) fn on_looked_up(&mut self, found: Found) -> Option<Answer> {
         self.lookup = None;
         match found {
@@ -143,7 +143,7 @@ impl Task {
         self.locate(partition)
     }
 
-    /// Goes to the extent and the nearest known frame in front of what it looks for. An answer, if there is no such extent.
+    /// Goes to the extent, and the nearest known frame before the goal. Returns an answer if there is no such extent.
     pub(super) fn locate(&mut self, partition: &Partition) -> Option<Answer> {
         if let ReadGoal::Index(goal) = self.goal {
             return self.locate_index(partition, goal);
@@ -152,7 +152,7 @@ impl Task {
         self.enter(partition, first)
     }
 
-    /// Enters the first extent from this one on that can hold what it looks for. An answer, if there is none, or if records are lost
+    /// Enters the first extent from this one on that can hold the goal. Returns an answer if there is none, or if records are lost
     /// that it would have had to look at before.
     fn enter(&mut self, partition: &Partition, first: usize) -> Option<Answer> {
         let mut reached = self.cursor.offset;
@@ -220,7 +220,7 @@ impl Task {
         None
     }
 
-    /// Goes on with the extent behind this one, for what it looks for by index.
+    /// Goes on with the extent after this one, in a search by index.
     fn next_by_index(&mut self, partition: &Partition, at: usize, goal: IndexGoal) -> Option<Answer> {
         let extent = &partition.extents[at];
         let is_last = extent.sequence == partition.durable.sequence;
@@ -258,7 +258,7 @@ impl Task {
     /// It is at the end. If it has looked for the latest time, it goes back to the record that has it.
     fn go_back(&mut self, partition: &Partition) -> Option<Answer> {
         let ReadGoal::Latest { .. } = self.goal else { return Some(Answer::End) };
-        // What has no timestamp is not the latest.
+        // A record without a timestamp is not the latest.
         if self.cursor.latest < 0 {
             return Some(Answer::End);
         }
@@ -285,7 +285,7 @@ impl Task {
         self.enter(partition, at + 1)
     }
 
-    /// What is next is lost, up to this offset.
+    /// The next records are lost, up to this offset.
     pub(super) fn damaged(&self, resume_at: Offset) -> Answer {
         let at = self.cursor.offset;
         let resume_at = match self.goal {
@@ -296,7 +296,7 @@ impl Task {
         Answer::Damaged { at, resume_at }
     }
 
-    /// A read failed: try a shorter one, then go round what cannot be read.
+    /// A read failed: retries with a shorter one, then skips the unreadable bytes.
     pub(super) fn on_unreadable(&mut self) -> Option<Answer> {
         let (from, len) = self.reading;
         let least = self.least_bytes(from);
@@ -322,7 +322,7 @@ impl Task {
         ((self.cursor.position - from) as usize + self.need.max(1)).next_multiple_of(PAGE_BYTES)
     }
 
-    /// What to read next: position and length. Fails with the memory that it would need if that is more than it may take.
+    /// The next read: position and length. Fails with the memory that it would need if that is more than it may take.
     pub(super) fn range(
         &self,
         extent: &Extent,
@@ -367,7 +367,7 @@ impl MaxByPosition for Option<Entry> {
     }
 }
 
-/// Frames out of a buffer or chunk that takes `whole_bytes` of memory, and what holding them takes: they are copied if they are a small part of
+/// Frames out of a buffer or chunk that takes `whole_bytes` of memory, and the memory that they hold: they are copied if they are a small part of
 /// it, or if all of it is more than may be held. `None`: they take more than `memory_bytes_max` even so.
 pub(super) fn hold(frames: &Bytes, whole_bytes: usize, memory_bytes_max: usize) -> Option<(Bytes, usize)> {
     if whole_bytes <= memory_bytes_max && whole_bytes <= HELD_BYTES_PER_BYTE_MAX * frames.len() {

@@ -53,7 +53,7 @@ fn a_sealed_extent_ends_where_it_was_sealed_whatever_follows() {
     expect.sealed_at = Some(sealed_at as u32);
     let scanned = extent.scan_with(&expect);
     assert_eq!((scanned.end.position as usize, scanned.decision), (sealed_at, Decision::End));
-    // In front of that place everything had been written.
+    // Before that place everything had been written.
     extent.bytes[extent.starts[14] + 200] ^= 1;
     let scanned = extent.scan_with(&expect);
     assert_eq!((scanned.end.position as usize, scanned.decision), (extent.starts[14], Decision::Rot));
@@ -182,7 +182,7 @@ fn a_frame_of_another_partition_or_place_is_misdirected() {
         let scanned = extent.scan();
         assert!(scanned.misdirected);
         assert_eq!((scanned.end.position as usize, scanned.found), (end, Found::Misdirected));
-        // What is of this partition and this life must not come back.
+        // What is of this partition and this incarnation must not come back.
         assert_eq!(scanned.decision, Decision::Truncate { seal: case > 0 }, "case {case}");
     }
 }
@@ -204,7 +204,7 @@ fn a_frame_of_a_lower_epoch_than_the_one_in_front_of_it_ends_the_log() {
     assert_eq!((scanned.end, scanned.found), (extent.end(), Found::Leftover));
     assert_eq!((scanned.decision, scanned.misdirected), (Decision::Truncate { seal: true }, false));
     assert_eq!((scanned.frames, scanned.last_epoch), (10, Some(LeaderEpoch(3))));
-    // Also when the frame in front is in another extent.
+    // Also when the frame before it is in another extent.
     let mut extent = rounds();
     let mut expect = extent.expect();
     expect.epoch = Some(LeaderEpoch(2));
@@ -236,7 +236,7 @@ fn frames_may_be_missing_only_where_the_extent_says_so() {
     expect.has_gaps = true;
     let scanned = extent.scan_with(&expect);
     assert_eq!((scanned.end, scanned.found, scanned.frames), (extent.end(), Found::Zero, 21));
-    // Damage in front of a gap is damage.
+    // Damage before a gap is damage.
     extent.bytes[at - 100] ^= 1;
     expect.durable_hint = LogIndex(126);
     let scanned = extent.scan_with(&expect);

@@ -1,13 +1,13 @@
 //! Which of the extents whose headers are found make up the log of a partition, when the map is lost.
 //!
-//! Headers stay where they are when an extent is freed, and when others take its place. Three rules tell what is part of the log, in
+//! Headers stay where they are when an extent is freed, and when others take its place. Three rules decide which extents are part of the log, in
 //! this order:
 //!
 //! 1. An extent whose header says that it was given up is no part of the log.
 //! 2. An extent that was rewritten (its generation is above 0) takes the place of all extents of lower generations that begin in the
 //!    range of indexes that it stands for. It counts from when its header says where it ends, which is written last. Without that it was
-//!    never finished: it counts for nothing, and what it was to replace is all there.
-//! 3. Of extents that were appended to, later incarnations are later extents. One that does not begin in front of every later incarnation's
+//!    never finished: it is ignored, and the extents it was to replace are all there.
+//! 3. Of extents that were appended to, later incarnations are later extents. One that does not begin before every later incarnation's
 //!    beginning was given up when the log was cut off there.
 //! 4. Along the chain sequences rise.
 
@@ -123,7 +123,7 @@ mod tests {
         assert_eq!(chain(&[plain[0], plain[1], plain[2], appended(12, 4, 20)]), [3, 5, 12]);
         let given_up = ExtentId { given_up: true, ..plain[2] };
         assert_eq!(chain(&[plain[0], plain[1], given_up]), [3, 5]);
-        // Only what was behind the one that is gone is found.
+        // Only extents after the lost one are found.
         assert_eq!(chain(&[plain[0], plain[2], appended(12, 3, 15)]), [3, 12]);
     }
 
@@ -135,7 +135,7 @@ mod tests {
         // Two rewrites in a row, and the same one twice.
         assert_eq!(all(&[rewritten(20, 2, 1, 10..20), rewritten(21, 1, 2, 0..20)]), [21, 9, 11]);
         assert_eq!(all(&[rewritten(20, 2, 1, 10..30), rewritten(25, 2, 1, 10..30)]), [3, 25, 11]);
-        // What was dropped already leaves no mark.
+        // Extents that were dropped already leave no trace.
         assert_eq!(chain(&[old[0], rewritten(20, 2, 1, 10..30), old[3]]), [3, 20, 11]);
     }
 

@@ -1,7 +1,7 @@
-//! What was committed, as far as the frames of a log tell.
+//! The commit point, as far as the frames of a log say.
 //!
-//! Each frame says how far the log was known to be committed when it was made. So what the last frame says is known after a crash too. It is a
-//! hint, and always below the end of the log that is left: what was appended last may have been committed, or may be truncated by the
+//! Each frame says how far the log was known to be committed when it was made. So the commit point in the last frame is known after a crash. It is a
+//! hint, and always below the end of the remaining log: the last frames may have been committed, or may be truncated by the
 //! next leader.
 
 use std::collections::VecDeque;
@@ -15,7 +15,7 @@ use crate::mutants::{Mutant, is_planted};
 pub(super) struct CommitTracker {
     commit: LogPoint,
     hint: LogIndex,
-    /// Where the frames behind `commit` begin, as far as they have been read.
+    /// Where the frames after `commit` begin, as far as they have been read.
     uncommitted: VecDeque<LogPoint>,
 }
 
@@ -33,12 +33,12 @@ impl CommitTracker {
         }
     }
 
-    /// What was committed, as far as the frames say that were noted.
+    /// The commit point, as far as the noted frames say.
     pub(super) fn known(&self) -> LogPoint {
         self.commit
     }
 
-    /// What was committed, in a log that ends here.
+    /// The commit point of a log that ends here.
     pub(super) fn found(&self, end: LogPoint) -> LogPoint {
         let is_all = end.index <= self.hint || is_planted(Mutant::CommitWhatIsFound);
         if is_all { end } else { self.commit }

@@ -1,7 +1,7 @@
-//! Opening a store: what is in the folder, what the map says, where every log ends.
+//! Opening a store: reading its folder and its map, and finding the end of every log.
 //!
-//! Nothing is deleted here, and nothing is truncated that may have been acknowledged. What was never acknowledged stays where it
-//! is; logs go on behind it.
+//! Nothing is deleted here, and nothing is truncated that may have been acknowledged. Frames that were never acknowledged stay where they
+//! are; logs go on after them.
 
 mod chains;
 mod commit;
@@ -150,7 +150,7 @@ impl Store {
         }
     }
 
-    /// Tells the map what recovery found.
+    /// Records the findings of recovery in the map.
     fn record_recovery(
         &mut self,
         disk: &mut dyn Disk,
@@ -158,12 +158,12 @@ impl Store {
         report: &RecoveryReport,
     ) {
         if report.map_rebuilt {
-            // Nothing is recorded before this is durable: a map that knew only what comes next would give away the space of the rest.
+            // Nothing is recorded before this is durable: a map with later records only would hand out the space of everything else.
             self.snapshot_at_once(disk);
         }
         for (tp, finding) in &report.findings {
             if let PartitionFinding::Truncated { .. } = finding {
-                // The epoch that begins: once the map knows what is gone, nobody will find out again that one has to. So it goes first.
+                // The new epoch comes first: once the map has the truncation, the next start will not find out again that an epoch has to begin.
                 let taken = self.take_checkpoint(self.by_tp[tp], false);
                 debug_assert!(taken, "everything found is durable");
             }
@@ -181,7 +181,7 @@ impl Store {
         for at in 0..self.partitions.entry_count() {
             let slot = PartitionSlot(self.partitions.key_at(at).expect("none was deleted yet"));
             self.record_all_seals(slot);
-            // What had to be searched gets a checkpoint, with the next ones or when the store is idle, so that it need not be searched again.
+            // A log that had to be searched gets a checkpoint, with the next ones or when the store is idle, so that it need not be searched again.
             let partition = self.partitions.get_mut(slot.0).expect("it was just made");
             partition.flags.touched = !partition.faulty && partition.tail_state == TailState::Active;
             if partition.flags.touched {
@@ -210,7 +210,7 @@ fn open_slabs(
             continue;
         };
         let file = disk.open(&path, OpenMode::ReadWrite).map_err(io_error(&path))?;
-        // What a cache holds from before a crash of the process must not count as durable.
+        // Bytes that a cache holds from before a crash of the process must not count as durable.
         disk.sync_file(file).map_err(io_error(&path))?;
         let bytes = disk.file_bytes(file).map_err(io_error(&path))?;
         slabs.insert(id, SlabFile { file, bytes });
@@ -218,7 +218,7 @@ fn open_slabs(
     Ok(slabs)
 }
 
-/// Whether this is what is left of a file of a store that was being made when the process ended.
+/// Whether this is an unfinished file of a store, which was being made when the process ended.
 fn is_unfinished(name: &str) -> bool {
     name.strip_suffix(".tmp")
         .is_some_and(|name| parse_slab_name(name).is_some() || is_of_state_log(name) || name == RESERVE_NAME)
@@ -254,7 +254,7 @@ fn quarantine(
     Ok(())
 }
 
-/// The map as the state log tells it; `None` if it has to be rebuilt.
+/// The map as the state log has it; `None` if it has to be rebuilt.
 fn open_map(
     config: &StoreConfig,
     disk: &mut dyn Disk,
@@ -307,14 +307,14 @@ fn open_map(
     Ok((state, None))
 }
 
-/// The map, and what it says about the slabs.
+/// The map, with the state of the slabs that follows from it.
 struct OpenedMap {
     map: StoreMap,
     faults: SlabFaults,
     space: Space,
 }
 
-/// Finds out about the slabs what the map says, and rebuilds a map that is missing or old.
+/// Checks the slabs against the map, and rebuilds a map that is missing or old.
 fn open_space(
     config: &StoreConfig,
     disk: &mut dyn Disk,

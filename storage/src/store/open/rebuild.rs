@@ -19,10 +19,10 @@ use crate::mac::{is_of, macs_among};
 use crate::map::{ExtentEntry, OrphanEntry, PartitionEntry, PartitionKey, StoreMap};
 use crate::report::{OpenError, RecoveryReport};
 
-/// How far behind every life seen the next one begins: extents whose headers were not found may hold frames of later lives.
+/// How far after every incarnation seen the next one begins: extents whose headers were not found may hold frames of later incarnations.
 const INCARNATION_STEP: u64 = 1 << 32;
 
-/// Frames found where no extent is known: the header in front of them is damaged.
+/// Frames found where no extent is known: the header before them is damaged.
 #[derive(Default, Debug)]
 pub(in crate::store) struct Orphans {
     /// Each with whether its space has been taken from the allocator.
@@ -30,7 +30,7 @@ pub(in crate::store) struct Orphans {
 }
 
 impl Orphans {
-    /// Takes the space of orphans, so that nothing is written there as long as nobody knows whose they are.
+    /// Takes the space of orphans, so that nothing is written there as long as their partition is unknown.
     pub(super) fn new(found: Vec<OrphanEntry>, alloc: &mut Allocator) -> Self {
         let take = |orphan: OrphanEntry| {
             // It may be part of an extent that is known after all.
@@ -40,12 +40,12 @@ impl Orphans {
         Self { found: found.into_iter().map(take).collect() }
     }
 
-    /// What the map keeps of them.
+    /// Their entries in the map.
     pub(in crate::store) fn entries(&self) -> impl Iterator<Item = OrphanEntry> {
         self.found.iter().map(|(orphan, _)| *orphan)
     }
 
-    /// The first that belongs to this partition and begins at or behind an index.
+    /// The first that belongs to this partition and begins at or after an index.
     pub(in crate::store) fn of(&self, tag: u32, from: LogIndex) -> Option<OrphanEntry> {
         self.entries().filter(|orphan| orphan.tag == tag && orphan.index >= from.0).min_by_key(|o| o.index)
     }
@@ -55,7 +55,7 @@ impl Orphans {
         self.of(tag, from).is_some_and(|orphan| orphan.index < to.0)
     }
 
-    /// Forgets those of a partition that was deleted. Gives the space that was taken for them.
+    /// Forgets those of a partition that was deleted. Returns the space that was taken for them.
     pub(in crate::store) fn forget(&mut self, tag: u32) -> Vec<(Place, u8)> {
         let forgotten = self.found.extract_if(.., |(orphan, _)| orphan.tag == tag);
         forgotten.filter(|(_, taken)| *taken).map(|(o, _)| (place_of(&o), o.log2_bytes)).collect()
@@ -66,7 +66,7 @@ fn place_of(orphan: &OrphanEntry) -> Place {
     Place { slab: SlabId(orphan.slab), at: orphan.at }
 }
 
-/// Reads what can be a header in every slab.
+/// Rebuilds the map from every block that can be a header.
 pub(super) fn rebuild(
     config: &StoreConfig,
     disk: &mut dyn Disk,
@@ -75,7 +75,7 @@ pub(super) fn rebuild(
 ) -> Result<StoreMap, OpenError> {
     let step = config.limits.extent_bytes_min;
     if let Some((slab, file)) = slabs.iter().find(|(_, s)| !s.bytes.is_power_of_two() || s.bytes < step) {
-        // What was behind its end would be taken for something that never was.
+        // Extents beyond its end would be taken for extents that never existed.
         return Err(OpenError::Lost {
             path: config.dir.join(slab_name(*slab)),
             what: format!(
@@ -112,7 +112,7 @@ pub(super) fn rebuild(
     Ok(map)
 }
 
-/// What can be a header.
+/// The result of reading every block that can be a header.
 #[derive(Default)]
 struct Headers {
     headers: Vec<ExtentId>,
@@ -170,7 +170,7 @@ fn read_headers(
     Ok(found)
 }
 
-/// Of extents that overlap, the one with the latest life. By place.
+/// Of extents that overlap, the one with the latest incarnation. By place.
 fn latest_lives(mut headers: Vec<ExtentId>) -> BTreeMap<Place, ExtentId> {
     headers.sort_by_key(|id| std::cmp::Reverse(id.incarnation));
     let mut kept: BTreeMap<Place, ExtentId> = BTreeMap::new();
@@ -204,7 +204,7 @@ fn orphans(
         .collect();
     let mut orphans = Vec::new();
     for (place, frame) in &suspects {
-        // A later life of the same space would have written over it.
+        // A later incarnation of the same space would have written over it.
         let incarnation = Incarnation(frame.incarnation.get());
         let Place { slab: SlabId(slab), at } = *place;
         report.warnings.push(format!(

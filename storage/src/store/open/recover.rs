@@ -1,11 +1,11 @@
 //! Recovering one partition: walking its extents to where its log ends.
 //!
-//! Extents in front of the last checkpoint are taken as the map tells. From the checkpoint on every frame is read again, which also
-//! brings back what producers sent last. Where one extent ends and the next begins, three things can be wrong:
+//! Extents before the last checkpoint are taken as the map says. From the checkpoint on every frame is read again, which also
+//! restores the last batches of producers. Where one extent ends and the next begins, three things can be wrong:
 //!
-//! - frames are missing that had been durable (the map knows, or frames behind them prove it): the partition is faulty;
-//! - frames are missing that nobody was told of: what lies behind them was never acknowledged either, and is given up;
-//! - the map was rebuilt, and a whole run of extents in front is left over from before retention freed it: it is given up.
+//! - frames are missing that had been durable (the map knows, or frames after them prove it): the partition is faulty;
+//! - frames are missing that were never acknowledged: what follows them was never acknowledged either, and is given up;
+//! - the map was rebuilt, and a whole run of extents before it is left over from before retention freed it: it is given up.
 
 use std::collections::BTreeMap;
 
@@ -30,7 +30,7 @@ use crate::recovery::{Decision, Later, proves_durable};
 use crate::report::{OpenError, PartitionFinding, RecoveryReport};
 use crate::tail::Tail;
 
-/// What recovering a partition needs.
+/// Everything that recovering a partition needs.
 pub(super) struct Recovery<'a> {
     pub(super) config: &'a StoreConfig,
     pub(super) disk: &'a mut dyn Disk,
@@ -42,7 +42,7 @@ pub(super) struct Recovery<'a> {
     pub(super) macs: &'a StoreMacs,
     /// The checkpoint was written by a version that did not keep where epochs began.
     pub(super) without_epochs: bool,
-    /// What the frames read so far say is committed.
+    /// The commit point, as far as the frames read so far say.
     pub(super) commit: CommitTracker,
     /// When batches without a timestamp were appended, by extent.
     pub(super) untimed: &'a BTreeMap<u64, i64>,
@@ -83,7 +83,7 @@ impl Recovery<'_> {
                 match self.gap((end, last), behind, checkpoint, partition.epochs.last()) {
                     Gap::None => {}
                     Gap::Missing(why) => damage = damage.or(Some((end.offset, why))),
-                    // What is missing may be what was lost with a slab. The partition is out of service anyway.
+                    // The missing frames may have been in a lost slab. The partition is out of service anyway.
                     Gap::NeverAcknowledged | Gap::FreedBefore if unusable.is_some() => {}
                     Gap::NeverAcknowledged => {
                         discarded.extend_from_slice(behind);
@@ -116,13 +116,13 @@ impl Recovery<'_> {
             truncated |= is_last && matches!(walked.decision, Decision::Truncate { .. });
         }
         if truncated && !is_planted(Mutant::WriteBeforeStaleTail) {
-            // The log goes on in another extent. What was given up may still be on disk and in the map: if the log went on here and
+            // The log goes on in another extent. The frames that were given up may still be on disk and in the map: if the log went on here and
             // the power failed again, it could come to lie exactly before it. The map learns of the next extent only after
-            // it has learnt what was given up.
+            // it has learnt which frames were given up.
             partition.seal_active();
         }
         if damage.is_none() && partition.active().is_some_and(|active| active.version != EXTENT_VERSION) {
-            // Begun by an older version: what comes next goes into another extent.
+            // Begun by an older version: the next frame goes into another extent.
             partition.seal_active();
         }
         if let Some(last) = partition.extents.back_mut() {
@@ -168,7 +168,7 @@ impl Recovery<'_> {
         Some((at, orphan_fault(&orphan)))
     }
 
-    /// Sets what follows from the extents that were found, and reports it.
+    /// Sets the state that follows from the extents that were found, and reports the findings.
     fn finish(
         &mut self,
         partition: &mut Partition,
@@ -180,7 +180,7 @@ impl Recovery<'_> {
         if let Some(first) = partition.extents.front().map(|first| first.start_mark().point())
             && first.index > partition.commit.index
         {
-            // What was deleted before it had been committed.
+            // Frames that were deleted before it had been committed.
             partition.commit = first;
         }
         partition.append_index = partition.durable.index;
@@ -193,7 +193,7 @@ impl Recovery<'_> {
         if let Some((at, why)) = damage {
             self.report.findings.push((self.tp, PartitionFinding::Faulty { at, why }));
         } else if truncated {
-            // What comes next must not be taken for what is gone: somebody may have seen that, and of its epoch.
+            // New frames must not be taken for those that are gone, which a client may have seen with their epoch.
             partition.last_epoch = Some(LeaderEpoch(partition.last_epoch.map_or(0, |last| last.0) + 1));
             self.report
                 .findings
@@ -201,7 +201,7 @@ impl Recovery<'_> {
         }
     }
 
-    /// What is wrong between the end of an extent, which was decided like this, and the beginning of the next.
+    /// Classifies the gap between the end of an extent, which was decided like this, and the beginning of the next.
     fn gap(
         &mut self,
         (end, last): (Mark, Decision),
@@ -226,8 +226,8 @@ impl Recovery<'_> {
             return Gap::Missing(missing);
         }
         if self.report.map_rebuilt {
-            // Retention frees from the front: a whole run of extents that is gone, in front of frames that know it to have been durable, was
-            // freed, and so was what lies in front of it. Anything else is not guessed at.
+            // Retention frees from the front: a whole run of extents that is gone, before frames that know it to have been durable, was
+            // freed, and so were the frames before it. Anything else is an error.
             let lost = last != Decision::End;
             let proven = behind.iter().any(|extent| self.proves(extent, epoch, end.index));
             return if proven && !lost { Gap::FreedBefore } else { Gap::Missing(missing) };
@@ -240,7 +240,7 @@ impl Recovery<'_> {
         Gap::NeverAcknowledged
     }
 
-    /// Whether an extent holds a frame that says that the one with this index had been durable. What cannot be read may.
+    /// Whether an extent holds a frame that says that the one with this index had been durable. An unreadable extent may.
     fn proves(&mut self, extent: &ExtentEntry, epoch: Option<LeaderEpoch>, index: LogIndex) -> bool {
         let Some(slab) = self.slabs.get(&SlabId(extent.slab)) else { return true };
         if self.faults.of(extent).is_some() {

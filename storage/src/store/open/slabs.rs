@@ -5,7 +5,7 @@
 //! those known to hold durable frames: either its header or its first frame has to be there. If neither is, every extent of that slab is
 //! looked at.
 //!
-//! Only sound slabs hand out space. What is intact in the others is served, and written to where it is.
+//! Only sound slabs hand out space. Intact extents in the others are served, and written to in place.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -20,12 +20,12 @@ use crate::map::{ExtentEntry, StoreMap};
 use crate::report::RecoveryReport;
 use crate::store::space::{SlabFile, Space};
 
-/// What is wrong with the slabs.
+/// The faults of the slabs.
 #[derive(Default, Debug)]
 pub(super) struct SlabFaults {
     /// Slabs from which no space is handed out.
     unsound: BTreeSet<SlabId>,
-    /// Why extents cannot be used, by their lives.
+    /// Why extents cannot be used, by their incarnations.
     unusable: BTreeMap<u64, String>,
 }
 
@@ -49,7 +49,7 @@ struct Known<'a> {
     has_frames: bool,
 }
 
-/// What rests where an extent should begin.
+/// The content of the block where an extent should begin.
 enum Rests {
     /// The extent, or something damaged that may be it.
     Itself,

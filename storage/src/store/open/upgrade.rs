@@ -12,7 +12,7 @@ use crate::map::{CheckpointEntry, ExtentEntry};
 use crate::recovery::scan;
 
 impl Recovery<'_> {
-    /// Where the epochs in front of a checkpoint began. An extent says in which epoch it was begun, so only those have to be read in which
+    /// Where the epochs before a checkpoint began. An extent says in which epoch it was begun, so only those have to be read in which
     /// another epoch began.
     pub(super) fn epochs_in_front_of(
         &mut self,

@@ -26,7 +26,7 @@ pub(super) struct Walked {
     pub(super) extent: Extent,
     pub(super) last_epoch: Option<LeaderEpoch>,
     pub(super) decision: Decision,
-    /// Damage in it: offset of the first missing record, and what was found.
+    /// Damage in it: offset of the first missing record, and a description.
     pub(super) damage: Option<(Offset, String)>,
 }
 
@@ -86,7 +86,7 @@ impl Recovery<'_> {
             partition.epochs.last(),
             LogIndex(checkpoint.map_or(0, |c| c.index)),
         );
-        // Where the next extent begins, this one was given up: what lies behind is stale.
+        // Where the next extent begins, this one was given up: the frames that follow are stale.
         let stop = behind.get(1).map_or(u64::MAX, |next| next.base_index);
         let mut stopped: Option<Mark> = None;
         let limits = &self.config.limits;
@@ -178,7 +178,7 @@ impl Recovery<'_> {
         let in_log = |from: &Mark| stopped.is_none_or(|stop| from.position < stop.position);
         let gap = scanned.gaps.iter().find(|gap| in_log(&gap.from))?;
         if gap.to.is_none() && entry.sealed.is_some_and(|seal| seal.index == gap.from.index.0) {
-            // Behind the last frame there was padding at most.
+            // After the last frame there was padding at most.
             let what = format!(
                 "{}: {place}: padding at {} is damaged; nothing is missing",
                 self.tp, gap.from.position
