@@ -60,7 +60,7 @@ pub const PAYLOAD_BYTES_MAX: usize = 64 << 20;
 pub const SNAPSHOT_BYTES_PER_TURN: usize = 128 << 10;
 
 /// Bytes of payloads in one record, unless a single payload is larger.
-const RECORD_PAYLOADS_BYTES_MAX: usize = WRITE_BYTES_MAX - format::BLOCK_BYTES;
+const RECORD_PAYLOADS_BYTES_MAX: usize = (256 << 10) - format::BLOCK_BYTES;
 
 /// Number of an appended payload. The first is 1.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
