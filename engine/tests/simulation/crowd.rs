@@ -9,6 +9,7 @@ use rand::RngExt;
 
 use crate::admin::Admin;
 use crate::consumer::Consumer;
+use crate::groups::Groups;
 use crate::kafka::{KafkaConsumer, KafkaProducer};
 use crate::lane::Lane;
 use crate::member::{Group, Member};
@@ -23,14 +24,15 @@ pub(crate) struct Crowd {
     kafka_consumer: KafkaConsumer,
     members: Vec<Member>,
     group: Group,
+    kafka_groups: Groups,
     admin: Admin,
 }
 
 impl Crowd {
     pub(crate) fn new(
         seed: u64,
-        topic: TopicId,
-        partitions: &[(TopicPartition, u16)],
+        (topic, partitions): (TopicId, &[(TopicPartition, u16)]),
+        shared: TopicId,
         rng: &mut SimRng,
     ) -> Self {
         let rng_of = |name, number: usize| stream(seed, name, number as u64);
@@ -57,6 +59,7 @@ impl Crowd {
             kafka_consumer: KafkaConsumer::new(seen, rng_of("kafka consumer", 0)),
             members: (0..3).map(|n| Member::new(n, partitions, rng_of("member", n))).collect(),
             group: Group::default(),
+            kafka_groups: Groups::new(seed, shared),
             admin: Admin::new(("main".into(), topic), rng_of("admin", 0)),
         }
     }
@@ -75,6 +78,7 @@ impl Crowd {
         for member in &mut self.members {
             member.poll(world, native, &mut self.group, may_fail);
         }
+        self.kafka_groups.poll(world, kafka, may_fail);
         self.admin.poll(world, native);
     }
 
@@ -95,12 +99,18 @@ impl Crowd {
         self.group.handovers
     }
 
+    /// How often a partition was assigned to a member of a Kafka group.
+    pub(crate) fn assignments(&self) -> u64 {
+        self.kafka_groups.assignments()
+    }
+
     /// Whether everything was acknowledged, and read, and processed by the group.
     pub(crate) fn is_done(&self) -> bool {
         let ends = self.ends();
         self.lanes().all(Lane::is_done)
             && self.readers().all(|seen| seen.next() >= ends.get(&seen.from()).copied().unwrap_or(0))
             && ends.iter().all(|(tp, end)| self.group.has_all(*tp, *end))
+            && self.kafka_groups.is_done()
     }
 
     /// For people, when somebody waits for ever.
@@ -114,7 +124,12 @@ impl Crowd {
         });
         let left = ends.iter().filter(|(tp, end)| !self.group.has_all(**tp, **end));
         let left = left.map(|(tp, end)| format!("the group has not processed all {end} of {}", tp.partition));
-        self.lanes().map(Lane::describe).chain(readers).chain(left).collect()
+        self.lanes()
+            .map(Lane::describe)
+            .chain(readers)
+            .chain(left)
+            .chain(self.kafka_groups.describe())
+            .collect()
     }
 
     /// Where each partition has to end, as far as anybody was told.

@@ -1,5 +1,5 @@
-//! The whole engine in the simulated world: one node, two shards, native and Kafka clients that remember what they were
-//! told, and a power that fails. One seed decides everything.
+//! The whole engine in the simulated world: one node with two shards that crashes, stops and starts again, and native and Kafka clients,
+//! members of groups among them, that remember every response and compare. One seed decides everything.
 //!
 //! `HIGHWATER_SIM_SEEDS=2000 cargo test -p highwater-engine --test simulation` runs that many seeds, `HIGHWATER_SIM_SEEDS=7..8` only
 //! seed 7. A failure names its seed.
@@ -11,6 +11,7 @@ mod crowd;
 mod fan_out;
 mod faults;
 mod full_disk;
+mod groups;
 mod kafka;
 #[path = "../common/kafka.rs"]
 mod kafka_wire;
@@ -53,7 +54,7 @@ fn what_was_acknowledged_survives_crashes_once_each_and_in_order() {
     }
     println!("{total:?}");
     assert!(total.acknowledged > 0 && total.crashes > 0 && total.consumed > 0, "{total:?}");
-    assert!(total.handovers > 0, "{total:?}");
+    assert!(total.handovers > 0 && total.assignments > 0 && total.full_disks > 0, "{total:?}");
 }
 
 #[test]

@@ -16,7 +16,7 @@ pub(crate) const SHARDS: u16 = 2;
 pub(crate) const TICK: Duration = Duration::from_micros(500);
 
 /// Milliseconds, and ticks of the test, without a heartbeat after which a member's partitions go to others.
-const SESSION_MS: u64 = 60;
+pub(crate) const SESSION_MS: u64 = 60;
 pub(crate) const SESSION_TICKS: u64 = SESSION_MS * 1000 / TICK.as_micros() as u64;
 
 pub(crate) type World = SimWorld<Shard>;
@@ -27,6 +27,9 @@ pub(crate) fn world(seed: u64) -> (World, SimNode) {
     let limits = limits(seed);
     let durable_form = if seed.is_multiple_of(2) { DurableForm::Dsync } else { DurableForm::SyncPerRound };
     let groups = GroupConfig {
+        initial_rebalance_delay_ms: 10,
+        session_timeout_min_ms: 10,
+        new_member_join_timeout_ms: 200,
         consumer_session_timeout_ms: SESSION_MS,
         consumer_heartbeat_interval_ms: 5,
         ..GroupConfig::default()

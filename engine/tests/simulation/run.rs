@@ -8,10 +8,11 @@ use highwater_protocol::ids::{TopicId, TopicPartition};
 use highwater_protocol::native::{
     Body, CreateTopicReply, CreateTopicRequest, MessageKind, MetadataReply, MetadataRequest,
 };
-use highwater_runtime::sim::{CrashPolicy, NodeEnd, SimNode, SimRng, stream};
+use highwater_runtime::sim::{CrashPolicy, Fault, NodeEnd, SimNode, SimRng, stream};
 use rand::RngExt;
 
 use crate::crowd::Crowd;
+use crate::groups;
 use crate::node::{SHARDS, TICK, World, world};
 use crate::wire::Wire;
 
@@ -21,13 +22,19 @@ const UNSAFE_TICKS: u32 = 4000;
 /// Ticks after which everything has to be done, once nothing fails any more.
 const HEALED_TICKS_MAX: u32 = 60_000;
 
+/// Ticks in which a node has to stop: the time that it gives its clients, and a little more.
+const STOP_TICKS_MAX: u32 = 11_000;
+
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
 pub(crate) struct Totals {
     pub(crate) acknowledged: usize,
     pub(crate) consumed: usize,
     pub(crate) handovers: u64,
+    /// Partitions that were assigned to members of Kafka groups.
+    pub(crate) assignments: u64,
     pub(crate) crashes: u32,
     pub(crate) stops: u32,
+    pub(crate) full_disks: u32,
     pub(crate) admin_answers: u64,
 }
 
@@ -36,8 +43,10 @@ impl AddAssign for Totals {
         self.acknowledged += other.acknowledged;
         self.consumed += other.consumed;
         self.handovers += other.handovers;
+        self.assignments += other.assignments;
         self.crashes += other.crashes;
         self.stops += other.stops;
+        self.full_disks += other.full_disks;
         self.admin_answers += other.admin_answers;
     }
 }
@@ -53,7 +62,8 @@ pub(crate) fn run(seed: u64) -> Outcome {
     let address = world.address(node, 0);
     let mut rng = stream(seed, "test", 0);
     let (topic, partitions) = create(&mut world, address, rng.random_range(1..=4));
-    let mut crowd = Crowd::new(seed, topic, &partitions, &mut rng);
+    let (shared, _) = create_named(&mut world, address, groups::TOPIC, groups::PARTITIONS_AT_FIRST);
+    let mut crowd = Crowd::new(seed, (topic, &partitions), shared, &mut rng);
     let mut totals = Totals::default();
     let kafka = world.address(node, 1);
     let everybody = |world: &mut World, crowd: &mut Crowd, may_fail: bool| {
@@ -64,12 +74,21 @@ pub(crate) fn run(seed: u64) -> Outcome {
         crowd.poll(world, address, kafka, may_fail);
     };
 
+    let mut is_stopping = false;
     for _ in 0..UNSAFE_TICKS {
         everybody(&mut world, &mut crowd, true);
-        fail_maybe(&mut world, node, &mut rng, &mut totals);
+        is_stopping = fail_maybe(&mut world, node, &mut rng, &mut totals, is_stopping);
+    }
+    world.disk(node).set_capacity(None);
+    // It may have been told to stop, and not have ended yet.
+    let mut ticks = 0;
+    while is_stopping && world.end(node).is_none() {
+        everybody(&mut world, &mut crowd, false);
+        ticks += 1;
+        assert!(ticks < STOP_TICKS_MAX, "seed {seed}: the node does not stop");
     }
     restart(&mut world, node, &mut totals);
-    let mut ticks = 0;
+    ticks = 0;
     while !crowd.is_done() {
         assert_eq!(world.end(node), None, "the node goes on");
         everybody(&mut world, &mut crowd, false);
@@ -80,19 +99,29 @@ pub(crate) fn run(seed: u64) -> Outcome {
     totals.admin_answers = crowd.admin_answers();
     totals.acknowledged = crowd.lanes().map(|lane| lane.acked.len()).sum();
     totals.handovers = crowd.handovers();
+    totals.assignments = crowd.assignments();
     totals.consumed = crowd.readers().map(|seen| seen.records.len()).sum();
     Outcome { totals, trace: world.trace_hash() }
 }
 
-/// A topic with its identity, its partitions and their shards.
+/// Creates the topic `main`. Returns its id, its partitions and their shards.
 pub(crate) fn create(
     world: &mut World,
     address: SocketAddr,
     partitions: u32,
 ) -> (TopicId, Vec<(TopicPartition, u16)>) {
+    create_named(world, address, "main", partitions)
+}
+
+fn create_named(
+    world: &mut World,
+    address: SocketAddr,
+    name: &str,
+    partitions: u32,
+) -> (TopicId, Vec<(TopicPartition, u16)>) {
     let mut wire = Wire::connect(world, address, None);
     let request =
-        CreateTopicRequest { name: "main".into(), partitions, configs: Vec::new(), validate_only: false };
+        CreateTopicRequest { name: name.into(), partitions, configs: Vec::new(), validate_only: false };
     wire.send(&request);
     let mut topic = None;
     for _ in 0..100_000 {
@@ -102,7 +131,7 @@ pub(crate) fn create(
         match (answer.kind, answer.body) {
             (MessageKind::CreateTopic, Ok(body)) => {
                 topic = Some(CreateTopicReply::decode(&body).expect("a reply").id);
-                wire.send(&MetadataRequest { topics: Some(vec!["main".into()]) });
+                wire.send(&MetadataRequest { topics: Some(vec![name.into()]) });
             }
             (MessageKind::Metadata, Ok(body)) => {
                 let reply = MetadataReply::decode(&body).expect("a reply");
@@ -121,12 +150,19 @@ pub(crate) fn create(
     panic!("no topic was created");
 }
 
-fn fail_maybe(world: &mut World, node: SimNode, rng: &mut SimRng, totals: &mut Totals) {
+/// Lets the node fail, or starts it again, or does nothing. `is_stopping` says whether it was told to stop and has not ended, before and after.
+fn fail_maybe(
+    world: &mut World,
+    node: SimNode,
+    rng: &mut SimRng,
+    totals: &mut Totals,
+    is_stopping: bool,
+) -> bool {
     if world.end(node).is_some() {
         if rng.random_bool(0.05) {
             restart(world, node, totals);
         }
-        return;
+        return false;
     }
     match rng.random_range(0..2000) {
         0..=2 => {
@@ -138,15 +174,42 @@ fn fail_maybe(world: &mut World, node: SimNode, rng: &mut SimRng, totals: &mut T
                 _ => CrashPolicy::MIXED,
             };
             world.crash(node, policy);
+            false
         }
         3 => {
             totals.crashes += 1;
             world.kill(node);
+            false
         }
-        4 => world.shutdown(node),
-        5 => world.jump_wall_clock(node, rng.random_range(-3000..3000)),
-        _ => {}
+        4 => {
+            world.shutdown(node);
+            true
+        }
+        6 => {
+            world.disk(node).set_capacity(None);
+            is_stopping
+        }
+        7 if rng.random_bool(0.3) => {
+            totals.full_disks += 1;
+            fill_disk(world, node);
+            is_stopping
+        }
+        5 => {
+            world.jump_wall_clock(node, rng.random_range(-3000..3000));
+            is_stopping
+        }
+        _ => is_stopping,
     }
+}
+
+/// Nothing can be allocated any more, and the log of the groups' offsets finds no space for its next records.
+fn fill_disk(world: &World, node: SimNode) {
+    let mut disk = world.disk(node);
+    // A disk that was full before may have none.
+    let _ = disk.remove_file("/data/reserve".as_ref());
+    disk.set_capacity(Some(0));
+    disk.inject(Fault::write_no_space("/data/offsets.a"));
+    disk.inject(Fault::write_no_space("/data/offsets.b"));
 }
 
 /// Starts the node again if it does not run.

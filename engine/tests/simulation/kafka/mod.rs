@@ -21,6 +21,8 @@ fn worked(error: KafkaError) -> bool {
         KafkaError::NOT_LEADER_OR_FOLLOWER,
         KafkaError::COORDINATOR_LOAD_IN_PROGRESS,
         KafkaError::NOT_COORDINATOR,
+        KafkaError::COORDINATOR_NOT_AVAILABLE,
+        KafkaError::KAFKA_STORAGE_ERROR,
     ];
     assert!(error == KafkaError::NONE || retried.contains(&error), "{error:?}");
     error == KafkaError::NONE

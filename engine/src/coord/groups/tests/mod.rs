@@ -1,4 +1,4 @@
-//! Tests of the coordinator as a whole: rule by rule, and all together in a simulation.
+//! Tests of the coordinator, rule by rule. The simulation of the whole broker (`engine/tests/simulation/groups`) puts all of them together.
 
 mod classic;
 mod consumer;
@@ -6,7 +6,6 @@ mod durability;
 mod instances;
 mod long;
 mod offsets;
-mod simulation;
 
 use std::collections::BTreeMap;
 

@@ -1,0 +1,279 @@
+//! A member of a group: its connection, what it knows, and when it sends what.
+
+use std::collections::{BTreeSet, VecDeque};
+
+use highwater_net::kafka::KafkaError;
+use highwater_net::kafka::api::ApiKey;
+use highwater_net::kafka::messages::{
+    LeaveGroupMember, LeaveGroupRequest, OffsetCommitPartition, OffsetCommitRequest, OffsetCommitResponse,
+    OffsetCommitTopic,
+};
+use highwater_net::kafka::schema::Message;
+use highwater_runtime::sim::SimRng;
+use rand::RngExt;
+
+use super::{RETRIED, Round, TOPIC};
+use crate::kafka::wire::Wire;
+use crate::kafka_wire::Answer;
+
+/// The kind of a member, which is also its group.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Manner {
+    /// Classic protocol: gives up everything before it joins.
+    Eager,
+    /// Classic protocol: keeps what it has, and joins twice.
+    Cooperative,
+    /// Classic protocol, with an instance id.
+    Static,
+    /// Consumer protocol.
+    Modern,
+}
+
+impl Manner {
+    pub(super) const ALL: [Self; 4] = [Self::Eager, Self::Cooperative, Self::Static, Self::Modern];
+
+    pub(super) fn group(self) -> &'static str {
+        match self {
+            Self::Eager => "eager",
+            Self::Cooperative => "cooperative",
+            Self::Static => "static",
+            Self::Modern => "modern",
+        }
+    }
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Phase {
+    /// Has to join.
+    Out,
+    Joining,
+    Syncing,
+    /// Reads its partitions.
+    In,
+}
+
+/// A request without a response.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Sent {
+    Join,
+    Sync,
+    Heartbeat,
+    Commit { partition: i32, offset: i64 },
+}
+
+pub(super) struct Member {
+    pub(super) manner: Manner,
+    pub(super) phase: Phase,
+    pub(super) id: String,
+    pub(super) instance: Option<String>,
+    /// Or member epoch.
+    pub(super) generation: i32,
+    pub(super) owned: BTreeSet<i32>,
+    /// Consumer protocol: the partitions that it was assigned.
+    pub(super) assigned: BTreeSet<i32>,
+    /// When the last heartbeat or join was sent, and the last one that was answered without an error.
+    pub(super) sent_at: u64,
+    pub(super) confirmed_at: u64,
+    pub(super) next_at: u64,
+    pub(super) is_over: bool,
+    /// Classic protocol: whether it leads its group, and how many partitions it has assigned.
+    pub(super) leads: bool,
+    pub(super) assigned_count: i32,
+    pub(super) rng: SimRng,
+    wire: Option<Wire>,
+    sent: VecDeque<Sent>,
+}
+
+impl Member {
+    /// The `birth`th member, which takes the place `slot`. Those in the same place have the same instance id, if they have one.
+    pub(super) fn new(slot: usize, birth: u64, tick: u64, rng: SimRng) -> Self {
+        let manner = Manner::ALL[slot % Manner::ALL.len()];
+        let is_modern = manner == Manner::Modern;
+        let has_instance = manner == Manner::Static || (is_modern && slot < Manner::ALL.len());
+        Self {
+            manner,
+            phase: Phase::Out,
+            id: if is_modern { format!("member-{slot}-{birth}") } else { String::new() },
+            instance: has_instance.then(|| format!("instance-{slot}")),
+            generation: 0,
+            owned: BTreeSet::new(),
+            assigned: BTreeSet::new(),
+            sent_at: tick,
+            confirmed_at: tick,
+            next_at: tick,
+            is_over: false,
+            leads: false,
+            assigned_count: 0,
+            rng,
+            wire: None,
+            sent: VecDeque::new(),
+        }
+    }
+
+    pub(super) fn group(&self) -> &'static str {
+        self.manner.group()
+    }
+
+    /// As whom it owns partitions: an instance is the same member, whichever id it has.
+    pub(super) fn name(&self) -> String {
+        self.instance.clone().unwrap_or_else(|| self.id.clone())
+    }
+
+    pub(super) fn owned(&self) -> &BTreeSet<i32> {
+        &self.owned
+    }
+
+    /// Another member has taken its place.
+    pub(super) fn is_over(&self) -> bool {
+        self.is_over
+    }
+
+    /// Whether it reads exactly what it was assigned.
+    pub(super) fn is_settled(&self) -> bool {
+        self.phase == Phase::In && (self.manner != Manner::Modern || self.owned == self.assigned)
+    }
+
+    pub(super) fn describe(&self) -> String {
+        format!(
+            "{} {:?}, generation {}, owns {:?}, assigned {:?}, waits for {:?}",
+            self.name(),
+            self.phase,
+            self.generation,
+            self.owned,
+            self.assigned,
+            self.sent
+        )
+    }
+
+    /// Does nothing for so many ticks.
+    pub(super) fn stall(&mut self, ticks: u64) {
+        self.next_at += ticks;
+    }
+
+    pub(super) fn poll(&mut self, round: &mut Round<'_>) {
+        if self.wire.as_ref().is_none_or(Wire::is_over) {
+            self.wire = Some(Wire::connect(round.world, round.address));
+            self.sent.clear();
+            if matches!(self.phase, Phase::Joining | Phase::Syncing) {
+                self.phase = Phase::Out;
+            }
+        }
+        while let Some((_, answer)) = self.wire.as_mut().and_then(|wire| wire.receive(usize::MAX)) {
+            let sent = self.sent.pop_front().expect("a response has a request");
+            self.take(sent, &answer, round);
+            if self.is_over {
+                self.leave_ledger(round);
+                return;
+            }
+        }
+        let waits = self.sent.iter().any(|sent| !matches!(sent, Sent::Commit { .. }));
+        if !waits && round.tick >= self.next_at {
+            self.next_at = round.tick + self.rng.random_range(5..20);
+            if self.phase == Phase::In && self.rng.random_bool(0.3) {
+                self.commit(round);
+            }
+            match self.manner {
+                Manner::Modern => self.act_modern(round),
+                _ => self.act_classic(round),
+            }
+        }
+    }
+
+    fn take(&mut self, sent: Sent, answer: &Answer, round: &mut Round<'_>) {
+        match sent {
+            Sent::Commit { partition, offset } => self.on_committed(partition, offset, answer, round),
+            Sent::Heartbeat if self.manner == Manner::Modern => self.on_modern_heartbeat(answer, round),
+            Sent::Heartbeat => self.on_heartbeat(answer),
+            Sent::Join => self.on_joined(answer, round),
+            Sent::Sync => self.on_synced(answer, round),
+        }
+    }
+
+    fn send<'a>(&mut self, sent: Sent, api: ApiKey, version: i16, body: &impl Message<'a>) {
+        let wire = self.wire.as_mut().expect("connected before anything is sent");
+        wire.send(api, version, body);
+        self.sent.push_back(sent);
+    }
+
+    pub(super) fn send_join<'a>(&mut self, version: i16, body: &impl Message<'a>) {
+        self.send(Sent::Join, ApiKey::JoinGroup, version, body);
+    }
+
+    pub(super) fn send_sync<'a>(&mut self, version: i16, body: &impl Message<'a>) {
+        self.send(Sent::Sync, ApiKey::SyncGroup, version, body);
+    }
+
+    pub(super) fn send_heartbeat<'a>(&mut self, api: ApiKey, version: i16, body: &impl Message<'a>) {
+        self.send(Sent::Heartbeat, api, version, body);
+    }
+
+    fn commit(&mut self, round: &mut Round<'_>) {
+        let Some(partition) = self.owned.first().copied() else { return };
+        let group = self.group();
+        let offset = round.ledger.next_offset(group, partition);
+        let (id, instance) = (self.id.clone(), self.instance.clone());
+        let committed = OffsetCommitPartition {
+            partition_index: partition,
+            committed_offset: offset,
+            committed_leader_epoch: -1,
+            committed_metadata: None,
+        };
+        let request = OffsetCommitRequest {
+            group_id: group,
+            generation_id_or_member_epoch: self.generation,
+            member_id: &id,
+            group_instance_id: instance.as_deref(),
+            topics: vec![OffsetCommitTopic {
+                name: TOPIC,
+                partitions: vec![committed],
+                ..Default::default()
+            }],
+            ..Default::default()
+        };
+        let version = if self.manner == Manner::Modern { 9 } else { self.rng.random_range(7..=9) };
+        self.send(Sent::Commit { partition, offset }, ApiKey::OffsetCommit, version, &request);
+    }
+
+    fn on_committed(&self, partition: i32, offset: i64, answer: &Answer, round: &mut Round<'_>) {
+        let response: OffsetCommitResponse<'_> = answer.body();
+        let error = response.topics[0].partitions[0].error_code;
+        let fenced = [
+            KafkaError::UNKNOWN_MEMBER_ID,
+            KafkaError::ILLEGAL_GENERATION,
+            KafkaError::REBALANCE_IN_PROGRESS,
+            KafkaError::STALE_MEMBER_EPOCH,
+            KafkaError::FENCED_INSTANCE_ID,
+        ];
+        if error == KafkaError::NONE {
+            round.ledger.committed(self.group(), partition, offset);
+        } else {
+            assert!(fenced.contains(&error) || RETRIED.contains(&error), "{}: {error:?}", self.describe());
+        }
+    }
+
+    /// It ends without a word, or says that it leaves; whether that arrives is another matter.
+    pub(super) fn end(&mut self, says_goodbye: bool, round: &mut Round<'_>) {
+        self.leave_ledger(round);
+        if !says_goodbye || self.wire.as_ref().is_none_or(Wire::is_over) {
+            return;
+        }
+        if self.manner == Manner::Modern {
+            self.leave_modern(round);
+        } else {
+            let (id, instance) = (self.id.clone(), self.instance.clone());
+            let leaving = LeaveGroupMember {
+                member_id: &id,
+                group_instance_id: instance.as_deref(),
+                ..Default::default()
+            };
+            let request =
+                LeaveGroupRequest { group_id: self.group(), members: vec![leaving], ..Default::default() };
+            let version = self.rng.random_range(3..=5);
+            self.send(Sent::Heartbeat, ApiKey::LeaveGroup, version, &request);
+        }
+    }
+
+    fn leave_ledger(&self, round: &mut Round<'_>) {
+        round.ledger.forget(&self.id);
+    }
+}
