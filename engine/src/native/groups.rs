@@ -62,9 +62,12 @@ pub(super) fn read(context: &mut Context<'_>, call: Call, request: ReadOffsetsRe
         return context.refuse(call, &error);
     }
     context.ask(call.conn, to_fetch(request.consumer, None, None), move |context, reply| {
-        let reply = reply.map(|reply| {
-            let positions = reply.offsets.into_iter().filter(|p| p.topic == topic).map(to_position);
-            Reply::body(&ReadOffsetsReply { positions: positions.collect() })
+        let reply = reply.map(|reply| match reply.error {
+            Some(error) => refuse(error, None),
+            None => {
+                let positions = reply.offsets.into_iter().filter(|p| p.topic == topic).map(to_position);
+                Reply::body(&ReadOffsetsReply { positions: positions.collect() })
+            }
         });
         context.reply(call, reply.unwrap_or_else(|error| reply_of(&error)));
     });
