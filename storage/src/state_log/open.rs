@@ -313,12 +313,19 @@ fn make_equal(
                 }
                 file
             }
-            (file, _) => {
-                if let Some(file) = file {
-                    disk.close_file(file);
+            (file, _) => match (file, replace(disk, path, images[copy].as_ref(), analysis)) {
+                // The same: the next start understands a copy of the generation before.
+                (Some(file), Err(e)) if is_out_of_space(&e) => {
+                    are_equal = false;
+                    file
                 }
-                replace(disk, path, images[copy].as_ref(), analysis).map_err(io_error(path))?
-            }
+                (file, replaced) => {
+                    if let Some(file) = file {
+                        disk.close_file(file);
+                    }
+                    replaced.map_err(io_error(path))?
+                }
+            },
         };
     }
     Ok((equal, are_equal))
@@ -358,15 +365,20 @@ pub fn read_image<F: highwater_runtime::fs::Fs + ?Sized>(disk: &mut F, file: Fil
     Ok(Image { bytes, unreadable })
 }
 
-/// Overwrites the blocks that differ from the expected content. A crash in between leaves the same blocks to be mended: they are either
-/// right in the other copy, or belong to a record that is right in none.
+/// Overwrites the blocks that differ from the expected content, and those of the last record. A crash in between leaves the same blocks to
+/// be mended: they are either right in the other copy, or belong to a record that is right in none.
+///
+/// The last record may come from a write that failed, or was in flight when the process ended. Being readable does not make it durable,
+/// and a sync that succeeds need not cover what an earlier one reported as failed. So it is written again before another record follows.
 fn mend(disk: &mut dyn Disk, file: FileId, image: &Image, analysis: &Analysis) -> io::Result<()> {
     let mut expected = analysis.expected.clone();
+    let last_record = analysis.last_record_at as usize..expected.len();
     expected.resize(image.bytes.len(), 0);
     let mut mended = false;
     for (i, (here, right)) in image.bytes.chunks(BLOCK_BYTES).zip(expected.chunks(BLOCK_BYTES)).enumerate() {
-        if here != right {
-            disk.write_at(file, (i * BLOCK_BYTES) as u64, right)?;
+        let at = i * BLOCK_BYTES;
+        if here != right || last_record.contains(&at) {
+            disk.write_at(file, at as u64, right)?;
             mended = true;
         }
     }

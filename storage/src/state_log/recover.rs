@@ -34,6 +34,8 @@ pub struct Analysis {
     pub last_seq: u64,
     /// The content that both files should have from their start to the end of the log; zero bytes follow.
     pub expected: Vec<u8>,
+    /// Where the last record begins in it; its end if there is none.
+    pub last_record_at: u64,
     /// Size both files should have.
     pub file_bytes: u64,
     /// Damage found and healed, for people.
@@ -220,6 +222,7 @@ impl Walk<'_> {
             snapshot,
             payloads: carried,
             last_seq: header.first_seq.get().saturating_sub(1),
+            last_record_at: expected.len() as u64,
             expected,
             file_bytes: header.file_bytes.get(),
             damage,
@@ -281,6 +284,7 @@ impl Walk<'_> {
             };
             analysis.last_seq += u64::from(count);
             analysis.payloads.extend(payloads);
+            analysis.last_record_at = at;
             analysis.expected.extend_from_slice(record.whole);
         }
     }
