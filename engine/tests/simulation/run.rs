@@ -8,6 +8,7 @@ use highwater_protocol::ids::{TopicId, TopicPartition};
 use highwater_protocol::native::{
     Body, CreateTopicReply, CreateTopicRequest, MessageKind, MetadataReply, MetadataRequest,
 };
+use highwater_runtime::fs::Fs;
 use highwater_runtime::sim::{CrashPolicy, Fault, NodeEnd, SimNode, SimRng, stream};
 use rand::RngExt;
 
@@ -79,7 +80,7 @@ pub(crate) fn run(seed: u64) -> Outcome {
         everybody(&mut world, &mut crowd, true);
         is_stopping = fail_maybe(&mut world, node, &mut rng, &mut totals, is_stopping);
     }
-    world.disk(node).set_capacity(None);
+    free_disk(&world, node);
     // It may have been told to stop, and not have ended yet.
     let mut ticks = 0;
     while is_stopping && world.end(node).is_none() {
@@ -186,7 +187,7 @@ fn fail_maybe(
             true
         }
         6 => {
-            world.disk(node).set_capacity(None);
+            free_disk(world, node);
             is_stopping
         }
         7 if rng.random_bool(0.3) => {
@@ -210,6 +211,13 @@ fn fill_disk(world: &World, node: SimNode) {
     disk.set_capacity(Some(0));
     disk.inject(Fault::write_no_space("/data/offsets.a"));
     disk.inject(Fault::write_no_space("/data/offsets.b"));
+}
+
+/// There is space again.
+fn free_disk(world: &World, node: SimNode) {
+    let disk = world.disk(node);
+    disk.set_capacity(None);
+    disk.clear_faults();
 }
 
 /// Starts the node again if it does not run.
