@@ -204,14 +204,14 @@ fn a_hello_is_small_whatever_it_claims() {
 
 #[test]
 fn a_second_hello_is_refused() {
-    check_refused(&hello(), true, ErrorCode::BadHello, "one hello");
+    check_refused(&hello(), true, ErrorCode::BadHello, "already sent a hello");
 }
 
 #[test]
 fn unknown_kinds_and_kinds_that_only_the_broker_sends_are_refused() {
     check_refused(&header(999, 0, 0), true, ErrorCode::UnsupportedVersion, "999");
     check_refused(&header(0, 0, 0), true, ErrorCode::UnsupportedVersion, "0");
-    check_refused(&header(MessageKind::Data as u16, 0, 0), true, ErrorCode::Malformed, "broker only");
+    check_refused(&header(MessageKind::Data as u16, 0, 0), true, ErrorCode::Malformed, "only the broker sends");
 }
 
 #[test]
@@ -298,7 +298,7 @@ fn a_batch_over_the_limit_is_not_kept_and_what_follows_is_read() {
     }
     // No broker can be set to take more than this, so it is no batch.
     let head = header(MessageKind::Produce as u16, 0, BATCH_BYTES_MAX as u32 + 100);
-    check_refused(&head, true, ErrorCode::TooLarge, "over the limit");
+    check_refused(&head, true, ErrorCode::TooLarge, "exceeds the limit");
 }
 
 #[test]

@@ -243,7 +243,7 @@ fn more_partitions_than_are_served_in_one_produce_are_refused_though_each_topic_
     assert_eq!((told.len(), result), (1, Ok(())));
     check_refused(
         &produce(9, 1, &vec![Some(20); KAFKA_PRODUCE_PARTITIONS_MAX + 1]),
-        "100000 at most are served",
+        "exceed the limit of 100000 per request",
     );
 }
 
@@ -261,8 +261,8 @@ fn lengths_that_cannot_be_are_refused_at_once() {
 
 #[test]
 fn unknown_requests_and_versions_are_refused() {
-    check_refused(&front(100, 4, 0), "requests of kind 4 are not served");
-    check_refused(&front(100, -1, 0), "requests of kind -1");
+    check_refused(&front(100, 4, 0), "API key 4 is not served");
+    check_refused(&front(100, -1, 0), "API key -1");
     check_refused(&front(100, 0, 2), "Produce 2: versions 3 to 11");
     check_refused(&front(100, 0, 12), "Produce 12");
     check_refused(&front(100, 3, -1), "Metadata -1");
@@ -358,7 +358,7 @@ fn a_request_whose_lists_have_too_many_entries_together_is_refused_when_their_nu
     assert_eq!((told.len(), result), (1, Ok(())));
     check_refused(
         &request(ApiKey::OffsetFetch, 8, 1, &count(most + 2)),
-        "entries up to here, 250000 at most are served in one request",
+        "entries so far exceed the limit of 250000 per request",
     );
     // Topics without partitions count too.
     let before_topics = [0xff, 0xff, 0, 0, 0, 0, 0, 0, 0, 0];
