@@ -7,25 +7,23 @@
 //! The *tip* holds every record appended, durable or not: decisions are made on it, one after the other. What shards and clients
 //! see is only ever durable. Lives on shard 0.
 
+mod checks;
+
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use highwater_protocol::ids::TopicId;
-use highwater_protocol::limits::PARTITIONS_PER_TOPIC_MAX;
-use highwater_protocol::text::counted;
-use highwater_protocol::topic::{is_reserved_topic_name, validate_topic_name};
 use highwater_runtime::plane::{Completion, Disk, ShardIndex, Token};
 use highwater_storage::state_log::{Fatal, Recovered, SNAPSHOT_BYTES_PER_TURN, Seq, StateLog};
 
 use crate::api::{AlterTopic, ApiError, ConfigureTopic, ControllerReply, CreateTopic};
-use crate::limits::{METADATA_BYTES_MAX, PARTITIONS_MAX};
 use crate::message::{Opened, Publish, Ticket};
-use crate::meta::config_changes::{ConfigChange, ConfigChanges};
-use crate::meta::configs::{self, ConfigError, TopicConfig};
 use crate::meta::{
     Change, Metadata, MetadataRoom, PRODUCER_IDS_PER_BLOCK, Record, RecoverError, SnapshotWriter, Topic,
     TopicRecord, place,
 };
+
+use checks::Writes;
 
 /// Something for shard 0 to do.
 #[derive(Debug)]
@@ -101,13 +99,6 @@ struct Waiting {
 
 /// What a request comes to.
 pub(crate) type Outcome = Result<ControllerReply, ApiError>;
-
-fn invalid_config(topic: &str, reason: String) -> ApiError {
-    ApiError::InvalidConfig { topic: topic.to_owned(), reason }
-}
-
-/// Settings to write, and names to return to their defaults.
-type Writes = Vec<(String, Option<String>)>;
 
 impl Controller {
     /// The controller of a broker with that many stores and shards, from what its log held.
@@ -252,78 +243,6 @@ impl Controller {
         self.answer_when_applied(to, outcome);
     }
 
-    /// The settings of the new topic, as they are kept.
-    fn check_create(&self, request: &CreateTopic) -> Result<BTreeMap<String, String>, ApiError> {
-        self.check_space()?;
-        let name = &request.name;
-        if self.tip.topic(name).is_some() {
-            return Err(ApiError::TopicExists(name.clone()));
-        }
-        self.check_new_name(name).map_err(ApiError::InvalidTopicName)?;
-        self.check_partitions(name, 0, request.partitions)?;
-        let invalid = |e: ConfigError| invalid_config(name, e.to_string());
-        let configs = configs::parse(&request.configs).map_err(invalid)?;
-        TopicConfig::resolve(&configs).map_err(invalid)?;
-        Ok(configs)
-    }
-
-    fn check_new_name(&self, name: &str) -> Result<(), String> {
-        validate_topic_name(name).map_err(|e| format!("Topic name is invalid: {name:?}: {e}"))?;
-        if is_reserved_topic_name(name) {
-            return Err(format!("Topic '{name}' is reserved for the broker itself; choose another name."));
-        }
-        match self.tip.topic_that_collides(name) {
-            Some(other) => Err(format!("Topic '{name}' collides with existing topic: {other}")),
-            None => Ok(()),
-        }
-    }
-
-    fn check_partitions(&self, name: &str, have: usize, want: u32) -> Result<(), ApiError> {
-        let refuse = |reason: String| Err(ApiError::InvalidPartitionCount { topic: name.to_owned(), reason });
-        if want == 0 {
-            return refuse("a topic has at least one partition".into());
-        }
-        if want > PARTITIONS_PER_TOPIC_MAX {
-            return refuse(format!("a topic has at most {PARTITIONS_PER_TOPIC_MAX} partitions, not {want}"));
-        }
-        let want = want as usize;
-        if want < have {
-            return refuse(format!(
-                "it has {}, and partitions cannot be taken away",
-                counted(have, "partition")
-            ));
-        }
-        // Those that are being deleted still take what a partition takes.
-        let there = self.tip.partition_count() + self.freeing_partitions;
-        if there + (want - have) > PARTITIONS_MAX {
-            return refuse(format!(
-                "a broker has at most {PARTITIONS_MAX} partitions, of all topics together and with those that are being deleted; there are {there}"
-            ));
-        }
-        // A topic that has no partition is new.
-        let entries = want - have + usize::from(have == 0);
-        if let Err(text) = self.room.check(self.entries(), entries) {
-            return refuse(text);
-        }
-        if self.tip.snapshot_bytes() > METADATA_BYTES_MAX {
-            return refuse("the metadata of all topics has reached its limit; delete topics".into());
-        }
-        Ok(())
-    }
-
-    /// Topics and partitions, with those that are being deleted: they still take memory.
-    fn entries(&self) -> usize {
-        self.tip.topics().len() + self.freeing.len() + self.tip.partition_count() + self.freeing_partitions
-    }
-
-    fn check_space(&self) -> Result<(), ApiError> {
-        if self.log.is_stalled() { Err(ApiError::MetadataLogFull) } else { Ok(()) }
-    }
-
-    fn known(&self, name: &str) -> Result<Arc<Topic>, ApiError> {
-        self.tip.topic(name).cloned().ok_or_else(|| ApiError::UnknownTopic(name.to_owned()))
-    }
-
     /// Deletes a topic. Gives its identity if that happens.
     pub(crate) fn delete_topic(&mut self, to: (ShardIndex, Ticket), name: &str) -> Option<TopicId> {
         let topic = self.check_space().and_then(|()| self.known(name));
@@ -369,21 +288,6 @@ impl Controller {
         self.answer_when_applied(to, outcome);
     }
 
-    fn check_alter(&self, request: &AlterTopic) -> Result<(Arc<Topic>, Writes), ApiError> {
-        let change = |value: &Option<String>| value.clone().map_or(ConfigChange::Reset, ConfigChange::Set);
-        let named: BTreeMap<_, _> =
-            request.configs.iter().map(|(name, value)| (name.clone(), change(value))).collect();
-        if named.len() < request.configs.len() {
-            return Err(invalid_config(&request.name, "a setting is given twice".into()));
-        }
-        let (topic, writes) =
-            self.check_configure(&request.name, &ConfigChanges { named, resets_others: false })?;
-        if let Some(want) = request.partitions {
-            self.check_partitions(&topic.name, topic.stores.len(), want)?;
-        }
-        Ok((topic, writes))
-    }
-
     /// Changes a topic's settings, or only validates that.
     pub(crate) fn configure_topic(&mut self, to: (ShardIndex, Ticket), request: &ConfigureTopic) {
         let outcome = self.check_configure(&request.name, &request.changes).map(|(topic, writes)| {
@@ -393,13 +297,6 @@ impl Controller {
             ControllerReply::Done
         });
         self.answer_when_applied(to, outcome);
-    }
-
-    fn check_configure(&self, name: &str, changes: &ConfigChanges) -> Result<(Arc<Topic>, Writes), ApiError> {
-        self.check_space()?;
-        let topic = self.known(name)?;
-        let writes = changes.of(&topic.configs).map_err(|e| invalid_config(name, e.to_string()))?;
-        Ok((topic, writes))
     }
 
     fn write_configs(&mut self, topic: &Topic, configs: Writes) {
