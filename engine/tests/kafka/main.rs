@@ -10,6 +10,7 @@ mod admin;
 mod administration;
 mod bounds;
 mod client;
+mod configs;
 mod fetch;
 mod full_disk;
 mod group_offsets;

@@ -1,6 +1,5 @@
 //! The consumer protocol (KIP-848).
 
-use super::super::record::{ConsumerMemberRecord, ConsumerRecord, Record};
 use super::*;
 
 /// Keeps up one member: what it says, and what it has.
@@ -47,16 +46,16 @@ impl Worker {
         reply
     }
 
-    fn count(&self) -> usize {
+    pub(super) fn count(&self) -> usize {
         self.told.iter().map(|(_, p)| p.len()).sum()
     }
 
-    fn refused(&mut self, desk: &mut Desk) -> Option<GroupError> {
+    pub(super) fn refused(&mut self, desk: &mut Desk) -> Option<GroupError> {
         self.send(desk).error
     }
 }
 
-fn described(desk: &mut Desk, group: &str) -> Result<DescribedConsumerGroup, GroupError> {
+pub(super) fn described(desk: &mut Desk, group: &str) -> Result<DescribedConsumerGroup, GroupError> {
     match desk.call(GroupRequest::ConsumerDescribe(vec![group.into()])) {
         GroupReply::ConsumerDescribe(mut groups) => groups.remove(0).1,
         other => panic!("{other:?}"),
@@ -324,43 +323,6 @@ fn a_first_heartbeat_that_says_too_little_is_refused() {
 }
 
 #[test]
-fn a_static_member_that_leaves_for_a_while_keeps_its_partitions() {
-    let mut desk = Desk::new();
-    let mut a = worker("g", "a", &["one"]);
-    a.request.instance = Some("i".into());
-    a.beat(&mut desk);
-    let mut early = worker("g", "early", &["one"]);
-    early.request.instance = Some("i".into());
-    assert_eq!(early.refused(&mut desk), Some(GroupError::UnreleasedInstanceId));
-    a.request.epoch = -2;
-    assert_eq!(a.send(&mut desk).epoch, -2);
-    let mut b = worker("g", "b", &["one"]);
-    b.beat(&mut desk);
-    assert_eq!(b.count(), 0);
-    desk.pass(10_000);
-    let mut again = worker("g", "again", &["one"]);
-    again.request.instance = Some("i".into());
-    let reply = again.beat(&mut desk);
-    assert_eq!((reply.error, again.count()), (None, 2), "the other two are for the newcomer");
-    a.request.epoch = 1;
-    assert_eq!(a.refused(&mut desk), Some(GroupError::FencedInstanceId));
-    b.beat(&mut desk);
-    assert_eq!(b.count(), 2);
-}
-
-#[test]
-fn a_static_member_that_stays_away_is_out_after_its_session() {
-    let mut desk = Desk::new();
-    let mut a = worker("g", "a", &["one"]);
-    a.request.instance = Some("i".into());
-    a.beat(&mut desk);
-    a.request.epoch = -2;
-    a.send(&mut desk);
-    desk.pass(45_000);
-    assert_eq!(described(&mut desk, "g").expect("there").state, "Empty");
-}
-
-#[test]
 fn members_commit_with_their_epoch_or_with_the_one_of_the_partition() {
     let mut desk = Desk::new();
     let [mut a, _] = two(&mut desk);
@@ -431,88 +393,6 @@ fn requests_of_the_other_protocol_are_refused() {
     desk.stable("c", 1);
     assert_eq!(described(&mut desk, "c"), Err(GroupError::GroupIdNotFound));
     assert_eq!(desk.leave("g", &[("a", None), ("x", None)]), [None, Some(GroupError::UnknownMemberId)]);
-}
-
-#[test]
-fn a_member_keeps_its_instance_id_for_as_long_as_it_is_there() {
-    let mut desk = Desk::new();
-    let mut m = worker("g", "m", &["one"]);
-    m.request.instance = Some("i1".into());
-    m.beat(&mut desk);
-    let named = |instance: &str, epoch: i32| {
-        let mut again = worker("g", "m", &["one"]);
-        again.request.instance = Some(instance.into());
-        again.request.epoch = epoch;
-        again
-    };
-    assert_eq!(named("i2", 0).refused(&mut desk), Some(GroupError::InvalidRequest));
-    assert_eq!(named("i2", -1).refused(&mut desk), Some(GroupError::UnknownMemberId));
-    assert_eq!(named("i1", -1).refused(&mut desk), None);
-    // Nobody has the name any more, here and after a restart.
-    for _ in 0..2 {
-        let mut next = worker("g", "next", &["one"]);
-        next.request.instance = Some("i1".into());
-        assert_eq!(next.beat(&mut desk).error, None);
-        next.request.epoch = -1;
-        next.send(&mut desk);
-        desk.crash();
-    }
-}
-
-#[test]
-fn a_member_does_not_take_over_from_another_one_while_it_has_a_place_of_its_own() {
-    let mut desk = Desk::new();
-    let [mut a, mut b] = ["a", "b"].map(|m| worker("g", m, &["one"]));
-    a.request.instance = Some("ia".into());
-    b.request.instance = Some("ib".into());
-    a.beat(&mut desk);
-    b.beat(&mut desk);
-    b.request.epoch = -2;
-    b.send(&mut desk);
-    let mut greedy = worker("g", "a", &["one"]);
-    greedy.request.instance = Some("ib".into());
-    assert_eq!(greedy.refused(&mut desk), Some(GroupError::InvalidRequest));
-    assert_eq!(described(&mut desk, "g").expect("there").members.len(), 2);
-}
-
-#[test]
-fn a_log_in_which_a_member_changed_its_instance_id_is_read() {
-    let m = |instance: &str| ConsumerMemberRecord {
-        member: "m".into(),
-        instance: Some(instance.into()),
-        rack: None,
-        client_id: "client".into(),
-        client_host: "/127.0.0.1".into(),
-        rebalance_timeout_ms: REBALANCE_MS,
-        topic_names: vec!["one".into()],
-        topic_regex: String::new(),
-        assignor: None,
-        epoch: 1,
-        previous_epoch: 0,
-        state: 0,
-        assigned: vec![],
-        revoking: vec![],
-        target: vec![],
-    };
-    let record = |epoch: i32, removed: &[&str], members: Vec<ConsumerMemberRecord>| {
-        let removed = removed.iter().map(|id| (*id).to_owned()).collect();
-        let (group, topics_hash) = ("g".to_owned(), 0);
-        let (target_epoch, empty_since_ms) = (1, None);
-        let record =
-            ConsumerRecord { group, epoch, target_epoch, topics_hash, removed, members, empty_since_ms };
-        Record::Consumer(record)
-    };
-    let changed = [record(1, &[], vec![m("i1")]), record(2, &[], vec![m("i2")])];
-    for gone in [Some(record(3, &["m"], vec![])), None] {
-        let mut desk = Desk::new();
-        desk.log = changed.iter().chain(&gone).map(Record::encode).collect();
-        desk.crash();
-        let mut next = worker("g", "next", &["one"]);
-        next.request.instance = Some("i1".into());
-        assert_eq!(next.beat(&mut desk).error, None, "nobody has that name any more");
-        let members = described(&mut desk, "g").expect("there").members;
-        assert_eq!(members.len(), if gone.is_some() { 1 } else { 2 });
-    }
 }
 
 #[test]

@@ -2,6 +2,7 @@
 
 mod classic;
 mod consumer;
+mod consumer_instances;
 mod durability;
 mod instances;
 mod long;
