@@ -211,7 +211,12 @@ fn a_second_hello_is_refused() {
 fn unknown_kinds_and_kinds_that_only_the_broker_sends_are_refused() {
     check_refused(&header(999, 0, 0), true, ErrorCode::UnsupportedVersion, "999");
     check_refused(&header(0, 0, 0), true, ErrorCode::UnsupportedVersion, "0");
-    check_refused(&header(MessageKind::Data as u16, 0, 0), true, ErrorCode::Malformed, "only the broker sends");
+    check_refused(
+        &header(MessageKind::Data as u16, 0, 0),
+        true,
+        ErrorCode::Malformed,
+        "only the broker sends",
+    );
 }
 
 #[test]

@@ -62,14 +62,15 @@ pub(super) fn read(context: &mut Context<'_>, call: Call, request: ReadOffsetsRe
         return context.refuse(call, &error);
     }
     context.ask(call.conn, to_fetch(request.consumer, None, None), move |context, reply| {
-        let reply = reply.map(|reply| match reply.error {
-            Some(error) => refuse(error, None),
-            None => {
-                let positions = reply.offsets.into_iter().filter(|p| p.topic == topic).map(to_position);
+        let reply = match reply {
+            Ok(FetchReply { error: Some(error), .. }) => refuse(error, None),
+            Ok(FetchReply { error: None, offsets }) => {
+                let positions = offsets.into_iter().filter(|p| p.topic == topic).map(to_position);
                 Reply::body(&ReadOffsetsReply { positions: positions.collect() })
             }
-        });
-        context.reply(call, reply.unwrap_or_else(|error| reply_of(&error)));
+            Err(error) => reply_of(&error),
+        };
+        context.reply(call, reply);
     });
 }
 

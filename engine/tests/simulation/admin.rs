@@ -104,12 +104,12 @@ impl Admin {
     ) {
         let of = |name: &str| topics.get(name).copied().unwrap_or(Known::Absent);
         match (asked, body) {
-            (_, Err((ErrorCode::Unavailable | ErrorCode::Overloaded, _))) => {}
+            (_, Err((ErrorCode::Unavailable | ErrorCode::Overloaded, _)))
+            | (Asked::Commit(_) | Asked::Read, Err((ErrorCode::StorageFull, _))) => {}
             // It was on its way to the log, and may take effect later.
             (Asked::Create(name) | Asked::Delete(name), Err((ErrorCode::StorageFull, _))) => {
                 topics.insert(name, Known::Unsure);
             }
-            (Asked::Commit(_) | Asked::Read, Err((ErrorCode::StorageFull, _))) => {}
             (Asked::Create(name), Ok(body)) => {
                 CreateTopicReply::decode(&body).expect("a reply");
                 assert_ne!(of(&name), Known::Exists, "{name} was created twice");

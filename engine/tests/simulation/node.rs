@@ -51,7 +51,7 @@ fn limits(seed: u64) -> ShardLimits {
         payload_bytes_max: 200 << 10,
         unacked_bytes_max: 256 << 10,
         store_unacked_bytes_max: 512 << 10,
-        ..StoreLimits::tiny()
+        ..tiny.store
     };
     ShardLimits { store, ..tiny }
 }
