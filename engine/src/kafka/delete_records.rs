@@ -2,12 +2,14 @@
 
 use highwater_net::kafka::KafkaError;
 use highwater_net::kafka::messages::{
-    DeleteRecordsPartitionResponse, DeleteRecordsRequest, DeleteRecordsResponse, DeleteRecordsTopicResponse,
+    DeleteRecordsPartition, DeleteRecordsPartitionResponse, DeleteRecordsRequest, DeleteRecordsResponse,
+    DeleteRecordsTopicResponse,
 };
 use highwater_protocol::ids::Offset;
 
 use super::Call;
-use super::names::{Named, find_topic, repeated, target};
+use super::names::{Named, target};
+use super::resolve::{NamedTopic, Resolve, resolve};
 use crate::api::{DeleteRecords, NewStart};
 use crate::calls::FanOut;
 use crate::meta::configs;
@@ -19,49 +21,76 @@ const ALL: i64 = -1;
 /// In place of the start of a partition, if there is an error.
 const NO_OFFSET: i64 = -1;
 
-pub(super) fn delete_records(context: &mut Context<'_>, call: Call, request: &DeleteRecordsRequest<'_>) {
-    let mut topics = Vec::with_capacity(request.topics.len());
-    let mut items = FanOut::new();
-    // Where the outcome of each number belongs.
-    let mut places = Vec::new();
-    let all = request.topics.iter().flat_map(|t| t.partitions.iter().map(|p| (t.name, p.partition_index)));
-    let twice = repeated(all);
-    for topic in &request.topics {
-        let named = find_topic(context, topic.name, [0; 16]);
-        let mut partitions = Vec::with_capacity(topic.partitions.len());
-        for partition in &topic.partitions {
-            let index = partition.partition_index;
-            let to = match partition.offset {
-                _ if twice.contains(&(topic.name, index)) => Err(KafkaError::INVALID_REQUEST),
-                ALL => Ok(None),
-                offset @ 0.. => Ok(Some(Offset(offset))),
-                _ => Err(KafkaError::OFFSET_OUT_OF_RANGE),
-            };
-            let target = check_policy(&named).and_then(|()| target(context, &named, index));
-            let checked = target.and_then(|(tp, owner)| {
-                items.push(owner, NewStart { tp, to: to? });
-                places.push((topics.len(), partitions.len()));
-                Ok(())
-            });
-            partitions.push(DeleteRecordsPartitionResponse {
-                partition_index: index,
-                low_watermark: NO_OFFSET,
-                error_code: checked.err().unwrap_or_default(),
-            });
-        }
-        topics.push(DeleteRecordsTopicResponse { name: topic.name.to_owned().into(), partitions });
+/// A request whose partitions are looked up.
+struct Deleting {
+    /// The topic that was named last.
+    named: Option<Named>,
+    topics: Vec<DeleteRecordsTopicResponse<'static>>,
+    items: FanOut<NewStart>,
+    /// Where the outcome of each item belongs.
+    places: Vec<(usize, usize)>,
+}
+
+impl Resolve for Deleting {
+    type Partition = DeleteRecordsPartition;
+
+    fn index_to_compare(wanted: &DeleteRecordsPartition) -> Option<i32> {
+        Some(wanted.partition_index)
     }
-    context.query::<DeleteRecords>(call.conn, items, move |context, moved| {
-        for ((topic, partition), moved) in places.into_iter().zip(moved) {
-            let response: &mut DeleteRecordsPartitionResponse = &mut topics[topic].partitions[partition];
-            match moved {
-                Some(Ok(start)) => response.low_watermark = start.0,
-                Some(Err(error)) => response.error_code = error.into(),
-                None => response.error_code = KafkaError::UNKNOWN_SERVER_ERROR,
+
+    fn topic(&mut self, named: Named, partitions: usize) {
+        let name = named.name().to_owned().into();
+        self.topics.push(DeleteRecordsTopicResponse { name, partitions: Vec::with_capacity(partitions) });
+        self.named = Some(named);
+    }
+
+    fn partition(&mut self, context: &Context<'_>, wanted: DeleteRecordsPartition, is_repeated: bool) {
+        let (Some(named), Some(topic)) = (&self.named, self.topics.len().checked_sub(1)) else { return };
+        let partitions = &mut self.topics[topic].partitions;
+        let index = wanted.partition_index;
+        let to = match wanted.offset {
+            _ if is_repeated => Err(KafkaError::INVALID_REQUEST),
+            ALL => Ok(None),
+            offset @ 0.. => Ok(Some(Offset(offset))),
+            _ => Err(KafkaError::OFFSET_OUT_OF_RANGE),
+        };
+        let target = check_policy(named).and_then(|()| target(context, named, index));
+        let checked = target.and_then(|(tp, owner)| {
+            self.items.push(owner, NewStart { tp, to: to? });
+            self.places.push((topic, partitions.len()));
+            Ok(())
+        });
+        partitions.push(DeleteRecordsPartitionResponse {
+            partition_index: index,
+            low_watermark: NO_OFFSET,
+            error_code: checked.err().unwrap_or_default(),
+        });
+    }
+
+    fn finish(&mut self, context: &mut Context<'_>, call: Call) {
+        let (mut topics, places) = (std::mem::take(&mut self.topics), std::mem::take(&mut self.places));
+        let items = std::mem::replace(&mut self.items, FanOut::new());
+        context.query::<DeleteRecords>(call.conn, items, move |context, moved| {
+            for ((topic, partition), moved) in places.into_iter().zip(moved) {
+                let response: &mut DeleteRecordsPartitionResponse = &mut topics[topic].partitions[partition];
+                match moved {
+                    Some(Ok(start)) => response.low_watermark = start.0,
+                    Some(Err(error)) => response.error_code = error.into(),
+                    None => response.error_code = KafkaError::UNKNOWN_SERVER_ERROR,
+                }
             }
-        }
-        context.answer(call, &DeleteRecordsResponse { throttle_time_ms: 0, topics });
-    });
+            context.answer(call, &DeleteRecordsResponse { throttle_time_ms: 0, topics });
+        });
+    }
+}
+
+pub(super) fn delete_records(context: &mut Context<'_>, call: Call, request: &DeleteRecordsRequest<'_>) {
+    let topics = request.topics.iter();
+    let topics = topics
+        .map(|topic| NamedTopic { name: topic.name.to_owned(), partitions: topic.partitions.clone() })
+        .collect();
+    let (items, places) = (FanOut::new(), Vec::new());
+    resolve(context, call, topics, Deleting { named: None, topics: Vec::new(), items, places });
 }
 
 /// Records of a topic that is only compacted are not deleted by their age or place.

@@ -2,45 +2,77 @@
 
 use highwater_net::kafka::KafkaError;
 use highwater_net::kafka::messages::{
-    EpochPartitionResponse, EpochTopicResponse, OffsetForLeaderEpochRequest, OffsetForLeaderEpochResponse,
+    EpochPartition, EpochPartitionResponse, EpochTopicResponse, OffsetForLeaderEpochRequest,
+    OffsetForLeaderEpochResponse,
 };
+use highwater_protocol::ids::TopicPartition;
 
 use super::Call;
-use super::names::{find_topic, target_in_epoch};
+use super::names::{Named, target_in_epoch};
+use super::resolve::{NamedTopic, Resolve, resolve};
 use crate::api::EpochEnds;
 use crate::calls::FanOut;
 use crate::shard::Context;
 
-pub(super) fn epoch_ends(context: &mut Context<'_>, call: Call, request: &OffsetForLeaderEpochRequest<'_>) {
-    let mut topics = Vec::with_capacity(request.topics.len());
-    let mut items = FanOut::new();
-    // Where the end of each number belongs.
-    let mut places = Vec::new();
-    for topic in &request.topics {
-        let named = find_topic(context, topic.topic, [0; 16]);
-        let mut partitions = Vec::with_capacity(topic.partitions.len());
-        for wanted in &topic.partitions {
-            let mut entry = EpochPartitionResponse { partition: wanted.partition, ..Default::default() };
-            match target_in_epoch(context, &named, wanted.partition, wanted.current_leader_epoch) {
-                Err(error) => entry.error_code = error,
-                Ok((tp, owner)) => {
-                    items.push(owner, (tp, wanted.leader_epoch));
-                    places.push((topics.len(), partitions.len()));
+/// A request whose partitions are looked up.
+struct Asking {
+    /// The topic that was named last.
+    named: Option<Named>,
+    topics: Vec<EpochTopicResponse<'static>>,
+    items: FanOut<(TopicPartition, i32)>,
+    /// Where the end of each item belongs.
+    places: Vec<(usize, usize)>,
+}
+
+impl Resolve for Asking {
+    type Partition = EpochPartition;
+
+    fn index_to_compare(_: &EpochPartition) -> Option<i32> {
+        None
+    }
+
+    fn topic(&mut self, named: Named, partitions: usize) {
+        let topic = named.name().to_owned().into();
+        self.topics.push(EpochTopicResponse { topic, partitions: Vec::with_capacity(partitions) });
+        self.named = Some(named);
+    }
+
+    fn partition(&mut self, context: &Context<'_>, wanted: EpochPartition, _: bool) {
+        let (Some(named), Some(topic)) = (&self.named, self.topics.len().checked_sub(1)) else { return };
+        let partitions = &mut self.topics[topic].partitions;
+        let mut entry = EpochPartitionResponse { partition: wanted.partition, ..Default::default() };
+        match target_in_epoch(context, named, wanted.partition, wanted.current_leader_epoch) {
+            Err(error) => entry.error_code = error,
+            Ok((tp, owner)) => {
+                self.items.push(owner, (tp, wanted.leader_epoch));
+                self.places.push((topic, partitions.len()));
+            }
+        }
+        partitions.push(entry);
+    }
+
+    fn finish(&mut self, context: &mut Context<'_>, call: Call) {
+        let (mut topics, places) = (std::mem::take(&mut self.topics), std::mem::take(&mut self.places));
+        let items = std::mem::replace(&mut self.items, FanOut::new());
+        context.query::<EpochEnds>(call.conn, items, move |context, found| {
+            for ((topic, partition), found) in places.into_iter().zip(found) {
+                let entry: &mut EpochPartitionResponse = &mut topics[topic].partitions[partition];
+                match found {
+                    Some(Some(found)) => (entry.leader_epoch, entry.end_offset) = (found.epoch, found.end),
+                    Some(None) => {}
+                    None => entry.error_code = KafkaError::UNKNOWN_SERVER_ERROR,
                 }
             }
-            partitions.push(entry);
-        }
-        topics.push(EpochTopicResponse { topic: topic.topic.to_owned().into(), partitions });
+            context.answer(call, &OffsetForLeaderEpochResponse { throttle_time_ms: 0, topics });
+        });
     }
-    context.query::<EpochEnds>(call.conn, items, move |context, found| {
-        for ((topic, partition), found) in places.into_iter().zip(found) {
-            let entry: &mut EpochPartitionResponse = &mut topics[topic].partitions[partition];
-            match found {
-                Some(Some(found)) => (entry.leader_epoch, entry.end_offset) = (found.epoch, found.end),
-                Some(None) => {}
-                None => entry.error_code = KafkaError::UNKNOWN_SERVER_ERROR,
-            }
-        }
-        context.answer(call, &OffsetForLeaderEpochResponse { throttle_time_ms: 0, topics });
-    });
+}
+
+pub(super) fn epoch_ends(context: &mut Context<'_>, call: Call, request: &OffsetForLeaderEpochRequest<'_>) {
+    let topics = request.topics.iter();
+    let topics = topics
+        .map(|topic| NamedTopic { name: topic.topic.to_owned(), partitions: topic.partitions.clone() })
+        .collect();
+    let (items, places) = (FanOut::new(), Vec::new());
+    resolve(context, call, topics, Asking { named: None, topics: Vec::new(), items, places });
 }

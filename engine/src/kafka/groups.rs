@@ -1,75 +1,18 @@
-//! Members of groups: find the coordinator, join, get an assignment, stay, leave.
+//! Members of groups: join, get an assignment, stay, leave.
 
 use bytes::Bytes;
+use highwater_net::kafka::KafkaError;
 use highwater_net::kafka::messages::{
-    AssignedPartitions, ConsumerGroupHeartbeatRequest, ConsumerGroupHeartbeatResponse,
-    FindCoordinatorRequest, FindCoordinatorResponse, FoundCoordinator, HeartbeatAssignment, HeartbeatRequest,
-    HeartbeatResponse, JoinGroupMember, JoinGroupRequest, JoinGroupResponse, LeaveGroupMemberResponse,
-    LeaveGroupRequest, LeaveGroupResponse, SyncGroupRequest, SyncGroupResponse,
+    AssignedPartitions, ConsumerGroupHeartbeatRequest, ConsumerGroupHeartbeatResponse, HeartbeatAssignment,
+    HeartbeatRequest, HeartbeatResponse, JoinGroupMember, JoinGroupRequest, JoinGroupResponse,
+    LeaveGroupMemberResponse, LeaveGroupRequest, LeaveGroupResponse, SyncGroupRequest, SyncGroupResponse,
 };
-use highwater_net::kafka::{KafkaError, KafkaReply};
 use highwater_protocol::ids::TopicId;
 
 use super::Call;
-use super::cluster::node;
 use super::error::code;
-use super::names::distinct;
-use super::transactions::{NO_TRANSACTIONS, NO_TRANSACTIONS_TEXT};
-use crate::coord::groups::limits::GROUPS_MAX;
 use crate::coord::groups::{self, JoinReply};
 use crate::shard::Context;
-
-/// Kinds of coordinators.
-const OF_GROUP: i8 = 0;
-const OF_TRANSACTION: i8 = 1;
-
-/// This node coordinates every group.
-pub(super) fn find_coordinator(context: &mut Context<'_>, call: Call, request: &FindCoordinatorRequest<'_>) {
-    let version = call.origin.version;
-    let key_type = if version == 0 { OF_GROUP } else { request.key_type };
-    let refused_because = match key_type {
-        OF_GROUP => None,
-        OF_TRANSACTION => Some(NO_TRANSACTIONS_TEXT),
-        _ => Some("this broker coordinates groups only"),
-    };
-    let error = match key_type {
-        OF_GROUP => KafkaError::NONE,
-        OF_TRANSACTION => NO_TRANSACTIONS,
-        _ => KafkaError::INVALID_REQUEST,
-    };
-    let Some(advertised) = context.advertised_to(call.conn) else { return };
-    let (node, host, port) = match refused_because {
-        None => (node(context), advertised.host, advertised.port.into()),
-        Some(_) => (-1, String::new(), -1),
-    };
-    let keys: &[&str] = if version < 4 { &[request.key] } else { &request.coordinator_keys };
-    if keys.len() > GROUPS_MAX {
-        // There are not so many groups, and the answer has no place to say so.
-        context.kafka_reply(call, KafkaReply::nothing());
-        return context.end_after_answers(call);
-    }
-    let coordinators = distinct(keys.iter().copied()).map(|key| FoundCoordinator {
-        key: key.into(),
-        node_id: node,
-        host: host.as_str().into(),
-        port,
-        error_code: error,
-        error_message: refused_because.map(Into::into),
-    });
-    let response = if version < 4 {
-        FindCoordinatorResponse {
-            error_code: error,
-            error_message: refused_because.map(Into::into),
-            node_id: node,
-            host: host.as_str().into(),
-            port,
-            ..Default::default()
-        }
-    } else {
-        FindCoordinatorResponse { coordinators: coordinators.collect(), ..Default::default() }
-    };
-    context.answer(call, &response);
-}
 
 pub(super) fn join_group(
     context: &mut Context<'_>,

@@ -15,6 +15,7 @@ mod delete_records;
 mod directories;
 mod epochs;
 mod error;
+mod find_coordinator;
 mod group_admin;
 mod group_offsets;
 mod groups;
@@ -26,6 +27,7 @@ mod offsets;
 mod one_node;
 mod producer;
 mod producers;
+mod resolve;
 mod sasl;
 mod topics;
 mod transactions;
@@ -102,7 +104,7 @@ pub(crate) fn handle_request(context: &mut Context<'_>, call: Call, client: &str
         Request::ListPartitionReassignments(_) => one_node::list_partition_reassignments(context, call),
         Request::ElectLeaders(request) => one_node::elect_leaders(context, call, &request),
 
-        Request::FindCoordinator(request) => groups::find_coordinator(context, call, &request),
+        Request::FindCoordinator(request) => find_coordinator::find_coordinator(context, call, &request),
         Request::JoinGroup(request) => groups::join_group(context, call, client, &request),
         Request::SyncGroup(request) => groups::sync_group(context, call, &request),
         Request::Heartbeat(request) => groups::heartbeat(context, call, &request),

@@ -5,66 +5,101 @@ use highwater_net::kafka::messages::{
     ListOffsetsPartition, ListOffsetsPartitionResponse, ListOffsetsRequest, ListOffsetsResponse,
     ListOffsetsTopicResponse,
 };
-use highwater_protocol::ids::Timestamp;
+use highwater_protocol::ids::{Timestamp, TopicPartition};
 
 use super::Call;
 use super::cluster::leader_epoch;
-use super::names::{find_topic, repeated, target_in_epoch};
+use super::names::{Named, target_in_epoch};
+use super::resolve::{NamedTopic, Resolve, resolve};
 use crate::api::{ListOffsets, OffsetSpec};
 use crate::calls::FanOut;
 use crate::shard::Context;
 
-pub(super) fn list_offsets(context: &mut Context<'_>, call: Call, request: &ListOffsetsRequest<'_>) {
-    let mut topics = Vec::with_capacity(request.topics.len());
-    let mut items = FanOut::new();
-    // Where what is found of each number belongs, and the epoch of its leader.
-    let mut places = Vec::new();
-    let all = request.topics.iter().flat_map(|t| t.partitions.iter().map(|p| (t.name, p.partition_index)));
-    let twice = repeated(all);
-    for topic in &request.topics {
-        let named = find_topic(context, topic.name, [0; 16]);
-        let mut partitions = Vec::with_capacity(topic.partitions.len());
-        for wanted in &topic.partitions {
-            let index = wanted.partition_index;
-            let target = if twice.contains(&(topic.name, index)) {
-                Err(KafkaError::INVALID_REQUEST)
-            } else {
-                target_in_epoch(context, &named, index, wanted.current_leader_epoch)
-            };
-            let found = target.and_then(|target| Ok((target, spec_of(wanted.timestamp, call.version())?)));
-            let error_code = match found {
-                Err(error) => error,
-                Ok((_, None)) => KafkaError::NONE,
-                Ok(((tp, owner), Some(spec))) => {
-                    items.push(owner, (tp, spec));
-                    places.push((topics.len(), partitions.len(), leader_epoch(context, tp)));
-                    KafkaError::NONE
-                }
-            };
-            partitions.push(ListOffsetsPartitionResponse {
-                partition_index: index,
-                error_code,
-                ..Default::default()
-            });
-        }
-        topics.push(ListOffsetsTopicResponse { name: topic.name.to_owned().into(), partitions });
+/// A request whose partitions are looked up.
+struct Listing {
+    version: i16,
+    /// The topic that was named last.
+    named: Option<Named>,
+    topics: Vec<ListOffsetsTopicResponse<'static>>,
+    items: FanOut<(TopicPartition, OffsetSpec)>,
+    /// Where what is found of each item belongs, and the epoch of its leader.
+    places: Vec<(usize, usize, i32)>,
+}
+
+impl Resolve for Listing {
+    type Partition = ListOffsetsPartition;
+
+    fn index_to_compare(wanted: &ListOffsetsPartition) -> Option<i32> {
+        Some(wanted.partition_index)
     }
-    context.query::<ListOffsets>(call.conn, items, move |context, found| {
-        for ((topic, partition, epoch), found) in places.into_iter().zip(found) {
-            let entry: &mut ListOffsetsPartitionResponse = &mut topics[topic].partitions[partition];
-            match found {
-                Some(Ok(Some((offset, timestamp)))) => {
-                    entry.offset = offset.0;
-                    entry.timestamp = timestamp.map_or(-1, |at| at.0);
-                    entry.leader_epoch = epoch;
-                }
-                Some(Ok(None)) => {}
-                Some(Err(error)) => entry.error_code = error.into(),
-                None => entry.error_code = KafkaError::UNKNOWN_SERVER_ERROR,
+
+    fn topic(&mut self, named: Named, partitions: usize) {
+        let name = named.name().to_owned().into();
+        self.topics.push(ListOffsetsTopicResponse { name, partitions: Vec::with_capacity(partitions) });
+        self.named = Some(named);
+    }
+
+    fn partition(&mut self, context: &Context<'_>, wanted: ListOffsetsPartition, is_repeated: bool) {
+        let (Some(named), Some(topic)) = (&self.named, self.topics.len().checked_sub(1)) else { return };
+        let partitions = &mut self.topics[topic].partitions;
+        let index = wanted.partition_index;
+        let target = if is_repeated {
+            Err(KafkaError::INVALID_REQUEST)
+        } else {
+            target_in_epoch(context, named, index, wanted.current_leader_epoch)
+        };
+        let found = target.and_then(|target| Ok((target, spec_of(wanted.timestamp, self.version)?)));
+        let error_code = match found {
+            Err(error) => error,
+            Ok((_, None)) => KafkaError::NONE,
+            Ok(((tp, owner), Some(spec))) => {
+                self.items.push(owner, (tp, spec));
+                self.places.push((topic, partitions.len(), leader_epoch(context, tp)));
+                KafkaError::NONE
             }
-        }
-        context.answer(call, &ListOffsetsResponse { throttle_time_ms: 0, topics });
-    });
+        };
+        partitions.push(ListOffsetsPartitionResponse {
+            partition_index: index,
+            error_code,
+            ..Default::default()
+        });
+    }
+
+    fn finish(&mut self, context: &mut Context<'_>, call: Call) {
+        let (mut topics, places) = (std::mem::take(&mut self.topics), std::mem::take(&mut self.places));
+        let items = std::mem::replace(&mut self.items, FanOut::new());
+        context.query::<ListOffsets>(call.conn, items, move |context, found| {
+            for ((topic, partition, epoch), found) in places.into_iter().zip(found) {
+                let entry: &mut ListOffsetsPartitionResponse = &mut topics[topic].partitions[partition];
+                match found {
+                    Some(Ok(Some((offset, timestamp)))) => {
+                        entry.offset = offset.0;
+                        entry.timestamp = timestamp.map_or(-1, |at| at.0);
+                        entry.leader_epoch = epoch;
+                    }
+                    Some(Ok(None)) => {}
+                    Some(Err(error)) => entry.error_code = error.into(),
+                    None => entry.error_code = KafkaError::UNKNOWN_SERVER_ERROR,
+                }
+            }
+            context.answer(call, &ListOffsetsResponse { throttle_time_ms: 0, topics });
+        });
+    }
+}
+
+pub(super) fn list_offsets(context: &mut Context<'_>, call: Call, request: &ListOffsetsRequest<'_>) {
+    let topics = request.topics.iter();
+    let topics = topics
+        .map(|topic| NamedTopic { name: topic.name.to_owned(), partitions: topic.partitions.clone() })
+        .collect();
+    let listing = Listing {
+        version: call.version(),
+        named: None,
+        topics: Vec::with_capacity(request.topics.len()),
+        items: FanOut::new(),
+        places: Vec::new(),
+    };
+    resolve(context, call, topics, listing);
 }
 
 /// What a request's timestamp means; none for what does not exist here. Nothing is tiered, so all of a log is local.

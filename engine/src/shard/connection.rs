@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 
 use bytes::Bytes;
 use highwater_net::kafka::KafkaConn;
-use highwater_net::{Lent, LongAnswer, NativeConn};
+use highwater_net::{Lent, LongAnswer, NativeConn, SlotId};
 use highwater_runtime::buf::AlignedBuf;
 use highwater_runtime::plane::{Instant, ListenerId};
 
@@ -74,6 +74,8 @@ pub(super) struct Connection {
     pub(super) runnable: Runnable,
     /// A fetch of a Kafka client that is not the next to be answered, or waits for memory. Meanwhile nothing else is taken up.
     pub(super) next_fetch: Option<Box<NextFetch>>,
+    /// A fetch whose partitions are being looked up: it is the next one then. Nothing else is taken up meanwhile either.
+    pub(super) resolving_fetch: Option<SlotId>,
     /// Long answers that are being counted, wait for their turn or are being sent. Meanwhile nothing else is taken up.
     pub(super) long_answers: usize,
     /// The one that is being sent.
@@ -205,6 +207,7 @@ impl Connection {
             fetches: BTreeSet::new(),
             runnable: Runnable::default(),
             next_fetch: None,
+            resolving_fetch: None,
             long_answers: 0,
             sending: None,
             dirty: false,
@@ -219,6 +222,7 @@ impl Connection {
             && self.long_answers == 0
             && !self.net.is_full()
             && self.next_fetch.is_none()
+            && self.resolving_fetch.is_none()
             && (queued == 0 || queued < send_queue_max)
     }
 

@@ -3,11 +3,14 @@
 use highwater_net::kafka::KafkaError;
 use highwater_net::kafka::api::ApiKey;
 use highwater_net::kafka::messages::{
-    DeleteRecordsPartition, DeleteRecordsRequest, DeleteRecordsResponse, DeleteRecordsTopic, FetchPartition,
-    FetchRequest, FetchResponse, FetchTopic, ListGroupsRequest, ListGroupsResponse, MetadataRequest,
-    MetadataRequestTopic, MetadataResponse, OffsetCommitPartition, OffsetCommitRequest, OffsetCommitResponse,
-    OffsetCommitTopic, OffsetFetchGroup, OffsetFetchGroupTopic, OffsetFetchRequest, OffsetFetchResponse,
-    OffsetFetchTopic, ProducePartition, ProduceRequest, ProduceResponse, ProduceTopic,
+    DeleteRecordsPartition, DeleteRecordsRequest, DeleteRecordsResponse, DeleteRecordsTopic, EpochPartition,
+    EpochTopic, FetchPartition, FetchRequest, FetchResponse, FetchTopic, FindCoordinatorRequest,
+    FindCoordinatorResponse, ListGroupsRequest, ListGroupsResponse, ListOffsetsPartition, ListOffsetsRequest,
+    ListOffsetsResponse, ListOffsetsTopic, MetadataRequest, MetadataRequestTopic, MetadataResponse,
+    OffsetCommitPartition, OffsetCommitRequest, OffsetCommitResponse, OffsetCommitTopic, OffsetFetchGroup,
+    OffsetFetchGroupTopic, OffsetFetchRequest, OffsetFetchResponse, OffsetFetchTopic,
+    OffsetForLeaderEpochRequest, OffsetForLeaderEpochResponse, ProducePartition, ProduceRequest,
+    ProduceResponse, ProduceTopic,
 };
 use highwater_protocol::native::{
     Body as _, DescribeTopicReply, DescribeTopicRequest, MessageKind, MetadataReply,
@@ -17,6 +20,9 @@ use crate::bounds::{Bed, LOOK, LOOKS_MAX, WIDE, create};
 use crate::wire::Wire as Native;
 
 const NONE: KafkaError = KafkaError::NONE;
+
+/// How often another client is answered at least while names are looked up that take dozens of turns.
+const MANY_TURNS: usize = 4;
 
 fn commit(group: &str, partitions: std::ops::Range<i32>) -> OffsetCommitRequest<'_> {
     let partition = |partition_index| OffsetCommitPartition {
@@ -228,6 +234,120 @@ fn large_requests_of_several_clients_are_read_in_turns_of_their_own() {
         let app = bed.world.app(bed.node, shard).expect("it runs");
         assert!(app.busiest_turn_entries() < 2 * groups.len(), "shard {shard} read two at once");
     }
+}
+
+/// Names of topics of which one exists, the one with many partitions.
+fn many_names() -> Vec<String> {
+    let mut names: Vec<String> = (0..40_000).map(|n| format!("topic-{n:05}")).collect();
+    "wide".clone_into(&mut names[7]);
+    names
+}
+
+#[test]
+fn very_many_different_topics_of_one_request_are_looked_up_in_pieces() {
+    let mut bed = Bed::new(17);
+    let mut wire = bed.kafka();
+    create(&mut bed, &mut wire, &[("wide".into(), 3)]);
+    let names = many_names();
+    let errors = |errors: Vec<KafkaError>, served| {
+        assert_eq!(errors.len(), names.len());
+        let unknown = KafkaError::UNKNOWN_TOPIC_OR_PARTITION;
+        let right = |(n, error): (usize, &KafkaError)| *error == if n == 7 { NONE } else { unknown };
+        assert!(errors.iter().enumerate().all(right));
+        assert!(served >= MANY_TURNS, "others are served meanwhile: {served}");
+    };
+
+    let partitions = vec![FetchPartition { partition_max_bytes: 1 << 20, ..Default::default() }];
+    let topic = |name| FetchTopic { topic: name, topic_id: [0; 16], partitions: partitions.clone() };
+    let topics = names.iter().map(|name| topic(name.as_str())).collect();
+    let body = FetchRequest { max_bytes: 1 << 20, topics, ..Default::default() };
+    let (answer, served) = bed.call(&mut wire, ApiKey::Fetch, 12, &body);
+    let response: FetchResponse<'_> = answer.body();
+    errors(response.responses.iter().map(|topic| topic.partitions[0].error_code).collect(), served);
+
+    let partitions = vec![ListOffsetsPartition { timestamp: -1, ..Default::default() }];
+    let topic = |name| ListOffsetsTopic { name, partitions: partitions.clone() };
+    let topics = names.iter().map(|name| topic(name.as_str())).collect();
+    let body = ListOffsetsRequest { replica_id: -1, topics, ..Default::default() };
+    let (answer, served) = bed.call(&mut wire, ApiKey::ListOffsets, 6, &body);
+    let response: ListOffsetsResponse<'_> = answer.body();
+    errors(response.topics.iter().map(|topic| topic.partitions[0].error_code).collect(), served);
+
+    let partitions = vec![DeleteRecordsPartition { partition_index: 0, offset: -1 }];
+    let topic = |name| DeleteRecordsTopic { name, partitions: partitions.clone() };
+    let topics = names.iter().map(|name| topic(name.as_str())).collect();
+    let body = DeleteRecordsRequest { topics, timeout_ms: 1000 };
+    let (answer, served) = bed.call(&mut wire, ApiKey::DeleteRecords, 2, &body);
+    let response: DeleteRecordsResponse<'_> = answer.body();
+    errors(response.topics.iter().map(|topic| topic.partitions[0].error_code).collect(), served);
+
+    let partitions = vec![EpochPartition { current_leader_epoch: -1, ..Default::default() }];
+    let topic = |topic| EpochTopic { topic, partitions: partitions.clone() };
+    let topics = names.iter().map(|name| topic(name.as_str())).collect();
+    let body = OffsetForLeaderEpochRequest { replica_id: -1, topics };
+    let (answer, served) = bed.call(&mut wire, ApiKey::OffsetForLeaderEpoch, 3, &body);
+    let response: OffsetForLeaderEpochResponse<'_> = answer.body();
+    errors(response.topics.iter().map(|topic| topic.partitions[0].error_code).collect(), served);
+
+    let body = FindCoordinatorRequest {
+        coordinator_keys: names.iter().chain(&names).map(String::as_str).collect(),
+        ..Default::default()
+    };
+    let (answer, served) = bed.call(&mut wire, ApiKey::FindCoordinator, 4, &body);
+    let response: FindCoordinatorResponse<'_> = answer.body();
+    assert!(response.coordinators.iter().map(|found| &*found.key).eq(names.iter().map(String::as_str)));
+    assert!(response.coordinators.iter().all(|found| found.error_code == NONE && found.port > 0));
+    assert!(served >= MANY_TURNS, "others are served meanwhile: {served}");
+    bed.check();
+}
+
+#[test]
+fn partitions_that_a_large_request_names_twice_are_refused_and_the_others_answered() {
+    let mut bed = Bed::new(18);
+    let mut wire = bed.kafka();
+    create(&mut bed, &mut wire, &[("wide".into(), 3000)]);
+    let partition =
+        |index| ListOffsetsPartition { partition_index: index, timestamp: -1, ..Default::default() };
+    // Once more in the same entry and once in another of the same name.
+    let all = (0..3000).chain([2999]).map(partition).collect();
+    let topics = vec![
+        ListOffsetsTopic { name: "wide", partitions: all },
+        ListOffsetsTopic { name: "wide", partitions: vec![partition(5)] },
+    ];
+    let body = ListOffsetsRequest { replica_id: -1, topics, ..Default::default() };
+    let (answer, _) = bed.call(&mut wire, ApiKey::ListOffsets, 6, &body);
+    let response: ListOffsetsResponse<'_> = answer.body();
+    let told = response.topics.iter().flat_map(|topic| &topic.partitions);
+    assert!(told.clone().map(|p| p.partition_index).eq((0..3000).chain([2999, 5])));
+    for partition in told {
+        let is_twice = [5, 2999].contains(&partition.partition_index);
+        let expected = if is_twice { KafkaError::INVALID_REQUEST } else { NONE };
+        assert_eq!(partition.error_code, expected, "{partition:?}");
+    }
+    bed.check();
+}
+
+#[test]
+fn requests_behind_a_fetch_of_very_many_topics_are_carried_out_and_answered_in_order() {
+    let mut bed = Bed::new(19);
+    let mut wire = bed.kafka();
+    create(&mut bed, &mut wire, &[("wide".into(), 3)]);
+    let names = many_names();
+    let partitions = vec![FetchPartition { partition_max_bytes: 1 << 20, ..Default::default() }];
+    let topic = |name| FetchTopic { topic: name, topic_id: [0; 16], partitions: partitions.clone() };
+    for count in [500, 1, 3000] {
+        let topics = names.iter().take(count).map(|name| topic(name.as_str())).collect();
+        let body = FetchRequest { max_bytes: 1 << 20, topics, ..Default::default() };
+        wire.send(ApiKey::Fetch, 12, &body);
+        wire.send(ApiKey::Metadata, 9, &crate::bounds::named(&["wide"]));
+    }
+    for count in [500, 1, 3000] {
+        let (answer, _) = bed.wait(&mut wire);
+        assert_eq!(answer.body::<FetchResponse<'_>>().responses.len(), count);
+        let (answer, _) = bed.wait(&mut wire);
+        assert_eq!(answer.body::<MetadataResponse<'_>>().topics.len(), 1);
+    }
+    bed.check();
 }
 
 #[test]

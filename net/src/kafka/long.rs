@@ -5,9 +5,10 @@ use std::borrow::Cow;
 use bytes::{Bytes, BytesMut};
 
 use super::messages::{
-    CreateTopicsResponse, DescribeConfigsResponse, ListGroupsResponse, MetadataPartition, MetadataResponse,
-    MetadataTopic, OffsetFetchGroupPartitionResponse, OffsetFetchGroupResponse,
-    OffsetFetchGroupTopicResponse, OffsetFetchPartitionResponse, OffsetFetchResponse,
+    CreateTopicsResponse, DescribeConfigsResponse, FindCoordinatorResponse, ListGroupsResponse,
+    MetadataPartition, MetadataResponse, MetadataTopic, OffsetFetchGroupPartitionResponse,
+    OffsetFetchGroupResponse, OffsetFetchGroupTopicResponse, OffsetFetchPartitionResponse,
+    OffsetFetchResponse,
 };
 use super::schema::Message;
 use super::wire::{Form, Wire, put_length, put_string, put_uvarint};
@@ -116,6 +117,14 @@ impl CreateTopicsResponse<'_> {
     pub fn frame(&self, version: i16, topics: usize) -> Frame {
         let form = Self::form(version);
         frame(form, topics, |out| self.throttle_time_ms.write(out, form), |_| {})
+    }
+}
+
+impl FindCoordinatorResponse<'_> {
+    /// The message around so many coordinators that are written one by one, in versions that know several.
+    pub fn frame(&self, version: i16, coordinators: usize) -> Frame {
+        let form = Self::form(version);
+        frame(form, coordinators, |out| self.throttle_time_ms.write(out, form), |_| {})
     }
 }
 

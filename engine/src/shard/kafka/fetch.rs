@@ -8,9 +8,11 @@
 
 use std::collections::BTreeMap;
 use std::time::Duration;
+use std::vec::IntoIter;
 
 use highwater_net::kafka::KafkaError;
-use highwater_net::kafka::messages::FetchRequest;
+use highwater_net::kafka::messages::{FetchPartition, FetchRequest};
+use highwater_net::kafka::wire::Uuid;
 use highwater_runtime::plane::{ConnId, Instant, Plane, ShardIndex};
 
 use super::{Call, Kafka, Named, Pending};
@@ -21,7 +23,9 @@ use crate::limits::{
 use crate::message::{FetchAsk, Fetched, KafkaMessage, Message, RequestId, Want};
 use crate::read::{InLine, Wanted};
 use crate::shard::Shard;
+use crate::shard::connection::Stage;
 use crate::shard::timers::Timer;
+use crate::shard::work::{Job, Step, Work};
 
 /// A request whose partitions are being read.
 pub(in crate::shard) struct FetchPending {
@@ -59,6 +63,30 @@ impl NextFetch {
     }
 }
 
+/// A fetch whose partitions are looked up, as many as a turn allows: it may name a hundred thousand topics.
+struct Resolving {
+    next: Option<Box<NextFetch>>,
+    topics: IntoIter<(String, Uuid, Vec<FetchPartition>)>,
+    /// Partitions of the topic that was looked up last.
+    partitions: IntoIter<FetchPartition>,
+}
+
+impl Job for Resolving {
+    fn step(&mut self, shard: &mut Shard, plane: &mut dyn Plane<Message>, work: &mut Work) -> Step {
+        let Some(conn) = self.next.as_ref().map(|next| next.pending.call.conn) else { return Step::Done };
+        if !shard.connections.contains_key(&conn) {
+            return Step::Done;
+        }
+        if !shard.resolve_some(self, work) {
+            return Step::More;
+        }
+        shard.fetch_resolved(plane, conn, self.next.take());
+        // Its connection may have stopped to be read meanwhile.
+        shard.resume(plane, conn);
+        Step::Done
+    }
+}
+
 impl Shard {
     /// Bytes of records that an answer may have, apart from a first batch that is larger.
     pub(super) fn kafka_fetch_bytes_max(&self, asked: i32) -> usize {
@@ -80,7 +108,7 @@ impl Shard {
         // More than an answer may have never comes.
         let min_bytes = usize::try_from(request.min_bytes).unwrap_or(0).min(max_bytes);
         let wait = Duration::from_millis(u64::try_from(request.max_wait_ms).unwrap_or(0)).min(FETCH_WAIT_MAX);
-        let mut pending = FetchPending {
+        let pending = FetchPending {
             call,
             topics: Vec::new(),
             partitions: Vec::new(),
@@ -92,14 +120,31 @@ impl Shard {
             has_some: false,
             until: None,
         };
-        let mut asks: BTreeMap<ShardIndex, Vec<Want>> = BTreeMap::new();
-        for topic in &request.topics {
-            let named = self.kafka_topic(topic.topic, topic.topic_id);
-            for wanted in &topic.partitions {
+        let next = NextFetch { pending, asks: BTreeMap::new(), until: plane.now().after(wait) };
+        let topics = request.topics.iter();
+        let topics: Vec<_> =
+            topics.map(|topic| (topic.topic.to_owned(), topic.topic_id, topic.partitions.clone())).collect();
+        let partitions = Vec::new().into_iter();
+        let mut resolving = Resolving { next: Some(Box::new(next)), topics: topics.into_iter(), partitions };
+        if self.at_once(|shard, work| shard.resolve_some(&mut resolving, work)) {
+            self.fetch_resolved(plane, call.conn, resolving.next);
+        } else if let Some(connection) = self.connections.get_mut(&call.conn) {
+            connection.resolving_fetch = Some(call.slot);
+            self.jobs.add(resolving);
+        }
+    }
+
+    /// Looks up partitions of a fetch while there is `work` left. True when all are.
+    fn resolve_some(&self, resolving: &mut Resolving, work: &mut Work) -> bool {
+        let Resolving { next, topics, partitions } = resolving;
+        let Some(NextFetch { pending, asks, .. }) = next.as_deref_mut() else { return true };
+        while !work.is_over() {
+            if let Some(wanted) = partitions.next() {
+                work.spend(1);
+                let Some((named, _)) = pending.topics.last() else { continue };
                 let number = pending.partitions.len() as u32;
-                let target =
-                    self.kafka_target_in_epoch(&named, wanted.partition, wanted.current_leader_epoch);
-                let fetched = match target {
+                let epoch = wanted.current_leader_epoch;
+                let fetched = match self.kafka_target_in_epoch(named, wanted.partition, epoch) {
                     Ok((tp, owner)) => {
                         let max_bytes = usize::try_from(wanted.partition_max_bytes).unwrap_or(0);
                         let want = Want { number, tp, offset: wanted.fetch_offset, max_bytes };
@@ -112,14 +157,25 @@ impl Shard {
                     }
                 };
                 pending.partitions.push((wanted.partition, fetched));
+            } else if let Some((name, id, wanted)) = topics.next() {
+                work.spend(2);
+                pending.topics.push((self.kafka_topic(&name, id), wanted.len()));
+                *partitions = wanted.into_iter();
+            } else {
+                return true;
             }
-            pending.topics.push((named, topic.partitions.len()));
         }
-        let next = NextFetch { pending, asks, until: plane.now().after(wait) };
-        if let Some(connection) = self.connections.get_mut(&call.conn) {
-            connection.next_fetch = Some(Box::new(next));
+        partitions.len() == 0 && topics.len() == 0
+    }
+
+    /// All partitions of a fetch are looked up.
+    fn fetch_resolved(&mut self, plane: &mut dyn Plane<Message>, conn: ConnId, next: Option<Box<NextFetch>>) {
+        let Some(connection) = self.connections.get_mut(&conn) else { return };
+        connection.resolving_fetch = None;
+        if connection.stage != Stage::Closing {
+            connection.next_fetch = next;
+            self.begin_next_fetch(plane, conn);
         }
-        self.begin_next_fetch(plane, call.conn);
     }
 
     /// Begins the fetch of a connection that was not begun, if it is its turn and there is memory for its answer.
