@@ -23,8 +23,6 @@ const NO_OFFSET: i64 = -1;
 
 /// A request whose partitions are looked up.
 struct Deleting {
-    /// The topic that was named last.
-    named: Option<Named>,
     topics: Vec<DeleteRecordsTopicResponse<'static>>,
     items: FanOut<NewStart>,
     /// Where the outcome of each item belongs.
@@ -38,14 +36,19 @@ impl Resolve for Deleting {
         Some(wanted.partition_index)
     }
 
-    fn topic(&mut self, named: Named, partitions: usize) {
+    fn topic(&mut self, named: &Named, partitions: usize) {
         let name = named.name().to_owned().into();
         self.topics.push(DeleteRecordsTopicResponse { name, partitions: Vec::with_capacity(partitions) });
-        self.named = Some(named);
     }
 
-    fn partition(&mut self, context: &Context<'_>, wanted: DeleteRecordsPartition, is_repeated: bool) {
-        let (Some(named), Some(topic)) = (&self.named, self.topics.len().checked_sub(1)) else { return };
+    fn partition(
+        &mut self,
+        context: &Context<'_>,
+        named: &Named,
+        wanted: DeleteRecordsPartition,
+        is_repeated: bool,
+    ) {
+        let Some(topic) = self.topics.len().checked_sub(1) else { return };
         let partitions = &mut self.topics[topic].partitions;
         let index = wanted.partition_index;
         let to = match wanted.offset {
@@ -67,9 +70,8 @@ impl Resolve for Deleting {
         });
     }
 
-    fn finish(&mut self, context: &mut Context<'_>, call: Call) {
-        let (mut topics, places) = (std::mem::take(&mut self.topics), std::mem::take(&mut self.places));
-        let items = std::mem::replace(&mut self.items, FanOut::new());
+    fn finish(self, context: &mut Context<'_>, call: Call) {
+        let Self { mut topics, items, places } = self;
         context.query::<DeleteRecords>(call.conn, items, move |context, moved| {
             for ((topic, partition), moved) in places.into_iter().zip(moved) {
                 let response: &mut DeleteRecordsPartitionResponse = &mut topics[topic].partitions[partition];
@@ -90,7 +92,7 @@ pub(super) fn delete_records(context: &mut Context<'_>, call: Call, request: &De
         .map(|topic| NamedTopic { name: topic.name.to_owned(), partitions: topic.partitions.clone() })
         .collect();
     let (items, places) = (FanOut::new(), Vec::new());
-    resolve(context, call, topics, Deleting { named: None, topics: Vec::new(), items, places });
+    resolve(context, call, topics, Deleting { topics: Vec::new(), items, places });
 }
 
 /// Records of a topic that is only compacted are not deleted by their age or place.

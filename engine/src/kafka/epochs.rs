@@ -16,8 +16,6 @@ use crate::shard::Context;
 
 /// A request whose partitions are looked up.
 struct Asking {
-    /// The topic that was named last.
-    named: Option<Named>,
     topics: Vec<EpochTopicResponse<'static>>,
     items: FanOut<(TopicPartition, i32)>,
     /// Where the end of each item belongs.
@@ -31,14 +29,13 @@ impl Resolve for Asking {
         None
     }
 
-    fn topic(&mut self, named: Named, partitions: usize) {
+    fn topic(&mut self, named: &Named, partitions: usize) {
         let topic = named.name().to_owned().into();
         self.topics.push(EpochTopicResponse { topic, partitions: Vec::with_capacity(partitions) });
-        self.named = Some(named);
     }
 
-    fn partition(&mut self, context: &Context<'_>, wanted: EpochPartition, _: bool) {
-        let (Some(named), Some(topic)) = (&self.named, self.topics.len().checked_sub(1)) else { return };
+    fn partition(&mut self, context: &Context<'_>, named: &Named, wanted: EpochPartition, _: bool) {
+        let Some(topic) = self.topics.len().checked_sub(1) else { return };
         let partitions = &mut self.topics[topic].partitions;
         let mut entry = EpochPartitionResponse { partition: wanted.partition, ..Default::default() };
         match target_in_epoch(context, named, wanted.partition, wanted.current_leader_epoch) {
@@ -51,9 +48,8 @@ impl Resolve for Asking {
         partitions.push(entry);
     }
 
-    fn finish(&mut self, context: &mut Context<'_>, call: Call) {
-        let (mut topics, places) = (std::mem::take(&mut self.topics), std::mem::take(&mut self.places));
-        let items = std::mem::replace(&mut self.items, FanOut::new());
+    fn finish(self, context: &mut Context<'_>, call: Call) {
+        let Self { mut topics, items, places } = self;
         context.query::<EpochEnds>(call.conn, items, move |context, found| {
             for ((topic, partition), found) in places.into_iter().zip(found) {
                 let entry: &mut EpochPartitionResponse = &mut topics[topic].partitions[partition];
@@ -74,5 +70,5 @@ pub(super) fn epoch_ends(context: &mut Context<'_>, call: Call, request: &Offset
         .map(|topic| NamedTopic { name: topic.topic.to_owned(), partitions: topic.partitions.clone() })
         .collect();
     let (items, places) = (FanOut::new(), Vec::new());
-    resolve(context, call, topics, Asking { named: None, topics: Vec::new(), items, places });
+    resolve(context, call, topics, Asking { topics: Vec::new(), items, places });
 }

@@ -18,8 +18,6 @@ use crate::shard::Context;
 /// A request whose partitions are looked up.
 struct Listing {
     version: i16,
-    /// The topic that was named last.
-    named: Option<Named>,
     topics: Vec<ListOffsetsTopicResponse<'static>>,
     items: FanOut<(TopicPartition, OffsetSpec)>,
     /// Where what is found of each item belongs, and the epoch of its leader.
@@ -33,14 +31,19 @@ impl Resolve for Listing {
         Some(wanted.partition_index)
     }
 
-    fn topic(&mut self, named: Named, partitions: usize) {
+    fn topic(&mut self, named: &Named, partitions: usize) {
         let name = named.name().to_owned().into();
         self.topics.push(ListOffsetsTopicResponse { name, partitions: Vec::with_capacity(partitions) });
-        self.named = Some(named);
     }
 
-    fn partition(&mut self, context: &Context<'_>, wanted: ListOffsetsPartition, is_repeated: bool) {
-        let (Some(named), Some(topic)) = (&self.named, self.topics.len().checked_sub(1)) else { return };
+    fn partition(
+        &mut self,
+        context: &Context<'_>,
+        named: &Named,
+        wanted: ListOffsetsPartition,
+        is_repeated: bool,
+    ) {
+        let Some(topic) = self.topics.len().checked_sub(1) else { return };
         let partitions = &mut self.topics[topic].partitions;
         let index = wanted.partition_index;
         let target = if is_repeated {
@@ -65,9 +68,8 @@ impl Resolve for Listing {
         });
     }
 
-    fn finish(&mut self, context: &mut Context<'_>, call: Call) {
-        let (mut topics, places) = (std::mem::take(&mut self.topics), std::mem::take(&mut self.places));
-        let items = std::mem::replace(&mut self.items, FanOut::new());
+    fn finish(self, context: &mut Context<'_>, call: Call) {
+        let Self { mut topics, items, places, .. } = self;
         context.query::<ListOffsets>(call.conn, items, move |context, found| {
             for ((topic, partition, epoch), found) in places.into_iter().zip(found) {
                 let entry: &mut ListOffsetsPartitionResponse = &mut topics[topic].partitions[partition];
@@ -94,7 +96,6 @@ pub(super) fn list_offsets(context: &mut Context<'_>, call: Call, request: &List
         .collect();
     let listing = Listing {
         version: call.version(),
-        named: None,
         topics: Vec::with_capacity(request.topics.len()),
         items: FanOut::new(),
         places: Vec::new(),

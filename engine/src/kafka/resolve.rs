@@ -24,13 +24,13 @@ pub(super) trait Resolve {
     fn index_to_compare(wanted: &Self::Partition) -> Option<i32>;
 
     /// Takes a topic, of which so many partitions are named. These follow.
-    fn topic(&mut self, named: Named, partitions: usize);
+    fn topic(&mut self, named: &Named, partitions: usize);
 
     /// Takes what is wanted of a partition of the last topic. `is_repeated`: the request names it more than once.
-    fn partition(&mut self, context: &Context<'_>, wanted: Self::Partition, is_repeated: bool);
+    fn partition(&mut self, context: &Context<'_>, named: &Named, wanted: Self::Partition, is_repeated: bool);
 
-    /// Carries out the request. Called once, when all is found.
-    fn finish(&mut self, context: &mut Context<'_>, call: Call);
+    /// Carries out the request, when all is found.
+    fn finish(self, context: &mut Context<'_>, call: Call);
 }
 
 /// A topic as it is named, and what is wanted of its partitions.
@@ -42,11 +42,13 @@ pub(super) struct NamedTopic<P> {
 /// Topics of a request that are looked up.
 struct Resolving<R: Resolve> {
     call: Call,
-    request: R,
+    /// None once it is carried out.
+    request: Option<R>,
     /// What is left to compare.
     repeats: Option<Repeats>,
     topics: IntoIter<NamedTopic<R::Partition>>,
-    /// Partitions of the topic that was looked up last, and its number among the names.
+    /// The topic that was looked up last, its partitions, and its number among the names.
+    named: Option<Named>,
     partitions: IntoIter<R::Partition>,
     name: usize,
 }
@@ -74,9 +76,10 @@ pub(super) fn resolve<R: Resolve + 'static>(
     let compares = partitions.next().and_then(R::index_to_compare).is_some() && partitions.next().is_some();
     let job = Resolving {
         call,
-        request,
+        request: Some(request),
         repeats: compares.then(Repeats::default),
         topics: topics.into_iter(),
+        named: None,
         partitions: Vec::new().into_iter(),
         name: 0,
     };
@@ -133,8 +136,9 @@ impl<R: Resolve> ClientJob for Resolving<R> {
             // Nothing of the topics is taken before all are compared, and nothing compared again after that.
             return false;
         }
+        let Some(request) = &mut self.request else { return true };
         while !work.is_over() {
-            if let Some(wanted) = self.partitions.next() {
+            if let (Some(named), Some(wanted)) = (&self.named, self.partitions.next()) {
                 work.spend(1);
                 let index = R::index_to_compare(&wanted);
                 let is_repeated = self
@@ -142,11 +146,11 @@ impl<R: Resolve> ClientJob for Resolving<R> {
                     .as_ref()
                     .zip(index)
                     .is_some_and(|(repeats, index)| repeats.twice.contains(&(self.name, index)));
-                self.request.partition(context, wanted, is_repeated);
+                request.partition(context, named, wanted, is_repeated);
             } else if let Some(NamedTopic { name, partitions }) = self.topics.next() {
                 work.spend(2);
                 self.name = self.repeats.as_ref().map_or(0, |repeats| repeats.number_of(&name));
-                self.request.topic(find_topic(context, &name, [0; 16]), partitions.len());
+                request.topic(self.named.insert(find_topic(context, &name, [0; 16])), partitions.len());
                 self.partitions = partitions.into_iter();
             } else {
                 return true;
@@ -156,6 +160,8 @@ impl<R: Resolve> ClientJob for Resolving<R> {
     }
 
     fn finish(&mut self, context: &mut Context<'_>) {
-        self.request.finish(context, self.call);
+        if let Some(request) = self.request.take() {
+            request.finish(context, self.call);
+        }
     }
 }
