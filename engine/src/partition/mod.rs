@@ -214,10 +214,10 @@ impl Partitions {
     /// Appends a batch, after those of its partition that wait for space.
     pub(crate) fn append(&mut self, disk: &mut dyn Disk, request: AppendRequest<'_>, wall_ms: i64) {
         let tp = request.tp;
-        let store = self.replicas.table.find(tp).and_then(|id| self.replicas.table.get(id)).map(|p| p.store);
-        let waits = store.is_some_and(|store| self.pending[store].holds(tp));
+        let waits = self.pending.iter().any(|pending| pending.holds(tp));
         let request = if waits { Some(request) } else { self.replicas.try_append(disk, request, wall_ms) };
-        let (Some(request), Some(store)) = (request, store) else { return };
+        let Some(request) = request else { return };
+        let Some(store) = self.of(tp).map(|partition| partition.store) else { return };
         if let Some(conn) = request.reply_to.waiting_conn() {
             self.waiting.insert(conn, tp);
         }
