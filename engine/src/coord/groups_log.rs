@@ -145,9 +145,7 @@ impl GroupsLog {
 
     /// Tries again what the disk had no space for.
     pub(crate) fn retry_stalled(&mut self, disk: &mut dyn Disk) {
-        if self.log.is_stalled() {
-            self.log.retry_stalled(disk);
-        }
+        self.log.retry_stalled(disk);
     }
 
     /// Whether the log waits for space on the disk.
