@@ -30,7 +30,6 @@ fn metadata<'a>(owned: impl IntoIterator<Item = &'a i32>) -> Vec<u8> {
 
 impl Member {
     pub(super) fn act_classic(&mut self, round: &mut Round<'_>) {
-        self.sent_at = round.tick;
         let (id, instance) = (self.id.clone(), self.instance.clone());
         // A leader joins again when there are partitions that it has not assigned.
         if self.phase == Phase::In && !(self.leads && self.assigned_count != round.ledger.partitions) {

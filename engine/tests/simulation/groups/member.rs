@@ -71,10 +71,11 @@ pub(super) struct Member {
     pub(super) owned: BTreeSet<i32>,
     /// Consumer protocol: the partitions that it was assigned.
     pub(super) assigned: BTreeSet<i32>,
-    /// When the last heartbeat or join was sent, and the last one that was answered without an error.
+    /// Consumer protocol: when the last heartbeat was sent, and the last one that was answered without an error.
     pub(super) sent_at: u64,
     pub(super) confirmed_at: u64,
     pub(super) next_at: u64,
+    /// Another member has taken its place.
     pub(super) is_over: bool,
     /// Classic protocol: whether it leads its group, and how many partitions it has assigned.
     pub(super) leads: bool,
@@ -119,15 +120,6 @@ impl Member {
         self.instance.clone().unwrap_or_else(|| self.id.clone())
     }
 
-    pub(super) fn owned(&self) -> &BTreeSet<i32> {
-        &self.owned
-    }
-
-    /// Another member has taken its place.
-    pub(super) fn is_over(&self) -> bool {
-        self.is_over
-    }
-
     /// Whether it reads exactly what it was assigned.
     pub(super) fn is_settled(&self) -> bool {
         self.phase == Phase::In && (self.manner != Manner::Modern || self.owned == self.assigned)
@@ -162,7 +154,7 @@ impl Member {
             let sent = self.sent.pop_front().expect("a response has a request");
             self.take(sent, &answer, round);
             if self.is_over {
-                self.leave_ledger(round);
+                round.ledger.forget(&self.id);
                 return;
             }
         }
@@ -253,7 +245,7 @@ impl Member {
 
     /// It ends without a word, or says that it leaves; whether that arrives is another matter.
     pub(super) fn end(&mut self, says_goodbye: bool, round: &mut Round<'_>) {
-        self.leave_ledger(round);
+        round.ledger.forget(&self.id);
         if !says_goodbye || self.wire.as_ref().is_none_or(Wire::is_over) {
             return;
         }
@@ -271,9 +263,5 @@ impl Member {
             let version = self.rng.random_range(3..=5);
             self.send(Sent::Heartbeat, ApiKey::LeaveGroup, version, &request);
         }
-    }
-
-    fn leave_ledger(&self, round: &mut Round<'_>) {
-        round.ledger.forget(&self.id);
     }
 }

@@ -105,7 +105,7 @@ impl Groups {
                 member.stall(self.rng.random_range(0..300));
             }
             member.poll(&mut round);
-            if member.is_over() {
+            if member.is_over {
                 *place = None;
             }
         }
@@ -137,7 +137,7 @@ impl Groups {
         let groups: BTreeSet<&str> = self.members.iter().flatten().map(Member::group).collect();
         for group in groups {
             let of_group = || self.members.iter().flatten().filter(move |member| member.group() == group);
-            let mut owned: Vec<i32> = of_group().flat_map(|member| member.owned().iter().copied()).collect();
+            let mut owned: Vec<i32> = of_group().flat_map(|member| member.owned.iter().copied()).collect();
             owned.sort_unstable();
             let state = self.states.of(group);
             if state != Some("Stable") || owned != all || !of_group().all(Member::is_settled) {
