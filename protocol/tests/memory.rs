@@ -49,9 +49,18 @@ fn encoded(body: &impl Body) -> Vec<u8> {
     out.to_vec()
 }
 
+/// Entries in each list of a dense message.
+const N: usize = 50_000;
+
+/// A message, how it is decoded, and its bytes.
+type Sample = (&'static str, Decode, Vec<u8>);
+
 /// The densest form of every list: as many entries as possible for its bytes.
-fn dense() -> Vec<(&'static str, Decode, Vec<u8>)> {
-    const N: usize = 50_000;
+fn dense() -> Vec<Sample> {
+    [dense_metadata(), dense_offsets(), dense_statistics(), dense_groups()].concat()
+}
+
+fn dense_metadata() -> Vec<Sample> {
     let topic = TopicId([1; 16]);
     let info = |n: usize| PartitionInfo {
         index: PartitionIndex(n as u32),
@@ -69,12 +78,6 @@ fn dense() -> Vec<(&'static str, Decode, Vec<u8>)> {
     });
     let nodes =
         names.iter().map(|name| NodeInfo { node: NodeId(1), address: name.clone(), shards: 1 }).collect();
-    let position = |n: usize| CommittedOffset {
-        partition: PartitionIndex(n as u32),
-        offset: Offset(0),
-        leader_epoch: -1,
-        metadata: String::new(),
-    };
     let partitions = vec![TopicInfo {
         name: String::new(),
         error: None,
@@ -83,8 +86,6 @@ fn dense() -> Vec<(&'static str, Decode, Vec<u8>)> {
     }];
     let cluster = ClusterId([2; 16]);
     let no_nodes = MetadataReply { cluster, nodes: vec![], topics: topics.collect() };
-    let listed = |n: usize| ListedOffset { partition: PartitionIndex(n as u32), found: Ok(None) };
-    let topic_partitions = TopicPartitions { topic, partitions: Vec::new() };
     vec![
         ("metadata request", decode::<MetadataRequest>, encoded(&MetadataRequest { topics: Some(names) })),
         ("short names", decode::<MetadataRequest>, encoded(&MetadataRequest { topics: Some(one_letter) })),
@@ -95,6 +96,19 @@ fn dense() -> Vec<(&'static str, Decode, Vec<u8>)> {
             decode::<MetadataReply>,
             encoded(&MetadataReply { cluster, nodes: vec![], topics: partitions }),
         ),
+    ]
+}
+
+fn dense_offsets() -> Vec<Sample> {
+    let topic = TopicId([1; 16]);
+    let position = |n: usize| CommittedOffset {
+        partition: PartitionIndex(n as u32),
+        offset: Offset(0),
+        leader_epoch: -1,
+        metadata: String::new(),
+    };
+    let listed = |n: usize| ListedOffset { partition: PartitionIndex(n as u32), found: Ok(None) };
+    vec![
         (
             "positions",
             decode::<ReadOffsetsReply>,
@@ -122,6 +136,19 @@ fn dense() -> Vec<(&'static str, Decode, Vec<u8>)> {
             }),
         ),
         (
+            "a timestamp",
+            decode::<ListOffsetsRequest>,
+            encoded(&ListOffsetsRequest {
+                topic,
+                partitions: vec![(PartitionIndex(0), StartAt::Timestamp(Timestamp(1)))],
+            }),
+        ),
+    ]
+}
+
+fn dense_statistics() -> Vec<Sample> {
+    vec![
+        (
             "shards",
             decode::<StatsReply>,
             encoded(&StatsReply {
@@ -137,6 +164,13 @@ fn dense() -> Vec<(&'static str, Decode, Vec<u8>)> {
                     .collect(),
             }),
         ),
+    ]
+}
+
+fn dense_groups() -> Vec<Sample> {
+    let topic = TopicId([1; 16]);
+    let topic_partitions = TopicPartitions { topic, partitions: Vec::new() };
+    vec![
         (
             "partitions of topics",
             decode::<ReadGroupOffsetsRequest>,
@@ -197,14 +231,6 @@ fn dense() -> Vec<(&'static str, Decode, Vec<u8>)> {
                     };
                     N
                 ],
-            }),
-        ),
-        (
-            "a timestamp",
-            decode::<ListOffsetsRequest>,
-            encoded(&ListOffsetsRequest {
-                topic,
-                partitions: vec![(PartitionIndex(0), StartAt::Timestamp(Timestamp(1)))],
             }),
         ),
     ]

@@ -173,6 +173,13 @@ impl Size {
     }
 }
 
+/// Returns the bytes of a size in the configuration file.
+fn size_in_file(path: &Path, name: &str, size: Option<Size>) -> Result<Option<ByteSize>, Failure> {
+    size.map(Size::bytes)
+        .transpose()
+        .map_err(|e| Failure::configuration(format_args!("{}: {name}: {e}", path.display())))
+}
+
 impl Settings {
     /// Merges command line, environment and file. `matches` are those of the `start` command.
     pub(crate) fn resolve(
@@ -182,14 +189,9 @@ impl Settings {
     ) -> Result<Self, Failure> {
         let file = args.config.as_deref().map_or_else(|| Ok(File::default()), File::read)?;
         let merge = Merge { matches };
-        let size_in_file = |name: &str, size: Option<Size>| {
-            size.map(Size::bytes).transpose().map_err(|e| {
-                let path = args.config.as_deref().unwrap_or(Path::new(""));
-                Failure::configuration(format_args!("{}: {name}: {e}", path.display()))
-            })
-        };
-        let memory_in_file = size_in_file("memory", file.memory)?;
-        let batch_bytes_max_in_file = size_in_file("batch_bytes_max", file.batch_bytes_max)?;
+        let path = args.config.as_deref().unwrap_or(Path::new(""));
+        let memory_in_file = size_in_file(path, "memory", file.memory)?;
+        let batch_bytes_max_in_file = size_in_file(path, "batch_bytes_max", file.batch_bytes_max)?;
         let settings = Self {
             data_dir: merge
                 .pick("data_dir", args.data_dir.clone(), file.data_dir, || DATA_DIR_DEFAULT.into()),

@@ -275,14 +275,7 @@ impl Run<'_> {
             if supervised.is_err() {
                 let _ = abort.send(true);
             }
-            let mut generated = Vec::new();
-            let mut failed = None;
-            for generator in generators {
-                match join(generator) {
-                    Ok(part) => generated.push(part),
-                    Err(error) => failed = Some(error),
-                }
-            }
+            let (generated, mut failed) = join_all(generators);
             if failed.is_some() {
                 let _ = abort.send(true);
             } else if supervised.is_ok() {
@@ -477,4 +470,16 @@ where
 
 fn join<T>(thread: ScopedJoinHandle<'_, Result<T, BenchError>>) -> Result<T, BenchError> {
     thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+}
+
+/// Joins all of them. Returns the outcomes of those that succeeded, and the last error.
+fn join_all<T>(threads: Vec<ScopedJoinHandle<'_, Result<T, BenchError>>>) -> (Vec<T>, Option<BenchError>) {
+    let (mut outcomes, mut failed) = (Vec::new(), None);
+    for thread in threads {
+        match join(thread) {
+            Ok(outcome) => outcomes.push(outcome),
+            Err(error) => failed = Some(error),
+        }
+    }
+    (outcomes, failed)
 }

@@ -184,12 +184,9 @@ fn groups_are_listed_described_and_deleted() {
     broker.stop();
 }
 
-#[test]
-fn a_member_of_the_consumer_protocol_gets_its_partitions() {
-    let broker = start();
-    let id = broker.native().created("orders", 2, &[]).0;
-    let mut client = broker.kafka();
-    let join = ConsumerGroupHeartbeatRequest {
+/// The first heartbeat of a member of the consumer protocol, "one" in the group "modern".
+fn consumer_join() -> ConsumerGroupHeartbeatRequest<'static> {
+    ConsumerGroupHeartbeatRequest {
         group_id: "modern",
         member_id: "one",
         member_epoch: 0,
@@ -197,18 +194,51 @@ fn a_member_of_the_consumer_protocol_gets_its_partitions() {
         subscribed_topic_names: Some(vec!["orders"]),
         topic_partitions: Some(vec![]),
         ..Default::default()
-    };
-    let nameless = ConsumerGroupHeartbeatRequest { member_id: "", ..join.clone() };
+    }
+}
+
+/// A heartbeat of the same member once it owns partitions 0 and 1 of this topic.
+fn consumer_heartbeat(topic: [u8; 16], member_epoch: i32) -> ConsumerGroupHeartbeatRequest<'static> {
+    ConsumerGroupHeartbeatRequest {
+        member_epoch,
+        rebalance_timeout_ms: -1,
+        subscribed_topic_names: None,
+        topic_partitions: Some(vec![OwnedPartitions { topic_id: topic, partitions: vec![0, 1] }]),
+        ..consumer_join()
+    }
+}
+
+/// Sends a heartbeat that is accepted. Returns the member's epoch.
+fn accepted(client: &mut Kafka, heartbeat: &ConsumerGroupHeartbeatRequest<'_>) -> i32 {
+    let reply = client.call(ApiKey::ConsumerGroupHeartbeat, 1, heartbeat);
+    let answer: ConsumerGroupHeartbeatResponse<'_> = reply.body();
+    assert_eq!(answer.error_code, NONE);
+    answer.member_epoch
+}
+
+#[test]
+fn a_heartbeat_without_a_member_id_or_with_an_unknown_assignor_is_rejected() {
+    let broker = start();
+    broker.native().created("orders", 2, &[]);
+    let mut client = broker.kafka();
+    let nameless = ConsumerGroupHeartbeatRequest { member_id: "", ..consumer_join() };
     let reply = client.call(ApiKey::ConsumerGroupHeartbeat, 1, &nameless);
     let answer: ConsumerGroupHeartbeatResponse<'_> = reply.body();
     assert_eq!(answer.error_code, KafkaError::INVALID_REQUEST);
     assert!(answer.error_message.is_some());
-    let assignor = ConsumerGroupHeartbeatRequest { server_assignor: Some("best"), ..join.clone() };
+    let assignor = ConsumerGroupHeartbeatRequest { server_assignor: Some("best"), ..consumer_join() };
     let reply = client.call(ApiKey::ConsumerGroupHeartbeat, 1, &assignor);
     let answer: ConsumerGroupHeartbeatResponse<'_> = reply.body();
     assert_eq!(answer.error_code, KafkaError::UNSUPPORTED_ASSIGNOR);
+    broker.stop();
+}
 
-    let reply = client.call(ApiKey::ConsumerGroupHeartbeat, 1, &join);
+#[test]
+fn a_member_of_the_consumer_protocol_gets_its_partitions() {
+    let broker = start();
+    let id = broker.native().created("orders", 2, &[]).0;
+    let mut client = broker.kafka();
+    let reply = client.call(ApiKey::ConsumerGroupHeartbeat, 1, &consumer_join());
     let answer: ConsumerGroupHeartbeatResponse<'_> = reply.body();
     assert_eq!((answer.error_code, answer.member_id.as_deref()), (NONE, Some("one")));
     assert_eq!(answer.heartbeat_interval_ms, 5_000);
@@ -217,16 +247,8 @@ fn a_member_of_the_consumer_protocol_gets_its_partitions() {
     assert_eq!(assigned.len(), 1);
     assert_eq!((assigned[0].topic_id, &assigned[0].partitions[..]), (id, &[0, 1][..]));
 
-    let alive = ConsumerGroupHeartbeatRequest {
-        member_epoch: epoch,
-        rebalance_timeout_ms: -1,
-        subscribed_topic_names: None,
-        topic_partitions: Some(vec![OwnedPartitions { topic_id: id, partitions: vec![0, 1] }]),
-        ..join.clone()
-    };
-    let reply = client.call(ApiKey::ConsumerGroupHeartbeat, 1, &alive);
-    let answer: ConsumerGroupHeartbeatResponse<'_> = reply.body();
-    assert_eq!((answer.error_code, answer.member_epoch), (NONE, epoch));
+    let alive = consumer_heartbeat(id, epoch);
+    assert_eq!(accepted(&mut client, &alive), epoch);
 
     let request = ConsumerGroupDescribeRequest {
         group_ids: vec!["modern", "nobody"],
@@ -243,6 +265,22 @@ fn a_member_of_the_consumer_protocol_gets_its_partitions() {
     assert_eq!((&*member.member_id, member.member_epoch, member.member_type), ("one", epoch, 1));
     assert_eq!(&*member.assignment.topic_partitions[0].topic_name, "orders");
     assert_eq!(nobody.error_code, KafkaError::GROUP_ID_NOT_FOUND);
+
+    let leave = ConsumerGroupHeartbeatRequest { member_epoch: -1, ..alive.clone() };
+    assert_eq!(accepted(&mut client, &leave), -1);
+    let reply = client.call(ApiKey::ConsumerGroupHeartbeat, 1, &alive);
+    let answer: ConsumerGroupHeartbeatResponse<'_> = reply.body();
+    assert!(answer.error_code.is_err());
+    broker.stop();
+}
+
+#[test]
+fn offsets_of_a_member_are_committed_and_read_with_its_current_epoch_only() {
+    let broker = start();
+    let id = broker.native().created("orders", 2, &[]).0;
+    let mut client = broker.kafka();
+    let epoch = accepted(&mut client, &consumer_join());
+    assert_eq!(accepted(&mut client, &consumer_heartbeat(id, epoch)), epoch);
 
     let topics = || vec![OffsetCommitTopic { name: "", topic_id: id, partitions: vec![to_commit(0, 4)] }];
     let of_member = |generation_id_or_member_epoch| OffsetCommitRequest {
@@ -265,14 +303,6 @@ fn a_member_of_the_consumer_protocol_gets_its_partitions() {
         assert_eq!(answer.groups[0].error_code, error);
         assert_eq!(answer.groups[0].topics.len(), usize::from(error == NONE));
     }
-
-    let leave = ConsumerGroupHeartbeatRequest { member_epoch: -1, ..alive.clone() };
-    let reply = client.call(ApiKey::ConsumerGroupHeartbeat, 1, &leave);
-    let answer: ConsumerGroupHeartbeatResponse<'_> = reply.body();
-    assert_eq!((answer.error_code, answer.member_epoch), (NONE, -1));
-    let reply = client.call(ApiKey::ConsumerGroupHeartbeat, 1, &alive);
-    let answer: ConsumerGroupHeartbeatResponse<'_> = reply.body();
-    assert!(answer.error_code.is_err());
     broker.stop();
 }
 
