@@ -159,3 +159,35 @@ impl PerTurn {
         self.most
     }
 }
+
+/// Units of work that may be done.
+#[derive(Debug)]
+pub(crate) struct Work {
+    left: usize,
+    spent: usize,
+}
+
+impl Work {
+    pub(crate) fn new(units: usize) -> Self {
+        Self { left: units, spent: 0 }
+    }
+
+    pub(crate) fn left(&self) -> usize {
+        self.left
+    }
+
+    /// What was done so far.
+    pub(crate) fn spent(&self) -> usize {
+        self.spent
+    }
+
+    pub(crate) fn is_over(&self) -> bool {
+        self.left == 0
+    }
+
+    /// So much was done. The last piece may be larger than what was left.
+    pub(crate) fn spend(&mut self, units: usize) {
+        self.left = self.left.saturating_sub(units);
+        self.spent += units;
+    }
+}

@@ -98,6 +98,11 @@ impl GroupsLog {
         self.coordinator.run(now)
     }
 
+    /// See [`GroupCoordinator::busiest_turn_work`].
+    pub(crate) fn busiest_turn_work(&self) -> usize {
+        self.coordinator.busiest_turn_work()
+    }
+
     /// A reply whose time has come.
     pub(crate) fn poll(&mut self) -> Option<((ShardIndex, Ticket), GroupReply)> {
         let (token, reply) = self.coordinator.poll_reply()?;

@@ -14,6 +14,7 @@ use super::context::Context;
 use super::drain::Drain;
 use super::publish::Publishing;
 use crate::counters::PerTurn;
+pub(crate) use crate::counters::Work;
 use crate::limits::{WORK_AT_ONCE_MAX, WORK_PER_STEP_MAX, WORK_PER_TURN_MAX};
 use crate::message::Message;
 
@@ -58,33 +59,6 @@ impl<J: ClientJob> Job for J {
     }
 }
 
-/// Units of work that may be done.
-#[derive(Debug)]
-pub(crate) struct Work {
-    left: usize,
-    spent: usize,
-}
-
-impl Work {
-    fn new(units: usize) -> Self {
-        Self { left: units, spent: 0 }
-    }
-
-    pub(crate) fn left(&self) -> usize {
-        self.left
-    }
-
-    pub(crate) fn is_over(&self) -> bool {
-        self.left == 0
-    }
-
-    /// So much was done. The last piece may be larger than what was left.
-    pub(crate) fn spend(&mut self, units: usize) {
-        self.left = self.left.saturating_sub(units);
-        self.spent += units;
-    }
-}
-
 /// What a shard has to do besides answering what comes.
 #[derive(Default)]
 pub(super) struct Jobs {
@@ -113,7 +87,7 @@ impl Jobs {
 
     /// Counts what was done.
     pub(super) fn count(&mut self, work: &Work) {
-        self.counted.add(work.spent);
+        self.counted.add(work.spent());
     }
 
     /// A turn is over.
@@ -130,6 +104,11 @@ impl Shard {
     /// The most units of work that were done in one turn so far.
     pub fn busiest_turn_units(&self) -> usize {
         self.jobs.counted.most()
+    }
+
+    /// The most work on members of groups that was done in one turn so far; see `groups::limits::WORK_PER_TURN_MAX`.
+    pub fn busiest_turn_group_work(&self) -> usize {
+        self.lead.as_ref().map_or(0, |lead| lead.groups.busiest_turn_work())
     }
 
     /// The most entries of requests' lists that were read in one turn so far.
@@ -167,7 +146,7 @@ impl Shard {
         {
             let mut slice = Work::new(WORK_PER_STEP_MAX.min(work.left()));
             let step = job.step(self, plane, &mut slice);
-            work.spend(slice.spent.max(1));
+            work.spend(slice.spent().max(1));
             if step == Step::More {
                 self.jobs.others.push_back(job);
             }

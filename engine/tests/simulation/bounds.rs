@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use highwater_engine::groups::limits::WORK_PER_TURN_MAX as GROUP_WORK_PER_TURN_MAX;
 use highwater_engine::limits::{
     BACKLOG_MAX, KAFKA_FETCH_BYTES_PER_TURN_MAX, KAFKA_FETCH_READS_PER_TURN_MAX,
     LONG_ANSWER_BYTES_PER_TURN_MAX, PUSH_BYTES_PER_TURN_MAX, REQUEST_ENTRIES_PER_TURN, WORK_PER_STEP_MAX,
@@ -46,7 +47,10 @@ pub(crate) struct Bed {
 
 impl Bed {
     pub(crate) fn new(seed: u64) -> Self {
-        let (mut world, node) = world(seed);
+        Self::of(world(seed))
+    }
+
+    pub(crate) fn of((mut world, node): (World, SimNode)) -> Self {
         world.start(node).expect("a first start");
         world.run_for(Duration::from_secs(1));
         let address = world.address(node, 1);
@@ -111,6 +115,11 @@ impl Bed {
             );
             let (units, entries) = (app.busiest_turn_units(), app.busiest_turn_entries());
             assert!(units <= 2 * WORK_PER_TURN_MAX + 2 * WORK_PER_STEP_MAX, "shard {shard}: {units} units");
+            let group_work = app.busiest_turn_group_work();
+            assert!(
+                group_work <= 3 * GROUP_WORK_PER_TURN_MAX,
+                "shard {shard}: {group_work} of work on groups"
+            );
             // One request, however large, and small ones.
             let most = REQUEST_ENTRIES_MAX + REQUEST_ENTRIES_PER_TURN;
             assert!(entries <= most, "shard {shard}: {entries} entries of requests' lists");

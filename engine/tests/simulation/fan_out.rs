@@ -3,6 +3,7 @@
 //! `large_requests.rs`: Metadata, CreateTopics, DeleteTopics, DescribeConfigs, Produce, Fetch, ListOffsets, DeleteRecords, OffsetFetch,
 //! OffsetCommit and ListGroups of Kafka's, and the native Metadata and DescribeTopic.
 
+use highwater_net::kafka::KafkaError;
 use highwater_net::kafka::api::ApiKey;
 use highwater_net::kafka::messages::*;
 use highwater_protocol::ids::{Offset, PartitionIndex};
@@ -14,6 +15,7 @@ use highwater_protocol::native::{
 
 use crate::bounds::{Bed, LOOK, LOOKS_MAX, create, named};
 use crate::kafka::wire::Wire;
+use crate::node::world_with_sessions;
 use crate::wire::{Answer, Wire as Native};
 
 /// Things that a request names.
@@ -298,4 +300,62 @@ fn native_requests_about_very_many_partitions_are_answered_whole() {
         AlterTopicRequest { name: "wide".into(), configs: Vec::new(), partitions: Some(2 * WIDE as u32) };
     ask(&mut bed, native, &alter).body.expect("no error");
     bed.check();
+}
+
+#[test]
+fn the_assignment_of_very_many_partitions_to_members_with_many_expressions_is_made_in_pieces() {
+    let mut bed = Bed::of(world_with_sessions(38, 60_000));
+    let mut wire = bed.kafka();
+    let topics: Vec<_> = (0..2_000).map(|n| (format!("wide-{n:04}"), 3)).collect();
+    create(&mut bed, &mut wire, &topics);
+    let mut members: Vec<Member> = (0..5).map(Member::new).collect();
+    for _ in 0..LOOKS_MAX {
+        for member in &mut members {
+            member.beat(&mut bed, &mut wire);
+        }
+        if members.iter().map(Member::count).sum::<usize>() == 3 * topics.len() {
+            return bed.check();
+        }
+    }
+    panic!("there are partitions that nobody has");
+}
+
+/// A member of a group of the consumer protocol, with an expression of its own.
+struct Member {
+    id: String,
+    regex: String,
+    epoch: i32,
+    owned: Vec<OwnedPartitions>,
+}
+
+impl Member {
+    fn new(n: usize) -> Self {
+        let regex = format!("wide-.*{}", "(x)?".repeat(n));
+        Self { id: format!("member-{n}"), regex, epoch: 0, owned: Vec::new() }
+    }
+
+    fn beat(&mut self, bed: &mut Bed, wire: &mut Wire) {
+        let heartbeat = ConsumerGroupHeartbeatRequest {
+            group_id: "large",
+            member_id: &self.id,
+            member_epoch: self.epoch,
+            rebalance_timeout_ms: 60_000,
+            subscribed_topic_regex: Some(&self.regex),
+            topic_partitions: Some(self.owned.clone()),
+            ..Default::default()
+        };
+        let (answer, _) = bed.call(wire, ApiKey::ConsumerGroupHeartbeat, 1, &heartbeat);
+        let response: ConsumerGroupHeartbeatResponse<'_> = answer.body();
+        assert!(response.error_code == KafkaError::NONE && response.member_epoch > 0, "{response:?}");
+        self.epoch = response.member_epoch;
+        if let Some(assignment) = response.assignment {
+            let topics = assignment.topic_partitions.into_iter();
+            let owned = topics.map(|of| OwnedPartitions { topic_id: of.topic_id, partitions: of.partitions });
+            self.owned = owned.collect();
+        }
+    }
+
+    fn count(&self) -> usize {
+        self.owned.iter().map(|topic| topic.partitions.len()).sum()
+    }
 }

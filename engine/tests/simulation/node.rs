@@ -23,6 +23,11 @@ pub(crate) type World = SimWorld<Shard>;
 
 /// A world with a node that was not started yet.
 pub(crate) fn world(seed: u64) -> (World, SimNode) {
+    world_with_sessions(seed, SESSION_MS)
+}
+
+/// The same, where members of groups may be silent for so long.
+pub(crate) fn world_with_sessions(seed: u64, consumer_session_timeout_ms: u64) -> (World, SimNode) {
     let mut world = World::new(WorldConfig::new(seed));
     let limits = limits(seed);
     let durable_form = if seed.is_multiple_of(2) { DurableForm::Dsync } else { DurableForm::SyncPerRound };
@@ -30,7 +35,7 @@ pub(crate) fn world(seed: u64) -> (World, SimNode) {
         initial_rebalance_delay_ms: 10,
         session_timeout_min_ms: 10,
         new_member_join_timeout_ms: 200,
-        consumer_session_timeout_ms: SESSION_MS,
+        consumer_session_timeout_ms,
         consumer_heartbeat_interval_ms: 5,
         ..GroupConfig::default()
     };

@@ -16,6 +16,7 @@ use super::record::Record;
 use super::reply::GroupReply;
 use super::request::{GroupRequest, Now, Token};
 use super::topics::Topics;
+use crate::counters::PerTurn;
 use crate::mutants::{Mutant, is_planted};
 
 /// All groups of the broker. See the module's doc.
@@ -28,6 +29,10 @@ pub struct GroupCoordinator {
     pub(super) deferred: VecDeque<Deferred>,
     /// The work that may still be done in this turn.
     pub(super) work: usize,
+    /// Groups whose assignments are being made, in turns.
+    pub(super) assigning: VecDeque<String>,
+    /// Work on members, in turns.
+    pub(super) counted: PerTurn,
     /// Requests that are carried out slice by slice, in turns.
     pub(super) long: VecDeque<Long>,
     /// What of these may still be done in this turn.
@@ -132,6 +137,8 @@ impl GroupCoordinator {
             topics: Topics::default(),
             deferred: VecDeque::new(),
             work: WORK_PER_TURN_MAX,
+            assigning: VecDeque::new(),
+            counted: PerTurn::default(),
             long: VecDeque::new(),
             long_items: LONG_ITEMS_PER_TURN_MAX,
             holders: BTreeMap::new(),
@@ -152,6 +159,11 @@ impl GroupCoordinator {
     /// What was configured.
     pub fn config(&self) -> &GroupConfig {
         &self.config
+    }
+
+    /// The most work on members that was done in one turn so far, in the units of [`WORK_PER_TURN_MAX`].
+    pub fn busiest_turn_work(&self) -> usize {
+        self.counted.most()
     }
 
     /// Whether there is a group of that name that speaks the classic protocol, or only has offsets.
@@ -296,8 +308,12 @@ impl GroupCoordinator {
         let group = self.groups.get_mut(name).expect("the caller has looked");
         let mut cx = Context::new(now, &self.config);
         let result = work(group, &mut cx, &self.topics);
-        let Context { records, replies, resized, spent, .. } = cx;
+        let Context { records, replies, resized, spent, begins_assigning, .. } = cx;
         self.work = self.work.saturating_sub(spent);
+        self.counted.add(spent);
+        if begins_assigning {
+            self.assigning.push_back(name.to_owned());
+        }
         for record in records {
             let seq = self.append(&record);
             let group = self.groups.get_mut(name).expect("as above");

@@ -6,6 +6,8 @@
 //!          \-> else --> Deferred --(run, once a turn: slices of matching, then these)--^
 //! ```
 //!
+//! Assignments that take longer go on here as well (`consumer/assigning.rs`).
+//!
 //! A request waits for the version of the topics that there is when it comes. Later changes are for later heartbeats: a client that creates
 //! topics all the time keeps nobody waiting for ever.
 
@@ -13,7 +15,7 @@ use std::collections::BTreeSet;
 
 use super::consumer::ConsumerGroup;
 use super::coordinator::{Group, GroupCoordinator, Kind};
-use super::limits::WORK_PER_TURN_MAX;
+use super::limits::{ASSIGN_WORK_PER_SLICE_MAX, WORK_PER_TURN_MAX};
 use super::request::{GroupRequest, Now, Token};
 use super::topics::Topics;
 
@@ -53,7 +55,8 @@ impl GroupCoordinator {
 
     /// To be called once a turn: goes on matching expressions, and carries out the requests that waited for it. True if more is left.
     pub fn run(&mut self, now: Now) -> bool {
-        self.work = WORK_PER_TURN_MAX;
+        // Half a turn is theirs, whatever was done at once.
+        self.work = self.work.max(WORK_PER_TURN_MAX / 2);
         let mut more = self.topics.match_some(&mut self.work);
         // Matching does not use up the turns of those who wait for nothing else.
         self.work = self.work.max(1);
@@ -69,8 +72,37 @@ impl GroupCoordinator {
         }
         more |= !waiting.is_empty();
         self.deferred.append(&mut waiting);
+        more |= self.continue_assigning(now);
         more |= self.run_long(now);
+        self.counted.end_turn();
+        self.work = WORK_PER_TURN_MAX;
         more
+    }
+
+    /// Goes on with assignments, each for a slice of its own before it is another group's turn. True if more is left.
+    fn continue_assigning(&mut self, now: Now) -> bool {
+        if self.stalled {
+            // They would write records.
+            return false;
+        }
+        let mut left = ASSIGN_WORK_PER_SLICE_MAX;
+        while left > 0
+            && let Some(name) = self.assigning.pop_front()
+        {
+            let before = self.counted.this_turn();
+            // The group may be gone, or another one of that name.
+            let is_there = self.groups.get(&name).is_some_and(|group| group.as_consumer().is_some());
+            let more = is_there
+                && self.with(now, &name, |group, cx, topics| match &mut group.kind {
+                    Kind::Classic(_) => false,
+                    Kind::Consumer(group) => group.assign_some(cx, topics, left),
+                });
+            left = left.saturating_sub((self.counted.this_turn() - before).max(1));
+            if more {
+                self.assigning.push_back(name);
+            }
+        }
+        !self.assigning.is_empty()
     }
 
     /// Begins to have matched what a request needs. Gives the expressions that it has to wait for: not those for which there is no space.

@@ -24,11 +24,21 @@ pub(super) struct Context<'a> {
     pub(super) resized: bool,
     /// Work that it took, in the units of [`super::limits::WORK_PER_TURN_MAX`]; nothing for what is small.
     pub(super) spent: usize,
+    /// Whether the group has an assignment to go on with in later turns.
+    pub(super) begins_assigning: bool,
 }
 
 impl<'a> Context<'a> {
     pub(super) fn new(now: Now, config: &'a GroupConfig) -> Self {
-        Self { now, config, records: Vec::new(), replies: Vec::new(), resized: false, spent: 0 }
+        Self {
+            now,
+            config,
+            records: Vec::new(),
+            replies: Vec::new(),
+            resized: false,
+            spent: 0,
+            begins_assigning: false,
+        }
     }
 
     pub(super) fn persist(&mut self, record: Record) {

@@ -43,8 +43,9 @@ pub const GROUP_REGEXES_MAX: usize = 64;
 pub const REGEXES_MAX: usize = 1024;
 
 /// Work of the coordinator in one turn, for what takes long: matching names with regular expressions, and assigning partitions. A unit is
-/// about as much as a byte of a name to match, a nanosecond or two. Compiling one expression or assigning the partitions of one group may be
-/// over it.
+/// about as much as a byte of a name to match, a nanosecond or two. Half as much may be done besides for requests that have waited, and as
+/// much for assignments that take several turns. The last request of each may be over it: by compiling an expression, or by the slice of an
+/// assignment that it begins.
 pub const WORK_PER_TURN_MAX: usize = 500_000;
 
 /// Groups and offsets that are listed, looked up or kept in one turn for requests about many of them; each takes about half a microsecond.
@@ -59,11 +60,26 @@ pub const MATCH_WORK_PER_NAME: usize = 32;
 /// What compiling counts for, for each byte of the automaton.
 pub const MATCH_WORK_PER_AUTOMATON_BYTE: usize = 15;
 
-/// What assigning counts for, for each topic and each class of members who want it.
-pub const ASSIGN_WORK_PER_CLASS: usize = 64;
+/// What assigning counts for, for each step that is little work: a class that wants a topic, a partition that stays.
+pub const ASSIGN_WORK_PER_ITEM: usize = 64;
 
-/// What it counts for, for each partition.
+/// What it counts for, for each partition that is given to somebody.
 pub const ASSIGN_WORK_PER_PARTITION: usize = 256;
+
+/// What it counts for, for each member.
+pub const ASSIGN_WORK_PER_MEMBER: usize = 512;
+
+/// What it counts for, for each name of a member's that is compared with those of other members.
+pub const ASSIGN_WORK_PER_COMPARED_NAME: usize = 8;
+
+/// Work on the assignment of one group at once, when a heartbeat begins it; and on all that take longer, in one turn.
+pub const ASSIGN_WORK_PER_SLICE_MAX: usize = WORK_PER_TURN_MAX / 2;
+
+/// What leading a member to its target counts for, for each member that may have what it is meant to get.
+pub const RECONCILE_WORK_PER_MEMBER: usize = 16;
+
+/// How often members are to send heartbeats, at least, while their group's assignment is being made.
+pub const ASSIGNING_HEARTBEAT_INTERVAL_MS: i32 = 500;
 
 /// What can be configured about groups. Times are in milliseconds.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

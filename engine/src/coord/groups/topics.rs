@@ -33,11 +33,19 @@ impl TopicNumbers {
         self.0.get(number as usize / 64).is_some_and(|word| word & 1 << (number % 64) != 0)
     }
 
-    pub(super) fn iter(&self) -> impl Iterator<Item = TopicNumber> {
-        (0..).zip(&self.0).flat_map(|(word, bits)| {
+    /// Those from this number on, in ascending order.
+    pub(super) fn iter_from(&self, TopicNumber(first): TopicNumber) -> impl Iterator<Item = TopicNumber> {
+        let words = (0..).zip(&self.0).skip(first as usize / 64);
+        let numbers = words.flat_map(|(word, bits)| {
             let is_in = move |bit: &u32| bits & 1 << bit != 0;
-            (0..64).filter(is_in).map(move |bit| TopicNumber(word * 64 + bit))
-        })
+            (0..64).filter(is_in).map(move |bit| word * 64 + bit)
+        });
+        numbers.skip_while(move |number| *number < first).map(TopicNumber)
+    }
+
+    #[cfg(test)]
+    pub(super) fn iter(&self) -> impl Iterator<Item = TopicNumber> {
+        self.iter_from(TopicNumber(0))
     }
 }
 

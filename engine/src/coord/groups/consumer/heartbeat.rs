@@ -1,11 +1,13 @@
 //! ConsumerGroupHeartbeat: a member joins, says what it wants and has, and hears what it gets.
 
-use super::assign::Candidate;
+use std::rc::Rc;
+
 use super::member::{Member, partitions_of};
 use super::subscription::Wants;
 use super::{AWAY, Assignor, ConsumerGroup};
 use crate::coord::groups::effects::Context;
 use crate::coord::groups::error::GroupError;
+use crate::coord::groups::limits::{ASSIGNING_HEARTBEAT_INTERVAL_MS, GroupConfig};
 use crate::coord::groups::reply::ConsumerHeartbeatReply;
 use crate::coord::groups::request::ConsumerHeartbeatRequest;
 use crate::coord::groups::topics::Topics;
@@ -82,6 +84,8 @@ impl ConsumerGroup {
         if let Some(regex) = &request.topic_regex {
             self.check_regex(regex, topics)?;
         }
+        // The assignment that is being made knows it by its old id.
+        let is_renamed = self.assigning.is_some() && predecessor.as_ref().is_some_and(|old_id| *old_id != id);
         if let Some(old_id) = predecessor {
             self.take_over(&old_id, &id);
         }
@@ -103,10 +107,10 @@ impl ConsumerGroup {
             self.changed.insert(id.clone());
         }
         let assignor_changed = assignor_before.is_some_and(|before| before != self.assignor());
-        self.next_epoch(cx, topics, is_new || subscription_changed || assignor_changed);
+        self.next_epoch(cx, topics, is_new || subscription_changed || assignor_changed || is_renamed);
         if subscription_changed || !self.members[&id].is_reconciled(self.target_epoch) {
             let wanted = Wants::of(&self.members[&id], topics);
-            if self.reconcile(&id, subscription_changed, &wanted, request.owned.as_deref()) {
+            if self.reconcile(cx, &id, subscription_changed, &wanted, request.owned.as_deref()) {
                 self.plan_revocation(cx.now, &id);
                 self.changed.insert(id.clone());
             }
@@ -122,11 +126,17 @@ impl ConsumerGroup {
             error: None,
             message: None,
             epoch: member.epoch,
-            heartbeat_interval_ms: cx.config.consumer_heartbeat_interval_ms,
-            is_settled: member.is_reconciled(self.target_epoch),
+            heartbeat_interval_ms: self.heartbeat_interval_ms(cx.config),
+            is_settled: self.epoch == self.target_epoch && member.is_reconciled(self.target_epoch),
             assignment: tells.then(|| partitions_of(&member.assigned)),
             member: id,
         })
+    }
+
+    /// When a member is to be heard from again: soon, if it may get something else then.
+    fn heartbeat_interval_ms(&self, config: &GroupConfig) -> i32 {
+        let interval = config.consumer_heartbeat_interval_ms;
+        if self.assigning.is_some() { interval.min(ASSIGNING_HEARTBEAT_INTERVAL_MS) } else { interval }
     }
 
     /// Whether the member may speak, and the static member that it takes over from.
@@ -200,48 +210,6 @@ impl ConsumerGroup {
         let member = Member::new(request.client.clone());
         request.member.len() + member.bytes() + member.growth(request)
     }
-
-    /// A new epoch, if `must` or if topics have changed, and the target that belongs to it.
-    fn next_epoch(&mut self, cx: &mut Context<'_>, topics: &Topics, must: bool) {
-        let must_look = must || self.has_new_topics(topics);
-        if !must_look && self.epoch <= self.target_epoch {
-            return;
-        }
-        self.topics_seen = Some(self.topics_known(topics));
-        let wanted = self.wanted_by_all(topics);
-        cx.spent += wanted.work();
-        if must_look {
-            let hash = wanted.hash();
-            if must || hash != self.topics_hash {
-                self.topics_hash = hash;
-                self.epoch += 1;
-            }
-        }
-        if self.epoch <= self.target_epoch {
-            return;
-        }
-        let candidates: Vec<Candidate<'_>> = self
-            .members
-            .iter()
-            .map(|(id, m)| Candidate { member: id, instance: m.instance.as_deref(), has: &m.target })
-            .collect();
-        let targets = self.assignor().assign(&candidates, &wanted);
-        for ((id, member), target) in self.members.iter_mut().zip(targets) {
-            if member.target != target {
-                member.target = target;
-                self.changed.insert(id.clone());
-            }
-        }
-        self.target_epoch = self.epoch;
-    }
-
-    /// The assignor that most members like; `uniform` if none says anything.
-    pub(super) fn assignor(&self) -> Assignor {
-        let votes = |assignor: Assignor| {
-            self.members.values().filter(|m| m.assignor.as_deref() == Some(assignor.name())).count()
-        };
-        if votes(Assignor::Range) > votes(Assignor::Uniform) { Assignor::Range } else { Assignor::Uniform }
-    }
 }
 
 /// A member that missed an answer still has the epoch before; it may come again if it has nothing but what it was given.
@@ -272,7 +240,7 @@ fn updated(before: &Member, request: &ConsumerHeartbeatRequest) -> Member {
         after.rebalance_timeout_ms = request.rebalance_timeout_ms;
     }
     if let Some(names) = &request.topic_names {
-        after.topic_names = names.iter().cloned().collect();
+        after.topic_names = Rc::new(names.iter().cloned().collect());
     }
     if let Some(regex) = &request.topic_regex {
         after.topic_regex.clone_from(regex);

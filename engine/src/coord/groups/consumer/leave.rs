@@ -79,6 +79,7 @@ impl ConsumerGroup {
     /// A member is no more, and what it had is free. The caller begins a new epoch.
     pub(super) fn remove(&mut self, id: &str) {
         let Some(member) = self.members.remove(id) else { return };
+        self.members_bytes -= member.counted_bytes;
         self.forget_instance(id, &member);
         self.discount_regex(&member.topic_regex);
         self.changed.remove(id);

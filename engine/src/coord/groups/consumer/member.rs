@@ -1,6 +1,7 @@
 //! A member of a group of the consumer protocol.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::rc::Rc;
 
 use highwater_protocol::ids::TopicId;
 
@@ -30,7 +31,7 @@ pub(super) struct Member {
     pub(super) rack: Option<String>,
     pub(super) client: Client,
     pub(super) rebalance_timeout_ms: i32,
-    pub(super) topic_names: BTreeSet<String>,
+    pub(super) topic_names: Rc<BTreeSet<String>>,
     /// Empty if there is none.
     pub(super) topic_regex: String,
     pub(super) assignor: Option<String>,
@@ -42,6 +43,8 @@ pub(super) struct Member {
     pub(super) target: Target,
     pub(super) session_deadline: Option<u64>,
     pub(super) revoke_deadline: Option<u64>,
+    /// About what it took with its id when it was last written down, in bytes.
+    pub(super) counted_bytes: usize,
 }
 
 impl Member {
@@ -51,7 +54,7 @@ impl Member {
             rack: None,
             client,
             rebalance_timeout_ms: -1,
-            topic_names: BTreeSet::new(),
+            topic_names: Rc::new(BTreeSet::new()),
             topic_regex: String::new(),
             assignor: None,
             epoch: 0,
@@ -62,6 +65,7 @@ impl Member {
             target: Target::new(),
             session_deadline: None,
             revoke_deadline: None,
+            counted_bytes: 0,
         }
     }
 
@@ -101,14 +105,14 @@ impl Member {
         if let Some(names) = &request.topic_names
             && !names.iter().all(|name| self.topic_names.contains(name))
         {
-            before += names_bytes(&self.topic_names);
+            before += names_bytes(self.topic_names.iter());
             after += names_bytes(names);
         }
         after.saturating_sub(before)
     }
 
     pub(super) fn bytes(&self) -> usize {
-        let names = names_bytes(&self.topic_names);
+        let names = names_bytes(self.topic_names.iter());
         let assigned = |a: &Assigned| a.values().map(|p| 32 + 8 * p.len()).sum::<usize>();
         let target: usize = self.target.values().map(|p| 32 + 4 * p.len()).sum();
         MEMBER_BYTES

@@ -7,6 +7,7 @@
 //! until it says that it does not have it any more, or is fenced.
 
 mod assign;
+mod assigning;
 mod heartbeat;
 mod leave;
 mod member;
@@ -20,6 +21,7 @@ use highwater_protocol::ids::TopicId;
 
 pub(super) use assign::Assignor;
 
+use assigning::Assigning;
 use member::{Assigned, Member, MemberState};
 
 use super::effects::Context;
@@ -46,6 +48,12 @@ pub(super) struct ConsumerGroup {
     /// The version of the topics from which the hash was made; none if others are wanted since.
     topics_seen: Option<u64>,
     members: BTreeMap<String, Member>,
+    /// About what they take, in bytes.
+    ///
+    /// Invariant: the sum of what is counted for each.
+    members_bytes: usize,
+    /// The next assignment, while it is being made.
+    assigning: Option<Box<Assigning>>,
     /// Since when it has had no members, by the wall clock.
     empty_since_ms: Option<i64>,
     /// Member ids by instance id.
@@ -70,6 +78,8 @@ impl ConsumerGroup {
             topics_hash: 0,
             topics_seen: None,
             members: BTreeMap::new(),
+            members_bytes: 0,
+            assigning: None,
             empty_since_ms: None,
             instances: BTreeMap::new(),
             regexes: BTreeMap::new(),
@@ -206,8 +216,7 @@ impl ConsumerGroup {
 
     /// About what it takes, offsets apart.
     pub(super) fn bytes(&self) -> usize {
-        let members = self.members.iter().map(|(id, m)| id.len() + m.bytes());
-        GROUP_BYTES + self.name.len() + members.sum::<usize>()
+        GROUP_BYTES + self.name.len() + self.members_bytes
     }
 
     pub(super) fn describe(&self) -> DescribedConsumerGroup {

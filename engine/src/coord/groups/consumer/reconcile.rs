@@ -10,11 +10,14 @@ use highwater_protocol::ids::TopicId;
 use super::member::{Assigned, MemberState};
 use super::subscription::Wants;
 use super::{ConsumerGroup, Target};
+use crate::coord::groups::effects::Context;
+use crate::coord::groups::limits::RECONCILE_WORK_PER_MEMBER;
 
 impl ConsumerGroup {
     /// Takes the next step of a member that says it has `owned`. Says whether anything of it has changed.
     pub(super) fn reconcile(
         &mut self,
+        cx: &mut Context<'_>,
         id: &str,
         subscription_changed: bool,
         wanted: &Wants<'_>,
@@ -26,7 +29,7 @@ impl ConsumerGroup {
         if is_held_up || is_there {
             return subscription_changed && self.drop_unwanted(id, wanted, owned);
         }
-        self.advance(id, wanted, owned)
+        self.advance(cx, id, wanted, owned)
     }
 
     /// What the member is not subscribed to any more is given up at once, whatever the target says.
@@ -51,7 +54,13 @@ impl ConsumerGroup {
         true
     }
 
-    fn advance(&mut self, id: &str, wanted: &Wants<'_>, owned: Option<&[(TopicId, Vec<u32>)]>) -> bool {
+    fn advance(
+        &mut self,
+        cx: &mut Context<'_>,
+        id: &str,
+        wanted: &Wants<'_>,
+        owned: Option<&[(TopicId, Vec<u32>)]>,
+    ) -> bool {
         let member = &self.members[id];
         let target: Target = member
             .target
@@ -82,6 +91,9 @@ impl ConsumerGroup {
                 .flat_map(|(topic, partitions)| partitions.iter().map(|p| (*topic, *p)))
                 .filter(|(topic, p)| kept.get(topic).is_none_or(|k| !k.contains_key(p)))
                 .collect();
+            if !missing.is_empty() {
+                cx.spent += self.members.len() * RECONCILE_WORK_PER_MEMBER;
+            }
             let held = self.held_by_others(id, &missing.iter().map(|(topic, _)| *topic).collect());
             after.state = MemberState::Stable;
             for (topic, partition) in missing {
@@ -105,7 +117,7 @@ impl ConsumerGroup {
         !is_same
     }
 
-    /// What others have of these topics. A member waits for few at a time, and there may be many.
+    /// What others have of these topics.
     fn held_by_others(&self, id: &str, topics: &BTreeSet<TopicId>) -> BTreeSet<(TopicId, u32)> {
         let mut held = BTreeSet::new();
         if topics.is_empty() {
@@ -113,8 +125,13 @@ impl ConsumerGroup {
         }
         for (_, other) in self.members.iter().filter(|(other, _)| *other != id) {
             for has in [&other.assigned, &other.revoking] {
-                for topic in topics {
-                    held.extend(has.get(topic).into_iter().flat_map(|p| p.keys().map(|p| (*topic, *p))));
+                let mut note =
+                    |topic: &TopicId, of: &BTreeMap<u32, i32>| held.extend(of.keys().map(|p| (*topic, *p)));
+                // One has many, or the other wants many; hardly ever both.
+                if has.len() < topics.len() {
+                    has.iter().filter(|(topic, _)| topics.contains(topic)).for_each(|(t, p)| note(t, p));
+                } else {
+                    topics.iter().filter_map(|t| Some((t, has.get(t)?))).for_each(|(t, p)| note(t, p));
                 }
             }
         }

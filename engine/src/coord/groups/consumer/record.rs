@@ -1,6 +1,7 @@
 //! A group of the consumer protocol as it is written down: what has changed, member by member.
 
 use std::ops::Bound;
+use std::rc::Rc;
 
 use highwater_protocol::ids::TopicId;
 
@@ -18,6 +19,9 @@ impl ConsumerGroup {
         let removed = std::mem::take(&mut self.removed);
         let is_needed = !changed.is_empty() || !removed.is_empty();
         if is_needed {
+            for id in &changed {
+                self.count_bytes(id);
+            }
             self.empty_since_ms =
                 self.members.is_empty().then(|| self.empty_since_ms.unwrap_or(cx.now.wall_ms));
             let members = changed.iter().filter_map(|id| Some(to_record(id, self.members.get(id)?)));
@@ -26,6 +30,14 @@ impl ConsumerGroup {
                 ..self.record(members.collect())
             }));
         }
+    }
+
+    /// Counts anew what a member takes.
+    fn count_bytes(&mut self, id: &str) {
+        let Some(member) = self.members.get_mut(id) else { return };
+        let bytes = id.len() + member.bytes();
+        let before = std::mem::replace(&mut member.counted_bytes, bytes);
+        self.members_bytes = self.members_bytes - before + bytes;
     }
 
     fn record(&self, members: Vec<ConsumerMemberRecord>) -> ConsumerRecord {
@@ -70,6 +82,7 @@ impl ConsumerGroup {
         self.topics_hash = record.topics_hash;
         for id in record.removed {
             if let Some(member) = self.members.remove(&id) {
+                self.members_bytes -= member.counted_bytes;
                 self.discount_regex(&member.topic_regex);
                 self.forget_instance(&id, &member);
             }
@@ -77,6 +90,7 @@ impl ConsumerGroup {
         for m in record.members {
             // Earlier builds let a member change its instance id.
             if let Some(before) = self.members.remove(&m.member) {
+                self.members_bytes -= before.counted_bytes;
                 self.discount_regex(&before.topic_regex);
                 self.forget_instance(&m.member, &before);
             }
@@ -84,7 +98,9 @@ impl ConsumerGroup {
                 self.instances.insert(instance.clone(), m.member.clone());
             }
             self.count_regex(&m.topic_regex);
-            self.members.insert(m.member.clone(), from_record(m));
+            let id = m.member.clone();
+            self.members.insert(id.clone(), from_record(m));
+            self.count_bytes(&id);
         }
         // An earlier build did not say; rather too late than too early.
         self.empty_since_ms = self.members.is_empty().then(|| record.empty_since_ms.unwrap_or(now.wall_ms));
@@ -120,7 +136,7 @@ fn from_record(m: ConsumerMemberRecord) -> Member {
     member.instance = m.instance;
     member.rack = m.rack;
     member.rebalance_timeout_ms = m.rebalance_timeout_ms;
-    member.topic_names = m.topic_names.into_iter().collect();
+    member.topic_names = Rc::new(m.topic_names.into_iter().collect());
     member.topic_regex = m.topic_regex;
     member.assignor = m.assignor;
     member.epoch = m.epoch;

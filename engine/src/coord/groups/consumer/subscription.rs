@@ -1,20 +1,17 @@
 //! Which topics members want: names, and regular expressions over them ([`crate::coord::groups::patterns`]).
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::hash::Hasher;
-use std::rc::Rc;
+use std::collections::BTreeSet;
 
 use highwater_protocol::ids::TopicId;
 
 use super::{ConsumerGroup, Member};
 use crate::coord::groups::error::GroupError;
-use crate::coord::groups::limits::{ASSIGN_WORK_PER_CLASS, ASSIGN_WORK_PER_PARTITION, GROUP_REGEXES_MAX};
+use crate::coord::groups::limits::GROUP_REGEXES_MAX;
 use crate::coord::groups::topics::{TopicNumbers, Topics};
 
 /// The topics that a member wants and that are there.
-#[derive(Clone)]
 pub(super) struct Wants<'a> {
-    named: Rc<BTreeSet<TopicId>>,
+    named: BTreeSet<TopicId>,
     matched: Option<&'a TopicNumbers>,
     topics: &'a Topics,
 }
@@ -22,7 +19,7 @@ pub(super) struct Wants<'a> {
 impl<'a> Wants<'a> {
     pub(super) fn of(member: &Member, topics: &'a Topics) -> Self {
         Self {
-            named: Rc::new(named(topics, &member.topic_names)),
+            named: named(topics, &member.topic_names),
             matched: matches(topics, &member.topic_regex),
             topics,
         }
@@ -40,81 +37,6 @@ fn named(topics: &Topics, names: &BTreeSet<String>) -> BTreeSet<TopicId> {
 
 fn matches<'a>(topics: &'a Topics, regex: &str) -> Option<&'a TopicNumbers> {
     if regex.is_empty() { None } else { topics.matches(regex)?.ok() }
-}
-
-/// What all members of a group want. Members who want the same are a class, which is worked out once: there may be many members, and many
-/// topics that each of them wants.
-pub(super) struct Subscriptions<'a> {
-    /// What each member wants, in their order.
-    pub(super) wants: Vec<Wants<'a>>,
-    /// The members of each class, by their place in that order.
-    pub(super) classes: Vec<Vec<usize>>,
-    /// The classes of each member: of those who name the same topics, and of those who have the same expression.
-    pub(super) classes_of: Vec<(usize, Option<usize>)>,
-    /// The topics that anybody wants, each with its number of partitions and the classes that want it.
-    pub(super) topics: BTreeMap<TopicId, (u32, Vec<usize>)>,
-}
-
-impl<'a> Subscriptions<'a> {
-    /// Members, given by the names and the expression that they subscribe to.
-    pub(super) fn new<'m>(
-        topics: &'a Topics,
-        members: impl Iterator<Item = (&'m BTreeSet<String>, &'m str)>,
-    ) -> Self {
-        let mut all =
-            Self { wants: Vec::new(), classes: Vec::new(), classes_of: Vec::new(), topics: BTreeMap::new() };
-        let mut by_names: BTreeMap<&BTreeSet<String>, (usize, Rc<BTreeSet<TopicId>>)> = BTreeMap::new();
-        let mut by_regex: BTreeMap<&str, usize> = BTreeMap::new();
-        for (n, (names, regex)) in members.enumerate() {
-            let (named_class, named) = by_names.entry(names).or_insert_with(|| {
-                let named = named(topics, names);
-                (all.add_class(topics, named.iter().copied()), Rc::new(named))
-            });
-            all.classes[*named_class].push(n);
-            let matched = matches(topics, regex);
-            let matched_class = matched.map(|matches| {
-                *by_regex.entry(regex).or_insert_with(|| {
-                    all.add_class(topics, matches.iter().filter_map(|number| topics.id_of(number)))
-                })
-            });
-            if let Some(class) = matched_class {
-                all.classes[class].push(n);
-            }
-            all.classes_of.push((*named_class, matched_class));
-            all.wants.push(Wants { named: Rc::clone(named), matched, topics });
-        }
-        all
-    }
-
-    fn add_class(&mut self, topics: &Topics, wanted: impl Iterator<Item = TopicId>) -> usize {
-        let class = self.classes.len();
-        self.classes.push(Vec::new());
-        for topic in wanted {
-            if let Some(partitions) = topics.partitions(topic) {
-                self.topics.entry(topic).or_insert((partitions, Vec::new())).1.push(class);
-            }
-        }
-        class
-    }
-
-    /// What working this out counts for, and assigning by it.
-    pub(super) fn work(&self) -> usize {
-        let of = |(partitions, classes): &(u32, Vec<usize>)| {
-            *partitions as usize * ASSIGN_WORK_PER_PARTITION + classes.len() * ASSIGN_WORK_PER_CLASS
-        };
-        self.topics.values().map(of).sum()
-    }
-
-    /// A hash of all topics that anybody wants, with their partitions.
-    pub(super) fn hash(&self) -> u64 {
-        // Fixed keys: it is compared with what was written down before a restart.
-        let mut hash = Fnv::default();
-        for (topic, (partitions, _)) in &self.topics {
-            hash.write(&topic.0);
-            hash.write(&partitions.to_be_bytes());
-        }
-        hash.finish()
-    }
 }
 
 impl ConsumerGroup {
@@ -155,11 +77,6 @@ impl ConsumerGroup {
         self.regexes.keys().map(String::as_str)
     }
 
-    /// What all members want.
-    pub(super) fn wanted_by_all<'a>(&self, topics: &'a Topics) -> Subscriptions<'a> {
-        Subscriptions::new(topics, self.members.values().map(|m| (&m.topic_names, m.topic_regex.as_str())))
-    }
-
     /// Whether all expressions have been matched, if not with the topics of this moment.
     pub(in crate::coord::groups) fn is_matched(&self, topics: &Topics) -> bool {
         self.regexes().all(|regex| topics.matched_version(regex).is_some())
@@ -169,27 +86,6 @@ impl ConsumerGroup {
     pub(super) fn topics_known(&self, topics: &Topics) -> u64 {
         let matched = self.regexes().map(|regex| topics.matched_version(regex).unwrap_or(0));
         matched.fold(topics.version(), u64::min)
-    }
-}
-
-/// FNV-1a with 64 bits.
-struct Fnv(u64);
-
-impl Default for Fnv {
-    fn default() -> Self {
-        Self(0xcbf2_9ce4_8422_2325)
-    }
-}
-
-impl Hasher for Fnv {
-    fn finish(&self) -> u64 {
-        self.0
-    }
-
-    fn write(&mut self, bytes: &[u8]) {
-        for byte in bytes {
-            self.0 = (self.0 ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3);
-        }
     }
 }
 

@@ -7,7 +7,7 @@ const PARTITIONS: u32 = 3 * LONG_ITEMS_PER_TURN_MAX as u32;
 
 impl Desk {
     /// Asks, and lets no turn pass.
-    fn begin(&mut self, request: GroupRequest) -> Token {
+    pub(super) fn begin(&mut self, request: GroupRequest) -> Token {
         self.tokens += 1;
         let token = Token(self.tokens);
         self.coordinator.handle(self.now(), token, request, [0; 16]);

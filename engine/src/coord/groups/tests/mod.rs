@@ -1,5 +1,6 @@
 //! Tests of the coordinator, rule by rule. The simulation of the whole broker (`engine/tests/simulation/groups`) puts all of them together.
 
+mod assigning;
 mod classic;
 mod consumer;
 mod consumer_instances;

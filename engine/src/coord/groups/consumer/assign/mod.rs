@@ -3,11 +3,26 @@
 //! There may be ten thousand members and a hundred thousand topics, each wanted by all of them. So nothing here goes through the members
 //! of a topic: members who want the same are a class ([`Subscriptions`]), and work is in proportion to partitions and classes.
 
+//! An assignment takes as many turns as it needs: each of these machines goes on for so many units of work, and then another time.
+
+mod loads;
 mod range;
 mod uniform;
+mod wanted;
+
+use std::collections::BTreeMap;
+use std::ops::Bound;
+
+use highwater_protocol::ids::TopicId;
+
+pub(super) use wanted::Wanted;
 
 use super::Target;
-use super::subscription::Subscriptions;
+use super::member::Member;
+use crate::counters::Work;
+
+/// The members of a group, by id.
+pub(super) type Members = BTreeMap<String, Member>;
 
 /// A way to assign.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -16,15 +31,6 @@ pub(in crate::coord::groups) enum Assignor {
     Uniform,
     /// Of each topic a run of partitions for each member; topics with as many partitions are cut alike.
     Range,
-}
-
-/// A member, to an assignor.
-#[derive(Debug)]
-pub(super) struct Candidate<'a> {
-    pub(super) member: &'a str,
-    pub(super) instance: Option<&'a str>,
-    /// The target so far.
-    pub(super) has: &'a Target,
 }
 
 impl Assignor {
@@ -39,22 +45,52 @@ impl Assignor {
         }
     }
 
-    /// The target of each candidate, in their order, which is also that of the subscriptions.
-    pub(super) fn assign(self, candidates: &[Candidate<'_>], wanted: &Subscriptions<'_>) -> Vec<Target> {
+    /// Begins to assign what is wanted.
+    pub(super) fn begin(self, wanted: &Wanted) -> Plan {
         match self {
-            Self::Uniform => uniform::assign(candidates, wanted),
-            Self::Range => range::assign(candidates, wanted),
+            Self::Uniform => Plan::Uniform(Box::new(uniform::Uniform::new(wanted))),
+            Self::Range => Plan::Range(Box::new(range::Range::new(wanted))),
         }
     }
+}
+
+/// An assignment that is being made.
+#[derive(Debug)]
+pub(super) enum Plan {
+    Uniform(Box<uniform::Uniform>),
+    Range(Box<range::Range>),
+}
+
+impl Plan {
+    /// Goes on. True when it is finished. `members` have the targets so far.
+    pub(super) fn go_on(&mut self, wanted: &Wanted, members: &Members, work: &mut Work) -> bool {
+        match self {
+            Self::Uniform(plan) => plan.go_on(wanted, members, work),
+            Self::Range(plan) => plan.go_on(wanted, work),
+        }
+    }
+
+    /// The target of each member, in the order of their ids.
+    pub(super) fn take_targets(&mut self) -> Vec<Target> {
+        match self {
+            Self::Uniform(plan) => std::mem::take(&mut plan.targets),
+            Self::Range(plan) => std::mem::take(&mut plan.targets),
+        }
+    }
+}
+
+/// To go on behind this one.
+fn after(last: Option<TopicId>) -> Bound<TopicId> {
+    last.map_or(Bound::Unbounded, Bound::Excluded)
 }
 
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeSet;
-
-    use highwater_protocol::ids::TopicId;
+    use std::rc::Rc;
 
     use super::*;
+    use crate::coord::groups::request::Client;
     use crate::coord::groups::topics::Topics;
 
     fn topic(n: u8) -> TopicId {
@@ -83,15 +119,32 @@ mod tests {
             topics.patterns().want(regex);
         }
         while topics.match_some(&mut { usize::MAX }) {}
-        let members: Vec<String> = (0..wants.len()).map(|n| n.to_string()).collect();
-        let none = Target::new();
-        let candidates: Vec<Candidate<'_>> = members
+        // In the order of their numbers.
+        let members: Members = wants
             .iter()
             .enumerate()
-            .map(|(n, member)| Candidate { member, instance: None, has: has.get(n).unwrap_or(&none) })
+            .map(|(n, (names, regex))| {
+                let mut member = Member::new(Client { id: String::new(), host: String::new() });
+                member.topic_names = Rc::new(names.clone());
+                member.topic_regex.clone_from(regex);
+                member.target = has.get(n).cloned().unwrap_or_default();
+                (format!("{n:05}"), member)
+            })
             .collect();
-        let wanted = Subscriptions::new(&topics, wants.iter().map(|(names, regex)| (names, regex.as_str())));
-        assignor.assign(&candidates, &wanted)
+        // However the work is divided, the result is the same.
+        let whole = assign_in_slices(assignor, &members, &topics, usize::MAX);
+        if wants.len() < 100 {
+            assert!(assign_in_slices(assignor, &members, &topics, 1) == whole, "slice by slice");
+        }
+        whole
+    }
+
+    fn assign_in_slices(assignor: Assignor, members: &Members, topics: &Topics, units: usize) -> Vec<Target> {
+        let mut wanted = Wanted::new();
+        while !wanted.go_on(members, topics, &mut Work::new(units)) {}
+        let mut plan = assignor.begin(&wanted);
+        while !plan.go_on(&wanted, members, &mut Work::new(units)) {}
+        plan.take_targets()
     }
 
     fn loads(targets: &[Target]) -> Vec<usize> {

@@ -1,57 +1,121 @@
 //! The range assignor: each topic is cut into runs of partitions, one for each member that wants it.
 
 use std::cmp::Reverse;
-use std::collections::BinaryHeap;
+use std::collections::{BTreeSet, BinaryHeap};
+use std::ops::Bound;
 
-use super::{Candidate, Target};
-use crate::coord::groups::consumer::subscription::Subscriptions;
+use highwater_protocol::ids::TopicId;
 
-pub(super) fn assign(candidates: &[Candidate<'_>], wanted: &Subscriptions<'_>) -> Vec<Target> {
-    let mut targets = vec![Target::new(); candidates.len()];
-    let order = Order::new(candidates);
-    let classes: Vec<Vec<usize>> = wanted.classes.iter().map(|members| order.places(members)).collect();
-    for (topic, (partitions, wanting)) in &wanted.topics {
-        // Who comes after as many members as there are partitions gets none, so one more stands for all of them.
-        let subscribers = first(*partitions as usize + 1, &classes, wanting);
-        let Some(each) = partitions.checked_div(subscribers.len() as u32) else { continue };
-        let more = partitions % subscribers.len() as u32;
-        let mut next = 0;
-        for (n, place) in (0..).zip(subscribers) {
-            let count = each + u32::from(n < more);
-            if count > 0 {
-                targets[order.members[place]].insert(*topic, (next..next + count).collect());
-            }
-            next += count;
-        }
-    }
-    targets
-}
+use super::wanted::Wanted;
+use super::{Target, after};
+use crate::coord::groups::limits::{ASSIGN_WORK_PER_ITEM, ASSIGN_WORK_PER_MEMBER};
+use crate::counters::Work;
 
-/// The order in which members get their runs.
-struct Order {
+/// An assignment that is being made.
+#[derive(Debug)]
+pub(in crate::coord::groups::consumer) struct Range {
+    /// The members that were looked at, in the order in which they get their runs: by instance or member id.
+    order: BTreeSet<(String, String, usize)>,
+    looked_at: usize,
+    /// The same in that order, which is their place.
     members: Vec<usize>,
-    place_of: Vec<usize>,
+    /// The places of the members of each class, in order.
+    classes: Vec<Vec<usize>>,
+    /// The last topic that was begun.
+    topic: Option<TopicId>,
+    cutting: Option<Cutting>,
+    pub(super) targets: Vec<Target>,
 }
 
-impl Order {
-    fn new(candidates: &[Candidate<'_>]) -> Self {
-        let mut members: Vec<usize> = (0..candidates.len()).collect();
-        // A static member keeps its place when its id changes.
-        members.sort_by_key(|n| {
-            (candidates[*n].instance.unwrap_or(candidates[*n].member), candidates[*n].member)
-        });
-        let mut place_of = vec![0; members.len()];
-        for (place, member) in members.iter().enumerate() {
-            place_of[*member] = place;
+/// A topic that is being cut.
+#[derive(Debug)]
+struct Cutting {
+    topic: TopicId,
+    partitions: u32,
+    /// By their places.
+    subscribers: Vec<usize>,
+    /// How many of them have got their run, and the partition that comes next.
+    served: usize,
+    next: u32,
+}
+
+impl Range {
+    pub(super) fn new(wanted: &Wanted) -> Self {
+        Self {
+            order: BTreeSet::new(),
+            looked_at: 0,
+            members: Vec::new(),
+            classes: vec![Vec::new(); wanted.classes.len()],
+            topic: None,
+            cutting: None,
+            targets: vec![Target::new(); wanted.members.len()],
         }
-        Self { members, place_of }
     }
 
-    /// The places of these members, in order.
-    fn places(&self, members: &[usize]) -> Vec<usize> {
-        let mut places: Vec<usize> = members.iter().map(|n| self.place_of[*n]).collect();
-        places.sort_unstable();
-        places
+    /// Goes on. True when it is finished.
+    pub(super) fn go_on(&mut self, wanted: &Wanted, work: &mut Work) -> bool {
+        while let Some(candidate) = wanted.members.get(self.looked_at) {
+            if work.is_over() {
+                return false;
+            }
+            work.spend(ASSIGN_WORK_PER_MEMBER);
+            // A static member keeps its place when its id changes.
+            let key = candidate.instance.as_ref().unwrap_or(&candidate.id).clone();
+            self.order.insert((key, candidate.id.clone(), self.looked_at));
+            self.looked_at += 1;
+        }
+        while let Some((.., member)) = self.order.pop_first() {
+            work.spend(ASSIGN_WORK_PER_ITEM);
+            let (named, matched) = wanted.members[member].classes;
+            for class in [Some(named), matched].into_iter().flatten() {
+                self.classes[class].push(self.members.len());
+            }
+            self.members.push(member);
+            if work.is_over() {
+                return false;
+            }
+        }
+        loop {
+            if work.is_over() {
+                return false;
+            }
+            let Some(mut cutting) = self.cutting.take().or_else(|| self.begin_topic(wanted, work)) else {
+                return true;
+            };
+            if !self.cut(&mut cutting, work) {
+                self.cutting = Some(cutting);
+            }
+        }
+    }
+
+    fn begin_topic(&mut self, wanted: &Wanted, work: &mut Work) -> Option<Cutting> {
+        let (topic, of) = wanted.topics.range((after(self.topic), Bound::Unbounded)).next()?;
+        self.topic = Some(*topic);
+        // Who comes after as many members as there are partitions gets none, so one more stands for all of them.
+        let subscribers = first(of.partitions as usize + 1, &self.classes, &of.classes);
+        work.spend(ASSIGN_WORK_PER_ITEM * (1 + of.classes.len() + subscribers.len()));
+        Some(Cutting { topic: *topic, partitions: of.partitions, subscribers, served: 0, next: 0 })
+    }
+
+    /// Gives members their runs of a topic. True when all have theirs.
+    fn cut(&mut self, cutting: &mut Cutting, work: &mut Work) -> bool {
+        let count = cutting.subscribers.len() as u32;
+        let Some(each) = cutting.partitions.checked_div(count) else { return true };
+        let more = (cutting.partitions % count) as usize;
+        while let Some(place) = cutting.subscribers.get(cutting.served) {
+            if work.is_over() {
+                return false;
+            }
+            let count = each + u32::from(cutting.served < more);
+            work.spend(ASSIGN_WORK_PER_ITEM * (1 + count as usize));
+            if count > 0 {
+                let run = (cutting.next..cutting.next + count).collect();
+                self.targets[self.members[*place]].insert(cutting.topic, run);
+            }
+            cutting.next += count;
+            cutting.served += 1;
+        }
+        true
     }
 }
 

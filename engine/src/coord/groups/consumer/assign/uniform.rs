@@ -3,191 +3,317 @@
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
-use std::iter;
+use std::ops::Bound;
 
 use highwater_protocol::ids::TopicId;
 
-use super::{Candidate, Target};
-use crate::coord::groups::consumer::subscription::Subscriptions;
+use super::loads::{Loads, Poorest};
+use super::wanted::Wanted;
+use super::{Members, Target, after};
+use crate::coord::groups::limits::{ASSIGN_WORK_PER_ITEM, ASSIGN_WORK_PER_MEMBER, ASSIGN_WORK_PER_PARTITION};
+use crate::counters::Work;
 
-pub(super) fn assign(candidates: &[Candidate<'_>], wanted: &Subscriptions<'_>) -> Vec<Target> {
-    let mut assignment = Assignment::new(wanted, candidates.len());
-    let mut free = assignment.keep(candidates);
-    // Topics that few want first: those who want many can be served later.
-    let subscribers = |topic: &TopicId| -> usize {
-        wanted.topics[topic].1.iter().map(|class| wanted.classes[*class].len()).sum()
-    };
-    free.sort_by_cached_key(|(topic, _)| (subscribers(topic), *topic));
-    for (topic, partitions) in free {
-        assignment.give(topic, partitions);
-    }
-    let mut owners = assignment.owners();
-    while assignment.even_out(&mut owners) {}
-    assignment.targets
-}
-
-struct Assignment<'a> {
-    wanted: &'a Subscriptions<'a>,
-    targets: Vec<Target>,
-    loads: Loads<'a>,
-}
-
-impl<'a> Assignment<'a> {
-    fn new(wanted: &'a Subscriptions<'a>, members: usize) -> Self {
-        Self { wanted, targets: vec![Target::new(); members], loads: Loads::new(wanted, members) }
-    }
-
-    /// Lets members keep what they have and still want. Gives the partitions of each topic that are free.
-    fn keep(&mut self, candidates: &[Candidate<'_>]) -> Vec<(TopicId, Vec<u32>)> {
-        // From what they have, which is less than what they want.
-        let mut taken: BTreeMap<TopicId, BTreeSet<u32>> = BTreeMap::new();
-        for (n, candidate) in candidates.iter().enumerate() {
-            for (topic, partitions) in candidate.has {
-                let Some((count, _)) = self.wanted.topics.get(topic) else { continue };
-                if !self.wanted.wants[n].contains(*topic) {
-                    continue;
-                }
-                let of_topic = taken.entry(*topic).or_default();
-                let kept: BTreeSet<u32> =
-                    partitions.iter().copied().filter(|p| p < count && of_topic.insert(*p)).collect();
-                if !kept.is_empty() {
-                    self.loads.add(n, kept.len());
-                    self.targets[n].insert(*topic, kept);
-                }
-            }
-        }
-        let nothing = BTreeSet::new();
-        let free = self.wanted.topics.iter().filter_map(|(topic, (count, _))| {
-            let taken = taken.get(topic).unwrap_or(&nothing);
-            let free: Vec<u32> = (0..*count).filter(|p| !taken.contains(p)).collect();
-            (!free.is_empty()).then_some((*topic, free))
-        });
-        free.collect()
-    }
-
-    /// Gives partitions of a topic to those who have least.
-    fn give(&mut self, topic: TopicId, partitions: Vec<u32>) {
-        let mut poorest = Poorest::new(&self.loads, &self.wanted.topics[&topic].1);
-        for partition in partitions {
-            let Some(n) = poorest.find(&self.loads) else { return };
-            self.targets[n].entry(topic).or_default().insert(partition);
-            self.loads.add(n, 1);
-        }
-    }
-
+/// An assignment that is being made.
+#[derive(Debug)]
+pub(in crate::coord::groups::consumer) struct Uniform {
+    stage: Stage,
+    /// The member, and the topic after which the stage goes on.
+    member: usize,
+    topic: Option<TopicId>,
+    pub(super) targets: Vec<Target>,
+    loads: Loads,
+    taken: BTreeMap<TopicId, Taken>,
+    /// Topics with partitions that nobody has, by how many members want them.
+    free: BTreeSet<(usize, TopicId)>,
+    giving: Option<Giving>,
     /// Who has partitions of each topic.
-    fn owners(&self) -> BTreeMap<TopicId, BTreeSet<usize>> {
-        let mut owners: BTreeMap<TopicId, BTreeSet<usize>> = BTreeMap::new();
-        for (n, target) in self.targets.iter().enumerate() {
-            for topic in target.keys() {
-                owners.entry(*topic).or_default().insert(n);
-            }
+    owners: BTreeMap<TopicId, BTreeSet<usize>>,
+    evening: Option<Evening>,
+    /// Whether this pass over the topics has moved something.
+    moved: bool,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Stage {
+    /// Members keep what they have and still want.
+    Keep,
+    /// Topics are looked for that have partitions left.
+    FindFree,
+    /// These go to those who have least.
+    Give,
+    FindOwners,
+    EvenOut,
+    /// What is not needed any more is let go of: freeing much at once takes long.
+    Clear,
+}
+
+/// A topic of which partitions are given.
+#[derive(Debug)]
+struct Giving {
+    topic: TopicId,
+    partitions: u32,
+    next: u32,
+    poorest: Poorest,
+}
+
+/// A topic of which partitions are moved.
+#[derive(Debug)]
+struct Evening {
+    topic: TopicId,
+    richest: BinaryHeap<(usize, Reverse<usize>)>,
+    poorest: Poorest,
+}
+
+impl Uniform {
+    pub(super) fn new(wanted: &Wanted) -> Self {
+        Self {
+            stage: Stage::Keep,
+            member: 0,
+            topic: None,
+            targets: Vec::new(),
+            loads: Loads::new(wanted.classes.len()),
+            taken: BTreeMap::new(),
+            free: BTreeSet::new(),
+            giving: None,
+            owners: BTreeMap::new(),
+            evening: None,
+            moved: false,
         }
-        owners
     }
 
-    /// One pass of moves. Each makes the loads more even, so that passes come to an end.
-    fn even_out(&mut self, owners: &mut BTreeMap<TopicId, BTreeSet<usize>>) -> bool {
-        let mut moved = false;
-        for (topic, owners) in owners {
-            if self.loads.are_even() {
+    /// Goes on. True when it is finished.
+    pub(super) fn go_on(&mut self, wanted: &Wanted, members: &Members, work: &mut Work) -> bool {
+        loop {
+            let (is_over, next) = match self.stage {
+                Stage::Keep => (self.keep(wanted, members, work), Stage::FindFree),
+                Stage::FindFree => (self.find_free(wanted, work), Stage::Give),
+                // Topics that few want first: those who want many can be served later.
+                Stage::Give => (self.give(wanted, work), Stage::FindOwners),
+                Stage::FindOwners => (self.find_owners(work), Stage::EvenOut),
+                Stage::EvenOut => (self.even_out(wanted, work), Stage::Clear),
+                Stage::Clear => return self.clear(work),
+            };
+            if !is_over {
                 return false;
             }
-            let mut richest: BinaryHeap<(usize, Reverse<usize>)> =
-                owners.iter().map(|n| (self.loads.of[*n], Reverse(*n))).collect();
-            let mut poorest = Poorest::new(&self.loads, &self.wanted.topics[topic].1);
-            while let Some((load, Reverse(rich))) = richest.pop() {
-                if self.loads.of[rich] != load || !owners.contains(&rich) {
+            (self.stage, self.member, self.topic) = (next, 0, None);
+        }
+    }
+
+    fn keep(&mut self, wanted: &Wanted, members: &Members, work: &mut Work) -> bool {
+        while let Some(candidate) = wanted.members.get(self.member) {
+            if work.is_over() {
+                return false;
+            }
+            if self.member == self.targets.len() {
+                work.spend(ASSIGN_WORK_PER_MEMBER);
+                self.targets.push(Target::new());
+                self.loads.enter(candidate.classes);
+            }
+            // From what they have, which is less than what they want.
+            let from = (after(self.topic), Bound::Unbounded);
+            let has = members.get(&candidate.id).into_iter().flat_map(|member| member.target.range(from));
+            for (topic, partitions) in has {
+                if work.is_over() {
+                    return false;
+                }
+                work.spend(ASSIGN_WORK_PER_ITEM * (1 + partitions.len()));
+                self.topic = Some(*topic);
+                let Some(of) = wanted.topics.get(topic).filter(|of| of.is_wanted_by(candidate.classes))
+                else {
                     continue;
+                };
+                let taken = self.taken.entry(*topic).or_default();
+                let kept: BTreeSet<u32> =
+                    partitions.iter().copied().filter(|p| *p < of.partitions && taken.insert(*p)).collect();
+                if !kept.is_empty() {
+                    self.loads.add(self.member, kept.len());
+                    self.targets[self.member].insert(*topic, kept);
                 }
-                let Some(poor) = poorest.find(&self.loads) else { break };
-                if load <= self.loads.of[poor] + 1 {
-                    break;
-                }
-                let of_topic = self.targets[rich].get_mut(topic).expect("an owner has some");
-                let partition = of_topic.pop_last().expect("an owner has some");
-                if of_topic.is_empty() {
-                    self.targets[rich].remove(topic);
-                    owners.remove(&rich);
-                }
-                self.targets[poor].entry(*topic).or_default().insert(partition);
-                owners.insert(poor);
-                self.loads.take(rich);
-                self.loads.add(poor, 1);
-                richest.extend([rich, poor].map(|n| (self.loads.of[n], Reverse(n))));
-                moved = true;
+            }
+            self.member += 1;
+            self.topic = None;
+        }
+        true
+    }
+
+    fn find_free(&mut self, wanted: &Wanted, work: &mut Work) -> bool {
+        for (topic, of) in wanted.topics.range((after(self.topic), Bound::Unbounded)) {
+            if work.is_over() {
+                return false;
+            }
+            work.spend(ASSIGN_WORK_PER_ITEM + of.classes.len());
+            self.topic = Some(*topic);
+            if self.taken.get(topic).map_or(0, |taken| taken.count) < of.partitions {
+                let subscribers = of.classes.iter().map(|class| wanted.classes[*class].members.len()).sum();
+                self.free.insert((subscribers, *topic));
             }
         }
-        moved
-    }
-}
-
-/// How many partitions each member has, and who has fewest.
-struct Loads<'a> {
-    of: Vec<usize>,
-    all: BTreeSet<(usize, usize)>,
-    by_class: Vec<BTreeSet<(usize, usize)>>,
-    classes_of: &'a [(usize, Option<usize>)],
-}
-
-impl<'a> Loads<'a> {
-    fn new(wanted: &'a Subscriptions<'a>, members: usize) -> Self {
-        let by_class = wanted.classes.iter().map(|members| members.iter().map(|n| (0, *n)).collect());
-        Self {
-            of: vec![0; members],
-            all: (0..members).map(|n| (0, n)).collect(),
-            by_class: by_class.collect(),
-            classes_of: &wanted.classes_of,
-        }
+        true
     }
 
-    fn add(&mut self, n: usize, more: usize) {
-        self.set(n, self.of[n] + more);
-    }
-
-    fn take(&mut self, n: usize) {
-        self.set(n, self.of[n] - 1);
-    }
-
-    fn set(&mut self, n: usize, load: usize) {
-        let before = std::mem::replace(&mut self.of[n], load);
-        self.all.remove(&(before, n));
-        self.all.insert((load, n));
-        let (named, matched) = self.classes_of[n];
-        for class in iter::once(named).chain(matched) {
-            self.by_class[class].remove(&(before, n));
-            self.by_class[class].insert((load, n));
-        }
-    }
-
-    fn are_even(&self) -> bool {
-        let (least, most) = (self.all.first(), self.all.last());
-        least.zip(most).is_none_or(|(least, most)| most.0 <= least.0 + 1)
-    }
-}
-
-/// The member with the least load among some classes, again and again. Loads grow meanwhile; one that shrinks is noticed later, which
-/// only means that another pass finds it.
-struct Poorest(BinaryHeap<Reverse<(usize, usize, usize)>>);
-
-impl Poorest {
-    fn new(loads: &Loads<'_>, classes: &[usize]) -> Self {
-        Self(classes.iter().filter_map(|class| Self::head(loads, *class)).collect())
-    }
-
-    fn head(loads: &Loads<'_>, class: usize) -> Option<Reverse<(usize, usize, usize)>> {
-        loads.by_class[class].first().map(|(load, n)| Reverse((*load, *n, class)))
-    }
-
-    /// Who that is now.
-    fn find(&mut self, loads: &Loads<'_>) -> Option<usize> {
+    /// Gives partitions to those who have least.
+    fn give(&mut self, wanted: &Wanted, work: &mut Work) -> bool {
         loop {
-            let Reverse((load, n, class)) = *self.0.peek()?;
-            if loads.by_class[class].first() == Some(&(load, n)) {
-                return Some(n);
+            if work.is_over() {
+                return false;
             }
-            self.0.pop();
-            self.0.extend(Self::head(loads, class));
+            let Some(mut giving) = self.giving.take().or_else(|| self.begin_giving(wanted, work)) else {
+                return true;
+            };
+            if !self.give_some(&mut giving, work) {
+                self.giving = Some(giving);
+            }
         }
+    }
+
+    /// Begins with the next topic.
+    fn begin_giving(&mut self, wanted: &Wanted, work: &mut Work) -> Option<Giving> {
+        let (_, topic) = self.free.pop_first()?;
+        let of = &wanted.topics[&topic];
+        work.spend(ASSIGN_WORK_PER_ITEM * (1 + of.classes.len()));
+        let poorest = Poorest::new(&self.loads, &of.classes);
+        Some(Giving { topic, partitions: of.partitions, next: 0, poorest })
+    }
+
+    /// Gives partitions of a topic. True when none is left.
+    fn give_some(&mut self, giving: &mut Giving, work: &mut Work) -> bool {
+        let taken = self.taken.get(&giving.topic);
+        while giving.next < giving.partitions {
+            if work.is_over() {
+                return false;
+            }
+            let partition = giving.next;
+            giving.next += 1;
+            if taken.is_some_and(|taken| taken.contains(partition)) {
+                work.spend(1);
+                continue;
+            }
+            work.spend(ASSIGN_WORK_PER_PARTITION);
+            let Some(n) = giving.poorest.find(&self.loads) else { return true };
+            self.targets[n].entry(giving.topic).or_default().insert(partition);
+            self.loads.add(n, 1);
+        }
+        true
+    }
+
+    fn find_owners(&mut self, work: &mut Work) -> bool {
+        while let Some(target) = self.targets.get(self.member) {
+            for topic in target.range((after(self.topic), Bound::Unbounded)).map(|(topic, _)| *topic) {
+                if work.is_over() {
+                    return false;
+                }
+                work.spend(2 * ASSIGN_WORK_PER_ITEM);
+                self.topic = Some(topic);
+                self.owners.entry(topic).or_default().insert(self.member);
+            }
+            work.spend(1);
+            self.member += 1;
+            self.topic = None;
+        }
+        true
+    }
+
+    /// Passes of moves, as long as one moves something. Each move makes the loads more even, so that passes come to an end.
+    fn even_out(&mut self, wanted: &Wanted, work: &mut Work) -> bool {
+        loop {
+            if work.is_over() {
+                return false;
+            }
+            let mut evening = match self.evening.take() {
+                Some(evening) => evening,
+                None if self.loads.are_even() => return true,
+                None => match self.begin_evening(wanted, work) {
+                    Some(evening) => evening,
+                    None if self.moved => {
+                        (self.moved, self.topic) = (false, None);
+                        continue;
+                    }
+                    None => return true,
+                },
+            };
+            if !self.even_out_topic(&mut evening, work) {
+                self.evening = Some(evening);
+            }
+        }
+    }
+
+    /// Begins with the next topic of a pass.
+    fn begin_evening(&mut self, wanted: &Wanted, work: &mut Work) -> Option<Evening> {
+        let (topic, owners) = self.owners.range((after(self.topic), Bound::Unbounded)).next()?;
+        self.topic = Some(*topic);
+        let classes = &wanted.topics[topic].classes;
+        work.spend(ASSIGN_WORK_PER_ITEM * (1 + owners.len() + classes.len()));
+        let richest = owners.iter().map(|n| (self.loads.of(*n), Reverse(*n))).collect();
+        Some(Evening { topic: *topic, richest, poorest: Poorest::new(&self.loads, classes) })
+    }
+
+    /// Moves partitions of a topic. True when that evens nothing out any more.
+    fn even_out_topic(&mut self, evening: &mut Evening, work: &mut Work) -> bool {
+        let topic = evening.topic;
+        let owners = self.owners.get_mut(&topic).expect("the topic has an entry");
+        loop {
+            if work.is_over() {
+                return false;
+            }
+            let Some((load, Reverse(rich))) = evening.richest.pop() else { return true };
+            work.spend(ASSIGN_WORK_PER_ITEM);
+            if self.loads.of(rich) != load || !owners.contains(&rich) {
+                continue;
+            }
+            let Some(poor) = evening.poorest.find(&self.loads) else { return true };
+            if load <= self.loads.of(poor) + 1 {
+                return true;
+            }
+            work.spend(2 * ASSIGN_WORK_PER_PARTITION);
+            let of_topic = self.targets[rich].get_mut(&topic).expect("an owner has some");
+            let partition = of_topic.pop_last().expect("an owner has some");
+            if of_topic.is_empty() {
+                self.targets[rich].remove(&topic);
+                owners.remove(&rich);
+            }
+            self.targets[poor].entry(topic).or_default().insert(partition);
+            owners.insert(poor);
+            self.loads.take(rich);
+            self.loads.add(poor, 1);
+            evening.richest.extend([rich, poor].map(|n| (self.loads.of(n), Reverse(n))));
+            self.moved = true;
+        }
+    }
+
+    fn clear(&mut self, work: &mut Work) -> bool {
+        while !work.is_over()
+            && let (Some(_), _) | (_, Some(_)) = (self.owners.pop_first(), self.taken.pop_first())
+        {
+            work.spend(ASSIGN_WORK_PER_ITEM);
+        }
+        self.owners.is_empty() && self.taken.is_empty()
+    }
+}
+
+/// Which partitions of a topic somebody has kept.
+#[derive(Default, Debug)]
+struct Taken {
+    bits: Vec<u64>,
+    count: u32,
+}
+
+impl Taken {
+    /// False if it was taken before.
+    fn insert(&mut self, partition: u32) -> bool {
+        if self.contains(partition) {
+            return false;
+        }
+        let word = partition as usize / 64;
+        if word >= self.bits.len() {
+            self.bits.resize(word + 1, 0);
+        }
+        self.bits[word] |= 1 << (partition % 64);
+        self.count += 1;
+        true
+    }
+
+    fn contains(&self, partition: u32) -> bool {
+        self.bits.get(partition as usize / 64).is_some_and(|word| word & 1 << (partition % 64) != 0)
     }
 }

@@ -1,0 +1,327 @@
+//! What the members of a group want, found out step by step.
+//!
+//! Members who name the same topics are a *class*, and so are those who have the same expression: there may be many members, and many
+//! topics that each of them wants. Members, subscriptions and topics may change between the steps. What is found then is a mixture of
+//! before and after, which does no harm: whoever changes something also begins an epoch, and that gets an assignment of its own.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::hash::Hasher;
+use std::ops::Bound;
+use std::rc::Rc;
+
+use highwater_protocol::ids::TopicId;
+
+use super::{Members, after};
+use crate::coord::groups::limits::{
+    ASSIGN_WORK_PER_COMPARED_NAME, ASSIGN_WORK_PER_ITEM, ASSIGN_WORK_PER_MEMBER,
+};
+use crate::coord::groups::topics::{TopicNumber, Topics};
+use crate::counters::Work;
+
+/// Members, the topics that they want, and a hash of these.
+#[derive(Debug)]
+pub(in crate::coord::groups::consumer) struct Wanted {
+    /// In the order of their ids.
+    pub(super) members: Vec<Candidate>,
+    pub(super) classes: Vec<Class>,
+    /// The topics that anybody wants and that are there.
+    pub(super) topics: BTreeMap<TopicId, WantedTopic>,
+    by_names: BTreeMap<Rc<BTreeSet<String>>, usize>,
+    by_regex: BTreeMap<String, usize>,
+    stage: Stage,
+    hash: Fnv,
+}
+
+/// A member, to an assignor.
+#[derive(Debug)]
+pub(super) struct Candidate {
+    pub(super) id: String,
+    pub(super) instance: Option<String>,
+    /// The class of those who name the same topics, and that of those who have the same expression.
+    pub(super) classes: (usize, Option<usize>),
+}
+
+#[derive(Debug)]
+pub(super) struct Class {
+    source: Source,
+    /// By their place among all members.
+    pub(super) members: Vec<usize>,
+}
+
+#[derive(Debug)]
+pub(super) struct WantedTopic {
+    pub(super) partitions: u32,
+    /// The classes that want it, in ascending order.
+    pub(super) classes: Vec<usize>,
+}
+
+impl WantedTopic {
+    /// Whether members of these classes want it.
+    pub(super) fn is_wanted_by(&self, (named, matched): (usize, Option<usize>)) -> bool {
+        let has = |class: usize| self.classes.binary_search(&class).is_ok();
+        has(named) || matched.is_some_and(has)
+    }
+}
+
+/// How a class says what it wants.
+#[derive(Clone, Debug)]
+enum Source {
+    Names(Rc<BTreeSet<String>>),
+    Regex(String),
+}
+
+#[derive(Debug)]
+enum Stage {
+    /// The members after this one are to be put into classes.
+    Members(Option<String>),
+    /// The topics of this class are to be found, from there on, and then those of the classes after it.
+    Topics(usize, Place),
+    /// The topics after this one are to be hashed.
+    Hash(Option<TopicId>),
+    Done,
+}
+
+/// Where in the topics of a class.
+#[derive(Debug)]
+enum Place {
+    Start,
+    AfterName(String),
+    Number(TopicNumber),
+}
+
+impl Wanted {
+    pub(in crate::coord::groups::consumer) fn new() -> Self {
+        Self {
+            members: Vec::new(),
+            classes: Vec::new(),
+            topics: BTreeMap::new(),
+            by_names: BTreeMap::new(),
+            by_regex: BTreeMap::new(),
+            stage: Stage::Members(None),
+            hash: Fnv::default(),
+        }
+    }
+
+    /// Goes on. True when it is complete.
+    pub(in crate::coord::groups::consumer) fn go_on(
+        &mut self,
+        members: &Members,
+        topics: &Topics,
+        work: &mut Work,
+    ) -> bool {
+        loop {
+            self.stage = match std::mem::replace(&mut self.stage, Stage::Done) {
+                Stage::Members(last) => match self.classify(members, last.as_deref(), work) {
+                    Some(last) => {
+                        self.stage = Stage::Members(Some(last));
+                        return false;
+                    }
+                    None => Stage::Topics(0, Place::Start),
+                },
+                Stage::Topics(class, place) => match self.find_topics(topics, class, place, work) {
+                    Some((class, place)) => {
+                        self.stage = Stage::Topics(class, place);
+                        return false;
+                    }
+                    None => Stage::Hash(None),
+                },
+                Stage::Hash(last) => match self.hash_topics(last, work) {
+                    Some(last) => {
+                        self.stage = Stage::Hash(Some(last));
+                        return false;
+                    }
+                    None => Stage::Done,
+                },
+                Stage::Done => return true,
+            };
+        }
+    }
+
+    /// The id of a member, by its place in the order of ids.
+    pub(in crate::coord::groups::consumer) fn id(&self, n: usize) -> &str {
+        &self.members[n].id
+    }
+
+    /// A hash of all topics that anybody wants, with their partitions.
+    pub(in crate::coord::groups::consumer) fn hash(&self) -> u64 {
+        self.hash.finish()
+    }
+
+    /// Lets go of what it holds: freeing much at once takes long. True when little is left.
+    pub(in crate::coord::groups::consumer) fn clear(&mut self, work: &mut Work) -> bool {
+        while !work.is_over() && self.topics.pop_first().is_some() {
+            work.spend(ASSIGN_WORK_PER_ITEM);
+        }
+        self.topics.is_empty()
+    }
+
+    /// Puts members into classes, those after `last`. Returns the last one if others follow.
+    fn classify(&mut self, members: &Members, last: Option<&str>, work: &mut Work) -> Option<String> {
+        let from = last.map_or(Bound::Unbounded, Bound::Excluded);
+        for (id, member) in members.range::<str, _>((from, Bound::Unbounded)) {
+            if work.is_over()
+                && let Some(last) = self.members.last()
+            {
+                return Some(last.id.clone());
+            }
+            // Names are compared with those of the classes so far.
+            let compared = if self.by_names.is_empty() { 0 } else { member.topic_names.len() };
+            work.spend(ASSIGN_WORK_PER_MEMBER + ASSIGN_WORK_PER_COMPARED_NAME * compared);
+            let named = self.class_of_names(&member.topic_names);
+            let matched = (!member.topic_regex.is_empty()).then(|| self.class_of_regex(&member.topic_regex));
+            for class in [Some(named), matched].into_iter().flatten() {
+                self.classes[class].members.push(self.members.len());
+            }
+            self.members.push(Candidate {
+                id: id.clone(),
+                instance: member.instance.clone(),
+                classes: (named, matched),
+            });
+        }
+        None
+    }
+
+    fn class_of_names(&mut self, names: &Rc<BTreeSet<String>>) -> usize {
+        if let Some(class) = self.by_names.get(names) {
+            return *class;
+        }
+        self.by_names.insert(Rc::clone(names), self.classes.len());
+        self.add_class(Source::Names(Rc::clone(names)))
+    }
+
+    fn class_of_regex(&mut self, regex: &str) -> usize {
+        if let Some(class) = self.by_regex.get(regex) {
+            return *class;
+        }
+        self.by_regex.insert(regex.to_owned(), self.classes.len());
+        self.add_class(Source::Regex(regex.to_owned()))
+    }
+
+    fn add_class(&mut self, source: Source) -> usize {
+        self.classes.push(Class { source, members: Vec::new() });
+        self.classes.len() - 1
+    }
+
+    /// Finds the topics of classes. Returns where to go on if it is not finished.
+    fn find_topics(
+        &mut self,
+        topics: &Topics,
+        first: usize,
+        mut place: Place,
+        work: &mut Work,
+    ) -> Option<(usize, Place)> {
+        for class in first..self.classes.len() {
+            if work.is_over() {
+                return Some((class, place));
+            }
+            let next = match self.classes[class].source.clone() {
+                Source::Names(names) => self.find_named(topics, class, &names, &place, work),
+                Source::Regex(regex) => self.find_matched(topics, class, &regex, &place, work),
+            };
+            match next {
+                Some(place) => return Some((class, place)),
+                None => place = Place::Start,
+            }
+        }
+        None
+    }
+
+    fn find_named(
+        &mut self,
+        topics: &Topics,
+        class: usize,
+        names: &BTreeSet<String>,
+        place: &Place,
+        work: &mut Work,
+    ) -> Option<Place> {
+        let mut last = match place {
+            Place::AfterName(name) => Some(name),
+            _ => None,
+        };
+        let from = last.map_or(Bound::Unbounded, |name| Bound::Excluded(name.as_str()));
+        for name in names.range::<str, _>((from, Bound::Unbounded)) {
+            if work.is_over()
+                && let Some(last) = last
+            {
+                return Some(Place::AfterName(last.clone()));
+            }
+            work.spend(ASSIGN_WORK_PER_ITEM);
+            if let Some(topic) = topics.id(name) {
+                self.add_topic(topics, topic, class);
+            }
+            last = Some(name);
+        }
+        None
+    }
+
+    fn find_matched(
+        &mut self,
+        topics: &Topics,
+        class: usize,
+        regex: &str,
+        place: &Place,
+        work: &mut Work,
+    ) -> Option<Place> {
+        let first = match place {
+            Place::Number(number) => *number,
+            _ => TopicNumber(0),
+        };
+        let Some(Ok(matched)) = topics.matches(regex) else { return None };
+        for number in matched.iter_from(first) {
+            if work.is_over() {
+                return Some(Place::Number(number));
+            }
+            work.spend(ASSIGN_WORK_PER_ITEM);
+            if let Some(topic) = topics.id_of(number) {
+                self.add_topic(topics, topic, class);
+            }
+        }
+        None
+    }
+
+    fn add_topic(&mut self, topics: &Topics, topic: TopicId, class: usize) {
+        let Some(partitions) = topics.partitions(topic) else { return };
+        let wanted =
+            self.topics.entry(topic).or_insert_with(|| WantedTopic { partitions, classes: Vec::new() });
+        // A topic that is deleted and made anew meanwhile may have another name or number.
+        if wanted.classes.last() != Some(&class) {
+            wanted.classes.push(class);
+        }
+    }
+
+    /// Hashes topics, those after `last`. Returns the last one if others follow.
+    fn hash_topics(&mut self, mut last: Option<TopicId>, work: &mut Work) -> Option<TopicId> {
+        for (topic, wanted) in self.topics.range((after(last), Bound::Unbounded)) {
+            if work.is_over() && last.is_some() {
+                return last;
+            }
+            work.spend(ASSIGN_WORK_PER_ITEM);
+            self.hash.write(&topic.0);
+            self.hash.write(&wanted.partitions.to_be_bytes());
+            last = Some(*topic);
+        }
+        None
+    }
+}
+
+/// FNV-1a with 64 bits. Its keys are fixed: a hash is compared with what was written down before a restart.
+#[derive(Debug)]
+struct Fnv(u64);
+
+impl Default for Fnv {
+    fn default() -> Self {
+        Self(0xcbf2_9ce4_8422_2325)
+    }
+}
+
+impl Hasher for Fnv {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        for byte in bytes {
+            self.0 = (self.0 ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3);
+        }
+    }
+}

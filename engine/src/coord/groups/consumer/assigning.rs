@@ -1,0 +1,170 @@
+//! The next assignment of a group, made in as many turns as it takes.
+//!
+//! ```text
+//!   a change, or new topics --> what members want --> is anything new? --yes--> targets --> members get theirs
+//!                                                           \--no--> nothing
+//! ```
+//!
+//! An assignment belongs to the group's epoch at which it was begun. Members that come, change or go meanwhile begin further epochs; it is
+//! finished nevertheless, as the target of its own epoch, and the next one follows at once. So members that change all the time do not
+//! keep a group from getting any. Until it is finished, every heartbeat is answered by the assignment before. A target that was made for
+//! a member of before does no harm: members are led to it with a look at what they want now and at what others have.
+
+use std::vec::IntoIter;
+
+use super::assign::{Plan, Wanted};
+use super::{Assignor, ConsumerGroup, Target};
+use crate::coord::groups::effects::Context;
+use crate::coord::groups::limits::{ASSIGN_WORK_PER_ITEM, ASSIGN_WORK_PER_MEMBER, ASSIGN_WORK_PER_SLICE_MAX};
+use crate::coord::groups::topics::Topics;
+use crate::counters::Work;
+
+/// An assignment that is being made.
+#[derive(Debug)]
+pub(super) struct Assigning {
+    /// What it is the target of. The epoch of the target so far if it is not known yet whether one is needed.
+    epoch: i32,
+    /// Whether that epoch was begun for it.
+    has_epoch: bool,
+    wanted: Wanted,
+    stage: Stage,
+}
+
+#[derive(Debug)]
+enum Stage {
+    FindWanted,
+    Assign(Plan),
+    /// Members get their targets: those from this one on.
+    Adopt(IntoIter<Target>, usize),
+    /// It is the target, or none is needed.
+    Clear,
+}
+
+impl ConsumerGroup {
+    /// A new epoch, if `must` or if topics have changed, and the target that belongs to it: at once if that is little work.
+    pub(super) fn next_epoch(&mut self, cx: &mut Context<'_>, topics: &Topics, must: bool) {
+        if must {
+            self.epoch += 1;
+        }
+        if self.assigning.is_some() || self.epoch <= self.target_epoch && !self.has_new_topics(topics) {
+            return;
+        }
+        self.begin_assigning(topics, must);
+        let mut work = Work::new(ASSIGN_WORK_PER_SLICE_MAX);
+        self.continue_assigning(topics, &mut work);
+        cx.spent += work.spent();
+        if let Some(assigning) = &mut self.assigning {
+            cx.begins_assigning = true;
+            if self.target_epoch == 0 {
+                // Members that have joined are in an epoch. The first one has the assignment that gives nobody anything.
+                self.target_epoch = self.epoch;
+                self.epoch += 1;
+                assigning.epoch = self.epoch;
+            }
+        }
+    }
+
+    /// Goes on with an assignment that was begun. True if it is not finished.
+    pub(in crate::coord::groups) fn assign_some(
+        &mut self,
+        cx: &mut Context<'_>,
+        topics: &Topics,
+        units: usize,
+    ) -> bool {
+        let mut work = Work::new(units);
+        self.continue_assigning(topics, &mut work);
+        cx.spent += work.spent();
+        self.persist(cx);
+        self.assigning.is_some()
+    }
+
+    fn begin_assigning(&mut self, topics: &Topics, has_epoch: bool) {
+        self.topics_seen = Some(self.topics_known(topics));
+        let (wanted, stage) = (Wanted::new(), Stage::FindWanted);
+        self.assigning = Some(Box::new(Assigning { epoch: self.epoch, has_epoch, wanted, stage }));
+    }
+
+    fn continue_assigning(&mut self, topics: &Topics, work: &mut Work) {
+        while let Some(mut assigning) = self.assigning.take() {
+            if !self.step(&mut assigning, topics, work) {
+                self.assigning = Some(assigning);
+                return;
+            }
+            if self.epoch > self.target_epoch && !self.members.is_empty() {
+                self.begin_assigning(topics, true);
+            }
+        }
+    }
+
+    /// Goes on with the assignment. True when it is over.
+    fn step(&mut self, assigning: &mut Assigning, topics: &Topics, work: &mut Work) -> bool {
+        loop {
+            match &mut assigning.stage {
+                Stage::FindWanted => {
+                    if !assigning.wanted.go_on(&self.members, topics, work) {
+                        return false;
+                    }
+                    assigning.stage = if self.must_assign(assigning) {
+                        work.spend(self.members.len());
+                        Stage::Assign(self.assignor().begin(&assigning.wanted))
+                    } else {
+                        Stage::Clear
+                    };
+                }
+                Stage::Assign(plan) => {
+                    if !plan.go_on(&assigning.wanted, &self.members, work) {
+                        return false;
+                    }
+                    assigning.stage = Stage::Adopt(plan.take_targets().into_iter(), 0);
+                }
+                Stage::Adopt(targets, next) => {
+                    while !work.is_over()
+                        && let Some(target) = targets.next()
+                    {
+                        let id = assigning.wanted.id(*next);
+                        *next += 1;
+                        let count: usize = target.values().map(|partitions| 1 + partitions.len()).sum();
+                        work.spend(ASSIGN_WORK_PER_MEMBER + count * ASSIGN_WORK_PER_ITEM);
+                        self.set_target(id, target);
+                    }
+                    if targets.len() > 0 {
+                        return false;
+                    }
+                    self.target_epoch = assigning.epoch;
+                    assigning.stage = Stage::Clear;
+                }
+                Stage::Clear => return assigning.wanted.clear(work),
+            }
+        }
+    }
+
+    /// Whether an assignment is needed, now that it is known what members want. Begins an epoch for it, if topics have changed and none was.
+    fn must_assign(&mut self, assigning: &mut Assigning) -> bool {
+        let hash = assigning.wanted.hash();
+        let is_new = hash != self.topics_hash;
+        self.topics_hash = hash;
+        if is_new && !assigning.has_epoch && self.epoch == assigning.epoch {
+            self.epoch += 1;
+            assigning.epoch = self.epoch;
+        }
+        // If others have begun an epoch meanwhile and this has none, the next assignment is that of theirs.
+        assigning.epoch > self.target_epoch
+    }
+
+    fn set_target(&mut self, id: &str, target: Target) {
+        // It may have left.
+        let Some(member) = self.members.get_mut(id) else { return };
+        if member.target != target {
+            member.target = target;
+            self.changed.insert(id.to_owned());
+        }
+    }
+
+    /// The assignor that most members like; `uniform` if none says anything.
+    pub(super) fn assignor(&self) -> Assignor {
+        let votes = |assignor: Assignor| {
+            self.members.values().filter(|m| m.assignor.as_deref() == Some(assignor.name())).count()
+        };
+        if votes(Assignor::Range) > votes(Assignor::Uniform) { Assignor::Range } else { Assignor::Uniform }
+    }
+}

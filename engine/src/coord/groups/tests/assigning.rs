@@ -1,0 +1,229 @@
+//! Assignments that take many turns.
+
+use super::consumer::{Worker, described, worker};
+use super::*;
+use crate::coord::groups::limits::{ASSIGNING_HEARTBEAT_INTERVAL_MS, WORK_PER_TURN_MAX};
+
+const TOPICS: u16 = 3_000;
+
+fn wide(n: u16) -> TopicId {
+    let mut id = [9; 16];
+    id[..2].copy_from_slice(&n.to_be_bytes());
+    TopicId(id)
+}
+
+/// A desk with very many topics.
+fn desk() -> Desk {
+    let mut desk = Desk::new();
+    for n in 0..TOPICS {
+        desk.coordinator.handle_topic(wide(n), &format!("wide-{n}"), 1);
+    }
+    desk
+}
+
+/// A member that wants all of them, by an expression of its own.
+fn matching(member: &str, extra: usize) -> Worker {
+    let mut worker = worker("g", member, &[]);
+    worker.request.topic_regex = Some(format!("wide-.*{}", "(x)?".repeat(extra)));
+    worker
+}
+
+impl Desk {
+    /// A turn passes.
+    fn turn(&mut self) -> bool {
+        let more = self.coordinator.run(self.now());
+        self.settle();
+        more
+    }
+
+    /// Sends a heartbeat, and lets turns pass only until its expressions have been matched.
+    fn beat_now(&mut self, worker: &mut Worker) -> ConsumerHeartbeatReply {
+        self.tokens += 1;
+        let token = Token(self.tokens);
+        worker.request.owned = Some(worker.told.clone());
+        let request = GroupRequest::ConsumerHeartbeat(worker.request.clone());
+        self.coordinator.handle(self.now(), token, request, [0; 16]);
+        self.settle();
+        let reply = (0..1000).find_map(|_| {
+            self.reply(token).or_else(|| {
+                self.turn();
+                None
+            })
+        });
+        let Some(GroupReply::ConsumerHeartbeat(reply)) = reply else { panic!("{reply:?}") };
+        assert_eq!(reply.error, None);
+        worker.request.epoch = reply.epoch;
+        if let Some(assignment) = &reply.assignment {
+            worker.told.clone_from(assignment);
+        }
+        reply
+    }
+
+    fn group_state(&mut self, group: &str) -> (&'static str, i32, i32) {
+        self.tokens += 1;
+        let token = Token(self.tokens);
+        let request = GroupRequest::ConsumerDescribe(vec![group.into()]);
+        self.coordinator.handle(self.now(), token, request, [0; 16]);
+        self.settle();
+        let Some(GroupReply::ConsumerDescribe(mut groups)) = self.reply(token) else { panic!("no answer") };
+        let group = groups.remove(0).1.expect("it is there");
+        (group.state, group.epoch, group.assignment_epoch)
+    }
+}
+
+/// Everybody has a turn as long as anything changes.
+fn settle_all(desk: &mut Desk, workers: &mut [Worker]) {
+    for _ in 0..4 {
+        for worker in &mut *workers {
+            desk.beat_now(worker);
+        }
+        while desk.turn() {}
+    }
+}
+
+fn assert_all_assigned_once(workers: &[Worker]) {
+    let mut all: Vec<TopicId> = workers.iter().flat_map(|w| w.told.iter().map(|(topic, _)| *topic)).collect();
+    all.sort_unstable();
+    let mut expected: Vec<TopicId> = (0..TOPICS).map(wide).collect();
+    expected.sort_unstable();
+    assert!(all == expected, "{} of {TOPICS}", all.len());
+}
+
+#[test]
+fn a_large_assignment_is_made_in_many_turns_and_others_are_answered_meanwhile() {
+    for assignor in ["uniform", "range"] {
+        let mut desk = desk();
+        let mut workers: Vec<Worker> = (0..20).map(|n| matching(&format!("m{n:02}"), n)).collect();
+        for worker in &mut workers {
+            worker.request.assignor = Some(assignor.into());
+            let reply = desk.beat_now(worker);
+            assert!(reply.epoch > 0, "it is a member");
+            assert_eq!(reply.heartbeat_interval_ms, ASSIGNING_HEARTBEAT_INTERVAL_MS, "{assignor}");
+            assert!(!reply.is_settled);
+        }
+        assert_eq!(desk.group_state("g").0, "Assigning");
+        let mut turns = 0;
+        while desk.turn() {
+            turns += 1;
+            let token = desk.begin(GroupRequest::Commit(commit("other", "", -1, 3)));
+            desk.settle();
+            assert!(desk.reply(token).is_some());
+            desk.beat_now(&mut workers[0]);
+        }
+        assert!(turns >= 10, "{turns} turns");
+        settle_all(&mut desk, &mut workers);
+        assert_all_assigned_once(&workers);
+        let is_even = workers.iter().all(|w| w.count() == usize::from(TOPICS) / 20);
+        assert_eq!(
+            is_even,
+            assignor == "uniform",
+            "the other one gives the first member all topics of one partition"
+        );
+        assert_eq!(described(&mut desk, "g").expect("there").state, "Stable");
+        let busiest = desk.coordinator.busiest_turn_work();
+        assert!(busiest <= 3 * WORK_PER_TURN_MAX, "{assignor}: {busiest} in a turn");
+    }
+}
+
+#[test]
+fn members_that_come_all_the_time_do_not_keep_a_group_from_getting_an_assignment() {
+    let mut desk = desk();
+    let mut first = matching("first", 1);
+    desk.beat_now(&mut first);
+    let mut target_epochs = std::collections::BTreeSet::new();
+    for n in 0..300 {
+        desk.beat_now(&mut worker("g", &format!("m{n:03}"), &["wide-1"]));
+        desk.turn();
+        let (state, epoch, target_epoch) = desk.group_state("g");
+        assert_eq!((state == "Assigning", epoch > target_epoch), (true, true), "it never gets to the end");
+        target_epochs.insert(target_epoch);
+        desk.beat_now(&mut first);
+    }
+    assert!(target_epochs.len() > 3, "{target_epochs:?}");
+    assert!(first.count() > usize::from(TOPICS) / 2, "{} partitions", first.count());
+}
+
+#[test]
+fn an_assignment_that_a_crash_has_cut_off_is_made_anew() {
+    let mut desk = desk();
+    let mut workers: Vec<Worker> = (0..4).map(|n| matching(&format!("m{n}"), n)).collect();
+    for worker in &mut workers {
+        desk.beat_now(worker);
+    }
+    // Whichever stage it is in.
+    for turns in [0, 1, 3, 5, 8, 12] {
+        let mut more = matching(&format!("x{turns}"), turns + 5);
+        desk.beat_now(&mut more);
+        workers.push(more);
+        for _ in 0..turns {
+            desk.turn();
+        }
+        desk.crash();
+        for n in 0..TOPICS {
+            desk.coordinator.handle_topic(wide(n), &format!("wide-{n}"), 1);
+        }
+    }
+    settle_all(&mut desk, &mut workers);
+    assert_all_assigned_once(&workers);
+}
+
+#[test]
+fn a_static_member_that_comes_back_with_another_id_while_an_assignment_is_made_gets_its_part() {
+    let mut desk = desk();
+    let mut workers: Vec<Worker> = (0..3).map(|n| matching(&format!("m{n}"), n)).collect();
+    workers[0].request.instance = Some("i".into());
+    for worker in &mut workers {
+        desk.beat_now(worker);
+    }
+    settle_all(&mut desk, &mut workers);
+    assert_all_assigned_once(&workers);
+    // It leaves for a while; another member comes, and it comes back before there is an assignment.
+    let leaving = ConsumerHeartbeatRequest { epoch: -2, ..workers[0].request.clone() };
+    desk.ask(GroupRequest::ConsumerHeartbeat(leaving));
+    let mut fourth = matching("m3", 7);
+    desk.beat_now(&mut fourth);
+    workers.push(fourth);
+    let mut back = matching("back", 0);
+    back.request.instance = Some("i".into());
+    desk.beat_now(&mut back);
+    workers[0] = back;
+    settle_all(&mut desk, &mut workers);
+    assert_all_assigned_once(&workers);
+    assert!(workers.iter().all(|w| w.count() == usize::from(TOPICS) / 4));
+}
+
+#[test]
+fn topics_that_come_while_an_assignment_is_made_are_part_of_the_next() {
+    let mut desk = desk();
+    let mut workers: Vec<Worker> = (0..3).map(|n| matching(&format!("m{n}"), n)).collect();
+    for worker in &mut workers {
+        desk.beat_now(worker);
+    }
+    desk.turn();
+    desk.coordinator.handle_topic(topic(7), "wide-new", 1);
+    settle_all(&mut desk, &mut workers);
+    assert_eq!(workers.iter().map(Worker::count).sum::<usize>(), usize::from(TOPICS) + 1);
+    // And those that go are nobody's.
+    desk.coordinator.handle_topic_deleted(topic(7));
+    settle_all(&mut desk, &mut workers);
+    assert_all_assigned_once(&workers);
+}
+
+#[test]
+fn no_assignment_is_written_down_while_the_disk_is_full() {
+    let mut desk = desk();
+    let mut workers: Vec<Worker> = (0..3).map(|n| matching(&format!("m{n}"), n)).collect();
+    for worker in &mut workers {
+        desk.beat_now(worker);
+    }
+    desk.stall(true);
+    let before = desk.log.len();
+    for _ in 0..1000 {
+        assert!(!desk.coordinator.run(desk.now()), "it waits for space");
+    }
+    desk.write();
+    assert_eq!(desk.log.len(), before);
+    desk.stall(false);
+    settle_all(&mut desk, &mut workers);
+    assert_all_assigned_once(&workers);
+}
