@@ -49,6 +49,12 @@ pub const KAFKA_FETCH_READS_PER_STEP_MAX: usize = 32;
 /// Units of work that the jobs of a shard do in one turn; a unit is about half a microsecond. See `shard/work.rs`.
 pub const WORK_PER_TURN_MAX: usize = 2048;
 
+/// Units of work that may be done in a turn for changes of the metadata, however much was done at once before.
+pub const PUBLISH_WORK_PER_TURN_MIN: usize = WORK_PER_TURN_MAX / 4;
+
+/// The same for all other jobs, however much was done before.
+pub const JOBS_WORK_PER_TURN_MIN: usize = WORK_PER_TURN_MAX / 2;
+
 /// Units of it that one job does before it is another one's turn.
 pub const WORK_PER_STEP_MAX: usize = 256;
 

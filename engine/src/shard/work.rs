@@ -15,7 +15,9 @@ use super::drain::Drain;
 use super::publish::Publishing;
 use crate::counters::PerTurn;
 pub(crate) use crate::counters::Work;
-use crate::limits::{WORK_AT_ONCE_MAX, WORK_PER_STEP_MAX, WORK_PER_TURN_MAX};
+use crate::limits::{
+    JOBS_WORK_PER_TURN_MIN, PUBLISH_WORK_PER_TURN_MIN, WORK_AT_ONCE_MAX, WORK_PER_STEP_MAX, WORK_PER_TURN_MAX,
+};
 use crate::message::Message;
 
 /// Whether a job goes on.
@@ -79,10 +81,14 @@ impl Jobs {
         self.others.push_back(Box::new(job));
     }
 
+    /// What is left of this turn.
+    fn left(&self) -> usize {
+        WORK_PER_TURN_MAX.saturating_sub(self.counted.this_turn())
+    }
+
     /// What may be done at once in this turn.
     pub(super) fn work_at_once(&self) -> Work {
-        let left = WORK_PER_TURN_MAX.saturating_sub(self.counted.this_turn());
-        Work::new(WORK_AT_ONCE_MAX.min(left))
+        Work::new(WORK_AT_ONCE_MAX.min(self.left()))
     }
 
     /// Counts what was done.
@@ -130,28 +136,36 @@ impl Shard {
             // The stores take their last snapshots; what is to be deleted is deleted after the next start.
             return false;
         }
-        let mut work = Work::new(WORK_PER_TURN_MAX);
-        while !work.is_over()
+        // What a step leads to is done at once, out of what it has left of the turn.
+        let mut left = self.jobs.left().max(PUBLISH_WORK_PER_TURN_MIN);
+        while left > 0
             && let Some(mut publishing) = self.jobs.publishing.pop_front()
         {
-            if publishing.step(self, plane, &mut work) == Step::More {
+            let (step, spent) = self.work_off(left, |shard, work| publishing.step(shard, plane, work));
+            left = left.saturating_sub(spent);
+            if step == Step::More {
                 self.jobs.publishing.push_front(publishing);
             }
         }
         // Half a turn is theirs, however much is published.
-        self.jobs.count(&work);
-        work = Work::new(work.left().max(WORK_PER_TURN_MAX / 2));
-        while !work.is_over()
+        left = self.jobs.left().max(JOBS_WORK_PER_TURN_MIN);
+        while left > 0
             && let Some(mut job) = self.jobs.others.pop_front()
         {
-            let mut slice = Work::new(WORK_PER_STEP_MAX.min(work.left()));
-            let step = job.step(self, plane, &mut slice);
-            work.spend(slice.spent().max(1));
+            let (step, spent) = self.work_off(left, |shard, work| job.step(shard, plane, work));
+            left = left.saturating_sub(spent);
             if step == Step::More {
                 self.jobs.others.push_back(job);
             }
         }
-        self.jobs.count(&work);
         !self.jobs.is_empty()
+    }
+    /// Does a step, of at most `left` units. Returns what it and everything that it led to has taken.
+    fn work_off(&mut self, left: usize, step: impl FnOnce(&mut Self, &mut Work) -> Step) -> (Step, usize) {
+        let before = self.jobs.counted.this_turn();
+        let mut slice = Work::new(WORK_PER_STEP_MAX.min(left));
+        let step = step(self, &mut slice);
+        self.jobs.count(&slice);
+        (step, (self.jobs.counted.this_turn() - before).max(1))
     }
 }

@@ -9,13 +9,13 @@ use highwater_net::kafka::messages::*;
 use highwater_protocol::ids::{Offset, PartitionIndex};
 use highwater_protocol::native::{
     self, AlterTopicRequest, Body, CommitGroupOffsetsRequest, CommitOffsetsRequest, CommittedOffset,
-    GroupHeartbeatRequest, ListOffsetsReply, ReadGroupOffsetsRequest, ReadOffsetsReply, ReadOffsetsRequest,
-    StartAt, TopicPartitions as NativePartitions, TopicPositions,
+    GroupHeartbeatRequest, ListOffsetsReply, MetadataReply, ReadGroupOffsetsRequest, ReadOffsetsReply,
+    ReadOffsetsRequest, StartAt, SubscribeRequest, TopicPartitions as NativePartitions, TopicPositions,
 };
 
 use crate::bounds::{Bed, LOOK, LOOKS_MAX, create, named};
 use crate::kafka::wire::Wire;
-use crate::node::world_with_sessions;
+use crate::node::{SHARDS, world_with_sessions};
 use crate::wire::{Answer, Wire as Native};
 
 /// Things that a request names.
@@ -299,6 +299,67 @@ fn native_requests_about_very_many_partitions_are_answered_whole() {
     let alter =
         AlterTopicRequest { name: "wide".into(), configs: Vec::new(), partitions: Some(2 * WIDE as u32) };
     ask(&mut bed, native, &alter).body.expect("no error");
+    bed.check();
+}
+
+/// Subscriptions of one connection.
+const SUBSCRIPTIONS: usize = 5_000;
+
+#[test]
+fn very_many_subscriptions_to_a_topic_end_in_pieces_when_it_is_deleted() {
+    let mut bed = Bed::new(37);
+    let mut wire = bed.kafka();
+    create(&mut bed, &mut wire, &[("wide".into(), 2 * SUBSCRIPTIONS as i32)]);
+    let (answer, _) = bed.call(&mut wire, ApiKey::Metadata, 12, &named(&["wide"]));
+    let topic = highwater_protocol::ids::TopicId(answer.body::<MetadataResponse<'_>>().topics[0].topic_id);
+    let mut clients: Vec<Native> = (0..SHARDS)
+        .map(|shard| {
+            let address = bed.world.address(bed.node, 0);
+            Native::connect(&mut bed.world, address, Some(shard))
+        })
+        .collect();
+    let info = native::MetadataRequest { topics: Some(vec!["wide".to_owned()]) };
+    let body = ask(&mut bed, &mut clients[0], &info).body.expect("no error");
+    let partitions = MetadataReply::decode(&body).expect("a reply").topics.remove(0).partitions;
+    for (client, shard) in clients.iter_mut().zip(0..) {
+        let mut here = partitions.iter().filter(|info| info.shard.0 == shard);
+        for _ in 0..SUBSCRIPTIONS {
+            let partition = here.next().expect("they are distributed").index;
+            let start = StartAt::Earliest;
+            client.send(&SubscribeRequest { topic, partition, start, credit_bytes: 1 << 20 });
+        }
+        let mut missing = SUBSCRIPTIONS;
+        for _ in 0..LOOKS_MAX {
+            bed.world.run_for(LOOK);
+            client.receive(usize::MAX);
+            while let Some(answer) = client.pop() {
+                answer.body.expect("it is subscribed to");
+                missing -= 1;
+            }
+            if missing == 0 {
+                break;
+            }
+        }
+        assert_eq!(missing, 0);
+    }
+    let body = DeleteTopicsRequest { topic_names: vec!["wide"], timeout_ms: 60_000, ..Default::default() };
+    let (_, served) = bed.call(&mut wire, ApiKey::DeleteTopics, 5, &body);
+    assert!(served > 1, "others are served meanwhile");
+    for client in &mut clients {
+        let mut missing = SUBSCRIPTIONS;
+        for _ in 0..LOOKS_MAX {
+            client.receive(usize::MAX);
+            while let Some(answer) = client.pop() {
+                answer.body.expect_err("its topic is gone");
+                missing -= 1;
+            }
+            if missing == 0 {
+                break;
+            }
+            bed.world.run_for(LOOK);
+        }
+        assert_eq!(missing, 0, "subscriptions that were not ended");
+    }
     bed.check();
 }
 
