@@ -12,7 +12,7 @@ use highwater_storage::AppendError;
 
 use super::batch::{ParsedBatch, TimestampStamp};
 use super::check::RejectedRecords;
-use super::rejected::SequenceStamp;
+use super::rejected::{SequenceStamp, overtakes};
 use super::replica::{Ack, PartitionId};
 use super::{PartitionEvent, Refusal, Replicas, deleted};
 use crate::message::RequestId;
@@ -192,11 +192,8 @@ impl Replicas {
         wall_ms: i64,
     ) -> Option<AppendRequest<'a>> {
         let stamp = request.sequence_stamp();
-        if let Some(sequence) = stamp.and_then(|stamp| self.rejected.before(stamp)) {
-            let text = format!(
-                "the batch with sequence {sequence} before it was rejected; send that one first, then this one"
-            );
-            self.fail(request.reply_to, request.tp, None, (ErrorCode::OutOfOrderSequence, text));
+        if let Some(sequence) = stamp.and_then(|stamp| self.rejected.before(&stamp)) {
+            self.fail(request.reply_to, request.tp, None, overtakes(sequence));
             return None;
         }
         let Some(id) = self.table.find(request.tp) else {
@@ -273,7 +270,7 @@ impl Replicas {
                 }
             };
         if let Some(stamp) = stamp {
-            self.rejected.note_appended(stamp);
+            self.rejected.note_accepted(&stamp);
         }
         let log_append_time = if source == TimestampSource::LogAppendTime { stamped_at } else { -1 };
         let ack = Ack { reply_to, end, base_offset, log_append_time };

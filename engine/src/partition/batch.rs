@@ -8,7 +8,7 @@ use highwater_protocol::ids::{Timestamp, TopicPartition};
 use highwater_runtime::buf::AlignedBuf;
 use highwater_storage::Payload;
 
-use super::rejected::{ProducerKey, SequenceStamp};
+use super::rejected::SequenceStamp;
 
 /// The bytes of a batch, out of the buffer that it was received in.
 #[derive(Debug)]
@@ -84,9 +84,7 @@ impl<'a> ParsedBatch<'a> {
 
     /// Returns its place in its producer's order; none without an idempotent producer.
     pub(super) fn sequence_stamp(&self, tp: TopicPartition) -> Option<SequenceStamp> {
-        let producer = self.header.producer()?;
-        let key = ProducerKey { tp, producer: producer.id, epoch: producer.epoch };
-        Some(SequenceStamp { key, sequence: producer.sequence })
+        Some(SequenceStamp::new(tp, self.header.producer()?))
     }
 
     pub(super) fn into_owned(self) -> ParsedBatch<'static> {

@@ -58,6 +58,7 @@ pub(crate) use check_queue::{CheckJob, Unchecked};
 pub(crate) use events::PartitionEvent;
 pub(crate) use log_start::LogStartMove;
 pub use log_start::LogStartOutcome;
+pub(crate) use rejected::{ProducerKey, RejectedBatches, SequenceStamp, overtakes};
 pub(crate) use replica::{Partition, PartitionId};
 pub(crate) use stores::{EXIT_DISK, META_SPACE, OFFSETS_SPACE, RESERVE_SPACE, StoreEntry, open_all};
 
@@ -66,7 +67,6 @@ use check::Verdict;
 use check_queue::CheckQueue;
 use log_start::LogStartMoves;
 use pending::PendingAppends;
-use rejected::RejectedBatches;
 use replica::Table;
 use topics::Deletions;
 

@@ -2,37 +2,49 @@
 //!
 //! A log accepts any first sequence number of a producer that it does not know: it may have forgotten it. When the first of several
 //! batches in flight is rejected for a reason that passes, the second must not be appended just because the reason has passed
-//! meanwhile. The partition's owner remembers what it rejected until that batch is sent again, whichever protocol it came by.
+//! meanwhile. The partition's owner remembers what it rejected until that batch is sent again, whichever protocol it came by. What a
+//! connection's shard rejects because it does not know the partition is remembered there (`shard/kafka/unrouted.rs`).
 
 use std::collections::BTreeMap;
 
+use highwater_protocol::batch::BatchProducer;
+use highwater_protocol::error::ErrorCode;
 use highwater_protocol::ids::{ProducerId, TopicPartition};
+
+use super::Refusal;
 
 use crate::limits::REJECTED_PRODUCERS_MAX;
 use crate::mutants::{Mutant, is_planted};
 
-/// One instance of a producer in a partition.
+/// One instance of a producer in a partition, which is named by a `P`.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
-pub(super) struct ProducerKey {
-    pub(super) tp: TopicPartition,
-    pub(super) producer: ProducerId,
-    pub(super) epoch: i16,
+pub(crate) struct ProducerKey<P = TopicPartition> {
+    pub(crate) partition: P,
+    pub(crate) producer: ProducerId,
+    pub(crate) epoch: i16,
 }
 
 /// A batch's place in the order of its producer: the sequence number of its first record.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) struct SequenceStamp {
-    pub(super) key: ProducerKey,
-    pub(super) sequence: i32,
+pub(crate) struct SequenceStamp<P = TopicPartition> {
+    pub(crate) key: ProducerKey<P>,
+    pub(crate) sequence: i32,
+}
+
+impl<P> SequenceStamp<P> {
+    /// The place of a batch of `producer` in a partition.
+    pub(crate) fn new(partition: P, producer: BatchProducer) -> Self {
+        let BatchProducer { id, epoch, sequence } = producer;
+        Self { key: ProducerKey { partition, producer: id, epoch }, sequence }
+    }
 }
 
 /// Rejected batches that their producers will send again: the first of each producer. Beyond [`REJECTED_PRODUCERS_MAX`] producers the
 /// one that was silent longest is forgotten; most likely it has given up.
-#[derive(Default)]
-pub(super) struct RejectedBatches {
-    by_producer: BTreeMap<ProducerKey, Rejected>,
+pub(crate) struct RejectedBatches<P = TopicPartition> {
+    by_producer: BTreeMap<ProducerKey<P>, Rejected>,
     /// The producers by the time of their last rejection, the latest last.
-    by_age: BTreeMap<u64, ProducerKey>,
+    by_age: BTreeMap<u64, ProducerKey<P>>,
     last_age: u64,
 }
 
@@ -41,9 +53,19 @@ struct Rejected {
     age: u64,
 }
 
-impl RejectedBatches {
+impl<P> Default for RejectedBatches<P> {
+    fn default() -> Self {
+        Self { by_producer: BTreeMap::new(), by_age: BTreeMap::new(), last_age: 0 }
+    }
+}
+
+impl<P: Clone + Ord> RejectedBatches<P> {
+    pub(crate) fn is_empty(&self) -> bool {
+        self.by_producer.is_empty()
+    }
+
     /// Returns the sequence of the rejected batch that has to be appended before this one, if there is one.
-    pub(super) fn before(&self, stamp: SequenceStamp) -> Option<i32> {
+    pub(crate) fn before(&self, stamp: &SequenceStamp<P>) -> Option<i32> {
         if self.by_producer.is_empty() {
             return None;
         }
@@ -54,10 +76,10 @@ impl RejectedBatches {
     }
 
     /// Notes that a batch was rejected, for the first time or again.
-    pub(super) fn note_rejected(&mut self, SequenceStamp { key, sequence }: SequenceStamp) {
+    pub(crate) fn note_rejected(&mut self, SequenceStamp { key, sequence }: SequenceStamp<P>) {
         self.last_age += 1;
         let age = self.last_age;
-        let entry = self.by_producer.entry(key).or_insert(Rejected { sequence, age });
+        let entry = self.by_producer.entry(key.clone()).or_insert(Rejected { sequence, age });
         self.by_age.remove(&entry.age);
         entry.age = age;
         self.by_age.insert(age, key);
@@ -68,15 +90,34 @@ impl RejectedBatches {
         }
     }
 
-    /// Notes that a batch was appended.
-    pub(super) fn note_appended(&mut self, SequenceStamp { key, sequence }: SequenceStamp) {
-        if let Some(entry) = self.by_producer.get(&key)
-            && entry.sequence == sequence
+    /// Notes that a batch was accepted that may have been rejected before.
+    pub(crate) fn note_accepted(&mut self, SequenceStamp { key, sequence }: &SequenceStamp<P>) {
+        if let Some(entry) = self.by_producer.get(key)
+            && entry.sequence == *sequence
         {
             self.by_age.remove(&entry.age);
+            self.by_producer.remove(key);
+        }
+    }
+
+    /// Forgets the producers from `first` on, in the order of their keys, as far as their partitions belong to what is gone.
+    pub(crate) fn forget(&mut self, first: &ProducerKey<P>, is_gone: impl Fn(&P) -> bool) {
+        while let Some((key, entry)) = self.by_producer.range(first..).next()
+            && is_gone(&key.partition)
+        {
+            self.by_age.remove(&entry.age);
+            let key = key.clone();
             self.by_producer.remove(&key);
         }
     }
+}
+
+/// Why a batch is rejected that comes after a rejected one: that has this sequence.
+pub(crate) fn overtakes(sequence: i32) -> Refusal {
+    let text = format!(
+        "the batch with sequence {sequence} before it was rejected; send that one first, then this one"
+    );
+    (ErrorCode::OutOfOrderSequence, text)
 }
 
 #[cfg(test)]
@@ -87,7 +128,7 @@ mod tests {
 
     fn stamp(producer: i64, sequence: i32) -> SequenceStamp {
         let tp = TopicPartition { topic: TopicId([1; 16]), partition: PartitionIndex(0) };
-        SequenceStamp { key: ProducerKey { tp, producer: ProducerId(producer), epoch: 0 }, sequence }
+        SequenceStamp::new(tp, BatchProducer { id: ProducerId(producer), epoch: 0, sequence })
     }
 
     #[test]
@@ -95,13 +136,13 @@ mod tests {
         let mut rejected = RejectedBatches::default();
         rejected.note_rejected(stamp(1, 5));
         rejected.note_rejected(stamp(1, 7));
-        assert_eq!(rejected.before(stamp(1, 6)), Some(5));
-        assert_eq!(rejected.before(stamp(1, 5)), None, "the rejected batch itself, sent again");
-        assert_eq!(rejected.before(stamp(2, 6)), None);
-        rejected.note_appended(stamp(1, 4));
-        assert_eq!(rejected.before(stamp(1, 6)), Some(5));
-        rejected.note_appended(stamp(1, 5));
-        assert_eq!(rejected.before(stamp(1, 6)), None);
+        assert_eq!(rejected.before(&stamp(1, 6)), Some(5));
+        assert_eq!(rejected.before(&stamp(1, 5)), None, "the rejected batch itself, sent again");
+        assert_eq!(rejected.before(&stamp(2, 6)), None);
+        rejected.note_accepted(&stamp(1, 4));
+        assert_eq!(rejected.before(&stamp(1, 6)), Some(5));
+        rejected.note_accepted(&stamp(1, 5));
+        assert_eq!(rejected.before(&stamp(1, 6)), None);
         assert!(rejected.by_producer.is_empty() && rejected.by_age.is_empty());
     }
 
@@ -115,10 +156,31 @@ mod tests {
         }
         rejected.note_rejected(stamp(many - 1, 0));
         rejected.note_rejected(stamp(many, 0));
-        let remembers = |producer| rejected.before(stamp(producer, 1)).is_some();
+        let remembers = |producer| rejected.before(&stamp(producer, 1)).is_some();
         assert!(!remembers(many - 2), "it was the oldest, once the first was heard of again");
         assert!(remembers(many) && remembers(many - 1) && remembers(many - 3) && remembers(0));
         let sizes = (rejected.by_producer.len(), rejected.by_age.len());
         assert_eq!(sizes, (REJECTED_PRODUCERS_MAX, REJECTED_PRODUCERS_MAX));
+    }
+
+    #[test]
+    fn producers_of_what_is_gone_are_forgotten_and_no_others() {
+        let mut rejected = RejectedBatches::default();
+        let of = |partition: u32, producer: i64, sequence| {
+            SequenceStamp::new(partition, BatchProducer { id: ProducerId(producer), epoch: 0, sequence })
+        };
+        for partition in 0..3 {
+            for producer in [i64::MIN, 0, i64::MAX] {
+                rejected.note_rejected(of(partition, producer, 0));
+            }
+        }
+        let first = ProducerKey { partition: 1, producer: ProducerId(i64::MIN), epoch: i16::MIN };
+        rejected.forget(&first, |partition| *partition == 1);
+        for partition in 0..3 {
+            for producer in [i64::MIN, 0, i64::MAX] {
+                assert_eq!(rejected.before(&of(partition, producer, 1)).is_some(), partition != 1);
+            }
+        }
+        assert_eq!((rejected.by_producer.len(), rejected.by_age.len()), (6, 6));
     }
 }

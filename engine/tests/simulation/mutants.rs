@@ -59,4 +59,6 @@ fn reading_above_the_high_watermark_is_found() {
 fn overtaking_a_rejected_batch_is_found_through_both_protocols() {
     assert!(fails(Mutant::RejectedBatchOvertaken, rejected::native), "native");
     assert!(fails(Mutant::RejectedBatchOvertaken, rejected::kafka), "Kafka");
+    assert!(fails(Mutant::RejectedBatchOvertaken, rejected::kafka_unknown_partition), "unknown partition");
+    assert!(fails(Mutant::RejectedBatchOvertaken, rejected::kafka_deleted_partition), "deleted topic");
 }

@@ -1,7 +1,8 @@
 //! Batches of an idempotent producer that were sent after one that was rejected do not overtake it.
 //!
 //! A log that does not know a producer accepts any first sequence number. So when the first of several batches in flight is rejected by a
-//! full disk, and there is space again when the second arrives, only the memory of what was rejected keeps the order.
+//! full disk, and there is space again when the second arrives, only the memory of what was rejected keeps the order. The same goes for a
+//! topic that appears between the two.
 
 use std::time::Duration;
 
@@ -11,7 +12,7 @@ use highwater_net::kafka::messages::{ProducePartition, ProduceRequest, ProduceRe
 use highwater_protocol::batch::{BatchBuilder, BatchProducer, Compression, NewRecord};
 use highwater_protocol::error::ErrorCode;
 use highwater_protocol::ids::{ProducerId, Timestamp};
-use highwater_protocol::native::{Body, ProduceReply};
+use highwater_protocol::native::{AlterTopicRequest, Body, DeleteTopicRequest, ProduceReply};
 use highwater_runtime::sim::{Fault, SimNode};
 
 use crate::kafka::wire::Wire as KafkaWire;
@@ -68,35 +69,117 @@ pub(crate) fn native() {
     }
 }
 
-pub(crate) fn kafka() {
-    let (mut world, node) = world(1);
-    world.start(node).expect("a first start");
-    let native = world.address(node, 0);
-    create(&mut world, native, 1);
-    let address = world.address(node, 1);
-    let mut wire = KafkaWire::connect(&mut world, address);
-    let mut produce = |world: &mut World, sequence: i32| {
+/// A Kafka client that sends batches to partitions of topics.
+struct KafkaProducer(KafkaWire);
+
+impl KafkaProducer {
+    fn connect(world: &mut World, node: SimNode) -> Self {
+        let address = world.address(node, 1);
+        Self(KafkaWire::connect(world, address))
+    }
+
+    fn send(&mut self, topic: &str, index: i32, sequence: i32) {
         let records = batch(sequence);
-        let partition_data = vec![ProducePartition { index: 0, records: Some(&records) }];
-        let topic_data = vec![ProduceTopic { name: "main", topic_id: [0; 16], partition_data }];
+        let partition_data = vec![ProducePartition { index, records: Some(&records) }];
+        let topic_data = vec![ProduceTopic { name: topic, topic_id: [0; 16], partition_data }];
         let request = ProduceRequest { transactional_id: None, acks: -1, timeout_ms: 30_000, topic_data };
-        wire.send(ApiKey::Produce, 9, &request);
+        self.0.send(ApiKey::Produce, 9, &request);
+    }
+
+    /// Error and offset of the next answer.
+    fn outcome(&mut self, world: &mut World) -> (KafkaError, i64) {
         for _ in 0..TICKS_MAX {
             world.run_for(TICK);
-            if let Some((_, answer)) = wire.receive(usize::MAX) {
+            if let Some((_, answer)) = self.0.receive(usize::MAX) {
                 let response: ProduceResponse<'_> = answer.body();
                 let outcome = &response.responses[0].partition_responses[0];
                 return (outcome.error_code, outcome.base_offset);
             }
         }
         panic!("no answer");
-    };
+    }
+
+    fn produce(&mut self, world: &mut World, topic: &str, index: i32, sequence: i32) -> (KafkaError, i64) {
+        self.send(topic, index, sequence);
+        self.outcome(world)
+    }
+
+    /// The first batch was rejected. The second one waits for it.
+    fn sends_the_rest_in_order(&mut self, world: &mut World, topic: &str, index: i32) {
+        let second = self.produce(world, topic, index, 1);
+        assert_eq!(second.0, KafkaError::OUT_OF_ORDER_SEQUENCE_NUMBER);
+        assert_eq!(self.produce(world, topic, index, 0), (KafkaError::NONE, 0));
+        assert_eq!(self.produce(world, topic, index, 1), (KafkaError::NONE, 1));
+    }
+}
+
+pub(crate) fn kafka() {
+    let (mut world, node) = world(1);
+    world.start(node).expect("a first start");
+    let native = world.address(node, 0);
+    create(&mut world, native, 1);
+    let mut producer = KafkaProducer::connect(&mut world, node);
     fill(&mut world, node);
-    assert_eq!(produce(&mut world, 0).0, KafkaError::KAFKA_STORAGE_ERROR);
+    assert_eq!(producer.produce(&mut world, "main", 0, 0).0, KafkaError::KAFKA_STORAGE_ERROR);
     heal(&mut world, node);
-    assert_eq!(produce(&mut world, 1).0, KafkaError::OUT_OF_ORDER_SEQUENCE_NUMBER);
-    assert_eq!(produce(&mut world, 0), (KafkaError::NONE, 0));
-    assert_eq!(produce(&mut world, 1), (KafkaError::NONE, 1));
+    producer.sends_the_rest_in_order(&mut world, "main", 0);
+}
+
+/// The shard of the connection does not know the partition when the first batch comes, and does when the second one comes.
+pub(crate) fn kafka_unknown_partition() {
+    for seed in 0..4 {
+        println!("seed {seed}");
+        let (mut world, node) = world(seed);
+        world.start(node).expect("a first start");
+        let native = world.address(node, 0);
+        let mut producer = KafkaProducer::connect(&mut world, node);
+        let first = producer.produce(&mut world, "main", 0, 0);
+        assert_eq!(first.0, KafkaError::UNKNOWN_TOPIC_OR_PARTITION);
+        create(&mut world, native, 1);
+        producer.sends_the_rest_in_order(&mut world, "main", 0);
+
+        for index in 1..4 {
+            let first = producer.produce(&mut world, "main", index, 0);
+            assert_eq!(first.0, KafkaError::UNKNOWN_TOPIC_OR_PARTITION);
+        }
+        let mut admin = Wire::connect(&mut world, native, None);
+        let partitions = Some(4);
+        admin.send(&AlterTopicRequest { name: "main".into(), configs: Vec::new(), partitions });
+        admin.wait(&mut world).expect("an answer").body.expect("more partitions");
+        for index in 1..4 {
+            producer.sends_the_rest_in_order(&mut world, "main", index);
+        }
+    }
+}
+
+/// The owner of the partition deletes it before it appends the first batch; the topic is there again when the second one comes.
+pub(crate) fn kafka_deleted_partition() {
+    let mut deleted = 0;
+    for seed in 0..40 {
+        let (mut world, node) = world(seed);
+        world.start(node).expect("a first start");
+        let native = world.address(node, 0);
+        create(&mut world, native, 1);
+        let mut producer = KafkaProducer::connect(&mut world, node);
+        // The connection finds its shard.
+        assert_eq!(producer.produce(&mut world, "other", 0, 0).0, KafkaError::UNKNOWN_TOPIC_OR_PARTITION);
+        let mut admin = Wire::connect(&mut world, native, None);
+        admin.send(&DeleteTopicRequest { name: "main".into() });
+        // Somewhen while shard after shard learns of it.
+        world.run_for(Duration::from_micros(20 * seed));
+        producer.send("main", 0, 0);
+        let (error, offset) = producer.outcome(&mut world);
+        admin.wait(&mut world).expect("an answer").body.expect("it is deleted");
+        create(&mut world, native, 1);
+        if error == KafkaError::NONE {
+            assert_eq!(offset, 0);
+            continue;
+        }
+        assert_eq!(error, KafkaError::UNKNOWN_TOPIC_OR_PARTITION);
+        deleted += 1;
+        producer.sends_the_rest_in_order(&mut world, "main", 0);
+    }
+    assert!(deleted > 0, "no batch came too late");
 }
 
 #[test]
@@ -108,4 +191,15 @@ fn a_batch_after_a_rejected_one_of_its_producer_is_rejected_until_that_is_sent_a
 #[test]
 fn a_batch_after_a_rejected_one_of_its_producer_is_rejected_until_that_is_sent_again_in_kafkas_protocol() {
     kafka();
+}
+
+#[test]
+fn a_batch_after_one_for_an_unknown_partition_is_rejected_until_that_is_sent_again() {
+    kafka_unknown_partition();
+}
+
+#[test]
+fn a_batch_after_one_for_a_deleted_topic_is_rejected_until_that_is_sent_again_to_the_next_topic_of_that_name()
+{
+    kafka_deleted_partition();
 }

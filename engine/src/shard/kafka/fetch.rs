@@ -327,6 +327,7 @@ impl Kafka {
 
     /// A connection is gone.
     pub(in crate::shard) fn connection_is_gone(&mut self, conn: ConnId) {
+        self.unrouted.forget_connection(conn);
         if self.fetching.remove(&conn) {
             self.gone.push(conn);
         }

@@ -9,6 +9,7 @@ mod fetch_tasks;
 mod produce;
 mod records;
 mod turns;
+mod unrouted;
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -33,6 +34,8 @@ pub(super) struct Kafka {
     last_request: u64,
     /// Outcomes for other shards, sent once a turn.
     pub(super) produced: Vec<(RequestBatch, AppendOutcome)>,
+    /// What producers send again because its partition was unknown.
+    unrouted: unrouted::UnroutedBatches,
     /// Connections that have fetched: shards remember their places in partitions.
     fetching: BTreeSet<ConnId>,
     /// Of these, those that are gone, which other shards have to hear.

@@ -11,16 +11,20 @@ use highwater_net::kafka::messages::{
 };
 use highwater_net::kafka::produce::{Produce, ProduceTo, Records};
 use highwater_net::kafka::{KafkaError, KafkaReply};
-use highwater_protocol::batch::{BatchError, Compression};
+use highwater_protocol::batch::{BatchError, BatchProducer, Compression};
+use highwater_protocol::ids::TopicPartition;
 use highwater_protocol::native::Acks;
-use highwater_runtime::plane::Plane;
+use highwater_runtime::plane::{Plane, ShardIndex};
 
 use super::{Call, Named, Pending};
 use crate::kafka::{NO_TRANSACTIONS, NO_TRANSACTIONS_TEXT};
 use crate::limits::ShardLimits;
 use crate::message::{AppendFailure, AppendOutcome, AppendedAt, Message, ReplyTo, RequestBatch, RequestId};
+use crate::meta::Topic;
 use crate::meta::configs::TopicConfig;
-use crate::partition::{BatchBytes, CheckJob, OwnedBatch, ParsedBatch, Unchecked, over_limit, parse_batch};
+use crate::partition::{
+    BatchBytes, CheckJob, OwnedBatch, ParsedBatch, Unchecked, over_limit, overtakes, parse_batch,
+};
 use crate::shard::Shard;
 
 /// The first version in which batches may be compressed with zstd.
@@ -40,14 +44,28 @@ pub(in crate::shard) struct ProducePending {
 
 /// What became of the batch for one partition.
 struct PartitionOutcome {
+    /// The number of its topic in the request.
+    topic: usize,
     index: i32,
+    /// The idempotent producer, if the batch has one.
+    producer: Option<BatchProducer>,
     produced: Option<Produced>,
     /// Records that are the reason, and what is wrong with them.
     rejected: Vec<(u32, String)>,
 }
 
 /// The outcome of a batch for the client.
-type Produced = Result<AppendedAt, (KafkaError, String)>;
+type Produced = Result<AppendedAt, Refused>;
+
+/// Why a batch is refused, for the client.
+type Refused = (KafkaError, String);
+
+/// A batch for a partition that is known.
+struct RoutedBatch<'a> {
+    topic: Arc<Topic>,
+    target: (TopicPartition, ShardIndex),
+    batch: ParsedBatch<'a>,
+}
 
 impl Shard {
     pub(super) fn kafka_produce(&mut self, plane: &mut dyn Plane<Message>, call: Call, request: Produce<'_>) {
@@ -60,22 +78,31 @@ impl Shard {
                 Err((KafkaError::INVALID_REQUIRED_ACKS, format!("acks {acks}; 0, 1 and -1 are possible")))
             }
         };
-        let mut topics = Vec::new();
-        let mut targets = Vec::with_capacity(request.partitions.len());
-        let same = |a: &ProduceTo<'_>, b: &ProduceTo<'_>| a.topic == b.topic && a.topic_id == b.topic_id;
-        for of in request.partitions.chunk_by(same) {
-            let named = self.kafka_topic(of[0].topic, of[0].topic_id);
-            targets.extend(of.iter().map(|to| {
-                let target = self.kafka_target(&named, to.index)?;
-                let topic = named.known().ok_or(KafkaError::UNKNOWN_TOPIC_OR_PARTITION)?;
-                Ok((Arc::clone(topic), target))
-            }));
-            topics.push((named, of.len()));
+        let (silent, missing) = (request.acks == 0, request.partitions.len());
+        let mut topics: Vec<(Named, usize)> = Vec::new();
+        let (mut partitions, mut routed) = (Vec::with_capacity(missing), Vec::with_capacity(missing));
+        let mut last = None;
+        for to in request.partitions {
+            if last.replace((to.topic, to.topic_id)) != Some((to.topic, to.topic_id)) {
+                topics.push((self.kafka_topic(to.topic, to.topic_id), 0));
+            }
+            let (named, count) = topics.last_mut().expect("a topic was added for the first partition");
+            *count += 1;
+            let index = to.index;
+            let (producer, batch) = match &acks {
+                Ok(_) => self.route_batch(call, named, to),
+                Err(refused) => (None, Err(refused.clone())),
+            };
+            routed.push(batch);
+            let topic = topics.len() - 1;
+            partitions.push(PartitionOutcome {
+                topic,
+                index,
+                producer,
+                produced: None,
+                rejected: Vec::new(),
+            });
         }
-        let outcome =
-            |to: &ProduceTo<'_>| PartitionOutcome { index: to.index, produced: None, rejected: Vec::new() };
-        let partitions: Vec<_> = request.partitions.iter().map(outcome).collect();
-        let (silent, missing) = (request.acks == 0, partitions.len());
         let pending = ProducePending { call, silent, topics, partitions, missing };
         if missing == 0 {
             return self.finish_produce(&pending);
@@ -83,19 +110,21 @@ impl Shard {
         let id = self.kafka_wait(Pending::Produce(pending));
         let wall_ms = plane.wall_clock_ms();
         let mut batches = VecDeque::with_capacity(missing);
-        for (number, (ProduceTo { records, .. }, target)) in
-            (0..).zip(request.partitions.into_iter().zip(targets))
-        {
-            let unchecked = acks.clone().and_then(|_| {
-                let (topic, target) = target
-                    .map_err(|error: KafkaError| (error, "there is no such topic or partition".to_owned()))?;
-                let batch = batch_of(records, call.version(), &topic.config, &self.setup.limits)?;
-                let reply_to = ReplyTo::Kafka(RequestBatch { shard: self.me, request: id, number });
-                Ok(Unchecked::new(target, reply_to, batch, &topic.config, &self.setup.limits, wall_ms))
-            });
-            match unchecked {
+        for (number, routed) in (0..).zip(routed) {
+            match routed {
                 Err(refused) => self.set_produced(id, number, Err(refused)),
-                Ok(unchecked) => batches.push_back(unchecked),
+                Ok(RoutedBatch { topic, target, batch }) => {
+                    let reply_to = ReplyTo::Kafka(RequestBatch { shard: self.me, request: id, number });
+                    let limits = &self.setup.limits;
+                    batches.push_back(Unchecked::new(
+                        target,
+                        reply_to,
+                        batch,
+                        &topic.config,
+                        limits,
+                        wall_ms,
+                    ));
+                }
             }
         }
         // Where they are not valid there is no batch.
@@ -104,6 +133,40 @@ impl Shard {
             self.partitions.produce(plane, job, self.setup.limits.check_work_at_once, wall_ms);
             self.route_partition_events(plane);
         }
+    }
+
+    /// Finds the partition of a batch, if there is one and no other batch has to come first. Returns the batch's producer, too, as far
+    /// as the batch could be parsed.
+    fn route_batch<'a>(
+        &mut self,
+        call: Call,
+        named: &Named,
+        to: ProduceTo<'a>,
+    ) -> (Option<BatchProducer>, Result<RoutedBatch<'a>, Refused>) {
+        let target = self.kafka_target(named, to.index);
+        let known = named.known().ok_or(KafkaError::UNKNOWN_TOPIC_OR_PARTITION);
+        let (topic, target) = match known.and_then(|topic| Ok((Arc::clone(topic), target?))) {
+            Ok(found) => found,
+            Err(error) => {
+                let text = "there is no such topic or partition".to_owned();
+                return (self.producer_of(to.records), Err((error, text)));
+            }
+        };
+        let batch = match batch_of(to.records, call.version(), &topic.config, &self.setup.limits) {
+            Ok(batch) => batch,
+            Err(refused) => return (None, Err(refused)),
+        };
+        let producer = batch.header().producer();
+        if let Err(sequence) = self.kafka.unrouted.pass(call.conn, &topic.name, to.index, producer) {
+            return (producer, Err(kafka_refusal(AppendFailure::Refused(overtakes(sequence)))));
+        }
+        (producer, Ok(RoutedBatch { topic, target, batch }))
+    }
+
+    /// Returns the idempotent producer of a batch that cannot be appended.
+    fn producer_of(&self, records: Records<'_>) -> Option<BatchProducer> {
+        let bytes = bytes_of(records, &self.setup.limits).ok()?;
+        ParsedBatch::parse(bytes).ok()?.header().producer()
     }
 
     /// The outcome of a batch is known.
@@ -129,6 +192,15 @@ impl Shard {
     fn set_produced(&mut self, request: RequestId, number: u32, produced: Produced) {
         let Some(Pending::Produce(pending)) = self.kafka.pending.get_mut(&request) else { return };
         let Some(outcome) = pending.partitions.get_mut(number as usize) else { return };
+        if let Err((KafkaError::UNKNOWN_TOPIC_OR_PARTITION, _)) = produced
+            && let Some(producer) = outcome.producer
+            && let Some((topic, _)) = pending.topics.get(outcome.topic)
+        {
+            let conn = pending.call.conn;
+            if self.connections.contains_key(&conn) {
+                self.kafka.unrouted.note_rejected(conn, topic.name(), outcome.index, producer);
+            }
+        }
         outcome.produced = Some(produced);
         pending.missing -= 1;
         if pending.missing == 0
@@ -188,27 +260,32 @@ fn batch_of<'a>(
     version: i16,
     config: &TopicConfig,
     limits: &ShardLimits,
-) -> Result<ParsedBatch<'a>, (KafkaError, String)> {
-    let bytes = match records {
-        Records::Null => {
-            let text = "exactly one record batch is expected, not none";
-            return Err((KafkaError::INVALID_RECORD, text.into()));
-        }
-        Records::Batch(Batch::TooLarge { bytes }) => {
-            let (code, text) = over_limit(bytes, limits);
-            return Err((code.into(), text));
-        }
-        Records::Batch(Batch::Small(bytes)) => BatchBytes::Borrowed(bytes),
-        Records::Batch(Batch::Bulk { pages, batch_bytes }) => {
-            BatchBytes::Owned(OwnedBatch::Bulk { pages, batch_bytes })
-        }
-    };
+) -> Result<ParsedBatch<'a>, Refused> {
+    let bytes = bytes_of(records, limits)?;
     let batch = parse_batch(bytes, config).map_err(kafka_refusal)?;
     if version < ZSTD_VERSION_MIN && batch.header().compression() == Some(Compression::Zstd) {
         let text = format!("zstd needs Produce {ZSTD_VERSION_MIN} or newer, not {version}");
         return Err((KafkaError::UNSUPPORTED_COMPRESSION_TYPE, text));
     }
     Ok(batch)
+}
+
+/// Returns the bytes of a batch that is not too large.
+fn bytes_of<'a>(records: Records<'a>, limits: &ShardLimits) -> Result<BatchBytes<'a>, Refused> {
+    match records {
+        Records::Null => {
+            let text = "exactly one record batch is expected, not none";
+            Err((KafkaError::INVALID_RECORD, text.into()))
+        }
+        Records::Batch(Batch::TooLarge { bytes }) => {
+            let (code, text) = over_limit(bytes, limits);
+            Err((code.into(), text))
+        }
+        Records::Batch(Batch::Small(bytes)) => Ok(BatchBytes::Borrowed(bytes)),
+        Records::Batch(Batch::Bulk { pages, batch_bytes }) => {
+            Ok(BatchBytes::Owned(OwnedBatch::Bulk { pages, batch_bytes }))
+        }
+    }
 }
 
 /// What a Kafka client is told of a failure. Retrying does not help against these, whatever the native protocol calls them.
