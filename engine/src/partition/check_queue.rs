@@ -94,9 +94,9 @@ impl<'a> CheckJob<'a> {
         Some(Self { conn, acks, next, rest: batches })
     }
 
-    /// Returns who receives the outcome of the next batch.
-    pub(crate) fn reply_to(&self) -> ReplyTo {
-        self.next.reply_to
+    /// Gives up the batches. Returns who would have received their outcomes.
+    pub(super) fn into_reply_to(self) -> impl Iterator<Item = ReplyTo> {
+        std::iter::once(self.next).chain(self.rest).map(|batch| batch.reply_to)
     }
 
     pub(super) fn into_owned(self) -> CheckJob<'static> {

@@ -303,14 +303,15 @@ impl Partitions {
         });
     }
 
-    /// Drops the batches of a connection that is gone and that have not been appended. Returns whose outcome will not come.
-    pub(crate) fn forget_connection(&mut self, conn: ConnId) -> Option<ReplyTo> {
+    /// Drops the batches of a connection that is gone, as far as they are being checked here; those of a native client also if they wait
+    /// for space. Returns whose outcomes will not come.
+    pub(crate) fn forget_connection(&mut self, conn: ConnId) -> impl Iterator<Item = ReplyTo> + use<> {
         if let Some(tp) = self.waiting.remove(&conn) {
             for pending in &mut self.pending {
                 pending.forget(tp, conn);
             }
         }
-        self.checks.take(conn).map(|job| job.reply_to())
+        self.checks.take(conn).into_iter().flat_map(CheckJob::into_reply_to)
     }
 
     /// A reader has met damage. Returns what is said of it. It goes to the log once, however many readers of both protocols meet it.

@@ -10,7 +10,8 @@ pub(crate) struct RequestBytes {
 }
 
 impl RequestBytes {
-    fn total(self) -> usize {
+    /// Both together.
+    pub(crate) fn total(self) -> usize {
         self.whole.saturating_add(self.begun)
     }
 }

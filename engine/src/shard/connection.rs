@@ -62,6 +62,9 @@ pub(super) struct Connection {
     pub(super) held: Vec<u8>,
     /// What of the shard's memory for requests it has.
     pub(super) charged: RequestBytes,
+    /// What of that is for Produce requests of a Kafka client whose batches are not all where they belong. It stays in use when the
+    /// connection goes.
+    pub(super) producing: usize,
     /// What is on its way to it.
     pub(super) queue: SendQueue,
     pub(super) taking: Taking,
@@ -200,6 +203,7 @@ impl Connection {
             paused: false,
             held: Vec::new(),
             charged: RequestBytes::default(),
+            producing: 0,
             queue: SendQueue::default(),
             taking: Taking { since: Instant(0), taken: 0 },
             account: Account::default(),

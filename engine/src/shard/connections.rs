@@ -94,11 +94,13 @@ impl Shard {
     /// Forgets a connection and everything that it waited for.
     pub(super) fn remove_connection(&mut self, conn: ConnId) {
         self.has_spoken(conn);
+        self.forget_batches(conn);
+        self.recharge(conn);
         let Some(mut connection) = self.connections.remove(&conn) else { return };
         self.kafka.connection_is_gone(conn);
-        self.forget_batches(conn);
         self.places.remove(connection.via.peer.ip(), connection.net.speaks());
-        self.admission.recharge(connection.charged, RequestBytes::default());
+        let left = RequestBytes { whole: connection.producing, begun: 0 };
+        self.admission.recharge(connection.charged, left);
         self.send_budget.unqueue(connection.queue.uncharged());
         let who = match connection.net.speaks() {
             Speaks::Native => InLine::Readers(conn),

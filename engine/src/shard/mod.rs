@@ -184,8 +184,14 @@ impl Shard {
         self.send_budget.used()
     }
 
-    /// Panics unless what connections have of the memory for what is on its way to clients adds up to what is in use.
+    /// Panics unless what connections have of the memory for requests, and of that for what is on its way to clients, adds up to what is
+    /// in use.
     pub fn assert_memory_adds_up(&self) {
+        let requests: usize = self.connections.values().map(|connection| connection.charged.total()).sum();
+        let is_gone = |conn: &ConnId| !self.connections.contains_key(conn);
+        let left: usize =
+            self.kafka.producing().filter(|(conn, _)| is_gone(conn)).map(|(_, bytes)| bytes).sum();
+        assert_eq!(self.admission.used_bytes(), requests + left, "memory for requests");
         let queued: usize = self.connections.values().map(|connection| connection.queue.uncharged()).sum();
         let native: usize = self.connections.values().map(|connection| connection.account.held()).sum();
         self.send_budget.assert_adds_up(queued, native + self.kafka.held() + self.searches.held());

@@ -107,10 +107,12 @@ impl Shard {
         }
     }
 
-    /// A connection is gone or ends: its batches that have not been appended never are.
+    /// A connection is gone or ends: its batches that have not been checked are never appended.
     pub(super) fn forget_batches(&mut self, conn: ConnId) {
-        if let Some(ReplyTo::Kafka(batch)) = self.partitions.forget_connection(conn) {
-            self.kafka.forget_request(batch.request);
+        for reply_to in self.partitions.forget_connection(conn) {
+            if let ReplyTo::Kafka(batch) = reply_to {
+                self.abandon_batch(batch.request);
+            }
         }
     }
 

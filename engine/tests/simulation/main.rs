@@ -6,6 +6,7 @@
 
 mod admin;
 mod bounds;
+mod closed;
 mod consumer;
 mod crowd;
 mod fan_out;

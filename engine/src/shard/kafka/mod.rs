@@ -57,9 +57,12 @@ impl Kafka {
         self.read.held()
     }
 
-    /// Nobody waits for a request any more.
-    pub(super) fn forget_request(&mut self, request: RequestId) {
-        self.pending.remove(&request);
+    /// Bytes of the Produce requests of which not all batches are where they belong, by connection.
+    pub(super) fn producing(&self) -> impl Iterator<Item = (ConnId, usize)> {
+        self.pending.values().filter_map(|pending| match pending {
+            Pending::Produce(produce) => Some(produce.charged()),
+            Pending::Fetch(_) => None,
+        })
     }
 }
 
@@ -86,7 +89,7 @@ impl Shard {
         let call = Call { conn, slot, origin: header.origin() };
         let client = header.client_id.unwrap_or_default();
         match request {
-            Request::Produce(request) => self.kafka_produce(plane, call, request),
+            Request::Produce(request) => self.kafka_produce(plane, call, request, held),
             Request::Fetch(request) => self.kafka_fetch(plane, call, &request),
             request => crate::kafka::handle_request(&mut self.context(plane), call, client, request),
         }

@@ -14,7 +14,7 @@ use highwater_net::kafka::{KafkaError, KafkaReply};
 use highwater_protocol::batch::{BatchError, BatchProducer, Compression};
 use highwater_protocol::ids::TopicPartition;
 use highwater_protocol::native::Acks;
-use highwater_runtime::plane::{Plane, ShardIndex};
+use highwater_runtime::plane::{ConnId, Plane, ShardIndex};
 
 use super::{Call, Named, Pending};
 use crate::kafka::{NO_TRANSACTIONS, NO_TRANSACTIONS_TEXT};
@@ -25,6 +25,7 @@ use crate::meta::configs::TopicConfig;
 use crate::partition::{
     BatchBytes, CheckJob, OwnedBatch, ParsedBatch, Unchecked, over_limit, overtakes, parse_batch,
 };
+use crate::session::RequestBytes;
 use crate::shard::Shard;
 
 /// The first version in which batches may be compressed with zstd.
@@ -33,6 +34,9 @@ const ZSTD_VERSION_MIN: i16 = 7;
 /// A request whose batches are on their way.
 pub(in crate::shard) struct ProducePending {
     call: Call,
+    /// What the request counts for in the memory for requests. It does until all outcomes are known, even if its connection is gone:
+    /// its batches may be on their way to another shard or wait for space there.
+    held: usize,
     /// Acks 0: there is no answer.
     silent: bool,
     /// Topics, each with how many of `partitions` are of it.
@@ -40,6 +44,13 @@ pub(in crate::shard) struct ProducePending {
     partitions: Vec<PartitionOutcome>,
     /// Outcomes that have not come.
     missing: usize,
+}
+
+impl ProducePending {
+    /// Its connection, and what it counts for.
+    pub(super) fn charged(&self) -> (ConnId, usize) {
+        (self.call.conn, self.held)
+    }
 }
 
 /// What became of the batch for one partition.
@@ -68,7 +79,14 @@ struct RoutedBatch<'a> {
 }
 
 impl Shard {
-    pub(super) fn kafka_produce(&mut self, plane: &mut dyn Plane<Message>, call: Call, request: Produce<'_>) {
+    /// Carries out a request that counts for `held` bytes of memory.
+    pub(super) fn kafka_produce(
+        &mut self,
+        plane: &mut dyn Plane<Message>,
+        call: Call,
+        request: Produce<'_>,
+        held: usize,
+    ) {
         let acks = match request.acks {
             _ if request.transactional_id.is_some() => Err((NO_TRANSACTIONS, NO_TRANSACTIONS_TEXT.into())),
             0 => Ok(Acks::None),
@@ -103,9 +121,12 @@ impl Shard {
                 rejected: Vec::new(),
             });
         }
-        let pending = ProducePending { call, silent, topics, partitions, missing };
+        let pending = ProducePending { call, held, silent, topics, partitions, missing };
         if missing == 0 {
             return self.finish_produce(&pending);
+        }
+        if let Some(connection) = self.connections.get_mut(&call.conn) {
+            connection.producing += held;
         }
         let id = self.kafka_wait(Pending::Produce(pending));
         let wall_ms = plane.wall_clock_ms();
@@ -206,7 +227,30 @@ impl Shard {
         if pending.missing == 0
             && let Some(Pending::Produce(pending)) = self.kafka.pending.remove(&request)
         {
+            self.uncharge_produce(&pending);
             self.finish_produce(&pending);
+        }
+    }
+
+    /// A batch was dropped because its connection is gone or ends: nobody waits for its outcome.
+    pub(in crate::shard) fn abandon_batch(&mut self, request: RequestId) {
+        let Some(Pending::Produce(pending)) = self.kafka.pending.get_mut(&request) else { return };
+        pending.missing -= 1;
+        if pending.missing == 0
+            && let Some(Pending::Produce(pending)) = self.kafka.pending.remove(&request)
+        {
+            self.uncharge_produce(&pending);
+        }
+    }
+
+    /// All batches of a request are where they belong.
+    fn uncharge_produce(&mut self, pending: &ProducePending) {
+        let (conn, held) = pending.charged();
+        match self.connections.get_mut(&conn) {
+            Some(connection) => connection.producing -= held,
+            None => {
+                self.admission.recharge(RequestBytes { whole: held, begun: 0 }, RequestBytes::default());
+            }
         }
     }
 

@@ -39,6 +39,11 @@ impl Wire {
         self.asked.len()
     }
 
+    /// Ends the connection; what was sent still arrives.
+    pub(crate) fn close(&mut self) {
+        self.client.close();
+    }
+
     pub(crate) fn is_over(&self) -> bool {
         self.client.end().is_some()
     }

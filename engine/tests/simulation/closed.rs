@@ -1,0 +1,91 @@
+//! Clients that send batches, close their connections and come again: batches that wait for the disk count as memory for requests, whether
+//! anybody waits for their outcome or not.
+
+use std::time::Duration;
+
+use highwater_engine::limits::ShardLimits;
+use highwater_net::kafka::api::ApiKey;
+use highwater_net::kafka::messages::{ProducePartition, ProduceRequest, ProduceTopic};
+use highwater_protocol::batch::{BatchBuilder, BatchProducer, Compression, NewRecord};
+use highwater_protocol::ids::Timestamp;
+use highwater_runtime::sim::{Latency, SimNode};
+
+use crate::kafka::wire::Wire;
+use crate::node::{SHARDS, TICK, World, world};
+use crate::run::create;
+
+const BATCH_BYTES: usize = 12_000;
+
+/// Batches of one connection.
+const BATCHES: usize = 8;
+
+/// Connections, one after the other: together they send many times what there is for requests.
+const CONNECTIONS: usize = 60;
+
+/// Bytes of memory for requests on each shard.
+fn memory(world: &World, node: SimNode) -> Vec<usize> {
+    let app = |shard| world.app(node, shard).expect("it runs");
+    (0..SHARDS).for_each(|shard| app(shard).assert_memory_adds_up());
+    (0..SHARDS).map(|shard| app(shard).memory_bytes()).collect()
+}
+
+fn batch() -> Vec<u8> {
+    let mut builder = BatchBuilder::new(Compression::None, 0);
+    let value = [7; BATCH_BYTES];
+    builder.append(&NewRecord::new(Timestamp(1_700_000_000_000), None, Some(&value))).expect("it fits");
+    builder.finish(BatchProducer::NONE).expect("there is a record").to_vec()
+}
+
+fn run(seed: u64) {
+    let (mut world, node) = world(seed);
+    world.start(node).expect("a first start");
+    let native = world.address(node, 0);
+    create(&mut world, native, u32::from(SHARDS));
+    let slow = Duration::from_secs(30)..=Duration::from_secs(30);
+    let quick = Duration::from_micros(1)..=Duration::from_micros(2);
+    world.disk(node).set_latency(Latency {
+        sync: slow.clone(),
+        write: slow,
+        job: quick,
+        ..Latency::default()
+    });
+    let records = batch();
+    let max = ShardLimits::tiny().request_bytes_max + BATCHES * records.len() + (16 << 10);
+    for number in 0..CONNECTIONS {
+        let address = world.address(node, 1);
+        let mut wire = Wire::connect(&mut world, address);
+        for _ in 0..BATCHES {
+            let partition_data =
+                vec![ProducePartition { index: (number % 2) as i32, records: Some(&records) }];
+            let topic_data = vec![ProduceTopic { name: "main", topic_id: [0; 16], partition_data }];
+            let acks = if number % 3 == 0 { 0 } else { -1 };
+            let request = ProduceRequest { transactional_id: None, acks, timeout_ms: 30_000, topic_data };
+            wire.send(ApiKey::Produce, 9, &request);
+        }
+        for _ in 0..10 {
+            world.run_for(TICK);
+            let memory = memory(&world, node);
+            assert!(memory.iter().all(|bytes| *bytes <= max), "seed {seed}: {memory:?}, at most {max}");
+        }
+        wire.close();
+        world.run_for(4 * TICK);
+    }
+    // Nobody is connected. Both shards have what they may have, and take up nothing more.
+    let held = memory(&world, node);
+    let least = ShardLimits::tiny().request_bytes_max;
+    assert!(
+        held.iter().all(|bytes| *bytes >= least),
+        "seed {seed}: {held:?} bytes count, of at least {least}"
+    );
+    world.disk(node).set_latency(Latency::default());
+    world.run_for(Duration::from_mins(2));
+    assert_eq!(memory(&world, node), [0, 0], "seed {seed}: all of it was appended");
+}
+
+#[test]
+fn batches_of_closed_connections_count_until_they_are_appended() {
+    for seed in 0..4 {
+        println!("seed {seed}");
+        run(seed);
+    }
+}
