@@ -222,6 +222,13 @@ pub const CHECK_WORK_SHORT_MAX: usize = 8_000_000;
 /// Unfinished checks that keep their decoders while they wait. Others begin anew when it is their turn.
 pub const CHECKS_OPEN_MAX: usize = 8;
 
+/// What of the memory for decoders is for the checks that wait and do not take long: one of so many parts. As much again is for the one of
+/// them that goes on, and for the decoder that is kept for the next batch; the rest is for one that takes long.
+pub const DECODERS_SHORT_PART: usize = 12;
+
+/// Bytes of memory that the decoder may take which is kept for the next batch. The window of zstd's default level fits.
+pub const DECODER_IDLE_BYTES_MAX: usize = 4 << 20;
+
 /// How often connections are looked at for having taken too long.
 pub const SWEEP_INTERVAL: Duration = Duration::from_secs(2);
 
@@ -254,11 +261,16 @@ pub fn idle_buffer_bytes(memory_bytes: u64, shards: u16) -> usize {
 /// What the limit for the bytes of a batch may be set to.
 pub const BATCH_BYTES_MAX_RANGE: RangeInclusive<usize> = 1 << 20..=BATCH_BYTES_MAX;
 
-/// What a shard takes for requests, for what is on its way to clients and for the cache of its stores, however little memory there is, where
+/// What a shard takes for requests, for the decoders that check their batches, for what is on its way to clients and for the cache of its stores, however little memory there is, where
 /// batches have at most [`BATCH_BYTES_MAX_DEFAULT`].
-const REQUEST_BYTES_MIN: u64 = 32 << 20;
+const REQUEST_BYTES_MIN: u64 = 20 << 20;
+const DECODER_BYTES_MIN: u64 = 12 << 20;
 const SEND_BYTES_MIN: u64 = 24 << 20;
 const CACHE_BYTES_MIN: u64 = 16 << 20;
+
+/// What decoders take of the memory for them and for requests: so many of as many parts. More than the largest windows need is of no use.
+const DECODERS_PARTS: (u64, u64) = (3, 8);
+const DECODERS_BYTES_MAX: u64 = 192 << 20;
 
 /// What the metadata of partitions, idempotent producers and free buffers take of the memory: one of so many parts each.
 const METADATA_PART: u64 = 8;
@@ -275,7 +287,8 @@ const fn more_for_batches(batch_bytes_max: usize) -> u64 {
 
 /// Memory without which a shard that takes batches of up to so many bytes does not work, in whole MiB.
 pub const fn shard_memory_bytes_min(batch_bytes_max: usize) -> u64 {
-    let least = REQUEST_BYTES_MIN + SEND_BYTES_MIN + CACHE_BYTES_MIN + 3 * more_for_batches(batch_bytes_max);
+    let requests = REQUEST_BYTES_MIN + DECODER_BYTES_MIN;
+    let least = requests + SEND_BYTES_MIN + CACHE_BYTES_MIN + 3 * more_for_batches(batch_bytes_max);
     (least * 16).div_ceil(OTHER_PARTS_OF_16).next_multiple_of(1 << 20)
 }
 
@@ -284,6 +297,8 @@ pub const fn shard_memory_bytes_min(batch_bytes_max: usize) -> u64 {
 pub struct ShardLimits {
     /// Requests that were received and not answered, in bytes. When it is used up, sockets are not read.
     pub request_bytes_max: usize,
+    /// Decoders that check compressed batches of requests. Batches that need more by themselves are rejected, others wait.
+    pub decoder_bytes_max: usize,
     /// What is on its way to clients: reads under way, what they found, and answers that are queued. When it is used up, nothing is read.
     pub send_bytes_max: usize,
     /// Metadata of all partitions and topics of the broker, at [`METADATA_BYTES_PER_ENTRY`] each. When it is used up, no more are created.
@@ -307,18 +322,23 @@ impl ShardLimits {
         let stores = stores.max(1) as u64;
         let defaults = StoreLimits::default();
         let more = more_for_batches(batch_bytes_max);
-        let requests = (share / 4).max(REQUEST_BYTES_MIN + more);
+        let requests_and_decoders = (share / 4).max(REQUEST_BYTES_MIN + DECODER_BYTES_MIN + more);
+        let decoders = (requests_and_decoders * DECODERS_PARTS.0 / DECODERS_PARTS.1)
+            .min(requests_and_decoders - REQUEST_BYTES_MIN - more)
+            .min(DECODERS_BYTES_MAX);
+        let requests = requests_and_decoders - decoders;
         let sends = (share / 4).max(SEND_BYTES_MIN + more);
         let producers = share / PRODUCERS_PART;
         let free_buffers = idle_buffer_bytes(memory_bytes, shards) as u64 / u64::from(shards);
         let others = producers + free_buffers + share / METADATA_PART;
-        let cache = share.saturating_sub(requests + sends + others);
+        let cache = share.saturating_sub(requests_and_decoders + sends + others);
         let store_producers_max = ((producers / stores / PRODUCER_BYTES) as usize).max(1);
         let unacked_bytes_max = defaults.unacked_bytes_max.max(frame_bytes(batch_bytes_max) as u64);
         let reads_inflight = (DISK_READS_INFLIGHT_BYTES_MAX / stores as usize).max(READ_MEMORY_BYTES_MIN);
         let read_bytes_max = defaults.read_bytes_max.min(reads_inflight / PAGE_BYTES * PAGE_BYTES);
         Self {
             request_bytes_max: requests as usize,
+            decoder_bytes_max: decoders as usize,
             send_bytes_max: sends as usize,
             metadata_bytes_max: memory_bytes / METADATA_PART,
             connections_max: CONNECTIONS_MAX.div_ceil(usize::from(shards)),
@@ -358,6 +378,7 @@ impl ShardLimits {
     pub const fn tiny() -> Self {
         Self {
             request_bytes_max: 256 << 10,
+            decoder_bytes_max: 4 << 20,
             send_bytes_max: 128 << 10,
             metadata_bytes_max: PARTITIONS_MAX as u64 * METADATA_BYTES_PER_ENTRY,
             connections_max: 64,
@@ -379,7 +400,8 @@ mod tests {
         limits.store.assert_consistent();
         let of_store =
             limits.store.cache_bytes_max + limits.store.store_producers_max as u64 * PRODUCER_BYTES;
-        let of_shard = (limits.request_bytes_max + limits.send_bytes_max) as u64 + of_store * stores as u64;
+        let requests = limits.request_bytes_max + limits.decoder_bytes_max;
+        let of_shard = (requests + limits.send_bytes_max) as u64 + of_store * stores as u64;
         of_shard * u64::from(shards) + idle_buffer_bytes(memory, shards) as u64 + limits.metadata_bytes_max
     }
 
@@ -413,7 +435,8 @@ mod tests {
         for batch_bytes_max in [1 << 20, 16 << 20, 17 << 20, 100 << 20] {
             let least = shard_memory_bytes_min(batch_bytes_max);
             let limits = ShardLimits::production(least, 1, 1, batch_bytes_max);
-            assert!(limits.request_bytes_max >= batch_bytes_max + (16 << 20));
+            assert!(limits.request_bytes_max >= batch_bytes_max + (4 << 20));
+            assert!(limits.decoder_bytes_max >= 12 << 20);
             assert!(limits.send_bytes_max >= batch_bytes_max + (8 << 20));
             assert!(limits.store.cache_bytes_max >= batch_bytes_max as u64);
         }

@@ -15,6 +15,7 @@ use super::check::RejectedRecords;
 use super::rejected::{SequenceStamp, overtakes};
 use super::replica::{Ack, PartitionId};
 use super::{PartitionEvent, Refusal, Replicas, deleted};
+use crate::broker::memory::mib;
 use crate::message::RequestId;
 use crate::meta::configs::TimestampSource;
 
@@ -89,6 +90,11 @@ pub enum AppendFailure {
         /// The topic's `max.message.bytes`.
         max: usize,
     },
+    /// To decompress the records for the checks takes too much memory.
+    DecoderTooLarge {
+        /// What it may take, in bytes.
+        max: usize,
+    },
     /// The batch belongs to a transaction.
     Transactional,
     /// The producer has stamped the batch as only the broker may.
@@ -155,7 +161,7 @@ impl AppendFailure {
     pub(crate) fn code(&self) -> ErrorCode {
         match self {
             Self::Invalid(error) => error.code(),
-            Self::TooLarge { .. } => ErrorCode::TooLarge,
+            Self::TooLarge { .. } | Self::DecoderTooLarge { .. } => ErrorCode::TooLarge,
             Self::Transactional => ErrorCode::InvalidBatch,
             Self::LogAppendTime => ErrorCode::InvalidTimestamp,
             Self::Records(records) => records.code(),
@@ -171,6 +177,12 @@ impl fmt::Display for AppendFailure {
             Self::TooLarge { bytes, max } => {
                 write!(f, "a batch of {bytes} bytes is over the topic's max.message.bytes of {max}")
             }
+            Self::DecoderTooLarge { max } => write!(
+                f,
+                "to decompress the records takes more memory than this broker has for that, {}: send smaller batches, use a lower \
+                 compression level, or start the broker with a larger --memory",
+                mib(*max as u64)
+            ),
             Self::Transactional => f.write_str(
                 "the batch belongs to a transaction, and transactions are not available in this version",
             ),

@@ -13,7 +13,7 @@ use highwater_protocol::limits::{BATCH_BYTES_MAX, decompressed_bytes_max};
 use super::Refusal;
 use super::append::AppendFailure;
 use super::batch::{BatchBytes, ParsedBatch};
-use crate::limits::{CHECK_WORK_SHORT_MAX, ShardLimits};
+use crate::limits::{CHECK_WORK_SHORT_MAX, DECODER_IDLE_BYTES_MAX, DECODERS_SHORT_PART, ShardLimits};
 use crate::meta::configs::{TimestampSource, TopicConfig};
 
 /// A check of one batch that is not finished.
@@ -24,6 +24,32 @@ pub(super) struct OpenCheck {
     check: Option<Box<BatchCheck>>,
     /// Work done, since it began last.
     spent: Work,
+    /// Whether it has ever taken so long, or so much memory, that others come first.
+    is_long: bool,
+}
+
+/// Bytes of memory that the decoders of a shard's checks may take.
+#[derive(Clone, Copy, Debug)]
+#[expect(clippy::struct_field_names, reason = "unit and qualifier come last in every limit's name")]
+pub(super) struct DecoderLimits {
+    /// One of a check that takes long. A batch that needs more is rejected.
+    pub(super) long_bytes_max: usize,
+    /// All of the others together; one that needs more by itself takes long. One that is being used may come on top.
+    pub(super) short_bytes_max: usize,
+    /// What is kept for the next batch, when a check ends.
+    pub(super) idle_bytes_max: usize,
+}
+
+impl DecoderLimits {
+    /// Divides what decoders may take together.
+    pub(super) fn new(decoder_bytes_max: usize) -> Self {
+        let short_bytes_max = decoder_bytes_max / DECODERS_SHORT_PART;
+        Self {
+            long_bytes_max: decoder_bytes_max - 3 * short_bytes_max,
+            short_bytes_max,
+            idle_bytes_max: short_bytes_max.min(DECODER_IDLE_BYTES_MAX),
+        }
+    }
 }
 
 /// The outcome of one step of a check.
@@ -57,17 +83,22 @@ impl OpenCheck {
             trust_header: config.trusts_headers,
             decompressed_bytes_max: decompressed_bytes_max(limits.batch_bytes_max()),
         };
-        Self { rules, check: None, spent: 0 }
+        Self { rules, check: None, spent: 0, is_long: false }
     }
 
-    /// Returns whether the check has taken so long that others come first.
+    /// Returns whether the check has taken so long, or so much memory, that others come first.
     pub(super) fn is_long(&self) -> bool {
-        self.spent >= CHECK_WORK_SHORT_MAX
+        self.is_long
     }
 
     /// Returns whether the check keeps a decoder, and what it has found so far.
     pub(super) fn has_decoder(&self) -> bool {
         self.check.is_some()
+    }
+
+    /// Returns the memory that its decoder takes, in bytes.
+    pub(super) fn decoder_bytes(&self) -> usize {
+        self.check.as_ref().map_or(0, |check| check.memory_bytes())
     }
 
     /// Gives up the decoder: the check begins anew.
@@ -76,8 +107,14 @@ impl OpenCheck {
     }
 
     /// Runs until `work` is used up. `unpacker` is for a check that begins, and comes back from one that ends.
-    pub(super) fn step(self, batch: &ParsedBatch<'_>, unpacker: &mut Unpacker, work: &mut Work) -> Verdict {
-        let Self { rules, check, spent } = self;
+    pub(super) fn step(
+        self,
+        batch: &ParsedBatch<'_>,
+        unpacker: &mut Unpacker,
+        limits: &DecoderLimits,
+        work: &mut Work,
+    ) -> Verdict {
+        let Self { rules, check, spent, is_long } = self;
         let (mut check, spent) = match check {
             Some(check) => (*check, spent),
             None => (BatchCheck::new(rules.clone(), std::mem::take(unpacker)), 0),
@@ -86,14 +123,25 @@ impl OpenCheck {
         let outcome = check.step(batch.as_slice(), work);
         let spent = spent + before - *work;
         let verdict = match outcome {
-            Ok(None) => return Verdict::Open(Self { rules, check: Some(Box::new(check)), spent }),
+            Ok(None) => {
+                // A step does so little that it takes little more, too.
+                let (bytes, max) = (check.memory_bytes(), limits.long_bytes_max);
+                if bytes > max {
+                    return Verdict::Failed(AppendFailure::DecoderTooLarge { max });
+                }
+                let is_long = is_long || spent >= CHECK_WORK_SHORT_MAX || bytes > limits.short_bytes_max;
+                return Verdict::Open(Self { rules, check: Some(Box::new(check)), spent, is_long });
+            }
             Ok(Some(checked)) if checked.rejected_count > 0 => {
                 Verdict::Failed(AppendFailure::Records(Box::new(RejectedRecords { checked, rules })))
             }
             Ok(Some(checked)) => Verdict::Valid(checked.max_timestamp),
             Err(error) => Verdict::Failed(AppendFailure::Invalid(error)),
         };
-        *unpacker = check.into_unpacker();
+        let used = check.into_unpacker();
+        if used.memory_bytes() <= limits.idle_bytes_max {
+            *unpacker = used;
+        }
         verdict
     }
 }
@@ -178,9 +226,9 @@ impl fmt::Display for RejectedRecords {
 
 #[cfg(test)]
 impl OpenCheck {
-    /// A check that has done so much work.
-    pub(super) fn sample(spent: Work) -> Self {
-        let check = Some(Box::new(BatchCheck::new(RecordRules::FORMAT, Unpacker::default())));
-        Self { rules: RecordRules::FORMAT, check, spent }
+    /// A check with a decoder that takes memory, or with one that takes none.
+    pub(super) fn sample(is_long: bool, decoder: Unpacker) -> Self {
+        let check = Some(Box::new(BatchCheck::new(RecordRules::FORMAT, decoder)));
+        Self { rules: RecordRules::FORMAT, check, spent: 1, is_long }
     }
 }

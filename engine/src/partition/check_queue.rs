@@ -5,7 +5,9 @@
 //! that wait go on for a bounded time: half of it those that have not taken long yet, in the order in which they came, and half those that
 //! have. So what a client sends to keep the broker busy waits for its like, and not the batches of others for it.
 //!
-//! A check that waits may hold a decoder with its window. Only some may keep theirs; the others begin anew when it is their turn.
+//! A check that waits may hold a decoder with its window. Only some may keep theirs, as far as there is memory for decoders
+//! ([`ShardLimits::decoder_bytes_max`]); the others begin anew when it is their turn. Of those that take long, or much memory, one at a
+//! time goes on, to its end. So there is always one that does, and a batch is rejected only if its decoder alone is too large.
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -16,7 +18,7 @@ use highwater_runtime::plane::{ConnId, ShardIndex};
 
 use super::append::ReplyTo;
 use super::batch::ParsedBatch;
-use super::check::{OpenCheck, Verdict};
+use super::check::{DecoderLimits, OpenCheck, Verdict};
 use crate::limits::{CHECK_WORK_ON_ARRIVAL_MAX, CHECK_WORK_PER_TURN_MAX, CHECKS_OPEN_MAX, ShardLimits};
 use crate::meta::configs::TopicConfig;
 
@@ -41,14 +43,17 @@ pub(crate) struct Unchecked<'a> {
 }
 
 /// The checks of a shard.
-#[derive(Default)]
 pub(super) struct CheckQueue {
+    limits: DecoderLimits,
     jobs: BTreeMap<ConnId, CheckJob<'static>>,
     /// Connections whose checks have not taken long, in the order in which they came.
     short: VecDeque<ConnId>,
     long: VecDeque<ConnId>,
-    /// Checks that wait and keep their decoders.
+    /// Checks that wait and keep their decoders, and the memory that these take, in bytes.
     open: usize,
+    open_bytes: usize,
+    /// Of that: those of checks that do not take long.
+    short_bytes: usize,
     /// Work done in this turn on batches that have just come.
     on_arrival: Work,
     /// For the next check.
@@ -107,6 +112,26 @@ impl<'a> CheckJob<'a> {
 }
 
 impl CheckQueue {
+    /// Creates a queue without checks, whose decoders may take so many bytes of memory.
+    pub(super) fn new(decoder_bytes_max: usize) -> Self {
+        Self {
+            limits: DecoderLimits::new(decoder_bytes_max),
+            jobs: BTreeMap::new(),
+            short: VecDeque::new(),
+            long: VecDeque::new(),
+            open: 0,
+            open_bytes: 0,
+            short_bytes: 0,
+            on_arrival: 0,
+            unpacker: Unpacker::default(),
+        }
+    }
+
+    /// Returns the memory that decoders take, in bytes.
+    pub(super) fn decoder_bytes(&self) -> usize {
+        self.open_bytes + self.unpacker.memory_bytes()
+    }
+
     /// Returns whether a batch of this connection is being checked.
     pub(super) fn holds(&self, conn: ConnId) -> bool {
         self.jobs.contains_key(&conn)
@@ -135,7 +160,7 @@ impl CheckQueue {
 
     /// Goes on with a check, as far as `work` allows.
     pub(super) fn step(&mut self, check: OpenCheck, batch: &ParsedBatch<'_>, work: &mut Work) -> Verdict {
-        check.step(batch, &mut self.unpacker, work)
+        check.step(batch, &mut self.unpacker, &self.limits, work)
     }
 
     /// Adds the job of a request that has just come, after those that wait already.
@@ -153,7 +178,12 @@ impl CheckQueue {
         let is_long = check.is_long();
         let queue = if is_long { &mut self.long } else { &mut self.short };
         // Of those that take long only the one whose turn it is keeps its decoder.
-        let may_keep = if is_long { queue.is_empty() } else { self.open < CHECKS_OPEN_MAX };
+        let may_keep = if is_long {
+            queue.is_empty()
+        } else {
+            let bytes = self.short_bytes + check.decoder_bytes();
+            self.open < CHECKS_OPEN_MAX && bytes <= self.limits.short_bytes_max
+        };
         if goes_on {
             queue.push_front(conn);
         } else {
@@ -162,7 +192,10 @@ impl CheckQueue {
                 check.drop_decoder();
             }
         }
+        let bytes = check.decoder_bytes();
         self.open += usize::from(check.has_decoder());
+        self.open_bytes += bytes;
+        self.short_bytes += if is_long { 0 } else { bytes };
         self.jobs.insert(conn, job);
     }
 
@@ -181,21 +214,32 @@ impl CheckQueue {
     /// Takes the job of a connection, if it has one.
     pub(super) fn take(&mut self, conn: ConnId) -> Option<CheckJob<'static>> {
         let job = self.jobs.remove(&conn)?;
-        self.open -= usize::from(job.next.check.has_decoder());
+        let check = &job.next.check;
+        let bytes = check.decoder_bytes();
+        self.open -= usize::from(check.has_decoder());
+        self.open_bytes -= bytes;
+        self.short_bytes -= if check.is_long() { 0 } else { bytes };
         Some(job)
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use highwater_protocol::batch::Compression;
+
     use super::*;
-    use crate::limits::CHECK_WORK_SHORT_MAX;
     use crate::partition::append::sample_batch;
 
-    fn job(conn: u64, spent: Work) -> CheckJob<'static> {
+    const DECODER_BYTES_MAX: usize = 24 << 20;
+
+    fn queue() -> CheckQueue {
+        CheckQueue::new(DECODER_BYTES_MAX)
+    }
+
+    fn job(conn: u64, is_long: bool, decoder: Unpacker) -> CheckJob<'static> {
         let reply_to = ReplyTo::Native { conn: ConnId(conn), slot: None, id: 0 };
         let (tp, batch) = sample_batch();
-        let next = Unchecked { tp, owner: 0, reply_to, batch, check: OpenCheck::sample(spent) };
+        let next = Unchecked { tp, owner: 0, reply_to, batch, check: OpenCheck::sample(is_long, decoder) };
         CheckJob::of_one(ConnId(conn), Acks::All, next)
     }
 
@@ -203,15 +247,28 @@ mod tests {
         queue.take(conn).is_some_and(|job| job.next.check.has_decoder())
     }
 
+    /// A decoder that takes as much memory as it has written: some 300 KiB.
+    fn decoder() -> Unpacker {
+        let stored = vec![7; 300 << 10];
+        let mut unpacker = Unpacker::default();
+        unpacker.start(Compression::None, stored.len()).expect("it begins");
+        while !unpacker.is_done() {
+            unpacker.fill(&stored).expect("it goes on");
+        }
+        let bytes = unpacker.memory_bytes();
+        assert!((300 << 10..600 << 10).contains(&bytes), "{bytes}");
+        unpacker
+    }
+
     #[test]
     fn only_some_checks_keep_their_decoders_while_they_wait_and_of_those_that_take_long_one() {
-        let mut queue = CheckQueue::default();
+        let mut queue = queue();
         let all = 3 * CHECKS_OPEN_MAX as u64;
         for conn in 0..all {
-            queue.add(job(conn, 1));
+            queue.add(job(conn, false, Unpacker::default()));
         }
         for conn in all..2 * all {
-            queue.add(job(conn, CHECK_WORK_SHORT_MAX));
+            queue.add(job(conn, true, Unpacker::default()));
         }
         assert!(queue.short.iter().copied().eq((0..all).map(ConnId)));
         assert!(queue.long.iter().copied().eq((all..2 * all).map(ConnId)));
@@ -223,8 +280,30 @@ mod tests {
     }
 
     #[test]
+    fn decoders_of_checks_that_wait_are_kept_as_far_as_there_is_memory_for_them() {
+        let mut queue = queue();
+        for conn in 0..CHECKS_OPEN_MAX as u64 {
+            queue.add(job(conn, false, decoder()));
+        }
+        let max = queue.limits.short_bytes_max;
+        assert_eq!(max, 2 << 20);
+        let kept = queue.open;
+        assert!((1..4).contains(&kept), "{kept}");
+        assert!(queue.decoder_bytes() <= max && queue.decoder_bytes() == queue.short_bytes);
+        queue.add(job(100, true, decoder()));
+        assert_eq!(queue.open, kept + 1, "memory for those that take long is apart");
+        let goes_on = queue.pop(false).expect("the first");
+        queue.put_back(goes_on, true);
+        assert_eq!(queue.open, kept + 1, "one that goes on keeps what it has");
+        for conn in (0..CHECKS_OPEN_MAX as u64).chain([100]) {
+            queue.take(ConnId(conn)).expect("it waits");
+        }
+        assert_eq!((queue.open, queue.open_bytes, queue.short_bytes), (0, 0, 0));
+    }
+
+    #[test]
     fn work_on_batches_that_arrive_is_bounded_for_each_request_and_for_a_turn() {
-        let mut queue = CheckQueue::default();
+        let mut queue = queue();
         assert_eq!(queue.work_on_arrival(500), 500);
         queue.note_arrival(CHECK_WORK_ON_ARRIVAL_MAX - 100);
         assert_eq!(queue.work_on_arrival(500), 100);

@@ -117,7 +117,12 @@ pub(crate) struct AppendCounters {
 
 impl Partitions {
     /// Partitions are found in `stores` when their topics are put.
-    pub(crate) fn new(me: ShardIndex, node: NodeId, stores: Vec<StoreEntry>) -> Self {
+    pub(crate) fn new(
+        me: ShardIndex,
+        node: NodeId,
+        stores: Vec<StoreEntry>,
+        decoder_bytes_max: usize,
+    ) -> Self {
         Self {
             me,
             node,
@@ -132,7 +137,7 @@ impl Partitions {
                 counted: AppendCounters::default(),
                 scratch: Vec::new(),
             },
-            checks: CheckQueue::default(),
+            checks: CheckQueue::new(decoder_bytes_max),
             waiting: BTreeMap::new(),
             released: Vec::new(),
             forwards: Vec::new(),
@@ -195,6 +200,11 @@ impl Partitions {
 
     pub(crate) fn counted(&self) -> AppendCounters {
         self.replicas.counted
+    }
+
+    /// Returns the memory that the decoders of checks take, in bytes.
+    pub(crate) fn decoder_bytes(&self) -> usize {
+        self.checks.decoder_bytes()
     }
 
     // Commands.

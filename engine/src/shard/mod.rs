@@ -144,7 +144,7 @@ impl Shard {
             me,
             lead,
             metadata: None,
-            partitions: Partitions::new(me, setup.identity.node, stores),
+            partitions: Partitions::new(me, setup.identity.node, stores, setup.limits.decoder_bytes_max),
             jobs: Jobs::default(),
             long_answers: VecDeque::new(),
             connections: Connections::default(),
@@ -182,6 +182,11 @@ impl Shard {
     /// Bytes of memory that what is on its way to clients takes.
     pub fn send_bytes(&self) -> usize {
         self.send_budget.used()
+    }
+
+    /// Bytes of memory that the decoders of checks take.
+    pub fn decoder_bytes(&self) -> usize {
+        self.partitions.decoder_bytes()
     }
 
     /// Panics unless what connections have of the memory for requests, and of that for what is on its way to clients, adds up to what is

@@ -9,6 +9,7 @@ mod bounds;
 mod closed;
 mod consumer;
 mod crowd;
+mod decoders;
 mod fan_out;
 mod faults;
 mod full_disk;

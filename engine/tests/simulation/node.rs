@@ -23,13 +23,21 @@ pub(crate) type World = SimWorld<Shard>;
 
 /// A world with a node that was not started yet.
 pub(crate) fn world(seed: u64) -> (World, SimNode) {
-    world_with_sessions(seed, SESSION_MS)
+    world_with(seed, limits(seed), SESSION_MS)
 }
 
 /// The same, where members of groups may be silent for so long.
 pub(crate) fn world_with_sessions(seed: u64, consumer_session_timeout_ms: u64) -> (World, SimNode) {
+    world_with(seed, limits(seed), consumer_session_timeout_ms)
+}
+
+/// The same with these limits.
+pub(crate) fn world_with(
+    seed: u64,
+    limits: ShardLimits,
+    consumer_session_timeout_ms: u64,
+) -> (World, SimNode) {
     let mut world = World::new(WorldConfig::new(seed));
-    let limits = limits(seed);
     let durable_form = if seed.is_multiple_of(2) { DurableForm::Dsync } else { DurableForm::SyncPerRound };
     let groups = GroupConfig {
         initial_rebalance_delay_ms: 10,

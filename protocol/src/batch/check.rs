@@ -189,6 +189,14 @@ impl BatchCheck {
         self.found.add_record(&self.rules, last, max, true);
     }
 
+    /// Returns the memory that decompression takes, in bytes. See [`Unpacker::memory_bytes`].
+    pub fn memory_bytes(&self) -> usize {
+        match &self.phase {
+            Phase::Checksum { unpacker, .. } | Phase::Done(unpacker) => unpacker.memory_bytes(),
+            Phase::Records(stream) => stream.memory_bytes(),
+        }
+    }
+
     /// Returns the unpacker for use by another check.
     pub fn into_unpacker(self) -> Unpacker {
         match self.phase {

@@ -83,6 +83,11 @@ impl RecordStream {
         }
     }
 
+    /// Returns the memory that decompression takes, in bytes. See [`Unpacker::memory_bytes`].
+    pub fn memory_bytes(&self) -> usize {
+        self.unpacker.memory_bytes()
+    }
+
     /// Returns the unpacker for use with another batch.
     pub fn into_unpacker(self) -> Unpacker {
         self.unpacker

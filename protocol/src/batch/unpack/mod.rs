@@ -8,20 +8,19 @@ mod gzip;
 mod lz4;
 mod snappy;
 mod window;
+mod zstandard;
 
 use core::fmt;
-
-use zstd::stream::raw::{DParameter, Decoder as ZstdDecoder, Operation};
 
 use super::compression::Compression;
 use super::error::BatchError;
 use window::Window;
 
-/// Maximum bytes that one zstd step writes. A frame whose content fits is decompressed without a separate window.
-const ZSTD_CHUNK_BYTES: usize = 128 << 10;
+/// Bytes of uncompressed records that one step copies.
+const COPY_CHUNK_BYTES: usize = 128 << 10;
 
-/// Largest window that any zstd level uses. The library touches only as much of it as it outputs.
-const ZSTD_WINDOW_LOG_MAX: u32 = 27;
+/// Memory of a gzip decoder apart from the decompressed bytes, in bytes: the history of 32 KiB, and tables.
+const GZIP_BYTES: usize = 48 << 10;
 
 /// Why a decoder cannot continue.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -61,7 +60,7 @@ struct State {
     gzip: Option<Box<gzip::Gzip>>,
     snappy: snappy::Snappy,
     lz4: lz4::Lz4,
-    zstd: Option<ZstdDecoder<'static>>,
+    zstd: Option<zstandard::Zstd>,
 }
 
 impl Unpacker {
@@ -92,6 +91,12 @@ impl Unpacker {
         self.state.as_ref().map_or(0, |state| state.at)
     }
 
+    /// Returns the memory that decoders and decompressed bytes take, in bytes. It grows by no more than a step reads and writes, apart
+    /// from what a decoder takes to begin with.
+    pub fn memory_bytes(&self) -> usize {
+        self.state.as_ref().map_or(0, |state| state.memory_bytes())
+    }
+
     /// Decompresses the next chunk: up to about 128 KiB, or one block of LZ4. `stored` must be the same in every call. Returns the
     /// sum of bytes read and written, which is 0 only at the end.
     pub fn fill(&mut self, stored: &[u8]) -> Result<usize, BatchError> {
@@ -115,19 +120,21 @@ impl State {
             Compression::Gzip => self.gzip.get_or_insert_default().start(),
             Compression::Snappy => self.snappy = snappy::Snappy::default(),
             Compression::Lz4 => self.lz4 = lz4::Lz4::default(),
-            Compression::Zstd => self.start_zstd().map_err(|_| BatchError::Compressed(codec))?,
+            Compression::Zstd => {
+                let zstd = match &mut self.zstd {
+                    Some(zstd) => zstd,
+                    none => none.insert(zstandard::Zstd::new().ok_or(BatchError::Compressed(codec))?),
+                };
+                zstd.start().map_err(|_| BatchError::Compressed(codec))?;
+            }
         }
         Ok(())
     }
 
-    fn start_zstd(&mut self) -> std::io::Result<()> {
-        if let Some(decoder) = &mut self.zstd {
-            return decoder.reinit();
-        }
-        let mut decoder = ZstdDecoder::new()?;
-        decoder.set_parameter(DParameter::WindowLogMax(ZSTD_WINDOW_LOG_MAX))?;
-        self.zstd = Some(decoder);
-        Ok(())
+    fn memory_bytes(&self) -> usize {
+        let gzip = if self.gzip.is_some() { GZIP_BYTES } else { 0 };
+        let zstd = self.zstd.as_ref().map_or(0, zstandard::Zstd::memory_bytes);
+        size_of::<Self>().saturating_add(self.window.memory_bytes()).saturating_add(gzip).saturating_add(zstd)
     }
 
     fn fill(&mut self, stored: &[u8]) -> Result<usize, BatchError> {
@@ -140,7 +147,10 @@ impl State {
             }
             Compression::Snappy => self.snappy.step(stored, &mut self.at, &mut self.window, left),
             Compression::Lz4 => self.lz4.step(stored, &mut self.at, &mut self.window),
-            Compression::Zstd => self.step_zstd(stored, left),
+            Compression::Zstd => match &mut self.zstd {
+                Some(zstd) => zstd.step(stored, &mut self.at, &mut self.window, left),
+                None => Err(DecompressError::Corrupt),
+            },
         };
         let too_large = BatchError::DecompressedTooLarge { max: self.max };
         let progress = result.map_err(|error| match error {
@@ -159,26 +169,10 @@ impl State {
 
     fn copy(&mut self, stored: &[u8]) -> Progress {
         let rest = stored.get(self.at..).unwrap_or_default();
-        let chunk = rest.get(..ZSTD_CHUNK_BYTES).unwrap_or(rest);
+        let chunk = rest.get(..COPY_CHUNK_BYTES).unwrap_or(rest);
         self.window.push(chunk);
         self.at = self.at.saturating_add(chunk.len());
         if self.at >= stored.len() { Progress::Ended } else { Progress::More }
-    }
-
-    fn step_zstd(&mut self, stored: &[u8], left: usize) -> Result<Progress, DecompressError> {
-        let decoder = self.zstd.as_mut().ok_or(DecompressError::Corrupt)?;
-        let input = stored.get(self.at..).unwrap_or_default();
-        let room = self.window.room(ZSTD_CHUNK_BYTES.min(left.saturating_add(1)));
-        let status = decoder.run_on_buffers(input, room).map_err(|_| DecompressError::Corrupt)?;
-        self.at = self.at.saturating_add(status.bytes_read);
-        self.window.written(status.bytes_written);
-        if status.remaining == 0 && self.at >= stored.len() {
-            return Ok(Progress::Ended);
-        }
-        if status.bytes_read == 0 && status.bytes_written == 0 {
-            return Err(DecompressError::Corrupt);
-        }
-        Ok(Progress::More)
     }
 }
 

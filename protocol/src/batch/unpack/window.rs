@@ -40,6 +40,10 @@ impl Window {
         self.dropped.saturating_add(self.end)
     }
 
+    pub(super) fn memory_bytes(&self) -> usize {
+        self.buf.capacity()
+    }
+
     pub(super) fn unread(&self) -> &[u8] {
         self.buf.get(self.start..self.end).unwrap_or_default()
     }
