@@ -83,6 +83,8 @@ pub struct AlterTopic {
     pub configs: Vec<(String, Option<String>)>,
     /// New number of partitions, at least the current one.
     pub partitions: Option<u32>,
+    /// Whether to only validate the request.
+    pub validate_only: bool,
 }
 
 /// Changes a topic's settings.

@@ -203,12 +203,13 @@ pub(super) fn create_partitions(
     let count = check_count(request.topics.len());
     for topic in request.topics.iter().filter(|topic| !twice.contains(topic.name)) {
         match count.clone().and_then(|()| check_extension(context, topic)) {
-            Ok(partitions) if !request.validate_only => {
+            Ok(partitions) => {
                 let name = topic.name.to_owned();
                 asked.push(name.clone());
-                requests.push(AlterTopic { name, configs: Vec::new(), partitions: Some(partitions) });
+                let (partitions, validate_only) = (Some(partitions), request.validate_only);
+                requests.push(AlterTopic { name, configs: Vec::new(), partitions, validate_only });
             }
-            checked => results.push(extended(topic.name, checked.map(drop))),
+            Err(why) => results.push(extended(topic.name, Err(why))),
         }
     }
     context.ask_each(call.conn, requests, move |context, replies| {

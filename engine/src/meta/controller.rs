@@ -271,9 +271,12 @@ impl Controller {
         deleted
     }
 
-    /// Changes a topic.
+    /// Changes a topic, or only validates that.
     pub(crate) fn alter_topic(&mut self, to: (ShardIndex, Ticket), request: &AlterTopic) {
         let outcome = self.check_alter(request).map(|(topic, configs)| {
+            if request.validate_only {
+                return ControllerReply::Done;
+            }
             self.write_configs(&topic, configs);
             let have = topic.stores.len();
             let want = request.partitions.map_or(have, |n| n as usize);

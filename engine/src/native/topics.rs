@@ -25,7 +25,7 @@ pub(super) fn delete(context: &mut Context<'_>, call: Call, request: DeleteTopic
 
 pub(super) fn alter(context: &mut Context<'_>, call: Call, request: AlterTopicRequest) {
     let AlterTopicRequest { name, configs, partitions } = request;
-    change(context, call, AlterTopic { name, configs, partitions });
+    change(context, call, AlterTopic { name, configs, partitions, validate_only: false });
 }
 
 /// A request whose reply is empty.

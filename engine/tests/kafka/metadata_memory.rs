@@ -36,6 +36,10 @@ fn says_what_is_needed(text: &str, memory: &str, max: usize) -> bool {
     text.contains(memory) && text.contains(&max.to_string()) && text.contains("or start it with --memory")
 }
 
+fn topic(name: &str, num_partitions: i32) -> CreatableTopic<'_> {
+    CreatableTopic { name, num_partitions, replication_factor: 1, ..Default::default() }
+}
+
 #[test]
 fn more_partitions_than_the_memory_has_room_for_are_refused_in_both_protocols_and_served_if_they_are_there() {
     let dir = tempfile::tempdir().expect("a directory");
@@ -54,12 +58,6 @@ fn more_partitions_than_the_memory_has_room_for_are_refused_in_both_protocols_an
     let (code, text) = native.call(&alter).err();
     assert!(code == ErrorCode::InvalidArgument && says(&text), "{code:?}: {text}");
 
-    let topic = |name, num_partitions| CreatableTopic {
-        name,
-        num_partitions,
-        replication_factor: 1,
-        ..Default::default()
-    };
     let body = CreateTopicsRequest {
         topics: vec![topic("more", 4_575), topic("few", 100)],
         timeout_ms: 60_000,
@@ -105,5 +103,40 @@ fn more_partitions_than_the_memory_has_room_for_are_refused_in_both_protocols_an
     let broker = start(dir.path(), 96 * MIB);
     assert!(broker.ready().warnings.is_empty(), "{:?}", broker.ready().warnings);
     Client::connect(broker.native_addr()).created("one", 1, &[]);
+    stop(broker);
+}
+
+/// Error and text for one topic that is to have so many partitions; nothing is changed.
+fn validate(kafka: &mut Kafka, name: &str, count: i32) -> (KafkaError, String) {
+    let topics = vec![CreatePartitionsTopic { name, count, assignments: None }];
+    let body = CreatePartitionsRequest { topics, timeout_ms: 60_000, validate_only: true };
+    let answer = kafka.call(ApiKey::CreatePartitions, 3, &body);
+    let response: CreatePartitionsResponse<'_> = answer.body();
+    let text = response.results[0].error_message.as_deref().unwrap_or_default();
+    (response.results[0].error_code, text.to_owned())
+}
+
+#[test]
+fn a_request_that_is_only_validated_is_refused_by_the_same_limit() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let broker = start(dir.path(), 96 * MIB);
+    let mut native = Client::connect(broker.native_addr());
+    let mut kafka = Kafka::connect(broker.kafka_addr().expect("it has one"));
+    let says = |text: &str| says_what_is_needed(text, "--memory 96MiB", 12_288);
+    native.created("few", 100, &[]);
+
+    let (error, text) = validate(&mut kafka, "few", 12_288);
+    assert!(error == KafkaError::INVALID_PARTITIONS && says(&text), "{error}: {text}");
+    assert_eq!(validate(&mut kafka, "few", 12_287).0, KafkaError::NONE);
+
+    let topics = vec![topic("fits", 12_186), topic("more", 12_187)];
+    let body = CreateTopicsRequest { topics, timeout_ms: 60_000, validate_only: true };
+    let answer = kafka.call(ApiKey::CreateTopics, 7, &body);
+    let response: CreateTopicsResponse<'_> = answer.body();
+    let [fits, more] = &response.topics[..] else { panic!("{response:?}") };
+    assert_eq!(fits.error_code, KafkaError::NONE, "{fits:?}");
+    let text = more.error_message.as_deref().unwrap_or_default();
+    assert!(more.error_code == KafkaError::INVALID_PARTITIONS && says(text), "{more:?}");
+    assert_eq!(native.describe("few").partitions.len(), 100, "nothing was changed");
     stop(broker);
 }
