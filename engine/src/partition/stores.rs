@@ -108,9 +108,14 @@ fn tell_findings(store: StoreId, report: RecoveryReport, warnings: &mut Vec<Stri
         warnings.push(of_store("its map was lost and rebuilt from the extents".into()));
     }
     let moved = report.quarantined.iter().map(|(from, to)| {
-        format!("{}: nothing knows this file; it was moved to {}", from.display(), to.display())
+        format!(
+            "{}: the broker does not know this file and has moved it to {}; look at it, and delete it if nobody needs it",
+            from.display(),
+            to.display()
+        )
     });
-    warn_some(warnings, moved.collect(), "files that nothing knows were moved to quarantine");
+    let kind = "files that the broker does not know were moved to quarantine/ in the data directory";
+    warn_some(warnings, moved.collect(), kind);
 }
 
 /// Adds warnings of one kind: the first ones, and how many more there are.

@@ -102,7 +102,7 @@ pub const RESERVE_BYTES: u64 = 1 << 20;
 
 /// Opens the directory at `path`, making it if there is none; `new` is whose it will be then.
 ///
-/// Files that nothing knows are moved to `quarantine/`, but only where an identity says that the directory is a broker's.
+/// Files that the broker does not know are moved to `quarantine/`, but only where an identity says that the directory is a broker's.
 pub fn open(fs: &mut dyn Fs, path: &Path, new: Identity) -> Result<DataDir, StartError> {
     let failed = |what: &str, e: &io::Error| failed(what, path, e);
     fs.create_dir_all(path).map_err(|e| failed("cannot make the data directory", &e))?;
@@ -131,8 +131,10 @@ pub fn open(fs: &mut dyn Fs, path: &Path, new: Identity) -> Result<DataDir, Star
                 Err(e) if is_out_of_space(&e) => {
                     let stranger = path.join(&entry.name);
                     warnings.push(format!(
-                        "{}: nothing knows this file, and the disk is too full to move it away",
-                        stranger.display()
+                        "{}: the broker does not know this file and has left it there, because the disk is too full to move it to {}; \
+                         look at it, and delete it if nobody needs it",
+                        stranger.display(),
+                        path.join(quarantine::QUARANTINE).display()
                     ));
                 }
                 Err(e) => return Err(failed("cannot tidy up", &e)),

@@ -26,7 +26,7 @@ pub(super) fn move_there(fs: &mut dyn Fs, data_dir: &Path, name: &str) -> io::Re
     }
     fs.rename(&data_dir.join(name), &dir.join(&free))?;
     Ok(format!(
-        "{}: nothing knows this file; it was moved to {}",
+        "{}: the broker does not know this file and has moved it to {}; look at it, and delete it if nobody needs it",
         data_dir.join(name).display(),
         dir.join(free).display()
     ))
@@ -93,7 +93,11 @@ mod tests {
             put(&mut disk, "notes.txt", b"somebody's");
             put(&mut disk, "store-1", b"not a store's name");
             let opened = open(&mut disk, &dir(), whose()).expect("there");
-            let [_, _, held] = &opened.warnings[..] else { panic!("{:?}", opened.warnings) };
+            let [notes, _, held] = &opened.warnings[..] else { panic!("{:?}", opened.warnings) };
+            let to = if round == 1 { "notes.txt" } else { "notes.txt.1" };
+            assert!(notes.starts_with("/data/notes.txt: "), "{notes}");
+            assert!(notes.contains(&format!("moved it to /data/quarantine/{to};")), "{notes}");
+            assert!(notes.contains("look at it, and delete it"), "{notes}");
             let what =
                 format!("/data/quarantine: {} files with {} bytes", 2 * round, grouped(2 * round * 4096));
             assert!(held.starts_with(&what), "{held}");
