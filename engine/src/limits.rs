@@ -183,12 +183,16 @@ pub const KAFKA_FILTERS_MAX: usize = 100;
 /// aside for it, so that only so many wait at once on a connection.
 pub const KAFKA_ANSWER_BYTES_EXPECTED: usize = 1 << 20;
 
-/// Bytes of memory that a request of a Kafka client counts for until it is answered, for each of its bytes: the names that it gives are
+/// Bytes of memory that a request counts for until it is answered, for each of its bytes, unless it has batches: the names that it gives are
 /// kept, each by itself, with what is found out about them.
-pub const KAFKA_HELD_BYTES_PER_BYTE: usize = 6;
+pub const HELD_BYTES_PER_BYTE: usize = 6;
 
 /// Bytes that each group of an OffsetFetch counts for until that is answered.
-pub const KAFKA_HELD_BYTES_PER_GROUP: usize = 320;
+pub const HELD_BYTES_PER_GROUP: usize = 320;
+
+/// Bytes that each further batch of a Produce counts for, apart from its own, until that is answered: its place, its outcome and the answer
+/// for it.
+pub const HELD_BYTES_PER_BATCH: usize = 512;
 
 /// Searches by time of a shard that read from disk at once, each into a buffer of its own. Others wait for their turn.
 pub const SEARCHES_MAX: usize = 4;

@@ -139,6 +139,11 @@ impl Decoder {
         self.bulk.is_some() || (!self.spent && !self.partial.is_empty())
     }
 
+    /// Returns whether the incomplete message is a large batch.
+    pub fn is_produce(&self) -> bool {
+        self.bulk.is_some()
+    }
+
     /// Returns the number of bytes received of the incomplete message. A batch that the plane receives counts as a whole.
     pub fn received_bytes(&self) -> usize {
         let batch = self.bulk.as_ref().map_or(0, |bulk| match bulk.pages {

@@ -9,11 +9,13 @@
 
 mod admission;
 mod budget;
+mod held;
 mod large_requests;
 mod places;
 mod send_queue;
 
 pub(crate) use admission::{Admission, Load};
 pub(crate) use budget::RequestBytes;
+pub(crate) use held::{Keeps, held_bytes};
 pub(crate) use places::{Places, Speaks};
 pub(crate) use send_queue::{Charged, SendQueue};

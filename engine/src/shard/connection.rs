@@ -65,6 +65,8 @@ pub(super) struct Connection {
     /// What of that is for Produce requests of a Kafka client whose batches are not all where they belong. It stays in use when the
     /// connection goes.
     pub(super) producing: usize,
+    /// Bytes of a native client's batch that has no reply, until it is appended. Nothing else is taken up meanwhile.
+    pub(super) silent_batch: usize,
     /// What is on its way to it.
     pub(super) queue: SendQueue,
     pub(super) taking: Taking,
@@ -203,6 +205,7 @@ impl Connection {
             paused: false,
             held: Vec::new(),
             charged: RequestBytes::default(),
+            silent_batch: 0,
             producing: 0,
             queue: SendQueue::default(),
             taking: Taking { since: Instant(0), taken: 0 },

@@ -254,6 +254,9 @@ impl Shard {
             match decoder.next(&mut data) {
                 Ok(Step::More) => break Input::Used,
                 Ok(Step::WantsRoom(_)) => {
+                    if !decoder.is_produce() && !self.is_answered(conn) {
+                        break Input::Full;
+                    }
                     if !self.admission.may_receive_large() {
                         self.want_memory(conn);
                         break Input::Full;
@@ -261,6 +264,9 @@ impl Shard {
                     decoder.admit();
                 }
                 Ok(Step::WantsTurn) => {
+                    if !decoder.is_produce() && !self.is_answered(conn) {
+                        break Input::Full;
+                    }
                     if !self.may_read_large_request() {
                         self.want_memory(conn);
                         break Input::Full;
@@ -328,6 +334,12 @@ impl Shard {
         true
     }
 
+    /// Whether nothing is owed to a client. A large request without records is let in only then: what is kept of it until it is answered is
+    /// many times as much, and behind an answer that the client does not read that would be for ever.
+    pub(super) fn is_answered(&self, conn: ConnId) -> bool {
+        self.connections.get(&conn).is_none_or(Connection::is_answered)
+    }
+
     /// Whether there is room for another request, whoever it is from.
     fn may_take_requests(&self, plane: &dyn Plane<Message>) -> bool {
         self.admission.may_take(Load {
@@ -353,7 +365,8 @@ impl Shard {
     /// What a connection has of the memory for requests is counted anew.
     pub(super) fn recharge(&mut self, conn: ConnId) {
         let Some(connection) = self.connections.get_mut(&conn) else { return };
-        let now = connection.net.request_bytes();
+        let mut now = connection.net.request_bytes();
+        now.whole += connection.silent_batch;
         self.admission.recharge(connection.charged, now);
         connection.charged = now;
     }

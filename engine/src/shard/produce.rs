@@ -8,6 +8,7 @@ use highwater_runtime::plane::{ConnId, Plane};
 use super::Shard;
 use crate::message::{AppendFailure, AppendOutcome, AppendedAt, Message, ReplyTo};
 use crate::partition::{BatchBytes, CheckJob, OwnedBatch, Unchecked, deleted, over_limit, parse_batch};
+use crate::session::{Keeps, held_bytes};
 
 impl Shard {
     pub(super) fn produce(
@@ -20,8 +21,13 @@ impl Shard {
     ) {
         let Produce { to, acks, batch } = produce;
         let Some(connection) = self.connections.get_mut(&conn) else { return };
-        let slot = (acks != Acks::None)
-            .then(|| connection.native().replies.open(MessageKind::Produce, id, bytes, 0));
+        let held = held_bytes(bytes, Keeps::Batches(1));
+        let slot = if acks == Acks::None {
+            connection.silent_batch = held;
+            None
+        } else {
+            Some(connection.native().replies.open(MessageKind::Produce, id, held, 0))
+        };
         let wall_ms = plane.wall_clock_ms();
         match self.unchecked_native(to, batch, ReplyTo::Native { conn, slot, id }, wall_ms) {
             Ok(batch) => {
@@ -71,6 +77,11 @@ impl Shard {
         tp: TopicPartition,
         outcome: AppendOutcome,
     ) {
+        if slot.is_none()
+            && let Some(connection) = self.connections.get_mut(&conn)
+        {
+            connection.silent_batch = 0;
+        }
         let failure = match (outcome, slot) {
             (Ok(at), Some(slot)) => return self.reply(conn, slot, Reply::Produced(reply_of(at))),
             (Ok(_), None) => return,

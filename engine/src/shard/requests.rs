@@ -10,6 +10,7 @@ use crate::limits::REQUEST_BYTES_PER_ENTRY;
 use crate::message::Message;
 use crate::native;
 use crate::partition::PartitionId;
+use crate::session::{Keeps, held_bytes};
 
 impl Shard {
     /// Carries out a request, or sees to it that others do.
@@ -28,7 +29,7 @@ impl Shard {
             other => other,
         };
         let Some(connection) = self.connections.get_mut(&conn) else { return };
-        let slot = connection.native().replies.open(kind, id, bytes, 0);
+        let slot = connection.native().replies.open(kind, id, held_bytes(bytes, Keeps::Lists), 0);
         let call = native::Call { conn, slot };
         if matches!(request, Request::Stats) {
             return self.tell_stats(conn, slot);

@@ -20,6 +20,7 @@ use crate::limits::{FETCH_BYTES_MAX, FETCH_WAIT_MAX};
 use crate::message::Message;
 use crate::partition::{PartitionId, Refusal, deleted};
 use crate::read::ReaderId;
+use crate::session::{Keeps, held_bytes};
 
 /// A reader whose first offset is being looked for.
 #[derive(Clone, Copy, Debug)]
@@ -45,7 +46,8 @@ impl Shard {
         request: &SubscribeRequest,
     ) {
         let Some(connection) = self.connections.get_mut(&conn) else { return };
-        let slot = connection.native().replies.open(MessageKind::Subscribe, number, bytes, 0);
+        let held = held_bytes(bytes, Keeps::Lists);
+        let slot = connection.native().replies.open(MessageKind::Subscribe, number, held, 0);
         let subscriptions = connection.subscriptions.len();
         let taken = connection.subscriptions.contains_key(&number);
         let outcome = if taken {
@@ -72,7 +74,8 @@ impl Shard {
     ) {
         let max_bytes = (request.max_bytes as usize).clamp(1, FETCH_BYTES_MAX);
         let Some(connection) = self.connections.get_mut(&conn) else { return };
-        let slot = connection.native().replies.open(MessageKind::Fetch, id, bytes, max_bytes);
+        let held = held_bytes(bytes, Keeps::Lists);
+        let slot = connection.native().replies.open(MessageKind::Fetch, id, held, max_bytes);
         let wait = Duration::from_millis(request.wait_ms.into()).min(FETCH_WAIT_MAX);
         let until = (!wait.is_zero()).then(|| plane.now().after(wait));
         let kind = ReaderKind::Fetch { slot, max_bytes, min_bytes: request.min_bytes as usize, until };

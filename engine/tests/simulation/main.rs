@@ -14,6 +14,7 @@ mod fan_out;
 mod faults;
 mod full_disk;
 mod groups;
+mod held;
 mod kafka;
 #[path = "../common/kafka.rs"]
 mod kafka_wire;

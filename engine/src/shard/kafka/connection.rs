@@ -119,12 +119,6 @@ impl Shard {
         self.recharge(conn);
     }
 
-    /// Whether nothing is owed to a client. A large request that is no Produce is let in only then: what is kept of it until it is answered is many
-    /// times as much, and behind an answer that the client does not read that would be for ever.
-    fn is_answered(&self, conn: ConnId) -> bool {
-        self.connections.get(&conn).is_none_or(Connection::is_answered)
-    }
-
     /// Ends a connection, which is all that Kafka's protocol has for nonsense.
     pub(in crate::shard) fn drop_kafka(&mut self, plane: &mut dyn Plane<Message>, conn: ConnId, why: &str) {
         let Some(connection) = self.connections.get(&conn) else { return };

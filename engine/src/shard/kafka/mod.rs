@@ -21,8 +21,9 @@ use highwater_runtime::plane::{ConnId, Plane, ShardIndex};
 use super::Shard;
 use crate::api::Targets;
 use crate::kafka::{Named, check_leader_epoch};
-use crate::limits::{KAFKA_ANSWER_BYTES_EXPECTED, KAFKA_HELD_BYTES_PER_BYTE, KAFKA_HELD_BYTES_PER_GROUP};
+use crate::limits::KAFKA_ANSWER_BYTES_EXPECTED;
 use crate::message::{AppendOutcome, KafkaMessage, Message, RequestBatch, RequestId};
+use crate::session::{Keeps, held_bytes};
 
 pub(super) use crate::kafka::Call;
 pub(super) use fetch::NextFetch;
@@ -77,14 +78,12 @@ impl Shard {
         else {
             return;
         };
-        // What is made of the lists and names of a request takes more than they did on the wire; records are kept as they came.
-        let held = match &request {
-            Request::Produce(_) => bytes,
-            Request::OffsetFetch(request) => {
-                bytes.saturating_add(request.groups.len().saturating_mul(KAFKA_HELD_BYTES_PER_GROUP))
-            }
-            _ => bytes.saturating_mul(KAFKA_HELD_BYTES_PER_BYTE),
+        let keeps = match &request {
+            Request::Produce(request) => Keeps::Batches(request.partitions.len()),
+            Request::OffsetFetch(request) => Keeps::Groups(request.groups.len()),
+            _ => Keeps::Lists,
         };
+        let held = held_bytes(bytes, keeps);
         let slot = kafka.replies.open(held, reply_bytes);
         let call = Call { conn, slot, origin: header.origin() };
         let client = header.client_id.unwrap_or_default();

@@ -1,0 +1,40 @@
+//! What a request counts for in the memory for requests, until it is answered: one rule for both protocols.
+
+use crate::limits::{HELD_BYTES_PER_BATCH, HELD_BYTES_PER_BYTE, HELD_BYTES_PER_GROUP};
+
+/// What is kept of a request until it is answered.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Keeps {
+    /// So many batches, as they came, and the state of each.
+    Batches(usize),
+    /// So many groups, each with a state of its own, and the partitions that are wanted of them, by number.
+    Groups(usize),
+    /// Names and lists, decoded, with what is found out about them.
+    Lists,
+}
+
+/// Returns the memory that a request of so many bytes counts for.
+pub(crate) fn held_bytes(bytes: usize, keeps: Keeps) -> usize {
+    match keeps {
+        // The state of one batch is in what every request counts for.
+        Keeps::Batches(count) => {
+            bytes.saturating_add(count.saturating_sub(1).saturating_mul(HELD_BYTES_PER_BATCH))
+        }
+        Keeps::Groups(count) => bytes.saturating_add(count.saturating_mul(HELD_BYTES_PER_GROUP)),
+        Keeps::Lists => bytes.saturating_mul(HELD_BYTES_PER_BYTE),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn records_count_once_and_lists_several_times() {
+        assert_eq!(held_bytes(1 << 20, Keeps::Batches(1)), 1 << 20);
+        assert_eq!(held_bytes(1 << 20, Keeps::Batches(3)), (1 << 20) + 2 * HELD_BYTES_PER_BATCH);
+        assert_eq!(held_bytes(1000, Keeps::Groups(7)), 1000 + 7 * HELD_BYTES_PER_GROUP);
+        assert_eq!(held_bytes(1000, Keeps::Lists), 1000 * HELD_BYTES_PER_BYTE);
+        assert_eq!(held_bytes(usize::MAX, Keeps::Lists), usize::MAX);
+    }
+}

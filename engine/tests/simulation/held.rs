@@ -1,0 +1,88 @@
+//! What is kept of a request of the native protocol until it is answered counts as memory for requests.
+
+use std::time::Duration;
+
+use highwater_engine::limits::HELD_BYTES_PER_BYTE;
+use highwater_protocol::batch::{BatchBuilder, BatchProducer, Compression, NewRecord};
+use highwater_protocol::ids::{Offset, PartitionIndex, Timestamp};
+use highwater_protocol::native::{Acks, CommitOffsetsRequest, CommittedOffset, produce_head};
+use highwater_runtime::sim::{Latency, SimNode};
+
+use crate::node::{TICK, World, world};
+use crate::run::create;
+use crate::wire::Wire;
+
+/// What a connection keeps at most when it has nothing to do.
+const IDLE_BYTES_MAX: usize = 1024;
+
+fn memory(world: &World, node: SimNode, shard: u16) -> usize {
+    world.app(node, shard).expect("it runs").memory_bytes()
+}
+
+/// Rounds take much longer than requests.
+fn slow(world: &mut World, node: SimNode) {
+    let slow = Duration::from_secs(30)..=Duration::from_secs(30);
+    let quick = Duration::from_micros(1)..=Duration::from_micros(2);
+    world.disk(node).set_latency(Latency {
+        sync: slow.clone(),
+        write: slow,
+        job: quick,
+        ..Latency::default()
+    });
+}
+
+#[test]
+fn the_names_and_lists_of_a_request_count_several_times_until_it_is_answered() {
+    let (mut world, node) = world(1);
+    world.start(node).expect("a first start");
+    let native = world.address(node, 0);
+    let (topic, partitions) = create(&mut world, native, 1);
+    let shard = partitions[0].1;
+    let mut wire = Wire::connect(&mut world, native, Some(shard));
+    slow(&mut world, node);
+    let position = |offset| CommittedOffset {
+        partition: PartitionIndex(0),
+        offset: Offset(offset),
+        leader_epoch: -1,
+        metadata: "kept".to_owned(),
+    };
+    let positions: Vec<_> = (0..500).map(position).collect();
+    let bytes_min = positions.len() * 24;
+    wire.send(&CommitOffsetsRequest { consumer: "reader".into(), topic, positions });
+    world.run_for(4 * TICK);
+    let held = memory(&world, node, shard);
+    assert!(held >= HELD_BYTES_PER_BYTE * bytes_min, "{held} bytes for a request of more than {bytes_min}");
+    world.disk(node).set_latency(Latency::default());
+    wire.wait(&mut world).expect("an answer").body.expect("they are kept");
+    assert!(memory(&world, node, shard) <= IDLE_BYTES_MAX);
+}
+
+#[test]
+fn a_batch_without_a_reply_counts_while_it_waits_for_space() {
+    let (mut world, node) = world(1);
+    world.start(node).expect("a first start");
+    let native = world.address(node, 0);
+    let (_, partitions) = create(&mut world, native, 1);
+    let (to, shard) = partitions[0];
+    slow(&mut world, node);
+    let mut builder = BatchBuilder::new(Compression::None, 0);
+    let value = [7; 12_000];
+    builder.append(&NewRecord::new(Timestamp(1_700_000_000_000), None, Some(&value))).expect("it fits");
+    let records = builder.finish(BatchProducer::NONE).expect("there is a record").to_vec();
+    let mut wires = Vec::new();
+    for _ in 0..16 {
+        let mut wire = Wire::connect(&mut world, native, Some(shard));
+        world.run_for(2 * TICK);
+        wire.send_with_id(|id| [&produce_head(id, to, Acks::None, records.len())[..], &records].concat());
+        world.run_for(4 * TICK);
+        wires.push(wire);
+    }
+    // A partition lets eight of them wait for the disk.
+    let held = memory(&world, node, shard);
+    let idle = wires.len() * IDLE_BYTES_MAX;
+    assert!(held >= idle + 4 * records.len(), "{held} bytes for batches of {} each", records.len());
+    world.disk(node).set_latency(Latency::default());
+    world.run_for(Duration::from_mins(2));
+    assert!(wires.iter().all(|wire| !wire.is_over()), "all of them were taken");
+    assert!(memory(&world, node, shard) <= idle);
+}
