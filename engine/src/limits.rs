@@ -147,7 +147,7 @@ pub const FETCH_ANSWER_BYTES_PER_PARTITION: usize = 64;
 /// An answer to a fetch that has less than this beside records needs no memory for that.
 pub const FETCH_ANSWER_BYTES_FREE: usize = 4 << 10;
 
-/// Bytes of the offsets of all groups together. A snapshot of them, with the groups' members, is one payload of a state log.
+/// Bytes of the offsets of all groups together, however much memory a broker has. A snapshot of them, with the groups' members, is one payload of a state log.
 pub const OFFSETS_BYTES_MAX: usize = 32 << 20;
 
 /// Bytes of the metadata of all topics together. A snapshot of it is one payload of a state log.
@@ -257,9 +257,16 @@ pub const STORES_PER_SHARD_MAX: usize = 200;
 /// Warnings of one kind that a start gives one by one for each store; of the others it says how many there are.
 pub const START_WARNINGS_MAX: usize = 10;
 
-/// Bytes of memory that free buffers may keep, to be used again, of the `memory_bytes` of a broker.
+/// Bytes that the offsets of all groups together may take, of the `memory_bytes` of a broker.
+pub const fn offsets_bytes_max(memory_bytes: u64) -> usize {
+    let part = memory_bytes / OFFSETS_PART;
+    if part < OFFSETS_BYTES_MAX as u64 { part as usize } else { OFFSETS_BYTES_MAX }
+}
+
+/// Bytes of memory that free buffers may keep, to be used again, of the `memory_bytes` of a broker. What offsets take comes out of their part.
 pub fn idle_buffer_bytes(memory_bytes: u64, shards: u16) -> usize {
-    (memory_bytes / FREE_BUFFERS_PART).min((32 << 20) * (1 + u64::from(shards))) as usize
+    let part = memory_bytes / FREE_BUFFERS_PART - offsets_bytes_max(memory_bytes) as u64;
+    part.min((32 << 20) * (1 + u64::from(shards))) as usize
 }
 
 /// What the limit for the bytes of a batch may be set to.
@@ -276,10 +283,12 @@ const CACHE_BYTES_MIN: u64 = 16 << 20;
 const DECODERS_PARTS: (u64, u64) = (3, 8);
 const DECODERS_BYTES_MAX: u64 = 192 << 20;
 
-/// What the metadata of partitions, idempotent producers and free buffers take of the memory: one of so many parts each.
+/// What the metadata of partitions, idempotent producers and free buffers take of the memory: one of so many parts each. The offsets of groups
+/// take a part of the last.
 const METADATA_PART: u64 = 8;
 const PRODUCERS_PART: u64 = 16;
 const FREE_BUFFERS_PART: u64 = 16;
+const OFFSETS_PART: u64 = 32;
 
 /// What is left of sixteen parts when these three have theirs.
 const OTHER_PARTS_OF_16: u64 = 16 - 16 / METADATA_PART - 16 / PRODUCERS_PART - 16 / FREE_BUFFERS_PART;
@@ -333,8 +342,9 @@ impl ShardLimits {
         let requests = requests_and_decoders - decoders;
         let sends = (share / 4).max(SEND_BYTES_MIN + more);
         let producers = share / PRODUCERS_PART;
-        let free_buffers = idle_buffer_bytes(memory_bytes, shards) as u64 / u64::from(shards);
-        let others = producers + free_buffers + share / METADATA_PART;
+        let of_broker = idle_buffer_bytes(memory_bytes, shards) + offsets_bytes_max(memory_bytes);
+        let free_buffers_and_offsets = of_broker as u64 / u64::from(shards);
+        let others = producers + free_buffers_and_offsets + share / METADATA_PART;
         let cache = share.saturating_sub(requests_and_decoders + sends + others);
         let store_producers_max = ((producers / stores / PRODUCER_BYTES) as usize).max(1);
         let unacked_bytes_max = defaults.unacked_bytes_max.max(frame_bytes(batch_bytes_max) as u64);
@@ -406,7 +416,8 @@ mod tests {
             limits.store.cache_bytes_max + limits.store.store_producers_max as u64 * PRODUCER_BYTES;
         let requests = limits.request_bytes_max + limits.decoder_bytes_max;
         let of_shard = (requests + limits.send_bytes_max) as u64 + of_store * stores as u64;
-        of_shard * u64::from(shards) + idle_buffer_bytes(memory, shards) as u64 + limits.metadata_bytes_max
+        let of_broker = idle_buffer_bytes(memory, shards) + offsets_bytes_max(memory);
+        of_shard * u64::from(shards) + of_broker as u64 + limits.metadata_bytes_max
     }
 
     #[test]
@@ -445,5 +456,7 @@ mod tests {
             assert!(limits.store.cache_bytes_max >= batch_bytes_max as u64);
         }
         assert_eq!(shard_memory_bytes_min(BATCH_BYTES_MAX_DEFAULT), 96 << 20);
+        let offsets = [96 << 20, 256 << 20, 1 << 30, 8 << 30].map(offsets_bytes_max);
+        assert_eq!(offsets, [3 << 20, 8 << 20, 32 << 20, 32 << 20]);
     }
 }

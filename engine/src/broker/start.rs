@@ -26,7 +26,7 @@ use crate::broker::signals::handle_signals;
 use crate::broker::{lock, memory};
 use crate::coord::groups::GroupConfig;
 use crate::counters::ShardCounters;
-use crate::limits::{ShardLimits, idle_buffer_bytes};
+use crate::limits::{ShardLimits, idle_buffer_bytes, offsets_bytes_max};
 use crate::meta::controller::ReadyReport;
 use crate::shard::{KafkaSetup, OpenError, Shard, ShardSetup};
 
@@ -106,7 +106,7 @@ impl Broker {
             counters: ShardCounters::of_shards(shards),
             advertised,
             kafka: kafka_setup,
-            groups: group_config(&config),
+            groups: group_config(&config, memory_bytes),
             on_ready: Box::new(move |report| {
                 // The receiver is gone only if the start was given up.
                 let _ = ready_sender.try_send(report);
@@ -252,13 +252,14 @@ fn describe(
 }
 
 /// How groups are coordinated.
-fn group_config(config: &BrokerConfig) -> GroupConfig {
+fn group_config(config: &BrokerConfig, memory_bytes: u64) -> GroupConfig {
     GroupConfig {
         initial_rebalance_delay_ms: config.group_initial_rebalance_delay.as_millis() as u64,
         consumer_heartbeat_interval_ms: i32::try_from(config.group_heartbeat_interval.as_millis())
             .unwrap_or(i32::MAX),
         consumer_session_timeout_ms: config.group_session_timeout.as_millis() as u64,
         offsets_retention_ms: config.offsets_retention.as_millis() as i64,
+        offsets_bytes_max: offsets_bytes_max(memory_bytes),
         ..GroupConfig::default()
     }
 }

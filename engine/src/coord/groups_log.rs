@@ -77,6 +77,11 @@ impl GroupsLog {
         self.coordinator.handle_topic_deleted(topic);
     }
 
+    /// Returns what to warn of at a start, if there are more offsets than may be kept.
+    pub(crate) fn warning(&self) -> Option<String> {
+        self.coordinator.too_many_offsets()
+    }
+
     /// Forgets the offsets in topics that `keep` says no to.
     pub(crate) fn retain_topics(&mut self, keep: impl Fn(TopicId) -> bool) {
         self.coordinator.retain_topics(keep);

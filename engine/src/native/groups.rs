@@ -45,6 +45,9 @@ pub(super) fn commit(context: &mut Context<'_>, call: Call, request: CommitOffse
                     {
                         reply_of(&ApiError::UnknownTopicId(topic))
                     }
+                    Some((_, GroupError::InvalidCommitOffsetSize)) => {
+                        Reply::error(ErrorCode::TooLarge, too_many_offsets(&context.setup.groups))
+                    }
                     Some((partition, error)) => refuse_commit(&consumer, topic, partition, error),
                     None => Reply::Empty,
                 }
@@ -392,15 +395,20 @@ fn refuse(error: GroupError, message: Option<String>) -> Reply {
     Reply::error(code_of(error), message.unwrap_or_else(|| error.to_string()))
 }
 
+/// Why no more offsets are kept.
+fn too_many_offsets(config: &GroupConfig) -> String {
+    let max = config.offsets_bytes_max;
+    let more = if max < OFFSETS_BYTES_MAX { ", or start the broker with a larger --memory" } else { "" };
+    format!(
+        "the offsets of all groups and consumers have reached their limit of {max} bytes; delete groups and consumers that are not needed{more}"
+    )
+}
+
 fn refuse_commit(consumer: &str, topic: TopicId, partition: u32, error: GroupError) -> Reply {
     let (code, text) = match error {
         GroupError::CoordinatorNotAvailable => {
             (ErrorCode::StorageFull, "the disk is full: positions cannot be kept".to_owned())
         }
-        GroupError::InvalidCommitOffsetSize => (
-            ErrorCode::TooLarge,
-            format!("the positions of all consumers have reached their limit of {OFFSETS_BYTES_MAX} bytes"),
-        ),
         GroupError::OffsetMetadataTooLarge => (
             ErrorCode::TooLarge,
             format!("what is to be kept with the position of partition {partition} is too long"),

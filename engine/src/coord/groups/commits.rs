@@ -13,7 +13,6 @@ use super::record::{CommitsRecord, FOREVER, OffsetRecord, Record};
 use super::reply::{FetchReply, GroupReply};
 use super::request::{CommitRequest, CommittedPartition, DeleteOffsetsRequest, FetchRequest, Now, Token};
 use super::topics::Topics;
-use crate::limits::OFFSETS_BYTES_MAX;
 use crate::mutants::{Mutant, is_planted};
 
 /// What became of offsets that were to be kept, in their order.
@@ -107,7 +106,7 @@ impl GroupCoordinator {
         let none = GroupOffsets::default();
         let kept = self.groups.get(&request.group).map_or(&none, |group| &group.offsets);
         let more = kept.growth(offsets, request.group.len());
-        if more > 0 && self.offsets_bytes + more > OFFSETS_BYTES_MAX {
+        if more > 0 && self.offsets_bytes + more > self.config.offsets_bytes_max {
             return Err(GroupError::InvalidCommitOffsetSize);
         }
         Ok(())

@@ -268,6 +268,17 @@ impl GroupCoordinator {
         }
     }
 
+    /// Returns what to warn of if the offsets of all groups take more than they may: the broker had more memory when they were kept.
+    pub fn too_many_offsets(&self) -> Option<String> {
+        let (bytes, max) = (self.offsets_bytes, self.config.offsets_bytes_max);
+        (bytes > max).then(|| {
+            format!(
+                "the offsets of all groups and consumers take {bytes} bytes, and a broker with this --memory keeps at most {max}: all are kept, \
+                 commits of further partitions are rejected; delete groups and consumers that are not needed, or start it with a larger --memory"
+            )
+        })
+    }
+
     /// Whether the count of the offsets' bytes and the holders are what a look at all groups gives.
     pub(super) fn counts_offsets_right(&self) -> bool {
         let bytes: usize = self.groups.iter().map(|(name, g)| g.offsets.bytes(name.len())).sum();

@@ -102,6 +102,8 @@ pub struct GroupConfig {
     pub cleanup_interval_ms: u64,
     /// Members of a group.
     pub group_members_max: usize,
+    /// Bytes of the offsets of all groups together; at most [`OFFSETS_BYTES_MAX`].
+    pub offsets_bytes_max: usize,
 }
 
 impl Default for GroupConfig {
@@ -116,6 +118,7 @@ impl Default for GroupConfig {
             offsets_retention_ms: 7 * 24 * 3_600 * 1_000,
             cleanup_interval_ms: 600_000,
             group_members_max: GROUP_MEMBERS_MAX,
+            offsets_bytes_max: OFFSETS_BYTES_MAX,
         }
     }
 }

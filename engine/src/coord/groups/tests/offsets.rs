@@ -2,6 +2,7 @@
 
 use super::consumer::worker;
 use super::*;
+use crate::limits::OFFSETS_BYTES_MAX;
 
 const WEEK_MS: u64 = 7 * 24 * 3_600 * 1_000;
 const CLEANUP_MS: u64 = 600_000;
@@ -100,8 +101,12 @@ fn a_partition_that_is_not_there_has_no_offset_and_the_others_do() {
 }
 
 #[test]
-fn what_all_offsets_take_is_bounded() {
+fn what_all_offsets_take_is_bounded_by_what_the_broker_has_for_them() {
     let mut desk = Desk::new();
+    let max = OFFSETS_BYTES_MAX / 8;
+    let config = GroupConfig { offsets_bytes_max: max, ..GroupConfig::default() };
+    desk.coordinator = GroupCoordinator::new(config, desk.now());
+    desk.add_topics();
     let metadata = "x".repeat(4_096);
     let names = (0..).map(|n| format!("g{n}"));
     let four = |name: &str, metadata: &str| {
@@ -111,16 +116,24 @@ fn what_all_offsets_take_is_bounded() {
         request
     };
     let mut refused = None;
-    for name in names.take(2 * crate::limits::OFFSETS_BYTES_MAX / 4 / 4_096) {
+    for name in names.take(2 * max / 4 / 4_096) {
         refused = desk.commit(four(&name, &metadata));
         if refused.is_some() {
             break;
         }
     }
     assert_eq!(refused, Some(GroupError::InvalidCommitOffsetSize));
-    assert!(desk.coordinator.encode_snapshot().len() <= crate::limits::OFFSETS_BYTES_MAX);
+    assert!(desk.coordinator.encode_snapshot().len() <= max);
+    assert_eq!(desk.coordinator.too_many_offsets(), None);
     assert_eq!(desk.commit(four("g0", &metadata)), None, "those that are there may go on");
     assert_eq!(desk.commit(four("g0", "less")), None);
+
+    // A start with less memory keeps what there is, and says so.
+    let config = GroupConfig { offsets_bytes_max: max / 2, ..config };
+    let records = desk.log.iter().map(Vec::as_slice);
+    desk.coordinator = GroupCoordinator::recover(config, desk.now(), None, records).expect("readable");
+    let warning = desk.coordinator.too_many_offsets().expect("they are too many");
+    assert!(warning.contains(&(max / 2).to_string()) && warning.contains("--memory"), "{warning}");
 }
 
 #[test]
