@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use highwater_net::{Decoder, Step};
-use highwater_protocol::batch::{BatchBuilder, BatchProducer, Compression, NewRecord};
+use highwater_protocol::batch::{BatchBuilder, BatchHeader, BatchProducer, Compression, NewRecord};
 use highwater_protocol::frame::FRAME_HEADER_BYTES;
 use highwater_protocol::ids::{
     ClusterId, LeaderEpoch, PartitionIndex, StoreId, Timestamp, TopicId, TopicPartition,
@@ -100,6 +100,7 @@ impl Log {
 
 /// Measures the time of `iterations` appends, with a commit round after every `round` appends.
 fn appends(iterations: u64, round: u64, batch: &Bytes, bulk: bool) -> Duration {
+    let header = *BatchHeader::parse(batch).expect("a batch");
     let mut took = Duration::ZERO;
     let mut log = Log::new();
     let mut left = iterations;
@@ -118,11 +119,11 @@ fn appends(iterations: u64, round: u64, batch: &Bytes, bulk: bool) -> Duration {
         let began = Instant::now();
         if bulk {
             for pages in pages {
-                log.append(Payload::Bulk { pages, batch_bytes: batch.len() });
+                log.append(Payload::bulk(header, pages));
             }
         } else {
             for _ in 0..count {
-                log.append(Payload::Small(batch));
+                log.append(Payload::small(header, batch));
             }
         }
         took += began.elapsed();

@@ -7,8 +7,8 @@ use std::time::Duration;
 use bytes::BytesMut;
 use criterion::{BatchSize, BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use highwater_protocol::batch::{
-    BatchBuilder, BatchCheck, BatchProducer, BatchView, Compression, NewRecord, RecordRules, Unpacker, Work,
-    stamp, validate,
+    BatchBuilder, BatchCheck, BatchHeader, BatchProducer, BatchView, Compression, NewRecord, RecordRules,
+    Unpacker, Work, stamp, validate,
 };
 use highwater_protocol::frame::{
     FRAME_HEADER_BYTES, Frame, FramePlace, Frames, frame_bytes, write_batch_frame,
@@ -95,9 +95,9 @@ fn place() -> FramePlace {
 fn frame(records: u32) -> Vec<u8> {
     let mut bytes = batch(Compression::None, records, FRAME_HEADER_BYTES);
     stamp(&mut bytes[FRAME_HEADER_BYTES..], Offset(1000), LeaderEpoch(1));
-    let whole = frame_bytes(bytes.len() - FRAME_HEADER_BYTES);
-    bytes.resize(whole, 0);
-    write_batch_frame(&mut bytes, place());
+    let header = *BatchView::parse(&bytes[FRAME_HEADER_BYTES..]).expect("a batch").header();
+    bytes.resize(frame_bytes(header.batch_bytes()), 0);
+    write_batch_frame(&mut bytes, &header, place());
     bytes.to_vec()
 }
 
@@ -200,10 +200,11 @@ fn checks(c: &mut Criterion) {
             let bytes = batch(*codec, records, 0);
             group.bench_with_input(BenchmarkId::from_parameter(codec), &bytes, |b, bytes| {
                 let mut unpacker = Unpacker::default();
+                let batch = BatchView::parse(bytes).expect("a batch");
                 b.iter(|| {
                     let mut check = BatchCheck::new(RecordRules::FORMAT, std::mem::take(&mut unpacker));
                     let mut work = Work::MAX;
-                    let checked = check.step(black_box(bytes), &mut work).expect("a valid batch");
+                    let checked = check.step(black_box(&batch), &mut work).expect("a valid batch");
                     unpacker = check.into_unpacker();
                     checked.expect("it is done").max_timestamp
                 });
@@ -217,11 +218,13 @@ fn frames(c: &mut Criterion) {
     let mut group = c.benchmark_group("frame/write");
     for records in RECORD_COUNTS {
         let mut bytes = frame(records);
+        let mut header = *BatchHeader::parse(&bytes[FRAME_HEADER_BYTES..]).expect("a batch");
         group.throughput(Throughput::Elements(1));
         group.bench_function(BenchmarkId::from_parameter(records), |b| {
             b.iter(|| {
+                header.stamp(Offset(7), LeaderEpoch(2));
                 stamp(&mut bytes[FRAME_HEADER_BYTES..], Offset(7), LeaderEpoch(2));
-                write_batch_frame(black_box(&mut bytes), place());
+                write_batch_frame(black_box(&mut bytes), &header, place());
             });
         });
     }

@@ -30,11 +30,13 @@
 //! let mut bytes = builder.finish(BatchProducer::NONE).expect("there are records");
 //!
 //! // The broker checks the batch once, stamps it and frames it in place.
-//! validate(&bytes[FRAME_HEADER_BYTES..])?;
+//! let mut header = *validate(&bytes[FRAME_HEADER_BYTES..])?.header();
+//! header.stamp(Offset(5000), LeaderEpoch(1));
 //! stamp(&mut bytes[FRAME_HEADER_BYTES..], Offset(5000), LeaderEpoch(1));
-//! bytes.resize(frame_bytes(bytes.len() - FRAME_HEADER_BYTES), 0);
+//! bytes.resize(frame_bytes(header.batch_bytes()), 0);
 //! write_batch_frame(
 //!     &mut bytes,
+//!     &header,
 //!     FramePlace { incarnation: Incarnation(1), index: LogIndex(9), durable_index: LogIndex(8), commit_index: LogIndex(7), partition_tag: 0xabcd, mac: 0x5ea1 },
 //! );
 //!

@@ -73,10 +73,11 @@ fn compressed(codec: Compression, bytes: &[u8]) -> Vec<u8> {
 }
 
 fn in_steps(batch: &[u8], rules: &RecordRules, work: usize) -> Result<(CheckedBatch, usize), BatchError> {
+    let batch = BatchView::parse(batch)?;
     let mut check = BatchCheck::new(rules.clone(), Unpacker::default());
     for step in 1.. {
         let mut left = work;
-        if let Some(checked) = check.step(batch, &mut left)? {
+        if let Some(checked) = check.step(&batch, &mut left)? {
             return Ok((checked, step));
         }
     }

@@ -1,6 +1,7 @@
 //! Requests to a store and its answers: values without behaviour.
 
 use bytes::Bytes;
+use highwater_protocol::batch::BatchHeader;
 use highwater_protocol::frame::FRAME_HEADER_BYTES;
 use highwater_protocol::ids::{LeaderEpoch, LogIndex, Offset, Timestamp, TopicPartition};
 use highwater_runtime::buf::AlignedBuf;
@@ -20,33 +21,44 @@ pub struct PartitionSlot(pub Key);
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct ReadId(pub u64);
 
-/// A record batch to append. The caller has checked its checksum and its length.
+/// A record batch to append, and its header, so that the store need not parse it. The caller has checked the batch.
 #[derive(Debug)]
-pub enum Payload<'a> {
-    /// Copied once, into the partition's tail page.
-    Small(&'a [u8]),
-    /// Written, cached and sent from where it is. The batch is at `pages[64..64 + batch_bytes]`; the frame's header goes before it.
-    Bulk {
-        /// Pages of the frame's own.
-        pages: AlignedBuf,
-        /// Length of the batch.
-        batch_bytes: usize,
-    },
+pub struct Payload<'a> {
+    pub(crate) header: BatchHeader,
+    pub(crate) bytes: PayloadBytes<'a>,
 }
 
-impl Payload<'_> {
-    /// The batch.
-    pub(crate) fn batch(&self) -> &[u8] {
-        match self {
-            Self::Small(bytes) => bytes,
-            Self::Bulk { pages, batch_bytes } => &pages[FRAME_HEADER_BYTES..FRAME_HEADER_BYTES + batch_bytes],
-        }
+/// The bytes of a batch to append.
+#[derive(Debug)]
+pub(crate) enum PayloadBytes<'a> {
+    /// Copied once, into the partition's tail page.
+    Small(&'a [u8]),
+    /// Pages of the frame's own: room for the frame's header, then the batch.
+    Bulk(AlignedBuf),
+}
+
+impl<'a> Payload<'a> {
+    /// A batch that is copied once, into the partition's tail page.
+    ///
+    /// Panics if the header is that of a batch of another length.
+    pub fn small(header: BatchHeader, batch: &'a [u8]) -> Self {
+        assert!(header.batch_bytes() == batch.len(), "the header is that of the batch");
+        Self { header, bytes: PayloadBytes::Small(batch) }
+    }
+
+    /// A batch that is written, cached and sent from where it is. It begins at `pages[FRAME_HEADER_BYTES..]`; the frame's header is
+    /// written before it.
+    ///
+    /// Panics if the pages end before the batch does.
+    pub fn bulk(header: BatchHeader, pages: AlignedBuf) -> Self {
+        assert!(pages.len() >= FRAME_HEADER_BYTES + header.batch_bytes(), "the batch is in the pages");
+        Self { header, bytes: PayloadBytes::Bulk(pages) }
     }
 
     pub(crate) fn placement(&self) -> FramePlacement {
-        match self {
-            Self::Small(_) => FramePlacement::Packed,
-            Self::Bulk { .. } => FramePlacement::OwnPages,
+        match self.bytes {
+            PayloadBytes::Small(_) => FramePlacement::Packed,
+            PayloadBytes::Bulk(_) => FramePlacement::OwnPages,
         }
     }
 }

@@ -5,12 +5,13 @@
 //! - A bulk frame begins on a page boundary and the frame after it too, so its pages are written as they came.
 //! - A gap is a padding frame; see [`padding_bytes`].
 
-use highwater_protocol::batch::{self, BatchHeader};
+use highwater_protocol::batch::{BATCH_HEADER_BYTES, BatchHeader};
 use highwater_protocol::frame::{FRAME_HEADER_BYTES, frame_bytes, write_batch_frame, write_padding};
 use highwater_protocol::ids::{LeaderEpoch, LogIndex, Offset};
 use highwater_runtime::buf::AlignedBuf;
+use zerocopy::IntoBytes as _;
 
-use crate::api::Appended;
+use crate::api::{Appended, Payload, PayloadBytes};
 use crate::cache::{CacheBudget, Chunk};
 use crate::expect::LogPoint;
 use crate::layout::PAGE_BYTES;
@@ -57,19 +58,33 @@ impl Partition {
         })
     }
 
-    /// Adds a batch to the tail. It fits.
-    pub(crate) fn push_small(
+    /// Adds a batch, stamped with offset and epoch. It fits.
+    pub(crate) fn push(
         &mut self,
         context: &mut AppendContext<'_>,
-        bytes: &[u8],
-        header: &BatchHeader,
+        payload: Payload<'_>,
         epoch: LeaderEpoch,
     ) -> Appended {
-        let frame_bytes = frame_bytes(bytes.len());
+        let Payload { mut header, bytes } = payload;
+        header.stamp(self.append_offset, epoch);
+        match bytes {
+            PayloadBytes::Small(batch) => self.push_small(context, batch, &header),
+            PayloadBytes::Bulk(pages) => self.push_bulk(context, pages, &header),
+        }
+    }
+
+    /// Adds a batch to the tail. Its header there is the stamped one.
+    fn push_small(
+        &mut self,
+        context: &mut AppendContext<'_>,
+        batch: &[u8],
+        header: &BatchHeader,
+    ) -> Appended {
+        let (frame_bytes, epoch) = (frame_bytes(batch.len()), header.leader_epoch());
         self.split_tail(context, frame_bytes, FramePlacement::Packed, epoch);
-        let (place, offset) = (self.place(context.macs, epoch), self.append_offset);
-        self.tail_with_room(context.limits, frame_bytes).push_batch(place, bytes, offset, epoch);
-        self.note_batch(context, frame_bytes, header, epoch)
+        let place = self.place(context.macs, epoch);
+        self.tail_with_room(context.limits, frame_bytes).push_batch(place, header, batch);
+        self.note_batch(context, frame_bytes, header)
     }
 
     /// Adds a frame without payload or offset to the tail. It fits.
@@ -88,16 +103,14 @@ impl Partition {
         index
     }
 
-    /// Adds a batch in pages of its own, whose first bytes are the frame header's. It fits.
-    pub(crate) fn push_bulk(
+    /// Adds a batch in pages of its own, whose first bytes are the frame header's. Its header there becomes the stamped one.
+    fn push_bulk(
         &mut self,
         context: &mut AppendContext<'_>,
         mut pages: AlignedBuf,
         header: &BatchHeader,
-        epoch: LeaderEpoch,
     ) -> Appended {
-        let batch_bytes = header.batch_bytes();
-        let frame_bytes = frame_bytes(batch_bytes);
+        let (frame_bytes, epoch) = (frame_bytes(header.batch_bytes()), header.leader_epoch());
         self.split_tail(context, frame_bytes, FramePlacement::OwnPages, epoch);
         assert!(self.tail.is_none());
         let active = self.active().expect("the frame fits");
@@ -111,10 +124,10 @@ impl Partition {
         pages.truncate(whole);
 
         let from_offset = self.append_offset;
-        batch::stamp(&mut pages[FRAME_HEADER_BYTES..FRAME_HEADER_BYTES + batch_bytes], from_offset, epoch);
-        write_batch_frame(&mut pages[..frame_bytes], self.place(context.macs, epoch));
+        pages[FRAME_HEADER_BYTES..FRAME_HEADER_BYTES + BATCH_HEADER_BYTES].copy_from_slice(header.as_bytes());
+        write_batch_frame(&mut pages[..frame_bytes], header, self.place(context.macs, epoch));
         pages[frame_bytes..].fill(0);
-        let appended = self.note_batch(context, frame_bytes, header, epoch);
+        let appended = self.note_batch(context, frame_bytes, header);
         if gap > 0 {
             let place = self.place(context.macs, epoch);
             write_padding(&mut pages[frame_bytes..frame_bytes + gap], place, self.append_offset, epoch);
@@ -202,8 +215,8 @@ impl Partition {
         context: &AppendContext<'_>,
         frame_bytes: usize,
         header: &BatchHeader,
-        epoch: LeaderEpoch,
     ) -> Appended {
+        let epoch = header.leader_epoch();
         let (index, base_offset) = (self.append_index, self.append_offset);
         let next_offset = base_offset.plus(i64::from(header.last_offset_delta.get()) + 1);
         let timestamp = header.max_timestamp.get();

@@ -10,12 +10,13 @@
 //! copy of its partial last page, so nothing that is being written is ever changed.
 
 use bytes::Bytes;
-use highwater_protocol::batch;
+use highwater_protocol::batch::{BATCH_HEADER_BYTES, BatchHeader};
 use highwater_protocol::frame::{
     FRAME_HEADER_BYTES, FramePlace, frame_bytes, write_batch_frame, write_epoch_start, write_padding,
 };
 use highwater_protocol::ids::{LeaderEpoch, Offset};
 use highwater_runtime::buf::AlignedBuf;
+use zerocopy::IntoBytes as _;
 
 use crate::layout::PAGE_BYTES;
 
@@ -117,13 +118,14 @@ impl Tail {
         self.buf = larger;
     }
 
-    /// Adds a batch: stamps it and makes a frame of it. The only copy of its bytes between socket and disk.
-    pub(crate) fn push_batch(&mut self, place: FramePlace, bytes: &[u8], offset: Offset, epoch: LeaderEpoch) {
-        let frame = self.extend(frame_bytes(bytes.len()));
-        let payload = &mut frame[FRAME_HEADER_BYTES..FRAME_HEADER_BYTES + bytes.len()];
-        payload.copy_from_slice(bytes);
-        batch::stamp(payload, offset, epoch);
-        write_batch_frame(frame, place);
+    /// Adds a frame of a batch, with its stamped header in place of its own. The only copy of its bytes between socket and disk.
+    pub(crate) fn push_batch(&mut self, place: FramePlace, header: &BatchHeader, batch: &[u8]) {
+        let frame = self.extend(frame_bytes(batch.len()));
+        let payload = &mut frame[FRAME_HEADER_BYTES..FRAME_HEADER_BYTES + batch.len()];
+        let (stamped, records) = payload.split_at_mut(BATCH_HEADER_BYTES);
+        stamped.copy_from_slice(header.as_bytes());
+        records.copy_from_slice(&batch[BATCH_HEADER_BYTES..]);
+        write_batch_frame(frame, header, place);
         self.data_end = self.position();
     }
 

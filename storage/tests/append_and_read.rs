@@ -2,6 +2,7 @@
 
 mod support;
 
+use highwater_protocol::batch::BatchHeader;
 use highwater_protocol::ids::{LeaderEpoch, Offset};
 use highwater_runtime::sim::CrashPolicy;
 use highwater_storage::{AppendError, Cursor, DurableForm, ReadResult, StoreEvent};
@@ -125,10 +126,9 @@ fn a_bulk_frame_rests_on_a_page_boundary_with_the_very_bytes_that_were_given() {
     let slot = bed.slot(0);
     bed.append(slot, &batch(&[b"small"]));
     let sent = filled(7, 10_000);
-    let pages = support::bulk(&sent);
-    let highwater_storage::Payload::Bulk { pages, batch_bytes } = pages else { unreachable!() };
+    let pages = support::pages(&sent);
     let address = pages.as_ptr() as usize;
-    let payload = highwater_storage::Payload::Bulk { pages, batch_bytes };
+    let payload = highwater_storage::Payload::bulk(*BatchHeader::parse(&sent).expect("a batch"), pages);
     bed.store.append(&mut bed.disk, slot, payload, support::EPOCH, 0).expect("it is taken");
     bed.settle();
     let ReadResult::Frames(frames) = bed.read(slot, Cursor::at(Offset(1)), 1 << 20) else {

@@ -11,8 +11,7 @@ use highwater_runtime::sim::{CrashPolicy, DiskHarness, DiskImage, SimDisk};
 use highwater_storage::inspect::{self, ExtentState};
 use highwater_storage::layout::{EXTENT_HEADER_BYTES, ExtentEnd, ExtentId, PAGE_BYTES, Place};
 use highwater_storage::{
-    AppendError, CommitRule, CutError, EpochStart, LogPoint, PartitionConfig, PartitionSlot, Payload,
-    StoreEvent,
+    AppendError, CommitRule, CutError, EpochStart, LogPoint, PartitionConfig, PartitionSlot, StoreEvent,
 };
 use support::{Bed, config, filled, tp, without_map};
 use zerocopy::{FromBytes as _, IntoBytes as _};
@@ -28,7 +27,7 @@ fn append(bed: &mut Bed, slot: PartitionSlot, epoch: i32, fill: u8, bytes: usize
     let batch = filled(fill, bytes);
     loop {
         let wall_ms = bed.wall_ms;
-        let payload = Payload::Small(&batch);
+        let payload = support::small(&batch);
         match bed.store.append(&mut bed.disk, slot, payload, LeaderEpoch(epoch), wall_ms) {
             Err(AppendError::Busy) => assert!(bed.step(), "it is taken in the end"),
             Ok(_) => return,

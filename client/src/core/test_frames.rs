@@ -61,9 +61,9 @@ impl Log {
         let payload = &mut frame[FRAME_HEADER_BYTES..][..batch.len()];
         payload.copy_from_slice(batch);
         stamp(payload, Offset(base), EPOCH);
-        let next = BatchHeader::parse(payload).unwrap().next_offset();
-        write_batch_frame(&mut frame, self.place());
-        self.frames.push((frame, next.0));
+        let header = *BatchHeader::parse(payload).unwrap();
+        write_batch_frame(&mut frame, &header, self.place());
+        self.frames.push((frame, header.next_offset().0));
         base
     }
 

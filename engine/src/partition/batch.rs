@@ -69,8 +69,8 @@ impl<'a> ParsedBatch<'a> {
         &self.header
     }
 
-    pub(super) fn as_slice(&self) -> &[u8] {
-        self.bytes.as_slice()
+    pub(super) fn view(&self) -> BatchView<'_> {
+        BatchView::with_header(&self.header, self.bytes.as_slice())
     }
 
     pub(super) fn len(&self) -> usize {
@@ -97,22 +97,21 @@ impl<'a> ParsedBatch<'a> {
     where
         'a: 's,
     {
-        match self.bytes {
-            BatchBytes::Borrowed(bytes) if stamp == TimestampStamp::Keep => Payload::Small(bytes),
+        let Self { header, bytes } = self;
+        match bytes {
+            BatchBytes::Borrowed(bytes) if stamp == TimestampStamp::Keep => Payload::small(header, bytes),
             BatchBytes::Borrowed(bytes) => {
                 scratch.clear();
                 scratch.extend_from_slice(bytes);
-                stamp.apply(scratch);
-                Payload::Small(scratch)
+                Payload::small(stamp.apply(header, scratch), scratch)
             }
             BatchBytes::Owned(OwnedBatch::Small(bytes)) => {
                 *scratch = bytes;
-                stamp.apply(scratch);
-                Payload::Small(scratch)
+                Payload::small(stamp.apply(header, scratch), scratch)
             }
             BatchBytes::Owned(OwnedBatch::Bulk { mut pages, batch_bytes }) => {
-                stamp.apply(&mut pages[FRAME_HEADER_BYTES..FRAME_HEADER_BYTES + batch_bytes]);
-                Payload::Bulk { pages, batch_bytes }
+                let batch = &mut pages[FRAME_HEADER_BYTES..FRAME_HEADER_BYTES + batch_bytes];
+                Payload::bulk(stamp.apply(header, batch), pages)
             }
         }
     }
@@ -130,11 +129,12 @@ pub(super) enum TimestampStamp {
 }
 
 impl TimestampStamp {
-    fn apply(self, batch: &mut [u8]) {
+    /// Stamps a batch that has this header. Returns its header then.
+    fn apply(self, header: BatchHeader, batch: &mut [u8]) -> BatchHeader {
         match self {
-            Self::Keep => {}
-            Self::CreateTime(max) => stamp_create_time(batch, max),
-            Self::LogAppendTime(at) => stamp_log_append_time(batch, at),
+            Self::Keep => header,
+            Self::CreateTime(max) => *stamp_create_time(batch, max),
+            Self::LogAppendTime(at) => *stamp_log_append_time(batch, at),
         }
     }
 }

@@ -120,7 +120,7 @@ impl OpenCheck {
             None => (BatchCheck::new(rules.clone(), std::mem::take(unpacker)), 0),
         };
         let before = *work;
-        let outcome = check.step(batch.as_slice(), work);
+        let outcome = check.step(&batch.view(), work);
         let spent = spent + before - *work;
         let verdict = match outcome {
             Ok(None) => {

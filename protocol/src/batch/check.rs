@@ -106,7 +106,7 @@ impl CheckedBatch {
 /// Validation of a batch in progress.
 ///
 /// The caller passes the batch to every [`step`](Self::step); its bytes must not change between steps. The checks run in this
-/// order: length and magic, checksum, rules for the header, records.
+/// order: checksum, rules for the header, records. Whoever made the [`BatchView`] has checked length and magic.
 #[derive(Debug)]
 pub struct BatchCheck {
     rules: RecordRules,
@@ -137,8 +137,11 @@ impl BatchCheck {
     }
 
     /// Runs until `work` is used up, and subtracts the work done from it. Returns `None` if the check is not finished.
-    pub fn step(&mut self, batch: &[u8], work: &mut Work) -> Result<Option<CheckedBatch>, BatchError> {
-        let batch = BatchView::parse(batch)?;
+    pub fn step(
+        &mut self,
+        batch: &BatchView<'_>,
+        work: &mut Work,
+    ) -> Result<Option<CheckedBatch>, BatchError> {
         let header = batch.header();
         if let Phase::Checksum { at, crc, unpacker } = &mut self.phase {
             let rest = batch.bytes().get(*at..).unwrap_or_default();
@@ -156,7 +159,7 @@ impl BatchCheck {
             batch.check_produced()?;
             let unpacker = core::mem::take(unpacker);
             if self.rules.trust_header {
-                self.check_header_only(&batch);
+                self.check_header_only(batch);
                 self.phase = Phase::Done(unpacker);
                 return Ok(Some(core::mem::take(&mut self.found)));
             }
@@ -214,10 +217,11 @@ pub fn decompressed_max(stored_bytes: usize, most: usize) -> usize {
 
 /// Checks a batch in one go.
 pub fn check(batch: &[u8], rules: RecordRules) -> Result<CheckedBatch, BatchError> {
+    let batch = BatchView::parse(batch)?;
     let mut check = BatchCheck::new(rules, Unpacker::default());
     loop {
         let mut work = Work::MAX;
-        if let Some(checked) = check.step(batch, &mut work)? {
+        if let Some(checked) = check.step(&batch, &mut work)? {
             return Ok(checked);
         }
     }

@@ -137,6 +137,13 @@ impl BatchHeader {
         Ok(header)
     }
 
+    /// Sets base offset and leader epoch, which the checksum does not cover.
+    #[inline]
+    pub fn stamp(&mut self, base_offset: Offset, epoch: LeaderEpoch) {
+        self.base_offset.set(base_offset.0);
+        self.leader_epoch.set(epoch.0);
+    }
+
     /// Returns the bytes of the whole batch, including this header.
     #[inline]
     pub fn batch_bytes(&self) -> usize {

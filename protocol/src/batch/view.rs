@@ -1,7 +1,7 @@
 //! A view of a batch in its encoded bytes: checks, and the fields that a broker writes.
 #![deny(clippy::unwrap_used, clippy::indexing_slicing, clippy::arithmetic_side_effects)]
 
-use zerocopy::FromBytes;
+use zerocopy::{FromBytes, IntoBytes as _};
 
 use super::compression::Compression;
 use super::error::BatchError;
@@ -34,6 +34,15 @@ impl<'a> BatchView<'a> {
             return Err(BatchError::Truncated { have: bytes.len(), need });
         }
         Ok(Self { header, bytes, records })
+    }
+
+    /// Returns the batch that fills `bytes`, whose header was parsed before.
+    ///
+    /// Panics if the header is that of a batch of another length.
+    pub fn with_header(header: &'a BatchHeader, bytes: &'a [u8]) -> Self {
+        assert!(header.batch_bytes() == bytes.len(), "the header is that of the batch");
+        debug_assert!(bytes.starts_with(header.as_bytes()), "the header is that of the batch");
+        Self { header, bytes, records: bytes.get(BATCH_HEADER_BYTES..).unwrap_or_default() }
     }
 
     /// Returns the header.
@@ -159,38 +168,38 @@ fn header_mut(batch: &mut [u8]) -> &mut BatchHeader {
 ///
 /// Panics if `batch` is shorter than a header.
 pub fn stamp(batch: &mut [u8], base_offset: Offset, epoch: LeaderEpoch) {
-    let header = header_mut(batch);
-    header.base_offset.set(base_offset.0);
-    header.leader_epoch.set(epoch.0);
+    header_mut(batch).stamp(base_offset, epoch);
 }
 
-/// Writes the checksum of the current content of `batch`.
+/// Writes the checksum of the current content of `batch`. Returns the header.
 ///
 /// Panics if `batch` is shorter than a header.
-pub fn seal(batch: &mut [u8]) {
+pub fn seal(batch: &mut [u8]) -> &BatchHeader {
     let crc = checksum(batch);
-    header_mut(batch).crc.set(crc);
+    let header = header_mut(batch);
+    header.crc.set(crc);
+    header
 }
 
 /// Sets the timestamp type to create time and the max timestamp to `max`, the largest of the producer's timestamps, and writes the
-/// new checksum.
+/// new checksum. Returns the new header.
 ///
 /// Panics if `batch` is shorter than a header.
-pub fn stamp_create_time(batch: &mut [u8], max: Timestamp) {
+pub fn stamp_create_time(batch: &mut [u8], max: Timestamp) -> &BatchHeader {
     let header = header_mut(batch);
     header.attributes.set(header.attributes.get() & !LOG_APPEND_TIME);
     header.max_timestamp.set(max.0);
-    seal(batch);
+    seal(batch)
 }
 
-/// Sets the timestamp type to log append time and the timestamp to `at`, and writes the new checksum.
+/// Sets the timestamp type to log append time and the timestamp to `at`, and writes the new checksum. Returns the new header.
 ///
 /// Panics if `batch` is shorter than a header.
-pub fn stamp_log_append_time(batch: &mut [u8], at: Timestamp) {
+pub fn stamp_log_append_time(batch: &mut [u8], at: Timestamp) -> &BatchHeader {
     let header = header_mut(batch);
     header.attributes.set(header.attributes.get() | LOG_APPEND_TIME);
     header.max_timestamp.set(at.0);
-    seal(batch);
+    seal(batch)
 }
 
 /// Replaces producer id, epoch and sequence, and writes the new checksum. Used when a batch is sent again with a new epoch.

@@ -80,12 +80,12 @@ impl FrameHeader {
 }
 
 /// Makes a frame of the batch at `frame[FRAME_HEADER_BYTES..]`, which must have been checked and stamped with offset and epoch.
-/// Writes the header before it and zeros after it.
+/// Writes the frame's header before it and zeros after it. `batch` is the batch's header.
 ///
 /// Panics if `frame` does not have exactly the length of the frame.
-pub fn write_batch_frame(frame: &mut [u8], place: FramePlace) {
+pub fn write_batch_frame(frame: &mut [u8], batch: &BatchHeader, place: FramePlace) {
     let (head, payload) = frame.split_at_mut(FRAME_HEADER_BYTES);
-    let batch = BatchHeader::parse(payload).expect("only checked batches are framed");
+    debug_assert!(payload.starts_with(batch.as_bytes()), "the header is that of the batch in the frame");
     let bytes = batch.batch_bytes();
     assert_eq!(payload.len(), frame_bytes(bytes) - FRAME_HEADER_BYTES, "the frame ends after its alignment");
     assert!(batch.base_offset.get() >= 0, "a batch has its offset before it is framed");

@@ -1,6 +1,5 @@
 //! Appending: checks, room, tail.
 
-use highwater_protocol::batch::BatchHeader;
 use highwater_protocol::frame::frame_bytes;
 use highwater_protocol::ids::{LeaderEpoch, LogIndex};
 use highwater_runtime::plane::Disk;
@@ -23,15 +22,13 @@ impl Store {
         epoch: LeaderEpoch,
         wall_ms: i64,
     ) -> Result<Appended, AppendError> {
-        let bytes = payload.batch();
-        let header = *BatchHeader::parse(bytes).expect("the caller has checked the batch");
-        assert!(header.batch_bytes() == bytes.len(), "the caller has checked the batch's length");
+        let header = &payload.header;
         assert!(header.last_offset_delta.get() >= 0, "the caller has checked the batch's offsets");
-        let batch_bytes = bytes.len();
+        let batch_bytes = header.batch_bytes();
         let partition = self.partition(slot).ok_or(AppendError::Deleted)?;
         self.check_phase(partition)?;
         partition.assert_leads(epoch);
-        match partition.producers.check(&ProducerStamp::of(&header)) {
+        match partition.producers.check(&ProducerStamp::of(header)) {
             ProducerCheck::New => {}
             // It would not be answered before there is space.
             ProducerCheck::Duplicate { next_offset, .. }
@@ -49,10 +46,7 @@ impl Store {
         self.check_backlog(partition, batch_bytes)?;
         let placement = payload.placement();
         self.ensure_room(slot, batch_bytes, placement, epoch, wall_ms)?;
-        Ok(self.append_with(slot, wall_ms, |partition, context| match payload {
-            Payload::Small(bytes) => partition.push_small(context, bytes, &header, epoch),
-            Payload::Bulk { pages, .. } => partition.push_bulk(context, pages, &header, epoch),
-        }))
+        Ok(self.append_with(slot, wall_ms, |partition, context| partition.push(context, payload, epoch)))
     }
 
     /// Appends the first frame of a leader's epoch. It has an index and no offset.

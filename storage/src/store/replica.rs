@@ -1,11 +1,10 @@
 //! What replication asks of a log: frames of other replicas, where epochs end, what is committed.
 
-use highwater_protocol::batch::BatchHeader;
 use highwater_protocol::ids::{LeaderEpoch, LogIndex};
 use highwater_runtime::plane::Disk;
 
 use super::Store;
-use crate::api::{AppendError, PartitionSlot, Payload};
+use crate::api::{AppendError, PartitionSlot};
 use crate::epochs::EpochEnd;
 use crate::expect::LogPoint;
 use crate::partition::Partition;
@@ -37,19 +36,15 @@ impl Store {
             self.append_with(slot, wall_ms, |partition, context| partition.push_epoch_start(context, epoch));
             return Ok(Replicated::Appended);
         };
-        let bytes = payload.batch();
-        let header = *BatchHeader::parse(bytes).expect("the caller has checked the batch");
-        assert!(header.batch_bytes() == bytes.len(), "the caller has checked the batch's length");
-        if (header.base_offset.get(), header.leader_epoch.get()) != (offset.0, epoch.0) {
+        let header = &payload.header;
+        let batch_bytes = header.batch_bytes();
+        if (header.base_offset(), header.leader_epoch()) != (offset, epoch) {
             return Err(ReplicateError::Mismatch { what: "batch" });
         }
-        self.check_backlog(partition, bytes.len())?;
+        self.check_backlog(partition, batch_bytes)?;
         let placement = payload.placement();
-        self.ensure_room(slot, bytes.len(), placement, epoch, wall_ms)?;
-        self.append_with(slot, wall_ms, |partition, context| match payload {
-            Payload::Small(bytes) => partition.push_small(context, bytes, &header, epoch),
-            Payload::Bulk { pages, .. } => partition.push_bulk(context, pages, &header, epoch),
-        });
+        self.ensure_room(slot, batch_bytes, placement, epoch, wall_ms)?;
+        self.append_with(slot, wall_ms, |partition, context| partition.push(context, payload, epoch));
         Ok(Replicated::Appended)
     }
 

@@ -5,7 +5,7 @@
 use std::ops::{ControlFlow, Range};
 use std::path::Path;
 
-use highwater_protocol::batch::{BatchBuilder, BatchProducer, Compression, NewRecord, stamp};
+use highwater_protocol::batch::{BatchBuilder, BatchHeader, BatchProducer, Compression, NewRecord, stamp};
 use highwater_protocol::frame::{
     FRAME_HEADER_BYTES, Frame, FrameHeader, FramePlace, Frames, frame_bytes, write_batch_frame,
 };
@@ -49,7 +49,8 @@ fn disguised(place: FramePlace, offset: i64, records: usize) -> Vec<u8> {
     let mut frame = vec![0; frame_bytes(batch.len())];
     frame[FRAME_HEADER_BYTES..FRAME_HEADER_BYTES + batch.len()].copy_from_slice(&batch);
     stamp(&mut frame[FRAME_HEADER_BYTES..FRAME_HEADER_BYTES + batch.len()], Offset(offset), LeaderEpoch(1));
-    write_batch_frame(&mut frame, place);
+    let header = *BatchHeader::parse(&frame[FRAME_HEADER_BYTES..]).expect("a batch");
+    write_batch_frame(&mut frame, &header, place);
     Frame::checked(&frame).expect("as right as any");
     frame
 }

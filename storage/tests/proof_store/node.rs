@@ -83,12 +83,13 @@ impl Node {
         epoch: i32,
         wall_ms: i64,
     ) -> Result<Appended, AppendError> {
+        let batch_header = *header(batch);
         let payload = if bulk {
             let mut pages = AlignedBuf::zeroed(64 + batch.len());
             pages[64..64 + batch.len()].copy_from_slice(batch);
-            Payload::Bulk { pages, batch_bytes: batch.len() }
+            Payload::bulk(batch_header, pages)
         } else {
-            Payload::Small(batch)
+            Payload::small(batch_header, batch)
         };
         self.store.append(&mut self.disk, slot, payload, LeaderEpoch(epoch), wall_ms)
     }

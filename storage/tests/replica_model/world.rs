@@ -12,7 +12,7 @@ use highwater_storage::{
 };
 
 use crate::Op;
-use crate::support::{Bed, batch_of, bulk, config, producer, tp};
+use crate::support::{Bed, batch_of, bulk, config, producer, small, tp};
 
 /// A frame as it must be read: what is in its header, and its batch.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -173,7 +173,7 @@ impl World {
             self.replicate(frame);
             return;
         }
-        let payload = || if is_bulk { bulk(&batch) } else { highwater_storage::Payload::Small(&batch) };
+        let payload = || if is_bulk { bulk(&batch) } else { small(&batch) };
         let (epoch, wall_ms) = (LeaderEpoch(self.epoch), self.bed.wall_ms);
         match self.bed.store.append(&mut self.bed.disk, slot, payload(), epoch, wall_ms) {
             Ok(appended) => {
@@ -203,9 +203,11 @@ impl World {
             index: LogIndex(frame.index),
             epoch: LeaderEpoch(frame.epoch),
             offset: Offset(frame.offset),
-            batch: frame.batch.as_deref().map(|batch| {
-                if batch.len() % 2 == 0 { bulk(batch) } else { highwater_storage::Payload::Small(batch) }
-            }),
+            batch: frame.batch.as_deref().map(
+                |batch| {
+                    if batch.len() % 2 == 0 { bulk(batch) } else { small(batch) }
+                },
+            ),
         };
         let wall_ms = self.bed.wall_ms;
         self.bed.store.append_replicated(&mut self.bed.disk, slot, frame, wall_ms)

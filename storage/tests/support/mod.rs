@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use bytes::Bytes;
-use highwater_protocol::batch::{BatchBuilder, BatchProducer, Compression, NewRecord, Work};
+use highwater_protocol::batch::{BatchBuilder, BatchHeader, BatchProducer, Compression, NewRecord, Work};
 use highwater_protocol::frame::{FRAME_HEADER_BYTES, Frame, Frames as FrameIter};
 use highwater_protocol::ids::{
     ClusterId, LeaderEpoch, LogIndex, Offset, PartitionIndex, ProducerId, StoreId, Timestamp, TopicId,
@@ -87,11 +87,25 @@ pub fn producer(id: i64, epoch: i16, sequence: i32) -> BatchProducer {
     BatchProducer { id: ProducerId(id), epoch, sequence }
 }
 
+fn header(batch: &[u8]) -> BatchHeader {
+    *BatchHeader::parse(batch).expect("a batch")
+}
+
+/// A batch in a receive buffer.
+pub fn small(batch: &[u8]) -> Payload<'_> {
+    Payload::small(header(batch), batch)
+}
+
 /// A batch as a bulk receive brings it.
 pub fn bulk(batch: &[u8]) -> Payload<'static> {
+    Payload::bulk(header(batch), pages(batch))
+}
+
+/// The pages that a bulk receive puts a batch into.
+pub fn pages(batch: &[u8]) -> AlignedBuf {
     let mut pages = AlignedBuf::new(FRAME_HEADER_BYTES + batch.len());
     pages[FRAME_HEADER_BYTES..FRAME_HEADER_BYTES + batch.len()].copy_from_slice(batch);
-    Payload::Bulk { pages, batch_bytes: batch.len() }
+    pages
 }
 
 /// A store on its disk.
@@ -166,7 +180,7 @@ impl Bed {
     }
 
     pub fn try_append(&mut self, slot: PartitionSlot, batch: &[u8]) -> Result<Appended, AppendError> {
-        self.append_payload(slot, || Payload::Small(batch))
+        self.append_payload(slot, || small(batch))
     }
 
     pub fn try_append_bulk(&mut self, slot: PartitionSlot, batch: &[u8]) -> Result<Appended, AppendError> {
