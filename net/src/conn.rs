@@ -6,7 +6,7 @@ use highwater_protocol::error::ErrorCode;
 use highwater_protocol::native::MessageKind;
 use highwater_runtime::plane::Instant;
 
-use crate::decoder::{Decoder, Refusal};
+use crate::decoder::{Decoder, ProtocolViolation};
 use crate::limits::{BYTES_PER_SECOND_MIN, HELLO_TIME, MESSAGE_TIME};
 use crate::replies::ReplyQueue;
 
@@ -21,7 +21,7 @@ pub enum Overdue {
 
 impl Overdue {
     /// Returns the error that the peer gets before the connection is closed.
-    pub fn refusal(self) -> Refusal {
+    pub fn violation(self) -> ProtocolViolation {
         let (kind, time) = match self {
             Self::Hello => (MessageKind::Hello as u16, HELLO_TIME),
             Self::Message => (0, MESSAGE_TIME),
@@ -31,7 +31,7 @@ impl Overdue {
             Self::Message => "a message was not completed",
         };
         let text = format!("{what} within {} seconds", time.as_secs());
-        Refusal { kind, id: 0, code: ErrorCode::Malformed, text }
+        ProtocolViolation { kind, id: 0, code: ErrorCode::Malformed, text }
     }
 }
 

@@ -50,7 +50,7 @@ pub struct Lent {
 
 /// The peer violated the protocol: it gets this error, and the connection is closed.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Refusal {
+pub struct ProtocolViolation {
     /// Kind of the message, or 0. May be a kind that this version does not know.
     pub kind: u16,
     /// Id of the message, or 0.
@@ -165,7 +165,7 @@ impl Decoder {
     /// Consumes the next message, or the part of it that is there, from the front of `data`.
     ///
     /// Call it until it returns [`Step::More`]. After an error the decoder must not be used.
-    pub fn next<'s, 'd: 's>(&'s mut self, data: &mut &'d [u8]) -> Result<Step<'s>, Refusal> {
+    pub fn next<'s, 'd: 's>(&'s mut self, data: &mut &'d [u8]) -> Result<Step<'s>, ProtocolViolation> {
         if std::mem::take(&mut self.spent) {
             self.partial.clear();
             self.partial.shrink_to(PARTIAL_BYTES_KEPT);
@@ -198,7 +198,7 @@ impl Decoder {
     }
 
     /// Continues with a message that was received in several parts.
-    fn next_of_partial<'s, 'd: 's>(&'s mut self, data: &mut &'d [u8]) -> Result<Step<'s>, Refusal> {
+    fn next_of_partial<'s, 'd: 's>(&'s mut self, data: &mut &'d [u8]) -> Result<Step<'s>, ProtocolViolation> {
         if !fill(&mut self.partial, WIRE_HEADER_BYTES, data) {
             return Ok(Step::More);
         }
@@ -234,7 +234,7 @@ impl Decoder {
         kind: MessageKind,
         header: &WireHeader,
         message: &'s [u8],
-    ) -> Result<Received<'s>, Refusal> {
+    ) -> Result<Received<'s>, ProtocolViolation> {
         self.note(kind);
         read_message(kind, header, message)
     }
@@ -245,9 +245,9 @@ impl Decoder {
     }
 
     /// Checks that this message may come now and is within its limit. Returns its kind.
-    fn check(&self, header: &WireHeader) -> Result<MessageKind, Refusal> {
+    fn check(&self, header: &WireHeader) -> Result<MessageKind, ProtocolViolation> {
         let refuse = |code, text: String| {
-            Err(Refusal { kind: header.kind.get(), id: header.request_id.get(), code, text })
+            Err(ProtocolViolation { kind: header.kind.get(), id: header.request_id.get(), code, text })
         };
         let kind = match (header.kind(), self.greeted) {
             (Some(MessageKind::Hello), false) => MessageKind::Hello,
@@ -281,12 +281,12 @@ impl Decoder {
     }
 
     /// Starts a large batch. `head` is the message up to the batch.
-    fn start_bulk(&mut self, header: &WireHeader, head: &[u8]) -> Result<(), Refusal> {
+    fn start_bulk(&mut self, header: &WireHeader, head: &[u8]) -> Result<(), ProtocolViolation> {
         let batch_bytes = (header.body_bytes.get() as usize).saturating_sub(PRODUCE_PREFIX_BYTES);
         let body = head.get(WIRE_HEADER_BYTES..).unwrap_or_default();
         let (to, acks) = ProducePrefix::split(body)
             .and_then(|(prefix, _)| prefix.target())
-            .map_err(|e| refusal(MessageKind::Produce, header, e))?;
+            .map_err(|e| violation(MessageKind::Produce, header, e))?;
         let end = FRAME_HEADER_BYTES.saturating_add(batch_bytes);
         let id = header.request_id.get();
         let pages = if batch_bytes > self.batch_bytes_max { Pages::Skipped } else { Pages::Wanted };
@@ -388,8 +388,8 @@ fn is_bulk(kind: MessageKind, body_bytes: usize) -> bool {
     kind == MessageKind::Produce && body_bytes >= BULK_BYTES_MIN.saturating_add(PRODUCE_PREFIX_BYTES)
 }
 
-fn refusal(kind: MessageKind, header: &WireHeader, error: DecodeError) -> Refusal {
-    Refusal {
+fn violation(kind: MessageKind, header: &WireHeader, error: DecodeError) -> ProtocolViolation {
+    ProtocolViolation {
         kind: kind as u16,
         id: header.request_id.get(),
         code: error.code(),
@@ -401,9 +401,9 @@ fn read_message<'a>(
     kind: MessageKind,
     header: &WireHeader,
     message: &'a [u8],
-) -> Result<Received<'a>, Refusal> {
+) -> Result<Received<'a>, ProtocolViolation> {
     let body = message.get(WIRE_HEADER_BYTES..).unwrap_or_default();
-    let request = read_body(kind, body).map_err(|e| refusal(kind, header, e))?;
+    let request = read_body(kind, body).map_err(|e| violation(kind, header, e))?;
     Ok(Received { id: header.request_id.get(), kind, bytes: body.len(), request })
 }
 

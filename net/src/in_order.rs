@@ -6,7 +6,7 @@ use crate::limits::{BYTES_IN_FLIGHT_MAX, REQUEST_BYTES_MIN, REQUESTS_IN_FLIGHT_M
 
 /// Identifies the place of a reply in the order of replies.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
-pub struct SlotId(u64);
+pub struct ReplySlot(u64);
 
 /// A reply that is kept until it is the next to send.
 pub trait Answer {
@@ -47,8 +47,8 @@ impl<R, A> Default for InOrder<R, A> {
 
 impl<R, A: Answer> InOrder<R, A> {
     /// Adds a request that holds `request_bytes` until it is answered, and reserves `reply_bytes` for its reply.
-    pub(crate) fn push(&mut self, request: R, request_bytes: usize, reply_bytes: usize) -> SlotId {
-        let slot = SlotId(self.first + self.slots.len() as u64);
+    pub(crate) fn push(&mut self, request: R, request_bytes: usize, reply_bytes: usize) -> ReplySlot {
+        let slot = ReplySlot(self.first + self.slots.len() as u64);
         let request_bytes = request_bytes.max(REQUEST_BYTES_MIN);
         self.slots.push_back(Slot { request, request_bytes, reply_bytes, unexpected_bytes: 0, answer: None });
         self.request_bytes += request_bytes;
@@ -57,7 +57,7 @@ impl<R, A: Answer> InOrder<R, A> {
     }
 
     /// Sets the reply of a slot.
-    pub fn fill(&mut self, slot: SlotId, answer: A) {
+    pub fn fill(&mut self, slot: ReplySlot, answer: A) {
         let at = slot.0.checked_sub(self.first).expect("a slot is answered once");
         let slot = &mut self.slots[at as usize];
         assert!(slot.answer.is_none(), "a slot is answered once");
@@ -82,7 +82,7 @@ impl<R, A: Answer> InOrder<R, A> {
     }
 
     /// Returns whether the reply of this slot is the next to send.
-    pub fn is_next(&self, slot: SlotId) -> bool {
+    pub fn is_next(&self, slot: ReplySlot) -> bool {
         slot.0 == self.first
     }
 

@@ -18,8 +18,8 @@ mod request;
 
 pub use conn::{NativeConn, Overdue};
 pub use credit::CreditLine;
-pub use decoder::{Decoder, Lent, Refusal, Step};
-pub use in_order::{Answer, InOrder, SlotId};
+pub use decoder::{Decoder, Lent, ProtocolViolation, Step};
+pub use in_order::{Answer, InOrder, ReplySlot};
 pub use pieces::{Entries, LongAnswer, PIECE_BYTES, Pieces, WrongLength};
 pub use replies::{Popped, Reply, ReplyQueue};
 pub use request::{Batch, Produce, Received, Request};

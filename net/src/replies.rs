@@ -6,7 +6,7 @@ use highwater_protocol::native::{
     Body, DataPrefix, MessageKind, ProduceReply, SubscribeReply, data_head, put_empty, put_error, put_message,
 };
 
-use crate::in_order::{Answer, InOrder, SlotId};
+use crate::in_order::{Answer, InOrder, ReplySlot};
 use crate::pieces::LongAnswer;
 
 /// A reply.
@@ -91,7 +91,13 @@ pub type ReplyQueue = InOrder<(MessageKind, u64), Reply>;
 
 impl ReplyQueue {
     /// Adds a request that holds `request_bytes` until it is answered, and reserves `reply_bytes` for its reply.
-    pub fn open(&mut self, kind: MessageKind, id: u64, request_bytes: usize, reply_bytes: usize) -> SlotId {
+    pub fn open(
+        &mut self,
+        kind: MessageKind,
+        id: u64,
+        request_bytes: usize,
+        reply_bytes: usize,
+    ) -> ReplySlot {
         self.push((kind, id), request_bytes, reply_bytes)
     }
 

@@ -1,8 +1,8 @@
-//! Whatever the pieces in which bytes arrive, the same requests come out; and whatever the bytes, nothing worse than a refusal.
+//! Whatever the pieces in which bytes arrive, the same requests come out; and whatever the bytes, nothing worse than a violation.
 
 mod common;
 
-use highwater_net::{Batch, Decoder, Lent, Refusal, Request, Step};
+use highwater_net::{Batch, Decoder, Lent, ProtocolViolation, Request, Step};
 use highwater_protocol::error::ErrorCode;
 use highwater_protocol::frame::FRAME_HEADER_BYTES;
 use highwater_protocol::ids::{Offset, PartitionIndex, TopicId, TopicPartition};
@@ -37,7 +37,7 @@ fn shown(request: &Request<'_>) -> String {
 }
 
 impl Decodes for Decoder {
-    type Refusal = Refusal;
+    type Violation = ProtocolViolation;
 
     fn lend(&mut self) -> Option<Lent> {
         self.lend_bulk()
@@ -51,7 +51,7 @@ impl Decodes for Decoder {
         self.is_inside_message()
     }
 
-    fn next_in_words(&mut self, data: &mut &[u8]) -> Result<Option<String>, Refusal> {
+    fn next_in_words(&mut self, data: &mut &[u8]) -> Result<Option<String>, ProtocolViolation> {
         loop {
             match self.next(data)? {
                 Step::More => return Ok(None),
@@ -73,7 +73,7 @@ impl Decodes for Decoder {
     }
 }
 
-fn decode(bytes: &[u8], pieces: &[usize]) -> (Vec<String>, Result<(), Refusal>) {
+fn decode(bytes: &[u8], pieces: &[usize]) -> (Vec<String>, Result<(), ProtocolViolation>) {
     common::decode(&mut Decoder::default(), bytes, pieces)
 }
 
@@ -153,7 +153,7 @@ proptest! {
         let start = if greeted { hello() } else { Vec::new() };
         let (_, first) = decode(&[start.clone(), garbage.clone()].concat(), &pieces);
         let (_, second) = decode(&[start, garbage].concat(), &[usize::MAX]);
-        prop_assert_eq!(first, second, "a refusal does not depend on the pieces");
+        prop_assert_eq!(first, second, "a violation does not depend on the pieces");
     }
 
     #[test]
@@ -176,9 +176,9 @@ proptest! {
 fn check_refused(bytes: &[u8], greeted: bool, code: ErrorCode, says: &str) {
     let start = if greeted { hello() } else { Vec::new() };
     let (_, result) = decode(&[start, bytes.to_vec()].concat(), &[7]);
-    let refusal = result.expect_err("it has to be refused");
-    assert_eq!(refusal.code, code, "{refusal:?}");
-    assert!(refusal.text.contains(says), "{refusal:?}");
+    let violation = result.expect_err("it violates the protocol");
+    assert_eq!(violation.code, code, "{violation:?}");
+    assert!(violation.text.contains(says), "{violation:?}");
 }
 
 /// A message header with anything in it.

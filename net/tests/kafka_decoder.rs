@@ -1,5 +1,5 @@
 //! Whatever the pieces in which a Kafka client's bytes arrive, the same requests come out; and whatever the bytes, nothing worse than
-//! a refusal.
+//! a violation.
 
 mod common;
 
@@ -13,7 +13,7 @@ use highwater_net::kafka::messages::{
 };
 use highwater_net::kafka::produce::Records;
 use highwater_net::kafka::schema::Message;
-use highwater_net::kafka::{Gate, KafkaDecoder, KafkaRefusal, KafkaStep, Request};
+use highwater_net::kafka::{Gate, KafkaDecoder, KafkaProtocolViolation, KafkaStep, Request};
 use highwater_net::limits::{
     KAFKA_PRODUCE_BYTES_MAX, KAFKA_PRODUCE_PARTITIONS_MAX, KAFKA_REQUEST_BYTES_MAX, REQUEST_ENTRIES_MAX,
 };
@@ -51,7 +51,7 @@ fn shown(request: &Request<'_>) -> String {
 }
 
 impl Decodes for KafkaDecoder {
-    type Refusal = KafkaRefusal;
+    type Violation = KafkaProtocolViolation;
 
     fn lend(&mut self) -> Option<Lent> {
         self.lend_bulk()
@@ -65,7 +65,7 @@ impl Decodes for KafkaDecoder {
         self.is_inside_request()
     }
 
-    fn next_in_words(&mut self, data: &mut &[u8]) -> Result<Option<String>, KafkaRefusal> {
+    fn next_in_words(&mut self, data: &mut &[u8]) -> Result<Option<String>, KafkaProtocolViolation> {
         loop {
             match self.next(data)? {
                 KafkaStep::More => return Ok(None),
@@ -87,7 +87,7 @@ impl Decodes for KafkaDecoder {
     }
 }
 
-fn decode(bytes: &[u8], pieces: &[usize]) -> (Vec<String>, Result<(), KafkaRefusal>) {
+fn decode(bytes: &[u8], pieces: &[usize]) -> (Vec<String>, Result<(), KafkaProtocolViolation>) {
     common::decode(&mut KafkaDecoder::new(Gate::Declared), bytes, pieces)
 }
 
@@ -187,10 +187,10 @@ proptest! {
             // As if the request were one that is received into pages.
             bytes[..4].copy_from_slice(&(BULK_BYTES_MIN as u32 * 2).to_be_bytes());
         }
-        let (first, refusal) = decode(&bytes, &pieces);
+        let (first, violation) = decode(&bytes, &pieces);
         let (second, again) = decode(&bytes, &[usize::MAX]);
         prop_assert_eq!(first, second);
-        prop_assert_eq!(refusal, again, "a refusal does not depend on the pieces");
+        prop_assert_eq!(violation, again, "a violation does not depend on the pieces");
     }
 
     #[test]
@@ -229,8 +229,8 @@ fn a_batch_over_the_limit_is_not_kept_and_the_rest_of_the_request_is_read() {
 #[track_caller]
 fn check_refused(bytes: &[u8], says: &str) {
     let (_, result) = decode(bytes, &[7]);
-    let refusal = result.expect_err("it has to be refused");
-    assert!(refusal.text.contains(says), "{refusal:?}");
+    let violation = result.expect_err("it violates the protocol");
+    assert!(violation.text.contains(says), "{violation:?}");
 }
 
 fn front(length: i32, key: i16, version: i16) -> Vec<u8> {
@@ -275,8 +275,8 @@ fn what_has_no_handler_is_not_let_in() {
         let served = ApiKey::from_i16(key).is_some_and(|key| key.api().state != State::Declared);
         if !served {
             let bytes = front(10, key, 0);
-            let refusal = decoder.next(&mut &bytes[..]).expect_err("it has no handler");
-            assert_eq!(refusal.key, Some(key));
+            let violation = decoder.next(&mut &bytes[..]).expect_err("it has no handler");
+            assert_eq!(violation.key, Some(key));
         }
     }
 }

@@ -32,7 +32,7 @@ mod sasl;
 mod topics;
 mod transactions;
 
-use highwater_net::SlotId;
+use highwater_net::ReplySlot;
 use highwater_net::kafka::api::{api_versions, api_versions_answer, names_a_client};
 use highwater_net::kafka::messages::{ApiVersionsRequest, ApiVersionsResponse};
 use highwater_net::kafka::{KafkaError, KafkaReply, Origin, Request, response};
@@ -48,7 +48,7 @@ use crate::shard::Context;
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Call {
     pub(crate) conn: ConnId,
-    pub(crate) slot: SlotId,
+    pub(crate) slot: ReplySlot,
     pub(crate) origin: Origin,
 }
 

@@ -8,7 +8,7 @@ mod groups;
 mod partitions;
 mod topics;
 
-use highwater_net::{Reply, Request, SlotId};
+use highwater_net::{Reply, ReplySlot, Request};
 use highwater_protocol::ids::ProducerId;
 use highwater_protocol::native::InitProducerReply;
 use highwater_runtime::plane::ConnId;
@@ -22,7 +22,7 @@ use crate::shard::{AnswerTo, Context};
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Call {
     pub(crate) conn: ConnId,
-    pub(crate) slot: SlotId,
+    pub(crate) slot: ReplySlot,
 }
 
 /// Carries out a request, or sends it to those who do.

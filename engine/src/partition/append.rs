@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use highwater_net::SlotId;
+use highwater_net::ReplySlot;
 use highwater_protocol::batch::{BatchError, TimestampType};
 use highwater_protocol::error::ErrorCode;
 use highwater_protocol::ids::{Timestamp, TopicPartition};
@@ -45,7 +45,7 @@ pub enum ReplyTo {
         /// Its connection.
         conn: ConnId,
         /// The reply; none with acks 0, where only a failure is told, by the end of the connection.
-        slot: Option<SlotId>,
+        slot: Option<ReplySlot>,
         /// The client's number of the request.
         id: u64,
     },

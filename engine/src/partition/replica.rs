@@ -212,7 +212,7 @@ impl Table {
 mod tests {
     use std::collections::BTreeMap;
 
-    use highwater_net::{ReplyQueue, SlotId};
+    use highwater_net::{ReplyQueue, ReplySlot};
     use highwater_protocol::ids::{PartitionIndex, TopicId};
     use highwater_protocol::native::MessageKind;
     use highwater_runtime::plane::ConnId;
@@ -247,15 +247,15 @@ mod tests {
         Partition::new(tp, Arc::new(topic), 0, PartitionSlot(Key::default()), &bounds, ME)
     }
 
-    fn ack(slot: SlotId, end: i64) -> Ack {
+    fn ack(slot: ReplySlot, end: i64) -> Ack {
         Ack { reply_to: to(slot), end: Offset(end), base_offset: Offset(end - 1), log_append_time: -1 }
     }
 
-    fn to(slot: SlotId) -> ReplyTo {
+    fn to(slot: ReplySlot) -> ReplyTo {
         ReplyTo::Native { conn: ConnId(1), slot: Some(slot), id: 0 }
     }
 
-    fn slots() -> Vec<SlotId> {
+    fn slots() -> Vec<ReplySlot> {
         let mut queue = ReplyQueue::default();
         (0..4).map(|id| queue.open(MessageKind::Produce, id, 0, 0)).collect()
     }

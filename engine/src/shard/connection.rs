@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 
 use bytes::Bytes;
 use highwater_net::kafka::KafkaConn;
-use highwater_net::{Lent, LongAnswer, NativeConn, SlotId};
+use highwater_net::{Lent, LongAnswer, NativeConn, ReplySlot};
 use highwater_runtime::buf::AlignedBuf;
 use highwater_runtime::plane::{Instant, ListenerId};
 
@@ -80,7 +80,7 @@ pub(super) struct Connection {
     /// A fetch of a Kafka client that is not the next to be answered, or waits for memory. Meanwhile nothing else is taken up.
     pub(super) next_fetch: Option<Box<NextFetch>>,
     /// A fetch whose partitions are being looked up: it is the next one then. Nothing else is taken up meanwhile either.
-    pub(super) resolving_fetch: Option<SlotId>,
+    pub(super) resolving_fetch: Option<ReplySlot>,
     /// Long answers that are being counted, wait for their turn or are being sent. Meanwhile nothing else is taken up.
     pub(super) long_answers: usize,
     /// The one that is being sent.

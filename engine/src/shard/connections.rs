@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 
 use bytes::Bytes;
-use highwater_net::{NativeConn, Received, Refusal, Reply, Request, Step};
+use highwater_net::{NativeConn, ProtocolViolation, Received, Reply, Request, Step};
 use highwater_protocol::error::ErrorCode;
 use highwater_protocol::ids::ShardId;
 use highwater_protocol::native::{
@@ -30,8 +30,8 @@ enum Input {
     Full,
     /// The connection is on another shard, or gone.
     Gone,
-    /// It said nonsense.
-    Refused(Refusal),
+    /// It violated the protocol.
+    Violation(ProtocolViolation),
 }
 
 /// Tells a client why its connection ends before it began. `id` is that of its hello.
@@ -178,8 +178,8 @@ impl Shard {
         hello: Hello,
         id: u64,
         unread: &[u8],
-    ) -> Result<bool, Refusal> {
-        self.check_hello(&hello).map_err(|(code, text)| Refusal {
+    ) -> Result<bool, ProtocolViolation> {
+        self.check_hello(&hello).map_err(|(code, text)| ProtocolViolation {
             kind: MessageKind::Hello as u16,
             id,
             code,
@@ -277,11 +277,11 @@ impl Shard {
                     match self.greet(plane, conn, hello, id, data) {
                         Ok(true) => {}
                         Ok(false) => break Input::Gone,
-                        Err(refusal) => break Input::Refused(refusal),
+                        Err(violation) => break Input::Violation(violation),
                     }
                 }
                 Ok(Step::Request(received)) => self.request(plane, conn, received),
-                Err(refusal) => break Input::Refused(refusal),
+                Err(violation) => break Input::Violation(violation),
             }
         };
         let Some(connection) = self.connections.get_mut(&conn) else { return };
@@ -290,7 +290,7 @@ impl Shard {
             Input::Used => self.read_on(plane, conn),
             Input::Full => self.hold(plane, conn, data),
             Input::Gone => {}
-            Input::Refused(refusal) => self.refuse(plane, conn, &refusal),
+            Input::Violation(violation) => self.refuse(plane, conn, &violation),
         }
         self.recharge(conn);
     }
@@ -398,12 +398,17 @@ impl Shard {
     }
 
     /// Tells a peer what is wrong and ends its connection.
-    pub(super) fn refuse(&mut self, plane: &mut dyn Plane<Message>, conn: ConnId, refusal: &Refusal) {
+    pub(super) fn refuse(
+        &mut self,
+        plane: &mut dyn Plane<Message>,
+        conn: ConnId,
+        violation: &ProtocolViolation,
+    ) {
         if let Some(connection) = self.connections.get(&conn) {
-            tracing::debug!(peer = %connection.via.peer, code = %refusal.code, "dropped: {}", refusal.text);
+            tracing::debug!(peer = %connection.via.peer, code = %violation.code, "dropped: {}", violation.text);
         }
         self.counted.requests_refused += 1;
-        let message = error_message(refusal.kind, refusal.id, refusal.code, &refusal.text);
+        let message = error_message(violation.kind, violation.id, violation.code, &violation.text);
         self.send(plane, conn, message);
         self.close(plane, conn, Close::AfterSends);
     }
@@ -437,7 +442,7 @@ impl Shard {
             }
         }
         for (conn, why) in overdue {
-            self.refuse(plane, conn, &why.refusal());
+            self.refuse(plane, conn, &why.violation());
         }
         for (conn, why) in kafka {
             self.drop_kafka(plane, conn, &why.to_string());

@@ -1,6 +1,6 @@
 //! Produce of the native protocol: a batch becomes a request of [`Partitions`](crate::partition::Partitions), and its outcome a reply.
 
-use highwater_net::{Batch, Produce, Refusal as ProtocolViolation, Reply, SlotId};
+use highwater_net::{Batch, Produce, ProtocolViolation, Reply, ReplySlot};
 use highwater_protocol::ids::TopicPartition;
 use highwater_protocol::native::{Acks, MessageKind, ProduceReply};
 use highwater_runtime::plane::{ConnId, Plane};
@@ -72,7 +72,7 @@ impl Shard {
         &mut self,
         plane: &mut dyn Plane<Message>,
         conn: ConnId,
-        slot: Option<SlotId>,
+        slot: Option<ReplySlot>,
         id: u64,
         tp: TopicPartition,
         outcome: AppendOutcome,

@@ -3,7 +3,7 @@
 //! ```text
 //!                  +--> Waiting (at the end) ---- the high watermark moves ---+
 //!   Starting ------+--> Reading (from disk) ----- the read is done -----------+--> Queued --> run
-//!   (finds its     +--> Behind (a fetch) -------- replies before it left -----+
+//!   (finds its     +--> Blocked (a fetch) ------- replies before it left -----+
 //!    offset)       +--> NoCredit ---------------- the client gives credit ----+
 //! ```
 //!
@@ -13,7 +13,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use highwater_net::{CreditLine, Reply, SlotId};
+use highwater_net::{CreditLine, Reply, ReplySlot};
 use highwater_protocol::ids::Offset;
 use highwater_protocol::native::{MessageKind, error_message};
 use highwater_runtime::plane::{ConnId, Instant, Plane};
@@ -51,7 +51,7 @@ pub(super) enum ReaderKind {
     },
     /// Frames are given once.
     Fetch {
-        slot: SlotId,
+        slot: ReplySlot,
         max_bytes: usize,
         min_bytes: usize,
         /// Until when it may wait. None: not at all (any more).
@@ -66,7 +66,7 @@ pub(super) enum ReaderState {
     Queued,
     Waiting,
     Reading,
-    Behind,
+    Blocked,
     NoCredit,
 }
 
@@ -185,7 +185,7 @@ impl Shard {
     pub(super) fn wake_next_fetch(&mut self, conn: ConnId) {
         let Some(connection) = self.connections.get_mut(&conn) else { return };
         let Some(first) = connection.fetches.first().copied() else { return };
-        let Some(Reader { kind: ReaderKind::Fetch { slot, .. }, state: ReaderState::Behind, .. }) =
+        let Some(Reader { kind: ReaderKind::Fetch { slot, .. }, state: ReaderState::Blocked, .. }) =
             self.readers.get(&first)
         else {
             return;

@@ -90,7 +90,7 @@ impl Shard {
             }
             ReaderKind::Subscription { credit, .. } => credit.remaining().min(PUSH_BYTES_MAX),
             ReaderKind::Fetch { slot, .. } if !connection.native().replies.is_next(slot) => {
-                reader.state = ReaderState::Behind;
+                reader.state = ReaderState::Blocked;
                 return Ran::Rests;
             }
             ReaderKind::Fetch { max_bytes, .. } => max_bytes,

@@ -1,7 +1,7 @@
 //! What leaves: replies together once a turn, frames as they are, and never more on its way than its share.
 
 use bytes::{Bytes, BytesMut};
-use highwater_net::{Reply, SlotId};
+use highwater_net::{Reply, ReplySlot};
 use highwater_protocol::native::MessageKind;
 use highwater_runtime::plane::{Close, ConnId, Plane, SEND_COPY_BYTES_MAX};
 
@@ -16,7 +16,7 @@ const ARENA_BYTES: usize = 64 << 10;
 
 impl Shard {
     /// The reply to a request is known.
-    pub(super) fn reply(&mut self, conn: ConnId, slot: SlotId, reply: Reply) {
+    pub(super) fn reply(&mut self, conn: ConnId, slot: ReplySlot, reply: Reply) {
         self.counted.requests_refused += u64::from(matches!(reply, Reply::Error { .. }));
         self.connections.reply(native::Call { conn, slot }, reply);
     }

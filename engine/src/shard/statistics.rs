@@ -1,6 +1,6 @@
 //! What this shard has done, published for whoever asks.
 
-use highwater_net::{Reply, SlotId};
+use highwater_net::{Reply, ReplySlot};
 use highwater_protocol::ids::ShardId;
 use highwater_protocol::native::StatsReply;
 use highwater_runtime::plane::ConnId;
@@ -41,7 +41,7 @@ impl Shard {
     }
 
     /// Answers with the counters of all shards.
-    pub(super) fn tell_stats(&mut self, conn: ConnId, slot: SlotId) {
+    pub(super) fn tell_stats(&mut self, conn: ConnId, slot: ReplySlot) {
         self.publish_counters();
         let shards = self.setup.counters.iter().zip(0..).map(|(shard, n)| shard.read(ShardId(n))).collect();
         self.reply(conn, slot, Reply::body(&StatsReply { shards }));

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use highwater_net::limits::SUBSCRIPTIONS_MAX;
-use highwater_net::{CreditLine, Refusal as Nonsense, Reply, SlotId};
+use highwater_net::{CreditLine, ProtocolViolation, Reply, ReplySlot};
 use highwater_protocol::error::ErrorCode;
 use highwater_protocol::ids::{Offset, Timestamp, TopicPartition};
 use highwater_protocol::native::{
@@ -26,7 +26,7 @@ use crate::session::{Keeps, held_bytes};
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Start {
     pub(super) reader: ReaderId,
-    pub(super) slot: SlotId,
+    pub(super) slot: ReplySlot,
 }
 
 /// Where a reader begins.
@@ -87,7 +87,7 @@ impl Shard {
         &mut self,
         plane: &mut dyn Plane<Message>,
         conn: ConnId,
-        slot: SlotId,
+        slot: ReplySlot,
         tp: TopicPartition,
         start: StartAt,
         kind: Result<ReaderKind, Refusal>,
@@ -216,8 +216,8 @@ impl Shard {
         if !credit.add(bytes) {
             let text = format!("subscription {number}: more credit than a subscription may hold");
             let kind = MessageKind::Credit as u16;
-            let refusal = Nonsense { kind, id: number, code: ErrorCode::TooLarge, text };
-            return self.refuse(plane, conn, &refusal);
+            let violation = ProtocolViolation { kind, id: number, code: ErrorCode::TooLarge, text };
+            return self.refuse(plane, conn, &violation);
         }
         if *state == ReaderState::NoCredit && credit.is_open() {
             self.wake_reader(id);

@@ -36,7 +36,7 @@ pub enum KafkaStep<'a> {
 
 /// The peer violated the protocol. Kafka's protocol has no response for that: the connection is closed.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct KafkaRefusal {
+pub struct KafkaProtocolViolation {
     /// API key, if it is known.
     pub key: Option<i16>,
     /// Version of the request, if it is known.
@@ -165,7 +165,10 @@ impl KafkaDecoder {
     /// Consumes the next request, or the part of it that is there, from the front of `data`.
     ///
     /// Call it until it returns [`KafkaStep::More`]. After an error the decoder must not be used.
-    pub fn next<'s, 'd: 's>(&'s mut self, data: &mut &'d [u8]) -> Result<KafkaStep<'s>, KafkaRefusal> {
+    pub fn next<'s, 'd: 's>(
+        &'s mut self,
+        data: &mut &'d [u8],
+    ) -> Result<KafkaStep<'s>, KafkaProtocolViolation> {
         if std::mem::take(&mut self.spent) {
             self.partial.clear();
             self.partial.shrink_to(PARTIAL_BYTES_KEPT);
@@ -196,7 +199,10 @@ impl KafkaDecoder {
     }
 
     /// Continues with a request that was received in several parts.
-    fn next_of_partial<'s, 'd: 's>(&'s mut self, data: &mut &'d [u8]) -> Result<KafkaStep<'s>, KafkaRefusal> {
+    fn next_of_partial<'s, 'd: 's>(
+        &'s mut self,
+        data: &mut &'d [u8],
+    ) -> Result<KafkaStep<'s>, KafkaProtocolViolation> {
         // Check the length by itself: if it is invalid, the peer may send nothing else.
         if !fill(&mut self.partial, LENGTH_BYTES, data) {
             return Ok(KafkaStep::More);
@@ -227,10 +233,10 @@ impl KafkaDecoder {
     }
 
     /// Parses and checks the first fields of a request. Returns `None` if they are incomplete.
-    fn parse(&self, data: &[u8]) -> Result<Option<Prefix>, KafkaRefusal> {
+    fn parse(&self, data: &[u8]) -> Result<Option<Prefix>, KafkaProtocolViolation> {
         let Some((length, data)) = data.split_first_chunk::<LENGTH_BYTES>() else { return Ok(None) };
         let length = i32::from_be_bytes(*length);
-        let refuse = |key, version, text: String| Err(KafkaRefusal { key, version, text });
+        let refuse = |key, version, text: String| Err(KafkaProtocolViolation { key, version, text });
         let Ok(bytes @ REQUEST_BYTES_MIN..=KAFKA_PRODUCE_BYTES_MAX) = usize::try_from(length) else {
             let text = format!(
                 "a request of {length} bytes is not within {REQUEST_BYTES_MIN} to {KAFKA_PRODUCE_BYTES_MAX} bytes; is this a \
@@ -290,13 +296,13 @@ impl KafkaDecoder {
         bytes < BULK_BYTES_MIN || std::mem::take(&mut self.has_turn)
     }
 
-    fn next_of_large<'s>(&'s mut self, data: &mut &[u8]) -> Result<KafkaStep<'s>, KafkaRefusal> {
+    fn next_of_large<'s>(&'s mut self, data: &mut &[u8]) -> Result<KafkaStep<'s>, KafkaProtocolViolation> {
         let Some(large) = &mut self.intake else { return Ok(KafkaStep::More) };
         if !large.admitted {
             return Ok(KafkaStep::WantsRoom(large.bytes));
         }
         let version = large.intake.version();
-        let whole = large.intake.take(data).map_err(|e| refusal(ApiKey::Produce.api(), version, e))?;
+        let whole = large.intake.take(data).map_err(|e| violation(ApiKey::Produce.api(), version, e))?;
         if !whole {
             return Ok(KafkaStep::More);
         }
@@ -307,7 +313,7 @@ impl KafkaDecoder {
         self.spent = true;
         self.requests = self.requests.wrapping_add(1);
         let (header, entries, produce) =
-            large.intake.read().map_err(|e| refusal(ApiKey::Produce.api(), version, e))?;
+            large.intake.read().map_err(|e| violation(ApiKey::Produce.api(), version, e))?;
         let request = Request::Produce(produce);
         Ok(KafkaStep::Request(Received { header, bytes: large.bytes, entries, request }))
     }
@@ -330,8 +336,8 @@ fn is_large(prefix: &Prefix) -> bool {
     prefix.api.key == ApiKey::Produce && prefix.bytes >= BULK_BYTES_MIN
 }
 
-fn refusal(api: &Api, version: i16, error: WireError) -> KafkaRefusal {
-    KafkaRefusal {
+fn violation(api: &Api, version: i16, error: WireError) -> KafkaProtocolViolation {
+    KafkaProtocolViolation {
         key: Some(api.key as i16),
         version: Some(version),
         text: format!("{} {version}: {error}", api.name),
@@ -340,7 +346,7 @@ fn refusal(api: &Api, version: i16, error: WireError) -> KafkaRefusal {
 
 /// Decodes a complete request without large batches. Bytes after its last field are ignored, as by Kafka: librdkafka sends three of them in a
 /// Metadata request for all topics.
-fn read<'a>(prefix: &Prefix, request: &'a [u8]) -> Result<Received<'a>, KafkaRefusal> {
+fn read<'a>(prefix: &Prefix, request: &'a [u8]) -> Result<Received<'a>, KafkaProtocolViolation> {
     let Prefix { bytes, api, version, correlation_id, known } = *prefix;
     let body = request.get(PREFIX_BYTES..).unwrap_or_default();
     if !known {
@@ -353,5 +359,5 @@ fn read<'a>(prefix: &Prefix, request: &'a [u8]) -> Result<Received<'a>, KafkaRef
         let request = Request::decode(api.key, version, &mut r)?;
         Ok(Received { header, bytes, entries: r.entries_read(), request })
     });
-    read.map_err(|e| refusal(api, version, e))
+    read.map_err(|e| violation(api, version, e))
 }

@@ -29,7 +29,7 @@ mod wire_error;
 mod tests;
 
 pub use conn::{KafkaConn, KafkaOverdue};
-pub use decoder::{Gate, KafkaDecoder, KafkaRefusal, KafkaStep};
+pub use decoder::{Gate, KafkaDecoder, KafkaProtocolViolation, KafkaStep};
 pub use error::KafkaError;
-pub use replies::{Behind, KafkaReplies, KafkaReply, Origin, response, response_of};
+pub use replies::{KafkaReplies, KafkaReply, Origin, ReplyTail, response, response_of};
 pub use request::{Header, Received, Request};

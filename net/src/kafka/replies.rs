@@ -4,7 +4,7 @@ use bytes::{BufMut, Bytes, BytesMut};
 
 use super::api::ApiKey;
 use super::schema::Message;
-use crate::in_order::{Answer, InOrder, SlotId};
+use crate::in_order::{Answer, InOrder, ReplySlot};
 use crate::pieces::LongAnswer;
 
 /// The fields of a request that its response depends on.
@@ -65,7 +65,7 @@ pub struct KafkaReply {
 
 /// What follows the head of a response.
 #[derive(Debug)]
-pub enum Behind {
+pub enum ReplyTail {
     /// Records, not copied, and the fields between them.
     Bytes {
         /// The slices, in order.
@@ -103,15 +103,15 @@ pub type KafkaReplies = InOrder<(), KafkaReply>;
 
 impl KafkaReplies {
     /// Adds a request that holds `request_bytes` until it is answered, and reserves `reply_bytes` for its response.
-    pub fn open(&mut self, request_bytes: usize, reply_bytes: usize) -> SlotId {
+    pub fn open(&mut self, request_bytes: usize, reply_bytes: usize) -> ReplySlot {
         self.push((), request_bytes, reply_bytes)
     }
 
     /// Removes the first request if its response is known: appends the head to `out`, and returns what follows it.
-    pub fn pop(&mut self, out: &mut BytesMut) -> Option<Behind> {
+    pub fn pop(&mut self, out: &mut BytesMut) -> Option<ReplyTail> {
         let ((), KafkaReply { head, rest, records_bytes, long }) = self.take()?;
         out.extend_from_slice(&head);
-        Some(long.map_or(Behind::Bytes { rest, records_bytes }, Behind::Long))
+        Some(long.map_or(ReplyTail::Bytes { rest, records_bytes }, ReplyTail::Long))
     }
 }
 
@@ -125,10 +125,10 @@ mod tests {
         Origin { api: ApiKey::Heartbeat, version: 4, correlation_id }
     }
 
-    fn pages(popped: Option<Behind>) -> Option<Vec<Bytes>> {
+    fn pages(popped: Option<ReplyTail>) -> Option<Vec<Bytes>> {
         match popped? {
-            Behind::Bytes { rest, .. } => Some(rest),
-            Behind::Long(long) => panic!("{long:?}"),
+            ReplyTail::Bytes { rest, .. } => Some(rest),
+            ReplyTail::Long(long) => panic!("{long:?}"),
         }
     }
 

@@ -5,13 +5,13 @@ use highwater_runtime::buf::AlignedBuf;
 
 /// What cuts a connection's bytes into requests.
 pub(crate) trait Decodes {
-    type Refusal;
+    type Violation;
 
     fn lend(&mut self) -> Option<Lent>;
     fn give_back(&mut self, pages: AlignedBuf);
     fn is_inside(&self) -> bool;
     /// The next request in words, if there is a whole one; room that is wanted is granted.
-    fn next_in_words(&mut self, data: &mut &[u8]) -> Result<Option<String>, Self::Refusal>;
+    fn next_in_words(&mut self, data: &mut &[u8]) -> Result<Option<String>, Self::Violation>;
 }
 
 /// What `decoder` makes of `bytes`, which come in `pieces` where they are not received as the decoder wants them.
@@ -19,7 +19,7 @@ pub(crate) fn decode<D: Decodes>(
     decoder: &mut D,
     bytes: &[u8],
     pieces: &[usize],
-) -> (Vec<String>, Result<(), D::Refusal>) {
+) -> (Vec<String>, Result<(), D::Violation>) {
     let mut told = Vec::new();
     let mut rest = bytes;
     let mut pieces = pieces.iter().copied().cycle();
@@ -43,7 +43,7 @@ pub(crate) fn decode<D: Decodes>(
             match decoder.next_in_words(&mut given) {
                 Ok(None) => break,
                 Ok(Some(request)) => told.push(request),
-                Err(refusal) => return (told, Err(refusal)),
+                Err(violation) => return (told, Err(violation)),
             }
         }
         assert!(given.is_empty(), "everything that was given is used or kept");

@@ -180,7 +180,7 @@ impl GroupCoordinator {
                 }
             }
             let reply = GroupReply::DeleteOffsets(Ok(outcomes));
-            cx.replies.push((token, reply, super::effects::Behind::Everything));
+            cx.replies.push((token, reply, super::effects::WaitFor::AllRecords));
             (bytes, emptied)
         });
         self.offsets_bytes -= bytes;

@@ -7,7 +7,7 @@ use highwater_protocol::ids::TopicId;
 use super::classic::ClassicGroup;
 use super::consumer::ConsumerGroup;
 use super::deferred::Deferred;
-use super::effects::{Behind, Context};
+use super::effects::{Context, WaitFor};
 use super::error::GroupError;
 use super::limits::{GROUPS_MAX, GroupConfig, LONG_ITEMS_PER_TURN_MAX, WORK_PER_TURN_MAX};
 use super::long::Long;
@@ -347,10 +347,10 @@ impl GroupCoordinator {
             alarm.map(|at| self.alarms.insert((at, name.to_owned())));
         }
         let is_void = group.is_void();
-        for (token, reply, behind) in replies {
-            let seq = match behind {
-                Behind::Members => members,
-                Behind::Everything => members.max(offsets),
+        for (token, reply, wait_for) in replies {
+            let seq = match wait_for {
+                WaitFor::Members => members,
+                WaitFor::AllRecords => members.max(offsets),
             };
             self.reply(seq, token, reply);
         }

@@ -7,11 +7,11 @@ use super::request::{Now, Token};
 
 /// What has to be durable before a reply may leave.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Behind {
+pub(super) enum WaitFor {
     /// The group's members, epochs and assignments.
     Members,
     /// All of the group.
-    Everything,
+    AllRecords,
 }
 
 /// The surroundings of an operation.
@@ -19,7 +19,7 @@ pub(super) struct Context<'a> {
     pub(super) now: Now,
     pub(super) config: &'a GroupConfig,
     pub(super) records: Vec<Record>,
-    pub(super) replies: Vec<(Token, GroupReply, Behind)>,
+    pub(super) replies: Vec<(Token, GroupReply, WaitFor)>,
     /// Whether what the group takes may have changed.
     pub(super) resized: bool,
     /// Work that it took, in the units of [`super::limits::WORK_PER_TURN_MAX`]; nothing for what is small.
@@ -47,7 +47,7 @@ impl<'a> Context<'a> {
     }
 
     pub(super) fn reply(&mut self, token: Token, reply: GroupReply) {
-        self.replies.push((token, reply, Behind::Members));
+        self.replies.push((token, reply, WaitFor::Members));
     }
 
     pub(super) fn joined(&mut self, token: Token, reply: JoinReply) {

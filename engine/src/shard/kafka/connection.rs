@@ -1,7 +1,7 @@
 //! Connections of Kafka clients: they begin without a hello, on the shard whose turn it is, and end without a word.
 
 use bytes::Bytes;
-use highwater_net::kafka::{Behind, KafkaConn, KafkaStep};
+use highwater_net::kafka::{KafkaConn, KafkaStep, ReplyTail};
 use highwater_runtime::plane::{Close, ConnId, Plane};
 
 use crate::message::{KafkaMessage, Message};
@@ -13,7 +13,7 @@ use crate::shard::connection::{Connection, Net, Stage, Via};
 enum Input {
     Used,
     Full,
-    Refused(String),
+    Violation(String),
 }
 
 impl Shard {
@@ -105,7 +105,7 @@ impl Shard {
                     decoder.grant_turn();
                 }
                 Ok(KafkaStep::Request(received)) => self.kafka_request(plane, conn, received),
-                Err(refusal) => break Input::Refused(refusal.text),
+                Err(violation) => break Input::Violation(violation.text),
             }
         };
         if let Some(kafka) = self.connections.get_mut(&conn).and_then(Connection::kafka) {
@@ -114,12 +114,12 @@ impl Shard {
         match outcome {
             Input::Used => self.read_on(plane, conn),
             Input::Full => self.hold(plane, conn, data),
-            Input::Refused(text) => self.drop_kafka(plane, conn, &text),
+            Input::Violation(text) => self.drop_kafka(plane, conn, &text),
         }
         self.recharge(conn);
     }
 
-    /// Ends a connection, which is all that Kafka's protocol has for nonsense.
+    /// Ends a connection, which is all that Kafka's protocol provides for a violation.
     pub(in crate::shard) fn drop_kafka(&mut self, plane: &mut dyn Plane<Message>, conn: ConnId, why: &str) {
         let Some(connection) = self.connections.get(&conn) else { return };
         tracing::debug!(peer = %connection.via.peer, "dropped: {why}");
@@ -138,12 +138,12 @@ impl Shard {
             .and_then(|kafka| kafka.replies.pop(&mut out))
         {
             match behind {
-                Behind::Bytes { rest, .. } if rest.is_empty() => {}
-                Behind::Bytes { rest, records_bytes } => {
+                ReplyTail::Bytes { rest, .. } if rest.is_empty() => {}
+                ReplyTail::Bytes { rest, records_bytes } => {
                     self.send(plane, conn, out.split().freeze());
                     self.send_records(plane, conn, rest, records_bytes);
                 }
-                Behind::Long(long) => {
+                ReplyTail::Long(long) => {
                     self.send(plane, conn, out.split().freeze());
                     self.begin_long_answer(conn, long);
                 }
