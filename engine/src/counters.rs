@@ -136,11 +136,13 @@ mod tests {
 pub(crate) struct PerTurn {
     this_turn: usize,
     most: usize,
+    all: usize,
 }
 
 impl PerTurn {
     pub(crate) fn add(&mut self, units: usize) {
         self.this_turn += units;
+        self.all += units;
         self.most = self.most.max(self.this_turn);
     }
 
@@ -152,6 +154,11 @@ impl PerTurn {
     /// The units of this turn.
     pub(crate) fn this_turn(&self) -> usize {
         self.this_turn
+    }
+
+    /// The units of all turns so far.
+    pub(crate) fn all(&self) -> usize {
+        self.all
     }
 
     /// The most units of one turn so far.

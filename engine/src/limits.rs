@@ -87,6 +87,12 @@ pub const LONG_ANSWER_QUEUE_BYTES_MAX: usize = 128 << 10;
 /// Bytes of an answer that are counted in a unit of work.
 pub const PIECE_BYTES_PER_UNIT: usize = 256;
 
+/// Entries of an answer that are filled in with what was found of them for a unit of work.
+pub const FOUND_PER_UNIT: usize = 16;
+
+/// Partitions of the answer to a fetch of a Kafka client that are written for a unit of work.
+pub const FETCHED_PER_UNIT: usize = 8;
+
 /// Partitions of a topic that are written as one part of a long answer.
 pub const PARTITIONS_PER_PART: usize = 256;
 

@@ -17,6 +17,7 @@
 //! Invariant: `finish` is called once for every call, unless its client is gone while requests of it are still unsent.
 
 mod fan_out;
+mod fill;
 mod pending;
 
 pub(crate) use fan_out::FanOut;

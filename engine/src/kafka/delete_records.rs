@@ -2,15 +2,15 @@
 
 use highwater_net::kafka::KafkaError;
 use highwater_net::kafka::messages::{
-    DeleteRecordsPartition, DeleteRecordsPartitionResponse, DeleteRecordsRequest, DeleteRecordsResponse,
-    DeleteRecordsTopicResponse,
+    DeleteRecordsPartition, DeleteRecordsPartitionResponse, DeleteRecordsRequest, DeleteRecordsTopicResponse,
 };
 use highwater_protocol::ids::Offset;
 
 use super::Call;
 use super::names::{Named, target};
 use super::resolve::{NamedTopic, Resolve, resolve};
-use crate::api::{DeleteRecords, NewStart};
+use super::topic_answer::TopicsAnswer;
+use crate::api::{ApiError, DeleteRecords, NewStart};
 use crate::calls::FanOut;
 use crate::meta::configs;
 use crate::shard::Context;
@@ -71,26 +71,31 @@ impl Resolve for Deleting {
     }
 
     fn finish(self, context: &mut Context<'_>, call: Call) {
-        let Self { mut topics, items, places } = self;
+        let Self { topics, items, places } = self;
         context.query::<DeleteRecords>(call.conn, items, move |context, moved| {
-            for ((topic, partition), moved) in places.into_iter().zip(moved) {
-                let response: &mut DeleteRecordsPartitionResponse = &mut topics[topic].partitions[partition];
-                match moved {
-                    Some(Ok(start)) => response.low_watermark = start.0,
-                    Some(Err(error)) => response.error_code = error.into(),
-                    None => response.error_code = KafkaError::UNKNOWN_SERVER_ERROR,
-                }
-            }
-            context.answer(call, &DeleteRecordsResponse { throttle_time_ms: 0, topics });
+            let answer = TopicsAnswer { call, topics };
+            context.fill(call.conn, answer, (places, moved), fill_in, |context, answer| answer.send(context));
         });
+    }
+}
+
+/// Takes what has become of a partition.
+fn fill_in(
+    answer: &mut TopicsAnswer<DeleteRecordsTopicResponse<'static>>,
+    (topic, partition): (usize, usize),
+    moved: Option<Result<Offset, ApiError>>,
+) {
+    let entry = &mut answer.topics[topic].partitions[partition];
+    match moved {
+        Some(Ok(start)) => entry.low_watermark = start.0,
+        Some(Err(error)) => entry.error_code = error.into(),
+        None => entry.error_code = KafkaError::UNKNOWN_SERVER_ERROR,
     }
 }
 
 pub(super) fn delete_records(context: &mut Context<'_>, call: Call, request: &DeleteRecordsRequest<'_>) {
     let topics = request.topics.iter();
-    let topics = topics
-        .map(|topic| NamedTopic { name: topic.name.to_owned(), partitions: topic.partitions.clone() })
-        .collect();
+    let topics = topics.map(|topic| NamedTopic::new(topic.name, [0; 16], &topic.partitions)).collect();
     let (items, places) = (FanOut::new(), Vec::new());
     resolve(context, call, topics, Deleting { topics: Vec::new(), items, places });
 }

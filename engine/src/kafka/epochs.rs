@@ -3,14 +3,14 @@
 use highwater_net::kafka::KafkaError;
 use highwater_net::kafka::messages::{
     EpochPartition, EpochPartitionResponse, EpochTopicResponse, OffsetForLeaderEpochRequest,
-    OffsetForLeaderEpochResponse,
 };
 use highwater_protocol::ids::TopicPartition;
 
 use super::Call;
 use super::names::{Named, target_in_epoch};
 use super::resolve::{NamedTopic, Resolve, resolve};
-use crate::api::EpochEnds;
+use super::topic_answer::TopicsAnswer;
+use crate::api::{EpochEnds, PartitionCall};
 use crate::calls::FanOut;
 use crate::shard::Context;
 
@@ -49,26 +49,31 @@ impl Resolve for Asking {
     }
 
     fn finish(self, context: &mut Context<'_>, call: Call) {
-        let Self { mut topics, items, places } = self;
+        let Self { topics, items, places } = self;
         context.query::<EpochEnds>(call.conn, items, move |context, found| {
-            for ((topic, partition), found) in places.into_iter().zip(found) {
-                let entry: &mut EpochPartitionResponse = &mut topics[topic].partitions[partition];
-                match found {
-                    Some(Some(found)) => (entry.leader_epoch, entry.end_offset) = (found.epoch, found.end),
-                    Some(None) => {}
-                    None => entry.error_code = KafkaError::UNKNOWN_SERVER_ERROR,
-                }
-            }
-            context.answer(call, &OffsetForLeaderEpochResponse { throttle_time_ms: 0, topics });
+            let answer = TopicsAnswer { call, topics };
+            context.fill(call.conn, answer, (places, found), fill_in, |context, answer| answer.send(context));
         });
+    }
+}
+
+/// Takes what was found of a partition.
+fn fill_in(
+    answer: &mut TopicsAnswer<EpochTopicResponse<'static>>,
+    (topic, partition): (usize, usize),
+    found: Option<<EpochEnds as PartitionCall>::Found>,
+) {
+    let entry = &mut answer.topics[topic].partitions[partition];
+    match found {
+        Some(Some(found)) => (entry.leader_epoch, entry.end_offset) = (found.epoch, found.end),
+        Some(None) => {}
+        None => entry.error_code = KafkaError::UNKNOWN_SERVER_ERROR,
     }
 }
 
 pub(super) fn epoch_ends(context: &mut Context<'_>, call: Call, request: &OffsetForLeaderEpochRequest<'_>) {
     let topics = request.topics.iter();
-    let topics = topics
-        .map(|topic| NamedTopic { name: topic.topic.to_owned(), partitions: topic.partitions.clone() })
-        .collect();
+    let topics = topics.map(|topic| NamedTopic::new(topic.topic, [0; 16], &topic.partitions)).collect();
     let (items, places) = (FanOut::new(), Vec::new());
     resolve(context, call, topics, Asking { topics: Vec::new(), items, places });
 }

@@ -29,6 +29,7 @@ mod producer;
 mod producers;
 mod resolve;
 mod sasl;
+mod topic_answer;
 mod topics;
 mod transactions;
 
@@ -40,6 +41,7 @@ use highwater_runtime::plane::ConnId;
 
 pub(crate) use names::{Named, check_leader_epoch};
 pub(crate) use producer::answer_producer_id;
+pub(crate) use resolve::{LookUp, LookedUp, NamedTopic};
 pub(crate) use transactions::{NO_TRANSACTIONS, NO_TRANSACTIONS_TEXT};
 
 use crate::shard::Context;

@@ -2,8 +2,7 @@
 
 use highwater_net::kafka::KafkaError;
 use highwater_net::kafka::messages::{
-    ListOffsetsPartition, ListOffsetsPartitionResponse, ListOffsetsRequest, ListOffsetsResponse,
-    ListOffsetsTopicResponse,
+    ListOffsetsPartition, ListOffsetsPartitionResponse, ListOffsetsRequest, ListOffsetsTopicResponse,
 };
 use highwater_protocol::ids::{Timestamp, TopicPartition};
 
@@ -11,7 +10,8 @@ use super::Call;
 use super::cluster::leader_epoch;
 use super::names::{Named, target_in_epoch};
 use super::resolve::{NamedTopic, Resolve, resolve};
-use crate::api::{ListOffsets, OffsetSpec};
+use super::topic_answer::TopicsAnswer;
+use crate::api::{FoundOffset, ListOffsets, OffsetSpec};
 use crate::calls::FanOut;
 use crate::shard::Context;
 
@@ -69,31 +69,36 @@ impl Resolve for Listing {
     }
 
     fn finish(self, context: &mut Context<'_>, call: Call) {
-        let Self { mut topics, items, places, .. } = self;
+        let Self { topics, items, places, .. } = self;
         context.query::<ListOffsets>(call.conn, items, move |context, found| {
-            for ((topic, partition, epoch), found) in places.into_iter().zip(found) {
-                let entry: &mut ListOffsetsPartitionResponse = &mut topics[topic].partitions[partition];
-                match found {
-                    Some(Ok(Some((offset, timestamp)))) => {
-                        entry.offset = offset.0;
-                        entry.timestamp = timestamp.map_or(-1, |at| at.0);
-                        entry.leader_epoch = epoch;
-                    }
-                    Some(Ok(None)) => {}
-                    Some(Err(error)) => entry.error_code = error.into(),
-                    None => entry.error_code = KafkaError::UNKNOWN_SERVER_ERROR,
-                }
-            }
-            context.answer(call, &ListOffsetsResponse { throttle_time_ms: 0, topics });
+            let answer = TopicsAnswer { call, topics };
+            context.fill(call.conn, answer, (places, found), fill_in, |context, answer| answer.send(context));
         });
+    }
+}
+
+/// Takes what was found of a partition.
+fn fill_in(
+    answer: &mut TopicsAnswer<ListOffsetsTopicResponse<'static>>,
+    (topic, partition, epoch): (usize, usize, i32),
+    found: Option<FoundOffset>,
+) {
+    let entry = &mut answer.topics[topic].partitions[partition];
+    match found {
+        Some(Ok(Some((offset, timestamp)))) => {
+            entry.offset = offset.0;
+            entry.timestamp = timestamp.map_or(-1, |at| at.0);
+            entry.leader_epoch = epoch;
+        }
+        Some(Ok(None)) => {}
+        Some(Err(error)) => entry.error_code = error.into(),
+        None => entry.error_code = KafkaError::UNKNOWN_SERVER_ERROR,
     }
 }
 
 pub(super) fn list_offsets(context: &mut Context<'_>, call: Call, request: &ListOffsetsRequest<'_>) {
     let topics = request.topics.iter();
-    let topics = topics
-        .map(|topic| NamedTopic { name: topic.name.to_owned(), partitions: topic.partitions.clone() })
-        .collect();
+    let topics = topics.map(|topic| NamedTopic::new(topic.name, [0; 16], &topic.partitions)).collect();
     let listing = Listing {
         version: call.version(),
         topics: Vec::with_capacity(request.topics.len()),

@@ -7,12 +7,15 @@
 //! A request may name a hundred thousand topics, or as many partitions of one. A small request is resolved at once.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use std::vec::IntoIter;
 
+use highwater_net::kafka::wire::Uuid;
 use highwater_runtime::plane::ConnId;
 
 use super::Call;
-use super::names::{Named, find_topic};
+use super::names::Named;
+use crate::meta::Metadata;
 use crate::shard::{ClientJob, Context, Work};
 
 /// A request, with what was found of the topics and partitions that it names so far.
@@ -34,9 +37,53 @@ pub(super) trait Resolve {
 }
 
 /// A topic as it is named, and what is wanted of its partitions.
-pub(super) struct NamedTopic<P> {
-    pub(super) name: String,
-    pub(super) partitions: Vec<P>,
+pub(crate) struct NamedTopic<P> {
+    name: String,
+    id: Uuid,
+    partitions: Vec<P>,
+}
+
+impl<P: Clone> NamedTopic<P> {
+    /// A topic that is named by its id, unless that is zero.
+    pub(crate) fn new(name: &str, id: Uuid, partitions: &[P]) -> Self {
+        Self { name: name.to_owned(), id, partitions: partitions.to_vec() }
+    }
+}
+
+/// Topics and partitions that a request names, in their order: a topic is looked up, and then come its partitions.
+pub(crate) struct LookUp<P> {
+    topics: IntoIter<NamedTopic<P>>,
+    partitions: IntoIter<P>,
+}
+
+/// What comes next of a request.
+pub(crate) enum LookedUp<P> {
+    /// A topic, of which so many partitions follow.
+    Topic(Named, usize),
+    /// What is wanted of a partition of the last topic.
+    Partition(P),
+}
+
+impl<P> LookUp<P> {
+    pub(crate) fn new(topics: Vec<NamedTopic<P>>) -> Self {
+        Self { topics: topics.into_iter(), partitions: Vec::new().into_iter() }
+    }
+
+    /// What comes next, unless that was all.
+    pub(crate) fn next(&mut self, metadata: Option<&Arc<Metadata>>, work: &mut Work) -> Option<LookedUp<P>> {
+        if let Some(wanted) = self.partitions.next() {
+            work.spend(1);
+            return Some(LookedUp::Partition(wanted));
+        }
+        let NamedTopic { name, id, partitions } = self.topics.next()?;
+        work.spend(2);
+        self.partitions = partitions.into_iter();
+        Some(LookedUp::Topic(Named::find(metadata, &name, id), self.partitions.len()))
+    }
+
+    pub(crate) fn is_done(&self) -> bool {
+        self.partitions.len() == 0 && self.topics.len() == 0
+    }
 }
 
 /// Topics of a request that are looked up.
@@ -46,10 +93,9 @@ struct Resolving<R: Resolve> {
     request: Option<R>,
     /// What is left to compare.
     repeats: Option<Repeats>,
-    topics: IntoIter<NamedTopic<R::Partition>>,
-    /// The topic that was looked up last, its partitions, and its number among the names.
+    wanted: LookUp<R::Partition>,
+    /// The topic that was looked up last, and its number among the names.
     named: Option<Named>,
-    partitions: IntoIter<R::Partition>,
     name: usize,
 }
 
@@ -78,9 +124,8 @@ pub(super) fn resolve<R: Resolve + 'static>(
         call,
         request: Some(request),
         repeats: compares.then(Repeats::default),
-        topics: topics.into_iter(),
+        wanted: LookUp::new(topics),
         named: None,
-        partitions: Vec::new().into_iter(),
         name: 0,
     };
     context.begin_job(job);
@@ -131,32 +176,32 @@ impl<R: Resolve> ClientJob for Resolving<R> {
 
     fn go_on(&mut self, context: &Context<'_>, work: &mut Work) -> bool {
         if let Some(repeats) = &mut self.repeats
-            && !repeats.go_on(self.topics.as_slice(), R::index_to_compare, work)
+            && !repeats.go_on(self.wanted.topics.as_slice(), R::index_to_compare, work)
         {
             // Nothing of the topics is taken before all are compared, and nothing compared again after that.
             return false;
         }
         let Some(request) = &mut self.request else { return true };
         while !work.is_over() {
-            if let (Some(named), Some(wanted)) = (&self.named, self.partitions.next()) {
-                work.spend(1);
-                let index = R::index_to_compare(&wanted);
-                let is_repeated = self
-                    .repeats
-                    .as_ref()
-                    .zip(index)
-                    .is_some_and(|(repeats, index)| repeats.twice.contains(&(self.name, index)));
-                request.partition(context, named, wanted, is_repeated);
-            } else if let Some(NamedTopic { name, partitions }) = self.topics.next() {
-                work.spend(2);
-                self.name = self.repeats.as_ref().map_or(0, |repeats| repeats.number_of(&name));
-                request.topic(self.named.insert(find_topic(context, &name, [0; 16])), partitions.len());
-                self.partitions = partitions.into_iter();
-            } else {
-                return true;
+            match self.wanted.next(context.metadata, work) {
+                None => return true,
+                Some(LookedUp::Topic(named, partitions)) => {
+                    self.name = self.repeats.as_ref().map_or(0, |repeats| repeats.number_of(named.name()));
+                    request.topic(self.named.insert(named), partitions);
+                }
+                Some(LookedUp::Partition(wanted)) => {
+                    let Some(named) = &self.named else { continue };
+                    let index = R::index_to_compare(&wanted);
+                    let is_repeated = self
+                        .repeats
+                        .as_ref()
+                        .zip(index)
+                        .is_some_and(|(repeats, index)| repeats.twice.contains(&(self.name, index)));
+                    request.partition(context, named, wanted, is_repeated);
+                }
             }
         }
-        self.partitions.len() == 0 && self.topics.len() == 0
+        self.wanted.is_done()
     }
 
     fn finish(&mut self, context: &mut Context<'_>) {

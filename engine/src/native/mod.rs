@@ -30,8 +30,8 @@ pub(crate) fn handle_request(context: &mut Context<'_>, call: Call, request: Req
     match request {
         Request::Metadata(request) => cluster::describe(context, call, request),
         Request::DescribeTopic(request) => partitions::describe_topic(context, call, &request),
-        Request::ListOffsets(request) => partitions::list_offsets(context, call, &request),
-        Request::DeleteRecords(request) => partitions::delete_records(context, call, &request),
+        Request::ListOffsets(request) => partitions::list_offsets(context, call, request),
+        Request::DeleteRecords(request) => partitions::delete_records(context, call, request),
         Request::InitProducer => context.assign_producer_id(AnswerTo::Native(call)),
         Request::CreateTopic(request) => topics::create(context, call, request),
         Request::DeleteTopic(request) => topics::delete(context, call, request),

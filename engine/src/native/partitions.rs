@@ -1,22 +1,26 @@
 //! Requests about partitions of any shard: offsets, descriptions, and the deletion of records.
 
 use std::sync::Arc;
+use std::vec::IntoIter;
 
 use bytes::{Bytes, BytesMut};
 use highwater_net::{Entries, Pieces, Reply};
 use highwater_protocol::error::ErrorCode;
-use highwater_protocol::ids::{NodeId, PartitionIndex, ShardId};
+use highwater_protocol::ids::{NodeId, Offset, PartitionIndex, ShardId, TopicPartition};
 use highwater_protocol::native::{
     DeleteRecordsRequest, DescribeTopicReply, DescribeTopicRequest, ListOffsetsReply, ListOffsetsRequest,
     ListedOffset, PartitionDetail, PartitionInfo, StartAt,
 };
+use highwater_runtime::plane::{ConnId, ShardIndex};
 
 use super::Call;
 use super::error::{code_of, reply_of};
-use crate::api::{ApiError, DeleteRecords, Details, ListOffsets, NewStart, OffsetSpec, PartitionDetails};
+use crate::api::{
+    ApiError, DeleteRecords, Details, FoundOffset, ListOffsets, NewStart, OffsetSpec, PartitionDetails,
+};
 use crate::calls::FanOut;
 use crate::meta::{Topic, configs};
-use crate::shard::{AnswerTo, Context};
+use crate::shard::{AnswerTo, ClientJob, Context, Work};
 
 const fn offset_spec(start: StartAt) -> OffsetSpec {
     match start {
@@ -27,53 +31,193 @@ const fn offset_spec(start: StartAt) -> OffsetSpec {
     }
 }
 
-pub(super) fn list_offsets(context: &mut Context<'_>, call: Call, request: &ListOffsetsRequest) {
-    let targets = context.targets();
-    let topic = targets.topic_by_id(request.topic);
-    let mut items = FanOut::new();
-    let mut places = Vec::with_capacity(request.partitions.len());
-    let mut partitions = Vec::with_capacity(request.partitions.len());
-    for (partition, start) in &request.partitions {
-        let target = topic.as_ref().map_err(code_of);
-        let target =
-            target.and_then(|topic| targets.partition(topic, *partition).map_err(|error| code_of(&error)));
-        let found = match target {
+/// A request about partitions of one topic, with what was found of those that were looked up so far.
+trait Resolve: 'static {
+    /// What is wanted of a partition.
+    type Wanted;
+
+    /// The partition's number.
+    fn index(wanted: &Self::Wanted) -> PartitionIndex;
+
+    /// Takes a partition with its owner, or why there is none. An error refuses the request.
+    fn take(
+        &mut self,
+        wanted: Self::Wanted,
+        found: Result<(TopicPartition, ShardIndex), ApiError>,
+    ) -> Result<(), ApiError>;
+
+    /// Carries out the request, when all is found.
+    fn finish(self, context: &mut Context<'_>, call: Call);
+}
+
+/// Partitions that are looked up, as many as a turn allows: there may be a hundred thousand.
+struct Resolving<R: Resolve> {
+    call: Call,
+    topic: Result<Arc<Topic>, ApiError>,
+    wanted: IntoIter<R::Wanted>,
+    /// None once it is carried out.
+    request: Option<R>,
+    refused: Option<ApiError>,
+}
+
+impl<R: Resolve> ClientJob for Resolving<R> {
+    fn conn(&self) -> ConnId {
+        self.call.conn
+    }
+
+    fn go_on(&mut self, context: &Context<'_>, work: &mut Work) -> bool {
+        let Some(request) = &mut self.request else { return true };
+        let targets = context.targets();
+        while !work.is_over() {
+            let Some(wanted) = self.wanted.next() else { return true };
+            work.spend(1);
+            let topic = self.topic.as_ref().map_err(Clone::clone);
+            let found = topic.and_then(|topic| targets.partition(topic, R::index(&wanted)));
+            self.refused = request.take(wanted, found).err();
+            if self.refused.is_some() {
+                return true;
+            }
+        }
+        self.wanted.len() == 0
+    }
+
+    fn finish(&mut self, context: &mut Context<'_>) {
+        if let Some(error) = self.refused.take() {
+            return context.refuse(self.call, &error);
+        }
+        if let Some(request) = self.request.take() {
+            request.finish(context, self.call);
+        }
+    }
+}
+
+/// Looks up what a request names, and has it carried out then.
+fn resolve<R: Resolve>(
+    context: &mut Context<'_>,
+    call: Call,
+    topic: Result<Arc<Topic>, ApiError>,
+    wanted: Vec<R::Wanted>,
+    request: R,
+) {
+    let wanted = wanted.into_iter();
+    context.begin_job(Resolving { call, topic, wanted, request: Some(request), refused: None });
+}
+
+/// A ListOffsets whose partitions are looked up.
+struct Listing {
+    listed: Vec<ListedOffset>,
+    items: FanOut<(TopicPartition, OffsetSpec)>,
+    /// Where what is found of each item belongs.
+    places: Vec<usize>,
+}
+
+impl Resolve for Listing {
+    type Wanted = (PartitionIndex, StartAt);
+
+    fn index((partition, _): &Self::Wanted) -> PartitionIndex {
+        *partition
+    }
+
+    fn take(
+        &mut self,
+        (partition, start): Self::Wanted,
+        found: Result<(TopicPartition, ShardIndex), ApiError>,
+    ) -> Result<(), ApiError> {
+        let found = match found {
             Ok((tp, owner)) => {
-                items.push(owner, (tp, offset_spec(*start)));
-                places.push(partitions.len());
+                self.items.push(owner, (tp, offset_spec(start)));
+                self.places.push(self.listed.len());
                 Ok(None)
             }
-            Err(code) => Err(code),
+            Err(error) => Err(code_of(&error)),
         };
-        partitions.push(ListedOffset { partition: *partition, found });
+        self.listed.push(ListedOffset { partition, found });
+        Ok(())
     }
-    context.query::<ListOffsets>(call.conn, items, move |context, found| {
-        for (place, found) in places.into_iter().zip(found) {
-            partitions[place].found = match found {
-                Some(found) => found.map_err(|error| code_of(&error)),
-                None => Err(ErrorCode::Internal),
-            };
-        }
-        context.reply(call, Reply::body(&ListOffsetsReply { partitions }));
-    });
+
+    fn finish(self, context: &mut Context<'_>, call: Call) {
+        let Self { listed, items, places } = self;
+        context.query::<ListOffsets>(call.conn, items, move |context, found| {
+            context.fill(call.conn, (call, listed), (places, found), fill_in, answer_listed);
+        });
+    }
+}
+
+fn fill_in((_, listed): &mut (Call, Vec<ListedOffset>), place: usize, found: Option<FoundOffset>) {
+    listed[place].found = match found {
+        Some(found) => found.map_err(|error| code_of(&error)),
+        None => Err(ErrorCode::Internal),
+    };
+}
+
+fn answer_listed(context: &mut Context<'_>, (call, listed): (Call, Vec<ListedOffset>)) {
+    let mut front = BytesMut::new();
+    ListOffsetsReply::put_front(listed.len(), &mut front);
+    let pieces = Pieces::new(front.freeze(), AllListed(listed), Bytes::new());
+    context.answer_in_pieces(AnswerTo::Native(call), pieces);
+}
+
+/// The entries of an answer to a ListOffsets.
+#[derive(Debug)]
+struct AllListed(Vec<ListedOffset>);
+
+impl Entries for AllListed {
+    fn count(&self) -> usize {
+        self.0.len()
+    }
+
+    fn put(&self, entry: usize, _: usize, out: &mut BytesMut) -> bool {
+        self.0[entry].put(out);
+        false
+    }
+}
+
+pub(super) fn list_offsets(context: &mut Context<'_>, call: Call, request: ListOffsetsRequest) {
+    let topic = context.targets().topic_by_id(request.topic).cloned();
+    let listed = Vec::with_capacity(request.partitions.len());
+    let listing = Listing { listed, items: FanOut::new(), places: Vec::new() };
+    resolve(context, call, topic, request.partitions, listing);
+}
+
+/// A DescribeTopic whose partitions are looked up.
+struct Describing {
+    topic: Arc<Topic>,
+    items: FanOut<TopicPartition>,
+}
+
+impl Resolve for Describing {
+    type Wanted = PartitionIndex;
+
+    fn index(wanted: &PartitionIndex) -> PartitionIndex {
+        *wanted
+    }
+
+    fn take(
+        &mut self,
+        _: PartitionIndex,
+        found: Result<(TopicPartition, ShardIndex), ApiError>,
+    ) -> Result<(), ApiError> {
+        let (tp, owner) = found?;
+        self.items.push(owner, tp);
+        Ok(())
+    }
+
+    fn finish(self, context: &mut Context<'_>, call: Call) {
+        let Self { topic, items } = self;
+        context.query::<Details>(call.conn, items, move |context, found| {
+            answer_details(context, call, &topic, found);
+        });
+    }
 }
 
 pub(super) fn describe_topic(context: &mut Context<'_>, call: Call, request: &DescribeTopicRequest) {
-    let targets = context.targets();
-    let topic = match targets.topic(&request.name) {
+    let topic = match context.targets().topic(&request.name) {
         Ok(topic) => Arc::clone(topic),
         Err(error) => return context.refuse(call, &error),
     };
-    let mut items = FanOut::new();
-    for (tp, _) in topic.partitions() {
-        match targets.partition(&topic, tp.partition) {
-            Ok((tp, owner)) => items.push(owner, tp),
-            Err(error) => return context.refuse(call, &error),
-        }
-    }
-    context.query::<Details>(call.conn, items, move |context, found| {
-        answer_details(context, call, &topic, found);
-    });
+    let wanted = (0..topic.stores.len() as u32).map(PartitionIndex).collect();
+    let describing = Describing { topic: Arc::clone(&topic), items: FanOut::new() };
+    resolve(context, call, Ok(topic), wanted, describing);
 }
 
 fn answer_details(
@@ -123,19 +267,36 @@ impl Entries for AllDetails {
     }
 }
 
-pub(super) fn delete_records(context: &mut Context<'_>, call: Call, request: &DeleteRecordsRequest) {
-    let targets = context.targets();
-    let mut items = FanOut::new();
-    for (partition, offset) in &request.partitions {
-        let target = targets.topic_by_id(request.topic);
-        match target.and_then(|topic| targets.partition(topic, *partition)) {
-            Ok((tp, owner)) => items.push(owner, NewStart { tp, to: Some(*offset) }),
-            Err(error) => return context.refuse(call, &error),
-        }
+/// A DeleteRecords whose partitions are looked up.
+struct Deleting(FanOut<NewStart>);
+
+impl Resolve for Deleting {
+    type Wanted = (PartitionIndex, Offset);
+
+    fn index((partition, _): &Self::Wanted) -> PartitionIndex {
+        *partition
     }
-    context.query::<DeleteRecords>(call.conn, items, move |context, moved| {
-        let none = || Err(ApiError::Internal("a start was not moved"));
-        let error = moved.into_iter().find_map(|moved| moved.unwrap_or_else(none).err());
-        context.reply(call, error.map_or(Reply::Empty, |error| reply_of(&error)));
-    });
+
+    fn take(
+        &mut self,
+        (_, offset): Self::Wanted,
+        found: Result<(TopicPartition, ShardIndex), ApiError>,
+    ) -> Result<(), ApiError> {
+        let (tp, owner) = found?;
+        self.0.push(owner, NewStart { tp, to: Some(offset) });
+        Ok(())
+    }
+
+    fn finish(self, context: &mut Context<'_>, call: Call) {
+        context.query::<DeleteRecords>(call.conn, self.0, move |context, moved| {
+            let none = || Err(ApiError::Internal("a start was not moved"));
+            let error = moved.into_iter().find_map(|moved| moved.unwrap_or_else(none).err());
+            context.reply(call, error.map_or(Reply::Empty, |error| reply_of(&error)));
+        });
+    }
+}
+
+pub(super) fn delete_records(context: &mut Context<'_>, call: Call, request: DeleteRecordsRequest) {
+    let topic = context.targets().topic_by_id(request.topic).cloned();
+    resolve(context, call, topic, request.partitions, Deleting(FanOut::new()));
 }

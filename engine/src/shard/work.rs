@@ -112,6 +112,11 @@ impl Shard {
         self.jobs.counted.most()
     }
 
+    /// The units of work that were done so far.
+    pub fn work_units(&self) -> usize {
+        self.jobs.counted.all()
+    }
+
     /// The most work on members of groups that was done in one turn so far; see `groups::limits::WORK_PER_TURN_MAX`.
     pub fn busiest_turn_group_work(&self) -> usize {
         self.lead.as_ref().map_or(0, |lead| lead.groups.busiest_turn_work())

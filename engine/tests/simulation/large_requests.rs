@@ -153,7 +153,7 @@ fn very_many_partitions_are_read_and_cut_in_pieces() {
 }
 
 /// The reply to the only request of a native client.
-fn reply(bed: &mut Bed, native: &mut Native, kind: MessageKind) -> Vec<u8> {
+pub(crate) fn reply(bed: &mut Bed, native: &mut Native, kind: MessageKind) -> Vec<u8> {
     let body = (0..LOOKS_MAX).find_map(|_| {
         bed.world.run_for(LOOK);
         native.receive(usize::MAX);

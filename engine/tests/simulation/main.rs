@@ -19,6 +19,7 @@ mod kafka;
 #[path = "../common/kafka.rs"]
 mod kafka_wire;
 mod lane;
+mod large_answers;
 mod large_requests;
 mod member;
 mod memory;

@@ -21,7 +21,7 @@ pub struct Frame {
     pub back: Bytes,
 }
 
-fn frame(
+pub(super) fn frame(
     form: Form,
     entries: usize,
     front: impl FnOnce(&mut BytesMut),
@@ -35,7 +35,7 @@ fn frame(
     Frame { front: before.freeze(), back: behind.freeze() }
 }
 
-fn put_no_tags(out: &mut BytesMut, form: Form) {
+pub(super) fn put_no_tags(out: &mut BytesMut, form: Form) {
     if form.flexible {
         put_uvarint(out, 0);
     }

@@ -22,6 +22,7 @@ mod request;
 #[cfg(any(test, feature = "samples"))]
 pub mod samples;
 pub mod schema;
+pub mod topic_lists;
 pub mod wire;
 mod wire_error;
 

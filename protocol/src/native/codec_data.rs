@@ -100,7 +100,8 @@ impl ListedOffset {
     /// Bytes of the shortest encoding.
     const BYTES_MIN: usize = 7;
 
-    fn put(self, out: &mut impl BufMut) {
+    /// Appends the encoding to `out`.
+    pub fn put(self, out: &mut impl BufMut) {
         out.put_u32_le(self.partition.0);
         out.put_u16_le(self.found.err().map_or(0, |code| code as u16));
         match self.found {
@@ -131,11 +132,18 @@ impl ListedOffset {
     }
 }
 
+impl ListOffsetsReply {
+    /// Appends the reply up to its partitions; `partitions` entries must follow.
+    pub fn put_front(partitions: usize, out: &mut impl BufMut) {
+        put_count(out, partitions);
+    }
+}
+
 impl Body for ListOffsetsReply {
     const KIND: MessageKind = MessageKind::ListOffsets;
 
     fn encode(&self, out: &mut impl BufMut) {
-        put_count(out, self.partitions.len());
+        Self::put_front(self.partitions.len(), out);
         for entry in &self.partitions {
             entry.put(out);
         }

@@ -8,14 +8,13 @@
 
 use std::collections::BTreeMap;
 use std::time::Duration;
-use std::vec::IntoIter;
 
 use highwater_net::kafka::KafkaError;
 use highwater_net::kafka::messages::{FetchPartition, FetchRequest};
-use highwater_net::kafka::wire::Uuid;
 use highwater_runtime::plane::{ConnId, Instant, Plane, ShardIndex};
 
 use super::{Call, Kafka, Named, Pending};
+use crate::kafka::{LookUp, LookedUp, NamedTopic};
 use crate::limits::{
     FETCH_ANSWER_BYTES_FREE, FETCH_ANSWER_BYTES_PER_PARTITION, FETCH_WAIT_MAX, KAFKA_FETCH_BYTES_MAX,
     SEND_QUEUE_BYTES_MAX,
@@ -66,9 +65,7 @@ impl NextFetch {
 /// A fetch whose partitions are looked up, as many as a turn allows: it may name a hundred thousand topics.
 struct Resolving {
     next: Option<Box<NextFetch>>,
-    topics: IntoIter<(String, Uuid, Vec<FetchPartition>)>,
-    /// Partitions of the topic that was looked up last.
-    partitions: IntoIter<FetchPartition>,
+    wanted: LookUp<FetchPartition>,
 }
 
 impl Job for Resolving {
@@ -122,10 +119,9 @@ impl Shard {
         };
         let next = NextFetch { pending, asks: BTreeMap::new(), until: plane.now().after(wait) };
         let topics = request.topics.iter();
-        let topics: Vec<_> =
-            topics.map(|topic| (topic.topic.to_owned(), topic.topic_id, topic.partitions.clone())).collect();
-        let partitions = Vec::new().into_iter();
-        let mut resolving = Resolving { next: Some(Box::new(next)), topics: topics.into_iter(), partitions };
+        let topics = topics.map(|topic| NamedTopic::new(topic.topic, topic.topic_id, &topic.partitions));
+        let wanted = LookUp::new(topics.collect());
+        let mut resolving = Resolving { next: Some(Box::new(next)), wanted };
         if self.at_once(|shard, work| shard.resolve_some(&mut resolving, work)) {
             self.fetch_resolved(plane, call.conn, resolving.next);
         } else if let Some(connection) = self.connections.get_mut(&call.conn) {
@@ -136,36 +132,33 @@ impl Shard {
 
     /// Looks up partitions of a fetch while there is `work` left. True when all are.
     fn resolve_some(&self, resolving: &mut Resolving, work: &mut Work) -> bool {
-        let Resolving { next, topics, partitions } = resolving;
+        let Resolving { next, wanted } = resolving;
         let Some(NextFetch { pending, asks, .. }) = next.as_deref_mut() else { return true };
         while !work.is_over() {
-            if let Some(wanted) = partitions.next() {
-                work.spend(1);
-                let Some((named, _)) = pending.topics.last() else { continue };
-                let number = pending.partitions.len() as u32;
-                let epoch = wanted.current_leader_epoch;
-                let fetched = match self.kafka_target_in_epoch(named, wanted.partition, epoch) {
-                    Ok((tp, owner)) => {
-                        let max_bytes = usize::try_from(wanted.partition_max_bytes).unwrap_or(0);
-                        let want = Want { number, tp, offset: wanted.fetch_offset, max_bytes };
-                        asks.entry(owner).or_default().push(want);
-                        None
-                    }
-                    Err(error) => {
-                        pending.now = true;
-                        Some(Fetched::nothing(number, error))
-                    }
-                };
-                pending.partitions.push((wanted.partition, fetched));
-            } else if let Some((name, id, wanted)) = topics.next() {
-                work.spend(2);
-                pending.topics.push((self.kafka_topic(&name, id), wanted.len()));
-                *partitions = wanted.into_iter();
-            } else {
-                return true;
+            match wanted.next(self.metadata.as_ref(), work) {
+                None => return true,
+                Some(LookedUp::Topic(named, partitions)) => pending.topics.push((named, partitions)),
+                Some(LookedUp::Partition(wanted)) => {
+                    let Some((named, _)) = pending.topics.last() else { continue };
+                    let number = pending.partitions.len() as u32;
+                    let epoch = wanted.current_leader_epoch;
+                    let fetched = match self.kafka_target_in_epoch(named, wanted.partition, epoch) {
+                        Ok((tp, owner)) => {
+                            let max_bytes = usize::try_from(wanted.partition_max_bytes).unwrap_or(0);
+                            let want = Want { number, tp, offset: wanted.fetch_offset, max_bytes };
+                            asks.entry(owner).or_default().push(want);
+                            None
+                        }
+                        Err(error) => {
+                            pending.now = true;
+                            Some(Fetched::nothing(number, error))
+                        }
+                    };
+                    pending.partitions.push((wanted.partition, fetched));
+                }
             }
         }
-        partitions.len() == 0 && topics.len() == 0
+        wanted.is_done()
     }
 
     /// All partitions of a fetch are looked up.
