@@ -17,6 +17,7 @@ pub mod meta;
 pub mod mutants;
 #[cfg(not(feature = "mutants"))]
 mod mutants;
+mod names;
 mod native;
 mod partition;
 mod read;

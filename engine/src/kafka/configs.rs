@@ -2,18 +2,21 @@
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
 use std::sync::Arc;
+use std::vec::IntoIter;
 
 use bytes::BytesMut;
 use highwater_net::kafka::KafkaError;
 use highwater_net::kafka::long::Frame;
 use highwater_net::kafka::messages::{
-    DescribeConfigsRequest, DescribeConfigsResource, DescribeConfigsResponse, DescribedConfig,
-    DescribedConfigSynonym, DescribedResource,
+    DescribeConfigsRequest, DescribeConfigsResponse, DescribedConfig, DescribedConfigSynonym,
+    DescribedResource,
 };
 use highwater_net::kafka::schema::Message as _;
 use highwater_net::kafka::wire::Wire as _;
 use highwater_net::{Entries, Pieces};
+use highwater_runtime::plane::ConnId;
 
 use super::Call;
 use super::broker_configs::configs_of_broker;
@@ -23,7 +26,8 @@ use super::error::Refused;
 use crate::coord::groups::GroupConfig;
 use crate::meta::Topic;
 use crate::meta::configs;
-use crate::shard::{AnswerTo, Context, ShardSetup};
+use crate::names::{Distinct, Names};
+use crate::shard::{AnswerTo, ClientJob, Context, ShardSetup, Work};
 
 /// Kinds of resources.
 pub(super) const TOPIC: i8 = 2;
@@ -49,26 +53,104 @@ pub(super) struct Detail {
 
 pub(super) fn describe_configs(context: &mut Context<'_>, call: Call, request: &DescribeConfigsRequest<'_>) {
     let detail = Detail { synonyms: request.include_synonyms, documentation: request.include_documentation };
-    // Once each: a resource's entries are hundreds of times as long as its name.
-    let mut seen = BTreeSet::new();
-    let resources = request.resources.iter();
-    let resources = resources.filter(|named| seen.insert((named.resource_type, named.resource_name)));
-    let resources: Vec<_> = resources.map(|resource| described(context, resource)).collect();
-    let (version, setup) = (call.version(), Arc::clone(context.setup));
-    let is_broker = |resource: &Resource| matches!(resource.found, Ok(Described::Broker));
-    let of_broker =
-        if resources.iter().any(is_broker) { configs_of_broker(context, call, detail) } else { Vec::new() };
-    let Frame { front, back } = DescribeConfigsResponse::default().frame(version, resources.len());
-    let entries = Resources { version, setup, of_broker, detail, list: resources };
-    context.answer_in_pieces(AnswerTo::Kafka(call), Pieces::new(front, entries, back));
+    let mut keys = Names::default();
+    let asked = request.resources.iter().map(|resource| {
+        let first = keys.len();
+        resource.configuration_keys.iter().flatten().for_each(|key| keys.push(key));
+        (resource.resource_type, first..keys.len())
+    });
+    let looking_up = LookingUp {
+        call,
+        detail,
+        asked: asked.collect::<Vec<_>>().into_iter(),
+        names: request.resources.iter().map(|resource| resource.resource_name).collect(),
+        keys,
+        seen: Distinct::new(request.resources.len(), || context.plane.random_u64()),
+        next: 0,
+        current: None,
+        list: Vec::new(),
+    };
+    context.begin_job(looking_up);
 }
 
-fn described(context: &Context<'_>, resource: &DescribeConfigsResource<'_>) -> Resource {
-    let name = resource.resource_name;
-    let found = match resource.resource_type {
+/// Resources that are looked up, as many as a turn allows.
+struct LookingUp {
+    call: Call,
+    detail: Detail,
+    /// The kind of each, and which of the keys are its.
+    asked: IntoIter<(i8, Range<usize>)>,
+    names: Names,
+    /// Names of entries.
+    keys: Names,
+    /// Once each: a resource's entries are hundreds of times as long as its name.
+    seen: Distinct,
+    /// The number of the next resource.
+    next: usize,
+    /// The last one, while it is collected which of its entries are wanted.
+    current: Option<(Resource, Range<usize>)>,
+    list: Vec<Resource>,
+}
+
+impl ClientJob for LookingUp {
+    fn conn(&self) -> ConnId {
+        self.call.conn
+    }
+
+    fn go_on(&mut self, context: &Context<'_>, work: &mut Work) -> bool {
+        while !work.is_over() {
+            if let Some((mut resource, mut keys)) = self.current.take() {
+                let some = keys.start..keys.end.min(keys.start + work.left());
+                work.spend(some.len());
+                keys.start = some.end;
+                resource.names.get_or_insert_default().extend(some.map(|key| self.keys.get(key).to_owned()));
+                if keys.is_empty() {
+                    self.list.push(resource);
+                } else {
+                    self.current = Some((resource, keys));
+                }
+                continue;
+            }
+            let Some((kind, keys)) = self.asked.next() else { return true };
+            work.spend(2);
+            let (n, list, names) = (self.next, &self.list, &self.names);
+            self.next += 1;
+            let name = names.get(n);
+            let is_same = |other: usize| {
+                let other = &list[other];
+                (other.kind, names.get(other.name as usize)) == (kind, name)
+            };
+            if !self.seen.is_new(list.len(), &(kind, name), is_same) {
+                continue;
+            }
+            let resource = described(context, kind, n, name);
+            // To Kafka no names and none at all are the same: everything.
+            if keys.is_empty() {
+                self.list.push(resource);
+            } else {
+                self.current = Some((resource, keys));
+            }
+        }
+        self.asked.len() == 0 && self.current.is_none()
+    }
+
+    fn finish(&mut self, context: &mut Context<'_>) {
+        let (call, detail, version) = (self.call, self.detail, self.call.version());
+        let (list, names) = (std::mem::take(&mut self.list), std::mem::take(&mut self.names));
+        let is_broker = |resource: &Resource| matches!(resource.found, Ok(Described::Broker));
+        let of_broker =
+            if list.iter().any(is_broker) { configs_of_broker(context, call, detail) } else { Vec::new() };
+        let Frame { front, back } = DescribeConfigsResponse::default().frame(version, list.len());
+        let setup = Arc::clone(context.setup);
+        let entries = Resources { version, setup, of_broker, detail, names, list };
+        context.answer_in_pieces(AnswerTo::Kafka(call), Pieces::new(front, entries, back));
+    }
+}
+
+fn described(context: &Context<'_>, kind: i8, number: usize, name: &str) -> Resource {
+    let found = match kind {
         TOPIC => {
             let found = context.metadata.and_then(|m| m.topic(name));
-            found.map(|topic| Described::Topic(Arc::clone(topic))).ok_or_else(|| no_topic(name))
+            Ok(found.map_or(Described::NoTopic, |topic| Described::Topic(Arc::clone(topic))))
         }
         // What was changed for all brokers while they run is nothing.
         BROKER => check_broker(context, name)
@@ -79,10 +161,7 @@ fn described(context: &Context<'_>, resource: &DescribeConfigsResource<'_>) -> R
             Err((KafkaError::INVALID_REQUEST, text))
         }
     };
-    // To Kafka no names and none at all are the same: everything.
-    let names = resource.configuration_keys.as_ref().filter(|names| !names.is_empty());
-    let names = names.map(|names| names.iter().copied().map(str::to_owned).collect());
-    Resource { kind: resource.resource_type, name: name.to_owned(), found, names }
+    Resource { kind, name: number as u32, found, names: None }
 }
 
 /// Whether a name is that of this broker, or the empty one that means all brokers.
@@ -96,15 +175,12 @@ pub(super) fn check_broker(context: &Context<'_>, name: &str) -> Result<(), Refu
     Err((KafkaError::INVALID_REQUEST, text))
 }
 
-fn no_topic(name: &str) -> Refused {
-    (KafkaError::UNKNOWN_TOPIC_OR_PARTITION, format!("there is no topic {name}"))
-}
-
 /// A resource whose configuration is shown.
 #[derive(Debug)]
 struct Resource {
     kind: i8,
-    name: String,
+    /// Its number among the names.
+    name: u32,
     found: Result<Described, Refused>,
     /// The entries that are wanted; none: all.
     names: Option<BTreeSet<String>>,
@@ -113,6 +189,7 @@ struct Resource {
 #[derive(Debug)]
 enum Described {
     Topic(Arc<Topic>),
+    NoTopic,
     Broker,
     Nothing,
     Group,
@@ -126,6 +203,7 @@ struct Resources {
     /// What the broker's configuration shows to this client, if it is asked for.
     of_broker: Vec<DescribedConfig<'static>>,
     detail: Detail,
+    names: Names,
     list: Vec<Resource>,
 }
 
@@ -136,12 +214,17 @@ impl Entries for Resources {
 
     fn put(&self, entry: usize, _: usize, out: &mut BytesMut) -> bool {
         let Resource { kind, name, found, names } = &self.list[entry];
+        let name = self.names.get(*name as usize);
         let mut described = DescribedResource {
             resource_type: *kind,
             resource_name: Cow::Borrowed(name),
             ..Default::default()
         };
         match found {
+            Ok(Described::NoTopic) => {
+                described.error_code = KafkaError::UNKNOWN_TOPIC_OR_PARTITION;
+                described.error_message = Some(format!("there is no topic {name}").into());
+            }
             Ok(found) => described.configs = self.configs(found),
             Err((error, text)) => {
                 described.error_code = *error;
@@ -161,7 +244,7 @@ impl Resources {
         match described {
             Described::Topic(topic) => of_topic(&topic.configs, self.detail),
             Described::Broker => self.of_broker.clone(),
-            Described::Nothing => Vec::new(),
+            Described::Nothing | Described::NoTopic => Vec::new(),
             Described::Group => of_group(&self.setup.groups, self.detail),
         }
     }

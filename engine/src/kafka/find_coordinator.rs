@@ -1,8 +1,5 @@
 //! FindCoordinator: this node coordinates every group.
 
-use std::collections::BTreeSet;
-use std::vec::IntoIter;
-
 use bytes::BytesMut;
 use highwater_net::kafka::long::Frame;
 use highwater_net::kafka::messages::{FindCoordinatorRequest, FindCoordinatorResponse, FoundCoordinator};
@@ -16,6 +13,7 @@ use super::Call;
 use super::cluster::node;
 use super::transactions::{NO_TRANSACTIONS, NO_TRANSACTIONS_TEXT};
 use crate::coord::groups::limits::GROUPS_MAX;
+use crate::names::{Distinct, Names};
 use crate::shard::{AnswerTo, ClientJob, Context, Work};
 
 /// Kinds of coordinators.
@@ -69,9 +67,9 @@ pub(super) fn find_coordinator(context: &mut Context<'_>, call: Call, request: &
         context.kafka_reply(call, KafkaReply::nothing());
         return context.end_after_answers(call);
     }
-    let keys: Vec<String> = request.coordinator_keys.iter().map(|key| (*key).to_owned()).collect();
-    let keys = keys.into_iter();
-    let finding = Finding { call, coordinator, keys, seen: BTreeSet::new(), found: Vec::new() };
+    let keys: Names = request.coordinator_keys.iter().copied().collect();
+    let seen = Distinct::new(keys.len(), || context.plane.random_u64());
+    let finding = Finding { call, coordinator, keys, next: 0, seen, found: Vec::new() };
     context.begin_job(finding);
 }
 
@@ -79,9 +77,11 @@ pub(super) fn find_coordinator(context: &mut Context<'_>, call: Call, request: &
 struct Finding {
     call: Call,
     coordinator: Coordinator,
-    keys: IntoIter<String>,
-    seen: BTreeSet<String>,
-    found: Vec<String>,
+    keys: Names,
+    next: usize,
+    seen: Distinct,
+    /// The numbers of those that are told of.
+    found: Vec<u32>,
 }
 
 impl ClientJob for Finding {
@@ -90,22 +90,23 @@ impl ClientJob for Finding {
     }
 
     fn go_on(&mut self, _: &Context<'_>, work: &mut Work) -> bool {
-        while !work.is_over()
-            && let Some(key) = self.keys.next()
-        {
+        let Self { keys, seen, found, .. } = self;
+        while !work.is_over() && self.next < keys.len() {
             work.spend(1);
-            if self.seen.insert(key.clone()) {
-                self.found.push(key);
+            let (n, key) = (self.next, keys.get(self.next));
+            self.next += 1;
+            if seen.is_new(n, &key, |other| keys.get(other) == key) {
+                found.push(n as u32);
             }
         }
-        self.keys.len() == 0
+        self.next == keys.len()
     }
 
     fn finish(&mut self, context: &mut Context<'_>) {
-        let (keys, coordinator) = (std::mem::take(&mut self.found), self.coordinator.clone());
-        let version = self.call.version();
-        let Frame { front, back } = FindCoordinatorResponse::default().frame(version, keys.len());
-        let pieces = Pieces::new(front, Coordinators { version, keys, coordinator }, back);
+        let (keys, found) = (std::mem::take(&mut self.keys), std::mem::take(&mut self.found));
+        let (version, coordinator) = (self.call.version(), self.coordinator.clone());
+        let Frame { front, back } = FindCoordinatorResponse::default().frame(version, found.len());
+        let pieces = Pieces::new(front, Coordinators { version, keys, found, coordinator }, back);
         context.answer_in_pieces(AnswerTo::Kafka(self.call), pieces);
     }
 }
@@ -114,19 +115,20 @@ impl ClientJob for Finding {
 #[derive(Debug)]
 struct Coordinators {
     version: i16,
-    keys: Vec<String>,
+    keys: Names,
+    found: Vec<u32>,
     coordinator: Coordinator,
 }
 
 impl Entries for Coordinators {
     fn count(&self) -> usize {
-        self.keys.len()
+        self.found.len()
     }
 
     fn put(&self, entry: usize, _: usize, out: &mut BytesMut) -> bool {
         let Coordinator { node, host, port, error, text } = &self.coordinator;
         let found = FoundCoordinator {
-            key: self.keys[entry].as_str().into(),
+            key: self.keys.get(self.found[entry] as usize).into(),
             node_id: *node,
             host: host.as_str().into(),
             port: *port,

@@ -1,9 +1,7 @@
 //! Metadata: the node and its topics, made on the way if they are asked for and may be.
 
 use std::borrow::Cow;
-use std::collections::BTreeSet;
 use std::sync::Arc;
-use std::vec::IntoIter;
 
 use bytes::BytesMut;
 use highwater_net::kafka::KafkaError;
@@ -13,6 +11,7 @@ use highwater_net::kafka::messages::{
 };
 use highwater_net::kafka::wire::Uuid;
 use highwater_net::{Entries, Pieces};
+use highwater_protocol::ids::TopicId;
 use highwater_protocol::topic::{is_reserved_topic_name, validate_topic_name};
 use highwater_runtime::plane::ConnId;
 
@@ -21,32 +20,35 @@ use super::cluster::{cluster_id, node};
 use super::names::find_topic;
 use crate::api::{ApiError, CreateTopic};
 use crate::limits::{KAFKA_CHANGES_PER_REQUEST_MAX, PARTITIONS_PER_PART};
-use crate::meta::{Epochs, Topic};
+use crate::meta::{Epochs, Listed, Topic};
+use crate::names::{Distinct, Names};
 use crate::shard::{AnswerTo, ClientJob, Context, Work};
 
-/// What was asked: a name or an id, the topic, and why there is none if there is none.
+/// A topic that was asked for.
+#[derive(Debug)]
 struct Wanted {
-    name: Option<String>,
+    /// Its number among the names.
+    name: u32,
+    has_name: bool,
     id: Uuid,
+    /// Why there is none, if there is none.
     error: KafkaError,
     found: Option<Arc<Topic>>,
 }
 
 pub(super) fn metadata(context: &mut Context<'_>, call: Call, request: &MetadataRequest<'_>) {
     let asked = match &request.topics {
-        None => return tell_metadata(context, call, None),
-        Some(topics) if topics.is_empty() && call.version() == 0 => {
-            return tell_metadata(context, call, None);
-        }
+        None => return tell_all(context, call),
+        Some(topics) if topics.is_empty() && call.version() == 0 => return tell_all(context, call),
         Some(topics) => topics,
     };
-    let named = asked.iter().map(|topic| (topic.name.map(str::to_owned), topic.topic_id));
-    let named: Vec<_> = named.collect();
     let naming = Naming {
         call,
         may_create: request.allow_auto_topic_creation && context.setup.kafka.auto_create_topics,
-        named: named.into_iter(),
-        seen: BTreeSet::new(),
+        names: asked.iter().map(|topic| topic.name.unwrap_or_default()).collect(),
+        asked: asked.iter().map(|topic| (topic.name.is_some(), topic.topic_id)).collect(),
+        next: 0,
+        seen: Distinct::new(asked.len(), || context.plane.random_u64()),
         topics: Vec::new(),
         made: Vec::new(),
         requests: Vec::new(),
@@ -58,36 +60,39 @@ pub(super) fn metadata(context: &mut Context<'_>, call: Call, request: &Metadata
 fn make_topics(context: &mut Context<'_>, naming: &mut Naming) {
     let (mut topics, made) = (std::mem::take(&mut naming.topics), std::mem::take(&mut naming.made));
     let (call, requests) = (naming.call, std::mem::take(&mut naming.requests));
+    let names = std::mem::take(&mut naming.names);
     context.ask_each(call.conn, requests, move |context, replies| {
         for (number, created) in made.into_iter().zip(replies) {
-            let topic = &mut topics[number];
+            let topic: &mut Wanted = &mut topics[number];
+            let name = names.get(topic.name as usize);
             match created {
                 // Another client may have been faster.
                 Ok(_) | Err(ApiError::TopicExists(_)) => {
-                    let name = topic.name.as_deref().unwrap_or_default();
                     topic.found = find_topic(context, name, [0; 16]).known().cloned();
                 }
                 Err(error) => {
                     // The response has no field for the text.
-                    tracing::info!(topic = topic.name, "not created: {error}");
+                    tracing::info!(topic = name, "not created: {error}");
                     topic.error = error.into();
                 }
             }
         }
-        tell_metadata(context, call, Some(topics));
+        tell_metadata(context, call, List::Wanted(names, topics));
     });
 }
 
-/// Answers with these topics; none: with all.
-fn tell_metadata(context: &mut Context<'_>, call: Call, topics: Option<Vec<Wanted>>) {
+/// Answers with all topics.
+fn tell_all(context: &mut Context<'_>, call: Call) {
+    let Some(metadata) = context.metadata else { return };
+    tell_metadata(context, call, List::All(metadata.listed()));
+}
+
+/// Answers with these topics.
+fn tell_metadata(context: &mut Context<'_>, call: Call, list: List) {
     let Some(metadata) = context.metadata else { return };
     let Some(advertised) = context.advertised_to(call.conn) else { return };
-    let topics = match topics {
-        None => metadata.listed().iter().cloned().map(Told::Topic).collect(),
-        Some(topics) => topics.into_iter().map(Told::from).collect(),
-    };
     let version = call.version();
-    let entries = Topics { version, node: node(context), list: topics, epochs: metadata.epochs() };
+    let entries = Topics { version, node: node(context), list, epochs: metadata.epochs() };
     let response = MetadataResponse {
         brokers: vec![MetadataBroker {
             node_id: node(context),
@@ -107,9 +112,12 @@ fn tell_metadata(context: &mut Context<'_>, call: Call, topics: Option<Vec<Wante
 struct Naming {
     call: Call,
     may_create: bool,
-    named: IntoIter<(Option<String>, Uuid)>,
+    /// What is asked for: names, whether each is one, and ids.
+    names: Names,
+    asked: Vec<(bool, Uuid)>,
+    next: usize,
     /// What is asked for is a set: the answer for a topic is many times as long as its name.
-    seen: BTreeSet<(Option<String>, Uuid)>,
+    seen: Distinct,
     topics: Vec<Wanted>,
     /// Which of these are to be made, and what is asked for that.
     made: Vec<usize>,
@@ -122,16 +130,17 @@ impl ClientJob for Naming {
     }
 
     fn go_on(&mut self, context: &Context<'_>, work: &mut Work) -> bool {
-        while !work.is_over()
-            && let Some(named) = self.named.next()
-        {
+        while !work.is_over() && self.next < self.asked.len() {
             work.spend(2);
-            if !self.seen.contains(&named) {
-                self.seen.insert(named.clone());
-                self.look_up(context, named);
+            let n = self.next;
+            self.next += 1;
+            let Self { names, asked, seen, .. } = self;
+            let of = |n: usize| (asked[n], names.get(n));
+            if seen.is_new(n, &of(n), |other| of(other) == of(n)) {
+                self.look_up(context, n);
             }
         }
-        self.named.len() == 0
+        self.next == self.asked.len()
     }
 
     fn finish(&mut self, context: &mut Context<'_>) {
@@ -140,11 +149,17 @@ impl ClientJob for Naming {
 }
 
 impl Naming {
-    fn look_up(&mut self, context: &Context<'_>, (name, id): (Option<String>, Uuid)) {
-        let named = find_topic(context, name.as_deref().unwrap_or_default(), id);
-        let mut wanted = Wanted { name, id, error: named.missing(), found: named.known().cloned() };
-        let by_name = wanted.name.as_deref().filter(|_| id == [0; 16]);
-        if let Some(name) = by_name {
+    fn look_up(&mut self, context: &Context<'_>, n: usize) {
+        let (has_name, id) = self.asked[n];
+        let name = self.names.get(n);
+        let named = context.metadata.and_then(|metadata| match id {
+            [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0] => metadata.topic(name),
+            id => metadata.topic_by_id(TopicId(id)),
+        });
+        let error =
+            if id == [0; 16] { KafkaError::UNKNOWN_TOPIC_OR_PARTITION } else { KafkaError::UNKNOWN_TOPIC_ID };
+        let mut wanted = Wanted { name: n as u32, has_name, id, error, found: named.cloned() };
+        if has_name && id == [0; 16] {
             if validate_topic_name(name).is_err() {
                 (wanted.error, wanted.found) = (KafkaError::INVALID_TOPIC_EXCEPTION, None);
             } else if self.may_create
@@ -167,18 +182,36 @@ impl Naming {
     }
 }
 
-impl From<Wanted> for Told {
-    fn from(wanted: Wanted) -> Self {
-        let Wanted { name, id, error, found } = wanted;
-        found.map_or(Self::Missing { error, name, id }, Self::Topic)
-    }
+/// The topics that are told of.
+#[derive(Debug)]
+enum List {
+    All(Listed),
+    Wanted(Names, Vec<Wanted>),
 }
 
 /// What is told of a topic.
-#[derive(Debug)]
-enum Told {
-    Topic(Arc<Topic>),
-    Missing { error: KafkaError, name: Option<String>, id: [u8; 16] },
+enum Told<'a> {
+    Topic(&'a Topic),
+    Missing { error: KafkaError, name: Option<&'a str>, id: Uuid },
+}
+
+impl List {
+    fn get(&self, entry: usize) -> Option<Told<'_>> {
+        match self {
+            Self::All(topics) => topics.get(entry).map(|topic| Told::Topic(topic)),
+            Self::Wanted(names, topics) => topics.get(entry).map(|wanted| wanted.told(names)),
+        }
+    }
+}
+
+impl Wanted {
+    fn told<'a>(&'a self, names: &'a Names) -> Told<'a> {
+        if let Some(topic) = &self.found {
+            return Told::Topic(topic);
+        }
+        let name = self.has_name.then(|| names.get(self.name as usize));
+        Told::Missing { error: self.error, name, id: self.id }
+    }
 }
 
 /// The topics of an answer.
@@ -186,24 +219,28 @@ enum Told {
 struct Topics {
     version: i16,
     node: i32,
-    list: Vec<Told>,
+    list: List,
     epochs: Arc<Epochs>,
 }
 
 impl Entries for Topics {
     fn count(&self) -> usize {
-        self.list.len()
+        match &self.list {
+            List::All(topics) => topics.len(),
+            List::Wanted(_, topics) => topics.len(),
+        }
     }
 
     fn put(&self, entry: usize, part: usize, out: &mut BytesMut) -> bool {
-        let (topic, head) = match &self.list[entry] {
+        let Some(told) = self.list.get(entry) else { return false };
+        let (topic, head) = match told {
             Told::Topic(topic) => {
                 let name = Some(Cow::Borrowed(&topic.name[..]));
                 (topic, MetadataTopic { name, topic_id: topic.id.0, ..Default::default() })
             }
             Told::Missing { error, name, id } => {
-                let name = name.as_deref().map(Cow::Borrowed);
-                let head = MetadataTopic { error_code: *error, name, topic_id: *id, ..Default::default() };
+                let name = name.map(Cow::Borrowed);
+                let head = MetadataTopic { error_code: error, name, topic_id: id, ..Default::default() };
                 head.put_front(self.version, 0, out);
                 head.put_back(self.version, out);
                 return false;

@@ -5,12 +5,14 @@
 pub mod config_changes;
 pub mod configs;
 pub(crate) mod controller;
+mod listed;
 mod placement;
 mod record;
 mod room;
 mod snapshot;
 mod state;
 
+pub use listed::Listed;
 pub use placement::place;
 pub use record::{DecodeRecordError, Record, TopicRecord};
 pub use room::MetadataRoom;

@@ -2,12 +2,13 @@
 
 use std::collections::BTreeMap;
 use std::ops::Bound;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 
 use highwater_protocol::ids::{LeaderEpoch, PartitionIndex, StoreId, TopicId, TopicPartition};
 use highwater_protocol::topic::collision_name;
 
 use super::configs::TopicConfig;
+use super::listed::Listed;
 use super::record::{DecodeRecordError, Record, Snapshot, TopicRecord};
 
 /// Producer ids that a shard takes at a time.
@@ -66,7 +67,7 @@ pub type Epochs = BTreeMap<TopicPartition, LeaderEpoch>;
 
 /// All of the metadata. Cheap to clone: topics are shared.
 ///
-/// Invariant: `by_name` and `by_id` hold the same topics. A topic is never in these and in `deleting`. `collisions` holds those of them
+/// Invariant: `by_name`, `by_id` and `listed` hold the same topics. A topic is never in these and in `deleting`. `collisions` holds those of them
 /// that have a collision name.
 #[derive(Clone, Default, Debug)]
 pub struct Metadata {
@@ -85,8 +86,8 @@ pub struct Metadata {
     loads: Vec<usize>,
     /// Epochs that are not 0. Not written down: the logs themselves know them.
     epochs: Arc<Epochs>,
-    /// All topics by name, listed once for all who want them until something changes.
-    listed: OnceLock<Arc<[Arc<Topic>]>>,
+    /// All topics by name, for those who list them.
+    listed: Listed,
 }
 
 /// What a shard has to do about a change.
@@ -231,7 +232,7 @@ impl Metadata {
 
     fn put(&mut self, topic: Arc<Topic>) {
         self.take_out(topic.id);
-        self.listed = OnceLock::new();
+        self.listed.insert(&topic);
         self.bytes += topic.snapshot_bytes();
         self.partitions += topic.stores.len();
         for store in &topic.stores {
@@ -250,7 +251,7 @@ impl Metadata {
 
     fn take_out(&mut self, id: TopicId) {
         let Some(topic) = self.by_id.remove(&id) else { return };
-        self.listed = OnceLock::new();
+        self.listed.remove(&topic.name);
         self.by_name.remove(&topic.name);
         self.forget_collision(&topic.name);
         self.bytes -= topic.snapshot_bytes();
@@ -309,8 +310,8 @@ impl Metadata {
     }
 
     /// All topics, by name, as they are now.
-    pub fn listed(&self) -> Arc<[Arc<Topic>]> {
-        Arc::clone(self.listed.get_or_init(|| self.by_name.values().cloned().collect()))
+    pub fn listed(&self) -> Listed {
+        self.listed.clone()
     }
 
     /// The epochs of leaders that are not 0, as they are now.

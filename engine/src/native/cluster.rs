@@ -1,6 +1,5 @@
 //! Metadata: the node and its topics, all of them or by name.
 
-use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::vec::IntoIter;
 
@@ -13,18 +12,21 @@ use highwater_runtime::plane::ConnId;
 
 use super::Call;
 use crate::limits::PARTITIONS_PER_PART;
-use crate::meta::{Epochs, Topic};
+use crate::meta::{Epochs, Listed, Topic};
+use crate::names::{Distinct, Names};
 use crate::shard::{AnswerTo, ClientJob, Context, Work};
 
-/// Topics, or the names of those that there are not.
-type Found = Vec<Result<Arc<Topic>, String>>;
+/// Topics, or the numbers of the names of those that there are not.
+type Found = Vec<Result<Arc<Topic>, u32>>;
 
 /// Names that are looked up.
 struct LookingUp {
     call: Call,
-    names: IntoIter<String>,
+    asked: IntoIter<String>,
+    /// Those that were looked up.
+    names: Names,
     /// What is told of a topic is many times as long as its name: once each.
-    seen: BTreeSet<String>,
+    seen: Distinct,
     found: Found,
 }
 
@@ -36,33 +38,35 @@ impl ClientJob for LookingUp {
     fn go_on(&mut self, context: &Context<'_>, work: &mut Work) -> bool {
         let Some(metadata) = context.metadata else { return true };
         while !work.is_over()
-            && let Some(name) = self.names.next()
+            && let Some(name) = self.asked.next()
         {
             work.spend(2);
-            if !self.seen.contains(&name) {
-                self.found.push(metadata.topic(&name).cloned().ok_or_else(|| name.clone()));
-                self.seen.insert(name);
+            let (n, names) = (self.names.len(), &self.names);
+            if self.seen.is_new(n, &name, |other| names.get(other) == name) {
+                self.found.push(metadata.topic(&name).cloned().ok_or(n as u32));
+                self.names.push(&name);
             }
         }
-        self.names.len() == 0
+        self.asked.len() == 0
     }
 
     fn finish(&mut self, context: &mut Context<'_>) {
-        answer(context, self.call, std::mem::take(&mut self.found));
+        let list = List::Named(std::mem::take(&mut self.names), std::mem::take(&mut self.found));
+        answer(context, self.call, list);
     }
 }
 
 pub(super) fn describe(context: &mut Context<'_>, call: Call, request: MetadataRequest) {
     let Some(metadata) = context.metadata else { return };
     let Some(names) = request.topics else {
-        let all = metadata.listed().iter().cloned().map(Ok).collect();
-        return answer(context, call, all);
+        return answer(context, call, List::All(metadata.listed()));
     };
-    let (names, seen, found) = (names.into_iter(), BTreeSet::new(), Found::new());
-    context.begin_job(LookingUp { call, names, seen, found });
+    let seen = Distinct::new(names.len(), || context.plane.random_u64());
+    let (asked, names) = (names.into_iter(), Names::default());
+    context.begin_job(LookingUp { call, asked, names, seen, found: Found::new() });
 }
 
-fn answer(context: &mut Context<'_>, call: Call, list: Found) {
+fn answer(context: &mut Context<'_>, call: Call, list: List) {
     let Some(metadata) = context.metadata else { return };
     let Some(address) = context.advertised_to(call.conn) else { return };
     let setup = context.setup;
@@ -75,22 +79,46 @@ fn answer(context: &mut Context<'_>, call: Call, list: Found) {
     context.answer_in_pieces(AnswerTo::Native(call), pieces);
 }
 
+/// The topics that are told of.
+#[derive(Debug)]
+enum List {
+    All(Listed),
+    Named(Names, Found),
+}
+
+impl List {
+    /// A topic, or the name of one that there is not.
+    fn get(&self, entry: usize) -> Option<Result<&Topic, &str>> {
+        match self {
+            Self::All(topics) => topics.get(entry).map(|topic| Ok(&**topic)),
+            Self::Named(names, found) => found.get(entry).map(|found| match found {
+                Ok(topic) => Ok(&**topic),
+                Err(name) => Err(names.get(*name as usize)),
+            }),
+        }
+    }
+}
+
 /// The topics of an answer to a request for metadata; of those that there are not, the name.
 #[derive(Debug)]
 struct Topics {
     node: NodeId,
     shards: u16,
-    list: Found,
+    list: List,
     epochs: Arc<Epochs>,
 }
 
 impl Entries for Topics {
     fn count(&self) -> usize {
-        self.list.len()
+        match &self.list {
+            List::All(topics) => topics.len(),
+            List::Named(_, found) => found.len(),
+        }
     }
 
     fn put(&self, entry: usize, part: usize, out: &mut BytesMut) -> bool {
-        let topic = match &self.list[entry] {
+        let Some(found) = self.list.get(entry) else { return false };
+        let topic = match found {
             Ok(topic) => topic,
             Err(name) => {
                 TopicInfo::put_front(name, Some(ErrorCode::UnknownTopic), TopicId([0; 16]), 0, out);

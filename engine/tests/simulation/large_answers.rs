@@ -4,10 +4,10 @@ use highwater_engine::limits::LONG_ANSWER_BYTES_PER_TURN_MAX;
 use highwater_net::kafka::KafkaError;
 use highwater_net::kafka::api::ApiKey;
 use highwater_net::kafka::messages::{
-    DeleteRecordsPartition, DeleteRecordsRequest, DeleteRecordsResponse, DeleteRecordsTopic, EpochPartition,
-    EpochTopic, FetchPartition, FetchRequest, FetchResponse, FetchTopic, ListOffsetsPartition,
-    ListOffsetsRequest, ListOffsetsResponse, ListOffsetsTopic, OffsetForLeaderEpochRequest,
-    OffsetForLeaderEpochResponse,
+    DeleteRecordsPartition, DeleteRecordsRequest, DeleteRecordsResponse, DeleteRecordsTopic,
+    DescribeConfigsRequest, DescribeConfigsResource, DescribeConfigsResponse, EpochPartition, EpochTopic,
+    FetchPartition, FetchRequest, FetchResponse, FetchTopic, ListOffsetsPartition, ListOffsetsRequest,
+    ListOffsetsResponse, ListOffsetsTopic, OffsetForLeaderEpochRequest, OffsetForLeaderEpochResponse,
 };
 use highwater_protocol::ids::{Offset, PartitionIndex};
 use highwater_protocol::native::{
@@ -117,5 +117,41 @@ fn the_answer_to_a_fetch_of_very_many_partitions_is_put_together_in_pieces() {
     assert!(partitions.iter().map(|p| p.partition_index).eq(3..COUNT));
     let done = units(&bed) - before;
     assert!(done >= COUNT as usize + COUNT as usize / 10, "{done} units");
+    bed.check();
+}
+
+#[test]
+fn very_many_resources_whose_configuration_is_asked_for_are_looked_up_in_pieces() {
+    const COUNT: usize = 30_000;
+    let mut bed = Bed::new(24);
+    let mut wire = bed.kafka();
+    create(&mut bed, &mut wire, &[("wide".into(), 3)]);
+    let names: Vec<String> =
+        (0..COUNT).map(|n| if n == 7 { "wide".into() } else { format!("t{n}") }).collect();
+    let resource = |name, configuration_keys| DescribeConfigsResource {
+        resource_type: 2,
+        resource_name: name,
+        configuration_keys,
+    };
+    // Everything twice, and of one topic many entries.
+    let mut resources: Vec<_> =
+        names.iter().chain(&names).map(|name| resource(name.as_str(), None)).collect();
+    let keys: Vec<&str> = names.iter().map(String::as_str).chain(["retention.ms"]).collect();
+    resources[7].configuration_keys = Some(keys);
+    let before = units(&bed);
+    let body = DescribeConfigsRequest { resources, ..Default::default() };
+    let (answer, _) = bed.call(&mut wire, ApiKey::DescribeConfigs, 4, &body);
+    let response: DescribeConfigsResponse<'_> = answer.body();
+    assert!(
+        response.results.iter().map(|result| &*result.resource_name).eq(names.iter().map(String::as_str))
+    );
+    for (n, result) in response.results.iter().enumerate() {
+        let expected = if n == 7 { NONE } else { KafkaError::UNKNOWN_TOPIC_OR_PARTITION };
+        assert_eq!(result.error_code, expected, "{n}");
+    }
+    let configs: Vec<&str> = response.results[7].configs.iter().map(|entry| &*entry.name).collect();
+    assert_eq!(configs, ["retention.ms"]);
+    let done = units(&bed) - before;
+    assert!(done >= 2 * 2 * COUNT + COUNT, "{done} units");
     bed.check();
 }
