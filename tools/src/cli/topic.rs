@@ -15,7 +15,7 @@ pub(crate) enum TopicCommand {
         #[arg(value_parser = NonEmptyStringValueParser::new())]
         topic: String,
         /// Number of partitions
-        #[arg(long, short, value_name = "N", default_value_t = 1)]
+        #[arg(long, short, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
         partitions: u32,
         /// Set a topic setting, such as retention.ms=7d or retention.bytes=10GiB; may be repeated
         #[arg(long, short, value_name = "NAME=VALUE", value_parser = setting)]
@@ -54,7 +54,7 @@ pub(crate) enum TopicCommand {
         #[arg(value_parser = NonEmptyStringValueParser::new())]
         topic: String,
         /// New number of partitions, larger than the current one
-        #[arg(long, short, value_name = "N")]
+        #[arg(long, short, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
         partitions: Option<u32>,
         /// Set a topic setting, such as retention.ms=7d; may be repeated
         #[arg(long, short, value_name = "NAME=VALUE", value_parser = setting)]

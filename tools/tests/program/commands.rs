@@ -81,7 +81,7 @@ fn a_failing_topic_command_prints_the_reason_in_one_line() {
     for (arguments, word) in [
         (&["topic", "create", "t"][..], "exists"),
         (&["topic", "create", "no/slashes"], "no/slashes"),
-        (&["topic", "create", "x", "--partitions", "0"], "partition"),
+        (&["topic", "create", "x", "--partitions", "1000000"], "at most 100000 partitions"),
         (&["topic", "create", "x", "--config", "no.such=1"], "no.such"),
         (&["topic", "create", "x", "--config", "retention.ms=soon"], "retention.ms"),
         (&["topic", "alter", "t", "--partitions", "2"], "partition"),
@@ -97,6 +97,12 @@ fn a_failing_topic_command_prints_the_reason_in_one_line() {
         assert_eq!(said.lines().count(), 1, "{arguments:?}: {said}");
     }
     broker.run(&["topic", "create", "t", "--if-not-exists"], b"");
+    for command in ["create", "alter"] {
+        for none in ["0", "-1"] {
+            let said = fails_with(2, broker.command(&["topic", command, "x", "-p", none]));
+            assert!(said.contains("'--partitions <N>'") && said.contains("1.."), "{command} {none}: {said}");
+        }
+    }
     broker.stop();
 }
 
