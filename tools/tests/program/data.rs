@@ -4,7 +4,9 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use crate::support::{Broker, Place, fails_with, output, program, start_command, start_fails_with};
+use crate::support::{
+    Broker, Place, fails_with, output, produce_until_rejected, program, start_command, start_fails_with,
+};
 
 fn log(place: &Place, arguments: &[&str]) -> Command {
     let mut command = program(&[&["log"], arguments].concat());
@@ -238,9 +240,7 @@ fn a_full_disk_rejects_records_loses_none_and_accepts_more_after_space_is_freed(
     broker.run(&["produce", "keep"], b"kept\n");
     let line = vec![b'x'; 1000];
     let lines: Vec<u8> = (0..300_000).flat_map(|_| line.iter().copied().chain([b'\n'])).collect();
-    let rejected = output(broker.command(&["produce", "fill", "--timeout", "3s"]), &lines);
-    let said = text(&rejected.stderr);
-    assert_eq!(rejected.status.code(), Some(1), "{said}");
+    let said = produce_until_rejected(&broker, "fill", &lines);
     assert!(said.contains("the broker rejects records") && said.contains("disk is full"), "{said}");
 
     assert_eq!(broker.run(&["consume", "keep"], b""), b"kept\n", "reads still work");
@@ -268,7 +268,7 @@ fn a_broker_on_a_full_disk_restarts_serves_reads_and_deletes_topics() {
     broker.run(&["topic", "create", "fill"], b"");
     broker.run(&["produce", "fill"], b"kept\n");
     let lines: Vec<u8> = (0..80_000).flat_map(|_| [b'x'; 1000].into_iter().chain([b'\n'])).collect();
-    assert!(!output(broker.command(&["produce", "fill", "--timeout", "3s"]), &lines).status.success());
+    produce_until_rejected(&broker, "fill", &lines);
     // Another file takes the remaining space.
     let mut rest = fs::File::create(disk.0.join("rest")).expect("a new file");
     while std::io::Write::write_all(&mut rest, &[1; 4096]).is_ok() {}

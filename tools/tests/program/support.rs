@@ -1,7 +1,8 @@
 //! Starts, runs and stops the program.
 
 use std::fs::{self, File};
-use std::io::{BufRead as _, BufReader, Write as _};
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::os::unix::process::ExitStatusExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, ExitStatus, Output, Stdio};
 use std::sync::mpsc;
@@ -236,6 +237,42 @@ pub(crate) fn output(mut command: Command, stdin: &[u8]) -> Output {
     });
     guard.release();
     output
+}
+
+/// Runs a producer of more records than the disk of its broker holds until the broker rejects them, then interrupts it: it would send them
+/// again and again. Returns its stderr.
+pub(crate) fn produce_until_rejected(broker: &Broker, topic: &str, stdin: &[u8]) -> String {
+    let mut child = broker
+        .command(&["produce", topic, "--timeout", "1h"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("the program runs");
+    let guard = Guard::new(&child);
+    let mut pipe = child.stdin.take().expect("stdin is piped");
+    let mut stderr = BufReader::new(child.stderr.take().expect("stderr is piped"));
+    let said = thread::scope(|scope| {
+        scope.spawn(move || {
+            // Fails when the producer ends.
+            let _ = pipe.write_all(stdin);
+        });
+        let mut said = String::new();
+        while !said.contains("the broker rejects records") {
+            let read = stderr.read_line(&mut said).expect("stderr can be read");
+            if read == 0 {
+                break;
+            }
+        }
+        // Fails if it has ended, which is not what is expected of it.
+        let _ = kill_process(Pid::from_child(&child), Signal::INT);
+        stderr.read_to_string(&mut said).expect("stderr can be read");
+        said
+    });
+    let status = child.wait().expect("a child can be waited for");
+    guard.release();
+    assert_eq!(status.signal(), Some(2), "{status}: {said}");
+    said
 }
 
 /// Runs a command, asserts its exit code, and returns its stderr.
