@@ -16,7 +16,8 @@ use highwater_net::kafka::KafkaError;
 use highwater_protocol::ids::TopicPartition;
 use highwater_runtime::plane::ConnId;
 
-use crate::partition::{AppendOutcome, AppendRequest, RequestBatch};
+use crate::partition::{AppendOutcome, AppendRequest};
+use crate::reply_to::RequestBatch;
 
 /// A request of a Kafka client that waits for others. Unique on the shard of its connection.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]

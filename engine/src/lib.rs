@@ -21,6 +21,7 @@ mod names;
 mod native;
 mod partition;
 mod read;
+mod reply_to;
 mod session;
 pub mod shard;
 

@@ -9,9 +9,9 @@ use crate::api::{ApiError, ControllerReply, ControllerRequest, PartitionAnswer, 
 pub use crate::kafka_message::{FetchAsk, Fetched, KafkaMessage, RequestId, Want};
 use crate::meta::{Change, Metadata};
 pub use crate::partition::{
-    AppendFailure, AppendOutcome, AppendRequest, AppendedAt, LogStartOutcome, RejectedRecords, ReplyTo,
-    RequestBatch,
+    AppendFailure, AppendOutcome, AppendRequest, AppendedAt, LogStartOutcome, RejectedRecords,
 };
+pub use crate::reply_to::{ReplyTo, RequestBatch};
 
 /// Names a request to another shard; its reply repeats it. Unique on the shard that sends the request.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]

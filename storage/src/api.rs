@@ -76,7 +76,6 @@ pub struct Appended {
 
 /// Why a batch was not appended. Nothing has changed then.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
-#[non_exhaustive]
 pub enum AppendError {
     /// No space for another slab, or for frames appended before. Appends succeed again after [`StoreEvent::SpaceAvailable`].
     #[error("the disk is full")]

@@ -2,6 +2,7 @@
 
 use highwater_protocol::ids::{Offset, PartitionIndex, ShardId, TopicId};
 use highwater_protocol::text::counted;
+use highwater_storage::AppendError;
 
 /// What carries out requests.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -113,6 +114,32 @@ pub enum ApiError {
     /// Part of the partition cannot be read.
     #[error("part of the partition cannot be read; see the broker's log")]
     PartitionDamaged,
+    /// The records at an offset are damaged on disk.
+    #[error(
+        "{partition}: the records at offset {offset} are damaged on disk; the next readable record is at offset {resume_at}"
+    )]
+    RecordsDamaged {
+        /// Topic and partition.
+        partition: String,
+        /// The first damaged offset.
+        offset: Offset,
+        /// The next offset that can be read.
+        resume_at: Offset,
+    },
+    /// The store did not append a batch.
+    #[error("{partition}: {error}")]
+    Append {
+        /// Topic and partition.
+        partition: String,
+        /// Why not.
+        error: AppendError,
+    },
+    /// An earlier batch of the same producer was rejected and has to be appended before this one.
+    #[error("the batch with sequence {sequence} before it was rejected; send that one first, then this one")]
+    EarlierBatchRejected {
+        /// The first sequence of the rejected batch.
+        sequence: i32,
+    },
     /// A bug of the broker; its log has the details.
     #[error("internal error: {0}; see the broker's log")]
     Internal(&'static str),
@@ -128,6 +155,8 @@ impl ApiError {
     /// One of each kind.
     #[cfg(test)]
     pub(crate) fn samples() -> Vec<Self> {
+        use highwater_protocol::ids::Timestamp;
+
         let (topic, partition) = ("t".to_owned(), PartitionIndex(3));
         let reason = "because".to_owned();
         let services = [Service::Controller, Service::ProducerIds, Service::Groups, Service::Partitions];
@@ -148,10 +177,32 @@ impl ApiError {
             Self::ProducerIdsTaken,
             Self::ProducerIdsExhausted,
             Self::TooManyProducers,
-            Self::OffsetOutOfRange { partition: reason, offset: Offset(5), start: Offset(0), end: Offset(4) },
+            Self::OffsetOutOfRange {
+                partition: reason.clone(),
+                offset: Offset(5),
+                start: Offset(0),
+                end: Offset(4),
+            },
             Self::PartitionDamaged,
+            Self::RecordsDamaged { partition: reason, offset: Offset(5), resume_at: Offset(6) },
+            Self::EarlierBatchRejected { sequence: 3 },
             Self::Internal("because"),
         ];
-        starting.chain(stopping).chain(others).collect()
+        let append = [
+            AppendError::StorageFull,
+            AppendError::Faulty,
+            AppendError::TooLarge { bytes: 2, max: 1 },
+            AppendError::Busy,
+            AppendError::Duplicate {
+                base_offset: Offset(1),
+                next_offset: Offset(2),
+                timestamp: Timestamp(3),
+            },
+            AppendError::OutOfOrder { expected: 4 },
+            AppendError::Fenced,
+            AppendError::Deleted,
+        ];
+        let append = append.into_iter().map(|error| Self::Append { partition: "t/3".to_owned(), error });
+        starting.chain(stopping).chain(others).chain(append).collect()
     }
 }

@@ -11,11 +11,13 @@
 //! The sender of a request names the reply by type: see [`ControllerCall`] and [`PartitionCall`]. A reply of another kind, which would be a
 //! bug, fails that one request with [`ApiError::Internal`].
 
+mod acks;
 mod controller;
 mod error;
 mod partitions;
 mod targets;
 
+pub use acks::RequiredAcks;
 pub use controller::{
     AlterTopic, ConfigureTopic, ControllerCall, ControllerReply, ControllerRequest, CreateTopic,
     DeleteGroups, DeleteTopic, DeleteTopicById, DescribeConsumerGroups, DescribeGroups, DescribeOneGroup,

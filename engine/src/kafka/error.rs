@@ -1,9 +1,13 @@
 //! Why a request is not carried out, in Kafka's codes.
 
 use highwater_net::kafka::KafkaError;
+use highwater_protocol::batch::BatchError;
+use highwater_storage::AppendError;
 
+use super::{NO_TRANSACTIONS, NO_TRANSACTIONS_TEXT};
 use crate::api::{ApiError, Service};
 use crate::coord::groups::GroupError;
+use crate::message::AppendFailure;
 
 /// Kafka's code for what is wrong, and the text for people.
 pub(crate) type Refused = (KafkaError, String);
@@ -38,6 +42,19 @@ impl From<&ApiError> for KafkaError {
             ApiError::InvalidConfig { .. } => Self::INVALID_CONFIG,
             // Java's clients give up on this code only after a new look at the metadata, which is what they should do.
             ApiError::MetadataLogFull | ApiError::PartitionDamaged => Self::KAFKA_STORAGE_ERROR,
+            ApiError::RecordsDamaged { .. } => Self::CORRUPT_MESSAGE,
+            ApiError::EarlierBatchRejected { .. } => Self::OUT_OF_ORDER_SEQUENCE_NUMBER,
+            ApiError::Append { error, .. } => match error {
+                // Producers refresh their metadata after this code, and send the batch again.
+                AppendError::StorageFull | AppendError::Faulty => Self::KAFKA_STORAGE_ERROR,
+                AppendError::TooLarge { .. } => Self::MESSAGE_TOO_LARGE,
+                AppendError::Busy => Self::REQUEST_TIMED_OUT,
+                AppendError::OutOfOrder { .. } => Self::OUT_OF_ORDER_SEQUENCE_NUMBER,
+                AppendError::Fenced => Self::INVALID_PRODUCER_EPOCH,
+                AppendError::Deleted => Self::UNKNOWN_TOPIC_OR_PARTITION,
+                // It is acknowledged as appended.
+                AppendError::Duplicate { .. } => Self::UNKNOWN_SERVER_ERROR,
+            },
             ApiError::TooManyProducers => Self::INVALID_REQUEST,
             ApiError::TooManyConnections(_) => Self::THROTTLING_QUOTA_EXCEEDED,
             ApiError::OffsetOutOfRange { .. } => Self::OFFSET_OUT_OF_RANGE,
@@ -50,6 +67,52 @@ impl From<ApiError> for KafkaError {
     fn from(error: ApiError) -> Self {
         Self::from(&error)
     }
+}
+
+/// Returns whether Kafka's producers send a batch that failed with this code again, unchanged.
+pub(crate) fn producers_retry(error: KafkaError) -> bool {
+    matches!(
+        error,
+        KafkaError::UNKNOWN_TOPIC_OR_PARTITION
+            | KafkaError::NOT_LEADER_OR_FOLLOWER
+            | KafkaError::REQUEST_TIMED_OUT
+            | KafkaError::KAFKA_STORAGE_ERROR
+    )
+}
+
+/// Returns code and text for a batch that was not appended. Clients do not retry where that cannot help, whatever the code of the native
+/// protocol is.
+pub(crate) fn append_error(failure: &AppendFailure) -> Refused {
+    let code = match failure {
+        AppendFailure::Api(error) => error.into(),
+        AppendFailure::Transactional => return (NO_TRANSACTIONS, NO_TRANSACTIONS_TEXT.into()),
+        AppendFailure::TooLarge { .. }
+        | AppendFailure::TooLargeForBroker { .. }
+        | AppendFailure::DecoderTooLarge { .. } => KafkaError::MESSAGE_TOO_LARGE,
+        AppendFailure::LogAppendTime => KafkaError::INVALID_TIMESTAMP,
+        AppendFailure::Records(records) if records.have_invalid_timestamps() => KafkaError::INVALID_TIMESTAMP,
+        AppendFailure::Records(_) => KafkaError::INVALID_RECORD,
+        AppendFailure::Invalid(error) => match error {
+            BatchError::TooLarge { .. } | BatchError::DecompressedTooLarge { .. } => {
+                KafkaError::MESSAGE_TOO_LARGE
+            }
+            BatchError::Truncated { .. } | BatchError::Length(_) | BatchError::Checksum { .. } => {
+                KafkaError::CORRUPT_MESSAGE
+            }
+            BatchError::Codec(_) => KafkaError::UNSUPPORTED_COMPRESSION_TYPE,
+            BatchError::Trailing { .. }
+            | BatchError::Magic(_)
+            | BatchError::Count { .. }
+            | BatchError::BaseOffset(_)
+            | BatchError::Attributes(_)
+            | BatchError::Producer { .. }
+            | BatchError::Compressed(_)
+            | BatchError::Record { .. }
+            | BatchError::TrailingRecords { .. }
+            | BatchError::MaxTimestamp { .. } => KafkaError::INVALID_RECORD,
+        },
+    };
+    (code, failure.to_string())
 }
 
 /// Code and text for what is not carried out.

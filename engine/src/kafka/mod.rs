@@ -39,6 +39,7 @@ use highwater_net::kafka::messages::{ApiVersionsRequest, ApiVersionsResponse};
 use highwater_net::kafka::{KafkaError, KafkaReply, Origin, Request, response};
 use highwater_runtime::plane::ConnId;
 
+pub(crate) use error::{append_error, producers_retry};
 pub(crate) use names::{Named, check_leader_epoch};
 pub(crate) use producer::answer_producer_id;
 pub(crate) use resolve::{LookUp, LookedUp, NamedTopic};

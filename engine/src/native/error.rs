@@ -2,8 +2,10 @@
 
 use highwater_net::Reply;
 use highwater_protocol::error::ErrorCode;
+use highwater_storage::AppendError;
 
 use crate::api::ApiError;
+use crate::message::AppendFailure;
 
 /// The code of the native protocol. The text for people is the error itself.
 pub(crate) const fn code_of(error: &ApiError) -> ErrorCode {
@@ -21,18 +23,38 @@ pub(crate) const fn code_of(error: &ApiError) -> ErrorCode {
         ApiError::MetadataLogFull => ErrorCode::StorageFull,
         ApiError::ProducerIdsTaken | ApiError::TooManyConnections(_) => ErrorCode::Overloaded,
         ApiError::OffsetOutOfRange { .. } => ErrorCode::OffsetOutOfRange,
-        ApiError::PartitionDamaged => ErrorCode::PartitionFaulty,
+        ApiError::PartitionDamaged | ApiError::RecordsDamaged { .. } => ErrorCode::PartitionFaulty,
+        ApiError::EarlierBatchRejected { .. } => ErrorCode::OutOfOrderSequence,
+        ApiError::Append { error, .. } => match error {
+            AppendError::StorageFull => ErrorCode::StorageFull,
+            AppendError::Faulty => ErrorCode::PartitionFaulty,
+            AppendError::TooLarge { .. } => ErrorCode::TooLarge,
+            AppendError::Busy => ErrorCode::Overloaded,
+            AppendError::OutOfOrder { .. } => ErrorCode::OutOfOrderSequence,
+            AppendError::Fenced => ErrorCode::ProducerFenced,
+            AppendError::Deleted => ErrorCode::UnknownTopic,
+            // It is acknowledged as appended.
+            AppendError::Duplicate { .. } => ErrorCode::Internal,
+        },
         ApiError::ProducerIdsExhausted | ApiError::Internal(_) => ErrorCode::Internal,
+    }
+}
+
+/// Returns the code for a batch that was not appended.
+pub(crate) fn code_of_append(failure: &AppendFailure) -> ErrorCode {
+    match failure {
+        AppendFailure::Api(error) => code_of(error),
+        AppendFailure::Invalid(error) => error.code(),
+        AppendFailure::TooLarge { .. }
+        | AppendFailure::TooLargeForBroker { .. }
+        | AppendFailure::DecoderTooLarge { .. } => ErrorCode::TooLarge,
+        AppendFailure::LogAppendTime => ErrorCode::InvalidTimestamp,
+        AppendFailure::Records(records) if records.have_invalid_timestamps() => ErrorCode::InvalidTimestamp,
+        AppendFailure::Transactional | AppendFailure::Records(_) => ErrorCode::InvalidBatch,
     }
 }
 
 /// The reply to a request that is not carried out.
 pub(crate) fn reply_of(error: &ApiError) -> Reply {
     Reply::error(code_of(error), error.to_string())
-}
-
-impl From<ApiError> for (ErrorCode, String) {
-    fn from(error: ApiError) -> Self {
-        (code_of(&error), error.to_string())
-    }
 }

@@ -10,12 +10,12 @@ mod topics;
 
 use highwater_net::{Reply, ReplySlot, Request};
 use highwater_protocol::ids::ProducerId;
-use highwater_protocol::native::InitProducerReply;
+use highwater_protocol::native::{Acks, InitProducerReply};
 use highwater_runtime::plane::ConnId;
 
-pub(crate) use error::{code_of, reply_of};
+pub(crate) use error::{code_of, code_of_append, reply_of};
 
-use crate::api::ApiError;
+use crate::api::{ApiError, RequiredAcks};
 use crate::shard::{AnswerTo, Context};
 
 /// A request that is answered in its place among the others of its connection.
@@ -23,6 +23,16 @@ use crate::shard::{AnswerTo, Context};
 pub(crate) struct Call {
     pub(crate) conn: ConnId,
     pub(crate) slot: ReplySlot,
+}
+
+impl From<Acks> for RequiredAcks {
+    fn from(acks: Acks) -> Self {
+        match acks {
+            Acks::None => Self::None,
+            Acks::Leader => Self::Leader,
+            Acks::All => Self::All,
+        }
+    }
 }
 
 /// Carries out a request, or sends it to those who do.

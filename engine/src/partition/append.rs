@@ -2,29 +2,28 @@
 
 use std::fmt;
 
-use highwater_net::ReplySlot;
 use highwater_protocol::batch::{BatchError, TimestampType};
-use highwater_protocol::error::ErrorCode;
 use highwater_protocol::ids::{Timestamp, TopicPartition};
-use highwater_protocol::native::Acks;
-use highwater_runtime::plane::{ConnId, Disk, ShardIndex};
+use highwater_protocol::limits::BATCH_BYTES_MAX;
+use highwater_runtime::plane::Disk;
 use highwater_storage::AppendError;
 
 use super::batch::{ParsedBatch, TimestampStamp};
 use super::check::RejectedRecords;
-use super::rejected::{SequenceStamp, overtakes};
+use super::rejected::SequenceStamp;
 use super::replica::{Ack, PartitionId};
-use super::{PartitionEvent, Refusal, Replicas, deleted};
+use super::{PartitionEvent, Replicas};
+use crate::api::{ApiError, RequiredAcks};
 use crate::broker::memory::mib;
-use crate::message::RequestId;
 use crate::meta::configs::TimestampSource;
+use crate::reply_to::ReplyTo;
 
 /// A batch to append.
 #[derive(Debug)]
 pub struct AppendRequest<'a> {
     pub(crate) tp: TopicPartition,
     /// What has to be durable before the outcome is known.
-    pub(crate) acks: Acks,
+    pub(crate) acks: RequiredAcks,
     pub(crate) reply_to: ReplyTo,
     pub(super) batch: ValidBatch<'a>,
 }
@@ -35,33 +34,6 @@ pub(super) struct ValidBatch<'a> {
     pub(super) batch: ParsedBatch<'a>,
     /// The largest timestamp of its records; -1 for none.
     pub(super) max_timestamp: Timestamp,
-}
-
-/// Who receives the outcome of an append.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum ReplyTo {
-    /// A native client, whose connection is on this shard.
-    Native {
-        /// Its connection.
-        conn: ConnId,
-        /// The reply; none with acks 0, where only a failure is told, by the end of the connection.
-        slot: Option<ReplySlot>,
-        /// The client's number of the request.
-        id: u64,
-    },
-    /// A Kafka client, whose connection may be on any shard.
-    Kafka(RequestBatch),
-}
-
-/// A batch of a Kafka client's request.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct RequestBatch {
-    /// The shard of the connection.
-    pub shard: ShardIndex,
-    /// The request there.
-    pub request: RequestId,
-    /// The batch's number in the request.
-    pub number: u32,
 }
 
 /// Where a batch is in the log.
@@ -95,37 +67,21 @@ pub enum AppendFailure {
         /// What it may take, in bytes.
         max: usize,
     },
+    /// The batch is over the broker's limit.
+    TooLargeForBroker {
+        /// Its size.
+        bytes: usize,
+        /// The broker's `--batch-bytes-max`.
+        max: usize,
+    },
     /// The batch belongs to a transaction.
     Transactional,
     /// The producer has stamped the batch as only the broker may.
     LogAppendTime,
     /// Some of the records may not be in this topic.
     Records(Box<RejectedRecords>),
-    /// Any other reason: code and text. The text names the partition.
-    Refused(Refusal),
-}
-
-impl ReplyTo {
-    /// Returns the connection that takes up no further request until the batch has been appended. A Kafka client's goes on: the memory
-    /// for its requests bounds what it may have in flight.
-    pub(super) fn waiting_conn(self) -> Option<ConnId> {
-        match self {
-            Self::Native { conn, .. } => Some(conn),
-            Self::Kafka(_) => None,
-        }
-    }
-
-    /// Returns whether the client sends a batch again, unchanged, that was rejected with this code. Kafka clients go by Kafka's codes:
-    /// they retry unknown topics, which may be new, and damaged partitions, which may move.
-    ///
-    /// Clients also send a corrupt batch again, but which producer's it is stands in its header, which cannot be believed.
-    pub(crate) fn is_sent_again(self, code: ErrorCode) -> bool {
-        let by_kafka_clients = matches!(
-            code,
-            ErrorCode::UnknownTopic | ErrorCode::UnknownPartition | ErrorCode::PartitionFaulty
-        );
-        code.is_retryable() || (matches!(self, Self::Kafka(_)) && by_kafka_clients)
-    }
+    /// Any other reason.
+    Api(ApiError),
 }
 
 impl AppendRequest<'_> {
@@ -157,19 +113,6 @@ impl ValidBatch<'_> {
     }
 }
 
-impl AppendFailure {
-    pub(crate) fn code(&self) -> ErrorCode {
-        match self {
-            Self::Invalid(error) => error.code(),
-            Self::TooLarge { .. } | Self::DecoderTooLarge { .. } => ErrorCode::TooLarge,
-            Self::Transactional => ErrorCode::InvalidBatch,
-            Self::LogAppendTime => ErrorCode::InvalidTimestamp,
-            Self::Records(records) => records.code(),
-            Self::Refused((code, _)) => *code,
-        }
-    }
-}
-
 impl fmt::Display for AppendFailure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -183,6 +126,18 @@ impl fmt::Display for AppendFailure {
                  compression level, or start the broker with a larger --memory",
                 mib(*max as u64)
             ),
+            Self::TooLargeForBroker { bytes, max } => {
+                write!(
+                    f,
+                    "a batch of {bytes} bytes is over this broker's limit of {max} bytes, whatever the topic's \
+                     max.message.bytes; "
+                )?;
+                if *max < BATCH_BYTES_MAX {
+                    write!(f, "start it with a larger --batch-bytes-max, of at most {BATCH_BYTES_MAX}")
+                } else {
+                    f.write_str("send smaller ones")
+                }
+            }
             Self::Transactional => f.write_str(
                 "the batch belongs to a transaction, and transactions are not available in this version",
             ),
@@ -190,7 +145,7 @@ impl fmt::Display for AppendFailure {
                 "the producer has set the batch's timestamp type to LogAppendTime, which only the broker may do",
             ),
             Self::Records(records) => records.fmt(f),
-            Self::Refused((_, text)) => f.write_str(text),
+            Self::Api(error) => error.fmt(f),
         }
     }
 }
@@ -205,11 +160,12 @@ impl Replicas {
     ) -> Option<AppendRequest<'a>> {
         let stamp = request.sequence_stamp();
         if let Some(sequence) = stamp.and_then(|stamp| self.rejected.before(&stamp)) {
-            self.fail(request.reply_to, request.tp, None, overtakes(sequence));
+            let error = ApiError::EarlierBatchRejected { sequence };
+            self.fail(request.reply_to, request.tp, None, error);
             return None;
         }
         let Some(id) = self.table.find(request.tp) else {
-            self.fail(request.reply_to, request.tp, stamp, deleted());
+            self.fail(request.reply_to, request.tp, stamp, ApiError::TopicDeleted);
             return None;
         };
         match self.prepare(disk, id, &request.batch.batch, wall_ms) {
@@ -260,7 +216,7 @@ impl Replicas {
     ) {
         let AppendRequest { tp, acks, reply_to, batch } = request;
         let Some(partition) = self.table.get_mut(id) else {
-            return self.fail(reply_to, tp, stamp, deleted());
+            return self.fail(reply_to, tp, stamp, ApiError::TopicDeleted);
         };
         let source = partition.topic.config.timestamp;
         let stamped = batch.timestamp_stamp(source, wall_ms);
@@ -277,8 +233,8 @@ impl Replicas {
                     (base_offset, next_offset, timestamp.0)
                 }
                 Err(error) => {
-                    let refusal = append_refusal(&partition.name(), error);
-                    return self.fail(reply_to, tp, stamp, refusal);
+                    let error = ApiError::Append { partition: partition.name(), error };
+                    return self.fail(reply_to, tp, stamp, error);
                 }
             };
         if let Some(stamp) = stamp {
@@ -286,7 +242,7 @@ impl Replicas {
         }
         let log_append_time = if source == TimestampSource::LogAppendTime { stamped_at } else { -1 };
         let ack = Ack { reply_to, end, base_offset, log_append_time };
-        if acks == Acks::None || partition.wait(acks, ack) {
+        if acks == RequiredAcks::None || partition.wait(acks, ack) {
             let log_start = store.bounds(partition.slot).log_start;
             self.events.push_back(PartitionEvent::acknowledge(tp, ack, log_start));
         }
@@ -299,8 +255,11 @@ impl Replicas {
         stamp: Option<SequenceStamp>,
         error: AppendError,
     ) {
-        let refusal = self.table.get(id).map_or_else(deleted, |p| append_refusal(&p.name(), error));
-        self.fail(request.reply_to, request.tp, stamp, refusal);
+        let error = match self.table.get(id) {
+            Some(partition) => ApiError::Append { partition: partition.name(), error },
+            None => ApiError::TopicDeleted,
+        };
+        self.fail(request.reply_to, request.tp, stamp, error);
     }
 
     /// Rejects a batch, and remembers that if its producer will send it again.
@@ -309,30 +268,16 @@ impl Replicas {
         reply_to: ReplyTo,
         tp: TopicPartition,
         stamp: Option<SequenceStamp>,
-        refusal: Refusal,
+        error: ApiError,
     ) {
         if let Some(stamp) = stamp
-            && reply_to.is_sent_again(refusal.0)
+            && reply_to.is_sent_again(&error)
         {
             self.rejected.note_rejected(stamp);
         }
-        let outcome = Err(AppendFailure::Refused(refusal));
+        let outcome = Err(AppendFailure::Api(error));
         self.events.push_back(PartitionEvent::Appended { reply_to, tp, outcome });
     }
-}
-
-fn append_refusal(partition: &str, error: AppendError) -> Refusal {
-    let code = match error {
-        AppendError::StorageFull => ErrorCode::StorageFull,
-        AppendError::Faulty => ErrorCode::PartitionFaulty,
-        AppendError::TooLarge { .. } => ErrorCode::TooLarge,
-        AppendError::Busy => ErrorCode::Overloaded,
-        AppendError::OutOfOrder { .. } => ErrorCode::OutOfOrderSequence,
-        AppendError::Fenced => ErrorCode::ProducerFenced,
-        AppendError::Deleted => ErrorCode::UnknownTopic,
-        _ => ErrorCode::Internal,
-    };
-    (code, format!("{partition}: {error}"))
 }
 
 #[cfg(test)]
@@ -353,5 +298,5 @@ pub(super) fn sample_batch() -> (TopicPartition, ParsedBatch<'static>) {
 #[cfg(test)]
 pub(super) fn sample_request(tp: TopicPartition, reply_to: ReplyTo) -> AppendRequest<'static> {
     let batch = ValidBatch { batch: sample_batch().1, max_timestamp: Timestamp(0) };
-    AppendRequest { tp, acks: Acks::All, reply_to, batch }
+    AppendRequest { tp, acks: RequiredAcks::All, reply_to, batch }
 }

@@ -6,11 +6,9 @@ use std::fmt;
 use highwater_protocol::batch::{
     BatchCheck, CheckedBatch, RecordRules, RejectReason, RejectedRecord, TimestampType, Unpacker, Work,
 };
-use highwater_protocol::error::ErrorCode;
 use highwater_protocol::ids::Timestamp;
-use highwater_protocol::limits::{BATCH_BYTES_MAX, decompressed_bytes_max};
+use highwater_protocol::limits::decompressed_bytes_max;
 
-use super::Refusal;
 use super::append::AppendFailure;
 use super::batch::{BatchBytes, ParsedBatch};
 use crate::limits::{CHECK_WORK_SHORT_MAX, DECODER_IDLE_BYTES_MAX, DECODERS_SHORT_PART, ShardLimits};
@@ -167,27 +165,11 @@ pub(crate) fn parse_batch<'a>(
     Ok(batch)
 }
 
-/// Returns why a batch of so many bytes is refused that the broker does not take from any topic's producers.
-pub(crate) fn over_limit(bytes: usize, limits: &ShardLimits) -> Refusal {
-    let max = limits.batch_bytes_max();
-    let what_to_do = if max < BATCH_BYTES_MAX {
-        format!("start it with a larger --batch-bytes-max, of at most {BATCH_BYTES_MAX}")
-    } else {
-        "send smaller ones".to_owned()
-    };
-    let text = format!(
-        "a batch of {bytes} bytes is over this broker's limit of {max} bytes, whatever the topic's max.message.bytes; \
-         {what_to_do}"
-    );
-    (ErrorCode::TooLarge, text)
-}
-
 impl RejectedRecords {
-    pub(super) fn code(&self) -> ErrorCode {
-        match self.checked.rejected.first().map(|record| record.reason) {
-            Some(RejectReason::Timestamp(_)) => ErrorCode::InvalidTimestamp,
-            _ => ErrorCode::InvalidBatch,
-        }
+    /// Returns whether the first of them was rejected for its timestamp.
+    pub(crate) fn have_invalid_timestamps(&self) -> bool {
+        let first = self.checked.rejected.first();
+        first.is_some_and(|record| matches!(record.reason, RejectReason::Timestamp(_)))
     }
 
     /// Returns the first records that were rejected, by their numbers in the batch, with the reason for each.

@@ -13,20 +13,20 @@ use std::collections::{BTreeMap, VecDeque};
 
 use highwater_protocol::batch::{Unpacker, Work};
 use highwater_protocol::ids::TopicPartition;
-use highwater_protocol::native::Acks;
 use highwater_runtime::plane::{ConnId, ShardIndex};
 
-use super::append::ReplyTo;
 use super::batch::ParsedBatch;
 use super::check::{DecoderLimits, OpenCheck, Verdict};
+use crate::api::RequiredAcks;
 use crate::limits::{CHECK_WORK_ON_ARRIVAL_MAX, CHECK_WORK_PER_TURN_MAX, CHECKS_OPEN_MAX, ShardLimits};
 use crate::meta::configs::TopicConfig;
+use crate::reply_to::ReplyTo;
 
 /// The batches of a request that have not been checked, in their order. There is at least one.
 #[derive(Debug)]
 pub(crate) struct CheckJob<'a> {
     pub(super) conn: ConnId,
-    pub(super) acks: Acks,
+    pub(super) acks: RequiredAcks,
     pub(super) next: Unchecked<'a>,
     pub(super) rest: VecDeque<Unchecked<'a>>,
 }
@@ -89,12 +89,16 @@ impl<'a> Unchecked<'a> {
 
 impl<'a> CheckJob<'a> {
     /// The only batch of a request.
-    pub(crate) fn of_one(conn: ConnId, acks: Acks, batch: Unchecked<'a>) -> Self {
+    pub(crate) fn of_one(conn: ConnId, acks: RequiredAcks, batch: Unchecked<'a>) -> Self {
         Self { conn, acks, next: batch, rest: VecDeque::new() }
     }
 
     /// The batches of a request; `None` if there are none.
-    pub(crate) fn of_many(conn: ConnId, acks: Acks, mut batches: VecDeque<Unchecked<'a>>) -> Option<Self> {
+    pub(crate) fn of_many(
+        conn: ConnId,
+        acks: RequiredAcks,
+        mut batches: VecDeque<Unchecked<'a>>,
+    ) -> Option<Self> {
         let next = batches.pop_front()?;
         Some(Self { conn, acks, next, rest: batches })
     }
@@ -240,7 +244,7 @@ mod tests {
         let reply_to = ReplyTo::Native { conn: ConnId(conn), slot: None, id: 0 };
         let (tp, batch) = sample_batch();
         let next = Unchecked { tp, owner: 0, reply_to, batch, check: OpenCheck::sample(is_long, decoder) };
-        CheckJob::of_one(ConnId(conn), Acks::All, next)
+        CheckJob::of_one(ConnId(conn), RequiredAcks::All, next)
     }
 
     fn is_open(queue: &mut CheckQueue, conn: ConnId) -> bool {

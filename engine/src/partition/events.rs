@@ -5,11 +5,12 @@ use std::collections::BTreeSet;
 use highwater_protocol::ids::{Offset, TopicId, TopicPartition};
 use highwater_storage::{FindResult, ReadId, ReadResult};
 
-use super::Refusal;
-use super::append::{AppendFailure, AppendOutcome, AppendedAt, ReplyTo};
+use super::append::{AppendFailure, AppendOutcome, AppendedAt};
 use super::log_start::{LogStartMove, LogStartOutcome};
 use super::replica::{Ack, PartitionId};
+use crate::api::ApiError;
 use crate::read::{ReaderId, Waiter};
+use crate::reply_to::ReplyTo;
 
 /// Something that has happened to the partitions of a shard.
 #[derive(Debug)]
@@ -45,9 +46,9 @@ impl PartitionEvent {
         Self::Appended { reply_to: ack.reply_to, tp, outcome: Ok(at) }
     }
 
-    /// A producer that waits for its acknowledgement does not get one.
-    pub(super) fn refuse(tp: TopicPartition, ack: Ack, refusal: Refusal) -> Self {
-        let outcome = Err(AppendFailure::Refused(refusal));
+    /// A producer that waits for its acknowledgement gets an error instead.
+    pub(super) fn fail(tp: TopicPartition, ack: Ack, error: ApiError) -> Self {
+        let outcome = Err(AppendFailure::Api(error));
         Self::Appended { reply_to: ack.reply_to, tp, outcome }
     }
 }

@@ -45,20 +45,19 @@ use std::mem;
 use std::sync::Arc;
 
 use highwater_protocol::batch::Work;
-use highwater_protocol::error::ErrorCode;
 use highwater_protocol::ids::{NodeId, Offset, TopicId, TopicPartition};
 use highwater_runtime::plane::{ConnId, Disk, ShardIndex};
 use highwater_storage::{Bounds, Store};
 
-pub use append::{AppendFailure, AppendOutcome, AppendRequest, AppendedAt, ReplyTo, RequestBatch};
+pub use append::{AppendFailure, AppendOutcome, AppendRequest, AppendedAt};
 pub(crate) use batch::{BatchBytes, OwnedBatch, ParsedBatch};
 pub use check::RejectedRecords;
-pub(crate) use check::{over_limit, parse_batch};
+pub(crate) use check::parse_batch;
 pub(crate) use check_queue::{CheckJob, Unchecked};
 pub(crate) use events::PartitionEvent;
 pub(crate) use log_start::LogStartMove;
 pub use log_start::LogStartOutcome;
-pub(crate) use rejected::{ProducerKey, RejectedBatches, SequenceStamp, overtakes};
+pub(crate) use rejected::{ProducerKey, RejectedBatches, SequenceStamp};
 pub(crate) use replica::{Partition, PartitionId};
 pub(crate) use stores::{EXIT_DISK, META_SPACE, OFFSETS_SPACE, RESERVE_SPACE, StoreEntry, open_all};
 
@@ -70,11 +69,10 @@ use pending::PendingAppends;
 use replica::Table;
 use topics::Deletions;
 
+use crate::api::ApiError;
 use crate::limits::CHECK_WORK_PER_BATCH;
 use crate::meta::Topic;
-
-/// Error code and message for the client.
-pub(crate) type Refusal = (ErrorCode, String);
+use crate::reply_to::ReplyTo;
 
 /// The partitions of a shard. See the module's doc.
 pub(crate) struct Partitions {
@@ -324,18 +322,16 @@ impl Partitions {
         self.checks.take(conn).into_iter().flat_map(CheckJob::into_reply_to)
     }
 
-    /// A reader has met damage. Returns what is said of it. It goes to the log once, however many readers of both protocols meet it.
-    pub(crate) fn note_damage(&mut self, id: PartitionId, wanted: Offset, resume_at: Offset) -> String {
-        let name = self.name(id);
-        let text = format!(
-            "{name}: what begins at offset {wanted} is damaged on disk; the next that can be read is offset {resume_at}"
-        );
+    /// Notes that a reader has found damage, and returns the error for its client. The broker's log reports it once, however many readers
+    /// of both protocols find it.
+    pub(crate) fn note_damage(&mut self, id: PartitionId, offset: Offset, resume_at: Offset) -> ApiError {
+        let error = ApiError::RecordsDamaged { partition: self.name(id), offset, resume_at };
         if let Some(partition) = self.get_mut(id)
-            && !mem::replace(&mut partition.damage_told, true)
+            && !mem::replace(&mut partition.damage_logged, true)
         {
-            tracing::error!("{text}");
+            tracing::error!("{error}");
         }
-        text
+        error
     }
 
     /// Moves the start of a partition; `None` moves it to the end of what can be read. The outcome comes as an event.
@@ -387,9 +383,4 @@ impl Partitions {
     pub(crate) fn poll_released(&mut self) -> Vec<ConnId> {
         mem::take(&mut self.released)
     }
-}
-
-/// Why nothing can be done with a partition that is not here.
-pub(crate) fn deleted() -> Refusal {
-    (ErrorCode::UnknownTopic, "the topic was deleted".into())
 }

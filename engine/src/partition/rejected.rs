@@ -8,10 +8,7 @@
 use std::collections::BTreeMap;
 
 use highwater_protocol::batch::BatchProducer;
-use highwater_protocol::error::ErrorCode;
 use highwater_protocol::ids::{ProducerId, TopicPartition};
-
-use super::Refusal;
 
 use crate::limits::REJECTED_PRODUCERS_MAX;
 use crate::mutants::{Mutant, is_planted};
@@ -110,14 +107,6 @@ impl<P: Clone + Ord> RejectedBatches<P> {
             self.by_producer.remove(&key);
         }
     }
-}
-
-/// Why a batch is rejected that comes after a rejected one: that has this sequence.
-pub(crate) fn overtakes(sequence: i32) -> Refusal {
-    let text = format!(
-        "the batch with sequence {sequence} before it was rejected; send that one first, then this one"
-    );
-    (ErrorCode::OutOfOrderSequence, text)
 }
 
 #[cfg(test)]

@@ -4,15 +4,15 @@ use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
 
 use highwater_protocol::ids::{LeaderEpoch, LogIndex, NodeId, Offset, TopicPartition};
-use highwater_protocol::native::Acks;
 use highwater_replication::Quorum;
 use highwater_runtime::slab::{Key, Slab};
 use highwater_storage::{Bounds, PartitionSlot};
 
-use super::append::ReplyTo;
+use crate::api::RequiredAcks;
 use crate::meta::Topic;
 use crate::mutants::{Mutant, is_planted};
 use crate::read::{ReaderId, Waiter};
+use crate::reply_to::ReplyTo;
 
 /// A partition of this shard. Names nothing any more when that is deleted.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -38,8 +38,8 @@ pub(crate) struct Partition {
     pub(crate) epoch: LeaderEpoch,
     /// The first frame of the epoch has not been appended yet.
     pub(crate) epoch_start_due: bool,
-    /// Readers have met damage, and the log says so.
-    pub(crate) damage_told: bool,
+    /// The broker's log has reported damage that readers found.
+    pub(crate) damage_logged: bool,
     /// Who reads and has read everything so far.
     pub(crate) waiters: BTreeSet<Waiter>,
     /// Who reads.
@@ -72,7 +72,7 @@ impl Partition {
             slot,
             epoch,
             epoch_start_due: bounds.epoch_is_new,
-            damage_told: false,
+            damage_logged: false,
             waiters: BTreeSet::new(),
             readers: BTreeSet::new(),
             quorum: Quorum::new([me], epoch, term_start, bounds.durable_index),
@@ -95,10 +95,10 @@ impl Partition {
     }
 
     /// A producer waits until its batch is what `acks` asks for. True if it is already (a batch that was sent again).
-    pub(crate) fn wait(&mut self, acks: Acks, ack: Ack) -> bool {
+    pub(crate) fn wait(&mut self, acks: RequiredAcks, ack: Ack) -> bool {
         let (reached, queue) = match acks {
-            Acks::All => (self.high_watermark, &mut self.until_committed),
-            Acks::Leader | Acks::None => (self.durable_end, &mut self.until_durable),
+            RequiredAcks::All => (self.high_watermark, &mut self.until_committed),
+            RequiredAcks::Leader | RequiredAcks::None => (self.durable_end, &mut self.until_durable),
         };
         if ack.end <= reached || is_planted(Mutant::AckBeforeDurable) {
             return true;
@@ -212,13 +212,11 @@ impl Table {
 mod tests {
     use std::collections::BTreeMap;
 
-    use highwater_net::{ReplyQueue, ReplySlot};
     use highwater_protocol::ids::{PartitionIndex, TopicId};
-    use highwater_protocol::native::MessageKind;
-    use highwater_runtime::plane::ConnId;
     use highwater_storage::LogPoint;
 
     use super::*;
+    use crate::message::{RequestBatch, RequestId};
     use crate::meta::configs::TopicConfig;
 
     const ME: NodeId = NodeId(0);
@@ -247,45 +245,38 @@ mod tests {
         Partition::new(tp, Arc::new(topic), 0, PartitionSlot(Key::default()), &bounds, ME)
     }
 
-    fn ack(slot: ReplySlot, end: i64) -> Ack {
-        Ack { reply_to: to(slot), end: Offset(end), base_offset: Offset(end - 1), log_append_time: -1 }
+    fn ack(number: u32, end: i64) -> Ack {
+        Ack { reply_to: to(number), end: Offset(end), base_offset: Offset(end - 1), log_append_time: -1 }
     }
 
-    fn to(slot: ReplySlot) -> ReplyTo {
-        ReplyTo::Native { conn: ConnId(1), slot: Some(slot), id: 0 }
-    }
-
-    fn slots() -> Vec<ReplySlot> {
-        let mut queue = ReplyQueue::default();
-        (0..4).map(|id| queue.open(MessageKind::Produce, id, 0, 0)).collect()
+    fn to(number: u32) -> ReplyTo {
+        ReplyTo::Kafka(RequestBatch { shard: 0, request: RequestId(0), number })
     }
 
     #[test]
-    fn producers_hear_in_order_when_their_batches_are_committed() {
-        let slots = slots();
+    fn producers_are_acknowledged_in_order_once_their_batches_are_committed() {
         let mut p = partition(10, false);
         assert_eq!(p.high_watermark(), Offset(10));
-        assert!(!p.wait(Acks::All, ack(slots[0], 12)));
-        assert!(!p.wait(Acks::All, ack(slots[1], 15)));
-        assert!(p.wait(Acks::All, ack(slots[2], 9)), "sent again, and committed long ago");
+        assert!(!p.wait(RequiredAcks::All, ack(0, 12)));
+        assert!(!p.wait(RequiredAcks::All, ack(1, 15)));
+        assert!(p.wait(RequiredAcks::All, ack(2, 9)), "sent again, and committed long ago");
         assert_eq!(p.pop_acked(), None);
         assert!(p.handle_durable(ME, ME, LogIndex(11), Offset(12)));
-        assert_eq!(p.pop_acked().map(|a| a.reply_to), Some(to(slots[0])));
+        assert_eq!(p.pop_acked().map(|a| a.reply_to), Some(to(0)));
         assert_eq!(p.pop_acked(), None);
         assert!(p.handle_durable(ME, ME, LogIndex(12), Offset(15)));
-        assert_eq!(p.pop_acked().map(|a| a.reply_to), Some(to(slots[1])));
+        assert_eq!(p.pop_acked().map(|a| a.reply_to), Some(to(1)));
     }
 
     #[test]
     fn after_frames_were_lost_a_new_epoch_begins_and_commits_nothing_before_its_first_frame() {
-        let slots = slots();
         let mut p = partition(10, true);
         assert_eq!((p.epoch, p.epoch_start_due), (LeaderEpoch(5), true));
-        assert!(!p.wait(Acks::All, ack(slots[0], 11)));
-        assert!(!p.wait(Acks::Leader, ack(slots[1], 10 + 1)));
+        assert!(!p.wait(RequiredAcks::All, ack(0, 11)));
+        assert!(!p.wait(RequiredAcks::Leader, ack(1, 10 + 1)));
         assert!(!p.handle_durable(ME, ME, LogIndex(11), Offset(10)), "the epoch's first frame has no record");
         assert!(p.handle_durable(ME, ME, LogIndex(12), Offset(11)));
-        assert_eq!(p.pop_acked().map(|a| a.reply_to), Some(to(slots[1])));
-        assert_eq!(p.pop_acked().map(|a| a.reply_to), Some(to(slots[0])));
+        assert_eq!(p.pop_acked().map(|a| a.reply_to), Some(to(1)));
+        assert_eq!(p.pop_acked().map(|a| a.reply_to), Some(to(0)));
     }
 }

@@ -1,14 +1,14 @@
 //! The stores of a shard: opening, commit rounds, and their events.
 
-use highwater_protocol::error::ErrorCode;
 use highwater_protocol::ids::{LogIndex, NodeId, Offset, StoreId};
 use highwater_runtime::plane::{Completion, Disk, Plane, Token};
 use highwater_storage::mac::MAC_KEY_BYTES;
 use highwater_storage::{
-    MacKey, PartitionFinding, PartitionSlot, RecoveryReport, Store, StoreConfig, StoreEvent,
+    AppendError, MacKey, PartitionFinding, PartitionSlot, RecoveryReport, Store, StoreConfig, StoreEvent,
 };
 
 use super::{PartitionEvent, Partitions, Replicas};
+use crate::api::ApiError;
 use crate::broker::data_dir::store_dir;
 use crate::limits::{EVENTS_PER_POLL_MAX, START_WARNINGS_MAX, STORES_PER_SHARD_MAX};
 use crate::message::{Message, Opened};
@@ -300,10 +300,10 @@ impl Replicas {
     fn refuse_waiting(&mut self, store: usize, slot: PartitionSlot) {
         let Some(id) = self.table.of_slot(store, slot) else { return };
         let Some(partition) = self.table.get_mut(id) else { return };
-        let (tp, text) = (partition.tp, format!("{}: the disk is full", partition.name()));
+        let (tp, name) = (partition.tp, partition.name());
         for ack in partition.take_acks() {
-            let refusal = (ErrorCode::StorageFull, text.clone());
-            self.events.push_back(PartitionEvent::refuse(tp, ack, refusal));
+            let error = ApiError::Append { partition: name.clone(), error: AppendError::StorageFull };
+            self.events.push_back(PartitionEvent::fail(tp, ack, error));
         }
     }
 }

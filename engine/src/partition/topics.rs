@@ -7,7 +7,8 @@ use highwater_protocol::ids::{NodeId, StoreId, TopicId, TopicPartition};
 use highwater_runtime::plane::Disk;
 
 use super::replica::{Partition, PartitionId};
-use super::{PartitionEvent, Replicas, deleted};
+use super::{PartitionEvent, Replicas};
+use crate::api::ApiError;
 use crate::meta::Topic;
 
 /// A deleted topic whose space is being freed.
@@ -106,7 +107,7 @@ impl Replicas {
         self.abandon_moves(partition.store, partition.slot);
         let tp = partition.tp;
         for ack in partition.take_acks() {
-            self.events.push_back(PartitionEvent::refuse(tp, ack, deleted()));
+            self.events.push_back(PartitionEvent::fail(tp, ack, ApiError::TopicDeleted));
         }
     }
 

@@ -121,7 +121,7 @@ mod tests {
     use super::*;
 
     /// Codes after which Kafka's clients send the same request again.
-    const RETRIED: [KafkaError; 8] = [
+    const RETRIED: [KafkaError; 9] = [
         KafkaError::NOT_CONTROLLER,
         KafkaError::NOT_COORDINATOR,
         KafkaError::COORDINATOR_NOT_AVAILABLE,
@@ -129,6 +129,7 @@ mod tests {
         KafkaError::NOT_LEADER_OR_FOLLOWER,
         KafkaError::UNKNOWN_TOPIC_OR_PARTITION,
         KafkaError::KAFKA_STORAGE_ERROR,
+        KafkaError::REQUEST_TIMED_OUT,
         KafkaError::THROTTLING_QUOTA_EXCEEDED,
     ];
 

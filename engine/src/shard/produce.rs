@@ -6,8 +6,10 @@ use highwater_protocol::native::{Acks, MessageKind, ProduceReply};
 use highwater_runtime::plane::{ConnId, Plane};
 
 use super::Shard;
+use crate::api::ApiError;
 use crate::message::{AppendFailure, AppendOutcome, AppendedAt, Message, ReplyTo};
-use crate::partition::{BatchBytes, CheckJob, OwnedBatch, Unchecked, deleted, over_limit, parse_batch};
+use crate::native;
+use crate::partition::{BatchBytes, CheckJob, OwnedBatch, Unchecked, parse_batch};
 use crate::session::{Keeps, held_bytes};
 
 impl Shard {
@@ -31,7 +33,7 @@ impl Shard {
         let wall_ms = plane.wall_clock_ms();
         match self.unchecked_native(to, batch, ReplyTo::Native { conn, slot, id }, wall_ms) {
             Ok(batch) => {
-                let job = CheckJob::of_one(conn, acks, batch);
+                let job = CheckJob::of_one(conn, acks.into(), batch);
                 self.partitions.produce(plane, job, self.setup.limits.check_work_at_once, wall_ms);
                 self.route_partition_events(plane);
             }
@@ -51,12 +53,12 @@ impl Shard {
             Batch::Small(bytes) => BatchBytes::Borrowed(bytes),
             Batch::Bulk { pages, batch_bytes } => BatchBytes::Owned(OwnedBatch::Bulk { pages, batch_bytes }),
             Batch::TooLarge { bytes } => {
-                let (code, text) = over_limit(bytes, &self.setup.limits);
-                return Err(AppendFailure::Refused((code, self.error_prefix(to) + &text)));
+                let max = self.setup.limits.batch_bytes_max();
+                return Err(AppendFailure::TooLargeForBroker { bytes, max });
             }
         };
-        let id = self.locate(to).map_err(|error| AppendFailure::Refused(error.into()))?;
-        let partition = self.partitions.get(id).ok_or_else(|| AppendFailure::Refused(deleted()))?;
+        let id = self.locate(to).map_err(AppendFailure::Api)?;
+        let partition = self.partitions.get(id).ok_or(AppendFailure::Api(ApiError::TopicDeleted))?;
         let config = &partition.topic.config;
         let batch = parse_batch(bytes, config)?;
         Ok(Unchecked::new((to, self.me), reply_to, batch, config, &self.setup.limits, wall_ms))
@@ -87,9 +89,10 @@ impl Shard {
             (Ok(_), None) => return,
             (Err(failure), _) => failure,
         };
-        let (code, text) = match failure {
-            AppendFailure::Refused(refusal) => refusal,
-            failure => (failure.code(), self.error_prefix(tp) + &failure.to_string()),
+        let code = native::code_of_append(&failure);
+        let text = match failure {
+            AppendFailure::Api(error) => error.to_string(),
+            failure => self.error_prefix(tp) + &failure.to_string(),
         };
         if let Some(slot) = slot {
             return self.reply(conn, slot, Reply::Error { code, text });

@@ -13,7 +13,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use highwater_net::{CreditLine, Reply, ReplySlot};
+use highwater_net::{CreditLine, ReplySlot};
 use highwater_protocol::ids::Offset;
 use highwater_protocol::native::{MessageKind, error_message};
 use highwater_runtime::plane::{ConnId, Instant, Plane};
@@ -22,8 +22,10 @@ use highwater_storage::Cursor;
 use super::Shard;
 use super::timers::Timer;
 use super::work::{Job, Step, Work};
+use crate::api::ApiError;
 use crate::message::Message;
-use crate::partition::{PartitionId, Refusal, deleted};
+use crate::native;
+use crate::partition::PartitionId;
 use crate::read::{ReaderId, Waiter};
 
 #[derive(Debug)]
@@ -253,17 +255,18 @@ impl Shard {
         self.wake_reader(id);
     }
 
-    /// Ends a reader with an error, and tells the client.
-    pub(super) fn end_reader(&mut self, plane: &mut dyn Plane<Message>, id: ReaderId, (code, text): Refusal) {
+    /// Ends a reader with an error, and sends that to the client.
+    pub(super) fn end_reader(&mut self, plane: &mut dyn Plane<Message>, id: ReaderId, error: &ApiError) {
         let Some(reader) = self.remove_reader(id) else { return };
         match reader.kind {
-            // Its first reply has not left: what that finds out is told when it does.
+            // Its first reply has not left. `start_subscription` sends the error once it has.
             ReaderKind::Subscription { .. } if reader.state == ReaderState::Starting => {}
             ReaderKind::Subscription { number, .. } => {
+                let (code, text) = (native::code_of(error), error.to_string());
                 let message = error_message(MessageKind::Data as u16, number, code, &text);
                 self.send(plane, reader.conn, message);
             }
-            ReaderKind::Fetch { slot, .. } => self.reply(reader.conn, slot, Reply::Error { code, text }),
+            ReaderKind::Fetch { slot, .. } => self.reply(reader.conn, slot, native::reply_of(error)),
         }
     }
 
@@ -285,7 +288,7 @@ impl Shard {
             && let Some(id) = readers.pop_first()
         {
             work.spend(1);
-            self.end_reader(plane, id, deleted());
+            self.end_reader(plane, id, &ApiError::TopicDeleted);
         }
         readers.is_empty()
     }

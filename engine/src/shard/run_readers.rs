@@ -2,7 +2,6 @@
 
 use bytes::Bytes;
 use highwater_net::Reply;
-use highwater_protocol::error::ErrorCode;
 use highwater_protocol::ids::Offset;
 use highwater_protocol::native::{DataPrefix, FEATURE_DAMAGE, MessageKind, data_head};
 use highwater_runtime::plane::{ConnId, Plane};
@@ -11,9 +10,10 @@ use highwater_storage::{Cursor, Frames};
 use super::Shard;
 use super::connection::Stage;
 use super::readers::{ReaderKind, ReaderState};
+use crate::api::ApiError;
 use crate::limits::{PUSH_BYTES_MAX, READ_BYTES_COUNTED_MIN};
 use crate::message::Message;
-use crate::partition::{PartitionId, deleted};
+use crate::partition::PartitionId;
 use crate::read::{Found, InLine, ReadAt, ReadFor, ReadMemory, ReadStep, ReaderId, Waiter};
 
 /// How a turn at a reader ended.
@@ -74,7 +74,7 @@ impl Shard {
     fn run_reader(&mut self, plane: &mut dyn Plane<Message>, id: ReaderId) -> Ran {
         let Some(reader) = self.readers.get_mut(&id) else { return Ran::Rests };
         let Some(up_to) = self.partitions.readable_end(reader.partition) else {
-            self.end_reader(plane, id, deleted());
+            self.end_reader(plane, id, &ApiError::TopicDeleted);
             return Ran::Rests;
         };
         let Some(connection) =
@@ -159,15 +159,15 @@ impl Shard {
             }
             Found::OutOfRange { log_start, end } => {
                 let (partition, wanted) = (reader.partition, reader.cursor.offset());
-                let name = self.partitions.name(partition);
-                let text = format!("{name}: offset {wanted} is outside of {log_start}..={end}");
-                self.end_reader(plane, id, (ErrorCode::OffsetOutOfRange, text));
+                let partition = self.partitions.name(partition);
+                let error = ApiError::OffsetOutOfRange { partition, offset: wanted, start: log_start, end };
+                self.end_reader(plane, id, &error);
                 Ran::Rests
             }
             Found::Damaged { resume_at } => {
                 let (partition, wanted) = (reader.partition, reader.cursor.offset());
-                let text = self.partitions.note_damage(partition, wanted, resume_at);
-                self.pass_damage(plane, id, resume_at, text)
+                let error = self.partitions.note_damage(partition, wanted, resume_at);
+                self.pass_damage(plane, id, resume_at, &error)
             }
             Found::NeedsMemory(bytes) => {
                 reader.needs = bytes;
@@ -200,14 +200,14 @@ impl Shard {
         plane: &mut dyn Plane<Message>,
         id: ReaderId,
         resume_at: Offset,
-        text: String,
+        error: &ApiError,
     ) -> Ran {
         let Some(reader) = self.readers.get(&id) else { return Ran::Rests };
         let passed = Frames { bytes: Vec::new(), memory_bytes: 0, next: Cursor::at(resume_at) };
         let features = self.connections.get(&reader.conn).map_or(0, |connection| connection.features);
         match reader.kind {
             _ if features & FEATURE_DAMAGE == 0 => {
-                self.end_reader(plane, id, (ErrorCode::PartitionFaulty, text));
+                self.end_reader(plane, id, error);
                 Ran::Rests
             }
             ReaderKind::Subscription { number, .. } => self.push(plane, id, number, passed),

@@ -16,9 +16,11 @@ use super::Shard;
 use super::readers::{Reader, ReaderKind, ReaderState};
 use super::search::{Asker, Search, Sought};
 use super::timers::Timer;
+use crate::api::{ApiError, Service};
 use crate::limits::{FETCH_BYTES_MAX, FETCH_WAIT_MAX};
 use crate::message::Message;
-use crate::partition::{PartitionId, Refusal, deleted};
+use crate::native;
+use crate::partition::PartitionId;
 use crate::read::ReaderId;
 use crate::session::{Keeps, held_bytes};
 
@@ -50,17 +52,21 @@ impl Shard {
         let slot = connection.native().replies.open(MessageKind::Subscribe, number, held, 0);
         let subscriptions = connection.subscriptions.len();
         let taken = connection.subscriptions.contains_key(&number);
-        let outcome = if taken {
-            Err((ErrorCode::BadSubscription, format!("subscription {number} exists already")))
+        let error = |code, text: String| Reply::Error { code, text };
+        let credit = if taken {
+            Err(error(ErrorCode::BadSubscription, format!("subscription {number} exists already")))
         } else if subscriptions >= SUBSCRIPTIONS_MAX {
             let text = format!("a connection has at most {SUBSCRIPTIONS_MAX} subscriptions");
-            Err((ErrorCode::BadSubscription, text))
+            Err(error(ErrorCode::BadSubscription, text))
         } else {
             CreditLine::new(request.credit_bytes)
-                .ok_or_else(|| (ErrorCode::TooLarge, "more credit than a subscription may hold".into()))
+                .ok_or_else(|| error(ErrorCode::TooLarge, "more credit than a subscription may hold".into()))
+        };
+        let kind = match credit {
+            Ok(credit) => ReaderKind::Subscription { number, credit },
+            Err(reply) => return self.reply(conn, slot, reply),
         };
         let tp = TopicPartition { topic: request.topic, partition: request.partition };
-        let kind = outcome.map(|credit| ReaderKind::Subscription { number, credit });
         self.start_reader(plane, conn, slot, tp, request.start, kind);
     }
 
@@ -80,7 +86,7 @@ impl Shard {
         let until = (!wait.is_zero()).then(|| plane.now().after(wait));
         let kind = ReaderKind::Fetch { slot, max_bytes, min_bytes: request.min_bytes as usize, until };
         let tp = TopicPartition { topic: request.topic, partition: request.partition };
-        self.start_reader(plane, conn, slot, tp, request.start, Ok(kind));
+        self.start_reader(plane, conn, slot, tp, request.start, kind);
     }
 
     fn start_reader(
@@ -90,15 +96,12 @@ impl Shard {
         slot: ReplySlot,
         tp: TopicPartition,
         start: StartAt,
-        kind: Result<ReaderKind, Refusal>,
+        kind: ReaderKind,
     ) {
-        let begin = kind.and_then(|kind| {
-            let partition = self.locate(tp)?;
-            Ok((partition, kind, self.begin_at(partition, start)?))
-        });
-        let (partition, kind, begin) = match begin {
-            Ok(all) => all,
-            Err((code, text)) => return self.reply(conn, slot, Reply::Error { code, text }),
+        let begin = self.locate(tp).and_then(|partition| Ok((partition, self.begin_at(partition, start)?)));
+        let (partition, begin) = match begin {
+            Ok(begin) => begin,
+            Err(error) => return self.reply(conn, slot, native::reply_of(&error)),
         };
         let state = ReaderState::Starting;
         let cursor = Cursor::at(Offset(0));
@@ -127,8 +130,8 @@ impl Shard {
         }
     }
 
-    fn begin_at(&self, id: PartitionId, start: StartAt) -> Result<Begin, Refusal> {
-        let partition = self.partitions.get(id).ok_or_else(deleted)?;
+    fn begin_at(&self, id: PartitionId, start: StartAt) -> Result<Begin, ApiError> {
+        let partition = self.partitions.get(id).ok_or(ApiError::TopicDeleted)?;
         let high_watermark = partition.high_watermark();
         let log_start = self.partitions.bounds(partition).log_start;
         Ok(Begin::At(match start {
@@ -136,11 +139,8 @@ impl Shard {
             StartAt::Latest => high_watermark,
             StartAt::Offset(offset) if (log_start..=high_watermark).contains(&offset) => offset,
             StartAt::Offset(offset) => {
-                let text = format!(
-                    "{}: offset {offset} is outside of {log_start}..={high_watermark}",
-                    partition.name()
-                );
-                return Err((ErrorCode::OffsetOutOfRange, text));
+                let (partition, start, end) = (partition.name(), log_start, high_watermark);
+                return Err(ApiError::OffsetOutOfRange { partition, offset, start, end });
             }
             StartAt::Timestamp(at) => return Ok(Begin::Since(at)),
         }))
@@ -186,10 +186,11 @@ impl Shard {
         let Some(connection) = self.connections.get(&conn) else { return };
         let Some(id) = connection.subscriptions.get(&number).copied() else {
             // It ended between the two: the topic was deleted, unless the broker stops and has ended them all.
-            let (code, text) = match self.drain {
-                Some(_) => (ErrorCode::Unavailable, "the broker is stopping".into()),
-                None => deleted(),
+            let error = match self.drain {
+                Some(_) => ApiError::Stopping(Service::Partitions),
+                None => ApiError::TopicDeleted,
             };
+            let (code, text) = (native::code_of(&error), error.to_string());
             let message = error_message(MessageKind::Data as u16, number, code, &text);
             return self.send(plane, conn, message);
         };

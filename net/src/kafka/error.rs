@@ -1,8 +1,6 @@
-//! Kafka's error codes with Kafka's names, and the mapping of native error codes to them.
+//! Kafka's error codes, with Kafka's names.
 
 use core::fmt;
-
-use highwater_protocol::error::ErrorCode;
 
 /// An error code. May be a number that has no name here.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Debug)]
@@ -225,46 +223,9 @@ impl From<i16> for KafkaError {
     }
 }
 
-impl From<ErrorCode> for KafkaError {
-    /// Clients decide by the code whether to retry, so retryable errors map to codes that clients retry.
-    fn from(code: ErrorCode) -> Self {
-        match code {
-            ErrorCode::Malformed
-            | ErrorCode::BadHello
-            | ErrorCode::BadSubscription
-            | ErrorCode::InvalidArgument => Self::INVALID_REQUEST,
-            ErrorCode::UnsupportedVersion => Self::UNSUPPORTED_VERSION,
-            ErrorCode::TooLarge => Self::MESSAGE_TOO_LARGE,
-            ErrorCode::UnknownTopic | ErrorCode::UnknownPartition => Self::UNKNOWN_TOPIC_OR_PARTITION,
-            ErrorCode::TopicExists => Self::TOPIC_ALREADY_EXISTS,
-            ErrorCode::InvalidTopicName => Self::INVALID_TOPIC_EXCEPTION,
-            ErrorCode::InvalidConfig => Self::INVALID_CONFIG,
-            ErrorCode::WrongShard | ErrorCode::Unavailable => Self::NOT_LEADER_OR_FOLLOWER,
-            ErrorCode::CorruptBatch => Self::CORRUPT_MESSAGE,
-            ErrorCode::InvalidBatch => Self::INVALID_RECORD,
-            ErrorCode::OutOfOrderSequence => Self::OUT_OF_ORDER_SEQUENCE_NUMBER,
-            ErrorCode::ProducerFenced => Self::INVALID_PRODUCER_EPOCH,
-            ErrorCode::OffsetOutOfRange => Self::OFFSET_OUT_OF_RANGE,
-            // Clients refresh their metadata after KAFKA_STORAGE_ERROR, and retry.
-            ErrorCode::StorageFull | ErrorCode::PartitionFaulty => Self::KAFKA_STORAGE_ERROR,
-            ErrorCode::Overloaded => Self::REQUEST_TIMED_OUT,
-            ErrorCode::InvalidTimestamp => Self::INVALID_TIMESTAMP,
-            _ => Self::UNKNOWN_SERVER_ERROR,
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn every_code_of_ours_becomes_one_of_kafkas_that_has_a_name() {
-        for code in ErrorCode::ALL {
-            let kafka = KafkaError::from(*code);
-            assert!(kafka.is_err() && kafka.name().is_some(), "{code}: {kafka}");
-        }
-    }
 
     #[test]
     fn numbers_are_unique_and_in_order() {

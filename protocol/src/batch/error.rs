@@ -5,7 +5,6 @@ use crate::error::ErrorCode;
 
 /// Why bytes are not a batch, or not one that a producer may send.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
-#[non_exhaustive]
 pub enum BatchError {
     /// Fewer bytes than the header or the length field requires.
     #[error("truncated batch: {have} bytes of {need}")]

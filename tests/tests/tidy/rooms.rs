@@ -3,8 +3,8 @@
 use crate::{assert_none, files, read, relative_path, root};
 
 /// Folders of the engine that know no protocol of clients, with what they may therefore not name.
-const KNOW_NO_PROTOCOL: [&str; 6] = ["api", "calls", "coord", "meta", "read", "session"];
-const PROTOCOLS: [&str; 2] = ["protocol::native", "highwater_net"];
+const KNOW_NO_PROTOCOL: [&str; 7] = ["api", "calls", "coord", "meta", "partition", "read", "session"];
+const PROTOCOLS: [&str; 3] = ["protocol::native", "protocol::error", "highwater_net"];
 
 /// The adapters, each with the other protocol's types.
 const ADAPTERS: [(&str, &[&str]); 2] = [

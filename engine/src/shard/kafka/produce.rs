@@ -11,20 +11,18 @@ use highwater_net::kafka::messages::{
 };
 use highwater_net::kafka::produce::{Produce, ProduceTo, Records};
 use highwater_net::kafka::{KafkaError, KafkaReply};
-use highwater_protocol::batch::{BatchError, BatchProducer, Compression};
+use highwater_protocol::batch::{BatchProducer, Compression};
 use highwater_protocol::ids::TopicPartition;
-use highwater_protocol::native::Acks;
 use highwater_runtime::plane::{ConnId, Plane, ShardIndex};
 
 use super::{Call, Named, Pending};
-use crate::kafka::{NO_TRANSACTIONS, NO_TRANSACTIONS_TEXT};
+use crate::api::{ApiError, RequiredAcks};
+use crate::kafka::{self, NO_TRANSACTIONS, NO_TRANSACTIONS_TEXT};
 use crate::limits::ShardLimits;
 use crate::message::{AppendFailure, AppendOutcome, AppendedAt, Message, ReplyTo, RequestBatch, RequestId};
 use crate::meta::Topic;
 use crate::meta::configs::TopicConfig;
-use crate::partition::{
-    BatchBytes, CheckJob, OwnedBatch, ParsedBatch, Unchecked, over_limit, overtakes, parse_batch,
-};
+use crate::partition::{BatchBytes, CheckJob, OwnedBatch, ParsedBatch, Unchecked, parse_batch};
 use crate::session::RequestBytes;
 use crate::shard::Shard;
 
@@ -89,9 +87,9 @@ impl Shard {
     ) {
         let acks = match request.acks {
             _ if request.transactional_id.is_some() => Err((NO_TRANSACTIONS, NO_TRANSACTIONS_TEXT.into())),
-            0 => Ok(Acks::None),
-            1 => Ok(Acks::Leader),
-            -1 => Ok(Acks::All),
+            0 => Ok(RequiredAcks::None),
+            1 => Ok(RequiredAcks::Leader),
+            -1 => Ok(RequiredAcks::All),
             acks => {
                 Err((KafkaError::INVALID_REQUIRED_ACKS, format!("acks {acks}; 0, 1 and -1 are possible")))
             }
@@ -149,7 +147,7 @@ impl Shard {
             }
         }
         // Where they are not valid there is no batch.
-        let acks = acks.unwrap_or(Acks::None);
+        let acks = acks.unwrap_or(RequiredAcks::None);
         if let Some(job) = CheckJob::of_many(call.conn, acks, batches) {
             self.partitions.produce(plane, job, self.setup.limits.check_work_at_once, wall_ms);
             self.route_partition_events(plane);
@@ -179,7 +177,8 @@ impl Shard {
         };
         let producer = batch.header().producer();
         if let Err(sequence) = self.kafka.unrouted.pass(call.conn, &topic.name, to.index, producer) {
-            return (producer, Err(kafka_refusal(AppendFailure::Refused(overtakes(sequence)))));
+            let error = ApiError::EarlierBatchRejected { sequence };
+            return (producer, Err(kafka::append_error(&AppendFailure::Api(error))));
         }
         (producer, Ok(RoutedBatch { topic, target, batch }))
     }
@@ -196,7 +195,7 @@ impl Shard {
             if let AppendFailure::Records(records) = &failure {
                 self.note_rejected(request, number, records.reasons().collect());
             }
-            kafka_refusal(failure)
+            kafka::append_error(&failure)
         });
         self.set_produced(request, number, produced);
     }
@@ -306,7 +305,7 @@ fn batch_of<'a>(
     limits: &ShardLimits,
 ) -> Result<ParsedBatch<'a>, Refused> {
     let bytes = bytes_of(records, limits)?;
-    let batch = parse_batch(bytes, config).map_err(kafka_refusal)?;
+    let batch = parse_batch(bytes, config).map_err(|failure| kafka::append_error(&failure))?;
     if version < ZSTD_VERSION_MIN && batch.header().compression() == Some(Compression::Zstd) {
         let text = format!("zstd needs Produce {ZSTD_VERSION_MIN} or newer, not {version}");
         return Err((KafkaError::UNSUPPORTED_COMPRESSION_TYPE, text));
@@ -322,8 +321,8 @@ fn bytes_of<'a>(records: Records<'a>, limits: &ShardLimits) -> Result<BatchBytes
             Err((KafkaError::INVALID_RECORD, text.into()))
         }
         Records::Batch(Batch::TooLarge { bytes }) => {
-            let (code, text) = over_limit(bytes, limits);
-            Err((code.into(), text))
+            let max = limits.batch_bytes_max();
+            Err(kafka::append_error(&AppendFailure::TooLargeForBroker { bytes, max }))
         }
         Records::Batch(Batch::Small(bytes)) => Ok(BatchBytes::Borrowed(bytes)),
         Records::Batch(Batch::Bulk { pages, batch_bytes }) => {
@@ -332,45 +331,5 @@ fn bytes_of<'a>(records: Records<'a>, limits: &ShardLimits) -> Result<BatchBytes
     }
 }
 
-/// What a Kafka client is told of a failure. Retrying does not help against these, whatever the native protocol calls them.
-fn kafka_refusal(failure: AppendFailure) -> (KafkaError, String) {
-    let error = match failure {
-        AppendFailure::Refused((code, text)) => return (code.into(), text),
-        AppendFailure::Transactional => return (NO_TRANSACTIONS, NO_TRANSACTIONS_TEXT.into()),
-        AppendFailure::Invalid(BatchError::Trailing { .. }) => KafkaError::INVALID_RECORD,
-        AppendFailure::Invalid(BatchError::Codec(_)) => KafkaError::UNSUPPORTED_COMPRESSION_TYPE,
-        ref other => other.code().into(),
-    };
-    (error, failure.to_string())
-}
-
 /// Nothing was appended.
 const NOWHERE: AppendedAt = AppendedAt { base_offset: -1, log_append_time: -1, log_start: -1 };
-
-#[cfg(test)]
-mod tests {
-    use highwater_protocol::error::ErrorCode;
-
-    use super::*;
-
-    /// Whether Kafka's clients send a batch again, as it is, that was refused with this error.
-    fn is_retried(error: KafkaError) -> bool {
-        matches!(
-            error,
-            KafkaError::UNKNOWN_TOPIC_OR_PARTITION
-                | KafkaError::NOT_LEADER_OR_FOLLOWER
-                | KafkaError::REQUEST_TIMED_OUT
-                | KafkaError::KAFKA_STORAGE_ERROR
-        )
-    }
-
-    #[test]
-    fn batches_that_kafkas_clients_send_again_by_their_error_are_remembered() {
-        let reply_to = ReplyTo::Kafka(RequestBatch { shard: 0, request: RequestId(0), number: 0 });
-        for code in ErrorCode::ALL {
-            assert_eq!(reply_to.is_sent_again(*code), is_retried((*code).into()), "{code}");
-        }
-        assert!(!reply_to.is_sent_again(ErrorCode::CorruptBatch), "whose it is, is not known");
-        assert!(!reply_to.is_sent_again(ErrorCode::OutOfOrderSequence), "the one before it is remembered");
-    }
-}
