@@ -10,8 +10,7 @@ use crate::shard::{ClientJob, Context, Work};
 /// An answer that is being filled in.
 struct Filling<A, P, F> {
     conn: ConnId,
-    /// None once it is finished.
-    answer: Option<A>,
+    answer: A,
     /// Where in the answer what is found belongs, and what that is.
     places: IntoIter<P>,
     found: IntoIter<F>,
@@ -19,27 +18,24 @@ struct Filling<A, P, F> {
     finish: fn(&mut Context<'_>, A),
 }
 
-impl<A, P, F> ClientJob for Filling<A, P, F> {
+impl<A: 'static, P: 'static, F: 'static> ClientJob for Filling<A, P, F> {
     fn conn(&self) -> ConnId {
         self.conn
     }
 
     fn go_on(&mut self, _: &Context<'_>, work: &mut Work) -> bool {
-        let Some(answer) = &mut self.answer else { return true };
         while !work.is_over() {
             work.spend(1);
             for _ in 0..FOUND_PER_UNIT {
                 let (Some(place), Some(found)) = (self.places.next(), self.found.next()) else { return true };
-                (self.fill)(answer, place, found);
+                (self.fill)(&mut self.answer, place, found);
             }
         }
         self.places.len() == 0
     }
 
-    fn finish(&mut self, context: &mut Context<'_>) {
-        if let Some(answer) = self.answer.take() {
-            (self.finish)(context, answer);
-        }
+    fn finish(self: Box<Self>, context: &mut Context<'_>) {
+        (self.finish)(context, self.answer);
     }
 }
 
@@ -54,6 +50,6 @@ impl Context<'_> {
         finish: fn(&mut Context<'_>, A),
     ) {
         let (places, found) = (places.into_iter(), found.into_iter());
-        self.begin_job(Filling { conn, answer: Some(answer), places, found, fill, finish });
+        self.begin_job(Filling { conn, answer, places, found, fill, finish });
     }
 }

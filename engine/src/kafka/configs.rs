@@ -133,9 +133,9 @@ impl ClientJob for LookingUp {
         self.asked.len() == 0 && self.current.is_none()
     }
 
-    fn finish(&mut self, context: &mut Context<'_>) {
-        let (call, detail, version) = (self.call, self.detail, self.call.version());
-        let (list, names) = (std::mem::take(&mut self.list), std::mem::take(&mut self.names));
+    fn finish(self: Box<Self>, context: &mut Context<'_>) {
+        let Self { call, detail, names, list, .. } = *self;
+        let version = call.version();
         let is_broker = |resource: &Resource| matches!(resource.found, Ok(Described::Broker));
         let of_broker =
             if list.iter().any(is_broker) { configs_of_broker(context, call, detail) } else { Vec::new() };

@@ -102,12 +102,12 @@ impl ClientJob for Finding {
         self.next == keys.len()
     }
 
-    fn finish(&mut self, context: &mut Context<'_>) {
-        let (keys, found) = (std::mem::take(&mut self.keys), std::mem::take(&mut self.found));
-        let (version, coordinator) = (self.call.version(), self.coordinator.clone());
+    fn finish(self: Box<Self>, context: &mut Context<'_>) {
+        let Self { call, coordinator, keys, found, .. } = *self;
+        let version = call.version();
         let Frame { front, back } = FindCoordinatorResponse::default().frame(version, found.len());
         let pieces = Pieces::new(front, Coordinators { version, keys, found, coordinator }, back);
-        context.answer_in_pieces(AnswerTo::Kafka(self.call), pieces);
+        context.answer_in_pieces(AnswerTo::Kafka(call), pieces);
     }
 }
 

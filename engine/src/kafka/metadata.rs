@@ -57,10 +57,8 @@ pub(super) fn metadata(context: &mut Context<'_>, call: Call, request: &Metadata
 }
 
 /// Topics are looked up: those that are not there are made, if they may be, and then all are told of.
-fn make_topics(context: &mut Context<'_>, naming: &mut Naming) {
-    let (mut topics, made) = (std::mem::take(&mut naming.topics), std::mem::take(&mut naming.made));
-    let (call, requests) = (naming.call, std::mem::take(&mut naming.requests));
-    let names = std::mem::take(&mut naming.names);
+fn make_topics(context: &mut Context<'_>, naming: Naming) {
+    let Naming { call, names, mut topics, made, requests, .. } = naming;
     context.ask_each(call.conn, requests, move |context, replies| {
         for (number, created) in made.into_iter().zip(replies) {
             let topic: &mut Wanted = &mut topics[number];
@@ -143,8 +141,8 @@ impl ClientJob for Naming {
         self.next == self.asked.len()
     }
 
-    fn finish(&mut self, context: &mut Context<'_>) {
-        make_topics(context, self);
+    fn finish(self: Box<Self>, context: &mut Context<'_>) {
+        make_topics(context, *self);
     }
 }
 

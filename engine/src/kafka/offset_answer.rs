@@ -90,8 +90,8 @@ impl ClientJob for Filling {
         self.current.is_none() && self.wanted.len() == 0
     }
 
-    fn finish(&mut self, context: &mut Context<'_>) {
-        answer_offsets(context, self);
+    fn finish(self: Box<Self>, context: &mut Context<'_>) {
+        answer_offsets(context, *self);
     }
 }
 
@@ -190,10 +190,9 @@ fn found_partition(offset: CommittedPartition) -> FoundPartition {
 }
 
 /// All offsets are there.
-pub(super) fn answer_offsets(context: &mut Context<'_>, filling: &mut Filling) {
-    let (call, version) = (filling.call, filling.call.version());
-    let groups = std::mem::take(&mut filling.found);
-    let parts = std::mem::take(&mut filling.parts);
+pub(super) fn answer_offsets(context: &mut Context<'_>, filling: Filling) {
+    let Filling { call, found: groups, parts, .. } = filling;
+    let version = call.version();
     let (entries, error_code) = match groups.first() {
         Some(group) if version < GROUPS_FROM => (group.topics.len(), group.error_code),
         _ => (groups.len(), KafkaError::NONE),

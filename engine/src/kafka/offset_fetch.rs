@@ -99,8 +99,8 @@ impl ClientJob for Preparing {
         self.named.len() == 0 && self.asks.len() == self.groups.len()
     }
 
-    fn finish(&mut self, context: &mut Context<'_>) {
-        ask_for_offsets(context, self);
+    fn finish(self: Box<Self>, context: &mut Context<'_>) {
+        ask_for_offsets(context, *self);
     }
 }
 
@@ -192,11 +192,8 @@ pub(super) fn offset_fetch(context: &mut Context<'_>, call: Call, request: &Offs
     context.begin_job(preparing);
 }
 
-fn ask_for_offsets(context: &mut Context<'_>, preparing: &mut Preparing) {
-    let groups = std::mem::take(&mut preparing.groups);
-    let asks = std::mem::take(&mut preparing.asks);
-    preparing.places = BTreeMap::new();
-    let call = preparing.call;
+fn ask_for_offsets(context: &mut Context<'_>, preparing: Preparing) {
+    let Preparing { call, groups, asks, .. } = preparing;
     context.ask(call.conn, FetchEachGroup(asks), move |context, replies| {
         context.begin_job(Filling::new(call, groups, replies.map_err(KafkaError::from)));
     });

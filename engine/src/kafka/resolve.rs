@@ -89,8 +89,7 @@ impl<P> LookUp<P> {
 /// Topics of a request that are looked up.
 struct Resolving<R: Resolve> {
     call: Call,
-    /// None once it is carried out.
-    request: Option<R>,
+    request: R,
     /// What is left to compare.
     repeats: Option<Repeats>,
     wanted: LookUp<R::Partition>,
@@ -122,7 +121,7 @@ pub(super) fn resolve<R: Resolve + 'static>(
     let compares = partitions.next().and_then(R::index_to_compare).is_some() && partitions.next().is_some();
     let job = Resolving {
         call,
-        request: Some(request),
+        request,
         repeats: compares.then(Repeats::default),
         wanted: LookUp::new(topics),
         named: None,
@@ -181,13 +180,12 @@ impl<R: Resolve> ClientJob for Resolving<R> {
             // Nothing of the topics is taken before all are compared, and nothing compared again after that.
             return false;
         }
-        let Some(request) = &mut self.request else { return true };
         while !work.is_over() {
             match self.wanted.next(context.metadata, work) {
                 None => return true,
                 Some(LookedUp::Topic(named, partitions)) => {
                     self.name = self.repeats.as_ref().map_or(0, |repeats| repeats.number_of(named.name()));
-                    request.topic(self.named.insert(named), partitions);
+                    self.request.topic(self.named.insert(named), partitions);
                 }
                 Some(LookedUp::Partition(wanted)) => {
                     let Some(named) = &self.named else { continue };
@@ -197,16 +195,14 @@ impl<R: Resolve> ClientJob for Resolving<R> {
                         .as_ref()
                         .zip(index)
                         .is_some_and(|(repeats, index)| repeats.twice.contains(&(self.name, index)));
-                    request.partition(context, named, wanted, is_repeated);
+                    self.request.partition(context, named, wanted, is_repeated);
                 }
             }
         }
         self.wanted.is_done()
     }
 
-    fn finish(&mut self, context: &mut Context<'_>) {
-        if let Some(request) = self.request.take() {
-            request.finish(context, self.call);
-        }
+    fn finish(self: Box<Self>, context: &mut Context<'_>) {
+        self.request.finish(context, self.call);
     }
 }

@@ -50,9 +50,8 @@ impl ClientJob for LookingUp {
         self.asked.len() == 0
     }
 
-    fn finish(&mut self, context: &mut Context<'_>) {
-        let list = List::Named(std::mem::take(&mut self.names), std::mem::take(&mut self.found));
-        answer(context, self.call, list);
+    fn finish(self: Box<Self>, context: &mut Context<'_>) {
+        answer(context, self.call, List::Named(self.names, self.found));
     }
 }
 

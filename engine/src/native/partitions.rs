@@ -55,8 +55,7 @@ struct Resolving<R: Resolve> {
     call: Call,
     topic: Result<Arc<Topic>, ApiError>,
     wanted: IntoIter<R::Wanted>,
-    /// None once it is carried out.
-    request: Option<R>,
+    request: R,
     refused: Option<ApiError>,
 }
 
@@ -66,14 +65,13 @@ impl<R: Resolve> ClientJob for Resolving<R> {
     }
 
     fn go_on(&mut self, context: &Context<'_>, work: &mut Work) -> bool {
-        let Some(request) = &mut self.request else { return true };
         let targets = context.targets();
         while !work.is_over() {
             let Some(wanted) = self.wanted.next() else { return true };
             work.spend(1);
             let topic = self.topic.as_ref().map_err(Clone::clone);
             let found = topic.and_then(|topic| targets.partition(topic, R::index(&wanted)));
-            self.refused = request.take(wanted, found).err();
+            self.refused = self.request.take(wanted, found).err();
             if self.refused.is_some() {
                 return true;
             }
@@ -81,12 +79,10 @@ impl<R: Resolve> ClientJob for Resolving<R> {
         self.wanted.len() == 0
     }
 
-    fn finish(&mut self, context: &mut Context<'_>) {
-        if let Some(error) = self.refused.take() {
-            return context.refuse(self.call, &error);
-        }
-        if let Some(request) = self.request.take() {
-            request.finish(context, self.call);
+    fn finish(self: Box<Self>, context: &mut Context<'_>) {
+        match self.refused {
+            Some(error) => context.refuse(self.call, &error),
+            None => self.request.finish(context, self.call),
         }
     }
 }
@@ -100,7 +96,7 @@ fn resolve<R: Resolve>(
     request: R,
 ) {
     let wanted = wanted.into_iter();
-    context.begin_job(Resolving { call, topic, wanted, request: Some(request), refused: None });
+    context.begin_job(Resolving { call, topic, wanted, request, refused: None });
 }
 
 /// A ListOffsets whose partitions are looked up.

@@ -95,8 +95,9 @@ impl<'a> Context<'a> {
         Client { id, host: format!("/{}", connection.via.peer.ip()) }
     }
 
-    /// Does as much of a client's job at once as may be; what is left over goes on in later turns.
-    pub(crate) fn begin_job(&mut self, mut job: impl ClientJob + 'static) {
+    /// Does as much of a client's job at once as may be; the rest is done in later turns.
+    pub(crate) fn begin_job(&mut self, job: impl ClientJob + 'static) {
+        let mut job = Box::new(job);
         let mut work = self.jobs.work_at_once();
         let is_done = job.go_on(self, &mut work);
         self.jobs.count(&work);

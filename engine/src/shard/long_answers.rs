@@ -17,7 +17,7 @@ use highwater_runtime::plane::{Close, ConnId, Plane};
 use super::Shard;
 use super::connection::Sending;
 use super::context::Context;
-use super::work::{Job, Step, Work};
+use super::work::{Job, Work};
 use crate::limits::{LONG_ANSWER_BYTES_PER_TURN_MAX, LONG_ANSWER_QUEUE_BYTES_MAX, PIECE_BYTES_PER_UNIT};
 use crate::message::Message;
 use crate::session::Charged;
@@ -42,33 +42,36 @@ impl AnswerTo {
 /// An answer whose length is being counted.
 struct Counting {
     to: AnswerTo,
-    /// None when it is counted.
-    pieces: Option<Pieces>,
+    pieces: Pieces,
     bytes: usize,
 }
 
 impl Job for Counting {
-    fn step(&mut self, shard: &mut Shard, plane: &mut dyn Plane<Message>, work: &mut Work) -> Step {
+    fn step(
+        mut self: Box<Self>,
+        shard: &mut Shard,
+        plane: &mut dyn Plane<Message>,
+        work: &mut Work,
+    ) -> Option<Box<dyn Job>> {
         if !shard.connections.contains_key(&self.to.conn()) {
-            return Step::Done;
+            return None;
         }
         let mut out = std::mem::take(&mut shard.piece);
         let mut more = true;
-        while let Some(pieces) = self.pieces.as_mut().filter(|_| more && !work.is_over()) {
+        while more && !work.is_over() {
             out.clear();
-            more = pieces.next(&mut out);
+            more = self.pieces.next(&mut out);
             self.bytes += out.len();
             work.spend(1 + out.len() / PIECE_BYTES_PER_UNIT);
         }
         out.clear();
         shard.piece = out;
         if more {
-            return Step::More;
+            return Some(self);
         }
-        if let Some(pieces) = self.pieces.take() {
-            shard.context(plane).answer_long(self.to, LongAnswer::new(pieces, self.bytes));
-        }
-        Step::Done
+        let Self { to, pieces, bytes } = *self;
+        shard.context(plane).answer_long(to, LongAnswer::new(pieces, bytes));
+        None
     }
 }
 
@@ -84,7 +87,7 @@ impl Context<'_> {
         }
         if let Some(connection) = self.connections.get_mut(&to.conn()) {
             connection.long_answers += 1;
-            self.jobs.add(Counting { to, pieces: Some(pieces), bytes: out.len() });
+            self.jobs.add(Box::new(Counting { to, pieces, bytes: out.len() }));
         }
     }
 

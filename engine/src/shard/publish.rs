@@ -6,7 +6,7 @@ use highwater_protocol::ids::TopicId;
 use highwater_runtime::plane::Plane;
 
 use super::Shard;
-use super::work::{Step, Work};
+use super::work::Work;
 use crate::message::{Message, Publish};
 use crate::meta::{Change, Metadata, Topic};
 
@@ -28,16 +28,16 @@ impl Publishing {
         Self { publish, at: 0, partitions: 0 }
     }
 
-    /// Goes on with it.
+    /// Continues for as many units as `work` has. Returns true when everything is in effect.
     pub(super) fn step(
         &mut self,
         shard: &mut Shard,
         plane: &mut dyn Plane<Message>,
         work: &mut Work,
-    ) -> Step {
+    ) -> bool {
         while let Some(change) = self.publish.changes.get(self.at) {
             if work.is_over() {
-                return Step::More;
+                return false;
             }
             work.spend(1);
             let ended = match change {
@@ -48,7 +48,7 @@ impl Publishing {
                 Change::Deleted(topic) => shard.delete_topic(plane, *topic, work),
             };
             if !ended {
-                return Step::More;
+                return false;
             }
             if let (Some(metadata), Change::Topic(_)) = (&mut shard.metadata, change) {
                 Arc::make_mut(metadata).absorb(change);
@@ -69,7 +69,7 @@ impl Publishing {
                 shard.resume(plane, conn);
             }
         }
-        Step::Done
+        true
     }
 }
 

@@ -7,7 +7,7 @@ use highwater_runtime::plane::{Plane, ShardIndex};
 
 use super::Shard;
 use super::search::{Asker, Search, Sought};
-use super::work::{Job, Step, Work};
+use super::work::{Job, Work};
 use crate::api::{
     ApiError, EpochEnd, FoundOffset, NewStart, OffsetSpec, PartitionAnswer, PartitionDetails, PartitionQuery,
 };
@@ -54,8 +54,13 @@ impl PartList {
 }
 
 impl Job for Parts {
-    fn step(&mut self, shard: &mut Shard, plane: &mut dyn Plane<Message>, work: &mut Work) -> Step {
-        if shard.answer_parts(plane, self, work) { Step::Done } else { Step::More }
+    fn step(
+        mut self: Box<Self>,
+        shard: &mut Shard,
+        plane: &mut dyn Plane<Message>,
+        work: &mut Work,
+    ) -> Option<Box<dyn Job>> {
+        if shard.answer_parts(plane, &mut self, work) { None } else { Some(self) }
     }
 }
 
@@ -90,7 +95,7 @@ impl Shard {
         self.work.insert(work, Answering { from, ticket, missing: list.len(), answer });
         let mut parts = Parts { work, list };
         if !self.at_once(|shard, work| shard.answer_parts(plane, &mut parts, work)) {
-            self.jobs.add(parts);
+            self.jobs.add(Box::new(parts));
         }
         self.finish_work(plane, work);
     }

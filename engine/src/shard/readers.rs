@@ -21,7 +21,7 @@ use highwater_storage::Cursor;
 
 use super::Shard;
 use super::timers::Timer;
-use super::work::{Job, Step, Work};
+use super::work::{Job, Work};
 use crate::api::ApiError;
 use crate::message::Message;
 use crate::native;
@@ -79,9 +79,14 @@ struct Waking {
 }
 
 impl Job for Waking {
-    fn step(&mut self, shard: &mut Shard, _: &mut dyn Plane<Message>, work: &mut Work) -> Step {
+    fn step(
+        mut self: Box<Self>,
+        shard: &mut Shard,
+        _: &mut dyn Plane<Message>,
+        work: &mut Work,
+    ) -> Option<Box<dyn Job>> {
         shard.wake_some(self.partition, &mut self.waiters, work);
-        if self.waiters.is_empty() { Step::Done } else { Step::More }
+        if self.waiters.is_empty() { None } else { Some(self) }
     }
 }
 
@@ -89,8 +94,13 @@ impl Job for Waking {
 struct Leaving(Vec<ReaderId>);
 
 impl Job for Leaving {
-    fn step(&mut self, shard: &mut Shard, _: &mut dyn Plane<Message>, work: &mut Work) -> Step {
-        if shard.remove_some(self, work) { Step::Done } else { Step::More }
+    fn step(
+        mut self: Box<Self>,
+        shard: &mut Shard,
+        _: &mut dyn Plane<Message>,
+        work: &mut Work,
+    ) -> Option<Box<dyn Job>> {
+        if shard.remove_some(&mut self, work) { None } else { Some(self) }
     }
 }
 
@@ -98,8 +108,13 @@ impl Job for Leaving {
 struct Ending(BTreeSet<ReaderId>);
 
 impl Job for Ending {
-    fn step(&mut self, shard: &mut Shard, plane: &mut dyn Plane<Message>, work: &mut Work) -> Step {
-        if shard.end_some(plane, self, work) { Step::Done } else { Step::More }
+    fn step(
+        mut self: Box<Self>,
+        shard: &mut Shard,
+        plane: &mut dyn Plane<Message>,
+        work: &mut Work,
+    ) -> Option<Box<dyn Job>> {
+        if shard.end_some(plane, &mut self, work) { None } else { Some(self) }
     }
 }
 
@@ -208,7 +223,7 @@ impl Shard {
     pub(super) fn wake_all(&mut self, partition: PartitionId, mut waiters: BTreeSet<Waiter>) {
         self.at_once(|shard, work| shard.wake_some(partition, &mut waiters, work));
         if !waiters.is_empty() {
-            self.jobs.add(Waking { partition, waiters });
+            self.jobs.add(Box::new(Waking { partition, waiters }));
         }
     }
 
@@ -228,7 +243,7 @@ impl Shard {
     pub(super) fn remove_readers(&mut self, readers: Vec<ReaderId>) {
         let mut leaving = Leaving(readers);
         if !self.at_once(|shard, work| shard.remove_some(&mut leaving, work)) {
-            self.jobs.add(leaving);
+            self.jobs.add(Box::new(leaving));
         }
     }
 
@@ -274,7 +289,7 @@ impl Shard {
     pub(super) fn end_readers(&mut self, plane: &mut dyn Plane<Message>, readers: BTreeSet<ReaderId>) {
         let mut ending = Ending(readers);
         if !self.at_once(|shard, work| shard.end_some(plane, &mut ending, work)) {
-            self.jobs.add(ending);
+            self.jobs.add(Box::new(ending));
         }
     }
 

@@ -20,19 +20,15 @@ use crate::limits::{
 };
 use crate::message::Message;
 
-/// Whether a job goes on.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Step {
-    /// It is finished.
-    Done,
-    /// It has used what it was given and is not finished.
-    More,
-}
-
-/// Something that takes more than one turn may be given.
+/// Something that may take more than one turn.
 pub(super) trait Job {
-    /// Goes on, for as many units as `work` has.
-    fn step(&mut self, shard: &mut Shard, plane: &mut dyn Plane<Message>, work: &mut Work) -> Step;
+    /// Continues for as many units as `work` has. Returns the job if it is not finished.
+    fn step(
+        self: Box<Self>,
+        shard: &mut Shard,
+        plane: &mut dyn Plane<Message>,
+        work: &mut Work,
+    ) -> Option<Box<dyn Job>>;
 }
 
 /// A job on behalf of a client: it ends when the client's connection does.
@@ -40,24 +36,29 @@ pub(crate) trait ClientJob {
     /// The client's connection.
     fn conn(&self) -> ConnId;
 
-    /// Goes on, for as many units as `work` has. True when it is done.
+    /// Continues for as many units as `work` has. Returns true when it is done.
     fn go_on(&mut self, context: &Context<'_>, work: &mut Work) -> bool;
 
-    /// Uses what the job has found. Called once, after it is done.
-    fn finish(&mut self, context: &mut Context<'_>);
+    /// Uses the result of the job, after it is done.
+    fn finish(self: Box<Self>, context: &mut Context<'_>);
 }
 
-impl<J: ClientJob> Job for J {
-    fn step(&mut self, shard: &mut Shard, plane: &mut dyn Plane<Message>, work: &mut Work) -> Step {
+impl<J: ClientJob + 'static> Job for J {
+    fn step(
+        mut self: Box<Self>,
+        shard: &mut Shard,
+        plane: &mut dyn Plane<Message>,
+        work: &mut Work,
+    ) -> Option<Box<dyn Job>> {
         if !shard.connections.contains_key(&self.conn()) {
-            return Step::Done;
+            return None;
         }
         let mut context = shard.context(plane);
         if !self.go_on(&context, work) {
-            return Step::More;
+            return Some(self);
         }
         self.finish(&mut context);
-        Step::Done
+        None
     }
 }
 
@@ -77,8 +78,8 @@ impl Jobs {
         self.publishing.push_back(publishing);
     }
 
-    pub(super) fn add(&mut self, job: impl Job + 'static) {
-        self.others.push_back(Box::new(job));
+    pub(super) fn add(&mut self, job: Box<dyn Job>) {
+        self.others.push_back(job);
     }
 
     /// What is left of this turn.
@@ -146,31 +147,30 @@ impl Shard {
         while left > 0
             && let Some(mut publishing) = self.jobs.publishing.pop_front()
         {
-            let (step, spent) = self.work_off(left, |shard, work| publishing.step(shard, plane, work));
+            let (is_done, spent) = self.work_off(left, |shard, work| publishing.step(shard, plane, work));
             left = left.saturating_sub(spent);
-            if step == Step::More {
+            if !is_done {
                 self.jobs.publishing.push_front(publishing);
             }
         }
         // Half a turn is theirs, however much is published.
         left = self.jobs.left().max(JOBS_WORK_PER_TURN_MIN);
         while left > 0
-            && let Some(mut job) = self.jobs.others.pop_front()
+            && let Some(job) = self.jobs.others.pop_front()
         {
-            let (step, spent) = self.work_off(left, |shard, work| job.step(shard, plane, work));
+            let (unfinished, spent) = self.work_off(left, |shard, work| job.step(shard, plane, work));
             left = left.saturating_sub(spent);
-            if step == Step::More {
-                self.jobs.others.push_back(job);
-            }
+            self.jobs.others.extend(unfinished);
         }
         !self.jobs.is_empty()
     }
-    /// Does a step, of at most `left` units. Returns what it and everything that it led to has taken.
-    fn work_off(&mut self, left: usize, step: impl FnOnce(&mut Self, &mut Work) -> Step) -> (Step, usize) {
+
+    /// Runs a step of at most `left` units. Returns its result, and the units that it and everything that it led to took.
+    fn work_off<R>(&mut self, left: usize, step: impl FnOnce(&mut Self, &mut Work) -> R) -> (R, usize) {
         let before = self.jobs.counted.this_turn();
         let mut slice = Work::new(WORK_PER_STEP_MAX.min(left));
-        let step = step(self, &mut slice);
+        let result = step(self, &mut slice);
         self.jobs.count(&slice);
-        (step, (self.jobs.counted.this_turn() - before).max(1))
+        (result, (self.jobs.counted.this_turn() - before).max(1))
     }
 }

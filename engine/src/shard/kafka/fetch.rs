@@ -24,7 +24,7 @@ use crate::read::{InLine, Wanted};
 use crate::shard::Shard;
 use crate::shard::connection::Stage;
 use crate::shard::timers::Timer;
-use crate::shard::work::{Job, Step, Work};
+use crate::shard::work::{Job, Work};
 
 /// A request whose partitions are being read.
 pub(in crate::shard) struct FetchPending {
@@ -64,23 +64,28 @@ impl NextFetch {
 
 /// A fetch whose partitions are looked up, as many as a turn allows: it may name a hundred thousand topics.
 struct Resolving {
-    next: Option<Box<NextFetch>>,
+    next: Box<NextFetch>,
     wanted: LookUp<FetchPartition>,
 }
 
 impl Job for Resolving {
-    fn step(&mut self, shard: &mut Shard, plane: &mut dyn Plane<Message>, work: &mut Work) -> Step {
-        let Some(conn) = self.next.as_ref().map(|next| next.pending.call.conn) else { return Step::Done };
+    fn step(
+        mut self: Box<Self>,
+        shard: &mut Shard,
+        plane: &mut dyn Plane<Message>,
+        work: &mut Work,
+    ) -> Option<Box<dyn Job>> {
+        let conn = self.next.pending.call.conn;
         if !shard.connections.contains_key(&conn) {
-            return Step::Done;
+            return None;
         }
-        if !shard.resolve_some(self, work) {
-            return Step::More;
+        if !shard.resolve_some(&mut self, work) {
+            return Some(self);
         }
-        shard.fetch_resolved(plane, conn, self.next.take());
+        shard.fetch_resolved(plane, conn, self.next);
         // Its connection may have stopped to be read meanwhile.
         shard.resume(plane, conn);
-        Step::Done
+        None
     }
 }
 
@@ -121,19 +126,19 @@ impl Shard {
         let topics = request.topics.iter();
         let topics = topics.map(|topic| NamedTopic::new(topic.topic, topic.topic_id, &topic.partitions));
         let wanted = LookUp::new(topics.collect());
-        let mut resolving = Resolving { next: Some(Box::new(next)), wanted };
+        let mut resolving = Resolving { next: Box::new(next), wanted };
         if self.at_once(|shard, work| shard.resolve_some(&mut resolving, work)) {
             self.fetch_resolved(plane, call.conn, resolving.next);
         } else if let Some(connection) = self.connections.get_mut(&call.conn) {
             connection.resolving_fetch = Some(call.slot);
-            self.jobs.add(resolving);
+            self.jobs.add(Box::new(resolving));
         }
     }
 
     /// Looks up partitions of a fetch while there is `work` left. True when all are.
     fn resolve_some(&self, resolving: &mut Resolving, work: &mut Work) -> bool {
         let Resolving { next, wanted } = resolving;
-        let Some(NextFetch { pending, asks, .. }) = next.as_deref_mut() else { return true };
+        let NextFetch { pending, asks, .. } = &mut **next;
         while !work.is_over() {
             match wanted.next(self.metadata.as_ref(), work) {
                 None => return true,
@@ -162,11 +167,11 @@ impl Shard {
     }
 
     /// All partitions of a fetch are looked up.
-    fn fetch_resolved(&mut self, plane: &mut dyn Plane<Message>, conn: ConnId, next: Option<Box<NextFetch>>) {
+    fn fetch_resolved(&mut self, plane: &mut dyn Plane<Message>, conn: ConnId, next: Box<NextFetch>) {
         let Some(connection) = self.connections.get_mut(&conn) else { return };
         connection.resolving_fetch = None;
         if connection.stage != Stage::Closing {
-            connection.next_fetch = next;
+            connection.next_fetch = Some(next);
             self.begin_next_fetch(plane, conn);
         }
     }

@@ -14,13 +14,12 @@ use crate::kafka::Named;
 use crate::limits::FETCHED_PER_UNIT;
 use crate::message::{Fetched, Message};
 use crate::shard::Shard;
-use crate::shard::work::{Job, Step, Work};
+use crate::shard::work::{Job, Work};
 
 /// An answer that is being put together.
 struct Answering {
     call: Call,
-    /// None once it is complete.
-    answer: Option<FetchAnswer>,
+    answer: FetchAnswer,
     topics: IntoIter<(Named, usize)>,
     partitions: IntoIter<(i32, Option<Fetched>)>,
     /// Partitions of the last topic that are not written yet.
@@ -32,12 +31,17 @@ struct Answering {
 }
 
 impl Job for Answering {
-    fn step(&mut self, shard: &mut Shard, _: &mut dyn Plane<Message>, work: &mut Work) -> Step {
+    fn step(
+        mut self: Box<Self>,
+        shard: &mut Shard,
+        _: &mut dyn Plane<Message>,
+        work: &mut Work,
+    ) -> Option<Box<dyn Job>> {
         if shard.connections.contains_key(&self.call.conn) && !self.go_on(work) {
-            return Step::More;
+            return Some(self);
         }
-        shard.answer_fetch(self);
-        Step::Done
+        shard.answer_fetch(*self);
+        None
     }
 }
 
@@ -46,7 +50,7 @@ impl Answering {
         let FetchPending { call, topics, partitions, max_bytes, committed, .. } = pending;
         Self {
             call,
-            answer: Some(FetchAnswer::new(call.origin, 0, KafkaError::NONE, topics.len())),
+            answer: FetchAnswer::new(call.origin, 0, KafkaError::NONE, topics.len()),
             topics: topics.into_iter(),
             partitions: partitions.into_iter(),
             of_topic: 0,
@@ -71,7 +75,7 @@ impl Answering {
 
     /// Writes a partition, or what is in front of those of a topic. False if that was all.
     fn put_next(&mut self) -> bool {
-        let Some(answer) = &mut self.answer else { return false };
+        let answer = &mut self.answer;
         if self.of_topic == 0 {
             let Some((topic, count)) = self.topics.next() else { return false };
             answer.topic(topic.name(), topic.id(), count);
@@ -112,17 +116,15 @@ impl Shard {
     pub(super) fn tell_fetched(&mut self, pending: FetchPending) {
         let mut answering = Answering::new(pending);
         if self.at_once(|_, work| answering.go_on(work)) {
-            self.answer_fetch(&mut answering);
+            self.answer_fetch(answering);
         } else {
-            self.jobs.add(answering);
+            self.jobs.add(Box::new(answering));
         }
     }
 
-    fn answer_fetch(&mut self, answering: &mut Answering) {
-        if let Some(answer) = answering.answer.take()
-            && self.connections.contains_key(&answering.call.conn)
-        {
-            self.kafka_reply(answering.call, answer.finish());
+    fn answer_fetch(&mut self, answering: Answering) {
+        if self.connections.contains_key(&answering.call.conn) {
+            self.kafka_reply(answering.call, answering.answer.finish());
         }
     }
 }
@@ -156,7 +158,7 @@ mod tests {
         });
         Answering {
             call: Call { conn: ConnId(1), slot, origin },
-            answer: Some(FetchAnswer::new(origin, 0, KafkaError::NONE, topics.len())),
+            answer: FetchAnswer::new(origin, 0, KafkaError::NONE, topics.len()),
             partitions: partitions.collect::<Vec<_>>().into_iter(),
             topics: topics.into_iter(),
             of_topic: 0,
@@ -166,8 +168,8 @@ mod tests {
         }
     }
 
-    fn bytes_of(answering: &mut Answering) -> (BytesMut, Vec<Bytes>) {
-        let reply = answering.answer.take().expect("it is complete").finish();
+    fn bytes_of(answering: Answering) -> (BytesMut, Vec<Bytes>) {
+        let reply = answering.answer.finish();
         (BytesMut::from(&reply.head[..]), reply.rest)
     }
 
@@ -183,7 +185,7 @@ mod tests {
             assert!(steps >= TOPICS * PARTITIONS as usize / FETCHED_PER_UNIT / units, "{steps} steps");
             let mut whole = answering(slot);
             assert!(whole.go_on(&mut Work::new(usize::MAX)));
-            assert_eq!(bytes_of(&mut pieces), bytes_of(&mut whole));
+            assert_eq!(bytes_of(pieces), bytes_of(whole));
         }
     }
 }

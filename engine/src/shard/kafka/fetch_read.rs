@@ -28,7 +28,7 @@ use crate::message::{FetchAsk, Fetched, KafkaMessage, Message, RequestId, Want};
 use crate::partition::PartitionId;
 use crate::read::{FetchId, Found, InLine, ReadAt, ReadFor, ReadMemory, ReadStep, Waiter};
 use crate::shard::Shard;
-use crate::shard::work::{Job, Step, Work};
+use crate::shard::work::{Job, Work};
 
 impl Shard {
     /// Another shard, or this one, asks for partitions of this one.
@@ -98,7 +98,7 @@ impl Shard {
         }
         let mut forgetting = Forgetting(self.kafka.read.forget(from, conn));
         if !self.at_once(|shard, work| shard.forget_some(plane, &mut forgetting, work)) {
-            self.jobs.add(forgetting);
+            self.jobs.add(Box::new(forgetting));
         }
     }
 
@@ -346,7 +346,7 @@ impl Shard {
         self.kafka.read.by_request.remove(&(task.from, task.ask.conn, task.ask.request));
         let mut leaving = Unlisting { fetch: id, waits: task.waits };
         if !self.at_once(|shard, work| shard.unlist_some(&mut leaving, work)) {
-            self.jobs.add(leaving);
+            self.jobs.add(Box::new(leaving));
         }
         self.tell_fetch(plane, task.from, KafkaMessage::Fetched(task.ask.request, task.fetched));
     }
@@ -379,8 +379,13 @@ struct Unlisting {
 }
 
 impl Job for Unlisting {
-    fn step(&mut self, shard: &mut Shard, _: &mut dyn Plane<Message>, work: &mut Work) -> Step {
-        if shard.unlist_some(self, work) { Step::Done } else { Step::More }
+    fn step(
+        mut self: Box<Self>,
+        shard: &mut Shard,
+        _: &mut dyn Plane<Message>,
+        work: &mut Work,
+    ) -> Option<Box<dyn Job>> {
+        if shard.unlist_some(&mut self, work) { None } else { Some(self) }
     }
 }
 
@@ -388,8 +393,13 @@ impl Job for Unlisting {
 struct Forgetting(Vec<(FetchId, Task)>);
 
 impl Job for Forgetting {
-    fn step(&mut self, shard: &mut Shard, plane: &mut dyn Plane<Message>, work: &mut Work) -> Step {
-        if shard.forget_some(plane, self, work) { Step::Done } else { Step::More }
+    fn step(
+        mut self: Box<Self>,
+        shard: &mut Shard,
+        plane: &mut dyn Plane<Message>,
+        work: &mut Work,
+    ) -> Option<Box<dyn Job>> {
+        if shard.forget_some(plane, &mut self, work) { None } else { Some(self) }
     }
 }
 
